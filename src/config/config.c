@@ -1,0 +1,351 @@
+/*
+ * config/config.c - configuration snapshots; see config.h
+ *
+ * Every value is expanded when the snapshot is built, once per service, because -o overrides may
+ * change what another value refers to.  Mistakes are remarks with file and line; a snapshot with
+ * errors is never put to use.
+ */
+#include "config/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/master_cf.h"
+#include "util/mem.h"
+
+struct scope {
+    const struct config *c;
+    const struct service *svc; /* NULL: main.cf alone */
+    struct sbuf *used;         /* notes the names asked for; may be NULL */
+};
+
+static const char *networks_fact(const struct config *c) {
+    const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("mynetworks_style"));
+    const char *style = e == NULL ? "host" : e->value;
+    if (strcmp(style, "subnet") == 0)
+        return cfg_source_fact(c->source, "system_networks_subnet");
+    if (strcmp(style, "class") == 0)
+        return cfg_source_fact(c->source, "system_networks_class");
+    return cfg_source_fact(c->source, "system_networks_host");
+}
+
+/* -o, main.cf, the table's default, a fact about the machine; NULL if none. */
+static const char *scope_lookup(void *arg, struct str name) {
+    const struct scope *s = arg;
+    const struct cfg_entry *e = s->svc == NULL ? NULL : cfg_file_find(&s->svc->overrides, name);
+    if (e == NULL)
+        e = cfg_file_find(&s->c->main, name);
+    if (s->used != NULL)
+        sbuf_printf(s->used, "%.*s\n", STR_FMT(name));
+    if (e != NULL)
+        return e->value;
+    const struct param_info *info = param_find(name.p, name.n);
+    if (info != NULL)
+        return info->def;
+    if (str_eq_c(name, "system_networks"))
+        return networks_fact(s->c);
+    char text[64];
+    if (name.n >= sizeof text)
+        return NULL;
+    memcpy(text, name.p, name.n);
+    text[name.n] = '\0';
+    return cfg_source_fact(s->c->source, text);
+}
+
+char *config_value(const struct config *c, const char *name, const struct service *svc) {
+    struct scope s = {c, svc, NULL};
+    struct sbuf out = {0};
+    const char *why;
+    const char *raw = scope_lookup(&s, str_of(name));
+    if (raw == NULL || cfg_expand(&out, str_of(raw), scope_lookup, &s, &why, NULL) < 0) {
+        sbuf_free(&out);
+        return NULL;
+    }
+    return sbuf_take(&out);
+}
+
+bool config_time(struct str s, char unit, int64_t *seconds) {
+    uint64_t v;
+    int64_t mult = 1;
+    if (s.n > 1 && (s.p[s.n - 1] < '0' || s.p[s.n - 1] > '9')) {
+        unit = s.p[s.n - 1];
+        s.n--;
+    }
+    switch (unit) {
+    case 'w':
+        mult = 604800;
+        break;
+    case 'd':
+        mult = 86400;
+        break;
+    case 'h':
+        mult = 3600;
+        break;
+    case 'm':
+        mult = 60;
+        break;
+    case 's':
+        break;
+    default:
+        return false;
+    }
+    if (!str_u64(s, &v) || v > (uint64_t)(INT32_MAX / mult))
+        return false;
+    *seconds = (int64_t)v * mult;
+    return true;
+}
+
+/* Where a name was set, for remarks. */
+static const char *place(const struct config *c, const struct service *svc, const char *name,
+                         int *line) {
+    const struct cfg_entry *e =
+        svc == NULL ? NULL : cfg_file_find(&svc->overrides, str_of(name));
+    if (e != NULL) {
+        *line = e->line;
+        return "master.cf";
+    }
+    e = cfg_file_find(&c->main, str_of(name));
+    *line = e == NULL ? 0 : e->line;
+    return e == NULL ? NULL : c->main.path;
+}
+
+static const char *text_keep(struct config *c, char *text) {
+    c->texts = mem_realloc(c->texts, (c->n_texts + 1) * sizeof(char *));
+    c->texts[c->n_texts++] = text;
+    return text;
+}
+
+static bool bool_parse(const char *s, bool *v) {
+    *v = str_ieq_c(str_of(s), "yes");
+    return *v || str_ieq_c(str_of(s), "no");
+}
+
+static char time_unit(enum param_type t) {
+    return t == PARAM_TIME_D ? 'd' : t == PARAM_TIME_H ? 'h' : 's';
+}
+
+/* Stores one expanded value; false if its syntax is wrong. */
+static bool value_store(struct config *c, const struct param_info *info, void *at, char *text) {
+    uint64_t u;
+    bool ok = true;
+    switch (info->type) {
+    case PARAM_STR:
+        *(const char **)at = text_keep(c, text);
+        return true;
+    case PARAM_BOOL:
+        ok = bool_parse(text, at);
+        break;
+    case PARAM_INT:
+        ok = str_u64(str_of(text), &u) && u <= INT64_MAX;
+        *(int64_t *)at = ok ? (int64_t)u : 0;
+        break;
+    default:
+        ok = config_time(str_of(text), time_unit(info->type), at);
+        break;
+    }
+    return ok;
+}
+
+static const char *type_hint(enum param_type t) {
+    return t == PARAM_BOOL  ? "bad boolean configuration: %s = %s (must be yes or no)"
+           : t == PARAM_INT ? "bad numerical configuration: %s = %s (must be a number)"
+                            : "bad time configuration: %s = %s (must be a number and s, m, h, d or w)";
+}
+
+static void param_fill(struct config *c, const struct service *svc, struct params *p,
+                       const struct param_info *info) {
+    struct scope s = {c, svc, svc == NULL ? &c->used_names : NULL};
+    struct sbuf out = {0}, undefined = {0};
+    const char *why;
+    int line;
+    void *at = (char *)p + info->offset;
+    const char *raw = scope_lookup(&s, str_of(info->name));
+    const char *file = place(c, svc, info->name, &line);
+    if (cfg_expand(&out, str_of(raw), scope_lookup, &s, &why, &undefined) < 0) {
+        diag_add(&c->diags, DIAG_ERROR, file, line, "%s: %s in \"%s\"", info->name, why, raw);
+        sbuf_reset(&out);
+    } else if (undefined.n > 0 && svc == NULL) {
+        diag_add(&c->diags, DIAG_WARN, file, line, "%s: undefined parameter: %s", info->name,
+                 undefined.p);
+    }
+    sbuf_free(&undefined);
+    char *text = sbuf_take(&out);
+    if (!value_store(c, info, at, text)) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        diag_add(&c->diags, DIAG_ERROR, file, line, type_hint(info->type), info->name, text);
+#pragma GCC diagnostic pop
+    }
+    if (info->type != PARAM_STR)
+        free(text);
+}
+
+static bool slash_path(const char *s) { return s[0] == '/' && strpbrk(s, " \t,") == NULL; }
+
+/* myorigin may name a file whose first line is the value (Debian: /etc/mailname). */
+static void origin_fill(struct config *c, struct params *p) {
+    if (!slash_path(p->myorigin))
+        return;
+    int err, line;
+    struct str text = cfg_source_file(c->source, p->myorigin, &err), first;
+    if (err < 0 || !str_split(&text, "\n", &first)) {
+        const char *file = place(c, NULL, "myorigin", &line);
+        diag_add(&c->diags, DIAG_WARN, file, line, "myorigin: cannot read %s: %s; using %s",
+                 p->myorigin, strerror(-err), p->myhostname);
+        p->myorigin = p->myhostname;
+        return;
+    }
+    p->myorigin = text_keep(c, str_dup(str_trim(first)));
+}
+
+/* mydomain defaults to myhostname without its first label. */
+static void domain_default(struct config *c) {
+    if (cfg_file_find(&c->main, STR_LIT("mydomain")) != NULL)
+        return;
+    char *host = config_value(c, "myhostname", NULL);
+    const char *dot = host == NULL ? NULL : strchr(host, '.');
+    if (dot != NULL)
+        cfg_file_set(&c->main, STR_LIT("mydomain"), str_of(dot + 1), 0);
+    free(host);
+}
+
+static void params_fill(struct config *c, const struct service *svc, struct params *p) {
+    for (size_t i = 0; i < param_count; i++)
+        param_fill(c, svc, p, &param_table[i]);
+    origin_fill(c, p);
+    if (p->smtp_tls_security_level[0] == '\0')
+        p->smtp_tls_security_level = p->smtp_enforce_tls ? "verify" : p->smtp_use_tls ? "may" : "none";
+    if (p->smtpd_tls_security_level[0] == '\0')
+        p->smtpd_tls_security_level = p->smtpd_enforce_tls ? "encrypt" : p->smtpd_use_tls ? "may" : "";
+}
+
+static char *path_in(const struct config *c, const char *name) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s/%s", c->dir, name);
+    return sbuf_take(&b);
+}
+
+static void load_main(struct config *c) {
+    char *path = path_in(c, "main.cf");
+    int err;
+    struct str text = cfg_source_file(c->source, path, &err);
+    if (err < 0)
+        diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", strerror(-err));
+    cfg_file_parse(&c->main, path, text, &c->diags);
+    domain_default(c);
+    free(path);
+}
+
+static void load_master(struct config *c) {
+    char *path = path_in(c, "master.cf");
+    int err;
+    struct str text = cfg_source_file(c->source, path, &err);
+    if (err == 0)
+        master_cf_parse(c, path, text);
+    else
+        master_cf_defaults(c);
+    master_cf_builtin(c);
+    free(path);
+}
+
+struct config *config_build(struct cfg_source *src) {
+    struct config *c = MEM_NEW(struct config);
+    atomic_store(&c->refs, 1);
+    c->source = src;
+    c->dir = mem_strdup(cfg_source_dir(src));
+    load_main(c);
+    load_master(c);
+    params_fill(c, NULL, &c->p);
+    for (size_t i = 0; i < c->n_services; i++) {
+        struct service *s = c->services[i];
+        params_fill(c, s, &s->p);
+        s->log_name = mem_strdup(s->p.syslog_name);
+    }
+    return c;
+}
+
+struct config *config_ref(struct config *c) {
+    atomic_fetch_add(&c->refs, 1);
+    return c;
+}
+
+void config_unref(struct config *c) {
+    if (c == NULL || atomic_fetch_sub(&c->refs, 1) != 1)
+        return;
+    for (size_t i = 0; i < c->n_services; i++) {
+        free(c->services[i]->name);
+        free(c->services[i]->command);
+        free(c->services[i]->log_name);
+        cfg_file_free(&c->services[i]->overrides);
+        free(c->services[i]);
+    }
+    for (size_t i = 0; i < c->n_texts; i++)
+        free(c->texts[i]);
+    free(c->texts);
+    free(c->services);
+    free(c->dir);
+    cfg_file_free(&c->main);
+    cfg_source_free(c->source);
+    diag_free(&c->diags);
+    sbuf_free(&c->used_names);
+    free(c);
+}
+
+const struct service *config_transport(const struct config *c, struct str name) {
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        if (s->kind != SERVICE_SMTPD && str_eq_c(name, s->name))
+            return s;
+    }
+    return NULL;
+}
+
+int64_t config_transport_int(const struct config *c, const char *transport, const char *suffix) {
+    char name[160];
+    int64_t v = 0;
+    snprintf(name, sizeof name, "%s_%s", transport, suffix);
+    char *text = config_value(c, name, NULL);
+    if (text == NULL) {
+        snprintf(name, sizeof name, "default_%s", suffix);
+        text = config_value(c, name, NULL);
+    }
+    if (text == NULL || !config_time(str_of(text), 's', &v))
+        v = 0;
+    free(text);
+    return v;
+}
+
+static const char *const transport_suffixes[] = {
+    "_destination_concurrency_limit",
+    "_destination_recipient_limit",
+    "_destination_rate_delay",
+    "_destination_concurrency_failed_cohort_limit",
+};
+
+bool config_name_used(const struct config *c, const char *name) {
+    size_t n = strlen(name);
+    if (param_find(name, n) != NULL)
+        return true;
+    for (size_t i = 0; i < sizeof transport_suffixes / sizeof transport_suffixes[0]; i++) {
+        size_t k = strlen(transport_suffixes[i]);
+        if (n <= k || strcmp(name + n - k, transport_suffixes[i]) != 0)
+            continue;
+        const struct service *s = config_transport(c, str_make(name, n - k));
+        return s != NULL && s->kind != SERVICE_UNUSED;
+    }
+    struct str rest = sbuf_str(&c->used_names), used;
+    while (str_split(&rest, "\n", &used))
+        if (str_eq_c(used, name))
+            return true;
+    return false;
+}
+
+struct str config_file(const struct config *c, const char *path, int *err) {
+    if (path[0] == '/')
+        return cfg_source_file(c->source, path, err);
+    char *full = path_in(c, path);
+    struct str text = cfg_source_file(c->source, full, err);
+    free(full);
+    return text;
+}

@@ -1,0 +1,69 @@
+/*
+ * config/config.h - a configuration snapshot
+ *
+ * Built whole from a bundle of files, checked, and from then on read-only and shared by reference
+ * count: sessions keep the one they began with, a reload swaps the current one.
+ */
+#ifndef PH_CONFIG_CONFIG_H
+#define PH_CONFIG_CONFIG_H
+
+#include <stdatomic.h>
+
+#include "config/diag.h"
+#include "config/main_cf.h"
+#include "config/params.h"
+#include "config/source.h"
+
+enum service_kind {
+    SERVICE_SMTPD,   /* inet listener */
+    SERVICE_SMTP,    /* transport: SMTP client */
+    SERVICE_LMTP,    /* transport: LMTP client */
+    SERVICE_ERROR,   /* transport: bounce with the next hop as text */
+    SERVICE_RETRY,   /* transport: defer with the next hop as text */
+    SERVICE_DISCARD, /* transport: drop, counted as sent */
+    SERVICE_UNUSED   /* a line that Posthouse does not use */
+};
+
+struct service {
+    enum service_kind kind;
+    char *name;     /* "smtp", "127.0.0.1:10025", "relay" */
+    char *command;  /* "smtpd", "pipe", … */
+    char *log_name; /* syslog_name of this service */
+    struct params p;
+    struct cfg_file overrides; /* -o */
+    int line;                  /* 0: built in */
+    int64_t maxproc;           /* 0: no limit */
+};
+
+struct config {
+    atomic_uint refs;
+    char *dir;
+    struct cfg_file main; /* main.cf as written */
+    struct params p;      /* main.cf's values */
+    struct service **services;
+    size_t n_services;
+    struct cfg_source *source; /* owned */
+    char **texts;              /* every expanded value */
+    size_t n_texts;
+    struct diags diags;
+    struct sbuf used_names; /* names that expansions asked for, '\n' before and after each */
+};
+
+/* Builds a snapshot; takes over src.  Never NULL: see diags.errors. */
+struct config *config_build(struct cfg_source *src);
+struct config *config_ref(struct config *c);
+void config_unref(struct config *c);
+/* The transport of that name, or NULL. */
+const struct service *config_transport(const struct config *c, struct str name);
+/* "<transport>_<suffix>" if it is set in main.cf, else "default_<suffix>". */
+int64_t config_transport_int(const struct config *c, const char *transport, const char *suffix);
+/* A value as main.cf has it or by default, expanded; NULL if the name is unknown.  Caller frees. */
+char *config_value(const struct config *c, const char *name, const struct service *svc);
+/* Is the name one that the code reads (a table row, a transport's, or used by another value)? */
+bool config_name_used(const struct config *c, const char *name);
+/* Reads a time such as "5d"; unit is that of a bare number.  False on bad syntax. */
+bool config_time(struct str s, char unit, int64_t *seconds);
+/* The content of a file named in the configuration (relative names are below dir). */
+struct str config_file(const struct config *c, const char *path, int *err);
+
+#endif

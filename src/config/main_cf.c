@@ -1,0 +1,328 @@
+/*
+ * config/main_cf.c - "name = value" files in Postfix's syntax; see main_cf.h
+ */
+#include "config/main_cf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/mem.h"
+
+static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+
+bool cfg_logical_lines(struct str text, const char *path, struct diags *d,
+                       void (*fn)(void *arg, struct str line, int no), void *arg) {
+    struct sbuf cur = {0};
+    int no = 0, first = 0;
+    bool ok = true;
+    while (text.n > 0) {
+        ptrdiff_t nl = str_chr(text, '\n');
+        struct str line = str_make(text.p, nl < 0 ? text.n : (size_t)nl);
+        text = str_from(text, line.n + 1);
+        no++;
+        struct str bare = str_trim(line);
+        if (bare.n == 0 || bare.p[0] == '#')
+            continue;
+        if (is_blank(line.p[0])) {
+            if (first == 0) {
+                diag_add(d, DIAG_ERROR, path, no,
+                         "logical line must not start with whitespace: \"%.*s\"", STR_FMT(bare));
+                ok = false;
+                continue;
+            }
+            sbuf_add_ch(&cur, ' ');
+        } else {
+            if (first > 0)
+                fn(arg, sbuf_str(&cur), first);
+            sbuf_reset(&cur);
+            first = no;
+        }
+        sbuf_add_str(&cur, bare);
+    }
+    if (first > 0)
+        fn(arg, sbuf_str(&cur), first);
+    sbuf_free(&cur);
+    return ok;
+}
+
+const struct cfg_entry *cfg_file_find(const struct cfg_file *f, struct str name) {
+    for (size_t i = 0; i < f->n; i++)
+        if (str_eq_c(name, f->v[i].name))
+            return &f->v[i];
+    return NULL;
+}
+
+void cfg_file_set(struct cfg_file *f, struct str name, struct str value, int line) {
+    for (size_t i = 0; i < f->n; i++) {
+        if (!str_eq_c(name, f->v[i].name))
+            continue;
+        free(f->v[i].value);
+        f->v[i].value = str_dup(value);
+        f->v[i].line = line;
+        return;
+    }
+    f->v = mem_realloc(f->v, (f->n + 1) * sizeof *f->v);
+    f->v[f->n++] = (struct cfg_entry){str_dup(name), str_dup(value), line};
+}
+
+struct parse {
+    struct cfg_file *f;
+    struct diags *d;
+};
+
+static void parse_line(void *arg, struct str line, int no) {
+    struct parse *p = arg;
+    ptrdiff_t eq = str_chr(line, '=');
+    if (eq < 0) {
+        diag_add(p->d, DIAG_ERROR, p->f->path, no, "missing '=' after attribute name: \"%.*s\"",
+                 STR_FMT(line));
+        return;
+    }
+    struct str name = str_trim(str_make(line.p, (size_t)eq));
+    struct str value = str_trim(str_from(line, (size_t)eq + 1));
+    if (name.n == 0 || str_chr(name, ' ') >= 0 || str_chr(name, '\t') >= 0) {
+        diag_add(p->d, DIAG_ERROR, p->f->path, no,
+                 name.n == 0 ? "missing attribute name%.*s" : "whitespace in attribute name: \"%.*s\"",
+                 STR_FMT(name));
+        return;
+    }
+    if (cfg_file_find(p->f, name) != NULL)
+        diag_add(p->d, DIAG_WARN, p->f->path, no, "overriding earlier entry: %.*s=%.*s",
+                 STR_FMT(name), STR_FMT(value));
+    cfg_file_set(p->f, name, value, no);
+}
+
+void cfg_file_parse(struct cfg_file *f, const char *path, struct str text, struct diags *d) {
+    struct parse p = {f, d};
+    f->path = mem_strdup(path);
+    cfg_logical_lines(text, path, d, parse_line, &p);
+}
+
+void cfg_file_free(struct cfg_file *f) {
+    for (size_t i = 0; i < f->n; i++) {
+        free(f->v[i].name);
+        mem_wipe(f->v[i].value, strlen(f->v[i].value)); /* inline: tables hold passwords */
+        free(f->v[i].value);
+    }
+    free(f->v);
+    free(f->path);
+    *f = (struct cfg_file){0};
+}
+
+/* Expansion: recursive descent over one text; depth bounds loops such as a = $b, b = $a. */
+#define EXPAND_DEPTH 50
+#define EXPAND_MAX   (1U << 20)
+
+struct expand {
+    cfg_lookup_fn fn;
+    void *arg;
+    const char *why;
+    struct sbuf *undefined;
+    int depth;
+};
+
+static int expand_text(struct expand *x, struct sbuf *out, struct str s);
+
+static bool name_char(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
+}
+
+static int fail(struct expand *x, const char *why) {
+    x->why = why;
+    return -1;
+}
+
+/* Length of the balanced text that begins with open, closing included; 0 if it never closes. */
+static size_t balanced(struct str s, char open, char close) {
+    int depth = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == open)
+            depth++;
+        else if (s.p[i] == close && --depth == 0)
+            return i + 1;
+    }
+    return 0;
+}
+
+static int expand_name(struct expand *x, struct sbuf *out, struct str name) {
+    const char *v = x->fn(x->arg, name);
+    if (v == NULL) {
+        if (x->undefined != NULL)
+            sbuf_printf(x->undefined, "%s%.*s", x->undefined->n > 0 ? " " : "", STR_FMT(name));
+        return 0;
+    }
+    return expand_text(x, out, str_of(v));
+}
+
+static struct str unbrace(struct str s) {
+    s = str_trim(s);
+    if (s.n >= 2 && s.p[0] == '{' && balanced(s, '{', '}') == s.n)
+        return str_trim(str_make(s.p + 1, s.n - 2));
+    return s;
+}
+
+/* "?{yes}:{no}", "?text" or ":text" after a condition. */
+static int expand_choice(struct expand *x, struct sbuf *out, struct str rest, bool cond) {
+    bool yes = rest.p[0] == '?';
+    struct str a = str_trim(str_from(rest, 1)), b = STR_NONE;
+    size_t span = a.n > 0 && a.p[0] == '{' ? balanced(a, '{', '}') : 0;
+    if (span > 0) {
+        struct str after = str_trim(str_from(a, span));
+        if (after.n > 0 && after.p[0] == ':' && yes)
+            b = unbrace(str_from(after, 1));
+        else if (after.n > 0)
+            return fail(x, "unexpected text after a conditional value");
+        a = unbrace(str_make(a.p, span));
+    }
+    if (cond == yes)
+        return expand_text(x, out, a);
+    return b.p != NULL ? expand_text(x, out, b) : 0;
+}
+
+static bool relation_holds(struct str op, int cmp) {
+    if (str_eq_c(op, "=="))
+        return cmp == 0;
+    if (str_eq_c(op, "!="))
+        return cmp != 0;
+    if (str_eq_c(op, "<") || str_eq_c(op, "<level"))
+        return cmp < 0;
+    if (str_eq_c(op, "<=") || str_eq_c(op, "<=level"))
+        return cmp <= 0;
+    if (str_eq_c(op, ">") || str_eq_c(op, ">level"))
+        return cmp > 0;
+    return cmp >= 0;
+}
+
+/* Compatibility levels: major.minor.patch, compared number by number. */
+static int level_cmp(const char *a, const char *b) {
+    for (int i = 0; i < 3; i++) {
+        long va = strtol(a, (char **)(uintptr_t)&a, 10), vb = strtol(b, (char **)(uintptr_t)&b, 10);
+        if (va != vb)
+            return va < vb ? -1 : 1;
+        a += *a == '.';
+        b += *b == '.';
+    }
+    return 0;
+}
+
+static int value_cmp(const char *a, const char *b, bool level) {
+    uint64_t na, nb;
+    if (level)
+        return level_cmp(a, b);
+    if (str_u64(str_of(a), &na) && str_u64(str_of(b), &nb))
+        return na < nb ? -1 : na > nb;
+    return strcmp(a, b);
+}
+
+/* ${{left} op {right}?…}: s is what follows the outer brace. */
+static int expand_relation(struct expand *x, struct sbuf *out, struct str s) {
+    struct sbuf l = {0}, r = {0};
+    size_t nl = balanced(s, '{', '}');
+    struct str rest = str_trim(str_from(s, nl));
+    size_t no = 0;
+    while (no < rest.n && rest.p[no] != '{' && rest.p[no] != ' ')
+        no++;
+    struct str op = str_make(rest.p, no);
+    rest = str_trim(str_from(rest, no));
+    size_t nr = rest.n > 0 && rest.p[0] == '{' ? balanced(rest, '{', '}') : 0;
+    struct str tail = str_trim(str_from(rest, nr));
+    static const char *ops[] = {"==", "!=", "<",       "<=",      ">",
+                                ">=", "<level", "<=level", ">level", ">=level"};
+    bool known = false;
+    for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
+        known = known || str_eq_c(op, ops[i]);
+    if (nl == 0 || nr == 0 || !known || (tail.n > 0 && tail.p[0] != '?' && tail.p[0] != ':'))
+        return fail(x, "bad relational expression");
+    int rc = expand_text(x, &l, unbrace(str_make(s.p, nl)));
+    if (rc == 0)
+        rc = expand_text(x, &r, unbrace(str_make(rest.p, nr)));
+    if (rc == 0) {
+        bool level = op.n > 2 && op.p[op.n - 1] == 'l';
+        bool cond = relation_holds(op, value_cmp(sbuf_str(&l).p, sbuf_str(&r).p, level));
+        if (tail.n > 0)
+            rc = expand_choice(x, out, tail, cond);
+        else if (cond)
+            sbuf_add_c(out, "bool");
+    }
+    sbuf_free(&l);
+    sbuf_free(&r);
+    return rc;
+}
+
+/* The text between ${ and }. */
+static int expand_braced(struct expand *x, struct sbuf *out, struct str s) {
+    s = str_trim(s);
+    if (s.n > 0 && s.p[0] == '{')
+        return expand_relation(x, out, s);
+    size_t n = 0;
+    while (n < s.n && name_char(s.p[n]))
+        n++;
+    struct str name = str_make(s.p, n), rest = str_trim(str_from(s, n));
+    if (n == 0)
+        return fail(x, "empty or invalid name after $");
+    if (rest.n == 0)
+        return expand_name(x, out, name);
+    if (rest.p[0] != '?' && rest.p[0] != ':')
+        return fail(x, "attribute syntax error after name");
+    struct sbuf v = {0};
+    struct sbuf *undefined = x->undefined;
+    x->undefined = NULL; /* asking whether it is set is no mistake */
+    int rc = expand_name(x, &v, name);
+    x->undefined = undefined;
+    if (rc == 0)
+        rc = expand_choice(x, out, rest, v.n > 0);
+    sbuf_free(&v);
+    return rc;
+}
+
+/* One '$' construct at the start of s; *used is its length. */
+static int expand_dollar(struct expand *x, struct sbuf *out, struct str s, size_t *used) {
+    char c = s.n > 1 ? s.p[1] : '\0';
+    if (c == '$') {
+        sbuf_add_ch(out, '$');
+        *used = 2;
+        return 0;
+    }
+    if (c == '{' || c == '(') {
+        size_t n = balanced(str_from(s, 1), c, c == '{' ? '}' : ')');
+        if (n == 0)
+            return fail(x, "truncated parameter: missing closing brace");
+        *used = n + 1;
+        return expand_braced(x, out, str_make(s.p + 2, n - 2));
+    }
+    size_t n = 1;
+    while (n < s.n && name_char(s.p[n]) && s.p[n] != '.' && s.p[n] != '-')
+        n++;
+    if (n == 1)
+        return fail(x, "empty or invalid name after $");
+    *used = n;
+    return expand_name(x, out, str_make(s.p + 1, n - 1));
+}
+
+static int expand_text(struct expand *x, struct sbuf *out, struct str s) {
+    if (++x->depth > EXPAND_DEPTH)
+        return fail(x, "unreasonable macro call nesting");
+    int rc = 0;
+    while (s.n > 0 && rc == 0) {
+        ptrdiff_t at = str_chr(s, '$');
+        size_t plain = at < 0 ? s.n : (size_t)at, used = 0;
+        sbuf_add(out, s.p, plain);
+        s = str_from(s, plain);
+        if (s.n > 0)
+            rc = expand_dollar(x, out, s, &used);
+        s = str_from(s, used);
+        if (out->n > EXPAND_MAX)
+            rc = fail(x, "expanded value is too long");
+    }
+    x->depth--;
+    return rc;
+}
+
+int cfg_expand(struct sbuf *out, struct str value, cfg_lookup_fn fn, void *arg, const char **why,
+               struct sbuf *undefined) {
+    struct expand x = {.fn = fn, .arg = arg, .undefined = undefined};
+    int rc = expand_text(&x, out, value);
+    *why = x.why;
+    return rc;
+}

@@ -1,0 +1,141 @@
+/*
+ * config/master_cf.c - master.cf; see master_cf.h
+ *
+ * "name type private unpriv chroot wakeup maxproc command + args"; of the arguments only -o is
+ * used.  Lines of other kinds are kept as SERVICE_UNUSED, for `check` to list.
+ */
+#include "config/master_cf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/mem.h"
+
+struct parse {
+    struct config *c;
+    const char *path;
+};
+
+static struct service *service_add(struct config *c, enum service_kind kind, struct str name,
+                                   struct str command, int line) {
+    struct service *s = MEM_NEW(struct service);
+    s->kind = kind;
+    s->name = str_dup(name);
+    s->command = str_dup(command);
+    s->line = line;
+    s->overrides.path = mem_strdup("master.cf");
+    c->services = mem_realloc(c->services, (c->n_services + 1) * sizeof(struct service *));
+    c->services[c->n_services++] = s;
+    return s;
+}
+
+static enum service_kind kind_of(struct str type, struct str command) {
+    bool inet = str_eq_c(type, "inet"), local = str_eq_c(type, "unix");
+    if (inet && str_eq_c(command, "smtpd"))
+        return SERVICE_SMTPD;
+    if (local && str_eq_c(command, "smtp"))
+        return SERVICE_SMTP;
+    if (local && str_eq_c(command, "lmtp"))
+        return SERVICE_LMTP;
+    if (local && str_eq_c(command, "error"))
+        return SERVICE_ERROR;
+    if (local && str_eq_c(command, "discard"))
+        return SERVICE_DISCARD;
+    return SERVICE_UNUSED;
+}
+
+/* postscreen on port 25 passes clients to the "smtpd pass" line: together they are a listener. */
+static bool is_postscreen(struct str type, struct str command) {
+    return str_eq_c(type, "inet") && str_eq_c(command, "postscreen");
+}
+
+static void override_add(struct parse *p, struct service *s, struct str text, int line) {
+    if (text.n >= 2 && text.p[0] == '{')
+        text = str_trim(str_make(text.p + 1, text.n - 2));
+    ptrdiff_t eq = str_chr(text, '=');
+    if (eq <= 0) {
+        diag_add(&p->c->diags, DIAG_ERROR, p->path, line, "-o needs name=value: \"%.*s\"",
+                 STR_FMT(text));
+        return;
+    }
+    cfg_file_set(&s->overrides, str_trim(str_make(text.p, (size_t)eq)),
+                 str_trim(str_from(text, (size_t)eq + 1)), line);
+}
+
+static void parse_args(struct parse *p, struct service *s, struct str rest, int line) {
+    struct str arg;
+    while (str_split_braces(&rest, " \t", &arg)) {
+        if (arg.n > 2 && arg.p[0] == '-' && arg.p[1] == 'o')
+            override_add(p, s, str_from(arg, 2), line);
+        else if (str_eq_c(arg, "-o") && str_split_braces(&rest, " \t", &arg))
+            override_add(p, s, arg, line);
+    }
+}
+
+static void parse_line(void *ctx, struct str line, int no) {
+    struct parse *p = ctx;
+    struct str f[8], rest = line;
+    for (size_t i = 0; i < 8; i++) {
+        if (!str_split(&rest, " \t", &f[i])) {
+            diag_add(&p->c->diags, DIAG_ERROR, p->path, no,
+                     "bad field count: a service needs 8 fields: \"%.*s\"", STR_FMT(line));
+            return;
+        }
+    }
+    enum service_kind kind = kind_of(f[1], f[7]);
+    if (is_postscreen(f[1], f[7])) {
+        kind = SERVICE_SMTPD;
+        diag_add(&p->c->diags, DIAG_NOTE, p->path, no,
+                 "postscreen is not part of Posthouse: %.*s is served as a plain smtpd",
+                 STR_FMT(f[0]));
+    }
+    struct service *s = service_add(p->c, kind, f[0], f[7], no);
+    if (str_eq_c(f[0], "retry") && kind == SERVICE_ERROR)
+        s->kind = SERVICE_RETRY;
+    uint64_t max = 0;
+    if (str_u64(f[6], &max))
+        s->maxproc = (int64_t)max;
+    else if (str_eq_c(f[6], "-"))
+        s->maxproc = -1;
+    parse_args(p, s, rest, no);
+}
+
+void master_cf_parse(struct config *c, const char *path, struct str text) {
+    struct parse p = {c, path};
+    cfg_logical_lines(text, path, &c->diags, parse_line, &p);
+}
+
+static bool has_transport(const struct config *c, const char *name) {
+    return config_transport(c, str_of(name)) != NULL;
+}
+
+static void builtin(struct config *c, enum service_kind kind, const char *name, const char *cmd) {
+    if (!has_transport(c, name))
+        service_add(c, kind, str_of(name), str_of(cmd), 0)->maxproc = -1;
+}
+
+void master_cf_builtin(struct config *c) {
+    builtin(c, SERVICE_ERROR, "error", "error");
+    builtin(c, SERVICE_RETRY, "retry", "error");
+    builtin(c, SERVICE_DISCARD, "discard", "discard");
+}
+
+void master_cf_defaults(struct config *c) {
+    service_add(c, SERVICE_SMTPD, STR_LIT("smtp"), STR_LIT("smtpd"), 0)->maxproc = -1;
+    builtin(c, SERVICE_SMTP, "smtp", "smtp");
+    builtin(c, SERVICE_SMTP, "relay", "smtp");
+    builtin(c, SERVICE_LMTP, "lmtp", "lmtp");
+    const struct cfg_entry *cert = cfg_file_find(&c->main, STR_LIT("smtpd_tls_cert_file"));
+    const struct cfg_entry *chain = cfg_file_find(&c->main, STR_LIT("smtpd_tls_chain_files"));
+    if ((cert == NULL || cert->value[0] == '\0') && (chain == NULL || chain->value[0] == '\0'))
+        return;
+    struct service *s =
+        service_add(c, SERVICE_SMTPD, STR_LIT("submission"), STR_LIT("smtpd"), 0);
+    cfg_file_set(&s->overrides, STR_LIT("syslog_name"), STR_LIT("postfix/submission"), 0);
+    cfg_file_set(&s->overrides, STR_LIT("smtpd_tls_security_level"), STR_LIT("encrypt"), 0);
+    s->maxproc = -1;
+    s = service_add(c, SERVICE_SMTPD, STR_LIT("submissions"), STR_LIT("smtpd"), 0);
+    cfg_file_set(&s->overrides, STR_LIT("syslog_name"), STR_LIT("postfix/submissions"), 0);
+    cfg_file_set(&s->overrides, STR_LIT("smtpd_tls_wrappermode"), STR_LIT("yes"), 0);
+    s->maxproc = -1;
+}

@@ -1,0 +1,43 @@
+/*
+ * config/params.h - the parameters of one service, typed
+ *
+ * Made from params.def.  A struct params is filled once when a snapshot is built and is read-only
+ * from then on: any thread may read it while it holds the snapshot.
+ */
+#ifndef PH_CONFIG_PARAMS_H
+#define PH_CONFIG_PARAMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum param_type { PARAM_STR, PARAM_BOOL, PARAM_INT, PARAM_TIME_S, PARAM_TIME_H, PARAM_TIME_D };
+
+#define PARAM_FIELD_STR    const char *
+#define PARAM_FIELD_BOOL   bool
+#define PARAM_FIELD_INT    int64_t
+#define PARAM_FIELD_TIME_S int64_t /* all times are in seconds */
+#define PARAM_FIELD_TIME_H int64_t
+#define PARAM_FIELD_TIME_D int64_t
+
+struct params {
+#define PARAM(type, name, def, doc) PARAM_FIELD_##type name;
+#include "config/params.def"
+#undef PARAM
+};
+
+struct param_info {
+    const char *name;
+    enum param_type type;
+    const char *def;
+    const char *doc;
+    size_t offset; /* in struct params */
+};
+
+extern const struct param_info param_table[];
+extern const size_t param_count;
+
+/* NULL if there is no such parameter. */
+const struct param_info *param_find(const char *name, size_t n);
+
+#endif

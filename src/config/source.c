@@ -1,0 +1,218 @@
+/*
+ * config/source.c - the files a configuration is made of; see source.h
+ */
+#include "config/source.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "util/fs.h"
+#include "util/mem.h"
+#include "util/net.h"
+
+#define FILE_MAX (8U << 20)
+
+struct src_file {
+    char *path;
+    int err;
+    struct sbuf text;
+};
+
+struct src_fact {
+    char *name;
+    char *value;
+};
+
+struct cfg_source {
+    char *dir;
+    bool may_read;
+    struct src_file **files;
+    size_t n_files;
+    struct src_fact *facts;
+    size_t n_facts;
+};
+
+static void fact_add(struct cfg_source *s, const char *name, char *value) {
+    s->facts = mem_realloc(s->facts, (s->n_facts + 1) * sizeof *s->facts);
+    s->facts[s->n_facts++] = (struct src_fact){mem_strdup(name), value};
+}
+
+/* As Postfix: the full name if the system knows one, else "name.localdomain". */
+static void fact_hostname(struct cfg_source *s) {
+    char name[256] = "localhost";
+    gethostname(name, sizeof name - 1);
+    struct sbuf full = {0};
+    sbuf_add_c(&full, name);
+    if (strchr(name, '.') == NULL)
+        sbuf_add_c(&full, ".localdomain");
+    const char *dot = strchr(full.p, '.');
+    fact_add(s, "system_domain", mem_strdup(dot + 1));
+    fact_add(s, "system_hostname", sbuf_take(&full));
+}
+
+static unsigned mask_bits(const struct sockaddr *mask) {
+    unsigned bits = 0;
+    size_t n = mask->sa_family == AF_INET ? 4 : 16;
+    const uint8_t *p = mask->sa_family == AF_INET
+                           ? (const uint8_t *)&((const struct sockaddr_in *)(const void *)mask)->sin_addr
+                           : ((const struct sockaddr_in6 *)(const void *)mask)->sin6_addr.s6_addr;
+    for (size_t i = 0; i < n; i++)
+        bits += (unsigned)__builtin_popcount(p[i]);
+    return bits;
+}
+
+static void apply_mask(struct netaddr *a, unsigned bits) {
+    bool v4 = a->u.sa.sa_family == AF_INET;
+    uint8_t *p = v4 ? (uint8_t *)&a->u.in4.sin_addr : a->u.in6.sin6_addr.s6_addr;
+    for (unsigned i = bits; i < (v4 ? 32U : 128U); i++)
+        p[i / 8] = (uint8_t)(p[i / 8] & ~(0x80U >> i % 8));
+}
+
+static void network_add(struct sbuf *out, struct netaddr a, unsigned bits) {
+    char text[INET6_ADDRSTRLEN];
+    apply_mask(&a, bits);
+    netaddr_text(&a, text);
+    sbuf_printf(out, a.u.sa.sa_family == AF_INET ? "%s%s/%u" : "%s[%s]/%u", out->n > 0 ? " " : "",
+                text, bits);
+}
+
+static unsigned class_bits(const struct netaddr *a) {
+    if (a->u.sa.sa_family != AF_INET)
+        return 64;
+    uint32_t top = ntohl(a->u.in4.sin_addr.s_addr) >> 24;
+    return top < 128 ? 8 : top < 192 ? 16 : 24;
+}
+
+/* Our own addresses, alone and as networks: what mynetworks and loop detection start from. */
+static void fact_networks(struct cfg_source *s) {
+    struct sbuf host = {0}, subnet = {0}, class = {0}, addrs = {0};
+    struct ifaddrs *list = NULL;
+    if (getifaddrs(&list) < 0)
+        list = NULL;
+    for (struct ifaddrs *i = list; i != NULL; i = i->ifa_next) {
+        if (i->ifa_addr == NULL || i->ifa_netmask == NULL ||
+            (i->ifa_addr->sa_family != AF_INET && i->ifa_addr->sa_family != AF_INET6))
+            continue;
+        struct netaddr a = {0};
+        memcpy(&a.u.ss, i->ifa_addr,
+               i->ifa_addr->sa_family == AF_INET ? sizeof a.u.in4 : sizeof a.u.in6);
+        bool v4 = a.u.sa.sa_family == AF_INET;
+        unsigned bits = mask_bits(i->ifa_netmask);
+        char text[INET6_ADDRSTRLEN];
+        network_add(&host, a, netaddr_is_loopback(&a) ? bits : v4 ? 32 : 128);
+        network_add(&subnet, a, bits);
+        network_add(&class, a, class_bits(&a));
+        sbuf_printf(&addrs, "%s%s", addrs.n > 0 ? " " : "", netaddr_text(&a, text));
+    }
+    if (list != NULL)
+        freeifaddrs(list);
+    fact_add(s, "system_networks_host", sbuf_take(&host));
+    fact_add(s, "system_networks_subnet", sbuf_take(&subnet));
+    fact_add(s, "system_networks_class", sbuf_take(&class));
+    fact_add(s, "system_addresses", sbuf_take(&addrs));
+}
+
+struct cfg_source *cfg_source_new(const char *dir) {
+    struct cfg_source *s = MEM_NEW(struct cfg_source);
+    s->dir = mem_strdup(dir);
+    s->may_read = true;
+    fact_hostname(s);
+    fact_networks(s);
+    fact_add(s, "system_config_directory", mem_strdup(dir));
+    /* Installed directories keep their spool in /var; any other directory is self-contained. */
+    struct sbuf queue = {0};
+    if (strncmp(dir, "/etc/", 5) == 0 || strncmp(dir, "/usr/local/etc/", 15) == 0)
+        sbuf_add_c(&queue, "/var/spool/posthouse");
+    else
+        sbuf_printf(&queue, "%s/spool", dir);
+    fact_add(s, "system_queue_directory", sbuf_take(&queue));
+    return s;
+}
+
+void cfg_source_free(struct cfg_source *s) {
+    if (s == NULL)
+        return;
+    for (size_t i = 0; i < s->n_files; i++) {
+        if (s->files[i]->text.p != NULL) /* may hold a private key */
+            mem_wipe(s->files[i]->text.p, s->files[i]->text.n);
+        sbuf_free(&s->files[i]->text);
+        free(s->files[i]->path);
+        free(s->files[i]);
+    }
+    for (size_t i = 0; i < s->n_facts; i++) {
+        free(s->facts[i].name);
+        free(s->facts[i].value);
+    }
+    free(s->files);
+    free(s->facts);
+    free(s->dir);
+    free(s);
+}
+
+const char *cfg_source_dir(const struct cfg_source *s) { return s->dir; }
+
+static struct src_file *file_add(struct cfg_source *s, char *path) {
+    struct src_file *f = MEM_NEW(struct src_file);
+    f->path = path;
+    s->files = mem_realloc(s->files, (s->n_files + 1) * sizeof(struct src_file *));
+    s->files[s->n_files++] = f;
+    return f;
+}
+
+struct str cfg_source_file(struct cfg_source *s, const char *path, int *err) {
+    struct src_file *f = NULL;
+    for (size_t i = 0; i < s->n_files && f == NULL; i++)
+        if (strcmp(s->files[i]->path, path) == 0)
+            f = s->files[i];
+    if (f == NULL && s->may_read) {
+        f = file_add(s, mem_strdup(path));
+        f->err = fs_read(path, &f->text, FILE_MAX);
+        if (f->err < 0)
+            sbuf_reset(&f->text);
+    }
+    *err = f == NULL ? -ENOENT : f->err;
+    return f == NULL ? STR_LIT("") : sbuf_str(&f->text);
+}
+
+const char *cfg_source_fact(const struct cfg_source *s, const char *name) {
+    for (size_t i = 0; i < s->n_facts; i++)
+        if (strcmp(s->facts[i].name, name) == 0)
+            return s->facts[i].value;
+    return NULL;
+}
+
+void cfg_source_put(const struct cfg_source *s, struct sbuf *msg) {
+    ipc_put_str(msg, str_of(s->dir));
+    ipc_put_u32(msg, (uint32_t)s->n_facts);
+    for (size_t i = 0; i < s->n_facts; i++) {
+        ipc_put_str(msg, str_of(s->facts[i].name));
+        ipc_put_str(msg, str_of(s->facts[i].value));
+    }
+    ipc_put_u32(msg, (uint32_t)s->n_files);
+    for (size_t i = 0; i < s->n_files; i++) {
+        ipc_put_str(msg, str_of(s->files[i]->path));
+        ipc_put_u32(msg, (uint32_t)-s->files[i]->err);
+        ipc_put_str(msg, sbuf_str(&s->files[i]->text));
+    }
+}
+
+struct cfg_source *cfg_source_get(struct ipc_reader *r) {
+    struct cfg_source *s = MEM_NEW(struct cfg_source);
+    s->dir = str_dup(ipc_get_str(r));
+    for (uint32_t n = ipc_get_u32(r); n > 0 && !r->bad; n--) {
+        char *name = str_dup(ipc_get_str(r));
+        fact_add(s, name, str_dup(ipc_get_str(r)));
+        free(name);
+    }
+    for (uint32_t n = ipc_get_u32(r); n > 0 && !r->bad; n--) {
+        struct src_file *f = file_add(s, str_dup(ipc_get_str(r)));
+        f->err = -(int)ipc_get_u32(r);
+        sbuf_add_str(&f->text, ipc_get_str(r));
+    }
+    return s;
+}

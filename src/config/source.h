@@ -1,0 +1,27 @@
+/*
+ * config/source.h - the files a configuration is made of
+ *
+ * The supervisor reads them (it may, the others may not) and sends the whole bundle to the relay
+ * and the lookup process, which build the same snapshot from it.  One thread per bundle.
+ */
+#ifndef PH_CONFIG_SOURCE_H
+#define PH_CONFIG_SOURCE_H
+
+#include "util/ipc.h"
+#include "util/str.h"
+
+struct cfg_source;
+
+/* May read: files are read on first use.  dir is the configuration directory. */
+struct cfg_source *cfg_source_new(const char *dir);
+void cfg_source_free(struct cfg_source *s);
+const char *cfg_source_dir(const struct cfg_source *s);
+/* A file's content; negative errno in *err and an empty text if it could not be read. */
+struct str cfg_source_file(struct cfg_source *s, const char *path, int *err);
+/* A fact about this machine: system_hostname, system_domain, system_networks_host, … */
+const char *cfg_source_fact(const struct cfg_source *s, const char *name);
+/* For another process. */
+void cfg_source_put(const struct cfg_source *s, struct sbuf *msg);
+struct cfg_source *cfg_source_get(struct ipc_reader *r);
+
+#endif

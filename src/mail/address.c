@@ -1,0 +1,233 @@
+/*
+ * mail/address.c - mail addresses; see address.h
+ */
+#include "mail/address.h"
+
+#include <string.h>
+
+static bool is_atext(uint8_t c) {
+    return c >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           (c >= '0' && c <= '9') || (c != '\0' && strchr("!#$%&'*+-/=?^_`{|}~", c) != NULL);
+}
+
+bool addr_is_ascii(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if ((uint8_t)s.p[i] >= 0x80)
+            return false;
+    return true;
+}
+
+struct str addr_domain(struct str a) {
+    ptrdiff_t at = str_rchr(a, '@');
+    return at < 0 ? str_make(a.p, 0) : str_from(a, (size_t)at + 1);
+}
+
+struct str addr_local(struct str a) {
+    ptrdiff_t at = str_rchr(a, '@');
+    return at < 0 ? a : str_make(a.p, (size_t)at);
+}
+
+struct str addr_strip_ext(struct str local, const char *delimiters) {
+    for (size_t i = 1; i < local.n; i++)
+        if (local.p[i] != '\0' && strchr(delimiters, local.p[i]) != NULL)
+            return str_make(local.p, i);
+    return str_make(local.p, 0);
+}
+
+bool addr_valid_host(struct str s) {
+    size_t label = 0;
+    if (s.n == 0 || s.n > 255)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        uint8_t c = (uint8_t)s.p[i];
+        bool ok = c >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                  (c >= '0' && c <= '9') || c == '-' || c == '_';
+        if (c == '.') {
+            if (label == 0)
+                return false;
+            label = 0;
+        } else if (!ok || ++label > 63) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool valid_literal(struct str s) {
+    if (s.n < 3 || s.p[0] != '[' || s.p[s.n - 1] != ']')
+        return false;
+    for (size_t i = 1; i + 1 < s.n; i++)
+        if ((uint8_t)s.p[i] <= ' ' || s.p[i] == '[' || s.p[i] == ']' || (uint8_t)s.p[i] >= 0x7f)
+            return false;
+    return true;
+}
+
+/* A quoted local part at the start of s; its content without quoting goes to out. */
+static size_t parse_quoted(struct str s, struct sbuf *out) {
+    for (size_t i = 1; i < s.n; i++) {
+        uint8_t c = (uint8_t)s.p[i];
+        if (c == '"')
+            return i + 1;
+        if (c == '\\' && ++i < s.n)
+            c = (uint8_t)s.p[i];
+        if (c < ' ' || c == 0x7f)
+            return 0;
+        sbuf_add_ch(out, (char)c);
+    }
+    return 0;
+}
+
+static size_t parse_atoms(struct str s, bool strict, struct sbuf *out) {
+    size_t i = 0;
+    while (i < s.n && (is_atext((uint8_t)s.p[i]) || s.p[i] == '.')) {
+        bool bad_dot = s.p[i] == '.' && (i == 0 || s.p[i - 1] == '.');
+        if (bad_dot && strict)
+            return 0;
+        i++;
+    }
+    sbuf_add(out, s.p, i);
+    return i;
+}
+
+/* Length of the domain at the start of s, 0 if there is none. */
+static size_t parse_domain(struct str s) {
+    size_t n = 0;
+    if (s.n > 0 && s.p[0] == '[') {
+        ptrdiff_t end = str_chr(s, ']');
+        n = end < 0 ? 0 : (size_t)end + 1;
+        return valid_literal(str_make(s.p, n)) ? n : 0;
+    }
+    while (n < s.n && s.p[n] != '>' && s.p[n] != ' ' && s.p[n] != ':' && s.p[n] != ',')
+        n++;
+    return addr_valid_host(str_make(s.p, n)) ? n : 0;
+}
+
+/* Drops "@a,@b:" at the start; false if it is malformed. */
+static bool skip_route(struct str *s) {
+    while (s->n > 0 && s->p[0] == '@') {
+        size_t n = parse_domain(str_from(*s, 1));
+        if (n == 0)
+            return false;
+        *s = str_from(*s, n + 1);
+        if (s->n > 0 && s->p[0] == ',') {
+            *s = str_from(*s, 1);
+            continue;
+        }
+        if (s->n == 0 || s->p[0] != ':')
+            return false;
+        *s = str_from(*s, 1);
+        break;
+    }
+    return true;
+}
+
+static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, struct sbuf *out) {
+    size_t begun = out->n;
+    if (!skip_route(s))
+        return ADDR_SYNTAX;
+    size_t n = s->n > 0 && s->p[0] == '"' ? parse_quoted(*s, out) : parse_atoms(*s, o->strict, out);
+    *s = str_from(*s, n);
+    if (n == 0 || out->n == begun)
+        return s->n > 0 && s->p[0] == '>' && n == 0 && o->allow_empty ? ADDR_OK : ADDR_SYNTAX;
+    if (s->n > 0 && s->p[0] == '@') {
+        n = parse_domain(str_from(*s, 1));
+        if (n == 0)
+            return ADDR_SYNTAX;
+        sbuf_add(out, s->p, n + 1);
+        *s = str_from(*s, n + 1);
+    }
+    if (out->n - begun > ADDR_MAX)
+        return ADDR_TOO_LONG;
+    if (!o->utf8 && !addr_is_ascii(str_make(out->p + begun, out->n - begun)))
+        return ADDR_8BIT;
+    return ADDR_OK;
+}
+
+enum addr_rc addr_parse(struct str text, const struct addr_opts *o, struct sbuf *out,
+                        size_t *path_len) {
+    struct str s = text;
+    if (!o->strict)
+        while (s.n > 0 && s.p[0] == ' ')
+            s = str_from(s, 1);
+    bool angle = s.n > 0 && s.p[0] == '<';
+    if (!angle && (o->strict || s.n == 0))
+        return ADDR_SYNTAX;
+    if (angle)
+        s = str_from(s, 1);
+    enum addr_rc rc = parse_mailbox(&s, o, out);
+    if (rc != ADDR_OK)
+        return rc;
+    if (angle) {
+        if (s.n == 0 || s.p[0] != '>')
+            return ADDR_SYNTAX;
+        s = str_from(s, 1);
+    }
+    if (s.n > 0 && s.p[0] != ' ')
+        return ADDR_SYNTAX;
+    *path_len = text.n - s.n;
+    return ADDR_OK;
+}
+
+static bool needs_quotes(struct str local) {
+    if (local.n == 0 || local.p[0] == '.' || local.p[local.n - 1] == '.')
+        return true;
+    for (size_t i = 0; i < local.n; i++) {
+        if (local.p[i] == '.' && local.p[i - 1] == '.')
+            return true;
+        if (local.p[i] != '.' && !is_atext((uint8_t)local.p[i]))
+            return true;
+    }
+    return false;
+}
+
+void addr_external(struct sbuf *out, struct str a) {
+    struct str local = addr_local(a);
+    if (a.n == 0)
+        return;
+    if (!needs_quotes(local)) {
+        sbuf_add_str(out, a);
+        return;
+    }
+    sbuf_add_ch(out, '"');
+    for (size_t i = 0; i < local.n; i++) {
+        if (local.p[i] == '"' || local.p[i] == '\\')
+            sbuf_add_ch(out, '\\');
+        sbuf_add_ch(out, local.p[i]);
+    }
+    sbuf_add_ch(out, '"');
+    sbuf_add_str(out, str_from(a, local.n));
+}
+
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+bool xtext_decode(struct sbuf *out, struct str in) {
+    for (size_t i = 0; i < in.n; i++) {
+        char c = in.p[i];
+        if (c == '+') {
+            int hi = i + 2 < in.n ? hex_digit(in.p[i + 1]) : -1;
+            int lo = i + 2 < in.n ? hex_digit(in.p[i + 2]) : -1;
+            if (hi < 0 || lo < 0)
+                return false;
+            c = (char)(hi * 16 + lo);
+            i += 2;
+        } else if (c < '!' || c > '~' || c == '=') {
+            return false;
+        }
+        sbuf_add_ch(out, c);
+    }
+    return true;
+}
+
+void xtext_encode(struct sbuf *out, struct str in) {
+    for (size_t i = 0; i < in.n; i++) {
+        uint8_t c = (uint8_t)in.p[i];
+        if (c < '!' || c > '~' || c == '=' || c == '+')
+            sbuf_printf(out, "+%02X", c);
+        else
+            sbuf_add_ch(out, (char)c);
+    }
+}

@@ -1,0 +1,45 @@
+/*
+ * mail/address.h - mail addresses: RFC 5321 paths, quoted and unquoted forms, keys
+ *
+ * Internal form: the local part without its quoting, "@", the domain.  External form: quoted where
+ * RFC 5321 section 4.1.2 asks for it.  Any thread; nothing is kept.
+ */
+#ifndef PH_MAIL_ADDRESS_H
+#define PH_MAIL_ADDRESS_H
+
+#include "util/str.h"
+
+#define ADDR_MAX 1024U
+
+enum addr_rc {
+    ADDR_OK,
+    ADDR_SYNTAX,   /* malformed */
+    ADDR_TOO_LONG, /* above ADDR_MAX */
+    ADDR_8BIT      /* non-ASCII without SMTPUTF8 */
+};
+
+struct addr_opts {
+    bool strict;      /* <> required, nothing around it */
+    bool utf8;        /* non-ASCII allowed */
+    bool allow_empty; /* "<>" */
+};
+
+/* Parses what follows "FROM:" or "TO:"; *path_len is the length of the path in text (parameters
+ * follow).  Source routes (<@a,@b:user@c>) are dropped.  The internal form is appended to out. */
+enum addr_rc addr_parse(struct str text, const struct addr_opts *o, struct sbuf *out,
+                        size_t *path_len);
+/* The part after the last '@', or an empty view. */
+struct str addr_domain(struct str internal);
+struct str addr_local(struct str internal);
+/* Appends the external form. */
+void addr_external(struct sbuf *out, struct str internal);
+/* Is it a host name: letters, digits, '-', '_' and dots, no empty label, 255 at most? */
+bool addr_valid_host(struct str s);
+/* The local part up to the first of the delimiters (empty result: none present). */
+struct str addr_strip_ext(struct str local, const char *delimiters);
+bool addr_is_ascii(struct str s);
+/* Appends "xtext" decoded (RFC 3461 section 4); false if malformed. */
+bool xtext_decode(struct sbuf *out, struct str in);
+void xtext_encode(struct sbuf *out, struct str in);
+
+#endif

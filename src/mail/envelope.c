@@ -1,0 +1,177 @@
+/*
+ * mail/envelope.c - envelopes and their encoding; see envelope.h
+ *
+ * The encoding is versioned: the spool outlives the program.
+ */
+#include "mail/envelope.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/clock.h"
+#include "util/ipc.h"
+#include "util/mem.h"
+
+#define ENVELOPE_VERSION 1U
+#define PROGRESS_VERSION 1U
+#define RCPT_MAX         1000000U
+
+static const char alphabet[] = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
+
+/* v in the given base, left-padded with '0' to width; returns where the text ends. */
+static char *base_add(char *at, uint64_t v, unsigned base, unsigned width) {
+    char tmp[16];
+    unsigned n = 0;
+    do {
+        tmp[n++] = alphabet[v % base];
+        v /= base;
+    } while (v > 0);
+    while (n < width)
+        tmp[n++] = '0';
+    while (n > 0)
+        *at++ = tmp[--n];
+    return at;
+}
+
+/* Unique because no microsecond is given twice, not even to two threads or after the clock was set
+ * back while running.  Long IDs have Postfix's shape: seconds, microseconds, 'z', a number (there
+ * the inode, here the low bits of the id). */
+void qid_next(bool long_ids, uint64_t *id, char qid[QID_MAX]) {
+    static _Atomic uint64_t last;
+    uint64_t now = (uint64_t)clock_wall_us(), prev = atomic_load(&last);
+    do {
+        if (now <= prev)
+            now = prev + 1;
+    } while (!atomic_compare_exchange_weak(&last, &prev, now));
+    *id = now;
+    uint64_t sec = now / 1000000, us = now % 1000000;
+    if (long_ids) {
+        char *at = base_add(qid, sec, 52, 6);
+        at = base_add(at, us, 52, 4);
+        *at++ = 'z';
+        at = base_add(at, now * 0x9e3779b97f4a7c15ULL >> 44, 51, 1);
+        *at = '\0';
+    } else {
+        snprintf(qid, QID_MAX, "%05X%X", (unsigned)us, (unsigned)(sec & 0xfffff));
+    }
+}
+
+struct envelope *envelope_ref(struct envelope *e) {
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+    return e;
+}
+
+void envelope_unref(struct envelope *e) {
+    if (e == NULL || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    free(e->rcpts);
+    free(e->store);
+    free(e);
+}
+
+static struct str store_add(char **at, struct str s) {
+    char *p = *at;
+    if (s.n > 0)
+        memcpy(p, s.p, s.n);
+    *at += s.n;
+    return str_make(p, s.n);
+}
+
+struct envelope *envelope_make(const struct envelope *t) {
+    struct envelope *e = mem_alloc(sizeof *e);
+    *e = *t;
+    atomic_store(&e->refs, 1);
+    size_t n = t->sender.n + t->envid.n + t->client.n + t->sasl_user.n;
+    for (uint32_t i = 0; i < t->n_rcpts; i++)
+        n += t->rcpts[i].addr.n + t->rcpts[i].orcpt.n;
+    char *at = e->store = mem_alloc(n);
+    e->sender = store_add(&at, t->sender);
+    e->envid = store_add(&at, t->envid);
+    e->client = store_add(&at, t->client);
+    e->sasl_user = store_add(&at, t->sasl_user);
+    e->rcpts = mem_alloc(t->n_rcpts * sizeof *e->rcpts);
+    for (uint32_t i = 0; i < t->n_rcpts; i++) {
+        e->rcpts[i].addr = store_add(&at, t->rcpts[i].addr);
+        e->rcpts[i].orcpt = store_add(&at, t->rcpts[i].orcpt);
+        e->rcpts[i].notify = t->rcpts[i].notify;
+    }
+    return e;
+}
+
+void envelope_encode(const struct envelope *e, struct sbuf *out) {
+    ipc_put_u32(out, ENVELOPE_VERSION);
+    ipc_put_u64(out, e->id);
+    ipc_put_str(out, str_of(e->qid));
+    ipc_put_u64(out, (uint64_t)e->arrival_us);
+    ipc_put_u64(out, e->size);
+    ipc_put_u32(out, e->flags);
+    ipc_put_str(out, e->sender);
+    ipc_put_str(out, e->envid);
+    ipc_put_str(out, e->client);
+    ipc_put_str(out, e->sasl_user);
+    ipc_put_u32(out, e->n_rcpts);
+    for (uint32_t i = 0; i < e->n_rcpts; i++) {
+        ipc_put_str(out, e->rcpts[i].addr);
+        ipc_put_str(out, e->rcpts[i].orcpt);
+        ipc_put_u32(out, e->rcpts[i].notify);
+    }
+}
+
+struct envelope *envelope_decode(struct str in) {
+    struct ipc_reader r = {.rest = in};
+    struct envelope t = {0}, *e = NULL;
+    if (ipc_get_u32(&r) != ENVELOPE_VERSION)
+        return NULL;
+    t.id = ipc_get_u64(&r);
+    struct str qid = ipc_get_str(&r);
+    t.arrival_us = (int64_t)ipc_get_u64(&r);
+    t.size = ipc_get_u64(&r);
+    t.flags = ipc_get_u32(&r);
+    t.sender = ipc_get_str(&r);
+    t.envid = ipc_get_str(&r);
+    t.client = ipc_get_str(&r);
+    t.sasl_user = ipc_get_str(&r);
+    t.n_rcpts = ipc_get_u32(&r);
+    if (r.bad || qid.n >= QID_MAX || t.n_rcpts > RCPT_MAX || t.n_rcpts > r.rest.n / 12)
+        return NULL;
+    memcpy(t.qid, qid.p, qid.n);
+    t.rcpts = mem_zalloc(t.n_rcpts * sizeof *t.rcpts);
+    for (uint32_t i = 0; i < t.n_rcpts; i++) {
+        t.rcpts[i].addr = ipc_get_str(&r);
+        t.rcpts[i].orcpt = ipc_get_str(&r);
+        t.rcpts[i].notify = ipc_get_u32(&r);
+    }
+    if (ipc_done(&r))
+        e = envelope_make(&t);
+    free(t.rcpts);
+    return e;
+}
+
+void progress_encode(const struct progress *p, struct sbuf *out) {
+    ipc_put_u32(out, PROGRESS_VERSION);
+    ipc_put_u32(out, p->attempts);
+    ipc_put_u64(out, (uint64_t)p->next_us);
+    ipc_put_u64(out, (uint64_t)p->last_us);
+    ipc_put_u32(out, p->flags);
+    ipc_put_str(out, str_make((const char *)p->done, p->n));
+    ipc_put_str(out, p->reason);
+}
+
+bool progress_decode(struct progress *p, struct str in) {
+    struct ipc_reader r = {.rest = in};
+    *p = (struct progress){0};
+    if (ipc_get_u32(&r) != PROGRESS_VERSION)
+        return false;
+    p->attempts = ipc_get_u32(&r);
+    p->next_us = (int64_t)ipc_get_u64(&r);
+    p->last_us = (int64_t)ipc_get_u64(&r);
+    p->flags = ipc_get_u32(&r);
+    struct str done = ipc_get_str(&r);
+    p->reason = ipc_get_str(&r);
+    if (!ipc_done(&r) || done.n > RCPT_MAX)
+        return false;
+    p->n = (uint32_t)done.n;
+    p->done = (uint8_t *)str_dup(done);
+    return true;
+}

@@ -1,0 +1,78 @@
+/*
+ * mail/envelope.h - everything known of a message but its content
+ *
+ * Made once by the receiving side, then immutable and shared by reference count; the spool stores
+ * its encoded form.  What changes (recipients done, next attempt) is struct progress.
+ */
+#ifndef PH_MAIL_ENVELOPE_H
+#define PH_MAIL_ENVELOPE_H
+
+#include <stdatomic.h>
+
+#include "util/str.h"
+
+#define QID_MAX 24
+
+enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
+
+enum {
+    ENV_8BIT = 1,       /* content or BODY= says so */
+    ENV_SMTPUTF8 = 2,   /* the sender asked for it */
+    ENV_RET_FULL = 4,   /* RET=FULL */
+    ENV_RET_HDRS = 8,   /* RET=HDRS */
+    ENV_DOTS = 16,      /* some line begins with '.' */
+    ENV_LONG_LINES = 32, /* some line is longer than 998 */
+    ENV_LOCAL = 64      /* made here: sendmail or a report */
+};
+
+struct rcpt {
+    struct str addr;  /* internal form */
+    struct str orcpt; /* ORCPT as given, decoded: "rfc822;user@host"; may be empty */
+    uint32_t notify;  /* NOTIFY_*; 0: not given */
+};
+
+struct envelope {
+    atomic_uint refs;
+    uint64_t id;         /* unique for ever: microseconds since 1970 */
+    char qid[QID_MAX];   /* queue ID */
+    int64_t arrival_us;  /* when MAIL was accepted */
+    uint64_t size;       /* bytes of content */
+    uint32_t flags;      /* ENV_* */
+    struct str sender;   /* internal form; empty: null sender */
+    struct str envid;    /* ENVID, decoded */
+    struct str client;   /* "host[addr]" for the reports and the page */
+    struct str sasl_user;
+    struct rcpt *rcpts;
+    uint32_t n_rcpts;
+    char *store; /* holds all texts */
+};
+
+/* Sequence of unique ids and queue IDs; any thread. */
+void qid_next(bool long_ids, uint64_t *id, char qid[QID_MAX]);
+
+/* Copies everything that tmpl points to; refs = 1. */
+struct envelope *envelope_make(const struct envelope *tmpl);
+struct envelope *envelope_ref(struct envelope *e);
+void envelope_unref(struct envelope *e);
+void envelope_encode(const struct envelope *e, struct sbuf *out);
+/* NULL if the bytes are not an envelope. */
+struct envelope *envelope_decode(struct str in);
+
+/* Mutable state of a queued message, as the spool keeps it. */
+struct progress {
+    uint8_t *done;         /* one byte a recipient: 1 when nothing is left to do for it */
+    uint32_t n;            /* recipients */
+    uint32_t attempts;
+    int64_t next_us;       /* next attempt, wall clock */
+    int64_t last_us;       /* last attempt */
+    uint32_t flags;        /* PROGRESS_* */
+    struct str reason;     /* why it waits (of the last attempt) */
+};
+
+enum { PROGRESS_HOLD = 1, PROGRESS_EXPIRE = 2, PROGRESS_WARNED = 4 };
+
+void progress_encode(const struct progress *p, struct sbuf *out);
+/* p->done is allocated (caller frees); reason points into in.  False if malformed. */
+bool progress_decode(struct progress *p, struct str in);
+
+#endif

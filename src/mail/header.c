@@ -1,0 +1,75 @@
+/*
+ * mail/header.c - the header section of a message; see header.h
+ */
+#include "mail/header.h"
+
+#include <string.h>
+
+#define ID_MAX 1000U
+
+/* Length of the field name at the start of line, 0 if it is no header field. */
+static size_t field_name(struct str line) {
+    size_t n = 0;
+    while (n < line.n && line.p[n] > ' ' && line.p[n] < 0x7f && line.p[n] != ':')
+        n++;
+    size_t colon = n;
+    while (colon < line.n && (line.p[colon] == ' ' || line.p[colon] == '\t'))
+        colon++;
+    return colon < line.n && line.p[colon] == ':' ? n : 0;
+}
+
+static void note_field(struct header_scan *h, struct str name, struct str value) {
+    if (str_ieq_c(name, "received"))
+        h->received++;
+    else if (str_ieq_c(name, "from"))
+        h->has_from = true;
+    else if (str_ieq_c(name, "date"))
+        h->has_date = true;
+    else if (str_ieq_c(name, "to") || str_ieq_c(name, "cc"))
+        h->has_to = true;
+    h->in_message_id = str_ieq_c(name, "message-id") && !h->has_message_id;
+    if (h->in_message_id) {
+        h->has_message_id = true;
+        sbuf_add_str(&h->message_id, str_trim(value));
+    }
+}
+
+static void scan_line(struct header_scan *h, struct str line, size_t at) {
+    if (line.n > 0 && line.p[line.n - 1] == '\r')
+        line.n--;
+    if (line.n > 0 && (line.p[0] == ' ' || line.p[0] == '\t') && at > 0) {
+        struct str more = str_trim(line);
+        if (h->in_message_id && more.n > 0 && h->message_id.n + more.n < ID_MAX) {
+            if (h->message_id.n > 0)
+                sbuf_add_ch(&h->message_id, ' ');
+            sbuf_add_str(&h->message_id, more);
+        }
+        return;
+    }
+    size_t n = field_name(line);
+    if (n == 0) {
+        h->ended = true;
+        h->no_separator = line.n > 0;
+        h->end = at;
+        return;
+    }
+    struct str rest = str_from(line, n);
+    note_field(h, str_make(line.p, n), str_from(rest, (size_t)str_chr(rest, ':') + 1));
+}
+
+void header_scan(struct header_scan *h, struct str content, bool last) {
+    while (!h->ended && h->at < content.n) {
+        const char *p = content.p + h->at, *nl = memchr(p, '\n', content.n - h->at);
+        if (nl == NULL && !last)
+            return;
+        size_t n = nl == NULL ? content.n - h->at : (size_t)(nl - p);
+        scan_line(h, str_make(p, n), h->at);
+        h->at += nl == NULL ? n : n + 1;
+    }
+    if (last && !h->ended) {
+        h->ended = true;
+        h->end = content.n;
+    }
+}
+
+void header_scan_free(struct header_scan *h) { sbuf_free(&h->message_id); }

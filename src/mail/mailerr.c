@@ -1,0 +1,75 @@
+/*
+ * mail/mailerr.c - what happened to a mail; see mailerr.h
+ */
+#include "mail/mailerr.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/mem.h"
+
+void mailerr_free(struct mailerr *e) {
+    free(e->text);
+    free(e->mta);
+    free(e->reply);
+    *e = (struct mailerr){0};
+}
+
+void mailerr_set(struct mailerr *e, enum mail_status status, const char *dsn, const char *fmt, ...) {
+    struct sbuf b = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&b, fmt, ap); /* before the old text goes: it may be an argument */
+    va_end(ap);
+    mailerr_free(e);
+    e->status = status;
+    snprintf(e->dsn, sizeof e->dsn, "%s", dsn);
+    e->text = sbuf_take(&b);
+}
+
+void mailerr_remote(struct mailerr *e, const char *mta, struct str reply) {
+    free(e->mta);
+    free(e->reply);
+    e->mta = mem_strdup(mta);
+    e->reply = str_dup(reply);
+}
+
+void mailerr_copy(struct mailerr *to, const struct mailerr *from) {
+    mailerr_free(to);
+    *to = *from;
+    to->text = from->text == NULL ? NULL : mem_strdup(from->text);
+    to->mta = from->mta == NULL ? NULL : mem_strdup(from->mta);
+    to->reply = from->reply == NULL ? NULL : mem_strdup(from->reply);
+}
+
+const char *mail_status_name(enum mail_status s) {
+    return s == MAIL_SENT ? "sent" : s == MAIL_BOUNCED ? "bounced" : "deferred";
+}
+
+/* Length of "d.ddd.ddd" at the start of s, or 0. */
+static size_t dsn_span(struct str s) {
+    size_t i = 0;
+    for (int part = 0; part < 3; part++) {
+        size_t digits = 0;
+        if (part > 0 && (i >= s.n || s.p[i++] != '.'))
+            return 0;
+        while (i < s.n && s.p[i] >= '0' && s.p[i] <= '9') {
+            digits++;
+            i++;
+        }
+        if (digits == 0 || digits > (part == 0 ? 1U : 3U))
+            return 0;
+    }
+    return i < s.n && s.p[i] != ' ' ? 0 : i;
+}
+
+void dsn_from_reply(char dsn[12], int code, struct str text) {
+    size_t n = dsn_span(text);
+    if (n > 0 && n < 12 && text.p[0] == '0' + code / 100) {
+        memcpy(dsn, text.p, n);
+        dsn[n] = '\0';
+    } else {
+        snprintf(dsn, 12, "%d.0.0", code / 100 % 10);
+    }
+}

@@ -1,0 +1,248 @@
+/*
+ * maps/map.c - lookup tables: opening, following changes, the source syntax; see map.h
+ */
+#include "maps/map.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "util/clock.h"
+#include "util/mem.h"
+
+/* How often a file is looked at for changes. */
+#define CHECK_MS 200
+/* Postfix calls a table stale only if its source is older than this. */
+#define STALE_GRACE_S 100
+
+static const struct map_ops *const types[] = {
+    &map_hash,   &map_btree,  &map_lmdb,   &map_cdb,  &map_texthash, &map_inline,
+    &map_static, &map_regexp, &map_pcre,   &map_cidr, &map_fail,
+};
+
+const struct map_ops *map_type(struct str type) {
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (str_eq_c(type, types[i]->type))
+            return types[i];
+    return NULL;
+}
+
+bool map_looks_like(struct str spec) {
+    size_t n = 0;
+    while (n < spec.n && ((spec.p[n] >= 'a' && spec.p[n] <= 'z') || (spec.p[n] >= '0' && spec.p[n] <= '9')))
+        n++;
+    return n > 0 && n < spec.n && spec.p[n] == ':';
+}
+
+void map_set_error(struct map *m, const char *fmt, ...) {
+    struct sbuf b = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&b, fmt, ap);
+    va_end(ap);
+    free(m->err);
+    m->err = sbuf_take(&b);
+}
+
+char *map_error(struct map *m) {
+    pthread_mutex_lock(&m->lock);
+    char *e = mem_strdup(m->err == NULL ? "unknown error" : m->err);
+    pthread_mutex_unlock(&m->lock);
+    return e;
+}
+
+static void map_path(struct map *m, const char *dir) {
+    struct sbuf b = {0};
+    if (m->ops->suffix == NULL)
+        return;
+    if (m->name[0] != '/' && dir != NULL && m->ops != &map_inline) {
+        sbuf_printf(&b, "%s/%s", dir, m->name);
+        free(m->name);
+        m->name = sbuf_take(&b);
+    }
+    sbuf_printf(&b, "%s%s", m->name, m->ops->suffix);
+    m->path = sbuf_take(&b);
+}
+
+static void try_open(struct map *m) {
+    m->checked_ms = clock_mono_ms();
+    if (m->path != NULL && stat(m->path, &m->st) < 0) {
+        map_set_error(m, "open database %s: %s", m->path, strerror(errno));
+        return;
+    }
+    m->opened = m->ops->open(m) == 0;
+}
+
+/* What a spec of a type we do not have becomes. */
+static int refuse_open(struct map *m) {
+    map_set_error(m, "unsupported dictionary type: %s", m->spec);
+    return -EOPNOTSUPP;
+}
+
+static const struct map_ops map_unknown = {.type = "unknown", .open = refuse_open, .fixed = true};
+
+struct map *map_open(const char *spec, const char *dir) {
+    struct map *m = MEM_NEW(struct map);
+    struct str s = str_of(spec);
+    pthread_mutex_init(&m->lock, NULL);
+    m->spec = mem_strdup(spec);
+    m->fold = true;
+    if (str_istarts(s, "proxy:"))
+        s = str_from(s, 6);
+    ptrdiff_t colon = str_chr(s, ':');
+    m->name = str_dup(str_trim(str_from(s, (size_t)(colon + 1))));
+    m->ops = colon < 0 ? NULL : map_type(str_make(s.p, (size_t)colon));
+    if (m->ops == NULL)
+        m->ops = &map_unknown;
+    map_path(m, dir);
+    try_open(m);
+    return m;
+}
+
+static void shut(struct map *m) {
+    if (m->opened && m->ops->close != NULL)
+        m->ops->close(m);
+    m->opened = false;
+    m->state = NULL;
+}
+
+void map_close(struct map *m) {
+    if (m == NULL)
+        return;
+    shut(m);
+    pthread_mutex_destroy(&m->lock);
+    if (m->name != NULL)
+        mem_wipe(m->name, strlen(m->name)); /* inline and static hold values */
+    free(m->spec);
+    free(m->name);
+    free(m->path);
+    free(m->err);
+    free(m);
+}
+
+/* Opens the file again if another one is there now.  A look every CHECK_MS is enough: a change is
+ * effective for the next message, a second later at most. */
+static void follow(struct map *m) {
+    struct stat st;
+    int64_t now = clock_mono_ms();
+    if (m->path == NULL || (m->opened && now - m->checked_ms < CHECK_MS))
+        return;
+    m->checked_ms = now;
+    bool there = stat(m->path, &st) == 0;
+    bool same = there && m->opened && st.st_ino == m->st.st_ino && st.st_dev == m->st.st_dev &&
+                st.st_size == m->st.st_size && st.st_mtim.tv_sec == m->st.st_mtim.tv_sec &&
+                st.st_mtim.tv_nsec == m->st.st_mtim.tv_nsec;
+    if (same)
+        return;
+    shut(m);
+    try_open(m);
+}
+
+enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
+    enum map_rc rc = MAP_ERROR;
+    char small[256], *folded = key.n < sizeof small ? small : mem_alloc(key.n + 1);
+    memcpy(folded, key.p, key.n);
+    folded[key.n] = '\0';
+    if (m->fold && m->ops->fixed)
+        str_lower(folded, key.n);
+    pthread_mutex_lock(&m->lock);
+    follow(m);
+    if (m->opened)
+        rc = m->ops->get(m, str_make(folded, key.n), value);
+    pthread_mutex_unlock(&m->lock);
+    if (folded != small)
+        free(folded);
+    return rc;
+}
+
+int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg) {
+    int rc = -EOPNOTSUPP;
+    pthread_mutex_lock(&m->lock);
+    follow(m);
+    if (m->opened && m->ops->each != NULL)
+        rc = m->ops->each(m, fn, arg);
+    else if (m->opened)
+        map_set_error(m, "table %s cannot be listed", m->spec);
+    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+char *map_stale(const struct map *m) {
+    struct stat src, db;
+    if (m->path == NULL || m->ops->suffix[0] == '\0' || stat(m->name, &src) < 0 ||
+        stat(m->path, &db) < 0)
+        return NULL;
+    if (src.st_mtime <= db.st_mtime || src.st_mtime >= time(NULL) - STALE_GRACE_S)
+        return NULL;
+    struct sbuf b = {0};
+    sbuf_printf(&b, "database %s is older than source file %s", m->path, m->name);
+    return sbuf_take(&b);
+}
+
+struct source {
+    bool fold;
+    void (*fn)(void *arg, struct str key, struct str value, int line);
+    void (*warn)(void *arg, int line, const char *text);
+    void *arg;
+};
+
+/* Length of the key: to the first blank outside double quotes. */
+static size_t key_span(struct str line) {
+    bool quoted = false;
+    for (size_t i = 0; i < line.n; i++) {
+        if (line.p[i] == '\\' && quoted)
+            i++;
+        else if (line.p[i] == '"')
+            quoted = !quoted;
+        else if (!quoted && (line.p[i] == ' ' || line.p[i] == '\t'))
+            return i;
+    }
+    return line.n;
+}
+
+static void source_line(struct source *s, struct sbuf *line, int no) {
+    struct str all = str_trim(sbuf_str(line));
+    size_t n = key_span(all);
+    struct str value = str_trim(str_from(all, n));
+    if (value.n == 0) {
+        s->warn(s->arg, no, "expected format: key whitespace value");
+        return;
+    }
+    if (all.p[n - 1] == ':')
+        s->warn(s->arg, no, "record is in \"key: value\" format; is this an alias file?");
+    if (s->fold)
+        str_lower((char *)(uintptr_t)all.p, n);
+    s->fn(s->arg, str_make(all.p, n), value, no);
+}
+
+void map_source_parse(struct str text, bool fold, void (*fn)(void *arg, struct str key, struct str value, int line),
+                      void (*warn)(void *arg, int line, const char *text), void *arg) {
+    struct source s = {fold, fn, warn, arg};
+    struct sbuf cur = {0};
+    int no = 0, first = 0;
+    while (text.n > 0) {
+        ptrdiff_t nl = str_chr(text, '\n');
+        struct str line = str_make(text.p, nl < 0 ? text.n : (size_t)nl);
+        text = str_from(text, line.n + 1);
+        no++;
+        struct str bare = str_trim(line);
+        if (bare.n == 0 || bare.p[0] == '#')
+            continue;
+        bool more = line.p[0] == ' ' || line.p[0] == '\t';
+        if (!more) {
+            if (first > 0)
+                source_line(&s, &cur, first);
+            sbuf_reset(&cur);
+            first = no;
+        } else if (first == 0) {
+            warn(arg, no, "line begins with whitespace but continues nothing");
+            continue;
+        }
+        sbuf_add_str(&cur, line);
+    }
+    if (first > 0)
+        source_line(&s, &cur, first);
+    sbuf_free(&cur);
+}

@@ -1,0 +1,80 @@
+/*
+ * maps/map.h - a lookup table: one interface, one file a type
+ *
+ * Tables live in the lookup process (and in the command-line tools); the relay asks by message
+ * (query.h).  A table that cannot be opened is still a struct map whose every answer is an error:
+ * mail that needs it waits, the daemon goes on.  Any thread may ask; each table has its own lock.
+ */
+#ifndef PH_MAPS_MAP_H
+#define PH_MAPS_MAP_H
+
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include "util/str.h"
+
+enum map_rc { MAP_ERROR = -1, MAP_NOT_FOUND = 0, MAP_FOUND = 1 };
+
+struct map;
+
+struct map_pair {
+    struct str key;
+    struct str value;
+};
+
+struct map_ops {
+    const char *type;
+    const char *suffix;  /* of the file beside the source, ".db"; "" if the source itself; NULL: no
+                          * file */
+    bool fixed;          /* exact keys, folded by the caller; else patterns that see the whole key */
+    /* Opens m->name; negative errno with m->err set. */
+    int (*open)(struct map *m);
+    void (*close)(struct map *m);
+    enum map_rc (*get)(struct map *m, struct str key, struct sbuf *value);
+    /* Calls fn for every pair, until it returns non-zero; NULL: cannot be listed. */
+    int (*each)(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
+    /* Writes a new file; NULL: cannot be written.  Replaces path atomically. */
+    int (*build)(const char *path, const struct map_pair *v, size_t n, mode_t mode,
+                 const char **why);
+};
+
+struct map {
+    const struct map_ops *ops;
+    char *spec; /* "hash:/etc/postfix/x" */
+    char *name; /* "/etc/postfix/x" or what stands in {} */
+    char *path; /* file that holds the data, or NULL */
+    void *state;
+    char *err; /* why the last open or look-up failed */
+    pthread_mutex_t lock;
+    struct stat st;     /* of path when it was opened */
+    int64_t checked_ms; /* when path was last looked at */
+    bool opened;
+    bool fold;
+};
+
+/* spec is "type:name" or "proxy:type:name".  dir is where relative names begin.  Never NULL. */
+struct map *map_open(const char *spec, const char *dir);
+void map_close(struct map *m);
+/* Folds the key for fixed tables and follows changes of the file.  On MAP_ERROR m->err says why
+ * (read it with map_error). */
+enum map_rc map_get(struct map *m, struct str key, struct sbuf *value);
+/* Why the last look-up failed; the caller frees. */
+char *map_error(struct map *m);
+int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
+void map_set_error(struct map *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* NULL if there is no such type. */
+const struct map_ops *map_type(struct str type);
+/* "source is newer than the database", or NULL; the caller frees. */
+char *map_stale(const struct map *m);
+/* Is the spec's syntax that of a table ("word:rest", or braces)? */
+bool map_looks_like(struct str spec);
+
+/* The text of a table source in postmap(1)'s syntax: calls fn for each entry.  Remarks
+ * ("expected format: key whitespace value") go to warn. */
+void map_source_parse(struct str text, bool fold, void (*fn)(void *arg, struct str key, struct str value, int line),
+                      void (*warn)(void *arg, int line, const char *text), void *arg);
+
+extern const struct map_ops map_hash, map_btree, map_lmdb, map_cdb, map_texthash, map_inline,
+    map_static, map_regexp, map_pcre, map_cidr, map_fail;
+
+#endif

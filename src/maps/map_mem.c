@@ -1,0 +1,169 @@
+/*
+ * maps/map_mem.c - texthash, inline, static and fail: tables held in memory
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maps/map.h"
+#include "util/fs.h"
+#include "util/htab.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define TEXT_MAX (64U << 20)
+
+struct entry {
+    char *key;
+    char *value;
+};
+
+struct state {
+    struct htab tab;
+    struct map *m;
+};
+
+static void entry_add(void *arg, struct str key, struct str value, int line) {
+    struct state *s = arg;
+    if (htab_get(&s->tab, key) != NULL) {
+        log_warn("maps", "%s, line %d: duplicate entry: \"%.*s\"", s->m->name, line, STR_FMT(key));
+        return;
+    }
+    struct entry *e = MEM_NEW(struct entry);
+    e->key = str_dup(key);
+    e->value = str_dup(value);
+    htab_put(&s->tab, str_of(e->key), e);
+}
+
+static void entry_warn(void *arg, int line, const char *text) {
+    struct state *s = arg;
+    log_warn("maps", "%s, line %d: %s", s->m->name, line, text);
+}
+
+static int texthash_open(struct map *m) {
+    struct sbuf text = {0};
+    struct state *s = MEM_NEW(struct state);
+    s->m = m;
+    m->state = s;
+    int rc = fs_read(m->path, &text, TEXT_MAX);
+    if (rc < 0) {
+        map_set_error(m, "open database %s: %s", m->path, strerror(-rc));
+        free(s);
+    } else {
+        map_source_parse(sbuf_str(&text), m->fold, entry_add, entry_warn, s);
+    }
+    if (text.p != NULL)
+        mem_wipe(text.p, text.n);
+    sbuf_free(&text);
+    return rc;
+}
+
+static void mem_shut(struct map *m) {
+    struct state *s = m->state;
+    size_t pos = 0;
+    struct entry *e;
+    while ((e = htab_next(&s->tab, &pos)) != NULL) {
+        mem_wipe(e->value, strlen(e->value));
+        free(e->value);
+        free(e->key);
+        free(e);
+    }
+    htab_free(&s->tab);
+    free(s);
+}
+
+static enum map_rc mem_get(struct map *m, struct str key, struct sbuf *value) {
+    struct state *s = m->state;
+    struct entry *e = htab_get(&s->tab, key);
+    if (e == NULL)
+        return MAP_NOT_FOUND;
+    sbuf_add_c(value, e->value);
+    return MAP_FOUND;
+}
+
+static int mem_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value),
+                    void *arg) {
+    struct state *s = m->state;
+    size_t pos = 0;
+    struct entry *e;
+    while ((e = htab_next(&s->tab, &pos)) != NULL)
+        if (fn(arg, str_of(e->key), str_of(e->value)) != 0)
+            break;
+    return 0;
+}
+
+/* "key=value", or "{ key = value with blanks }". */
+static bool inline_pair(struct state *s, struct str piece) {
+    if (piece.n >= 2 && piece.p[0] == '{')
+        piece = str_trim(str_make(piece.p + 1, piece.n - 2));
+    ptrdiff_t eq = str_chr(piece, '=');
+    if (eq <= 0)
+        return false;
+    char *key = str_dup(str_trim(str_make(piece.p, (size_t)eq)));
+    str_lower(key, strlen(key));
+    entry_add(s, str_of(key), str_trim(str_from(piece, (size_t)eq + 1)), 0);
+    free(key);
+    return true;
+}
+
+static int inline_open(struct map *m) {
+    struct str rest = str_trim(str_of(m->name)), piece;
+    if (rest.n < 2 || rest.p[0] != '{' || rest.p[rest.n - 1] != '}') {
+        map_set_error(m, "bad syntax: \"inline:%s\"; need \"inline:{name=value...}\"", m->name);
+        return -EINVAL;
+    }
+    struct state *s = MEM_NEW(struct state);
+    s->m = m;
+    m->state = s;
+    rest = str_make(rest.p + 1, rest.n - 2);
+    while (str_split_braces(&rest, ", \t", &piece)) {
+        if (inline_pair(s, piece))
+            continue;
+        map_set_error(m, "bad syntax: need \"inline:{name=value...}\"");
+        mem_shut(m);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int static_open(struct map *m) {
+    (void)m;
+    return 0;
+}
+
+static enum map_rc static_get(struct map *m, struct str key, struct sbuf *value) {
+    struct str v = str_of(m->name);
+    (void)key;
+    if (v.n >= 2 && v.p[0] == '{' && v.p[v.n - 1] == '}')
+        v = str_trim(str_make(v.p + 1, v.n - 2));
+    sbuf_add_str(value, v);
+    return MAP_FOUND;
+}
+
+static enum map_rc fail_get(struct map *m, struct str key, struct sbuf *value) {
+    (void)key;
+    (void)value;
+    map_set_error(m, "fail: this table always fails");
+    return MAP_ERROR;
+}
+
+const struct map_ops map_texthash = {.type = "texthash",
+                                     .suffix = "",
+                                     .fixed = true,
+                                     .open = texthash_open,
+                                     .close = mem_shut,
+                                     .get = mem_get,
+                                     .each = mem_each};
+
+const struct map_ops map_inline = {.type = "inline",
+                                   .fixed = true,
+                                   .open = inline_open,
+                                   .close = mem_shut,
+                                   .get = mem_get,
+                                   .each = mem_each};
+
+const struct map_ops map_static = {
+    .type = "static", .fixed = true, .open = static_open, .get = static_get};
+
+const struct map_ops map_fail = {
+    .type = "fail", .fixed = true, .open = static_open, .get = fail_get};

@@ -1,0 +1,193 @@
+/*
+ * maps/maps.c - lists of tables, and match lists; see maps.h
+ */
+#include "maps/maps.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/mem.h"
+
+struct maps *maps_open(const char *spec, const char *dir) {
+    struct maps *m = MEM_NEW(struct maps);
+    struct str rest = str_of(spec), piece;
+    while (str_split_braces(&rest, ", \t\r\n", &piece)) {
+        if (piece.n > 2 && piece.p[0] == '{' && piece.p[piece.n - 1] == '}')
+            piece = str_trim(str_make(piece.p + 1, piece.n - 2));
+        char *one = str_dup(piece);
+        m->v = mem_realloc(m->v, (m->n + 1) * sizeof(struct map *));
+        m->v[m->n++] = map_open(one, dir);
+        free(one);
+    }
+    return m;
+}
+
+void maps_close(struct maps *m) {
+    if (m == NULL)
+        return;
+    for (size_t i = 0; i < m->n; i++)
+        map_close(m->v[i]);
+    free(m->v);
+    free(m);
+}
+
+void maps_answer_free(struct maps_answer *a) {
+    if (a->value.p != NULL)
+        mem_wipe(a->value.p, a->value.n);
+    sbuf_free(&a->value);
+    free(a->err);
+    a->err = NULL;
+}
+
+static bool ask_one(struct map *m, const struct maps_key *k, struct maps_answer *a) {
+    if (k->partial && !m->ops->fixed)
+        return false;
+    a->rc = map_get(m, k->key, &a->value);
+    if (a->rc == MAP_ERROR)
+        a->err = map_error(m);
+    return a->rc != MAP_NOT_FOUND;
+}
+
+void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struct maps_answer *a) {
+    *a = (struct maps_answer){.rc = MAP_NOT_FOUND};
+    for (size_t k = 0; k < n_keys; k++)
+        for (size_t t = 0; t < m->n; t++) {
+            a->key = k;
+            a->table = t;
+            if (ask_one(m->v[t], &keys[k], a))
+                return;
+        }
+}
+
+struct pattern {
+    bool negate;
+    char *text;          /* literal, lower case */
+    struct map *map;     /* or a table */
+    bool is_net;
+    struct netblock net;
+};
+
+struct matchlist {
+    enum match_kind kind;
+    bool parents;
+    struct pattern *v;
+    size_t n;
+};
+
+static void pattern_add(struct matchlist *l, struct str piece, const char *dir) {
+    struct pattern p = {0};
+    const char *why;
+    while (piece.n > 0 && piece.p[0] == '!') {
+        p.negate = !p.negate;
+        piece = str_from(piece, 1);
+    }
+    p.text = str_dup(piece);
+    if (l->kind == MATCH_NETWORK && netblock_parse(&p.net, piece, &why))
+        p.is_net = true;
+    else if (map_looks_like(piece))
+        p.map = map_open(p.text, dir);
+    l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
+    l->v[l->n++] = p;
+}
+
+struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_kind kind,
+                                 bool parents) {
+    struct matchlist *l = MEM_NEW(struct matchlist);
+    struct str rest = str_of(spec), piece;
+    l->kind = kind;
+    l->parents = parents;
+    while (str_split_braces(&rest, ", \t\r\n", &piece))
+        pattern_add(l, piece, dir);
+    return l;
+}
+
+void matchlist_close(struct matchlist *l) {
+    if (l == NULL)
+        return;
+    for (size_t i = 0; i < l->n; i++) {
+        map_close(l->v[i].map);
+        free(l->v[i].text);
+    }
+    free(l->v);
+    free(l);
+}
+
+/* The table asked for the domain itself, then for its parents: bare or with a leading dot. */
+static enum match_rc table_has(const struct matchlist *l, struct map *m, struct str key,
+                               char **err) {
+    struct sbuf value = {0};
+    enum map_rc rc = map_get(m, key, &value);
+    while (rc == MAP_NOT_FOUND && l->kind == MATCH_DOMAIN && m->ops->fixed) {
+        ptrdiff_t dot = str_chr(str_from(key, key.n > 0 && key.p[0] == '.'), '.');
+        if (dot < 0)
+            break;
+        key = str_from(key, (size_t)dot + (key.p[0] == '.'));
+        rc = map_get(m, l->parents ? str_from(key, 1) : key, &value);
+    }
+    sbuf_free(&value);
+    if (rc == MAP_ERROR)
+        *err = map_error(m);
+    return rc == MAP_ERROR ? MATCH_ERROR : rc == MAP_FOUND ? MATCH_YES : MATCH_NO;
+}
+
+static bool literal_has(const struct matchlist *l, const char *pattern, struct str key) {
+    struct str p = str_of(pattern);
+    if (str_ieq(p, key))
+        return true;
+    if (l->kind != MATCH_DOMAIN || key.n <= p.n)
+        return false;
+    struct str tail = str_from(key, key.n - p.n);
+    if (p.n > 1 && p.p[0] == '.')
+        return str_ieq(p, tail);
+    return l->parents && p.n > 0 && tail.p[-1] == '.' && str_ieq(p, tail);
+}
+
+static enum match_rc pattern_has(const struct matchlist *l, const struct pattern *p,
+                                 struct str key, const struct netaddr *addr, char **err) {
+    if (p->map != NULL)
+        return table_has(l, p->map, key, err);
+    if (p->is_net)
+        return addr != NULL && netblock_has(&p->net, addr) ? MATCH_YES : MATCH_NO;
+    return literal_has(l, p->text, key) ? MATCH_YES : MATCH_NO;
+}
+
+enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err) {
+    struct netaddr addr;
+    bool have = l->kind == MATCH_NETWORK && netaddr_parse(&addr, key, 0);
+    *err = NULL;
+    for (size_t i = 0; i < l->n; i++) {
+        enum match_rc rc = pattern_has(l, &l->v[i], key, have ? &addr : NULL, err);
+        if (rc == MATCH_YES)
+            return l->v[i].negate ? MATCH_NO : MATCH_YES;
+        if (rc == MATCH_ERROR)
+            return rc;
+    }
+    return MATCH_NO;
+}
+
+bool matchlist_has_tables(const char *spec) {
+    struct str rest = str_of(spec), piece;
+    while (str_split_braces(&rest, ", \t\r\n", &piece)) {
+        while (piece.n > 0 && piece.p[0] == '!')
+            piece = str_from(piece, 1);
+        struct netblock net;
+        const char *why;
+        if (map_looks_like(piece) && !netblock_parse(&net, piece, &why))
+            return true;
+    }
+    return false;
+}
+
+const char *matchlist_check_networks(const char *spec, struct str *what) {
+    struct str rest = str_of(spec), piece;
+    while (str_split_braces(&rest, ", \t\r\n", &piece)) {
+        struct netblock net;
+        const char *why;
+        *what = piece;
+        if (piece.n > 0 && piece.p[0] == '!')
+            piece = str_from(piece, 1);
+        if (!netblock_parse(&net, piece, &why) && why != NULL)
+            return why;
+    }
+    return NULL;
+}

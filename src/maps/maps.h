@@ -1,0 +1,60 @@
+/*
+ * maps/maps.h - lists of tables, and match lists
+ *
+ * A struct maps is what a parameter such as smtp_sasl_password_maps holds; a struct matchlist what
+ * relay_domains or mynetworks holds.  Any thread may ask.
+ */
+#ifndef PH_MAPS_MAPS_H
+#define PH_MAPS_MAPS_H
+
+#include "maps/map.h"
+#include "util/net.h"
+
+struct maps {
+    struct map **v;
+    size_t n;
+};
+
+/* Opens every table of spec ("hash:/a, regexp:/b", braces allowed). */
+struct maps *maps_open(const char *spec, const char *dir);
+void maps_close(struct maps *m);
+
+struct maps_key {
+    struct str key;
+    bool partial; /* a shortened form: not for pattern tables */
+};
+
+struct maps_answer {
+    enum map_rc rc;
+    size_t key;    /* index of the key that was found or failed */
+    size_t table;  /* index of the table that answered */
+    struct sbuf value;
+    char *err; /* MAP_ERROR: why; owned */
+};
+
+/* Asks every table for the first key, then for the second, and so on.  An error ends the search:
+ * a less specific key is never tried after one. */
+void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struct maps_answer *a);
+void maps_answer_free(struct maps_answer *a);
+
+enum match_kind { MATCH_DOMAIN, MATCH_NETWORK, MATCH_STRING };
+
+enum match_rc { MATCH_ERROR = -1, MATCH_NO = 0, MATCH_YES = 1 };
+
+struct matchlist;
+
+/* Parses a list of patterns, "!pattern", "type:table" and the pieces of files already put in
+ * place of "/file/name".  parents: example.com also matches sub.example.com. */
+struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_kind kind,
+                                 bool parents);
+void matchlist_close(struct matchlist *l);
+/* key: a domain or string; for MATCH_NETWORK an address as text.  *err (MATCH_ERROR) is the
+ * caller's to free. */
+enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err);
+/* Does it ask tables?  Then only the lookup process can answer. */
+bool matchlist_has_tables(const char *spec);
+/* A pattern of a network list that is wrong ("non-null host address bits"), or NULL; *what is the
+ * pattern. */
+const char *matchlist_check_networks(const char *spec, struct str *what);
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * maps/query.h - asking the lookup process, from an event loop
+ *
+ * One client per loop, over one socket of a pair.  Questions are answered in any order; every
+ * question gets exactly one answer unless it is cancelled: when the lookup process is gone, the
+ * answer is an error, so mail waits and nothing falls through to a less specific rule.
+ */
+#ifndef PH_MAPS_QUERY_H
+#define PH_MAPS_QUERY_H
+
+#include "maps/maps.h"
+#include "util/loop.h"
+
+struct lookup;
+
+typedef void (*lookup_maps_fn)(void *arg, const struct maps_answer *a);
+typedef void (*lookup_match_fn)(void *arg, enum match_rc rc);
+
+/* No connection yet: every question fails until lookup_attach. */
+struct lookup *lookup_new(struct loop *l);
+/* Takes over fd; questions still open on an older one fail. */
+void lookup_attach(struct lookup *k, int fd);
+void lookup_free(struct lookup *k);
+/* Asks the tables of spec.  service is the name that a warning is logged under ("smtp").  Returns a
+ * tag for lookup_cancel. */
+uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
+                     const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
+/* Asks a match list.  A list without tables is answered before this returns (tag 0). */
+uint32_t lookup_match(struct lookup *k, const char *service, const char *spec,
+                      enum match_kind kind, bool parents, struct str key, lookup_match_fn fn,
+                      void *arg);
+/* The callback is not called any more. */
+void lookup_cancel(struct lookup *k, uint32_t tag);
+
+/* Message types between relay and lookup process. */
+enum { LOOKUP_MAPS = 1, LOOKUP_MATCH = 2, LOOKUP_ANSWER = 3 };
+
+#endif

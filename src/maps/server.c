@@ -1,0 +1,337 @@
+/*
+ * maps/server.c - answering questions about tables; see server.h
+ *
+ * The main thread reads; workers answer and write the reply under the channel's lock.  The set of
+ * open tables is replaced as a whole on reload and freed when its last question is answered.
+ */
+#include "maps/server.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "maps/maps.h"
+#include "maps/query.h"
+#include "util/htab.h"
+#include "util/ipc.h"
+#include "util/log.h"
+#include "util/mem.h"
+#include "util/queue.h"
+
+#define CHANNELS_MAX 256U
+#define KEYS_MAX     64U
+
+struct channel {
+    int fd;
+    struct sbuf in;
+    pthread_mutex_t lock; /* of writing */
+    atomic_uint refs;     /* the main thread's and one per open question */
+};
+
+struct open_maps {
+    char *spec;
+    struct maps *maps;
+};
+
+struct open_list {
+    char *spec;
+    struct matchlist *list;
+};
+
+/* All tables that were asked for since the last reload. */
+struct table_set {
+    atomic_uint refs;
+    pthread_mutex_t lock;
+    struct htab maps;
+    struct htab lists;
+    char *dir;
+};
+
+struct lookup_server {
+    struct queue work;
+    struct channel *chans[CHANNELS_MAX];
+    size_t n_chans;
+    struct table_set *tables;
+    lookup_allowed_fn allowed;
+    void *allowed_arg;
+};
+
+struct question {
+    struct task task;
+    struct lookup_server *server;
+    struct channel *chan;
+    struct table_set *tables;
+    struct ipc_head head;
+    struct sbuf fields;
+};
+
+static struct table_set *tables_new(const char *dir) {
+    struct table_set *t = MEM_NEW(struct table_set);
+    atomic_store(&t->refs, 1);
+    pthread_mutex_init(&t->lock, NULL);
+    t->dir = mem_strdup(dir);
+    return t;
+}
+
+static void tables_unref(struct table_set *t) {
+    if (atomic_fetch_sub(&t->refs, 1) != 1)
+        return;
+    size_t pos = 0;
+    struct open_maps *m;
+    struct open_list *l;
+    while ((m = htab_next(&t->maps, &pos)) != NULL) {
+        maps_close(m->maps);
+        free(m->spec);
+        free(m);
+    }
+    pos = 0;
+    while ((l = htab_next(&t->lists, &pos)) != NULL) {
+        matchlist_close(l->list);
+        free(l->spec);
+        free(l);
+    }
+    htab_free(&t->maps);
+    htab_free(&t->lists);
+    free(t->dir);
+    free(t);
+}
+
+/* Logs what a daemon logs when it opens a table. */
+static void report_stale(const struct maps *m) {
+    for (size_t i = 0; i < m->n; i++) {
+        char *stale = map_stale(m->v[i]);
+        if (stale != NULL)
+            log_warn("lookup", "%s", stale);
+        if (!m->v[i]->opened)
+            log_error("lookup", "%s", m->v[i]->err);
+        free(stale);
+    }
+}
+
+static struct maps *tables_maps(struct table_set *t, const char *spec) {
+    pthread_mutex_lock(&t->lock);
+    struct open_maps *m = htab_get(&t->maps, str_of(spec));
+    if (m == NULL) {
+        m = MEM_NEW(struct open_maps);
+        m->spec = mem_strdup(spec);
+        m->maps = maps_open(spec, t->dir);
+        report_stale(m->maps);
+        htab_put(&t->maps, str_of(m->spec), m);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return m->maps;
+}
+
+static struct matchlist *tables_list(struct table_set *t, const char *spec, enum match_kind kind,
+                                     bool parents) {
+    struct sbuf key = {0};
+    sbuf_printf(&key, "%d%d%s", (int)kind, parents, spec);
+    pthread_mutex_lock(&t->lock);
+    struct open_list *l = htab_get(&t->lists, sbuf_str(&key));
+    if (l == NULL) {
+        l = MEM_NEW(struct open_list);
+        l->spec = mem_strdup(key.p);
+        l->list = matchlist_open(spec, t->dir, kind, parents);
+        htab_put(&t->lists, str_of(l->spec), l);
+    }
+    pthread_mutex_unlock(&t->lock);
+    sbuf_free(&key);
+    return l->list;
+}
+
+static void channel_unref(struct channel *c) {
+    if (atomic_fetch_sub(&c->refs, 1) != 1)
+        return;
+    close(c->fd);
+    sbuf_free(&c->in);
+    free(c);
+}
+
+static void reply(struct question *q, const struct maps_answer *a) {
+    struct sbuf out = {0};
+    size_t at = ipc_begin(&out, LOOKUP_ANSWER, q->head.tag);
+    ipc_put_u32(&out, (uint32_t)((int)a->rc + 1));
+    ipc_put_u32(&out, (uint32_t)a->key);
+    ipc_put_u32(&out, (uint32_t)a->table);
+    ipc_put_str(&out, sbuf_str(&a->value));
+    ipc_put_str(&out, str_of(a->err == NULL ? "" : a->err));
+    ipc_end(&out, at);
+    pthread_mutex_lock(&q->chan->lock);
+    ipc_send(q->chan->fd, sbuf_str(&out), NULL, 0); /* a relay that is gone needs no answer */
+    pthread_mutex_unlock(&q->chan->lock);
+    mem_wipe(out.p, out.n);
+    sbuf_free(&out);
+}
+
+static bool allowed(struct question *q, const char *spec, struct maps_answer *a) {
+    struct lookup_server *s = q->server;
+    if (s->allowed == NULL || s->allowed(s->allowed_arg, spec))
+        return true;
+    log_warn("lookup", "refused: no parameter names the table \"%s\"", spec);
+    a->rc = MAP_ERROR;
+    a->err = mem_strdup("no such table in the configuration");
+    return false;
+}
+
+static void answer_maps(struct question *q, struct ipc_reader *r, struct maps_answer *a) {
+    struct maps_key keys[KEYS_MAX];
+    char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
+    uint32_t n = ipc_get_u32(r);
+    for (uint32_t i = 0; i < n && i < KEYS_MAX; i++) {
+        keys[i].key = ipc_get_str(r);
+        keys[i].partial = ipc_get_u32(r) != 0;
+    }
+    if (!ipc_done(r) || n == 0 || n > KEYS_MAX) {
+        a->rc = MAP_ERROR;
+        a->err = mem_strdup("malformed question");
+    } else if (allowed(q, spec, a)) {
+        struct maps *m = tables_maps(q->tables, spec);
+        maps_find(m, keys, n, a);
+        if (a->rc == MAP_ERROR) {
+            log_warn(service, "%s", a->err);
+            log_warn(service, "%s lookup error for \"%.*s\"", m->v[a->table]->spec,
+                     STR_FMT(keys[a->key].key));
+        }
+    }
+    free(service);
+    free(spec);
+}
+
+static void answer_match(struct question *q, struct ipc_reader *r, struct maps_answer *a) {
+    char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
+    uint32_t kind = ipc_get_u32(r);
+    bool parents = ipc_get_u32(r) != 0;
+    struct str key = ipc_get_str(r);
+    if (!ipc_done(r) || kind > MATCH_STRING) {
+        a->rc = MAP_ERROR;
+    } else if (allowed(q, spec, a)) {
+        struct matchlist *l = tables_list(q->tables, spec, (enum match_kind)kind, parents);
+        a->rc = (enum map_rc)matchlist_has(l, key, &a->err);
+        if (a->rc == MAP_ERROR)
+            log_warn(service, "lookup error for \"%.*s\": %s", STR_FMT(key), a->err);
+    }
+    free(service);
+    free(spec);
+}
+
+static void question_free(struct question *q) {
+    tables_unref(q->tables);
+    channel_unref(q->chan);
+    sbuf_free(&q->fields);
+    free(q);
+}
+
+static void question_run(struct task *t) {
+    struct question *q = DL_OWNER(t, struct question, task);
+    struct ipc_reader r = {.rest = sbuf_str(&q->fields)};
+    struct maps_answer a = {0};
+    if (q->head.type == LOOKUP_MAPS)
+        answer_maps(q, &r, &a);
+    else
+        answer_match(q, &r, &a);
+    reply(q, &a);
+    maps_answer_free(&a);
+    question_free(q);
+}
+
+static void *worker_main(void *arg) {
+    struct lookup_server *s = arg;
+    struct task *t;
+    while ((t = queue_take_one(&s->work)) != NULL)
+        t->run(t);
+    return NULL;
+}
+
+struct lookup_server *lookup_server_new(size_t workers, const char *dir) {
+    struct lookup_server *s = MEM_NEW(struct lookup_server);
+    queue_init(&s->work);
+    s->tables = tables_new(dir);
+    for (size_t i = 0; i < workers; i++) {
+        pthread_t t;
+        if (pthread_create(&t, NULL, worker_main, s) == 0)
+            pthread_detach(t);
+    }
+    return s;
+}
+
+void lookup_server_add(struct lookup_server *s, int fd) {
+    if (s->n_chans == CHANNELS_MAX) {
+        close(fd);
+        return;
+    }
+    struct channel *c = MEM_NEW(struct channel);
+    c->fd = fd;
+    pthread_mutex_init(&c->lock, NULL);
+    atomic_store(&c->refs, 1);
+    s->chans[s->n_chans++] = c;
+}
+
+void lookup_server_reload(struct lookup_server *s, const char *dir) {
+    struct table_set *old = s->tables;
+    s->tables = tables_new(dir);
+    tables_unref(old);
+}
+
+void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *arg) {
+    s->allowed = fn;
+    s->allowed_arg = arg;
+}
+
+/* Queues every whole question in c->in; false on a protocol error. */
+static bool take_questions(struct lookup_server *s, struct channel *c) {
+    struct ipc_head head;
+    struct str fields;
+    int rc;
+    while ((rc = ipc_peek(sbuf_str(&c->in), &head, &fields)) > 0) {
+        if (head.type != LOOKUP_MAPS && head.type != LOOKUP_MATCH)
+            return false;
+        struct question *q = MEM_NEW(struct question);
+        q->task.run = question_run;
+        q->server = s;
+        q->chan = c;
+        q->tables = s->tables;
+        q->head = head;
+        atomic_fetch_add(&c->refs, 1);
+        atomic_fetch_add(&s->tables->refs, 1);
+        sbuf_add_str(&q->fields, fields);
+        sbuf_drop(&c->in, sizeof head + head.len);
+        queue_push(&s->work, &q->task);
+    }
+    return rc == 0;
+}
+
+static bool channel_read(struct lookup_server *s, struct channel *c) {
+    char *at = sbuf_room(&c->in, 16384);
+    ssize_t n = read(c->fd, at, 16384);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return true;
+    if (n <= 0)
+        return false;
+    sbuf_advance(&c->in, (size_t)n);
+    return take_questions(s, c);
+}
+
+void lookup_server_run(struct lookup_server *s, int control_fd) {
+    struct pollfd fds[CHANNELS_MAX + 1];
+    for (;;) {
+        for (size_t i = 0; i < s->n_chans; i++)
+            fds[i] = (struct pollfd){.fd = s->chans[i]->fd, .events = POLLIN};
+        fds[s->n_chans] = (struct pollfd){.fd = control_fd, .events = POLLIN};
+        if (poll(fds, s->n_chans + 1, -1) < 0)
+            continue;
+        if (fds[s->n_chans].revents != 0)
+            return;
+        size_t kept = 0, n = s->n_chans;
+        for (size_t i = 0; i < n; i++) {
+            struct channel *c = s->chans[i];
+            if (fds[i].revents == 0 || channel_read(s, c))
+                s->chans[kept++] = c;
+            else
+                channel_unref(c);
+        }
+        s->n_chans = kept;
+    }
+}

@@ -1,0 +1,174 @@
+/*
+ * smtp/content.c - message content on the wire; see content.h
+ */
+#include "smtp/content.h"
+
+#include <string.h>
+
+/* A line longer than this is taken in pieces. */
+#define PIECE 8192U
+#define LONG_LINE 998U
+
+static bool any_8bit(const char *p, size_t n) {
+    uint64_t acc = 0, w;
+    for (; n >= 8; n -= 8, p += 8) {
+        memcpy(&w, p, 8);
+        acc |= w;
+    }
+    for (; n > 0; n--, p++)
+        acc |= (uint64_t)(uint8_t)*p;
+    return (acc & 0x8080808080808080ULL) != 0;
+}
+
+/* Part of a line, without its end. */
+static void emit(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
+    if (n == 0)
+        return;
+    in->has_8bit = in->has_8bit || any_8bit(p, n);
+    in->line_len += n;
+    in->has_long = in->has_long || in->line_len > LONG_LINE;
+    char *at = sbuf_room(out, n);
+    memcpy(at, p, n);
+    for (char *cr = at; (cr = memchr(cr, '\r', (size_t)(at + n - cr))) != NULL;)
+        *cr = ' ';
+    sbuf_advance(out, n);
+}
+
+static void emit_end(struct content_in *in, struct sbuf *out) {
+    sbuf_add(out, "\r\n", 2);
+    in->mid_line = false;
+    in->line_len = 0;
+}
+
+/* One whole line without its end; true if it is the end of the content. */
+static bool data_line(struct content_in *in, const char *p, size_t n, bool crlf, struct sbuf *out) {
+    if (!in->mid_line && n > 0 && p[0] == '.') {
+        if (n == 1 && crlf && !in->prev_bare)
+            return true;
+        if (n > 1) {
+            p++;
+            n--;
+        }
+        in->has_dots = in->has_dots || p[0] == '.';
+    }
+    emit(in, p, n, out);
+    emit_end(in, out);
+    in->prev_bare = !crlf;
+    return false;
+}
+
+/* The beginning of a line that is too long to wait for its end. */
+static size_t data_piece(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
+    size_t take = p[n - 1] == '\r' ? n - 1 : n, skip = 0;
+    if (!in->mid_line && p[0] == '.') {
+        skip = 1;
+        in->has_dots = in->has_dots || p[1] == '.';
+    }
+    in->mid_line = true;
+    emit(in, p + skip, take - skip, out);
+    return take;
+}
+
+bool content_data(struct content_in *in, struct str data, struct sbuf *out, size_t *used) {
+    size_t i = 0;
+    while (i < data.n) {
+        const char *p = data.p + i, *nl = memchr(p, '\n', data.n - i);
+        if (nl == NULL) {
+            if (data.n - i > PIECE)
+                i += data_piece(in, p, data.n - i, out);
+            break;
+        }
+        size_t n = (size_t)(nl - p);
+        bool crlf = n > 0 && p[n - 1] == '\r';
+        i += n + 1;
+        if (data_line(in, p, crlf ? n - 1 : n, crlf, out)) {
+            *used = i;
+            return true;
+        }
+    }
+    *used = i;
+    return false;
+}
+
+static void bdat_part(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
+    if (n == 0)
+        return;
+    if (!in->mid_line && p[0] == '.')
+        in->has_dots = true;
+    in->mid_line = true;
+    emit(in, p, n, out);
+}
+
+void content_bdat(struct content_in *in, struct str data, struct sbuf *out) {
+    if (data.n > 0 && in->cr_held) {
+        in->cr_held = false;
+        if (data.p[0] != '\n')
+            bdat_part(in, "\r", 1, out); /* emit makes it a blank */
+    }
+    while (data.n > 0) {
+        const char *nl = memchr(data.p, '\n', data.n);
+        size_t n = nl == NULL ? data.n : (size_t)(nl - data.p);
+        if (nl == NULL && data.p[n - 1] == '\r') {
+            in->cr_held = true;
+            bdat_part(in, data.p, n - 1, out);
+            return;
+        }
+        bdat_part(in, data.p, nl != NULL && n > 0 && data.p[n - 1] == '\r' ? n - 1 : n, out);
+        if (nl == NULL)
+            return;
+        emit_end(in, out);
+        data = str_from(data, n + 1);
+    }
+}
+
+void content_bdat_end(struct content_in *in, struct sbuf *out) {
+    if (in->cr_held)
+        bdat_part(in, "\r", 1, out);
+    in->cr_held = false;
+    if (in->mid_line)
+        emit_end(in, out);
+}
+
+/* Part of a line out, broken where it gets longer than max. */
+static void fold_part(struct content_out *o, const char *p, size_t n, size_t max,
+                      struct sbuf *out) {
+    while (max > 0 && o->line_len + n > max) {
+        size_t room = max - o->line_len;
+        while (room > 1 && ((uint8_t)p[room] & 0xc0) == 0x80) /* not inside a UTF-8 sequence */
+            room--;
+        sbuf_add(out, p, room);
+        sbuf_add(out, "\r\n ", 3);
+        p += room;
+        n -= room;
+        o->line_len = 1;
+    }
+    sbuf_add(out, p, n);
+    o->line_len += n;
+}
+
+static void content_lines(struct content_out *o, struct str c, size_t max, bool dots,
+                          struct sbuf *out) {
+    while (c.n > 0) {
+        const char *nl = memchr(c.p, '\n', c.n);
+        size_t end = nl == NULL ? c.n : (size_t)(nl - c.p) + 1;
+        size_t text = nl == NULL ? end : end >= 2 && c.p[end - 2] == '\r' ? end - 2 : end - 1;
+        if (nl == NULL && c.p[text - 1] == '\r') /* its LF comes with the next piece */
+            text--;
+        if (dots && !o->mid_line && text > 0 && c.p[0] == '.')
+            sbuf_add_ch(out, '.');
+        o->mid_line = true;
+        fold_part(o, c.p, text, max, out);
+        sbuf_add(out, c.p + text, end - text);
+        if (nl != NULL)
+            *o = (struct content_out){0};
+        c = str_from(c, end);
+    }
+}
+
+void content_stuff(struct content_out *o, struct str content, size_t max, struct sbuf *out) {
+    content_lines(o, content, max, true, out);
+}
+
+void content_fold(struct content_out *o, struct str content, size_t max, struct sbuf *out) {
+    content_lines(o, content, max, false, out);
+}

@@ -1,0 +1,43 @@
+/*
+ * smtp/content.h - message content on the wire: DATA and BDAT in, dot-stuffing out
+ *
+ * Whatever comes in, what is kept has CR LF line ends only: a bare LF ends a line of content, a
+ * stray CR becomes a blank.  The end of DATA is CR LF . CR LF exactly, so what one server takes for
+ * the end can never be content for the next (SMTP smuggling, CVE-2023-51764).  No state but the
+ * struct; one thread each.
+ */
+#ifndef PH_SMTP_CONTENT_H
+#define PH_SMTP_CONTENT_H
+
+#include "util/str.h"
+
+struct content_in {
+    bool mid_line;   /* the current line has begun */
+    bool prev_bare;  /* the previous line ended with a bare LF */
+    bool cr_held;    /* BDAT: a chunk ended with CR */
+    bool has_8bit;
+    bool has_dots;   /* a line begins with '.' */
+    bool has_long;   /* a line is longer than 998 bytes */
+    size_t line_len; /* of the current line */
+};
+
+/* Decodes DATA; normalised content is appended to out.  Returns true at the end; *used says how
+ * much of the input was consumed. */
+bool content_data(struct content_in *in, struct str data, struct sbuf *out, size_t *used);
+/* Decodes a piece of a BDAT chunk; all of it is consumed. */
+void content_bdat(struct content_in *in, struct str data, struct sbuf *out);
+/* After the last chunk: completes an unfinished line. */
+void content_bdat_end(struct content_in *in, struct sbuf *out);
+
+struct content_out {
+    bool mid_line;
+    size_t line_len;
+};
+
+/* Appends content as DATA wants it: dots stuffed, lines above max (0: none) broken with
+ * CR LF SPACE.  Content must have CR LF line ends. */
+void content_stuff(struct content_out *o, struct str content, size_t max, struct sbuf *out);
+/* The same without dot-stuffing: for BDAT. */
+void content_fold(struct content_out *o, struct str content, size_t max, struct sbuf *out);
+
+#endif

@@ -1,0 +1,27 @@
+/*
+ * smtp/reply.h - SMTP replies as the client reads them (RFC 5321 section 4.2)
+ *
+ * A remote may send anything: length and number of lines are bounded.
+ */
+#ifndef PH_SMTP_REPLY_H
+#define PH_SMTP_REPLY_H
+
+#include "util/str.h"
+
+struct smtp_reply {
+    int code;
+    struct sbuf text;  /* lines joined with '\n', without codes */
+    unsigned lines;
+};
+
+enum reply_rc { REPLY_MORE, REPLY_DONE, REPLY_BAD };
+
+/* Takes whole lines from data until a reply is complete; *used says how much was consumed.  Call
+ * smtp_reply_reset before the next reply. */
+enum reply_rc smtp_reply_feed(struct smtp_reply *r, struct str data, size_t *used);
+void smtp_reply_reset(struct smtp_reply *r);
+void smtp_reply_free(struct smtp_reply *r);
+/* Appends "550 5.1.1 no such user" with line breaks as blanks. */
+void smtp_reply_line(const struct smtp_reply *r, struct sbuf *out);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * util/codec.c - base64, CRC32C; see codec.h
+ *
+ * CRC32C uses the SSE4.2 instruction where the processor has it, and a table elsewhere.
+ */
+#include "util/codec.h"
+
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <nmmintrin.h>
+#endif
+
+void base64_encode(struct sbuf *out, struct str in) {
+    char *at = sbuf_room(out, (in.n + 2) / 3 * 4 + 1);
+    int n = EVP_EncodeBlock((unsigned char *)at, (const unsigned char *)in.p, (int)in.n);
+    sbuf_advance(out, (size_t)n);
+}
+
+bool base64_decode(struct sbuf *out, struct str in) {
+    if (in.n % 4 != 0 || in.n > INT32_MAX)
+        return false;
+    if (in.n == 0)
+        return true;
+    ptrdiff_t eq = str_chr(in, '=');
+    size_t pad = eq < 0 ? 0 : in.n - (size_t)eq;
+    if (pad > 2 || (pad == 2 && in.p[in.n - 1] != '=') || in.p[0] == ' ')
+        return false;
+    for (size_t i = 0; i < in.n; i++) /* EVP skips blanks at the ends; here they are errors */
+        if ((unsigned char)in.p[i] <= ' ')
+            return false;
+    char *at = sbuf_room(out, in.n / 4 * 3 + 1);
+    int n = EVP_DecodeBlock((unsigned char *)at, (const unsigned char *)in.p, (int)in.n);
+    if (n < 0)
+        return false;
+    sbuf_advance(out, (size_t)n - pad);
+    return true;
+}
+
+static uint32_t crc_table[256];
+static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
+
+static void crc_table_make(void) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++)
+            c = (c & 1) != 0 ? (c >> 1) ^ 0x82f63b78U : c >> 1;
+        crc_table[i] = c;
+    }
+}
+
+static uint32_t crc_soft(uint32_t c, const uint8_t *p, size_t n) {
+    pthread_once(&crc_once, crc_table_make);
+    for (size_t i = 0; i < n; i++)
+        c = crc_table[(c ^ p[i]) & 0xff] ^ (c >> 8);
+    return c;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("sse4.2"))) static uint32_t crc_hard(uint32_t c, const uint8_t *p,
+                                                           size_t n) {
+    uint64_t w = c;
+    for (; n >= 8; n -= 8, p += 8) {
+        uint64_t v;
+        memcpy(&v, p, 8);
+        w = _mm_crc32_u64(w, v);
+    }
+    c = (uint32_t)w;
+    for (; n > 0; n--, p++)
+        c = _mm_crc32_u8(c, *p);
+    return c;
+}
+#endif
+
+uint32_t crc32c(uint32_t crc, const void *p, size_t n) {
+    uint32_t c = ~crc;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2"))
+        return ~crc_hard(c, p, n);
+#endif
+    return ~crc_soft(c, p, n);
+}

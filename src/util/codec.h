@@ -1,0 +1,16 @@
+/*
+ * util/codec.h - base64, hex, CRC32C
+ *
+ * Any thread.  Decoders return false on anything that is not exactly well formed.
+ */
+#ifndef PH_UTIL_CODEC_H
+#define PH_UTIL_CODEC_H
+
+#include "util/str.h"
+
+void base64_encode(struct sbuf *out, struct str in);
+bool base64_decode(struct sbuf *out, struct str in);
+/* CRC32C (Castagnoli) of n bytes, continuing from crc (0 at the start). */
+uint32_t crc32c(uint32_t crc, const void *p, size_t n);
+
+#endif

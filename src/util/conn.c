@@ -1,0 +1,445 @@
+/*
+ * util/conn.c - stream sockets on a loop; see conn.h
+ *
+ * UV_READABLE stays on all the time, so a request and its reply cost one read, one write and no
+ * change of the poll set; UV_WRITABLE is asked for only after the kernel refused to take more.
+ * While paused, reading stops at the descriptor: the kernel's window pushes back on the peer.
+ */
+#include "util/conn.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "util/clock.h"
+#include "util/mem.h"
+
+#define CLOSE_LINGER_MS 10000
+
+enum tls_state { TLS_OFF, TLS_SHAKING, TLS_ON };
+
+struct conn {
+    uv_poll_t poll;
+    struct dl link;  /* loop->conns */
+    struct dl dirty; /* loop->dirty */
+    struct loop *loop;
+    const struct conn_ops *ops;
+    void *arg;
+    int fd;
+    int events; /* what uv_poll watches */
+    SSL *ssl;
+    enum tls_state tls;
+    bool tls_server;
+    bool connecting;
+    bool paused;
+    bool closing;       /* conn_close was called */
+    bool close_drained; /* close when the output is written */
+    bool offering;      /* offer() is on the stack: resuming goes on there */
+    bool eof;
+    bool want_write; /* the kernel or TLS wants a writable descriptor */
+    bool drain_due;  /* CONN_DRAINED is owed */
+    int err;
+    char tls_err[160];
+    int64_t deadline;
+    struct sbuf in;  /* read but not used */
+    struct sbuf out; /* not yet written, from out_at on */
+    size_t out_at;
+};
+
+static void on_poll(uv_poll_t *h, int status, int events);
+
+static void watch(struct conn *c) {
+    int want = c->paused && c->tls != TLS_SHAKING ? 0 : UV_READABLE;
+    if (c->want_write || c->connecting)
+        want |= UV_WRITABLE;
+    if (want == c->events || c->closing)
+        return;
+    c->events = want;
+    if (want == 0) /* a peer that hangs up meanwhile is noticed when reading goes on */
+        uv_poll_stop(&c->poll);
+    else
+        uv_poll_start(&c->poll, want, on_poll);
+}
+
+static void set_nodelay(int fd) {
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on unix sockets: fine */
+}
+
+struct conn *conn_new(struct loop *l, int fd, const struct conn_ops *ops, void *arg) {
+    struct conn *c = MEM_NEW(struct conn);
+    c->loop = l;
+    c->fd = fd;
+    c->ops = ops;
+    c->arg = arg;
+    set_nodelay(fd);
+    if (uv_poll_init(&l->uv, &c->poll, fd) != 0) {
+        free(c);
+        close(fd);
+        return NULL;
+    }
+    c->poll.data = c;
+    dl_push(&l->conns, &c->link);
+    watch(c);
+    return c;
+}
+
+struct conn *conn_connect(struct loop *l, const struct netaddr *to, const struct netaddr *from,
+                          const struct conn_ops *ops, void *arg, int *err) {
+    int fd = socket(to->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        *err = -errno;
+        return NULL;
+    }
+    bool fail = from != NULL && from->u.sa.sa_family == to->u.sa.sa_family &&
+                bind(fd, &from->u.sa, netaddr_len(from)) < 0;
+    fail = fail || (connect(fd, &to->u.sa, netaddr_len(to)) < 0 && errno != EINPROGRESS);
+    if (fail) {
+        *err = -errno;
+        close(fd);
+        return NULL;
+    }
+    struct conn *c = conn_new(l, fd, ops, arg);
+    if (c == NULL) {
+        *err = -EMFILE;
+        return NULL;
+    }
+    c->connecting = true;
+    watch(c);
+    return c;
+}
+
+static void on_closed(uv_handle_t *h) {
+    struct conn *c = h->data;
+    SSL_free(c->ssl);
+    close(c->fd);
+    sbuf_free(&c->in);
+    sbuf_free(&c->out);
+    free(c);
+}
+
+void conn_close(struct conn *c) {
+    if (c->closing)
+        return;
+    c->closing = true;
+    dl_remove(&c->link);
+    dl_remove(&c->dirty);
+    if (c->ssl != NULL && c->tls == TLS_ON)
+        SSL_shutdown(c->ssl);
+    ERR_clear_error();
+    uv_poll_stop(&c->poll);
+    uv_close((uv_handle_t *)&c->poll, on_closed);
+}
+
+static void raise_event(struct conn *c, enum conn_event ev) {
+    if (!c->closing)
+        c->ops->event(c->arg, ev);
+}
+
+static void tls_describe(struct conn *c, const char *what) {
+    unsigned long e = ERR_peek_last_error();
+    const char *reason = e == 0 ? NULL : ERR_reason_error_string(e);
+    long verify = SSL_get_verify_result(c->ssl);
+    if (verify != X509_V_OK && reason != NULL && strstr(reason, "certificate verify") != NULL)
+        reason = X509_verify_cert_error_string(verify);
+    snprintf(c->tls_err, sizeof c->tls_err, "%s: %s", what,
+             reason != NULL ? reason : c->err != 0 ? strerror(-c->err) : "connection closed");
+    ERR_clear_error();
+}
+
+static void fail(struct conn *c, int err) {
+    c->err = err;
+    c->eof = true;
+    if (c->close_drained)
+        conn_close(c);
+    else
+        raise_event(c, CONN_CLOSED);
+}
+
+/* One SSL_* result: true to go on, false when it must wait or has failed. */
+static bool tls_result(struct conn *c, int rc, const char *what) {
+    if (rc > 0)
+        return true;
+    int e = SSL_get_error(c->ssl, rc);
+    if (e == SSL_ERROR_WANT_READ)
+        return false;
+    if (e == SSL_ERROR_WANT_WRITE) {
+        c->want_write = true;
+        watch(c);
+        return false;
+    }
+    if (e == SSL_ERROR_ZERO_RETURN) {
+        fail(c, 0);
+        return false;
+    }
+    int err = e == SSL_ERROR_SYSCALL && errno != 0 ? -errno : -EPROTO;
+    c->err = e == SSL_ERROR_SYSCALL && errno == 0 ? 0 : err;
+    tls_describe(c, what);
+    fail(c, c->err);
+    return false;
+}
+
+static void tls_shake(struct conn *c) {
+    ERR_clear_error();
+    errno = 0;
+    int rc = c->tls_server ? SSL_accept(c->ssl) : SSL_connect(c->ssl);
+    if (!tls_result(c, rc, "TLS handshake"))
+        return;
+    c->tls = TLS_ON;
+    watch(c);
+    raise_event(c, CONN_TLS_UP);
+}
+
+void conn_tls(struct conn *c, SSL *ssl, bool server) {
+    sbuf_free(&c->in);
+    c->ssl = ssl;
+    c->tls_server = server;
+    c->tls = TLS_SHAKING;
+    SSL_set_fd(ssl, c->fd);
+    watch(c);
+    if (!server)
+        tls_shake(c);
+}
+
+/* Writes what it can; returns false once the connection has failed. */
+static bool flush_some(struct conn *c) {
+    while (c->out_at < c->out.n && c->tls != TLS_SHAKING && !c->connecting) {
+        const char *p = c->out.p + c->out_at;
+        size_t n = c->out.n - c->out_at;
+        ssize_t w;
+        if (c->tls == TLS_ON) {
+            ERR_clear_error();
+            errno = 0;
+            w = SSL_write(c->ssl, p, (int)(n > 16384 ? 16384 : n));
+            if (!tls_result(c, (int)w, "TLS write"))
+                return !c->eof && !c->closing;
+        } else {
+            w = send(c->fd, p, n, MSG_NOSIGNAL);
+            if (w < 0 && errno == EINTR)
+                continue;
+            if (w < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+                c->want_write = true;
+                watch(c);
+                return true;
+            }
+            if (w < 0) {
+                fail(c, -errno);
+                return false;
+            }
+        }
+        c->out_at += (size_t)w;
+    }
+    return true;
+}
+
+/* A buffer that once was large is not kept by an idle connection. */
+static void trim(struct sbuf *b) {
+    if (b->cap > 4096)
+        sbuf_free(b);
+    else
+        sbuf_reset(b);
+}
+
+void conn_flush(struct conn *c) {
+    dl_remove(&c->dirty);
+    if (c->closing || c->eof || c->out_at >= c->out.n || !flush_some(c))
+        return;
+    if (c->out_at < c->out.n)
+        return;
+    c->out_at = 0;
+    trim(&c->out);
+    if (c->want_write && c->tls != TLS_SHAKING) {
+        c->want_write = false;
+        watch(c);
+    }
+    if (c->close_drained) {
+        shutdown(c->fd, SHUT_WR);
+        conn_close(c);
+    } else if (c->drain_due) {
+        c->drain_due = false;
+        raise_event(c, CONN_DRAINED);
+    }
+}
+
+void conn_flush_all(struct loop *l) {
+    struct dl *n;
+    while ((n = dl_pop(&l->dirty)) != NULL)
+        conn_flush(DL_OWNER(n, struct conn, dirty));
+}
+
+void conn_touch(struct conn *c) {
+    c->drain_due = true;
+    if (!c->closing && !dl_linked(&c->dirty))
+        dl_push(&c->loop->dirty, &c->dirty);
+}
+
+struct sbuf *conn_out(struct conn *c) { return &c->out; }
+
+void conn_write(struct conn *c, const void *p, size_t n) {
+    sbuf_add(&c->out, p, n);
+    conn_touch(c);
+}
+
+void conn_write_c(struct conn *c, const char *text) { conn_write(c, text, strlen(text)); }
+
+void conn_printf(struct conn *c, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&c->out, fmt, ap);
+    va_end(ap);
+    conn_touch(c);
+}
+
+size_t conn_pending(const struct conn *c) { return c->out.n - c->out_at; }
+
+void conn_close_after_write(struct conn *c) {
+    c->close_drained = true;
+    c->paused = true;
+    conn_deadline(c, CLOSE_LINGER_MS);
+    if (conn_pending(c) == 0)
+        conn_close(c);
+    else
+        conn_touch(c);
+}
+
+/* Offers input until the owner stops using it.  New bytes are in p; what is kept goes to c->in. */
+static void offer(struct conn *c, const char *p, size_t n) {
+    if (c->in.n > 0 || c->paused) {
+        sbuf_add(&c->in, p, n);
+        p = c->in.p;
+        n = c->in.n;
+    }
+    bool kept = p == c->in.p;
+    size_t used = 0;
+    c->offering = true;
+    enum tls_state before = c->tls;
+    while (used < n && !c->paused && !c->closing && c->tls == before) {
+        size_t k = c->ops->input(c->arg, p + used, n - used);
+        if (k == 0)
+            break;
+        used += k;
+    }
+    c->offering = false;
+    if (c->closing || c->tls != before) /* STARTTLS dropped the rest */
+        return;
+    if (kept) {
+        sbuf_drop(&c->in, used);
+        if (c->in.n == 0)
+            trim(&c->in);
+    } else if (used < n) {
+        sbuf_add(&c->in, p + used, n - used);
+    }
+}
+
+static ssize_t read_some(struct conn *c, char *buf, size_t n) {
+    if (c->tls == TLS_ON) {
+        ERR_clear_error();
+        errno = 0;
+        int rc = SSL_read(c->ssl, buf, (int)n);
+        return tls_result(c, rc, "TLS read") ? rc : -1;
+    }
+    ssize_t r = recv(c->fd, buf, n, 0);
+    if (r < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+        fail(c, -errno);
+    if (r == 0) {
+        fail(c, 0);
+        return -1;
+    }
+    return r;
+}
+
+static void read_ready(struct conn *c) {
+    for (int turn = 0; turn < 4 && !c->closing && !c->paused && !c->eof; turn++) {
+        char *buf = c->loop->scratch;
+        ssize_t n = read_some(c, buf, LOOP_SCRATCH);
+        if (n <= 0)
+            return;
+        offer(c, buf, (size_t)n);
+        if (c->tls == TLS_SHAKING)
+            return;
+        /* TLS may hold decrypted bytes that the descriptor will not announce. */
+        if (c->tls == TLS_ON ? SSL_pending(c->ssl) == 0 : (size_t)n < LOOP_SCRATCH)
+            return;
+    }
+    if (c->tls == TLS_ON && !c->closing && !c->paused && SSL_pending(c->ssl) > 0)
+        read_ready(c);
+}
+
+static void connect_ready(struct conn *c) {
+    int err = 0;
+    socklen_t len = sizeof err;
+    c->connecting = false;
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
+        err = errno;
+    if (err != 0) {
+        fail(c, -err);
+        return;
+    }
+    watch(c);
+    raise_event(c, CONN_CONNECTED);
+}
+
+static void on_poll(uv_poll_t *h, int status, int events) {
+    struct conn *c = h->data;
+    c->loop->now_ms = clock_mono_ms();
+    if (c->connecting) {
+        connect_ready(c);
+    } else if (c->tls == TLS_SHAKING) {
+        c->want_write = false;
+        tls_shake(c);
+        if (!c->closing && c->tls == TLS_ON)
+            read_ready(c);
+    } else if (status < 0) {
+        fail(c, status);
+    } else {
+        if ((events & UV_WRITABLE) != 0 && c->out_at < c->out.n)
+            conn_flush(c);
+        if (!c->closing && (events & UV_READABLE) != 0)
+            read_ready(c);
+    }
+}
+
+void conn_pause(struct conn *c) {
+    c->paused = true;
+    watch(c);
+}
+
+void conn_resume(struct conn *c) {
+    if (!c->paused || c->closing)
+        return;
+    c->paused = false;
+    watch(c);
+    if (c->offering)
+        return;
+    if (c->in.n > 0)
+        offer(c, "", 0);
+    if (!c->closing && !c->paused && c->tls == TLS_ON && SSL_pending(c->ssl) > 0)
+        read_ready(c);
+}
+
+void conn_deadline(struct conn *c, int64_t ms) { c->deadline = ms == 0 ? 0 : c->loop->now_ms + ms; }
+
+void conn_check_deadlines(struct loop *l) {
+    DL_EACH_SAFE(n, &l->conns) {
+        struct conn *c = DL_OWNER(n, struct conn, link);
+        if (c->deadline == 0 || c->deadline > l->now_ms)
+            continue;
+        c->deadline = 0;
+        if (c->close_drained)
+            conn_close(c);
+        else
+            raise_event(c, CONN_TIMEOUT);
+    }
+}
+
+SSL *conn_ssl(const struct conn *c) { return c->ssl; }
+
+int conn_error(const struct conn *c) { return c->err; }
+
+const char *conn_tls_error(const struct conn *c) { return c->tls_err; }
+
+int conn_fd(const struct conn *c) { return c->fd; }

@@ -1,0 +1,99 @@
+/*
+ * util/fs.c - whole files; see fs.h
+ */
+#include "util/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "util/mem.h"
+
+int fs_read(const char *path, struct sbuf *out, size_t max) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = 0;
+    for (;;) {
+        char *at = sbuf_room(out, 16384);
+        ssize_t n = read(fd, at, 16384);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            rc = n < 0 ? -errno : 0;
+            break;
+        }
+        sbuf_advance(out, (size_t)n);
+        if (out->n > max) {
+            rc = -EFBIG;
+            break;
+        }
+    }
+    close(fd);
+    return rc;
+}
+
+int fs_sync_dir(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *dir = slash == NULL ? mem_strdup(".")
+                : slash == path ? mem_strdup("/")
+                                : str_dup(str_make(path, (size_t)(slash - path)));
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(dir);
+    if (fd < 0)
+        return -errno;
+    int rc = fsync(fd) < 0 ? -errno : 0;
+    close(fd);
+    return rc;
+}
+
+int fs_commit(int tmp_fd, const char *tmp, const char *path) {
+    if (fsync(tmp_fd) < 0 || rename(tmp, path) < 0)
+        return -errno;
+    return fs_sync_dir(path);
+}
+
+int fs_write_all(int fd, const void *p, size_t n) {
+    const char *at = p;
+    while (n > 0) {
+        ssize_t w = write(fd, at, n);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w < 0)
+            return -errno;
+        at += w;
+        n -= (size_t)w;
+    }
+    return 0;
+}
+
+int fs_replace(const char *path, struct str content, mode_t mode) {
+    struct stat st;
+    struct sbuf tmp = {0};
+    sbuf_printf(&tmp, "%s.tmp.%d", path, getpid());
+    if (stat(path, &st) == 0)
+        mode = st.st_mode & 07777;
+    int fd = open(tmp.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    int rc = fd < 0 ? -errno : 0;
+    if (rc == 0 && fchmod(fd, mode) < 0)
+        rc = -errno;
+    if (rc == 0)
+        rc = fs_write_all(fd, content.p, content.n);
+    if (rc == 0)
+        rc = fs_commit(fd, tmp.p, path);
+    if (fd >= 0)
+        close(fd);
+    if (rc < 0 && fd >= 0)
+        unlink(tmp.p);
+    sbuf_free(&tmp);
+    return rc;
+}
+
+int fs_mkdir(const char *path, mode_t mode) {
+    if (mkdir(path, mode) < 0 && errno != EEXIST)
+        return -errno;
+    return 0;
+}

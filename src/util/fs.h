@@ -1,0 +1,25 @@
+/*
+ * util/fs.h - whole files: read, replace atomically
+ *
+ * Any thread; blocks on the disk.  Errors are negative errno.
+ */
+#ifndef PH_UTIL_FS_H
+#define PH_UTIL_FS_H
+
+#include <sys/stat.h>
+
+#include "util/str.h"
+
+/* Appends the file's content to out; -EFBIG above max bytes. */
+int fs_read(const char *path, struct sbuf *out, size_t max);
+/* Renames tmp to path after fsync of tmp and then of the directory. */
+int fs_commit(int tmp_fd, const char *tmp, const char *path);
+/* fsync of the directory that holds path. */
+int fs_sync_dir(const char *path);
+/* Writes content to path by way of a temporary file; mode for a new file, or the old file's. */
+int fs_replace(const char *path, struct str content, mode_t mode);
+int fs_write_all(int fd, const void *p, size_t n);
+/* mkdir that is content when the directory is there. */
+int fs_mkdir(const char *path, mode_t mode);
+
+#endif

@@ -1,0 +1,290 @@
+/*
+ * util/log.c - the log sink; see log.h
+ *
+ * One mutex guards the buffer.  The writer thread sleeps until there is something, waits a few
+ * milliseconds more so that busy times share a write(2), swaps the buffer and writes it.  A write
+ * that fails is given up: logging never stops mail.
+ */
+#include "util/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "util/mem.h"
+#include "util/str.h"
+
+#define LOG_BATCH_NS 5000000L
+#define LOG_BUF_MAX  (32U << 20)
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    bool threaded;
+    bool stopping;
+    int fd; /* -1: syslog */
+    char *name;
+    char *file;
+    char host[64];
+    bool json;
+    struct sbuf buf;
+    unsigned long dropped;
+    time_t stamp_sec;
+    char stamp[32];
+} sink = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .fd = 2};
+
+static const struct {
+    const char *name;
+    int value;
+} facilities[] = {{"mail", LOG_MAIL},     {"daemon", LOG_DAEMON}, {"user", LOG_USER},
+                  {"local0", LOG_LOCAL0}, {"local1", LOG_LOCAL1}, {"local2", LOG_LOCAL2},
+                  {"local3", LOG_LOCAL3}, {"local4", LOG_LOCAL4}, {"local5", LOG_LOCAL5},
+                  {"local6", LOG_LOCAL6}, {"local7", LOG_LOCAL7}};
+
+static int facility_value(const char *name) {
+    for (size_t i = 0; i < sizeof facilities / sizeof facilities[0]; i++)
+        if (name != NULL && strcmp(name, facilities[i].name) == 0)
+            return facilities[i].value;
+    return LOG_MAIL;
+}
+
+static int file_open(const char *path) {
+    if (strcmp(path, "/dev/stdout") == 0)
+        return 1;
+    if (strcmp(path, "/dev/stderr") == 0)
+        return 2;
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    return fd < 0 ? -errno : fd;
+}
+
+int log_open(const struct log_conf *conf) {
+    char *name = mem_strdup(conf->name != NULL && conf->name[0] != '\0' ? conf->name : "postfix");
+    free(sink.name);
+    sink.name = name;
+    sink.json = conf->json;
+    snprintf(sink.host, sizeof sink.host, "%s", conf->hostname == NULL ? "" : conf->hostname);
+    sink.host[strcspn(sink.host, ".")] = '\0';
+    free(sink.file);
+    sink.file = NULL;
+    if (conf->file == NULL || conf->file[0] == '\0') {
+        openlog(NULL, LOG_NDELAY, facility_value(conf->facility));
+        sink.fd = -1;
+        return 0;
+    }
+    int fd = file_open(conf->file);
+    if (fd < 0)
+        return fd;
+    sink.file = mem_strdup(conf->file);
+    sink.fd = fd;
+    return 0;
+}
+
+void log_reopen(void) {
+    if (sink.file == NULL || sink.fd <= 2)
+        return;
+    int fd = file_open(sink.file);
+    if (fd < 0) {
+        log_warn("master", "cannot reopen log file %s: %s", sink.file, strerror(-fd));
+        return;
+    }
+    pthread_mutex_lock(&sink.lock);
+    dup2(fd, sink.fd);
+    pthread_mutex_unlock(&sink.lock);
+    close(fd);
+}
+
+static void write_all(int fd, const char *p, size_t n) {
+    while (n > 0) {
+        ssize_t w = write(fd, p, n);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w <= 0)
+            return;
+        p += w;
+        n -= (size_t)w;
+    }
+}
+
+/* Buffered lines are NUL-free text separated by '\n'; for syslog each begins with its priority. */
+static void emit(const char *p, size_t n) {
+    if (sink.fd >= 0) {
+        write_all(sink.fd, p, n);
+        return;
+    }
+    struct str rest = str_make(p, n), line;
+    while (str_split(&rest, "\n", &line))
+        if (line.n > 1)
+            syslog(line.p[0], "%.*s", (int)line.n - 1, line.p + 1);
+}
+
+static void *writer_main(void *arg) {
+    struct sbuf mine = {0};
+    (void)arg;
+    pthread_mutex_lock(&sink.lock);
+    while (!sink.stopping || sink.buf.n > 0) {
+        if (sink.buf.n == 0) {
+            pthread_cond_wait(&sink.wake, &sink.lock);
+            continue;
+        }
+        if (!sink.stopping) {
+            pthread_mutex_unlock(&sink.lock);
+            nanosleep(&(struct timespec){0, LOG_BATCH_NS}, NULL);
+            pthread_mutex_lock(&sink.lock);
+        }
+        struct sbuf full = sink.buf;
+        sink.buf = mine;
+        mine = full;
+        pthread_mutex_unlock(&sink.lock);
+        emit(mine.p, mine.n);
+        sbuf_reset(&mine);
+        pthread_mutex_lock(&sink.lock);
+    }
+    pthread_mutex_unlock(&sink.lock);
+    sbuf_free(&mine);
+    return NULL;
+}
+
+void log_start(void) {
+    sink.stopping = false;
+    sink.threaded = pthread_create(&sink.thread, NULL, writer_main, NULL) == 0;
+}
+
+void log_close(void) {
+    if (!sink.threaded)
+        return;
+    pthread_mutex_lock(&sink.lock);
+    sink.stopping = true;
+    pthread_cond_signal(&sink.wake);
+    pthread_mutex_unlock(&sink.lock);
+    pthread_join(sink.thread, NULL);
+    sink.threaded = false;
+}
+
+/* "Nov 22 10:34:26 host ": made once a second.  Called with the lock held. */
+static void stamp_add(struct sbuf *b) {
+    time_t now = time(NULL);
+    if (now != sink.stamp_sec) {
+        struct tm tm;
+        localtime_r(&now, &tm);
+        strftime(sink.stamp, sizeof sink.stamp, "%b %e %H:%M:%S ", &tm);
+        sink.stamp_sec = now;
+    }
+    sbuf_add_c(b, sink.stamp);
+    sbuf_add_c(b, sink.host);
+    sbuf_add_ch(b, ' ');
+}
+
+static void line_text(struct sbuf *b, const char *name, const char *service, const char *text) {
+    stamp_add(b);
+    sbuf_add_c(b, name);
+    sbuf_add_ch(b, '/');
+    sbuf_add_c(b, service);
+    sbuf_printf(b, "[%d]: ", getpid());
+    sbuf_add_c(b, text);
+}
+
+static void line_json(struct sbuf *b, const char *name, const char *service, const char *text) {
+    struct timespec ts;
+    struct tm tm;
+    char when[40];
+    clock_gettime(CLOCK_REALTIME, &ts);
+    gmtime_r(&ts.tv_sec, &tm);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
+    sbuf_printf(b, "{\"time\":\"%s.%06ldZ\",\"host\":", when, ts.tv_nsec / 1000);
+    sbuf_add_json(b, str_of(sink.host));
+    sbuf_add_c(b, ",\"program\":");
+    struct sbuf prog = {0};
+    sbuf_printf(&prog, "%s/%s", name, service);
+    sbuf_add_json(b, sbuf_str(&prog));
+    sbuf_free(&prog);
+    sbuf_printf(b, ",\"pid\":%d,\"message\":", getpid());
+    sbuf_add_json(b, str_of(text));
+    sbuf_add_ch(b, '}');
+}
+
+static void printable(char *p) {
+    for (; *p != '\0'; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+}
+
+static void line_add(const char *name, const char *service, int prio, char *text) {
+    printable(text);
+    if (name == NULL)
+        name = sink.name == NULL ? "postfix" : sink.name;
+    pthread_mutex_lock(&sink.lock);
+    if (sink.buf.n > LOG_BUF_MAX) {
+        sink.dropped++;
+        pthread_mutex_unlock(&sink.lock);
+        return;
+    }
+    bool first = sink.buf.n == 0;
+    if (sink.fd < 0) /* syslog adds time and pid of its own */
+        sbuf_printf(&sink.buf, "%c%s/%s[%d]: %s", prio, name, service, getpid(), text);
+    else if (sink.json)
+        line_json(&sink.buf, name, service, text);
+    else
+        line_text(&sink.buf, name, service, text);
+    sbuf_add_ch(&sink.buf, '\n');
+    if (!sink.threaded) {
+        emit(sink.buf.p, sink.buf.n);
+        sbuf_reset(&sink.buf);
+    } else if (first) {
+        pthread_cond_signal(&sink.wake);
+    }
+    pthread_mutex_unlock(&sink.lock);
+}
+
+static void line_format(const char *name, const char *service, int prio, const char *prefix,
+                        const char *fmt, va_list ap) {
+    char small[1024];
+    size_t plen = strlen(prefix);
+    memcpy(small, prefix, plen + 1);
+    va_list again;
+    va_copy(again, ap);
+    int n = vsnprintf(small + plen, sizeof small - plen, fmt, ap);
+    if (n >= 0 && (size_t)n < sizeof small - plen) {
+        line_add(name, service, prio, small);
+    } else {
+        struct sbuf b = {0};
+        sbuf_add_c(&b, prefix);
+        sbuf_vprintf(&b, fmt, again);
+        line_add(name, service, prio, b.p);
+        sbuf_free(&b);
+    }
+    va_end(again);
+}
+
+#define LOG_BODY(name, service, prio, prefix)                                                      \
+    do {                                                                                           \
+        va_list ap;                                                                                \
+        va_start(ap, fmt);                                                                         \
+        line_format(name, service, prio, prefix, fmt, ap);                                         \
+        va_end(ap);                                                                                \
+    } while (0)
+
+void log_as(const char *name, const char *service, const char *fmt, ...) {
+    LOG_BODY(name, service, LOG_INFO, "");
+}
+
+void log_info(const char *service, const char *fmt, ...) { LOG_BODY(NULL, service, LOG_INFO, ""); }
+
+void log_warn(const char *service, const char *fmt, ...) {
+    LOG_BODY(NULL, service, LOG_WARNING, "warning: ");
+}
+
+void log_error(const char *service, const char *fmt, ...) {
+    LOG_BODY(NULL, service, LOG_ERR, "error: ");
+}
+
+void log_fatal(const char *service, const char *fmt, ...) {
+    LOG_BODY(NULL, service, LOG_CRIT, "fatal: ");
+}

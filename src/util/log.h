@@ -1,0 +1,39 @@
+/*
+ * util/log.h - the log sink: syslog, a file, standard error, as lines or as JSON
+ *
+ * Any thread may log.  A line is put in one buffer under a lock and written by one thread, so a
+ * slow disk delays nobody; what is buffered is written before log_close returns.  Control
+ * characters in a line become '?': text from outside cannot forge a line.
+ */
+#ifndef PH_UTIL_LOG_H
+#define PH_UTIL_LOG_H
+
+#include <stdbool.h>
+
+struct log_conf {
+    const char *name;     /* syslog_name, "postfix": what stands before "/smtpd[pid]" */
+    const char *file;     /* maillog_file; NULL or "": syslog; "/dev/stdout" works too */
+    const char *facility; /* syslog_facility, "mail" */
+    const char *hostname; /* for lines in a file: up to its first dot */
+    bool json;            /* log_format = json */
+};
+
+/* Before any thread is started.  Lines before this go to standard error. */
+int log_open(const struct log_conf *conf);
+/* A new file after rotation (SIGHUP): opened again by its name. */
+void log_reopen(void);
+/* Starts the writer thread; until then lines are written at once.  Call again after fork. */
+void log_start(void);
+/* Writes what is buffered and stops the writer thread. */
+void log_close(void);
+
+/* One line of the service ("smtpd", "qmgr", …).  name overrides syslog_name when not NULL. */
+void log_as(const char *name, const char *service, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void log_info(const char *service, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Prefixes "warning: ", "error: ", "fatal: ". */
+void log_warn(const char *service, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_error(const char *service, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_fatal(const char *service, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

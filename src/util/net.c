@@ -1,0 +1,143 @@
+/*
+ * util/net.c - IP addresses; see net.h
+ */
+#include "util/net.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+bool netaddr_parse(struct netaddr *a, struct str s, uint16_t port) {
+    char text[INET6_ADDRSTRLEN + 1];
+    if (str_istarts(s, "ipv6:"))
+        s = str_from(s, 5);
+    if (s.n == 0 || s.n >= sizeof text)
+        return false;
+    memcpy(text, s.p, s.n);
+    text[s.n] = '\0';
+    memset(a, 0, sizeof *a);
+    if (inet_pton(AF_INET, text, &a->u.in4.sin_addr) == 1) {
+        a->u.in4.sin_family = AF_INET;
+        a->u.in4.sin_port = htons(port);
+        return true;
+    }
+    if (inet_pton(AF_INET6, text, &a->u.in6.sin6_addr) == 1) {
+        a->u.in6.sin6_family = AF_INET6;
+        a->u.in6.sin6_port = htons(port);
+        return true;
+    }
+    return false;
+}
+
+void netaddr_unmap(struct netaddr *a) {
+    if (a->u.sa.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&a->u.in6.sin6_addr))
+        return;
+    struct netaddr b = {0};
+    b.u.in4.sin_family = AF_INET;
+    b.u.in4.sin_port = a->u.in6.sin6_port;
+    memcpy(&b.u.in4.sin_addr, a->u.in6.sin6_addr.s6_addr + 12, 4);
+    *a = b;
+}
+
+const char *netaddr_text(const struct netaddr *a, char buf[INET6_ADDRSTRLEN]) {
+    const void *at = a->u.sa.sa_family == AF_INET ? (const void *)&a->u.in4.sin_addr
+                                                  : (const void *)&a->u.in6.sin6_addr;
+    if (a->u.sa.sa_family == AF_UNIX || inet_ntop(a->u.sa.sa_family, at, buf, INET6_ADDRSTRLEN) == NULL)
+        strcpy(buf, "unknown");
+    return buf;
+}
+
+uint16_t netaddr_port(const struct netaddr *a) {
+    return ntohs(a->u.sa.sa_family == AF_INET ? a->u.in4.sin_port : a->u.in6.sin6_port);
+}
+
+void netaddr_set_port(struct netaddr *a, uint16_t port) {
+    if (a->u.sa.sa_family == AF_INET)
+        a->u.in4.sin_port = htons(port);
+    else
+        a->u.in6.sin6_port = htons(port);
+}
+
+socklen_t netaddr_len(const struct netaddr *a) {
+    return a->u.sa.sa_family == AF_INET ? sizeof a->u.in4 : sizeof a->u.in6;
+}
+
+/* The address bytes and their count. */
+static const uint8_t *addr_bytes(const struct netaddr *a, size_t *n) {
+    if (a->u.sa.sa_family == AF_INET) {
+        *n = 4;
+        return (const uint8_t *)&a->u.in4.sin_addr;
+    }
+    *n = 16;
+    return a->u.in6.sin6_addr.s6_addr;
+}
+
+bool netaddr_same(const struct netaddr *a, const struct netaddr *b) {
+    size_t na, nb;
+    const uint8_t *pa = addr_bytes(a, &na), *pb = addr_bytes(b, &nb);
+    return na == nb && memcmp(pa, pb, na) == 0;
+}
+
+bool netaddr_is_loopback(const struct netaddr *a) {
+    if (a->u.sa.sa_family == AF_INET)
+        return (ntohl(a->u.in4.sin_addr.s_addr) >> 24) == 127;
+    return a->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&a->u.in6.sin6_addr);
+}
+
+void netaddr_arpa(const struct netaddr *a, struct sbuf *out) {
+    size_t n;
+    const uint8_t *p = addr_bytes(a, &n);
+    for (size_t i = n; i-- > 0;) {
+        if (n == 4)
+            sbuf_printf(out, "%u.", p[i]);
+        else
+            sbuf_printf(out, "%x.%x.", p[i] & 15U, p[i] >> 4);
+    }
+    sbuf_add_c(out, n == 4 ? "in-addr.arpa." : "ip6.arpa.");
+}
+
+/* True when all bits after the first `bits` are 0. */
+static bool host_bits_null(const struct netblock *b) {
+    size_t n;
+    const uint8_t *p = addr_bytes(&b->base, &n);
+    for (unsigned i = b->bits; i < n * 8; i++)
+        if ((p[i / 8] >> (7 - i % 8) & 1) != 0)
+            return false;
+    return true;
+}
+
+bool netblock_parse(struct netblock *b, struct str s, const char **why) {
+    *why = NULL;
+    struct str bits = STR_NONE;
+    ptrdiff_t slash = str_rchr(s, '/');
+    if (slash > 0) {
+        bits = str_from(s, (size_t)slash + 1);
+        s.n = (size_t)slash;
+    }
+    if (s.n > 2 && s.p[0] == '[' && s.p[s.n - 1] == ']')
+        s = str_make(s.p + 1, s.n - 2);
+    if (!netaddr_parse(&b->base, s, 0))
+        return false;
+    unsigned max = b->base.u.sa.sa_family == AF_INET ? 32 : 128;
+    uint64_t v = max;
+    if (slash > 0 && (!str_u64(bits, &v) || v > max)) {
+        *why = "bad network length";
+        return false;
+    }
+    b->bits = (unsigned)v;
+    if (!host_bits_null(b)) {
+        *why = "non-null host address bits";
+        return false;
+    }
+    return true;
+}
+
+bool netblock_has(const struct netblock *b, const struct netaddr *a) {
+    size_t nb, na;
+    const uint8_t *pb = addr_bytes(&b->base, &nb), *pa = addr_bytes(a, &na);
+    if (nb != na || b->base.u.sa.sa_family != a->u.sa.sa_family)
+        return false;
+    if (memcmp(pb, pa, b->bits / 8) != 0)
+        return false;
+    unsigned rest = b->bits % 8;
+    return rest == 0 || ((pb[b->bits / 8] ^ pa[b->bits / 8]) >> (8 - rest)) == 0;
+}

@@ -1,0 +1,253 @@
+/*
+ * util/str.c - text with a length, and a buffer that grows; see str.h
+ *
+ * Called from everywhere, on any thread.  Nothing here keeps state.
+ */
+#include "util/str.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "util/mem.h"
+
+struct str str_of(const char *cstr) {
+    return (struct str){cstr, cstr == NULL ? 0 : strlen(cstr)};
+}
+
+struct str str_make(const char *p, size_t n) { return (struct str){p, n}; }
+
+bool str_eq(struct str a, struct str b) {
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+bool str_eq_c(struct str a, const char *b) { return str_eq(a, str_of(b)); }
+
+bool str_ieq(struct str a, struct str b) {
+    return a.n == b.n && (a.n == 0 || strncasecmp(a.p, b.p, a.n) == 0);
+}
+
+bool str_ieq_c(struct str a, const char *b) { return str_ieq(a, str_of(b)); }
+
+bool str_istarts(struct str s, const char *prefix) {
+    size_t n = strlen(prefix);
+    return s.n >= n && strncasecmp(s.p, prefix, n) == 0;
+}
+
+ptrdiff_t str_chr(struct str s, char c) {
+    const char *at = s.n == 0 ? NULL : memchr(s.p, c, s.n);
+    return at == NULL ? -1 : at - s.p;
+}
+
+ptrdiff_t str_rchr(struct str s, char c) {
+    const char *at = s.n == 0 ? NULL : memrchr(s.p, c, s.n);
+    return at == NULL ? -1 : at - s.p;
+}
+
+static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+struct str str_trim(struct str s) {
+    while (s.n > 0 && is_space(s.p[0])) {
+        s.p++;
+        s.n--;
+    }
+    while (s.n > 0 && is_space(s.p[s.n - 1]))
+        s.n--;
+    return s;
+}
+
+struct str str_from(struct str s, size_t off) {
+    return off >= s.n ? str_make(s.p, 0) : str_make(s.p + off, s.n - off);
+}
+
+char *str_dup(struct str s) {
+    char *p = mem_alloc(s.n + 1);
+    if (s.n > 0)
+        memcpy(p, s.p, s.n);
+    p[s.n] = '\0';
+    return p;
+}
+
+void str_lower(char *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (p[i] >= 'A' && p[i] <= 'Z')
+            p[i] = (char)(p[i] + 32);
+}
+
+bool str_split(struct str *rest, const char *seps, struct str *piece) {
+    while (rest->n > 0 && strchr(seps, rest->p[0]) != NULL && rest->p[0] != '\0')
+        *rest = str_from(*rest, 1);
+    if (rest->n == 0)
+        return false;
+    size_t i = 0;
+    while (i < rest->n && (rest->p[i] == '\0' || strchr(seps, rest->p[i]) == NULL))
+        i++;
+    *piece = str_make(rest->p, i);
+    *rest = str_from(*rest, i);
+    return true;
+}
+
+/* Length of the balanced {...} at the start of s, or 0 when it never closes. */
+static size_t brace_span(struct str s) {
+    size_t depth = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '{')
+            depth++;
+        else if (s.p[i] == '}' && --depth == 0)
+            return i + 1;
+    }
+    return 0;
+}
+
+bool str_split_braces(struct str *rest, const char *seps, struct str *piece) {
+    while (rest->n > 0 && strchr(seps, rest->p[0]) != NULL)
+        *rest = str_from(*rest, 1);
+    if (rest->n == 0)
+        return false;
+    size_t i = 0;
+    while (i < rest->n && strchr(seps, rest->p[i]) == NULL) {
+        size_t span = rest->p[i] == '{' ? brace_span(str_from(*rest, i)) : 0;
+        i += span > 0 ? span : 1;
+    }
+    *piece = str_make(rest->p, i);
+    *rest = str_from(*rest, i);
+    return true;
+}
+
+bool str_u64(struct str s, uint64_t *v) {
+    uint64_t out = 0;
+    if (s.n == 0)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] < '0' || s.p[i] > '9')
+            return false;
+        if (__builtin_mul_overflow(out, 10U, &out) ||
+            __builtin_add_overflow(out, (uint64_t)(s.p[i] - '0'), &out))
+            return false;
+    }
+    *v = out;
+    return true;
+}
+
+uint64_t str_hash(struct str s) {
+    uint64_t h = 0xcbf29ce484222325ULL; /* FNV-1a */
+    for (size_t i = 0; i < s.n; i++)
+        h = (h ^ (uint8_t)s.p[i]) * 0x100000001b3ULL;
+    return h ^ (h >> 32);
+}
+
+void sbuf_free(struct sbuf *b) {
+    free(b->p);
+    *b = (struct sbuf){0};
+}
+
+void sbuf_reset(struct sbuf *b) {
+    b->n = 0;
+    if (b->p != NULL)
+        b->p[0] = '\0';
+}
+
+char *sbuf_room(struct sbuf *b, size_t n) {
+    if (b->cap - b->n <= n) {
+        size_t cap = b->cap == 0 ? 64 : b->cap;
+        while (cap - b->n <= n)
+            cap *= 2;
+        b->p = mem_realloc(b->p, cap);
+        b->cap = cap;
+    }
+    return b->p + b->n;
+}
+
+void sbuf_advance(struct sbuf *b, size_t n) {
+    b->n += n;
+    b->p[b->n] = '\0';
+}
+
+void sbuf_add(struct sbuf *b, const void *p, size_t n) {
+    char *at = sbuf_room(b, n);
+    if (n > 0)
+        memcpy(at, p, n);
+    sbuf_advance(b, n);
+}
+
+void sbuf_add_c(struct sbuf *b, const char *cstr) { sbuf_add(b, cstr, strlen(cstr)); }
+
+void sbuf_add_str(struct sbuf *b, struct str s) { sbuf_add(b, s.p, s.n); }
+
+void sbuf_add_ch(struct sbuf *b, char c) { sbuf_add(b, &c, 1); }
+
+void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap) {
+    va_list again;
+    va_copy(again, ap);
+    char *at = sbuf_room(b, 128);
+    int n = vsnprintf(at, b->cap - b->n, fmt, ap);
+    if (n > 0 && (size_t)n >= b->cap - b->n) {
+        at = sbuf_room(b, (size_t)n + 1);
+        n = vsnprintf(at, b->cap - b->n, fmt, again);
+    }
+    va_end(again);
+    if (n > 0)
+        b->n += (size_t)n;
+}
+
+void sbuf_printf(struct sbuf *b, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(b, fmt, ap);
+    va_end(ap);
+}
+
+void sbuf_drop(struct sbuf *b, size_t n) {
+    if (n >= b->n) {
+        sbuf_reset(b);
+        return;
+    }
+    memmove(b->p, b->p + n, b->n - n);
+    b->n -= n;
+    b->p[b->n] = '\0';
+}
+
+struct str sbuf_str(const struct sbuf *b) { return str_make(b->p == NULL ? "" : b->p, b->n); }
+
+char *sbuf_take(struct sbuf *b) {
+    char *p = b->p == NULL ? str_dup(STR_NONE) : b->p;
+    *b = (struct sbuf){0};
+    return p;
+}
+
+/* Length of the valid UTF-8 sequence at the start of s, 0 if it is not one. */
+static size_t utf8_len(struct str s) {
+    uint8_t c = (uint8_t)s.p[0];
+    size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : 4;
+    if ((n == 4 && (c < 0xf0 || c > 0xf4)) || n > s.n)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if (((uint8_t)s.p[i] & 0xc0) != 0x80)
+            return 0;
+    uint8_t d = n > 1 ? (uint8_t)s.p[1] : 0;
+    bool bad = (c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) ||
+               (c == 0xf4 && d > 0x8f);
+    return bad ? 0 : n;
+}
+
+void sbuf_add_json(struct sbuf *b, struct str s) {
+    sbuf_add_ch(b, '"');
+    while (s.n > 0) {
+        uint8_t c = (uint8_t)s.p[0];
+        size_t n = utf8_len(s);
+        if (n == 0) {
+            sbuf_add_c(b, "\xef\xbf\xbd");
+            n = 1;
+        } else if (c == '"' || c == '\\') {
+            sbuf_add_ch(b, '\\');
+            sbuf_add_ch(b, (char)c);
+        } else if (c < 0x20 || c == 0x7f) {
+            sbuf_printf(b, "\\u%04x", c);
+        } else {
+            sbuf_add(b, s.p, n);
+        }
+        s = str_from(s, n);
+    }
+    sbuf_add_ch(b, '"');
+}

@@ -1,0 +1,80 @@
+/*
+ * util/str.h - text with a length, and a buffer that grows
+ *
+ * Every text that may come from outside is a struct str or lives in a struct sbuf: neither
+ * depends on a NUL, so a NUL in the input cannot hide what follows it.  Thread-safe as far as
+ * each object is used by one thread at a time.  Running out of memory ends the process (see
+ * util/mem.h): large, input-driven allocations are bounded by budgets before they get here.
+ */
+#ifndef PH_UTIL_STR_H
+#define PH_UTIL_STR_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A view: bytes that somebody else owns. */
+struct str {
+    const char *p;
+    size_t n;
+};
+
+/* A growing buffer.  Zero-initialised is valid and empty.  Always NUL-terminated when p is set. */
+struct sbuf {
+    char *p;
+    size_t n;
+    size_t cap;
+};
+
+#define STR_LIT(s) ((struct str){(s), sizeof(s) - 1})
+#define STR_NONE   ((struct str){NULL, 0})
+/* For "%.*s". */
+#define STR_FMT(s) (int)(s).n, (s).p
+
+struct str str_of(const char *cstr);
+struct str str_make(const char *p, size_t n);
+bool str_eq(struct str a, struct str b);
+bool str_eq_c(struct str a, const char *b);
+/* ASCII case-insensitive. */
+bool str_ieq(struct str a, struct str b);
+bool str_ieq_c(struct str a, const char *b);
+bool str_istarts(struct str s, const char *prefix);
+/* Index of the first/last byte c, or -1. */
+ptrdiff_t str_chr(struct str s, char c);
+ptrdiff_t str_rchr(struct str s, char c);
+struct str str_trim(struct str s);
+struct str str_from(struct str s, size_t off);
+/* Copies with a NUL; the caller frees. */
+char *str_dup(struct str s);
+/* Lower-cases ASCII in place. */
+void str_lower(char *p, size_t n);
+/* Takes the next piece separated by any byte of seps; pieces of length 0 are skipped. */
+bool str_split(struct str *rest, const char *seps, struct str *piece);
+/* Like str_split, but a piece that begins with '{' runs to its closing brace (braces kept). */
+bool str_split_braces(struct str *rest, const char *seps, struct str *piece);
+/* Whole string as a decimal number; false if it is not one or overflows. */
+bool str_u64(struct str s, uint64_t *v);
+uint64_t str_hash(struct str s);
+
+void sbuf_free(struct sbuf *b);
+void sbuf_reset(struct sbuf *b);
+/* Makes room for n more bytes and returns where they go; advance with sbuf_advance. */
+char *sbuf_room(struct sbuf *b, size_t n);
+void sbuf_advance(struct sbuf *b, size_t n);
+void sbuf_add(struct sbuf *b, const void *p, size_t n);
+void sbuf_add_c(struct sbuf *b, const char *cstr);
+void sbuf_add_str(struct sbuf *b, struct str s);
+void sbuf_add_ch(struct sbuf *b, char c);
+void sbuf_printf(struct sbuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap)
+    __attribute__((format(printf, 2, 0)));
+/* Removes the first n bytes. */
+void sbuf_drop(struct sbuf *b, size_t n);
+struct str sbuf_str(const struct sbuf *b);
+/* Gives up the storage: the caller frees the returned NUL-terminated text (never NULL). */
+char *sbuf_take(struct sbuf *b);
+/* Appends s as a JSON string with quotes; invalid UTF-8 becomes U+FFFD. */
+void sbuf_add_json(struct sbuf *b, struct str s);
+
+#endif
