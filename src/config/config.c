@@ -265,6 +265,31 @@ struct config *config_build(struct cfg_source *src) {
     return c;
 }
 
+static void preload_one(struct config *c, const char *paths) {
+    struct str rest = str_of(paths), one;
+    int err;
+    while (str_split(&rest, ", \t", &one)) {
+        char *path = str_dup(one);
+        config_file(c, path, &err);
+        free(path);
+    }
+}
+
+static void preload_params(struct config *c, const struct params *p) {
+    const char *names[] = {p->smtpd_tls_cert_file, p->smtpd_tls_key_file, p->smtpd_tls_chain_files,
+                           p->smtp_tls_cert_file,  p->smtp_tls_key_file,  p->smtp_tls_CAfile,
+                           p->resolver_file,       p->resolver_hosts_file};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        preload_one(c, names[i]);
+}
+
+void config_preload(struct config *c) {
+    preload_params(c, &c->p);
+    preload_one(c, CONFIG_SYSTEM_ANCHORS);
+    for (size_t i = 0; i < c->n_services; i++)
+        preload_params(c, &c->services[i]->p);
+}
+
 struct config *config_ref(struct config *c) {
     atomic_fetch_add(&c->refs, 1);
     return c;

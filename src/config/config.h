@@ -35,6 +35,9 @@ struct service {
     int64_t maxproc;           /* 0: no limit */
 };
 
+/* The system's trust anchors: used unless smtp_tls_CAfile names others. */
+#define CONFIG_SYSTEM_ANCHORS "/etc/ssl/certs/ca-certificates.crt"
+
 struct config {
     atomic_uint refs;
     char *dir;
@@ -51,6 +54,9 @@ struct config {
 
 /* Builds a snapshot; takes over src.  Never NULL: see diags.errors. */
 struct config *config_build(struct cfg_source *src);
+/* Reads every file that the values name (certificates, anchors, resolv.conf) into the bundle, for
+ * processes that cannot open files. */
+void config_preload(struct config *c);
 struct config *config_ref(struct config *c);
 void config_unref(struct config *c);
 /* The transport of that name, or NULL. */

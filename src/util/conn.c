@@ -300,7 +300,7 @@ void conn_close_after_write(struct conn *c) {
     c->close_drained = true;
     c->paused = true;
     conn_deadline(c, CLOSE_LINGER_MS);
-    if (conn_pending(c) == 0)
+    if (conn_pending(c) == 0 || c->eof)
         conn_close(c);
     else
         conn_touch(c);

@@ -1,0 +1,65 @@
+/*
+ * daemon/check.c - mistakes in a configuration that its syntax does not show
+ *
+ * Used at start and reload (errors refuse the snapshot) and by `posthouse check`.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "daemon/daemon.h"
+#include "maps/maps.h"
+#include "receive/receive.h"
+#include "route/nexthop.h"
+#include "smtp/sasl.h"
+
+static int line_of(const struct config *cfg, const char *name) {
+    const struct cfg_entry *e = cfg_file_find(&cfg->main, str_of(name));
+    return e == NULL ? 0 : e->line;
+}
+
+static void check_hops(const struct config *cfg, const char *name, const char *value,
+                       struct diags *d) {
+    struct str bad;
+    const char *why = value[0] == '\0' ? NULL : nexthop_check(str_of(value), &bad);
+    if (why != NULL)
+        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, name), "%s: \"%.*s\": %s", name,
+                 STR_FMT(bad), why);
+}
+
+static void check_options(const struct config *cfg, const char *name, const char *value,
+                          struct diags *d) {
+    unsigned flags;
+    struct str bad;
+    if (!sasl_options_parse(str_of(value), &flags, &bad))
+        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, name), "%s: unknown word \"%.*s\"", name,
+                 STR_FMT(bad));
+}
+
+static void check_level(const struct config *cfg, const char *name, const char *value,
+                        struct diags *d) {
+    static const char *known[] = {"", "none", "may", "encrypt", "verify", "secure"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(value, known[i]) == 0)
+            return;
+    diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, name),
+             "%s: Posthouse does not have the level \"%s\"", name, value);
+}
+
+void daemon_check(const struct config *cfg, struct diags *d) {
+    const struct params *p = &cfg->p;
+    struct str what;
+    const char *why = matchlist_check_networks(p->mynetworks, &what);
+    if (why != NULL)
+        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, "mynetworks"), "mynetworks: %s: \"%.*s\"",
+                 why, STR_FMT(what));
+    check_hops(cfg, "relayhost", p->relayhost, d);
+    check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, d);
+    check_options(cfg, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);
+    check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
+    check_level(cfg, "smtp_tls_security_level", p->smtp_tls_security_level, d);
+    check_level(cfg, "smtpd_tls_security_level", p->smtpd_tls_security_level, d);
+    if (p->line_length_limit < 512)
+        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, "line_length_limit"),
+                 "line_length_limit: at least 512 (RFC 5321 section 4.5.3.1)");
+    receive_check(cfg, d);
+}

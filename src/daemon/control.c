@@ -1,0 +1,186 @@
+/*
+ * daemon/control.c - the control socket; see control.h
+ */
+#include "daemon/control.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "util/clock.h"
+#include "util/conn.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define LINE_MAX_BYTES 65536U
+
+struct control {
+    struct loop *loop;
+    uv_poll_t poll;
+    int fd;
+    struct sched *sched;
+    struct spool *spool;
+};
+
+struct client {
+    struct control *c;
+    struct conn *conn;
+    const char *want_qid; /* queue-show */
+};
+
+static void add_str(struct sbuf *b, const char *name, struct str v) {
+    sbuf_printf(b, ", \"%s\": ", name);
+    sbuf_add_json(b, v);
+}
+
+static const char *queue_name(enum sched_queue q) {
+    return q == QUEUE_ACTIVE ? "active" : q == QUEUE_HOLD ? "hold" : "deferred";
+}
+
+static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
+    bool first = true;
+    sbuf_add_c(b, ", \"recipients\": [");
+    for (uint32_t i = 0; i < v->env->n_rcpts; i++) {
+        if (v->done[i] != 0)
+            continue;
+        sbuf_add_c(b, first ? "{\"address\": " : ", {\"address\": ");
+        sbuf_add_json(b, v->env->rcpts[i].addr);
+        if (v->reason != NULL)
+            add_str(b, "delay_reason", str_of(v->reason));
+        sbuf_add_ch(b, '}');
+        first = false;
+    }
+    sbuf_add_ch(b, ']');
+}
+
+/* postqueue -j's members, then ours. */
+static void list_one(void *arg, const struct sched_view *v) {
+    struct client *k = arg;
+    struct sbuf b = {0};
+    if (k->want_qid != NULL && strcmp(k->want_qid, v->env->qid) != 0)
+        return;
+    sbuf_printf(&b, "{\"queue_name\": \"%s\", \"queue_id\": \"%s\", \"arrival_time\": %lld, "
+                    "\"message_size\": %llu, \"forced_expire\": %s",
+                queue_name(v->queue), v->env->qid, (long long)(v->env->arrival_us / 1000000),
+                (unsigned long long)v->env->size, v->forced_expire ? "true" : "false");
+    add_str(&b, "sender", v->env->sender.n == 0 ? STR_LIT("MAILER-DAEMON") : v->env->sender);
+    add_rcpts(&b, v);
+    sbuf_printf(&b, ", \"attempts\": %u, \"next_attempt\": %lld", v->attempts,
+                (long long)(v->next_us / 1000000));
+    add_str(&b, "client", v->env->client);
+    sbuf_add_c(&b, "}\n");
+    conn_write(k->conn, b.p, b.n);
+    sbuf_free(&b);
+}
+
+static void cmd_stats(struct client *k) {
+    struct sched_stats st;
+    struct spool_stats sp;
+    sched_stats(k->c->sched, &st);
+    spool_stats(k->c->spool, &sp);
+    conn_printf(k->conn,
+                "{\"active\": %llu, \"deferred\": %llu, \"hold\": %llu, \"spool_messages\": %llu, "
+                "\"spool_segments\": %llu, \"spool_log_bytes\": %llu, \"spool_live_bytes\": %llu, "
+                "\"spool_batches\": %llu, \"spool_records\": %llu, \"spool_written\": %llu}\n",
+                (unsigned long long)st.active, (unsigned long long)st.deferred,
+                (unsigned long long)st.hold, (unsigned long long)sp.messages,
+                (unsigned long long)sp.segments, (unsigned long long)sp.log_bytes,
+                (unsigned long long)sp.live_bytes, (unsigned long long)sp.batches,
+                (unsigned long long)sp.records, (unsigned long long)sp.bytes_written);
+}
+
+static const struct {
+    const char *cmd;
+    enum sched_act act;
+} acts[] = {{"queue-retry", ACT_RETRY},     {"queue-delete", ACT_DELETE},
+            {"queue-hold", ACT_HOLD},       {"queue-release", ACT_RELEASE},
+            {"queue-expire", ACT_EXPIRE}};
+
+static bool run_act(struct client *k, const char *cmd, const char *id) {
+    for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
+        if (strcmp(cmd, acts[i].cmd) != 0)
+            continue;
+        size_t n = id == NULL ? 0 : sched_act(k->c->sched, acts[i].act, str_of(id));
+        conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", n);
+        return true;
+    }
+    return false;
+}
+
+static void run_request(struct client *k, const char *cmd, const char *id) {
+    if (strcmp(cmd, "queue-list") == 0 || strcmp(cmd, "queue-show") == 0) {
+        k->want_qid = strcmp(cmd, "queue-show") == 0 ? (id == NULL ? "" : id) : NULL;
+        sched_each(k->c->sched, list_one, k);
+        conn_write_c(k->conn, "{\"ok\": true}\n");
+    } else if (strcmp(cmd, "queue-flush") == 0) {
+        conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", sched_flush(k->c->sched));
+    } else if (strcmp(cmd, "stats") == 0) {
+        cmd_stats(k);
+        conn_write_c(k->conn, "{\"ok\": true}\n");
+    } else if (!run_act(k, cmd, id)) {
+        conn_write_c(k->conn, "{\"ok\": false, \"error\": \"unknown command\"}\n");
+    }
+}
+
+static void run_line(struct client *k, struct str line) {
+    json_error_t err;
+    json_t *req = json_loadb(line.p, line.n, 0, &err);
+    const char *cmd = req == NULL ? NULL : json_string_value(json_object_get(req, "cmd"));
+    if (cmd == NULL)
+        conn_write_c(k->conn, "{\"ok\": false, \"error\": \"not a JSON object with cmd\"}\n");
+    else
+        run_request(k, cmd, json_string_value(json_object_get(req, "id")));
+    json_decref(req);
+}
+
+static size_t on_input(void *arg, const char *p, size_t n) {
+    struct client *k = arg;
+    const char *nl = memchr(p, '\n', n);
+    if (nl == NULL) {
+        if (n > LINE_MAX_BYTES) {
+            conn_close(k->conn);
+            free(k);
+        }
+        return 0;
+    }
+    run_line(k, str_make(p, (size_t)(nl - p)));
+    return (size_t)(nl - p) + 1;
+}
+
+static void on_event(void *arg, enum conn_event ev) {
+    struct client *k = arg;
+    if (ev != CONN_CLOSED)
+        return;
+    conn_close(k->conn);
+    free(k);
+}
+
+static const struct conn_ops client_ops = {on_input, on_event};
+
+static void on_accept(uv_poll_t *h, int status, int events) {
+    struct control *c = h->data;
+    (void)status;
+    (void)events;
+    int fd = accept4(c->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return;
+    struct client *k = MEM_NEW(struct client);
+    k->c = c;
+    k->conn = conn_new(c->loop, fd, &client_ops, k);
+    if (k->conn == NULL)
+        free(k);
+}
+
+struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp) {
+    struct control *c = MEM_NEW(struct control);
+    c->loop = l;
+    c->fd = fd;
+    c->sched = s;
+    c->spool = sp;
+    uv_poll_init(&l->uv, &c->poll, fd);
+    c->poll.data = c;
+    uv_poll_start(&c->poll, UV_READABLE, on_accept);
+    return c;
+}

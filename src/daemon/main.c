@@ -1,0 +1,385 @@
+/*
+ * daemon/main.c - posthoused: the supervisor
+ *
+ * Reads the configuration, binds the sockets, starts the relay and the lookup process and starts
+ * them again when they end.  Single-threaded; takes signals: HUP reloads, USR1 opens the log again,
+ * TERM and INT stop.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/daemon.h"
+#include "util/clock.h"
+#include "util/fs.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+/* A child that ends at once is not started again at once. */
+#define RESTART_MS 500
+
+struct child {
+    const char *name;
+    pid_t pid;
+    int chan;
+    int64_t started_ms;
+};
+
+static struct {
+    const char *dir;
+    bool foreground;
+    struct config *cfg;
+    struct listen_set set;
+    size_t loops;
+    struct child relay, lookup;
+    sigset_t mask;
+    bool stopping;
+} sup;
+
+size_t daemon_loops(const struct config *cfg) {
+    long n = cfg->p.relay_threads > 0 ? (long)cfg->p.relay_threads : sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > LOOPS_MAX ? LOOPS_MAX : (size_t)n;
+}
+
+static void usage(FILE *to) {
+    fputs("usage: posthoused [-c DIR] [-f] [-v] [-V]\n"
+          "  -c DIR  configuration directory (default /etc/posthouse)\n"
+          "  -f      stay in the foreground\n"
+          "  -v      say at start what the configuration leaves unused\n"
+          "  -V      print the version and exit\n",
+          to);
+}
+
+/* Remarks at start: errors and warnings to standard error; false if there are errors. */
+static bool report(const struct config *cfg, const struct diags *more, bool verbose) {
+    const struct diags *lists[] = {&cfg->diags, more};
+    bool ok = true;
+    for (size_t l = 0; l < 2; l++)
+        for (size_t i = 0; i < lists[l]->n; i++) {
+            const struct diag *d = &lists[l]->v[i];
+            ok = ok && d->level != DIAG_ERROR;
+            if (d->level == DIAG_NOTE && !verbose)
+                continue;
+            const char *kind = d->level == DIAG_ERROR ? "fatal" : d->level == DIAG_WARN ? "warning" : "note";
+            if (d->file != NULL)
+                fprintf(stderr, "posthoused: %s: %s, line %d: %s\n", kind, d->file, d->line, d->text);
+            else
+                fprintf(stderr, "posthoused: %s: %s\n", kind, d->text);
+        }
+    return ok;
+}
+
+static struct config *load(bool verbose) {
+    struct config *cfg = config_build(cfg_source_new(sup.dir));
+    struct diags more = {0};
+    config_preload(cfg);
+    daemon_check(cfg, &more);
+    bool ok = report(cfg, &more, verbose);
+    diag_free(&more);
+    if (ok)
+        return cfg;
+    config_unref(cfg);
+    return NULL;
+}
+
+static void start_log(const struct config *cfg) {
+    struct log_conf lc = {.name = cfg->p.syslog_name,
+                          .file = cfg->p.maillog_file,
+                          .facility = cfg->p.syslog_facility,
+                          .hostname = cfg->p.myhostname,
+                          .json = strcmp(cfg->p.log_format, "json") == 0};
+    int rc = log_open(&lc);
+    if (rc < 0) {
+        fprintf(stderr, "posthoused: fatal: maillog_file %s: %s\n", cfg->p.maillog_file, strerror(-rc));
+        exit(1);
+    }
+}
+
+/* The spool belongs to mail_owner; everything in it is opened relative to it. */
+static void enter_queue(const struct config *cfg) {
+    const char *dir = cfg->p.queue_directory;
+    int rc = fs_mkdir(dir, 0755);
+    if (rc == 0 && chdir(dir) < 0)
+        rc = -errno;
+    struct passwd *pw = geteuid() == 0 ? getpwnam(cfg->p.mail_owner) : NULL;
+    if (rc == 0 && geteuid() == 0 && pw == NULL) {
+        fprintf(stderr, "posthoused: fatal: mail_owner = %s: no such user\n", cfg->p.mail_owner);
+        exit(1);
+    }
+    if (rc == 0 && pw != NULL && chown(".", pw->pw_uid, pw->pw_gid) < 0)
+        rc = -errno;
+    if (rc == 0)
+        return;
+    fprintf(stderr, "posthoused: fatal: queue_directory %s: %s\n", dir, strerror(-rc));
+    exit(1);
+}
+
+/* One daemon a spool: the lock is held as long as the supervisor lives. */
+static void lock_queue(void) {
+    static int fd; /* stays open */
+    struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char text[32];
+    fd = open("master.pid", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0 || fcntl(fd, F_SETLK, &lk) < 0) {
+        fprintf(stderr, "posthoused: fatal: %s/master.pid: %s\n", sup.cfg->p.queue_directory,
+                errno == EAGAIN || errno == EACCES ? "another posthoused is running" : strerror(errno));
+        exit(1);
+    }
+    snprintf(text, sizeof text, "%d\n", getpid());
+    if (ftruncate(fd, 0) < 0 || fs_write_all(fd, text, strlen(text)) < 0)
+        log_warn("master", "cannot write master.pid: %s", strerror(errno));
+}
+
+static void daemonize(void) {
+    pid_t pid = fork();
+    if (pid < 0) {
+        perror("posthoused: fork");
+        exit(1);
+    }
+    if (pid > 0)
+        _exit(0);
+    setsid();
+    int fd = open("/dev/null", O_RDWR);
+    for (int i = 0; i < 3 && fd >= 0; i++)
+        dup2(fd, i);
+    if (fd > 2)
+        close(fd);
+}
+
+static void raise_limits(void) {
+    struct rlimit rl;
+    if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+        rl.rlim_cur = rl.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &rl);
+    }
+}
+
+static void pair(int fds[2]) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0)
+        return;
+    log_fatal("master", "socketpair: %s", strerror(errno));
+    exit(1);
+}
+
+/* In a child: the supervisor's things are not its. */
+static void child_begin(void) {
+    sigset_t none;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static pid_t spawn(struct child *c, const int *lookups) {
+    int chan[2];
+    pair(chan);
+    pid_t pid = fork();
+    if (pid == 0) {
+        child_begin();
+        close(chan[0]);
+        if (c == &sup.relay)
+            relay_main(sup.cfg, &sup.set, sup.loops, chan[1], lookups);
+        prctl(PR_SET_DUMPABLE, 0);
+        for (size_t i = 0; i < sup.set.n; i++)
+            close(sup.set.v[i].fd);
+        close(sup.set.control);
+        lookup_main(sup.cfg, sup.loops, chan[1], lookups);
+    }
+    close(chan[1]);
+    if (pid < 0) {
+        log_fatal("master", "fork: %s", strerror(errno));
+        exit(1);
+    }
+    if (c->chan >= 0)
+        close(c->chan);
+    c->chan = chan[0];
+    c->pid = pid;
+    c->started_ms = clock_mono_ms();
+    return pid;
+}
+
+static void send_fds(struct child *to, const int *fds) {
+    struct sbuf b = {0};
+    ipc_end(&b, ipc_begin(&b, SUP_LOOKUP, 0));
+    if (ipc_send(to->chan, sbuf_str(&b), fds, sup.loops + 1) < 0)
+        log_warn("master", "cannot reach the %s process", to->name);
+    sbuf_free(&b);
+}
+
+/* Starts what is not running; the other side gets new channels. */
+static void start_children(void) {
+    int a[LOOPS_MAX + 1], b[LOOPS_MAX + 1];
+    bool relay_new = sup.relay.pid == 0, lookup_new = sup.lookup.pid == 0;
+    if (!relay_new && !lookup_new)
+        return;
+    for (size_t i = 0; i <= sup.loops; i++) {
+        int fds[2];
+        pair(fds);
+        a[i] = fds[0];
+        b[i] = fds[1];
+    }
+    if (lookup_new)
+        spawn(&sup.lookup, b);
+    else
+        send_fds(&sup.lookup, b);
+    if (relay_new)
+        spawn(&sup.relay, a);
+    else
+        send_fds(&sup.relay, a);
+    for (size_t i = 0; i <= sup.loops; i++) {
+        close(a[i]);
+        close(b[i]);
+    }
+}
+
+static void reap(void) {
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        struct child *c = pid == sup.relay.pid ? &sup.relay : pid == sup.lookup.pid ? &sup.lookup : NULL;
+        if (c == NULL)
+            continue;
+        c->pid = 0;
+        if (sup.stopping)
+            continue;
+        if (WIFSIGNALED(status))
+            log_warn("master", "process %s pid %d killed by signal %d", c->name, pid, WTERMSIG(status));
+        else
+            log_warn("master", "process %s pid %d exit status %d", c->name, pid, WEXITSTATUS(status));
+        if (clock_mono_ms() - c->started_ms < RESTART_MS)
+            usleep(RESTART_MS * 1000);
+    }
+}
+
+static void tell(struct child *c, uint32_t type, const struct cfg_source *src) {
+    struct sbuf b = {0};
+    size_t at = ipc_begin(&b, type, 0);
+    if (src != NULL)
+        cfg_source_put(src, &b);
+    ipc_end(&b, at);
+    if (c->pid > 0 && ipc_send(c->chan, sbuf_str(&b), NULL, 0) < 0)
+        log_warn("master", "cannot reach the %s process", c->name);
+    mem_wipe(b.p, b.n);
+    sbuf_free(&b);
+}
+
+static void reload(void) {
+    struct config *cfg = load(false);
+    if (cfg == NULL) {
+        log_error("master", "reload refused: run \"posthouse -c %s check\"; the old configuration "
+                            "stays in use", sup.dir);
+        return;
+    }
+    tell(&sup.lookup, SUP_RELOAD, cfg->source);
+    tell(&sup.relay, SUP_RELOAD, cfg->source);
+    config_unref(sup.cfg);
+    sup.cfg = cfg;
+}
+
+static void stop(void) {
+    sup.stopping = true;
+    log_info("master", "terminating on signal 15");
+    tell(&sup.relay, SUP_STOP, NULL);
+    if (sup.relay.pid > 0)
+        waitpid(sup.relay.pid, NULL, 0);
+    tell(&sup.lookup, SUP_STOP, NULL);
+    if (sup.lookup.pid > 0)
+        waitpid(sup.lookup.pid, NULL, 0);
+    unlink("control.sock");
+    unlink("public/submit.sock");
+    exit(0);
+}
+
+static void on_signal(int signo) {
+    if (signo == SIGTERM || signo == SIGINT)
+        stop();
+    if (signo == SIGHUP)
+        reload();
+    if (signo == SIGUSR1) {
+        log_reopen();
+        tell(&sup.relay, SUP_REOPEN, NULL);
+        tell(&sup.lookup, SUP_REOPEN, NULL);
+    }
+    if (signo == SIGCHLD)
+        reap();
+}
+
+_Noreturn static void supervise(void) {
+    int sfd = signalfd(-1, &sup.mask, SFD_CLOEXEC);
+    struct signalfd_siginfo si;
+    for (;;) {
+        start_children();
+        if (read(sfd, &si, sizeof si) == sizeof si)
+            on_signal((int)si.ssi_signo);
+    }
+}
+
+static void block_signals(void) {
+    sigemptyset(&sup.mask);
+    sigaddset(&sup.mask, SIGTERM);
+    sigaddset(&sup.mask, SIGINT);
+    sigaddset(&sup.mask, SIGHUP);
+    sigaddset(&sup.mask, SIGUSR1);
+    sigaddset(&sup.mask, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &sup.mask, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int main(int argc, char **argv) {
+    const char *env = getenv("MAIL_CONFIG");
+    bool verbose = false;
+    int opt;
+    sup.dir = env != NULL ? env : "/etc/posthouse";
+    sup.relay = (struct child){.name = "relay", .chan = -1};
+    sup.lookup = (struct child){.name = "lookup", .chan = -1};
+    while ((opt = getopt(argc, argv, "c:fvVh")) != -1) {
+        if (opt == 'c') {
+            sup.dir = optarg;
+        } else if (opt == 'f') {
+            sup.foreground = true;
+        } else if (opt == 'v') {
+            verbose = true;
+        } else if (opt == 'V') {
+            puts("posthoused " PH_VERSION);
+            return 0;
+        } else {
+            usage(opt == 'h' ? stdout : stderr);
+            return opt == 'h' ? 0 : 2;
+        }
+    }
+    char *full = realpath(sup.dir, NULL);
+    if (full == NULL) {
+        fprintf(stderr, "posthoused: fatal: %s: %s\n", sup.dir, strerror(errno));
+        return 1;
+    }
+    sup.dir = full;
+    sup.cfg = load(verbose);
+    if (sup.cfg == NULL)
+        return 1;
+    start_log(sup.cfg);
+    enter_queue(sup.cfg);
+    sup.loops = daemon_loops(sup.cfg);
+    raise_limits();
+    if (!sup.foreground)
+        daemonize();
+    lock_queue();
+    block_signals();
+    if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0)
+        return 1;
+    log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
+    supervise();
+}

@@ -1,0 +1,250 @@
+/*
+ * daemon/relay.c - the relay process: wires receive, spool, schedule, deliver and report
+ *
+ * Loops 0 … n-1 serve SMTP in and out, loop n the scheduler and the control socket.  The main thread
+ * listens to the supervisor.
+ */
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/control.h"
+#include "daemon/daemon.h"
+#include "daemon/peername.h"
+#include "deliver/deliver.h"
+#include "receive/receive.h"
+#include "schedule/schedule.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define STOP_MS 5000
+
+struct worker {
+    struct loop *loop;
+    struct lookup *lookup;
+    struct deliver *deliver;
+    struct receive *receive;
+    struct peername *names;
+    atomic_bool stopped;
+};
+
+static struct relay {
+    struct config *cfg;
+    size_t n;
+    struct worker *w;         /* n of them */
+    struct loop *sched_loop;
+    struct lookup *sched_lookup;
+    struct sched *sched;
+    struct spool *spool;
+    size_t next_loop; /* where the next delivery session goes */
+} relay;
+
+void daemon_drop(const struct config *cfg) {
+    if (geteuid() != 0)
+        return;
+    struct passwd *pw = getpwnam(cfg->p.mail_owner);
+    if (pw == NULL) {
+        log_fatal("master", "mail_owner = %s: no such user", cfg->p.mail_owner);
+        _exit(1);
+    }
+    if (setgroups(0, NULL) < 0 || setgid(pw->pw_gid) < 0 || setuid(pw->pw_uid) < 0) {
+        log_fatal("master", "cannot become %s: %s", cfg->p.mail_owner, strerror(errno));
+        _exit(1);
+    }
+}
+
+static void on_accepted(void *arg, struct envelope *env, struct body *body) {
+    (void)arg;
+    sched_add(relay.sched, env, body);
+}
+
+static void find_name(void *arg, const struct netaddr *addr,
+                      void (*done)(void *ctx, const char *name), void *ctx) {
+    struct worker *w = arg;
+    peername_find(w->names, addr, done, ctx);
+}
+
+static void on_result(void *slot, struct attempt *a) { sched_result(relay.sched, slot, a); }
+
+static const struct deliver_ops deliver_ops = {on_result};
+
+/* Sessions are spread over the loops in turn. */
+static void *new_session(void *arg, void *slot) {
+    (void)arg;
+    return dsess_new(relay.w[relay.next_loop++ % relay.n].deliver, slot);
+}
+
+static void give(void *session, struct attempt *a) { dsess_give(session, a); }
+
+static void release(void *session) { dsess_release(session); }
+
+static void worker_init(struct worker *w, size_t i, int lookup_fd) {
+    w->loop = loop_new(i);
+    w->lookup = lookup_new(w->loop);
+    lookup_attach(w->lookup, lookup_fd);
+    w->deliver = deliver_new(w->loop, w->lookup, relay.cfg, &deliver_ops);
+    w->names = peername_new(deliver_resolver(w->deliver), w->loop);
+    struct receive_ops ops = {.peername = find_name, .accepted = on_accepted, .arg = w};
+    w->receive = receive_new(w->loop, w->lookup, relay.spool, relay.cfg, &ops);
+}
+
+static void on_found(void *arg, const struct spool_found *f) {
+    size_t *lost = arg;
+    struct envelope *env = envelope_decode(f->meta);
+    if (env == NULL) {
+        log_error("spool", "message %016llx has an unreadable envelope: kept, not sent",
+                  (unsigned long long)f->id);
+        (*lost)++;
+        return;
+    }
+    sched_recover(relay.sched, env, f->progress);
+}
+
+static void open_spool(void) {
+    struct spool_conf conf = {".", (uint64_t)relay.cfg->p.spool_segment_size};
+    const char *why;
+    size_t lost = 0;
+    struct spool_stats st;
+    int64_t begun = clock_mono_ms();
+    int rc = spool_open(&relay.spool, &conf, &spool_io_disk, on_found, &lost, &why);
+    if (rc < 0) {
+        log_fatal("spool", "%s: %s: %s", relay.cfg->p.queue_directory, why, strerror(-rc));
+        log_close();
+        _exit(1);
+    }
+    spool_stats(relay.spool, &st);
+    log_info("spool", "recovered %llu messages from %llu segments in %lld ms",
+             (unsigned long long)st.messages, (unsigned long long)st.segments,
+             (long long)(clock_mono_ms() - begun));
+    spool_start(relay.spool);
+}
+
+struct loop_task {
+    struct task task;
+    struct worker *w; /* NULL: the scheduler's loop */
+    int fd;
+    struct config *cfg;
+};
+
+static void post(struct worker *w, void (*run)(struct task *t), int fd, struct config *cfg) {
+    struct loop_task *t = MEM_NEW(struct loop_task);
+    t->w = w;
+    t->fd = fd;
+    t->cfg = cfg;
+    t->task.run = run;
+    loop_post(w == NULL ? relay.sched_loop : w->loop, &t->task);
+}
+
+static void run_attach(struct task *t) {
+    struct loop_task *x = DL_OWNER(t, struct loop_task, task);
+    lookup_attach(x->w == NULL ? relay.sched_lookup : x->w->lookup, x->fd);
+    free(x);
+}
+
+static void run_reload(struct task *t) {
+    struct loop_task *x = DL_OWNER(t, struct loop_task, task);
+    if (x->w == NULL) {
+        sched_reload(relay.sched, x->cfg);
+    } else {
+        receive_reload(x->w->receive, x->cfg);
+        deliver_reload(x->w->deliver, x->cfg);
+    }
+    config_unref(x->cfg);
+    free(x);
+}
+
+static void run_stop(struct task *t) {
+    struct loop_task *x = DL_OWNER(t, struct loop_task, task);
+    receive_stop(x->w->receive);
+    atomic_store(&x->w->stopped, receive_sessions(x->w->receive) == 0);
+    free(x);
+}
+
+static void reload(struct str fields) {
+    struct ipc_reader r = {.rest = fields};
+    struct config *cfg = config_build(cfg_source_get(&r));
+    for (size_t i = 0; i < relay.n; i++)
+        post(&relay.w[i], run_reload, -1, config_ref(cfg));
+    post(NULL, run_reload, -1, config_ref(cfg));
+    config_unref(relay.cfg);
+    relay.cfg = cfg;
+    log_info("master", "reload -- configuration %s", cfg->dir);
+}
+
+/* No new mail; what is being received may finish for a while; then the spool is closed in order. */
+_Noreturn static void stop(void) {
+    int64_t until = clock_mono_ms() + STOP_MS;
+    bool busy = true;
+    while (busy && clock_mono_ms() < until) {
+        busy = false;
+        for (size_t i = 0; i < relay.n; i++) {
+            post(&relay.w[i], run_stop, -1, NULL);
+            busy = busy || !atomic_load(&relay.w[i].stopped);
+        }
+        usleep(20000);
+    }
+    spool_flush(relay.spool);
+    log_close();
+    _exit(0);
+}
+
+static void listen_to_supervisor(int sup) {
+    struct sbuf buf = {0};
+    struct ipc_head head;
+    struct str fields;
+    int fds[LOOPS_MAX + 1];
+    size_t n;
+    while (ipc_recv(sup, &buf, &head, &fields, fds, LOOPS_MAX + 1, &n) == 0) {
+        if (head.type == SUP_RELOAD)
+            reload(fields);
+        else if (head.type == SUP_REOPEN)
+            log_reopen();
+        else if (head.type == SUP_STOP)
+            stop();
+        for (size_t i = 0; i < n; i++)
+            post(i < relay.n ? &relay.w[i] : NULL, run_attach, fds[i], NULL);
+    }
+    _exit(1); /* the supervisor is gone: so are we; the spool is safe */
+}
+
+static void serve(const struct listen_set *set) {
+    for (size_t i = 0; i < set->n; i++)
+        receive_listen(relay.w[set->v[i].loop].receive, set->v[i].fd, set->v[i].service,
+                       set->v[i].local);
+    control_new(relay.sched_loop, set->control, relay.sched, relay.spool);
+    sched_start(relay.sched);
+    for (size_t i = 0; i < relay.n; i++)
+        loop_start(relay.w[i].loop);
+    loop_start(relay.sched_loop);
+}
+
+_Noreturn void relay_main(struct config *cfg, const struct listen_set *set, size_t loops, int sup,
+                          const int *lookups) {
+    prctl(PR_SET_DUMPABLE, 0);
+    daemon_drop(cfg);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* again: changing the user has cleared it */
+    log_start();
+    relay.cfg = cfg;
+    relay.n = loops;
+    relay.w = mem_zalloc(loops * sizeof *relay.w);
+    relay.sched_loop = loop_new(loops);
+    relay.sched_lookup = lookup_new(relay.sched_loop);
+    lookup_attach(relay.sched_lookup, lookups[loops]);
+    struct sched_ops ops = {new_session, give, release, NULL};
+    relay.sched = sched_new(relay.sched_loop, relay.sched_lookup, cfg, &ops);
+    open_spool();
+    sched_set_spool(relay.sched, relay.spool);
+    for (size_t i = 0; i < loops; i++)
+        worker_init(&relay.w[i], i, lookups[i]);
+    serve(set);
+    listen_to_supervisor(sup);
+    _exit(0);
+}

@@ -1,0 +1,298 @@
+/*
+ * deliver/auth.c - credentials of a delivery session and the AUTH dialogue (RFC 4954)
+ *
+ * Keys in Postfix's order: the sender (with smtp_sender_dependent_authentication), the host, the
+ * next hop as written.  What Postfix gets wrong is right here: credentials that are configured are
+ * used or the mail waits; they are never left out because the remote did not offer AUTH.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "deliver/session.h"
+#include "mail/address.h"
+#include "util/codec.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define WARN_MS 3600000
+#define KEYS_MAX 12
+
+struct slow_step {
+    uv_work_t work;
+    struct dsess *s; /* NULL: the session went away */
+    struct sasl_client *sasl;
+    struct sbuf challenge, answer;
+    const char *why;
+    int rc;
+};
+
+void auth_cancel(struct dsess *s) {
+    lookup_cancel(s->d->lookup, s->tag);
+    s->tag = 0;
+    if (s->sasl_work != NULL) { /* the worker still uses the client: it frees it */
+        ((struct slow_step *)s->sasl_work->data)->s = NULL;
+        s->sasl_work = NULL;
+        s->sasl = NULL;
+    }
+    sasl_client_free(s->sasl);
+    s->sasl = NULL;
+}
+
+static void auth_failed(struct dsess *s, enum mail_status st, const char *dsn, const char *text) {
+    /* With credentials per sender, one sender's trouble is not the destination's. */
+    s->site_err = !s->p->smtp_sender_dependent_authentication;
+    session_fail(s, st, dsn, "%s", text);
+    session_host_failed(s);
+}
+
+/* One line an hour per relay: without it mail silently goes unauthenticated. */
+static void warn_no_credential(struct dsess *s) {
+    struct deliver *d = s->d;
+    size_t oldest = 0;
+    for (size_t i = 0; i < sizeof d->warned / sizeof d->warned[0]; i++) {
+        struct warned *w = &d->warned[i];
+        if (w->what != NULL && strcmp(w->what, s->relay) == 0) {
+            if (d->loop->now_ms - w->at_ms < WARN_MS)
+                return;
+            oldest = i;
+            break;
+        }
+        if (w->at_ms < d->warned[oldest].at_ms)
+            oldest = i;
+    }
+    free(d->warned[oldest].what);
+    d->warned[oldest] = (struct warned){mem_strdup(s->relay), d->loop->now_ms};
+    log_warn("smtp", "relay %s offers AUTH, but no credential matched in %s; keys tried: %s%s, %s",
+             s->relay, s->p->smtp_sasl_password_maps,
+             s->p->smtp_sender_dependent_authentication ? "the sender, " : "",
+             s->targets[s->at].host, s->targets[s->at].dest);
+}
+
+static unsigned session_options(const struct dsess *s) {
+    const char *text = s->tls_verified ? s->p->smtp_sasl_tls_verified_security_options
+                       : s->tls_on     ? s->p->smtp_sasl_tls_security_options
+                                       : s->p->smtp_sasl_security_options;
+    unsigned flags = 0;
+    struct str bad;
+    sasl_options_parse(str_of(text), &flags, &bad); /* checked when the snapshot was built */
+    return flags;
+}
+
+static void send_answer(struct dsess *s, struct sbuf *answer, bool first) {
+    struct conn *c = s->conn;
+    size_t cmd = strlen("AUTH ") + strlen(sasl_client_mech(s->sasl)) + 3;
+    if (first && sasl_client_first(s->sasl) && cmd + answer->n < 512)
+        conn_printf(c, "AUTH %s %s\r\n", sasl_client_mech(s->sasl),
+                    answer->n == 0 ? "=" : answer->p);
+    else
+        conn_printf(c, "%s\r\n", answer->p == NULL ? "" : answer->p);
+    if (answer->p != NULL)
+        mem_wipe(answer->p, answer->n);
+    conn_deadline(c, s->p->smtp_helo_timeout * 1000);
+}
+
+static void step_done(struct dsess *s, int rc, struct sbuf *answer, const char *why, bool first) {
+    struct sbuf b = {0};
+    if (rc == 0) {
+        send_answer(s, answer, first);
+        return;
+    }
+    sbuf_printf(&b, "SASL authentication failed; cannot authenticate to server %s: %s", s->where, why);
+    auth_failed(s, MAIL_DEFERRED, "4.7.0", b.p);
+    sbuf_free(&b);
+}
+
+static void slow_work(uv_work_t *w) {
+    struct slow_step *x = w->data;
+    x->rc = sasl_client_step(x->sasl, sbuf_str(&x->challenge), &x->answer, &x->why);
+}
+
+static void slow_done(uv_work_t *w, int status) {
+    struct slow_step *x = w->data;
+    (void)status;
+    if (x->s == NULL) {
+        sasl_client_free(x->sasl);
+    } else {
+        x->s->sasl_work = NULL;
+        step_done(x->s, x->rc, &x->answer, x->why, x->challenge.n == 0);
+    }
+    sbuf_free(&x->challenge);
+    sbuf_free(&x->answer);
+    free(x);
+}
+
+static void sasl_step(struct dsess *s, struct str challenge, bool first) {
+    struct sbuf answer = {0};
+    const char *why = "";
+    if (!sasl_client_slow(s->sasl)) {
+        int rc = sasl_client_step(s->sasl, challenge, &answer, &why);
+        step_done(s, rc, &answer, why, first);
+        sbuf_free(&answer);
+        return;
+    }
+    struct slow_step *x = MEM_NEW(struct slow_step);
+    x->s = s;
+    x->sasl = s->sasl;
+    x->work.data = x;
+    sbuf_add_str(&x->challenge, challenge);
+    s->sasl_work = &x->work;
+    uv_queue_work(&s->d->loop->uv, &x->work, slow_work, slow_done);
+}
+
+static void begin_dialogue(struct dsess *s, struct str user, struct str password) {
+    struct sbuf mechs = {0};
+    char text[600];
+    sasl_filter(str_of(s->mechs), str_of(s->p->smtp_sasl_mechanism_filter), &mechs);
+    const char *mech = mechs.n == 0 ? NULL : sasl_choose(sbuf_str(&mechs), session_options(s));
+    bool none = mechs.n == 0;
+    sbuf_free(&mechs);
+    if (mech == NULL) {
+        if (none)
+            snprintf(text, sizeof text,
+                     "SASL authentication failed: server %s offered no compatible authentication "
+                     "mechanisms for this type of connection security", s->where);
+        else
+            snprintf(text, sizeof text,
+                     "SASL authentication failed; cannot authenticate to server %s: no mechanism available",
+                     s->where);
+        auth_failed(s, MAIL_DEFERRED, "4.7.0", text);
+        return;
+    }
+    s->sasl = sasl_client_new(mech, user, password, s->targets[s->at].host);
+    s->phase = PHASE_AUTH;
+    if (s->sasl == NULL) {
+        auth_failed(s, MAIL_DEFERRED, "4.7.0", "SASL authentication failed: mechanism not available");
+        return;
+    }
+    if (sasl_client_first(s->sasl)) {
+        sasl_step(s, STR_LIT(""), true);
+    } else {
+        conn_printf(s->conn, "AUTH %s\r\n", mech);
+        conn_deadline(s->conn, s->p->smtp_helo_timeout * 1000);
+    }
+}
+
+static void on_credentials(void *arg, const struct maps_answer *a) {
+    struct dsess *s = arg;
+    char text[600];
+    s->tag = 0;
+    if (a->rc == MAP_ERROR) {
+        const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
+        log_warn("smtp", "%s: smtp_sasl_password_maps lookup error", first->env->qid);
+        snprintf(text, sizeof text, "local data error while talking to %s", s->where);
+        auth_failed(s, MAIL_DEFERRED, "4.3.0", text);
+        return;
+    }
+    if (a->rc == MAP_NOT_FOUND) {
+        if ((s->caps & CAP_AUTH) != 0)
+            warn_no_credential(s);
+        session_ready(s);
+        return;
+    }
+    if ((s->caps & CAP_AUTH) == 0) {
+        snprintf(text, sizeof text,
+                 "credentials are configured for %s, but it did not offer AUTH%s", s->where,
+                 s->tls_on ? "" : " (perhaps only inside TLS: see smtp_tls_security_level)");
+        auth_failed(s, MAIL_DEFERRED, "4.7.0", text);
+        return;
+    }
+    struct str v = str_trim(sbuf_str(&a->value)), user = v, password = STR_LIT("");
+    const char *delim = s->p->smtp_sasl_password_result_delimiter;
+    ptrdiff_t at = delim[0] == '\0' ? -1 : str_chr(v, delim[0]);
+    if (at >= 0) {
+        user = str_make(v.p, (size_t)at);
+        password = str_from(v, (size_t)at + 1);
+    }
+    begin_dialogue(s, user, password);
+}
+
+/* Sender keys as in mail_addr_find(3). */
+static size_t sender_keys(const struct dsess *s, struct str sender, struct maps_key *keys,
+                          struct sbuf *store) {
+    struct str local = addr_local(sender), at_domain = str_from(sender, local.n);
+    const char *delim = s->p->recipient_delimiter;
+    struct str bare = delim[0] == '\0' ? STR_NONE : addr_strip_ext(local, delim);
+    size_t n = 0;
+    addr_external(&store[0], sender);
+    keys[n++] = (struct maps_key){sbuf_str(&store[0]), false};
+    if (!str_eq(sender, sbuf_str(&store[0])))
+        keys[n++] = (struct maps_key){sender, false};
+    if (bare.n > 0) {
+        sbuf_printf(&store[1], "%.*s%.*s", STR_FMT(bare), STR_FMT(at_domain));
+        keys[n++] = (struct maps_key){sbuf_str(&store[1]), true};
+    }
+    if (str_ieq_c(addr_domain(sender), s->p->myorigin))
+        keys[n++] = (struct maps_key){local, true};
+    if (at_domain.n > 1)
+        keys[n++] = (struct maps_key){at_domain, true};
+    return n;
+}
+
+/* As Postfix, at EHLO time and whether or not a credential exists. */
+static void warn_mechanisms(struct dsess *s) {
+    struct sbuf mechs = {0};
+    sasl_filter(str_of(s->mechs), str_of(s->p->smtp_sasl_mechanism_filter), &mechs);
+    if (mechs.n == 0)
+        log_warn("smtp", "%s offered no supported AUTH mechanisms: '%s'", s->relay, s->mechs);
+    sbuf_free(&mechs);
+}
+
+void auth_begin(struct dsess *s) {
+    struct maps_key keys[KEYS_MAX];
+    struct sbuf store[2] = {{0}, {0}};
+    const struct target *t = &s->targets[s->at];
+    const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
+    size_t n = 0;
+    if (!s->p->smtp_sasl_auth_enable || s->p->smtp_sasl_password_maps[0] == '\0') {
+        session_ready(s);
+        return;
+    }
+    if ((s->caps & CAP_AUTH) != 0 && s->mechs != NULL)
+        warn_mechanisms(s);
+    if (s->p->smtp_sender_dependent_authentication) {
+        s->auth_sender = str_dup(first->env->sender);
+        if (first->env->sender.n > 0)
+            n = sender_keys(s, first->env->sender, keys, store);
+    }
+    keys[n++] = (struct maps_key){str_of(t->host), false};
+    keys[n++] = (struct maps_key){str_of(t->dest), false};
+    s->phase = PHASE_CREDENTIALS;
+    s->tag = lookup_maps(s->d->lookup, "smtp", s->p->smtp_sasl_password_maps, keys, n,
+                         on_credentials, s);
+    sbuf_free(&store[0]);
+    sbuf_free(&store[1]);
+}
+
+static void auth_refused(struct dsess *s) {
+    struct sbuf b = {0}, line = {0};
+    char dsn[12];
+    smtp_reply_line(&s->reply, &line);
+    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    bool hard = s->reply.code / 100 == 5;
+    enum mail_status st = hard && !s->p->smtp_sasl_auth_soft_bounce ? MAIL_BOUNCED : MAIL_DEFERRED;
+    if (st == MAIL_DEFERRED)
+        dsn[0] = '4';
+    sbuf_printf(&b, "SASL authentication failed; server %s said: %s", s->where, line.p);
+    s->site_err = !s->p->smtp_sender_dependent_authentication;
+    session_fail(s, st, dsn, "%s", b.p);
+    mailerr_remote(&s->err, s->targets[s->at].host, sbuf_str(&line));
+    sbuf_free(&b);
+    sbuf_free(&line);
+    session_host_failed(s);
+}
+
+void auth_reply(struct dsess *s) {
+    if (s->sasl_work != NULL || s->sasl == NULL) /* the remote speaks out of turn */
+        return;
+    if (s->reply.code / 100 == 3) {
+        sasl_step(s, str_trim(sbuf_str(&s->reply.text)), false);
+    } else if (s->reply.code / 100 == 2) {
+        sasl_client_free(s->sasl);
+        s->sasl = NULL;
+        s->authed = true;
+        session_ready(s);
+    } else {
+        auth_refused(s);
+    }
+}

@@ -1,0 +1,37 @@
+/*
+ * deliver/deliver.h - the SMTP client: delivery sessions
+ *
+ * A session carries attempts to one next hop, one after the other, over a connection that it opens
+ * when there is something to send and keeps for a short while.  It is made and given work by any
+ * thread, lives on the loop of its struct deliver, and reports there.
+ */
+#ifndef PH_DELIVER_DELIVER_H
+#define PH_DELIVER_DELIVER_H
+
+#include "deliver/resolver.h"
+#include "maps/query.h"
+#include "route/attempt.h"
+
+struct deliver;
+struct dsess;
+
+struct deliver_ops {
+    /* The attempt is over; it is the receiver's now.  On the loop's thread. */
+    void (*result)(void *slot, struct attempt *a);
+};
+
+/* One per loop.  own_ports: ports that our listeners have, for loop detection. */
+struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct config *cfg,
+                            const struct deliver_ops *ops);
+/* On the loop: from now on new connections use this snapshot's resolver and TLS settings. */
+void deliver_reload(struct deliver *d, const struct config *cfg);
+struct resolver *deliver_resolver(struct deliver *d);
+/* Any thread. */
+struct dsess *dsess_new(struct deliver *d, void *slot);
+/* Any thread: a further attempt, in order.  All attempts of a session have the same transport and
+ * next hop. */
+void dsess_give(struct dsess *s, struct attempt *a);
+/* Any thread; only when every attempt given has come back.  Closes politely and frees. */
+void dsess_release(struct dsess *s);
+
+#endif

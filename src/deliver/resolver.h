@@ -1,0 +1,48 @@
+/*
+ * deliver/resolver.h - names to addresses, on an event loop
+ *
+ * libunbound asks the servers of resolver_servers or resolver_file, and nobody else: without one it
+ * refuses to start, because an unconfigured libunbound would ask the Internet's root servers.  One
+ * resolver per loop; callbacks come on that loop, perhaps before the call returns.
+ */
+#ifndef PH_DELIVER_RESOLVER_H
+#define PH_DELIVER_RESOLVER_H
+
+#include "config/config.h"
+#include "util/loop.h"
+#include "util/net.h"
+
+struct resolver;
+struct resolver_query;
+
+enum resolve_rc { RESOLVE_OK, RESOLVE_NOTFOUND, RESOLVE_FAILED /* SERVFAIL, timeout */ };
+
+struct resolve_mx {
+    char *name;
+    uint16_t pref;
+};
+
+struct resolve_answer {
+    enum resolve_rc rc;
+    struct netaddr *addrs; /* address queries */
+    size_t n_addrs;
+    struct resolve_mx *mx; /* MX queries, sorted by preference */
+    size_t n_mx;
+    char *name; /* PTR queries */
+    bool null_mx;
+};
+
+typedef void (*resolve_fn)(void *arg, const struct resolve_answer *a);
+
+enum resolve_type { RESOLVE_ADDR, RESOLVE_MX, RESOLVE_PTR };
+
+struct resolver *resolver_new(struct loop *l, const struct config *cfg);
+void resolver_free(struct resolver *r);
+/* ADDR: A and AAAA as inet_protocols says, from DNS or the hosts file as smtp_host_lookup says.
+ * NULL if fn has been called. */
+struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
+                                    resolve_fn fn, void *arg);
+/* fn is not called any more. */
+void resolver_cancel(struct resolver_query *q);
+
+#endif

@@ -1,0 +1,581 @@
+/*
+ * deliver/session.c - a delivery session: connect, greet, EHLO, and the end of it
+ *
+ * Its loop's thread only, but for dsess_new, dsess_give and dsess_release.  A session is a round
+ * through the addresses of its next hop: whatever goes wrong with one leads to the next, and the
+ * last error stands for all.
+ */
+#include "deliver/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+static size_t on_input(void *arg, const char *p, size_t n);
+static void on_event(void *arg, enum conn_event ev);
+static const struct conn_ops session_conn_ops = {on_input, on_event};
+
+void session_fail(struct dsess *s, enum mail_status status, const char *dsn, const char *fmt, ...) {
+    struct sbuf b = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&b, fmt, ap);
+    va_end(ap);
+    mailerr_set(&s->err, status, dsn, "%s", b.p);
+    sbuf_free(&b);
+}
+
+/* The queue ID that a line about the connection is logged with. */
+static const char *current_qid(const struct dsess *s) {
+    if (!dl_empty(&s->txns))
+        return DL_OWNER(s->txns.next, struct txn, link)->a->env->qid;
+    if (!dl_empty(&s->todo))
+        return DL_OWNER(s->todo.next, struct attempt, link)->env->qid;
+    return NULL;
+}
+
+static void log_skip(const struct dsess *s) {
+    const char *qid = current_qid(s);
+    if (s->err.text == NULL)
+        return;
+    if (strncmp(s->err.text, "connect to ", 11) == 0)
+        log_as(s->svc->log_name, "smtp", "%s", s->err.text);
+    else if (qid != NULL && session_more_hosts(s))
+        log_as(s->svc->log_name, "smtp", "%s: %s", qid, s->err.text);
+}
+
+static void connection_reset(struct dsess *s) {
+    auth_cancel(s);
+    smtp_reply_reset(&s->reply);
+    s->fifo_n = s->fifo_at = 0;
+    s->caps = 0;
+    s->size_limit = 0;
+    s->need_rset = s->tls_on = s->tls_verified = s->authed = s->ehlo_failed = false;
+    s->closing_idle = false;
+    s->uses = 0;
+    free(s->mechs);
+    s->mechs = NULL;
+    free(s->auth_sender);
+    s->auth_sender = NULL;
+}
+
+void session_disconnect(struct dsess *s, bool quit) {
+    struct conn *c = s->conn;
+    s->conn = NULL;
+    s->phase = PHASE_COLD;
+    connection_reset(s);
+    if (c == NULL)
+        return;
+    if (quit) {
+        conn_write_c(c, "QUIT\r\n");
+        conn_flush(c);
+    }
+    conn_close(c);
+}
+
+bool session_more_hosts(const struct dsess *s) {
+    struct str rest = s->hops_left, one;
+    if (s->p->smtp_mx_session_limit > 0 && s->hops_left.n == 0 && s->uses > 0 &&
+        s->sessions >= s->p->smtp_mx_session_limit)
+        return false;
+    return s->at + 1 < s->n_targets || (s->mx != NULL && s->mx_at < s->n_mx) ||
+           nexthop_split(&rest, &one) || (!s->fallback_added && s->p->smtp_fallback_relay[0] != '\0');
+}
+
+static void next_target(struct dsess *s) {
+    s->at++;
+    targets_next(s);
+}
+
+void session_host_failed(struct dsess *s) {
+    bool quit = s->conn != NULL && s->phase > PHASE_GREETING && conn_error(s->conn) == 0;
+    log_skip(s);
+    session_disconnect(s, quit);
+    next_target(s);
+}
+
+void targets_ready(struct dsess *s, bool any) {
+    if (!any) {
+        s->phase = PHASE_COLD;
+        transact_fail_all(s);
+        return;
+    }
+    const struct target *t = &s->targets[s->at];
+    char ip[INET6_ADDRSTRLEN];
+    netaddr_text(&t->addr, ip);
+    snprintf(s->where, sizeof s->where, "%s[%s]", t->host, ip);
+    snprintf(s->relay, sizeof s->relay, "%s:%u", s->where, netaddr_port(&t->addr));
+    if (target_is_self(s, &t->addr)) {
+        s->site_err = true;
+        session_fail(s, t->own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, t->own_mx ? "5.4.6" : "4.3.5",
+                     "mail for %s loops back to myself", t->dest);
+        targets_free(s); /* exchangers after ourselves must not be used */
+        targets_ready(s, false);
+        return;
+    }
+    secure_policy(s);
+}
+
+static bool local_address(const struct dsess *s, const struct netaddr *to, struct netaddr *from) {
+    bool v4 = to->u.sa.sa_family == AF_INET;
+    const char *text = v4 ? s->p->smtp_bind_address : s->p->smtp_bind_address6;
+    return text[0] != '\0' && netaddr_parse(from, str_of(text), 0);
+}
+
+static bool wrapped(const struct dsess *s) {
+    return s->p->smtp_tls_wrappermode || netaddr_port(&s->targets[s->at].addr) == 465;
+}
+
+static void connect_failed(struct dsess *s, int err) {
+    s->site_err = true;
+    session_fail(s, MAIL_DEFERRED, "4.4.1", "connect to %s: %s", s->relay, strerror(-err));
+    session_host_failed(s);
+}
+
+void session_connect(struct dsess *s) {
+    const struct netaddr *to = &s->targets[s->at].addr;
+    struct netaddr from;
+    int err = 0;
+    bool bound = local_address(s, to, &from);
+    s->phase = PHASE_CONNECT;
+    s->conn = conn_connect(s->d->loop, to, bound ? &from : NULL, &session_conn_ops, s, &err);
+    if (s->conn == NULL) {
+        connect_failed(s, err);
+        return;
+    }
+    conn_deadline(s->conn, s->p->smtp_connect_timeout * 1000);
+}
+
+/* Takes the settings of the first waiting attempt; a session follows them from connect to QUIT. */
+static void adopt(struct dsess *s, const struct attempt *a) {
+    config_unref(s->cfg);
+    s->cfg = config_ref(a->cfg);
+    s->svc = a->transport;
+    s->p = &a->transport->p;
+    s->configured = a->configured;
+    free(s->nexthop);
+    s->nexthop = mem_strdup(a->nexthop);
+}
+
+void session_start(struct dsess *s) {
+    if (s->phase != PHASE_COLD || dl_empty(&s->todo))
+        return;
+    adopt(s, DL_OWNER(s->todo.next, struct attempt, link));
+    s->begin_us = clock_wall_us();
+    s->site_err = false;
+    targets_begin(s);
+    targets_next(s);
+}
+
+const char *session_stage(const struct dsess *s) {
+    static const char *expects[] = {[EXPECT_RSET] = "sending RSET",
+                                    [EXPECT_MAIL] = "sending MAIL FROM",
+                                    [EXPECT_RCPT] = "sending RCPT TO",
+                                    [EXPECT_DATA] = "sending DATA command",
+                                    [EXPECT_BODY] =
+                                        "sending end of data -- message may be sent more than once"};
+    switch (s->phase) {
+    case PHASE_GREETING:
+        return "receiving the initial server greeting";
+    case PHASE_EHLO:
+    case PHASE_HELO:
+        return "performing the EHLO handshake";
+    case PHASE_STARTTLS:
+    case PHASE_TLS:
+        return "performing the TLS handshake";
+    case PHASE_AUTH:
+    case PHASE_CREDENTIALS:
+        return "performing the SASL handshake";
+    default:
+        break;
+    }
+    if (s->fifo_n == 0)
+        return "sending message body";
+    const struct expected *e = &s->fifo[s->fifo_at];
+    if (e->what == EXPECT_BODY && !e->t->body_ended)
+        return "sending message body";
+    return expects[e->what];
+}
+
+static void conn_lost(struct dsess *s, bool timeout) {
+    struct sbuf b = {0};
+    if (timeout)
+        sbuf_printf(&b, "conversation with %s timed out while %s", s->where, session_stage(s));
+    else
+        sbuf_printf(&b, "lost connection with %s while %s", s->where, session_stage(s));
+    if (s->phase == PHASE_READY) {
+        transact_lost(s, b.p);
+    } else {
+        s->site_err = true;
+        session_fail(s, MAIL_DEFERRED, "4.4.2", "%s", b.p);
+        session_host_failed(s);
+    }
+    sbuf_free(&b);
+}
+
+static void tls_failed(struct dsess *s) {
+    bool may = s->level == LEVEL_MAY && !wrapped(s);
+    log_as(s->svc->log_name, "smtp", "SSL_connect error to %s: %s", s->relay,
+           conn_tls_error(s->conn));
+    s->site_err = true;
+    session_fail(s, MAIL_DEFERRED, "4.7.5", "Cannot start TLS: handshake failure");
+    if (may && !s->plain_retry && !s->p->smtp_sasl_auth_enable) {
+        s->plain_retry = true; /* opportunistic: the same host again, in clear */
+        session_disconnect(s, false);
+        s->at--;
+        next_target(s);
+        return;
+    }
+    session_host_failed(s);
+}
+
+static void send_ehlo(struct dsess *s, bool helo) {
+    s->phase = helo ? PHASE_HELO : PHASE_EHLO;
+    conn_printf(s->conn, "%s %s\r\n", helo ? "HELO" : "EHLO", s->p->smtp_helo_name);
+    conn_deadline(s->conn, s->p->smtp_helo_timeout * 1000);
+}
+
+static void tls_up(struct dsess *s) {
+    bool wrap = wrapped(s);
+    if (!secure_check(s)) {
+        session_host_failed(s);
+        return;
+    }
+    s->tls_on = true;
+    if (wrap) {
+        s->phase = PHASE_GREETING;
+        conn_deadline(s->conn, s->p->smtp_helo_timeout * 1000);
+    } else {
+        send_ehlo(s, false); /* what was said in clear is forgotten */
+    }
+}
+
+static void begin_tls(struct dsess *s) {
+    SSL *ssl = secure_new(s);
+    if (ssl == NULL) {
+        session_host_failed(s);
+        return;
+    }
+    s->phase = PHASE_TLS;
+    conn_deadline(s->conn, s->p->smtp_starttls_timeout * 1000);
+    conn_tls(s->conn, ssl, false);
+}
+
+static void connected(struct dsess *s) {
+    s->sessions++;
+    s->phase = PHASE_GREETING;
+    conn_deadline(s->conn, s->p->smtp_helo_timeout * 1000);
+    if (!wrapped(s))
+        return;
+    if (s->level < LEVEL_ENCRYPT)
+        s->level = LEVEL_ENCRYPT;
+    begin_tls(s);
+}
+
+static void on_event(void *arg, enum conn_event ev) {
+    struct dsess *s = arg;
+    switch (ev) {
+    case CONN_CONNECTED:
+        connected(s);
+        break;
+    case CONN_TLS_UP:
+        tls_up(s);
+        break;
+    case CONN_DRAINED:
+        if (s->phase == PHASE_READY)
+            transact_drained(s);
+        break;
+    case CONN_CLOSED:
+        if (s->phase == PHASE_CONNECT)
+            connect_failed(s, conn_error(s->conn));
+        else if (s->phase == PHASE_TLS)
+            tls_failed(s);
+        else
+            conn_lost(s, false);
+        break;
+    case CONN_TIMEOUT:
+        if (s->phase == PHASE_CONNECT)
+            connect_failed(s, -ETIMEDOUT);
+        else if (s->phase == PHASE_READY && dl_empty(&s->txns))
+            session_disconnect(s, true); /* unused for smtp_connection_cache_time_limit */
+        else
+            conn_lost(s, true);
+        break;
+    }
+}
+
+static const char *reply_text(struct dsess *s, struct sbuf *b) {
+    smtp_reply_line(&s->reply, b);
+    return b->p;
+}
+
+/* "host X said: …" with the reply's own code; 5xx at this stage says nothing about the mail. */
+static void refused(struct dsess *s, const char *fmt_said) {
+    struct sbuf b = {0};
+    char dsn[12];
+    s->site_err = true;
+    dsn_from_reply(dsn, 400 + s->reply.code % 100, STR_LIT(""));
+    if (s->reply.code / 100 == 4)
+        dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    session_fail(s, MAIL_DEFERRED, dsn, "host %s %s %s", s->where, fmt_said, reply_text(s, &b));
+    mailerr_remote(&s->err, s->targets[s->at].host, sbuf_str(&b));
+    sbuf_free(&b);
+    session_host_failed(s);
+}
+
+static void greeting_reply(struct dsess *s) {
+    if (s->reply.code / 100 != 2) {
+        refused(s, "refused to talk to me:");
+        return;
+    }
+    send_ehlo(s, s->p->smtp_never_send_ehlo);
+}
+
+static const struct {
+    const char *word;
+    unsigned cap;
+} keywords[] = {{"PIPELINING", CAP_PIPELINING}, {"SIZE", CAP_SIZE},
+                {"8BITMIME", CAP_8BITMIME},     {"SMTPUTF8", CAP_SMTPUTF8},
+                {"DSN", CAP_DSN},               {"CHUNKING", CAP_CHUNKING},
+                {"STARTTLS", CAP_STARTTLS},     {"AUTH", CAP_AUTH}};
+
+static bool discarded(const struct dsess *s, const char *word) {
+    struct str rest = str_of(s->p->smtp_discard_ehlo_keywords), w;
+    while (str_split(&rest, ", \t", &w))
+        if (str_ieq_c(w, word))
+            return true;
+    return false;
+}
+
+static void add_mechs(struct dsess *s, struct str list) {
+    struct sbuf b = {0};
+    if (s->mechs != NULL)
+        sbuf_printf(&b, "%s ", s->mechs);
+    sbuf_add_str(&b, str_trim(list));
+    free(s->mechs);
+    s->mechs = sbuf_take(&b);
+}
+
+static void ehlo_keyword(struct dsess *s, struct str line) {
+    size_t n = 0;
+    while (n < line.n && line.p[n] != ' ' && line.p[n] != '=')
+        n++;
+    struct str word = str_make(line.p, n), rest = str_trim(str_from(line, n + 1));
+    for (size_t i = 0; i < sizeof keywords / sizeof keywords[0]; i++) {
+        if (!str_ieq_c(word, keywords[i].word) || discarded(s, keywords[i].word))
+            continue;
+        s->caps |= keywords[i].cap;
+        if (keywords[i].cap == CAP_SIZE)
+            str_u64(rest, &s->size_limit);
+        if (keywords[i].cap == CAP_AUTH)
+            add_mechs(s, rest);
+    }
+}
+
+static void parse_caps(struct dsess *s) {
+    struct str rest = sbuf_str(&s->reply.text), line;
+    bool first = true;
+    s->caps = 0;
+    free(s->mechs);
+    s->mechs = NULL;
+    while (str_split(&rest, "\n", &line)) {
+        if (!first)
+            ehlo_keyword(s, line);
+        first = false;
+    }
+}
+
+/* A server that greets us by our own name on port 25 is ourselves. */
+static bool own_name(struct dsess *s) {
+    struct str rest = sbuf_str(&s->reply.text), word;
+    const struct target *t = &s->targets[s->at];
+    if (netaddr_port(&t->addr) != 25 || !str_split(&rest, " \n", &word) ||
+        !str_ieq_c(word, s->cfg->p.myhostname))
+        return false;
+    log_warn("smtp", "host %s replied to HELO/EHLO with my own hostname %s", s->relay,
+             s->cfg->p.myhostname);
+    s->site_err = true;
+    session_fail(s, t->own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, t->own_mx ? "5.4.6" : "4.3.5",
+                 "mail for %s loops back to myself", t->dest);
+    return true;
+}
+
+static void after_ehlo(struct dsess *s) {
+    bool offered = (s->caps & CAP_STARTTLS) != 0;
+    if (!s->tls_on && offered && s->level == LEVEL_NONE && s->p->smtp_tls_note_starttls_offer)
+        log_as(s->svc->log_name, "smtp", "Host offered STARTTLS: [%s]", s->targets[s->at].host);
+    if (!s->tls_on && offered && s->level >= LEVEL_MAY && !s->plain_retry) {
+        s->phase = PHASE_STARTTLS;
+        conn_write_c(s->conn, "STARTTLS\r\n");
+        conn_deadline(s->conn, s->p->smtp_starttls_timeout * 1000);
+        return;
+    }
+    if (!s->tls_on && s->level >= LEVEL_ENCRYPT) {
+        s->site_err = true;
+        session_fail(s, MAIL_DEFERRED, "4.7.4", "TLS is required, but was not offered by host %s",
+                     s->where);
+        session_host_failed(s);
+        return;
+    }
+    auth_begin(s);
+}
+
+static void ehlo_reply(struct dsess *s) {
+    if (s->reply.code / 100 == 2) {
+        parse_caps(s);
+        if (own_name(s))
+            session_host_failed(s);
+        else
+            after_ehlo(s);
+    } else if (s->phase == PHASE_EHLO && s->reply.code / 100 == 5 && !s->tls_on) {
+        send_ehlo(s, true);
+    } else {
+        refused(s, "refused to talk to me:");
+    }
+}
+
+static void starttls_reply(struct dsess *s) {
+    if (s->reply.code / 100 == 2) {
+        begin_tls(s);
+    } else if (s->level >= LEVEL_ENCRYPT) {
+        struct sbuf b = {0};
+        s->site_err = true;
+        session_fail(s, MAIL_DEFERRED, "4.7.4", "TLS is required, but host %s refused to start TLS: %s",
+                     s->where, reply_text(s, &b));
+        sbuf_free(&b);
+        session_host_failed(s);
+    } else {
+        auth_begin(s);
+    }
+}
+
+void session_ready(struct dsess *s) {
+    s->phase = PHASE_READY;
+    s->ready_ms = s->d->loop->now_ms;
+    s->conn_us = clock_wall_us();
+    conn_deadline(s->conn, s->p->smtp_connection_cache_time_limit * 1000);
+    transact_pump(s);
+}
+
+static void reply_done(struct dsess *s) {
+    if (s->reply.code == 421 && s->phase != PHASE_READY && s->phase != PHASE_GREETING) {
+        refused(s, "said:");
+        return;
+    }
+    switch (s->phase) {
+    case PHASE_GREETING:
+        greeting_reply(s);
+        break;
+    case PHASE_EHLO:
+    case PHASE_HELO:
+        ehlo_reply(s);
+        break;
+    case PHASE_STARTTLS:
+        starttls_reply(s);
+        break;
+    case PHASE_AUTH:
+        auth_reply(s);
+        break;
+    case PHASE_READY:
+        transact_reply(s);
+        break;
+    default: /* unasked for */
+        break;
+    }
+}
+
+static size_t on_input(void *arg, const char *p, size_t n) {
+    struct dsess *s = arg;
+    size_t used;
+    enum reply_rc rc = smtp_reply_feed(&s->reply, str_make(p, n), &used);
+    if (rc == REPLY_MORE)
+        return used;
+    if (rc == REPLY_BAD) {
+        s->site_err = true;
+        session_fail(s, MAIL_DEFERRED, "4.5.0", "host %s sent a malformed or endless reply while %s",
+                     s->where, session_stage(s));
+        if (s->phase == PHASE_READY)
+            transact_lost(s, s->err.text);
+        else
+            session_host_failed(s);
+        return n;
+    }
+    struct conn *c = s->conn;
+    reply_done(s);
+    if (s->conn == c)
+        smtp_reply_reset(&s->reply);
+    return used == 0 ? n : used;
+}
+
+struct dsess *dsess_new(struct deliver *d, void *slot) {
+    struct dsess *s = MEM_NEW(struct dsess);
+    s->d = d;
+    s->slot = slot;
+    dl_init(&s->todo);
+    dl_init(&s->txns);
+    return s;
+}
+
+static void run_give(struct task *t) {
+    struct attempt *a = DL_OWNER(t, struct attempt, task);
+    struct dsess *s = (struct dsess *)(void *)a->task_session;
+    dl_push(&s->todo, &a->link);
+    if (s->phase == PHASE_READY)
+        transact_pump(s);
+    else
+        session_start(s);
+}
+
+void dsess_give(struct dsess *s, struct attempt *a) {
+    a->task.run = run_give;
+    a->task_session = s;
+    loop_post(s->d->loop, &a->task);
+}
+
+static void session_free(struct dsess *s) {
+    resolver_cancel(s->query);
+    lookup_cancel(s->d->lookup, s->tag);
+    session_disconnect(s, s->phase == PHASE_READY);
+    targets_free(s);
+    smtp_reply_free(&s->reply);
+    mailerr_free(&s->err);
+    config_unref(s->cfg);
+    free(s->nexthop);
+    free(s->match);
+    free(s->fifo);
+    free(s);
+}
+
+static void run_release(struct task *t) { session_free(DL_OWNER(t, struct dsess, release)); }
+
+void dsess_release(struct dsess *s) {
+    s->release.run = run_release;
+    loop_post(s->d->loop, &s->release);
+}
+
+struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct config *cfg,
+                            const struct deliver_ops *ops) {
+    struct deliver *d = MEM_NEW(struct deliver);
+    d->loop = l;
+    d->lookup = k;
+    d->ops = ops;
+    d->cfg = config_ref((struct config *)(uintptr_t)cfg);
+    d->resolver = resolver_new(l, cfg);
+    return d;
+}
+
+void deliver_reload(struct deliver *d, const struct config *cfg) {
+    for (size_t i = 0; i < TLS_CONTEXTS; i++) {
+        SSL_CTX_free(d->tls[i].ctx);
+        d->tls[i] = (struct tls_slot){0};
+    }
+    config_unref(d->cfg);
+    d->cfg = config_ref((struct config *)(uintptr_t)cfg);
+}
+
+struct resolver *deliver_resolver(struct deliver *d) { return d->resolver; }

@@ -1,0 +1,200 @@
+/*
+ * deliver/session.h - inside of a delivery session (its loop's thread only)
+ */
+#ifndef PH_DELIVER_SESSION_H
+#define PH_DELIVER_SESSION_H
+
+#include "deliver/deliver.h"
+#include "route/nexthop.h"
+#include "smtp/content.h"
+#include "smtp/reply.h"
+#include "smtp/sasl.h"
+#include "util/conn.h"
+
+#define TLS_CONTEXTS 8
+
+enum tls_level { LEVEL_NONE, LEVEL_MAY, LEVEL_ENCRYPT, LEVEL_VERIFY, LEVEL_SECURE };
+
+struct tls_slot {
+    const struct service *svc;
+    bool mandatory;
+    SSL_CTX *ctx;
+};
+
+struct warned {
+    char *what;
+    int64_t at_ms;
+};
+
+struct deliver {
+    struct loop *loop;
+    struct lookup *lookup;
+    struct config *cfg; /* reference: of resolver and contexts */
+    struct resolver *resolver;
+    const struct deliver_ops *ops;
+    struct tls_slot tls[TLS_CONTEXTS];
+    struct warned warned[64]; /* one warning an hour per relay without credentials */
+};
+
+/* One address to try. */
+struct target {
+    char *host; /* name as resolved, or the address */
+    char *dest; /* the next hop it came from, as written */
+    struct netaddr addr;
+    bool own_mx; /* the recipient's own exchanger: not an administrator's choice */
+};
+
+enum phase {
+    PHASE_COLD,
+    PHASE_RESOLVE,
+    PHASE_POLICY,
+    PHASE_CONNECT,
+    PHASE_GREETING,
+    PHASE_EHLO,
+    PHASE_HELO,
+    PHASE_STARTTLS,
+    PHASE_TLS,
+    PHASE_CREDENTIALS,
+    PHASE_AUTH,
+    PHASE_READY,
+    PHASE_CLOSED
+};
+
+enum expect {
+    EXPECT_RSET,
+    EXPECT_MAIL,
+    EXPECT_RCPT,
+    EXPECT_DATA,
+    EXPECT_BODY /* the final dot, or BDAT LAST */
+};
+
+enum {
+    CAP_PIPELINING = 1,
+    CAP_SIZE = 2,
+    CAP_8BITMIME = 4,
+    CAP_SMTPUTF8 = 8,
+    CAP_DSN = 16,
+    CAP_CHUNKING = 32,
+    CAP_STARTTLS = 64,
+    CAP_AUTH = 128
+};
+
+/* A transaction: an attempt on its way over the connection. */
+struct txn {
+    struct dl link;
+    struct attempt *a;
+    uint32_t sent_rcpts;    /* RCPT commands sent */
+    uint32_t todo_rcpts;    /* to be sent */
+    uint32_t *rcpts;        /* indices into a->res */
+    uint32_t accepted;
+    bool *ok;               /* accepted, by index into a->res */
+    bool mail_sent, rset_sent, data_sent, body_begun, body_ended, ended;
+    bool mail_failed;
+    bool answered;          /* any reply to this transaction has come */
+    uint64_t off;           /* content sent */
+    struct content_out out;
+};
+
+struct expected {
+    enum expect what;
+    struct txn *t;
+    uint32_t rcpt; /* EXPECT_RCPT: index into a->res */
+};
+
+struct dsess {
+    struct deliver *d;
+    void *slot;
+    struct task release;
+    enum phase phase;
+    struct dl todo;              /* attempts not yet begun */
+    struct dl txns;              /* on the connection, oldest first */
+    struct config *cfg;          /* reference: of the connection */
+    const struct service *svc;
+    const struct params *p;
+    char *nexthop;
+    bool configured;
+    /* where to */
+    struct target *targets;
+    size_t n_targets;
+    size_t at;                   /* index of the target in use */
+    struct str hops_left;        /* destinations not yet resolved; inside hops */
+    char *hops;
+    struct nexthop hop;          /* being resolved */
+    bool fallback_added;
+    struct resolve_mx *mx;       /* exchangers not yet resolved to addresses */
+    size_t n_mx, mx_at;
+    unsigned sessions;           /* connections of this round */
+    struct mailerr err;          /* why the last host failed */
+    bool site_err;               /* err is about the destination, not about one sender */
+    struct resolver_query *query;
+    uint32_t tag;                /* of a table look-up */
+    /* the connection */
+    struct conn *conn;
+    int64_t ready_ms;            /* when it became ready */
+    int64_t begin_us, conn_us;
+    unsigned uses;               /* transactions begun on it */
+    unsigned caps;
+    uint64_t size_limit;
+    char *mechs;                 /* offered by AUTH */
+    enum tls_level level;
+    char *match;                 /* names from a policy, or NULL */
+    bool tls_on, tls_verified, plain_retry;
+    bool ehlo_failed;
+    char *auth_sender;           /* whose credentials, with sender-dependent authentication */
+    bool authed;
+    struct sasl_client *sasl;
+    uv_work_t *sasl_work;        /* a slow step is running */
+    struct smtp_reply reply;
+    struct expected *fifo;
+    size_t fifo_n, fifo_cap, fifo_at;
+    bool need_rset;
+    bool closing_idle;
+    char where[400];             /* "host[addr]" */
+    char relay[440];             /* "host[addr]:port" */
+};
+
+/* session.c: the connection's beginning and end */
+void session_start(struct dsess *s);
+/* The host failed before or between transactions: s->err says why; on to the next host. */
+void session_host_failed(struct dsess *s);
+void session_disconnect(struct dsess *s, bool quit);
+/* Is there a further address or destination to try in this round? */
+bool session_more_hosts(const struct dsess *s);
+void session_fail(struct dsess *s, enum mail_status status, const char *dsn, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+const char *session_stage(const struct dsess *s);
+
+/* targets.c: what to connect to */
+void targets_begin(struct dsess *s);
+/* The next address in s->targets[s->at], after perhaps asking DNS; calls targets_ready. */
+void targets_next(struct dsess *s);
+void targets_free(struct dsess *s);
+/* session.c: an address is ready, or none is left (s->err set). */
+void targets_ready(struct dsess *s, bool any);
+/* Is the address one of ours and the port one that we listen on? */
+bool target_is_self(const struct dsess *s, const struct netaddr *a);
+
+/* auth.c: credentials and SASL */
+void auth_begin(struct dsess *s);
+void auth_reply(struct dsess *s);
+void auth_cancel(struct dsess *s);
+/* The session may go on to READY. */
+void session_ready(struct dsess *s);
+
+/* secure.c: TLS */
+SSL *secure_new(struct dsess *s);
+/* After the handshake: verifies and logs; false if the certificate is not good enough. */
+bool secure_check(struct dsess *s);
+void secure_policy(struct dsess *s); /* looks up the level, then session_connect */
+void session_connect(struct dsess *s);
+
+/* transact.c: transactions */
+void transact_pump(struct dsess *s);
+void transact_reply(struct dsess *s);
+void transact_drained(struct dsess *s);
+/* The connection is gone: every transaction on it fails, moves to another host or starts again. */
+void transact_lost(struct dsess *s, const char *what);
+/* Gives back all waiting attempts with s->err. */
+void transact_fail_all(struct dsess *s);
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * receive/receive.h - the SMTP server
+ *
+ * One struct receive per loop; its sessions live on that loop.  What it needs of other parts comes
+ * as functions: it includes neither schedule nor deliver.
+ */
+#ifndef PH_RECEIVE_RECEIVE_H
+#define PH_RECEIVE_RECEIVE_H
+
+#include "config/config.h"
+#include "mail/envelope.h"
+#include "maps/query.h"
+#include "spool/spool.h"
+#include "util/loop.h"
+#include "util/net.h"
+
+struct receive;
+
+struct receive_ops {
+    /* The host name of a client; calls done (perhaps at once) with a verified name or NULL. */
+    void (*peername)(void *arg, const struct netaddr *addr,
+                     void (*done)(void *ctx, const char *name), void *ctx);
+    /* A message is durable; references are the receiver's.  On the spool thread. */
+    void (*accepted)(void *arg, struct envelope *env, struct body *body);
+    void *arg;
+};
+
+/* cfg is the snapshot for new sessions; receive_reload changes it. */
+struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp,
+                            struct config *cfg, const struct receive_ops *ops);
+void receive_reload(struct receive *r, struct config *cfg);
+/* Serves a listening socket (non-blocking; taken over).  svc_name is the master.cf service whose
+ * settings apply; local: a unix socket for sendmail. */
+void receive_listen(struct receive *r, int fd, const char *svc_name, bool local);
+/* No new connections from now on. */
+void receive_stop(struct receive *r);
+/* Sessions in progress, for the shutdown. */
+size_t receive_sessions(const struct receive *r);
+/* Mistakes in the restriction lists of a configuration, among them an open relay. */
+void receive_check(const struct config *cfg, struct diags *d);
+
+#endif

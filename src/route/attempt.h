@@ -1,0 +1,45 @@
+/*
+ * route/attempt.h - one attempt: some recipients of a message, on one road
+ *
+ * Made by the scheduler, carried out by a delivery session on a loop, given back with a result per
+ * recipient.  Exactly one thread has it at a time; it travels as a task.
+ */
+#ifndef PH_ROUTE_ATTEMPT_H
+#define PH_ROUTE_ATTEMPT_H
+
+#include "config/config.h"
+#include "mail/envelope.h"
+#include "mail/mailerr.h"
+#include "spool/body.h"
+#include "util/loop.h"
+
+enum attempt_outcome {
+    ATTEMPT_TRIED,    /* every recipient has a result */
+    ATTEMPT_RETURNED, /* not tried: the session closed first; to be given to another one */
+    ATTEMPT_SITE      /* results are set, and the destination as a whole is at fault */
+};
+
+struct attempt {
+    struct task task;
+    struct dl link;
+    void *owner;        /* the scheduler's job */
+    void *task_session; /* the session it was given to */
+    struct config *cfg; /* reference */
+    const struct service *transport;
+    char *nexthop;      /* owned */
+    bool configured;    /* the next hop was set by the administrator: its faults never bounce */
+    struct envelope *env;
+    struct body *body;
+    uint32_t n;
+    uint32_t *idx;       /* into env->rcpts */
+    struct mailerr *res; /* one per recipient; status is valid where tried[i] */
+    bool *tried;
+    enum attempt_outcome outcome;
+    int64_t active_us;  /* when the message became active */
+    int64_t begin_us;   /* when a session took it */
+    int64_t conn_us;    /* when its session was ready (greeting, TLS, AUTH) */
+    bool remote_dsn;    /* the remote takes over NOTIFY=SUCCESS */
+    char relay[400];    /* "host[addr]:port" of the log */
+};
+
+#endif

@@ -1,0 +1,93 @@
+/*
+ * route/nexthop.c - next hop syntax; see nexthop.h
+ */
+#include "route/nexthop.h"
+
+#include "mail/address.h"
+#include "util/net.h"
+
+static const struct {
+    const char *name;
+    uint16_t port;
+} services[] = {{"smtp", 25},         {"smtps", 465}, {"ssmtp", 465}, {"submissions", 465},
+                {"submission", 587}, {"lmtp", 24}};
+
+static bool port_parse(struct str s, uint16_t *port) {
+    uint64_t v;
+    if (str_u64(s, &v)) {
+        *port = (uint16_t)v;
+        return v > 0 && v <= 65535;
+    }
+    for (size_t i = 0; i < sizeof services / sizeof services[0]; i++)
+        if (str_ieq_c(s, services[i].name)) {
+            *port = services[i].port;
+            return true;
+        }
+    return false;
+}
+
+static const char *check_host(struct nexthop *n) {
+    struct netaddr a;
+    if (str_istarts(n->host, "ipv6:"))
+        n->host = str_from(n->host, 5);
+    if (n->host.n == 0)
+        return "no host name or address";
+    if (netaddr_parse(&a, n->host, 0) || addr_valid_host(n->host))
+        return NULL;
+    return "valid hostname or network address required";
+}
+
+/* What people write for a transport and Postfix takes for a host name. */
+static const char *check_prefix(struct str text) {
+    static const char *words[] = {"smtp:", "smtps:", "relay:", "lmtp:", "inet:", "unix:"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        struct str rest = str_from(text, str_of(words[i]).n);
+        uint16_t port;
+        if (str_istarts(text, words[i]) && !port_parse(rest, &port))
+            return "a transport name does not belong in a next hop: write only [host]:port";
+    }
+    return NULL;
+}
+
+const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_port) {
+    *n = (struct nexthop){.dest = text, .port = default_port};
+    const char *why = check_prefix(text);
+    if (why != NULL)
+        return why;
+    struct str service = STR_NONE;
+    if (text.n > 0 && text.p[0] == '[') {
+        ptrdiff_t end = str_chr(text, ']');
+        if (end < 0)
+            return "missing ']'";
+        n->bracketed = true;
+        n->host = str_make(text.p + 1, (size_t)end - 1);
+        struct str rest = str_from(text, (size_t)end + 1);
+        if (rest.n > 0 && rest.p[0] != ':')
+            return "garbage after ']'";
+        if (rest.n > 0)
+            service = str_from(rest, 1);
+        if (rest.n == 1)
+            return "no port after ':'";
+    } else {
+        ptrdiff_t colon = str_rchr(text, ':');
+        n->host = colon < 0 ? text : str_make(text.p, (size_t)colon);
+        if (colon >= 0) {
+            service = str_from(text, (size_t)colon + 1);
+            if (service.n == 0)
+                return "no port after ':'";
+        }
+    }
+    if (service.n > 0 && !port_parse(service, &n->port))
+        return "bad port or unknown service";
+    return check_host(n);
+}
+
+bool nexthop_split(struct str *rest, struct str *one) { return str_split(rest, ", \t\r\n", one); }
+
+const char *nexthop_check(struct str list, struct str *bad) {
+    struct nexthop n;
+    const char *why = NULL;
+    while (why == NULL && nexthop_split(&list, bad))
+        why = nexthop_parse(&n, *bad, 25);
+    return why;
+}

@@ -1,0 +1,23 @@
+/*
+ * route/nexthop.h - next hop syntax: "[host]:port", "domain:service", lists of them
+ */
+#ifndef PH_ROUTE_NEXTHOP_H
+#define PH_ROUTE_NEXTHOP_H
+
+#include "util/str.h"
+
+struct nexthop {
+    struct str dest; /* as written: "[relay.server]:587" */
+    struct str host; /* "relay.server"; an address without "ipv6:" */
+    bool bracketed;  /* no MX look-up */
+    uint16_t port;
+};
+
+/* Parses one destination; NULL, or what is wrong with it. */
+const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_port);
+/* The next destination of a list separated by commas or blanks. */
+bool nexthop_split(struct str *rest, struct str *one);
+/* What is wrong with the first bad destination of a list (*bad), or NULL. */
+const char *nexthop_check(struct str list, struct str *bad);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * route/route.h - sender and recipient in; transport and next hop out
+ *
+ * Postfix's trivial-rewrite resolver (transport(5), postconf(5) relayhost and
+ * sender_dependent_relayhost_maps, ADDRESS_CLASS_README).  Asked at RCPT and again at every
+ * attempt; nothing is stored.  A failed look-up is a result of its own (ROUTE_FAILED) and never
+ * falls through to a less specific rule.
+ */
+#ifndef PH_ROUTE_ROUTE_H
+#define PH_ROUTE_ROUTE_H
+
+#include "config/config.h"
+#include "maps/query.h"
+
+enum route_rc {
+    ROUTE_OK,
+    ROUTE_FAILED, /* a table could not be asked: defer, 4.3.0 */
+    ROUTE_BAD     /* the rule that applies is wrong or cannot be served here: defer, 4.3.5 */
+};
+
+enum route_class { CLASS_LOCAL, CLASS_ALIAS, CLASS_VIRTUAL, CLASS_RELAY, CLASS_DEFAULT };
+
+struct route {
+    enum route_rc rc;
+    enum route_class class;
+    const struct service *transport; /* ROUTE_OK */
+    struct sbuf nexthop;
+    bool configured; /* the next hop is the administrator's, not the recipient's domain */
+    struct sbuf why; /* the rule that applied, or what is wrong */
+};
+
+typedef void (*route_fn)(void *arg, const struct route *r);
+
+struct route_query;
+
+/* Calls fn once, perhaps before it returns (NULL then), on the loop of k.  cfg must outlive it. */
+struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
+                                  struct str recipient, route_fn fn, void *arg);
+/* fn is not called any more. */
+void route_cancel(struct route_query *q);
+/* Can this configuration be resolved without asking tables? */
+bool route_is_static(const struct config *cfg);
+
+#endif

@@ -1,0 +1,145 @@
+/*
+ * schedule/sched.h - inside of the scheduler (its loop's thread only)
+ */
+#ifndef PH_SCHEDULE_SCHED_H
+#define PH_SCHEDULE_SCHED_H
+
+#include "route/route.h"
+#include "schedule/schedule.h"
+#include "util/htab.h"
+
+struct job;
+
+/* A recipient that has failed or been relayed in this round: what the report needs. */
+struct outcome {
+    uint32_t rcpt;
+    struct mailerr err;
+    bool relayed; /* a success report, not a failure */
+};
+
+struct msg {
+    struct sched *s;
+    struct envelope *env;
+    struct body *body;        /* NULL: in the spool only */
+    uint8_t *done;            /* per recipient */
+    uint32_t left;            /* recipients not done */
+    uint32_t attempts;
+    int64_t next_us;
+    int64_t active_us;
+    uint32_t flags;           /* PROGRESS_* */
+    char *reason;
+    enum sched_queue queue;
+    size_t heap_at;           /* place in the timer heap + 1; 0: not in it */
+    uint32_t open;            /* recipients routed or being delivered */
+    struct outcome *outcomes;
+    size_t n_outcomes;
+    struct route_query **queries; /* per recipient, while routing */
+    struct dl waiting;        /* jobs that wait for the content to be read */
+    bool reading;
+    bool deleted;             /* by the administrator, while active */
+    bool finishing;           /* a report or a read for it is with the spool */
+    bool no_body;             /* the content cannot be read */
+    uint32_t routing;          /* recipients whose route is not known yet */
+    bool partial;             /* progress to note: some recipients are done, others are not */
+};
+
+struct dest;
+
+/* Some recipients of one message for one destination. */
+struct job {
+    struct dl link; /* sender's queue, or msg->waiting */
+    struct msg *m;
+    struct dest *d;
+    struct slot *slot; /* reserved for it */
+    uint32_t n, cap;
+    uint32_t *idx;
+};
+
+/* A sender's jobs at one destination. */
+struct squeue {
+    struct dl link; /* dest->senders */
+    char *sender;
+    struct dl jobs;
+    int64_t deficit;
+};
+
+/* A delivery session as the scheduler sees it. */
+struct slot {
+    struct dl link; /* dest->slots */
+    struct dest *d;
+    struct sched *s;
+    void *session;
+    unsigned depth;     /* attempts given and not back */
+    char *sender;       /* with sender-dependent authentication: whose session it is */
+    int64_t idle_ms;    /* since when it has nothing to do */
+};
+
+struct dest {
+    char *key; /* transport, newline, next hop */
+    const char *transport;
+    char *nexthop;
+    bool configured;
+    struct dl senders; /* in the order of service */
+    struct htab by_sender;
+    size_t queued;
+    struct dl slots;
+    unsigned n_slots;
+    unsigned depth;      /* of all slots */
+    unsigned window;     /* sessions allowed now */
+    unsigned max_window;
+    unsigned failures;   /* pseudo-cohorts in a row */
+    int64_t dead_until;  /* monotonic ms; 0: alive */
+    struct mailerr dead_err;
+    int64_t rate_delay_ms;
+    int64_t not_before;  /* monotonic ms: rate delay */
+    int64_t used_ms;
+};
+
+struct sched {
+    struct loop *loop;
+    struct lookup *lookup;
+    struct spool *spool;
+    struct config *cfg;
+    struct sched_ops ops;
+    struct itab msgs;
+    struct msg **heap;
+    size_t heap_n, heap_cap;
+    struct htab dests;
+    uv_timer_t tick;
+    size_t n_queue[3];
+};
+
+/* sched.c */
+void msg_activate(struct msg *m);
+void msg_set_queue(struct msg *m, enum sched_queue q);
+void msg_settle(struct msg *m, uint32_t rcpt); /* done for good */
+void msg_outcome(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool relayed);
+/* n recipients came back from routing or delivery. */
+void msg_closed(struct msg *m, uint32_t n);
+void msg_reason(struct msg *m, const char *text);
+void msg_free(struct msg *m);
+/* Its progress, for the spool. */
+void msg_encode(const struct msg *m, struct sbuf *out);
+void msg_note(struct msg *m);
+
+/* timers.c */
+void heap_put(struct sched *s, struct msg *m);
+void heap_del(struct sched *s, struct msg *m);
+
+/* dest.c */
+struct dest *dest_get(struct sched *s, const struct service *t, struct str nexthop, bool configured);
+void dest_queue(struct dest *d, struct job *j);
+void dest_dispatch(struct sched *s, struct dest *d);
+void dest_result(struct sched *s, struct slot *slot, struct attempt *a);
+void dest_tick(struct sched *s, int64_t now_ms);
+void dest_wake_all(struct sched *s);
+void job_ready(struct job *j); /* its content is in memory */
+void job_free(struct job *j);
+/* The content of a message could not be read: its recipients wait. */
+void job_unreadable(struct job *j, int rc);
+
+/* finish.c */
+/* All recipients are back: report, settle, defer or remove. */
+void msg_finish(struct msg *m);
+
+#endif

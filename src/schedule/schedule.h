@@ -1,0 +1,66 @@
+/*
+ * schedule/schedule.h - when, and how many at once
+ *
+ * One scheduler, on its own loop, owns all queued messages.  It asks the route of each recipient,
+ * groups recipients by destination (transport and next hop), and hands attempts to delivery
+ * sessions within the destination's concurrency.  Inside a destination every sender has its own
+ * queue, served in turn by size (deficit round robin): one sender's flood delays only that sender.
+ */
+#ifndef PH_SCHEDULE_SCHEDULE_H
+#define PH_SCHEDULE_SCHEDULE_H
+
+#include "config/config.h"
+#include "maps/query.h"
+#include "route/attempt.h"
+#include "spool/spool.h"
+
+struct sched;
+
+struct sched_ops {
+    /* A delivery session on one of the loops; slot comes back with every result. */
+    void *(*session_new)(void *arg, void *slot);
+    void (*session_give)(void *session, struct attempt *a);
+    void (*session_release)(void *session);
+    void *arg;
+};
+
+struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
+                        const struct sched_ops *ops);
+/* The spool is opened after the scheduler is made: recovery fills it. */
+void sched_set_spool(struct sched *s, struct spool *sp);
+/* Before the loop runs: a message that the spool had.  Takes the envelope's reference. */
+void sched_recover(struct sched *s, struct envelope *env, struct str progress);
+/* Any thread: a new durable message; takes both references. */
+void sched_add(struct sched *s, struct envelope *env, struct body *body);
+/* Any thread: an attempt that a session gives back. */
+void sched_result(struct sched *s, void *slot, struct attempt *a);
+
+/* The rest is called on the scheduler's loop. */
+
+void sched_start(struct sched *s);
+void sched_reload(struct sched *s, struct config *cfg);
+
+enum sched_queue { QUEUE_ACTIVE, QUEUE_DEFERRED, QUEUE_HOLD };
+
+struct sched_view {
+    const struct envelope *env;
+    enum sched_queue queue;
+    bool forced_expire;
+    const uint8_t *done; /* per recipient */
+    const char *reason;  /* why it waits, or NULL */
+    int64_t next_us;
+    uint32_t attempts;
+};
+
+void sched_each(struct sched *s, void (*fn)(void *arg, const struct sched_view *v), void *arg);
+/* All deferred mail now, and all resting destinations awake again. */
+size_t sched_flush(struct sched *s);
+enum sched_act { ACT_RETRY, ACT_DELETE, ACT_HOLD, ACT_RELEASE, ACT_EXPIRE };
+/* One message by its queue ID ("ALL": every message); how many were found. */
+size_t sched_act(struct sched *s, enum sched_act act, struct str qid);
+struct sched_stats {
+    uint64_t active, deferred, hold;
+};
+void sched_stats(const struct sched *s, struct sched_stats *st);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * schedule/timers.c - when the next attempt is due: a binary heap by wall clock
+ */
+#include "schedule/sched.h"
+#include "util/mem.h"
+
+static void place(struct sched *s, struct msg *m, size_t i) {
+    s->heap[i] = m;
+    m->heap_at = i + 1;
+}
+
+static void sift_up(struct sched *s, struct msg *m, size_t i) {
+    while (i > 0 && s->heap[(i - 1) / 2]->next_us > m->next_us) {
+        place(s, s->heap[(i - 1) / 2], i);
+        i = (i - 1) / 2;
+    }
+    place(s, m, i);
+}
+
+static void sift_down(struct sched *s, struct msg *m, size_t i) {
+    for (;;) {
+        size_t k = 2 * i + 1;
+        if (k >= s->heap_n)
+            break;
+        if (k + 1 < s->heap_n && s->heap[k + 1]->next_us < s->heap[k]->next_us)
+            k++;
+        if (s->heap[k]->next_us >= m->next_us)
+            break;
+        place(s, s->heap[k], i);
+        i = k;
+    }
+    place(s, m, i);
+}
+
+void heap_put(struct sched *s, struct msg *m) {
+    heap_del(s, m);
+    if (s->heap_n == s->heap_cap) {
+        s->heap_cap = s->heap_cap == 0 ? 64 : s->heap_cap * 2;
+        s->heap = mem_realloc(s->heap, s->heap_cap * sizeof(struct msg *));
+    }
+    sift_up(s, m, s->heap_n++);
+}
+
+void heap_del(struct sched *s, struct msg *m) {
+    if (m->heap_at == 0)
+        return;
+    size_t i = m->heap_at - 1;
+    m->heap_at = 0;
+    struct msg *last = s->heap[--s->heap_n];
+    if (last == m)
+        return;
+    if (i > 0 && s->heap[(i - 1) / 2]->next_us > last->next_us)
+        sift_up(s, last, i);
+    else
+        sift_down(s, last, i);
+}

@@ -1,0 +1,66 @@
+/*
+ * spool/body.c - message content; see body.h
+ */
+#include "spool/body.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "util/mem.h"
+
+static _Atomic uint64_t in_memory;
+
+uint64_t body_memory(void) { return atomic_load_explicit(&in_memory, memory_order_relaxed); }
+
+struct body *body_from_buf(struct sbuf *b) {
+    struct body *o = MEM_NEW(struct body);
+    atomic_store(&o->refs, 1);
+    o->fd = -1;
+    o->size = b->n;
+    o->p = sbuf_take(b);
+    atomic_fetch_add_explicit(&in_memory, o->size, memory_order_relaxed);
+    return o;
+}
+
+struct body *body_from_fd(int fd, uint64_t size) {
+    struct body *o = MEM_NEW(struct body);
+    atomic_store(&o->refs, 1);
+    o->fd = fd;
+    o->size = size;
+    return o;
+}
+
+struct body *body_ref(struct body *b) {
+    atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+    return b;
+}
+
+void body_unref(struct body *b) {
+    if (b == NULL || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (b->fd >= 0)
+        close(b->fd);
+    else
+        atomic_fetch_sub_explicit(&in_memory, b->size, memory_order_relaxed);
+    free(b->p);
+    free(b);
+}
+
+struct str body_view(const struct body *b, uint64_t off, size_t max, struct sbuf *tmp) {
+    uint64_t left = off < b->size ? b->size - off : 0;
+    size_t want = left < max ? (size_t)left : max;
+    if (b->p != NULL)
+        return str_make(b->p + (b->size - left), want);
+    sbuf_reset(tmp);
+    while (tmp->n < want) {
+        char *at = sbuf_room(tmp, want - tmp->n);
+        ssize_t n = pread(b->fd, at, want - tmp->n, (off_t)(off + tmp->n));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) /* shorter than it was when it was synced: the disk is at fault */
+            return STR_NONE;
+        sbuf_advance(tmp, (size_t)n);
+    }
+    return str_make(tmp->p == NULL ? "" : tmp->p, want);
+}

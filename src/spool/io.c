@@ -1,0 +1,101 @@
+/*
+ * spool/io.c - the spool's system calls; see io.h
+ */
+#include "spool/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static int io_open(void *arg, const char *path, int flags, mode_t mode) {
+    (void)arg;
+    int fd = open(path, flags | O_CLOEXEC, mode);
+    return fd < 0 ? -errno : fd;
+}
+
+static void io_close(void *arg, int fd) {
+    (void)arg;
+    close(fd);
+}
+
+static ssize_t io_pwritev(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    (void)arg;
+    ssize_t w;
+    do {
+        w = pwritev(fd, iov, n, (off_t)off);
+    } while (w < 0 && errno == EINTR);
+    return w < 0 ? -errno : w;
+}
+
+static ssize_t io_pread(void *arg, int fd, void *buf, size_t n, uint64_t off) {
+    (void)arg;
+    ssize_t r;
+    do {
+        r = pread(fd, buf, n, (off_t)off);
+    } while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
+static int io_allocate(void *arg, int fd, uint64_t size) {
+    (void)arg;
+    int rc = posix_fallocate(fd, 0, (off_t)size);
+    return -rc;
+}
+
+static int io_datasync(void *arg, int fd) {
+    (void)arg;
+    return fdatasync(fd) < 0 ? -errno : 0;
+}
+
+static int io_sync_dir(void *arg, const char *dir) {
+    (void)arg;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = fsync(fd) < 0 ? -errno : 0;
+    close(fd);
+    return rc;
+}
+
+static int io_unlink(void *arg, const char *path) {
+    (void)arg;
+    return unlink(path) < 0 ? -errno : 0;
+}
+
+static int64_t io_size(void *arg, int fd) {
+    (void)arg;
+    struct stat st;
+    return fstat(fd, &st) < 0 ? -errno : st.st_size;
+}
+
+static int io_list(void *arg, const char *dir, void (*fn)(void *ctx, const char *name), void *ctx) {
+    (void)arg;
+    DIR *d = opendir(dir);
+    if (d == NULL)
+        return -errno;
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        if (e->d_name[0] != '.')
+            fn(ctx, e->d_name);
+    closedir(d);
+    return 0;
+}
+
+static int64_t io_space(void *arg, const char *dir) {
+    (void)arg;
+    struct statvfs v;
+    if (statvfs(dir, &v) < 0)
+        return -errno;
+    if (v.f_files > 0 && v.f_favail < 16) /* no inodes: no new segment, no body file */
+        return 0;
+    return (int64_t)(v.f_bavail * v.f_frsize);
+}
+
+const struct spool_io spool_io_disk = {
+    .open = io_open,         .close = io_close,       .pwritev = io_pwritev,
+    .pread = io_pread,       .allocate = io_allocate, .datasync = io_datasync,
+    .sync_dir = io_sync_dir, .unlink = io_unlink,     .size = io_size,
+    .list = io_list,         .space = io_space,
+};

@@ -1,0 +1,34 @@
+/*
+ * spool/io.h - everything the spool does to a disk
+ *
+ * One small table of functions, so that a test can stand behind it and fail, tear or forget any
+ * call.  All return negative errno on failure; short writes are reported as they are.
+ */
+#ifndef PH_SPOOL_IO_H
+#define PH_SPOOL_IO_H
+
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct spool_io {
+    int (*open)(void *arg, const char *path, int flags, mode_t mode);
+    void (*close)(void *arg, int fd);
+    ssize_t (*pwritev)(void *arg, int fd, const struct iovec *iov, int n, uint64_t off);
+    ssize_t (*pread)(void *arg, int fd, void *buf, size_t n, uint64_t off);
+    int (*allocate)(void *arg, int fd, uint64_t size);
+    int (*datasync)(void *arg, int fd);
+    int (*sync_dir)(void *arg, const char *dir);
+    int (*unlink)(void *arg, const char *path);
+    int64_t (*size)(void *arg, int fd);
+    /* Calls fn with each file name in dir. */
+    int (*list)(void *arg, const char *dir, void (*fn)(void *ctx, const char *name), void *ctx);
+    /* Bytes that may still be written below dir. */
+    int64_t (*space)(void *arg, const char *dir);
+    void *arg;
+};
+
+/* The real one. */
+extern const struct spool_io spool_io_disk;
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * spool/spool.h - the door to the store of accepted mail
+ *
+ * An append-only log in segments with one writer thread.  Any thread submits operations; those
+ * that are waiting when the writer is free make a batch: one write, one fdatasync, then every
+ * operation's done() is called on the spool thread.  A message is ours when its done() has said
+ * 0, and only then may 250 be sent.
+ *
+ * Nothing here knows what an envelope or progress is: they are bytes.  A segment is removed only
+ * when it is the oldest, so a DONE always outlives the message it settles; what is still queued in
+ * the oldest segment is copied to the end when dead bytes outweigh it.
+ */
+#ifndef PH_SPOOL_SPOOL_H
+#define PH_SPOOL_SPOOL_H
+
+#include "spool/body.h"
+#include "spool/io.h"
+#include "util/loop.h"
+#include "util/str.h"
+
+struct spool;
+
+struct spool_conf {
+    const char *dir;       /* must exist */
+    uint64_t segment_size; /* bytes */
+};
+
+enum spool_kind {
+    SPOOL_NEW,        /* a message; may settle another one in the same breath (a report) */
+    SPOOL_PROGRESS,   /* new state of a message: replaces the old one */
+    SPOOL_DONE,       /* nothing is left to do for a message */
+    SPOOL_READ,       /* its content, from disk; done() on the reader thread */
+    SPOOL_BODY_OPEN,  /* a file for large content; sets fd */
+    SPOOL_BODY_WRITE, /* more of it; what is written is durable after SPOOL_NEW only */
+    SPOOL_BODY_DROP   /* the message was given up before SPOOL_NEW */
+};
+
+struct spool_op {
+    struct task task; /* used by the spool */
+    enum spool_kind kind;
+    uint64_t id;
+    struct sbuf meta;     /* NEW: encoded envelope; PROGRESS: encoded progress */
+    struct body *body;    /* NEW: a reference of the submitter's; READ: set for done() */
+    uint64_t settles;     /* NEW: also this message (0: none) … */
+    struct sbuf settled;  /* … with this progress, or empty: it is done */
+    int fd;               /* BODY_*: the file */
+    uint64_t off;         /* BODY_WRITE: where */
+    struct sbuf chunk;    /* BODY_WRITE: what */
+    int rc;               /* 0 or negative errno */
+    void (*done)(struct spool_op *op);
+    void *arg;
+};
+
+/* One message found at start. */
+struct spool_found {
+    uint64_t id;
+    struct str meta;
+    struct str progress; /* empty: never tried */
+    uint64_t size;       /* bytes of content */
+};
+
+struct spool_stats {
+    uint64_t messages;
+    uint64_t segments;
+    uint64_t log_bytes;    /* of all segments, used part */
+    uint64_t live_bytes;   /* of queued messages in them */
+    uint64_t batches;
+    uint64_t records;
+    uint64_t bytes_written;
+    uint64_t damaged;      /* regions set aside at start */
+};
+
+/* Recovers what is there and calls found() for each message, oldest segment first; then the spool
+ * can be started.  Negative errno with *why (static text). */
+int spool_open(struct spool **out, const struct spool_conf *conf, const struct spool_io *io,
+               void (*found)(void *arg, const struct spool_found *f), void *arg, const char **why);
+int spool_start(struct spool *s);
+/* Finishes what is submitted, then stops the threads and frees everything. */
+void spool_close(struct spool *s);
+/* Waits until everything submitted so far is written; any thread but the spool's. */
+void spool_flush(struct spool *s);
+/* Any thread.  op lives until done() is called; the spool never frees it. */
+void spool_submit(struct spool *s, struct spool_op *op);
+/* Bytes free on the spool's disk, at most a second old. */
+int64_t spool_space(const struct spool *s);
+void spool_stats(struct spool *s, struct spool_stats *out);
+/* A simple op for progress or done, freed by itself. */
+void spool_note(struct spool *s, enum spool_kind kind, uint64_t id, struct sbuf *meta);
+
+#endif

@@ -1,0 +1,167 @@
+/*
+ * util/tls.c - TLS contexts; see tls.h
+ */
+#include "util/tls.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <string.h>
+
+#include "util/mem.h"
+
+static const struct {
+    const char *name;
+    int version;
+    uint64_t off;
+} versions[] = {{"SSLv2", 0, 0},
+                {"SSLv3", SSL3_VERSION, SSL_OP_NO_SSLv3},
+                {"TLSv1", TLS1_VERSION, SSL_OP_NO_TLSv1},
+                {"TLSv1.1", TLS1_1_VERSION, SSL_OP_NO_TLSv1_1},
+                {"TLSv1.2", TLS1_2_VERSION, SSL_OP_NO_TLSv1_2},
+                {"TLSv1.3", TLS1_3_VERSION, SSL_OP_NO_TLSv1_3}};
+#define VERSIONS (sizeof versions / sizeof versions[0])
+
+static int version_index(struct str name) {
+    for (size_t i = 0; i < VERSIONS; i++)
+        if (str_ieq_c(name, versions[i].name))
+            return (int)i;
+    return -1;
+}
+
+/* New style ">=TLSv1.2", old style "!SSLv3" and "TLSv1.2, TLSv1.3"; false on an unknown name. */
+static bool set_protocols(SSL_CTX *ctx, const char *text) {
+    struct str rest = str_of(text), w;
+    uint64_t included = 0, all = 0;
+    for (size_t i = 0; i < VERSIONS; i++)
+        all |= versions[i].off;
+    while (str_split(&rest, ", \t:", &w)) {
+        bool min = str_istarts(w, ">="), max = str_istarts(w, "<="), not = w.p[0] == '!';
+        int i = version_index(str_from(w, min || max ? 2 : not ? 1 : 0));
+        if (i < 0)
+            return false;
+        if (min)
+            SSL_CTX_set_min_proto_version(ctx, versions[i].version);
+        else if (max)
+            SSL_CTX_set_max_proto_version(ctx, versions[i].version);
+        else if (not)
+            SSL_CTX_set_options(ctx, versions[i].off);
+        else
+            included |= versions[i].off;
+    }
+    if (included != 0)
+        SSL_CTX_set_options(ctx, all & ~included);
+    return true;
+}
+
+static char *reason(const char *what) {
+    struct sbuf b = {0};
+    unsigned long e = ERR_get_error();
+    const char *text = e == 0 ? NULL : ERR_reason_error_string(e);
+    sbuf_printf(&b, "%s: %s", what, text == NULL ? "unknown error" : text);
+    ERR_clear_error();
+    return sbuf_take(&b);
+}
+
+static bool use_chain(SSL_CTX *ctx, struct str pem) {
+    BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
+    X509 *x = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    bool ok = x != NULL && SSL_CTX_use_certificate(ctx, x) == 1;
+    X509_free(x);
+    while (ok && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL)
+        ok = SSL_CTX_add0_chain_cert(ctx, x) == 1;
+    BIO_free(bio);
+    if (ok)
+        ERR_clear_error(); /* the end of the file */
+    return ok;
+}
+
+static bool use_key(SSL_CTX *ctx, struct str pem) {
+    BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+    bool ok = key != NULL && SSL_CTX_use_PrivateKey(ctx, key) == 1 &&
+              SSL_CTX_check_private_key(ctx) == 1;
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+    return ok;
+}
+
+static void use_anchors(SSL_CTX *ctx, struct str pem) {
+    BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    for (X509 *x; (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL; X509_free(x))
+        X509_STORE_add_cert(store, x);
+    BIO_free(bio);
+    ERR_clear_error();
+}
+
+static const char *cipher_list(const char *grade) {
+    if (strcmp(grade, "high") == 0)
+        return "HIGH:!aNULL:!eNULL";
+    return "DEFAULT:!eNULL:@SECLEVEL=1";
+}
+
+SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
+    SSL_CTX *ctx = SSL_CTX_new(c->server ? TLS_server_method() : TLS_client_method());
+    const char *what = NULL;
+    if (ctx == NULL) {
+        *why = reason("TLS");
+        return NULL;
+    }
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                              SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_cipher_list(ctx, cipher_list(c->grade));
+    if (!set_protocols(ctx, c->protocols))
+        what = "unknown TLS protocol name";
+    if (what == NULL && c->cert.n > 0 && !use_chain(ctx, c->cert))
+        what = "cannot use the certificate";
+    if (what == NULL && c->cert.n > 0 && !use_key(ctx, c->key.n > 0 ? c->key : c->cert))
+        what = "cannot use the private key";
+    if (c->ca.n > 0)
+        use_anchors(ctx, c->ca);
+    if (what != NULL) {
+        *why = reason(what);
+        SSL_CTX_free(ctx);
+        return NULL;
+    }
+    if (c->server)
+        SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"posthouse", 9);
+    return ctx;
+}
+
+static const char *key_type(EVP_PKEY *k) {
+    int id = EVP_PKEY_get_base_id(k);
+    return id == EVP_PKEY_RSA ? "RSA" : id == EVP_PKEY_EC ? "ECDSA" : OBJ_nid2sn(id);
+}
+
+void tls_describe(SSL *ssl, struct sbuf *out) {
+    const SSL_CIPHER *c = SSL_get_current_cipher(ssl);
+    int alg = 0, bits = SSL_CIPHER_get_bits(c, &alg), nid = 0;
+    sbuf_printf(out, "%s with cipher %s (%d/%d bits)", SSL_get_version(ssl),
+                SSL_CIPHER_get_name(c), bits, alg);
+    EVP_PKEY *tmp = NULL;
+    if (SSL_get_peer_tmp_key(ssl, &tmp) == 1 && tmp != NULL) {
+        int id = EVP_PKEY_get_base_id(tmp);
+        sbuf_printf(out, " key-exchange %s", id == EVP_PKEY_X25519 ? "X25519" : key_type(tmp));
+        EVP_PKEY_free(tmp);
+    }
+    X509 *cert = SSL_is_server(ssl) ? SSL_get_certificate(ssl) : SSL_get0_peer_certificate(ssl);
+    EVP_PKEY *pub = cert == NULL ? NULL : X509_get0_pubkey(cert);
+    if (pub != NULL)
+        sbuf_printf(out, " server-signature %s (%d bits)", key_type(pub), EVP_PKEY_get_bits(pub));
+    bool have = SSL_is_server(ssl) ? SSL_get_signature_nid(ssl, &nid) == 1
+                                   : SSL_get_peer_signature_nid(ssl, &nid) == 1;
+    if (have && nid != NID_undef)
+        sbuf_printf(out, " server-digest %s", OBJ_nid2sn(nid));
+}
+
+bool tls_peer_has_name(SSL *ssl, const char *name) {
+    X509 *cert = SSL_get0_peer_certificate(ssl);
+    if (cert == NULL)
+        return false;
+    unsigned flags = name[0] == '.' ? 0 : X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
+    if (X509_check_host(cert, name, strlen(name), flags, NULL) == 1)
+        return true;
+    return X509_check_ip_asc(cert, name, 0) == 1;
+}

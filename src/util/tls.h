@@ -1,0 +1,30 @@
+/*
+ * util/tls.h - TLS contexts from PEM text and Postfix's protocol and cipher settings
+ *
+ * The relay cannot open files, so certificates and keys come as text.  A context is shared by all
+ * loops (OpenSSL counts references); building one takes milliseconds.
+ */
+#ifndef PH_UTIL_TLS_H
+#define PH_UTIL_TLS_H
+
+#include <openssl/ssl.h>
+
+#include "util/str.h"
+
+struct tls_conf {
+    bool server;
+    struct str cert;       /* PEM chain; empty: none */
+    struct str key;        /* PEM; empty: in cert */
+    struct str ca;         /* PEM anchors; empty: none */
+    const char *protocols; /* ">=TLSv1.2", "!SSLv3 !TLSv1", "TLSv1.2 TLSv1.3" */
+    const char *grade;     /* "medium", "high", … */
+};
+
+/* NULL with *why (owned by the caller) on failure. */
+SSL_CTX *tls_context(const struct tls_conf *c, char **why);
+/* "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)" and key exchange, as Postfix logs. */
+void tls_describe(SSL *ssl, struct sbuf *out);
+/* Does the peer's certificate carry name (".name": a name below it)? */
+bool tls_peer_has_name(SSL *ssl, const char *name);
+
+#endif
