@@ -245,6 +245,7 @@ static void cmd_mail(struct session *s, struct str args) {
         return;
     }
     s->in_mail = true;
+    session_expect(s, true);
     s->arrival_us = clock_wall_us();
     session_reply(s, true, "250 2.1.0 Ok");
 }

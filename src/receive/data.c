@@ -444,6 +444,7 @@ static void commit(struct session *s) {
     s->holds++;
     if (!s->waiting)
         session_wait(s);
+    session_expect(s, false);
     spool_submit(s->r->spool, &o->op);
 }
 

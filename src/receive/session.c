@@ -54,11 +54,18 @@ void session_unhold(struct session *s) {
         session_free(s);
 }
 
+void session_expect(struct session *s, bool on) {
+    if (s->expected != on)
+        spool_expect(s->r->spool, on ? 1 : -1);
+    s->expected = on;
+}
+
 void session_reset(struct session *s) {
     access_cancel(s);
     route_cancel(s->route);
     s->route = NULL;
     data_discard(s);
+    session_expect(s, false);
     s->in_mail = false;
     sbuf_reset(&s->texts);
     sbuf_reset(&s->envid);

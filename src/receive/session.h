@@ -72,6 +72,7 @@ struct session {
     unsigned holds;      /* callbacks that still refer to this session */
     /* the transaction */
     bool in_mail;
+    bool expected;       /* counted by spool_expect */
     struct sbuf texts;   /* sender, recipients, their ORCPTs */
     size_t sender_n;
     struct sbuf envid;
@@ -113,6 +114,8 @@ void session_wait(struct session *s);
 void session_go(struct session *s);
 void session_reset(struct session *s);
 void session_close(struct session *s, const char *what);
+/* Tells the spool that a message is on its way (content is coming), or not any more. */
+void session_expect(struct session *s, bool on);
 void session_unhold(struct session *s);
 const char *session_from(const struct session *s, struct sbuf *b);
 bool session_word(const char *list, const char *word);

@@ -67,6 +67,7 @@ struct spool {
     pthread_t reader;
     struct task *retry;    /* PROGRESS and DONE that could not be written: again later */
     _Atomic int64_t space;
+    _Atomic int expected; /* clients in the middle of a message */
     int64_t space_ms;
     struct spool_stats st;    /* the writer's */
     struct spool_stats shown; /* copied after each batch, under stats_lock */

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "spool/log.h"
 #include "util/clock.h"
@@ -18,6 +19,12 @@
 #include "util/mem.h"
 
 #define SPACE_MS 1000
+/* How long progress waits for company. */
+#define NOTE_MS 5
+/* How long a message waits for others that are on their way: at most TURNS times NS. */
+#define GATHER_TURNS 3
+#define GATHER_NS    200000L
+#define GATHER_MAX   64U
 
 /* A read handed from the writer, which knows where, to the reader, which may block. */
 struct read_job {
@@ -276,22 +283,69 @@ static struct task *with_retries(struct spool *s, struct task *list) {
     return list;
 }
 
+/* What the writer holds back for a moment, oldest first. */
+struct gathered {
+    struct task *head;
+    struct task **tail;
+    unsigned messages;  /* SPOOL_NEW among them */
+    bool urgent;        /* somebody waits: not only progress and done */
+    int64_t since_ms;   /* of the first one */
+};
+
+static void gather_add(struct gathered *g, struct task *list) {
+    if (g->head == NULL && list != NULL)
+        g->since_ms = clock_mono_ms();
+    while (list != NULL) {
+        struct task *next = list->next;
+        enum spool_kind kind = op_of(list)->kind;
+        g->messages += kind == SPOOL_NEW;
+        g->urgent = g->urgent || (kind != SPOOL_PROGRESS && kind != SPOOL_DONE) || op_of(list)->id == 0;
+        list->next = NULL;
+        *g->tail = list;
+        g->tail = &list->next;
+        list = next;
+    }
+}
+
+/* While other clients are in the middle of a message, a sync that waits a little serves them too;
+ * nobody else is there: no waiting. */
+static void gather_messages(struct spool *s, struct gathered *g) {
+    for (int turn = 0; turn < GATHER_TURNS && g->messages > 0 && g->messages < GATHER_MAX; turn++) {
+        if (atomic_load_explicit(&s->expected, memory_order_relaxed) <= 0)
+            return;
+        nanosleep(&(struct timespec){0, GATHER_NS}, NULL);
+        gather_add(g, queue_take(&s->ops, 0));
+    }
+}
+
 static void *writer_main(void *arg) {
     struct spool *s = arg;
+    struct gathered g = {.tail = &g.head};
     for (;;) {
-        struct task *list = queue_take(&s->ops, SPACE_MS);
+        gather_add(&g, queue_take(&s->ops, g.head == NULL ? SPACE_MS : NOTE_MS));
         check_space(s);
-        if (list == NULL && s->retry == NULL) {
-            if (s->ops.closed)
+        bool closed = s->ops.closed;
+        if (g.head == NULL && s->retry == NULL) {
+            if (closed)
                 return NULL;
             continue;
         }
-        if (list == NULL && s->ops.closed) {
+        if (g.head == NULL && closed) {
             fail_ops(s->retry, -EIO);
             return NULL;
         }
+        /* Progress alone waits for a message to share its sync with, but not for long. */
+        if (!g.urgent && !closed && g.head != NULL && clock_mono_ms() - g.since_ms < NOTE_MS)
+            continue;
+        gather_messages(s, &g);
+        struct task *list = g.head;
+        g = (struct gathered){.tail = &g.head};
         run_batch(s, with_retries(s, list));
     }
+}
+
+void spool_expect(struct spool *s, int n) {
+    atomic_fetch_add_explicit(&s->expected, n, memory_order_relaxed);
 }
 
 static void read_run(struct spool *s, struct read_job *j) {

@@ -81,6 +81,8 @@ void spool_close(struct spool *s);
 void spool_flush(struct spool *s);
 /* Any thread.  op lives until done() is called; the spool never frees it. */
 void spool_submit(struct spool *s, struct spool_op *op);
+/* n more (or fewer) clients are in the middle of a message: a hint for how long a batch waits. */
+void spool_expect(struct spool *s, int n);
 /* Bytes free on the spool's disk, at most a second old. */
 int64_t spool_space(const struct spool *s);
 void spool_stats(struct spool *s, struct spool_stats *out);

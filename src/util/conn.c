@@ -257,7 +257,6 @@ void conn_flush(struct conn *c) {
         watch(c);
     }
     if (c->close_drained) {
-        shutdown(c->fd, SHUT_WR);
         conn_close(c);
     } else if (c->drain_due) {
         c->drain_due = false;
@@ -398,15 +397,17 @@ static void on_poll(uv_poll_t *h, int status, int events) {
     } else {
         if ((events & UV_WRITABLE) != 0 && c->out_at < c->out.n)
             conn_flush(c);
-        if (!c->closing && (events & UV_READABLE) != 0)
-            read_ready(c);
+        if (!c->closing && (events & UV_READABLE) != 0) {
+            if (c->paused)
+                watch(c);
+            else
+                read_ready(c);
+        }
     }
 }
 
-void conn_pause(struct conn *c) {
-    c->paused = true;
-    watch(c);
-}
+/* The poll set is changed only if input comes meanwhile: most pauses end before that. */
+void conn_pause(struct conn *c) { c->paused = true; }
 
 void conn_resume(struct conn *c) {
     if (!c->paused || c->closing)

@@ -36,9 +36,7 @@ static struct {
     char host[64];
     bool json;
     struct sbuf buf;
-    unsigned long dropped;
-    time_t stamp_sec;
-    char stamp[32];
+    char pid[16]; /* "[123]: " */
 } sink = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .fd = 2};
 
 static const struct {
@@ -65,7 +63,10 @@ static int file_open(const char *path) {
     return fd < 0 ? -errno : fd;
 }
 
+static void note_pid(void);
+
 int log_open(const struct log_conf *conf) {
+    note_pid();
     char *name = mem_strdup(conf->name != NULL && conf->name[0] != '\0' ? conf->name : "postfix");
     free(sink.name);
     sink.name = name;
@@ -152,7 +153,10 @@ static void *writer_main(void *arg) {
     return NULL;
 }
 
+static void note_pid(void) { snprintf(sink.pid, sizeof sink.pid, "[%d]: ", getpid()); }
+
 void log_start(void) {
+    note_pid();
     sink.stopping = false;
     sink.threaded = pthread_create(&sink.thread, NULL, writer_main, NULL) == 0;
 }
@@ -168,27 +172,27 @@ void log_close(void) {
     sink.threaded = false;
 }
 
-/* "Nov 22 10:34:26 host ": made once a second.  Called with the lock held. */
+/* "Nov 22 10:34:26 host ": made once a second by each thread. */
 static void stamp_add(struct sbuf *b) {
+    static _Thread_local time_t stamp_sec;
+    static _Thread_local char stamp[32];
     time_t now = time(NULL);
-    if (now != sink.stamp_sec) {
+    if (now != stamp_sec) {
         struct tm tm;
         localtime_r(&now, &tm);
-        strftime(sink.stamp, sizeof sink.stamp, "%b %e %H:%M:%S ", &tm);
-        sink.stamp_sec = now;
+        strftime(stamp, sizeof stamp, "%b %e %H:%M:%S ", &tm);
+        stamp_sec = now;
     }
-    sbuf_add_c(b, sink.stamp);
+    sbuf_add_c(b, stamp);
     sbuf_add_c(b, sink.host);
     sbuf_add_ch(b, ' ');
 }
 
-static void line_text(struct sbuf *b, const char *name, const char *service, const char *text) {
-    stamp_add(b);
+static void tag_add(struct sbuf *b, const char *name, const char *service) {
     sbuf_add_c(b, name);
     sbuf_add_ch(b, '/');
     sbuf_add_c(b, service);
-    sbuf_printf(b, "[%d]: ", getpid());
-    sbuf_add_c(b, text);
+    sbuf_add_c(b, sink.pid);
 }
 
 static void line_json(struct sbuf *b, const char *name, const char *service, const char *text) {
@@ -216,31 +220,39 @@ static void printable(char *p) {
             *p = '?';
 }
 
-static void line_add(const char *name, const char *service, int prio, char *text) {
-    printable(text);
-    if (name == NULL)
-        name = sink.name == NULL ? "postfix" : sink.name;
+/* Puts a whole line into the buffer; true if the writer is to be woken. */
+static bool line_put(struct str line) {
     pthread_mutex_lock(&sink.lock);
-    if (sink.buf.n > LOG_BUF_MAX) {
-        sink.dropped++;
-        pthread_mutex_unlock(&sink.lock);
-        return;
-    }
-    bool first = sink.buf.n == 0;
-    if (sink.fd < 0) /* syslog adds time and pid of its own */
-        sbuf_printf(&sink.buf, "%c%s/%s[%d]: %s", prio, name, service, getpid(), text);
-    else if (sink.json)
-        line_json(&sink.buf, name, service, text);
-    else
-        line_text(&sink.buf, name, service, text);
-    sbuf_add_ch(&sink.buf, '\n');
+    bool first = sink.buf.n == 0, full = sink.buf.n > LOG_BUF_MAX;
+    if (!full)
+        sbuf_add_str(&sink.buf, line);
     if (!sink.threaded) {
         emit(sink.buf.p, sink.buf.n);
         sbuf_reset(&sink.buf);
-    } else if (first) {
-        pthread_cond_signal(&sink.wake);
     }
     pthread_mutex_unlock(&sink.lock);
+    return first && !full;
+}
+
+static void line_add(const char *name, const char *service, int prio, char *text) {
+    static _Thread_local struct sbuf line;
+    printable(text);
+    if (name == NULL)
+        name = sink.name == NULL ? "postfix" : sink.name;
+    sbuf_reset(&line);
+    if (sink.fd >= 0 && sink.json) {
+        line_json(&line, name, service, text);
+    } else {
+        if (sink.fd < 0) /* syslog adds time and host of its own */
+            sbuf_add_ch(&line, (char)prio);
+        else
+            stamp_add(&line);
+        tag_add(&line, name, service);
+        sbuf_add_c(&line, text);
+    }
+    sbuf_add_ch(&line, '\n');
+    if (line_put(sbuf_str(&line)))
+        pthread_cond_signal(&sink.wake);
 }
 
 static void line_format(const char *name, const char *service, int prio, const char *prefix,
