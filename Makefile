@@ -1,0 +1,53 @@
+# Posthouse's front door.  Everything is built in build/ by Meson.
+PYTHON = /usr/bin/python3
+
+.PHONY: all setup build demo test test-asan test-tsan bench format lint docs install clean
+
+all: build
+
+setup:
+	@sh scripts/setup.sh build
+
+build: setup
+	@test -f build/build.ninja || meson setup build >/dev/null
+	@ninja -C build | tail -1
+
+# Posthouse with two relay hosts that demand AUTH; ends by itself without a terminal.
+demo:
+	@sh scripts/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@$(PYTHON) scripts/demo.py
+
+# Every test; ends in one line "N passed, N failed".
+test:
+	@sh scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@$(PYTHON) tests/run.py
+
+# The same tests on a build with sanitizers.
+test-asan test-tsan: test-%:
+	@sh scripts/setup.sh test
+	@test -f build-$*/build.ninja || meson setup build-$* -Db_lundef=false \
+	    -Db_sanitize=$(if $(filter asan,$*),address$(comma)undefined,thread) >/dev/null
+	@ninja -C build-$* | tail -1
+	@POSTHOUSE_BUILD=build-$* $(PYTHON) tests/run.py
+
+bench:
+	@sh scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@$(PYTHON) tests/bench/bench.py
+
+format:
+	@clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
+
+# docs/parameters.md from the parameter table.
+docs: build
+	@sh scripts/parameters.sh > docs/parameters.md
+
+install: build
+	@meson install -C build
+
+clean:
+	rm -rf build build-asan build-tsan
+
+comma := ,

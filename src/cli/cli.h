@@ -1,0 +1,40 @@
+/*
+ * cli/cli.h - the posthouse command and its Postfix-named faces
+ *
+ * One binary: called as postmap, postqueue, mailq, sendmail or postconf it behaves as that command.
+ */
+#ifndef PH_CLI_CLI_H
+#define PH_CLI_CLI_H
+
+#include "config/config.h"
+
+/* Exit statuses of sysexits.h that the faces use. */
+enum { EX_OK_ = 0, EX_USAGE_ = 64, EX_DATAERR_ = 65, EX_NOUSER_ = 67, EX_UNAVAILABLE_ = 69,
+       EX_SOFTWARE_ = 70, EX_TEMPFAIL_ = 75 };
+
+/* Each takes its own argv (argv[0] is the command's name) and returns the exit status.  dir is the
+ * configuration directory from -c before the command, or NULL. */
+int cli_postmap(const char *dir, int argc, char **argv);
+int cli_postqueue(const char *dir, int argc, char **argv);
+int cli_mailq(const char *dir, int argc, char **argv);
+int cli_sendmail(const char *dir, int argc, char **argv);
+int cli_postconf(const char *dir, int argc, char **argv);
+int cli_check(const char *dir, int argc, char **argv);
+int cli_queue(const char *dir, int argc, char **argv);
+
+/* The configuration directory: dir, else MAIL_CONFIG, else /etc/posthouse. */
+const char *cli_dir(const char *dir);
+/* Loads it; NULL after saying why. */
+struct config *cli_config(const char *who, const char *dir);
+/* Connects to a unix socket below queue_directory; -1 after nothing was said. */
+int cli_connect(const struct config *cfg, const char *name);
+
+/* Sends a request to the control socket; calls fn for each answer line but the last.  0 when the
+ * answer ended with "ok": true; *count is its "count".  -1 after saying why. */
+int cli_control(const char *who, const struct config *cfg, const char *request,
+                void (*fn)(void *arg, struct str line), void *arg, long *count);
+
+/* postqueue -p's listing of the queue to standard output. */
+int cli_list_queue(const char *who, const struct config *cfg);
+
+#endif

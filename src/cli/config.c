@@ -1,0 +1,107 @@
+/*
+ * cli/config.c - posthouse config, postconf: values of parameters
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "util/mem.h"
+
+struct show {
+    bool set_only, defaults, no_name, expand;
+};
+
+static const char *raw_value(const struct config *c, const char *name, bool defaults) {
+    const struct cfg_entry *e = defaults ? NULL : cfg_file_find(&c->main, str_of(name));
+    const struct param_info *info = param_find(name, strlen(name));
+    return e != NULL ? e->value : info != NULL ? info->def : NULL;
+}
+
+static bool print_value(const struct config *c, const char *name, const struct show *s) {
+    const char *raw = raw_value(c, name, s->defaults);
+    char *text = raw != NULL && s->expand ? config_value(c, name, NULL) : NULL;
+    if (raw == NULL) {
+        fprintf(stderr, "postconf: warning: %s: unknown parameter\n", name);
+        return false;
+    }
+    const char *v = text != NULL ? text : raw;
+    if (s->no_name)
+        printf("%s\n", v);
+    else
+        printf("%s =%s%s\n", name, v[0] == '\0' ? "" : " ", v);
+    free(text);
+    return true;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static int print_all(const struct config *c, const struct show *s) {
+    size_t max = param_count + c->main.n, n = 0;
+    const char **names = mem_alloc(max * sizeof(char *));
+    if (!s->set_only)
+        for (size_t i = 0; i < param_count; i++)
+            names[n++] = param_table[i].name;
+    for (size_t i = 0; i < c->main.n; i++)
+        if (c->main.v[i].line > 0 && (s->set_only || param_find(c->main.v[i].name, strlen(c->main.v[i].name)) == NULL) &&
+            !s->defaults)
+            names[n++] = c->main.v[i].name;
+    qsort(names, n, sizeof(char *), by_name);
+    for (size_t i = 0; i < n; i++)
+        print_value(c, names[i], s);
+    free(names);
+    return 0;
+}
+
+static void print_docs(void) {
+    static const char *types[] = {"text", "yes/no", "number", "seconds", "hours", "days"};
+    for (size_t i = 0; i < param_count; i++) {
+        const struct param_info *p = &param_table[i];
+        printf("| `%s` | %s | `%s` | %s |\n", p->name, types[p->type], p->def[0] == '\0' ? " " : p->def,
+               p->doc);
+    }
+}
+
+int cli_postconf(const char *dir, int argc, char **argv) {
+    struct show s = {0};
+    int opt;
+    optind = 1;
+    while ((opt = getopt(argc, argv, "c:ndhxD")) != -1) {
+        switch (opt) {
+        case 'c':
+            dir = optarg;
+            break;
+        case 'n':
+            s.set_only = true;
+            break;
+        case 'd':
+            s.defaults = true;
+            break;
+        case 'h':
+            s.no_name = true;
+            break;
+        case 'x':
+            s.expand = true;
+            break;
+        case 'D': /* rows of docs/parameters.md */
+            print_docs();
+            return 0;
+        default:
+            fputs("usage: posthouse config [-n] [-d] [-h] [-x] [NAME …]  (-n set only, -d defaults, "
+                  "-h values only, -x expanded)\n", stderr);
+            return EX_USAGE_;
+        }
+    }
+    struct config *c = cli_config("postconf", dir);
+    if (c == NULL)
+        return 1;
+    if (optind >= argc)
+        return print_all(c, &s);
+    bool ok = true;
+    for (int i = optind; i < argc; i++)
+        ok = print_value(c, argv[i], &s) && ok;
+    return ok ? 0 : 1;
+}

@@ -1,0 +1,130 @@
+/*
+ * cli/main.c - the posthouse command: which face, which command
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "util/mem.h"
+
+const char *cli_dir(const char *dir) {
+    const char *env = getenv("MAIL_CONFIG");
+    return dir != NULL ? dir : env != NULL ? env : "/etc/posthouse";
+}
+
+struct config *cli_config(const char *who, const char *dir) {
+    char *full = realpath(cli_dir(dir), NULL);
+    if (full == NULL) {
+        fprintf(stderr, "%s: fatal: %s: %s\n", who, cli_dir(dir), strerror(errno));
+        return NULL;
+    }
+    struct config *c = config_build(cfg_source_new(full));
+    free(full);
+    for (size_t i = 0; i < c->diags.n; i++) {
+        const struct diag *d = &c->diags.v[i];
+        if (d->level == DIAG_ERROR)
+            fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file == NULL ? "?" : d->file,
+                    d->line, d->text);
+    }
+    if (c->diags.errors == 0)
+        return c;
+    config_unref(c);
+    return NULL;
+}
+
+/* The path may be longer than a socket's name can be: it is entered, then named shortly. */
+int cli_connect(const struct config *cfg, const char *name) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (chdir(cfg->p.queue_directory) < 0 || fd < 0)
+        return -1;
+    strncpy(a.sun_path, name, sizeof a.sun_path - 1);
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+struct face {
+    const char *name;
+    int (*run)(const char *dir, int argc, char **argv);
+    const char *help;
+};
+
+static int cmd_map(const char *dir, int argc, char **argv);
+
+static const struct face commands[] = {
+    {"check", cli_check, "check                        say every mistake, unused parameter, unmatched credential"},
+    {"queue", cli_queue, "queue list|show|flush|delete|retry|hold|release|expire   [--json] [ID|ALL …]"},
+    {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},
+    {"config", cli_postconf, "config [-n|-d|-h] [NAME …]   what postconf shows"},
+};
+
+static const struct face faces[] = {
+    {"postmap", cli_postmap, NULL},     {"postqueue", cli_postqueue, NULL},
+    {"mailq", cli_mailq, NULL},         {"sendmail", cli_sendmail, NULL},
+    {"postconf", cli_postconf, NULL},
+};
+
+static int usage(FILE *to) {
+    fputs("usage: posthouse [-c DIR] COMMAND …\n", to);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        fprintf(to, "  %s\n", commands[i].help);
+    fputs("Called as postmap, postqueue, mailq, sendmail or postconf it behaves as that command.\n", to);
+    return to == stdout ? 0 : EX_USAGE_;
+}
+
+/* "map build hash:x", "map query KEY hash:x", "map dump hash:x" in postmap's words. */
+static int cmd_map(const char *dir, int argc, char **argv) {
+    char *out[8] = {(char *)(uintptr_t)"postmap"};
+    int n = 1;
+    if (argc == 3 && strcmp(argv[1], "build") == 0) {
+        out[n++] = argv[2];
+    } else if (argc == 3 && strcmp(argv[1], "dump") == 0) {
+        out[n++] = (char *)(uintptr_t)"-s";
+        out[n++] = argv[2];
+    } else if (argc == 4 && strcmp(argv[1], "query") == 0) {
+        out[n++] = (char *)(uintptr_t)"-q";
+        out[n++] = argv[2];
+        out[n++] = argv[3];
+    } else {
+        fputs("usage: posthouse map build TABLE | query KEY TABLE | dump TABLE\n", stderr);
+        return EX_USAGE_;
+    }
+    return cli_postmap(dir, n, out);
+}
+
+int main(int argc, char **argv) {
+    const char *base = strrchr(argv[0], '/');
+    const char *dir = NULL;
+    base = base == NULL ? argv[0] : base + 1;
+    for (size_t i = 0; i < sizeof faces / sizeof faces[0]; i++)
+        if (strcmp(base, faces[i].name) == 0)
+            return faces[i].run(NULL, argc, argv);
+    int at = 1;
+    if (at + 1 < argc && strcmp(argv[at], "-c") == 0) {
+        dir = argv[at + 1];
+        at += 2;
+    }
+    if (at >= argc)
+        return usage(stderr);
+    if (strcmp(argv[at], "--help") == 0 || strcmp(argv[at], "-h") == 0)
+        return usage(stdout);
+    if (strcmp(argv[at], "--version") == 0) {
+        puts("posthouse " PH_VERSION);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(argv[at], commands[i].name) == 0)
+            return commands[i].run(dir, argc - at, argv + at);
+    for (size_t i = 0; i < sizeof faces / sizeof faces[0]; i++) /* posthouse postmap … */
+        if (strcmp(argv[at], faces[i].name) == 0)
+            return faces[i].run(dir, argc - at, argv + at);
+    fprintf(stderr, "posthouse: no such command: %s\n", argv[at]);
+    return usage(stderr);
+}

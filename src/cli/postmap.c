@@ -1,0 +1,312 @@
+/*
+ * cli/postmap.c - postmap(1): make, ask and list tables
+ *
+ * Files are always written whole beside the old one and renamed over it; -i and -d read the old
+ * table, change it and do the same.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "maps/map.h"
+#include "util/fs.h"
+#include "util/htab.h"
+#include "util/mem.h"
+
+#define SOURCE_MAX (256U << 20)
+
+struct pairs {
+    struct map_pair *v;
+    size_t n;
+    struct htab seen; /* key -> index + 1 */
+    const char *path; /* for warnings: the database */
+    const char *source;
+};
+
+struct options {
+    const char *query, *del;
+    bool incremental, dump, no_fold, no_mode, replace, quiet_dup;
+    const char *dir;
+};
+
+_Noreturn static void fatal(const char *fmt, const char *a, const char *b) {
+    fputs("postmap: fatal: ", stderr);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    fprintf(stderr, fmt, a, b);
+#pragma GCC diagnostic pop
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static void pair_set(struct pairs *p, struct str key, struct str value) {
+    size_t at = (size_t)(uintptr_t)htab_get(&p->seen, key);
+    if (at > 0) {
+        p->v[at - 1].value = str_of(str_dup(value));
+        return;
+    }
+    p->v = mem_realloc(p->v, (p->n + 1) * sizeof *p->v);
+    p->v[p->n] = (struct map_pair){str_of(str_dup(key)), str_of(str_dup(value))};
+    p->n++;
+    htab_put(&p->seen, p->v[p->n - 1].key, (void *)(uintptr_t)p->n);
+}
+
+struct build {
+    struct pairs *pairs;
+    const struct options *o;
+};
+
+static void on_entry(void *arg, struct str key, struct str value, int line) {
+    struct build *b = arg;
+    (void)line;
+    bool known = htab_get(&b->pairs->seen, key) != NULL;
+    if (known && !b->o->replace) {
+        if (!b->o->quiet_dup)
+            fprintf(stderr, "postmap: warning: %s: duplicate entry: \"%.*s\"\n", b->pairs->path,
+                    STR_FMT(key));
+        return;
+    }
+    pair_set(b->pairs, key, value);
+}
+
+static void on_warn(void *arg, int line, const char *text) {
+    struct build *b = arg;
+    fprintf(stderr, "postmap: warning: %s, line %d: %s\n", b->pairs->source, line, text);
+}
+
+static int on_old(void *arg, struct str key, struct str value) {
+    pair_set(arg, key, value);
+    return 0;
+}
+
+static void read_stdin(struct sbuf *out) {
+    ssize_t n;
+    while ((n = read(0, sbuf_room(out, 65536), 65536)) > 0)
+        sbuf_advance(out, (size_t)n);
+}
+
+static char *db_path(const struct map_ops *ops, const char *name) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s%s", name, ops->suffix == NULL ? "" : ops->suffix);
+    return sbuf_take(&b);
+}
+
+/* Root acts as the source's owner, so that nobody's file is made root's. */
+static void become_owner(const struct stat *st) {
+    if (geteuid() == 0 && st->st_uid != 0 && (setgid(st->st_gid) < 0 || seteuid(st->st_uid) < 0))
+        fatal("cannot become the owner of the source file: %s%s", strerror(errno), "");
+}
+
+static void write_table(const struct map_ops *ops, const char *path, const struct pairs *p,
+                        mode_t mode) {
+    const char *why;
+    if (ops->build(path, p->v, p->n, mode, &why) < 0)
+        fatal("write %s: %s", path, why);
+}
+
+static void load_old(const char *spec, const struct options *o, struct pairs *p) {
+    struct map *m = map_open(spec, o->dir);
+    if (m->opened)
+        map_each(m, on_old, p);
+    map_close(m);
+}
+
+static int run_build(const struct map_ops *ops, const char *spec, const char *name,
+                     const struct options *o) {
+    struct sbuf text = {0};
+    struct stat st;
+    char *path = db_path(ops, name);
+    struct pairs p = {.path = path, .source = o->incremental ? "(stdin)" : name};
+    struct build b = {&p, o};
+    if (ops->build == NULL)
+        fatal("table type %s does not support bulk-mode creation%s", ops->type, "");
+    bool have = stat(name, &st) == 0;
+    if (!o->incremental) {
+        int rc = have ? fs_read(name, &text, SOURCE_MAX) : -errno;
+        if (rc < 0)
+            fatal("open %s: %s", name, strerror(-rc));
+        become_owner(&st);
+    } else {
+        load_old(spec, o, &p);
+        read_stdin(&text);
+    }
+    mode_t mode = have && !o->no_mode ? st.st_mode & 0777 : 0644;
+    map_source_parse(sbuf_str(&text), !o->no_fold, on_entry, on_warn, &b);
+    write_table(ops, path, &p, mode);
+    free(path);
+    return 0;
+}
+
+/* One key; prints its value.  1 if found. */
+static int ask(struct map *m, struct str key, bool with_key) {
+    struct sbuf v = {0};
+    enum map_rc rc = map_get(m, key, &v);
+    if (rc == MAP_ERROR)
+        fatal("table %s: query error: %s", m->spec, map_error(m));
+    if (rc == MAP_FOUND && with_key)
+        printf("%.*s\t%.*s\n", STR_FMT(key), STR_FMT(sbuf_str(&v)));
+    else if (rc == MAP_FOUND)
+        printf("%.*s\n", STR_FMT(sbuf_str(&v)));
+    sbuf_free(&v);
+    return rc == MAP_FOUND;
+}
+
+static int run_query(struct map **maps, size_t n, const char *query) {
+    int found = 0;
+    if (strcmp(query, "-") != 0) {
+        for (size_t i = 0; i < n && !found; i++)
+            found = ask(maps[i], str_of(query), false);
+        return found ? 0 : 1;
+    }
+    struct sbuf in = {0};
+    read_stdin(&in);
+    struct str rest = sbuf_str(&in), key;
+    while (str_split(&rest, "\r\n", &key))
+        for (size_t i = 0, hit = 0; i < n && !hit; i++) {
+            hit = (size_t)ask(maps[i], key, true);
+            found |= (int)hit;
+        }
+    sbuf_free(&in);
+    return found ? 0 : 1;
+}
+
+static int print_pair(void *arg, struct str key, struct str value) {
+    (void)arg;
+    printf("%.*s\t%.*s\n", STR_FMT(key), STR_FMT(value));
+    return 0;
+}
+
+/* Removes keys; true if any was there. */
+static bool run_delete(const struct map_ops *ops, const char *spec, const char *name,
+                       const struct options *o) {
+    struct pairs p = {0}, keep = {0};
+    struct sbuf in = {0};
+    struct stat st;
+    char *path = db_path(ops, name);
+    bool hit = false;
+    load_old(spec, o, &p);
+    if (strcmp(o->del, "-") == 0)
+        read_stdin(&in);
+    else
+        sbuf_add_c(&in, o->del);
+    for (size_t i = 0; i < p.n; i++) {
+        struct str rest = sbuf_str(&in), key;
+        bool gone = false;
+        while (str_split(&rest, "\r\n", &key))
+            gone = gone || (o->no_fold ? str_eq(key, p.v[i].key) : str_ieq(key, p.v[i].key));
+        hit = hit || gone;
+        if (!gone)
+            pair_set(&keep, p.v[i].key, p.v[i].value);
+    }
+    if (hit)
+        write_table(ops, path, &keep, stat(path, &st) == 0 ? st.st_mode & 0777 : 0644);
+    free(path);
+    sbuf_free(&in);
+    return hit;
+}
+
+static const char *default_type(const char *dir) {
+    struct config *c = config_build(cfg_source_new(cli_dir(dir)));
+    const char *t = mem_strdup(c->p.default_database_type);
+    config_unref(c);
+    return t;
+}
+
+static int run_tables(int argc, char **argv, const struct options *o) {
+    struct map **maps = mem_zalloc((size_t)(argc + 1) * sizeof(struct map *));
+    size_t n = 0;
+    bool hit = false;
+    for (int i = 0; i < argc; i++) {
+        struct sbuf spec = {0};
+        struct str s = str_of(argv[i]);
+        if (!map_looks_like(s))
+            sbuf_printf(&spec, "%s:", default_type(o->dir));
+        sbuf_add_str(&spec, s);
+        s = sbuf_str(&spec);
+        if (str_istarts(s, "proxy:"))
+            s = str_from(s, 6);
+        ptrdiff_t colon = str_chr(s, ':');
+        const struct map_ops *ops = map_type(str_make(s.p, (size_t)colon));
+        if (ops == NULL)
+            fatal("unsupported dictionary type: %s%s", str_dup(str_make(s.p, (size_t)colon)), "");
+        const char *name = s.p + colon + 1;
+        if (o->del != NULL) {
+            hit = run_delete(ops, spec.p, name, o) || hit;
+        } else if (o->query == NULL && !o->dump) {
+            run_build(ops, spec.p, name, o);
+        } else {
+            struct map *m = maps[n++] = map_open(spec.p, NULL);
+            char *stale = map_stale(m);
+            m->fold = !o->no_fold;
+            if (!m->opened)
+                fatal("%s%s", m->err, "");
+            if (stale != NULL)
+                fprintf(stderr, "postmap: warning: %s\n", stale);
+            if (o->dump && map_each(m, print_pair, NULL) < 0)
+                fatal("%s%s", map_error(m), "");
+        }
+    }
+    if (o->query != NULL)
+        return run_query(maps, n, o->query);
+    return o->del != NULL ? !hit : 0;
+}
+
+int cli_postmap(const char *dir, int argc, char **argv) {
+    struct options o = {.dir = dir};
+    int opt;
+    optind = 1;
+    while ((opt = getopt(argc, argv, "c:d:fhbimnNopq:rsuUvwjF")) != -1) {
+        switch (opt) {
+        case 'c':
+            o.dir = optarg;
+            break;
+        case 'd':
+            o.del = optarg;
+            break;
+        case 'f':
+            o.no_fold = true;
+            break;
+        case 'i':
+            o.incremental = true;
+            break;
+        case 'p':
+            o.no_mode = true;
+            break;
+        case 'q':
+            o.query = optarg;
+            break;
+        case 'r':
+            o.replace = true;
+            break;
+        case 's':
+            o.dump = true;
+            break;
+        case 'w':
+            o.quiet_dup = true;
+            break;
+        case 'b':
+        case 'h':
+        case 'm':
+        case 'j':
+        case 'F':
+            fprintf(stderr, "postmap: fatal: option -%c is not implemented\n", opt);
+            return 1;
+        case '?':
+            fputs("usage: postmap [-finNoprsuUvw] [-c config_dir] [-d key] [-q key] "
+                  "[map_type:]file...\n", stderr);
+            return 1;
+        default: /* -n -N -o -u -U -v: what they ask for is so anyway */
+            break;
+        }
+    }
+    if (optind >= argc) {
+        fputs("postmap: fatal: usage: postmap [-finNoprsuUvw] [-c config_dir] [-d key] [-q key] "
+              "[map_type:]file...\n", stderr);
+        return 1;
+    }
+    return run_tables(argc - optind, argv + optind, &o);
+}

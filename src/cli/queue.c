@@ -1,0 +1,300 @@
+/*
+ * cli/queue.c - queue listings and actions: posthouse queue, postqueue, mailq
+ *
+ * All of it goes through the daemon's control socket.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "util/clock.h"
+#include "util/fs.h"
+#include "util/mem.h"
+
+struct answer {
+    void (*fn)(void *arg, struct str line);
+    void *arg;
+    long count;
+    bool ok;
+    char *error;
+};
+
+/* The last line has "ok". */
+static void take_line(struct answer *a, struct str line) {
+    json_t *o = json_loadb(line.p, line.n, 0, NULL), *ok = json_object_get(o, "ok");
+    if (ok == NULL) {
+        if (a->fn != NULL)
+            a->fn(a->arg, line);
+    } else {
+        const char *e = json_string_value(json_object_get(o, "error"));
+        a->ok = json_is_true(ok);
+        a->count = (long)json_integer_value(json_object_get(o, "count"));
+        a->error = e == NULL ? NULL : mem_strdup(e);
+    }
+    json_decref(o);
+}
+
+int cli_control(const char *who, const struct config *cfg, const char *request,
+                void (*fn)(void *arg, struct str line), void *arg, long *count) {
+    struct answer a = {.fn = fn, .arg = arg};
+    struct sbuf in = {0};
+    int fd = cli_connect(cfg, "control.sock");
+    if (fd < 0) {
+        fprintf(stderr, "%s: fatal: %s/control.sock: %s (is posthoused running?)\n", who,
+                cfg->p.queue_directory, strerror(errno));
+        return -1;
+    }
+    fs_write_all(fd, request, strlen(request));
+    fs_write_all(fd, "\n", 1);
+    bool over = false;
+    while (!over) {
+        char *at = sbuf_room(&in, 65536);
+        ssize_t n = read(fd, at, 65536);
+        if (n <= 0)
+            break;
+        sbuf_advance(&in, (size_t)n);
+        char *nl;
+        size_t used = 0;
+        while (!over && (nl = memchr(in.p + used, '\n', in.n - used)) != NULL) {
+            take_line(&a, str_make(in.p + used, (size_t)(nl - in.p) - used));
+            over = a.ok || a.error != NULL;
+            used = (size_t)(nl - in.p) + 1;
+        }
+        sbuf_drop(&in, used);
+    }
+    close(fd);
+    sbuf_free(&in);
+    if (!a.ok)
+        fprintf(stderr, "%s: fatal: %s\n", who, a.error == NULL ? "the daemon did not answer" : a.error);
+    free(a.error);
+    if (count != NULL)
+        *count = a.count;
+    return a.ok ? 0 : -1;
+}
+
+struct listing {
+    json_t **v;
+    size_t n;
+};
+
+static void keep(void *arg, struct str line) {
+    struct listing *l = arg;
+    json_t *o = json_loadb(line.p, line.n, 0, NULL);
+    if (o == NULL)
+        return;
+    l->v = mem_realloc(l->v, (l->n + 1) * sizeof(json_t *));
+    l->v[l->n++] = o;
+}
+
+static const char *text(json_t *o, const char *name) {
+    const char *s = json_string_value(json_object_get(o, name));
+    return s == NULL ? "" : s;
+}
+
+static int by_age(const void *a, const void *b) {
+    json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
+    json_int_t tx = json_integer_value(json_object_get(x, "arrival_time"));
+    json_int_t ty = json_integer_value(json_object_get(y, "arrival_time"));
+    return tx < ty ? 1 : tx > ty ? -1 : strcmp(text(y, "queue_id"), text(x, "queue_id"));
+}
+
+/* Recipients, each group after the reason that they share. */
+static void print_rcpts(json_t *o, bool wide) {
+    size_t i;
+    json_t *r;
+    const char *last = NULL;
+    json_array_foreach(json_object_get(o, "recipients"), i, r) {
+        const char *why = json_string_value(json_object_get(r, "delay_reason"));
+        if (why != NULL && (last == NULL || strcmp(why, last) != 0)) {
+            int pad = 76 - (int)strlen(why);
+            printf("%*s(%s)\n", pad > 0 ? pad : 0, "", why);
+            last = why;
+        }
+        printf(wide ? "%-46s %s\n" : "%-40s %s\n", "", text(r, "address"));
+    }
+}
+
+static void print_one(json_t *o, bool wide) {
+    struct sbuf id = {0}, when = {0};
+    const char *q = text(o, "queue_name");
+    sbuf_printf(&id, "%s%s%s", text(o, "queue_id"),
+                strcmp(q, "active") == 0 ? "*" : strcmp(q, "hold") == 0 ? "!" : "",
+                json_is_true(json_object_get(o, "forced_expire")) ? "#" : "");
+    clock_add_asctime(&when, json_integer_value(json_object_get(o, "arrival_time")) * 1000000);
+    long long size = json_integer_value(json_object_get(o, "message_size"));
+    if (wide)
+        printf("%-17s %8lld %19.19s %s\n", id.p, size, when.p, text(o, "sender"));
+    else
+        printf("%-11s %7lld %20.20s %s\n", id.p, size, when.p, text(o, "sender"));
+    print_rcpts(o, wide);
+    putchar('\n');
+    sbuf_free(&id);
+    sbuf_free(&when);
+}
+
+int cli_list_queue(const char *who, const struct config *cfg) {
+    struct listing l = {0};
+    long long bytes = 0;
+    bool wide = cfg->p.enable_long_queue_ids;
+    if (cli_control(who, cfg, "{\"cmd\": \"queue-list\"}", keep, &l, NULL) < 0)
+        return EX_UNAVAILABLE_;
+    if (l.n == 0) {
+        puts("Mail queue is empty");
+        return 0;
+    }
+    qsort(l.v, l.n, sizeof(json_t *), by_age);
+    puts(wide ? "----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------"
+              : "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------");
+    for (size_t i = 0; i < l.n; i++) {
+        print_one(l.v[i], wide);
+        bytes += json_integer_value(json_object_get(l.v[i], "message_size"));
+    }
+    printf("-- %lld Kbytes in %zu Request%s.\n", bytes / 1024, l.n, l.n == 1 ? "" : "s");
+    return 0;
+}
+
+static void print_line(void *arg, struct str line) {
+    (void)arg;
+    printf("%.*s\n", STR_FMT(line));
+}
+
+static char *request(const char *cmd, const char *id) {
+    json_t *o = id == NULL ? json_pack("{s:s}", "cmd", cmd)
+                           : json_pack("{s:s, s:s}", "cmd", cmd, "id", id);
+    char *out = json_dumps(o, 0);
+    json_decref(o);
+    return out == NULL ? mem_strdup("{}") : out;
+}
+
+static int act(const char *who, const struct config *cfg, const char *cmd, const char *id,
+               const char *said) {
+    long n = 0;
+    char *req = request(cmd, id);
+    int rc = cli_control(who, cfg, req, NULL, NULL, &n);
+    free(req);
+    if (rc < 0)
+        return EX_UNAVAILABLE_;
+    printf("%s: %s: %ld message%s\n", who, said, n, n == 1 ? "" : "s");
+    return n > 0 || strcmp(id, "ALL") == 0 ? 0 : 1;
+}
+
+static const struct {
+    const char *word, *cmd, *said;
+} actions[] = {{"delete", "queue-delete", "Deleted"},
+               {"retry", "queue-retry", "Scheduled"},
+               {"hold", "queue-hold", "Placed on hold"},
+               {"release", "queue-release", "Released from hold"},
+               {"expire", "queue-expire", "Force-expired"}};
+
+static int run_action(const struct config *cfg, int argc, char **argv) {
+    for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++) {
+        if (strcmp(argv[1], actions[i].word) != 0)
+            continue;
+        if (argc < 3) {
+            fprintf(stderr, "posthouse: queue %s needs a queue ID or ALL\n", argv[1]);
+            return EX_USAGE_;
+        }
+        int rc = 0;
+        for (int k = 2; k < argc; k++)
+            rc |= act("posthouse", cfg, actions[i].cmd, argv[k], actions[i].said);
+        return rc;
+    }
+    fprintf(stderr, "posthouse: no such queue command: %s\n", argv[1]);
+    return EX_USAGE_;
+}
+
+/* Takes --json out of argv. */
+static bool take_json(int *argc, char **argv) {
+    for (int i = 1; i < *argc; i++)
+        if (strcmp(argv[i], "--json") == 0) {
+            memmove(argv + i, argv + i + 1, (size_t)(*argc - i - 1) * sizeof(char *));
+            --*argc;
+            return true;
+        }
+    return false;
+}
+
+static int show(const struct config *cfg, const char *id) {
+    char *req = request("queue-show", id);
+    int rc = cli_control("posthouse", cfg, req, print_line, NULL, NULL);
+    free(req);
+    return rc < 0 ? EX_UNAVAILABLE_ : 0;
+}
+
+int cli_queue(const char *dir, int argc, char **argv) {
+    bool json = take_json(&argc, argv);
+    if (argc < 2) {
+        fputs("usage: posthouse queue list|show|flush|delete|retry|hold|release|expire [--json] [ID|ALL …]\n",
+              stderr);
+        return EX_USAGE_;
+    }
+    struct config *cfg = cli_config("posthouse", dir);
+    if (cfg == NULL)
+        return 1;
+    if (strcmp(argv[1], "list") == 0 && !json)
+        return cli_list_queue("posthouse", cfg);
+    if (strcmp(argv[1], "list") == 0)
+        return cli_control("posthouse", cfg, "{\"cmd\": \"queue-list\"}", print_line, NULL, NULL) < 0
+                   ? EX_UNAVAILABLE_
+                   : 0;
+    if (strcmp(argv[1], "show") == 0 && argc == 3)
+        return show(cfg, argv[2]);
+    if (strcmp(argv[1], "flush") == 0) {
+        long n = 0;
+        if (cli_control("posthouse", cfg, "{\"cmd\": \"queue-flush\"}", NULL, NULL, &n) < 0)
+            return EX_UNAVAILABLE_;
+        printf("posthouse: Scheduled: %ld message%s\n", n, n == 1 ? "" : "s");
+        return 0;
+    }
+    return run_action(cfg, argc, argv);
+}
+
+int cli_postqueue(const char *dir, int argc, char **argv) {
+    int opt;
+    char what = 0;
+    const char *id = NULL;
+    optind = 1;
+    while ((opt = getopt(argc, argv, "c:pjfi:v")) != -1) {
+        if (opt == 'c')
+            dir = optarg;
+        else if (opt == 'i')
+            id = optarg;
+        if (opt == 'p' || opt == 'j' || opt == 'f' || opt == 'i')
+            what = (char)opt;
+        if (opt == '?')
+            what = 0;
+    }
+    if (what == 0) {
+        fputs("postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p\n",
+              stderr);
+        return EX_USAGE_;
+    }
+    struct config *cfg = cli_config("postqueue", dir);
+    if (cfg == NULL)
+        return 1;
+    int rc = 0;
+    if (what == 'p')
+        return cli_list_queue("postqueue", cfg);
+    if (what == 'j')
+        rc = cli_control("postqueue", cfg, "{\"cmd\": \"queue-list\"}", print_line, NULL, NULL);
+    if (what == 'f')
+        rc = cli_control("postqueue", cfg, "{\"cmd\": \"queue-flush\"}", NULL, NULL, NULL);
+    if (what == 'i') {
+        char *req = request("queue-retry", id);
+        rc = cli_control("postqueue", cfg, req, NULL, NULL, NULL);
+        free(req);
+    }
+    return rc < 0 ? EX_UNAVAILABLE_ : 0;
+}
+
+int cli_mailq(const char *dir, int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "-c") == 0)
+        dir = argv[2];
+    struct config *cfg = cli_config("mailq", dir);
+    return cfg == NULL ? 1 : cli_list_queue("mailq", cfg);
+}

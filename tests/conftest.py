@@ -1,0 +1,30 @@
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True
+
+import pytest  # noqa: E402
+from kit import Dns  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def dns(tmp_path_factory):
+    """Names that the tests use; everything else does not exist."""
+    d = tmp_path_factory.mktemp("dns")
+    d.chmod(0o755)
+    server = Dns(d, [
+        "relay.server. 60 IN A 127.0.0.1",
+        "relay.server. 60 IN MX 10 mx1.relay.server.",
+        "mx1.relay.server. 60 IN A 127.0.0.1",
+        "plain.server. 60 IN A 127.0.0.1",
+        "other.server. 60 IN A 127.0.0.1",
+        "mxonly.example. 60 IN MX 10 mx-a.example.",
+        "mxonly.example. 60 IN MX 20 mx-b.example.",
+        "mx-a.example. 60 IN A 127.0.0.2",
+        "mx-b.example. 60 IN A 127.0.0.3",
+        "aonly.example. 60 IN A 127.0.0.2",
+        "nullmx.example. 60 IN MX 0 .",
+    ])
+    yield server
+    server.stop()

@@ -1,0 +1,47 @@
+"""Runs every test and ends in one line "N passed, N failed": unit tests (cmocka), then pytest."""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / os.environ.get("POSTHOUSE_BUILD", "build")
+
+
+def unit():
+    passed = failed = 0
+    for exe in sorted((BUILD / "tests").glob("unit_*")):
+        if exe.is_dir():
+            continue
+        r = subprocess.run([str(exe)], capture_output=True, text=True, cwd=BUILD)
+        out = r.stdout + r.stderr
+        ok = len(re.findall(r"^\[\s+OK \]", out, re.M))
+        bad = len(set(re.findall(r"^\[  FAILED  \] (\w+)$", out, re.M)))
+        if r.returncode != 0 and bad == 0:
+            bad = 1
+        if bad:
+            print(out)
+        print(f"{exe.name}: {ok} passed, {bad} failed")
+        passed, failed = passed + ok, failed + bad
+    return passed, failed
+
+
+def main():
+    passed, failed = unit()
+    args = sys.argv[1:] or ["tests"]
+    r = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "-x" if os.environ.get("STOP") else "-q",
+                        "--tb=short", "-p", "no:cacheprovider", "--durations=8", *args],
+                       cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    print(r.stdout)
+    count = lambda word: sum(int(n) for n in re.findall(rf"(\d+) {word}", r.stdout.splitlines()[-1] if r.stdout else ""))
+    more_ok, more_bad = count("passed"), count("failed") + count("error")
+    if r.returncode not in (0, 1) and more_bad == 0:
+        more_bad = 1
+    passed, failed = passed + more_ok, failed + more_bad
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
