@@ -127,6 +127,13 @@ class FakeRelay:
         with self.lock:
             return [m for s in self.sessions for m in s.mails]
 
+    def wait_mail(self, text, timeout=15):
+        """The mail whose content has text."""
+        def there():
+            return next((m for m in self.mails if text in m["content"]), None)
+        there.__doc__ = f"a mail with {text!r}"
+        return wait_for(there, timeout)
+
     def wait_mails(self, n, timeout=15):
         def enough():
             return len(self.mails) >= n
@@ -528,6 +535,7 @@ class Client:
 
     def __exit__(self, *exc):
         with contextlib.suppress(OSError):
+            self.f.close()
             self.sock.close()
 
     def raw(self, data):

@@ -103,8 +103,9 @@ static void set_result(struct attempt *a, uint32_t i, const struct mailerr *e) {
     a->tried[i] = true;
 }
 
+/* 503 is about the order of our commands, never about the message: it must not bounce it. */
 static bool soft(const struct dsess *s, int code) {
-    return code / 100 == 4 || (code / 100 == 5 && s->cfg->p.soft_bounce);
+    return code / 100 == 4 || code == 503 || (code / 100 == 5 && s->cfg->p.soft_bounce);
 }
 
 /* The current reply as a recipient's result. */
@@ -315,8 +316,12 @@ static bool stream_body(struct dsess *s, struct txn *t) {
 static void begin_body(struct dsess *s, struct txn *t) {
     t->body_begun = true;
     expect(s, EXPECT_BODY, t, 0);
-    if (use_bdat(s, t))
+    if (use_bdat(s, t)) {
         conn_printf(s->conn, "BDAT %llu LAST\r\n", (unsigned long long)t->a->body->size);
+        /* A BDAT that fails leaves the transaction open (RFC 3030 section 2): whatever follows it
+         * begins with RSET. */
+        s->need_rset = true;
+    }
     if (!stream_body(s, t))
         transact_lost(s, "local error reading the message content");
 }
@@ -563,6 +568,9 @@ void transact_lost(struct dsess *s, const char *what) {
         first = false;
     }
     bool next_host = fresh && !dl_empty(&again) && session_more_hosts(s);
+    if (next_host)
+        log_as(s->svc->log_name, "smtp", "%s: %s", DL_OWNER(again.next, struct attempt, link)->env->qid,
+               s->err.text);
     session_disconnect(s, false);
     while (!dl_empty(&again)) { /* in their old order, before what waits */
         struct dl *n = again.prev;

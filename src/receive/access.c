@@ -26,6 +26,7 @@ struct access_run {
     size_t list;       /* its place in rcpt_lists */
     struct str rest;   /* what is left of it */
     uint32_t tag;
+    const char *check; /* check_sender_access, … */
     char *table;       /* of the check_*_access that is being asked */
     char *keys_text[KEYS_MAX];
     struct maps_key keys[KEYS_MAX];
@@ -367,8 +368,36 @@ static void keys_client(struct access_run *a) {
     }
 }
 
+/* "<a@x.example>: Sender address rejected: text", in Postfix's words for each kind of table. */
+static void add_subject(struct access_run *a, struct sbuf *b) {
+    if (strcmp(a->check, "check_sender_access") == 0) {
+        sbuf_add_ch(b, '<');
+        addr_external(b, command_sender(a->s));
+        sbuf_add_c(b, ">: Sender address rejected: ");
+    } else if (strcmp(a->check, "check_client_access") == 0) {
+        sbuf_printf(b, "<%s[%s]>: Client host rejected: ", a->s->name, a->s->addr);
+    } else if (strcmp(a->check, "check_helo_access") == 0) {
+        sbuf_printf(b, "<%s>: Helo command rejected: ", a->s->helo);
+    } else {
+        sbuf_add_ch(b, '<');
+        addr_external(b, rcpt_of(a->s));
+        sbuf_add_c(b, ">: Recipient address rejected: ");
+    }
+}
+
+/* An enhanced status code at the start of text, or the default. */
+static struct str take_dsn(struct str *text, const char *def) {
+    struct str rest = *text, w;
+    uint64_t v;
+    if (str_split(&rest, " ", &w) && w.n >= 5 && w.p[1] == '.' && str_u64(str_make(w.p, 1), &v)) {
+        *text = str_trim(rest);
+        return w;
+    }
+    return str_of(def);
+}
+
 /* A line of an access table: "REJECT text", "550 5.7.1 text", "OK", …; false if not understood. */
-static bool apply_action(struct access_run *a, struct str v, const char *what) {
+static bool apply_action(struct access_run *a, struct str v) {
     struct str word, text;
     struct sbuf b = {0};
     uint64_t code;
@@ -386,13 +415,13 @@ static bool apply_action(struct access_run *a, struct str v, const char *what) {
         return true;
     }
     bool reject = str_ieq_c(word, "REJECT"), defer = str_ieq_c(word, "DEFER");
-    if (number && (code / 100 == 4 || code / 100 == 5))
-        sbuf_printf(&b, "%.*s ", STR_FMT(word));
-    else if (reject || defer)
-        sbuf_add_c(&b, reject ? "554 5.7.1 " : "450 4.7.1 ");
-    else
+    if (!reject && !defer && !(number && (code / 100 == 4 || code / 100 == 5)))
         return false;
-    sbuf_printf(&b, "<%s>: ", what);
+    bool soft = defer || (number && code / 100 == 4);
+    struct str dsn = take_dsn(&text, soft ? "4.7.1" : "5.7.1");
+    sbuf_add_str(&b, number ? word : reject ? STR_LIT("554") : STR_LIT("450"));
+    sbuf_printf(&b, " %.*s ", STR_FMT(dsn));
+    add_subject(a, &b);
     sbuf_add_str(&b, text.n > 0 ? text : STR_LIT("Access denied"));
     finish(a, VERDICT_REJECT, b.p);
     sbuf_free(&b);
@@ -410,7 +439,7 @@ static void on_table(void *arg, const struct maps_answer *ans) {
         finish(a, VERDICT_REJECT, "451 4.3.0 Temporary lookup failure");
     } else if (ans->rc == MAP_NOT_FOUND) {
         run(a);
-    } else if (!apply_action(a, str_trim(sbuf_str(&ans->value)), key)) {
+    } else if (!apply_action(a, str_trim(sbuf_str(&ans->value)))) {
         log_warn("smtpd", "access table %s: entry \"%s\" has an action that Posthouse does not have",
                  a->table, key);
         finish(a, VERDICT_REJECT, "451 4.3.5 Server configuration error");
@@ -421,14 +450,17 @@ static void on_table(void *arg, const struct maps_answer *ans) {
 static void check_table(struct access_run *a, const char *w, struct str table) {
     free(a->table);
     a->table = str_dup(table);
+    a->check = w;
     if (strcmp(w, "check_client_access") == 0)
         keys_client(a);
     else if (strcmp(w, "check_sender_access") == 0)
         keys_address(a, command_sender(a->s));
     else if (strcmp(w, "check_recipient_access") == 0)
         keys_address(a, rcpt_of(a->s));
-    else if (a->s->helo != NULL)
+    else if (a->s->helo != NULL) {
+        key_add(a, false, str_of(a->s->helo), STR_NONE);
         keys_domain(a, str_of(a->s->helo));
+    }
     if (a->n_keys == 0) {
         run(a);
         return;

@@ -294,10 +294,10 @@ static void bdat_end_chunk(struct session *s) {
         s->ended = true;
         finish(s);
     } else if (spill(s)) {
-        session_reply(s, true, "250 2.0.0 Ok: %llu bytes", (unsigned long long)s->size);
+        session_reply(s, true, "250 2.0.0 Ok: %llu bytes", (unsigned long long)s->bdat_size);
         session_wait(s);
     } else {
-        session_reply(s, true, "250 2.0.0 Ok: %llu bytes", (unsigned long long)s->size);
+        session_reply(s, true, "250 2.0.0 Ok: %llu bytes", (unsigned long long)s->bdat_size);
     }
 }
 
@@ -333,7 +333,7 @@ void data_bdat(struct session *s, struct str args) {
         add_received(s);
         s->size = 0;
     }
-    s->bdat_left = size;
+    s->bdat_left = s->bdat_size = size;
     s->bdat_last = last.n > 0;
     s->mode = MODE_BDAT;
     if (size == 0)

@@ -138,6 +138,8 @@ void session_close(struct session *s, const char *what) {
     struct conn *c = s->conn;
     if (what != NULL && !s->local)
         log_stage(s, what);
+    if (s->mode == MODE_DATA) /* begun and not ended: data=0/1 */
+        s->total[VERB_DATA]++;
     s->mode = MODE_CLOSING;
     session_end(s);
     conn_close_after_write(c);
@@ -193,9 +195,10 @@ static bool punish(struct session *s, unsigned before) {
 static size_t take_line(struct session *s, const char *p, size_t n) {
     const char *nl = memchr(p, '\n', n);
     unsigned before = s->errors;
-    if (nl == NULL) {
-        if (n <= (size_t)s->p->line_length_limit)
-            return 0;
+    size_t limit = (size_t)s->p->line_length_limit;
+    if (nl == NULL && n <= limit)
+        return 0;
+    if (nl == NULL || (size_t)(nl - p) > limit) {
         s->verb = VERB_UNKNOWN;
         session_reply(s, false, "500 5.5.2 Error: line too long");
         session_close(s, "line too long");

@@ -102,7 +102,7 @@ struct session {
     uint64_t file_at;       /* written or being written */
     bool writing;           /* a chunk is with the spool */
     bool ended;             /* the content is complete */
-    uint64_t bdat_left;
+    uint64_t bdat_left, bdat_size;
     bool bdat_last, bdat_begun;
 };
 

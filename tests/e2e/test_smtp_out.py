@@ -1,0 +1,381 @@
+"""The SMTP client: where mail goes, failover, TLS, extensions, replies, timeouts."""
+import time
+
+import pytest
+from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
+
+
+def sent(p, n=1):
+    return p.wait_log("status=sent", count=n)
+
+
+@pytest.mark.parametrize("bad,line", [
+    ({"GREETING": "554 go away"}, r"host other\.server\[127\.0\.0\.1\] refused to talk to me: 554 go away"),
+    ({"GREETING": "421 4.3.2 busy"}, r"host other\.server\[127\.0\.0\.1\] refused to talk to me: 421 4\.3\.2 busy"),
+    ({"EHLO": "421 4.3.2 busy"}, r"host other\.server\[127\.0\.0\.1\] said: 421 4\.3\.2 busy"),
+    ({"MAIL": "450 4.7.1 not now"}, r"said: 450 4\.7\.1 not now \(in reply to MAIL FROM command\)"),
+    ({"RCPT": "450 4.2.1 not now"}, r"said: 450 4\.2\.1 not now \(in reply to RCPT TO command\)"),
+    ({"DATA": "451 4.3.0 not now"}, r"said: 451 4\.3\.0 not now \(in reply to DATA command\)"),
+    ({"MAIL": ""}, r"lost connection with other\.server\[127\.0\.0\.1\] while sending MAIL FROM"),
+    ({"AUTH": "535 5.7.8 no"}, r"SASL authentication failed; server other\.server\[127\.0\.0\.1\] said: 535 5\.7\.8 no"),
+    (None, r"connect to other\.server\[127\.0\.0\.1\]:\d+: Connection refused"),
+])
+def test_failover(dns, bad, line):
+    """What is wrong with one host leads to the next of the list, within one attempt."""
+    first = FakeRelay(replies=bad, auth=["LOGIN"]) if bad else None
+    port = first.port if first else free_port()
+    good = FakeRelay(auth=["LOGIN"])
+    main = f"relayhost = [other.server]:{port}, [relay.server]:{good.port}\nsmtp_sasl_auth_enable = yes\n" \
+           "smtp_sasl_security_options = noanonymous\nsmtp_sasl_password_maps = static:u:p\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send()
+        good.wait_mails(1)
+        p.wait_log(line)
+        assert len(p.wait_log(r" to=<b@y\.example>, relay=relay\.server\[127\.0\.0\.1\]:\d+, .*status=sent")) == 1
+    good.stop()
+    if first:
+        first.stop()
+
+
+def test_5xx_bounces_at_once(dns):
+    first = FakeRelay(replies={"MAIL": "550 5.7.60 Client does not have permissions to send as this sender"})
+    second = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{first.port}, [127.0.0.1]:{second.port}\n", dns=dns) as p:
+        p.send()
+        p.wait_log(r"relay=127\.0\.0\.1\[127\.0\.0\.1\]:\d+, .*dsn=5\.7\.60, status=bounced \(host 127\.0\.0\.1"
+                   r"\[127\.0\.0\.1\] said: 550 5\.7\.60 Client does not have permissions to send as this sender "
+                   r"\(in reply to MAIL FROM command\)\)")
+        assert not any("a@x.example" in m["from"] for m in second.mails)
+    first.stop()
+    second.stop()
+
+
+@pytest.mark.parametrize("relayhost", ["[nx.server]:25", "[nx.server], [nx2.server]", "nx.server",
+                                       "[nx.server]:587, nx2.server:25"])
+def test_relay_that_does_not_resolve_defers(dns, relayhost):
+    """Postfix bounces three of these."""
+    with Posthouse(f"relayhost = {relayhost}\n", dns=dns) as p:
+        p.send()
+        p.wait_log(r"relay=none, .*dsn=4\.3\.5, status=deferred \(unable to look up host nx\d?\.server: Name or "
+                   r"service not known\)")
+
+
+def test_dns_server_down_defers():
+    with Posthouse("relayhost = [relay.server]:25\n") as p:
+        p.send()
+        p.wait_log(r"dsn=4\.4\.3, status=deferred \(Host or domain name not found\.", 40)
+
+
+def test_direct_to_mx(dns):
+    """Without a relay host, mail goes to the recipient's exchangers in order of preference."""
+    # MX is always asked on port 25 for a recipient's domain; [domain]:port in a transport shows the
+    # same look-up on a port that a test may use.
+    a = FakeRelay("127.0.0.2")
+    b = FakeRelay("127.0.0.3", a.port)
+    main = f"relayhost =\ntransport_maps = inline:{{{{mxonly.example=smtp:mxonly.example:{a.port}, " \
+           f"aonly.example=smtp:aonly.example:{a.port}, nullmx.example=smtp:nullmx.example:{a.port}}}}}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send(rcpts=["u@mxonly.example"])
+        p.wait_log(r"to=<u@mxonly\.example>, relay=mx-a\.example\[127\.0\.0\.2\]:\d+, .*status=sent")
+        p.send(rcpts=["u@aonly.example"])
+        p.wait_log(r"to=<u@aonly\.example>, relay=aonly\.example\[127\.0\.0\.2\]:\d+, .*status=sent")
+        a.stop()
+        wait_for(lambda: a.conns == set())
+        time.sleep(0.2)
+        p.send(rcpts=["u2@mxonly.example"])
+        p.wait_log(r"to=<u2@mxonly\.example>, relay=mx-b\.example\[127\.0\.0\.3\]:\d+, .*status=sent")
+        p.send(rcpts=["u@nullmx.example"])
+        p.wait_log(r"to=<u@nullmx\.example>, .*status=deferred \(Domain nullmx\.example does not accept mail "
+                   r"\(nullMX\)\)")
+    b.stop()
+
+
+def test_recipient_domain_that_does_not_exist_bounces(dns):
+    with Posthouse("relayhost =\n", dns=dns) as p:
+        p.send(rcpts=["u@nowhere.example"])
+        p.wait_log(r"to=<u@nowhere\.example>, relay=none, .*dsn=5\.4\.4, status=bounced \(Host or domain name not "
+                   r"found\. Name service error for name=nowhere\.example type=A: Host not found\)")
+        p.send(rcpts=["u@nullmx.example"])
+        p.wait_log(r"dsn=5\.1\.0, status=bounced \(Domain nullmx\.example does not accept mail \(nullMX\)\)")
+
+
+def test_loop_to_myself_defers(dns):
+    p = Posthouse("", dns=dns)
+    p.write_main(f"relayhost = [127.0.0.1]:{p.port}\n")
+    r = p.run("check")
+    assert r.returncode == 2 and "is this system itself" in r.stdout
+    with p:
+        p.send()
+        p.wait_log(r"dsn=4\.3\.5, status=deferred \(mail for \[127\.0\.0\.1\]:\d+ loops back to myself\)")
+
+
+@pytest.mark.parametrize("chunking", [False, True])
+@pytest.mark.parametrize("pipelining", [False, True])
+def test_replies_per_recipient(dns, pipelining, chunking):
+    def rcpt(line):
+        if "bad" in line:
+            return "550 5.1.1 no such user"
+        if "later" in line:
+            return "450 4.2.0 mailbox busy"
+    relay = FakeRelay(replies={"RCPT": rcpt}, pipelining=pipelining, chunking=chunking)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(rcpts=["good@y.example", "bad@y.example", "later@y.example", "good2@y.example"])
+        p.wait_log(r"to=<good@y\.example>, .*status=sent")
+        p.wait_log(r"to=<good2@y\.example>, .*status=sent")
+        p.wait_log(r"to=<bad@y\.example>, .*dsn=5\.1\.1, status=bounced \(host 127\.0\.0\.1\[127\.0\.0\.1\] said: "
+                   r"550 5\.1\.1 no such user \(in reply to RCPT TO command\)\)")
+        p.wait_log(r"to=<later@y\.example>, .*dsn=4\.2\.0, status=deferred")
+        relay.wait_mails(2)  # the mail and the report on bad@
+        p.wait_log("removed")
+        assert [r["address"] for q in p.queue() for r in q["recipients"]] == ["later@y.example"]
+    relay.stop()
+
+
+@pytest.mark.parametrize("chunking", [False, True])
+@pytest.mark.parametrize("pipelining", [False, True])
+def test_all_recipients_refused_then_next_message(dns, pipelining, chunking):
+    """A transaction without recipients leaves the session in order for the next one."""
+    relay = FakeRelay(replies={"RCPT": lambda l: "550 5.1.1 no" if "bad" in l else None},
+                      pipelining=pipelining, chunking=chunking)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\ndefault_destination_concurrency_limit = 1\n",
+                   dns=dns) as p:
+        for i in range(6):
+            p.send(sender="", rcpts=[f"{'bad' if i % 2 else 'good'}{i}@y.example"])
+        relay.wait_mails(3)
+        p.wait_log("status=bounced", count=3)
+        p.wait_log("removed", count=6)
+        assert " 503 " not in p.log()
+    relay.stop()
+
+
+@pytest.mark.parametrize("chunking,stage,reply,dsn,status", [
+    (False, "DOT", "554 5.7.1 spam", "5.7.1", "bounced"),
+    (False, "DOT", "451 4.3.0 later", "4.3.0", "deferred"),
+    (False, "DOT", "", "4.4.2", "deferred"),
+    (False, "DATA", "554 5.5.0 no", "5.5.0", "bounced"),
+    (True, "DOT", "554 5.7.1 spam", "5.7.1", "bounced"),
+    (True, "DOT", "451 4.3.0 later", "4.3.0", "deferred"),
+    (True, "DOT", "", "4.4.2", "deferred"),
+])
+def test_end_of_data(dns, chunking, stage, reply, dsn, status):
+    relay = FakeRelay(replies={stage: reply}, chunking=chunking)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(sender="")
+        p.wait_log(rf"dsn={dsn}, status={status}")
+        if reply == "":
+            p.wait_log("message may be sent more than once")
+    relay.stop()
+
+
+def test_dot_stuffing_and_long_lines(dns):
+    relay = FakeRelay()
+    body = ".\r\n..\r\n.x\r\n" + "l" * 3000 + "\r\nend\r\n"
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(content="Subject: dots\r\n\r\n" + body)
+        got = relay.wait_mail(b"Subject: dots")["content"].decode().split("\r\n\r\n", 1)[1]
+        lines = got.split("\r\n")
+        assert lines[:3] == [".", "..", ".x"] and max(map(len, lines)) <= 998
+        assert got.replace("\r\n ", "") == body
+    relay.stop()
+
+
+def test_bdat_out(dns):
+    relay = FakeRelay(chunking=True)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(content="Subject: bdat out\r\n\r\n.\r\n.x\r\n")
+        assert relay.wait_mail(b"Subject: bdat out")["content"].endswith(b"\r\n\r\n.\r\n.x\r\n")
+        assert any(c.startswith("BDAT ") for c in relay.sessions[0].commands)
+        assert "DATA" not in relay.sessions[0].commands
+    relay.stop()
+
+
+def test_extensions_used(dns):
+    relay = FakeRelay(size=1000000)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(params=" RET=HDRS ENVID=id+2B1", rparams=" NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;o+2Bx@y.example",
+               content="Subject: ext\r\n\r\nh\xe4llo\r\n".encode("latin-1"))
+        m = relay.wait_mail(b"Subject: ext")
+        assert " SIZE=" in m["from"] and m["from"].endswith("BODY=8BITMIME RET=HDRS ENVID=id+2B1")
+        assert m["rcpts"] == ["RCPT TO:<b@y.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;o+2Bx@y.example"]
+    relay.stop()
+
+
+def test_too_big_for_the_remote(dns):
+    relay = FakeRelay(size=100)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(sender="")
+        p.wait_log(r"dsn=5\.3\.4, status=bounced \(message size \d+ exceeds size limit 100 of server")
+    relay.stop()
+
+
+def test_smtputf8_not_offered(dns):
+    relay = FakeRelay(utf8=False)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(sender="", rcpts=["grüße@y.example"], params=" SMTPUTF8")
+        p.wait_log(r"dsn=5\.6\.7, status=bounced \(SMTPUTF8 is required, but was not offered by host")
+    relay.stop()
+
+
+@pytest.fixture(scope="module")
+def cert(tmp_path_factory):
+    return make_cert(tmp_path_factory.mktemp("cert"), "relay.server")
+
+
+@pytest.mark.parametrize("level,trust,word,ok", [
+    ("may", False, "Untrusted", True), ("may", True, "Trusted", True), ("encrypt", False, "Untrusted", True),
+    ("verify", True, "Verified", True), ("secure", True, "Verified", True),
+    ("verify", False, "Untrusted", False), ("secure", False, "Untrusted", False),
+])
+def test_tls_levels(dns, cert, level, trust, word, ok):
+    relay = FakeRelay(tls=server_tls(*cert))
+    ca = f"smtp_tls_CAfile = {cert[0]}\n" if trust else ""
+    main = f"relayhost = [relay.server]:{relay.port}\nsmtp_tls_security_level = {level}\nsmtp_tls_loglevel = 1\n{ca}"
+    with Posthouse(main, dns=dns) as p:
+        p.send()
+        p.wait_log(rf"{word} TLS connection established to relay\.server\[127\.0\.0\.1\]:\d+: TLSv1\.3 with cipher "
+                   r"\S+ \(\d+/\d+ bits\) key-exchange \S+ server-signature RSA\S* \(2048 bits\) server-digest SHA256")
+        if ok:
+            assert relay.wait_mails(1)[0]["tls"]
+            assert [c.split()[0] for c in relay.sessions[0].commands][:3] == ["EHLO", "STARTTLS", "EHLO"]
+        else:
+            p.wait_log(r"certificate verification failed for relay\.server\[127\.0\.0\.1\]:\d+: self-signed certificate")
+            p.wait_log(r"dsn=4\.7\.5, status=deferred \(Server certificate not verified\)")
+    relay.stop()
+
+
+def test_tls_name_mismatch(dns, cert):
+    relay = FakeRelay(tls=server_tls(*cert))
+    main = f"relayhost = [other.server]:{relay.port}\nsmtp_tls_security_level = verify\nsmtp_tls_CAfile = {cert[0]}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send()
+        p.wait_log(r"dsn=4\.7\.5, status=deferred \(Server certificate does not match the name other\.server\)")
+    relay.stop()
+
+
+def test_tls_required_but_not_offered(dns):
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [relay.server]:{relay.port}\nsmtp_tls_security_level = encrypt\n", dns=dns) as p:
+        p.send()
+        p.wait_log(r"dsn=4\.7\.4, status=deferred \(TLS is required, but was not offered by host relay\.server"
+                   r"\[127\.0\.0\.1\]\)")
+        assert relay.mails == []
+    relay.stop()
+
+
+def test_auth_only_inside_tls(dns, cert):
+    """The usual submission host: AUTH is offered after STARTTLS only."""
+    relay = FakeRelay(tls=server_tls(*cert), auth=["PLAIN"], tls_first=True, need_auth=True)
+    main = f"relayhost = [relay.server]:{relay.port}\nsmtp_sasl_auth_enable = yes\n" \
+           "smtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_password_maps = static:u:p\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send()
+        m = relay.wait_mails(1)[0]
+        assert m["tls"] and m["auth"] == ("PLAIN", "u", "p")
+    relay.stop()
+
+
+def test_wrappermode(dns, cert):
+    relay = FakeRelay(tls=server_tls(*cert), wrap=True)
+    main = f"relayhost = [relay.server]:{relay.port}\nsmtp_tls_wrappermode = yes\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send()
+        assert relay.wait_mails(1)[0]["tls"]
+    relay.stop()
+
+
+def test_implicit_tls_on_465_by_itself(dns, cert):
+    try:
+        relay = FakeRelay("127.0.0.77", 465, tls=server_tls(*cert), wrap=True)
+    except PermissionError:
+        pytest.fail("binding port 465 on 127.0.0.77 needs root or net.ipv4.ip_unprivileged_port_start")
+    with Posthouse("relayhost = [127.0.0.77]:465\n", dns=dns) as p:
+        p.send()
+        assert relay.wait_mails(1)[0]["tls"]
+    relay.stop()
+
+
+def test_tls_policy_table(dns, cert):
+    relay = FakeRelay()
+    main = f"relayhost = [relay.server]:{relay.port}\nsmtp_tls_policy_maps = inline:{{{{[relay.server]:{relay.port}=encrypt}}}}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send()
+        p.wait_log(r"dsn=4\.7\.4, status=deferred \(TLS is required, but was not offered")
+    relay.stop()
+
+
+@pytest.mark.parametrize("stage,param,text", [
+    ("GREETING", "smtp_helo_timeout", "receiving the initial server greeting"),
+    ("EHLO", "smtp_helo_timeout", "performing the EHLO handshake"),
+    ("MAIL", "smtp_mail_timeout", "sending MAIL FROM"),
+    ("RCPT", "smtp_rcpt_timeout", "sending RCPT TO"),
+    ("DATA", "smtp_data_init_timeout", "sending DATA command"),
+    ("DOT", "smtp_data_done_timeout", "sending end of data -- message may be sent more than once"),
+])
+def test_timeouts(dns, stage, param, text):
+    def stall(line):
+        time.sleep(4)
+        return ""
+    relay = FakeRelay(replies={stage: stall}, pipelining=False)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n{param} = 1s\n", dns=dns) as p:
+        p.send()
+        p.wait_log(rf"dsn=4\.4\.2, status=deferred \(conversation with 127\.0\.0\.1\[127\.0\.0\.1\] timed out while {text}\)")
+    relay.stop()
+
+
+def test_stale_connection_is_not_an_error(dns):
+    """A host that closed a kept connection is simply connected to again."""
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_connection_cache_time_limit = 30s\n", dns=dns) as p:
+        p.send()
+        relay.wait_mails(1)
+        p.wait_log("removed")
+        for c in list(relay.conns):
+            c.shutdown(2)
+        p.send()
+        relay.wait_mails(2)
+        p.wait_log("removed", count=2)
+        assert "deferred" not in p.log()
+    relay.stop()
+
+
+def test_refused_reuse_is_not_an_error(dns):
+    """421 to the second MAIL of a connection: the message goes over a new one at once."""
+    state = {"n": 0}
+
+    def mail(line):
+        state["n"] += 1
+        return "421 4.7.0 too many messages in this connection" if state["n"] % 2 == 0 else None
+    relay = FakeRelay(replies={"MAIL": mail})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send()
+        relay.wait_mails(1)
+        p.wait_log("removed")
+        p.send()
+        relay.wait_mails(2)
+        assert "deferred" not in p.log()
+    relay.stop()
+
+
+def test_error_and_discard_transports(dns):
+    main = "relayhost =\ntransport_maps = inline:{{ {{y.example = error:5.7.1 nope}}, d.example=discard:silently, " \
+           "{{r.example = retry:4.0.1 later}} }}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send(sender="", rcpts=["b@y.example", "b@d.example", "b@r.example"])
+        p.wait_log(r"error\[\d+\]: \w+: to=<b@y\.example>, relay=none, .*dsn=5\.7\.1, status=bounced \(nope\)")
+        p.wait_log(r"discard\[\d+\]: \w+: to=<b@d\.example>, relay=none, .*dsn=2\.0\.0, status=sent \(silently\)")
+        p.wait_log(r"to=<b@r\.example>, relay=none, .*dsn=4\.0\.1, status=deferred \(later\)")
+
+
+def test_pipelined_transactions(dns):
+    """Under load the end of one message travels with the next MAIL (RFC 2920)."""
+    relay = FakeRelay(delay=0.02)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\ninitial_destination_concurrency = 1\n"
+                   "default_destination_concurrency_limit = 1\n", dns=dns) as p:
+        with p.client() as c:
+            for i in range(30):
+                assert c.mail(rcpts=[f"r{i}@y.example"]).startswith("250")
+        relay.wait_mails(30)
+        assert sorted(m["rcpts"][0] for m in relay.mails) == sorted(f"RCPT TO:<r{i}@y.example>" for i in range(30))
+        busy = max(relay.sessions, key=lambda s: len(s.mails))
+        assert len(busy.mails) > 5
+    relay.stop()
