@@ -105,12 +105,12 @@ class FakeRelay:
 
     def __init__(self, host="127.0.0.1", port=0, auth=(), need_auth=False, users=None, replies=None,
                  pipelining=True, chunking=False, size=None, dsn=True, tls=None, wrap=False,
-                 tls_first=False, name="fake.relay", utf8=True, delay=0.0):
+                 tls_first=False, name="fake.relay", utf8=True, delay=0.0, keep=True):
         self.auth, self.need_auth, self.users = list(auth), need_auth, users
         self.replies = replies or {}
         self.pipelining, self.chunking, self.size, self.dsn = pipelining, chunking, size, dsn
         self.tls, self.wrap, self.tls_first, self.name, self.utf8 = tls, wrap, tls_first, name, utf8
-        self.delay = delay
+        self.delay, self.keep = delay, keep  # keep: the content of mails
         self.sessions = []
         self.lock = threading.Lock()
         self.sock = socket.socket()
@@ -147,6 +147,7 @@ class FakeRelay:
                 conn, _ = self.sock.accept()
             except OSError:
                 return
+            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.conns.add(conn)
             threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
 
@@ -318,7 +319,7 @@ class _Dialogue:
     def finish(self, line, content):
         if self.r.delay:
             time.sleep(self.r.delay)
-        mail = {"from": self.sender, "rcpts": self.rcpts, "content": content, "auth": self.s.auth,
+        mail = {"from": self.sender, "rcpts": self.rcpts, "content": content if self.r.keep else b"", "auth": self.s.auth,
                 "tls": self.s.tls}
         if self.reply("DOT", line, "250 2.0.0 Ok: queued as FAKE123") == "2":
             with self.r.lock:
@@ -331,16 +332,18 @@ class _Dialogue:
             return True
         if self.reply("DATA", line, "354 go ahead") != "3":
             return True
-        content = b""
+        chunks = []
         while True:
             raw = self.f.readline()
             if not raw:
                 return False
-            self.s.raw += raw
+            if self.r.keep:
+                self.s.raw += raw
             if raw == b".\r\n":
                 break
-            content += raw[1:] if raw.startswith(b".") else raw
-        self.finish(line, content)
+            if self.r.keep:
+                chunks.append(raw[1:] if raw.startswith(b".") else raw)
+        self.finish(line, b"".join(chunks))
         return True
 
     def do_bdat(self, line):
@@ -470,6 +473,12 @@ class Posthouse:
         out = subprocess.run(["pgrep", "-P", str(self.proc.pid)], capture_output=True, text=True).stdout
         return [int(p) for p in out.split()]
 
+    @staticmethod
+    def children_of(pids):
+        """Which of these processes are still there."""
+        return [pid for pid in pids if os.path.exists(f"/proc/{pid}") and
+                open(f"/proc/{pid}/stat").read().split()[2] != "Z"]
+
     def reload(self):
         n = self.log().count("reload -- ")
         self.proc.send_signal(signal.SIGHUP)
@@ -524,6 +533,7 @@ class Client:
 
     def __init__(self, port, host="127.0.0.1", ehlo="client.example"):
         self.sock = socket.create_connection((host, port), 10)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.settimeout(20 * SLOW)
         self.f = self.sock.makefile("rb")
         self.greeting = self.reply()

@@ -15,7 +15,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define QUANTUM        65536 /* bytes a sender may send in one turn */
+#define QUANTUM        4096 /* bytes a sender may send in one turn */
 #define DEPTH          3U    /* attempts per session when there is more work than sessions */
 #define SLOT_IDLE_MS   10000
 #define DEST_IDLE_MS   60000
@@ -92,6 +92,8 @@ static void squeue_free(struct dest *d, struct squeue *q) {
 static struct squeue *turn(struct dest *d) {
     for (;;) {
         struct squeue *q = DL_OWNER(d->senders.next, struct squeue, link);
+        if (q->link.next == q->link.prev && q->deficit <= 0) /* alone: nobody to share with */
+            q->deficit = QUANTUM;
         if (q->deficit > 0)
             return q;
         q->deficit += QUANTUM;

@@ -1,0 +1,297 @@
+"""Retry, concurrency, dead destinations, reports, queue commands, sendmail, pflogsumm."""
+import email
+import json
+import re
+import subprocess
+import time
+
+import pytest
+from kit import FakeRelay, Posthouse, free_port, wait_for
+
+DEAD = "relayhost = [127.0.0.1]:{port}\nminimal_backoff_time = {backoff}\n"
+
+
+def test_retry_and_expiry(dns):
+    """Tried again by minimal_backoff_time; returned when too old, with the last reason."""
+    relay = FakeRelay(replies={"RCPT": lambda l: "450 4.2.0 try later" if "b@y" in l else None})
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n" \
+           "maximal_queue_lifetime = 3s\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send()
+        p.wait_log("status=deferred", count=3)
+        p.wait_log(r"from=<a@x\.example>, status=expired, returned to sender")
+        report = relay.wait_mail(b"Undelivered Mail")
+        assert report["from"].startswith("MAIL FROM:<>")
+        assert b"450 4.2.0 try later" in report["content"].replace(b"\r\n    ", b" ")
+        p.wait_log("removed", count=2)
+    relay.stop()
+
+
+def test_single_attempt(dns):
+    main = f"relayhost = [127.0.0.1]:{free_port()}\nmaximal_queue_lifetime = 0\nbounce_queue_lifetime = 0\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send()
+        p.wait_log(r"from=<a@x\.example>, status=expired, returned to sender")
+        p.wait_log(r"from=<>, status=expired, returned to sender")  # the report could not be sent either
+        wait_for(lambda: p.queue() == [])
+
+
+def test_bounce_report(dns):
+    """RFC 3464, in Postfix's words."""
+    relay = FakeRelay(replies={"RCPT": lambda l: "550 5.1.1 no such user" if "b@y" in l else None})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(params=" ENVID=env1", rparams=" ORCPT=rfc822;orig@y.example",
+               content="Subject: original\r\nMessage-ID: <o@x.example>\r\n\r\nthe text\r\n")
+        raw = relay.wait_mail(b"Undelivered Mail Returned to Sender")["content"]
+        p.wait_log(r"bounce\[\d+\]: \w+: sender non-delivery notification: \w+")
+    m = email.message_from_bytes(raw)
+    assert m["From"] == "Mail Delivery System <MAILER-DAEMON@mta.example>" and m["To"] == "a@x.example"
+    assert m["Auto-Submitted"] == "auto-replied"
+    assert m.get_content_type() == "multipart/report" and m.get_param("report-type") == "delivery-status"
+    assert re.fullmatch(r"\w+\.\d+/mta\.example", m.get_boundary())
+    text, status, original = m.get_payload()
+    assert [part["Content-Description"] for part in m.get_payload()] == \
+        ["Notification", "Delivery report", "Undelivered Message"]
+    assert "This is the mail system at host mta.example." in text.get_payload()
+    assert "<b@y.example>: host 127.0.0.1[127.0.0.1] said: 550 5.1.1 no such user (in" in text.get_payload()
+    per_message, per_rcpt = status.get_payload()
+    assert per_message["Reporting-MTA"] == "dns; mta.example"
+    assert per_message["Original-Envelope-Id"] == "env1"
+    assert per_message["X-Postfix-Sender"] == "rfc822; a@x.example"
+    assert per_rcpt["Final-Recipient"] == "rfc822; b@y.example"
+    assert per_rcpt["Original-Recipient"] == "rfc822;orig@y.example"
+    assert (per_rcpt["Action"], per_rcpt["Status"]) == ("failed", "5.1.1")
+    assert per_rcpt["Remote-MTA"] == "dns; 127.0.0.1"
+    assert per_rcpt["Diagnostic-Code"] == "smtp; 550 5.1.1 no such user"
+    assert original.get_content_type() == "message/rfc822"
+    inner = original.get_payload()[0]
+    assert inner["Return-Path"] == "<a@x.example>" and inner.get_payload() == "the text\r\n"
+    relay.stop()
+
+
+def test_no_report_on_null_sender_or_never(dns):
+    relay = FakeRelay(replies={"RCPT": lambda l: "550 5.1.1 no" if "bad" in l else None})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(sender="", rcpts=["bad@y.example"])
+        p.send(rcpts=["bad@y.example"], rparams=" NOTIFY=NEVER")
+        p.wait_log("removed", count=2)
+        assert "notification" not in p.log() and relay.mails == []
+    relay.stop()
+
+
+def test_header_only_report(dns):
+    relay = FakeRelay(replies={"RCPT": lambda l: "550 5.1.1 no" if "bad" in l else None})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nbounce_size_limit = 1000\n", dns=dns) as p:
+        p.send(rcpts=["bad@y.example"], content="Subject: big\r\n\r\n" + "secret text\r\n" * 500)
+        raw = relay.wait_mail(b"Undelivered Mail")["content"]
+        assert b"text/rfc822-headers" in raw and b"Subject: big" in raw and b"secret text" not in raw
+    relay.stop()
+
+
+def test_delay_and_success_reports(dns):
+    relay = FakeRelay(dsn=False, replies={"RCPT": lambda l: "450 4.2.0 later" if "slow" in l else None})
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n" \
+           "delay_warning_time = 1s\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send(rcpts=["slow@y.example"])
+        raw = relay.wait_mail(b"Delayed Mail (still being retried)")["content"]
+        assert b"Action: delayed" in raw and b"Will-Retry-Until:" in raw
+        p.wait_log("sender delay notification")
+        p.send(rcpts=["fast@y.example"], rparams=" NOTIFY=SUCCESS")
+        raw = relay.wait_mail(b"Successful Mail Delivery Report")["content"]
+        assert b"Action: relayed" in raw
+        p.wait_log("sender delivery status notification")
+        assert p.log().count("sender delay notification") == 1
+    relay.stop()
+
+
+def test_dead_destination_rests_alone(dns):
+    """One dead relay: a few real attempts, then suspended; other destinations do not notice."""
+    good, port = FakeRelay(), free_port()
+    main = f"relayhost = [127.0.0.1]:{good.port}\ndefault_destination_concurrency_limit = 2\n" \
+           f"transport_maps = inline:{{{{dead.example=smtp:[127.0.0.1]:{port}}}}}\n"
+    with Posthouse(main, dns=dns) as p:
+        for i in range(6):
+            p.send(rcpts=[f"d{i}@dead.example"])
+            p.send(rcpts=[f"g{i}@y.example"])
+        good.wait_mails(6)
+        p.wait_log(r"relay=none, .*dsn=4\.4\.1, status=deferred \(connect to 127\.0\.0\.1\[127\.0\.0\.1\]:\d+: "
+                   r"Connection refused\)")
+        p.wait_log(r"error\[\d+\]: \w+: to=<d\d@dead\.example>, relay=none, .*dsn=4\.4\.1, status=deferred "
+                   r"\(delivery temporarily suspended: connect to 127\.0\.0\.1\[127\.0\.0\.1\]:\d+: Connection refused\)")
+        p.wait_log("status=deferred", count=6)
+        # postqueue -f clears the rest at once
+        late = FakeRelay(port=port)
+        assert p.run("-f", face="postqueue").returncode == 0
+        late.wait_mails(6)
+        wait_for(lambda: p.queue() == [])
+        late.stop()
+    good.stop()
+
+
+def test_concurrency_limit_and_fairness(dns):
+    """Never more sessions than allowed; a flood from one sender does not hold up another."""
+    relay = FakeRelay(delay=0.2)
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_concurrency_limit = 2\n" \
+           "smtp_pipeline_transactions = no\n"
+    with Posthouse(main, dns=dns) as p:
+        with p.client() as c:
+            for i in range(30):
+                c.mail(sender="flood@x.example")
+            c.mail(sender="quiet@x.example")
+        wait_for(lambda: any("quiet@" in m["from"] for m in relay.mails))
+        assert len(relay.mails) < 20
+        assert len(relay.conns) <= 2
+        relay.wait_mails(31, 30)
+        assert len(relay.sessions) <= 3
+    relay.stop()
+
+
+def test_rate_delay(dns):
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\ndefault_destination_rate_delay = 1s\n", dns=dns) as p:
+        with p.client() as c:
+            for _ in range(3):
+                c.mail()
+        relay.wait_mails(1)
+        time.sleep(0.3)
+        assert len(relay.mails) == 1
+        relay.wait_mails(3)
+    relay.stop()
+
+
+def test_recipient_limit_splits(dns):
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_recipient_limit = 3\n", dns=dns) as p:
+        p.send(rcpts=[f"r{i}@y.example" for i in range(7)])
+        mails = relay.wait_mails(3)
+        assert sorted(len(m["rcpts"]) for m in mails) == [1, 3, 3]
+    relay.stop()
+
+
+@pytest.fixture
+def deferred(dns):
+    with Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns) as p:
+        p.send(sender="aa1@x.example", rcpts=["b@y.example", "c@y.example"])
+        p.send(sender="", rcpts=["d@y.example"])
+        p.wait_log("status=deferred", count=3)
+        wait_for(lambda: all(q["queue_name"] == "deferred" for q in p.queue()) and p.queue())
+        yield p
+
+
+def test_listings(deferred):
+    p = deferred
+    r = p.run("-p", face="postqueue")
+    head, *_ = r.stdout.splitlines()
+    assert head == "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------"
+    assert re.search(r"^[0-9A-F]{8,11} +\d+ \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d  aa1@x\.example$", r.stdout, re.M)
+    assert re.search(r"^ *\(.*connect to 127\.0\.0\.1\[127\.0\.0\.1\]:\d+: Connection refused\)\n {41}b@y\.example\n {41}c@y\.example$",
+                     r.stdout, re.M)
+    assert "MAILER-DAEMON" in r.stdout and re.search(r"^-- \d+ Kbytes in 2 Requests\.$", r.stdout, re.M)
+    assert p.run(face="mailq").stdout == r.stdout == p.run("-bp", face="sendmail").stdout
+    assert p.run("queue", "list").stdout == r.stdout
+    one = next(q for q in p.queue() if q["sender"] == "aa1@x.example")
+    assert set(one) >= {"queue_name", "queue_id", "arrival_time", "message_size", "forced_expire", "sender", "recipients"}
+    assert one["queue_name"] == "deferred" and one["forced_expire"] is False
+    assert [x["address"] for x in one["recipients"]] == ["b@y.example", "c@y.example"]
+    shown = json.loads(p.run("queue", "show", one["queue_id"]).stdout)
+    assert shown["queue_id"] == one["queue_id"]
+
+
+def test_hold_release_expire_delete(deferred):
+    p = deferred
+    qid = next(q["queue_id"] for q in p.queue() if q["sender"] == "aa1@x.example")
+    assert p.run("queue", "hold", qid).stdout == "posthouse: Placed on hold: 1 message\n"
+    assert [q["queue_name"] for q in p.queue() if q["queue_id"] == qid] == ["hold"]
+    assert f"{qid}!" in p.run("-p", face="postqueue").stdout
+    p.run("-f", face="postqueue")
+    time.sleep(0.3)
+    assert [q["queue_name"] for q in p.queue() if q["queue_id"] == qid] == ["hold"]
+    p.stop()
+    p.start()  # still on hold after a restart
+    assert [q["queue_name"] for q in p.queue() if q["queue_id"] == qid] == ["hold"]
+    assert p.run("queue", "release", qid).returncode == 0
+    wait_for(lambda: [q["queue_name"] for q in p.queue() if q["queue_id"] == qid] == ["deferred"])
+    assert p.run("queue", "expire", qid).stdout == "posthouse: Force-expired: 1 message\n"
+    p.wait_log(r"from=<aa1@x\.example>, status=force-expired, returned to sender")
+    assert p.run("queue", "delete", "NOSUCHID").returncode == 1
+    assert p.run("queue", "delete", "ALL").returncode == 0
+    wait_for(lambda: p.queue() == [])
+    assert p.run("-p", face="postqueue").stdout == "Mail queue is empty\n"
+
+
+def test_no_daemon(dns):
+    p = Posthouse("", dns=dns)
+    r = p.run("-p", face="postqueue")
+    assert r.returncode == 69 and "is posthoused running?" in r.stderr
+    r = p.run("b@y.example", face="sendmail", stdin="x\n")
+    assert r.returncode == 75
+
+
+def test_sendmail(dns):
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nenable_long_queue_ids = yes\n", dns=dns) as p:
+        text = "To: \"Last, First\" <t1@y.example>, t2@y.example (comment)\nCc: group: c1@y.example;\n" \
+               "Bcc: hidden@y.example\nSubject: from sendmail\n\nline\n.\nafter the dot\n"
+        r = p.run("-t", "-i", "-f", "me@x.example", face="sendmail", stdin=text)
+        assert (r.returncode, r.stderr) == (0, "")
+        m = relay.wait_mail(b"Subject: from sendmail")
+        assert m["from"].startswith("MAIL FROM:<me@x.example>")
+        assert [x.split("<")[1][:-1] for x in m["rcpts"]] == \
+            ["t1@y.example", "t2@y.example", "c1@y.example", "hidden@y.example"]
+        assert b"hidden" not in m["content"] and m["content"].endswith(b"line\r\n.\r\nafter the dot\r\n")
+        assert b"from userid" in m["content"] and b"From: me@x.example" in m["content"]
+        p.wait_log(r"pickup\[\d+\]: [0-9B-Zb-z]{10,}z\w+: uid=\d+ from=<me@x\.example>")
+        p.run("-f", "me@x.example", "-F", "Me Myself", "r@y.example", face="sendmail",
+              stdin="Subject: dot ends\n\none\n.\ntwo\n")
+        m = relay.wait_mail(b"Subject: dot ends")
+        assert b"two" not in m["content"] and b'From: "Me Myself" <me@x.example>' in m["content"]
+        r = p.run("-t", face="sendmail", stdin="Subject: nobody\n\nx\n")
+        assert r.returncode != 0 and "No recipient addresses found in message header" in r.stderr
+    relay.stop()
+
+
+def test_pflogsumm_counts(dns):
+    relay = FakeRelay(replies={"RCPT": lambda l: "550 5.1.1 no" if "bad" in l else
+                               "450 4.2.0 later" if "later" in l else None})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nmynetworks_style = host\n", dns=dns) as p:
+        for i in range(5):
+            p.send(rcpts=[f"good{i}@y.example"])
+        p.send(sender="", rcpts=["bad@y.example"])
+        p.send(rcpts=["later@y.example"])
+        with p.client() as c:
+            c.cmd("MAIL FROM:<a@x.example> SIZE=99999999")
+        p.wait_log("status=sent", count=5)
+        p.wait_log("status=deferred")
+        p.wait_log("status=bounced")
+        p.wait_log("disconnect", count=9)
+        out = subprocess.run(["/usr/sbin/pflogsumm", str(p.dir / "maillog")], capture_output=True, text=True).stdout
+        grand = {k: int(v) for v, k in re.findall(r"^ +(\d+)k? +(received|delivered|deferred|bounced|rejected)\b", out, re.M)}
+        assert grand == {"received": 7, "delivered": 5, "deferred": 1, "bounced": 1, "rejected": 1}, out
+    relay.stop()
+
+
+def test_reload_changes_route_of_queued_mail(dns):
+    """Routes are decided at every attempt, never stored."""
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns) as p:
+        p.send()
+        p.wait_log("status=deferred")
+        p.write_main(f"relayhost = [127.0.0.1]:{relay.port}\n")
+        p.reload()
+        p.run("-f", face="postqueue")
+        relay.wait_mails(1)
+        p.write_main("relayhost = [broken\n")
+        p.proc.send_signal(1)
+        p.wait_log("reload refused")
+        p.send()
+        relay.wait_mails(2)
+    relay.stop()
+
+
+def test_json_log(dns):
+    with Posthouse("log_format = json\nrelayhost = [127.0.0.1]:9\n", dns=dns) as p:
+        p.send()
+        p.wait_log("queue active")
+        rows = [json.loads(line) for line in p.log().splitlines()]
+        assert {"time", "host", "program", "pid", "message"} <= set(rows[0])
