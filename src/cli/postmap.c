@@ -115,12 +115,17 @@ static void load_old(const char *spec, const struct options *o, struct pairs *p)
     map_close(m);
 }
 
+/* What Postfix calls the table in a warning: its library for each type does it differently. */
+static char *warn_name(const struct map_ops *ops, const char *spec, const char *name, const char *path) {
+    return mem_strdup(ops == &map_lmdb ? spec : ops == &map_cdb ? name : path);
+}
+
 static int run_build(const struct map_ops *ops, const char *spec, const char *name,
                      const struct options *o) {
     struct sbuf text = {0};
     struct stat st;
     char *path = db_path(ops, name);
-    struct pairs p = {.path = path, .source = o->incremental ? "(stdin)" : name};
+    struct pairs p = {.path = warn_name(ops, spec, name, path), .source = o->incremental ? "(stdin)" : name};
     struct build b = {&p, o};
     if (ops->build == NULL)
         fatal("table type %s does not support bulk-mode creation%s", ops->type, "");

@@ -165,9 +165,10 @@ static void link_ifs(struct state *s) {
     for (size_t i = 0; i < s->n; i++) {
         if (s->v[i].op != RULE_IF)
             continue;
-        size_t depth = 1, k = i + 1;
+        int depth = 1;
+        size_t k = i + 1;
         for (; k < s->n && depth > 0; k++)
-            depth += s->v[k].op == RULE_IF ? 1U : s->v[k].op == RULE_ENDIF ? -1U : 0U;
+            depth += s->v[k].op == RULE_IF ? 1 : s->v[k].op == RULE_ENDIF ? -1 : 0;
         if (depth > 0)
             rule_warn(s, s->v[i].line, "if without endif");
         s->v[i].jump = k;
@@ -247,9 +248,10 @@ static void substitute(struct state *s, const char *value, struct str key, struc
 
 static bool rule_hits(struct state *s, const struct rule *r, struct str key,
                       const struct netaddr *addr) {
-    bool hit = s->cidr ? netblock_has(&r->net, addr)
-                       : pcre2_match(r->re, (PCRE2_SPTR)key.p, key.n, 0, 0, s->md, NULL) >= 0;
-    return hit != r->negate;
+    if (s->cidr) /* "!network" is about addresses of the network's own family */
+        return r->net.base.u.sa.sa_family == addr->u.sa.sa_family &&
+               netblock_has(&r->net, addr) != r->negate;
+    return (pcre2_match(r->re, (PCRE2_SPTR)key.p, key.n, 0, 0, s->md, NULL) >= 0) != r->negate;
 }
 
 static enum map_rc pattern_get(struct map *m, struct str key, struct sbuf *value) {

@@ -1,0 +1,189 @@
+"""make demo: Posthouse between a few senders and two relay hosts that demand AUTH.
+
+Everything is on loopback and in build/demo; on a terminal it stays up until Ctrl-C, without one it
+ends by itself.  Nothing asks the Internet: host names come from a hosts file of the demo's own.
+"""
+import email.message
+import logging
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import smtplib
+import socket
+import subprocess
+import sys
+import time
+import warnings
+
+warnings.simplefilter("ignore")
+logging.getLogger("mail.log").setLevel(logging.CRITICAL)
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, LoginPassword
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "src"
+DIR = pathlib.Path("/tmp" if os.geteuid() == 0 else ROOT / "build") / f"posthouse-demo-{os.getuid()}"
+
+MAIN_CF = """\
+myhostname = posthouse.demo
+mynetworks = 127.0.0.0/8
+inet_protocols = ipv4
+maillog_file = {dir}/maillog
+mail_owner = {owner}
+
+# The first section of the set-up page, word for word but for directory, name and port:
+relayhost = [relay.server]:{port_a}
+smtp_sasl_password_maps = hash:{dir}/sasl_password
+smtp_sasl_auth_enable = yes
+smtp_sasl_mechanism_filter = login
+smtp_sasl_security_options = noanonymous
+
+# One domain and one user go out through another provider:
+sender_dependent_relayhost_maps = hash:{dir}/sender_relay
+
+# Names from a file, so that the demo needs no DNS:
+smtp_host_lookup = native
+smtp_dns_support_level = disabled
+resolver_hosts_file = {dir}/hosts
+"""
+
+SENDERS = ["alice@example.com", "bob@shop.example", "carol@example.com", "dave@elsewhere.example"]
+WHY = {"bob@shop.example": "sender_relay has @shop.example", "carol@example.com": "sender_relay has carol@example.com"}
+
+
+class DemoRelay:
+    """A relay host that takes mail from its own customers only."""
+
+    def __init__(self, name, host, user, password):
+        self.name, self.host, self.user, self.password = name, host, user, password
+        self.got = []
+        with socket.socket() as s:
+            s.bind((host, 0))
+            self.port = s.getsockname()[1]
+        self.controller = Controller(self, hostname=host, port=self.port, authenticator=self.login,
+                                     auth_required=True, auth_require_tls=False)
+        self.controller.start()
+
+    def login(self, server, session, envelope, mechanism, data):
+        ok = isinstance(data, LoginPassword) and \
+            (data.login.decode(), data.password.decode()) == (self.user, self.password)
+        return AuthResult(success=ok, auth_data=(mechanism, self.user) if ok else None)
+
+    async def handle_DATA(self, server, session, envelope):
+        mech, user = session.auth_data
+        self.got.append((envelope.mail_from, envelope.rcpt_tos[0], mech, user))
+        return "250 2.0.0 Ok: taken by " + self.name
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def title(text):
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n== {text}")
+
+
+def configure(a, b, port):
+    shutil.rmtree(DIR, ignore_errors=True)
+    DIR.mkdir(parents=True)
+    DIR.chmod(0o755)
+    owner = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    (DIR / "main.cf").write_text(MAIN_CF.format(dir=DIR, owner=owner, port_a=a.port))
+    (DIR / "master.cf").write_text(f"127.0.0.1:{port} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n"
+                                   "relay unix - - n - - smtp\n")
+    (DIR / "hosts").write_text(f"{a.host} relay.server\n{b.host} mail.provider.example\n")
+    (DIR / "sasl_password").write_text(f"relay.server {a.user}:{a.password}\n"
+                                       f"mail.provider.example {b.user}:{b.password}\n")
+    (DIR / "sasl_password").chmod(0o600)
+    (DIR / "sender_relay").write_text(f"@shop.example [mail.provider.example]:{b.port}\n"
+                                      f"carol@example.com [mail.provider.example]:{b.port}\n")
+
+
+def posthouse(*args):
+    return subprocess.run([BUILD / "posthouse", "-c", DIR, *map(str, args)], capture_output=True, text=True)
+
+
+def send(port, sender):
+    m = email.message.EmailMessage()
+    m["From"], m["To"], m["Subject"] = sender, "friend@far.example", f"hello from {sender}"
+    m.set_content("Sent by make demo.\n")
+    with smtplib.SMTP("127.0.0.1", port, local_hostname="client.demo") as s:
+        s.send_message(m)
+
+
+def wait_for(what, seconds=15):
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            raise SystemExit(f"demo: timed out; see {DIR}/maillog")
+        time.sleep(0.05)
+
+
+def listening(port, proc):
+    if proc.poll() is not None:
+        raise SystemExit("demo: posthoused ended: " + (DIR / "stderr").read_text())
+    try:
+        socket.create_connection(("127.0.0.1", port), 0.5).close()
+        return True
+    except OSError:
+        return False
+
+
+def show_log():
+    for line in (DIR / "maillog").read_text().splitlines():
+        if re.search(r"status=|client=|queue active", line):
+            print("  " + line)
+
+
+def main():
+    a = DemoRelay("relay.server", "127.0.0.1", "user", "password")
+    b = DemoRelay("mail.provider.example", "127.0.0.2", "shop", "s3cret")
+    port = free_port()
+    configure(a, b, port)
+    title("Configuration (main.cf)")
+    print("".join("  " + l + "\n" for l in (DIR / "main.cf").read_text().splitlines()), end="")
+    for table in ("sasl_password", "sender_relay"):
+        print(f"  $ postmap hash:{DIR}/{table}")
+        r = posthouse("postmap", f"hash:{DIR}/{table}")
+        assert r.returncode == 0, r.stderr
+    title("posthouse check")
+    print("  " + posthouse("check").stdout.strip())
+    with open(DIR / "stderr", "wb") as err:
+        proc = subprocess.Popen([BUILD / "posthoused", "-c", DIR, "-f"], stdout=err, stderr=err)
+    try:
+        wait_for(lambda: listening(port, proc))
+        title(f"Posthouse listens on 127.0.0.1:{port}; {len(SENDERS)} senders send one mail each")
+        for s in SENDERS:
+            send(port, s)
+        wait_for(lambda: len(a.got) + len(b.got) == len(SENDERS))
+        wait_for(lambda: (DIR / "maillog").read_text().count("removed") == len(SENDERS))
+        title("The log")
+        show_log()
+        title("What each relay host received, as whom, and why it went there")
+        for r in (a, b):
+            for sender, rcpt, mech, user in r.got:
+                why = WHY.get(sender, "relayhost, the relay host for everybody")
+                print(f"  {r.name:22} from {sender:24} AUTH {mech} as {user:5}  ({why})")
+        assert sorted(g[0] for g in b.got) == ["bob@shop.example", "carol@example.com"]
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            title(f"Still up: send your own mail to 127.0.0.1:{port}; Ctrl-C ends it.")
+            print(f"  {BUILD}/posthouse -c {DIR} queue list")
+            try:
+                proc.wait()
+            except KeyboardInterrupt:
+                print()
+    finally:
+        proc.terminate()
+        proc.wait()
+        for r in (a, b):
+            r.controller.stop()
+    title("Done.")
+
+
+if __name__ == "__main__":
+    main()

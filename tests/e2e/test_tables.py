@@ -1,0 +1,198 @@
+"""Lookup tables and postmap, beside Debian's Postfix: each reads what the other writes."""
+import os
+import re
+import subprocess
+import time
+
+import pytest
+from kit import Posthouse
+
+SOURCE = """# a comment
+alpha   one
+Beta    two words  and  more
+gamma   first
+        continued
+
+# in between
+        and on
+novalue
+dup     first
+dup     second
+alias:  x
+"quoted key" v
+"""
+
+
+@pytest.fixture
+def box(tmp_path):
+    p = Posthouse("", directory=tmp_path)
+    (tmp_path / "src").write_text(SOURCE)
+    (tmp_path / "src").chmod(0o600)
+    return p
+
+
+def both(box, *args, stdin=None):
+    """The same command by Debian's postmap and by ours."""
+    theirs = subprocess.run(["postmap", *args], capture_output=True, text=True, input=stdin,
+                            env=dict(os.environ, MAIL_CONFIG=str(postfix_conf(box.dir))))
+    ours = box.run(*args, face="postmap", stdin=stdin)
+    return theirs, ours
+
+
+def postfix_conf(d):
+    c = d / "postfix-conf"
+    if not c.exists():
+        c.mkdir()
+        (c / "main.cf").write_text("compatibility_level = 3.6\ndefault_database_type = hash\n")
+    return c
+
+
+TYPES = ["hash", "btree", "lmdb", "cdb"]
+
+
+def sorted_out(r):
+    return sorted(r.stdout.splitlines())
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_build_like_postfix(box, type_):
+    theirs, ours = both(box, f"{type_}:{box.dir}/src")
+    assert theirs.returncode == ours.returncode == 0
+    clean = lambda t: sorted(re.sub(r"^postmap: warning: ", "", l) for l in t.splitlines() if "chroot" not in l)
+    assert clean(ours.stderr) == clean(theirs.stderr)
+    assert ours.stdout == theirs.stdout == ""
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_each_reads_the_other(box, type_):
+    table = f"{type_}:{box.dir}/src"
+    suffix = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}[type_]
+    env = dict(os.environ, MAIL_CONFIG=str(postfix_conf(box.dir)))
+    subprocess.run(["postmap", table], env=env, check=True, capture_output=True)
+    theirs = {k: box.postmap("-q", k, table).stdout for k in ("alpha", "beta", "gamma", "dup", "alias:")}
+    dump_theirs = sorted_out(box.postmap("-s", table))
+    (box.dir / ("src" + suffix)).unlink()
+    box.postmap(table)
+    assert oct((box.dir / ("src" + suffix)).stat().st_mode & 0o777) == "0o600"
+    ours = {k: subprocess.run(["postmap", "-q", k, table], env=env, capture_output=True, text=True).stdout
+            for k in theirs}
+    assert ours == theirs == {"alpha": "one\n", "beta": "two words  and  more\n",
+                              "gamma": theirs["gamma"], "dup": "first\n", "alias:": "x\n"}
+    assert "continued" in ours["gamma"] and "and on" in ours["gamma"]
+    dump = subprocess.run(["postmap", "-s", table], env=env, capture_output=True, text=True)
+    if type_ != "cdb":  # Debian's postmap cannot list cdb
+        assert sorted_out(dump) == dump_theirs
+
+
+def test_query_status_and_case(box):
+    box.postmap(f"hash:{box.dir}/src", check=False)
+    for key in ("ALPHA", "alpha", "nothing", "BETA"):
+        theirs, ours = both(box, "-q", key, f"hash:{box.dir}/src")
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), key
+    theirs, ours = both(box, "-q", "-", f"hash:{box.dir}/src", stdin="alpha\nnothing\ndup\n")
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout) == (0, "alpha\tone\ndup\tfirst\n")
+    theirs, ours = both(box, "-q", "x", f"hash:{box.dir}/missing")
+    assert ours.returncode == theirs.returncode == 1
+    assert ours.stderr.splitlines()[-1] == theirs.stderr.splitlines()[-1]
+    theirs, ours = both(box, f"wat:{box.dir}/src")
+    assert ours.returncode == theirs.returncode == 1 and "unsupported dictionary type: wat" in ours.stderr
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_incremental_and_delete(box, type_):
+    table = f"{type_}:{box.dir}/src"
+    box.postmap(table, check=False)
+    box.run("-i", table, face="postmap", stdin="extra value\nalpha new\n", check=True)
+    assert box.postmap("-q", "extra", table).stdout == "value\n"
+    assert box.postmap("-q", "alpha", table).stdout == "one\n"  # -r replaces, -i alone does not
+    box.run("-i", "-r", table, face="postmap", stdin="alpha new\n", check=True)
+    assert box.postmap("-q", "alpha", table).stdout == "new\n"
+    assert box.postmap("-d", "alpha", table).returncode == 0
+    assert box.postmap("-d", "alpha", table, check=False).returncode == 1
+    assert box.postmap("-q", "alpha", table, check=False).returncode == 1
+
+
+def test_stale_is_a_warning(box):
+    table = f"hash:{box.dir}/src"
+    box.postmap(table, check=False)
+    past = time.time() - 1000
+    os.utime(box.dir / "src.db", (past - 1000, past - 1000))
+    os.utime(box.dir / "src", (past, past))
+    theirs, ours = both(box, "-q", "alpha", table)
+    assert ours.stdout == theirs.stdout == "one\n"
+    assert ours.stderr == theirs.stderr
+    assert "is older than source file" in ours.stderr
+
+
+def test_replaced_atomically(box):
+    """The old file stays whole until the new one is there: never the same inode, never a partial file."""
+    table = f"hash:{box.dir}/src"
+    box.postmap(table, check=False)
+    before = (box.dir / "src.db").stat().st_ino
+    held = open(box.dir / "src.db", "rb")
+    old = held.read()
+    box.postmap(table, check=False)
+    assert (box.dir / "src.db").stat().st_ino != before
+    held.seek(0)
+    assert held.read() == old
+    assert not [f for f in os.listdir(box.dir) if ".tmp." in f]
+
+
+PATTERNS = r"""# rules in order
+/^secret@/i     REJECT
+!/@/            no at sign
+/^(.*)\+(.*)@(.*)$/   $1 at ${3} ext $(2)
+if /@inner\.example$/
+/^a@/           inside a
+/^b@/           inside b
+endif
+/\.(com|org)$/  tld $1
+"""
+
+NETWORKS = """127.0.0.0/8 loop
+!10.0.0.0/8 notten
+if 10.0.0.0/8
+10.1.0.0/16 ten one
+endif
+10.0.0.0/8 ten
+"""
+
+
+@pytest.mark.parametrize("type_", ["regexp", "pcre"])
+def test_patterns_like_postfix(box, type_):
+    (box.dir / "pat").write_text(PATTERNS)
+    for key in ("Secret@x", "plain", "u+e@d.example", "a@inner.example", "b@inner.example", "c@inner.example",
+                "x@y.com", "x@y.ORG", "x@y.net", "a@other.example"):
+        theirs, ours = both(box, "-q", key, f"{type_}:{box.dir}/pat")
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), (key, theirs, ours)
+
+
+def test_cidr_like_postfix(box):
+    (box.dir / "net").write_text(NETWORKS)
+    for key in ("127.0.0.1", "10.1.2.3", "10.2.2.3", "192.168.1.1", "::1", "nonsense"):
+        theirs, ours = both(box, "-q", key, f"cidr:{box.dir}/net")
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), (key, theirs, ours)
+
+
+@pytest.mark.parametrize("table,key", [
+    ("static:hello", "anything"), ("inline:{a=b, {c = d e}}", "a"), ("inline:{a=b, {c = d e}}", "c"),
+    ("inline:{a=b}", "x"), ("static:{x y}", "z"), ("texthash:{dir}/src", "alpha"), ("texthash:{dir}/src", "nope"),
+])
+def test_memory_tables_like_postfix(box, table, key):
+    theirs, ours = both(box, "-q", key, table.replace("{dir}", str(box.dir)))
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+
+
+def test_fail_and_proxy(box):
+    r = box.postmap("-q", "x", "fail:whatever", check=False)
+    assert r.returncode == 1 and "fatal" in r.stderr
+    box.postmap(f"hash:{box.dir}/src", check=False)
+    assert box.postmap("-q", "alpha", f"proxy:hash:{box.dir}/src").stdout == "one\n"
+
+
+def test_default_type_and_faces(box):
+    box.postmap(f"{box.dir}/src", check=False)
+    assert (box.dir / "src.db").exists()
+    assert box.run("map", "query", "alpha", f"hash:{box.dir}/src").stdout == "one\n"
+    assert "alpha\tone" in box.run("map", "dump", f"hash:{box.dir}/src").stdout
+    assert box.run("map", "build", f"cdb:{box.dir}/src").returncode == 0
