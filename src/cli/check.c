@@ -55,7 +55,8 @@ static void check_unused(const struct config *c, struct diags *d) {
         if (why != NULL && e->value[0] != '\0')
             diag_add(d, DIAG_WARN, c->main.path, e->line, "not implemented: %s: %s", e->name, why);
         else
-            diag_add(d, DIAG_NOTE, c->main.path, e->line, "unused parameter: %s=%s", e->name, e->value);
+            diag_add(d, DIAG_NOTE, c->main.path, e->line, "unused parameter: %s=%s", e->name,
+                     e->value);
     }
 }
 
@@ -69,7 +70,8 @@ static void check_services(const struct config *c, struct diags *d) {
         if (s->kind == SERVICE_SMTPD && s->p.smtpd_sasl_auth_enable)
             diag_add(d, DIAG_WARN, s->line > 0 ? path : NULL, s->line,
                      "%s: smtpd_sasl_auth_enable: AUTH from clients is not implemented: clients "
-                     "outside mynetworks cannot relay", s->name);
+                     "outside mynetworks cannot relay",
+                     s->name);
         if (s->kind == SERVICE_SMTPD && s->p.smtpd_tls_wrappermode &&
             s->p.smtpd_tls_cert_file[0] == '\0' && s->p.smtpd_tls_chain_files[0] == '\0')
             diag_add(d, DIAG_ERROR, s->line > 0 ? path : NULL, s->line,
@@ -113,7 +115,8 @@ static void check_all_tables(const struct config *c, struct diags *d) {
 }
 
 /* The keys that would be asked for one relay host, and whether any has an answer. */
-static void check_credential(const struct config *c, struct maps *m, struct str dest, struct diags *d) {
+static void check_credential(const struct config *c, struct maps *m, struct str dest,
+                             struct diags *d) {
     struct nexthop hop;
     struct maps_answer a;
     const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("relayhost"));
@@ -124,9 +127,10 @@ static void check_credential(const struct config *c, struct maps *m, struct str 
     if (a.rc == MAP_NOT_FOUND)
         diag_add(d, DIAG_WARN, c->main.path, e == NULL ? 0 : e->line,
                  "smtp_sasl_auth_enable = yes, but no credential in %s matches the relay host "
-                 "%.*s; keys tried: \"%.*s\", \"%.*s\"%s", c->p.smtp_sasl_password_maps, STR_FMT(dest),
-                 STR_FMT(hop.host), STR_FMT(dest),
-                 c->p.smtp_sender_dependent_authentication ? " (senders' keys are asked first)" : "");
+                 "%.*s; keys tried: \"%.*s\", \"%.*s\"%s",
+                 c->p.smtp_sasl_password_maps, STR_FMT(dest), STR_FMT(hop.host), STR_FMT(dest),
+                 c->p.smtp_sender_dependent_authentication ? " (senders' keys are asked first)"
+                                                           : "");
     maps_answer_free(&a);
 }
 

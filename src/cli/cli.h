@@ -9,8 +9,15 @@
 #include "config/config.h"
 
 /* Exit statuses of sysexits.h that the faces use. */
-enum { EX_OK_ = 0, EX_USAGE_ = 64, EX_DATAERR_ = 65, EX_NOUSER_ = 67, EX_UNAVAILABLE_ = 69,
-       EX_SOFTWARE_ = 70, EX_TEMPFAIL_ = 75 };
+enum {
+    EX_OK_ = 0,
+    EX_USAGE_ = 64,
+    EX_DATAERR_ = 65,
+    EX_NOUSER_ = 67,
+    EX_UNAVAILABLE_ = 69,
+    EX_SOFTWARE_ = 70,
+    EX_TEMPFAIL_ = 75
+};
 
 /* Each takes its own argv (argv[0] is the command's name) and returns the exit status.  dir is the
  * configuration directory from -c before the command, or NULL. */

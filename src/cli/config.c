@@ -46,7 +46,8 @@ static int print_all(const struct config *c, const struct show *s) {
         for (size_t i = 0; i < param_count; i++)
             names[n++] = param_table[i].name;
     for (size_t i = 0; i < c->main.n; i++)
-        if (c->main.v[i].line > 0 && (s->set_only || param_find(c->main.v[i].name, strlen(c->main.v[i].name)) == NULL) &&
+        if (c->main.v[i].line > 0 &&
+            (s->set_only || param_find(c->main.v[i].name, strlen(c->main.v[i].name)) == NULL) &&
             !s->defaults)
             names[n++] = c->main.v[i].name;
     qsort(names, n, sizeof(char *), by_name);
@@ -60,8 +61,8 @@ static void print_docs(void) {
     static const char *types[] = {"text", "yes/no", "number", "seconds", "hours", "days"};
     for (size_t i = 0; i < param_count; i++) {
         const struct param_info *p = &param_table[i];
-        printf("| `%s` | %s | `%s` | %s |\n", p->name, types[p->type], p->def[0] == '\0' ? " " : p->def,
-               p->doc);
+        printf("| `%s` | %s | `%s` | %s |\n", p->name, types[p->type],
+               p->def[0] == '\0' ? " " : p->def, p->doc);
     }
 }
 
@@ -90,8 +91,10 @@ int cli_postconf(const char *dir, int argc, char **argv) {
             print_docs();
             return 0;
         default:
-            fputs("usage: posthouse config [-n] [-d] [-h] [-x] [NAME …]  (-n set only, -d defaults, "
-                  "-h values only, -x expanded)\n", stderr);
+            fputs(
+                "usage: posthouse config [-n] [-d] [-h] [-x] [NAME …]  (-n set only, -d defaults, "
+                "-h values only, -x expanded)\n",
+                stderr);
             return EX_USAGE_;
         }
     }

@@ -59,15 +59,17 @@ struct face {
 static int cmd_map(const char *dir, int argc, char **argv);
 
 static const struct face commands[] = {
-    {"check", cli_check, "check                        say every mistake, unused parameter, unmatched credential"},
-    {"queue", cli_queue, "queue list|show|flush|delete|retry|hold|release|expire   [--json] [ID|ALL …]"},
+    {"check", cli_check,
+     "check                        say every mistake, unused parameter, unmatched credential"},
+    {"queue", cli_queue,
+     "queue list|show|flush|delete|retry|hold|release|expire   [--json] [ID|ALL …]"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},
     {"config", cli_postconf, "config [-n|-d|-h] [NAME …]   what postconf shows"},
 };
 
 static const struct face faces[] = {
-    {"postmap", cli_postmap, NULL},     {"postqueue", cli_postqueue, NULL},
-    {"mailq", cli_mailq, NULL},         {"sendmail", cli_sendmail, NULL},
+    {"postmap", cli_postmap, NULL},   {"postqueue", cli_postqueue, NULL},
+    {"mailq", cli_mailq, NULL},       {"sendmail", cli_sendmail, NULL},
     {"postconf", cli_postconf, NULL},
 };
 
@@ -75,21 +77,22 @@ static int usage(FILE *to) {
     fputs("usage: posthouse [-c DIR] COMMAND …\n", to);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         fprintf(to, "  %s\n", commands[i].help);
-    fputs("Called as postmap, postqueue, mailq, sendmail or postconf it behaves as that command.\n", to);
+    fputs("Called as postmap, postqueue, mailq, sendmail or postconf it behaves as that command.\n",
+          to);
     return to == stdout ? 0 : EX_USAGE_;
 }
 
 /* "map build hash:x", "map query KEY hash:x", "map dump hash:x" in postmap's words. */
 static int cmd_map(const char *dir, int argc, char **argv) {
-    char *out[8] = {(char *)(uintptr_t)"postmap"};
+    char *out[8] = {(char *)(uintptr_t) "postmap"};
     int n = 1;
     if (argc == 3 && strcmp(argv[1], "build") == 0) {
         out[n++] = argv[2];
     } else if (argc == 3 && strcmp(argv[1], "dump") == 0) {
-        out[n++] = (char *)(uintptr_t)"-s";
+        out[n++] = (char *)(uintptr_t) "-s";
         out[n++] = argv[2];
     } else if (argc == 4 && strcmp(argv[1], "query") == 0) {
-        out[n++] = (char *)(uintptr_t)"-q";
+        out[n++] = (char *)(uintptr_t) "-q";
         out[n++] = argv[2];
         out[n++] = argv[3];
     } else {

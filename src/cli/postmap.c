@@ -116,7 +116,8 @@ static void load_old(const char *spec, const struct options *o, struct pairs *p)
 }
 
 /* What Postfix calls the table in a warning: its library for each type does it differently. */
-static char *warn_name(const struct map_ops *ops, const char *spec, const char *name, const char *path) {
+static char *warn_name(const struct map_ops *ops, const char *spec, const char *name,
+                       const char *path) {
     return mem_strdup(ops == &map_lmdb ? spec : ops == &map_cdb ? name : path);
 }
 
@@ -125,7 +126,8 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
     struct sbuf text = {0};
     struct stat st;
     char *path = db_path(ops, name);
-    struct pairs p = {.path = warn_name(ops, spec, name, path), .source = o->incremental ? "(stdin)" : name};
+    struct pairs p = {.path = warn_name(ops, spec, name, path),
+                      .source = o->incremental ? "(stdin)" : name};
     struct build b = {&p, o};
     if (ops->build == NULL)
         fatal("table type %s does not support bulk-mode creation%s", ops->type, "");
@@ -302,7 +304,8 @@ int cli_postmap(const char *dir, int argc, char **argv) {
             return 1;
         case '?':
             fputs("usage: postmap [-finNoprsuUvw] [-c config_dir] [-d key] [-q key] "
-                  "[map_type:]file...\n", stderr);
+                  "[map_type:]file...\n",
+                  stderr);
             return 1;
         default: /* -n -N -o -u -U -v: what they ask for is so anyway */
             break;
@@ -310,7 +313,8 @@ int cli_postmap(const char *dir, int argc, char **argv) {
     }
     if (optind >= argc) {
         fputs("postmap: fatal: usage: postmap [-finNoprsuUvw] [-c config_dir] [-d key] [-q key] "
-              "[map_type:]file...\n", stderr);
+              "[map_type:]file...\n",
+              stderr);
         return 1;
     }
     return run_tables(argc - optind, argv + optind, &o);

@@ -70,7 +70,8 @@ int cli_control(const char *who, const struct config *cfg, const char *request,
     close(fd);
     sbuf_free(&in);
     if (!a.ok)
-        fprintf(stderr, "%s: fatal: %s\n", who, a.error == NULL ? "the daemon did not answer" : a.error);
+        fprintf(stderr, "%s: fatal: %s\n", who,
+                a.error == NULL ? "the daemon did not answer" : a.error);
     free(a.error);
     if (count != NULL)
         *count = a.count;
@@ -123,7 +124,9 @@ static void print_one(json_t *o, bool wide) {
     struct sbuf id = {0}, when = {0};
     const char *q = text(o, "queue_name");
     sbuf_printf(&id, "%s%s%s", text(o, "queue_id"),
-                strcmp(q, "active") == 0 ? "*" : strcmp(q, "hold") == 0 ? "!" : "",
+                strcmp(q, "active") == 0 ? "*"
+                : strcmp(q, "hold") == 0 ? "!"
+                                         : "",
                 json_is_true(json_object_get(o, "forced_expire")) ? "#" : "");
     clock_add_asctime(&when, json_integer_value(json_object_get(o, "arrival_time")) * 1000000);
     long long size = json_integer_value(json_object_get(o, "message_size"));
@@ -164,8 +167,8 @@ static void print_line(void *arg, struct str line) {
 }
 
 static char *request(const char *cmd, const char *id) {
-    json_t *o = id == NULL ? json_pack("{s:s}", "cmd", cmd)
-                           : json_pack("{s:s, s:s}", "cmd", cmd, "id", id);
+    json_t *o =
+        id == NULL ? json_pack("{s:s}", "cmd", cmd) : json_pack("{s:s, s:s}", "cmd", cmd, "id", id);
     char *out = json_dumps(o, 0);
     json_decref(o);
     return out == NULL ? mem_strdup("{}") : out;
@@ -229,7 +232,8 @@ static int show(const struct config *cfg, const char *id) {
 int cli_queue(const char *dir, int argc, char **argv) {
     bool json = take_json(&argc, argv);
     if (argc < 2) {
-        fputs("usage: posthouse queue list|show|flush|delete|retry|hold|release|expire [--json] [ID|ALL …]\n",
+        fputs("usage: posthouse queue list|show|flush|delete|retry|hold|release|expire [--json] "
+              "[ID|ALL …]\n",
               stderr);
         return EX_USAGE_;
     }
@@ -239,7 +243,8 @@ int cli_queue(const char *dir, int argc, char **argv) {
     if (strcmp(argv[1], "list") == 0 && !json)
         return cli_list_queue("posthouse", cfg);
     if (strcmp(argv[1], "list") == 0)
-        return cli_control("posthouse", cfg, "{\"cmd\": \"queue-list\"}", print_line, NULL, NULL) < 0
+        return cli_control("posthouse", cfg, "{\"cmd\": \"queue-list\"}", print_line, NULL, NULL) <
+                       0
                    ? EX_UNAVAILABLE_
                    : 0;
     if (strcmp(argv[1], "show") == 0 && argc == 3)
@@ -270,7 +275,8 @@ int cli_postqueue(const char *dir, int argc, char **argv) {
             what = 0;
     }
     if (what == 0) {
-        fputs("postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p\n",
+        fputs("postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -j | "
+              "postqueue -p\n",
               stderr);
         return EX_USAGE_;
     }

@@ -20,7 +20,7 @@
 
 struct mail {
     char *from;
-    char *name; /* -F */
+    char *name;       /* -F */
     bool from_header; /* -t */
     bool dot_ends;    /* not -i */
     char **rcpts;
@@ -34,7 +34,8 @@ static void rcpt_add(struct mail *m, struct str a) {
     m->rcpts[m->n_rcpts++] = str_dup(a);
 }
 
-/* The addresses of a header field: comments, names and groups are dropped (RFC 5322 section 3.4). */
+/* The addresses of a header field: comments, names and groups are dropped (RFC 5322 section 3.4).
+ */
 static void addresses(struct mail *m, struct str v) {
     struct sbuf cur = {0};
     int depth = 0;
@@ -315,9 +316,11 @@ int cli_sendmail(const char *dir, int argc, char **argv) {
         take_header(&m);
     add_from(&m);
     if (m.n_rcpts == 0) {
-        fputs(m.from_header ? "sendmail: fatal: No recipient addresses found in message header\n"
-                            : "sendmail: fatal: Recipient addresses must be specified on the command line "
-                              "or via the -t option\n", stderr);
+        fputs(m.from_header
+                  ? "sendmail: fatal: No recipient addresses found in message header\n"
+                  : "sendmail: fatal: Recipient addresses must be specified on the command line "
+                    "or via the -t option\n",
+              stderr);
         return EX_USAGE_;
     }
     return submit(cfg, &m);

@@ -99,8 +99,7 @@ bool config_time(struct str s, char unit, int64_t *seconds) {
 /* Where a name was set, for remarks. */
 static const char *place(const struct config *c, const struct service *svc, const char *name,
                          int *line) {
-    const struct cfg_entry *e =
-        svc == NULL ? NULL : cfg_file_find(&svc->overrides, str_of(name));
+    const struct cfg_entry *e = svc == NULL ? NULL : cfg_file_find(&svc->overrides, str_of(name));
     if (e != NULL) {
         *line = e->line;
         return "master.cf";
@@ -148,9 +147,10 @@ static bool value_store(struct config *c, const struct param_info *info, void *a
 }
 
 static const char *type_hint(enum param_type t) {
-    return t == PARAM_BOOL  ? "bad boolean configuration: %s = %s (must be yes or no)"
-           : t == PARAM_INT ? "bad numerical configuration: %s = %s (must be a number)"
-                            : "bad time configuration: %s = %s (must be a number and s, m, h, d or w)";
+    return t == PARAM_BOOL ? "bad boolean configuration: %s = %s (must be yes or no)"
+           : t == PARAM_INT
+               ? "bad numerical configuration: %s = %s (must be a number)"
+               : "bad time configuration: %s = %s (must be a number and s, m, h, d or w)";
 }
 
 static void param_fill(struct config *c, const struct service *svc, struct params *p,
@@ -181,7 +181,9 @@ static void param_fill(struct config *c, const struct service *svc, struct param
         free(text);
 }
 
-static bool slash_path(const char *s) { return s[0] == '/' && strpbrk(s, " \t,") == NULL; }
+static bool slash_path(const char *s) {
+    return s[0] == '/' && strpbrk(s, " \t,") == NULL;
+}
 
 /* myorigin may name a file whose first line is the value (Debian: /etc/mailname). */
 static void origin_fill(struct config *c, struct params *p) {
@@ -215,9 +217,13 @@ static void params_fill(struct config *c, const struct service *svc, struct para
         param_fill(c, svc, p, &param_table[i]);
     origin_fill(c, p);
     if (p->smtp_tls_security_level[0] == '\0')
-        p->smtp_tls_security_level = p->smtp_enforce_tls ? "verify" : p->smtp_use_tls ? "may" : "none";
+        p->smtp_tls_security_level = p->smtp_enforce_tls ? "verify"
+                                     : p->smtp_use_tls   ? "may"
+                                                         : "none";
     if (p->smtpd_tls_security_level[0] == '\0')
-        p->smtpd_tls_security_level = p->smtpd_enforce_tls ? "encrypt" : p->smtpd_use_tls ? "may" : "";
+        p->smtpd_tls_security_level = p->smtpd_enforce_tls ? "encrypt"
+                                      : p->smtpd_use_tls   ? "may"
+                                                           : "";
 }
 
 static char *path_in(const struct config *c, const char *name) {

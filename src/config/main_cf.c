@@ -8,7 +8,9 @@
 
 #include "util/mem.h"
 
-static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t' || c == '\r';
+}
 
 bool cfg_logical_lines(struct str text, const char *path, struct diags *d,
                        void (*fn)(void *arg, struct str line, int no), void *arg) {
@@ -82,7 +84,8 @@ static void parse_line(void *arg, struct str line, int no) {
     struct str value = str_trim(str_from(line, (size_t)eq + 1));
     if (name.n == 0 || str_chr(name, ' ') >= 0 || str_chr(name, '\t') >= 0) {
         diag_add(p->d, DIAG_ERROR, p->f->path, no,
-                 name.n == 0 ? "missing attribute name%.*s" : "whitespace in attribute name: \"%.*s\"",
+                 name.n == 0 ? "missing attribute name%.*s"
+                             : "whitespace in attribute name: \"%.*s\"",
                  STR_FMT(name));
         return;
     }
@@ -227,7 +230,7 @@ static int expand_relation(struct expand *x, struct sbuf *out, struct str s) {
     rest = str_trim(str_from(rest, no));
     size_t nr = rest.n > 0 && rest.p[0] == '{' ? balanced(rest, '{', '}') : 0;
     struct str tail = str_trim(str_from(rest, nr));
-    static const char *ops[] = {"==", "!=", "<",       "<=",      ">",
+    static const char *ops[] = {"==", "!=",     "<",       "<=",     ">",
                                 ">=", "<level", "<=level", ">level", ">=level"};
     bool known = false;
     for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)

@@ -129,8 +129,7 @@ void master_cf_defaults(struct config *c) {
     const struct cfg_entry *chain = cfg_file_find(&c->main, STR_LIT("smtpd_tls_chain_files"));
     if ((cert == NULL || cert->value[0] == '\0') && (chain == NULL || chain->value[0] == '\0'))
         return;
-    struct service *s =
-        service_add(c, SERVICE_SMTPD, STR_LIT("submission"), STR_LIT("smtpd"), 0);
+    struct service *s = service_add(c, SERVICE_SMTPD, STR_LIT("submission"), STR_LIT("smtpd"), 0);
     cfg_file_set(&s->overrides, STR_LIT("syslog_name"), STR_LIT("postfix/submission"), 0);
     cfg_file_set(&s->overrides, STR_LIT("smtpd_tls_security_level"), STR_LIT("encrypt"), 0);
     s->maxproc = -1;

@@ -58,9 +58,10 @@ static void fact_hostname(struct cfg_source *s) {
 static unsigned mask_bits(const struct sockaddr *mask) {
     unsigned bits = 0;
     size_t n = mask->sa_family == AF_INET ? 4 : 16;
-    const uint8_t *p = mask->sa_family == AF_INET
-                           ? (const uint8_t *)&((const struct sockaddr_in *)(const void *)mask)->sin_addr
-                           : ((const struct sockaddr_in6 *)(const void *)mask)->sin6_addr.s6_addr;
+    const uint8_t *p =
+        mask->sa_family == AF_INET
+            ? (const uint8_t *)&((const struct sockaddr_in *)(const void *)mask)->sin_addr
+            : ((const struct sockaddr_in6 *)(const void *)mask)->sin6_addr.s6_addr;
     for (size_t i = 0; i < n; i++)
         bits += (unsigned)__builtin_popcount(p[i]);
     return bits;
@@ -154,7 +155,9 @@ void cfg_source_free(struct cfg_source *s) {
     free(s);
 }
 
-const char *cfg_source_dir(const struct cfg_source *s) { return s->dir; }
+const char *cfg_source_dir(const struct cfg_source *s) {
+    return s->dir;
+}
 
 static struct src_file *file_add(struct cfg_source *s, char *path) {
     struct src_file *f = MEM_NEW(struct src_file);

@@ -31,8 +31,8 @@ static void check_options(const struct config *cfg, const char *name, const char
     unsigned flags;
     struct str bad;
     if (!sasl_options_parse(str_of(value), &flags, &bad))
-        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, name), "%s: unknown word \"%.*s\"", name,
-                 STR_FMT(bad));
+        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, name), "%s: unknown word \"%.*s\"",
+                 name, STR_FMT(bad));
 }
 
 static void check_level(const struct config *cfg, const char *name, const char *value,
@@ -50,8 +50,8 @@ void daemon_check(const struct config *cfg, struct diags *d) {
     struct str what;
     const char *why = matchlist_check_networks(p->mynetworks, &what);
     if (why != NULL)
-        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, "mynetworks"), "mynetworks: %s: \"%.*s\"",
-                 why, STR_FMT(what));
+        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, "mynetworks"),
+                 "mynetworks: %s: \"%.*s\"", why, STR_FMT(what));
     check_hops(cfg, "relayhost", p->relayhost, d);
     check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, d);
     check_options(cfg, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);

@@ -61,8 +61,9 @@ static void list_one(void *arg, const struct sched_view *v) {
     struct sbuf b = {0};
     if (k->want_qid != NULL && strcmp(k->want_qid, v->env->qid) != 0)
         return;
-    sbuf_printf(&b, "{\"queue_name\": \"%s\", \"queue_id\": \"%s\", \"arrival_time\": %lld, "
-                    "\"message_size\": %llu, \"forced_expire\": %s",
+    sbuf_printf(&b,
+                "{\"queue_name\": \"%s\", \"queue_id\": \"%s\", \"arrival_time\": %lld, "
+                "\"message_size\": %llu, \"forced_expire\": %s",
                 queue_name(v->queue), v->env->qid, (long long)(v->env->arrival_us / 1000000),
                 (unsigned long long)v->env->size, v->forced_expire ? "true" : "false");
     add_str(&b, "sender", v->env->sender.n == 0 ? STR_LIT("MAILER-DAEMON") : v->env->sender);
@@ -94,8 +95,10 @@ static void cmd_stats(struct client *k) {
 static const struct {
     const char *cmd;
     enum sched_act act;
-} acts[] = {{"queue-retry", ACT_RETRY},     {"queue-delete", ACT_DELETE},
-            {"queue-hold", ACT_HOLD},       {"queue-release", ACT_RELEASE},
+} acts[] = {{"queue-retry", ACT_RETRY},
+            {"queue-delete", ACT_DELETE},
+            {"queue-hold", ACT_HOLD},
+            {"queue-release", ACT_RELEASE},
             {"queue-expire", ACT_EXPIRE}};
 
 static bool run_act(struct client *k, const char *cmd, const char *id) {

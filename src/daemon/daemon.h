@@ -20,8 +20,8 @@ enum {
 struct listen_socket {
     char *service; /* master.cf name */
     int fd;
-    size_t loop;   /* which loop serves it */
-    bool local;    /* sendmail's unix socket */
+    size_t loop; /* which loop serves it */
+    bool local;  /* sendmail's unix socket */
 };
 
 struct listen_set {

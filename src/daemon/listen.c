@@ -66,8 +66,8 @@ static int bind_addr(struct listen_set *set, const struct service *svc, const st
             set_add(set, svc->name, rc, i, false);
     }
     if (rc < 0)
-        log_fatal("master", "bind %s port %u (service %s): %s", netaddr_text(a, ip), netaddr_port(a),
-                  svc->name, strerror(-rc));
+        log_fatal("master", "bind %s port %u (service %s): %s", netaddr_text(a, ip),
+                  netaddr_port(a), svc->name, strerror(-rc));
     return rc < 0 ? rc : 0;
 }
 
@@ -132,7 +132,8 @@ static int bind_unix(const char *path, mode_t mode) {
         return -errno;
     strncpy(a.sun_path, path, sizeof a.sun_path - 1);
     unlink(path);
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || chmod(path, mode) < 0 || listen(fd, 128) < 0) {
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || chmod(path, mode) < 0 ||
+        listen(fd, 128) < 0) {
         int err = -errno;
         close(fd);
         return err;

@@ -71,9 +71,12 @@ static bool report(const struct config *cfg, const struct diags *more, bool verb
             ok = ok && d->level != DIAG_ERROR;
             if (d->level == DIAG_NOTE && !verbose)
                 continue;
-            const char *kind = d->level == DIAG_ERROR ? "fatal" : d->level == DIAG_WARN ? "warning" : "note";
+            const char *kind = d->level == DIAG_ERROR  ? "fatal"
+                               : d->level == DIAG_WARN ? "warning"
+                                                       : "note";
             if (d->file != NULL)
-                fprintf(stderr, "posthoused: %s: %s, line %d: %s\n", kind, d->file, d->line, d->text);
+                fprintf(stderr, "posthoused: %s: %s, line %d: %s\n", kind, d->file, d->line,
+                        d->text);
             else
                 fprintf(stderr, "posthoused: %s: %s\n", kind, d->text);
         }
@@ -101,7 +104,8 @@ static void start_log(const struct config *cfg) {
                           .json = strcmp(cfg->p.log_format, "json") == 0};
     int rc = log_open(&lc);
     if (rc < 0) {
-        fprintf(stderr, "posthoused: fatal: maillog_file %s: %s\n", cfg->p.maillog_file, strerror(-rc));
+        fprintf(stderr, "posthoused: fatal: maillog_file %s: %s\n", cfg->p.maillog_file,
+                strerror(-rc));
         exit(1);
     }
 }
@@ -133,7 +137,8 @@ static void lock_queue(void) {
     fd = open("master.pid", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0 || fcntl(fd, F_SETLK, &lk) < 0) {
         fprintf(stderr, "posthoused: fatal: %s/master.pid: %s\n", sup.cfg->p.queue_directory,
-                errno == EAGAIN || errno == EACCES ? "another posthoused is running" : strerror(errno));
+                errno == EAGAIN || errno == EACCES ? "another posthoused is running"
+                                                   : strerror(errno));
         exit(1);
     }
     snprintf(text, sizeof text, "%d\n", getpid());
@@ -250,16 +255,20 @@ static void reap(void) {
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        struct child *c = pid == sup.relay.pid ? &sup.relay : pid == sup.lookup.pid ? &sup.lookup : NULL;
+        struct child *c = pid == sup.relay.pid    ? &sup.relay
+                          : pid == sup.lookup.pid ? &sup.lookup
+                                                  : NULL;
         if (c == NULL)
             continue;
         c->pid = 0;
         if (sup.stopping)
             continue;
         if (WIFSIGNALED(status))
-            log_warn("master", "process %s pid %d killed by signal %d", c->name, pid, WTERMSIG(status));
+            log_warn("master", "process %s pid %d killed by signal %d", c->name, pid,
+                     WTERMSIG(status));
         else
-            log_warn("master", "process %s pid %d exit status %d", c->name, pid, WEXITSTATUS(status));
+            log_warn("master", "process %s pid %d exit status %d", c->name, pid,
+                     WEXITSTATUS(status));
         if (clock_mono_ms() - c->started_ms < RESTART_MS)
             usleep(RESTART_MS * 1000);
     }
@@ -280,8 +289,10 @@ static void tell(struct child *c, uint32_t type, const struct cfg_source *src) {
 static void reload(void) {
     struct config *cfg = load(false);
     if (cfg == NULL) {
-        log_error("master", "reload refused: run \"posthouse -c %s check\"; the old configuration "
-                            "stays in use", sup.dir);
+        log_error("master",
+                  "reload refused: run \"posthouse -c %s check\"; the old configuration "
+                  "stays in use",
+                  sup.dir);
         return;
     }
     tell(&sup.lookup, SUP_RELOAD, cfg->source);

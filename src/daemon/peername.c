@@ -81,7 +81,8 @@ void peername_find(struct peername *p, const struct netaddr *addr,
     struct netaddr one;
     struct sbuf arpa = {0};
     netaddr_parse(&one, STR_LIT("127.0.0.1"), 0);
-    if (netaddr_same(addr, &one) || (addr->u.sa.sa_family == AF_INET6 && netaddr_is_loopback(addr))) {
+    if (netaddr_same(addr, &one) ||
+        (addr->u.sa.sa_family == AF_INET6 && netaddr_is_loopback(addr))) {
         done(ctx, "localhost");
         return;
     }

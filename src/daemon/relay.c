@@ -1,8 +1,8 @@
 /*
  * daemon/relay.c - the relay process: wires receive, spool, schedule, deliver and report
  *
- * Loops 0 … n-1 serve SMTP in and out, loop n the scheduler and the control socket.  The main thread
- * listens to the supervisor.
+ * Loops 0 … n-1 serve SMTP in and out, loop n the scheduler and the control socket.  The main
+ * thread listens to the supervisor.
  */
 #include <errno.h>
 #include <grp.h>
@@ -38,7 +38,7 @@ struct worker {
 static struct relay {
     struct config *cfg;
     size_t n;
-    struct worker *w;         /* n of them */
+    struct worker *w; /* n of them */
     struct loop *sched_loop;
     struct lookup *sched_lookup;
     struct sched *sched;
@@ -71,7 +71,9 @@ static void find_name(void *arg, const struct netaddr *addr,
     peername_find(w->names, addr, done, ctx);
 }
 
-static void on_result(void *slot, struct attempt *a) { sched_result(relay.sched, slot, a); }
+static void on_result(void *slot, struct attempt *a) {
+    sched_result(relay.sched, slot, a);
+}
 
 static const struct deliver_ops deliver_ops = {on_result};
 
@@ -81,9 +83,13 @@ static void *new_session(void *arg, void *slot) {
     return dsess_new(relay.w[relay.next_loop++ % relay.n].deliver, slot);
 }
 
-static void give(void *session, struct attempt *a) { dsess_give(session, a); }
+static void give(void *session, struct attempt *a) {
+    dsess_give(session, a);
+}
 
-static void release(void *session) { dsess_release(session); }
+static void release(void *session) {
+    dsess_release(session);
+}
 
 static void worker_init(struct worker *w, size_t i, int lookup_fd) {
     w->loop = loop_new(i);

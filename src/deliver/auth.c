@@ -15,7 +15,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define WARN_MS 3600000
+#define WARN_MS  3600000
 #define KEYS_MAX 12
 
 struct slow_step {
@@ -98,7 +98,8 @@ static void step_done(struct dsess *s, int rc, struct sbuf *answer, const char *
         send_answer(s, answer, first);
         return;
     }
-    sbuf_printf(&b, "SASL authentication failed; cannot authenticate to server %s: %s", s->where, why);
+    sbuf_printf(&b, "SASL authentication failed; cannot authenticate to server %s: %s", s->where,
+                why);
     auth_failed(s, MAIL_DEFERRED, "4.7.0", b.p);
     sbuf_free(&b);
 }
@@ -151,10 +152,12 @@ static void begin_dialogue(struct dsess *s, struct str user, struct str password
         if (none)
             snprintf(text, sizeof text,
                      "SASL authentication failed: server %s offered no compatible authentication "
-                     "mechanisms for this type of connection security", s->where);
+                     "mechanisms for this type of connection security",
+                     s->where);
         else
             snprintf(text, sizeof text,
-                     "SASL authentication failed; cannot authenticate to server %s: no mechanism available",
+                     "SASL authentication failed; cannot authenticate to server %s: no mechanism "
+                     "available",
                      s->where);
         auth_failed(s, MAIL_DEFERRED, "4.7.0", text);
         return;
@@ -162,7 +165,8 @@ static void begin_dialogue(struct dsess *s, struct str user, struct str password
     s->sasl = sasl_client_new(mech, user, password, s->targets[s->at].host);
     s->phase = PHASE_AUTH;
     if (s->sasl == NULL) {
-        auth_failed(s, MAIL_DEFERRED, "4.7.0", "SASL authentication failed: mechanism not available");
+        auth_failed(s, MAIL_DEFERRED, "4.7.0",
+                    "SASL authentication failed: mechanism not available");
         return;
     }
     if (sasl_client_first(s->sasl)) {

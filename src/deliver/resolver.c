@@ -262,8 +262,8 @@ static void ask_dns(struct resolver_query *q, size_t i, const char *name, int ty
     p->q = q;
     p->open = true;
     q->open++;
-    int rc = q->r->ctx == NULL ? -1
-                               : ub_resolve_async(q->r->ctx, name, type, 1, p, on_result, &p->id);
+    int rc =
+        q->r->ctx == NULL ? -1 : ub_resolve_async(q->r->ctx, name, type, 1, p, on_result, &p->id);
     if (rc != 0) {
         p->open = false;
         q->open--;

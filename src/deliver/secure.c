@@ -13,8 +13,11 @@
 static const struct {
     const char *name;
     enum tls_level level;
-} levels[] = {{"none", LEVEL_NONE},     {"may", LEVEL_MAY},       {"encrypt", LEVEL_ENCRYPT},
-              {"verify", LEVEL_VERIFY}, {"secure", LEVEL_SECURE}};
+} levels[] = {{"none", LEVEL_NONE},
+              {"may", LEVEL_MAY},
+              {"encrypt", LEVEL_ENCRYPT},
+              {"verify", LEVEL_VERIFY},
+              {"secure", LEVEL_SECURE}};
 
 static bool level_parse(struct str s, enum tls_level *level) {
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
@@ -28,9 +31,9 @@ static bool level_parse(struct str s, enum tls_level *level) {
 static SSL_CTX *context_make(struct dsess *s, bool mandatory) {
     const struct params *p = s->p;
     int err;
-    struct tls_conf c = {
-        .protocols = mandatory ? p->smtp_tls_mandatory_protocols : p->smtp_tls_protocols,
-        .grade = mandatory ? p->smtp_tls_mandatory_ciphers : p->smtp_tls_ciphers};
+    struct tls_conf c = {.protocols =
+                             mandatory ? p->smtp_tls_mandatory_protocols : p->smtp_tls_protocols,
+                         .grade = mandatory ? p->smtp_tls_mandatory_ciphers : p->smtp_tls_ciphers};
     if (p->smtp_tls_cert_file[0] != '\0') {
         c.cert = config_file(s->cfg, p->smtp_tls_cert_file, &err);
         c.key = config_file(s->cfg, p->smtp_tls_key_file, &err);
@@ -87,7 +90,7 @@ SSL *secure_new(struct dsess *s) {
 
 /* Names the certificate may have: hostname, nexthop, dot-nexthop or a literal name. */
 static bool name_matches(struct dsess *s, SSL *ssl) {
-    const char *spec = s->match != NULL              ? s->match
+    const char *spec = s->match != NULL           ? s->match
                        : s->level == LEVEL_SECURE ? s->p->smtp_tls_secure_cert_match
                                                   : s->p->smtp_tls_verify_cert_match;
     struct str rest = str_of(spec), w;
@@ -125,7 +128,10 @@ bool secure_check(struct dsess *s) {
             log_as(s->svc->log_name, "smtp", "certificate verification failed for %s: %s", s->relay,
                    X509_verify_cert_error_string(rc));
         log_as(s->svc->log_name, "smtp", "%s TLS connection established to %s: %s",
-               matched ? "Verified" : trusted ? "Trusted" : cert ? "Untrusted" : "Anonymous",
+               matched   ? "Verified"
+               : trusted ? "Trusted"
+               : cert    ? "Untrusted"
+                         : "Anonymous",
                s->relay, b.p);
         sbuf_free(&b);
     }
@@ -166,8 +172,10 @@ static void on_policy(void *arg, const struct maps_answer *a) {
                      s->targets[s->at].dest);
         session_host_failed(s);
     } else if (a->rc == MAP_FOUND && !policy_apply(s, str_trim(sbuf_str(&a->value)))) {
-        session_fail(s, MAIL_DEFERRED, "4.7.5", "client TLS configuration problem: invalid TLS "
-                                                "policy for %s", s->targets[s->at].dest);
+        session_fail(s, MAIL_DEFERRED, "4.7.5",
+                     "client TLS configuration problem: invalid TLS "
+                     "policy for %s",
+                     s->targets[s->at].dest);
         session_host_failed(s);
     } else {
         session_connect(s);

@@ -84,7 +84,8 @@ bool session_more_hosts(const struct dsess *s) {
         s->sessions >= s->p->smtp_mx_session_limit)
         return false;
     return s->at + 1 < s->n_targets || (s->mx != NULL && s->mx_at < s->n_mx) ||
-           nexthop_split(&rest, &one) || (!s->fallback_added && s->p->smtp_fallback_relay[0] != '\0');
+           nexthop_split(&rest, &one) ||
+           (!s->fallback_added && s->p->smtp_fallback_relay[0] != '\0');
 }
 
 static void next_target(struct dsess *s) {
@@ -173,12 +174,12 @@ void session_start(struct dsess *s) {
 }
 
 const char *session_stage(const struct dsess *s) {
-    static const char *expects[] = {[EXPECT_RSET] = "sending RSET",
-                                    [EXPECT_MAIL] = "sending MAIL FROM",
-                                    [EXPECT_RCPT] = "sending RCPT TO",
-                                    [EXPECT_DATA] = "sending DATA command",
-                                    [EXPECT_BODY] =
-                                        "sending end of data -- message may be sent more than once"};
+    static const char *expects[] = {
+        [EXPECT_RSET] = "sending RSET",
+        [EXPECT_MAIL] = "sending MAIL FROM",
+        [EXPECT_RCPT] = "sending RCPT TO",
+        [EXPECT_DATA] = "sending DATA command",
+        [EXPECT_BODY] = "sending end of data -- message may be sent more than once"};
     switch (s->phase) {
     case PHASE_GREETING:
         return "receiving the initial server greeting";
@@ -339,9 +340,8 @@ static void greeting_reply(struct dsess *s) {
 static const struct {
     const char *word;
     unsigned cap;
-} keywords[] = {{"PIPELINING", CAP_PIPELINING}, {"SIZE", CAP_SIZE},
-                {"8BITMIME", CAP_8BITMIME},     {"SMTPUTF8", CAP_SMTPUTF8},
-                {"DSN", CAP_DSN},               {"CHUNKING", CAP_CHUNKING},
+} keywords[] = {{"PIPELINING", CAP_PIPELINING}, {"SIZE", CAP_SIZE}, {"8BITMIME", CAP_8BITMIME},
+                {"SMTPUTF8", CAP_SMTPUTF8},     {"DSN", CAP_DSN},   {"CHUNKING", CAP_CHUNKING},
                 {"STARTTLS", CAP_STARTTLS},     {"AUTH", CAP_AUTH}};
 
 static bool discarded(const struct dsess *s, const char *word) {
@@ -445,8 +445,9 @@ static void starttls_reply(struct dsess *s) {
     } else if (s->level >= LEVEL_ENCRYPT) {
         struct sbuf b = {0};
         s->site_err = true;
-        session_fail(s, MAIL_DEFERRED, "4.7.4", "TLS is required, but host %s refused to start TLS: %s",
-                     s->where, reply_text(s, &b));
+        session_fail(s, MAIL_DEFERRED, "4.7.4",
+                     "TLS is required, but host %s refused to start TLS: %s", s->where,
+                     reply_text(s, &b));
         sbuf_free(&b);
         session_host_failed(s);
     } else {
@@ -497,8 +498,9 @@ static size_t on_input(void *arg, const char *p, size_t n) {
         return used;
     if (rc == REPLY_BAD) {
         s->site_err = true;
-        session_fail(s, MAIL_DEFERRED, "4.5.0", "host %s sent a malformed or endless reply while %s",
-                     s->where, session_stage(s));
+        session_fail(s, MAIL_DEFERRED, "4.5.0",
+                     "host %s sent a malformed or endless reply while %s", s->where,
+                     session_stage(s));
         if (s->phase == PHASE_READY)
             transact_lost(s, s->err.text);
         else
@@ -551,7 +553,9 @@ static void session_free(struct dsess *s) {
     free(s);
 }
 
-static void run_release(struct task *t) { session_free(DL_OWNER(t, struct dsess, release)); }
+static void run_release(struct task *t) {
+    session_free(DL_OWNER(t, struct dsess, release));
+}
 
 void dsess_release(struct dsess *s) {
     s->release.run = run_release;
@@ -578,4 +582,6 @@ void deliver_reload(struct deliver *d, const struct config *cfg) {
     d->cfg = config_ref((struct config *)(uintptr_t)cfg);
 }
 
-struct resolver *deliver_resolver(struct deliver *d) { return d->resolver; }
+struct resolver *deliver_resolver(struct deliver *d) {
+    return d->resolver;
+}

@@ -83,15 +83,15 @@ enum {
 struct txn {
     struct dl link;
     struct attempt *a;
-    uint32_t sent_rcpts;    /* RCPT commands sent */
-    uint32_t todo_rcpts;    /* to be sent */
-    uint32_t *rcpts;        /* indices into a->res */
+    uint32_t sent_rcpts; /* RCPT commands sent */
+    uint32_t todo_rcpts; /* to be sent */
+    uint32_t *rcpts;     /* indices into a->res */
     uint32_t accepted;
-    bool *ok;               /* accepted, by index into a->res */
+    bool *ok; /* accepted, by index into a->res */
     bool mail_sent, rset_sent, data_sent, body_begun, body_ended, ended;
     bool mail_failed;
-    bool answered;          /* any reply to this transaction has come */
-    uint64_t off;           /* content sent */
+    bool answered; /* any reply to this transaction has come */
+    uint64_t off;  /* content sent */
     struct content_out out;
 };
 
@@ -106,9 +106,9 @@ struct dsess {
     void *slot;
     struct task release;
     enum phase phase;
-    struct dl todo;              /* attempts not yet begun */
-    struct dl txns;              /* on the connection, oldest first */
-    struct config *cfg;          /* reference: of the connection */
+    struct dl todo;     /* attempts not yet begun */
+    struct dl txns;     /* on the connection, oldest first */
+    struct config *cfg; /* reference: of the connection */
     const struct service *svc;
     const struct params *p;
     char *nexthop;
@@ -116,41 +116,41 @@ struct dsess {
     /* where to */
     struct target *targets;
     size_t n_targets;
-    size_t at;                   /* index of the target in use */
-    struct str hops_left;        /* destinations not yet resolved; inside hops */
+    size_t at;            /* index of the target in use */
+    struct str hops_left; /* destinations not yet resolved; inside hops */
     char *hops;
-    struct nexthop hop;          /* being resolved */
+    struct nexthop hop; /* being resolved */
     bool fallback_added;
-    struct resolve_mx *mx;       /* exchangers not yet resolved to addresses */
+    struct resolve_mx *mx; /* exchangers not yet resolved to addresses */
     size_t n_mx, mx_at;
-    unsigned sessions;           /* connections of this round */
-    struct mailerr err;          /* why the last host failed */
-    bool site_err;               /* err is about the destination, not about one sender */
+    unsigned sessions;  /* connections of this round */
+    struct mailerr err; /* why the last host failed */
+    bool site_err;      /* err is about the destination, not about one sender */
     struct resolver_query *query;
-    uint32_t tag;                /* of a table look-up */
+    uint32_t tag; /* of a table look-up */
     /* the connection */
     struct conn *conn;
-    int64_t ready_ms;            /* when it became ready */
+    int64_t ready_ms; /* when it became ready */
     int64_t begin_us, conn_us;
-    unsigned uses;               /* transactions begun on it */
+    unsigned uses; /* transactions begun on it */
     unsigned caps;
     uint64_t size_limit;
-    char *mechs;                 /* offered by AUTH */
+    char *mechs; /* offered by AUTH */
     enum tls_level level;
-    char *match;                 /* names from a policy, or NULL */
+    char *match; /* names from a policy, or NULL */
     bool tls_on, tls_verified, plain_retry;
     bool ehlo_failed;
-    char *auth_sender;           /* whose credentials, with sender-dependent authentication */
+    char *auth_sender; /* whose credentials, with sender-dependent authentication */
     bool authed;
     struct sasl_client *sasl;
-    uv_work_t *sasl_work;        /* a slow step is running */
+    uv_work_t *sasl_work; /* a slow step is running */
     struct smtp_reply reply;
     struct expected *fifo;
     size_t fifo_n, fifo_cap, fifo_at;
     bool need_rset;
     bool closing_idle;
-    char where[400];             /* "host[addr]" */
-    char relay[440];             /* "host[addr]:port" */
+    char where[400]; /* "host[addr]" */
+    char relay[440]; /* "host[addr]:port" */
 };
 
 /* session.c: the connection's beginning and end */

@@ -112,14 +112,18 @@ static void no_address(struct dsess *s, const char *host, enum resolve_rc rc) {
     bool own = s->configured;
     s->site_err = true;
     if (rc == RESOLVE_FAILED)
-        session_fail(s, MAIL_DEFERRED, "4.4.3", "Host or domain name not found. Name service error "
-                                                "for name=%s type=A: Host not found, try again", host);
+        session_fail(s, MAIL_DEFERRED, "4.4.3",
+                     "Host or domain name not found. Name service error "
+                     "for name=%s type=A: Host not found, try again",
+                     host);
     else if (own)
         session_fail(s, MAIL_DEFERRED, "4.3.5",
                      "unable to look up host %s: Name or service not known", host);
     else
-        session_fail(s, MAIL_BOUNCED, "5.4.4", "Host or domain name not found. Name service error "
-                                               "for name=%s type=A: Host not found", host);
+        session_fail(s, MAIL_BOUNCED, "5.4.4",
+                     "Host or domain name not found. Name service error "
+                     "for name=%s type=A: Host not found",
+                     host);
 }
 
 static void on_host(void *arg, const struct resolve_answer *a) {
@@ -139,8 +143,7 @@ static void on_host(void *arg, const struct resolve_answer *a) {
 }
 
 static void ask_host(struct dsess *s, const char *host) {
-    struct resolver_query *q =
-        resolver_ask(s->d->resolver, RESOLVE_ADDR, host, on_host, s);
+    struct resolver_query *q = resolver_ask(s->d->resolver, RESOLVE_ADDR, host, on_host, s);
     if (q != NULL)
         s->query = q;
 }
@@ -153,8 +156,8 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
     s->site_err = true;
     if (a->rc == RESOLVE_OK && a->null_mx && a->n_mx == 0) {
         session_fail(s, s->configured ? MAIL_DEFERRED : MAIL_BOUNCED,
-                     s->configured ? "4.3.5" : "5.1.0",
-                     "Domain %s does not accept mail (nullMX)", domain);
+                     s->configured ? "4.3.5" : "5.1.0", "Domain %s does not accept mail (nullMX)",
+                     domain);
         targets_next(s);
     } else if (a->rc == RESOLVE_OK) {
         s->mx = mem_zalloc(a->n_mx * sizeof *s->mx);
@@ -165,8 +168,10 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
     } else if (a->rc == RESOLVE_NOTFOUND || s->p->ignore_mx_lookup_error) {
         ask_host(s, domain);
     } else {
-        session_fail(s, MAIL_DEFERRED, "4.4.3", "Host or domain name not found. Name service error "
-                                                "for name=%s type=MX: Host not found, try again", domain);
+        session_fail(s, MAIL_DEFERRED, "4.4.3",
+                     "Host or domain name not found. Name service error "
+                     "for name=%s type=MX: Host not found, try again",
+                     domain);
         targets_next(s);
     }
     free(domain);

@@ -55,7 +55,9 @@ static int64_t time_limit(const struct dsess *s) {
     }
 }
 
-static void set_deadline(struct dsess *s) { conn_deadline(s->conn, time_limit(s) * 1000); }
+static void set_deadline(struct dsess *s) {
+    conn_deadline(s->conn, time_limit(s) * 1000);
+}
 
 static void txn_free(struct txn *t) {
     dl_remove(&t->link);
@@ -196,8 +198,8 @@ static bool refuse_early(struct dsess *s, struct txn *t) {
                     "message size %llu exceeds size limit %llu of server %s",
                     (unsigned long long)e->size, (unsigned long long)s->size_limit, s->where);
     else if (needs_utf8(e, t) && (s->caps & CAP_SMTPUTF8) == 0)
-        mailerr_set(&err, MAIL_BOUNCED, "5.6.7", "SMTPUTF8 is required, but was not offered by host %s",
-                    s->where);
+        mailerr_set(&err, MAIL_BOUNCED, "5.6.7",
+                    "SMTPUTF8 is required, but was not offered by host %s", s->where);
     if (err.text == NULL)
         return false;
     fill_untried(t->a, &err);
@@ -367,9 +369,9 @@ static bool send_next(struct dsess *s, struct txn *t) {
 static bool worn_out(const struct dsess *s) {
     int64_t count = s->p->smtp_connection_reuse_count_limit;
     int64_t age = s->d->loop->now_ms - s->ready_ms;
-    return s->uses > 0 && (age > s->p->smtp_connection_reuse_time_limit * 1000 ||
-                           (count > 0 && s->uses >= (uint64_t)count) ||
-                           !s->p->smtp_connection_cache_on_demand);
+    return s->uses > 0 &&
+           (age > s->p->smtp_connection_reuse_time_limit * 1000 ||
+            (count > 0 && s->uses >= (uint64_t)count) || !s->p->smtp_connection_cache_on_demand);
 }
 
 /* May this connection carry that attempt?  Never with another sender's login or old settings. */
@@ -381,7 +383,7 @@ static bool fits(const struct dsess *s, const struct attempt *a) {
 
 static unsigned txn_count(const struct dsess *s) {
     unsigned n = 0;
-    DL_EACH(it, &s->txns)
+    DL_EACH (it, &s->txns)
         n++;
     return n;
 }
@@ -569,8 +571,8 @@ void transact_lost(struct dsess *s, const char *what) {
     }
     bool next_host = fresh && !dl_empty(&again) && session_more_hosts(s);
     if (next_host)
-        log_as(s->svc->log_name, "smtp", "%s: %s", DL_OWNER(again.next, struct attempt, link)->env->qid,
-               s->err.text);
+        log_as(s->svc->log_name, "smtp", "%s: %s",
+               DL_OWNER(again.next, struct attempt, link)->env->qid, s->err.text);
     session_disconnect(s, false);
     while (!dl_empty(&again)) { /* in their old order, before what waits */
         struct dl *n = again.prev;

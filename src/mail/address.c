@@ -123,12 +123,14 @@ static bool skip_route(struct str *s) {
 
 static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, struct sbuf *out) {
     size_t begun = out->n;
+    if (s->n > 0 && s->p[0] == '>' && o->allow_empty)
+        return ADDR_OK;
     if (!skip_route(s))
         return ADDR_SYNTAX;
     size_t n = s->n > 0 && s->p[0] == '"' ? parse_quoted(*s, out) : parse_atoms(*s, o->strict, out);
     *s = str_from(*s, n);
     if (n == 0 || out->n == begun)
-        return s->n > 0 && s->p[0] == '>' && n == 0 && o->allow_empty ? ADDR_OK : ADDR_SYNTAX;
+        return ADDR_SYNTAX;
     if (s->n > 0 && s->p[0] == '@') {
         n = parse_domain(str_from(*s, 1));
         if (n == 0)

@@ -16,13 +16,13 @@
 enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
 
 enum {
-    ENV_8BIT = 1,       /* content or BODY= says so */
-    ENV_SMTPUTF8 = 2,   /* the sender asked for it */
-    ENV_RET_FULL = 4,   /* RET=FULL */
-    ENV_RET_HDRS = 8,   /* RET=HDRS */
-    ENV_DOTS = 16,      /* some line begins with '.' */
+    ENV_8BIT = 1,        /* content or BODY= says so */
+    ENV_SMTPUTF8 = 2,    /* the sender asked for it */
+    ENV_RET_FULL = 4,    /* RET=FULL */
+    ENV_RET_HDRS = 8,    /* RET=HDRS */
+    ENV_DOTS = 16,       /* some line begins with '.' */
     ENV_LONG_LINES = 32, /* some line is longer than 998 */
-    ENV_LOCAL = 64      /* made here: sendmail or a report */
+    ENV_LOCAL = 64       /* made here: sendmail or a report */
 };
 
 struct rcpt {
@@ -33,14 +33,14 @@ struct rcpt {
 
 struct envelope {
     atomic_uint refs;
-    uint64_t id;         /* unique for ever: microseconds since 1970 */
-    char qid[QID_MAX];   /* queue ID */
-    int64_t arrival_us;  /* when MAIL was accepted */
-    uint64_t size;       /* bytes of content */
-    uint32_t flags;      /* ENV_* */
-    struct str sender;   /* internal form; empty: null sender */
-    struct str envid;    /* ENVID, decoded */
-    struct str client;   /* "host[addr]" for the reports and the page */
+    uint64_t id;        /* unique for ever: microseconds since 1970 */
+    char qid[QID_MAX];  /* queue ID */
+    int64_t arrival_us; /* when MAIL was accepted */
+    uint64_t size;      /* bytes of content */
+    uint32_t flags;     /* ENV_* */
+    struct str sender;  /* internal form; empty: null sender */
+    struct str envid;   /* ENVID, decoded */
+    struct str client;  /* "host[addr]" for the reports and the page */
     struct str sasl_user;
     struct rcpt *rcpts;
     uint32_t n_rcpts;
@@ -60,13 +60,13 @@ struct envelope *envelope_decode(struct str in);
 
 /* Mutable state of a queued message, as the spool keeps it. */
 struct progress {
-    uint8_t *done;         /* one byte a recipient: 1 when nothing is left to do for it */
-    uint32_t n;            /* recipients */
+    uint8_t *done; /* one byte a recipient: 1 when nothing is left to do for it */
+    uint32_t n;    /* recipients */
     uint32_t attempts;
-    int64_t next_us;       /* next attempt, wall clock */
-    int64_t last_us;       /* last attempt */
-    uint32_t flags;        /* PROGRESS_* */
-    struct str reason;     /* why it waits (of the last attempt) */
+    int64_t next_us;   /* next attempt, wall clock */
+    int64_t last_us;   /* last attempt */
+    uint32_t flags;    /* PROGRESS_* */
+    struct str reason; /* why it waits (of the last attempt) */
 };
 
 enum { PROGRESS_HOLD = 1, PROGRESS_EXPIRE = 2, PROGRESS_WARNED = 4 };

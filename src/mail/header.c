@@ -72,4 +72,6 @@ void header_scan(struct header_scan *h, struct str content, bool last) {
     }
 }
 
-void header_scan_free(struct header_scan *h) { sbuf_free(&h->message_id); }
+void header_scan_free(struct header_scan *h) {
+    sbuf_free(&h->message_id);
+}

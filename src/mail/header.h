@@ -10,14 +10,14 @@
 #include "util/str.h"
 
 struct header_scan {
-    size_t at;            /* content scanned so far */
-    bool ended;           /* the end of the header section was seen */
-    bool no_separator;    /* it ended at a line that is no header field: a blank line is missing */
-    size_t end;           /* where it ended: offset of the blank line or first body line */
-    unsigned received;    /* Received: fields */
+    size_t at;         /* content scanned so far */
+    bool ended;        /* the end of the header section was seen */
+    bool no_separator; /* it ended at a line that is no header field: a blank line is missing */
+    size_t end;        /* where it ended: offset of the blank line or first body line */
+    unsigned received; /* Received: fields */
     bool has_from, has_date, has_message_id, has_to;
     struct sbuf message_id; /* value of Message-ID:, trimmed */
-    bool in_message_id;   /* the current field is Message-ID: (it may be folded) */
+    bool in_message_id;     /* the current field is Message-ID: (it may be folded) */
 };
 
 /* Scans the whole lines of content beyond h->at; last: nothing follows. */

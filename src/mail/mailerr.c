@@ -16,7 +16,8 @@ void mailerr_free(struct mailerr *e) {
     *e = (struct mailerr){0};
 }
 
-void mailerr_set(struct mailerr *e, enum mail_status status, const char *dsn, const char *fmt, ...) {
+void mailerr_set(struct mailerr *e, enum mail_status status, const char *dsn, const char *fmt,
+                 ...) {
     struct sbuf b = {0};
     va_list ap;
     va_start(ap, fmt);

@@ -18,8 +18,8 @@
 #define STALE_GRACE_S 100
 
 static const struct map_ops *const types[] = {
-    &map_hash,   &map_btree,  &map_lmdb,   &map_cdb,  &map_texthash, &map_inline,
-    &map_static, &map_regexp, &map_pcre,   &map_cidr, &map_fail,
+    &map_hash,   &map_btree,  &map_lmdb, &map_cdb,  &map_texthash, &map_inline,
+    &map_static, &map_regexp, &map_pcre, &map_cidr, &map_fail,
 };
 
 const struct map_ops *map_type(struct str type) {
@@ -31,7 +31,8 @@ const struct map_ops *map_type(struct str type) {
 
 bool map_looks_like(struct str spec) {
     size_t n = 0;
-    while (n < spec.n && ((spec.p[n] >= 'a' && spec.p[n] <= 'z') || (spec.p[n] >= '0' && spec.p[n] <= '9')))
+    while (n < spec.n &&
+           ((spec.p[n] >= 'a' && spec.p[n] <= 'z') || (spec.p[n] >= '0' && spec.p[n] <= '9')))
         n++;
     return n > 0 && n < spec.n && spec.p[n] == ':';
 }
@@ -217,7 +218,8 @@ static void source_line(struct source *s, struct sbuf *line, int no) {
     s->fn(s->arg, str_make(all.p, n), value, no);
 }
 
-void map_source_parse(struct str text, bool fold, void (*fn)(void *arg, struct str key, struct str value, int line),
+void map_source_parse(struct str text, bool fold,
+                      void (*fn)(void *arg, struct str key, struct str value, int line),
                       void (*warn)(void *arg, int line, const char *text), void *arg) {
     struct source s = {fold, fn, warn, arg};
     struct sbuf cur = {0};

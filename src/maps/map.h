@@ -24,9 +24,9 @@ struct map_pair {
 
 struct map_ops {
     const char *type;
-    const char *suffix;  /* of the file beside the source, ".db"; "" if the source itself; NULL: no
-                          * file */
-    bool fixed;          /* exact keys, folded by the caller; else patterns that see the whole key */
+    const char *suffix; /* of the file beside the source, ".db"; "" if the source itself; NULL: no
+                         * file */
+    bool fixed;         /* exact keys, folded by the caller; else patterns that see the whole key */
     /* Opens m->name; negative errno with m->err set. */
     int (*open)(struct map *m);
     void (*close)(struct map *m);
@@ -71,7 +71,8 @@ bool map_looks_like(struct str spec);
 
 /* The text of a table source in postmap(1)'s syntax: calls fn for each entry.  Remarks
  * ("expected format: key whitespace value") go to warn. */
-void map_source_parse(struct str text, bool fold, void (*fn)(void *arg, struct str key, struct str value, int line),
+void map_source_parse(struct str text, bool fold,
+                      void (*fn)(void *arg, struct str key, struct str value, int line),
                       void (*warn)(void *arg, int line, const char *text), void *arg);
 
 extern const struct map_ops map_hash, map_btree, map_lmdb, map_cdb, map_texthash, map_inline,

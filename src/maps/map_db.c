@@ -46,9 +46,13 @@ static int open_type(struct map *m, DBTYPE type) {
     return 0;
 }
 
-static int hash_open(struct map *m) { return open_type(m, DB_HASH); }
+static int hash_open(struct map *m) {
+    return open_type(m, DB_HASH);
+}
 
-static int btree_open(struct map *m) { return open_type(m, DB_BTREE); }
+static int btree_open(struct map *m) {
+    return open_type(m, DB_BTREE);
+}
 
 static void db_shut(struct map *m) {
     struct state *s = m->state;

@@ -218,9 +218,13 @@ static int pattern_open(struct map *m, bool cidr) {
     return 0;
 }
 
-static int regex_open(struct map *m) { return pattern_open(m, false); }
+static int regex_open(struct map *m) {
+    return pattern_open(m, false);
+}
 
-static int cidr_open(struct map *m) { return pattern_open(m, true); }
+static int cidr_open(struct map *m) {
+    return pattern_open(m, true);
+}
 
 /* Appends the value with $1 … replaced by what the groups matched in key. */
 static void substitute(struct state *s, const char *value, struct str key, struct sbuf *out) {

@@ -61,8 +61,8 @@ void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struc
 
 struct pattern {
     bool negate;
-    char *text;          /* literal, lower case */
-    struct map *map;     /* or a table */
+    char *text;      /* literal, lower case */
+    struct map *map; /* or a table */
     bool is_net;
     struct netblock net;
 };
@@ -142,8 +142,8 @@ static bool literal_has(const struct matchlist *l, const char *pattern, struct s
     return l->parents && p.n > 0 && tail.p[-1] == '.' && str_ieq(p, tail);
 }
 
-static enum match_rc pattern_has(const struct matchlist *l, const struct pattern *p,
-                                 struct str key, const struct netaddr *addr, char **err) {
+static enum match_rc pattern_has(const struct matchlist *l, const struct pattern *p, struct str key,
+                                 const struct netaddr *addr, char **err) {
     if (p->map != NULL)
         return table_has(l, p->map, key, err);
     if (p->is_net)

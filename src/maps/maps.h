@@ -26,8 +26,8 @@ struct maps_key {
 
 struct maps_answer {
     enum map_rc rc;
-    size_t key;    /* index of the key that was found or failed */
-    size_t table;  /* index of the table that answered */
+    size_t key;   /* index of the key that was found or failed */
+    size_t table; /* index of the table that answered */
     struct sbuf value;
     char *err; /* MAP_ERROR: why; owned */
 };

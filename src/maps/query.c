@@ -159,9 +159,8 @@ static struct matchlist *list_get(struct lookup *k, const char *spec, enum match
     return l->l;
 }
 
-uint32_t lookup_match(struct lookup *k, const char *service, const char *spec,
-                      enum match_kind kind, bool parents, struct str key, lookup_match_fn fn,
-                      void *arg) {
+uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
+                      bool parents, struct str key, lookup_match_fn fn, void *arg) {
     char *err;
     if (spec[0] == '\0') {
         fn(arg, MATCH_NO);

@@ -26,9 +26,8 @@ void lookup_free(struct lookup *k);
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
 /* Asks a match list.  A list without tables is answered before this returns (tag 0). */
-uint32_t lookup_match(struct lookup *k, const char *service, const char *spec,
-                      enum match_kind kind, bool parents, struct str key, lookup_match_fn fn,
-                      void *arg);
+uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
+                      bool parents, struct str key, lookup_match_fn fn, void *arg);
 /* The callback is not called any more. */
 void lookup_cancel(struct lookup *k, uint32_t tag);
 

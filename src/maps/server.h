@@ -7,8 +7,8 @@
 #ifndef PH_MAPS_SERVER_H
 #define PH_MAPS_SERVER_H
 
-#include <stddef.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 struct lookup_server;
 

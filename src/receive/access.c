@@ -3,8 +3,8 @@
  *
  * All lists are evaluated at RCPT (smtpd_delay_reject = yes): client, helo, sender, relay,
  * recipient; a list ends at its first permit or reject.  A restriction that needs a table waits for
- * the lookup process.  In the relay list, a word we do not know refuses with 451 4.3.5; in the other
- * lists a word that Postfix has and we do not is passed over, and `posthouse check` says so.
+ * the lookup process.  In the relay list, a word we do not know refuses with 451 4.3.5; in the
+ * other lists a word that Postfix has and we do not is passed over, and `posthouse check` says so.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,16 +15,16 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define LISTS    5
-#define KEYS_MAX 40
+#define LISTS     5
+#define KEYS_MAX  40
 #define LIST_SEPS ", \t\r\n"
 
 struct access_run {
     struct session *s;
     bool at_data;
-    const char *name;  /* of the list */
-    size_t list;       /* its place in rcpt_lists */
-    struct str rest;   /* what is left of it */
+    const char *name; /* of the list */
+    size_t list;      /* its place in rcpt_lists */
+    struct str rest;  /* what is left of it */
     uint32_t tag;
     const char *check; /* check_sender_access, … */
     char *table;       /* of the check_*_access that is being asked */
@@ -62,7 +62,7 @@ static const struct word words[] = {
     {"reject_unknown_reverse_client_hostname", WORD_TEST, true},
     {"reject_plaintext_session", WORD_TEST, true},
     {"reject_multi_recipient_bounce", WORD_TEST, true},
-    {"reject_unauth_pipelining", WORD_SKIP, true}, /* the session sees to it */
+    {"reject_unauth_pipelining", WORD_SKIP, true},  /* the session sees to it */
     {"reject_unlisted_recipient", WORD_SKIP, true}, /* no mailboxes here: nothing to list */
     {"reject_unlisted_sender", WORD_SKIP, true},
     {"check_client_access", WORD_CHECK, true},
@@ -180,8 +180,8 @@ static void reject_sender(struct access_run *a, const char *code, const char *wh
 
 static void reject_helo(struct access_run *a, const char *code, const char *why) {
     struct sbuf b = {0};
-    sbuf_printf(&b, "%s <%s>: Helo command rejected: %s", code, a->s->helo == NULL ? "" : a->s->helo,
-                why);
+    sbuf_printf(&b, "%s <%s>: Helo command rejected: %s", code,
+                a->s->helo == NULL ? "" : a->s->helo, why);
     finish(a, VERDICT_REJECT, b.p);
     sbuf_free(&b);
 }
@@ -440,7 +440,8 @@ static void on_table(void *arg, const struct maps_answer *ans) {
     } else if (ans->rc == MAP_NOT_FOUND) {
         run(a);
     } else if (!apply_action(a, str_trim(sbuf_str(&ans->value)))) {
-        log_warn("smtpd", "access table %s: entry \"%s\" has an action that Posthouse does not have",
+        log_warn("smtpd",
+                 "access table %s: entry \"%s\" has an action that Posthouse does not have",
                  a->table, key);
         finish(a, VERDICT_REJECT, "451 4.3.5 Server configuration error");
     }
@@ -485,7 +486,8 @@ static void run(struct access_run *a) {
     }
     const struct word *k = word_find(w);
     bool relay = strcmp(a->name, "smtpd_relay_restrictions") == 0;
-    bool with_table = k != NULL && k->kind == WORD_CHECK && str_split_braces(&a->rest, LIST_SEPS, &table);
+    bool with_table =
+        k != NULL && k->kind == WORD_CHECK && str_split_braces(&a->rest, LIST_SEPS, &table);
     if (k == NULL && map_looks_like(w) && !relay) {
         check_table(a, "check_recipient_access", w); /* a bare table, as Postfix allows */
     } else if (k == NULL || (relay && !k->supported)) {
@@ -535,8 +537,8 @@ void access_begin(struct session *s, bool at_data) {
 
 /* Does the list end mail for strangers? */
 static bool list_closes(const char *list) {
-    static const char *closers[] = {"reject_unauth_destination", "defer_unauth_destination", "reject",
-                                    "defer"};
+    static const char *closers[] = {"reject_unauth_destination", "defer_unauth_destination",
+                                    "reject", "defer"};
     for (size_t i = 0; i < sizeof closers / sizeof closers[0]; i++)
         if (session_word(list, closers[i]))
             return true;
@@ -557,9 +559,10 @@ static void check_list(const struct service *svc, const char *name, const char *
             diag_add(d, DIAG_ERROR, "master.cf", svc->line, "%s: %s: unknown restriction \"%.*s\"",
                      svc->name, name, STR_FMT(w));
         else if (k != NULL && !k->supported)
-            diag_add(d, relay ? DIAG_ERROR : DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                     "%s: %s: Posthouse does not have the restriction %s: %s", svc->name, name,
-                     k->name, relay ? "mail would be refused with 451 4.3.5" : "it is passed over");
+            diag_add(d, relay ? DIAG_ERROR : DIAG_WARN, svc->line > 0 ? "master.cf" : NULL,
+                     svc->line, "%s: %s: Posthouse does not have the restriction %s: %s", svc->name,
+                     name, k->name,
+                     relay ? "mail would be refused with 451 4.3.5" : "it is passed over");
     }
 }
 

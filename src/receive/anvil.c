@@ -45,7 +45,8 @@ bool anvil_connect(const char *addr, int64_t max_count, int64_t max_rate, int64_
     struct client *c = client_get(addr, unit_s);
     c->open++;
     c->connects++;
-    bool ok = (max_count == 0 || c->open <= max_count) && (max_rate == 0 || c->connects <= max_rate);
+    bool ok =
+        (max_count == 0 || c->open <= max_count) && (max_rate == 0 || c->connects <= max_rate);
     pthread_mutex_unlock(&lock);
     return ok;
 }

@@ -10,7 +10,9 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-static bool wants_utf8(const struct session *s) { return (s->flags & ENV_SMTPUTF8) != 0; }
+static bool wants_utf8(const struct session *s) {
+    return (s->flags & ENV_SMTPUTF8) != 0;
+}
 
 struct str command_sender(const struct session *s) {
     return str_make(s->texts.p == NULL ? "" : s->texts.p, s->sender_n);
@@ -111,7 +113,8 @@ static void cmd_ehlo(struct session *s, struct str name) {
     for (size_t i = 0; i < n; i++) {
         char sep = i + 1 < n ? '-' : ' ';
         if (strcmp(words[i], "SIZE") == 0)
-            conn_printf(s->conn, "250%cSIZE %lld\r\n", sep, (long long)s->cfg->p.message_size_limit);
+            conn_printf(s->conn, "250%cSIZE %lld\r\n", sep,
+                        (long long)s->cfg->p.message_size_limit);
         else
             conn_printf(s->conn, "250%c%s\r\n", sep, words[i]);
     }
@@ -175,7 +178,8 @@ static void complete(struct session *s, size_t begun) {
         sbuf_printf(&s->texts, "@%s", s->cfg->p.myorigin);
 }
 
-static bool rate_exceeded(struct session *s, enum anvil_what what, int64_t limit, const char *text) {
+static bool rate_exceeded(struct session *s, enum anvil_what what, int64_t limit,
+                          const char *text) {
     if (limit == 0 || s->trusted_limits)
         return false;
     struct sbuf from = {0};
@@ -225,12 +229,14 @@ static void cmd_mail(struct session *s, struct str args) {
     args = str_from(args, 5);
     if (asks_utf8(s, args))
         s->flags |= ENV_SMTPUTF8;
-    struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(s) || !s->p->smtputf8_enable, true};
+    struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(s) || !s->p->smtputf8_enable,
+                          true};
     enum addr_rc rc = addr_parse(args, &o, &s->texts, &len);
     if (rc != ADDR_OK) {
         sbuf_reset(&s->texts);
-        session_reply(s, false, rc == ADDR_8BIT ? "553 5.6.7 Must declare SMTPUTF8 to send unicode address"
-                                                : "501 5.1.7 Bad sender address syntax");
+        session_reply(s, false,
+                      rc == ADDR_8BIT ? "553 5.6.7 Must declare SMTPUTF8 to send unicode address"
+                                      : "501 5.1.7 Bad sender address syntax");
         return;
     }
     complete(s, 0);
@@ -341,7 +347,8 @@ static void on_route(void *arg, const struct route *r) {
     bool waited = s->waiting;
     s->route = NULL;
     s->route_class = r->class;
-    s->route_served = r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP);
+    s->route_served =
+        r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP);
     if (r->rc != ROUTE_FAILED) {
         access_begin(s, false);
         if (s->access != NULL && !s->waiting)
@@ -368,7 +375,8 @@ static void rcpt_decide(struct session *s) {
 static void cmd_rcpt(struct session *s, struct str args) {
     size_t len = 0, begun = s->texts.n;
     struct str key, value;
-    struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(s) || !s->p->smtputf8_enable, false};
+    struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(s) || !s->p->smtputf8_enable,
+                          false};
     if (!s->in_mail) {
         session_reply(s, false, "503 5.5.1 Error: need MAIL command");
         return;
@@ -387,8 +395,9 @@ static void cmd_rcpt(struct session *s, struct str args) {
     enum addr_rc rc = addr_parse(args, &o, &s->texts, &len);
     if (rc != ADDR_OK) {
         s->texts.n = begun;
-        session_reply(s, false, rc == ADDR_8BIT ? "553 5.6.7 Must declare SMTPUTF8 to send unicode address"
-                                                : "501 5.1.3 Bad recipient address syntax");
+        session_reply(s, false,
+                      rc == ADDR_8BIT ? "553 5.6.7 Must declare SMTPUTF8 to send unicode address"
+                                      : "501 5.1.3 Bad recipient address syntax");
         return;
     }
     complete(s, begun);
@@ -405,8 +414,9 @@ static void cmd_data(struct session *s, struct str args) {
     if (s->bdat_begun)
         session_reply(s, false, "503 5.5.1 Error: DATA after BDAT");
     else if (s->n_rcpts == 0)
-        session_reply(s, false, s->in_mail ? "554 5.5.1 Error: no valid recipients"
-                                           : "503 5.5.1 Error: need RCPT command");
+        session_reply(s, false,
+                      s->in_mail ? "554 5.5.1 Error: no valid recipients"
+                                 : "503 5.5.1 Error: need RCPT command");
     else if (args.n > 0)
         session_reply(s, false, "501 5.5.4 Syntax: DATA");
     else if (s->p->smtpd_data_restrictions[0] == '\0')

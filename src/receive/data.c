@@ -21,7 +21,9 @@
 
 static _Atomic uint64_t receiving; /* bytes of content held by all sessions */
 
-uint64_t data_memory(void) { return atomic_load_explicit(&receiving, memory_order_relaxed); }
+uint64_t data_memory(void) {
+    return atomic_load_explicit(&receiving, memory_order_relaxed);
+}
 
 /* A commit or a chunk on its way through the spool. */
 struct data_op {
@@ -44,7 +46,9 @@ static void count_memory(struct session *s) {
     s->counted_mem = now;
 }
 
-static void drop_done(struct spool_op *op) { free(DL_OWNER(op, struct data_op, op)); }
+static void drop_done(struct spool_op *op) {
+    free(DL_OWNER(op, struct data_op, op));
+}
 
 static void drop_file(struct spool *sp, uint64_t id) {
     struct data_op *o = MEM_NEW(struct data_op);
@@ -323,8 +327,9 @@ void data_bdat(struct session *s, struct str args) {
         return;
     }
     if (s->n_rcpts == 0) {
-        bdat_skip(s, size, s->in_mail ? "554 5.5.1 Error: no valid recipients"
-                                      : "503 5.5.1 Error: need RCPT command");
+        bdat_skip(s, size,
+                  s->in_mail ? "554 5.5.1 Error: no valid recipients"
+                             : "503 5.5.1 Error: need RCPT command");
         return;
     }
     if (!s->bdat_begun) {
@@ -371,17 +376,17 @@ static struct envelope *make_envelope(struct session *s) {
                                  str_make(s->texts.p + s->rcpts[i].orcpt_at, s->rcpts[i].orcpt_n),
                                  s->rcpts[i].notify};
     session_from(s, &from);
-    struct envelope t = {.id = s->id,
-                         .arrival_us = s->arrival_us,
-                         .size = s->in_file ? s->file_at : s->content.n,
-                         .flags = s->flags | (s->in.has_8bit ? ENV_8BIT : 0U) |
-                                  (s->in.has_dots ? ENV_DOTS : 0U) |
-                                  (s->in.has_long ? ENV_LONG_LINES : 0U) | (s->local ? ENV_LOCAL : 0U),
-                         .sender = command_sender(s),
-                         .envid = sbuf_str(&s->envid),
-                         .client = sbuf_str(&from),
-                         .rcpts = rcpts,
-                         .n_rcpts = (uint32_t)s->n_rcpts};
+    struct envelope t = {
+        .id = s->id,
+        .arrival_us = s->arrival_us,
+        .size = s->in_file ? s->file_at : s->content.n,
+        .flags = s->flags | (s->in.has_8bit ? ENV_8BIT : 0U) | (s->in.has_dots ? ENV_DOTS : 0U) |
+                 (s->in.has_long ? ENV_LONG_LINES : 0U) | (s->local ? ENV_LOCAL : 0U),
+        .sender = command_sender(s),
+        .envid = sbuf_str(&s->envid),
+        .client = sbuf_str(&from),
+        .rcpts = rcpts,
+        .n_rcpts = (uint32_t)s->n_rcpts};
     memcpy(t.qid, s->qid, sizeof t.qid);
     struct envelope *e = envelope_make(&t);
     free(rcpts);
@@ -462,8 +467,9 @@ static void log_message_id(const struct session *s) {
 
 static bool refuse_content(struct session *s) {
     if (s->failed) {
-        session_reply(s, false, s->fail_rc == -ENOSPC ? "452 4.3.1 Insufficient system storage"
-                                                      : "451 4.3.0 Error: queue file write error");
+        session_reply(s, false,
+                      s->fail_rc == -ENOSPC ? "452 4.3.1 Insufficient system storage"
+                                            : "451 4.3.0 Error: queue file write error");
     } else if (s->too_big) {
         command_log_reject(s, "END-OF-MESSAGE", "552 5.3.4 Error: message file too big");
         session_reply(s, false, "552 5.3.4 Error: message file too big");

@@ -26,8 +26,8 @@ struct receive_ops {
 };
 
 /* cfg is the snapshot for new sessions; receive_reload changes it. */
-struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp,
-                            struct config *cfg, const struct receive_ops *ops);
+struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, struct config *cfg,
+                            const struct receive_ops *ops);
 void receive_reload(struct receive *r, struct config *cfg);
 /* Serves a listening socket (non-blocking; taken over).  svc_name is the master.cf service whose
  * settings apply; local: a unix socket for sendmail. */

@@ -183,7 +183,8 @@ static bool punish(struct session *s, unsigned before) {
         session_close(s, "too many errors");
         return true;
     }
-    if (s->errors > s->p->smtpd_soft_error_limit && s->p->smtpd_error_sleep_time > 0 && !s->waiting) {
+    if (s->errors > s->p->smtpd_soft_error_limit && s->p->smtpd_error_sleep_time > 0 &&
+        !s->waiting) {
         s->sleeping = true;
         conn_flush(s->conn);
         conn_pause(s->conn);
@@ -267,8 +268,8 @@ static void on_event(void *arg, enum conn_event ev) {
         break;
     case CONN_CLOSED:
         if (conn_ssl(s->conn) != NULL && !s->tls_on)
-            log_as(s->svc->log_name, "smtpd", "SSL_accept error from %s: %s", session_from(s, &from),
-                   conn_tls_error(s->conn));
+            log_as(s->svc->log_name, "smtpd", "SSL_accept error from %s: %s",
+                   session_from(s, &from), conn_tls_error(s->conn));
         session_close(s, "lost connection");
         break;
     default:
@@ -292,9 +293,10 @@ static void begin(struct session *s) {
         log_as(s->svc->log_name, "smtpd", "connect from %s", session_from(s, &from));
     s->trusted_limits = access_is_ours(s, p->smtpd_client_event_limit_exceptions);
     s->counted = !s->local;
-    bool ok = s->local || anvil_connect(s->addr, s->trusted_limits ? 0 : p->smtpd_client_connection_count_limit,
-                                        s->trusted_limits ? 0 : p->smtpd_client_connection_rate_limit,
-                                        p->anvil_rate_time_unit);
+    bool ok = s->local ||
+              anvil_connect(s->addr, s->trusted_limits ? 0 : p->smtpd_client_connection_count_limit,
+                            s->trusted_limits ? 0 : p->smtpd_client_connection_rate_limit,
+                            p->anvil_rate_time_unit);
     if (!ok) {
         log_warn("smtpd", "Connection concurrency or rate limit exceeded from %s for service %s",
                  session_from(s, &from), s->svc->name);
@@ -423,7 +425,8 @@ static SSL_CTX *server_tls(const struct config *cfg) {
     char *why = NULL;
     SSL_CTX *ctx = tls_context(&c, &why);
     if (ctx == NULL)
-        log_warn("smtpd", "cannot load the TLS certificate of %s: %s; STARTTLS is not offered", cert, why);
+        log_warn("smtpd", "cannot load the TLS certificate of %s: %s; STARTTLS is not offered",
+                 cert, why);
     free(why);
     return ctx;
 }
@@ -463,7 +466,7 @@ void receive_stop(struct receive *r) {
         struct listener *ln = DL_OWNER(n, struct listener, link);
         uv_close((uv_handle_t *)&ln->poll, listener_closed);
     }
-    DL_EACH_SAFE(it, &r->sessions) {
+    DL_EACH_SAFE (it, &r->sessions) {
         struct session *s = DL_OWNER(it, struct session, link);
         if (s->waiting || s->mode != MODE_COMMAND || s->in_mail)
             continue; /* lets a message that is on its way finish */
@@ -472,4 +475,6 @@ void receive_stop(struct receive *r) {
     }
 }
 
-size_t receive_sessions(const struct receive *r) { return r->n_sessions; }
+size_t receive_sessions(const struct receive *r) {
+    return r->n_sessions;
+}

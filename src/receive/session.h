@@ -34,7 +34,7 @@ struct receive {
 };
 
 struct rcpt_in {
-    size_t addr_at, addr_n;   /* into session->texts */
+    size_t addr_at, addr_n; /* into session->texts */
     size_t orcpt_at, orcpt_n;
     uint32_t notify;
 };
@@ -54,14 +54,14 @@ struct session {
     const struct service *svc;
     const struct params *p;
     struct netaddr peer;
-    bool local;       /* unix socket: sendmail */
-    unsigned uid;     /* of a local client */
+    bool local;   /* unix socket: sendmail */
+    unsigned uid; /* of a local client */
     char addr[INET6_ADDRSTRLEN];
-    char *name;       /* host name or "unknown" */
-    char *helo;       /* NULL: not yet */
+    char *name; /* host name or "unknown" */
+    char *helo; /* NULL: not yet */
     bool esmtp, tls_on, wrapped;
     bool trusted_limits; /* client is in smtpd_client_event_limit_exceptions */
-    bool counted;     /* in the connection count */
+    bool counted;        /* in the connection count */
     enum session_mode mode;
     unsigned errors, junk;
     unsigned ok[VERB_COUNT], total[VERB_COUNT];
@@ -72,11 +72,11 @@ struct session {
     unsigned holds;      /* callbacks that still refer to this session */
     /* the transaction */
     bool in_mail;
-    bool expected;       /* counted by spool_expect */
-    struct sbuf texts;   /* sender, recipients, their ORCPTs */
+    bool expected;     /* counted by spool_expect */
+    struct sbuf texts; /* sender, recipients, their ORCPTs */
     size_t sender_n;
     struct sbuf envid;
-    uint32_t flags;      /* ENV_* */
+    uint32_t flags; /* ENV_* */
     struct rcpt_in *rcpts;
     size_t n_rcpts, cap_rcpts;
     struct rcpt_in pending; /* RCPT being decided */
@@ -86,22 +86,22 @@ struct session {
     struct route_query *route;
     enum route_rc route_rc;
     enum route_class route_class;
-    bool route_served;      /* its transport is one that we have */
+    bool route_served; /* its transport is one that we have */
     struct access_run *access;
     /* the content */
     struct content_in in;
-    struct sbuf content;    /* in memory: all of it, or what is not yet in the file */
+    struct sbuf content; /* in memory: all of it, or what is not yet in the file */
     struct header_scan hdr;
     bool hdr_done;
-    uint64_t size;          /* so far, with what is in the file */
-    uint64_t counted_mem;   /* in the budget */
+    uint64_t size;        /* so far, with what is in the file */
+    uint64_t counted_mem; /* in the budget */
     bool too_big, failed;
     int fail_rc;
     bool in_file;
     int fd;
-    uint64_t file_at;       /* written or being written */
-    bool writing;           /* a chunk is with the spool */
-    bool ended;             /* the content is complete */
+    uint64_t file_at; /* written or being written */
+    bool writing;     /* a chunk is with the spool */
+    bool ended;       /* the content is complete */
     uint64_t bdat_left, bdat_size;
     bool bdat_last, bdat_begun;
 };

@@ -120,7 +120,8 @@ static void add_rcpt_status(const struct dsn *d, const struct dsn_rcpt *r, struc
         sbuf_printf(b, "Remote-MTA: dns; %s\r\n", r->err->mta);
     const char *text = r->err->reply != NULL ? r->err->reply : r->err->text;
     size_t begun = b->n;
-    sbuf_add_c(b, r->err->reply != NULL ? "Diagnostic-Code: smtp; " : "Diagnostic-Code: X-Postfix; ");
+    sbuf_add_c(b,
+               r->err->reply != NULL ? "Diagnostic-Code: smtp; " : "Diagnostic-Code: X-Postfix; ");
     add_folded(b, str_of(text == NULL ? "" : text), b->n - begun);
     if (d->kind == DSN_DELAYED) {
         sbuf_add_c(b, "Will-Retry-Until: ");
@@ -151,8 +152,9 @@ static struct str header_part(struct str content) {
 static void add_original(const struct dsn *d, struct sbuf *b) {
     bool full = d->kind == DSN_FAILED && d->original_whole && (d->env->flags & ENV_RET_HDRS) == 0 &&
                 d->env->size <= (uint64_t)d->cfg->p.bounce_size_limit;
-    sbuf_printf(b, "Content-Description: Undelivered Message%s\r\nContent-Type: %s\r\n"
-                   "Content-Transfer-Encoding: 8bit\r\n\r\nReturn-Path: <",
+    sbuf_printf(b,
+                "Content-Description: Undelivered Message%s\r\nContent-Type: %s\r\n"
+                "Content-Transfer-Encoding: 8bit\r\n\r\nReturn-Path: <",
                 full ? "" : " Headers", full ? "message/rfc822" : "text/rfc822-headers");
     addr_external(b, d->env->sender);
     sbuf_add_c(b, ">\r\n");
@@ -160,19 +162,25 @@ static void add_original(const struct dsn *d, struct sbuf *b) {
 }
 
 struct envelope *dsn_build(const struct dsn *d, struct sbuf *b) {
-    struct envelope t = {.flags = ENV_8BIT | ENV_LOCAL | (d->env->flags & (ENV_DOTS | ENV_LONG_LINES)),
+    struct envelope t = {.flags =
+                             ENV_8BIT | ENV_LOCAL | (d->env->flags & (ENV_DOTS | ENV_LONG_LINES)),
                          .client = STR_LIT("local")};
     struct sbuf boundary = {0};
     struct rcpt to = {.addr = d->env->sender};
     int64_t now = clock_wall_us();
     qid_next(d->cfg->p.enable_long_queue_ids, &t.id, t.qid);
-    sbuf_printf(&boundary, "%s.%lld/%s", d->env->qid, (long long)(now / 1000000), d->cfg->p.myhostname);
+    sbuf_printf(&boundary, "%s.%lld/%s", d->env->qid, (long long)(now / 1000000),
+                d->cfg->p.myhostname);
     add_header(d, t.qid, boundary.p, now, b);
-    sbuf_printf(b, "--%s\r\nContent-Description: Notification\r\nContent-Type: text/plain; "
-                   "charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n", boundary.p);
+    sbuf_printf(b,
+                "--%s\r\nContent-Description: Notification\r\nContent-Type: text/plain; "
+                "charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n",
+                boundary.p);
     add_words(d, b);
-    sbuf_printf(b, "--%s\r\nContent-Description: Delivery report\r\n"
-                   "Content-Type: message/delivery-status\r\n\r\n", boundary.p);
+    sbuf_printf(b,
+                "--%s\r\nContent-Description: Delivery report\r\n"
+                "Content-Type: message/delivery-status\r\n\r\n",
+                boundary.p);
     add_status(d, b);
     sbuf_printf(b, "\r\n--%s\r\n", boundary.p);
     add_original(d, b);

@@ -21,12 +21,12 @@ struct dsn_rcpt {
 struct dsn {
     enum dsn_kind kind;
     const struct config *cfg;
-    const struct envelope *env;   /* of the message reported on */
+    const struct envelope *env; /* of the message reported on */
     const struct dsn_rcpt *rcpts;
     size_t n;
-    struct str original;          /* its content, or as much as is there */
-    bool original_whole;          /* original is all of it */
-    int64_t expires_us;           /* DSN_DELAYED: when it will be given up */
+    struct str original; /* its content, or as much as is there */
+    bool original_whole; /* original is all of it */
+    int64_t expires_us;  /* DSN_DELAYED: when it will be given up */
 };
 
 /* The report's envelope (one reference) and content. */

@@ -18,7 +18,9 @@ void logline_delivery(const char *name, const char *service, const char *qid, st
                       const char *relay, unsigned conn_use, const struct logline_times *t,
                       const struct mailerr *e) {
     struct sbuf b = {0};
-    int64_t conn = t->conn_us == 0 ? t->end_us : t->conn_us < t->begin_us ? t->begin_us : t->conn_us;
+    int64_t conn = t->conn_us == 0            ? t->end_us
+                   : t->conn_us < t->begin_us ? t->begin_us
+                                              : t->conn_us;
     sbuf_printf(&b, "%s: to=", qid);
     add_addr(&b, rcpt);
     sbuf_printf(&b, ", relay=%s, ", relay);
@@ -49,7 +51,9 @@ void logline_active(const struct envelope *e, uint32_t nrcpt) {
     sbuf_free(&b);
 }
 
-void logline_removed(const char *qid) { log_info("qmgr", "%s: removed", qid); }
+void logline_removed(const char *qid) {
+    log_info("qmgr", "%s: removed", qid);
+}
 
 void logline_expired(const struct envelope *e, bool forced) {
     struct sbuf b = {0};

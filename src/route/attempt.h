@@ -26,8 +26,8 @@ struct attempt {
     void *task_session; /* the session it was given to */
     struct config *cfg; /* reference */
     const struct service *transport;
-    char *nexthop;      /* owned */
-    bool configured;    /* the next hop was set by the administrator: its faults never bounce */
+    char *nexthop;   /* owned */
+    bool configured; /* the next hop was set by the administrator: its faults never bounce */
     struct envelope *env;
     struct body *body;
     uint32_t n;
@@ -35,11 +35,11 @@ struct attempt {
     struct mailerr *res; /* one per recipient; status is valid where tried[i] */
     bool *tried;
     enum attempt_outcome outcome;
-    int64_t active_us;  /* when the message became active */
-    int64_t begin_us;   /* when a session took it */
-    int64_t conn_us;    /* when its session was ready (greeting, TLS, AUTH) */
-    bool remote_dsn;    /* the remote takes over NOTIFY=SUCCESS */
-    char relay[400];    /* "host[addr]:port" of the log */
+    int64_t active_us; /* when the message became active */
+    int64_t begin_us;  /* when a session took it */
+    int64_t conn_us;   /* when its session was ready (greeting, TLS, AUTH) */
+    bool remote_dsn;   /* the remote takes over NOTIFY=SUCCESS */
+    char relay[400];   /* "host[addr]:port" of the log */
 };
 
 #endif

@@ -9,8 +9,8 @@
 static const struct {
     const char *name;
     uint16_t port;
-} services[] = {{"smtp", 25},         {"smtps", 465}, {"ssmtp", 465}, {"submissions", 465},
-                {"submission", 587}, {"lmtp", 24}};
+} services[] = {{"smtp", 25},         {"smtps", 465},      {"ssmtp", 465},
+                {"submissions", 465}, {"submission", 587}, {"lmtp", 24}};
 
 static bool port_parse(struct str s, uint16_t *port) {
     uint64_t v;
@@ -82,7 +82,9 @@ const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_p
     return check_host(n);
 }
 
-bool nexthop_split(struct str *rest, struct str *one) { return str_split(rest, ", \t\r\n", one); }
+bool nexthop_split(struct str *rest, struct str *one) {
+    return str_split(rest, ", \t\r\n", one);
+}
 
 const char *nexthop_check(struct str list, struct str *bad) {
     struct nexthop n;

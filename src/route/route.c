@@ -28,7 +28,7 @@ struct route_query {
     enum step step;
     enum route_class class; /* candidate while STEP_CLASS runs */
     uint32_t tag;
-    bool returned;  /* route_resolve has returned: answers come later */
+    bool returned; /* route_resolve has returned: answers come later */
     bool finished;
     struct sbuf transport; /* "smtp" or "smtp:nexthop" of main.cf */
     struct route r;
@@ -129,7 +129,7 @@ static void on_class(void *arg, enum match_rc rc) {
         run(q);
         return;
     }
-    q->class++;
+    q->class ++;
     class_next(q);
 }
 
@@ -150,15 +150,17 @@ static void class_next(struct route_query *q) {
         run(q);
         return;
     }
-    bool parents = q->class == CLASS_RELAY &&
-                   has_word(p->parent_domain_matches_subdomains, "relay_domains");
+    bool parents =
+        q->class == CLASS_RELAY && has_word(p->parent_domain_matches_subdomains, "relay_domains");
     uint32_t tag = lookup_match(q->lookup, "trivial-rewrite", lists[q->class], MATCH_DOMAIN,
                                 parents, addr_domain(str_of(q->rcpt)), on_class, q);
     if (tag != 0)
         q->tag = tag;
 }
 
-static bool is_dunno(struct str v) { return str_ieq_c(v, "DUNNO"); }
+static bool is_dunno(struct str v) {
+    return str_ieq_c(v, "DUNNO");
+}
 
 /* An empty or DUNNO answer means no override; true if a usable value is there. */
 static bool usable(const struct maps_answer *a, const char *param, struct str key) {
@@ -166,7 +168,8 @@ static bool usable(const struct maps_answer *a, const char *param, struct str ke
     if (a->rc != MAP_FOUND || is_dunno(v))
         return false;
     if (v.n == 0)
-        log_warn("trivial-rewrite", "%s: ignoring null lookup result for %.*s", param, STR_FMT(key));
+        log_warn("trivial-rewrite", "%s: ignoring null lookup result for %.*s", param,
+                 STR_FMT(key));
     return v.n > 0;
 }
 
@@ -343,7 +346,8 @@ static void step_end(struct route_query *q) {
     } else if (t->kind == SERVICE_SMTP && hop.n == 0) {
         bad(q, "no next hop: the recipient has no domain");
     } else {
-        const char *why = t->kind == SERVICE_SMTP && q->r.configured ? nexthop_check(hop, &which) : NULL;
+        const char *why =
+            t->kind == SERVICE_SMTP && q->r.configured ? nexthop_check(hop, &which) : NULL;
         if (why != NULL) {
             sbuf_printf(&text, "bad next hop \"%.*s\" (%s): %s", STR_FMT(which),
                         q->r.why.n > 0 ? q->r.why.p : "", why);

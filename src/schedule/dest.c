@@ -15,10 +15,10 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define QUANTUM        4096 /* bytes a sender may send in one turn */
-#define DEPTH          3U    /* attempts per session when there is more work than sessions */
-#define SLOT_IDLE_MS   10000
-#define DEST_IDLE_MS   60000
+#define QUANTUM      4096 /* bytes a sender may send in one turn */
+#define DEPTH        3U   /* attempts per session when there is more work than sessions */
+#define SLOT_IDLE_MS 10000
+#define DEST_IDLE_MS 60000
 
 static void dest_limits(struct sched *s, struct dest *d) {
     int64_t limit = config_transport_int(s->cfg, d->transport, "destination_concurrency_limit");
@@ -34,7 +34,8 @@ static unsigned first_window(struct sched *s, const struct dest *d) {
     return w <= 0 || w > d->max_window ? d->max_window : (unsigned)w;
 }
 
-struct dest *dest_get(struct sched *s, const struct service *t, struct str nexthop, bool configured) {
+struct dest *dest_get(struct sched *s, const struct service *t, struct str nexthop,
+                      bool configured) {
     struct sbuf key = {0};
     sbuf_printf(&key, "%s\n%.*s", t->name, STR_FMT(nexthop));
     str_lower(key.p, key.n);
@@ -190,13 +191,14 @@ static void slot_free(struct slot *k) {
  * anew); else, with a backlog, the least loaded one. */
 static struct slot *pick(struct sched *s, struct dest *d, struct str sender) {
     struct slot *other = NULL, *least = NULL;
-    DL_EACH(it, &d->slots) {
+    DL_EACH (it, &d->slots) {
         struct slot *k = DL_OWNER(it, struct slot, link);
         if (k->depth == 0 && slot_fits(k, sender))
             return k;
         if (k->depth == 0)
             other = k;
-        else if (slot_fits(k, sender) && k->depth < DEPTH && (least == NULL || k->depth < least->depth))
+        else if (slot_fits(k, sender) && k->depth < DEPTH &&
+                 (least == NULL || k->depth < least->depth))
             least = k;
     }
     if (d->n_slots < d->window)
@@ -332,8 +334,8 @@ static void feedback(struct sched *s, struct dest *d, const struct attempt *a) {
     }
     if (a->outcome != ATTEMPT_SITE)
         return;
-    int64_t limit = config_transport_int(s->cfg, d->transport,
-                                         "destination_concurrency_failed_cohort_limit");
+    int64_t limit =
+        config_transport_int(s->cfg, d->transport, "destination_concurrency_failed_cohort_limit");
     if (d->window > 1)
         d->window--;
     if (++d->failures < (limit <= 0 ? 1 : limit) || d->dead_until > s->loop->now_ms)
@@ -399,7 +401,7 @@ void dest_wake_all(struct sched *s) {
 }
 
 static void slots_tick(struct dest *d, int64_t now_ms) {
-    DL_EACH_SAFE(it, &d->slots) {
+    DL_EACH_SAFE (it, &d->slots) {
         struct slot *k = DL_OWNER(it, struct slot, link);
         if (k->depth == 0 && now_ms - k->idle_ms > SLOT_IDLE_MS)
             slot_free(k);

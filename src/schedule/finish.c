@@ -122,7 +122,8 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
     struct report_op *r = MEM_NEW(struct report_op);
     struct sbuf content = {0}, tmp = {0};
     size_t max = (size_t)m->s->cfg->p.bounce_size_limit;
-    struct str orig = m->body == NULL ? STR_LIT("") : body_view(m->body, 0, max < 4096 ? 4096 : max, &tmp);
+    struct str orig =
+        m->body == NULL ? STR_LIT("") : body_view(m->body, 0, max < 4096 ? 4096 : max, &tmp);
     struct dsn d = {.kind = kind,
                     .cfg = m->s->cfg,
                     .env = m->env,
@@ -147,7 +148,8 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
         if (!r->settles_all)
             msg_encode(m, &r->op.settled);
     }
-    log_info("cleanup", "%s: message-id=<%s@%s>", r->env->qid, r->env->qid, m->s->cfg->p.myhostname);
+    log_info("cleanup", "%s: message-id=<%s@%s>", r->env->qid, r->env->qid,
+             m->s->cfg->p.myhostname);
     m->finishing = true;
     sbuf_free(&tmp);
     spool_submit(m->s->spool, &r->op);

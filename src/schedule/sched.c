@@ -152,7 +152,7 @@ static bool is_deferred_transport(const struct sched *s, const char *name) {
 /* The job of this message for d that still has room, or a new one. */
 static struct job *job_for(struct msg *m, struct dest *d, struct dl *jobs) {
     int64_t max = config_transport_int(m->s->cfg, d->transport, "destination_recipient_limit");
-    DL_EACH(it, jobs) {
+    DL_EACH (it, jobs) {
         struct job *j = DL_OWNER(it, struct job, link);
         if (j->d == d && (max <= 0 || j->n < (uint32_t)max))
             return j;
@@ -343,7 +343,9 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
     return s;
 }
 
-void sched_set_spool(struct sched *s, struct spool *sp) { s->spool = sp; }
+void sched_set_spool(struct sched *s, struct spool *sp) {
+    s->spool = sp;
+}
 
 void sched_start(struct sched *s) {
     uv_timer_init(&s->loop->uv, &s->tick);

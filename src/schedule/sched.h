@@ -20,27 +20,27 @@ struct outcome {
 struct msg {
     struct sched *s;
     struct envelope *env;
-    struct body *body;        /* NULL: in the spool only */
-    uint8_t *done;            /* per recipient */
-    uint32_t left;            /* recipients not done */
+    struct body *body; /* NULL: in the spool only */
+    uint8_t *done;     /* per recipient */
+    uint32_t left;     /* recipients not done */
     uint32_t attempts;
     int64_t next_us;
     int64_t active_us;
-    uint32_t flags;           /* PROGRESS_* */
+    uint32_t flags; /* PROGRESS_* */
     char *reason;
     enum sched_queue queue;
-    size_t heap_at;           /* place in the timer heap + 1; 0: not in it */
-    uint32_t open;            /* recipients routed or being delivered */
+    size_t heap_at; /* place in the timer heap + 1; 0: not in it */
+    uint32_t open;  /* recipients routed or being delivered */
     struct outcome *outcomes;
     size_t n_outcomes;
     struct route_query **queries; /* per recipient, while routing */
-    struct dl waiting;        /* jobs that wait for the content to be read */
+    struct dl waiting;            /* jobs that wait for the content to be read */
     bool reading;
-    bool deleted;             /* by the administrator, while active */
-    bool finishing;           /* a report or a read for it is with the spool */
-    bool no_body;             /* the content cannot be read */
-    uint32_t routing;          /* recipients whose route is not known yet */
-    bool partial;             /* progress to note: some recipients are done, others are not */
+    bool deleted;     /* by the administrator, while active */
+    bool finishing;   /* a report or a read for it is with the spool */
+    bool no_body;     /* the content cannot be read */
+    uint32_t routing; /* recipients whose route is not known yet */
+    bool partial;     /* progress to note: some recipients are done, others are not */
 };
 
 struct dest;
@@ -69,9 +69,9 @@ struct slot {
     struct dest *d;
     struct sched *s;
     void *session;
-    unsigned depth;     /* attempts given and not back */
-    char *sender;       /* with sender-dependent authentication: whose session it is */
-    int64_t idle_ms;    /* since when it has nothing to do */
+    unsigned depth;  /* attempts given and not back */
+    char *sender;    /* with sender-dependent authentication: whose session it is */
+    int64_t idle_ms; /* since when it has nothing to do */
 };
 
 struct dest {
@@ -84,14 +84,14 @@ struct dest {
     size_t queued;
     struct dl slots;
     unsigned n_slots;
-    unsigned depth;      /* of all slots */
-    unsigned window;     /* sessions allowed now */
+    unsigned depth;  /* of all slots */
+    unsigned window; /* sessions allowed now */
     unsigned max_window;
-    unsigned failures;   /* pseudo-cohorts in a row */
-    int64_t dead_until;  /* monotonic ms; 0: alive */
+    unsigned failures;  /* pseudo-cohorts in a row */
+    int64_t dead_until; /* monotonic ms; 0: alive */
     struct mailerr dead_err;
     int64_t rate_delay_ms;
-    int64_t not_before;  /* monotonic ms: rate delay */
+    int64_t not_before; /* monotonic ms: rate delay */
     int64_t used_ms;
 };
 
@@ -127,7 +127,8 @@ void heap_put(struct sched *s, struct msg *m);
 void heap_del(struct sched *s, struct msg *m);
 
 /* dest.c */
-struct dest *dest_get(struct sched *s, const struct service *t, struct str nexthop, bool configured);
+struct dest *dest_get(struct sched *s, const struct service *t, struct str nexthop,
+                      bool configured);
 void dest_queue(struct dest *d, struct job *j);
 void dest_dispatch(struct sched *s, struct dest *d);
 void dest_result(struct sched *s, struct slot *slot, struct attempt *a);

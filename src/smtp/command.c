@@ -7,13 +7,20 @@ static const struct {
     const char *upper;
     const char *lower;
 } verbs[VERB_COUNT] = {
-    [VERB_UNKNOWN] = {"UNKNOWN", "unknown"}, [VERB_HELO] = {"HELO", "helo"},
-    [VERB_EHLO] = {"EHLO", "ehlo"},          [VERB_MAIL] = {"MAIL", "mail"},
-    [VERB_RCPT] = {"RCPT", "rcpt"},          [VERB_DATA] = {"DATA", "data"},
-    [VERB_BDAT] = {"BDAT", "bdat"},          [VERB_RSET] = {"RSET", "rset"},
-    [VERB_NOOP] = {"NOOP", "noop"},          [VERB_VRFY] = {"VRFY", "vrfy"},
-    [VERB_ETRN] = {"ETRN", "etrn"},          [VERB_AUTH] = {"AUTH", "auth"},
-    [VERB_STARTTLS] = {"STARTTLS", "starttls"}, [VERB_QUIT] = {"QUIT", "quit"},
+    [VERB_UNKNOWN] = {"UNKNOWN", "unknown"},
+    [VERB_HELO] = {"HELO", "helo"},
+    [VERB_EHLO] = {"EHLO", "ehlo"},
+    [VERB_MAIL] = {"MAIL", "mail"},
+    [VERB_RCPT] = {"RCPT", "rcpt"},
+    [VERB_DATA] = {"DATA", "data"},
+    [VERB_BDAT] = {"BDAT", "bdat"},
+    [VERB_RSET] = {"RSET", "rset"},
+    [VERB_NOOP] = {"NOOP", "noop"},
+    [VERB_VRFY] = {"VRFY", "vrfy"},
+    [VERB_ETRN] = {"ETRN", "etrn"},
+    [VERB_AUTH] = {"AUTH", "auth"},
+    [VERB_STARTTLS] = {"STARTTLS", "starttls"},
+    [VERB_QUIT] = {"QUIT", "quit"},
 };
 
 enum smtp_verb smtp_verb_parse(struct str line, struct str *args) {

@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* A line longer than this is taken in pieces. */
-#define PIECE 8192U
+#define PIECE     8192U
 #define LONG_LINE 998U
 
 static bool any_8bit(const char *p, size_t n) {

@@ -12,9 +12,9 @@
 #include "util/str.h"
 
 struct content_in {
-    bool mid_line;   /* the current line has begun */
-    bool prev_bare;  /* the previous line ended with a bare LF */
-    bool cr_held;    /* BDAT: a chunk ended with CR */
+    bool mid_line;  /* the current line has begun */
+    bool prev_bare; /* the previous line ended with a bare LF */
+    bool cr_held;   /* BDAT: a chunk ended with CR */
     bool has_8bit;
     bool has_dots;   /* a line begins with '.' */
     bool has_long;   /* a line is longer than 998 bytes */

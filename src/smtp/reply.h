@@ -10,7 +10,7 @@
 
 struct smtp_reply {
     int code;
-    struct sbuf text;  /* lines joined with '\n', without codes */
+    struct sbuf text; /* lines joined with '\n', without codes */
     unsigned lines;
 };
 

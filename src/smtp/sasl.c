@@ -66,10 +66,10 @@ static bool filter_allows(struct str mech, struct str filter) {
     struct str pattern;
     while (str_split(&filter, ", \t", &pattern)) {
         bool not = pattern.p[0] == '!';
-        if (not)
+        if (not )
             pattern = str_from(pattern, 1);
         if (str_ieq(pattern, mech) || str_istarts(pattern, "static:"))
-            return !not;
+            return !not ;
     }
     return false;
 }
@@ -144,7 +144,9 @@ void sasl_client_free(struct sasl_client *c) {
     free(c);
 }
 
-const char *sasl_client_mech(const struct sasl_client *c) { return c->mech; }
+const char *sasl_client_mech(const struct sasl_client *c) {
+    return c->mech;
+}
 
 static size_t mech_index(const struct sasl_client *c) {
     size_t i = 0;
@@ -153,9 +155,13 @@ static size_t mech_index(const struct sasl_client *c) {
     return i;
 }
 
-bool sasl_client_slow(const struct sasl_client *c) { return mechs[mech_index(c)].slow; }
+bool sasl_client_slow(const struct sasl_client *c) {
+    return mechs[mech_index(c)].slow;
+}
 
-bool sasl_client_first(const struct sasl_client *c) { return mechs[mech_index(c)].first; }
+bool sasl_client_first(const struct sasl_client *c) {
+    return mechs[mech_index(c)].first;
+}
 
 static int login_step(struct sasl_client *c, struct sbuf *answer, const char **why) {
     const char *word = c->step == 0 ? c->user : c->password;

@@ -11,7 +11,9 @@
 
 static _Atomic uint64_t in_memory;
 
-uint64_t body_memory(void) { return atomic_load_explicit(&in_memory, memory_order_relaxed); }
+uint64_t body_memory(void) {
+    return atomic_load_explicit(&in_memory, memory_order_relaxed);
+}
 
 struct body *body_from_buf(struct sbuf *b) {
     struct body *o = MEM_NEW(struct body);

@@ -94,8 +94,15 @@ static int64_t io_space(void *arg, const char *dir) {
 }
 
 const struct spool_io spool_io_disk = {
-    .open = io_open,         .close = io_close,       .pwritev = io_pwritev,
-    .pread = io_pread,       .allocate = io_allocate, .datasync = io_datasync,
-    .sync_dir = io_sync_dir, .unlink = io_unlink,     .size = io_size,
-    .list = io_list,         .space = io_space,
+    .open = io_open,
+    .close = io_close,
+    .pwritev = io_pwritev,
+    .pread = io_pread,
+    .allocate = io_allocate,
+    .datasync = io_datasync,
+    .sync_dir = io_sync_dir,
+    .unlink = io_unlink,
+    .size = io_size,
+    .list = io_list,
+    .space = io_space,
 };

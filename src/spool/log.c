@@ -120,11 +120,10 @@ int log_write(struct spool *s, enum rec_type type, uint64_t id, struct str meta,
                          .body_len = in_file ? file_size | REC_FILE_BIT : body.n};
     uint64_t span = rec_span(h.meta_len, h.body_len);
     h.crc = rec_crc(&h, s->head->no, meta.p, body.p);
-    struct iovec iov[4] = {
-        {&h, sizeof h},
-        {(void *)(uintptr_t)meta.p, meta.n},
-        {(void *)(uintptr_t)body.p, body.n},
-        {(void *)(uintptr_t)zeros, (size_t)(span - sizeof h - meta.n - body.n)}};
+    struct iovec iov[4] = {{&h, sizeof h},
+                           {(void *)(uintptr_t)meta.p, meta.n},
+                           {(void *)(uintptr_t)body.p, body.n},
+                           {(void *)(uintptr_t)zeros, (size_t)(span - sizeof h - meta.n - body.n)}};
     int rc = write_all(s, iov, 4, s->head->used);
     if (rc < 0)
         return rc;

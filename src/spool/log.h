@@ -19,7 +19,7 @@ enum rec_type { REC_MESSAGE = 1, REC_PROGRESS = 2, REC_DONE = 3, REC_SETTLE = 4 
 
 struct rec_head {
     uint32_t magic;
-    uint32_t crc;      /* CRC32C of segment number, the rest of the head, meta and content */
+    uint32_t crc; /* CRC32C of segment number, the rest of the head, meta and content */
     uint32_t type;
     uint32_t meta_len;
     uint64_t id;
@@ -33,9 +33,9 @@ struct segment {
     struct dl link;
     uint64_t no;
     int fd;
-    uint64_t used;       /* where the next record goes */
-    uint64_t size;       /* allocated */
-    uint64_t live;       /* queued messages whose record is here */
+    uint64_t used; /* where the next record goes */
+    uint64_t size; /* allocated */
+    uint64_t live; /* queued messages whose record is here */
     uint64_t live_bytes;
     atomic_uint readers; /* reads in progress: keep the descriptor */
     bool poisoned;       /* a sync failed: nothing more is written here */
@@ -45,7 +45,7 @@ struct segment {
 struct entry {
     uint64_t id;
     struct segment *seg;
-    uint64_t off;     /* of its record */
+    uint64_t off; /* of its record */
     uint32_t meta_len;
     uint64_t body_len; /* as in the record */
     struct segment *prog_seg;
@@ -60,12 +60,12 @@ struct spool {
     struct dl segments;   /* oldest first; the last one is written to */
     struct segment *head; /* NULL until the first record */
     uint64_t next_no;
-    struct itab index;    /* id -> struct entry */
+    struct itab index; /* id -> struct entry */
     struct queue ops;
     struct queue reads;
     pthread_t writer;
     pthread_t reader;
-    struct task *retry;    /* PROGRESS and DONE that could not be written: again later */
+    struct task *retry; /* PROGRESS and DONE that could not be written: again later */
     _Atomic int64_t space;
     _Atomic int expected; /* clients in the middle of a message */
     int64_t space_ms;

@@ -95,7 +95,8 @@ static void set_aside(struct spool *s, uint64_t seg_no, uint64_t off, const char
 }
 
 /* REC_SETTLE's meta: what the message's own record settles of another one: id, then progress. */
-static void apply_settle(struct spool *s, struct segment *g, uint64_t off, const struct rec_head *h) {
+static void apply_settle(struct spool *s, struct segment *g, uint64_t off,
+                         const struct rec_head *h) {
     if (h->meta_len == 0)
         log_entry_del(s, h->id);
     else

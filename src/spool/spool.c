@@ -36,7 +36,9 @@ struct read_job {
     bool in_file;
 };
 
-static struct spool_op *op_of(struct task *t) { return DL_OWNER(t, struct spool_op, task); }
+static struct spool_op *op_of(struct task *t) {
+    return DL_OWNER(t, struct spool_op, task);
+}
 
 static int make_dir(const struct spool_conf *conf, const char *sub) {
     struct sbuf b = {0};
@@ -106,7 +108,8 @@ static int do_new(struct spool *s, struct spool_op *op) {
     if (rc == 0)
         rc = log_room(s, span + settle, false);
     if (rc == 0)
-        rc = log_write(s, REC_MESSAGE, op->id, sbuf_str(&op->meta), body, file, op->body->size, &off);
+        rc = log_write(s, REC_MESSAGE, op->id, sbuf_str(&op->meta), body, file, op->body->size,
+                       &off);
     if (rc < 0)
         return rc;
     log_entry_set(s, op->id, s->head, off, (uint32_t)op->meta.n, blen);
@@ -287,9 +290,9 @@ static struct task *with_retries(struct spool *s, struct task *list) {
 struct gathered {
     struct task *head;
     struct task **tail;
-    unsigned messages;  /* SPOOL_NEW among them */
-    bool urgent;        /* somebody waits: not only progress and done */
-    int64_t since_ms;   /* of the first one */
+    unsigned messages; /* SPOOL_NEW among them */
+    bool urgent;       /* somebody waits: not only progress and done */
+    int64_t since_ms;  /* of the first one */
 };
 
 static void gather_add(struct gathered *g, struct task *list) {
@@ -299,7 +302,8 @@ static void gather_add(struct gathered *g, struct task *list) {
         struct task *next = list->next;
         enum spool_kind kind = op_of(list)->kind;
         g->messages += kind == SPOOL_NEW;
-        g->urgent = g->urgent || (kind != SPOOL_PROGRESS && kind != SPOOL_DONE) || op_of(list)->id == 0;
+        g->urgent =
+            g->urgent || (kind != SPOOL_PROGRESS && kind != SPOOL_DONE) || op_of(list)->id == 0;
         list->next = NULL;
         *g->tail = list;
         g->tail = &list->next;
@@ -403,9 +407,13 @@ void spool_close(struct spool *s) {
     free(s);
 }
 
-void spool_submit(struct spool *s, struct spool_op *op) { queue_push(&s->ops, &op->task); }
+void spool_submit(struct spool *s, struct spool_op *op) {
+    queue_push(&s->ops, &op->task);
+}
 
-int64_t spool_space(const struct spool *s) { return atomic_load(&s->space); }
+int64_t spool_space(const struct spool *s) {
+    return atomic_load(&s->space);
+}
 
 void spool_stats(struct spool *s, struct spool_stats *out) {
     pthread_mutex_lock(&s->stats_lock);
@@ -429,7 +437,8 @@ static void flush_done(struct spool_op *op) {
 }
 
 void spool_flush(struct spool *s) {
-    struct flush f = {.op = {.kind = SPOOL_DONE, .done = flush_done}}; /* of no message: only a sync */
+    struct flush f = {
+        .op = {.kind = SPOOL_DONE, .done = flush_done}}; /* of no message: only a sync */
     pthread_mutex_init(&f.lock, NULL);
     pthread_cond_init(&f.wake, NULL);
     spool_submit(s, &f.op);

@@ -39,14 +39,14 @@ struct spool_op {
     struct task task; /* used by the spool */
     enum spool_kind kind;
     uint64_t id;
-    struct sbuf meta;     /* NEW: encoded envelope; PROGRESS: encoded progress */
-    struct body *body;    /* NEW: a reference of the submitter's; READ: set for done() */
-    uint64_t settles;     /* NEW: also this message (0: none) … */
-    struct sbuf settled;  /* … with this progress, or empty: it is done */
-    int fd;               /* BODY_*: the file */
-    uint64_t off;         /* BODY_WRITE: where */
-    struct sbuf chunk;    /* BODY_WRITE: what */
-    int rc;               /* 0 or negative errno */
+    struct sbuf meta;    /* NEW: encoded envelope; PROGRESS: encoded progress */
+    struct body *body;   /* NEW: a reference of the submitter's; READ: set for done() */
+    uint64_t settles;    /* NEW: also this message (0: none) … */
+    struct sbuf settled; /* … with this progress, or empty: it is done */
+    int fd;              /* BODY_*: the file */
+    uint64_t off;        /* BODY_WRITE: where */
+    struct sbuf chunk;   /* BODY_WRITE: what */
+    int rc;              /* 0 or negative errno */
     void (*done)(struct spool_op *op);
     void *arg;
 };
@@ -62,12 +62,12 @@ struct spool_found {
 struct spool_stats {
     uint64_t messages;
     uint64_t segments;
-    uint64_t log_bytes;    /* of all segments, used part */
-    uint64_t live_bytes;   /* of queued messages in them */
+    uint64_t log_bytes;  /* of all segments, used part */
+    uint64_t live_bytes; /* of queued messages in them */
     uint64_t batches;
     uint64_t records;
     uint64_t bytes_written;
-    uint64_t damaged;      /* regions set aside at start */
+    uint64_t damaged; /* regions set aside at start */
 };
 
 /* Recovers what is there and calls found() for each message, oldest segment first; then the spool

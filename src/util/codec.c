@@ -58,8 +58,7 @@ static uint32_t crc_soft(uint32_t c, const uint8_t *p, size_t n) {
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc_hard(uint32_t c, const uint8_t *p,
-                                                           size_t n) {
+__attribute__((target("sse4.2"))) static uint32_t crc_hard(uint32_t c, const uint8_t *p, size_t n) {
     uint64_t w = c;
     for (; n >= 8; n -= 8, p += 8) {
         uint64_t v;

@@ -147,7 +147,9 @@ static void tls_describe(struct conn *c, const char *what) {
     if (verify != X509_V_OK && reason != NULL && strstr(reason, "certificate verify") != NULL)
         reason = X509_verify_cert_error_string(verify);
     snprintf(c->tls_err, sizeof c->tls_err, "%s: %s", what,
-             reason != NULL ? reason : c->err != 0 ? strerror(-c->err) : "connection closed");
+             reason != NULL ? reason
+             : c->err != 0  ? strerror(-c->err)
+                            : "connection closed");
     ERR_clear_error();
 }
 
@@ -276,14 +278,18 @@ void conn_touch(struct conn *c) {
         dl_push(&c->loop->dirty, &c->dirty);
 }
 
-struct sbuf *conn_out(struct conn *c) { return &c->out; }
+struct sbuf *conn_out(struct conn *c) {
+    return &c->out;
+}
 
 void conn_write(struct conn *c, const void *p, size_t n) {
     sbuf_add(&c->out, p, n);
     conn_touch(c);
 }
 
-void conn_write_c(struct conn *c, const char *text) { conn_write(c, text, strlen(text)); }
+void conn_write_c(struct conn *c, const char *text) {
+    conn_write(c, text, strlen(text));
+}
 
 void conn_printf(struct conn *c, const char *fmt, ...) {
     va_list ap;
@@ -293,7 +299,9 @@ void conn_printf(struct conn *c, const char *fmt, ...) {
     conn_touch(c);
 }
 
-size_t conn_pending(const struct conn *c) { return c->out.n - c->out_at; }
+size_t conn_pending(const struct conn *c) {
+    return c->out.n - c->out_at;
+}
 
 void conn_close_after_write(struct conn *c) {
     c->close_drained = true;
@@ -407,7 +415,9 @@ static void on_poll(uv_poll_t *h, int status, int events) {
 }
 
 /* The poll set is changed only if input comes meanwhile: most pauses end before that. */
-void conn_pause(struct conn *c) { c->paused = true; }
+void conn_pause(struct conn *c) {
+    c->paused = true;
+}
 
 void conn_resume(struct conn *c) {
     if (!c->paused || c->closing)
@@ -422,10 +432,12 @@ void conn_resume(struct conn *c) {
         read_ready(c);
 }
 
-void conn_deadline(struct conn *c, int64_t ms) { c->deadline = ms == 0 ? 0 : c->loop->now_ms + ms; }
+void conn_deadline(struct conn *c, int64_t ms) {
+    c->deadline = ms == 0 ? 0 : c->loop->now_ms + ms;
+}
 
 void conn_check_deadlines(struct loop *l) {
-    DL_EACH_SAFE(n, &l->conns) {
+    DL_EACH_SAFE (n, &l->conns) {
         struct conn *c = DL_OWNER(n, struct conn, link);
         if (c->deadline == 0 || c->deadline > l->now_ms)
             continue;
@@ -437,10 +449,18 @@ void conn_check_deadlines(struct loop *l) {
     }
 }
 
-SSL *conn_ssl(const struct conn *c) { return c->ssl; }
+SSL *conn_ssl(const struct conn *c) {
+    return c->ssl;
+}
 
-int conn_error(const struct conn *c) { return c->err; }
+int conn_error(const struct conn *c) {
+    return c->err;
+}
 
-const char *conn_tls_error(const struct conn *c) { return c->tls_err; }
+const char *conn_tls_error(const struct conn *c) {
+    return c->tls_err;
+}
 
-int conn_fd(const struct conn *c) { return c->fd; }
+int conn_fd(const struct conn *c) {
+    return c->fd;
+}

@@ -38,7 +38,7 @@ int fs_read(const char *path, struct sbuf *out, size_t max) {
 
 int fs_sync_dir(const char *path) {
     const char *slash = strrchr(path, '/');
-    char *dir = slash == NULL ? mem_strdup(".")
+    char *dir = slash == NULL   ? mem_strdup(".")
                 : slash == path ? mem_strdup("/")
                                 : str_dup(str_make(path, (size_t)(slash - path)));
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -17,9 +17,13 @@ size_t ipc_begin(struct sbuf *b, uint32_t type, uint32_t tag) {
     return at;
 }
 
-void ipc_put_u32(struct sbuf *b, uint32_t v) { sbuf_add(b, &v, sizeof v); }
+void ipc_put_u32(struct sbuf *b, uint32_t v) {
+    sbuf_add(b, &v, sizeof v);
+}
 
-void ipc_put_u64(struct sbuf *b, uint64_t v) { sbuf_add(b, &v, sizeof v); }
+void ipc_put_u64(struct sbuf *b, uint64_t v) {
+    sbuf_add(b, &v, sizeof v);
+}
 
 void ipc_put_str(struct sbuf *b, struct str s) {
     ipc_put_u32(b, (uint32_t)s.n);
@@ -65,7 +69,9 @@ struct str ipc_get_str(struct ipc_reader *r) {
     return s;
 }
 
-bool ipc_done(const struct ipc_reader *r) { return !r->bad && r->rest.n == 0; }
+bool ipc_done(const struct ipc_reader *r) {
+    return !r->bad && r->rest.n == 0;
+}
 
 int ipc_peek(struct str buf, struct ipc_head *head, struct str *fields) {
     if (buf.n < sizeof *head)

@@ -45,9 +45,13 @@ struct ipc_chan *ipc_chan_new(struct loop *l, int fd, const struct ipc_chan_ops 
     return c;
 }
 
-struct sbuf *ipc_chan_out(struct ipc_chan *c) { return conn_out(c->conn); }
+struct sbuf *ipc_chan_out(struct ipc_chan *c) {
+    return conn_out(c->conn);
+}
 
-void ipc_chan_send(struct ipc_chan *c) { conn_touch(c->conn); }
+void ipc_chan_send(struct ipc_chan *c) {
+    conn_touch(c->conn);
+}
 
 void ipc_chan_free(struct ipc_chan *c) {
     if (c == NULL)

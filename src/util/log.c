@@ -153,7 +153,9 @@ static void *writer_main(void *arg) {
     return NULL;
 }
 
-static void note_pid(void) { snprintf(sink.pid, sizeof sink.pid, "[%d]: ", getpid()); }
+static void note_pid(void) {
+    snprintf(sink.pid, sizeof sink.pid, "[%d]: ", getpid());
+}
 
 void log_start(void) {
     note_pid();
@@ -240,6 +242,8 @@ static void line_add(const char *name, const char *service, int prio, char *text
     if (name == NULL)
         name = sink.name == NULL ? "postfix" : sink.name;
     sbuf_reset(&line);
+    if (sink.pid[0] == '\0')
+        note_pid();
     if (sink.fd >= 0 && sink.json) {
         line_json(&line, name, service, text);
     } else {
@@ -287,7 +291,9 @@ void log_as(const char *name, const char *service, const char *fmt, ...) {
     LOG_BODY(name, service, LOG_INFO, "");
 }
 
-void log_info(const char *service, const char *fmt, ...) { LOG_BODY(NULL, service, LOG_INFO, ""); }
+void log_info(const char *service, const char *fmt, ...) {
+    LOG_BODY(NULL, service, LOG_INFO, "");
+}
 
 void log_warn(const char *service, const char *fmt, ...) {
     LOG_BODY(NULL, service, LOG_WARNING, "warning: ");

@@ -36,7 +36,9 @@ static void on_tick(uv_timer_t *t) {
     conn_check_deadlines(l);
 }
 
-static void on_prepare(uv_prepare_t *p) { conn_flush_all(p->data); }
+static void on_prepare(uv_prepare_t *p) {
+    conn_flush_all(p->data);
+}
 
 struct loop *loop_new(size_t index) {
     struct loop *l = MEM_NEW(struct loop);
@@ -68,13 +70,21 @@ void loop_post(struct loop *l, struct task *t) {
         uv_async_send(&l->wake);
 }
 
-void loop_run(struct loop *l) { uv_run(&l->uv, UV_RUN_DEFAULT); }
+void loop_run(struct loop *l) {
+    uv_run(&l->uv, UV_RUN_DEFAULT);
+}
 
-static void thread_main(void *arg) { loop_run(arg); }
+static void thread_main(void *arg) {
+    loop_run(arg);
+}
 
-int loop_start(struct loop *l) { return uv_thread_create(&l->thread, thread_main, l); }
+int loop_start(struct loop *l) {
+    return uv_thread_create(&l->thread, thread_main, l);
+}
 
-void loop_stop(struct loop *l) { uv_stop(&l->uv); }
+void loop_stop(struct loop *l) {
+    uv_stop(&l->uv);
+}
 
 int64_t loop_now_ms(struct loop *l) {
     l->now_ms = clock_mono_ms();

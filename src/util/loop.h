@@ -25,12 +25,12 @@ struct loop {
     uv_timer_t tick;   /* every LOOP_TICK_MS: connection deadlines */
     uv_prepare_t prep; /* before the loop sleeps: flushes connections written to */
     _Atomic(struct task *) inbox;
-    struct dl conns;   /* struct conn: all open */
-    struct dl dirty;   /* struct conn: with output not yet tried */
-    int64_t now_ms;    /* monotonic, of this iteration */
-    char *scratch;     /* LOOP_SCRATCH bytes for one read */
-    size_t index;      /* 0, 1, … as numbered by the owner */
-    void *owner;       /* whatever the daemon hangs on it */
+    struct dl conns; /* struct conn: all open */
+    struct dl dirty; /* struct conn: with output not yet tried */
+    int64_t now_ms;  /* monotonic, of this iteration */
+    char *scratch;   /* LOOP_SCRATCH bytes for one read */
+    size_t index;    /* 0, 1, … as numbered by the owner */
+    void *owner;     /* whatever the daemon hangs on it */
     uv_thread_t thread;
 };
 

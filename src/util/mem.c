@@ -17,12 +17,22 @@ static void *checked(void *p, size_t n) {
     return p;
 }
 
-void *mem_alloc(size_t n) { return checked(malloc(n == 0 ? 1 : n), n); }
+void *mem_alloc(size_t n) {
+    return checked(malloc(n == 0 ? 1 : n), n);
+}
 
-void *mem_zalloc(size_t n) { return checked(calloc(1, n == 0 ? 1 : n), n); }
+void *mem_zalloc(size_t n) {
+    return checked(calloc(1, n == 0 ? 1 : n), n);
+}
 
-void *mem_realloc(void *p, size_t n) { return checked(realloc(p, n == 0 ? 1 : n), n); }
+void *mem_realloc(void *p, size_t n) {
+    return checked(realloc(p, n == 0 ? 1 : n), n);
+}
 
-char *mem_strdup(const char *s) { return checked(strdup(s), strlen(s)); }
+char *mem_strdup(const char *s) {
+    return checked(strdup(s), strlen(s));
+}
 
-void mem_wipe(void *p, size_t n) { explicit_bzero(p, n); }
+void mem_wipe(void *p, size_t n) {
+    explicit_bzero(p, n);
+}

@@ -41,7 +41,8 @@ void netaddr_unmap(struct netaddr *a) {
 const char *netaddr_text(const struct netaddr *a, char buf[INET6_ADDRSTRLEN]) {
     const void *at = a->u.sa.sa_family == AF_INET ? (const void *)&a->u.in4.sin_addr
                                                   : (const void *)&a->u.in6.sin6_addr;
-    if (a->u.sa.sa_family == AF_UNIX || inet_ntop(a->u.sa.sa_family, at, buf, INET6_ADDRSTRLEN) == NULL)
+    if (a->u.sa.sa_family == AF_UNIX ||
+        inet_ntop(a->u.sa.sa_family, at, buf, INET6_ADDRSTRLEN) == NULL)
         strcpy(buf, "unknown");
     return buf;
 }

@@ -16,19 +16,25 @@ struct str str_of(const char *cstr) {
     return (struct str){cstr, cstr == NULL ? 0 : strlen(cstr)};
 }
 
-struct str str_make(const char *p, size_t n) { return (struct str){p, n}; }
+struct str str_make(const char *p, size_t n) {
+    return (struct str){p, n};
+}
 
 bool str_eq(struct str a, struct str b) {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-bool str_eq_c(struct str a, const char *b) { return str_eq(a, str_of(b)); }
+bool str_eq_c(struct str a, const char *b) {
+    return str_eq(a, str_of(b));
+}
 
 bool str_ieq(struct str a, struct str b) {
     return a.n == b.n && (a.n == 0 || strncasecmp(a.p, b.p, a.n) == 0);
 }
 
-bool str_ieq_c(struct str a, const char *b) { return str_ieq(a, str_of(b)); }
+bool str_ieq_c(struct str a, const char *b) {
+    return str_ieq(a, str_of(b));
+}
 
 bool str_istarts(struct str s, const char *prefix) {
     size_t n = strlen(prefix);
@@ -45,7 +51,9 @@ ptrdiff_t str_rchr(struct str s, char c) {
     return at == NULL ? -1 : at - s.p;
 }
 
-static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
 
 struct str str_trim(struct str s) {
     while (s.n > 0 && is_space(s.p[0])) {
@@ -171,11 +179,17 @@ void sbuf_add(struct sbuf *b, const void *p, size_t n) {
     sbuf_advance(b, n);
 }
 
-void sbuf_add_c(struct sbuf *b, const char *cstr) { sbuf_add(b, cstr, strlen(cstr)); }
+void sbuf_add_c(struct sbuf *b, const char *cstr) {
+    sbuf_add(b, cstr, strlen(cstr));
+}
 
-void sbuf_add_str(struct sbuf *b, struct str s) { sbuf_add(b, s.p, s.n); }
+void sbuf_add_str(struct sbuf *b, struct str s) {
+    sbuf_add(b, s.p, s.n);
+}
 
-void sbuf_add_ch(struct sbuf *b, char c) { sbuf_add(b, &c, 1); }
+void sbuf_add_ch(struct sbuf *b, char c) {
+    sbuf_add(b, &c, 1);
+}
 
 void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap) {
     va_list again;
@@ -208,7 +222,9 @@ void sbuf_drop(struct sbuf *b, size_t n) {
     b->p[b->n] = '\0';
 }
 
-struct str sbuf_str(const struct sbuf *b) { return str_make(b->p == NULL ? "" : b->p, b->n); }
+struct str sbuf_str(const struct sbuf *b) {
+    return str_make(b->p == NULL ? "" : b->p, b->n);
+}
 
 char *sbuf_take(struct sbuf *b) {
     char *p = b->p == NULL ? str_dup(STR_NONE) : b->p;

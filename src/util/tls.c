@@ -44,7 +44,7 @@ static bool set_protocols(SSL_CTX *ctx, const char *text) {
             SSL_CTX_set_min_proto_version(ctx, versions[i].version);
         else if (max)
             SSL_CTX_set_max_proto_version(ctx, versions[i].version);
-        else if (not)
+        else if (not )
             SSL_CTX_set_options(ctx, versions[i].off);
         else
             included |= versions[i].off;
@@ -79,8 +79,8 @@ static bool use_chain(SSL_CTX *ctx, struct str pem) {
 static bool use_key(SSL_CTX *ctx, struct str pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
     EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
-    bool ok = key != NULL && SSL_CTX_use_PrivateKey(ctx, key) == 1 &&
-              SSL_CTX_check_private_key(ctx) == 1;
+    bool ok =
+        key != NULL && SSL_CTX_use_PrivateKey(ctx, key) == 1 && SSL_CTX_check_private_key(ctx) == 1;
     EVP_PKEY_free(key);
     BIO_free(bio);
     return ok;
@@ -138,8 +138,8 @@ static const char *key_type(EVP_PKEY *k) {
 void tls_describe(SSL *ssl, struct sbuf *out) {
     const SSL_CIPHER *c = SSL_get_current_cipher(ssl);
     int alg = 0, bits = SSL_CIPHER_get_bits(c, &alg), nid = 0;
-    sbuf_printf(out, "%s with cipher %s (%d/%d bits)", SSL_get_version(ssl),
-                SSL_CIPHER_get_name(c), bits, alg);
+    sbuf_printf(out, "%s with cipher %s (%d/%d bits)", SSL_get_version(ssl), SSL_CIPHER_get_name(c),
+                bits, alg);
     EVP_PKEY *tmp = NULL;
     if (SSL_get_peer_tmp_key(ssl, &tmp) == 1 && tmp != NULL) {
         int id = EVP_PKEY_get_base_id(tmp);

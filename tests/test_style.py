@@ -1,0 +1,111 @@
+"""The house style that a machine can check."""
+import pathlib
+import re
+import statistics
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SRC = ROOT / "src"
+
+# Who may include whom: a folder uses only folders above or beside it on the road.
+MAY = {
+    "util": set(),
+    "config": {"util"},
+    "maps": {"util"},
+    "mail": {"util"},
+    "smtp": {"util"},
+    "spool": {"util"},
+    "route": {"util", "config", "maps", "mail", "spool"},
+    "report": {"util", "config", "mail"},
+    "receive": {"util", "config", "maps", "mail", "smtp", "spool", "route"},
+    "deliver": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report"},
+    "schedule": {"util", "config", "maps", "mail", "spool", "route", "report"},
+    "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule"},
+    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon"},
+}
+
+
+def files(suffixes=(".c", ".h")):
+    return sorted(p for p in SRC.rglob("*") if p.suffix in suffixes)
+
+
+def test_layers():
+    bad = []
+    for path in files():
+        folder = path.parent.name
+        for inc in re.findall(r'^#include "([a-z]+)/', path.read_text(), re.M):
+            if inc != folder and inc not in MAY[folder]:
+                bad.append(f"{path.relative_to(ROOT)} includes {inc}/")
+    assert not bad, "\n".join(bad)
+
+
+def test_every_file_says_what_it_is():
+    bad = [str(p) for p in files() if not re.match(r"/\*\n \* [a-z]+/[a-z_]+\.(c|h|def) - ", p.read_text())]
+    assert not bad, bad
+
+
+def functions():
+    out = subprocess.run(["ctags", "--languages=C", "--c-kinds=f", "--fields=+ne", "-o", "-",
+                          *map(str, files((".c",)))], capture_output=True, text=True, check=True).stdout
+    for line in out.splitlines():
+        m = re.search(r"^(\S+)\t(\S+)\t.*line:(\d+).*end:(\d+)", line)
+        if m:
+            yield m[1], pathlib.Path(m[2]).relative_to(ROOT), int(m[4]) - int(m[3]) + 1
+
+
+def test_functions_are_short():
+    sizes = list(functions())
+    assert len(sizes) > 500
+    long = [f"{path}: {name} has {n} lines" for name, path, n in sizes if n > 100]
+    assert not long, long
+    assert statistics.median(n for _, _, n in sizes) <= 15
+
+
+def test_files_are_short():
+    long = [f"{p}: {n}" for p in files() if (n := len(p.read_text().splitlines())) > 1000]
+    assert not long, long
+
+
+def test_no_unbounded_text_functions():
+    bad = []
+    for p in files():
+        for i, line in enumerate(p.read_text().splitlines(), 1):
+            if re.search(r"\b(sprintf|strcat|gets|alloca|strncat)\(", line) and "vsnprintf" not in line:
+                bad.append(f"{p}:{i}: {line.strip()}")
+    assert not bad, bad
+
+
+def test_one_label_a_function():
+    bad = []
+    for p in files((".c",)):
+        for m in re.finditer(r"^(?:static )?[^\n;{}]+\([^;{}]*\) \{\n(.*?)^\}", p.read_text(), re.S | re.M):
+            if len(re.findall(r"^[a-z_]+:$", m[1], re.M)) > 1:
+                bad.append(f"{p}: {m[0][:60]}")
+    assert not bad, bad
+
+
+def test_formatted():
+    out = subprocess.run(["clang-format", "--dry-run", "-Werror", *map(str, files((".c", ".h")))],
+                         capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr[-3000:]
+
+
+def test_builds_clean_with_clang(tmp_path):
+    """gcc built what runs; clang must have no remark either."""
+    env = {"CC": "clang", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    r = subprocess.run(["meson", "setup", str(tmp_path / "b"), str(ROOT)], env=env, capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout[-2000:]
+    r = subprocess.run(["ninja", "-C", str(tmp_path / "b")], env=env, capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout[-4000:]
+
+
+def test_help_names_only_what_exists():
+    """Every command that the help names is one that runs."""
+    exe = ROOT / "build" / "src" / "posthouse"
+    text = subprocess.run([str(exe), "--help"], capture_output=True, text=True).stdout
+    names = re.findall(r"^  (\w+)", text, re.M)
+    assert names
+    for name in names:
+        r = subprocess.run([str(exe), name, "--no-such-option"], capture_output=True, text=True,
+                           env={"MAIL_CONFIG": "/nonexistent"})
+        assert "no such command" not in r.stderr, name

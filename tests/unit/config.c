@@ -1,0 +1,107 @@
+/* config: expansion, times, logical lines; maps: lists and match lists. */
+#include "unit.h"
+
+#include "config/config.h"
+#include "maps/maps.h"
+
+static const char *lookup(void *arg, struct str name) {
+    (void)arg;
+    static const char *pairs[][2] = {{"a", "A"}, {"b", "$a$a"}, {"empty", ""}, {"loop", "$loop"}};
+    for (size_t i = 0; i < 4; i++)
+        if (str_eq_c(name, pairs[i][0]))
+            return pairs[i][1];
+    return NULL;
+}
+
+static void test_expand(void **state) {
+    static const char *cases[][2] = {
+        {"$a-${b}-$(a)", "A-AA-A"},   {"$$a", "$a"},
+        {"${a?yes}", "yes"},          {"${empty?yes}", ""},
+        {"${empty:no}", "no"},        {"${a?{x}:{y}}", "x"},
+        {"${empty?{x}:{y}}", "y"},    {"${{$a}=={A}?{eq}:{ne}}", "eq"},
+        {"${{2}<{10}?{n}:{s}}", "n"}, {"${{3.6}>=level{3.10}?{x}:{old}}", "old"},
+        {"$undefined.", "."},         {"plain # text", "plain # text"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sbuf out = {0};
+        const char *why;
+        assert_int_equal(cfg_expand(&out, str_of(cases[i][0]), lookup, NULL, &why, NULL), 0);
+        assert_str(sbuf_str(&out), cases[i][1]);
+        sbuf_free(&out);
+    }
+    static const char *bad[] = {"${a", "$(a", "$loop", "$ x", "${}", "${{a}?{b}}", "${a!x}", "$"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct sbuf out = {0};
+        const char *why = NULL;
+        assert_true(cfg_expand(&out, str_of(bad[i]), lookup, NULL, &why, NULL) < 0);
+        assert_non_null(why);
+        sbuf_free(&out);
+    }
+}
+
+static void test_times(void **state) {
+    int64_t s;
+    (void)state;
+    assert_true(config_time(str_of("5"), 'd', &s) && s == 432000);
+    assert_true(config_time(str_of("2h"), 's', &s) && s == 7200);
+    assert_true(config_time(str_of("1w"), 's', &s) && s == 604800);
+    assert_false(config_time(str_of("1y"), 's', &s));
+    assert_false(config_time(str_of(""), 's', &s));
+    assert_false(config_time(str_of("99999999999d"), 's', &s));
+}
+
+static bool has(const char *spec, enum match_kind kind, bool parents, const char *key) {
+    char *err;
+    struct matchlist *l = matchlist_open(spec, NULL, kind, parents);
+    bool yes = matchlist_has(l, str_of(key), &err) == MATCH_YES;
+    matchlist_close(l);
+    return yes;
+}
+
+static void test_matchlists(void **state) {
+    (void)state;
+    assert_true(has("example.com, .sub.example", MATCH_DOMAIN, false, "EXAMPLE.com"));
+    assert_false(has("example.com", MATCH_DOMAIN, false, "x.example.com"));
+    assert_true(has("example.com", MATCH_DOMAIN, true, "x.example.com"));
+    assert_false(has("example.com", MATCH_DOMAIN, true, "notexample.com"));
+    assert_true(has(".sub.example", MATCH_DOMAIN, false, "x.sub.example"));
+    assert_false(has(".sub.example", MATCH_DOMAIN, false, "sub.example"));
+    assert_false(has("!a.example.com, example.com", MATCH_DOMAIN, true, "a.example.com"));
+    assert_true(has("inline:{example.com=x}", MATCH_DOMAIN, true, "a.b.example.com"));
+    assert_true(has("inline:{.example.com=x}", MATCH_DOMAIN, false, "a.b.example.com"));
+    assert_true(has("10.0.0.0/8 [::1]", MATCH_NETWORK, false, "::1"));
+    assert_false(has("!10.1.0.0/16 10.0.0.0/8", MATCH_NETWORK, false, "10.1.2.3"));
+    assert_true(matchlist_has_tables("a, hash:/x"));
+    assert_false(matchlist_has_tables("127.0.0.0/8 [::1]/128 fe80::/10"));
+}
+
+static void test_maps_order(void **state) {
+    (void)state;
+    struct maps *m = maps_open("inline:{b=2}, inline:{a=1 , b=3}", NULL);
+    struct maps_key keys[2] = {{STR_LIT("A"), false}, {STR_LIT("b"), false}};
+    struct maps_answer a;
+    maps_find(m, keys, 2, &a); /* the first key in any table beats the second key */
+    assert_int_equal(a.rc, MAP_FOUND);
+    assert_str(sbuf_str(&a.value), "1");
+    assert_true(a.key == 0 && a.table == 1);
+    maps_answer_free(&a);
+    maps_close(m);
+    m = maps_open("fail:x, inline:{a=1}", NULL); /* an error ends the search */
+    maps_find(m, keys, 2, &a);
+    assert_int_equal(a.rc, MAP_ERROR);
+    assert_non_null(a.err);
+    maps_answer_free(&a);
+    maps_close(m);
+    m = maps_open("wat:x", NULL);
+    maps_find(m, keys, 2, &a);
+    assert_int_equal(a.rc, MAP_ERROR);
+    maps_answer_free(&a);
+    maps_close(m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_expand), cmocka_unit_test(test_times),
+                                       cmocka_unit_test(test_matchlists),
+                                       cmocka_unit_test(test_maps_order)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

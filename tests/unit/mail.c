@@ -1,0 +1,221 @@
+/* mail: addresses, envelopes, header sections, status codes; route: next hops. */
+#include "unit.h"
+
+#include "mail/address.h"
+#include "mail/envelope.h"
+#include "mail/header.h"
+#include "mail/mailerr.h"
+#include "route/nexthop.h"
+
+static void test_paths(void **state) {
+    static const struct {
+        const char *in, *internal; /* NULL: refused */
+    } cases[] = {
+        {"<a@b.example>", "a@b.example"},
+        {"<>", ""},
+        {" <a@b> SIZE=1", "a@b"},
+        {"a@b.example", "a@b.example"},
+        {"<\"a b\"@c>", "a b@c"},
+        {"<\"a\\\"b\"@c>", "a\"b@c"},
+        {"<@x,@y:a@b>", "a@b"},
+        {"<a@[127.0.0.1]>", "a@[127.0.0.1]"},
+        {"<user>", "user"},
+        {"<a@b", NULL},
+        {"<a@>", NULL},
+        {"<a@b@c>", NULL},
+        {"<@x:>", NULL},
+        {"<a b@c>", NULL},
+        {"<a@b>x", NULL},
+        {"<a@-b..c>", NULL},
+        {"<\"a\nb\"@c>", NULL},
+        {"<\xc3\xa4@b>", NULL},
+        {"", NULL},
+    };
+    (void)state;
+    struct addr_opts o = {.allow_empty = true};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sbuf out = {0};
+        size_t len;
+        enum addr_rc rc = addr_parse(str_of(cases[i].in), &o, &out, &len);
+        if ((rc == ADDR_OK) != (cases[i].internal != NULL))
+            fail_msg("%s: %d", cases[i].in, rc);
+        if (rc == ADDR_OK)
+            assert_str(sbuf_str(&out), cases[i].internal);
+        sbuf_free(&out);
+    }
+}
+
+static void test_external(void **state) {
+    static const char *cases[][2] = {
+        {"a@b", "a@b"},        {"a b@c", "\"a b\"@c"},   {"a\"b@c", "\"a\\\"b\"@c"},
+        {".a@c", "\".a\"@c"},  {"a..b@c", "\"a..b\"@c"}, {"@c", "\"\"@c"},
+        {"a@b@c", "\"a@b\"@c"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sbuf out = {0};
+        addr_external(&out, str_of(cases[i][0]));
+        assert_string_equal(out.p, cases[i][1]);
+        sbuf_free(&out);
+    }
+}
+
+static void test_xtext(void **state) {
+    (void)state;
+    struct sbuf b = {0}, c = {0};
+    assert_true(xtext_decode(&b, str_of("a+2Bb+3Dc")));
+    assert_string_equal(b.p, "a+b=c");
+    xtext_encode(&c, sbuf_str(&b));
+    assert_string_equal(c.p, "a+2Bb+3Dc");
+    assert_false(xtext_decode(&b, str_of("a+2")));
+    assert_false(xtext_decode(&b, str_of("a+zz")));
+    assert_false(xtext_decode(&b, str_of("a b")));
+    sbuf_free(&b);
+    sbuf_free(&c);
+}
+
+/* Every truncation of an encoded envelope is refused, and what is whole comes back as it was. */
+static void test_envelope(void **state) {
+    (void)state;
+    struct rcpt rcpts[2] = {{STR_LIT("b@y"), STR_LIT("rfc822;o@y"), NOTIFY_FAILURE},
+                            {STR_LIT("c@y"), STR_NONE, 0}};
+    struct envelope t = {.id = 77,
+                         .arrival_us = 5,
+                         .size = 9,
+                         .flags = ENV_8BIT,
+                         .sender = STR_LIT("a@x"),
+                         .envid = STR_LIT("e"),
+                         .client = STR_LIT("h[1]"),
+                         .rcpts = rcpts,
+                         .n_rcpts = 2};
+    strcpy(t.qid, "ABC");
+    struct sbuf b = {0};
+    envelope_encode(&t, &b);
+    struct envelope *e = envelope_decode(sbuf_str(&b));
+    assert_non_null(e);
+    assert_true(e->id == 77 && e->n_rcpts == 2 && e->flags == ENV_8BIT);
+    assert_str(e->rcpts[0].orcpt, "rfc822;o@y");
+    assert_str(e->rcpts[1].addr, "c@y");
+    envelope_unref(e);
+    for (size_t n = 0; n < b.n; n++)
+        assert_null(envelope_decode(str_make(b.p, n)));
+    sbuf_add_ch(&b, 'x');
+    assert_null(envelope_decode(sbuf_str(&b)));
+    sbuf_free(&b);
+}
+
+static void test_progress(void **state) {
+    (void)state;
+    uint8_t done[3] = {1, 0, 1};
+    struct progress p = {.done = done,
+                         .n = 3,
+                         .attempts = 4,
+                         .next_us = 99,
+                         .flags = PROGRESS_HOLD,
+                         .reason = STR_LIT("why")},
+                    q;
+    struct sbuf b = {0};
+    progress_encode(&p, &b);
+    assert_true(progress_decode(&q, sbuf_str(&b)));
+    assert_true(q.n == 3 && q.attempts == 4 && q.next_us == 99 && q.flags == PROGRESS_HOLD);
+    assert_memory_equal(q.done, done, 3);
+    assert_str(q.reason, "why");
+    free(q.done);
+    for (size_t n = 0; n < b.n; n++)
+        assert_false(progress_decode(&q, str_make(b.p, n)));
+    sbuf_free(&b);
+}
+
+static void test_queue_ids(void **state) {
+    (void)state;
+    uint64_t id, last = 0;
+    char qid[QID_MAX];
+    for (int i = 0; i < 10000; i++) {
+        qid_next(i % 2 == 0, &id, qid);
+        assert_true(id > last);
+        last = id;
+        assert_int_equal(strspn(qid, "0123456789ABCDEFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"),
+                         strlen(qid));
+        if (i % 2 == 0)
+            assert_non_null(strchr(qid, 'z'));
+    }
+}
+
+static void test_header(void **state) {
+    static const char *text =
+        "Received: a\r\nreceived: b\r\nMessage-ID:\r\n <x@y>\r\nFrom: me\r\n\r\nbody: no\r\n";
+    (void)state;
+    for (size_t cut = 0; cut <= strlen(text); cut++) { /* however it arrives */
+        struct header_scan h = {0};
+        header_scan(&h, str_make(text, cut), false);
+        header_scan(&h, str_of(text), true);
+        assert_true(h.ended && !h.no_separator && h.received == 2 && h.has_from && !h.has_date);
+        assert_string_equal(h.message_id.p, "<x@y>");
+        assert_int_equal(h.end, strstr(text, "\r\nbody") - text);
+        header_scan_free(&h);
+    }
+    struct header_scan h = {0};
+    header_scan(&h, str_of("no header here\r\n"), true);
+    assert_true(h.ended && h.no_separator && h.end == 0);
+    header_scan_free(&h);
+}
+
+static void test_dsn(void **state) {
+    char dsn[12];
+    (void)state;
+    dsn_from_reply(dsn, 550, str_of("5.1.1 no such user"));
+    assert_string_equal(dsn, "5.1.1");
+    dsn_from_reply(dsn, 550, str_of("4.1.1 class differs"));
+    assert_string_equal(dsn, "5.0.0");
+    dsn_from_reply(dsn, 451, str_of("4.1111.1 too long"));
+    assert_string_equal(dsn, "4.0.0");
+    dsn_from_reply(dsn, 250, str_of(""));
+    assert_string_equal(dsn, "2.0.0");
+}
+
+static void test_nexthops(void **state) {
+    static const struct {
+        const char *in, *host; /* NULL: refused */
+        bool bracketed;
+        uint16_t port;
+    } cases[] = {
+        {"[relay.server]:587", "relay.server", true, 587},
+        {"[relay_server]:25", "relay_server", true, 25},
+        {"relay.server", "relay.server", false, 25},
+        {"relay.server:submission", "relay.server", false, 587},
+        {"[::1]:2525", "::1", true, 2525},
+        {"[IPv6:::1]", "::1", true, 25},
+        {"[37.61.54.158]:25", "37.61.54.158", true, 25},
+        {"host:smtps", "host", false, 465},
+        {"", NULL, false, 0},
+        {"[", NULL, false, 0},
+        {"[]:25", NULL, false, 0},
+        {"[a]:", NULL, false, 0},
+        {"[a]x", NULL, false, 0},
+        {"a:0", NULL, false, 0},
+        {"a:65536", NULL, false, 0},
+        {"smtp:[a]:25", NULL, false, 0},
+        {"a b", NULL, false, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct nexthop n;
+        const char *why = nexthop_parse(&n, str_of(cases[i].in), 25);
+        if ((why == NULL) != (cases[i].host != NULL))
+            fail_msg("%s: %s", cases[i].in, why == NULL ? "accepted" : why);
+        if (why != NULL)
+            continue;
+        assert_str(n.host, cases[i].host);
+        assert_true(n.bracketed == cases[i].bracketed && n.port == cases[i].port);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_paths),    cmocka_unit_test(test_external),
+        cmocka_unit_test(test_xtext),    cmocka_unit_test(test_envelope),
+        cmocka_unit_test(test_progress), cmocka_unit_test(test_queue_ids),
+        cmocka_unit_test(test_header),   cmocka_unit_test(test_dsn),
+        cmocka_unit_test(test_nexthops),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,195 @@
+/* smtp: content on the wire, replies, mechanisms. */
+#include "unit.h"
+
+#include "smtp/command.h"
+#include "smtp/content.h"
+#include "smtp/reply.h"
+#include "smtp/sasl.h"
+
+/* Decodes DATA that arrives in pieces of the given size; returns whether the end was seen. */
+static bool decode(const char *wire, size_t n, size_t piece, struct sbuf *out, size_t *left) {
+    struct content_in in = {0};
+    struct sbuf held = {0};
+    bool end = false;
+    size_t at = 0;
+    while (at < n && !end) {
+        size_t k = n - at < piece ? n - at : piece, used;
+        sbuf_add(&held, wire + at, k);
+        at += k;
+        end = content_data(&in, sbuf_str(&held), out, &used);
+        sbuf_drop(&held, used);
+    }
+    *left = held.n + (n - at);
+    sbuf_free(&held);
+    return end;
+}
+
+static void test_data(void **state) {
+    static const struct {
+        const char *wire, *content;
+        size_t left; /* bytes after the end */
+    } cases[] = {
+        {"a\r\n.\r\n", "a\r\n", 0},
+        {".\r\n", "", 0},
+        {"..\r\n.x\r\n.\r\nQUIT\r\n", ".\r\nx\r\n", 6},
+        {"a\nb\n.\r\nc\r\n.\r\n", "a\r\nb\r\n.\r\nc\r\n", 0}, /* LF . CRLF is content */
+        {"a\r\n.\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", 0},         /* CRLF . LF is content */
+        {"a\rb\r\r\n.\r\n", "a b \r\n", 0},                   /* stray CR becomes a blank */
+        {"\r.\r\n\r\n.\r\n", " .\r\n\r\n", 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t piece = 1; piece < 20; piece++) {
+            struct sbuf out = {0};
+            size_t left;
+            assert_true(decode(cases[i].wire, strlen(cases[i].wire), piece, &out, &left));
+            assert_str(sbuf_str(&out), cases[i].content);
+            if (piece > 1)
+                assert_true(left >= cases[i].left);
+            sbuf_free(&out);
+        }
+}
+
+/* Lines longer than the decoder waits for, cut at every place near a CR. */
+static void test_long_lines(void **state) {
+    size_t n = 30000;
+    char *wire = malloc(n + 8);
+    (void)state;
+    memset(wire, 'x', n);
+    wire[0] = wire[1] = '.';
+    memcpy(wire + n, "\r\n.\r\n", 5);
+    for (size_t piece = 8190; piece < 8200; piece++) {
+        struct sbuf out = {0};
+        size_t left;
+        assert_true(decode(wire, n + 5, piece, &out, &left));
+        assert_int_equal(out.n, n - 1 + 2);
+        assert_true(out.p[0] == '.' && out.p[1] == 'x' &&
+                    memchr(out.p, '\r', out.n) == out.p + n - 1);
+        sbuf_free(&out);
+    }
+    free(wire);
+}
+
+static void test_bdat(void **state) {
+    static const char *wire = "a\r\nb\nc\rd\r\n.\r\ne";
+    (void)state;
+    for (size_t cut = 0; cut <= strlen(wire); cut++) {
+        struct content_in in = {0};
+        struct sbuf out = {0};
+        content_bdat(&in, str_make(wire, cut), &out);
+        content_bdat(&in, str_of(wire + cut), &out);
+        content_bdat_end(&in, &out);
+        assert_str(sbuf_str(&out), "a\r\nb\r\nc d\r\n.\r\ne\r\n");
+        assert_true(in.has_dots);
+        sbuf_free(&out);
+    }
+}
+
+/* What is stuffed and decoded again is the same, however it is cut; long lines are folded. */
+static void test_stuff(void **state) {
+    static const char *text = ".\r\n..\r\nx.\r\n\r\n.y\r\n";
+    (void)state;
+    for (size_t cut = 0; cut <= strlen(text); cut++) {
+        struct content_out o = {0};
+        struct sbuf wire = {0}, back = {0};
+        size_t left;
+        content_stuff(&o, str_make(text, cut), 998, &wire);
+        content_stuff(&o, str_of(text + cut), 998, &wire);
+        sbuf_add_c(&wire, ".\r\n");
+        assert_true(decode(wire.p, wire.n, 1000, &back, &left));
+        assert_str(sbuf_str(&back), text);
+        sbuf_free(&wire);
+        sbuf_free(&back);
+    }
+    struct content_out o = {0};
+    struct sbuf out = {0};
+    content_fold(&o, str_of("0123456789abc\r\nshort\r\n"), 10, &out);
+    assert_str(sbuf_str(&out), "0123456789\r\n abc\r\nshort\r\n");
+    sbuf_reset(&out);
+    o = (struct content_out){0};
+    content_fold(&o, str_of("12345678\xc3\xa4\xc3\xa4\r\n"), 9, &out); /* not inside a character */
+    assert_str(sbuf_str(&out), "12345678\r\n \xc3\xa4\xc3\xa4\r\n");
+    sbuf_free(&out);
+}
+
+static enum reply_rc feed(struct smtp_reply *r, const char *text) {
+    size_t used;
+    smtp_reply_reset(r);
+    return smtp_reply_feed(r, str_of(text), &used);
+}
+
+static void test_replies(void **state) {
+    struct smtp_reply r = {0};
+    struct sbuf line = {0};
+    size_t used;
+    (void)state;
+    assert_int_equal(feed(&r, "250-a\r\n250 b\r\n"), REPLY_DONE);
+    assert_int_equal(r.code, 250);
+    assert_str(sbuf_str(&r.text), "a\nb");
+    smtp_reply_line(&r, &line);
+    assert_str(sbuf_str(&line), "250 a b");
+    assert_int_equal(feed(&r, "250\r\n"), REPLY_DONE);
+    assert_int_equal(feed(&r, "250-a\r\n"), REPLY_MORE);
+    assert_int_equal(feed(&r, "250-a\r\n550 b\r\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "hello\r\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "999 x\r\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "250_x\r\n"), REPLY_BAD);
+    struct sbuf big = {0}; /* endless replies are cut off */
+    for (int i = 0; i < 1000; i++)
+        sbuf_add_c(&big, "250-more\r\n");
+    smtp_reply_reset(&r);
+    assert_int_equal(smtp_reply_feed(&r, sbuf_str(&big), &used), REPLY_BAD);
+    sbuf_reset(&big);
+    for (int i = 0; i < 10000; i++)
+        sbuf_add_ch(&big, 'x');
+    smtp_reply_reset(&r);
+    assert_int_equal(smtp_reply_feed(&r, sbuf_str(&big), &used), REPLY_BAD);
+    sbuf_free(&big);
+    sbuf_free(&line);
+    smtp_reply_free(&r);
+}
+
+static void test_commands(void **state) {
+    struct str args, key, value;
+    (void)state;
+    assert_int_equal(smtp_verb_parse(str_of("mail FROM:<a>"), &args), VERB_MAIL);
+    assert_str(args, "FROM:<a>");
+    assert_int_equal(smtp_verb_parse(str_of("mailx"), &args), VERB_UNKNOWN);
+    assert_int_equal(smtp_verb_parse(str_of(""), &args), VERB_UNKNOWN);
+    args = str_of(" SIZE=10 SMTPUTF8");
+    assert_true(smtp_param_next(&args, &key, &value));
+    assert_str(key, "SIZE");
+    assert_str(value, "10");
+    assert_true(smtp_param_next(&args, &key, &value));
+    assert_str(value, "");
+    assert_false(smtp_param_next(&args, &key, &value));
+}
+
+static void test_mechanisms(void **state) {
+    struct sbuf out = {0};
+    unsigned flags;
+    struct str bad;
+    (void)state;
+    sasl_filter(str_of("PLAIN LOGIN CRAM-MD5"), str_of("!plain, static:rest"), &out);
+    assert_str(sbuf_str(&out), "LOGIN CRAM-MD5");
+    sbuf_reset(&out);
+    sasl_filter(str_of("PLAIN=LOGIN"), str_of("login"), &out);
+    assert_str(sbuf_str(&out), "LOGIN");
+    assert_true(sasl_options_parse(str_of("noplaintext, noanonymous"), &flags, &bad));
+    assert_null(sasl_choose(str_of("PLAIN LOGIN"), flags));
+    assert_string_equal(sasl_choose(str_of("PLAIN CRAM-MD5"), flags), "CRAM-MD5");
+    assert_true(sasl_options_parse(str_of(""), &flags, &bad));
+    assert_string_equal(sasl_choose(str_of("LOGIN plain"), flags), "PLAIN");
+    assert_false(sasl_options_parse(str_of("noanonymous x"), &flags, &bad));
+    sbuf_free(&out);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_data),       cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_bdat),       cmocka_unit_test(test_stuff),
+        cmocka_unit_test(test_replies),    cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_mechanisms),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,187 @@
+/* util: text, tables, codecs, networks, messages between processes. */
+#include "unit.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "util/clock.h"
+#include "util/codec.h"
+#include "util/htab.h"
+#include "util/ipc.h"
+#include "util/mem.h"
+#include "util/net.h"
+
+static void test_split_braces(void **state) {
+    (void)state;
+    struct str rest = str_of("hash:/a, inline:{x=y, {b = c d}} , {static:e f}"), piece;
+    assert_true(str_split_braces(&rest, ", ", &piece));
+    assert_str(piece, "hash:/a");
+    assert_true(str_split_braces(&rest, ", ", &piece));
+    assert_str(piece, "inline:{x=y, {b = c d}}");
+    assert_true(str_split_braces(&rest, ", ", &piece));
+    assert_str(piece, "{static:e f}");
+    assert_false(str_split_braces(&rest, ", ", &piece));
+}
+
+static void test_numbers(void **state) {
+    uint64_t v;
+    (void)state;
+    assert_true(str_u64(str_of("18446744073709551615"), &v) && v == UINT64_MAX);
+    assert_false(str_u64(str_of("18446744073709551616"), &v));
+    assert_false(str_u64(str_of(""), &v));
+    assert_false(str_u64(str_of("12x"), &v));
+}
+
+static void test_json(void **state) {
+    (void)state;
+    struct sbuf b = {0};
+    sbuf_add_json(&b, str_make("a\"\\\n\0\xc3\xa4\xff\xed\xa0\x80z", 12));
+    assert_string_equal(
+        b.p,
+        "\"a\\\"\\\\\\u000a\\u0000\xc3\xa4\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz\"");
+    sbuf_free(&b);
+}
+
+static void test_tables(void **state) {
+    (void)state;
+    struct itab t = {0};
+    int vals[1000];
+    for (uint64_t i = 0; i < 1000; i++)
+        itab_put(&t, i * 7919, &vals[i]);
+    for (uint64_t i = 0; i < 1000; i += 2)
+        assert_ptr_equal(itab_del(&t, i * 7919), &vals[i]);
+    for (uint64_t i = 0; i < 1000; i++)
+        assert_ptr_equal(itab_get(&t, i * 7919), i % 2 == 0 ? NULL : (void *)&vals[i]);
+    assert_int_equal(t.n, 500);
+    itab_free(&t);
+    struct htab h = {0};
+    char keys[300][8];
+    for (int i = 0; i < 300; i++) {
+        snprintf(keys[i], sizeof keys[i], "k%d", i);
+        htab_put(&h, str_of(keys[i]), keys[i]);
+    }
+    for (int i = 0; i < 300; i += 3)
+        assert_ptr_equal(htab_del(&h, str_of(keys[i])), keys[i]);
+    for (int i = 0; i < 300; i++)
+        assert_ptr_equal(htab_get(&h, str_of(keys[i])), i % 3 == 0 ? NULL : keys[i]);
+    htab_free(&h);
+}
+
+static void test_codecs(void **state) {
+    (void)state;
+    struct sbuf b = {0};
+    assert_int_equal(crc32c(0, "123456789", 9), 0xe3069283);
+    assert_int_equal(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xe3069283);
+    base64_encode(&b, str_of("user:pass"));
+    assert_string_equal(b.p, "dXNlcjpwYXNz");
+    sbuf_reset(&b);
+    assert_true(base64_decode(&b, str_of("dXNlcg==")));
+    assert_string_equal(b.p, "user");
+    assert_false(base64_decode(&b, str_of("dXN")));
+    assert_false(base64_decode(&b, str_of("dX==Nlcg")));
+    assert_false(base64_decode(&b, str_of("dXNl\n   ")));
+    sbuf_free(&b);
+}
+
+static void test_networks(void **state) {
+    (void)state;
+    struct netblock n;
+    struct netaddr a;
+    const char *why;
+    assert_true(netblock_parse(&n, str_of("10.128.0.0/9"), &why));
+    assert_true(netaddr_parse(&a, str_of("10.200.1.1"), 0) && netblock_has(&n, &a));
+    assert_true(netaddr_parse(&a, str_of("10.1.1.1"), 0) && !netblock_has(&n, &a));
+    assert_true(netblock_parse(&n, str_of("[fd00::]/65"), &why));
+    assert_true(netaddr_parse(&a, str_of("IPv6:fd00::1"), 0) && netblock_has(&n, &a));
+    assert_false(netblock_parse(&n, str_of("10.0.0.1/8"), &why));
+    assert_string_equal(why, "non-null host address bits");
+    assert_false(netblock_parse(&n, str_of("example.com"), &why));
+    assert_null(why);
+    assert_true(netaddr_parse(&a, str_of("::ffff:127.0.0.1"), 25));
+    netaddr_unmap(&a);
+    assert_true(netaddr_is_loopback(&a) && netaddr_port(&a) == 25);
+}
+
+/* Postfix's delay= format (reference section 9). */
+static void test_delays(void **state) {
+    static const struct {
+        int64_t us;
+        const char *want;
+    } cases[] = {
+        {0, "0"},         {4000, "0"},    {50000, "0.05"},  {110000, "0.11"},     {100000, "0.1"},
+        {4100000, "4.1"}, {1000000, "1"}, {12400000, "12"}, {3600000000, "3600"}, {-5, "0"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sbuf b = {0};
+        clock_add_delay(&b, cases[i].us);
+        assert_string_equal(b.p, cases[i].want);
+        sbuf_free(&b);
+    }
+}
+
+static void test_ipc(void **state) {
+    (void)state;
+    struct sbuf b = {0};
+    struct ipc_head h;
+    struct str fields;
+    size_t at = ipc_begin(&b, 7, 42);
+    ipc_put_str(&b, str_of("key"));
+    ipc_put_u64(&b, 5);
+    ipc_end(&b, at);
+    for (size_t n = 0; n < b.n; n++)
+        assert_int_equal(ipc_peek(str_make(b.p, n), &h, &fields), 0);
+    assert_int_equal(ipc_peek(sbuf_str(&b), &h, &fields), 1);
+    assert_true(h.type == 7 && h.tag == 42);
+    struct ipc_reader r = {.rest = fields};
+    assert_str(ipc_get_str(&r), "key");
+    assert_int_equal(ipc_get_u64(&r), 5);
+    assert_true(ipc_done(&r));
+    ipc_get_u32(&r); /* one field too many */
+    assert_false(ipc_done(&r));
+    uint32_t huge = IPC_MAX + 1;
+    memcpy(b.p, &huge, 4);
+    assert_true(ipc_peek(sbuf_str(&b), &h, &fields) < 0);
+    struct ipc_reader bad = {.rest = str_make("\xff\xff\xff\xff", 4)};
+    assert_str(ipc_get_str(&bad), "");
+    assert_true(bad.bad);
+    sbuf_free(&b);
+}
+
+static void test_ipc_fds(void **state) {
+    (void)state;
+    int s[2], p[2], got[4];
+    size_t n;
+    struct sbuf b = {0}, in = {0};
+    struct ipc_head h;
+    struct str fields;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    assert_int_equal(pipe(p), 0);
+    ipc_end(&b, ipc_begin(&b, 2, 0));
+    assert_int_equal(ipc_send(s[0], sbuf_str(&b), p, 2), 0);
+    assert_int_equal(ipc_recv(s[1], &in, &h, &fields, got, 4, &n), 0);
+    assert_int_equal(n, 2);
+    assert_int_equal(write(got[1], "x", 1), 1);
+    char c;
+    assert_int_equal(read(p[0], &c, 1), 1);
+    close(s[0]);
+    assert_int_equal(ipc_recv(s[1], &in, &h, &fields, got, 4, &n), -EPIPE);
+    close(s[1]);
+    close(p[0]);
+    close(p[1]);
+    close(got[0]);
+    close(got[1]);
+    sbuf_free(&b);
+    sbuf_free(&in);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_split_braces), cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_json),         cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_codecs),       cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_delays),       cmocka_unit_test(test_ipc),
+        cmocka_unit_test(test_ipc_fds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
