@@ -96,6 +96,7 @@ static void next_target(struct dsess *s) {
 void session_host_failed(struct dsess *s) {
     bool quit = s->conn != NULL && s->phase > PHASE_GREETING && conn_error(s->conn) == 0;
     log_skip(s);
+    s->plain_retry = false;
     session_disconnect(s, quit);
     next_target(s);
 }
@@ -168,7 +169,7 @@ void session_start(struct dsess *s) {
         return;
     adopt(s, DL_OWNER(s->todo.next, struct attempt, link));
     s->begin_us = clock_wall_us();
-    s->site_err = false;
+    s->site_err = s->plain_retry = false;
     targets_begin(s);
     targets_next(s);
 }

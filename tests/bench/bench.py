@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -69,6 +70,24 @@ def memory_of(root):
         except OSError:
             pass
     return total
+
+
+class Peak(threading.Thread):
+    """The largest memory of a process tree while it is under load; looks twice a second."""
+
+    def __init__(self, root):
+        super().__init__(daemon=True)
+        self.root, self.peak, self.over = root, 0, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.wait(0.5):
+            self.peak = max(self.peak, memory_of(self.root))
+
+    def stop(self):
+        self.over.set()
+        self.join()
+        return max(self.peak, memory_of(self.root))
 
 
 class Sink:
@@ -148,16 +167,16 @@ def source(port, size, sessions, many, count):
 def one_run(mta, sink, size, sessions, many, count):
     """Messages a second end to end, CPU microseconds a message, peak memory."""
     before, cpu = sink.count(), cpu_of(mta.pid)
+    watch = Peak(mta.pid)
     begun = time.monotonic()
     source(mta.port, size, sessions, many, count)
-    peak = memory_of(mta.pid)
     while sink.count() - before < count:
         time.sleep(0.005)
         if time.monotonic() - begun > 120:
             raise SystemExit(f"bench: {mta.name} delivered {sink.count() - before} of {count} in 120 s")
     took = time.monotonic() - begun
     time.sleep(0.3)  # what is settled after the last delivery belongs to the cost
-    return count / took, (cpu_of(mta.pid) - cpu) / count * 1e6, peak
+    return count / took, (cpu_of(mta.pid) - cpu) / count * 1e6, watch.stop()
 
 
 def ceiling(sink, size, sessions, many, count):
