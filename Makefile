@@ -40,9 +40,10 @@ bench:
 format:
 	@clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
 
-# docs/parameters.md from the parameter table.
+# docs/parameters.md and posthouse-main.cf(5) from the parameter table.
 docs: build
-	@sh scripts/parameters.sh > docs/parameters.md
+	@sh scripts/parameters.sh md > docs/parameters.md
+	@sh scripts/parameters.sh man > docs/man/posthouse-main.cf.5
 
 install: build
 	@meson install -C build

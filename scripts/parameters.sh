@@ -1,5 +1,10 @@
 #!/bin/sh
-# docs/parameters.md from the parameter table (src/config/params.def).
+# Documents made from the parameter table (src/config/params.def):
+#   parameters.sh md    docs/parameters.md
+#   parameters.sh man   docs/man/posthouse-main.cf.5
+posthouse=${POSTHOUSE:-build/src/posthouse}
+case "${1:-md}" in
+md)
 cat <<'H'
 # Parameters
 
@@ -12,4 +17,17 @@ Per transport, `<transport>_destination_concurrency_limit`, `_destination_recipi
 | name | type | default | what it does |
 |---|---|---|---|
 H
-exec build/src/posthouse config -D
+exec $posthouse config -D ;;
+man)
+cat <<'H'
+.TH POSTHOUSE\-MAIN.CF 5 2026-11-22 "Posthouse 0.1.0"
+.SH NAME
+posthouse\-main.cf \- parameters of Posthouse's main.cf
+.SH DESCRIPTION
+One \fIname\fR = \fIvalue\fR a line, in Postfix's syntax: a line that begins with white space continues
+the one before, # begins a comment line, $name stands for another parameter's value. A name that is not
+listed here is accepted and ignored; posthouse check names it.
+.SH PARAMETERS
+H
+exec $posthouse config -M ;;
+esac

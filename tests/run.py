@@ -30,13 +30,13 @@ def unit():
 def main():
     passed, failed = unit()
     args = sys.argv[1:] or ["tests"]
-    r = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "-x" if os.environ.get("STOP") else "-q",
-                        "--tb=short", "-p", "no:cacheprovider", "--durations=8", *args],
-                       cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    r = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
+                        "--durations=8", *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(r.stdout)
-    count = lambda word: sum(int(n) for n in re.findall(rf"(\d+) {word}", r.stdout.splitlines()[-1] if r.stdout else ""))
+    summary = [l for l in r.stdout.splitlines() if re.search(r"\b(passed|failed|error)\b.* in [\d.:]+", l)]
+    count = lambda word: sum(int(n) for n in re.findall(rf"(\d+) {word}", summary[-1] if summary else ""))
     more_ok, more_bad = count("passed"), count("failed") + count("error")
-    if r.returncode not in (0, 1) and more_bad == 0:
+    if (r.returncode != 0 or not summary) and more_bad == 0:
         more_bad = 1
     passed, failed = passed + more_ok, failed + more_bad
     print(f"{passed} passed, {failed} failed")

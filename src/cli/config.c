@@ -66,11 +66,30 @@ static void print_docs(void) {
     }
 }
 
+/* Text for roff: no line begins with a dot or quote, backslashes are doubled. */
+static void print_roff(const char *s) {
+    for (; *s != '\0'; s++)
+        fputs(*s == '\\' ? "\\e" : *s == '-' ? "\\-" : (char[2]){*s, '\0'}, stdout);
+}
+
+static void print_man(void) {
+    static const char *units[] = {"", "", "", " (seconds)", " (hours)", " (days)"};
+    for (size_t i = 0; i < param_count; i++) {
+        const struct param_info *p = &param_table[i];
+        printf(".TP\n.B %s\n(default: ", p->name);
+        print_roff(p->def[0] == '\0' ? "empty" : p->def);
+        printf(")%s\n", units[p->type]);
+        printf(".br\n\\&");
+        print_roff(p->doc);
+        putchar('\n');
+    }
+}
+
 int cli_postconf(const char *dir, int argc, char **argv) {
     struct show s = {0};
     int opt;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:ndhxD")) != -1) {
+    while ((opt = getopt(argc, argv, "c:ndhxDM")) != -1) {
         switch (opt) {
         case 'c':
             dir = optarg;
@@ -89,6 +108,9 @@ int cli_postconf(const char *dir, int argc, char **argv) {
             break;
         case 'D': /* rows of docs/parameters.md */
             print_docs();
+            return 0;
+        case 'M': /* the body of posthouse-main.cf(5) */
+            print_man();
             return 0;
         default:
             fputs(

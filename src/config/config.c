@@ -212,10 +212,55 @@ static void domain_default(struct config *c) {
     free(host);
 }
 
+/* Lists of patterns in which "/file/name" stands for what the file holds. */
+static const char *const pattern_lists[] = {"mynetworks",
+                                            "relay_domains",
+                                            "mydestination",
+                                            "virtual_alias_domains",
+                                            "virtual_mailbox_domains",
+                                            "smtpd_client_event_limit_exceptions"};
+
+/* The file's lines as patterns, without comments. */
+static void list_file_add(struct config *c, const char *name, const char *path, struct sbuf *out) {
+    int err, line;
+    struct str text = config_file(c, path, &err), one;
+    if (err < 0) {
+        const char *file = place(c, NULL, name, &line);
+        diag_add(&c->diags, DIAG_ERROR, file, line, "%s: cannot read %s: %s", name, path,
+                 strerror(-err));
+        return;
+    }
+    while (str_split(&text, "\n", &one)) {
+        one = str_trim(one);
+        if (one.n > 0 && one.p[0] != '#')
+            sbuf_printf(out, " %.*s", STR_FMT(one));
+    }
+}
+
+static void list_fill(struct config *c, struct params *p, const char *name) {
+    const char **at = (void *)((char *)p + param_find(name, strlen(name))->offset);
+    struct str rest = str_of(*at), one;
+    struct sbuf out = {0};
+    if (strchr(*at, '/') == NULL)
+        return;
+    while (str_split_braces(&rest, ", \t\r\n", &one)) {
+        bool not = one.p[0] == '!';
+        char *path = str_dup(str_from(one, not ));
+        if (path[0] == '/' && !not )
+            list_file_add(c, name, path, &out);
+        else
+            sbuf_printf(&out, " %.*s", STR_FMT(one));
+        free(path);
+    }
+    *at = text_keep(c, sbuf_take(&out));
+}
+
 static void params_fill(struct config *c, const struct service *svc, struct params *p) {
     for (size_t i = 0; i < param_count; i++)
         param_fill(c, svc, p, &param_table[i]);
     origin_fill(c, p);
+    for (size_t i = 0; i < sizeof pattern_lists / sizeof pattern_lists[0]; i++)
+        list_fill(c, p, pattern_lists[i]);
     if (p->smtp_tls_security_level[0] == '\0')
         p->smtp_tls_security_level = p->smtp_enforce_tls ? "verify"
                                      : p->smtp_use_tls   ? "may"

@@ -20,10 +20,11 @@ struct deliver_ops {
     void (*result)(void *slot, struct attempt *a);
 };
 
-/* One per loop.  own_ports: ports that our listeners have, for loop detection. */
+/* One per loop. */
 struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct config *cfg,
                             const struct deliver_ops *ops);
-/* On the loop: from now on new connections use this snapshot's resolver and TLS settings. */
+/* On the loop: TLS contexts are made anew from this snapshot.  The resolver keeps its servers until
+ * the relay is started again. */
 void deliver_reload(struct deliver *d, const struct config *cfg);
 struct resolver *deliver_resolver(struct deliver *d);
 /* Any thread. */

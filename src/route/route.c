@@ -19,7 +19,7 @@
 enum step { STEP_CLASS, STEP_SENDER_TRANSPORT, STEP_RELAYHOST, STEP_TRANSPORT, STEP_END };
 
 struct route_query {
-    const struct config *cfg;
+    struct config *cfg; /* reference: a reload may drop the asker's */
     struct lookup *lookup;
     route_fn fn;
     void *arg;
@@ -68,6 +68,7 @@ static void query_free(struct route_query *q) {
     sbuf_free(&q->r.why);
     free(q->sender);
     free(q->rcpt);
+    config_unref(q->cfg);
     free(q);
 }
 
@@ -382,7 +383,7 @@ static void run(struct route_query *q) {
 struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
                                   struct str recipient, route_fn fn, void *arg) {
     struct route_query *q = MEM_NEW(struct route_query);
-    q->cfg = cfg;
+    q->cfg = config_ref((struct config *)(uintptr_t)cfg);
     q->lookup = k;
     q->fn = fn;
     q->arg = arg;

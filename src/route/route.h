@@ -33,7 +33,7 @@ typedef void (*route_fn)(void *arg, const struct route *r);
 
 struct route_query;
 
-/* Calls fn once, perhaps before it returns (NULL then), on the loop of k.  cfg must outlive it. */
+/* Calls fn once, perhaps before it returns (NULL then), on the loop of k. */
 struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
                                   struct str recipient, route_fn fn, void *arg);
 /* fn is not called any more. */

@@ -237,11 +237,11 @@ static bool line_put(struct str line) {
 }
 
 static void line_add(const char *name, const char *service, int prio, char *text) {
-    static _Thread_local struct sbuf line;
+    struct sbuf line = {0};
     printable(text);
     if (name == NULL)
         name = sink.name == NULL ? "postfix" : sink.name;
-    sbuf_reset(&line);
+    sbuf_room(&line, strlen(text) + 160);
     if (sink.pid[0] == '\0')
         note_pid();
     if (sink.fd >= 0 && sink.json) {
@@ -257,6 +257,7 @@ static void line_add(const char *name, const char *service, int prio, char *text
     sbuf_add_ch(&line, '\n');
     if (line_put(sbuf_str(&line)))
         pthread_cond_signal(&sink.wake);
+    sbuf_free(&line);
 }
 
 static void line_format(const char *name, const char *service, int prio, const char *prefix,

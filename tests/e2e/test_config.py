@@ -4,7 +4,7 @@ import pathlib
 import subprocess
 
 import pytest
-from kit import FakeRelay, Posthouse, free_port
+from kit import POSTHOUSE, FakeRelay, Posthouse, free_port
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -141,13 +141,27 @@ def test_master_overrides(tmp_path, dns):
     relay.stop()
 
 
+def test_file_in_a_list(tmp_path, dns):
+    (tmp_path / "nets").write_text("# ours\n10.0.0.0/8\n127.0.0.0/8\n")
+    relay = FakeRelay()
+    with Posthouse(f"mynetworks = {tmp_path}/nets\nrelayhost = [127.0.0.1]:{relay.port}\n", directory=tmp_path,
+                   dns=dns) as p:
+        assert p.send().startswith("250")
+        relay.wait_mails(1)
+    p = Posthouse("relay_domains = /no/such/file\n", directory=tmp_path)
+    assert "relay_domains: cannot read /no/such/file" in p.run("check").stdout
+    relay.stop()
+
+
 def test_unsupported_transport_is_temporary(tmp_path, dns):
     """Mail for a class that needs local delivery is refused for the moment, while the sender has it."""
     with Posthouse("mydestination = mta.example\nrelayhost = [127.0.0.1]:9\n", directory=tmp_path, dns=dns) as p:
         assert p.send(rcpts=["root@mta.example"]).startswith("451 4.3.5 <root@mta.example>: mail transport unavailable")
 
 
-def test_parameters_document_is_current():
+@pytest.mark.parametrize("kind,path", [("md", "docs/parameters.md"), ("man", "docs/man/posthouse-main.cf.5")])
+def test_parameter_documents_are_current(kind, path):
     root = HERE.parent.parent
-    made = subprocess.run(["sh", "scripts/parameters.sh"], cwd=root, capture_output=True, text=True).stdout
-    assert made == (root / "docs/parameters.md").read_text(), "run make docs"
+    made = subprocess.run(["sh", "scripts/parameters.sh", kind], cwd=root, capture_output=True, text=True,
+                          env=dict(os.environ, POSTHOUSE=str(POSTHOUSE))).stdout
+    assert made == (root / path).read_text(), "run make docs"
