@@ -19,7 +19,7 @@ static void add_target(struct dsess *s, const char *host, const struct netaddr *
 }
 
 static void mx_free(struct dsess *s) {
-    for (size_t i = 0; i < s->n_mx; i++)
+    for (size_t i = 0; s->mx != NULL && i < s->n_mx; i++)
         free(s->mx[i].name);
     free(s->mx);
     s->mx = NULL;

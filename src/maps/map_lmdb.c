@@ -67,11 +67,13 @@ static enum map_rc lmdb_get(struct map *m, struct str key, struct sbuf *value) {
     struct state *s = m->state;
     MDB_txn *txn;
     MDB_val v = {0};
+    MDB_val with_nul = {key.n + 1, (void *)(uintptr_t)key.p};
+    MDB_val without = {key.n, (void *)(uintptr_t)key.p};
     int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
     if (rc == 0) {
-        rc = mdb_get(txn, s->dbi, &(MDB_val){key.n + 1, (void *)(uintptr_t)key.p}, &v);
+        rc = mdb_get(txn, s->dbi, &with_nul, &v);
         if (rc == MDB_NOTFOUND && key.n > 0)
-            rc = mdb_get(txn, s->dbi, &(MDB_val){key.n, (void *)(uintptr_t)key.p}, &v);
+            rc = mdb_get(txn, s->dbi, &without, &v);
         if (rc == 0)
             sbuf_add_str(value, no_nul(&v));
         mdb_txn_abort(txn);

@@ -101,7 +101,7 @@ static int body_sync(struct spool *s, const struct spool_op *op) {
 static int do_new(struct spool *s, struct spool_op *op) {
     bool file = op->body->p == NULL;
     struct str body = file ? STR_NONE : str_make(op->body->p, (size_t)op->body->size);
-    uint64_t blen = file ? op->body->size | REC_FILE_BIT : op->body->size, off;
+    uint64_t blen = file ? op->body->size | REC_FILE_BIT : op->body->size, off = 0;
     uint64_t span = rec_span((uint32_t)op->meta.n, blen);
     uint64_t settle = op->settles == 0 ? 0 : rec_span((uint32_t)op->settled.n, 0);
     int rc = file ? body_sync(s, op) : 0;
