@@ -21,6 +21,8 @@ demo:
 # Every test; ends in one line "N passed, N failed".
 test:
 	@sh scripts/setup.sh test
+	@# A build that was configured before the test packages were there has no unit tests.
+	@test ! -f build/build.ninja || test -d build/tests || meson setup --reconfigure build >/dev/null
 	@$(MAKE) --no-print-directory build
 	@$(PYTHON) tests/run.py
 

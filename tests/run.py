@@ -24,6 +24,9 @@ def unit():
             print(out)
         print(f"{exe.name}: {ok} passed, {bad} failed")
         passed, failed = passed + ok, failed + bad
+    if passed + failed == 0:
+        print("no unit tests were built: is libcmocka-dev installed?")
+        failed = 1
     return passed, failed
 
 

@@ -144,11 +144,11 @@ def test_master_overrides(tmp_path, dns):
 def test_file_in_a_list(tmp_path, dns):
     (tmp_path / "nets").write_text("# ours\n10.0.0.0/8\n127.0.0.0/8\n")
     relay = FakeRelay()
-    with Posthouse(f"mynetworks = {tmp_path}/nets\nrelayhost = [127.0.0.1]:{relay.port}\n", directory=tmp_path,
-                   dns=dns) as p:
+    with Posthouse(f"mynetworks = {tmp_path}/nets\nrelayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
         assert p.send().startswith("250")
         relay.wait_mails(1)
-    p = Posthouse("relay_domains = /no/such/file\n", directory=tmp_path)
+    (tmp_path / "bad").mkdir()
+    p = Posthouse("relay_domains = /no/such/file\n", directory=tmp_path / "bad")
     assert "relay_domains: cannot read /no/such/file" in p.run("check").stdout
     relay.stop()
 
