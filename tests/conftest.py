@@ -17,6 +17,7 @@ def dns(tmp_path_factory):
         "relay.server. 60 IN A 127.0.0.1",
         "relay.server. 60 IN MX 10 mx1.relay.server.",
         "mx1.relay.server. 60 IN A 127.0.0.1",
+        "port25.server. 60 IN A 127.0.0.78",
         "plain.server. 60 IN A 127.0.0.1",
         "other.server. 60 IN A 127.0.0.1",
         "mxonly.example. 60 IN MX 10 mx-a.example.",

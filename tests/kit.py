@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / os.environ.get("POSTHOUSE_BUILD", "build")
 POSTHOUSED = BUILD / "src" / "posthoused"
 POSTHOUSE = BUILD / "src" / "posthouse"
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # postmap and friends, for users too
 SLOW = 4 if "asan" in BUILD.name or "tsan" in BUILD.name else 1
 
 
@@ -31,6 +32,23 @@ def free_port(host="127.0.0.1"):
     with socket.socket() as s:
         s.bind((host, 0))
         return s.getsockname()[1]
+
+
+def privileged_socket(host, port):
+    """A listening socket on a port below 1024; a user's comes by way of sudo."""
+    if os.geteuid() == 0:
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((host, port))
+        s.listen(128)
+        return s
+    mine, theirs = socket.socketpair()
+    code = ("import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); "
+            f"s.bind(({host!r}, {port})); s.listen(128); "
+            "socket.send_fds(socket.socket(fileno=0), [b'x'], [s.fileno()])")
+    subprocess.run(["sudo", "-n", "/usr/bin/python3", "-c", code], stdin=theirs, check=True)
+    _, fds, _, _ = socket.recv_fds(mine, 1, 1)
+    return socket.socket(fileno=fds[0])
 
 
 def wait_for(what, timeout=15.0, step=0.02):
@@ -113,10 +131,13 @@ class FakeRelay:
         self.delay, self.keep = delay, keep  # keep: the content of mails
         self.sessions = []
         self.lock = threading.Lock()
-        self.sock = socket.socket()
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.sock.bind((host, port))
-        self.sock.listen(128)
+        if 0 < port < 1024:
+            self.sock = privileged_socket(host, port)
+        else:
+            self.sock = socket.socket()
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.sock.bind((host, port))
+            self.sock.listen(128)
         self.host, self.port = self.sock.getsockname()
         self.conns = set()
         self.closed = False

@@ -13,6 +13,7 @@
 
 #include "cli/cli.h"
 #include "maps/map.h"
+#include "util/codec.h"
 #include "util/fs.h"
 #include "util/htab.h"
 #include "util/mem.h"
@@ -30,6 +31,9 @@ struct pairs {
 struct options {
     const char *query, *del;
     bool incremental, dump, no_fold, no_mode, replace, quiet_dup;
+    bool files;        /* -F: a value names files, their content is stored in base64 */
+    bool json;         /* -j */
+    bool header, body; /* -h, -b: -q - reads a message */
     const char *dir;
 };
 
@@ -60,9 +64,38 @@ struct build {
     const struct options *o;
 };
 
+/* -F: the base64 of the named files' content, one after the other. */
+static void files_value(struct str names, struct sbuf *out) {
+    struct sbuf content = {0};
+    struct str one;
+    while (str_split(&names, ", \t", &one)) {
+        char *path = str_dup(one);
+        int rc = fs_read(path, &content, SOURCE_MAX);
+        if (rc < 0)
+            fatal("open %s: %s", path, strerror(-rc));
+        free(path);
+    }
+    base64_encode(out, sbuf_str(&content));
+    if (content.p != NULL)
+        mem_wipe(content.p, content.n);
+    sbuf_free(&content);
+}
+
+static void add_entry(struct build *b, struct str key, struct str value);
+
 static void on_entry(void *arg, struct str key, struct str value, int line) {
     struct build *b = arg;
+    struct sbuf content = {0};
     (void)line;
+    if (b->o->files) {
+        files_value(value, &content);
+        value = sbuf_str(&content);
+    }
+    add_entry(b, key, value);
+    sbuf_free(&content);
+}
+
+static void add_entry(struct build *b, struct str key, struct str value) {
     bool known = htab_get(&b->pairs->seen, key) != NULL;
     if (known && !b->o->replace) {
         if (!b->o->quiet_dup)
@@ -148,42 +181,87 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
     return 0;
 }
 
+static void print_pair_json(struct str key, struct str value) {
+    struct sbuf b = {0};
+    sbuf_add_ch(&b, '{');
+    sbuf_add_json(&b, key);
+    sbuf_add_c(&b, ": ");
+    sbuf_add_json(&b, value);
+    sbuf_add_ch(&b, '}');
+    puts(b.p);
+    sbuf_free(&b);
+}
+
 /* One key; prints its value.  1 if found. */
-static int ask(struct map *m, struct str key, bool with_key) {
-    struct sbuf v = {0};
+static int ask(struct map *m, struct str key, bool with_key, const struct options *o) {
+    struct sbuf v = {0}, plain = {0};
     enum map_rc rc = map_get(m, key, &v);
     if (rc == MAP_ERROR)
         fatal("table %s: query error: %s", m->spec, map_error(m));
-    if (rc == MAP_FOUND && with_key)
-        printf("%.*s\t%.*s\n", STR_FMT(key), STR_FMT(sbuf_str(&v)));
+    if (rc == MAP_FOUND && o->files && !base64_decode(&plain, sbuf_str(&v)))
+        fatal("table %s: value is not base64: key %s", m->spec, str_dup(key));
+    struct str value = o->files ? sbuf_str(&plain) : sbuf_str(&v);
+    if (rc == MAP_FOUND && o->json)
+        print_pair_json(key, value);
+    else if (rc == MAP_FOUND && with_key)
+        printf("%.*s\t%.*s\n", STR_FMT(key), STR_FMT(value));
     else if (rc == MAP_FOUND)
-        printf("%.*s\n", STR_FMT(sbuf_str(&v)));
+        printf("%.*s\n", STR_FMT(value));
     sbuf_free(&v);
+    sbuf_free(&plain);
     return rc == MAP_FOUND;
 }
 
-static int run_query(struct map **maps, size_t n, const char *query) {
+/* The next key of standard input: a line, or with -h a header field with its continuation lines. */
+static bool next_key(struct str *rest, bool header, struct str *key) {
+    size_t end = 0;
+    if (rest->n == 0)
+        return false;
+    do {
+        const char *nl = memchr(rest->p + end, '\n', rest->n - end);
+        end = nl == NULL ? rest->n : (size_t)(nl - rest->p) + 1;
+    } while (header && end < rest->n && (rest->p[end] == ' ' || rest->p[end] == '\t'));
+    *key = str_make(rest->p, end);
+    while (key->n > 0 && (key->p[key->n - 1] == '\n' || key->p[key->n - 1] == '\r'))
+        key->n--;
+    *rest = str_from(*rest, end);
+    return true;
+}
+
+static int ask_all(struct map **maps, size_t n, struct str key, const struct options *o) {
+    int hit = 0;
+    for (size_t i = 0; i < n && !hit; i++)
+        hit = ask(maps[i], key, true, o);
+    return hit;
+}
+
+static int run_query(struct map **maps, size_t n, const struct options *o) {
     int found = 0;
-    if (strcmp(query, "-") != 0) {
+    if (strcmp(o->query, "-") != 0) {
         for (size_t i = 0; i < n && !found; i++)
-            found = ask(maps[i], str_of(query), false);
+            found = ask(maps[i], str_of(o->query), false, o);
         return found ? 0 : 1;
     }
     struct sbuf in = {0};
     read_stdin(&in);
     struct str rest = sbuf_str(&in), key;
-    while (str_split(&rest, "\r\n", &key))
-        for (size_t i = 0, hit = 0; i < n && !hit; i++) {
-            hit = (size_t)ask(maps[i], key, true);
-            found |= (int)hit;
-        }
+    bool message = o->header || o->body, in_header = message;
+    while (next_key(&rest, in_header, &key)) {
+        if (in_header && key.n == 0)
+            in_header = false; /* the body begins */
+        else if (key.n > 0 && (!message || (in_header ? o->header : o->body)))
+            found |= ask_all(maps, n, key, o);
+    }
     sbuf_free(&in);
     return found ? 0 : 1;
 }
 
 static int print_pair(void *arg, struct str key, struct str value) {
-    (void)arg;
-    printf("%.*s\t%.*s\n", STR_FMT(key), STR_FMT(value));
+    const struct options *o = arg;
+    if (o->json)
+        print_pair_json(key, value);
+    else
+        printf("%.*s\t%.*s\n", STR_FMT(key), STR_FMT(value));
     return 0;
 }
 
@@ -253,12 +331,12 @@ static int run_tables(int argc, char **argv, const struct options *o) {
                 fatal("%s%s", m->err, "");
             if (stale != NULL)
                 fprintf(stderr, "postmap: warning: %s\n", stale);
-            if (o->dump && map_each(m, print_pair, NULL) < 0)
+            if (o->dump && map_each(m, print_pair, (void *)(uintptr_t)o) < 0)
                 fatal("%s%s", map_error(m), "");
         }
     }
     if (o->query != NULL)
-        return run_query(maps, n, o->query);
+        return run_query(maps, n, o);
     return o->del != NULL ? !hit : 0;
 }
 
@@ -296,14 +374,22 @@ int cli_postmap(const char *dir, int argc, char **argv) {
             o.quiet_dup = true;
             break;
         case 'b':
+            o.body = true;
+            break;
         case 'h':
-        case 'm':
+            o.header = true;
+            break;
         case 'j':
+            o.json = true;
+            break;
         case 'F':
-            fprintf(stderr, "postmap: fatal: option -%c is not implemented\n", opt);
+            o.files = true;
+            break;
+        case 'm':
+            fputs("postmap: fatal: option -m (MIME headers) is not implemented\n", stderr);
             return 1;
         case '?':
-            fputs("usage: postmap [-finNoprsuUvw] [-c config_dir] [-d key] [-q key] "
+            fputs("usage: postmap [-bfFhijnNoprsuUvw] [-c config_dir] [-d key] [-q key] "
                   "[map_type:]file...\n",
                   stderr);
             return 1;
@@ -312,9 +398,10 @@ int cli_postmap(const char *dir, int argc, char **argv) {
         }
     }
     if (optind >= argc) {
-        fputs("postmap: fatal: usage: postmap [-finNoprsuUvw] [-c config_dir] [-d key] [-q key] "
-              "[map_type:]file...\n",
-              stderr);
+        fputs(
+            "postmap: fatal: usage: postmap [-bfFhijnNoprsuUvw] [-c config_dir] [-d key] [-q key] "
+            "[map_type:]file...\n",
+            stderr);
         return 1;
     }
     return run_tables(argc - optind, argv + optind, &o);

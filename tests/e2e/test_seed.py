@@ -81,6 +81,28 @@ def test_credential_keys(dns, hop, key, auth):
     relay.stop()
 
 
+# The rows of the same table that are about port 25 itself.
+PORT25 = [
+    ("[port25.server]:25", "port25.server", True),
+    ("[port25.server]:25", "[port25.server]", False),
+    ("[port25.server]:25", "[port25.server]:25", True),
+    ("[port25.server]:25", "port25.server:25", False),
+    ("[port25.server]", "port25.server", True),
+    ("[port25.server]", "[port25.server]", True),
+    ("[port25.server]", "[port25.server]:25", False),
+    ("[port25.server]", "port25.server:25", False),
+]
+
+
+@pytest.mark.parametrize("hop,key,auth", PORT25)
+def test_credential_keys_on_port_25(dns, hop, key, auth):
+    relay = FakeRelay("127.0.0.78", 25, auth=["LOGIN"])
+    with posthouse(dns, hop, f"{key} user:password\n") as p:
+        p.send()
+        assert relay.wait_mails(1)[0]["auth"] == (("LOGIN", "user", "password") if auth else None)
+    relay.stop()
+
+
 def test_credential_key_on_port_25_form(dns):
     """[relay.server] without a port is asked as [relay.server] and as relay.server."""
     with posthouse(dns, "[relay.server]", "[relay.server] user:password\n") as p:

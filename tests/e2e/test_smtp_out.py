@@ -284,10 +284,7 @@ def test_wrappermode(dns, cert):
 
 
 def test_implicit_tls_on_465_by_itself(dns, cert):
-    try:
-        relay = FakeRelay("127.0.0.77", 465, tls=server_tls(*cert), wrap=True)
-    except PermissionError:
-        pytest.fail("binding port 465 on 127.0.0.77 needs root or net.ipv4.ip_unprivileged_port_start")
+    relay = FakeRelay("127.0.0.77", 465, tls=server_tls(*cert), wrap=True)
     with Posthouse("relayhost = [127.0.0.77]:465\n", dns=dns) as p:
         p.send()
         assert relay.wait_mails(1)[0]["tls"]

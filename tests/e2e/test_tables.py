@@ -196,3 +196,22 @@ def test_default_type_and_faces(box):
     assert box.run("map", "query", "alpha", f"hash:{box.dir}/src").stdout == "one\n"
     assert "alpha\tone" in box.run("map", "dump", f"hash:{box.dir}/src").stdout
     assert box.run("map", "build", f"cdb:{box.dir}/src").returncode == 0
+
+
+def test_message_and_file_values(box):
+    """-q - with -h and -b takes a message; -F stores what files hold; -j prints JSON."""
+    (box.dir / "pat").write_text("/^Subject: .*offer/ spam\n/^buy now/ body\n/one\\s+two/ folded\n")
+    message = "From: a\nSubject: an offer\nX-Long: one\n two\n\nSubject: offer in the body\nbuy now\n"
+    for flags in (["-h"], ["-b"], ["-h", "-b"]):
+        theirs, ours = both(box, *flags, "-q", "-", f"pcre:{box.dir}/pat", stdin=message)
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), flags
+    (box.dir / "content").write_text("the secret\n")
+    (box.dir / "files").write_text(f"key {box.dir}/content\n")
+    theirs, _ = both(box, "-F", f"cdb:{box.dir}/files")
+    stored = box.postmap("-q", "key", f"cdb:{box.dir}/files").stdout
+    box.postmap("-F", f"cdb:{box.dir}/files")
+    assert box.postmap("-q", "key", f"cdb:{box.dir}/files").stdout == stored == "dGhlIHNlY3JldAo=\n"
+    theirs, ours = both(box, "-F", "-q", "key", f"cdb:{box.dir}/files")
+    assert ours.stdout == theirs.stdout
+    box.postmap(f"hash:{box.dir}/src", check=False)
+    assert '{"alpha": "one"}' in box.postmap("-j", "-s", f"hash:{box.dir}/src").stdout
