@@ -6,46 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/lines.h"
 #include "util/mem.h"
-
-static bool is_blank(char c) {
-    return c == ' ' || c == '\t' || c == '\r';
-}
-
-bool cfg_logical_lines(struct str text, const char *path, struct diags *d,
-                       void (*fn)(void *arg, struct str line, int no), void *arg) {
-    struct sbuf cur = {0};
-    int no = 0, first = 0;
-    bool ok = true;
-    while (text.n > 0) {
-        ptrdiff_t nl = str_chr(text, '\n');
-        struct str line = str_make(text.p, nl < 0 ? text.n : (size_t)nl);
-        text = str_from(text, line.n + 1);
-        no++;
-        struct str bare = str_trim(line);
-        if (bare.n == 0 || bare.p[0] == '#')
-            continue;
-        if (is_blank(line.p[0])) {
-            if (first == 0) {
-                diag_add(d, DIAG_ERROR, path, no,
-                         "logical line must not start with whitespace: \"%.*s\"", STR_FMT(bare));
-                ok = false;
-                continue;
-            }
-            sbuf_add_ch(&cur, ' ');
-        } else {
-            if (first > 0)
-                fn(arg, sbuf_str(&cur), first);
-            sbuf_reset(&cur);
-            first = no;
-        }
-        sbuf_add_str(&cur, bare);
-    }
-    if (first > 0)
-        fn(arg, sbuf_str(&cur), first);
-    sbuf_free(&cur);
-    return ok;
-}
 
 const struct cfg_entry *cfg_file_find(const struct cfg_file *f, struct str name) {
     for (size_t i = 0; i < f->n; i++)
@@ -95,10 +57,18 @@ static void parse_line(void *arg, struct str line, int no) {
     cfg_file_set(p->f, name, value, no);
 }
 
+static void parse_orphan(void *arg, struct str line, int no) {
+    struct parse *p = arg;
+    diag_add(p->d, DIAG_ERROR, p->f->path, no,
+             "logical line must not start with whitespace: \"%.*s\"", STR_FMT(line));
+}
+
+static const struct lines_ops parse_ops = {parse_line, parse_orphan};
+
 void cfg_file_parse(struct cfg_file *f, const char *path, struct str text, struct diags *d) {
     struct parse p = {f, d};
     f->path = mem_strdup(path);
-    cfg_logical_lines(text, path, d, parse_line, &p);
+    lines_logical(text, true, &parse_ops, &p);
 }
 
 void cfg_file_free(struct cfg_file *f) {

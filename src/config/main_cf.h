@@ -22,12 +22,6 @@ struct cfg_file {
     size_t n;
 };
 
-/* Cuts text into logical lines: a line that begins with white space continues the one before;
- * comment and blank lines do not end it.  Calls fn with the joined line (newlines become blanks)
- * and the number of its first line.  False (and a remark) if the text begins with a continued
- * line. */
-bool cfg_logical_lines(struct str text, const char *path, struct diags *d,
-                       void (*fn)(void *arg, struct str line, int no), void *arg);
 /* Never fails as a whole: what is wrong becomes an error in d and is left out. */
 void cfg_file_parse(struct cfg_file *f, const char *path, struct str text, struct diags *d);
 void cfg_file_free(struct cfg_file *f);

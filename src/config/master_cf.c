@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/lines.h"
 #include "util/mem.h"
 
 struct parse {
@@ -100,9 +101,17 @@ static void parse_line(void *ctx, struct str line, int no) {
     parse_args(p, s, rest, no);
 }
 
+static void parse_orphan(void *ctx, struct str line, int no) {
+    struct parse *p = ctx;
+    diag_add(&p->c->diags, DIAG_ERROR, p->path, no,
+             "logical line must not start with whitespace: \"%.*s\"", STR_FMT(line));
+}
+
+static const struct lines_ops parse_ops = {parse_line, parse_orphan};
+
 void master_cf_parse(struct config *c, const char *path, struct str text) {
     struct parse p = {c, path};
-    cfg_logical_lines(text, path, &c->diags, parse_line, &p);
+    lines_logical(text, true, &parse_ops, &p);
 }
 
 static bool has_transport(const struct config *c, const char *name) {

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "util/clock.h"
+#include "util/lines.h"
 #include "util/mem.h"
 
 /* How often a file is looked at for changes. */
@@ -203,8 +204,9 @@ static size_t key_span(struct str line) {
     return line.n;
 }
 
-static void source_line(struct source *s, struct sbuf *line, int no) {
-    struct str all = str_trim(sbuf_str(line));
+static void source_line(void *arg, struct str line, int no) {
+    struct source *s = arg;
+    struct str all = str_trim(line);
     size_t n = key_span(all);
     struct str value = str_trim(str_from(all, n));
     if (value.n == 0) {
@@ -218,33 +220,17 @@ static void source_line(struct source *s, struct sbuf *line, int no) {
     s->fn(s->arg, str_make(all.p, n), value, no);
 }
 
+static void source_orphan(void *arg, struct str line, int no) {
+    struct source *s = arg;
+    (void)line;
+    s->warn(s->arg, no, "line begins with whitespace but continues nothing");
+}
+
+static const struct lines_ops source_ops = {source_line, source_orphan};
+
 void map_source_parse(struct str text, bool fold,
                       void (*fn)(void *arg, struct str key, struct str value, int line),
                       void (*warn)(void *arg, int line, const char *text), void *arg) {
     struct source s = {fold, fn, warn, arg};
-    struct sbuf cur = {0};
-    int no = 0, first = 0;
-    while (text.n > 0) {
-        ptrdiff_t nl = str_chr(text, '\n');
-        struct str line = str_make(text.p, nl < 0 ? text.n : (size_t)nl);
-        text = str_from(text, line.n + 1);
-        no++;
-        struct str bare = str_trim(line);
-        if (bare.n == 0 || bare.p[0] == '#')
-            continue;
-        bool more = line.p[0] == ' ' || line.p[0] == '\t';
-        if (!more) {
-            if (first > 0)
-                source_line(&s, &cur, first);
-            sbuf_reset(&cur);
-            first = no;
-        } else if (first == 0) {
-            warn(arg, no, "line begins with whitespace but continues nothing");
-            continue;
-        }
-        sbuf_add_str(&cur, line);
-    }
-    if (first > 0)
-        source_line(&s, &cur, first);
-    sbuf_free(&cur);
+    lines_logical(text, false, &source_ops, &s);
 }

@@ -143,15 +143,12 @@ static int build_type(const char *path, const struct map_pair *v, size_t n, mode
         rc = rc != 0 ? rc : closed;
     }
     *why = rc == 0 ? NULL : db_strerror(rc);
-    int fd = rc == 0 ? open(tmp.p, O_RDWR | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        fchmod(fd, mode);
-        rc = fs_commit(fd, tmp.p, path);
+    if (rc == 0) {
+        rc = fs_commit_named(tmp.p, path, mode);
         *why = rc == 0 ? NULL : strerror(-rc);
-        close(fd);
-    }
-    if (rc != 0)
+    } else {
         unlink(tmp.p);
+    }
     sbuf_free(&tmp);
     return rc == 0 ? 0 : -EIO;
 }

@@ -142,15 +142,12 @@ static int lmdb_build(const char *path, const struct map_pair *v, size_t n, mode
         mdb_env_close(s.env);
     }
     *why = rc == 0 ? NULL : mdb_strerror(rc);
-    int fd = rc == 0 ? open(tmp.p, O_RDWR | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        fchmod(fd, mode);
-        rc = fs_commit(fd, tmp.p, path);
+    if (rc == 0) {
+        rc = fs_commit_named(tmp.p, path, mode);
         *why = rc == 0 ? NULL : strerror(-rc);
-        close(fd);
-    }
-    if (rc != 0)
+    } else {
         unlink(tmp.p);
+    }
     sbuf_free(&tmp);
     return rc == 0 ? 0 : -EIO;
 }

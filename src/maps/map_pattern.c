@@ -14,6 +14,7 @@
 
 #include "maps/map.h"
 #include "util/fs.h"
+#include "util/lines.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
@@ -135,7 +136,8 @@ static const char *parse_network(struct rule *r, struct str *text) {
     return NULL;
 }
 
-static void rule_add(struct state *s, struct str line, int no) {
+static void rule_add(void *arg, struct str line, int no) {
+    struct state *s = arg;
     struct rule r = {.op = RULE_MATCH, .line = no};
     const char *why = NULL;
     line = str_trim(line);
@@ -175,30 +177,12 @@ static void link_ifs(struct state *s) {
     }
 }
 
-static void rules_parse(struct state *s, struct str text) {
-    struct sbuf cur = {0};
-    int no = 0, first = 0;
-    while (text.n > 0) {
-        ptrdiff_t nl = str_chr(text, '\n');
-        struct str line = str_make(text.p, nl < 0 ? text.n : (size_t)nl);
-        text = str_from(text, line.n + 1);
-        no++;
-        struct str bare = str_trim(line);
-        if (bare.n == 0 || bare.p[0] == '#')
-            continue;
-        if (line.p[0] != ' ' && line.p[0] != '\t') {
-            if (first > 0)
-                rule_add(s, sbuf_str(&cur), first);
-            sbuf_reset(&cur);
-            first = no;
-        }
-        sbuf_add_str(&cur, line);
-    }
-    if (first > 0)
-        rule_add(s, sbuf_str(&cur), first);
-    sbuf_free(&cur);
-    link_ifs(s);
+static void rule_orphan(void *arg, struct str line, int no) {
+    (void)line;
+    rule_warn(arg, no, "line begins with whitespace but continues nothing");
 }
+
+static const struct lines_ops rule_ops = {rule_add, rule_orphan};
 
 static int pattern_open(struct map *m, bool cidr) {
     struct sbuf text = {0};
@@ -213,7 +197,8 @@ static int pattern_open(struct map *m, bool cidr) {
     s->cidr = cidr;
     s->md = pcre2_match_data_create(20, NULL);
     m->state = s;
-    rules_parse(s, sbuf_str(&text));
+    lines_logical(sbuf_str(&text), false, &rule_ops, s);
+    link_ifs(s);
     sbuf_free(&text);
     return 0;
 }

@@ -120,15 +120,21 @@ static struct pending *pending_add(struct lookup *k, void *arg) {
     return p;
 }
 
+/* Without a lookup process the answer is known: an error, given from the loop. */
+static bool offline(struct lookup *k, struct pending *p) {
+    if (k->chan != NULL)
+        return false;
+    p->later.run = run_failed;
+    loop_post(k->loop, &p->later);
+    return true;
+}
+
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
     struct pending *p = pending_add(k, arg);
     p->maps_fn = fn;
-    if (k->chan == NULL) {
-        p->later.run = run_failed;
-        loop_post(k->loop, &p->later);
+    if (offline(k, p))
         return p->tag;
-    }
     struct sbuf *out = ipc_chan_out(k->chan);
     size_t at = ipc_begin(out, LOOKUP_MAPS, p->tag);
     ipc_put_str(out, str_of(service));
@@ -172,11 +178,8 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
     }
     struct pending *p = pending_add(k, arg);
     p->match_fn = fn;
-    if (k->chan == NULL) {
-        p->later.run = run_failed;
-        loop_post(k->loop, &p->later);
+    if (offline(k, p))
         return p->tag;
-    }
     struct sbuf *out = ipc_chan_out(k->chan);
     size_t at = ipc_begin(out, LOOKUP_MATCH, p->tag);
     ipc_put_str(out, str_of(service));

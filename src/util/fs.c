@@ -56,6 +56,20 @@ int fs_commit(int tmp_fd, const char *tmp, const char *path) {
     return fs_sync_dir(path);
 }
 
+int fs_commit_named(const char *tmp, const char *path, mode_t mode) {
+    int fd = open(tmp, O_RDWR | O_CLOEXEC);
+    int rc = fd < 0 ? -errno : 0;
+    if (rc == 0 && fchmod(fd, mode) < 0)
+        rc = -errno;
+    if (rc == 0)
+        rc = fs_commit(fd, tmp, path);
+    if (fd >= 0)
+        close(fd);
+    if (rc < 0)
+        unlink(tmp);
+    return rc;
+}
+
 int fs_write_all(int fd, const void *p, size_t n) {
     const char *at = p;
     while (n > 0) {

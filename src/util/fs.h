@@ -14,6 +14,9 @@
 int fs_read(const char *path, struct sbuf *out, size_t max);
 /* Renames tmp to path after fsync of tmp and then of the directory. */
 int fs_commit(int tmp_fd, const char *tmp, const char *path);
+/* The same for a file that a library has written and closed; it gets that mode.  On failure tmp is
+ * removed. */
+int fs_commit_named(const char *tmp, const char *path, mode_t mode);
 /* fsync of the directory that holds path. */
 int fs_sync_dir(const char *path);
 /* Writes content to path by way of a temporary file; mode for a new file, or the old file's. */
