@@ -544,7 +544,8 @@ static bool lost_txn(struct dsess *s, struct txn *t, const char *what, bool fres
 /* A connection that had carried mail before and dies before it answered is merely old: the same
  * host again.  A fresh one that dies is a failing host: the next one.  A message whose end was
  * sent is never sent again in this attempt. */
-void transact_lost(struct dsess *s, const char *what) {
+void transact_lost(struct dsess *s, const char *text) {
+    char *what = mem_strdup(text); /* it may be s->err's */
     bool first = true, fresh = true;
     unsigned uses = s->uses;
     struct dl again;
@@ -579,6 +580,7 @@ void transact_lost(struct dsess *s, const char *what) {
         dl_remove(n);
         dl_push_front(&s->todo, n);
     }
+    free(what);
     if (dl_empty(&s->todo))
         return;
     if (next_host) {
