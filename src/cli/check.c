@@ -21,6 +21,9 @@ static const struct {
     const char *name;
     const char *why;
 } missing[] = {
+    {"smtp_tls_CApath", "trust anchors come from smtp_tls_CAfile or the system"},
+    {"smtpd_end_of_data_restrictions", "nothing is checked after the content"},
+    {"smtpd_restriction_classes", "user-defined restriction lists are unknown words"},
     {"content_filter", "mail is relayed without being filtered"},
     {"smtpd_milters", "mail is relayed without being filtered or signed"},
     {"non_smtpd_milters", "mail is relayed without being filtered or signed"},

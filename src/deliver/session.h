@@ -116,6 +116,7 @@ struct dsess {
     /* where to */
     struct target *targets;
     size_t n_targets;
+    int64_t hop_targets;  /* of the destination being resolved: smtp_mx_address_limit */
     size_t at;            /* index of the target in use */
     struct str hops_left; /* destinations not yet resolved; inside hops */
     char *hops;

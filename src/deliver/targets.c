@@ -11,6 +11,10 @@
 #include "util/mem.h"
 
 static void add_target(struct dsess *s, const char *host, const struct netaddr *a) {
+    int64_t max = s->p->smtp_mx_address_limit;
+    if (max > 0 && s->hop_targets >= max)
+        return;
+    s->hop_targets++;
     s->targets = mem_realloc(s->targets, (s->n_targets + 1) * sizeof *s->targets);
     struct target *t = &s->targets[s->n_targets++];
     *t = (struct target){.host = mem_strdup(host), .dest = str_dup(s->hop.dest), .addr = *a};
@@ -178,6 +182,7 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
 }
 
 static void begin_hop(struct dsess *s) {
+    s->hop_targets = 0;
     struct netaddr a;
     char *host = str_dup(s->hop.host);
     struct resolver_query *q = NULL;

@@ -171,11 +171,15 @@ static bool has_space(struct session *s) {
     return false;
 }
 
-/* Adds @$myorigin to an address without a domain. */
+/* Adds @$myorigin to an address without a domain, .$mydomain to a domain without a dot. */
 static void complete(struct session *s, size_t begun) {
     struct str a = str_make(s->texts.p + begun, s->texts.n - begun);
     if (a.n > 0 && str_rchr(a, '@') < 0 && s->p->append_at_myorigin)
         sbuf_printf(&s->texts, "@%s", s->cfg->p.myorigin);
+    a = str_make(s->texts.p + begun, s->texts.n - begun);
+    struct str domain = addr_domain(a);
+    if (domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0 && s->p->append_dot_mydomain)
+        sbuf_printf(&s->texts, ".%s", s->cfg->p.mydomain);
 }
 
 static bool rate_exceeded(struct session *s, enum anvil_what what, int64_t limit,

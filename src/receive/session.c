@@ -415,7 +415,11 @@ void receive_listen(struct receive *r, int fd, const char *svc_name, bool local)
 static SSL_CTX *server_tls(const struct config *cfg) {
     const struct params *p = &cfg->p;
     int err, err2;
-    struct tls_conf c = {.server = true, .protocols = p->smtpd_tls_protocols, .grade = "medium"};
+    bool must = strcmp(p->smtpd_tls_security_level, "encrypt") == 0;
+    struct tls_conf c = {.server = true,
+                         .protocols =
+                             must ? p->smtpd_tls_mandatory_protocols : p->smtpd_tls_protocols,
+                         .grade = "medium"};
     bool chain = p->smtpd_tls_chain_files[0] != '\0';
     const char *cert = chain ? p->smtpd_tls_chain_files : p->smtpd_tls_cert_file;
     if (cert[0] == '\0' || strcmp(cert, "none") == 0)

@@ -153,6 +153,19 @@ def test_file_in_a_list(tmp_path, dns):
     relay.stop()
 
 
+def test_addresses_are_completed(tmp_path, dns):
+    relay = FakeRelay()
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nmyorigin = origin.example\nmydomain = domain.example\n" \
+           "append_dot_mydomain = yes\n"
+    with Posthouse(main, directory=tmp_path, dns=dns) as p:
+        p.send(sender="me", rcpts=["you", "you@host", "you@[127.0.0.1]", "you@full.example"])
+        m = relay.wait_mails(1)[0]
+        assert m["from"].startswith("MAIL FROM:<me@origin.example>")
+        assert [r.split("<")[1][:-1] for r in m["rcpts"]] == \
+            ["you@origin.example", "you@host.domain.example", "you@[127.0.0.1]", "you@full.example"]
+    relay.stop()
+
+
 def test_unsupported_transport_is_temporary(tmp_path, dns):
     """Mail for a class that needs local delivery is refused for the moment, while the sender has it."""
     with Posthouse("mydestination = mta.example\nrelayhost = [127.0.0.1]:9\n", directory=tmp_path, dns=dns) as p:
