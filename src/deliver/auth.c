@@ -294,7 +294,6 @@ void auth_reply(struct dsess *s) {
     } else if (s->reply.code / 100 == 2) {
         sasl_client_free(s->sasl);
         s->sasl = NULL;
-        s->authed = true;
         session_ready(s);
     } else {
         auth_refused(s);

@@ -130,23 +130,6 @@ struct resolver *resolver_new(struct loop *l, const struct config *cfg) {
     return r;
 }
 
-static void poll_closed(uv_handle_t *h) {
-    struct resolver *r = h->data;
-    ub_ctx_delete(r->ctx);
-    free(r->hosts);
-    free(r);
-}
-
-void resolver_free(struct resolver *r) {
-    if (r->ctx != NULL) {
-        uv_poll_stop(&r->poll);
-        uv_close((uv_handle_t *)&r->poll, poll_closed);
-    } else {
-        free(r->hosts);
-        free(r);
-    }
-}
-
 static void answer_clear(struct resolve_answer *a) {
     for (size_t i = 0; i < a->n_mx; i++)
         free(a->mx[i].name);

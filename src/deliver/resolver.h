@@ -37,7 +37,6 @@ typedef void (*resolve_fn)(void *arg, const struct resolve_answer *a);
 enum resolve_type { RESOLVE_ADDR, RESOLVE_MX, RESOLVE_PTR };
 
 struct resolver *resolver_new(struct loop *l, const struct config *cfg);
-void resolver_free(struct resolver *r);
 /* ADDR: A and AAAA as inet_protocols says, from DNS or the hosts file as smtp_host_lookup says.
  * NULL if fn has been called. */
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,

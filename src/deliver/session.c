@@ -55,8 +55,7 @@ static void connection_reset(struct dsess *s) {
     s->fifo_n = s->fifo_at = 0;
     s->caps = 0;
     s->size_limit = 0;
-    s->need_rset = s->tls_on = s->tls_verified = s->authed = s->ehlo_failed = false;
-    s->closing_idle = false;
+    s->need_rset = s->tls_on = s->tls_verified = false;
     s->uses = 0;
     free(s->mechs);
     s->mechs = NULL;

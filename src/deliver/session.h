@@ -140,16 +140,13 @@ struct dsess {
     enum tls_level level;
     char *match; /* names from a policy, or NULL */
     bool tls_on, tls_verified, plain_retry;
-    bool ehlo_failed;
     char *auth_sender; /* whose credentials, with sender-dependent authentication */
-    bool authed;
     struct sasl_client *sasl;
     uv_work_t *sasl_work; /* a slow step is running */
     struct smtp_reply reply;
     struct expected *fifo;
     size_t fifo_n, fifo_cap, fifo_at;
     bool need_rset;
-    bool closing_idle;
     char where[400]; /* "host[addr]" */
     char relay[440]; /* "host[addr]:port" */
 };

@@ -94,12 +94,6 @@ void lookup_attach(struct lookup *k, int fd) {
     k->chan = ipc_chan_new(k->loop, fd, &chan_ops, k);
 }
 
-void lookup_free(struct lookup *k) {
-    if (k->chan != NULL)
-        on_closed(k);
-    free(k);
-}
-
 static void run_failed(struct task *t) {
     struct pending *p = DL_OWNER(t, struct pending, later);
     struct maps_answer a = {.rc = MAP_ERROR, .err = "the lookup process is not running"};

@@ -20,7 +20,6 @@ typedef void (*lookup_match_fn)(void *arg, enum match_rc rc);
 struct lookup *lookup_new(struct loop *l);
 /* Takes over fd; questions still open on an older one fail. */
 void lookup_attach(struct lookup *k, int fd);
-void lookup_free(struct lookup *k);
 /* Asks the tables of spec.  service is the name that a warning is logged under ("smtp").  Returns a
  * tag for lookup_cancel. */
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,

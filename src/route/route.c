@@ -410,12 +410,3 @@ void route_cancel(struct route_query *q) {
     lookup_cancel(q->lookup, q->tag);
     query_free(q);
 }
-
-bool route_is_static(const struct config *cfg) {
-    const struct params *p = &cfg->p;
-    return p->transport_maps[0] == '\0' && p->sender_dependent_relayhost_maps[0] == '\0' &&
-           p->sender_dependent_default_transport_maps[0] == '\0' &&
-           !matchlist_has_tables(p->mydestination) && !matchlist_has_tables(p->relay_domains) &&
-           !matchlist_has_tables(p->virtual_alias_domains) &&
-           !matchlist_has_tables(p->virtual_mailbox_domains);
-}

@@ -38,7 +38,5 @@ struct route_query *route_resolve(const struct config *cfg, struct lookup *k, st
                                   struct str recipient, route_fn fn, void *arg);
 /* fn is not called any more. */
 void route_cancel(struct route_query *q);
-/* Can this configuration be resolved without asking tables? */
-bool route_is_static(const struct config *cfg);
 
 #endif

@@ -84,28 +84,6 @@ int fs_write_all(int fd, const void *p, size_t n) {
     return 0;
 }
 
-int fs_replace(const char *path, struct str content, mode_t mode) {
-    struct stat st;
-    struct sbuf tmp = {0};
-    sbuf_printf(&tmp, "%s.tmp.%d", path, getpid());
-    if (stat(path, &st) == 0)
-        mode = st.st_mode & 07777;
-    int fd = open(tmp.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-    int rc = fd < 0 ? -errno : 0;
-    if (rc == 0 && fchmod(fd, mode) < 0)
-        rc = -errno;
-    if (rc == 0)
-        rc = fs_write_all(fd, content.p, content.n);
-    if (rc == 0)
-        rc = fs_commit(fd, tmp.p, path);
-    if (fd >= 0)
-        close(fd);
-    if (rc < 0 && fd >= 0)
-        unlink(tmp.p);
-    sbuf_free(&tmp);
-    return rc;
-}
-
 int fs_mkdir(const char *path, mode_t mode) {
     if (mkdir(path, mode) < 0 && errno != EEXIST)
         return -errno;

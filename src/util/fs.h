@@ -19,8 +19,6 @@ int fs_commit(int tmp_fd, const char *tmp, const char *path);
 int fs_commit_named(const char *tmp, const char *path, mode_t mode);
 /* fsync of the directory that holds path. */
 int fs_sync_dir(const char *path);
-/* Writes content to path by way of a temporary file; mode for a new file, or the old file's. */
-int fs_replace(const char *path, struct str content, mode_t mode);
 int fs_write_all(int fd, const void *p, size_t n);
 /* mkdir that is content when the directory is there. */
 int fs_mkdir(const char *path, mode_t mode);

@@ -82,10 +82,6 @@ int loop_start(struct loop *l) {
     return uv_thread_create(&l->thread, thread_main, l);
 }
 
-void loop_stop(struct loop *l) {
-    uv_stop(&l->uv);
-}
-
 int64_t loop_now_ms(struct loop *l) {
     l->now_ms = clock_mono_ms();
     return l->now_ms;

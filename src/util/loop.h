@@ -42,10 +42,8 @@ struct loop *loop_new(size_t index);
 int loop_start(struct loop *l);
 /* Any thread.  The task's memory is the poster's until run() is called, then run()'s. */
 void loop_post(struct loop *l, struct task *t);
-/* Runs on the calling thread until loop_stop. */
+/* Runs on the calling thread, as long as the process lives. */
 void loop_run(struct loop *l);
-/* On the loop's thread. */
-void loop_stop(struct loop *l);
 int64_t loop_now_ms(struct loop *l);
 
 #endif
