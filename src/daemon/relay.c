@@ -115,13 +115,14 @@ static void on_found(void *arg, const struct spool_found *f) {
 
 static void open_spool(void) {
     struct spool_conf conf = {".", (uint64_t)relay.cfg->p.spool_segment_size};
-    const char *why;
+    char *why;
     size_t lost = 0;
     struct spool_stats st;
     int64_t begun = clock_mono_ms();
     int rc = spool_open(&relay.spool, &conf, &spool_io_disk, on_found, &lost, &why);
     if (rc < 0) {
         log_fatal("spool", "%s: %s: %s", relay.cfg->p.queue_directory, why, strerror(-rc));
+        free(why);
         log_close();
         _exit(1);
     }

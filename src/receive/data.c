@@ -1,9 +1,11 @@
 /*
  * receive/data.c - message content in: DATA, BDAT, header, spooling, 250
  *
- * Content is decoded into memory.  When it gets large, or memory is short, it goes to a file of the
- * spool in chunks, one at a time: the client is not read from while a chunk is being written, so a
- * sender of any size costs one chunk.  250 is sent from the spool's completion.
+ * Content is decoded into memory.  When it gets large it goes to a file of the spool in chunks, one
+ * at a time: the client is not read from while a chunk is being written, so a sender of any size
+ * costs one chunk.  When all sessions together hold half of message_memory_limit, chunks and reads
+ * become small: everybody goes on, at the pace of the disk.  250 is sent from the spool's
+ * completion.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,14 +18,10 @@
 #include "util/mem.h"
 #include "util/tls.h"
 
-#define CHUNK         65536U
-#define SQUEEZED_FILE 16384U
+#define CHUNK       65536U
+#define SMALL_CHUNK 4096U
 
 static _Atomic uint64_t receiving; /* bytes of content held by all sessions */
-
-uint64_t data_memory(void) {
-    return atomic_load_explicit(&receiving, memory_order_relaxed);
-}
 
 /* A commit or a chunk on its way through the spool. */
 struct data_op {
@@ -33,17 +31,22 @@ struct data_op {
     struct loop *loop;
     struct envelope *env;
     const struct receive_ops *ops;
-    struct spool *spool;
-    bool in_file;
 };
 
-static void count_memory(struct session *s) {
-    uint64_t now = s->content.cap;
+static bool memory_short(const struct session *s) {
+    return atomic_load_explicit(&receiving, memory_order_relaxed) >
+           (uint64_t)s->cfg->p.message_memory_limit / 2;
+}
+
+/* chunk: bytes on their way to the file. */
+static void count_memory(struct session *s, size_t chunk) {
+    uint64_t now = s->content.cap + chunk;
     if (now >= s->counted_mem)
         atomic_fetch_add_explicit(&receiving, now - s->counted_mem, memory_order_relaxed);
     else
         atomic_fetch_sub_explicit(&receiving, s->counted_mem - now, memory_order_relaxed);
     s->counted_mem = now;
+    s->r->loop->read_max = memory_short(s) ? SMALL_CHUNK : LOOP_SCRATCH;
 }
 
 static void drop_done(struct spool_op *op) {
@@ -62,12 +65,12 @@ void data_discard(struct session *s) {
     if (s->in_file && !s->writing)
         drop_file(s->r->spool, s->id);
     s->in_file = s->ended = s->too_big = s->failed = s->hdr_done = false;
-    s->fd = -1;
     s->file_at = s->size = 0;
+    s->file_crc = 0;
     s->fail_rc = 0;
     s->in = (struct content_in){0};
     sbuf_free(&s->content);
-    count_memory(s);
+    count_memory(s, 0);
     header_scan_free(&s->hdr);
     s->hdr = (struct header_scan){0};
 }
@@ -185,13 +188,13 @@ static void chunk_back(struct task *t) {
     struct data_op *o = DL_OWNER(t, struct data_op, back);
     struct session *s = o->s;
     s->writing = false;
-    if (o->op.kind == SPOOL_BODY_OPEN)
-        s->fd = o->op.fd;
+    s->file_crc = o->op.crc;
     if (o->op.rc < 0 && !s->failed) {
         s->failed = true;
         s->fail_rc = o->op.rc;
     }
     sbuf_free(&o->op.chunk);
+    count_memory(s, 0);
     free(o);
     if (s->gone) {
         s->in_file = true;
@@ -212,50 +215,43 @@ static void chunk_done(struct spool_op *op) {
     loop_post(o->loop, &o->back);
 }
 
-static void submit_chunk(struct session *s, enum spool_kind kind) {
+static void submit_chunk(struct session *s) {
     struct data_op *o = MEM_NEW(struct data_op);
     o->s = s;
     o->loop = s->r->loop;
-    o->op.kind = kind;
+    o->op.kind = SPOOL_BODY_WRITE;
     o->op.id = s->id;
-    o->op.fd = s->fd;
     o->op.done = chunk_done;
-    if (kind == SPOOL_BODY_WRITE) {
-        o->op.off = s->file_at;
-        o->op.chunk = s->content;
-        s->file_at += s->content.n;
-        s->content = (struct sbuf){0};
-        count_memory(s);
-    }
+    o->op.off = s->file_at;
+    o->op.crc = s->file_crc;
+    o->op.chunk = s->content;
+    s->file_at += s->content.n;
+    s->content = (struct sbuf){0};
+    count_memory(s, o->op.chunk.cap);
     s->writing = true;
     s->holds++;
     spool_submit(s->r->spool, &o->op);
 }
 
-static bool memory_short(const struct session *s) {
-    return data_memory() + body_memory() > (uint64_t)s->cfg->p.message_memory_limit;
-}
-
 /* Moves large content to its file; true if the session has to wait for the spool. */
 static bool spill(struct session *s) {
-    uint64_t limit = (uint64_t)s->cfg->p.spool_body_file_size;
+    bool squeeze = memory_short(s);
+    uint64_t limit =
+        squeeze && s->hdr_done ? SMALL_CHUNK : (uint64_t)s->cfg->p.spool_body_file_size;
     if (s->writing)
         return true;
     if (!s->in_file) {
-        bool squeeze = s->content.n > SQUEEZED_FILE && memory_short(s);
-        if (s->content.n < limit && !squeeze)
+        if (s->content.n < limit)
             return false;
         if (!s->hdr_done)
             scan_header(s, true);
         s->in_file = true;
-        submit_chunk(s, SPOOL_BODY_OPEN);
-        return true;
     }
-    if (s->content.n < CHUNK && !s->ended)
+    if (s->content.n < (squeeze ? SMALL_CHUNK : CHUNK) && !s->ended)
         return false;
     if (s->content.n == 0)
         return false;
-    submit_chunk(s, SPOOL_BODY_WRITE);
+    submit_chunk(s);
     return true;
 }
 
@@ -273,7 +269,7 @@ size_t data_input(struct session *s, const char *p, size_t n) {
     size_t used = 0, before = s->content.n;
     bool end = content_data(&s->in, str_make(p, n), &s->content, &used);
     check_size(s, before);
-    count_memory(s);
+    count_memory(s, 0);
     if (!s->too_big)
         scan_header(s, end);
     if (end) {
@@ -357,7 +353,7 @@ size_t data_bdat_input(struct session *s, const char *p, size_t n) {
     }
     content_bdat(&s->in, str_make(p, take), &s->content);
     check_size(s, before);
-    count_memory(s);
+    count_memory(s, 0);
     if (!s->too_big)
         scan_header(s, false);
     s->verb = VERB_BDAT;
@@ -423,8 +419,6 @@ static void commit_done(struct spool_op *op) {
         o->ops->accepted(o->ops->arg, envelope_ref(o->env), op->body);
     else
         body_unref(op->body);
-    if (op->rc < 0 && o->in_file)
-        drop_file(o->spool, op->id);
     o->back.run = commit_back;
     loop_post(o->loop, &o->back);
 }
@@ -439,13 +433,10 @@ static void commit(struct session *s) {
     o->op.id = s->id;
     o->op.done = commit_done;
     envelope_encode(o->env, &o->op.meta);
-    o->op.body = s->in_file ? body_from_fd(s->fd, s->file_at) : body_from_buf(&s->content);
-    o->in_file = s->in_file;
-    o->spool = s->r->spool;
+    o->op.body = s->in_file ? body_from_file(s->file_at, s->file_crc) : body_from_buf(&s->content);
     s->in_file = false; /* the file is the spool's now */
     s->content = (struct sbuf){0};
-    count_memory(s);
-    s->fd = -1;
+    count_memory(s, 0);
     s->holds++;
     if (!s->waiting)
         session_wait(s);

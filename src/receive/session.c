@@ -362,7 +362,6 @@ static void session_new(struct listener *ln, int fd, const struct netaddr *peer)
     s->p = &svc->p;
     s->local = ln->local;
     s->peer = *peer;
-    s->fd = -1;
     s->wrapped = svc->p.smtpd_tls_wrappermode && r->tls != NULL && !ln->local;
     s->conn = conn_new(r->loop, fd, &session_conn_ops, s);
     if (s->conn == NULL) {

@@ -98,10 +98,10 @@ struct session {
     bool too_big, failed;
     int fail_rc;
     bool in_file;
-    int fd;
     uint64_t file_at; /* written or being written */
-    bool writing;     /* a chunk is with the spool */
-    bool ended;       /* the content is complete */
+    uint32_t file_crc;
+    bool writing; /* a chunk is with the spool */
+    bool ended;   /* the content is complete */
     uint64_t bdat_left, bdat_size;
     bool bdat_last, bdat_begun;
 };

@@ -12,7 +12,8 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define TICK_MS 200
+#define TICK_MS        200
+#define BODY_FILES_MAX 512U /* descriptors that waiting messages may hold */
 
 void msg_set_queue(struct msg *m, enum sched_queue q) {
     m->s->n_queue[m->queue]--;
@@ -268,7 +269,8 @@ struct add_task {
 static void run_add(struct task *t) {
     struct add_task *a = DL_OWNER(t, struct add_task, task);
     struct sched *s = a->s;
-    if (body_memory() > (uint64_t)s->cfg->p.message_memory_limit) { /* read again when it is sent */
+    if (body_memory() > (uint64_t)s->cfg->p.message_memory_limit / 2 ||
+        body_files() > BODY_FILES_MAX) { /* read again when it is sent */
         body_unref(a->body);
         a->body = NULL;
     }

@@ -3,16 +3,18 @@
  */
 #include "spool/body.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "util/mem.h"
 
-static _Atomic uint64_t in_memory;
+static _Atomic uint64_t in_memory, files;
 
 uint64_t body_memory(void) {
     return atomic_load_explicit(&in_memory, memory_order_relaxed);
+}
+
+uint64_t body_files(void) {
+    return atomic_load_explicit(&files, memory_order_relaxed);
 }
 
 struct body *body_from_buf(struct sbuf *b) {
@@ -25,12 +27,19 @@ struct body *body_from_buf(struct sbuf *b) {
     return o;
 }
 
-struct body *body_from_fd(int fd, uint64_t size) {
+struct body *body_from_file(uint64_t size, uint32_t crc) {
     struct body *o = MEM_NEW(struct body);
     atomic_store(&o->refs, 1);
-    o->fd = fd;
+    o->fd = -1;
     o->size = size;
+    o->crc = crc;
     return o;
+}
+
+void body_opened(struct body *b, const struct spool_io *io, int fd) {
+    b->io = io;
+    b->fd = fd;
+    atomic_fetch_add_explicit(&files, 1, memory_order_relaxed);
 }
 
 struct body *body_ref(struct body *b) {
@@ -41,9 +50,11 @@ struct body *body_ref(struct body *b) {
 void body_unref(struct body *b) {
     if (b == NULL || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (b->fd >= 0)
-        close(b->fd);
-    else
+    if (b->fd >= 0) {
+        b->io->close(b->io->arg, b->fd);
+        atomic_fetch_sub_explicit(&files, 1, memory_order_relaxed);
+    }
+    if (b->p != NULL)
         atomic_fetch_sub_explicit(&in_memory, b->size, memory_order_relaxed);
     free(b->p);
     free(b);
@@ -57,9 +68,7 @@ struct str body_view(const struct body *b, uint64_t off, size_t max, struct sbuf
     sbuf_reset(tmp);
     while (tmp->n < want) {
         char *at = sbuf_room(tmp, want - tmp->n);
-        ssize_t n = pread(b->fd, at, want - tmp->n, (off_t)(off + tmp->n));
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = b->io->pread(b->io->arg, b->fd, at, want - tmp->n, off + tmp->n);
         if (n <= 0) /* shorter than it was when it was synced: the disk is at fault */
             return STR_NONE;
         sbuf_advance(tmp, (size_t)n);

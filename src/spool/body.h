@@ -9,25 +9,31 @@
 
 #include <stdatomic.h>
 
+#include "spool/io.h"
 #include "util/str.h"
 
 struct body {
     atomic_uint refs;
-    char *p;       /* content, or NULL: in the file */
-    int fd;        /* the file, or -1 */
-    uint64_t size; /* bytes of content */
+    char *p;                   /* content, or NULL: in the file */
+    const struct spool_io *io; /* how to reach the file */
+    int fd;                    /* the file, or -1: not opened yet */
+    uint32_t crc;              /* of the file's content (CRC32C) */
+    uint64_t size;             /* bytes of content */
 };
 
 /* Takes the buffer over. */
 struct body *body_from_buf(struct sbuf *b);
-/* Takes the descriptor over. */
-struct body *body_from_fd(int fd, uint64_t size);
+/* Content in a file; the spool opens it when it takes the message (SPOOL_NEW). */
+struct body *body_from_file(uint64_t size, uint32_t crc);
 struct body *body_ref(struct body *b);
 void body_unref(struct body *b);
 /* Up to max bytes from off: in place where the content is in memory, else read into tmp (reset
  * first).  An empty view at the end; p == NULL when reading failed. */
 struct str body_view(const struct body *b, uint64_t off, size_t max, struct sbuf *tmp);
-/* Bytes that all bodies in memory take. */
+/* Bytes that all bodies in memory take; how many hold a file open. */
 uint64_t body_memory(void);
+uint64_t body_files(void);
+/* The file is open from here on; taken over. */
+void body_opened(struct body *b, const struct spool_io *io, int fd);
 
 #endif

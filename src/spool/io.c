@@ -10,6 +10,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "util/fs.h"
+
 static int io_open(void *arg, const char *path, int flags, mode_t mode) {
     (void)arg;
     int fd = open(path, flags | O_CLOEXEC, mode);
@@ -65,6 +67,11 @@ static int io_unlink(void *arg, const char *path) {
     return unlink(path) < 0 ? -errno : 0;
 }
 
+static int io_mkdir(void *arg, const char *path) {
+    (void)arg;
+    return fs_mkdir(path, 0700);
+}
+
 static int64_t io_size(void *arg, int fd) {
     (void)arg;
     struct stat st;
@@ -102,6 +109,7 @@ const struct spool_io spool_io_disk = {
     .datasync = io_datasync,
     .sync_dir = io_sync_dir,
     .unlink = io_unlink,
+    .mkdir = io_mkdir,
     .size = io_size,
     .list = io_list,
     .space = io_space,

@@ -20,6 +20,7 @@ struct spool_io {
     int (*datasync)(void *arg, int fd);
     int (*sync_dir)(void *arg, const char *dir);
     int (*unlink)(void *arg, const char *path);
+    int (*mkdir)(void *arg, const char *path); /* 0 also if it is there */
     int64_t (*size)(void *arg, int fd);
     /* Calls fn with each file name in dir. */
     int (*list)(void *arg, const char *dir, void (*fn)(void *ctx, const char *name), void *ctx);

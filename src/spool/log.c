@@ -15,18 +15,19 @@
 #include "util/mem.h"
 
 /* Kept free in a segment for PROGRESS and DONE, so that a full disk can be emptied. */
-#define RESERVE (256U << 10)
+#define RESERVE_MAX (256U << 10)
+/* At most this much is copied on after one batch: the next one does not wait long. */
+#define COPY_MAX (2U << 20)
 
 uint64_t rec_span(uint32_t meta_len, uint64_t body_len) {
     uint64_t body = (body_len & REC_FILE_BIT) != 0 ? 0 : body_len;
     return (sizeof(struct rec_head) + meta_len + body + 7) & ~7ULL;
 }
 
-uint32_t rec_crc(const struct rec_head *h, uint64_t seg_no, const void *meta, const void *body) {
+uint32_t rec_crc(const struct rec_head *h, uint64_t seg_no, const void *meta) {
     uint32_t c = crc32c(0, &seg_no, sizeof seg_no);
-    c = crc32c(c, &h->type, sizeof *h - offsetof(struct rec_head, type));
-    c = crc32c(c, meta, h->meta_len);
-    return (h->body_len & REC_FILE_BIT) != 0 ? c : crc32c(c, body, h->body_len);
+    c = crc32c(c, &h->body_crc, sizeof *h - offsetof(struct rec_head, body_crc));
+    return crc32c(c, meta, h->meta_len);
 }
 
 char *log_segment_path(const struct spool *s, uint64_t no) {
@@ -41,68 +42,112 @@ char *log_body_path(const struct spool *s, uint64_t id) {
     return sbuf_take(&b);
 }
 
-static int sync_log_dir(const struct spool *s) {
+int log_sync_dir(const struct spool *s, const char *sub) {
     struct sbuf b = {0};
-    sbuf_printf(&b, "%s/log", s->dir);
+    sbuf_printf(&b, "%s/%s", s->dir, sub);
     int rc = s->io->sync_dir(s->io->arg, b.p);
     sbuf_free(&b);
     return rc;
 }
 
-int log_roll(struct spool *s) {
-    char *path = log_segment_path(s, s->next_no);
+struct segment *segment_add(struct spool *s, uint64_t no, int fd, uint64_t size) {
+    struct segment *g = MEM_NEW(struct segment);
+    g->no = no;
+    g->fd = fd;
+    g->size = size;
+    dl_push(&s->segments, &g->link);
+    s->st.segments++;
+    return g;
+}
+
+void segment_free(struct spool *s, struct segment *g) {
+    dl_remove(&g->link);
+    s->io->close(s->io->arg, g->fd);
+    s->st.log_bytes -= g->used;
+    s->st.segments--;
+    free(g->gaps);
+    free(g);
+}
+
+/* A new file of full size: appends need no more metadata. */
+static int segment_create(struct spool *s, uint64_t no, int *out) {
+    char *path = log_segment_path(s, no);
     int fd = s->io->open(s->io->arg, path, O_RDWR | O_CREAT | O_EXCL, 0600);
     int rc = fd < 0 ? fd : s->io->allocate(s->io->arg, fd, s->segment_size);
     if (rc >= 0)
-        rc = s->io->datasync(s->io->arg, fd); /* the size, once: appends need no more metadata */
+        rc = s->io->datasync(s->io->arg, fd);
     if (rc >= 0)
-        rc = sync_log_dir(s);
-    if (rc < 0) {
-        if (fd >= 0) {
-            s->io->close(s->io->arg, fd);
-            s->io->unlink(s->io->arg, path);
-        }
-        free(path);
-        s->next_no++; /* a name is never used twice, not even after a failure */
-        return rc;
+        rc = log_sync_dir(s, "log");
+    if (rc < 0 && fd >= 0) {
+        s->io->close(s->io->arg, fd);
+        s->io->unlink(s->io->arg, path);
     }
-    struct segment *g = MEM_NEW(struct segment);
-    g->no = s->next_no++;
-    g->fd = fd;
-    g->size = s->segment_size;
-    dl_push(&s->segments, &g->link);
-    s->head = g;
-    s->st.segments++;
     free(path);
-    return 0;
+    *out = fd;
+    return rc;
+}
+
+/* Opens a new segment as the head.  What this batch has written to the old one is made durable
+ * first: it will not be synced again. */
+static int log_roll(struct spool *s) {
+    struct rec_begin b = {0};
+    uint64_t off;
+    int fd;
+    if (s->head != NULL && !s->head->lost && (s->batch_rc = log_sync(s)) < 0)
+        return s->batch_rc;
+    int rc = segment_create(s, s->next_no, &fd);
+    uint64_t no = s->next_no++; /* a name is never used twice, not even after a failure */
+    if (rc < 0)
+        return rc;
+    if (!dl_empty(&s->segments)) {
+        struct segment *old = DL_OWNER(s->segments.prev, struct segment, link);
+        b = (struct rec_begin){old->no, old->synced};
+    }
+    s->head = segment_add(s, no, fd, s->segment_size);
+    struct rec r = {.type = REC_BEGIN, .meta = str_make((const char *)&b, sizeof b)};
+    rc = log_write(s, &r, &off);
+    s->head->full = rc < 0;
+    return rc;
+}
+
+/* On a full disk, what is delivered can still be noted at the end of the last segment found. */
+static bool adopt_last(struct spool *s, uint64_t span) {
+    if (s->head != NULL || dl_empty(&s->segments))
+        return false;
+    struct segment *g = DL_OWNER(s->segments.prev, struct segment, link);
+    if (g->n_gaps > 0 || g->used + span > g->size)
+        return false;
+    s->head = g;
+    return true;
 }
 
 int log_room(struct spool *s, uint64_t span, bool may_use_reserve) {
-    uint64_t need = span + (may_use_reserve ? 0 : RESERVE);
-    if (s->head != NULL && !s->head->poisoned && s->head->used + need <= s->head->size)
+    uint64_t reserve = s->segment_size / 4 < RESERVE_MAX ? s->segment_size / 4 : RESERVE_MAX;
+    uint64_t need = span + (may_use_reserve ? 0 : reserve);
+    if (s->head != NULL && !s->head->full && !s->head->lost &&
+        s->head->used + need <= s->head->size)
         return 0;
-    if (span + RESERVE > s->segment_size)
+    if (rec_span(sizeof(struct rec_begin), 0) + span + reserve > s->segment_size)
         return -EFBIG;
-    return log_roll(s);
+    int rc = log_roll(s);
+    return rc == -ENOSPC && may_use_reserve && adopt_last(s, span) ? 0 : rc;
 }
 
-static ssize_t write_some(struct spool *s, struct iovec *iov, int n, uint64_t off) {
-    return s->io->pwritev(s->io->arg, s->head->fd, iov, n, off);
-}
-
-/* Writes all of iov, going on after short writes. */
-static int write_all(struct spool *s, struct iovec *iov, int n, uint64_t off) {
+/* Goes on after short writes. */
+int write_full(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t off) {
     while (n > 0) {
-        ssize_t w = write_some(s, iov, n, off);
+        if (iov->iov_len == 0) {
+            iov++;
+            n--;
+            continue;
+        }
+        ssize_t w = s->io->pwritev(s->io->arg, fd, iov, n, off);
         if (w <= 0)
             return w < 0 ? (int)w : -EIO;
         off += (uint64_t)w;
-        while (n > 0 && (size_t)w >= iov->iov_len) {
+        for (; w > 0 && (size_t)w >= iov->iov_len; iov++, n--)
             w -= (ssize_t)iov->iov_len;
-            iov++;
-            n--;
-        }
-        if (n > 0) {
+        if (w > 0) {
             iov->iov_base = (char *)iov->iov_base + w;
             iov->iov_len -= (size_t)w;
         }
@@ -110,47 +155,47 @@ static int write_all(struct spool *s, struct iovec *iov, int n, uint64_t off) {
     return 0;
 }
 
-int log_write(struct spool *s, enum rec_type type, uint64_t id, struct str meta, struct str body,
-              bool in_file, uint64_t file_size, uint64_t *off) {
+int log_write(struct spool *s, const struct rec *r, uint64_t *off) {
     static const char zeros[8];
+    struct segment *g = s->head;
     struct rec_head h = {.magic = REC_MAGIC,
-                         .type = type,
-                         .meta_len = (uint32_t)meta.n,
-                         .id = id,
-                         .body_len = in_file ? file_size | REC_FILE_BIT : body.n};
+                         .type = r->type,
+                         .meta_len = (uint32_t)r->meta.n,
+                         .id = r->id,
+                         .body_len = r->body_len,
+                         .body_crc = r->body_crc,
+                         .synced = (uint32_t)(g->synced / 8)};
     uint64_t span = rec_span(h.meta_len, h.body_len);
-    h.crc = rec_crc(&h, s->head->no, meta.p, body.p);
-    struct iovec iov[4] = {{&h, sizeof h},
-                           {(void *)(uintptr_t)meta.p, meta.n},
-                           {(void *)(uintptr_t)body.p, body.n},
-                           {(void *)(uintptr_t)zeros, (size_t)(span - sizeof h - meta.n - body.n)}};
-    int rc = write_all(s, iov, 4, s->head->used);
-    if (rc < 0)
+    h.crc = rec_crc(&h, g->no, r->meta.p);
+    struct iovec iov[4] = {
+        {&h, sizeof h},
+        {(void *)(uintptr_t)r->meta.p, r->meta.n},
+        {(void *)(uintptr_t)r->body.p, r->body.n},
+        {(void *)(uintptr_t)zeros, (size_t)(span - sizeof h - r->meta.n - r->body.n)}};
+    int rc = write_full(s, g->fd, iov, 4, g->used);
+    if (rc < 0) {
+        /* A place that cannot be written is left behind; a full disk is waited out. */
+        g->full = g->full || (rc != -ENOSPC && rc != -EDQUOT);
         return rc;
-    *off = s->head->used;
-    s->head->used += span;
+    }
+    *off = g->used;
+    g->used += span;
     s->st.bytes_written += span;
     s->st.log_bytes += span;
     s->st.records++;
     return 0;
 }
 
-int log_sync(struct spool *s) {
-    int rc = s->io->datasync(s->io->arg, s->head->fd);
-    if (rc < 0) {
-        /* The kernel may have dropped the dirty pages: syncing again would succeed and lie. */
-        log_error("spool", "fdatasync of segment %016llx failed: %s; using a new one",
-                  (unsigned long long)s->head->no, strerror(-rc));
-        s->head->poisoned = true;
-    }
-    return rc;
+static void entry_unlink(struct entry *e, struct spool *s) {
+    e->seg->live--;
+    s->st.live_bytes -= rec_span(e->meta_len, e->body_len);
 }
 
-static void entry_unlink(struct entry *e, struct spool *s) {
-    uint64_t span = rec_span(e->meta_len, e->body_len);
-    e->seg->live--;
-    e->seg->live_bytes -= span;
-    s->st.live_bytes -= span;
+static void progress_unlink(struct entry *e, struct spool *s) {
+    if (e->prog_len == 0)
+        return;
+    e->prog_seg->live--;
+    s->st.live_bytes -= rec_span(e->prog_len, 0);
 }
 
 void log_entry_set(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
@@ -165,11 +210,10 @@ void log_entry_set(struct spool *s, uint64_t id, struct segment *seg, uint64_t o
         entry_unlink(e, s);
     }
     e->seg = seg;
-    e->off = off;
+    e->off = (uint32_t)(off / 8);
     e->meta_len = meta_len;
     e->body_len = body_len;
     seg->live++;
-    seg->live_bytes += rec_span(meta_len, body_len);
     s->st.live_bytes += rec_span(meta_len, body_len);
 }
 
@@ -178,29 +222,80 @@ void log_entry_progress(struct spool *s, uint64_t id, struct segment *seg, uint6
     struct entry *e = itab_get(&s->index, id);
     if (e == NULL)
         return;
+    progress_unlink(e, s);
     e->prog_seg = seg;
-    e->prog_off = off;
+    e->prog_off = (uint32_t)(off / 8);
     e->prog_len = meta_len;
+    if (meta_len == 0)
+        return;
+    seg->live++;
+    s->st.live_bytes += rec_span(meta_len, 0);
 }
 
-void log_entry_del(struct spool *s, uint64_t id) {
+void log_entry_drop(struct spool *s, uint64_t id) {
     struct entry *e = itab_del(&s->index, id);
     if (e == NULL)
         return;
     entry_unlink(e, s);
+    progress_unlink(e, s);
     s->st.messages--;
-    if ((e->body_len & REC_FILE_BIT) != 0) {
-        char *path = log_body_path(s, id);
-        s->io->unlink(s->io->arg, path);
-        free(path);
-    }
     free(e);
 }
 
-void segment_free(struct spool *s, struct segment *g) {
-    dl_remove(&g->link);
-    s->io->close(s->io->arg, g->fd);
-    free(g);
+void log_entry_del(struct spool *s, uint64_t id) {
+    const struct entry *e = itab_get(&s->index, id);
+    if (e == NULL)
+        return;
+    bool file = (e->body_len & REC_FILE_BIT) != 0;
+    log_entry_drop(s, id);
+    if (!file)
+        return;
+    char *path = log_body_path(s, id);
+    s->io->unlink(s->io->arg, path);
+    free(path);
+}
+
+/* The copies are durable: from now on they are the messages' records.  Progress that came later
+ * than the copy stays. */
+static void moves_apply(struct spool *s) {
+    for (size_t i = 0; i < s->n_moves; i++) {
+        const struct move *m = &s->moves[i];
+        struct entry *e = itab_get(&s->index, m->id);
+        if (e == NULL) /* settled meanwhile */
+            continue;
+        bool same = e->prog_seg == m->was_prog_seg && e->prog_off == m->was_prog_off;
+        log_entry_set(s, e->id, s->head, m->off, e->meta_len, e->body_len);
+        if (e->prog_len > 0 && same)
+            log_entry_progress(s, e->id, s->head, m->prog_off, e->prog_len);
+    }
+    s->n_moves = 0;
+}
+
+/* The copies may be lost: the old records are kept, and copied again. */
+static void moves_drop(struct spool *s) {
+    DL_EACH (it, &s->segments)
+        DL_OWNER(it, struct segment, link)->emptied = 0;
+    s->n_moves = 0;
+}
+
+int log_sync(struct spool *s) {
+    struct segment *g = s->head;
+    if (g->lost)
+        return -EIO;
+    if (g->synced >= g->used)
+        return 0;
+    int rc = s->io->datasync(s->io->arg, g->fd);
+    if (rc < 0) {
+        /* The kernel may have dropped the dirty pages: syncing again would succeed and lie. */
+        log_error("spool", "fdatasync of segment %016llx failed: %s; using a new one",
+                  (unsigned long long)g->no, strerror(-rc));
+        g->lost = true;
+        moves_drop(s);
+    } else {
+        g->synced = g->used;
+        moves_apply(s);
+    }
+    return rc;
 }
 
 int read_full(const struct spool *s, int fd, void *buf, size_t n, uint64_t off) {
@@ -216,87 +311,166 @@ int read_full(const struct spool *s, int fd, void *buf, size_t n, uint64_t off) 
     return 0;
 }
 
-static bool segment_remove(struct spool *s, struct segment *g) {
+int segment_remove(struct spool *s, struct segment *g) {
     if (atomic_load(&g->readers) > 0)
-        return false;
+        return -EBUSY;
     char *path = log_segment_path(s, g->no);
     int rc = s->io->unlink(s->io->arg, path);
+    if (rc == -ENOENT) /* already gone: an unlink that was not made durable */
+        rc = 0;
+    if (rc == 0)
+        rc = log_sync_dir(s, "log");
     if (rc < 0)
         log_warn("spool", "cannot remove %s: %s", path, strerror(-rc));
+    else
+        segment_free(s, g);
     free(path);
-    s->st.log_bytes -= g->used;
-    s->st.segments--;
-    segment_free(s, g);
-    return true;
+    return rc;
+}
+
+static void move_add(struct spool *s, const struct move *m) {
+    if (s->n_moves == s->cap_moves) {
+        s->cap_moves = s->cap_moves == 0 ? 64 : s->cap_moves * 2;
+        s->moves = mem_realloc(s->moves, s->cap_moves * sizeof *s->moves);
+    }
+    s->moves[s->n_moves++] = *m;
 }
 
 /* Copies a queued message and its progress from an old segment to the head. */
-static int copy_on(struct spool *s, struct entry *e) {
-    struct sbuf meta = {0}, body = {0}, prog = {0};
-    bool file = (e->body_len & REC_FILE_BIT) != 0;
-    size_t body_n = file ? 0 : (size_t)e->body_len;
-    uint64_t at = e->off + sizeof(struct rec_head), off;
-    int rc = read_full(s, e->seg->fd, sbuf_room(&meta, e->meta_len), e->meta_len, at);
-    if (rc == 0)
-        rc = read_full(s, e->seg->fd, sbuf_room(&body, body_n), body_n, at + e->meta_len);
+static int copy_on(struct spool *s, struct entry *e, const struct rec_head *h) {
+    struct sbuf data = {0}, prog = {0};
+    size_t body_n = (e->body_len & REC_FILE_BIT) != 0 ? 0 : (size_t)e->body_len;
+    int rc = read_full(s, e->seg->fd, sbuf_room(&data, e->meta_len + body_n), e->meta_len + body_n,
+                       entry_off(e) + sizeof *h);
     if (rc == 0 && e->prog_len > 0)
         rc = read_full(s, e->prog_seg->fd, sbuf_room(&prog, e->prog_len), e->prog_len,
-                       e->prog_off + sizeof(struct rec_head));
-    uint64_t span = rec_span(e->meta_len, e->body_len) + rec_span(e->prog_len, 0);
+                       entry_prog_off(e) + sizeof *h);
     if (rc == 0)
-        rc = log_room(s, span, true);
+        rc = log_room(s, rec_span(e->meta_len, e->body_len) + rec_span(e->prog_len, 0), true);
+    struct rec r = {.type = REC_MESSAGE,
+                    .id = e->id,
+                    .meta = str_make(data.p, e->meta_len),
+                    .body = str_make(data.p + e->meta_len, body_n),
+                    .body_len = e->body_len,
+                    .body_crc = h->body_crc};
+    struct rec p = {.type = REC_PROGRESS, .id = e->id, .meta = str_make(prog.p, e->prog_len)};
+    struct move m = {e->id, 0, 0, e->prog_seg, e->prog_off};
     if (rc == 0)
-        rc = log_write(s, REC_MESSAGE, e->id, str_make(meta.p, e->meta_len),
-                       str_make(body.p, body_n), file, e->body_len & ~REC_FILE_BIT, &off);
-    if (rc == 0) {
-        log_entry_set(s, e->id, s->head, off, e->meta_len, e->body_len);
-        if (e->prog_len > 0)
-            rc = log_write(s, REC_PROGRESS, e->id, str_make(prog.p, e->prog_len), STR_NONE, false,
-                           0, &off);
-        if (rc == 0 && e->prog_len > 0)
-            log_entry_progress(s, e->id, s->head, off, e->prog_len);
-    }
-    sbuf_free(&meta);
-    sbuf_free(&body);
+        rc = log_write(s, &r, &m.off);
+    if (rc == 0 && e->prog_len > 0)
+        rc = log_write(s, &p, &m.prog_off);
+    if (rc == 0)
+        move_add(s, &m);
+    sbuf_free(&data);
     sbuf_free(&prog);
     return rc;
 }
 
-/* Copies all that is queued in the oldest segment; one read of its record heads finds them. */
-static int empty_segment(struct spool *s, struct segment *g) {
-    struct rec_head h;
-    for (uint64_t off = 0; off < g->used && g->live > 0;) {
-        int rc = read_full(s, g->fd, &h, sizeof h, off);
-        if (rc < 0)
-            return rc;
-        if (h.magic != REC_MAGIC) /* damage that recovery stepped over: on to the next record */
-        {
-            off += 8;
+/* Is the record at off of g one that a queued message needs? */
+static struct entry *needed(struct spool *s, struct segment *g, uint64_t off, uint64_t id) {
+    struct entry *e = itab_get(&s->index, id);
+    if (e == NULL)
+        return NULL;
+    bool prog = e->prog_len > 0 && e->prog_seg == g && entry_prog_off(e) >= off &&
+                entry_prog_off(e) <= off + SETTLE_HEAD;
+    return prog || (e->seg == g && entry_off(e) == off) ? e : NULL;
+}
+
+/* The head of the message's own record, where its checksum is. */
+static int message_head(const struct spool *s, const struct entry *e, struct rec_head *h) {
+    return read_full(s, e->seg->fd, h, sizeof *h, entry_off(e));
+}
+
+/* Where the gap that begins at off ends; 0: there is none. */
+static uint64_t gap_end(const struct segment *g, uint64_t off) {
+    for (size_t i = 0; i < g->n_gaps; i++)
+        if (g->gaps[i].off == off)
+            return off + g->gaps[i].n;
+    return 0;
+}
+
+/* Copies on what is queued in the oldest segment, a few megabytes at most. */
+static int empty_some(struct spool *s, struct segment *g) {
+    uint64_t until = s->st.bytes_written + COPY_MAX;
+    while (g->emptied < g->used && s->st.bytes_written < until) {
+        struct rec_head h, m;
+        uint64_t over = gap_end(g, g->emptied);
+        if (over > 0) {
+            g->emptied = over;
             continue;
         }
-        struct entry *e = h.type == REC_MESSAGE ? itab_get(&s->index, h.id) : NULL;
-        if (e != NULL && e->seg == g && e->off == off && (rc = copy_on(s, e)) < 0)
+        int rc = read_full(s, g->fd, &h, sizeof h, g->emptied);
+        struct entry *e = rc < 0 ? NULL : needed(s, g, g->emptied, h.id);
+        if (e != NULL && (rc = message_head(s, e, &m)) == 0)
+            rc = copy_on(s, e, &m);
+        if (rc < 0)
             return rc;
-        off += rec_span(h.meta_len, h.body_len);
+        g->emptied += rec_span(h.meta_len, h.body_len);
     }
-    return g->live == 0 ? 0 : -EIO;
+    return 0;
+}
+
+/* Durable, and found again after the older segments are gone: progress must lie behind the message.
+ */
+static bool is_safe(const struct entry *e) {
+    if (entry_off(e) >= e->seg->synced)
+        return false;
+    if (e->prog_len == 0)
+        return true;
+    bool behind = e->prog_seg->no > e->seg->no || (e->prog_seg == e->seg && e->prog_off > e->off);
+    return behind && entry_prog_off(e) < e->prog_seg->synced;
+}
+
+/* Writes again what was found at start and is not safe where it is. */
+static int rescue(struct spool *s) {
+    size_t pos = 0;
+    int rc = 0;
+    for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
+        struct rec_head m;
+        if (is_safe(e))
+            continue;
+        rc = message_head(s, e, &m);
+        if (rc == 0)
+            rc = copy_on(s, e, &m);
+    }
+    if (rc == 0 && s->head != NULL)
+        rc = log_sync(s);
+    s->rescue = rc < 0;
+    return rc;
 }
 
 /* Worth copying when there is more than one sealed segment and two thirds of all are dead. */
 static bool worth_emptying(const struct spool *s) {
-    return s->st.segments > 2 && s->st.log_bytes > 3 * s->st.live_bytes;
+    return s->st.segments > 2 && s->st.segments * s->segment_size > 3 * s->st.live_bytes;
+}
+
+/* True if g may go after the next sync. */
+static bool try_emptying(struct spool *s, struct segment *g) {
+    if (g->stuck || !worth_emptying(s))
+        return false;
+    int rc = empty_some(s, g);
+    bool ours = s->head != NULL && (s->head->lost || s->head->full); /* not g's fault */
+    if (rc < 0 && rc != -ENOSPC && !ours) {
+        log_error("spool", "segment %016llx cannot be emptied: %s; it is kept",
+                  (unsigned long long)g->no, strerror(-rc));
+        g->stuck = true;
+    }
+    return rc == 0 && g->emptied >= g->used;
 }
 
 void log_reclaim(struct spool *s) {
-    for (;;) {
+    if (s->head != NULL && s->head->lost)
+        return;
+    if (s->rescue && rescue(s) < 0)
+        return;
+    while (!dl_empty(&s->segments)) {
         struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
-        if (dl_empty(&s->segments) || g == s->head)
+        if (g == s->head || (g->live > 0 && !try_emptying(s, g)))
             return;
-        if (g->live > 0) {
-            if (!worth_emptying(s) || empty_segment(s, g) < 0 || log_sync(s) < 0)
-                return;
-        }
-        if (!segment_remove(s, g))
+        /* What was copied on must be durable before its old place goes. */
+        if (s->head != NULL && log_sync(s) < 0)
+            return;
+        if (g->live > 0 || segment_remove(s, g) < 0)
             return;
     }
 }

@@ -1,9 +1,14 @@
 /*
  * spool/log.h - inside of the spool: segments, records, index (spool thread only)
  *
- * A record: 32 bytes of header, meta, content, padding to 8 bytes.  The checksum covers all but
- * itself and includes the segment's number, so that a record of an older file that lies in reused
- * blocks is not taken for one of this segment.
+ * A record: 40 bytes of head, meta, content, padding to 8 bytes.  The head's checksum covers the
+ * head, the meta and the segment's number, so that a record of an older file that lies in reused
+ * blocks is not taken for one of this segment; the content has a checksum of its own, which is
+ * looked at again whenever the content is read back.
+ *
+ * Each record says how much of its segment was durable when it was written, and the first record of
+ * a segment says it of the segment before.  What lies below and is no record is damage to something
+ * that was promised; what lies above is the rest of a batch that nobody was told about.
  */
 #ifndef PH_SPOOL_LOG_H
 #define PH_SPOOL_LOG_H
@@ -13,44 +18,81 @@
 #include "util/list.h"
 #include "util/queue.h"
 
-#define REC_MAGIC 0x31524850U /* "PHR1" */
+#define REC_MAGIC 0x32524850U /* "PHR2" */
 
-enum rec_type { REC_MESSAGE = 1, REC_PROGRESS = 2, REC_DONE = 3, REC_SETTLE = 4 };
+enum rec_type {
+    REC_MESSAGE = 1,
+    REC_PROGRESS = 2,
+    REC_DONE = 3,
+    REC_SETTLE = 4, /* follows the MESSAGE that settles: counts only together with that one */
+    REC_BEGIN = 5,  /* first of a segment */
+    REC_FORGET = 6  /* a MESSAGE whose batch failed, and its SETTLE, never were */
+};
+
+/* REC_SETTLE's meta begins with the id of the message that settles; then comes progress, or
+ * nothing: the settled message is done. */
+#define SETTLE_HEAD 8U
 
 struct rec_head {
     uint32_t magic;
-    uint32_t crc; /* CRC32C of segment number, the rest of the head, meta and content */
-    uint32_t type;
+    uint32_t crc; /* CRC32C of segment number, the rest of the head and the meta */
+    uint32_t body_crc;
     uint32_t meta_len;
     uint64_t id;
-    uint64_t body_len; /* of content in the record; with REC_FILE_BIT: in bodies/ID instead */
+    uint64_t body_len; /* of content in the record; with REC_FILE_BIT: in body/ID instead */
+    uint32_t type;
+    uint32_t synced; /* eighths of the segment's durable bytes at that time */
+};
+
+/* REC_BEGIN's meta. */
+struct rec_begin {
+    uint64_t prev_no;     /* the segment before; 0: none */
+    uint64_t prev_synced; /* its durable bytes */
 };
 
 #define REC_FILE_BIT (1ULL << 63)
 #define REC_META_MAX (64U << 20)
 
+/* A stretch of a segment that is no record. */
+struct gap {
+    uint64_t off, n;
+    bool unreadable; /* the disk refused to read it */
+};
+
 struct segment {
     struct dl link;
     uint64_t no;
     int fd;
-    uint64_t used; /* where the next record goes */
-    uint64_t size; /* allocated */
-    uint64_t live; /* queued messages whose record is here */
-    uint64_t live_bytes;
+    uint64_t used;    /* where the next record goes */
+    uint64_t synced;  /* below: durable */
+    uint64_t size;    /* allocated */
+    uint64_t live;    /* records here that queued messages need */
+    uint64_t emptied; /* how far copying on has come */
+    struct gap *gaps; /* found at start */
+    size_t n_gaps;
     atomic_uint readers; /* reads in progress: keep the descriptor */
-    bool poisoned;       /* a sync failed: nothing more is written here */
+    bool full;           /* a write failed: nothing more is written here */
+    bool lost;           /* a sync failed: neither written nor synced again */
+    bool stuck;          /* something in it cannot be read: it stays as it is */
 };
 
 /* One queued message. */
 struct entry {
     uint64_t id;
     struct segment *seg;
-    uint64_t off; /* of its record */
-    uint32_t meta_len;
     uint64_t body_len; /* as in the record */
     struct segment *prog_seg;
-    uint64_t prog_off;
+    uint32_t off; /* of its record, in eighths */
+    uint32_t meta_len;
+    uint32_t prog_off;
     uint32_t prog_len; /* 0: no progress yet */
+};
+
+/* A message that was copied on; its entry follows when the copy is durable. */
+struct move {
+    uint64_t id, off, prog_off;
+    const struct segment *was_prog_seg;
+    uint32_t was_prog_off;
 };
 
 struct spool {
@@ -65,7 +107,13 @@ struct spool {
     struct queue reads;
     pthread_t writer;
     pthread_t reader;
+    bool threads;       /* they were started */
+    int batch_rc;       /* a segment that this batch wrote to could not be synced */
     struct task *retry; /* PROGRESS and DONE that could not be written: again later */
+    struct task **retry_tail;
+    struct move *moves; /* copied to the head and not synced yet */
+    size_t n_moves, cap_moves;
+    bool rescue; /* something found at start may not be durable: written again first */
     _Atomic int64_t space;
     _Atomic int expected; /* clients in the middle of a message */
     int64_t space_ms;
@@ -75,34 +123,67 @@ struct spool {
 };
 
 uint64_t rec_span(uint32_t meta_len, uint64_t body_len);
-uint32_t rec_crc(const struct rec_head *h, uint64_t seg_no, const void *meta, const void *body);
+uint32_t rec_crc(const struct rec_head *h, uint64_t seg_no, const void *meta);
+
+static inline uint64_t entry_off(const struct entry *e) {
+    return (uint64_t)e->off * 8;
+}
+
+static inline uint64_t entry_prog_off(const struct entry *e) {
+    return (uint64_t)e->prog_off * 8;
+}
 
 /* Path of a segment or body file; caller frees. */
 char *log_segment_path(const struct spool *s, uint64_t no);
 char *log_body_path(const struct spool *s, uint64_t id);
-/* Opens a new segment as the head.  Negative errno. */
-int log_roll(struct spool *s);
-/* Makes sure that span bytes fit into the head; keep is left free for PROGRESS and DONE. */
+/* fsync of a directory of the spool. */
+int log_sync_dir(const struct spool *s, const char *sub);
+/* Makes sure that span bytes fit into the head, in a new segment if need be; without
+ * may_use_reserve some room is left for PROGRESS and DONE, so that a full disk can be emptied. */
 int log_room(struct spool *s, uint64_t span, bool may_use_reserve);
+
+/* What log_write writes. */
+struct rec {
+    enum rec_type type;
+    uint64_t id;
+    struct str meta;
+    struct str body;
+    uint64_t body_len; /* with REC_FILE_BIT: the content is in a file */
+    uint32_t body_crc;
+};
+
 /* Writes one record at the head's end (no sync).  *off is where it begins. */
-int log_write(struct spool *s, enum rec_type type, uint64_t id, struct str meta, struct str body,
-              bool in_file, uint64_t file_size, uint64_t *off);
-/* fdatasync of the head; on failure it is poisoned and never written to again. */
+int log_write(struct spool *s, const struct rec *r, uint64_t *off);
+/* fdatasync of the head, if it needs one; after a failure it is never written or synced again. */
 int log_sync(struct spool *s);
 void log_entry_set(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
                    uint32_t meta_len, uint64_t body_len);
 void log_entry_progress(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
                         uint32_t meta_len);
-/* Forgets a message; its body file, if any, is removed. */
+/* Forgets a message; log_entry_del also removes its body file, if any. */
+void log_entry_drop(struct spool *s, uint64_t id);
 void log_entry_del(struct spool *s, uint64_t id);
-/* Removes the oldest segments that hold nothing, and copies on what is left in the oldest one when
- * most of the log is dead.  Called after a sync. */
+/* Removes the oldest segments that hold nothing, and copies on some of what is left in the oldest
+ * one when most of the log is dead.  Called after a sync. */
 void log_reclaim(struct spool *s);
+struct segment *segment_add(struct spool *s, uint64_t no, int fd, uint64_t size);
+/* Unlinks it; durable before it returns, so that segments never go out of order. */
+int segment_remove(struct spool *s, struct segment *g);
 void segment_free(struct spool *s, struct segment *g);
 int read_full(const struct spool *s, int fd, void *buf, size_t n, uint64_t off);
+int write_full(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t off);
 
 /* recover.c */
 int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_found *f), void *arg,
-                const char **why);
+                char **why);
+
+/* read.c: the reader thread's work, one job. */
+struct task;
+void spool_read(struct spool *s, struct spool_op *op);
+void spool_read_run(struct spool *s, struct task *t);
+
+/* One turn of the writer without its thread: takes what is submitted, runs it as one batch, then
+ * the reads.  For tests that must be repeatable. */
+void spool_turn(struct spool *s);
 
 #endif

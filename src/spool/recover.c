@@ -1,10 +1,10 @@
 /*
  * spool/recover.c - reading the log at start
  *
- * Segments are read in order.  Zeros after the last record are the unused end.  Anything else that
- * is no record is either the torn end of the last batch (nothing valid follows: dropped, nobody
- * was told 250) or damage (a valid record follows, or the segment is not the last): its bytes are
- * kept in damaged/, and reading goes on at the next valid record.
+ * Segments are read in order through a window.  What is no record is a gap: zeros up to the end are
+ * the unused end of a segment; any other gap is kept in damaged/ and reported, as damage if it lies
+ * below the bytes that were durable, as an unfinished write if it lies above (nobody was told 250).
+ * Reading goes on at the next valid record.  What the disk refuses to read is a gap too.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,9 +13,12 @@
 #include <string.h>
 
 #include "spool/log.h"
-#include "util/fs.h"
+#include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
+
+#define WINDOW (1U << 20)
+#define BLOCK  4096U
 
 struct names {
     uint64_t *v;
@@ -47,142 +50,288 @@ static int list_numbers(struct spool *s, const char *sub, struct names *l) {
     return rc;
 }
 
-/* A whole valid record at p?  Its span, or 0. */
-static uint64_t rec_valid(const char *p, uint64_t left, uint64_t seg_no, struct rec_head *h) {
-    if (left < sizeof *h)
+/* What a SETTLE has changed, in case a FORGET follows. */
+struct settled {
+    uint64_t by;
+    struct entry was;
+    bool done; /* the entry is gone */
+};
+
+/* A segment being read, and what is remembered over all of them. */
+struct scan {
+    struct spool *s;
+    struct segment *g;
+    struct sbuf buf; /* bytes [at, at + n) of the segment */
+    uint64_t at, n;
+    struct settled *settled;
+    size_t n_settled;
+};
+
+/* need bytes from off, or NULL if the disk does not give them. */
+static const char *scan_view(struct scan *sc, uint64_t off, uint64_t need) {
+    if (off >= sc->at && off + need <= sc->at + sc->n)
+        return sc->buf.p + (off - sc->at);
+    uint64_t left = sc->g->size - off, want = need < WINDOW ? WINDOW : need;
+    if (want > left)
+        want = left;
+    sbuf_reset(&sc->buf);
+    sc->at = off;
+    sc->n = 0;
+    char *p = sbuf_room(&sc->buf, (size_t)want);
+    if (read_full(sc->s, sc->g->fd, p, (size_t)want, off) == 0) {
+        sc->n = want;
+        return p;
+    }
+    /* Somewhere in there: only what was asked for counts. */
+    if (want > need && read_full(sc->s, sc->g->fd, p, (size_t)need, off) == 0) {
+        sc->n = need;
+        return p;
+    }
+    return NULL;
+}
+
+static bool head_plausible(const struct rec_head *h, uint64_t left) {
+    uint64_t body = (h->body_len & REC_FILE_BIT) != 0 ? 0 : h->body_len;
+    return h->magic == REC_MAGIC && h->meta_len <= REC_META_MAX && h->type >= REC_MESSAGE &&
+           h->type <= REC_FORGET && body <= left && rec_span(h->meta_len, h->body_len) <= left &&
+           (h->type != REC_BEGIN || h->meta_len == sizeof(struct rec_begin)) &&
+           (h->type != REC_SETTLE || h->meta_len >= SETTLE_HEAD);
+}
+
+/* A whole valid record at off?  Its span, or 0.  *meta lies in the window. */
+static uint64_t rec_valid(struct scan *sc, uint64_t off, struct rec_head *h, const char **meta) {
+    uint64_t left = sc->g->size - off;
+    const char *p = left < sizeof *h ? NULL : scan_view(sc, off, sizeof *h);
+    if (p == NULL)
         return 0;
     memcpy(h, p, sizeof *h);
-    if (h->magic != REC_MAGIC || h->meta_len > REC_META_MAX || h->type < REC_MESSAGE ||
-        h->type > REC_SETTLE)
+    if (!head_plausible(h, left))
         return 0;
-    uint64_t body = (h->body_len & REC_FILE_BIT) != 0 ? 0 : h->body_len;
-    if (body > left || rec_span(h->meta_len, h->body_len) > left)
+    uint64_t span = rec_span(h->meta_len, h->body_len);
+    p = scan_view(sc, off, span);
+    if (p == NULL || rec_crc(h, sc->g->no, p + sizeof *h) != h->crc)
         return 0;
-    const char *meta = p + sizeof *h;
-    if (rec_crc(h, seg_no, meta, meta + h->meta_len) != h->crc)
+    *meta = p + sizeof *h;
+    if ((h->body_len & REC_FILE_BIT) == 0 &&
+        crc32c(0, p + sizeof *h + h->meta_len, (size_t)h->body_len) != h->body_crc)
         return 0;
-    return rec_span(h->meta_len, h->body_len);
+    return span;
 }
 
 static bool all_zero(const char *p, uint64_t n) {
     return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
-/* Offset of the next valid record after off, or n. */
-static uint64_t next_valid(const char *p, uint64_t n, uint64_t off, uint64_t seg_no) {
+/* Notes the gap that begins at off; returns where reading goes on. */
+static uint64_t scan_gap(struct scan *sc, uint64_t off) {
+    struct segment *g = sc->g;
     struct rec_head h;
-    for (off += 8; off < n; off += 8)
-        if (rec_valid(p + off, n - off, seg_no, &h) > 0)
-            return off;
-    return n;
+    const char *meta;
+    struct gap gap = {.off = off};
+    uint64_t at = off, end = off; /* end: of what is not zero */
+    while (at < g->size && (at == off || rec_valid(sc, at, &h, &meta) == 0)) {
+        uint64_t block = BLOCK - at % BLOCK;
+        if (block > g->size - at)
+            block = g->size - at;
+        const char *p = scan_view(sc, at, block);
+        gap.unreadable = gap.unreadable || p == NULL;
+        if (p == NULL || all_zero(p, block)) { /* no record begins in here */
+            at += block;
+            end = p == NULL ? at : end;
+            continue;
+        }
+        at += at + 8 > g->size ? g->size - at : 8;
+        end = at;
+    }
+    gap.n = (at < g->size ? at : end) - off;
+    if (gap.n == 0) /* zeros: the unused end */
+        return at;
+    g->gaps = mem_realloc(g->gaps, (g->n_gaps + 1) * sizeof *g->gaps);
+    g->gaps[g->n_gaps++] = gap;
+    return at;
 }
 
-/* Keeps damaged bytes for whoever wants to look; never fails recovery. */
-static void set_aside(struct spool *s, uint64_t seg_no, uint64_t off, const char *p, uint64_t n) {
-    struct sbuf path = {0};
-    sbuf_printf(&path, "%s/damaged/%016llx-%llu", s->dir, (unsigned long long)seg_no,
-                (unsigned long long)off);
-    int fd = s->io->open(s->io->arg, path.p, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    struct iovec iov = {(void *)(uintptr_t)p, (size_t)n};
-    ssize_t w = fd < 0 ? fd : s->io->pwritev(s->io->arg, fd, &iov, 1, 0);
+/* The segment before, as this one's first record knows it. */
+static void apply_begin(struct spool *s, struct segment *g, const char *meta) {
+    struct rec_begin b;
+    memcpy(&b, meta, sizeof b);
+    DL_EACH (it, &s->segments) {
+        struct segment *p = DL_OWNER(it, struct segment, link);
+        if (p->no == b.prev_no && p->synced < b.prev_synced)
+            p->synced = b.prev_synced;
+        if (p->no == b.prev_no)
+            return;
+    }
+    struct segment *first = DL_OWNER(s->segments.next, struct segment, link);
+    if (b.prev_no < first->no || first == g) /* removed in its time */
+        return;
+    log_error("spool", "segment %016llx is missing from log/: what was queued there is lost",
+              (unsigned long long)b.prev_no);
+    s->st.damaged++;
+}
+
+static void apply_settle(struct scan *sc, uint64_t off, const struct rec_head *h,
+                         const char *meta) {
+    struct spool *s = sc->s;
+    const struct entry *e = itab_get(&s->index, h->id);
+    uint64_t by;
+    memcpy(&by, meta, sizeof by);
+    if (e == NULL || itab_get(&s->index, by) == NULL) /* the settling message was not written */
+        return;
+    sc->settled = mem_realloc(sc->settled, (sc->n_settled + 1) * sizeof *sc->settled);
+    sc->settled[sc->n_settled++] = (struct settled){by, *e, h->meta_len == SETTLE_HEAD};
+    if (h->meta_len == SETTLE_HEAD)
+        log_entry_drop(s, h->id);
+    else
+        log_entry_progress(s, h->id, sc->g, off + SETTLE_HEAD, h->meta_len - SETTLE_HEAD);
+}
+
+/* The batch with this message failed: what it settled is open again. */
+static void apply_forget(struct scan *sc, uint64_t id) {
+    struct spool *s = sc->s;
+    for (size_t i = 0; i < sc->n_settled; i++) {
+        const struct settled *t = &sc->settled[i];
+        if (t->by != id)
+            continue;
+        if (t->done)
+            log_entry_set(s, t->was.id, t->was.seg, entry_off(&t->was), t->was.meta_len,
+                          t->was.body_len);
+        log_entry_progress(s, t->was.id, t->was.prog_seg, entry_prog_off(&t->was), t->was.prog_len);
+    }
+    log_entry_drop(s, id);
+}
+
+static void apply(struct scan *sc, uint64_t off, const struct rec_head *h, const char *meta) {
+    struct spool *s = sc->s;
+    switch (h->type) {
+    case REC_MESSAGE:
+        log_entry_set(s, h->id, sc->g, off, h->meta_len, h->body_len);
+        break;
+    case REC_PROGRESS:
+        log_entry_progress(s, h->id, sc->g, off, h->meta_len);
+        break;
+    case REC_DONE:
+        log_entry_drop(s, h->id);
+        break;
+    case REC_SETTLE:
+        apply_settle(sc, off, h, meta);
+        break;
+    case REC_FORGET:
+        apply_forget(sc, h->id);
+        break;
+    default:
+        apply_begin(s, sc->g, meta);
+        break;
+    }
+}
+
+static void scan_segment(struct scan *sc) {
+    struct segment *g = sc->g;
+    struct rec_head h;
+    const char *meta;
+    for (uint64_t off = 0; off < g->size;) {
+        uint64_t span = rec_valid(sc, off, &h, &meta);
+        if (span == 0) {
+            off = scan_gap(sc, off);
+            continue;
+        }
+        apply(sc, off, &h, meta);
+        if (g->synced < (uint64_t)h.synced * 8)
+            g->synced = (uint64_t)h.synced * 8;
+        off += span;
+        g->used = off;
+    }
+}
+
+static int recover_segment(struct scan *sc, uint64_t no, char **why) {
+    struct spool *s = sc->s;
+    char *path = log_segment_path(s, no);
+    int fd = s->io->open(s->io->arg, path, O_RDWR, 0);
+    int64_t size = fd < 0 ? fd : s->io->size(s->io->arg, fd);
+    s->next_no = no + 1;
+    if (size < 0) {
+        struct sbuf b = {0};
+        sbuf_printf(&b,
+                    "cannot open %s; make it readable, or move it away if what is queued in it may "
+                    "be lost",
+                    path);
+        *why = sbuf_take(&b);
+        if (fd >= 0)
+            s->io->close(s->io->arg, fd);
+    } else {
+        sc->g = segment_add(s, no, fd, (uint64_t)size);
+        sc->n = 0; /* the window is on another file */
+        scan_segment(sc);
+        s->st.log_bytes += sc->g->used;
+    }
+    free(path);
+    return size < 0 ? (int)size : 0;
+}
+
+/* Copies the bytes of a gap for whoever wants to look; false if that is not possible. */
+static bool gap_keep(struct spool *s, const struct segment *g, const struct gap *gap,
+                     const char *path) {
+    struct sbuf buf = {0};
+    int fd = s->io->open(s->io->arg, path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    bool ok = fd >= 0;
+    for (uint64_t at = 0; ok && at < gap->n;) {
+        size_t n = gap->n - at < BLOCK ? (size_t)(gap->n - at) : BLOCK;
+        struct iovec iov = {sbuf_room(&buf, n), n};
+        if (read_full(s, g->fd, iov.iov_base, n, gap->off + at) < 0)
+            memset(iov.iov_base, 0, n);
+        ok = write_full(s, fd, &iov, 1, at) == 0;
+        at += n;
+    }
     if (fd >= 0)
         s->io->close(s->io->arg, fd);
-    log_error("spool", "damage in segment %016llx at %llu: %llu bytes are no records; %s %s",
-              (unsigned long long)seg_no, (unsigned long long)off, (unsigned long long)n,
-              w < 0 ? "could not keep them in" : "kept in", path.p);
-    s->st.damaged++;
+    sbuf_free(&buf);
+    return ok;
+}
+
+static void gap_report(struct spool *s, const struct segment *g, const struct gap *gap) {
+    struct sbuf path = {0};
+    sbuf_printf(&path, "%s/damaged/%016llx-%llu", s->dir, (unsigned long long)g->no,
+                (unsigned long long)gap->off);
+    const char *kept = gap_keep(s, g, gap, path.p) ? "kept in" : "could not be kept in";
+    if (gap->off < g->synced || gap->unreadable) {
+        log_error("spool", "damage in segment %016llx at %llu: %llu bytes%s are no records; %s %s",
+                  (unsigned long long)g->no, (unsigned long long)gap->off,
+                  (unsigned long long)gap->n,
+                  gap->unreadable ? ", which the disk does not give back," : "", kept, path.p);
+        s->st.damaged++;
+    } else {
+        log_warn("spool",
+                 "unfinished write in segment %016llx at %llu, %llu bytes, not acknowledged to "
+                 "anybody; %s %s",
+                 (unsigned long long)g->no, (unsigned long long)gap->off,
+                 (unsigned long long)gap->n, kept, path.p);
+        s->st.unfinished++;
+    }
     sbuf_free(&path);
 }
 
-/* REC_SETTLE's meta: what the message's own record settles of another one: id, then progress. */
-static void apply_settle(struct spool *s, struct segment *g, uint64_t off,
-                         const struct rec_head *h) {
-    if (h->meta_len == 0)
-        log_entry_del(s, h->id);
-    else
-        log_entry_progress(s, h->id, g, off, h->meta_len);
-}
-
-static void apply(struct spool *s, struct segment *g, uint64_t off, const struct rec_head *h) {
-    switch (h->type) {
-    case REC_MESSAGE:
-        log_entry_set(s, h->id, g, off, h->meta_len, h->body_len);
-        break;
-    case REC_PROGRESS:
-        log_entry_progress(s, h->id, g, off, h->meta_len);
-        break;
-    case REC_DONE:
-        log_entry_del(s, h->id);
-        break;
-    default:
-        apply_settle(s, g, off, h);
-        break;
-    }
-}
-
-static void scan(struct spool *s, struct segment *g, const char *p, uint64_t n, bool last) {
-    uint64_t off = 0;
-    struct rec_head h;
-    while (off < n) {
-        uint64_t span = rec_valid(p + off, n - off, g->no, &h);
-        if (span > 0) {
-            apply(s, g, off, &h);
-            off += span;
-            g->used = off;
-            continue;
+/* Reports the gaps; lets go of segments that have no record (nothing in them was acknowledged). */
+static void review_segments(struct spool *s) {
+    DL_EACH_SAFE (it, &s->segments) {
+        struct segment *g = DL_OWNER(it, struct segment, link);
+        bool damaged = false;
+        for (size_t i = 0; i < g->n_gaps; i++) {
+            gap_report(s, g, &g->gaps[i]);
+            damaged = damaged || g->gaps[i].unreadable;
         }
-        if (all_zero(p + off, n - off))
-            return;
-        uint64_t next = next_valid(p, n, off, g->no);
-        if (next < n || !last) {
-            set_aside(s, g->no, off, p + off, next - off);
-        } else {
-            log_warn("spool", "segment %016llx ends with a torn write at %llu: not acknowledged",
-                     (unsigned long long)g->no, (unsigned long long)off);
-        }
-        off = next;
+        if (g->used == 0 && !damaged)
+            segment_remove(s, g);
     }
-}
-
-static int recover_segment(struct spool *s, uint64_t no, bool last, const char **why) {
-    char *path = log_segment_path(s, no);
-    int fd = s->io->open(s->io->arg, path, O_RDWR, 0);
-    free(path);
-    if (fd < 0) {
-        *why = "cannot open a segment of the spool";
-        return fd;
-    }
-    struct segment *g = MEM_NEW(struct segment);
-    g->no = no;
-    g->fd = fd;
-    dl_push(&s->segments, &g->link);
-    s->st.segments++;
-    int64_t size = s->io->size(s->io->arg, fd);
-    struct sbuf data = {0};
-    int rc = size < 0 ? (int)size : 0;
-    if (rc == 0) {
-        char *p = sbuf_room(&data, (size_t)size);
-        rc = read_full(s, fd, p, (size_t)size, 0);
-        if (rc == 0)
-            scan(s, g, p, (uint64_t)size, last);
-    }
-    g->size = (uint64_t)(size < 0 ? 0 : size);
-    s->st.log_bytes += g->used;
-    s->next_no = no + 1;
-    sbuf_free(&data);
-    if (rc < 0)
-        *why = "cannot read a segment of the spool";
-    return rc;
 }
 
 static int report_entry(struct spool *s, const struct entry *e,
                         void (*found)(void *arg, const struct spool_found *f), void *arg) {
     struct sbuf meta = {0}, prog = {0};
     int rc = read_full(s, e->seg->fd, sbuf_room(&meta, e->meta_len), e->meta_len,
-                       e->off + sizeof(struct rec_head));
+                       entry_off(e) + sizeof(struct rec_head));
     if (rc == 0 && e->prog_len > 0)
         rc = read_full(s, e->prog_seg->fd, sbuf_room(&prog, e->prog_len), e->prog_len,
-                       e->prog_off + sizeof(struct rec_head));
+                       entry_prog_off(e) + sizeof(struct rec_head));
     if (rc == 0) {
         struct spool_found f = {.id = e->id,
                                 .meta = str_make(meta.p, e->meta_len),
@@ -195,37 +344,57 @@ static int report_entry(struct spool *s, const struct entry *e,
     return rc;
 }
 
-/* Body files of messages that never became ours. */
-static void drop_orphans(struct spool *s) {
+/* Drops the files of messages that never became ours; says which content is missing. */
+static int check_files(struct spool *s) {
     struct names l = {0};
-    if (list_numbers(s, "body", &l) == 0) {
-        for (size_t i = 0; i < l.n; i++) {
-            struct entry *e = itab_get(&s->index, l.v[i]);
-            if (e != NULL && (e->body_len & REC_FILE_BIT) != 0)
-                continue;
-            char *path = log_body_path(s, l.v[i]);
-            s->io->unlink(s->io->arg, path);
-            free(path);
-        }
+    int rc = list_numbers(s, "body", &l);
+    for (size_t i = 0; rc == 0 && i < l.n; i++) {
+        struct entry *e = itab_get(&s->index, l.v[i]);
+        if (e != NULL && (e->body_len & REC_FILE_BIT) != 0)
+            continue;
+        char *path = log_body_path(s, l.v[i]);
+        s->io->unlink(s->io->arg, path);
+        free(path);
+    }
+    size_t pos = 0;
+    for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
+        if ((e->body_len & REC_FILE_BIT) == 0 ||
+            bsearch(&e->id, l.v, l.n, sizeof *l.v, cmp_u64) != NULL)
+            continue;
+        log_error("spool", "the content file body/%016llx of a queued message is missing",
+                  (unsigned long long)e->id);
+        s->st.damaged++;
     }
     free(l.v);
+    return rc;
+}
+
+static int recover_all(struct spool *s, char **why) {
+    struct names l = {0};
+    struct scan sc = {.s = s};
+    int rc = list_numbers(s, "log", &l);
+    if (rc < 0)
+        *why = mem_strdup("cannot list log/");
+    for (size_t i = 0; i < l.n && rc == 0; i++)
+        rc = recover_segment(&sc, l.v[i], why);
+    sbuf_free(&sc.buf);
+    free(sc.settled);
+    free(l.v);
+    return rc;
 }
 
 int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_found *f), void *arg,
-                const char **why) {
-    struct names l = {0};
-    int rc = list_numbers(s, "log", &l);
-    if (rc < 0)
-        *why = "cannot list the spool";
-    for (size_t i = 0; i < l.n && rc == 0; i++)
-        rc = recover_segment(s, l.v[i], i + 1 == l.n, why);
-    free(l.v);
+                char **why) {
+    int rc = recover_all(s, why);
+    if (rc == 0)
+        review_segments(s);
     size_t pos = 0;
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;)
         rc = report_entry(s, e, found, arg);
-    if (rc < 0 && *why == NULL)
-        *why = "cannot read a message of the spool";
     if (rc == 0)
-        drop_orphans(s);
+        rc = check_files(s);
+    if (rc < 0 && *why == NULL)
+        *why = mem_strdup("cannot read the queue");
+    s->rescue = s->st.messages > 0;
     return rc;
 }

@@ -14,11 +14,13 @@
 
 #include "spool/log.h"
 #include "util/clock.h"
-#include "util/fs.h"
+#include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
 
-#define SPACE_MS 1000
+#define SPACE_MS    1000
+#define SEGMENT_MIN (64ULL << 10)
+#define SEGMENT_MAX (16ULL << 30) /* offsets are kept in eighths, in 32 bits */
 /* How long progress waits for company. */
 #define NOTE_MS 5
 /* How long a message waits for others that are on their way: at most TURNS times NS. */
@@ -26,50 +28,50 @@
 #define GATHER_NS    200000L
 #define GATHER_MAX   64U
 
-/* A read handed from the writer, which knows where, to the reader, which may block. */
-struct read_job {
-    struct task task;
-    struct spool_op *op;
-    struct segment *seg;
-    uint64_t off;
-    uint64_t size;
-    bool in_file;
-};
-
 static struct spool_op *op_of(struct task *t) {
     return DL_OWNER(t, struct spool_op, task);
 }
 
-static int make_dir(const struct spool_conf *conf, const char *sub) {
-    struct sbuf b = {0};
-    sbuf_printf(&b, "%s/%s", conf->dir, sub);
-    int rc = fs_mkdir(b.p, 0700);
-    sbuf_free(&b);
-    return rc;
+static int make_dirs(struct spool *s, char **why) {
+    static const char *const names[] = {"log", "body", "damaged"};
+    int rc = 0;
+    for (size_t i = 0; i < 3 && rc == 0; i++) {
+        struct sbuf b = {0};
+        sbuf_printf(&b, "%s/%s", s->dir, names[i]);
+        rc = s->io->mkdir(s->io->arg, b.p);
+        if (rc < 0)
+            sbuf_printf(&b, ": cannot make the directory");
+        if (rc < 0)
+            *why = sbuf_take(&b);
+        sbuf_free(&b);
+    }
+    return rc < 0 ? rc : s->io->sync_dir(s->io->arg, s->dir);
+}
+
+static uint64_t segment_size(const struct spool_conf *conf) {
+    uint64_t n = conf->segment_size & ~7ULL;
+    return n < SEGMENT_MIN ? SEGMENT_MIN : n > SEGMENT_MAX ? SEGMENT_MAX : n;
 }
 
 int spool_open(struct spool **out, const struct spool_conf *conf, const struct spool_io *io,
-               void (*found)(void *arg, const struct spool_found *f), void *arg, const char **why) {
+               void (*found)(void *arg, const struct spool_found *f), void *arg, char **why) {
     struct spool *s = MEM_NEW(struct spool);
     *why = NULL;
     s->io = io;
     s->dir = mem_strdup(conf->dir);
-    s->segment_size = conf->segment_size < (1U << 20) ? (1U << 20) : conf->segment_size;
+    s->segment_size = segment_size(conf);
     s->next_no = 1;
+    s->retry_tail = &s->retry;
     dl_init(&s->segments);
     queue_init(&s->ops);
     queue_init(&s->reads);
     pthread_mutex_init(&s->stats_lock, NULL);
     atomic_store(&s->space, io->space(io->arg, s->dir));
-    int rc = make_dir(conf, "log");
-    if (rc == 0)
-        rc = make_dir(conf, "body");
-    if (rc == 0)
-        rc = make_dir(conf, "damaged");
-    if (rc < 0)
-        *why = "cannot make the spool's directories";
+    int rc = make_dirs(s, why);
     if (rc == 0)
         rc = log_recover(s, found, arg, why);
+    if (rc < 0 && *why == NULL)
+        *why = mem_strdup("cannot make the spool's directories");
     s->shown = s->st;
     *out = s;
     return rc;
@@ -85,94 +87,88 @@ static void fail_ops(struct task *list, int rc) {
     }
 }
 
-static int body_sync(struct spool *s, const struct spool_op *op) {
-    int rc = s->io->datasync(s->io->arg, op->body->fd);
-    if (rc < 0)
-        return rc;
-    struct sbuf dir = {0};
-    sbuf_printf(&dir, "%s/body", s->dir);
-    rc = s->io->sync_dir(s->io->arg, dir.p);
-    sbuf_free(&dir);
+/* Content in a file must be durable, name and all, before the record that promises it. */
+static int body_take(struct spool *s, const struct spool_op *op) {
+    char *path = log_body_path(s, op->id);
+    int fd = s->io->open(s->io->arg, path, O_RDONLY, 0);
+    free(path);
+    if (fd < 0)
+        return fd;
+    body_opened(op->body, s->io, fd);
+    int rc = s->io->datasync(s->io->arg, fd);
+    return rc < 0 ? rc : log_sync_dir(s, "body");
+}
+
+/* What a new report settles is in the same segment and right behind it; at the next start it counts
+ * only if the report is there. */
+static int settle_write(struct spool *s, struct spool_op *op) {
+    struct sbuf meta = {0};
+    sbuf_add(&meta, &op->id, SETTLE_HEAD);
+    sbuf_add_str(&meta, sbuf_str(&op->settled));
+    struct rec r = {.type = REC_SETTLE, .id = op->settles, .meta = sbuf_str(&meta)};
+    int rc = log_write(s, &r, &op->settle_at);
+    sbuf_free(&meta);
     return rc;
 }
 
-/* What a new report settles is in the same batch and before it in the log: both or, if the batch
- * is torn between them, only the settling is lost with the report after it. */
 static int do_new(struct spool *s, struct spool_op *op) {
     bool file = op->body->p == NULL;
-    struct str body = file ? STR_NONE : str_make(op->body->p, (size_t)op->body->size);
-    uint64_t blen = file ? op->body->size | REC_FILE_BIT : op->body->size, off = 0;
-    uint64_t span = rec_span((uint32_t)op->meta.n, blen);
-    uint64_t settle = op->settles == 0 ? 0 : rec_span((uint32_t)op->settled.n, 0);
-    int rc = file ? body_sync(s, op) : 0;
+    uint64_t size = op->body->size;
+    struct rec r = {.type = REC_MESSAGE,
+                    .id = op->id,
+                    .meta = sbuf_str(&op->meta),
+                    .body = file ? STR_NONE : str_make(op->body->p, (size_t)size),
+                    .body_len = file ? size | REC_FILE_BIT : size,
+                    .body_crc = file ? op->body->crc : crc32c(0, op->body->p, (size_t)size)};
+    uint32_t more = SETTLE_HEAD + (uint32_t)op->settled.n;
+    uint64_t span = rec_span((uint32_t)op->meta.n, r.body_len) + rec_span(more, 0);
+    op->seg = NULL;
+    int rc = file ? body_take(s, op) : 0;
     if (rc == 0)
-        rc = log_room(s, span + settle, false);
+        rc = log_room(s, span, false);
     if (rc == 0)
-        rc = log_write(s, REC_MESSAGE, op->id, sbuf_str(&op->meta), body, file, op->body->size,
-                       &off);
+        rc = log_write(s, &r, &op->at);
     if (rc < 0)
         return rc;
-    log_entry_set(s, op->id, s->head, off, (uint32_t)op->meta.n, blen);
-    if (op->settles == 0)
-        return 0;
-    rc = log_write(s, REC_SETTLE, op->settles, sbuf_str(&op->settled), STR_NONE, false, 0, &off);
-    if (rc == 0 && op->settled.n > 0)
-        log_entry_progress(s, op->settles, s->head, off, (uint32_t)op->settled.n);
-    return rc;
+    op->seg = s->head;
+    return op->settles == 0 ? 0 : settle_write(s, op);
+}
+
+static enum rec_type note_type(enum spool_kind kind) {
+    return kind == SPOOL_DONE ? REC_DONE : kind == SPOOL_FORGET ? REC_FORGET : REC_PROGRESS;
 }
 
 static int do_note(struct spool *s, struct spool_op *op) {
-    uint64_t off;
-    if (itab_get(&s->index, op->id) == NULL)
+    struct rec r = {.type = note_type(op->kind), .id = op->id, .meta = sbuf_str(&op->meta)};
+    op->seg = NULL;
+    if (op->kind != SPOOL_FORGET && itab_get(&s->index, op->id) == NULL)
         return 0; /* settled before: nothing to note */
     int rc = log_room(s, rec_span((uint32_t)op->meta.n, 0), true);
     if (rc == 0)
-        rc = log_write(s, op->kind == SPOOL_DONE ? REC_DONE : REC_PROGRESS, op->id,
-                       sbuf_str(&op->meta), STR_NONE, false, 0, &off);
-    if (rc == 0 && op->kind == SPOOL_PROGRESS)
-        log_entry_progress(s, op->id, s->head, off, (uint32_t)op->meta.n);
+        rc = log_write(s, &r, &op->at);
+    if (rc == 0)
+        op->seg = s->head;
     return rc;
 }
 
-static void do_read(struct spool *s, struct spool_op *op) {
-    struct entry *e = itab_get(&s->index, op->id);
-    if (e == NULL) {
-        op->rc = -ENOENT;
-        op->done(op);
-        return;
-    }
-    struct read_job *j = MEM_NEW(struct read_job);
-    j->op = op;
-    j->seg = e->seg;
-    j->in_file = (e->body_len & REC_FILE_BIT) != 0;
-    j->off = e->off + sizeof(struct rec_head) + e->meta_len;
-    j->size = e->body_len & ~REC_FILE_BIT;
-    atomic_fetch_add(&e->seg->readers, 1);
-    queue_push(&s->reads, &j->task);
+static int body_write(struct spool *s, struct spool_op *op, const char *path) {
+    int flags = O_WRONLY | (op->off == 0 ? O_CREAT | O_TRUNC : 0);
+    int fd = s->io->open(s->io->arg, path, flags, 0600);
+    if (fd < 0)
+        return fd;
+    struct iovec iov = {op->chunk.p, op->chunk.n};
+    int rc = write_full(s, fd, &iov, 1, op->off);
+    s->io->close(s->io->arg, fd);
+    op->crc = crc32c(op->crc, op->chunk.p, op->chunk.n);
+    return rc;
 }
 
 static void do_body(struct spool *s, struct spool_op *op) {
     char *path = log_body_path(s, op->id);
-    op->rc = 0;
-    if (op->kind == SPOOL_BODY_OPEN) {
-        op->fd = s->io->open(s->io->arg, path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-        op->rc = op->fd < 0 ? op->fd : 0;
-    } else if (op->kind == SPOOL_BODY_DROP) {
-        s->io->unlink(s->io->arg, path);
-    } else {
-        struct iovec iov = {op->chunk.p, op->chunk.n};
-        uint64_t off = op->off;
-        while (iov.iov_len > 0 && op->rc == 0) {
-            ssize_t w = s->io->pwritev(s->io->arg, op->fd, &iov, 1, off);
-            if (w <= 0) {
-                op->rc = w < 0 ? (int)w : -EIO;
-                break;
-            }
-            off += (uint64_t)w;
-            iov.iov_base = (char *)iov.iov_base + w;
-            iov.iov_len -= (size_t)w;
-        }
-    }
+    if (op->kind == SPOOL_BODY_DROP)
+        op->rc = s->io->unlink(s->io->arg, path);
+    else
+        op->rc = body_write(s, op, path);
     free(path);
     op->done(op);
 }
@@ -185,10 +181,11 @@ static bool run_op(struct spool *s, struct spool_op *op) {
         break;
     case SPOOL_PROGRESS:
     case SPOOL_DONE:
+    case SPOOL_FORGET:
         op->rc = do_note(s, op);
         break;
     case SPOOL_READ:
-        do_read(s, op);
+        spool_read(s, op);
         return false;
     default:
         do_body(s, op);
@@ -197,14 +194,37 @@ static bool run_op(struct spool *s, struct spool_op *op) {
     return true;
 }
 
-/* A message whose batch failed is not ours: it must not come back at the next start. */
-static void take_back(struct spool *s, struct spool_op *op) {
-    uint64_t off;
-    if (itab_get(&s->index, op->id) == NULL)
-        return;
-    log_entry_del(s, op->id);
-    if (log_room(s, rec_span(0, 0), true) == 0)
-        log_write(s, REC_DONE, op->id, STR_NONE, STR_NONE, false, 0, &off);
+static void note_done(struct spool_op *op) {
+    sbuf_free(&op->meta);
+    free(op);
+}
+
+static void retry_later(struct spool *s, struct spool_op *op) {
+    op->task.next = NULL;
+    *s->retry_tail = &op->task;
+    s->retry_tail = &op->task.next;
+}
+
+static void body_unlink(struct spool *s, uint64_t id) {
+    char *path = log_body_path(s, id);
+    s->io->unlink(s->io->arg, path);
+    free(path);
+}
+
+/* A message whose batch failed is not ours, though its record may be in the log: it must not come
+ * back at the next start.  Its file goes when that is sure. */
+static void take_back(struct spool *s, const struct spool_op *op) {
+    bool file = op->body->p == NULL;
+    if (op->seg != NULL) {
+        struct spool_op *f = MEM_NEW(struct spool_op);
+        f->kind = SPOOL_FORGET;
+        f->id = op->id;
+        f->body = file ? op->body : NULL; /* only says that there is one */
+        f->done = note_done;
+        retry_later(s, f);
+    } else if (file) {
+        body_unlink(s, op->id);
+    }
 }
 
 static void finish_failed(struct spool *s, struct spool_op *op, int rc) {
@@ -212,22 +232,36 @@ static void finish_failed(struct spool *s, struct spool_op *op, int rc) {
     if (op->kind == SPOOL_NEW) {
         take_back(s, op);
         op->done(op);
-        return;
+    } else { /* progress is never given up: written again, in order */
+        retry_later(s, op);
     }
-    op->task.next = s->retry; /* progress is never given up: written again with a later batch */
-    s->retry = &op->task;
 }
 
+static void finish_new(struct spool *s, struct spool_op *op) {
+    uint64_t file = op->body->p == NULL ? REC_FILE_BIT : 0;
+    log_entry_set(s, op->id, op->seg, op->at, (uint32_t)op->meta.n, op->body->size | file);
+    if (op->settles != 0 && op->settled.n > 0)
+        log_entry_progress(s, op->settles, op->seg, op->settle_at + SETTLE_HEAD,
+                           (uint32_t)op->settled.n);
+    else if (op->settles != 0)
+        log_entry_del(s, op->settles);
+}
+
+/* The index follows what is durable, never what is only written. */
 static void finish(struct spool *s, struct spool_op *op, int sync_rc) {
-    if (op->rc == 0 && sync_rc == 0) {
-        if (op->kind == SPOOL_DONE)
-            log_entry_del(s, op->id);
-        if (op->kind == SPOOL_NEW && op->settles != 0 && op->settled.n == 0)
-            log_entry_del(s, op->settles);
-        op->done(op);
+    if (op->rc < 0 || sync_rc < 0) {
+        finish_failed(s, op, op->rc < 0 ? op->rc : sync_rc);
         return;
     }
-    finish_failed(s, op, op->rc < 0 ? op->rc : sync_rc);
+    if (op->kind == SPOOL_NEW)
+        finish_new(s, op);
+    else if (op->kind == SPOOL_DONE)
+        log_entry_del(s, op->id);
+    else if (op->kind == SPOOL_FORGET && op->body != NULL)
+        body_unlink(s, op->id);
+    else if (op->kind == SPOOL_PROGRESS && op->seg != NULL)
+        log_entry_progress(s, op->id, op->seg, op->at, (uint32_t)op->meta.n);
+    op->done(op);
 }
 
 static void check_space(struct spool *s) {
@@ -244,18 +278,23 @@ static void show_stats(struct spool *s) {
     pthread_mutex_unlock(&s->stats_lock);
 }
 
-/* Writes the records of the batch, up to the end of the segment they began in. */
+/* Tells everyone of the batch how it went. */
+static void finish_all(struct spool *s, struct task *wait, int rc) {
+    while (wait != NULL) {
+        struct task *next = wait->next;
+        finish(s, op_of(wait), rc);
+        wait = next;
+    }
+}
+
+/* Writes the records of the batch, syncs once, tells everyone. */
 static void run_batch(struct spool *s, struct task *list) {
     struct task *wait = NULL, **tail = &wait;
-    int rc = 0;
+    s->batch_rc = 0;
     while (list != NULL) {
         struct task *next = list->next;
-        struct segment *before = s->head;
         struct spool_op *op = op_of(list);
         if (run_op(s, op)) {
-            if (before != NULL && s->head != before && !before->poisoned && wait != NULL &&
-                s->io->datasync(s->io->arg, before->fd) < 0)
-                rc = -EIO; /* part of this batch is in the segment just sealed */
             op->task.next = NULL;
             *tail = &op->task;
             tail = &op->task.next;
@@ -264,26 +303,32 @@ static void run_batch(struct spool *s, struct task *list) {
     }
     if (wait == NULL)
         return;
-    if (s->head != NULL && rc == 0)
+    int rc = s->batch_rc; /* of a segment that was left for a new one */
+    if (rc == 0 && s->head != NULL && !s->head->lost)
         rc = log_sync(s);
     s->st.batches++;
-    while (wait != NULL) {
-        struct task *next = wait->next;
-        finish(s, op_of(wait), rc);
-        wait = next;
-    }
+    finish_all(s, wait, rc);
     log_reclaim(s);
     show_stats(s);
 }
 
+/* What failed before goes first: it is older. */
 static struct task *with_retries(struct spool *s, struct task *list) {
-    while (s->retry != NULL) {
-        struct task *t = s->retry;
-        s->retry = t->next;
-        t->next = list;
-        list = t;
-    }
-    return list;
+    struct task *all = s->retry;
+    if (all == NULL)
+        return list;
+    *s->retry_tail = list;
+    s->retry = NULL;
+    s->retry_tail = &s->retry;
+    return all;
+}
+
+void spool_turn(struct spool *s) {
+    struct task *t, *list = with_retries(s, queue_take(&s->ops, 0));
+    if (list != NULL)
+        run_batch(s, list);
+    while (s->reads.head != NULL && (t = queue_take_one(&s->reads)) != NULL)
+        spool_read_run(s, t);
 }
 
 /* What the writer holds back for a moment, oldest first. */
@@ -334,10 +379,8 @@ static void *writer_main(void *arg) {
                 return NULL;
             continue;
         }
-        if (g.head == NULL && closed) {
-            fail_ops(s->retry, -EIO);
-            return NULL;
-        }
+        if (g.head == NULL && closed)
+            return NULL; /* what could not be noted is done again after the next start */
         /* Progress alone waits for a message to share its sync with, but not for long. */
         if (!g.urgent && !closed && g.head != NULL && clock_mono_ms() - g.since_ms < NOTE_MS)
             continue;
@@ -352,57 +395,37 @@ void spool_expect(struct spool *s, int n) {
     atomic_fetch_add_explicit(&s->expected, n, memory_order_relaxed);
 }
 
-static void read_run(struct spool *s, struct read_job *j) {
-    struct spool_op *op = j->op;
-    op->rc = 0;
-    if (j->in_file) {
-        char *path = log_body_path(s, op->id);
-        int fd = s->io->open(s->io->arg, path, O_RDONLY, 0);
-        op->rc = fd < 0 ? fd : 0;
-        if (fd >= 0)
-            op->body = body_from_fd(fd, j->size);
-        free(path);
-    } else {
-        struct sbuf b = {0};
-        op->rc = read_full(s, j->seg->fd, sbuf_room(&b, (size_t)j->size), (size_t)j->size, j->off);
-        sbuf_advance(&b, (size_t)j->size);
-        if (op->rc == 0)
-            op->body = body_from_buf(&b);
-        sbuf_free(&b);
-    }
-    atomic_fetch_sub(&j->seg->readers, 1);
-    op->done(op);
-}
-
 static void *reader_main(void *arg) {
     struct spool *s = arg;
     struct task *t;
-    while ((t = queue_take_one(&s->reads)) != NULL) {
-        struct read_job *j = DL_OWNER(t, struct read_job, task);
-        read_run(s, j);
-        free(j);
-    }
+    while ((t = queue_take_one(&s->reads)) != NULL)
+        spool_read_run(s, t);
     return NULL;
 }
 
 int spool_start(struct spool *s) {
     int rc = pthread_create(&s->writer, NULL, writer_main, s);
+    s->threads = rc == 0;
     if (rc == 0)
         rc = pthread_create(&s->reader, NULL, reader_main, s);
     return -rc;
 }
 
 void spool_close(struct spool *s) {
-    queue_close(&s->ops);
-    pthread_join(s->writer, NULL);
-    queue_close(&s->reads);
-    pthread_join(s->reader, NULL);
+    if (s->threads) {
+        queue_close(&s->ops);
+        pthread_join(s->writer, NULL);
+        queue_close(&s->reads);
+        pthread_join(s->reader, NULL);
+    }
+    fail_ops(with_retries(s, queue_take(&s->ops, 0)), -EIO);
     size_t pos = 0;
     for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;)
         free(e);
     itab_free(&s->index);
     while (!dl_empty(&s->segments))
         segment_free(s, DL_OWNER(s->segments.next, struct segment, link));
+    free(s->moves);
     free(s->dir);
     free(s);
 }
@@ -446,11 +469,6 @@ void spool_flush(struct spool *s) {
     while (!f.over)
         pthread_cond_wait(&f.wake, &f.lock);
     pthread_mutex_unlock(&f.lock);
-}
-
-static void note_done(struct spool_op *op) {
-    sbuf_free(&op->meta);
-    free(op);
 }
 
 void spool_note(struct spool *s, enum spool_kind kind, uint64_t id, struct sbuf *meta) {

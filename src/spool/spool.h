@@ -8,7 +8,7 @@
  *
  * Nothing here knows what an envelope or progress is: they are bytes.  A segment is removed only
  * when it is the oldest, so a DONE always outlives the message it settles; what is still queued in
- * the oldest segment is copied to the end when dead bytes outweigh it.
+ * the oldest segment is copied to the end, a little after each batch, when dead bytes outweigh it.
  */
 #ifndef PH_SPOOL_SPOOL_H
 #define PH_SPOOL_SPOOL_H
@@ -30,23 +30,26 @@ enum spool_kind {
     SPOOL_PROGRESS,   /* new state of a message: replaces the old one */
     SPOOL_DONE,       /* nothing is left to do for a message */
     SPOOL_READ,       /* its content, from disk; done() on the reader thread */
-    SPOOL_BODY_OPEN,  /* a file for large content; sets fd */
-    SPOOL_BODY_WRITE, /* more of it; what is written is durable after SPOOL_NEW only */
-    SPOOL_BODY_DROP   /* the message was given up before SPOOL_NEW */
+    SPOOL_BODY_WRITE, /* large content for its file; durable after SPOOL_NEW only */
+    SPOOL_BODY_DROP,  /* the message was given up before SPOOL_NEW */
+    SPOOL_FORGET      /* the spool's own: undoes a NEW that failed */
 };
 
 struct spool_op {
-    struct task task; /* used by the spool */
+    struct task task;    /* used by the spool, … */
+    struct segment *seg; /* … where its record was written … */
+    uint64_t at;
+    uint64_t settle_at; /* … and that of what it settles */
     enum spool_kind kind;
     uint64_t id;
     struct sbuf meta;    /* NEW: encoded envelope; PROGRESS: encoded progress */
     struct body *body;   /* NEW: a reference of the submitter's; READ: set for done() */
     uint64_t settles;    /* NEW: also this message (0: none) … */
     struct sbuf settled; /* … with this progress, or empty: it is done */
-    int fd;              /* BODY_*: the file */
-    uint64_t off;        /* BODY_WRITE: where */
+    uint64_t off;        /* BODY_WRITE: where; 0 makes the file */
     struct sbuf chunk;   /* BODY_WRITE: what */
-    int rc;              /* 0 or negative errno */
+    uint32_t crc;        /* BODY_WRITE: CRC32C of the content up to there; brought up to date */
+    int rc;              /* 0 or negative errno; READ: -EBADMSG if the disk gave back other bytes */
     void (*done)(struct spool_op *op);
     void *arg;
 };
@@ -67,13 +70,14 @@ struct spool_stats {
     uint64_t batches;
     uint64_t records;
     uint64_t bytes_written;
-    uint64_t damaged; /* regions set aside at start */
+    uint64_t damaged;    /* found at start: places where something promised is missing */
+    uint64_t unfinished; /* found at start: writes that nobody was told of */
 };
 
 /* Recovers what is there and calls found() for each message, oldest segment first; then the spool
- * can be started.  Negative errno with *why (static text). */
+ * can be started.  Negative errno with *why (the caller frees it). */
 int spool_open(struct spool **out, const struct spool_conf *conf, const struct spool_io *io,
-               void (*found)(void *arg, const struct spool_found *f), void *arg, const char **why);
+               void (*found)(void *arg, const struct spool_found *f), void *arg, char **why);
 int spool_start(struct spool *s);
 /* Finishes what is submitted, then stops the threads and frees everything. */
 void spool_close(struct spool *s);

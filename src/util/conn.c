@@ -362,14 +362,15 @@ static ssize_t read_some(struct conn *c, char *buf, size_t n) {
 static void read_ready(struct conn *c) {
     for (int turn = 0; turn < 4 && !c->closing && !c->paused && !c->eof; turn++) {
         char *buf = c->loop->scratch;
-        ssize_t n = read_some(c, buf, LOOP_SCRATCH);
+        size_t max = c->loop->read_max;
+        ssize_t n = read_some(c, buf, max);
         if (n <= 0)
             return;
         offer(c, buf, (size_t)n);
         if (c->tls == TLS_SHAKING)
             return;
         /* TLS may hold decrypted bytes that the descriptor will not announce. */
-        if (c->tls == TLS_ON ? SSL_pending(c->ssl) == 0 : (size_t)n < LOOP_SCRATCH)
+        if (c->tls == TLS_ON ? SSL_pending(c->ssl) == 0 : (size_t)n < max)
             return;
     }
     if (c->tls == TLS_ON && !c->closing && !c->paused && SSL_pending(c->ssl) > 0)

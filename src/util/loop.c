@@ -50,6 +50,7 @@ struct loop *loop_new(size_t index) {
     dl_init(&l->dirty);
     l->index = index;
     l->scratch = mem_alloc(LOOP_SCRATCH);
+    l->read_max = LOOP_SCRATCH;
     l->now_ms = clock_mono_ms();
     uv_async_init(&l->uv, &l->wake, on_wake);
     uv_timer_init(&l->uv, &l->tick);

@@ -29,6 +29,7 @@ struct loop {
     struct dl dirty; /* struct conn: with output not yet tried */
     int64_t now_ms;  /* monotonic, of this iteration */
     char *scratch;   /* LOOP_SCRATCH bytes for one read */
+    size_t read_max; /* how many of them a connection may use; fewer when memory is short */
     size_t index;    /* 0, 1, … as numbered by the owner */
     void *owner;     /* whatever the daemon hangs on it */
     uv_thread_t thread;

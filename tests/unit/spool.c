@@ -99,7 +99,7 @@ static void on_found(void *arg, const struct spool_found *f) {
 
 static struct spool *open_spool(struct seen *seen) {
     struct spool *s;
-    const char *why;
+    char *why;
     struct spool_conf conf = {dir, 1U << 20};
     *seen = (struct seen){0};
     assert_int_equal(spool_open(&s, &conf, &io, on_found, seen, &why), 0);
@@ -287,21 +287,24 @@ static void test_body_file(void **state) {
     struct seen seen;
     (void)state;
     struct spool *s = open_spool(&seen);
-    struct waiter o = {.op = {.kind = SPOOL_BODY_OPEN, .id = 5}};
-    assert_int_equal(run(s, &o), 0);
-    struct waiter c = {.op = {.kind = SPOOL_BODY_WRITE, .id = 5, .fd = o.op.fd}};
-    sbuf_add_c(&c.op.chunk, "large content");
+    struct waiter c = {.op = {.kind = SPOOL_BODY_WRITE, .id = 5}};
+    sbuf_add_c(&c.op.chunk, "large ");
     assert_int_equal(run(s, &c), 0);
     sbuf_free(&c.op.chunk);
+    struct waiter d = {.op = {.kind = SPOOL_BODY_WRITE, .id = 5, .off = 6, .crc = c.op.crc}};
+    sbuf_add_c(&d.op.chunk, "content");
+    assert_int_equal(run(s, &d), 0);
+    sbuf_free(&d.op.chunk);
     struct waiter n = {.op = {.kind = SPOOL_NEW, .id = 5}};
     sbuf_add_c(&n.op.meta, "m");
-    n.op.body = body_from_fd(o.op.fd, 13);
+    n.op.body = body_from_file(13, d.op.crc);
     assert_int_equal(run(s, &n), 0);
     body_unref(n.op.body);
     sbuf_free(&n.op.meta);
-    struct waiter orphan = {.op = {.kind = SPOOL_BODY_OPEN, .id = 6}};
+    struct waiter orphan = {.op = {.kind = SPOOL_BODY_WRITE, .id = 6}};
+    sbuf_add_c(&orphan.op.chunk, "nobody's");
     assert_int_equal(run(s, &orphan), 0);
-    close(orphan.op.fd);
+    sbuf_free(&orphan.op.chunk);
     spool_close(s);
     s = open_spool(&seen);
     assert_int_equal(seen.n, 1);

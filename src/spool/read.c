@@ -1,0 +1,109 @@
+/*
+ * spool/read.c - content back from disk
+ *
+ * The writer, which knows where a message lies, hands a job to the reader thread, which may block.
+ * Content is checked against the sum that was stored with it: what the disk has changed is never
+ * sent.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "spool/log.h"
+#include "util/codec.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define PIECE 65536U
+
+struct read_job {
+    struct task task;
+    struct spool_op *op;
+    struct segment *seg;
+    uint64_t off; /* of the record */
+    uint64_t size;
+    uint32_t meta_len;
+    bool in_file;
+};
+
+void spool_read(struct spool *s, struct spool_op *op) {
+    struct entry *e = itab_get(&s->index, op->id);
+    if (e == NULL) {
+        op->rc = -ENOENT;
+        op->done(op);
+        return;
+    }
+    struct read_job *j = MEM_NEW(struct read_job);
+    j->op = op;
+    j->seg = e->seg;
+    j->in_file = (e->body_len & REC_FILE_BIT) != 0;
+    j->off = entry_off(e);
+    j->meta_len = e->meta_len;
+    j->size = e->body_len & ~REC_FILE_BIT;
+    atomic_fetch_add(&e->seg->readers, 1);
+    queue_push(&s->reads, &j->task);
+}
+
+static int read_record(struct spool *s, struct read_job *j, const struct rec_head *h) {
+    struct sbuf b = {0};
+    uint64_t at = j->off + sizeof *h + j->meta_len;
+    int rc = read_full(s, j->seg->fd, sbuf_room(&b, (size_t)j->size), (size_t)j->size, at);
+    if (rc == 0 && crc32c(0, b.p, (size_t)j->size) != h->body_crc)
+        rc = -EBADMSG;
+    if (rc == 0) {
+        sbuf_advance(&b, (size_t)j->size);
+        j->op->body = body_from_buf(&b);
+    }
+    sbuf_free(&b);
+    return rc;
+}
+
+static int file_crc(const struct spool *s, int fd, uint64_t size, uint32_t *crc) {
+    char *buf = mem_alloc(PIECE);
+    int rc = 0;
+    *crc = 0;
+    for (uint64_t at = 0; at < size && rc == 0;) {
+        size_t n = size - at < PIECE ? (size_t)(size - at) : PIECE;
+        rc = read_full(s, fd, buf, n, at);
+        if (rc == 0)
+            *crc = crc32c(*crc, buf, n);
+        at += n;
+    }
+    free(buf);
+    return rc;
+}
+
+static int read_file(struct spool *s, struct read_job *j, const struct rec_head *h) {
+    char *path = log_body_path(s, j->op->id);
+    int fd = s->io->open(s->io->arg, path, O_RDONLY, 0);
+    uint32_t crc;
+    free(path);
+    if (fd < 0)
+        return fd;
+    int rc = file_crc(s, fd, j->size, &crc);
+    if (rc == 0 && crc != h->body_crc)
+        rc = -EBADMSG;
+    if (rc < 0) {
+        s->io->close(s->io->arg, fd);
+        return rc;
+    }
+    j->op->body = body_from_file(j->size, crc);
+    body_opened(j->op->body, s->io, fd);
+    return 0;
+}
+
+void spool_read_run(struct spool *s, struct task *t) {
+    struct read_job *j = DL_OWNER(t, struct read_job, task);
+    struct spool_op *op = j->op;
+    struct rec_head h;
+    op->rc = read_full(s, j->seg->fd, &h, sizeof h, j->off);
+    if (op->rc == 0)
+        op->rc = j->in_file ? read_file(s, j, &h) : read_record(s, j, &h);
+    if (op->rc == -EBADMSG)
+        log_error("spool", "the content of message %016llx was damaged on disk: it is not sent",
+                  (unsigned long long)op->id);
+    atomic_fetch_sub(&j->seg->readers, 1);
+    op->done(op);
+    free(j);
+}

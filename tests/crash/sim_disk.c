@@ -1,0 +1,396 @@
+/*
+ * A disk in memory for the spool, with the bad habits of real ones.
+ *
+ * A file has what was written (now) and what would be there after a power cut (safe), compared in
+ * sectors.  fdatasync makes them equal; a name is safe after the directory's fsync.  A failed sync
+ * leaves its sectors dropped: readable, but not written by any later sync.
+ */
+#include "sim_disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SECTOR     512U
+#define FILES_MAX  256
+#define FULL_CALLS 12
+
+struct file {
+    char name[64];
+    bool named, safe_named; /* the name is there now; after a power cut */
+    char *now, *safe;
+    uint8_t *dropped; /* per sector */
+    uint64_t size, safe_size, cap;
+    int opens;
+};
+
+struct sim {
+    struct spool_io io;
+    uint64_t rnd;
+    struct file f[FILES_MAX];
+    unsigned calls, at, full;
+    enum fault fault;
+    bool dead, sync_armed;
+};
+
+uint64_t sim_rand(struct sim *d) {
+    d->rnd ^= d->rnd << 13;
+    d->rnd ^= d->rnd >> 7;
+    d->rnd ^= d->rnd << 17;
+    return d->rnd;
+}
+
+/* What happens at this call: 0, or the error it gives.  *shorten: do half of it. */
+static int begin(struct sim *d, bool needs_room, bool is_sync, bool *shorten) {
+    if (d->dead)
+        return -EIO;
+    unsigned call = d->calls++;
+    if (d->full > 0 && d->full-- > 0 && needs_room)
+        return -ENOSPC;
+    if (d->sync_armed && is_sync) {
+        d->sync_armed = false;
+        return -EIO;
+    }
+    if (d->fault == FAULT_NONE || call != d->at)
+        return 0;
+    switch (d->fault) {
+    case FAULT_CUT:
+        d->dead = true;
+        return -EIO;
+    case FAULT_EIO:
+        return -EIO;
+    case FAULT_SHORT:
+        if (shorten != NULL)
+            *shorten = true;
+        return 0;
+    case FAULT_FULL:
+        d->full = FULL_CALLS;
+        return needs_room ? -ENOSPC : 0;
+    case FAULT_SYNC:
+        d->sync_armed = !is_sync;
+        return is_sync ? -EIO : 0;
+    default:
+        return 0;
+    }
+}
+
+static void after(struct sim *d) {
+    if (d->fault == FAULT_AFTER && d->calls == d->at + 1)
+        d->dead = true;
+}
+
+static struct file *find(struct sim *d, const char *path) {
+    for (int i = 0; i < FILES_MAX; i++)
+        if (d->f[i].named && strcmp(d->f[i].name, path) == 0)
+            return &d->f[i];
+    return NULL;
+}
+
+static struct file *slot(struct sim *d) {
+    for (int i = 0; i < FILES_MAX; i++) {
+        struct file *f = &d->f[i];
+        if (f->named || f->safe_named || f->opens > 0)
+            continue;
+        free(f->now);
+        free(f->safe);
+        free(f->dropped);
+        *f = (struct file){0};
+        return f;
+    }
+    fprintf(stderr, "sim: too many files\n");
+    abort();
+}
+
+static int sim_open(void *arg, const char *path, int flags, mode_t mode) {
+    struct sim *d = arg;
+    struct file *f = find(d, path);
+    (void)mode;
+    int rc = begin(d, f == NULL && (flags & O_CREAT) != 0, false, NULL);
+    if (rc < 0)
+        return rc;
+    if (f != NULL && (flags & O_EXCL) != 0)
+        return -EEXIST;
+    if (f == NULL && (flags & O_CREAT) == 0)
+        return -ENOENT;
+    if (f == NULL) {
+        f = slot(d);
+        snprintf(f->name, sizeof f->name, "%s", path);
+        f->named = true;
+    } else if ((flags & O_TRUNC) != 0) {
+        f->size = 0;
+    }
+    f->opens++;
+    after(d);
+    return (int)(f - d->f);
+}
+
+static void sim_close(void *arg, int fd) {
+    struct sim *d = arg;
+    d->f[fd].opens--;
+}
+
+static void *grow_bytes(void *p, uint64_t old, uint64_t n) {
+    char *q = realloc(p, n);
+    memset(q + old, 0, n - old);
+    return q;
+}
+
+static void grow(struct file *f, uint64_t size) {
+    uint64_t n = (size + SECTOR) / SECTOR * SECTOR;
+    if (n > f->cap) {
+        f->now = grow_bytes(f->now, f->cap, n);
+        f->safe = grow_bytes(f->safe, f->cap, n);
+        f->dropped = grow_bytes(f->dropped, f->cap / SECTOR, n / SECTOR);
+        f->cap = n;
+    }
+    if (size > f->size) {
+        memset(f->now + f->size, 0, size - f->size);
+        f->size = size;
+    }
+}
+
+static ssize_t sim_pwritev(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    struct sim *d = arg;
+    struct file *f = &d->f[fd];
+    size_t total = 0, left;
+    bool half = false;
+    int rc = begin(d, true, false, &half);
+    if (rc < 0) {
+        if (n > 0 && iov[0].iov_len > 8 && !d->dead) { /* some of it may have been written */
+            grow(f, off + 8);
+            memcpy(f->now + off, iov[0].iov_base, 8);
+        }
+        return rc;
+    }
+    for (int i = 0; i < n; i++)
+        total += iov[i].iov_len;
+    left = half && total > 1 ? total / 2 : total;
+    total = left;
+    grow(f, off + total);
+    for (int i = 0; i < n && left > 0; i++) {
+        size_t k = iov[i].iov_len < left ? iov[i].iov_len : left;
+        memcpy(f->now + off, iov[i].iov_base, k);
+        memset(f->dropped + off / SECTOR, 0,
+               k == 0 ? 0 : (off + k - 1) / SECTOR - off / SECTOR + 1);
+        off += k;
+        left -= k;
+    }
+    after(d);
+    return (ssize_t)total;
+}
+
+static ssize_t sim_pread(void *arg, int fd, void *buf, size_t n, uint64_t off) {
+    struct sim *d = arg;
+    struct file *f = &d->f[fd];
+    bool half = false;
+    int rc = begin(d, false, false, &half);
+    if (rc < 0)
+        return rc;
+    if (off >= f->size)
+        return 0;
+    if (n > f->size - off)
+        n = (size_t)(f->size - off);
+    if (half && n > 1)
+        n /= 2;
+    memcpy(buf, f->now + off, n);
+    return (ssize_t)n;
+}
+
+static int sim_allocate(void *arg, int fd, uint64_t size) {
+    struct sim *d = arg;
+    int rc = begin(d, true, false, NULL);
+    if (rc < 0)
+        return rc;
+    grow(&d->f[fd], size);
+    after(d);
+    return 0;
+}
+
+static int sim_datasync(void *arg, int fd) {
+    struct sim *d = arg;
+    struct file *f = &d->f[fd];
+    int rc = begin(d, false, true, NULL);
+    uint64_t n = (f->size + SECTOR - 1) / SECTOR;
+    if (d->dead)
+        return rc;
+    for (uint64_t i = 0; i < n; i++) {
+        char *now = f->now + i * SECTOR, *safe = f->safe + i * SECTOR;
+        if (f->dropped[i] != 0 || memcmp(now, safe, SECTOR) == 0)
+            continue;
+        if (rc < 0 && sim_rand(d) % 4 != 0)
+            f->dropped[i] = 1;
+        else
+            memcpy(safe, now, SECTOR);
+    }
+    if (rc == 0)
+        f->safe_size = f->size;
+    after(d);
+    return rc;
+}
+
+static bool in_dir(const struct file *f, const char *dir) {
+    size_t n = strlen(dir);
+    return strncmp(f->name, dir, n) == 0 && f->name[n] == '/' &&
+           strchr(f->name + n + 1, '/') == NULL;
+}
+
+static int sim_sync_dir(void *arg, const char *dir) {
+    struct sim *d = arg;
+    int rc = begin(d, false, true, NULL);
+    if (rc < 0)
+        return rc;
+    for (int i = 0; i < FILES_MAX; i++)
+        if (in_dir(&d->f[i], dir))
+            d->f[i].safe_named = d->f[i].named;
+    after(d);
+    return 0;
+}
+
+static int sim_unlink(void *arg, const char *path) {
+    struct sim *d = arg;
+    int rc = begin(d, false, false, NULL);
+    if (rc < 0)
+        return rc;
+    struct file *f = find(d, path);
+    if (f == NULL)
+        return -ENOENT;
+    f->named = false;
+    after(d);
+    return 0;
+}
+
+static int sim_mkdir(void *arg, const char *path) {
+    (void)path;
+    return begin(arg, true, false, NULL);
+}
+
+static int64_t sim_size(void *arg, int fd) {
+    struct sim *d = arg;
+    int rc = begin(d, false, false, NULL);
+    return rc < 0 ? rc : (int64_t)d->f[fd].size;
+}
+
+static int sim_list(void *arg, const char *dir, void (*fn)(void *ctx, const char *name),
+                    void *ctx) {
+    struct sim *d = arg;
+    int rc = begin(d, false, false, NULL);
+    if (rc < 0)
+        return rc;
+    for (int i = 0; i < FILES_MAX; i++)
+        if (d->f[i].named && in_dir(&d->f[i], dir))
+            fn(ctx, d->f[i].name + strlen(dir) + 1);
+    return 0;
+}
+
+static int64_t sim_space(void *arg, const char *dir) {
+    (void)arg;
+    (void)dir;
+    return 1 << 30;
+}
+
+static const struct spool_io calls = {.open = sim_open,
+                                      .close = sim_close,
+                                      .pwritev = sim_pwritev,
+                                      .pread = sim_pread,
+                                      .allocate = sim_allocate,
+                                      .datasync = sim_datasync,
+                                      .sync_dir = sim_sync_dir,
+                                      .unlink = sim_unlink,
+                                      .mkdir = sim_mkdir,
+                                      .size = sim_size,
+                                      .list = sim_list,
+                                      .space = sim_space};
+
+struct sim *sim_new(uint64_t seed) {
+    struct sim *d = calloc(1, sizeof *d);
+    d->io = calls;
+    d->io.arg = d;
+    d->rnd = seed * 0x9e3779b97f4a7c15ULL + 1;
+    return d;
+}
+
+void sim_free(struct sim *d) {
+    for (int i = 0; i < FILES_MAX; i++) {
+        free(d->f[i].now);
+        free(d->f[i].safe);
+        free(d->f[i].dropped);
+    }
+    free(d);
+}
+
+static void *dup_bytes(const void *p, size_t n) {
+    void *q = malloc(n + 1);
+    memcpy(q, p, n);
+    return q;
+}
+
+struct sim *sim_copy(const struct sim *d, uint64_t seed) {
+    struct sim *c = sim_new(seed);
+    for (int i = 0; i < FILES_MAX; i++) {
+        const struct file *f = &d->f[i];
+        c->f[i] = *f;
+        c->f[i].opens = 0;
+        if (f->now == NULL)
+            continue;
+        c->f[i].now = dup_bytes(f->now, f->cap);
+        c->f[i].safe = dup_bytes(f->safe, f->cap);
+        c->f[i].dropped = dup_bytes(f->dropped, f->cap / SECTOR);
+    }
+    return c;
+}
+
+const struct spool_io *sim_io(struct sim *d) {
+    return &d->io;
+}
+
+void sim_fault(struct sim *d, enum fault f, unsigned n) {
+    d->fault = f;
+    d->at = n;
+    d->calls = 0;
+    d->full = 0;
+    d->sync_armed = false;
+}
+
+unsigned sim_calls(const struct sim *d) {
+    return d->calls;
+}
+
+bool sim_is_dead(const struct sim *d) {
+    return d->dead;
+}
+
+static void lose_sectors(struct sim *d, struct file *f) {
+    if (f->size != f->safe_size && sim_rand(d) % 2 == 0)
+        f->size = f->safe_size;
+    f->safe_size = f->size;
+    for (uint64_t i = 0; i < (f->size + SECTOR - 1) / SECTOR; i++) {
+        char *now = f->now + i * SECTOR, *safe = f->safe + i * SECTOR;
+        if (memcmp(now, safe, SECTOR) == 0)
+            continue;
+        uint64_t r = sim_rand(d);
+        size_t keep = r % 3 == 0 ? 0 : r % 3 == 1 ? SECTOR : (r >> 8) % SECTOR;
+        memcpy(safe, now, keep);
+        memcpy(now, safe, SECTOR);
+    }
+    if (f->dropped != NULL)
+        memset(f->dropped, 0, f->cap / SECTOR);
+}
+
+void sim_power_on(struct sim *d) {
+    for (int i = 0; i < FILES_MAX; i++) {
+        struct file *f = &d->f[i];
+        if (f->named != f->safe_named)
+            f->named = f->safe_named = sim_rand(d) % 2 == 0;
+        lose_sectors(d, f);
+    }
+    sim_restart(d);
+}
+
+void sim_restart(struct sim *d) {
+    d->dead = false;
+    sim_fault(d, FAULT_NONE, 0);
+    for (int i = 0; i < FILES_MAX; i++)
+        d->f[i].opens = 0;
+}

@@ -1,0 +1,41 @@
+/*
+ * A disk in memory that can fail or lose power at any call; see sim_disk.c
+ */
+#ifndef PH_TESTS_SIM_DISK_H
+#define PH_TESTS_SIM_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "spool/io.h"
+
+enum fault {
+    FAULT_NONE,
+    FAULT_CUT,   /* the power goes before the call does anything */
+    FAULT_AFTER, /* … after the call */
+    FAULT_EIO,   /* one call fails */
+    FAULT_SHORT, /* one read or write does only part of its work */
+    FAULT_FULL,  /* no room for the next FULL_CALLS calls */
+    FAULT_SYNC,  /* the next sync from here on fails, and its data stays unsynced for ever */
+    FAULT_COUNT
+};
+
+struct sim;
+
+struct sim *sim_new(uint64_t seed);
+void sim_free(struct sim *d);
+const struct spool_io *sim_io(struct sim *d);
+/* The fault happens at the n-th call from now (0: the next one). */
+void sim_fault(struct sim *d, enum fault f, unsigned n);
+/* Calls since sim_fault. */
+unsigned sim_calls(const struct sim *d);
+bool sim_is_dead(const struct sim *d);
+/* What is on the disk when power is back: of what was not synced, each sector and each name is old,
+ * new or (sectors) torn, as chance has it. */
+void sim_power_on(struct sim *d);
+/* Without a power cut: the process is gone, the kernel lives. */
+void sim_restart(struct sim *d);
+struct sim *sim_copy(const struct sim *d, uint64_t seed);
+uint64_t sim_rand(struct sim *d);
+
+#endif

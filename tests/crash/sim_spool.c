@@ -1,0 +1,447 @@
+/*
+ * The spool under simulated faults: accept, deliver, compact, recover, with a fault or a power cut
+ * at every call to the disk, and again during the recovery that follows.
+ *
+ *   sim_spool [-s SEED] [-n SCRIPTS] [-v]
+ *
+ * A script is made from its seed.  First it runs without a fault, to count the calls; then once for
+ * each call and each fault.  After a fault the spool is opened again (with a fault in there too,
+ * once per run) and compared with what the script was told: every acknowledged message is there,
+ * whole; none whose end was acknowledged is; progress is the last acknowledged or newer; what was
+ * refused is not there, unless the power went before it could be taken back.  Prints the number of
+ * cases; a failing one prints what repeats it and ends the run.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sim_disk.h"
+#include "spool/log.h"
+#include "util/codec.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define MSGS_MAX 512
+#define TURNS    28
+
+enum told { TOLD_NOTHING, TOLD_YES, TOLD_NO };
+
+/* What the script knows of one message. */
+struct known {
+    uint64_t size;
+    bool in_file;
+    uint32_t chunk_crc;
+    enum told new_, done;
+    bool done_asked;
+    uint32_t prog_asked, prog_told; /* versions; 0: none */
+    unsigned settled_by;            /* a report whose acceptance ends this one */
+    unsigned maybe_by;              /* a refused one that a power cut may bring back */
+    bool found;                     /* by the recovery that is being checked */
+};
+
+/* One run of a script. */
+struct run {
+    struct sim *disk;
+    struct spool *sp;
+    struct known m[MSGS_MAX];
+    unsigned n;
+    uint64_t rnd;   /* the script's own chance: the same whatever the disk does */
+    bool must_read; /* no fault is set: every content can be read */
+    const char *bad;
+    uint64_t bad_id;
+};
+
+struct sim_op {
+    struct spool_op op;
+    struct run *r;
+    uint32_t version;
+};
+
+static bool verbose;
+
+static uint64_t rnd(struct run *r) {
+    r->rnd ^= r->rnd << 13;
+    r->rnd ^= r->rnd >> 7;
+    r->rnd ^= r->rnd << 17;
+    return r->rnd;
+}
+
+static void bad(struct run *r, const char *what, uint64_t id) {
+    if (r->bad == NULL) {
+        r->bad = what;
+        r->bad_id = id;
+    }
+}
+
+/* The content of message id: from its number alone. */
+static void content(uint64_t id, uint64_t from, uint64_t n, struct sbuf *out) {
+    char *p = sbuf_room(out, (size_t)n);
+    for (uint64_t i = 0; i < n; i++)
+        p[i] = (char)('a' + ((from + i) * 7 + id * 13) % 26);
+    sbuf_advance(out, (size_t)n);
+}
+
+static bool content_is(const struct body *b, uint64_t id, uint64_t size) {
+    struct sbuf want = {0}, tmp = {0};
+    content(id, 0, size, &want);
+    struct str got = body_view(b, 0, (size_t)size, &tmp);
+    bool same = got.p == NULL || /* the disk refused: somebody tries again */
+                (b->size == size && got.n == size && memcmp(got.p, want.p, size) == 0);
+    sbuf_free(&want);
+    sbuf_free(&tmp);
+    return same;
+}
+
+static void op_done(struct spool_op *op) {
+    struct sim_op *o = DL_OWNER(op, struct sim_op, op);
+    struct run *r = o->r;
+    struct known *m = &r->m[op->id];
+    if (verbose)
+        printf("op %d of message %llu, settles %llu: %d\n", (int)op->kind,
+               (unsigned long long)op->id, (unsigned long long)op->settles, op->rc);
+    if (op->kind == SPOOL_NEW) {
+        m->new_ = op->rc == 0 ? TOLD_YES : TOLD_NO;
+        if (op->settles != 0) {
+            struct known *t = &r->m[op->settles];
+            t->settled_by = 0;
+            t->maybe_by = op->rc == 0 ? 0 : (unsigned)op->id;
+            if (op->rc == 0 && op->settled.n == 0)
+                t->done = TOLD_YES;
+            if (op->rc == 0 && op->settled.n > 0)
+                t->prog_told = o->version;
+        }
+    } else if (op->kind == SPOOL_DONE && op->rc == 0) {
+        m->done = TOLD_YES;
+    } else if (op->kind == SPOOL_PROGRESS && op->rc == 0) {
+        m->prog_told = o->version;
+    } else if (op->kind == SPOOL_BODY_WRITE) {
+        m->chunk_crc = op->crc;
+        if (op->rc < 0)
+            m->new_ = TOLD_NO; /* the session would refuse it */
+    } else if (op->kind == SPOOL_READ && op->rc == 0) {
+        if (!content_is(op->body, op->id, m->size))
+            bad(r, "content read back differs", op->id);
+        body_unref(op->body);
+    } else if (op->kind == SPOOL_READ && (r->must_read || op->rc == -EBADMSG)) {
+        bad(r, "content cannot be read", op->id);
+    }
+    sbuf_free(&op->meta);
+    sbuf_free(&op->settled);
+    sbuf_free(&op->chunk);
+    if (op->kind == SPOOL_NEW)
+        body_unref(op->body);
+    free(o);
+}
+
+static struct sim_op *op_new(struct run *r, enum spool_kind kind, uint64_t id) {
+    struct sim_op *o = MEM_NEW(struct sim_op);
+    o->r = r;
+    o->op.kind = kind;
+    o->op.id = id;
+    o->op.done = op_done;
+    return o;
+}
+
+static void meta_of(uint64_t id, uint64_t size, struct sbuf *b) {
+    sbuf_printf(b, "message %llu of %llu bytes", (unsigned long long)id, (unsigned long long)size);
+}
+
+static void submit_new(struct run *r, uint64_t id, uint64_t settles, bool all) {
+    struct known *m = &r->m[id];
+    struct sim_op *o = op_new(r, SPOOL_NEW, id);
+    meta_of(id, m->size, &o->op.meta);
+    if (m->in_file) {
+        o->op.body = body_from_file(m->size, m->chunk_crc);
+    } else {
+        struct sbuf b = {0};
+        content(id, 0, m->size, &b);
+        o->op.body = body_from_buf(&b);
+    }
+    if (settles != 0) {
+        struct known *t = &r->m[settles];
+        o->op.settles = settles;
+        t->settled_by = (unsigned)id;
+        if (!all) {
+            o->version = ++t->prog_asked;
+            sbuf_printf(&o->op.settled, "%u", o->version);
+        }
+    }
+    spool_submit(r->sp, &o->op);
+}
+
+static void submit_chunk(struct run *r, uint64_t id, uint64_t from, uint64_t n) {
+    struct sim_op *o = op_new(r, SPOOL_BODY_WRITE, id);
+    o->op.off = from;
+    o->op.crc = r->m[id].chunk_crc;
+    content(id, from, n, &o->op.chunk);
+    spool_submit(r->sp, &o->op);
+}
+
+static bool is_queued(const struct known *m) {
+    return m->new_ == TOLD_YES && !m->done_asked && m->done != TOLD_YES && m->settled_by == 0;
+}
+
+/* A queued message, or 0. */
+static uint64_t some_queued(struct run *r) {
+    for (int i = 0; i < 20 && r->n > 1; i++) {
+        uint64_t id = 1 + rnd(r) % (r->n - 1);
+        if (is_queued(&r->m[id]))
+            return id;
+    }
+    return 0;
+}
+
+static uint64_t new_message(struct run *r, bool file) {
+    uint64_t id = r->n, k = rnd(r);
+    if (r->n + 1 == MSGS_MAX)
+        return 0;
+    r->n++;
+    struct known *m = &r->m[id];
+    m->in_file = file;
+    m->size = file ? 3000 + k % 4000 : k % 8 == 0 ? 9000 + k % 6000 : k % 1500;
+    return id;
+}
+
+/* One thing that receive or schedule would ask for. */
+static void step(struct run *r) {
+    unsigned k = (unsigned)(rnd(r) % 100);
+    uint64_t id;
+    if (k < 40) {
+        if ((id = new_message(r, false)) != 0)
+            submit_new(r, id, 0, false);
+    } else if (k < 46) {
+        if ((id = new_message(r, true)) == 0)
+            return;
+        uint64_t half = r->m[id].size / 2;
+        submit_chunk(r, id, 0, half);
+        spool_turn(r->sp);
+        submit_chunk(r, id, half, r->m[id].size - half);
+        spool_turn(r->sp);
+        if (r->m[id].new_ == TOLD_NO || k == 40)
+            spool_submit(r->sp, &op_new(r, SPOOL_BODY_DROP, id)->op);
+        else
+            submit_new(r, id, 0, false);
+    } else if (k < 78) {
+        if ((id = some_queued(r)) == 0)
+            return;
+        r->m[id].done_asked = true;
+        spool_submit(r->sp, &op_new(r, SPOOL_DONE, id)->op);
+    } else if (k < 88) {
+        if ((id = some_queued(r)) == 0)
+            return;
+        struct sim_op *o = op_new(r, SPOOL_PROGRESS, id);
+        o->version = ++r->m[id].prog_asked;
+        sbuf_printf(&o->op.meta, "%u", o->version);
+        spool_submit(r->sp, &o->op);
+    } else if (k < 94) {
+        uint64_t about = some_queued(r);
+        if (about != 0 && (id = new_message(r, false)) != 0)
+            submit_new(r, id, about, k % 2 == 0);
+    } else if ((id = some_queued(r)) != 0) {
+        spool_submit(r->sp, &op_new(r, SPOOL_READ, id)->op);
+    }
+}
+
+static void on_found(void *arg, const struct spool_found *f) {
+    struct run *r = arg;
+    struct sbuf want = {0};
+    if (f->id == 0 || f->id >= r->n) {
+        bad(r, "an unknown message was found", f->id);
+        return;
+    }
+    struct known *m = &r->m[f->id];
+    meta_of(f->id, m->size, &want);
+    if (m->found)
+        bad(r, "found twice", f->id);
+    m->found = true;
+    if (!str_eq(f->meta, sbuf_str(&want)) || f->size != m->size)
+        bad(r, "found with another envelope", f->id);
+    uint64_t version = 0;
+    if (verbose)
+        printf("found %llu progress %.*s\n", (unsigned long long)f->id, STR_FMT(f->progress));
+    if (f->progress.n > 0 && !str_u64(f->progress, &version))
+        bad(r, "found with malformed progress", f->id);
+    if (version < m->prog_told || version > m->prog_asked)
+        bad(r, "found with old progress", f->id);
+    sbuf_free(&want);
+}
+
+static int open_spool(struct run *r) {
+    char *why = NULL;
+    struct spool_conf conf = {"s", 64 << 10};
+    for (unsigned i = 0; i < r->n; i++)
+        r->m[i].found = false;
+    int rc = spool_open(&r->sp, &conf, sim_io(r->disk), on_found, r, &why);
+    free(why);
+    return rc;
+}
+
+/* Compares what recovery found with what was told; cut: the power went, so what nobody was told of
+ * may be there or not. */
+static void check_found(struct run *r, bool cut) {
+    for (uint64_t id = 1; id < r->n; id++) {
+        struct known *m = &r->m[id];
+        bool ended = m->done_asked || m->done == TOLD_YES;
+        const struct known *by = m->settled_by == 0 ? NULL : &r->m[m->settled_by];
+        if (by == NULL && cut && m->maybe_by != 0 && r->m[m->maybe_by].found)
+            ended = true;
+        if (m->new_ == TOLD_YES && !ended && by == NULL && !m->found)
+            bad(r, "an acknowledged message is missing", id);
+        if (by != NULL && m->new_ == TOLD_YES && !m->found && !by->found)
+            bad(r, "settled by a report that is not there", id);
+        if (m->done == TOLD_YES && m->found)
+            bad(r, "a message whose end was noted is back", id);
+        if (m->new_ == TOLD_NO && m->found && !cut)
+            bad(r, "a refused message is there", id);
+    }
+}
+
+/* From now on the script knows what recovery found. */
+static void adopt_found(struct run *r) {
+    for (uint64_t id = 1; id < r->n; id++) {
+        struct known *m = &r->m[id];
+        m->new_ = m->found ? TOLD_YES : TOLD_NO;
+        m->done = m->found ? TOLD_NOTHING : TOLD_YES;
+        m->done_asked = false;
+        m->settled_by = m->maybe_by = 0;
+    }
+}
+
+static void read_all(struct run *r) {
+    for (uint64_t id = 1; id < r->n; id++)
+        if (r->m[id].found)
+            spool_submit(r->sp, &op_new(r, SPOOL_READ, id)->op);
+    r->must_read = true;
+    spool_turn(r->sp);
+    r->must_read = false;
+}
+
+/* Turns of the script on an open spool; stops when the disk is dead. */
+static void play(struct run *r, int turns) {
+    for (int i = 0; i < turns && !sim_is_dead(r->disk); i++) {
+        unsigned ops = 1 + (unsigned)(rnd(r) % 7);
+        while (ops-- > 0 && !sim_is_dead(r->disk))
+            step(r);
+        spool_turn(r->sp);
+    }
+    for (int i = 0; i < 20 && !sim_is_dead(r->disk); i++)
+        spool_turn(r->sp); /* what failed is tried again */
+}
+
+/* Opens the spool again after the fault, itself with a fault at its n-th call; then without. */
+static void reopen(struct run *r, enum fault f, unsigned n) {
+    bool cut = sim_is_dead(r->disk);
+    spool_close(r->sp);
+    if (verbose)
+        printf("%s, fault %d at %u\n", cut ? "power cut" : "restart", (int)f, n);
+    if (cut)
+        sim_power_on(r->disk);
+    else
+        sim_restart(r->disk);
+    sim_fault(r->disk, f, n);
+    bool opened = open_spool(r) == 0;
+    bool again = !opened || sim_is_dead(r->disk) || r->bad != NULL;
+    if (opened && !sim_is_dead(r->disk))
+        check_found(r, cut);
+    if (again) {
+        cut = cut || sim_is_dead(r->disk);
+        spool_close(r->sp);
+        if (sim_is_dead(r->disk))
+            sim_power_on(r->disk);
+        sim_fault(r->disk, FAULT_NONE, 0);
+        if (open_spool(r) < 0)
+            bad(r, "cannot be opened without a fault", 0);
+        check_found(r, cut);
+    }
+    sim_fault(r->disk, FAULT_NONE, 0);
+    read_all(r);
+    adopt_found(r);
+}
+
+struct cases {
+    uint64_t n, dead;
+};
+
+/* One case: the script with one fault, recovery with another, then the script goes on, and a power
+ * cut with no warning, and a last look. */
+static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) {
+    struct run *r = MEM_NEW(struct run);
+    uint64_t salt = seed * 1000003 + at * 31 + f;
+    r->disk = sim_new(salt);
+    r->rnd = seed * 0x2545f4914f6cdd1dULL + 99;
+    r->n = 1;
+    if (open_spool(r) < 0)
+        bad(r, "cannot be opened at first", 0);
+    sim_fault(r->disk, f, at);
+    play(r, TURNS);
+    c->dead += sim_is_dead(r->disk);
+    c->n++;
+    r->rnd = salt | 1;
+    reopen(r, (enum fault)(rnd(r) % FAULT_COUNT), (unsigned)(rnd(r) % 40));
+    play(r, 6);
+    sim_fault(r->disk, FAULT_CUT, (unsigned)(rnd(r) % 30));
+    play(r, 6);
+    reopen(r, FAULT_NONE, 0);
+    spool_close(r->sp);
+    bool ok = r->bad == NULL;
+    if (!ok)
+        printf("FAILED: %s: message %llu (sim_spool -s %llu -f %d -a %u -v)\n", r->bad,
+               (unsigned long long)r->bad_id, (unsigned long long)seed, (int)f, at);
+    sim_free(r->disk);
+    free(r);
+    return ok;
+}
+
+/* How many calls the script makes without a fault. */
+static unsigned count_calls(uint64_t seed) {
+    struct run *r = MEM_NEW(struct run);
+    r->disk = sim_new(seed);
+    r->rnd = seed * 0x2545f4914f6cdd1dULL + 99;
+    r->n = 1;
+    if (open_spool(r) < 0)
+        abort();
+    sim_fault(r->disk, FAULT_NONE, 0);
+    play(r, TURNS);
+    unsigned n = sim_calls(r->disk);
+    spool_close(r->sp);
+    sim_free(r->disk);
+    free(r);
+    return n;
+}
+
+int main(int argc, char **argv) {
+    uint64_t seed = 1;
+    unsigned scripts = 10;
+    int opt, only = -1, at = -1;
+    struct cases c = {0, 0};
+    while ((opt = getopt(argc, argv, "s:n:f:a:v")) != -1) {
+        if (opt == 's')
+            seed = strtoull(optarg, NULL, 10);
+        else if (opt == 'n')
+            scripts = (unsigned)atoi(optarg);
+        else if (opt == 'f')
+            only = atoi(optarg);
+        else if (opt == 'a')
+            at = atoi(optarg);
+        else if (opt == 'v')
+            verbose = true;
+        else
+            return 2;
+    }
+    if (!verbose) /* what the spool says of each fault */
+        log_open(&(struct log_conf){.name = "sim", .file = "/dev/null"});
+    if (only >= 0 && at >= 0)
+        return one_case(seed, (enum fault)only, (unsigned)at, &c) ? 0 : 1;
+    for (unsigned s = 0; s < scripts; s++, seed++) {
+        unsigned calls = count_calls(seed);
+        for (unsigned i = 0; i < calls; i++)
+            for (int f = FAULT_CUT; f < FAULT_COUNT; f++)
+                if (!one_case(seed, (enum fault)f, i, &c))
+                    return 1;
+    }
+    printf("%llu cases, %llu of them power cuts, in %u scripts; nothing lost\n",
+           (unsigned long long)c.n, (unsigned long long)c.dead, scripts);
+    return 0;
+}
