@@ -221,7 +221,10 @@ static void take_back(struct spool *s, const struct spool_op *op) {
         f->id = op->id;
         f->body = file ? op->body : NULL; /* only says that there is one */
         f->done = note_done;
-        retry_later(s, f);
+        f->task.next = s->retry; /* before progress of what it may have settled */
+        if (s->retry == NULL)
+            s->retry_tail = &f->task.next;
+        s->retry = &f->task;
     } else if (file) {
         body_unlink(s, op->id);
     }
