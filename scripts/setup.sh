@@ -6,7 +6,7 @@
 set -eu
 
 build="gcc make meson ninja-build pkg-config libc6-dev libuv1-dev libssl-dev libunbound-dev \
-libgsasl-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev ca-certificates"
+libgsasl-dev libseccomp-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev ca-certificates"
 demo="$build python3 python3-aiosmtpd openssl"
 test="$demo python3-pytest libcmocka-dev postfix postfix-lmdb postfix-cdb postfix-pcre unbound \
 pflogsumm procps clang clang-format universal-ctags"

@@ -416,7 +416,7 @@ class Posthouse:
         self.dir.chmod(0o755)
         self.port = free_port()
         self.proc = None
-        self.main_extra = main
+        self.extra_env = {}
         self.dns = dns
         for name, text in (files or {}).items():
             (self.dir / name).write_text(text)
@@ -447,7 +447,7 @@ class Posthouse:
 
     def env(self):
         return dict(os.environ, ASAN_OPTIONS="detect_leaks=0", TSAN_OPTIONS="halt_on_error=0",
-                    UBSAN_OPTIONS="print_stacktrace=1")
+                    UBSAN_OPTIONS="print_stacktrace=1", **self.extra_env)
 
     def start(self):
         self.out = open(self.dir / "stderr", "ab")

@@ -8,10 +8,10 @@
 
 /* Messages from the supervisor to the others. */
 enum {
-    SUP_RELOAD = 1, /* a configuration bundle */
+    SUP_RELOAD = 1, /* to the relay: a configuration bundle */
     SUP_LOOKUP = 2, /* new channels between relay and lookup process, one a loop */
     SUP_STOP = 3,
-    SUP_REOPEN = 4 /* the log file */
+    SUP_REOPEN = 4 /* the log file, opened again: a descriptor */
 };
 
 #define LOOPS_MAX 63
@@ -43,9 +43,6 @@ _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int 
 
 /* Number of loops that cfg asks for. */
 size_t daemon_loops(const struct config *cfg);
-/* Becomes mail_owner if we are root; dies if that user does not exist. */
-void daemon_drop(const struct config *cfg);
-
 /* What is wrong with a configuration beyond its syntax (also `posthouse check`): restrictions, next
  * hops, networks. */
 void daemon_check(const struct config *cfg, struct diags *d);

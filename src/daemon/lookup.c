@@ -1,10 +1,13 @@
 /*
  * daemon/lookup.c - the lookup process
+ *
+ * One configuration for its whole life: a reload starts another one.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/confine.h"
 #include "daemon/daemon.h"
 #include "maps/server.h"
 #include "util/log.h"
@@ -22,17 +25,17 @@ static bool names_table(const struct params *p, const char *spec) {
 
 /* The relay may ask only for what the configuration names somewhere. */
 static bool allowed(void *arg, const char *spec) {
-    struct config *const *cfg = arg;
-    if (names_table(&(*cfg)->p, spec))
+    const struct config *cfg = arg;
+    if (names_table(&cfg->p, spec))
         return true;
-    for (size_t i = 0; i < (*cfg)->n_services; i++)
-        if (names_table(&(*cfg)->services[i]->p, spec))
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (names_table(&cfg->services[i]->p, spec))
             return true;
     return false;
 }
 
 /* One message of the supervisor; false when it is gone. */
-static bool control(struct lookup_server *s, int sup, struct config **cfg) {
+static bool control(struct lookup_server *s, int sup) {
     struct sbuf buf = {0};
     struct ipc_head head;
     struct str fields;
@@ -43,27 +46,22 @@ static bool control(struct lookup_server *s, int sup, struct config **cfg) {
     if (head.type == SUP_LOOKUP)
         for (size_t i = 0; i < n; i++)
             lookup_server_add(s, fds[i]);
-    if (head.type == SUP_REOPEN)
-        log_reopen();
-    if (head.type == SUP_RELOAD) {
-        struct ipc_reader r = {.rest = fields};
-        /* The old snapshot stays: a worker may be reading it.  Reloads are rare. */
-        *cfg = config_build(cfg_source_get(&r));
-        lookup_server_reload(s, (*cfg)->dir);
-    }
+    if (head.type == SUP_REOPEN && n == 1)
+        log_replace(fds[0]);
     sbuf_free(&buf);
     return true;
 }
 
 _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int *lookups) {
+    confine_lookup(cfg);
     log_start();
     struct lookup_server *s = lookup_server_new(WORKERS, cfg->dir);
-    lookup_server_allow(s, allowed, &cfg);
+    lookup_server_allow(s, allowed, cfg);
     for (size_t i = 0; i <= loops; i++)
         lookup_server_add(s, lookups[i]);
     do {
         lookup_server_run(s, sup);
-    } while (control(s, sup, &cfg));
+    } while (control(s, sup));
     log_close();
     _exit(0);
 }

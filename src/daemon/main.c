@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/confine.h"
 #include "daemon/daemon.h"
 #include "util/clock.h"
 #include "util/fs.h"
@@ -198,7 +199,6 @@ static pid_t spawn(struct child *c, const int *lookups) {
         close(chan[0]);
         if (c == &sup.relay)
             relay_main(sup.cfg, &sup.set, sup.loops, chan[1], lookups);
-        prctl(PR_SET_DUMPABLE, 0);
         for (size_t i = 0; i < sup.set.n; i++)
             close(sup.set.v[i].fd);
         close(sup.set.control);
@@ -286,6 +286,28 @@ static void tell(struct child *c, uint32_t type, const struct cfg_source *src) {
     sbuf_free(&b);
 }
 
+/* The log file, opened by the one who may. */
+static void reopen_log(void) {
+    struct child *to[] = {&sup.relay, &sup.lookup};
+    struct sbuf b = {0};
+    int fd = log_reopen();
+    if (fd < 0)
+        return;
+    ipc_end(&b, ipc_begin(&b, SUP_REOPEN, 0));
+    for (size_t i = 0; i < 2; i++)
+        if (to[i]->pid > 0 && ipc_send(to[i]->chan, sbuf_str(&b), &fd, 1) < 0)
+            log_warn("master", "cannot reach the %s process", to[i]->name);
+    sbuf_free(&b);
+}
+
+/* A lookup process for the new configuration, confined to the new tables' folders, takes over; what
+ * the old one was asked and has not answered, the relay asks again. */
+static void replace_lookup(void) {
+    tell(&sup.lookup, SUP_STOP, NULL);
+    sup.lookup.pid = 0;
+    start_children();
+}
+
 static void reload(void) {
     struct config *cfg = load(false);
     if (cfg == NULL) {
@@ -295,10 +317,10 @@ static void reload(void) {
                   sup.dir);
         return;
     }
-    tell(&sup.lookup, SUP_RELOAD, cfg->source);
-    tell(&sup.relay, SUP_RELOAD, cfg->source);
     config_unref(sup.cfg);
     sup.cfg = cfg;
+    replace_lookup();
+    tell(&sup.relay, SUP_RELOAD, cfg->source);
 }
 
 static void stop(void) {
@@ -320,11 +342,8 @@ static void on_signal(int signo) {
         stop();
     if (signo == SIGHUP)
         reload();
-    if (signo == SIGUSR1) {
-        log_reopen();
-        tell(&sup.relay, SUP_REOPEN, NULL);
-        tell(&sup.lookup, SUP_REOPEN, NULL);
-    }
+    if (signo == SIGUSR1)
+        reopen_log();
     if (signo == SIGCHLD)
         reap();
 }
@@ -389,6 +408,7 @@ int main(int argc, char **argv) {
         daemonize();
     lock_queue();
     block_signals();
+    confine_memory(); /* keys of certificates */
     if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0)
         return 1;
     log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);

@@ -5,15 +5,13 @@
  * thread listens to the supervisor.
  */
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
-#include <signal.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "daemon/confine.h"
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/peername.h"
@@ -45,20 +43,6 @@ static struct relay {
     struct spool *spool;
     size_t next_loop; /* where the next delivery session goes */
 } relay;
-
-void daemon_drop(const struct config *cfg) {
-    if (geteuid() != 0)
-        return;
-    struct passwd *pw = getpwnam(cfg->p.mail_owner);
-    if (pw == NULL) {
-        log_fatal("master", "mail_owner = %s: no such user", cfg->p.mail_owner);
-        _exit(1);
-    }
-    if (setgroups(0, NULL) < 0 || setgid(pw->pw_gid) < 0 || setuid(pw->pw_uid) < 0) {
-        log_fatal("master", "cannot become %s: %s", cfg->p.mail_owner, strerror(errno));
-        _exit(1);
-    }
-}
 
 static void on_accepted(void *arg, struct envelope *env, struct body *body) {
     (void)arg;
@@ -211,11 +195,11 @@ static void listen_to_supervisor(int sup) {
     while (ipc_recv(sup, &buf, &head, &fields, fds, LOOPS_MAX + 1, &n) == 0) {
         if (head.type == SUP_RELOAD)
             reload(fields);
-        else if (head.type == SUP_REOPEN)
-            log_reopen();
+        else if (head.type == SUP_REOPEN && n == 1)
+            log_replace(fds[0]);
         else if (head.type == SUP_STOP)
             stop();
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; head.type == SUP_LOOKUP && i < n; i++)
             post(i < relay.n ? &relay.w[i] : NULL, run_attach, fds[i], NULL);
     }
     _exit(1); /* the supervisor is gone: so are we; the spool is safe */
@@ -232,12 +216,17 @@ static void serve(const struct listen_set *set) {
     loop_start(relay.sched_loop);
 }
 
+/* What libraries read from files of the system, they read now. */
+static void libraries_start(void) {
+    tzset();
+    OPENSSL_init_ssl(0, NULL);
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG | OPENSSL_INIT_ADD_ALL_CIPHERS, NULL);
+}
+
 _Noreturn void relay_main(struct config *cfg, const struct listen_set *set, size_t loops, int sup,
                           const int *lookups) {
-    prctl(PR_SET_DUMPABLE, 0);
-    daemon_drop(cfg);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* again: changing the user has cleared it */
+    libraries_start();
+    confine_relay(cfg);
     log_start();
     relay.cfg = cfg;
     relay.n = loops;

@@ -87,6 +87,7 @@ static void send_answer(struct dsess *s, struct sbuf *answer, bool first) {
                     answer->n == 0 ? "=" : answer->p);
     else
         conn_printf(c, "%s\r\n", answer->p == NULL ? "" : answer->p);
+    conn_wipe_output(c);
     if (answer->p != NULL)
         mem_wipe(answer->p, answer->n);
     conn_deadline(c, s->p->smtp_helo_timeout * 1000);

@@ -4,26 +4,32 @@
 #include "maps/query.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "util/htab.h"
 #include "util/ipc_chan.h"
 #include "util/mem.h"
+
+/* Questions wait this long for a lookup process that is being started again. */
+#define PATIENCE_MS 5000
+#define SENT_MAX    2
 
 struct pending {
     uint32_t tag;
     lookup_maps_fn maps_fn; /* one of the two */
     lookup_match_fn match_fn;
     void *arg;
-    struct task later; /* an answer that is known at once is still given from the loop */
-    struct lookup *owner;
+    struct sbuf question; /* the whole message: asked again if the lookup process goes away */
+    int sent;
 };
 
 struct lookup {
     struct loop *loop;
-    struct ipc_chan *chan; /* NULL: no lookup process */
+    struct ipc_chan *chan; /* NULL: no lookup process at the moment */
     struct itab pending;
     uint32_t next_tag;
     struct htab lists; /* spec -> struct list: match lists without tables */
+    uv_timer_t patience;
 };
 
 struct list {
@@ -34,7 +40,14 @@ struct list {
 struct lookup *lookup_new(struct loop *l) {
     struct lookup *k = MEM_NEW(struct lookup);
     k->loop = l;
+    uv_timer_init(&l->uv, &k->patience);
+    k->patience.data = k;
     return k;
+}
+
+static void pending_free(struct pending *p) {
+    sbuf_free(&p->question);
+    free(p);
 }
 
 static void answer(struct pending *p, const struct maps_answer *a) {
@@ -42,19 +55,30 @@ static void answer(struct pending *p, const struct maps_answer *a) {
         p->maps_fn(p->arg, a);
     else
         p->match_fn(p->arg, (enum match_rc)a->rc);
-    free(p);
+    pending_free(p);
 }
 
-static void fail_all(struct lookup *k) {
-    struct itab old = k->pending;
+/* Those that have been asked SENT_MAX times, or all.  An answer may cancel others: by their tags.
+ */
+static void fail_some(struct lookup *k, bool all) {
+    struct sbuf tags = {0};
     struct pending *p;
     size_t pos = 0;
-    k->pending = (struct itab){0};
-    while ((p = itab_next(&old, &pos)) != NULL) {
+    while ((p = itab_next(&k->pending, &pos)) != NULL)
+        if (all || p->sent >= SENT_MAX)
+            sbuf_add(&tags, &p->tag, sizeof p->tag);
+    for (size_t i = 0; i < tags.n; i += sizeof p->tag) {
+        uint32_t tag;
+        memcpy(&tag, tags.p + i, sizeof tag);
         struct maps_answer a = {.rc = MAP_ERROR, .err = "the lookup process is not running"};
-        answer(p, &a);
+        if ((p = itab_del(&k->pending, tag)) != NULL)
+            answer(p, &a);
     }
-    itab_free(&old);
+    sbuf_free(&tags);
+}
+
+static void on_patience(uv_timer_t *t) {
+    fail_some(t->data, true);
 }
 
 static void on_closed(void *arg) {
@@ -62,7 +86,14 @@ static void on_closed(void *arg) {
     struct ipc_chan *old = k->chan;
     k->chan = NULL;
     ipc_chan_free(old);
-    fail_all(k);
+    fail_some(k, false); /* a question that ends whoever is asked is not asked for ever */
+    uv_timer_start(&k->patience, on_patience, PATIENCE_MS, 0);
+}
+
+static void ask(struct lookup *k, struct pending *p) {
+    p->sent++;
+    sbuf_add_str(ipc_chan_out(k->chan), sbuf_str(&p->question));
+    ipc_chan_send(k->chan);
 }
 
 static void on_message(void *arg, const struct ipc_head *head, struct str fields) {
@@ -89,18 +120,14 @@ static void on_message(void *arg, const struct ipc_head *head, struct str fields
 static const struct ipc_chan_ops chan_ops = {on_message, on_closed};
 
 void lookup_attach(struct lookup *k, int fd) {
+    struct pending *p;
+    size_t pos = 0;
     if (k->chan != NULL)
         on_closed(k);
+    uv_timer_stop(&k->patience);
     k->chan = ipc_chan_new(k->loop, fd, &chan_ops, k);
-}
-
-static void run_failed(struct task *t) {
-    struct pending *p = DL_OWNER(t, struct pending, later);
-    struct maps_answer a = {.rc = MAP_ERROR, .err = "the lookup process is not running"};
-    if (itab_del(&p->owner->pending, p->tag) != NULL)
-        answer(p, &a);
-    else
-        free(p); /* cancelled meanwhile */
+    while ((p = itab_next(&k->pending, &pos)) != NULL)
+        ask(k, p);
 }
 
 static struct pending *pending_add(struct lookup *k, void *arg) {
@@ -109,27 +136,24 @@ static struct pending *pending_add(struct lookup *k, void *arg) {
         k->next_tag = 1;
     p->tag = k->next_tag;
     p->arg = arg;
-    p->owner = k;
     itab_put(&k->pending, p->tag, p);
     return p;
 }
 
-/* Without a lookup process the answer is known: an error, given from the loop. */
-static bool offline(struct lookup *k, struct pending *p) {
+/* The question is complete: asked now, or when there is somebody to ask. */
+static uint32_t pending_go(struct lookup *k, struct pending *p) {
     if (k->chan != NULL)
-        return false;
-    p->later.run = run_failed;
-    loop_post(k->loop, &p->later);
-    return true;
+        ask(k, p);
+    else if (!uv_is_active((uv_handle_t *)&k->patience))
+        uv_timer_start(&k->patience, on_patience, PATIENCE_MS, 0);
+    return p->tag;
 }
 
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
     struct pending *p = pending_add(k, arg);
     p->maps_fn = fn;
-    if (offline(k, p))
-        return p->tag;
-    struct sbuf *out = ipc_chan_out(k->chan);
+    struct sbuf *out = &p->question;
     size_t at = ipc_begin(out, LOOKUP_MAPS, p->tag);
     ipc_put_str(out, str_of(service));
     ipc_put_str(out, str_of(spec));
@@ -139,8 +163,7 @@ uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
         ipc_put_u32(out, keys[i].partial);
     }
     ipc_end(out, at);
-    ipc_chan_send(k->chan);
-    return p->tag;
+    return pending_go(k, p);
 }
 
 /* Lists without tables never change while their text is the same: kept for ever. */
@@ -172,9 +195,7 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
     }
     struct pending *p = pending_add(k, arg);
     p->match_fn = fn;
-    if (offline(k, p))
-        return p->tag;
-    struct sbuf *out = ipc_chan_out(k->chan);
+    struct sbuf *out = &p->question;
     size_t at = ipc_begin(out, LOOKUP_MATCH, p->tag);
     ipc_put_str(out, str_of(service));
     ipc_put_str(out, str_of(spec));
@@ -182,12 +203,11 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
     ipc_put_u32(out, parents);
     ipc_put_str(out, key);
     ipc_end(out, at);
-    ipc_chan_send(k->chan);
-    return p->tag;
+    return pending_go(k, p);
 }
 
 void lookup_cancel(struct lookup *k, uint32_t tag) {
     struct pending *p = tag == 0 ? NULL : itab_del(&k->pending, tag);
-    if (p != NULL && p->later.run == NULL)
-        free(p);
+    if (p != NULL)
+        pending_free(p);
 }

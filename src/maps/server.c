@@ -269,12 +269,6 @@ void lookup_server_add(struct lookup_server *s, int fd) {
     s->chans[s->n_chans++] = c;
 }
 
-void lookup_server_reload(struct lookup_server *s, const char *dir) {
-    struct table_set *old = s->tables;
-    s->tables = tables_new(dir);
-    tables_unref(old);
-}
-
 void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *arg) {
     s->allowed = fn;
     s->allowed_arg = arg;

@@ -18,8 +18,6 @@ typedef bool (*lookup_allowed_fn)(void *arg, const char *spec);
 struct lookup_server *lookup_server_new(size_t workers, const char *dir);
 /* A channel to a loop of the relay; taken over. */
 void lookup_server_add(struct lookup_server *s, int fd);
-/* Forgets all open tables: they are opened again on the next question. */
-void lookup_server_reload(struct lookup_server *s, const char *dir);
 void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *arg);
 /* Serves until control_fd is readable; returns then, to be called again. */
 void lookup_server_run(struct lookup_server *s, int control_fd);

@@ -42,6 +42,7 @@ struct conn {
     bool eof;
     bool want_write; /* the kernel or TLS wants a writable descriptor */
     bool drain_due;  /* CONN_DRAINED is owed */
+    bool secret;     /* the output is wiped when it is written */
     int err;
     char tls_err[160];
     int64_t deadline;
@@ -117,6 +118,8 @@ static void on_closed(uv_handle_t *h) {
     struct conn *c = h->data;
     SSL_free(c->ssl);
     close(c->fd);
+    if (c->secret)
+        mem_wipe(c->out.p, c->out.cap);
     sbuf_free(&c->in);
     sbuf_free(&c->out);
     free(c);
@@ -253,6 +256,9 @@ void conn_flush(struct conn *c) {
     if (c->out_at < c->out.n)
         return;
     c->out_at = 0;
+    if (c->secret)
+        mem_wipe(c->out.p, c->out.cap);
+    c->secret = false;
     trim(&c->out);
     if (c->want_write && c->tls != TLS_SHAKING) {
         c->want_write = false;
@@ -297,6 +303,10 @@ void conn_printf(struct conn *c, const char *fmt, ...) {
     sbuf_vprintf(&c->out, fmt, ap);
     va_end(ap);
     conn_touch(c);
+}
+
+void conn_wipe_output(struct conn *c) {
+    c->secret = true;
 }
 
 size_t conn_pending(const struct conn *c) {

@@ -47,6 +47,8 @@ struct sbuf *conn_out(struct conn *c);
 void conn_touch(struct conn *c);
 /* Tries to write now instead of before the loop sleeps. */
 void conn_flush(struct conn *c);
+/* What is to be written now holds a secret: it is overwritten once it has been sent. */
+void conn_wipe_output(struct conn *c);
 /* Bytes not yet in the kernel. */
 size_t conn_pending(const struct conn *c);
 /* Stops and restarts the delivery of input; what was read meanwhile is offered on resume. */

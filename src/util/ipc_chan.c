@@ -24,6 +24,7 @@ static size_t on_input(void *arg, const char *p, size_t n) {
     if (rc <= 0)
         return 0;
     c->ops->message(c->arg, &head, fields);
+    mem_wipe((char *)(uintptr_t)p, sizeof head + head.len); /* answers may be passwords */
     return sizeof head + head.len;
 }
 

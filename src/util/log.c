@@ -88,16 +88,22 @@ int log_open(const struct log_conf *conf) {
     return 0;
 }
 
-void log_reopen(void) {
+int log_reopen(void) {
     if (sink.file == NULL || sink.fd <= 2)
-        return;
+        return -ENOENT;
     int fd = file_open(sink.file);
     if (fd < 0) {
         log_warn("master", "cannot reopen log file %s: %s", sink.file, strerror(-fd));
-        return;
+        return fd;
     }
+    log_replace(fd);
+    return sink.fd;
+}
+
+void log_replace(int fd) {
     pthread_mutex_lock(&sink.lock);
-    dup2(fd, sink.fd);
+    if (sink.fd > 2)
+        dup3(fd, sink.fd, O_CLOEXEC);
     pthread_mutex_unlock(&sink.lock);
     close(fd);
 }

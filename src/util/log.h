@@ -20,8 +20,12 @@ struct log_conf {
 
 /* Before any thread is started.  Lines before this go to standard error. */
 int log_open(const struct log_conf *conf);
-/* A new file after rotation (SIGHUP): opened again by its name. */
-void log_reopen(void);
+/* A new file after rotation: opened again by its name, in the supervisor.  Its descriptor (still
+ * the log's own), for the other processes, or a negative errno: there is no file, or it cannot be
+ * opened. */
+int log_reopen(void);
+/* In the others: from now on into fd, which is taken over. */
+void log_replace(int fd);
 /* Starts the writer thread; until then lines are written at once.  Call again after fork. */
 void log_start(void);
 /* Writes what is buffered and stops the writer thread. */

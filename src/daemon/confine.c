@@ -1,0 +1,188 @@
+/*
+ * daemon/confine.c - users, no_new_privs, Landlock; see confine.h.  The system calls are in
+ * confine_calls.c.
+ *
+ * Landlock is called by number: Debian 12's headers know its first versions only, the kernel may
+ * know more, and a newer kernel's extra rights are asked for by version.
+ */
+#include "daemon/confine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "daemon/confine_calls.h"
+#include "daemon/daemon.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+enum {
+    FS_WRITE_FILE = 1 << 1,
+    FS_READ_FILE = 1 << 2,
+    FS_READ_DIR = 1 << 3,
+    FS_REMOVE_FILE = 1 << 5,
+    FS_MAKE_DIR = 1 << 7,
+    FS_MAKE_REG = 1 << 8,
+    FS_TRUNCATE = 1 << 14
+};
+#define SCOPE_ALL 3U /* abstract unix sockets, signals */
+
+/* struct landlock_ruleset_attr as of version 6; older kernels take its beginning. */
+struct ruleset_attr {
+    uint64_t fs, net, scoped;
+};
+
+struct __attribute__((packed)) path_beneath {
+    uint64_t allowed;
+    int32_t parent_fd;
+};
+
+static int landlock_version(void) {
+    return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, 1U);
+}
+
+/* All file system rights that this version knows. */
+static uint64_t fs_rights(int version) {
+    unsigned bits = version >= 5 ? 16 : version >= 3 ? 15 : version >= 2 ? 14 : 13;
+    return (1ULL << bits) - 1;
+}
+
+static int ruleset_new(int version) {
+    struct ruleset_attr a = {.fs = fs_rights(version), .scoped = version >= 6 ? SCOPE_ALL : 0};
+    size_t size = version >= 6 ? 24 : version >= 4 ? 16 : 8;
+    return (int)syscall(SYS_landlock_create_ruleset, &a, size, 0U);
+}
+
+/* What does not exist needs no rule. */
+static void ruleset_allow(int set, const char *dir, uint64_t rights) {
+    struct path_beneath p = {.allowed = rights & fs_rights(landlock_version())};
+    p.parent_fd = open(dir, O_PATH | O_CLOEXEC);
+    if (p.parent_fd < 0)
+        return;
+    if (syscall(SYS_landlock_add_rule, set, 1, &p, 0U) < 0)
+        log_warn("master", "landlock: %s: %s", dir, strerror(errno));
+    close(p.parent_fd);
+}
+
+static void ruleset_enforce(int set, const char *who) {
+    if (set < 0 || syscall(SYS_landlock_restrict_self, set, 0U) < 0)
+        log_warn("master", "no Landlock in this kernel: the %s process can open every file that its "
+                           "user can",
+                 who);
+    if (set >= 0)
+        close(set);
+}
+
+static struct passwd *user_find(const char *param, const char *name) {
+    struct passwd *pw = getpwnam(name);
+    if (pw == NULL) {
+        log_fatal("master", "%s = %s: no such user", param, name);
+        log_close();
+        _exit(1);
+    }
+    return pw;
+}
+
+/* keep_read: CAP_DAC_READ_SEARCH stays, for tables that only root may read. */
+static void user_become(const char *param, const char *name, bool keep_read) {
+    if (geteuid() != 0)
+        return;
+    const struct passwd *pw = user_find(param, name);
+    struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct c[2] = {{0}, {0}};
+    c[0].permitted = c[0].effective = 1U << CAP_DAC_READ_SEARCH;
+    int rc = keep_read ? prctl(PR_SET_KEEPCAPS, 1) : 0;
+    if (rc == 0 && (setgroups(0, NULL) < 0 || setgid(pw->pw_gid) < 0 || setuid(pw->pw_uid) < 0))
+        rc = -1;
+    if (rc == 0 && keep_read)
+        rc = (int)syscall(SYS_capset, &h, c);
+    if (rc < 0) {
+        log_fatal("master", "cannot become %s: %s", name, strerror(errno));
+        log_close();
+        _exit(1);
+    }
+}
+
+void confine_memory(void) {
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0);
+}
+
+/* Changing the user clears the death signal and sets dumpable anew. */
+static void settle(void) {
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    confine_memory();
+}
+
+void confine_relay(const struct config *cfg) {
+    int set = ruleset_new(landlock_version());
+    prctl(PR_SET_NAME, "posthouse-relay");
+    user_become("mail_owner", cfg->p.mail_owner, false);
+    settle();
+    if (set >= 0)
+        ruleset_allow(set, ".",
+                      FS_READ_FILE | FS_WRITE_FILE | FS_READ_DIR | FS_REMOVE_FILE | FS_MAKE_DIR |
+                          FS_MAKE_REG | FS_TRUNCATE);
+    ruleset_enforce(set, "relay");
+    confine_calls("relay", true);
+}
+
+/* Folders of each "type:/path" in one parameter's text. */
+static void text_folders(const char *text, void (*fn)(void *arg, const char *dir), void *arg) {
+    struct str rest = str_of(text), w;
+    while (str_split(&rest, ", \t\r\n{}", &w)) {
+        const char *slash = memchr(w.p, '/', w.n);
+        if (slash == NULL || slash == w.p || slash[-1] != ':')
+            continue;
+        struct str path = str_from(w, (size_t)(slash - w.p));
+        ptrdiff_t end = str_rchr(path, '/');
+        char *dir = end <= 0 ? mem_strdup("/") : str_dup(str_make(path.p, (size_t)end));
+        if (path.n > 1)
+            fn(arg, dir);
+        free(dir);
+    }
+}
+
+static void params_folders(const struct params *p, void (*fn)(void *arg, const char *dir),
+                           void *arg) {
+    for (size_t i = 0; i < param_count; i++) {
+        const char *const *at = (const void *)((const char *)p + param_table[i].offset);
+        if (param_table[i].type == PARAM_STR)
+            text_folders(*at, fn, arg);
+    }
+}
+
+void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg) {
+    fn(arg, cfg->dir);
+    params_folders(&cfg->p, fn, arg);
+    for (size_t i = 0; i < cfg->n_services; i++)
+        params_folders(&cfg->services[i]->p, fn, arg);
+}
+
+static void allow_reading(void *arg, const char *dir) {
+    ruleset_allow(*(int *)arg, dir, FS_READ_FILE | FS_READ_DIR);
+}
+
+void confine_lookup(const struct config *cfg) {
+    int set = ruleset_new(landlock_version());
+    prctl(PR_SET_NAME, "posthouse-lookup");
+    if (set >= 0)
+        confine_folders(cfg, allow_reading, &set);
+    user_become("lookup_owner", cfg->p.lookup_owner, true);
+    settle();
+    if (chdir("/") < 0) /* the spool was the current directory */
+        log_warn("master", "chdir /: %s", strerror(errno));
+    ruleset_enforce(set, "lookup");
+    confine_calls("lookup", false);
+}

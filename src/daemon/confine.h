@@ -1,0 +1,25 @@
+/*
+ * daemon/confine.h - what a process may still do: user, no_new_privs, Landlock, seccomp
+ *
+ * Called once in a child of the supervisor, before its first thread.  Where the kernel lacks
+ * Landlock or seccomp, that is said once in the log and the rest still holds.
+ */
+#ifndef PH_DAEMON_CONFINE_H
+#define PH_DAEMON_CONFINE_H
+
+#include "config/config.h"
+
+/* The relay: becomes mail_owner; of the file system it keeps the current directory (the spool); it
+ * can use sockets, but execute nothing. */
+void confine_relay(const struct config *cfg);
+/* The lookup process: becomes lookup_owner and keeps, if it was root, the right to read what only
+ * root may read; of the file system it keeps, for reading, the configuration directory and the
+ * folders of the tables that cfg names; no network. */
+void confine_lookup(const struct config *cfg);
+/* No core dump, no ptrace by other processes of the same user: for every process of ours. */
+void confine_memory(void);
+
+/* Calls fn with each folder that a table of cfg lies in (and the configuration directory). */
+void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg);
+
+#endif

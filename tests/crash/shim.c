@@ -1,0 +1,167 @@
+/*
+ * Loaded into the daemon (LD_PRELOAD) by the fault tests: fails calls, moves the clock, and tries from
+ * inside what a confined process must not be able to do.
+ *
+ * Commands and answers go through a file that is mapped before the processes part; they could not
+ * open one later.  See struct shim in shim.py, which has the same layout.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+struct shim {
+    int32_t sync_errno; /* the next sync_count fdatasync calls fail with this */
+    int32_t sync_count;
+    int32_t read_errno; /* the next read_count pread calls fail with this */
+    int32_t read_count;
+    int64_t clock_s; /* added to the wall clock */
+    int32_t probe;   /* 1: the relay, 2: the lookup process answers in out */
+    int32_t answered;
+    char paths[4][256]; /* configuration file, secret table, segment of the spool, new file */
+    char out[4096];
+};
+
+static volatile struct shim *ctl;
+
+__attribute__((constructor)) static void map_control(void) {
+    const char *path = getenv("SHIM_FILE");
+    int fd = path == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
+    void *p = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *ctl, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p != MAP_FAILED)
+        ctl = p;
+    if (fd >= 0)
+        close(fd);
+}
+
+static int take(volatile int32_t *count) {
+    if (ctl == NULL || *count <= 0)
+        return 0;
+    return __atomic_fetch_sub(count, 1, __ATOMIC_RELAXED) > 0;
+}
+
+int fdatasync(int fd) {
+    if (ctl != NULL && take(&ctl->sync_count)) {
+        errno = ctl->sync_errno;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+/* What is called here is pread64 in the library: _FILE_OFFSET_BITS is 64. */
+ssize_t pread(int fd, void *buf, size_t n, off_t off) {
+    if (ctl != NULL && take(&ctl->read_count)) {
+        errno = ctl->read_errno;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, buf, n, off);
+}
+
+int clock_gettime(clockid_t id, struct timespec *ts) {
+    int rc = (int)syscall(SYS_clock_gettime, id, ts);
+    if (rc == 0 && id == CLOCK_REALTIME && ctl != NULL)
+        ts->tv_sec += ctl->clock_s;
+    return rc;
+}
+
+time_t time(time_t *out) {
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    if (out != NULL)
+        *out = ts.tv_sec;
+    return ts.tv_sec;
+}
+
+static size_t note(size_t at, const char *what, long rc) {
+    int n = snprintf((char *)(uintptr_t)ctl->out + at, sizeof ctl->out - at, "%s=%s\n", what,
+                     rc >= 0 ? "ok" : strerrorname_np(errno));
+    return at + (size_t)n;
+}
+
+static size_t try_open(size_t at, const char *what, const char *path, int flags) {
+    long fd = syscall(SYS_openat, AT_FDCWD, path, flags, 0600);
+    at = note(at, what, fd);
+    if (fd >= 0)
+        close((int)fd);
+    return at;
+}
+
+static size_t try_socket(size_t at, const char *what, int family, int type) {
+    long fd = syscall(SYS_socket, family, type, 0);
+    at = note(at, what, fd);
+    if (fd >= 0)
+        close((int)fd);
+    return at;
+}
+
+static void probe(void) {
+    char *const argv[] = {"true", NULL};
+    size_t at = 0;
+    at = try_open(at, "passwd", "/etc/passwd", O_RDONLY);
+    at = try_open(at, "root", "/", O_RDONLY | O_DIRECTORY);
+    at = try_open(at, "proc", "/proc/self/mem", O_RDWR);
+    at = try_open(at, "config", (const char *)(uintptr_t)ctl->paths[0], O_RDONLY);
+    at = try_open(at, "config_write", (const char *)(uintptr_t)ctl->paths[0], O_WRONLY);
+    at = try_open(at, "secret", (const char *)(uintptr_t)ctl->paths[1], O_RDONLY);
+    at = try_open(at, "spool", (const char *)(uintptr_t)ctl->paths[2], O_RDONLY);
+    at = try_open(at, "spool_write", (const char *)(uintptr_t)ctl->paths[2], O_RDWR);
+    at = try_open(at, "create", (const char *)(uintptr_t)ctl->paths[3], O_WRONLY | O_CREAT);
+    at = try_socket(at, "inet", AF_INET, SOCK_STREAM);
+    at = try_socket(at, "packet", AF_PACKET, SOCK_RAW);
+    at = try_socket(at, "netlink", AF_NETLINK, SOCK_RAW);
+    at = note(at, "exec", syscall(SYS_execve, "/bin/true", argv, argv));
+    long pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0)
+        _exit(0);
+    at = note(at, "fork", pid);
+    at = note(at, "ptrace", syscall(SYS_ptrace, PTRACE_ATTACH, getppid(), 0, 0));
+    at = note(at, "kill", syscall(SYS_kill, getppid(), 0));
+    at = note(at, "setuid", syscall(SYS_setuid, 0));
+    at = note(at, "unshare", syscall(SYS_unshare, CLONE_NEWUSER));
+    at = note(at, "mount", syscall(SYS_mount, "none", "/mnt", "tmpfs", 0, NULL));
+    at = note(at, "bpf", syscall(SYS_bpf, 0, NULL, 0));
+    at = note(at, "keyctl", syscall(SYS_keyctl, 0, 0, 0, 0, 0));
+    ctl->answered = 1;
+}
+
+static char role[16];
+
+/* The name that a process gives itself says which one it is. */
+int prctl(int op, ...) {
+    va_list ap;
+    va_start(ap, op);
+    unsigned long a = va_arg(ap, unsigned long), b = va_arg(ap, unsigned long),
+                  c = va_arg(ap, unsigned long), d = va_arg(ap, unsigned long);
+    va_end(ap);
+    if (op == PR_SET_NAME && role[0] == '\0')
+        snprintf(role, sizeof role, "%s", (const char *)a);
+    return (int)syscall(SYS_prctl, op, a, b, c, d);
+}
+
+/* Both processes wait in recvmsg for the supervisor. */
+static void wake(void) {
+    const char *want = ctl == NULL ? "" : ctl->probe == 1 ? "posthouse-relay" : "posthouse-looku";
+    if (ctl != NULL && ctl->probe != 0 && !ctl->answered && strcmp(role, want) == 0)
+        probe();
+}
+
+ssize_t recvmsg(int fd, struct msghdr *m, int flags) {
+    ssize_t n = syscall(SYS_recvmsg, fd, m, flags);
+    int err = errno;
+    wake();
+    errno = err;
+    return n;
+}
