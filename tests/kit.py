@@ -417,6 +417,7 @@ class Posthouse:
         self.port = free_port()
         self.proc = None
         self.extra_env = {}
+        self.exe, self.preexec = str(POSTHOUSED), None
         self.dns = dns
         for name, text in (files or {}).items():
             (self.dir / name).write_text(text)
@@ -451,8 +452,8 @@ class Posthouse:
 
     def start(self):
         self.out = open(self.dir / "stderr", "ab")
-        self.proc = subprocess.Popen([str(POSTHOUSED), "-c", str(self.dir), "-f"], stdout=self.out,
-                                     stderr=self.out, env=self.env())
+        self.proc = subprocess.Popen([self.exe, "-c", str(self.dir), "-f"], stdout=self.out,
+                                     stderr=self.out, env=self.env(), preexec_fn=self.preexec)
         wait_for(self._greets, 20)
 
     def _greets(self):
@@ -493,6 +494,15 @@ class Posthouse:
     def children(self):
         out = subprocess.run(["pgrep", "-P", str(self.proc.pid)], capture_output=True, text=True).stdout
         return [int(p) for p in out.split()]
+
+    def child(self, name):
+        """The process ID of "relay" or "lookup"."""
+        def named():
+            for pid in self.children():
+                with contextlib.suppress(OSError):
+                    if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith(f"posthouse-{name}"[:15]):
+                        return pid
+        return wait_for(named)
 
     @staticmethod
     def children_of(pids):

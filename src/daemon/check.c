@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "daemon/confine.h"
 #include "daemon/daemon.h"
 #include "maps/maps.h"
 #include "receive/receive.h"
@@ -45,6 +46,23 @@ static void check_level(const struct config *cfg, const char *name, const char *
              "%s: Posthouse does not have the level \"%s\"", name, value);
 }
 
+struct inside {
+    const struct config *cfg;
+    struct diags *d;
+};
+
+/* The lookup process may read whole folders: the spool should be in none of them. */
+static void check_folder(void *arg, const char *dir) {
+    const struct inside *in = arg;
+    const char *spool = in->cfg->p.queue_directory;
+    size_t n = strlen(dir);
+    if (strncmp(spool, dir, n) == 0 && (spool[n] == '/' || spool[n] == '\0' || n == 1))
+        diag_add(in->d, DIAG_NOTE, in->cfg->main.path, line_of(in->cfg, "queue_directory"),
+                 "queue_directory lies inside %s, where tables are: the lookup process cannot be "
+                 "kept from reading the spool",
+                 dir);
+}
+
 void daemon_check(const struct config *cfg, struct diags *d) {
     const struct params *p = &cfg->p;
     struct str what;
@@ -61,5 +79,7 @@ void daemon_check(const struct config *cfg, struct diags *d) {
     if (p->line_length_limit < 512)
         diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, "line_length_limit"),
                  "line_length_limit: at least 512 (RFC 5321 section 4.5.3.1)");
+    struct inside in = {cfg, d};
+    confine_folders(cfg, check_folder, &in);
     receive_check(cfg, d);
 }

@@ -75,8 +75,9 @@ static void ruleset_allow(int set, const char *dir, uint64_t rights) {
 
 static void ruleset_enforce(int set, const char *who) {
     if (set < 0 || syscall(SYS_landlock_restrict_self, set, 0U) < 0)
-        log_warn("master", "no Landlock in this kernel: the %s process can open every file that its "
-                           "user can",
+        log_warn("master",
+                 "no Landlock in this kernel: the %s process can open every file that its "
+                 "user can",
                  who);
     if (set >= 0)
         close(set);

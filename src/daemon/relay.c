@@ -94,6 +94,7 @@ static void on_found(void *arg, const struct spool_found *f) {
         (*lost)++;
         return;
     }
+    qid_after(env->id);
     sched_recover(relay.sched, env, f->progress);
 }
 

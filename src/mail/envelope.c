@@ -37,13 +37,20 @@ static char *base_add(char *at, uint64_t v, unsigned base, unsigned width) {
 /* Unique because no microsecond is given twice, not even to two threads or after the clock was set
  * back while running.  Long IDs have Postfix's shape: seconds, microseconds, 'z', a number (there
  * the inode, here the low bits of the id). */
+static _Atomic uint64_t qid_last;
+
+void qid_after(uint64_t id) {
+    uint64_t prev = atomic_load(&qid_last);
+    while (prev < id && !atomic_compare_exchange_weak(&qid_last, &prev, id)) {
+    }
+}
+
 void qid_next(bool long_ids, uint64_t *id, char qid[QID_MAX]) {
-    static _Atomic uint64_t last;
-    uint64_t now = (uint64_t)clock_wall_us(), prev = atomic_load(&last);
+    uint64_t now = (uint64_t)clock_wall_us(), prev = atomic_load(&qid_last);
     do {
         if (now <= prev)
             now = prev + 1;
-    } while (!atomic_compare_exchange_weak(&last, &prev, now));
+    } while (!atomic_compare_exchange_weak(&qid_last, &prev, now));
     *id = now;
     uint64_t sec = now / 1000000, us = now % 1000000;
     if (long_ids) {

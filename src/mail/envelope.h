@@ -49,6 +49,8 @@ struct envelope {
 
 /* Sequence of unique ids and queue IDs; any thread. */
 void qid_next(bool long_ids, uint64_t *id, char qid[QID_MAX]);
+/* id is in use: those to come are greater, whatever the clock says. */
+void qid_after(uint64_t id);
 
 /* Copies everything that tmpl points to; refs = 1. */
 struct envelope *envelope_make(const struct envelope *tmpl);

@@ -8,8 +8,11 @@
 #include "receive/session.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -384,6 +387,37 @@ static void session_new(struct listener *ln, int fd, const struct netaddr *peer)
         r->ops.peername(r->ops.arg, &s->peer, on_name, s);
 }
 
+/* Said once a minute. */
+static void warn_full(struct receive *r) {
+    if (r->loop->now_ms - r->full_ms < 60000)
+        return;
+    r->full_ms = r->loop->now_ms;
+    log_warn("smtpd", "too many open files (limit %d): new clients are refused for now", r->fd_max);
+}
+
+static void refuse(struct receive *r, int fd) {
+    static const char busy[] = "421 4.3.2 Too many connections, try again later\r\n";
+    warn_full(r);
+    if (send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+    } /* it is closed all the same */
+    close(fd);
+}
+
+/* Out of descriptors: without this the listener would be readable for ever.  The spare one makes
+ * room to take the client off the queue and tell it to come later. */
+static void refuse_with_spare(struct listener *ln) {
+    struct receive *r = ln->r;
+    close(r->spare);
+    int fd = accept4(ln->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        refuse(r, fd);
+    r->spare = fcntl(ln->fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+        warn_full(r);
+        usleep(1000); /* another thread took it: not in a circle */
+    }
+}
+
 static void on_accept(uv_poll_t *h, int status, int events) {
     struct listener *ln = h->data;
     (void)status;
@@ -392,8 +426,16 @@ static void on_accept(uv_poll_t *h, int status, int events) {
         struct netaddr peer = {0};
         socklen_t len = sizeof peer.u;
         int fd = accept4(ln->fd, &peer.u.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+            refuse_with_spare(ln);
+            return;
+        }
         if (fd < 0)
-            return; /* EAGAIN, or out of descriptors: the backlog holds the rest */
+            return;
+        if (fd > ln->r->fd_max) {
+            refuse(ln->r, fd);
+            continue;
+        }
         netaddr_unmap(&peer);
         session_new(ln, fd, &peer);
     }
@@ -445,6 +487,12 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     dl_init(&r->listeners);
     dl_init(&r->sessions);
     r->tls = server_tls(cfg);
+    struct rlimit rl = {.rlim_cur = 1024};
+    getrlimit(RLIMIT_NOFILE, &rl);
+    uint64_t limit = rl.rlim_cur > INT_MAX ? INT_MAX : rl.rlim_cur;
+    r->fd_max = (int)(limit - limit / 10 - 32);
+    r->spare = fcntl(2, F_DUPFD_CLOEXEC, 0);
+    r->full_ms = -60000;
     return r;
 }
 

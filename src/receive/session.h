@@ -30,6 +30,9 @@ struct receive {
     struct dl sessions;
     size_t n_sessions;
     SSL_CTX *tls; /* of cfg; NULL: no certificate */
+    int fd_max;   /* sessions stop here: the rest is for the spool and for deliveries */
+    int spare;    /* a descriptor kept to refuse with */
+    int64_t full_ms;
     bool stopping;
 };
 

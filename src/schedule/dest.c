@@ -5,6 +5,7 @@
  * minimal_backoff_time; what is queued for it is deferred with "delivery temporarily suspended",
  * and no other destination notices.  postqueue -f wakes it.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,7 +137,8 @@ static void job_defer(struct job *j, const struct mailerr *e) {
 void job_unreadable(struct job *j, int rc) {
     struct mailerr e = {0};
     struct slot *slot = j->slot;
-    mailerr_set(&e, MAIL_DEFERRED, "4.3.0", "cannot read the message content: %s", strerror(-rc));
+    mailerr_set(&e, MAIL_DEFERRED, "4.3.0", "cannot read the message content: %s",
+                rc == -EBADMSG ? "it was damaged on disk" : strerror(-rc));
     if (slot != NULL) {
         slot->depth--;
         slot->d->depth--;

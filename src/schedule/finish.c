@@ -27,10 +27,18 @@ static int64_t lifetime_us(const struct msg *m) {
     return s * 1000000;
 }
 
+static int64_t age_us(const struct msg *m, int64_t now) {
+    return now - m->env->arrival_us - m->shift_us;
+}
+
+static bool too_old(const struct msg *m, int64_t now) {
+    return age_us(m, now) >= lifetime_us(m);
+}
+
 /* now + the message's age, between the two back-off times (qmgr(8)). */
 static void set_next(struct msg *m, int64_t now) {
     const struct params *p = &m->s->cfg->p;
-    int64_t wait = now - m->env->arrival_us;
+    int64_t wait = age_us(m, now);
     if (wait < p->minimal_backoff_time * 1000000)
         wait = p->minimal_backoff_time * 1000000;
     if (wait > p->maximal_backoff_time * 1000000)
@@ -190,14 +198,10 @@ static void expire(struct msg *m, bool forced) {
     mailerr_free(&e);
 }
 
-static bool too_old(const struct msg *m, int64_t now) {
-    return now - m->env->arrival_us >= lifetime_us(m);
-}
-
 /* "Delayed Mail": once, after delay_warning_time. */
 static bool report_delay(struct msg *m, int64_t now) {
     int64_t after = m->s->cfg->p.delay_warning_time * 1000000;
-    if (after == 0 || now - m->env->arrival_us < after || (m->flags & PROGRESS_WARNED) != 0 ||
+    if (after == 0 || age_us(m, now) < after || (m->flags & PROGRESS_WARNED) != 0 ||
         m->env->sender.n == 0)
         return false;
     struct mailerr e = {0};
@@ -270,8 +274,8 @@ void msg_finish(struct msg *m) {
     uint32_t waiting = m->left - (uint32_t)m->n_outcomes;
     bool old = waiting > 0 && (forced || too_old(m, now));
     int64_t warn = m->s->cfg->p.delay_warning_time * 1000000;
-    bool may_warn = waiting > 0 && warn > 0 && now - m->env->arrival_us >= warn &&
-                    (m->flags & PROGRESS_WARNED) == 0;
+    bool may_warn =
+        waiting > 0 && warn > 0 && age_us(m, now) >= warn && (m->flags & PROGRESS_WARNED) == 0;
     if ((m->n_outcomes > 0 || old || may_warn) && m->env->sender.n > 0 && fetch_body(m))
         return;
     if (old)

@@ -13,7 +13,9 @@
 #include "util/mem.h"
 
 #define TICK_MS        200
-#define BODY_FILES_MAX 512U /* descriptors that waiting messages may hold */
+#define SLICE_MS       5
+#define JUMP_US        10000000LL /* less is the work of ntpd */
+#define BODY_FILES_MAX 512U       /* descriptors that waiting messages may hold */
 
 void msg_set_queue(struct msg *m, enum sched_queue q) {
     m->s->n_queue[m->queue]--;
@@ -303,6 +305,8 @@ void sched_result(struct sched *s, void *slot, struct attempt *a) {
 void sched_recover(struct sched *s, struct envelope *env, struct str progress) {
     struct progress p;
     struct msg *m = msg_new(s, env, NULL);
+    /* The clock may have been set back since. */
+    int64_t latest = clock_wall_us() + s->cfg->p.maximal_backoff_time * 1000000;
     if (progress.n > 0 && progress_decode(&p, progress)) {
         for (uint32_t i = 0; i < env->n_rcpts && i < p.n; i++)
             if (p.done[i] != 0) {
@@ -310,7 +314,7 @@ void sched_recover(struct sched *s, struct envelope *env, struct str progress) {
                 m->left--;
             }
         m->attempts = p.attempts;
-        m->next_us = p.next_us;
+        m->next_us = p.next_us < latest ? p.next_us : latest;
         m->flags = p.flags;
         if (p.reason.n > 0)
             m->reason = str_dup(p.reason);
@@ -322,15 +326,43 @@ void sched_recover(struct sched *s, struct envelope *env, struct str progress) {
         heap_put(s, m);
 }
 
-/* Activates what is due. */
+static void on_more(uv_timer_t *t);
+
+/* Activates what is due, for a few milliseconds; what is left comes after whatever else waits. */
 static void run_due(struct sched *s) {
-    int64_t now = clock_wall_us();
-    while (s->heap_n > 0 && s->heap[0]->next_us <= now)
+    int64_t now = clock_wall_us(), end = clock_mono_ms() + SLICE_MS;
+    for (unsigned i = 0; s->heap_n > 0 && s->heap[0]->next_us <= now; i++) {
+        if (i % 64 == 63 && clock_mono_ms() >= end) {
+            uv_timer_start(&s->more, on_more, 0, 0);
+            return;
+        }
         msg_activate(s->heap[0]);
+    }
+}
+
+static void on_more(uv_timer_t *t) {
+    run_due(t->data);
+}
+
+/* When the clock is set, what waits goes on waiting as long as it would have, and nothing is older
+ * or younger for it.  All keys of the heap move alike: its order stays. */
+static void watch_clock(struct sched *s) {
+    int64_t drift = clock_wall_us() - clock_mono_ms() * 1000, jump = drift - s->drift_us;
+    size_t pos = 0;
+    if (jump > -JUMP_US && jump < JUMP_US)
+        return;
+    s->drift_us = drift;
+    log_warn("qmgr", "the clock was set %s by %lld s: waiting mail keeps its turn",
+             jump < 0 ? "back" : "forward", (long long)((jump < 0 ? -jump : jump) / 1000000));
+    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;) {
+        m->next_us += jump;
+        m->shift_us += jump;
+    }
 }
 
 static void on_tick(uv_timer_t *t) {
     struct sched *s = t->data;
+    watch_clock(s);
     run_due(s);
     dest_tick(s, loop_now_ms(s->loop));
 }
@@ -351,7 +383,9 @@ void sched_set_spool(struct sched *s, struct spool *sp) {
 
 void sched_start(struct sched *s) {
     uv_timer_init(&s->loop->uv, &s->tick);
-    s->tick.data = s;
+    uv_timer_init(&s->loop->uv, &s->more);
+    s->tick.data = s->more.data = s;
+    s->drift_us = clock_wall_us() - clock_mono_ms() * 1000;
     uv_timer_start(&s->tick, on_tick, 1, TICK_MS);
 }
 

@@ -26,7 +26,8 @@ struct msg {
     uint32_t attempts;
     int64_t next_us;
     int64_t active_us;
-    uint32_t flags; /* PROGRESS_* */
+    int64_t shift_us; /* by which the clock has jumped since it came: not part of its age */
+    uint32_t flags;   /* PROGRESS_* */
     char *reason;
     enum sched_queue queue;
     size_t heap_at; /* place in the timer heap + 1; 0: not in it */
@@ -106,6 +107,8 @@ struct sched {
     size_t heap_n, heap_cap;
     struct htab dests;
     uv_timer_t tick;
+    uv_timer_t more;  /* the rest of what is due */
+    int64_t drift_us; /* wall clock minus monotonic clock */
     size_t n_queue[3];
 };
 

@@ -1,6 +1,6 @@
 /*
- * Loaded into the daemon (LD_PRELOAD) by the fault tests: fails calls, moves the clock, and tries from
- * inside what a confined process must not be able to do.
+ * Loaded into the daemon (LD_PRELOAD) by the fault tests: fails calls, moves the clock, and tries
+ * from inside what a confined process must not be able to do.
  *
  * Commands and answers go through a file that is mapped before the processes part; they could not
  * open one later.  See struct shim in shim.py, which has the same layout.
@@ -40,7 +40,8 @@ static volatile struct shim *ctl;
 __attribute__((constructor)) static void map_control(void) {
     const char *path = getenv("SHIM_FILE");
     int fd = path == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
-    void *p = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *ctl, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *p =
+        fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *ctl, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (p != MAP_FAILED)
         ctl = p;
     if (fd >= 0)

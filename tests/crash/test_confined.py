@@ -120,7 +120,7 @@ def test_password_leaves_no_trace_in_the_relay(dns, tmp_path, mech):
         p.send()
         assert relay.wait_mails(1)[0]["auth"] == (mech, "user", PASSWORD)
         wait_for(lambda: p.queue() == [])
-        relay_pid = next(pid for pid in p.children() if status(pid)["Name"] == "posthouse-relay")
+        relay_pid = p.child("relay")
         plain = base64.b64encode(f"\0user\0{PASSWORD}".encode()).decode()
         found = scan(relay_pid, PASSWORD, plain, base64.b64encode(PASSWORD.encode()).decode())
         assert found == "", found

@@ -5,13 +5,14 @@ on the spool that the last one left behind.
 """
 import os
 import random
+import re
 import signal
 import threading
 import time
 
 from kit import Client, FakeRelay, Posthouse, wait_for
 
-ROUNDS = 20
+ROUNDS = 50
 
 
 class Sender(threading.Thread):
@@ -61,10 +62,10 @@ def test_kill_everything(dns):
         for s in senders:
             s.start()
         time.sleep(rnd.uniform(0.1, 0.8))
-        how = rnd.choice(["all", "all", "relay", "supervisor", "children"])
+        how = rnd.choice(["all", "all", "relay", "lookup", "supervisor", "children"])
         pids = p.children()
-        if how == "relay":
-            os.kill(max(pids), signal.SIGKILL)
+        if how in ("relay", "lookup"):
+            os.kill(p.child(how), signal.SIGKILL)
             time.sleep(0.3)
         elif how == "supervisor":
             os.kill(p.proc.pid, signal.SIGKILL)
@@ -114,6 +115,35 @@ def test_orderly_stop_loses_nothing_and_repeats_nothing(dns):
     relay.stop()
 
 
+def test_lookup_process_killed_or_replaced_is_not_noticed(dns):
+    """Questions that it takes to the grave are asked again: no client sees a 451, no mail waits."""
+    relay = FakeRelay(auth=["LOGIN"], keep=False)
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_sasl_auth_enable = yes\n" \
+           "smtp_sasl_security_options = noanonymous\nsmtp_sasl_password_maps = inline:{{[127.0.0.1]:%d=u:p}}\n" \
+           "sender_dependent_relayhost_maps = inline:{{nobody@x.example=[127.0.0.1]:1}}\n" \
+           "smtpd_sender_restrictions = check_sender_access inline:{{bad@x.example=REJECT}}\n" % relay.port
+    with Posthouse(main, dns=dns) as p:
+        ledger = set()
+        senders = [Sender(p.port, f"q{i}", ledger) for i in range(3)]
+        for s in senders:
+            s.start()
+        for i in range(8):
+            n = len(ledger)
+            if i % 2 == 0:
+                os.kill(p.child("lookup"), signal.SIGKILL)
+            else:
+                p.reload()
+            wait_for(lambda: len(ledger) > n + 20)
+        for s in senders:
+            s.over = True
+        for s in senders:
+            s.join(20)
+        wait_for(lambda: p.queue() == [], 30)
+        assert ledger <= set(delivered(relay))
+        assert not re.findall(r".*(?:status=deferred|reject: |lookup error).*", p.log())
+    relay.stop()
+
+
 def test_children_come_back(dns):
     """Either process killed is back, and mail flows again without a restart of the daemon."""
     relay = FakeRelay(auth=["LOGIN"])
@@ -121,11 +151,13 @@ def test_children_come_back(dns):
            "smtp_sasl_security_options = noanonymous\nsmtp_sasl_password_maps = inline:{{relay.server=u:p}}\n"
     with Posthouse(main, dns=dns) as p:
         for n in (1, 2):
-            lookup, relay_pid = sorted(p.children())[:2]
-            for pid in (lookup, relay_pid):
+            for name in ("lookup", "relay"):
+                pid = p.child(name)
+                killed = time.monotonic()
                 os.kill(pid, signal.SIGKILL)
                 wait_for(lambda: pid not in p.children() and len(p.children()) == 2)
                 wait_for(p._greets)
+                print(f"{name}: back after {time.monotonic() - killed:.2f} s")
                 p.send()
             mails = relay.wait_mails(2 * n)
             assert all(m["auth"] == ("LOGIN", "u", "p") for m in mails)

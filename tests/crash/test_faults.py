@@ -1,0 +1,365 @@
+"""Real faults: full disks, failing syncs, unreadable segments, no descriptors, a clock that jumps, relays
+that misbehave at every stage.  Each in bounded time, and nothing lost."""
+import os
+import pathlib
+import re
+import resource
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from kit import SLOW, Client, FakeRelay, Posthouse, free_port, wait_for
+
+import shim
+
+SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
+needs_shim = pytest.mark.skipif(not shim.available, reason="a sanitizer build: its wrappers and the shim's exclude each other")
+FAST = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"
+
+
+def keys(relay):
+    return {m["from"].split("<")[1].split(">")[0] for m in relay.mails}
+
+
+def send_many(p, n, size, name="m"):
+    """Sends until n are taken or one is refused; returns (acknowledged senders, last reply)."""
+    taken, reply = set(), ""
+    with p.client() as c:
+        for i in range(n):
+            key = f"{name}{i}@x.example"
+            reply = c.mail(sender=key, content="Subject: x\r\n\r\n" + ("y" * 70 + "\r\n") * (size // 72))
+            if not reply.startswith("250"):
+                break
+            taken.add(key)
+    return taken, reply
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 24 MB for the spool."""
+    d = tmp_path / "disk"
+    d.mkdir()
+    subprocess.run(SUDO + ["mount", "-t", "tmpfs", "-o", "size=24m,mode=777", "tmpfs", d], check=True)
+    yield d
+    subprocess.run(SUDO + ["umount", "-l", d], check=True)
+
+
+def test_full_disk_and_back(dns, small_disk):
+    port = free_port()
+    main = f"relayhost = [127.0.0.1]:{port}\nqueue_directory = {small_disk}/spool\n" + FAST + \
+           "message_size_limit = 1000000\nspool_segment_size = 2097152\n"
+    with Posthouse(main, dns=dns) as p:
+        taken, reply = send_many(p, 500, 100_000)
+        assert reply.startswith("452 4.3.1"), reply
+        assert 50 < len(taken) < 400
+        big, reply = send_many(p, 30, 600_000, "big")
+        assert reply.startswith("452"), reply
+        taken |= big
+        # Really nothing is left: what is delivered must be noted all the same.
+        with open(small_disk / "ballast", "wb") as f:
+            try:
+                while True:
+                    f.write(b"\0" * 65536)
+            except OSError:
+                pass
+        p.kill()
+        p.start()
+        relay = FakeRelay(port=port, keep=False)
+        wait_for(lambda: keys(relay) >= taken, 60)
+        (small_disk / "ballast").unlink()
+        wait_for(lambda: p.queue() == [], 30)
+        wait_for(lambda: p.send().startswith("250"))  # the free space is looked at once a second
+        more, reply = send_many(p, 20, 100_000, "after")
+        assert len(more) == 20, reply
+        wait_for(lambda: keys(relay) >= more, 30)
+    relay.stop()
+
+
+@needs_shim
+def test_failing_fsync(dns, tmp_path):
+    """Who was told 250 is safe; the others are told to come again; the segment is left."""
+    relay = FakeRelay(keep=False)
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + FAST, dns=dns)
+    p.extra_env = s.env
+    with p:
+        taken, refused = set(), 0
+        for i in range(60):
+            if i % 10 == 5:
+                s.set(sync_errno=5, sync_count=1)
+            key = f"f{i}@x.example"
+            reply = p.send(sender=key)
+            assert reply[:3] in ("250", "451"), reply
+            refused += reply.startswith("451")
+            if reply.startswith("250"):
+                taken.add(key)
+        assert refused >= 1
+        wait_for(lambda: keys(relay) >= taken, 30)
+        wait_for(lambda: p.queue() == [], 30)
+        assert "Input/output error; using a new one" in p.log()
+        p.kill()
+        p.start()
+        assert p.queue() == []
+        assert len(relay.mails) <= len(taken) + refused
+    relay.stop()
+
+
+def test_unreadable_segment(dns):
+    """The daemon says which file and waits for the administrator; nothing is skipped, nothing sent twice."""
+    port = free_port()
+    p = Posthouse(f"relayhost = [127.0.0.1]:{port}\n" + FAST, dns=dns)
+    p.start()
+    taken, _ = send_many(p, 20, 4000)
+    p.stop()
+    segment = next(p.dir.glob("*/log/*"))
+    mode = segment.stat().st_mode
+    segment.chmod(0)
+    if os.geteuid() == 0:
+        os.chown(segment, 0, 0)  # the relay runs as another user
+    p.out = open(p.dir / "stderr", "ab")
+    p.proc = subprocess.Popen([p.exe, "-c", p.dir, "-f"], stdout=p.out, stderr=p.out, env=p.env())
+    p.wait_log(rf"fatal: .*cannot open .*{segment.name}; make it readable.*Permission denied")
+    segment.chmod(mode)
+    if os.geteuid() == 0:
+        st = segment.parent.stat()
+        os.chown(segment, st.st_uid, st.st_gid)
+    relay = FakeRelay(port=port, keep=False)
+    wait_for(lambda: keys(relay) >= taken, 30)
+    wait_for(lambda: p.queue() == [], 30)
+    assert len(relay.mails) == len(taken)
+    p.stop()
+    relay.stop()
+
+
+@needs_shim
+def test_bad_blocks(dns, tmp_path):
+    """The disk refuses to read some blocks at start: said, set aside, and the rest goes on."""
+    port = free_port()
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{port}\n" + FAST, dns=dns)
+    p.extra_env = s.env
+    p.start()
+    taken, _ = send_many(p, 50, 4000)
+    p.kill()
+    s.set(read_errno=5, read_count=6)
+    p.start()
+    p.wait_log(r"error: damage in segment .* which the disk does not give back")
+    relay = FakeRelay(port=port, keep=False)
+    wait_for(lambda: len(keys(relay)) >= 40, 30)
+    assert keys(relay) <= taken
+    # The blocks can be read again: what is in them is there again.
+    wait_for(lambda: p.queue() == [], 30)
+    p.stop()
+    relay.stop()
+
+
+def test_no_descriptors(dns):
+    relay = FakeRelay(keep=False)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + FAST + "smtpd_client_connection_count_limit = 0\n", dns=dns)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = 256
+    p.preexec = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    with p:
+        conns, replies = [], []
+        for _ in range(400):
+            c = socket.create_connection(("127.0.0.1", p.port), 5)
+            c.settimeout(10)
+            conns.append(c)
+        for c in conns:
+            replies.append(c.recv(100)[:3])
+        assert replies.count(b"220") > 100 and replies.count(b"421") > 100, replies
+        assert set(replies) <= {b"220", b"421"}
+        p.wait_log("too many open files")
+        # Those who are in can still send, and it goes out.
+        c = conns[replies.index(b"220")]
+        c.sendall(b"EHLO x\r\nMAIL FROM:<in@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n")
+        time.sleep(0.3)
+        c.sendall(b"Subject: x\r\n\r\nhello\r\n.\r\n")
+        wait_for(lambda: "in@x.example" in keys(relay))
+        for c in conns:
+            c.close()
+        wait_for(lambda: p.send(sender="later@x.example").startswith("250"))
+        wait_for(lambda: "later@x.example" in keys(relay))
+    relay.stop()
+
+
+@needs_shim
+@pytest.mark.parametrize("jump", [86400, -86400])
+def test_clock_jumps_a_day(dns, tmp_path, jump):
+    port = free_port()
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{port}\nmaximal_queue_lifetime = 6h\n" + FAST, dns=dns)
+    p.extra_env = s.env
+    with p:
+        taken, _ = send_many(p, 20, 4000)
+        p.wait_log("status=deferred", count=20)
+        s.set(clock_s=jump)
+        p.wait_log("the clock was set " + ("forward" if jump > 0 else "back") + " by 86")
+        more, _ = send_many(p, 20, 4000, "after")
+        assert len(more) == 20
+        relay = FakeRelay(port=port, keep=False)
+        wait_for(lambda: keys(relay) >= taken | more, 30)
+        wait_for(lambda: p.queue() == [], 30)
+        assert "status=expired" not in p.log() and len(relay.mails) == 40
+    relay.stop()
+
+
+@needs_shim
+def test_clock_was_set_back_while_down(dns, tmp_path):
+    """Waiting mail is not left for a day, and new IDs are not those of waiting mail."""
+    port = free_port()
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{port}\n" + FAST, dns=dns)
+    p.extra_env = s.env
+    p.start()
+    taken, _ = send_many(p, 10, 1000)
+    p.wait_log("status=deferred", count=10)
+    old = {m["queue_id"] for m in p.queue()}
+    p.stop()
+    s.set(clock_s=-86400)
+    p.start()
+    more, _ = send_many(p, 10, 1000, "after")
+    assert len({m["queue_id"] for m in p.queue()} | old) == 20
+    relay = FakeRelay(port=port, keep=False)
+    wait_for(lambda: keys(relay) >= taken | more, 30)
+    p.stop()
+    relay.stop()
+
+
+class BadRelay:
+    """Answers each connection with what serve() does until told to be good."""
+
+    def __init__(self, serve):
+        self.serve, self.closed = serve, False
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.listen(64)
+        self.port = self.sock.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(conn,), daemon=True).start()
+
+    def _one(self, conn):
+        conn.settimeout(20)
+        try:
+            self.serve(self, conn)
+        except OSError:
+            pass
+        conn.close()
+
+    def stop(self):
+        self.closed = True
+        self.sock.close()
+
+
+def slowly(text):
+    def serve(relay, conn):
+        for ch in text:
+            if relay.closed:
+                return
+            conn.sendall(bytes([ch]))
+            time.sleep(1)
+    return serve
+
+
+def after(stage, act):
+    """Good until the client's command stage, then act."""
+    def serve(relay, conn):
+        f = conn.makefile("rb")
+        conn.sendall(b"220 bad.relay ESMTP\r\n")
+        while True:
+            line = f.readline()
+            if not line:
+                return
+            verb = line.split(b" ")[0].strip().upper()
+            if stage == verb:
+                return act(relay, conn)
+            if verb == b"EHLO":
+                conn.sendall(b"250-bad.relay\r\n250 8BITMIME\r\n")
+            elif verb == b"DATA":
+                conn.sendall(b"354 go\r\n")
+                while f.readline() not in (b".\r\n", b""):
+                    pass
+                if stage == b".":
+                    return act(relay, conn)
+                conn.sendall(b"250 ok\r\n")
+            else:
+                conn.sendall(b"250 ok\r\n")
+    return serve
+
+
+def hang(relay, conn):
+    while not relay.closed:
+        time.sleep(0.1)
+
+
+def close(relay, conn):
+    pass
+
+
+def endless(relay, conn):
+    while not relay.closed:
+        conn.sendall(b"250-and so on and on and on\r\n" * 1000)
+
+
+def long_line(relay, conn):
+    conn.sendall(b"250 " + b"x" * 1_000_000 + b"\r\n")
+    hang(relay, conn)
+
+
+STAGES = [b"EHLO", b"MAIL", b"RCPT", b"DATA", b"."]
+CASES = {"byte-a-second": slowly(b"220 bad.relay ESMTP\r\n" * 3), "never-greets": hang, "closes-at-once": close}
+for _name, _act in (("hangs", hang), ("closes", close), ("endless", endless), ("long-line", long_line)):
+    for _stage in STAGES:
+        CASES[f"{_name}-at-{_stage.decode()}"] = after(_stage, _act)
+
+
+@pytest.fixture(scope="module")
+def bad_relays_day(dns):
+    """One daemon, every bad relay at once, each for a sender of its own; later all are good."""
+    bad = {name: BadRelay(serve) for name, serve in CASES.items()}
+    rows = {name: f"s-{name.lower().replace('.', 'dot')}@x.example" for name in CASES}
+    files = {"hops": "".join(f"{rows[n]} [127.0.0.1]:{bad[n].port}\n" for n in CASES)}
+    timeouts = "".join(f"smtp_{t}_timeout = 2s\n" for t in
+                       ("connect", "helo", "mail", "rcpt", "data_init", "data_xfer", "data_done", "rset", "quit"))
+    p = Posthouse("sender_dependent_relayhost_maps = texthash:{dir}/hops\n" + timeouts + FAST, dns=dns, files=files)
+    p.start()
+    for sender in rows.values():
+        assert p.send(sender=sender).startswith("250")
+    begun = time.monotonic()
+    wait_for(lambda: all(m["queue_name"] == "deferred" or "delay_reason" in str(m) for m in p.queue()) and
+             len(set(re.findall(r"(\w+): to=<.*status=deferred", p.log()))) == len(rows), 40)
+    elapsed = time.monotonic() - begun
+    relay = pathlib.Path(f"/proc/{p.child("relay")}/status").read_text()
+    rss = int(re.search(r"VmHWM:\s+(\d+)", relay).group(1))
+    log = p.log()
+    good = FakeRelay(keep=False)
+    (p.dir / "hops").write_text("".join(f"{s} [127.0.0.1]:{good.port}\n" for s in rows.values()))
+    wait_for(lambda: keys(good) >= set(rows.values()), 40)
+    wait_for(lambda: p.queue() == [], 40)
+    delivered = [m["from"] for m in good.mails]
+    p.stop()
+    for b in bad.values():
+        b.stop()
+    good.stop()
+    yield {"rows": rows, "log": log, "elapsed": elapsed, "rss": rss, "delivered": delivered}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_relay(bad_relays_day, case):
+    sender = bad_relays_day["rows"][case]
+    log = bad_relays_day["log"]
+    qid = re.search(rf"(\w+): from=<{re.escape(sender)}>", log).group(1)
+    assert re.search(rf"{qid}: to=.*dsn=4\.\d+\.\d+, status=deferred \(.+\)", log)
+    assert sum(sender in d for d in bad_relays_day["delivered"]) == 1
+    assert bad_relays_day["rss"] < 60_000 * SLOW ** 2  # kilobytes: no endless reply is kept
