@@ -214,7 +214,7 @@ struct cfg_source *cfg_source_get(struct ipc_reader *r) {
     }
     for (uint32_t n = ipc_get_u32(r); n > 0 && !r->bad; n--) {
         struct src_file *f = file_add(s, str_dup(ipc_get_str(r)));
-        f->err = -(int)ipc_get_u32(r);
+        f->err = -(int)(ipc_get_u32(r) & INT32_MAX);
         sbuf_add_str(&f->text, ipc_get_str(r));
     }
     return s;

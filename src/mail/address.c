@@ -3,6 +3,7 @@
  */
 #include "mail/address.h"
 
+#include <ctype.h>
 #include <string.h>
 
 static bool is_atext(uint8_t c) {
@@ -53,11 +54,12 @@ bool addr_valid_host(struct str s) {
     return true;
 }
 
+/* "[192.0.2.1]", "[IPv6:2001:db8::1]": what no address needs would only be misread further on. */
 static bool valid_literal(struct str s) {
     if (s.n < 3 || s.p[0] != '[' || s.p[s.n - 1] != ']')
         return false;
     for (size_t i = 1; i + 1 < s.n; i++)
-        if ((uint8_t)s.p[i] <= ' ' || s.p[i] == '[' || s.p[i] == ']' || (uint8_t)s.p[i] >= 0x7f)
+        if (!isalnum((unsigned char)s.p[i]) && memchr(".:-", s.p[i], 3) == NULL)
             return false;
     return true;
 }

@@ -140,7 +140,8 @@ struct envelope *envelope_decode(struct str in) {
     t.client = ipc_get_str(&r);
     t.sasl_user = ipc_get_str(&r);
     t.n_rcpts = ipc_get_u32(&r);
-    if (r.bad || qid.n >= QID_MAX || t.n_rcpts > RCPT_MAX || t.n_rcpts > r.rest.n / 12)
+    if (r.bad || qid.n >= QID_MAX || memchr(qid.p, '\0', qid.n) != NULL || t.n_rcpts > RCPT_MAX ||
+        t.n_rcpts > r.rest.n / 12)
         return NULL;
     memcpy(t.qid, qid.p, qid.n);
     t.rcpts = mem_zalloc(t.n_rcpts * sizeof *t.rcpts);

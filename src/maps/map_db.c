@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "maps/hash_check.h"
 #include "maps/map.h"
 #include "util/fs.h"
 #include "util/mem.h"
@@ -34,6 +35,11 @@ static int db_start(DB **db, const char *path, DBTYPE type, uint32_t flags, int 
 }
 
 static int open_type(struct map *m, DBTYPE type) {
+    const char *why = type == DB_HASH ? hash_check(m->path) : NULL;
+    if (why != NULL) {
+        map_set_error(m, "open database %s: %s; make it again with postmap", m->path, why);
+        return -EIO;
+    }
     struct state *s = MEM_NEW(struct state);
     int rc = db_start(&s->db, m->path, type, DB_RDONLY, 0);
     if (rc != 0) {

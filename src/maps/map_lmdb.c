@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "maps/lmdb_check.h"
 #include "maps/map.h"
 #include "util/fs.h"
 #include "util/mem.h"
@@ -39,6 +40,11 @@ static int env_open(struct state *s, const char *path, unsigned flags, size_t si
 }
 
 static int lmdb_open(struct map *m) {
+    const char *why = lmdb_check(m->path);
+    if (why != NULL) {
+        map_set_error(m, "open database %s: %s; make it again with postmap", m->path, why);
+        return -EIO;
+    }
     struct state *s = MEM_NEW(struct state);
     int rc = env_open(s, m->path, MDB_RDONLY, 0, 0);
     if (rc != 0) {

@@ -1,8 +1,8 @@
 /*
  * maps/server.c - answering questions about tables; see server.h
  *
- * The main thread reads; workers answer and write the reply under the channel's lock.  The set of
- * open tables is replaced as a whole on reload and freed when its last question is answered.
+ * The main thread reads; workers answer and write the reply under the channel's lock.  Tables
+ * stay open for the life of the process.
  */
 #include "maps/server.h"
 
@@ -41,9 +41,8 @@ struct open_list {
     struct matchlist *list;
 };
 
-/* All tables that were asked for since the last reload. */
+/* All tables that were asked for. */
 struct table_set {
-    atomic_uint refs;
     pthread_mutex_t lock;
     struct htab maps;
     struct htab lists;
@@ -63,40 +62,15 @@ struct question {
     struct task task;
     struct lookup_server *server;
     struct channel *chan;
-    struct table_set *tables;
     struct ipc_head head;
     struct sbuf fields;
 };
 
 static struct table_set *tables_new(const char *dir) {
     struct table_set *t = MEM_NEW(struct table_set);
-    atomic_store(&t->refs, 1);
     pthread_mutex_init(&t->lock, NULL);
     t->dir = mem_strdup(dir);
     return t;
-}
-
-static void tables_unref(struct table_set *t) {
-    if (atomic_fetch_sub(&t->refs, 1) != 1)
-        return;
-    size_t pos = 0;
-    struct open_maps *m;
-    struct open_list *l;
-    while ((m = htab_next(&t->maps, &pos)) != NULL) {
-        maps_close(m->maps);
-        free(m->spec);
-        free(m);
-    }
-    pos = 0;
-    while ((l = htab_next(&t->lists, &pos)) != NULL) {
-        matchlist_close(l->list);
-        free(l->spec);
-        free(l);
-    }
-    htab_free(&t->maps);
-    htab_free(&t->lists);
-    free(t->dir);
-    free(t);
 }
 
 /* Logs what a daemon logs when it opens a table. */
@@ -150,24 +124,7 @@ static void channel_unref(struct channel *c) {
     free(c);
 }
 
-static void reply(struct question *q, const struct maps_answer *a) {
-    struct sbuf out = {0};
-    size_t at = ipc_begin(&out, LOOKUP_ANSWER, q->head.tag);
-    ipc_put_u32(&out, (uint32_t)((int)a->rc + 1));
-    ipc_put_u32(&out, (uint32_t)a->key);
-    ipc_put_u32(&out, (uint32_t)a->table);
-    ipc_put_str(&out, sbuf_str(&a->value));
-    ipc_put_str(&out, str_of(a->err == NULL ? "" : a->err));
-    ipc_end(&out, at);
-    pthread_mutex_lock(&q->chan->lock);
-    ipc_send(q->chan->fd, sbuf_str(&out), NULL, 0); /* a relay that is gone needs no answer */
-    pthread_mutex_unlock(&q->chan->lock);
-    mem_wipe(out.p, out.n);
-    sbuf_free(&out);
-}
-
-static bool allowed(struct question *q, const char *spec, struct maps_answer *a) {
-    struct lookup_server *s = q->server;
+static bool allowed(struct lookup_server *s, const char *spec, struct maps_answer *a) {
     if (s->allowed == NULL || s->allowed(s->allowed_arg, spec))
         return true;
     log_warn("lookup", "refused: no parameter names the table \"%s\"", spec);
@@ -176,7 +133,8 @@ static bool allowed(struct question *q, const char *spec, struct maps_answer *a)
     return false;
 }
 
-static void answer_maps(struct question *q, struct ipc_reader *r, struct maps_answer *a) {
+static void answer_maps(struct lookup_server *s, struct table_set *tables, struct ipc_reader *r,
+                        struct maps_answer *a) {
     struct maps_key keys[KEYS_MAX];
     char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
     uint32_t n = ipc_get_u32(r);
@@ -187,8 +145,8 @@ static void answer_maps(struct question *q, struct ipc_reader *r, struct maps_an
     if (!ipc_done(r) || n == 0 || n > KEYS_MAX) {
         a->rc = MAP_ERROR;
         a->err = mem_strdup("malformed question");
-    } else if (allowed(q, spec, a)) {
-        struct maps *m = tables_maps(q->tables, spec);
+    } else if (allowed(s, spec, a)) {
+        struct maps *m = tables_maps(tables, spec);
         maps_find(m, keys, n, a);
         if (a->rc == MAP_ERROR) {
             log_warn(service, "%s", a->err);
@@ -200,15 +158,16 @@ static void answer_maps(struct question *q, struct ipc_reader *r, struct maps_an
     free(spec);
 }
 
-static void answer_match(struct question *q, struct ipc_reader *r, struct maps_answer *a) {
+static void answer_match(struct lookup_server *s, struct table_set *tables, struct ipc_reader *r,
+                         struct maps_answer *a) {
     char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
     uint32_t kind = ipc_get_u32(r);
     bool parents = ipc_get_u32(r) != 0;
     struct str key = ipc_get_str(r);
     if (!ipc_done(r) || kind > MATCH_STRING) {
         a->rc = MAP_ERROR;
-    } else if (allowed(q, spec, a)) {
-        struct matchlist *l = tables_list(q->tables, spec, (enum match_kind)kind, parents);
+    } else if (allowed(s, spec, a)) {
+        struct matchlist *l = tables_list(tables, spec, (enum match_kind)kind, parents);
         a->rc = (enum map_rc)matchlist_has(l, key, &a->err);
         if (a->rc == MAP_ERROR)
             log_warn(service, "lookup error for \"%.*s\": %s", STR_FMT(key), a->err);
@@ -218,22 +177,38 @@ static void answer_match(struct question *q, struct ipc_reader *r, struct maps_a
 }
 
 static void question_free(struct question *q) {
-    tables_unref(q->tables);
     channel_unref(q->chan);
     sbuf_free(&q->fields);
     free(q);
 }
 
+void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, struct str fields,
+                          struct sbuf *out) {
+    struct ipc_reader r = {.rest = fields};
+    struct maps_answer a = {0};
+    if (head->type == LOOKUP_MAPS)
+        answer_maps(s, s->tables, &r, &a);
+    else
+        answer_match(s, s->tables, &r, &a);
+    size_t at = ipc_begin(out, LOOKUP_ANSWER, head->tag);
+    ipc_put_u32(out, (uint32_t)((int)a.rc + 1));
+    ipc_put_u32(out, (uint32_t)a.key);
+    ipc_put_u32(out, (uint32_t)a.table);
+    ipc_put_str(out, sbuf_str(&a.value));
+    ipc_put_str(out, str_of(a.err == NULL ? "" : a.err));
+    ipc_end(out, at);
+    maps_answer_free(&a);
+}
+
 static void question_run(struct task *t) {
     struct question *q = DL_OWNER(t, struct question, task);
-    struct ipc_reader r = {.rest = sbuf_str(&q->fields)};
-    struct maps_answer a = {0};
-    if (q->head.type == LOOKUP_MAPS)
-        answer_maps(q, &r, &a);
-    else
-        answer_match(q, &r, &a);
-    reply(q, &a);
-    maps_answer_free(&a);
+    struct sbuf out = {0};
+    lookup_server_answer(q->server, &q->head, sbuf_str(&q->fields), &out);
+    pthread_mutex_lock(&q->chan->lock);
+    ipc_send(q->chan->fd, sbuf_str(&out), NULL, 0); /* a relay that is gone needs no answer */
+    pthread_mutex_unlock(&q->chan->lock);
+    mem_wipe(out.p, out.n);
+    sbuf_free(&out);
     question_free(q);
 }
 
@@ -286,10 +261,8 @@ static bool take_questions(struct lookup_server *s, struct channel *c) {
         q->task.run = question_run;
         q->server = s;
         q->chan = c;
-        q->tables = s->tables;
         q->head = head;
         atomic_fetch_add(&c->refs, 1);
-        atomic_fetch_add(&s->tables->refs, 1);
         sbuf_add_str(&q->fields, fields);
         sbuf_drop(&c->in, sizeof head + head.len);
         queue_push(&s->work, &q->task);

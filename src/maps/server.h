@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "util/ipc.h"
+
 struct lookup_server;
 
 /* Is spec a table (list) that the configuration names?  The relay may ask for no other. */
@@ -19,6 +21,10 @@ struct lookup_server *lookup_server_new(size_t workers, const char *dir);
 /* A channel to a loop of the relay; taken over. */
 void lookup_server_add(struct lookup_server *s, int fd);
 void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *arg);
+/* One answer, on the calling thread: a whole message is appended to out.  head->type is LOOKUP_MAPS
+ * or LOOKUP_MATCH; malformed fields are answered with an error. */
+void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, struct str fields,
+                          struct sbuf *out);
 /* Serves until control_fd is readable; returns then, to be called again. */
 void lookup_server_run(struct lookup_server *s, int control_fd);
 

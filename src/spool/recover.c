@@ -358,8 +358,8 @@ static int check_files(struct spool *s) {
     }
     size_t pos = 0;
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
-        if ((e->body_len & REC_FILE_BIT) == 0 ||
-            bsearch(&e->id, l.v, l.n, sizeof *l.v, cmp_u64) != NULL)
+        bool file = (e->body_len & REC_FILE_BIT) != 0;
+        if (!file || (l.n > 0 && bsearch(&e->id, l.v, l.n, sizeof *l.v, cmp_u64) != NULL))
             continue;
         log_error("spool", "the content file body/%016llx of a queued message is missing",
                   (unsigned long long)e->id);
