@@ -15,6 +15,7 @@
 #include "util/mem.h"
 
 #define LINE_MAX_BYTES 65536U
+#define LISTING_AHEAD  65536U /* written before the client has taken it */
 
 struct control {
     struct loop *loop;
@@ -27,7 +28,9 @@ struct control {
 struct client {
     struct control *c;
     struct conn *conn;
-    const char *want_qid; /* queue-show */
+    uint64_t *listing; /* ids still to be shown, while it lists the queue */
+    size_t n_listing, shown;
+    char want_qid[QID_MAX]; /* queue-show; "": all */
 };
 
 static void add_str(struct sbuf *b, const char *name, struct str v) {
@@ -56,10 +59,9 @@ static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
 }
 
 /* postqueue -j's members, then ours. */
-static void list_one(void *arg, const struct sched_view *v) {
-    struct client *k = arg;
+static void list_one(struct client *k, const struct sched_view *v) {
     struct sbuf b = {0};
-    if (k->want_qid != NULL && strcmp(k->want_qid, v->env->qid) != 0)
+    if (k->want_qid[0] != '\0' && strcmp(k->want_qid, v->env->qid) != 0)
         return;
     sbuf_printf(&b,
                 "{\"queue_name\": \"%s\", \"queue_id\": \"%s\", \"arrival_time\": %lld, "
@@ -74,6 +76,29 @@ static void list_one(void *arg, const struct sched_view *v) {
     sbuf_add_c(&b, "}\n");
     conn_write(k->conn, b.p, b.n);
     sbuf_free(&b);
+}
+
+/* As much as the client takes; the rest when it has, for a queue may be longer than memory allows
+ * to list at once. */
+static void list_more(struct client *k) {
+    struct sched_view v;
+    while (k->shown < k->n_listing && conn_pending(k->conn) < LISTING_AHEAD)
+        if (sched_view(k->c->sched, k->listing[k->shown++], &v))
+            list_one(k, &v);
+    if (k->shown < k->n_listing)
+        return;
+    free(k->listing);
+    k->listing = NULL;
+    conn_write_c(k->conn, "{\"ok\": true}\n");
+    conn_resume(k->conn);
+}
+
+static void list_begin(struct client *k, const char *qid) {
+    snprintf(k->want_qid, sizeof k->want_qid, "%s", qid);
+    k->listing = sched_ids(k->c->sched, &k->n_listing);
+    k->shown = 0;
+    conn_pause(k->conn);
+    list_more(k);
 }
 
 static void cmd_stats(struct client *k) {
@@ -113,10 +138,10 @@ static bool run_act(struct client *k, const char *cmd, const char *id) {
 }
 
 static void run_request(struct client *k, const char *cmd, const char *id) {
-    if (strcmp(cmd, "queue-list") == 0 || strcmp(cmd, "queue-show") == 0) {
-        k->want_qid = strcmp(cmd, "queue-show") == 0 ? (id == NULL ? "" : id) : NULL;
-        sched_each(k->c->sched, list_one, k);
-        conn_write_c(k->conn, "{\"ok\": true}\n");
+    if (strcmp(cmd, "queue-list") == 0) {
+        list_begin(k, "");
+    } else if (strcmp(cmd, "queue-show") == 0 && id != NULL && *id != '\0') {
+        list_begin(k, id);
     } else if (strcmp(cmd, "queue-flush") == 0) {
         conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", sched_flush(k->c->sched));
     } else if (strcmp(cmd, "stats") == 0) {
@@ -138,14 +163,18 @@ static void run_line(struct client *k, struct str line) {
     json_decref(req);
 }
 
+static void client_free(struct client *k) {
+    conn_close(k->conn);
+    free(k->listing);
+    free(k);
+}
+
 static size_t on_input(void *arg, const char *p, size_t n) {
     struct client *k = arg;
     const char *nl = memchr(p, '\n', n);
     if (nl == NULL) {
-        if (n > LINE_MAX_BYTES) {
-            conn_close(k->conn);
-            free(k);
-        }
+        if (n > LINE_MAX_BYTES)
+            client_free(k);
         return 0;
     }
     run_line(k, str_make(p, (size_t)(nl - p)));
@@ -154,10 +183,10 @@ static size_t on_input(void *arg, const char *p, size_t n) {
 
 static void on_event(void *arg, enum conn_event ev) {
     struct client *k = arg;
-    if (ev != CONN_CLOSED)
-        return;
-    conn_close(k->conn);
-    free(k);
+    if (ev == CONN_CLOSED)
+        client_free(k);
+    else if (ev == CONN_DRAINED && k->listing != NULL)
+        list_more(k);
 }
 
 static const struct conn_ops client_ops = {on_input, on_event};

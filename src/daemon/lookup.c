@@ -62,6 +62,7 @@ _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int 
     do {
         lookup_server_run(s, sup);
     } while (control(s, sup));
+    lookup_server_bye(s);
     log_close();
     _exit(0);
 }

@@ -72,8 +72,6 @@ struct envelope *envelope_ref(struct envelope *e) {
 void envelope_unref(struct envelope *e) {
     if (e == NULL || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
         return;
-    free(e->rcpts);
-    free(e->store);
     free(e);
 }
 
@@ -86,18 +84,19 @@ static struct str store_add(char **at, struct str s) {
 }
 
 struct envelope *envelope_make(const struct envelope *t) {
-    struct envelope *e = mem_alloc(sizeof *e);
-    *e = *t;
-    atomic_store(&e->refs, 1);
+    size_t head = sizeof(struct envelope) + t->n_rcpts * sizeof *t->rcpts;
     size_t n = t->sender.n + t->envid.n + t->client.n + t->sasl_user.n;
     for (uint32_t i = 0; i < t->n_rcpts; i++)
         n += t->rcpts[i].addr.n + t->rcpts[i].orcpt.n;
-    char *at = e->store = mem_alloc(n);
+    struct envelope *e = mem_alloc(head + n);
+    char *at = (char *)e + head;
+    *e = *t;
+    atomic_store(&e->refs, 1);
+    e->rcpts = (struct rcpt *)(e + 1);
     e->sender = store_add(&at, t->sender);
     e->envid = store_add(&at, t->envid);
     e->client = store_add(&at, t->client);
     e->sasl_user = store_add(&at, t->sasl_user);
-    e->rcpts = mem_alloc(t->n_rcpts * sizeof *e->rcpts);
     for (uint32_t i = 0; i < t->n_rcpts; i++) {
         e->rcpts[i].addr = store_add(&at, t->rcpts[i].addr);
         e->rcpts[i].orcpt = store_add(&at, t->rcpts[i].orcpt);

@@ -42,9 +42,8 @@ struct envelope {
     struct str envid;   /* ENVID, decoded */
     struct str client;  /* "host[addr]" for the reports and the page */
     struct str sasl_user;
-    struct rcpt *rcpts;
+    struct rcpt *rcpts; /* with all texts in the same piece of memory */
     uint32_t n_rcpts;
-    char *store; /* holds all texts */
 };
 
 /* Sequence of unique ids and queue IDs; any thread. */

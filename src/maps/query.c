@@ -12,7 +12,7 @@
 
 /* Questions wait this long for a lookup process that is being started again. */
 #define PATIENCE_MS 5000
-#define SENT_MAX    2
+#define DEATHS_MAX  2
 
 struct pending {
     uint32_t tag;
@@ -20,7 +20,7 @@ struct pending {
     lookup_match_fn match_fn;
     void *arg;
     struct sbuf question; /* the whole message: asked again if the lookup process goes away */
-    int sent;
+    int deaths;           /* of lookup processes that had it */
 };
 
 struct lookup {
@@ -58,14 +58,14 @@ static void answer(struct pending *p, const struct maps_answer *a) {
     pending_free(p);
 }
 
-/* Those that have been asked SENT_MAX times, or all.  An answer may cancel others: by their tags.
- */
+/* Those that DEATHS_MAX lookup processes took to the grave, or all.  An answer may cancel others:
+ * by their tags. */
 static void fail_some(struct lookup *k, bool all) {
     struct sbuf tags = {0};
     struct pending *p;
     size_t pos = 0;
     while ((p = itab_next(&k->pending, &pos)) != NULL)
-        if (all || p->sent >= SENT_MAX)
+        if (all || p->deaths >= DEATHS_MAX)
             sbuf_add(&tags, &p->tag, sizeof p->tag);
     for (size_t i = 0; i < tags.n; i += sizeof p->tag) {
         uint32_t tag;
@@ -81,17 +81,26 @@ static void on_patience(uv_timer_t *t) {
     fail_some(t->data, true);
 }
 
-static void on_closed(void *arg) {
-    struct lookup *k = arg;
+/* Whoever was asked goes in order: its place is taken soon. */
+static void detach(struct lookup *k) {
     struct ipc_chan *old = k->chan;
     k->chan = NULL;
     ipc_chan_free(old);
-    fail_some(k, false); /* a question that ends whoever is asked is not asked for ever */
     uv_timer_start(&k->patience, on_patience, PATIENCE_MS, 0);
 }
 
+/* It died: a question that ends whoever is asked is not asked for ever. */
+static void on_closed(void *arg) {
+    struct lookup *k = arg;
+    struct pending *p;
+    size_t pos = 0;
+    detach(k);
+    while ((p = itab_next(&k->pending, &pos)) != NULL)
+        p->deaths++;
+    fail_some(k, false);
+}
+
 static void ask(struct lookup *k, struct pending *p) {
-    p->sent++;
     sbuf_add_str(ipc_chan_out(k->chan), sbuf_str(&p->question));
     ipc_chan_send(k->chan);
 }
@@ -100,6 +109,10 @@ static void on_message(void *arg, const struct ipc_head *head, struct str fields
     struct lookup *k = arg;
     struct ipc_reader r = {.rest = fields};
     struct maps_answer a = {0};
+    if (head->type == LOOKUP_BYE) {
+        detach(k);
+        return;
+    }
     a.rc = (enum map_rc)((int)ipc_get_u32(&r) - 1);
     a.key = ipc_get_u32(&r);
     a.table = ipc_get_u32(&r);
@@ -123,7 +136,7 @@ void lookup_attach(struct lookup *k, int fd) {
     struct pending *p;
     size_t pos = 0;
     if (k->chan != NULL)
-        on_closed(k);
+        detach(k);
     uv_timer_stop(&k->patience);
     k->chan = ipc_chan_new(k->loop, fd, &chan_ops, k);
     while ((p = itab_next(&k->pending, &pos)) != NULL)

@@ -2,8 +2,9 @@
  * maps/query.h - asking the lookup process, from an event loop
  *
  * One client per loop, over one socket of a pair.  Questions are answered in any order; every
- * question gets exactly one answer unless it is cancelled: when the lookup process is gone, the
- * answer is an error, so mail waits and nothing falls through to a less specific rule.
+ * question gets exactly one answer unless it is cancelled.  When the lookup process goes away, what
+ * is open is asked again of the next one; of a question that two have died with, or that nobody
+ * takes in time, the answer is an error: mail waits, nothing falls through to a less specific rule.
  */
 #ifndef PH_MAPS_QUERY_H
 #define PH_MAPS_QUERY_H
@@ -16,9 +17,9 @@ struct lookup;
 typedef void (*lookup_maps_fn)(void *arg, const struct maps_answer *a);
 typedef void (*lookup_match_fn)(void *arg, enum match_rc rc);
 
-/* No connection yet: every question fails until lookup_attach. */
+/* No connection yet: questions wait for lookup_attach. */
 struct lookup *lookup_new(struct loop *l);
-/* Takes over fd; questions still open on an older one fail. */
+/* Takes over fd; questions still open are asked again there. */
 void lookup_attach(struct lookup *k, int fd);
 /* Asks the tables of spec.  service is the name that a warning is logged under ("smtp").  Returns a
  * tag for lookup_cancel. */
@@ -31,6 +32,6 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
 void lookup_cancel(struct lookup *k, uint32_t tag);
 
 /* Message types between relay and lookup process. */
-enum { LOOKUP_MAPS = 1, LOOKUP_MATCH = 2, LOOKUP_ANSWER = 3 };
+enum { LOOKUP_MAPS = 1, LOOKUP_MATCH = 2, LOOKUP_ANSWER = 3, LOOKUP_BYE = 4 };
 
 #endif

@@ -200,13 +200,17 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
     maps_answer_free(&a);
 }
 
+static void channel_send(struct channel *c, struct str message) {
+    pthread_mutex_lock(&c->lock);
+    ipc_send(c->fd, message, NULL, 0); /* a relay that is gone needs no answer */
+    pthread_mutex_unlock(&c->lock);
+}
+
 static void question_run(struct task *t) {
     struct question *q = DL_OWNER(t, struct question, task);
     struct sbuf out = {0};
     lookup_server_answer(q->server, &q->head, sbuf_str(&q->fields), &out);
-    pthread_mutex_lock(&q->chan->lock);
-    ipc_send(q->chan->fd, sbuf_str(&out), NULL, 0); /* a relay that is gone needs no answer */
-    pthread_mutex_unlock(&q->chan->lock);
+    channel_send(q->chan, sbuf_str(&out));
     mem_wipe(out.p, out.n);
     sbuf_free(&out);
     question_free(q);
@@ -242,6 +246,14 @@ void lookup_server_add(struct lookup_server *s, int fd) {
     pthread_mutex_init(&c->lock, NULL);
     atomic_store(&c->refs, 1);
     s->chans[s->n_chans++] = c;
+}
+
+void lookup_server_bye(struct lookup_server *s) {
+    struct sbuf out = {0};
+    ipc_end(&out, ipc_begin(&out, LOOKUP_BYE, 0));
+    for (size_t i = 0; i < s->n_chans; i++)
+        channel_send(s->chans[i], sbuf_str(&out));
+    sbuf_free(&out);
 }
 
 void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *arg) {

@@ -21,6 +21,8 @@ struct lookup_server *lookup_server_new(size_t workers, const char *dir);
 /* A channel to a loop of the relay; taken over. */
 void lookup_server_add(struct lookup_server *s, int fd);
 void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *arg);
+/* Tells every channel that this process ends in order: nothing that it was asked is to blame. */
+void lookup_server_bye(struct lookup_server *s);
 /* One answer, on the calling thread: a whole message is appended to out.  head->type is LOOKUP_MAPS
  * or LOOKUP_MATCH; malformed fields are answered with an error. */
 void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, struct str fields,

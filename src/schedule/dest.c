@@ -128,7 +128,7 @@ static void job_defer(struct job *j, const struct mailerr *e) {
     for (uint32_t i = 0; i < j->n; i++)
         logline_delivery(svc->log_name, "error", m->env->qid, m->env->rcpts[j->idx[i]].addr, "none",
                          0, &t, e);
-    msg_reason(m, e->text);
+    msg_reason(m, str_of(e->text));
     uint32_t n = j->n;
     job_free(j);
     msg_closed(m, n);
@@ -364,7 +364,7 @@ static void take_results(struct msg *m, const struct attempt *a) {
         } else if (e->status == MAIL_BOUNCED) {
             msg_outcome(m, a->idx[i], e, false);
         } else {
-            msg_reason(m, e->text);
+            msg_reason(m, str_of(e->text));
         }
     }
 }

@@ -187,7 +187,7 @@ static bool report_outcomes(struct msg *m) {
 static void expire(struct msg *m, bool forced) {
     struct mailerr e = {0};
     logline_expired(m->env, forced);
-    mailerr_set(&e, MAIL_BOUNCED, "4.4.7", "%s", m->reason == NULL ? "message expired" : m->reason);
+    mailerr_set(&e, MAIL_BOUNCED, "4.4.7", "%s", msg_why(m, "message expired"));
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         bool has = m->done[i] != 0;
         for (size_t k = 0; k < m->n_outcomes && !has; k++)
@@ -205,7 +205,7 @@ static bool report_delay(struct msg *m, int64_t now) {
         m->env->sender.n == 0)
         return false;
     struct mailerr e = {0};
-    mailerr_set(&e, MAIL_DEFERRED, "4.4.7", "%s", m->reason == NULL ? "delayed" : m->reason);
+    mailerr_set(&e, MAIL_DEFERRED, "4.4.7", "%s", msg_why(m, "delayed"));
     struct dsn_rcpt *list = mem_alloc(m->env->n_rcpts * sizeof *list);
     size_t n = 0;
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {

@@ -32,19 +32,17 @@ void msg_free(struct msg *m) {
         mailerr_free(&m->outcomes[i].err);
     free(m->outcomes);
     free(m->queries);
-    free(m->reason);
-    free(m->done);
+    msg_reason(m, STR_LIT(""));
     body_unref(m->body);
     envelope_unref(m->env);
     free(m);
 }
 
 static struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body) {
-    struct msg *m = MEM_NEW(struct msg);
+    struct msg *m = mem_zalloc(sizeof *m + env->n_rcpts);
     m->s = s;
     m->env = env;
     m->body = body;
-    m->done = mem_zalloc(env->n_rcpts);
     m->left = env->n_rcpts;
     m->queue = QUEUE_DEFERRED;
     dl_init(&m->waiting);
@@ -53,10 +51,34 @@ static struct msg *msg_new(struct sched *s, struct envelope *env, struct body *b
     return m;
 }
 
-void msg_reason(struct msg *m, const char *text) {
-    char *copy = text == NULL ? NULL : mem_strdup(text);
-    free(m->reason);
-    m->reason = copy;
+static struct reason *reason_get(struct sched *s, struct str text) {
+    struct reason *r = htab_get(&s->reasons, text);
+    if (r == NULL) {
+        r = MEM_NEW(struct reason);
+        r->text = str_make(str_dup(text), text.n);
+        htab_put(&s->reasons, r->text, r);
+    }
+    r->users++;
+    return r;
+}
+
+static void reason_drop(struct sched *s, struct reason *r) {
+    if (--r->users > 0)
+        return;
+    htab_del(&s->reasons, r->text);
+    free((char *)r->text.p);
+    free(r);
+}
+
+void msg_reason(struct msg *m, struct str text) {
+    struct reason *old = m->reason;
+    m->reason = text.n == 0 ? NULL : reason_get(m->s, text);
+    if (old != NULL)
+        reason_drop(m->s, old);
+}
+
+const char *msg_why(const struct msg *m, const char *otherwise) {
+    return m->reason == NULL ? otherwise : m->reason->text.p;
 }
 
 void msg_settle(struct msg *m, uint32_t rcpt) {
@@ -74,14 +96,14 @@ void msg_outcome(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool rel
     mailerr_copy(&o->err, e);
 }
 
-void msg_encode(const struct msg *m, struct sbuf *out) {
+void msg_encode(struct msg *m, struct sbuf *out) {
     struct progress p = {.done = m->done,
                          .n = m->env->n_rcpts,
                          .attempts = m->attempts,
                          .next_us = m->next_us,
                          .last_us = clock_wall_us(),
                          .flags = m->flags,
-                         .reason = str_of(m->reason == NULL ? "" : m->reason)};
+                         .reason = str_of(msg_why(m, ""))};
     progress_encode(&p, out);
 }
 
@@ -130,7 +152,7 @@ static void deliver_here(struct msg *m, uint32_t i, const struct route *r) {
     else if (e.status == MAIL_BOUNCED)
         msg_outcome(m, i, &e, false);
     else
-        msg_reason(m, e.text);
+        msg_reason(m, str_of(e.text));
     mailerr_free(&e);
 }
 
@@ -140,7 +162,7 @@ static void defer_here(struct msg *m, uint32_t i, const char *dsn, const char *t
     struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
     mailerr_set(&e, MAIL_DEFERRED, dsn, "%s", text);
     logline_delivery(NULL, "error", m->env->qid, m->env->rcpts[i].addr, "none", 0, &t, &e);
-    msg_reason(m, text);
+    msg_reason(m, str_of(text));
     mailerr_free(&e);
 }
 
@@ -233,7 +255,7 @@ void msg_activate(struct msg *m) {
     msg_set_queue(m, QUEUE_ACTIVE);
     m->active_us = clock_wall_us();
     m->attempts++;
-    msg_reason(m, NULL);
+    msg_reason(m, STR_LIT(""));
     logline_active(m->env, m->left);
     if ((m->flags & PROGRESS_EXPIRE) != 0) { /* forced: no further attempt */
         msg_finish(m);
@@ -316,8 +338,7 @@ void sched_recover(struct sched *s, struct envelope *env, struct str progress) {
         m->attempts = p.attempts;
         m->next_us = p.next_us < latest ? p.next_us : latest;
         m->flags = p.flags;
-        if (p.reason.n > 0)
-            m->reason = str_dup(p.reason);
+        msg_reason(m, p.reason);
         free(p.done);
     }
     if ((m->flags & PROGRESS_HOLD) != 0)
@@ -395,18 +416,33 @@ void sched_reload(struct sched *s, struct config *cfg) {
     dest_wake_all(s);
 }
 
-void sched_each(struct sched *s, void (*fn)(void *arg, const struct sched_view *v), void *arg) {
+static int by_id(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+uint64_t *sched_ids(const struct sched *s, size_t *n) {
+    uint64_t *ids = mem_alloc(s->msgs.n * sizeof *ids);
     size_t pos = 0;
-    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;) {
-        struct sched_view v = {.env = m->env,
-                               .queue = m->queue,
-                               .forced_expire = (m->flags & PROGRESS_EXPIRE) != 0,
-                               .done = m->done,
-                               .reason = m->reason,
-                               .next_us = m->next_us,
-                               .attempts = m->attempts};
-        fn(arg, &v);
-    }
+    *n = 0;
+    for (const struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
+        ids[(*n)++] = m->env->id;
+    qsort(ids, *n, sizeof *ids, by_id);
+    return ids;
+}
+
+bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v) {
+    const struct msg *m = itab_get(&s->msgs, id);
+    if (m == NULL)
+        return false;
+    *v = (struct sched_view){.env = m->env,
+                             .queue = m->queue,
+                             .forced_expire = (m->flags & PROGRESS_EXPIRE) != 0,
+                             .done = m->done,
+                             .reason = msg_why(m, NULL),
+                             .next_us = m->next_us,
+                             .attempts = m->attempts};
+    return true;
 }
 
 size_t sched_flush(struct sched *s) {

@@ -17,18 +17,23 @@ struct outcome {
     bool relayed; /* a success report, not a failure */
 };
 
+/* Why messages wait: one text for all that wait for the same. */
+struct reason {
+    size_t users;
+    struct str text; /* ends with '\0' */
+};
+
 struct msg {
     struct sched *s;
     struct envelope *env;
     struct body *body; /* NULL: in the spool only */
-    uint8_t *done;     /* per recipient */
     uint32_t left;     /* recipients not done */
     uint32_t attempts;
     int64_t next_us;
     int64_t active_us;
-    int64_t shift_us; /* by which the clock has jumped since it came: not part of its age */
-    uint32_t flags;   /* PROGRESS_* */
-    char *reason;
+    int64_t shift_us;      /* by which the clock has jumped since it came: not part of its age */
+    uint32_t flags;        /* PROGRESS_* */
+    struct reason *reason; /* NULL: none */
     enum sched_queue queue;
     size_t heap_at; /* place in the timer heap + 1; 0: not in it */
     uint32_t open;  /* recipients routed or being delivered */
@@ -42,6 +47,7 @@ struct msg {
     bool no_body;     /* the content cannot be read */
     uint32_t routing; /* recipients whose route is not known yet */
     bool partial;     /* progress to note: some recipients are done, others are not */
+    uint8_t done[];   /* per recipient */
 };
 
 struct dest;
@@ -106,6 +112,7 @@ struct sched {
     struct msg **heap;
     size_t heap_n, heap_cap;
     struct htab dests;
+    struct htab reasons;
     uv_timer_t tick;
     uv_timer_t more;  /* the rest of what is due */
     int64_t drift_us; /* wall clock minus monotonic clock */
@@ -119,10 +126,12 @@ void msg_settle(struct msg *m, uint32_t rcpt); /* done for good */
 void msg_outcome(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool relayed);
 /* n recipients came back from routing or delivery. */
 void msg_closed(struct msg *m, uint32_t n);
-void msg_reason(struct msg *m, const char *text);
+void msg_reason(struct msg *m, struct str text);
+/* Why it waits, or otherwise when nothing is known. */
+const char *msg_why(const struct msg *m, const char *otherwise);
 void msg_free(struct msg *m);
 /* Its progress, for the spool. */
-void msg_encode(const struct msg *m, struct sbuf *out);
+void msg_encode(struct msg *m, struct sbuf *out);
 void msg_note(struct msg *m);
 
 /* timers.c */

@@ -52,7 +52,10 @@ struct sched_view {
     uint32_t attempts;
 };
 
-void sched_each(struct sched *s, void (*fn)(void *arg, const struct sched_view *v), void *arg);
+/* The ids of all queued messages, oldest first; caller frees. */
+uint64_t *sched_ids(const struct sched *s, size_t *n);
+/* False if that message is no longer queued. */
+bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v);
 /* All deferred mail now, and all resting destinations awake again. */
 size_t sched_flush(struct sched *s);
 enum sched_act { ACT_RETRY, ACT_DELETE, ACT_HOLD, ACT_RELEASE, ACT_EXPIRE };

@@ -273,9 +273,14 @@ void conn_flush(struct conn *c) {
 }
 
 void conn_flush_all(struct loop *l) {
-    struct dl *n;
+    struct dl now, *n;
+    dl_init(&now);
     while ((n = dl_pop(&l->dirty)) != NULL)
+        dl_push(&now, n);
+    while ((n = dl_pop(&now)) != NULL)
         conn_flush(DL_OWNER(n, struct conn, dirty));
+    if (!dl_empty(&l->dirty)) /* who writes more once it is drained takes turns with the others */
+        uv_async_send(&l->wake);
 }
 
 void conn_touch(struct conn *c) {

@@ -340,7 +340,7 @@ def bad_relays_day(dns):
     wait_for(lambda: all(m["queue_name"] == "deferred" or "delay_reason" in str(m) for m in p.queue()) and
              len(set(re.findall(r"(\w+): to=<.*status=deferred", p.log()))) == len(rows), 40)
     elapsed = time.monotonic() - begun
-    relay = pathlib.Path(f"/proc/{p.child("relay")}/status").read_text()
+    relay = pathlib.Path(f"/proc/{p.child('relay')}/status").read_text()
     rss = int(re.search(r"VmHWM:\s+(\d+)", relay).group(1))
     log = p.log()
     good = FakeRelay(keep=False)
