@@ -14,6 +14,8 @@
 struct spool_io {
     int (*open)(void *arg, const char *path, int flags, mode_t mode);
     void (*close)(void *arg, int fd);
+    /* Closes a file that was unlinked; may take its time. */
+    void (*discard)(void *arg, int fd);
     ssize_t (*pwritev)(void *arg, int fd, const struct iovec *iov, int n, uint64_t off);
     ssize_t (*pread)(void *arg, int fd, void *buf, size_t n, uint64_t off);
     int (*allocate)(void *arg, int fd, uint64_t size);

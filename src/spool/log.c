@@ -62,7 +62,6 @@ struct segment *segment_add(struct spool *s, uint64_t no, int fd, uint64_t size)
 
 void segment_free(struct spool *s, struct segment *g) {
     dl_remove(&g->link);
-    s->io->close(s->io->arg, g->fd);
     s->st.log_bytes -= g->used;
     s->st.segments--;
     free(g->gaps);
@@ -320,10 +319,12 @@ int segment_remove(struct spool *s, struct segment *g) {
         rc = 0;
     if (rc == 0)
         rc = log_sync_dir(s, "log");
-    if (rc < 0)
+    if (rc < 0) {
         log_warn("spool", "cannot remove %s: %s", path, strerror(-rc));
-    else
+    } else {
+        spool_discard(s, g->fd);
         segment_free(s, g);
+    }
     free(path);
     return rc;
 }

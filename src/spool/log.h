@@ -169,6 +169,7 @@ void log_reclaim(struct spool *s);
 struct segment *segment_add(struct spool *s, uint64_t no, int fd, uint64_t size);
 /* Unlinks it; durable before it returns, so that segments never go out of order. */
 int segment_remove(struct spool *s, struct segment *g);
+/* Its descriptor is the caller's to close. */
 void segment_free(struct spool *s, struct segment *g);
 int read_full(const struct spool *s, int fd, void *buf, size_t n, uint64_t off);
 int write_full(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t off);
@@ -177,10 +178,9 @@ int write_full(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t
 int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_found *f), void *arg,
                 char **why);
 
-/* read.c: the reader thread's work, one job. */
-struct task;
+/* read.c: work for the reader thread, which runs what is in s->reads. */
 void spool_read(struct spool *s, struct spool_op *op);
-void spool_read_run(struct spool *s, struct task *t);
+void spool_discard(struct spool *s, int fd); /* of a removed segment */
 
 /* One turn of the writer without its thread: takes what is submitted, runs it as one batch, then
  * the reads.  For tests that must be repeatable. */

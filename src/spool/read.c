@@ -1,7 +1,8 @@
 /*
  * spool/read.c - content back from disk
  *
- * The writer, which knows where a message lies, hands a job to the reader thread, which may block.
+ * The writer, which knows where a message lies, hands a job to the reader thread, which may block;
+ * so may giving back what a removed segment occupied.
  * Content is checked against the sum that was stored with it: what the disk has changed is never
  * sent.
  */
@@ -19,6 +20,7 @@
 
 struct read_job {
     struct task task;
+    struct spool *s;
     struct spool_op *op;
     struct segment *seg;
     uint64_t off; /* of the record */
@@ -26,6 +28,8 @@ struct read_job {
     uint32_t meta_len;
     bool in_file;
 };
+
+static void read_run(struct task *t);
 
 void spool_read(struct spool *s, struct spool_op *op) {
     struct entry *e = itab_get(&s->index, op->id);
@@ -35,6 +39,8 @@ void spool_read(struct spool *s, struct spool_op *op) {
         return;
     }
     struct read_job *j = MEM_NEW(struct read_job);
+    j->task.run = read_run;
+    j->s = s;
     j->op = op;
     j->seg = e->seg;
     j->in_file = (e->body_len & REC_FILE_BIT) != 0;
@@ -93,8 +99,9 @@ static int read_file(struct spool *s, struct read_job *j, const struct rec_head 
     return 0;
 }
 
-void spool_read_run(struct spool *s, struct task *t) {
+static void read_run(struct task *t) {
     struct read_job *j = DL_OWNER(t, struct read_job, task);
+    struct spool *s = j->s;
     struct spool_op *op = j->op;
     struct rec_head h;
     op->rc = read_full(s, j->seg->fd, &h, sizeof h, j->off);
@@ -106,4 +113,27 @@ void spool_read_run(struct spool *s, struct task *t) {
     atomic_fetch_sub(&j->seg->readers, 1);
     op->done(op);
     free(j);
+}
+
+struct discard_job {
+    struct task task;
+    const struct spool_io *io;
+    int fd;
+};
+
+static void discard_run(struct task *t) {
+    struct discard_job *j = DL_OWNER(t, struct discard_job, task);
+    j->io->discard(j->io->arg, j->fd);
+    free(j);
+}
+
+void spool_discard(struct spool *s, int fd) {
+    struct discard_job *j = MEM_NEW(struct discard_job);
+    j->task.run = discard_run;
+    j->io = s->io;
+    j->fd = fd;
+    if (s->threads)
+        queue_push(&s->reads, &j->task);
+    else
+        discard_run(&j->task);
 }

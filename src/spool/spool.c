@@ -2,7 +2,8 @@
  * spool/spool.c - the spool's threads: batches, reads; see spool.h
  *
  * Writer: takes all operations that are waiting, writes their records, syncs once, tells everyone.
- * Reader: reads content back for messages that wait longer than memory keeps them.
+ * Reader: reads content back for messages that wait longer than memory keeps them, and gives
+ * back what removed segments occupied.
  */
 #include "spool/spool.h"
 
@@ -331,7 +332,7 @@ void spool_turn(struct spool *s) {
     if (list != NULL)
         run_batch(s, list);
     while (s->reads.head != NULL && (t = queue_take_one(&s->reads)) != NULL)
-        spool_read_run(s, t);
+        t->run(t);
 }
 
 /* What the writer holds back for a moment, oldest first. */
@@ -402,7 +403,7 @@ static void *reader_main(void *arg) {
     struct spool *s = arg;
     struct task *t;
     while ((t = queue_take_one(&s->reads)) != NULL)
-        spool_read_run(s, t);
+        t->run(t);
     return NULL;
 }
 
@@ -426,8 +427,11 @@ void spool_close(struct spool *s) {
     for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;)
         free(e);
     itab_free(&s->index);
-    while (!dl_empty(&s->segments))
-        segment_free(s, DL_OWNER(s->segments.next, struct segment, link));
+    while (!dl_empty(&s->segments)) {
+        struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
+        s->io->close(s->io->arg, g->fd);
+        segment_free(s, g);
+    }
     free(s->moves);
     free(s->dir);
     free(s);

@@ -292,6 +292,7 @@ static int64_t sim_space(void *arg, const char *dir) {
 
 static const struct spool_io calls = {.open = sim_open,
                                       .close = sim_close,
+                                      .discard = sim_close,
                                       .pwritev = sim_pwritev,
                                       .pread = sim_pread,
                                       .allocate = sim_allocate,
