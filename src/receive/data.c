@@ -3,9 +3,9 @@
  *
  * Content is decoded into memory.  When it gets large it goes to a file of the spool in chunks, one
  * at a time: the client is not read from while a chunk is being written, so a sender of any size
- * costs one chunk.  When all sessions together hold half of message_memory_limit, chunks and reads
- * become small: everybody goes on, at the pace of the disk.  250 is sent from the spool's
- * completion.
+ * costs one chunk.  When all sessions together hold a quarter of message_memory_limit, chunks and
+ * reads become small, and tiny at a half: everybody goes on, at the pace of the disk.  250 is
+ * sent from the spool's completion.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,6 +20,7 @@
 
 #define CHUNK       65536U
 #define SMALL_CHUNK 4096U
+#define TINY_CHUNK  1024U
 
 static _Atomic uint64_t receiving; /* bytes of content held by all sessions */
 
@@ -33,20 +34,23 @@ struct data_op {
     const struct receive_ops *ops;
 };
 
-static bool memory_short(const struct session *s) {
-    return atomic_load_explicit(&receiving, memory_order_relaxed) >
-           (uint64_t)s->cfg->p.message_memory_limit / 2;
+/* How much content a session may gather before it goes to the file. */
+static uint32_t chunk_size(const struct session *s) {
+    uint64_t held = atomic_load_explicit(&receiving, memory_order_relaxed);
+    uint64_t quarter = (uint64_t)s->cfg->p.message_memory_limit / 4;
+    return held > 2 * quarter ? TINY_CHUNK : held > quarter ? SMALL_CHUNK : CHUNK;
 }
 
-/* chunk: bytes on their way to the file. */
-static void count_memory(struct session *s, size_t chunk) {
-    uint64_t now = s->content.cap + chunk;
+/* writing: bytes on their way to the file. */
+static void count_memory(struct session *s, size_t writing) {
+    uint64_t now = s->content.cap + writing;
     if (now >= s->counted_mem)
         atomic_fetch_add_explicit(&receiving, now - s->counted_mem, memory_order_relaxed);
     else
         atomic_fetch_sub_explicit(&receiving, s->counted_mem - now, memory_order_relaxed);
     s->counted_mem = now;
-    s->r->loop->read_max = memory_short(s) ? SMALL_CHUNK : LOOP_SCRATCH;
+    uint32_t chunk = chunk_size(s);
+    s->r->loop->read_max = chunk == CHUNK ? LOOP_SCRATCH : chunk;
 }
 
 static void drop_done(struct spool_op *op) {
@@ -235,9 +239,9 @@ static void submit_chunk(struct session *s) {
 
 /* Moves large content to its file; true if the session has to wait for the spool. */
 static bool spill(struct session *s) {
-    bool squeeze = memory_short(s);
+    uint32_t chunk = chunk_size(s);
     uint64_t limit =
-        squeeze && s->hdr_done ? SMALL_CHUNK : (uint64_t)s->cfg->p.spool_body_file_size;
+        chunk < CHUNK && s->hdr_done ? chunk : (uint64_t)s->cfg->p.spool_body_file_size;
     if (s->writing)
         return true;
     if (!s->in_file) {
@@ -247,7 +251,7 @@ static bool spill(struct session *s) {
             scan_header(s, true);
         s->in_file = true;
     }
-    if (s->content.n < (squeeze ? SMALL_CHUNK : CHUNK) && !s->ended)
+    if (s->content.n < chunk && !s->ended)
         return false;
     if (s->content.n == 0)
         return false;

@@ -6,7 +6,6 @@
 #include <string.h>
 
 /* A line longer than this is taken in pieces. */
-#define PIECE     8192U
 #define LONG_LINE 998U
 
 static bool any_8bit(const char *p, size_t n) {
@@ -57,10 +56,15 @@ static bool data_line(struct content_in *in, const char *p, size_t n, bool crlf,
     return false;
 }
 
-/* The beginning of a line that is too long to wait for its end. */
+/* Part of a line whose end has not come; returns how much was used: not what the rest may give
+ * another meaning. */
 static size_t data_piece(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
     size_t take = p[n - 1] == '\r' ? n - 1 : n, skip = 0;
+    if (take == 0)
+        return 0;
     if (!in->mid_line && p[0] == '.') {
+        if (take == 1)
+            return 0;
         skip = 1;
         in->has_dots = in->has_dots || p[1] == '.';
     }
@@ -74,8 +78,7 @@ bool content_data(struct content_in *in, struct str data, struct sbuf *out, size
     while (i < data.n) {
         const char *p = data.p + i, *nl = memchr(p, '\n', data.n - i);
         if (nl == NULL) {
-            if (data.n - i > PIECE)
-                i += data_piece(in, p, data.n - i, out);
+            i += data_piece(in, p, data.n - i, out);
             break;
         }
         size_t n = (size_t)(nl - p);

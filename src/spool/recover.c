@@ -119,7 +119,7 @@ static uint64_t rec_valid(struct scan *sc, uint64_t off, struct rec_head *h, con
 }
 
 static bool all_zero(const char *p, uint64_t n) {
-    return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
+    return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
 }
 
 /* Notes the gap that begins at off; returns where reading goes on. */
@@ -152,7 +152,7 @@ static uint64_t scan_gap(struct scan *sc, uint64_t off) {
 }
 
 /* The segment before, as this one's first record knows it. */
-static void apply_begin(struct spool *s, struct segment *g, const char *meta) {
+static void apply_begin(struct spool *s, const char *meta) {
     struct rec_begin b;
     memcpy(&b, meta, sizeof b);
     DL_EACH (it, &s->segments) {
@@ -163,7 +163,7 @@ static void apply_begin(struct spool *s, struct segment *g, const char *meta) {
             return;
     }
     struct segment *first = DL_OWNER(s->segments.next, struct segment, link);
-    if (b.prev_no < first->no || first == g) /* removed in its time */
+    if (b.prev_no < first->no) /* removed in its time */
         return;
     log_error("spool", "segment %016llx is missing from log/: what was queued there is lost",
               (unsigned long long)b.prev_no);
@@ -220,7 +220,7 @@ static void apply(struct scan *sc, uint64_t off, const struct rec_head *h, const
         apply_forget(sc, h->id);
         break;
     default:
-        apply_begin(s, sc->g, meta);
+        apply_begin(s, meta);
         break;
     }
 }

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "spool/spool.h"
+#include "spool/log.h"
 #include "util/mem.h"
 
 static char dir[64];
@@ -324,10 +324,419 @@ static void test_body_file(void **state) {
     spool_close(s);
 }
 
+/* ---- failing disks ---- */
+
+static int allocate_rc;
+static int no_room(void *arg, int fd, uint64_t size) {
+    return allocate_rc < 0 ? allocate_rc : spool_io_disk.allocate(arg, fd, size);
+}
+
+static ssize_t write_rc; /* what the next write says instead of writing; 1: writes */
+static ssize_t odd_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    ssize_t rc = write_rc;
+    write_rc = 1;
+    return rc == 1 ? spool_io_disk.pwritev(arg, fd, iov, n, off) : rc;
+}
+
+static uint64_t bad_from, bad_to; /* bytes of files that cannot be read */
+static ssize_t bad_blocks(void *arg, int fd, void *buf, size_t n, uint64_t off) {
+    return off < bad_to && off + n > bad_from ? -EIO : spool_io_disk.pread(arg, fd, buf, n, off);
+}
+
+static void overwrite(const char *path, uint64_t off, const void *p, size_t n) {
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, p, n, (off_t)off), n);
+    close(fd);
+}
+
+static int read_rc(struct spool *s, uint64_t id) {
+    struct waiter w = {.op = {.kind = SPOOL_READ, .id = id}};
+    int rc = run(s, &w);
+    if (rc == 0)
+        body_unref(w.op.body);
+    return rc;
+}
+
+static int put_file(struct spool *s, uint64_t id, size_t size) {
+    struct waiter c = {.op = {.kind = SPOOL_BODY_WRITE, .id = id}};
+    memset(sbuf_room(&c.op.chunk, size), 'f', size);
+    sbuf_advance(&c.op.chunk, size);
+    assert_int_equal(run(s, &c), 0);
+    sbuf_free(&c.op.chunk);
+    struct waiter n = {.op = {.kind = SPOOL_NEW, .id = id}};
+    sbuf_add_c(&n.op.meta, "file");
+    n.op.body = body_from_file(size, c.op.crc);
+    int rc = run(s, &n);
+    body_unref(n.op.body);
+    sbuf_free(&n.op.meta);
+    return rc;
+}
+
+static void nothing(void *ctx, const char *name) {
+    (void)ctx;
+    (void)name;
+}
+
+/* Every call of the real disk says what went wrong as negative errno. */
+static void test_disk_errors(void **state) {
+    const struct spool_io *d = &spool_io_disk;
+    char nowhere[100];
+    struct iovec iov = {nowhere, 1};
+    (void)state;
+    snprintf(nowhere, sizeof nowhere, "%s/none/none", dir);
+    assert_int_equal(d->open(NULL, nowhere, O_RDONLY, 0), -ENOENT);
+    assert_int_equal(d->pwritev(NULL, -1, &iov, 1, 0), -EBADF);
+    assert_int_equal(d->pread(NULL, -1, nowhere, 1, 0), -EBADF);
+    assert_int_equal(d->allocate(NULL, -1, 1), -EBADF);
+    assert_int_equal(d->datasync(NULL, -1), -EBADF);
+    assert_int_equal(d->sync_dir(NULL, nowhere), -ENOENT);
+    assert_int_equal(d->sync_dir(NULL, "/proc/self/fd"), -EINVAL);
+    assert_int_equal(d->unlink(NULL, nowhere), -ENOENT);
+    assert_int_equal(d->mkdir(NULL, nowhere), -ENOENT);
+    assert_int_equal(d->size(NULL, -1), -EBADF);
+    assert_int_equal(d->list(NULL, nowhere, nothing, NULL), -ENOENT);
+    assert_int_equal(d->space(NULL, nowhere), -ENOENT);
+    assert_true(d->space(NULL, dir) > 0);
+    assert_true(d->space(NULL, "/proc") == 0); /* a file system that counts nothing */
+    d->discard(NULL, -1);
+}
+
+/* What was removed is given back in pieces; what still has a name is never cut short. */
+static void test_discard(void **state) {
+    char path[100];
+    struct stat st;
+    (void)state;
+    snprintf(path, sizeof path, "%s/file", dir);
+    int fd = open(path, O_RDWR | O_CREAT, 0600), other = open(path, O_RDONLY);
+    assert_int_equal(spool_io_disk.allocate(NULL, fd, 10U << 20), 0);
+    spool_io_disk.discard(NULL, fd);
+    assert_int_equal(fstat(other, &st), 0);
+    assert_int_equal(st.st_size, 10 << 20);
+    fd = open(path, O_RDWR);
+    assert_int_equal(unlink(path), 0);
+    spool_io_disk.discard(NULL, fd);
+    assert_int_equal(fstat(other, &st), 0);
+    assert_true(st.st_size < 4 << 20);
+    spool_io_disk.discard(NULL, other); /* opened for reading: only closed */
+}
+
+/* On a disk that is full from the start, what is delivered is noted in the old segment. */
+static void test_full_at_start(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "goes", 100);
+    put(s, 2, "stays", 100);
+    put(s, 3, "last", 100);
+    spool_close(s);
+    io.allocate = no_room;
+    allocate_rc = -ENOSPC;
+    s = open_spool(&seen);
+    assert_int_equal(put(s, 4, "refused", 100), -ENOSPC);
+    note(s, SPOOL_DONE, 1, "");
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    spool_close(s);
+    log_file(path, 1);
+    overwrite(path, 500, "XXXX", 4); /* behind damage nothing is written */
+    s = open_spool(&seen);
+    spool_note(s, SPOOL_DONE, seen.ids[0], NULL);
+    assert_int_equal(put(s, 5, "refused", 100), -ENOSPC);
+    allocate_rc = 0;
+    assert_int_equal(put(s, 6, "taken", 100), 0);
+    spool_close(s);
+    s = open_spool(&seen);
+    index_of(&seen, 6);
+    spool_close(s);
+}
+
+/* A place that cannot be written is left behind; a message larger than a segment is refused. */
+static void test_odd_writes(void **state) {
+    struct seen seen;
+    (void)state;
+    io.pwritev = odd_write;
+    write_rc = 1;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put(s, 1, "kept", 100), 0);
+    write_rc = -EIO;
+    assert_int_equal(put(s, 2, "refused", 100), -EIO);
+    assert_int_equal(put(s, 3, "kept", 100), 0);
+    write_rc = 0;
+    assert_int_equal(put(s, 4, "refused", 100), -EIO);
+    assert_int_equal(put(s, 5, "refused", 2U << 20), -EFBIG);
+    write_rc = -EDQUOT;
+    assert_int_equal(put(s, 6, "refused", 100), -EDQUOT);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    spool_close(s);
+}
+
+/* What the disk changed behind our back is not sent. */
+static void test_changed_content(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "m", 1000);
+    assert_int_equal(put_file(s, 2, 200000), 0);
+    assert_int_equal(read_rc(s, 1), 0);
+    assert_int_equal(read_rc(s, 2), 0);
+    log_file(path, 1);
+    overwrite(path, 500, "XXXX", 4);
+    assert_int_equal(read_rc(s, 1), -EBADMSG);
+    snprintf(path, sizeof path, "%s/body/%016x", dir, 2);
+    overwrite(path, 100000, "XXXX", 4);
+    assert_int_equal(read_rc(s, 2), -EBADMSG);
+    assert_int_equal(truncate(path, 70000), 0);
+    assert_int_equal(read_rc(s, 2), -EIO);
+    unlink(path);
+    assert_int_equal(read_rc(s, 2), -ENOENT);
+    spool_close(s);
+    s = open_spool(&seen); /* says that the file is missing, and that a record is damaged */
+    struct spool_stats st;
+    spool_stats(s, &st);
+    assert_int_equal(st.damaged, 2);
+    spool_close(s);
+}
+
+/* Files that are not ours, content without a message, content twice. */
+static void test_strange_files(void **state) {
+    struct seen seen;
+    char cmd[400], path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "m", 1000);
+    assert_int_equal(put_file(s, 2, 5000), 0);
+    spool_close(s);
+    snprintf(cmd, sizeof cmd,
+             "cd %s && touch log/README log/0123456789abcdefg log/12 body/%016x body/%016x", dir, 1,
+             77);
+    assert_int_equal(system(cmd), 0);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    assert_int_equal(read_rc(s, 1), 0);
+    assert_int_equal(read_rc(s, 2), 0);
+    snprintf(path, sizeof path, "%s/body/%016x", dir, 77);
+    assert_int_not_equal(access(path, F_OK), 0);
+    spool_close(s);
+}
+
+/* Heads that look like records and cannot be: each is a gap, and what follows is found. */
+static void test_implausible_heads(void **state) {
+    static const struct rec_head heads[] = {
+        {.magic = REC_MAGIC, .type = REC_MESSAGE, .meta_len = REC_META_MAX + 1},
+        {.magic = REC_MAGIC, .type = 0},
+        {.magic = REC_MAGIC, .type = REC_FORGET + 1},
+        {.magic = REC_MAGIC, .type = REC_MESSAGE, .body_len = 1ULL << 40},
+        {.magic = REC_MAGIC, .type = REC_MESSAGE, .meta_len = 2U << 20},
+        {.magic = REC_MAGIC, .type = REC_MESSAGE, .body_len = (1U << 20) - 1},
+        {.magic = REC_MAGIC, .type = REC_MESSAGE, .body_len = (1U << 20) - 1124},
+        {.magic = REC_MAGIC, .type = REC_BEGIN, .meta_len = 3},
+        {.magic = REC_MAGIC, .type = REC_SETTLE, .meta_len = 3},
+        {.magic = REC_MAGIC, .type = REC_DONE, .id = 1}};
+    char path[128];
+    (void)state;
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
+        struct seen seen;
+        struct spool *s = open_spool(&seen);
+        put(s, 10 * i + 1, "first", 1000);
+        put(s, 10 * i + 2, "second", 1000);
+        put(s, 10 * i + 3, "third", 1000);
+        spool_close(s);
+        log_file(path, 1);
+        overwrite(path, 56 + 1048, &heads[i], sizeof heads[i]); /* behind BEGIN and the first one */
+        s = open_spool(&seen);
+        index_of(&seen, 10 * i + 1);
+        index_of(&seen, 10 * i + 3);
+        struct spool_stats st;
+        spool_stats(s, &st);
+        assert_int_equal(st.damaged, 1);
+        spool_close(s);
+        char cmd[200];
+        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        assert_int_equal(system(cmd), 0);
+    }
+}
+
+/* What the disk does not give back is reported, and does not hide what lies behind it. */
+static void test_unreadable(void **state) {
+    struct seen seen;
+    struct spool_stats st;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "first", 20000);
+    put(s, 2, "second", 20000);
+    put(s, 3, "third", 20000);
+    spool_close(s);
+    io.pread = bad_blocks;
+    bad_from = 30000; /* in the second's content */
+    bad_to = 30001;
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    spool_stats(s, &st);
+    assert_int_equal(st.damaged, 1);
+    spool_close(s);
+    io.pread = spool_io_disk.pread;
+    s = open_spool(&seen); /* the disk thinks better of it: the message is still there */
+    assert_int_equal(seen.n, 3);
+    spool_close(s);
+    log_file(path, 1);
+    assert_int_equal(truncate(path, 50005), 0); /* an odd end, in the middle of the third */
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    spool_close(s);
+}
+
+/* A record larger than what is read at a time. */
+static void test_large_record(void **state) {
+    struct seen seen;
+    struct spool *s;
+    char *why;
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct spool_conf conf = {dir, 4U << 20};
+        seen = (struct seen){0};
+        assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
+        assert_int_equal(spool_start(s), 0);
+        if (i == 0) {
+            put(s, 1, "small", 700000);
+            put(s, 2, "large", 1500000);
+        }
+        assert_int_equal(read_rc(s, 2), 0);
+        spool_close(s);
+    }
+    assert_int_equal(seen.n, 2);
+}
+
+/* Segment sizes beyond reason are brought within it; a directory that cannot be made is named. */
+static void test_limits(void **state) {
+    struct spool *s;
+    struct seen seen = {0};
+    char *why, nowhere[100];
+    (void)state;
+    uint64_t sizes[] = {1, 1ULL << 40};
+    for (size_t i = 0; i < 2; i++) {
+        struct spool_conf conf = {dir, sizes[i]};
+        assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
+        assert_true(s->segment_size >= 1 << 16 && s->segment_size <= 1ULL << 34);
+        spool_close(s);
+    }
+    snprintf(nowhere, sizeof nowhere, "%s/none", dir);
+    struct spool_conf conf = {nowhere, 1U << 20};
+    assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), -ENOENT);
+    assert_non_null(strstr(why, "none/log: cannot make"));
+    free(why);
+    spool_close(s);
+}
+
+struct putter {
+    struct spool *s;
+    uint64_t from;
+    int bad;
+    pthread_t t;
+};
+
+static void *put_many(void *arg) {
+    struct putter *p = arg;
+    for (uint64_t id = p->from; id < p->from + 100; id++) {
+        p->bad += put(p->s, id, "m", 500) != 0;
+        spool_note(p->s, SPOOL_DONE, id, NULL);
+    }
+    return NULL;
+}
+
+/* Many at once, who are expected: batches wait for company, and end when it is there. */
+static void test_company(void **state) {
+    struct seen seen;
+    struct spool_stats st;
+    struct putter p[80];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    spool_expect(s, 80);
+    for (size_t i = 0; i < 80; i++) {
+        p[i] = (struct putter){.s = s, .from = 1000 * (i + 1)};
+        assert_int_equal(pthread_create(&p[i].t, NULL, put_many, &p[i]), 0);
+    }
+    for (size_t i = 0; i < 80; i++) {
+        pthread_join(p[i].t, NULL);
+        assert_int_equal(p[i].bad, 0);
+    }
+    spool_expect(s, -80);
+    spool_flush(s);
+    spool_stats(s, &st);
+    assert_int_equal(st.messages, 0);
+    assert_true(st.batches < 8000);
+    assert_true(st.segments <= 2);
+    spool_close(s);
+}
+
+/* What could not be noted before the end is done again: the message is still there. */
+static void test_close_with_failures(void **state) {
+    struct seen seen;
+    (void)state;
+    io.pwritev = flaky_write;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put(s, 1, "kept", 100), 0);
+    fail_write = 1000;
+    spool_note(s, SPOOL_DONE, 1, NULL);
+    spool_close(s);
+    fail_write = 0;
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 1);
+    spool_close(s);
+}
+
+/* Bodies are shared; the last one out closes. */
+static void test_bodies(void **state) {
+    struct sbuf content = {0}, tmp = {0};
+    char path[100];
+    (void)state;
+    body_unref(NULL);
+    sbuf_add_c(&content, "content");
+    struct body *b = body_from_buf(&content), *same = body_ref(b);
+    assert_int_equal(body_memory(), 7);
+    body_unref(b);
+    assert_str(body_view(same, 3, 100, &tmp), "tent");
+    assert_str(body_view(same, 8, 100, &tmp), "");
+    body_unref(same);
+    assert_int_equal(body_memory(), 0);
+    snprintf(path, sizeof path, "%s/file", dir);
+    b = body_from_file(10, 0);
+    body_opened(b, &spool_io_disk, open(path, O_RDWR | O_CREAT, 0600));
+    assert_int_equal(body_files(), 1);
+    assert_str(body_view(b, 10, 100, &tmp), "");
+    assert_null(body_view(b, 0, 100, &tmp).p); /* shorter than it should be */
+    body_unref(b);
+    assert_int_equal(body_files(), 0);
+    sbuf_free(&tmp);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {T(test_recovers),    T(test_settles), T(test_sync_fails),
-                                       T(test_write_fails), T(test_damage),  T(test_reclaims),
-                                       T(test_body_file)};
+    const struct CMUnitTest tests[] = {T(test_recovers),
+                                       T(test_settles),
+                                       T(test_sync_fails),
+                                       T(test_write_fails),
+                                       T(test_damage),
+                                       T(test_reclaims),
+                                       T(test_body_file),
+                                       T(test_disk_errors),
+                                       T(test_discard),
+                                       T(test_full_at_start),
+                                       T(test_odd_writes),
+                                       T(test_changed_content),
+                                       T(test_strange_files),
+                                       T(test_implausible_heads),
+                                       T(test_unreadable),
+                                       T(test_large_record),
+                                       T(test_limits),
+                                       T(test_company),
+                                       T(test_close_with_failures),
+                                       T(test_bodies)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
