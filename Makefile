@@ -1,7 +1,7 @@
 # Posthouse's front door.  Everything is built in build/ by Meson.
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build demo test test-asan test-tsan bench format lint docs install clean
+.PHONY: all setup build demo test test-asan test-tsan bench load coverage fuzz format lint docs install clean
 
 all: build
 
@@ -39,6 +39,22 @@ bench:
 	@$(MAKE) --no-print-directory build
 	@$(PYTHON) tests/bench/bench.py
 
+# Idle sessions by the thousand, a million queued messages, dead relays; some ten minutes and 6 GB of disk.
+load:
+	@sh scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@ulimit -n 20000; $(PYTHON) tests/bench/load.py
+
+# Branches of the spool and of the parsers that tests take; build-cov/.  "-v" as ARGS: which ones are not.
+coverage:
+	@sh scripts/setup.sh test
+	@$(PYTHON) tests/coverage.py $(ARGS)
+
+# Each parser fuzzed for SECONDS, two at a time; what is found is left in build-fuzz/found/.
+fuzz:
+	@sh scripts/setup.sh test
+	@FUZZ_SECONDS=$(or $(SECONDS),300) $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/fuzz
+
 format:
 	@clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
 
@@ -51,6 +67,6 @@ install: build
 	@meson install -C build
 
 clean:
-	rm -rf build build-asan build-tsan
+	rm -rf build build-asan build-tsan build-cov build-fuzz
 
 comma := ,

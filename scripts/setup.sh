@@ -9,7 +9,7 @@ build="gcc make meson ninja-build pkg-config libc6-dev libuv1-dev libssl-dev lib
 libgsasl-dev libseccomp-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev ca-certificates"
 demo="$build python3 python3-aiosmtpd openssl"
 test="$demo python3-pytest libcmocka-dev postfix postfix-lmdb postfix-cdb postfix-pcre unbound \
-pflogsumm procps clang libclang-rt-14-dev clang-format universal-ctags"
+pflogsumm procps clang llvm-14 libclang-rt-14-dev clang-format universal-ctags"
 
 case "${1:-build}" in
 build) want=$build ;;

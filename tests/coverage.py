@@ -29,7 +29,8 @@ def build():
 
 def programs():
     tests = DIR / "tests"
-    for exe in sorted(tests.glob("unit_*")) + [tests / "sim_spool"]:
+    yield [tests / "sim_spool", "-s", "100", "-n", "30"]
+    for exe in sorted(tests.glob("unit_*")):
         if not exe.is_dir():
             yield [exe]
     for corpus in sorted((ROOT / "tests/fuzz/corpus").iterdir()):

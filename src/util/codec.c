@@ -50,11 +50,13 @@ static void crc_table_make(void) {
     }
 }
 
-static uint32_t crc_soft(uint32_t c, const uint8_t *p, size_t n) {
+uint32_t crc32c_soft(uint32_t crc, const void *p, size_t n) {
+    const uint8_t *b = p;
+    uint32_t c = ~crc;
     pthread_once(&crc_once, crc_table_make);
     for (size_t i = 0; i < n; i++)
-        c = crc_table[(c ^ p[i]) & 0xff] ^ (c >> 8);
-    return c;
+        c = crc_table[(c ^ b[i]) & 0xff] ^ (c >> 8);
+    return ~c;
 }
 
 #if defined(__x86_64__)
@@ -73,10 +75,9 @@ __attribute__((target("sse4.2"))) static uint32_t crc_hard(uint32_t c, const uin
 #endif
 
 uint32_t crc32c(uint32_t crc, const void *p, size_t n) {
-    uint32_t c = ~crc;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("sse4.2"))
-        return ~crc_hard(c, p, n);
+        return ~crc_hard(~crc, p, n);
 #endif
-    return ~crc_soft(c, p, n);
+    return crc32c_soft(crc, p, n);
 }

@@ -12,5 +12,7 @@ void base64_encode(struct sbuf *out, struct str in);
 bool base64_decode(struct sbuf *out, struct str in);
 /* CRC32C (Castagnoli) of n bytes, continuing from crc (0 at the start). */
 uint32_t crc32c(uint32_t crc, const void *p, size_t n);
+/* The same by table, which crc32c takes where the processor has no instruction for it. */
+uint32_t crc32c_soft(uint32_t crc, const void *p, size_t n);
 
 #endif

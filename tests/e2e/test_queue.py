@@ -2,6 +2,7 @@
 import email
 import json
 import re
+import socket
 import subprocess
 import time
 
@@ -196,6 +197,31 @@ def test_listings(deferred):
     assert [x["address"] for x in one["recipients"]] == ["b@y.example", "c@y.example"]
     shown = json.loads(p.run("queue", "show", one["queue_id"]).stdout)
     assert shown["queue_id"] == one["queue_id"]
+
+
+def test_long_listing_in_pieces(dns):
+    """A listing longer than the socket holds: whole, oldest first, and the daemon goes on while it is not read."""
+    n = 1500
+    with Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\ndefer_transports = smtp\n", dns=dns) as p:
+        with p.client() as c:
+            for i in range(n):
+                assert c.mail(sender=f"s{i:04}-{'x' * 40}@{'y' * 60}.example").startswith("250")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(20)
+            s.connect(str(p.dir / "spool/control.sock"))
+            s.sendall(b'{"cmd": "queue-list"}\n{"cmd": "stats"}\n')
+            assert p.send(sender="later@x.example").startswith("250")
+            lines = s.makefile("rb")
+            listed = []
+            while "ok" not in (line := json.loads(lines.readline())):
+                listed.append(line["sender"][:5])
+            assert listed[:n] == [f"s{i:04}" for i in range(n)]
+            assert json.loads(lines.readline())["deferred"] >= n
+        with socket.socket(socket.AF_UNIX) as s:  # somebody who goes away in the middle
+            s.connect(str(p.dir / "spool/control.sock"))
+            s.sendall(b'{"cmd": "queue-list"}\n')
+            s.recv(100)
+        assert len(p.queue()) == n + 1
 
 
 def test_hold_release_expire_delete(deferred):

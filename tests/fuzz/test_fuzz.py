@@ -34,17 +34,21 @@ def start(name):
     env = dict(os.environ)
     if name == "map_hash":  # libdb loses memory when it refuses a file
         env["ASAN_OPTIONS"] = "detect_leaks=0"
-    return subprocess.Popen([DIR / "tests" / f"fuzz_{name}", f"-max_total_time={SECONDS}", "-timeout=20", "-rss_limit_mb=3000",
-                             "-max_len=65536" if name.startswith("map_") else "-max_len=8192",
-                             f"-artifact_prefix={DIR}/found/{name}-", "-print_final_stats=1", work, CORPUS / name],
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
+    log = open(DIR / "found" / f"{name}.txt", "w+b")  # a pipe that nobody reads yet would stop it
+    p = subprocess.Popen([DIR / "tests" / f"fuzz_{name}", f"-max_total_time={SECONDS}", "-timeout=20", "-rss_limit_mb=3000",
+                          "-max_len=65536" if name.startswith("map_") else "-max_len=8192",
+                          f"-artifact_prefix={DIR}/found/{name}-", "-print_final_stats=1", work, CORPUS / name],
+                         stdout=log, stderr=subprocess.STDOUT, env=env)
+    return name, p, log
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=["+".join(p) for p in PAIRS])
 def test_fuzz(built, pair):
-    procs = [(name, start(name)) for name in pair]
-    for name, p in procs:
-        out = p.communicate(timeout=SECONDS * 10 + 120)[0].decode("utf-8", "replace")
+    for name, p, log in [start(name) for name in pair]:
+        p.wait(SECONDS * 10 + 120)
+        log.seek(0)
+        out = log.read().decode("utf-8", "replace")
+        log.close()
         assert p.returncode == 0, f"{name}: {out[-4000:]}"
         runs = int(re.search(r"stat::number_of_executed_units:\s+(\d+)", out).group(1))
         cover = re.findall(r"cov: (\d+)", out)[-1]
