@@ -109,3 +109,18 @@ def test_help_names_only_what_exists():
         r = subprocess.run([str(exe), name, "--no-such-option"], capture_output=True, text=True,
                            env={"MAIL_CONFIG": "/nonexistent"})
         assert "no such command" not in r.stderr, name
+
+
+def test_guarantees_name_tests_that_exist():
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    file = None
+    for name in re.findall(r"`([^`]+)`", text):
+        if name.startswith(("crash/", "e2e/", "unit/", "fuzz/")):
+            file, _, test = name.partition("::")
+            assert (ROOT / "tests" / file).exists(), name
+        elif name.startswith("…::") or name.startswith("test_"):
+            test = name.removeprefix("…::")
+        else:
+            continue
+        if test:
+            assert re.search(rf"\b{test}\(", (ROOT / "tests" / file).read_text()), f"{file} has no {test}"
