@@ -59,7 +59,7 @@ static bool valid_literal(struct str s) {
     if (s.n < 3 || s.p[0] != '[' || s.p[s.n - 1] != ']')
         return false;
     for (size_t i = 1; i + 1 < s.n; i++)
-        if (!isalnum((unsigned char)s.p[i]) && memchr(".:-", s.p[i], 3) == NULL)
+        if (!isalnum((unsigned char)s.p[i]) && s.p[i] != '.' && s.p[i] != ':' && s.p[i] != '-')
             return false;
     return true;
 }
@@ -113,6 +113,8 @@ static bool skip_route(struct str *s) {
         *s = str_from(*s, n + 1);
         if (s->n > 0 && s->p[0] == ',') {
             *s = str_from(*s, 1);
+            if (s->n == 0 || s->p[0] != '@')
+                return false;
             continue;
         }
         if (s->n == 0 || s->p[0] != ':')
@@ -121,6 +123,14 @@ static bool skip_route(struct str *s) {
         break;
     }
     return true;
+}
+
+/* A quoted local part without a domain may hold an '@', which then divides it like any other
+ * (resolve_dequoted_address): both parts must be some. */
+static bool valid_dequoted(struct str a) {
+    struct str domain = addr_domain(a);
+    return str_chr(a, '@') < 0 ||
+           (addr_local(a).n > 0 && (addr_valid_host(domain) || valid_literal(domain)));
 }
 
 static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, struct sbuf *out) {
@@ -139,6 +149,8 @@ static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, stru
             return ADDR_SYNTAX;
         sbuf_add(out, s->p, n + 1);
         *s = str_from(*s, n + 1);
+    } else if (!valid_dequoted(str_make(out->p + begun, out->n - begun))) {
+        return ADDR_SYNTAX;
     }
     if (out->n - begun > ADDR_MAX)
         return ADDR_TOO_LONG;

@@ -6,13 +6,11 @@
  */
 #include "maps/hash_check.h"
 
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+#include "util/fs.h"
 
 #define MAGIC     0x061561U
 #define PAGE_HEAD 26U
@@ -134,7 +132,8 @@ static bool meta_ok(const struct file *f) {
            m->low_mask <= m->max_bucket;
 }
 
-static const char *file_check(struct file *f) {
+static const char *file_check(const void *p, uint64_t n) {
+    struct file file = {.p = p, .size = n}, *f = &file;
     if (f->size < sizeof f->m)
         return "it is no hash file";
     memcpy(&f->m, f->p, sizeof f->m);
@@ -149,19 +148,5 @@ static const char *file_check(struct file *f) {
 }
 
 const char *hash_check(const char *path) {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
-    const char *why = "it is empty";
-    if (fstat(fd, &st) == 0 && st.st_size > 0) {
-        struct file f = {.size = (uint64_t)st.st_size};
-        void *p = mmap(NULL, f.size, PROT_READ, MAP_PRIVATE, fd, 0);
-        f.p = p;
-        why = p == MAP_FAILED ? "it cannot be mapped" : file_check(&f);
-        if (p != MAP_FAILED)
-            munmap(p, f.size);
-    }
-    close(fd);
-    return why;
+    return fs_mapped(path, file_check);
 }

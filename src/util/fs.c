@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "util/mem.h"
@@ -48,6 +49,22 @@ int fs_sync_dir(const char *path) {
     int rc = fsync(fd) < 0 ? -errno : 0;
     close(fd);
     return rc;
+}
+
+const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint64_t n)) {
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    const char *why = "it is empty";
+    if (fstat(fd, &st) == 0 && st.st_size > 0) {
+        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        why = p == MAP_FAILED ? "it cannot be mapped" : check(p, (uint64_t)st.st_size);
+        if (p != MAP_FAILED)
+            munmap(p, (size_t)st.st_size);
+    }
+    close(fd);
+    return why;
 }
 
 int fs_commit(int tmp_fd, const char *tmp, const char *path) {

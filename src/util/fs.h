@@ -12,6 +12,9 @@
 
 /* Appends the file's content to out; -EFBIG above max bytes. */
 int fs_read(const char *path, struct sbuf *out, size_t max);
+/* Shows all of a file to check and returns what that says; a text of its own for what cannot be
+ * shown, NULL if the file cannot be opened. */
+const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint64_t n));
 /* Renames tmp to path after fsync of tmp and then of the directory. */
 int fs_commit(int tmp_fd, const char *tmp, const char *path);
 /* The same for a file that a library has written and closed; it gets that mode.  On failure tmp is

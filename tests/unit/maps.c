@@ -4,25 +4,8 @@
  */
 #include "unit.h"
 
-#include <unistd.h>
-
 #include "maps/map.h"
 #include "util/codec.h"
-
-static char dir[64];
-
-static int setup(void **state) {
-    (void)state;
-    strcpy(dir, "/tmp/posthouse-unit-XXXXXX");
-    return mkdtemp(dir) == NULL;
-}
-
-static int teardown(void **state) {
-    char cmd[100];
-    (void)state;
-    snprintf(cmd, sizeof cmd, "rm -r %s", dir);
-    return system(cmd);
-}
 
 static struct map *table(const char *type, const char *text) {
     char path[100], spec[120];
@@ -250,7 +233,7 @@ static void test_base64(void **state) {
 }
 
 int main(void) {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, dir_make, dir_remove)
     const struct CMUnitTest tests[] = {T(test_regexp), T(test_regexp_blocks), T(test_bad_rules),
                                        T(test_cidr),   T(test_memory_tables), T(test_crc),
                                        T(test_base64)};

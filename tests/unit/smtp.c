@@ -57,7 +57,7 @@ static void test_long_lines(void **state) {
     (void)state;
     memset(wire, 'x', n);
     wire[0] = wire[1] = '.';
-    memcpy(wire + n, "\r\n.\r\n", 5);
+    memcpy(wire + n, "\r\n.\r\n", 6);
     for (size_t piece = 8190; piece < 8200; piece++) {
         struct sbuf out = {0};
         size_t left;

@@ -14,6 +14,22 @@
 
 #include "util/str.h"
 
+/* A directory of the test's own, made before and removed after it. */
+static char dir[64];
+
+__attribute__((unused)) static int dir_make(void **state) {
+    (void)state;
+    strcpy(dir, "/tmp/posthouse-unit-XXXXXX");
+    return mkdtemp(dir) == NULL;
+}
+
+__attribute__((unused)) static int dir_remove(void **state) {
+    char cmd[100];
+    (void)state;
+    snprintf(cmd, sizeof cmd, "rm -r %s", dir);
+    return system(cmd);
+}
+
 #define assert_str(s, want)                                                                        \
     do {                                                                                           \
         struct str s_ = (s);                                                                       \
