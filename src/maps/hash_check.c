@@ -102,6 +102,8 @@ static bool bucket_ok(struct file *f, uint32_t bucket) {
     if (log2 == SPARES)
         return false;
     uint64_t no = (uint64_t)bucket + f->m.spares[log2];
+    if (no == 0) /* the first page is no bucket's */
+        return false;
     while (no != 0) {
         struct page g;
         if (no > f->m.last || !page_get(f, (uint32_t)no, &g))
