@@ -22,6 +22,8 @@
 
 #include "daemon/confine_calls.h"
 #include "daemon/daemon.h"
+#include "maps/maps.h"
+#include "maps/tabconf.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -136,7 +138,26 @@ void confine_relay(const struct config *cfg) {
                       FS_READ_FILE | FS_WRITE_FILE | FS_READ_DIR | FS_REMOVE_FILE | FS_MAKE_DIR |
                           FS_MAKE_REG | FS_TRUNCATE);
     ruleset_enforce(set, "relay");
-    confine_calls("relay", true);
+    confine_calls("relay", true, true);
+}
+
+static void path_folder(struct str path, void (*fn)(void *arg, const char *dir), void *arg) {
+    ptrdiff_t end = str_rchr(path, '/');
+    char *dir = end <= 0 ? mem_strdup("/") : str_dup(str_make(path.p, (size_t)end));
+    if (path.n > 1)
+        fn(arg, dir);
+    free(dir);
+}
+
+/* Where the database of a sqlite: table is. */
+static void sqlite_folder(struct str conf, void (*fn)(void *arg, const char *dir), void *arg) {
+    char *path = str_dup(conf), *why = NULL;
+    struct tabconf *c = tabconf_read(path, &why);
+    if (c != NULL)
+        path_folder(str_of(tabconf_str(c, "dbpath", "")), fn, arg);
+    tabconf_free(c);
+    free(why);
+    free(path);
 }
 
 /* Folders of each "type:/path" in one parameter's text. */
@@ -147,11 +168,9 @@ static void text_folders(const char *text, void (*fn)(void *arg, const char *dir
         if (slash == NULL || slash == w.p || slash[-1] != ':')
             continue;
         struct str path = str_from(w, (size_t)(slash - w.p));
-        ptrdiff_t end = str_rchr(path, '/');
-        char *dir = end <= 0 ? mem_strdup("/") : str_dup(str_make(path.p, (size_t)end));
-        if (path.n > 1)
-            fn(arg, dir);
-        free(dir);
+        path_folder(path, fn, arg);
+        if (slash - w.p >= 7 && memcmp(slash - 7, "sqlite:", 7) == 0)
+            sqlite_folder(path, fn, arg);
     }
 }
 
@@ -171,6 +190,34 @@ void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char 
         params_folders(&cfg->services[i]->p, fn, arg);
 }
 
+static bool params_remote(const struct params *p) {
+    for (size_t i = 0; i < param_count; i++) {
+        const char *const *at = (const void *)((const char *)p + param_table[i].offset);
+        if (param_table[i].type == PARAM_STR && maps_are_remote(*at))
+            return true;
+    }
+    return false;
+}
+
+/* Does some table live in a database or behind a socket? */
+static bool needs_network(const struct config *cfg) {
+    bool remote = params_remote(&cfg->p);
+    for (size_t i = 0; i < cfg->n_services && !remote; i++)
+        remote = params_remote(&cfg->services[i]->p);
+    return remote;
+}
+
+/* What finding a server by name, and TLS to it, read. */
+static void allow_resolving(int set) {
+    static const char *const files[] = {
+        "/etc/hosts",    "/etc/resolv.conf", "/etc/nsswitch.conf",  "/etc/host.conf",
+        "/etc/gai.conf", "/etc/services",    "/etc/ssl/openssl.cnf"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        ruleset_allow(set, files[i], FS_READ_FILE);
+    ruleset_allow(set, "/etc/ssl/certs", FS_READ_FILE | FS_READ_DIR);
+    ruleset_allow(set, "/usr/share/ca-certificates", FS_READ_FILE | FS_READ_DIR);
+}
+
 static void allow_reading(void *arg, const char *dir) {
     ruleset_allow(*(int *)arg, dir, FS_READ_FILE | FS_READ_DIR);
 }
@@ -178,12 +225,15 @@ static void allow_reading(void *arg, const char *dir) {
 void confine_lookup(const struct config *cfg) {
     int set = ruleset_new(landlock_version());
     prctl(PR_SET_NAME, "posthouse-lookup");
+    bool remote = needs_network(cfg);
     if (set >= 0)
         confine_folders(cfg, allow_reading, &set);
+    if (set >= 0 && remote)
+        allow_resolving(set);
     user_become("lookup_owner", cfg->p.lookup_owner, true);
     settle();
     if (chdir("/") < 0) /* the spool was the current directory */
         log_warn("master", "chdir /: %s", strerror(errno));
     ruleset_enforce(set, "lookup");
-    confine_calls("lookup", false);
+    confine_calls("lookup", false, remote);
 }

@@ -84,10 +84,10 @@ static int allow_some(scmp_filter_ctx f, bool network) {
     return rc;
 }
 
-void confine_calls(const char *who, bool network) {
+void confine_calls(const char *who, bool relay, bool network) {
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int rc = f == NULL ? -ENOMEM : allow(f, common, sizeof common / sizeof common[0]);
-    if (rc == 0 && network)
+    if (rc == 0 && relay)
         rc = allow(f, relay_only, sizeof relay_only / sizeof relay_only[0]);
     if (rc == 0)
         rc = allow_some(f, network);

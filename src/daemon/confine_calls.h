@@ -8,6 +8,6 @@
 
 /* From here on every other system call is answered EPERM, in this thread and those it starts.
  * network: sockets of the Internet families too, not only those it was handed and the log's. */
-void confine_calls(const char *who, bool network);
+void confine_calls(const char *who, bool relay, bool network);
 
 #endif

@@ -19,8 +19,9 @@
 #define STALE_GRACE_S 100
 
 static const struct map_ops *const types[] = {
-    &map_hash,   &map_btree,  &map_lmdb, &map_cdb,  &map_texthash, &map_inline,
-    &map_static, &map_regexp, &map_pcre, &map_cidr, &map_fail,
+    &map_hash,   &map_btree,  &map_lmdb,   &map_cdb,    &map_texthash,
+    &map_inline, &map_static, &map_regexp, &map_pcre,   &map_cidr,
+    &map_fail,   &map_mysql,  &map_pgsql,  &map_sqlite, &map_ldap,
 };
 
 const struct map_ops *map_type(struct str type) {
@@ -44,14 +45,16 @@ void map_set_error(struct map *m, const char *fmt, ...) {
     va_start(ap, fmt);
     sbuf_vprintf(&b, fmt, ap);
     va_end(ap);
+    pthread_mutex_lock(&m->err_lock);
     free(m->err);
     m->err = sbuf_take(&b);
+    pthread_mutex_unlock(&m->err_lock);
 }
 
 char *map_error(struct map *m) {
-    pthread_mutex_lock(&m->lock);
+    pthread_mutex_lock(&m->err_lock);
     char *e = mem_strdup(m->err == NULL ? "unknown error" : m->err);
-    pthread_mutex_unlock(&m->lock);
+    pthread_mutex_unlock(&m->err_lock);
     return e;
 }
 
@@ -88,7 +91,8 @@ static const struct map_ops map_unknown = {.type = "unknown", .open = refuse_ope
 struct map *map_open(const char *spec, const char *dir) {
     struct map *m = MEM_NEW(struct map);
     struct str s = str_of(spec);
-    pthread_mutex_init(&m->lock, NULL);
+    pthread_rwlock_init(&m->lock, NULL);
+    pthread_mutex_init(&m->err_lock, NULL);
     m->spec = mem_strdup(spec);
     m->fold = true;
     if (str_istarts(s, "proxy:"))
@@ -114,7 +118,8 @@ void map_close(struct map *m) {
     if (m == NULL)
         return;
     shut(m);
-    pthread_mutex_destroy(&m->lock);
+    pthread_rwlock_destroy(&m->lock);
+    pthread_mutex_destroy(&m->err_lock);
     if (m->name != NULL)
         mem_wipe(m->name, strlen(m->name)); /* inline and static hold values */
     free(m->spec);
@@ -124,22 +129,41 @@ void map_close(struct map *m) {
     free(m);
 }
 
-/* Opens the file again if another one is there now.  A look every CHECK_MS is enough: a change is
+/* Is another file there than the one that was opened?  A look every CHECK_MS is enough: a change is
  * effective for the next message, a second later at most. */
-static void follow(struct map *m) {
+static bool has_changed(struct map *m) {
     struct stat st;
     int64_t now = clock_mono_ms();
     if (m->path == NULL || (m->opened && now - m->checked_ms < CHECK_MS))
-        return;
+        return false;
     m->checked_ms = now;
     bool there = stat(m->path, &st) == 0;
-    bool same = there && m->opened && st.st_ino == m->st.st_ino && st.st_dev == m->st.st_dev &&
-                st.st_size == m->st.st_size && st.st_mtim.tv_sec == m->st.st_mtim.tv_sec &&
-                st.st_mtim.tv_nsec == m->st.st_mtim.tv_nsec;
-    if (same)
-        return;
+    return !there || !m->opened || st.st_ino != m->st.st_ino || st.st_dev != m->st.st_dev ||
+           st.st_size != m->st.st_size || st.st_mtim.tv_sec != m->st.st_mtim.tv_sec ||
+           st.st_mtim.tv_nsec != m->st.st_mtim.tv_nsec;
+}
+
+static void open_again(struct map *m) {
     shut(m);
     try_open(m);
+}
+
+/* Locked to ask, on the file that is there now. */
+static void lock_followed(struct map *m) {
+    if (!m->ops->shared) {
+        pthread_rwlock_wrlock(&m->lock);
+        if (has_changed(m))
+            open_again(m);
+        return;
+    }
+    pthread_rwlock_rdlock(&m->lock);
+    if (!has_changed(m))
+        return;
+    pthread_rwlock_unlock(&m->lock);
+    pthread_rwlock_wrlock(&m->lock); /* waits for questions that are being answered */
+    open_again(m);
+    pthread_rwlock_unlock(&m->lock);
+    pthread_rwlock_rdlock(&m->lock);
 }
 
 enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
@@ -149,11 +173,10 @@ enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
     folded[key.n] = '\0';
     if (m->fold && m->ops->fixed)
         str_lower(folded, key.n);
-    pthread_mutex_lock(&m->lock);
-    follow(m);
+    lock_followed(m);
     if (m->opened)
         rc = m->ops->get(m, str_make(folded, key.n), value);
-    pthread_mutex_unlock(&m->lock);
+    pthread_rwlock_unlock(&m->lock);
     if (folded != small)
         free(folded);
     return rc;
@@ -161,13 +184,12 @@ enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
 
 int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg) {
     int rc = -EOPNOTSUPP;
-    pthread_mutex_lock(&m->lock);
-    follow(m);
+    lock_followed(m);
     if (m->opened && m->ops->each != NULL)
         rc = m->ops->each(m, fn, arg);
     else if (m->opened)
         map_set_error(m, "table %s cannot be listed", m->spec);
-    pthread_mutex_unlock(&m->lock);
+    pthread_rwlock_unlock(&m->lock);
     return rc;
 }
 

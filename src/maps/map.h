@@ -3,7 +3,8 @@
  *
  * Tables live in the lookup process (and in the command-line tools); the relay asks by message
  * (query.h).  A table that cannot be opened is still a struct map whose every answer is an error:
- * mail that needs it waits, the daemon goes on.  Any thread may ask; each table has its own lock.
+ * mail that needs it waits, the daemon goes on.  Any thread may ask; a table in a file is asked by
+ * one at a time, one in a database (shared) by many.
  */
 #ifndef PH_MAPS_MAP_H
 #define PH_MAPS_MAP_H
@@ -27,6 +28,7 @@ struct map_ops {
     const char *suffix; /* of the file beside the source, ".db"; "" if the source itself; NULL: no
                          * file */
     bool fixed;         /* exact keys, folded by the caller; else patterns that see the whole key */
+    bool shared;        /* get may run on many threads at once */
     /* Opens m->name; negative errno with m->err set. */
     int (*open)(struct map *m);
     void (*close)(struct map *m);
@@ -44,10 +46,11 @@ struct map {
     char *name; /* "/etc/postfix/x" or what stands in {} */
     char *path; /* file that holds the data, or NULL */
     void *state;
-    char *err; /* why the last open or look-up failed */
-    pthread_mutex_t lock;
-    struct stat st;     /* of path when it was opened */
-    int64_t checked_ms; /* when path was last looked at */
+    char *err;                  /* why the last open or look-up failed */
+    pthread_rwlock_t lock;      /* to ask or to open; shared tables are asked with it for reading */
+    pthread_mutex_t err_lock;   /* of err */
+    struct stat st;             /* of path when it was opened */
+    _Atomic int64_t checked_ms; /* when path was last looked at */
     bool opened;
     bool fold;
 };
@@ -76,6 +79,7 @@ void map_source_parse(struct str text, bool fold,
                       void (*warn)(void *arg, int line, const char *text), void *arg);
 
 extern const struct map_ops map_hash, map_btree, map_lmdb, map_cdb, map_texthash, map_inline,
-    map_static, map_regexp, map_pcre, map_cidr, map_fail;
+    map_static, map_regexp, map_pcre, map_cidr, map_fail, map_mysql, map_pgsql, map_sqlite,
+    map_ldap;
 
 #endif

@@ -22,6 +22,19 @@ struct maps *maps_open(const char *spec, const char *dir) {
     return m;
 }
 
+bool maps_are_remote(const char *spec) {
+    struct str rest = str_of(spec), w;
+    while (str_split(&rest, ", \t\r\n{}!", &w)) {
+        if (str_istarts(w, "proxy:"))
+            w = str_from(w, 6);
+        ptrdiff_t colon = str_chr(w, ':');
+        const struct map_ops *ops = colon <= 0 ? NULL : map_type(str_make(w.p, (size_t)colon));
+        if (ops != NULL && ops->shared)
+            return true;
+    }
+    return false;
+}
+
 void maps_close(struct maps *m) {
     if (m == NULL)
         return;

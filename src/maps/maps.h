@@ -19,6 +19,9 @@ struct maps {
 struct maps *maps_open(const char *spec, const char *dir);
 void maps_close(struct maps *m);
 
+/* Is some table of spec (a list of tables or a match list) in a database or behind a socket? */
+bool maps_are_remote(const char *spec);
+
 struct maps_key {
     struct str key;
     bool partial; /* a shortened form: not for pattern tables */

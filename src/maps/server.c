@@ -2,7 +2,8 @@
  * maps/server.c - answering questions about tables; see server.h
  *
  * The main thread reads; workers answer and write the reply under the channel's lock.  Tables
- * stay open for the life of the process.
+ * stay open for the life of the process.  Questions to databases have workers of their own, and
+ * a memory of less than a second: a slow one holds up nobody who asks a file.
  */
 #include "maps/server.h"
 
@@ -15,6 +16,7 @@
 
 #include "maps/maps.h"
 #include "maps/query.h"
+#include "maps/recent.h"
 #include "util/htab.h"
 #include "util/ipc.h"
 #include "util/log.h"
@@ -23,6 +25,8 @@
 
 #define CHANNELS_MAX 256U
 #define KEYS_MAX     64U
+/* Questions that databases may work on at the same time. */
+#define REMOTE_WORKERS 32U
 
 struct channel {
     int fd;
@@ -51,6 +55,9 @@ struct table_set {
 
 struct lookup_server {
     struct queue work;
+    struct queue remote_work;
+    struct recent *recent[2]; /* of maps, of match lists */
+    bool has_remote;          /* its workers were started */
     struct channel *chans[CHANNELS_MAX];
     size_t n_chans;
     struct table_set *tables;
@@ -64,6 +71,8 @@ struct question {
     struct channel *chan;
     struct ipc_head head;
     struct sbuf fields;
+    struct str what; /* part of fields: the question without who asks */
+    bool remote;
 };
 
 static struct table_set *tables_new(const char *dir) {
@@ -206,33 +215,64 @@ static void channel_send(struct channel *c, struct str message) {
     pthread_mutex_unlock(&c->lock);
 }
 
+static struct recent **recent_of(const struct question *q) {
+    return &q->server->recent[q->head.type == LOOKUP_MATCH];
+}
+
+/* The same answer under the tag of whoever asked; ends the question. */
+static void question_reply(struct question *q, struct str answer) {
+    struct sbuf out = {0};
+    size_t at = ipc_begin(&out, LOOKUP_ANSWER, q->head.tag);
+    sbuf_add_str(&out, answer);
+    ipc_end(&out, at);
+    channel_send(q->chan, sbuf_str(&out));
+    sbuf_wipe(&out);
+    question_free(q);
+}
+
 static void question_run(struct task *t) {
     struct question *q = DL_OWNER(t, struct question, task);
     struct sbuf out = {0};
+    struct task *joined = NULL;
     lookup_server_answer(q->server, &q->head, sbuf_str(&q->fields), &out);
+    struct str answer = str_from(sbuf_str(&out), sizeof(struct ipc_head));
+    struct ipc_reader r = {.rest = answer};
+    bool good = (int)ipc_get_u32(&r) - 1 != MAP_ERROR;
+    if (q->remote)
+        joined = recent_done(*recent_of(q), q->what, answer, good);
     channel_send(q->chan, sbuf_str(&out));
-    mem_wipe(out.p, out.n);
-    sbuf_free(&out);
+    while (joined != NULL) {
+        struct task *next = joined->next;
+        question_reply(DL_OWNER(joined, struct question, task), answer);
+        joined = next;
+    }
+    sbuf_wipe(&out);
     question_free(q);
 }
 
 static void *worker_main(void *arg) {
-    struct lookup_server *s = arg;
+    struct queue *work = arg;
     struct task *t;
-    while ((t = queue_take_one(&s->work)) != NULL)
+    while ((t = queue_take_one(work)) != NULL)
         t->run(t);
     return NULL;
 }
 
-struct lookup_server *lookup_server_new(size_t workers, const char *dir) {
-    struct lookup_server *s = MEM_NEW(struct lookup_server);
-    queue_init(&s->work);
-    s->tables = tables_new(dir);
-    for (size_t i = 0; i < workers; i++) {
+static void start_workers(struct queue *work, size_t n) {
+    queue_init(work);
+    for (size_t i = 0; i < n; i++) {
         pthread_t t;
-        if (pthread_create(&t, NULL, worker_main, s) == 0)
+        if (pthread_create(&t, NULL, worker_main, work) == 0)
             pthread_detach(t);
     }
+}
+
+struct lookup_server *lookup_server_new(size_t workers, const char *dir) {
+    struct lookup_server *s = MEM_NEW(struct lookup_server);
+    s->tables = tables_new(dir);
+    s->recent[0] = recent_new();
+    s->recent[1] = recent_new();
+    start_workers(&s->work, workers);
     return s;
 }
 
@@ -261,6 +301,33 @@ void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *ar
     s->allowed_arg = arg;
 }
 
+/* Its tables are in a database: answered from memory, together with another one, or by the workers
+ * for such. */
+static void question_remote(struct lookup_server *s, struct question *q) {
+    struct sbuf answer = {0};
+    if (!s->has_remote)
+        start_workers(&s->remote_work, REMOTE_WORKERS);
+    s->has_remote = q->remote = true;
+    enum recent_rc rc = recent_find(*recent_of(q), q->what, &q->task, &answer);
+    if (rc == RECENT_ASK)
+        queue_push(&s->remote_work, &q->task);
+    else if (rc == RECENT_KNOWN)
+        question_reply(q, sbuf_str(&answer));
+    sbuf_wipe(&answer);
+}
+
+static void question_go(struct lookup_server *s, struct question *q) {
+    struct ipc_reader r = {.rest = sbuf_str(&q->fields)};
+    ipc_get_str(&r); /* the service */
+    q->what = r.rest;
+    char *spec = str_dup(ipc_get_str(&r));
+    if (!r.bad && maps_are_remote(spec))
+        question_remote(s, q);
+    else
+        queue_push(&s->work, &q->task);
+    free(spec);
+}
+
 /* Queues every whole question in c->in; false on a protocol error. */
 static bool take_questions(struct lookup_server *s, struct channel *c) {
     struct ipc_head head;
@@ -277,7 +344,7 @@ static bool take_questions(struct lookup_server *s, struct channel *c) {
         atomic_fetch_add(&c->refs, 1);
         sbuf_add_str(&q->fields, fields);
         sbuf_drop(&c->in, sizeof head + head.len);
-        queue_push(&s->work, &q->task);
+        question_go(s, q);
     }
     return rc == 0;
 }

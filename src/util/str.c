@@ -24,6 +24,33 @@ bool str_eq(struct str a, struct str b) {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+/* Bytes of the sequence at p, 0 if it is none; n: bytes that are there. */
+static size_t utf8_span(const uint8_t *p, size_t n) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t len = p[0] < 0x80   ? 1
+                 : p[0] < 0xc0 ? 0
+                 : p[0] < 0xe0 ? 2
+                 : p[0] < 0xf0 ? 3
+                 : p[0] < 0xf8 ? 4
+                               : 0;
+    if (len < 2 || len > n)
+        return len < 2 ? len : 0;
+    uint32_t c = p[0] & (0x7fU >> len);
+    for (size_t i = 1; i < len; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        c = c << 6 | (p[i] & 0x3f);
+    }
+    return c < least[len] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : len;
+}
+
+bool str_is_utf8(struct str s) {
+    for (size_t i = 0, len; i < s.n; i += len)
+        if ((len = utf8_span((const uint8_t *)s.p + i, s.n - i)) == 0)
+            return false;
+    return true;
+}
+
 bool str_eq_c(struct str a, const char *b) {
     return str_eq(a, str_of(b));
 }
@@ -148,6 +175,12 @@ uint64_t str_hash(struct str s) {
 void sbuf_free(struct sbuf *b) {
     free(b->p);
     *b = (struct sbuf){0};
+}
+
+void sbuf_wipe(struct sbuf *b) {
+    if (b->p != NULL)
+        mem_wipe(b->p, b->cap);
+    sbuf_free(b);
 }
 
 void sbuf_reset(struct sbuf *b) {

@@ -35,6 +35,8 @@ struct sbuf {
 struct str str_of(const char *cstr);
 struct str str_make(const char *p, size_t n);
 bool str_eq(struct str a, struct str b);
+/* Well formed UTF-8, without surrogates and overlong forms? */
+bool str_is_utf8(struct str s);
 bool str_eq_c(struct str a, const char *b);
 /* ASCII case-insensitive. */
 bool str_ieq(struct str a, struct str b);
@@ -58,6 +60,8 @@ bool str_u64(struct str s, uint64_t *v);
 uint64_t str_hash(struct str s);
 
 void sbuf_free(struct sbuf *b);
+/* The same for what held a secret: overwritten first. */
+void sbuf_wipe(struct sbuf *b);
 void sbuf_reset(struct sbuf *b);
 /* Makes room for n more bytes and returns where they go; advance with sbuf_advance. */
 char *sbuf_room(struct sbuf *b, size_t n);

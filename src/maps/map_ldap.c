@@ -1,0 +1,396 @@
+/*
+ * maps/map_ldap.c - ldap: tables
+ *
+ * As ldap_table(5) has it: search_base and query_filter with the key's parts, quoted for where they
+ * stand (RFC 4514, RFC 4515); result attributes, DNs that are followed, leaf and terminal
+ * attributes. A search base that depends on the key and does not exist means "not found"; a fixed
+ * one that does not exist is an error.
+ */
+#include <errno.h>
+#include <ldap.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maps/map.h"
+#include "maps/maps.h"
+#include "maps/pool.h"
+#include "maps/template.h"
+#include "util/mem.h"
+
+#define DIR_IDLE_S 60
+
+struct names {
+    char **v; /* ends with NULL */
+    size_t n;
+};
+
+struct ldap_table {
+    struct map *m;
+    struct tabconf *conf;
+    struct pool *pool;
+    char *uris;
+    const char *base, *filter, *result_format;
+    int scope;
+    struct names results, special, leaf, terminal, all; /* attributes; all: what is asked for */
+    struct matchlist *domains;
+    int64_t expansion_limit, recursion_limit, size_limit, timeout;
+};
+
+struct ask {
+    struct ldap_table *t;
+    struct str key;
+    const char *base, *filter;
+    struct sbuf out;
+    int64_t n; /* values taken */
+};
+
+static void names_split(struct names *l, const char *text) {
+    struct str rest = str_of(text), w;
+    l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
+    while (str_split(&rest, ", \t\r\n", &w)) {
+        l->v[l->n++] = str_dup(w);
+        l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
+    }
+    l->v[l->n] = NULL;
+}
+
+static void names_free(struct names *l) {
+    for (size_t i = 0; i < l->n; i++)
+        free(l->v[i]);
+    free(l->v);
+}
+
+/* "host", "host:port" and URIs, as the library takes them. */
+static char *uris_of(const struct tabconf *c, const char **bad) {
+    struct sbuf b = {0};
+    struct str rest = str_of(tabconf_str(c, "server_host", "localhost")), w;
+    int64_t port = tabconf_int(c, "server_port", 389, bad);
+    while (str_split(&rest, ", \t\r\n", &w)) {
+        const char *blank = b.n > 0 ? " " : "";
+        if (str_istarts(w, "ldap:") || str_istarts(w, "ldaps:") || str_istarts(w, "ldapi:"))
+            sbuf_printf(&b, "%s%.*s", blank, STR_FMT(w));
+        else if (str_rchr(w, ':') > str_rchr(w, ']'))
+            sbuf_printf(&b, "%sldap://%.*s", blank, STR_FMT(w));
+        else
+            sbuf_printf(&b, "%sldap://%.*s:%d", blank, STR_FMT(w), (int)port);
+    }
+    return sbuf_take(&b);
+}
+
+/* -- connections -- */
+
+static char *failure(int rc) {
+    return mem_strdup(ldap_err2string(rc));
+}
+
+static int set_tls(LDAP *ld, const struct tabconf *c) {
+    static const struct {
+        const char *name;
+        int option;
+    } files[] = {{"tls_ca_cert_file", LDAP_OPT_X_TLS_CACERTFILE},
+                 {"tls_ca_cert_dir", LDAP_OPT_X_TLS_CACERTDIR},
+                 {"tls_cert", LDAP_OPT_X_TLS_CERTFILE},
+                 {"tls_key", LDAP_OPT_X_TLS_KEYFILE},
+                 {"tls_cipher_suite", LDAP_OPT_X_TLS_CIPHER_SUITE}};
+    const char *bad = NULL, *v;
+    int rc = LDAP_OPT_SUCCESS, fresh = 0;
+    int demand = tabconf_bool(c, "tls_require_cert", false, &bad) ? LDAP_OPT_X_TLS_DEMAND
+                                                                  : LDAP_OPT_X_TLS_ALLOW;
+    for (size_t i = 0; i < sizeof files / sizeof files[0] && rc == LDAP_OPT_SUCCESS; i++)
+        if ((v = tabconf_str(c, files[i].name, NULL)) != NULL)
+            rc = ldap_set_option(ld, files[i].option, v);
+    if (rc == LDAP_OPT_SUCCESS)
+        rc = ldap_set_option(ld, LDAP_OPT_X_TLS_REQUIRE_CERT, &demand);
+    return rc == LDAP_OPT_SUCCESS ? ldap_set_option(ld, LDAP_OPT_X_TLS_NEWCTX, &fresh) : rc;
+}
+
+static int set_options(LDAP *ld, const struct tabconf *c) {
+    const char *bad = NULL;
+    int version = (int)tabconf_int(c, "version", 2, &bad);
+    int deref = (int)tabconf_int(c, "dereference", 0, &bad);
+    bool chase = tabconf_int(c, "chase_referrals", 0, &bad) != 0;
+    struct timeval limit = {.tv_sec = tabconf_int(c, "timeout", 10, &bad)};
+    ldap_set_option(ld, LDAP_OPT_PROTOCOL_VERSION, &version);
+    ldap_set_option(ld, LDAP_OPT_DEREF, &deref);
+    ldap_set_option(ld, LDAP_OPT_REFERRALS, chase ? LDAP_OPT_ON : LDAP_OPT_OFF);
+    ldap_set_option(ld, LDAP_OPT_TIMEOUT, &limit);
+    return ldap_set_option(ld, LDAP_OPT_NETWORK_TIMEOUT, &limit);
+}
+
+static int log_in(LDAP *ld, const struct tabconf *c) {
+    const char *bad = NULL, *pw = tabconf_str(c, "bind_pw", "");
+    struct berval cred = {.bv_val = (char *)(uintptr_t)pw, .bv_len = strlen(pw)};
+    if (!tabconf_bool(c, "bind", true, &bad))
+        return LDAP_SUCCESS;
+    return ldap_sasl_bind_s(ld, tabconf_str(c, "bind_dn", ""), LDAP_SASL_SIMPLE, &cred, NULL, NULL,
+                            NULL);
+}
+
+static void dir_close(void *conn) {
+    ldap_unbind_ext_s(conn, NULL, NULL);
+}
+
+/* The library goes through the servers by itself: to the pool they are one host. */
+static void *dir_connect(const char *uris, const struct tabconf *c, char **why) {
+    const char *bad = NULL;
+    LDAP *ld = NULL;
+    char *list = str_dup(str_of(uris));
+    for (char *p = list; *p != '\0'; p++)
+        if (*p == '|')
+            *p = ' ';
+    int rc = ldap_initialize(&ld, list);
+    free(list);
+    if (rc == LDAP_SUCCESS)
+        rc = set_options(ld, c);
+    if (rc == LDAP_SUCCESS && (tabconf_bool(c, "start_tls", false, &bad) || strstr(uris, "ldaps:")))
+        rc = set_tls(ld, c);
+    if (rc == LDAP_SUCCESS && tabconf_bool(c, "start_tls", false, &bad))
+        rc = ldap_start_tls_s(ld, NULL, NULL);
+    if (rc == LDAP_SUCCESS)
+        rc = log_in(ld, c);
+    if (rc == LDAP_SUCCESS)
+        return ld;
+    *why = failure(rc);
+    if (ld != NULL)
+        dir_close(ld);
+    return NULL;
+}
+
+static const struct pool_ops dir_ops = {dir_connect, dir_close};
+
+/* -- opening -- */
+
+static const char *take_attributes(struct ldap_table *t) {
+    const struct tabconf *c = t->conf;
+    struct names *lists[] = {&t->results, &t->special, &t->leaf, &t->terminal};
+    const char *const texts[] = {tabconf_str(c, "result_attribute", "maildrop"),
+                                 tabconf_str(c, "special_result_attribute", ""),
+                                 tabconf_str(c, "leaf_result_attribute", ""),
+                                 tabconf_str(c, "terminal_result_attribute", "")};
+    for (size_t i = 0; i < 4; i++) {
+        names_split(lists[i], texts[i]);
+        names_split(&t->all, texts[i]);
+    }
+    return t->all.n == 0 ? "it has no \"result_attribute\"" : NULL;
+}
+
+static const char *take_scope(struct ldap_table *t) {
+    const char *v = tabconf_str(t->conf, "scope", "sub");
+    t->scope = strcmp(v, "one") == 0    ? LDAP_SCOPE_ONELEVEL
+               : strcmp(v, "base") == 0 ? LDAP_SCOPE_BASE
+                                        : LDAP_SCOPE_SUBTREE;
+    return t->scope == LDAP_SCOPE_SUBTREE && strcmp(v, "sub") != 0 ? "\"scope\" is sub, one or base"
+                                                                   : NULL;
+}
+
+/* NULL, or what is wrong with the file. */
+static const char *take_conf(struct ldap_table *t, const char **bad) {
+    const struct tabconf *c = t->conf;
+    const char *domains = tabconf_str(c, "domain", "");
+    const char *bind = tabconf_str(c, "bind", "yes");
+    t->base = tabconf_str(c, "search_base", "");
+    t->filter = tabconf_str(c, "query_filter", "(mailacceptinggeneralid=%s)");
+    t->result_format = tabconf_str(c, "result_format", tabconf_str(c, "result_filter", "%s"));
+    t->expansion_limit = tabconf_int(c, "expansion_limit", 0, bad);
+    t->recursion_limit = tabconf_int(c, "recursion_limit", 1000, bad);
+    t->size_limit = tabconf_int(c, "size_limit", t->expansion_limit, bad);
+    t->timeout = tabconf_int(c, "timeout", 10, bad);
+    tabconf_bool(c, "start_tls", false, bad);
+    if (*domains != '\0')
+        t->domains = matchlist_open(domains, NULL, MATCH_STRING, false);
+    char *uris = t->uris = uris_of(c, bad);
+    for (char *p = uris; *p != '\0'; p++)
+        if (*p == ' ') /* one host to the pool */
+            *p = '|';
+    if (strcmp(bind, "yes") != 0 && strcmp(bind, "no") != 0)
+        return "\"bind\" is yes or no: SASL is not there";
+    const char *why = take_attributes(t);
+    why = why != NULL ? why : take_scope(t);
+    why = why != NULL ? why : template_check(t->base);
+    why = why != NULL ? why : template_check(t->filter);
+    return why != NULL ? why : template_check(t->result_format);
+}
+
+static void dir_shut(struct map *m) {
+    struct ldap_table *t = m->state;
+    pool_free(t->pool);
+    matchlist_close(t->domains);
+    names_free(&t->results);
+    names_free(&t->special);
+    names_free(&t->leaf);
+    names_free(&t->terminal);
+    names_free(&t->all);
+    free(t->uris);
+    tabconf_free(t->conf);
+    free(t);
+}
+
+static int dir_open(struct map *m) {
+    char *why = NULL;
+    const char *bad = NULL;
+    struct tabconf *c = tabconf_read(m->path, &why);
+    if (c == NULL) {
+        map_set_error(m, "%s", why);
+        free(why);
+        return -ENOENT;
+    }
+    struct ldap_table *t = MEM_NEW(struct ldap_table);
+    t->m = m;
+    t->conf = c;
+    m->state = t;
+    const char *wrong = take_conf(t, &bad);
+    if (wrong == NULL && bad == NULL) {
+        t->pool = pool_new(&dir_ops, c, m->spec, t->uris, 1000 * DIR_IDLE_S, 1000);
+        return 0;
+    }
+    if (wrong != NULL)
+        map_set_error(m, "%s: %s", m->path, wrong);
+    else
+        map_set_error(m, "%s: bad value of \"%s\"", m->path, bad);
+    dir_shut(m);
+    return -EINVAL;
+}
+
+/* -- asking -- */
+
+/* RFC 4515, section 3. */
+static void quote_filter(void *arg, struct str text, struct sbuf *out) {
+    (void)arg;
+    for (size_t i = 0; i < text.n; i++) {
+        char c = text.p[i];
+        if (c == '*' || c == '(' || c == ')' || c == '\\' || c == '\0')
+            sbuf_printf(out, "\\%02x", (unsigned char)c);
+        else
+            sbuf_add_ch(out, c);
+    }
+}
+
+/* RFC 4514, section 2.4. */
+static void quote_dn(void *arg, struct str text, struct sbuf *out) {
+    (void)arg;
+    for (size_t i = 0; i < text.n; i++) {
+        char c = text.p[i];
+        bool edge = (i == 0 && (c == ' ' || c == '#')) || (i + 1 == text.n && c == ' ');
+        if (edge || strchr(",+\"\\<>;=", c) != NULL)
+            sbuf_add_ch(out, '\\');
+        sbuf_add_ch(out, c);
+    }
+}
+
+static void take_values(struct ask *a, LDAP *ld, LDAPMessage *e, const struct names *l) {
+    for (size_t i = 0; i < l->n; i++) {
+        struct berval **v = ldap_get_values_len(ld, e, l->v[i]);
+        for (size_t k = 0; v != NULL && v[k] != NULL; k++)
+            a->n += template_result(a->t->result_format, str_make(v[k]->bv_val, v[k]->bv_len),
+                                    a->key, &a->out);
+        ldap_value_free_len(v);
+    }
+}
+
+static bool has_values(LDAP *ld, LDAPMessage *e, const struct names *l) {
+    bool has = false;
+    for (size_t i = 0; i < l->n && !has; i++) {
+        struct berval **v = ldap_get_values_len(ld, e, l->v[i]);
+        has = v != NULL && v[0] != NULL;
+        ldap_value_free_len(v);
+    }
+    return has;
+}
+
+static int take_entries(struct ask *a, LDAP *ld, LDAPMessage *res, int64_t depth);
+
+static int search(struct ask *a, LDAP *ld, const char *base, int scope, const char *filter,
+                  int64_t depth) {
+    struct timeval limit = {.tv_sec = a->t->timeout};
+    LDAPMessage *res = NULL;
+    int rc = ldap_search_ext_s(ld, base, scope, filter, a->t->all.v, 0, NULL, NULL, &limit,
+                               (int)a->t->size_limit, &res);
+    if (rc == LDAP_SUCCESS)
+        rc = take_entries(a, ld, res, depth);
+    ldap_msgfree(res);
+    return rc;
+}
+
+/* Values that are the names of further entries. */
+static int follow(struct ask *a, LDAP *ld, LDAPMessage *e, int64_t depth) {
+    int rc = LDAP_SUCCESS;
+    for (size_t i = 0; i < a->t->special.n && rc == LDAP_SUCCESS; i++) {
+        struct berval **v = ldap_get_values_len(ld, e, a->t->special.v[i]);
+        for (size_t k = 0; v != NULL && v[k] != NULL && rc == LDAP_SUCCESS; k++) {
+            rc = depth >= a->t->recursion_limit
+                     ? LDAP_LOOP_DETECT
+                     : search(a, ld, v[k]->bv_val, LDAP_SCOPE_BASE, "(objectClass=*)", depth + 1);
+            if (rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_INVALID_DN_SYNTAX) /* a member that left */
+                rc = LDAP_SUCCESS;
+        }
+        ldap_value_free_len(v);
+    }
+    return rc;
+}
+
+/* Terminal attributes end it; leaf attributes count where nothing is to be followed. */
+static int take_entries(struct ask *a, LDAP *ld, LDAPMessage *res, int64_t depth) {
+    const struct ldap_table *t = a->t;
+    int rc = LDAP_SUCCESS;
+    for (LDAPMessage *e = ldap_first_entry(ld, res); e != NULL && rc == LDAP_SUCCESS;
+         e = ldap_next_entry(ld, e)) {
+        if (has_values(ld, e, &t->terminal)) {
+            take_values(a, ld, e, &t->terminal);
+            continue;
+        }
+        take_values(a, ld, e, &t->results);
+        if (!has_values(ld, e, &t->special))
+            take_values(a, ld, e, &t->leaf);
+        else
+            rc = follow(a, ld, e, depth);
+    }
+    return rc;
+}
+
+static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
+    struct ask *a = arg;
+    sbuf_reset(&a->out);
+    a->n = 0;
+    int rc = search(a, conn, a->base, a->t->scope, a->filter, 0);
+    if (rc == LDAP_SUCCESS || (rc == LDAP_NO_SUCH_OBJECT && template_is_dynamic(a->t->base)))
+        return REMOTE_OK;
+    *why = failure(rc);
+    return rc < 0 || rc == LDAP_UNAVAILABLE || rc == LDAP_BUSY ? REMOTE_LOST : REMOTE_FAILED;
+}
+
+static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
+    struct ldap_table *t = m->state;
+    struct sbuf base = {0}, filter = {0};
+    enum map_rc rc = MAP_NOT_FOUND;
+    struct ask a = {.t = t, .key = key};
+    char *why = NULL;
+    if (template_key_ok(key, t->domains) && template_query(t->base, key, quote_dn, NULL, &base) &&
+        template_query(t->filter, key, quote_filter, NULL, &filter)) {
+        a.base = base.p == NULL ? "" : base.p;
+        a.filter = filter.p;
+        rc = pool_use(t->pool, ask_conn, &a, &why) == REMOTE_OK ? MAP_FOUND : MAP_ERROR;
+    }
+    if (rc == MAP_FOUND && t->expansion_limit > 0 && a.n > t->expansion_limit) {
+        map_set_error(m, "%s: more than expansion_limit results", m->spec);
+        rc = MAP_ERROR;
+    } else if (rc == MAP_ERROR) {
+        map_set_error(m, "%s: %s", m->spec, why);
+    } else if (a.out.n == 0) {
+        rc = MAP_NOT_FOUND;
+    } else {
+        sbuf_add_str(value, sbuf_str(&a.out));
+    }
+    sbuf_wipe(&a.out);
+    sbuf_free(&base);
+    sbuf_free(&filter);
+    free(why);
+    return rc;
+}
+
+const struct map_ops map_ldap = {.type = "ldap",
+                                 .suffix = "",
+                                 .fixed = true,
+                                 .shared = true,
+                                 .open = dir_open,
+                                 .close = dir_shut,
+                                 .get = dir_get};

@@ -1,0 +1,210 @@
+/*
+ * maps/map_sql.c - tables in SQL databases: mysql, pgsql, sqlite
+ *
+ * As mysql_table(5), pgsql_table(5) and sqlite_table(5) have it.  Any number of threads ask at
+ * once: each takes an idle connection or makes one.  A host that fails rests for retry_interval
+ * while another one answers; when none does, the question fails, and is never "not found".
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maps/map.h"
+#include "maps/maps.h"
+#include "maps/pool.h"
+#include "maps/sql.h"
+#include "maps/template.h"
+#include "util/mem.h"
+
+struct sql {
+    const struct sql_ops *ops;
+    struct map *m;
+    struct tabconf *conf;
+    struct pool *pool;
+    char *query;
+    const char *result_format;
+    struct matchlist *domains; /* NULL: all */
+    int64_t expansion_limit;
+    bool require_result_set;
+};
+
+/* Query of the time before "query": table, select_field, where_field, additional_conditions. */
+static char *legacy_query(const struct tabconf *c, const struct sql_ops *ops) {
+    struct sbuf b = {0};
+    const char *function = tabconf_str(c, "select_function", NULL);
+    const char *table = tabconf_str(c, "table", NULL),
+               *field = tabconf_str(c, "select_field", NULL);
+    const char *where = tabconf_str(c, "where_field", NULL);
+    if (function != NULL && ops == &sql_pgsql)
+        sbuf_printf(&b, "SELECT %s('%%s')", function);
+    else if (table != NULL && field != NULL && where != NULL)
+        sbuf_printf(&b, "SELECT %s FROM %s WHERE %s = '%%s' %s", field, table, where,
+                    tabconf_str(c, "additional_conditions", ""));
+    return sbuf_take(&b);
+}
+
+/* NULL, or what is wrong with the file. */
+static const char *take_conf(struct sql *q, const char **bad) {
+    const struct tabconf *c = q->conf;
+    const char *query = tabconf_str(c, "query", NULL), *domains = tabconf_str(c, "domain", "");
+    bool local = q->ops->host == NULL;
+    int64_t idle = tabconf_int(c, "idle_interval", 60, bad);
+    int64_t retry = local ? 0 : tabconf_int(c, "retry_interval", 60, bad);
+    q->query = query != NULL ? mem_strdup(query) : legacy_query(c, q->ops);
+    q->result_format = tabconf_str(c, "result_format", "%s");
+    q->expansion_limit = tabconf_int(c, "expansion_limit", 0, bad);
+    q->require_result_set = tabconf_bool(c, "require_result_set", true, bad);
+    if (*domains != '\0')
+        q->domains = matchlist_open(domains, NULL, MATCH_STRING, false);
+    q->pool = pool_new(&q->ops->pool, c, q->m->spec,
+                       local ? tabconf_str(c, "dbpath", "") : tabconf_str(c, "hosts", q->ops->host),
+                       1000 * idle, 1000 * retry);
+    if (q->query == NULL || *q->query == '\0')
+        return "it has no \"query\"";
+    if (pool_hosts(q->pool) == 0)
+        return local ? "it has no \"dbpath\"" : "it has no \"hosts\"";
+    const char *why = template_check(q->query);
+    return why != NULL ? why : template_check(q->result_format);
+}
+
+static void sql_shut(struct map *m) {
+    struct sql *q = m->state;
+    pool_free(q->pool);
+    matchlist_close(q->domains);
+    free(q->query);
+    tabconf_free(q->conf);
+    free(q);
+}
+
+static int sql_open(struct map *m, const struct sql_ops *ops) {
+    char *why = NULL;
+    const char *bad = NULL;
+    struct tabconf *c = tabconf_read(m->path, &why);
+    if (c == NULL) {
+        map_set_error(m, "%s", why);
+        free(why);
+        return -ENOENT;
+    }
+    struct sql *q = MEM_NEW(struct sql);
+    q->ops = ops;
+    q->m = m;
+    q->conf = c;
+    m->state = q;
+    const char *wrong = take_conf(q, &bad);
+    if (wrong == NULL && bad == NULL)
+        return 0;
+    if (wrong != NULL)
+        map_set_error(m, "%s: %s", m->path, wrong);
+    else
+        map_set_error(m, "%s: bad value of \"%s\"", m->path, bad);
+    sql_shut(m);
+    return -EINVAL;
+}
+
+static int mysql_open(struct map *m) {
+    return sql_open(m, &sql_mysql);
+}
+
+static int pgsql_open(struct map *m) {
+    return sql_open(m, &sql_pgsql);
+}
+
+static int sqlite_open(struct map *m) {
+    return sql_open(m, &sql_sqlite);
+}
+
+struct ask {
+    struct sql *q;
+    struct str key;
+    struct sbuf *out;
+    int64_t n; /* values taken */
+};
+
+static void take_value(void *arg, struct str value) {
+    struct ask *a = arg;
+    if (value.p != NULL && template_result(a->q->result_format, value, a->key, a->out))
+        a->n++;
+}
+
+struct quoting {
+    const struct sql_ops *ops;
+    void *conn;
+};
+
+static void quote(void *arg, struct str text, struct sbuf *out) {
+    const struct quoting *g = arg;
+    g->ops->quote(g->conn, text, out);
+}
+
+/* One question over one connection. */
+static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
+    struct ask *a = arg;
+    struct sql *q = a->q;
+    struct sbuf query = {0};
+    struct quoting g = {q->ops, conn};
+    int sets = 0;
+    sbuf_reset(a->out);
+    a->n = 0;
+    template_query(q->query, a->key, quote, &g, &query);
+    enum remote_rc rc = q->ops->ask(conn, query.p, take_value, a, &sets, why);
+    if (rc == REMOTE_OK && sets == 0 && q->require_result_set) {
+        *why = mem_strdup("the query gave no result set (require_result_set)");
+        rc = REMOTE_FAILED;
+    }
+    sbuf_free(&query);
+    return rc;
+}
+
+static bool can_ask(struct sql *q, struct str key) {
+    struct sbuf dry = {0};
+    bool ok = template_key_ok(key, q->domains) && template_query(q->query, key, NULL, NULL, &dry);
+    sbuf_free(&dry);
+    return ok;
+}
+
+static enum map_rc sql_get(struct map *m, struct str key, struct sbuf *value) {
+    struct sql *q = m->state;
+    struct sbuf out = {0};
+    struct ask a = {.q = q, .key = key, .out = &out};
+    char *why = NULL;
+    if (!can_ask(q, key))
+        return MAP_NOT_FOUND;
+    enum map_rc rc = pool_use(q->pool, ask_conn, &a, &why) == REMOTE_OK ? MAP_FOUND : MAP_ERROR;
+    if (rc == MAP_FOUND && q->expansion_limit > 0 && a.n > q->expansion_limit) {
+        map_set_error(m, "%s: more than expansion_limit results", m->spec);
+        rc = MAP_ERROR;
+    } else if (rc == MAP_ERROR) {
+        map_set_error(m, "%s: %s", m->spec, why);
+    } else if (out.n == 0) {
+        rc = MAP_NOT_FOUND;
+    } else {
+        sbuf_add_str(value, sbuf_str(&out));
+    }
+    sbuf_wipe(&out);
+    free(why);
+    return rc;
+}
+
+const struct map_ops map_mysql = {.type = "mysql",
+                                  .suffix = "",
+                                  .fixed = true,
+                                  .shared = true,
+                                  .open = mysql_open,
+                                  .close = sql_shut,
+                                  .get = sql_get};
+
+const struct map_ops map_pgsql = {.type = "pgsql",
+                                  .suffix = "",
+                                  .fixed = true,
+                                  .shared = true,
+                                  .open = pgsql_open,
+                                  .close = sql_shut,
+                                  .get = sql_get};
+
+const struct map_ops map_sqlite = {.type = "sqlite",
+                                   .suffix = "",
+                                   .fixed = true,
+                                   .shared = true,
+                                   .open = sqlite_open,
+                                   .close = sql_shut,
+                                   .get = sql_get};

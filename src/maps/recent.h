@@ -1,0 +1,31 @@
+/*
+ * maps/recent.h - answers of databases that are less than a second old
+ *
+ * A burst of mail from one sender asks the same questions again and again: whoever asks what is
+ * being asked already gets that answer too, and for a moment it is given again.  Errors are not
+ * kept.  Any thread.
+ */
+#ifndef PH_MAPS_RECENT_H
+#define PH_MAPS_RECENT_H
+
+#include "util/queue.h"
+#include "util/str.h"
+
+/* How old an answer may be, from when it was asked: a change counts a second later at most. */
+#define RECENT_MS 800
+
+struct recent;
+
+enum recent_rc {
+    RECENT_KNOWN,  /* the answer was appended */
+    RECENT_JOINED, /* t comes back with that answer, from recent_done */
+    RECENT_ASK     /* ask, and call recent_done */
+};
+
+struct recent *recent_new(void);
+enum recent_rc recent_find(struct recent *r, struct str question, struct task *t,
+                           struct sbuf *answer);
+/* The tasks that joined, linked by next; good: the answer may be given again. */
+struct task *recent_done(struct recent *r, struct str question, struct str answer, bool good);
+
+#endif

@@ -1,0 +1,166 @@
+/*
+ * maps/sql_pgsql.c - PostgreSQL behind pgsql: tables; see sql.h
+ *
+ * The non-blocking calls of libpq and poll, so that a server that stops answering is noticed.
+ */
+#include <errno.h>
+#include <libpq-fe.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maps/sql.h"
+#include "util/clock.h"
+#include "util/mem.h"
+
+static char *message(PGconn *db) {
+    struct str text = str_trim(str_of(PQerrorMessage(db)));
+    char *copy = str_dup(text.n > 0 ? text : STR_LIT("no answer"));
+    for (char *p = copy; *p != '\0'; p++)
+        if (*p == '\n')
+            *p = ' ';
+    return copy;
+}
+
+/* Waits for the socket until the clock says so. */
+static bool wait_for(PGconn *db, short events, int64_t until_ms) {
+    for (;;) {
+        struct pollfd fd = {.fd = PQsocket(db), .events = events};
+        int64_t left = until_ms - clock_mono_ms();
+        int rc = left <= 0 ? 0 : poll(&fd, 1, (int)left);
+        if (rc < 0 && errno == EINTR)
+            continue;
+        return rc > 0;
+    }
+}
+
+static bool connect_done(PGconn *db) {
+    int64_t until = clock_mono_ms() + 1000 * REMOTE_CONNECT_S;
+    for (;;) {
+        switch (PQconnectPoll(db)) {
+        case PGRES_POLLING_OK:
+            return true;
+        case PGRES_POLLING_READING:
+            if (!wait_for(db, POLLIN, until))
+                return false;
+            break;
+        case PGRES_POLLING_WRITING:
+            if (!wait_for(db, POLLOUT, until))
+                return false;
+            break;
+        default:
+            return false;
+        }
+    }
+}
+
+/* "host", "host:port", "inet:host:port", "unix:/directory" as parts; "postgresql://…" is a whole
+ * connection string. */
+static PGconn *start(const char *name, const struct tabconf *c) {
+    struct str host = str_of(name), port = STR_LIT("");
+    if (str_istarts(host, "postgresql://") || str_istarts(host, "postgres://"))
+        return PQconnectStart(name);
+    if (str_istarts(host, "unix:") || str_istarts(host, "inet:"))
+        host = str_from(host, 5);
+    ptrdiff_t colon = str_rchr(host, ':');
+    if (colon >= 0 && host.p[0] != '/') {
+        port = str_from(host, (size_t)colon + 1);
+        host = str_make(host.p, (size_t)colon);
+    }
+    char *h = str_dup(host), *p = str_dup(port);
+    const char *const keys[] = {"host", "port", "dbname", "user", "password", "client_encoding",
+                                NULL};
+    const char *const values[] = {h,
+                                  p,
+                                  tabconf_str(c, "dbname", ""),
+                                  tabconf_str(c, "user", ""),
+                                  tabconf_str(c, "password", ""),
+                                  tabconf_str(c, "encoding", "UTF8"),
+                                  NULL};
+    PGconn *db = PQconnectStartParams(keys, values, 0);
+    free(h);
+    free(p);
+    return db;
+}
+
+static void *pg_connect(const char *host, const struct tabconf *c, char **why) {
+    PGconn *db = start(host, c);
+    if (db != NULL && PQstatus(db) != CONNECTION_BAD && connect_done(db)) {
+        PQsetnonblocking(db, 1);
+        return db;
+    }
+    *why = db == NULL ? mem_strdup("out of memory") : message(db);
+    PQfinish(db);
+    return NULL;
+}
+
+static void pg_close(void *conn) {
+    PQfinish(conn);
+}
+
+static void pg_quote(void *conn, struct str text, struct sbuf *out) {
+    char *at = sbuf_room(out, 2 * text.n + 1);
+    sbuf_advance(out, PQescapeStringConn(conn, at, text.p, text.n, NULL));
+}
+
+static void take_rows(const PGresult *r, sql_value_fn fn, void *arg) {
+    for (int i = 0; i < PQntuples(r); i++)
+        for (int k = 0; k < PQnfields(r); k++) {
+            bool null = PQgetisnull(r, i, k) != 0;
+            fn(arg, null ? STR_NONE : str_make(PQgetvalue(r, i, k), (size_t)PQgetlength(r, i, k)));
+        }
+}
+
+/* Sends the query and waits until a result can be taken without blocking. */
+static bool pg_wait(PGconn *db, int64_t until) {
+    for (int rc = 1; rc > 0;) {
+        rc = PQflush(db);
+        if (rc < 0 || (rc > 0 && !wait_for(db, POLLOUT, until)))
+            return false;
+    }
+    while (PQisBusy(db) != 0)
+        if (!wait_for(db, POLLIN, until) || PQconsumeInput(db) == 0)
+            return false;
+    return true;
+}
+
+static enum remote_rc take_result(PGconn *db, PGresult *r, sql_value_fn fn, void *arg, int *sets,
+                                  char **why) {
+    enum remote_rc rc = REMOTE_OK;
+    if (PQresultStatus(r) == PGRES_TUPLES_OK) {
+        take_rows(r, fn, arg);
+        ++*sets;
+    } else if (PQresultStatus(r) != PGRES_COMMAND_OK) {
+        free(*why);
+        *why = message(db);
+        rc = PQstatus(db) == CONNECTION_BAD ? REMOTE_LOST : REMOTE_FAILED;
+    }
+    PQclear(r);
+    return rc;
+}
+
+static enum remote_rc pg_ask(void *conn, const char *query, sql_value_fn fn, void *arg, int *sets,
+                             char **why) {
+    PGconn *db = conn;
+    enum remote_rc rc = REMOTE_OK;
+    int64_t until = clock_mono_ms() + 1000 * REMOTE_ANSWER_S;
+    if (PQsendQuery(db, query) == 0) {
+        *why = message(db);
+        return REMOTE_LOST;
+    }
+    for (;;) {
+        if (!pg_wait(db, until)) {
+            free(*why);
+            *why = message(db);
+            return REMOTE_LOST;
+        }
+        PGresult *r = PQgetResult(db);
+        if (r == NULL)
+            return rc;
+        enum remote_rc one = take_result(db, r, fn, arg, sets, why);
+        rc = rc == REMOTE_OK ? one : rc;
+    }
+}
+
+const struct sql_ops sql_pgsql = {
+    .host = "localhost", .pool = {pg_connect, pg_close}, .quote = pg_quote, .ask = pg_ask};

@@ -1,0 +1,67 @@
+/*
+ * maps/sql_sqlite.c - SQLite behind sqlite: tables; see sql.h
+ */
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maps/sql.h"
+#include "util/mem.h"
+
+static void *lite_connect(const char *host, const struct tabconf *c, char **why) {
+    sqlite3 *db = NULL;
+    (void)c;
+    int rc = sqlite3_open_v2(host, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc != SQLITE_OK) {
+        *why = mem_strdup(db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(db));
+        sqlite3_close(db);
+        return NULL;
+    }
+    sqlite3_busy_timeout(db, 1000 * REMOTE_CONNECT_S);
+    return db;
+}
+
+static void lite_close(void *conn) {
+    sqlite3_close(conn);
+}
+
+static void lite_quote(void *conn, struct str text, struct sbuf *out) {
+    (void)conn;
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] == '\'')
+            sbuf_add_ch(out, '\'');
+        sbuf_add_ch(out, text.p[i]);
+    }
+}
+
+/* Only the first column counts (sqlite_table(5)). */
+static void take_row(sqlite3_stmt *st, sql_value_fn fn, void *arg) {
+    const char *p = (const char *)sqlite3_column_text(st, 0);
+    size_t n = (size_t)sqlite3_column_bytes(st, 0);
+    fn(arg, p == NULL ? STR_NONE : str_make(p, n));
+}
+
+static enum remote_rc lite_ask(void *conn, const char *query, sql_value_fn fn, void *arg, int *sets,
+                               char **why) {
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(conn, query, -1, &st, NULL);
+    *sets = 1;
+    while (rc == SQLITE_OK && st != NULL) {
+        int step = sqlite3_step(st);
+        if (step == SQLITE_ROW)
+            take_row(st, fn, arg);
+        else if (step == SQLITE_DONE)
+            break;
+        else
+            rc = step;
+    }
+    if (rc != SQLITE_OK)
+        *why = mem_strdup(sqlite3_errmsg(conn));
+    sqlite3_finalize(st);
+    if (rc == SQLITE_OK)
+        return REMOTE_OK;
+    return rc == SQLITE_ERROR ? REMOTE_FAILED : REMOTE_LOST;
+}
+
+const struct sql_ops sql_sqlite = {
+    .pool = {lite_connect, lite_close}, .quote = lite_quote, .ask = lite_ask};

@@ -1,0 +1,233 @@
+"""Real database servers for the tests: started in a directory of their own, on free loopback ports."""
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import time
+
+from kit import free_port, wait_for
+
+SENDER_RELAYHOST = """
+CREATE TABLE sender_relayhost (
+    id {serial} PRIMARY KEY,
+    account VARCHAR(255) NOT NULL DEFAULT '',
+    relayhost VARCHAR(255) NOT NULL DEFAULT '');
+CREATE UNIQUE INDEX idx_sender_relayhost_account ON sender_relayhost (account);
+"""
+PASSWORD = "pa$$word#1"
+
+
+def ids(user):
+    """Arguments that make subprocess run as user, when we are root."""
+    if os.geteuid() != 0:
+        return {}
+    p = pwd.getpwnam(user)
+    return {"user": p.pw_uid, "group": p.pw_gid, "extra_groups": []}
+
+
+class Server:
+    """A server process with its files; down() and up() again keep its port and its data."""
+
+    def __init__(self, user):
+        self.port = free_port()
+        self.as_user = ids(user)
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="posthouse-db-"))
+        self.dir.chmod(0o755)
+        if self.as_user:
+            os.chown(self.dir, self.as_user["user"], self.as_user["group"])
+        self.log = open(self.dir / "log", "ab")
+        self.proc = None
+
+    def start(self, argv):
+        self.proc = subprocess.Popen(argv, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, cwd=self.dir,
+                                     **self.as_user)
+        wait_for(self.answers, 60, 0.05)
+
+    def answers(self):
+        """the database server's answer"""
+        if self.proc.poll() is not None:
+            raise AssertionError((self.dir / "log").read_text()[-2000:])
+        return self.run("SELECT 1", check=False)
+
+    def down(self):
+        self.proc.send_signal(signal.SIGKILL)
+        self.proc.wait()
+
+    def stop(self):
+        if self.proc.poll() is None:
+            self.down()
+        self.log.close()
+        shutil.rmtree(self.dir)
+
+
+class MariaDb(Server):
+    type = "mysql"
+
+    def __init__(self):
+        super().__init__("mysql")
+        subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={self.dir}/data", "--auth-root-authentication-method=normal",
+                        "--skip-test-db"], check=True, stdout=self.log, stderr=self.log, cwd=self.dir, **self.as_user)
+        self.up()
+        self.run(f"CREATE DATABASE vmail CHARACTER SET utf8mb4; CREATE USER vmail@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';"
+                 f"GRANT SELECT ON vmail.* TO vmail@'127.0.0.1';")
+        self.run(SENDER_RELAYHOST.format(serial="BIGINT AUTO_INCREMENT"))
+
+    def up(self):
+        self.start(["/usr/sbin/mariadbd", "--no-defaults", f"--datadir={self.dir}/data", f"--socket={self.dir}/sock",
+                    f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--pid-file={self.dir}/pid",
+                    "--innodb-buffer-pool-size=16M"])
+
+    def run(self, sql, check=True):
+        db = [] if "CREATE DATABASE" in sql or not check else ["vmail"]
+        return subprocess.run(["mariadb", "--no-defaults", f"--socket={self.dir}/sock", "-u", "root", "-N", "-B", *db, "-e", sql],
+                              check=check, stdout=subprocess.PIPE, stderr=None if check else subprocess.DEVNULL, text=True).stdout
+
+
+class Postgres(Server):
+    type = "pgsql"
+    bin = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
+
+    def __init__(self):
+        super().__init__("postgres")
+        subprocess.run([self.bin[0] / "initdb", "-D", self.dir / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C",
+                        "--no-sync"], check=True, stdout=self.log, stderr=self.log, cwd=self.dir, **self.as_user)
+        (self.dir / "data/pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        self.up()
+        self.run("CREATE DATABASE vmail", db="postgres")
+        self.run(SENDER_RELAYHOST.format(serial="SERIAL"))
+        self.run(f"CREATE USER vmail PASSWORD '{PASSWORD}'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO vmail")
+
+    def up(self):
+        self.start([self.bin[0] / "postgres", "-D", self.dir / "data", "-p", str(self.port), "-k", str(self.dir),
+                    "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
+
+    def run(self, sql, check=True, db="vmail"):
+        return subprocess.run(["psql", "-h", self.dir, "-p", str(self.port), "-U", "postgres", "-d", db if check else "postgres", "-qAt",
+                               "-v", "ON_ERROR_STOP=1", "-c", sql], check=check, stdout=subprocess.PIPE,
+                              stderr=None if check else subprocess.DEVNULL, text=True).stdout
+
+
+class Sqlite:
+    """The same shape, for a file."""
+    type = "sqlite"
+
+    def __init__(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="posthouse-db-"))
+        self.dir.chmod(0o755)
+        self.run(SENDER_RELAYHOST.format(serial="INTEGER"))
+
+    def run(self, sql, check=True):
+        with sqlite3.connect(self.dir / "vmail.db", 10) as db:
+            db.executescript(sql)
+
+    def down(self):
+        (self.dir / "vmail.db").rename(self.dir / "away")
+
+    def up(self):
+        (self.dir / "away").rename(self.dir / "vmail.db")
+
+    def stop(self):
+        shutil.rmtree(self.dir)
+
+
+def table_file(server, query, **more):
+    """A table file as iRedMail writes it."""
+    if server.type == "sqlite":
+        head = f"dbpath = {server.dir}/vmail.db\n"
+    else:
+        head = f"hosts       = 127.0.0.1:{server.port}\nuser        = vmail\npassword    = {PASSWORD}\ndbname      = vmail\n"
+    return head + f"query       = {query}\n" + "".join(f"{k} = {v}\n" for k, v in more.items())
+
+
+# iRedMail's schema: what relaying needs of it, under its own object identifiers.
+SCHEMA = """
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.1 NAME 'domainName' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{320} )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.2 NAME 'mtaTransport' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.3 NAME 'domainStatus' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.6 NAME 'domainBackupMX' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.19 NAME 'domainAliasName' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.9 NAME 'accountStatus' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.13 NAME 'enabledService' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.19 NAME 'shadowAddress' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.26 NAME 'senderRelayHost' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{255} SINGLE-VALUE )
+objectclass ( 1.3.6.1.4.1.32349.1.2.4.1 NAME 'mailDomain' SUP top STRUCTURAL MUST ( domainName )
+  MAY ( mtaTransport $ enabledService $ domainBackupMX $ accountStatus $ domainAliasName $ senderRelayHost ) )
+objectclass ( 1.3.6.1.4.1.32349.1.2.4.3 NAME 'mailUser' SUP top AUXILIARY MUST ( mail $ uid )
+  MAY ( shadowAddress $ accountStatus $ enabledService $ mtaTransport $ senderRelayHost $ domainStatus ) )
+"""
+SUFFIX = "dc=example,dc=com"
+TREE = """
+dn: dc=example,dc=com
+objectClass: dcObject
+objectClass: organization
+dc: example
+o: example
+
+dn: cn=vmail,dc=example,dc=com
+objectClass: person
+cn: vmail
+sn: vmail
+userPassword: {password}
+
+dn: o=domains,dc=example,dc=com
+objectClass: organization
+o: domains
+
+dn: domainName=mydomain.com,o=domains,dc=example,dc=com
+objectClass: mailDomain
+domainName: mydomain.com
+domainAliasName: alias.com
+accountStatus: active
+enabledService: mail
+
+dn: ou=Users,domainName=mydomain.com,o=domains,dc=example,dc=com
+objectClass: organizationalUnit
+ou: Users
+
+dn: mail=user@mydomain.com,ou=Users,domainName=mydomain.com,o=domains,dc=example,dc=com
+objectClass: inetOrgPerson
+objectClass: mailUser
+mail: user@mydomain.com
+uid: user
+cn: user
+sn: user
+accountStatus: active
+enabledService: mail
+"""
+
+
+class Slapd(Server):
+    type = "ldap"
+
+    def __init__(self):
+        super().__init__("openldap")
+        (self.dir / "iredmail.schema").write_text(SCHEMA)
+        (self.dir / "data").mkdir()
+        if self.as_user:
+            os.chown(self.dir / "data", self.as_user["user"], self.as_user["group"])
+        include = "".join(f"include /etc/ldap/schema/{s}.schema\n" for s in ("core", "cosine", "inetorgperson"))
+        (self.dir / "slapd.conf").write_text(
+            f"{include}include {self.dir}/iredmail.schema\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\npidfile {self.dir}/pid\n"
+            f"disallow bind_anon\nrequire LDAPv3\ndatabase mdb\nsuffix {SUFFIX}\nrootdn cn=Manager,{SUFFIX}\nrootpw secret\n"
+            f"directory {self.dir}/data\naccess to attrs=userPassword by anonymous auth\naccess to * by users read\n")
+        self.up()
+        self.run(TREE.format(password=PASSWORD), tool="ldapadd")
+
+    def up(self):
+        self.start(["/usr/sbin/slapd", "-d", "0", "-f", self.dir / "slapd.conf", "-h", f"ldap://127.0.0.1:{self.port}"])
+
+    def run(self, ldif, check=True, tool="ldapmodify"):
+        if not check:
+            return subprocess.run(["ldapwhoami", "-x", "-H", f"ldap://127.0.0.1:{self.port}", "-D", f"cn=Manager,{SUFFIX}", "-w", "secret"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+        return subprocess.run([tool, "-x", "-H", f"ldap://127.0.0.1:{self.port}", "-D", f"cn=Manager,{SUFFIX}", "-w", "secret"],
+                              input=ldif, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def change(self, dn, attribute, value):
+        """Sets an attribute; None takes it away."""
+        what = f"replace: {attribute}\n" + (f"{attribute}: {value}\n" if value is not None else "")
+        self.run(f"dn: {dn}\nchangetype: modify\n{what}")
