@@ -153,18 +153,19 @@ static int expand_choice(struct expand *x, struct sbuf *out, struct str rest, bo
     return b.p != NULL ? expand_text(x, out, b) : 0;
 }
 
-static bool relation_holds(struct str op, int cmp) {
+/* -1: no such operator. */
+static int relation_holds(struct str op, int cmp) {
     if (str_eq_c(op, "=="))
         return cmp == 0;
     if (str_eq_c(op, "!="))
         return cmp != 0;
-    if (str_eq_c(op, "<") || str_eq_c(op, "<level"))
+    if (str_eq_c(op, "<"))
         return cmp < 0;
-    if (str_eq_c(op, "<=") || str_eq_c(op, "<=level"))
+    if (str_eq_c(op, "<="))
         return cmp <= 0;
-    if (str_eq_c(op, ">") || str_eq_c(op, ">level"))
+    if (str_eq_c(op, ">"))
         return cmp > 0;
-    return cmp >= 0;
+    return str_eq_c(op, ">=") ? cmp >= 0 : -1;
 }
 
 /* Compatibility levels: major.minor.patch, compared number by number. */
@@ -200,19 +201,17 @@ static int expand_relation(struct expand *x, struct sbuf *out, struct str s) {
     rest = str_trim(str_from(rest, no));
     size_t nr = rest.n > 0 && rest.p[0] == '{' ? balanced(rest, '{', '}') : 0;
     struct str tail = str_trim(str_from(rest, nr));
-    static const char *ops[] = {"==", "!=",     "<",       "<=",     ">",
-                                ">=", "<level", "<=level", ">level", ">=level"};
-    bool known = false;
-    for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
-        known = known || str_eq_c(op, ops[i]);
-    if (nl == 0 || nr == 0 || !known || (tail.n > 0 && tail.p[0] != '?' && tail.p[0] != ':'))
+    bool level = op.n > 5 && memcmp(op.p + op.n - 5, "level", 5) == 0;
+    if (level)
+        op.n -= 5;
+    if (nl == 0 || nr == 0 || relation_holds(op, 0) < 0 ||
+        (tail.n > 0 && tail.p[0] != '?' && tail.p[0] != ':'))
         return fail(x, "bad relational expression");
     int rc = expand_text(x, &l, unbrace(str_make(s.p, nl)));
     if (rc == 0)
         rc = expand_text(x, &r, unbrace(str_make(rest.p, nr)));
     if (rc == 0) {
-        bool level = op.n > 2 && op.p[op.n - 1] == 'l';
-        bool cond = relation_holds(op, value_cmp(sbuf_str(&l).p, sbuf_str(&r).p, level));
+        bool cond = relation_holds(op, value_cmp(sbuf_str(&l).p, sbuf_str(&r).p, level)) > 0;
         if (tail.n > 0)
             rc = expand_choice(x, out, tail, cond);
         else if (cond)

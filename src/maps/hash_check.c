@@ -97,10 +97,8 @@ static bool page_unused(const struct page *g) {
 
 static bool bucket_ok(struct file *f, uint32_t bucket) {
     unsigned log2 = 0;
-    while (log2 < SPARES && (1ULL << log2) < (uint64_t)bucket + 1)
+    while (log2 < SPARES - 1 && (1ULL << log2) < (uint64_t)bucket + 1)
         log2++;
-    if (log2 == SPARES)
-        return false;
     uint64_t no = (uint64_t)bucket + f->m.spares[log2];
     if (no == 0) /* the first page is no bucket's */
         return false;

@@ -52,16 +52,19 @@ bool template_key_ok(struct str key, struct matchlist *domains) {
     return ours;
 }
 
-/* The n-th label of a domain from the right; false if it has fewer. */
+/* The n-th label of a domain from the right; false if it has fewer.  Empty ones do not count. */
 static bool label_get(struct str domain, unsigned n, struct str *out) {
-    while (domain.n > 0) {
+    for (;;) {
+        while (domain.n > 0 && domain.p[domain.n - 1] == '.')
+            domain.n--;
+        if (domain.n == 0)
+            return false;
         ptrdiff_t dot = str_rchr(domain, '.');
         *out = dot < 0 ? domain : str_from(domain, (size_t)dot + 1);
         if (--n == 0)
             return true;
         domain = dot < 0 ? STR_LIT("") : str_make(domain.p, (size_t)dot);
     }
-    return false;
 }
 
 /* "@domain" has no user, "user" no domain: what needs them is not filled in. */

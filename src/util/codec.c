@@ -12,6 +12,9 @@
 #include <nmmintrin.h>
 #endif
 
+/* Longer than any line that may hold it. */
+#define BASE64_MAX (1U << 20)
+
 void base64_encode(struct sbuf *out, struct str in) {
     char *at = sbuf_room(out, (in.n + 2) / 3 * 4 + 1);
     int n = EVP_EncodeBlock((unsigned char *)at, (const unsigned char *)in.p, (int)in.n);
@@ -19,7 +22,7 @@ void base64_encode(struct sbuf *out, struct str in) {
 }
 
 bool base64_decode(struct sbuf *out, struct str in) {
-    if (in.n % 4 != 0 || in.n > INT32_MAX)
+    if (in.n % 4 != 0 || in.n > BASE64_MAX)
         return false;
     if (in.n == 0)
         return true;

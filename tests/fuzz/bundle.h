@@ -19,13 +19,15 @@ static inline struct config *bundle_config(struct str main_cf, struct str master
     bundle_pair(&b, "system_config_directory", "/c");
     bundle_pair(&b, "system_queue_directory", "/c/spool");
     bundle_pair(&b, "system_networks_subnet", "127.0.0.0/8");
-    ipc_put_u32(&b, 2);
+    ipc_put_u32(&b, master_cf.p == NULL ? 1 : 2);
     ipc_put_str(&b, STR_LIT("/c/main.cf"));
     ipc_put_u32(&b, 0);
     ipc_put_str(&b, main_cf);
-    ipc_put_str(&b, STR_LIT("/c/master.cf"));
-    ipc_put_u32(&b, 0);
-    ipc_put_str(&b, master_cf);
+    if (master_cf.p != NULL) { /* else there is none */
+        ipc_put_str(&b, STR_LIT("/c/master.cf"));
+        ipc_put_u32(&b, 0);
+        ipc_put_str(&b, master_cf);
+    }
     struct ipc_reader r = {.rest = sbuf_str(&b)};
     struct config *cfg = config_build(cfg_source_get(&r));
     sbuf_free(&b);

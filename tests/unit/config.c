@@ -1,6 +1,7 @@
 /* config: expansion, times, logical lines; maps: lists and match lists. */
 #include "unit.h"
 
+#include "../fuzz/bundle.h"
 #include "config/config.h"
 #include "maps/maps.h"
 
@@ -14,28 +15,66 @@ static const char *lookup(void *arg, struct str name) {
 }
 
 static void test_expand(void **state) {
-    static const char *cases[][2] = {
-        {"$a-${b}-$(a)", "A-AA-A"},   {"$$a", "$a"},
-        {"${a?yes}", "yes"},          {"${empty?yes}", ""},
-        {"${empty:no}", "no"},        {"${a?{x}:{y}}", "x"},
-        {"${empty?{x}:{y}}", "y"},    {"${{$a}=={A}?{eq}:{ne}}", "eq"},
-        {"${{2}<{10}?{n}:{s}}", "n"}, {"${{3.6}>=level{3.10}?{x}:{old}}", "old"},
-        {"$undefined.", "."},         {"plain # text", "plain # text"}};
+    static const char *cases[][2] = {{"$a-${b}-$(a)", "A-AA-A"},
+                                     {"$$a", "$a"},
+                                     {"${a?yes}", "yes"},
+                                     {"${empty?yes}", ""},
+                                     {"${empty:no}", "no"},
+                                     {"${a?{x}:{y}}", "x"},
+                                     {"${empty?{x}:{y}}", "y"},
+                                     {"${{$a}=={A}?{eq}:{ne}}", "eq"},
+                                     {"${{2}<{10}?{n}:{s}}", "n"},
+                                     {"${{3.6}>=level{3.10}?{x}:{old}}", "old"},
+                                     {"${{a}!={b}?{x}:{y}}", "x"},
+                                     {"${{2}<={2}?{x}:{y}}", "x"},
+                                     {"${{3}>{12}?{x}:{y}}", "y"},
+                                     {"${{b}>{a}?{x}:{y}}", "x"},
+                                     {"${{3.6}<level{3.10}?{x}}", "x"},
+                                     {"${{3.6}<=level{3.6}?{x}}", "x"},
+                                     {"${{3.6.1}>level{3.6}?{x}}", "x"},
+                                     {"${{3}>level{3}?{x}:{y}}", "y"},
+                                     {"${{3.6}==level{3.6}?{x}:{y}}", "x"},
+                                     {"${{a} > {b}:{y}}", "y"},
+                                     {"$undefined.", "."},
+                                     {"plain # text", "plain # text"}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct sbuf out = {0};
         const char *why;
-        assert_int_equal(cfg_expand(&out, str_of(cases[i][0]), lookup, NULL, &why, NULL), 0);
+        if (cfg_expand(&out, str_of(cases[i][0]), lookup, NULL, &why, NULL) != 0)
+            fail_msg("%s: %s", cases[i][0], why);
         assert_str(sbuf_str(&out), cases[i][1]);
         sbuf_free(&out);
     }
-    static const char *bad[] = {"${a", "$(a", "$loop", "$ x", "${}", "${{a}?{b}}", "${a!x}", "$"};
+    static const char *bad[] = {"${a",          "$(a",        "$loop",          "$ x",
+                                "${}",          "${{a}?{b}}", "${a!x}",         "$",
+                                "${{a}=={b}x}", "${{a}=={b",  "${{a}<>{b}?{x}}"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct sbuf out = {0};
         const char *why = NULL;
         assert_true(cfg_expand(&out, str_of(bad[i]), lookup, NULL, &why, NULL) < 0);
         assert_non_null(why);
         sbuf_free(&out);
+    }
+}
+
+/* Without a master.cf: the ports that can be served. */
+static void test_no_master_cf(void **state) {
+    static const struct {
+        const char *main_cf;
+        bool tls;
+    } cases[] = {{"", false},
+                 {"smtpd_tls_cert_file =\nsmtpd_tls_chain_files =\n", false},
+                 {"smtpd_tls_cert_file = /c/cert.pem\n", true},
+                 {"smtpd_tls_chain_files = /c/chain.pem\n", true}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct config *c = bundle_config(str_of(cases[i].main_cf), STR_NONE);
+        bool submission = false;
+        for (size_t k = 0; k < c->n_services; k++)
+            submission = submission || strcmp(c->services[k]->name, "submission") == 0;
+        assert_int_equal(submission, cases[i].tls);
+        config_unref(c);
     }
 }
 
@@ -100,8 +139,9 @@ static void test_maps_order(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_expand), cmocka_unit_test(test_times),
-                                       cmocka_unit_test(test_matchlists),
-                                       cmocka_unit_test(test_maps_order)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_expand), cmocka_unit_test(test_no_master_cf),
+        cmocka_unit_test(test_times), cmocka_unit_test(test_matchlists),
+        cmocka_unit_test(test_maps_order)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

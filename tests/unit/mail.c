@@ -5,6 +5,7 @@
 #include "mail/envelope.h"
 #include "mail/header.h"
 #include "mail/mailerr.h"
+#include "report/dsn.h"
 #include "route/nexthop.h"
 
 static void test_paths(void **state) {
@@ -70,6 +71,43 @@ static void test_paths(void **state) {
     }
 }
 
+/* Queue IDs never come again, whatever the clock says. */
+static void test_future_queue_ids(void **state) {
+    uint64_t id, second = 4000000000;
+    char qid[QID_MAX];
+    (void)state;
+    qid_after(second * 1000000 - 1);
+    qid_after(1);
+    qid_next(true, &id, qid);
+    assert_int_equal(id, second * 1000000);
+    assert_memory_equal(qid + 6, "0000z", 5);
+    qid_next(false, &id, qid);
+    assert_int_equal(id, second * 1000000 + 1);
+    assert_string_equal(qid, "00001B2800"); /* microseconds, then the low bits of the second */
+}
+
+static void test_report_names(void **state) {
+    (void)state;
+    assert_string_equal(dsn_log_name(DSN_FAILED), "sender non-delivery notification");
+    assert_string_equal(dsn_log_name(DSN_DELAYED), "sender delay notification");
+    assert_string_equal(dsn_log_name(DSN_RELAYED), "sender delivery status notification");
+}
+
+/* Too long for any command line. */
+static void test_long_path(void **state) {
+    struct addr_opts o = {.allow_empty = true};
+    struct sbuf in = {0}, out = {0};
+    size_t len;
+    (void)state;
+    sbuf_add_ch(&in, '<');
+    for (size_t i = 0; i <= ADDR_MAX; i++)
+        sbuf_add_ch(&in, 'x');
+    sbuf_add_c(&in, "@b>");
+    assert_int_equal(addr_parse(sbuf_str(&in), &o, &out, &len), ADDR_TOO_LONG);
+    sbuf_free(&in);
+    sbuf_free(&out);
+}
+
 static void test_external(void **state) {
     static const char *cases[][2] = {
         {"a@b", "a@b"},        {"a b@c", "\"a b\"@c"},   {"a\"b@c", "\"a\\\"b\"@c"},
@@ -94,6 +132,8 @@ static void test_xtext(void **state) {
     assert_false(xtext_decode(&b, str_of("a+2")));
     assert_false(xtext_decode(&b, str_of("a+zz")));
     assert_false(xtext_decode(&b, str_of("a b")));
+    assert_false(xtext_decode(&b, str_of("a=b")));
+    assert_false(xtext_decode(&b, str_of("a\x7f")));
     sbuf_free(&b);
     sbuf_free(&c);
 }
@@ -120,7 +160,10 @@ static void test_envelope(void **state) {
     assert_true(e->id == 77 && e->n_rcpts == 2 && e->flags == ENV_8BIT);
     assert_str(e->rcpts[0].orcpt, "rfc822;o@y");
     assert_str(e->rcpts[1].addr, "c@y");
+    assert_ptr_equal(envelope_ref(e), e);
     envelope_unref(e);
+    envelope_unref(e);
+    envelope_unref(NULL);
     for (size_t n = 0; n < b.n; n++)
         assert_null(envelope_decode(str_make(b.p, n)));
     sbuf_add_ch(&b, 'x');
@@ -236,10 +279,17 @@ static void test_nexthops(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_paths),    cmocka_unit_test(test_external),
-        cmocka_unit_test(test_xtext),    cmocka_unit_test(test_envelope),
-        cmocka_unit_test(test_progress), cmocka_unit_test(test_queue_ids),
-        cmocka_unit_test(test_header),   cmocka_unit_test(test_dsn),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_long_path),
+        cmocka_unit_test(test_future_queue_ids),
+        cmocka_unit_test(test_report_names),
+        cmocka_unit_test(test_external),
+        cmocka_unit_test(test_xtext),
+        cmocka_unit_test(test_envelope),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_queue_ids),
+        cmocka_unit_test(test_header),
+        cmocka_unit_test(test_dsn),
         cmocka_unit_test(test_nexthops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

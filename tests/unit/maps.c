@@ -4,7 +4,9 @@
  */
 #include "unit.h"
 
-#include "maps/map.h"
+#include "maps/maps.h"
+#include "maps/tabconf.h"
+#include "maps/template.h"
 #include "util/codec.h"
 
 static struct map *table(const char *type, const char *text) {
@@ -52,6 +54,8 @@ static void test_regexp(void **state) {
                                   "/anch/A  anchored\n"
                                   "/end$/E  end\n"
                                   "/^u(.+)(.*)u$/U  [$1][$2][$9]\n"
+                                  "/tab@/i\tby tab\n"
+                                  "/half@/  ${0\n"
                                   "/opt(x)?@/  <$1>\n"
                                   "/folded@/  first\n"
                                   "   second\n");
@@ -67,6 +71,8 @@ static void test_regexp(void **state) {
     ask(m, "@anch", NULL);
     ask(m, "@end", "end");
     ask(m, "u@abcu", "[@][abc][]");
+    ask(m, "tab@", "by tab");
+    ask(m, "half@", "half@");
     ask(m, "opt@", "<>");
     ask(m, "optx@", "<x>");
     ask(m, "folded@", "first   second");
@@ -117,6 +123,7 @@ static void test_bad_rules(void **state) {
     ask(m, "x", NULL);
     ask(m, "none", NULL);
     map_close(m);
+    broken("pcre:/tmp", "Is a directory");
     broken("pcre:/nonexistent/table", "No such file");
     broken("cidr:nonexistent", "No such file");
 }
@@ -124,7 +131,7 @@ static void test_bad_rules(void **state) {
 static void test_cidr(void **state) {
     (void)state;
     struct map *m = table("cidr", "192.0.2.0/24  net\n"
-                                  "192.0.3.1  host\n"
+                                  "192.0.3.1\thost\n"
                                   "192.0.4.1/24  host bits\n"
                                   "300.1.1.1  no address\n"
                                   "10.0.0.0/33  too long\n"
@@ -186,7 +193,8 @@ static void test_memory_tables(void **state) {
     m = map_open("static:{ all of it }", "/");
     ask(m, "any", "all of it");
     map_close(m);
-    for (const char *const *v = (const char *const[]){"static:x", "static:{x", "static:", NULL};
+    for (const char *const *v =
+             (const char *const[]){"static:x", "static:xy", "static:{x", "static:", NULL};
          *v != NULL; v++) {
         m = map_open(*v, "/");
         ask(m, "any", *v + 7);
@@ -194,13 +202,110 @@ static void test_memory_tables(void **state) {
     }
     broken("inline:{}x", "bad syntax");
     broken("inline:x", "bad syntax");
+    broken("inline:xy}", "bad syntax");
     broken("inline:{", "bad syntax");
     broken("inline:{word}", "bad syntax");
     broken("inline:{=v}", "bad syntax");
     broken("inline:{{}}", "bad syntax");
     broken("fail:x", "always fails");
     broken("texthash:/nonexistent", "No such file");
+    broken("texthash:/tmp", "Is a directory");
     broken("nosuch:x", "nosuch");
+}
+
+static void fill(const char *t, const char *key, const char *want) {
+    struct sbuf b = {0};
+    assert_null(template_check(t));
+    bool ok = template_query(t, str_of(key), NULL, NULL, &b);
+    assert_int_equal(ok, want != NULL);
+    if (ok)
+        assert_str(sbuf_str(&b), want);
+    sbuf_free(&b);
+}
+
+static void double_quotes(void *arg, struct str s, struct sbuf *out) {
+    assert_int_equal(*(int *)arg, 7);
+    for (size_t i = 0; i < s.n; i++)
+        sbuf_printf(out, s.p[i] == '\'' ? "''" : "%c", s.p[i]);
+}
+
+/* What a key lacks is not asked for (mysql_table(5)). */
+static void test_templates(void **state) {
+    struct sbuf b = {0};
+    int seven = 7;
+    (void)state;
+    fill("%s %u %d %% %S %U %D", "u@a.example",
+         "u@a.example u a.example % u@a.example u a.example");
+    fill("%1.%2.%3", "u@a.b.c", "c.b.a");
+    fill("%3", "u@b.c", NULL);
+    fill("%1", "u", NULL);
+    fill("%1", "u@a..", "a");
+    fill("%1", "u@..", NULL);
+    fill("%u", "@b.c", NULL);
+    fill("%u", "whole", "whole");
+    fill("%d", "whole", NULL);
+    fill("%D", "u@", NULL);
+    fill("%s", "", NULL);
+    fill("100%%", "k", "100%");
+    assert_non_null(template_check("%"));
+    assert_non_null(template_check("%x"));
+    assert_non_null(template_check("%%%"));
+    assert_true(template_is_dynamic("a%%b%s"));
+    assert_false(template_is_dynamic("a%%b"));
+    assert_true(template_query("'%s'", STR_LIT("o'n"), double_quotes, &seven, &b));
+    assert_str(sbuf_str(&b), "'o''n'");
+    sbuf_reset(&b);
+    assert_false(template_result("%s", STR_LIT(""), STR_LIT("k"), &b));
+    assert_false(template_result("%d", STR_LIT("plain"), STR_LIT("k"), &b));
+    assert_true(template_result("%u of %U", STR_LIT("a@b"), STR_LIT("k@x"), &b));
+    assert_true(template_result("%s", STR_LIT("c"), STR_LIT("k@x"), &b));
+    assert_str(sbuf_str(&b), "a of k,c");
+    sbuf_wipe(&b);
+    sbuf_wipe(&b);
+    struct matchlist *l = matchlist_open("example.com", NULL, MATCH_STRING, false);
+    assert_true(template_key_ok(STR_LIT("u@example.com"), l));
+    assert_true(template_key_ok(STR_LIT("u@other"), NULL));
+    assert_false(template_key_ok(STR_LIT("u@other"), l));
+    assert_false(template_key_ok(STR_LIT("@example.com"), l));
+    assert_false(template_key_ok(STR_LIT("u@"), l));
+    assert_false(template_key_ok(STR_LIT("u"), l));
+    assert_false(template_key_ok(STR_LIT("\xff@example.com"), l));
+    assert_false(template_key_ok(str_make("a\0b", 3), NULL));
+    matchlist_close(l);
+}
+
+static void test_table_files(void **state) {
+    const char *bad = NULL;
+    char *why;
+    (void)state;
+    struct tabconf *c = tabconf_parse(
+        STR_LIT("  orphan\n# comment\nname = first\nno sign\n"
+                "password = pa$$word#1 = \"x\"\nname = last\n"
+                "long = a\n  b\nn = 12\nyes = YES\nno=no\nbig = 99999999999\nempty ="));
+    assert_string_equal(tabconf_str(c, "name", "-"), "last");
+    assert_string_equal(tabconf_str(c, "password", "-"), "pa$$word#1 = \"x\"");
+    assert_string_equal(tabconf_str(c, "long", "-"), "a b");
+    assert_string_equal(tabconf_str(c, "empty", "-"), "");
+    assert_string_equal(tabconf_str(c, "none", "-"), "-");
+    assert_int_equal(tabconf_int(c, "n", 5, &bad), 12);
+    assert_int_equal(tabconf_int(c, "none", 5, &bad), 5);
+    assert_true(tabconf_bool(c, "yes", false, &bad));
+    assert_false(tabconf_bool(c, "no", true, &bad));
+    assert_true(tabconf_bool(c, "none", true, &bad));
+    assert_null(bad);
+    assert_int_equal(tabconf_int(c, "name", 5, &bad), 5);
+    assert_string_equal(bad, "name");
+    assert_int_equal(tabconf_int(c, "big", 5, &bad), 5);
+    assert_false(tabconf_bool(c, "n", false, &bad));
+    assert_string_equal(bad, "n");
+    tabconf_free(c);
+    tabconf_free(NULL);
+    assert_null(tabconf_read("/nonexistent/x.cf", &why));
+    assert_string_equal(why, "open /nonexistent/x.cf: No such file or directory");
+    free(why);
+    c = tabconf_read("/dev/null", &why);
+    assert_non_null(c);
+    tabconf_free(c);
 }
 
 /* Both ways to the same sum. */
@@ -221,6 +326,8 @@ static void test_base64(void **state) {
     (void)state;
     for (const char *const *v = bad; *v != NULL; v++)
         assert_false(base64_decode(&out, str_of(*v)));
+    memset(sbuf_room(&out, (1U << 20) + 4), 'A', (1U << 20) + 4);
+    assert_false(base64_decode(&out, str_make(out.p, (1U << 20) + 4)));
     sbuf_reset(&out);
     assert_true(base64_decode(&out, STR_LIT("")));
     assert_int_equal(out.n, 0);
@@ -234,8 +341,9 @@ static void test_base64(void **state) {
 
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, dir_make, dir_remove)
-    const struct CMUnitTest tests[] = {T(test_regexp), T(test_regexp_blocks), T(test_bad_rules),
-                                       T(test_cidr),   T(test_memory_tables), T(test_crc),
-                                       T(test_base64)};
+    const struct CMUnitTest tests[] = {
+        T(test_regexp),      T(test_regexp_blocks), T(test_bad_rules),
+        T(test_cidr),        T(test_memory_tables), T(test_templates),
+        T(test_table_files), T(test_crc),           T(test_base64)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -134,6 +134,14 @@ static void test_replies(void **state) {
     assert_int_equal(feed(&r, "hello\r\n"), REPLY_BAD);
     assert_int_equal(feed(&r, "999 x\r\n"), REPLY_BAD);
     assert_int_equal(feed(&r, "250_x\r\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "25\r\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "2 0 x\r\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "100 x\r\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "250 a\rb\n"), REPLY_DONE);
+    sbuf_reset(&line);
+    smtp_reply_line(&r, &line);
+    assert_str(sbuf_str(&line), "250 a b");
     struct sbuf big = {0}; /* endless replies are cut off */
     for (int i = 0; i < 1000; i++)
         sbuf_add_c(&big, "250-more\r\n");
@@ -142,6 +150,19 @@ static void test_replies(void **state) {
     sbuf_reset(&big);
     for (int i = 0; i < 10000; i++)
         sbuf_add_ch(&big, 'x');
+    smtp_reply_reset(&r);
+    assert_int_equal(smtp_reply_feed(&r, sbuf_str(&big), &used), REPLY_BAD);
+    sbuf_add_c(&big, "\r\n");
+    memcpy(big.p, "250 ", 4);
+    smtp_reply_reset(&r);
+    assert_int_equal(smtp_reply_feed(&r, sbuf_str(&big), &used), REPLY_BAD);
+    sbuf_reset(&big); /* … and many lines that are long */
+    for (int i = 0; i < 100; i++) {
+        sbuf_add_c(&big, "250-");
+        for (int k = 0; k < 1900; k++)
+            sbuf_add_ch(&big, 'x');
+        sbuf_add_c(&big, "\r\n");
+    }
     smtp_reply_reset(&r);
     assert_int_equal(smtp_reply_feed(&r, sbuf_str(&big), &used), REPLY_BAD);
     sbuf_free(&big);
@@ -154,6 +175,8 @@ static void test_commands(void **state) {
     (void)state;
     assert_int_equal(smtp_verb_parse(str_of("mail FROM:<a>"), &args), VERB_MAIL);
     assert_str(args, "FROM:<a>");
+    assert_string_equal(smtp_verb_name(VERB_MAIL, false), "mail");
+    assert_string_equal(smtp_verb_name(VERB_MAIL, true), "MAIL");
     assert_int_equal(smtp_verb_parse(str_of("mailx"), &args), VERB_UNKNOWN);
     assert_int_equal(smtp_verb_parse(str_of(""), &args), VERB_UNKNOWN);
     args = str_of(" SIZE=10 SMTPUTF8");

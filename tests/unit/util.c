@@ -2,7 +2,10 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "util/clock.h"
@@ -175,13 +178,123 @@ static void test_ipc_fds(void **state) {
     sbuf_free(&in);
 }
 
+/* What a peer that has lost its mind may do. */
+static void test_ipc_errors(void **state) {
+    int s[2], p[65] = {0}, got[1];
+    size_t n;
+    struct sbuf b = {0}, in = {0};
+    struct ipc_head h;
+    struct str fields;
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    size_t at = ipc_begin(&b, 2, 0);
+    ipc_put_str(&b, STR_LIT("field"));
+    ipc_end(&b, at);
+    assert_int_equal(ipc_send(s[0], sbuf_str(&b), p, 65), -EINVAL);
+    assert_int_equal(ipc_send(s[0], sbuf_str(&b), NULL, 0), 0);
+    assert_int_equal(ipc_recv(s[1], &in, &h, &fields, NULL, 0, NULL), 0);
+    assert_int_equal(ipc_send(s[0], sbuf_str(&b), p, 3), 0); /* more descriptors than are taken */
+    assert_int_equal(ipc_recv(s[1], &in, &h, &fields, got, 1, &n), 0);
+    assert_int_equal(n, 1);
+    close(got[0]);
+    assert_int_equal(write(s[0], b.p, b.n - 2), b.n - 2); /* ends in the middle */
+    close(s[0]);
+    assert_int_equal(ipc_recv(s[1], &in, &h, &fields, got, 1, &n), -EPIPE);
+    assert_int_equal(ipc_send(s[1], sbuf_str(&b), NULL, 0), -EPIPE);
+    close(s[1]);
+    assert_int_equal(ipc_recv(s[1], &in, &h, &fields, got, 1, &n), -EBADF);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    uint32_t huge = IPC_MAX + 1;
+    memcpy(b.p, &huge, 4);
+    assert_int_equal(write(s[0], b.p, b.n), b.n);
+    assert_int_equal(ipc_recv(s[1], &in, &h, &fields, got, 1, &n), -EPROTO);
+    close(s[0]);
+    close(s[1]);
+    sbuf_free(&b);
+    sbuf_free(&in);
+}
+
+static void on_alarm(int sig) {
+    (void)sig;
+}
+
+static void *other_end(void *arg) {
+    const int *s = arg;
+    struct sbuf b = {0}, in = {0};
+    struct ipc_head h;
+    struct str fields;
+    sigset_t alarm; /* for the other thread only */
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &alarm, NULL);
+    usleep(50000);
+    ipc_end(&b, ipc_begin(&b, 1, 0));
+    ipc_send(s[0], sbuf_str(&b), NULL, 0);
+    usleep(50000);
+    ipc_recv(s[0], &in, &h, &fields, NULL, 0, NULL);
+    sbuf_free(&b);
+    sbuf_free(&in);
+    return NULL;
+}
+
+/* Signals in the middle of either are nothing. */
+static void test_ipc_signals(void **state) {
+    struct sigaction on = {.sa_handler = on_alarm}, old;
+    struct itimerval often = {{0, 5000}, {0, 5000}}, never = {{0, 0}, {0, 0}};
+    struct sbuf b = {0}, in = {0};
+    struct ipc_head h;
+    struct str fields;
+    pthread_t t;
+    int s[2];
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    sigaction(SIGALRM, &on, &old);
+    assert_int_equal(pthread_create(&t, NULL, other_end, s), 0);
+    setitimer(ITIMER_REAL, &often, NULL);
+    assert_int_equal(ipc_recv(s[1], &in, &h, &fields, NULL, 0, NULL), 0);
+    size_t at = ipc_begin(&b, 1, 0), size = 4U << 20; /* more than the socket holds */
+    ipc_put_u32(&b, (uint32_t)size);
+    memset(sbuf_room(&b, size), 'x', size);
+    sbuf_advance(&b, size);
+    ipc_end(&b, at);
+    assert_int_equal(ipc_send(s[1], sbuf_str(&b), NULL, 0), 0);
+    setitimer(ITIMER_REAL, &never, NULL);
+    sigaction(SIGALRM, &old, NULL);
+    pthread_join(t, NULL);
+    close(s[0]);
+    close(s[1]);
+    sbuf_free(&b);
+    sbuf_free(&in);
+}
+
+static void test_utf8(void **state) {
+    static const char *const good[] = {
+        "", "plain", "k\xc3\xa4se", "\xe2\x82\xac", "\xf0\x9f\x98\x80", NULL};
+    static const char *const bad[] = {"\x80",
+                                      "\xc3",
+                                      "\xc3(",
+                                      "\xc0\xaf",
+                                      "\xe0\x80\xaf",
+                                      "\xed\xa0\x80",
+                                      "\xf4\x90\x80\x80",
+                                      "\xff",
+                                      "a\xe2\x82",
+                                      NULL};
+    (void)state;
+    for (const char *const *v = good; *v != NULL; v++)
+        assert_true(str_is_utf8(str_of(*v)));
+    for (const char *const *v = bad; *v != NULL; v++)
+        assert_false(str_is_utf8(str_of(*v)));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_split_braces), cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_json),         cmocka_unit_test(test_tables),
         cmocka_unit_test(test_codecs),       cmocka_unit_test(test_networks),
         cmocka_unit_test(test_delays),       cmocka_unit_test(test_ipc),
-        cmocka_unit_test(test_ipc_fds),
+        cmocka_unit_test(test_ipc_fds),      cmocka_unit_test(test_ipc_errors),
+        cmocka_unit_test(test_ipc_signals),  cmocka_unit_test(test_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
