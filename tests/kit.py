@@ -484,10 +484,12 @@ class Posthouse:
 
     def kill(self):
         """kill -9 of everything."""
-        for pid in self.children() + [self.proc.pid]:
+        pids = self.children()
+        for pid in pids + [self.proc.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.proc.wait()
+        wait_for(lambda: not self.children_of(pids))  # else their ports are still taken
         self.out.close()
         self.proc = None
 
@@ -507,8 +509,12 @@ class Posthouse:
     @staticmethod
     def children_of(pids):
         """Which of these processes are still there."""
-        return [pid for pid in pids if os.path.exists(f"/proc/{pid}") and
-                open(f"/proc/{pid}/stat").read().split()[2] != "Z"]
+        left = []
+        for pid in pids:
+            with contextlib.suppress(OSError):  # gone, perhaps while we look
+                if pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+                    left.append(pid)
+        return left
 
     def reload(self):
         n = self.log().count("reload -- ")

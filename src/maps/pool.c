@@ -141,8 +141,8 @@ static void host_failed(struct pool *p, struct host *h, const char *why) {
 static enum remote_rc use_host(struct pool *p, struct host *h,
                                enum remote_rc (*fn)(void *arg, void *conn, char **why), void *arg,
                                char **why) {
-    for (;;) {
-        void *conn = conn_take(p, h);
+    for (bool first = true;; first = false) {
+        void *conn = first ? conn_take(p, h) : NULL;
         bool fresh = conn == NULL;
         if (fresh && (conn = p->ops->connect(h->name, p->conf, why)) == NULL)
             return REMOTE_LOST;

@@ -91,8 +91,8 @@ pid, needles = sys.argv[1], [n.encode() for n in sys.argv[2:]]
 with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
     for line in maps:
         lo, hi, flags = re.match(r"(\w+)-(\w+) (\S+)", line).groups()
-        if not flags.startswith("rw") or "[v" in line:
-            continue
+        if not flags.startswith("rw") or "[v" in line or int(hi, 16) - int(lo, 16) > 1 << 30:
+            continue  # larger: a sanitizer's own
         try:
             mem.seek(int(lo, 16))
             data = mem.read(int(hi, 16) - int(lo, 16))
