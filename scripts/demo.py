@@ -26,28 +26,30 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "src"
 DIR = pathlib.Path("/tmp" if os.geteuid() == 0 else ROOT / "build") / f"posthouse-demo-{os.getuid()}"
+ETC = DIR / "etc"
 
 MAIN_CF = """\
 myhostname = posthouse.demo
 mynetworks = 127.0.0.0/8
 inet_protocols = ipv4
+queue_directory = {dir}/spool
 maillog_file = {dir}/maillog
 mail_owner = {owner}
 
 # The first section of the set-up page, word for word but for directory, name and port:
 relayhost = [relay.server]:{port_a}
-smtp_sasl_password_maps = hash:{dir}/sasl_password
+smtp_sasl_password_maps = hash:{dir}/etc/sasl_password
 smtp_sasl_auth_enable = yes
 smtp_sasl_mechanism_filter = login
 smtp_sasl_security_options = noanonymous
 
 # One domain and one user go out through another provider:
-sender_dependent_relayhost_maps = hash:{dir}/sender_relay
+sender_dependent_relayhost_maps = hash:{dir}/etc/sender_relay
 
 # Names from a file, so that the demo needs no DNS:
 smtp_host_lookup = native
 smtp_dns_support_level = disabled
-resolver_hosts_file = {dir}/hosts
+resolver_hosts_file = {dir}/etc/hosts
 """
 
 SENDERS = ["alice@example.com", "bob@shop.example", "carol@example.com", "dave@elsewhere.example"]
@@ -90,22 +92,22 @@ def title(text):
 
 def configure(a, b, port):
     shutil.rmtree(DIR, ignore_errors=True)
-    DIR.mkdir(parents=True)
+    ETC.mkdir(parents=True)
     DIR.chmod(0o755)
     owner = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    (DIR / "main.cf").write_text(MAIN_CF.format(dir=DIR, owner=owner, port_a=a.port))
-    (DIR / "master.cf").write_text(f"127.0.0.1:{port} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n"
+    (ETC / "main.cf").write_text(MAIN_CF.format(dir=DIR, owner=owner, port_a=a.port))
+    (ETC / "master.cf").write_text(f"127.0.0.1:{port} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n"
                                    "relay unix - - n - - smtp\n")
-    (DIR / "hosts").write_text(f"{a.host} relay.server\n{b.host} mail.provider.example\n")
-    (DIR / "sasl_password").write_text(f"relay.server {a.user}:{a.password}\n"
+    (ETC / "hosts").write_text(f"{a.host} relay.server\n{b.host} mail.provider.example\n")
+    (ETC / "sasl_password").write_text(f"relay.server {a.user}:{a.password}\n"
                                        f"mail.provider.example {b.user}:{b.password}\n")
-    (DIR / "sasl_password").chmod(0o600)
-    (DIR / "sender_relay").write_text(f"@shop.example [mail.provider.example]:{b.port}\n"
+    (ETC / "sasl_password").chmod(0o600)
+    (ETC / "sender_relay").write_text(f"@shop.example [mail.provider.example]:{b.port}\n"
                                       f"carol@example.com [mail.provider.example]:{b.port}\n")
 
 
 def posthouse(*args):
-    return subprocess.run([BUILD / "posthouse", "-c", DIR, *map(str, args)], capture_output=True, text=True)
+    return subprocess.run([BUILD / "posthouse", "-c", ETC, *map(str, args)], capture_output=True, text=True)
 
 
 def send(port, sender):
@@ -146,15 +148,15 @@ def main():
     port = free_port()
     configure(a, b, port)
     title("Configuration (main.cf)")
-    print("".join("  " + l + "\n" for l in (DIR / "main.cf").read_text().splitlines()), end="")
+    print("".join("  " + l + "\n" for l in (ETC / "main.cf").read_text().splitlines()), end="")
     for table in ("sasl_password", "sender_relay"):
-        print(f"  $ postmap hash:{DIR}/{table}")
-        r = posthouse("postmap", f"hash:{DIR}/{table}")
+        print(f"  $ postmap hash:{ETC}/{table}")
+        r = posthouse("postmap", f"hash:{ETC}/{table}")
         assert r.returncode == 0, r.stderr
     title("posthouse check")
     print("  " + posthouse("check").stdout.strip())
     with open(DIR / "stderr", "wb") as err:
-        proc = subprocess.Popen([BUILD / "posthoused", "-c", DIR, "-f"], stdout=err, stderr=err)
+        proc = subprocess.Popen([BUILD / "posthoused", "-c", ETC, "-f"], stdout=err, stderr=err)
     try:
         wait_for(lambda: listening(port, proc))
         title(f"Posthouse listens on 127.0.0.1:{port}; {len(SENDERS)} senders send one mail each")
@@ -172,7 +174,7 @@ def main():
         assert sorted(g[0] for g in b.got) == ["bob@shop.example", "carol@example.com"]
         if sys.stdin.isatty() and sys.stdout.isatty():
             title(f"Still up: send your own mail to 127.0.0.1:{port}; Ctrl-C ends it.")
-            print(f"  {BUILD}/posthouse -c {DIR} queue list")
+            print(f"  {BUILD}/posthouse -c {ETC} queue list")
             try:
                 proc.wait()
             except KeyboardInterrupt:

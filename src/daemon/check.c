@@ -49,18 +49,21 @@ static void check_level(const struct config *cfg, const char *name, const char *
 struct inside {
     const struct config *cfg;
     struct diags *d;
+    bool said;
 };
 
 /* The lookup process may read whole folders: the spool should be in none of them. */
 static void check_folder(void *arg, const char *dir) {
-    const struct inside *in = arg;
+    struct inside *in = arg;
     const char *spool = in->cfg->p.queue_directory;
     size_t n = strlen(dir);
-    if (strncmp(spool, dir, n) == 0 && (spool[n] == '/' || spool[n] == '\0' || n == 1))
+    bool inside = strncmp(spool, dir, n) == 0 && (spool[n] == '/' || spool[n] == '\0' || n == 1);
+    if (inside && !in->said)
         diag_add(in->d, DIAG_NOTE, in->cfg->main.path, line_of(in->cfg, "queue_directory"),
                  "queue_directory lies inside %s, where tables are: the lookup process cannot be "
                  "kept from reading the spool",
                  dir);
+    in->said = in->said || inside;
 }
 
 void daemon_check(const struct config *cfg, struct diags *d) {
