@@ -156,12 +156,15 @@ def test_templates_like_postfix(filled, tmp_path, n):
     query, more = TEMPLATES[n]
     p = Posthouse("", directory=tmp_path)
     (tmp_path / "t.cf").write_text(servers.table_file(filled, query, **more))
-    for key in KEYS:
-        if filled.type == "pgsql" and not key.isascii():
-            continue  # Postfix 3.7 asks in Latin 1 ("encoding" came with 3.8)
-        theirs = subprocess.run(["postmap", "-q", key, f"{filled.type}:{tmp_path}/t.cf"], capture_output=True, text=True)
-        ours = p.run("-q", key, f"{filled.type}:{tmp_path}/t.cf", face="postmap")
-        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), (key, theirs, ours)
+    # Postfix 3.7 asks PostgreSQL in Latin 1 ("encoding" came with 3.8).
+    keys = [k for k in KEYS if filled.type != "pgsql" or k.isascii()]
+    fails = "expansion_limit" in more or "nowhere" in query  # the first error ends a postmap
+    for args in [["-q", k] for k in keys[:3]] if fails else [["-q", "-"]]:
+        run = dict(capture_output=True, text=True, input="".join(k + "\n" for k in keys))
+        theirs = subprocess.run(["postmap", *args, f"{filled.type}:{tmp_path}/t.cf"], **run)
+        ours = p.run(*args, f"{filled.type}:{tmp_path}/t.cf", face="postmap", stdin=run["input"])
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), (args, theirs, ours)
+        assert fails or n == 6 or theirs.stdout.count("\n") > 0 or "%3" in query
 
 
 def test_mistakes_in_table_files(db, tmp_path):
