@@ -11,9 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "maps/map.h"
+#include "maps/dbtable.h"
 #include "maps/maps.h"
-#include "maps/pool.h"
 #include "maps/template.h"
 #include "util/mem.h"
 
@@ -38,10 +37,8 @@ struct ldap_table {
 
 struct ask {
     struct ldap_table *t;
-    struct str key;
     const char *base, *filter;
-    struct sbuf out;
-    int64_t n; /* values taken */
+    struct dbvalues values;
 };
 
 static void names_split(struct names *l, const char *text) {
@@ -226,29 +223,21 @@ static void dir_shut(struct map *m) {
 }
 
 static int dir_open(struct map *m) {
-    char *why = NULL;
     const char *bad = NULL;
-    struct tabconf *c = tabconf_read(m->path, &why);
-    if (c == NULL) {
-        map_set_error(m, "%s", why);
-        free(why);
+    struct tabconf *c = dbtable_conf(m);
+    if (c == NULL)
         return -ENOENT;
-    }
     struct ldap_table *t = MEM_NEW(struct ldap_table);
     t->m = m;
     t->conf = c;
     m->state = t;
     const char *wrong = take_conf(t, &bad);
-    if (wrong == NULL && bad == NULL) {
-        t->pool = pool_new(&dir_ops, c, m->spec, t->uris, 1000 * DIR_IDLE_S, 1000);
-        return 0;
-    }
-    if (wrong != NULL)
-        map_set_error(m, "%s: %s", m->path, wrong);
+    int rc = dbtable_check(m, wrong, bad);
+    if (rc < 0)
+        dir_shut(m);
     else
-        map_set_error(m, "%s: bad value of \"%s\"", m->path, bad);
-    dir_shut(m);
-    return -EINVAL;
+        t->pool = pool_new(&dir_ops, c, m->spec, t->uris, 1000 * DIR_IDLE_S, 1000);
+    return rc;
 }
 
 /* -- asking -- */
@@ -281,8 +270,7 @@ static void take_values(struct ask *a, LDAP *ld, LDAPMessage *e, const struct na
     for (size_t i = 0; i < l->n; i++) {
         struct berval **v = ldap_get_values_len(ld, e, l->v[i]);
         for (size_t k = 0; v != NULL && v[k] != NULL; k++)
-            a->n += template_result(a->t->result_format, str_make(v[k]->bv_val, v[k]->bv_len),
-                                    a->key, &a->out);
+            dbvalues_add(&a->values, str_make(v[k]->bv_val, v[k]->bv_len));
         ldap_value_free_len(v);
     }
 }
@@ -349,8 +337,7 @@ static int take_entries(struct ask *a, LDAP *ld, LDAPMessage *res, int64_t depth
 
 static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
     struct ask *a = arg;
-    sbuf_reset(&a->out);
-    a->n = 0;
+    dbvalues_reset(&a->values);
     int rc = search(a, conn, a->base, a->t->scope, a->filter, 0);
     if (rc == LDAP_SUCCESS || (rc == LDAP_NO_SUCH_OBJECT && template_is_dynamic(a->t->base)))
         return REMOTE_OK;
@@ -362,28 +349,17 @@ static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
     struct ldap_table *t = m->state;
     struct sbuf base = {0}, filter = {0};
     enum map_rc rc = MAP_NOT_FOUND;
-    struct ask a = {.t = t, .key = key};
+    struct ask a = {.t = t, .values = {.key = key, .format = t->result_format}};
     char *why = NULL;
     if (template_key_ok(key, t->domains) && template_query(t->base, key, quote_dn, NULL, &base) &&
         template_query(t->filter, key, quote_filter, NULL, &filter)) {
         a.base = base.p == NULL ? "" : base.p;
         a.filter = filter.p;
-        rc = pool_use(t->pool, ask_conn, &a, &why) == REMOTE_OK ? MAP_FOUND : MAP_ERROR;
+        enum remote_rc asked = pool_use(t->pool, ask_conn, &a, &why);
+        rc = dbvalues_end(&a.values, m, asked, why, t->expansion_limit, value);
     }
-    if (rc == MAP_FOUND && t->expansion_limit > 0 && a.n > t->expansion_limit) {
-        map_set_error(m, "%s: more than expansion_limit results", m->spec);
-        rc = MAP_ERROR;
-    } else if (rc == MAP_ERROR) {
-        map_set_error(m, "%s: %s", m->spec, why);
-    } else if (a.out.n == 0) {
-        rc = MAP_NOT_FOUND;
-    } else {
-        sbuf_add_str(value, sbuf_str(&a.out));
-    }
-    sbuf_wipe(&a.out);
     sbuf_free(&base);
     sbuf_free(&filter);
-    free(why);
     return rc;
 }
 

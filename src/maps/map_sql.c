@@ -9,9 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "maps/map.h"
+#include "maps/dbtable.h"
 #include "maps/maps.h"
-#include "maps/pool.h"
 #include "maps/sql.h"
 #include "maps/template.h"
 #include "util/mem.h"
@@ -77,28 +76,20 @@ static void sql_shut(struct map *m) {
 }
 
 static int sql_open(struct map *m, const struct sql_ops *ops) {
-    char *why = NULL;
     const char *bad = NULL;
-    struct tabconf *c = tabconf_read(m->path, &why);
-    if (c == NULL) {
-        map_set_error(m, "%s", why);
-        free(why);
+    struct tabconf *c = dbtable_conf(m);
+    if (c == NULL)
         return -ENOENT;
-    }
     struct sql *q = MEM_NEW(struct sql);
     q->ops = ops;
     q->m = m;
     q->conf = c;
     m->state = q;
     const char *wrong = take_conf(q, &bad);
-    if (wrong == NULL && bad == NULL)
-        return 0;
-    if (wrong != NULL)
-        map_set_error(m, "%s: %s", m->path, wrong);
-    else
-        map_set_error(m, "%s: bad value of \"%s\"", m->path, bad);
-    sql_shut(m);
-    return -EINVAL;
+    int rc = dbtable_check(m, wrong, bad);
+    if (rc < 0)
+        sql_shut(m);
+    return rc;
 }
 
 static int mysql_open(struct map *m) {
@@ -115,15 +106,11 @@ static int sqlite_open(struct map *m) {
 
 struct ask {
     struct sql *q;
-    struct str key;
-    struct sbuf *out;
-    int64_t n; /* values taken */
+    struct dbvalues values;
 };
 
 static void take_value(void *arg, struct str value) {
-    struct ask *a = arg;
-    if (value.p != NULL && template_result(a->q->result_format, value, a->key, a->out))
-        a->n++;
+    dbvalues_add(arg, value);
 }
 
 struct quoting {
@@ -143,10 +130,9 @@ static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
     struct sbuf query = {0};
     struct quoting g = {q->ops, conn};
     int sets = 0;
-    sbuf_reset(a->out);
-    a->n = 0;
-    template_query(q->query, a->key, quote, &g, &query);
-    enum remote_rc rc = q->ops->ask(conn, query.p, take_value, a, &sets, why);
+    dbvalues_reset(&a->values);
+    template_query(q->query, a->values.key, quote, &g, &query);
+    enum remote_rc rc = q->ops->ask(conn, query.p, take_value, &a->values, &sets, why);
     if (rc == REMOTE_OK && sets == 0 && q->require_result_set) {
         *why = mem_strdup("the query gave no result set (require_result_set)");
         rc = REMOTE_FAILED;
@@ -164,25 +150,12 @@ static bool can_ask(struct sql *q, struct str key) {
 
 static enum map_rc sql_get(struct map *m, struct str key, struct sbuf *value) {
     struct sql *q = m->state;
-    struct sbuf out = {0};
-    struct ask a = {.q = q, .key = key, .out = &out};
+    struct ask a = {.q = q, .values = {.key = key, .format = q->result_format}};
     char *why = NULL;
     if (!can_ask(q, key))
         return MAP_NOT_FOUND;
-    enum map_rc rc = pool_use(q->pool, ask_conn, &a, &why) == REMOTE_OK ? MAP_FOUND : MAP_ERROR;
-    if (rc == MAP_FOUND && q->expansion_limit > 0 && a.n > q->expansion_limit) {
-        map_set_error(m, "%s: more than expansion_limit results", m->spec);
-        rc = MAP_ERROR;
-    } else if (rc == MAP_ERROR) {
-        map_set_error(m, "%s: %s", m->spec, why);
-    } else if (out.n == 0) {
-        rc = MAP_NOT_FOUND;
-    } else {
-        sbuf_add_str(value, sbuf_str(&out));
-    }
-    sbuf_wipe(&out);
-    free(why);
-    return rc;
+    enum remote_rc rc = pool_use(q->pool, ask_conn, &a, &why);
+    return dbvalues_end(&a.values, m, rc, why, q->expansion_limit, value);
 }
 
 const struct map_ops map_mysql = {.type = "mysql",

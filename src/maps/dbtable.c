@@ -1,0 +1,53 @@
+/*
+ * maps/dbtable.c - see dbtable.h
+ */
+#include "maps/dbtable.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "maps/template.h"
+
+struct tabconf *dbtable_conf(struct map *m) {
+    char *why = NULL;
+    struct tabconf *c = tabconf_read(m->path, &why);
+    if (c == NULL)
+        map_set_error(m, "%s", why);
+    free(why);
+    return c;
+}
+
+int dbtable_check(struct map *m, const char *wrong, const char *bad) {
+    if (wrong != NULL)
+        map_set_error(m, "%s: %s", m->path, wrong);
+    else if (bad != NULL)
+        map_set_error(m, "%s: bad value of \"%s\"", m->path, bad);
+    return wrong == NULL && bad == NULL ? 0 : -EINVAL;
+}
+
+void dbvalues_reset(struct dbvalues *v) {
+    sbuf_reset(&v->out);
+    v->n = 0;
+}
+
+void dbvalues_add(struct dbvalues *v, struct str value) {
+    if (value.p != NULL && template_result(v->format, value, v->key, &v->out))
+        v->n++;
+}
+
+enum map_rc dbvalues_end(struct dbvalues *v, struct map *m, enum remote_rc rc, char *why,
+                         int64_t limit, struct sbuf *value) {
+    enum map_rc answer = v->out.n == 0 ? MAP_NOT_FOUND : MAP_FOUND;
+    if (rc != REMOTE_OK) {
+        map_set_error(m, "%s: %s", m->spec, why);
+        answer = MAP_ERROR;
+    } else if (limit > 0 && v->n > limit) {
+        map_set_error(m, "%s: more than expansion_limit results", m->spec);
+        answer = MAP_ERROR;
+    } else {
+        sbuf_add_str(value, sbuf_str(&v->out));
+    }
+    sbuf_wipe(&v->out);
+    free(why);
+    return answer;
+}
