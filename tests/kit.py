@@ -489,9 +489,20 @@ class Posthouse:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.proc.wait()
-        wait_for(lambda: not self.children_of(pids))  # else their ports are still taken
+        wait_for(lambda: not self.children_of(pids))
+        wait_for(self._port_is_free)  # a process can be a zombie while its threads still hold the port
         self.out.close()
         self.proc = None
+
+    def _port_is_free(self):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", self.port))
+                s.listen(1)
+            except OSError:
+                return False
+            return True
 
     def children(self):
         out = subprocess.run(["pgrep", "-P", str(self.proc.pid)], capture_output=True, text=True).stdout

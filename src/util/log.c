@@ -177,7 +177,11 @@ void log_close(void) {
     pthread_cond_signal(&sink.wake);
     pthread_mutex_unlock(&sink.lock);
     pthread_join(sink.thread, NULL);
+    pthread_mutex_lock(&sink.lock); /* other threads may go on logging: from now on at once */
     sink.threaded = false;
+    emit(sink.buf.p, sink.buf.n);
+    sbuf_reset(&sink.buf);
+    pthread_mutex_unlock(&sink.lock);
 }
 
 /* "Nov 22 10:34:26 host ": made once a second by each thread. */
