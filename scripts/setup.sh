@@ -7,7 +7,7 @@ set -eu
 
 build="gcc make meson ninja-build pkg-config libc6-dev libuv1-dev libssl-dev libunbound-dev \
 libgsasl-dev libseccomp-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev libmariadb-dev \
-libpq-dev libsqlite3-dev libldap-dev ca-certificates"
+libpq-dev libsqlite3-dev libldap-dev libsasl2-dev libcrypt-dev ca-certificates"
 demo="$build python3 python3-aiosmtpd openssl"
 test="$demo python3-pytest libcmocka-dev postfix postfix-lmdb postfix-cdb postfix-pcre postfix-mysql \
 postfix-pgsql postfix-sqlite unbound mariadb-server mariadb-client postgresql slapd ldap-utils \

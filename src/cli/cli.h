@@ -28,6 +28,8 @@ int cli_sendmail(const char *dir, int argc, char **argv);
 int cli_postconf(const char *dir, int argc, char **argv);
 int cli_check(const char *dir, int argc, char **argv);
 int cli_queue(const char *dir, int argc, char **argv);
+int cli_explain(const char *dir, int argc, char **argv);
+int cli_test(const char *dir, int argc, char **argv);
 
 /* The configuration directory: dir, else MAIL_CONFIG, else /etc/posthouse. */
 const char *cli_dir(const char *dir);
@@ -40,6 +42,12 @@ int cli_connect(const struct config *cfg, const char *name);
  * answer ended with "ok": true; *count is its "count".  -1 after saying why. */
 int cli_control(const char *who, const struct config *cfg, const char *request,
                 void (*fn)(void *arg, struct str line), void *arg, long *count);
+
+/* The same; *passed is the last line's "passed". */
+int cli_control_passed(const char *who, const struct config *cfg, const char *request,
+                       void (*fn)(void *arg, struct str line), void *arg, bool *passed);
+/* Takes flag out of argv; was it there? */
+bool cli_take_flag(int *argc, char **argv, const char *flag);
 
 /* postqueue -p's listing of the queue to standard output. */
 int cli_list_queue(const char *who, const struct config *cfg);

@@ -61,6 +61,12 @@ static int cmd_map(const char *dir, int argc, char **argv);
 static const struct face commands[] = {
     {"check", cli_check,
      "check                        say every mistake, unused parameter, unmatched credential"},
+    {"explain", cli_explain,
+     "explain SENDER [RECIPIENT] [--json]   which rule, next hop, credential and TLS policy, and "
+     "why"},
+    {"test", cli_test,
+     "test SENDER [RECIPIENT] [--json]      walk that road with the daemon's own client, up to "
+     "RCPT"},
     {"queue", cli_queue,
      "queue list|show|flush|delete|retry|hold|release|expire   [--json] [ID|ALL …]"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},

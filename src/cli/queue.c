@@ -20,7 +20,7 @@ struct answer {
     void (*fn)(void *arg, struct str line);
     void *arg;
     long count;
-    bool ok;
+    bool ok, passed;
     char *error;
 };
 
@@ -33,14 +33,15 @@ static void take_line(struct answer *a, struct str line) {
     } else {
         const char *e = json_string_value(json_object_get(o, "error"));
         a->ok = json_is_true(ok);
+        a->passed = json_is_true(json_object_get(o, "passed"));
         a->count = (long)json_integer_value(json_object_get(o, "count"));
         a->error = e == NULL ? NULL : mem_strdup(e);
     }
     json_decref(o);
 }
 
-int cli_control(const char *who, const struct config *cfg, const char *request,
-                void (*fn)(void *arg, struct str line), void *arg, long *count) {
+static int control(const char *who, const struct config *cfg, const char *request,
+                   void (*fn)(void *arg, struct str line), void *arg, long *count, bool *passed) {
     struct answer a = {.fn = fn, .arg = arg};
     struct sbuf in = {0};
     int fd = cli_connect(cfg, "control.sock");
@@ -75,7 +76,19 @@ int cli_control(const char *who, const struct config *cfg, const char *request,
     free(a.error);
     if (count != NULL)
         *count = a.count;
+    if (passed != NULL)
+        *passed = a.passed;
     return a.ok ? 0 : -1;
+}
+
+int cli_control(const char *who, const struct config *cfg, const char *request,
+                void (*fn)(void *arg, struct str line), void *arg, long *count) {
+    return control(who, cfg, request, fn, arg, count, NULL);
+}
+
+int cli_control_passed(const char *who, const struct config *cfg, const char *request,
+                       void (*fn)(void *arg, struct str line), void *arg, bool *passed) {
+    return control(who, cfg, request, fn, arg, NULL, passed);
 }
 
 struct listing {
@@ -211,10 +224,9 @@ static int run_action(const struct config *cfg, int argc, char **argv) {
     return EX_USAGE_;
 }
 
-/* Takes --json out of argv. */
-static bool take_json(int *argc, char **argv) {
+bool cli_take_flag(int *argc, char **argv, const char *flag) {
     for (int i = 1; i < *argc; i++)
-        if (strcmp(argv[i], "--json") == 0) {
+        if (strcmp(argv[i], flag) == 0) {
             memmove(argv + i, argv + i + 1, (size_t)(*argc - i - 1) * sizeof(char *));
             --*argc;
             return true;
@@ -230,7 +242,7 @@ static int show(const struct config *cfg, const char *id) {
 }
 
 int cli_queue(const char *dir, int argc, char **argv) {
-    bool json = take_json(&argc, argv);
+    bool json = cli_take_flag(&argc, argv, "--json");
     if (argc < 2) {
         fputs("usage: posthouse queue list|show|flush|delete|retry|hold|release|expire [--json] "
               "[ID|ALL …]\n",

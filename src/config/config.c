@@ -255,9 +255,36 @@ static void list_fill(struct config *c, struct params *p, const char *name) {
     *at = text_keep(c, sbuf_take(&out));
 }
 
+/* The embedded accounts database counts once it is there; then senders' relay hosts come from the
+ * store unless main.cf says otherwise. */
+static void accounts_fill(struct config *c, struct params *p) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s/accounts.db", p->data_directory);
+    if (p->accounts_store[0] == '\0' && cfg_source_exists(c->source, b.p)) {
+        struct sbuf spec = {0};
+        sbuf_printf(&spec, "sqlite:%s", b.p);
+        p->accounts_store = text_keep(c, sbuf_take(&spec));
+    }
+    sbuf_reset(&b);
+    if (p->accounts_store[0] != '\0' &&
+        cfg_file_find(&c->main, STR_LIT("sender_dependent_relayhost_maps")) == NULL) {
+        sbuf_printf(&b, "accounts:%s", p->accounts_store);
+        p->sender_dependent_relayhost_maps = text_keep(c, mem_strdup(b.p));
+    }
+    sbuf_free(&b);
+}
+
+static void relays_fill(struct config *c) {
+    struct sbuf b = {0};
+    if (cfg_source_exists(c->source, c->p.relays_database))
+        sbuf_printf(&b, "relays:%s", c->p.relays_database);
+    c->relays_spec = text_keep(c, sbuf_take(&b));
+}
+
 static void params_fill(struct config *c, const struct service *svc, struct params *p) {
     for (size_t i = 0; i < param_count; i++)
         param_fill(c, svc, p, &param_table[i]);
+    accounts_fill(c, p);
     origin_fill(c, p);
     for (size_t i = 0; i < sizeof pattern_lists / sizeof pattern_lists[0]; i++)
         list_fill(c, p, pattern_lists[i]);
@@ -308,6 +335,7 @@ struct config *config_build(struct cfg_source *src) {
     load_main(c);
     load_master(c);
     params_fill(c, NULL, &c->p);
+    relays_fill(c);
     for (size_t i = 0; i < c->n_services; i++) {
         struct service *s = c->services[i];
         params_fill(c, s, &s->p);

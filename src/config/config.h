@@ -41,8 +41,9 @@ struct service {
 struct config {
     atomic_uint refs;
     char *dir;
-    struct cfg_file main; /* main.cf as written */
-    struct params p;      /* main.cf's values */
+    struct cfg_file main;    /* main.cf as written */
+    struct params p;         /* main.cf's values */
+    const char *relays_spec; /* the table of relay records, or "" when there is none yet */
     struct service **services;
     size_t n_services;
     struct cfg_source *source; /* owned */

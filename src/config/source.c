@@ -132,6 +132,12 @@ struct cfg_source *cfg_source_new(const char *dir) {
     else
         sbuf_printf(&queue, "%s/spool", dir);
     fact_add(s, "system_queue_directory", sbuf_take(&queue));
+    struct sbuf data = {0};
+    if (strncmp(dir, "/etc/", 5) == 0 || strncmp(dir, "/usr/local/etc/", 15) == 0)
+        sbuf_add_c(&data, "/var/lib/posthouse");
+    else
+        sbuf_printf(&data, "%s/data", dir);
+    fact_add(s, "system_data_directory", sbuf_take(&data));
     return s;
 }
 
@@ -187,6 +193,18 @@ const char *cfg_source_fact(const struct cfg_source *s, const char *name) {
         if (strcmp(s->facts[i].name, name) == 0)
             return s->facts[i].value;
     return NULL;
+}
+
+bool cfg_source_exists(struct cfg_source *s, const char *path) {
+    struct sbuf name = {0};
+    sbuf_printf(&name, "exists %s", path);
+    const char *known = cfg_source_fact(s, name.p);
+    if (known == NULL && s->may_read) {
+        fact_add(s, name.p, mem_strdup(access(path, F_OK) == 0 ? "yes" : "no"));
+        known = cfg_source_fact(s, name.p);
+    }
+    sbuf_free(&name);
+    return known != NULL && known[0] == 'y';
 }
 
 void cfg_source_put(const struct cfg_source *s, struct sbuf *msg) {

@@ -20,6 +20,8 @@ const char *cfg_source_dir(const struct cfg_source *s);
 struct str cfg_source_file(struct cfg_source *s, const char *path, int *err);
 /* A fact about this machine: system_hostname, system_domain, system_networks_host, … */
 const char *cfg_source_fact(const struct cfg_source *s, const char *name);
+/* Is there such a file?  Known to the other processes too. */
+bool cfg_source_exists(struct cfg_source *s, const char *path);
 /* For another process. */
 void cfg_source_put(const struct cfg_source *s, struct sbuf *msg);
 struct cfg_source *cfg_source_get(struct ipc_reader *r);

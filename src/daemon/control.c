@@ -23,10 +23,12 @@ struct control {
     int fd;
     struct sched *sched;
     struct spool *spool;
+    struct explain_at at;
 };
 
 struct client {
     struct control *c;
+    struct explain *explain; /* NULL: none is running */
     struct conn *conn;
     uint64_t *listing; /* ids still to be shown, while it lists the queue */
     size_t n_listing, shown;
@@ -137,6 +139,32 @@ static bool run_act(struct client *k, const char *cmd, const char *id) {
     return false;
 }
 
+/* A step of an explanation; the last one lets the client go on. */
+static void on_step(void *arg, struct str line, bool last) {
+    struct client *k = arg;
+    conn_write(k->conn, line.p, line.n);
+    if (!last)
+        return;
+    k->explain = NULL;
+    conn_resume(k->conn);
+}
+
+static bool run_explain(struct client *k, const char *cmd, json_t *req) {
+    bool connect = strcmp(cmd, "test") == 0;
+    const char *sender = json_string_value(json_object_get(req, "sender"));
+    const char *rcpt = json_string_value(json_object_get(req, "recipient"));
+    if (!connect && strcmp(cmd, "explain") != 0)
+        return false;
+    if (sender == NULL) {
+        conn_write_c(k->conn, "{\"ok\": false, \"error\": \"sender is missing\"}\n");
+        return true;
+    }
+    conn_pause(k->conn);
+    k->explain =
+        explain_start(k->c->loop, &k->c->at, sender, rcpt == NULL ? "" : rcpt, connect, on_step, k);
+    return true;
+}
+
 static void run_request(struct client *k, const char *cmd, const char *id) {
     if (strcmp(cmd, "queue-list") == 0) {
         list_begin(k, "");
@@ -158,12 +186,14 @@ static void run_line(struct client *k, struct str line) {
     const char *cmd = req == NULL ? NULL : json_string_value(json_object_get(req, "cmd"));
     if (cmd == NULL)
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"not a JSON object with cmd\"}\n");
-    else
+    else if (!run_explain(k, cmd, req))
         run_request(k, cmd, json_string_value(json_object_get(req, "id")));
     json_decref(req);
 }
 
 static void client_free(struct client *k) {
+    if (k->explain != NULL)
+        explain_forget(k->explain);
     conn_close(k->conn);
     free(k->listing);
     free(k);
@@ -205,12 +235,14 @@ static void on_accept(uv_poll_t *h, int status, int events) {
         free(k);
 }
 
-struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp) {
+struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp,
+                            const struct explain_at *at) {
     struct control *c = MEM_NEW(struct control);
     c->loop = l;
     c->fd = fd;
     c->sched = s;
     c->spool = sp;
+    c->at = *at;
     uv_poll_init(&l->uv, &c->poll, fd);
     c->poll.data = c;
     uv_poll_start(&c->poll, UV_READABLE, on_accept);

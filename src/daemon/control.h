@@ -7,12 +7,14 @@
 #ifndef PH_DAEMON_CONTROL_H
 #define PH_DAEMON_CONTROL_H
 
+#include "daemon/explain.h"
 #include "schedule/schedule.h"
 #include "spool/spool.h"
 
 struct control;
 
 /* Takes over the listening socket. */
-struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp);
+struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp,
+                            const struct explain_at *at);
 
 #endif

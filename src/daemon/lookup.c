@@ -26,7 +26,7 @@ static bool names_table(const struct params *p, const char *spec) {
 /* The relay may ask only for what the configuration names somewhere. */
 static bool allowed(void *arg, const char *spec) {
     const struct config *cfg = arg;
-    if (names_table(&cfg->p, spec))
+    if (names_table(&cfg->p, spec) || strcmp(spec, cfg->relays_spec) == 0)
         return true;
     for (size_t i = 0; i < cfg->n_services; i++)
         if (names_table(&cfg->services[i]->p, spec))

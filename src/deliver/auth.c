@@ -10,13 +10,12 @@
 #include <uv.h>
 
 #include "deliver/session.h"
-#include "mail/address.h"
+#include "route/keys.h"
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
 
-#define WARN_MS  3600000
-#define KEYS_MAX 12
+#define WARN_MS 3600000
 
 struct slow_step {
     uv_work_t work;
@@ -50,6 +49,8 @@ static void auth_failed(struct dsess *s, enum mail_status st, const char *dsn, c
 static void warn_no_credential(struct dsess *s) {
     struct deliver *d = s->d;
     size_t oldest = 0;
+    if (s->probe != NULL)
+        return;
     for (size_t i = 0; i < sizeof d->warned / sizeof d->warned[0]; i++) {
         struct warned *w = &d->warned[i];
         if (w->what != NULL && strcmp(w->what, s->relay) == 0) {
@@ -70,6 +71,9 @@ static void warn_no_credential(struct dsess *s) {
 }
 
 static unsigned session_options(const struct dsess *s) {
+    if (s->rec.id !=
+        NULL) /* a record's password goes through TLS, or by a mechanism that hides it */
+        return s->tls_on ? SASL_NOANONYMOUS : SASL_NOANONYMOUS | SASL_NOPLAINTEXT;
     const char *text = s->tls_verified ? s->p->smtp_sasl_tls_verified_security_options
                        : s->tls_on     ? s->p->smtp_sasl_tls_security_options
                                        : s->p->smtp_sasl_security_options;
@@ -90,7 +94,7 @@ static void send_answer(struct dsess *s, struct sbuf *answer, bool first) {
     conn_wipe_output(c);
     if (answer->p != NULL)
         mem_wipe(answer->p, answer->n);
-    conn_deadline(c, s->p->smtp_helo_timeout * 1000);
+    session_deadline(s, s->p->smtp_helo_timeout);
 }
 
 static void step_done(struct dsess *s, int rc, struct sbuf *answer, const char *why, bool first) {
@@ -142,10 +146,14 @@ static void sasl_step(struct dsess *s, struct str challenge, bool first) {
     uv_queue_work(&s->d->loop->uv, &x->work, slow_work, slow_done);
 }
 
+static struct str filter_of(const struct dsess *s) {
+    return str_of(s->rec.id != NULL ? s->rec.mechanisms : s->p->smtp_sasl_mechanism_filter);
+}
+
 static void begin_dialogue(struct dsess *s, struct str user, struct str password) {
     struct sbuf mechs = {0};
     char text[600];
-    sasl_filter(str_of(s->mechs), str_of(s->p->smtp_sasl_mechanism_filter), &mechs);
+    sasl_filter(str_of(s->mechs), filter_of(s), &mechs);
     const char *mech = mechs.n == 0 ? NULL : sasl_choose(sbuf_str(&mechs), session_options(s));
     bool none = mechs.n == 0;
     sbuf_free(&mechs);
@@ -163,6 +171,7 @@ static void begin_dialogue(struct dsess *s, struct str user, struct str password
         auth_failed(s, MAIL_DEFERRED, "4.7.0", text);
         return;
     }
+    probe_ok(s, "mechanism", "%s, of %s", mech, s->mechs);
     s->sasl = sasl_client_new(mech, user, password, s->targets[s->at].host);
     s->phase = PHASE_AUTH;
     if (s->sasl == NULL) {
@@ -174,8 +183,61 @@ static void begin_dialogue(struct dsess *s, struct str user, struct str password
         sasl_step(s, STR_LIT(""), true);
     } else {
         conn_printf(s->conn, "AUTH %s\r\n", mech);
-        conn_deadline(s->conn, s->p->smtp_helo_timeout * 1000);
+        session_deadline(s, s->p->smtp_helo_timeout);
     }
+}
+
+/* Nobody logs in here; why, for who watches. */
+static void go_without(struct dsess *s, const struct maps_answer *a, const char *why) {
+    json_t *o = probe_step(s, "credentials", true);
+    if (o != NULL && a != NULL)
+        trace_asked(o, a->trace);
+    trace_set(o, "result", str_of(why));
+    probe_end_step(s, o);
+    if (probe_connects(s))
+        session_ready(s);
+    else
+        probe_next(s);
+}
+
+static void credentials_unknown(struct dsess *s, const struct maps_answer *a) {
+    const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
+    char text[600];
+    json_t *o = probe_step(s, "credentials", false);
+    if (o != NULL)
+        trace_asked(o, a->trace);
+    trace_setf(o, "result", "the look-up failed: mail waits (4.3.0) and is never sent without: %s",
+               a->err == NULL ? "" : a->err);
+    probe_end_step(s, o);
+    if (s->probe == NULL)
+        log_warn("smtp", "%s: %s lookup error", first->env->qid,
+                 s->rec.id != NULL ? "relay record" : "smtp_sasl_password_maps");
+    snprintf(text, sizeof text, "local data error while talking to %s", s->where);
+    auth_failed(s, MAIL_DEFERRED, "4.3.0", text);
+}
+
+/* The account; its password is never shown. */
+static void note_account(struct dsess *s, const struct maps_answer *a, struct str user) {
+    json_t *o = probe_step(s, "credentials", true);
+    if (o == NULL)
+        return;
+    trace_asked(o, s->rec.id != NULL ? NULL : a->trace);
+    trace_set(o, "user", user);
+    if (s->rec.id != NULL)
+        trace_setf(o, "result", "account %.*s, of the relay record \"%s\"", STR_FMT(user),
+                   s->rec.name);
+    else if (a->trace != NULL && a->trace->n > 0)
+        trace_setf(o, "result", "account %.*s, under the key %s", STR_FMT(user),
+                   a->trace->v[a->trace->n - 1].key);
+    probe_end_step(s, o);
+}
+
+static void split_value(const struct dsess *s, struct str v, struct str *user,
+                        struct str *password) {
+    const char *delim = s->rec.id != NULL ? "\n" : s->p->smtp_sasl_password_result_delimiter;
+    ptrdiff_t at = delim[0] == '\0' ? -1 : str_chr(v, delim[0]);
+    *user = at < 0 ? v : str_make(v.p, (size_t)at);
+    *password = at < 0 ? STR_LIT("") : str_from(v, (size_t)at + 1);
 }
 
 static void on_credentials(void *arg, const struct maps_answer *a) {
@@ -183,16 +245,20 @@ static void on_credentials(void *arg, const struct maps_answer *a) {
     char text[600];
     s->tag = 0;
     if (a->rc == MAP_ERROR) {
-        const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
-        log_warn("smtp", "%s: smtp_sasl_password_maps lookup error", first->env->qid);
-        snprintf(text, sizeof text, "local data error while talking to %s", s->where);
-        auth_failed(s, MAIL_DEFERRED, "4.3.0", text);
+        credentials_unknown(s, a);
         return;
     }
     if (a->rc == MAP_NOT_FOUND) {
         if ((s->caps & CAP_AUTH) != 0)
             warn_no_credential(s);
-        session_ready(s);
+        go_without(s, a, "no entry: mail goes without AUTH");
+        return;
+    }
+    struct str v = sbuf_str(&a->value), user, password;
+    split_value(s, s->rec.id != NULL ? v : str_trim(v), &user, &password);
+    note_account(s, a, user);
+    if (!probe_connects(s)) {
+        probe_next(s);
         return;
     }
     if ((s->caps & CAP_AUTH) == 0) {
@@ -202,71 +268,64 @@ static void on_credentials(void *arg, const struct maps_answer *a) {
         auth_failed(s, MAIL_DEFERRED, "4.7.0", text);
         return;
     }
-    struct str v = str_trim(sbuf_str(&a->value)), user = v, password = STR_LIT("");
-    const char *delim = s->p->smtp_sasl_password_result_delimiter;
-    ptrdiff_t at = delim[0] == '\0' ? -1 : str_chr(v, delim[0]);
-    if (at >= 0) {
-        user = str_make(v.p, (size_t)at);
-        password = str_from(v, (size_t)at + 1);
-    }
     begin_dialogue(s, user, password);
 }
 
-/* Sender keys as in mail_addr_find(3). */
-static size_t sender_keys(const struct dsess *s, struct str sender, struct maps_key *keys,
-                          struct sbuf *store) {
-    struct str local = addr_local(sender), at_domain = str_from(sender, local.n);
-    const char *delim = s->p->recipient_delimiter;
-    struct str bare = delim[0] == '\0' ? STR_NONE : addr_strip_ext(local, delim);
-    size_t n = 0;
-    addr_external(&store[0], sender);
-    keys[n++] = (struct maps_key){sbuf_str(&store[0]), false};
-    if (!str_eq(sender, sbuf_str(&store[0])))
-        keys[n++] = (struct maps_key){sender, false};
-    if (bare.n > 0) {
-        sbuf_printf(&store[1], "%.*s%.*s", STR_FMT(bare), STR_FMT(at_domain));
-        keys[n++] = (struct maps_key){sbuf_str(&store[1]), true};
-    }
-    if (str_ieq_c(addr_domain(sender), s->p->myorigin))
-        keys[n++] = (struct maps_key){local, true};
-    if (at_domain.n > 1)
-        keys[n++] = (struct maps_key){at_domain, true};
-    return n;
+static void ask_credentials(struct dsess *s, const char *spec, const struct keys *keys) {
+    s->phase = PHASE_CREDENTIALS;
+    if (s->probe != NULL)
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n, true,
+                                    on_credentials, s);
+    else
+        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys->v, keys->n, on_credentials, s);
 }
 
 /* As Postfix, at EHLO time and whether or not a credential exists. */
 static void warn_mechanisms(struct dsess *s) {
     struct sbuf mechs = {0};
-    sasl_filter(str_of(s->mechs), str_of(s->p->smtp_sasl_mechanism_filter), &mechs);
-    if (mechs.n == 0)
+    sasl_filter(str_of(s->mechs), filter_of(s), &mechs);
+    if (mechs.n == 0 && s->probe == NULL)
         log_warn("smtp", "%s offered no supported AUTH mechanisms: '%s'", s->relay, s->mechs);
     sbuf_free(&mechs);
 }
 
-void auth_begin(struct dsess *s) {
-    struct maps_key keys[KEYS_MAX];
-    struct sbuf store[2] = {{0}, {0}};
-    const struct target *t = &s->targets[s->at];
-    const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
-    size_t n = 0;
-    if (!s->p->smtp_sasl_auth_enable || s->p->smtp_sasl_password_maps[0] == '\0') {
-        session_ready(s);
+/* Of the record, and of nothing else. */
+static void begin_record(struct dsess *s) {
+    struct keys keys = {.n = 0};
+    if (s->rec.user[0] == '\0') {
+        go_without(s, NULL, "the relay record has no account: mail goes without AUTH");
         return;
     }
-    if ((s->caps & CAP_AUTH) != 0 && s->mechs != NULL)
+    keys_add(&keys, false, "=", str_of(s->rec.id), STR_NONE);
+    ask_credentials(s, s->cfg->relays_spec, &keys);
+    keys_clear(&keys);
+}
+
+void auth_begin(struct dsess *s) {
+    struct keys keys = {.n = 0};
+    const struct target *t = &s->targets[s->at];
+    const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
+    if ((s->caps & CAP_AUTH) != 0 && s->mechs != NULL &&
+        (s->rec.id != NULL || s->p->smtp_sasl_auth_enable))
         warn_mechanisms(s);
+    if (s->rec.id != NULL) {
+        begin_record(s);
+        return;
+    }
+    if (!s->p->smtp_sasl_auth_enable || s->p->smtp_sasl_password_maps[0] == '\0') {
+        go_without(s, NULL,
+                   s->p->smtp_sasl_auth_enable ? "smtp_sasl_password_maps is empty: no AUTH"
+                                               : "smtp_sasl_auth_enable = no: no AUTH");
+        return;
+    }
     if (s->p->smtp_sender_dependent_authentication) {
         s->auth_sender = str_dup(first->env->sender);
-        if (first->env->sender.n > 0)
-            n = sender_keys(s, first->env->sender, keys, store);
+        keys_sender(&keys, s->p, first->env->sender);
     }
-    keys[n++] = (struct maps_key){str_of(t->host), false};
-    keys[n++] = (struct maps_key){str_of(t->dest), false};
-    s->phase = PHASE_CREDENTIALS;
-    s->tag = lookup_maps(s->d->lookup, "smtp", s->p->smtp_sasl_password_maps, keys, n,
-                         on_credentials, s);
-    sbuf_free(&store[0]);
-    sbuf_free(&store[1]);
+    keys_add(&keys, false, "", str_of(t->host), STR_NONE);
+    keys_add(&keys, false, "", str_of(t->dest), STR_NONE);
+    ask_credentials(s, s->p->smtp_sasl_password_maps, &keys);
+    keys_clear(&keys);
 }
 
 static void auth_refused(struct dsess *s) {
@@ -293,6 +352,11 @@ void auth_reply(struct dsess *s) {
     if (s->reply.code / 100 == 3) {
         sasl_step(s, str_trim(sbuf_str(&s->reply.text)), false);
     } else if (s->reply.code / 100 == 2) {
+        struct sbuf said = {0};
+        if (s->probe != NULL)
+            smtp_reply_line(&s->reply, &said);
+        probe_ok(s, "auth", "%s", said.p == NULL ? "" : said.p);
+        sbuf_free(&said);
         sasl_client_free(s->sasl);
         s->sasl = NULL;
         session_ready(s);

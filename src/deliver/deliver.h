@@ -27,6 +27,8 @@ struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct confi
  * the relay is started again. */
 void deliver_reload(struct deliver *d, const struct config *cfg);
 struct resolver *deliver_resolver(struct deliver *d);
+/* On the loop: the configuration of new sessions. */
+struct config *deliver_config(struct deliver *d);
 /* Any thread. */
 struct dsess *dsess_new(struct deliver *d, void *slot);
 /* Any thread: a further attempt, in order.  All attempts of a session have the same transport and

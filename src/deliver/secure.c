@@ -121,6 +121,7 @@ bool secure_check(struct dsess *s) {
     bool cert = SSL_get0_peer_certificate(ssl) != NULL, trusted = cert && rc == X509_V_OK;
     bool matched = trusted && s->level >= LEVEL_VERIFY && name_matches(s, ssl);
     s->tls_verified = matched;
+    probe_tls(s, ssl, trusted, matched);
     if (s->p->smtp_tls_loglevel >= 1) {
         struct sbuf b = {0};
         tls_describe(ssl, &b);
@@ -164,14 +165,32 @@ static bool policy_apply(struct dsess *s, struct str v) {
     return true;
 }
 
+static const char *level_name(enum tls_level level) {
+    return levels[level].name;
+}
+
+static void note_level(struct dsess *s, const struct maps_answer *a, const char *from) {
+    json_t *o = probe_step(s, "tls policy", true);
+    if (o != NULL && a != NULL)
+        trace_asked(o, a->trace);
+    trace_setf(o, "result", "%s, from %s%s", level_name(s->level), from,
+               s->p->smtp_tls_wrappermode || netaddr_port(&s->targets[s->at].addr) == 465
+                   ? "; TLS from the first byte, so at least encrypt"
+                   : "");
+    probe_end_step(s, o);
+}
+
 static void on_policy(void *arg, const struct maps_answer *a) {
     struct dsess *s = arg;
     s->tag = 0;
+    bool known = a->rc != MAP_FOUND || policy_apply(s, str_trim(sbuf_str(&a->value)));
+    if (a->rc != MAP_ERROR && known)
+        note_level(s, a, a->rc == MAP_FOUND ? "smtp_tls_policy_maps" : "smtp_tls_security_level");
     if (a->rc == MAP_ERROR) {
         session_fail(s, MAIL_DEFERRED, "4.3.0", "TLS policy lookup error for %s",
                      s->targets[s->at].dest);
         session_host_failed(s);
-    } else if (a->rc == MAP_FOUND && !policy_apply(s, str_trim(sbuf_str(&a->value)))) {
+    } else if (!known) {
         session_fail(s, MAIL_DEFERRED, "4.7.5",
                      "client TLS configuration problem: invalid TLS "
                      "policy for %s",
@@ -182,8 +201,28 @@ static void on_policy(void *arg, const struct maps_answer *a) {
     }
 }
 
+/* The record says it all. */
+static bool record_policy(struct dsess *s) {
+    if (level_parse(str_of(s->rec.tls), &s->level)) {
+        note_level(s, NULL, "the relay record");
+        return true;
+    }
+    session_fail(s, MAIL_DEFERRED, "4.7.5", "relay record \"%s\": unknown TLS mode %s", s->rec.name,
+                 s->rec.tls);
+    session_host_failed(s);
+    return false;
+}
+
 void secure_policy(struct dsess *s) {
     s->level = LEVEL_MAY;
+    s->phase = PHASE_POLICY;
+    free(s->match);
+    s->match = NULL;
+    if (s->rec.id != NULL) {
+        if (record_policy(s))
+            session_connect(s);
+        return;
+    }
     if (!level_parse(str_of(s->p->smtp_tls_security_level), &s->level)) {
         session_fail(s, MAIL_DEFERRED, "4.7.5",
                      "client TLS configuration problem: smtp_tls_security_level = %s",
@@ -191,9 +230,8 @@ void secure_policy(struct dsess *s) {
         session_host_failed(s);
         return;
     }
-    free(s->match);
-    s->match = NULL;
     if (s->p->smtp_tls_policy_maps[0] == '\0') {
+        note_level(s, NULL, "smtp_tls_security_level");
         session_connect(s);
         return;
     }
@@ -208,6 +246,10 @@ void secure_policy(struct dsess *s) {
             key = str_from(key, (size_t)dot + 1);
             keys[n] = (struct maps_key){key, true};
         }
-    s->phase = PHASE_POLICY;
-    s->tag = lookup_maps(s->d->lookup, "smtp", s->p->smtp_tls_policy_maps, keys, n, on_policy, s);
+    if (s->probe != NULL)
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", s->p->smtp_tls_policy_maps, keys, n,
+                                    false, on_policy, s);
+    else
+        s->tag =
+            lookup_maps(s->d->lookup, "smtp", s->p->smtp_tls_policy_maps, keys, n, on_policy, s);
 }

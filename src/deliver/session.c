@@ -30,6 +30,14 @@ void session_fail(struct dsess *s, enum mail_status status, const char *dsn, con
     sbuf_free(&b);
 }
 
+#define PROBE_PATIENCE_S 30
+
+void session_deadline(struct dsess *s, int64_t seconds) {
+    if (s->probe != NULL && seconds > PROBE_PATIENCE_S)
+        seconds = PROBE_PATIENCE_S;
+    conn_deadline(s->conn, seconds * 1000);
+}
+
 /* The queue ID that a line about the connection is logged with. */
 static const char *current_qid(const struct dsess *s) {
     if (!dl_empty(&s->txns))
@@ -41,7 +49,7 @@ static const char *current_qid(const struct dsess *s) {
 
 static void log_skip(const struct dsess *s) {
     const char *qid = current_qid(s);
-    if (s->err.text == NULL)
+    if (s->err.text == NULL || s->probe != NULL)
         return;
     if (strncmp(s->err.text, "connect to ", 11) == 0)
         log_as(s->svc->log_name, "smtp", "%s", s->err.text);
@@ -95,6 +103,7 @@ static void next_target(struct dsess *s) {
 void session_host_failed(struct dsess *s) {
     bool quit = s->conn != NULL && s->phase > PHASE_GREETING && conn_error(s->conn) == 0;
     log_skip(s);
+    probe_failed(s);
     s->plain_retry = false;
     session_disconnect(s, quit);
     next_target(s);
@@ -103,7 +112,10 @@ void session_host_failed(struct dsess *s) {
 void targets_ready(struct dsess *s, bool any) {
     if (!any) {
         s->phase = PHASE_COLD;
-        transact_fail_all(s);
+        if (s->probe != NULL)
+            probe_over(s);
+        else
+            transact_fail_all(s);
         return;
     }
     const struct target *t = &s->targets[s->at];
@@ -115,10 +127,12 @@ void targets_ready(struct dsess *s, bool any) {
         s->site_err = true;
         session_fail(s, t->own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, t->own_mx ? "5.4.6" : "4.3.5",
                      "mail for %s loops back to myself", t->dest);
+        probe_failed(s);
         targets_free(s); /* exchangers after ourselves must not be used */
         targets_ready(s, false);
         return;
     }
+    probe_ok(s, "dns", "%s (for %s)", s->relay, t->dest);
     secure_policy(s);
 }
 
@@ -143,13 +157,17 @@ void session_connect(struct dsess *s) {
     struct netaddr from;
     int err = 0;
     bool bound = local_address(s, to, &from);
+    if (!probe_connects(s)) {
+        auth_begin(s);
+        return;
+    }
     s->phase = PHASE_CONNECT;
     s->conn = conn_connect(s->d->loop, to, bound ? &from : NULL, &session_conn_ops, s, &err);
     if (s->conn == NULL) {
         connect_failed(s, err);
         return;
     }
-    conn_deadline(s->conn, s->p->smtp_connect_timeout * 1000);
+    session_deadline(s, s->p->smtp_connect_timeout);
 }
 
 /* Takes the settings of the first waiting attempt; a session follows them from connect to QUIT. */
@@ -161,6 +179,11 @@ static void adopt(struct dsess *s, const struct attempt *a) {
     s->configured = a->configured;
     free(s->nexthop);
     s->nexthop = mem_strdup(a->nexthop);
+    free(s->record);
+    s->record = mem_strdup(a->record);
+    record_free(&s->rec);
+    if (a->record[0] != '\0')
+        record_parse(&s->rec, str_of(a->record));
 }
 
 void session_start(struct dsess *s) {
@@ -209,7 +232,9 @@ static void conn_lost(struct dsess *s, bool timeout) {
         sbuf_printf(&b, "conversation with %s timed out while %s", s->where, session_stage(s));
     else
         sbuf_printf(&b, "lost connection with %s while %s", s->where, session_stage(s));
-    if (s->phase == PHASE_READY) {
+    if (s->phase == PHASE_READY && s->probe != NULL) {
+        probe_lost(s, b.p);
+    } else if (s->phase == PHASE_READY) {
         transact_lost(s, b.p);
     } else {
         s->site_err = true;
@@ -227,6 +252,7 @@ static void tls_failed(struct dsess *s) {
     session_fail(s, MAIL_DEFERRED, "4.7.5", "Cannot start TLS: handshake failure");
     if (may && !s->plain_retry && !s->p->smtp_sasl_auth_enable) {
         s->plain_retry = true; /* opportunistic: the same host again, in clear */
+        probe_failed(s);
         session_disconnect(s, false);
         s->at--;
         next_target(s);
@@ -238,7 +264,7 @@ static void tls_failed(struct dsess *s) {
 static void send_ehlo(struct dsess *s, bool helo) {
     s->phase = helo ? PHASE_HELO : PHASE_EHLO;
     conn_printf(s->conn, "%s %s\r\n", helo ? "HELO" : "EHLO", s->p->smtp_helo_name);
-    conn_deadline(s->conn, s->p->smtp_helo_timeout * 1000);
+    session_deadline(s, s->p->smtp_helo_timeout);
 }
 
 static void tls_up(struct dsess *s) {
@@ -250,7 +276,7 @@ static void tls_up(struct dsess *s) {
     s->tls_on = true;
     if (wrap) {
         s->phase = PHASE_GREETING;
-        conn_deadline(s->conn, s->p->smtp_helo_timeout * 1000);
+        session_deadline(s, s->p->smtp_helo_timeout);
     } else {
         send_ehlo(s, false); /* what was said in clear is forgotten */
     }
@@ -263,14 +289,15 @@ static void begin_tls(struct dsess *s) {
         return;
     }
     s->phase = PHASE_TLS;
-    conn_deadline(s->conn, s->p->smtp_starttls_timeout * 1000);
+    session_deadline(s, s->p->smtp_starttls_timeout);
     conn_tls(s->conn, ssl, false);
 }
 
 static void connected(struct dsess *s) {
     s->sessions++;
+    probe_ok(s, "connect", "%s", s->relay);
     s->phase = PHASE_GREETING;
-    conn_deadline(s->conn, s->p->smtp_helo_timeout * 1000);
+    session_deadline(s, s->p->smtp_helo_timeout);
     if (!wrapped(s))
         return;
     if (s->level < LEVEL_ENCRYPT)
@@ -288,7 +315,7 @@ static void on_event(void *arg, enum conn_event ev) {
         tls_up(s);
         break;
     case CONN_DRAINED:
-        if (s->phase == PHASE_READY)
+        if (s->phase == PHASE_READY && s->probe == NULL)
             transact_drained(s);
         break;
     case CONN_CLOSED:
@@ -302,7 +329,7 @@ static void on_event(void *arg, enum conn_event ev) {
     case CONN_TIMEOUT:
         if (s->phase == PHASE_CONNECT)
             connect_failed(s, -ETIMEDOUT);
-        else if (s->phase == PHASE_READY && dl_empty(&s->txns))
+        else if (s->phase == PHASE_READY && dl_empty(&s->txns) && s->probe == NULL)
             session_disconnect(s, true); /* unused for smtp_connection_cache_time_limit */
         else
             conn_lost(s, true);
@@ -334,6 +361,10 @@ static void greeting_reply(struct dsess *s) {
         refused(s, "refused to talk to me:");
         return;
     }
+    struct sbuf said = {0};
+    if (s->probe != NULL)
+        probe_ok(s, "greeting", "%s", reply_text(s, &said));
+    sbuf_free(&said);
     send_ehlo(s, s->p->smtp_never_send_ehlo);
 }
 
@@ -412,7 +443,7 @@ static void after_ehlo(struct dsess *s) {
     if (!s->tls_on && offered && s->level >= LEVEL_MAY && !s->plain_retry) {
         s->phase = PHASE_STARTTLS;
         conn_write_c(s->conn, "STARTTLS\r\n");
-        conn_deadline(s->conn, s->p->smtp_starttls_timeout * 1000);
+        session_deadline(s, s->p->smtp_starttls_timeout);
         return;
     }
     if (!s->tls_on && s->level >= LEVEL_ENCRYPT) {
@@ -425,9 +456,20 @@ static void after_ehlo(struct dsess *s) {
     auth_begin(s);
 }
 
+/* The extensions, as the remote lists them. */
+static void probe_ehlo(struct dsess *s) {
+    struct sbuf b = {0};
+    struct str rest = sbuf_str(&s->reply.text), line;
+    while (s->probe != NULL && str_split(&rest, "\n", &line))
+        sbuf_printf(&b, "%s%.*s", b.n > 0 ? ", " : "", STR_FMT(line));
+    probe_ok(s, "ehlo", "%s", b.p == NULL ? "" : b.p);
+    sbuf_free(&b);
+}
+
 static void ehlo_reply(struct dsess *s) {
     if (s->reply.code / 100 == 2) {
         parse_caps(s);
+        probe_ehlo(s);
         if (own_name(s))
             session_host_failed(s);
         else
@@ -459,8 +501,11 @@ void session_ready(struct dsess *s) {
     s->phase = PHASE_READY;
     s->ready_ms = s->d->loop->now_ms;
     s->conn_us = clock_wall_us();
-    conn_deadline(s->conn, s->p->smtp_connection_cache_time_limit * 1000);
-    transact_pump(s);
+    session_deadline(s, s->p->smtp_connection_cache_time_limit);
+    if (s->probe != NULL)
+        probe_ready(s);
+    else
+        transact_pump(s);
 }
 
 static void reply_done(struct dsess *s) {
@@ -483,7 +528,10 @@ static void reply_done(struct dsess *s) {
         auth_reply(s);
         break;
     case PHASE_READY:
-        transact_reply(s);
+        if (s->probe != NULL)
+            probe_reply(s);
+        else
+            transact_reply(s);
         break;
     default: /* unasked for */
         break;
@@ -501,7 +549,9 @@ static size_t on_input(void *arg, const char *p, size_t n) {
         session_fail(s, MAIL_DEFERRED, "4.5.0",
                      "host %s sent a malformed or endless reply while %s", s->where,
                      session_stage(s));
-        if (s->phase == PHASE_READY)
+        if (s->phase == PHASE_READY && s->probe != NULL)
+            probe_lost(s, s->err.text);
+        else if (s->phase == PHASE_READY)
             transact_lost(s, s->err.text);
         else
             session_host_failed(s);
@@ -547,6 +597,8 @@ static void session_free(struct dsess *s) {
     smtp_reply_free(&s->reply);
     mailerr_free(&s->err);
     config_unref(s->cfg);
+    record_free(&s->rec);
+    free(s->record);
     free(s->nexthop);
     free(s->match);
     free(s->fifo);
@@ -580,6 +632,10 @@ void deliver_reload(struct deliver *d, const struct config *cfg) {
     }
     config_unref(d->cfg);
     d->cfg = config_ref((struct config *)(uintptr_t)cfg);
+}
+
+struct config *deliver_config(struct deliver *d) {
+    return d->cfg;
 }
 
 struct resolver *deliver_resolver(struct deliver *d) {

@@ -6,6 +6,8 @@
 
 #include "deliver/deliver.h"
 #include "route/nexthop.h"
+#include "route/record.h"
+#include "route/trace.h"
 #include "smtp/content.h"
 #include "smtp/reply.h"
 #include "smtp/sasl.h"
@@ -112,6 +114,7 @@ struct dsess {
     const struct service *svc;
     const struct params *p;
     char *nexthop;
+    char *record;
     bool configured;
     /* where to */
     struct target *targets;
@@ -147,8 +150,10 @@ struct dsess {
     struct expected *fifo;
     size_t fifo_n, fifo_cap, fifo_at;
     bool need_rset;
-    char where[400]; /* "host[addr]" */
-    char relay[440]; /* "host[addr]:port" */
+    struct record rec;   /* the relay record behind the next hop; rec.id NULL: none */
+    struct probe *probe; /* it looks only; NULL: it delivers */
+    char where[400];     /* "host[addr]" */
+    char relay[440];     /* "host[addr]:port" */
 };
 
 /* session.c: the connection's beginning and end */
@@ -161,6 +166,30 @@ bool session_more_hosts(const struct dsess *s);
 void session_fail(struct dsess *s, enum mail_status status, const char *dsn, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 const char *session_stage(const struct dsess *s);
+
+/* Seconds from now; a probe is not that patient. */
+void session_deadline(struct dsess *s, int64_t seconds);
+
+/* probe.c: does nothing (and gives NULL) unless s is a probe */
+struct trace *probe_trace(const struct dsess *s);
+/* May it connect?  True unless it is a probe that only explains. */
+bool probe_connects(const struct dsess *s);
+/* A step of the stage that ends now, to be filled in; then probe_end_step. */
+json_t *probe_step(struct dsess *s, const char *stage, bool ok);
+void probe_end_step(struct dsess *s, json_t *o);
+void probe_ok(struct dsess *s, const char *stage, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* s->err says why the stage of s->phase failed. */
+void probe_failed(struct dsess *s);
+void probe_tls(struct dsess *s, SSL *ssl, bool trusted, bool matched);
+/* Explaining: on to the next host. */
+void probe_next(struct dsess *s);
+/* The session is ready for mail; a reply in that phase; the connection is lost. */
+void probe_ready(struct dsess *s);
+void probe_reply(struct dsess *s);
+void probe_lost(struct dsess *s, const char *what);
+/* Nothing is left to try. */
+void probe_over(struct dsess *s);
 
 /* targets.c: what to connect to */
 void targets_begin(struct dsess *s);

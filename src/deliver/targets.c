@@ -128,6 +128,7 @@ static void no_address(struct dsess *s, const char *host, enum resolve_rc rc) {
                      "Host or domain name not found. Name service error "
                      "for name=%s type=A: Host not found",
                      host);
+    probe_failed(s);
 }
 
 static void on_host(void *arg, const struct resolve_answer *a) {
@@ -162,12 +163,15 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
         session_fail(s, s->configured ? MAIL_DEFERRED : MAIL_BOUNCED,
                      s->configured ? "4.3.5" : "5.1.0", "Domain %s does not accept mail (nullMX)",
                      domain);
+        probe_failed(s);
         targets_next(s);
     } else if (a->rc == RESOLVE_OK) {
         s->mx = mem_zalloc(a->n_mx * sizeof *s->mx);
         s->n_mx = a->n_mx;
         for (size_t i = 0; i < a->n_mx; i++)
             s->mx[i] = (struct resolve_mx){mem_strdup(a->mx[i].name), a->mx[i].pref};
+        probe_ok(s, "dns", "%s has %zu mail exchanger%s, first %s", domain, a->n_mx,
+                 a->n_mx == 1 ? "" : "s", s->mx[0].name);
         targets_next(s);
     } else if (a->rc == RESOLVE_NOTFOUND || s->p->ignore_mx_lookup_error) {
         ask_host(s, domain);
@@ -176,6 +180,7 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
                      "Host or domain name not found. Name service error "
                      "for name=%s type=MX: Host not found, try again",
                      domain);
+        probe_failed(s);
         targets_next(s);
     }
     free(domain);
@@ -221,6 +226,7 @@ static void next_hop(struct dsess *s) {
     if (why != NULL) {
         s->site_err = true;
         session_fail(s, MAIL_DEFERRED, "4.3.5", "bad next hop \"%.*s\": %s", STR_FMT(one), why);
+        probe_failed(s);
         next_hop(s);
         return;
     }

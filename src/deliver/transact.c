@@ -376,7 +376,8 @@ static bool worn_out(const struct dsess *s) {
 
 /* May this connection carry that attempt?  Never with another sender's login or old settings. */
 static bool fits(const struct dsess *s, const struct attempt *a) {
-    if (a->cfg != s->cfg || a->transport != s->svc || strcmp(a->nexthop, s->nexthop) != 0)
+    if (a->cfg != s->cfg || a->transport != s->svc || strcmp(a->nexthop, s->nexthop) != 0 ||
+        strcmp(a->record, s->record) != 0)
         return false;
     return s->auth_sender == NULL || str_eq_c(a->env->sender, s->auth_sender);
 }

@@ -10,7 +10,14 @@
 
 struct tabconf *dbtable_conf(struct map *m) {
     char *why = NULL;
-    struct tabconf *c = tabconf_read(m->path, &why);
+    struct tabconf *c = m->given;
+    m->given = NULL;
+    if (c == NULL && m->path == NULL) {
+        map_set_error(m, "%s: its parameters cannot be used", m->spec);
+        return NULL;
+    }
+    if (c == NULL)
+        c = tabconf_read(m->path, &why);
     if (c == NULL)
         map_set_error(m, "%s", why);
     free(why);
@@ -19,9 +26,9 @@ struct tabconf *dbtable_conf(struct map *m) {
 
 int dbtable_check(struct map *m, const char *wrong, const char *bad) {
     if (wrong != NULL)
-        map_set_error(m, "%s: %s", m->path, wrong);
+        map_set_error(m, "%s: %s", m->path == NULL ? m->spec : m->path, wrong);
     else if (bad != NULL)
-        map_set_error(m, "%s: bad value of \"%s\"", m->path, bad);
+        map_set_error(m, "%s: bad value of \"%s\"", m->path == NULL ? m->spec : m->path, bad);
     return wrong == NULL && bad == NULL ? 0 : -EINVAL;
 }
 

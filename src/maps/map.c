@@ -9,7 +9,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "maps/tabconf.h"
 #include "util/clock.h"
+#include "util/fs.h"
 #include "util/lines.h"
 #include "util/mem.h"
 
@@ -17,11 +19,13 @@
 #define CHECK_MS 200
 /* Postfix calls a table stale only if its source is older than this. */
 #define STALE_GRACE_S 100
+/* A source larger than this is not read to find a line in it. */
+#define SOURCE_MAX (64U << 20)
 
 static const struct map_ops *const types[] = {
-    &map_hash,   &map_btree,  &map_lmdb,   &map_cdb,    &map_texthash,
-    &map_inline, &map_static, &map_regexp, &map_pcre,   &map_cidr,
-    &map_fail,   &map_mysql,  &map_pgsql,  &map_sqlite, &map_ldap,
+    &map_hash,   &map_btree, &map_lmdb, &map_cdb,    &map_texthash, &map_inline,   &map_static,
+    &map_regexp, &map_pcre,  &map_cidr, &map_fail,   &map_mysql,    &map_pgsql,    &map_sqlite,
+    &map_ldap,   &map_union, &map_pipe, &map_socket, &map_tcp,      &map_accounts, &map_relays,
 };
 
 const struct map_ops *map_type(struct str type) {
@@ -62,6 +66,9 @@ static void map_path(struct map *m, const char *dir) {
     struct sbuf b = {0};
     if (m->ops->suffix == NULL)
         return;
+    if (m->ops->remote && strchr(m->name, '/') == NULL &&
+        (m->given = tabconf_legacy(m->name)) != NULL)
+        return;
     if (m->name[0] != '/' && dir != NULL && m->ops != &map_inline) {
         sbuf_printf(&b, "%s/%s", dir, m->name);
         free(m->name);
@@ -88,13 +95,18 @@ static int refuse_open(struct map *m) {
 
 static const struct map_ops map_unknown = {.type = "unknown", .open = refuse_open, .fixed = true};
 
-struct map *map_open(const char *spec, const char *dir) {
+static struct map *map_new(const char *spec) {
     struct map *m = MEM_NEW(struct map);
-    struct str s = str_of(spec);
     pthread_rwlock_init(&m->lock, NULL);
     pthread_mutex_init(&m->err_lock, NULL);
     m->spec = mem_strdup(spec);
     m->fold = true;
+    return m;
+}
+
+struct map *map_open(const char *spec, const char *dir) {
+    struct map *m = map_new(spec);
+    struct str s = str_of(spec);
     if (str_istarts(s, "proxy:"))
         s = str_from(s, 6);
     ptrdiff_t colon = str_chr(s, ':');
@@ -102,7 +114,19 @@ struct map *map_open(const char *spec, const char *dir) {
     m->ops = colon < 0 ? NULL : map_type(str_make(s.p, (size_t)colon));
     if (m->ops == NULL)
         m->ops = &map_unknown;
+    m->fixed = m->ops->fixed;
+    m->dir = dir == NULL ? NULL : mem_strdup(dir);
     map_path(m, dir);
+    try_open(m);
+    return m;
+}
+
+struct map *map_open_conf(const struct map_ops *ops, const char *spec, struct tabconf *conf) {
+    struct map *m = map_new(spec);
+    m->name = mem_strdup(spec);
+    m->ops = ops;
+    m->fixed = ops->fixed;
+    m->given = conf;
     try_open(m);
     return m;
 }
@@ -122,8 +146,10 @@ void map_close(struct map *m) {
     pthread_mutex_destroy(&m->err_lock);
     if (m->name != NULL)
         mem_wipe(m->name, strlen(m->name)); /* inline and static hold values */
+    tabconf_free(m->given);
     free(m->spec);
     free(m->name);
+    free(m->dir);
     free(m->path);
     free(m->err);
     free(m);
@@ -171,7 +197,7 @@ enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
     char small[256], *folded = key.n < sizeof small ? small : mem_alloc(key.n + 1);
     memcpy(folded, key.p, key.n);
     folded[key.n] = '\0';
-    if (m->fold && m->ops->fixed)
+    if (m->fold && m->fixed)
         str_lower(folded, key.n);
     lock_followed(m);
     if (m->opened)
@@ -180,6 +206,51 @@ enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
     if (folded != small)
         free(folded);
     return rc;
+}
+
+/* The line of a table's source that has key; the source may be gone, or newer. */
+struct source_find {
+    struct str key;
+    int line;
+};
+
+static void source_match(void *arg, struct str key, struct str value, int line) {
+    struct source_find *f = arg;
+    (void)value;
+    if (f->line == 0 && str_eq(key, f->key))
+        f->line = line;
+}
+
+static void source_quiet(void *arg, int line, const char *text) {
+    (void)arg;
+    (void)line;
+    (void)text;
+}
+
+static void source_where(struct map *m, struct str key, struct sbuf *out) {
+    struct sbuf text = {0};
+    struct source_find f = {.key = key};
+    if (fs_read(m->name, &text, SOURCE_MAX) == 0)
+        map_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, &f);
+    sbuf_wipe(&text);
+    if (f.line > 0)
+        sbuf_printf(out, "%s, line %d", m->name, f.line);
+    else
+        sbuf_printf(out, "%s", m->path);
+}
+
+void map_where(struct map *m, struct str key, struct sbuf *out) {
+    char *folded = str_dup(key);
+    if (m->fold && m->fixed)
+        str_lower(folded, key.n);
+    key = str_make(folded, key.n);
+    lock_followed(m);
+    if (m->opened && m->ops->where != NULL)
+        m->ops->where(m, key, out);
+    else if (m->opened && m->path != NULL && m->ops->fixed && !m->ops->remote)
+        source_where(m, key, out);
+    pthread_rwlock_unlock(&m->lock);
+    free(folded);
 }
 
 int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg) {

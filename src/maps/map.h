@@ -17,6 +17,7 @@
 enum map_rc { MAP_ERROR = -1, MAP_NOT_FOUND = 0, MAP_FOUND = 1 };
 
 struct map;
+struct tabconf;
 
 struct map_pair {
     struct str key;
@@ -29,12 +30,16 @@ struct map_ops {
                          * file */
     bool fixed;         /* exact keys, folded by the caller; else patterns that see the whole key */
     bool shared;        /* get may run on many threads at once */
+    bool remote;        /* in a database or behind a socket */
     /* Opens m->name; negative errno with m->err set. */
     int (*open)(struct map *m);
     void (*close)(struct map *m);
     enum map_rc (*get)(struct map *m, struct str key, struct sbuf *value);
     /* Calls fn for every pair, until it returns non-zero; NULL: cannot be listed. */
     int (*each)(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
+    /* Appends where the answer for key comes from: a line of a file, a statement, a search.  NULL:
+     * the spec says it all. */
+    void (*where)(struct map *m, struct str key, struct sbuf *out);
     /* Writes a new file; NULL: cannot be written.  Replaces path atomically. */
     int (*build)(const char *path, const struct map_pair *v, size_t n, mode_t mode,
                  const char **why);
@@ -44,8 +49,10 @@ struct map {
     const struct map_ops *ops;
     char *spec; /* "hash:/etc/postfix/x" */
     char *name; /* "/etc/postfix/x" or what stands in {} */
+    char *dir;  /* where relative names begin, or NULL */
     char *path; /* file that holds the data, or NULL */
     void *state;
+    struct tabconf *given;      /* instead of a file; owned */
     char *err;                  /* why the last open or look-up failed */
     pthread_rwlock_t lock;      /* to ask or to open; shared tables are asked with it for reading */
     pthread_mutex_t err_lock;   /* of err */
@@ -53,16 +60,22 @@ struct map {
     _Atomic int64_t checked_ms; /* when path was last looked at */
     bool opened;
     bool fold;
+    bool fixed; /* as ops->fixed, or as the tables that it is made of */
 };
 
 /* spec is "type:name" or "proxy:type:name".  dir is where relative names begin.  Never NULL. */
 struct map *map_open(const char *spec, const char *dir);
+/* A table in a database whose parameters are in conf (taken over) instead of a file; spec is for
+ * messages. */
+struct map *map_open_conf(const struct map_ops *ops, const char *spec, struct tabconf *conf);
 void map_close(struct map *m);
 /* Folds the key for fixed tables and follows changes of the file.  On MAP_ERROR m->err says why
  * (read it with map_error). */
 enum map_rc map_get(struct map *m, struct str key, struct sbuf *value);
 /* Why the last look-up failed; the caller frees. */
 char *map_error(struct map *m);
+/* Where the answer for key comes from, for people; may ask a file or the server's library. */
+void map_where(struct map *m, struct str key, struct sbuf *out);
 int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
 void map_set_error(struct map *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* NULL if there is no such type. */
@@ -80,6 +93,6 @@ void map_source_parse(struct str text, bool fold,
 
 extern const struct map_ops map_hash, map_btree, map_lmdb, map_cdb, map_texthash, map_inline,
     map_static, map_regexp, map_pcre, map_cidr, map_fail, map_mysql, map_pgsql, map_sqlite,
-    map_ldap;
+    map_ldap, map_union, map_pipe, map_socket, map_tcp, map_accounts, map_relays;
 
 #endif

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <ldap.h>
+#include <sasl/sasl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,11 +115,46 @@ static int set_options(LDAP *ld, const struct tabconf *c) {
     return ldap_set_option(ld, LDAP_OPT_NETWORK_TIMEOUT, &limit);
 }
 
+/* What a SASL mechanism asks for, from the table file. */
+static int sasl_answer(LDAP *ld, unsigned flags, void *arg, void *in) {
+    const struct tabconf *c = arg;
+    (void)ld;
+    (void)flags;
+    for (sasl_interact_t *i = in; i->id != SASL_CB_LIST_END; i++) {
+        const char *v = i->id == SASL_CB_GETREALM   ? tabconf_str(c, "sasl_realm", "")
+                        : i->id == SASL_CB_AUTHNAME ? tabconf_str(c, "bind_dn", "")
+                        : i->id == SASL_CB_PASS     ? tabconf_str(c, "bind_pw", "")
+                        : i->id == SASL_CB_USER     ? tabconf_str(c, "sasl_authz_id", "")
+                                                    : "";
+        i->result = v;
+        i->len = (unsigned)strlen(v);
+    }
+    return LDAP_SUCCESS;
+}
+
+static int sasl_log_in(LDAP *ld, const struct tabconf *c) {
+    struct sbuf props = {0};
+    const char *bad = NULL;
+    int64_t min = tabconf_int(c, "sasl_minssf", 0, &bad);
+    int rc = LDAP_SUCCESS;
+    if (min > 0) {
+        sbuf_printf(&props, "minssf=%lld", (long long)min);
+        rc = ldap_set_option(ld, LDAP_OPT_X_SASL_SECPROPS, props.p);
+    }
+    if (rc == LDAP_SUCCESS)
+        rc = ldap_sasl_interactive_bind_s(ld, NULL, tabconf_str(c, "sasl_mechs", NULL), NULL, NULL,
+                                          LDAP_SASL_QUIET, sasl_answer, (void *)(uintptr_t)c);
+    sbuf_free(&props);
+    return rc;
+}
+
 static int log_in(LDAP *ld, const struct tabconf *c) {
-    const char *bad = NULL, *pw = tabconf_str(c, "bind_pw", "");
+    const char *how = tabconf_str(c, "bind", "yes"), *pw = tabconf_str(c, "bind_pw", "");
     struct berval cred = {.bv_val = (char *)(uintptr_t)pw, .bv_len = strlen(pw)};
-    if (!tabconf_bool(c, "bind", true, &bad))
+    if (strcmp(how, "no") == 0 || strcmp(how, "none") == 0)
         return LDAP_SUCCESS;
+    if (strcmp(how, "sasl") == 0)
+        return sasl_log_in(ld, c);
     return ldap_sasl_bind_s(ld, tabconf_str(c, "bind_dn", ""), LDAP_SASL_SIMPLE, &cred, NULL, NULL,
                             NULL);
 }
@@ -199,8 +235,12 @@ static const char *take_conf(struct ldap_table *t, const char **bad) {
     for (char *p = uris; *p != '\0'; p++)
         if (*p == ' ') /* one host to the pool */
             *p = '|';
-    if (strcmp(bind, "yes") != 0 && strcmp(bind, "no") != 0)
-        return "\"bind\" is yes or no: SASL is not there";
+    static const char *const binds[] = {"yes", "simple", "sasl", "no", "none"};
+    size_t b = 0;
+    while (b < 5 && strcmp(bind, binds[b]) != 0)
+        b++;
+    if (b == 5)
+        return "\"bind\" is yes, simple, sasl, no or none";
     const char *why = take_attributes(t);
     why = why != NULL ? why : take_scope(t);
     why = why != NULL ? why : template_check(t->base);
@@ -363,10 +403,25 @@ static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
     return rc;
 }
 
+/* The search. */
+static void dir_where(struct map *m, struct str key, struct sbuf *out) {
+    const struct ldap_table *t = m->state;
+    struct sbuf base = {0}, filter = {0};
+    if (template_key_ok(key, t->domains) && template_query(t->base, key, quote_dn, NULL, &base) &&
+        template_query(t->filter, key, quote_filter, NULL, &filter))
+        sbuf_printf(out, "%s below \"%s\": %s", t->uris, base.p == NULL ? "" : base.p, filter.p);
+    else
+        sbuf_add_c(out, "not asked: the search needs a part that the key does not have");
+    sbuf_free(&base);
+    sbuf_free(&filter);
+}
+
 const struct map_ops map_ldap = {.type = "ldap",
                                  .suffix = "",
                                  .fixed = true,
                                  .shared = true,
+                                 .remote = true,
                                  .open = dir_open,
                                  .close = dir_shut,
-                                 .get = dir_get};
+                                 .get = dir_get,
+                                 .where = dir_where};

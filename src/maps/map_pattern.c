@@ -243,31 +243,57 @@ static bool rule_hits(struct state *s, const struct rule *r, struct str key,
     return (pcre2_match(r->re, (PCRE2_SPTR)key.p, key.n, 0, 0, s->md, NULL) >= 0) != r->negate;
 }
 
-static enum map_rc pattern_get(struct map *m, struct str key, struct sbuf *value) {
-    struct state *s = m->state;
+/* The rule that answers for key, or NULL. */
+static const struct rule *rule_find(struct state *s, struct str key) {
     struct netaddr addr;
     if (s->cidr && !netaddr_parse(&addr, key, 0))
-        return MAP_NOT_FOUND;
+        return NULL;
     for (size_t i = 0; i < s->n;) {
         const struct rule *r = &s->v[i];
         bool hit = r->op != RULE_ENDIF && rule_hits(s, r, key, &addr);
-        if (hit && r->op == RULE_MATCH) {
-            if (s->cidr || r->negate)
-                sbuf_add_c(value, r->value);
-            else
-                substitute(s, r->value, key, value);
-            return MAP_FOUND;
-        }
+        if (hit && r->op == RULE_MATCH)
+            return r;
         i = r->op == RULE_IF && !hit ? r->jump : i + 1;
     }
-    return MAP_NOT_FOUND;
+    return NULL;
 }
 
-const struct map_ops map_regexp = {
-    .type = "regexp", .suffix = "", .open = regex_open, .close = pattern_shut, .get = pattern_get};
+static enum map_rc pattern_get(struct map *m, struct str key, struct sbuf *value) {
+    struct state *s = m->state;
+    const struct rule *r = rule_find(s, key);
+    if (r == NULL)
+        return MAP_NOT_FOUND;
+    if (s->cidr || r->negate)
+        sbuf_add_c(value, r->value);
+    else
+        substitute(s, r->value, key, value);
+    return MAP_FOUND;
+}
 
-const struct map_ops map_pcre = {
-    .type = "pcre", .suffix = "", .open = regex_open, .close = pattern_shut, .get = pattern_get};
+static void pattern_where(struct map *m, struct str key, struct sbuf *out) {
+    const struct rule *r = rule_find(m->state, key);
+    sbuf_add_c(out, m->name);
+    if (r != NULL)
+        sbuf_printf(out, ", line %d", r->line);
+}
 
-const struct map_ops map_cidr = {
-    .type = "cidr", .suffix = "", .open = cidr_open, .close = pattern_shut, .get = pattern_get};
+const struct map_ops map_regexp = {.type = "regexp",
+                                   .suffix = "",
+                                   .open = regex_open,
+                                   .close = pattern_shut,
+                                   .get = pattern_get,
+                                   .where = pattern_where};
+
+const struct map_ops map_pcre = {.type = "pcre",
+                                 .suffix = "",
+                                 .open = regex_open,
+                                 .close = pattern_shut,
+                                 .get = pattern_get,
+                                 .where = pattern_where};
+
+const struct map_ops map_cidr = {.type = "cidr",
+                                 .suffix = "",
+                                 .open = cidr_open,
+                                 .close = pattern_shut,
+                                 .get = pattern_get,
+                                 .where = pattern_where};

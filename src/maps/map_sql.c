@@ -158,26 +158,56 @@ static enum map_rc sql_get(struct map *m, struct str key, struct sbuf *value) {
     return dbvalues_end(&a.values, m, rc, why, q->expansion_limit, value);
 }
 
+static void quote_shown(void *arg, struct str text, struct sbuf *out) {
+    (void)arg;
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] == '\'')
+            sbuf_add_ch(out, '\'');
+        sbuf_add_ch(out, text.p[i]);
+    }
+}
+
+/* The statement; with its database, but never with who asks. */
+static void sql_where(struct map *m, struct str key, struct sbuf *out) {
+    const struct sql *q = m->state;
+    struct sbuf query = {0};
+    bool local = q->ops->host == NULL;
+    if (!can_ask(m->state, key)) {
+        sbuf_add_c(out, "not asked: the query needs a part that the key does not have");
+        return;
+    }
+    template_query(q->query, key, quote_shown, NULL, &query);
+    sbuf_printf(out, "%s %s: %s", local ? tabconf_str(q->conf, "dbpath", "") : "database",
+                local ? "" : tabconf_str(q->conf, "dbname", ""), query.p);
+    sbuf_free(&query);
+}
+
 const struct map_ops map_mysql = {.type = "mysql",
                                   .suffix = "",
                                   .fixed = true,
                                   .shared = true,
+                                  .remote = true,
                                   .open = mysql_open,
                                   .close = sql_shut,
-                                  .get = sql_get};
+                                  .get = sql_get,
+                                  .where = sql_where};
 
 const struct map_ops map_pgsql = {.type = "pgsql",
                                   .suffix = "",
                                   .fixed = true,
                                   .shared = true,
+                                  .remote = true,
                                   .open = pgsql_open,
                                   .close = sql_shut,
-                                  .get = sql_get};
+                                  .get = sql_get,
+                                  .where = sql_where};
 
 const struct map_ops map_sqlite = {.type = "sqlite",
                                    .suffix = "",
                                    .fixed = true,
                                    .shared = true,
+                                   .remote = true,
                                    .open = sqlite_open,
                                    .close = sql_shut,
-                                   .get = sql_get};
+                                   .get = sql_get,
+                                   .where = sql_where};

@@ -29,7 +29,7 @@ bool maps_are_remote(const char *spec) {
             w = str_from(w, 6);
         ptrdiff_t colon = str_chr(w, ':');
         const struct map_ops *ops = colon <= 0 ? NULL : map_type(str_make(w.p, (size_t)colon));
-        if (ops != NULL && ops->shared)
+        if (ops != NULL && ops->remote)
             return true;
     }
     return false;
@@ -44,32 +44,77 @@ void maps_close(struct maps *m) {
     free(m);
 }
 
+void maps_trace_free(struct maps_trace *t) {
+    if (t == NULL)
+        return;
+    for (size_t i = 0; i < t->n; i++) {
+        free(t->v[i].table);
+        free(t->v[i].key);
+        free(t->v[i].value);
+        free(t->v[i].where);
+    }
+    free(t->v);
+    free(t);
+}
+
 void maps_answer_free(struct maps_answer *a) {
     if (a->value.p != NULL)
         mem_wipe(a->value.p, a->value.n);
     sbuf_free(&a->value);
     free(a->err);
     a->err = NULL;
+    maps_trace_free(a->trace);
+    a->trace = NULL;
 }
 
-static bool ask_one(struct map *m, const struct maps_key *k, struct maps_answer *a) {
-    if (k->partial && !m->ops->fixed)
-        return false;
-    a->rc = map_get(m, k->key, &a->value);
-    if (a->rc == MAP_ERROR)
+struct maps_step *maps_trace_add(struct maps_trace *t, struct str table, struct str key) {
+    t->v = mem_realloc(t->v, (t->n + 1) * sizeof *t->v);
+    struct maps_step *s = &t->v[t->n++];
+    *s = (struct maps_step){.table = str_dup(table), .key = str_dup(key)};
+    return s;
+}
+
+static void note(struct maps_trace *t, struct map *m, const struct maps_key *k, bool skipped,
+                 const struct maps_answer *a) {
+    struct maps_step *s = maps_trace_add(t, str_of(m->spec), k->key);
+    struct sbuf where = {0};
+    s->skipped = skipped;
+    s->rc = a->rc;
+    if (!skipped && a->rc == MAP_ERROR)
+        sbuf_add_c(&where, a->err);
+    else if (!skipped && (a->rc == MAP_FOUND || m->ops->remote))
+        map_where(m, k->key, &where);
+    s->where = sbuf_take(&where);
+    if (!skipped && a->rc == MAP_FOUND && !t->secret)
+        s->value = str_dup(sbuf_str(&a->value));
+}
+
+static bool ask_one(struct map *m, const struct maps_key *k, struct maps_answer *a,
+                    struct maps_trace *t) {
+    bool skipped = k->partial && !m->fixed;
+    if (!skipped)
+        a->rc = map_get(m, k->key, &a->value);
+    if (!skipped && a->rc == MAP_ERROR)
         a->err = map_error(m);
-    return a->rc != MAP_NOT_FOUND;
+    if (t != NULL)
+        note(t, m, k, skipped, a);
+    return !skipped && a->rc != MAP_NOT_FOUND;
 }
 
-void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struct maps_answer *a) {
+void maps_find_traced(struct maps *m, const struct maps_key *keys, size_t n_keys,
+                      struct maps_answer *a, struct maps_trace *trace) {
     *a = (struct maps_answer){.rc = MAP_NOT_FOUND};
     for (size_t k = 0; k < n_keys; k++)
         for (size_t t = 0; t < m->n; t++) {
             a->key = k;
             a->table = t;
-            if (ask_one(m->v[t], &keys[k], a))
+            if (ask_one(m->v[t], &keys[k], a, trace))
                 return;
         }
+}
+
+void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struct maps_answer *a) {
+    maps_find_traced(m, keys, n_keys, a, NULL);
 }
 
 struct pattern {
@@ -130,7 +175,7 @@ static enum match_rc table_has(const struct matchlist *l, struct map *m, struct 
                                char **err) {
     struct sbuf value = {0};
     enum map_rc rc = map_get(m, key, &value);
-    while (rc == MAP_NOT_FOUND && l->kind == MATCH_DOMAIN && m->ops->fixed) {
+    while (rc == MAP_NOT_FOUND && l->kind == MATCH_DOMAIN && m->fixed) {
         ptrdiff_t dot = str_chr(str_from(key, key.n > 0 && key.p[0] == '.'), '.');
         if (dot < 0)
             break;

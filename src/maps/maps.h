@@ -27,17 +27,40 @@ struct maps_key {
     bool partial; /* a shortened form: not for pattern tables */
 };
 
+/* One table asked for one key, for people to read. */
+struct maps_step {
+    char *table;
+    char *key;
+    enum map_rc rc;
+    bool skipped; /* not asked: a shortened key, a table of patterns */
+    char *value;  /* MAP_FOUND; NULL if it is a secret */
+    char *where;  /* file and line, statement or search; may be "" */
+};
+
+struct maps_trace {
+    bool secret; /* what the tables answer is not to be kept */
+    struct maps_step *v;
+    size_t n;
+};
+
 struct maps_answer {
     enum map_rc rc;
     size_t key;   /* index of the key that was found or failed */
     size_t table; /* index of the table that answered */
     struct sbuf value;
-    char *err; /* MAP_ERROR: why; owned */
+    char *err;                /* MAP_ERROR: why; owned */
+    struct maps_trace *trace; /* NULL unless it was asked for; owned */
 };
 
 /* Asks every table for the first key, then for the second, and so on.  An error ends the search:
  * a less specific key is never tried after one. */
 void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struct maps_answer *a);
+/* The same, and notes each step in trace. */
+void maps_find_traced(struct maps *m, const struct maps_key *keys, size_t n_keys,
+                      struct maps_answer *a, struct maps_trace *trace);
+/* A further step, zeroed but for its texts; for whoever builds a trace. */
+struct maps_step *maps_trace_add(struct maps_trace *t, struct str table, struct str key);
+void maps_trace_free(struct maps_trace *t);
 void maps_answer_free(struct maps_answer *a);
 
 enum match_kind { MATCH_DOMAIN, MATCH_NETWORK, MATCH_STRING };

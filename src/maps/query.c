@@ -19,6 +19,7 @@ struct pending {
     lookup_maps_fn maps_fn; /* one of the two */
     lookup_match_fn match_fn;
     void *arg;
+    bool secret;          /* the question has a password */
     struct sbuf question; /* the whole message: asked again if the lookup process goes away */
     int deaths;           /* of lookup processes that had it */
 };
@@ -46,7 +47,7 @@ struct lookup *lookup_new(struct loop *l) {
 }
 
 static void pending_free(struct pending *p) {
-    sbuf_free(&p->question);
+    sbuf_wipe(&p->question); /* may have a password */
     free(p);
 }
 
@@ -102,7 +103,26 @@ static void on_closed(void *arg) {
 
 static void ask(struct lookup *k, struct pending *p) {
     sbuf_add_str(ipc_chan_out(k->chan), sbuf_str(&p->question));
-    ipc_chan_send(k->chan);
+    if (p->secret)
+        ipc_chan_send_secret(k->chan);
+    else
+        ipc_chan_send(k->chan);
+}
+
+/* What follows an answer with a trace. */
+static struct maps_trace *get_trace(struct ipc_reader *r) {
+    struct maps_trace *t = MEM_NEW(struct maps_trace);
+    for (uint32_t n = ipc_get_u32(r); n > 0 && !r->bad; n--) {
+        struct str table = ipc_get_str(r), key = ipc_get_str(r);
+        struct maps_step *s = maps_trace_add(t, table, key);
+        s->rc = (enum map_rc)((int)ipc_get_u32(r) - 1);
+        s->skipped = ipc_get_u32(r) != 0;
+        bool shown = ipc_get_u32(r) != 0;
+        struct str value = ipc_get_str(r);
+        s->value = shown ? str_dup(value) : NULL;
+        s->where = str_dup(ipc_get_str(r));
+    }
+    return t;
 }
 
 static void on_message(void *arg, const struct ipc_head *head, struct str fields) {
@@ -117,13 +137,18 @@ static void on_message(void *arg, const struct ipc_head *head, struct str fields
     a.key = ipc_get_u32(&r);
     a.table = ipc_get_u32(&r);
     struct str value = ipc_get_str(&r), err = ipc_get_str(&r);
+    if (!r.bad && r.rest.n > 0)
+        a.trace = get_trace(&r);
     if (head->type != LOOKUP_ANSWER || !ipc_done(&r) || a.rc > MAP_FOUND || a.rc < MAP_ERROR) {
+        maps_trace_free(a.trace);
         on_closed(k);
         return;
     }
     struct pending *p = itab_del(&k->pending, head->tag);
-    if (p == NULL) /* cancelled */
+    if (p == NULL) { /* cancelled */
+        maps_trace_free(a.trace);
         return;
+    }
     sbuf_add_str(&a.value, value);
     a.err = str_dup(err);
     answer(p, &a);
@@ -162,12 +187,13 @@ static uint32_t pending_go(struct lookup *k, struct pending *p) {
     return p->tag;
 }
 
-uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
-                     const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
+static uint32_t ask_maps(struct lookup *k, const char *service, const char *spec,
+                         const struct maps_key *keys, size_t n, const bool *secret,
+                         lookup_maps_fn fn, void *arg) {
     struct pending *p = pending_add(k, arg);
     p->maps_fn = fn;
     struct sbuf *out = &p->question;
-    size_t at = ipc_begin(out, LOOKUP_MAPS, p->tag);
+    size_t at = ipc_begin(out, secret == NULL ? LOOKUP_MAPS : LOOKUP_TRACED, p->tag);
     ipc_put_str(out, str_of(service));
     ipc_put_str(out, str_of(spec));
     ipc_put_u32(out, (uint32_t)n);
@@ -175,6 +201,35 @@ uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
         ipc_put_str(out, keys[i].key);
         ipc_put_u32(out, keys[i].partial);
     }
+    if (secret != NULL)
+        ipc_put_u32(out, *secret);
+    ipc_end(out, at);
+    return pending_go(k, p);
+}
+
+uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
+                     const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
+    return ask_maps(k, service, spec, keys, n, NULL, fn, arg);
+}
+
+uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
+                            const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
+                            void *arg) {
+    return ask_maps(k, service, spec, keys, n, &secret, fn, arg);
+}
+
+uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, bool secure,
+                       const char *client, lookup_maps_fn fn, void *arg) {
+    struct pending *p = pending_add(k, arg);
+    p->maps_fn = fn;
+    p->secret = true;
+    struct sbuf *out = &p->question;
+    size_t at = ipc_begin(out, LOOKUP_VERIFY, p->tag);
+    ipc_put_str(out, STR_LIT("smtpd"));
+    ipc_put_str(out, user);
+    ipc_put_str(out, password);
+    ipc_put_u32(out, secure);
+    ipc_put_str(out, str_of(client));
     ipc_end(out, at);
     return pending_go(k, p);
 }

@@ -25,13 +25,30 @@ void lookup_attach(struct lookup *k, int fd);
  * tag for lookup_cancel. */
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
+/* The same for explanations: the answer has a trace.  secret: what the tables answer is not shown
+ * in it. */
+uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
+                            const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
+                            void *arg);
 /* Asks a match list.  A list without tables is answered before this returns (tag 0). */
 uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
                       bool parents, struct str key, lookup_match_fn fn, void *arg);
+/* Asks the accounts store whether that is user's password: MAP_FOUND (the value is the user's
+ * canonical name), MAP_NOT_FOUND (no; value says why, for the log), MAP_ERROR.  secure: the session
+ * is encrypted. */
+uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, bool secure,
+                       const char *client, lookup_maps_fn fn, void *arg);
 /* The callback is not called any more. */
 void lookup_cancel(struct lookup *k, uint32_t tag);
 
 /* Message types between relay and lookup process. */
-enum { LOOKUP_MAPS = 1, LOOKUP_MATCH = 2, LOOKUP_ANSWER = 3, LOOKUP_BYE = 4 };
+enum {
+    LOOKUP_MAPS = 1,
+    LOOKUP_MATCH = 2,
+    LOOKUP_ANSWER = 3,
+    LOOKUP_BYE = 4,
+    LOOKUP_TRACED = 5, /* LOOKUP_MAPS with a trace in the answer */
+    LOOKUP_VERIFY = 6  /* is that the user's password? */
+};
 
 #endif

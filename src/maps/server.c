@@ -63,6 +63,8 @@ struct lookup_server {
     struct table_set *tables;
     lookup_allowed_fn allowed;
     void *allowed_arg;
+    lookup_verify_fn verify;
+    void *verify_arg;
 };
 
 struct question {
@@ -72,7 +74,7 @@ struct question {
     struct ipc_head head;
     struct sbuf fields;
     struct str what; /* part of fields: the question without who asks */
-    bool remote;
+    bool remembered;
 };
 
 static struct table_set *tables_new(const char *dir) {
@@ -143,7 +145,7 @@ static bool allowed(struct lookup_server *s, const char *spec, struct maps_answe
 }
 
 static void answer_maps(struct lookup_server *s, struct table_set *tables, struct ipc_reader *r,
-                        struct maps_answer *a) {
+                        struct maps_answer *a, bool traced) {
     struct maps_key keys[KEYS_MAX];
     char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
     uint32_t n = ipc_get_u32(r);
@@ -151,20 +153,57 @@ static void answer_maps(struct lookup_server *s, struct table_set *tables, struc
         keys[i].key = ipc_get_str(r);
         keys[i].partial = ipc_get_u32(r) != 0;
     }
+    struct maps_trace *trace = traced ? MEM_NEW(struct maps_trace) : NULL;
+    if (traced)
+        trace->secret = ipc_get_u32(r) != 0;
     if (!ipc_done(r) || n == 0 || n > KEYS_MAX) {
         a->rc = MAP_ERROR;
         a->err = mem_strdup("malformed question");
     } else if (allowed(s, spec, a)) {
         struct maps *m = tables_maps(tables, spec);
-        maps_find(m, keys, n, a);
+        maps_find_traced(m, keys, n, a, trace);
         if (a->rc == MAP_ERROR) {
             log_warn(service, "%s", a->err);
             log_warn(service, "%s lookup error for \"%.*s\"", m->v[a->table]->spec,
                      STR_FMT(keys[a->key].key));
         }
     }
+    a->trace = trace;
     free(service);
     free(spec);
+}
+
+static void answer_verify(struct lookup_server *s, struct ipc_reader *r, struct maps_answer *a) {
+    char *service = str_dup(ipc_get_str(r)), *user = str_dup(ipc_get_str(r));
+    char *password = str_dup(ipc_get_str(r));
+    bool secure = ipc_get_u32(r) != 0;
+    char *client = str_dup(ipc_get_str(r));
+    a->rc = MAP_ERROR;
+    if (!ipc_done(r) || s->verify == NULL)
+        a->err = mem_strdup("no accounts store is configured");
+    else
+        a->rc = s->verify(s->verify_arg, user, password, secure, client, &a->value, &a->err);
+    if (a->rc == MAP_ERROR)
+        log_warn(service, "accounts store: %s", a->err);
+    mem_wipe(password, strlen(password));
+    free(password);
+    free(service);
+    free(user);
+    free(client);
+}
+
+static void put_trace(struct sbuf *out, const struct maps_trace *t) {
+    ipc_put_u32(out, (uint32_t)t->n);
+    for (size_t i = 0; i < t->n; i++) {
+        const struct maps_step *s = &t->v[i];
+        ipc_put_str(out, str_of(s->table));
+        ipc_put_str(out, str_of(s->key));
+        ipc_put_u32(out, (uint32_t)((int)s->rc + 1));
+        ipc_put_u32(out, s->skipped);
+        ipc_put_u32(out, s->value != NULL);
+        ipc_put_str(out, str_of(s->value == NULL ? "" : s->value));
+        ipc_put_str(out, str_of(s->where));
+    }
 }
 
 static void answer_match(struct lookup_server *s, struct table_set *tables, struct ipc_reader *r,
@@ -187,7 +226,7 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
 
 static void question_free(struct question *q) {
     channel_unref(q->chan);
-    sbuf_free(&q->fields);
+    sbuf_wipe(&q->fields);
     free(q);
 }
 
@@ -195,8 +234,10 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
                           struct sbuf *out) {
     struct ipc_reader r = {.rest = fields};
     struct maps_answer a = {0};
-    if (head->type == LOOKUP_MAPS)
-        answer_maps(s, s->tables, &r, &a);
+    if (head->type == LOOKUP_MAPS || head->type == LOOKUP_TRACED)
+        answer_maps(s, s->tables, &r, &a, head->type == LOOKUP_TRACED);
+    else if (head->type == LOOKUP_VERIFY)
+        answer_verify(s, &r, &a);
     else
         answer_match(s, s->tables, &r, &a);
     size_t at = ipc_begin(out, LOOKUP_ANSWER, head->tag);
@@ -205,6 +246,8 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
     ipc_put_u32(out, (uint32_t)a.table);
     ipc_put_str(out, sbuf_str(&a.value));
     ipc_put_str(out, str_of(a.err == NULL ? "" : a.err));
+    if (a.trace != NULL)
+        put_trace(out, a.trace);
     ipc_end(out, at);
     maps_answer_free(&a);
 }
@@ -238,7 +281,7 @@ static void question_run(struct task *t) {
     struct str answer = str_from(sbuf_str(&out), sizeof(struct ipc_head));
     struct ipc_reader r = {.rest = answer};
     bool good = (int)ipc_get_u32(&r) - 1 != MAP_ERROR;
-    if (q->remote)
+    if (q->remembered)
         joined = recent_done(*recent_of(q), q->what, answer, good);
     channel_send(q->chan, sbuf_str(&out));
     while (joined != NULL) {
@@ -296,21 +339,31 @@ void lookup_server_bye(struct lookup_server *s) {
     sbuf_free(&out);
 }
 
+void lookup_server_verify(struct lookup_server *s, lookup_verify_fn fn, void *arg) {
+    s->verify = fn;
+    s->verify_arg = arg;
+}
+
 void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *arg) {
     s->allowed = fn;
     s->allowed_arg = arg;
+}
+
+static void remote_push(struct lookup_server *s, struct question *q) {
+    if (!s->has_remote)
+        start_workers(&s->remote_work, REMOTE_WORKERS);
+    s->has_remote = true;
+    queue_push(&s->remote_work, &q->task);
 }
 
 /* Its tables are in a database: answered from memory, together with another one, or by the workers
  * for such. */
 static void question_remote(struct lookup_server *s, struct question *q) {
     struct sbuf answer = {0};
-    if (!s->has_remote)
-        start_workers(&s->remote_work, REMOTE_WORKERS);
-    s->has_remote = q->remote = true;
+    q->remembered = true;
     enum recent_rc rc = recent_find(*recent_of(q), q->what, &q->task, &answer);
     if (rc == RECENT_ASK)
-        queue_push(&s->remote_work, &q->task);
+        remote_push(s, q);
     else if (rc == RECENT_KNOWN)
         question_reply(q, sbuf_str(&answer));
     sbuf_wipe(&answer);
@@ -321,7 +374,10 @@ static void question_go(struct lookup_server *s, struct question *q) {
     ipc_get_str(&r); /* the service */
     q->what = r.rest;
     char *spec = str_dup(ipc_get_str(&r));
-    if (!r.bad && maps_are_remote(spec))
+    bool ask_now = q->head.type == LOOKUP_VERIFY || q->head.type == LOOKUP_TRACED;
+    if (ask_now)
+        remote_push(s, q);
+    else if (!r.bad && maps_are_remote(spec))
         question_remote(s, q);
     else
         queue_push(&s->work, &q->task);
@@ -334,7 +390,8 @@ static bool take_questions(struct lookup_server *s, struct channel *c) {
     struct str fields;
     int rc;
     while ((rc = ipc_peek(sbuf_str(&c->in), &head, &fields)) > 0) {
-        if (head.type != LOOKUP_MAPS && head.type != LOOKUP_MATCH)
+        if (head.type != LOOKUP_MAPS && head.type != LOOKUP_MATCH && head.type != LOOKUP_TRACED &&
+            head.type != LOOKUP_VERIFY)
             return false;
         struct question *q = MEM_NEW(struct question);
         q->task.run = question_run;
@@ -343,6 +400,8 @@ static bool take_questions(struct lookup_server *s, struct channel *c) {
         q->head = head;
         atomic_fetch_add(&c->refs, 1);
         sbuf_add_str(&q->fields, fields);
+        if (head.type == LOOKUP_VERIFY)
+            mem_wipe((char *)(uintptr_t)fields.p, fields.n);
         sbuf_drop(&c->in, sizeof head + head.len);
         question_go(s, q);
     }

@@ -13,11 +13,14 @@
 /* One value of a row, in order of rows and columns; p == NULL: NULL. */
 typedef void (*sql_value_fn)(void *arg, struct str value);
 
+#define SQL_ALL_COLUMNS (-1000)
+
 struct sql_ops {
     struct pool_ops pool;
     const char *host; /* what hosts is when it is not given; NULL: no servers but a file */
     void (*quote)(void *conn, struct str text, struct sbuf *out);
-    /* Calls fn for each value.  *sets: how many result sets there were.  *why unless REMOTE_OK. */
+    /* Calls fn for each value.  *sets: how many result sets there were; SQL_ALL_COLUMNS before:
+     * also of SQLite's further columns.  *why unless REMOTE_OK. */
     enum remote_rc (*ask)(void *conn, const char *query, sql_value_fn fn, void *arg, int *sets,
                           char **why);
 };

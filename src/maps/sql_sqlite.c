@@ -10,8 +10,10 @@
 
 static void *lite_connect(const char *host, const struct tabconf *c, char **why) {
     sqlite3 *db = NULL;
-    (void)c;
-    int rc = sqlite3_open_v2(host, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    const char *bad = NULL;
+    bool rw = tabconf_bool(c, "writable", false, &bad); /* the accounts store's, never a table's */
+    int rc = sqlite3_open_v2(
+        host, &db, (rw ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY) | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK) {
         *why = mem_strdup(db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(db));
         sqlite3_close(db);
@@ -34,22 +36,25 @@ static void lite_quote(void *conn, struct str text, struct sbuf *out) {
     }
 }
 
-/* Only the first column counts (sqlite_table(5)). */
-static void take_row(sqlite3_stmt *st, sql_value_fn fn, void *arg) {
-    const char *p = (const char *)sqlite3_column_text(st, 0);
-    size_t n = (size_t)sqlite3_column_bytes(st, 0);
-    fn(arg, p == NULL ? STR_NONE : str_make(p, n));
+/* Of a table only the first column counts (sqlite_table(5)). */
+static void take_row(sqlite3_stmt *st, sql_value_fn fn, void *arg, bool all) {
+    for (int i = 0; i < (all ? sqlite3_column_count(st) : 1); i++) {
+        const char *p = (const char *)sqlite3_column_text(st, i);
+        size_t n = (size_t)sqlite3_column_bytes(st, i);
+        fn(arg, p == NULL ? STR_NONE : str_make(p, n));
+    }
 }
 
 static enum remote_rc lite_ask(void *conn, const char *query, sql_value_fn fn, void *arg, int *sets,
                                char **why) {
     sqlite3_stmt *st = NULL;
     int rc = sqlite3_prepare_v2(conn, query, -1, &st, NULL);
+    bool all = *sets == SQL_ALL_COLUMNS;
     *sets = 1;
     while (rc == SQLITE_OK && st != NULL) {
         int step = sqlite3_step(st);
         if (step == SQLITE_ROW)
-            take_row(st, fn, arg);
+            take_row(st, fn, arg, all);
         else if (step == SQLITE_DONE)
             break;
         else

@@ -66,6 +66,110 @@ struct tabconf *tabconf_parse(struct str text) {
     return c;
 }
 
+void tabconf_set(struct tabconf *c, const char *name, const char *value) {
+    struct pair *p = pair_find(c, str_of(name));
+    if (p != NULL) {
+        value_free(p->value);
+        p->value = mem_strdup(value);
+        return;
+    }
+    c->v = mem_realloc(c->v, (c->n + 1) * sizeof *c->v);
+    c->v[c->n++] = (struct pair){mem_strdup(name), mem_strdup(value)};
+}
+
+static struct {
+    char *(*fn)(void *arg, const char *name);
+    void *arg;
+} from_main;
+
+void tabconf_use_main(char *(*fn)(void *arg, const char *name), void *arg) {
+    from_main.fn = fn;
+    from_main.arg = arg;
+}
+
+char *tabconf_main(const char *name) {
+    return from_main.fn == NULL ? NULL : from_main.fn(from_main.arg, name);
+}
+
+/* Every parameter that a table file may have. */
+static const char *const known[] = {"hosts",
+                                    "user",
+                                    "password",
+                                    "dbname",
+                                    "query",
+                                    "result_format",
+                                    "domain",
+                                    "expansion_limit",
+                                    "table",
+                                    "select_field",
+                                    "where_field",
+                                    "additional_conditions",
+                                    "select_function",
+                                    "option_file",
+                                    "option_group",
+                                    "charset",
+                                    "encoding",
+                                    "idle_interval",
+                                    "retry_interval",
+                                    "require_result_set",
+                                    "tls_cert_file",
+                                    "tls_key_file",
+                                    "tls_CAfile",
+                                    "tls_CApath",
+                                    "tls_ciphers",
+                                    "dbpath",
+                                    "tls_verify_cert",
+                                    "server_host",
+                                    "server_port",
+                                    "bind",
+                                    "bind_dn",
+                                    "bind_pw",
+                                    "search_base",
+                                    "query_filter",
+                                    "scope",
+                                    "result_attribute",
+                                    "result_filter",
+                                    "timeout",
+                                    "dereference",
+                                    "chase_referrals",
+                                    "version",
+                                    "start_tls",
+                                    "recursion_limit",
+                                    "size_limit",
+                                    "debuglevel",
+                                    "tls_ca_cert_file",
+                                    "tls_ca_cert_dir",
+                                    "tls_cert",
+                                    "tls_key",
+                                    "tls_require_cert",
+                                    "tls_cipher_suite",
+                                    "tls_random_file",
+                                    "special_result_attribute",
+                                    "terminal_result_attribute",
+                                    "leaf_result_attribute",
+                                    "sasl_mechs",
+                                    "sasl_realm",
+                                    "sasl_authz_id",
+                                    "sasl_minssf"};
+
+struct tabconf *tabconf_legacy(const char *name) {
+    struct tabconf *c = MEM_NEW(struct tabconf);
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        struct sbuf full = {0};
+        sbuf_printf(&full, "%s_%s", name, known[i]);
+        char *value = tabconf_main(full.p);
+        sbuf_free(&full);
+        if (value == NULL)
+            continue;
+        tabconf_set(c, known[i], value);
+        value_free(value);
+    }
+    if (c->n > 0)
+        return c;
+    tabconf_free(c);
+    return NULL;
+}
+
 struct tabconf *tabconf_read(const char *path, char **why) {
     struct sbuf text = {0}, b = {0};
     struct tabconf *c = NULL;

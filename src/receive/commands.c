@@ -371,7 +371,7 @@ static void on_route(void *arg, const struct route *r) {
 
 static void rcpt_decide(struct session *s) {
     struct str rcpt = str_make(s->texts.p + s->pending.addr_at, s->pending.addr_n);
-    s->route = route_resolve(s->cfg, s->r->lookup, command_sender(s), rcpt, on_route, s);
+    s->route = route_resolve(s->cfg, s->r->lookup, command_sender(s), rcpt, NULL, on_route, s);
     if (s->route != NULL && !s->waiting)
         session_wait(s);
 }

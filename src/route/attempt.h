@@ -27,6 +27,7 @@ struct attempt {
     struct config *cfg; /* reference */
     const struct service *transport;
     char *nexthop;   /* owned */
+    char *record;    /* the relay record behind it, or ""; owned */
     bool configured; /* the next hop was set by the administrator: its faults never bounce */
     struct envelope *env;
     struct body *body;

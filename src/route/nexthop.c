@@ -86,6 +86,27 @@ bool nexthop_split(struct str *rest, struct str *one) {
     return str_split(rest, ", \t\r\n", one);
 }
 
+bool nexthop_without_transport(struct str list, struct sbuf *out) {
+    struct str one, whole = list;
+    bool cut = false;
+    while (nexthop_split(&list, &one)) {
+        size_t n = str_istarts(one, "smtp:") ? 5 : str_istarts(one, "relay:") ? 6 : 0;
+        struct nexthop hop;
+        /* "smtp:25" is a host of that name, "smtp:[host]:25" is not. */
+        bool is = n > 0 && nexthop_parse(&hop, one, 25) != NULL &&
+                  nexthop_parse(&hop, str_from(one, n), 25) == NULL;
+        if (out->n > 0)
+            sbuf_add_c(out, ", ");
+        sbuf_add_str(out, is ? str_from(one, n) : one);
+        cut = cut || is;
+    }
+    if (!cut) {
+        sbuf_reset(out);
+        sbuf_add_str(out, whole);
+    }
+    return cut;
+}
+
 const char *nexthop_check(struct str list, struct str *bad) {
     struct nexthop n;
     const char *why = NULL;

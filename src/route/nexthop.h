@@ -17,6 +17,9 @@ struct nexthop {
 const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_port);
 /* The next destination of a list separated by commas or blanks. */
 bool nexthop_split(struct str *rest, struct str *one);
+/* Appends a table's next hops without the transport name that people write before them
+ * ("smtp:[192.168.1.2]:25", as iRedAdmin-Pro's manual has it); true if there was one. */
+bool nexthop_without_transport(struct str list, struct sbuf *out);
 /* What is wrong with the first bad destination of a list (*bad), or NULL. */
 const char *nexthop_check(struct str list, struct str *bad);
 

@@ -6,21 +6,29 @@
  */
 #include "route/route.h"
 
+#include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "mail/address.h"
+#include "route/keys.h"
 #include "route/nexthop.h"
+#include "route/record.h"
 #include "util/log.h"
 #include "util/mem.h"
 
-#define KEYS_MAX 40
-
-enum step { STEP_CLASS, STEP_SENDER_TRANSPORT, STEP_RELAYHOST, STEP_TRANSPORT, STEP_END };
+enum step {
+    STEP_CLASS,
+    STEP_SENDER_TRANSPORT,
+    STEP_RELAYHOST,
+    STEP_TRANSPORT,
+    STEP_RECORD,
+    STEP_END
+};
 
 struct route_query {
     struct config *cfg; /* reference: a reload may drop the asker's */
     struct lookup *lookup;
+    struct trace *trace; /* NULL: nobody watches */
     route_fn fn;
     void *arg;
     char *sender;
@@ -32,38 +40,15 @@ struct route_query {
     bool finished;
     struct sbuf transport; /* "smtp" or "smtp:nexthop" of main.cf */
     struct route r;
-    struct maps_key keys[KEYS_MAX];
-    char *key_texts[KEYS_MAX];
-    size_t n_keys;
+    struct keys keys;
 };
 
 static void run(struct route_query *q);
 
-static void keys_clear(struct route_query *q) {
-    for (size_t i = 0; i < q->n_keys; i++)
-        free(q->key_texts[i]);
-    q->n_keys = 0;
-}
-
-static void key_add(struct route_query *q, bool partial, const char *prefix, struct str a,
-                    struct str b) {
-    struct sbuf t = {0};
-    if (q->n_keys == KEYS_MAX)
-        return;
-    sbuf_printf(&t, "%s%.*s%.*s", prefix, STR_FMT(a), STR_FMT(b));
-    for (size_t i = 0; i < q->n_keys; i++)
-        if (str_eq(q->keys[i].key, sbuf_str(&t))) {
-            sbuf_free(&t);
-            return;
-        }
-    q->key_texts[q->n_keys] = sbuf_take(&t);
-    q->keys[q->n_keys] = (struct maps_key){str_of(q->key_texts[q->n_keys]), partial};
-    q->n_keys++;
-}
-
 static void query_free(struct route_query *q) {
-    keys_clear(q);
+    keys_clear(&q->keys);
     sbuf_free(&q->transport);
+    sbuf_free(&q->r.record);
     sbuf_free(&q->r.nexthop);
     sbuf_free(&q->r.why);
     free(q->sender);
@@ -81,65 +66,95 @@ static void finish(struct route_query *q, enum route_rc rc) {
         query_free(q);
 }
 
-static void fail_lookup(struct route_query *q, const char *param) {
+/* What a table said about the question that is named param. */
+static void note(struct route_query *q, const char *param, const struct maps_answer *a,
+                 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+static void note(struct route_query *q, const char *param, const struct maps_answer *a,
+                 const char *fmt, ...) {
+    json_t *step = trace_step(q->trace, param);
+    struct sbuf text = {0};
+    va_list ap;
+    if (step == NULL)
+        return;
+    va_start(ap, fmt);
+    sbuf_vprintf(&text, fmt, ap);
+    va_end(ap);
+    const struct cfg_entry *e = cfg_file_find(&q->cfg->main, str_of(param));
+    if (e != NULL && e->line > 0)
+        trace_setf(step, "set_at", "%s, line %d", q->cfg->main.path, e->line);
+    trace_asked(step, a == NULL ? NULL : a->trace);
+    trace_set(step, "result", sbuf_str(&text));
+    trace_end(q->trace, step);
+    sbuf_free(&text);
+}
+
+static void fail_lookup(struct route_query *q, const char *param, const struct maps_answer *a) {
+    note(q, param, a,
+         "the look-up failed: mail waits (4.3.0); no less specific rule is used instead");
     log_warn("trivial-rewrite", "%s lookup failure", param);
     sbuf_printf(&q->r.why, "%s lookup failure", param);
     finish(q, ROUTE_FAILED);
 }
 
-/* Keys of mail_addr_find(3): whole address, without extension, @domain. */
-static void sender_keys(struct route_query *q, const char *null_key) {
-    struct str a = str_of(q->sender), local = addr_local(a), domain = addr_domain(a);
-    const char *delim = q->cfg->p.recipient_delimiter;
-    struct sbuf ext = {0};
-    keys_clear(q);
-    if (a.n == 0) {
-        key_add(q, false, "", str_of(null_key), STR_NONE);
-        return;
-    }
-    struct str bare = delim[0] == '\0' ? STR_NONE : addr_strip_ext(local, delim);
-    struct str at_domain = str_from(a, local.n);
-    addr_external(&ext, a);
-    key_add(q, false, "", sbuf_str(&ext), STR_NONE);
-    key_add(q, false, "", a, STR_NONE);
-    if (bare.n > 0)
-        key_add(q, true, "", bare, at_domain);
-    if (str_ieq_c(domain, q->cfg->p.myorigin)) {
-        key_add(q, true, "", local, STR_NONE);
-        if (bare.n > 0)
-            key_add(q, true, "", bare, STR_NONE);
-    }
-    if (domain.n > 0)
-        key_add(q, true, "@", domain, STR_NONE);
-    sbuf_free(&ext);
+/* Asks for q->keys; with a trace in the answer if somebody watches. */
+static void ask(struct route_query *q, const char *spec, lookup_maps_fn fn) {
+    if (q->trace != NULL)
+        q->tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, false,
+                                    fn, q);
+    else
+        q->tag = lookup_maps(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, fn, q);
+}
+
+static void ask_sender(struct route_query *q, const char *spec, const char *null_key,
+                       lookup_maps_fn fn) {
+    struct str sender = str_of(q->sender);
+    keys_clear(&q->keys);
+    if (sender.n == 0)
+        keys_add(&q->keys, false, "", str_of(null_key), STR_NONE);
+    else
+        keys_sender(&q->keys, &q->cfg->p, sender);
+    ask(q, spec, fn);
 }
 
 static void class_next(struct route_query *q);
+
+static const char *const class_lists[] = {"mydestination", "virtual_alias_domains",
+                                          "virtual_mailbox_domains", "relay_domains"};
+
+const char *route_class_name(enum route_class c) {
+    static const char *const names[] = {"local", "virtual alias", "virtual mailbox", "relay",
+                                        "default"};
+    return names[c];
+}
+
+static void class_done(struct route_query *q) {
+    struct str d = addr_domain(str_of(q->rcpt));
+    if (q->class == CLASS_DEFAULT)
+        trace_note(q->trace, "address class",
+                   "default: %.*s is in none of mydestination, virtual_alias_domains, "
+                   "virtual_mailbox_domains, relay_domains",
+                   STR_FMT(d));
+    else
+        trace_note(q->trace, "address class", "%s: %.*s is in %s", route_class_name(q->class),
+                   STR_FMT(d), class_lists[q->class]);
+    q->step = STEP_SENDER_TRANSPORT;
+    run(q);
+}
 
 static void on_class(void *arg, enum match_rc rc) {
     struct route_query *q = arg;
     q->tag = 0;
     if (rc == MATCH_ERROR) {
-        static const char *names[] = {"mydestination", "virtual_alias_domains",
-                                      "virtual_mailbox_domains", "relay_domains"};
-        fail_lookup(q, names[q->class]);
+        fail_lookup(q, class_lists[q->class], NULL);
         return;
     }
     if (rc == MATCH_YES) {
-        q->step = STEP_SENDER_TRANSPORT;
-        run(q);
+        class_done(q);
         return;
     }
     q->class ++;
     class_next(q);
-}
-
-static bool has_word(const char *list, const char *word) {
-    struct str rest = str_of(list), w;
-    while (str_split(&rest, ", \t", &w))
-        if (str_eq_c(w, word))
-            return true;
-    return false;
 }
 
 static void class_next(struct route_query *q) {
@@ -147,12 +162,11 @@ static void class_next(struct route_query *q) {
     const char *lists[] = {p->mydestination, p->virtual_alias_domains, p->virtual_mailbox_domains,
                            p->relay_domains};
     if (q->class == CLASS_DEFAULT) {
-        q->step = STEP_SENDER_TRANSPORT;
-        run(q);
+        class_done(q);
         return;
     }
-    bool parents =
-        q->class == CLASS_RELAY && has_word(p->parent_domain_matches_subdomains, "relay_domains");
+    bool parents = q->class == CLASS_RELAY &&
+                   keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");
     uint32_t tag = lookup_match(q->lookup, "trivial-rewrite", lists[q->class], MATCH_DOMAIN,
                                 parents, addr_domain(str_of(q->rcpt)), on_class, q);
     if (tag != 0)
@@ -164,13 +178,13 @@ static bool is_dunno(struct str v) {
 }
 
 /* An empty or DUNNO answer means no override; true if a usable value is there. */
-static bool usable(const struct maps_answer *a, const char *param, struct str key) {
+static bool usable(const struct route_query *q, const struct maps_answer *a, const char *param) {
     struct str v = str_trim(sbuf_str(&a->value));
     if (a->rc != MAP_FOUND || is_dunno(v))
         return false;
     if (v.n == 0)
         log_warn("trivial-rewrite", "%s: ignoring null lookup result for %.*s", param,
-                 STR_FMT(key));
+                 STR_FMT(q->keys.v[a->key].key));
     return v.n > 0;
 }
 
@@ -179,14 +193,17 @@ static void on_sender_transport(void *arg, const struct maps_answer *a) {
     const char *param = "sender_dependent_default_transport_maps";
     q->tag = 0;
     if (a->rc == MAP_ERROR) {
-        fail_lookup(q, param);
+        fail_lookup(q, param, a);
         return;
     }
     sbuf_reset(&q->transport);
-    if (usable(a, param, q->keys[a->key].key))
+    bool hit = usable(q, a, param);
+    if (hit)
         sbuf_add_str(&q->transport, str_trim(sbuf_str(&a->value)));
     else
         sbuf_add_c(&q->transport, q->cfg->p.default_transport);
+    note(q, param, a, hit ? "transport %s" : "nothing usable: default_transport = %s",
+         q->transport.p);
     q->step = STEP_RELAYHOST;
     run(q);
 }
@@ -196,14 +213,17 @@ static void step_sender_transport(struct route_query *q) {
     const char *own[] = {p->local_transport, "error:5.1.1 User unknown in virtual alias table",
                          p->virtual_transport, p->relay_transport, p->default_transport};
     if (q->class != CLASS_DEFAULT || p->sender_dependent_default_transport_maps[0] == '\0') {
+        static const char *const names[] = {"local_transport", "virtual_alias_domains",
+                                            "virtual_transport", "relay_transport",
+                                            "default_transport"};
         sbuf_add_c(&q->transport, own[q->class]);
+        trace_note(q->trace, names[q->class], "transport %s", own[q->class]);
         q->step = STEP_RELAYHOST;
         run(q);
         return;
     }
-    sender_keys(q, p->empty_address_default_transport_maps_lookup_key);
-    q->tag = lookup_maps(q->lookup, "trivial-rewrite", p->sender_dependent_default_transport_maps,
-                         q->keys, q->n_keys, on_sender_transport, q);
+    ask_sender(q, p->sender_dependent_default_transport_maps,
+               p->empty_address_default_transport_maps_lookup_key, on_sender_transport);
 }
 
 static void set_nexthop(struct route_query *q, struct str v, const char *rule) {
@@ -219,11 +239,21 @@ static void on_relayhost(void *arg, const struct maps_answer *a) {
     const char *param = "sender_dependent_relayhost_maps";
     q->tag = 0;
     if (a->rc == MAP_ERROR) {
-        fail_lookup(q, param);
+        fail_lookup(q, param, a);
         return;
     }
-    if (usable(a, param, q->keys[a->key].key))
-        set_nexthop(q, str_trim(sbuf_str(&a->value)), param);
+    if (usable(q, a, param)) {
+        struct sbuf v = {0};
+        bool cut = nexthop_without_transport(str_trim(sbuf_str(&a->value)), &v);
+        set_nexthop(q, sbuf_str(&v), param);
+        note(q, param, a, "next hop %s%s", v.p,
+             cut ? " (the transport's name before it is not used)" : "");
+        sbuf_free(&v);
+    } else {
+        note(q, param, a, "%s: %s%s", a->rc == MAP_FOUND ? "DUNNO or empty" : "no entry",
+             q->cfg->p.relayhost[0] != '\0' ? "relayhost = " : "no relayhost is set: direct to ",
+             q->r.nexthop.p);
+    }
     q->step = STEP_TRANSPORT;
     run(q);
 }
@@ -240,11 +270,14 @@ static void step_relayhost(struct route_query *q) {
         /* A next hop in the transport beats the relay host tables, but a broken table fails all
          * mail in Postfix too. */
         if (p->sender_dependent_relayhost_maps[0] != '\0') {
-            sender_keys(q, p->empty_address_relayhost_maps_lookup_key);
-            q->tag = lookup_maps(q->lookup, "trivial-rewrite", p->sender_dependent_relayhost_maps,
-                                 q->keys, q->n_keys, on_relayhost, q);
+            ask_sender(q, p->sender_dependent_relayhost_maps,
+                       p->empty_address_relayhost_maps_lookup_key, on_relayhost);
             return;
         }
+        note(q, "relayhost", NULL,
+             p->relayhost[0] != '\0' ? "next hop %s"
+                                     : "not set: direct to the recipient's domain %s",
+             q->r.nexthop.p);
     }
     run(q);
 }
@@ -256,9 +289,12 @@ static void apply_main_transport(struct route_query *q) {
     if (colon < 0)
         return;
     struct str hop = str_from(t, (size_t)colon + 1);
-    if (hop.n > 0)
+    if (hop.n > 0) {
         set_nexthop(q, hop, "default_transport or relay_transport");
+        trace_note(q->trace, "transport", "its own next hop %.*s is stronger", STR_FMT(hop));
+    }
     q->transport.n = (size_t)colon;
+    q->transport.p[colon] = '\0';
 }
 
 /* A transport(5) value: "transport:nexthop", either part may be empty. */
@@ -285,51 +321,77 @@ static void on_transport(void *arg, const struct maps_answer *a) {
     struct route_query *q = arg;
     q->tag = 0;
     if (a->rc == MAP_ERROR) {
-        fail_lookup(q, "transport_maps");
+        fail_lookup(q, "transport_maps", a);
         return;
     }
     if (a->rc == MAP_FOUND)
         apply_table(q, str_trim(sbuf_str(&a->value)));
-    q->step = STEP_END;
+    note(q, "transport_maps", a, a->rc == MAP_FOUND ? "transport %s, next hop %s" : "no entry",
+         q->transport.p, q->r.nexthop.n > 0 ? q->r.nexthop.p : "(none)");
+    q->step = STEP_RECORD;
     run(q);
-}
-
-/* Keys of transport(5): address, without extension, domain, parents, "*". */
-static void transport_keys(struct route_query *q) {
-    struct str a = str_of(q->rcpt), local = addr_local(a), domain = addr_domain(a);
-    const char *delim = q->cfg->p.recipient_delimiter;
-    bool bare_parents = has_word(q->cfg->p.parent_domain_matches_subdomains, "transport_maps");
-    struct sbuf ext = {0};
-    keys_clear(q);
-    addr_external(&ext, a);
-    key_add(q, false, "", sbuf_str(&ext), STR_NONE);
-    key_add(q, false, "", a, STR_NONE);
-    struct str bare = delim[0] == '\0' ? STR_NONE : addr_strip_ext(local, delim);
-    if (bare.n > 0)
-        key_add(q, true, "", bare, str_from(a, local.n));
-    key_add(q, true, "", domain, STR_NONE);
-    for (ptrdiff_t dot; (dot = str_chr(domain, '.')) >= 0;) {
-        domain = str_from(domain, (size_t)dot + 1);
-        key_add(q, true, bare_parents ? "" : ".", domain, STR_NONE);
-    }
-    key_add(q, false, "*", STR_NONE, STR_NONE);
-    sbuf_free(&ext);
 }
 
 static void step_transport(struct route_query *q) {
     apply_main_transport(q);
-    q->step = STEP_END;
+    q->step = STEP_RECORD;
     /* The virtual alias class is not looked up (transport(5)). */
     if (q->cfg->p.transport_maps[0] == '\0' || q->class == CLASS_ALIAS) {
         run(q);
         return;
     }
-    transport_keys(q);
-    q->tag = lookup_maps(q->lookup, "trivial-rewrite", q->cfg->p.transport_maps, q->keys, q->n_keys,
-                         on_transport, q);
+    keys_clear(&q->keys);
+    keys_recipient(&q->keys, &q->cfg->p, str_of(q->rcpt));
+    ask(q, q->cfg->p.transport_maps, on_transport);
+}
+
+static void on_record(void *arg, const struct maps_answer *a) {
+    struct route_query *q = arg;
+    struct record rec;
+    q->tag = 0;
+    if (a->rc == MAP_ERROR) {
+        fail_lookup(q, "relay record", a);
+        return;
+    }
+    q->step = STEP_END;
+    if (a->rc == MAP_FOUND && record_parse(&rec, sbuf_str(&a->value))) {
+        note(q, "relay record", a, "\"%s\": %s%s%s", rec.name, rec.hosts,
+             rec.user[0] != '\0' ? " as account " : ", without credentials", rec.user);
+        sbuf_add_str(&q->r.record, sbuf_str(&a->value));
+        sbuf_reset(&q->r.nexthop);
+        sbuf_add_c(&q->r.nexthop, rec.hosts);
+        record_free(&rec);
+    } else if (a->rc == MAP_FOUND) {
+        fail_lookup(q, "relay record", a);
+        return;
+    } else {
+        note(q, "relay record", a,
+             "none for this next hop: main.cf's credentials and TLS settings");
+    }
+    run(q);
+}
+
+/* Does a record of Posthouse's own stand behind the next hop as it is?  The sender's own first,
+ * then its domain's, then everybody's. */
+static void step_record(struct route_query *q) {
+    const char *hop = q->r.nexthop.p;
+    struct keys senders = {.n = 0};
+    q->step = STEP_END;
+    if (q->cfg->relays_spec[0] == '\0' || !q->r.configured || hop == NULL) {
+        run(q);
+        return;
+    }
+    keys_clear(&q->keys);
+    keys_sender(&senders, &q->cfg->p, str_of(q->sender));
+    for (size_t i = 0; i < senders.n; i++)
+        keys_add(&q->keys, false, senders.texts[i], STR_LIT("\n"), str_of(hop));
+    keys_add(&q->keys, false, "\n", str_of(hop), STR_NONE);
+    keys_clear(&senders);
+    ask(q, q->cfg->relays_spec, on_record);
 }
 
 static void bad(struct route_query *q, const char *text) {
+    trace_note(q->trace, "route", "mail waits (4.3.5): %s", text);
     sbuf_reset(&q->r.why);
     sbuf_add_c(&q->r.why, text);
     finish(q, ROUTE_BAD);
@@ -374,6 +436,9 @@ static void run(struct route_query *q) {
     case STEP_TRANSPORT:
         step_transport(q);
         break;
+    case STEP_RECORD:
+        step_record(q);
+        break;
     default:
         step_end(q);
         break;
@@ -381,10 +446,12 @@ static void run(struct route_query *q) {
 }
 
 struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
-                                  struct str recipient, route_fn fn, void *arg) {
+                                  struct str recipient, struct trace *trace, route_fn fn,
+                                  void *arg) {
     struct route_query *q = MEM_NEW(struct route_query);
     q->cfg = config_ref((struct config *)(uintptr_t)cfg);
     q->lookup = k;
+    q->trace = trace;
     q->fn = fn;
     q->arg = arg;
     q->sender = str_dup(sender);

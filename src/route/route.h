@@ -11,6 +11,7 @@
 
 #include "config/config.h"
 #include "maps/query.h"
+#include "route/trace.h"
 
 enum route_rc {
     ROUTE_OK,
@@ -27,15 +28,21 @@ struct route {
     struct sbuf nexthop;
     bool configured; /* the next hop is the administrator's, not the recipient's domain */
     struct sbuf why; /* the rule that applied, or what is wrong */
+    /* The relay record that the next hop named (route/record.h), or empty; nexthop then has the
+     * record's hosts. */
+    struct sbuf record;
 };
 
 typedef void (*route_fn)(void *arg, const struct route *r);
 
 struct route_query;
 
-/* Calls fn once, perhaps before it returns (NULL then), on the loop of k. */
+/* Calls fn once, perhaps before it returns (NULL then), on the loop of k.  trace (may be NULL) must
+ * live until then. */
 struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
-                                  struct str recipient, route_fn fn, void *arg);
+                                  struct str recipient, struct trace *trace, route_fn fn,
+                                  void *arg);
+const char *route_class_name(enum route_class c);
 /* fn is not called any more. */
 void route_cancel(struct route_query *q);
 

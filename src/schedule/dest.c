@@ -35,18 +35,20 @@ static unsigned first_window(struct sched *s, const struct dest *d) {
     return w <= 0 || w > d->max_window ? d->max_window : (unsigned)w;
 }
 
-struct dest *dest_get(struct sched *s, const struct service *t, struct str nexthop,
-                      bool configured) {
+struct dest *dest_get(struct sched *s, const struct route *r) {
     struct sbuf key = {0};
-    sbuf_printf(&key, "%s\n%.*s", t->name, STR_FMT(nexthop));
+    struct str nexthop = sbuf_str(&r->nexthop);
+    sbuf_printf(&key, "%s\n%.*s", r->transport->name, STR_FMT(nexthop));
     str_lower(key.p, key.n);
+    sbuf_printf(&key, "\n%s", r->record.n > 0 ? r->record.p : "");
     struct dest *d = htab_get(&s->dests, sbuf_str(&key));
     if (d == NULL) {
         d = MEM_NEW(struct dest);
         d->key = mem_strdup(key.p);
-        d->transport = mem_strdup(t->name);
+        d->transport = mem_strdup(r->transport->name);
         d->nexthop = str_dup(nexthop);
-        d->configured = configured;
+        d->record = str_dup(sbuf_str(&r->record));
+        d->configured = r->configured;
         dl_init(&d->senders);
         dl_init(&d->slots);
         dest_limits(s, d);
@@ -64,6 +66,7 @@ static void dest_free(struct sched *s, struct dest *d) {
     mailerr_free(&d->dead_err);
     free((char *)(uintptr_t)d->transport);
     free(d->nexthop);
+    free(d->record);
     free(d->key);
     free(d);
 }
@@ -164,7 +167,8 @@ static void defer_all(struct sched *s, struct dest *d) {
 /* Whose session it is; NULL while sessions are shared by all senders. */
 static bool per_sender(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    return t != NULL && t->p.smtp_sender_dependent_authentication;
+    /* A relay record has one account, whoever sends. */
+    return t != NULL && t->p.smtp_sender_dependent_authentication && d->record[0] == '\0';
 }
 
 static bool slot_fits(const struct slot *k, struct str sender) {
@@ -216,6 +220,7 @@ static struct attempt *attempt_make(struct sched *s, struct job *j) {
     a->cfg = config_ref(s->cfg);
     a->transport = config_transport(s->cfg, str_of(j->d->transport));
     a->nexthop = mem_strdup(j->d->nexthop);
+    a->record = mem_strdup(j->d->record);
     a->configured = j->d->configured;
     a->env = envelope_ref(j->m->env);
     a->body = body_ref(j->m->body);
@@ -235,6 +240,7 @@ static void attempt_free(struct attempt *a) {
     envelope_unref(a->env);
     body_unref(a->body);
     free(a->nexthop);
+    free(a->record);
     free(a->idx);
     free(a->res);
     free(a->tried);

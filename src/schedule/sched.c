@@ -235,7 +235,7 @@ static void on_route(void *arg, const struct route *r) {
     } else if (is_deferred_transport(s, r->transport->name)) {
         defer_here(m, i, "4.3.2", "deferred transport");
     } else {
-        struct dest *d = dest_get(s, r->transport, sbuf_str(&r->nexthop), r->configured);
+        struct dest *d = dest_get(s, r);
         job_add(job_for(m, d, &m->waiting), i);
         m->open++;
     }
@@ -270,8 +270,8 @@ void msg_activate(struct msg *m) {
         struct routing *g = MEM_NEW(struct routing);
         g->m = m;
         g->rcpt = i;
-        struct route_query *q =
-            route_resolve(s->cfg, s->lookup, m->env->sender, m->env->rcpts[i].addr, on_route, g);
+        struct route_query *q = route_resolve(s->cfg, s->lookup, m->env->sender,
+                                              m->env->rcpts[i].addr, NULL, on_route, g);
         if (q == NULL) {
             free(g);
         } else {

@@ -82,9 +82,10 @@ struct slot {
 };
 
 struct dest {
-    char *key; /* transport, newline, next hop */
+    char *key; /* transport, newline, next hop, newline, relay record */
     const char *transport;
     char *nexthop;
+    char *record; /* "": none */
     bool configured;
     struct dl senders; /* in the order of service */
     struct htab by_sender;
@@ -139,8 +140,7 @@ void heap_put(struct sched *s, struct msg *m);
 void heap_del(struct sched *s, struct msg *m);
 
 /* dest.c */
-struct dest *dest_get(struct sched *s, const struct service *t, struct str nexthop,
-                      bool configured);
+struct dest *dest_get(struct sched *s, const struct route *r);
 void dest_queue(struct dest *d, struct job *j);
 void dest_dispatch(struct sched *s, struct dest *d);
 void dest_result(struct sched *s, struct slot *slot, struct attempt *a);

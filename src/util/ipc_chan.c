@@ -54,6 +54,11 @@ void ipc_chan_send(struct ipc_chan *c) {
     conn_touch(c->conn);
 }
 
+void ipc_chan_send_secret(struct ipc_chan *c) {
+    conn_wipe_output(c->conn);
+    conn_touch(c->conn);
+}
+
 void ipc_chan_free(struct ipc_chan *c) {
     if (c == NULL)
         return;

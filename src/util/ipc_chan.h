@@ -23,6 +23,8 @@ struct ipc_chan *ipc_chan_new(struct loop *l, int fd, const struct ipc_chan_ops 
 /* Where a message is written with ipc_begin … ipc_end; then ipc_chan_send. */
 struct sbuf *ipc_chan_out(struct ipc_chan *c);
 void ipc_chan_send(struct ipc_chan *c);
+/* The same for a message with a secret: overwritten once it is sent. */
+void ipc_chan_send_secret(struct ipc_chan *c);
 void ipc_chan_free(struct ipc_chan *c);
 
 #endif

@@ -1,0 +1,169 @@
+/*
+ * daemon/explain.c - explanations and tests of a road; see explain.h
+ *
+ * One struct travels between two loops: fn and arg belong to home, the rest to the worker.  It is
+ * freed on home's thread with the last line.
+ */
+#include "daemon/explain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "deliver/probe.h"
+#include "route/route.h"
+#include "util/mem.h"
+
+/* Stands for any recipient that no rule names. */
+#define ANYBODY "anybody@elsewhere.invalid"
+
+struct explain {
+    struct loop *home;
+    struct explain_at at;
+    explain_fn fn; /* NULL: forgotten */
+    void *arg;
+    char *sender, *rcpt;
+    bool connect, any_rcpt;
+    struct config *cfg; /* reference */
+    struct trace trace;
+    struct task begin;
+};
+
+struct line_task {
+    struct task task;
+    struct explain *x;
+    char *line;
+    bool over;
+};
+
+static void run_line(struct task *t) {
+    struct line_task *l = DL_OWNER(t, struct line_task, task);
+    struct explain *x = l->x;
+    if (x->fn != NULL)
+        x->fn(x->arg, str_of(l->line), l->over);
+    if (l->over) {
+        free(x->sender);
+        free(x->rcpt);
+        free(x);
+    }
+    free(l->line);
+    free(l);
+}
+
+static void send_line(struct explain *x, json_t *o, bool over) {
+    struct line_task *l = MEM_NEW(struct line_task);
+    struct sbuf text = {0};
+    char *dump = json_dumps(o, JSON_COMPACT);
+    sbuf_printf(&text, "%s\n", dump == NULL ? "{}" : dump);
+    free(dump);
+    json_decref(o);
+    l->task.run = run_line;
+    l->x = x;
+    l->line = sbuf_take(&text);
+    l->over = over;
+    loop_post(x->home, &l->task);
+}
+
+static void emit(void *arg, json_t *step) {
+    send_line(arg, step, false);
+}
+
+static void over(void *arg, bool ok) {
+    struct explain *x = arg;
+    config_unref(x->cfg);
+    x->cfg = NULL;
+    send_line(x, json_pack("{s:b, s:b}", "ok", 1, "passed", ok), true);
+}
+
+static void outcome(struct explain *x, const char *dsn, const char *what, struct str text) {
+    json_t *o = trace_step(&x->trace, "outcome");
+    json_object_set_new(o, "pass", json_false());
+    trace_set(o, "dsn", str_of(dsn));
+    trace_setf(o, "result", "%s: %.*s", what, STR_FMT(text));
+    trace_end(&x->trace, o);
+}
+
+/* error:, retry:, discard: say what happens to the mail. */
+static void here(struct explain *x, const struct route *r) {
+    struct str text = sbuf_str(&r->nexthop);
+    if (r->transport->kind == SERVICE_DISCARD)
+        outcome(x, "2.0.0", "mail would be dropped and counted as sent", text);
+    else if (r->transport->kind == SERVICE_RETRY || (text.n > 0 && text.p[0] == '4'))
+        outcome(x, "4.0.0", "mail would be deferred", text);
+    else
+        outcome(x, "5.0.0", "mail would be bounced", text);
+}
+
+static void note_route(struct explain *x, const struct route *r) {
+    json_t *o = trace_step(&x->trace, "route");
+    trace_set(o, "transport", str_of(r->transport->name));
+    trace_set(o, "next_hop", sbuf_str(&r->nexthop));
+    trace_set(o, "rule", r->why.n > 0 ? sbuf_str(&r->why) : STR_LIT("the recipient's domain"));
+    trace_setf(o, "result", "transport %s, next hop %s", r->transport->name,
+               r->nexthop.n > 0 ? r->nexthop.p : "(none)");
+    trace_end(&x->trace, o);
+}
+
+static void on_route(void *arg, const struct route *r) {
+    struct explain *x = arg;
+    if (r->rc != ROUTE_OK) {
+        outcome(x, r->rc == ROUTE_FAILED ? "4.3.0" : "4.3.5", "mail would be deferred",
+                r->rc == ROUTE_FAILED ? STR_LIT("address resolver failure") : sbuf_str(&r->why));
+        over(x, false);
+        return;
+    }
+    note_route(x, r);
+    if (r->transport->kind != SERVICE_SMTP) {
+        here(x, r);
+        over(x, r->transport->kind == SERVICE_DISCARD);
+        return;
+    }
+    if (x->any_rcpt && !r->configured) {
+        trace_note(&x->trace, "direct",
+                   "no relay host: each mail goes to its recipient's own mail exchanger; give a "
+                   "recipient to see which");
+        over(x, true);
+        return;
+    }
+    struct probe_ask ask = {.cfg = x->cfg,
+                            .route = r,
+                            .sender = str_of(x->sender),
+                            .rcpt = str_of(x->any_rcpt ? "" : x->rcpt),
+                            .connect = x->connect,
+                            .trace = &x->trace,
+                            .done = over,
+                            .arg = x};
+    probe_start(x->at.deliver, &ask);
+}
+
+static void run_begin(struct task *t) {
+    struct explain *x = DL_OWNER(t, struct explain, begin);
+    x->cfg = config_ref(deliver_config(x->at.deliver));
+    json_t *o = trace_step(&x->trace, "question");
+    trace_set(o, "sender", str_of(x->sender));
+    trace_set(o, "recipient", str_of(x->rcpt));
+    trace_setf(o, "result", "from <%s> to %s", x->sender,
+               x->any_rcpt ? "any recipient that no rule names" : x->rcpt);
+    trace_end(&x->trace, o);
+    route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace, on_route, x);
+}
+
+struct explain *explain_start(struct loop *home, const struct explain_at *at, const char *sender,
+                              const char *rcpt, bool connect, explain_fn fn, void *arg) {
+    struct explain *x = MEM_NEW(struct explain);
+    x->home = home;
+    x->at = *at;
+    x->fn = fn;
+    x->arg = arg;
+    x->sender = mem_strdup(strcmp(sender, "<>") == 0 ? "" : sender);
+    x->any_rcpt = rcpt[0] == '\0';
+    x->rcpt = mem_strdup(x->any_rcpt ? ANYBODY : rcpt);
+    x->connect = connect;
+    x->trace = (struct trace){emit, x};
+    x->begin.run = run_begin;
+    loop_post(at->loop, &x->begin);
+    return x;
+}
+
+void explain_forget(struct explain *x) {
+    x->fn = NULL;
+}

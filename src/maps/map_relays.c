@@ -1,0 +1,148 @@
+/*
+ * maps/map_relays.c - relays: Posthouse's own relay records and their secrets
+ *
+ * A SQLite file (accounts/relays.c writes it).  Two kinds of keys: "account\nnext hop" is answered
+ * with the record as JSON (route/record.h), "=id" with "user\nsecret".  Secrets are sealed for the
+ * key in relays_key_file, which only this process reads; each is bound to the hosts and the user it
+ * was given for, so that nobody who can write the file can have it sent elsewhere.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maps/map.h"
+#include "maps/relays.h"
+#include "maps/tabconf.h"
+#include "util/codec.h"
+#include "util/fs.h"
+#include "util/mem.h"
+#include "util/seal.h"
+
+#define BUSY_MS 5000
+
+void relays_bound(struct sbuf *out, const char *hosts, const char *user) {
+    sbuf_printf(out, "%s\n%s", hosts, user);
+}
+
+int relays_key_read(const char *path, unsigned char key[SEAL_KEY]) {
+    struct sbuf text = {0}, raw = {0};
+    int rc = fs_read(path, &text, 4096);
+    if (rc == 0 && (!base64_decode(&raw, str_trim(sbuf_str(&text))) || raw.n != SEAL_KEY))
+        rc = -EINVAL;
+    if (rc == 0)
+        memcpy(key, raw.p, SEAL_KEY);
+    sbuf_wipe(&text);
+    sbuf_wipe(&raw);
+    return rc;
+}
+
+static int relays_open(struct map *m) {
+    (void)m;
+    return 0;
+}
+
+static sqlite3 *db_open(struct map *m) {
+    sqlite3 *db = NULL;
+    int rc = sqlite3_open_v2(m->path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc == SQLITE_OK) {
+        sqlite3_busy_timeout(db, BUSY_MS);
+        return db;
+    }
+    map_set_error(m, "%s: %s", m->path, db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(db));
+    sqlite3_close(db);
+    return NULL;
+}
+
+static const char *column(sqlite3_stmt *st, int i) {
+    const char *p = (const char *)sqlite3_column_text(st, i);
+    return p == NULL ? "" : p;
+}
+
+/* Columns: id, name, hosts, tls, mechanisms, username, modified. */
+static void put_record(sqlite3_stmt *st, struct sbuf *value) {
+    static const char *const names[] = {"id",         "name", "hosts",   "tls",
+                                        "mechanisms", "user", "modified"};
+    for (int i = 0; i < 7; i++) {
+        sbuf_printf(value, "%s\"%s\": ", i == 0 ? "{" : ", ", names[i]);
+        sbuf_add_json(value, str_of(column(st, i)));
+    }
+    sbuf_add_ch(value, '}');
+}
+
+static enum map_rc get_record(struct map *m, sqlite3_stmt *st, struct str key, struct sbuf *value) {
+    ptrdiff_t nl = str_chr(key, '\n');
+    struct str hop = str_from(key, (size_t)(nl + 1));
+    sqlite3_bind_text(st, 1, key.p, nl < 0 ? 0 : (int)nl, SQLITE_STATIC);
+    sqlite3_bind_text(st, 2, hop.p, (int)hop.n, SQLITE_STATIC);
+    int rc = sqlite3_step(st);
+    if (rc == SQLITE_ROW) {
+        put_record(st, value);
+        return MAP_FOUND;
+    }
+    if (rc != SQLITE_DONE)
+        map_set_error(m, "%s: %s", m->path, sqlite3_errstr(rc));
+    return rc == SQLITE_DONE ? MAP_NOT_FOUND : MAP_ERROR;
+}
+
+/* Columns: hosts, username, secret. */
+static bool unseal(struct map *m, sqlite3_stmt *st, struct sbuf *value) {
+    unsigned char key[SEAL_KEY];
+    struct sbuf bound = {0};
+    char *path = tabconf_main("relays_key_file");
+    int rc = path == NULL ? -ENOENT : relays_key_read(path, key);
+    struct str sealed = str_make(sqlite3_column_blob(st, 2), (size_t)sqlite3_column_bytes(st, 2));
+    bool ok = false;
+    relays_bound(&bound, column(st, 0), column(st, 1));
+    sbuf_printf(value, "%s\n", column(st, 1));
+    if (rc < 0)
+        map_set_error(m, "relays_key_file %s: %s", path == NULL ? "" : path, strerror(-rc));
+    else if (!(ok = seal_open(key, sealed, sbuf_str(&bound), value)))
+        map_set_error(m,
+                      "the record's password cannot be opened: it was set for other hosts, another "
+                      "user or another key; set it again");
+    mem_wipe((char *)key, sizeof key);
+    sbuf_free(&bound);
+    free(path);
+    return ok;
+}
+
+static enum map_rc get_secret(struct map *m, sqlite3_stmt *st, struct str key, struct sbuf *value) {
+    sqlite3_bind_text(st, 1, key.p + 1, (int)key.n - 1, SQLITE_STATIC);
+    int rc = sqlite3_step(st);
+    if (rc == SQLITE_ROW)
+        return unseal(m, st, value) ? MAP_FOUND : MAP_ERROR;
+    map_set_error(m, "relay record %.*s is gone", STR_FMT(str_from(key, 1)));
+    return MAP_ERROR;
+}
+
+static enum map_rc relays_get(struct map *m, struct str key, struct sbuf *value) {
+    bool secret = key.n > 0 && key.p[0] == '=';
+    sqlite3_stmt *st = NULL;
+    sqlite3 *db = db_open(m);
+    if (db == NULL)
+        return MAP_ERROR;
+    enum map_rc rc = MAP_ERROR;
+    if (sqlite3_prepare_v2(db, secret ? RELAYS_SECRET : RELAYS_FIND, -1, &st, NULL) != SQLITE_OK)
+        map_set_error(m, "%s: %s", m->path, sqlite3_errmsg(db));
+    else
+        rc = secret ? get_secret(m, st, key, value) : get_record(m, st, key, value);
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+    return rc;
+}
+
+static void relays_where(struct map *m, struct str key, struct sbuf *out) {
+    (void)key;
+    sbuf_add_c(out, m->path);
+}
+
+const struct map_ops map_relays = {.type = "relays",
+                                   .suffix = "",
+                                   .fixed = true,
+                                   .shared = true,
+                                   .remote = true,
+                                   .open = relays_open,
+                                   .get = relays_get,
+                                   .where = relays_where};

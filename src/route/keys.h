@@ -1,0 +1,33 @@
+/*
+ * route/keys.h - the keys that a table is asked, in order
+ *
+ * Postfix's mail_addr_find(3) for senders, transport(5) for recipients.  One thread per set.
+ */
+#ifndef PH_ROUTE_KEYS_H
+#define PH_ROUTE_KEYS_H
+
+#include "config/params.h"
+#include "maps/maps.h"
+
+#define KEYS_MAX 40
+
+struct keys {
+    struct maps_key v[KEYS_MAX];
+    char *texts[KEYS_MAX];
+    size_t n;
+};
+
+/* Appends prefix + a + b unless it is there already.  partial: a shortened form, not for tables of
+ * patterns. */
+void keys_add(struct keys *k, bool partial, const char *prefix, struct str a, struct str b);
+/* Whole address (as SMTP has it, then as it is), without extension, local part if the domain is
+ * myorigin, @domain.  Nothing for the null sender. */
+void keys_sender(struct keys *k, const struct params *p, struct str sender);
+/* Address, without extension, domain, its parents, "*". */
+void keys_recipient(struct keys *k, const struct params *p, struct str rcpt);
+/* Makes it empty. */
+void keys_clear(struct keys *k);
+/* Is the word in a list separated by commas or blanks? */
+bool keys_has_word(const char *list, const char *word);
+
+#endif
