@@ -13,6 +13,7 @@ MAY = {
     "config": {"util"},
     "maps": {"util"},
     "mail": {"util"},
+    "accounts": {"util", "config", "maps", "mail", "route"},
     "smtp": {"util"},
     "spool": {"util"},
     "route": {"util", "config", "maps", "mail", "spool"},
@@ -20,8 +21,8 @@ MAY = {
     "receive": {"util", "config", "maps", "mail", "smtp", "spool", "route"},
     "deliver": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report"},
     "schedule": {"util", "config", "maps", "mail", "spool", "route", "report"},
-    "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule"},
-    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon"},
+    "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule", "accounts"},
+    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon", "accounts"},
 }
 
 

@@ -28,6 +28,11 @@ int cli_sendmail(const char *dir, int argc, char **argv);
 int cli_postconf(const char *dir, int argc, char **argv);
 int cli_check(const char *dir, int argc, char **argv);
 int cli_queue(const char *dir, int argc, char **argv);
+int cli_relay(const char *dir, int argc, char **argv);
+int cli_record(const char *dir, int argc, char **argv);
+int cli_domain(const char *dir, int argc, char **argv);
+int cli_user(const char *dir, int argc, char **argv);
+int cli_admin(const char *dir, int argc, char **argv);
 int cli_explain(const char *dir, int argc, char **argv);
 int cli_test(const char *dir, int argc, char **argv);
 
@@ -48,6 +53,12 @@ int cli_control_passed(const char *who, const struct config *cfg, const char *re
                        void (*fn)(void *arg, struct str line), void *arg, bool *passed);
 /* Takes flag out of argv; was it there? */
 bool cli_take_flag(int *argc, char **argv, const char *flag);
+
+/* A password, typed without echo or the first line of standard input; the caller wipes and frees.
+ * NULL: there is none. */
+char *cli_password(const char *prompt);
+/* Something was made that a running daemon must be told of. */
+void cli_reload_daemon(const struct config *cfg);
 
 /* postqueue -p's listing of the queue to standard output. */
 int cli_list_queue(const char *who, const struct config *cfg);

@@ -10,11 +10,16 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "maps/tabconf.h"
 #include "util/mem.h"
 
 const char *cli_dir(const char *dir) {
     const char *env = getenv("MAIL_CONFIG");
     return dir != NULL ? dir : env != NULL ? env : "/etc/posthouse";
+}
+
+static char *from_main(void *arg, const char *name) {
+    return config_value(arg, name, NULL);
 }
 
 struct config *cli_config(const char *who, const char *dir) {
@@ -31,6 +36,7 @@ struct config *cli_config(const char *who, const char *dir) {
             fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file == NULL ? "?" : d->file,
                     d->line, d->text);
     }
+    tabconf_use_main(from_main, c);
     if (c->diags.errors == 0)
         return c;
     config_unref(c);
@@ -67,6 +73,13 @@ static const struct face commands[] = {
     {"test", cli_test,
      "test SENDER [RECIPIENT] [--json]      walk that road with the daemon's own client, up to "
      "RCPT"},
+    {"relay", cli_relay,
+     "relay list|set|unset ACCOUNT [RELAYHOST]   who relays where, in the accounts store"},
+    {"record", cli_record,
+     "record list|set|delete NAME …   relay records: hosts, TLS mode and account in one"},
+    {"domain", cli_domain, "domain add DOMAIN            to the embedded accounts store"},
+    {"user", cli_user, "user add USER@DOMAIN         the same, a user who may log in and send"},
+    {"admin", cli_admin, "admin add ADDRESS [DOMAIN]   the same, an administrator"},
     {"queue", cli_queue,
      "queue list|show|flush|delete|retry|hold|release|expire   [--json] [ID|ALL …]"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},

@@ -185,6 +185,9 @@ static void params_folders(const struct params *p, void (*fn)(void *arg, const c
 
 void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg) {
     fn(arg, cfg->dir);
+    text_folders(cfg->p.accounts_store, fn, arg);
+    text_folders(cfg->relays_spec, fn, arg);
+    path_folder(str_of(cfg->p.relays_key_file), fn, arg);
     params_folders(&cfg->p, fn, arg);
     for (size_t i = 0; i < cfg->n_services; i++)
         params_folders(&cfg->services[i]->p, fn, arg);
@@ -201,7 +204,7 @@ static bool params_remote(const struct params *p) {
 
 /* Does some table live in a database or behind a socket? */
 static bool needs_network(const struct config *cfg) {
-    bool remote = params_remote(&cfg->p);
+    bool remote = params_remote(&cfg->p) || maps_are_remote(cfg->p.accounts_store);
     for (size_t i = 0; i < cfg->n_services && !remote; i++)
         remote = params_remote(&cfg->services[i]->p);
     return remote;

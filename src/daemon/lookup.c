@@ -7,10 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "accounts/store.h"
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
 #include "maps/server.h"
+#include "maps/tabconf.h"
 #include "util/log.h"
+#include "util/mem.h"
 
 #define WORKERS 8
 
@@ -52,11 +55,34 @@ static bool control(struct lookup_server *s, int sup) {
     return true;
 }
 
+static struct {
+    struct store *store; /* NULL: none */
+    char *why;
+} accounts;
+
+static enum map_rc verify(void *arg, const char *user, const char *password, bool secure,
+                          const char *client, struct sbuf *value, char **err) {
+    (void)arg;
+    if (accounts.store == NULL) {
+        *err = mem_strdup(accounts.why == NULL ? "no accounts_store is set" : accounts.why);
+        return MAP_ERROR;
+    }
+    return (enum map_rc)store_verify(accounts.store, user, password, secure, client, value, err);
+}
+
+static char *from_main(void *arg, const char *name) {
+    return config_value(arg, name, NULL);
+}
+
 _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int *lookups) {
     confine_lookup(cfg);
     log_start();
     struct lookup_server *s = lookup_server_new(WORKERS, cfg->dir);
     lookup_server_allow(s, allowed, cfg);
+    tabconf_use_main(from_main, cfg);
+    if (cfg->p.accounts_store[0] != '\0')
+        accounts.store = store_open(cfg->p.accounts_store, cfg->dir, false, &accounts.why);
+    lookup_server_verify(s, verify, NULL);
     for (size_t i = 0; i <= loops; i++)
         lookup_server_add(s, lookups[i]);
     do {

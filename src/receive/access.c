@@ -12,11 +12,11 @@
 
 #include "mail/address.h"
 #include "receive/session.h"
+#include "route/keys.h"
 #include "util/log.h"
 #include "util/mem.h"
 
 #define LISTS     5
-#define KEYS_MAX  40
 #define LIST_SEPS ", \t\r\n"
 
 struct access_run {
@@ -28,6 +28,7 @@ struct access_run {
     uint32_t tag;
     const char *check; /* check_sender_access, … */
     char *table;       /* of the check_*_access that is being asked */
+    bool unknown_ok;   /* a sender whom nobody owns may be used by whoever is logged in */
     char *keys_text[KEYS_MAX];
     struct maps_key keys[KEYS_MAX];
     size_t n_keys;
@@ -84,7 +85,7 @@ static const struct word words[] = {
     {"check_client_a_access", WORD_CHECK, false},
     {"check_reverse_client_hostname_access", WORD_CHECK, false},
     {"check_ccert_access", WORD_CHECK, false},
-    {"check_sasl_access", WORD_CHECK, false},
+    {"check_sasl_access", WORD_CHECK, true},
     {"check_etrn_access", WORD_CHECK, false},
     {"reject_rbl_client", WORD_CHECK, false},
     {"reject_rhsbl_client", WORD_CHECK, false},
@@ -106,10 +107,10 @@ static const struct word words[] = {
     {"reject_unknown_forward_client_hostname", WORD_SKIP, false},
     {"reject_unverified_sender", WORD_SKIP, false},
     {"reject_unverified_recipient", WORD_SKIP, false},
-    {"reject_sender_login_mismatch", WORD_SKIP, false},
-    {"reject_known_sender_login_mismatch", WORD_SKIP, false},
-    {"reject_authenticated_sender_login_mismatch", WORD_SKIP, false},
-    {"reject_unauthenticated_sender_login_mismatch", WORD_SKIP, false},
+    {"reject_sender_login_mismatch", WORD_TEST, true},
+    {"reject_known_sender_login_mismatch", WORD_TEST, true},
+    {"reject_authenticated_sender_login_mismatch", WORD_TEST, true},
+    {"reject_unauthenticated_sender_login_mismatch", WORD_TEST, true},
     {"defer_if_permit", WORD_SKIP, false},
     {"defer_if_reject", WORD_SKIP, false},
     {"warn_if_reject", WORD_SKIP, false},
@@ -299,6 +300,59 @@ static void test_client_name(struct access_run *a) {
     sbuf_free(&b);
 }
 
+static bool owns(struct str owners, const char *user) {
+    struct str one;
+    while (str_split(&owners, LIST_SEPS, &one))
+        if (str_ieq_c(one, user))
+            return true;
+    return false;
+}
+
+static void on_owners(void *arg, const struct maps_answer *ans) {
+    struct access_run *a = arg;
+    struct session *s = a->s;
+    struct sbuf b = {0};
+    bool found = ans->rc == MAP_FOUND;
+    a->tag = 0;
+    if (ans->rc == MAP_ERROR) {
+        sbuf_add_c(&b, "451 4.3.0 <");
+        addr_external(&b, command_sender(s));
+        sbuf_add_c(&b, ">: Temporary lookup failure");
+        finish(a, VERDICT_REJECT, b.p);
+    } else if (s->sasl_user == NULL && found) {
+        reject_sender(a, "553 5.7.1", "not logged in");
+    } else if (s->sasl_user == NULL || (!found && a->unknown_ok) ||
+               (found && owns(sbuf_str(&ans->value), s->sasl_user))) {
+        run(a);
+    } else {
+        sbuf_printf(&b, "not owned by user %s", s->sasl_user);
+        reject_sender(a, "553 5.7.1", b.p);
+    }
+    sbuf_free(&b);
+}
+
+/* reject_…sender_login_mismatch: may this login use this sender (smtpd_sender_login_maps)?  True if
+ * the word was one of them. */
+static bool test_login(struct access_run *a, const char *w) {
+    struct session *s = a->s;
+    struct keys keys = {.n = 0};
+    bool in = s->sasl_user != NULL;
+    if (strstr(w, "sender_login_mismatch") == NULL)
+        return false;
+    bool other =
+        (in && strncmp(w, "reject_unauth", 13) == 0) || (!in && strncmp(w, "reject_auth", 11) == 0);
+    keys_sender(&keys, &s->cfg->p, command_sender(s));
+    if (other || keys.n == 0 || s->p->smtpd_sender_login_maps[0] == '\0') {
+        run(a);
+    } else {
+        a->unknown_ok = strncmp(w, "reject_known", 12) == 0;
+        a->tag = lookup_maps(s->r->lookup, "smtpd", s->p->smtpd_sender_login_maps, keys.v, keys.n,
+                             on_owners, a);
+    }
+    keys_clear(&keys);
+    return true;
+}
+
 static void test(struct access_run *a, const char *w) {
     struct session *s = a->s;
     struct str sender = command_sender(s);
@@ -306,7 +360,9 @@ static void test(struct access_run *a, const char *w) {
         test_networks(a);
     else if (strcmp(w, "permit_inet_interfaces") == 0)
         on_network(a, own_interface(s) ? MATCH_YES : MATCH_NO);
-    else if (test_destination(a, w) || test_helo(a, w))
+    else if (strcmp(w, "permit_sasl_authenticated") == 0)
+        on_network(a, s->sasl_user != NULL ? MATCH_YES : MATCH_NO);
+    else if (test_destination(a, w) || test_helo(a, w) || test_login(a, w))
         return;
     else if (strcmp(w, "reject_non_fqdn_sender") == 0 && sender.n > 0 && !fqdn(addr_domain(sender)))
         reject_sender(a, "504 5.5.2", "need fully-qualified address");
@@ -378,6 +434,8 @@ static void add_subject(struct access_run *a, struct sbuf *b) {
         sbuf_printf(b, "<%s[%s]>: Client host rejected: ", a->s->name, a->s->addr);
     } else if (strcmp(a->check, "check_helo_access") == 0) {
         sbuf_printf(b, "<%s>: Helo command rejected: ", a->s->helo);
+    } else if (strcmp(a->check, "check_sasl_access") == 0) {
+        sbuf_printf(b, "<%s>: SASL login name rejected: ", a->s->sasl_user);
     } else {
         sbuf_add_ch(b, '<');
         addr_external(b, rcpt_of(a->s));
@@ -458,6 +516,8 @@ static void check_table(struct access_run *a, const char *w, struct str table) {
         keys_address(a, command_sender(a->s));
     else if (strcmp(w, "check_recipient_access") == 0)
         keys_address(a, rcpt_of(a->s));
+    else if (strcmp(w, "check_sasl_access") == 0)
+        key_add(a, false, str_of(a->s->sasl_user == NULL ? "" : a->s->sasl_user), STR_NONE);
     else if (a->s->helo != NULL) {
         key_add(a, false, str_of(a->s->helo), STR_NONE);
         keys_domain(a, str_of(a->s->helo));

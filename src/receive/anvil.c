@@ -18,7 +18,7 @@ struct client {
     int64_t since_ms; /* of the interval */
     int64_t open;
     int64_t connects;
-    int64_t events[2];
+    int64_t events[3];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -35,7 +35,7 @@ static struct client *client_get(const char *addr, int64_t unit_s) {
     }
     if (now - c->since_ms >= unit_s * 1000) {
         c->since_ms = now;
-        c->connects = c->events[0] = c->events[1] = 0;
+        c->connects = c->events[0] = c->events[1] = c->events[2] = 0;
     }
     return c;
 }
@@ -54,7 +54,8 @@ bool anvil_connect(const char *addr, int64_t max_count, int64_t max_rate, int64_
 void anvil_disconnect(const char *addr) {
     pthread_mutex_lock(&lock);
     struct client *c = htab_get(&clients, str_of(addr));
-    if (c != NULL && --c->open == 0 && c->events[0] == 0 && c->events[1] == 0 && c->connects < 2) {
+    if (c != NULL && --c->open == 0 && c->events[0] == 0 && c->events[1] == 0 &&
+        c->events[2] == 0 && c->connects < 2) {
         htab_del(&clients, str_of(addr));
         free(c->addr);
         free(c);

@@ -84,14 +84,34 @@ static void ehlo_add(struct session *s, const char *words[], size_t *n, const ch
         words[(*n)++] = keyword;
 }
 
+/* "AUTH PLAIN LOGIN" and, for old clients, "AUTH=PLAIN LOGIN". */
+static void ehlo_add_auth(struct session *s, const char *words[], size_t *n, struct sbuf *text) {
+    struct sbuf mechs = {0};
+    auth_offer(s, &mechs);
+    if (mechs.n > 0) {
+        sbuf_printf(text, "AUTH %s", mechs.p);
+        sbuf_add_ch(text, '\0');
+        sbuf_printf(text, "AUTH=%s", mechs.p);
+        if (!session_word(s->p->smtpd_discard_ehlo_keywords, "AUTH")) {
+            words[(*n)++] = text->p;
+            if (s->p->broken_sasl_auth_clients)
+                words[(*n)++] = text->p + strlen(text->p) + 1;
+        }
+    }
+    sbuf_free(&mechs);
+}
+
 /* In Postfix's order. */
-static void cmd_ehlo(struct session *s, struct str name) {
+void command_ehlo(struct session *s, struct str name) {
     const char *words[16];
     size_t n = 0;
+    struct sbuf auth = {0};
     if (name.n == 0) {
         session_reply(s, false, "501 Syntax: EHLO hostname");
         return;
     }
+    if (auth_ehlo_waits(s, name))
+        return;
     session_reset(s);
     set_helo(s, name);
     s->esmtp = true;
@@ -101,6 +121,7 @@ static void cmd_ehlo(struct session *s, struct str name) {
         ehlo_add(s, words, &n, "VRFY");
     if (offers_tls(s))
         ehlo_add(s, words, &n, "STARTTLS");
+    ehlo_add_auth(s, words, &n, &auth);
     ehlo_add(s, words, &n, "ENHANCEDSTATUSCODES");
     ehlo_add(s, words, &n, "8BITMIME");
     ehlo_add(s, words, &n, "DSN");
@@ -118,6 +139,7 @@ static void cmd_ehlo(struct session *s, struct str name) {
         else
             conn_printf(s->conn, "250%c%s\r\n", sep, words[i]);
     }
+    sbuf_free(&auth);
 }
 
 static bool mail_size(struct session *s, struct str value) {
@@ -143,6 +165,8 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
     }
     if (str_ieq_c(key, "SMTPUTF8") && value.n == 0 && s->p->smtputf8_enable)
         return true; /* seen before the address was parsed */
+    if (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable && value.n > 0)
+        return true; /* RFC 4954 section 5: who wrote it is for trusted clients to say; not used */
     if (str_ieq_c(key, "RET") && (str_ieq_c(value, "FULL") || str_ieq_c(value, "HDRS"))) {
         s->flags |= str_ieq_c(value, "FULL") ? ENV_RET_FULL : ENV_RET_HDRS;
         return true;
@@ -307,8 +331,11 @@ static void rcpt_accept(struct session *s) {
     s->rcpts[s->n_rcpts++] = s->pending;
     if (s->qid[0] == '\0') {
         qid_next(s->cfg->p.enable_long_queue_ids, &s->id, s->qid);
+        session_from(s, &from);
+        if (s->sasl_user != NULL)
+            sbuf_printf(&from, ", sasl_method=%s, sasl_username=%s", s->sasl_method, s->sasl_user);
         if (!s->local)
-            log_as(s->svc->log_name, "smtpd", "%s: client=%s", s->qid, session_from(s, &from));
+            log_as(s->svc->log_name, "smtpd", "%s: client=%s", s->qid, from.p);
     }
     sbuf_free(&from);
     session_reply(s, true, "250 2.1.5 Ok");
@@ -460,6 +487,8 @@ static void cmd_starttls(struct session *s, struct str args) {
         free(s->helo);
         s->helo = NULL;
         s->esmtp = false;
+        free(s->sasl_user); /* what was said in clear is forgotten */
+        s->sasl_user = NULL;
         session_start_tls(s);
     }
 }
@@ -497,7 +526,7 @@ static void run_verb(struct session *s, enum smtp_verb v, struct str args) {
         cmd_helo(s, args);
         break;
     case VERB_EHLO:
-        cmd_ehlo(s, args);
+        command_ehlo(s, args);
         break;
     case VERB_MAIL:
         s->junk = 0;
@@ -529,7 +558,7 @@ static void run_verb(struct session *s, enum smtp_verb v, struct str args) {
         cmd_starttls(s, args);
         break;
     case VERB_AUTH:
-        session_reply(s, false, "503 5.5.1 Error: authentication not enabled");
+        auth_command(s, args);
         break;
     case VERB_QUIT:
         session_reply(s, true, "221 2.0.0 Bye");

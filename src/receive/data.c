@@ -83,7 +83,10 @@ static const char *protocol(const struct session *s) {
     if (!s->esmtp)
         return "SMTP";
     bool utf8 = (s->flags & ENV_SMTPUTF8) != 0;
-    return s->tls_on ? (utf8 ? "UTF8SMTPS" : "ESMTPS") : utf8 ? "UTF8SMTP" : "ESMTP";
+    static const char *const names[2][2][2] = {
+        {{"ESMTP", "ESMTPA"}, {"ESMTPS", "ESMTPSA"}},
+        {{"UTF8SMTP", "UTF8SMTPA"}, {"UTF8SMTPS", "UTF8SMTPSA"}}};
+    return names[utf8][s->tls_on][s->sasl_user != NULL]; /* RFC 3848, RFC 6531 */
 }
 
 /* Postfix's Received: header field. */
@@ -100,6 +103,8 @@ static void add_received(struct session *s) {
             tls_describe(conn_ssl(s->conn), b);
             sbuf_add_c(b, ")\r\n\t(No client certificate requested)\r\n");
         }
+        if (s->sasl_user != NULL && s->p->smtpd_sasl_authenticated_header)
+            sbuf_printf(b, "\t(Authenticated sender: %s)\r\n", s->sasl_user);
         sbuf_printf(b, "\tby %s (%s) with %s id %s\r\n\t", s->cfg->p.myhostname,
                     s->cfg->p.mail_name, protocol(s), s->qid);
         if (s->n_rcpts == 1) {
@@ -385,6 +390,7 @@ static struct envelope *make_envelope(struct session *s) {
         .sender = command_sender(s),
         .envid = sbuf_str(&s->envid),
         .client = sbuf_str(&from),
+        .sasl_user = str_of(s->sasl_user == NULL ? "" : s->sasl_user),
         .rcpts = rcpts,
         .n_rcpts = (uint32_t)s->n_rcpts};
     memcpy(t.qid, s->qid, sizeof t.qid);

@@ -49,6 +49,8 @@ static void session_free(struct session *s) {
     free(s->rcpts);
     free(s->name);
     free(s->helo);
+    free(s->sasl_user);
+    free(s->sasl_method);
     free(s);
 }
 
@@ -106,6 +108,7 @@ static void log_disconnect(const struct session *s) {
 /* The connection goes; the session stays until its last callback has come back. */
 static void session_end(struct session *s) {
     session_reset(s);
+    auth_drop(s);
     if (!s->local) {
         log_disconnect(s);
         if (s->counted)
@@ -199,7 +202,8 @@ static bool punish(struct session *s, unsigned before) {
 static size_t take_line(struct session *s, const char *p, size_t n) {
     const char *nl = memchr(p, '\n', n);
     unsigned before = s->errors;
-    size_t limit = (size_t)s->p->line_length_limit;
+    bool answer = auth_reading(s);
+    size_t limit = (size_t)(answer ? s->p->smtpd_sasl_response_limit : s->p->line_length_limit);
     if (nl == NULL && n <= limit)
         return 0;
     if (nl == NULL || (size_t)(nl - p) > limit) {
@@ -214,7 +218,12 @@ static size_t take_line(struct session *s, const char *p, size_t n) {
         line.n--;
     s->holds++;
     conn_deadline(s->conn, s->p->smtpd_timeout * 1000);
-    command_line(s, line);
+    if (answer)
+        auth_line(s, line);
+    else
+        command_line(s, line);
+    if (answer || s->verb == VERB_AUTH) /* may be a password */
+        mem_wipe((char *)(uintptr_t)p, used);
     if (!s->gone)
         punish(s, before);
     session_unhold(s);
@@ -493,6 +502,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     r->fd_max = (int)(limit - limit / 10 - 32);
     r->spare = fcntl(2, F_DUPFD_CLOEXEC, 0);
     r->full_ms = -60000;
+    auth_reload(r);
     return r;
 }
 
@@ -501,6 +511,7 @@ void receive_reload(struct receive *r, struct config *cfg) {
     r->cfg = config_ref(cfg);
     SSL_CTX_free(r->tls);
     r->tls = server_tls(cfg);
+    auth_reload(r);
 }
 
 static void listener_closed(uv_handle_t *h) {

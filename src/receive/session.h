@@ -29,9 +29,11 @@ struct receive {
     struct dl listeners;
     struct dl sessions;
     size_t n_sessions;
-    SSL_CTX *tls; /* of cfg; NULL: no certificate */
-    int fd_max;   /* sessions stop here: the rest is for the spool and for deliveries */
-    int spare;    /* a descriptor kept to refuse with */
+    SSL_CTX *tls;            /* of cfg; NULL: no certificate */
+    struct dovecot *dovecot; /* NULL: no service asks it */
+    char *dovecot_path;
+    int fd_max; /* sessions stop here: the rest is for the spool and for deliveries */
+    int spare;  /* a descriptor kept to refuse with */
     int64_t full_ms;
     bool stopping;
 };
@@ -48,6 +50,9 @@ enum session_mode { MODE_COMMAND, MODE_DATA, MODE_BDAT, MODE_CLOSING };
 enum verdict { VERDICT_DUNNO, VERDICT_PERMIT, VERDICT_REJECT };
 
 struct access_run; /* access.c */
+struct auth;       /* auth.c */
+struct auth_ehlo;
+struct dovecot;
 
 struct session {
     struct dl link; /* receive->sessions */
@@ -73,6 +78,11 @@ struct session {
     bool sleeping;       /* paused after errors */
     bool gone;           /* the client has left; the commit may still be on its way */
     unsigned holds;      /* callbacks that still refer to this session */
+    /* who the client is */
+    struct auth *auth;           /* being found out */
+    struct auth_ehlo *ehlo_wait; /* EHLO waits for the mechanisms */
+    bool ehlo_asked;
+    char *sasl_user, *sasl_method; /* NULL: not logged in */
     /* the transaction */
     bool in_mail;
     bool expected;     /* counted by spool_expect */
@@ -130,6 +140,21 @@ void command_greet(struct session *s);
 /* Sender, recipient and HELO as "from=<> to=<> proto=… helo=<…>" of reject lines. */
 void command_log_reject(struct session *s, const char *stage, const char *text);
 struct str command_sender(const struct session *s);
+void command_ehlo(struct session *s, struct str name);
+
+/* auth.c */
+void auth_command(struct session *s, struct str args);
+/* Is the client's next line an answer to a challenge? */
+bool auth_reading(const struct session *s);
+void auth_line(struct session *s, struct str line);
+/* The session ends. */
+void auth_drop(struct session *s);
+/* True if EHLO has to wait for the list of mechanisms: command_ehlo is called again. */
+bool auth_ehlo_waits(struct session *s, struct str name);
+/* The mechanisms to offer, separated by blanks; empty: no AUTH. */
+void auth_offer(struct session *s, struct sbuf *mechs);
+/* A new configuration. */
+void auth_reload(struct receive *r);
 
 /* access.c */
 /* Decides about the pending recipient (or, at DATA, about all); calls access_done. */
@@ -149,7 +174,7 @@ uint64_t data_memory(void);
 /* anvil.c: counts over all loops */
 bool anvil_connect(const char *addr, int64_t max_count, int64_t max_rate, int64_t unit_s);
 void anvil_disconnect(const char *addr);
-enum anvil_what { ANVIL_MESSAGE, ANVIL_RCPT };
+enum anvil_what { ANVIL_MESSAGE, ANVIL_RCPT, ANVIL_AUTH };
 /* One more event; its count in this interval. */
 int64_t anvil_event(const char *addr, enum anvil_what what, int64_t unit_s);
 

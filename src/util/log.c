@@ -310,6 +310,10 @@ void log_warn(const char *service, const char *fmt, ...) {
     LOG_BODY(NULL, service, LOG_WARNING, "warning: ");
 }
 
+void log_warn_as(const char *name, const char *service, const char *fmt, ...) {
+    LOG_BODY(name, service, LOG_WARNING, "warning: ");
+}
+
 void log_error(const char *service, const char *fmt, ...) {
     LOG_BODY(NULL, service, LOG_ERR, "error: ");
 }

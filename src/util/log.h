@@ -37,6 +37,9 @@ void log_as(const char *name, const char *service, const char *fmt, ...)
 void log_info(const char *service, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Prefixes "warning: ", "error: ", "fatal: ". */
 void log_warn(const char *service, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* log_warn with a syslog_name of its own. */
+void log_warn_as(const char *name, const char *service, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 void log_error(const char *service, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_fatal(const char *service, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

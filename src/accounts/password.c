@@ -1,0 +1,132 @@
+/*
+ * accounts/password.c - stored passwords; see password.h
+ */
+#include "accounts/password.h"
+
+#include <crypt.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/codec.h"
+#include "util/mem.h"
+
+#define SALT_NEW 8U
+
+/* Digest schemes: base64 (or hex) of the digest, followed by the salt where there is one. */
+static const struct {
+    const char *scheme;
+    const char *digest;
+    size_t n;
+    bool salted;
+} digests[] = {{"SSHA512", "SHA512", 64, true}, {"SSHA256", "SHA256", 32, true},
+               {"SSHA", "SHA1", 20, true},      {"SMD5", "MD5", 16, true},
+               {"SHA512", "SHA512", 64, false}, {"SHA256", "SHA256", 32, false},
+               {"SHA", "SHA1", 20, false},      {"SHA1", "SHA1", 20, false},
+               {"LDAP-MD5", "MD5", 16, false},  {"PLAIN-MD5", "MD5", 16, false}};
+
+static const char *const crypts[] = {"CRYPT",        "MD5-CRYPT", "SHA256-CRYPT",
+                                     "SHA512-CRYPT", "BLF-CRYPT", "MD5"};
+
+static bool digest(const char *name, const char *password, struct str salt, unsigned char *out) {
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    const EVP_MD *md = EVP_get_digestbyname(name);
+    bool ok = c != NULL && md != NULL && EVP_DigestInit_ex(c, md, NULL) == 1 &&
+              EVP_DigestUpdate(c, password, strlen(password)) == 1 &&
+              EVP_DigestUpdate(c, salt.p, salt.n) == 1 && EVP_DigestFinal_ex(c, out, NULL) == 1;
+    EVP_MD_CTX_free(c);
+    return ok;
+}
+
+static bool hex_decode(struct sbuf *out, struct str in) {
+    for (size_t i = 0; i + 1 < in.n; i += 2) {
+        unsigned v = 0;
+        for (size_t k = i; k < i + 2; k++) {
+            char c = in.p[k];
+            int d = c >= '0' && c <= '9'                 ? c - '0'
+                    : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                         : -1;
+            if (d < 0)
+                return false;
+            v = v << 4 | (unsigned)d;
+        }
+        sbuf_add_ch(out, (char)v);
+    }
+    return in.n % 2 == 0;
+}
+
+static enum password_rc check_digest(size_t i, struct str text, const char *password) {
+    struct sbuf raw = {0};
+    unsigned char want[EVP_MAX_MD_SIZE];
+    bool hex = text.n == 2 * digests[i].n && !digests[i].salted;
+    bool ok = hex ? hex_decode(&raw, text) : base64_decode(&raw, text);
+    size_t n = digests[i].n;
+    ok = ok && (digests[i].salted ? raw.n > n : raw.n == n);
+    struct str salt = ok ? str_from(sbuf_str(&raw), n) : STR_NONE;
+    ok =
+        ok && digest(digests[i].digest, password, salt, want) && CRYPTO_memcmp(raw.p, want, n) == 0;
+    sbuf_free(&raw);
+    return ok ? PASSWORD_YES : PASSWORD_NO;
+}
+
+static enum password_rc check_crypt(const char *stored, const char *password) {
+    struct crypt_data *d = MEM_NEW(struct crypt_data);
+    const char *made = crypt_r(password, stored, d);
+    bool ok = made != NULL && made[0] != '*' && strlen(made) == strlen(stored) &&
+              CRYPTO_memcmp(made, stored, strlen(stored)) == 0;
+    mem_wipe((char *)d, sizeof *d);
+    free(d);
+    return ok ? PASSWORD_YES : PASSWORD_NO;
+}
+
+/* Without a scheme. */
+static enum password_rc check_bare(const char *stored, const char *password) {
+    struct str s = str_of(stored);
+    struct sbuf raw = {0};
+    bool md5 = s.n == 32 && hex_decode(&raw, s);
+    sbuf_free(&raw);
+    if (!md5)
+        return check_crypt(stored, password);
+    for (size_t i = 0; i < sizeof digests / sizeof digests[0]; i++)
+        if (strcmp(digests[i].scheme, "PLAIN-MD5") == 0)
+            return check_digest(i, s, password);
+    return PASSWORD_UNKNOWN;
+}
+
+enum password_rc password_check(const char *stored, const char *password) {
+    struct str s = str_of(stored);
+    ptrdiff_t end = str_chr(s, '}');
+    if (s.n == 0)
+        return PASSWORD_NO;
+    if (s.p[0] != '{' || end < 0)
+        return check_bare(stored, password);
+    struct str scheme = str_make(s.p + 1, (size_t)end - 1), rest = str_from(s, (size_t)end + 1);
+    /* "{SSHA.B64}" and "{SHA512.HEX}" say their encoding, which shows by its length. */
+    ptrdiff_t dot = str_chr(scheme, '.');
+    if (dot > 0)
+        scheme.n = (size_t)dot;
+    for (size_t i = 0; i < sizeof digests / sizeof digests[0]; i++)
+        if (str_ieq_c(scheme, digests[i].scheme))
+            return check_digest(i, rest, password);
+    for (size_t i = 0; i < sizeof crypts / sizeof crypts[0]; i++)
+        if (str_ieq_c(scheme, crypts[i]))
+            return check_crypt(rest.p, password);
+    if (str_ieq_c(scheme, "PLAIN") || str_ieq_c(scheme, "CLEARTEXT"))
+        return rest.n > 0 && strlen(password) == rest.n &&
+                       CRYPTO_memcmp(rest.p, password, rest.n) == 0
+                   ? PASSWORD_YES
+                   : PASSWORD_NO;
+    return PASSWORD_UNKNOWN;
+}
+
+bool password_hash(const char *password, struct sbuf *out) {
+    unsigned char raw[64 + SALT_NEW];
+    if (RAND_bytes(raw + 64, SALT_NEW) != 1 ||
+        !digest("SHA512", password, str_make((const char *)raw + 64, SALT_NEW), raw))
+        return false;
+    sbuf_add_c(out, "{SSHA512}");
+    base64_encode(out, str_make((const char *)raw, sizeof raw));
+    return true;
+}

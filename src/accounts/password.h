@@ -1,0 +1,20 @@
+/*
+ * accounts/password.h - stored passwords in the schemes that iRedMail and Dovecot write
+ *
+ * {SSHA512}, {SSHA256}, {SSHA}, {SHA512}, {SHA256}, {SHA}, {SMD5}, {PLAIN-MD5}, {LDAP-MD5},
+ * {PLAIN}, {CRYPT} and its names ({SHA512-CRYPT}, {BLF-CRYPT}, {MD5-CRYPT}, …); without a scheme
+ * what crypt(3) knows, 32 hex digits as MD5.  Any thread; bcrypt takes a tenth of a second and
+ * more.
+ */
+#ifndef PH_ACCOUNTS_PASSWORD_H
+#define PH_ACCOUNTS_PASSWORD_H
+
+#include "util/str.h"
+
+enum password_rc { PASSWORD_NO, PASSWORD_YES, PASSWORD_UNKNOWN /* scheme */ };
+
+enum password_rc password_check(const char *stored, const char *password);
+/* Appends {SSHA512}, iRedMail's default. */
+bool password_hash(const char *password, struct sbuf *out);
+
+#endif

@@ -1,0 +1,124 @@
+/*
+ * accounts/store.c - opening a store, and what all of them share; see store.h
+ */
+#include "accounts/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "accounts/inside.h"
+#include "maps/maps.h"
+#include "maps/tabconf.h"
+#include "util/fs.h"
+#include "util/mem.h"
+
+#define IDLE_MS  60000
+#define RETRY_MS 1000
+
+static const struct {
+    const char *type;
+    const struct sql_ops *sql;
+    const struct store_ops *ops;
+} kinds[] = {{"sqlite", &sql_sqlite, &store_sql},
+             {"mysql", &sql_mysql, &store_sql},
+             {"pgsql", &sql_pgsql, &store_sql},
+             {"ldap", NULL, &store_ldap}};
+
+static char *path_from(struct str name, const char *dir) {
+    struct sbuf b = {0};
+    if (name.n > 0 && name.p[0] == '/')
+        return str_dup(name);
+    sbuf_printf(&b, "%s/%.*s", dir, STR_FMT(name));
+    return sbuf_take(&b);
+}
+
+static struct tabconf *conf_of(const char *path, bool embedded, bool writable, char **why) {
+    if (!embedded)
+        return tabconf_read(path, why);
+    struct tabconf *c = tabconf_parse(STR_LIT(""));
+    tabconf_set(c, "dbpath", path);
+    tabconf_set(c, "writable", writable ? "yes" : "no");
+    return c;
+}
+
+struct store *store_open(const char *spec, const char *dir, bool writable, char **why) {
+    struct str s = str_of(spec);
+    ptrdiff_t colon = str_chr(s, ':');
+    size_t k = 0, n = sizeof kinds / sizeof kinds[0];
+    while (k < n && (colon <= 0 || !str_eq_c(str_make(s.p, (size_t)colon), kinds[k].type)))
+        k++;
+    if (k == n) {
+        struct sbuf b = {0};
+        sbuf_printf(
+            &b, "accounts_store = %s: need sqlite:FILE, mysql:FILE, pgsql:FILE or ldap:FILE", spec);
+        *why = sbuf_take(&b);
+        return NULL;
+    }
+    char *path = path_from(str_from(s, (size_t)colon + 1), dir);
+    struct tabconf *conf = conf_of(path, kinds[k].sql == &sql_sqlite, writable, why);
+    if (conf == NULL) {
+        free(path);
+        return NULL;
+    }
+    struct store *st = MEM_NEW(struct store);
+    *st = (struct store){.ops = kinds[k].ops, .sql = kinds[k].sql, .path = path, .conf = conf};
+    st->spec = mem_strdup(spec);
+    if (st->sql != NULL)
+        st->pool =
+            pool_new(&st->sql->pool, conf, st->spec,
+                     st->sql->host == NULL ? path : tabconf_str(conf, "hosts", st->sql->host),
+                     IDLE_MS, RETRY_MS);
+    return st;
+}
+
+void store_close(struct store *st) {
+    if (st == NULL)
+        return;
+    pool_free(st->pool);
+    tabconf_free(st->conf);
+    free(st->spec);
+    free(st->path);
+    free(st);
+}
+
+bool store_is_embedded(const struct store *st) {
+    return st->sql == &sql_sqlite;
+}
+
+bool store_net_ok(const char *nets, const char *client) {
+    if (nets[0] == '\0')
+        return true;
+    struct matchlist *l = matchlist_open(nets, NULL, MATCH_NETWORK, false);
+    char *err = NULL;
+    bool ok = matchlist_has(l, str_of(client), &err) == MATCH_YES;
+    free(err);
+    matchlist_close(l);
+    return ok;
+}
+
+enum store_rc store_relay_each(struct store *st, const char *account, store_pair_fn fn, void *arg,
+                               char **why) {
+    return st->ops->relay_each(st, account, fn, arg, why);
+}
+
+enum store_rc store_relay_set(struct store *st, const char *account, const char *value,
+                              char **why) {
+    return st->ops->relay_set(st, account, value, why);
+}
+
+enum store_rc store_verify(struct store *st, const char *user, const char *password, bool secure,
+                           const char *client, struct sbuf *name, char **why) {
+    if (user[0] == '\0' || password[0] == '\0') { /* an empty password would be an anonymous bind */
+        sbuf_add_c(name, "empty user name or password");
+        return STORE_NO;
+    }
+    return st->ops->verify(st, user, password, secure, client, name, why);
+}
+
+enum store_rc store_has(struct store *st, const char *account, char **why) {
+    return st->ops->has(st, account, why);
+}

@@ -1,0 +1,51 @@
+/*
+ * accounts/store.h - the accounts store: domains, users, admins, and who relays where
+ *
+ * iRedMail's tables in SQLite (the embedded default), MariaDB, MySQL or PostgreSQL, or its tree in
+ * a directory.  Used by the posthouse command, and by the lookup process's workers to verify
+ * passwords.  Calls block; any number of threads may use one store.  Every call that fails sets
+ * *why (the caller frees).
+ */
+#ifndef PH_ACCOUNTS_STORE_H
+#define PH_ACCOUNTS_STORE_H
+
+#include "util/str.h"
+
+struct store;
+
+enum store_rc { STORE_ERROR = -1, STORE_NO = 0, STORE_YES = 1 };
+
+/* spec: "sqlite:FILE" or "mysql:FILE" and so on with a table file; NULL: *why.  Nothing is
+ * connected yet. */
+struct store *store_open(const char *spec, const char *dir, bool writable, char **why);
+void store_close(struct store *st);
+bool store_is_embedded(const struct store *st);
+/* Makes the embedded store's file with its tables, and the folder it is in; content when it is
+ * there. */
+enum store_rc store_create(const char *path, char **why);
+
+typedef void (*store_pair_fn)(void *arg, struct str account, struct str value);
+
+/* Every sender that has a relay host, or those that concern account ("": all). */
+enum store_rc store_relay_each(struct store *st, const char *account, store_pair_fn fn, void *arg,
+                               char **why);
+/* value NULL: takes it away.  STORE_NO: there was nothing to take away, or (a directory) no such
+ * account. */
+enum store_rc store_relay_set(struct store *st, const char *account, const char *value, char **why);
+
+/* Is that the user's password, and may he send?  *name becomes his canonical name (YES) or the
+ * reason (NO), for the log.  secure: over TLS.  client: his address, for allow_nets. */
+enum store_rc store_verify(struct store *st, const char *user, const char *password, bool secure,
+                           const char *client, struct sbuf *name, char **why);
+
+/* To the embedded store.  hash: as password_hash makes it.  NO: it is there already, or its domain
+ * is not. */
+enum store_rc store_add_domain(struct store *st, const char *domain, char **why);
+enum store_rc store_add_user(struct store *st, const char *mail, const char *hash, char **why);
+/* domain NULL: of everything. */
+enum store_rc store_add_admin(struct store *st, const char *mail, const char *hash,
+                              const char *domain, char **why);
+/* Are the account's user and domain there? */
+enum store_rc store_has(struct store *st, const char *account, char **why);
+
+#endif

@@ -1,0 +1,309 @@
+/*
+ * cli/accounts.c - posthouse relay, domain, user, admin: the accounts store
+ *
+ * Rows go straight to the store with its own credentials; the daemon sees them for the next
+ * message. The embedded store is made when it is first needed, and the daemon told.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "accounts/password.h"
+#include "accounts/store.h"
+#include "cli/cli.h"
+#include "mail/address.h"
+#include "route/nexthop.h"
+#include "util/fs.h"
+#include "util/mem.h"
+
+#define VALUE_MAX 255U /* of sender_relayhost's columns */
+
+void cli_reload_daemon(const struct config *cfg) {
+    struct sbuf path = {0}, text = {0};
+    uint64_t pid = 0;
+    sbuf_printf(&path, "%s/master.pid", cfg->p.queue_directory);
+    bool known =
+        fs_read(path.p, &text, 64) == 0 && str_u64(str_trim(sbuf_str(&text)), &pid) && pid > 1;
+    if (known && kill((pid_t)pid, SIGHUP) == 0)
+        puts("posthouse: the running daemon was told to reload");
+    else if (known && errno == EPERM)
+        puts("posthouse: reload the running daemon: it does not know of this yet");
+    sbuf_free(&path);
+    sbuf_free(&text);
+}
+
+/* A password from the terminal, without echo, or the first line of standard input; NULL: none. */
+char *cli_password(const char *prompt) {
+    struct termios was, quiet;
+    char line[512];
+    bool tty = isatty(0) && tcgetattr(0, &was) == 0;
+    if (tty) {
+        quiet = was;
+        quiet.c_lflag &= (tcflag_t)~ECHO;
+        tcsetattr(0, TCSAFLUSH, &quiet);
+        fprintf(stderr, "%s: ", prompt);
+    }
+    char *got = fgets(line, sizeof line, stdin);
+    if (tty) {
+        tcsetattr(0, TCSAFLUSH, &was);
+        fputc('\n', stderr);
+    }
+    if (got == NULL)
+        return NULL;
+    line[strcspn(line, "\r\n")] = '\0';
+    char *copy = mem_strdup(line);
+    mem_wipe(line, sizeof line);
+    return copy;
+}
+
+static struct store *embedded(const struct config *cfg) {
+    struct sbuf path = {0}, spec = {0};
+    char *why = NULL;
+    struct store *st = NULL;
+    sbuf_printf(&path, "%s/accounts.db", cfg->p.data_directory);
+    sbuf_printf(&spec, "sqlite:%s", path.p);
+    if (store_create(path.p, &why) == STORE_YES)
+        st = store_open(spec.p, cfg->dir, true, &why);
+    if (st == NULL)
+        fprintf(stderr, "posthouse: fatal: %s\n", why);
+    else
+        printf("posthouse: made the embedded accounts store %s\n", path.p);
+    free(why);
+    sbuf_free(&path);
+    sbuf_free(&spec);
+    return st;
+}
+
+/* The configured store, or the embedded one, made now if it may be; *made says so. */
+static struct store *open_store(const struct config *cfg, bool make, bool *made) {
+    char *why = NULL;
+    *made = false;
+    if (cfg->p.accounts_store[0] == '\0' && make) {
+        *made = true;
+        return embedded(cfg);
+    }
+    if (cfg->p.accounts_store[0] == '\0') {
+        fputs(
+            "posthouse: there is no accounts store yet (accounts_store is not set, and nothing was "
+            "added)\n",
+            stderr);
+        return NULL;
+    }
+    struct store *st = store_open(cfg->p.accounts_store, cfg->dir, true, &why);
+    if (st == NULL)
+        fprintf(stderr, "posthouse: fatal: %s\n", why);
+    free(why);
+    return st;
+}
+
+static int report(enum store_rc rc, char *why, const char *otherwise) {
+    if (rc == STORE_ERROR)
+        fprintf(stderr, "posthouse: fatal: %s\n", why);
+    else if (rc == STORE_NO)
+        fprintf(stderr, "posthouse: %s\n", why != NULL ? why : otherwise);
+    free(why);
+    return rc == STORE_YES ? 0 : 1;
+}
+
+/* -- relay -- */
+
+/* "@domain" or "user@domain" (or "<>"), in lower case as tables are asked; NULL after saying why.
+ */
+static char *account_arg(const char *text) {
+    struct str s = str_of(text), domain = addr_domain(s);
+    bool plain = strcmp(text, "<>") == 0;
+    for (size_t i = 0; i < s.n; i++)
+        plain = plain && (unsigned char)s.p[i] > ' ';
+    if (!plain && (s.n > VALUE_MAX || !addr_valid_host(domain) || s.p[0] == '<')) {
+        fprintf(stderr, "posthouse: \"%s\" is no account: need user@domain.com or @domain.com\n",
+                text);
+        return NULL;
+    }
+    char *copy = mem_strdup(text);
+    str_lower(copy, strlen(copy));
+    return copy;
+}
+
+static bool value_ok(const char *value) {
+    struct str bad;
+    if (strcmp(value, "DUNNO") == 0)
+        return true;
+    const char *why = strlen(value) > VALUE_MAX ? "more than 255 bytes" : NULL;
+    bad = str_of(value);
+    if (why == NULL && str_trim(bad).n == 0)
+        why = "empty; to take the setting away: posthouse relay unset";
+    if (why == NULL)
+        why = nexthop_check(str_of(value), &bad);
+    if (why != NULL)
+        fprintf(stderr, "posthouse: relay host \"%.*s\": %s\n", STR_FMT(bad), why);
+    return why == NULL;
+}
+
+static void print_pair(void *arg, struct str account, struct str value) {
+    struct sbuf b = {0};
+    if (*(bool *)arg) {
+        sbuf_add_c(&b, "{\"account\": ");
+        sbuf_add_json(&b, account);
+        sbuf_add_c(&b, ", \"relayhost\": ");
+        sbuf_add_json(&b, value);
+        sbuf_add_c(&b, "}");
+    } else {
+        sbuf_printf(&b, "%-40.*s ", STR_FMT(account));
+        sbuf_add_str(&b, value);
+        for (size_t i = 0; i < b.n; i++)
+            if ((unsigned char)b.p[i] < ' ' || b.p[i] == 0x7f)
+                b.p[i] = '?';
+    }
+    puts(b.p);
+    sbuf_free(&b);
+}
+
+static int relay_list(const struct config *cfg, int argc, char **argv) {
+    bool json = cli_take_flag(&argc, argv, "--json"), made;
+    char *why = NULL;
+    struct store *st = open_store(cfg, false, &made);
+    if (st == NULL)
+        return 1;
+    enum store_rc rc = store_relay_each(st, argc > 2 ? argv[2] : "", print_pair, &json, &why);
+    store_close(st);
+    return report(rc, why, "");
+}
+
+/* Does the daemon ask this store at all? */
+static void note_unasked(const struct config *cfg, struct store *st) {
+    const char *maps = cfg->p.sender_dependent_relayhost_maps;
+    if (store_is_embedded(st) && maps[0] != '\0' && strstr(maps, "accounts:") == NULL)
+        fputs("posthouse: note: main.cf sets sender_dependent_relayhost_maps to other tables; add "
+              "accounts:$accounts_store to it\n",
+              stderr);
+}
+
+static int relay_change(const struct config *cfg, const char *who, const char *value) {
+    bool made;
+    char *why = NULL, *account = account_arg(who);
+    if (account == NULL || (value != NULL && !value_ok(value))) {
+        free(account);
+        return EX_DATAERR_;
+    }
+    struct store *st = open_store(cfg, value != NULL, &made);
+    int out = 1;
+    if (st != NULL) {
+        char *unused = NULL;
+        if (value != NULL && strcmp(account, "<>") != 0 &&
+            store_has(st, account, &unused) == STORE_NO)
+            fprintf(stderr, "posthouse: note: the store has no account %s\n", account);
+        free(unused);
+        enum store_rc rc = store_relay_set(st, account, value, &why);
+        out =
+            report(rc, why,
+                   value == NULL ? "it has no relay host of its own" : "there is no such account");
+        if (out == 0 && value != NULL)
+            printf("posthouse: %s is relayed by %s\n", account, value);
+        else if (out == 0)
+            printf("posthouse: %s has no relay host of its own any more\n", account);
+        note_unasked(cfg, st);
+    }
+    if (made && st != NULL)
+        cli_reload_daemon(cfg);
+    store_close(st);
+    free(account);
+    return out;
+}
+
+int cli_relay(const char *dir, int argc, char **argv) {
+    bool list = argc >= 2 && strcmp(argv[1], "list") == 0;
+    bool set = argc == 4 && strcmp(argv[1], "set") == 0;
+    bool unset = argc == 3 && strcmp(argv[1], "unset") == 0;
+    if (!list && !set && !unset) {
+        fputs("usage: posthouse relay list [ACCOUNT] [--json] | set ACCOUNT RELAYHOST | unset "
+              "ACCOUNT\n",
+              stderr);
+        return EX_USAGE_;
+    }
+    struct config *cfg = cli_config("posthouse", dir);
+    if (cfg == NULL)
+        return 1;
+    return list ? relay_list(cfg, argc, argv) : relay_change(cfg, argv[2], set ? argv[3] : NULL);
+}
+
+/* -- domains, users, admins of the embedded store -- */
+
+static char *hash_password(void) {
+    struct sbuf hash = {0};
+    char *password = cli_password("Password");
+    if (password == NULL || strlen(password) < 8) {
+        fputs("posthouse: a password has at least 8 characters (on standard input, or typed)\n",
+              stderr);
+        free(password);
+        return NULL;
+    }
+    password_hash(password, &hash);
+    mem_wipe(password, strlen(password));
+    free(password);
+    return sbuf_take(&hash);
+}
+
+static int add(const char *dir, const char *what, const char *name, const char *domain) {
+    struct config *cfg = cli_config("posthouse", dir);
+    bool is_domain = strcmp(what, "domain") == 0, made;
+    char *why = NULL, *low = mem_strdup(name);
+    str_lower(low, strlen(low));
+    struct str s = str_of(low), part = is_domain ? s : addr_domain(s);
+    if (cfg == NULL)
+        return 1;
+    if (!addr_valid_host(part) || (!is_domain && (addr_local(s).n == 0 || s.n > VALUE_MAX))) {
+        fprintf(stderr, "posthouse: \"%s\" is no %s\n", name,
+                is_domain ? "domain name" : "mail address");
+        return EX_DATAERR_;
+    }
+    char *hash = is_domain ? NULL : hash_password();
+    if (hash == NULL && !is_domain)
+        return EX_DATAERR_;
+    struct store *st = open_store(cfg, true, &made);
+    if (st == NULL)
+        return 1;
+    if (!store_is_embedded(st)) {
+        fprintf(stderr, "posthouse: accounts of %s are added with iRedMail's own tools\n",
+                cfg->p.accounts_store);
+        return 1;
+    }
+    enum store_rc rc = is_domain                   ? store_add_domain(st, low, &why)
+                       : strcmp(what, "user") == 0 ? store_add_user(st, low, hash, &why)
+                                                   : store_add_admin(st, low, hash, domain, &why);
+    if (rc == STORE_YES)
+        printf("posthouse: added %s %s\n", what, low);
+    if (made)
+        cli_reload_daemon(cfg);
+    store_close(st);
+    free(hash);
+    free(low);
+    return report(rc, why, "");
+}
+
+int cli_domain(const char *dir, int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "add") == 0)
+        return add(dir, "domain", argv[2], NULL);
+    fputs("usage: posthouse domain add DOMAIN\n", stderr);
+    return EX_USAGE_;
+}
+
+int cli_user(const char *dir, int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "add") == 0)
+        return add(dir, "user", argv[2], NULL);
+    fputs("usage: posthouse user add USER@DOMAIN   (the password is read from standard input)\n",
+          stderr);
+    return EX_USAGE_;
+}
+
+int cli_admin(const char *dir, int argc, char **argv) {
+    if ((argc == 3 || argc == 4) && strcmp(argv[1], "add") == 0)
+        return add(dir, "admin", argv[2], argc == 4 ? argv[3] : NULL);
+    fputs("usage: posthouse admin add ADDRESS [DOMAIN]   (of everything, or of one domain; the "
+          "password is read from standard input)\n",
+          stderr);
+    return EX_USAGE_;
+}

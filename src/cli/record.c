@@ -1,0 +1,128 @@
+/*
+ * cli/record.c - posthouse record: relay records, each with hosts, TLS mode and account in one
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "accounts/relays.h"
+#include "cli/cli.h"
+#include "util/mem.h"
+
+static int usage(void) {
+    fputs("usage: posthouse record list [--json]\n"
+          "       posthouse record set NAME [hosts=[HOST]:PORT,…] [nexthop=TEXT] [for=ACCOUNT]\n"
+          "                 [tls=none|may|encrypt|verify|secure] [mechanisms=WORDS] [user=NAME] "
+          "[password]\n"
+          "       posthouse record delete NAME\n"
+          "A record is used for the relayhost value nexthop (by default its hosts), or its name.\n"
+          "for: only for that user@domain or @domain.  password: read from standard input.\n",
+          stderr);
+    return EX_USAGE_;
+}
+
+static void put_member(struct sbuf *b, const char *name, const char *value, bool first) {
+    sbuf_printf(b, "%s\"%s\": ", first ? "{" : ", ", name);
+    sbuf_add_json(b, str_of(value));
+}
+
+static void print_record(void *arg, const struct relay_fields *f) {
+    struct sbuf b = {0};
+    if (!*(bool *)arg) {
+        printf("%s\n  relayhost   %s%s%s\n  hosts       %s\n  TLS         %s\n", f->name,
+               f->nexthop, f->account[0] != '\0' ? " of " : "", f->account, f->hosts, f->tls);
+        if (f->mechanisms[0] != '\0')
+            printf("  mechanisms  %s\n", f->mechanisms);
+        printf("  account     %s%s\n", f->user[0] != '\0' ? f->user : "none",
+               f->has_secret ? " (password set)" : "");
+        return;
+    }
+    put_member(&b, "name", f->name, true);
+    put_member(&b, "nexthop", f->nexthop, false);
+    put_member(&b, "for", f->account, false);
+    put_member(&b, "hosts", f->hosts, false);
+    put_member(&b, "tls", f->tls, false);
+    put_member(&b, "mechanisms", f->mechanisms, false);
+    put_member(&b, "user", f->user, false);
+    sbuf_printf(&b, ", \"password_set\": %s}", f->has_secret ? "true" : "false");
+    puts(b.p);
+    sbuf_free(&b);
+}
+
+static int failed(char *why, const char *otherwise) {
+    fprintf(stderr, "posthouse: %s\n", why != NULL ? why : otherwise);
+    free(why);
+    return 1;
+}
+
+/* "hosts=…" and so on; false after saying what is wrong. */
+static bool take_words(int argc, char **argv, struct relay_fields *f, bool *password) {
+    struct {
+        const char *word;
+        const char **at;
+    } known[] = {{"hosts", &f->hosts}, {"nexthop", &f->nexthop},       {"for", &f->account},
+                 {"tls", &f->tls},     {"mechanisms", &f->mechanisms}, {"user", &f->user}};
+    for (int i = 3; i < argc; i++) {
+        const char *eq = strchr(argv[i], '=');
+        size_t k = 0;
+        if (strcmp(argv[i], "password") == 0) {
+            *password = true;
+            continue;
+        }
+        while (k < 6 && (eq == NULL || strlen(known[k].word) != (size_t)(eq - argv[i]) ||
+                         strncmp(argv[i], known[k].word, strlen(known[k].word)) != 0))
+            k++;
+        if (k == 6) {
+            fprintf(stderr, "posthouse: unknown word \"%s\"\n", argv[i]);
+            return false;
+        }
+        *known[k].at = eq + 1;
+    }
+    return true;
+}
+
+static int set(struct relays *r, int argc, char **argv) {
+    struct relay_fields f = {.name = argv[2]};
+    bool password = false;
+    char *why = NULL, *secret = NULL;
+    if (!take_words(argc, argv, &f, &password))
+        return usage();
+    if (password && (secret = cli_password("Password of the relay host")) == NULL)
+        return failed(NULL, "no password on standard input");
+    f.password = secret;
+    bool ok = relays_set(r, &f, &why);
+    if (secret != NULL)
+        mem_wipe(secret, strlen(secret));
+    free(secret);
+    return ok ? 0 : failed(why, "");
+}
+
+int cli_record(const char *dir, int argc, char **argv) {
+    bool json = cli_take_flag(&argc, argv, "--json"), made = false;
+    bool list = argc == 2 && strcmp(argv[1], "list") == 0;
+    bool change = argc >= 3 && strcmp(argv[1], "set") == 0;
+    bool del = argc == 3 && strcmp(argv[1], "delete") == 0;
+    char *why = NULL;
+    if (!list && !change && !del)
+        return usage();
+    struct config *cfg = cli_config("posthouse", dir);
+    if (cfg == NULL)
+        return 1;
+    if (!change && cfg->relays_spec[0] == '\0')
+        return list ? 0 : failed(NULL, "there are no relay records");
+    struct relays *r =
+        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, change, &made, &why);
+    if (r == NULL)
+        return failed(why, "");
+    int rc = 0;
+    if (list)
+        rc = relays_each(r, print_record, &json, &why) ? 0 : failed(why, "");
+    else if (del)
+        rc = relays_delete(r, argv[2], &why) ? 0 : failed(why, "there is no such record");
+    else
+        rc = set(r, argc, argv);
+    relays_close(r);
+    if (made && change)
+        cli_reload_daemon(cfg);
+    return rc;
+}

@@ -1,0 +1,362 @@
+/*
+ * receive/dovecot.c - Dovecot's auth service; see dovecot.h
+ */
+#include "receive/dovecot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "smtp/sasl.h"
+#include "util/clock.h"
+#include "util/conn.h"
+#include "util/htab.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define HANDSHAKE_MS 10000
+#define ANSWER_MS    60000
+#define LINE_LIMIT   16384U
+/* After a failed connect, the next one. */
+#define RETRY_MS 1000
+
+struct mech {
+    char *name;
+    unsigned lacks; /* properties that a session may ask for and this one has not */
+};
+
+struct question {
+    uint32_t id;
+    dovecot_fn fn;
+    void *arg;
+    int64_t asked_ms;
+};
+
+struct dovecot {
+    struct loop *loop;
+    char *path;
+    struct conn *conn; /* NULL: not connected */
+    bool ready;
+    struct dl waits;
+    struct mech *mechs;
+    size_t n_mechs;
+    struct itab open;
+    uint32_t next_id;
+    int64_t failed_ms;
+    uv_timer_t tick;
+};
+
+static size_t on_input(void *arg, const char *p, size_t n);
+static void on_event(void *arg, enum conn_event ev);
+static const struct conn_ops auth_conn_ops = {on_input, on_event};
+
+static void mechs_clear(struct dovecot *d) {
+    for (size_t i = 0; i < d->n_mechs; i++)
+        free(d->mechs[i].name);
+    free(d->mechs);
+    d->mechs = NULL;
+    d->n_mechs = 0;
+}
+
+static void wake(struct dovecot *d) {
+    struct dl *n;
+    while ((n = dl_pop(&d->waits)) != NULL) {
+        struct dovecot_wait *w = DL_OWNER(n, struct dovecot_wait, link);
+        dl_init(&w->link);
+        w->fn(w->arg);
+    }
+}
+
+/* All that was asked fails for now. */
+static void lose(struct dovecot *d, const char *why) {
+    struct question *q;
+    size_t pos;
+    if (d->conn != NULL)
+        conn_close(d->conn);
+    d->conn = NULL;
+    d->ready = false;
+    d->failed_ms = d->loop->now_ms;
+    mechs_clear(d);
+    log_warn("smtpd", "SASL: %s: %s", d->path, why);
+    while (pos = 0, (q = itab_next(&d->open, &pos)) != NULL) {
+        itab_del(&d->open, q->id);
+        q->fn(q->arg, DOVECOT_TEMP, STR_LIT("Connection lost to authentication server"), STR_NONE);
+        free(q);
+    }
+    wake(d);
+}
+
+static void on_tick(uv_timer_t *t) {
+    struct dovecot *d = t->data;
+    int64_t now = loop_now_ms(d->loop);
+    struct question *q;
+    for (size_t pos = 0; (q = itab_next(&d->open, &pos)) != NULL;)
+        if (now - q->asked_ms > ANSWER_MS) {
+            lose(d, "no answer in time");
+            return;
+        }
+}
+
+struct dovecot *dovecot_new(struct loop *l, const char *path) {
+    struct dovecot *d = MEM_NEW(struct dovecot);
+    d->loop = l;
+    d->path = mem_strdup(path);
+    d->failed_ms = -RETRY_MS;
+    dl_init(&d->waits);
+    uv_timer_init(&l->uv, &d->tick);
+    d->tick.data = d;
+    uv_timer_start(&d->tick, on_tick, 5000, 5000);
+    uv_unref((uv_handle_t *)&d->tick);
+    return d;
+}
+
+static void tick_closed(uv_handle_t *h) {
+    struct dovecot *d = h->data;
+    free(d->path);
+    free(d);
+}
+
+void dovecot_free(struct dovecot *d) {
+    if (d == NULL)
+        return;
+    if (d->conn != NULL)
+        lose(d, "not used any more");
+    wake(d);
+    mechs_clear(d);
+    itab_free(&d->open);
+    uv_close((uv_handle_t *)&d->tick, tick_closed);
+}
+
+bool dovecot_ready(const struct dovecot *d) {
+    return d->ready;
+}
+
+/* -- connecting -- */
+
+static int connect_unix(const char *path) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof a.sun_path)
+        return -ENAMETOOLONG;
+    memcpy(a.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&a, sizeof a) == 0)
+        return fd;
+    int err = -errno;
+    close(fd);
+    return err;
+}
+
+/* "inet:127.0.0.1:12345", "inet:localhost:12345". */
+static int start_inet(struct dovecot *d, struct str where) {
+    ptrdiff_t colon = str_rchr(where, ':');
+    struct str host = str_make(where.p, colon < 0 ? 0 : (size_t)colon);
+    uint64_t port = 0;
+    struct netaddr a;
+    int err = -EINVAL;
+    if (str_ieq_c(host, "localhost"))
+        host = STR_LIT("127.0.0.1");
+    if (host.n > 2 && host.p[0] == '[')
+        host = str_make(host.p + 1, host.n - 2);
+    if (!str_u64(str_from(where, (size_t)(colon + 1)), &port) || port > 65535 ||
+        !netaddr_parse(&a, host, (uint16_t)port))
+        return -EINVAL;
+    d->conn = conn_connect(d->loop, &a, NULL, &auth_conn_ops, d, &err);
+    return d->conn == NULL ? err : 0;
+}
+
+/* Each connection says a process ID that no other one has: a thread's serves. */
+static void greet(struct dovecot *d) {
+    conn_printf(d->conn, "VERSION\t1\t1\nCPID\t%d\n", (int)gettid());
+    conn_deadline(d->conn, HANDSHAKE_MS);
+}
+
+static void start(struct dovecot *d) {
+    struct str path = str_of(d->path);
+    int rc;
+    if (d->loop->now_ms - d->failed_ms < RETRY_MS) {
+        wake(d);
+        return;
+    }
+    if (str_istarts(path, "inet:")) {
+        rc = start_inet(d, str_from(path, 5));
+        if (rc == 0)
+            return; /* greets when it is connected */
+    } else {
+        rc = connect_unix(d->path + (str_istarts(path, "unix:") ? 5 : 0));
+        if (rc >= 0)
+            d->conn = conn_new(d->loop, rc, &auth_conn_ops, d);
+    }
+    if (d->conn != NULL)
+        greet(d);
+    else
+        lose(d, strerror(-rc));
+}
+
+void dovecot_await(struct dovecot *d, struct dovecot_wait *w) {
+    dl_push(&d->waits, &w->link);
+    if (d->conn == NULL)
+        start(d);
+}
+
+/* -- what it says -- */
+
+static const struct {
+    const char *word;
+    unsigned flag;
+    bool good; /* asked for; else: forbidden */
+} properties[] = {
+    {"plaintext", SASL_NOPLAINTEXT, false},   {"active", SASL_NOACTIVE, false},
+    {"dictionary", SASL_NODICTIONARY, false}, {"anonymous", SASL_NOANONYMOUS, false},
+    {"mutual-auth", SASL_MUTUAL_AUTH, true},  {"forward-secrecy", SASL_FORWARD_SECRECY, true}};
+
+static void add_mech(struct dovecot *d, struct str rest) {
+    struct str name, word;
+    unsigned lacks = SASL_MUTUAL_AUTH | SASL_FORWARD_SECRECY;
+    bool private = false;
+    if (!str_split(&rest, "\t", &name))
+        return;
+    while (str_split(&rest, "\t", &word)) {
+        private = private || str_eq_c(word, "private");
+        for (size_t i = 0; i < sizeof properties / sizeof properties[0]; i++)
+            if (str_eq_c(word, properties[i].word))
+                lacks =
+                    properties[i].good ? lacks & ~properties[i].flag : lacks | properties[i].flag;
+    }
+    if (private)
+        return;
+    d->mechs = mem_realloc(d->mechs, (d->n_mechs + 1) * sizeof *d->mechs);
+    d->mechs[d->n_mechs++] = (struct mech){str_dup(name), lacks};
+}
+
+void dovecot_mechs(const struct dovecot *d, unsigned flags, struct sbuf *out) {
+    for (size_t i = 0; i < d->n_mechs; i++)
+        if ((d->mechs[i].lacks & flags) == 0)
+            sbuf_printf(out, "%s%s", out->n > 0 ? " " : "", d->mechs[i].name);
+}
+
+/* "name=value" among the parameters; p NULL: not there. */
+static struct str param(struct str rest, const char *name) {
+    struct str word;
+    size_t n = strlen(name);
+    while (str_split(&rest, "\t", &word))
+        if (word.n > n && word.p[n] == '=' && memcmp(word.p, name, n) == 0)
+            return str_from(word, n + 1);
+        else if (str_eq_c(word, name))
+            return STR_LIT("");
+    return STR_NONE;
+}
+
+/* OK, FAIL and CONT: "\tid\t…". */
+static void on_answer(struct dovecot *d, struct str verb, struct str rest) {
+    struct str id, reason = param(rest, "reason");
+    uint64_t n;
+    if (!str_split(&rest, "\t", &id) || !str_u64(id, &n)) {
+        lose(d, "malformed answer");
+        return;
+    }
+    struct question *q = itab_get(&d->open, n);
+    if (q == NULL)
+        return;
+    if (str_eq_c(verb, "CONT")) {
+        struct str challenge = STR_LIT("");
+        str_split(&rest, "\t", &challenge);
+        q->fn(q->arg, DOVECOT_MORE, challenge, STR_NONE);
+        return;
+    }
+    itab_del(&d->open, n);
+    if (str_eq_c(verb, "OK"))
+        q->fn(q->arg, DOVECOT_OK, param(rest, "user"), STR_NONE);
+    else if (param(rest, "temp").p != NULL)
+        q->fn(q->arg, DOVECOT_TEMP, reason.n > 0 ? reason : STR_LIT("internal error"), STR_NONE);
+    else
+        q->fn(q->arg, DOVECOT_FAIL, reason, param(rest, "user"));
+    free(q);
+}
+
+static void on_line(struct dovecot *d, struct str line) {
+    struct str rest = line, verb;
+    if (!str_split(&rest, "\t", &verb))
+        return;
+    if (str_eq_c(verb, "VERSION")) {
+        struct str major;
+        if (!str_split(&rest, "\t", &major) || !str_eq_c(major, "1"))
+            lose(d, "another version of the auth protocol");
+    } else if (str_eq_c(verb, "MECH")) {
+        add_mech(d, rest);
+    } else if (str_eq_c(verb, "DONE")) {
+        d->ready = true;
+        conn_deadline(d->conn, 0);
+        wake(d);
+    } else if (str_eq_c(verb, "OK") || str_eq_c(verb, "FAIL") || str_eq_c(verb, "CONT")) {
+        on_answer(d, verb, rest);
+    } /* SPID, CUID, COOKIE say nothing to us */
+}
+
+static size_t on_input(void *arg, const char *p, size_t n) {
+    struct dovecot *d = arg;
+    const char *nl = memchr(p, '\n', n);
+    if (nl == NULL && n > LINE_LIMIT)
+        lose(d, "endless line");
+    if (nl == NULL)
+        return 0;
+    on_line(d, str_make(p, (size_t)(nl - p)));
+    return (size_t)(nl - p) + 1;
+}
+
+static void on_event(void *arg, enum conn_event ev) {
+    struct dovecot *d = arg;
+    if (ev == CONN_CONNECTED)
+        greet(d);
+    else if (ev == CONN_TIMEOUT)
+        lose(d, "no greeting in time");
+    else if (ev == CONN_CLOSED)
+        lose(d, conn_error(d->conn) == 0 ? "the connection was closed"
+                                         : strerror(-conn_error(d->conn)));
+}
+
+/* -- asking -- */
+
+static void send_secret(struct dovecot *d) {
+    conn_wipe_output(d->conn);
+    conn_touch(d->conn);
+}
+
+uint32_t dovecot_begin(struct dovecot *d, const char *mech, const char *params, struct str resp,
+                       dovecot_fn fn, void *arg) {
+    struct question *q = MEM_NEW(struct question);
+    if (++d->next_id == 0)
+        d->next_id = 1;
+    *q = (struct question){d->next_id, fn, arg, d->loop->now_ms};
+    itab_put(&d->open, q->id, q);
+    struct sbuf *out = conn_out(d->conn);
+    sbuf_printf(out, "AUTH\t%u\t%s%s", q->id, mech, params);
+    if (resp.p != NULL)
+        sbuf_printf(out, "\tresp=%.*s", STR_FMT(resp));
+    sbuf_add_ch(out, '\n');
+    send_secret(d);
+    return q->id;
+}
+
+void dovecot_continue(struct dovecot *d, uint32_t id, struct str resp) {
+    struct question *q = itab_get(&d->open, id);
+    if (q == NULL || d->conn == NULL)
+        return;
+    q->asked_ms = d->loop->now_ms;
+    sbuf_printf(conn_out(d->conn), "CONT\t%u\t%.*s\n", id, STR_FMT(resp));
+    send_secret(d);
+}
+
+void dovecot_cancel(struct dovecot *d, uint32_t id) {
+    struct question *q = id == 0 ? NULL : itab_del(&d->open, id);
+    if (q == NULL)
+        return;
+    if (d->conn != NULL)
+        conn_printf(d->conn, "CANCEL\t%u\n", id);
+    free(q);
+}
