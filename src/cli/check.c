@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/check.h"
 #include "cli/cli.h"
 #include "daemon/daemon.h"
 #include "maps/maps.h"
@@ -42,15 +43,31 @@ static const struct {
     {"always_bcc", "no copies are sent"},
     {"sender_bcc_maps", "no copies are sent"},
     {"recipient_bcc_maps", "no copies are sent"},
-    {"smtpd_sender_login_maps", "senders are not compared with logins"},
     {"smtp_sasl_auth_cache_name", "refused logins are not remembered"},
 };
+
+/* "foo_hosts" belongs to a table "mysql:foo". */
+static bool names_table_part(const struct config *c, const char *name) {
+    static const char *const types[] = {"mysql:", "pgsql:", "ldap:", "sqlite:"};
+    for (const char *u = strchr(name, '_'); u != NULL; u = strchr(u + 1, '_'))
+        for (size_t t = 0; t < 4; t++) {
+            struct sbuf spec = {0};
+            bool found = false;
+            sbuf_printf(&spec, "%s%.*s", types[t], (int)(u - name), name);
+            for (size_t i = 0; i < c->main.n && !found; i++)
+                found = strstr(c->main.v[i].value, spec.p) != NULL;
+            sbuf_free(&spec);
+            if (found)
+                return true;
+        }
+    return false;
+}
 
 static void check_unused(const struct config *c, struct diags *d) {
     for (size_t i = 0; i < c->main.n; i++) {
         const struct cfg_entry *e = &c->main.v[i];
         const char *why = NULL;
-        if (e->line == 0 || config_name_used(c, e->name))
+        if (e->line == 0 || config_name_used(c, e->name) || names_table_part(c, e->name))
             continue;
         for (size_t k = 0; k < sizeof missing / sizeof missing[0]; k++)
             if (strcmp(e->name, missing[k].name) == 0)
@@ -70,11 +87,6 @@ static void check_services(const struct config *c, struct diags *d) {
         const struct service *s = c->services[i];
         if (s->kind == SERVICE_UNUSED)
             diag_add(d, DIAG_NOTE, path, s->line, "not used: %s (%s)", s->name, s->command);
-        if (s->kind == SERVICE_SMTPD && s->p.smtpd_sasl_auth_enable)
-            diag_add(d, DIAG_WARN, s->line > 0 ? path : NULL, s->line,
-                     "%s: smtpd_sasl_auth_enable: AUTH from clients is not implemented: clients "
-                     "outside mynetworks cannot relay",
-                     s->name);
         if (s->kind == SERVICE_SMTPD && s->p.smtpd_tls_wrappermode &&
             s->p.smtpd_tls_cert_file[0] == '\0' && s->p.smtpd_tls_chain_files[0] == '\0')
             diag_add(d, DIAG_ERROR, s->line > 0 ? path : NULL, s->line,
@@ -210,12 +222,14 @@ int cli_check(const char *dir, int argc, char **argv) {
         return 2;
     }
     struct config *c = config_build(cfg_source_new(full));
+    cli_tables_of(c);
     daemon_check(c, &d);
     check_unused(c, &d);
     check_services(c, &d);
     check_all_tables(c, &d);
     check_credentials(c, &d);
     check_self(c, &d);
+    check_rows(c, &d);
     int first = print_diags(&c->diags), second = print_diags(&d);
     int rc = first > second ? first : second;
     if (rc == 0)

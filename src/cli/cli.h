@@ -40,6 +40,8 @@ int cli_test(const char *dir, int argc, char **argv);
 const char *cli_dir(const char *dir);
 /* Loads it; NULL after saying why. */
 struct config *cli_config(const char *who, const char *dir);
+/* Tables that are opened from now on may use cfg's parameters. */
+void cli_tables_of(const struct config *cfg);
 /* Connects to a unix socket below queue_directory; -1 after nothing was said. */
 int cli_connect(const struct config *cfg, const char *name);
 

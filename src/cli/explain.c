@@ -19,7 +19,7 @@ struct shown {
 /* Text from tables and servers, without what would move a terminal's cursor. */
 static void put_safe(const char *text) {
     for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++)
-        putchar(*p < ' ' || *p == 0x7f ? '?' : *p);
+        putchar(*p == '\n' ? ' ' : *p < ' ' || *p == 0x7f ? '?' : *p);
 }
 
 static const char *member(json_t *o, const char *name) {

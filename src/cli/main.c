@@ -22,6 +22,10 @@ static char *from_main(void *arg, const char *name) {
     return config_value(arg, name, NULL);
 }
 
+void cli_tables_of(const struct config *cfg) {
+    tabconf_use_main(from_main, (void *)(uintptr_t)cfg);
+}
+
 struct config *cli_config(const char *who, const char *dir) {
     char *full = realpath(cli_dir(dir), NULL);
     if (full == NULL) {
@@ -36,7 +40,7 @@ struct config *cli_config(const char *who, const char *dir) {
             fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file == NULL ? "?" : d->file,
                     d->line, d->text);
     }
-    tabconf_use_main(from_main, c);
+    cli_tables_of(c);
     if (c->diags.errors == 0)
         return c;
     config_unref(c);

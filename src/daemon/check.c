@@ -46,6 +46,30 @@ static void check_level(const struct config *cfg, const char *name, const char *
              "%s: Posthouse does not have the level \"%s\"", name, value);
 }
 
+/* AUTH from clients: is there somebody to ask, and something to compare with? */
+static void check_auth(const struct config *cfg, const struct service *svc, struct diags *d) {
+    const struct params *p = &svc->p;
+    const char *file = svc->line > 0 ? "master.cf" : NULL;
+    bool dovecot = strcmp(p->smtpd_sasl_type, "dovecot") == 0;
+    struct nexthop at;
+    if (svc->kind != SERVICE_SMTPD || !p->smtpd_sasl_auth_enable)
+        return;
+    if (!dovecot && strcmp(p->smtpd_sasl_type, "accounts") != 0)
+        diag_add(d, DIAG_ERROR, file, svc->line,
+                 "%s: smtpd_sasl_type = %s: Posthouse has dovecot and accounts", svc->name,
+                 p->smtpd_sasl_type);
+    else if (!dovecot && p->accounts_store[0] == '\0')
+        diag_add(d, DIAG_WARN, file, svc->line,
+                 "%s: smtpd_sasl_auth_enable, but there is no accounts store: nobody can log in",
+                 svc->name);
+    if (dovecot && strncmp(p->smtpd_sasl_path, "inet:", 5) == 0 &&
+        nexthop_parse(&at, str_of(p->smtpd_sasl_path + 5), 0) != NULL)
+        diag_add(d, DIAG_ERROR, file, svc->line, "%s: smtpd_sasl_path = %s: need inet:address:port",
+                 svc->name, p->smtpd_sasl_path);
+    check_options(cfg, "smtpd_sasl_security_options", p->smtpd_sasl_security_options, d);
+    check_options(cfg, "smtpd_sasl_tls_security_options", p->smtpd_sasl_tls_security_options, d);
+}
+
 struct inside {
     const struct config *cfg;
     struct diags *d;
@@ -82,6 +106,8 @@ void daemon_check(const struct config *cfg, struct diags *d) {
     if (p->line_length_limit < 512)
         diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, "line_length_limit"),
                  "line_length_limit: at least 512 (RFC 5321 section 4.5.3.1)");
+    for (size_t i = 0; i < cfg->n_services; i++)
+        check_auth(cfg, cfg->services[i], d);
     struct inside in = {cfg, d};
     confine_folders(cfg, check_folder, &in);
     receive_check(cfg, d);

@@ -338,7 +338,7 @@ static void auth_refused(struct dsess *s) {
     if (st == MAIL_DEFERRED)
         dsn[0] = '4';
     sbuf_printf(&b, "SASL authentication failed; server %s said: %s", s->where, line.p);
-    s->site_err = !s->p->smtp_sender_dependent_authentication;
+    s->site_err = st == MAIL_DEFERRED && !s->p->smtp_sender_dependent_authentication;
     session_fail(s, st, dsn, "%s", b.p);
     mailerr_remote(&s->err, s->targets[s->at].host, sbuf_str(&line));
     sbuf_free(&b);

@@ -122,7 +122,9 @@ static void no_address(struct dsess *s, const char *host, enum resolve_rc rc) {
                      host);
     else if (own)
         session_fail(s, MAIL_DEFERRED, "4.3.5",
-                     "unable to look up host %s: Name or service not known", host);
+                     "Host or domain name not found. Name service error "
+                     "for name=%s type=A: Host not found",
+                     host);
     else
         session_fail(s, MAIL_BOUNCED, "5.4.4",
                      "Host or domain name not found. Name service error "

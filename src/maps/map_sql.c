@@ -177,8 +177,8 @@ static void sql_where(struct map *m, struct str key, struct sbuf *out) {
         return;
     }
     template_query(q->query, key, quote_shown, NULL, &query);
-    sbuf_printf(out, "%s %s: %s", local ? tabconf_str(q->conf, "dbpath", "") : "database",
-                local ? "" : tabconf_str(q->conf, "dbname", ""), query.p);
+    sbuf_printf(out, "%s%s: %s", local ? "" : "database ",
+                tabconf_str(q->conf, local ? "dbpath" : "dbname", ""), query.p);
     sbuf_free(&query);
 }
 

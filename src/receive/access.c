@@ -633,6 +633,13 @@ void receive_check(const struct config *cfg, struct diags *d) {
             continue;
         for (size_t l = 0; l < LISTS; l++)
             check_list(svc, rcpt_lists[l], list_value(&svc->p, l), d);
+        for (size_t l = 0; l < LISTS; l++)
+            if (strstr(list_value(&svc->p, l), "sender_login_mismatch") != NULL &&
+                svc->p.smtpd_sender_login_maps[0] == '\0')
+                diag_add(
+                    d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                    "%s: %s compares senders with logins, but smtpd_sender_login_maps is empty",
+                    svc->name, rcpt_lists[l]);
         if (!list_closes(svc->p.smtpd_relay_restrictions) &&
             !list_closes(svc->p.smtpd_recipient_restrictions) &&
             !list_closes(svc->p.smtpd_client_restrictions))

@@ -155,7 +155,7 @@ static void fail(struct session *s, const char *why, struct str user) {
     const char *text = *why == '\0' ? "authentication failure" : why;
     log_failure(s, text, user);
     auth_free(s);
-    session_reply(s, false, "535 5.7.8 Error: authentication failed: %s", *why == '\0' ? "" : why);
+    session_reply(s, false, "535 5.7.8 Error: authentication failed: %s", why);
 }
 
 static void fail_for_now(struct session *s, const char *why) {

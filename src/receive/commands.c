@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "mail/address.h"
+#include "mail/mailerr.h"
 #include "receive/session.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -352,6 +353,23 @@ static void rcpt_unserved(struct session *s) {
     sbuf_free(&b);
 }
 
+/* "error:5.1.1 no such place": the sender still has the mail, and learns it now. */
+static void rcpt_refused(struct session *s) {
+    struct sbuf b = {0};
+    struct str text = sbuf_str(&s->route_text);
+    char dsn[12];
+    dsn_from_reply(dsn, s->route_refuses, text);
+    if (text.n > strlen(dsn) && memcmp(text.p, dsn, strlen(dsn)) == 0)
+        text = str_trim(str_from(text, strlen(dsn)));
+    else
+        memcpy(dsn, s->route_refuses == 450 ? "4.1.1" : "5.1.1", 6);
+    sbuf_printf(&b, "%d %s <", s->route_refuses, dsn);
+    addr_external(&b, str_make(s->texts.p + s->pending.addr_at, s->pending.addr_n));
+    sbuf_printf(&b, ">: Recipient address rejected: %.*s", STR_FMT(text));
+    reject(s, "RCPT", b.p);
+    sbuf_free(&b);
+}
+
 void access_done(struct session *s, enum verdict v, const char *text) {
     bool waited = s->waiting;
     if (s->verb == VERB_DATA) {
@@ -364,6 +382,9 @@ void access_done(struct session *s, enum verdict v, const char *text) {
         s->texts.n = s->pending.addr_at;
     } else if (!s->route_served) {
         rcpt_unserved(s);
+        s->texts.n = s->pending.addr_at;
+    } else if (s->route_refuses != 0) {
+        rcpt_refused(s);
         s->texts.n = s->pending.addr_at;
     } else {
         rcpt_accept(s);
@@ -380,6 +401,15 @@ static void on_route(void *arg, const struct route *r) {
     s->route_class = r->class;
     s->route_served =
         r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP);
+    s->route_refuses = 0;
+    if (r->rc == ROUTE_OK && s->p->smtpd_reject_unlisted_recipient &&
+        (r->transport->kind == SERVICE_ERROR || r->transport->kind == SERVICE_RETRY)) {
+        bool soft =
+            r->transport->kind == SERVICE_RETRY || (r->nexthop.n > 0 && *r->nexthop.p == '4');
+        s->route_refuses = soft ? 450 : 550;
+        sbuf_reset(&s->route_text);
+        sbuf_add_str(&s->route_text, sbuf_str(&r->nexthop));
+    }
     if (r->rc != ROUTE_FAILED) {
         access_begin(s, false);
         if (s->access != NULL && !s->waiting)

@@ -46,6 +46,7 @@ static void session_free(struct session *s) {
     sbuf_free(&s->envid);
     sbuf_free(&s->content);
     header_scan_free(&s->hdr);
+    sbuf_free(&s->route_text);
     free(s->rcpts);
     free(s->name);
     free(s->helo);

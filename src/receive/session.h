@@ -100,6 +100,8 @@ struct session {
     enum route_rc route_rc;
     enum route_class route_class;
     bool route_served; /* its transport is one that we have */
+    int route_refuses; /* 550 or 450: transport_maps says error: or retry: */
+    struct sbuf route_text;
     struct access_run *access;
     /* the content */
     struct content_in in;

@@ -97,11 +97,12 @@ static void fail_lookup(struct route_query *q, const char *param, const struct m
     finish(q, ROUTE_FAILED);
 }
 
-/* Asks for q->keys; with a trace in the answer if somebody watches. */
+/* Asks for q->keys; with a trace in the answer if somebody watches (which shows the value of a
+ * record elsewhere). */
 static void ask(struct route_query *q, const char *spec, lookup_maps_fn fn) {
     if (q->trace != NULL)
-        q->tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, false,
-                                    fn, q);
+        q->tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n,
+                                    spec == q->cfg->relays_spec, fn, q);
     else
         q->tag = lookup_maps(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, fn, q);
 }
@@ -306,8 +307,10 @@ static void apply_table(struct route_query *q, struct str v) {
         sbuf_reset(&q->transport);
         sbuf_add_str(&q->transport, name);
         if (hop.n == 0) {
+            bool refuses = str_eq_c(name, "error") || str_eq_c(name, "retry");
             sbuf_reset(&q->r.nexthop);
-            sbuf_add_str(&q->r.nexthop, addr_domain(str_of(q->rcpt)));
+            sbuf_add_str(&q->r.nexthop, refuses ? STR_LIT("Address is undeliverable")
+                                                : addr_domain(str_of(q->rcpt)));
             q->r.configured = false;
         }
     }

@@ -56,8 +56,8 @@ def test_relay_that_does_not_resolve_defers(dns, relayhost):
     """Postfix bounces three of these."""
     with Posthouse(f"relayhost = {relayhost}\n", dns=dns) as p:
         p.send()
-        p.wait_log(r"relay=none, .*dsn=4\.3\.5, status=deferred \(unable to look up host nx\d?\.server: Name or "
-                   r"service not known\)")
+        p.wait_log(r"relay=none, .*dsn=4\.3\.5, status=deferred \(Host or domain name not found\."
+                   r" Name service error for name=nx\d?\.server type=A: Host not found\)")
 
 
 def test_dns_server_down_defers():

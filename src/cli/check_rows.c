@@ -1,0 +1,247 @@
+/*
+ * cli/check_rows.c - posthouse check: what stands in tables that people fill by hand
+ *
+ * Rows of sender_relayhost (SQL or directory) that never match, or that would make mail wait; keys
+ * of file tables that the parameter does not ask.  Values are shown as they are, control characters
+ * as
+ * '?'.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "accounts/store.h"
+#include "cli/check.h"
+#include "mail/address.h"
+#include "maps/maps.h"
+#include "maps/tabconf.h"
+#include "route/nexthop.h"
+#include "util/htab.h"
+#include "util/mem.h"
+
+/* More of one kind are only counted. */
+#define SHOWN_MAX 20U
+
+struct rows {
+    const struct config *cfg;
+    struct diags *d;
+    struct store *st;
+    const char *spec;
+    bool folds; /* the database compares without case */
+    bool no_orphans;
+    struct htab seen; /* accounts, folded */
+    size_t n, said;
+};
+
+static void safe(struct sbuf *b, struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        sbuf_add_ch(b, (unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f ? '?' : s.p[i]);
+}
+
+static void say(struct rows *r, enum diag_level level, struct str account, struct str value,
+                const char *what) {
+    struct sbuf b = {0};
+    if (++r->said > SHOWN_MAX)
+        return;
+    safe(&b, account);
+    sbuf_add_c(&b, "\" -> \"");
+    safe(&b, value);
+    diag_add(r->d, level, r->spec, 0, "sender_relayhost \"%s\": %s", b.p, what);
+    sbuf_free(&b);
+}
+
+static bool has_control(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f)
+            return true;
+    return false;
+}
+
+static bool has_upper(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] >= 'A' && s.p[i] <= 'Z')
+            return true;
+    return false;
+}
+
+static void check_account(struct rows *r, struct str account, struct str value) {
+    if (account.n == 0 || (str_chr(account, '@') < 0 && !str_eq_c(account, "<>")))
+        say(r, DIAG_WARN, account, value,
+            "the account has no '@' and never matches: need user@domain or @domain");
+    else if (has_control(account) || str_trim(account).n != account.n)
+        say(r, DIAG_WARN, account, value,
+            "blanks or control characters in the account: it never matches");
+    else if (has_upper(account) && !r->folds)
+        say(r, DIAG_WARN, account, value,
+            "upper case in the account: senders are asked in lower case and it never matches");
+}
+
+static void check_value(struct rows *r, struct str account, struct str value) {
+    struct sbuf plain = {0}, text = {0};
+    struct str trimmed = str_trim(value), bad;
+    if (trimmed.n == 0) {
+        say(r, DIAG_NOTE, account, value, "an empty relay host counts as none");
+        return;
+    }
+    if (str_ieq_c(trimmed, "DUNNO"))
+        return;
+    if (nexthop_without_transport(trimmed, &plain))
+        say(r, DIAG_NOTE, account, value,
+            "the transport's name before the next hop is passed over (Postfix would defer)");
+    const char *why = nexthop_check(sbuf_str(&plain), &bad);
+    if (why != NULL) {
+        sbuf_printf(&text, "mail of that sender waits: \"");
+        safe(&text, bad);
+        sbuf_printf(&text, "\": %s", why);
+        say(r, DIAG_ERROR, account, value, text.p);
+    } else if (has_control(trimmed)) {
+        say(r, DIAG_WARN, account, value,
+            "tabs or line breaks inside: what they separate are several relay hosts");
+    }
+    sbuf_free(&plain);
+    sbuf_free(&text);
+}
+
+static void check_row(void *arg, struct str account, struct str value) {
+    struct rows *r = arg;
+    char *key = str_dup(account), *why = NULL;
+    str_lower(key, account.n);
+    r->n++;
+    check_account(r, account, value);
+    check_value(r, account, value);
+    if (htab_get(&r->seen, str_of(key)) != NULL) {
+        say(r, DIAG_WARN, account, value,
+            "a further row of the same account: which one counts is "
+            "left to the database");
+        free(key);
+        return;
+    }
+    htab_put(&r->seen, str_of(key), key);
+    if (r->no_orphans || str_chr(account, '@') < 0)
+        return;
+    enum store_rc rc = store_has(r->st, key, &why);
+    free(why);
+    if (rc == STORE_ERROR) /* a database without the accounts' tables */
+        r->no_orphans = true;
+    else if (rc == STORE_NO)
+        say(r, DIAG_NOTE, account, value,
+            "no such user or domain any more: an orphan, or an outside sender");
+}
+
+static void check_store(const struct config *cfg, const char *spec, struct diags *d) {
+    struct rows r = {.cfg = cfg, .d = d, .spec = spec};
+    char *why = NULL, *key;
+    size_t pos = 0;
+    r.folds = strncmp(spec, "pgsql:", 6) != 0;
+    r.st = store_open(spec, cfg->dir, false, &why);
+    if (r.st == NULL || store_relay_each(r.st, "", check_row, &r, &why) == STORE_ERROR)
+        diag_add(d, DIAG_WARN, NULL, 0, "%s: its rows cannot be looked at: %s", spec, why);
+    if (r.said > SHOWN_MAX)
+        diag_add(d, DIAG_WARN, spec, 0, "sender_relayhost: and %zu more remarks like these",
+                 r.said - SHOWN_MAX);
+    free(why);
+    while ((key = htab_next(&r.seen, &pos)) != NULL)
+        free(key);
+    htab_free(&r.seen);
+    store_close(r.st);
+}
+
+/* Is that table one over sender_relayhost?  Then its server can list the rows. */
+static bool is_relay_table(struct str type, const char *path) {
+    char *why = NULL;
+    struct tabconf *c = tabconf_read(path, &why);
+    bool yes = false;
+    if (c != NULL && str_eq_c(type, "ldap"))
+        yes = strchr(tabconf_str(c, "search_base", "%"), '%') == NULL &&
+              strcasecmp(tabconf_str(c, "result_attribute", ""), "senderRelayHost") == 0;
+    else if (c != NULL)
+        yes = strstr(tabconf_str(c, "query", tabconf_str(c, "table", "")), "sender_relayhost") !=
+              NULL;
+    free(why);
+    tabconf_free(c);
+    return yes;
+}
+
+/* The store's spec of a table of sender_dependent_relayhost_maps, or NULL; the caller frees. */
+static char *store_of(const struct config *cfg, struct str table) {
+    static const char *const types[] = {"mysql", "pgsql", "ldap"};
+    struct sbuf path = {0}, spec = {0};
+    if (str_istarts(table, "proxy:"))
+        table = str_from(table, 6);
+    ptrdiff_t colon = str_chr(table, ':');
+    struct str type = str_make(table.p, colon < 0 ? 0 : (size_t)colon);
+    struct str name = str_from(table, (size_t)(colon + 1));
+    bool known = false;
+    for (size_t i = 0; i < 3; i++)
+        known = known || str_eq_c(type, types[i]);
+    if (name.n > 0 && name.p[0] != '/')
+        sbuf_printf(&path, "%s/", cfg->dir);
+    sbuf_add_str(&path, name);
+    if (known && path.p != NULL && is_relay_table(type, path.p))
+        sbuf_printf(&spec, "%.*s:%s", STR_FMT(type), path.p);
+    sbuf_free(&path);
+    return spec.n == 0 ? NULL : sbuf_take(&spec);
+}
+
+static int line_of(const struct config *c, const char *name) {
+    const struct cfg_entry *e = cfg_file_find(&c->main, str_of(name));
+    return e == NULL ? 0 : e->line;
+}
+
+/* -- keys that are never asked -- */
+
+struct key_check {
+    const struct config *cfg;
+    struct diags *d;
+    const char *param;
+    const char *spec;
+    bool senders;
+    size_t said;
+};
+
+static int check_key(void *arg, struct str key, struct str value) {
+    struct key_check *k = arg;
+    struct sbuf b = {0};
+    const char *what = NULL;
+    (void)value;
+    ptrdiff_t at = str_rchr(key, '@');
+    if (k->senders && at < 0 && str_chr(key, '.') >= 0)
+        what = "a domain alone is no key for senders: write @domain";
+    else if (!k->senders && at == 0)
+        what = "@domain is no key of transport_maps: write the domain alone";
+    if (what != NULL && ++k->said <= SHOWN_MAX) {
+        safe(&b, key);
+        diag_add(k->d, DIAG_WARN, k->cfg->main.path, line_of(k->cfg, k->param),
+                 "%s: %s: \"%s\": %s", k->param, k->spec, b.p, what);
+        sbuf_free(&b);
+    }
+    return 0;
+}
+
+static void check_keys(const struct config *cfg, const char *param, const char *value, bool senders,
+                       struct diags *d) {
+    struct maps *m = maps_open(value, cfg->dir);
+    for (size_t i = 0; i < m->n; i++) {
+        struct key_check k = {cfg, d, param, m->v[i]->spec, senders, 0};
+        if (m->v[i]->fixed && !m->v[i]->ops->remote)
+            map_each(m->v[i], check_key, &k);
+    }
+    maps_close(m);
+}
+
+void check_rows(const struct config *cfg, struct diags *d) {
+    const struct params *p = &cfg->p;
+    struct str rest = str_of(p->sender_dependent_relayhost_maps), table;
+    if (p->accounts_store[0] != '\0')
+        check_store(cfg, p->accounts_store, d);
+    while (p->accounts_store[0] == '\0' && str_split_braces(&rest, ", \t\r\n", &table)) {
+        char *spec = store_of(cfg, table);
+        if (spec != NULL)
+            check_store(cfg, spec, d);
+        free(spec);
+    }
+    check_keys(cfg, "sender_dependent_relayhost_maps", p->sender_dependent_relayhost_maps, true, d);
+    check_keys(cfg, "sender_dependent_default_transport_maps",
+               p->sender_dependent_default_transport_maps, true, d);
+    check_keys(cfg, "transport_maps", p->transport_maps, false, d);
+}

@@ -1,0 +1,208 @@
+"""Debian's Postfix and Posthouse on the same configuration, tables and relays; what each does, made comparable."""
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+from kit import Client, FakeRelay, Posthouse, free_port, wait_for
+
+SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
+
+
+class NameServer:
+    """An unbound of ours on port 53 of a loopback address: Postfix asks no other port."""
+
+    def __init__(self, directory, names):
+        self.address = "127.77.%d.%d" % (os.getpid() // 250 % 250 + 1, os.getpid() % 250 + 1)
+        conf = directory / "unbound.conf"
+        data = "".join(f"  local-data: '{line}'\n" for line in names)
+        conf.write_text(
+            f'server:\n  interface: {self.address}\n  port: 53\n  do-daemonize: no\n  chroot: ""\n  username: ""\n'
+            f'  pidfile: "{directory}/unbound.pid"\n  use-syslog: no\n  directory: "{directory}"\n  do-ip6: no\n'
+            f'  access-control: 127.0.0.0/8 allow\n  module-config: "iterator"\n  local-zone: "." static\n{data}'
+            "remote-control:\n  control-enable: no\n")
+        self.proc = subprocess.Popen([*SUDO, "/usr/sbin/unbound", "-d", "-c", str(conf)], stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL)
+        wait_for(self._answers, 10)
+
+    def _answers(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(0.2)
+            try:
+                s.sendto(b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x00\x00\x01\x00\x01", (self.address, 53))
+                return s.recv(512)
+            except OSError:
+                return None
+
+    def stop(self):
+        subprocess.run([*SUDO, "kill", str(self.proc.pid)], check=False)
+        self.proc.wait()
+
+
+BASE = """compatibility_level = 3.6
+myhostname = mta.example
+myorigin = mta.example
+mydestination = mta.example
+mynetworks = 127.0.0.0/8
+inet_protocols = ipv4
+alias_maps =
+local_recipient_maps =
+enable_original_recipient = no
+smtp_tls_security_level =
+smtp_sasl_tls_security_options = noanonymous
+"""
+
+
+class Postfix:
+    """Debian's Postfix from a directory of its own, with its own resolv.conf: its master is started for each case."""
+
+    def __init__(self, dns):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="compat-postfix-"))
+        self.dir.chmod(0o755)
+        self.port = free_port()
+        self.proc = None
+        for d in ("etc", "spool", "data"):
+            (self.dir / d).mkdir()
+        subprocess.run([*SUDO, "chown", "postfix", self.dir / "data"], check=True)
+        (self.dir / "resolv.conf").write_text(f"nameserver {dns.address}\noptions timeout:1 attempts:1\n")
+        self.log_path = self.dir / "maillog"
+        self.master("")
+        self.configure("")
+        subprocess.run([*SUDO, "postfix", "-c", str(self.dir / "etc"), "check"], check=True, capture_output=True)
+
+    def master(self, more):
+        text = pathlib.Path("/usr/share/postfix/master.cf.dist").read_text()
+        text = text.replace("\nsmtp      inet", f"\n127.0.0.1:{self.port} inet")
+        lines = [" ".join([*l.split()[:4], "n", *l.split()[5:]]) if l[:1] not in " #\t" and len(l.split()) > 7 else l
+                 for l in text.splitlines()]
+        (self.dir / "etc/master.cf").write_text("\n".join(lines) + "\n" + more)
+
+    def configure(self, main):
+        (self.dir / "etc/main.cf").write_text(
+            BASE + f"queue_directory = {self.dir}/spool\ndata_directory = {self.dir}/data\nmaillog_file = {self.log_path}\n"
+            f"maillog_file_prefixes = {self.dir}\nmulti_instance_name = postfix-compat\n"
+            f"import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C\n" + main.format(dir=self.dir / "etc"))
+
+    def prepare(self, main, files, master):
+        """Starts it for a case; it takes a second and a half, in which the case before may run."""
+        for name, text in files.items():
+            (self.dir / "etc" / name).write_text(text)
+            if text.startswith("/"):
+                continue  # patterns
+            subprocess.run(["postmap", f"hash:{self.dir}/etc/{name}"], check=True, stderr=subprocess.DEVNULL)
+        self.master(master)
+        self.configure(main)
+        subprocess.run([*SUDO, "rm", "-f", self.log_path])
+        script = f"mount --bind {self.dir}/resolv.conf /etc/resolv.conf && exec /usr/lib/postfix/sbin/master -d -c {self.dir}/etc"
+        self.proc = subprocess.Popen([*SUDO, "unshare", "-m", "sh", "-c", script], stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL, start_new_session=True)
+
+    def case(self, main, files, master):
+        if self.proc is None:
+            self.prepare(main, files, master)
+        wait_for(self._greets, 20)
+
+    def _greets(self):
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 0.5) as s:
+                s.settimeout(2)
+                return s.recv(3) == b"220"
+        except OSError:
+            return False
+
+    @staticmethod
+    def read(path):
+        return subprocess.run([*SUDO, "cat", str(path)], capture_output=True, text=True, errors="replace").stdout
+
+    def new_log(self):
+        return self.read(self.log_path)
+
+    def over(self):
+        subprocess.run([*SUDO, "postsuper", "-c", str(self.dir / "etc"), "-d", "ALL"], capture_output=True)
+        self.kill()
+
+    def kill(self):
+        if self.proc is None:
+            return
+        subprocess.run([*SUDO, "kill", "--", f"-{self.proc.pid}"], stderr=subprocess.DEVNULL)
+        self.proc.wait()
+        self.proc = None
+
+    def stop(self):
+        self.kill()
+        subprocess.run([*SUDO, "rm", "-rf", str(self.dir)])
+
+
+class Ours:
+    """The same shape for Posthouse: a daemon a case."""
+
+    def __init__(self, dns):
+        self.dns = dns
+
+    def case(self, main, files, master):
+        self.p = Posthouse(BASE + main + f"\nresolver_servers = {self.dns.address}@53\n", master=master.replace("{", "{{").replace("}", "}}"),
+                           files=files)
+        for name, text in files.items():
+            if not text.startswith("/"):
+                self.p.postmap(f"hash:{self.p.dir}/{name}")
+        self.p.start()
+        self.port = self.p.port
+
+    def new_log(self):
+        return self.p.log()
+
+    def over(self):
+        self.p.stop()
+        shutil.rmtree(self.p.dir, ignore_errors=True)
+
+
+OUTCOME = re.compile(r"to=<([^>]*)>, (?:orig_to=<[^>]*>, )?relay=(\S+), (?:conn_use=\d+, )?delay=\S+ delays=\S+ dsn=(\S+), status=(\w+) \((.*)\)$", re.M)
+
+
+def outcomes(log, dsn_text=True):
+    """(recipient, relay, dsn, status, text) of each delivery line."""
+    return [(m[1], m[2], m[3], m[4], re.sub(r"queued as \w+", "queued", m[5])) for m in OUTCOME.finditer(log)]
+
+
+def wire(relays):
+    """What reached each relay: the beginning of each session with who logged in, and each mail.
+
+    How many mails share a session is not compared (docs/differences.md: "an idle session is used")."""
+    seen = {}
+    for name, r in relays.items():
+        begun, mails = set(), []
+        for s in r.sessions:
+            commands = [re.sub(r" SIZE=\d+", "", c) for c in s.commands if c not in ("QUIT", "RSET")]
+            # docs/differences.md: "an ORCPT that repeats the recipient"
+            commands = [re.sub(r"<(.*)> ORCPT=rfc822;\1$", r"<\1>", c) for c in commands]
+            starts = [i for i, c in enumerate(commands) if c.startswith("MAIL ")] + [len(commands)]
+            begun.add((tuple(commands[:starts[0]]), s.auth))
+            mails += [(s.auth, tuple(commands[i:k])) for i, k in zip(starts, starts[1:])]
+        if begun:
+            seen[name] = sorted(begun, key=repr), sorted(mails, key=repr)
+    return seen
+
+
+def run(mta, relays, main, files, master, mails):
+    """Gives mta the case; returns (replies of refused mails, outcomes, wire)."""
+    for r in relays.values():
+        r.sessions.clear()
+    mta.case(main, files, master)
+    replies, taken = [], 0
+    try:
+        for sender, rcpt in mails:
+            with Client(mta.port) as c:
+                reply = c.mail(sender, [rcpt])
+            if reply.startswith("250"):
+                taken += 1
+                wait_for(lambda: len(outcomes(mta.new_log())) >= taken, 20)
+            else:
+                replies.append(reply)
+        time.sleep(0.05)
+        return replies, outcomes(mta.new_log()), wire(relays)
+    finally:
+        mta.over()
