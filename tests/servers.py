@@ -19,6 +19,20 @@ CREATE TABLE sender_relayhost (
 CREATE UNIQUE INDEX idx_sender_relayhost_account ON sender_relayhost (account);
 """
 PASSWORD = "pa$$word#1"
+# iRedMail's accounts as far as sending goes, with its names, types and defaults.
+ACCOUNTS = """
+CREATE TABLE domain (domain VARCHAR(255) NOT NULL DEFAULT '' PRIMARY KEY, description TEXT,
+    transport VARCHAR(255) NOT NULL DEFAULT 'dovecot', backupmx {flag} NOT NULL DEFAULT 0, settings TEXT,
+    active {flag} NOT NULL DEFAULT 1);
+CREATE TABLE mailbox (username VARCHAR(255) NOT NULL PRIMARY KEY, password VARCHAR(255) NOT NULL DEFAULT '',
+    name VARCHAR(255) NOT NULL DEFAULT '', domain VARCHAR(255) NOT NULL DEFAULT '',
+    transport VARCHAR(255) NOT NULL DEFAULT '', isadmin {flag} NOT NULL DEFAULT 0, isglobaladmin {flag} NOT NULL DEFAULT 0,
+    enablesmtp {flag} NOT NULL DEFAULT 1, enablesmtpsecured {flag} NOT NULL DEFAULT 1, allow_nets TEXT DEFAULT NULL,
+    active {flag} NOT NULL DEFAULT 1);
+CREATE TABLE admin (username VARCHAR(255) NOT NULL PRIMARY KEY, password VARCHAR(255) NOT NULL DEFAULT '', active {flag} NOT NULL DEFAULT 1);
+CREATE TABLE domain_admins (username VARCHAR(255) NOT NULL DEFAULT '', domain VARCHAR(255) NOT NULL DEFAULT '', PRIMARY KEY (username, domain));
+"""
+ADMIN = "vmail-admin's"
 
 
 def ids(user):
@@ -73,8 +87,10 @@ class MariaDb(Server):
                         "--skip-test-db"], check=True, stdout=self.log, stderr=self.log, cwd=self.dir, **self.as_user)
         self.up()
         self.run(f"CREATE DATABASE vmail CHARACTER SET utf8mb4; CREATE USER vmail@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';"
-                 f"GRANT SELECT ON vmail.* TO vmail@'127.0.0.1';")
+                 f"GRANT SELECT ON vmail.* TO vmail@'127.0.0.1'; CREATE USER vmailadmin@'127.0.0.1' IDENTIFIED BY '{ADMIN.replace(chr(39), chr(39) * 2)}';"
+                 f"GRANT SELECT,INSERT,DELETE,UPDATE ON vmail.* TO vmailadmin@'127.0.0.1';")
         self.run(SENDER_RELAYHOST.format(serial="BIGINT AUTO_INCREMENT"))
+        self.run(ACCOUNTS.format(flag="TINYINT(1)"))
 
     def up(self):
         self.start(["/usr/sbin/mariadbd", "--no-defaults", f"--datadir={self.dir}/data", f"--socket={self.dir}/sock",
@@ -99,7 +115,11 @@ class Postgres(Server):
         self.up()
         self.run("CREATE DATABASE vmail", db="postgres")
         self.run(SENDER_RELAYHOST.format(serial="SERIAL"))
-        self.run(f"CREATE USER vmail PASSWORD '{PASSWORD}'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO vmail")
+        self.run(ACCOUNTS.format(flag="INT2"))
+        admin = ADMIN.replace("'", "''")
+        self.run(f"CREATE USER vmail PASSWORD '{PASSWORD}'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO vmail;"
+                 f"CREATE USER vmailadmin PASSWORD '{admin}'; GRANT SELECT,INSERT,DELETE,UPDATE ON ALL TABLES IN SCHEMA public TO vmailadmin;"
+                 "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO vmailadmin")
 
     def up(self):
         self.start([self.bin[0] / "postgres", "-D", self.dir / "data", "-p", str(self.port), "-k", str(self.dir),
@@ -119,9 +139,12 @@ class Sqlite:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="posthouse-db-"))
         self.dir.chmod(0o755)
         self.run(SENDER_RELAYHOST.format(serial="INTEGER"))
+        self.run(ACCOUNTS.format(flag="TINYINT(1)"))
 
     def run(self, sql, check=True):
         with sqlite3.connect(self.dir / "vmail.db", 10) as db:
+            if sql.startswith("SELECT"):
+                return "".join("\t".join(map(str, row)) + "\n" for row in db.execute(sql))
             db.executescript(sql)
 
     def down(self):
@@ -143,6 +166,38 @@ def table_file(server, query, **more):
     return head + f"query       = {query}\n" + "".join(f"{k} = {v}\n" for k, v in more.items())
 
 
+def store_file(server):
+    """How the accounts store is reached: iRedMail's administrator of vmail, or of the tree."""
+    if server.type == "ldap":
+        return (f"server_host = 127.0.0.1:{server.port}\nversion = 3\nbind_dn = cn=vmailadmin,{SUFFIX}\nbind_pw = {ADMIN}\n"
+                f"search_base = o=domains,{SUFFIX}\n")
+    return f"hosts = 127.0.0.1:{server.port}\nuser = vmailadmin\npassword = {ADMIN}\ndbname = vmail\n"
+
+
+def add_user(server, mail, stored, **columns):
+    """A domain if need be and a user, as iRedMail has them.  columns: mailbox's, or attributes."""
+    domain = mail.split("@")[1]
+    if server.type != "ldap":
+        q = lambda v: "'" + str(v).replace("'", "''") + "'"
+        if not server.run(f"SELECT 1 FROM domain WHERE domain = {q(domain)}"):
+            server.run(f"INSERT INTO domain (domain) VALUES ({q(domain)})")
+        names = ["username", "password", "domain", *columns]
+        server.run(f"DELETE FROM mailbox WHERE username = {q(mail)}")
+        server.run(f"INSERT INTO mailbox ({', '.join(names)}) VALUES ({', '.join(map(q, [mail, stored, domain, *columns.values()]))})")
+        return
+    base = f"domainName={domain},o=domains,{SUFFIX}"
+    if not server.has(base):
+        server.run(f"dn: {base}\nobjectClass: mailDomain\ndomainName: {domain}\naccountStatus: active\nenabledService: mail\n\n"
+                   f"dn: ou=Users,{base}\nobjectClass: organizationalUnit\nou: Users\n", tool="ldapadd")
+    dn = f"mail={mail},ou=Users,{base}"
+    if server.has(dn):
+        server.run(f"dn: {dn}\nchangetype: delete\n")
+    attributes = {"accountStatus": "active", "enabledService": ["mail", "smtp", "smtpsecured"], "userPassword": stored} | columns
+    lines = [f"{k}: {x}" for k, v in attributes.items() for x in (v if isinstance(v, list) else [v])]
+    server.run(f"dn: {dn}\nobjectClass: inetOrgPerson\nobjectClass: mailUser\nmail: {mail}\nuid: u\ncn: u\nsn: u\n" + "\n".join(lines) + "\n",
+               tool="ldapadd")
+
+
 # iRedMail's schema: what relaying needs of it, under its own object identifiers.
 SCHEMA = """
 attributetype ( 1.3.6.1.4.1.32349.1.2.1.1 NAME 'domainName' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{320} )
@@ -154,10 +209,11 @@ attributetype ( 1.3.6.1.4.1.32349.1.2.2.9 NAME 'accountStatus' EQUALITY caseIgno
 attributetype ( 1.3.6.1.4.1.32349.1.2.2.13 NAME 'enabledService' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
 attributetype ( 1.3.6.1.4.1.32349.1.2.2.19 NAME 'shadowAddress' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
 attributetype ( 1.3.6.1.4.1.32349.1.2.2.26 NAME 'senderRelayHost' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{255} SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.25 NAME 'allowNets' EQUALITY caseIgnoreMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15{1024} SINGLE-VALUE )
 objectclass ( 1.3.6.1.4.1.32349.1.2.4.1 NAME 'mailDomain' SUP top STRUCTURAL MUST ( domainName )
   MAY ( mtaTransport $ enabledService $ domainBackupMX $ accountStatus $ domainAliasName $ senderRelayHost ) )
 objectclass ( 1.3.6.1.4.1.32349.1.2.4.3 NAME 'mailUser' SUP top AUXILIARY MUST ( mail $ uid )
-  MAY ( shadowAddress $ accountStatus $ enabledService $ mtaTransport $ senderRelayHost $ domainStatus ) )
+  MAY ( shadowAddress $ accountStatus $ enabledService $ mtaTransport $ senderRelayHost $ domainStatus $ allowNets $ userPassword ) )
 """
 SUFFIX = "dc=example,dc=com"
 TREE = """
@@ -172,6 +228,12 @@ objectClass: person
 cn: vmail
 sn: vmail
 userPassword: {password}
+
+dn: cn=vmailadmin,dc=example,dc=com
+objectClass: person
+cn: vmailadmin
+sn: vmailadmin
+userPassword: {admin}
 
 dn: o=domains,dc=example,dc=com
 objectClass: organization
@@ -202,6 +264,7 @@ enabledService: mail
 
 class Slapd(Server):
     type = "ldap"
+    more = ""  # of slapd.conf
 
     def __init__(self):
         super().__init__("openldap")
@@ -213,9 +276,10 @@ class Slapd(Server):
         (self.dir / "slapd.conf").write_text(
             f"{include}include {self.dir}/iredmail.schema\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\npidfile {self.dir}/pid\n"
             f"disallow bind_anon\nrequire LDAPv3\ndatabase mdb\nsuffix {SUFFIX}\nrootdn cn=Manager,{SUFFIX}\nrootpw secret\n"
-            f"directory {self.dir}/data\naccess to attrs=userPassword by anonymous auth\naccess to * by users read\n")
+            f"directory {self.dir}/data\naccess to attrs=userPassword by dn.exact=cn=vmailadmin,{SUFFIX} write by anonymous auth\n"
+            f"access to * by dn.exact=cn=vmailadmin,{SUFFIX} write by users read\n{self.more}")
         self.up()
-        self.run(TREE.format(password=PASSWORD), tool="ldapadd")
+        self.run(TREE.format(password=PASSWORD, admin=ADMIN), tool="ldapadd")
 
     def up(self):
         self.start(["/usr/sbin/slapd", "-d", "0", "-f", self.dir / "slapd.conf", "-h", f"ldap://127.0.0.1:{self.port}"])
@@ -226,6 +290,10 @@ class Slapd(Server):
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
         return subprocess.run([tool, "-x", "-H", f"ldap://127.0.0.1:{self.port}", "-D", f"cn=Manager,{SUFFIX}", "-w", "secret"],
                               input=ldif, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def has(self, dn):
+        return subprocess.run(["ldapsearch", "-x", "-LLL", "-H", f"ldap://127.0.0.1:{self.port}", "-D", f"cn=Manager,{SUFFIX}", "-w", "secret",
+                               "-b", dn, "-s", "base", "dn"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip() != ""
 
     def change(self, dn, attribute, value):
         """Sets an attribute; None takes it away."""

@@ -18,6 +18,9 @@
 #define USERNAME_PROMPT "VXNlcm5hbWU6" /* "Username:" */
 #define PASSWORD_PROMPT "UGFzc3dvcmQ6" /* "Password:" */
 
+/* What Postfix says where its backend says nothing. */
+#define NO_REASON "(reason unavailable)"
+
 enum step { STEP_PLAIN, STEP_USER, STEP_PASSWORD, STEP_DOVECOT };
 
 struct auth {
@@ -145,15 +148,18 @@ static void succeed(struct session *s, struct str user) {
 /* The words that fail2ban's filters look for. */
 static void log_failure(struct session *s, const char *why, struct str user) {
     struct sbuf from = {0};
-    log_warn_as(s->svc->log_name, "smtpd", "%s: SASL %s authentication failed: %s%s%.*s",
-                session_from(s, &from), s->auth->method, why, user.n > 0 ? ", sasl_username=" : "",
-                STR_FMT(user));
+    if (user.n == 0)
+        user = STR_LIT("(unavailable)");
+    log_warn_as(s->svc->log_name, "smtpd",
+                "%s: SASL %s authentication failed: %s, sasl_username=%.*s", session_from(s, &from),
+                s->auth->method, why, STR_FMT(user));
     sbuf_free(&from);
 }
 
 static void fail(struct session *s, const char *why, struct str user) {
-    const char *text = *why == '\0' ? "authentication failure" : why;
-    log_failure(s, text, user);
+    if (*why == '\0')
+        why = NO_REASON;
+    log_failure(s, why, user);
     auth_free(s);
     session_reply(s, false, "535 5.7.8 Error: authentication failed: %s", why);
 }
@@ -228,7 +234,7 @@ static void on_verified(void *arg, const struct maps_answer *ans) {
         char *why = str_dup(value), *user = str_dup(sbuf_str(&s->auth->user));
         log_failure(s, why, str_of(user));
         auth_free(s);
-        session_reply(s, false, "535 5.7.8 Error: authentication failed: ");
+        session_reply(s, false, "535 5.7.8 Error: authentication failed: " NO_REASON);
         free(why);
         free(user);
     } else {

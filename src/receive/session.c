@@ -173,18 +173,11 @@ void session_wait(struct session *s) {
     conn_deadline(s->conn, 0);
 }
 
-void session_go(struct session *s) {
-    s->waiting = false;
-    if (s->gone || s->mode == MODE_CLOSING)
-        return;
-    conn_deadline(s->conn, s->p->smtpd_timeout * 1000);
-    conn_resume(s->conn);
-}
-
 /* Too many errors: slow down, then hang up.  True if the session is over. */
-static bool punish(struct session *s, unsigned before) {
-    if (s->errors == before || s->mode == MODE_CLOSING)
+static bool punish(struct session *s) {
+    if (s->errors == s->errors_seen || s->mode == MODE_CLOSING)
         return s->mode == MODE_CLOSING;
+    s->errors_seen = s->errors;
     if (s->errors >= s->p->smtpd_hard_error_limit) {
         conn_printf(s->conn, "421 4.7.0 %s Error: too many errors\r\n", s->cfg->p.myhostname);
         session_close(s, "too many errors");
@@ -200,9 +193,20 @@ static bool punish(struct session *s, unsigned before) {
     return false;
 }
 
+void session_go(struct session *s) {
+    s->waiting = false;
+    if (s->gone || s->mode == MODE_CLOSING)
+        return;
+    s->holds++;
+    if (!punish(s) && !s->sleeping) {
+        conn_deadline(s->conn, s->p->smtpd_timeout * 1000);
+        conn_resume(s->conn);
+    }
+    session_unhold(s);
+}
+
 static size_t take_line(struct session *s, const char *p, size_t n) {
     const char *nl = memchr(p, '\n', n);
-    unsigned before = s->errors;
     bool answer = auth_reading(s);
     size_t limit = (size_t)(answer ? s->p->smtpd_sasl_response_limit : s->p->line_length_limit);
     if (nl == NULL && n <= limit)
@@ -226,7 +230,7 @@ static size_t take_line(struct session *s, const char *p, size_t n) {
     if (answer || s->verb == VERB_AUTH) /* may be a password */
         mem_wipe((char *)(uintptr_t)p, used);
     if (!s->gone)
-        punish(s, before);
+        punish(s);
     session_unhold(s);
     return used;
 }

@@ -72,6 +72,7 @@ struct session {
     bool counted;        /* in the connection count */
     enum session_mode mode;
     unsigned errors, junk;
+    unsigned errors_seen; /* that were punished already */
     unsigned ok[VERB_COUNT], total[VERB_COUNT];
     enum smtp_verb verb; /* the command being worked on */
     bool waiting;        /* paused for an answer */

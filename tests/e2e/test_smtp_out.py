@@ -354,7 +354,7 @@ def test_refused_reuse_is_not_an_error(dns):
 
 
 def test_error_and_discard_transports(dns):
-    main = "relayhost =\ntransport_maps = inline:{{ {{y.example = error:5.7.1 nope}}, d.example=discard:silently, " \
+    main = "relayhost =\nsmtpd_reject_unlisted_recipient = no\ntransport_maps = inline:{{ {{y.example = error:5.7.1 nope}}, d.example=discard:silently, " \
            "{{r.example = retry:4.0.1 later}} }}\n"
     with Posthouse(main, dns=dns) as p:
         p.send(sender="", rcpts=["b@y.example", "b@d.example", "b@r.example"])
