@@ -115,10 +115,10 @@ static int report(enum store_rc rc, char *why, const char *otherwise) {
  */
 static char *account_arg(const char *text) {
     struct str s = str_of(text), domain = addr_domain(s);
-    bool plain = strcmp(text, "<>") == 0;
+    bool null = strcmp(text, "<>") == 0, blank = false;
     for (size_t i = 0; i < s.n; i++)
-        plain = plain && (unsigned char)s.p[i] > ' ';
-    if (!plain && (s.n > VALUE_MAX || !addr_valid_host(domain) || s.p[0] == '<')) {
+        blank = blank || (unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f;
+    if (!null && (blank || s.n > VALUE_MAX || !addr_valid_host(domain) || s.p[0] == '<')) {
         fprintf(stderr, "posthouse: \"%s\" is no account: need user@domain.com or @domain.com\n",
                 text);
         return NULL;

@@ -27,10 +27,9 @@ struct rows {
     struct diags *d;
     struct store *st;
     const char *spec;
-    bool folds; /* the database compares without case */
     bool no_orphans;
     struct htab seen; /* accounts, folded */
-    size_t n, said;
+    size_t said[3];   /* by level */
 };
 
 static void safe(struct sbuf *b, struct str s) {
@@ -41,7 +40,7 @@ static void safe(struct sbuf *b, struct str s) {
 static void say(struct rows *r, enum diag_level level, struct str account, struct str value,
                 const char *what) {
     struct sbuf b = {0};
-    if (++r->said > SHOWN_MAX)
+    if (++r->said[level] > SHOWN_MAX)
         return;
     safe(&b, account);
     sbuf_add_c(&b, "\" -> \"");
@@ -64,6 +63,23 @@ static bool has_upper(struct str s) {
     return false;
 }
 
+static void count_one(void *arg, struct str account, struct str value) {
+    (void)account;
+    (void)value;
+    ++*(size_t *)arg;
+}
+
+/* Does the database find it all the same? */
+static bool found_in_lower_case(struct rows *r, struct str account) {
+    size_t n = 0;
+    char *key = str_dup(account), *why = NULL;
+    str_lower(key, account.n);
+    store_relay_each(r->st, key, count_one, &n, &why);
+    free(key);
+    free(why);
+    return n > 0;
+}
+
 static void check_account(struct rows *r, struct str account, struct str value) {
     if (account.n == 0 || (str_chr(account, '@') < 0 && !str_eq_c(account, "<>")))
         say(r, DIAG_WARN, account, value,
@@ -71,7 +87,7 @@ static void check_account(struct rows *r, struct str account, struct str value) 
     else if (has_control(account) || str_trim(account).n != account.n)
         say(r, DIAG_WARN, account, value,
             "blanks or control characters in the account: it never matches");
-    else if (has_upper(account) && !r->folds)
+    else if (has_upper(account) && !found_in_lower_case(r, account))
         say(r, DIAG_WARN, account, value,
             "upper case in the account: senders are asked in lower case and it never matches");
 }
@@ -106,7 +122,6 @@ static void check_row(void *arg, struct str account, struct str value) {
     struct rows *r = arg;
     char *key = str_dup(account), *why = NULL;
     str_lower(key, account.n);
-    r->n++;
     check_account(r, account, value);
     check_value(r, account, value);
     if (htab_get(&r->seen, str_of(key)) != NULL) {
@@ -132,13 +147,13 @@ static void check_store(const struct config *cfg, const char *spec, struct diags
     struct rows r = {.cfg = cfg, .d = d, .spec = spec};
     char *why = NULL, *key;
     size_t pos = 0;
-    r.folds = strncmp(spec, "pgsql:", 6) != 0;
     r.st = store_open(spec, cfg->dir, false, &why);
     if (r.st == NULL || store_relay_each(r.st, "", check_row, &r, &why) == STORE_ERROR)
         diag_add(d, DIAG_WARN, NULL, 0, "%s: its rows cannot be looked at: %s", spec, why);
-    if (r.said > SHOWN_MAX)
-        diag_add(d, DIAG_WARN, spec, 0, "sender_relayhost: and %zu more remarks like these",
-                 r.said - SHOWN_MAX);
+    for (size_t level = 0; level < 3; level++)
+        if (r.said[level] > SHOWN_MAX)
+            diag_add(d, (enum diag_level)level, spec, 0,
+                     "sender_relayhost: %zu more rows like these", r.said[level] - SHOWN_MAX);
     free(why);
     while ((key = htab_next(&r.seen, &pos)) != NULL)
         free(key);

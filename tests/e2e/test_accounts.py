@@ -1,0 +1,337 @@
+"""The accounts store and relay records: commands, every backend, bad rows, secrets that stay secret."""
+import json
+import os
+import re
+import sqlite3
+import time
+
+import pytest
+from kit import FakeRelay, Posthouse, make_cert, server_tls, wait_for
+
+import servers
+
+BACKENDS = [servers.MariaDb, servers.Postgres, servers.Sqlite, servers.Slapd]
+PASSWORD = "S3cret:of the-relay"
+
+
+@pytest.fixture(scope="module", params=BACKENDS, ids=["mysql", "pgsql", "sqlite", "ldap"])
+def db(request):
+    server = request.param()
+    servers.add_user(server, "user@mydomain.com", "{SSHA}wbw5JOCRDzsF2IgQeULH5mvR7OkBAgME")
+    servers.add_user(server, "other@mydomain.com", "{SSHA}wbw5JOCRDzsF2IgQeULH5mvR7OkBAgME")
+    yield server
+    server.stop()
+
+
+def store(server):
+    if server.type == "sqlite":
+        return dict(main=f"accounts_store = sqlite:{server.dir}/vmail.db\n", files={})
+    return dict(main=f"accounts_store = {server.type}:{{dir}}/accounts.cf\n", files={"accounts.cf": servers.store_file(server)})
+
+
+def senders(relay):
+    return sorted(re.search(r"<(.*?)>", m["from"]).group(1) for m in relay.mails)
+
+
+def waiting(p, n):
+    """The queue, once it holds n deferred messages."""
+    q = p.queue()
+    return q if len(q) == n and all("delay_reason" in m["recipients"][0] for m in q) else None
+
+
+def test_relay_commands(dns, db):
+    """set, list and unset; the daemon follows within a second; a user's own is the stronger one."""
+    everybody, domain, user = FakeRelay(), FakeRelay(), FakeRelay()
+    conf = store(db)
+    conf["main"] += f"relayhost = [127.0.0.1]:{everybody.port}\nrecipient_delimiter = +\n"
+    with Posthouse(dns=dns, **conf) as p:
+        assert p.run("relay", "list").stdout == ""
+        assert p.run("relay", "set", "@MyDomain.com", f"[127.0.0.1]:{domain.port}", check=True).stdout.startswith("posthouse: @mydomain.com is relayed by")
+        p.run("relay", "set", "user@mydomain.com", "[127.0.0.1]:9", check=True)
+        p.run("relay", "set", "user@mydomain.com", f"[127.0.0.1]:{user.port}", check=True)
+        listed = [json.loads(line) for line in p.run("relay", "list", "--json", check=True).stdout.splitlines()]
+        assert sorted((x["account"], x["relayhost"]) for x in listed) == [("@mydomain.com", f"[127.0.0.1]:{domain.port}"),
+                                                                         ("user@mydomain.com", f"[127.0.0.1]:{user.port}")]
+        time.sleep(1)
+        for s in ("user@mydomain.com", "USER+tag@MyDomain.com", "other@mydomain.com", "x@elsewhere.example", ""):
+            assert p.send(sender=s).startswith("250")
+        wait_for(lambda: len(everybody.mails) + len(domain.mails) + len(user.mails) == 5)
+        assert (senders(user), senders(domain)) == (["USER+tag@MyDomain.com", "user@mydomain.com"], ["other@mydomain.com"])
+        assert p.run("relay", "unset", "user@mydomain.com").returncode == 0
+        assert p.run("relay", "unset", "user@mydomain.com").returncode == 1
+        time.sleep(1)
+        p.send(sender="user@mydomain.com")
+        wait_for(lambda: len(domain.mails) == 2)
+        for bad in (("mydomain.com", "[x]:25"), ("@", "[x]:25"), ("a b@c.d", "[x]:25"), ("@mydomain.com", "[x"), ("@mydomain.com", ""),
+                    ("@mydomain.com", "smtp:[192.168.1.2]:25"), ("@mydomain.com", "[x]:99999"), ("@mydomain.com", "h" * 256)):
+            r = p.run("relay", "set", *bad)
+            assert r.returncode == 65 and r.stderr.startswith("posthouse: "), (bad, r)
+        p.run("relay", "unset", "@mydomain.com", check=True)
+        assert servers.ADMIN not in p.log()
+    for r in (everybody, domain, user):
+        r.stop()
+
+
+def test_store_that_is_down(dns, db):
+    everybody = FakeRelay()
+    conf = store(db)
+    conf["main"] += f"relayhost = [127.0.0.1]:{everybody.port}\n"
+    with Posthouse(dns=dns, **conf) as p:
+        for row in p.run("relay", "list").stdout.splitlines():
+            p.run("relay", "unset", row.split()[0], check=True)
+        db.down()
+        assert p.send(sender="user@mydomain.com").startswith("451 4.3.0")
+        r = p.run("relay", "list")
+        assert r.returncode == 1 and "posthouse: fatal: " in r.stderr and servers.ADMIN not in r.stderr
+        assert p.run("explain", "user@mydomain.com").returncode == 1
+        db.up()
+        wait_for(lambda: p.send(sender="user@mydomain.com").startswith("250"), 20, 0.3)
+        assert len(everybody.mails) == 1 or wait_for(lambda: everybody.mails)
+    everybody.stop()
+
+
+def test_embedded_store(dns):
+    """Nothing is configured: commands make the store, the daemon takes it up; the seed's INSERT works in it."""
+    everybody, domain, user = FakeRelay(), FakeRelay(), FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\n", dns=dns) as p:
+        assert "there is no accounts store yet" in p.run("relay", "list").stderr
+        assert "told to reload" in p.run("domain", "add", "domain.com", check=True).stdout
+        assert p.run("domain", "add", "domain.com").returncode == 1
+        assert p.run("user", "add", "user@domain.com", stdin="short\n").returncode == 65
+        p.run("user", "add", "user@domain.com", stdin=PASSWORD + "\n", check=True)
+        assert "there is no domain other.com" in p.run("user", "add", "x@other.com", stdin=PASSWORD + "\n").stderr
+        p.run("admin", "add", "root@admins.example", stdin=PASSWORD + "\n", check=True)
+        p.run("admin", "add", "local@admins.example", "domain.com", stdin=PASSWORD + "\n", check=True)
+        path = p.dir / "data/accounts.db"
+        assert oct(path.stat().st_mode & 0o777) == "0o600"
+        with sqlite3.connect(path, 10) as c:
+            c.execute(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('@domain.com', '[127.0.0.1]:{domain.port}');")
+            c.execute(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('user@domain.com', '[127.0.0.1]:{user.port}');")
+            assert c.execute("SELECT username, domain FROM domain_admins ORDER BY 1").fetchall() == [
+                ("local@admins.example", "domain.com"), ("root@admins.example", "ALL")]
+            assert c.execute("SELECT password LIKE '{SSHA512}%' FROM mailbox").fetchall() == [(1,)]
+        wait_for(lambda: "reload -- " in p.log())
+        time.sleep(1)
+        for s in ("user@domain.com", "other@domain.com", "a@elsewhere.example"):
+            assert p.send(sender=s).startswith("250")
+        wait_for(lambda: len(everybody.mails) + len(domain.mails) + len(user.mails) == 3)
+        assert (senders(user), senders(domain), senders(everybody)) == (["user@domain.com"], ["other@domain.com"], ["a@elsewhere.example"])
+    for r in (everybody, domain, user):
+        r.stop()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    d = tmp_path_factory.mktemp("cert")
+    return server_tls(*make_cert(d))
+
+
+def test_relay_records(dns, tls):
+    """Hosts, TLS mode and account in one record, found from the value as it is; different accounts at one host."""
+    users = {"shared": PASSWORD, "of-domain": "domain's", "of-user": "user's"}
+    relay = FakeRelay(auth=("PLAIN", "LOGIN"), need_auth=True, users=users, tls=tls, tls_first=True)
+    with Posthouse(f"relayhost = [relay.server]:{relay.port}\n", dns=dns) as p:
+        hop = f"[relay.server]:{relay.port}"
+        p.send(sender="before@x.example")
+        p.wait_log(r"status=deferred .*530|status=bounced .*530")
+
+        def record(name, *words, secret=None):
+            return p.run("record", "set", name, *words, *(["password"] if secret else []), stdin=(secret or "") + "\n")
+        assert record("everybody", f"hosts={hop}", "user=shared", secret=PASSWORD).returncode == 0
+        assert record("domain", f"hosts={hop}", "for=@Domain.com", "user=of-domain", "mechanisms=login", secret="domain's").returncode == 0
+        assert record("user", f"hosts=[127.0.0.1]:9,{hop}", f"nexthop={hop}", "for=user@domain.com", "user=of-user", secret="user's").returncode == 0
+        wait_for(lambda: "reload -- " in p.log())
+        time.sleep(1)
+        with p.client() as c:
+            for s in ("user@domain.com", "x@domain.com", "y@domain.com", "a@else.example", "", "user@domain.com", "x@domain.com"):
+                assert c.mail(sender=s).startswith("250")
+        relay.wait_mails(7)
+        assert sorted((re.search(r"<(.*?)>", m["from"]).group(1), m["auth"][1], m["tls"]) for m in relay.mails) == sorted(
+            [("user@domain.com", "of-user", True)] * 2 + [("x@domain.com", "of-domain", True)] * 2 + [("y@domain.com", "of-domain", True)] +
+            [("a@else.example", "shared", True), ("", "shared", True)])
+        for s in relay.sessions:  # nobody's session carries another account's mail
+            assert len({m["auth"] for m in s.mails}) <= 1
+        assert {m["auth"][0] for m in relay.mails if m["auth"][1] == "of-domain"} == {"LOGIN"}
+        # It comes out nowhere.
+        shown = p.run("record", "list").stdout + p.run("record", "list", "--json").stdout
+        assert "password_set\": true" in shown and "account     shared (password set)" in shown
+        said = p.run("explain", "user@domain.com").stdout + p.run("test", "user@domain.com", "b@y.example").stdout
+        assert "as account of-user" in said and "all stages passed" in said
+        files = (p.dir / "data/relays.db").read_bytes() + p.log().encode() + (shown + said).encode()
+        for secret in users.values():
+            assert secret.encode() not in files
+        assert oct((p.dir / "relays.key").stat().st_mode & 0o777) == "0o600" and oct((p.dir / "data/relays.db").stat().st_mode & 0o777) == "0o600"
+        # Whoever can write the file cannot have the password sent elsewhere.
+        thief = FakeRelay(auth=("PLAIN",), tls=tls)
+        with sqlite3.connect(p.dir / "data/relays.db") as c:
+            c.execute("UPDATE relay SET hosts = ? WHERE name = 'everybody'", (f"[relay.server]:{thief.port}",))
+        time.sleep(1)
+        p.send(sender="z@else.example")
+        p.wait_log(r"dsn=4\.3\.0, status=deferred \(local data error while talking to relay\.server")
+        p.wait_log("the record's password cannot be opened: it was set for other hosts")
+        assert all(s.auth is None for s in thief.sessions) and not thief.mails
+        thief.stop()
+        r = record("everybody", f"hosts={hop}", "user=other")
+        assert r.returncode == 1 and "the password is needed again" in r.stderr
+        assert record("everybody", f"hosts={hop}", "user=shared", secret=PASSWORD).returncode == 0
+        for bad in (["hosts=[x"], ["tls=maybe"], ["for=nobody"], ["what=this"], [f"nexthop={hop}", "for=@domain.com"]):
+            assert record("everybody", *bad).returncode != 0, bad
+        assert p.run("record", "delete", "user", check=True) and p.run("record", "delete", "user").returncode == 1
+        time.sleep(1)
+        p.run("queue", "flush")
+        wait_for(lambda: any("z@else" in m["from"] for m in relay.mails), 20)
+        # The password changes at the relay and in the record: the next session uses the new one.
+        users["shared"] = "changed"
+        assert record("everybody", secret="changed").returncode == 0
+        time.sleep(1.2)
+        p.send(sender="later@else.example")
+        wait_for(lambda: any("later@else" in m["from"] for m in relay.mails), 20)
+    relay.stop()
+
+
+def test_record_by_name_and_tls_modes(dns, tls):
+    """A relayhost value may be a record's name; TLS modes are the record's, whatever main.cf says."""
+    relay = FakeRelay(auth=("PLAIN",), tls=tls)
+    plain = FakeRelay(auth=("PLAIN",))
+    with Posthouse("relayhost = office\nsmtp_tls_security_level = none\n", dns=dns) as p:
+        p.run("record", "set", "Office", f"hosts=[relay.server]:{relay.port}", "tls=encrypt", check=True)
+        wait_for(lambda: "reload -- " in p.log())
+        time.sleep(1)
+        p.send(sender="a@x.example")
+        assert relay.wait_mail(b"hello")["tls"]
+        p.run("record", "set", "Office", "tls=secure", check=True)
+        time.sleep(1)
+        p.send(sender="b@x.example")
+        p.wait_log("Server certificate not verified")
+        p.run("record", "set", "Office", f"hosts=[relay.server]:{plain.port}", "tls=encrypt", check=True)
+        time.sleep(1)
+        p.send(sender="c@x.example")
+        p.wait_log("TLS is required, but was not offered by host relay.server")
+        p.run("record", "set", "Office", "tls=none", check=True)
+        time.sleep(1)
+        p.send(sender="d@x.example")
+        assert not plain.wait_mail(b"d@x")["tls"]
+    relay.stop()
+    plain.stop()
+
+
+def test_record_without_tls_never_sends_a_password(dns):
+    relay = FakeRelay(auth=("PLAIN", "LOGIN"))
+    with Posthouse("relayhost = office\n", dns=dns) as p:
+        p.run("record", "set", "office", f"hosts=[relay.server]:{relay.port}", "tls=may", "user=u", "password", stdin=PASSWORD + "\n", check=True)
+        wait_for(lambda: "reload -- " in p.log())
+        p.send()
+        p.wait_log(r"dsn=4\.7\.0, status=deferred \(SASL authentication failed; cannot authenticate to server")
+        assert not any(c.startswith("AUTH") for s in relay.sessions for c in s.commands)
+    relay.stop()
+
+
+def test_lost_key_defers(dns, tls):
+    relay = FakeRelay(auth=("PLAIN",), tls=tls)
+    with Posthouse("relayhost = office\n", dns=dns) as p:
+        p.run("record", "set", "office", f"hosts=[relay.server]:{relay.port}", "user=u", "password", stdin=PASSWORD + "\n", check=True)
+        (p.dir / "relays.key").rename(p.dir / "away")
+        wait_for(lambda: "reload -- " in p.log())
+        p.send()
+        p.wait_log(r"dsn=4\.3\.0, status=deferred")
+        p.wait_log(r"relays_key_file .*relays\.key: No such file")
+        (p.dir / "away").rename(p.dir / "relays.key")
+        time.sleep(1)
+        p.run("queue", "flush")
+        relay.wait_mails(1)
+    relay.stop()
+
+
+# -- bad rows met in the field (iredmail facts, section 0) --
+
+ROWS = [("@prefix.example", "smtp:[127.0.0.1]:{good}", "passed over"), ("bare.example", "[127.0.0.1]:{good}", "never matches"),
+        ("User@Upper.example", "[127.0.0.1]:{good}", "upper case"), ("@transport.example", "sample-smtp:", "no port after"),
+        ("@tab.example", "[127.0.0.1]:{good}\t", None), ("@inner.example", "[127.0.0.1]:9\n[127.0.0.1]:{good}", "several relay hosts"),
+        ("@long.example", "[" + "h" * 253 + "]", "valid hostname"), ("@control.example", "[a\x01b]:25", "valid hostname"),
+        (" blank@x.example", "[127.0.0.1]:{good}", "blanks or control"), ("@empty.example", "", "counts as none"), ("@dunno.example", "dunno", None),
+        ("@port.example", "[127.0.0.1]:notaport", "bad port"), ("@bracket.example", "[127.0.0.1:25", "missing ']'"),
+        ("@inet.example", "inet:127.0.0.1:25", "transport name")]
+
+
+def test_bad_rows(dns, db):
+    """Each is handled, or defers with a plain reason; and check lists it."""
+    if db.type == "ldap":
+        return  # a directory's schema and tree keep most of this out: test_bad_values_in_a_directory
+    good, everybody = FakeRelay(), FakeRelay()
+    db.run("DELETE FROM sender_relayhost")
+    if db.type == "pgsql":
+        db.run("DROP INDEX idx_sender_relayhost_account")  # as before iRedMail 1.1
+    quote = lambda s: "'" + s.replace("'", "''").replace("\x01", "\x01") + "'"
+    for account, value, _ in ROWS:
+        db.run(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ({quote(account)}, {quote(value.format(good=good.port))})")
+    if db.type == "pgsql":
+        db.run(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('@empty.example', '[127.0.0.1]:{good.port}')")
+    conf = store(db)
+    conf["main"] += f"relayhost = [127.0.0.1]:{everybody.port}\n"
+    with Posthouse(dns=dns, **conf) as p:
+        for s in ("a@prefix.example", "a@bare.example", "a@transport.example", "a@tab.example", "a@inner.example", "a@long.example",
+                  "a@control.example", "a@dunno.example", "a@port.example", "a@bracket.example", "a@inet.example", "user@upper.example"):
+            assert p.send(sender=s)[:3] == "250", s
+        folds = db.type == "mysql"  # MariaDB compares accounts without case
+        wait_for(lambda: len(good.mails) == 3 + folds and len(everybody.mails) == 3 - folds)
+        assert senders(good) == sorted(["a@inner.example", "a@prefix.example", "a@tab.example"] + ["user@upper.example"] * folds)
+        assert {"a@bare.example", "a@dunno.example"} <= set(senders(everybody))
+        queue = wait_for(lambda: waiting(p, 6))
+        waits = {m["sender"]: m["recipients"][0]["delay_reason"] for m in queue}
+        assert all(r.startswith('bad next hop "') for r in waits.values()), waits
+        assert set(waits) == {f"a@{d}.example" for d in ("transport", "long", "control", "port", "bracket", "inet")}
+        assert "\x01" not in p.log()
+        r = p.run("check")
+        assert r.returncode == 2
+        for account, _, word in ROWS:
+            said = [line for line in r.stdout.splitlines() if f'"{account.strip()}"' in line or f'"{account}"' in line]
+            if word == "upper case" and folds:
+                continue
+            assert word is None or any(word in line for line in said), (account, word, said)
+        assert "no such user or domain any more" in r.stdout
+        assert db.type != "pgsql" or "a further row of the same account" in r.stdout
+        assert "\x01" not in r.stdout + r.stderr
+        assert servers.ADMIN not in r.stdout + r.stderr
+    good.stop()
+    everybody.stop()
+
+
+def test_bad_values_in_a_directory(dns, db):
+    if db.type != "ldap":
+        return
+    everybody = FakeRelay()
+    conf = store(db)
+    conf["main"] += f"relayhost = [127.0.0.1]:{everybody.port}\n"
+    dn = f"domainName=mydomain.com,o=domains,{servers.SUFFIX}"
+    with Posthouse(dns=dns, **conf) as p:
+        for value, word in (("[127.0.0.1", "missing ']'"), ("[127.0.0.1]:notaport", "bad port"), ("h" * 255, "valid hostname")):
+            db.change(dn, "senderRelayHost", value)
+            time.sleep(1)
+            assert p.send(sender="a@mydomain.com").startswith("250")
+            assert word in p.run("check").stdout
+        wait_for(lambda: waiting(p, 3))
+        assert not everybody.mails
+        db.change(dn, "senderRelayHost", None)
+    everybody.stop()
+
+
+def test_check_names_keys_that_are_never_asked(dns, tmp_path):
+    p = Posthouse("sender_dependent_relayhost_maps = texthash:{dir}/sdr\ntransport_maps = texthash:{dir}/tr\n", directory=tmp_path,
+                  files={"sdr": "domain.com [x]:25\n@good.com [x]:25\nuser@good.com [x]:25\n", "tr": "@domain.com smtp:[x]\ngood.com smtp:[x]\n"})
+    out = p.run("check").stdout
+    assert '"domain.com": a domain alone is no key for senders: write @domain' in out
+    assert '"@domain.com": @domain is no key of transport_maps' in out
+    assert out.count("no key") == 2
+
+
+def test_check_uses_the_tables_of_iredmail(dns, db):
+    """Without accounts_store the rows are found by way of sender_dependent_relayhost_maps."""
+    if db.type in ("sqlite", "ldap"):
+        return
+    db.run("DELETE FROM sender_relayhost")
+    db.run("INSERT INTO sender_relayhost (account, relayhost) VALUES ('domain.com', 'sample-smtp')")
+    p = Posthouse(f"sender_dependent_relayhost_maps = proxy:{db.type}:{{dir}}/t.cf\n", dns=dns,
+                  files={"t.cf": servers.table_file(db, "SELECT relayhost FROM sender_relayhost WHERE account='%s' LIMIT 1")})
+    out = p.run("check").stdout
+    assert 'sender_relayhost "domain.com" -> "sample-smtp": the account has no \'@\' and never matches' in out
+    db.run("DELETE FROM sender_relayhost")
