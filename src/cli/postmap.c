@@ -324,6 +324,8 @@ static int run_tables(int argc, char **argv, const struct options *o) {
         } else if (o->query == NULL && !o->dump) {
             run_build(ops, spec.p, name, o);
         } else {
+            if (ops->remote && strchr(name, '/') == NULL) /* its parameters are in main.cf */
+                cli_tables_of(config_build(cfg_source_new(cli_dir(o->dir))));
             struct map *m = maps[n++] = map_open(spec.p, NULL);
             char *stale = map_stale(m);
             m->fold = !o->no_fold;

@@ -183,8 +183,24 @@ static void params_folders(const struct params *p, void (*fn)(void *arg, const c
     }
 }
 
+/* "foo_dbpath" of a table sqlite:foo whose parameters are in main.cf. */
+static void main_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir),
+                         void *arg) {
+    static const char end[] = "_dbpath";
+    for (size_t i = 0; i < cfg->main.n; i++) {
+        size_t n = strlen(cfg->main.v[i].name);
+        char *value = n > sizeof end && strcmp(cfg->main.v[i].name + n - sizeof end + 1, end) == 0
+                          ? config_value(cfg, cfg->main.v[i].name, NULL)
+                          : NULL;
+        if (value != NULL)
+            path_folder(str_of(value), fn, arg);
+        free(value);
+    }
+}
+
 void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg) {
     fn(arg, cfg->dir);
+    main_folders(cfg, fn, arg);
     text_folders(cfg->p.accounts_store, fn, arg);
     text_folders(cfg->relays_spec, fn, arg);
     path_folder(str_of(cfg->p.relays_key_file), fn, arg);

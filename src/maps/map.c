@@ -239,6 +239,15 @@ static void source_where(struct map *m, struct str key, struct sbuf *out) {
         sbuf_printf(out, "%s", m->path);
 }
 
+bool map_asks(struct map *m, struct str key) {
+    if (!m->ops->remote || m->ops->asks == NULL)
+        return m->ops->remote;
+    lock_followed(m);
+    bool asks = !m->opened || m->ops->asks(m, key);
+    pthread_rwlock_unlock(&m->lock);
+    return asks;
+}
+
 void map_where(struct map *m, struct str key, struct sbuf *out) {
     char *folded = str_dup(key);
     if (m->fold && m->fixed)

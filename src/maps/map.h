@@ -37,6 +37,8 @@ struct map_ops {
     enum map_rc (*get)(struct map *m, struct str key, struct sbuf *value);
     /* Calls fn for every pair, until it returns non-zero; NULL: cannot be listed. */
     int (*each)(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
+    /* Would the server be asked for key at all?  NULL: always. */
+    bool (*asks)(struct map *m, struct str key);
     /* Appends where the answer for key comes from: a line of a file, a statement, a search.  NULL:
      * the spec says it all. */
     void (*where)(struct map *m, struct str key, struct sbuf *out);
@@ -74,6 +76,8 @@ void map_close(struct map *m);
 enum map_rc map_get(struct map *m, struct str key, struct sbuf *value);
 /* Why the last look-up failed; the caller frees. */
 char *map_error(struct map *m);
+/* Does an answer for key need a server?  Quick: asks none. */
+bool map_asks(struct map *m, struct str key);
 /* Where the answer for key comes from, for people; may ask a file or the server's library. */
 void map_where(struct map *m, struct str key, struct sbuf *out);
 int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);

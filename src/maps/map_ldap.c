@@ -259,6 +259,16 @@ static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
     return rc < 0 || rc == LDAP_UNAVAILABLE || rc == LDAP_BUSY ? REMOTE_LOST : REMOTE_FAILED;
 }
 
+static bool dir_asks(struct map *m, struct str key) {
+    const struct ldap_table *t = m->state;
+    struct sbuf dry = {0};
+    bool asks = template_key_ok(key, t->domains) &&
+                template_query(t->base, key, NULL, NULL, &dry) &&
+                template_query(t->filter, key, NULL, NULL, &dry);
+    sbuf_free(&dry);
+    return asks;
+}
+
 static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
     struct ldap_table *t = m->state;
     struct sbuf base = {0}, filter = {0};
@@ -298,4 +308,5 @@ const struct map_ops map_ldap = {.type = "ldap",
                                  .open = dir_open,
                                  .close = dir_shut,
                                  .get = dir_get,
-                                 .where = dir_where};
+                                 .where = dir_where,
+                                 .asks = dir_asks};

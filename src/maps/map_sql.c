@@ -148,6 +148,10 @@ static bool can_ask(struct sql *q, struct str key) {
     return ok;
 }
 
+static bool sql_asks(struct map *m, struct str key) {
+    return can_ask(m->state, key);
+}
+
 static enum map_rc sql_get(struct map *m, struct str key, struct sbuf *value) {
     struct sql *q = m->state;
     struct ask a = {.q = q, .values = {.key = key, .format = q->result_format}};
@@ -190,7 +194,8 @@ const struct map_ops map_mysql = {.type = "mysql",
                                   .open = mysql_open,
                                   .close = sql_shut,
                                   .get = sql_get,
-                                  .where = sql_where};
+                                  .where = sql_where,
+                                  .asks = sql_asks};
 
 const struct map_ops map_pgsql = {.type = "pgsql",
                                   .suffix = "",
@@ -200,7 +205,8 @@ const struct map_ops map_pgsql = {.type = "pgsql",
                                   .open = pgsql_open,
                                   .close = sql_shut,
                                   .get = sql_get,
-                                  .where = sql_where};
+                                  .where = sql_where,
+                                  .asks = sql_asks};
 
 const struct map_ops map_sqlite = {.type = "sqlite",
                                    .suffix = "",
@@ -210,4 +216,5 @@ const struct map_ops map_sqlite = {.type = "sqlite",
                                    .open = sqlite_open,
                                    .close = sql_shut,
                                    .get = sql_get,
-                                   .where = sql_where};
+                                   .where = sql_where,
+                                   .asks = sql_asks};

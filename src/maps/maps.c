@@ -35,6 +35,18 @@ bool maps_are_remote(const char *spec) {
     return false;
 }
 
+bool maps_ask_remote(const struct maps *m, const struct maps_key *keys, size_t n_keys) {
+    for (size_t t = 0; t < m->n; t++) {
+        bool composed = m->v[t]->ops == &map_union || m->v[t]->ops == &map_pipe;
+        if (composed && maps_are_remote(m->v[t]->spec))
+            return true;
+        for (size_t k = 0; k < n_keys; k++)
+            if (map_asks(m->v[t], keys[k].key))
+                return true;
+    }
+    return false;
+}
+
 void maps_close(struct maps *m) {
     if (m == NULL)
         return;

@@ -52,6 +52,9 @@ struct maps_answer {
     struct maps_trace *trace; /* NULL unless it was asked for; owned */
 };
 
+/* Does an answer need a server?  "domain = …" of a table, or a key without the part that its query
+ * needs, may say no.  Quick. */
+bool maps_ask_remote(const struct maps *m, const struct maps_key *keys, size_t n_keys);
 /* Asks every table for the first key, then for the second, and so on.  An error ends the search:
  * a less specific key is never tried after one. */
 void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struct maps_answer *a);

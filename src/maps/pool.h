@@ -12,8 +12,8 @@
 #include "util/str.h"
 
 /* Seconds that a server may take: to connect, and for an answer. */
-#define REMOTE_CONNECT_S 10
-#define REMOTE_ANSWER_S  30
+#define REMOTE_CONNECT_S 5
+#define REMOTE_ANSWER_S  10
 
 enum remote_rc {
     REMOTE_OK,

@@ -369,6 +369,19 @@ static void question_remote(struct lookup_server *s, struct question *q) {
     sbuf_wipe(&answer);
 }
 
+/* Of a look-up: must a server be asked?  The rest of the question is in r. */
+static bool needs_server(struct lookup_server *s, const char *spec, struct ipc_reader r) {
+    struct maps_key keys[KEYS_MAX];
+    uint32_t n = ipc_get_u32(&r);
+    for (uint32_t i = 0; i < n && i < KEYS_MAX; i++) {
+        keys[i].key = ipc_get_str(&r);
+        keys[i].partial = ipc_get_u32(&r) != 0;
+    }
+    return !ipc_done(&r) || n > KEYS_MAX ||
+           (s->allowed != NULL && !s->allowed(s->allowed_arg, spec)) ||
+           maps_ask_remote(tables_maps(s->tables, spec), keys, n);
+}
+
 static void question_go(struct lookup_server *s, struct question *q) {
     struct ipc_reader r = {.rest = sbuf_str(&q->fields)};
     ipc_get_str(&r); /* the service */
@@ -377,7 +390,8 @@ static void question_go(struct lookup_server *s, struct question *q) {
     bool ask_now = q->head.type == LOOKUP_VERIFY || q->head.type == LOOKUP_TRACED;
     if (ask_now)
         remote_push(s, q);
-    else if (!r.bad && maps_are_remote(spec))
+    else if (!r.bad && maps_are_remote(spec) &&
+             (q->head.type != LOOKUP_MAPS || needs_server(s, spec, r)))
         question_remote(s, q);
     else
         queue_push(&s->work, &q->task);

@@ -1,0 +1,176 @@
+"""A database that goes away in every way while mail flows: mail waits, and takes no other road."""
+import re
+import socket
+import threading
+import time
+
+import pytest
+from kit import FakeRelay, Posthouse, wait_for
+
+import servers
+import test_ldap
+
+BY_SENDER = "SELECT relayhost FROM sender_relayhost WHERE account='%s' LIMIT 1"
+
+
+class Proxy:
+    """Between Posthouse and a server: can refuse, fall silent (half-open), hang up, or answer late."""
+
+    def __init__(self, port):
+        self.to, self.mode, self.delay = port, "pass", 0.0
+        self.socks = set()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                c, _ = self.listener.accept()
+            except OSError:
+                return
+            if self.mode == "refuse":
+                c.close()
+                continue
+            if self.mode == "silent":
+                self.socks.add(c)
+                continue
+            try:
+                s = socket.create_connection(("127.0.0.1", self.to), 5)
+            except OSError:
+                c.close()
+                continue
+            self.socks |= {c, s}
+            threading.Thread(target=self._pump, args=(c, s, 0), daemon=True).start()
+            threading.Thread(target=self._pump, args=(s, c, 1), daemon=True).start()
+
+    def _pump(self, a, b, back):
+        try:
+            while data := a.recv(65536):
+                if back and self.delay:
+                    time.sleep(self.delay)
+                while self.mode == "silent":
+                    time.sleep(0.05)
+                b.sendall(data)
+        except OSError:
+            pass
+        for s in (a, b):
+            s.close()
+            self.socks.discard(s)
+
+    def set(self, mode):
+        self.mode = mode
+        if mode in ("refuse", "hangup"):
+            for s in list(self.socks):
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def stop(self):
+        self.set("refuse")
+        self.listener.close()
+
+
+@pytest.fixture(scope="module", params=[servers.MariaDb, servers.Postgres, servers.Slapd], ids=["mysql", "pgsql", "ldap"])
+def db(request):
+    server = request.param()
+    yield server
+    server.stop()
+
+
+def table(server, port):
+    if server.type == "ldap":
+        return test_ldap.HEAD.format(port=port, password=servers.PASSWORD) + test_ldap.DOMAIN + "timeout = 4\n"
+    return servers.table_file(server, BY_SENDER).replace(f":{server.port}", f":{port}")
+
+
+def set_relay(server, value):
+    if server.type == "ldap":
+        server.change(test_ldap.DOMAIN_DN, "senderRelayHost", value)
+        return
+    server.run("DELETE FROM sender_relayhost")
+    server.run(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('@mydomain.com', '{value}')")
+
+
+class Flow(threading.Thread):
+    """Sends one mail after the other, each from a sender of its own; counts what was taken."""
+
+    def __init__(self, p):
+        super().__init__(daemon=True)
+        self.p, self.over, self.taken, self.refused, self.n = p, False, [], [], 0
+        self.start()
+
+    def run(self):
+        while not self.over:
+            self.n += 1
+            sender = f"s{self.n}@mydomain.com"
+            try:
+                reply = self.p.send(sender=sender)
+            except OSError as e:
+                reply = str(e)
+            (self.taken if reply.startswith("250") else self.refused).append((sender, reply))
+            time.sleep(0.02)
+
+    def stop(self):
+        self.over = True
+        self.join(60)
+
+
+@pytest.mark.parametrize("how", ["refuse", "hangup", "silent"])
+def test_while_mail_flows(dns, db, how):
+    everybody, domain = FakeRelay(keep=False), FakeRelay(keep=False)
+    proxy = Proxy(db.port)
+    set_relay(db, f"[127.0.0.1]:{domain.port}")
+    with Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"
+                   f"sender_dependent_relayhost_maps = proxy:{db.type}:{{dir}}/t.cf\n", dns=dns, files={"t.cf": table(db, proxy.port)}) as p:
+        flow = Flow(p)
+        wait_for(lambda: len(domain.mails) > 5)
+        proxy.set(how)
+        if how == "hangup":  # the connections of before are gone, new ones are welcome: nobody notices
+            proxy.set("pass")
+        else:
+            wait_for(lambda: flow.refused, 40)
+            time.sleep(1)
+        proxy.set("pass")
+        seen = len(flow.taken)
+        wait_for(lambda: len(flow.taken) > seen + 5, 40)
+        flow.stop()
+        wait_for(lambda: len(domain.mails) == len(flow.taken), 40)
+        assert everybody.sessions == []
+        assert all(r.startswith("451 4.3.0 ") for _, r in flow.refused), flow.refused
+        assert (how == "hangup") or flow.refused
+        sent = sorted(re.search(r"<(.*?)>", m["from"])[1] for m in domain.mails)
+        assert sent == sorted(s for s, _ in flow.taken)
+    proxy.stop()
+    everybody.stop()
+    domain.stop()
+
+
+def test_slow_database_slows_only_who_asks(dns, db):
+    """It answers after 0.5 s: mail of other domains ("domain =" in the table file) does not wait for it."""
+    if db.type == "ldap":
+        return
+    everybody, domain = FakeRelay(keep=False), FakeRelay(keep=False)
+    proxy = Proxy(db.port)
+    proxy.delay = 0.5
+    set_relay(db, f"[127.0.0.1]:{domain.port}")
+    with Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\nsender_dependent_relayhost_maps = {db.type}:{{dir}}/t.cf\n", dns=dns,
+                   files={"t.cf": table(db, proxy.port).replace("'%s'", "'@%d'") + "domain = mydomain.com\n"}) as p:
+        askers = []
+        for i in range(40):  # more than there are workers
+            t = threading.Thread(target=lambda i=i: p.send(sender=f"s{i}@mydomain.com"), daemon=True)
+            t.start()
+            askers.append(t)
+        order = []
+        with p.client() as c:
+            for i in range(40):
+                assert c.mail(sender=f"o{i}@other.example").startswith("250")
+        order = [a.is_alive() for a in askers]
+        assert any(order), "the askers were done before: nothing was shown"
+        for t in askers:
+            t.join()
+        wait_for(lambda: len(everybody.mails) == 40 and len(domain.mails) == 40, 30)
+    proxy.stop()
+    everybody.stop()
+    domain.stop()
