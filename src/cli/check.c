@@ -139,13 +139,16 @@ static void check_credential(const struct config *c, struct maps *m, struct str 
         return; /* said before */
     struct maps_key keys[2] = {{hop.host, false}, {dest, false}};
     maps_find(m, keys, 2, &a);
+    struct sbuf tables = {0};
+    maps_show(c->p.smtp_sasl_password_maps, &tables);
     if (a.rc == MAP_NOT_FOUND)
         diag_add(d, DIAG_WARN, c->main.path, e == NULL ? 0 : e->line,
                  "smtp_sasl_auth_enable = yes, but no credential in %s matches the relay host "
                  "%.*s; keys tried: \"%.*s\", \"%.*s\"%s",
-                 c->p.smtp_sasl_password_maps, STR_FMT(dest), STR_FMT(hop.host), STR_FMT(dest),
+                 tables.p, STR_FMT(dest), STR_FMT(hop.host), STR_FMT(dest),
                  c->p.smtp_sender_dependent_authentication ? " (senders' keys are asked first)"
                                                            : "");
+    sbuf_free(&tables);
     maps_answer_free(&a);
 }
 

@@ -64,10 +64,12 @@ static void warn_no_credential(struct dsess *s) {
     }
     free(d->warned[oldest].what);
     d->warned[oldest] = (struct warned){mem_strdup(s->relay), d->loop->now_ms};
+    struct sbuf tables = {0};
+    maps_show(s->p->smtp_sasl_password_maps, &tables);
     log_warn("smtp", "relay %s offers AUTH, but no credential matched in %s; keys tried: %s%s, %s",
-             s->relay, s->p->smtp_sasl_password_maps,
-             s->p->smtp_sender_dependent_authentication ? "the sender, " : "",
+             s->relay, tables.p, s->p->smtp_sender_dependent_authentication ? "the sender, " : "",
              s->targets[s->at].host, s->targets[s->at].dest);
+    sbuf_free(&tables);
 }
 
 static unsigned session_options(const struct dsess *s) {

@@ -15,14 +15,14 @@
 static int compose_open(struct map *m) {
     struct str list = str_trim(str_of(m->name));
     if (list.n < 2 || list.p[0] != '{' || list.p[list.n - 1] != '}') {
-        map_set_error(m, "bad syntax: \"%s\"; need \"%s:{type:name...}\"", m->spec, m->ops->type);
+        map_set_error(m, "bad syntax: need \"%s:{type:name...}\"", m->ops->type);
         return -EINVAL;
     }
     char *spec = str_dup(str_make(list.p + 1, list.n - 2));
     struct maps *parts = maps_open(spec, m->dir);
     free(spec);
     if (parts->n == 0) {
-        map_set_error(m, "bad syntax: \"%s\" names no table", m->spec);
+        map_set_error(m, "bad syntax: \"%s:{}\" names no table", m->ops->type);
         maps_close(parts);
         return -EINVAL;
     }
@@ -41,7 +41,10 @@ static enum map_rc part_get(struct map *m, struct map *part, struct str key, str
     enum map_rc rc = map_get(part, key, value);
     if (rc == MAP_ERROR) {
         char *why = map_error(part);
-        map_set_error(m, "%s: %s", part->spec, why);
+        struct sbuf name = {0};
+        maps_show(part->spec, &name);
+        map_set_error(m, "%s: %s", name.p, why);
+        sbuf_free(&name);
         free(why);
     }
     return rc;
@@ -87,7 +90,8 @@ static enum map_rc pipe_get(struct map *m, struct str key, struct sbuf *value) {
 static void compose_where(struct map *m, struct str key, struct sbuf *out) {
     const struct maps *parts = m->state;
     for (size_t i = 0; i < (m->ops == &map_pipe ? 1 : parts->n); i++) {
-        sbuf_printf(out, "%s%s", i > 0 ? "; " : "", parts->v[i]->spec);
+        sbuf_add_c(out, i > 0 ? "; " : "");
+        maps_show(parts->v[i]->spec, out);
         struct sbuf one = {0};
         map_where(parts->v[i], key, &one);
         if (one.n > 0)

@@ -109,7 +109,7 @@ static bool inline_pair(struct state *s, struct str piece) {
 static int inline_open(struct map *m) {
     struct str rest = str_trim(str_of(m->name)), piece;
     if (rest.n < 2 || rest.p[0] != '{' || rest.p[rest.n - 1] != '}') {
-        map_set_error(m, "bad syntax: \"inline:%s\"; need \"inline:{name=value...}\"", m->name);
+        map_set_error(m, "bad syntax: need \"inline:{name=value...}\"");
         return -EINVAL;
     }
     struct state *s = MEM_NEW(struct state);

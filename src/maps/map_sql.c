@@ -57,7 +57,7 @@ static const char *take_conf(struct sql *q, const char **bad) {
         q->domains = matchlist_open(domains, NULL, MATCH_STRING, false);
     q->pool = pool_new(&q->ops->pool, c, q->m->spec,
                        local ? tabconf_str(c, "dbpath", "") : tabconf_str(c, "hosts", q->ops->host),
-                       1000 * idle, 1000 * retry);
+                       local ? 0 : 1000 * idle, 1000 * retry); /* the file may be another one */
     if (q->query == NULL || *q->query == '\0')
         return "it has no \"query\"";
     if (pool_hosts(q->pool) == 0)

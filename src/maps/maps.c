@@ -22,6 +22,31 @@ struct maps *maps_open(const char *spec, const char *dir) {
     return m;
 }
 
+static void show_list(struct str list, struct sbuf *out) {
+    struct str one;
+    for (bool first = true; str_split_braces(&list, ", \t\r\n", &one); first = false) {
+        struct str type = str_istarts(one, "proxy:") ? str_from(one, 6) : one;
+        ptrdiff_t colon = str_chr(type, ':'), brace = str_chr(type, '{');
+        size_t head = one.n - type.n + (size_t)(colon + 1);
+        sbuf_add_c(out, first ? "" : ", ");
+        if (str_istarts(type, "static:") || str_istarts(type, "inline:")) {
+            sbuf_printf(out, "%.*s(hidden)", (int)head, one.p);
+        } else if (brace >= 0 && one.p[one.n - 1] == '}') {
+            struct str inner = str_from(type, (size_t)brace + 1);
+            inner.n--;
+            sbuf_printf(out, "%.*s{", (int)(one.n - type.n + (size_t)brace), one.p);
+            show_list(inner, out);
+            sbuf_add_ch(out, '}');
+        } else {
+            sbuf_add_str(out, one);
+        }
+    }
+}
+
+void maps_show(const char *spec, struct sbuf *out) {
+    show_list(str_of(spec), out);
+}
+
 bool maps_are_remote(const char *spec) {
     struct str rest = str_of(spec), w;
     while (str_split(&rest, ", \t\r\n{}!", &w)) {
@@ -88,8 +113,13 @@ struct maps_step *maps_trace_add(struct maps_trace *t, struct str table, struct 
 
 static void note(struct maps_trace *t, struct map *m, const struct maps_key *k, bool skipped,
                  const struct maps_answer *a) {
-    struct maps_step *s = maps_trace_add(t, str_of(m->spec), k->key);
-    struct sbuf where = {0};
+    struct sbuf where = {0}, table = {0};
+    if (t->secret)
+        maps_show(m->spec, &table);
+    else
+        sbuf_add_c(&table, m->spec);
+    struct maps_step *s = maps_trace_add(t, sbuf_str(&table), k->key);
+    sbuf_free(&table);
     s->skipped = skipped;
     s->rc = a->rc;
     if (!skipped && a->rc == MAP_ERROR)

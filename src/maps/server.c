@@ -164,8 +164,10 @@ static void answer_maps(struct lookup_server *s, struct table_set *tables, struc
         maps_find_traced(m, keys, n, a, trace);
         if (a->rc == MAP_ERROR) {
             log_warn(service, "%s", a->err);
-            log_warn(service, "%s lookup error for \"%.*s\"", m->v[a->table]->spec,
-                     STR_FMT(keys[a->key].key));
+            struct sbuf name = {0};
+            maps_show(m->v[a->table]->spec, &name);
+            log_warn(service, "%s lookup error for \"%.*s\"", name.p, STR_FMT(keys[a->key].key));
+            sbuf_free(&name);
         }
     }
     a->trace = trace;

@@ -203,7 +203,9 @@ static void on_sender_transport(void *arg, const struct maps_answer *a) {
         sbuf_add_str(&q->transport, str_trim(sbuf_str(&a->value)));
     else
         sbuf_add_c(&q->transport, q->cfg->p.default_transport);
-    note(q, param, a, hit ? "transport %s" : "nothing usable: default_transport = %s",
+    note(q, param, a,
+         hit ? "transport %s; default_transport is not used"
+             : "nothing usable: default_transport = %s",
          q->transport.p);
     q->step = STEP_RELAYHOST;
     run(q);
@@ -249,6 +251,8 @@ static void on_relayhost(void *arg, const struct maps_answer *a) {
         set_nexthop(q, sbuf_str(&v), param);
         note(q, param, a, "next hop %s%s", v.p,
              cut ? " (the transport's name before it is not used)" : "");
+        if (q->cfg->p.relayhost[0] != '\0')
+            note(q, "relayhost", NULL, "not used: %s; %s is stronger", q->cfg->p.relayhost, param);
         sbuf_free(&v);
     } else {
         note(q, param, a, "%s: %s%s", a->rc == MAP_FOUND ? "DUNNO or empty" : "no entry",

@@ -1,0 +1,191 @@
+"""posthouse explain and posthouse test, as an administrator uses them."""
+import datetime
+import json
+import re
+import subprocess
+
+import pytest
+from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
+
+import servers
+
+SECRET = "pass:word-of-the-relay"
+
+
+def steps(p, *args):
+    r = p.run(*args, "--json")
+    lines = [json.loads(line) for line in r.stdout.splitlines()]
+    assert r.returncode in (0, 1), r
+    return lines
+
+
+def named(lines, step):
+    return [s for s in lines if s["step"] == step]
+
+
+SASL = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\n"
+
+
+def test_every_step_has_its_place(dns, tmp_path):
+    """Table, key, answer, file and line; what was not asked and why; TLS policy; the account but no secret."""
+    relay = FakeRelay(auth=("PLAIN",))
+    files = {"sdr": f"# comment\nnobody@x.example [x]:1\n@dom.example\n   [relay.server]:{relay.port}\n", "re": "/^never$/ [x]:1\n/^re@/ [other.server]:2525\n",
+             "pw": f"# passwords\nrelay.server user:{SECRET}\n", "pol": f"[relay.server]:{relay.port} encrypt\n"}
+    with Posthouse("relayhost = [plain.server]:25\nsender_dependent_relayhost_maps = pcre:{dir}/re, hash:{dir}/sdr\n" + SASL +
+                   "smtp_sasl_password_maps = hash:{dir}/pw\nsmtp_tls_policy_maps = texthash:{dir}/pol\n", dns=dns, files=files) as p:
+        for t in ("sdr", "pw"):
+            p.postmap(f"hash:{p.dir}/{t}")
+        lines = steps(p, "explain", "User@Dom.example", "b@y.example")
+        sdr, = named(lines, "sender_dependent_relayhost_maps")
+        asked = [(a["table"].split(":")[0], a["key"], a["answer"]) for a in sdr["asked"]]
+        assert asked == [("pcre", "User@Dom.example", "not found"), ("hash", "User@Dom.example", "not found"),
+                         ("pcre", "@Dom.example", "not asked"), ("hash", "@Dom.example", "found")]
+        assert sdr["asked"][3]["source"] == f"{p.dir}/sdr, line 3" and sdr["asked"][3]["value"] == f"[relay.server]:{relay.port}"
+        assert sdr["asked"][2]["why"] and re.search(r"main\.cf, line \d+$", sdr["set_at"])
+        assert named(lines, "route")[0]["next_hop"] == f"[relay.server]:{relay.port}"
+        policy, = named(lines, "tls policy")
+        assert policy["result"].startswith("encrypt, from smtp_tls_policy_maps") and policy["asked"][0]["source"] == f"{p.dir}/pol, line 1"
+        cred, = named(lines, "credentials")
+        assert cred["user"] == "user" and cred["asked"][0]["source"] == f"{p.dir}/pw, line 2" and "value" not in cred["asked"][0]
+        text = p.run("explain", "User@Dom.example").stdout
+        assert "account user, under the key relay.server" in text and "not asked" in text
+        re_, = named(steps(p, "explain", "re@x.example"), "sender_dependent_relayhost_maps")
+        assert re_["asked"][0]["source"] == f"{p.dir}/re, line 2"
+        unused = [s for s in lines if s["step"] == "relayhost"]
+        assert unused and "not used" in unused[0]["result"] and "[plain.server]:25" in unused[0]["result"]
+        assert SECRET not in text + json.dumps(lines) + p.log() and relay.sessions == []
+        assert p.run("explain").returncode == 64 and p.run("explain", "a", "b", "c").returncode == 64
+    relay.stop()
+
+
+@pytest.mark.parametrize("server", [servers.MariaDb, servers.Postgres, servers.Sqlite, servers.Slapd], ids=["mysql", "pgsql", "sqlite", "ldap"])
+def test_statements_and_searches_are_shown(dns, server):
+    import test_ldap
+    db = server()
+    hop = f"[127.0.0.1]:{free_port()}"
+    if db.type == "ldap":
+        db.change(test_ldap.DOMAIN_DN, "senderRelayHost", hop)
+        text = test_ldap.HEAD.format(port=db.port, password=servers.PASSWORD) + test_ldap.DOMAIN
+    else:
+        db.run(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('@mydomain.com', '{hop}')")
+        text = servers.table_file(db, "SELECT relayhost FROM sender_relayhost WHERE account='%s' LIMIT 1")
+    with Posthouse(f"sender_dependent_relayhost_maps = proxy:{db.type}:{{dir}}/t.cf\n", dns=dns, files={"t.cf": text}) as p:
+        sdr, = named(steps(p, "explain", "o'neil@mydomain.com"), "sender_dependent_relayhost_maps")
+        source = sdr["asked"][-1]["source"]
+        if db.type == "ldap":
+            assert "(|(domainName=mydomain.com)(domainAliasName=mydomain.com))" in source and "o=domains,dc=example,dc=com" in source
+        else:
+            assert "SELECT relayhost FROM sender_relayhost WHERE account='@mydomain.com' LIMIT 1" in source
+            assert "account='o''neil@mydomain.com'" in sdr["asked"][0]["source"]
+        db.down()
+        out = steps(p, "explain", "x@mydomain.com")
+        failed, = named(out, "sender_dependent_relayhost_maps")
+        assert failed["asked"][-1]["answer"] == "error" and "mail waits" in failed["result"]
+        assert named(out, "outcome")[0]["dsn"] == "4.3.0" and not named(out, "route")
+        assert servers.PASSWORD not in json.dumps(out) + p.log() + p.run("explain", "x@mydomain.com").stdout
+        db.up()
+    db.stop()
+
+
+def test_null_sender_direct_and_bad_hops(dns):
+    with Posthouse("sender_dependent_relayhost_maps = inline:{{{{ <> = [plain.server]:9 }}, {{ bad@x.example = [oops }}}}\n"
+                   "transport_maps = inline:{{{{ d.example = discard:quietly }}, {{ r.example = retry:4.0.1 later }}, {{ l.example = local: }}}}\n", dns=dns) as p:
+        assert named(steps(p, "explain", "<>"), "route")[0]["next_hop"] == "[plain.server]:9"
+        assert "own mail exchanger" in named(steps(p, "explain", "a@x.example"), "direct")[0]["result"]
+        direct = steps(p, "explain", "a@x.example", "b@mxonly.example")
+        assert [d["result"].split("[")[0] for d in named(direct, "dns")][-2:] == ["mx-a.example", "mx-b.example"]
+        assert named(steps(p, "explain", "bad@x.example"), "outcome")[0]["dsn"] == "4.3.5"
+        for rcpt, word in (("b@d.example", "dropped"), ("b@r.example", "deferred"), ("b@l.example", "deferred")):
+            assert word in named(steps(p, "explain", "a@x.example", rcpt), "outcome")[0]["result"], rcpt
+        r = p.run("test", "a@x.example", "b@nullmx.example")
+        assert r.returncode == 1 and "does not accept mail (nullMX)" in r.stdout
+
+
+@pytest.fixture(scope="module")
+def cert(tmp_path_factory):
+    return make_cert(tmp_path_factory.mktemp("cert"))
+
+
+def test_test_walks_every_stage(dns, cert):
+    relay = FakeRelay(auth=("PLAIN", "LOGIN"), need_auth=True, users={"user": SECRET}, tls=server_tls(*cert), tls_first=True)
+    with Posthouse(f"relayhost = [relay.server]:{relay.port}\nsmtp_bind_address = 127.0.0.1\n" + SASL + "smtp_tls_CAfile = {dir}/ca.pem\n"
+                   "smtp_sasl_password_maps = inline:{{{{ relay.server = user:" + SECRET + " }}}}\nsmtp_helo_name = me.example\n",
+                   dns=dns, files={"ca.pem": cert[0].read_text()}) as p:
+        lines = steps(p, "test", "a@x.example", "b@y.example")
+        assert [s["step"] for s in lines if "ms" in s] == ["dns", "tls policy", "connect", "greeting", "ehlo", "tls", "ehlo", "credentials",
+                                                          "mechanism", "auth", "mail", "rcpt", "rset"]
+        assert all(s["pass"] and s["ms"] >= 0 for s in lines if "ms" in s) and lines[-1]["step"] == "rset"
+        tls, = named(lines, "tls")
+        assert tls["subject"] == tls["issuer"] == "CN=relay.server" and tls["days_left"] in (1, 2) and tls["verifies"] == "yes"
+        assert named(lines, "mechanism")[0]["result"] == "PLAIN, of PLAIN LOGIN"
+        s, = relay.sessions
+        assert [c.split()[0] for c in s.commands] == ["EHLO", "STARTTLS", "EHLO", "AUTH", "MAIL", "RCPT", "RSET", "QUIT"]
+        assert s.commands[0] == "EHLO me.example" and s.mails == []
+        r = p.run("test", "a@x.example")
+        assert r.returncode == 0 and "not tried: no recipient was given" in r.stdout and r.stdout.endswith("all stages passed\n")
+        everything = json.dumps(lines) + r.stdout + r.stderr + p.log()
+        import base64
+        for text in (SECRET, base64.b64encode(f"\0user\0{SECRET}".encode()).decode(), base64.b64encode(SECRET.encode()).decode()):
+            assert text not in everything
+        assert p.queue() == []
+    relay.stop()
+
+
+REFUSALS = [  # stage and reply of the relay host; the words that say what to do
+    ("AUTH", "534-5.7.9 Application-specific password required. For more information, go to\r\n534 5.7.9 https://support.google.com", "application password"),
+    ("AUTH", "535 5.7.139 Authentication unsuccessful, the user credentials were incorrect or basic authentication is disabled", "basic authentication switched off"),
+    ("AUTH", "550 5.7.30 Basic authentication is not supported for Client Submission.", "retired basic authentication"),
+    ("AUTH", "535 5.7.8 Error: authentication failed", "User name or password is wrong"),
+    ("MAIL", "550 5.7.60 SMTP; Client does not have permissions to send as this sender", "Send As"),
+    ("MAIL", "554 Message rejected: Email address is not verified. The following identities failed the check in region EU", "verify the sender's domain"),
+    ("MAIL", "530 5.7.0 Must issue a STARTTLS command first", "TLS first"),
+    ("RCPT", "554 5.7.1 <b@y.example>: Relay access denied", "does not relay for us"),
+    ("RCPT", "550 5.4.5 Daily user sending limit exceeded.", "daily sending limit"),
+]
+
+
+@pytest.mark.parametrize("stage,reply,words", REFUSALS, ids=[w.replace(" ", "-") for *_, w in REFUSALS])
+def test_refusals_are_explained(dns, stage, reply, words):
+    relay = FakeRelay(auth=("PLAIN",), replies={stage: reply})
+    with Posthouse(f"relayhost = [relay.server]:{relay.port}\n" + SASL + "smtp_sasl_password_maps = static:{{u:" + SECRET + "}}\n", dns=dns) as p:
+        r = p.run("test", "a@x.example", "b@y.example")
+        assert r.returncode == 1 and re.search(rf"FAIL  {stage.lower()} ", r.stdout), r.stdout
+        assert words in re.search(r"advice: (.*)", r.stdout)[1]
+        assert f"mail would be: {'deferred' if stage == 'AUTH' else 'bounced'}" in r.stdout
+        assert SECRET not in r.stdout and "it would not go through" in r.stdout
+        assert relay.sessions[0].mails == []
+    relay.stop()
+
+
+def test_test_of_dead_and_broken_hosts(dns, cert):
+    """The next host is tried as in a delivery; what cannot be reached is said, in bounded time."""
+    silent = FakeRelay(replies={"GREETING": lambda line: __import__("time").sleep(60)})
+    good = FakeRelay()
+    hung = FakeRelay(replies={"MAIL": ""})
+    with Posthouse(f"relayhost = [127.0.0.1]:{free_port()}, [nx.server]:25, [relay.server]:{good.port}\n", dns=dns) as p:
+        r = p.run("test", "a@x.example", "b@y.example")
+        assert r.returncode == 0 and "Connection refused" in r.stdout and "Host or domain name not found" in r.stdout, r.stdout
+        p.write_main(f"relayhost = [relay.server]:{hung.port}\n")
+        p.reload()
+        r = p.run("test", "a@x.example")
+        assert r.returncode == 1 and "lost connection with relay.server" in r.stdout
+        p.write_main(f"relayhost = [relay.server]:{silent.port}\nsmtp_helo_timeout = 2s\n")
+        p.reload()
+        r = p.run("test", "a@x.example")
+        assert r.returncode == 1 and "timed out while receiving the initial server greeting" in r.stdout
+        p.write_main(f"relayhost = [relay.server]:{good.port}\nsmtp_tls_security_level = encrypt\n")
+        p.reload()
+        r = p.run("test", "a@x.example")
+        assert r.returncode == 1 and "TLS is required, but was not offered" in r.stdout
+        gone = subprocess.Popen([str(p.dir / "cmd-posthouse/posthouse"), "test", "a@x.example"], env=dict(p.env(), MAIL_CONFIG=str(p.dir)), stdout=subprocess.PIPE)
+        gone.kill()  # a client that leaves in the middle harms nobody
+        gone.wait()
+        assert p.send().startswith("250")
+    for s in (silent, good, hung):
+        s.stop()
+
+
+def test_without_a_daemon(tmp_path):
+    p = Posthouse("", directory=tmp_path)
+    r = p.run("explain", "a@x.example")
+    assert r.returncode == 69 and "is posthoused running?" in r.stderr
