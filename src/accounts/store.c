@@ -71,7 +71,7 @@ struct store *store_open(const char *spec, const char *dir, bool writable, char 
         st->pool =
             pool_new(&st->sql->pool, conf, st->spec,
                      st->sql->host == NULL ? path : tabconf_str(conf, "hosts", st->sql->host),
-                     IDLE_MS, RETRY_MS);
+                     st->sql->host == NULL ? 0 : IDLE_MS, RETRY_MS);
     return st;
 }
 
