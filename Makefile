@@ -38,6 +38,7 @@ bench:
 	@sh scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	@$(PYTHON) tests/bench/bench.py
+	@$(PYTHON) tests/bench/lookups.py
 
 # Idle sessions by the thousand, a million queued messages, dead relays; some ten minutes and 6 GB of disk.
 load:

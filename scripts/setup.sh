@@ -10,7 +10,7 @@ libgsasl-dev libseccomp-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev lib
 libpq-dev libsqlite3-dev libldap-dev libsasl2-dev libcrypt-dev ca-certificates"
 demo="$build python3 python3-aiosmtpd openssl"
 test="$demo python3-pytest libcmocka-dev postfix postfix-lmdb postfix-cdb postfix-pcre postfix-mysql \
-postfix-pgsql postfix-sqlite unbound mariadb-server mariadb-client postgresql slapd ldap-utils \
+postfix-pgsql postfix-sqlite postfix-ldap unbound mariadb-server mariadb-client postgresql slapd ldap-utils \
 pflogsumm procps dovecot-core fail2ban clang llvm-14 libclang-rt-14-dev clang-format universal-ctags"
 
 case "${1:-build}" in

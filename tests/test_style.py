@@ -125,3 +125,10 @@ def test_guarantees_name_tests_that_exist():
             continue
         if test:
             assert re.search(rf"\b{test}\(", (ROOT / "tests" / file).read_text()), f"{file} has no {test}"
+
+
+def test_no_name_of_ours_takes_a_librarys_place():
+    """A function named as one of a shared library would be called by that library instead of its own."""
+    for exe in ("posthouse", "posthoused"):
+        out = subprocess.run(["nm", "-D", "--defined-only", str(ROOT / "build" / "src" / exe)], capture_output=True, text=True, check=True).stdout
+        assert " T " not in out, out

@@ -20,7 +20,7 @@
 struct slow_step {
     uv_work_t work;
     struct dsess *s; /* NULL: the session went away */
-    struct sasl_client *sasl;
+    struct sasl_login *sasl;
     struct sbuf challenge, answer;
     const char *why;
     int rc;
@@ -34,7 +34,7 @@ void auth_cancel(struct dsess *s) {
         s->sasl_work = NULL;
         s->sasl = NULL;
     }
-    sasl_client_free(s->sasl);
+    sasl_login_free(s->sasl);
     s->sasl = NULL;
 }
 
@@ -87,9 +87,9 @@ static unsigned session_options(const struct dsess *s) {
 
 static void send_answer(struct dsess *s, struct sbuf *answer, bool first) {
     struct conn *c = s->conn;
-    size_t cmd = strlen("AUTH ") + strlen(sasl_client_mech(s->sasl)) + 3;
-    if (first && sasl_client_first(s->sasl) && cmd + answer->n < 512)
-        conn_printf(c, "AUTH %s %s\r\n", sasl_client_mech(s->sasl),
+    size_t cmd = strlen("AUTH ") + strlen(sasl_login_mech(s->sasl)) + 3;
+    if (first && sasl_login_first(s->sasl) && cmd + answer->n < 512)
+        conn_printf(c, "AUTH %s %s\r\n", sasl_login_mech(s->sasl),
                     answer->n == 0 ? "=" : answer->p);
     else
         conn_printf(c, "%s\r\n", answer->p == NULL ? "" : answer->p);
@@ -113,14 +113,14 @@ static void step_done(struct dsess *s, int rc, struct sbuf *answer, const char *
 
 static void slow_work(uv_work_t *w) {
     struct slow_step *x = w->data;
-    x->rc = sasl_client_step(x->sasl, sbuf_str(&x->challenge), &x->answer, &x->why);
+    x->rc = sasl_login_step(x->sasl, sbuf_str(&x->challenge), &x->answer, &x->why);
 }
 
 static void slow_done(uv_work_t *w, int status) {
     struct slow_step *x = w->data;
     (void)status;
     if (x->s == NULL) {
-        sasl_client_free(x->sasl);
+        sasl_login_free(x->sasl);
     } else {
         x->s->sasl_work = NULL;
         step_done(x->s, x->rc, &x->answer, x->why, x->challenge.n == 0);
@@ -133,8 +133,8 @@ static void slow_done(uv_work_t *w, int status) {
 static void sasl_step(struct dsess *s, struct str challenge, bool first) {
     struct sbuf answer = {0};
     const char *why = "";
-    if (!sasl_client_slow(s->sasl)) {
-        int rc = sasl_client_step(s->sasl, challenge, &answer, &why);
+    if (!sasl_login_slow(s->sasl)) {
+        int rc = sasl_login_step(s->sasl, challenge, &answer, &why);
         step_done(s, rc, &answer, why, first);
         sbuf_free(&answer);
         return;
@@ -174,14 +174,14 @@ static void begin_dialogue(struct dsess *s, struct str user, struct str password
         return;
     }
     probe_ok(s, "mechanism", "%s, of %s", mech, s->mechs);
-    s->sasl = sasl_client_new(mech, user, password, s->targets[s->at].host);
+    s->sasl = sasl_login_new(mech, user, password, s->targets[s->at].host);
     s->phase = PHASE_AUTH;
     if (s->sasl == NULL) {
         auth_failed(s, MAIL_DEFERRED, "4.7.0",
                     "SASL authentication failed: mechanism not available");
         return;
     }
-    if (sasl_client_first(s->sasl)) {
+    if (sasl_login_first(s->sasl)) {
         sasl_step(s, STR_LIT(""), true);
     } else {
         conn_printf(s->conn, "AUTH %s\r\n", mech);
@@ -359,7 +359,7 @@ void auth_reply(struct dsess *s) {
             smtp_reply_line(&s->reply, &said);
         probe_ok(s, "auth", "%s", said.p == NULL ? "" : said.p);
         sbuf_free(&said);
-        sasl_client_free(s->sasl);
+        sasl_login_free(s->sasl);
         s->sasl = NULL;
         session_ready(s);
     } else {

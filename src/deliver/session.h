@@ -144,7 +144,7 @@ struct dsess {
     char *match; /* names from a policy, or NULL */
     bool tls_on, tls_verified, plain_retry;
     char *auth_sender; /* whose credentials, with sender-dependent authentication */
-    struct sasl_client *sasl;
+    struct sasl_login *sasl;
     uv_work_t *sasl_work; /* a slow step is running */
     struct smtp_reply reply;
     struct expected *fifo;

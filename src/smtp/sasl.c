@@ -14,7 +14,7 @@
 #include "util/codec.h"
 #include "util/mem.h"
 
-struct sasl_client {
+struct sasl_login {
     const char *mech;
     Gsasl_session *session; /* NULL: PLAIN or LOGIN */
     unsigned step;
@@ -108,9 +108,9 @@ static void gsasl_start(void) {
         gsasl_shared = NULL;
 }
 
-struct sasl_client *sasl_client_new(const char *mech, struct str user, struct str password,
-                                    const char *host) {
-    struct sasl_client *c = MEM_NEW(struct sasl_client);
+struct sasl_login *sasl_login_new(const char *mech, struct str user, struct str password,
+                                  const char *host) {
+    struct sasl_login *c = MEM_NEW(struct sasl_login);
     for (size_t i = 0; i < MECHS; i++)
         if (strcasecmp(mechs[i].name, mech) == 0)
             c->mech = mechs[i].name;
@@ -129,11 +129,11 @@ struct sasl_client *sasl_client_new(const char *mech, struct str user, struct st
     gsasl_property_set(c->session, GSASL_HOSTNAME, host);
     return c;
 fail:
-    sasl_client_free(c);
+    sasl_login_free(c);
     return NULL;
 }
 
-void sasl_client_free(struct sasl_client *c) {
+void sasl_login_free(struct sasl_login *c) {
     if (c == NULL)
         return;
     if (c->session != NULL) {
@@ -148,26 +148,26 @@ void sasl_client_free(struct sasl_client *c) {
     free(c);
 }
 
-const char *sasl_client_mech(const struct sasl_client *c) {
+const char *sasl_login_mech(const struct sasl_login *c) {
     return c->mech;
 }
 
-static size_t mech_index(const struct sasl_client *c) {
+static size_t mech_index(const struct sasl_login *c) {
     size_t i = 0;
     while (mechs[i].name != c->mech)
         i++;
     return i;
 }
 
-bool sasl_client_slow(const struct sasl_client *c) {
+bool sasl_login_slow(const struct sasl_login *c) {
     return mechs[mech_index(c)].slow;
 }
 
-bool sasl_client_first(const struct sasl_client *c) {
+bool sasl_login_first(const struct sasl_login *c) {
     return mechs[mech_index(c)].first;
 }
 
-static int login_step(struct sasl_client *c, struct sbuf *answer, const char **why) {
+static int login_step(struct sasl_login *c, struct sbuf *answer, const char **why) {
     const char *word = c->step == 0 ? c->user : c->password;
     if (c->step++ > 1) {
         *why = "unexpected third challenge";
@@ -178,7 +178,7 @@ static int login_step(struct sasl_client *c, struct sbuf *answer, const char **w
 }
 
 /* RFC 4616: NUL, user, NUL, password. */
-static int plain_step(struct sasl_client *c, struct sbuf *answer, const char **why) {
+static int plain_step(struct sasl_login *c, struct sbuf *answer, const char **why) {
     struct sbuf b = {0};
     if (c->step++ > 0) {
         *why = "unexpected second challenge";
@@ -194,8 +194,8 @@ static int plain_step(struct sasl_client *c, struct sbuf *answer, const char **w
     return 0;
 }
 
-int sasl_client_step(struct sasl_client *c, struct str challenge, struct sbuf *answer,
-                     const char **why) {
+int sasl_login_step(struct sasl_login *c, struct str challenge, struct sbuf *answer,
+                    const char **why) {
     if (c->session == NULL)
         return strcmp(c->mech, "PLAIN") == 0 ? plain_step(c, answer, why)
                                              : login_step(c, answer, why);

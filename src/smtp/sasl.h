@@ -1,16 +1,16 @@
 /*
  * smtp/sasl.h - SASL mechanisms for the client: choice and exchange
  *
- * PLAIN, LOGIN, CRAM-MD5 and SCRAM-SHA-256 by libgsasl.  A sasl_client belongs to one session;
- * sasl_client_step may take milliseconds for SCRAM and is to be called off the loop then
- * (sasl_client_slow).  Passwords are wiped when the client is freed.
+ * PLAIN, LOGIN, CRAM-MD5 and SCRAM-SHA-256 by libgsasl.  A sasl_login belongs to one session;
+ * sasl_login_step may take milliseconds for SCRAM and is to be called off the loop then
+ * (sasl_login_slow).  Passwords are wiped when the client is freed.
  */
 #ifndef PH_SMTP_SASL_H
 #define PH_SMTP_SASL_H
 
 #include "util/str.h"
 
-struct sasl_client;
+struct sasl_login;
 
 /* What a session allows: keywords of smtp_sasl_security_options. */
 enum {
@@ -31,16 +31,16 @@ void sasl_filter(struct str offered, struct str filter, struct sbuf *out);
 const char *sasl_choose(struct str mechs, unsigned flags);
 
 /* NULL if the mechanism is not available. */
-struct sasl_client *sasl_client_new(const char *mech, struct str user, struct str password,
-                                    const char *host);
-void sasl_client_free(struct sasl_client *c);
-const char *sasl_client_mech(const struct sasl_client *c);
-bool sasl_client_slow(const struct sasl_client *c);
+struct sasl_login *sasl_login_new(const char *mech, struct str user, struct str password,
+                                  const char *host);
+void sasl_login_free(struct sasl_login *c);
+const char *sasl_login_mech(const struct sasl_login *c);
+bool sasl_login_slow(const struct sasl_login *c);
 /* Does the mechanism begin with a word of ours (an initial response)? */
-bool sasl_client_first(const struct sasl_client *c);
+bool sasl_login_first(const struct sasl_login *c);
 /* Answers a challenge (base64, empty at the start) in base64; 0 more or done, -1 failed with
  * *why. */
-int sasl_client_step(struct sasl_client *c, struct str challenge, struct sbuf *answer,
-                     const char **why);
+int sasl_login_step(struct sasl_login *c, struct str challenge, struct sbuf *answer,
+                    const char **why);
 
 #endif
