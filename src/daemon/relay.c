@@ -39,6 +39,7 @@ static struct relay {
     struct worker *w; /* n of them */
     struct loop *sched_loop;
     struct lookup *sched_lookup;
+    struct recent *memory; /* of routes, for all loops */
     struct sched *sched;
     struct spool *spool;
     size_t next_loop; /* where the next delivery session goes */
@@ -78,6 +79,7 @@ static void release(void *session) {
 static void worker_init(struct worker *w, size_t i, int lookup_fd) {
     w->loop = loop_new(i);
     w->lookup = lookup_new(w->loop);
+    lookup_remember(w->lookup, relay.memory);
     lookup_attach(w->lookup, lookup_fd);
     w->deliver = deliver_new(w->loop, w->lookup, relay.cfg, &deliver_ops);
     w->names = peername_new(deliver_resolver(w->deliver), w->loop);
@@ -235,6 +237,8 @@ _Noreturn void relay_main(struct config *cfg, const struct listen_set *set, size
     relay.w = mem_zalloc(loops * sizeof *relay.w);
     relay.sched_loop = loop_new(loops);
     relay.sched_lookup = lookup_new(relay.sched_loop);
+    relay.memory = recent_new();
+    lookup_remember(relay.sched_lookup, relay.memory);
     lookup_attach(relay.sched_lookup, lookups[loops]);
     struct sched_ops ops = {new_session, give, release, NULL};
     relay.sched = sched_new(relay.sched_loop, relay.sched_lookup, cfg, &ops);

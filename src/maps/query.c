@@ -3,6 +3,7 @@
  */
 #include "maps/query.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,7 @@ struct pending {
     lookup_match_fn match_fn;
     void *arg;
     bool secret;          /* the question has a password */
+    bool keep;            /* its answer may be given again for a moment */
     struct sbuf question; /* the whole message: asked again if the lookup process goes away */
     int deaths;           /* of lookup processes that had it */
 };
@@ -29,7 +31,8 @@ struct lookup {
     struct ipc_chan *chan; /* NULL: no lookup process at the moment */
     struct itab pending;
     uint32_t next_tag;
-    struct htab lists; /* spec -> struct list: match lists without tables */
+    struct recent *memory; /* shared; NULL: none */
+    struct htab lists;     /* spec -> struct list: match lists without tables */
     uv_timer_t patience;
 };
 
@@ -44,6 +47,10 @@ struct lookup *lookup_new(struct loop *l) {
     uv_timer_init(&l->uv, &k->patience);
     k->patience.data = k;
     return k;
+}
+
+void lookup_remember(struct lookup *k, struct recent *memory) {
+    k->memory = memory;
 }
 
 static void pending_free(struct pending *p) {
@@ -125,33 +132,44 @@ static struct maps_trace *get_trace(struct ipc_reader *r) {
     return t;
 }
 
+/* The fields of an answer; *asked_ms: when it was asked for.  False: malformed. */
+static bool decode(struct str fields, struct maps_answer *a, int64_t *asked_ms) {
+    struct ipc_reader r = {.rest = fields};
+    *asked_ms = (int64_t)ipc_get_u64(&r);
+    a->rc = (enum map_rc)((int)ipc_get_u32(&r) - 1);
+    a->key = ipc_get_u32(&r);
+    a->table = ipc_get_u32(&r);
+    struct str value = ipc_get_str(&r), err = ipc_get_str(&r);
+    if (!r.bad && r.rest.n > 0)
+        a->trace = get_trace(&r);
+    sbuf_add_str(&a->value, value);
+    a->err = str_dup(err);
+    return ipc_done(&r) && a->rc <= MAP_FOUND && a->rc >= MAP_ERROR;
+}
+
+/* The question without its head. */
+static struct str question_of(const struct sbuf *message) {
+    return str_from(sbuf_str(message), sizeof(struct ipc_head));
+}
+
 static void on_message(void *arg, const struct ipc_head *head, struct str fields) {
     struct lookup *k = arg;
-    struct ipc_reader r = {.rest = fields};
     struct maps_answer a = {0};
+    int64_t asked_ms;
     if (head->type == LOOKUP_BYE) {
         detach(k);
         return;
     }
-    a.rc = (enum map_rc)((int)ipc_get_u32(&r) - 1);
-    a.key = ipc_get_u32(&r);
-    a.table = ipc_get_u32(&r);
-    struct str value = ipc_get_str(&r), err = ipc_get_str(&r);
-    if (!r.bad && r.rest.n > 0)
-        a.trace = get_trace(&r);
-    if (head->type != LOOKUP_ANSWER || !ipc_done(&r) || a.rc > MAP_FOUND || a.rc < MAP_ERROR) {
-        maps_trace_free(a.trace);
+    if (head->type != LOOKUP_ANSWER || !decode(fields, &a, &asked_ms)) {
+        maps_answer_free(&a);
         on_closed(k);
         return;
     }
     struct pending *p = itab_del(&k->pending, head->tag);
-    if (p == NULL) { /* cancelled */
-        maps_trace_free(a.trace);
-        return;
-    }
-    sbuf_add_str(&a.value, value);
-    a.err = str_dup(err);
-    answer(p, &a);
+    if (p != NULL && p->keep && a.rc != MAP_ERROR)
+        recent_put(k->memory, question_of(&p->question), fields, asked_ms);
+    if (p != NULL) /* else: cancelled */
+        answer(p, &a);
     maps_answer_free(&a);
 }
 
@@ -162,6 +180,8 @@ void lookup_attach(struct lookup *k, int fd) {
     size_t pos = 0;
     if (k->chan != NULL)
         detach(k);
+    if (k->memory != NULL)
+        recent_clear(k->memory);
     uv_timer_stop(&k->patience);
     k->chan = ipc_chan_new(k->loop, fd, &chan_ops, k);
     while ((p = itab_next(&k->pending, &pos)) != NULL)
@@ -187,35 +207,71 @@ static uint32_t pending_go(struct lookup *k, struct pending *p) {
     return p->tag;
 }
 
-static uint32_t ask_maps(struct lookup *k, const char *service, const char *spec,
-                         const struct maps_key *keys, size_t n, const bool *secret,
-                         lookup_maps_fn fn, void *arg) {
-    struct pending *p = pending_add(k, arg);
-    p->maps_fn = fn;
-    struct sbuf *out = &p->question;
-    size_t at = ipc_begin(out, secret == NULL ? LOOKUP_MAPS : LOOKUP_TRACED, p->tag);
-    ipc_put_str(out, str_of(service));
-    ipc_put_str(out, str_of(spec));
-    ipc_put_u32(out, (uint32_t)n);
-    for (size_t i = 0; i < n; i++) {
-        ipc_put_str(out, keys[i].key);
-        ipc_put_u32(out, keys[i].partial);
+/* The question goes under its tag, unless a fresh answer to it is known: then fn is called at once.
+ */
+static uint32_t question_go(struct lookup *k, struct sbuf *message, bool keep,
+                            lookup_maps_fn maps_fn, lookup_match_fn match_fn, void *arg) {
+    struct sbuf known = {0};
+    struct maps_answer a = {0};
+    int64_t asked_ms;
+    keep = keep && k->memory != NULL;
+    if (keep && recent_get(k->memory, question_of(message), &known) &&
+        decode(sbuf_str(&known), &a, &asked_ms)) {
+        sbuf_free(message);
+        sbuf_free(&known);
+        if (maps_fn != NULL)
+            maps_fn(arg, &a);
+        else
+            match_fn(arg, (enum match_rc)a.rc);
+        maps_answer_free(&a);
+        return 0;
     }
-    if (secret != NULL)
-        ipc_put_u32(out, *secret);
-    ipc_end(out, at);
+    sbuf_free(&known);
+    maps_answer_free(&a);
+    struct pending *p = pending_add(k, arg);
+    p->maps_fn = maps_fn;
+    p->match_fn = match_fn;
+    p->keep = keep;
+    p->question = *message;
+    memcpy(p->question.p + offsetof(struct ipc_head, tag), &p->tag, sizeof p->tag);
     return pending_go(k, p);
+}
+
+enum asked { ASKED_ANEW, ASKED_RECENT, ASKED_TRACED, ASKED_TRACED_SECRET };
+
+static uint32_t ask_maps(struct lookup *k, const char *service, const char *spec,
+                         const struct maps_key *keys, size_t n, enum asked how, lookup_maps_fn fn,
+                         void *arg) {
+    struct sbuf out = {0};
+    size_t at = ipc_begin(&out, how >= ASKED_TRACED ? LOOKUP_TRACED : LOOKUP_MAPS, 0);
+    ipc_put_str(&out, str_of(service));
+    ipc_put_str(&out, str_of(spec));
+    ipc_put_u32(&out, (uint32_t)n);
+    for (size_t i = 0; i < n; i++) {
+        ipc_put_str(&out, keys[i].key);
+        ipc_put_u32(&out, keys[i].partial);
+    }
+    if (how >= ASKED_TRACED)
+        ipc_put_u32(&out, how == ASKED_TRACED_SECRET);
+    ipc_end(&out, at);
+    return question_go(k, &out, how == ASKED_RECENT, fn, NULL, arg);
 }
 
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
-    return ask_maps(k, service, spec, keys, n, NULL, fn, arg);
+    return ask_maps(k, service, spec, keys, n, ASKED_ANEW, fn, arg);
+}
+
+uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
+                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
+    return ask_maps(k, service, spec, keys, n, ASKED_RECENT, fn, arg);
 }
 
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
                             const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
                             void *arg) {
-    return ask_maps(k, service, spec, keys, n, &secret, fn, arg);
+    return ask_maps(k, service, spec, keys, n, secret ? ASKED_TRACED_SECRET : ASKED_TRACED, fn,
+                    arg);
 }
 
 uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, bool secure,
@@ -261,17 +317,15 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
         fn(arg, matchlist_has(list_get(k, spec, kind, parents), key, &err));
         return 0;
     }
-    struct pending *p = pending_add(k, arg);
-    p->match_fn = fn;
-    struct sbuf *out = &p->question;
-    size_t at = ipc_begin(out, LOOKUP_MATCH, p->tag);
-    ipc_put_str(out, str_of(service));
-    ipc_put_str(out, str_of(spec));
-    ipc_put_u32(out, kind);
-    ipc_put_u32(out, parents);
-    ipc_put_str(out, key);
-    ipc_end(out, at);
-    return pending_go(k, p);
+    struct sbuf out = {0};
+    size_t at = ipc_begin(&out, LOOKUP_MATCH, 0);
+    ipc_put_str(&out, str_of(service));
+    ipc_put_str(&out, str_of(spec));
+    ipc_put_u32(&out, kind);
+    ipc_put_u32(&out, parents);
+    ipc_put_str(&out, key);
+    ipc_end(&out, at);
+    return question_go(k, &out, true, NULL, fn, arg);
 }
 
 void lookup_cancel(struct lookup *k, uint32_t tag) {

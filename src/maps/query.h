@@ -10,6 +10,7 @@
 #define PH_MAPS_QUERY_H
 
 #include "maps/maps.h"
+#include "maps/recent.h"
 #include "util/loop.h"
 
 struct lookup;
@@ -21,16 +22,23 @@ typedef void (*lookup_match_fn)(void *arg, enum match_rc rc);
 struct lookup *lookup_new(struct loop *l);
 /* Takes over fd; questions still open are asked again there. */
 void lookup_attach(struct lookup *k, int fd);
+/* What lookup_route and lookup_match may answer from; shared by all loops.  NULL: nothing. */
+void lookup_remember(struct lookup *k, struct recent *memory);
 /* Asks the tables of spec.  service is the name that a warning is logged under ("smtp").  Returns a
  * tag for lookup_cancel. */
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
+/* The same for routes: an answer that was asked for less than RECENT_MS ago may be given at once,
+ * before this returns (tag 0).  Errors never are. */
+uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
+                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
 /* The same for explanations: the answer has a trace.  secret: what the tables answer is not shown
  * in it. */
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
                             const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
                             void *arg);
-/* Asks a match list.  A list without tables is answered before this returns (tag 0). */
+/* Asks a match list.  A list without tables is answered before this returns (tag 0), one with
+ * tables perhaps too, as in lookup_route. */
 uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
                       bool parents, struct str key, lookup_match_fn fn, void *arg);
 /* Asks the accounts store whether that is user's password: MAP_FOUND (the value is the user's

@@ -91,6 +91,36 @@ enum recent_rc recent_find(struct recent *r, struct str question, struct task *t
     return rc;
 }
 
+bool recent_get(struct recent *r, struct str question, struct sbuf *answer) {
+    int64_t now = clock_mono_ms();
+    pthread_mutex_lock(&r->lock);
+    struct item *i = htab_get(&r->items, question);
+    bool known = i != NULL && !is_stale(i, now);
+    if (known)
+        sbuf_add_str(answer, sbuf_str(&i->answer));
+    pthread_mutex_unlock(&r->lock);
+    return known;
+}
+
+void recent_put(struct recent *r, struct str question, struct str answer, int64_t asked_ms) {
+    pthread_mutex_lock(&r->lock);
+    if (r->items.n >= r->sweep_at)
+        sweep(r, clock_mono_ms());
+    struct item *i = htab_get(&r->items, question);
+    if (i == NULL)
+        i = item_new(r, question);
+    i->asked_ms = asked_ms;
+    sbuf_reset(&i->answer);
+    sbuf_add_str(&i->answer, answer);
+    pthread_mutex_unlock(&r->lock);
+}
+
+void recent_clear(struct recent *r) {
+    pthread_mutex_lock(&r->lock);
+    sweep(r, INT64_MAX);
+    pthread_mutex_unlock(&r->lock);
+}
+
 struct task *recent_done(struct recent *r, struct str question, struct str answer, bool good) {
     pthread_mutex_lock(&r->lock);
     struct item *i = htab_get(&r->items, question);

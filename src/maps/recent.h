@@ -25,6 +25,11 @@ enum recent_rc {
 struct recent *recent_new(void);
 enum recent_rc recent_find(struct recent *r, struct str question, struct task *t,
                            struct sbuf *answer);
+/* Without asking and joining: appends an answer that is fresh; puts one that was asked for at
+ * asked_ms (monotonic); forgets all. */
+bool recent_get(struct recent *r, struct str question, struct sbuf *answer);
+void recent_put(struct recent *r, struct str question, struct str answer, int64_t asked_ms);
+void recent_clear(struct recent *r);
 /* The tasks that joined, linked by next; good: the answer may be given again. */
 struct task *recent_done(struct recent *r, struct str question, struct str answer, bool good);
 

@@ -17,6 +17,7 @@
 #include "maps/maps.h"
 #include "maps/query.h"
 #include "maps/recent.h"
+#include "util/clock.h"
 #include "util/htab.h"
 #include "util/ipc.h"
 #include "util/log.h"
@@ -236,6 +237,7 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
                           struct sbuf *out) {
     struct ipc_reader r = {.rest = fields};
     struct maps_answer a = {0};
+    int64_t asked_ms = clock_mono_ms();
     if (head->type == LOOKUP_MAPS || head->type == LOOKUP_TRACED)
         answer_maps(s, s->tables, &r, &a, head->type == LOOKUP_TRACED);
     else if (head->type == LOOKUP_VERIFY)
@@ -243,6 +245,7 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
     else
         answer_match(s, s->tables, &r, &a);
     size_t at = ipc_begin(out, LOOKUP_ANSWER, head->tag);
+    ipc_put_u64(out, (uint64_t)asked_ms);
     ipc_put_u32(out, (uint32_t)((int)a.rc + 1));
     ipc_put_u32(out, (uint32_t)a.key);
     ipc_put_u32(out, (uint32_t)a.table);
@@ -281,7 +284,7 @@ static void question_run(struct task *t) {
     struct task *joined = NULL;
     lookup_server_answer(q->server, &q->head, sbuf_str(&q->fields), &out);
     struct str answer = str_from(sbuf_str(&out), sizeof(struct ipc_head));
-    struct ipc_reader r = {.rest = answer};
+    struct ipc_reader r = {.rest = str_from(answer, sizeof(uint64_t))};
     bool good = (int)ipc_get_u32(&r) - 1 != MAP_ERROR;
     if (q->remembered)
         joined = recent_done(*recent_of(q), q->what, answer, good);

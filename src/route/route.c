@@ -100,11 +100,14 @@ static void fail_lookup(struct route_query *q, const char *param, const struct m
 /* Asks for q->keys; with a trace in the answer if somebody watches (which shows the value of a
  * record elsewhere). */
 static void ask(struct route_query *q, const char *spec, lookup_maps_fn fn) {
+    uint32_t tag;
     if (q->trace != NULL)
-        q->tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n,
-                                    spec == q->cfg->relays_spec, fn, q);
+        tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n,
+                                 spec == q->cfg->relays_spec, fn, q);
     else
-        q->tag = lookup_maps(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, fn, q);
+        tag = lookup_route(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, fn, q);
+    if (tag != 0) /* else it was answered, and q may be gone */
+        q->tag = tag;
 }
 
 static void ask_sender(struct route_query *q, const char *spec, const char *null_key,
