@@ -4,6 +4,7 @@ Everything is on loopback and in build/demo; on a terminal it stays up until Ctr
 ends by itself.  Nothing asks the Internet: host names come from a hosts file of the demo's own.
 """
 import email.message
+import json
 import logging
 import os
 import pathlib
@@ -12,6 +13,7 @@ import re
 import shutil
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -43,8 +45,7 @@ smtp_sasl_auth_enable = yes
 smtp_sasl_mechanism_filter = login
 smtp_sasl_security_options = noanonymous
 
-# One domain and one user go out through another provider:
-sender_dependent_relayhost_maps = hash:{dir}/etc/sender_relay
+# One domain and one user go out through another provider: that is in the embedded accounts store.
 
 # Names from a file, so that the demo needs no DNS:
 smtp_host_lookup = native
@@ -53,20 +54,19 @@ resolver_hosts_file = {dir}/etc/hosts
 """
 
 SENDERS = ["alice@example.com", "bob@shop.example", "carol@example.com", "dave@elsewhere.example"]
-WHY = {"bob@shop.example": "sender_relay has @shop.example", "carol@example.com": "sender_relay has carol@example.com"}
 
 
 class DemoRelay:
     """A relay host that takes mail from its own customers only."""
 
-    def __init__(self, name, host, user, password):
+    def __init__(self, name, host, user, password, tls=None):
         self.name, self.host, self.user, self.password = name, host, user, password
         self.got = []
         with socket.socket() as s:
             s.bind((host, 0))
             self.port = s.getsockname()[1]
         self.controller = Controller(self, hostname=host, port=self.port, authenticator=self.login,
-                                     auth_required=True, auth_require_tls=False)
+                                     auth_required=True, auth_require_tls=tls is not None, tls_context=tls)
         self.controller.start()
 
     def login(self, server, session, envelope, mechanism, data):
@@ -91,23 +91,45 @@ def title(text):
 
 
 def configure(a, b, port):
-    shutil.rmtree(DIR, ignore_errors=True)
-    ETC.mkdir(parents=True)
     DIR.chmod(0o755)
     owner = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     (ETC / "main.cf").write_text(MAIN_CF.format(dir=DIR, owner=owner, port_a=a.port))
     (ETC / "master.cf").write_text(f"127.0.0.1:{port} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n"
                                    "relay unix - - n - - smtp\n")
     (ETC / "hosts").write_text(f"{a.host} relay.server\n{b.host} mail.provider.example\n")
-    (ETC / "sasl_password").write_text(f"relay.server {a.user}:{a.password}\n"
-                                       f"mail.provider.example {b.user}:{b.password}\n")
+    (ETC / "sasl_password").write_text(f"relay.server {a.user}:{a.password}\n")
     (ETC / "sasl_password").chmod(0o600)
-    (ETC / "sender_relay").write_text(f"@shop.example [mail.provider.example]:{b.port}\n"
-                                      f"carol@example.com [mail.provider.example]:{b.port}\n")
 
 
-def posthouse(*args):
-    return subprocess.run([BUILD / "posthouse", "-c", ETC, *map(str, args)], capture_output=True, text=True)
+def posthouse(*args, stdin=None):
+    return subprocess.run([BUILD / "posthouse", "-c", ETC, *map(str, args)], capture_output=True, text=True, input=stdin)
+
+
+def show(*args, stdin=None, quiet=False):
+    """Runs a command of the administrator's and shows it with what it says."""
+    print("  $ posthouse " + " ".join(map(str, args)) + ("   (the password on standard input)" if stdin else ""))
+    r = posthouse(*args, stdin=stdin)
+    assert r.returncode == 0, r.stderr + r.stdout
+    if not quiet:
+        print("".join("    " + line + "\n" for line in r.stdout.splitlines()), end="")
+
+
+def certificate():
+    """For the relay host that takes passwords inside TLS only."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mail.provider.example",
+                    "-keyout", ETC / "provider.key", "-out", ETC / "provider.pem"], check=True, capture_output=True)
+    ctx = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ctx.load_cert_chain(ETC / "provider.pem", ETC / "provider.key")
+    return ctx
+
+
+def why(sender):
+    """What posthouse explain, that is the daemon itself, says of the sender's road."""
+    steps = {s["step"]: s for s in map(json.loads, posthouse("explain", sender, "--json").stdout.splitlines()) if "step" in s}
+    maps = steps["sender_dependent_relayhost_maps"]
+    found = [a["key"] for a in maps["asked"] if a["answer"] == "found"]
+    rule = f"the accounts store has {found[0]}" if found else "relayhost, the relay host for everybody"
+    return f"{rule}; {steps['credentials']['result']}"
 
 
 def send(port, sender):
@@ -143,16 +165,24 @@ def show_log():
 
 
 def main():
+    shutil.rmtree(DIR, ignore_errors=True)
+    ETC.mkdir(parents=True)
     a = DemoRelay("relay.server", "127.0.0.1", "user", "password")
-    b = DemoRelay("mail.provider.example", "127.0.0.2", "shop", "s3cret")
+    b = DemoRelay("mail.provider.example", "127.0.0.2", "shop", "s3cret", certificate())
     port = free_port()
     configure(a, b, port)
     title("Configuration (main.cf)")
     print("".join("  " + l + "\n" for l in (ETC / "main.cf").read_text().splitlines()), end="")
-    for table in ("sasl_password", "sender_relay"):
-        print(f"  $ postmap hash:{ETC}/{table}")
-        r = posthouse("postmap", f"hash:{ETC}/{table}")
-        assert r.returncode == 0, r.stderr
+    print(f"  $ postmap hash:{ETC}/sasl_password")
+    r = posthouse("postmap", f"hash:{ETC}/sasl_password")
+    assert r.returncode == 0, r.stderr
+    title("A domain and a user with another relay host, in the embedded accounts store; its account in a relay record")
+    hop = f"[mail.provider.example]:{b.port}"
+    show("relay", "set", "@shop.example", hop)
+    show("relay", "set", "carol@example.com", hop)
+    show("relay", "list")
+    show("record", "set", "provider", f"hosts={hop}", "tls=encrypt", f"user={b.user}", "password", stdin=b.password + "\n")
+    show("record", "list")
     title("posthouse check")
     print("  " + posthouse("check").stdout.strip())
     with open(DIR / "stderr", "wb") as err:
@@ -169,9 +199,10 @@ def main():
         title("What each relay host received, as whom, and why it went there")
         for r in (a, b):
             for sender, rcpt, mech, user in r.got:
-                why = WHY.get(sender, "relayhost, the relay host for everybody")
-                print(f"  {r.name:22} from {sender:24} AUTH {mech} as {user:5}  ({why})")
+                print(f"  {r.name:22} from {sender:24} AUTH {mech} as {user:5}  ({why(sender)})")
         assert sorted(g[0] for g in b.got) == ["bob@shop.example", "carol@example.com"]
+        title("Would it work?  The road walked by the daemon itself, up to RCPT")
+        show("test", "carol@example.com", "friend@far.example")
         if sys.stdin.isatty() and sys.stdout.isatty():
             title(f"Still up: send your own mail to 127.0.0.1:{port}; Ctrl-C ends it.")
             print(f"  {BUILD}/posthouse -c {ETC} queue list")

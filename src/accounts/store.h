@@ -45,7 +45,7 @@ enum store_rc store_add_user(struct store *st, const char *mail, const char *has
 /* domain NULL: of everything. */
 enum store_rc store_add_admin(struct store *st, const char *mail, const char *hash,
                               const char *domain, char **why);
-/* Are the account's user and domain there? */
+/* Is the account there?  "": is there any? */
 enum store_rc store_has(struct store *st, const char *account, char **why);
 
 #endif

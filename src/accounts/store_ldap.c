@@ -109,9 +109,9 @@ static enum store_rc ldap_relay_set(struct store *st, const char *account, const
 static enum store_rc ldap_has(struct store *st, const char *account, char **why) {
     struct sbuf dn = {0};
     LDAPMessage *res = NULL;
-    LDAP *ld = log_in(st, why);
+    LDAP *ld = account[0] == '\0' ? NULL : log_in(st, why);
     if (ld == NULL)
-        return STORE_ERROR;
+        return account[0] == '\0' ? STORE_YES : STORE_ERROR;
     entry_dn(st, account, &dn);
     int rc = ldap_search_ext_s(ld, dn.p, LDAP_SCOPE_BASE, "(objectClass=*)", NULL, 1, NULL, NULL,
                                NULL, 1, &res);

@@ -142,8 +142,9 @@ static enum store_rc sql_has(struct store *st, const char *account, char **why) 
     const char *args[] = {account + (account[0] == '@')};
     enum store_rc rc =
         store_sql_run(st,
-                      account[0] == '@' ? "SELECT domain FROM domain WHERE domain = ?"
-                                        : "SELECT username FROM mailbox WHERE username = ?",
+                      account[0] == '\0'  ? "SELECT domain FROM domain LIMIT 1"
+                      : account[0] == '@' ? "SELECT domain FROM domain WHERE domain = ?"
+                                          : "SELECT username FROM mailbox WHERE username = ?",
                       args, take, &r, why);
     bool there = r.n > 0;
     row_free(&r);

@@ -148,6 +148,10 @@ static void check_store(const struct config *cfg, const char *spec, struct diags
     char *why = NULL, *key;
     size_t pos = 0;
     r.st = store_open(spec, cfg->dir, false, &why);
+    r.no_orphans =
+        r.st != NULL && store_has(r.st, "", &why) != STORE_YES; /* a store of relay hosts only */
+    free(why);
+    why = NULL;
     if (r.st == NULL || store_relay_each(r.st, "", check_row, &r, &why) == STORE_ERROR)
         diag_add(d, DIAG_WARN, NULL, 0, "%s: its rows cannot be looked at: %s", spec, why);
     for (size_t level = 0; level < 3; level++)

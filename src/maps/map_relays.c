@@ -133,16 +133,10 @@ static enum map_rc relays_get(struct map *m, struct str key, struct sbuf *value)
     return rc;
 }
 
-static void relays_where(struct map *m, struct str key, struct sbuf *out) {
-    (void)key;
-    sbuf_add_c(out, m->path);
-}
-
 const struct map_ops map_relays = {.type = "relays",
                                    .suffix = "",
                                    .fixed = true,
                                    .shared = true,
                                    .remote = true,
                                    .open = relays_open,
-                                   .get = relays_get,
-                                   .where = relays_where};
+                                   .get = relays_get};

@@ -1,0 +1,218 @@
+/*
+ * Stored passwords, sealed secrets, keys that tables are asked, what answers stay fresh.
+ */
+#include "unit.h"
+
+#include "accounts/password.h"
+#include "maps/recent.h"
+#include "maps/tabconf.h"
+#include "route/keys.h"
+#include "route/nexthop.h"
+#include "route/record.h"
+#include "util/clock.h"
+#include "util/seal.h"
+
+static void test_passwords(void **state) {
+    static const struct {
+        const char *stored, *password;
+        enum password_rc rc;
+    } cases[] = {
+        {"{SSHA512}"
+         "jOcGSlKEz95VeuLGecbL0MwJKy0yWY9foj6UlUVfZ2O2SNkEExU3n42YJLXDbLnu3ghnIRBkwDMsM31q7OI0jY5B/"
+         "5E=",
+         "123456", PASSWORD_YES},
+        {"{SSHA}OuCrqL2yWwQIu8a9uvyOQ5V/ZKfL7LJD", "123", PASSWORD_YES},
+        {"{SSHA.B64}OuCrqL2yWwQIu8a9uvyOQ5V/ZKfL7LJD", "123", PASSWORD_YES},
+        {"{SSHA}OuCrqL2yWwQIu8a9uvyOQ5V/ZKfL7LJD", "124", PASSWORD_NO},
+        {"{SSHA}", "", PASSWORD_NO},
+        {"{SSHA}not base64!", "x", PASSWORD_NO},
+        {"{SSHA}AAAA", "x", PASSWORD_NO},
+        {"900150983cd24fb0d6963f7d28e17f72", "abc", PASSWORD_YES},
+        {"{PLAIN-MD5}900150983cd24fb0d6963f7d28e17f7z", "abc", PASSWORD_NO},
+        {"$1$GfHYI7OE$vlXqMZSyJOSPXAmbXHq250", "123", PASSWORD_YES},
+        {"{CRYPT}*", "*", PASSWORD_NO},
+        {"{CRYPT}", "", PASSWORD_NO},
+        {"", "", PASSWORD_NO},
+        {"{PLAIN}abc", "abc", PASSWORD_YES},
+        {"{PLAIN}", "", PASSWORD_NO},
+        {"{plain}abc", "abd", PASSWORD_NO},
+        {"{NTLM}E0FBA38268D0EC66EF1CB452D5885E53", "abc", PASSWORD_UNKNOWN},
+        {"{unclosed", "{unclosed", PASSWORD_NO},
+    };
+    struct sbuf h = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(password_check(cases[i].stored, cases[i].password), cases[i].rc);
+    assert_true(password_hash("a password", &h));
+    assert_int_equal(password_check(h.p, "a password"), PASSWORD_YES);
+    assert_int_equal(password_check(h.p, "A password"), PASSWORD_NO);
+    sbuf_free(&h);
+}
+
+static void test_sealed(void **state) {
+    unsigned char priv[SEAL_KEY], pub[SEAL_KEY], other[SEAL_KEY], ignored[SEAL_KEY];
+    struct sbuf a = {0}, b = {0}, out = {0};
+    (void)state;
+    assert_true(seal_keys(priv, pub) && seal_keys(other, ignored));
+    assert_true(seal_close(pub, STR_LIT("secret"), STR_LIT("hosts\nuser"), &a));
+    assert_true(seal_close(pub, STR_LIT("secret"), STR_LIT("hosts\nuser"), &b));
+    assert_memory_not_equal(a.p, b.p, a.n); /* the same twice does not look the same */
+    assert_true(seal_open(priv, sbuf_str(&a), STR_LIT("hosts\nuser"), &out));
+    assert_str(sbuf_str(&out), "secret");
+    assert_false(seal_open(priv, sbuf_str(&a), STR_LIT("thief\nuser"), &out));
+    assert_false(seal_open(other, sbuf_str(&a), STR_LIT("hosts\nuser"), &out));
+    for (size_t i = 0; i < a.n; i++) { /* any bit that changes shows */
+        a.p[i] ^= 1;
+        assert_false(seal_open(priv, sbuf_str(&a), STR_LIT("hosts\nuser"), &out));
+        a.p[i] ^= 1;
+    }
+    for (size_t n = 0; n < a.n; n++)
+        assert_false(seal_open(priv, str_make(a.p, n), STR_LIT("hosts\nuser"), &out));
+    assert_int_equal(out.n, 6);
+    sbuf_free(&a);
+    sbuf_free(&b);
+    sbuf_free(&out);
+}
+
+static void keys_are(struct keys *k, const char *want) {
+    struct sbuf b = {0};
+    for (size_t i = 0; i < k->n; i++)
+        sbuf_printf(&b, "%s%s%s", i > 0 ? " " : "", k->v[i].partial ? "~" : "", k->texts[i]);
+    assert_str(sbuf_str(&b), want);
+    sbuf_free(&b);
+    keys_clear(k);
+}
+
+static void test_keys(void **state) {
+    struct params p = {.recipient_delimiter = "+",
+                       .myorigin = "my.example",
+                       .mydestination = "host.example, Local.example",
+                       .parent_domain_matches_subdomains = ""};
+    struct keys k = {.n = 0};
+    (void)state;
+    keys_sender(&k, &p, STR_LIT("User+ext@Dom.example"));
+    keys_are(&k, "User+ext@Dom.example ~User@Dom.example ~@Dom.example");
+    keys_sender(&k, &p, STR_LIT("a b@x.example"));
+    keys_are(&k, "\"a b\"@x.example a b@x.example ~@x.example");
+    keys_sender(&k, &p, STR_LIT("u+e@my.example"));
+    keys_are(&k, "u+e@my.example ~u@my.example ~u+e ~u ~@my.example");
+    keys_sender(&k, &p, STR_LIT("u@local.example"));
+    keys_are(&k, "u@local.example ~u ~@local.example");
+    keys_sender(&k, &p, STR_LIT(""));
+    keys_are(&k, "");
+    keys_recipient(&k, &p, STR_LIT("u+e@a.b.example"));
+    keys_are(&k, "u+e@a.b.example ~u@a.b.example ~a.b.example ~.b.example ~.example *");
+    p.parent_domain_matches_subdomains = "x transport_maps";
+    p.recipient_delimiter = "";
+    keys_recipient(&k, &p, STR_LIT("u+e@b.example"));
+    keys_are(&k, "u+e@b.example ~b.example ~example *");
+    for (int i = 0; i < KEYS_MAX + 5; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "k%d", i);
+        keys_add(&k, false, "", str_of(text), STR_NONE);
+    }
+    assert_int_equal(k.n, KEYS_MAX);
+    keys_clear(&k);
+}
+
+static void strip(const char *in, const char *want, bool cut) {
+    struct sbuf b = {0};
+    assert_int_equal(nexthop_without_transport(str_of(in), &b), cut);
+    assert_str(sbuf_str(&b), want);
+    sbuf_free(&b);
+}
+
+static void test_transport_names(void **state) {
+    (void)state;
+    strip("smtp:[192.168.1.2]:25", "[192.168.1.2]:25", true);
+    strip("relay:host.example:587", "host.example:587", true);
+    strip("SMTP:[a.example], [b.example]:2", "[a.example], [b.example]:2", true);
+    strip("smtp:25", "smtp:25", false);
+    strip("[a.example]:25,[b.example]", "[a.example]:25,[b.example]", false);
+    strip("lmtp:[a.example]", "lmtp:[a.example]", false);
+    strip("smtp:[", "smtp:[", false);
+    strip("", "", false);
+}
+
+static void test_record(void **state) {
+    struct record r;
+    (void)state;
+    assert_true(record_parse(
+        &r, STR_LIT("{\"id\": \"1\", \"name\": \"n\", \"hosts\": \"h\", \"tls\": \"may\", "
+                    "\"mechanisms\": \"\", \"user\": \"u\"}")));
+    assert_string_equal(r.user, "u");
+    record_free(&r);
+    assert_false(record_parse(&r, STR_LIT("{\"id\": 1}")));
+    assert_false(record_parse(&r, STR_LIT("nothing")));
+    record_free(&r);
+}
+
+static void test_recent(void **state) {
+    struct recent *r = recent_new();
+    struct sbuf b = {0};
+    int64_t now = clock_mono_ms();
+    (void)state;
+    assert_false(recent_get(r, STR_LIT("q"), &b));
+    recent_put(r, STR_LIT("q"), STR_LIT("a"), now);
+    assert_true(recent_get(r, STR_LIT("q"), &b));
+    assert_str(sbuf_str(&b), "a");
+    recent_put(r, STR_LIT("q"), STR_LIT("b"), now - RECENT_MS - 1);
+    assert_false(recent_get(r, STR_LIT("q"), &b));
+    for (int i = 0; i < 3000; i++) { /* what is too old makes room */
+        char text[16];
+        snprintf(text, sizeof text, "q%d", i);
+        recent_put(r, str_of(text), STR_LIT("x"), now - RECENT_MS - 1);
+    }
+    recent_put(r, STR_LIT("q"), STR_LIT("c"), now);
+    recent_clear(r);
+    assert_false(recent_get(r, STR_LIT("q"), &b));
+    sbuf_free(&b);
+}
+
+static char *from_main(void *arg, const char *name) {
+    return strcmp(name, "foo_query") == 0 ? strdup(arg) : NULL;
+}
+
+static void test_parameters_of_main(void **state) {
+    char text[] = "SELECT 1";
+    (void)state;
+    assert_null(tabconf_main("foo_query"));
+    assert_null(tabconf_legacy("foo"));
+    tabconf_use_main(from_main, text);
+    struct tabconf *c = tabconf_legacy("foo");
+    assert_non_null(c);
+    assert_string_equal(tabconf_str(c, "query", ""), "SELECT 1");
+    tabconf_set(c, "query", "SELECT 2");
+    assert_string_equal(tabconf_str(c, "query", ""), "SELECT 2");
+    tabconf_free(c);
+    assert_null(tabconf_legacy("bar"));
+    tabconf_use_main(NULL, NULL);
+}
+
+static void shown(const char *spec, const char *want) {
+    struct sbuf b = {0};
+    maps_show(spec, &b);
+    assert_str(sbuf_str(&b), want);
+    sbuf_free(&b);
+}
+
+static void test_what_is_shown(void **state) {
+    (void)state;
+    shown("hash:/a, proxy:mysql:/b", "hash:/a, proxy:mysql:/b");
+    shown("static:user:password", "static:(hidden)");
+    shown("inline:{ { relay = user:pass word } } hash:/x", "inline:(hidden), hash:/x");
+    shown("unionmap:{static:u:p,hash:/x}", "unionmap:{static:(hidden), hash:/x}");
+    shown("", "");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_passwords),
+                                       cmocka_unit_test(test_sealed),
+                                       cmocka_unit_test(test_keys),
+                                       cmocka_unit_test(test_transport_names),
+                                       cmocka_unit_test(test_record),
+                                       cmocka_unit_test(test_recent),
+                                       cmocka_unit_test(test_parameters_of_main),
+                                       cmocka_unit_test(test_what_is_shown)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
