@@ -364,24 +364,27 @@ static enum store_rc missing(char **why, const char *fmt, const char *what) {
     return STORE_NO;
 }
 
-static enum store_rc count(struct store *st, const char *query, const char *arg, bool *some,
-                           char **why) {
+/* STORE_NO with fmt unless the query has (there) or has not (!there) rows for arg. */
+static enum store_rc expect(struct store *st, const char *query, const char *arg, bool there,
+                            const char *fmt, char **why) {
     struct row r = {.n = 0};
     const char *args[] = {arg};
     enum store_rc rc = store_sql_run(st, query, args, take, &r, why);
-    *some = r.n > 0;
+    bool some = r.n > 0;
     row_free(&r);
-    return rc;
+    return rc == STORE_YES && some != there ? missing(why, fmt, arg) : rc;
+}
+
+static enum store_rc expect_domain(struct store *st, const char *domain, bool there, char **why) {
+    return expect(st, "SELECT domain FROM domain WHERE domain = ?", domain, there,
+                  there ? "there is no domain @: add it first" : "domain @ is there already", why);
 }
 
 enum store_rc store_add_domain(struct store *st, const char *domain, char **why) {
-    bool there;
     const char *args[] = {domain};
-    enum store_rc rc = count(st, "SELECT domain FROM domain WHERE domain = ?", domain, &there, why);
+    enum store_rc rc = expect_domain(st, domain, false, why);
     if (rc != STORE_YES)
         return rc;
-    if (there)
-        return missing(why, "domain @ is there already", domain);
     return store_sql_run(st,
                          "INSERT INTO domain (domain, settings, created) VALUES (?, "
                          "'default_user_quota:1024;', CURRENT_TIMESTAMP)",
@@ -389,16 +392,12 @@ enum store_rc store_add_domain(struct store *st, const char *domain, char **why)
 }
 
 enum store_rc store_add_user(struct store *st, const char *mail, const char *hash, char **why) {
-    bool there;
     const char *domain = strchr(mail, '@') + 1;
     const char *user[] = {mail, hash, domain}, *self[] = {mail, mail, domain, domain};
-    enum store_rc rc = count(st, "SELECT domain FROM domain WHERE domain = ?", domain, &there, why);
-    if (rc == STORE_YES && !there)
-        return missing(why, "there is no domain @: add it first", domain);
+    enum store_rc rc = expect_domain(st, domain, true, why);
     if (rc == STORE_YES)
-        rc = count(st, "SELECT username FROM mailbox WHERE username = ?", mail, &there, why);
-    if (rc == STORE_YES && there)
-        return missing(why, "user @ is there already", mail);
+        rc = expect(st, "SELECT username FROM mailbox WHERE username = ?", mail, false,
+                    "user @ is there already", why);
     if (rc == STORE_YES)
         rc = store_sql_run(st,
                            "INSERT INTO mailbox (username, password, domain, created, "
@@ -415,17 +414,11 @@ enum store_rc store_add_user(struct store *st, const char *mail, const char *has
 
 enum store_rc store_add_admin(struct store *st, const char *mail, const char *hash,
                               const char *domain, char **why) {
-    bool there;
     const char *admin[] = {mail, hash}, *role[] = {mail, domain == NULL ? "ALL" : domain};
-    enum store_rc rc = STORE_YES;
-    if (domain != NULL)
-        rc = count(st, "SELECT domain FROM domain WHERE domain = ?", domain, &there, why);
-    if (domain != NULL && rc == STORE_YES && !there)
-        return missing(why, "there is no domain @: add it first", domain);
+    enum store_rc rc = domain == NULL ? STORE_YES : expect_domain(st, domain, true, why);
     if (rc == STORE_YES)
-        rc = count(st, "SELECT username FROM admin WHERE username = ?", mail, &there, why);
-    if (rc == STORE_YES && there)
-        return missing(why, "admin @ is there already", mail);
+        rc = expect(st, "SELECT username FROM admin WHERE username = ?", mail, false,
+                    "admin @ is there already", why);
     if (rc == STORE_YES)
         rc = store_sql_run(st,
                            "INSERT INTO admin (username, password, created, passwordlastchange) "

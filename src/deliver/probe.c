@@ -130,17 +130,6 @@ void probe_tls(struct dsess *s, SSL *ssl, bool trusted, bool matched) {
 
 /* -- the end -- */
 
-static void attempt_free(struct attempt *a) {
-    config_unref(a->cfg);
-    envelope_unref(a->env);
-    free(a->nexthop);
-    free(a->record);
-    free(a->idx);
-    free(a->res);
-    free(a->tried);
-    free(a);
-}
-
 void probe_over(struct dsess *s) {
     struct probe *p = s->probe;
     struct dl *n;

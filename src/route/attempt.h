@@ -43,4 +43,7 @@ struct attempt {
     char relay[400];   /* "host[addr]:port" of the log */
 };
 
+/* Gives back all that it has. */
+void attempt_free(struct attempt *a);
+
 #endif

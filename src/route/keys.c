@@ -17,7 +17,9 @@ void keys_add(struct keys *k, bool partial, const char *prefix, struct str a, st
     struct sbuf t = {0};
     if (k->n == KEYS_MAX)
         return;
-    sbuf_printf(&t, "%s%.*s%.*s", prefix, STR_FMT(a), STR_FMT(b));
+    sbuf_add_c(&t, prefix);
+    sbuf_add_str(&t, a);
+    sbuf_add_str(&t, b);
     for (size_t i = 0; i < k->n; i++)
         if (str_eq(k->v[i].key, sbuf_str(&t))) {
             sbuf_free(&t);

@@ -38,9 +38,12 @@ static unsigned first_window(struct sched *s, const struct dest *d) {
 struct dest *dest_get(struct sched *s, const struct route *r) {
     struct sbuf key = {0};
     struct str nexthop = sbuf_str(&r->nexthop);
-    sbuf_printf(&key, "%s\n%.*s", r->transport->name, STR_FMT(nexthop));
+    sbuf_add_c(&key, r->transport->name);
+    sbuf_add_ch(&key, '\n');
+    sbuf_add_str(&key, nexthop);
     str_lower(key.p, key.n);
-    sbuf_printf(&key, "\n%s", r->record.n > 0 ? r->record.p : "");
+    sbuf_add_ch(&key, '\n');
+    sbuf_add_str(&key, sbuf_str(&r->record));
     struct dest *d = htab_get(&s->dests, sbuf_str(&key));
     if (d == NULL) {
         d = MEM_NEW(struct dest);
@@ -231,20 +234,6 @@ static struct attempt *attempt_make(struct sched *s, struct job *j) {
     a->tried = mem_zalloc(j->n * sizeof *a->tried);
     a->active_us = j->m->active_us;
     return a;
-}
-
-static void attempt_free(struct attempt *a) {
-    for (uint32_t i = 0; i < a->n; i++)
-        mailerr_free(&a->res[i]);
-    config_unref(a->cfg);
-    envelope_unref(a->env);
-    body_unref(a->body);
-    free(a->nexthop);
-    free(a->record);
-    free(a->idx);
-    free(a->res);
-    free(a->tried);
-    free(a);
 }
 
 void job_ready(struct job *j) {

@@ -176,10 +176,12 @@ static bool is_deferred_transport(const struct sched *s, const char *name) {
 
 /* The job of this message for d that still has room, or a new one. */
 static struct job *job_for(struct msg *m, struct dest *d, struct dl *jobs) {
-    int64_t max = config_transport_int(m->s->cfg, d->transport, "destination_recipient_limit");
     DL_EACH (it, jobs) {
         struct job *j = DL_OWNER(it, struct job, link);
-        if (j->d == d && (max <= 0 || j->n < (uint32_t)max))
+        if (j->d != d)
+            continue;
+        int64_t max = config_transport_int(m->s->cfg, d->transport, "destination_recipient_limit");
+        if (max <= 0 || j->n < (uint32_t)max)
             return j;
     }
     struct job *j = MEM_NEW(struct job);

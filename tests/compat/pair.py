@@ -98,13 +98,17 @@ class Postfix:
         self.configure(main)
         subprocess.run([*SUDO, "rm", "-f", self.log_path])
         script = f"mount --bind {self.dir}/resolv.conf /etc/resolv.conf && exec /usr/lib/postfix/sbin/master -d -c {self.dir}/etc"
-        self.proc = subprocess.Popen([*SUDO, "unshare", "-m", "sh", "-c", script], stdout=subprocess.DEVNULL,
-                                     stderr=subprocess.DEVNULL, start_new_session=True)
+        with open(self.dir / "stderr", "w") as errors:
+            self.proc = subprocess.Popen([*SUDO, "unshare", "-m", "sh", "-c", script], stdout=subprocess.DEVNULL,
+                                         stderr=errors, start_new_session=True)
 
     def case(self, main, files, master):
         if self.proc is None:
             self.prepare(main, files, master)
-        wait_for(self._greets, 20)
+        try:
+            wait_for(self._greets, 20)
+        except AssertionError as e:
+            raise AssertionError(f"Postfix does not start: {(self.dir / 'stderr').read_text()}{self.new_log()}") from e
 
     def _greets(self):
         try:
