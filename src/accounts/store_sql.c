@@ -398,17 +398,18 @@ enum store_rc store_add_user(struct store *st, const char *mail, const char *has
     if (rc == STORE_YES)
         rc = expect(st, "SELECT username FROM mailbox WHERE username = ?", mail, false,
                     "user @ is there already", why);
+    /* The account last, and nothing left of an attempt that was broken off: it can be repeated. */
+    if (rc == STORE_YES)
+        rc = store_sql_run(st,
+                           "INSERT OR IGNORE INTO forwardings (address, forwarding, domain, "
+                           "dest_domain, is_forwarding) VALUES (?, ?, ?, ?, 1)",
+                           self, NULL, NULL, why);
     if (rc == STORE_YES)
         rc = store_sql_run(st,
                            "INSERT INTO mailbox (username, password, domain, created, "
                            "passwordlastchange) VALUES (?, ?, ?, CURRENT_TIMESTAMP, "
                            "CURRENT_TIMESTAMP)",
                            user, NULL, NULL, why);
-    if (rc == STORE_YES)
-        rc = store_sql_run(st,
-                           "INSERT INTO forwardings (address, forwarding, domain, dest_domain, "
-                           "is_forwarding) VALUES (?, ?, ?, ?, 1)",
-                           self, NULL, NULL, why);
     return rc;
 }
 
@@ -420,14 +421,17 @@ enum store_rc store_add_admin(struct store *st, const char *mail, const char *ha
         rc = expect(st, "SELECT username FROM admin WHERE username = ?", mail, false,
                     "admin @ is there already", why);
     if (rc == STORE_YES)
-        rc = store_sql_run(st,
-                           "INSERT INTO admin (username, password, created, passwordlastchange) "
-                           "VALUES (?, ?, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)",
-                           admin, NULL, NULL, why);
+        rc = store_sql_run(st, "DELETE FROM domain_admins WHERE username = ?", admin, NULL, NULL,
+                           why);
     if (rc == STORE_YES)
         rc = store_sql_run(st,
                            "INSERT INTO domain_admins (username, domain, created) VALUES (?, ?, "
                            "CURRENT_TIMESTAMP)",
                            role, NULL, NULL, why);
+    if (rc == STORE_YES)
+        rc = store_sql_run(st,
+                           "INSERT INTO admin (username, password, created, passwordlastchange) "
+                           "VALUES (?, ?, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)",
+                           admin, NULL, NULL, why);
     return rc;
 }

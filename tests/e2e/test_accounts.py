@@ -103,6 +103,12 @@ def test_embedded_store(dns):
         p.run("admin", "add", "root@admins.example", stdin=PASSWORD + "\n", check=True)
         p.run("admin", "add", "local@admins.example", "domain.com", stdin=PASSWORD + "\n", check=True)
         path = p.dir / "data/accounts.db"
+        with sqlite3.connect(path, 10) as c:  # what a command that was broken off before its last row leaves
+            c.execute("DELETE FROM admin WHERE username = 'local@admins.example'")
+            c.execute("UPDATE domain_admins SET domain = 'ALL' WHERE username = 'local@admins.example'")
+            c.execute("DELETE FROM mailbox")
+        p.run("user", "add", "user@domain.com", stdin=PASSWORD + "\n", check=True)
+        p.run("admin", "add", "local@admins.example", "domain.com", stdin=PASSWORD + "\n", check=True)
         assert oct(path.stat().st_mode & 0o777) == "0o600"
         with sqlite3.connect(path, 10) as c:
             c.execute(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('@domain.com', '[127.0.0.1]:{domain.port}');")
