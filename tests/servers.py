@@ -54,7 +54,7 @@ class Server:
         if self.as_user:
             os.chown(self.dir, self.as_user["user"], self.as_user["group"])
         self.log = open(self.dir / "log", "ab")
-        self.proc = None
+        self.proc = self.cert = self.key = None
 
     def start(self, argv):
         self.proc = subprocess.Popen(argv, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, cwd=self.dir,
@@ -70,6 +70,18 @@ class Server:
     def down(self):
         self.proc.send_signal(signal.SIGKILL)
         self.proc.wait()
+
+    def certify(self):
+        """A self-signed certificate for 127.0.0.1 in its directory; goes up again with it."""
+        self.cert, self.key = self.dir / "cert.pem", self.dir / "key.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", self.key, "-out", self.cert], check=True, capture_output=True)
+        if self.as_user:
+            os.chown(self.key, self.as_user["user"], self.as_user["group"])
+        self.key.chmod(0o600)
+        self.cert.chmod(0o644)
+        self.down()
+        self.up()
 
     def stop(self):
         if self.proc.poll() is None:
@@ -93,7 +105,8 @@ class MariaDb(Server):
         self.run(ACCOUNTS.format(flag="TINYINT(1)"))
 
     def up(self):
-        self.start(["/usr/sbin/mariadbd", "--no-defaults", f"--datadir={self.dir}/data", f"--socket={self.dir}/sock",
+        tls = [f"--ssl-cert={self.cert}", f"--ssl-key={self.key}"] if self.cert else []
+        self.start(["/usr/sbin/mariadbd", "--no-defaults", *tls, f"--datadir={self.dir}/data", f"--socket={self.dir}/sock",
                     f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--pid-file={self.dir}/pid",
                     "--innodb-buffer-pool-size=16M"])
 
@@ -111,7 +124,6 @@ class Postgres(Server):
         super().__init__("postgres")
         subprocess.run([self.bin[0] / "initdb", "-D", self.dir / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C",
                         "--no-sync"], check=True, stdout=self.log, stderr=self.log, cwd=self.dir, **self.as_user)
-        (self.dir / "data/pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
         self.up()
         self.run("CREATE DATABASE vmail", db="postgres")
         self.run(SENDER_RELAYHOST.format(serial="SERIAL"))
@@ -122,8 +134,11 @@ class Postgres(Server):
                  "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO vmailadmin")
 
     def up(self):
+        host = "hostssl" if self.cert else "host"
+        (self.dir / "data/pg_hba.conf").write_text(f"local all all trust\n{host} all all 127.0.0.1/32 scram-sha-256\n")
+        tls = ["-c", "ssl=on", "-c", f"ssl_cert_file={self.cert}", "-c", f"ssl_key_file={self.key}"] if self.cert else []
         self.start([self.bin[0] / "postgres", "-D", self.dir / "data", "-p", str(self.port), "-k", str(self.dir),
-                    "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
+                    "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", *tls])
 
     def run(self, sql, check=True, db="vmail"):
         return subprocess.run(["psql", "-h", self.dir, "-p", str(self.port), "-U", "postgres", "-d", db if check else "postgres", "-qAt",
@@ -282,7 +297,13 @@ class Slapd(Server):
         self.run(TREE.format(password=PASSWORD, admin=ADMIN), tool="ldapadd")
 
     def up(self):
-        self.start(["/usr/sbin/slapd", "-d", "0", "-f", self.dir / "slapd.conf", "-h", f"ldap://127.0.0.1:{self.port}"])
+        urls = f"ldap://127.0.0.1:{self.port}"
+        if self.cert:
+            self.tls_port = free_port()
+            urls += f" ldaps://127.0.0.1:{self.tls_port}"
+            conf = self.dir / "slapd.conf"
+            conf.write_text(f"TLSCertificateFile {self.cert}\nTLSCertificateKeyFile {self.key}\n" + conf.read_text())
+        self.start(["/usr/sbin/slapd", "-d", "0", "-f", self.dir / "slapd.conf", "-h", urls])
 
     def run(self, ldif, check=True, tool="ldapmodify"):
         if not check:

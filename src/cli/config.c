@@ -7,16 +7,37 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "maps/maps.h"
 #include "util/mem.h"
 
 struct show {
     bool set_only, defaults, no_name, expand;
+    bool list; /* of all: what is a secret or may have one within is hidden */
 };
 
 static const char *raw_value(const struct config *c, const char *name, bool defaults) {
     const struct cfg_entry *e = defaults ? NULL : cfg_file_find(&c->main, str_of(name));
     const struct param_info *info = param_find(name, strlen(name));
     return e != NULL ? e->value : info != NULL ? info->def : NULL;
+}
+
+static bool ends_in(const char *name, const char *with) {
+    size_t n = strlen(name), k = strlen(with);
+    return n > k && strcmp(name + n - k, with) == 0;
+}
+
+/* In a listing, which ends up in forums: not the passwords of tables that are written in main.cf.
+ */
+static char *without_secret(const char *name, const char *value) {
+    struct sbuf b = {0};
+    bool own = param_find(name, strlen(name)) != NULL;
+    if (strcmp(name, "smtp_sasl_password_maps") == 0)
+        maps_show(value, &b);
+    else if (!own && (ends_in(name, "_password") || ends_in(name, "_bind_pw")) && value[0] != '\0')
+        sbuf_add_c(&b, "(hidden)");
+    else
+        return mem_strdup(value);
+    return b.p == NULL ? mem_strdup("") : sbuf_take(&b);
 }
 
 static bool print_value(const struct config *c, const char *name, const struct show *s) {
@@ -26,11 +47,13 @@ static bool print_value(const struct config *c, const char *name, const struct s
         fprintf(stderr, "postconf: warning: %s: unknown parameter\n", name);
         return false;
     }
-    const char *v = text != NULL ? text : raw;
+    char *v = s->list ? without_secret(name, text != NULL ? text : raw)
+                      : mem_strdup(text != NULL ? text : raw);
     if (s->no_name)
         printf("%s\n", v);
     else
         printf("%s =%s%s\n", name, v[0] == '\0' ? "" : " ", v);
+    free(v);
     free(text);
     return true;
 }
@@ -123,7 +146,8 @@ int cli_postconf(const char *dir, int argc, char **argv) {
     struct config *c = cli_config("postconf", dir);
     if (c == NULL)
         return 1;
-    if (optind >= argc)
+    s.list = optind >= argc;
+    if (s.list)
         return print_all(c, &s);
     bool ok = true;
     for (int i = optind; i < argc; i++)

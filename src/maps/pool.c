@@ -134,7 +134,9 @@ static void host_failed(struct pool *p, struct host *h, const char *why) {
     h->failed_ms = clock_mono_ms();
     close_idle(p, h, INT64_MAX);
     pthread_mutex_unlock(&p->lock);
-    log_warn("lookup", "%s: %s: %s", p->spec, h->name, why);
+    char *shown = p->ops->show == NULL ? NULL : p->ops->show(h->name);
+    log_warn("lookup", "%s: %s: %s", p->spec, shown == NULL ? h->name : shown, why);
+    free(shown);
 }
 
 /* Over an idle connection; if the server has closed that one meanwhile, over a new one. */

@@ -25,6 +25,9 @@ struct pool_ops {
     /* NULL with *why (the caller frees). */
     void *(*connect)(const char *host, const struct tabconf *c, char **why);
     void (*close)(void *conn);
+    /* What may be shown of a host that is more than a name: with its password left out (the caller
+     * frees).  NULL: all of it. */
+    char *(*show)(const char *host);
 };
 
 struct pool;

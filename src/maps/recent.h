@@ -12,7 +12,7 @@
 #include "util/str.h"
 
 /* How old an answer may be, from when it was asked: a change counts a second later at most. */
-#define RECENT_MS 800
+#define RECENT_MS 950
 
 struct recent;
 

@@ -13,6 +13,8 @@
 #include "util/clock.h"
 #include "util/mem.h"
 
+#define BAD_URI "a malformed postgresql:// address in hosts (percent-encode the password)"
+
 static char *message(PGconn *db) {
     struct str text = str_trim(str_of(PQerrorMessage(db)));
     char *copy = str_dup(text.n > 0 ? text : STR_LIT("no answer"));
@@ -54,11 +56,38 @@ static bool connect_done(PGconn *db) {
     }
 }
 
+static bool is_uri(const char *name) {
+    struct str host = str_of(name);
+    return str_istarts(host, "postgresql://") || str_istarts(host, "postgres://");
+}
+
+static void add_option(struct sbuf *b, const PQconninfoOption *options, const char *keyword,
+                       const char *before) {
+    for (const PQconninfoOption *o = options; o->keyword != NULL; o++)
+        if (strcmp(o->keyword, keyword) == 0 && o->val != NULL)
+            sbuf_printf(b, "%s%s", before, o->val);
+}
+
+/* Where a URI leads to, without user and password. */
+static char *pg_show(const char *name) {
+    struct sbuf b = {0};
+    if (!is_uri(name))
+        return NULL;
+    PQconninfoOption *options = PQconninfoParse(name, NULL);
+    if (options == NULL)
+        return mem_strdup(BAD_URI);
+    add_option(&b, options, "host", "postgresql://");
+    add_option(&b, options, "port", ":");
+    add_option(&b, options, "dbname", "/");
+    PQconninfoFree(options);
+    return sbuf_take(&b);
+}
+
 /* "host", "host:port", "inet:host:port", "unix:/directory" as parts; "postgresql://…" is a whole
  * connection string. */
 static PGconn *start(const char *name, const struct tabconf *c) {
     struct str host = str_of(name), port = STR_LIT("");
-    if (str_istarts(host, "postgresql://") || str_istarts(host, "postgres://"))
+    if (is_uri(name))
         return PQconnectStart(name);
     if (str_istarts(host, "unix:") || str_istarts(host, "inet:"))
         host = str_from(host, 5);
@@ -84,6 +113,12 @@ static PGconn *start(const char *name, const struct tabconf *c) {
 }
 
 static void *pg_connect(const char *host, const struct tabconf *c, char **why) {
+    PQconninfoOption *options = is_uri(host) ? PQconninfoParse(host, NULL) : NULL;
+    if (is_uri(host) && options == NULL) { /* libpq's own words would quote the password */
+        *why = mem_strdup(BAD_URI);
+        return NULL;
+    }
+    PQconninfoFree(options);
     PGconn *db = start(host, c);
     if (db != NULL && PQstatus(db) != CONNECTION_BAD && connect_done(db)) {
         PQsetnonblocking(db, 1);
@@ -163,4 +198,4 @@ static enum remote_rc pg_ask(void *conn, const char *query, sql_value_fn fn, voi
 }
 
 const struct sql_ops sql_pgsql = {
-    .host = "localhost", .pool = {pg_connect, pg_close}, .quote = pg_quote, .ask = pg_ask};
+    .host = "localhost", .pool = {pg_connect, pg_close, pg_show}, .quote = pg_quote, .ask = pg_ask};

@@ -1,6 +1,7 @@
 """main.cf and master.cf in Postfix's syntax; posthouse config and check."""
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -178,3 +179,15 @@ def test_parameter_documents_are_current(kind, path):
     made = subprocess.run(["sh", "scripts/parameters.sh", kind], cwd=root, capture_output=True, text=True,
                           env=dict(os.environ, POSTHOUSE=str(POSTHOUSE))).stdout
     assert made == (root / path).read_text(), "run make docs"
+
+
+def test_a_listing_hides_passwords(tmp_path):
+    """What ends up in a forum; asked for by name, a value is shown as it is, for scripts."""
+    with Posthouse("relayhost =\nacc_password = s3cret1\nacc_bind_pw = s3cret2\nacc_dbname = vmail\n"
+                   "smtp_sasl_password_maps = inline:{{x=u:s3cret3}}, hash:{dir}/sasl\n", files={"sasl": "relay u:s3cret4\n"}) as p:
+        for face in ("posthouse", "postconf"):
+            for flags in (["-n"], []):
+                out = p.run(*(["config"] if face == "posthouse" else []), *flags, face=face, check=True).stdout
+                assert "s3cret" not in out and "acc_dbname = vmail" in out and "acc_password = (hidden)" in out
+                assert re.search("^smtp_sasl_password_maps = inline:\\(hidden\\), hash:/", out, re.M)
+        assert p.run("-h", "acc_password", face="postconf").stdout == "s3cret1\n"
