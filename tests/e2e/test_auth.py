@@ -1,12 +1,15 @@
 """AUTH from clients: through a real Dovecot, and against the accounts store in every backend."""
 import base64
+import contextlib
 import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 from kit import Client, FakeRelay, Posthouse, free_port, make_cert, wait_for
@@ -432,3 +435,46 @@ def test_fail2ban_sees_it(dns, cert, tmp_path):
         matched = int(re.search(r"(\d+) matched", r.stdout)[1])
         assert matched > 0, (pattern, r.stdout[-1500:])
     db.stop()
+
+
+# What an auth service may say to "AUTH\t1\t…"; None: it hangs up.
+GREETING = b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nSPID\t1\nCUID\t1\nCOOKIE\tx\nDONE\n"
+NONSENSE = {
+    "another version": (b"VERSION\t2\t0\nMECH\tPLAIN\nDONE\n", b""), "endless greeting": (b"x" * 40000, b""), "hangs up": (GREETING, None),
+    "endless answer": (GREETING, b"FAIL\t1\treason=" + b"x" * 40000), "no number": (GREETING, b"OK\tone\tuser=u\n"), "no fields": (GREETING, b"OK\n"),
+    "no user": (GREETING, b"OK\t1\n"), "empty user": (GREETING, b"OK\t1\tuser=\n"), "another's number": (GREETING, b"OK\t77\tuser=u\n"
+                                                                                                       b"FAIL\t1\n"),
+    "bytes": (GREETING, b"\0\xff\t\t\n\n\t1\nFAIL\t1\treason=\xff\x01\x1b[2J%s%n\tuser=\x7f%s\n"), "twice": (GREETING, b"FAIL\t1\nOK\t1\tuser=u\n")}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_a_service_that_talks_nonsense(kind, dns):
+    """Nobody is let in, the session and the daemon live on, and the next one is served."""
+    greeting, answer = NONSENSE[kind]
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(c):
+        with c, contextlib.suppress(OSError):
+            c.sendall(greeting)
+            while data := c.recv(65536):
+                asked = re.search(rb"^AUTH\t(\d+)", data, re.M)
+                if asked and answer is None:
+                    break
+                if asked:
+                    c.sendall(answer.replace(b"\t1", b"\t" + asked[1]))
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+    threading.Thread(target=accept, daemon=True).start()
+    main = f"smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = inet:127.0.0.1:{listener.getsockname()[1]}\nrelayhost = [127.0.0.1]:9\n"
+    with Posthouse(main, dns=dns) as p:
+        for _ in range(2):
+            with p.client() as c:
+                r = login(c, "u", "p")
+                assert r[:3] in ("454", "535"), r
+                assert c.cmd("NOOP").startswith("250")
+        assert p.proc.poll() is None and "sasl_method" not in p.log()
+        assert not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", p.log())
+    listener.close()
