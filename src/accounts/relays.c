@@ -179,20 +179,13 @@ static bool is_one_of(const char *v, const char *const *list) {
     return false;
 }
 
-static bool has_control(const char *s) {
-    for (; *s != '\0'; s++)
-        if ((unsigned char)*s < ' ' || *s == 0x7f)
-            return true;
-    return false;
-}
-
 /* NULL, or what is wrong. */
 static const char *check(const struct relay_fields *f, struct str *bad) {
     static const char *const modes[] = {"none", "may", "encrypt", "verify", "secure", NULL};
     const char *all[] = {f->name, f->nexthop, f->account, f->hosts, f->mechanisms, f->user};
     for (size_t i = 0; i < 6; i++) {
         *bad = str_of(all[i]);
-        if (has_control(all[i]) || bad->n > 255)
+        if (str_has_control(*bad) || bad->n > 255)
             return "control characters, or more than 255 bytes";
     }
     *bad = str_of(f->name);

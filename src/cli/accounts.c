@@ -152,11 +152,11 @@ static void print_pair(void *arg, struct str account, struct str value) {
         sbuf_add_json(&b, value);
         sbuf_add_c(&b, "}");
     } else {
-        sbuf_printf(&b, "%-40.*s ", STR_FMT(account));
-        sbuf_add_str(&b, value);
-        for (size_t i = 0; i < b.n; i++)
-            if ((unsigned char)b.p[i] < ' ' || b.p[i] == 0x7f)
-                b.p[i] = '?';
+        sbuf_add_safe(&b, account);
+        do
+            sbuf_add_ch(&b, ' ');
+        while (b.n < 41);
+        sbuf_add_safe(&b, value);
     }
     puts(b.p);
     sbuf_free(&b);

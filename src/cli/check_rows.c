@@ -32,28 +32,16 @@ struct rows {
     size_t said[3];   /* by level */
 };
 
-static void safe(struct sbuf *b, struct str s) {
-    for (size_t i = 0; i < s.n; i++)
-        sbuf_add_ch(b, (unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f ? '?' : s.p[i]);
-}
-
 static void say(struct rows *r, enum diag_level level, struct str account, struct str value,
                 const char *what) {
     struct sbuf b = {0};
     if (++r->said[level] > SHOWN_MAX)
         return;
-    safe(&b, account);
+    sbuf_add_safe(&b, account);
     sbuf_add_c(&b, "\" -> \"");
-    safe(&b, value);
+    sbuf_add_safe(&b, value);
     diag_add(r->d, level, r->spec, 0, "sender_relayhost \"%s\": %s", b.p, what);
     sbuf_free(&b);
-}
-
-static bool has_control(struct str s) {
-    for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f)
-            return true;
-    return false;
 }
 
 static bool has_upper(struct str s) {
@@ -84,7 +72,7 @@ static void check_account(struct rows *r, struct str account, struct str value) 
     if (account.n == 0 || (str_chr(account, '@') < 0 && !str_eq_c(account, "<>")))
         say(r, DIAG_WARN, account, value,
             "the account has no '@' and never matches: need user@domain or @domain");
-    else if (has_control(account) || str_trim(account).n != account.n)
+    else if (str_has_control(account) || str_trim(account).n != account.n)
         say(r, DIAG_WARN, account, value,
             "blanks or control characters in the account: it never matches");
     else if (has_upper(account) && !found_in_lower_case(r, account))
@@ -107,10 +95,10 @@ static void check_value(struct rows *r, struct str account, struct str value) {
     const char *why = nexthop_check(sbuf_str(&plain), &bad);
     if (why != NULL) {
         sbuf_printf(&text, "mail of that sender waits: \"");
-        safe(&text, bad);
+        sbuf_add_safe(&text, bad);
         sbuf_printf(&text, "\": %s", why);
         say(r, DIAG_ERROR, account, value, text.p);
-    } else if (has_control(trimmed)) {
+    } else if (str_has_control(trimmed)) {
         say(r, DIAG_WARN, account, value,
             "tabs or line breaks inside: what they separate are several relay hosts");
     }
@@ -229,7 +217,7 @@ static int check_key(void *arg, struct str key, struct str value) {
     else if (!k->senders && at == 0)
         what = "@domain is no key of transport_maps: write the domain alone";
     if (what != NULL && ++k->said <= SHOWN_MAX) {
-        safe(&b, key);
+        sbuf_add_safe(&b, key);
         diag_add(k->d, DIAG_WARN, k->cfg->main.path, line_of(k->cfg, k->param),
                  "%s: %s: \"%s\": %s", k->param, k->spec, b.p, what);
         sbuf_free(&b);

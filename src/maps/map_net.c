@@ -44,17 +44,6 @@ static int conn_fd_of(void *conn) {
     return (int)(intptr_t)conn - 1;
 }
 
-static bool wait_io(int fd, short events, int64_t until_ms) {
-    for (;;) {
-        struct pollfd p = {.fd = fd, .events = events};
-        int64_t left = until_ms - clock_mono_ms();
-        int rc = left <= 0 ? 0 : poll(&p, 1, (int)left);
-        if (rc < 0 && errno == EINTR)
-            continue;
-        return rc > 0;
-    }
-}
-
 static int try_connect(int family, const struct sockaddr *a, socklen_t n) {
     int err = 0, fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     socklen_t len = sizeof err;
@@ -63,7 +52,7 @@ static int try_connect(int family, const struct sockaddr *a, socklen_t n) {
     if (connect(fd, a, n) == 0)
         return fd;
     err = errno;
-    if (err == EINPROGRESS && !wait_io(fd, POLLOUT, clock_mono_ms() + 1000 * REMOTE_CONNECT_S))
+    if (err == EINPROGRESS && !pool_wait(fd, POLLOUT, clock_mono_ms() + 1000 * REMOTE_CONNECT_S))
         err = ETIMEDOUT;
     else if (err == EINPROGRESS)
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
@@ -117,7 +106,7 @@ static const struct pool_ops net_pool = {net_connect, net_close};
 static bool send_all(int fd, struct str text, int64_t until) {
     while (text.n > 0) {
         ssize_t n = send(fd, text.p, text.n, MSG_NOSIGNAL);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR) && wait_io(fd, POLLOUT, until))
+        if (n < 0 && (errno == EAGAIN || errno == EINTR) && pool_wait(fd, POLLOUT, until))
             continue;
         if (n < 0)
             return false;
@@ -135,7 +124,7 @@ static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
     while (ok && !a->t->is_whole(sbuf_str(&a->reply))) {
         ssize_t n = -1;
         char *at = sbuf_room(&a->reply, 4096);
-        if (a->reply.n <= REPLY_MAX && wait_io(fd, POLLIN, until))
+        if (a->reply.n <= REPLY_MAX && pool_wait(fd, POLLIN, until))
             n = read(fd, at, 4096);
         ok = n > 0;
         if (ok)

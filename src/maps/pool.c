@@ -3,6 +3,8 @@
  */
 #include "maps/pool.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -36,6 +38,17 @@ struct pool {
     size_t n_hosts;
     unsigned turn;
 };
+
+bool pool_wait(int fd, short events, int64_t until_ms) {
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = events};
+        int64_t left = until_ms - clock_mono_ms();
+        int rc = left <= 0 ? 0 : poll(&p, 1, (int)left);
+        if (rc < 0 && errno == EINTR)
+            continue;
+        return rc > 0;
+    }
+}
 
 struct pool *pool_new(const struct pool_ops *ops, const struct tabconf *conf, const char *spec,
                       const char *hosts, int64_t idle_ms, int64_t retry_ms) {

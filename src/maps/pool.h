@@ -32,6 +32,9 @@ struct pool_ops {
 
 struct pool;
 
+/* Waits until fd is ready for events (poll(2)) or the monotonic clock says until_ms: false. */
+bool pool_wait(int fd, short events, int64_t until_ms);
+
 /* hosts: separated by blanks or commas; conf and spec live as long as the pool.  idle_ms, retry_ms:
  * how long an idle connection is kept, a host that failed is passed over. */
 struct pool *pool_new(const struct pool_ops *ops, const struct tabconf *conf, const char *spec,

@@ -3,7 +3,6 @@
  *
  * The non-blocking calls of libpq and poll, so that a server that stops answering is noticed.
  */
-#include <errno.h>
 #include <libpq-fe.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -24,18 +23,6 @@ static char *message(PGconn *db) {
     return copy;
 }
 
-/* Waits for the socket until the clock says so. */
-static bool wait_for(PGconn *db, short events, int64_t until_ms) {
-    for (;;) {
-        struct pollfd fd = {.fd = PQsocket(db), .events = events};
-        int64_t left = until_ms - clock_mono_ms();
-        int rc = left <= 0 ? 0 : poll(&fd, 1, (int)left);
-        if (rc < 0 && errno == EINTR)
-            continue;
-        return rc > 0;
-    }
-}
-
 static bool connect_done(PGconn *db) {
     int64_t until = clock_mono_ms() + 1000 * REMOTE_CONNECT_S;
     for (;;) {
@@ -43,11 +30,11 @@ static bool connect_done(PGconn *db) {
         case PGRES_POLLING_OK:
             return true;
         case PGRES_POLLING_READING:
-            if (!wait_for(db, POLLIN, until))
+            if (!pool_wait(PQsocket(db), POLLIN, until))
                 return false;
             break;
         case PGRES_POLLING_WRITING:
-            if (!wait_for(db, POLLOUT, until))
+            if (!pool_wait(PQsocket(db), POLLOUT, until))
                 return false;
             break;
         default:
@@ -150,11 +137,11 @@ static void take_rows(const PGresult *r, sql_value_fn fn, void *arg) {
 static bool pg_wait(PGconn *db, int64_t until) {
     for (int rc = 1; rc > 0;) {
         rc = PQflush(db);
-        if (rc < 0 || (rc > 0 && !wait_for(db, POLLOUT, until)))
+        if (rc < 0 || (rc > 0 && !pool_wait(PQsocket(db), POLLOUT, until)))
             return false;
     }
     while (PQisBusy(db) != 0)
-        if (!wait_for(db, POLLIN, until) || PQconsumeInput(db) == 0)
+        if (!pool_wait(PQsocket(db), POLLIN, until) || PQconsumeInput(db) == 0)
             return false;
     return true;
 }

@@ -136,10 +136,9 @@ void auth_offer(struct session *s, struct sbuf *mechs) {
 /* -- how it ends -- */
 
 static void succeed(struct session *s, struct str user) {
-    s->sasl_user = str_dup(user);
-    for (char *p = s->sasl_user; *p != '\0'; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = '?';
+    struct sbuf name = {0};
+    sbuf_add_safe(&name, user);
+    s->sasl_user = sbuf_take(&name);
     s->sasl_method = mem_strdup(s->auth->method);
     auth_free(s);
     session_reply(s, true, "235 2.7.0 Authentication successful");

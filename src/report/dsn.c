@@ -60,8 +60,7 @@ static void add_folded(struct sbuf *b, struct str text, size_t col) {
             sbuf_add_ch(b, ' ');
             col++;
         }
-        for (size_t i = 0; i < w.n; i++) /* text of a remote: printable only */
-            sbuf_add_ch(b, (uint8_t)w.p[i] < 0x20 || w.p[i] == 0x7f ? '?' : w.p[i]);
+        sbuf_add_safe(b, w);
         col += w.n;
         first = false;
     }

@@ -172,6 +172,17 @@ uint64_t str_hash(struct str s) {
     return h ^ (h >> 32);
 }
 
+static bool is_control(char c) {
+    return (unsigned char)c < ' ' || c == 0x7f;
+}
+
+bool str_has_control(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if (is_control(s.p[i]))
+            return true;
+    return false;
+}
+
 void sbuf_free(struct sbuf *b) {
     free(b->p);
     *b = (struct sbuf){0};
@@ -236,6 +247,11 @@ void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap) {
     va_end(again);
     if (n > 0)
         b->n += (size_t)n;
+}
+
+void sbuf_add_safe(struct sbuf *b, struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        sbuf_add_ch(b, is_control(s.p[i]) ? '?' : s.p[i]);
 }
 
 void sbuf_printf(struct sbuf *b, const char *fmt, ...) {

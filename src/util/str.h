@@ -58,6 +58,8 @@ bool str_split_braces(struct str *rest, const char *seps, struct str *piece);
 /* Whole string as a decimal number; false if it is not one or overflows. */
 bool str_u64(struct str s, uint64_t *v);
 uint64_t str_hash(struct str s);
+/* Is there a byte below the blank, or DEL? */
+bool str_has_control(struct str s);
 
 void sbuf_free(struct sbuf *b);
 /* The same for what held a secret: overwritten first. */
@@ -73,6 +75,8 @@ void sbuf_add_ch(struct sbuf *b, char c);
 void sbuf_printf(struct sbuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap)
     __attribute__((format(printf, 2, 0)));
+/* Appends s with '?' for each control character: for people, from outside. */
+void sbuf_add_safe(struct sbuf *b, struct str s);
 /* Removes the first n bytes. */
 void sbuf_drop(struct sbuf *b, size_t n);
 struct str sbuf_str(const struct sbuf *b);
