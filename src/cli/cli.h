@@ -7,6 +7,7 @@
 #define PH_CLI_CLI_H
 
 #include "config/config.h"
+#include "daemon/ask.h"
 
 /* Exit statuses of sysexits.h that the faces use. */
 enum {
@@ -40,19 +41,9 @@ int cli_test(const char *dir, int argc, char **argv);
 const char *cli_dir(const char *dir);
 /* Loads it; NULL after saying why. */
 struct config *cli_config(const char *who, const char *dir);
-/* Tables that are opened from now on may use cfg's parameters. */
-void cli_tables_of(const struct config *cfg);
-/* Connects to a unix socket below queue_directory; -1 after nothing was said. */
-int cli_connect(const struct config *cfg, const char *name);
-
-/* Sends a request to the control socket; calls fn for each answer line but the last.  0 when the
- * answer ended with "ok": true; *count is its "count".  -1 after saying why. */
-int cli_control(const char *who, const struct config *cfg, const char *request,
-                void (*fn)(void *arg, struct str line), void *arg, long *count);
-
-/* The same; *passed is the last line's "passed". */
-int cli_control_passed(const char *who, const struct config *cfg, const char *request,
-                       void (*fn)(void *arg, struct str line), void *arg, bool *passed);
+/* Asks the daemon, as ask_daemon does; -1 after saying why it did not answer with "ok": true. */
+int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
+                void *arg, struct ask_end *end);
 /* Takes flag out of argv; was it there? */
 bool cli_take_flag(int *argc, char **argv, const char *flag);
 

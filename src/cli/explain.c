@@ -69,12 +69,12 @@ static void show_more(json_t *o) {
         printf("      days left: %d\n", (int)json_integer_value(json_object_get(o, "days_left")));
 }
 
-static void show_step(void *arg, struct str line) {
+static bool show_step(void *arg, struct str line) {
     struct shown *w = arg;
     if (w->json) {
         printf("%.*s\n", STR_FMT(line));
         fflush(stdout);
-        return;
+        return true;
     }
     json_t *o = json_loadb(line.p, line.n, 0, NULL), *pass = json_object_get(o, "pass");
     if (w->test && json_object_get(o, "ms") != NULL)
@@ -88,6 +88,7 @@ static void show_step(void *arg, struct str line) {
     show_more(o);
     fflush(stdout);
     json_decref(o);
+    return true;
 }
 
 static int run(const char *word, const char *dir, int argc, char **argv) {
@@ -109,14 +110,14 @@ static int run(const char *word, const char *dir, int argc, char **argv) {
         fputs("posthouse: fatal: an address is not UTF-8\n", stderr);
         return EX_USAGE_;
     }
-    bool passed = false;
-    int rc = cli_control_passed("posthouse", cfg, request, show_step, &w, &passed);
+    struct ask_end end = {0};
+    int rc = cli_control("posthouse", cfg, request, show_step, &w, &end);
     free(request);
     if (rc < 0)
         return EX_UNAVAILABLE_;
     if (w.test && !w.json)
-        puts(passed ? "all stages passed" : "it would not go through: see above");
-    return passed ? 0 : 1;
+        puts(end.passed ? "all stages passed" : "it would not go through: see above");
+    return end.passed ? 0 : 1;
 }
 
 int cli_explain(const char *dir, int argc, char **argv) {

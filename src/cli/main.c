@@ -5,25 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "maps/tabconf.h"
+#include "daemon/audit.h"
 #include "util/mem.h"
 
 const char *cli_dir(const char *dir) {
     const char *env = getenv("MAIL_CONFIG");
     return dir != NULL ? dir : env != NULL ? env : "/etc/posthouse";
-}
-
-static char *from_main(void *arg, const char *name) {
-    return config_value(arg, name, NULL);
-}
-
-void cli_tables_of(const struct config *cfg) {
-    tabconf_use_main(from_main, (void *)(uintptr_t)cfg);
 }
 
 struct config *cli_config(const char *who, const char *dir) {
@@ -40,24 +30,11 @@ struct config *cli_config(const char *who, const char *dir) {
             fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file == NULL ? "?" : d->file,
                     d->line, d->text);
     }
-    cli_tables_of(c);
+    audit_tables_of(c);
     if (c->diags.errors == 0)
         return c;
     config_unref(c);
     return NULL;
-}
-
-/* The path may be longer than a socket's name can be: it is entered, then named shortly. */
-int cli_connect(const struct config *cfg, const char *name) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (chdir(cfg->p.queue_directory) < 0 || fd < 0)
-        return -1;
-    strncpy(a.sun_path, name, sizeof a.sun_path - 1);
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0)
-        return fd;
-    close(fd);
-    return -1;
 }
 
 struct face {
@@ -83,7 +60,8 @@ static const struct face commands[] = {
      "record list|set|delete NAME …   relay records: hosts, TLS mode and account in one"},
     {"domain", cli_domain, "domain add DOMAIN            to the embedded accounts store"},
     {"user", cli_user, "user add USER@DOMAIN         the same, a user who may log in and send"},
-    {"admin", cli_admin, "admin add ADDRESS [DOMAIN]   the same, an administrator"},
+    {"admin", cli_admin,
+     "admin add|link ADDRESS [DOMAIN]   the same, an administrator; link: his way into the page"},
     {"queue", cli_queue,
      "queue list|show|flush|delete|retry|hold|release|expire   [--json] [ID|ALL …]"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},

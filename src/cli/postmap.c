@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "daemon/audit.h"
 #include "maps/map.h"
 #include "util/codec.h"
 #include "util/fs.h"
@@ -325,7 +326,7 @@ static int run_tables(int argc, char **argv, const struct options *o) {
             run_build(ops, spec.p, name, o);
         } else {
             if (ops->remote && strchr(name, '/') == NULL) /* its parameters are in main.cf */
-                cli_tables_of(config_build(cfg_source_new(cli_dir(o->dir))));
+                audit_tables_of(config_build(cfg_source_new(cli_dir(o->dir))));
             struct map *m = maps[n++] = map_open(spec.p, NULL);
             char *stale = map_stale(m);
             m->fold = !o->no_fold;

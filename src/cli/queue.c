@@ -16,79 +16,14 @@
 #include "util/fs.h"
 #include "util/mem.h"
 
-struct answer {
-    void (*fn)(void *arg, struct str line);
-    void *arg;
-    long count;
-    bool ok, passed;
-    char *error;
-};
-
-/* The last line has "ok". */
-static void take_line(struct answer *a, struct str line) {
-    json_t *o = json_loadb(line.p, line.n, 0, NULL), *ok = json_object_get(o, "ok");
-    if (ok == NULL) {
-        if (a->fn != NULL)
-            a->fn(a->arg, line);
-    } else {
-        const char *e = json_string_value(json_object_get(o, "error"));
-        a->ok = json_is_true(ok);
-        a->passed = json_is_true(json_object_get(o, "passed"));
-        a->count = (long)json_integer_value(json_object_get(o, "count"));
-        a->error = e == NULL ? NULL : mem_strdup(e);
-    }
-    json_decref(o);
-}
-
-static int control(const char *who, const struct config *cfg, const char *request,
-                   void (*fn)(void *arg, struct str line), void *arg, long *count, bool *passed) {
-    struct answer a = {.fn = fn, .arg = arg};
-    struct sbuf in = {0};
-    int fd = cli_connect(cfg, "control.sock");
-    if (fd < 0) {
-        fprintf(stderr, "%s: fatal: %s/control.sock: %s (is posthoused running?)\n", who,
-                cfg->p.queue_directory, strerror(errno));
-        return -1;
-    }
-    fs_write_all(fd, request, strlen(request));
-    fs_write_all(fd, "\n", 1);
-    bool over = false;
-    while (!over) {
-        char *at = sbuf_room(&in, 65536);
-        ssize_t n = read(fd, at, 65536);
-        if (n <= 0)
-            break;
-        sbuf_advance(&in, (size_t)n);
-        char *nl;
-        size_t used = 0;
-        while (!over && (nl = memchr(in.p + used, '\n', in.n - used)) != NULL) {
-            take_line(&a, str_make(in.p + used, (size_t)(nl - in.p) - used));
-            over = a.ok || a.error != NULL;
-            used = (size_t)(nl - in.p) + 1;
-        }
-        sbuf_drop(&in, used);
-    }
-    close(fd);
-    sbuf_free(&in);
-    if (!a.ok)
-        fprintf(stderr, "%s: fatal: %s\n", who,
-                a.error == NULL ? "the daemon did not answer" : a.error);
-    free(a.error);
-    if (count != NULL)
-        *count = a.count;
-    if (passed != NULL)
-        *passed = a.passed;
-    return a.ok ? 0 : -1;
-}
-
-int cli_control(const char *who, const struct config *cfg, const char *request,
-                void (*fn)(void *arg, struct str line), void *arg, long *count) {
-    return control(who, cfg, request, fn, arg, count, NULL);
-}
-
-int cli_control_passed(const char *who, const struct config *cfg, const char *request,
-                       void (*fn)(void *arg, struct str line), void *arg, bool *passed) {
-    return control(who, cfg, request, fn, arg, NULL, passed);
+int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
+                void *arg, struct ask_end *end) {
+    char *why;
+    int rc = ask_daemon(cfg->p.queue_directory, request, fn, arg, end, &why);
+    if (rc < 0)
+        fprintf(stderr, "%s: fatal: %s\n", who, why);
+    free(why);
+    return rc < 0 ? -1 : 0;
 }
 
 struct listing {
@@ -96,13 +31,14 @@ struct listing {
     size_t n;
 };
 
-static void keep(void *arg, struct str line) {
+static bool keep(void *arg, struct str line) {
     struct listing *l = arg;
     json_t *o = json_loadb(line.p, line.n, 0, NULL);
     if (o == NULL)
-        return;
+        return true;
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof(json_t *));
     l->v[l->n++] = o;
+    return true;
 }
 
 static const char *text(json_t *o, const char *name) {
@@ -174,9 +110,10 @@ int cli_list_queue(const char *who, const struct config *cfg) {
     return 0;
 }
 
-static void print_line(void *arg, struct str line) {
+static bool print_line(void *arg, struct str line) {
     (void)arg;
     printf("%.*s\n", STR_FMT(line));
+    return true;
 }
 
 static char *request(const char *cmd, const char *id) {
@@ -189,14 +126,14 @@ static char *request(const char *cmd, const char *id) {
 
 static int act(const char *who, const struct config *cfg, const char *cmd, const char *id,
                const char *said) {
-    long n = 0;
+    struct ask_end end = {0};
     char *req = request(cmd, id);
-    int rc = cli_control(who, cfg, req, NULL, NULL, &n);
+    int rc = cli_control(who, cfg, req, NULL, NULL, &end);
     free(req);
     if (rc < 0)
         return EX_UNAVAILABLE_;
-    printf("%s: %s: %ld message%s\n", who, said, n, n == 1 ? "" : "s");
-    return n > 0 || strcmp(id, "ALL") == 0 ? 0 : 1;
+    printf("%s: %s: %ld message%s\n", who, said, end.count, end.count == 1 ? "" : "s");
+    return end.count > 0 || strcmp(id, "ALL") == 0 ? 0 : 1;
 }
 
 static const struct {
@@ -262,10 +199,10 @@ int cli_queue(const char *dir, int argc, char **argv) {
     if (strcmp(argv[1], "show") == 0 && argc == 3)
         return show(cfg, argv[2]);
     if (strcmp(argv[1], "flush") == 0) {
-        long n = 0;
-        if (cli_control("posthouse", cfg, "{\"cmd\": \"queue-flush\"}", NULL, NULL, &n) < 0)
+        struct ask_end end = {0};
+        if (cli_control("posthouse", cfg, "{\"cmd\": \"queue-flush\"}", NULL, NULL, &end) < 0)
             return EX_UNAVAILABLE_;
-        printf("posthouse: Scheduled: %ld message%s\n", n, n == 1 ? "" : "s");
+        printf("posthouse: Scheduled: %ld message%s\n", end.count, end.count == 1 ? "" : "s");
         return 0;
     }
     return run_action(cfg, argc, argv);

@@ -190,13 +190,13 @@ static int send_envelope(struct dialogue *d, const struct mail *m) {
 }
 
 static int submit(const struct config *cfg, const struct mail *m) {
-    struct dialogue d = {.fd = cli_connect(cfg, "public/submit.sock")};
+    struct dialogue d = {.fd = ask_connect(cfg->p.queue_directory, "public/submit.sock")};
     struct sbuf crlf = {0}, out = {0};
     struct content_in norm = {0};
     struct content_out stuff = {0};
     if (d.fd < 0) {
         fprintf(stderr, "sendmail: fatal: %s/public/submit.sock: %s (is posthoused running?)\n",
-                cfg->p.queue_directory, strerror(errno));
+                cfg->p.queue_directory, strerror(-d.fd));
         return EX_TEMPFAIL_;
     }
     int code = say(&d, "", 0);

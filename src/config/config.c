@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "config/master_cf.h"
+#include "util/log.h"
 #include "util/mem.h"
 
 struct scope {
@@ -452,4 +453,13 @@ struct str config_file(const struct config *c, const char *path, int *err) {
     struct str text = cfg_source_file(c->source, full, err);
     free(full);
     return text;
+}
+
+int config_open_log(const struct config *c) {
+    struct log_conf lc = {.name = c->p.syslog_name,
+                          .file = c->p.maillog_file,
+                          .facility = c->p.syslog_facility,
+                          .hostname = c->p.myhostname,
+                          .json = strcmp(c->p.log_format, "json") == 0};
+    return log_open(&lc);
 }

@@ -70,6 +70,8 @@ char *config_value(const struct config *c, const char *name, const struct servic
 bool config_name_used(const struct config *c, const char *name);
 /* Reads a time such as "5d"; unit is that of a bare number.  False on bad syntax. */
 bool config_time(struct str s, char unit, int64_t *seconds);
+/* The log as syslog_name, maillog_file and so on say; negative errno. */
+int config_open_log(const struct config *c);
 /* The content of a file named in the configuration (relative names are below dir). */
 struct str config_file(const struct config *c, const char *path, int *err);
 

@@ -9,12 +9,14 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "util/clock.h"
+#include "daemon/overview.h"
 #include "util/conn.h"
 #include "util/log.h"
 #include "util/mem.h"
 
 #define LINE_MAX_BYTES 65536U
+#define SHOWN_MAX      50U    /* senders, reasons */
+#define FOUND_MAX      500U   /* messages in one answer */
 #define LISTING_AHEAD  65536U /* written before the client has taken it */
 
 struct control {
@@ -23,59 +25,25 @@ struct control {
     int fd;
     struct sched *sched;
     struct spool *spool;
+    struct lookup *lookup;
     struct explain_at at;
 };
 
 struct client {
     struct control *c;
     struct explain *explain; /* NULL: none is running */
+    uint32_t forget;         /* what the lookup process was asked; 0: nothing */
     struct conn *conn;
     uint64_t *listing; /* ids still to be shown, while it lists the queue */
     size_t n_listing, shown;
     char want_qid[QID_MAX]; /* queue-show; "": all */
 };
 
-static void add_str(struct sbuf *b, const char *name, struct str v) {
-    sbuf_printf(b, ", \"%s\": ", name);
-    sbuf_add_json(b, v);
-}
-
-static const char *queue_name(enum sched_queue q) {
-    return q == QUEUE_ACTIVE ? "active" : q == QUEUE_HOLD ? "hold" : "deferred";
-}
-
-static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
-    bool first = true;
-    sbuf_add_c(b, ", \"recipients\": [");
-    for (uint32_t i = 0; i < v->env->n_rcpts; i++) {
-        if (v->done[i] != 0)
-            continue;
-        sbuf_add_c(b, first ? "{\"address\": " : ", {\"address\": ");
-        sbuf_add_json(b, v->env->rcpts[i].addr);
-        if (v->reason != NULL)
-            add_str(b, "delay_reason", str_of(v->reason));
-        sbuf_add_ch(b, '}');
-        first = false;
-    }
-    sbuf_add_ch(b, ']');
-}
-
-/* postqueue -j's members, then ours. */
 static void list_one(struct client *k, const struct sched_view *v) {
     struct sbuf b = {0};
     if (k->want_qid[0] != '\0' && strcmp(k->want_qid, v->env->qid) != 0)
         return;
-    sbuf_printf(&b,
-                "{\"queue_name\": \"%s\", \"queue_id\": \"%s\", \"arrival_time\": %lld, "
-                "\"message_size\": %llu, \"forced_expire\": %s",
-                queue_name(v->queue), v->env->qid, (long long)(v->env->arrival_us / 1000000),
-                (unsigned long long)v->env->size, v->forced_expire ? "true" : "false");
-    add_str(&b, "sender", v->env->sender.n == 0 ? STR_LIT("MAILER-DAEMON") : v->env->sender);
-    add_rcpts(&b, v);
-    sbuf_printf(&b, ", \"attempts\": %u, \"next_attempt\": %lld", v->attempts,
-                (long long)(v->next_us / 1000000));
-    add_str(&b, "client", v->env->client);
-    sbuf_add_c(&b, "}\n");
+    overview_message(&b, v);
     conn_write(k->conn, b.p, b.n);
     sbuf_free(&b);
 }
@@ -103,20 +71,47 @@ static void list_begin(struct client *k, const char *qid) {
     list_more(k);
 }
 
-static void cmd_stats(struct client *k) {
-    struct sched_stats st;
-    struct spool_stats sp;
-    sched_stats(k->c->sched, &st);
-    spool_stats(k->c->spool, &sp);
-    conn_printf(k->conn,
-                "{\"active\": %llu, \"deferred\": %llu, \"hold\": %llu, \"spool_messages\": %llu, "
-                "\"spool_segments\": %llu, \"spool_log_bytes\": %llu, \"spool_live_bytes\": %llu, "
-                "\"spool_batches\": %llu, \"spool_records\": %llu, \"spool_written\": %llu}\n",
-                (unsigned long long)st.active, (unsigned long long)st.deferred,
-                (unsigned long long)st.hold, (unsigned long long)sp.messages,
-                (unsigned long long)sp.segments, (unsigned long long)sp.log_bytes,
-                (unsigned long long)sp.live_bytes, (unsigned long long)sp.batches,
-                (unsigned long long)sp.records, (unsigned long long)sp.bytes_written);
+/* What fits in one answer: lines and the last one. */
+static bool run_overview(struct client *k, const char *cmd) {
+    const struct sched *s = k->c->sched;
+    struct sbuf b = {0};
+    if (strcmp(cmd, "stats") == 0)
+        overview_stats(&b, s, k->c->spool);
+    else if (strcmp(cmd, "relays") == 0)
+        overview_relays(&b, s, loop_now_ms(k->c->loop));
+    else if (strcmp(cmd, "senders") == 0)
+        overview_senders(&b, s, SHOWN_MAX);
+    else if (strcmp(cmd, "counts") == 0)
+        overview_counts(&b, s, SHOWN_MAX);
+    else
+        return false;
+    sbuf_add_c(&b, "{\"ok\": true}\n");
+    conn_write(k->conn, b.p, b.n);
+    sbuf_free(&b);
+    return true;
+}
+
+/* A page of the queue: "after" a cursor, at most "limit" messages. */
+static void find(struct client *k, json_t *req) {
+    struct sched_filter f;
+    struct htab wanted = {0};
+    struct sbuf b = {0};
+    struct sched_view v;
+    uint64_t ids[FOUND_MAX + 1], after = 0;
+    const char *cursor = json_string_value(json_object_get(req, "after"));
+    json_int_t limit = json_integer_value(json_object_get(req, "limit"));
+    size_t max = limit < 1 || limit > (json_int_t)FOUND_MAX ? FOUND_MAX : (size_t)limit;
+    if (cursor != NULL)
+        str_u64(str_of(cursor), &after);
+    overview_filter(req, &f, &wanted);
+    size_t n = sched_find(k->c->sched, &f, after, ids, max + 1);
+    for (size_t i = 0; i < n && i < max; i++)
+        if (sched_view(k->c->sched, ids[i], &v))
+            overview_message(&b, &v);
+    sbuf_printf(&b, "{\"ok\": true, \"more\": %s}\n", n > max ? "true" : "false");
+    conn_write(k->conn, b.p, b.n);
+    sbuf_free(&b);
+    htab_free(&wanted);
 }
 
 static const struct {
@@ -128,15 +123,28 @@ static const struct {
             {"queue-release", ACT_RELEASE},
             {"queue-expire", ACT_EXPIRE}};
 
-static bool run_act(struct client *k, const char *cmd, const char *id) {
+static bool run_act(struct client *k, const char *cmd, json_t *req) {
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
         if (strcmp(cmd, acts[i].cmd) != 0)
             continue;
-        size_t n = id == NULL ? 0 : sched_act(k->c->sched, acts[i].act, str_of(id));
+        struct sched_filter f;
+        struct htab ids = {0};
+        size_t n = overview_filter(req, &f, &ids) ? sched_act(k->c->sched, acts[i].act, &f) : 0;
         conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", n);
+        htab_free(&ids);
         return true;
     }
     return false;
+}
+
+/* What was remembered of tables is forgotten, here and in the lookup process. */
+static void on_forgotten(void *arg, const struct maps_answer *a) {
+    struct client *k = arg;
+    k->forget = 0;
+    conn_write_c(k->conn, a->rc == MAP_ERROR ? "{\"ok\": false, \"error\": \"the lookup process "
+                                               "does not answer\"}\n"
+                                             : "{\"ok\": true}\n");
+    conn_resume(k->conn);
 }
 
 /* A step of an explanation; the last one lets the client go on. */
@@ -151,31 +159,39 @@ static void on_step(void *arg, struct str line, bool last) {
 
 static bool run_explain(struct client *k, const char *cmd, json_t *req) {
     bool connect = strcmp(cmd, "test") == 0;
-    const char *sender = json_string_value(json_object_get(req, "sender"));
-    const char *rcpt = json_string_value(json_object_get(req, "recipient"));
+    struct explain_ask ask = {
+        .sender = json_string_value(json_object_get(req, "sender")),
+        .rcpt = json_string_value(json_object_get(req, "recipient")),
+        .via = json_string_value(json_object_get(req, "relay")),
+        .connect = connect,
+    };
     if (!connect && strcmp(cmd, "explain") != 0)
         return false;
-    if (sender == NULL) {
+    if (ask.rcpt == NULL)
+        ask.rcpt = "";
+    if (ask.sender == NULL) {
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"sender is missing\"}\n");
         return true;
     }
     conn_pause(k->conn);
-    k->explain =
-        explain_start(k->c->loop, &k->c->at, sender, rcpt == NULL ? "" : rcpt, connect, on_step, k);
+    k->explain = explain_start(k->c->loop, &k->c->at, &ask, on_step, k);
     return true;
 }
 
-static void run_request(struct client *k, const char *cmd, const char *id) {
+static void run_request(struct client *k, const char *cmd, json_t *req) {
+    const char *id = json_string_value(json_object_get(req, "id"));
     if (strcmp(cmd, "queue-list") == 0) {
         list_begin(k, "");
     } else if (strcmp(cmd, "queue-show") == 0 && id != NULL && *id != '\0') {
         list_begin(k, id);
+    } else if (strcmp(cmd, "queue-find") == 0) {
+        find(k, req);
     } else if (strcmp(cmd, "queue-flush") == 0) {
         conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", sched_flush(k->c->sched));
-    } else if (strcmp(cmd, "stats") == 0) {
-        cmd_stats(k);
-        conn_write_c(k->conn, "{\"ok\": true}\n");
-    } else if (!run_act(k, cmd, id)) {
+    } else if (strcmp(cmd, "forget") == 0) {
+        conn_pause(k->conn);
+        k->forget = lookup_forget(k->c->lookup, on_forgotten, k);
+    } else if (!run_overview(k, cmd) && !run_act(k, cmd, req)) {
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"unknown command\"}\n");
     }
 }
@@ -187,13 +203,14 @@ static void run_line(struct client *k, struct str line) {
     if (cmd == NULL)
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"not a JSON object with cmd\"}\n");
     else if (!run_explain(k, cmd, req))
-        run_request(k, cmd, json_string_value(json_object_get(req, "id")));
+        run_request(k, cmd, req);
     json_decref(req);
 }
 
 static void client_free(struct client *k) {
     if (k->explain != NULL)
         explain_forget(k->explain);
+    lookup_cancel(k->c->lookup, k->forget);
     conn_close(k->conn);
     free(k->listing);
     free(k);
@@ -236,12 +253,13 @@ static void on_accept(uv_poll_t *h, int status, int events) {
 }
 
 struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp,
-                            const struct explain_at *at) {
+                            struct lookup *lookup, const struct explain_at *at) {
     struct control *c = MEM_NEW(struct control);
     c->loop = l;
     c->fd = fd;
     c->sched = s;
     c->spool = sp;
+    c->lookup = lookup;
     c->at = *at;
     uv_poll_init(&l->uv, &c->poll, fd);
     c->poll.data = c;

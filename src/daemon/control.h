@@ -15,6 +15,6 @@ struct control;
 
 /* Takes over the listening socket. */
 struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp,
-                            const struct explain_at *at);
+                            struct lookup *lookup, const struct explain_at *at);
 
 #endif

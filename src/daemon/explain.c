@@ -22,6 +22,7 @@ struct explain {
     explain_fn fn; /* NULL: forgotten */
     void *arg;
     char *sender, *rcpt;
+    char *via; /* a relay host to test; NULL: what the rules say */
     bool connect, any_rcpt;
     struct config *cfg; /* reference */
     struct trace trace;
@@ -43,6 +44,7 @@ static void run_line(struct task *t) {
     if (l->over) {
         free(x->sender);
         free(x->rcpt);
+        free(x->via);
         free(x);
     }
     free(l->line);
@@ -144,11 +146,17 @@ static void run_begin(struct task *t) {
     trace_setf(o, "result", "from <%s> to %s", x->sender,
                x->any_rcpt ? "any recipient that no rule names" : x->rcpt);
     trace_end(&x->trace, o);
-    route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace, on_route, x);
+    if (x->via != NULL)
+        route_resolve_via(x->cfg, x->at.lookup, str_of(x->via), str_of(x->sender), str_of(x->rcpt),
+                          &x->trace, on_route, x);
+    else
+        route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace, on_route,
+                      x);
 }
 
-struct explain *explain_start(struct loop *home, const struct explain_at *at, const char *sender,
-                              const char *rcpt, bool connect, explain_fn fn, void *arg) {
+struct explain *explain_start(struct loop *home, const struct explain_at *at,
+                              const struct explain_ask *ask, explain_fn fn, void *arg) {
+    const char *sender = ask->sender, *rcpt = ask->rcpt;
     struct explain *x = MEM_NEW(struct explain);
     x->home = home;
     x->at = *at;
@@ -157,7 +165,8 @@ struct explain *explain_start(struct loop *home, const struct explain_at *at, co
     x->sender = mem_strdup(strcmp(sender, "<>") == 0 ? "" : sender);
     x->any_rcpt = rcpt[0] == '\0';
     x->rcpt = mem_strdup(x->any_rcpt ? ANYBODY : rcpt);
-    x->connect = connect;
+    x->connect = ask->connect;
+    x->via = ask->via == NULL ? NULL : mem_strdup(ask->via);
     x->trace = (struct trace){emit, x};
     x->begin.run = run_begin;
     loop_post(at->loop, &x->begin);

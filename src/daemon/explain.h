@@ -21,9 +21,15 @@ struct explain;
 /* Called on home's thread: line is a step (with its newline); the last one has over set. */
 typedef void (*explain_fn)(void *arg, struct str line, bool over);
 
-/* rcpt "": none given.  connect: test instead of explain. */
-struct explain *explain_start(struct loop *home, const struct explain_at *at, const char *sender,
-                              const char *rcpt, bool connect, explain_fn fn, void *arg);
+struct explain_ask {
+    const char *sender;
+    const char *rcpt; /* "": none given */
+    const char *via;  /* this relay host, whatever the rules say; NULL: what they say */
+    bool connect;     /* test instead of explain */
+};
+
+struct explain *explain_start(struct loop *home, const struct explain_at *at,
+                              const struct explain_ask *ask, explain_fn fn, void *arg);
 /* On home's thread: fn is not called any more; it goes on to its end by itself. */
 void explain_forget(struct explain *x);
 

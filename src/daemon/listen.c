@@ -155,6 +155,7 @@ int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) 
     if (fd >= 0) {
         set_add(set, "sendmail", fd, 0, true);
         fd = set->control = bind_unix("control.sock", 0660);
+        fs_adopt("control.sock"); /* posthouse-web is in mail_owner's group */
     }
     if (fd < 0)
         log_fatal("master", "unix sockets in %s: %s", cfg->p.queue_directory, strerror(-fd));

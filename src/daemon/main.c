@@ -98,12 +98,7 @@ static struct config *load(bool verbose) {
 }
 
 static void start_log(const struct config *cfg) {
-    struct log_conf lc = {.name = cfg->p.syslog_name,
-                          .file = cfg->p.maillog_file,
-                          .facility = cfg->p.syslog_facility,
-                          .hostname = cfg->p.myhostname,
-                          .json = strcmp(cfg->p.log_format, "json") == 0};
-    int rc = log_open(&lc);
+    int rc = config_open_log(cfg);
     if (rc < 0) {
         fprintf(stderr, "posthoused: fatal: maillog_file %s: %s\n", cfg->p.maillog_file,
                 strerror(-rc));

@@ -53,6 +53,9 @@ static const struct {
      "The relay host does not relay for us: it wants a login, or our address on its list."},
     {"relaying denied",
      "The relay host does not relay for us: it wants a login, or our address on its list."},
+    {"no mechanism available",
+     "The relay host offers no login that may be used here: passwords go over TLS only, so set the "
+     "TLS mode to encrypt, or allow other mechanisms."},
     {"too many login attempts",
      "Too many logins: wait, and look whether something else tries with a wrong password."},
     {"blocked using", "Our address is on a block list that the relay host uses."},

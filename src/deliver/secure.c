@@ -121,6 +121,7 @@ bool secure_check(struct dsess *s) {
     bool cert = SSL_get0_peer_certificate(ssl) != NULL, trusted = cert && rc == X509_V_OK;
     bool matched = trusted && s->level >= LEVEL_VERIFY && name_matches(s, ssl);
     s->tls_verified = matched;
+    s->cert_until = tls_peer_until(ssl);
     probe_tls(s, ssl, trusted, matched);
     if (s->p->smtp_tls_loglevel >= 1) {
         struct sbuf b = {0};

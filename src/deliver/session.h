@@ -141,7 +141,8 @@ struct dsess {
     uint64_t size_limit;
     char *mechs; /* offered by AUTH */
     enum tls_level level;
-    char *match; /* names from a policy, or NULL */
+    char *match;        /* names from a policy, or NULL */
+    int64_t cert_until; /* the last certificate that was seen; 0: none */
     bool tls_on, tls_verified, plain_retry;
     char *auth_sender; /* whose credentials, with sender-dependent authentication */
     struct sasl_login *sasl;

@@ -95,6 +95,7 @@ static void log_attempt(const struct dsess *s, const struct attempt *a, unsigned
 static void give_back(struct dsess *s, struct attempt *a, enum attempt_outcome outcome,
                       unsigned uses) {
     a->outcome = outcome;
+    a->cert_until = s->cert_until;
     if (outcome != ATTEMPT_RETURNED)
         log_attempt(s, a, uses);
     s->d->ops->result(s->slot, a);

@@ -21,6 +21,7 @@ struct pending {
     lookup_match_fn match_fn;
     void *arg;
     bool secret;          /* the question has a password */
+    bool forget;          /* when it is answered, the memory is empty */
     bool keep;            /* its answer may be given again for a moment */
     struct sbuf question; /* the whole message: asked again if the lookup process goes away */
     int deaths;           /* of lookup processes that had it */
@@ -166,6 +167,8 @@ static void on_message(void *arg, const struct ipc_head *head, struct str fields
         return;
     }
     struct pending *p = itab_del(&k->pending, head->tag);
+    if (p != NULL && p->forget && k->memory != NULL)
+        recent_clear(k->memory);
     if (p != NULL && p->keep && a.rc != MAP_ERROR)
         recent_put(k->memory, question_of(&p->question), fields, asked_ms);
     if (p != NULL) /* else: cancelled */
@@ -287,6 +290,14 @@ uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, b
     ipc_put_u32(out, secure);
     ipc_put_str(out, str_of(client));
     ipc_end(out, at);
+    return pending_go(k, p);
+}
+
+uint32_t lookup_forget(struct lookup *k, lookup_maps_fn fn, void *arg) {
+    struct pending *p = pending_add(k, arg);
+    p->maps_fn = fn;
+    p->forget = true;
+    ipc_end(&p->question, ipc_begin(&p->question, LOOKUP_FORGET, p->tag));
     return pending_go(k, p);
 }
 

@@ -46,6 +46,9 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
  * is encrypted. */
 uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, bool secure,
                        const char *client, lookup_maps_fn fn, void *arg);
+/* Answers that were remembered, here and there, count no more: what is asked from now on is asked
+ * anew.  fn is called when that is so. */
+uint32_t lookup_forget(struct lookup *k, lookup_maps_fn fn, void *arg);
 /* The callback is not called any more. */
 void lookup_cancel(struct lookup *k, uint32_t tag);
 
@@ -56,7 +59,8 @@ enum {
     LOOKUP_ANSWER = 3,
     LOOKUP_BYE = 4,
     LOOKUP_TRACED = 5, /* LOOKUP_MAPS with a trace in the answer */
-    LOOKUP_VERIFY = 6  /* is that the user's password? */
+    LOOKUP_VERIFY = 6, /* is that the user's password? */
+    LOOKUP_FORGET = 7  /* answers that were remembered */
 };
 
 #endif

@@ -25,6 +25,7 @@ struct recent {
     pthread_mutex_t lock;
     struct htab items;
     size_t sweep_at;
+    int64_t cleared_ms; /* what was asked before does not count */
 };
 
 struct recent *recent_new(void) {
@@ -41,8 +42,8 @@ static void item_drop(struct recent *r, struct item *i) {
     free(i);
 }
 
-static bool is_stale(const struct item *i, int64_t now) {
-    return !i->open && now - i->asked_ms > RECENT_MS;
+static bool is_stale(const struct recent *r, const struct item *i, int64_t now) {
+    return !i->open && (now - i->asked_ms > RECENT_MS || i->asked_ms <= r->cleared_ms);
 }
 
 /* Answers may be passwords: what is too old does not stay. */
@@ -50,7 +51,7 @@ static void sweep(struct recent *r, int64_t now) {
     size_t pos = 0, n = 0;
     struct item **old = mem_alloc(r->items.n * sizeof(struct item *));
     for (struct item *i; (i = htab_next(&r->items, &pos)) != NULL;)
-        if (is_stale(i, now))
+        if (is_stale(r, i, now))
             old[n++] = i;
     for (size_t k = 0; k < n; k++)
         item_drop(r, old[k]);
@@ -76,11 +77,13 @@ enum recent_rc recent_find(struct recent *r, struct str question, struct task *t
     struct item *i = htab_get(&r->items, question);
     if (i == NULL)
         i = item_new(r, question);
-    if (i->open) {
+    if (i->open && i->asked_ms <= r->cleared_ms) {
+        rc = RECENT_ALONE;
+    } else if (i->open) {
         t->next = i->joined;
         i->joined = t;
         rc = RECENT_JOINED;
-    } else if (i->asked_ms != 0 && !is_stale(i, now)) {
+    } else if (i->asked_ms != 0 && !is_stale(r, i, now)) {
         sbuf_add_str(answer, sbuf_str(&i->answer));
         rc = RECENT_KNOWN;
     } else {
@@ -95,7 +98,7 @@ bool recent_get(struct recent *r, struct str question, struct sbuf *answer) {
     int64_t now = clock_mono_ms();
     pthread_mutex_lock(&r->lock);
     struct item *i = htab_get(&r->items, question);
-    bool known = i != NULL && !is_stale(i, now);
+    bool known = i != NULL && !i->open && !is_stale(r, i, now);
     if (known)
         sbuf_add_str(answer, sbuf_str(&i->answer));
     pthread_mutex_unlock(&r->lock);
@@ -117,7 +120,8 @@ void recent_put(struct recent *r, struct str question, struct str answer, int64_
 
 void recent_clear(struct recent *r) {
     pthread_mutex_lock(&r->lock);
-    sweep(r, INT64_MAX);
+    r->cleared_ms = clock_mono_ms();
+    sweep(r, r->cleared_ms);
     pthread_mutex_unlock(&r->lock);
 }
 

@@ -19,14 +19,15 @@ struct recent;
 enum recent_rc {
     RECENT_KNOWN,  /* the answer was appended */
     RECENT_JOINED, /* t comes back with that answer, from recent_done */
-    RECENT_ASK     /* ask, and call recent_done */
+    RECENT_ASK,    /* ask, and call recent_done */
+    RECENT_ALONE   /* ask only: what is being asked already was asked before recent_clear */
 };
 
 struct recent *recent_new(void);
 enum recent_rc recent_find(struct recent *r, struct str question, struct task *t,
                            struct sbuf *answer);
 /* Without asking and joining: appends an answer that is fresh; puts one that was asked for at
- * asked_ms (monotonic); forgets all. */
+ * asked_ms (monotonic); forgets all, also what is being asked now. */
 bool recent_get(struct recent *r, struct str question, struct sbuf *answer);
 void recent_put(struct recent *r, struct str question, struct str answer, int64_t asked_ms);
 void recent_clear(struct recent *r);

@@ -227,6 +227,12 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
     free(spec);
 }
 
+static void forget(struct lookup_server *s, struct maps_answer *a) {
+    recent_clear(s->recent[0]);
+    recent_clear(s->recent[1]);
+    a->rc = MAP_NOT_FOUND;
+}
+
 static void question_free(struct question *q) {
     channel_unref(q->chan);
     sbuf_wipe(&q->fields);
@@ -242,6 +248,8 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
         answer_maps(s, s->tables, &r, &a, head->type == LOOKUP_TRACED);
     else if (head->type == LOOKUP_VERIFY)
         answer_verify(s, &r, &a);
+    else if (head->type == LOOKUP_FORGET)
+        forget(s, &a);
     else
         answer_match(s, s->tables, &r, &a);
     size_t at = ipc_begin(out, LOOKUP_ANSWER, head->tag);
@@ -367,7 +375,9 @@ static void question_remote(struct lookup_server *s, struct question *q) {
     struct sbuf answer = {0};
     q->remembered = true;
     enum recent_rc rc = recent_find(*recent_of(q), q->what, &q->task, &answer);
-    if (rc == RECENT_ASK)
+    if (rc == RECENT_ALONE)
+        q->remembered = false;
+    if (rc == RECENT_ASK || rc == RECENT_ALONE)
         remote_push(s, q);
     else if (rc == RECENT_KNOWN)
         question_reply(q, sbuf_str(&answer));
@@ -410,7 +420,7 @@ static bool take_questions(struct lookup_server *s, struct channel *c) {
     int rc;
     while ((rc = ipc_peek(sbuf_str(&c->in), &head, &fields)) > 0) {
         if (head.type != LOOKUP_MAPS && head.type != LOOKUP_MATCH && head.type != LOOKUP_TRACED &&
-            head.type != LOOKUP_VERIFY)
+            head.type != LOOKUP_VERIFY && head.type != LOOKUP_FORGET)
             return false;
         struct question *q = MEM_NEW(struct question);
         q->task.run = question_run;

@@ -32,8 +32,8 @@ void lookup_server_verify(struct lookup_server *s, lookup_verify_fn fn, void *ar
 /* Tells every channel that this process ends in order: nothing that it was asked is to blame. */
 void lookup_server_bye(struct lookup_server *s);
 /* One answer, on the calling thread: a whole message is appended to out.  head->type is
- * LOOKUP_MAPS, LOOKUP_MATCH, LOOKUP_TRACED or LOOKUP_VERIFY; malformed fields are answered with an
- * error. */
+ * LOOKUP_MAPS, LOOKUP_MATCH, LOOKUP_TRACED, LOOKUP_VERIFY or LOOKUP_FORGET; malformed fields are
+ * answered with an error. */
 void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, struct str fields,
                           struct sbuf *out);
 /* Serves until control_fd is readable; returns then, to be called again. */

@@ -36,11 +36,12 @@ struct attempt {
     struct mailerr *res; /* one per recipient; status is valid where tried[i] */
     bool *tried;
     enum attempt_outcome outcome;
-    int64_t active_us; /* when the message became active */
-    int64_t begin_us;  /* when a session took it */
-    int64_t conn_us;   /* when its session was ready (greeting, TLS, AUTH) */
-    bool remote_dsn;   /* the remote takes over NOTIFY=SUCCESS */
-    char relay[400];   /* "host[addr]:port" of the log */
+    int64_t active_us;  /* when the message became active */
+    int64_t begin_us;   /* when a session took it */
+    int64_t conn_us;    /* when its session was ready (greeting, TLS, AUTH) */
+    int64_t cert_until; /* when the relay host's certificate expires, in seconds; 0: no TLS */
+    bool remote_dsn;    /* the remote takes over NOTIFY=SUCCESS */
+    char relay[400];    /* "host[addr]:port" of the log */
 };
 
 /* Gives back all that it has. */

@@ -455,9 +455,9 @@ static void run(struct route_query *q) {
     }
 }
 
-struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
-                                  struct str recipient, struct trace *trace, route_fn fn,
-                                  void *arg) {
+static struct route_query *query_new(const struct config *cfg, struct lookup *k, struct str sender,
+                                     struct str recipient, struct trace *trace, route_fn fn,
+                                     void *arg) {
     struct route_query *q = MEM_NEW(struct route_query);
     q->cfg = config_ref((struct config *)(uintptr_t)cfg);
     q->lookup = k;
@@ -472,6 +472,10 @@ struct route_query *route_resolve(const struct config *cfg, struct lookup *k, st
     } else {
         q->rcpt = str_dup(recipient);
     }
+    return q;
+}
+
+static struct route_query *start(struct route_query *q) {
     run(q);
     if (q->finished) {
         query_free(q);
@@ -479,6 +483,23 @@ struct route_query *route_resolve(const struct config *cfg, struct lookup *k, st
     }
     q->returned = true;
     return q;
+}
+
+struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
+                                  struct str recipient, struct trace *trace, route_fn fn,
+                                  void *arg) {
+    return start(query_new(cfg, k, sender, recipient, trace, fn, arg));
+}
+
+struct route_query *route_resolve_via(const struct config *cfg, struct lookup *k,
+                                      struct str nexthop, struct str sender, struct str recipient,
+                                      struct trace *trace, route_fn fn, void *arg) {
+    struct route_query *q = query_new(cfg, k, sender, recipient, trace, fn, arg);
+    sbuf_add_c(&q->transport, "smtp");
+    set_nexthop(q, nexthop, "the relay host that was asked for");
+    q->class = CLASS_DEFAULT;
+    q->step = STEP_RECORD;
+    return start(q);
 }
 
 void route_cancel(struct route_query *q) {

@@ -42,6 +42,10 @@ struct route_query;
 struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
                                   struct str recipient, struct trace *trace, route_fn fn,
                                   void *arg);
+/* The same past every rule, to nexthop (and the relay record that it names): for testing it. */
+struct route_query *route_resolve_via(const struct config *cfg, struct lookup *k,
+                                      struct str nexthop, struct str sender, struct str recipient,
+                                      struct trace *trace, route_fn fn, void *arg);
 const char *route_class_name(enum route_class c);
 /* fn is not called any more. */
 void route_cancel(struct route_query *q);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "report/logline.h"
+#include "route/record.h"
 #include "schedule/sched.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -35,6 +36,25 @@ static unsigned first_window(struct sched *s, const struct dest *d) {
     return w <= 0 || w > d->max_window ? d->max_window : (unsigned)w;
 }
 
+/* All direct delivery is one: its next hops are the world's domains. */
+static struct hop *dest_hop(struct sched *s, const struct dest *d) {
+    struct record rec;
+    if (!d->configured)
+        return tally_hop(&s->tally, STR_LIT(""), STR_LIT(""));
+    if (d->record[0] == '\0' || !record_parse(&rec, str_of(d->record)))
+        return tally_hop(&s->tally, str_of(d->nexthop), STR_LIT(""));
+    struct hop *h = tally_hop(&s->tally, str_of(d->nexthop), str_of(rec.name));
+    record_free(&rec);
+    return h;
+}
+
+/* Nothing is tried there until then; 0: it is. */
+static void dest_rest(struct dest *d, int64_t until_ms) {
+    d->dead_until = until_ms;
+    if (d->configured) /* of direct delivery, each destination rests for itself */
+        d->hop->resting_ms = until_ms;
+}
+
 struct dest *dest_get(struct sched *s, const struct route *r) {
     struct sbuf key = {0};
     struct str nexthop = sbuf_str(&r->nexthop);
@@ -54,6 +74,7 @@ struct dest *dest_get(struct sched *s, const struct route *r) {
         d->configured = r->configured;
         dl_init(&d->senders);
         dl_init(&d->slots);
+        d->hop = dest_hop(s, d);
         dest_limits(s, d);
         d->window = first_window(s, d);
         htab_put(&s->dests, str_of(d->key), d);
@@ -87,6 +108,7 @@ void dest_queue(struct dest *d, struct job *j) {
     }
     dl_push(&q->jobs, &j->link);
     d->queued++;
+    msg_set_hop(j->m, d->hop);
 }
 
 static void squeue_free(struct dest *d, struct squeue *q) {
@@ -131,9 +153,11 @@ static void job_defer(struct job *j, const struct mailerr *e) {
     int64_t now = clock_wall_us();
     struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
     const struct service *svc = config_transport(m->s->cfg, str_of("retry"));
-    for (uint32_t i = 0; i < j->n; i++)
+    for (uint32_t i = 0; i < j->n; i++) {
+        tally_result(&m->s->tally, NULL, m->env->sender, e);
         logline_delivery(svc->log_name, "error", m->env->qid, m->env->rcpts[j->idx[i]].addr, "none",
                          0, &t, e);
+    }
     msg_reason(m, str_of(e->text));
     uint32_t n = j->n;
     job_free(j);
@@ -311,7 +335,7 @@ void dest_dispatch(struct sched *s, struct dest *d) {
             defer_all(s, d);
             return;
         }
-        d->dead_until = 0;
+        dest_rest(d, 0);
         if (d->rate_delay_ms > 0 && (d->depth > 0 || d->not_before > s->loop->now_ms))
             return;
         struct squeue *q = turn(d);
@@ -337,7 +361,7 @@ static void feedback(struct sched *s, struct dest *d, const struct attempt *a) {
         d->window--;
     if (++d->failures < (limit <= 0 ? 1 : limit) || d->dead_until > s->loop->now_ms)
         return;
-    d->dead_until = s->loop->now_ms + s->cfg->p.minimal_backoff_time * 1000;
+    dest_rest(d, s->loop->now_ms + s->cfg->p.minimal_backoff_time * 1000);
     mailerr_copy(&d->dead_err, &a->res[0]);
     d->window = first_window(s, d);
     d->failures = 0;
@@ -348,9 +372,12 @@ static bool wants_relayed(const struct attempt *a, uint32_t i) {
     return (a->env->rcpts[a->idx[i]].notify & NOTIFY_SUCCESS) != 0 && !a->remote_dsn;
 }
 
-static void take_results(struct msg *m, const struct attempt *a) {
+static void take_results(struct msg *m, const struct attempt *a, struct hop *hop) {
+    if (a->cert_until != 0)
+        hop->cert_until = a->cert_until;
     for (uint32_t i = 0; i < a->n; i++) {
         const struct mailerr *e = &a->res[i];
+        tally_result(&m->s->tally, hop, m->env->sender, e);
         if (e->status == MAIL_SENT) {
             if (wants_relayed(a, i))
                 msg_outcome(m, a->idx[i], e, true);
@@ -378,7 +405,7 @@ void dest_result(struct sched *s, struct slot *k, struct attempt *a) {
         dest_queue(d, j);
     } else {
         feedback(s, d, a);
-        take_results(m, a);
+        take_results(m, a, d->hop);
         job_free(j);
         msg_closed(m, n);
     }
@@ -389,7 +416,7 @@ void dest_result(struct sched *s, struct slot *k, struct attempt *a) {
 void dest_wake_all(struct sched *s) {
     size_t pos = 0;
     for (struct dest *d; (d = htab_next(&s->dests, &pos)) != NULL;) {
-        d->dead_until = 0;
+        dest_rest(d, 0);
         d->failures = 0;
         dest_limits(s, d);
         if (d->window > d->max_window)

@@ -33,6 +33,7 @@ void msg_free(struct msg *m) {
     free(m->outcomes);
     free(m->queries);
     msg_reason(m, STR_LIT(""));
+    msg_set_hop(m, NULL);
     body_unref(m->body);
     envelope_unref(m->env);
     free(m);
@@ -75,6 +76,14 @@ void msg_reason(struct msg *m, struct str text) {
     m->reason = text.n == 0 ? NULL : reason_get(m->s, text);
     if (old != NULL)
         reason_drop(m->s, old);
+}
+
+void msg_set_hop(struct msg *m, struct hop *hop) {
+    if (m->hop != NULL)
+        m->hop->waiting--;
+    m->hop = hop;
+    if (hop != NULL)
+        hop->waiting++;
 }
 
 const char *msg_why(const struct msg *m, const char *otherwise) {
@@ -147,6 +156,7 @@ static void deliver_here(struct msg *m, uint32_t i, const struct route *r) {
                     STR_FMT(text.n > 0 ? text : STR_LIT("Address is undeliverable")));
     logline_delivery(r->transport->log_name, kind == SERVICE_DISCARD ? "discard" : "error",
                      m->env->qid, m->env->rcpts[i].addr, "none", 0, &t, &e);
+    tally_result(&m->s->tally, NULL, m->env->sender, &e);
     if (e.status == MAIL_SENT)
         msg_settle(m, i);
     else if (e.status == MAIL_BOUNCED)
@@ -162,6 +172,7 @@ static void defer_here(struct msg *m, uint32_t i, const char *dsn, const char *t
     struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
     mailerr_set(&e, MAIL_DEFERRED, dsn, "%s", text);
     logline_delivery(NULL, "error", m->env->qid, m->env->rcpts[i].addr, "none", 0, &t, &e);
+    tally_result(&m->s->tally, NULL, m->env->sender, &e);
     msg_reason(m, str_of(text));
     mailerr_free(&e);
 }
@@ -351,8 +362,7 @@ void sched_recover(struct sched *s, struct envelope *env, struct str progress) {
 
 static void on_more(uv_timer_t *t);
 
-/* Activates what is due, for a few milliseconds; what is left comes after whatever else waits. */
-static void run_due(struct sched *s) {
+void sched_run_due(struct sched *s) {
     int64_t now = clock_wall_us(), end = clock_mono_ms() + SLICE_MS;
     for (unsigned i = 0; s->heap_n > 0 && s->heap[0]->next_us <= now; i++) {
         if (i % 64 == 63 && clock_mono_ms() >= end) {
@@ -364,7 +374,7 @@ static void run_due(struct sched *s) {
 }
 
 static void on_more(uv_timer_t *t) {
-    run_due(t->data);
+    sched_run_due(t->data);
 }
 
 /* When the clock is set, what waits goes on waiting as long as it would have, and nothing is older
@@ -386,8 +396,9 @@ static void watch_clock(struct sched *s) {
 static void on_tick(uv_timer_t *t) {
     struct sched *s = t->data;
     watch_clock(s);
-    run_due(s);
+    sched_run_due(s);
     dest_tick(s, loop_now_ms(s->loop));
+    tally_tick(&s->tally, clock_wall_us());
 }
 
 struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
@@ -416,108 +427,4 @@ void sched_reload(struct sched *s, struct config *cfg) {
     config_unref(s->cfg);
     s->cfg = config_ref(cfg);
     dest_wake_all(s);
-}
-
-static int by_id(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-uint64_t *sched_ids(const struct sched *s, size_t *n) {
-    uint64_t *ids = mem_alloc(s->msgs.n * sizeof *ids);
-    size_t pos = 0;
-    *n = 0;
-    for (const struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
-        ids[(*n)++] = m->env->id;
-    qsort(ids, *n, sizeof *ids, by_id);
-    return ids;
-}
-
-bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v) {
-    const struct msg *m = itab_get(&s->msgs, id);
-    if (m == NULL)
-        return false;
-    *v = (struct sched_view){.env = m->env,
-                             .queue = m->queue,
-                             .forced_expire = (m->flags & PROGRESS_EXPIRE) != 0,
-                             .done = m->done,
-                             .reason = msg_why(m, NULL),
-                             .next_us = m->next_us,
-                             .attempts = m->attempts};
-    return true;
-}
-
-size_t sched_flush(struct sched *s) {
-    size_t n = 0, pos = 0;
-    dest_wake_all(s);
-    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
-        if (m->queue == QUEUE_DEFERRED) {
-            m->next_us = 0;
-            heap_put(s, m);
-            n++;
-        }
-    run_due(s);
-    return n;
-}
-
-static void act_delete(struct msg *m) {
-    spool_note(m->s->spool, SPOOL_DONE, m->env->id, NULL);
-    log_info("postsuper", "%s: removed", m->env->qid);
-    if (m->queue == QUEUE_ACTIVE)
-        m->deleted = true; /* what is on the wire is let go; the rest goes when it comes back */
-    else
-        msg_free(m);
-}
-
-static void act_one(struct sched *s, enum sched_act act, struct msg *m) {
-    switch (act) {
-    case ACT_DELETE:
-        act_delete(m);
-        return;
-    case ACT_HOLD:
-        m->flags |= PROGRESS_HOLD;
-        if (m->queue == QUEUE_DEFERRED) {
-            heap_del(s, m);
-            msg_set_queue(m, QUEUE_HOLD);
-        }
-        break;
-    case ACT_RELEASE:
-        m->flags &= ~(uint32_t)PROGRESS_HOLD;
-        if (m->queue == QUEUE_HOLD)
-            msg_set_queue(m, QUEUE_DEFERRED);
-        m->next_us = 0;
-        break;
-    case ACT_EXPIRE:
-        m->flags |= PROGRESS_EXPIRE;
-        m->next_us = 0;
-        break;
-    default:
-        m->next_us = 0;
-        break;
-    }
-    msg_note(m);
-    if (m->queue == QUEUE_DEFERRED)
-        heap_put(s, m);
-}
-
-size_t sched_act(struct sched *s, enum sched_act act, struct str qid) {
-    bool all = str_eq_c(qid, "ALL");
-    struct msg **hits = mem_alloc(s->msgs.n * sizeof(struct msg *));
-    size_t n = 0, pos = 0;
-    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
-        if (!m->deleted && (all || str_eq_c(qid, m->env->qid)))
-            hits[n++] = m;
-    for (size_t i = 0; i < n; i++)
-        act_one(s, act, hits[i]);
-    free(hits);
-    if (act == ACT_RETRY || act == ACT_RELEASE || act == ACT_EXPIRE) {
-        dest_wake_all(s);
-        run_due(s);
-    }
-    return n;
-}
-
-void sched_stats(const struct sched *s, struct sched_stats *st) {
-    *st = (struct sched_stats){s->n_queue[QUEUE_ACTIVE], s->n_queue[QUEUE_DEFERRED],
-                               s->n_queue[QUEUE_HOLD]};
 }

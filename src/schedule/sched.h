@@ -6,6 +6,7 @@
 
 #include "route/route.h"
 #include "schedule/schedule.h"
+#include "schedule/tally.h"
 #include "util/htab.h"
 
 struct job;
@@ -34,6 +35,7 @@ struct msg {
     int64_t shift_us;      /* by which the clock has jumped since it came: not part of its age */
     uint32_t flags;        /* PROGRESS_* */
     struct reason *reason; /* NULL: none */
+    struct hop *hop;       /* where it was last given to; NULL: nowhere yet */
     enum sched_queue queue;
     size_t heap_at; /* place in the timer heap + 1; 0: not in it */
     uint32_t open;  /* recipients routed or being delivered */
@@ -86,6 +88,7 @@ struct dest {
     const char *transport;
     char *nexthop;
     char *record; /* "": none */
+    struct hop *hop;
     bool configured;
     struct dl senders; /* in the order of service */
     struct htab by_sender;
@@ -114,6 +117,7 @@ struct sched {
     size_t heap_n, heap_cap;
     struct htab dests;
     struct htab reasons;
+    struct tally tally;
     uv_timer_t tick;
     uv_timer_t more;  /* the rest of what is due */
     int64_t drift_us; /* wall clock minus monotonic clock */
@@ -122,12 +126,15 @@ struct sched {
 
 /* sched.c */
 void msg_activate(struct msg *m);
+/* Activates what is due, for a few milliseconds; what is left comes after whatever else waits. */
+void sched_run_due(struct sched *s);
 void msg_set_queue(struct msg *m, enum sched_queue q);
 void msg_settle(struct msg *m, uint32_t rcpt); /* done for good */
 void msg_outcome(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool relayed);
 /* n recipients came back from routing or delivery. */
 void msg_closed(struct msg *m, uint32_t n);
 void msg_reason(struct msg *m, struct str text);
+void msg_set_hop(struct msg *m, struct hop *hop);
 /* Why it waits, or otherwise when nothing is known. */
 const char *msg_why(const struct msg *m, const char *otherwise);
 void msg_free(struct msg *m);

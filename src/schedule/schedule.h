@@ -12,6 +12,7 @@
 #include "config/config.h"
 #include "maps/query.h"
 #include "route/attempt.h"
+#include "schedule/tally.h"
 #include "spool/spool.h"
 
 struct sched;
@@ -46,8 +47,9 @@ struct sched_view {
     const struct envelope *env;
     enum sched_queue queue;
     bool forced_expire;
-    const uint8_t *done; /* per recipient */
-    const char *reason;  /* why it waits, or NULL */
+    const uint8_t *done;   /* per recipient */
+    const char *reason;    /* why it waits, or NULL */
+    const struct hop *hop; /* where it was last tried, or NULL */
     int64_t next_us;
     uint32_t attempts;
 };
@@ -59,8 +61,29 @@ bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v);
 /* All deferred mail now, and all resting destinations awake again. */
 size_t sched_flush(struct sched *s);
 enum sched_act { ACT_RETRY, ACT_DELETE, ACT_HOLD, ACT_RELEASE, ACT_EXPIRE };
-/* One message by its queue ID ("ALL": every message); how many were found. */
-size_t sched_act(struct sched *s, enum sched_act act, struct str qid);
+/* Which messages: all that every set member fits. */
+struct sched_filter {
+    const struct htab *ids; /* keys are queue IDs; NULL: any */
+    int queue;              /* enum sched_queue; -1: any */
+    bool by_hop;            /* last tried at nexthop, record (struct hop's) */
+    struct str nexthop, record;
+    struct str sender, rcpt, reason; /* contain this, in any case; empty: any */
+};
+#define SCHED_ALL ((struct sched_filter){.queue = -1})
+/* How many were found. */
+size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter *f);
+/* The max oldest ids above after, oldest first; how many. */
+size_t sched_find(const struct sched *s, const struct sched_filter *f, uint64_t after,
+                  uint64_t *ids, size_t max);
+/* The oldest message's id; 0: none. */
+uint64_t sched_oldest(const struct sched *s);
+struct sched_reason {
+    const char *text;
+    size_t messages;
+};
+/* Why messages wait, the most frequent first; the caller frees the array only. */
+struct sched_reason *sched_reasons(const struct sched *s, size_t *n);
+const struct tally *sched_tally(const struct sched *s);
 struct sched_stats {
     uint64_t active, deferred, hold;
 };

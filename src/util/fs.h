@@ -23,6 +23,10 @@ int fs_commit_named(const char *tmp, const char *path, mode_t mode);
 /* fsync of the directory that holds path. */
 int fs_sync_dir(const char *path);
 int fs_write_all(int fd, const void *p, size_t n);
+/* -ELOOP if path is a symbolic link: in a directory that is another user's, root opens none. */
+int fs_no_link(const char *path);
+/* When root has made path: it becomes its directory's owner's.  Else nothing. */
+void fs_adopt(const char *path);
 /* mkdir that is content when the directory is there. */
 int fs_mkdir(const char *path, mode_t mode);
 

@@ -68,6 +68,13 @@ bool str_istarts(struct str s, const char *prefix) {
     return s.n >= n && strncasecmp(s.p, prefix, n) == 0;
 }
 
+bool str_icontains(struct str s, struct str part) {
+    for (size_t i = 0; i + part.n <= s.n; i++)
+        if (str_ieq(str_make(s.p + i, part.n), part))
+            return true;
+    return false;
+}
+
 ptrdiff_t str_chr(struct str s, char c) {
     const char *at = s.n == 0 ? NULL : memchr(s.p, c, s.n);
     return at == NULL ? -1 : at - s.p;

@@ -42,6 +42,8 @@ bool str_eq_c(struct str a, const char *b);
 bool str_ieq(struct str a, struct str b);
 bool str_ieq_c(struct str a, const char *b);
 bool str_istarts(struct str s, const char *prefix);
+/* Does part stand in s, in any (ASCII) case? */
+bool str_icontains(struct str s, struct str part);
 /* Index of the first/last byte c, or -1. */
 ptrdiff_t str_chr(struct str s, char c);
 ptrdiff_t str_rchr(struct str s, char c);

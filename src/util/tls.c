@@ -8,6 +8,7 @@
 #include <openssl/x509v3.h>
 #include <string.h>
 
+#include "util/clock.h"
 #include "util/mem.h"
 
 static const struct {
@@ -164,4 +165,12 @@ bool tls_peer_has_name(SSL *ssl, const char *name) {
     if (X509_check_host(cert, name, strlen(name), flags, NULL) == 1)
         return true;
     return X509_check_ip_asc(cert, name, 0) == 1;
+}
+
+int64_t tls_peer_until(SSL *ssl) {
+    X509 *cert = SSL_get0_peer_certificate(ssl);
+    int days = 0, secs = 0;
+    if (cert == NULL || ASN1_TIME_diff(&days, &secs, NULL, X509_get0_notAfter(cert)) != 1)
+        return 0;
+    return clock_wall_us() / 1000000 + (int64_t)days * 86400 + secs;
 }

@@ -24,6 +24,8 @@ struct tls_conf {
 SSL_CTX *tls_context(const struct tls_conf *c, char **why);
 /* "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)" and key exchange, as Postfix logs. */
 void tls_describe(SSL *ssl, struct sbuf *out);
+/* When the peer's certificate expires, in seconds since 1970; 0: it has shown none. */
+int64_t tls_peer_until(SSL *ssl);
 /* Does the peer's certificate carry name (".name": a name below it)? */
 bool tls_peer_has_name(SSL *ssl, const char *name);
 

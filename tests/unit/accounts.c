@@ -3,7 +3,9 @@
  */
 #include "unit.h"
 
+#include "accounts/browse.h"
 #include "accounts/password.h"
+#include "accounts/values.h"
 #include "maps/recent.h"
 #include "maps/tabconf.h"
 #include "route/keys.h"
@@ -170,6 +172,90 @@ static void test_recent(void **state) {
     sbuf_free(&b);
 }
 
+static void test_recent_after_a_change(void **state) {
+    static struct recent *r;
+    struct sbuf b = {0};
+    struct task first, second, third;
+    (void)state;
+    r = recent_new();
+    assert_int_equal(recent_find(r, STR_LIT("q"), &first, &b), RECENT_ASK);
+    assert_int_equal(recent_find(r, STR_LIT("q"), &second, &b), RECENT_JOINED);
+    recent_clear(r);
+    /* What is on its way was asked before: whoever asks now asks for himself. */
+    assert_int_equal(recent_find(r, STR_LIT("q"), &third, &b), RECENT_ALONE);
+    assert_ptr_equal(recent_done(r, STR_LIT("q"), STR_LIT("old"), true), &second);
+    assert_false(recent_get(r, STR_LIT("q"), &b));
+    recent_put(r, STR_LIT("p"), STR_LIT("old"), clock_mono_ms() - 1);
+    recent_clear(r);
+    recent_put(r, STR_LIT("p"), STR_LIT("old"),
+               clock_mono_ms() - 1); /* asked before, answered after */
+    assert_false(recent_get(r, STR_LIT("p"), &b));
+    recent_put(r, STR_LIT("p"), STR_LIT("new"), clock_mono_ms() + 1);
+    assert_true(recent_get(r, STR_LIT("p"), &b));
+    sbuf_free(&b);
+}
+
+static const char *relayhost(const char *text) {
+    struct str bad;
+    return value_relayhost_bad(str_of(text), &bad);
+}
+
+static const char *transport(const char *text) {
+    struct str bad;
+    return value_transport_bad(str_of(text), &bad);
+}
+
+static void test_values(void **state) {
+    static const char *const good[] = {"[a.example]:587",   "a.example",      "[1.2.3.4]",
+                                       "smtp:[1.2.3.4]:25", "[a]:25, [b]:25", "DUNNO"};
+    static const char *const hops[] = {"dovecot",
+                                       "lmtp:unix:private/dovecot-lmtp",
+                                       "discard:",
+                                       "lmtp:inet:127.0.0.1:24",
+                                       "smtp:[x.example]:25",
+                                       ":[x]:25",
+                                       "mlmmj:example.com/list"};
+    char *line = NULL;
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        assert_null(relayhost(good[i]));
+    for (size_t i = 0; i < sizeof hops / sizeof hops[0]; i++)
+        assert_null(transport(hops[i]));
+    assert_non_null(relayhost("[a"));
+    assert_non_null(relayhost(""));
+    assert_non_null(relayhost(" "));
+    assert_non_null(relayhost("[a]:25\n[b]:25"));
+    assert_non_null(relayhost("smtp:[a"));
+    assert_non_null(transport(""));
+    assert_non_null(transport("a b"));
+    assert_non_null(transport("smtp:[x"));
+    assert_non_null(transport("a/b:c"));
+    assert_non_null(transport("lmtp:unix:"));
+    line = malloc(300);
+    memset(line, 'a', 299);
+    line[299] = '\0';
+    assert_non_null(relayhost(line));
+    assert_non_null(transport(line));
+    free(line);
+    assert_true(value_account_ok(STR_LIT("@a.example")) &&
+                value_account_ok(STR_LIT("u@a.example")) && value_account_ok(STR_LIT("<>")));
+    assert_false(value_account_ok(STR_LIT("a.example")) ||
+                 value_account_ok(STR_LIT("u @a.example")) || value_account_ok(STR_LIT("")) ||
+                 value_account_ok(STR_LIT("@")));
+}
+
+static void test_disabled_profiles(void **state) {
+    const char *s = "default_user_quota:1024;disabled_domain_profiles:bcc,relay;x:y;";
+    (void)state;
+    assert_true(settings_disable(s, "disabled_domain_profiles", "relay"));
+    assert_true(settings_disable(s, "disabled_domain_profiles", "bcc"));
+    assert_false(settings_disable(s, "disabled_domain_profiles", "rela"));
+    assert_false(settings_disable(s, "disabled_user_profiles", "relay"));
+    assert_false(settings_disable("", "disabled_user_profiles", "relay"));
+    assert_false(
+        settings_disable("disabled_user_profiles;relay", "disabled_user_profiles", "relay"));
+}
+
 static char *from_main(void *arg, const char *name) {
     return strcmp(name, "foo_query") == 0 ? strdup(arg) : NULL;
 }
@@ -213,6 +299,9 @@ int main(void) {
                                        cmocka_unit_test(test_transport_names),
                                        cmocka_unit_test(test_record),
                                        cmocka_unit_test(test_recent),
+                                       cmocka_unit_test(test_recent_after_a_change),
+                                       cmocka_unit_test(test_values),
+                                       cmocka_unit_test(test_disabled_profiles),
                                        cmocka_unit_test(test_parameters_of_main),
                                        cmocka_unit_test(test_what_is_shown)};
     return cmocka_run_group_tests(tests, NULL, NULL);

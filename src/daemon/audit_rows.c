@@ -1,5 +1,5 @@
 /*
- * cli/check_rows.c - posthouse check: what stands in tables that people fill by hand
+ * daemon/audit_rows.c - posthouse check: what stands in tables that people fill by hand
  *
  * Rows of sender_relayhost (SQL or directory) that never match, or that would make mail wait; keys
  * of file tables that the parameter does not ask.  Values are shown as they are, control characters
@@ -11,7 +11,7 @@
 #include <strings.h>
 
 #include "accounts/store.h"
-#include "cli/check.h"
+#include "daemon/audit.h"
 #include "mail/address.h"
 #include "maps/maps.h"
 #include "maps/tabconf.h"
@@ -236,7 +236,7 @@ static void check_keys(const struct config *cfg, const char *param, const char *
     maps_close(m);
 }
 
-void check_rows(const struct config *cfg, struct diags *d) {
+void audit_rows(const struct config *cfg, struct diags *d) {
     const struct params *p = &cfg->p;
     struct str rest = str_of(p->sender_dependent_relayhost_maps), table;
     if (p->accounts_store[0] != '\0')

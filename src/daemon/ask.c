@@ -1,0 +1,107 @@
+/*
+ * daemon/ask.c - asking the daemon over its control socket; see ask.h
+ */
+#include "daemon/ask.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "util/fs.h"
+#include "util/mem.h"
+
+int ask_connect(const char *dir, const char *name) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC), rc = -errno;
+    int fd = at < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (at >= 0)
+        rc = fd < 0 ? -errno : 0;
+    snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%s", at, name);
+    if (rc == 0 && connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
+        rc = -errno;
+    if (at >= 0)
+        close(at);
+    if (rc < 0 && fd >= 0)
+        close(fd);
+    return rc < 0 ? rc : fd;
+}
+
+struct answer {
+    ask_line_fn fn;
+    void *arg;
+    struct ask_end *end;
+    char **why;
+    int rc; /* 1: not over */
+};
+
+static void end_with(struct answer *a, int rc, const char *why) {
+    a->rc = rc;
+    if (why != NULL)
+        *a->why = mem_strdup(why);
+}
+
+/* The last line has "ok". */
+static void take_line(struct answer *a, struct str line) {
+    json_t *o = json_loadb(line.p, line.n, 0, NULL), *ok = json_object_get(o, "ok");
+    if (ok == NULL) {
+        if (a->fn != NULL && !a->fn(a->arg, line))
+            end_with(a, -ECANCELED, "no longer wanted");
+    } else {
+        const char *error = json_string_value(json_object_get(o, "error"));
+        a->end->passed = json_is_true(json_object_get(o, "passed"));
+        a->end->more = json_is_true(json_object_get(o, "more"));
+        a->end->count = (long)json_integer_value(json_object_get(o, "count"));
+        if (json_is_true(ok))
+            end_with(a, 0, NULL);
+        else
+            end_with(a, -EPROTO, error == NULL ? "the daemon refused" : error);
+    }
+    json_decref(o);
+}
+
+static void read_answer(int fd, struct answer *a) {
+    struct sbuf in = {0};
+    while (a->rc == 1) {
+        char *nl, *at = sbuf_room(&in, 65536);
+        ssize_t n = read(fd, at, 65536);
+        size_t used = 0;
+        if (n <= 0) {
+            end_with(a, -EPIPE, "the daemon did not answer");
+            break;
+        }
+        sbuf_advance(&in, (size_t)n);
+        while (a->rc == 1 && (nl = memchr(in.p + used, '\n', in.n - used)) != NULL) {
+            take_line(a, str_make(in.p + used, (size_t)(nl - in.p) - used));
+            used = (size_t)(nl - in.p) + 1;
+        }
+        sbuf_drop(&in, used);
+    }
+    sbuf_free(&in);
+}
+
+int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
+               struct ask_end *end, char **why) {
+    struct ask_end unused;
+    struct answer a = {fn, arg, end == NULL ? &unused : end, why, 1};
+    struct sbuf b = {0};
+    int fd = ask_connect(queue_directory, "control.sock");
+    *why = NULL;
+    if (fd < 0) {
+        sbuf_printf(&b, "%s/control.sock: %s (is posthoused running?)", queue_directory,
+                    strerror(-fd));
+        *why = sbuf_take(&b);
+        return fd;
+    }
+    sbuf_printf(&b, "%s\n", request);
+    fs_write_all(fd, b.p, b.n);
+    sbuf_free(&b);
+    read_answer(fd, &a);
+    close(fd);
+    return a.rc;
+}

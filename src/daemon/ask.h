@@ -1,0 +1,29 @@
+/*
+ * daemon/ask.h - asking the daemon over its control socket, from another process
+ *
+ * For the posthouse command and the page.  Blocks; any thread, each with calls of its own.
+ */
+#ifndef PH_DAEMON_ASK_H
+#define PH_DAEMON_ASK_H
+
+#include "util/str.h"
+
+struct ask_end {
+    bool passed; /* of a test or an explanation */
+    bool more;   /* of a page of the queue */
+    long count;  /* messages acted on */
+};
+
+/* One line of an answer; false: no more is wanted. */
+typedef bool (*ask_line_fn)(void *arg, struct str line);
+
+/* Connects to a unix socket called name in a directory whose path may be longer than a socket's
+ * name can be.  Negative errno. */
+int ask_connect(const char *dir, const char *name);
+/* Sends request (a JSON object) to the daemon whose queue_directory that is; calls fn for each line
+ * but the last.  0 when the answer ended with "ok": true; else negative errno with *why (the caller
+ * frees): -ECANCELED when fn wanted no more. */
+int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
+               struct ask_end *end, char **why);
+
+#endif

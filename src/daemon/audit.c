@@ -1,0 +1,253 @@
+/*
+ * daemon/audit.c - every mistake in a configuration, with file and line; see audit.h
+ *
+ * Asks the tables too: is there a credential for each relay host, is a table missing or older than
+ * its source?
+ */
+#include "daemon/audit.h"
+
+#include <openssl/pem.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/daemon.h"
+#include "maps/maps.h"
+#include "maps/tabconf.h"
+#include "route/nexthop.h"
+#include "util/mem.h"
+#include "util/net.h"
+
+#define CERT_DAYS 14
+
+/* Parameters of Postfix that change mail or keep it out, and that Posthouse does not have. */
+static const struct {
+    const char *name;
+    const char *why;
+} missing[] = {
+    {"smtp_tls_CApath", "trust anchors come from smtp_tls_CAfile or the system"},
+    {"smtpd_end_of_data_restrictions", "nothing is checked after the content"},
+    {"smtpd_restriction_classes", "user-defined restriction lists are unknown words"},
+    {"content_filter", "mail is relayed without being filtered"},
+    {"smtpd_milters", "mail is relayed without being filtered or signed"},
+    {"non_smtpd_milters", "mail is relayed without being filtered or signed"},
+    {"header_checks", "headers are not checked"},
+    {"mime_header_checks", "headers are not checked"},
+    {"body_checks", "bodies are not checked"},
+    {"smtp_header_checks", "headers are not checked"},
+    {"smtp_generic_maps", "addresses are not rewritten"},
+    {"canonical_maps", "addresses are not rewritten"},
+    {"sender_canonical_maps", "addresses are not rewritten"},
+    {"recipient_canonical_maps", "addresses are not rewritten"},
+    {"masquerade_domains", "addresses are not rewritten"},
+    {"virtual_alias_maps", "addresses are not rewritten"},
+    {"virtual_mailbox_maps", "recipients of virtual domains are not verified"},
+    {"relay_recipient_maps", "recipients of relay domains are not verified"},
+    {"always_bcc", "no copies are sent"},
+    {"sender_bcc_maps", "no copies are sent"},
+    {"recipient_bcc_maps", "no copies are sent"},
+    {"smtp_sasl_auth_cache_name", "refused logins are not remembered"},
+};
+
+/* "foo_hosts" belongs to a table "mysql:foo". */
+static bool names_table_part(const struct config *c, const char *name) {
+    static const char *const types[] = {"mysql:", "pgsql:", "ldap:", "sqlite:"};
+    for (const char *u = strchr(name, '_'); u != NULL; u = strchr(u + 1, '_'))
+        for (size_t t = 0; t < 4; t++) {
+            struct sbuf spec = {0};
+            bool found = false;
+            sbuf_printf(&spec, "%s%.*s", types[t], (int)(u - name), name);
+            for (size_t i = 0; i < c->main.n && !found; i++)
+                found = strstr(c->main.v[i].value, spec.p) != NULL;
+            sbuf_free(&spec);
+            if (found)
+                return true;
+        }
+    return false;
+}
+
+static void check_unused(const struct config *c, struct diags *d) {
+    for (size_t i = 0; i < c->main.n; i++) {
+        const struct cfg_entry *e = &c->main.v[i];
+        const char *why = NULL;
+        if (e->line == 0 || config_name_used(c, e->name) || names_table_part(c, e->name))
+            continue;
+        for (size_t k = 0; k < sizeof missing / sizeof missing[0]; k++)
+            if (strcmp(e->name, missing[k].name) == 0)
+                why = missing[k].why;
+        if (why != NULL && e->value[0] != '\0')
+            diag_add(d, DIAG_WARN, c->main.path, e->line, "not implemented: %s: %s", e->name, why);
+        else
+            diag_add(d, DIAG_NOTE, c->main.path, e->line, "unused parameter: %s=%s", e->name,
+                     e->value);
+    }
+}
+
+static void check_services(const struct config *c, struct diags *d) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/master.cf", c->dir);
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        if (s->kind == SERVICE_UNUSED)
+            diag_add(d, DIAG_NOTE, path, s->line, "not used: %s (%s)", s->name, s->command);
+        if (s->kind == SERVICE_SMTPD && s->p.smtpd_tls_wrappermode &&
+            s->p.smtpd_tls_cert_file[0] == '\0' && s->p.smtpd_tls_chain_files[0] == '\0')
+            diag_add(d, DIAG_ERROR, s->line > 0 ? path : NULL, s->line,
+                     "%s: smtpd_tls_wrappermode without smtpd_tls_cert_file", s->name);
+    }
+}
+
+/* Tables named in a parameter: can they be opened, are they up to date? */
+static void check_tables(const struct config *c, const char *name, const char *value,
+                         struct diags *d) {
+    struct str rest = str_of(value), one;
+    const struct cfg_entry *e = cfg_file_find(&c->main, str_of(name));
+    int line = e == NULL ? 0 : e->line;
+    while (str_split_braces(&rest, ", \t\r\n", &one)) {
+        if (!map_looks_like(one))
+            continue;
+        char *spec = str_dup(one);
+        struct map *m = map_open(spec, c->dir);
+        char *stale = map_stale(m);
+        if (!m->opened)
+            diag_add(d, DIAG_ERROR, c->main.path, line, "%s: %s%s", name, m->err,
+                     m->path != NULL && m->ops->build != NULL ? " (run postmap on it)" : "");
+        if (stale != NULL)
+            diag_add(d, DIAG_WARN, c->main.path, line, "%s: %s (run postmap on it)", name, stale);
+        free(stale);
+        map_close(m);
+        free(spec);
+    }
+}
+
+static void check_all_tables(const struct config *c, struct diags *d) {
+    for (size_t i = 0; i < param_count; i++) {
+        const struct param_info *info = &param_table[i];
+        if (info->type != PARAM_STR)
+            continue;
+        const char *v = *(const char *const *)(const void *)((const char *)&c->p + info->offset);
+        if (strstr(info->name, "_maps") != NULL || strcmp(info->name, "relay_domains") == 0 ||
+            strcmp(info->name, "mydestination") == 0 || strcmp(info->name, "mynetworks") == 0)
+            check_tables(c, info->name, v, d);
+    }
+}
+
+/* The keys that would be asked for one relay host, and whether any has an answer. */
+static void check_credential(const struct config *c, struct maps *m, struct str dest,
+                             struct diags *d) {
+    struct nexthop hop;
+    struct maps_answer a;
+    const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("relayhost"));
+    if (nexthop_parse(&hop, dest, 25) != NULL)
+        return; /* said before */
+    struct maps_key keys[2] = {{hop.host, false}, {dest, false}};
+    maps_find(m, keys, 2, &a);
+    struct sbuf tables = {0};
+    maps_show(c->p.smtp_sasl_password_maps, &tables);
+    if (a.rc == MAP_NOT_FOUND)
+        diag_add(d, DIAG_WARN, c->main.path, e == NULL ? 0 : e->line,
+                 "smtp_sasl_auth_enable = yes, but no credential in %s matches the relay host "
+                 "%.*s; keys tried: \"%.*s\", \"%.*s\"%s",
+                 tables.p, STR_FMT(dest), STR_FMT(hop.host), STR_FMT(dest),
+                 c->p.smtp_sender_dependent_authentication ? " (senders' keys are asked first)"
+                                                           : "");
+    sbuf_free(&tables);
+    maps_answer_free(&a);
+}
+
+static void check_credentials(const struct config *c, struct diags *d) {
+    struct str rest = str_of(c->p.relayhost), one;
+    const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("smtp_sasl_auth_enable"));
+    int line = e == NULL ? 0 : e->line;
+    if (!c->p.smtp_sasl_auth_enable)
+        return;
+    if (c->p.smtp_sasl_password_maps[0] == '\0') {
+        diag_add(d, DIAG_WARN, c->main.path, line,
+                 "smtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty");
+        return;
+    }
+    struct maps *m = maps_open(c->p.smtp_sasl_password_maps, c->dir);
+    while (nexthop_split(&rest, &one))
+        check_credential(c, m, one, d);
+    maps_close(m);
+    if (strcmp(c->p.smtp_tls_security_level, "none") == 0)
+        diag_add(d, DIAG_WARN, c->main.path, line,
+                 "smtp_tls_security_level = none: passwords are sent in clear text");
+}
+
+/* A relay host that is this machine, on a port that it listens on. */
+static void check_self(const struct config *c, struct diags *d) {
+    struct str rest = str_of(c->p.relayhost), one;
+    const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("relayhost"));
+    while (nexthop_split(&rest, &one)) {
+        struct nexthop hop;
+        struct netaddr a;
+        if (nexthop_parse(&hop, one, 25) != NULL)
+            continue;
+        bool name = str_ieq_c(hop.host, c->p.myhostname) || str_ieq_c(hop.host, "localhost");
+        bool addr = netaddr_parse(&a, hop.host, 0) && netaddr_is_loopback(&a);
+        for (size_t i = 0; (name || addr) && i < c->n_services; i++) {
+            const struct service *s = c->services[i];
+            struct sbuf probe = {0};
+            struct nexthop port;
+            ptrdiff_t colon = str_rchr(str_of(s->name), ':');
+            sbuf_printf(&probe, "h:%s", s->name + colon + 1);
+            if (s->kind == SERVICE_SMTPD && nexthop_parse(&port, sbuf_str(&probe), 25) == NULL &&
+                port.port == hop.port)
+                diag_add(d, DIAG_ERROR, c->main.path, e == NULL ? 0 : e->line,
+                         "relayhost: %.*s is this system itself (service %s): mail would loop",
+                         STR_FMT(one), s->name);
+            sbuf_free(&probe);
+        }
+    }
+}
+
+/* Our own certificates, which somebody has to renew. */
+static void check_certificate(const struct service *s, const char *file, const char *dir,
+                              struct diags *d) {
+    struct sbuf path = {0};
+    int days = 0, secs = 0;
+    if (file[0] != '/')
+        sbuf_printf(&path, "%s/", dir);
+    sbuf_add_c(&path, file);
+    BIO *b = BIO_new_file(path.p, "r");
+    X509 *cert = b == NULL ? NULL : PEM_read_bio_X509(b, NULL, NULL, NULL);
+    if (cert != NULL && ASN1_TIME_diff(&days, &secs, NULL, X509_get0_notAfter(cert)) == 1) {
+        if (days < 0 || secs < 0)
+            diag_add(d, DIAG_ERROR, path.p, 0, "%s: the certificate has expired", s->name);
+        else if (days < CERT_DAYS)
+            diag_add(d, DIAG_WARN, path.p, 0, "%s: the certificate expires in %d days", s->name,
+                     days);
+    }
+    X509_free(cert);
+    BIO_free(b);
+    sbuf_free(&path);
+}
+
+static void check_certificates(const struct config *c, struct diags *d) {
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        const char *file = s->p.smtpd_tls_cert_file;
+        if (s->kind == SERVICE_SMTPD && file[0] != '\0' && strcmp(file, "none") != 0)
+            check_certificate(s, file, c->dir, d);
+    }
+}
+
+static char *from_main(void *arg, const char *name) {
+    return config_value(arg, name, NULL);
+}
+
+void audit_tables_of(const struct config *c) {
+    tabconf_use_main(c == NULL ? NULL : from_main, (void *)(uintptr_t)c);
+}
+
+void audit(const struct config *c, struct diags *d) {
+    daemon_check(c, d);
+    check_unused(c, d);
+    check_services(c, d);
+    check_all_tables(c, d);
+    check_credentials(c, d);
+    check_self(c, d);
+    check_certificates(c, d);
+    audit_rows(c, d);
+}

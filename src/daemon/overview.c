@@ -1,0 +1,193 @@
+/*
+ * daemon/overview.c - the queue, relay hosts and senders as JSON; see overview.h
+ */
+#include "daemon/overview.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/clock.h"
+
+static void add_str(struct sbuf *b, const char *name, struct str v) {
+    sbuf_printf(b, ", \"%s\": ", name);
+    sbuf_add_json(b, v);
+}
+
+static const char *queue_name(enum sched_queue q) {
+    return q == QUEUE_ACTIVE ? "active" : q == QUEUE_HOLD ? "hold" : "deferred";
+}
+
+static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
+    bool first = true;
+    sbuf_add_c(b, ", \"recipients\": [");
+    for (uint32_t i = 0; i < v->env->n_rcpts; i++) {
+        if (v->done[i] != 0)
+            continue;
+        sbuf_add_c(b, first ? "{\"address\": " : ", {\"address\": ");
+        sbuf_add_json(b, v->env->rcpts[i].addr);
+        if (v->reason != NULL)
+            add_str(b, "delay_reason", str_of(v->reason));
+        sbuf_add_ch(b, '}');
+        first = false;
+    }
+    sbuf_add_ch(b, ']');
+}
+
+void overview_message(struct sbuf *b, const struct sched_view *v) {
+    sbuf_printf(b,
+                "{\"queue_name\": \"%s\", \"queue_id\": \"%s\", \"arrival_time\": %lld, "
+                "\"message_size\": %llu, \"forced_expire\": %s",
+                queue_name(v->queue), v->env->qid, (long long)(v->env->arrival_us / 1000000),
+                (unsigned long long)v->env->size, v->forced_expire ? "true" : "false");
+    add_str(b, "sender", v->env->sender.n == 0 ? STR_LIT("MAILER-DAEMON") : v->env->sender);
+    add_rcpts(b, v);
+    sbuf_printf(b, ", \"attempts\": %u, \"next_attempt\": %lld", v->attempts,
+                (long long)(v->next_us / 1000000));
+    add_str(b, "client", v->env->client);
+    if (v->hop != NULL) {
+        add_str(b, "relay", str_of(v->hop->nexthop));
+        add_str(b, "record", str_of(v->hop->record));
+    }
+    sbuf_printf(b, ", \"cursor\": \"%llu\"}\n", (unsigned long long)v->env->id);
+}
+
+static void add_counts(struct sbuf *b, const uint64_t count[3]) {
+    sbuf_printf(b, ", \"sent\": %llu, \"deferred\": %llu, \"bounced\": %llu",
+                (unsigned long long)count[MAIL_SENT], (unsigned long long)count[MAIL_DEFERRED],
+                (unsigned long long)count[MAIL_BOUNCED]);
+}
+
+void overview_stats(struct sbuf *b, const struct sched *s, struct spool *sp) {
+    struct sched_stats st;
+    struct spool_stats ss;
+    struct sched_view v;
+    sched_stats(s, &st);
+    spool_stats(sp, &ss);
+    sbuf_printf(b,
+                "{\"active\": %llu, \"deferred\": %llu, \"hold\": %llu, \"spool_messages\": %llu, "
+                "\"spool_segments\": %llu, \"spool_log_bytes\": %llu, \"spool_live_bytes\": %llu, "
+                "\"spool_batches\": %llu, \"spool_records\": %llu, \"spool_written\": %llu, "
+                "\"results\": {\"since\": %lld",
+                (unsigned long long)st.active, (unsigned long long)st.deferred,
+                (unsigned long long)st.hold, (unsigned long long)ss.messages,
+                (unsigned long long)ss.segments, (unsigned long long)ss.log_bytes,
+                (unsigned long long)ss.live_bytes, (unsigned long long)ss.batches,
+                (unsigned long long)ss.records, (unsigned long long)ss.bytes_written,
+                (long long)(sched_tally(s)->since_us / 1000000));
+    add_counts(b, sched_tally(s)->count);
+    uint64_t oldest = sched_oldest(s);
+    sbuf_add_ch(b, '}');
+    if (oldest != 0 && sched_view(s, oldest, &v)) {
+        sbuf_printf(b, ", \"oldest\": {\"arrival_time\": %lld",
+                    (long long)(v.env->arrival_us / 1000000));
+        add_str(b, "queue_id", str_of(v.env->qid));
+        add_str(b, "sender", v.env->sender);
+        sbuf_add_ch(b, '}');
+    }
+    sbuf_add_c(b, "}\n");
+}
+
+static void add_hop(struct sbuf *b, const struct hop *h, int64_t now_ms) {
+    sbuf_add_c(b, "{\"nexthop\": ");
+    sbuf_add_json(b, str_of(h->nexthop));
+    add_str(b, "record", str_of(h->record));
+    add_counts(b, h->count);
+    sbuf_printf(b, ", \"waiting\": %zu", h->waiting);
+    if (h->ok_us != 0)
+        sbuf_printf(b, ", \"last_success\": %lld", (long long)(h->ok_us / 1000000));
+    if (h->err_us != 0) {
+        sbuf_printf(b, ", \"last_failure\": %lld", (long long)(h->err_us / 1000000));
+        add_str(b, "error", str_of(h->err));
+        add_str(b, "dsn", str_of(h->dsn));
+    }
+    if (h->resting_ms > now_ms)
+        sbuf_printf(b, ", \"resting_until\": %lld",
+                    (long long)(clock_wall_us() / 1000 + h->resting_ms - now_ms) / 1000);
+    if (h->cert_until != 0)
+        sbuf_printf(b, ", \"certificate_until\": %lld", (long long)h->cert_until);
+    sbuf_add_c(b, "}\n");
+}
+
+void overview_relays(struct sbuf *b, const struct sched *s, int64_t now_ms) {
+    const struct tally *t = sched_tally(s);
+    size_t pos = 0;
+    for (const struct hop *h; (h = htab_next(&t->hops, &pos)) != NULL;)
+        add_hop(b, h, now_ms);
+    if (t->rest != NULL)
+        add_hop(b, t->rest, now_ms);
+}
+
+void overview_senders(struct sbuf *b, const struct sched *s, size_t max) {
+    const struct sender_count **v = tally_busiest(sched_tally(s), &max);
+    for (size_t i = 0; i < max; i++) {
+        sbuf_add_c(b, "{\"sender\": ");
+        sbuf_add_json(b, str_of(v[i]->sender));
+        add_counts(b, v[i]->count);
+        sbuf_add_c(b, "}\n");
+    }
+    free(v);
+}
+
+void overview_counts(struct sbuf *b, const struct sched *s, size_t max) {
+    struct sched_stats st;
+    size_t pos = 0, n;
+    bool first = true;
+    sched_stats(s, &st);
+    sbuf_printf(b, "{\"active\": %llu, \"deferred\": %llu, \"hold\": %llu, \"relays\": [",
+                (unsigned long long)st.active, (unsigned long long)st.deferred,
+                (unsigned long long)st.hold);
+    for (const struct hop *h; (h = htab_next(&sched_tally(s)->hops, &pos)) != NULL;) {
+        if (h->waiting == 0)
+            continue;
+        sbuf_add_c(b, first ? "{\"relay\": " : ", {\"relay\": ");
+        sbuf_add_json(b, str_of(h->nexthop));
+        add_str(b, "record", str_of(h->record));
+        sbuf_printf(b, ", \"messages\": %zu}", h->waiting);
+        first = false;
+    }
+    sbuf_add_c(b, "], \"reasons\": [");
+    struct sched_reason *v = sched_reasons(s, &n);
+    for (size_t i = 0; i < n && i < max; i++) {
+        sbuf_add_c(b, i == 0 ? "{\"reason\": " : ", {\"reason\": ");
+        sbuf_add_json(b, str_of(v[i].text));
+        sbuf_printf(b, ", \"messages\": %zu}", v[i].messages);
+    }
+    free(v);
+    sbuf_add_c(b, "]}\n");
+}
+
+static struct str text_of(json_t *req, const char *name) {
+    const char *s = json_string_value(json_object_get(req, name));
+    return str_of(s == NULL ? "" : s);
+}
+
+static int queue_of(struct str name) {
+    for (int q = QUEUE_ACTIVE; q <= QUEUE_HOLD; q++)
+        if (str_eq_c(name, queue_name((enum sched_queue)q)))
+            return q;
+    return -1;
+}
+
+bool overview_filter(json_t *req, struct sched_filter *f, struct htab *ids) {
+    struct str id = text_of(req, "id");
+    json_t *list = json_object_get(req, "ids"), *one;
+    size_t i;
+    *f = SCHED_ALL;
+    f->queue = queue_of(text_of(req, "queue"));
+    f->by_hop = json_object_get(req, "relay") != NULL;
+    f->nexthop = text_of(req, "relay");
+    f->record = text_of(req, "record");
+    f->sender = text_of(req, "sender");
+    f->rcpt = text_of(req, "recipient");
+    f->reason = text_of(req, "reason");
+    json_array_foreach(list, i, one) {
+        if (json_is_string(one))
+            htab_put(ids, str_of(json_string_value(one)), one);
+    }
+    if (id.n > 0 && !str_eq_c(id, "ALL"))
+        htab_put(ids, id, req);
+    if (list != NULL || ids->n > 0)
+        f->ids = ids;
+    return list != NULL || id.n > 0 || f->queue >= 0 || f->by_hop || f->sender.n > 0 ||
+           f->rcpt.n > 0 || f->reason.n > 0;
+}

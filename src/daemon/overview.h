@@ -1,0 +1,31 @@
+/*
+ * daemon/overview.h - the queue, relay hosts and senders as lines of JSON, for the control socket
+ *
+ * On the scheduler's loop.  Everything that was counted is the scheduler's (schedule/tally.h).
+ */
+#ifndef PH_DAEMON_OVERVIEW_H
+#define PH_DAEMON_OVERVIEW_H
+
+#include <jansson.h>
+
+#include "schedule/schedule.h"
+
+/* Appends one message: postqueue -j's members, then ours. */
+void overview_message(struct sbuf *b, const struct sched_view *v);
+/* Appends totals, the oldest message, the queues' lengths. */
+void overview_stats(struct sbuf *b, const struct sched *s, struct spool *sp);
+/* Appends a line for each relay host; direct delivery has an empty nexthop. */
+void overview_relays(struct sbuf *b, const struct sched *s, int64_t now_ms);
+/* Appends a line for each of the max busiest senders. */
+void overview_senders(struct sbuf *b, const struct sched *s, size_t max);
+
+/* Appends the queue's lengths with the relay hosts and the reasons that mail waits for, as one
+ * line. */
+void overview_counts(struct sbuf *b, const struct sched *s, size_t max);
+
+/* What a request asks for: "queue", "relay" (with "record"), "sender", "recipient", "reason", "ids"
+ * (an array of queue IDs) or "id" (one, or ALL).  The texts stay req's.  False: it names no message
+ * at all. */
+bool overview_filter(json_t *req, struct sched_filter *f, struct htab *ids);
+
+#endif

@@ -1,0 +1,181 @@
+/*
+ * schedule/admin.c - what an administrator asks of the queue: listings, counts, actions
+ *
+ * On the scheduler's loop, for the control socket.  Nothing here is kept between calls: a queue of
+ * a million messages is looked through once, and what is found is bounded by its caller.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "schedule/sched.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+static int by_id(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+uint64_t *sched_ids(const struct sched *s, size_t *n) {
+    uint64_t *ids = mem_alloc(s->msgs.n * sizeof *ids);
+    size_t pos = 0;
+    *n = 0;
+    for (const struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
+        ids[(*n)++] = m->env->id;
+    qsort(ids, *n, sizeof *ids, by_id);
+    return ids;
+}
+
+bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v) {
+    const struct msg *m = itab_get(&s->msgs, id);
+    if (m == NULL)
+        return false;
+    *v = (struct sched_view){.env = m->env,
+                             .queue = m->queue,
+                             .forced_expire = (m->flags & PROGRESS_EXPIRE) != 0,
+                             .done = m->done,
+                             .reason = msg_why(m, NULL),
+                             .hop = m->hop,
+                             .next_us = m->next_us,
+                             .attempts = m->attempts};
+    return true;
+}
+
+static bool rcpt_matches(const struct msg *m, struct str text) {
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++)
+        if (m->done[i] == 0 && str_icontains(m->env->rcpts[i].addr, text))
+            return true;
+    return false;
+}
+
+static bool matches(const struct msg *m, const struct sched_filter *f) {
+    if (f->ids != NULL && htab_get(f->ids, str_of(m->env->qid)) == NULL)
+        return false;
+    if (f->queue >= 0 && m->queue != (enum sched_queue)f->queue)
+        return false;
+    if (f->by_hop && (m->hop == NULL || !str_ieq(str_of(m->hop->nexthop), f->nexthop) ||
+                      !str_eq_c(f->record, m->hop->record)))
+        return false;
+    return (f->sender.n == 0 || str_icontains(m->env->sender, f->sender)) &&
+           (f->rcpt.n == 0 || rcpt_matches(m, f->rcpt)) &&
+           (f->reason.n == 0 || str_icontains(str_of(msg_why(m, "")), f->reason));
+}
+
+size_t sched_find(const struct sched *s, const struct sched_filter *f, uint64_t after,
+                  uint64_t *ids, size_t max) {
+    size_t n = 0, pos = 0;
+    for (const struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;) {
+        uint64_t id = m->env->id;
+        if (id <= after || (n == max && id >= ids[n - 1]) || !matches(m, f))
+            continue;
+        size_t at = n < max ? n++ : n - 1;
+        for (; at > 0 && ids[at - 1] > id; at--)
+            ids[at] = ids[at - 1];
+        ids[at] = id;
+    }
+    return n;
+}
+
+uint64_t sched_oldest(const struct sched *s) {
+    uint64_t oldest = 0;
+    for (size_t i = 0; i < s->msgs.cap; i++)
+        if (s->msgs.slots[i].val != NULL && (oldest == 0 || s->msgs.slots[i].key < oldest))
+            oldest = s->msgs.slots[i].key;
+    return oldest;
+}
+
+static int by_users(const void *a, const void *b) {
+    const struct sched_reason *x = a, *y = b;
+    return x->messages < y->messages   ? 1
+           : x->messages > y->messages ? -1
+                                       : strcmp(x->text, y->text);
+}
+
+struct sched_reason *sched_reasons(const struct sched *s, size_t *n) {
+    struct sched_reason *all = mem_alloc((s->reasons.n + 1) * sizeof *all);
+    size_t pos = 0;
+    *n = 0;
+    for (const struct reason *r; (r = htab_next(&s->reasons, &pos)) != NULL;)
+        all[(*n)++] = (struct sched_reason){r->text.p, r->users};
+    qsort(all, *n, sizeof *all, by_users);
+    return all;
+}
+
+const struct tally *sched_tally(const struct sched *s) {
+    return &s->tally;
+}
+
+size_t sched_flush(struct sched *s) {
+    size_t n = 0, pos = 0;
+    dest_wake_all(s);
+    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
+        if (m->queue == QUEUE_DEFERRED) {
+            m->next_us = 0;
+            heap_put(s, m);
+            n++;
+        }
+    sched_run_due(s);
+    return n;
+}
+
+static void act_delete(struct msg *m) {
+    spool_note(m->s->spool, SPOOL_DONE, m->env->id, NULL);
+    log_info("postsuper", "%s: removed", m->env->qid);
+    if (m->queue == QUEUE_ACTIVE)
+        m->deleted = true; /* what is on the wire is let go; the rest goes when it comes back */
+    else
+        msg_free(m);
+}
+
+static void act_one(struct sched *s, enum sched_act act, struct msg *m) {
+    switch (act) {
+    case ACT_DELETE:
+        act_delete(m);
+        return;
+    case ACT_HOLD:
+        m->flags |= PROGRESS_HOLD;
+        if (m->queue == QUEUE_DEFERRED) {
+            heap_del(s, m);
+            msg_set_queue(m, QUEUE_HOLD);
+        }
+        break;
+    case ACT_RELEASE:
+        m->flags &= ~(uint32_t)PROGRESS_HOLD;
+        if (m->queue == QUEUE_HOLD)
+            msg_set_queue(m, QUEUE_DEFERRED);
+        m->next_us = 0;
+        break;
+    case ACT_EXPIRE:
+        m->flags |= PROGRESS_EXPIRE;
+        m->next_us = 0;
+        break;
+    default:
+        m->next_us = 0;
+        break;
+    }
+    msg_note(m);
+    if (m->queue == QUEUE_DEFERRED)
+        heap_put(s, m);
+}
+
+size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter *f) {
+    struct msg **hits = mem_alloc((s->msgs.n + 1) * sizeof(struct msg *));
+    size_t n = 0, pos = 0;
+    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
+        if (!m->deleted && matches(m, f))
+            hits[n++] = m;
+    for (size_t i = 0; i < n; i++)
+        act_one(s, act, hits[i]);
+    free(hits);
+    if (act == ACT_RETRY || act == ACT_RELEASE || act == ACT_EXPIRE) {
+        dest_wake_all(s);
+        sched_run_due(s);
+    }
+    return n;
+}
+
+void sched_stats(const struct sched *s, struct sched_stats *st) {
+    *st = (struct sched_stats){s->n_queue[QUEUE_ACTIVE], s->n_queue[QUEUE_DEFERRED],
+                               s->n_queue[QUEUE_HOLD]};
+}

@@ -1,0 +1,106 @@
+/*
+ * schedule/tally.c - what became of mail; see tally.h
+ */
+#include "schedule/tally.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/clock.h"
+#include "util/mem.h"
+
+#define DAY_US 86400000000LL
+
+static struct hop *hop_new(struct str key, size_t nexthop_n) {
+    struct hop *h = MEM_NEW(struct hop);
+    h->key = str_make(str_dup(key), key.n);
+    h->nexthop = str_dup(str_make(key.p, nexthop_n));
+    h->record = str_dup(str_from(key, nexthop_n + 1));
+    return h;
+}
+
+struct hop *tally_hop(struct tally *t, struct str nexthop, struct str record) {
+    struct sbuf key = {0};
+    sbuf_add_str(&key, nexthop);
+    if (key.n > 0)
+        str_lower(key.p, key.n);
+    sbuf_add_ch(&key, '\n');
+    sbuf_add_str(&key, record);
+    struct hop *h = htab_get(&t->hops, sbuf_str(&key));
+    if (h == NULL && t->hops.n >= HOPS_MAX) {
+        if (t->rest == NULL)
+            t->rest = hop_new(STR_LIT("(others)\n"), 8);
+        h = t->rest;
+    } else if (h == NULL) {
+        h = hop_new(sbuf_str(&key), nexthop.n);
+        htab_put(&t->hops, h->key, h);
+    }
+    sbuf_free(&key);
+    return h;
+}
+
+static void count_sender(struct tally *t, struct str sender, enum mail_status status) {
+    struct sender_count *c = htab_get(&t->senders, sender);
+    if (c == NULL && t->senders.n >= SENDERS_MAX)
+        return;
+    if (c == NULL) {
+        c = MEM_NEW(struct sender_count);
+        c->sender = str_dup(sender);
+        htab_put(&t->senders, str_make(c->sender, sender.n), c);
+    }
+    c->count[status]++;
+}
+
+void tally_result(struct tally *t, struct hop *hop, struct str sender, const struct mailerr *e) {
+    t->count[e->status]++;
+    count_sender(t, sender, e->status);
+    if (hop == NULL)
+        return;
+    hop->count[e->status]++;
+    if (e->status == MAIL_SENT) {
+        hop->ok_us = clock_wall_us();
+        return;
+    }
+    hop->err_us = clock_wall_us();
+    if (hop->err == NULL || e->text == NULL || strcmp(hop->err, e->text) != 0) {
+        free(hop->err);
+        hop->err = mem_strdup(e->text == NULL ? "" : e->text);
+    }
+    memcpy(hop->dsn, e->dsn, sizeof hop->dsn);
+}
+
+void tally_tick(struct tally *t, int64_t now_us) {
+    size_t pos = 0;
+    if (t->since_us == 0)
+        t->since_us = now_us;
+    if (now_us - t->since_us < DAY_US)
+        return;
+    for (struct sender_count *c; (c = htab_next(&t->senders, &pos)) != NULL;) {
+        free(c->sender);
+        free(c);
+    }
+    htab_free(&t->senders);
+    t->senders = (struct htab){0};
+    t->since_us = now_us;
+}
+
+static uint64_t total(const struct sender_count *c) {
+    return c->count[MAIL_SENT] + c->count[MAIL_DEFERRED] + c->count[MAIL_BOUNCED];
+}
+
+static int by_total(const void *a, const void *b) {
+    const struct sender_count *const *x = a, *const *y = b;
+    return total(*x) < total(*y) ? 1 : total(*x) > total(*y) ? -1 : 0;
+}
+
+const struct sender_count **tally_busiest(const struct tally *t, size_t *n) {
+    size_t pos = 0, have = 0;
+    const struct sender_count **all =
+        mem_alloc((t->senders.n + 1) * sizeof(const struct sender_count *));
+    for (const struct sender_count *c; (c = htab_next(&t->senders, &pos)) != NULL;)
+        all[have++] = c;
+    qsort(all, have, sizeof(const struct sender_count *), by_total);
+    if (*n > have)
+        *n = have;
+    return all;
+}
