@@ -4,8 +4,10 @@
 #ifndef PH_ACCOUNTS_INSIDE_H
 #define PH_ACCOUNTS_INSIDE_H
 
-#include "accounts/store.h"
+#include "accounts/browse.h"
 #include "maps/sql.h"
+
+#include <ldap.h>
 
 struct store_ops {
     enum store_rc (*relay_each)(struct store *st, const char *account, store_pair_fn fn, void *arg,
@@ -15,7 +17,49 @@ struct store_ops {
     enum store_rc (*verify)(struct store *st, const char *user, const char *password, bool secure,
                             const char *client, struct sbuf *name, char **why);
     enum store_rc (*has)(struct store *st, const char *account, char **why);
+    enum store_rc (*browse)(struct store *st, const struct browse *b, account_fn fn, void *arg,
+                            char **why);
+    enum store_rc (*search)(struct store *st, const char *text, const char *admin, unsigned limit,
+                            account_fn fn, void *arg, char **why);
+    enum store_rc (*account)(struct store *st, const char *name, account_fn fn, void *arg,
+                             char **why);
+    enum store_rc (*change)(struct store *st, const char *name, const struct account_change *c,
+                            char **why);
+    /* password NULL: not asked. */
+    enum store_rc (*admin)(struct store *st, const char *user, const char *password,
+                           struct admin *a, char **why);
+    enum store_rc (*manages)(struct store *st, const char *user, const char *domain, char **why);
 };
+
+/* browse_sql.c, browse_ldap.c */
+enum store_rc sql_browse(struct store *st, const struct browse *b, account_fn fn, void *arg,
+                         char **why);
+enum store_rc sql_search(struct store *st, const char *text, const char *admin, unsigned limit,
+                         account_fn fn, void *arg, char **why);
+enum store_rc sql_account(struct store *st, const char *name, account_fn fn, void *arg, char **why);
+enum store_rc sql_change(struct store *st, const char *name, const struct account_change *c,
+                         char **why);
+enum store_rc sql_admin(struct store *st, const char *user, const char *password, struct admin *a,
+                        char **why);
+enum store_rc sql_manages(struct store *st, const char *user, const char *domain, char **why);
+enum store_rc directory_browse(struct store *st, const struct browse *b, account_fn fn, void *arg,
+                               char **why);
+enum store_rc directory_search(struct store *st, const char *text, const char *admin,
+                               unsigned limit, account_fn fn, void *arg, char **why);
+enum store_rc directory_account(struct store *st, const char *name, account_fn fn, void *arg,
+                                char **why);
+enum store_rc directory_change(struct store *st, const char *name, const struct account_change *c,
+                               char **why);
+enum store_rc directory_admin(struct store *st, const char *user, const char *password,
+                              struct admin *a, char **why);
+enum store_rc directory_manages(struct store *st, const char *user, const char *domain, char **why);
+
+/* Of store_ldap.c, for browse_ldap.c: a connection, what went wrong on it, an account's entry
+ * ("@domain" or "user@domain"), is that the entry's password? */
+LDAP *store_ldap_log_in(struct store *st, char **why);
+enum store_rc store_ldap_failed(struct store *st, int rc, char **why);
+void store_ldap_dn(const struct store *st, const char *account, struct sbuf *dn);
+enum store_rc store_ldap_bind(struct store *st, const char *dn, const char *password, char **why);
 
 struct store {
     const struct store_ops *ops;

@@ -117,12 +117,15 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
         return NULL;
     }
     int flags = SQLITE_OPEN_READWRITE | (create ? SQLITE_OPEN_CREATE : 0);
-    int rc = sqlite3_open_v2(database, &r->db, flags, NULL);
+    int rc =
+        fs_no_link(database) < 0 ? SQLITE_CANTOPEN : sqlite3_open_v2(database, &r->db, flags, NULL);
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(r->db, BUSY_MS);
         rc = sqlite3_exec(r->db, RELAYS_SCHEMA, NULL, NULL, NULL);
     }
     umask(old);
+    if (*made && rc == SQLITE_OK)
+        fs_adopt(database);
     if (rc != SQLITE_OK)
         say(why, "%s: %s", database, r->db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(r->db));
     else if (read_public(r) || make_key(r, key_file, why))

@@ -75,6 +75,18 @@ struct store *store_open(const char *spec, const char *dir, bool writable, char 
     return st;
 }
 
+struct store *store_embedded(const char *data_directory, char **why) {
+    struct sbuf path = {0}, spec = {0};
+    struct store *st = NULL;
+    sbuf_printf(&path, "%s/accounts.db", data_directory);
+    sbuf_printf(&spec, "sqlite:%s", path.p);
+    if (store_create(path.p, why) == STORE_YES)
+        st = store_open(spec.p, "/", true, why);
+    sbuf_free(&path);
+    sbuf_free(&spec);
+    return st;
+}
+
 void store_close(struct store *st) {
     if (st == NULL)
         return;

@@ -24,6 +24,9 @@ bool store_is_embedded(const struct store *st);
  * there. */
 enum store_rc store_create(const char *path, char **why);
 
+/* The embedded store in that directory, made if it is not there; writable. */
+struct store *store_embedded(const char *data_directory, char **why);
+
 typedef void (*store_pair_fn)(void *arg, struct str account, struct str value);
 
 /* Every sender that has a relay host, or those that concern account ("": all). */

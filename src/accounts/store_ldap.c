@@ -13,14 +13,14 @@
 #include "maps/tabconf.h"
 #include "util/mem.h"
 
-static enum store_rc failed(struct store *st, int rc, char **why) {
+enum store_rc store_ldap_failed(struct store *st, int rc, char **why) {
     struct sbuf b = {0};
     sbuf_printf(&b, "%s: %s", st->spec, ldap_err2string(rc));
     *why = sbuf_take(&b);
     return STORE_ERROR;
 }
 
-static LDAP *log_in(struct store *st, char **why) {
+LDAP *store_ldap_log_in(struct store *st, char **why) {
     char *e = NULL;
     LDAP *ld = directory_connect(st->conf, NULL, NULL, &e);
     if (ld == NULL) {
@@ -33,7 +33,7 @@ static LDAP *log_in(struct store *st, char **why) {
 }
 
 /* The account's entry: its domain's, or its own below that. */
-static void entry_dn(const struct store *st, const char *account, struct sbuf *dn) {
+void store_ldap_dn(const struct store *st, const char *account, struct sbuf *dn) {
     const char *at = strchr(account, '@');
     if (account[0] != '@') {
         sbuf_add_c(dn, "mail=");
@@ -68,11 +68,11 @@ static enum store_rc ldap_relay_each(struct store *st, const char *account, stor
                             (char *)(uintptr_t) "senderRelayHost", NULL};
     struct sbuf dn = {0};
     LDAPMessage *res = NULL;
-    LDAP *ld = log_in(st, why);
+    LDAP *ld = store_ldap_log_in(st, why);
     if (ld == NULL)
         return STORE_ERROR;
     if (account[0] != '\0')
-        entry_dn(st, account, &dn);
+        store_ldap_dn(st, account, &dn);
     else
         sbuf_add_c(&dn, tabconf_str(st->conf, "search_base", ""));
     int rc = ldap_search_ext_s(ld, dn.p, account[0] != '\0' ? LDAP_SCOPE_BASE : LDAP_SCOPE_SUBTREE,
@@ -83,7 +83,8 @@ static enum store_rc ldap_relay_each(struct store *st, const char *account, stor
     ldap_msgfree(res);
     ldap_unbind_ext_s(ld, NULL, NULL);
     sbuf_free(&dn);
-    return rc == LDAP_SUCCESS || rc == LDAP_NO_SUCH_OBJECT ? STORE_YES : failed(st, rc, why);
+    return rc == LDAP_SUCCESS || rc == LDAP_NO_SUCH_OBJECT ? STORE_YES
+                                                           : store_ldap_failed(st, rc, why);
 }
 
 static enum store_rc ldap_relay_set(struct store *st, const char *account, const char *value,
@@ -94,25 +95,25 @@ static enum store_rc ldap_relay_set(struct store *st, const char *account, const
                    .mod_vals = {.modv_strvals = value == NULL ? NULL : values}};
     LDAPMod *mods[] = {&mod, NULL};
     struct sbuf dn = {0};
-    LDAP *ld = log_in(st, why);
+    LDAP *ld = store_ldap_log_in(st, why);
     if (ld == NULL)
         return STORE_ERROR;
-    entry_dn(st, account, &dn);
+    store_ldap_dn(st, account, &dn);
     int rc = ldap_modify_ext_s(ld, dn.p, mods, NULL, NULL);
     ldap_unbind_ext_s(ld, NULL, NULL);
     sbuf_free(&dn);
     if (rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_NO_SUCH_ATTRIBUTE)
         return STORE_NO;
-    return rc == LDAP_SUCCESS ? STORE_YES : failed(st, rc, why);
+    return rc == LDAP_SUCCESS ? STORE_YES : store_ldap_failed(st, rc, why);
 }
 
 static enum store_rc ldap_has(struct store *st, const char *account, char **why) {
     struct sbuf dn = {0};
     LDAPMessage *res = NULL;
-    LDAP *ld = account[0] == '\0' ? NULL : log_in(st, why);
+    LDAP *ld = account[0] == '\0' ? NULL : store_ldap_log_in(st, why);
     if (ld == NULL)
         return account[0] == '\0' ? STORE_YES : STORE_ERROR;
-    entry_dn(st, account, &dn);
+    store_ldap_dn(st, account, &dn);
     int rc = ldap_search_ext_s(ld, dn.p, LDAP_SCOPE_BASE, "(objectClass=*)", NULL, 1, NULL, NULL,
                                NULL, 1, &res);
     ldap_msgfree(res);
@@ -120,7 +121,7 @@ static enum store_rc ldap_has(struct store *st, const char *account, char **why)
     sbuf_free(&dn);
     if (rc == LDAP_NO_SUCH_OBJECT)
         return STORE_NO;
-    return rc == LDAP_SUCCESS ? STORE_YES : failed(st, rc, why);
+    return rc == LDAP_SUCCESS ? STORE_YES : store_ldap_failed(st, rc, why);
 }
 
 /* The one entry that may log in as user; its DN, its name and its allowed networks. */
@@ -157,7 +158,7 @@ static int find_user(struct store *st, LDAP *ld, const char *user, bool secure, 
     return rc;
 }
 
-static enum store_rc bind_as(struct store *st, const char *dn, const char *password, char **why) {
+enum store_rc store_ldap_bind(struct store *st, const char *dn, const char *password, char **why) {
     char *e = NULL;
     int refused = LDAP_SUCCESS;
     LDAP *ld = directory_connect_as(st->conf, dn, password, &refused, &e);
@@ -176,20 +177,20 @@ static enum store_rc bind_as(struct store *st, const char *dn, const char *passw
 static enum store_rc ldap_verify(struct store *st, const char *user, const char *password,
                                  bool secure, const char *client, struct sbuf *name, char **why) {
     struct sbuf dn = {0}, nets = {0}, mail = {0};
-    LDAP *ld = log_in(st, why);
+    LDAP *ld = store_ldap_log_in(st, why);
     if (ld == NULL)
         return STORE_ERROR;
     int rc = find_user(st, ld, user, secure, &dn, &mail, &nets);
     enum store_rc out = STORE_NO;
     ldap_unbind_ext_s(ld, NULL, NULL);
     if (rc != LDAP_SUCCESS && rc != LDAP_NO_SUCH_OBJECT) {
-        out = failed(st, rc, why);
+        out = store_ldap_failed(st, rc, why);
     } else if (dn.n == 0) {
         sbuf_add_c(name, "no such user, or not active, or not allowed to send");
     } else if (!store_net_ok(nets.n > 0 ? nets.p : "", client)) {
         sbuf_add_c(name, "client address is not in the user's allowNets");
     } else {
-        out = bind_as(st, dn.p, password, why);
+        out = store_ldap_bind(st, dn.p, password, why);
         sbuf_add_str(name, out == STORE_YES ? sbuf_str(&mail) : STR_LIT("wrong password"));
     }
     sbuf_free(&dn);
@@ -198,4 +199,6 @@ static enum store_rc ldap_verify(struct store *st, const char *user, const char 
     return out;
 }
 
-const struct store_ops store_ldap = {ldap_relay_each, ldap_relay_set, ldap_verify, ldap_has};
+const struct store_ops store_ldap = {
+    ldap_relay_each,  ldap_relay_set,    ldap_verify,      ldap_has,        directory_browse,
+    directory_search, directory_account, directory_change, directory_admin, directory_manages};

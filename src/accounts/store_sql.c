@@ -186,7 +186,9 @@ static enum store_rc sql_verify(struct store *st, const char *user, const char *
     return rc;
 }
 
-const struct store_ops store_sql = {sql_relay_each, sql_relay_set, sql_verify, sql_has};
+const struct store_ops store_sql = {sql_relay_each, sql_relay_set, sql_verify,  sql_has,
+                                    sql_browse,     sql_search,    sql_account, sql_change,
+                                    sql_admin,      sql_manages};
 
 /* -- the embedded store -- */
 
@@ -327,10 +329,11 @@ static int make_file(const char *path) {
     char *dir = str_dup(str_make(p.p, slash < 0 ? 0 : (size_t)slash));
     int rc = dir[0] == '\0' ? 0 : fs_mkdir(dir, 0755);
     free(dir);
-    int fd = rc < 0 ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int fd = rc < 0 ? -1 : open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return rc < 0 ? rc : -errno;
     close(fd);
+    fs_adopt(path);
     return 0;
 }
 

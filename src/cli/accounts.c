@@ -12,15 +12,17 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "accounts/browse.h"
 #include "accounts/password.h"
 #include "accounts/store.h"
+#include "accounts/values.h"
 #include "cli/cli.h"
 #include "mail/address.h"
-#include "route/nexthop.h"
 #include "util/fs.h"
 #include "util/mem.h"
+#include "web/state.h"
 
-#define VALUE_MAX 255U /* of sender_relayhost's columns */
+#define LINK_S 3600 /* how long a link is good */
 
 void cli_reload_daemon(const struct config *cfg) {
     struct sbuf path = {0}, text = {0};
@@ -60,31 +62,20 @@ char *cli_password(const char *prompt) {
     return copy;
 }
 
-static struct store *embedded(const struct config *cfg) {
-    struct sbuf path = {0}, spec = {0};
-    char *why = NULL;
-    struct store *st = NULL;
-    sbuf_printf(&path, "%s/accounts.db", cfg->p.data_directory);
-    sbuf_printf(&spec, "sqlite:%s", path.p);
-    if (store_create(path.p, &why) == STORE_YES)
-        st = store_open(spec.p, cfg->dir, true, &why);
-    if (st == NULL)
-        fprintf(stderr, "posthouse: fatal: %s\n", why);
-    else
-        printf("posthouse: made the embedded accounts store %s\n", path.p);
-    free(why);
-    sbuf_free(&path);
-    sbuf_free(&spec);
-    return st;
-}
-
 /* The configured store, or the embedded one, made now if it may be; *made says so. */
 static struct store *open_store(const struct config *cfg, bool make, bool *made) {
     char *why = NULL;
     *made = false;
     if (cfg->p.accounts_store[0] == '\0' && make) {
+        struct store *st = store_embedded(cfg->p.data_directory, &why);
         *made = true;
-        return embedded(cfg);
+        if (st == NULL)
+            fprintf(stderr, "posthouse: fatal: %s\n", why);
+        else
+            printf("posthouse: made the embedded accounts store %s/accounts.db\n",
+                   cfg->p.data_directory);
+        free(why);
+        return st;
     }
     if (cfg->p.accounts_store[0] == '\0') {
         fputs(
@@ -114,11 +105,7 @@ static int report(enum store_rc rc, char *why, const char *otherwise) {
 /* "@domain" or "user@domain" (or "<>"), in lower case as tables are asked; NULL after saying why.
  */
 static char *account_arg(const char *text) {
-    struct str s = str_of(text), domain = addr_domain(s);
-    bool null = strcmp(text, "<>") == 0, blank = false;
-    for (size_t i = 0; i < s.n; i++)
-        blank = blank || (unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f;
-    if (!null && (blank || s.n > VALUE_MAX || !addr_valid_host(domain) || s.p[0] == '<')) {
+    if (!value_account_ok(str_of(text))) {
         fprintf(stderr, "posthouse: \"%s\" is no account: need user@domain.com or @domain.com\n",
                 text);
         return NULL;
@@ -130,16 +117,11 @@ static char *account_arg(const char *text) {
 
 static bool value_ok(const char *value) {
     struct str bad;
-    if (strcmp(value, "DUNNO") == 0)
-        return true;
-    const char *why = strlen(value) > VALUE_MAX ? "more than 255 bytes" : NULL;
-    bad = str_of(value);
-    if (why == NULL && str_trim(bad).n == 0)
-        why = "empty; to take the setting away: posthouse relay unset";
-    if (why == NULL)
-        why = nexthop_check(str_of(value), &bad);
+    const char *why = value_relayhost_bad(str_of(value), &bad);
     if (why != NULL)
-        fprintf(stderr, "posthouse: relay host \"%.*s\": %s\n", STR_FMT(bad), why);
+        fprintf(stderr, "posthouse: relay host \"%.*s\": %s%s\n", STR_FMT(bad), why,
+                str_trim(str_of(value)).n == 0 ? "; to take the setting away: posthouse relay unset"
+                                               : "");
     return why == NULL;
 }
 
@@ -299,11 +281,73 @@ int cli_user(const char *dir, int argc, char **argv) {
     return EX_USAGE_;
 }
 
+/* A hash that no password has. */
+#define NO_PASSWORD "!"
+
+/* In web.db, where posthouse-web finds it. */
+static int print_link(const struct config *cfg, const char *admin) {
+    char secret[SECRET_TEXT], hash[HASH_TEXT], *why = NULL;
+    struct state *s = state_open(cfg->p.data_directory, &why);
+    if (s == NULL)
+        return report(STORE_ERROR, why, "");
+    secret_new(secret);
+    secret_hash(secret, hash);
+    int rc = state_run(s, NULL, NULL, "INSERT INTO link (hash, admin, expires) VALUES (?, ?, ?)",
+                       "ssi", hash, admin, now_s() + LINK_S);
+    state_close(s);
+    if (rc != 1)
+        return 1;
+    const char *url = cfg->p.web_url;
+    printf("posthouse: open this link within an hour; it works once, and sets the password of "
+           "%s:\n  %s%s#/welcome/%s\n",
+           admin, url, url[0] != '\0' && url[strlen(url) - 1] == '/' ? "" : "/", secret);
+    mem_wipe(secret, sizeof secret);
+    return 0;
+}
+
+/* The administrator is made if there is none of that name. */
+static int admin_link(const char *dir, const char *name) {
+    struct config *cfg = cli_config("posthouse", dir);
+    char *why = NULL, *low = mem_strdup(name);
+    struct admin role;
+    bool made;
+    str_lower(low, strlen(low));
+    struct str s = str_of(low);
+    if (cfg == NULL)
+        return 1;
+    if (!addr_valid_host(addr_domain(s)) || addr_local(s).n == 0 || s.n > VALUE_MAX) {
+        fprintf(stderr, "posthouse: \"%s\" is no mail address\n", name);
+        free(low);
+        return EX_DATAERR_;
+    }
+    struct store *st = open_store(cfg, true, &made);
+    if (st == NULL)
+        return 1;
+    if (!store_is_embedded(st)) {
+        fprintf(stderr,
+                "posthouse: administrators of %s sign in with the password that they have there\n",
+                cfg->p.accounts_store);
+        return 1;
+    }
+    enum store_rc rc = store_admin_find(st, low, &role, &why);
+    if (rc == STORE_NO)
+        rc = store_add_admin(st, low, NO_PASSWORD, NULL, &why);
+    if (made)
+        cli_reload_daemon(cfg);
+    store_close(st);
+    int out = rc == STORE_YES ? print_link(cfg, low) : report(rc, why, "");
+    free(low);
+    return out;
+}
+
 int cli_admin(const char *dir, int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "link") == 0)
+        return admin_link(dir, argv[2]);
     if ((argc == 3 || argc == 4) && strcmp(argv[1], "add") == 0)
         return add(dir, "admin", argv[2], argc == 4 ? argv[3] : NULL);
     fputs("usage: posthouse admin add ADDRESS [DOMAIN]   (of everything, or of one domain; the "
-          "password is read from standard input)\n",
+          "password is read from standard input)\n"
+          "       posthouse admin link ADDRESS   (prints a link to the page that works once)\n",
           stderr);
     return EX_USAGE_;
 }

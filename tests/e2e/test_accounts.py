@@ -63,7 +63,7 @@ def test_relay_commands(dns, db):
         p.send(sender="user@mydomain.com")
         wait_for(lambda: len(domain.mails) == 2)
         for bad in (("mydomain.com", "[x]:25"), ("@", "[x]:25"), ("a b@c.d", "[x]:25"), ("@mydomain.com", "[x"), ("@mydomain.com", ""),
-                    ("@mydomain.com", "smtp:[192.168.1.2]:25"), ("@mydomain.com", "[x]:99999"), ("@mydomain.com", "h" * 256)):
+                    ("@mydomain.com", "smtp:[x"), ("@mydomain.com", "[x]:99999"), ("@mydomain.com", "h" * 256)):
             r = p.run("relay", "set", *bad)
             assert r.returncode == 65 and r.stderr.startswith("posthouse: "), (bad, r)
         p.run("relay", "unset", "@mydomain.com", check=True)

@@ -1,0 +1,376 @@
+/*
+ * accounts/browse_ldap.c - looking through iRedMail's tree; see browse.h
+ *
+ * A directory has no pages by key: what fits is fetched (names and few attributes), sorted, and
+ * cut.  What a directory gives at most is up to its size limit.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "accounts/inside.h"
+#include "maps/directory.h"
+#include "maps/tabconf.h"
+#include "util/mem.h"
+
+#define TEXT(s) ((char *)(uintptr_t)(s))
+
+static char *attributes[] = {TEXT("mail"),
+                             TEXT("domainName"),
+                             TEXT("cn"),
+                             TEXT("mtaTransport"),
+                             TEXT("senderRelayHost"),
+                             TEXT("accountStatus"),
+                             TEXT("accountSetting"),
+                             TEXT("domainBackupMX"),
+                             TEXT("enabledService"),
+                             TEXT("domainGlobalAdmin"),
+                             NULL};
+
+/* The first value, or NULL; the caller frees. */
+static char *value(LDAP *ld, LDAPMessage *e, const char *name) {
+    struct berval **v = ldap_get_values_len(ld, e, name);
+    char *s = v != NULL && v[0] != NULL ? str_dup(str_make(v[0]->bv_val, v[0]->bv_len)) : NULL;
+    ldap_value_free_len(v);
+    return s;
+}
+
+static char *text(LDAP *ld, LDAPMessage *e, const char *name) {
+    char *s = value(ld, e, name);
+    return s == NULL ? mem_strdup("") : s;
+}
+
+static bool has(LDAP *ld, LDAPMessage *e, const char *name, const char *want) {
+    struct berval **v = ldap_get_values_len(ld, e, name);
+    bool found = false;
+    for (size_t i = 0; v != NULL && v[i] != NULL; i++)
+        found = found || str_ieq_c(str_make(v[i]->bv_val, v[i]->bv_len), want);
+    ldap_value_free_len(v);
+    return found;
+}
+
+/* "disabledDomainProfile:relay" as the tables have it: "disabled_domain_profiles:relay;". */
+static char *settings(LDAP *ld, LDAPMessage *e) {
+    static const struct {
+        const char *ours, *theirs;
+    } kinds[] = {{"disabled_domain_profiles", "disabledDomainProfile:"},
+                 {"disabled_user_profiles", "disabledUserProfile:"}};
+    struct berval **v = ldap_get_values_len(ld, e, "accountSetting");
+    struct sbuf out = {0};
+    for (size_t i = 0; v != NULL && v[i] != NULL; i++)
+        for (size_t k = 0; k < 2; k++) {
+            struct str s = str_make(v[i]->bv_val, v[i]->bv_len);
+            if (str_istarts(s, kinds[k].theirs))
+                sbuf_printf(&out, "%s:%.*s;", kinds[k].ours,
+                            STR_FMT(str_from(s, strlen(kinds[k].theirs))));
+        }
+    ldap_value_free_len(v);
+    return sbuf_take(&out);
+}
+
+static struct account account_of(LDAP *ld, LDAPMessage *e, bool user) {
+    struct account a = {.name = text(ld, e, user ? "mail" : "domainName"),
+                        .title = text(ld, e, "cn"),
+                        .transport = text(ld, e, "mtaTransport"),
+                        .relayhost = value(ld, e, "senderRelayHost"),
+                        .settings = settings(ld, e),
+                        .active = has(ld, e, "accountStatus", "active"),
+                        .backup_mx = has(ld, e, "domainBackupMX", "yes"),
+                        .admin = user && (has(ld, e, "enabledService", "domainadmin") ||
+                                          has(ld, e, "domainGlobalAdmin", "yes")),
+                        .users = -1};
+    str_lower(a.name, strlen(a.name));
+    return a;
+}
+
+static void account_wipe(struct account *a) {
+    free(a->name);
+    free(a->title);
+    free(a->transport);
+    free(a->relayhost);
+    free(a->settings);
+}
+
+static int by_name(const void *x, const void *y) {
+    const struct account *a = x, *b = y;
+    return strcmp(a->name, b->name);
+}
+
+struct look {
+    const char *base;
+    int scope;
+    const char *filter;
+    bool users;
+    const char *after;
+    unsigned limit;
+};
+
+static enum store_rc look(struct store *st, const struct look *l, account_fn fn, void *arg,
+                          size_t *given, char **why) {
+    LDAPMessage *res = NULL;
+    struct account *v = NULL;
+    size_t n = 0, out = 0;
+    LDAP *ld = store_ldap_log_in(st, why);
+    if (ld == NULL)
+        return STORE_ERROR;
+    int rc = ldap_search_ext_s(ld, l->base, l->scope, l->filter, attributes, 0, NULL, NULL, NULL, 0,
+                               &res);
+    if (rc == LDAP_SUCCESS || rc == LDAP_SIZELIMIT_EXCEEDED)
+        v = mem_zalloc(((size_t)ldap_count_entries(ld, res) + 1) * sizeof *v);
+    for (LDAPMessage *e = v == NULL ? NULL : ldap_first_entry(ld, res); e != NULL;
+         e = ldap_next_entry(ld, e))
+        v[n++] = account_of(ld, e, l->users);
+    ldap_msgfree(res);
+    ldap_unbind_ext_s(ld, NULL, NULL);
+    if (v != NULL)
+        qsort(v, n, sizeof *v, by_name);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(v[i].name, l->after) > 0 && out < l->limit) {
+            fn(arg, &v[i]);
+            out++;
+        }
+        account_wipe(&v[i]);
+    }
+    free(v);
+    *given = out;
+    return rc == LDAP_SUCCESS || rc == LDAP_SIZELIMIT_EXCEEDED || rc == LDAP_NO_SUCH_OBJECT
+               ? STORE_YES
+               : store_ldap_failed(st, rc, why);
+}
+
+static void add_quoted(struct sbuf *b, const char *before, const char *t, const char *after) {
+    sbuf_add_c(b, before);
+    directory_quote_filter(str_of(t), b);
+    sbuf_add_c(b, after);
+}
+
+static void domain_filter(struct sbuf *b, const struct browse *q) {
+    sbuf_add_c(b, "(&(objectClass=mailDomain)");
+    if (q->admin != NULL)
+        add_quoted(b, "(domainAdmin=", q->admin, ")");
+    if (q->text[0] != '\0') {
+        add_quoted(b, "(|(domainName=*", q->text, "*)");
+        add_quoted(b, "(cn=*", q->text, "*))");
+    }
+    sbuf_add_c(b, q->disabled_only ? "(!(accountStatus=active)))" : ")");
+}
+
+static void user_filter(struct sbuf *b, const struct browse *q) {
+    sbuf_add_c(b, "(&(objectClass=mailUser)");
+    if (q->text[0] != '\0') {
+        add_quoted(b, "(|(mail=", q->text, "*)");
+        add_quoted(b, "(cn=*", q->text, "*))");
+    }
+    sbuf_add_c(b, q->disabled_only ? "(!(accountStatus=active)))" : ")");
+}
+
+enum store_rc directory_browse(struct store *st, const struct browse *b, account_fn fn, void *arg,
+                               char **why) {
+    struct sbuf base = {0}, filter = {0}, at = {0};
+    size_t n;
+    if (b->domain == NULL) {
+        sbuf_add_c(&base, tabconf_str(st->conf, "search_base", ""));
+        domain_filter(&filter, b);
+    } else {
+        sbuf_printf(&at, "@%s", b->domain);
+        sbuf_add_c(&base, "ou=Users,");
+        store_ldap_dn(st, at.p, &base);
+        user_filter(&filter, b);
+    }
+    struct look l = {base.p, LDAP_SCOPE_ONELEVEL, filter.p, b->domain != NULL, b->after, b->limit};
+    enum store_rc rc = look(st, &l, fn, arg, &n, why);
+    sbuf_free(&base);
+    sbuf_free(&filter);
+    sbuf_free(&at);
+    return rc;
+}
+
+/* What somebody who manages some domains only may see. */
+struct managed {
+    struct store *st;
+    const char *admin;
+    account_fn fn;
+    void *arg;
+};
+
+static void give_managed(void *arg, const struct account *a) {
+    struct managed *m = arg;
+    const char *at = strchr(a->name, '@');
+    char *why = NULL;
+    if (at != NULL && store_manages(m->st, m->admin, at + 1, &why) == STORE_YES)
+        m->fn(m->arg, a);
+    free(why);
+}
+
+enum store_rc directory_search(struct store *st, const char *wanted, const char *admin,
+                               unsigned limit, account_fn fn, void *arg, char **why) {
+    struct sbuf filter = {0};
+    struct managed m = {st, admin, fn, arg};
+    size_t n;
+    add_quoted(&filter, "(&(objectClass=mailUser)(mail=", wanted, "*))");
+    struct look l = {
+        tabconf_str(st->conf, "search_base", ""), LDAP_SCOPE_SUBTREE, filter.p, true, "", limit};
+    enum store_rc rc =
+        look(st, &l, admin == NULL ? fn : give_managed, admin == NULL ? arg : &m, &n, why);
+    sbuf_free(&filter);
+    return rc;
+}
+
+/* "example.com" as store_ldap_dn wants it. */
+static void name_dn(struct store *st, const char *name, struct sbuf *dn) {
+    struct sbuf at = {0};
+    sbuf_printf(&at, "%s%s", strchr(name, '@') == NULL ? "@" : "", name);
+    store_ldap_dn(st, at.p, dn);
+    sbuf_free(&at);
+}
+
+enum store_rc directory_account(struct store *st, const char *name, account_fn fn, void *arg,
+                                char **why) {
+    struct sbuf dn = {0};
+    bool user = strchr(name, '@') != NULL;
+    size_t n = 0;
+    name_dn(st, name, &dn);
+    struct look l = {dn.p,
+                     LDAP_SCOPE_BASE,
+                     user ? "(objectClass=mailUser)" : "(objectClass=mailDomain)",
+                     user,
+                     "",
+                     1};
+    enum store_rc rc = look(st, &l, fn, arg, &n, why);
+    sbuf_free(&dn);
+    return rc == STORE_YES && n == 0 ? STORE_NO : rc;
+}
+
+static void mod_of(LDAPMod *mod, const char *name, char *v[2], const char *value_or_empty) {
+    v[0] = TEXT(value_or_empty);
+    v[1] = NULL;
+    *mod = (LDAPMod){.mod_op = LDAP_MOD_REPLACE, .mod_type = TEXT(name)};
+    mod->mod_vals.modv_strvals = value_or_empty[0] == '\0' ? NULL : v;
+}
+
+/* One entry, or with every each user below it. */
+static int modify(LDAP *ld, const char *dn, bool every, LDAPMod **list) {
+    static char *none[] = {TEXT(LDAP_NO_ATTRS), NULL};
+    LDAPMessage *res = NULL;
+    if (!every)
+        return ldap_modify_ext_s(ld, dn, list, NULL, NULL);
+    int rc = ldap_search_ext_s(ld, dn, LDAP_SCOPE_SUBTREE, "(objectClass=mailUser)", none, 0, NULL,
+                               NULL, NULL, 0, &res);
+    for (LDAPMessage *e = rc == LDAP_SUCCESS ? ldap_first_entry(ld, res) : NULL;
+         e != NULL && rc == LDAP_SUCCESS; e = ldap_next_entry(ld, e)) {
+        char *name = ldap_get_dn(ld, e);
+        rc = ldap_modify_ext_s(ld, name, list, NULL, NULL);
+        ldap_memfree(name);
+    }
+    ldap_msgfree(res);
+    return rc;
+}
+
+enum store_rc directory_change(struct store *st, const char *name, const struct account_change *c,
+                               char **why) {
+    LDAPMod mods[2], *list[3] = {NULL};
+    char *v[2][2];
+    size_t n = 0;
+    struct sbuf dn = {0};
+    if (c->transport != NULL) {
+        mod_of(&mods[n], "mtaTransport", v[n], c->transport);
+        list[n] = &mods[n];
+        n++;
+    }
+    if (c->backup_mx >= 0 && strchr(name, '@') == NULL) {
+        mod_of(&mods[n], "domainBackupMX", v[n], c->backup_mx > 0 ? "yes" : "");
+        list[n] = &mods[n];
+        n++;
+    }
+    LDAP *ld = n == 0 ? NULL : store_ldap_log_in(st, why);
+    if (ld == NULL)
+        return n == 0 ? STORE_YES : STORE_ERROR;
+    name_dn(st, name, &dn);
+    int rc = modify(ld, dn.p, name[0] == '@', list);
+    ldap_unbind_ext_s(ld, NULL, NULL);
+    sbuf_free(&dn);
+    return rc == LDAP_NO_SUCH_OBJECT ? STORE_NO
+           : rc == LDAP_SUCCESS      ? STORE_YES
+                                     : store_ldap_failed(st, rc, why);
+}
+
+/* -- administrators -- */
+
+/* o=domainAdmins stands beside o=domains. */
+static void admins_base(struct store *st, struct sbuf *b) {
+    const char *base = tabconf_str(st->conf, "search_base", "");
+    const char *comma = strchr(base, ',');
+    sbuf_printf(b, "o=domainAdmins%s", comma == NULL ? "" : comma);
+}
+
+/* His entry's DN: a standalone administrator's, else a mail user's who is marked as one. */
+static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf *dn, bool *global) {
+    static char *wanted[] = {TEXT("domainGlobalAdmin"), NULL};
+    struct sbuf base = {0}, filter = {0};
+    int rc = LDAP_SUCCESS;
+    admins_base(st, &base);
+    for (int pass = 0; pass < 2 && dn->n == 0; pass++) {
+        LDAPMessage *res = NULL;
+        sbuf_reset(&filter);
+        add_quoted(&filter, "(&(accountStatus=active)(mail=", user,
+                   pass == 0 ? ")(objectClass=mailAdmin))"
+                             : ")(objectClass=mailUser)(!(domainStatus=disabled))"
+                               "(|(domainGlobalAdmin=yes)(enabledService=domainadmin)))");
+        rc = ldap_search_ext_s(ld, pass == 0 ? base.p : tabconf_str(st->conf, "search_base", ""),
+                               LDAP_SCOPE_SUBTREE, filter.p, wanted, 0, NULL, NULL, NULL, 2, &res);
+        LDAPMessage *e = rc == LDAP_SUCCESS && ldap_count_entries(ld, res) == 1
+                             ? ldap_first_entry(ld, res)
+                             : NULL;
+        char *name = e == NULL ? NULL : ldap_get_dn(ld, e);
+        if (name != NULL) {
+            sbuf_add_c(dn, name);
+            *global = has(ld, e, "domainGlobalAdmin", "yes");
+        }
+        ldap_memfree(name);
+        ldap_msgfree(res);
+        if (rc == LDAP_NO_SUCH_OBJECT)
+            rc = LDAP_SUCCESS;
+    }
+    sbuf_free(&base);
+    sbuf_free(&filter);
+    return rc;
+}
+
+enum store_rc directory_admin(struct store *st, const char *user, const char *password,
+                              struct admin *a, char **why) {
+    struct sbuf dn = {0};
+    a->global = false;
+    LDAP *ld = store_ldap_log_in(st, why);
+    if (ld == NULL)
+        return STORE_ERROR;
+    int rc = find_admin(st, ld, user, &dn, &a->global);
+    enum store_rc out = rc != LDAP_SUCCESS ? store_ldap_failed(st, rc, why)
+                        : dn.n == 0        ? STORE_NO
+                                           : STORE_YES;
+    ldap_unbind_ext_s(ld, NULL, NULL);
+    if (out == STORE_YES && password != NULL)
+        out = store_ldap_bind(st, dn.p, password, why);
+    sbuf_free(&dn);
+    return out;
+}
+
+enum store_rc directory_manages(struct store *st, const char *user, const char *domain,
+                                char **why) {
+    struct sbuf dn = {0}, filter = {0};
+    LDAPMessage *res = NULL;
+    LDAP *ld = store_ldap_log_in(st, why);
+    if (ld == NULL)
+        return STORE_ERROR;
+    name_dn(st, domain, &dn);
+    add_quoted(&filter, "(domainAdmin=", user, ")");
+    int rc =
+        ldap_search_ext_s(ld, dn.p, LDAP_SCOPE_BASE, filter.p, NULL, 1, NULL, NULL, NULL, 1, &res);
+    bool found = rc == LDAP_SUCCESS && ldap_count_entries(ld, res) > 0;
+    ldap_msgfree(res);
+    ldap_unbind_ext_s(ld, NULL, NULL);
+    sbuf_free(&dn);
+    sbuf_free(&filter);
+    if (rc != LDAP_SUCCESS && rc != LDAP_NO_SUCH_OBJECT)
+        return store_ldap_failed(st, rc, why);
+    return found ? STORE_YES : STORE_NO;
+}

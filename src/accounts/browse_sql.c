@@ -1,0 +1,379 @@
+/*
+ * accounts/browse_sql.c - looking through iRedMail's tables; see browse.h
+ *
+ * Each list is one page, found by its key (names behind the last one), so that the hundredth page
+ * costs what the first one does; numbers of users are asked for that page only.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "accounts/inside.h"
+#include "accounts/password.h"
+#include "util/clock.h"
+#include "util/mem.h"
+
+#define PAGE_MAX 500U
+#define COLUMNS  8U
+
+/* -- statements with any number of values -- */
+
+struct ask {
+    struct sbuf text;
+    const char *args[PAGE_MAX + 8];
+    size_t n;
+    struct sbuf kept[4]; /* values made here */
+    size_t n_kept;
+};
+
+static void add(struct ask *q, const char *text, const char *value) {
+    sbuf_add_c(&q->text, text);
+    if (value != NULL)
+        q->args[q->n++] = value;
+}
+
+/* A pattern for LIKE … ESCAPE '!'. */
+static const char *like(struct ask *q, const char *before, const char *text) {
+    struct sbuf *b = &q->kept[q->n_kept++];
+    sbuf_add_c(b, before);
+    for (; *text != '\0'; text++) {
+        if (*text == '%' || *text == '_' || *text == '!')
+            sbuf_add_ch(b, '!');
+        sbuf_add_ch(b, *text);
+    }
+    sbuf_add_ch(b, '%');
+    return b->p;
+}
+
+static void ask_free(struct ask *q) {
+    sbuf_free(&q->text);
+    for (size_t i = 0; i < q->n_kept; i++)
+        sbuf_free(&q->kept[i]);
+}
+
+/* Values come one by one: a row when it is full. */
+struct rows {
+    size_t columns;
+    char *v[COLUMNS];
+    size_t n;
+    void (*fn)(void *arg, char **row);
+    void *arg;
+};
+
+static void take(void *arg, struct str value) {
+    struct rows *r = arg;
+    r->v[r->n++] = str_dup(value.p == NULL ? STR_LIT("") : value);
+    if (r->n < r->columns)
+        return;
+    r->fn(r->arg, r->v);
+    for (size_t i = 0; i < r->n; i++)
+        free(r->v[i]);
+    r->n = 0;
+}
+
+static enum store_rc run(struct store *st, struct ask *q, size_t columns,
+                         void (*fn)(void *arg, char **row), void *arg, char **why) {
+    struct rows r = {.columns = columns, .fn = fn, .arg = arg};
+    enum store_rc rc = store_sql_run(st, q->text.p, q->args, take, &r, why);
+    for (size_t i = 0; i < r.n; i++)
+        free(r.v[i]);
+    ask_free(q);
+    return rc;
+}
+
+/* -- a page of accounts -- */
+
+struct page {
+    struct account *v;
+    size_t n;
+    bool users;
+};
+
+static bool is_one(const char *v) {
+    return v[0] == '1' || v[0] == 't';
+}
+
+/* name, title, transport, active, backupmx or is an admin, settings, relay host */
+static void take_account(void *arg, char **row) {
+    struct page *p = arg;
+    if (p->n == PAGE_MAX)
+        return;
+    p->v[p->n++] = (struct account){.name = mem_strdup(row[0]),
+                                    .title = mem_strdup(row[1]),
+                                    .transport = mem_strdup(row[2]),
+                                    .active = is_one(row[3]),
+                                    .backup_mx = !p->users && is_one(row[4]),
+                                    .admin = p->users && is_one(row[4]),
+                                    .settings = mem_strdup(row[5]),
+                                    .relayhost = row[6][0] == '\0' ? NULL : mem_strdup(row[6]),
+                                    .users = -1};
+}
+
+static void page_free(struct page *p) {
+    for (size_t i = 0; i < p->n; i++) {
+        free(p->v[i].name);
+        free(p->v[i].title);
+        free(p->v[i].transport);
+        free(p->v[i].relayhost);
+        free(p->v[i].settings);
+    }
+    free(p->v);
+}
+
+static struct account *find(struct page *p, const char *name) {
+    for (size_t i = 0; i < p->n; i++)
+        if (str_ieq_c(str_of(p->v[i].name), name))
+            return &p->v[i];
+    return NULL;
+}
+
+static void take_count(void *arg, char **row) {
+    struct account *a = find(arg, row[0]);
+    if (a != NULL)
+        a->users = strtol(row[1], NULL, 10);
+}
+
+/* How many users a domain has does not change while one looks through the list: counted again after
+ * a minute.  A slot is found by the hash of its name, which is what it is compared by. */
+#define COUNTS   8192U
+#define COUNT_MS 60000
+
+static struct count {
+    uint64_t name;
+    long users;
+    int64_t at_ms; /* 0: empty */
+} counts[COUNTS];
+static pthread_mutex_t counts_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static uint64_t count_key(const struct store *st, const char *domain) {
+    return str_hash(str_of(domain)) ^ (uint64_t)(uintptr_t)st;
+}
+
+static void keep_counts(const struct store *st, const struct page *p) {
+    int64_t now = clock_mono_ms();
+    pthread_mutex_lock(&counts_lock);
+    for (size_t i = 0; i < p->n; i++) {
+        uint64_t key = count_key(st, p->v[i].name);
+        if (p->v[i].users >= 0)
+            counts[key % COUNTS] = (struct count){key, p->v[i].users, now};
+    }
+    pthread_mutex_unlock(&counts_lock);
+}
+
+static void known_counts(const struct store *st, struct page *p) {
+    int64_t now = clock_mono_ms();
+    pthread_mutex_lock(&counts_lock);
+    for (size_t i = 0; i < p->n; i++) {
+        uint64_t key = count_key(st, p->v[i].name);
+        const struct count *c = &counts[key % COUNTS];
+        if (c->name == key && c->at_ms != 0 && now - c->at_ms < COUNT_MS)
+            p->v[i].users = c->users;
+    }
+    pthread_mutex_unlock(&counts_lock);
+}
+
+/* Not a count of them all: a domain may have as many as it likes. */
+static enum store_rc add_counts(struct store *st, struct page *p, char **why) {
+    struct ask q = {0};
+    known_counts(st, p);
+    for (size_t i = 0; i < p->n && q.n + 2 <= PAGE_MAX; i++) {
+        if (p->v[i].users >= 0)
+            continue;
+        add(&q, q.n == 0 ? "SELECT ?" : " UNION ALL SELECT ?", p->v[i].name);
+        sbuf_add_c(&q.text, ", COUNT(*) FROM (SELECT 1 AS one FROM mailbox WHERE domain = ?");
+        q.args[q.n++] = p->v[i].name;
+        sbuf_printf(&q.text, " LIMIT %d) AS t", USERS_COUNTED);
+    }
+    if (q.n == 0)
+        return STORE_YES;
+    enum store_rc rc = run(st, &q, 2, take_count, p, why);
+    if (rc == STORE_YES)
+        keep_counts(st, p);
+    return rc;
+}
+
+static enum store_rc give(struct store *st, struct ask *q, bool users, bool counted, account_fn fn,
+                          void *arg, char **why) {
+    struct page p = {.v = mem_zalloc(PAGE_MAX * sizeof *p.v), .users = users};
+    enum store_rc rc = run(st, q, 7, take_account, &p, why);
+    if (rc == STORE_YES && counted && !users)
+        rc = add_counts(st, &p, why);
+    for (size_t i = 0; rc == STORE_YES && i < p.n; i++)
+        fn(arg, &p.v[i]);
+    if (rc == STORE_YES && p.n == 0)
+        rc = STORE_NO;
+    page_free(&p);
+    return rc;
+}
+
+/* Its own relay host comes with each row, found by the index of sender_relayhost. */
+#define RELAY(account)                                                                             \
+    "(SELECT relayhost FROM sender_relayhost WHERE account = " account " LIMIT 1)"
+#define DOMAINS(account)                                                                           \
+    "SELECT domain, description, transport, active, backupmx, settings, " RELAY(                   \
+        account) " FROM domain WHERE "
+#define USERS                                                                                      \
+    "SELECT username, name, transport, active, CASE WHEN isadmin = 1 OR isglobaladmin = 1 THEN 1 " \
+    "ELSE 0 END, '', " RELAY("mailbox.username") " FROM mailbox WHERE "
+#define MANAGED                                                                                    \
+    " AND domain IN (SELECT domain FROM domain_admins WHERE active = 1 AND username = ?)"
+
+static void end_page(struct ask *q, const char *order, unsigned limit) {
+    sbuf_printf(&q->text, " ORDER BY %s LIMIT %u", order, limit > PAGE_MAX ? PAGE_MAX : limit);
+}
+
+/* SQLite has no CONCAT before 3.44, MySQL's || is another operator. */
+static const char *domains(const struct store *st) {
+    return st->sql == &sql_sqlite ? DOMAINS("'@' || domain.domain")
+                                  : DOMAINS("CONCAT('@', domain.domain)");
+}
+
+static void ask_domains(const struct store *st, struct ask *q, const struct browse *b) {
+    add(q, domains(st), NULL);
+    add(q, "domain > ?", b->after);
+    if (b->admin != NULL)
+        add(q, MANAGED, b->admin);
+    if (b->text[0] != '\0') {
+        const char *pattern = like(q, "%", b->text);
+        add(q, " AND (LOWER(domain) LIKE ? ESCAPE '!'", pattern);
+        add(q, " OR LOWER(description) LIKE ? ESCAPE '!')", pattern);
+    }
+    if (b->disabled_only)
+        add(q, " AND active = 0", NULL);
+    end_page(q, "domain", b->limit);
+}
+
+static void ask_users(struct ask *q, const struct browse *b) {
+    add(q, USERS "domain = ?", b->domain);
+    add(q, " AND username > ?", b->after);
+    if (b->text[0] != '\0') {
+        add(q, " AND (username LIKE ? ESCAPE '!'", like(q, "", b->text));
+        add(q, " OR LOWER(name) LIKE ? ESCAPE '!')", like(q, "%", b->text));
+    }
+    if (b->disabled_only)
+        add(q, " AND active = 0", NULL);
+    end_page(q, "username", b->limit);
+}
+
+enum store_rc sql_browse(struct store *st, const struct browse *b, account_fn fn, void *arg,
+                         char **why) {
+    struct ask q = {0};
+    if (b->domain == NULL)
+        ask_domains(st, &q, b);
+    else
+        ask_users(&q, b);
+    enum store_rc rc = give(st, &q, b->domain != NULL, true, fn, arg, why);
+    return rc == STORE_NO ? STORE_YES : rc;
+}
+
+enum store_rc sql_search(struct store *st, const char *text, const char *admin, unsigned limit,
+                         account_fn fn, void *arg, char **why) {
+    struct ask q = {0};
+    add(&q, USERS "username LIKE ? ESCAPE '!'", like(&q, "", text));
+    if (admin != NULL)
+        add(&q, MANAGED, admin);
+    end_page(&q, "username", limit);
+    enum store_rc rc = give(st, &q, true, false, fn, arg, why);
+    return rc == STORE_NO ? STORE_YES : rc;
+}
+
+enum store_rc sql_account(struct store *st, const char *name, account_fn fn, void *arg,
+                          char **why) {
+    struct ask q = {0};
+    bool user = strchr(name, '@') != NULL;
+    add(&q, user ? USERS : domains(st), NULL);
+    add(&q, user ? "username = ?" : "domain = ?", name);
+    return give(st, &q, user, false, fn, arg, why);
+}
+
+enum store_rc sql_change(struct store *st, const char *name, const struct account_change *c,
+                         char **why) {
+    struct ask q = {0};
+    bool user = strchr(name, '@') != NULL;
+    add(&q,
+        user ? "UPDATE mailbox SET modified = CURRENT_TIMESTAMP"
+             : "UPDATE domain SET modified = CURRENT_TIMESTAMP",
+        NULL);
+    if (c->transport != NULL)
+        add(&q, ", transport = ?", c->transport);
+    if (c->backup_mx >= 0 && !user)
+        add(&q, c->backup_mx > 0 ? ", backupmx = 1" : ", backupmx = 0", NULL);
+    if (name[0] == '@')
+        add(&q, " WHERE domain = ?", name + 1);
+    else
+        add(&q, user ? " WHERE username = ?" : " WHERE domain = ?", name);
+    enum store_rc rc = store_sql_run(st, q.text.p, q.args, NULL, NULL, why);
+    ask_free(&q);
+    return rc;
+}
+
+/* -- administrators -- */
+
+struct login {
+    char *password; /* NULL: no such account */
+};
+
+static void take_login(void *arg, char **row) {
+    struct login *l = arg;
+    if (l->password == NULL)
+        l->password = mem_strdup(row[0]);
+}
+
+static void take_flag(void *arg, char **row) {
+    (void)row;
+    *(bool *)arg = true;
+}
+
+static enum store_rc ask_one(struct store *st, const char *text, const char *a, const char *b,
+                             void (*fn)(void *arg, char **row), void *arg, char **why) {
+    struct ask q = {0};
+    add(&q, text, a);
+    if (b != NULL)
+        add(&q, "", b);
+    return run(st, &q, 1, fn, arg, why);
+}
+
+/* His stored password: a standalone administrator's, else a mail user's who is marked as one. */
+static enum store_rc find_login(struct store *st, const char *user, struct login *l, char **why) {
+    enum store_rc rc = ask_one(st, "SELECT password FROM admin WHERE active = 1 AND username = ?",
+                               user, NULL, take_login, l, why);
+    if (rc == STORE_YES && l->password == NULL)
+        rc = ask_one(st,
+                     "SELECT password FROM mailbox WHERE active = 1 AND (isadmin = 1 OR "
+                     "isglobaladmin = 1) AND username = ?",
+                     user, NULL, take_login, l, why);
+    return rc;
+}
+
+enum store_rc sql_admin(struct store *st, const char *user, const char *password, struct admin *a,
+                        char **why) {
+    struct login l = {0};
+    bool some = false;
+    a->global = false;
+    enum store_rc rc = find_login(st, user, &l, why);
+    if (rc == STORE_YES &&
+        (l.password == NULL ||
+         (password != NULL && password_check(l.password, password) != PASSWORD_YES)))
+        rc = STORE_NO;
+    if (l.password != NULL)
+        mem_wipe(l.password, strlen(l.password));
+    free(l.password);
+    if (rc == STORE_YES)
+        rc = ask_one(st,
+                     "SELECT domain FROM domain_admins WHERE active = 1 AND domain = 'ALL' AND "
+                     "username = ?",
+                     user, NULL, take_flag, &a->global, why);
+    if (rc == STORE_YES && !a->global)
+        rc = ask_one(st,
+                     "SELECT domain FROM domain_admins WHERE active = 1 AND username = ? LIMIT 1",
+                     user, NULL, take_flag, &some, why);
+    return rc == STORE_YES && !a->global && !some ? STORE_NO : rc;
+}
+
+enum store_rc sql_manages(struct store *st, const char *user, const char *domain, char **why) {
+    bool some = false;
+    enum store_rc rc = ask_one(
+        st, "SELECT domain FROM domain_admins WHERE active = 1 AND username = ? AND domain = ?",
+        user, domain, take_flag, &some, why);
+    return rc == STORE_YES && !some ? STORE_NO : rc;
+}
