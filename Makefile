@@ -1,14 +1,30 @@
 # Posthouse's front door.  Everything is built in build/ by Meson.
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build demo test test-asan test-tsan bench load coverage fuzz format lint docs install clean
+.PHONY: all setup build web demo test test-asan test-tsan bench pictures load coverage fuzz format docs install clean
 
 all: build
 
 setup:
 	@sh scripts/setup.sh build
 
-build: setup
+# The page, built by npm into a table that posthouse-web is compiled with.
+PAGE_SOURCES := $(shell git ls-files -co --exclude-standard web)
+
+web: web/dist/assets.c
+
+web/node_modules/.installed: web/package-lock.json
+	@echo "setup: installing with npm: $$(sed -n '/devDependencies/,/}/s/^    "\(.*\)": .*/\1/p' web/package.json | tr '\n' ' ')"
+	@cd web && npm ci --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
+web/dist/assets.c: web/node_modules/.installed $(PAGE_SOURCES) scripts/embed.py
+	@cd web && npm run --silent build >build.log 2>&1 || { cat build.log; exit 1; }
+	@rm -f web/build.log
+	@$(PYTHON) scripts/embed.py web/dist $@ web/openapi.json
+
+build: setup web
+	@test -f build/src/posthouse-web || test ! -f build/build.ninja || meson setup --reconfigure build >/dev/null
 	@test -f build/build.ninja || meson setup build >/dev/null
 	@ninja -C build | tail -1
 
@@ -29,6 +45,7 @@ test:
 # The same tests on a build with sanitizers.
 test-asan test-tsan: test-%:
 	@sh scripts/setup.sh test
+	@$(MAKE) --no-print-directory web
 	@test -f build-$*/build.ninja || meson setup build-$* -Db_lundef=false \
 	    -Db_sanitize=$(if $(filter asan,$*),address$(comma)undefined,thread) >/dev/null
 	@ninja -C build-$* | tail -1
@@ -39,6 +56,13 @@ bench:
 	@$(MAKE) --no-print-directory build
 	@$(PYTHON) tests/bench/bench.py
 	@$(PYTHON) tests/bench/lookups.py
+	@$(PYTHON) tests/bench/web.py
+
+# The pictures of the README, in docs/images.
+pictures:
+	@sh scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@$(PYTHON) tests/web/pictures.py
 
 # Idle sessions by the thousand, a million queued messages, dead relays; some ten minutes and 6 GB of disk.
 load:
@@ -68,6 +92,6 @@ install: build
 	@meson install -C build
 
 clean:
-	rm -rf build build-asan build-tsan build-cov build-fuzz
+	rm -rf web/dist web/node_modules build build-asan build-tsan build-cov build-fuzz
 
 comma := ,

@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 import warnings
 
 warnings.simplefilter("ignore")
@@ -46,6 +47,10 @@ smtp_sasl_mechanism_filter = login
 smtp_sasl_security_options = noanonymous
 
 # One domain and one user go out through another provider: that is in the embedded accounts store.
+
+# The page: (posthouse-web becomes that user when it is started as root)
+web_listen = 127.0.0.1:{web_port}
+web_owner = www-data
 
 # Names from a file, so that the demo needs no DNS:
 smtp_host_lookup = native
@@ -90,10 +95,10 @@ def title(text):
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n== {text}")
 
 
-def configure(a, b, port):
+def configure(a, b, port, web_port):
     DIR.chmod(0o755)
     owner = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    (ETC / "main.cf").write_text(MAIN_CF.format(dir=DIR, owner=owner, port_a=a.port))
+    (ETC / "main.cf").write_text(MAIN_CF.format(dir=DIR, owner=owner, port_a=a.port, web_port=web_port))
     (ETC / "master.cf").write_text(f"127.0.0.1:{port} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n"
                                    "relay unix - - n - - smtp\n")
     (ETC / "hosts").write_text(f"{a.host} relay.server\n{b.host} mail.provider.example\n")
@@ -150,12 +155,19 @@ def wait_for(what, seconds=15):
 
 def listening(port, proc):
     if proc.poll() is not None:
-        raise SystemExit("demo: posthoused ended: " + (DIR / "stderr").read_text())
+        raise SystemExit("demo: it ended: " + "".join(p.read_text() for p in DIR.glob("stderr*")))
     try:
         socket.create_connection(("127.0.0.1", port), 0.5).close()
         return True
     except OSError:
         return False
+
+
+def start_page(port):
+    with open(DIR / "stderr-web", "wb") as err:
+        web = subprocess.Popen([BUILD / "posthouse-web", "-c", ETC, "-f"], stdout=err, stderr=err)
+    wait_for(lambda: listening(port, web))
+    return web
 
 
 def show_log():
@@ -169,8 +181,8 @@ def main():
     ETC.mkdir(parents=True)
     a = DemoRelay("relay.server", "127.0.0.1", "user", "password")
     b = DemoRelay("mail.provider.example", "127.0.0.2", "shop", "s3cret", certificate())
-    port = free_port()
-    configure(a, b, port)
+    port, web_port = free_port(), free_port()
+    configure(a, b, port, web_port)
     title("Configuration (main.cf)")
     print("".join("  " + l + "\n" for l in (ETC / "main.cf").read_text().splitlines()), end="")
     print(f"  $ postmap hash:{ETC}/sasl_password")
@@ -185,6 +197,7 @@ def main():
     show("record", "list")
     title("posthouse check")
     print("  " + posthouse("check").stdout.strip())
+    web = None
     with open(DIR / "stderr", "wb") as err:
         proc = subprocess.Popen([BUILD / "posthoused", "-c", ETC, "-f"], stdout=err, stderr=err)
     try:
@@ -203,16 +216,22 @@ def main():
         assert sorted(g[0] for g in b.got) == ["bob@shop.example", "carol@example.com"]
         title("Would it work?  The road walked by the daemon itself, up to RCPT")
         show("test", "carol@example.com", "friend@far.example")
+        title("The page, where a domain's and a user's relay host is set under the tab Relay")
+        web = start_page(web_port)
+        show("admin", "link", "admin@posthouse.demo")
+        with urllib.request.urlopen(f"http://127.0.0.1:{web_port}/") as r:
+            assert r.status == 200 and b"<title>Posthouse" in r.read()
         if sys.stdin.isatty() and sys.stdout.isatty():
-            title(f"Still up: send your own mail to 127.0.0.1:{port}; Ctrl-C ends it.")
+            title(f"Still up: open the link above, send your own mail to 127.0.0.1:{port}; Ctrl-C ends it.")
             print(f"  {BUILD}/posthouse -c {ETC} queue list")
             try:
                 proc.wait()
             except KeyboardInterrupt:
                 print()
     finally:
-        proc.terminate()
-        proc.wait()
+        for p in [proc] + ([web] if web else []):
+            p.terminate()
+            p.wait()
         for r in (a, b):
             r.controller.stop()
     title("Done.")

@@ -7,11 +7,11 @@ set -eu
 
 build="gcc make meson ninja-build pkg-config libc6-dev libuv1-dev libssl-dev libunbound-dev \
 libgsasl-dev libseccomp-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev libmariadb-dev \
-libpq-dev libsqlite3-dev libldap-dev libsasl2-dev libcrypt-dev ca-certificates"
+libpq-dev libmicrohttpd-dev python3-minimal libsqlite3-dev libldap-dev libsasl2-dev libcrypt-dev ca-certificates"
 demo="$build python3 python3-aiosmtpd openssl"
 test="$demo python3-pytest libcmocka-dev postfix postfix-lmdb postfix-cdb postfix-pcre postfix-mysql \
 postfix-pgsql postfix-sqlite postfix-ldap unbound mariadb-server mariadb-client postgresql slapd ldap-utils \
-pflogsumm procps dovecot-core fail2ban clang llvm-14 libclang-rt-14-dev clang-format universal-ctags"
+pflogsumm procps dovecot-core fail2ban clang llvm-14 libclang-rt-14-dev clang-format universal-ctags chromium nginx-light wrk python3-jsonschema"
 
 case "${1:-build}" in
 build) want=$build ;;
@@ -24,6 +24,9 @@ missing=
 for p in $want; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q '^install ok installed' || missing="$missing $p"
 done
+# Node.js and npm make the page; others than Debian's are as good.
+command -v node >/dev/null 2>&1 || missing="$missing nodejs"
+command -v npm >/dev/null 2>&1 || missing="$missing npm"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ]; then root=; else root=sudo; fi

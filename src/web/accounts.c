@@ -1,0 +1,545 @@
+/*
+ * web/accounts.c - domains and users; see accounts.h
+ *
+ * PUT takes iRedAdmin-Pro's documented parameters that touch relaying (outboundRelay, transport,
+ * is_backupmx, primarymx) and writes the rows or attributes that it writes.
+ */
+#include "web/accounts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "accounts/values.h"
+#include "mail/address.h"
+#include "route/nexthop.h"
+#include "util/mem.h"
+#include "web/adminlog.h"
+#include "web/daemon.h"
+#include "web/session.h"
+
+#define PAGE     50U
+#define PAGE_MAX 200U
+#define FOUND    20U
+
+#define IS_BACKUP_MX "This domain is a backup MX, can not set custom relay."
+
+/* -- reading -- */
+
+/* A copy of one account that outlives the call. */
+struct copy {
+    bool found, active, backup_mx, admin;
+    char *name, *title, *transport, *relayhost, *settings;
+};
+
+static void take_copy(void *arg, const struct account *a) {
+    *(struct copy *)arg = (struct copy){
+        .found = true,
+        .active = a->active,
+        .backup_mx = a->backup_mx,
+        .admin = a->admin,
+        .name = mem_strdup(a->name),
+        .title = mem_strdup(a->title),
+        .transport = mem_strdup(a->transport),
+        .relayhost = a->relayhost == NULL ? NULL : mem_strdup(a->relayhost),
+        .settings = mem_strdup(a->settings),
+    };
+}
+
+static void copy_free(struct copy *c) {
+    free(c->name);
+    free(c->title);
+    free(c->transport);
+    free(c->relayhost);
+    free(c->settings);
+}
+
+/* False after a reply: there is none, or the store does not answer. */
+static bool get(struct req *r, const char *name, struct copy *c) {
+    char *why = NULL;
+    *c = (struct copy){0};
+    enum store_rc rc = store_account(r->w->store, name, take_copy, c, &why);
+    if (rc == STORE_ERROR)
+        reply_store_failed(r, why);
+    else if (rc == STORE_NO)
+        reply_fail(r, MHD_HTTP_NOT_FOUND, "Account does not exist.");
+    return rc == STORE_YES;
+}
+
+/* The name in the path, in lower case; false after a reply. */
+static bool name_ok(struct req *r, bool user) {
+    str_lower(r->arg, strlen(r->arg));
+    struct str s = str_of(r->arg), domain = user ? addr_domain(s) : s;
+    if (addr_valid_host(domain) && s.n <= VALUE_MAX && (!user || addr_local(s).n > 0))
+        return true;
+    reply_fail(r, MHD_HTTP_BAD_REQUEST, user ? "Invalid mail address." : "Invalid domain name.");
+    return false;
+}
+
+static const char *domain_of(const char *account) {
+    const char *at = strrchr(account, '@');
+    return at == NULL ? account : at + 1;
+}
+
+/* Is the Relay tab his to see?  dom is the account's domain. */
+static bool tab_shown(const struct req *r, const struct copy *dom, bool user) {
+    return r->who.global ||
+           !settings_disable(dom->settings,
+                             user ? "disabled_user_profiles" : "disabled_domain_profiles", "relay");
+}
+
+bool accounts_may(struct req *r, const char *account) {
+    struct copy dom;
+    if (r->who.global)
+        return true;
+    if (!session_may(r, domain_of(account)) || !get(r, domain_of(account), &dom))
+        return false;
+    bool shown = tab_shown(r, &dom, strchr(account, '@') != NULL);
+    copy_free(&dom);
+    if (!shown)
+        reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
+    return shown;
+}
+
+/* -- lists -- */
+
+struct listing {
+    json_t *list;
+    unsigned limit;
+    bool more, names_only;
+    const struct req *r;
+    const char *inherited; /* the domain's relay host, or NULL */
+    bool hide_relay;
+    bool own_only; /* whose domain is not at hand: nothing is said of what he inherits */
+};
+
+/* Who decides where its mail goes, as far as the store and relayhost say; the daemon's own word is
+ * GET /api/effective. */
+static json_t *relay_of(const struct listing *l, const struct account *a) {
+    const char *everybody = l->r->w->cfg->p.relayhost;
+    const char *value = a->relayhost, *from = "own";
+    if (value == NULL && l->inherited != NULL) {
+        value = l->inherited;
+        from = "domain";
+    } else if (value == NULL && everybody[0] != '\0') {
+        value = everybody;
+        from = "everybody";
+    } else if (value == NULL) {
+        value = "";
+        from = "direct";
+    }
+    return json_pack("{s:o, s:s}", "value", json_text(value), "from", from);
+}
+
+static void add_row(void *arg, const struct account *a) {
+    struct listing *l = arg;
+    if (json_array_size(l->list) >= l->limit) {
+        l->more = true;
+        return;
+    }
+    if (l->names_only) {
+        json_array_append_new(l->list, json_text(a->name));
+        return;
+    }
+    bool user = strchr(a->name, '@') != NULL;
+    json_t *o =
+        json_pack("{s:o, s:o, s:b, s:o}", "name", json_text(a->name), "title", json_text(a->title),
+                  "active", a->active, "transport", json_text(a->transport));
+    bool hidden = l->hide_relay || (l->own_only && a->relayhost == NULL) ||
+                  (!user && !l->r->who.global &&
+                   settings_disable(a->settings, "disabled_domain_profiles", "relay"));
+    if (!hidden)
+        json_object_set_new(o, "relay", relay_of(l, a));
+    if (user)
+        json_object_set_new(o, "admin", json_boolean(a->admin));
+    else
+        json_object_set_new(o, "is_backupmx", json_boolean(a->backup_mx));
+    if (a->users >= 0)
+        json_object_set_new(o, "users", json_integer(a->users));
+    json_array_append_new(l->list, o);
+}
+
+/* What a list is asked for; the caller frees *text. */
+static struct browse browse_of(struct req *r, struct listing *l, char **text) {
+    l->limit = req_number(r, "limit", PAGE, PAGE_MAX);
+    l->names_only = strcmp(req_query(r, "name_only"), "yes") == 0;
+    l->list = json_array();
+    l->r = r;
+    *text = mem_strdup(req_query(r, "search"));
+    str_lower(*text, strlen(*text));
+    return (struct browse){.text = *text,
+                           .after = req_query(r, "after"),
+                           .limit = l->limit + 1,
+                           .disabled_only = strcmp(req_query(r, "disabled_only"), "yes") == 0};
+}
+
+static void reply_list(struct req *r, struct listing *l, enum store_rc rc, char *why,
+                       const char *name) {
+    if (rc != STORE_ERROR) {
+        reply_data(r, json_pack("{s:o, s:b}", name, l->list, "more", l->more));
+        return;
+    }
+    json_decref(l->list);
+    reply_store_failed(r, why);
+}
+
+void domains_list(struct req *r) {
+    struct listing l = {0};
+    char *why = NULL, *text;
+    struct browse b = browse_of(r, &l, &text);
+    b.admin = session_lists(r);
+    enum store_rc rc = STORE_YES;
+    if (r->who.domain == NULL)
+        rc = store_browse(r->w->store, &b, add_row, &l, &why);
+    else /* a token for one */
+        rc = store_account(r->w->store, r->who.domain, add_row, &l, &why);
+    reply_list(r, &l, rc, why, "domains");
+    free(text);
+}
+
+void users_list(struct req *r) {
+    struct listing l = {0};
+    struct copy dom;
+    char *why = NULL, *text;
+    if (!name_ok(r, false) || !session_may(r, r->arg) || !get(r, r->arg, &dom))
+        return;
+    struct browse b = browse_of(r, &l, &text);
+    b.domain = r->arg;
+    l.inherited = dom.relayhost;
+    l.hide_relay = !tab_shown(r, &dom, true);
+    enum store_rc rc = store_browse(r->w->store, &b, add_row, &l, &why);
+    reply_list(r, &l, rc, why, "users");
+    copy_free(&dom);
+    free(text);
+}
+
+void accounts_search(struct req *r) {
+    struct listing domains = {.list = json_array(), .limit = FOUND, .r = r};
+    struct listing users = {.list = json_array(),
+                            .limit = FOUND,
+                            .r = r,
+                            .hide_relay = !r->who.global,
+                            .own_only = true};
+    char *why = NULL, *text = mem_strdup(req_query(r, "q"));
+    str_lower(text, strlen(text));
+    struct browse b = {.text = text, .after = "", .limit = FOUND + 1, .admin = session_lists(r)};
+    enum store_rc rc = STORE_YES;
+    if (text[0] != '\0' && r->who.domain == NULL)
+        rc = store_browse(r->w->store, &b, add_row, &domains, &why);
+    if (rc != STORE_ERROR && text[0] != '\0' && r->who.domain == NULL)
+        rc = store_search(r->w->store, text, session_lists(r), FOUND + 1, add_row, &users, &why);
+    if (rc == STORE_ERROR) {
+        json_decref(domains.list);
+        json_decref(users.list);
+        reply_store_failed(r, why);
+    } else {
+        reply_data(r, json_pack("{s:o, s:o, s:b}", "domains", domains.list, "users", users.list,
+                                "more", domains.more || users.more));
+    }
+    free(text);
+}
+
+/* -- profiles -- */
+
+static bool is_backup_mx(const struct copy *c) {
+    return c->backup_mx && strncmp(c->transport, "relay:", 6) == 0;
+}
+
+static json_t *profile(const struct copy *c) {
+    return json_pack("{s:o, s:o, s:s}", "name", json_text(c->name), "title", json_text(c->title),
+                     "accountStatus", c->active ? "active" : "disabled");
+}
+
+static void add_relay_fields(json_t *o, const struct copy *c) {
+    json_object_set_new(o, "transport", json_text(c->transport));
+    json_object_set_new(o, "outboundRelay", json_text(c->relayhost == NULL ? "" : c->relayhost));
+}
+
+void domain_show(struct req *r) {
+    struct copy c;
+    if (!name_ok(r, false) || !session_may(r, r->arg) || !get(r, r->arg, &c))
+        return;
+    json_t *o = profile(&c);
+    bool shown = tab_shown(r, &c, false);
+    json_object_set_new(o, "relay_tab", json_boolean(shown));
+    json_object_set_new(o, "relay_tab_of_users", json_boolean(tab_shown(r, &c, true)));
+    if (shown) {
+        add_relay_fields(o, &c);
+        json_object_set_new(o, "is_backupmx", json_string(c.backup_mx ? "yes" : "no"));
+        json_object_set_new(o, "primarymx", json_text(is_backup_mx(&c) ? c.transport + 6 : ""));
+        json_object_set_new(o, "default_transport", json_text(r->w->cfg->p.web_default_transport));
+    }
+    reply_data(r, o);
+    copy_free(&c);
+}
+
+void user_show(struct req *r) {
+    struct copy c, dom;
+    if (!name_ok(r, true) || !session_may(r, domain_of(r->arg)) || !get(r, r->arg, &c))
+        return;
+    if (!get(r, domain_of(r->arg), &dom)) {
+        copy_free(&c);
+        return;
+    }
+    json_t *o = profile(&c);
+    bool shown = tab_shown(r, &dom, true);
+    json_object_set_new(o, "domain", json_text(dom.name));
+    json_object_set_new(o, "admin", json_boolean(c.admin));
+    json_object_set_new(o, "relay_tab", json_boolean(shown));
+    if (shown) {
+        add_relay_fields(o, &c);
+        json_object_set_new(o, "domain_transport", json_text(dom.transport));
+        json_object_set_new(o, "domain_outboundRelay",
+                            json_text(dom.relayhost == NULL ? "" : dom.relayhost));
+    }
+    reply_data(r, o);
+    copy_free(&c);
+    copy_free(&dom);
+}
+
+/* -- changing -- */
+
+/* False after a reply that names the parameter that is not one of names. */
+static bool only(struct req *r, const char *const *names) {
+    const char *key;
+    json_t *v;
+    json_object_foreach(r->in, key, v) {
+        size_t i = 0;
+        while (names[i] != NULL && strcmp(names[i], key) != 0)
+            i++;
+        if (names[i] == NULL || !json_is_string(v)) {
+            reply_fail(r, MHD_HTTP_BAD_REQUEST,
+                       names[i] == NULL ? "Posthouse does not change %s here, only what relaying "
+                                          "needs."
+                                        : "%s must be a text.",
+                       key);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool bad_value(struct req *r, const char *name, struct str bad, const char *why) {
+    if (why != NULL)
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s: \"%.*s\": %s", name, STR_FMT(bad), why);
+    return why != NULL;
+}
+
+/* Empty is always good: it takes the setting away. */
+static bool values_ok(struct req *r) {
+    struct str bad = STR_LIT("");
+    const char *out = req_text(r, "outboundRelay"), *in = req_text(r, "transport");
+    const char *mx = req_text(r, "primarymx"), *flag = req_text(r, "is_backupmx");
+    if (out != NULL && out[0] != '\0' &&
+        bad_value(r, "outboundRelay", bad, value_relayhost_bad(str_of(out), &bad)))
+        return false;
+    if (in != NULL && in[0] != '\0' &&
+        bad_value(r, "transport", bad, value_transport_bad(str_of(in), &bad)))
+        return false;
+    if (mx != NULL && mx[0] != '\0' &&
+        bad_value(r, "primarymx", bad,
+                  strlen(mx) > VALUE_MAX - 6 ? "too long" : nexthop_check(str_of(mx), &bad)))
+        return false;
+    if (flag != NULL && strcmp(flag, "yes") != 0 && strcmp(flag, "no") != 0) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "is_backupmx is yes or no.");
+        return false;
+    }
+    return true;
+}
+
+/* What a domain's parameters ask for; transport in *made when it is built here.  False after a
+ * reply. */
+static bool plan_domain(struct req *r, const struct copy *c, struct account_change *plan,
+                        char **made) {
+    const char *in = req_text(r, "transport"), *mx = req_text(r, "primarymx");
+    const char *flag = req_text(r, "is_backupmx");
+    const char *usual = r->w->cfg->p.web_default_transport;
+    bool stays = flag == NULL ? c->backup_mx : strcmp(flag, "yes") == 0;
+    struct sbuf b = {0};
+    *plan = (struct account_change){.backup_mx = flag == NULL ? -1 : stays};
+    if (mx != NULL && mx[0] != '\0' && (in != NULL || !stays)) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST,
+                   in != NULL ? "primarymx and transport exclude each other."
+                              : "primarymx is for a backup MX: is_backupmx=yes.");
+        return false;
+    }
+    if (in != NULL && stays && is_backup_mx(c) && strcmp(in, c->transport) != 0) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, IS_BACKUP_MX);
+        return false;
+    }
+    if (mx != NULL && mx[0] != '\0') {
+        sbuf_printf(&b, "relay:%s", mx);
+        plan->transport = *made = sbuf_take(&b);
+    } else if (in != NULL) {
+        plan->transport = in[0] == '\0' ? usual : in;
+    } else if (!stays && is_backup_mx(c)) {
+        plan->transport = usual;
+    }
+    return true;
+}
+
+/* "Relay outgoing email to": a row or an attribute; empty takes it away. */
+static enum store_rc set_relay(struct req *r, const char *account, char **why) {
+    const char *value = req_text(r, "outboundRelay");
+    if (value == NULL)
+        return STORE_YES;
+    enum store_rc rc = store_relay_set(r->w->store, account, value[0] == '\0' ? NULL : value, why);
+    return rc == STORE_NO && value[0] == '\0' ? STORE_YES : rc; /* there was none */
+}
+
+static void finish_change(struct req *r, enum store_rc rc, char *why, const char *kind,
+                          const char *account) {
+    if (rc == STORE_ERROR) {
+        reply_store_failed(r, why);
+        return;
+    }
+    if (rc == STORE_NO) {
+        reply_fail(r, MHD_HTTP_NOT_FOUND, "Account does not exist.");
+        return;
+    }
+    daemon_forget(r->w);
+    adminlog(r, "update", account, "Update %s profile: %s (relay).", kind, account);
+    reply_ok(r);
+}
+
+void domain_change(struct req *r) {
+    static const char *const names[] = {"outboundRelay", "transport", "is_backupmx", "primarymx",
+                                        NULL};
+    struct copy c;
+    struct account_change plan;
+    char *made = NULL, *why = NULL;
+    struct sbuf account = {0};
+    if (!name_ok(r, false) || !accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) ||
+        !get(r, r->arg, &c))
+        return;
+    if (plan_domain(r, &c, &plan, &made)) {
+        enum store_rc rc = STORE_YES;
+        sbuf_printf(&account, "@%s", r->arg);
+        if (plan.transport != NULL || plan.backup_mx >= 0)
+            rc = store_change(r->w->store, r->arg, &plan, &why);
+        if (rc == STORE_YES)
+            rc = set_relay(r, account.p, &why);
+        finish_change(r, rc, why, "domain", r->arg);
+    }
+    sbuf_free(&account);
+    free(made);
+    copy_free(&c);
+}
+
+void user_change(struct req *r) {
+    static const char *const names[] = {"outboundRelay", "transport", NULL};
+    struct copy c;
+    char *why = NULL;
+    if (!name_ok(r, true) || !accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) ||
+        !get(r, r->arg, &c))
+        return;
+    struct account_change plan = {req_text(r, "transport"), -1};
+    enum store_rc rc = STORE_YES;
+    if (plan.transport != NULL)
+        rc = store_change(r->w->store, r->arg, &plan, &why);
+    if (rc == STORE_YES)
+        rc = set_relay(r, r->arg, &why);
+    finish_change(r, rc, why, "user", r->arg);
+    copy_free(&c);
+}
+
+/* All users of a domain at once, as iRedAdmin-Pro has it. */
+void users_change(struct req *r) {
+    static const char *const names[] = {"transport", NULL};
+    struct copy dom;
+    struct sbuf all = {0};
+    char *why = NULL;
+    if (!name_ok(r, false) || !session_may(r, r->arg) || !only(r, names) || !values_ok(r) ||
+        !get(r, r->arg, &dom))
+        return;
+    struct account_change plan = {req_text(r, "transport"), -1};
+    if (!tab_shown(r, &dom, true)) {
+        reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
+    } else if (plan.transport == NULL) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "transport is needed.");
+    } else {
+        sbuf_printf(&all, "@%s", r->arg);
+        enum store_rc rc = store_change(r->w->store, all.p, &plan, &why);
+        finish_change(r, rc, why, "users of domain", r->arg);
+    }
+    sbuf_free(&all);
+    copy_free(&dom);
+}
+
+/* -- what is typed, and what will happen -- */
+
+void value_check(struct req *r) {
+    const char *kind = req_query(r, "kind"), *v = req_query(r, "value"), *why = NULL;
+    struct str bad = STR_LIT("");
+    if (strcmp(kind, "outboundRelay") == 0)
+        why = v[0] == '\0' ? NULL : value_relayhost_bad(str_of(v), &bad);
+    else if (strcmp(kind, "transport") == 0)
+        why = v[0] == '\0' ? NULL : value_transport_bad(str_of(v), &bad);
+    else if (strcmp(kind, "hosts") == 0)
+        why = nexthop_check(str_of(v), &bad);
+    else
+        why = "kind is outboundRelay, transport or hosts";
+    struct sbuf b = {0};
+    sbuf_add_safe(&b, bad);
+    reply_data(r, json_pack("{s:b, s:o, s:o}", "valid", why == NULL, "problem",
+                            json_text(why == NULL ? "" : why), "part",
+                            json_text(why == NULL || b.p == NULL ? "" : b.p)));
+    sbuf_free(&b);
+}
+
+static const char *member(json_t *o, const char *name) {
+    const char *s = json_string_value(json_object_get(o, name));
+    return s == NULL ? "" : s;
+}
+
+/* The key that a table answered for, or "". */
+static const char *found_key(json_t *step) {
+    size_t i;
+    json_t *a;
+    json_array_foreach(json_object_get(step, "asked"), i, a) {
+        if (strcmp(member(a, "answer"), "found") == 0)
+            return member(a, "key");
+    }
+    return "";
+}
+
+static json_t *summary(json_t *steps) {
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "rule", "", "key", "", "next_hop",
+                          "", "transport", "", "credentials", "", "tls", "", "problem", "");
+    size_t i;
+    json_t *s;
+    json_array_foreach(steps, i, s) {
+        const char *step = member(s, "step");
+        if (strcmp(step, "route") == 0) {
+            json_object_set(o, "rule", json_object_get(s, "rule"));
+            json_object_set(o, "next_hop", json_object_get(s, "next_hop"));
+            json_object_set(o, "transport", json_object_get(s, "transport"));
+        } else if (strstr(step, "_maps") != NULL && found_key(s)[0] != '\0') {
+            json_object_set_new(o, "key", json_text(found_key(s)));
+        } else if (strcmp(step, "credentials") == 0 || strcmp(step, "tls policy") == 0) {
+            json_object_set(o, step[0] == 't' ? "tls" : "credentials",
+                            json_object_get(s, "result"));
+        }
+        if (json_is_false(json_object_get(s, "pass")))
+            json_object_set(o, "problem", json_object_get(s, "result"));
+    }
+    return o;
+}
+
+void relay_effective(struct req *r) {
+    char *account = mem_strdup(req_query(r, "account"));
+    struct sbuf sender = {0};
+    str_lower(account, strlen(account));
+    if (!addr_valid_host(str_of(domain_of(account))) || strlen(account) > VALUE_MAX) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "account is a domain or user@domain.");
+    } else if (accounts_may(r, account)) {
+        /* Of a domain: what holds for whoever has no row of his own. */
+        sbuf_printf(&sender, "%s%s", strchr(account, '@') == NULL ? "any-user@" : "", account);
+        json_t *steps = daemon_lines(
+            r, json_pack("{s:s, s:o}", "cmd", "explain", "sender", json_text(sender.p)), NULL);
+        if (steps != NULL)
+            reply_data(r, summary(steps));
+        json_decref(steps);
+    }
+    sbuf_free(&sender);
+    free(account);
+}

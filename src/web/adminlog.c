@@ -1,0 +1,59 @@
+/*
+ * web/adminlog.c - what administrators did; see adminlog.h
+ */
+#include "web/adminlog.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/log.h"
+#include "util/mem.h"
+
+#define PAGE 50U
+
+void adminlog(struct req *r, const char *event, const char *account, const char *fmt, ...) {
+    struct sbuf msg = {0};
+    va_list ap;
+    const char *at = strchr(account, '@');
+    const char *domain = at == NULL ? account : at + 1, *user = at == NULL ? "" : account;
+    const char *admin = r->who.admin == NULL ? "" : r->who.admin;
+    if (r->who.admin != NULL && !r->who.page)
+        sbuf_add_c(&msg, "[API] ");
+    va_start(ap, fmt);
+    sbuf_vprintf(&msg, fmt, ap);
+    va_end(ap);
+    state_run(r->w->state, NULL, NULL,
+              "INSERT INTO log (admin, ip, domain, username, event, msg) VALUES (?, ?, ?, ?, ?, ?)",
+              "ssssss", admin, r->client, domain, user, event, msg.p);
+    log_info("web", "%s admin=%s, domain=%s, username=%s, event=%s, ip=%s", msg.p, admin, domain,
+             user, event, r->client);
+    sbuf_free(&msg);
+}
+
+static void add_entry(void *arg, sqlite3_stmt *row) {
+    static const char *const names[] = {"id",       "timestamp", "admin",    "ip", "domain",
+                                        "username", "event",     "loglevel", "msg"};
+    json_t *o = json_object();
+    json_object_set_new(o, names[0], json_integer(sqlite3_column_int64(row, 0)));
+    for (int i = 1; i < 9; i++)
+        json_object_set_new(o, names[i], json_text(state_text(row, i)));
+    json_array_append_new(arg, o);
+}
+
+void adminlog_list(struct req *r) {
+    json_t *list = json_array();
+    unsigned limit = req_number(r, "limit", PAGE, 500);
+    int64_t before = req_number(r, "before", INT32_MAX, INT32_MAX);
+    const char *domain = req_query(r, "domain"), *admin = req_query(r, "admin"),
+               *event = req_query(r, "event");
+    state_run(r->w->state, add_entry, list,
+              "SELECT id, timestamp, admin, ip, domain, username, event, loglevel, msg FROM log "
+              "WHERE id < ? AND (? = '' OR domain = ?) AND (? = '' OR admin = ?) AND (? = '' OR "
+              "event = ?) ORDER BY id DESC LIMIT ?",
+              "issssssi", before, domain, domain, admin, admin, event, event, (int64_t)limit + 1);
+    bool more = json_array_size(list) > limit;
+    if (more)
+        json_array_remove(list, limit);
+    reply_data(r, json_pack("{s:o, s:b}", "entries", list, "more", more));
+}

@@ -1,0 +1,48 @@
+/*
+ * web/daemon.c - asking posthoused; see daemon.h
+ */
+#include "web/daemon.h"
+
+#include <stdlib.h>
+
+#include "util/log.h"
+
+static bool take(void *arg, struct str line) {
+    json_t *o = json_loadb(line.p, line.n, 0, NULL);
+    if (o != NULL)
+        json_array_append_new(arg, o);
+    return true;
+}
+
+json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **why) {
+    json_t *list = json_array();
+    char *text = request == NULL ? NULL : json_dumps(request, JSON_COMPACT);
+    json_decref(request);
+    *why = NULL;
+    int rc = text == NULL ? -1 : ask_daemon(w->cfg->p.queue_directory, text, take, list, end, why);
+    free(text);
+    if (rc == 0)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
+json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end) {
+    char *why;
+    json_t *list = daemon_try(r->w, request, end, &why);
+    if (list == NULL) {
+        log_warn("web", "%s", why == NULL ? "a request is no JSON" : why);
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "posthoused does not answer: is it running?");
+    }
+    free(why);
+    return list;
+}
+
+void daemon_forget(struct web *w) {
+    char *why;
+    json_t *list = daemon_try(w, json_pack("{s:s}", "cmd", "forget"), NULL, &why);
+    if (list == NULL) /* it is not running: then it remembers nothing */
+        log_info("web", "%s", why == NULL ? "no answer" : why);
+    json_decref(list);
+    free(why);
+}

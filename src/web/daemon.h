@@ -1,0 +1,29 @@
+/*
+ * web/daemon.h - asking posthoused, and the helper that may read what the page may not
+ *
+ * Any thread; blocks.
+ */
+#ifndef PH_WEB_DAEMON_H
+#define PH_WEB_DAEMON_H
+
+#include "daemon/ask.h"
+#include "web/http.h"
+
+/* Sends request (the reference is taken) and gives the lines of the answer as an array; NULL after
+ * a reply that says that the daemon does not answer.  end may be NULL. */
+json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end);
+/* The same without a reply; *why is the caller's to free. */
+json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **why);
+/* What was changed counts from the next message on. */
+void daemon_forget(struct web *w);
+
+/* helper.c: started before privileges are dropped; keeps what the web process gives up.  It takes
+ * two requests of one byte: audit the configuration, reload the daemon.  False: it cannot be
+ * started. */
+bool helper_start(struct web *w);
+/* What an audit finds: {"findings": [{"level", "text", "file", "line"}]}; NULL: it does not answer.
+ */
+json_t *helper_audit(struct web *w);
+void helper_reload(struct web *w);
+
+#endif

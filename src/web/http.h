@@ -1,0 +1,79 @@
+/*
+ * web/http.h - requests and replies of the page's server, over libmicrohttpd
+ *
+ * Each connection has a thread of its own, so that whatever a handler asks (databases, the daemon)
+ * may block.  A handler gives exactly one reply.  Bodies are bounded by BODY_MAX; the number of
+ * connections by WEB_CONNECTIONS.
+ */
+#ifndef PH_WEB_HTTP_H
+#define PH_WEB_HTTP_H
+
+#include <jansson.h>
+#include <microhttpd.h>
+
+#include "web/web.h"
+
+#define BODY_MAX        (1U << 20)
+#define WEB_CONNECTIONS 256U
+
+/* Who asks. */
+struct who {
+    char *admin;     /* address; NULL: nobody */
+    bool global;     /* of everything */
+    unsigned scopes; /* what a token may do; a session: SCOPE_ALL */
+    char *domain;    /* a token for one domain only; NULL: not bound */
+    bool token;
+    bool page;        /* a session of the page: needs csrf */
+    char *csrf;       /* its word */
+    char session[65]; /* hash of its secret; "": none */
+};
+
+struct req {
+    struct web *w;
+    struct MHD_Connection *conn;
+    const char *method, *path;
+    char *arg; /* what stood at the path's {…}; NULL: it has none */
+    struct sbuf body;
+    json_t *in;      /* the body's members (JSON, or a form's as texts): an object, perhaps empty */
+    char client[64]; /* address, without port */
+    bool https;      /* as far as the proxy says */
+    bool direct;     /* not by way of a proxy */
+    bool too_big;
+    struct who who;
+    struct MHD_Response *reply;
+    unsigned status;
+};
+
+/* A parameter of the query or the text of a member of the body; "" and NULL: not there. */
+const char *req_query(struct req *r, const char *name);
+const char *req_text(struct req *r, const char *name);
+const char *req_header(struct req *r, const char *name);
+/* A number of the query between 1 and max; otherwise when it is not given. */
+unsigned req_number(struct req *r, const char *name, unsigned otherwise, unsigned max);
+bool req_wants_stream(struct req *r);
+
+/* {"_success": true, "_data": data}; takes the reference. */
+void reply_data(struct req *r, json_t *data);
+void reply_ok(struct req *r);
+/* {"_success": false, "_msg": …} */
+void reply_fail(struct req *r, unsigned status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The accounts store could not be asked: the reason goes to the log; frees why. */
+void reply_store_failed(struct req *r, char *why);
+void reply_json(struct req *r, unsigned status, json_t *o);
+void reply_text(struct req *r, unsigned status, const char *type, struct str text);
+/* Server-sent events: next appends the following event and returns false after the last one; it
+ * may wait, but for seconds only.  done (may be NULL) is called at the end, whatever ended it. */
+typedef bool (*stream_fn)(void *arg, struct sbuf *out);
+void reply_stream(struct req *r, stream_fn next, void (*done)(void *arg), void *arg);
+void reply_header(struct req *r, const char *name, const char *value);
+
+/* A JSON string of any bytes. */
+json_t *json_text(const char *s);
+
+/* Serves on a listening socket until http_stop. */
+struct http;
+struct http *http_start(struct web *w, int fd, void (*dispatch)(struct req *r));
+void http_stop(struct http *h);
+
+#endif

@@ -1,0 +1,249 @@
+/*
+ * web/main.c - posthouse-web: the page and its API
+ *
+ * Opens its port, makes what is not there yet (the embedded accounts store, the database of relay
+ * records), starts its helper, becomes web_owner, and serves until SIGTERM or SIGINT.  SIGHUP reads
+ * main.cf again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "accounts/relays.h"
+#include "daemon/audit.h"
+#include "daemon/confine.h"
+#include "util/fs.h"
+#include "util/log.h"
+#include "util/mem.h"
+#include "util/net.h"
+#include "web/daemon.h"
+#include "web/dashboard.h"
+#include "web/http.h"
+#include "web/routes.h"
+
+#define NICE 10 /* where mail and the page want the same processor, mail has it */
+
+static void usage(FILE *to) {
+    fputs("usage: posthouse-web [-c DIR] [-f] [-V]\n"
+          "  -c DIR  configuration directory (default /etc/posthouse)\n"
+          "  -f      stay in the foreground\n"
+          "  -V      print the version and exit\n",
+          to);
+}
+
+_Noreturn static void fatal(const char *what, const char *why) {
+    fprintf(stderr, "posthouse-web: fatal: %s: %s\n", what, why);
+    exit(1);
+}
+
+static struct config *load(const char *dir) {
+    struct config *cfg = config_build(cfg_source_new(dir));
+    for (size_t i = 0; i < cfg->diags.n; i++) {
+        const struct diag *d = &cfg->diags.v[i];
+        if (d->level == DIAG_ERROR)
+            fprintf(stderr, "posthouse-web: fatal: %s, line %d: %s\n",
+                    d->file == NULL ? "?" : d->file, d->line, d->text);
+    }
+    if (cfg->diags.errors == 0)
+        return cfg;
+    config_unref(cfg);
+    return NULL;
+}
+
+static void start_log(const struct config *cfg) {
+    int rc = config_open_log(cfg);
+    if (rc < 0)
+        fatal(cfg->p.maillog_file, strerror(-rc));
+}
+
+/* web_listen: address:port. */
+static int listen_at(const char *where) {
+    struct str s = str_of(where);
+    ptrdiff_t colon = str_rchr(s, ':');
+    struct netaddr a;
+    uint64_t port = 0;
+    int on = 1;
+    struct str host = str_make(s.p, colon < 0 ? 0 : (size_t)colon);
+    if (host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']')
+        host = str_make(host.p + 1, host.n - 2);
+    if (colon < 0 || !str_u64(str_from(s, (size_t)colon + 1), &port) || port == 0 || port > 65535 ||
+        !netaddr_parse(&a, host, (uint16_t)port))
+        fatal(where, "web_listen is an address and a port, as in 127.0.0.1:7795");
+    int fd = socket(a.u.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (fd < 0 || bind(fd, &a.u.sa, netaddr_len(&a)) < 0 || listen(fd, 512) < 0)
+        fatal(where, strerror(errno));
+    return fd;
+}
+
+/* -- what is made at the first start -- */
+
+static void own(const char *path, const struct passwd *pw) {
+    if (pw != NULL && lchown(path, pw->pw_uid, pw->pw_gid) < 0 && errno != ENOENT)
+        fatal(path, strerror(errno));
+}
+
+/* The databases that the page writes become web_owner's, with the directory that SQLite writes its
+ * journals to. */
+static void give_away(const struct config *cfg, const struct passwd *pw) {
+    static const char *const files[] = {"", "/accounts.db", "/web.db", "/web.db-wal",
+                                        "/web.db-shm"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        struct sbuf path = {0};
+        sbuf_printf(&path, "%s%s", cfg->p.data_directory, files[i]);
+        own(path.p, pw);
+        sbuf_free(&path);
+    }
+    own(cfg->p.relays_database, pw);
+}
+
+/* True if the daemon has to read its configuration again. */
+static bool make_missing(struct config **cfg, const char *dir) {
+    char *why = NULL;
+    bool made = false, fresh = false;
+    int rc = fs_mkdir((*cfg)->p.data_directory, 0755);
+    if (rc < 0)
+        fatal((*cfg)->p.data_directory, strerror(-rc));
+    if ((*cfg)->p.accounts_store[0] == '\0') {
+        struct store *st = store_embedded((*cfg)->p.data_directory, &why);
+        if (st == NULL)
+            fatal("accounts_store", why);
+        store_close(st);
+        fresh = true;
+    }
+    struct relays *r =
+        relays_open((*cfg)->p.relays_database, (*cfg)->p.relays_key_file, true, &made, &why);
+    if (r == NULL)
+        fatal("relays_database", why);
+    relays_close(r);
+    if (!fresh && !made)
+        return false;
+    config_unref(*cfg);
+    *cfg = load(dir);
+    if (*cfg == NULL)
+        exit(1);
+    return true;
+}
+
+/* -- privileges -- */
+
+/* web_owner, with mail_owner's group: the control socket is that group's. */
+static void become(const struct config *cfg, const struct passwd *web) {
+    const struct passwd *mail = getpwnam(cfg->p.mail_owner);
+    gid_t groups[2] = {0, mail == NULL ? 0 : mail->pw_gid};
+    groups[0] = web->pw_gid;
+    if (setgroups(mail == NULL ? 1 : 2, groups) < 0 || setgid(web->pw_gid) < 0 ||
+        setuid(web->pw_uid) < 0)
+        fatal("web_owner", strerror(errno));
+}
+
+static void daemonize(void) {
+    pid_t pid = fork();
+    if (pid < 0)
+        fatal("fork", strerror(errno));
+    if (pid > 0)
+        _exit(0);
+    setsid();
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int i = 0; i < 3 && fd >= 0; i++)
+        dup2(fd, i);
+}
+
+static void prepare(struct web *w, struct config *cfg, const char *dir, bool foreground) {
+    char *why = NULL;
+    static struct passwd web; /* getpwnam's own is overwritten */
+    struct passwd *pw = geteuid() == 0 ? getpwnam(cfg->p.web_owner) : NULL;
+    if (geteuid() == 0 && pw == NULL)
+        fatal(cfg->p.web_owner, "web_owner is no user of this system");
+    if (pw != NULL)
+        web = *pw;
+    w->listen_fd = listen_at(cfg->p.web_listen);
+    bool made = make_missing(&cfg, dir);
+    w->cfg = cfg;
+    audit_tables_of(cfg);
+    if (!foreground)
+        daemonize();
+    if (!helper_start(w))
+        fatal("helper", strerror(errno));
+    w->store = store_open(cfg->p.accounts_store, cfg->dir, true, &why);
+    if (w->store == NULL)
+        fatal("accounts_store", why);
+    if (pw != NULL) {
+        give_away(cfg, &web);
+        become(cfg, &web);
+    }
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    setpriority(PRIO_PROCESS, 0, NICE);
+    confine_memory();
+    w->state = state_open(cfg->p.data_directory, &why);
+    if (w->state == NULL)
+        fatal("web.db", why);
+    log_start();
+    if (made)
+        helper_reload(w);
+}
+
+static void serve(struct web *w, const char *dir) {
+    sigset_t set;
+    int sig = 0;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    struct http *h = http_start(w, w->listen_fd, routes_dispatch);
+    if (h == NULL || !samples_start(w))
+        fatal("http", "cannot start");
+    log_info("web", "the page is at http://%s/", w->cfg->p.web_listen);
+    while (sigwait(&set, &sig) == 0 && sig == SIGHUP) {
+        struct config *fresh = load(dir);
+        if (fresh != NULL) /* requests may still look at the old one: it stays */
+            w->cfg = fresh;
+        log_info("web",
+                 fresh != NULL ? "configuration read again" : "the configuration has errors");
+    }
+    log_info("web", "terminating on signal %d", sig);
+    log_close();
+    _exit(0); /* streams that are open end here */
+}
+
+int main(int argc, char **argv) {
+    static struct web w;
+    const char *dir = "/etc/posthouse";
+    bool foreground = false;
+    int opt;
+    while ((opt = getopt(argc, argv, "c:fVh")) != -1) {
+        if (opt == 'c') {
+            dir = optarg;
+        } else if (opt == 'f') {
+            foreground = true;
+        } else if (opt == 'V') {
+            puts("posthouse-web " PH_VERSION);
+            return 0;
+        } else {
+            usage(opt == 'h' ? stdout : stderr);
+            return opt == 'h' ? 0 : 64;
+        }
+    }
+    char *full = realpath(dir, NULL);
+    if (full == NULL)
+        fatal(dir, strerror(errno));
+    signal(SIGPIPE, SIG_IGN);
+    struct config *cfg = load(full);
+    if (cfg == NULL)
+        return 1;
+    start_log(cfg);
+    prepare(&w, cfg, full, foreground);
+    serve(&w, full);
+}

@@ -1,0 +1,299 @@
+/*
+ * web/relays.c - relay records and their health; see relays.h
+ *
+ * A record's password goes in and never comes out: what is shown is whether there is one.
+ */
+#include "web/relays.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "accounts/relays.h"
+#include "accounts/values.h"
+#include "deliver/probe.h"
+#include "util/log.h"
+#include "util/mem.h"
+#include "web/adminlog.h"
+#include "web/daemon.h"
+
+#define USERS_SHOWN 100U
+
+static struct relays *open_records(struct req *r) {
+    const struct params *p = &r->w->cfg->p;
+    char *why = NULL;
+    bool made;
+    struct relays *rel = relays_open(p->relays_database, p->relays_key_file, false, &made, &why);
+    if (rel == NULL) {
+        log_warn("web", "relay records: %s", why);
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE,
+                   "The relay records cannot be opened: see the mail log of this server.");
+    }
+    free(why);
+    return rel;
+}
+
+static json_t *record(const struct relay_fields *f) {
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "name", json_text(f->name),
+                     "nexthop", json_text(f->nexthop), "for", json_text(f->account), "hosts",
+                     json_text(f->hosts), "tls", json_text(f->tls), "mechanisms",
+                     json_text(f->mechanisms), "user", json_text(f->user), "password_set",
+                     f->has_secret);
+}
+
+static void add_record(void *arg, const struct relay_fields *f) {
+    json_array_append_new(arg, record(f));
+}
+
+/* All records; NULL after a reply. */
+static json_t *records(struct req *r) {
+    json_t *list = json_array();
+    char *why = NULL;
+    struct relays *rel = open_records(r);
+    bool ok = rel != NULL && relays_each(rel, add_record, list, &why);
+    if (rel != NULL && !ok)
+        reply_store_failed(r, why);
+    relays_close(rel);
+    if (ok)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
+static const char *member(json_t *o, const char *name) {
+    const char *s = json_string_value(json_object_get(o, name));
+    return s == NULL ? "" : s;
+}
+
+/* What the error means, where it is known. */
+static void add_advice(json_t *hop) {
+    const char *error = member(hop, "error"), *advice = advice_for(str_of(error));
+    if (error[0] != '\0' && advice != NULL)
+        json_object_set_new(hop, "advice", json_string(advice));
+}
+
+static bool belongs(json_t *hop, json_t *rec) {
+    return strcmp(member(hop, "record"), member(rec, "name")) == 0;
+}
+
+/* A record may have been used under several next hops: the counts add up, the latest counts. */
+static json_t *health_of(json_t *hops, json_t *rec) {
+    static const char *const sums[] = {"sent", "deferred", "bounced", "waiting"};
+    json_t *all = json_object(), *hop;
+    size_t i;
+    json_array_foreach(hops, i, hop) {
+        if (!belongs(hop, rec))
+            continue;
+        json_int_t had[4];
+        for (size_t k = 0; k < 4; k++)
+            had[k] = json_integer_value(json_object_get(all, sums[k]));
+        json_object_update(all, hop);
+        for (size_t k = 0; k < 4; k++)
+            json_object_set_new(
+                all, sums[k],
+                json_integer(had[k] + json_integer_value(json_object_get(hop, sums[k]))));
+    }
+    return all;
+}
+
+/* The daemon's relay hosts; an empty array when it does not run: records can be seen without it. */
+static json_t *hops(struct req *r) {
+    char *why;
+    json_t *list = daemon_try(r->w, json_pack("{s:s}", "cmd", "relays"), NULL, &why), *hop;
+    size_t i;
+    free(why);
+    if (list == NULL)
+        return json_array();
+    json_array_foreach(list, i, hop) {
+        add_advice(hop);
+    }
+    return list;
+}
+
+static void add_count(void *arg, const char *value, long accounts) {
+    char *low = mem_strdup(value);
+    struct str trimmed = str_trim(str_of(low));
+    str_lower(low, strlen(low));
+    json_object_setn_new(arg, trimmed.p, trimmed.n, json_integer(accounts));
+    free(low);
+}
+
+static json_int_t count_of(json_t *counts, const char *value) {
+    char *low = mem_strdup(value);
+    str_lower(low, strlen(low));
+    json_int_t n = json_integer_value(json_object_get(counts, low));
+    free(low);
+    return n;
+}
+
+static json_int_t uses_of(json_t *counts, json_t *rec) {
+    const char *name = member(rec, "name"), *hop = member(rec, "nexthop");
+    json_int_t n = count_of(counts, hop);
+    return strcasecmp(name, hop) == 0 ? n : n + count_of(counts, name);
+}
+
+/* Relay hosts that mail went to and that have no record. */
+static json_t *others(json_t *hops) {
+    json_t *list = json_array(), *hop;
+    size_t i;
+    json_array_foreach(hops, i, hop) {
+        if (member(hop, "record")[0] == '\0')
+            json_array_append(list, hop);
+    }
+    return list;
+}
+
+void relays_list(struct req *r) {
+    json_t *list = records(r), *rec, *counts = json_object();
+    char *why = NULL;
+    size_t i;
+    if (list == NULL || store_relay_counts(r->w->store, add_count, counts, &why) == STORE_ERROR) {
+        if (list != NULL)
+            reply_store_failed(r, why);
+        json_decref(list);
+        json_decref(counts);
+        return;
+    }
+    json_t *known = hops(r);
+    json_array_foreach(list, i, rec) {
+        json_object_set_new(rec, "used_by", json_integer(uses_of(counts, rec)));
+        json_object_set_new(rec, "health", health_of(known, rec));
+    }
+    reply_data(r, json_pack("{s:o, s:o, s:o}", "records", list, "others", others(known),
+                            "everybody", json_text(r->w->cfg->p.relayhost)));
+    json_decref(known);
+    json_decref(counts);
+}
+
+static json_t *find(json_t *list, const char *name) {
+    size_t i;
+    json_t *rec;
+    json_array_foreach(list, i, rec) {
+        if (strcmp(member(rec, "name"), name) == 0)
+            return rec;
+    }
+    return NULL;
+}
+
+static void add_user(void *arg, struct str account, struct str value) {
+    char *copy = str_dup(account);
+    (void)value;
+    json_array_append_new(arg, json_text(copy));
+    free(copy);
+}
+
+/* The first accounts that name it; NULL after a reply. */
+static json_t *users_of(struct req *r, json_t *rec) {
+    json_t *list = json_array();
+    const char *name = member(rec, "name"), *hop = member(rec, "nexthop");
+    char *why = NULL;
+    enum store_rc rc = store_relay_users(r->w->store, hop, USERS_SHOWN + 1, add_user, list, &why);
+    if (rc != STORE_ERROR && strcasecmp(name, hop) != 0)
+        rc = store_relay_users(r->w->store, name, USERS_SHOWN + 1, add_user, list, &why);
+    if (rc != STORE_ERROR)
+        return list;
+    reply_store_failed(r, why);
+    json_decref(list);
+    return NULL;
+}
+
+void relay_show(struct req *r) {
+    json_t *list = records(r), *rec = find(list, r->arg);
+    if (list == NULL)
+        return;
+    if (rec == NULL) {
+        reply_fail(r, MHD_HTTP_NOT_FOUND, "There is no relay record of that name.");
+    } else {
+        json_t *users = users_of(r, rec), *known = hops(r);
+        if (users != NULL) {
+            json_object_set_new(rec, "more_users",
+                                json_boolean(json_array_size(users) > USERS_SHOWN));
+            json_object_set_new(rec, "users", users);
+            json_object_set_new(rec, "health", health_of(known, rec));
+            reply_data(r, json_incref(rec));
+        }
+        json_decref(known);
+    }
+    json_decref(list);
+}
+
+/* False after a reply: a member that is no text or not known. */
+static bool fields_of(struct req *r, struct relay_fields *f) {
+    const struct {
+        const char *name;
+        const char **at;
+    } known[] = {{"nexthop", &f->nexthop},  {"for", &f->account},           {"hosts", &f->hosts},
+                 {"tls", &f->tls},          {"mechanisms", &f->mechanisms}, {"user", &f->user},
+                 {"password", &f->password}};
+    const char *key;
+    json_t *v;
+    json_object_foreach(r->in, key, v) {
+        size_t i = 0;
+        while (i < 7 && strcmp(known[i].name, key) != 0)
+            i++;
+        if (i == 7 || (!json_is_string(v) && !json_is_null(v))) {
+            reply_fail(r, MHD_HTTP_BAD_REQUEST,
+                       i == 7 ? "A relay record has no %s." : "%s must be a text.", key);
+            return false;
+        }
+        *known[i].at = json_string_value(v);
+    }
+    if (f->password != NULL && f->password[0] == '\0')
+        f->password = NULL; /* a form's empty field: it stays as it is */
+    return true;
+}
+
+void relay_change(struct req *r) {
+    struct relay_fields f = {.name = r->arg};
+    char *why = NULL;
+    bool fresh = strcmp(req_query(r, "new"), "yes") == 0;
+    json_t *list = records(r);
+    if (list == NULL)
+        return;
+    bool there = find(list, r->arg) != NULL;
+    json_decref(list);
+    if (fresh && there) {
+        reply_fail(r, MHD_HTTP_CONFLICT, "There is a relay record of that name already.");
+        return;
+    }
+    struct relays *rel = fields_of(r, &f) ? open_records(r) : NULL;
+    if (rel == NULL)
+        return;
+    if (relays_set(rel, &f, &why)) {
+        daemon_forget(r->w);
+        adminlog(r, there ? "update" : "create", "", "%s relay record: %s%s.",
+                 there ? "Update" : "Create", r->arg,
+                 f.password != NULL ? " (with a new password)" : "");
+        reply_ok(r);
+    } else {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s", why);
+    }
+    relays_close(rel);
+    free(why);
+}
+
+/* Mail of whoever names it would go on without its account: so it must not be in use. */
+void relay_delete(struct req *r) {
+    char *why = NULL;
+    json_t *list = records(r), *rec = find(list, r->arg);
+    json_t *users = rec == NULL ? NULL : users_of(r, rec);
+    size_t used = json_array_size(users);
+    if (list != NULL && rec == NULL)
+        reply_fail(r, MHD_HTTP_NOT_FOUND, "There is no relay record of that name.");
+    if (used > 0)
+        reply_fail(r, MHD_HTTP_CONFLICT,
+                   "It is in use, by %s%s: give them another relay host first.",
+                   json_string_value(json_array_get(users, 0)), used > 1 ? " and others" : "");
+    struct relays *rel = users != NULL && used == 0 ? open_records(r) : NULL;
+    if (rel != NULL && relays_delete(rel, r->arg, &why)) {
+        daemon_forget(r->w);
+        adminlog(r, "delete", "", "Delete relay record: %s.", r->arg);
+        reply_ok(r);
+    } else if (rel != NULL) {
+        reply_fail(r, MHD_HTTP_NOT_FOUND, "%s",
+                   why == NULL ? "There is no relay record of that name." : why);
+    }
+    relays_close(rel);
+    json_decref(users);
+    json_decref(list);
+    free(why);
+}

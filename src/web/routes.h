@@ -1,0 +1,12 @@
+/*
+ * web/routes.h - which path is answered by whom, and who may ask
+ */
+#ifndef PH_WEB_ROUTES_H
+#define PH_WEB_ROUTES_H
+
+#include "web/http.h"
+
+/* The server's dispatch function: one reply, whatever the request. */
+void routes_dispatch(struct req *r);
+
+#endif

@@ -1,0 +1,328 @@
+/*
+ * web/session.c - sign-in and sessions; see session.h
+ */
+#include "web/session.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "accounts/password.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/mem.h"
+#include "web/adminlog.h"
+#include "web/throttle.h"
+#include "web/token.h"
+
+#define COOKIE     "posthouse"
+#define LIFE_S     43200 /* a session's, whatever happens in it */
+#define TOUCH_S    30    /* how exactly its last use is known */
+#define ROLE_MS    2000  /* how long a role is believed */
+#define ROLES      64U
+#define PASS_MIN   8U
+#define PASS_BYTES 1024U
+
+/* -- roles, for a moment -- */
+
+struct role {
+    char *admin;
+    bool global;
+    int64_t until_ms;
+};
+
+static struct role roles[ROLES];
+static pthread_mutex_t roles_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static enum store_rc role_find(struct web *w, const char *admin, bool *global, char **why) {
+    struct role *slot = &roles[str_hash(str_of(admin)) % ROLES];
+    int64_t now = clock_mono_ms();
+    struct admin a;
+    pthread_mutex_lock(&roles_lock);
+    bool known = slot->admin != NULL && strcmp(slot->admin, admin) == 0 && slot->until_ms > now;
+    *global = known && slot->global;
+    pthread_mutex_unlock(&roles_lock);
+    if (known)
+        return STORE_YES;
+    enum store_rc rc = store_admin_find(w->store, admin, &a, why);
+    *global = rc == STORE_YES && a.global;
+    if (rc != STORE_YES)
+        return rc;
+    pthread_mutex_lock(&roles_lock);
+    free(slot->admin);
+    *slot = (struct role){mem_strdup(admin), a.global, now + ROLE_MS};
+    pthread_mutex_unlock(&roles_lock);
+    return rc;
+}
+
+/* -- cookies -- */
+
+static void set_cookie(struct req *r, const char *secret) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, COOKIE "=%s; HttpOnly; SameSite=Strict%s%s", secret, r->https ? "; Secure" : "",
+                secret[0] == '\0' ? "; Max-Age=0" : "");
+    reply_header(r, "Set-Cookie", b.p);
+    sbuf_wipe(&b);
+}
+
+static void start(struct req *r, const char *admin, bool global, bool page) {
+    char secret[SECRET_TEXT], csrf[SECRET_TEXT], hash[HASH_TEXT];
+    secret_new(secret);
+    secret_new(csrf);
+    secret_hash(secret, hash);
+    state_run(
+        r->w->state, NULL, NULL,
+        "INSERT INTO session (hash, admin, csrf, page, ip, created, used) VALUES (?, ?, ?, ?, "
+        "?, ?, ?)",
+        "sssisii", hash, admin, csrf, (int64_t)page, r->client, now_s(), now_s());
+    r->who.admin = mem_strdup(admin);
+    r->who.page = page;
+    reply_data(r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", global, "csrf", csrf));
+    set_cookie(r, secret);
+    mem_wipe(secret, sizeof secret);
+}
+
+struct found {
+    struct who *who;
+    int64_t used;
+};
+
+static void take_session(void *arg, sqlite3_stmt *row) {
+    struct found *f = arg;
+    f->who->admin = mem_strdup(state_text(row, 0));
+    f->who->csrf = mem_strdup(state_text(row, 1));
+    f->who->page = sqlite3_column_int(row, 2) != 0;
+    f->who->scopes = SCOPE_ALL;
+    f->used = sqlite3_column_int64(row, 3);
+}
+
+static void find_session(struct req *r, const char *secret) {
+    struct found f = {&r->who, 0};
+    int64_t now = now_s();
+    secret_hash(secret, r->who.session);
+    state_run(
+        r->w->state, take_session, &f,
+        "SELECT admin, csrf, page, used FROM session WHERE hash = ? AND used > ? AND created > "
+        "?",
+        "sii", r->who.session, now - r->w->cfg->p.web_session_time, now - LIFE_S);
+    if (r->who.admin == NULL)
+        r->who.session[0] = '\0';
+    else if (now - f.used >= TOUCH_S)
+        state_run(r->w->state, NULL, NULL, "UPDATE session SET used = ? WHERE hash = ?", "is", now,
+                  r->who.session);
+}
+
+static void take_token(void *arg, sqlite3_stmt *row) {
+    struct found *f = arg;
+    struct who *who = f->who;
+    const char *domain = state_text(row, 2);
+    who->admin = mem_strdup(state_text(row, 0));
+    who->scopes = token_scopes(state_text(row, 1));
+    who->domain = domain[0] == '\0' ? NULL : mem_strdup(domain);
+    who->token = true;
+    f->used = sqlite3_column_int64(row, 3);
+}
+
+static void find_token(struct req *r, const char *secret) {
+    char hash[HASH_TEXT];
+    struct found f = {&r->who, 0};
+    int64_t now = now_s();
+    secret_hash(secret, hash);
+    state_run(r->w->state, take_token, &f,
+              "SELECT admin, scopes, domain, used FROM token WHERE hash = ? AND (expires = 0 OR "
+              "expires > ?)",
+              "si", hash, now);
+    if (r->who.admin != NULL && now - f.used >= TOUCH_S)
+        state_run(r->w->state, NULL, NULL, "UPDATE token SET used = ? WHERE hash = ?", "is", now,
+                  hash);
+}
+
+bool session_identify(struct req *r) {
+    const char *header = req_header(r, "Authorization");
+    const char *cookie = MHD_lookup_connection_value(r->conn, MHD_COOKIE_KIND, COOKIE);
+    char *why = NULL;
+    if (header != NULL && strncasecmp(header, "Bearer ", 7) == 0)
+        find_token(r, header + 7);
+    else if (cookie != NULL && cookie[0] != '\0')
+        find_session(r, cookie);
+    if (r->who.admin == NULL) {
+        reply_fail(r, MHD_HTTP_UNAUTHORIZED,
+                   cookie != NULL ? "Session expired, please re-login." : "Login required.");
+        return false;
+    }
+    enum store_rc rc = role_find(r->w, r->who.admin, &r->who.global, &why);
+    if (rc == STORE_ERROR)
+        reply_store_failed(r, why);
+    else if (rc == STORE_NO)
+        reply_fail(r, MHD_HTTP_UNAUTHORIZED, "Login required.");
+    if (r->who.domain != NULL)
+        r->who.global = false;
+    return rc == STORE_YES;
+}
+
+/* -- requests that a foreign page sends with our cookie -- */
+
+/* "https://host:port" against the Host that the browser asked for. */
+static bool same_host(struct req *r, const char *origin) {
+    const char *host = req_header(r, "X-Forwarded-Host");
+    const char *at = strstr(origin, "://");
+    if (host == NULL || r->direct)
+        host = req_header(r, "Host");
+    return at != NULL && host != NULL && strcasecmp(at + 3, host) == 0;
+}
+
+bool session_origin_ok(struct req *r) {
+    const char *origin = req_header(r, "Origin"), *site = req_header(r, "Sec-Fetch-Site");
+    if ((origin == NULL || same_host(r, origin)) &&
+        (site == NULL || strcmp(site, "same-origin") == 0 || strcmp(site, "none") == 0))
+        return true;
+    reply_fail(r, MHD_HTTP_FORBIDDEN, "The request comes from another site.");
+    return false;
+}
+
+bool session_csrf_ok(struct req *r) {
+    const char *word = req_header(r, "X-CSRF-Token");
+    if (r->who.token || !r->who.page || (word != NULL && secret_equal(word, r->who.csrf)))
+        return true;
+    reply_fail(r, MHD_HTTP_FORBIDDEN,
+               "Security token did not match. Please refresh current page and re-perform form "
+               "action.");
+    return false;
+}
+
+/* -- signing in -- */
+
+static void sign_in(struct req *r, const char *user, const char *password) {
+    struct admin a;
+    char *why = NULL;
+    enum store_rc rc = store_admin_verify(r->w->store, user, password, &a, &why);
+    if (rc == STORE_ERROR) {
+        reply_store_failed(r, why);
+        return;
+    }
+    throttle_note(r->client, user, rc == STORE_YES);
+    if (rc == STORE_NO) {
+        log_warn("web", "%s: login failed for %s", r->client, user);
+        reply_fail(r, MHD_HTTP_UNAUTHORIZED, "Username or password is incorrect.");
+        return;
+    }
+    bool page = req_header(r, "Origin") != NULL || req_header(r, "Sec-Fetch-Site") != NULL;
+    start(r, user, a.global, page);
+    adminlog(r, "login", user, "Admin login success");
+}
+
+void session_login(struct req *r) {
+    const char *name = req_text(r, "username"), *password = req_text(r, "password");
+    if (name == NULL || password == NULL || strlen(name) > 255 || strlen(password) > PASS_BYTES ||
+        str_has_control(str_of(name))) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "username and password are needed.");
+        return;
+    }
+    char *user = mem_strdup(name);
+    str_lower(user, strlen(user));
+    unsigned wait = throttle_wait(r->client, user);
+    if (wait > 0) {
+        char seconds[16];
+        snprintf(seconds, sizeof seconds, "%u", wait);
+        reply_fail(r, MHD_HTTP_TOO_MANY_REQUESTS,
+                   "Too many failed logins: try again in %u seconds.", wait);
+        reply_header(r, "Retry-After", seconds);
+    } else {
+        sign_in(r, user, password);
+    }
+    free(user);
+}
+
+void session_logout(struct req *r) {
+    state_run(r->w->state, NULL, NULL, "DELETE FROM session WHERE hash = ?", "s", r->who.session);
+    reply_ok(r);
+    set_cookie(r, "");
+}
+
+void session_show(struct req *r) {
+    reply_data(r, json_pack("{s:o, s:b, s:s, s:s}", "admin", json_text(r->who.admin), "global",
+                            r->who.global, "csrf", r->who.csrf == NULL ? "" : r->who.csrf,
+                            "version", PH_VERSION));
+}
+
+/* -- the first administrator's link -- */
+
+static void take_admin(void *arg, sqlite3_stmt *row) {
+    *(char **)arg = mem_strdup(state_text(row, 0));
+}
+
+static bool set_password(struct req *r, const char *admin, const char *password) {
+    struct sbuf hash = {0};
+    char *why = NULL;
+    bool made = password_hash(password, &hash);
+    enum store_rc rc = made ? store_admin_password(r->w->store, admin, hash.p, &why) : STORE_ERROR;
+    sbuf_wipe(&hash);
+    if (rc == STORE_ERROR)
+        reply_store_failed(r, made ? why : mem_strdup("the password cannot be hashed"));
+    return rc != STORE_ERROR;
+}
+
+void session_welcome(struct req *r) {
+    const char *secret = req_text(r, "token"), *password = req_text(r, "password");
+    char hash[HASH_TEXT], *admin = NULL;
+    if (secret == NULL || password == NULL || strlen(password) < PASS_MIN ||
+        strlen(password) > PASS_BYTES) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "A password has at least %u characters.", PASS_MIN);
+        return;
+    }
+    secret_hash(secret, hash);
+    state_run(r->w->state, take_admin, &admin,
+              "SELECT admin FROM link WHERE hash = ? AND expires > ?", "si", hash, now_s());
+    /* Whoever deletes it has it: it works once. */
+    if (admin == NULL ||
+        state_run(r->w->state, NULL, NULL, "DELETE FROM link WHERE hash = ?", "s", hash) != 1) {
+        log_warn("web", "%s: a link that is not valid", r->client);
+        reply_fail(r, MHD_HTTP_FORBIDDEN,
+                   "This link is not valid any more. Make a new one: posthouse admin link ADDRESS");
+    } else if (set_password(r, admin, password)) {
+        bool global = false;
+        char *why = NULL;
+        role_find(r->w, admin, &global, &why);
+        free(why);
+        start(r, admin, global, true);
+        adminlog(r, "login", admin, "Admin password set with a one-time link");
+    }
+    free(admin);
+}
+
+/* -- what he may -- */
+
+bool session_may(struct req *r, const char *domain) {
+    char *why = NULL;
+    if (r->who.domain != NULL && strcmp(r->who.domain, domain) != 0) {
+        reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
+        return false;
+    }
+    if (r->who.global)
+        return true;
+    bool global = false; /* a global administrator's token for this domain */
+    enum store_rc rc =
+        r->who.domain == NULL ? STORE_YES : role_find(r->w, r->who.admin, &global, &why);
+    if (rc == STORE_YES && !global)
+        rc = store_manages(r->w->store, r->who.admin, domain, &why);
+    if (rc == STORE_ERROR)
+        reply_store_failed(r, why);
+    else if (rc == STORE_NO)
+        reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
+    return rc == STORE_YES;
+}
+
+const char *session_lists(const struct req *r) {
+    return r->who.global ? NULL : r->who.admin;
+}
+
+void session_sweep(struct web *w) {
+    int64_t now = now_s();
+    state_run(w->state, NULL, NULL, "DELETE FROM session WHERE used < ? OR created < ?", "ii",
+              now - w->cfg->p.web_session_time, now - LIFE_S);
+    state_run(w->state, NULL, NULL, "DELETE FROM link WHERE expires < ?", "i", now);
+    state_run(w->state, NULL, NULL,
+              "DELETE FROM log WHERE timestamp < datetime('now', '-365 days')", "");
+    state_run(w->state, NULL, NULL, "DELETE FROM run WHERE started < ?", "i", now - 30 * 86400);
+    state_run(w->state, NULL, NULL, "DELETE FROM sample WHERE at < ?", "i", now - 31 * 86400);
+}

@@ -1,0 +1,152 @@
+/*
+ * web/state.c - what the page keeps of its own; see state.h
+ */
+#include "web/state.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "util/codec.h"
+#include "util/fs.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define BUSY_MS 5000
+
+struct state {
+    sqlite3 *db;
+};
+
+/* log is iRedAdmin's, column for column. */
+static const char schema[] =
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+    "CREATE TABLE IF NOT EXISTS session (hash TEXT PRIMARY KEY, admin TEXT NOT NULL, csrf TEXT NOT "
+    "NULL, page INTEGER NOT NULL, ip TEXT NOT NULL, created INTEGER NOT NULL, used INTEGER NOT "
+    "NULL);"
+    "CREATE TABLE IF NOT EXISTS token (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, "
+    "hash TEXT NOT NULL UNIQUE, scopes TEXT NOT NULL, domain TEXT NOT NULL, admin TEXT NOT NULL, "
+    "created INTEGER NOT NULL, expires INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0);"
+    "CREATE TABLE IF NOT EXISTS link (hash TEXT PRIMARY KEY, admin TEXT NOT NULL, expires INTEGER "
+    "NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS log (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT NOT NULL "
+    "DEFAULT CURRENT_TIMESTAMP, admin VARCHAR(255) NOT NULL, ip VARCHAR(40) NOT NULL, domain "
+    "VARCHAR(255) NOT NULL DEFAULT '', username VARCHAR(255) NOT NULL DEFAULT '', event "
+    "VARCHAR(20) "
+    "NOT NULL DEFAULT '', loglevel VARCHAR(10) NOT NULL DEFAULT 'info', msg TEXT);"
+    "CREATE INDEX IF NOT EXISTS log_domain ON log (domain);"
+    "CREATE TABLE IF NOT EXISTS sample (at INTEGER PRIMARY KEY, sent INTEGER NOT NULL, deferred "
+    "INTEGER NOT NULL, bounced INTEGER NOT NULL, waiting INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS run (id TEXT PRIMARY KEY, kind TEXT NOT NULL, sender TEXT NOT "
+    "NULL, "
+    "recipient TEXT NOT NULL, admin TEXT NOT NULL, started INTEGER NOT NULL, passed INTEGER, steps "
+    "TEXT NOT NULL);";
+
+struct state *state_open(const char *data_directory, char **why) {
+    struct state *s = MEM_NEW(struct state);
+    struct sbuf path = {0};
+    mode_t old = umask(077);
+    sbuf_printf(&path, "%s/web.db", data_directory);
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX;
+    int rc =
+        fs_no_link(path.p) < 0 ? SQLITE_CANTOPEN : sqlite3_open_v2(path.p, &s->db, flags, NULL);
+    if (rc == SQLITE_OK) {
+        sqlite3_busy_timeout(s->db, BUSY_MS);
+        rc = sqlite3_exec(s->db, schema, NULL, NULL, NULL);
+    }
+    umask(old);
+    fs_adopt(path.p);
+    if (rc != SQLITE_OK) {
+        struct sbuf b = {0};
+        sbuf_printf(&b, "%s: %s", path.p,
+                    s->db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(s->db));
+        *why = sbuf_take(&b);
+        state_close(s);
+        s = NULL;
+    }
+    sbuf_free(&path);
+    return s;
+}
+
+void state_close(struct state *s) {
+    if (s == NULL)
+        return;
+    sqlite3_close(s->db);
+    free(s);
+}
+
+static void bind(sqlite3_stmt *st, const char *kinds, va_list ap) {
+    for (int i = 0; kinds[i] != '\0'; i++) {
+        if (kinds[i] == 'i')
+            sqlite3_bind_int64(st, i + 1, va_arg(ap, int64_t));
+        else
+            sqlite3_bind_text(st, i + 1, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
+    }
+}
+
+int state_run(struct state *s, state_row_fn fn, void *arg, const char *sql, const char *kinds,
+              ...) {
+    sqlite3_stmt *st = NULL;
+    va_list ap;
+    int changed = 0;
+    sqlite3_mutex_enter(sqlite3_db_mutex(s->db)); /* its changes are counted for it alone */
+    int rc = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
+    if (rc == SQLITE_OK) {
+        va_start(ap, kinds);
+        bind(st, kinds, ap);
+        va_end(ap);
+        while ((rc = sqlite3_step(st)) == SQLITE_ROW)
+            if (fn != NULL)
+                fn(arg, st);
+    }
+    if (rc != SQLITE_DONE)
+        log_error("web", "web.db: %s", sqlite3_errmsg(s->db));
+    else
+        changed = sqlite3_changes(s->db);
+    sqlite3_finalize(st);
+    sqlite3_mutex_leave(sqlite3_db_mutex(s->db));
+    return rc == SQLITE_DONE ? changed : -1;
+}
+
+const char *state_text(sqlite3_stmt *row, int column) {
+    const char *p = (const char *)sqlite3_column_text(row, column);
+    return p == NULL ? "" : p;
+}
+
+/* base64url (RFC 4648 section 5), without padding. */
+void secret_new(char out[SECRET_TEXT]) {
+    unsigned char raw[32];
+    struct sbuf b = {0};
+    if (RAND_bytes(raw, sizeof raw) != 1)
+        abort(); /* nothing that is guarded by it may be made */
+    base64_encode(&b, str_make((const char *)raw, sizeof raw));
+    for (size_t i = 0; i < SECRET_TEXT - 1; i++)
+        out[i] = (char)(b.p[i] == '+' ? '-' : b.p[i] == '/' ? '_' : b.p[i]);
+    out[SECRET_TEXT - 1] = '\0';
+    sbuf_wipe(&b);
+    mem_wipe(raw, sizeof raw);
+}
+
+void secret_hash(const char *secret, char out[HASH_TEXT]) {
+    unsigned char md[32];
+    unsigned n = sizeof md;
+    if (EVP_Digest(secret, strlen(secret), md, &n, EVP_sha256(), NULL) != 1)
+        abort();
+    for (size_t i = 0; i < sizeof md; i++)
+        snprintf(out + 2 * i, 3, "%02x", md[i]);
+}
+
+bool secret_equal(const char *a, const char *b) {
+    size_t n = strlen(a);
+    return n == strlen(b) && CRYPTO_memcmp(a, b, n) == 0;
+}
+
+int64_t now_s(void) {
+    return time(NULL);
+}
