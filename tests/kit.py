@@ -143,6 +143,12 @@ class FakeRelay:
         self.closed = False
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
     @property
     def mails(self):
         with self.lock:

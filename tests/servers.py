@@ -23,14 +23,16 @@ PASSWORD = "pa$$word#1"
 ACCOUNTS = """
 CREATE TABLE domain (domain VARCHAR(255) NOT NULL DEFAULT '' PRIMARY KEY, description TEXT,
     transport VARCHAR(255) NOT NULL DEFAULT 'dovecot', backupmx {flag} NOT NULL DEFAULT 0, settings TEXT,
-    active {flag} NOT NULL DEFAULT 1);
+    modified {time} NOT NULL DEFAULT '1970-01-01 01:01:01', active {flag} NOT NULL DEFAULT 1);
 CREATE TABLE mailbox (username VARCHAR(255) NOT NULL PRIMARY KEY, password VARCHAR(255) NOT NULL DEFAULT '',
     name VARCHAR(255) NOT NULL DEFAULT '', domain VARCHAR(255) NOT NULL DEFAULT '',
     transport VARCHAR(255) NOT NULL DEFAULT '', isadmin {flag} NOT NULL DEFAULT 0, isglobaladmin {flag} NOT NULL DEFAULT 0,
     enablesmtp {flag} NOT NULL DEFAULT 1, enablesmtpsecured {flag} NOT NULL DEFAULT 1, allow_nets TEXT DEFAULT NULL,
-    active {flag} NOT NULL DEFAULT 1);
+    modified {time} NOT NULL DEFAULT '1970-01-01 01:01:01', active {flag} NOT NULL DEFAULT 1);
+CREATE INDEX idx_mailbox_domain ON mailbox (domain);
 CREATE TABLE admin (username VARCHAR(255) NOT NULL PRIMARY KEY, password VARCHAR(255) NOT NULL DEFAULT '', active {flag} NOT NULL DEFAULT 1);
-CREATE TABLE domain_admins (username VARCHAR(255) NOT NULL DEFAULT '', domain VARCHAR(255) NOT NULL DEFAULT '', PRIMARY KEY (username, domain));
+CREATE TABLE domain_admins (username VARCHAR(255) NOT NULL DEFAULT '', domain VARCHAR(255) NOT NULL DEFAULT '', active {flag} NOT NULL DEFAULT 1,
+    PRIMARY KEY (username, domain));
 """
 ADMIN = "vmail-admin's"
 
@@ -102,7 +104,7 @@ class MariaDb(Server):
                  f"GRANT SELECT ON vmail.* TO vmail@'127.0.0.1'; CREATE USER vmailadmin@'127.0.0.1' IDENTIFIED BY '{ADMIN.replace(chr(39), chr(39) * 2)}';"
                  f"GRANT SELECT,INSERT,DELETE,UPDATE ON vmail.* TO vmailadmin@'127.0.0.1';")
         self.run(SENDER_RELAYHOST.format(serial="BIGINT AUTO_INCREMENT"))
-        self.run(ACCOUNTS.format(flag="TINYINT(1)"))
+        self.run(ACCOUNTS.format(flag="TINYINT(1)", time="DATETIME"))
 
     def up(self):
         tls = [f"--ssl-cert={self.cert}", f"--ssl-key={self.key}"] if self.cert else []
@@ -127,7 +129,7 @@ class Postgres(Server):
         self.up()
         self.run("CREATE DATABASE vmail", db="postgres")
         self.run(SENDER_RELAYHOST.format(serial="SERIAL"))
-        self.run(ACCOUNTS.format(flag="INT2"))
+        self.run(ACCOUNTS.format(flag="INT2", time="TIMESTAMP"))
         admin = ADMIN.replace("'", "''")
         self.run(f"CREATE USER vmail PASSWORD '{PASSWORD}'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO vmail;"
                  f"CREATE USER vmailadmin PASSWORD '{admin}'; GRANT SELECT,INSERT,DELETE,UPDATE ON ALL TABLES IN SCHEMA public TO vmailadmin;"
@@ -154,7 +156,7 @@ class Sqlite:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="posthouse-db-"))
         self.dir.chmod(0o755)
         self.run(SENDER_RELAYHOST.format(serial="INTEGER"))
-        self.run(ACCOUNTS.format(flag="TINYINT(1)"))
+        self.run(ACCOUNTS.format(flag="TINYINT(1)", time="DATETIME"))
 
     def run(self, sql, check=True):
         with sqlite3.connect(self.dir / "vmail.db", 10) as db:
@@ -189,6 +191,21 @@ def store_file(server):
     return f"hosts = 127.0.0.1:{server.port}\nuser = vmailadmin\npassword = {ADMIN}\ndbname = vmail\n"
 
 
+def add_admin(server, mail, stored, *domains):
+    """An administrator of his own: of these domains, or of everything."""
+    if server.type == "ldap":
+        glob = "" if domains else "domainGlobalAdmin: yes\n"
+        server.run(f"dn: mail={mail},o=domainAdmins,{SUFFIX}\nobjectClass: mailAdmin\nmail: {mail}\naccountStatus: active\n{glob}userPassword: {stored}\n",
+                   tool="ldapadd")
+        for d in domains:
+            server.run(f"dn: domainName={d},o=domains,{SUFFIX}\nchangetype: modify\nadd: domainAdmin\ndomainAdmin: {mail}\n")
+        return
+    q = lambda v: "'" + str(v).replace("'", "''") + "'"
+    server.run(f"INSERT INTO admin (username, password) VALUES ({q(mail)}, {q(stored)})")
+    for d in domains or ["ALL"]:
+        server.run(f"INSERT INTO domain_admins (username, domain) VALUES ({q(mail)}, {q(d)})")
+
+
 def add_user(server, mail, stored, **columns):
     """A domain if need be and a user, as iRedMail has them.  columns: mailbox's, or attributes."""
     domain = mail.split("@")[1]
@@ -215,20 +232,25 @@ def add_user(server, mail, stored, **columns):
 
 # iRedMail's schema: what relaying needs of it, under its own object identifiers.
 SCHEMA = """
-attributetype ( 1.3.6.1.4.1.32349.1.2.1.1 NAME 'domainName' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{320} )
-attributetype ( 1.3.6.1.4.1.32349.1.2.1.2 NAME 'mtaTransport' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
-attributetype ( 1.3.6.1.4.1.32349.1.2.1.3 NAME 'domainStatus' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
-attributetype ( 1.3.6.1.4.1.32349.1.2.1.6 NAME 'domainBackupMX' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
-attributetype ( 1.3.6.1.4.1.32349.1.2.1.19 NAME 'domainAliasName' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
-attributetype ( 1.3.6.1.4.1.32349.1.2.2.9 NAME 'accountStatus' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
-attributetype ( 1.3.6.1.4.1.32349.1.2.2.13 NAME 'enabledService' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
-attributetype ( 1.3.6.1.4.1.32349.1.2.2.19 NAME 'shadowAddress' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
-attributetype ( 1.3.6.1.4.1.32349.1.2.2.26 NAME 'senderRelayHost' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{255} SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.1 NAME 'domainName' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{320} )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.2 NAME 'mtaTransport' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.3 NAME 'domainStatus' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.4 NAME 'domainAdmin' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.5 NAME 'domainGlobalAdmin' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.20 NAME 'accountSetting' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.6 NAME 'domainBackupMX' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.1.19 NAME 'domainAliasName' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.9 NAME 'accountStatus' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.13 NAME 'enabledService' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.19 NAME 'shadowAddress' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
+attributetype ( 1.3.6.1.4.1.32349.1.2.2.26 NAME 'senderRelayHost' EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{255} SINGLE-VALUE )
 attributetype ( 1.3.6.1.4.1.32349.1.2.2.25 NAME 'allowNets' EQUALITY caseIgnoreMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15{1024} SINGLE-VALUE )
 objectclass ( 1.3.6.1.4.1.32349.1.2.4.1 NAME 'mailDomain' SUP top STRUCTURAL MUST ( domainName )
-  MAY ( mtaTransport $ enabledService $ domainBackupMX $ accountStatus $ domainAliasName $ senderRelayHost ) )
+  MAY ( mtaTransport $ enabledService $ domainBackupMX $ accountStatus $ domainAliasName $ senderRelayHost $
+    cn $ domainAdmin $ accountSetting ) )
+objectclass ( 1.3.6.1.4.1.32349.1.2.4.2 NAME 'mailAdmin' SUP top STRUCTURAL MUST ( mail ) MAY ( userPassword $ accountStatus $ domainGlobalAdmin $ cn ) )
 objectclass ( 1.3.6.1.4.1.32349.1.2.4.3 NAME 'mailUser' SUP top AUXILIARY MUST ( mail $ uid )
-  MAY ( shadowAddress $ accountStatus $ enabledService $ mtaTransport $ senderRelayHost $ domainStatus $ allowNets $ userPassword ) )
+  MAY ( shadowAddress $ accountStatus $ enabledService $ mtaTransport $ senderRelayHost $ domainStatus $ allowNets $ userPassword $ domainGlobalAdmin ) )
 """
 SUFFIX = "dc=example,dc=com"
 TREE = """
@@ -253,6 +275,10 @@ userPassword: {admin}
 dn: o=domains,dc=example,dc=com
 objectClass: organization
 o: domains
+
+dn: o=domainAdmins,dc=example,dc=com
+objectClass: organization
+o: domainAdmins
 
 dn: domainName=mydomain.com,o=domains,dc=example,dc=com
 objectClass: mailDomain

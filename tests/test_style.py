@@ -22,7 +22,8 @@ MAY = {
     "deliver": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report"},
     "schedule": {"util", "config", "maps", "mail", "spool", "route", "report"},
     "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule", "accounts"},
-    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon", "accounts"},
+    "web": {"util", "config", "mail", "route", "deliver", "daemon", "accounts"},
+    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon", "accounts", "web"},
 }
 
 
@@ -116,7 +117,7 @@ def test_guarantees_name_tests_that_exist():
     text = (ROOT / "docs" / "guarantees.md").read_text()
     file = None
     for name in re.findall(r"`([^`]+)`", text):
-        if name.startswith(("crash/", "e2e/", "unit/", "fuzz/")):
+        if name.startswith(("crash/", "e2e/", "unit/", "fuzz/", "web/", "compat/")):
             file, _, test = name.partition("::")
             assert (ROOT / "tests" / file).exists(), name
         elif name.startswith("…::") or name.startswith("test_"):
@@ -129,6 +130,6 @@ def test_guarantees_name_tests_that_exist():
 
 def test_no_name_of_ours_takes_a_librarys_place():
     """A function named as one of a shared library would be called by that library instead of its own."""
-    for exe in ("posthouse", "posthoused"):
+    for exe in ("posthouse", "posthoused", "posthouse-web"):
         out = subprocess.run(["nm", "-D", "--defined-only", str(ROOT / "build" / "src" / exe)], capture_output=True, text=True, check=True).stdout
         assert " T " not in out, out

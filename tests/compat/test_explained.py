@@ -71,7 +71,8 @@ def test_explain_says_what_happens(c, relays, name_server):  # noqa: F811
             seen = len(pair.outcomes(mta.p.log()))
             reply, outcome, users = deliver(mta.p, relays, sender, rcpt, seen)
             agree(steps, reply, outcome, users, relays)
+            shown = json.dumps(steps).replace(str(mta.p.dir), "")  # a directory's random name may have any letters
             for secret in ("pass:word", "p2", "pa  ss", "host:host"):
-                assert secret not in json.dumps(steps)
+                assert secret not in shown
     finally:
         mta.over()

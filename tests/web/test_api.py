@@ -1,0 +1,266 @@
+"""The API over each kind of accounts store: who may see and change what, and what is written."""
+import sqlite3
+
+import pytest
+import servers
+from kit import FakeRelay, wait_for
+from webkit import GLOBAL, OF_DOMAIN, SECRET, Web
+
+KINDS = ["sqlite", "mysql", "pgsql", "ldap"]
+
+
+class Embedded(servers.Sqlite):
+    """The store that Posthouse makes itself."""
+
+    def __init__(self, web):
+        self.path = web.dir / "data" / "accounts.db"
+        web.command("domain", "add", "a.example")
+
+    def run(self, sql, check=True):
+        with sqlite3.connect(self.path, 10) as db:
+            if sql.startswith("SELECT"):
+                return "".join("\t".join(map(str, row)) + "\n" for row in db.execute(sql))
+            db.executescript(sql)
+
+    def stop(self):
+        pass
+
+
+class Site:
+    """A daemon, its page, a store with some accounts, and three relay hosts."""
+
+    def __init__(self, kind, dns):
+        self.relays = {name: FakeRelay() for name in ("everybody", "one", "two")}
+        main = f"relayhost = [127.0.0.1]:{self.relays['everybody'].port}\n"
+        if kind == "sqlite":
+            self.web = Web(main, dns=dns)
+            self.store = Embedded(self.web)
+        else:
+            self.store = {"mysql": servers.MariaDb, "pgsql": servers.Postgres, "ldap": servers.Slapd}[kind]()
+            self.web = Web(main + f"accounts_store = {kind}:{{dir}}/store.cf\n", dns=dns,
+                           files={"store.cf": servers.store_file(self.store)})
+        self.kind = kind
+        self.hash = SECRET if kind == "ldap" else "{PLAIN}" + SECRET
+        for user in ("ann@a.example", "bob@a.example", "cid@a.example", "ann@b.example", "x@hidden.example", "y@backup.example", "z@paged.example"):
+            servers.add_user(self.store, user, self.hash)
+        servers.add_admin(self.store, GLOBAL, self.hash)
+        servers.add_admin(self.store, OF_DOMAIN, self.hash, "a.example", "hidden.example")
+        self.hide("hidden.example")
+        self.web.start()
+
+    def hide(self, domain):
+        if self.kind == "ldap":
+            for kind in ("Domain", "User"):
+                self.store.run(f"dn: {self.dn(domain)}\nchangetype: modify\nadd: accountSetting\naccountSetting: disabled{kind}Profile:relay\n")
+        else:
+            self.store.run(f"UPDATE domain SET settings = 'default_user_quota:1024;disabled_domain_profiles:bcc,relay;disabled_user_profiles:relay;' WHERE domain = '{domain}'")
+
+    @staticmethod
+    def dn(account):
+        domain = account.split("@")[-1]
+        user = f"mail={account},ou=Users," if "@" in account else ""
+        return f"{user}domainName={domain},o=domains,{servers.SUFFIX}"
+
+    def stored(self, account):
+        """(transport, backup MX, relay host) as they stand in the store."""
+        if self.kind == "ldap":
+            import subprocess
+            out = subprocess.run(["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", f"ldap://127.0.0.1:{self.store.port}", "-D", f"cn=Manager,{servers.SUFFIX}",
+                                  "-w", "secret", "-b", self.dn(account), "-s", "base"], capture_output=True, text=True, check=True).stdout
+            at = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+            return at.get("mtaTransport", ""), at.get("domainBackupMX") == "yes", at.get("senderRelayHost")
+        user = "@" in account
+        row = self.store.run(f"SELECT transport, {0 if user else 'backupmx'} FROM {'mailbox' if user else 'domain'} "
+                             f"WHERE {'username' if user else 'domain'} = '{account}'").rstrip("\n").replace("|", "\t").split("\t")
+        key = account if user else "@" + account
+        relay = self.store.run(f"SELECT relayhost FROM sender_relayhost WHERE account = '{key}'").strip()
+        return row[0], row[1] == "1", relay or None
+
+    def value(self, name):
+        return f"[127.0.0.1]:{self.relays[name].port}"
+
+    def stop(self):
+        self.web.__exit__(None, None, None)
+        self.store.stop()
+        for r in self.relays.values():
+            r.stop()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def site(request, dns):
+    s = Site(request.param, dns)
+    yield s
+    s.stop()
+
+
+def test_sign_in(site):
+    api = site.web.api()
+    assert api.fails(401, "GET", "/api/domains") == "Login required."
+    wrong = api.fails(401, "POST", "/api/login", form={"username": GLOBAL, "password": "no"})
+    assert wrong == api.fails(401, "POST", "/api/login", form={"username": "nobody@x.example", "password": "no"}) == "Username or password is incorrect."
+    assert api.fails(401, "POST", "/api/login", form={"username": "ann@a.example", "password": SECRET}) == wrong  # no administrator
+    assert api.fails(400, "POST", "/api/login", form={"username": GLOBAL})
+    assert api.fails(401, "POST", "/api/login", form={"username": GLOBAL, "password": ""})
+    boss = site.web.api(GLOBAL.upper())
+    assert boss.get("/api/session") | {"csrf": ""} == {"admin": GLOBAL, "global": True, "csrf": "", "version": "0.1.0"}
+    assert site.web.api(OF_DOMAIN).get("/api/session")["global"] is False
+    boss.ok("POST", "/api/logout")
+    assert boss.fails(401, "GET", "/api/session")
+
+
+def test_mail_users_as_administrators(site):
+    if site.kind == "ldap":
+        servers.add_user(site.store, "head@b.example", site.hash, domainGlobalAdmin="yes")
+        servers.add_user(site.store, "part@b.example", site.hash, enabledService=["mail", "domainadmin"])
+        site.store.run(f"dn: {site.dn('b.example')}\nchangetype: modify\nadd: domainAdmin\ndomainAdmin: part@b.example\n")
+    else:
+        servers.add_user(site.store, "head@b.example", site.hash, isglobaladmin=1)
+        servers.add_user(site.store, "part@b.example", site.hash, isadmin=1)
+        site.store.run("INSERT INTO domain_admins (username, domain) VALUES ('head@b.example', 'ALL')")
+        site.store.run("INSERT INTO domain_admins (username, domain) VALUES ('part@b.example', 'b.example')")
+    assert site.web.api("head@b.example").get("/api/session")["global"] is True
+    part = site.web.api("part@b.example")
+    assert [d["name"] for d in part.get("/api/domains")["domains"]] == ["b.example"]
+    if site.kind == "ldap":
+        site.store.change(site.dn("part@b.example"), "accountStatus", "disabled")
+    else:
+        site.store.run("UPDATE mailbox SET active = 0 WHERE username = 'part@b.example'")
+    wait_for(lambda: part.request("GET", "/api/domains")[0] == 401)  # his session ends with his role
+    assert site.web.api().fails(401, "POST", "/api/login", form={"username": "part@b.example", "password": SECRET})
+
+
+def test_lists(site):
+    boss = site.web.api(GLOBAL)
+    names = lambda path, what: [x["name"] for x in boss.get(path)[what]]
+    every = names("/api/domains?limit=200", "domains")
+    assert every == sorted(every) and {"a.example", "b.example", "hidden.example"} <= set(every)
+    first = boss.get("/api/domains?limit=2")
+    assert [d["name"] for d in first["domains"]] == every[:2] and first["more"] is True
+    assert names(f"/api/domains?limit=2&after={every[1]}", "domains") == every[2:4]
+    assert boss.get(f"/api/domains?after={every[-1]}") == {"domains": [], "more": False}
+    assert names("/api/domains?search=IDDE", "domains") == ["hidden.example"]
+    assert names("/api/domains?search=%25", "domains") == []  # no pattern of the user's own
+    assert boss.get("/api/domains?name_only=yes&limit=200")["domains"] == every
+    assert names("/api/users/a.example", "users") == ["ann@a.example", "bob@a.example", "cid@a.example"]
+    assert names("/api/users/a.example?after=ann@a.example&limit=1", "users") == ["bob@a.example"]
+    assert names("/api/users/a.example?search=c", "users") == ["cid@a.example"]
+    found = boss.get("/api/search?q=ANN@")
+    assert [u["name"] for u in found["users"]] == ["ann@a.example", "ann@b.example"]
+    assert boss.fails(404, "GET", "/api/users/none.example") == "Account does not exist."
+    assert boss.fails(400, "GET", "/api/users/no_domain!") == "Invalid domain name."
+    if site.kind != "ldap":
+        assert next(d for d in boss.get("/api/domains?search=a.ex")["domains"] if d["name"] == "a.example")["users"] == 3
+
+
+def test_who_relays_where(site):
+    boss = site.web.api(GLOBAL)
+    site.web.command("relay", "set", "@a.example", site.value("one"))
+    site.web.command("relay", "set", "bob@a.example", site.value("two"))
+    relay = {u["name"]: u["relay"] for u in boss.get("/api/users/a.example")["users"]}
+    assert relay == {"ann@a.example": {"value": site.value("one"), "from": "domain"}, "bob@a.example": {"value": site.value("two"), "from": "own"},
+                     "cid@a.example": {"value": site.value("one"), "from": "domain"}}
+    domains = {d["name"]: d["relay"] for d in boss.get("/api/domains?limit=200")["domains"]}
+    assert domains["a.example"] == {"value": site.value("one"), "from": "own"}
+    assert domains["b.example"] == {"value": site.value("everybody"), "from": "everybody"}
+    e = boss.get("/api/effective?account=ann@a.example")
+    assert (e["key"], e["next_hop"], e["rule"]) == ("@a.example", site.value("one"), "sender_dependent_relayhost_maps")
+    assert boss.get("/api/effective?account=a.example")["key"] == "@a.example"
+    e = boss.get("/api/effective?account=b.example")
+    assert (e["key"], e["next_hop"], e["rule"]) == ("", site.value("everybody"), "relayhost")
+    found = {u["name"]: u.get("relay") for u in boss.get("/api/search?q=bob@")["users"]}
+    assert found == {"bob@a.example": {"value": site.value("two"), "from": "own"}} and "relay" not in boss.get("/api/search?q=ann@a")["users"][0]
+    for account in ("@a.example", "bob@a.example"):
+        site.web.command("relay", "unset", account)
+
+
+def test_saving_writes_what_iredadmin_writes(site):
+    boss = site.web.api(GLOBAL)
+    put = lambda name, **form: boss.ok("PUT", f"/api/domain/{name}", form=form)
+    put("b.example", outboundRelay="smtp:[192.168.1.2]:25")  # the manual's sample
+    assert site.stored("b.example") == ("dovecot" if site.kind != "ldap" else "", False, "smtp:[192.168.1.2]:25")
+    put("b.example", outboundRelay="[192.168.1.3]:587")
+    put("b.example", transport="smtp:[10.0.0.1]:25", is_backupmx="yes")
+    assert site.stored("b.example") == ("smtp:[10.0.0.1]:25", True, "[192.168.1.3]:587")
+    put("b.example", is_backupmx="no", transport="")
+    assert site.stored("b.example") == ("dovecot", False, "[192.168.1.3]:587")
+    put("b.example", outboundRelay="")
+    put("b.example", outboundRelay="")  # nothing there to take away: no error
+    assert site.stored("b.example") == ("dovecot", False, None)
+    user = lambda **form: boss.ok("PUT", "/api/user/ann@b.example", form=form)
+    user(outboundRelay="[x.example]:465", transport="lmtp:inet:127.0.0.1:24")
+    assert site.stored("ann@b.example") == ("lmtp:inet:127.0.0.1:24", False, "[x.example]:465")
+    user(outboundRelay="", transport="")
+    assert site.stored("ann@b.example") == ("", False, None)
+    boss.ok("PUT", "/api/users/a.example", form={"transport": "smtp:[10.0.0.9]"})
+    assert [site.stored(u)[0] for u in ("ann@a.example", "cid@a.example", "ann@b.example")] == ["smtp:[10.0.0.9]", "smtp:[10.0.0.9]", ""]
+    boss.ok("PUT", "/api/users/a.example", body={"transport": ""})
+    assert site.stored("ann@a.example")[0] == ""
+
+
+def test_backup_mx(site):
+    boss = site.web.api(GLOBAL)
+    put = lambda **form: boss.ok("PUT", "/api/domain/backup.example", form=form)
+    fails = lambda **form: boss.fails(400, "PUT", "/api/domain/backup.example", form=form)
+    put(is_backupmx="yes", primarymx="202.96.134.133")
+    assert site.stored("backup.example")[:2] == ("relay:202.96.134.133", True)
+    put(primarymx="[mail.iredmail.org]:25")
+    assert site.stored("backup.example")[:2] == ("relay:[mail.iredmail.org]:25", True)
+    assert fails(transport="smtp:[x.example]") == "This domain is a backup MX, can not set custom relay."
+    put(outboundRelay="[192.168.1.3]:587")  # where its senders' mail goes is another matter
+    shown = boss.get("/api/domain/backup.example")
+    assert (shown["is_backupmx"], shown["primarymx"], shown["outboundRelay"]) == ("yes", "[mail.iredmail.org]:25", "[192.168.1.3]:587")
+    assert fails(primarymx="1.2.3.4", transport="dovecot") and fails(primarymx="1.2.3.4", is_backupmx="no") and fails(primarymx="[x", is_backupmx="yes")
+    put(is_backupmx="no", outboundRelay="")
+    assert site.stored("backup.example") == ("dovecot", False, None)
+
+
+def test_bad_values_change_nothing(site):
+    boss = site.web.api(GLOBAL)
+    before = site.stored("a.example"), site.stored("ann@a.example")
+    for bad in ({"outboundRelay": "[x"}, {"outboundRelay": "[x]:99999"}, {"outboundRelay": "h" * 256}, {"outboundRelay": "[a]:25\tb"}, {"outboundRelay": " "},
+                {"transport": "a b"}, {"transport": "smtp:[x"}, {"transport": "sm tp:x"}, {"is_backupmx": "maybe"}, {"quota": "5"}, {"name": "x"}):
+        for path in ("/api/domain/a.example", "/api/user/ann@a.example"):
+            assert boss.fails(400, "PUT", path, form=bad)
+    assert boss.fails(400, "PUT", "/api/domain/a.example", body={"outboundRelay": 5})
+    assert boss.fails(404, "PUT", "/api/domain/none.example", form={"outboundRelay": "[x]:25"})
+    assert boss.fails(404, "PUT", "/api/user/none@a.example", form={"transport": "x"})
+    assert (site.stored("a.example"), site.stored("ann@a.example")) == before
+    v = boss.get("/api/validate?kind=outboundRelay&value=%5Bx")
+    assert v == {"valid": False, "problem": "missing ']'", "part": "[x"}
+    assert boss.get("/api/validate?kind=outboundRelay&value=%5Bx%5D:587")["valid"] and boss.get("/api/validate?kind=transport&value=dovecot")["valid"]
+
+
+def test_domain_administrators(site):
+    local = site.web.api(OF_DOMAIN)
+    assert [d["name"] for d in local.get("/api/domains")["domains"]] == ["a.example", "hidden.example"]
+    assert local.get("/api/search?q=ann")["users"][0]["name"] == "ann@a.example" and len(local.get("/api/search?q=ann")["users"]) == 1
+    for method, path in (("GET", "/api/domain/b.example"), ("PUT", "/api/domain/b.example"), ("GET", "/api/users/b.example"), ("PUT", "/api/users/b.example"),
+                         ("GET", "/api/user/ann@b.example"), ("PUT", "/api/user/ann@b.example"), ("GET", "/api/effective?account=b.example"),
+                         ("GET", "/api/relays"), ("GET", "/api/relay/x"), ("PUT", "/api/relay/x"), ("DELETE", "/api/relay/x"), ("GET", "/api/queue"),
+                         ("GET", "/api/queue/counts"), ("POST", "/api/queue/delete"), ("GET", "/api/message/x"), ("GET", "/api/dashboard"), ("GET", "/api/check"),
+                         ("GET", "/api/log"), ("GET", "/api/presets")):
+        assert local.fails(403, method, path, form={"outboundRelay": "[x]:25"} if method == "PUT" else None) == "Permission denied.", path
+    local.ok("PUT", "/api/domain/a.example", form={"outboundRelay": "[mine.example]:587"})
+    assert site.stored("a.example")[2] == "[mine.example]:587"
+    local.ok("PUT", "/api/domain/a.example", form={"outboundRelay": ""})
+    # The Relay tab is disabled for hidden.example: neither seen nor changed, but the domain is.
+    shown = local.get("/api/domain/hidden.example")
+    assert shown["relay_tab"] is False and "outboundRelay" not in shown and "transport" not in shown
+    assert "relay" not in [d for d in local.get("/api/domains")["domains"] if d["name"] == "hidden.example"][0]
+    assert "relay" not in local.get("/api/users/hidden.example")["users"][0] and local.get("/api/user/x@hidden.example")["relay_tab"] is False
+    for path in ("/api/domain/hidden.example", "/api/user/x@hidden.example"):
+        assert local.fails(403, "PUT", path, form={"outboundRelay": "[x]:25"}) == "Permission denied."
+    assert local.fails(403, "GET", "/api/effective?account=x@hidden.example")
+    assert site.web.api(GLOBAL).get("/api/domain/hidden.example")["relay_tab"] is True
+
+
+def test_effective_for_the_next_message(site):
+    """A relay that was saved is the one that the very next message takes: no second's delay."""
+    boss = site.web.api(GLOBAL)
+    turn = 0
+    for name in ("one", "two", "everybody") * 4:
+        boss.ok("PUT", "/api/user/cid@a.example", form={"outboundRelay": "" if name == "everybody" else site.value(name)})
+        turn += 1
+        assert site.web.send(sender="cid@a.example", content=f"Subject: turn-{site.kind}-{turn}\r\n\r\nx\r\n").startswith("250")
+        site.relays[name].wait_mail(f"turn-{site.kind}-{turn}\r".encode())
+    assert all(m["content"].count(b"turn-") == 1 for r in site.relays.values() for m in r.mails)

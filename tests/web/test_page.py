@@ -1,0 +1,347 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+import contextlib
+import re
+import time
+
+import pytest
+from kit import ROOT, FakeRelay, free_port, wait_for
+from test_server import site, tls
+from webkit import GLOBAL, OF_DOMAIN, SECRET, SHOTS, Browser, Web
+
+
+@contextlib.contextmanager
+def browser(url, **options):
+    b = Browser(url, **options)
+    try:
+        yield b
+        seen = b.js("return seen")
+        assert seen["foreign"] == [] and seen["errors"] == [], seen
+    except Exception:
+        with contextlib.suppress(Exception):
+            b.shot("failed")
+        raise
+    finally:
+        b.close()
+
+
+@pytest.fixture(scope="module")
+def world(dns):
+    """Two relay hosts, one of which refuses the login; mail that went and mail that waits."""
+    good = FakeRelay(auth=["PLAIN", "LOGIN"], need_auth=True, users={"office": "pw"}, tls=tls(), name="smtp.provider.example")
+    other, refusing = FakeRelay(), FakeRelay(auth=["PLAIN"], need_auth=True, users={}, tls=tls())
+    with site(dns, f"relayhost = [127.0.0.1]:{other.port}\nminimal_backoff_time = 300s\n") as w:
+        w.good, w.other, w.refusing = good, other, refusing
+        for user in ("bob@a.example", "cid@a.example"):
+            w.command("user", "add", user, input=SECRET + "\n")
+        w.hop = f"[127.0.0.1]:{good.port}"
+        w.command("record", "set", "provider", f"hosts={w.hop}", "tls=encrypt", "user=office", "password", input="pw\n")
+        w.command("record", "set", "broken", f"hosts=[127.0.0.1]:{refusing.port}", "tls=encrypt", "user=office", "password", input="old\n")
+        w.command("relay", "set", "@a.example", w.hop)
+        w.command("relay", "set", "bob@a.example", f"[127.0.0.1]:{refusing.port}")
+        for sender in ("ann@a.example", "ann@a.example", "ann@b.example", "bob@a.example", "bob@a.example"):
+            w.send(sender=sender, rcpts=["friend@far.example"])
+        wait_for(lambda: len(good.mails) == 2 and len(other.mails) == 1)
+        wait_for(lambda: w.api(GLOBAL).get("/api/queue/counts")["deferred"] == 2)
+        yield w
+    for r in (good, other, refusing):
+        r.stop()
+
+
+def test_relay_tab_of_a_user(world):
+    """As a newcomer would: sign in, find the user, set his relay host, see what will happen, and mail goes that way."""
+    with browser(world.url) as b:
+        b.sign_in()
+        b.js("await page.getByRole('searchbox').fill('cid@'); await page.keyboard.press('Enter')")
+        b.js("await page.getByRole('link', {name: 'cid@a.example'}).click()")
+        b.heading("Profile of user: cid@a.example")
+        b.sees(f"inherits @a.example: {world.hop} as account office, of the relay record \"provider\"")
+        assert b.js("return await page.getByRole('button', {name: 'Save changes'}).isDisabled()")
+        b.fill("Relay outgoing email to", "[127.0.0.1")
+        b.sees("missing ']'")  # the daemon's own parser, while it is typed
+        assert b.js("return await page.getByRole('button', {name: 'Save changes'}).isDisabled()")
+        b.fill("Relay outgoing email to", f"[127.0.0.1]:{world.other.port}")
+        b.sees("Posthouse understands this.")
+        b.sees("There are changes that are not saved")
+        b.click("button", "Save changes")
+        b.sees("Profile has been updated.")
+        b.sees("has a setting of its own")
+        world.send(sender="cid@a.example", content="Subject: by-the-tab\r\n\r\nx\r\n")
+        world.other.wait_mail(b"by-the-tab")
+        assert f"cid@a.example{' ' * 28}[127.0.0.1]:{world.other.port}".split() == next(
+            line.split() for line in world.command("relay", "list").splitlines() if line.startswith("cid@"))
+        b.fill("Relay outgoing email to", "")
+        b.click("button", "Save changes")
+        b.sees("inherits @a.example")
+        assert "cid@a.example" not in world.command("relay", "list")
+
+
+def test_relay_tab_of_a_domain(world):
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/domain/b.example/relay", "Profile of domain: b.example")
+        b.sees("uses the relay host for everybody (relayhost)")
+        b.js("await page.getByText('Sample Settings').first().click()")
+        b.click("button", "Use example.com:25")
+        assert b.js("return await page.getByLabel('Relay outgoing email to').inputValue()") == "example.com:25"
+        b.fill("Relay outgoing email to", "")
+        b.fill("Relay received email to", "smtp:[10.0.0.1]:25")
+        b.js("await page.getByLabel('Relay without verifying local recipients').check()")
+        b.click("button", "Save changes")
+        b.sees("Profile has been updated.")
+        api = world.api(GLOBAL)
+        saved = api.get("/api/domain/b.example")
+        assert (saved["transport"], saved["is_backupmx"], saved["outboundRelay"]) == ("smtp:[10.0.0.1]:25", "yes", "")
+        # The backup-MX rule.
+        b.js("await page.getByLabel('Mark as backup MX').check(); await page.getByLabel('Primary MX').fill('202.96.134.133')")
+        b.sees("This domain is a backup MX, can not set custom relay.")
+        assert b.js("return await page.getByLabel('Relay received email to').isDisabled()")
+        b.click("button", "Save changes")
+        wait_for(lambda: api.get("/api/domain/b.example")["transport"] == "relay:202.96.134.133")
+        b.open("#/domains", "Domains")
+        b.sees("Backup MX")
+        b.open("#/domain/b.example/relay", "Profile of domain: b.example")
+        b.js("await page.getByLabel('Mark as backup MX').uncheck()")
+        b.click("button", "Save changes")
+        wait_for(lambda: api.get("/api/domain/b.example")["is_backupmx"] == "no" and api.get("/api/domain/b.example")["transport"] == "dovecot")
+
+
+def test_domain_administrator(world):
+    with browser(world.url) as b:
+        b.sign_in(OF_DOMAIN)
+        b.heading("Domains")
+        b.sees("a.example")
+        text = b.text()
+        assert "a.example" in text and "b.example" not in text
+        assert b.js("return await page.getByRole('navigation', {name: 'Main'}).getByRole('link').allInnerTexts()") == ["Domains", "Test", "API tokens"]
+        b.open("#/queue", "Domains")  # there is no such place for him
+        b.open("#/domain/b.example/relay")
+        b.sees("Permission denied.")
+        b.open("#/domain/a.example/relay", "Profile of domain: a.example")
+        b.sees("as account office")
+        world.api(GLOBAL)
+        import sqlite3
+        with sqlite3.connect(world.dir / "data" / "accounts.db", 10) as db:
+            db.execute("UPDATE domain SET settings = 'disabled_domain_profiles:relay;' WHERE domain = 'a.example'")
+        try:
+            b.open("#/domain/a.example/relay", "Profile of domain: a.example")
+            b.sees("The Relay tab is disabled for this domain by its administrator.")
+            assert b.js("return await page.getByRole('link', {name: 'Relay', exact: true}).count()") == 0
+        finally:
+            with sqlite3.connect(world.dir / "data" / "accounts.db", 10) as db:
+                db.execute("UPDATE domain SET settings = '' WHERE domain = 'a.example'")
+
+
+def test_first_administrator(dns):
+    w = Web("", dns=dns)
+    link = re.search(r"  (http://\S+)", w.command("admin", "link", "me@admin.example"))[1]
+    with w, browser(w.url) as b:
+        b.open(link.removeprefix(w.url), "Welcome")
+        b.fill("New password", SECRET)
+        b.fill("The same again", SECRET + "x")
+        b.click("button", "Set the password and sign in")
+        b.sees("The two passwords differ.")
+        b.fill("The same again", SECRET)
+        b.click("button", "Set the password and sign in")
+        b.heading("Domains")
+        assert "welcome" not in b.js("return page.url()")
+        b.click("button", "Sign out")
+        b.heading("Sign in")
+        b.sign_in("me@admin.example")
+        b.open(link.removeprefix(w.url), "Welcome")
+        b.fill("New password", SECRET)
+        b.fill("The same again", SECRET)
+        b.click("button", "Set the password and sign in")
+        b.sees("This link is not valid any more.")
+
+
+def test_relays(world):
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/relays", "Relays")
+        b.sees("User name or password is wrong, or the account may not log in this way.")
+        b.js("await page.getByRole('link', {name: 'Add a relay'}).click()")
+        b.js("await page.getByLabel('Provider').selectOption({label: 'SendGrid'})")
+        b.sees("The key needs the permission Mail Send")
+        value = lambda label: b.js("return await page.getByLabel(args.label, {exact: true}).inputValue()", label=label)
+        assert (value("Name"), value("Host 1"), value("TLS mode")) == ("sendgrid", "[smtp.sendgrid.net]:587", "verify")
+        b.fill("Name", "office 2")
+        b.fill("Host 1", world.hop)
+        b.click("button", "Add a host")
+        b.fill("Host 2", "[second.example]:587")
+        b.click("button", "Move host 2 up")
+        assert value("Host 1") == "[second.example]:587"
+        b.click("button", "Move host 2 up")
+        b.js("await page.getByLabel('TLS mode').selectOption('encrypt')")
+        b.fill("Account", "office")
+        b.fill("Password", "pw")
+        b.click("button", "Save changes")
+        b.heading("office 2")
+        assert value("Password") == "" and "pw" not in b.js("return await page.content()").split()
+        record = world.api(GLOBAL).get("/api/relay/office 2")
+        assert (record["hosts"], record["tls"], record["password_set"]) == (f"{world.hop}, [second.example]:587", "encrypt", True)
+        b.fill("Account", "other")
+        b.click("button", "Save changes")
+        b.sees("the password is needed again")
+        b.click("button", "Delete this relay record")
+        b.js("await page.getByRole('dialog').getByRole('button', {name: 'Cancel'}).click()")
+        b.click("button", "Delete this relay record")
+        b.js("await page.getByRole('dialog').getByRole('button', {name: 'Delete this relay record'}).click()")
+        b.heading("Relays")
+        assert "office 2" not in [r["name"] for r in world.api(GLOBAL).get("/api/relays")["records"]]
+
+
+def test_test_and_explain(world):
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/user/ann@a.example/relay", "Profile of user: ann@a.example")
+        b.click("link", "Test this road")
+        b.heading("Test and explain")
+        b.fill("Recipient (may be empty)", "friend@far.example")
+        b.click("button", "Start")
+        b.heading("Test from ann@a.example to friend@far.example")
+        b.sees("All stages passed.")
+        text = b.text()
+        for stage in ("dns", "connect", "greeting", "tls", "credentials", "mail", "rcpt"):
+            assert stage in text
+        address = b.js("return page.url()")
+        b.js("await page.goto('about:blank'); await page.goto(args.url)", url=address)  # a result can be linked to
+        b.sees("All stages passed.")
+        b.open("#/relay/broken", "broken")
+        b.click("link", "Test this road")
+        b.click("button", "Start")
+        b.sees("It would not go through: see above.")
+        b.sees("User name or password is wrong")
+
+
+def test_queue(world):
+    api = world.api(GLOBAL)
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/queue", "Queue")
+        b.js("await page.getByRole('link', {name: 'broken'}).first().click()")
+        b.sees("Last tried at broken")
+        ids = [m["queue_id"] for m in api.get("/api/queue?sender=bob")["messages"]]
+        b.js("await page.getByLabel('Select ' + args.id).check()", id=ids[0])
+        b.click("button", "Hold")
+        b.sees("Done: 1 message.")
+        wait_for(lambda: [m["queue_id"] for m in api.get("/api/queue?queue=hold")["messages"]] == ids[:1])
+        # Live: what comes while the page is looked at appears without anybody asking.
+        world.send(sender="bob@a.example", rcpts=["late@far.example"])
+        b.sees("late@far.example")
+        b.js("await page.getByLabel('Apply to').selectOption('all')")
+        b.click("button", "Release")
+        wait_for(lambda: api.get("/api/queue?queue=hold")["messages"] == [])
+        late = api.get("/api/queue?recipient=late")["messages"][0]["queue_id"]
+        b.js("await page.getByLabel('Apply to').selectOption('selected'); await page.getByLabel('Select ' + args.id).check()", id=late)
+        b.click("button", "Delete")
+        b.js("await page.getByRole('dialog').getByRole('button', {name: 'Delete'}).click()")
+        wait_for(lambda: api.get("/api/queue?recipient=late")["messages"] == [])
+        b.js("await page.getByText('late@far.example').waitFor({state: 'detached'})")
+        assert len(api.get("/api/queue")["messages"]) == 2
+
+
+def test_keyboard_alone(world):
+    """Sign in and save a relay host without a mouse."""
+    with browser(world.url) as b:
+        b.open("", "Sign in")
+        focus = lambda: b.js("const e = await page.evaluateHandle(() => document.activeElement); "
+                             "return await e.evaluate(x => x.getAttribute('aria-label') || x.labels?.[0]?.innerText || x.innerText || x.tagName)")
+        def tab_to(name, most=40):
+            for _ in range(most):
+                b.js("await page.keyboard.press('Tab')")
+                if focus() == name:
+                    return
+            raise AssertionError(f"Tab never came to {name}, but to {focus()}")
+        tab_to("Email address")
+        b.js("await page.keyboard.type(args.t)", t=GLOBAL)
+        tab_to("Password")
+        b.js("await page.keyboard.type(args.t); await page.keyboard.press('Enter'); await page.getByRole('button', {name: 'Sign out'}).waitFor()", t=SECRET)
+        b.open("#/domains", "Domains")
+        tab_to("b.example")
+        b.js("await page.keyboard.press('Enter')")
+        b.heading("Profile of domain: b.example")
+        assert focus().startswith("Profile of domain")  # a screen reader hears where it is
+        tab_to("Relay outgoing email to")
+        b.js("await page.keyboard.type('[keys.example]:587'); await page.getByText('Posthouse understands this.').waitFor()")
+        tab_to("Save changes")
+        b.js("await page.keyboard.press('Enter'); await page.getByText('Profile has been updated.').waitFor()")
+        api = world.api(GLOBAL)
+        assert api.get("/api/domain/b.example")["outboundRelay"] == "[keys.example]:587"
+        api.ok("PUT", "/api/domain/b.example", form={"outboundRelay": ""})
+        b.open("#/domains", "Domains")
+        b.js("await page.keyboard.press('Tab')")
+        assert focus() == "Skip to the content"
+        b.js("await page.keyboard.press('Enter')")
+        assert focus() == "Domains"
+
+
+PAGES = {
+    "dashboard": ("#/dashboard", "Dashboard"), "domains": ("#/domains", "Domains"), "users": ("#/users/a.example", "Users of a.example"),
+    "domain-relay": ("#/domain/a.example/relay", "Profile of domain: a.example"), "domain-general": ("#/domain/a.example/general", "Profile of domain: a.example"),
+    "user-relay": ("#/user/bob@a.example/relay", "Profile of user: bob@a.example"), "relays": ("#/relays", "Relays"), "relay": ("#/relay/broken", "broken"),
+    "relay-new": ("#/relay", "New relay record"), "queue": ("#/queue", "Queue"), "test": ("#/test?kind=test&sender=ann@a.example", "Test and explain"),
+    "search": ("#/search?q=a", "Search: a"), "log": ("#/log", "Admin log"), "tokens": ("#/tokens", "API tokens"), "missing": ("#/domain/none.example/relay", "Profile of domain: none.example"),
+}
+LOOKS = {"light": {}, "dark": {"colorScheme": "dark"}, "phone": {"viewport": {"width": 375, "height": 740}, "hasTouch": True}}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page(world, look):
+    """Screenshots of all pages; axe finds nothing; nothing is wider than a phone."""
+    narrow = look == "phone"
+    def done(b, name):
+        b.js("while (await page.getByText('Loading …').count()) await page.waitForTimeout(20)")
+        b.shot(f"{look}-{name}")
+        assert b.axe() == [], name
+        if narrow:
+            assert b.js("return await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)") <= 0, name
+    with browser(world.url, **LOOKS[look]) as b:
+        b.open("", "Sign in")
+        done(b, "sign-in")
+        b.open("#/welcome/x", "Welcome")
+        done(b, "welcome")
+        b.sign_in()
+        for name, (place, title) in PAGES.items():
+            b.open(place, title)
+            if name in ("domain-relay", "user-relay"):
+                b.js("for (const d of await page.locator('details').all()) await d.locator('summary').click()")
+                b.js("await page.getByText('as account').waitFor()")
+            if name == "dashboard":
+                b.js("await page.locator('canvas').waitFor()")
+            done(b, name)
+        b.open("#/test?kind=test&sender=bob@a.example", "Test and explain")
+        b.click("button", "Start")
+        b.sees("It would not go through")
+        done(b, "result")
+        b.open("#/queue", "Queue")
+        b.js("await page.getByLabel('Select all on this page').check()")
+        b.click("button", "Delete")
+        done(b, "dialog")
+        b.js("await page.keyboard.press('Escape'); await page.getByRole('dialog').waitFor({state: 'detached'})")
+
+
+def test_first_view_is_small(world):
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/domains", "Domains")
+        sizes = {}
+        for url in b.js("return Object.keys(seen.bytes)"):
+            if url.endswith(".js"):
+                import urllib.request
+                r = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
+                with urllib.request.urlopen(r) as s:
+                    assert s.headers["Content-Encoding"] == "gzip" and "immutable" in s.headers["Cache-Control"]
+                    sizes[url.rsplit("/", 1)[1]] = len(s.read())
+        print(sizes)
+        assert sum(sizes.values()) < 100_000
+
+
+def test_texts_are_in_one_file():
+    """No words of the page's own between its tags: they are all in text.ts."""
+    bad = []
+    for p in (ROOT / "web" / "src").rglob("*.tsx"):
+        for i, line in enumerate(p.read_text().splitlines(), 1):
+            code = line.split("//")[0]
+            for m in re.finditer(r"(?<!=)>\s*([A-Z][a-z]+(?: [a-z]+)*[.:]?)\s*<|(?:label|title|hint|placeholder)=\"([^\"]+ [^\"]+)\"", code):
+                bad.append(f"{p.name}:{i}: {m[0]}")
+    assert not bad, bad
