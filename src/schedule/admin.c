@@ -64,10 +64,11 @@ static bool matches(const struct msg *m, const struct sched_filter *f) {
 
 size_t sched_find(const struct sched *s, const struct sched_filter *f, uint64_t after,
                   uint64_t *ids, size_t max) {
-    size_t n = 0, pos = 0;
-    for (const struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;) {
-        uint64_t id = m->env->id;
-        if (id <= after || (n == max && id >= ids[n - 1]) || !matches(m, f))
+    size_t n = 0;
+    for (size_t i = 0; i < s->msgs.cap; i++) { /* most are ruled out by their key alone */
+        const struct msg *m = s->msgs.slots[i].val;
+        uint64_t id = s->msgs.slots[i].key;
+        if (m == NULL || id <= after || (n == max && id >= ids[n - 1]) || !matches(m, f))
             continue;
         size_t at = n < max ? n++ : n - 1;
         for (; at > 0 && ids[at - 1] > id; at--)
