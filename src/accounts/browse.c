@@ -10,6 +10,23 @@
 #include "util/htab.h"
 #include "util/mem.h"
 
+void account_copy(struct account *to, const struct account *from) {
+    *to = *from;
+    to->name = mem_strdup(from->name);
+    to->title = mem_strdup(from->title);
+    to->transport = mem_strdup(from->transport);
+    to->relayhost = from->relayhost == NULL ? NULL : mem_strdup(from->relayhost);
+    to->settings = mem_strdup(from->settings);
+}
+
+void account_free(struct account *a) {
+    free(a->name);
+    free(a->title);
+    free(a->transport);
+    free(a->relayhost);
+    free(a->settings);
+}
+
 enum store_rc store_browse(struct store *st, const struct browse *b, account_fn fn, void *arg,
                            char **why) {
     return st->ops->browse(st, b, fn, arg, why);

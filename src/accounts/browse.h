@@ -37,6 +37,10 @@ struct browse {
 /* The account is valid during the call. */
 typedef void (*account_fn)(void *arg, const struct account *a);
 
+/* A copy that outlives the call, and the end of one. */
+void account_copy(struct account *to, const struct account *from);
+void account_free(struct account *a);
+
 /* In the order of their names. */
 enum store_rc store_browse(struct store *st, const struct browse *b, account_fn fn, void *arg,
                            char **why);

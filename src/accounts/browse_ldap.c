@@ -83,14 +83,6 @@ static struct account account_of(LDAP *ld, LDAPMessage *e, bool user) {
     return a;
 }
 
-static void account_wipe(struct account *a) {
-    free(a->name);
-    free(a->title);
-    free(a->transport);
-    free(a->relayhost);
-    free(a->settings);
-}
-
 static int by_name(const void *x, const void *y) {
     const struct account *a = x, *b = y;
     return strcmp(a->name, b->name);
@@ -129,7 +121,7 @@ static enum store_rc look(struct store *st, const struct look *l, account_fn fn,
             fn(arg, &v[i]);
             out++;
         }
-        account_wipe(&v[i]);
+        account_free(&v[i]);
     }
     free(v);
     *given = out;

@@ -110,13 +110,8 @@ static void take_account(void *arg, char **row) {
 }
 
 static void page_free(struct page *p) {
-    for (size_t i = 0; i < p->n; i++) {
-        free(p->v[i].name);
-        free(p->v[i].title);
-        free(p->v[i].transport);
-        free(p->v[i].relayhost);
-        free(p->v[i].settings);
-    }
+    for (size_t i = 0; i < p->n; i++)
+        account_free(&p->v[i]);
     free(p->v);
 }
 

@@ -18,24 +18,17 @@
 #include "accounts/values.h"
 #include "cli/cli.h"
 #include "mail/address.h"
-#include "util/fs.h"
 #include "util/mem.h"
 #include "web/state.h"
 
 #define LINK_S 3600 /* how long a link is good */
 
 void cli_reload_daemon(const struct config *cfg) {
-    struct sbuf path = {0}, text = {0};
-    uint64_t pid = 0;
-    sbuf_printf(&path, "%s/master.pid", cfg->p.queue_directory);
-    bool known =
-        fs_read(path.p, &text, 64) == 0 && str_u64(str_trim(sbuf_str(&text)), &pid) && pid > 1;
-    if (known && kill((pid_t)pid, SIGHUP) == 0)
+    int rc = ask_reload(cfg->p.queue_directory);
+    if (rc == 0)
         puts("posthouse: the running daemon was told to reload");
-    else if (known && errno == EPERM)
+    else if (rc == -EPERM)
         puts("posthouse: reload the running daemon: it does not know of this yet");
-    sbuf_free(&path);
-    sbuf_free(&text);
 }
 
 /* A password from the terminal, without echo, or the first line of standard input; NULL: none. */

@@ -69,12 +69,12 @@ static void show_more(json_t *o) {
         printf("      days left: %d\n", (int)json_integer_value(json_object_get(o, "days_left")));
 }
 
-static bool show_step(void *arg, struct str line) {
+static void show_step(void *arg, struct str line) {
     struct shown *w = arg;
     if (w->json) {
         printf("%.*s\n", STR_FMT(line));
         fflush(stdout);
-        return true;
+        return;
     }
     json_t *o = json_loadb(line.p, line.n, 0, NULL), *pass = json_object_get(o, "pass");
     if (w->test && json_object_get(o, "ms") != NULL)
@@ -88,7 +88,6 @@ static bool show_step(void *arg, struct str line) {
     show_more(o);
     fflush(stdout);
     json_decref(o);
-    return true;
 }
 
 static int run(const char *word, const char *dir, int argc, char **argv) {

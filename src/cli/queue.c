@@ -31,14 +31,13 @@ struct listing {
     size_t n;
 };
 
-static bool keep(void *arg, struct str line) {
+static void keep(void *arg, struct str line) {
     struct listing *l = arg;
     json_t *o = json_loadb(line.p, line.n, 0, NULL);
     if (o == NULL)
-        return true;
+        return;
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof(json_t *));
     l->v[l->n++] = o;
-    return true;
 }
 
 static const char *text(json_t *o, const char *name) {
@@ -110,10 +109,9 @@ int cli_list_queue(const char *who, const struct config *cfg) {
     return 0;
 }
 
-static bool print_line(void *arg, struct str line) {
+static void print_line(void *arg, struct str line) {
     (void)arg;
     printf("%.*s\n", STR_FMT(line));
-    return true;
 }
 
 static char *request(const char *cmd, const char *id) {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,8 +51,8 @@ static void end_with(struct answer *a, int rc, const char *why) {
 static void take_line(struct answer *a, struct str line) {
     json_t *o = json_loadb(line.p, line.n, 0, NULL), *ok = json_object_get(o, "ok");
     if (ok == NULL) {
-        if (a->fn != NULL && !a->fn(a->arg, line))
-            end_with(a, -ECANCELED, "no longer wanted");
+        if (a->fn != NULL)
+            a->fn(a->arg, line);
     } else {
         const char *error = json_string_value(json_object_get(o, "error"));
         a->end->passed = json_is_true(json_object_get(o, "passed"));
@@ -104,4 +105,16 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
     read_answer(fd, &a);
     close(fd);
     return a.rc;
+}
+
+int ask_reload(const char *queue_directory) {
+    struct sbuf path = {0}, text = {0};
+    uint64_t pid = 0;
+    sbuf_printf(&path, "%s/master.pid", queue_directory);
+    bool known =
+        fs_read(path.p, &text, 64) == 0 && str_u64(str_trim(sbuf_str(&text)), &pid) && pid > 1;
+    int rc = !known ? -ESRCH : kill((pid_t)pid, SIGHUP) < 0 ? -errno : 0;
+    sbuf_free(&path);
+    sbuf_free(&text);
+    return rc;
 }

@@ -14,16 +14,20 @@ struct ask_end {
     long count;  /* messages acted on */
 };
 
-/* One line of an answer; false: no more is wanted. */
-typedef bool (*ask_line_fn)(void *arg, struct str line);
+/* One line of an answer. */
+typedef void (*ask_line_fn)(void *arg, struct str line);
 
 /* Connects to a unix socket called name in a directory whose path may be longer than a socket's
  * name can be.  Negative errno. */
 int ask_connect(const char *dir, const char *name);
 /* Sends request (a JSON object) to the daemon whose queue_directory that is; calls fn for each line
  * but the last.  0 when the answer ended with "ok": true; else negative errno with *why (the caller
- * frees): -ECANCELED when fn wanted no more. */
+ * frees). */
 int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
                struct ask_end *end, char **why);
+
+/* Tells the daemon whose queue_directory that is to read its configuration again.  -ESRCH: none
+ * runs; -EPERM: only its own user may. */
+int ask_reload(const char *queue_directory);
 
 #endif

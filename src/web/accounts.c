@@ -25,38 +25,14 @@
 
 /* -- reading -- */
 
-/* A copy of one account that outlives the call. */
-struct copy {
-    bool found, active, backup_mx, admin;
-    char *name, *title, *transport, *relayhost, *settings;
-};
-
 static void take_copy(void *arg, const struct account *a) {
-    *(struct copy *)arg = (struct copy){
-        .found = true,
-        .active = a->active,
-        .backup_mx = a->backup_mx,
-        .admin = a->admin,
-        .name = mem_strdup(a->name),
-        .title = mem_strdup(a->title),
-        .transport = mem_strdup(a->transport),
-        .relayhost = a->relayhost == NULL ? NULL : mem_strdup(a->relayhost),
-        .settings = mem_strdup(a->settings),
-    };
-}
-
-static void copy_free(struct copy *c) {
-    free(c->name);
-    free(c->title);
-    free(c->transport);
-    free(c->relayhost);
-    free(c->settings);
+    account_copy(arg, a);
 }
 
 /* False after a reply: there is none, or the store does not answer. */
-static bool get(struct req *r, const char *name, struct copy *c) {
+static bool get(struct req *r, const char *name, struct account *c) {
     char *why = NULL;
-    *c = (struct copy){0};
+    *c = (struct account){0};
     enum store_rc rc = store_account(r->w->store, name, take_copy, c, &why);
     if (rc == STORE_ERROR)
         reply_store_failed(r, why);
@@ -81,20 +57,20 @@ static const char *domain_of(const char *account) {
 }
 
 /* Is the Relay tab his to see?  dom is the account's domain. */
-static bool tab_shown(const struct req *r, const struct copy *dom, bool user) {
+static bool tab_shown(const struct req *r, const struct account *dom, bool user) {
     return r->who.global ||
            !settings_disable(dom->settings,
                              user ? "disabled_user_profiles" : "disabled_domain_profiles", "relay");
 }
 
 bool accounts_may(struct req *r, const char *account) {
-    struct copy dom;
+    struct account dom;
     if (r->who.global)
         return true;
     if (!session_may(r, domain_of(account)) || !get(r, domain_of(account), &dom))
         return false;
     bool shown = tab_shown(r, &dom, strchr(account, '@') != NULL);
-    copy_free(&dom);
+    account_free(&dom);
     if (!shown)
         reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
     return shown;
@@ -198,7 +174,7 @@ void domains_list(struct req *r) {
 
 void users_list(struct req *r) {
     struct listing l = {0};
-    struct copy dom;
+    struct account dom;
     char *why = NULL, *text;
     if (!name_ok(r, false) || !session_may(r, r->arg) || !get(r, r->arg, &dom))
         return;
@@ -208,7 +184,7 @@ void users_list(struct req *r) {
     l.hide_relay = !tab_shown(r, &dom, true);
     enum store_rc rc = store_browse(r->w->store, &b, add_row, &l, &why);
     reply_list(r, &l, rc, why, "users");
-    copy_free(&dom);
+    account_free(&dom);
     free(text);
 }
 
@@ -240,22 +216,22 @@ void accounts_search(struct req *r) {
 
 /* -- profiles -- */
 
-static bool is_backup_mx(const struct copy *c) {
+static bool is_backup_mx(const struct account *c) {
     return c->backup_mx && strncmp(c->transport, "relay:", 6) == 0;
 }
 
-static json_t *profile(const struct copy *c) {
+static json_t *profile(const struct account *c) {
     return json_pack("{s:o, s:o, s:s}", "name", json_text(c->name), "title", json_text(c->title),
                      "accountStatus", c->active ? "active" : "disabled");
 }
 
-static void add_relay_fields(json_t *o, const struct copy *c) {
+static void add_relay_fields(json_t *o, const struct account *c) {
     json_object_set_new(o, "transport", json_text(c->transport));
     json_object_set_new(o, "outboundRelay", json_text(c->relayhost == NULL ? "" : c->relayhost));
 }
 
 void domain_show(struct req *r) {
-    struct copy c;
+    struct account c;
     if (!name_ok(r, false) || !session_may(r, r->arg) || !get(r, r->arg, &c))
         return;
     json_t *o = profile(&c);
@@ -269,15 +245,15 @@ void domain_show(struct req *r) {
         json_object_set_new(o, "default_transport", json_text(r->w->cfg->p.web_default_transport));
     }
     reply_data(r, o);
-    copy_free(&c);
+    account_free(&c);
 }
 
 void user_show(struct req *r) {
-    struct copy c, dom;
+    struct account c, dom;
     if (!name_ok(r, true) || !session_may(r, domain_of(r->arg)) || !get(r, r->arg, &c))
         return;
     if (!get(r, domain_of(r->arg), &dom)) {
-        copy_free(&c);
+        account_free(&c);
         return;
     }
     json_t *o = profile(&c);
@@ -292,8 +268,8 @@ void user_show(struct req *r) {
                             json_text(dom.relayhost == NULL ? "" : dom.relayhost));
     }
     reply_data(r, o);
-    copy_free(&c);
-    copy_free(&dom);
+    account_free(&c);
+    account_free(&dom);
 }
 
 /* -- changing -- */
@@ -348,7 +324,7 @@ static bool values_ok(struct req *r) {
 
 /* What a domain's parameters ask for; transport in *made when it is built here.  False after a
  * reply. */
-static bool plan_domain(struct req *r, const struct copy *c, struct account_change *plan,
+static bool plan_domain(struct req *r, const struct account *c, struct account_change *plan,
                         char **made) {
     const char *in = req_text(r, "transport"), *mx = req_text(r, "primarymx");
     const char *flag = req_text(r, "is_backupmx");
@@ -404,7 +380,7 @@ static void finish_change(struct req *r, enum store_rc rc, char *why, const char
 void domain_change(struct req *r) {
     static const char *const names[] = {"outboundRelay", "transport", "is_backupmx", "primarymx",
                                         NULL};
-    struct copy c;
+    struct account c;
     struct account_change plan;
     char *made = NULL, *why = NULL;
     struct sbuf account = {0};
@@ -422,12 +398,12 @@ void domain_change(struct req *r) {
     }
     sbuf_free(&account);
     free(made);
-    copy_free(&c);
+    account_free(&c);
 }
 
 void user_change(struct req *r) {
     static const char *const names[] = {"outboundRelay", "transport", NULL};
-    struct copy c;
+    struct account c;
     char *why = NULL;
     if (!name_ok(r, true) || !accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) ||
         !get(r, r->arg, &c))
@@ -439,13 +415,13 @@ void user_change(struct req *r) {
     if (rc == STORE_YES)
         rc = set_relay(r, r->arg, &why);
     finish_change(r, rc, why, "user", r->arg);
-    copy_free(&c);
+    account_free(&c);
 }
 
 /* All users of a domain at once, as iRedAdmin-Pro has it. */
 void users_change(struct req *r) {
     static const char *const names[] = {"transport", NULL};
-    struct copy dom;
+    struct account dom;
     struct sbuf all = {0};
     char *why = NULL;
     if (!name_ok(r, false) || !session_may(r, r->arg) || !only(r, names) || !values_ok(r) ||
@@ -462,7 +438,7 @@ void users_change(struct req *r) {
         finish_change(r, rc, why, "users of domain", r->arg);
     }
     sbuf_free(&all);
-    copy_free(&dom);
+    account_free(&dom);
 }
 
 /* -- what is typed, and what will happen -- */
@@ -486,18 +462,13 @@ void value_check(struct req *r) {
     sbuf_free(&b);
 }
 
-static const char *member(json_t *o, const char *name) {
-    const char *s = json_string_value(json_object_get(o, name));
-    return s == NULL ? "" : s;
-}
-
 /* The key that a table answered for, or "". */
 static const char *found_key(json_t *step) {
     size_t i;
     json_t *a;
     json_array_foreach(json_object_get(step, "asked"), i, a) {
-        if (strcmp(member(a, "answer"), "found") == 0)
-            return member(a, "key");
+        if (strcmp(json_member(a, "answer"), "found") == 0)
+            return json_member(a, "key");
     }
     return "";
 }
@@ -508,7 +479,7 @@ static json_t *summary(json_t *steps) {
     size_t i;
     json_t *s;
     json_array_foreach(steps, i, s) {
-        const char *step = member(s, "step");
+        const char *step = json_member(s, "step");
         if (strcmp(step, "route") == 0) {
             json_object_set(o, "rule", json_object_get(s, "rule"));
             json_object_set(o, "next_hop", json_object_get(s, "next_hop"));

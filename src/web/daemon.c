@@ -7,11 +7,10 @@
 
 #include "util/log.h"
 
-static bool take(void *arg, struct str line) {
+static void take(void *arg, struct str line) {
     json_t *o = json_loadb(line.p, line.n, 0, NULL);
     if (o != NULL)
         json_array_append_new(arg, o);
-    return true;
 }
 
 json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **why) {
@@ -34,6 +33,13 @@ json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end) {
         log_warn("web", "%s", why == NULL ? "a request is no JSON" : why);
         reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "posthoused does not answer: is it running?");
     }
+    free(why);
+    return list;
+}
+
+json_t *daemon_ask(struct web *w, const char *cmd) {
+    char *why;
+    json_t *list = daemon_try(w, json_pack("{s:s}", "cmd", cmd), NULL, &why);
     free(why);
     return list;
 }

@@ -14,12 +14,14 @@
 json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end);
 /* The same without a reply; *why is the caller's to free. */
 json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **why);
+/* A command of one word; NULL when the daemon does not answer. */
+json_t *daemon_ask(struct web *w, const char *cmd);
 /* What was changed counts from the next message on. */
 void daemon_forget(struct web *w);
 
 /* helper.c: started before privileges are dropped; keeps what the web process gives up.  It takes
- * two requests of one byte: audit the configuration, reload the daemon.  False: it cannot be
- * started. */
+ * two requests, numbers without content: audit the configuration, reload the daemon.  False: it
+ * cannot be started. */
 bool helper_start(struct web *w);
 /* What an audit finds: {"findings": [{"level", "text", "file", "line"}]}; NULL: it does not answer.
  */

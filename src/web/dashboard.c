@@ -21,20 +21,8 @@
 #define AUDIT_MS    30000 /* how long an audit is good for */
 #define TOP         10U
 
-static json_t *ask(struct web *w, const char *cmd) {
-    char *why;
-    json_t *list = daemon_try(w, json_pack("{s:s}", "cmd", cmd), NULL, &why);
-    free(why);
-    return list;
-}
-
 static json_int_t number(json_t *o, const char *name) {
     return json_integer_value(json_object_get(o, name));
-}
-
-static const char *text(json_t *o, const char *name) {
-    const char *s = json_string_value(json_object_get(o, name));
-    return s == NULL ? "" : s;
 }
 
 /* -- samples -- */
@@ -53,7 +41,7 @@ static int64_t delta(json_int_t now, json_int_t *last) {
 }
 
 static void sample(struct sampler *s) {
-    json_t *list = ask(s->w, "stats"), *st = json_array_get(list, 0);
+    json_t *list = daemon_ask(s->w, "stats"), *st = json_array_get(list, 0);
     json_t *res = json_object_get(st, "results");
     if (res != NULL) {
         int64_t sent = delta(number(res, "sent"), &s->sent);
@@ -155,8 +143,8 @@ static json_t *certificates(json_t *relays) {
 
 void dashboard_show(struct req *r) {
     json_t *stats = daemon_lines(r, json_pack("{s:s}", "cmd", "stats"), NULL);
-    json_t *relays = stats == NULL ? NULL : ask(r->w, "relays");
-    json_t *senders = stats == NULL ? NULL : ask(r->w, "senders");
+    json_t *relays = stats == NULL ? NULL : daemon_ask(r->w, "relays");
+    json_t *senders = stats == NULL ? NULL : daemon_ask(r->w, "senders");
     if (relays != NULL && senders != NULL)
         reply_data(r, json_pack("{s:O, s:o, s:o, s:O, s:o}", "now", json_array_get(stats, 0),
                                 "history", history(r->w, req_query(r, "range")), "relays",
@@ -226,8 +214,9 @@ static void add_stats(struct sbuf *b, json_t *st) {
 static void add_relay_line(struct sbuf *b, const char *name, json_t *relay, const char *more,
                            json_int_t v) {
     sbuf_printf(b, "posthouse_%s{", name);
-    add_label(b, "relay=\"", text(relay, "nexthop")[0] == '\0' ? "direct" : text(relay, "nexthop"));
-    add_label(b, ",record=\"", text(relay, "record"));
+    add_label(b, "relay=\"",
+              json_member(relay, "nexthop")[0] == '\0' ? "direct" : json_member(relay, "nexthop"));
+    add_label(b, ",record=\"", json_member(relay, "record"));
     sbuf_printf(b, "%s} %lld\n", more, (long long)v);
 }
 
@@ -276,7 +265,7 @@ void metrics_show(struct req *r) {
     struct sbuf b = {0};
     if (!metrics_allowed(r))
         return;
-    json_t *stats = ask(r->w, "stats"), *relays = ask(r->w, "relays");
+    json_t *stats = daemon_ask(r->w, "stats"), *relays = daemon_ask(r->w, "relays");
     head(&b, "up", "gauge", "Does posthoused answer?");
     sbuf_printf(&b, "posthouse_up %d\n", stats != NULL && relays != NULL);
     if (stats != NULL && relays != NULL) {
@@ -290,7 +279,7 @@ void metrics_show(struct req *r) {
 }
 
 void health_show(struct req *r) {
-    json_t *stats = ask(r->w, "stats");
+    json_t *stats = daemon_ask(r->w, "stats");
     if (stats != NULL)
         reply_text(r, MHD_HTTP_OK, "text/plain", STR_LIT("ok\n"));
     else

@@ -2,9 +2,9 @@
  * web/helper.c - the process that reads what only root may; see daemon.h
  *
  * posthoused's tables and passwords are often readable by root only, and an audit looks at all of
- * them.  This process, forked before any request comes, does that and nothing else: what it is
- * asked is one byte, so nobody who breaks into the page can tell it what to open.  Its answer has
- * findings, never what stands in a table of passwords.
+ * them.  This process, forked before any request comes, does that and nothing else: a request is a
+ * number without anything behind it, so nobody who breaks into the page can tell it what to open.
+ * Its answer has findings, never what stands in a table of passwords.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -17,7 +17,6 @@
 
 #include "daemon/audit.h"
 #include "daemon/confine.h"
-#include "util/fs.h"
 #include "util/ipc.h"
 #include "util/log.h"
 #include "web/daemon.h"
@@ -52,16 +51,6 @@ static char *run_audit(const char *dir) {
     return text;
 }
 
-static void run_reload(const struct config *cfg) {
-    struct sbuf path = {0}, text = {0};
-    uint64_t pid = 0;
-    sbuf_printf(&path, "%s/master.pid", cfg->p.queue_directory);
-    if (fs_read(path.p, &text, 64) == 0 && str_u64(str_trim(sbuf_str(&text)), &pid) && pid > 1)
-        kill((pid_t)pid, SIGHUP);
-    sbuf_free(&path);
-    sbuf_free(&text);
-}
-
 _Noreturn static void helper_main(const struct config *cfg, int fd) {
     struct sbuf in = {0};
     struct ipc_head head;
@@ -75,7 +64,7 @@ _Noreturn static void helper_main(const struct config *cfg, int fd) {
         size_t at = ipc_begin(&out, HELPER_ANSWER, head.tag);
         char *text = head.type == HELPER_AUDIT ? run_audit(cfg->dir) : NULL;
         if (head.type == HELPER_RELOAD)
-            run_reload(cfg);
+            ask_reload(cfg->p.queue_directory);
         ipc_put_str(&out, str_of(text == NULL ? "{}" : text));
         ipc_end(&out, at);
         ipc_send(fd, sbuf_str(&out), NULL, 0);

@@ -15,7 +15,6 @@
 
 struct http {
     struct web *w;
-    struct MHD_Daemon *d;
     void (*dispatch)(struct req *r);
 };
 
@@ -56,6 +55,11 @@ json_t *json_text(const char *s) {
     o = json_string(b.p);
     sbuf_free(&b);
     return o;
+}
+
+const char *json_member(json_t *o, const char *name) {
+    const char *s = json_string_value(json_object_get(o, name));
+    return s == NULL ? "" : s;
 }
 
 void reply_header(struct req *r, const char *name, const char *value) {
@@ -326,25 +330,16 @@ static void on_panic(void *cls, const char *fmt, va_list ap) {
     sbuf_free(&b);
 }
 
-struct http *http_start(struct web *w, int fd, void (*dispatch)(struct req *r)) {
-    struct http *h = MEM_NEW(struct http);
-    h->w = w;
-    h->dispatch = dispatch;
-    h->d =
+bool http_start(struct web *w, int fd, void (*dispatch)(struct req *r)) {
+    static struct http h;
+    h = (struct http){w, dispatch};
+    struct MHD_Daemon *d =
         MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
                              MHD_USE_POLL | MHD_USE_ERROR_LOG,
-                         0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_panic, NULL,
+                         0, NULL, NULL, on_request, &h, MHD_OPTION_EXTERNAL_LOGGER, on_panic, NULL,
                          MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, WEB_CONNECTIONS,
                          MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                          (size_t)65536, MHD_OPTION_NOTIFY_COMPLETED, on_done, NULL,
                          MHD_OPTION_THREAD_STACK_SIZE, (size_t)(512 * 1024), MHD_OPTION_END);
-    if (h->d != NULL)
-        return h;
-    free(h);
-    return NULL;
-}
-
-void http_stop(struct http *h) {
-    MHD_stop_daemon(h->d);
-    free(h);
+    return d != NULL;
 }

@@ -70,10 +70,10 @@ void reply_header(struct req *r, const char *name, const char *value);
 
 /* A JSON string of any bytes. */
 json_t *json_text(const char *s);
+/* The text of a member; "" when it is none. */
+const char *json_member(json_t *o, const char *name);
 
-/* Serves on a listening socket until http_stop. */
-struct http;
-struct http *http_start(struct web *w, int fd, void (*dispatch)(struct req *r));
-void http_stop(struct http *h);
+/* Serves on a listening socket for the life of the process; called once. */
+bool http_start(struct web *w, int fd, void (*dispatch)(struct req *r));
 
 #endif

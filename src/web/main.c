@@ -202,8 +202,7 @@ static void serve(struct web *w, const char *dir) {
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    struct http *h = http_start(w, w->listen_fd, routes_dispatch);
-    if (h == NULL || !samples_start(w))
+    if (!http_start(w, w->listen_fd, routes_dispatch) || !samples_start(w))
         fatal("http", "cannot start");
     log_info("web", "the page is at http://%s/", w->cfg->p.web_listen);
     while (sigwait(&set, &sig) == 0 && sig == SIGHUP) {

@@ -62,11 +62,9 @@ void queue_list(struct req *r) {
 /* {"active", "deferred", "hold", "relays": […], "reasons": […]}; NULL: the daemon does not answer.
  */
 static json_t *counts(struct web *w) {
-    char *why;
-    json_t *list = daemon_try(w, json_pack("{s:s}", "cmd", "counts"), NULL, &why);
+    json_t *list = daemon_ask(w, "counts");
     json_t *o = json_incref(json_array_get(list, 0));
     json_decref(list);
-    free(why);
     return o;
 }
 

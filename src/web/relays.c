@@ -59,20 +59,15 @@ static json_t *records(struct req *r) {
     return NULL;
 }
 
-static const char *member(json_t *o, const char *name) {
-    const char *s = json_string_value(json_object_get(o, name));
-    return s == NULL ? "" : s;
-}
-
 /* What the error means, where it is known. */
 static void add_advice(json_t *hop) {
-    const char *error = member(hop, "error"), *advice = advice_for(str_of(error));
+    const char *error = json_member(hop, "error"), *advice = advice_for(str_of(error));
     if (error[0] != '\0' && advice != NULL)
         json_object_set_new(hop, "advice", json_string(advice));
 }
 
 static bool belongs(json_t *hop, json_t *rec) {
-    return strcmp(member(hop, "record"), member(rec, "name")) == 0;
+    return strcmp(json_member(hop, "record"), json_member(rec, "name")) == 0;
 }
 
 /* A record may have been used under several next hops: the counts add up, the latest counts. */
@@ -97,10 +92,8 @@ static json_t *health_of(json_t *hops, json_t *rec) {
 
 /* The daemon's relay hosts; an empty array when it does not run: records can be seen without it. */
 static json_t *hops(struct req *r) {
-    char *why;
-    json_t *list = daemon_try(r->w, json_pack("{s:s}", "cmd", "relays"), NULL, &why), *hop;
+    json_t *list = daemon_ask(r->w, "relays"), *hop;
     size_t i;
-    free(why);
     if (list == NULL)
         return json_array();
     json_array_foreach(list, i, hop) {
@@ -126,7 +119,7 @@ static json_int_t count_of(json_t *counts, const char *value) {
 }
 
 static json_int_t uses_of(json_t *counts, json_t *rec) {
-    const char *name = member(rec, "name"), *hop = member(rec, "nexthop");
+    const char *name = json_member(rec, "name"), *hop = json_member(rec, "nexthop");
     json_int_t n = count_of(counts, hop);
     return strcasecmp(name, hop) == 0 ? n : n + count_of(counts, name);
 }
@@ -136,7 +129,7 @@ static json_t *others(json_t *hops) {
     json_t *list = json_array(), *hop;
     size_t i;
     json_array_foreach(hops, i, hop) {
-        if (member(hop, "record")[0] == '\0')
+        if (json_member(hop, "record")[0] == '\0')
             json_array_append(list, hop);
     }
     return list;
@@ -168,7 +161,7 @@ static json_t *find(json_t *list, const char *name) {
     size_t i;
     json_t *rec;
     json_array_foreach(list, i, rec) {
-        if (strcmp(member(rec, "name"), name) == 0)
+        if (strcmp(json_member(rec, "name"), name) == 0)
             return rec;
     }
     return NULL;
@@ -184,7 +177,7 @@ static void add_user(void *arg, struct str account, struct str value) {
 /* The first accounts that name it; NULL after a reply. */
 static json_t *users_of(struct req *r, json_t *rec) {
     json_t *list = json_array();
-    const char *name = member(rec, "name"), *hop = member(rec, "nexthop");
+    const char *name = json_member(rec, "name"), *hop = json_member(rec, "nexthop");
     char *why = NULL;
     enum store_rc rc = store_relay_users(r->w->store, hop, USERS_SHOWN + 1, add_user, list, &why);
     if (rc != STORE_ERROR && strcasecmp(name, hop) != 0)

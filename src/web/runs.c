@@ -57,7 +57,7 @@ static void drop(struct run *x) {
     run_free(x);
 }
 
-static bool on_step(void *arg, struct str line) {
+static void on_step(void *arg, struct str line) {
     struct run *x = arg;
     json_t *o = json_loadb(line.p, line.n, 0, NULL);
     pthread_mutex_lock(&lock);
@@ -65,7 +65,6 @@ static bool on_step(void *arg, struct str line) {
         json_array_append_new(x->steps, o);
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
-    return true;
 }
 
 static void keep(struct run *x) {
