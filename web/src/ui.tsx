@@ -1,7 +1,7 @@
 // What all pages are made of.
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Failure } from "./api";
+import { Failure, get, query } from "./api";
 import { text } from "./text";
 
 export function words(e: unknown): string {
@@ -22,6 +22,12 @@ export function useLoad<T>(load: () => Promise<T>, deps: unknown[]) {
   };
   useEffect(() => { again(); return () => { turn.current++; }; }, deps);
   return { ...state, again };
+}
+
+/** What the relay's own parser finds wrong with a value; "": nothing. */
+export async function problemOf(kind: string, value: string): Promise<string> {
+  const v = await get<{ valid: boolean; problem: string; part: string }>(`validate?${query({ kind, value })}`);
+  return v.valid ? "" : text.relay.bad(v.part, v.problem);
 }
 
 let say: (message: string, bad?: boolean) => void = () => undefined;

@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { Effective, get, Me, Profile as Data, put, query, Relay } from "../api";
 import { to } from "../router";
 import { text } from "../text";
-import { Badge, Check, Field, Form, Loaded, Page, tell, useId, useLoad, words } from "../ui";
+import { Badge, Check, Field, Form, Loaded, Page, problemOf, tell, useId, useLoad, words } from "../ui";
 
 type Kind = "domain" | "user";
 
@@ -15,10 +15,7 @@ function useValidation(kind: string, value: string, original: string) {
     if (value === "" || value === original) return;
     let stale = false;
     const timer = setTimeout(() => {
-      get<{ valid: boolean; problem: string; part: string }>(`validate?${query({ kind, value })}`).then(
-        (v) => !stale && set({ problem: v.valid ? "" : text.relay.bad(v.part, v.problem), good: v.valid ? text.relay.good : "" }),
-        () => undefined,
-      );
+      problemOf(kind, value).then((problem) => !stale && set({ problem, good: problem ? "" : text.relay.good }), () => undefined);
     }, 200);
     return () => { stale = true; clearTimeout(timer); };
   }, [kind, value, original]);

@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { del, get, Health, Preset, put, query, Relay } from "../api";
 import { go, to } from "../router";
 import { text } from "../text";
-import { Badge, Confirm, Field, Form, Loaded, Page, Select, Table, tell, Time, useLoad, words } from "../ui";
+import { Badge, Confirm, Field, Form, Loaded, Page, problemOf, Select, Table, tell, Time, useLoad, words } from "../ui";
 
 const t = text.relays;
 
@@ -77,8 +77,7 @@ export function Relays() {
 
 function HostList({ hosts, set }: { hosts: string[]; set: (h: string[]) => void }) {
   const [problems, setProblems] = useState<Record<string, string>>({});
-  const check = (value: string) => value && get<{ valid: boolean; problem: string; part: string }>(`validate?${query({ kind: "hosts", value })}`).then(
-    (v) => setProblems((p) => ({ ...p, [value]: v.valid ? "" : text.relay.bad(v.part, v.problem) })), () => undefined);
+  const check = (value: string) => value && problemOf("hosts", value).then((problem) => setProblems((p) => ({ ...p, [value]: problem })), () => undefined);
   const change = (i: number, v: string) => { set(hosts.map((h, k) => (k === i ? v : h))); check(v); };
   return (
     <fieldset>
