@@ -51,7 +51,7 @@ static void ask_free(struct ask *q) {
         sbuf_free(&q->kept[i]);
 }
 
-/* Values come one by one: a row when it is full. */
+/* Values come one by one: a row when it is full.  fn may take a value over: it leaves NULL. */
 struct rows {
     size_t columns;
     char *v[COLUMNS];
@@ -93,19 +93,25 @@ static bool is_one(const char *v) {
     return v[0] == '1' || v[0] == 't';
 }
 
+static char *move(char **value) {
+    char *v = *value;
+    *value = NULL;
+    return v;
+}
+
 /* name, title, transport, active, backupmx or is an admin, settings, relay host */
 static void take_account(void *arg, char **row) {
     struct page *p = arg;
     if (p->n == PAGE_MAX)
         return;
-    p->v[p->n++] = (struct account){.name = mem_strdup(row[0]),
-                                    .title = mem_strdup(row[1]),
-                                    .transport = mem_strdup(row[2]),
+    p->v[p->n++] = (struct account){.name = move(&row[0]),
+                                    .title = move(&row[1]),
+                                    .transport = move(&row[2]),
                                     .active = is_one(row[3]),
                                     .backup_mx = !p->users && is_one(row[4]),
                                     .admin = p->users && is_one(row[4]),
-                                    .settings = mem_strdup(row[5]),
-                                    .relayhost = row[6][0] == '\0' ? NULL : mem_strdup(row[6]),
+                                    .settings = move(&row[5]),
+                                    .relayhost = row[6][0] == '\0' ? NULL : move(&row[6]),
                                     .users = -1};
 }
 
@@ -202,14 +208,12 @@ static enum store_rc give(struct store *st, struct ask *q, bool users, bool coun
 }
 
 /* Its own relay host comes with each row, found by the index of sender_relayhost. */
+#define OF_DOMAIN "SELECT domain, description, transport, active, backupmx, settings, "
+#define OF_USER                                                                                    \
+    "SELECT username, name, transport, active, CASE WHEN isadmin = 1 OR isglobaladmin = 1 THEN 1 " \
+    "ELSE 0 END, '', "
 #define RELAY(account)                                                                             \
     "(SELECT relayhost FROM sender_relayhost WHERE account = " account " LIMIT 1)"
-#define DOMAINS(account)                                                                           \
-    "SELECT domain, description, transport, active, backupmx, settings, " RELAY(                   \
-        account) " FROM domain WHERE "
-#define USERS                                                                                      \
-    "SELECT username, name, transport, active, CASE WHEN isadmin = 1 OR isglobaladmin = 1 THEN 1 " \
-    "ELSE 0 END, '', " RELAY("mailbox.username") " FROM mailbox WHERE "
 #define MANAGED                                                                                    \
     " AND domain IN (SELECT domain FROM domain_admins WHERE active = 1 AND username = ?)"
 
@@ -217,10 +221,21 @@ static void end_page(struct ask *q, const char *order, unsigned limit) {
     sbuf_printf(&q->text, " ORDER BY %s LIMIT %u", order, limit > PAGE_MAX ? PAGE_MAX : limit);
 }
 
-/* SQLite has no CONCAT before 3.44, MySQL's || is another operator. */
+/* MariaDB keeps the answers of a subquery in a temporary table, which costs more than the rows; old
+ * databases in PostgreSQL may have an account twice, which a join would show twice.  SQLite has no
+ * CONCAT before 3.44, MySQL's || is another operator. */
 static const char *domains(const struct store *st) {
-    return st->sql == &sql_sqlite ? DOMAINS("'@' || domain.domain")
-                                  : DOMAINS("CONCAT('@', domain.domain)");
+    if (st->sql == &sql_mysql)
+        return OF_DOMAIN "relayhost FROM domain LEFT JOIN sender_relayhost ON account = "
+                         "CONCAT('@', domain) WHERE ";
+    return OF_DOMAIN RELAY("'@' || domain.domain") " FROM domain WHERE ";
+}
+
+static const char *users(const struct store *st) {
+    if (st->sql == &sql_mysql)
+        return OF_USER "relayhost FROM mailbox LEFT JOIN sender_relayhost ON account = username "
+                       "WHERE ";
+    return OF_USER RELAY("mailbox.username") " FROM mailbox WHERE ";
 }
 
 static void ask_domains(const struct store *st, struct ask *q, const struct browse *b) {
@@ -238,8 +253,9 @@ static void ask_domains(const struct store *st, struct ask *q, const struct brow
     end_page(q, "domain", b->limit);
 }
 
-static void ask_users(struct ask *q, const struct browse *b) {
-    add(q, USERS "domain = ?", b->domain);
+static void ask_users(const struct store *st, struct ask *q, const struct browse *b) {
+    add(q, users(st), NULL);
+    add(q, "domain = ?", b->domain);
     add(q, " AND username > ?", b->after);
     if (b->text[0] != '\0') {
         add(q, " AND (username LIKE ? ESCAPE '!'", like(q, "", b->text));
@@ -256,7 +272,7 @@ enum store_rc sql_browse(struct store *st, const struct browse *b, account_fn fn
     if (b->domain == NULL)
         ask_domains(st, &q, b);
     else
-        ask_users(&q, b);
+        ask_users(st, &q, b);
     enum store_rc rc = give(st, &q, b->domain != NULL, true, fn, arg, why);
     return rc == STORE_NO ? STORE_YES : rc;
 }
@@ -264,7 +280,8 @@ enum store_rc sql_browse(struct store *st, const struct browse *b, account_fn fn
 enum store_rc sql_search(struct store *st, const char *text, const char *admin, unsigned limit,
                          account_fn fn, void *arg, char **why) {
     struct ask q = {0};
-    add(&q, USERS "username LIKE ? ESCAPE '!'", like(&q, "", text));
+    add(&q, users(st), NULL);
+    add(&q, "username LIKE ? ESCAPE '!'", like(&q, "", text));
     if (admin != NULL)
         add(&q, MANAGED, admin);
     end_page(&q, "username", limit);
@@ -276,7 +293,7 @@ enum store_rc sql_account(struct store *st, const char *name, account_fn fn, voi
                           char **why) {
     struct ask q = {0};
     bool user = strchr(name, '@') != NULL;
-    add(&q, user ? USERS : domains(st), NULL);
+    add(&q, user ? users(st) : domains(st), NULL);
     add(&q, user ? "username = ?" : "domain = ?", name);
     return give(st, &q, user, false, fn, arg, why);
 }

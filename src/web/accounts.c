@@ -103,7 +103,10 @@ static json_t *relay_of(const struct listing *l, const struct account *a) {
         value = "";
         from = "direct";
     }
-    return json_pack("{s:o, s:s}", "value", json_text(value), "from", from);
+    json_t *o = json_object();
+    json_object_set_new(o, "value", json_text(value));
+    json_object_set_new(o, "from", json_string(from));
+    return o;
 }
 
 static void add_row(void *arg, const struct account *a) {
@@ -117,9 +120,11 @@ static void add_row(void *arg, const struct account *a) {
         return;
     }
     bool user = strchr(a->name, '@') != NULL;
-    json_t *o =
-        json_pack("{s:o, s:o, s:b, s:o}", "name", json_text(a->name), "title", json_text(a->title),
-                  "active", a->active, "transport", json_text(a->transport));
+    json_t *o = json_object(); /* not packed: a list has many */
+    json_object_set_new(o, "name", json_text(a->name));
+    json_object_set_new(o, "title", json_text(a->title));
+    json_object_set_new(o, "active", json_boolean(a->active));
+    json_object_set_new(o, "transport", json_text(a->transport));
     bool hidden = l->hide_relay || (l->own_only && a->relayhost == NULL) ||
                   (!user && !l->r->who.global &&
                    settings_disable(a->settings, "disabled_domain_profiles", "relay"));

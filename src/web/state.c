@@ -18,10 +18,19 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define BUSY_MS 5000
+#define BUSY_MS    5000
+#define STATEMENTS 48U
+
+/* A statement stays prepared; the text is a literal of its caller, so its address is its name. */
+struct prepared {
+    const char *sql;
+    sqlite3_stmt *st;
+};
 
 struct state {
     sqlite3 *db;
+    struct prepared kept[STATEMENTS]; /* under the mutex of db */
+    size_t n;
 };
 
 /* log is iRedAdmin's, column for column. */
@@ -77,6 +86,8 @@ struct state *state_open(const char *data_directory, char **why) {
 void state_close(struct state *s) {
     if (s == NULL)
         return;
+    for (size_t i = 0; i < s->n; i++)
+        sqlite3_finalize(s->kept[i].st);
     sqlite3_close(s->db);
     free(s);
 }
@@ -90,14 +101,30 @@ static void bind(sqlite3_stmt *st, const char *kinds, va_list ap) {
     }
 }
 
+/* One that a caller further up is in the middle of is not taken. */
+static sqlite3_stmt *prepare(struct state *s, const char *sql, bool *kept) {
+    sqlite3_stmt *st = NULL;
+    *kept = true;
+    for (size_t i = 0; i < s->n; i++)
+        if (s->kept[i].sql == sql && !sqlite3_stmt_busy(s->kept[i].st))
+            return s->kept[i].st;
+    *kept = s->n < STATEMENTS;
+    if (sqlite3_prepare_v3(s->db, sql, -1, *kept ? SQLITE_PREPARE_PERSISTENT : 0, &st, NULL) !=
+        SQLITE_OK)
+        return NULL;
+    if (*kept)
+        s->kept[s->n++] = (struct prepared){sql, st};
+    return st;
+}
+
 int state_run(struct state *s, state_row_fn fn, void *arg, const char *sql, const char *kinds,
               ...) {
-    sqlite3_stmt *st = NULL;
     va_list ap;
-    int changed = 0;
+    bool kept;
+    int changed = -1, rc = SQLITE_ERROR;
     sqlite3_mutex_enter(sqlite3_db_mutex(s->db)); /* its changes are counted for it alone */
-    int rc = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
-    if (rc == SQLITE_OK) {
+    sqlite3_stmt *st = prepare(s, sql, &kept);
+    if (st != NULL) {
         va_start(ap, kinds);
         bind(st, kinds, ap);
         va_end(ap);
@@ -109,9 +136,14 @@ int state_run(struct state *s, state_row_fn fn, void *arg, const char *sql, cons
         log_error("web", "web.db: %s", sqlite3_errmsg(s->db));
     else
         changed = sqlite3_changes(s->db);
-    sqlite3_finalize(st);
+    if (!kept) {
+        sqlite3_finalize(st);
+    } else if (st != NULL) {
+        sqlite3_reset(st);
+        sqlite3_clear_bindings(st);
+    }
     sqlite3_mutex_leave(sqlite3_db_mutex(s->db));
-    return rc == SQLITE_DONE ? changed : -1;
+    return changed;
 }
 
 const char *state_text(sqlite3_stmt *row, int column) {
@@ -134,12 +166,14 @@ void secret_new(char out[SECRET_TEXT]) {
 }
 
 void secret_hash(const char *secret, char out[HASH_TEXT]) {
+    static const char digits[] = "0123456789abcdef";
     unsigned char md[32];
     unsigned n = sizeof md;
     if (EVP_Digest(secret, strlen(secret), md, &n, EVP_sha256(), NULL) != 1)
         abort();
-    for (size_t i = 0; i < sizeof md; i++)
-        snprintf(out + 2 * i, 3, "%02x", md[i]);
+    for (size_t i = 0; i < HASH_TEXT - 1; i++)
+        out[i] = digits[i % 2 == 0 ? md[i / 2] >> 4 : md[i / 2] & 15];
+    out[HASH_TEXT - 1] = '\0';
 }
 
 bool secret_equal(const char *a, const char *b) {

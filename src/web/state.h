@@ -20,8 +20,9 @@ void state_close(struct state *s);
 
 typedef void (*state_row_fn)(void *arg, sqlite3_stmt *row);
 
-/* Runs one statement.  kinds: a letter for each "?": s text (NULL: NULL), i int64_t.  fn (may be
- * NULL) is called for each row.  How many rows it changed, or -1. */
+/* Runs one statement.  sql: a literal, which stays prepared.  kinds: a letter for each "?": s text
+ * (NULL: NULL), i int64_t.  fn (may be NULL) is called for each row.  How many rows it changed, or
+ * -1. */
 int state_run(struct state *s, state_row_fn fn, void *arg, const char *sql, const char *kinds, ...);
 /* A column as text; NULL is "". */
 const char *state_text(sqlite3_stmt *row, int column);
