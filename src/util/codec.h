@@ -1,5 +1,5 @@
 /*
- * util/codec.h - base64, hex, CRC32C
+ * util/codec.h - base64, CRC32C
  *
  * Any thread.  Decoders return false on anything that is not exactly well formed.
  */
