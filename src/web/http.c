@@ -294,10 +294,12 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
     return MHD_queue_response(conn, r->status, r->reply);
 }
 
-static void wipe(char *s) {
-    if (s != NULL)
-        mem_wipe(s, strlen(s));
-    free(s);
+void who_free(struct who *who) {
+    free(who->admin);
+    free(who->domain);
+    if (who->csrf != NULL)
+        mem_wipe(who->csrf, strlen(who->csrf));
+    free(who->csrf);
 }
 
 static void on_done(void *cls, struct MHD_Connection *conn, void **ctx,
@@ -313,9 +315,7 @@ static void on_done(void *cls, struct MHD_Connection *conn, void **ctx,
     json_decref(r->in);
     sbuf_wipe(&r->body);
     free(r->arg);
-    free(r->who.admin);
-    free(r->who.domain);
-    wipe(r->who.csrf);
+    who_free(&r->who);
     free(r);
     *ctx = NULL;
 }

@@ -23,10 +23,13 @@ struct who {
     unsigned scopes; /* what a token may do; a session: SCOPE_ALL */
     char *domain;    /* a token for one domain only; NULL: not bound */
     bool token;
-    bool page;        /* a session of the page: needs csrf */
-    char *csrf;       /* its word */
-    char session[65]; /* hash of its secret; "": none */
+    bool page;    /* a session of the page: needs csrf */
+    char *csrf;   /* its word */
+    char key[65]; /* hash of the session's or the token's secret; "": none */
 };
+
+/* What is in it, not itself. */
+void who_free(struct who *who);
 
 struct req {
     struct web *w;

@@ -11,6 +11,7 @@
 #include "util/mem.h"
 #include "web/adminlog.h"
 #include "web/daemon.h"
+#include "web/session.h"
 
 #define PAGE       50U
 #define PAGE_MAX   500U
@@ -70,6 +71,7 @@ static json_t *counts(struct web *w) {
 
 struct watch {
     struct web *w;
+    struct who who; /* its key only */
     char *last;
     unsigned looks;
 };
@@ -79,6 +81,8 @@ static bool next_counts(void *arg, struct sbuf *out) {
     struct watch *k = arg;
     if (k->looks++ > 0)
         sleep(LOOK_EVERY);
+    if (!session_lasts(k->w, &k->who))
+        return false;
     json_t *o = counts(k->w);
     char *text = o == NULL ? NULL : json_dumps(o, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(o);
@@ -106,6 +110,8 @@ void queue_counts(struct req *r) {
     if (req_wants_stream(r)) {
         struct watch *k = MEM_NEW(struct watch);
         k->w = r->w;
+        k->who = (struct who){.token = r->who.token, .global = r->who.global};
+        memcpy(k->who.key, r->who.key, sizeof k->who.key);
         reply_stream(r, next_counts, watch_done, k);
         return;
     }

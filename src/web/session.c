@@ -96,20 +96,16 @@ static void take_session(void *arg, sqlite3_stmt *row) {
     f->used = sqlite3_column_int64(row, 3);
 }
 
-static void find_session(struct req *r, const char *secret) {
-    struct found f = {&r->who, 0};
+/* When it was used last; 0: there is none, or it has ended. */
+static int64_t find_session(struct web *w, struct who *who) {
+    struct found f = {who, 0};
     int64_t now = now_s();
-    secret_hash(secret, r->who.session);
     state_run(
-        r->w->state, take_session, &f,
+        w->state, take_session, &f,
         "SELECT admin, csrf, page, used FROM session WHERE hash = ? AND used > ? AND created > "
         "?",
-        "sii", r->who.session, now - r->w->cfg->p.web_session_time, now - LIFE_S);
-    if (r->who.admin == NULL)
-        r->who.session[0] = '\0';
-    else if (now - f.used >= TOUCH_S)
-        state_run(r->w->state, NULL, NULL, "UPDATE session SET used = ? WHERE hash = ?", "is", now,
-                  r->who.session);
+        "sii", who->key, now - w->cfg->p.web_session_time, now - LIFE_S);
+    return f.used;
 }
 
 static void take_token(void *arg, sqlite3_stmt *row) {
@@ -123,28 +119,49 @@ static void take_token(void *arg, sqlite3_stmt *row) {
     f->used = sqlite3_column_int64(row, 3);
 }
 
-static void find_token(struct req *r, const char *secret) {
-    char hash[HASH_TEXT];
-    struct found f = {&r->who, 0};
-    int64_t now = now_s();
-    secret_hash(secret, hash);
-    state_run(r->w->state, take_token, &f,
+static int64_t find_token(struct web *w, struct who *who) {
+    struct found f = {who, 0};
+    state_run(w->state, take_token, &f,
               "SELECT admin, scopes, domain, used FROM token WHERE hash = ? AND (expires = 0 OR "
               "expires > ?)",
-              "si", hash, now);
-    if (r->who.admin != NULL && now - f.used >= TOUCH_S)
-        state_run(r->w->state, NULL, NULL, "UPDATE token SET used = ? WHERE hash = ?", "is", now,
-                  hash);
+              "si", who->key, now_s());
+    return f.used;
+}
+
+/* Notes its use, not more often than anybody wants to know. */
+static void touch(struct req *r, int64_t used, const char *sql) {
+    int64_t now = now_s();
+    if (r->who.admin != NULL && now - used >= TOUCH_S)
+        state_run(r->w->state, NULL, NULL, sql, "is", now, r->who.key);
+}
+
+bool session_lasts(struct web *w, const struct who *who) {
+    struct who now = {.token = who->token};
+    char *why = NULL;
+    bool global = false;
+    memcpy(now.key, who->key, sizeof now.key);
+    if (who->token)
+        find_token(w, &now);
+    else
+        find_session(w, &now);
+    bool lasts = now.admin != NULL && role_find(w, now.admin, &global, &why) == STORE_YES &&
+                 (global || !who->global);
+    who_free(&now);
+    free(why);
+    return lasts;
 }
 
 bool session_identify(struct req *r) {
     const char *header = req_header(r, "Authorization");
     const char *cookie = MHD_lookup_connection_value(r->conn, MHD_COOKIE_KIND, COOKIE);
     char *why = NULL;
-    if (header != NULL && strncasecmp(header, "Bearer ", 7) == 0)
-        find_token(r, header + 7);
-    else if (cookie != NULL && cookie[0] != '\0')
-        find_session(r, cookie);
+    if (header != NULL && strncasecmp(header, "Bearer ", 7) == 0) {
+        secret_hash(header + 7, r->who.key);
+        touch(r, find_token(r->w, &r->who), "UPDATE token SET used = ? WHERE hash = ?");
+    } else if (cookie != NULL && cookie[0] != '\0') {
+        secret_hash(cookie, r->who.key);
+        touch(r, find_session(r->w, &r->who), "UPDATE session SET used = ? WHERE hash = ?");
+    }
     if (r->who.admin == NULL) {
         reply_fail(r, MHD_HTTP_UNAUTHORIZED,
                    cookie != NULL ? "Session expired, please re-login." : "Login required.");
@@ -234,7 +251,7 @@ void session_login(struct req *r) {
 }
 
 void session_logout(struct req *r) {
-    state_run(r->w->state, NULL, NULL, "DELETE FROM session WHERE hash = ?", "s", r->who.session);
+    state_run(r->w->state, NULL, NULL, "DELETE FROM session WHERE hash = ?", "s", r->who.key);
     reply_ok(r);
     set_cookie(r, "");
 }

@@ -12,6 +12,9 @@
 
 /* Fills r->who from a bearer token or the cookie.  False after a reply. */
 bool session_identify(struct req *r);
+/* For what goes on after its request: is the session or token that it came with still one, and the
+ * administrator still what he was? */
+bool session_lasts(struct web *w, const struct who *who);
 /* A request that changes something: does it come from our own page (or from no page at all)?  False
  * after a reply. */
 bool session_origin_ok(struct req *r);

@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright."""
 import contextlib
 import re
+import sqlite3
 import time
 
 import pytest
@@ -238,6 +239,17 @@ def test_queue(world):
         wait_for(lambda: api.get("/api/queue?recipient=late")["messages"] == [])
         b.js("await page.getByText('late@far.example').waitFor({state: 'detached'})")
         assert len(api.get("/api/queue")["messages"]) == 2
+
+
+def test_session_ends_while_the_queue_is_watched(world):
+    """The live queue asks for the password again, without a click."""
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/queue", "Queue")
+        with contextlib.closing(sqlite3.connect(world.dir / "data" / "web.db")) as db:
+            db.execute("DELETE FROM session")
+            db.commit()
+        b.heading("Sign in")
 
 
 def test_keyboard_alone(world):

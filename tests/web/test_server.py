@@ -1,4 +1,5 @@
 """posthouse-web: sessions and what protects them, tokens, relays, tests, queue, metrics, OpenAPI, nginx."""
+import contextlib
 import json
 import os
 import pathlib
@@ -345,6 +346,36 @@ def test_queue_is_live(dns):
                     if len(counts) == 1:
                         w.send(sender="ann@a.example")
             assert counts[0]["deferred"] == 0 and counts[-1]["deferred"] == 1
+
+
+def test_a_stream_ends_with_its_session(dns):
+    """Signed out, the token deleted, no administrator any more: what is open already ends as well."""
+    with site(dns, f"relayhost = [127.0.0.1]:{free_port()}\n") as w:
+        boss = w.api(GLOBAL)
+        made = boss.ok("POST", "/api/tokens", body={"name": "monitor", "scopes": "queue"})
+        token = next(t for t in boss.get("/api/tokens") if t["name"] == "monitor")
+        other = w.api(GLOBAL)
+
+        def stream(**headers):
+            return urllib.request.urlopen(urllib.request.Request(w.url + "api/queue/counts", headers={
+                "Accept": "text/event-stream", **headers}), timeout=20 * SLOW)
+
+        def ends(s):
+            end = time.monotonic() + 20 * SLOW
+            while s.readline():
+                assert time.monotonic() < end
+
+        with stream(Cookie=other.cookie) as gone, stream(Authorization="Bearer " + made["token"]) as deleted, \
+                stream(Cookie=boss.cookie) as demoted:
+            assert all(s.readline() == b"event: counts\n" for s in (gone, deleted, demoted))
+            other.ok("POST", "/api/logout")
+            ends(gone)
+            boss.ok("DELETE", f"/api/token/{token['id']}")
+            ends(deleted)
+            with contextlib.closing(sqlite3.connect(w.dir / "data" / "accounts.db")) as db:
+                db.execute("UPDATE domain_admins SET domain = 'a.example' WHERE username = ?", (GLOBAL,))
+                db.commit()
+            ends(demoted)
 
 
 def test_dashboard_and_metrics(dns):

@@ -27,11 +27,19 @@ function useCounts(changed: () => void) {
   const [counts, set] = useState<Counts | null>(null);
   const [down, setDown] = useState(false);
   useEffect(() => {
-    const source = new EventSource("api/queue/counts");
-    let first = true;
-    source.addEventListener("counts", (e) => { set(JSON.parse(e.data)); setDown(false); if (!first) changed(); first = false; });
-    source.addEventListener("down", () => setDown(true));
-    return () => source.close();
+    let source: EventSource, again: number | undefined, first = true;
+    const open = () => {
+      source = new EventSource("api/queue/counts");
+      source.addEventListener("counts", (e) => { set(JSON.parse(e.data)); setDown(false); if (!first) changed(); first = false; });
+      source.addEventListener("down", () => setDown(true));
+      source.addEventListener("error", () => {
+        if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+        changed(); // which asks who is signed in
+        again = setTimeout(open, 5000);
+      });
+    };
+    open();
+    return () => { source.close(); clearTimeout(again); };
   }, []);
   return { counts, down };
 }
