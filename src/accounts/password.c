@@ -40,23 +40,6 @@ static bool digest(const char *name, const char *password, struct str salt, unsi
     return ok;
 }
 
-static bool hex_decode(struct sbuf *out, struct str in) {
-    for (size_t i = 0; i + 1 < in.n; i += 2) {
-        unsigned v = 0;
-        for (size_t k = i; k < i + 2; k++) {
-            char c = in.p[k];
-            int d = c >= '0' && c <= '9'                 ? c - '0'
-                    : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                         : -1;
-            if (d < 0)
-                return false;
-            v = v << 4 | (unsigned)d;
-        }
-        sbuf_add_ch(out, (char)v);
-    }
-    return in.n % 2 == 0;
-}
-
 static enum password_rc check_digest(size_t i, struct str text, const char *password) {
     struct sbuf raw = {0};
     unsigned char want[EVP_MAX_MD_SIZE];

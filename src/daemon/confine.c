@@ -23,7 +23,6 @@
 #include "daemon/confine_calls.h"
 #include "daemon/daemon.h"
 #include "maps/maps.h"
-#include "maps/tabconf.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -141,74 +140,6 @@ void confine_relay(const struct config *cfg) {
     confine_calls("relay", true, true);
 }
 
-static void path_folder(struct str path, void (*fn)(void *arg, const char *dir), void *arg) {
-    ptrdiff_t end = str_rchr(path, '/');
-    char *dir = end <= 0 ? mem_strdup("/") : str_dup(str_make(path.p, (size_t)end));
-    if (path.n > 1)
-        fn(arg, dir);
-    free(dir);
-}
-
-/* Where the database of a sqlite: table is. */
-static void sqlite_folder(struct str conf, void (*fn)(void *arg, const char *dir), void *arg) {
-    char *path = str_dup(conf), *why = NULL;
-    struct tabconf *c = tabconf_read(path, &why);
-    if (c != NULL)
-        path_folder(str_of(tabconf_str(c, "dbpath", "")), fn, arg);
-    tabconf_free(c);
-    free(why);
-    free(path);
-}
-
-/* Folders of each "type:/path" in one parameter's text. */
-static void text_folders(const char *text, void (*fn)(void *arg, const char *dir), void *arg) {
-    struct str rest = str_of(text), w;
-    while (str_split(&rest, ", \t\r\n{}", &w)) {
-        const char *slash = memchr(w.p, '/', w.n);
-        if (slash == NULL || slash == w.p || slash[-1] != ':')
-            continue;
-        struct str path = str_from(w, (size_t)(slash - w.p));
-        path_folder(path, fn, arg);
-        if (slash - w.p >= 7 && memcmp(slash - 7, "sqlite:", 7) == 0)
-            sqlite_folder(path, fn, arg);
-    }
-}
-
-static void params_folders(const struct params *p, void (*fn)(void *arg, const char *dir),
-                           void *arg) {
-    for (size_t i = 0; i < param_count; i++) {
-        const char *const *at = (const void *)((const char *)p + param_table[i].offset);
-        if (param_table[i].type == PARAM_STR)
-            text_folders(*at, fn, arg);
-    }
-}
-
-/* "foo_dbpath" of a table sqlite:foo whose parameters are in main.cf. */
-static void main_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir),
-                         void *arg) {
-    static const char end[] = "_dbpath";
-    for (size_t i = 0; i < cfg->main.n; i++) {
-        size_t n = strlen(cfg->main.v[i].name);
-        char *value = n > sizeof end && strcmp(cfg->main.v[i].name + n - sizeof end + 1, end) == 0
-                          ? config_value(cfg, cfg->main.v[i].name, NULL)
-                          : NULL;
-        if (value != NULL)
-            path_folder(str_of(value), fn, arg);
-        free(value);
-    }
-}
-
-void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg) {
-    fn(arg, cfg->dir);
-    main_folders(cfg, fn, arg);
-    text_folders(cfg->p.accounts_store, fn, arg);
-    text_folders(cfg->relays_spec, fn, arg);
-    path_folder(str_of(cfg->p.relays_key_file), fn, arg);
-    params_folders(&cfg->p, fn, arg);
-    for (size_t i = 0; i < cfg->n_services; i++)
-        params_folders(&cfg->services[i]->p, fn, arg);
-}
-
 static bool params_remote(const struct params *p) {
     for (size_t i = 0; i < param_count; i++) {
         const char *const *at = (const void *)((const char *)p + param_table[i].offset);
@@ -226,19 +157,21 @@ static bool needs_network(const struct config *cfg) {
     return remote;
 }
 
-/* What finding a server by name, and TLS to it, read. */
-static void allow_resolving(int set) {
+static void allow_reading(void *arg, const char *dir) {
+    ruleset_allow(*(int *)arg, dir, FS_READ_FILE | FS_READ_DIR);
+}
+
+/* What a database's client reads: names of servers, TLS, and plugins for ways to log in. */
+static void allow_clients(int set) {
     static const char *const files[] = {
         "/etc/hosts",    "/etc/resolv.conf", "/etc/nsswitch.conf",  "/etc/host.conf",
         "/etc/gai.conf", "/etc/services",    "/etc/ssl/openssl.cnf"};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         ruleset_allow(set, files[i], FS_READ_FILE);
-    ruleset_allow(set, "/etc/ssl/certs", FS_READ_FILE | FS_READ_DIR);
-    ruleset_allow(set, "/usr/share/ca-certificates", FS_READ_FILE | FS_READ_DIR);
-}
-
-static void allow_reading(void *arg, const char *dir) {
-    ruleset_allow(*(int *)arg, dir, FS_READ_FILE | FS_READ_DIR);
+    static const char *const dirs[] = {"/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/lib",
+                                       "/usr/lib64", "/lib"};
+    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++)
+        allow_reading(&set, dirs[i]);
 }
 
 void confine_lookup(const struct config *cfg) {
@@ -248,7 +181,7 @@ void confine_lookup(const struct config *cfg) {
     if (set >= 0)
         confine_folders(cfg, allow_reading, &set);
     if (set >= 0 && remote)
-        allow_resolving(set);
+        allow_clients(set);
     user_become("lookup_owner", cfg->p.lookup_owner, true);
     settle();
     if (chdir("/") < 0) /* the spool was the current directory */

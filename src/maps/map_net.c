@@ -18,6 +18,7 @@
 
 #include "maps/dbtable.h"
 #include "util/clock.h"
+#include "util/codec.h"
 #include "util/mem.h"
 
 #define REPLY_MAX 100000U
@@ -259,28 +260,6 @@ static void quote_hex(struct str text, struct sbuf *out) {
     }
 }
 
-static int hex_digit(char c) {
-    return c >= '0' && c <= '9'                 ? c - '0'
-           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                : -1;
-}
-
-static bool unquote_hex(struct str text, struct sbuf *out) {
-    for (size_t i = 0; i < text.n; i++) {
-        if (text.p[i] != '%') {
-            sbuf_add_ch(out, text.p[i]);
-            continue;
-        }
-        bool room = i + 2 < text.n;
-        int hi = room ? hex_digit(text.p[i + 1]) : -1, lo = room ? hex_digit(text.p[i + 2]) : -1;
-        if (hi < 0 || lo < 0)
-            return false;
-        sbuf_add_ch(out, (char)(hi << 4 | lo));
-        i += 2;
-    }
-    return true;
-}
-
 static enum map_rc tcp_get(struct map *m, struct str key, struct sbuf *value) {
     struct ask a = {0};
     struct sbuf q = {0};
@@ -291,7 +270,7 @@ static enum map_rc tcp_get(struct map *m, struct str key, struct sbuf *value) {
     a.question = sbuf_str(&q);
     if (net_ask(m, &a)) {
         struct str line = str_trim(str_make(a.reply.p, (size_t)str_chr(sbuf_str(&a.reply), '\n')));
-        if (str_istarts(line, "200 ") && unquote_hex(str_from(line, 4), value))
+        if (str_istarts(line, "200 ") && percent_decode(value, str_from(line, 4)))
             rc = MAP_FOUND;
         else if (str_istarts(line, "500"))
             rc = MAP_NOT_FOUND;

@@ -1,5 +1,5 @@
 /*
- * util/codec.c - base64, CRC32C; see codec.h
+ * util/codec.c - base64, hex, percent-encoding, CRC32C; see codec.h
  *
  * CRC32C uses the SSE4.2 instruction where the processor has it, and a table elsewhere.
  */
@@ -38,6 +38,38 @@ bool base64_decode(struct sbuf *out, struct str in) {
     if (n < 0)
         return false;
     sbuf_advance(out, (size_t)n - pad);
+    return true;
+}
+
+int hex_digit(char c) {
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
+}
+
+static bool hex_pair(struct sbuf *out, struct str in) {
+    int hi = in.n >= 2 ? hex_digit(in.p[0]) : -1, lo = in.n >= 2 ? hex_digit(in.p[1]) : -1;
+    if (hi >= 0 && lo >= 0)
+        sbuf_add_ch(out, (char)(hi << 4 | lo));
+    return hi >= 0 && lo >= 0;
+}
+
+bool hex_decode(struct sbuf *out, struct str in) {
+    for (; in.n >= 2; in = str_from(in, 2))
+        if (!hex_pair(out, in))
+            return false;
+    return in.n == 0;
+}
+
+bool percent_decode(struct sbuf *out, struct str in) {
+    while (in.n > 0) {
+        bool coded = in.p[0] == '%';
+        if (!coded)
+            sbuf_add_ch(out, in.p[0]);
+        else if (!hex_pair(out, str_from(in, 1)))
+            return false;
+        in = str_from(in, coded ? 3 : 1);
+    }
     return true;
 }
 

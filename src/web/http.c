@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
@@ -165,20 +166,14 @@ void reply_stream(struct req *r, stream_fn next, void (*done)(void *arg), void *
 
 /* -- requests -- */
 
-static int hex(char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 static char *form_decode(struct str s) {
     struct sbuf b = {0};
     for (size_t i = 0; i < s.n; i++) {
-        bool coded = s.p[i] == '%' && i + 2 < s.n && hex(s.p[i + 1]) >= 0 && hex(s.p[i + 2]) >= 0;
+        bool coded = s.p[i] == '%' && i + 2 < s.n && hex_digit(s.p[i + 1]) >= 0 &&
+                     hex_digit(s.p[i + 2]) >= 0;
         char c = s.p[i] == '+' ? ' ' : s.p[i];
         if (coded) {
-            c = (char)(hex(s.p[i + 1]) * 16 + hex(s.p[i + 2]));
+            c = (char)(hex_digit(s.p[i + 1]) << 4 | hex_digit(s.p[i + 2]));
             i += 2;
         }
         sbuf_add_ch(&b, c == '\0' ? '?' : c);

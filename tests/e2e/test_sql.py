@@ -61,6 +61,21 @@ def test_the_seeds_statements(dns, clean):
         r.stop()
 
 
+@pytest.mark.parametrize("db", [servers.MariaDb], ids=["mysql"], indirect=True)
+def test_a_login_by_plugin(dns, clean):
+    """MariaDB's ed25519, as MySQL 8's own default, is a plugin that the client library loads when the server asks for it."""
+    everybody, relay = FakeRelay(), FakeRelay()
+    clean.run(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('user@mydomain.com', '[127.0.0.1]:{relay.port}')")
+    clean.run("INSTALL SONAME 'auth_ed25519'; CREATE USER signer@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('word');"
+              "GRANT SELECT ON vmail.* TO signer@'127.0.0.1'")
+    with daemon(dns, clean, everybody, user="signer", password="word") as p:
+        assert p.send(sender="user@mydomain.com").startswith("250")
+        relay.wait_mails(1)
+        assert not everybody.mails
+    everybody.stop()
+    relay.stop()
+
+
 def break_down(p, db):
     db.down()
     return db.up

@@ -71,12 +71,14 @@ def test_over_tls(dns, kind, tmp_path):
         server.run("ALTER USER vmail@'127.0.0.1' REQUIRE SSL", True)
     with Posthouse(main, dns=dns) as p:
         (p.dir / "other.pem").write_bytes(other.read_bytes())
-        (p.dir / "ca.pem").write_bytes(server.cert.read_bytes())
+        ca = tmp_path / "authorities with a space" / "ca.pem"  # not beside the table: its folder has to be let in
+        ca.parent.mkdir()
+        ca.write_bytes(server.cert.read_bytes())
         (p.dir / "t.cf").write_text(text(server, p.dir / "other.pem"))
         p.reload()
         assert p.send(sender="user@mydomain.com").startswith("451 4.3.0")
         p.wait_log("lookup.*warning: .*127.0.0.1.*: .*")
-        (p.dir / "t.cf").write_text(text(server, p.dir / "ca.pem"))
+        (p.dir / "t.cf").write_text(text(server, ca))
         p.reload()
         time.sleep(1)  # a host that failed rests for a second
         assert p.send(sender="user@mydomain.com").startswith("250")

@@ -84,6 +84,16 @@ static void test_codecs(void **state) {
     assert_false(base64_decode(&b, str_of("dXN")));
     assert_false(base64_decode(&b, str_of("dX==Nlcg")));
     assert_false(base64_decode(&b, str_of("dXNl\n   ")));
+    sbuf_reset(&b);
+    assert_true(hex_decode(&b, str_of("4a4B")));
+    assert_string_equal(b.p, "JK");
+    assert_false(hex_decode(&b, str_of("4a4")));
+    assert_false(hex_decode(&b, str_of("4g")));
+    sbuf_reset(&b);
+    assert_true(percent_decode(&b, str_of("%2Fa%20b+c%2f")));
+    assert_string_equal(b.p, "/a b+c/");
+    assert_false(percent_decode(&b, str_of("a%2")));
+    assert_false(percent_decode(&b, str_of("%zz")));
     sbuf_free(&b);
 }
 
