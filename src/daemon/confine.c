@@ -137,7 +137,7 @@ void confine_relay(const struct config *cfg) {
                       FS_READ_FILE | FS_WRITE_FILE | FS_READ_DIR | FS_REMOVE_FILE | FS_MAKE_DIR |
                           FS_MAKE_REG | FS_TRUNCATE);
     ruleset_enforce(set, "relay");
-    confine_calls("relay", true, true);
+    confine_calls("relay", CALLS_LOOPS | CALLS_FILES | CALLS_NETWORK);
 }
 
 static bool params_remote(const struct params *p) {
@@ -164,14 +164,49 @@ static void allow_reading(void *arg, const char *dir) {
 /* What a database's client reads: names of servers, TLS, and plugins for ways to log in. */
 static void allow_clients(int set) {
     static const char *const files[] = {
-        "/etc/hosts",    "/etc/resolv.conf", "/etc/nsswitch.conf",  "/etc/host.conf",
-        "/etc/gai.conf", "/etc/services",    "/etc/ssl/openssl.cnf"};
+        "/etc/hosts",    "/etc/resolv.conf", "/etc/nsswitch.conf",   "/etc/host.conf",
+        "/etc/gai.conf", "/etc/services",    "/etc/ssl/openssl.cnf", "/etc/ld.so.cache"};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         ruleset_allow(set, files[i], FS_READ_FILE);
     static const char *const dirs[] = {"/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/lib",
                                        "/usr/lib64", "/lib"};
     for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++)
         allow_reading(&set, dirs[i]);
+}
+
+/* A directory that SQLite keeps databases and their journals in. */
+static void allow_database(int set, const char *dir) {
+    ruleset_allow(set, dir,
+                  FS_READ_FILE | FS_WRITE_FILE | FS_READ_DIR | FS_REMOVE_FILE | FS_MAKE_REG |
+                      FS_TRUNCATE);
+}
+
+static void allow_database_of(int set, const char *path) {
+    struct str p = str_of(path);
+    ptrdiff_t end = str_rchr(p, '/');
+    char *dir = str_dup(str_make(p.p, end <= 0 ? 1 : (size_t)end));
+    if (path[0] == '/')
+        allow_database(set, dir);
+    free(dir);
+}
+
+void confine_web(const struct config *cfg) {
+    int set = ruleset_new(landlock_version());
+    const char *store = cfg->p.accounts_store;
+    prctl(PR_SET_NAME, "posthouse-web");
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    confine_memory();
+    if (set >= 0) {
+        allow_reading(&set, cfg->dir);
+        confine_folders_of(store, allow_reading, &set);
+        allow_clients(set);
+        allow_database(set, cfg->p.data_directory);
+        allow_database_of(set, cfg->p.relays_database);
+        if (strncmp(store, "sqlite:", 7) == 0)
+            allow_database_of(set, store + 7);
+    }
+    ruleset_enforce(set, "web");
+    confine_calls("web", CALLS_LOOPS | CALLS_FILES | CALLS_NETWORK);
 }
 
 void confine_lookup(const struct config *cfg) {
@@ -187,5 +222,5 @@ void confine_lookup(const struct config *cfg) {
     if (chdir("/") < 0) /* the spool was the current directory */
         log_warn("master", "chdir /: %s", strerror(errno));
     ruleset_enforce(set, "lookup");
-    confine_calls("lookup", false, remote);
+    confine_calls("lookup", remote ? CALLS_NETWORK : 0);
 }

@@ -1,8 +1,8 @@
 /*
  * daemon/confine.h - what a process may still do: user, no_new_privs, Landlock, seccomp
  *
- * Called once in a child of the supervisor, before its first thread.  Where the kernel lacks
- * Landlock or seccomp, that is said once in the log and the rest still holds.
+ * Called once in a child of the supervisor or in posthouse-web, before its first thread.  Where the
+ * kernel lacks Landlock or seccomp, that is said once in the log and the rest still holds.
  */
 #ifndef PH_DAEMON_CONFINE_H
 #define PH_DAEMON_CONFINE_H
@@ -16,10 +16,16 @@ void confine_relay(const struct config *cfg);
  * root may read; of the file system it keeps, for reading, the configuration directory and the
  * folders of the tables that cfg names; no network. */
 void confine_lookup(const struct config *cfg);
+/* posthouse-web, whose user it is already: it keeps the databases in data_directory and of the
+ * relay records, for reading the configuration and the store's table file; it can use sockets, but
+ * execute nothing.  Before its first thread, after it opened its port. */
+void confine_web(const struct config *cfg);
 /* No core dump, no ptrace by other processes of the same user: for every process of ours. */
 void confine_memory(void);
 
 /* Calls fn with each folder that a table of cfg lies in (and the configuration directory). */
 void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg);
+/* The same for the tables that one parameter's text names. */
+void confine_folders_of(const char *text, void (*fn)(void *arg, const char *dir), void *arg);
 
 #endif

@@ -42,14 +42,15 @@ static const int common[] = {
     SCMP_SYS(recvmmsg), SCMP_SYS(connect), SCMP_SYS(shutdown), SCMP_SYS(getsockopt),
     SCMP_SYS(setsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername)};
 
-static const int relay_only[] = {
-    /* the spool */
-    SCMP_SYS(pwrite64), SCMP_SYS(pwritev), SCMP_SYS(pwritev2), SCMP_SYS(fallocate), SCMP_SYS(fsync),
-    SCMP_SYS(fdatasync), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(mkdir), SCMP_SYS(mkdirat),
-    SCMP_SYS(ftruncate),
-    /* loops and sockets */
-    SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait),
-    SCMP_SYS(epoll_pwait2), SCMP_SYS(accept4), SCMP_SYS(bind), SCMP_SYS(socketpair)};
+static const int files[] = {SCMP_SYS(pwrite64),  SCMP_SYS(pwritev),   SCMP_SYS(pwritev2),
+                            SCMP_SYS(fallocate), SCMP_SYS(fsync),     SCMP_SYS(fdatasync),
+                            SCMP_SYS(unlink),    SCMP_SYS(unlinkat),  SCMP_SYS(mkdir),
+                            SCMP_SYS(mkdirat),   SCMP_SYS(ftruncate), SCMP_SYS(umask)};
+
+static const int loops[] = {
+    SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),    SCMP_SYS(epoll_wait),
+    SCMP_SYS(epoll_pwait),   SCMP_SYS(epoll_pwait2), SCMP_SYS(accept4),
+    SCMP_SYS(bind),          SCMP_SYS(socketpair),   SCMP_SYS(rt_sigtimedwait)};
 
 static int allow(scmp_filter_ctx f, const int *calls, size_t n) {
     int rc = 0;
@@ -84,13 +85,15 @@ static int allow_some(scmp_filter_ctx f, bool network) {
     return rc;
 }
 
-void confine_calls(const char *who, bool relay, bool network) {
+void confine_calls(const char *who, unsigned kinds) {
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int rc = f == NULL ? -ENOMEM : allow(f, common, sizeof common / sizeof common[0]);
-    if (rc == 0 && relay)
-        rc = allow(f, relay_only, sizeof relay_only / sizeof relay_only[0]);
+    if (rc == 0 && (kinds & CALLS_FILES) != 0)
+        rc = allow(f, files, sizeof files / sizeof files[0]);
+    if (rc == 0 && (kinds & CALLS_LOOPS) != 0)
+        rc = allow(f, loops, sizeof loops / sizeof loops[0]);
     if (rc == 0)
-        rc = allow_some(f, network);
+        rc = allow_some(f, (kinds & CALLS_NETWORK) != 0);
     if (rc == 0)
         rc = seccomp_load(f);
     if (rc < 0)

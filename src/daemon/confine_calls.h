@@ -4,10 +4,14 @@
 #ifndef PH_DAEMON_CONFINE_CALLS_H
 #define PH_DAEMON_CONFINE_CALLS_H
 
-#include <stdbool.h>
+enum calls {
+    CALLS_FILES = 1,  /* to write, make and remove files: which ones is Landlock's part */
+    CALLS_LOOPS = 2,  /* to serve: epoll, accept, waiting for signals */
+    CALLS_NETWORK = 4 /* sockets of the Internet families, not only those it was handed */
+};
 
 /* From here on every other system call is answered EPERM, in this thread and those it starts.
- * network: sockets of the Internet families too, not only those it was handed and the log's. */
-void confine_calls(const char *who, bool relay, bool network);
+ * kinds: of enum calls. */
+void confine_calls(const char *who, unsigned kinds);
 
 #endif

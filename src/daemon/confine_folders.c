@@ -114,6 +114,11 @@ static void main_folders(const struct visit *v, const struct config *cfg) {
     }
 }
 
+void confine_folders_of(const char *text, void (*fn)(void *arg, const char *dir), void *arg) {
+    struct visit v = {fn, arg};
+    text_folders(&v, text);
+}
+
 void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg) {
     struct visit v = {fn, arg};
     fn(arg, cfg->dir);

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -183,12 +182,11 @@ static void prepare(struct web *w, struct config *cfg, const char *dir, bool for
         give_away(cfg, &web);
         become(cfg, &web);
     }
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     setpriority(PRIO_PROCESS, 0, NICE);
-    confine_memory();
     w->state = state_open(cfg->p.data_directory, &why);
     if (w->state == NULL)
         fatal("web.db", why);
+    confine_web(cfg);
     log_start();
     if (made)
         helper_reload(w);

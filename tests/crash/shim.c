@@ -29,7 +29,7 @@ struct shim {
     int32_t read_errno; /* the next read_count pread calls fail with this */
     int32_t read_count;
     int64_t clock_s; /* added to the wall clock */
-    int32_t probe;   /* 1: the relay, 2: the lookup process answers in out */
+    int32_t probe;   /* 1: the relay, 2: the lookup process, 3: the page answers in out */
     int32_t answered;
     char paths[4][256]; /* configuration file, secret table, segment of the spool, new file */
     char out[4096];
@@ -152,9 +152,11 @@ int prctl(int op, ...) {
     return (int)syscall(SYS_prctl, op, a, b, c, d);
 }
 
-/* Both processes wait in recvmsg for the supervisor. */
+/* The relay and the lookup process wait in recvmsg for the supervisor, the page in recv for a
+ * request. */
 static void wake(void) {
-    const char *want = ctl == NULL ? "" : ctl->probe == 1 ? "posthouse-relay" : "posthouse-looku";
+    static const char *const roles[] = {"", "posthouse-relay", "posthouse-looku", "posthouse-web"};
+    const char *want = ctl == NULL ? "" : roles[ctl->probe & 3];
     if (ctl != NULL && ctl->probe != 0 && !ctl->answered && strcmp(role, want) == 0)
         probe();
 }
@@ -165,4 +167,12 @@ ssize_t recvmsg(int fd, struct msghdr *m, int flags) {
     wake();
     errno = err;
     return n;
+}
+
+ssize_t recv(int fd, void *buf, size_t n, int flags) {
+    ssize_t got = syscall(SYS_recvfrom, fd, buf, n, flags, NULL, NULL);
+    int err = errno;
+    wake();
+    errno = err;
+    return got;
 }

@@ -36,7 +36,7 @@ class Shim:
         return struct.unpack_from(FORMAT, self.mem)[NAMES.index(name)]
 
     def probe(self, which, paths, poke):
-        """What the relay (1) or the lookup process (2) may do, tried from inside."""
+        """What the relay (1), the lookup process (2) or the page (3) may do, tried from inside."""
         for i, p in enumerate(paths):
             struct.pack_into("256s", self.mem, PATHS + 256 * i, os.fsencode(p))
         self.set(probe=which, answered=0)
