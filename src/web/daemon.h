@@ -20,12 +20,15 @@ json_t *daemon_ask(struct web *w, const char *cmd);
 void daemon_forget(struct web *w);
 
 /* helper.c: started before privileges are dropped; keeps what the web process gives up.  It takes
- * two requests, numbers without content: audit the configuration, reload the daemon.  False: it
+ * three requests, numbers without content: audit the configuration, reload the daemon, open the log
+ * file again.  False: it
  * cannot be started. */
 bool helper_start(struct web *w);
 /* What an audit finds: {"findings": [{"level", "text", "file", "line"}]}; NULL: it does not answer.
  */
 json_t *helper_audit(struct web *w);
 void helper_reload(struct web *w);
+/* After rotation. */
+void helper_reopen_log(struct web *w);
 
 #endif

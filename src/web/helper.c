@@ -21,7 +21,7 @@
 #include "util/log.h"
 #include "web/daemon.h"
 
-enum { HELPER_AUDIT = 1, HELPER_RELOAD = 2, HELPER_ANSWER = 3 };
+enum { HELPER_AUDIT = 1, HELPER_RELOAD = 2, HELPER_LOG = 3, HELPER_ANSWER = 4 };
 
 static void add_findings(json_t *list, const struct diags *d) {
     static const char *names[] = {"note", "warning", "error"};
@@ -65,9 +65,10 @@ _Noreturn static void helper_main(const struct config *cfg, int fd) {
         char *text = head.type == HELPER_AUDIT ? run_audit(cfg->dir) : NULL;
         if (head.type == HELPER_RELOAD)
             ask_reload(cfg->p.queue_directory);
+        int log_fd = head.type == HELPER_LOG ? log_reopen() : -1;
         ipc_put_str(&out, str_of(text == NULL ? "{}" : text));
         ipc_end(&out, at);
-        ipc_send(fd, sbuf_str(&out), NULL, 0);
+        ipc_send(fd, sbuf_str(&out), &log_fd, log_fd < 0 ? 0 : 1);
         sbuf_free(&out);
         free(text);
     }
@@ -96,11 +97,14 @@ static json_t *ask(struct web *w, uint32_t type) {
     struct ipc_head head;
     struct str fields;
     size_t n;
+    int log_fd;
     json_t *answer = NULL;
     pthread_mutex_lock(&lock);
     ipc_end(&out, ipc_begin(&out, type, 1));
     if (ipc_send(w->helper, sbuf_str(&out), NULL, 0) == 0 &&
-        ipc_recv(w->helper, &in, &head, &fields, NULL, 0, &n) == 0) {
+        ipc_recv(w->helper, &in, &head, &fields, &log_fd, 1, &n) == 0) {
+        if (n > 0)
+            log_replace(log_fd);
         struct ipc_reader rd = {.rest = fields};
         struct str text = ipc_get_str(&rd);
         answer = json_loadb(text.p, text.n, 0, NULL);
@@ -117,4 +121,8 @@ json_t *helper_audit(struct web *w) {
 
 void helper_reload(struct web *w) {
     json_decref(ask(w, HELPER_RELOAD));
+}
+
+void helper_reopen_log(struct web *w) {
+    json_decref(ask(w, HELPER_LOG));
 }

@@ -3,7 +3,7 @@
  *
  * Opens its port, makes what is not there yet (the embedded accounts store, the database of relay
  * records), starts its helper, becomes web_owner, and serves until SIGTERM or SIGINT.  SIGHUP reads
- * main.cf again.
+ * main.cf again, SIGUSR1 opens the log file again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -199,11 +199,16 @@ static void serve(struct web *w, const char *dir) {
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (!http_start(w, w->listen_fd, routes_dispatch) || !samples_start(w))
         fatal("http", "cannot start");
     log_info("web", "the page is at http://%s/", w->cfg->p.web_listen);
-    while (sigwait(&set, &sig) == 0 && sig == SIGHUP) {
+    while (sigwait(&set, &sig) == 0 && (sig == SIGHUP || sig == SIGUSR1)) {
+        if (sig == SIGUSR1) {
+            helper_reopen_log(w);
+            continue;
+        }
         struct config *fresh = load(dir);
         if (fresh != NULL) /* requests may still look at the old one: it stays */
             w->cfg = fresh;

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import sqlite3
 import ssl
@@ -346,6 +347,19 @@ def test_queue_is_live(dns):
                     if len(counts) == 1:
                         w.send(sender="ann@a.example")
             assert counts[0]["deferred"] == 0 and counts[-1]["deferred"] == 1
+
+
+def test_log_file_is_opened_again(dns):
+    """After rotation, though posthouse-web could not open the new file itself."""
+    with site(dns, f"relayhost = [127.0.0.1]:{free_port()}\n") as w:
+        log, old = w.dir / "maillog", w.dir / "maillog.1"
+        log.rename(old)
+        w.web.send_signal(signal.SIGUSR1)
+        wait_for(log.exists)
+        log.chmod(0o600)
+        w.api().fails(401, "POST", "/api/login", form={"username": GLOBAL, "password": "wrong"})
+        wait_for(lambda: "login failed for " + GLOBAL in log.read_text())
+        assert "login failed" not in old.read_text()
 
 
 def test_a_stream_ends_with_its_session(dns):
