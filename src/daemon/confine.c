@@ -168,8 +168,17 @@ static void allow_clients(int set) {
         "/etc/gai.conf", "/etc/services",    "/etc/ssl/openssl.cnf", "/etc/ld.so.cache"};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         ruleset_allow(set, files[i], FS_READ_FILE);
-    static const char *const dirs[] = {"/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/lib",
-                                       "/usr/lib64", "/lib"};
+    static const char *const dirs[] = {"/etc/ssl/certs",
+                                       "/usr/share/ca-certificates",
+                                       "/etc/pki/tls",
+                                       "/etc/pki/ca-trust",
+                                       "/etc/crypto-policies",
+                                       "/etc/ldap",
+                                       "/etc/openldap",
+                                       "/etc/gnutls",
+                                       "/usr/lib",
+                                       "/usr/lib64",
+                                       "/lib"};
     for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++)
         allow_reading(&set, dirs[i]);
 }
