@@ -161,24 +161,25 @@ static void allow_reading(void *arg, const char *dir) {
     ruleset_allow(*(int *)arg, dir, FS_READ_FILE | FS_READ_DIR);
 }
 
-/* What a database's client reads: names of servers, TLS, and plugins for ways to log in. */
+/* What a database's client reads: names of servers, TLS, its defaults, and plugins for ways to log
+ * in.  Files one by one where private keys or a server's own data lie beside them. */
 static void allow_clients(int set) {
     static const char *const files[] = {
-        "/etc/hosts",    "/etc/resolv.conf", "/etc/nsswitch.conf",   "/etc/host.conf",
-        "/etc/gai.conf", "/etc/services",    "/etc/ssl/openssl.cnf", "/etc/ld.so.cache"};
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
-        ruleset_allow(set, files[i], FS_READ_FILE);
+        "/etc/hosts",          "/etc/resolv.conf",       "/etc/nsswitch.conf",
+        "/etc/host.conf",      "/etc/gai.conf",          "/etc/services",
+        "/etc/ld.so.cache",    "/etc/ssl/openssl.cnf",   "/etc/pki/tls/openssl.cnf",
+        "/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"};
     static const char *const dirs[] = {"/etc/ssl/certs",
-                                       "/usr/share/ca-certificates",
-                                       "/etc/pki/tls",
+                                       "/etc/pki/tls/certs",
                                        "/etc/pki/ca-trust",
+                                       "/usr/share/ca-certificates",
                                        "/etc/crypto-policies",
-                                       "/etc/ldap",
-                                       "/etc/openldap",
                                        "/etc/gnutls",
                                        "/usr/lib",
                                        "/usr/lib64",
                                        "/lib"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        ruleset_allow(set, files[i], FS_READ_FILE);
     for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++)
         allow_reading(&set, dirs[i]);
 }
