@@ -192,19 +192,21 @@ static void prepare(struct web *w, struct config *cfg, const char *dir, bool for
         helper_reload(w);
 }
 
-static void serve(struct web *w, const char *dir) {
-    sigset_t set;
+/* Before any thread, so that none takes one while the main thread is busy with another. */
+static void block_signals(sigset_t *set) {
+    static const int waited_for[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+    sigemptyset(set);
+    for (size_t i = 0; i < sizeof waited_for / sizeof waited_for[0]; i++)
+        sigaddset(set, waited_for[i]);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+static void serve(struct web *w, const char *dir, const sigset_t *set) {
     int sig = 0;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGUSR1);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (!http_start(w, w->listen_fd, routes_dispatch) || !samples_start(w))
         fatal("http", "cannot start");
     log_info("web", "the page is at http://%s/", w->cfg->p.web_listen);
-    while (sigwait(&set, &sig) == 0 && (sig == SIGHUP || sig == SIGUSR1)) {
+    while (sigwait(set, &sig) == 0 && (sig == SIGHUP || sig == SIGUSR1)) {
         if (sig == SIGUSR1) {
             helper_reopen_log(w);
             continue;
@@ -224,6 +226,7 @@ int main(int argc, char **argv) {
     static struct web w;
     const char *dir = "/etc/posthouse";
     bool foreground = false;
+    sigset_t set;
     int opt;
     while ((opt = getopt(argc, argv, "c:fVh")) != -1) {
         if (opt == 'c') {
@@ -242,10 +245,11 @@ int main(int argc, char **argv) {
     if (full == NULL)
         fatal(dir, strerror(errno));
     signal(SIGPIPE, SIG_IGN);
+    block_signals(&set);
     struct config *cfg = load(full);
     if (cfg == NULL)
         return 1;
     start_log(cfg);
     prepare(&w, cfg, full, foreground);
-    serve(&w, full);
+    serve(&w, full, &set);
 }
