@@ -23,12 +23,20 @@
 
 #define LINK_S 3600 /* how long a link is good */
 
-void cli_reload_daemon(const struct config *cfg) {
-    int rc = ask_reload(cfg->p.queue_directory);
-    if (rc == 0)
-        puts("posthouse: the running daemon was told to reload");
-    else if (rc == -EPERM)
-        puts("posthouse: reload the running daemon: it does not know of this yet");
+static void reload(void *arg) {
+    const struct config *cfg = arg;
+    ask_reload(cfg->p.queue_directory);
+}
+
+void cli_take_up(const struct config *cfg, unsigned uses) {
+    char *why = NULL;
+    int rc =
+        ask_take_up(cfg->p.queue_directory, uses, reload, (struct config *)(uintptr_t)cfg, &why);
+    if (rc == 1)
+        puts("posthouse: the running daemon was reloaded");
+    else if (rc < 0)
+        fprintf(stderr, "posthouse: note: saved, but the running daemon was not told: %s\n", why);
+    free(why);
 }
 
 /* A password from the terminal, without echo, or the first line of standard input; NULL: none. */
@@ -182,8 +190,8 @@ static int relay_change(const struct config *cfg, const char *who, const char *v
             printf("posthouse: %s has no relay host of its own any more\n", account);
         note_unasked(cfg, st);
     }
-    if (made && st != NULL)
-        cli_reload_daemon(cfg);
+    if (out == 0)
+        cli_take_up(cfg, ASK_STORE);
     store_close(st);
     free(account);
     return out;
@@ -252,7 +260,7 @@ static int add(const char *dir, const char *what, const char *name, const char *
     if (rc == STORE_YES)
         printf("posthouse: added %s %s\n", what, low);
     if (made)
-        cli_reload_daemon(cfg);
+        cli_take_up(cfg, ASK_STORE);
     store_close(st);
     free(hash);
     free(low);
@@ -326,7 +334,7 @@ static int admin_link(const char *dir, const char *name) {
     if (rc == STORE_NO)
         rc = store_add_admin(st, low, NO_PASSWORD, NULL, &why);
     if (made)
-        cli_reload_daemon(cfg);
+        cli_take_up(cfg, ASK_STORE);
     store_close(st);
     int out = rc == STORE_YES ? print_link(cfg, low) : report(rc, why, "");
     free(low);

@@ -50,8 +50,9 @@ bool cli_take_flag(int *argc, char **argv, const char *flag);
 /* A password, typed without echo or the first line of standard input; the caller wipes and frees.
  * NULL: there is none. */
 char *cli_password(const char *prompt);
-/* Something was made that a running daemon must be told of. */
-void cli_reload_daemon(const struct config *cfg);
+/* Something was written (uses: enum ask_uses): a running daemon takes it up, or it is said why not.
+ */
+void cli_take_up(const struct config *cfg, unsigned uses);
 
 /* postqueue -p's listing of the queue to standard output. */
 int cli_list_queue(const char *who, const struct config *cfg);

@@ -122,7 +122,7 @@ int cli_record(const char *dir, int argc, char **argv) {
     else
         rc = set(r, argc, argv);
     relays_close(r);
-    if (made && change)
-        cli_reload_daemon(cfg);
+    if (rc == 0 && !list)
+        cli_take_up(cfg, ASK_RELAYS);
     return rc;
 }

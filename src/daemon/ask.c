@@ -14,8 +14,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "util/clock.h"
 #include "util/fs.h"
 #include "util/mem.h"
+
+#define TAKE_UP_MS 5000
+#define LOOK_MS    20
 
 int ask_connect(const char *dir, const char *name) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -58,6 +62,8 @@ static void take_line(struct answer *a, struct str line) {
         a->end->passed = json_is_true(json_object_get(o, "passed"));
         a->end->more = json_is_true(json_object_get(o, "more"));
         a->end->count = (long)json_integer_value(json_object_get(o, "count"));
+        a->end->uses = (json_is_true(json_object_get(o, "store")) ? ASK_STORE : 0U) |
+                       (json_is_true(json_object_get(o, "relays")) ? ASK_RELAYS : 0U);
         if (json_is_true(ok))
             end_with(a, 0, NULL);
         else
@@ -117,4 +123,28 @@ int ask_reload(const char *queue_directory) {
     sbuf_free(&path);
     sbuf_free(&text);
     return rc;
+}
+
+int ask_take_up(const char *queue_directory, unsigned uses, void (*reload)(void *arg), void *arg,
+                char **why) {
+    int64_t end = clock_mono_ms() + TAKE_UP_MS;
+    bool reloaded = false;
+    do {
+        struct ask_end now = {0};
+        int rc = ask_daemon(queue_directory, "{\"cmd\": \"forget\"}", NULL, NULL, &now, why);
+        bool none = rc == -ENOENT || rc == -ECONNREFUSED;
+        if (rc < 0 && !none && !reloaded)
+            return rc;
+        free(*why);
+        *why = NULL;
+        if (none || (rc == 0 && (now.uses & uses) == uses))
+            return reloaded && !none ? 1 : 0;
+        if (!reloaded)
+            reload(arg);
+        reloaded = true;
+        usleep(LOOK_MS * 1000);
+    } while (clock_mono_ms() < end);
+    *why = mem_strdup("the running daemon does not use it: it was not reloaded, or refused to "
+                      "(posthouse check says why)");
+    return -ETIMEDOUT;
 }

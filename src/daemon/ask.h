@@ -8,10 +8,13 @@
 
 #include "util/str.h"
 
+enum ask_uses { ASK_STORE = 1, ASK_RELAYS = 2 };
+
 struct ask_end {
-    bool passed; /* of a test or an explanation */
-    bool more;   /* of a page of the queue */
-    long count;  /* messages acted on */
+    bool passed;   /* of a test or an explanation */
+    bool more;     /* of a page of the queue */
+    long count;    /* messages acted on */
+    unsigned uses; /* of forget: the accounts store, relay records; enum ask_uses */
 };
 
 /* One line of an answer. */
@@ -29,5 +32,12 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
 /* Tells the daemon whose queue_directory that is to read its configuration again.  -ESRCH: none
  * runs; -EPERM: only its own user may. */
 int ask_reload(const char *queue_directory);
+
+/* Something was written: it counts from the next message on when this returns.  What the daemon
+ * remembers is forgotten; if its configuration is older than what was written to (uses: enum
+ * ask_uses), reload is called and waited for, up to some seconds.  0: so it is, or no daemon runs;
+ * 1: so it is after a reload; negative errno with *why (the caller frees). */
+int ask_take_up(const char *queue_directory, unsigned uses, void (*reload)(void *arg), void *arg,
+                char **why);
 
 #endif

@@ -137,13 +137,19 @@ static bool run_act(struct client *k, const char *cmd, json_t *req) {
     return false;
 }
 
-/* What was remembered of tables is forgotten, here and in the lookup process. */
+/* What was remembered of tables is forgotten, here and in the lookup process.  Whoever wrote
+ * something new also wants to know whether the configuration that is in use has it at all. */
 static void on_forgotten(void *arg, const struct maps_answer *a) {
     struct client *k = arg;
+    const struct config *cfg = sched_config(k->c->sched);
     k->forget = 0;
-    conn_write_c(k->conn, a->rc == MAP_ERROR ? "{\"ok\": false, \"error\": \"the lookup process "
-                                               "does not answer\"}\n"
-                                             : "{\"ok\": true}\n");
+    if (a->rc == MAP_ERROR)
+        conn_write_c(k->conn,
+                     "{\"ok\": false, \"error\": \"the lookup process does not answer\"}\n");
+    else
+        conn_printf(k->conn, "{\"ok\": true, \"store\": %s, \"relays\": %s}\n",
+                    cfg->p.accounts_store[0] != '\0' ? "true" : "false",
+                    cfg->relays_spec[0] != '\0' ? "true" : "false");
     conn_resume(k->conn);
 }
 

@@ -428,3 +428,7 @@ void sched_reload(struct sched *s, struct config *cfg) {
     s->cfg = config_ref(cfg);
     dest_wake_all(s);
 }
+
+const struct config *sched_config(const struct sched *s) {
+    return s->cfg;
+}

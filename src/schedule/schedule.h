@@ -40,6 +40,8 @@ void sched_result(struct sched *s, void *slot, struct attempt *a);
 
 void sched_start(struct sched *s);
 void sched_reload(struct sched *s, struct config *cfg);
+/* What attempts are made with from now on. */
+const struct config *sched_config(const struct sched *s);
 
 enum sched_queue { QUEUE_ACTIVE, QUEUE_DEFERRED, QUEUE_HOLD };
 

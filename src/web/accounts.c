@@ -377,9 +377,9 @@ static void finish_change(struct req *r, enum store_rc rc, char *why, const char
         reply_fail(r, MHD_HTTP_NOT_FOUND, "Account does not exist.");
         return;
     }
-    daemon_forget(r->w);
     adminlog(r, "update", account, "Update %s profile: %s (relay).", kind, account);
-    reply_ok(r);
+    if (daemon_take_up(r, ASK_STORE))
+        reply_ok(r);
 }
 
 void domain_change(struct req *r) {

@@ -44,11 +44,17 @@ json_t *daemon_ask(struct web *w, const char *cmd) {
     return list;
 }
 
-void daemon_forget(struct web *w) {
+static void reload(void *w) {
+    helper_reload(w);
+}
+
+bool daemon_take_up(struct req *r, unsigned uses) {
     char *why;
-    json_t *list = daemon_try(w, json_pack("{s:s}", "cmd", "forget"), NULL, &why);
-    if (list == NULL) /* it is not running: then it remembers nothing */
-        log_info("web", "%s", why == NULL ? "no answer" : why);
-    json_decref(list);
+    int rc = ask_take_up(r->w->cfg->p.queue_directory, uses, reload, r->w, &why);
+    if (rc < 0) {
+        log_warn("web", "saved, but not in use: %s", why);
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "It is saved, but not in use: %s.", why);
+    }
     free(why);
+    return rc >= 0;
 }

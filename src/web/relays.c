@@ -252,11 +252,11 @@ void relay_change(struct req *r) {
     if (rel == NULL)
         return;
     if (relays_set(rel, &f, &why)) {
-        daemon_forget(r->w);
         adminlog(r, there ? "update" : "create", "", "%s relay record: %s%s.",
                  there ? "Update" : "Create", r->arg,
                  f.password != NULL ? " (with a new password)" : "");
-        reply_ok(r);
+        if (daemon_take_up(r, ASK_RELAYS))
+            reply_ok(r);
     } else {
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s", why);
     }
@@ -278,9 +278,9 @@ void relay_delete(struct req *r) {
                    json_string_value(json_array_get(users, 0)), used > 1 ? " and others" : "");
     struct relays *rel = users != NULL && used == 0 ? open_records(r) : NULL;
     if (rel != NULL && relays_delete(rel, r->arg, &why)) {
-        daemon_forget(r->w);
         adminlog(r, "delete", "", "Delete relay record: %s.", r->arg);
-        reply_ok(r);
+        if (daemon_take_up(r, ASK_RELAYS))
+            reply_ok(r);
     } else if (rel != NULL) {
         reply_fail(r, MHD_HTTP_NOT_FOUND, "%s",
                    why == NULL ? "There is no relay record of that name." : why);

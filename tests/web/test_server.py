@@ -349,6 +349,27 @@ def test_queue_is_live(dns):
             assert counts[0]["deferred"] == 0 and counts[-1]["deferred"] == 1
 
 
+def test_saved_but_not_in_use(dns):
+    """The daemon refuses the reload that the first records need: whoever saves one is told so, and not that all is well."""
+    relay = FakeRelay(auth=["PLAIN"], need_auth=True, users={"u": "pw"}, tls=tls())
+    w = Web(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns)
+    try:
+        w.start_daemon()
+        w.command("admin", "add", GLOBAL, input=SECRET + "\n")
+        main = (w.dir / "main.cf").read_text()
+        (w.dir / "main.cf").write_text(main + "relayhost = [broken\n")
+        w.start_web()
+        boss, record = w.api(GLOBAL), {"hosts": f"[127.0.0.1]:{relay.port}", "tls": "encrypt", "user": "u", "password": "pw"}
+        assert "It is saved, but not in use" in boss.fails(503, "PUT", "/api/relay/office", body=record)
+        (w.dir / "main.cf").write_text(main)
+        boss.ok("PUT", "/api/relay/office", body=record)
+        w.send()
+        assert relay.wait_mails(1)[0]["auth"] == ("PLAIN", "u", "pw")
+    finally:
+        w.stop()
+        relay.stop()
+
+
 def test_log_file_is_opened_again(dns):
     """After rotation, though posthouse-web could not open the new file itself."""
     with site(dns, f"relayhost = [127.0.0.1]:{free_port()}\n") as w:
