@@ -99,7 +99,7 @@ def main():
     a.add_argument("--users", type=int, default=100, help="of each domain")
     a.add_argument("--requests", type=int, default=200)
     a.add_argument("--count", type=int, default=60000, help="messages of a run")
-    a.add_argument("--pairs", type=int, default=9)
+    a.add_argument("--pairs", type=int, default=15)
     a = a.parse_args()
     db, sink = servers.MariaDb(), Sink()
     try:
