@@ -23,9 +23,9 @@
 
 #define LINK_S 3600 /* how long a link is good */
 
-static void reload(void *arg) {
+static int reload(void *arg) {
     const struct config *cfg = arg;
-    ask_reload(cfg->p.queue_directory);
+    return ask_reload(cfg->p.queue_directory);
 }
 
 void cli_take_up(const struct config *cfg, unsigned uses) {

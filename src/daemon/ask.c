@@ -125,7 +125,7 @@ int ask_reload(const char *queue_directory) {
     return rc;
 }
 
-int ask_take_up(const char *queue_directory, unsigned uses, void (*reload)(void *arg), void *arg,
+int ask_take_up(const char *queue_directory, unsigned uses, int (*reload)(void *arg), void *arg,
                 char **why) {
     int64_t end = clock_mono_ms() + TAKE_UP_MS;
     bool reloaded = false;
@@ -139,8 +139,8 @@ int ask_take_up(const char *queue_directory, unsigned uses, void (*reload)(void 
         *why = NULL;
         if (none || (rc == 0 && (now.uses & uses) == uses))
             return reloaded && !none ? 1 : 0;
-        if (!reloaded)
-            reload(arg);
+        if (!reloaded && reload(arg) < 0)
+            break;
         reloaded = true;
         usleep(LOOK_MS * 1000);
     } while (clock_mono_ms() < end);

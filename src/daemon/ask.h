@@ -35,9 +35,10 @@ int ask_reload(const char *queue_directory);
 
 /* Something was written: it counts from the next message on when this returns.  What the daemon
  * remembers is forgotten; if its configuration is older than what was written to (uses: enum
- * ask_uses), reload is called and waited for, up to some seconds.  0: so it is, or no daemon runs;
- * 1: so it is after a reload; negative errno with *why (the caller frees). */
-int ask_take_up(const char *queue_directory, unsigned uses, void (*reload)(void *arg), void *arg,
+ * ask_uses), reload is called (negative errno: it cannot be) and waited for, up to some seconds. 0:
+ * so it is, or no daemon runs; 1: so it is after a reload; negative errno with *why (the caller
+ * frees). */
+int ask_take_up(const char *queue_directory, unsigned uses, int (*reload)(void *arg), void *arg,
                 char **why);
 
 #endif

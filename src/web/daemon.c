@@ -44,8 +44,9 @@ json_t *daemon_ask(struct web *w, const char *cmd) {
     return list;
 }
 
-static void reload(void *w) {
+static int reload(void *w) {
     helper_reload(w);
+    return 0;
 }
 
 bool daemon_take_up(struct req *r, unsigned uses) {

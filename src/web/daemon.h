@@ -22,8 +22,7 @@ bool daemon_take_up(struct req *r, unsigned uses);
 
 /* helper.c: started before privileges are dropped; keeps what the web process gives up.  It takes
  * three requests, numbers without content: audit the configuration, reload the daemon, open the log
- * file again.  False: it
- * cannot be started. */
+ * file again.  False: it cannot be started. */
 bool helper_start(struct web *w);
 /* What an audit finds: {"findings": [{"level", "text", "file", "line"}]}; NULL: it does not answer.
  */
