@@ -126,10 +126,8 @@ static enum store_rc make_tables(struct store *st, char **why) {
 
 /* Readable for its owner only: it has password hashes. */
 static int make_file(const char *path) {
-    struct str p = str_of(path);
-    ptrdiff_t slash = str_rchr(p, '/');
-    char *dir = str_dup(str_make(p.p, slash < 0 ? 0 : (size_t)slash));
-    int rc = dir[0] == '\0' ? 0 : fs_mkdir(dir, 0755);
+    char *dir = fs_folder(str_of(path));
+    int rc = fs_mkdir(dir, 0755);
     free(dir);
     int fd = rc < 0 ? -1 : open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)

@@ -96,10 +96,8 @@ static bool read_public(struct relays *r) {
 /* -- the file -- */
 
 static bool make_folder(const char *path, char **why) {
-    struct str p = str_of(path);
-    ptrdiff_t slash = str_rchr(p, '/');
-    char *dir = str_dup(str_make(p.p, slash < 0 ? 0 : (size_t)slash));
-    int rc = dir[0] == '\0' ? 0 : fs_mkdir(dir, 0755);
+    char *dir = fs_folder(str_of(path));
+    int rc = fs_mkdir(dir, 0755);
     if (rc < 0)
         say(why, "%s: %s", dir, strerror(-rc));
     free(dir);

@@ -23,6 +23,7 @@
 #include "daemon/confine_calls.h"
 #include "daemon/daemon.h"
 #include "maps/maps.h"
+#include "util/fs.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -33,7 +34,10 @@ enum {
     FS_REMOVE_FILE = 1 << 5,
     FS_MAKE_DIR = 1 << 7,
     FS_MAKE_REG = 1 << 8,
-    FS_TRUNCATE = 1 << 14
+    FS_TRUNCATE = 1 << 14,
+    /* files and names of its own */
+    FS_KEEP =
+        FS_READ_FILE | FS_WRITE_FILE | FS_READ_DIR | FS_REMOVE_FILE | FS_MAKE_REG | FS_TRUNCATE
 };
 #define SCOPE_ALL 3U /* abstract unix sockets, signals */
 
@@ -133,9 +137,7 @@ void confine_relay(const struct config *cfg) {
     user_become("mail_owner", cfg->p.mail_owner, false);
     settle();
     if (set >= 0)
-        ruleset_allow(set, ".",
-                      FS_READ_FILE | FS_WRITE_FILE | FS_READ_DIR | FS_REMOVE_FILE | FS_MAKE_DIR |
-                          FS_MAKE_REG | FS_TRUNCATE);
+        ruleset_allow(set, ".", FS_KEEP | FS_MAKE_DIR);
     ruleset_enforce(set, "relay");
     confine_calls("relay", CALLS_LOOPS | CALLS_FILES | CALLS_NETWORK);
 }
@@ -184,19 +186,11 @@ static void allow_clients(int set) {
         allow_reading(&set, dirs[i]);
 }
 
-/* A directory that SQLite keeps databases and their journals in. */
-static void allow_database(int set, const char *dir) {
-    ruleset_allow(set, dir,
-                  FS_READ_FILE | FS_WRITE_FILE | FS_READ_DIR | FS_REMOVE_FILE | FS_MAKE_REG |
-                      FS_TRUNCATE);
-}
-
-static void allow_database_of(int set, const char *path) {
-    struct str p = str_of(path);
-    ptrdiff_t end = str_rchr(p, '/');
-    char *dir = str_dup(str_make(p.p, end <= 0 ? 1 : (size_t)end));
+/* SQLite keeps journals beside a database. */
+static void allow_database(int set, const char *path) {
+    char *dir = fs_folder(str_of(path));
     if (path[0] == '/')
-        allow_database(set, dir);
+        ruleset_allow(set, dir, FS_KEEP);
     free(dir);
 }
 
@@ -210,10 +204,10 @@ void confine_web(const struct config *cfg) {
         allow_reading(&set, cfg->dir);
         confine_folders_of(store, allow_reading, &set);
         allow_clients(set);
-        allow_database(set, cfg->p.data_directory);
-        allow_database_of(set, cfg->p.relays_database);
+        ruleset_allow(set, cfg->p.data_directory, FS_KEEP);
+        allow_database(set, cfg->p.relays_database);
         if (strncmp(store, "sqlite:", 7) == 0)
-            allow_database_of(set, store + 7);
+            allow_database(set, store + 7);
     }
     ruleset_enforce(set, "web");
     confine_calls("web", CALLS_LOOPS | CALLS_FILES | CALLS_NETWORK);

@@ -10,7 +10,7 @@
 #include "daemon/confine.h"
 #include "maps/tabconf.h"
 #include "util/codec.h"
-#include "util/mem.h"
+#include "util/fs.h"
 
 struct visit {
     void (*fn)(void *arg, const char *dir);
@@ -18,8 +18,7 @@ struct visit {
 };
 
 static void path_folder(const struct visit *v, struct str path) {
-    ptrdiff_t end = str_rchr(path, '/');
-    char *dir = end <= 0 ? mem_strdup("/") : str_dup(str_make(path.p, (size_t)end));
+    char *dir = fs_folder(path);
     if (path.n > 1 && path.p[0] == '/')
         v->fn(v->arg, dir);
     free(dir);

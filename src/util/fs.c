@@ -37,11 +37,14 @@ int fs_read(const char *path, struct sbuf *out, size_t max) {
     return rc;
 }
 
+char *fs_folder(struct str path) {
+    ptrdiff_t slash = str_rchr(path, '/');
+    return slash <= 0 ? mem_strdup(slash == 0 ? "/" : ".")
+                      : str_dup(str_make(path.p, (size_t)slash));
+}
+
 int fs_sync_dir(const char *path) {
-    const char *slash = strrchr(path, '/');
-    char *dir = slash == NULL   ? mem_strdup(".")
-                : slash == path ? mem_strdup("/")
-                                : str_dup(str_make(path, (size_t)(slash - path)));
+    char *dir = fs_folder(str_of(path));
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     free(dir);
     if (fd < 0)
@@ -109,10 +112,7 @@ int fs_mkdir(const char *path, mode_t mode) {
 
 void fs_adopt(const char *path) {
     struct stat st;
-    struct str p = str_of(path);
-    ptrdiff_t slash = str_rchr(p, '/');
-    char *dir =
-        slash <= 0 ? mem_strdup(slash == 0 ? "/" : ".") : str_dup(str_make(p.p, (size_t)slash));
+    char *dir = fs_folder(str_of(path));
     if (geteuid() == 0 && stat(dir, &st) == 0 && lchown(path, st.st_uid, st.st_gid) < 0)
         errno = 0; /* it stays root's: whoever cannot open it says so */
     free(dir);

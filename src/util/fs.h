@@ -20,6 +20,8 @@ int fs_commit(int tmp_fd, const char *tmp, const char *path);
 /* The same for a file that a library has written and closed; it gets that mode.  On failure tmp is
  * removed. */
 int fs_commit_named(const char *tmp, const char *path, mode_t mode);
+/* The directory that holds path ("." for a bare name); the caller frees. */
+char *fs_folder(struct str path);
 /* fsync of the directory that holds path. */
 int fs_sync_dir(const char *path);
 int fs_write_all(int fd, const void *p, size_t n);
