@@ -51,7 +51,7 @@ void overview_message(struct sbuf *b, const struct sched_view *v) {
     sbuf_printf(b, ", \"cursor\": \"%llu\"}\n", (unsigned long long)v->env->id);
 }
 
-static void add_counts(struct sbuf *b, const uint64_t count[3]) {
+static void add_counts(struct sbuf *b, const uint64_t count[MAIL_STATUSES]) {
     sbuf_printf(b, ", \"sent\": %llu, \"deferred\": %llu, \"bounced\": %llu",
                 (unsigned long long)count[MAIL_SENT], (unsigned long long)count[MAIL_DEFERRED],
                 (unsigned long long)count[MAIL_BOUNCED]);

@@ -175,7 +175,7 @@ static void begin_dialogue(struct dsess *s, struct str user, struct str password
     }
     probe_ok(s, "mechanism", "%s, of %s", mech, s->mechs);
     s->sasl = sasl_login_new(mech, user, password, s->targets[s->at].host);
-    s->phase = PHASE_AUTH;
+    s->phase = DSESS_AUTH;
     if (s->sasl == NULL) {
         auth_failed(s, MAIL_DEFERRED, "4.7.0",
                     "SASL authentication failed: mechanism not available");
@@ -274,7 +274,7 @@ static void on_credentials(void *arg, const struct maps_answer *a) {
 }
 
 static void ask_credentials(struct dsess *s, const char *spec, const struct keys *keys) {
-    s->phase = PHASE_CREDENTIALS;
+    s->phase = DSESS_CREDENTIALS;
     if (s->probe != NULL)
         s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n, true,
                                     on_credentials, s);

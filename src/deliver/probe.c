@@ -29,13 +29,13 @@ struct probe {
 };
 
 static const char *const phase_names[] = {
-    [PHASE_COLD] = "connect",      [PHASE_RESOLVE] = "dns",
-    [PHASE_POLICY] = "tls policy", [PHASE_CONNECT] = "connect",
-    [PHASE_GREETING] = "greeting", [PHASE_EHLO] = "ehlo",
-    [PHASE_HELO] = "ehlo",         [PHASE_STARTTLS] = "tls",
-    [PHASE_TLS] = "tls",           [PHASE_CREDENTIALS] = "credentials",
-    [PHASE_AUTH] = "auth",         [PHASE_READY] = "mail",
-    [PHASE_CLOSED] = "connect"};
+    [DSESS_COLD] = "connect",      [DSESS_RESOLVE] = "dns",
+    [DSESS_POLICY] = "tls policy", [DSESS_CONNECT] = "connect",
+    [DSESS_GREETING] = "greeting", [DSESS_EHLO] = "ehlo",
+    [DSESS_HELO] = "ehlo",         [DSESS_STARTTLS] = "tls",
+    [DSESS_TLS] = "tls",           [DSESS_CREDENTIALS] = "credentials",
+    [DSESS_AUTH] = "auth",         [DSESS_READY] = "mail",
+    [DSESS_CLOSED] = "connect"};
 
 struct trace *probe_trace(const struct dsess *s) {
     return s->probe == NULL ? NULL : s->probe->ask.trace;

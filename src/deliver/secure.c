@@ -216,7 +216,7 @@ static bool record_policy(struct dsess *s) {
 
 void secure_policy(struct dsess *s) {
     s->level = LEVEL_MAY;
-    s->phase = PHASE_POLICY;
+    s->phase = DSESS_POLICY;
     free(s->match);
     s->match = NULL;
     if (s->rec.id != NULL) {

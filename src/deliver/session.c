@@ -20,6 +20,18 @@ static size_t on_input(void *arg, const char *p, size_t n);
 static void on_event(void *arg, enum conn_event ev);
 static const struct conn_ops session_conn_ops = {on_input, on_event};
 
+static enum mail_phase mail_phase_of(const struct dsess *s) {
+    static const enum mail_phase phases[] = {
+        [DSESS_COLD] = PHASE_DNS,          [DSESS_RESOLVE] = PHASE_DNS,
+        [DSESS_POLICY] = PHASE_POLICY,     [DSESS_CONNECT] = PHASE_CONNECT,
+        [DSESS_GREETING] = PHASE_GREETING, [DSESS_EHLO] = PHASE_EHLO,
+        [DSESS_HELO] = PHASE_EHLO,         [DSESS_STARTTLS] = PHASE_STARTTLS,
+        [DSESS_TLS] = PHASE_TLS,           [DSESS_CREDENTIALS] = PHASE_CREDENTIALS,
+        [DSESS_AUTH] = PHASE_AUTH,         [DSESS_READY] = PHASE_MAIL,
+        [DSESS_CLOSED] = PHASE_UNSET};
+    return phases[s->phase];
+}
+
 void session_fail(struct dsess *s, enum mail_status status, const char *dsn, const char *fmt, ...) {
     struct sbuf b = {0};
     va_list ap;
@@ -27,6 +39,7 @@ void session_fail(struct dsess *s, enum mail_status status, const char *dsn, con
     sbuf_vprintf(&b, fmt, ap);
     va_end(ap);
     mailerr_set(&s->err, status, dsn, "%s", b.p);
+    mailerr_blame(&s->err, mail_phase_of(s), s->site_err ? BLAME_SITE : BLAME_MESSAGE);
     sbuf_free(&b);
 }
 
@@ -51,7 +64,7 @@ static void log_skip(const struct dsess *s) {
     const char *qid = current_qid(s);
     if (s->err.text == NULL || s->probe != NULL)
         return;
-    if (strncmp(s->err.text, "connect to ", 11) == 0)
+    if (s->err.phase == PHASE_CONNECT)
         log_as(s->svc->log_name, "smtp", "%s", s->err.text);
     else if (qid != NULL && session_more_hosts(s))
         log_as(s->svc->log_name, "smtp", "%s: %s", qid, s->err.text);
@@ -74,7 +87,7 @@ static void connection_reset(struct dsess *s) {
 void session_disconnect(struct dsess *s, bool quit) {
     struct conn *c = s->conn;
     s->conn = NULL;
-    s->phase = PHASE_COLD;
+    s->phase = DSESS_COLD;
     connection_reset(s);
     if (c == NULL)
         return;
@@ -101,7 +114,7 @@ static void next_target(struct dsess *s) {
 }
 
 void session_host_failed(struct dsess *s) {
-    bool quit = s->conn != NULL && s->phase > PHASE_GREETING && conn_error(s->conn) == 0;
+    bool quit = s->conn != NULL && s->phase > DSESS_GREETING && conn_error(s->conn) == 0;
     log_skip(s);
     probe_failed(s);
     s->plain_retry = false;
@@ -111,7 +124,7 @@ void session_host_failed(struct dsess *s) {
 
 void targets_ready(struct dsess *s, bool any) {
     if (!any) {
-        s->phase = PHASE_COLD;
+        s->phase = DSESS_COLD;
         if (s->probe != NULL)
             probe_over(s);
         else
@@ -161,7 +174,7 @@ void session_connect(struct dsess *s) {
         auth_begin(s);
         return;
     }
-    s->phase = PHASE_CONNECT;
+    s->phase = DSESS_CONNECT;
     s->conn = conn_connect(s->d->loop, to, bound ? &from : NULL, &session_conn_ops, s, &err);
     if (s->conn == NULL) {
         connect_failed(s, err);
@@ -187,7 +200,7 @@ static void adopt(struct dsess *s, const struct attempt *a) {
 }
 
 void session_start(struct dsess *s) {
-    if (s->phase != PHASE_COLD || dl_empty(&s->todo))
+    if (s->phase != DSESS_COLD || dl_empty(&s->todo))
         return;
     adopt(s, DL_OWNER(s->todo.next, struct attempt, link));
     s->begin_us = clock_wall_us();
@@ -204,16 +217,16 @@ const char *session_stage(const struct dsess *s) {
         [EXPECT_DATA] = "sending DATA command",
         [EXPECT_BODY] = "sending end of data -- message may be sent more than once"};
     switch (s->phase) {
-    case PHASE_GREETING:
+    case DSESS_GREETING:
         return "receiving the initial server greeting";
-    case PHASE_EHLO:
-    case PHASE_HELO:
+    case DSESS_EHLO:
+    case DSESS_HELO:
         return "performing the EHLO handshake";
-    case PHASE_STARTTLS:
-    case PHASE_TLS:
+    case DSESS_STARTTLS:
+    case DSESS_TLS:
         return "performing the TLS handshake";
-    case PHASE_AUTH:
-    case PHASE_CREDENTIALS:
+    case DSESS_AUTH:
+    case DSESS_CREDENTIALS:
         return "performing the SASL handshake";
     default:
         break;
@@ -232,9 +245,9 @@ static void conn_lost(struct dsess *s, bool timeout) {
         sbuf_printf(&b, "conversation with %s timed out while %s", s->where, session_stage(s));
     else
         sbuf_printf(&b, "lost connection with %s while %s", s->where, session_stage(s));
-    if (s->phase == PHASE_READY && s->probe != NULL) {
+    if (s->phase == DSESS_READY && s->probe != NULL) {
         probe_lost(s, b.p);
-    } else if (s->phase == PHASE_READY) {
+    } else if (s->phase == DSESS_READY) {
         transact_lost(s, b.p);
     } else {
         s->site_err = true;
@@ -262,7 +275,7 @@ static void tls_failed(struct dsess *s) {
 }
 
 static void send_ehlo(struct dsess *s, bool helo) {
-    s->phase = helo ? PHASE_HELO : PHASE_EHLO;
+    s->phase = helo ? DSESS_HELO : DSESS_EHLO;
     conn_printf(s->conn, "%s %s\r\n", helo ? "HELO" : "EHLO", s->p->smtp_helo_name);
     session_deadline(s, s->p->smtp_helo_timeout);
 }
@@ -275,7 +288,7 @@ static void tls_up(struct dsess *s) {
     }
     s->tls_on = true;
     if (wrap) {
-        s->phase = PHASE_GREETING;
+        s->phase = DSESS_GREETING;
         session_deadline(s, s->p->smtp_helo_timeout);
     } else {
         send_ehlo(s, false); /* what was said in clear is forgotten */
@@ -288,7 +301,7 @@ static void begin_tls(struct dsess *s) {
         session_host_failed(s);
         return;
     }
-    s->phase = PHASE_TLS;
+    s->phase = DSESS_TLS;
     session_deadline(s, s->p->smtp_starttls_timeout);
     conn_tls(s->conn, ssl, false);
 }
@@ -296,7 +309,7 @@ static void begin_tls(struct dsess *s) {
 static void connected(struct dsess *s) {
     s->sessions++;
     probe_ok(s, "connect", "%s", s->relay);
-    s->phase = PHASE_GREETING;
+    s->phase = DSESS_GREETING;
     session_deadline(s, s->p->smtp_helo_timeout);
     if (!wrapped(s))
         return;
@@ -315,21 +328,21 @@ static void on_event(void *arg, enum conn_event ev) {
         tls_up(s);
         break;
     case CONN_DRAINED:
-        if (s->phase == PHASE_READY && s->probe == NULL)
+        if (s->phase == DSESS_READY && s->probe == NULL)
             transact_drained(s);
         break;
     case CONN_CLOSED:
-        if (s->phase == PHASE_CONNECT)
+        if (s->phase == DSESS_CONNECT)
             connect_failed(s, conn_error(s->conn));
-        else if (s->phase == PHASE_TLS)
+        else if (s->phase == DSESS_TLS)
             tls_failed(s);
         else
             conn_lost(s, false);
         break;
     case CONN_TIMEOUT:
-        if (s->phase == PHASE_CONNECT)
+        if (s->phase == DSESS_CONNECT)
             connect_failed(s, -ETIMEDOUT);
-        else if (s->phase == PHASE_READY && dl_empty(&s->txns) && s->probe == NULL)
+        else if (s->phase == DSESS_READY && dl_empty(&s->txns) && s->probe == NULL)
             session_disconnect(s, true); /* unused for smtp_connection_cache_time_limit */
         else
             conn_lost(s, true);
@@ -441,7 +454,7 @@ static void after_ehlo(struct dsess *s) {
     if (!s->tls_on && offered && s->level == LEVEL_NONE && s->p->smtp_tls_note_starttls_offer)
         log_as(s->svc->log_name, "smtp", "Host offered STARTTLS: [%s]", s->targets[s->at].host);
     if (!s->tls_on && offered && s->level >= LEVEL_MAY && !s->plain_retry) {
-        s->phase = PHASE_STARTTLS;
+        s->phase = DSESS_STARTTLS;
         conn_write_c(s->conn, "STARTTLS\r\n");
         session_deadline(s, s->p->smtp_starttls_timeout);
         return;
@@ -474,7 +487,7 @@ static void ehlo_reply(struct dsess *s) {
             session_host_failed(s);
         else
             after_ehlo(s);
-    } else if (s->phase == PHASE_EHLO && s->reply.code / 100 == 5 && !s->tls_on) {
+    } else if (s->phase == DSESS_EHLO && s->reply.code / 100 == 5 && !s->tls_on) {
         send_ehlo(s, true);
     } else {
         refused(s, "refused to talk to me:");
@@ -498,7 +511,7 @@ static void starttls_reply(struct dsess *s) {
 }
 
 void session_ready(struct dsess *s) {
-    s->phase = PHASE_READY;
+    s->phase = DSESS_READY;
     s->ready_ms = s->d->loop->now_ms;
     s->conn_us = clock_wall_us();
     session_deadline(s, s->p->smtp_connection_cache_time_limit);
@@ -509,25 +522,25 @@ void session_ready(struct dsess *s) {
 }
 
 static void reply_done(struct dsess *s) {
-    if (s->reply.code == 421 && s->phase != PHASE_READY && s->phase != PHASE_GREETING) {
+    if (s->reply.code == 421 && s->phase != DSESS_READY && s->phase != DSESS_GREETING) {
         refused(s, "said:");
         return;
     }
     switch (s->phase) {
-    case PHASE_GREETING:
+    case DSESS_GREETING:
         greeting_reply(s);
         break;
-    case PHASE_EHLO:
-    case PHASE_HELO:
+    case DSESS_EHLO:
+    case DSESS_HELO:
         ehlo_reply(s);
         break;
-    case PHASE_STARTTLS:
+    case DSESS_STARTTLS:
         starttls_reply(s);
         break;
-    case PHASE_AUTH:
+    case DSESS_AUTH:
         auth_reply(s);
         break;
-    case PHASE_READY:
+    case DSESS_READY:
         if (s->probe != NULL)
             probe_reply(s);
         else
@@ -549,9 +562,9 @@ static size_t on_input(void *arg, const char *p, size_t n) {
         session_fail(s, MAIL_DEFERRED, "4.5.0",
                      "host %s sent a malformed or endless reply while %s", s->where,
                      session_stage(s));
-        if (s->phase == PHASE_READY && s->probe != NULL)
+        if (s->phase == DSESS_READY && s->probe != NULL)
             probe_lost(s, s->err.text);
-        else if (s->phase == PHASE_READY)
+        else if (s->phase == DSESS_READY)
             transact_lost(s, s->err.text);
         else
             session_host_failed(s);
@@ -577,7 +590,7 @@ static void run_give(struct task *t) {
     struct attempt *a = DL_OWNER(t, struct attempt, task);
     struct dsess *s = (struct dsess *)(void *)a->task_session;
     dl_push(&s->todo, &a->link);
-    if (s->phase == PHASE_READY)
+    if (s->phase == DSESS_READY)
         transact_pump(s);
     else
         session_start(s);
@@ -592,7 +605,7 @@ void dsess_give(struct dsess *s, struct attempt *a) {
 static void session_free(struct dsess *s) {
     resolver_cancel(s->query);
     lookup_cancel(s->d->lookup, s->tag);
-    session_disconnect(s, s->phase == PHASE_READY);
+    session_disconnect(s, s->phase == DSESS_READY);
     targets_free(s);
     smtp_reply_free(&s->reply);
     mailerr_free(&s->err);

@@ -236,7 +236,7 @@ static void next_hop(struct dsess *s) {
 }
 
 void targets_next(struct dsess *s) {
-    s->phase = PHASE_RESOLVE;
+    s->phase = DSESS_RESOLVE;
     if (s->at < s->n_targets)
         targets_ready(s, true);
     else if (s->mx != NULL && s->mx_at < s->n_mx)

@@ -122,13 +122,15 @@ static void reply_result(struct dsess *s, struct txn *t, uint32_t i, const char 
     if (code / 100 == 2) {
         mailerr_set(e, MAIL_SENT, dsn, "%s", line.p);
     } else {
+        bool wait = soft(s, code);
         if (code / 100 == 3)
             memcpy(dsn, "5.0.0", 6);
-        if (soft(s, code))
+        if (wait)
             dsn[0] = '4';
-        mailerr_set(e, dsn[0] == '4' ? MAIL_DEFERRED : MAIL_BOUNCED, dsn,
+        mailerr_set(e, wait ? MAIL_DEFERRED : MAIL_BOUNCED, dsn,
                     "host %s said: %s (in reply to %s command)", s->where, line.p, cmd);
     }
+    mailerr_blame(e, PHASE_MAIL, strcmp(cmd, "RCPT TO") == 0 ? BLAME_RECIPIENT : BLAME_MESSAGE);
     mailerr_remote(e, s->targets[s->at].host, sbuf_str(&line));
     t->a->tried[i] = true;
     sbuf_free(&line);
@@ -410,12 +412,12 @@ static bool begin_next(struct dsess *s) {
 }
 
 void transact_pump(struct dsess *s) {
-    while (s->conn != NULL && s->phase == PHASE_READY) {
+    while (s->conn != NULL && s->phase == DSESS_READY) {
         struct txn *t = sender(s);
         if (t == NULL ? !begin_next(s) : !send_next(s, t))
             break;
     }
-    if (s->conn == NULL || s->phase != PHASE_READY)
+    if (s->conn == NULL || s->phase != DSESS_READY)
         return;
     if (dl_empty(&s->txns) && dl_empty(&s->todo) && s->uses > 0 && worn_out(s))
         session_disconnect(s, true);
@@ -519,13 +521,13 @@ void transact_reply(struct dsess *s) {
         on_data(s, e.t);
     else if (e.what == EXPECT_BODY)
         accepted_result(s, e.t, "end of DATA");
-    if (s->conn == NULL || s->phase != PHASE_READY)
+    if (s->conn == NULL || s->phase != DSESS_READY)
         return;
     if (e.what == EXPECT_BODY)
         e.t->ended = true;
     if (is_over(s, e.t))
         txn_over(s, e.t);
-    if (s->conn != NULL && s->phase == PHASE_READY)
+    if (s->conn != NULL && s->phase == DSESS_READY)
         transact_pump(s);
 }
 
@@ -604,7 +606,7 @@ void transact_fail_all(struct dsess *s) {
             a->begin_us = s->begin_us;
         a->conn_us = 0;
         fill_untried(a, &s->err);
-        bool reached = strncmp(s->err.text, "connect to ", 11) != 0 && s->sessions > 0;
+        bool reached = s->err.phase != PHASE_CONNECT && s->sessions > 0;
         memcpy(a->relay, reached ? s->relay : "", reached ? sizeof a->relay - 1 : 1);
         give_back(s, a, site ? ATTEMPT_SITE : ATTEMPT_TRIED, 0);
     }

@@ -29,11 +29,17 @@ void mailerr_set(struct mailerr *e, enum mail_status status, const char *dsn, co
     e->text = sbuf_take(&b);
 }
 
+void mailerr_blame(struct mailerr *e, enum mail_phase phase, enum mail_blame blame) {
+    e->phase = phase;
+    e->blame = blame;
+}
+
 void mailerr_remote(struct mailerr *e, const char *mta, struct str reply) {
     free(e->mta);
     free(e->reply);
     e->mta = mem_strdup(mta);
     e->reply = str_dup(reply);
+    e->remote = true;
 }
 
 void mailerr_copy(struct mailerr *to, const struct mailerr *from) {
@@ -46,6 +52,18 @@ void mailerr_copy(struct mailerr *to, const struct mailerr *from) {
 
 const char *mail_status_name(enum mail_status s) {
     return s == MAIL_SENT ? "sent" : s == MAIL_BOUNCED ? "bounced" : "deferred";
+}
+
+const char *mail_phase_name(enum mail_phase phase) {
+    static const char *const names[] = {
+        [PHASE_UNSET] = "",          [PHASE_ROUTE] = "route",
+        [PHASE_DNS] = "dns",         [PHASE_POLICY] = "tls policy",
+        [PHASE_CONNECT] = "connect", [PHASE_GREETING] = "greeting",
+        [PHASE_EHLO] = "ehlo",       [PHASE_STARTTLS] = "starttls",
+        [PHASE_TLS] = "tls",         [PHASE_CREDENTIALS] = "credentials",
+        [PHASE_AUTH] = "auth",       [PHASE_MAIL] = "mail",
+    };
+    return names[phase];
 }
 
 /* Length of "d.ddd.ddd" at the start of s, or 0. */

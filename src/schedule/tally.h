@@ -16,13 +16,13 @@
 
 /* A relay host (list) that the configuration names, or all direct delivery together. */
 struct hop {
-    struct str key;    /* next hop, newline, record */
-    char *nexthop;     /* "": direct */
-    char *record;      /* its relay record's name, or "" */
-    uint64_t count[3]; /* recipients, by enum mail_status */
-    int64_t ok_us;     /* when one was last sent */
-    int64_t err_us;    /* when the relay host itself, or a mail on it, last failed */
-    char *err;         /* with what; NULL: never */
+    struct str key;                /* next hop, newline, record */
+    char *nexthop;                 /* "": direct */
+    char *record;                  /* its relay record's name, or "" */
+    uint64_t count[MAIL_STATUSES]; /* recipients, by enum mail_status */
+    int64_t ok_us;                 /* when one was last sent */
+    int64_t err_us;                /* when the relay host itself, or a mail on it, last failed */
+    char *err;                     /* with what; NULL: never */
     char dsn[12];
     int64_t cert_until; /* seconds; 0: not known */
     int64_t resting_ms; /* monotonic: until when no mail is tried there; 0: it is */
@@ -31,11 +31,11 @@ struct hop {
 
 struct sender_count {
     char *sender;
-    uint64_t count[3];
+    uint64_t count[MAIL_STATUSES];
 };
 
 struct tally {
-    uint64_t count[3];
+    uint64_t count[MAIL_STATUSES];
     struct htab hops;
     struct htab senders;
     struct hop *rest; /* where there are too many */

@@ -240,6 +240,25 @@ static void test_dsn(void **state) {
     assert_string_equal(dsn, "2.0.0");
 }
 
+/* A zeroed error says nothing: it is not "sent", and whatever was said before is forgotten. */
+static void test_error_says_nothing_by_itself(void **state) {
+    struct mailerr e = {0}, other = {0};
+    (void)state;
+    assert_true(e.status == MAIL_UNSET && e.status != MAIL_SENT && e.blame == BLAME_UNSET);
+    assert_string_equal(mail_status_name(e.status), "deferred");
+    mailerr_set(&e, MAIL_BOUNCED, "5.1.1", "no such user");
+    mailerr_blame(&e, PHASE_MAIL, BLAME_RECIPIENT);
+    mailerr_remote(&e, "mx.example", STR_LIT("550 5.1.1 no such user"));
+    mailerr_copy(&other, &e);
+    assert_true(other.remote && other.phase == PHASE_MAIL && other.blame == BLAME_RECIPIENT);
+    mailerr_set(&e, MAIL_DEFERRED, "4.4.1", "connect: %s", e.text);
+    assert_string_equal(e.text, "connect: no such user");
+    assert_true(!e.remote && e.phase == PHASE_UNSET && e.blame == BLAME_UNSET && e.reply == NULL);
+    assert_string_equal(mail_phase_name(other.phase), "mail");
+    mailerr_free(&e);
+    mailerr_free(&other);
+}
+
 static void test_nexthops(void **state) {
     static const struct {
         const char *in, *host; /* NULL: refused */
@@ -290,6 +309,7 @@ int main(void) {
         cmocka_unit_test(test_queue_ids),
         cmocka_unit_test(test_header),
         cmocka_unit_test(test_dsn),
+        cmocka_unit_test(test_error_says_nothing_by_itself),
         cmocka_unit_test(test_nexthops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
