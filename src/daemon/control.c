@@ -13,6 +13,7 @@
 #include "util/conn.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/sock.h"
 
 #define LINE_MAX_BYTES 65536U
 #define SHOWN_MAX      50U    /* senders, reasons */
@@ -248,7 +249,7 @@ static void on_accept(uv_poll_t *h, int status, int events) {
     struct control *c = h->data;
     (void)status;
     (void)events;
-    int fd = accept4(c->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = sock_accept(c->fd, NULL);
     if (fd < 0)
         return;
     struct client *k = MEM_NEW(struct client);

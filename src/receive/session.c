@@ -18,6 +18,7 @@
 
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/sock.h"
 #include "util/tls.h"
 
 /* master.cf's maxproc counts processes; a session here costs kilobytes, not a process. */
@@ -367,9 +368,9 @@ static void session_new(struct listener *ln, int fd, const struct netaddr *peer)
     const struct service *svc = find_service(r->cfg, ln->local ? NULL : ln->svc_name);
     if (svc == NULL || r->stopping || too_many(r, svc)) {
         static const char busy[] = "421 4.3.2 Service not available, try again later\r\n";
-        if (send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        if (sock_send(fd, busy, sizeof busy - 1) < 0)
             log_warn("smtpd", "connection refused: too many sessions");
-        close(fd);
+        sock_close(fd);
         return;
     }
     struct session *s = MEM_NEW(struct session);
@@ -412,9 +413,8 @@ static void warn_full(struct receive *r) {
 static void refuse(struct receive *r, int fd) {
     static const char busy[] = "421 4.3.2 Too many connections, try again later\r\n";
     warn_full(r);
-    if (send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-    } /* it is closed all the same */
-    close(fd);
+    sock_send(fd, busy, sizeof busy - 1); /* or it does not take it: closed all the same */
+    sock_close(fd);
 }
 
 /* Out of descriptors: without this the listener would be readable for ever.  The spare one makes
@@ -422,7 +422,7 @@ static void refuse(struct receive *r, int fd) {
 static void refuse_with_spare(struct listener *ln) {
     struct receive *r = ln->r;
     close(r->spare);
-    int fd = accept4(ln->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = sock_accept(ln->fd, NULL);
     if (fd >= 0)
         refuse(r, fd);
     r->spare = fcntl(ln->fd, F_DUPFD_CLOEXEC, 0);
@@ -437,10 +437,9 @@ static void on_accept(uv_poll_t *h, int status, int events) {
     (void)status;
     (void)events;
     for (int i = 0; i < 64; i++) {
-        struct netaddr peer = {0};
-        socklen_t len = sizeof peer.u;
-        int fd = accept4(ln->fd, &peer.u.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+        struct netaddr peer;
+        int fd = sock_accept(ln->fd, &peer);
+        if (fd == -EMFILE || fd == -ENFILE) {
             refuse_with_spare(ln);
             return;
         }
@@ -450,7 +449,6 @@ static void on_accept(uv_poll_t *h, int status, int events) {
             refuse(ln->r, fd);
             continue;
         }
-        netaddr_unmap(&peer);
         session_new(ln, fd, &peer);
     }
 }
@@ -461,6 +459,8 @@ void receive_listen(struct receive *r, int fd, const char *svc_name, bool local)
     ln->fd = fd;
     ln->local = local;
     ln->svc_name = mem_strdup(svc_name);
+    if (!local)
+        sock_nodelay(fd); /* for all that are accepted */
     uv_poll_init(&r->loop->uv, &ln->poll, fd);
     ln->poll.data = ln;
     uv_poll_start(&ln->poll, UV_READABLE, on_accept);

@@ -1,23 +1,11 @@
 /*
- * util/clock.c - time; see clock.h
+ * util/clock.c - time as text; see clock.h
  */
 #include "util/clock.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-int64_t clock_wall_us(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-int64_t clock_mono_ms(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 void clock_add_rfc5322(struct sbuf *b, int64_t wall_us) {
     static _Thread_local time_t last;

@@ -8,15 +8,16 @@
 #include "util/conn.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
+#include <openssl/bio.h>
 #include <openssl/err.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "util/clock.h"
 #include "util/mem.h"
+#include "util/sock.h"
 
 #define CLOSE_LINGER_MS 10000
 
@@ -44,6 +45,8 @@ struct conn {
     bool drain_due;  /* CONN_DRAINED is owed */
     bool secret;     /* the output is wiped when it is written */
     int err;
+    int io_err;  /* negative errno of the last read or write below TLS; 0: it went well */
+    bool io_eof; /* a read below TLS found that the peer has ended its side */
     char tls_err[160];
     int64_t deadline;
     struct sbuf in;  /* read but not used */
@@ -66,21 +69,15 @@ static void watch(struct conn *c) {
         uv_poll_start(&c->poll, want, on_poll);
 }
 
-static void set_nodelay(int fd) {
-    int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on unix sockets: fine */
-}
-
 struct conn *conn_new(struct loop *l, int fd, const struct conn_ops *ops, void *arg) {
     struct conn *c = MEM_NEW(struct conn);
     c->loop = l;
     c->fd = fd;
     c->ops = ops;
     c->arg = arg;
-    set_nodelay(fd);
     if (uv_poll_init(&l->uv, &c->poll, fd) != 0) {
         free(c);
-        close(fd);
+        sock_close(fd);
         return NULL;
     }
     c->poll.data = c;
@@ -91,17 +88,9 @@ struct conn *conn_new(struct loop *l, int fd, const struct conn_ops *ops, void *
 
 struct conn *conn_connect(struct loop *l, const struct netaddr *to, const struct netaddr *from,
                           const struct conn_ops *ops, void *arg, int *err) {
-    int fd = socket(to->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = sock_connect(to, from);
     if (fd < 0) {
-        *err = -errno;
-        return NULL;
-    }
-    bool fail = from != NULL && from->u.sa.sa_family == to->u.sa.sa_family &&
-                bind(fd, &from->u.sa, netaddr_len(from)) < 0;
-    fail = fail || (connect(fd, &to->u.sa, netaddr_len(to)) < 0 && errno != EINPROGRESS);
-    if (fail) {
-        *err = -errno;
-        close(fd);
+        *err = fd;
         return NULL;
     }
     struct conn *c = conn_new(l, fd, ops, arg);
@@ -117,7 +106,7 @@ struct conn *conn_connect(struct loop *l, const struct netaddr *to, const struct
 static void on_closed(uv_handle_t *h) {
     struct conn *c = h->data;
     SSL_free(c->ssl);
-    close(c->fd);
+    sock_close(c->fd);
     if (c->secret)
         mem_wipe(c->out.p, c->out.cap);
     sbuf_free(&c->in);
@@ -181,16 +170,66 @@ static bool tls_result(struct conn *c, int rc, const char *what) {
         fail(c, 0);
         return false;
     }
-    int err = e == SSL_ERROR_SYSCALL && errno != 0 ? -errno : -EPROTO;
-    c->err = e == SSL_ERROR_SYSCALL && errno == 0 ? 0 : err;
+    c->err = e == SSL_ERROR_SYSCALL ? c->io_err : -EPROTO;
     tls_describe(c, what);
     fail(c, c->err);
     return false;
 }
 
+/* -- what TLS reads and writes through: the same functions as without it -- */
+
+static BIO_METHOD *wire_method;
+
+static int wire_write(BIO *b, const char *p, int n) {
+    struct conn *c = BIO_get_data(b);
+    ssize_t done = sock_send(c->fd, p, (size_t)n);
+    BIO_clear_retry_flags(b);
+    c->io_err = done < 0 ? (int)done : 0;
+    if (done == -EAGAIN)
+        BIO_set_retry_write(b);
+    return done < 0 ? -1 : (int)done;
+}
+
+static int wire_read(BIO *b, char *p, int n) {
+    struct conn *c = BIO_get_data(b);
+    ssize_t got = sock_recv(c->fd, p, (size_t)n);
+    BIO_clear_retry_flags(b);
+    c->io_err = got < 0 ? (int)got : 0;
+    c->io_eof = got == 0;
+    if (got == -EAGAIN)
+        BIO_set_retry_read(b);
+    return got < 0 ? -1 : (int)got;
+}
+
+static long wire_ctrl(BIO *b, int cmd, long num, void *ptr) {
+    const struct conn *c = BIO_get_data(b);
+    (void)num;
+    (void)ptr;
+    if (cmd == BIO_CTRL_EOF)
+        return c->io_eof;
+    return cmd == BIO_CTRL_FLUSH; /* nothing is kept here */
+}
+
+static void wire_init(void) {
+    wire_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "posthouse socket");
+    BIO_meth_set_write(wire_method, wire_write);
+    BIO_meth_set_read(wire_method, wire_read);
+    BIO_meth_set_ctrl(wire_method, wire_ctrl);
+}
+
+/* The BIO belongs to c->ssl and goes with it. */
+static void tls_wire(struct conn *c) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, wire_init);
+    BIO *b = BIO_new(wire_method);
+    BIO_set_data(b, c);
+    BIO_set_init(b, 1);
+    SSL_set_bio(c->ssl, b, b);
+}
+
 static void tls_shake(struct conn *c) {
     ERR_clear_error();
-    errno = 0;
+    c->io_err = 0;
     int rc = c->tls_server ? SSL_accept(c->ssl) : SSL_connect(c->ssl);
     if (!tls_result(c, rc, "TLS handshake"))
         return;
@@ -204,7 +243,7 @@ void conn_tls(struct conn *c, SSL *ssl, bool server) {
     c->ssl = ssl;
     c->tls_server = server;
     c->tls = TLS_SHAKING;
-    SSL_set_fd(ssl, c->fd);
+    tls_wire(c);
     watch(c);
     if (!server)
         tls_shake(c);
@@ -218,21 +257,19 @@ static bool flush_some(struct conn *c) {
         ssize_t w;
         if (c->tls == TLS_ON) {
             ERR_clear_error();
-            errno = 0;
+            c->io_err = 0;
             w = SSL_write(c->ssl, p, (int)(n > 16384 ? 16384 : n));
             if (!tls_result(c, (int)w, "TLS write"))
                 return !c->eof && !c->closing;
         } else {
-            w = send(c->fd, p, n, MSG_NOSIGNAL);
-            if (w < 0 && errno == EINTR)
-                continue;
-            if (w < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            w = sock_send(c->fd, p, n);
+            if (w == -EAGAIN) {
                 c->want_write = true;
                 watch(c);
                 return true;
             }
             if (w < 0) {
-                fail(c, -errno);
+                fail(c, (int)w);
                 return false;
             }
         }
@@ -360,13 +397,13 @@ static void offer(struct conn *c, const char *p, size_t n) {
 static ssize_t read_some(struct conn *c, char *buf, size_t n) {
     if (c->tls == TLS_ON) {
         ERR_clear_error();
-        errno = 0;
+        c->io_err = 0;
         int rc = SSL_read(c->ssl, buf, (int)n);
         return tls_result(c, rc, "TLS read") ? rc : -1;
     }
-    ssize_t r = recv(c->fd, buf, n, 0);
-    if (r < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
-        fail(c, -errno);
+    ssize_t r = sock_recv(c->fd, buf, n);
+    if (r < 0 && r != -EAGAIN)
+        fail(c, (int)r);
     if (r == 0) {
         fail(c, 0);
         return -1;
@@ -393,13 +430,10 @@ static void read_ready(struct conn *c) {
 }
 
 static void connect_ready(struct conn *c) {
-    int err = 0;
-    socklen_t len = sizeof err;
+    int err = sock_error(c->fd);
     c->connecting = false;
-    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
-        err = errno;
     if (err != 0) {
-        fail(c, -err);
+        fail(c, err);
         return;
     }
     watch(c);
