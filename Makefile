@@ -51,10 +51,11 @@ test-asan test-tsan: test-%:
 	@ninja -C build-$* | tail -1
 	@POSTHOUSE_BUILD=build-$* $(PYTHON) tests/run.py
 
+# BASE=commit: an older build takes turns with this one, and a second table compares them.
 bench:
 	@sh scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
-	@$(PYTHON) tests/bench/bench.py
+	@base=$(if $(BASE),$$(sh scripts/base.sh $(BASE))) && $(PYTHON) tests/bench/bench.py $${base:+--base $$base}
 	@$(PYTHON) tests/bench/lookups.py
 	@$(PYTHON) tests/bench/web.py
 

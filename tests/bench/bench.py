@@ -4,7 +4,10 @@ Runs alternate, so that whatever else the machine does falls on both.  Prints me
 table goes into docs/performance.md.  Needs Debian's postfix package (its smtp-source and smtp-sink
 too); Postfix runs from a directory of its own, never the system's instance.
 
-  bench.py [--runs N] [--quick]
+  bench.py [--runs N] [--quick] [--base POSTHOUSED]
+
+With --base an older build of Posthouse takes turns with the other two, and a second table compares this
+tree with that build.
 """
 import argparse
 import os
@@ -145,11 +148,11 @@ class PostfixMta:
 
 
 class PosthouseMta:
-    name = "Posthouse"
-
-    def __init__(self, sink):
+    def __init__(self, sink, name="Posthouse", exe=None):
+        self.name = name
         d = tempfile.mkdtemp(prefix="bench-posthouse-", dir=os.environ.get("BENCH_DIR"))
         self.p = Posthouse(f"relayhost = [127.0.0.1]:{sink.port}\nmydestination =\n", directory=d)
+        self.p.exe = exe or self.p.exe
         self.p.start()
         self.port, self.pid = self.p.port, self.p.proc.pid
 
@@ -189,15 +192,31 @@ def median(rows, i):
     return statistics.median(r[i] for r in rows)
 
 
+def pairs(new, old, i):
+    """The median of each run's ratio to the run beside it: both had the same minute of the machine."""
+    return statistics.median(a[i] / b[i] for a, b in zip(new, old))
+
+
+def show_base(cases):
+    if not cases:
+        return
+    print("\n| load | base /s | now /s | now in % | base µs CPU | now µs CPU | now in % |\n|---|---|---|---|---|---|---|")
+    for name, new, old in cases:
+        print(f"| {name} | {median(old, 0):.0f} | {median(new, 0):.0f} | {pairs(new, old, 0) * 100:.0f} | "
+              f"{median(old, 1):.0f} | {median(new, 1):.0f} | {pairs(new, old, 1) * 100:.0f} |", flush=True)
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--runs", type=int, default=5)
     ap.add_argument("--quick", action="store_true", help="a third of the messages")
+    ap.add_argument("--base", help="posthoused of an older build, which takes turns with this one")
     o = ap.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("bench: needs root: Debian's Postfix does not start otherwise")
     sink = Sink()
-    mtas = [PostfixMta(sink), PosthouseMta(sink)]
+    mtas = [PostfixMta(sink), PosthouseMta(sink)] + ([PosthouseMta(sink, "base", o.base)] if o.base else [])
+    against_base = []
     cpus = os.cpu_count()
     print(f"{time.strftime('%Y-%m-%d')}, {cpus} processors shared by generator, relay and sink; "
           f"medians of {o.runs}; fsync on in both\n")
@@ -214,10 +233,13 @@ def main():
                     n = count // POSTFIX_LIMIT if m.name == "Postfix" else count
                     rows[m.name].append(one_run(m, sink, size, sessions, many, n))
             pf, ph = rows["Postfix"], rows["Posthouse"]
+            if o.base:
+                against_base.append((name, ph, rows["base"]))
             print(f"| {name} | {statistics.median(alone):.0f} | {median(pf, 0):.0f} | {median(ph, 0):.0f} | "
                   f"{median(ph, 0) / median(pf, 0):.1f}x | {median(pf, 1):.0f} | {median(ph, 1):.0f} | "
                   f"1/{median(pf, 1) / median(ph, 1):.1f} | {median(pf, 2) / 1e6:.0f} | {median(ph, 2) / 1e6:.0f} |",
                   flush=True)
+        show_base(against_base)
     finally:
         for m in mtas:
             m.stop()
