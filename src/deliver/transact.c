@@ -344,7 +344,7 @@ static bool send_next(struct dsess *s, struct txn *t) {
     bool pipe = (s->caps & CAP_PIPELINING) != 0;
     if (!pipe && s->fifo_n > 0)
         return false;
-    if (s->need_rset) {
+    if (s->need_rset && !t->mail_sent) { /* before a transaction, never inside one */
         s->need_rset = false;
         conn_write_c(s->conn, "RSET\r\n");
         expect(s, EXPECT_RSET, t, 0);
