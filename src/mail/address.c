@@ -11,6 +11,13 @@ static bool is_atext(uint8_t c) {
            (c >= '0' && c <= '9') || (c != '\0' && strchr("!#$%&'*+-/=?^_`{|}~", c) != NULL);
 }
 
+bool addr_is_atom(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if ((uint8_t)s.p[i] >= 0x80 || !is_atext((uint8_t)s.p[i]))
+            return false;
+    return s.n > 0;
+}
+
 bool addr_is_ascii(struct str s) {
     for (size_t i = 0; i < s.n; i++)
         if ((uint8_t)s.p[i] >= 0x80)
@@ -229,6 +236,8 @@ bool xtext_decode(struct sbuf *out, struct str in) {
             if (hi < 0 || lo < 0)
                 return false;
             c = (char)(hi * 16 + lo);
+            if (str_has_control(str_make(&c, 1)))
+                return false;
             i += 2;
         } else if (c < '!' || c > '~' || c == '=') {
             return false;

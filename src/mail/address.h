@@ -38,7 +38,10 @@ bool addr_valid_host(struct str s);
 /* The local part up to the first of the delimiters (empty result: none present). */
 struct str addr_strip_ext(struct str local, const char *delimiters);
 bool addr_is_ascii(struct str s);
-/* Appends "xtext" decoded (RFC 3461 section 4); false if malformed. */
+/* Is it an atom of ASCII (RFC 5322 section 3.2.3), as the type of an ORCPT must be? */
+bool addr_is_atom(struct str s);
+/* Appends "xtext" decoded (RFC 3461 section 4); false if it is malformed or hides a control
+ * character: what is decoded goes into reports and onto the wire.  out may have grown then. */
 bool xtext_decode(struct sbuf *out, struct str in);
 void xtext_encode(struct sbuf *out, struct str in);
 

@@ -157,6 +157,14 @@ static bool mail_size(struct session *s, struct str value) {
     return true;
 }
 
+/* "<>" or xtext. */
+static bool is_xtext(struct str value) {
+    struct sbuf out = {0};
+    bool ok = str_eq_c(value, "<>") || (value.n > 0 && xtext_decode(&out, value));
+    sbuf_free(&out);
+    return ok;
+}
+
 static bool mail_param(struct session *s, struct str key, struct str value) {
     if (str_ieq_c(key, "SIZE"))
         return mail_size(s, value);
@@ -166,7 +174,7 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
     }
     if (str_ieq_c(key, "SMTPUTF8") && value.n == 0 && s->p->smtputf8_enable)
         return true; /* seen before the address was parsed */
-    if (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable && value.n > 0)
+    if (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable && is_xtext(value))
         return true; /* RFC 4954 section 5: who wrote it is for trusted clients to say; not used */
     if (str_ieq_c(key, "RET") && (str_ieq_c(value, "FULL") || str_ieq_c(value, "HDRS"))) {
         s->flags |= str_ieq_c(value, "FULL") ? ENV_RET_FULL : ENV_RET_HDRS;
@@ -175,7 +183,8 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
     if (str_ieq_c(key, "ENVID") && value.n > 0 && value.n <= 100 && s->envid.n == 0 &&
         xtext_decode(&s->envid, value))
         return true;
-    if (str_ieq_c(key, "RET") || str_ieq_c(key, "ENVID") || str_ieq_c(key, "BODY")) {
+    if (str_ieq_c(key, "RET") || str_ieq_c(key, "ENVID") || str_ieq_c(key, "BODY") ||
+        (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable)) {
         session_reply(s, false, "501 5.5.4 Bad %.*s parameter syntax", STR_FMT(key));
         return false;
     }
@@ -307,7 +316,7 @@ static bool rcpt_param(struct session *s, struct rcpt_in *r, struct str key, str
     if (str_ieq_c(key, "NOTIFY") && notify_parse(value, &r->notify))
         return true;
     ptrdiff_t semi = str_chr(value, ';');
-    if (str_ieq_c(key, "ORCPT") && semi > 0) {
+    if (str_ieq_c(key, "ORCPT") && semi > 0 && addr_is_atom(str_make(value.p, (size_t)semi))) {
         r->orcpt_at = s->texts.n;
         sbuf_add(&s->texts, value.p, (size_t)semi + 1);
         if (xtext_decode(&s->texts, str_from(value, (size_t)semi + 1))) {
@@ -600,13 +609,33 @@ static void run_verb(struct session *s, enum smtp_verb v, struct str args) {
     }
 }
 
+/* An SMTP command is text (RFC 5321 section 2.3.8): blanks and TABs divide it, no other control
+ * character has a place in any command. */
+static bool is_malformed(struct str line) {
+    if (str_trim(line).n == 0)
+        return true;
+    for (size_t i = 0; i < line.n; i++)
+        if (line.p[i] != '\t' && str_has_control(str_make(line.p + i, 1)))
+            return true;
+    return false;
+}
+
+static void refuse_line(struct session *s, enum smtp_verb v) {
+    if (v != VERB_BDAT)
+        s->verb = VERB_UNKNOWN;
+    session_reply(s, false, "500 5.5.2 Error: bad syntax");
+    if (v == VERB_BDAT) /* the chunk that follows cannot be told from commands */
+        session_close(s, NULL);
+}
+
 void command_line(struct session *s, struct str line) {
     struct str args;
     enum smtp_verb v = smtp_verb_parse(line, &args);
-    for (size_t i = 0; i < line.n; i++)
-        if (line.p[i] == '\0')
-            v = VERB_UNKNOWN;
     s->verb = v;
+    if (is_malformed(line)) {
+        refuse_line(s, v);
+        return;
+    }
     if (v == VERB_UNKNOWN && is_forbidden(line)) {
         forbidden(s, line);
         return;

@@ -134,6 +134,17 @@ static void test_xtext(void **state) {
     assert_false(xtext_decode(&b, str_of("a b")));
     assert_false(xtext_decode(&b, str_of("a=b")));
     assert_false(xtext_decode(&b, str_of("a\x7f")));
+    for (int code = 0; code < 256; code++) {
+        char text[8];
+        snprintf(text, sizeof text, "a+%02Xb", (unsigned)code);
+        assert_int_equal(xtext_decode(&b, str_of(text)), code >= ' ' && code != 0x7f);
+    }
+    assert_true(addr_is_atom(str_of("rfc822")) && addr_is_atom(str_of("x-{a}!#$%&'*+-/=?^_`|~9")));
+    for (const char *bad = "()<>[]:;@\\,.\" \t\r\x7f\x80\xff"; *bad != '\0'; bad++) {
+        char text[4] = {'a', *bad, 'b', '\0'};
+        assert_false(addr_is_atom(str_of(text)));
+    }
+    assert_false(addr_is_atom(str_of("")) || addr_is_atom(str_make("a\0b", 3)));
     sbuf_free(&b);
     sbuf_free(&c);
 }
