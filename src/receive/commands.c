@@ -34,9 +34,11 @@ void command_log_reject(struct session *s, const char *stage, const char *text) 
         addr_external(&b, command_sender(s));
         sbuf_add_ch(&b, '>');
     }
-    if (s->verb == VERB_RCPT) {
+    bool rcpt = s->verb == VERB_RCPT;
+    if (rcpt || s->n_rcpts == 1) {
+        const struct rcpt_in *r = rcpt ? &s->pending : &s->rcpts[0];
         sbuf_add_c(&b, " to=<");
-        addr_external(&b, str_make(s->texts.p + s->pending.addr_at, s->pending.addr_n));
+        addr_external(&b, str_make(s->texts.p + r->addr_at, r->addr_n));
         sbuf_add_ch(&b, '>');
     }
     sbuf_printf(&b, " proto=%s", s->esmtp ? "ESMTP" : "SMTP");
@@ -386,6 +388,11 @@ void access_done(struct session *s, enum verdict v, const char *text) {
             reject(s, "DATA", text);
         else
             data_begin(s);
+    } else if (s->verb == VERB_BDAT && v == VERDICT_REJECT) {
+        reject(s, "BDAT", text);
+        data_bdat_refuse(s);
+    } else if (s->verb == VERB_BDAT) {
+        data_bdat_begin(s);
     } else if (v == VERDICT_REJECT) {
         reject(s, "RCPT", text);
         s->texts.n = s->pending.addr_at;
@@ -451,6 +458,10 @@ static void cmd_rcpt(struct session *s, struct str args) {
         session_reply(s, false, "503 5.5.1 Error: need MAIL command");
         return;
     }
+    if (s->bdat_begun || s->bdat_refused) {
+        session_reply(s, false, "503 5.5.1 Error: RCPT after BDAT");
+        return;
+    }
     if (!str_istarts(args, "TO:")) {
         session_reply(s, false, "501 5.5.4 Syntax: RCPT TO:<address>");
         return;
@@ -481,7 +492,7 @@ static void cmd_rcpt(struct session *s, struct str args) {
 }
 
 static void cmd_data(struct session *s, struct str args) {
-    if (s->bdat_begun)
+    if (s->bdat_begun || s->bdat_refused)
         session_reply(s, false, "503 5.5.1 Error: DATA after BDAT");
     else if (s->n_rcpts == 0)
         session_reply(s, false,
@@ -623,7 +634,7 @@ static bool is_malformed(struct str line) {
 static void refuse_line(struct session *s, enum smtp_verb v) {
     if (v != VERB_BDAT)
         s->verb = VERB_UNKNOWN;
-    session_reply(s, false, "500 5.5.2 Error: bad syntax");
+    session_reply(s, false, "%s 5.5.2 Error: bad syntax", v == VERB_BDAT ? "521" : "500");
     if (v == VERB_BDAT) /* the chunk that follows cannot be told from commands */
         session_close(s, NULL);
 }

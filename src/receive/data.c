@@ -310,54 +310,82 @@ static void bdat_end_chunk(struct session *s) {
     }
 }
 
+/* A refused chunk is over; the last one ends the transaction too. */
+static void bdat_skipped(struct session *s) {
+    s->mode = MODE_COMMAND;
+    if (s->bdat_last)
+        session_reset(s);
+}
+
 /* The chunk of a BDAT that is refused must still be read (RFC 3030 section 2). */
-static void bdat_skip(struct session *s, uint64_t size, const char *reply) {
-    s->bdat_left = size;
-    s->bdat_last = false;
-    s->failed = true;
-    s->fail_rc = -EPROTO;
+void data_bdat_refuse(struct session *s) {
+    s->bdat_refused = true;
+    s->mode = MODE_BDAT;
+    if (s->bdat_left == 0)
+        bdat_skipped(s);
+}
+
+static void bdat_skip(struct session *s, const char *reply) {
     session_reply(s, false, "%s", reply);
-    s->mode = size > 0 ? MODE_BDAT : MODE_COMMAND;
+    data_bdat_refuse(s);
+}
+
+static void bdat_go_on(struct session *s) {
+    s->mode = MODE_BDAT;
+    if (s->bdat_size == 0)
+        bdat_end_chunk(s);
+}
+
+void data_bdat_begin(struct session *s) {
+    data_discard(s);
+    s->bdat_begun = true;
+    add_received(s);
+    s->size = 0;
+    bdat_go_on(s);
+}
+
+/* "count [LAST]"; what follows anything else cannot be told from commands. */
+static bool bdat_args(struct session *s, struct str args) {
+    struct str w, last = STR_NONE;
+    uint64_t size;
+    if (!str_split(&args, " \t", &w) || !str_u64(w, &size) ||
+        (str_split(&args, " \t", &last) && !str_ieq_c(last, "LAST")) || str_split(&args, " \t", &w))
+        return false;
+    s->bdat_left = s->bdat_size = size;
+    s->bdat_last = last.n > 0;
+    return true;
 }
 
 void data_bdat(struct session *s, struct str args) {
-    struct str w, last = STR_NONE;
-    uint64_t size;
-    bool ok = str_split(&args, " ", &w) && str_u64(w, &size);
-    if (ok && str_split(&args, " ", &last))
-        ok = str_ieq_c(last, "LAST") && !str_split(&args, " ", &w);
-    if (!ok) {
-        session_reply(s, false, "501 5.5.4 Syntax: BDAT count [LAST]");
-        session_close(s, NULL); /* what follows cannot be told from commands */
-        return;
+    if (!bdat_args(s, args)) {
+        session_reply(s, false, "521 5.5.4 Syntax: BDAT count [LAST]");
+        session_close(s, NULL);
+    } else if (s->bdat_refused) {
+        session_reply(s, false, "551 5.0.0 Discarded %llu bytes after earlier error",
+                      (unsigned long long)s->bdat_size);
+        data_bdat_refuse(s);
+    } else if (s->bdat_size == 0 && !s->bdat_last) {
+        bdat_skip(s, "551 5.7.1 Null BDAT request");
+    } else if (s->n_rcpts == 0) {
+        bdat_skip(s, s->in_mail ? "554 5.5.1 Error: no valid recipients"
+                                : "503 5.5.1 Error: need RCPT command");
+    } else if (s->bdat_begun) {
+        bdat_go_on(s);
+    } else if (s->p->smtpd_data_restrictions[0] == '\0') {
+        data_bdat_begin(s);
+    } else {
+        access_begin(s, true);
+        if (s->access != NULL)
+            session_wait(s);
     }
-    if (s->n_rcpts == 0) {
-        bdat_skip(s, size,
-                  s->in_mail ? "554 5.5.1 Error: no valid recipients"
-                             : "503 5.5.1 Error: need RCPT command");
-        return;
-    }
-    if (!s->bdat_begun) {
-        data_discard(s);
-        s->bdat_begun = true;
-        add_received(s);
-        s->size = 0;
-    }
-    s->bdat_left = s->bdat_size = size;
-    s->bdat_last = last.n > 0;
-    s->mode = MODE_BDAT;
-    if (size == 0)
-        bdat_end_chunk(s);
 }
 
 size_t data_bdat_input(struct session *s, const char *p, size_t n) {
     size_t take = n < s->bdat_left ? n : (size_t)s->bdat_left, before = s->content.n;
     s->bdat_left -= take;
-    if (!s->bdat_begun) { /* of a refused command */
-        if (s->bdat_left == 0) {
-            s->mode = MODE_COMMAND;
-            s->failed = false;
-        }
+    if (s->bdat_refused) {
+        if (s->bdat_left == 0)
+            bdat_skipped(s);
         return take;
     }
     content_bdat(&s->in, str_make(p, take), &s->content);

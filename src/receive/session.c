@@ -79,7 +79,7 @@ void session_reset(struct session *s) {
     s->sender_n = s->n_rcpts = 0;
     s->flags = 0;
     s->qid[0] = '\0';
-    s->bdat_begun = false;
+    s->bdat_begun = s->bdat_refused = false;
 }
 
 static void log_disconnect(const struct session *s) {
@@ -99,7 +99,7 @@ static void log_disconnect(const struct session *s) {
         ok += s->ok[v];
         total += s->total[v];
     }
-    if (ok == total)
+    if (ok == total && total > 0)
         sbuf_printf(&b, " commands=%u", total);
     else
         sbuf_printf(&b, " commands=%u/%u", ok, total);
@@ -148,6 +148,8 @@ void session_close(struct session *s, const char *what) {
         log_stage(s, what);
     if (s->mode == MODE_DATA) /* begun and not ended: data=0/1 */
         s->total[VERB_DATA]++;
+    if (s->mode == MODE_BDAT && !s->bdat_refused) /* a refused one is counted already */
+        s->total[VERB_BDAT]++;
     s->mode = MODE_CLOSING;
     session_end(s);
     conn_close_after_write(c);
@@ -280,7 +282,6 @@ static void on_event(void *arg, enum conn_event ev) {
             session_go(s);
             break;
         }
-        s->verb = s->mode == MODE_COMMAND ? s->verb : VERB_DATA;
         conn_printf(s->conn, "421 4.4.2 %s Error: timeout exceeded\r\n", s->cfg->p.myhostname);
         session_close(s, "timeout");
         break;

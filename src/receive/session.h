@@ -120,6 +120,7 @@ struct session {
     bool ended;   /* the content is complete */
     uint64_t bdat_left, bdat_size;
     bool bdat_last, bdat_begun;
+    bool bdat_refused; /* a chunk was refused: the others are read and refused, up to the last */
 };
 
 /* session.c */
@@ -168,6 +169,10 @@ bool access_is_ours(struct session *s, const char *networks);
 
 /* data.c */
 void data_begin(struct session *s);
+/* The first chunk may come; the restrictions have been asked. */
+void data_bdat_begin(struct session *s);
+/* It may not: reads and drops it. */
+void data_bdat_refuse(struct session *s);
 size_t data_input(struct session *s, const char *p, size_t n);
 void data_bdat(struct session *s, struct str args);
 size_t data_bdat_input(struct session *s, const char *p, size_t n);

@@ -51,7 +51,7 @@ def test_after_a_chunk_of_no_length_nothing_is_a_command(mta, code):
     with mta.client() as c:
         c.cmd(FROM), c.cmd(TO)
         c.raw(b"BDAT 2%c7 LAST\r\nRCPT TO:<chunk@y.example>\r\n" % code)
-        assert c.reply() == "500 5.5.2 Error: bad syntax" and c.reply() is None
+        assert c.reply() == "521 5.5.2 Error: bad syntax" and c.reply() is None
 
 
 XTEXT = ["+0A", "a+0Db", "+00", "x+09", "+1B[2J", "+7F", "+0D+0A+2E+0D+0A"]
@@ -83,3 +83,106 @@ def test_an_authorization_that_is_no_xtext(dns, relay):
         for value in ("<>", "a+2Bb@x.example"):
             assert c.cmd(f"{FROM} AUTH={value}") == "250 2.1.0 Ok", value
             c.cmd("RSET")
+
+
+def talk(c, lines):
+    """Replies, line by line; what follows a CR LF inside of a line is content."""
+    said = []
+    for line in lines:
+        c.raw(line + (b"" if b"\r\n" in line else b"\r\n"))
+        said.append((c.reply() or "EOF").split("\n")[0])
+        if said[-1] == "EOF":
+            break
+    return said
+
+
+F, T, F2 = FROM.encode(), TO.encode(), b"MAIL FROM:<c@x.example>"
+BDAT = {
+    "a recipient after a chunk": [F, T, b"BDAT 4\r\nabcd", T, F2, b"DATA", b"RSET", b"DATA", b"RCPT TO:<>", F, T, b"RSET"],
+    "no recipients": [F, b"RCPT TO:<", b"BDAT 5\r\nabcde", b"BDAT 2\r\nab", b"NOOP", b"BDAT 6 LAST\r\nabcdef", T, F, T],
+    "no transaction": [b"BDAT 6\r\nabcdef", b"BDAT 7 LAST\r\nabcdefg", b"BDAT 1 LAST\r\nx", F, b"BDAT 0 LAST", T, b"BDAT 0 LAST"],
+    "an empty chunk": [F, T, b"BDAT 0", b"BDAT 3 LAST\r\nabc", T, F, T, b"BDAT 3\r\nx\r\n", b"BDAT 0", b"BDAT 0 LAST", b"NOOP"],
+    "refused, then RSET": [F, b"BDAT 5\r\nabcde", b"RSET", F, T, b"NOOP"],
+    "refused, then EHLO": [F, b"BDAT 5\r\nabcde", b"EHLO again", F, T, b"NOOP"],
+    "nothing": [b"BDAT"], "no number": [F, T, b"BDAT x"], "a word too many": [F, T, b"BDAT 5 LAST x"], "another word": [F, T, b"BDAT 5 FIRST"],
+    "a sign": [b"BDAT -1"], "too long a number": [b"BDAT 18446744073709551616 LAST"]}
+
+
+@pytest.fixture(scope="module")
+def postfix(tmp_path_factory):
+    import pathlib, sys
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "compat"))
+    import pair
+    d = tmp_path_factory.mktemp("postfix-dns")
+    d.chmod(0o755)
+    d.parent.chmod(0o755)
+    names = pair.NameServer(d, [])
+    p = pair.Postfix(names)
+    yield p
+    p.stop()
+    names.stop()
+
+
+def both(postfix, dns, conf, dialogues):
+    """The replies of Debian's Postfix and of Posthouse, and what each logged of those sessions."""
+    conf = "smtpd_peername_lookup = no\nrelayhost = [127.0.0.1]:9\n" + conf
+    said = []
+
+    def sessions(port):
+        replies = []
+        for lines in dialogues:
+            with Client(port) as c:
+                replies.append(talk(c, lines))
+        return replies
+
+    def lines(log):
+        keep = [re.sub(r"^.*?: ", "", l) for l in log().splitlines() if "smtpd[" in l and re.search(r"reject:|disconnect| after ", l)]
+        keep = [re.sub(r"^[0-9A-F]{6,}|^\w{11,}:", "QID", l) for l in keep if "after CONNECT" not in l and "commands=0" not in l and "pipelining" not in l]
+        return sorted(keep) if sum("disconnect" in l for l in keep) >= len(dialogues) else None
+    postfix.case(conf, {}, "")
+    try:
+        said.append((sessions(postfix.port), wait_for(lambda: lines(postfix.new_log), 15, 0.3)))
+    finally:
+        postfix.over()
+    with Posthouse(conf, dns=dns) as p:
+        said.append((sessions(p.port), wait_for(lambda: lines(p.log))))
+    return said
+
+
+def queue_ids(replies):
+    return [[re.sub(r"(\d+ bytes )?queued as \w+", "queued", r) for r in dialogue] for dialogue in replies]
+
+
+def test_chunks_like_postfix(postfix, dns):
+    (theirs, their_log), (ours, our_log) = both(postfix, dns, LIMITS, BDAT.values())
+    for name, a, b in zip(BDAT, queue_ids(theirs), queue_ids(ours)):
+        assert b == a, name
+    assert [l for l in our_log if "disconnect" in l] == [l for l in their_log if "disconnect" in l]
+
+
+DATA = [[F, T, b"BDAT 4\r\nabcd", T, b"NOOP", b"BDAT 3\r\nabc", b"BDAT 3 LAST\r\nabc", b"RSET", F, T, b"BDAT 9 LAST\r\nabcdefghi", T, b"NOOP"], [F, T, b"DATA", b"RSET"]]  # the second one where DATA is refused
+
+
+@pytest.mark.parametrize("restrictions", ["reject", "check_sender_access inline:{{ a@x.example = REJECT no chunks }}", "permit",
+                                          "check_sender_access inline:{{ c@x.example = REJECT no chunks }}"], ids=["reject", "table", "permit", "table-permits"])
+def test_data_restrictions_hold_for_chunks(postfix, dns, restrictions):
+    """smtpd_data_restrictions are asked before the first chunk, and a chunk that is refused is read all the same."""
+    conf = LIMITS + f"smtpd_data_restrictions = {restrictions}\n".replace("{{", "{{{{").replace("}}", "}}}}")
+    (theirs, their_log), (ours, our_log) = both(postfix, dns, conf, DATA[:1] if "permit" in restrictions or "c@x" in restrictions else DATA)
+    assert queue_ids(ours) == queue_ids(theirs)
+    assert our_log == their_log
+
+
+def test_what_the_log_says_of_an_unfinished_chunk(dns, relay):
+    with Posthouse(LIMITS + f"relayhost = [127.0.0.1]:{relay.port}\nsmtpd_timeout = 1s\n", dns=dns) as p:
+        with p.client() as c:
+            c.cmd(FROM), c.cmd(TO)
+            assert c.cmd("BDAT 2000\r\nsome bytes of it") == "421 4.4.2 mta.example Error: timeout exceeded"
+        p.wait_log(r"timeout after BDAT \(\d+ bytes\) from localhost")
+        p.wait_log(r"disconnect from localhost\[127\.0\.0\.1\] ehlo=1 mail=1 rcpt=1 bdat=0/1 commands=3/4")
+        with p.client() as c:
+            c.cmd(FROM), c.cmd(TO), c.raw("BDAT 70000 LAST\r\nbytes")
+        p.wait_log(r"lost connection after BDAT \(\d+ bytes\) from localhost")
+        p.wait_log(r"disconnect from localhost\[127\.0\.0\.1\] ehlo=1 mail=1 rcpt=1 bdat=0/1 commands=3/4", count=2)
+        Client(p.port, ehlo=None).sock.close()
+        p.wait_log(r"disconnect from localhost\[127\.0\.0\.1\] commands=0/0")
