@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "deliver/session.h"
+#include "maps/relays.h"
 #include "route/keys.h"
 #include "util/codec.h"
 #include "util/log.h"
@@ -73,8 +74,8 @@ static void warn_no_credential(struct dsess *s) {
 }
 
 static unsigned session_options(const struct dsess *s) {
-    if (s->rec.id !=
-        NULL) /* a record's password goes through TLS, or by a mechanism that hides it */
+    if (session_uses_record(
+            s)) /* a record's password goes through TLS, or by a mechanism that hides it */
         return s->tls_on ? SASL_NOANONYMOUS : SASL_NOANONYMOUS | SASL_NOPLAINTEXT;
     const char *text = s->tls_verified ? s->p->smtp_sasl_tls_verified_security_options
                        : s->tls_on     ? s->p->smtp_sasl_tls_security_options
@@ -149,7 +150,7 @@ static void sasl_step(struct dsess *s, struct str challenge, bool first) {
 }
 
 static struct str filter_of(const struct dsess *s) {
-    return str_of(s->rec.id != NULL ? s->rec.mechanisms : s->p->smtp_sasl_mechanism_filter);
+    return str_of(session_uses_record(s) ? s->rec.mechanisms : s->p->smtp_sasl_mechanism_filter);
 }
 
 static void begin_dialogue(struct dsess *s, struct str user, struct str password) {
@@ -213,7 +214,7 @@ static void credentials_unknown(struct dsess *s, const struct maps_answer *a) {
     probe_end_step(s, o);
     if (s->probe == NULL)
         log_warn("smtp", "%s: %s lookup error", first->env->qid,
-                 s->rec.id != NULL ? "relay record" : "smtp_sasl_password_maps");
+                 session_uses_record(s) ? "relay record" : "smtp_sasl_password_maps");
     snprintf(text, sizeof text, "local data error while talking to %s", s->where);
     auth_failed(s, MAIL_DEFERRED, "4.3.0", text);
 }
@@ -223,9 +224,9 @@ static void note_account(struct dsess *s, const struct maps_answer *a, struct st
     json_t *o = probe_step(s, "credentials", true);
     if (o == NULL)
         return;
-    trace_asked(o, s->rec.id != NULL ? NULL : a->trace);
+    trace_asked(o, session_uses_record(s) ? NULL : a->trace);
     trace_set(o, "user", user);
-    if (s->rec.id != NULL)
+    if (session_uses_record(s))
         trace_setf(o, "result", "account %.*s, of the relay record \"%s\"", STR_FMT(user),
                    s->rec.name);
     else if (a->trace != NULL && a->trace->n > 0)
@@ -236,7 +237,7 @@ static void note_account(struct dsess *s, const struct maps_answer *a, struct st
 
 static void split_value(const struct dsess *s, struct str v, struct str *user,
                         struct str *password) {
-    const char *delim = s->rec.id != NULL ? "\n" : s->p->smtp_sasl_password_result_delimiter;
+    const char *delim = session_uses_record(s) ? "\n" : s->p->smtp_sasl_password_result_delimiter;
     ptrdiff_t at = delim[0] == '\0' ? -1 : str_chr(v, delim[0]);
     *user = at < 0 ? v : str_make(v.p, (size_t)at);
     *password = at < 0 ? STR_LIT("") : str_from(v, (size_t)at + 1);
@@ -257,7 +258,7 @@ static void on_credentials(void *arg, const struct maps_answer *a) {
         return;
     }
     struct str v = sbuf_str(&a->value), user, password;
-    split_value(s, s->rec.id != NULL ? v : str_trim(v), &user, &password);
+    split_value(s, session_uses_record(s) ? v : str_trim(v), &user, &password);
     note_account(s, a, user);
     if (!probe_connects(s)) {
         probe_next(s);
@@ -291,14 +292,18 @@ static void warn_mechanisms(struct dsess *s) {
     sbuf_free(&mechs);
 }
 
-/* Of the record, and of nothing else. */
+/* Credentials come from the relay record only, never from smtp_sasl_password_maps.  The question
+ * carries the destination: the secret is opened for the record's own hosts and for no other. */
 static void begin_record(struct dsess *s) {
     struct keys keys = {.n = 0};
+    struct sbuf question = {0};
     if (s->rec.user[0] == '\0') {
         go_without(s, NULL, "the relay record has no account: mail goes without AUTH");
         return;
     }
-    keys_add(&keys, false, "=", str_of(s->rec.id), STR_NONE);
+    relays_ask_secret(&question, s->rec.id, s->targets[s->at].dest);
+    keys_add(&keys, false, "", sbuf_str(&question), STR_NONE);
+    sbuf_free(&question);
     ask_credentials(s, s->cfg->relays_spec, &keys);
     keys_clear(&keys);
 }
@@ -308,9 +313,9 @@ void auth_begin(struct dsess *s) {
     const struct target *t = &s->targets[s->at];
     const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
     if ((s->caps & CAP_AUTH) != 0 && s->mechs != NULL &&
-        (s->rec.id != NULL || s->p->smtp_sasl_auth_enable))
+        (session_uses_record(s) || s->p->smtp_sasl_auth_enable))
         warn_mechanisms(s);
-    if (s->rec.id != NULL) {
+    if (session_uses_record(s)) {
         begin_record(s);
         return;
     }

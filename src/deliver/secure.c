@@ -219,7 +219,7 @@ void secure_policy(struct dsess *s) {
     s->phase = DSESS_POLICY;
     free(s->match);
     s->match = NULL;
-    if (s->rec.id != NULL) {
+    if (session_uses_record(s)) {
         if (record_policy(s))
             session_connect(s);
         return;

@@ -155,6 +155,10 @@ static bool local_address(const struct dsess *s, const struct netaddr *to, struc
     return text[0] != '\0' && netaddr_parse(from, str_of(text), 0);
 }
 
+bool session_uses_record(const struct dsess *s) {
+    return s->rec.id != NULL && !s->targets[s->at].fallback;
+}
+
 static bool wrapped(const struct dsess *s) {
     return s->p->smtp_tls_wrappermode || netaddr_port(&s->targets[s->at].addr) == 465;
 }

@@ -43,7 +43,8 @@ struct target {
     char *host; /* name as resolved, or the address */
     char *dest; /* the next hop it came from, as written */
     struct netaddr addr;
-    bool own_mx; /* the recipient's own exchanger: not an administrator's choice */
+    bool own_mx;   /* the recipient's own exchanger: not an administrator's choice */
+    bool fallback; /* of smtp_fallback_relay: the relay record is not about it */
 };
 
 enum phase {
@@ -168,6 +169,8 @@ void session_fail(struct dsess *s, enum mail_status status, const char *dsn, con
     __attribute__((format(printf, 4, 5)));
 const char *session_stage(const struct dsess *s);
 
+/* Does the relay record say how to talk to the host in use?  Not to smtp_fallback_relay. */
+bool session_uses_record(const struct dsess *s);
 /* Seconds from now; a probe is not that patient. */
 void session_deadline(struct dsess *s, int64_t seconds);
 

@@ -19,6 +19,7 @@ static void add_target(struct dsess *s, const char *host, const struct netaddr *
     struct target *t = &s->targets[s->n_targets++];
     *t = (struct target){.host = mem_strdup(host), .dest = str_dup(s->hop.dest), .addr = *a};
     t->own_mx = !s->configured;
+    t->fallback = s->fallback_added;
     netaddr_set_port(&t->addr, s->hop.port);
 }
 

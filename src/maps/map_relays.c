@@ -2,9 +2,10 @@
  * maps/map_relays.c - relays: Posthouse's own relay records and their secrets
  *
  * A SQLite file (accounts/relays.c writes it).  Two kinds of keys: "account\nnext hop" is answered
- * with the record as JSON (route/record.h), "=id" with "user\nsecret".  Secrets are sealed for the
- * key in relays_key_file, which only this process reads; each is bound to the hosts and the user it
- * was given for, so that nobody who can write the file can have it sent elsewhere.
+ * with the record as JSON (route/record.h), "\n\nid\nnext hop" with "user\nsecret", if that next
+ * hop is one of the record's hosts.  Secrets are sealed for the key in relays_key_file, which only
+ * this process reads; each is bound to the hosts and the user that it was given for, so that
+ * writing the file is not enough to have it sent elsewhere.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -24,6 +25,10 @@
 
 void relays_bound(struct sbuf *out, const char *hosts, const char *user) {
     sbuf_printf(out, "%s\n%s", hosts, user);
+}
+
+void relays_ask_secret(struct sbuf *out, const char *id, const char *nexthop) {
+    sbuf_printf(out, "\n\n%s\n%s", id, nexthop);
 }
 
 int relays_key_read(const char *path, unsigned char key[SEAL_KEY]) {
@@ -86,6 +91,14 @@ static enum map_rc get_record(struct map *m, sqlite3_stmt *st, struct str key, s
     return rc == SQLITE_DONE ? MAP_NOT_FOUND : MAP_ERROR;
 }
 
+static bool is_own_host(const char *hosts, struct str nexthop) {
+    struct str rest = str_of(hosts), one;
+    while (str_split(&rest, ", \t\r\n", &one))
+        if (str_ieq(one, nexthop))
+            return true;
+    return false;
+}
+
 /* Columns: hosts, username, secret. */
 static bool unseal(struct map *m, sqlite3_stmt *st, struct sbuf *value) {
     unsigned char key[SEAL_KEY];
@@ -109,16 +122,22 @@ static bool unseal(struct map *m, sqlite3_stmt *st, struct sbuf *value) {
 }
 
 static enum map_rc get_secret(struct map *m, sqlite3_stmt *st, struct str key, struct sbuf *value) {
-    sqlite3_bind_text(st, 1, key.p + 1, (int)key.n - 1, SQLITE_STATIC);
-    int rc = sqlite3_step(st);
-    if (rc == SQLITE_ROW)
+    struct str id = str_from(key, 2);
+    ptrdiff_t nl = str_chr(id, '\n');
+    struct str nexthop = str_from(id, (size_t)(nl + 1));
+    id.n = nl < 0 ? 0 : (size_t)nl;
+    sqlite3_bind_text(st, 1, id.p, (int)id.n, SQLITE_STATIC);
+    if (sqlite3_step(st) != SQLITE_ROW)
+        map_set_error(m, "relay record %.*s is gone", STR_FMT(id));
+    else if (!is_own_host(column(st, 0), nexthop))
+        map_set_error(m, "the record's password is not for %.*s", STR_FMT(nexthop));
+    else
         return unseal(m, st, value) ? MAP_FOUND : MAP_ERROR;
-    map_set_error(m, "relay record %.*s is gone", STR_FMT(str_from(key, 1)));
     return MAP_ERROR;
 }
 
 static enum map_rc relays_get(struct map *m, struct str key, struct sbuf *value) {
-    bool secret = key.n > 0 && key.p[0] == '=';
+    bool secret = str_istarts(key, "\n\n");
     sqlite3_stmt *st = NULL;
     sqlite3 *db = db_open(m);
     if (db == NULL)

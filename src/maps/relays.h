@@ -32,6 +32,10 @@
 
 /* The text that a record's secret is bound to. */
 void relays_bound(struct sbuf *out, const char *hosts, const char *user);
+/* The question about a record's secret: which record, and the next hop that is spoken to, as the
+ * record's hosts have it.  It begins with two line breaks, as no question about a record does:
+ * those are "account\nnext hop". */
+void relays_ask_secret(struct sbuf *out, const char *id, const char *nexthop);
 /* Reads relays_key_file: base64 of 32 bytes.  Negative errno. */
 int relays_key_read(const char *path, unsigned char key[SEAL_KEY]);
 

@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from kit import FakeRelay, Posthouse, free_port, wait_for
+from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
 
 # Around each threshold of the client: a read of the spool, an eager BDAT, what may wait in the output buffer.
 SIZES = [1, 4095, 65_535, 65_536, 65_537, 131_072, 262_143, 262_144, 262_145, 327_681, 524_288, 1_300_001]
@@ -43,3 +43,50 @@ def test_large_content_arrives_byte_for_byte(dns, pipelining, chunking):
         known = re.compile(r"(EHLO|MAIL|RCPT|DATA|BDAT|RSET|QUIT|NOOP)\b")
         assert [c for s in relay.sessions for c in s.commands if not known.match(c)] == []
         relay.stop()
+
+
+SECRET = "Zq7-provider's own word"
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    return server_tls(*make_cert(tmp_path_factory.mktemp("cert"), "fallback.server"))
+
+
+@pytest.mark.parametrize("level", ["may", "encrypt", "verify"])
+@pytest.mark.parametrize("found", ["relayhost", "sender"])
+@pytest.mark.parametrize("first", ["down", "421", "no AUTH"])
+def test_fallback_relay_never_has_a_records_password(dns, tls, found, first, level):
+    """The record's account is for the record's hosts; the fallback has what smtp_sasl_password_maps has for it."""
+    fallback = FakeRelay("127.0.0.2", auth=("PLAIN", "LOGIN"), tls=tls)
+    own = None if first == "down" else FakeRelay(auth=("PLAIN",) if first == "421" else (), tls=tls, replies={"MAIL": "421 4.3.2 not today"})
+    port = free_port() if own is None else own.port
+    main = f"smtp_fallback_relay = [127.0.0.2]:{fallback.port}\nsmtp_tls_security_level = may\nsmtp_sasl_auth_enable = yes\n" \
+           "smtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_security_options = noanonymous\n"
+    main += "relayhost = Provider\n" if found == "relayhost" else "sender_dependent_relayhost_maps = inline:{{{{@x.example=Provider}}}}\n"
+    if first == "down":
+        main += f"smtp_sasl_password_maps = inline:{{{{[127.0.0.2]:{fallback.port}=fb:fb-word}}}}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.run("record", "set", "Provider", f"hosts=[127.0.0.1]:{port}", f"tls={level}", "user=shop", "password", stdin=SECRET + "\n", check=True)
+        wait_for(lambda: "reload -- " in p.log())
+        p.send()
+        mail = fallback.wait_mail(b"hello")
+        assert mail["auth"] == (("PLAIN", "fb", "fb-word") if first == "down" else None)
+        said = p.run("explain", "a@x.example").stdout
+        assert "shop" in said.split(f"[127.0.0.1]:{port}", 1)[1].split("127.0.0.2[127.0.0.2]")[0]
+        assert "shop" not in said.split("127.0.0.2[127.0.0.2]", 1)[1]
+    fallback.stop()
+    if own:
+        own.stop()
+
+
+def test_sender_that_looks_like_a_question_about_a_secret(dns):
+    """Addresses are never taken for the relay records' other kind of question."""
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.run("record", "set", "other", "hosts=[127.0.0.1]:9", "user=u", "password", stdin=SECRET + "\n", check=True)
+        wait_for(lambda: "reload -- " in p.log())
+        for sender in ("=9@x.example", "=", "1", "=1@x.example"):
+            assert p.send(sender=sender).startswith("250"), sender
+        relay.wait_mails(4)
+    relay.stop()
