@@ -129,9 +129,9 @@ static int make_file(const char *path) {
     char *dir = fs_folder(str_of(path));
     int rc = fs_mkdir(dir, 0755);
     free(dir);
-    int fd = rc < 0 ? -1 : open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = rc < 0 ? rc : fs_open_only(path, O_RDWR | O_CREAT, 0600);
     if (fd < 0)
-        return rc < 0 ? rc : -errno;
+        return fd;
     close(fd);
     fs_adopt(path);
     return 0;

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -17,6 +16,7 @@
 #include "route/nexthop.h"
 #include "util/codec.h"
 #include "util/fs.h"
+#include "util/lite.h"
 #include "util/mem.h"
 
 #define BUSY_MS 5000
@@ -115,8 +115,7 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
         return NULL;
     }
     int flags = SQLITE_OPEN_READWRITE | (create ? SQLITE_OPEN_CREATE : 0);
-    int rc =
-        fs_no_link(database) < 0 ? SQLITE_CANTOPEN : sqlite3_open_v2(database, &r->db, flags, NULL);
+    int rc = lite_open(database, &r->db, flags);
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(r->db, BUSY_MS);
         rc = sqlite3_exec(r->db, RELAYS_SCHEMA, NULL, NULL, NULL);

@@ -23,15 +23,9 @@
 
 #define LINK_S 3600 /* how long a link is good */
 
-static int reload(void *arg) {
-    const struct config *cfg = arg;
-    return ask_reload(cfg->p.queue_directory);
-}
-
 void cli_take_up(const struct config *cfg, unsigned uses) {
     char *why = NULL;
-    int rc =
-        ask_take_up(cfg->p.queue_directory, uses, reload, (struct config *)(uintptr_t)cfg, &why);
+    int rc = ask_take_up(cfg->p.queue_directory, uses, &why);
     if (rc == 1)
         puts("posthouse: the running daemon was reloaded");
     else if (rc < 0)

@@ -6,20 +6,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/reload.h"
 #include "util/clock.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
 #define TAKE_UP_MS 5000
 #define LOOK_MS    20
+#define RELOAD_S   30 /* an answer to a reload; it comes when the tables are open */
 
 int ask_connect(const char *dir, const char *name) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -113,20 +115,30 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
     return a.rc;
 }
 
+/* The process that listens there is posthoused, not the owner of the folder that it lies in. */
+static bool is_supervisor(int fd) {
+    struct ucred peer;
+    socklen_t n = sizeof peer;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0 &&
+           (peer.uid == 0 || peer.uid == geteuid());
+}
+
 int ask_reload(const char *queue_directory) {
-    struct sbuf path = {0}, text = {0};
-    uint64_t pid = 0;
-    sbuf_printf(&path, "%s/master.pid", queue_directory);
-    bool known =
-        fs_read(path.p, &text, 64) == 0 && str_u64(str_trim(sbuf_str(&text)), &pid) && pid > 1;
-    int rc = !known ? -ESRCH : kill((pid_t)pid, SIGHUP) < 0 ? -errno : 0;
-    sbuf_free(&path);
-    sbuf_free(&text);
+    char answer[64] = "";
+    struct timeval most = {.tv_sec = RELOAD_S};
+    int fd = ask_connect(queue_directory, RELOAD_SOCKET);
+    if (fd < 0)
+        return fd == -ENOENT || fd == -ECONNREFUSED ? -ESRCH : fd;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
+    ssize_t n = is_supervisor(fd) ? read(fd, answer, sizeof answer - 1) : 0;
+    int rc = n < 0 ? -errno : n == 0 ? -EPERM : -EINVAL;
+    if (strcmp(answer, RELOAD_DONE "\n") == 0)
+        rc = 0;
+    close(fd);
     return rc;
 }
 
-int ask_take_up(const char *queue_directory, unsigned uses, int (*reload)(void *arg), void *arg,
-                char **why) {
+int ask_take_up(const char *queue_directory, unsigned uses, char **why) {
     int64_t end = clock_mono_ms() + TAKE_UP_MS;
     bool reloaded = false;
     do {
@@ -139,7 +151,7 @@ int ask_take_up(const char *queue_directory, unsigned uses, int (*reload)(void *
         *why = NULL;
         if (none || (rc == 0 && (now.uses & uses) == uses))
             return reloaded && !none ? 1 : 0;
-        if (!reloaded && reload(arg) < 0)
+        if (!reloaded && ask_reload(queue_directory) < 0)
             break;
         reloaded = true;
         usleep(LOOK_MS * 1000);

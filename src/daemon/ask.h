@@ -29,16 +29,15 @@ int ask_connect(const char *dir, const char *name);
 int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
                struct ask_end *end, char **why);
 
-/* Tells the daemon whose queue_directory that is to read its configuration again.  -ESRCH: none
- * runs; -EPERM: only its own user may. */
+/* Has the daemon whose queue_directory that is read its configuration again, and waits until it
+ * has. -ESRCH: none runs; -EPERM, -EACCES: this user may not ask; -EINVAL: the configuration has
+ * errors and the old one stays in use. */
 int ask_reload(const char *queue_directory);
 
 /* Something was written: it counts from the next message on when this returns.  What the daemon
  * remembers is forgotten; if its configuration is older than what was written to (uses: enum
- * ask_uses), reload is called (negative errno: it cannot be) and waited for, up to some seconds. 0:
- * so it is, or no daemon runs; 1: so it is after a reload; negative errno with *why (the caller
- * frees). */
-int ask_take_up(const char *queue_directory, unsigned uses, int (*reload)(void *arg), void *arg,
-                char **why);
+ * ask_uses), it is reloaded, once, and waited for, up to some seconds.  0: it counts, or no daemon
+ * runs; 1: it counts after a reload; negative errno with *why (the caller frees). */
+int ask_take_up(const char *queue_directory, unsigned uses, char **why);
 
 #endif

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -98,19 +99,23 @@ static struct passwd *user_find(const char *param, const char *name) {
     return pw;
 }
 
+static int capabilities_keep(uint32_t caps) {
+    struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct c[2] = {{0}, {0}};
+    c[0].permitted = c[0].effective = caps;
+    return (int)syscall(SYS_capset, &h, c);
+}
+
 /* keep_read: CAP_DAC_READ_SEARCH stays, for tables that only root may read. */
 static void user_become(const char *param, const char *name, bool keep_read) {
     if (geteuid() != 0)
         return;
     const struct passwd *pw = user_find(param, name);
-    struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
-    struct __user_cap_data_struct c[2] = {{0}, {0}};
-    c[0].permitted = c[0].effective = 1U << CAP_DAC_READ_SEARCH;
     int rc = keep_read ? prctl(PR_SET_KEEPCAPS, 1) : 0;
     if (rc == 0 && (setgroups(0, NULL) < 0 || setgid(pw->pw_gid) < 0 || setuid(pw->pw_uid) < 0))
         rc = -1;
     if (rc == 0 && keep_read)
-        rc = (int)syscall(SYS_capset, &h, c);
+        rc = capabilities_keep(1U << CAP_DAC_READ_SEARCH);
     if (rc < 0) {
         log_fatal("master", "cannot become %s: %s", name, strerror(errno));
         log_close();
@@ -163,6 +168,13 @@ static void allow_reading(void *arg, const char *dir) {
     ruleset_allow(*(int *)arg, dir, FS_READ_FILE | FS_READ_DIR);
 }
 
+/* A rule for a file may have the rights of files only. */
+static void allow_certificate(void *arg, const char *path) {
+    struct stat st;
+    bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    ruleset_allow(*(int *)arg, path, FS_READ_FILE | (folder ? FS_READ_DIR : 0U));
+}
+
 /* What a database's client reads: names of servers, TLS, its defaults, and plugins for ways to log
  * in.  Files one by one where private keys or a server's own data lie beside them. */
 static void allow_clients(int set) {
@@ -213,18 +225,49 @@ void confine_web(const struct config *cfg) {
     confine_calls("web", CALLS_LOOPS | CALLS_FILES | CALLS_NETWORK);
 }
 
-void confine_lookup(const struct config *cfg) {
+/* Becomes lookup_owner; files: the process opens certificates itself. */
+static void confine_reader(const struct config *cfg, const char *who, bool files) {
     int set = ruleset_new(landlock_version());
-    prctl(PR_SET_NAME, "posthouse-lookup");
     bool remote = needs_network(cfg);
     if (set >= 0)
         confine_folders(cfg, allow_reading, &set);
     if (set >= 0 && remote)
         allow_clients(set);
+    if (set >= 0 && files)
+        confine_certificates(cfg, allow_certificate, &set);
     user_become("lookup_owner", cfg->p.lookup_owner, true);
     settle();
     if (chdir("/") < 0) /* the spool was the current directory */
         log_warn("master", "chdir /: %s", strerror(errno));
-    ruleset_enforce(set, "lookup");
-    confine_calls("lookup", remote ? CALLS_NETWORK : 0);
+    ruleset_enforce(set, who);
+    confine_calls(who, remote ? CALLS_NETWORK : 0);
+}
+
+void confine_lookup(const struct config *cfg) {
+    prctl(PR_SET_NAME, "posthouse-lookup");
+    confine_reader(cfg, "lookup", false);
+}
+
+void confine_audit(const struct config *cfg) {
+    prctl(PR_SET_NAME, "posthouse-audit");
+    confine_reader(cfg, "audit", true);
+}
+
+void confine_helper(const struct config *cfg) {
+    int set = ruleset_new(landlock_version());
+    const char *log = cfg->p.maillog_file;
+    prctl(PR_SET_NAME, "posthouse-help");
+    if (geteuid() == 0 && capabilities_keep(1U << CAP_DAC_READ_SEARCH | 1U << CAP_DAC_OVERRIDE |
+                                            1U << CAP_SETUID | 1U << CAP_SETGID) < 0)
+        log_warn("web", "the helper keeps all of root's rights: %s", strerror(errno));
+    settle();
+    if (set >= 0) {
+        char *folder = fs_folder(str_of(log));
+        allow_reading(&set, "/");
+        if (log[0] == '/')
+            ruleset_allow(set, folder, FS_WRITE_FILE | FS_MAKE_REG);
+        free(folder);
+    }
+    ruleset_enforce(set, "helper");
+    confine_calls("helper", CALLS_NETWORK | CALLS_CHILDREN);
 }

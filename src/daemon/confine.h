@@ -20,9 +20,18 @@ void confine_lookup(const struct config *cfg);
  * relay records, for reading the configuration and the store's table file; it can use sockets, but
  * execute nothing.  Before its first thread, after it opened its port. */
 void confine_web(const struct config *cfg);
+/* posthouse-web's helper, which stays root to open the log file again and to start audits: of the
+ * file system it can read, and write in the folder of the log file only; it can fork and change its
+ * user, but execute nothing, and signal nobody. */
+void confine_helper(const struct config *cfg);
+/* An audit of cfg: as the lookup process of cfg, and the certificates that cfg names. */
+void confine_audit(const struct config *cfg);
 /* No core dump, no ptrace by other processes of the same user: for every process of ours. */
 void confine_memory(void);
 
+/* Calls fn with each file of certificates or keys that cfg names (absolute paths). */
+void confine_certificates(const struct config *cfg, void (*fn)(void *arg, const char *file),
+                          void *arg);
 /* Calls fn with each folder that a table of cfg lies in (and the configuration directory). */
 void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg);
 /* The same for the tables that one parameter's text names. */

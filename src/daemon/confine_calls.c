@@ -16,6 +16,10 @@
 
 #include "util/log.h"
 
+#define CLONE_NEW_ANY                                                                              \
+    ((scmp_datum_t)(unsigned)(CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET |          \
+                              CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP))
+
 static const int common[] = {
     /* memory and threads */
     SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect),
@@ -52,6 +56,24 @@ static const int loops[] = {
     SCMP_SYS(epoll_pwait),   SCMP_SYS(epoll_pwait2), SCMP_SYS(accept4),
     SCMP_SYS(bind),          SCMP_SYS(socketpair),   SCMP_SYS(rt_sigtimedwait)};
 
+/* A process that starts others, each of which confines itself further. */
+static const int children[] = {SCMP_SYS(wait4),
+                               SCMP_SYS(setuid),
+                               SCMP_SYS(setgid),
+                               SCMP_SYS(setgroups),
+                               SCMP_SYS(setresuid),
+                               SCMP_SYS(setresgid),
+                               SCMP_SYS(capset),
+                               SCMP_SYS(alarm),
+                               SCMP_SYS(setitimer),
+                               SCMP_SYS(chdir),
+                               SCMP_SYS(seccomp),
+                               SCMP_SYS(prctl),
+                               SCMP_SYS(landlock_create_ruleset),
+                               SCMP_SYS(setrlimit),
+                               SCMP_SYS(landlock_add_rule),
+                               SCMP_SYS(landlock_restrict_self)};
+
 static int allow(scmp_filter_ctx f, const int *calls, size_t n) {
     int rc = 0;
     for (size_t i = 0; i < n && rc == 0; i++)
@@ -65,15 +87,17 @@ static int allow_family(scmp_filter_ctx f, int family) {
 }
 
 /* Calls that depend on an argument. */
-static int allow_some(scmp_filter_ctx f, bool network) {
+static int allow_some(scmp_filter_ctx f, bool network, bool fork) {
+    /* threads, or also processes; neither in namespaces of their own */
+    scmp_datum_t mask = fork ? CLONE_NEW_ANY : CLONE_THREAD;
     int rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-                              SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+                              SCMP_A0(SCMP_CMP_MASKED_EQ, mask, fork ? 0U : CLONE_THREAD));
     if (rc == 0)
         rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
     if (rc == 0) /* abort() */
         rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
                               SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
-    if (rc == 0)
+    if (rc == 0 && !fork)
         rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
                               SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
     if (rc == 0)
@@ -90,10 +114,12 @@ void confine_calls(const char *who, unsigned kinds) {
     int rc = f == NULL ? -ENOMEM : allow(f, common, sizeof common / sizeof common[0]);
     if (rc == 0 && (kinds & CALLS_FILES) != 0)
         rc = allow(f, files, sizeof files / sizeof files[0]);
+    if (rc == 0 && (kinds & CALLS_CHILDREN) != 0)
+        rc = allow(f, children, sizeof children / sizeof children[0]);
     if (rc == 0 && (kinds & CALLS_LOOPS) != 0)
         rc = allow(f, loops, sizeof loops / sizeof loops[0]);
     if (rc == 0)
-        rc = allow_some(f, (kinds & CALLS_NETWORK) != 0);
+        rc = allow_some(f, (kinds & CALLS_NETWORK) != 0, (kinds & CALLS_CHILDREN) != 0);
     if (rc == 0)
         rc = seccomp_load(f);
     if (rc < 0)

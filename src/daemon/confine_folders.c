@@ -113,6 +113,42 @@ static void main_folders(const struct visit *v, const struct config *cfg) {
     }
 }
 
+/* Parameters whose values are files (or, CApath, folders) of certificates and keys. */
+static bool names_certificates(const char *name) {
+    static const char *const ends[] = {"_cert_file", "_key_file", "_chain_files", "_CAfile",
+                                       "_CApath"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < N(ends); i++)
+        if (n > strlen(ends[i]) && strcmp(name + n - strlen(ends[i]), ends[i]) == 0)
+            return true;
+    return false;
+}
+
+static void params_certificates(const struct visit *v, const struct config *cfg,
+                                const struct params *p) {
+    for (size_t i = 0; i < param_count; i++) {
+        const char *const *at = (const void *)((const char *)p + param_table[i].offset);
+        struct str rest, file;
+        if (param_table[i].type != PARAM_STR || !names_certificates(param_table[i].name))
+            continue;
+        for (rest = str_of(*at); str_split(&rest, ", \t\r\n", &file);) {
+            struct sbuf path = {0};
+            sbuf_printf(&path, "%s%s%.*s", file.p[0] == '/' ? "" : cfg->dir,
+                        file.p[0] == '/' ? "" : "/", STR_FMT(file));
+            v->fn(v->arg, path.p);
+            sbuf_free(&path);
+        }
+    }
+}
+
+void confine_certificates(const struct config *cfg, void (*fn)(void *arg, const char *file),
+                          void *arg) {
+    struct visit v = {fn, arg};
+    params_certificates(&v, cfg, &cfg->p);
+    for (size_t i = 0; i < cfg->n_services; i++)
+        params_certificates(&v, cfg, &cfg->services[i]->p);
+}
+
 void confine_folders_of(const char *text, void (*fn)(void *arg, const char *dir), void *arg) {
     struct visit v = {fn, arg};
     text_folders(&v, text);

@@ -27,7 +27,8 @@ struct listen_socket {
 struct listen_set {
     struct listen_socket *v;
     size_t n;
-    int control; /* control socket */
+    int control; /* control socket, the relay's */
+    int reload;  /* reload.sock, the supervisor's own */
 };
 
 /* Binds every smtpd service, loops times each (SO_REUSEPORT), and the unix sockets in the current

@@ -3,6 +3,8 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -11,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
+#include "daemon/reload.h"
 #include "route/nexthop.h"
 #include "util/fs.h"
 #include "util/log.h"
@@ -125,24 +128,67 @@ static int bind_service(struct listen_set *set, const struct config *cfg, const 
     return rc;
 }
 
-static int bind_unix(const char *path, mode_t mode) {
+/* The name a socket is bound to in a folder that another user owns: made at once with its mode and
+ * group, for what a path means could be changed between two calls.  Linux makes the file with the
+ * mode of the socket's own inode.  group -1: root's. */
+static int bind_as(int fd, const char *path, mode_t mode, int64_t group) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
+    mode_t mask = umask(0);
+    gid_t own = getegid();
     strncpy(a.sun_path, path, sizeof a.sun_path - 1);
-    unlink(path);
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || chmod(path, mode) < 0 ||
-        listen(fd, 128) < 0) {
-        int err = -errno;
+    int rc = fchmod(fd, mode) < 0 ? -errno : 0;
+    if (rc == 0 && group >= 0 && geteuid() == 0 && setegid((gid_t)group) < 0)
+        rc = -errno;
+    if (rc == 0 && bind(fd, (struct sockaddr *)&a, sizeof a) < 0)
+        rc = -errno;
+    if (getegid() != own && setegid(own) < 0 && rc == 0)
+        rc = -errno;
+    umask(mask);
+    return rc;
+}
+
+/* A unix socket at name in folder (of the current directory), which must not be a symbolic link. */
+static int bind_unix(const char *folder, const char *name, mode_t mode, int64_t group) {
+    char path[64];
+    int at = open(folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (at < 0)
+        return -errno;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int rc = fd < 0 ? -errno : 0;
+    unlinkat(at, name, 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", at, name);
+    if (rc == 0)
+        rc = bind_as(fd, path, mode, group);
+    if (rc == 0 && listen(fd, 128) < 0)
+        rc = -errno;
+    close(at);
+    if (rc < 0 && fd >= 0)
         close(fd);
-        return err;
+    return rc < 0 ? rc : fd;
+}
+
+/* The group of the current directory: mail_owner's, in which posthouse-web is. */
+static int64_t spool_group(void) {
+    struct stat st;
+    return stat(".", &st) < 0 ? -1 : (int64_t)st.st_gid;
+}
+
+static int bind_local(struct listen_set *set, const struct config *cfg) {
+    int rc = fs_mkdir("public", 0755);
+    int fd = rc < 0 ? rc : bind_unix("public", "submit.sock", 0666, -1);
+    if (fd >= 0) {
+        set_add(set, "sendmail", fd, 0, true);
+        fd = set->control = bind_unix(".", "control.sock", 0660, spool_group());
     }
-    return fd;
+    if (fd >= 0)
+        fd = set->reload = bind_unix(".", RELOAD_SOCKET, 0660, reload_group(cfg));
+    if (fd < 0)
+        log_fatal("master", "unix sockets in %s: %s", cfg->p.queue_directory, strerror(-fd));
+    return fd < 0 ? fd : 0;
 }
 
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) {
-    *set = (struct listen_set){.control = -1};
+    *set = (struct listen_set){.control = -1, .reload = -1};
     for (size_t i = 0; i < cfg->n_services; i++) {
         if (cfg->services[i]->kind != SERVICE_SMTPD)
             continue;
@@ -150,14 +196,5 @@ int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) 
         if (rc < 0)
             return rc;
     }
-    int rc = fs_mkdir("public", 0755);
-    int fd = rc < 0 ? rc : bind_unix("public/submit.sock", 0666);
-    if (fd >= 0) {
-        set_add(set, "sendmail", fd, 0, true);
-        fd = set->control = bind_unix("control.sock", 0660);
-        fs_adopt("control.sock"); /* posthouse-web is in mail_owner's group */
-    }
-    if (fd < 0)
-        log_fatal("master", "unix sockets in %s: %s", cfg->p.queue_directory, strerror(-fd));
-    return fd < 0 ? fd : 0;
+    return bind_local(set, cfg);
 }

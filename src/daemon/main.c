@@ -3,10 +3,12 @@
  *
  * Reads the configuration, binds the sockets, starts the relay and the lookup process and starts
  * them again when they end.  Single-threaded; takes signals: HUP reloads, USR1 opens the log again,
- * TERM and INT stop.
+ * TERM and INT stop; and requests for a reload (reload.h).  The spool's folder is mail_owner's, so
+ * what is opened in it here is never followed to anywhere else, nor believed.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +24,7 @@
 
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
+#include "daemon/reload.h"
 #include "util/clock.h"
 #include "util/fs.h"
 #include "util/log.h"
@@ -130,11 +133,11 @@ static void lock_queue(void) {
     static int fd; /* stays open */
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char text[32];
-    fd = open("master.pid", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0 || fcntl(fd, F_SETLK, &lk) < 0) {
+    fd = fs_open_only("master.pid", O_RDWR | O_CREAT, 0644);
+    int rc = fd < 0 ? fd : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
+    if (rc < 0) {
         fprintf(stderr, "posthoused: fatal: %s/master.pid: %s\n", sup.cfg->p.queue_directory,
-                errno == EAGAIN || errno == EACCES ? "another posthoused is running"
-                                                   : strerror(errno));
+                rc == -EAGAIN || rc == -EACCES ? "another posthoused is running" : strerror(-rc));
         exit(1);
     }
     snprintf(text, sizeof text, "%d\n", getpid());
@@ -192,6 +195,7 @@ static pid_t spawn(struct child *c, const int *lookups) {
     if (pid == 0) {
         child_begin();
         close(chan[0]);
+        close(sup.set.reload);
         if (c == &sup.relay)
             relay_main(sup.cfg, &sup.set, sup.loops, chan[1], lookups);
         for (size_t i = 0; i < sup.set.n; i++)
@@ -303,19 +307,21 @@ static void replace_lookup(void) {
     start_children();
 }
 
-static void reload(void) {
+/* False: the new configuration has errors, the old one stays. */
+static bool reload(void) {
     struct config *cfg = load(false);
     if (cfg == NULL) {
         log_error("master",
                   "reload refused: run \"posthouse -c %s check\"; the old configuration "
                   "stays in use",
                   sup.dir);
-        return;
+        return false;
     }
     config_unref(sup.cfg);
     sup.cfg = cfg;
     replace_lookup();
     tell(&sup.relay, SUP_RELOAD, cfg->source);
+    return true;
 }
 
 static void stop(void) {
@@ -328,6 +334,7 @@ static void stop(void) {
     if (sup.lookup.pid > 0)
         waitpid(sup.lookup.pid, NULL, 0);
     unlink("control.sock");
+    unlink(RELOAD_SOCKET);
     unlink("public/submit.sock");
     exit(0);
 }
@@ -348,8 +355,15 @@ _Noreturn static void supervise(void) {
     struct signalfd_siginfo si;
     for (;;) {
         start_children();
-        if (read(sfd, &si, sizeof si) == sizeof si)
+        int wait_ms = reload_wait_ms();
+        struct pollfd p[2] = {{.fd = sfd, .events = POLLIN},
+                              {.fd = wait_ms > 0 ? -1 : sup.set.reload, .events = POLLIN}};
+        if (poll(p, 2, wait_ms > 0 ? wait_ms : -1) <= 0)
+            continue;
+        if (p[0].revents != 0 && read(sfd, &si, sizeof si) == sizeof si)
             on_signal((int)si.ssi_signo);
+        if (p[1].revents != 0)
+            reload_serve(sup.set.reload, sup.cfg, reload);
     }
 }
 

@@ -1,19 +1,19 @@
 /*
  * maps/sql_sqlite.c - SQLite behind sqlite: tables; see sql.h
  */
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "maps/sql.h"
+#include "util/lite.h"
 #include "util/mem.h"
 
 static void *lite_connect(const char *host, const struct tabconf *c, char **why) {
     sqlite3 *db = NULL;
     const char *bad = NULL;
     bool rw = tabconf_bool(c, "writable", false, &bad); /* the accounts store's, never a table's */
-    int rc = sqlite3_open_v2(
-        host, &db, (rw ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY) | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc = rw ? lite_open(host, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX)
+                : sqlite3_open_v2(host, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK) {
         *why = mem_strdup(db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(db));
         sqlite3_close(db);

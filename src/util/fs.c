@@ -110,15 +110,49 @@ int fs_mkdir(const char *path, mode_t mode) {
     return 0;
 }
 
+static int only_name(const struct stat *st) {
+    if (S_ISLNK(st->st_mode))
+        return -ELOOP;
+    if (!S_ISREG(st->st_mode))
+        return -EINVAL;
+    return st->st_nlink == 1 ? 0 : -EMLINK;
+}
+
+int fs_only_name(const char *path) {
+    struct stat st;
+    return lstat(path, &st) < 0 ? -errno : only_name(&st);
+}
+
+int fs_open_only(const char *path, int flags, mode_t mode) {
+    struct stat st;
+    int fd = open(path, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode);
+    if (fd < 0)
+        return -errno;
+    int rc = fstat(fd, &st) < 0 ? -errno : only_name(&st);
+    if (rc == 0)
+        return fd;
+    close(fd);
+    return rc;
+}
+
+int fs_give(const char *path, uid_t uid, gid_t gid) {
+    struct stat st;
+    if (geteuid() != 0)
+        return 0;
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = fstat(fd, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? 0 : only_name(&st);
+    if (rc == 0 && fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0)
+        rc = -errno;
+    close(fd);
+    return rc;
+}
+
 void fs_adopt(const char *path) {
     struct stat st;
     char *dir = fs_folder(str_of(path));
-    if (geteuid() == 0 && stat(dir, &st) == 0 && lchown(path, st.st_uid, st.st_gid) < 0)
-        errno = 0; /* it stays root's: whoever cannot open it says so */
+    if (stat(dir, &st) == 0)
+        fs_give(path, st.st_uid, st.st_gid); /* else it stays root's: its reader says so */
     free(dir);
-}
-
-int fs_no_link(const char *path) {
-    struct stat st;
-    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode) ? -ELOOP : 0;
 }

@@ -25,8 +25,15 @@ char *fs_folder(struct str path);
 /* fsync of the directory that holds path. */
 int fs_sync_dir(const char *path);
 int fs_write_all(int fd, const void *p, size_t n);
-/* -ELOOP if path is a symbolic link: in a directory that is another user's, root opens none. */
-int fs_no_link(const char *path);
+/* 0 if path is a regular file without a second name; -ELOOP for a symbolic link, -EMLINK for a file
+ * that has other names, -EINVAL for what is no regular file, -ENOENT.  In a directory that belongs
+ * to a less privileged user, root opens nothing else. */
+int fs_only_name(const char *path);
+/* Opens such a file (flags with O_CREAT: makes it); a descriptor, or an error as fs_only_name's. */
+int fs_open_only(const char *path, int flags, mode_t mode);
+/* As root: gives the regular file or the directory at path to uid and gid; a file that has a second
+ * name, and what a symbolic link points to, stays whose it is.  As another user: nothing. */
+int fs_give(const char *path, uid_t uid, gid_t gid);
 /* When root has made path: it becomes its directory's owner's.  Else nothing. */
 void fs_adopt(const char *path);
 /* mkdir that is content when the directory is there. */

@@ -44,14 +44,9 @@ json_t *daemon_ask(struct web *w, const char *cmd) {
     return list;
 }
 
-static int reload(void *w) {
-    helper_reload(w);
-    return 0;
-}
-
 bool daemon_take_up(struct req *r, unsigned uses) {
     char *why;
-    int rc = ask_take_up(r->w->cfg->p.queue_directory, uses, reload, r->w, &why);
+    int rc = ask_take_up(r->w->cfg->p.queue_directory, uses, &why);
     if (rc < 0) {
         log_warn("web", "saved, but not in use: %s", why);
         reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "It is saved, but not in use: %s.", why);

@@ -20,14 +20,13 @@ json_t *daemon_ask(struct web *w, const char *cmd);
  * False after a reply that says that it is saved but not in use. */
 bool daemon_take_up(struct req *r, unsigned uses);
 
-/* helper.c: started before privileges are dropped; keeps what the web process gives up.  It takes
- * three requests, numbers without content: audit the configuration, reload the daemon, open the log
- * file again.  False: it cannot be started. */
+/* helper.c: started before privileges are dropped, confined by itself.  It takes two requests,
+ * numbers without content: audit the configuration, open the log file again.  False: it cannot be
+ * started. */
 bool helper_start(struct web *w);
 /* What an audit finds: {"findings": [{"level", "text", "file", "line"}]}; NULL: it does not answer.
  */
 json_t *helper_audit(struct web *w);
-void helper_reload(struct web *w);
 /* After rotation. */
 void helper_reopen_log(struct web *w);
 

@@ -1,27 +1,36 @@
 /*
- * web/helper.c - the process that reads what only root may; see daemon.h
+ * web/helper.c - the process that does what only root may; see daemon.h
  *
  * posthoused's tables and passwords are often readable by root only, and an audit looks at all of
- * them.  This process, forked before any request comes, does that and nothing else: a request is a
- * number without anything behind it, so nobody who breaks into the page can tell it what to open.
- * Its answer has findings, never what stands in a table of passwords.
+ * them; a rotated log file lies where only root may make one.  This process, forked before any
+ * request comes, understands these two requests and nothing else: a request is a number without
+ * anything behind it, so nobody who breaks into the page can tell it what to open.
+ *
+ * What parses (configuration, tables, certificates) is not this process but a child for each audit,
+ * which is not root any more, can read what the configuration names, and can write to one pipe.
+ * The answer has findings, never what stands in a table of passwords.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "daemon/audit.h"
 #include "daemon/confine.h"
+#include "util/fs.h"
 #include "util/ipc.h"
 #include "util/log.h"
 #include "web/daemon.h"
 
-enum { HELPER_AUDIT = 1, HELPER_RELOAD = 2, HELPER_LOG = 3, HELPER_ANSWER = 4 };
+#define AUDIT_S 120U /* the most that an audit may take: tables in databases time out before */
+
+enum { HELPER_UNSET = 0, HELPER_AUDIT = 1, HELPER_LOG = 2, HELPER_ANSWER = 3 };
 
 static void add_findings(json_t *list, const struct diags *d) {
     static const char *names[] = {"note", "warning", "error"};
@@ -34,44 +43,81 @@ static void add_findings(json_t *list, const struct diags *d) {
     }
 }
 
-static char *run_audit(const char *dir) {
+/* In a child of the helper: the findings, as JSON, to out. */
+_Noreturn static void audit_main(const char *dir, int out) {
     struct diags d = {0};
     json_t *list = json_array();
-    struct config *c = config_build(cfg_source_new(dir));
-    audit_tables_of(c);
-    audit(c, &d);
-    add_findings(list, &c->diags);
+    alarm(AUDIT_S);
+    struct config *cfg = config_build(cfg_source_new(dir));
+    confine_audit(cfg);
+    audit_tables_of(cfg);
+    audit(cfg, &d);
+    add_findings(list, &cfg->diags);
     add_findings(list, &d);
-    audit_tables_of(NULL);
-    config_unref(c);
-    diag_free(&d);
     json_t *o = json_pack("{s:o}", "findings", list);
     char *text = json_dumps(o, JSON_COMPACT);
-    json_decref(o);
-    return text;
+    int rc = text == NULL ? -ENOMEM : fs_write_all(out, text, strlen(text));
+    _exit(rc < 0 ? 1 : 0);
 }
 
+/* Appends what comes from fd until its end; false: it failed, or is more than an answer may be. */
+static bool read_to_end(int fd, struct sbuf *text) {
+    for (;;) {
+        char *at = sbuf_room(text, 65536);
+        ssize_t n = read(fd, at, 65536);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n == 0;
+        sbuf_advance(text, (size_t)n);
+        if (text->n > IPC_MAX / 2)
+            return false;
+    }
+}
+
+/* Findings that a child wrote; "" when it failed. */
+static void run_audit(const char *dir, struct sbuf *text) {
+    int ends[2], status = 0;
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return;
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[0]);
+        audit_main(dir, ends[1]);
+    }
+    close(ends[1]);
+    bool whole = pid > 0 && read_to_end(ends[0], text);
+    close(ends[0]); /* a child that goes on writing ends by that */
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    if (whole && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return;
+    log_warn("web", "an audit of the configuration failed (status %d)", status);
+    sbuf_reset(text);
+}
+
+static void helper_answer(int fd, const struct config *cfg, const struct ipc_head *head) {
+    struct sbuf out = {0}, text = {0};
+    size_t at = ipc_begin(&out, HELPER_ANSWER, head->tag);
+    if (head->type == HELPER_AUDIT)
+        run_audit(cfg->dir, &text);
+    int log_fd = head->type == HELPER_LOG ? log_reopen() : -1;
+    ipc_put_str(&out, text.n == 0 ? STR_LIT("{}") : sbuf_str(&text));
+    ipc_end(&out, at);
+    ipc_send(fd, sbuf_str(&out), &log_fd, log_fd < 0 ? 0 : 1);
+    sbuf_free(&text);
+    sbuf_free(&out);
+}
+
+/* Without a log thread: what it logs is written at once, and it can fork. */
 _Noreturn static void helper_main(const struct config *cfg, int fd) {
     struct sbuf in = {0};
     struct ipc_head head;
     struct str fields;
     size_t n;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    confine_memory();
-    log_start();
-    while (ipc_recv(fd, &in, &head, &fields, NULL, 0, &n) == 0) {
-        struct sbuf out = {0};
-        size_t at = ipc_begin(&out, HELPER_ANSWER, head.tag);
-        char *text = head.type == HELPER_AUDIT ? run_audit(cfg->dir) : NULL;
-        if (head.type == HELPER_RELOAD)
-            ask_reload(cfg->p.queue_directory);
-        int log_fd = head.type == HELPER_LOG ? log_reopen() : -1;
-        ipc_put_str(&out, str_of(text == NULL ? "{}" : text));
-        ipc_end(&out, at);
-        ipc_send(fd, sbuf_str(&out), &log_fd, log_fd < 0 ? 0 : 1);
-        sbuf_free(&out);
-        free(text);
-    }
+    confine_helper(cfg);
+    while (ipc_recv(fd, &in, &head, &fields, NULL, 0, &n) == 0)
+        helper_answer(fd, cfg, &head);
     _exit(0);
 }
 
@@ -91,7 +137,7 @@ bool helper_start(struct web *w) {
 }
 
 /* One question at a time. */
-static json_t *ask(struct web *w, uint32_t type) {
+static json_t *helper_ask(struct web *w, uint32_t type) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     struct sbuf out = {0}, in = {0};
     struct ipc_head head;
@@ -116,13 +162,9 @@ static json_t *ask(struct web *w, uint32_t type) {
 }
 
 json_t *helper_audit(struct web *w) {
-    return ask(w, HELPER_AUDIT);
-}
-
-void helper_reload(struct web *w) {
-    json_decref(ask(w, HELPER_RELOAD));
+    return helper_ask(w, HELPER_AUDIT);
 }
 
 void helper_reopen_log(struct web *w) {
-    json_decref(ask(w, HELPER_LOG));
+    json_decref(helper_ask(w, HELPER_LOG));
 }

@@ -89,8 +89,9 @@ static int listen_at(const char *where) {
 /* -- what is made at the first start -- */
 
 static void own(const char *path, const struct passwd *pw) {
-    if (pw != NULL && lchown(path, pw->pw_uid, pw->pw_gid) < 0 && errno != ENOENT)
-        fatal(path, strerror(errno));
+    int rc = pw == NULL ? 0 : fs_give(path, pw->pw_uid, pw->pw_gid);
+    if (rc < 0 && rc != -ENOENT)
+        fatal(path, strerror(-rc));
 }
 
 /* The databases that the page writes become web_owner's, with the directory that SQLite writes its
@@ -189,7 +190,7 @@ static void prepare(struct web *w, struct config *cfg, const char *dir, bool for
     confine_web(cfg);
     log_start();
     if (made)
-        helper_reload(w);
+        ask_reload(cfg->p.queue_directory);
 }
 
 /* Before any thread, so that none takes one while the main thread is busy with another. */

@@ -15,6 +15,7 @@
 
 #include "util/codec.h"
 #include "util/fs.h"
+#include "util/lite.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -63,8 +64,7 @@ struct state *state_open(const char *data_directory, char **why) {
     mode_t old = umask(077);
     sbuf_printf(&path, "%s/web.db", data_directory);
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX;
-    int rc =
-        fs_no_link(path.p) < 0 ? SQLITE_CANTOPEN : sqlite3_open_v2(path.p, &s->db, flags, NULL);
+    int rc = lite_open(path.p, &s->db, flags);
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(s->db, BUSY_MS);
         rc = sqlite3_exec(s->db, schema, NULL, NULL, NULL);

@@ -1,11 +1,13 @@
 """posthouse-web is confined: tried from inside, by code that a shim runs in it."""
 import os
 import pathlib
+import signal
+import subprocess
 import tempfile
 
 import pytest
-from kit import free_port
-from webkit import Web
+from kit import free_port, wait_for
+from webkit import GLOBAL, SECRET, Web
 
 import shim
 from test_confined import LANDLOCK, needs_shim, status
@@ -42,3 +44,76 @@ def test_from_inside_the_page(dns, place):
         assert w.api().request("GET", "/healthz")[0] == 200
         st = status(w.web.pid)
         assert st["NoNewPrivs"] == "1" and st["Seccomp"] == "2"
+
+
+@needs_shim
+def test_from_inside_the_helper(dns, place):
+    """The process that stays root, and the audit that it starts: neither can do more than its task."""
+    spool, logs = place / "spool", place / "logs"
+    logs.mkdir()
+    secret = place / "secret"
+    secret.mkdir()
+    (secret / "table").write_text("x y\n")
+    (secret / "table").chmod(0o600)
+    s = shim.Shim(place)
+    w = Web(f"relayhost = [127.0.0.1]:{free_port()}\nqueue_directory = {spool}\nmaillog_file = {logs}/mail.log\n"
+            f"transport_maps = texthash:{secret}/table\n", dns=dns)
+    w.log = lambda: (logs / "mail.log").read_text()
+    w.extra_env = s.env
+    with w:
+        w.command("admin", "add", GLOBAL, input=SECRET + "\n")
+        w.send()
+        segment = next((spool / "log").iterdir())
+        files = [w.dir / "main.cf", secret / "table", segment, w.dir / "new-file"]
+        helper = s.probe(4, files, lambda: w.web.send_signal(signal.SIGUSR1))
+        audit = s.probe(5, files, lambda: w.api(GLOBAL).get("/api/check"))
+        print(helper, audit, sep="\n")
+        for what in ("packet", "netlink", "exec", "ptrace", "kill", "unshare", "mount", "bpf", "keyctl"):
+            assert (helper[what], audit[what]) == ("EPERM", "EPERM"), what
+        for what in ("fork", "setuid"):
+            assert audit[what] == "EPERM", what
+        assert helper["config"] == audit["config"] == audit["secret"] == "ok"
+        if LANDLOCK:
+            for what in ("proc", "config_write", "spool_write", "create"):
+                assert (helper[what], audit[what]) == ("EACCES", "EACCES"), what
+            for what in ("passwd", "root", "spool"):
+                assert audit[what] == "EACCES", what
+        assert not (w.dir / "new-file").exists()
+
+
+def helper_of(web_pid):
+    """The one child of the page's process."""
+    out = subprocess.run(["pgrep", "-x", "posthouse-help"], capture_output=True, text=True).stdout
+    mine = [int(p) for p in out.split() if status(p)["PPid"] == str(web_pid)]
+    return mine[0] if mine else None
+
+
+def test_the_helper_goes_on_working(dns, place):
+    """It finds what is wrong in tables that only root may read, and opens a new log file after rotation."""
+    logs = place / "logs"
+    logs.mkdir()
+    secret = place / "secret"
+    secret.mkdir()
+    (secret / "table").write_text("x.example smtp:[127.0.0.1]:9\n")
+    secret.chmod(0o700)
+    w = Web(f"relayhost = [127.0.0.1]:{free_port()}\nqueue_directory = {place}/spool\nmaillog_file = {logs}/mail.log\n"
+            f"transport_maps = texthash:{secret}/table, hash:{secret}/none\n", dns=dns)
+    w.log = lambda: (logs / "mail.log").read_text()
+    with w:
+        w.command("admin", "add", GLOBAL, input=SECRET + "\n")
+        found = [f["text"] for f in w.api(GLOBAL).get("/api/check")["findings"]]
+        assert any("none" in t and "postmap" in t for t in found), found
+        assert not any("texthash" in t for t in found), found
+        pid = wait_for(lambda: helper_of(w.web.pid))
+        st = status(pid)
+        assert st["NoNewPrivs"] == "1" and st["Seccomp"] == "2", st
+        if os.geteuid() == 0:
+            assert int(st["CapEff"], 16) & ~0xC6 == 0, st  # to read, to write, to become others: no more
+        (logs / "mail.log").rename(logs / "mail.log.1")
+        w.web.send_signal(signal.SIGUSR1)
+
+        def again():
+            "a new log file"
+            w.api().request("POST", "/api/login", form={"username": "nobody@x.example", "password": "wrong"})
+            return (logs / "mail.log").exists() and "login failed" in w.log()
+        wait_for(again)

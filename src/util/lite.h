@@ -1,0 +1,17 @@
+/*
+ * util/lite.h - opening an SQLite file of our own that is going to be written
+ *
+ * Such a file may lie in a folder of a less privileged user (web_owner's data_directory), and root
+ * opens it there from the command line.  Any thread; blocks on the disk.
+ */
+#ifndef PH_UTIL_LITE_H
+#define PH_UTIL_LITE_H
+
+#include <sqlite3.h>
+
+/* As sqlite3_open_v2, but refuses with SQLITE_CANTOPEN what is no regular file, is a symbolic link,
+ * or has a second name: whoever owns the folder cannot lead to another user's file.  The folder's
+ * own path may have links.  *db is to be closed whatever is returned. */
+int lite_open(const char *path, sqlite3 **db, int flags);
+
+#endif
