@@ -69,8 +69,9 @@ void segment_free(struct spool *s, struct segment *g) {
 }
 
 /* A new file of full size: appends need no more metadata. */
-static int segment_create(struct spool *s, uint64_t no, int *out) {
-    char *path = log_segment_path(s, no);
+static int segment_create(struct spool *s, uint64_t *no, int *out) {
+    *no = s->next_no++; /* a name is never used twice, not even after a failure */
+    char *path = log_segment_path(s, *no);
     int fd = s->io->open(s->io->arg, path, O_RDWR | O_CREAT | O_EXCL, 0600);
     int rc = fd < 0 ? fd : s->io->allocate(s->io->arg, fd, s->segment_size);
     if (rc >= 0)
@@ -90,12 +91,11 @@ static int segment_create(struct spool *s, uint64_t no, int *out) {
  * first: it will not be synced again. */
 static int log_roll(struct spool *s) {
     struct rec_begin b = {0};
-    uint64_t off;
-    int fd;
-    if (s->head != NULL && !s->head->lost && (s->batch_rc = log_sync(s)) < 0)
-        return s->batch_rc;
-    int rc = segment_create(s, s->next_no, &fd);
-    uint64_t no = s->next_no++; /* a name is never used twice, not even after a failure */
+    uint64_t off, no = 0;
+    int fd = -1;
+    int rc = s->head == NULL || s->head->sync_rc < 0 ? 0 : log_sync(s);
+    if (rc == 0)
+        rc = segment_create(s, &no, &fd);
     if (rc < 0)
         return rc;
     if (!dl_empty(&s->segments)) {
@@ -123,7 +123,7 @@ static bool adopt_last(struct spool *s, uint64_t span) {
 int log_room(struct spool *s, uint64_t span, bool may_use_reserve) {
     uint64_t reserve = s->segment_size / 4 < RESERVE_MAX ? s->segment_size / 4 : RESERVE_MAX;
     uint64_t need = span + (may_use_reserve ? 0 : reserve);
-    if (s->head != NULL && !s->head->full && !s->head->lost &&
+    if (s->head != NULL && !s->head->full && s->head->sync_rc == 0 &&
         s->head->used + need <= s->head->size)
         return 0;
     if (rec_span(sizeof(struct rec_begin), 0) + span + reserve > s->segment_size)
@@ -263,9 +263,9 @@ static void moves_apply(struct spool *s) {
         if (e == NULL) /* settled meanwhile */
             continue;
         bool same = e->prog_seg == m->was_prog_seg && e->prog_off == m->was_prog_off;
-        log_entry_set(s, e->id, s->head, m->off, e->meta_len, e->body_len);
+        log_entry_set(s, e->id, m->seg, m->off, e->meta_len, e->body_len);
         if (e->prog_len > 0 && same)
-            log_entry_progress(s, e->id, s->head, m->prog_off, e->prog_len);
+            log_entry_progress(s, e->id, m->seg, m->prog_off, e->prog_len);
     }
     s->n_moves = 0;
 }
@@ -279,8 +279,8 @@ static void moves_drop(struct spool *s) {
 
 int log_sync(struct spool *s) {
     struct segment *g = s->head;
-    if (g->lost)
-        return -EIO;
+    if (g->sync_rc < 0)
+        return g->sync_rc;
     if (g->synced >= g->used)
         return 0;
     int rc = s->io->datasync(s->io->arg, g->fd);
@@ -288,7 +288,7 @@ int log_sync(struct spool *s) {
         /* The kernel may have dropped the dirty pages: syncing again would succeed and lie. */
         log_error("spool", "fdatasync of segment %016llx failed: %s; using a new one",
                   (unsigned long long)g->no, strerror(-rc));
-        g->lost = true;
+        g->sync_rc = rc;
         moves_drop(s);
     } else {
         g->synced = g->used;
@@ -355,11 +355,12 @@ static int copy_on(struct spool *s, struct entry *e, const struct rec_head *h) {
                     .body_len = e->body_len,
                     .body_crc = h->body_crc};
     struct rec p = {.type = REC_PROGRESS, .id = e->id, .meta = str_make(prog.p, e->prog_len)};
-    struct move m = {e->id, 0, 0, e->prog_seg, e->prog_off};
+    struct move m = {NULL, e->id, 0, 0, e->prog_seg, e->prog_off};
     if (rc == 0)
         rc = log_write(s, &r, &m.off);
     if (rc == 0 && e->prog_len > 0)
         rc = log_write(s, &p, &m.prog_off);
+    m.seg = s->head;
     if (rc == 0)
         move_add(s, &m);
     sbuf_free(&data);
@@ -450,7 +451,7 @@ static bool try_emptying(struct spool *s, struct segment *g) {
     if (g->stuck || !worth_emptying(s))
         return false;
     int rc = empty_some(s, g);
-    bool ours = s->head != NULL && (s->head->lost || s->head->full); /* not g's fault */
+    bool ours = s->head != NULL && (s->head->sync_rc < 0 || s->head->full); /* not g's fault */
     if (rc < 0 && rc != -ENOSPC && !ours) {
         log_error("spool", "segment %016llx cannot be emptied: %s; it is kept",
                   (unsigned long long)g->no, strerror(-rc));
@@ -460,7 +461,7 @@ static bool try_emptying(struct spool *s, struct segment *g) {
 }
 
 void log_reclaim(struct spool *s) {
-    if (s->head != NULL && s->head->lost)
+    if (s->head != NULL && s->head->sync_rc < 0)
         return;
     if (s->rescue && rescue(s) < 0)
         return;

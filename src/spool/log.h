@@ -72,7 +72,7 @@ struct segment {
     size_t n_gaps;
     atomic_uint readers; /* reads in progress: keep the descriptor */
     bool full;           /* a write failed: nothing more is written here */
-    bool lost;           /* a sync failed: neither written nor synced again */
+    int sync_rc;         /* why a sync failed: neither written nor synced again; 0: none did */
     bool stuck;          /* something in it cannot be read: it stays as it is */
 };
 
@@ -90,6 +90,7 @@ struct entry {
 
 /* A message that was copied on; its entry follows when the copy is durable. */
 struct move {
+    struct segment *seg;
     uint64_t id, off, prog_off;
     const struct segment *was_prog_seg;
     uint32_t was_prog_off;
@@ -108,7 +109,6 @@ struct spool {
     pthread_t writer;
     pthread_t reader;
     bool threads;       /* they were started */
-    int batch_rc;       /* a segment that this batch wrote to could not be synced */
     struct task *retry; /* PROGRESS and DONE that could not be written: again later */
     struct task **retry_tail;
     struct move *moves; /* copied to the head and not synced yet */

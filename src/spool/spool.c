@@ -132,7 +132,9 @@ static int do_new(struct spool *s, struct spool_op *op) {
     if (rc < 0)
         return rc;
     op->seg = s->head;
-    return op->settles == 0 ? 0 : settle_write(s, op);
+    rc = op->settles == 0 ? 0 : settle_write(s, op);
+    op->end = s->head->used;
+    return rc;
 }
 
 static enum rec_type note_type(enum spool_kind kind) {
@@ -147,8 +149,10 @@ static int do_note(struct spool *s, struct spool_op *op) {
     int rc = log_room(s, rec_span((uint32_t)op->meta.n, 0), true);
     if (rc == 0)
         rc = log_write(s, &r, &op->at);
-    if (rc == 0)
+    if (rc == 0) {
         op->seg = s->head;
+        op->end = s->head->used;
+    }
     return rc;
 }
 
@@ -184,6 +188,9 @@ static bool run_op(struct spool *s, struct spool_op *op) {
     case SPOOL_DONE:
     case SPOOL_FORGET:
         op->rc = do_note(s, op);
+        break;
+    case SPOOL_SYNC:
+        op->rc = 0;
         break;
     case SPOOL_READ:
         spool_read(s, op);
@@ -231,7 +238,7 @@ static void take_back(struct spool *s, const struct spool_op *op) {
     }
 }
 
-static void finish_failed(struct spool *s, struct spool_op *op, int rc) {
+static void op_fail(struct spool *s, struct spool_op *op, int rc) {
     op->rc = rc;
     if (op->kind == SPOOL_NEW) {
         take_back(s, op);
@@ -252,9 +259,9 @@ static void finish_new(struct spool *s, struct spool_op *op) {
 }
 
 /* The index follows what is durable, never what is only written. */
-static void finish(struct spool *s, struct spool_op *op, int sync_rc) {
-    if (op->rc < 0 || sync_rc < 0) {
-        finish_failed(s, op, op->rc < 0 ? op->rc : sync_rc);
+static void op_finish(struct spool *s, struct spool_op *op, int rc) {
+    if (rc < 0) {
+        op_fail(s, op, rc);
         return;
     }
     if (op->kind == SPOOL_NEW)
@@ -282,11 +289,33 @@ static void show_stats(struct spool *s) {
     pthread_mutex_unlock(&s->stats_lock);
 }
 
-/* Tells everyone of the batch how it went. */
-static void finish_all(struct spool *s, struct task *wait, int rc) {
+/* How an operation went: durable is what its own segment says, whatever became of the others that
+ * the batch wrote to. */
+static int op_result(const struct spool_op *op) {
+    if (op->rc < 0 || op->seg == NULL || op->end <= op->seg->synced)
+        return op->rc;
+    return op->seg->sync_rc < 0 ? op->seg->sync_rc : -EIO;
+}
+
+/* Does the operation say something of a message that another one may speak of, too? */
+static bool op_has_order(const struct spool_op *op) {
+    return op->kind != SPOOL_SYNC && (op->kind != SPOOL_NEW || op->settles != 0);
+}
+
+/* Tells everyone of the batch how it went.  What failed is written again later, so it must not come
+ * behind what followed it: once something failed, all that has an order with it fails too. */
+static void batch_finish(struct spool *s, struct task *wait) {
+    int broken = 0;
     while (wait != NULL) {
         struct task *next = wait->next;
-        finish(s, op_of(wait), rc);
+        struct spool_op *op = op_of(wait);
+        bool ordered = op_has_order(op);
+        int rc = op_result(op);
+        if (rc == 0 && ordered)
+            rc = broken;
+        if (rc < 0 && ordered && (op->kind != SPOOL_NEW || op->seg != NULL))
+            broken = rc;
+        op_finish(s, op, rc);
         wait = next;
     }
 }
@@ -294,7 +323,6 @@ static void finish_all(struct spool *s, struct task *wait, int rc) {
 /* Writes the records of the batch, syncs once, tells everyone. */
 static void run_batch(struct spool *s, struct task *list) {
     struct task *wait = NULL, **tail = &wait;
-    s->batch_rc = 0;
     while (list != NULL) {
         struct task *next = list->next;
         struct spool_op *op = op_of(list);
@@ -307,11 +335,10 @@ static void run_batch(struct spool *s, struct task *list) {
     }
     if (wait == NULL)
         return;
-    int rc = s->batch_rc; /* of a segment that was left for a new one */
-    if (rc == 0 && s->head != NULL && !s->head->lost)
-        rc = log_sync(s);
+    if (s->head != NULL)
+        log_sync(s); /* the segment keeps how that went */
     s->st.batches++;
-    finish_all(s, wait, rc);
+    batch_finish(s, wait);
     log_reclaim(s);
     show_stats(s);
 }
@@ -351,8 +378,7 @@ static void gather_add(struct gathered *g, struct task *list) {
         struct task *next = list->next;
         enum spool_kind kind = op_of(list)->kind;
         g->messages += kind == SPOOL_NEW;
-        g->urgent =
-            g->urgent || (kind != SPOOL_PROGRESS && kind != SPOOL_DONE) || op_of(list)->id == 0;
+        g->urgent = g->urgent || (kind != SPOOL_PROGRESS && kind != SPOOL_DONE);
         list->next = NULL;
         *g->tail = list;
         g->tail = &list->next;
@@ -467,8 +493,7 @@ static void flush_done(struct spool_op *op) {
 }
 
 void spool_flush(struct spool *s) {
-    struct flush f = {
-        .op = {.kind = SPOOL_DONE, .done = flush_done}}; /* of no message: only a sync */
+    struct flush f = {.op = {.kind = SPOOL_SYNC, .done = flush_done}};
     pthread_mutex_init(&f.lock, NULL);
     pthread_cond_init(&f.wake, NULL);
     spool_submit(s, &f.op);

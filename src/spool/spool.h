@@ -32,14 +32,18 @@ enum spool_kind {
     SPOOL_READ,       /* its content, from disk; done() on the reader thread */
     SPOOL_BODY_WRITE, /* large content for its file; durable after SPOOL_NEW only */
     SPOOL_BODY_DROP,  /* the message was given up before SPOOL_NEW */
+    SPOOL_SYNC,       /* nothing: done() says that everything before it was tried */
     SPOOL_FORGET      /* the spool's own: undoes a NEW that failed */
 };
 
 struct spool_op {
-    struct task task;    /* used by the spool, … */
-    struct segment *seg; /* … where its record was written … */
-    uint64_t at;
-    uint64_t settle_at; /* … and that of what it settles */
+    /* Private to the spool. */
+    struct task task;
+    struct segment *seg; /* of its records; NULL: none was written */
+    uint64_t at;         /* offset of its record in seg */
+    uint64_t settle_at;  /* offset of the SETTLE record */
+    uint64_t end;        /* where its last record ends: durable when the segment is up to there */
+
     enum spool_kind kind;
     uint64_t id;
     struct sbuf meta;    /* NEW: encoded envelope; PROGRESS: encoded progress */
@@ -81,7 +85,8 @@ int spool_open(struct spool **out, const struct spool_conf *conf, const struct s
 int spool_start(struct spool *s);
 /* Finishes what is submitted, then stops the threads and frees everything. */
 void spool_close(struct spool *s);
-/* Waits until everything submitted so far is written; any thread but the spool's. */
+/* Waits until everything submitted so far is durable, or was tried and is kept to be written again;
+ * any thread but the spool's. */
 void spool_flush(struct spool *s);
 /* Any thread.  op lives until done() is called; the spool never frees it. */
 void spool_submit(struct spool *s, struct spool_op *op);

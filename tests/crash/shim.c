@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,6 +33,8 @@ struct shim {
     int32_t probe;   /* 1: the relay, 2: the lookup process, 3: the page, 4: its helper, 5: an
                         audit: answers in out */
     int32_t answered;
+    int32_t sync_delay_ms; /* the call before the first one that fails takes this long */
+    int32_t unused;
     char paths[4][256]; /* configuration file, secret table, segment of the spool, new file */
     char out[4096];
 };
@@ -55,12 +58,68 @@ static int take(volatile int32_t *count) {
     return __atomic_fetch_sub(count, 1, __ATOMIC_RELAXED) > 0;
 }
 
-int fdatasync(int fd) {
-    if (ctl != NULL && take(&ctl->sync_count)) {
-        errno = ctl->sync_errno;
-        return -1;
+static size_t note_text(size_t at, const char *what, const char *text);
+
+/* For each descriptor the end of its file's path, and what was written since the last sync; to 0:
+ * nothing. */
+#define DIRTY_MAX 1024
+static struct {
+    char path[64];
+    off_t from, to;
+} dirty[DIRTY_MAX];
+
+/* What is called here is open64: _FILE_OFFSET_BITS is 64. */
+int open(const char *path, int flags, ...) {
+    va_list ap;
+    va_start(ap, flags);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, va_arg(ap, unsigned));
+    va_end(ap);
+    size_t n = strlen(path), max = sizeof dirty[0].path - 1;
+    if (fd >= 0 && fd < DIRTY_MAX)
+        strcpy(dirty[fd].path, n <= max ? path : path + n - max);
+    return fd;
+}
+
+/* What is called here is pwritev64: _FILE_OFFSET_BITS is 64. */
+ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t off) {
+    ssize_t done = syscall(SYS_pwritev, fd, iov, n, off, 0);
+    if (done > 0 && fd >= 0 && fd < DIRTY_MAX) {
+        if (dirty[fd].to == 0 || off < dirty[fd].from)
+            dirty[fd].from = off;
+        if (off + done > dirty[fd].to)
+            dirty[fd].to = off + done;
     }
-    return (int)syscall(SYS_fdatasync, fd);
+    return done;
+}
+
+/* A sync that fails leaves its bytes unwritten for ever: out names the file and the bytes, so that
+ * a test can take them away when the process is gone, as a power cut would. */
+static int sync_fails(int fd) {
+    static size_t at;
+    char text[48];
+    if (fd >= 0 && fd < DIRTY_MAX && dirty[fd].to > 0) {
+        snprintf(text, sizeof text, "%lld=%lld", (long long)dirty[fd].from,
+                 (long long)dirty[fd].to);
+        at = note_text(at, dirty[fd].path, text);
+    }
+    errno = ctl->sync_errno;
+    return -1;
+}
+
+int fdatasync(int fd) {
+    int fails = ctl != NULL && take(&ctl->sync_count);
+    if (fails && ctl->sync_delay_ms > 0) {
+        usleep((useconds_t)ctl->sync_delay_ms * 1000);
+        ctl->sync_delay_ms = 0;
+        __atomic_fetch_add(&ctl->sync_count, 1, __ATOMIC_RELAXED);
+        fails = 0;
+    }
+    if (fails)
+        return sync_fails(fd);
+    int rc = (int)syscall(SYS_fdatasync, fd);
+    if (rc == 0 && fd >= 0 && fd < DIRTY_MAX)
+        dirty[fd].to = 0;
+    return rc;
 }
 
 /* What is called here is pread64 in the library: _FILE_OFFSET_BITS is 64. */
@@ -87,10 +146,14 @@ time_t time(time_t *out) {
     return ts.tv_sec;
 }
 
+static size_t note_text(size_t at, const char *what, const char *text) {
+    size_t left = sizeof ctl->out - at;
+    int n = snprintf((char *)(uintptr_t)ctl->out + at, left, "%s=%s\n", what, text);
+    return (size_t)n < left ? at + (size_t)n : at;
+}
+
 static size_t note(size_t at, const char *what, long rc) {
-    int n = snprintf((char *)(uintptr_t)ctl->out + at, sizeof ctl->out - at, "%s=%s\n", what,
-                     rc >= 0 ? "ok" : strerrorname_np(errno));
-    return at + (size_t)n;
+    return note_text(at, what, rc >= 0 ? "ok" : strerrorname_np(errno));
 }
 
 static size_t try_open(size_t at, const char *what, const char *path, int flags) {

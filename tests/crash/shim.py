@@ -5,8 +5,8 @@ import struct
 
 from kit import BUILD, wait_for
 
-FORMAT = "<iiiiqii"
-NAMES = ("sync_errno", "sync_count", "read_errno", "read_count", "clock_s", "probe", "answered")
+FORMAT = "<iiiiqiiii"
+NAMES = ("sync_errno", "sync_count", "read_errno", "read_count", "clock_s", "probe", "answered", "sync_delay_ms", "unused")
 PATHS = struct.calcsize(FORMAT)
 OUT = PATHS + 4 * 256
 SIZE = OUT + 4096
@@ -29,11 +29,17 @@ class Shim:
         for name, value in values.items():
             at = struct.calcsize(FORMAT[:1 + NAMES.index(name)])
             kind = "<" + FORMAT[1 + NAMES.index(name)]
-            at = {"clock_s": 16, "probe": 24, "answered": 28}.get(name, at)
+            at = {"clock_s": 16, "probe": 24, "answered": 28, "sync_delay_ms": 32}.get(name, at)
             struct.pack_into(kind, self.mem, at, value)
 
     def get(self, name):
         return struct.unpack_from(FORMAT, self.mem)[NAMES.index(name)]
+
+    def unsynced(self):
+        """(path, from, to) of what the failed syncs left unwritten."""
+        text = bytes(self.mem[OUT:OUT + 4096]).split(b"\0")[0].decode()
+        rows = [line.split("=") for line in text.splitlines()]
+        return [(path, int(start), int(end)) for path, start, end in rows]
 
     def probe(self, which, paths, poke):
         """What the relay (1), the lookup process (2) or the page (3) may do, tried from inside."""

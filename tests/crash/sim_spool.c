@@ -25,6 +25,7 @@
 
 #define MSGS_MAX 512
 #define TURNS    28
+#define LETTERS  26
 
 enum told { TOLD_NOTHING, TOLD_YES, TOLD_NO };
 
@@ -78,8 +79,13 @@ static void bad(struct run *r, const char *what, uint64_t id) {
 /* The content of message id: from its number alone. */
 static void content(uint64_t id, uint64_t from, uint64_t n, struct sbuf *out) {
     char *p = sbuf_room(out, (size_t)n);
-    for (uint64_t i = 0; i < n; i++)
-        p[i] = (char)('a' + ((from + i) * 7 + id * 13) % 26);
+    uint64_t i = 0;
+    for (; i < n && i < LETTERS; i++)
+        p[i] = (char)('a' + ((from + i) * 7 + id * 13) % LETTERS);
+    for (uint64_t k; i < n; i += k) { /* it repeats itself */
+        k = n - i < i ? n - i : i;
+        memcpy(p + i, p, (size_t)k);
+    }
     sbuf_advance(out, (size_t)n);
 }
 
@@ -244,6 +250,30 @@ static void step(struct run *r) {
     }
 }
 
+/* A batch that needs several segments, with progress of one message in each of them, and perhaps
+ * its end or a report that settles it. */
+static void burst(struct run *r) {
+    uint64_t about = some_queued(r), id;
+    for (unsigned n = 3 + (unsigned)(rnd(r) % 12); n > 0 && (id = new_message(r, false)) != 0;
+         n--) {
+        r->m[id].size = 8000 + rnd(r) % 6000;
+        submit_new(r, id, 0, false);
+        if (about == 0 || rnd(r) % 2 == 0)
+            continue;
+        struct sim_op *o = op_new(r, SPOOL_PROGRESS, about);
+        o->version = ++r->m[about].prog_asked;
+        sbuf_printf(&o->op.meta, "%u", o->version);
+        spool_submit(r->sp, &o->op);
+    }
+    unsigned last = (unsigned)(rnd(r) % 4);
+    if (about != 0 && last == 0) {
+        r->m[about].done_asked = true;
+        spool_submit(r->sp, &op_new(r, SPOOL_DONE, about)->op);
+    } else if (about != 0 && last < 3 && (id = new_message(r, false)) != 0) {
+        submit_new(r, id, about, last == 1);
+    }
+}
+
 static void on_found(void *arg, const struct spool_found *f) {
     struct run *r = arg;
     struct sbuf want = {0};
@@ -324,6 +354,8 @@ static void play(struct run *r, int turns) {
         unsigned ops = 1 + (unsigned)(rnd(r) % 7);
         while (ops-- > 0 && !sim_is_dead(r->disk))
             step(r);
+        if (rnd(r) % 8 == 0)
+            burst(r);
         spool_turn(r->sp);
     }
     for (int i = 0; i < 20 && !sim_is_dead(r->disk); i++)

@@ -107,6 +107,48 @@ def test_failing_fsync(dns, tmp_path):
     relay.stop()
 
 
+def send_as(p, name, n, size, taken):
+    """Sends n messages, whatever the answers; adds the senders of those that were taken."""
+    with p.client() as c:
+        for i in range(n):
+            key = f"{name}-{i}@x.example"
+            if c.mail(sender=key, content="Subject: x\r\n\r\n" + ("y" * 70 + "\r\n") * (size // 72)).startswith("250"):
+                taken.add(key)
+
+
+@needs_shim
+def test_failing_fsync_in_long_batches(dns, tmp_path):
+    """The disk hangs, so that many wait, and then a sync of a segment that a batch leaves fails: what was in it is
+    gone with the power, and nobody was told that it is safe."""
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\nspool_segment_size = 196608\n" + FAST +
+                  "smtpd_client_connection_count_limit = 0\n", dns=dns)
+    p.extra_env = s.env
+    p.start()
+    taken = set()
+    for turn in range(20):
+        if len(taken) > 200 and s.unsynced():
+            break
+        threads = [threading.Thread(target=send_as, args=(p, f"t{turn}-{k}", 4, 30_000 + 1000 * k, taken)) for k in range(24)]
+        s.set(sync_errno=5, sync_delay_ms=700, sync_count=1)
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    p.kill()
+    lost = s.unsynced()
+    assert lost
+    for path, start, end in lost:
+        for segment in p.dir.glob("*/log/" + pathlib.Path(path).name):
+            with open(segment, "r+b") as f:
+                f.seek(start)
+                f.write(bytes(end - start))
+    p.start()
+    queued = {m["sender"] for m in p.queue()}
+    assert taken - queued == set()
+    p.stop()
+
+
 def test_unreadable_segment(dns):
     """The daemon says which file and waits for the administrator; nothing is skipped, nothing sent twice."""
     port = free_port()

@@ -211,6 +211,167 @@ static void test_write_fails(void **state) {
     spool_close(s);
 }
 
+/* ---- batches that are run by hand: spool_turn() ---- */
+
+static int turn_syncs, turn_bad_sync; /* calls of datasync; the one that fails */
+static int turn_sync(void *arg, int fd) {
+    return ++turn_syncs == turn_bad_sync ? -EIO : spool_io_disk.datasync(arg, fd);
+}
+
+#define TURN_OPS 40
+
+/* Operations of one batch, and what their done() was told. */
+struct turn {
+    struct spool_op ops[TURN_OPS];
+    int told[TURN_OPS]; /* 1: nothing yet */
+    size_t n;
+};
+
+static void turn_done(struct spool_op *op) {
+    *(int *)op->arg = op->rc;
+    if (op->kind == SPOOL_NEW)
+        body_unref(op->body);
+    sbuf_free(&op->meta);
+    sbuf_free(&op->settled);
+}
+
+static size_t turn_op(struct spool *s, struct turn *t, const struct spool_op *op) {
+    assert_true(t->n < TURN_OPS);
+    t->ops[t->n] = *op;
+    t->told[t->n] = 1;
+    t->ops[t->n].done = turn_done;
+    t->ops[t->n].arg = &t->told[t->n];
+    spool_submit(s, &t->ops[t->n]);
+    return t->n++;
+}
+
+static size_t turn_new(struct spool *s, struct turn *t, uint64_t id, size_t size, uint64_t settles,
+                       const char *settled) {
+    struct spool_op op = {.kind = SPOOL_NEW, .id = id, .settles = settles};
+    struct sbuf body = {0};
+    memset(sbuf_room(&body, size), 'm', size);
+    sbuf_advance(&body, size);
+    sbuf_add_c(&op.meta, "meta");
+    sbuf_add_c(&op.settled, settled);
+    op.body = body_from_buf(&body);
+    return turn_op(s, t, &op);
+}
+
+static size_t turn_note(struct spool *s, struct turn *t, enum spool_kind kind, uint64_t id,
+                        const char *text) {
+    struct spool_op op = {.kind = kind, .id = id};
+    sbuf_add_c(&op.meta, text);
+    return turn_op(s, t, &op);
+}
+
+static struct spool *turn_open(struct seen *seen) {
+    struct spool *s;
+    char *why;
+    struct spool_conf conf = {dir, 64U << 10};
+    *seen = (struct seen){0};
+    assert_int_equal(spool_open(&s, &conf, &io, on_found, seen, &why), 0);
+    return s;
+}
+
+static void turns(struct spool *s, int n) {
+    while (n-- > 0)
+        spool_turn(s);
+}
+
+/* One batch over many segments, and the n-th sync fails, for each n: who is told yes is there at
+ * the next start, who is told no is not. */
+static void test_sync_fails_in_long_batch(void **state) {
+    char cmd[120];
+    int failed = 0, taken = 0;
+    (void)state;
+    io.datasync = turn_sync;
+    for (int bad = 1; bad < 14; bad++) {
+        struct seen seen;
+        struct turn t = {.n = 0};
+        turn_syncs = turn_bad_sync = 0;
+        struct spool *s = turn_open(&seen);
+        turn_new(s, &t, 1, 500, 0, "");
+        turns(s, 1);
+        turn_syncs = 0;
+        turn_bad_sync = bad;
+        for (uint64_t id = 2; id <= 13; id++) /* three go into a segment */
+            turn_new(s, &t, id, 15000, 0, "");
+        turns(s, 1);
+        spool_close(s);
+        s = turn_open(&seen);
+        for (size_t i = 0; i < t.n; i++) {
+            bool found = false;
+            for (size_t k = 0; k < seen.n; k++)
+                found = found || seen.ids[k] == t.ops[i].id;
+            assert_true(t.told[i] <= 0);
+            failed += t.told[i] < 0;
+            taken += t.told[i] == 0;
+            if (t.told[i] == 0)
+                assert_true(found);
+        }
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "rm -rf %s/log", dir);
+        assert_int_equal(system(cmd), 0);
+    }
+    assert_true(failed > 10 && taken > 10);
+}
+
+/* The bytes of a segment that could not be synced are gone after a power cut: nobody may have been
+ * told that they are safe. */
+static void test_durable_is_what_the_segment_says(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.datasync = turn_sync;
+    turn_syncs = turn_bad_sync = 0;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 500, 0, "");
+    turns(s, 1);
+    turn_bad_sync = turn_syncs + 1; /* of the segment that is left first */
+    for (uint64_t id = 2; id <= 13; id++)
+        turn_new(s, &t, id, 15000, 0, "");
+    turns(s, 1);
+    for (size_t i = 0; i < t.n; i++) {
+        const struct spool_op *op = &t.ops[i];
+        assert_true(t.told[i] < 0 || op->end <= op->seg->synced);
+        assert_int_equal(t.told[i] < 0,
+                         i >= 1 && i <= 4); /* three written there, one that rolled */
+    }
+    spool_close(s);
+}
+
+/* What is written again because its segment failed never takes the place of what came after it. */
+static void test_order_after_failed_sync(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.datasync = turn_sync;
+    turn_syncs = turn_bad_sync = 0;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 1; id <= 3; id++)
+        turn_new(s, &t, id, 500, 0, "");
+    turns(s, 1);
+    turn_bad_sync = turn_syncs + 1;
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "older"); /* in the segment that fails */
+    turn_note(s, &t, SPOOL_PROGRESS, 2, "older");
+    size_t report = turn_new(s, &t, 20, 500, 3, "by the first report");
+    for (uint64_t id = 4; id <= 9; id++)
+        turn_new(s, &t, id, 15000, 0, "");
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "newer"); /* in one that does not */
+    turn_note(s, &t, SPOOL_DONE, 3, "");
+    size_t second = turn_new(s, &t, 21, 500, 2, "by the second report");
+    turns(s, 3);
+    assert_true(t.told[report] < 0);
+    assert_true(t.told[second] < 0);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_string_equal(seen.progress[index_of(&seen, 1)], "newer");
+    assert_string_equal(seen.progress[index_of(&seen, 2)], "older");
+    for (size_t i = 0; i < seen.n; i++)
+        assert_true(seen.ids[i] != 3 && seen.ids[i] != 20 && seen.ids[i] != 21);
+    spool_close(s);
+}
+
 static void log_file(char path[128], unsigned no) {
     snprintf(path, 128, "%s/log/%016x", dir, no);
 }
@@ -729,6 +890,9 @@ int main(void) {
                                        T(test_limits),
                                        T(test_company),
                                        T(test_close_with_failures),
-                                       T(test_bodies)};
+                                       T(test_bodies),
+                                       T(test_sync_fails_in_long_batch),
+                                       T(test_durable_is_what_the_segment_says),
+                                       T(test_order_after_failed_sync)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
