@@ -26,6 +26,9 @@ void maps_show(const char *spec, struct sbuf *out);
 /* Is some table of spec (a list of tables or a match list) in a database or behind a socket? */
 bool maps_are_remote(const char *spec);
 
+/* Keys of one question. */
+#define KEYS_MAX 40
+
 struct maps_key {
     struct str key;
     bool partial; /* a shortened form: not for pattern tables */

@@ -14,8 +14,12 @@
 /* Questions wait this long for a lookup process that is being started again. */
 #define PATIENCE_MS 5000
 #define DEATHS_MAX  2
+/* Parsed match lists that are kept. */
+#define LISTS_MAX 32U
 
 struct pending {
+    struct dl ready; /* lookup->ready: the answer is known, and given soon; else in no list */
+    struct maps_answer known;
     uint32_t tag;
     lookup_maps_fn maps_fn; /* one of the two */
     lookup_match_fn match_fn;
@@ -27,24 +31,34 @@ struct pending {
     int deaths;           /* of lookup processes that had it */
 };
 
+/* A match list without tables: its answers depend on its text alone. */
+struct list {
+    char *spec;
+    enum match_kind kind;
+    bool parents;
+    struct matchlist *l;
+};
+
 struct lookup {
     struct loop *loop;
     struct ipc_chan *chan; /* NULL: no lookup process at the moment */
     struct itab pending;
+    struct dl ready;   /* struct pending: answers that are known, oldest first */
+    struct task given; /* gives them; posted while ready is not empty */
     uint32_t next_tag;
     struct recent *memory; /* shared; NULL: none */
-    struct htab lists;     /* spec -> struct list: match lists without tables */
+    struct list lists[LISTS_MAX];
+    size_t lists_n, lists_at; /* lists_at: the one that gives way to the next new one */
     uv_timer_t patience;
 };
 
-struct list {
-    char *key;
-    struct matchlist *l;
-};
+static void lookup_give(struct task *t);
 
 struct lookup *lookup_new(struct loop *l) {
     struct lookup *k = MEM_NEW(struct lookup);
     k->loop = l;
+    dl_init(&k->ready);
+    k->given.run = lookup_give;
     uv_timer_init(&l->uv, &k->patience);
     k->patience.data = k;
     return k;
@@ -55,11 +69,14 @@ void lookup_remember(struct lookup *k, struct recent *memory) {
 }
 
 static void pending_free(struct pending *p) {
+    dl_remove(&p->ready);
+    maps_answer_free(&p->known);
     sbuf_wipe(&p->question); /* may have a password */
     free(p);
 }
 
-static void answer(struct pending *p, const struct maps_answer *a) {
+/* The question is no longer in k->pending. */
+static void pending_answer(struct pending *p, const struct maps_answer *a) {
     if (p->maps_fn != NULL)
         p->maps_fn(p->arg, a);
     else
@@ -67,21 +84,36 @@ static void answer(struct pending *p, const struct maps_answer *a) {
     pending_free(p);
 }
 
-/* Those that DEATHS_MAX lookup processes took to the grave, or all.  An answer may cancel others:
- * by their tags. */
+/* Gives what was known when it was asked.  An answer may cancel others, or ask more: those are
+ * given next time. */
+static void lookup_give(struct task *t) {
+    struct lookup *k = DL_OWNER(t, struct lookup, given);
+    struct dl now, *n;
+    dl_init(&now);
+    while ((n = dl_pop(&k->ready)) != NULL)
+        dl_push(&now, n);
+    while ((n = dl_pop(&now)) != NULL) {
+        struct pending *p = DL_OWNER(n, struct pending, ready);
+        itab_del(&k->pending, p->tag);
+        pending_answer(p, &p->known);
+    }
+}
+
+/* Answers with an error all questions that were lost with DEATHS_MAX lookup processes, or all.
+ * Collects their tags first: an answer may cancel other questions. */
 static void fail_some(struct lookup *k, bool all) {
     struct sbuf tags = {0};
     struct pending *p;
     size_t pos = 0;
     while ((p = itab_next(&k->pending, &pos)) != NULL)
-        if (all || p->deaths >= DEATHS_MAX)
+        if (!dl_linked(&p->ready) && (all || p->deaths >= DEATHS_MAX))
             sbuf_add(&tags, &p->tag, sizeof p->tag);
     for (size_t i = 0; i < tags.n; i += sizeof p->tag) {
         uint32_t tag;
         memcpy(&tag, tags.p + i, sizeof tag);
         struct maps_answer a = {.rc = MAP_ERROR, .err = "the lookup process is not running"};
         if ((p = itab_del(&k->pending, tag)) != NULL)
-            answer(p, &a);
+            pending_answer(p, &a);
     }
     sbuf_free(&tags);
 }
@@ -90,7 +122,7 @@ static void on_patience(uv_timer_t *t) {
     fail_some(t->data, true);
 }
 
-/* Whoever was asked goes in order: its place is taken soon. */
+/* The lookup process said goodbye, or died: a successor will attach. */
 static void detach(struct lookup *k) {
     struct ipc_chan *old = k->chan;
     k->chan = NULL;
@@ -98,7 +130,8 @@ static void detach(struct lookup *k) {
     uv_timer_start(&k->patience, on_patience, PATIENCE_MS, 0);
 }
 
-/* It died: a question that ends whoever is asked is not asked for ever. */
+/* The lookup process died.  Counts it against every open question, so that one that kills the
+ * process is not repeated for ever. */
 static void on_closed(void *arg) {
     struct lookup *k = arg;
     struct pending *p;
@@ -109,7 +142,7 @@ static void on_closed(void *arg) {
     fail_some(k, false);
 }
 
-static void ask(struct lookup *k, struct pending *p) {
+static void pending_ask(struct lookup *k, struct pending *p) {
     sbuf_add_str(ipc_chan_out(k->chan), sbuf_str(&p->question));
     if (p->secret)
         ipc_chan_send_secret(k->chan);
@@ -172,7 +205,7 @@ static void on_message(void *arg, const struct ipc_head *head, struct str fields
     if (p != NULL && p->keep && a.rc != MAP_ERROR)
         recent_put(k->memory, question_of(&p->question), fields, asked_ms);
     if (p != NULL) /* else: cancelled */
-        answer(p, &a);
+        pending_answer(p, &a);
     maps_answer_free(&a);
 }
 
@@ -188,7 +221,8 @@ void lookup_attach(struct lookup *k, int fd) {
     uv_timer_stop(&k->patience);
     k->chan = ipc_chan_new(k->loop, fd, &chan_ops, k);
     while ((p = itab_next(&k->pending, &pos)) != NULL)
-        ask(k, p);
+        if (!dl_linked(&p->ready))
+            pending_ask(k, p);
 }
 
 static struct pending *pending_add(struct lookup *k, void *arg) {
@@ -201,80 +235,90 @@ static struct pending *pending_add(struct lookup *k, void *arg) {
     return p;
 }
 
-/* The question is complete: asked now, or when there is somebody to ask. */
+/* The question is complete: it goes to the lookup process, or waits for the next one. */
 static uint32_t pending_go(struct lookup *k, struct pending *p) {
     if (k->chan != NULL)
-        ask(k, p);
+        pending_ask(k, p);
     else if (!uv_is_active((uv_handle_t *)&k->patience))
         uv_timer_start(&k->patience, on_patience, PATIENCE_MS, 0);
     return p->tag;
 }
 
-/* The question goes under its tag, unless a fresh answer to it is known: then fn is called at once.
- */
+/* The answer is known, and given soon: a is taken over. */
+static uint32_t pending_know(struct lookup *k, struct pending *p, struct maps_answer a) {
+    p->known = a;
+    if (dl_empty(&k->ready))
+        loop_soon(k->loop, &k->given);
+    dl_push(&k->ready, &p->ready);
+    return p->tag;
+}
+
+/* Is a fresh answer to the question remembered?  Then it is put in *a. */
+static bool question_known(struct lookup *k, const struct sbuf *message, struct maps_answer *a) {
+    struct sbuf known = {0};
+    int64_t asked_ms;
+    bool yes = k->memory != NULL && recent_get(k->memory, question_of(message), &known) &&
+               decode(sbuf_str(&known), a, &asked_ms);
+    sbuf_free(&known);
+    if (!yes)
+        maps_answer_free(a);
+    return yes;
+}
+
+/* The question goes under its tag; message is taken over. */
 static uint32_t question_go(struct lookup *k, struct sbuf *message, bool keep,
                             lookup_maps_fn maps_fn, lookup_match_fn match_fn, void *arg) {
-    struct sbuf known = {0};
-    struct maps_answer a = {0};
-    int64_t asked_ms;
-    keep = keep && k->memory != NULL;
-    if (keep && recent_get(k->memory, question_of(message), &known) &&
-        decode(sbuf_str(&known), &a, &asked_ms)) {
-        sbuf_free(message);
-        sbuf_free(&known);
-        if (maps_fn != NULL)
-            maps_fn(arg, &a);
-        else
-            match_fn(arg, (enum match_rc)a.rc);
-        maps_answer_free(&a);
-        return 0;
-    }
-    sbuf_free(&known);
-    maps_answer_free(&a);
     struct pending *p = pending_add(k, arg);
     p->maps_fn = maps_fn;
     p->match_fn = match_fn;
-    p->keep = keep;
+    p->keep = keep && k->memory != NULL;
     p->question = *message;
     memcpy(p->question.p + offsetof(struct ipc_head, tag), &p->tag, sizeof p->tag);
     return pending_go(k, p);
 }
 
-enum asked { ASKED_ANEW, ASKED_RECENT, ASKED_TRACED, ASKED_TRACED_SECRET };
+enum shown { SHOW_NOTHING, SHOW_ALL, SHOW_NO_VALUES }; /* of a trace */
 
-static uint32_t ask_maps(struct lookup *k, const char *service, const char *spec,
-                         const struct maps_key *keys, size_t n, enum asked how, lookup_maps_fn fn,
-                         void *arg) {
-    struct sbuf out = {0};
-    size_t at = ipc_begin(&out, how >= ASKED_TRACED ? LOOKUP_TRACED : LOOKUP_MAPS, 0);
-    ipc_put_str(&out, str_of(service));
-    ipc_put_str(&out, str_of(spec));
-    ipc_put_u32(&out, (uint32_t)n);
+static void put_question(struct sbuf *out, const char *service, const char *spec,
+                         const struct maps_key *keys, size_t n, enum shown trace) {
+    size_t at = ipc_begin(out, trace != SHOW_NOTHING ? LOOKUP_TRACED : LOOKUP_MAPS, 0);
+    ipc_put_str(out, str_of(service));
+    ipc_put_str(out, str_of(spec));
+    ipc_put_u32(out, (uint32_t)n);
     for (size_t i = 0; i < n; i++) {
-        ipc_put_str(&out, keys[i].key);
-        ipc_put_u32(&out, keys[i].partial);
+        ipc_put_str(out, keys[i].key);
+        ipc_put_u32(out, keys[i].partial);
     }
-    if (how >= ASKED_TRACED)
-        ipc_put_u32(&out, how == ASKED_TRACED_SECRET);
-    ipc_end(&out, at);
-    return question_go(k, &out, how == ASKED_RECENT, fn, NULL, arg);
+    if (trace != SHOW_NOTHING)
+        ipc_put_u32(out, trace == SHOW_NO_VALUES);
+    ipc_end(out, at);
 }
 
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
-    return ask_maps(k, service, spec, keys, n, ASKED_ANEW, fn, arg);
+    struct sbuf out = {0};
+    put_question(&out, service, spec, keys, n, SHOW_NOTHING);
+    return question_go(k, &out, false, fn, NULL, arg);
 }
 
 uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
-                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
-    return ask_maps(k, service, spec, keys, n, ASKED_RECENT, fn, arg);
+                      const struct maps_key *keys, size_t n, struct maps_answer *now,
+                      lookup_maps_fn fn, void *arg) {
+    struct sbuf out = {0};
+    put_question(&out, service, spec, keys, n, SHOW_NOTHING);
+    if (question_known(k, &out, now)) {
+        sbuf_free(&out);
+        return 0;
+    }
+    return question_go(k, &out, true, fn, NULL, arg);
 }
 
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
                             const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
                             void *arg) {
-    return ask_maps(k, service, spec, keys, n, secret ? ASKED_TRACED_SECRET : ASKED_TRACED, fn,
-                    arg);
+    struct sbuf out = {0};
+    put_question(&out, service, spec, keys, n, secret ? SHOW_NO_VALUES : SHOW_ALL);
+    return question_go(k, &out, false, fn, NULL, arg);
 }
 
 uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, bool secure,
@@ -301,42 +345,70 @@ uint32_t lookup_forget(struct lookup *k, lookup_maps_fn fn, void *arg) {
     return pending_go(k, p);
 }
 
-/* Lists without tables never change while their text is the same: kept for ever. */
+/* The parsed list, which stays for a while: the oldest of LISTS_MAX gives way to a new one. */
 static struct matchlist *list_get(struct lookup *k, const char *spec, enum match_kind kind,
                                   bool parents) {
-    struct sbuf key = {0};
-    sbuf_printf(&key, "%d%d%s", (int)kind, parents, spec);
-    struct list *l = htab_get(&k->lists, sbuf_str(&key));
-    if (l == NULL) {
-        l = MEM_NEW(struct list);
-        l->key = mem_strdup(key.p);
-        l->l = matchlist_open(spec, NULL, kind, parents);
-        htab_put(&k->lists, str_of(l->key), l);
+    for (size_t i = 0; i < k->lists_n; i++) {
+        const struct list *l = &k->lists[i];
+        if (l->kind == kind && l->parents == parents && strcmp(l->spec, spec) == 0)
+            return l->l;
     }
-    sbuf_free(&key);
-    return l->l;
+    size_t at = k->lists_n < LISTS_MAX ? k->lists_n++ : k->lists_at++ % LISTS_MAX;
+    matchlist_close(k->lists[at].l);
+    free(k->lists[at].spec);
+    k->lists[at] =
+        (struct list){mem_strdup(spec), kind, parents, matchlist_open(spec, NULL, kind, parents)};
+    return k->lists[at].l;
+}
+
+static void put_match(struct sbuf *out, const char *service, const char *spec, enum match_kind kind,
+                      bool parents, struct str key) {
+    size_t at = ipc_begin(out, LOOKUP_MATCH, 0);
+    ipc_put_str(out, str_of(service));
+    ipc_put_str(out, str_of(spec));
+    ipc_put_u32(out, kind);
+    ipc_put_u32(out, parents);
+    ipc_put_str(out, key);
+    ipc_end(out, at);
+}
+
+uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
+                          enum match_kind kind, bool parents, struct str key, enum match_rc *now,
+                          lookup_match_fn fn, void *arg) {
+    struct maps_answer a = {0};
+    char *err = NULL;
+    *now = MATCH_NO;
+    if (spec[0] == '\0')
+        return 0;
+    if (!matchlist_has_tables(spec)) {
+        *now = matchlist_has(list_get(k, spec, kind, parents), key, &err);
+        free(err);
+        return 0;
+    }
+    struct sbuf out = {0};
+    put_match(&out, service, spec, kind, parents, key);
+    if (question_known(k, &out, &a)) {
+        *now = (enum match_rc)a.rc;
+        maps_answer_free(&a);
+        sbuf_free(&out);
+        return 0;
+    }
+    return question_go(k, &out, true, NULL, fn, arg);
 }
 
 uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
                       bool parents, struct str key, lookup_match_fn fn, void *arg) {
-    char *err;
-    if (spec[0] == '\0') {
-        fn(arg, MATCH_NO);
-        return 0;
-    }
-    if (!matchlist_has_tables(spec)) {
-        fn(arg, matchlist_has(list_get(k, spec, kind, parents), key, &err));
-        return 0;
-    }
-    struct sbuf out = {0};
-    size_t at = ipc_begin(&out, LOOKUP_MATCH, 0);
-    ipc_put_str(&out, str_of(service));
-    ipc_put_str(&out, str_of(spec));
-    ipc_put_u32(&out, kind);
-    ipc_put_u32(&out, parents);
-    ipc_put_str(&out, key);
-    ipc_end(&out, at);
-    return question_go(k, &out, true, NULL, fn, arg);
+    enum match_rc now;
+    uint32_t tag = lookup_match_now(k, service, spec, kind, parents, key, &now, fn, arg);
+    if (tag != 0)
+        return tag;
+    struct pending *p = pending_add(k, arg);
+    p->match_fn = fn;
+    return pending_know(k, p, (struct maps_answer){.rc = (enum map_rc)now});
+}
+
+void lookup_post(struct lookup *k, struct task *t) {
+    loop_soon(k->loop, t);
 }
 
 void lookup_cancel(struct lookup *k, uint32_t tag) {

@@ -2,9 +2,11 @@
  * maps/query.h - asking the lookup process, from an event loop
  *
  * One client per loop, over one socket of a pair.  Questions are answered in any order; every
- * question gets exactly one answer unless it is cancelled.  When the lookup process goes away, what
- * is open is asked again of the next one; of a question that two have died with, or that nobody
- * takes in time, the answer is an error: mail waits, nothing falls through to a less specific rule.
+ * question gets exactly one answer unless it is cancelled.  No function here calls back before it
+ * returns: an answer that is known is either returned as a value or given from the loop.  When the
+ * lookup process goes away, what is open is asked again of the next one; of a question that two
+ * have died with, or that nobody takes in time, the answer is an error: mail waits, nothing falls
+ * through to a less specific rule.
  */
 #ifndef PH_MAPS_QUERY_H
 #define PH_MAPS_QUERY_H
@@ -25,31 +27,38 @@ void lookup_attach(struct lookup *k, int fd);
 /* What lookup_route and lookup_match may answer from; shared by all loops.  NULL: nothing. */
 void lookup_remember(struct lookup *k, struct recent *memory);
 /* Asks the tables of spec.  service is the name that a warning is logged under ("smtp").  Returns a
- * tag for lookup_cancel. */
+ * tag for lookup_cancel, never 0; fn is called from the loop, never before this returns. */
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
-/* The same for routes: an answer that was asked for less than RECENT_MS ago may be given at once,
- * before this returns (tag 0).  Errors never are. */
+/* The same for routes, whose answers are remembered for RECENT_MS (errors never are).  Returns 0 if
+ * the answer is known: it is in *now then (the caller frees it), and fn is not called. */
 uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
-                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
+                      const struct maps_key *keys, size_t n, struct maps_answer *now,
+                      lookup_maps_fn fn, void *arg);
 /* The same for explanations: the answer has a trace.  secret: what the tables answer is not shown
  * in it. */
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
                             const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
                             void *arg);
-/* Asks a match list.  A list without tables is answered before this returns (tag 0), one with
- * tables perhaps too, as in lookup_route. */
+/* Asks a match list.  fn is called from the loop, never before this returns, also where the list
+ * has no tables or the answer is remembered (as in lookup_route). */
 uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
                       bool parents, struct str key, lookup_match_fn fn, void *arg);
+/* The same, but returns 0 if the answer is known: it is *now then, and fn is not called. */
+uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
+                          enum match_kind kind, bool parents, struct str key, enum match_rc *now,
+                          lookup_match_fn fn, void *arg);
 /* Asks the accounts store whether that is user's password: MAP_FOUND (the value is the user's
  * canonical name), MAP_NOT_FOUND (no; value says why, for the log), MAP_ERROR.  secure: the session
  * is encrypted. */
 uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, bool secure,
                        const char *client, lookup_maps_fn fn, void *arg);
-/* Answers that were remembered, here and there, count no more: what is asked from now on is asked
- * anew.  fn is called when that is so. */
+/* Empties both caches of answers, here and in the lookup process; fn is called when both are empty:
+ * what is asked from then on is asked anew. */
 uint32_t lookup_forget(struct lookup *k, lookup_maps_fn fn, void *arg);
-/* The callback is not called any more. */
+/* Runs the task on the loop of k, soon but not before this returns. */
+void lookup_post(struct lookup *k, struct task *t);
+/* The callback is not called any more; tag 0 is no question. */
 void lookup_cancel(struct lookup *k, uint32_t tag);
 
 /* Message types between relay and lookup process. */

@@ -25,7 +25,6 @@
 #include "util/queue.h"
 
 #define CHANNELS_MAX 256U
-#define KEYS_MAX     64U
 /* Questions that databases may work on at the same time. */
 #define REMOTE_WORKERS 32U
 

@@ -414,7 +414,7 @@ static void on_route(void *arg, const struct route *r) {
     struct sbuf b = {0};
     bool waited = s->waiting;
     s->route = NULL;
-    s->route_class = r->class;
+    s->route_class = r->address_class;
     s->route_served =
         r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP);
     s->route_refuses = 0;

@@ -65,7 +65,8 @@ void keys_sender(struct keys *k, const struct params *p, struct str sender) {
     keys_add(k, false, "", sender, STR_NONE);
     if (bare.n > 0)
         keys_add(k, true, "", bare, str_from(sender, local.n));
-    if (is_local_domain(p, domain)) {
+    /* A quoted local part with an @ would be the key of another address, or of a domain. */
+    if (is_local_domain(p, domain) && str_chr(local, '@') < 0) {
         keys_add(k, true, "", local, STR_NONE);
         if (bare.n > 0)
             keys_add(k, true, "", bare, STR_NONE);

@@ -9,8 +9,6 @@
 #include "config/params.h"
 #include "maps/maps.h"
 
-#define KEYS_MAX 40
-
 struct keys {
     struct maps_key v[KEYS_MAX];
     char *texts[KEYS_MAX];

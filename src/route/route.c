@@ -1,13 +1,17 @@
 /*
  * route/route.c - transport and next hop; see route.h
  *
- * A query is a list of steps, each of which either goes on at once or asks the lookup process and
- * goes on in the answer: address class, sender-dependent transport, relay host, transport table.
+ * A query is a list of steps, each of which either goes on at once or asks the lookup process:
+ * address class, sender-dependent transport, relay host, transport table, relay record.  route_run
+ * takes them in a loop.  Runs on the thread of the loop of its struct lookup.  The query owns all
+ * that is in its result; it frees itself after the asker's callback has returned, or in
+ * route_cancel.
  */
 #include "route/route.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "mail/address.h"
 #include "route/keys.h"
@@ -25,45 +29,42 @@ enum step {
     STEP_END
 };
 
+enum went {
+    WENT_ON, /* q->step says what is next */
+    WENT_ASKING,
+    WENT_OVER /* q->r is the result */
+};
+
 struct route_query {
     struct config *cfg; /* reference: a reload may drop the asker's */
     struct lookup *lookup;
-    struct trace *trace; /* NULL: nobody watches */
-    route_fn fn;
+    struct trace *trace; /* NULL: nothing is explained */
+    route_fn fn;         /* NULL: cancelled while give was posted */
     void *arg;
     char *sender;
     char *rcpt;
     enum step step;
-    enum route_class class; /* candidate while STEP_CLASS runs */
-    uint32_t tag;
-    bool returned; /* route_resolve has returned: answers come later */
-    bool finished;
+    uint32_t tag; /* of the question that is open; 0: none */
+    /* What goes on with its answer. */
+    enum went (*take)(struct route_query *q, const struct maps_answer *a);
+    struct task give;
+    bool posted;
     struct sbuf transport; /* "smtp" or "smtp:nexthop" of main.cf */
-    struct route r;
+    struct route r;        /* r.address_class: the candidate while STEP_CLASS runs */
     struct keys keys;
 };
 
-static void run(struct route_query *q);
-
-static void query_free(struct route_query *q) {
+static void route_query_free(struct route_query *q) {
     keys_clear(&q->keys);
     sbuf_free(&q->transport);
     sbuf_free(&q->r.record);
     sbuf_free(&q->r.nexthop);
     sbuf_free(&q->r.why);
+    mailerr_free(&q->r.here);
     free(q->sender);
     free(q->rcpt);
     config_unref(q->cfg);
     free(q);
-}
-
-static void finish(struct route_query *q, enum route_rc rc) {
-    q->r.rc = rc;
-    q->r.class = q->class;
-    q->finished = true;
-    q->fn(q->arg, &q->r);
-    if (q->returned)
-        query_free(q);
 }
 
 /* What a table said about the question that is named param. */
@@ -89,39 +90,62 @@ static void note(struct route_query *q, const char *param, const struct maps_ans
     sbuf_free(&text);
 }
 
-static void fail_lookup(struct route_query *q, const char *param, const struct maps_answer *a) {
+static enum went route_failed(struct route_query *q, const char *param,
+                              const struct maps_answer *a) {
     note(q, param, a,
          "the look-up failed: mail waits (4.3.0); no less specific rule is used instead");
     log_warn("trivial-rewrite", "%s lookup failure", param);
     sbuf_printf(&q->r.why, "%s lookup failure", param);
-    finish(q, ROUTE_FAILED);
+    q->r.rc = ROUTE_FAILED;
+    return WENT_OVER;
 }
 
-/* Asks for q->keys; with a trace in the answer if somebody watches (which shows the value of a
- * record elsewhere). */
-static void ask(struct route_query *q, const char *spec, lookup_maps_fn fn) {
-    uint32_t tag;
+static enum went route_run(struct route_query *q, enum went went);
+
+/* Calls the asker back; ends the query. */
+static void route_give(struct route_query *q) {
+    if (q->fn != NULL)
+        q->fn(q->arg, &q->r);
+    route_query_free(q);
+}
+
+static void route_on_answer(void *arg, const struct maps_answer *a) {
+    struct route_query *q = arg;
+    q->tag = 0;
+    if (route_run(q, q->take(q, a)) == WENT_OVER)
+        route_give(q);
+}
+
+/* Asks for q->keys.  When explaining, asks for a trace; the values of relay records are left out of
+ * it. */
+static enum went route_ask(struct route_query *q, const char *spec,
+                           enum went (*take)(struct route_query *q, const struct maps_answer *a)) {
+    struct maps_answer now = {0};
+    q->take = take;
     if (q->trace != NULL)
-        tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n,
-                                 spec == q->cfg->relays_spec, fn, q);
+        q->tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n,
+                                    spec == q->cfg->relays_spec, route_on_answer, q);
     else
-        tag = lookup_route(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, fn, q);
-    if (tag != 0) /* else it was answered, and q may be gone */
-        q->tag = tag;
+        q->tag = lookup_route(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, &now,
+                              route_on_answer, q);
+    if (q->tag != 0)
+        return WENT_ASKING;
+    enum went went = take(q, &now);
+    maps_answer_free(&now);
+    return went;
 }
 
-static void ask_sender(struct route_query *q, const char *spec, const char *null_key,
-                       lookup_maps_fn fn) {
+static enum went route_ask_sender(struct route_query *q, const char *spec, const char *null_key,
+                                  enum went (*take)(struct route_query *q,
+                                                    const struct maps_answer *a)) {
     struct str sender = str_of(q->sender);
     keys_clear(&q->keys);
     if (sender.n == 0)
         keys_add(&q->keys, false, "", str_of(null_key), STR_NONE);
     else
         keys_sender(&q->keys, &q->cfg->p, sender);
-    ask(q, spec, fn);
+    return route_ask(q, spec, take);
 }
-
-static void class_next(struct route_query *q);
 
 static const char *const class_lists[] = {"mydestination", "virtual_alias_domains",
                                           "virtual_mailbox_domains", "relay_domains"};
@@ -132,49 +156,51 @@ const char *route_class_name(enum route_class c) {
     return names[c];
 }
 
-static void class_done(struct route_query *q) {
+static enum went class_done(struct route_query *q) {
     struct str d = addr_domain(str_of(q->rcpt));
-    if (q->class == CLASS_DEFAULT)
+    if (q->r.address_class == CLASS_DEFAULT)
         trace_note(q->trace, "address class",
                    "default: %.*s is in none of mydestination, virtual_alias_domains, "
                    "virtual_mailbox_domains, relay_domains",
                    STR_FMT(d));
     else
-        trace_note(q->trace, "address class", "%s: %.*s is in %s", route_class_name(q->class),
-                   STR_FMT(d), class_lists[q->class]);
+        trace_note(q->trace, "address class", "%s: %.*s is in %s",
+                   route_class_name(q->r.address_class), STR_FMT(d),
+                   class_lists[q->r.address_class]);
     q->step = STEP_SENDER_TRANSPORT;
-    run(q);
+    return WENT_ON;
 }
 
-static void on_class(void *arg, enum match_rc rc) {
+static enum went take_class(struct route_query *q, enum match_rc rc) {
+    if (rc == MATCH_ERROR)
+        return route_failed(q, class_lists[q->r.address_class], NULL);
+    if (rc == MATCH_YES)
+        return class_done(q);
+    q->r.address_class++;
+    return WENT_ON;
+}
+
+static void route_on_class(void *arg, enum match_rc rc) {
     struct route_query *q = arg;
     q->tag = 0;
-    if (rc == MATCH_ERROR) {
-        fail_lookup(q, class_lists[q->class], NULL);
-        return;
-    }
-    if (rc == MATCH_YES) {
-        class_done(q);
-        return;
-    }
-    q->class ++;
-    class_next(q);
+    if (route_run(q, take_class(q, rc)) == WENT_OVER)
+        route_give(q);
 }
 
-static void class_next(struct route_query *q) {
+/* One list of domains; the next one is the same step again. */
+static enum went step_class(struct route_query *q) {
     const struct params *p = &q->cfg->p;
     const char *lists[] = {p->mydestination, p->virtual_alias_domains, p->virtual_mailbox_domains,
                            p->relay_domains};
-    if (q->class == CLASS_DEFAULT) {
-        class_done(q);
-        return;
-    }
-    bool parents = q->class == CLASS_RELAY &&
-                   keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");
-    uint32_t tag = lookup_match(q->lookup, "trivial-rewrite", lists[q->class], MATCH_DOMAIN,
-                                parents, addr_domain(str_of(q->rcpt)), on_class, q);
-    if (tag != 0)
-        q->tag = tag;
+    enum route_class at = q->r.address_class;
+    enum match_rc now;
+    if (at == CLASS_DEFAULT)
+        return class_done(q);
+    bool parents =
+        at == CLASS_RELAY && keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");
+    q->tag = lookup_match_now(q->lookup, "trivial-rewrite", lists[at], MATCH_DOMAIN, parents,
+                              addr_domain(str_of(q->rcpt)), &now, route_on_class, q);
+    return q->tag != 0 ? WENT_ASKING : take_class(q, now);
 }
 
 static bool is_dunno(struct str v) {
@@ -186,20 +212,16 @@ static bool usable(const struct route_query *q, const struct maps_answer *a, con
     struct str v = str_trim(sbuf_str(&a->value));
     if (a->rc != MAP_FOUND || is_dunno(v))
         return false;
-    if (v.n == 0)
+    if (v.n == 0) /* the index comes from another process */
         log_warn("trivial-rewrite", "%s: ignoring null lookup result for %.*s", param,
-                 STR_FMT(q->keys.v[a->key].key));
+                 STR_FMT(a->key < q->keys.n ? q->keys.v[a->key].key : STR_LIT("?")));
     return v.n > 0;
 }
 
-static void on_sender_transport(void *arg, const struct maps_answer *a) {
-    struct route_query *q = arg;
+static enum went take_sender_transport(struct route_query *q, const struct maps_answer *a) {
     const char *param = "sender_dependent_default_transport_maps";
-    q->tag = 0;
-    if (a->rc == MAP_ERROR) {
-        fail_lookup(q, param, a);
-        return;
-    }
+    if (a->rc == MAP_ERROR)
+        return route_failed(q, param, a);
     sbuf_reset(&q->transport);
     bool hit = usable(q, a, param);
     if (hit)
@@ -211,25 +233,27 @@ static void on_sender_transport(void *arg, const struct maps_answer *a) {
              : "nothing usable: default_transport = %s",
          q->transport.p);
     q->step = STEP_RELAYHOST;
-    run(q);
+    return WENT_ON;
 }
 
-static void step_sender_transport(struct route_query *q) {
+static enum went step_sender_transport(struct route_query *q) {
     const struct params *p = &q->cfg->p;
     const char *own[] = {p->local_transport, "error:5.1.1 User unknown in virtual alias table",
                          p->virtual_transport, p->relay_transport, p->default_transport};
-    if (q->class != CLASS_DEFAULT || p->sender_dependent_default_transport_maps[0] == '\0') {
+    if (q->r.address_class != CLASS_DEFAULT ||
+        p->sender_dependent_default_transport_maps[0] == '\0') {
         static const char *const names[] = {"local_transport", "virtual_alias_domains",
                                             "virtual_transport", "relay_transport",
                                             "default_transport"};
-        sbuf_add_c(&q->transport, own[q->class]);
-        trace_note(q->trace, names[q->class], "transport %s", own[q->class]);
+        enum route_class at = q->r.address_class;
+        sbuf_add_c(&q->transport, own[at]);
+        trace_note(q->trace, names[at], "transport %s", own[at]);
         q->step = STEP_RELAYHOST;
-        run(q);
-        return;
+        return WENT_ON;
     }
-    ask_sender(q, p->sender_dependent_default_transport_maps,
-               p->empty_address_default_transport_maps_lookup_key, on_sender_transport);
+    return route_ask_sender(q, p->sender_dependent_default_transport_maps,
+                            p->empty_address_default_transport_maps_lookup_key,
+                            take_sender_transport);
 }
 
 static void set_nexthop(struct route_query *q, struct str v, const char *rule) {
@@ -240,14 +264,10 @@ static void set_nexthop(struct route_query *q, struct str v, const char *rule) {
     sbuf_add_c(&q->r.why, rule);
 }
 
-static void on_relayhost(void *arg, const struct maps_answer *a) {
-    struct route_query *q = arg;
+static enum went take_relayhost(struct route_query *q, const struct maps_answer *a) {
     const char *param = "sender_dependent_relayhost_maps";
-    q->tag = 0;
-    if (a->rc == MAP_ERROR) {
-        fail_lookup(q, param, a);
-        return;
-    }
+    if (a->rc == MAP_ERROR)
+        return route_failed(q, param, a);
     if (usable(q, a, param)) {
         struct sbuf v = {0};
         bool cut = nexthop_without_transport(str_trim(sbuf_str(&a->value)), &v);
@@ -263,31 +283,29 @@ static void on_relayhost(void *arg, const struct maps_answer *a) {
              q->r.nexthop.p);
     }
     q->step = STEP_TRANSPORT;
-    run(q);
+    return WENT_ON;
 }
 
-static void step_relayhost(struct route_query *q) {
+static enum went step_relayhost(struct route_query *q) {
     const struct params *p = &q->cfg->p;
     struct str domain = addr_domain(str_of(q->rcpt));
     q->step = STEP_TRANSPORT;
     sbuf_reset(&q->r.nexthop);
     sbuf_add_str(&q->r.nexthop, domain);
-    if (q->class == CLASS_RELAY || q->class == CLASS_DEFAULT) {
+    if (q->r.address_class == CLASS_RELAY || q->r.address_class == CLASS_DEFAULT) {
         if (p->relayhost[0] != '\0')
             set_nexthop(q, str_of(p->relayhost), "relayhost");
         /* A next hop in the transport beats the relay host tables, but a broken table fails all
          * mail in Postfix too. */
-        if (p->sender_dependent_relayhost_maps[0] != '\0') {
-            ask_sender(q, p->sender_dependent_relayhost_maps,
-                       p->empty_address_relayhost_maps_lookup_key, on_relayhost);
-            return;
-        }
+        if (p->sender_dependent_relayhost_maps[0] != '\0')
+            return route_ask_sender(q, p->sender_dependent_relayhost_maps,
+                                    p->empty_address_relayhost_maps_lookup_key, take_relayhost);
         note(q, "relayhost", NULL,
              p->relayhost[0] != '\0' ? "next hop %s"
                                      : "not set: direct to the recipient's domain %s",
              q->r.nexthop.p);
     }
-    run(q);
+    return WENT_ON;
 }
 
 /* Splits the chosen main.cf transport at its first colon; what follows is the next hop. */
@@ -327,42 +345,32 @@ static void apply_table(struct route_query *q, struct str v) {
     sbuf_add_c(&q->r.why, "transport_maps");
 }
 
-static void on_transport(void *arg, const struct maps_answer *a) {
-    struct route_query *q = arg;
-    q->tag = 0;
-    if (a->rc == MAP_ERROR) {
-        fail_lookup(q, "transport_maps", a);
-        return;
-    }
+static enum went take_transport(struct route_query *q, const struct maps_answer *a) {
+    if (a->rc == MAP_ERROR)
+        return route_failed(q, "transport_maps", a);
     if (a->rc == MAP_FOUND)
         apply_table(q, str_trim(sbuf_str(&a->value)));
     note(q, "transport_maps", a, a->rc == MAP_FOUND ? "transport %s, next hop %s" : "no entry",
          q->transport.p, q->r.nexthop.n > 0 ? q->r.nexthop.p : "(none)");
     q->step = STEP_RECORD;
-    run(q);
+    return WENT_ON;
 }
 
-static void step_transport(struct route_query *q) {
+static enum went step_transport(struct route_query *q) {
     apply_main_transport(q);
     q->step = STEP_RECORD;
     /* The virtual alias class is not looked up (transport(5)). */
-    if (q->cfg->p.transport_maps[0] == '\0' || q->class == CLASS_ALIAS) {
-        run(q);
-        return;
-    }
+    if (q->cfg->p.transport_maps[0] == '\0' || q->r.address_class == CLASS_ALIAS)
+        return WENT_ON;
     keys_clear(&q->keys);
     keys_recipient(&q->keys, &q->cfg->p, str_of(q->rcpt));
-    ask(q, q->cfg->p.transport_maps, on_transport);
+    return route_ask(q, q->cfg->p.transport_maps, take_transport);
 }
 
-static void on_record(void *arg, const struct maps_answer *a) {
-    struct route_query *q = arg;
+static enum went take_record(struct route_query *q, const struct maps_answer *a) {
     struct record rec;
-    q->tag = 0;
-    if (a->rc == MAP_ERROR) {
-        fail_lookup(q, "relay record", a);
-        return;
-    }
+    if (a->rc == MAP_ERROR)
+        return route_failed(q, "relay record", a);
     q->step = STEP_END;
     if (a->rc == MAP_FOUND && record_parse(&rec, sbuf_str(&a->value))) {
         note(q, "relay record", a, "\"%s\": %s%s%s", rec.name, rec.hosts,
@@ -372,92 +380,107 @@ static void on_record(void *arg, const struct maps_answer *a) {
         sbuf_add_c(&q->r.nexthop, rec.hosts);
         record_free(&rec);
     } else if (a->rc == MAP_FOUND) {
-        fail_lookup(q, "relay record", a);
-        return;
+        return route_failed(q, "relay record", a);
     } else {
         note(q, "relay record", a,
              "none for this next hop: main.cf's credentials and TLS settings");
     }
-    run(q);
+    return WENT_ON;
 }
 
 /* Does a record of Posthouse's own stand behind the next hop as it is?  The sender's own first,
  * then its domain's, then everybody's. */
-static void step_record(struct route_query *q) {
+static enum went step_record(struct route_query *q) {
     const char *hop = q->r.nexthop.p;
     struct keys senders = {.n = 0};
     q->step = STEP_END;
-    if (q->cfg->relays_spec[0] == '\0' || !q->r.configured || hop == NULL) {
-        run(q);
-        return;
-    }
+    if (q->cfg->relays_spec[0] == '\0' || !q->r.configured || hop == NULL)
+        return WENT_ON;
     keys_clear(&q->keys);
     keys_sender(&senders, &q->cfg->p, str_of(q->sender));
     for (size_t i = 0; i < senders.n; i++)
         keys_add(&q->keys, false, senders.texts[i], STR_LIT("\n"), str_of(hop));
     keys_add(&q->keys, false, "\n", str_of(hop), STR_NONE);
     keys_clear(&senders);
-    ask(q, q->cfg->relays_spec, on_record);
+    return route_ask(q, q->cfg->relays_spec, take_record);
 }
 
-static void bad(struct route_query *q, const char *text) {
-    trace_note(q->trace, "route", "mail waits (4.3.5): %s", text);
-    sbuf_reset(&q->r.why);
-    sbuf_add_c(&q->r.why, text);
-    finish(q, ROUTE_BAD);
-}
+static enum went route_bad(struct route_query *q, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
-static void step_end(struct route_query *q) {
+static enum went route_bad(struct route_query *q, const char *fmt, ...) {
     struct sbuf text = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&text, fmt, ap); /* before why goes: it may be an argument */
+    va_end(ap);
+    trace_note(q->trace, "route", "mail waits (4.3.5): %s", text.p);
+    sbuf_free(&q->r.why);
+    q->r.why = text;
+    q->r.rc = ROUTE_BAD;
+    return WENT_OVER;
+}
+
+/* error:, retry: and discard: have a text where others have a next hop; "4.x.x" before it defers.
+ */
+static void decide_here(struct route_query *q, enum service_kind kind) {
+    struct str text = sbuf_str(&q->r.nexthop);
+    enum mail_status status = MAIL_BOUNCED;
+    char dsn[12];
+    dsn_from_reply(dsn, 400, text);
+    if (kind == SERVICE_RETRY || (text.n >= strlen(dsn) && memcmp(text.p, dsn, strlen(dsn)) == 0))
+        status = MAIL_DEFERRED;
+    else
+        dsn_from_reply(dsn, 500, text);
+    if (text.n >= strlen(dsn) && memcmp(text.p, dsn, strlen(dsn)) == 0)
+        text = str_trim(str_from(text, strlen(dsn)));
+    if (kind == SERVICE_DISCARD)
+        mailerr_set(&q->r.here, MAIL_SENT, "2.0.0", "%.*s", STR_FMT(text));
+    else
+        mailerr_set(&q->r.here, status, dsn, "%.*s",
+                    STR_FMT(text.n > 0 ? text : STR_LIT("Address is undeliverable")));
+    mailerr_blame(&q->r.here, PHASE_ROUTE, BLAME_RECIPIENT);
+}
+
+static enum went step_end(struct route_query *q) {
     struct str hop = sbuf_str(&q->r.nexthop), which;
     const struct service *t = config_transport(q->cfg, sbuf_str(&q->transport));
     q->r.transport = t;
-    if (t == NULL || t->kind == SERVICE_UNUSED || t->kind == SERVICE_LMTP) {
-        sbuf_printf(&text, "mail transport unavailable: %.*s is not a transport of Posthouse",
-                    STR_FMT(sbuf_str(&q->transport)));
-        bad(q, text.p);
-    } else if (t->kind == SERVICE_SMTP && hop.n == 0) {
-        bad(q, "no next hop: the recipient has no domain");
-    } else {
-        const char *why =
-            t->kind == SERVICE_SMTP && q->r.configured ? nexthop_check(hop, &which) : NULL;
-        if (why != NULL) {
-            sbuf_printf(&text, "bad next hop \"%.*s\" (%s): %s", STR_FMT(which),
-                        q->r.why.n > 0 ? q->r.why.p : "", why);
-            bad(q, text.p);
-        } else {
-            finish(q, ROUTE_OK);
-        }
-    }
-    sbuf_free(&text);
+    if (t == NULL || t->kind == SERVICE_UNUSED || t->kind == SERVICE_LMTP)
+        return route_bad(q, ROUTE_NO_TRANSPORT, STR_FMT(sbuf_str(&q->transport)));
+    if (t->kind == SERVICE_SMTP && hop.n == 0)
+        return route_bad(q, "no next hop: the recipient has no domain");
+    const char *why =
+        t->kind == SERVICE_SMTP && q->r.configured ? nexthop_check(hop, &which) : NULL;
+    if (why != NULL)
+        return route_bad(q, "bad next hop \"%.*s\" (%s): %s", STR_FMT(which),
+                         q->r.why.n > 0 ? q->r.why.p : "", why);
+    if (t->kind != SERVICE_SMTP)
+        decide_here(q, t->kind);
+    q->r.rc = ROUTE_OK;
+    return WENT_OVER;
 }
 
-static void run(struct route_query *q) {
-    switch (q->step) {
-    case STEP_CLASS:
-        class_next(q);
-        break;
-    case STEP_SENDER_TRANSPORT:
-        step_sender_transport(q);
-        break;
-    case STEP_RELAYHOST:
-        step_relayhost(q);
-        break;
-    case STEP_TRANSPORT:
-        step_transport(q);
-        break;
-    case STEP_RECORD:
-        step_record(q);
-        break;
-    default:
-        step_end(q);
-        break;
-    }
+/* Takes steps until one waits for an answer or the result is known. */
+static enum went route_run(struct route_query *q, enum went went) {
+    static enum went (*const steps[])(struct route_query *) = {
+        [STEP_CLASS] = step_class,         [STEP_SENDER_TRANSPORT] = step_sender_transport,
+        [STEP_RELAYHOST] = step_relayhost, [STEP_TRANSPORT] = step_transport,
+        [STEP_RECORD] = step_record,       [STEP_END] = step_end};
+    while (went == WENT_ON)
+        went = steps[q->step](q);
+    return went;
 }
 
-static struct route_query *query_new(const struct config *cfg, struct lookup *k, struct str sender,
-                                     struct str recipient, struct trace *trace, route_fn fn,
-                                     void *arg) {
+const struct mailerr *route_refuses(const struct route *r) {
+    return r->rc == ROUTE_OK && r->here.status != MAIL_UNSET && r->here.status != MAIL_SENT
+               ? &r->here
+               : NULL;
+}
+
+static struct route_query *route_query_new(const struct config *cfg, struct lookup *k,
+                                           struct str sender, struct str recipient,
+                                           struct trace *trace, route_fn fn, void *arg) {
     struct route_query *q = MEM_NEW(struct route_query);
     q->cfg = config_ref((struct config *)(uintptr_t)cfg);
     q->lookup = k;
@@ -475,36 +498,44 @@ static struct route_query *query_new(const struct config *cfg, struct lookup *k,
     return q;
 }
 
-static struct route_query *start(struct route_query *q) {
-    run(q);
-    if (q->finished) {
-        query_free(q);
-        return NULL;
+static void route_give_posted(struct task *t) {
+    route_give(DL_OWNER(t, struct route_query, give));
+}
+
+/* A result that needs no answer is given from the loop, too. */
+static struct route_query *route_start(struct route_query *q) {
+    if (route_run(q, WENT_ON) == WENT_OVER) {
+        q->posted = true;
+        q->give.run = route_give_posted;
+        lookup_post(q->lookup, &q->give);
     }
-    q->returned = true;
     return q;
 }
 
 struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
                                   struct str recipient, struct trace *trace, route_fn fn,
                                   void *arg) {
-    return start(query_new(cfg, k, sender, recipient, trace, fn, arg));
+    return route_start(route_query_new(cfg, k, sender, recipient, trace, fn, arg));
 }
 
 struct route_query *route_resolve_via(const struct config *cfg, struct lookup *k,
                                       struct str nexthop, struct str sender, struct str recipient,
                                       struct trace *trace, route_fn fn, void *arg) {
-    struct route_query *q = query_new(cfg, k, sender, recipient, trace, fn, arg);
+    struct route_query *q = route_query_new(cfg, k, sender, recipient, trace, fn, arg);
     sbuf_add_c(&q->transport, "smtp");
     set_nexthop(q, nexthop, "the relay host that was asked for");
-    q->class = CLASS_DEFAULT;
+    q->r.address_class = CLASS_DEFAULT;
     q->step = STEP_RECORD;
-    return start(q);
+    return route_start(q);
 }
 
 void route_cancel(struct route_query *q) {
     if (q == NULL)
         return;
+    if (q->posted) {
+        q->fn = NULL;
+        return;
+    }
     lookup_cancel(q->lookup, q->tag);
-    query_free(q);
+    route_query_free(q);
 }

@@ -10,6 +10,7 @@
 #define PH_ROUTE_ROUTE_H
 
 #include "config/config.h"
+#include "mail/mailerr.h"
 #include "maps/query.h"
 #include "route/trace.h"
 
@@ -21,9 +22,12 @@ enum route_rc {
 
 enum route_class { CLASS_LOCAL, CLASS_ALIAS, CLASS_VIRTUAL, CLASS_RELAY, CLASS_DEFAULT };
 
+/* What a route says of a transport that is not there, or of a kind that is not served. */
+#define ROUTE_NO_TRANSPORT "mail transport unavailable: %.*s is not a transport of Posthouse"
+
 struct route {
     enum route_rc rc;
-    enum route_class class;
+    enum route_class address_class;
     const struct service *transport; /* ROUTE_OK */
     struct sbuf nexthop;
     bool configured; /* the next hop is the administrator's, not the recipient's domain */
@@ -31,14 +35,17 @@ struct route {
     /* The relay record that the next hop named (route/record.h), or empty; nexthop then has the
      * record's hosts. */
     struct sbuf record;
+    /* ROUTE_OK, a transport without sessions (error, retry, discard): what becomes of the
+     * recipient; else unset. */
+    struct mailerr here;
 };
 
 typedef void (*route_fn)(void *arg, const struct route *r);
 
 struct route_query;
 
-/* Calls fn once, perhaps before it returns (NULL then), on the loop of k.  trace (may be NULL) must
- * live until then. */
+/* Calls fn once, on the loop of k and never before this returns; *r is valid until fn returns.
+ * trace (may be NULL) must live until then; its steps may be emitted before this returns. */
 struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
                                   struct str recipient, struct trace *trace, route_fn fn,
                                   void *arg);
@@ -47,7 +54,10 @@ struct route_query *route_resolve_via(const struct config *cfg, struct lookup *k
                                       struct str nexthop, struct str sender, struct str recipient,
                                       struct trace *trace, route_fn fn, void *arg);
 const char *route_class_name(enum route_class c);
-/* fn is not called any more. */
+/* Why mail for this recipient is refused or deferred without asking any host (error:, retry:), or
+ * NULL. */
+const struct mailerr *route_refuses(const struct route *r);
+/* fn is not called any more; q may be NULL. */
 void route_cancel(struct route_query *q);
 
 #endif

@@ -12,6 +12,8 @@
 #include "util/conn.h"
 #include "util/mem.h"
 
+#define SOON_ROUNDS 8
+
 static void on_wake(uv_async_t *a) {
     struct loop *l = a->data;
     struct task *t = atomic_exchange_explicit(&l->inbox, NULL, memory_order_acquire);
@@ -36,8 +38,32 @@ static void on_tick(uv_timer_t *t) {
     conn_check_deadlines(l);
 }
 
+void loop_soon(struct loop *l, struct task *t) {
+    t->next = NULL;
+    *l->soon_end = t;
+    l->soon_end = &t->next;
+}
+
+/* Tasks may ask for more tasks: a few rounds of them, so that sockets have their turn, too. */
+static void loop_run_soon(struct loop *l) {
+    for (int round = 0; round < SOON_ROUNDS && l->soon != NULL; round++) {
+        struct task *now = l->soon;
+        l->soon = NULL;
+        l->soon_end = &l->soon;
+        while (now != NULL) {
+            struct task *next = now->next;
+            now->run(now);
+            now = next;
+        }
+    }
+}
+
 static void on_prepare(uv_prepare_t *p) {
-    conn_flush_all(p->data);
+    struct loop *l = p->data;
+    loop_run_soon(l);
+    conn_flush_all(l);
+    if (l->soon != NULL) /* the loop must not sleep */
+        uv_async_send(&l->wake);
 }
 
 struct loop *loop_new(size_t index) {
@@ -48,6 +74,7 @@ struct loop *loop_new(size_t index) {
     }
     dl_init(&l->conns);
     dl_init(&l->dirty);
+    l->soon_end = &l->soon;
     l->index = index;
     l->scratch = mem_alloc(LOOP_SCRATCH);
     l->read_max = LOOP_SCRATCH;

@@ -25,6 +25,8 @@ struct loop {
     uv_timer_t tick;   /* every LOOP_TICK_MS: connection deadlines */
     uv_prepare_t prep; /* before the loop sleeps: flushes connections written to */
     _Atomic(struct task *) inbox;
+    struct task *soon; /* tasks of loop_soon, oldest first; NULL: none */
+    struct task **soon_end;
     struct dl conns; /* struct conn: all open */
     struct dl dirty; /* struct conn: with output not yet tried */
     int64_t now_ms;  /* monotonic, of this iteration */
@@ -43,6 +45,9 @@ struct loop *loop_new(size_t index);
 int loop_start(struct loop *l);
 /* Any thread.  The task's memory is the poster's until run() is called, then run()'s. */
 void loop_post(struct loop *l, struct task *t);
+/* On the loop's thread: the task runs before the loop sleeps, never inside this call, in the order
+ * of the calls; it costs no system call.  This is how an answer that is known already is given. */
+void loop_soon(struct loop *l, struct task *t);
 /* Runs on the calling thread, as long as the process lives. */
 void loop_run(struct loop *l);
 int64_t loop_now_ms(struct loop *l);
