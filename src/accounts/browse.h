@@ -67,14 +67,17 @@ struct account_change {
 enum store_rc store_change(struct store *st, const char *name, const struct account_change *c,
                            char **why);
 
+#define ADMIN_MARK 33
+
 /* An administrator: of everything (iRedMail's domain 'ALL'), or of some domains. */
 struct admin {
     bool global;
+    char mark[ADMIN_MARK]; /* changes with the stored password; "": the store does not show it */
 };
-/* Is that the active administrator user, and his password? */
+/* True if user is an active administrator and password is right. */
 enum store_rc store_admin_verify(struct store *st, const char *user, const char *password,
                                  struct admin *a, char **why);
-/* Without a password: is he still one? */
+/* Without a password: is user an active administrator? */
 enum store_rc store_admin_find(struct store *st, const char *user, struct admin *a, char **why);
 enum store_rc store_manages(struct store *st, const char *user, const char *domain, char **why);
 /* Of the embedded store.  hash: as password_hash makes it. */

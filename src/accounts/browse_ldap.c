@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "accounts/inside.h"
+#include "accounts/password.h"
 #include "maps/directory.h"
 #include "maps/tabconf.h"
 #include "util/mem.h"
@@ -295,9 +296,23 @@ static void admins_base(struct store *st, struct sbuf *b) {
     sbuf_printf(b, "o=domainAdmins%s", comma == NULL ? "" : comma);
 }
 
-/* His entry's DN: a standalone administrator's, else a mail user's who is marked as one. */
-static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf *dn, bool *global) {
-    static char *wanted[] = {TEXT("domainGlobalAdmin"), NULL};
+/* The stored password is shown to those that the directory lets see it. */
+static void take_mark(LDAP *ld, LDAPMessage *e, struct admin *a) {
+    struct berval **stored = ldap_get_values_len(ld, e, "userPassword");
+    if (stored != NULL && stored[0] != NULL) {
+        char *text = str_dup(str_make(stored[0]->bv_val, stored[0]->bv_len));
+        password_mark(text, a->mark, sizeof a->mark);
+        mem_wipe(text, strlen(text));
+        free(text);
+    }
+    ldap_value_free_len(stored);
+}
+
+/* The DN of the entry of an administrator: a standalone one's, else a mail user's that is marked.
+ */
+static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf *dn,
+                      struct admin *a) {
+    static char *wanted[] = {TEXT("domainGlobalAdmin"), TEXT("userPassword"), NULL};
     struct sbuf base = {0}, filter = {0};
     int rc = LDAP_SUCCESS;
     admins_base(st, &base);
@@ -316,7 +331,8 @@ static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf 
         char *name = e == NULL ? NULL : ldap_get_dn(ld, e);
         if (name != NULL) {
             sbuf_add_c(dn, name);
-            *global = has(ld, e, "domainGlobalAdmin", "yes");
+            a->global = has(ld, e, "domainGlobalAdmin", "yes");
+            take_mark(ld, e, a);
         }
         ldap_memfree(name);
         ldap_msgfree(res);
@@ -331,11 +347,11 @@ static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf 
 enum store_rc directory_admin(struct store *st, const char *user, const char *password,
                               struct admin *a, char **why) {
     struct sbuf dn = {0};
-    a->global = false;
+    *a = (struct admin){0};
     LDAP *ld = store_ldap_log_in(st, why);
     if (ld == NULL)
         return STORE_ERROR;
-    int rc = find_admin(st, ld, user, &dn, &a->global);
+    int rc = find_admin(st, ld, user, &dn, a);
     enum store_rc out = rc != LDAP_SUCCESS ? store_ldap_failed(st, rc, why)
                         : dn.n == 0        ? STORE_NO
                                            : STORE_YES;

@@ -361,12 +361,14 @@ enum store_rc sql_admin(struct store *st, const char *user, const char *password
                         char **why) {
     struct login l = {0};
     bool some = false;
-    a->global = false;
+    *a = (struct admin){0};
     enum store_rc rc = find_login(st, user, &l, why);
     if (rc == STORE_YES &&
         (l.password == NULL ||
          (password != NULL && password_check(l.password, password) != PASSWORD_YES)))
         rc = STORE_NO;
+    if (rc == STORE_YES)
+        password_mark(l.password, a->mark, sizeof a->mark);
     if (l.password != NULL)
         mem_wipe(l.password, strlen(l.password));
     free(l.password);

@@ -14,6 +14,8 @@
 enum password_rc { PASSWORD_NO, PASSWORD_YES, PASSWORD_UNKNOWN /* scheme */ };
 
 enum password_rc password_check(const char *stored, const char *password);
+/* What can be kept to see whether a stored password is still the same: a digest of it, as text. */
+void password_mark(const char *stored, char *mark, size_t n);
 /* Appends {SSHA512}, iRedMail's default. */
 bool password_hash(const char *password, struct sbuf *out);
 

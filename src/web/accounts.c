@@ -18,7 +18,7 @@
 #include "web/session.h"
 
 #define PAGE     50U
-#define PAGE_MAX 200U
+#define PAGE_MAX 500U
 #define FOUND    20U
 
 #define IS_BACKUP_MX "This domain is a backup MX, can not set custom relay."
@@ -139,9 +139,8 @@ static void add_row(void *arg, const struct account *a) {
     json_array_append_new(l->list, o);
 }
 
-/* What a list is asked for; the caller frees *text. */
+/* What a list is asked for (the limit is known); the caller frees *text. */
 static struct browse browse_of(struct req *r, struct listing *l, char **text) {
-    l->limit = req_number(r, "limit", PAGE, PAGE_MAX);
     l->names_only = strcmp(req_query(r, "name_only"), "yes") == 0;
     l->list = json_array();
     l->r = r;
@@ -164,8 +163,10 @@ static void reply_list(struct req *r, struct listing *l, enum store_rc rc, char 
 }
 
 void domains_list(struct req *r) {
-    struct listing l = {0};
+    struct listing l = {.limit = PAGE};
     char *why = NULL, *text;
+    if (!req_number(r, "limit", PAGE_MAX, &l.limit))
+        return;
     struct browse b = browse_of(r, &l, &text);
     b.admin = session_lists(r);
     enum store_rc rc = STORE_YES;
@@ -178,10 +179,11 @@ void domains_list(struct req *r) {
 }
 
 void users_list(struct req *r) {
-    struct listing l = {0};
+    struct listing l = {.limit = PAGE};
     struct account dom;
     char *why = NULL, *text;
-    if (!name_ok(r, false) || !session_may(r, r->arg) || !get(r, r->arg, &dom))
+    if (!req_number(r, "limit", PAGE_MAX, &l.limit) || !name_ok(r, false) ||
+        !session_may(r, r->arg) || !get(r, r->arg, &dom))
         return;
     struct browse b = browse_of(r, &l, &text);
     b.domain = r->arg;

@@ -42,16 +42,18 @@ static void add_entry(void *arg, sqlite3_stmt *row) {
 }
 
 void adminlog_list(struct req *r) {
+    unsigned limit = PAGE, before = INT32_MAX;
+    if (!req_number(r, "limit", 500, &limit) || !req_number(r, "before", INT32_MAX, &before))
+        return;
     json_t *list = json_array();
-    unsigned limit = req_number(r, "limit", PAGE, 500);
-    int64_t before = req_number(r, "before", INT32_MAX, INT32_MAX);
     const char *domain = req_query(r, "domain"), *admin = req_query(r, "admin"),
                *event = req_query(r, "event");
     state_run(r->w->state, add_entry, list,
               "SELECT id, timestamp, admin, ip, domain, username, event, loglevel, msg FROM log "
               "WHERE id < ? AND (? = '' OR domain = ?) AND (? = '' OR admin = ?) AND (? = '' OR "
               "event = ?) ORDER BY id DESC LIMIT ?",
-              "issssssi", before, domain, domain, admin, admin, event, event, (int64_t)limit + 1);
+              "issssssi", (int64_t)before, domain, domain, admin, admin, event, event,
+              (int64_t)limit + 1);
     bool more = json_array_size(list) > limit;
     if (more)
         json_array_remove(list, limit);

@@ -32,11 +32,42 @@ const char *req_header(struct req *r, const char *name) {
     return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, name);
 }
 
-unsigned req_number(struct req *r, const char *name, unsigned otherwise, unsigned max) {
-    uint64_t v = 0;
-    if (!str_u64(str_of(req_query(r, name)), &v) || v < 1)
-        return otherwise;
-    return v > max ? max : (unsigned)v;
+static bool refuse_number(struct req *r, const char *name, int64_t min, int64_t max) {
+    reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s is a whole number between %lld and %lld.", name,
+               (long long)min, (long long)max);
+    return false;
+}
+
+/* Digits and nothing else. */
+static bool digits_within(const char *text, int64_t min, int64_t max, int64_t *v) {
+    uint64_t n = 0;
+    if (!str_u64(str_of(text), &n) || n > (uint64_t)max || (int64_t)n < min)
+        return false;
+    *v = (int64_t)n;
+    return true;
+}
+
+bool req_number(struct req *r, const char *name, unsigned max, unsigned *v) {
+    const char *text = MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, name);
+    int64_t n = 0;
+    if (text == NULL)
+        return true;
+    if (!digits_within(text, 1, max, &n))
+        return refuse_number(r, name, 1, max);
+    *v = (unsigned)n;
+    return true;
+}
+
+bool req_integer(struct req *r, const char *name, int64_t min, int64_t max, int64_t *v) {
+    json_t *o = json_object_get(r->in, name);
+    if (o == NULL)
+        return true;
+    if (r->form && json_is_string(o) && digits_within(json_string_value(o), min, max, v))
+        return true;
+    if (!json_is_integer(o) || json_integer_value(o) < min || json_integer_value(o) > max)
+        return refuse_number(r, name, min, max);
+    *v = json_integer_value(o);
+    return true;
 }
 
 bool req_wants_stream(struct req *r) {
@@ -205,9 +236,10 @@ static bool parse_body(struct req *r) {
         reply_fail(r, MHD_HTTP_CONTENT_TOO_LARGE, "The body is larger than %u bytes.", BODY_MAX);
         return false;
     }
+    r->form = type != NULL && strncmp(type, "application/x-www-form-urlencoded", 33) == 0;
     if (r->body.n == 0)
         r->in = json_object();
-    else if (type != NULL && strncmp(type, "application/x-www-form-urlencoded", 33) == 0)
+    else if (r->form)
         r->in = form_parse(sbuf_str(&r->body));
     else
         r->in = json_loadb(r->body.p, r->body.n, JSON_REJECT_DUPLICATES, &err);

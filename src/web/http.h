@@ -23,9 +23,10 @@ struct who {
     unsigned scopes; /* what a token may do; a session: SCOPE_ALL */
     char *domain;    /* a token for one domain only; NULL: not bound */
     bool token;
-    bool page;    /* a session of the page: needs csrf */
-    char *csrf;   /* its word */
-    char key[65]; /* hash of the session's or the token's secret; "": none */
+    bool page;             /* a session of the page: needs csrf */
+    char *csrf;            /* its word */
+    char mark[ADMIN_MARK]; /* of the password that the session began with */
+    char key[65];          /* hash of the session's or the token's secret; "": none */
 };
 
 /* What is in it, not itself. */
@@ -38,6 +39,7 @@ struct req {
     char *arg; /* what stood at the path's {…}; NULL: it has none */
     struct sbuf body;
     json_t *in;      /* the body's members (JSON, or a form's as texts): an object, perhaps empty */
+    bool form;       /* the body is a form: its numbers are texts */
     char client[64]; /* address, without port */
     bool https;      /* as far as the proxy says */
     bool direct;     /* not by way of a proxy */
@@ -51,8 +53,11 @@ struct req {
 const char *req_query(struct req *r, const char *name);
 const char *req_text(struct req *r, const char *name);
 const char *req_header(struct req *r, const char *name);
-/* A number of the query between 1 and max; otherwise when it is not given. */
-unsigned req_number(struct req *r, const char *name, unsigned otherwise, unsigned max);
+/* A number of the query, from 1 to max; *v stays as it is when it is not given.  False after a
+ * reply that refuses what is no such number. */
+bool req_number(struct req *r, const char *name, unsigned max, unsigned *v);
+/* The same of a member of the body: a JSON integer, or digits in a form. */
+bool req_integer(struct req *r, const char *name, int64_t min, int64_t max, int64_t *v);
 bool req_wants_stream(struct req *r);
 
 /* {"_success": true, "_data": data}; takes the reference. */

@@ -36,21 +36,27 @@ static void add_advice(json_t *msg) {
 
 void queue_list(struct req *r) {
     struct ask_end end = {0};
-    const char *queue = req_query(r, "queue");
+    unsigned limit = PAGE;
+    const char *queue = req_query(r, "queue"), *after = req_query(r, "after");
+    uint64_t cursor;
+    if (!req_number(r, "limit", PAGE_MAX, &limit))
+        return;
+    if (after[0] != '\0' && !str_u64(str_of(after), &cursor)) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "after is the cursor of a message.");
+        return;
+    }
     if (queue[0] != '\0' && !queue_known(queue)) {
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "queue is active, deferred or hold.");
         return;
     }
-    json_t *ask = json_pack("{s:s, s:i}", "cmd", "queue-find", "limit",
-                            (int)req_number(r, "limit", PAGE, PAGE_MAX)),
-           *msg;
+    json_t *ask = json_pack("{s:s, s:i}", "cmd", "queue-find", "limit", (int)limit), *msg;
     size_t i;
     for (i = 0; i < N_FILTERS; i++) {
         const char *v = MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, filters[i]);
         if (v != NULL && (v[0] != '\0' || strcmp(filters[i], "relay") == 0))
             json_object_set_new(ask, filters[i], json_text(v));
     }
-    json_object_set_new(ask, "after", json_text(req_query(r, "after")));
+    json_object_set_new(ask, "after", json_text(after));
     json_t *list = daemon_lines(r, ask, &end);
     if (list == NULL)
         return;

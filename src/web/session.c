@@ -26,33 +26,44 @@
 /* -- roles, for a moment -- */
 
 struct role {
-    char *admin;
-    bool global;
+    char *admin; /* NULL: the slot is free */
+    struct admin is;
     int64_t until_ms;
 };
 
 static struct role roles[ROLES];
 static pthread_mutex_t roles_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static enum store_rc role_find(struct web *w, const char *admin, bool *global, char **why) {
-    struct role *slot = &roles[str_hash(str_of(admin)) % ROLES];
+static struct role *role_slot(const char *admin) {
+    return &roles[str_hash(str_of(admin)) % ROLES];
+}
+
+static enum store_rc role_find(struct web *w, const char *admin, struct admin *is, char **why) {
+    struct role *slot = role_slot(admin);
     int64_t now = clock_mono_ms();
-    struct admin a;
+    *is = (struct admin){0};
     pthread_mutex_lock(&roles_lock);
     bool known = slot->admin != NULL && strcmp(slot->admin, admin) == 0 && slot->until_ms > now;
-    *global = known && slot->global;
+    if (known)
+        *is = slot->is;
     pthread_mutex_unlock(&roles_lock);
     if (known)
         return STORE_YES;
-    enum store_rc rc = store_admin_find(w->store, admin, &a, why);
-    *global = rc == STORE_YES && a.global;
+    enum store_rc rc = store_admin_find(w->store, admin, is, why);
     if (rc != STORE_YES)
         return rc;
     pthread_mutex_lock(&roles_lock);
     free(slot->admin);
-    *slot = (struct role){mem_strdup(admin), a.global, now + ROLE_MS};
+    *slot = (struct role){mem_strdup(admin), *is, now + ROLE_MS};
     pthread_mutex_unlock(&roles_lock);
     return rc;
+}
+
+/* The store is asked again at the next request of that administrator. */
+static void role_forget(const char *admin) {
+    pthread_mutex_lock(&roles_lock);
+    role_slot(admin)->until_ms = 0;
+    pthread_mutex_unlock(&roles_lock);
 }
 
 /* -- cookies -- */
@@ -65,19 +76,19 @@ static void set_cookie(struct req *r, const char *secret) {
     sbuf_wipe(&b);
 }
 
-static void start(struct req *r, const char *admin, bool global, bool page) {
+static void session_start(struct req *r, const char *admin, const struct admin *is, bool page) {
     char secret[SECRET_TEXT], csrf[SECRET_TEXT], hash[HASH_TEXT];
     secret_new(secret);
     secret_new(csrf);
     secret_hash(secret, hash);
     state_run(
         r->w->state, NULL, NULL,
-        "INSERT INTO session (hash, admin, csrf, page, ip, created, used) VALUES (?, ?, ?, ?, "
-        "?, ?, ?)",
-        "sssisii", hash, admin, csrf, (int64_t)page, r->client, now_s(), now_s());
+        "INSERT INTO session (hash, admin, csrf, page, ip, created, used, mark) VALUES (?, ?, ?, "
+        "?, ?, ?, ?, ?)",
+        "sssisiis", hash, admin, csrf, (int64_t)page, r->client, now_s(), now_s(), is->mark);
     r->who.admin = mem_strdup(admin);
     r->who.page = page;
-    reply_data(r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", global, "csrf", csrf));
+    reply_data(r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", is->global, "csrf", csrf));
     set_cookie(r, secret);
     mem_wipe(secret, sizeof secret);
 }
@@ -94,17 +105,18 @@ static void take_session(void *arg, sqlite3_stmt *row) {
     f->who->page = sqlite3_column_int(row, 2) != 0;
     f->who->scopes = SCOPE_ALL;
     f->used = sqlite3_column_int64(row, 3);
+    snprintf(f->who->mark, sizeof f->who->mark, "%s", state_text(row, 4));
 }
 
-/* When it was used last; 0: there is none, or it has ended. */
+/* When the session was used last; 0: there is none, or it has ended. */
 static int64_t find_session(struct web *w, struct who *who) {
     struct found f = {who, 0};
     int64_t now = now_s();
-    state_run(
-        w->state, take_session, &f,
-        "SELECT admin, csrf, page, used FROM session WHERE hash = ? AND used > ? AND created > "
-        "?",
-        "sii", who->key, now - w->cfg->p.web_session_time, now - LIFE_S);
+    state_run(w->state, take_session, &f,
+              "SELECT admin, csrf, page, used, mark FROM session WHERE hash = ? AND used > ? AND "
+              "created > "
+              "?",
+              "sii", who->key, now - w->cfg->p.web_session_time, now - LIFE_S);
     return f.used;
 }
 
@@ -135,17 +147,22 @@ static void touch(struct req *r, int64_t used, const char *sql) {
         state_run(r->w->state, NULL, NULL, sql, "is", now, r->who.key);
 }
 
+/* A session ends when the password that it began with is another one. */
+static bool same_password(const struct who *who, const struct admin *is) {
+    return who->token || strcmp(who->mark, is->mark) == 0;
+}
+
 bool session_lasts(struct web *w, const struct who *who) {
     struct who now = {.token = who->token};
     char *why = NULL;
-    bool global = false;
+    struct admin is;
     memcpy(now.key, who->key, sizeof now.key);
     if (who->token)
         find_token(w, &now);
     else
         find_session(w, &now);
-    bool lasts = now.admin != NULL && role_find(w, now.admin, &global, &why) == STORE_YES &&
-                 (global || !who->global);
+    bool lasts = now.admin != NULL && role_find(w, now.admin, &is, &why) == STORE_YES &&
+                 same_password(&now, &is) && (is.global || !who->global);
     who_free(&now);
     free(why);
     return lasts;
@@ -167,11 +184,17 @@ bool session_identify(struct req *r) {
                    cookie != NULL ? "Session expired, please re-login." : "Login required.");
         return false;
     }
-    enum store_rc rc = role_find(r->w, r->who.admin, &r->who.global, &why);
+    struct admin is;
+    enum store_rc rc = role_find(r->w, r->who.admin, &is, &why);
+    r->who.global = is.global;
     if (rc == STORE_ERROR)
         reply_store_failed(r, why);
     else if (rc == STORE_NO)
         reply_fail(r, MHD_HTTP_UNAUTHORIZED, "Login required.");
+    if (rc == STORE_YES && !same_password(&r->who, &is)) {
+        reply_fail(r, MHD_HTTP_UNAUTHORIZED, "Session expired, please re-login.");
+        return false;
+    }
     if (r->who.domain != NULL)
         r->who.global = false;
     return rc == STORE_YES;
@@ -213,18 +236,21 @@ static void sign_in(struct req *r, const char *user, const char *password) {
     struct admin a;
     char *why = NULL;
     enum store_rc rc = store_admin_verify(r->w->store, user, password, &a, &why);
+    throttle_end(r->client, user,
+                 rc == STORE_YES  ? THROTTLE_RIGHT
+                 : rc == STORE_NO ? THROTTLE_WRONG
+                                  : THROTTLE_UNKNOWN);
     if (rc == STORE_ERROR) {
         reply_store_failed(r, why);
         return;
     }
-    throttle_note(r->client, user, rc == STORE_YES);
     if (rc == STORE_NO) {
         log_warn("web", "%s: login failed for %s", r->client, user);
         reply_fail(r, MHD_HTTP_UNAUTHORIZED, "Username or password is incorrect.");
         return;
     }
     bool page = req_header(r, "Origin") != NULL || req_header(r, "Sec-Fetch-Site") != NULL;
-    start(r, user, a.global, page);
+    session_start(r, user, &a, page);
     adminlog(r, "login", user, "Admin login success");
 }
 
@@ -237,7 +263,7 @@ void session_login(struct req *r) {
     }
     char *user = mem_strdup(name);
     str_lower(user, strlen(user));
-    unsigned wait = throttle_wait(r->client, user);
+    unsigned wait = throttle_begin(r->client, user);
     if (wait > 0) {
         char seconds[16];
         snprintf(seconds, sizeof seconds, "%u", wait);
@@ -268,6 +294,7 @@ static void take_admin(void *arg, sqlite3_stmt *row) {
     *(char **)arg = mem_strdup(state_text(row, 0));
 }
 
+/* With the old password its sessions end, and links to set another one. */
 static bool set_password(struct req *r, const char *admin, const char *password) {
     struct sbuf hash = {0};
     char *why = NULL;
@@ -276,7 +303,12 @@ static bool set_password(struct req *r, const char *admin, const char *password)
     sbuf_wipe(&hash);
     if (rc == STORE_ERROR)
         reply_store_failed(r, made ? why : mem_strdup("the password cannot be hashed"));
-    return rc != STORE_ERROR;
+    if (rc == STORE_ERROR)
+        return false;
+    role_forget(admin);
+    state_run(r->w->state, NULL, NULL, "DELETE FROM session WHERE admin = ?", "s", admin);
+    state_run(r->w->state, NULL, NULL, "DELETE FROM link WHERE admin = ?", "s", admin);
+    return true;
 }
 
 void session_welcome(struct req *r) {
@@ -290,24 +322,24 @@ void session_welcome(struct req *r) {
     secret_hash(secret, hash);
     state_run(r->w->state, take_admin, &admin,
               "SELECT admin FROM link WHERE hash = ? AND expires > ?", "si", hash, now_s());
-    /* Whoever deletes it has it: it works once. */
+    /* The request that deletes the link may use it: a link works once. */
     if (admin == NULL ||
         state_run(r->w->state, NULL, NULL, "DELETE FROM link WHERE hash = ?", "s", hash) != 1) {
         log_warn("web", "%s: a link that is not valid", r->client);
         reply_fail(r, MHD_HTTP_FORBIDDEN,
                    "This link is not valid any more. Make a new one: posthouse admin link ADDRESS");
     } else if (set_password(r, admin, password)) {
-        bool global = false;
+        struct admin is;
         char *why = NULL;
-        role_find(r->w, admin, &global, &why);
+        role_find(r->w, admin, &is, &why);
         free(why);
-        start(r, admin, global, true);
+        session_start(r, admin, &is, true);
         adminlog(r, "login", admin, "Admin password set with a one-time link");
     }
     free(admin);
 }
 
-/* -- what he may -- */
+/* -- what an administrator may -- */
 
 bool session_may(struct req *r, const char *domain) {
     char *why = NULL;
@@ -317,10 +349,9 @@ bool session_may(struct req *r, const char *domain) {
     }
     if (r->who.global)
         return true;
-    bool global = false; /* a global administrator's token for this domain */
-    enum store_rc rc =
-        r->who.domain == NULL ? STORE_YES : role_find(r->w, r->who.admin, &global, &why);
-    if (rc == STORE_YES && !global)
+    struct admin is = {.global = false}; /* a global administrator's token for this domain */
+    enum store_rc rc = r->who.domain == NULL ? STORE_YES : role_find(r->w, r->who.admin, &is, &why);
+    if (rc == STORE_YES && !is.global)
         rc = store_manages(r->w->store, r->who.admin, domain, &why);
     if (rc == STORE_ERROR)
         reply_store_failed(r, why);

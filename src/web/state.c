@@ -68,6 +68,11 @@ struct state *state_open(const char *data_directory, char **why) {
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(s->db, BUSY_MS);
         rc = sqlite3_exec(s->db, schema, NULL, NULL, NULL);
+        /* Of an older version: its sessions end. */
+        if (rc == SQLITE_OK &&
+            sqlite3_exec(s->db, "SELECT mark FROM session LIMIT 1", NULL, NULL, NULL) != SQLITE_OK)
+            rc = sqlite3_exec(s->db, "ALTER TABLE session ADD COLUMN mark TEXT NOT NULL DEFAULT ''",
+                              NULL, NULL, NULL);
     }
     umask(old);
     fs_adopt(path.p);

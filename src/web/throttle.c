@@ -16,15 +16,15 @@
 #define FORGET_MS  3600000
 
 struct entry {
-    char key[300]; /* "": free */
-    unsigned failures;
+    char key[300];     /* "": free */
+    unsigned failures; /* and guesses that are being looked at */
     int64_t last_ms;
 };
 
 static struct entry table[ENTRIES];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static struct entry *find(const char *kind, const char *who, bool make) {
+static struct entry *entry_find(const char *kind, const char *who, bool make) {
     char key[sizeof table[0].key];
     struct entry *oldest = &table[0];
     int64_t now = clock_mono_ms();
@@ -44,32 +44,42 @@ static struct entry *find(const char *kind, const char *who, bool make) {
     return oldest;
 }
 
+static void entry_count(struct entry *e, int change) {
+    if (change > 0 || e->failures > 0)
+        e->failures += (unsigned)change;
+    if (change > 0)
+        e->last_ms = clock_mono_ms();
+}
+
+/* Seconds until another guess may be made. */
 static unsigned wait_of(const struct entry *e, unsigned most) {
-    if (e == NULL || e->failures < FREE)
+    if (e->failures < FREE)
         return 0;
     unsigned doubled = e->failures - FREE, wait = doubled > 9 ? most : 1U << doubled;
     int64_t left = e->last_ms + (wait > most ? most : wait) * 1000 - clock_mono_ms();
     return left <= 0 ? 0 : (unsigned)(left / 1000 + 1);
 }
 
-unsigned throttle_wait(const char *client, const char *account) {
+unsigned throttle_begin(const char *client, const char *account) {
     pthread_mutex_lock(&lock);
-    unsigned a = wait_of(find("from", client, false), WAIT_MAX);
-    unsigned b = wait_of(find("for", account, false), SHARED_MAX);
+    struct entry *from = entry_find("from", client, true), *to = entry_find("for", account, true);
+    unsigned a = wait_of(from, WAIT_MAX), b = wait_of(to, SHARED_MAX);
+    if (a == 0 && b == 0) {
+        entry_count(from, 1);
+        entry_count(to, 1);
+    }
     pthread_mutex_unlock(&lock);
     return a > b ? a : b;
 }
 
-static void note(struct entry *e, bool good) {
-    if (e == NULL)
+void throttle_end(const char *client, const char *account, enum throttle_end how) {
+    if (how == THROTTLE_WRONG)
         return;
-    e->failures = good ? 0 : e->failures + 1;
-    e->last_ms = clock_mono_ms();
-}
-
-void throttle_note(const char *client, const char *account, bool good) {
-    pthread_mutex_lock(&lock);
-    note(find("from", client, !good), good);
-    note(find("for", account, !good), good);
+    pthread_mutex_lock(&lock); /* an entry may have made room for another one meanwhile */
+    struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
+    if (from != NULL)
+        entry_count(from, -1);
+    if (to != NULL)
+        entry_count(to, how == THROTTLE_RIGHT ? -(int)to->failures : -1);
     pthread_mutex_unlock(&lock);
 }

@@ -1,18 +1,24 @@
 /*
  * web/throttle.h - how often passwords may be guessed
  *
- * In memory, per client address and per account: five failures are free, then each one doubles a
- * wait of one second, up to a quarter of an hour for an address and half a minute for an account; a
- * success or an hour's rest forgets.  The table is bounded: when it is full, the oldest entry makes
- * room.  Any thread.
+ * In memory, per client address and per account.  A guess counts from its beginning, so that many
+ * at once are not looked at either.  Five are free, then each one doubles a wait of one second, up
+ * to a quarter of an hour for an address and half a minute for an account.  The right password
+ * forgives an account everything, an address that one guess; an hour's rest forgives both.  The
+ * table is bounded: when it is full, the oldest entry makes room.  Any thread.
  */
 #ifndef PH_WEB_THROTTLE_H
 #define PH_WEB_THROTTLE_H
 
-#include <stdbool.h>
+/* Seconds that this client, or anybody for this account, has to wait; 0: none, and a guess has
+ * begun that throttle_end ends. */
+unsigned throttle_begin(const char *client, const char *account);
 
-/* Seconds that this client, or anybody for this account, has to wait; 0: none. */
-unsigned throttle_wait(const char *client, const char *account);
-void throttle_note(const char *client, const char *account, bool good);
+enum throttle_end {
+    THROTTLE_WRONG,
+    THROTTLE_RIGHT,
+    THROTTLE_UNKNOWN /* it could not be looked at */
+};
+void throttle_end(const char *client, const char *account, enum throttle_end how);
 
 #endif

@@ -19,6 +19,7 @@ static const struct {
 } scopes[] = {{"read", SCOPE_READ},   {"accounts", SCOPE_ACCOUNTS}, {"relays", SCOPE_RELAYS},
               {"queue", SCOPE_QUEUE}, {"test", SCOPE_TEST},         {"metrics", SCOPE_METRICS}};
 
+#define DAYS_MAX 3650
 #define N_SCOPES (sizeof scopes / sizeof scopes[0])
 
 static unsigned scope_named(struct str name) {
@@ -75,14 +76,13 @@ static const char *check(const char *name, const char *list, const char *domain)
 void token_add(struct req *r) {
     const char *name = req_text(r, "name"), *list = req_text(r, "scopes");
     const char *domain = req_text(r, "domain");
-    json_int_t days = json_integer_value(json_object_get(r->in, "days"));
+    int64_t days = 0; /* for ever */
     domain = domain == NULL ? "" : domain;
     const char *why = check(name, list, domain);
-    if (why != NULL || days < 0 || days > 3650) {
-        reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s",
-                   why != NULL ? why : "days is between 0 (for ever) and 3650.");
+    if (why != NULL)
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s", why);
+    if (why != NULL || !req_integer(r, "days", 0, DAYS_MAX, &days))
         return;
-    }
     if (domain[0] != '\0' && !session_may(r, domain))
         return;
     char secret[SECRET_TEXT], hash[HASH_TEXT], shown[SECRET_TEXT + 4];

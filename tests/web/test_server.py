@@ -644,3 +644,114 @@ def test_behind_nginx(nginx):
     log = nginx.access.read_text()
     assert SECRET not in log and "welcome" not in log
     assert '"ip": "127.0.0.1"' in json.dumps(nginx.api(GLOBAL).get("/api/log")["entries"])
+
+
+# -- guessing, passwords, numbers --
+
+SLOW_HASH = "{CRYPT}$6$rounds=200000$abcdefghijklmnop$" + "x" * 86
+
+def test_guesses_at_once_are_counted_when_they_begin(dns):
+    """A slow check cannot be passed by many guesses together: no more are evaluated than one after the other."""
+    with site(dns) as w:
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "accounts.db")) as db:  # a check that takes its time
+            db.execute("UPDATE admin SET password = ? WHERE username = ?", (SLOW_HASH, OF_DOMAIN))
+            db.commit()
+        codes, gate = [], threading.Barrier(60)
+
+        def guess(i):
+            api = w.api()
+            gate.wait()
+            codes.append(api.request("POST", "/api/login", form={"username": OF_DOMAIN, "password": f"guess {i}"})[0])
+        threads = [threading.Thread(target=guess, args=(i,)) for i in range(60)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert sorted(set(codes)) == [401, 429] and codes.count(401) <= 10, codes
+
+
+def test_an_own_account_does_not_wash_an_address(dns):
+    """Who can log in himself cannot guess for others without waiting: his success forgives what was guessed for him only."""
+    with site(dns) as w:
+        api = w.api()
+        guess = lambda i: api.request("POST", "/api/login", form={"username": f"target{i}@a.example", "password": "x" * 9})[0]
+        codes = []
+        for i in range(9):
+            codes.append(guess(i))
+            api.request("POST", "/api/login", form={"username": OF_DOMAIN, "password": SECRET})
+        assert 429 in codes, codes
+
+
+def test_a_new_password_ends_the_sessions_of_the_old_one(dns):
+    with site(dns) as w:
+        old, other = w.api(OF_DOMAIN), w.api(GLOBAL)
+        token = w.api(token=old.ok("POST", "/api/tokens", body={"name": "t", "scopes": "read"})["token"])
+        links = [re.search(r"welcome/(\S+)", w.command("admin", "link", OF_DOMAIN))[1] for _ in range(2)]
+        fresh = w.api()
+        fresh.ok("POST", "/api/welcome", body={"token": links[0], "password": "a new password"})
+        assert old.fails(401, "GET", "/api/session")
+        assert fresh.get("/api/session")["admin"] == OF_DOMAIN and other.get("/api/session") and token.get("/api/domains")
+        assert fresh.fails(403, "POST", "/api/welcome", body={"token": links[1], "password": "another password"})  # made before
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "accounts.db")) as db:  # as iRedAdmin changes it
+            db.execute("UPDATE admin SET password = '{PLAIN}third password' WHERE username = ?", (OF_DOMAIN,))
+            db.commit()
+        wait_for(lambda: fresh.request("GET", "/api/session")[0] == 401)
+        assert w.api(OF_DOMAIN, "third password").get("/api/session")["admin"] == OF_DOMAIN
+
+
+def numbers():
+    """Each number that a request of the API can have: method, path, where, name, minimum, maximum."""
+    def deref(o):
+        while "$ref" in o:
+            found = OPENAPI
+            for part in o["$ref"].split("/")[1:]:
+                found = found[part]
+            o = found
+        return o
+    for path, methods in OPENAPI["paths"].items():
+        shared = [deref(p) for p in methods.get("parameters", [])]
+        for method, op in methods.items():
+            if method == "parameters":
+                continue
+            for p in shared + [deref(p) for p in op.get("parameters", [])]:
+                s = deref(p["schema"])
+                if s.get("type") in ("integer", "number"):
+                    yield method.upper(), path, p["in"], p["name"], s["minimum"], s["maximum"]
+            for kind in deref(op.get("requestBody", {})).get("content", {}).values():
+                for name, s in deref(kind["schema"]).get("properties", {}).items():
+                    s = deref(s)
+                    if s.get("type") in ("integer", "number"):
+                        yield method.upper(), path, "body", name, s["minimum"], s["maximum"]
+
+
+def test_every_number_is_a_number_within_its_bounds(web):
+    """What is none is refused, and changes nothing: no fraction, truth or text counts as 0 (which means "for ever")."""
+    boss, seen = web.api(GLOBAL), set()
+    good = {"/api/tokens": {"name": "n", "scopes": "read"}}
+    for method, path, where, name, least, most in numbers():
+        real = path.replace("{domain}", "a.example")
+        seen.add((path, name))
+        odd = ["2.5", "1e3", "true", "x", "", "-7", "0x10", " 5", "5 ", str(least - 1), str(most + 1), str(2 ** 31), str(2 ** 32 + 1), str(2 ** 63), str(2 ** 64 + 1), "9" * 40]
+        odd = [v for v in odd if not (v.isdigit() and least <= int(v) <= most)]
+        if where == "query":
+            for v in odd:
+                assert boss.fails(400, method, f"{real}?{name}={urllib.request.quote(v)}"), (path, name, v)
+            for v in (least, most):
+                boss.ok(method, f"{real}?{name}={v}")
+        else:
+            count = lambda: len(boss.get("/api/tokens"))
+            before = count()
+            for v in (2.5, 7.0, 1e300, True, False, [], [30], {}, {"days": 30}, "30", "", least - 1, most + 1, 2 ** 31, 2 ** 62):
+                assert boss.fails(400, method, real, body=good[path] | {name: v}), (path, name, v)
+            for v in odd:
+                assert boss.fails(400, method, real, form=good[path] | {name: v}), (path, name, v)
+            assert count() == before
+            for v in (least, most):
+                boss.ok(method, real, body=good[path] | {name: v})
+                boss.ok(method, real, form=good[path] | {name: str(v)})
+            assert count() == before + 4
+    assert {("/api/tokens", "days"), ("/api/log", "before"), ("/api/log", "limit"), ("/api/queue", "limit"), ("/api/domains", "limit"),
+            ("/api/users/{domain}", "limit")} <= seen, seen
+    for v in ("x", "-1", "1.5", "1x", "9" * 40):
+        assert boss.fails(400, "GET", f"/api/queue?after={v}"), v
+        assert boss.fails(404, "DELETE", f"/api/token/{v}"), v

@@ -14,7 +14,7 @@ function Add({ me, done }: { me: Me; done: () => void }) {
   const [error, setError] = useState("");
   const [token, setToken] = useState("");
   const all = Object.keys(t.scope).filter((s) => me.global || ["read", "accounts", "test"].includes(s));
-  const add = () => post<{ token: string }>("tokens", { name, domain, days: Number(days) || 0, scopes: scopes.join(" ") }).then(
+  const add = () => post<{ token: string }>("tokens", { name, domain, days: /^\d+$/.test(days) ? Number(days) : days, scopes: scopes.join(" ") }).then(
     (r) => { setToken(r.token); setError(""); setName(""); done(); }, (e) => setError(words(e)));
   return (
     <Form class="card narrow" label={t.add} onSubmit={add}>
