@@ -35,6 +35,7 @@ enum {
     FS_REMOVE_FILE = 1 << 5,
     FS_MAKE_DIR = 1 << 7,
     FS_MAKE_REG = 1 << 8,
+    FS_REFER = 1 << 13, /* a name from one directory to another */
     FS_TRUNCATE = 1 << 14,
     /* files and names of its own */
     FS_KEEP =
@@ -142,7 +143,7 @@ void confine_relay(const struct config *cfg) {
     user_become("mail_owner", cfg->p.mail_owner, false);
     settle();
     if (set >= 0)
-        ruleset_allow(set, ".", FS_KEEP | FS_MAKE_DIR);
+        ruleset_allow(set, ".", FS_KEEP | FS_MAKE_DIR | FS_REFER);
     ruleset_enforce(set, "relay");
     confine_calls("relay", CALLS_LOOPS | CALLS_FILES | CALLS_NETWORK);
 }

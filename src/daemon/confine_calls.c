@@ -49,7 +49,8 @@ static const int common[] = {
 static const int files[] = {SCMP_SYS(pwrite64),  SCMP_SYS(pwritev),   SCMP_SYS(pwritev2),
                             SCMP_SYS(fallocate), SCMP_SYS(fsync),     SCMP_SYS(fdatasync),
                             SCMP_SYS(unlink),    SCMP_SYS(unlinkat),  SCMP_SYS(mkdir),
-                            SCMP_SYS(mkdirat),   SCMP_SYS(ftruncate), SCMP_SYS(umask)};
+                            SCMP_SYS(mkdirat),   SCMP_SYS(ftruncate), SCMP_SYS(umask),
+                            SCMP_SYS(rename),    SCMP_SYS(renameat)};
 
 static const int loops[] = {
     SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),    SCMP_SYS(epoll_wait),

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -84,6 +85,11 @@ static int io_unlink(void *arg, const char *path) {
     return unlink(path) < 0 ? -errno : 0;
 }
 
+static int io_rename(void *arg, const char *from, const char *to) {
+    (void)arg;
+    return rename(from, to) < 0 ? -errno : 0;
+}
+
 static int io_mkdir(void *arg, const char *path) {
     (void)arg;
     return fs_mkdir(path, 0700);
@@ -127,6 +133,7 @@ const struct spool_io spool_io_disk = {
     .datasync = io_datasync,
     .sync_dir = io_sync_dir,
     .unlink = io_unlink,
+    .rename = io_rename,
     .mkdir = io_mkdir,
     .size = io_size,
     .list = io_list,

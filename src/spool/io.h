@@ -22,6 +22,8 @@ struct spool_io {
     int (*datasync)(void *arg, int fd);
     int (*sync_dir)(void *arg, const char *dir);
     int (*unlink)(void *arg, const char *path);
+    /* Within one file system; durable after sync_dir of both directories. */
+    int (*rename)(void *arg, const char *from, const char *to);
     int (*mkdir)(void *arg, const char *path); /* 0 also if it is there */
     int64_t (*size)(void *arg, int fd);
     /* Calls fn with each file name in dir. */

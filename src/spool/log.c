@@ -50,6 +50,20 @@ int log_sync_dir(const struct spool *s, const char *sub) {
     return rc;
 }
 
+int log_set_aside(const struct spool *s, const char *kind, uint64_t id, const char *path) {
+    struct sbuf to = {0};
+    sbuf_printf(&to, "%s/damaged/%s-%016llx", s->dir, kind, (unsigned long long)id);
+    int rc = s->io->rename(s->io->arg, path, to.p);
+    if (rc == 0)
+        rc = log_sync_dir(s, "damaged");
+    if (rc == 0)
+        log_warn("spool", "%s is kept as %s", path, to.p);
+    else
+        log_error("spool", "%s cannot be moved to %s: %s", path, to.p, strerror(-rc));
+    sbuf_free(&to);
+    return rc;
+}
+
 struct segment *segment_add(struct spool *s, uint64_t no, int fd, uint64_t size) {
     struct segment *g = MEM_NEW(struct segment);
     g->no = no;
@@ -114,7 +128,7 @@ static bool adopt_last(struct spool *s, uint64_t span) {
     if (s->head != NULL || dl_empty(&s->segments))
         return false;
     struct segment *g = DL_OWNER(s->segments.prev, struct segment, link);
-    if (g->n_gaps > 0 || g->used + span > g->size)
+    if (g->n_gaps > 0 || g->damaged || g->used + span > g->size)
         return false;
     s->head = g;
     return true;
@@ -314,14 +328,16 @@ int segment_remove(struct spool *s, struct segment *g) {
     if (atomic_load(&g->readers) > 0)
         return -EBUSY;
     char *path = log_segment_path(s, g->no);
-    int rc = s->io->unlink(s->io->arg, path);
+    int rc = g->damaged ? log_set_aside(s, "log", g->no, path) : s->io->unlink(s->io->arg, path);
     if (rc == -ENOENT) /* already gone: an unlink that was not made durable */
         rc = 0;
     if (rc == 0)
         rc = log_sync_dir(s, "log");
-    if (rc < 0) {
-        log_warn("spool", "cannot remove %s: %s", path, strerror(-rc));
-    } else {
+    if (rc < 0 && !g->warned) {
+        log_warn("spool", "cannot remove %s: %s; it is tried again", path, strerror(-rc));
+        g->warned = true;
+    }
+    if (rc == 0) {
         spool_discard(s, g->fd);
         segment_free(s, g);
     }

@@ -74,6 +74,8 @@ struct segment {
     bool full;           /* a write failed: nothing more is written here */
     int sync_rc;         /* why a sync failed: neither written nor synced again; 0: none did */
     bool stuck;          /* something in it cannot be read: it stays as it is */
+    bool damaged;        /* found at start: the file goes to damaged/ when it is not needed */
+    bool warned;         /* that it cannot be removed */
 };
 
 /* One queued message. */
@@ -138,6 +140,8 @@ char *log_segment_path(const struct spool *s, uint64_t no);
 char *log_body_path(const struct spool *s, uint64_t id);
 /* fsync of a directory of the spool. */
 int log_sync_dir(const struct spool *s, const char *sub);
+/* Moves a file of the spool to damaged/, as KIND-ID; durable before it returns. */
+int log_set_aside(const struct spool *s, const char *kind, uint64_t id, const char *path);
 /* Makes sure that span bytes fit into the head, in a new segment if need be; without
  * may_use_reserve some room is left for PROGRESS and DONE, so that a full disk can be emptied. */
 int log_room(struct spool *s, uint64_t span, bool may_use_reserve);
@@ -167,7 +171,8 @@ void log_entry_del(struct spool *s, uint64_t id);
  * one when most of the log is dead.  Called after a sync. */
 void log_reclaim(struct spool *s);
 struct segment *segment_add(struct spool *s, uint64_t no, int fd, uint64_t size);
-/* Unlinks it; durable before it returns, so that segments never go out of order. */
+/* Unlinks it, or moves it to damaged/; durable before it returns, so that segments never go out of
+ * order. */
 int segment_remove(struct spool *s, struct segment *g);
 /* Its descriptor is the caller's to close. */
 void segment_free(struct spool *s, struct segment *g);

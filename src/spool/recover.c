@@ -163,7 +163,7 @@ static void apply_begin(struct spool *s, const char *meta) {
             return;
     }
     struct segment *first = DL_OWNER(s->segments.next, struct segment, link);
-    if (b.prev_no < first->no) /* removed in its time */
+    if (b.prev_no < first->no || b.prev_synced == 0) /* removed in its time, or never used */
         return;
     log_error("spool", "segment %016llx is missing from log/: what was queued there is lost",
               (unsigned long long)b.prev_no);
@@ -288,7 +288,7 @@ static bool gap_keep(struct spool *s, const struct segment *g, const struct gap 
     return ok;
 }
 
-static void gap_report(struct spool *s, const struct segment *g, const struct gap *gap) {
+static void gap_report(struct spool *s, struct segment *g, const struct gap *gap) {
     struct sbuf path = {0};
     sbuf_printf(&path, "%s/damaged/%016llx-%llu", s->dir, (unsigned long long)g->no,
                 (unsigned long long)gap->off);
@@ -298,6 +298,7 @@ static void gap_report(struct spool *s, const struct segment *g, const struct ga
                   (unsigned long long)g->no, (unsigned long long)gap->off,
                   (unsigned long long)gap->n,
                   gap->unreadable ? ", which the disk does not give back," : "", kept, path.p);
+        g->damaged = true;
         s->st.damaged++;
     } else {
         log_warn("spool",
@@ -310,16 +311,33 @@ static void gap_report(struct spool *s, const struct segment *g, const struct ga
     sbuf_free(&path);
 }
 
-/* Reports the gaps; lets go of segments that have no record (nothing in them was acknowledged). */
+/* A segment that is shorter than what was durable of it, by its own records and by what the next
+ * segment says of it: zeros, or nothing at all, where records were. */
+static void report_missing_end(struct spool *s, struct segment *g) {
+    const struct gap *last = g->n_gaps == 0 ? NULL : &g->gaps[g->n_gaps - 1];
+    uint64_t end = last != NULL && last->off + last->n > g->used ? last->off + last->n : g->used;
+    if (end >= g->synced)
+        return;
+    log_error("spool",
+              "damage in segment %016llx: %llu bytes of it were durable, and it ends at %llu; what "
+              "was queued behind that is lost",
+              (unsigned long long)g->no, (unsigned long long)g->synced, (unsigned long long)end);
+    g->damaged = true;
+    s->st.damaged++;
+}
+
+/* Reports what is missing; lets go of segments that have no record, if nothing in them was
+ * acknowledged. */
 static void review_segments(struct spool *s) {
     DL_EACH_SAFE (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
-        bool damaged = false;
+        bool unreadable = false;
         for (size_t i = 0; i < g->n_gaps; i++) {
             gap_report(s, g, &g->gaps[i]);
-            damaged = damaged || g->gaps[i].unreadable;
+            unreadable = unreadable || g->gaps[i].unreadable;
         }
-        if (g->used == 0 && !damaged)
+        report_missing_end(s, g);
+        if (g->used == 0 && !unreadable)
             segment_remove(s, g);
     }
 }
@@ -344,28 +362,46 @@ static int report_entry(struct spool *s, const struct entry *e,
     return rc;
 }
 
-/* Drops the files of messages that never became ours; says which content is missing. */
-static int check_files(struct spool *s) {
-    struct names l = {0};
-    int rc = list_numbers(s, "body", &l);
-    for (size_t i = 0; rc == 0 && i < l.n; i++) {
-        struct entry *e = itab_get(&s->index, l.v[i]);
-        if (e != NULL && (e->body_len & REC_FILE_BIT) != 0)
-            continue;
-        char *path = log_body_path(s, l.v[i]);
-        s->io->unlink(s->io->arg, path);
-        free(path);
-    }
+static bool is_file_entry(const struct entry *e) {
+    return e != NULL && (e->body_len & REC_FILE_BIT) != 0;
+}
+
+/* Says which content is missing. */
+static void report_missing_files(struct spool *s, const struct names *files) {
     size_t pos = 0;
-    for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
-        bool file = (e->body_len & REC_FILE_BIT) != 0;
-        if (!file || (l.n > 0 && bsearch(&e->id, l.v, l.n, sizeof *l.v, cmp_u64) != NULL))
+    for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;) {
+        if (!is_file_entry(e) || (files->n > 0 && bsearch(&e->id, files->v, files->n,
+                                                          sizeof *files->v, cmp_u64) != NULL))
             continue;
         log_error("spool", "the content file body/%016llx of a queued message is missing",
                   (unsigned long long)e->id);
         s->st.damaged++;
     }
-    free(l.v);
+}
+
+/* Drops the content of messages that never became ours.  When anything is damaged, it may be that
+ * of a message whose record is lost: it is kept. */
+static void drop_orphans(struct spool *s, const struct names *files) {
+    for (size_t i = 0; i < files->n; i++) {
+        if (is_file_entry(itab_get(&s->index, files->v[i])))
+            continue;
+        char *path = log_body_path(s, files->v[i]);
+        if (s->st.damaged > 0)
+            log_set_aside(s, "body", files->v[i], path);
+        else
+            s->io->unlink(s->io->arg, path);
+        free(path);
+    }
+}
+
+static int check_files(struct spool *s) {
+    struct names files = {0};
+    int rc = list_numbers(s, "body", &files);
+    if (rc == 0) {
+        report_missing_files(s, &files);
+        drop_orphans(s, &files);
+    }
+    free(files.v);
     return rc;
 }
 

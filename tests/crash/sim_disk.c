@@ -18,7 +18,7 @@
 #define FULL_CALLS 12
 
 struct file {
-    char name[64];
+    char name[64], safe_name[64];
     bool named, safe_named; /* the name is there now; after a power cut */
     char *now, *safe;
     uint8_t *dropped; /* per sector */
@@ -230,10 +230,9 @@ static int sim_datasync(void *arg, int fd) {
     return rc;
 }
 
-static bool in_dir(const struct file *f, const char *dir) {
+static bool in_dir(const char *name, const char *dir) {
     size_t n = strlen(dir);
-    return strncmp(f->name, dir, n) == 0 && f->name[n] == '/' &&
-           strchr(f->name + n + 1, '/') == NULL;
+    return strncmp(name, dir, n) == 0 && name[n] == '/' && strchr(name + n + 1, '/') == NULL;
 }
 
 static int sim_sync_dir(void *arg, const char *dir) {
@@ -241,9 +240,13 @@ static int sim_sync_dir(void *arg, const char *dir) {
     int rc = begin(d, false, true, NULL);
     if (rc < 0)
         return rc;
-    for (int i = 0; i < FILES_MAX; i++)
-        if (in_dir(&d->f[i], dir))
-            d->f[i].safe_named = d->f[i].named;
+    for (int i = 0; i < FILES_MAX; i++) {
+        struct file *f = &d->f[i];
+        if (!in_dir(f->name, dir) && !in_dir(f->safe_name, dir))
+            continue;
+        f->safe_named = f->named;
+        memcpy(f->safe_name, f->name, sizeof f->safe_name);
+    }
     after(d);
     return 0;
 }
@@ -257,6 +260,21 @@ static int sim_unlink(void *arg, const char *path) {
     if (f == NULL)
         return -ENOENT;
     f->named = false;
+    after(d);
+    return 0;
+}
+
+static int sim_rename(void *arg, const char *from, const char *to) {
+    struct sim *d = arg;
+    int rc = begin(d, true, false, NULL);
+    if (rc < 0)
+        return rc;
+    struct file *f = find(d, from), *gone = find(d, to);
+    if (f == NULL)
+        return -ENOENT;
+    if (gone != NULL)
+        gone->named = false;
+    snprintf(f->name, sizeof f->name, "%s", to);
     after(d);
     return 0;
 }
@@ -279,7 +297,7 @@ static int sim_list(void *arg, const char *dir, void (*fn)(void *ctx, const char
     if (rc < 0)
         return rc;
     for (int i = 0; i < FILES_MAX; i++)
-        if (d->f[i].named && in_dir(&d->f[i], dir))
+        if (d->f[i].named && in_dir(d->f[i].name, dir))
             fn(ctx, d->f[i].name + strlen(dir) + 1);
     return 0;
 }
@@ -299,6 +317,7 @@ static const struct spool_io calls = {.open = sim_open,
                                       .datasync = sim_datasync,
                                       .sync_dir = sim_sync_dir,
                                       .unlink = sim_unlink,
+                                      .rename = sim_rename,
                                       .mkdir = sim_mkdir,
                                       .size = sim_size,
                                       .list = sim_list,
@@ -384,6 +403,9 @@ void sim_power_on(struct sim *d) {
         struct file *f = &d->f[i];
         if (f->named != f->safe_named)
             f->named = f->safe_named = sim_rand(d) % 2 == 0;
+        if (f->safe_name[0] != '\0' && sim_rand(d) % 2 == 0) /* the name that it had */
+            memcpy(f->name, f->safe_name, sizeof f->name);
+        memcpy(f->safe_name, f->name, sizeof f->safe_name);
         lose_sectors(d, f);
     }
     sim_restart(d);

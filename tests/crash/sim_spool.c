@@ -48,8 +48,9 @@ struct run {
     struct spool *sp;
     struct known m[MSGS_MAX];
     unsigned n;
-    uint64_t rnd;   /* the script's own chance: the same whatever the disk does */
-    bool must_read; /* no fault is set: every content can be read */
+    uint64_t rnd;       /* the script's own chance: the same whatever the disk does */
+    bool must_read;     /* no fault is set: every content can be read */
+    bool must_be_whole; /* no read has failed */
     const char *bad;
     uint64_t bad_id;
 };
@@ -388,6 +389,10 @@ static void reopen(struct run *r, enum fault f, unsigned n) {
         check_found(r, cut);
     }
     sim_fault(r->disk, FAULT_NONE, 0);
+    struct spool_stats st;
+    spool_stats(r->sp, &st);
+    if (st.damaged > 0 && r->must_be_whole)
+        bad(r, "what only a power cut did is called damage", 0);
     read_all(r);
     adopt_found(r);
 }
@@ -415,6 +420,7 @@ static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) 
     play(r, 6);
     sim_fault(r->disk, FAULT_CUT, (unsigned)(rnd(r) % 30));
     play(r, 6);
+    r->must_be_whole = true;
     reopen(r, FAULT_NONE, 0);
     spool_close(r->sp);
     bool ok = r->bad == NULL;

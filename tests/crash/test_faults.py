@@ -176,6 +176,29 @@ def test_unreadable_segment(dns):
     relay.stop()
 
 
+def test_damaged_record_of_large_content(dns):
+    """A bit of the record is wrong: said, and the content, which is whole, is kept where an administrator finds it."""
+    p = Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n" + FAST, dns=dns)
+    p.start()
+    send_many(p, 1, 400_000, "large")
+    send_many(p, 2, 2000, "small")
+    p.kill()
+    segment, = p.dir.glob("*/log/*")
+    body, = p.dir.glob("*/body/*")
+    content = body.read_bytes()
+    at = segment.read_bytes().index(b"large0@x.example")
+    with open(segment, "r+b") as f:
+        f.seek(at)
+        f.write(b"L")
+    p.start()
+    p.wait_log(r"error: damage in segment .*")
+    p.wait_log(rf"body/{body.name} is kept as .*damaged/body-{body.name}")
+    assert not body.exists()
+    assert (body.parent.parent / "damaged" / f"body-{body.name}").read_bytes() == content
+    assert len(p.queue()) == 2
+    p.stop()
+
+
 @needs_shim
 def test_bad_blocks(dns, tmp_path):
     """The disk refuses to read some blocks at start: said, set aside, and the rest goes on."""

@@ -744,6 +744,128 @@ static void test_unreadable(void **state) {
     spool_close(s);
 }
 
+static bool exists(const char *format, unsigned no) {
+    char path[128], name[64];
+    snprintf(name, sizeof name, format, no);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return access(path, F_OK) == 0;
+}
+
+static uint64_t damage_count(struct spool *s) {
+    struct spool_stats st;
+    spool_stats(s, &st);
+    return st.damaged;
+}
+
+/* What a file system may give back instead of durable bytes: zeros, or a shorter file. */
+static const struct loss {
+    unsigned no; /* of the segment, 1 to 4; each has three messages of 14,000 bytes */
+    off_t keep;  /* bytes that stay; in the middle of a record or at its end */
+    bool cut;    /* the file is shorter; else there are zeros */
+    size_t found, damage;
+    bool aside; /* there is nothing in it: it goes to damaged/ at once */
+} losses[] = {{2, 0, false, 9, 1, true},
+              {2, 0, true, 9, 1, true},
+              {2, 56, true, 9, 1, false},
+              {2, 56 + 14048, false, 10, 1, false},
+              {3, 56 + 28096, true, 11, 1, false},
+              {3, 30000, true, 11, 2, false},
+              {3, 30000, false, 11, 2, false},
+              {1, 0, false, 9, 1, true},
+              {1, 40, true, 9, 2, true}};
+
+/* A segment that has lost durable records is reported and kept, wherever the loss begins. */
+static void test_lost_ends(void **state) {
+    char path[128], cmd[200];
+    (void)state;
+    for (size_t i = 0; i < sizeof losses / sizeof losses[0]; i++) {
+        const struct loss *l = &losses[i];
+        struct seen seen;
+        struct turn t = {.n = 0};
+        struct spool *s = turn_open(&seen);
+        for (uint64_t id = 1; id <= 12; id++) {
+            turn_new(s, &t, id, 14000, 0, "");
+            turns(s, 1);
+        }
+        turn_note(s, &t, SPOOL_PROGRESS, 12, "says that the twelfth is durable");
+        turns(s, 1);
+        spool_close(s);
+        log_file(path, l->no);
+        struct stat st;
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(truncate(path, l->keep), 0);
+        if (!l->cut)
+            assert_int_equal(truncate(path, st.st_size), 0);
+        s = turn_open(&seen);
+        print_message("segment %u, %d bytes: %zu found\n", l->no, (int)l->keep, seen.n);
+        assert_int_equal(seen.n, l->found);
+        assert_int_equal(damage_count(s), l->damage);
+        assert_int_equal(exists("damaged/log-%016x", l->no), l->aside);
+        for (size_t k = 0; k < seen.n; k++) /* the rest is delivered: the log is emptied */
+            turn_note(s, &t, SPOOL_DONE, seen.ids[k], "");
+        turn_new(s, &t, 20, 100, 0, "");
+        turns(s, 2);
+        assert_true(exists("damaged/log-%016x", l->no));
+        assert_int_equal(access(path, F_OK), -1);
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        assert_int_equal(system(cmd), 0);
+    }
+}
+
+/* Content in files of its own is kept when the record that names it may be among what is damaged.
+ */
+static void test_orphans_of_damage(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "before", 700);
+    assert_int_equal(put_file(s, 0x2a, 300000), 0);
+    put(s, 3, "behind", 700);
+    spool_close(s);
+    log_file(path, 1);
+    overwrite(path, 56 + 744 + 41, "?", 1); /* in the envelope of the second */
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    assert_int_equal(damage_count(s), 1);
+    assert_false(exists("body/%016x", 0x2a));
+    struct stat st;
+    snprintf(path, sizeof path, "%s/damaged/body-%016x", dir, 0x2a);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 300000);
+    spool_close(s);
+}
+
+static int bad_rename(void *arg, const char *from, const char *to) {
+    (void)arg;
+    (void)from;
+    (void)to;
+    return -EXDEV;
+}
+
+/* What cannot be moved stays where it is. */
+static void test_set_aside_fails(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    io.rename = bad_rename;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "before", 700);
+    assert_int_equal(put_file(s, 2, 300000), 0);
+    put(s, 3, "behind", 700);
+    spool_close(s);
+    log_file(path, 1);
+    overwrite(path, 56 + 744 + 41, "?", 1);
+    s = open_spool(&seen);
+    note(s, SPOOL_DONE, 1, "");
+    note(s, SPOOL_DONE, 3, "");
+    note(s, SPOOL_DONE, 3, "");
+    spool_close(s);
+    assert_true(exists("body/%016x", 2));
+    assert_int_equal(access(path, F_OK), 0);
+}
+
 /* A record larger than what is read at a time. */
 static void test_large_record(void **state) {
     struct seen seen;
@@ -891,6 +1013,9 @@ int main(void) {
                                        T(test_company),
                                        T(test_close_with_failures),
                                        T(test_bodies),
+                                       T(test_lost_ends),
+                                       T(test_orphans_of_damage),
+                                       T(test_set_aside_fails),
                                        T(test_sync_fails_in_long_batch),
                                        T(test_durable_is_what_the_segment_says),
                                        T(test_order_after_failed_sync)};
