@@ -1,7 +1,7 @@
 # Posthouse's front door.  Everything is built in build/ by Meson.
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build web demo test test-asan test-tsan bench pictures load coverage fuzz format docs install clean
+.PHONY: all setup build web demo test test-asan test-tsan bench pictures load coverage fuzz wire format docs install clean
 
 all: build
 
@@ -80,6 +80,12 @@ coverage:
 fuzz:
 	@sh scripts/setup.sh test
 	@FUZZ_SECONDS=$(or $(SECONDS),300) $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/fuzz
+
+# The simulated wire by hand: the fixed scripts with every fault, then N random scenarios from SEED on.
+wire:
+	@sh scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@build/tests/sim_wire -x -n $(or $(N),100000) $(if $(SEED),-s $(SEED))
 
 format:
 	@clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')

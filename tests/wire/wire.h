@@ -59,6 +59,8 @@ struct wire_peer_ops {
 void wire_send(struct wire_end *e, const void *p, size_t n);
 /* Closes in order, after what was sent; nothing is read any more. */
 void wire_close(struct wire_end *e);
+/* Sends no more, in order, but goes on reading. */
+void wire_shut(struct wire_end *e);
 /* Breaks the stream: what is on its way is lost. */
 void wire_reset(struct wire_end *e);
 /* Calls timer() once, ms from now; a new call replaces the last; 0 takes it back. */
