@@ -55,43 +55,52 @@ static void dest_rest(struct dest *d, int64_t until_ms) {
         d->hop->resting_ms = until_ms;
 }
 
+static uint64_t dest_hash(const struct dest_key *k) {
+    uint64_t h = kset_mix(KSET_SEED + k->configured, str_of(k->transport));
+    return kset_mix(kset_mix_folded(h, k->nexthop), k->record);
+}
+
+static bool dest_same(const void *val, const void *key) {
+    const struct dest *d = val;
+    const struct dest_key *k = key;
+    return d->configured == k->configured && strcmp(d->transport, k->transport) == 0 &&
+           str_ieq(str_of(d->nexthop), k->nexthop) && str_eq_c(k->record, d->record);
+}
+
+static struct dest *dest_new(struct sched *s, const struct dest_key *k, uint64_t hash) {
+    struct dest *d = MEM_NEW(struct dest);
+    d->hash = hash;
+    d->transport = mem_strdup(k->transport);
+    d->nexthop = str_dup(k->nexthop);
+    d->record = str_dup(k->record);
+    d->configured = k->configured;
+    dl_init(&d->senders);
+    dl_init(&d->slots);
+    d->hop = dest_hop(s, d);
+    dest_limits(s, d);
+    d->window = first_window(s, d);
+    kset_add(&s->dests, hash, d);
+    return d;
+}
+
 struct dest *dest_get(struct sched *s, const struct route *r) {
-    struct sbuf key = {0};
-    struct str nexthop = sbuf_str(&r->nexthop);
-    sbuf_add_c(&key, r->transport->name);
-    sbuf_add_ch(&key, '\n');
-    sbuf_add_str(&key, nexthop);
-    str_lower(key.p, key.n);
-    sbuf_add_ch(&key, '\n');
-    sbuf_add_str(&key, sbuf_str(&r->record));
-    struct dest *d = htab_get(&s->dests, sbuf_str(&key));
-    if (d == NULL) {
-        d = MEM_NEW(struct dest);
-        d->key = mem_strdup(key.p);
-        d->transport = mem_strdup(r->transport->name);
-        d->nexthop = str_dup(nexthop);
-        d->record = str_dup(sbuf_str(&r->record));
-        d->configured = r->configured;
-        dl_init(&d->senders);
-        dl_init(&d->slots);
-        d->hop = dest_hop(s, d);
-        dest_limits(s, d);
-        d->window = first_window(s, d);
-        htab_put(&s->dests, str_of(d->key), d);
-    }
+    struct dest_key key = {r->transport->name, sbuf_str(&r->nexthop), sbuf_str(&r->record),
+                           r->configured};
+    uint64_t hash = dest_hash(&key);
+    struct dest *d = kset_get(&s->dests, hash, dest_same, &key);
+    if (d == NULL)
+        d = dest_new(s, &key, hash);
     d->used_ms = s->loop->now_ms;
-    sbuf_free(&key);
     return d;
 }
 
 static void dest_free(struct sched *s, struct dest *d) {
-    htab_del(&s->dests, str_of(d->key));
+    kset_remove(&s->dests, d->hash, d);
     htab_free(&d->by_sender);
     mailerr_free(&d->dead_err);
-    free((char *)(uintptr_t)d->transport);
+    free(d->transport);
     free(d->nexthop);
     free(d->record);
-    free(d->key);
     free(d);
 }
 
@@ -415,7 +424,7 @@ void dest_result(struct sched *s, struct slot *k, struct attempt *a) {
 
 void dest_wake_all(struct sched *s) {
     size_t pos = 0;
-    for (struct dest *d; (d = htab_next(&s->dests, &pos)) != NULL;) {
+    for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;) {
         dest_rest(d, 0);
         d->failures = 0;
         dest_limits(s, d);
@@ -436,7 +445,7 @@ static void slots_tick(struct dest *d, int64_t now_ms) {
 void dest_tick(struct sched *s, int64_t now_ms) {
     struct dest *old = NULL;
     size_t pos = 0;
-    for (struct dest *d; (d = htab_next(&s->dests, &pos)) != NULL;) {
+    for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;) {
         slots_tick(d, now_ms);
         if (d->queued > 0 && d->rate_delay_ms > 0)
             dest_dispatch(s, d);

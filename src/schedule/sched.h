@@ -8,6 +8,7 @@
 #include "schedule/schedule.h"
 #include "schedule/tally.h"
 #include "util/htab.h"
+#include "util/kset.h"
 
 struct job;
 
@@ -83,13 +84,22 @@ struct slot {
     int64_t idle_ms; /* since when it has nothing to do */
 };
 
+/* What makes a destination another one: all of it. */
+struct dest_key {
+    const char *transport; /* as master.cf writes it */
+    struct str nexthop;    /* ASCII case makes no difference */
+    struct str record;     /* empty: none */
+    bool configured; /* the administrator's choice, not the recipient's domain: its faults never
+                      * bounce mail */
+};
+
 struct dest {
-    char *key; /* transport, newline, next hop, newline, relay record */
-    const char *transport;
+    uint64_t hash; /* of its key, which is made of the next four */
+    char *transport;
     char *nexthop;
     char *record; /* "": none */
-    struct hop *hop;
     bool configured;
+    struct hop *hop;
     struct dl senders; /* in the order of service */
     struct htab by_sender;
     size_t queued;
@@ -115,7 +125,7 @@ struct sched {
     struct itab msgs;
     struct msg **heap;
     size_t heap_n, heap_cap;
-    struct htab dests;
+    struct kset dests;
     struct htab reasons;
     struct tally tally;
     uv_timer_t tick;
