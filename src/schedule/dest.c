@@ -164,8 +164,8 @@ static void job_defer(struct job *j, const struct mailerr *e) {
     const struct service *svc = config_transport(m->s->cfg, str_of("retry"));
     for (uint32_t i = 0; i < j->n; i++) {
         tally_result(&m->s->tally, NULL, m->env->sender, e);
-        logline_delivery(svc->log_name, "error", m->env->qid, m->env->rcpts[j->idx[i]].addr, "none",
-                         0, &t, e);
+        logline_delivery(svc == NULL ? NULL : svc->log_name, "error", m->env->qid,
+                         m->env->rcpts[j->idx[i]].addr, "none", 0, &t, e);
     }
     msg_reason(m, str_of(e->text));
     uint32_t n = j->n;
@@ -173,30 +173,53 @@ static void job_defer(struct job *j, const struct mailerr *e) {
     msg_closed(m, n);
 }
 
-void job_unreadable(struct job *j, int rc) {
-    struct mailerr e = {0};
+/* Gives up a job for which a session was reserved. */
+static void job_give_up(struct job *j, const struct mailerr *e) {
     struct slot *slot = j->slot;
-    mailerr_set(&e, MAIL_DEFERRED, "4.3.0", "cannot read the message content: %s",
-                rc == -EBADMSG ? "it was damaged on disk" : strerror(-rc));
     if (slot != NULL) {
         slot->depth--;
         slot->d->depth--;
         slot->idle_ms = slot->s->loop->now_ms;
     }
-    job_defer(j, &e);
+    job_defer(j, e);
+}
+
+void job_unreadable(struct job *j, int rc) {
+    struct mailerr e = {0};
+    mailerr_set(&e, MAIL_DEFERRED, "4.3.0", "cannot read the message content: %s",
+                rc == -EBADMSG ? "it was damaged on disk" : strerror(-rc));
+    mailerr_blame(&e, PHASE_ROUTE, BLAME_OURSELVES);
+    job_give_up(j, &e);
     mailerr_free(&e);
 }
 
-/* Everything queued for a resting destination waits for its next turn. */
-static void defer_all(struct sched *s, struct dest *d) {
-    struct mailerr e = {0};
-    (void)s;
-    mailerr_set(&e, MAIL_DEFERRED, d->dead_err.dsn, "delivery temporarily suspended: %s",
-                d->dead_err.text);
+/* Everything queued for the destination waits for its next round, with that error. */
+static void dest_defer_all(struct dest *d, const struct mailerr *e) {
     while (!dl_empty(&d->senders)) {
         struct squeue *q = DL_OWNER(d->senders.next, struct squeue, link);
-        job_defer(take(d, q), &e);
+        job_defer(take(d, q), e);
     }
+}
+
+static void dest_defer_resting(struct dest *d) {
+    struct mailerr e = {0};
+    mailerr_set(&e, MAIL_DEFERRED, d->dead_err.dsn, "delivery temporarily suspended: %s",
+                d->dead_err.text);
+    mailerr_blame(&e, PHASE_ROUTE, BLAME_SITE);
+    dest_defer_all(d, &e);
+    mailerr_free(&e);
+}
+
+/* A reload may have taken the transport away. */
+static void no_transport(const struct dest *d, struct mailerr *e) {
+    mailerr_set(e, MAIL_DEFERRED, "4.3.5", ROUTE_NO_TRANSPORT, STR_FMT(str_of(d->transport)));
+    mailerr_blame(e, PHASE_ROUTE, BLAME_OURSELVES);
+}
+
+static void dest_defer_unserved(struct dest *d) {
+    struct mailerr e = {0};
+    no_transport(d, &e);
+    dest_defer_all(d, &e);
     mailerr_free(&e);
 }
 
@@ -250,11 +273,11 @@ static struct slot *pick(struct sched *s, struct dest *d, struct str sender) {
     return d->rate_delay_ms == 0 && d->window == d->max_window ? least : NULL;
 }
 
-static struct attempt *attempt_make(struct sched *s, struct job *j) {
+static struct attempt *attempt_make(struct sched *s, struct job *j, const struct service *t) {
     struct attempt *a = MEM_NEW(struct attempt);
     a->owner = j;
     a->cfg = config_ref(s->cfg);
-    a->transport = config_transport(s->cfg, str_of(j->d->transport));
+    a->transport = t;
     a->nexthop = mem_strdup(j->d->nexthop);
     a->record = mem_strdup(j->d->record);
     a->configured = j->d->configured;
@@ -271,7 +294,15 @@ static struct attempt *attempt_make(struct sched *s, struct job *j) {
 
 void job_ready(struct job *j) {
     struct sched *s = j->m->s;
-    s->ops.session_give(j->slot->session, attempt_make(s, j));
+    const struct service *t = config_transport(s->cfg, str_of(j->d->transport));
+    struct mailerr e = {0};
+    if (t != NULL) {
+        s->ops.session_give(j->slot->session, attempt_make(s, j, t));
+        return;
+    }
+    no_transport(j->d, &e);
+    job_give_up(j, &e);
+    mailerr_free(&e);
 }
 
 struct read_op {
@@ -340,8 +371,12 @@ static void assign(struct sched *s, struct slot *k, struct job *j) {
 
 void dest_dispatch(struct sched *s, struct dest *d) {
     while (d->queued > 0) {
+        if (config_transport(s->cfg, str_of(d->transport)) == NULL) {
+            dest_defer_unserved(d);
+            return;
+        }
         if (d->dead_until > s->loop->now_ms) {
-            defer_all(s, d);
+            dest_defer_resting(d);
             return;
         }
         dest_rest(d, 0);

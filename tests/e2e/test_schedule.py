@@ -1,6 +1,25 @@
 """The scheduler's promises: what a destination is, orders of the administrator, reports that redeliver nothing."""
+import threading
+
 import pytest
 from kit import FakeRelay, Posthouse, wait_for
+
+QUICK = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"
+
+
+class Gate:
+    """A reply that waits until the test lets it go; shut for lines that have one of the words (none: for all)."""
+
+    def __init__(self, *words, reply=None):
+        self.words, self.reply = words, reply
+        self.open, self.reached = threading.Event(), threading.Event()
+
+    def __call__(self, line):
+        if not self.words or any(w in line for w in self.words):
+            self.reached.set()
+            self.open.wait(60)
+            return self.reply
+        return None
 
 
 @pytest.mark.parametrize("first", ["direct", "configured"])
@@ -50,3 +69,27 @@ def test_quoted_local_part_is_nobody_else(dns):
         wait_for(lambda: p.queue() == [])
     boss.stop()
     plain.stop()
+
+
+def test_reload_without_the_transport(dns):
+    """Mail that waits for a transport that master.cf has no more is deferred and says so."""
+    gate = Gate()
+    relay = FakeRelay(replies={"DOT": lambda l: gate(l)})
+    table = f"transport_maps = inline:{{{{side.example=side:[127.0.0.1]:{relay.port}}}}}\n"
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nside_destination_concurrency_limit = 1\n" + QUICK
+    with Posthouse(main + table, master="side unix - - n - - smtp\n", dns=dns) as p:
+        pid = p.child("relay")
+        for i in range(5):
+            p.send(sender=f"s{i}@client.example", rcpts=["u@side.example"])
+        assert gate.reached.wait(20)
+        master = (p.dir / "master.cf").read_text()
+        (p.dir / "master.cf").write_text(master.replace("side unix - - n - - smtp\n", ""))
+        p.reload()
+        gate.open.set()
+        p.wait_log(r"to=<u@side\.example>.*dsn=4\.3\.5, status=deferred \(.*side", count=4)
+        assert p.child("relay") == pid and "killed by signal" not in p.log()
+        (p.dir / "master.cf").write_text(master)
+        p.reload()
+        wait_for(lambda: p.queue() == [])
+        assert len(relay.mails) == 5
+    relay.stop()
