@@ -293,7 +293,8 @@ class _Dialogue:
             good = hmac.new(known.encode(), challenge.encode(), "md5").hexdigest() == digest
             password = known if good else None
         elif mech == "SCRAM-SHA-256":
-            user, password = self.scram(words[2])
+            first = words[2] if len(words) > 2 else base64.b64encode(ask("").encode()).decode()
+            user, password = self.scram(first)
         else:
             self.say("504 5.5.4 mechanism not supported")
             return True

@@ -24,6 +24,7 @@ struct slow_step {
     struct sasl_login *sasl;
     struct sbuf challenge, answer;
     const char *why;
+    bool first; /* the answer is the mechanism's initial response */
     int rc;
 };
 
@@ -37,6 +38,7 @@ void auth_cancel(struct dsess *s) {
     }
     sasl_login_free(s->sasl);
     s->sasl = NULL;
+    sbuf_wipe(&s->first_answer);
 }
 
 static void auth_failed(struct dsess *s, enum mail_status st, const char *dsn, const char *text) {
@@ -86,14 +88,26 @@ static unsigned session_options(const struct dsess *s) {
     return flags;
 }
 
+/* A command line with its CR LF (RFC 5321 section 4.5.3.1.4). */
+#define COMMAND_MAX 512
+
+/* An initial response goes with AUTH, unless the line would be too long: then AUTH goes alone and
+ * the answer after the first 334 (RFC 4954 section 4). */
 static void send_answer(struct dsess *s, struct sbuf *answer, bool first) {
     struct conn *c = s->conn;
-    size_t cmd = strlen("AUTH ") + strlen(sasl_login_mech(s->sasl)) + 3;
-    if (first && sasl_login_first(s->sasl) && cmd + answer->n < 512)
+    size_t line = strlen("AUTH  \r\n") + strlen(sasl_login_mech(s->sasl)) + answer->n;
+    withhold_add(&s->sent, sbuf_str(answer));
+    if (first && line > COMMAND_MAX) {
+        conn_printf(c, "AUTH %s\r\n", sasl_login_mech(s->sasl));
+        sbuf_wipe(&s->first_answer);
+        s->first_answer = *answer;
+        *answer = (struct sbuf){0};
+    } else if (first) {
         conn_printf(c, "AUTH %s %s\r\n", sasl_login_mech(s->sasl),
                     answer->n == 0 ? "=" : answer->p);
-    else
+    } else {
         conn_printf(c, "%s\r\n", answer->p == NULL ? "" : answer->p);
+    }
     conn_wipe_output(c);
     if (answer->p != NULL)
         mem_wipe(answer->p, answer->n);
@@ -124,10 +138,10 @@ static void slow_done(uv_work_t *w, int status) {
         sasl_login_free(x->sasl);
     } else {
         x->s->sasl_work = NULL;
-        step_done(x->s, x->rc, &x->answer, x->why, x->challenge.n == 0);
+        step_done(x->s, x->rc, &x->answer, x->why, x->first);
     }
     sbuf_free(&x->challenge);
-    sbuf_free(&x->answer);
+    sbuf_wipe(&x->answer);
     free(x);
 }
 
@@ -137,12 +151,13 @@ static void sasl_step(struct dsess *s, struct str challenge, bool first) {
     if (!sasl_login_slow(s->sasl)) {
         int rc = sasl_login_step(s->sasl, challenge, &answer, &why);
         step_done(s, rc, &answer, why, first);
-        sbuf_free(&answer);
+        sbuf_wipe(&answer);
         return;
     }
     struct slow_step *x = MEM_NEW(struct slow_step);
     x->s = s;
     x->sasl = s->sasl;
+    x->first = first;
     x->work.data = x;
     sbuf_add_str(&x->challenge, challenge);
     s->sasl_work = &x->work;
@@ -175,6 +190,7 @@ static void begin_dialogue(struct dsess *s, struct str user, struct str password
         return;
     }
     probe_ok(s, "mechanism", "%s, of %s", mech, s->mechs);
+    withhold_add_password(&s->sent, password);
     s->sasl = sasl_login_new(mech, user, password, s->targets[s->at].host);
     s->phase = DSESS_AUTH;
     if (s->sasl == NULL) {
@@ -356,7 +372,10 @@ static void auth_refused(struct dsess *s) {
 void auth_reply(struct dsess *s) {
     if (s->sasl_work != NULL || s->sasl == NULL) /* the remote speaks out of turn */
         return;
-    if (s->reply.code / 100 == 3) {
+    if (s->reply.code / 100 == 3 && s->first_answer.n > 0) {
+        send_answer(s, &s->first_answer, false);
+        sbuf_wipe(&s->first_answer);
+    } else if (s->reply.code / 100 == 3) {
         sasl_step(s, str_trim(sbuf_str(&s->reply.text)), false);
     } else if (s->reply.code / 100 == 2) {
         struct sbuf said = {0};

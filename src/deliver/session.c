@@ -82,6 +82,7 @@ static void connection_reset(struct dsess *s) {
     s->mechs = NULL;
     free(s->auth_sender);
     s->auth_sender = NULL;
+    withhold_clear(&s->sent);
 }
 
 void session_disconnect(struct dsess *s, bool quit) {
@@ -525,7 +526,20 @@ void session_ready(struct dsess *s) {
         transact_pump(s);
 }
 
+/* What a peer says after AUTH began may repeat the login: then its text is not kept, but for the
+ * enhanced status code.  A challenge is input of the mechanism and is shown nowhere. */
+static void withhold_login(struct dsess *s) {
+    char dsn[12];
+    bool challenge = s->phase == DSESS_AUTH && s->reply.code / 100 == 3;
+    if (challenge || !withhold_matches(&s->sent, sbuf_str(&s->reply.text)))
+        return;
+    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    sbuf_wipe(&s->reply.text);
+    sbuf_printf(&s->reply.text, "%s (text withheld: it repeats what was sent at login)", dsn);
+}
+
 static void reply_done(struct dsess *s) {
+    withhold_login(s);
     if (s->reply.code == 421 && s->phase != DSESS_READY && s->phase != DSESS_GREETING) {
         refused(s, "said:");
         return;

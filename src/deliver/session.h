@@ -11,6 +11,7 @@
 #include "smtp/content.h"
 #include "smtp/reply.h"
 #include "smtp/sasl.h"
+#include "smtp/withhold.h"
 #include "util/conn.h"
 
 #define TLS_CONTEXTS 8
@@ -147,7 +148,9 @@ struct dsess {
     bool tls_on, tls_verified, plain_retry;
     char *auth_sender; /* whose credentials, with sender-dependent authentication */
     struct sasl_login *sasl;
-    uv_work_t *sasl_work; /* a slow step is running */
+    struct sbuf first_answer; /* too long for the AUTH command: kept for the first 334 */
+    struct withhold sent;     /* what was sent at login: replies that repeat it are not shown */
+    uv_work_t *sasl_work;     /* a slow step is running */
     struct smtp_reply reply;
     struct expected *fifo;
     size_t fifo_n, fifo_cap, fifo_at;

@@ -1,4 +1,5 @@
 """Relay hosts that are out of step, ask for too much or say too much; and what content and passwords make of it."""
+import base64
 import re
 
 import pytest
@@ -89,4 +90,58 @@ def test_sender_that_looks_like_a_question_about_a_secret(dns):
         for sender in ("=9@x.example", "=", "1", "=1@x.example"):
             assert p.send(sender=sender).startswith("250"), sender
         relay.wait_mails(4)
+    relay.stop()
+
+
+LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_sasl_password_maps = static:{user}:{password}\n"
+
+
+@pytest.mark.parametrize("mech,extra", [("PLAIN", 366), ("PLAIN", 367), ("PLAIN", 368), ("PLAIN", 369), ("PLAIN", 370), ("PLAIN", 2600),
+                                        ("LOGIN", 900), ("CRAM-MD5", 700), ("SCRAM-SHA-256", 500)])
+def test_long_credentials(dns, mech, extra):
+    """What is too long for the AUTH command goes after the first 334, and no line of AUTH is a command of its own."""
+    user, password = ("u" * extra, "w0rd") if mech == "SCRAM-SHA-256" else ("u", "w" * extra)
+    relay = FakeRelay(auth=[mech], users={user: password})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + LOGIN.format(user=user, password=password), dns=dns) as p:
+        p.send()
+        assert relay.wait_mail(b"hello")["auth"] == (mech, user, password)
+        known = re.compile(r"(EHLO|AUTH|MAIL|RCPT|DATA|RSET|QUIT)\b")
+        assert [c for s in relay.sessions for c in s.commands if not known.match(c) or len(c) > 510] == []
+    relay.stop()
+
+
+def repetitions(user, password):
+    """Ways in which a peer may repeat a login, each a list of lines."""
+    code = lambda text: base64.b64encode(text.encode()).decode()
+    blob = code(f"\0{user}\0{password}")
+    ways = [password, password.upper(), password[3:13], code(password), code(password)[4:16], blob, blob[8:30], blob[-12:],
+            code("xy" + password)[3:], " ".join(blob)]
+    return [[w] for w in ways] + [[password[:7], password[7:]], [code(password)[:6], code(password)[6:]]]
+
+
+@pytest.mark.parametrize("mech", ["PLAIN", "LOGIN"])
+@pytest.mark.parametrize("stage", ["AUTH", "MAIL", "RCPT", "DATA", "DOT"])
+def test_what_repeats_the_login_is_not_shown(dns, stage, mech):
+    """In the log, the queue listing, the report and `posthouse test`."""
+    password = "Gr33n-Umbrella+77/x"
+    ways = repetitions("shop", password)
+    code, dsn = ("535", "5.7.8") if stage == "AUTH" else ("450", "4.7.1")
+    left = list(ways)
+
+    def say(line):
+        lines = ["you said"] + (left.pop(0) if left else ways[0]) + ["and that is wrong"]
+        return "\r\n".join(f"{code}{'-' if i + 1 < len(lines) else ' '}{dsn} {text}" for i, text in enumerate(lines))
+    relay = FakeRelay(auth=[mech], replies={stage: say})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + LOGIN.format(user="shop", password=password), dns=dns) as p:
+        for i in range(len(ways)):
+            p.send(sender=f"s{i}@x.example")
+        withheld = rf"status=deferred \(.*said: {code} {dsn} \(text withheld: it repeats what was sent at login\)"
+        p.wait_log(withheld, count=len(ways) if stage != "AUTH" else 1)
+        said = ""
+        while stage == "AUTH" and left:  # the destination rests after the first one
+            said += p.run("test", "a@x.example", "b@y.example").stdout
+        said += p.run("test", "a@x.example", "b@y.example").stdout + p.run("-p", face="postqueue").stdout + str(p.queue()) + p.log()
+        flat = re.sub(r"\s", "", said).lower()
+        for piece in [re.sub(r"\s", "", text).lower() for way in ways for text in way]:
+            assert piece[:8] not in flat and piece[-8:] not in flat, piece
     relay.stop()

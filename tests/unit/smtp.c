@@ -5,6 +5,8 @@
 #include "smtp/content.h"
 #include "smtp/reply.h"
 #include "smtp/sasl.h"
+#include "smtp/withhold.h"
+#include "util/codec.h"
 
 /* Decodes DATA that arrives in pieces of the given size; returns whether the end was seen. */
 static bool decode(const char *wire, size_t n, size_t piece, struct sbuf *out, size_t *left) {
@@ -207,12 +209,48 @@ static void test_mechanisms(void **state) {
     sbuf_free(&out);
 }
 
+static bool repeats(const struct withhold *w, const char *text) {
+    return withhold_matches(w, str_of(text));
+}
+
+/* Every place where 20 bytes of a password can stand inside base64 is known, and no other text. */
+static void test_login_is_recognised(void **state) {
+    static const char password[] = "Tr0ub4dor&3-staple%q";
+    struct withhold w = {0};
+    (void)state;
+    assert_false(repeats(&w, "anything"));
+    withhold_add_password(&w, str_of(password));
+    assert_true(repeats(&w, "bad password: tr0ub4DOR&3-STAPLE%Q"));
+    assert_true(repeats(&w, "begins with Tr0ub4do"));
+    assert_true(repeats(&w, "in two lines: Tr0ub4\n5.7.8 dor&3-s"));
+    assert_false(
+        repeats(&w, "5.7.8 Authentication credentials invalid; see https://x.example/12345678"));
+    assert_false(repeats(&w, "Tr0ub4d"));
+    for (size_t before = 0; before < 6; before++) {
+        struct sbuf plain = {0}, coded = {0};
+        sbuf_add(&plain, "abcdef", before);
+        sbuf_add_c(&plain, password);
+        base64_encode(&coded, sbuf_str(&plain));
+        assert_true(repeats(&w, coded.p));
+        sbuf_free(&plain);
+        sbuf_free(&coded);
+    }
+    withhold_clear(&w);
+    withhold_add(&w, str_of("AHNob3AAcHc="));
+    withhold_add(&w, str_of("pw"));
+    assert_true(repeats(&w, "500 unknown command AUTH PLAIN AHNob3AA"));
+    assert_true(repeats(&w, "no such password <pw>") && repeats(&w, "PW"));
+    assert_false(repeats(&w, "pwd"));
+    withhold_clear(&w);
+    assert_false(repeats(&w, "pw"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),       cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_bdat),       cmocka_unit_test(test_stuff),
         cmocka_unit_test(test_replies),    cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_mechanisms),
+        cmocka_unit_test(test_mechanisms), cmocka_unit_test(test_login_is_recognised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,31 @@
+/*
+ * smtp/withhold.h - texts of a peer that repeat what was sent at login
+ *
+ * A relay host may answer a login with a copy of it, and that answer goes into the log, the queue
+ * listing, reports and tests.  What was sent is remembered by marks (keyed hashes of its parts),
+ * never as it is, so the password itself does not stay in memory.  One thread at a time; zeroed is
+ * valid and matches nothing.
+ */
+#ifndef PH_SMTP_WITHHOLD_H
+#define PH_SMTP_WITHHOLD_H
+
+#include "util/str.h"
+
+struct withhold {
+    uint64_t key;     /* of the hashes; 0: nothing was added yet */
+    uint64_t *marks;  /* owned */
+    size_t n, cap;    /* marks */
+    unsigned lengths; /* bit i: there are marks of texts of i bytes; WITHHOLD_PART is the highest */
+};
+
+/* Adds a text as it was sent.  Any WITHHOLD_PART bytes of it in a row are recognised, in any case
+ * and with blanks between; of a shorter one, all of it as a word. */
+#define WITHHOLD_PART 8U
+void withhold_add(struct withhold *w, struct str sent);
+/* Adds a password: as it is, and as it looks inside base64 whatever stands before it. */
+void withhold_add_password(struct withhold *w, struct str password);
+/* Does text repeat a part of anything that was added? */
+bool withhold_matches(const struct withhold *w, struct str text);
+void withhold_clear(struct withhold *w);
+
+#endif
