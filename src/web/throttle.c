@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "util/clock.h"
+#include "util/str.h"
 
 #define ENTRIES    4096U
 #define FREE       5U
@@ -18,7 +19,10 @@
 struct entry {
     char key[300];     /* "": free */
     unsigned failures; /* and guesses that are being looked at */
-    int64_t last_ms;
+    int64_t last_ms;   /* of the last one's beginning */
+    int64_t before_ms; /* of the one before */
+    uint64_t account;  /* of an address: the hash of the account that was guessed for last */
+    unsigned run;      /* how many of failures were for it, one after the other */
 };
 
 static struct entry table[ENTRIES];
@@ -39,16 +43,26 @@ static struct entry *entry_find(const char *kind, const char *who, bool make) {
     }
     if (!make)
         return NULL;
-    *oldest = (struct entry){.last_ms = now};
+    *oldest = (struct entry){.last_ms = now, .before_ms = now};
     memcpy(oldest->key, key, sizeof key);
     return oldest;
 }
 
-static void entry_count(struct entry *e, int change) {
-    if (change > 0 || e->failures > 0)
-        e->failures += (unsigned)change;
-    if (change > 0)
-        e->last_ms = clock_mono_ms();
+static void entry_begin(struct entry *e, const char *account) {
+    uint64_t hash = str_hash(str_of(account));
+    e->run = e->account == hash ? e->run + 1 : 1;
+    e->account = hash;
+    e->failures++;
+    e->before_ms = e->last_ms;
+    e->last_ms = clock_mono_ms();
+}
+
+/* Forgives the guesses for account that were made one after the other, or the last one. */
+static void entry_forgive(struct entry *e, const char *account, bool all) {
+    unsigned n = all && e->account == str_hash(str_of(account)) ? e->run : 1;
+    e->failures -= n < e->failures ? n : e->failures;
+    e->run -= n < e->run ? n : e->run;
+    e->last_ms = e->before_ms;
 }
 
 /* Seconds until another guess may be made. */
@@ -65,8 +79,8 @@ unsigned throttle_begin(const char *client, const char *account) {
     struct entry *from = entry_find("from", client, true), *to = entry_find("for", account, true);
     unsigned a = wait_of(from, WAIT_MAX), b = wait_of(to, SHARED_MAX);
     if (a == 0 && b == 0) {
-        entry_count(from, 1);
-        entry_count(to, 1);
+        entry_begin(from, account);
+        entry_begin(to, account);
     }
     pthread_mutex_unlock(&lock);
     return a > b ? a : b;
@@ -78,8 +92,8 @@ void throttle_end(const char *client, const char *account, enum throttle_end how
     pthread_mutex_lock(&lock); /* an entry may have made room for another one meanwhile */
     struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
     if (from != NULL)
-        entry_count(from, -1);
+        entry_forgive(from, account, how == THROTTLE_RIGHT);
     if (to != NULL)
-        entry_count(to, how == THROTTLE_RIGHT ? -(int)to->failures : -1);
+        entry_forgive(to, account, how == THROTTLE_RIGHT);
     pthread_mutex_unlock(&lock);
 }

@@ -4,8 +4,8 @@
  * In memory, per client address and per account.  A guess counts from its beginning, so that many
  * at once are not looked at either.  Five are free, then each one doubles a wait of one second, up
  * to a quarter of an hour for an address and half a minute for an account.  The right password
- * forgives an account everything, an address that one guess; an hour's rest forgives both.  The
- * table is bounded: when it is full, the oldest entry makes room.  Any thread.
+ * forgives an account everything, an address what it guessed for that account last; an hour's rest
+ * forgives both.  The table is bounded: when it is full, the oldest entry makes room.  Any thread.
  */
 #ifndef PH_WEB_THROTTLE_H
 #define PH_WEB_THROTTLE_H
