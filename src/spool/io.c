@@ -95,6 +95,11 @@ static int io_mkdir(void *arg, const char *path) {
     return fs_mkdir(path, 0700);
 }
 
+static int io_random(void *arg, void *buf, size_t n) {
+    (void)arg;
+    return getentropy(buf, n) < 0 ? -errno : 0;
+}
+
 static int64_t io_size(void *arg, int fd) {
     (void)arg;
     struct stat st;
@@ -135,6 +140,7 @@ const struct spool_io spool_io_disk = {
     .unlink = io_unlink,
     .rename = io_rename,
     .mkdir = io_mkdir,
+    .random = io_random,
     .size = io_size,
     .list = io_list,
     .space = io_space,

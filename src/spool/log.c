@@ -24,15 +24,23 @@ uint64_t rec_span(uint32_t meta_len, uint64_t body_len) {
     return (sizeof(struct rec_head) + meta_len + body + 7) & ~7ULL;
 }
 
-uint32_t rec_crc(const struct rec_head *h, uint64_t seg_no, const void *meta) {
-    uint32_t c = crc32c(0, &seg_no, sizeof seg_no);
+uint32_t rec_mark(uint64_t salt) {
+    return salt == 0 ? REC_MARK_OLD : (uint32_t)salt;
+}
+
+uint32_t rec_crc(const struct rec_head *h, uint64_t no, uint64_t salt, const void *meta) {
+    uint32_t c = crc32c(0, &no, sizeof no);
+    if (salt != 0)
+        c = crc32c(c, &salt, sizeof salt);
     c = crc32c(c, &h->body_crc, sizeof *h - offsetof(struct rec_head, body_crc));
     return crc32c(c, meta, h->meta_len);
 }
 
-char *log_segment_path(const struct spool *s, uint64_t no) {
+char *log_segment_path(const struct spool *s, uint64_t no, uint64_t salt) {
     struct sbuf b = {0};
     sbuf_printf(&b, "%s/log/%016llx", s->dir, (unsigned long long)no);
+    if (salt != 0)
+        sbuf_printf(&b, "-%016llx", (unsigned long long)salt);
     return sbuf_take(&b);
 }
 
@@ -64,13 +72,12 @@ int log_set_aside(const struct spool *s, const char *kind, uint64_t id, const ch
     return rc;
 }
 
-struct segment *segment_add(struct spool *s, uint64_t no, int fd, uint64_t size) {
+struct segment *segment_add(struct spool *s, const struct segment *like) {
     struct segment *g = MEM_NEW(struct segment);
-    g->no = no;
-    g->fd = fd;
-    g->size = size;
+    *g = *like;
     dl_push(&s->segments, &g->link);
     s->st.segments++;
+    s->st.log_bytes += g->used;
     return g;
 }
 
@@ -82,44 +89,79 @@ void segment_free(struct spool *s, struct segment *g) {
     free(g);
 }
 
-/* A new file of full size: appends need no more metadata. */
-static int segment_create(struct spool *s, uint64_t *no, int *out) {
-    *no = s->next_no++; /* a name is never used twice, not even after a failure */
-    char *path = log_segment_path(s, *no);
-    int fd = s->io->open(s->io->arg, path, O_RDWR | O_CREAT | O_EXCL, 0600);
-    int rc = fd < 0 ? fd : s->io->allocate(s->io->arg, fd, s->segment_size);
+static struct rec_head rec_head_of(const struct segment *g, const struct rec *r) {
+    struct rec_head h = {.mark = rec_mark(g->salt),
+                         .type = r->type,
+                         .meta_len = (uint32_t)r->meta.n,
+                         .id = r->id,
+                         .body_len = r->body_len,
+                         .body_crc = r->body_crc,
+                         .synced = (uint32_t)(g->synced / 8)};
+    h.crc = rec_crc(&h, g->no, g->salt, r->meta.p);
+    return h;
+}
+
+/* The first record of g. */
+static int begin_write(struct spool *s, struct segment *g) {
+    struct rec_begin b = {.salt = g->salt};
+    if (!dl_empty(&s->segments)) {
+        const struct segment *prev = DL_OWNER(s->segments.prev, struct segment, link);
+        b.prev_no = prev->no;
+        b.prev_synced = prev->synced;
+        b.prev_salt = prev->salt;
+    }
+    struct rec r = {.type = REC_BEGIN, .meta = str_make((const char *)&b, sizeof b)};
+    struct rec_head h = rec_head_of(g, &r);
+    struct iovec iov[2] = {{&h, sizeof h}, {&b, sizeof b}};
+    g->used = g->synced = rec_span(sizeof b, 0);
+    s->st.bytes_written += g->used;
+    return write_full(s, g->fd, iov, 2, 0);
+}
+
+/* A new file of full size, so that appends need no more metadata, with its first record: durable
+ * before the file has its name. */
+static int segment_create(struct spool *s, struct segment *g) {
+    struct sbuf made = {0};
+    char *path = NULL;
+    sbuf_printf(&made, "%s/log/new", s->dir);
+    *g = (struct segment){.no = s->next_no++, /* never used twice, not even after a failure */
+                          .size = s->segment_size};
+    int rc = 0;
+    while (rc == 0 && (uint32_t)g->salt == 0)
+        rc = s->io->random(s->io->arg, &g->salt, sizeof g->salt);
+    if (rc == 0)
+        rc = g->fd = s->io->open(s->io->arg, made.p, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    bool opened = rc >= 0;
     if (rc >= 0)
-        rc = s->io->datasync(s->io->arg, fd);
+        rc = s->io->allocate(s->io->arg, g->fd, s->segment_size);
     if (rc >= 0)
-        rc = log_sync_dir(s, "log");
-    if (rc < 0 && fd >= 0) {
-        s->io->close(s->io->arg, fd);
+        rc = begin_write(s, g);
+    if (rc >= 0)
+        rc = s->io->datasync(s->io->arg, g->fd);
+    if (rc >= 0) {
+        path = log_segment_path(s, g->no, g->salt);
+        rc = s->io->rename(s->io->arg, made.p, path);
+    }
+    if (rc >= 0 && (rc = log_sync_dir(s, "log")) < 0)
         s->io->unlink(s->io->arg, path);
+    if (rc < 0 && opened) {
+        s->io->close(s->io->arg, g->fd);
+        s->io->unlink(s->io->arg, made.p);
     }
     free(path);
-    *out = fd;
+    sbuf_free(&made);
     return rc;
 }
 
 /* Opens a new segment as the head.  What this batch has written to the old one is made durable
  * first: it will not be synced again. */
 static int log_roll(struct spool *s) {
-    struct rec_begin b = {0};
-    uint64_t off, no = 0;
-    int fd = -1;
+    struct segment g;
     int rc = s->head == NULL || s->head->sync_rc < 0 ? 0 : log_sync(s);
     if (rc == 0)
-        rc = segment_create(s, &no, &fd);
-    if (rc < 0)
-        return rc;
-    if (!dl_empty(&s->segments)) {
-        struct segment *old = DL_OWNER(s->segments.prev, struct segment, link);
-        b = (struct rec_begin){old->no, old->synced};
-    }
-    s->head = segment_add(s, no, fd, s->segment_size);
-    struct rec r = {.type = REC_BEGIN, .meta = str_make((const char *)&b, sizeof b)};
-    rc = log_write(s, &r, &off);
-    s->head->full = rc < 0;
+        rc = segment_create(s, &g);
+    if (rc == 0)
+        s->head = segment_add(s, &g);
     return rc;
 }
 
@@ -171,15 +213,8 @@ int write_full(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t
 int log_write(struct spool *s, const struct rec *r, uint64_t *off) {
     static const char zeros[8];
     struct segment *g = s->head;
-    struct rec_head h = {.magic = REC_MAGIC,
-                         .type = r->type,
-                         .meta_len = (uint32_t)r->meta.n,
-                         .id = r->id,
-                         .body_len = r->body_len,
-                         .body_crc = r->body_crc,
-                         .synced = (uint32_t)(g->synced / 8)};
+    struct rec_head h = rec_head_of(g, r);
     uint64_t span = rec_span(h.meta_len, h.body_len);
-    h.crc = rec_crc(&h, g->no, r->meta.p);
     struct iovec iov[4] = {
         {&h, sizeof h},
         {(void *)(uintptr_t)r->meta.p, r->meta.n},
@@ -327,7 +362,7 @@ int read_full(const struct spool *s, int fd, void *buf, size_t n, uint64_t off) 
 int segment_remove(struct spool *s, struct segment *g) {
     if (atomic_load(&g->readers) > 0)
         return -EBUSY;
-    char *path = log_segment_path(s, g->no);
+    char *path = log_segment_path(s, g->no, g->salt);
     int rc = g->damaged ? log_set_aside(s, "log", g->no, path) : s->io->unlink(s->io->arg, path);
     if (rc == -ENOENT) /* already gone: an unlink that was not made durable */
         rc = 0;

@@ -2,9 +2,16 @@
  * spool/log.h - inside of the spool: segments, records, index (spool thread only)
  *
  * A record: 40 bytes of head, meta, content, padding to 8 bytes.  The head's checksum covers the
- * head, the meta and the segment's number, so that a record of an older file that lies in reused
- * blocks is not taken for one of this segment; the content has a checksum of its own, which is
+ * segment's number and salt, the head and the meta; the content has a checksum of its own, which is
  * looked at again whenever the content is read back.
+ *
+ * The salt is 8 random bytes that are part of the segment's file name and of nothing that leaves
+ * the machine.  Half of it is also the mark that each head begins with.  So neither a record of an
+ * older file that lies in reused blocks, nor one that a sender has put into his content, is taken
+ * for a record of this segment.  Segments that were made before there were salts are read as they
+ * are.
+ *
+ * A segment gets its name after its first record is durable: one without that record is damaged.
  *
  * Each record says how much of its segment was durable when it was written, and the first record of
  * a segment says it of the segment before.  What lies below and is no record is damage to something
@@ -18,7 +25,7 @@
 #include "util/list.h"
 #include "util/queue.h"
 
-#define REC_MAGIC 0x32524850U /* "PHR2" */
+#define REC_MARK_OLD 0x32524850U /* "PHR2", in segments without a salt */
 
 enum rec_type {
     REC_MESSAGE = 1,
@@ -34,8 +41,8 @@ enum rec_type {
 #define SETTLE_HEAD 8U
 
 struct rec_head {
-    uint32_t magic;
-    uint32_t crc; /* CRC32C of segment number, the rest of the head and the meta */
+    uint32_t mark; /* the low half of the segment's salt */
+    uint32_t crc;  /* CRC32C of segment number and salt, the rest of the head and the meta */
     uint32_t body_crc;
     uint32_t meta_len;
     uint64_t id;
@@ -48,7 +55,12 @@ struct rec_head {
 struct rec_begin {
     uint64_t prev_no;     /* the segment before; 0: none */
     uint64_t prev_synced; /* its durable bytes */
+    /* From here on only in segments with a salt: */
+    uint64_t prev_salt;
+    uint64_t salt; /* this segment's, for a file that lost its name */
 };
+
+#define REC_BEGIN_OLD offsetof(struct rec_begin, prev_salt)
 
 #define REC_FILE_BIT (1ULL << 63)
 #define REC_META_MAX (64U << 20)
@@ -62,6 +74,7 @@ struct gap {
 struct segment {
     struct dl link;
     uint64_t no;
+    uint64_t salt; /* 0: made before there were salts */
     int fd;
     uint64_t used;    /* where the next record goes */
     uint64_t synced;  /* below: durable */
@@ -125,7 +138,9 @@ struct spool {
 };
 
 uint64_t rec_span(uint32_t meta_len, uint64_t body_len);
-uint32_t rec_crc(const struct rec_head *h, uint64_t seg_no, const void *meta);
+/* The first and the second word of a record's head in segment no. */
+uint32_t rec_mark(uint64_t salt);
+uint32_t rec_crc(const struct rec_head *h, uint64_t no, uint64_t salt, const void *meta);
 
 static inline uint64_t entry_off(const struct entry *e) {
     return (uint64_t)e->off * 8;
@@ -136,7 +151,7 @@ static inline uint64_t entry_prog_off(const struct entry *e) {
 }
 
 /* Path of a segment or body file; caller frees. */
-char *log_segment_path(const struct spool *s, uint64_t no);
+char *log_segment_path(const struct spool *s, uint64_t no, uint64_t salt);
 char *log_body_path(const struct spool *s, uint64_t id);
 /* fsync of a directory of the spool. */
 int log_sync_dir(const struct spool *s, const char *sub);
@@ -170,7 +185,7 @@ void log_entry_del(struct spool *s, uint64_t id);
 /* Removes the oldest segments that hold nothing, and copies on some of what is left in the oldest
  * one when most of the log is dead.  Called after a sync. */
 void log_reclaim(struct spool *s);
-struct segment *segment_add(struct spool *s, uint64_t no, int fd, uint64_t size);
+struct segment *segment_add(struct spool *s, const struct segment *like);
 /* Unlinks it, or moves it to damaged/; durable before it returns, so that segments never go out of
  * order. */
 int segment_remove(struct spool *s, struct segment *g);

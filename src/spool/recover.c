@@ -20,33 +20,53 @@
 #define WINDOW (1U << 20)
 #define BLOCK  4096U
 
+/* Files of log/ or body/, in order. */
 struct names {
-    uint64_t *v;
+    struct name {
+        uint64_t no;
+        uint64_t salt; /* 0: there is none in the name */
+    } * v;
     size_t n;
 };
 
-static void name_add(void *ctx, const char *name) {
+/* 16 hexadecimal digits at the beginning of text, as file names have them; false: something else.
+ */
+static bool name_part(const char *text, uint64_t *out) {
+    *out = 0;
+    for (int i = 0; i < 16; i++) {
+        int digit = hex_digit(text[i]);
+        if (digit < 0 || (text[i] >= 'A' && text[i] <= 'F'))
+            return false;
+        *out = *out << 4 | (uint64_t)digit;
+    }
+    return true;
+}
+
+static void name_add(void *ctx, const char *text) {
     struct names *l = ctx;
-    char *end;
-    unsigned long long no = strtoull(name, &end, 16);
-    if (*end != '\0' || strlen(name) != 16)
+    struct name name = {0};
+    if (!name_part(text, &name.no) ||
+        (text[16] != '\0' &&
+         (text[16] != '-' || !name_part(text + 17, &name.salt) || text[33] != '\0')))
         return;
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
-    l->v[l->n++] = no;
+    l->v[l->n++] = name;
 }
 
-static int cmp_u64(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
+static int name_cmp(const void *a, const void *b) {
+    const struct name *x = a, *y = b;
+    if (x->no != y->no)
+        return x->no < y->no ? -1 : 1;
+    return x->salt < y->salt ? -1 : x->salt > y->salt;
 }
 
-static int list_numbers(struct spool *s, const char *sub, struct names *l) {
+static int names_list(struct spool *s, const char *sub, struct names *l) {
     struct sbuf dir = {0};
     sbuf_printf(&dir, "%s/%s", s->dir, sub);
     int rc = s->io->list(s->io->arg, dir.p, name_add, l);
     sbuf_free(&dir);
     if (rc == 0 && l->n > 0)
-        qsort(l->v, l->n, sizeof *l->v, cmp_u64);
+        qsort(l->v, l->n, sizeof *l->v, name_cmp);
     return rc;
 }
 
@@ -90,11 +110,14 @@ static const char *scan_view(struct scan *sc, uint64_t off, uint64_t need) {
     return NULL;
 }
 
-static bool head_plausible(const struct rec_head *h, uint64_t left) {
+/* May h be the head of a record at off of g? */
+static bool head_plausible(const struct segment *g, uint64_t off, const struct rec_head *h) {
     uint64_t body = (h->body_len & REC_FILE_BIT) != 0 ? 0 : h->body_len;
-    return h->magic == REC_MAGIC && h->meta_len <= REC_META_MAX && h->type >= REC_MESSAGE &&
+    uint64_t left = g->size - off;
+    size_t begin = g->salt == 0 ? REC_BEGIN_OLD : sizeof(struct rec_begin);
+    return h->mark == rec_mark(g->salt) && h->meta_len <= REC_META_MAX && h->type >= REC_MESSAGE &&
            h->type <= REC_FORGET && body <= left && rec_span(h->meta_len, h->body_len) <= left &&
-           (h->type != REC_BEGIN || h->meta_len == sizeof(struct rec_begin)) &&
+           (h->type != REC_BEGIN || (off == 0 && h->meta_len == begin)) &&
            (h->type != REC_SETTLE || h->meta_len >= SETTLE_HEAD);
 }
 
@@ -105,11 +128,11 @@ static uint64_t rec_valid(struct scan *sc, uint64_t off, struct rec_head *h, con
     if (p == NULL)
         return 0;
     memcpy(h, p, sizeof *h);
-    if (!head_plausible(h, left))
+    if (!head_plausible(sc->g, off, h))
         return 0;
     uint64_t span = rec_span(h->meta_len, h->body_len);
     p = scan_view(sc, off, span);
-    if (p == NULL || rec_crc(h, sc->g->no, p + sizeof *h) != h->crc)
+    if (p == NULL || rec_crc(h, sc->g->no, sc->g->salt, p + sizeof *h) != h->crc)
         return 0;
     *meta = p + sizeof *h;
     if ((h->body_len & REC_FILE_BIT) == 0 &&
@@ -152,15 +175,17 @@ static uint64_t scan_gap(struct scan *sc, uint64_t off) {
 }
 
 /* The segment before, as this one's first record knows it. */
-static void apply_begin(struct spool *s, const char *meta) {
-    struct rec_begin b;
-    memcpy(&b, meta, sizeof b);
+static void apply_begin(struct scan *sc, const struct rec_head *h, const char *meta) {
+    struct spool *s = sc->s;
+    struct rec_begin b = {0};
+    memcpy(&b, meta, h->meta_len);
     DL_EACH (it, &s->segments) {
         struct segment *p = DL_OWNER(it, struct segment, link);
-        if (p->no == b.prev_no && p->synced < b.prev_synced)
+        if (p->no != b.prev_no || (sc->g->salt != 0 && p->salt != b.prev_salt))
+            continue;
+        if (p->synced < b.prev_synced)
             p->synced = b.prev_synced;
-        if (p->no == b.prev_no)
-            return;
+        return;
     }
     struct segment *first = DL_OWNER(s->segments.next, struct segment, link);
     if (b.prev_no < first->no || b.prev_synced == 0) /* removed in its time, or never used */
@@ -220,7 +245,7 @@ static void apply(struct scan *sc, uint64_t off, const struct rec_head *h, const
         apply_forget(sc, h->id);
         break;
     default:
-        apply_begin(s, meta);
+        apply_begin(sc, h, meta);
         break;
     }
 }
@@ -243,12 +268,12 @@ static void scan_segment(struct scan *sc) {
     }
 }
 
-static int recover_segment(struct scan *sc, uint64_t no, char **why) {
+static int recover_segment(struct scan *sc, const struct name *name, char **why) {
     struct spool *s = sc->s;
-    char *path = log_segment_path(s, no);
+    char *path = log_segment_path(s, name->no, name->salt);
     int fd = s->io->open(s->io->arg, path, O_RDWR, 0);
     int64_t size = fd < 0 ? fd : s->io->size(s->io->arg, fd);
-    s->next_no = no + 1;
+    s->next_no = name->no + 1;
     if (size < 0) {
         struct sbuf b = {0};
         sbuf_printf(&b,
@@ -259,7 +284,10 @@ static int recover_segment(struct scan *sc, uint64_t no, char **why) {
         if (fd >= 0)
             s->io->close(s->io->arg, fd);
     } else {
-        sc->g = segment_add(s, no, fd, (uint64_t)size);
+        struct segment g = {.no = name->no, .salt = name->salt, .fd = fd, .size = (uint64_t)size};
+        if (g.salt != 0) /* it got its name when its first record was durable */
+            g.synced = rec_span(sizeof(struct rec_begin), 0);
+        sc->g = segment_add(s, &g);
         sc->n = 0; /* the window is on another file */
         scan_segment(sc);
         s->st.log_bytes += sc->g->used;
@@ -370,8 +398,9 @@ static bool is_file_entry(const struct entry *e) {
 static void report_missing_files(struct spool *s, const struct names *files) {
     size_t pos = 0;
     for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;) {
-        if (!is_file_entry(e) || (files->n > 0 && bsearch(&e->id, files->v, files->n,
-                                                          sizeof *files->v, cmp_u64) != NULL))
+        struct name name = {.no = e->id};
+        if (!is_file_entry(e) || (files->n > 0 && bsearch(&name, files->v, files->n,
+                                                          sizeof *files->v, name_cmp) != NULL))
             continue;
         log_error("spool", "the content file body/%016llx of a queued message is missing",
                   (unsigned long long)e->id);
@@ -383,11 +412,12 @@ static void report_missing_files(struct spool *s, const struct names *files) {
  * of a message whose record is lost: it is kept. */
 static void drop_orphans(struct spool *s, const struct names *files) {
     for (size_t i = 0; i < files->n; i++) {
-        if (is_file_entry(itab_get(&s->index, files->v[i])))
+        uint64_t id = files->v[i].no;
+        if (files->v[i].salt != 0 || is_file_entry(itab_get(&s->index, id)))
             continue;
-        char *path = log_body_path(s, files->v[i]);
+        char *path = log_body_path(s, id);
         if (s->st.damaged > 0)
-            log_set_aside(s, "body", files->v[i], path);
+            log_set_aside(s, "body", id, path);
         else
             s->io->unlink(s->io->arg, path);
         free(path);
@@ -396,7 +426,7 @@ static void drop_orphans(struct spool *s, const struct names *files) {
 
 static int check_files(struct spool *s) {
     struct names files = {0};
-    int rc = list_numbers(s, "body", &files);
+    int rc = names_list(s, "body", &files);
     if (rc == 0) {
         report_missing_files(s, &files);
         drop_orphans(s, &files);
@@ -408,11 +438,11 @@ static int check_files(struct spool *s) {
 static int recover_all(struct spool *s, char **why) {
     struct names l = {0};
     struct scan sc = {.s = s};
-    int rc = list_numbers(s, "log", &l);
+    int rc = names_list(s, "log", &l);
     if (rc < 0)
         *why = mem_strdup("cannot list log/");
     for (size_t i = 0; i < l.n && rc == 0; i++)
-        rc = recover_segment(&sc, l.v[i], why);
+        rc = recover_segment(&sc, &l.v[i], why);
     sbuf_free(&sc.buf);
     free(sc.settled);
     free(l.v);

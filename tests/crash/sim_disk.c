@@ -284,6 +284,12 @@ static int sim_mkdir(void *arg, const char *path) {
     return begin(arg, true, false, NULL);
 }
 
+static int sim_random(void *arg, void *buf, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        ((uint8_t *)buf)[i] = (uint8_t)(sim_rand(arg) >> 11);
+    return 0;
+}
+
 static int64_t sim_size(void *arg, int fd) {
     struct sim *d = arg;
     int rc = begin(d, false, false, NULL);
@@ -319,6 +325,7 @@ static const struct spool_io calls = {.open = sim_open,
                                       .unlink = sim_unlink,
                                       .rename = sim_rename,
                                       .mkdir = sim_mkdir,
+                                      .random = sim_random,
                                       .size = sim_size,
                                       .list = sim_list,
                                       .space = sim_space};

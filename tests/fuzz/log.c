@@ -13,8 +13,14 @@ static void found(void *arg, const struct spool_found *f) {
     MUST(f->meta.n == 0 || f->meta.p != NULL);
 }
 
-static size_t record(struct str *in, char *at, size_t room, uint64_t no, bool spoil) {
-    struct rec_head h = {.magic = REC_MAGIC, .type = fuzz_byte(in) % 8U, .id = fuzz_byte(in) % 8U};
+/* A segment that is made: its number, and its salt (0: one of before there were salts). */
+struct made {
+    uint64_t no, salt;
+};
+
+static size_t record(struct str *in, char *at, size_t room, struct made seg, bool spoil) {
+    struct rec_head h = {
+        .mark = rec_mark(seg.salt), .type = fuzz_byte(in) % 8U, .id = fuzz_byte(in) % 8U};
     struct str meta = fuzz_piece(in, fuzz_byte(in) % 64U), body = fuzz_piece(in, fuzz_byte(in));
     h.meta_len = (uint32_t)meta.n;
     h.body_len = body.n;
@@ -27,7 +33,7 @@ static size_t record(struct str *in, char *at, size_t room, uint64_t no, bool sp
     size_t span = rec_span(h.meta_len, h.body_len);
     if (span > room)
         return room;
-    h.crc = rec_crc(&h, no, meta.p) ^ spoil;
+    h.crc = rec_crc(&h, seg.no, seg.salt, meta.p) ^ spoil;
     memcpy(at, &h, sizeof h);
     memcpy(at + sizeof h, meta.p, meta.n);
     memcpy(at + sizeof h + meta.n, body.p, body.n);
@@ -35,13 +41,16 @@ static size_t record(struct str *in, char *at, size_t room, uint64_t no, bool sp
 }
 
 static void segment(const struct spool_io *io, uint64_t no, struct str in) {
+    struct made seg = {no, fuzz_byte(&in) % 2U == 0 ? 0 : 0x7e57ab1e00c0ffeeULL};
     char path[64], *buf = calloc(1, SEGMENT);
     bool raw = fuzz_byte(&in) % 4 == 0;
     if (raw)
         memcpy(buf, in.p, in.n < SEGMENT ? in.n : SEGMENT);
     for (size_t at = 0; !raw && in.n > 0 && at < SEGMENT;)
-        at += record(&in, buf + at, SEGMENT - at, no, fuzz_byte(&in) == 255);
-    snprintf(path, sizeof path, "s/log/%016x", (unsigned)no);
+        at += record(&in, buf + at, SEGMENT - at, seg, fuzz_byte(&in) == 255);
+    int n = snprintf(path, sizeof path, "s/log/%016x", (unsigned)no);
+    if (seg.salt != 0)
+        snprintf(path + n, sizeof path - (size_t)n, "-%016llx", (unsigned long long)seg.salt);
     int fd = io->open(io->arg, path, O_RDWR | O_CREAT, 0600);
     struct iovec iov = {buf, SEGMENT};
     io->pwritev(io->arg, fd, &iov, 1, 0);

@@ -7,11 +7,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "spool/log.h"
+#include "util/codec.h"
 #include "util/mem.h"
 
 static struct spool_io io;
@@ -219,6 +221,7 @@ static int turn_sync(void *arg, int fd) {
 }
 
 #define TURN_OPS 40
+#define BEGIN    ((off_t)(sizeof(struct rec_head) + sizeof(struct rec_begin)))
 
 /* Operations of one batch, and what their done() was told. */
 struct turn {
@@ -372,8 +375,15 @@ static void test_order_after_failed_sync(void **state) {
     spool_close(s);
 }
 
+/* The path of a segment: the salt in it is chance. */
 static void log_file(char path[128], unsigned no) {
-    snprintf(path, 128, "%s/log/%016x", dir, no);
+    char pattern[128];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s/log/%016x-????????????????", dir, no);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 1);
+    snprintf(path, 128, "%s", found.gl_pathv[0]);
+    globfree(&found);
 }
 
 /* A torn end is dropped in silence about what nobody was promised; damage in the middle is set
@@ -389,7 +399,7 @@ static void test_damage(void **state) {
     log_file(path, 1);
     int fd = open(path, O_RDWR);
     assert_true(fd >= 0);
-    assert_int_equal(pwrite(fd, "XXXX", 4, 1040 + 200), 4); /* inside the second record */
+    assert_int_equal(pwrite(fd, "XXXX", 4, 1064 + 200), 4); /* inside the second record */
     close(fd);
     s = open_spool(&seen);
     assert_int_equal(seen.n, 4);
@@ -400,7 +410,7 @@ static void test_damage(void **state) {
     snprintf(cmd, sizeof cmd, "test -s %s/damaged/*", dir);
     assert_int_equal(system(cmd), 0);
     fd = open(path, O_RDWR);
-    assert_int_equal(pwrite(fd, "XXXX", 4, 4 * 1040 + 200), 4); /* the last record: a torn end */
+    assert_int_equal(pwrite(fd, "XXXX", 4, 4 * 1048 + 272), 4); /* the last record: a torn end */
     close(fd);
     s = open_spool(&seen);
     assert_int_equal(seen.n, 3);
@@ -679,17 +689,16 @@ static void test_strange_files(void **state) {
 
 /* Heads that look like records and cannot be: each is a gap, and what follows is found. */
 static void test_implausible_heads(void **state) {
-    static const struct rec_head heads[] = {
-        {.magic = REC_MAGIC, .type = REC_MESSAGE, .meta_len = REC_META_MAX + 1},
-        {.magic = REC_MAGIC, .type = 0},
-        {.magic = REC_MAGIC, .type = REC_FORGET + 1},
-        {.magic = REC_MAGIC, .type = REC_MESSAGE, .body_len = 1ULL << 40},
-        {.magic = REC_MAGIC, .type = REC_MESSAGE, .meta_len = 2U << 20},
-        {.magic = REC_MAGIC, .type = REC_MESSAGE, .body_len = (1U << 20) - 1},
-        {.magic = REC_MAGIC, .type = REC_MESSAGE, .body_len = (1U << 20) - 1124},
-        {.magic = REC_MAGIC, .type = REC_BEGIN, .meta_len = 3},
-        {.magic = REC_MAGIC, .type = REC_SETTLE, .meta_len = 3},
-        {.magic = REC_MAGIC, .type = REC_DONE, .id = 1}};
+    static const struct rec_head heads[] = {{.type = REC_MESSAGE, .meta_len = REC_META_MAX + 1},
+                                            {.type = 0},
+                                            {.type = REC_FORGET + 1},
+                                            {.type = REC_MESSAGE, .body_len = 1ULL << 40},
+                                            {.type = REC_MESSAGE, .meta_len = 2U << 20},
+                                            {.type = REC_MESSAGE, .body_len = (1U << 20) - 1},
+                                            {.type = REC_MESSAGE, .body_len = (1U << 20) - 1124},
+                                            {.type = REC_BEGIN, .meta_len = 3},
+                                            {.type = REC_SETTLE, .meta_len = 3},
+                                            {.type = REC_DONE, .id = 1}};
     char path[128];
     (void)state;
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
@@ -700,7 +709,9 @@ static void test_implausible_heads(void **state) {
         put(s, 10 * i + 3, "third", 1000);
         spool_close(s);
         log_file(path, 1);
-        overwrite(path, 56 + 1048, &heads[i], sizeof heads[i]); /* behind BEGIN and the first one */
+        struct rec_head h = heads[i];
+        h.mark = rec_mark(strtoull(strrchr(path, '-') + 1, NULL, 16));
+        overwrite(path, BEGIN + 1048, &h, sizeof h); /* behind BEGIN and the first one */
         s = open_spool(&seen);
         index_of(&seen, 10 * i + 1);
         index_of(&seen, 10 * i + 3);
@@ -766,9 +777,9 @@ static const struct loss {
     bool aside; /* there is nothing in it: it goes to damaged/ at once */
 } losses[] = {{2, 0, false, 9, 1, true},
               {2, 0, true, 9, 1, true},
-              {2, 56, true, 9, 1, false},
-              {2, 56 + 14048, false, 10, 1, false},
-              {3, 56 + 28096, true, 11, 1, false},
+              {2, BEGIN, true, 9, 1, false},
+              {2, BEGIN + 14048, false, 10, 1, false},
+              {3, BEGIN + 28096, true, 11, 1, false},
               {3, 30000, true, 11, 2, false},
               {3, 30000, false, 11, 2, false},
               {1, 0, false, 9, 1, true},
@@ -825,7 +836,7 @@ static void test_orphans_of_damage(void **state) {
     put(s, 3, "behind", 700);
     spool_close(s);
     log_file(path, 1);
-    overwrite(path, 56 + 744 + 41, "?", 1); /* in the envelope of the second */
+    overwrite(path, BEGIN + 744 + 41, "?", 1); /* in the envelope of the second */
     s = open_spool(&seen);
     assert_int_equal(seen.n, 2);
     assert_int_equal(damage_count(s), 1);
@@ -838,10 +849,7 @@ static void test_orphans_of_damage(void **state) {
 }
 
 static int bad_rename(void *arg, const char *from, const char *to) {
-    (void)arg;
-    (void)from;
-    (void)to;
-    return -EXDEV;
+    return strstr(to, "/damaged/") != NULL ? -EXDEV : spool_io_disk.rename(arg, from, to);
 }
 
 /* What cannot be moved stays where it is. */
@@ -856,7 +864,7 @@ static void test_set_aside_fails(void **state) {
     put(s, 3, "behind", 700);
     spool_close(s);
     log_file(path, 1);
-    overwrite(path, 56 + 744 + 41, "?", 1);
+    overwrite(path, BEGIN + 744 + 41, "?", 1);
     s = open_spool(&seen);
     note(s, SPOOL_DONE, 1, "");
     note(s, SPOOL_DONE, 3, "");
@@ -864,6 +872,239 @@ static void test_set_aside_fails(void **state) {
     spool_close(s);
     assert_true(exists("body/%016x", 2));
     assert_int_equal(access(path, F_OK), 0);
+}
+
+/* ---- content that looks like records ---- */
+
+/* The used bytes of a segment file. */
+static void read_segment(const char *path, size_t n, struct sbuf *out) {
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, sbuf_room(out, n), n), n);
+    sbuf_advance(out, n);
+    close(fd);
+}
+
+/* One record as it was before there were salts. */
+static void old_record(struct sbuf *out, uint64_t no, uint32_t type, uint64_t id, struct str meta,
+                       struct str body, uint64_t body_len) {
+    uint32_t head[10] = {0x32524850U, 0, crc32c(0, body.p, body.n), (uint32_t)meta.n};
+    memcpy(&head[4], &id, sizeof id);
+    memcpy(&head[6], &body_len, sizeof body_len);
+    head[8] = type;
+    head[9] = (uint32_t)out->n / 8; /* all before it is durable */
+    head[1] = crc32c(crc32c(crc32c(0, &no, sizeof no), &head[2], 32), meta.p, meta.n);
+    sbuf_add(out, head, sizeof head);
+    sbuf_add_str(out, meta);
+    sbuf_add_str(out, body);
+    sbuf_add(out, "\0\0\0\0\0\0\0", (8 - out->n % 8) % 8);
+}
+
+/* What an attacker can know: what a spool of his own writes for the end of message 5 and for a
+ * message of his choice, and how it was written before there were salts. */
+static void forged_records(bool old, struct sbuf *out) {
+    char mine[64], theirs[64], path[128];
+    struct seen seen;
+    if (old) {
+        old_record(out, 1, 3, 5, STR_NONE, STR_NONE, 0);
+        old_record(out, 1, 1, 4711, STR_LIT("forged"), STR_LIT("content"), 7);
+        return;
+    }
+    strcpy(theirs, dir);
+    snprintf(mine, sizeof mine, "%.50s/mine", theirs);
+    assert_int_equal(mkdir(mine, 0700), 0);
+    strcpy(dir, mine);
+    struct spool *s = open_spool(&seen);
+    put(s, 5, "mine", 100);
+    note(s, SPOOL_DONE, 5, "");
+    put(s, 4711, "forged", 100);
+    uint64_t used = s->head->used;
+    spool_close(s);
+    log_file(path, 1);
+    read_segment(path, (size_t)used, out);
+    snprintf(path, sizeof path, "rm -r %s", mine);
+    assert_int_equal(system(path), 0);
+    strcpy(dir, theirs);
+}
+
+/* Content that holds records, in every alignment, behind a record that is damaged: none is
+ * believed. damage: the head is torn off, or a bit of the envelope is wrong. */
+static void test_records_in_content(void **state) {
+    char path[128], cmd[200];
+    (void)state;
+    for (int round = 0; round < 4; round++) {
+        struct seen seen;
+        struct sbuf forged = {0};
+        forged_records(round % 2 == 0, &forged);
+        struct spool *s = open_spool(&seen);
+        put(s, 5, "victim", 900);
+        struct waiter w = {.op = {.kind = SPOOL_NEW, .id = 6}};
+        struct sbuf body = {0};
+        for (int shift = 0; shift < 8; shift++) {
+            sbuf_add(&body, "12345678", (size_t)(8 - body.n % 8 + (size_t)shift) % 8);
+            sbuf_add_str(&body, sbuf_str(&forged));
+        }
+        sbuf_add_c(&w.op.meta, "carrier!");
+        w.op.body = body_from_buf(&body);
+        assert_int_equal(run(s, &w), 0);
+        uint64_t at = w.op.at;
+        body_unref(w.op.body);
+        sbuf_free(&w.op.meta);
+        put(s, 7, "behind", 900);
+        spool_close(s);
+        log_file(path, 1);
+        char zeros[sizeof(struct rec_head)] = {0};
+        if (round < 2)
+            overwrite(path, at, zeros, sizeof zeros);
+        else
+            overwrite(path, at + sizeof zeros, "C", 1);
+        s = open_spool(&seen);
+        assert_int_equal(seen.n, 2);
+        index_of(&seen, 5);
+        index_of(&seen, 7);
+        assert_int_equal(damage_count(s), 1);
+        spool_close(s);
+        sbuf_free(&forged);
+        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        assert_int_equal(system(cmd), 0);
+    }
+}
+
+/* Content full of heads that claim to be as long as can be does not make reading slow: only what
+ * has the segment's mark is summed.  Counted, not timed: each byte is read a few times at most. */
+static uint64_t read_bytes;
+static ssize_t counting_read(void *arg, int fd, void *buf, size_t n, uint64_t off) {
+    read_bytes += n;
+    return spool_io_disk.pread(arg, fd, buf, n, off);
+}
+
+static void test_gap_of_heads(void **state) {
+    struct seen seen;
+    char path[128];
+    struct rec_head h = {.mark = REC_MARK_OLD, .type = REC_MESSAGE, .meta_len = 700000};
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "first", 600);
+    put(s, 2, "second", 200000);
+    put(s, 3, "third", 600);
+    spool_close(s);
+    log_file(path, 1);
+    for (uint64_t at = 1000; at < 150000; at += sizeof h)
+        overwrite(path, at, &h, sizeof h);
+    io.pread = counting_read;
+    read_bytes = 0;
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    assert_true(read_bytes < 8U << 20);
+    spool_close(s);
+}
+
+static void write_file(const char *name, const struct sbuf *content, off_t size) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(write(fd, content->p, content->n), content->n);
+    assert_int_equal(ftruncate(fd, size), 0);
+    close(fd);
+}
+
+/* A spool as versions before the salt have left it. */
+static void make_old_spool(void) {
+    static const char *const subs[] = {"log", "body"};
+    struct sbuf one = {0}, two = {0}, file = {0};
+    uint64_t begin[2] = {0, 0};
+    char path[128];
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, subs[i]);
+        assert_int_equal(mkdir(path, 0700), 0);
+    }
+    old_record(&one, 1, 5, 0, str_make((char *)begin, 16), STR_NONE, 0);
+    old_record(&one, 1, 1, 11, STR_LIT("eleven"), STR_LIT("kkk"), 3);
+    old_record(&one, 1, 1, 12, STR_LIT("twelve"), STR_LIT("lllll"), 5);
+    old_record(&one, 1, 2, 11, STR_LIT("tried once"), STR_NONE, 0);
+    begin[0] = 1;
+    begin[1] = one.n;
+    sbuf_add_c(&file, "content in a file");
+    old_record(&two, 2, 5, 0, str_make((char *)begin, 16), STR_NONE, 0);
+    old_record(&two, 2, 3, 12, STR_NONE, STR_NONE, 0);
+    old_record(&two, 2, 1, 13, STR_LIT("thirteen"), STR_LIT("mmmmmmm"), 7);
+    old_record(&two, 2, 1, 14, STR_LIT("fourteen"), sbuf_str(&file), file.n | 1ULL << 63);
+    two.n -= (file.n + 7) & ~7ULL; /* what the file has is not in the record */
+    write_file("log/0000000000000001", &one, 1 << 20);
+    write_file("log/0000000000000002", &two, 1 << 20);
+    write_file("body/000000000000000e", &file, (off_t)file.n);
+    sbuf_free(&one);
+    sbuf_free(&two);
+    sbuf_free(&file);
+}
+
+static void test_spool_without_salt(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    make_old_spool();
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(damage_count(s), 0);
+    assert_int_equal(seen.n, 3);
+    assert_string_equal(seen.meta[index_of(&seen, 13)], "thirteen");
+    assert_string_equal(seen.progress[index_of(&seen, 11)], "tried once");
+    assert_int_equal(read_rc(s, 11), 0);
+    assert_int_equal(read_rc(s, 14), 0);
+    put(s, 15, "new", 1000); /* and what is still queued is copied to where it is */
+    note(s, SPOOL_DONE, 13, "");
+    note(s, SPOOL_PROGRESS, 14, "tried");
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(damage_count(s), 0);
+    assert_int_equal(seen.n, 3);
+    assert_string_equal(seen.progress[index_of(&seen, 11)], "tried once");
+    assert_string_equal(seen.progress[index_of(&seen, 14)], "tried");
+    assert_int_equal(read_rc(s, 14), 0);
+    for (size_t i = 0; i < 3; i++)
+        note(s, SPOOL_DONE, seen.ids[i], "");
+    put(s, 16, "last", 1000);
+    note(s, SPOOL_DONE, 1, "");
+    snprintf(path, sizeof path, "%s/log/0000000000000002", dir);
+    assert_int_equal(access(path, F_OK), -1); /* nothing is left in it */
+    spool_close(s);
+}
+
+/* On a full disk even such a segment is written to, in its own form. */
+static void test_full_without_salt(void **state) {
+    struct seen seen;
+    (void)state;
+    make_old_spool();
+    io.allocate = no_room;
+    allocate_rc = -ENOSPC;
+    struct spool *s = open_spool(&seen);
+    note(s, SPOOL_DONE, 11, "");
+    spool_close(s);
+    allocate_rc = 0;
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    assert_int_equal(damage_count(s), 0);
+    spool_close(s);
+}
+
+static int bad_random(void *arg, void *buf, size_t n) {
+    (void)arg;
+    (void)buf;
+    (void)n;
+    return -ENOSYS;
+}
+
+/* Without chance there is no segment. */
+static void test_no_random(void **state) {
+    struct seen seen;
+    (void)state;
+    io.random = bad_random;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put(s, 1, "refused", 100), -ENOSYS);
+    io.random = spool_io_disk.random;
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(put(s, 1, "taken", 100), 0);
+    spool_close(s);
 }
 
 /* A record larger than what is read at a time. */
@@ -1013,6 +1254,11 @@ int main(void) {
                                        T(test_company),
                                        T(test_close_with_failures),
                                        T(test_bodies),
+                                       T(test_records_in_content),
+                                       T(test_gap_of_heads),
+                                       T(test_spool_without_salt),
+                                       T(test_full_without_salt),
+                                       T(test_no_random),
                                        T(test_lost_ends),
                                        T(test_orphans_of_damage),
                                        T(test_set_aside_fails),
