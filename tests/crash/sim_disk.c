@@ -171,9 +171,10 @@ static ssize_t sim_pwritev(void *arg, int fd, const struct iovec *iov, int n, ui
     grow(f, off + total);
     for (int i = 0; i < n && left > 0; i++) {
         size_t k = iov[i].iov_len < left ? iov[i].iov_len : left;
+        if (k == 0)
+            continue;
         memcpy(f->now + off, iov[i].iov_base, k);
-        memset(f->dropped + off / SECTOR, 0,
-               k == 0 ? 0 : (off + k - 1) / SECTOR - off / SECTOR + 1);
+        memset(f->dropped + off / SECTOR, 0, (off + k - 1) / SECTOR - off / SECTOR + 1);
         off += k;
         left -= k;
     }
