@@ -17,6 +17,8 @@
 
 #include "util/sock.h"
 
+#define WINDOW_MAX 65536U
+
 enum stream_state {
     STREAM_OPENING, /* the peer does not know it yet */
     STREAM_OPEN
@@ -54,7 +56,7 @@ struct stream {
     size_t in_at, ready;
     bool fin; /* after what is in `in` the peer has closed */
     bool fin_ready;
-    size_t window;
+    size_t window; /* what out may hold; doubled each time it was full */
     struct wire_end end;
 };
 
@@ -94,7 +96,8 @@ static struct stream *stream_of(int fd) {
 /* ---- streams ---- */
 
 static struct stream *stream_new(struct wire_world *w, const struct netaddr *addr, bool inbound) {
-    static const size_t windows[] = {65536, 65536, 65536, 16384, 4096, 1024, 100, 1};
+    static const size_t windows[] = {WINDOW_MAX, WINDOW_MAX, WINDOW_MAX, WINDOW_MAX,
+                                     4096,       512,        20,         1};
     struct stream *s = calloc(1, sizeof *s);
     s->w = w;
     s->no = ++w->last_stream;
@@ -113,6 +116,19 @@ static const char *stream_name(const struct stream *s) {
     snprintf(text, sizeof text, "%s%u %s:%u", s->inbound ? "client" : "relay", s->no,
              netaddr_text(&s->addr, ip), netaddr_port(&s->addr));
     return text;
+}
+
+/* A fault takes the stream.  The peer knows at once, so that the ledger knows what may not have
+ * been heard; the product learns it as the fault has it. */
+static void stream_lose(struct stream *s) {
+    struct wire_peer *p = s->end.peer;
+    s->end.peer = NULL;
+    s->end.closed = true;
+    s->end.timer_us = 0;
+    s->told_peer = true;
+    wire_note(s->w, "%s: lost", stream_name(s));
+    if (p != NULL && p->ops->reset != NULL)
+        p->ops->reset(p);
 }
 
 static void stream_break(struct stream *s, int err) {
@@ -143,7 +159,7 @@ static int connect_begin(const struct netaddr *to) {
     if (f == FAULT_NO_FILES)
         return -EMFILE;
     struct stream *s = stream_new(W, to, false);
-    s->silent = f == FAULT_SILENCE;
+    s->silent = s->told_peer = f == FAULT_SILENCE;
     s->fd = fd_new(W, s);
     s->accepted = true;
     wire_note(W, "%s: the product connects", stream_name(s));
@@ -208,6 +224,21 @@ static size_t shortened(enum wire_fault f, size_t n) {
     return f == FAULT_SHORT_BY_ONE && n > 0 ? n - 1 : n;
 }
 
+/* The faults that end a stream. */
+static void take_fault(struct stream *s, enum wire_fault f) {
+    if (f != FAULT_RESET && f != FAULT_SILENCE && f != FAULT_END)
+        return;
+    stream_lose(s);
+    s->silent = f == FAULT_SILENCE;
+    if (f == FAULT_RESET)
+        stream_break(s, -ECONNRESET);
+    if (f == FAULT_END) {
+        sbuf_reset(&s->in);
+        s->in_at = s->ready = 0;
+        s->fin = s->fin_ready = true;
+    }
+}
+
 static bool is_connected(const struct stream *s) {
     return s->state == STREAM_OPEN || s->inbound;
 }
@@ -217,15 +248,14 @@ static ssize_t send_some(int fd, const void *p, size_t n) {
     struct stream *s = stream_of(fd);
     if (W->dying || s == NULL)
         return -EIO;
-    if (f == FAULT_RESET)
-        stream_break(s, -ECONNRESET);
-    if (f == FAULT_SILENCE)
-        s->silent = true;
-    if (s->broken || (s->end.closed && s->out.n > 0))
+    take_fault(s, f);
+    if (s->broken || (s->end.closed && s->out.n > 0 && !s->silent))
         return s->error == -ECONNRESET ? -ECONNRESET : -EPIPE;
     if (!is_connected(s) || f == FAULT_BLOCKED)
         return -EAGAIN;
     size_t room = s->out.n < s->window ? s->window - s->out.n : 0;
+    if (room == 0 && s->window < WINDOW_MAX)
+        s->window *= 2;
     n = shortened(f, n < room ? n : room);
     if (n == 0)
         return -EAGAIN;
@@ -245,16 +275,7 @@ static ssize_t recv_some(int fd, void *p, size_t n) {
     struct stream *s = stream_of(fd);
     if (W->dying || s == NULL)
         return -EIO;
-    if (f == FAULT_RESET)
-        stream_break(s, -ECONNRESET);
-    if (f == FAULT_SILENCE)
-        s->silent = true;
-    if (f == FAULT_END) {
-        sbuf_reset(&s->in);
-        s->in_at = s->ready = 0;
-        s->fin = s->fin_ready = true;
-        s->end.shut = true;
-    }
+    take_fault(s, f);
     if (s->broken)
         return s->error != 0 ? s->error : -ECONNRESET;
     if (f == FAULT_BLOCKED)
@@ -286,8 +307,8 @@ int sock_error(int fd) {
     enum heap_side side = heap_switch(HEAP_WORLD);
     enum wire_fault f = call_begin(CALL_ERROR);
     struct stream *s = stream_of(fd);
-    if (s != NULL && f == FAULT_RESET)
-        stream_break(s, -ECONNRESET);
+    if (s != NULL)
+        take_fault(s, f);
     int rc = s == NULL || W->dying ? -EIO : s->error;
     heap_switch(side);
     return rc;
@@ -548,7 +569,7 @@ static void open_outbound(struct stream *s) {
     if (is == WIRE_LISTENS) {
         peer_opened(s);
     } else if (is == WIRE_SILENT) {
-        s->silent = true;
+        s->silent = s->told_peer = true;
     } else {
         s->told_peer = true;
         s->state = STREAM_OPEN;
