@@ -5,6 +5,7 @@
  * or the accounts store: then PLAIN and LOGIN are spoken here and the lookup process verifies.  The
  * session is paused while somebody else thinks.  What the client sent is overwritten at once.
  */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,7 @@ struct auth {
     char *method;
     enum step step;
     bool reading; /* the client's next line is an answer */
+    bool lost;    /* Dovecot went away while the client was to answer */
     uint32_t id;  /* Dovecot's */
     uint32_t tag; /* the lookup process's */
     struct sbuf user;
@@ -163,8 +165,12 @@ static void fail(struct session *s, const char *why, struct str user) {
     session_reply(s, false, "535 5.7.8 Error: authentication failed: %s", why);
 }
 
+/* Nobody's fault: not in the words of log_failure, which a client is banned for. */
 static void fail_for_now(struct session *s, const char *why) {
-    log_failure(s, why, STR_NONE);
+    struct sbuf from = {0};
+    log_warn_as(s->svc->log_name, "smtpd", "%s: SASL %s authentication is not possible now: %s",
+                session_from(s, &from), s->auth->method, why);
+    sbuf_free(&from);
     auth_free(s);
     session_reply(s, false, "454 4.7.0 Temporary authentication failure: %s", why);
 }
@@ -182,7 +188,9 @@ static void on_dovecot(void *arg, enum dovecot_rc rc, struct str text, struct st
     bool waited = s->waiting;
     if (rc != DOVECOT_MORE)
         s->auth->id = 0;
-    if (rc == DOVECOT_OK && text.n > 0)
+    if (!waited) /* the client is to speak: it is told when it has */
+        s->auth->lost = true;
+    else if (rc == DOVECOT_OK && text.n > 0)
         succeed(s, text);
     else if (rc == DOVECOT_MORE)
         ask_client(s, t);
@@ -195,29 +203,44 @@ static void on_dovecot(void *arg, enum dovecot_rc rc, struct str text, struct st
         session_go(s);
 }
 
-static void local_end(struct session *s, struct sbuf *b) {
+/* The address that the client came to. */
+static const char *local_end(struct session *s, char ip[INET6_ADDRSTRLEN]) {
     struct netaddr a = {0};
     socklen_t n = sizeof a.u;
-    char ip[INET6_ADDRSTRLEN];
     if (getsockname(conn_fd(s->conn), &a.u.sa, &n) < 0)
-        return;
+        return "";
     netaddr_unmap(&a);
-    sbuf_printf(b, "\tlip=%s", netaddr_text(&a, ip));
+    return netaddr_text(&a, ip);
+}
+
+/* Digits of base64, then '='; whether their number is right, Dovecot says. */
+static bool is_base64(struct str s) {
+    for (int pad = 0; pad < 2 && s.n > 0 && s.p[s.n - 1] == '='; pad++)
+        s.n--;
+    for (size_t i = 0; i < s.n; i++)
+        if (!isalnum((unsigned char)s.p[i]) && s.p[i] != '+' && s.p[i] != '/')
+            return false;
+    return true;
 }
 
 static void begin_dovecot(struct session *s, struct str resp) {
-    struct sbuf params = {0};
-    if (s->r->dovecot == NULL || !dovecot_ready(s->r->dovecot)) {
-        fail_for_now(s, "authentication server is not there");
+    char ip[INET6_ADDRSTRLEN];
+    struct dovecot_login login = {.mech = s->auth->method,
+                                  .service = s->p->smtpd_sasl_service,
+                                  .local_addr = local_end(s, ip),
+                                  .client_addr = s->addr,
+                                  .secured = s->tls_on,
+                                  .resp = resp};
+    if (!is_base64(resp)) {
+        fail(s, "Invalid base64 data in initial response", STR_NONE);
         return;
     }
-    sbuf_printf(&params, "\tservice=%s\tnologin", s->p->smtpd_sasl_service);
-    local_end(s, &params);
-    sbuf_printf(&params, "\trip=%s%s", s->addr, s->tls_on ? "\tsecured" : "");
     s->auth->step = STEP_DOVECOT;
-    session_wait(s);
-    s->auth->id = dovecot_begin(s->r->dovecot, s->auth->method, params.p, resp, on_dovecot, s);
-    sbuf_free(&params);
+    s->auth->id = dovecot_begin(s->r->dovecot, &login, on_dovecot, s);
+    if (s->auth->id == 0)
+        fail_for_now(s, "the authentication server cannot be asked");
+    else
+        session_wait(s);
 }
 
 /* -- the accounts store -- */
@@ -315,7 +338,7 @@ static bool allowed(struct session *s, struct str mech, struct str rest) {
                       "538 5.7.11 Encryption required for requested authentication mechanism");
     else if (s->sasl_user != NULL)
         session_reply(s, false, "503 5.5.1 Error: already authenticated");
-    else if (mech.n == 0 || (str_split(&rest, " ", &more) && str_split(&rest, " ", &more)))
+    else if (mech.n == 0 || (str_split(&rest, " \t", &more) && str_split(&rest, " \t", &more)))
         session_reply(s, false, "501 5.5.4 Syntax: AUTH mechanism");
     else if (s->p->smtpd_client_auth_rate_limit > 0 && !s->trusted_limits &&
              anvil_event(s->addr, ANVIL_AUTH, s->p->anvil_rate_time_unit) >
@@ -342,16 +365,18 @@ static bool offered(struct session *s, const char *method) {
 
 void auth_command(struct session *s, struct str args) {
     struct str rest = args, mech = STR_NONE, resp = STR_NONE;
-    str_split(&rest, " ", &mech);
+    str_split(&rest, " \t", &mech);
     if (!allowed(s, mech, rest))
         return;
-    str_split(&rest, " ", &resp);
+    str_split(&rest, " \t", &resp);
     struct auth *a = s->auth = MEM_NEW(struct auth);
     a->s = s;
     a->method = str_dup(mech);
     for (char *p = a->method; *p != '\0'; p++)
         *p = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : (unsigned char)*p <= ' ' ? '?' : *p;
-    if (!offered(s, a->method))
+    if (by_dovecot(s) && (s->r->dovecot == NULL || !dovecot_ready(s->r->dovecot)))
+        fail_for_now(s, "the authentication server is not there");
+    else if (!offered(s, a->method))
         fail(s, "Invalid authentication mechanism", STR_NONE);
     else if (by_dovecot(s))
         begin_dovecot(s, resp);
@@ -369,12 +394,13 @@ void auth_line(struct session *s, struct str line) {
         session_reply(s, false, "501 5.7.0 Authentication aborted");
     } else if (a->step != STEP_DOVECOT) {
         take_answer(s, line);
-    } else if (str_chr(line, '\t') >= 0) {
+    } else if (!is_base64(line)) {
         dovecot_cancel(s->r->dovecot, a->id);
         fail(s, "Invalid base64 data in continued response", STR_NONE);
+    } else if (a->lost || !dovecot_continue(s->r->dovecot, a->id, line)) {
+        fail_for_now(s, "Connection lost to authentication server");
     } else {
         session_wait(s);
-        dovecot_continue(s->r->dovecot, a->id, line);
     }
 }
 

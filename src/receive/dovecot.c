@@ -327,29 +327,63 @@ static void send_secret(struct dovecot *d) {
     conn_touch(d->conn);
 }
 
-uint32_t dovecot_begin(struct dovecot *d, const char *mech, const char *params, struct str resp,
-                       dovecot_fn fn, void *arg) {
-    struct question *q = MEM_NEW(struct question);
+/* The one place where a text becomes part of a line to the service; false if it cannot. */
+static bool add_field(struct sbuf *line, const char *name, struct str value) {
+    for (size_t i = 0; i < value.n; i++)
+        if (value.p[i] == '\t' || value.p[i] == '\n' || value.p[i] == '\r' || value.p[i] == '\0')
+            return false;
+    sbuf_printf(line, "\t%s", name);
+    sbuf_add_str(line, value);
+    return true;
+}
+
+static bool add_login(struct sbuf *line, const struct dovecot_login *l) {
+    return add_field(line, "", str_of(l->mech)) &&
+           add_field(line, "service=", str_of(l->service)) &&
+           add_field(line, "nologin", STR_NONE) &&
+           (l->local_addr[0] == '\0' || add_field(line, "lip=", str_of(l->local_addr))) &&
+           add_field(line, "rip=", str_of(l->client_addr)) &&
+           (!l->secured || add_field(line, "secured", STR_NONE)) &&
+           (l->resp.p == NULL || add_field(line, "resp=", l->resp));
+}
+
+/* Sends the line, or wipes it if it could not be made. */
+static bool send_line(struct dovecot *d, struct sbuf *line, bool made) {
+    if (made) {
+        sbuf_add_ch(line, '\n');
+        sbuf_add_str(conn_out(d->conn), sbuf_str(line));
+        send_secret(d);
+    }
+    sbuf_wipe(line);
+    return made;
+}
+
+uint32_t dovecot_begin(struct dovecot *d, const struct dovecot_login *l, dovecot_fn fn, void *arg) {
+    struct sbuf line = {0};
+    if (!d->ready)
+        return 0;
     if (++d->next_id == 0)
         d->next_id = 1;
+    sbuf_printf(&line, "AUTH\t%u", d->next_id);
+    if (!send_line(d, &line, add_login(&line, l)))
+        return 0;
+    struct question *q = MEM_NEW(struct question);
     *q = (struct question){d->next_id, fn, arg, d->loop->now_ms};
     itab_put(&d->open, q->id, q);
-    struct sbuf *out = conn_out(d->conn);
-    sbuf_printf(out, "AUTH\t%u\t%s%s", q->id, mech, params);
-    if (resp.p != NULL)
-        sbuf_printf(out, "\tresp=%.*s", STR_FMT(resp));
-    sbuf_add_ch(out, '\n');
-    send_secret(d);
     return q->id;
 }
 
-void dovecot_continue(struct dovecot *d, uint32_t id, struct str resp) {
+bool dovecot_continue(struct dovecot *d, uint32_t id, struct str resp) {
+    struct sbuf line = {0};
     struct question *q = itab_get(&d->open, id);
     if (q == NULL || d->conn == NULL)
-        return;
+        return false;
     q->asked_ms = d->loop->now_ms;
-    sbuf_printf(conn_out(d->conn), "CONT\t%u\t%.*s\n", id, STR_FMT(resp));
-    send_secret(d);
+    sbuf_printf(&line, "CONT\t%u", id);
+    if (send_line(d, &line, add_field(&line, "", resp)))
+        return true;
+    dovecot_cancel(d, id);
+    return false;
 }
 
 void dovecot_cancel(struct dovecot *d, uint32_t id) {

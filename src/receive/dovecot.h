@@ -40,12 +40,23 @@ bool dovecot_ready(const struct dovecot *d);
 void dovecot_await(struct dovecot *d, struct dovecot_wait *w);
 /* The mechanisms whose properties satisfy a SASL_NO… set (smtp/sasl.h), separated by blanks. */
 void dovecot_mechs(const struct dovecot *d, unsigned flags, struct sbuf *out);
-/* Starts an authentication; params: "\tservice=smtp…" as the protocol has them; resp: base64, p
- * NULL: none.  Returns its id; fn may be called more than once, until it was not DOVECOT_MORE. */
-uint32_t dovecot_begin(struct dovecot *d, const char *mech, const char *params, struct str resp,
-                       dovecot_fn fn, void *arg);
-/* The client's answer to a challenge. */
-void dovecot_continue(struct dovecot *d, uint32_t id, struct str resp);
+/* What the service is told of a client that logs in. */
+struct dovecot_login {
+    const char *mech;
+    const char *service;     /* smtpd_sasl_service */
+    const char *local_addr;  /* the address that the client came to; empty: not known */
+    const char *client_addr; /* and the one that it came from */
+    bool secured;            /* the session is encrypted */
+    struct str resp;         /* the initial response, base64; p NULL: none */
+};
+
+/* Starts an authentication.  Returns its id; fn may be called more than once, until it was not
+ * DOVECOT_MORE.  Returns 0, and fn is not called, if there is no connection or if one of the texts
+ * cannot be said: a TAB or a line end in it would be a field or a line of its own, and the service
+ * hangs up on what it does not understand, which is the connection of all clients. */
+uint32_t dovecot_begin(struct dovecot *d, const struct dovecot_login *l, dovecot_fn fn, void *arg);
+/* The client's answer to a challenge; false as above: the authentication is then over. */
+bool dovecot_continue(struct dovecot *d, uint32_t id, struct str resp);
 /* fn is not called any more. */
 void dovecot_cancel(struct dovecot *d, uint32_t id);
 

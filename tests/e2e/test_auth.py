@@ -478,3 +478,110 @@ def test_a_service_that_talks_nonsense(kind, dns):
         assert p.proc.poll() is None and "sasl_method" not in p.log()
         assert not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", p.log())
     listener.close()
+
+
+class FakeDovecot:
+    """An auth service that records each line, and answers with what say() makes of AUTH and CONT."""
+
+    def __init__(self, say):
+        self.say, self.lines, self.conns, self.port = say, [], [], free_port()
+        self.up()
+
+    def up(self):
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def down(self):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for c in self.conns:
+            with contextlib.suppress(OSError):
+                c.shutdown(socket.SHUT_RDWR)
+        self.conns = []
+
+    def _accept(self, listener):
+        with contextlib.suppress(OSError):
+            while True:
+                c = listener.accept()[0]
+                self.conns.append(c)
+                threading.Thread(target=self._serve, args=(c,), daemon=True).start()
+
+    def _serve(self, c):
+        with c, contextlib.suppress(OSError):
+            c.sendall(GREETING.replace(b"MECH\tPLAIN\tplaintext\n", b"MECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\nMECH\tCRAM-MD5\n"))
+            for line in c.makefile("rb"):
+                self.lines.append(line)
+                answer = self.say(line.rstrip(b"\n").split(b"\t")) if line.startswith((b"AUTH", b"CONT")) else None
+                if answer:
+                    c.sendall(answer)
+
+
+def asks_and_believes(fields):
+    """A challenge first if there was no initial response; then everybody is who he is."""
+    if fields[0] == b"AUTH" and not any(f.startswith(b"resp=") for f in fields):
+        return b"CONT\t" + fields[1] + b"\tcGxlYXNl\n"
+    return b"OK\t" + fields[1] + b"\tuser=u@domain.com\n"
+
+
+def fake_main(fake):
+    return ("smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nrelay_threads = 1\nsmtpd_hard_error_limit = 100\nsmtpd_soft_error_limit = 100\n"
+            f"smtpd_sasl_path = inet:127.0.0.1:{fake.port}\n")
+
+
+NO_BASE64 = ["AGFuZAAxMjM=\tmaster-user=boss", "\tresp=AGFuZAAxMjM=", "AGFu-ZAAx_MjM", "AGFuZA=A", "===", "AGFuZAA\u00e4", "a.b", "AGFu%0AAUTH", "*x"]
+
+
+def test_only_base64_reaches_the_service(dns):
+    """Nor does one client's answer ever end the connection that all clients share."""
+    fake = FakeDovecot(asks_and_believes)
+    with Posthouse(fake_main(fake), dns=dns) as p, p.client() as other:
+        assert other.cmd("AUTH LOGIN") == "334 cGxlYXNl"
+        for bad in NO_BASE64:
+            with p.client() as c:
+                said = c.cmd(f"AUTH PLAIN {bad}")
+                assert said == "535 5.7.8 Error: authentication failed: Invalid base64 data in initial response" or ("\t" in bad and said[:3] == "501"), bad
+                assert c.cmd("AUTH PLAIN") == "334 cGxlYXNl"
+                assert c.cmd(bad) == "535 5.7.8 Error: authentication failed: Invalid base64 data in continued response", bad
+                assert c.cmd("AUTH PLAIN") == "334 cGxlYXNl"
+                c.raw(b"AGFu\rZA\0=\r\n")
+                assert c.reply().startswith("535")
+        for word in ("PLAIN\tservice=pop3", "PL\tAIN", "CRAM-MD5\tnologin"):
+            with p.client() as c:
+                assert c.cmd(f"AUTH {word} AGFuZAAxMjM=")[:3] in ("501", "535"), word
+        assert other.cmd("AGFuZAAxMjM=") == "235 2.7.0 Authentication successful"
+        assert len(fake.conns) == 1
+        field = rb"(service=smtp|nologin|lip=127\.0\.0\.1|rip=127\.0\.0\.1)"
+        for line in fake.lines:
+            assert re.fullmatch(rb"VERSION\t1\t\d+\n|CPID\t\d+\n|AUTH\t\d+\t[A-Z0-9-]+(\t" + field + rb")+(\tresp=[A-Za-z0-9+/]*=*)?\n"
+                                rb"|CONT\t\d+\t[A-Za-z0-9+/]*=*\n|CANCEL\t\d+\n", line), line
+    fake.down()
+
+
+def test_a_service_that_is_away_bans_nobody(dns, tmp_path):
+    """454 whatever the mechanism and the moment; nothing in the log that fail2ban's filters look for."""
+    fake = FakeDovecot(asks_and_believes)
+    with Posthouse(fake_main(fake), dns=dns) as p:
+        half, early = p.client(), [p.client() for _ in range(5)]
+        assert "AUTH" in half.ehlo and half.cmd("AUTH LOGIN") == "334 cGxlYXNl"
+        fake.down()
+        p.wait_log("SASL: inet:127.0.0.1:.*: the connection was closed")
+        for c, word in zip(early, ("PLAIN AGFuZAAxMjM=", "LOGIN", "CRAM-MD5", "NTLM", "plain")):
+            assert c.cmd("AUTH " + word).startswith("454 4.7.0 Temporary authentication failure"), word
+        assert half.cmd("AGFuZAAxMjM=").startswith("454 4.7.0 Temporary authentication failure")
+        assert half.cmd("NOOP") == "250 2.0.0 Ok"
+        for c in (half, *early):
+            assert c.cmd("QUIT").startswith("221")
+        p.wait_log("disconnect from .* auth=0/1", count=6)
+        (tmp_path / "mail.log").write_text(p.log())
+        fake.up()
+
+        def again():
+            "a login once the service is back"
+            with p.client() as c:
+                return c.cmd("AUTH PLAIN AGFuZAAxMjM=").startswith("235")
+        wait_for(again, 15, 0.2)
+    for pattern in [r"\[<HOST>\]: SASL (PLAIN|LOGIN) authentication failed", "postfix[mode=auth]", "postfix"]:
+        r = subprocess.run(["fail2ban-regex", str(tmp_path / "mail.log"), pattern], capture_output=True, text=True)
+        assert int(re.search(r"(\d+) matched", r.stdout)[1]) == 0, (pattern, r.stdout[-1500:])
+    fake.down()
