@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#define ID_MAX 1000U
-
 /* Length of the field name at the start of line, 0 if it is no header field. */
 static size_t field_name(struct str line) {
     size_t n = 0;
@@ -30,20 +28,30 @@ static void note_field(struct header_scan *h, struct str name, struct str value)
     h->in_message_id = str_ieq_c(name, "message-id") && !h->has_message_id;
     if (h->in_message_id) {
         h->has_message_id = true;
-        sbuf_add_str(&h->message_id, str_trim(value));
+        value = str_trim(value);
+        if (value.n > HEADER_ID_MAX)
+            value.n = HEADER_ID_MAX;
+        sbuf_add_str(&h->message_id, value);
     }
 }
 
+/* The next line of a folded field. */
+static void note_folded(struct header_scan *h, struct str line) {
+    struct str more = str_trim(line);
+    if (!h->in_message_id || more.n == 0 || h->message_id.n + 1 + more.n > HEADER_ID_MAX)
+        return;
+    if (h->message_id.n > 0)
+        sbuf_add_ch(&h->message_id, ' ');
+    sbuf_add_str(&h->message_id, more);
+}
+
 static void scan_line(struct header_scan *h, struct str line, size_t at) {
+    bool first = !h->begun;
+    h->begun = true;
     if (line.n > 0 && line.p[line.n - 1] == '\r')
         line.n--;
-    if (line.n > 0 && (line.p[0] == ' ' || line.p[0] == '\t') && at > 0) {
-        struct str more = str_trim(line);
-        if (h->in_message_id && more.n > 0 && h->message_id.n + more.n < ID_MAX) {
-            if (h->message_id.n > 0)
-                sbuf_add_ch(&h->message_id, ' ');
-            sbuf_add_str(&h->message_id, more);
-        }
+    if (!first && line.n > 0 && (line.p[0] == ' ' || line.p[0] == '\t')) {
+        note_folded(h, line);
         return;
     }
     size_t n = field_name(line);
@@ -57,19 +65,31 @@ static void scan_line(struct header_scan *h, struct str line, size_t at) {
     note_field(h, str_make(line.p, n), str_from(rest, (size_t)str_chr(rest, ':') + 1));
 }
 
+/* Goes over the next line, or what there is of it; false if it has to wait for the rest. */
+static bool next_line(struct header_scan *h, struct str content, bool last) {
+    struct str rest = str_from(content, h->at);
+    ptrdiff_t nl = str_chr(rest, '\n');
+    size_t n = nl < 0 ? rest.n : (size_t)nl;
+    if (nl < 0 && !last && !h->mid_line && n < HEADER_LINE_MAX)
+        return false;
+    if (!h->mid_line)
+        scan_line(h, str_make(rest.p, n < HEADER_LINE_MAX ? n : HEADER_LINE_MAX), h->at);
+    h->mid_line = nl < 0;
+    h->at += nl < 0 ? n : n + 1;
+    return true;
+}
+
 void header_scan(struct header_scan *h, struct str content, bool last) {
-    while (!h->ended && h->at < content.n) {
-        const char *p = content.p + h->at, *nl = memchr(p, '\n', content.n - h->at);
-        if (nl == NULL && !last)
-            return;
-        size_t n = nl == NULL ? content.n - h->at : (size_t)(nl - p);
-        scan_line(h, str_make(p, n), h->at);
-        h->at += nl == NULL ? n : n + 1;
+    while (!h->ended && h->at < content.n && next_line(h, content, last)) {
     }
     if (last && !h->ended) {
         h->ended = true;
         h->end = content.n;
     }
+}
+
+void header_drop(struct header_scan *h, size_t n) {
+    h->at -= n;
 }
 
 void header_scan_free(struct header_scan *h) {

@@ -2,26 +2,37 @@
  * mail/header.h - what the relay must know of a message's header section (RFC 5322)
  *
  * Fed with the content as it arrives; notes Message-ID, counts Received:, sees what is missing and
- * where the header section ends.  No allocation but the message ID.
+ * where the header section ends.  The caller may give up content that has been scanned, so a
+ * section of any size costs one unfinished line.  No allocation but the message ID.  Any thread.
  */
 #ifndef PH_MAIL_HEADER_H
 #define PH_MAIL_HEADER_H
 
 #include "util/str.h"
 
+/* A line that is longer is judged by its beginning. */
+#define HEADER_LINE_MAX 65536U
+/* How much of a Message-ID is kept. */
+#define HEADER_ID_MAX 900U
+
 struct header_scan {
-    size_t at;         /* content scanned so far */
+    size_t at;         /* bytes of content scanned so far, without what was dropped */
+    bool begun;        /* a line was seen */
+    bool mid_line;     /* what comes next belongs to a line that was judged already */
     bool ended;        /* the end of the header section was seen */
     bool no_separator; /* it ended at a line that is no header field: a blank line is missing */
     size_t end;        /* where it ended: offset of the blank line or first body line */
     unsigned received; /* Received: fields */
     bool has_from, has_date, has_message_id, has_to;
-    struct sbuf message_id; /* value of Message-ID:, trimmed */
+    struct sbuf message_id; /* value of Message-ID:, trimmed, at most HEADER_ID_MAX bytes */
     bool in_message_id;     /* the current field is Message-ID: (it may be folded) */
 };
 
-/* Scans the whole lines of content beyond h->at; last: nothing follows. */
+/* Scans the whole lines of content beyond h->at; last: nothing follows.  An unfinished line that is
+ * shorter than HEADER_LINE_MAX is left until more is there. */
 void header_scan(struct header_scan *h, struct str content, bool last);
+/* The first n bytes of content, h->at at most, are not in what will be scanned next. */
+void header_drop(struct header_scan *h, size_t n);
 void header_scan_free(struct header_scan *h);
 
 #endif

@@ -224,7 +224,16 @@ static void chunk_done(struct spool_op *op) {
     loop_post(o->loop, &o->back);
 }
 
+/* Of the gathered content, what may go to the file: a header section that is not complete keeps the
+ * line that has not been judged, so that fields can still be put before it. */
+static size_t writable(const struct session *s) {
+    return s->hdr_done || s->too_big || s->failed ? s->content.n : s->hdr.at;
+}
+
 static void submit_chunk(struct session *s) {
+    size_t n = writable(s);
+    struct sbuf rest = {0};
+
     struct data_op *o = MEM_NEW(struct data_op);
     o->s = s;
     o->loop = s->r->loop;
@@ -234,8 +243,13 @@ static void submit_chunk(struct session *s) {
     o->op.off = s->file_at;
     o->op.crc = s->file_crc;
     o->op.chunk = s->content;
-    s->file_at += s->content.n;
-    s->content = (struct sbuf){0};
+    if (n < s->content.n)
+        sbuf_add(&rest, s->content.p + n, s->content.n - n);
+    if (!s->hdr_done)
+        header_drop(&s->hdr, n < s->hdr.at ? n : s->hdr.at);
+    o->op.chunk.n = n;
+    s->file_at += n;
+    s->content = rest;
     count_memory(s, o->op.chunk.cap);
     s->writing = true;
     s->holds++;
@@ -252,13 +266,10 @@ static bool spill(struct session *s) {
     if (!s->in_file) {
         if (s->content.n < limit)
             return false;
-        if (!s->hdr_done)
-            scan_header(s, true);
         s->in_file = true;
     }
-    if (s->content.n < chunk && !s->ended)
-        return false;
-    if (s->content.n == 0)
+    size_t ready = writable(s);
+    if (ready == 0 || (ready < chunk && !s->ended))
         return false;
     submit_chunk(s);
     return true;

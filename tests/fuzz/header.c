@@ -1,16 +1,29 @@
-/* Header sections, scanned as they arrive; any cut gives the same result as the whole. */
+/* Header sections, scanned as they arrive; any cut gives the same result as the whole, also if what was scanned is
+ * dropped at once. */
 #include "mail/header.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     struct str in = str_make((const char *)p, n);
     size_t step = 1U + fuzz_byte(&in);
-    struct header_scan whole = {0}, pieces = {0};
+    struct header_scan whole = {0}, pieces = {0}, dropped = {0};
+    size_t off = 0;
     header_scan(&whole, in, true);
     for (size_t have = step; have < in.n && !pieces.ended; have += step)
         header_scan(&pieces, str_make(in.p, have), false);
     if (!pieces.ended)
         header_scan(&pieces, in, true);
+    for (size_t have = step; !dropped.ended; have += step) {
+        bool last = have >= in.n;
+        header_scan(&dropped, str_make(in.p + off, (last ? in.n : have) - off), last);
+        if (!dropped.ended) {
+            off += dropped.at;
+            header_drop(&dropped, dropped.at);
+        }
+    }
+    MUST(dropped.end + off == whole.end && dropped.no_separator == whole.no_separator);
+    MUST(dropped.received == whole.received && str_eq(sbuf_str(&whole.message_id), sbuf_str(&dropped.message_id)));
+    header_scan_free(&dropped);
     MUST(whole.ended && pieces.ended && whole.end == pieces.end && whole.end <= in.n);
     MUST(whole.received == pieces.received && whole.has_date == pieces.has_date);
     MUST(str_eq(sbuf_str(&whole.message_id), sbuf_str(&pieces.message_id)));

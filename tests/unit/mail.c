@@ -238,6 +238,39 @@ static void test_header(void **state) {
     header_scan_free(&h);
 }
 
+/* A line longer than HEADER_LINE_MAX is judged by its beginning, however it arrives. */
+static void test_header_long_lines(void **state) {
+    static const char *const begins[] = {"Message-ID: <", "no_field_at_all ", "From:", " folded"};
+    (void)state;
+    for (size_t k = 0; k < 4; k++)
+        for (size_t step = 1; step < 3 * HEADER_LINE_MAX; step = step * 3 + 40000) {
+            struct sbuf text = {0};
+            struct header_scan h = {0};
+            size_t off = 0;
+            sbuf_add_c(&text, "Received: x\r\n");
+            size_t at = text.n;
+            sbuf_add_c(&text, begins[k]);
+            memset(sbuf_room(&text, HEADER_LINE_MAX + 9), 'v', HEADER_LINE_MAX + 9);
+            sbuf_advance(&text, HEADER_LINE_MAX + 9);
+            sbuf_add_c(&text, ":\r\nDate: x\r\n\r\nTo: y\r\n");
+            for (size_t have = step; !h.ended; have += step) {
+                bool last = have >= text.n;
+                header_scan(&h, str_make(text.p + off, (last ? text.n : have) - off), last);
+                if (!h.ended) {
+                    off += h.at;
+                    header_drop(&h, h.at);
+                }
+                assert_true(h.ended || have - off <= step + HEADER_LINE_MAX);
+            }
+            assert_int_equal(off + h.end, k == 1 ? at : text.n - 9);
+            assert_true(h.no_separator == (k == 1) && h.has_date == (k != 1) && !h.has_to);
+            assert_true(h.has_from == (k == 2) && h.received == 1);
+            assert_int_equal(h.message_id.n, k == 0 ? HEADER_ID_MAX : 0);
+            header_scan_free(&h);
+            sbuf_free(&text);
+        }
+}
+
 static void test_dsn(void **state) {
     char dsn[12];
     (void)state;
@@ -319,6 +352,7 @@ int main(void) {
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_queue_ids),
         cmocka_unit_test(test_header),
+        cmocka_unit_test(test_header_long_lines),
         cmocka_unit_test(test_dsn),
         cmocka_unit_test(test_error_says_nothing_by_itself),
         cmocka_unit_test(test_nexthops),
