@@ -1,0 +1,521 @@
+/*
+ * tests/wire/ledger.c - the oracle of the wire simulator; see ledger.h
+ */
+#include "ledger.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ledger_inside.h"
+
+/* What is on the wire when an order comes may still go: so long does the wire take at most. */
+#define WIRE_MS 5000
+
+static void *zeroed(size_t n) {
+    void *p = calloc(1, n);
+    if (p == NULL)
+        abort();
+    return p;
+}
+
+struct ledger *ledger_new(const struct ledger_rules *rules) {
+    struct ledger *l = zeroed(sizeof *l);
+    l->rules = *rules;
+    l->n_said = 1; /* token 0 is none */
+    l->cap_said = 64;
+    l->said = zeroed(l->cap_said * sizeof *l->said);
+    return l;
+}
+
+void ledger_fail(struct ledger *l, const char *fmt, ...) {
+    char text[1200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    l->failed = true;
+    l->rules.fail(l->rules.arg, text);
+}
+
+void ledger_secret(struct ledger *l, const char *user, const char *password, uint64_t hosts,
+                   bool tls) {
+    if (l->n_secrets == sizeof l->secrets / sizeof l->secrets[0])
+        abort();
+    struct secret_entry *s = &l->secrets[l->n_secrets++];
+    struct bytes one = {0}, two = {0}, plain = {0};
+    base64_put(&one, password, strlen(password));
+    bytes_char(&plain, '\0');
+    bytes_text(&plain, user);
+    bytes_char(&plain, '\0');
+    bytes_text(&plain, password);
+    base64_put(&two, plain.p, plain.n);
+    *s = (struct secret_entry){bytes_copy(password, strlen(password)),
+                               {bytes_copy(password, strlen(password)), one.p, two.p},
+                               hosts,
+                               tls};
+}
+
+void secrets_look(struct ledger *l, const char *where, const char *p, size_t n) {
+    for (unsigned i = 0; i < l->n_secrets; i++)
+        for (int k = 0; k < 3; k++)
+            if (bytes_find(p, n, l->secrets[i].forms[k]) != NULL)
+                ledger_fail(l, "a password (%s) stands in %s: %.*s", l->secrets[i].password, where,
+                            (int)(n > 300 ? 300 : n), p);
+}
+
+struct ledger_mail *mail_by_number(struct ledger *l, unsigned number) {
+    for (unsigned i = 0; i < l->n_mails; i++)
+        if (l->mails[i]->number == number)
+            return l->mails[i];
+    return NULL;
+}
+
+struct ledger_mail *mail_by_qid(struct ledger *l, const char *qid) {
+    for (unsigned i = 0; i < l->n_mails && qid[0] != '\0'; i++)
+        if (strcmp(l->mails[i]->qid, qid) == 0)
+            return l->mails[i];
+    return NULL;
+}
+
+struct rcpt_entry *mail_rcpt(struct ledger_mail *m, unsigned number) {
+    for (unsigned i = 0; i < m->n_rcpts; i++)
+        if (m->rcpts[i].number == number)
+            return &m->rcpts[i];
+    return NULL;
+}
+
+struct report_entry *report_by_qid(struct ledger *l, const char *qid) {
+    for (unsigned i = 0; i < l->n_reports; i++)
+        if (strcmp(l->reports[i].qid, qid) == 0)
+            return &l->reports[i];
+    return NULL;
+}
+
+struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger_mail *about) {
+    if (l->n_reports == l->cap_reports) {
+        l->cap_reports = l->cap_reports == 0 ? 16 : l->cap_reports * 2;
+        l->reports = realloc(l->reports, l->cap_reports * sizeof *l->reports);
+        if (l->reports == NULL)
+            abort();
+    }
+    struct report_entry *r = &l->reports[l->n_reports++];
+    *r = (struct report_entry){.about = about};
+    snprintf(r->qid, sizeof r->qid, "%s", qid);
+    return r;
+}
+
+/* ---- clients ---- */
+
+struct ledger_mail *ledger_mail(struct ledger *l, unsigned number, const char *sender,
+                                const struct bytes *envid, char ret) {
+    if (l->n_mails == LEDGER_MAILS)
+        abort();
+    struct ledger_mail *m = zeroed(sizeof *m);
+    m->l = l;
+    m->number = number;
+    m->sender = address_plain(sender, l->rules.origin);
+    bytes_add(&m->envid, envid->p, envid->n);
+    m->ret = ret;
+    l->mails[l->n_mails++] = m;
+    return m;
+}
+
+void ledger_mail_rcpt(struct ledger_mail *m, unsigned number, const char *addr, unsigned notify,
+                      const struct bytes *orcpt) {
+    if (m->n_rcpts == LEDGER_RCPTS)
+        abort();
+    struct rcpt_entry *r = &m->rcpts[m->n_rcpts++];
+    *r = (struct rcpt_entry){
+        .number = number, .addr = address_plain(addr, m->l->rules.origin), .notify = notify};
+    bytes_add(&r->orcpt, orcpt->p, orcpt->n);
+}
+
+void ledger_mail_refused(struct ledger_mail *m, int code) {
+    m->state = MAIL_REFUSED;
+    m->code = code;
+    m->answer_down = m->l->downs;
+}
+
+void ledger_mail_rcpt_answer(struct ledger_mail *m, unsigned number, int code) {
+    struct rcpt_entry *r = mail_rcpt(m, number);
+    r->code = code;
+    if (code / 100 != 2 && r->delivered > 0)
+        ledger_fail(m->l, "<%s> of message %u was refused with %d and was delivered", r->addr,
+                    m->number, code);
+}
+
+void ledger_mail_content(struct ledger_mail *m, const char *p, size_t n, bool data) {
+    bytes_clear(&m->content);
+    content_normal(p, n, data, &m->content);
+    size_t line = 0;
+    for (size_t i = 0; i < m->content.n; i++) {
+        line = m->content.p[i] == '\n' ? 0 : line + 1;
+        m->long_lines = m->long_lines || line > m->l->rules.line_limit + 1;
+    }
+    if (m->state == MAIL_OPEN)
+        m->state = MAIL_ENDED;
+}
+
+void ledger_mail_answer(struct ledger_mail *m, int code, const char *text) {
+    struct ledger *l = m->l;
+    if (m->state == MAIL_OPEN)
+        ledger_fail(l, "message %u was answered with %d before its content had ended", m->number,
+                    code);
+    if (m->state == MAIL_REFUSED && code / 100 == 2)
+        ledger_fail(l, "content of message %u was accepted, and its sender was not", m->number);
+    m->code = code;
+    m->answer_down = l->downs;
+    m->answer_ms = l->rules.now_ms(l->rules.arg);
+    m->state = code / 100 == 2 ? MAIL_ACCEPTED : MAIL_REFUSED;
+    if (m->state == MAIL_REFUSED)
+        return;
+    l->accepted++;
+    const char *as = strstr(text, "queued as ");
+    char qid[32] = "";
+    if (as != NULL)
+        sscanf(as, "queued as %31[A-Za-z0-9]", qid);
+    if (m->qid[0] != '\0' && strcmp(m->qid, qid) != 0)
+        ledger_fail(l, "message %u was said to be queued as %s and is %s", m->number, qid, m->qid);
+    snprintf(m->qid, sizeof m->qid, "%s", qid);
+}
+
+void ledger_client_line(struct ledger *l, const char *p, size_t n) {
+    int c = control_in(p, n);
+    if (c >= 0)
+        ledger_fail(l, "a reply to a client has the control character %d: %.*s", c, (int)n, p);
+    secrets_look(l, "a reply to a client", p, n);
+}
+
+/* ---- relay hosts ---- */
+
+struct ledger_conn *ledger_conn(struct ledger *l, unsigned host) {
+    struct ledger_conn *c = zeroed(sizeof *c);
+    c->l = l;
+    c->host = host;
+    c->user = bytes_copy("", 0);
+    return c;
+}
+
+void ledger_conn_tls(struct ledger_conn *c) {
+    c->tls = true;
+}
+
+void ledger_conn_user(struct ledger_conn *c, const char *user) {
+    c->user = bytes_copy(user, strlen(user));
+}
+
+void ledger_conn_crime(struct ledger_conn *c, unsigned crime) {
+    c->crime |= crime;
+}
+
+void ledger_conn_line(struct ledger_conn *c, const char *p, size_t n, bool crlf) {
+    int found = control_in(p, n);
+    if (found >= 0)
+        ledger_fail(c->l, "a command to host %u has the control character %d: %.*s", c->host, found,
+                    (int)(n > 300 ? 300 : n), p);
+    if (!crlf)
+        ledger_fail(c->l, "a command to host %u does not end in CR LF: %.*s", c->host,
+                    (int)(n > 300 ? 300 : n), p);
+}
+
+void ledger_conn_nonsense(struct ledger_conn *c, const char *line) {
+    if ((c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) == 0)
+        ledger_fail(c->l, "host %u was sent what is no command: %.300s", c->host, line);
+}
+
+void ledger_conn_login(struct ledger_conn *c, const char *user, const char *password) {
+    struct ledger *l = c->l;
+    for (unsigned i = 0; i < l->n_secrets; i++) {
+        struct secret_entry *s = &l->secrets[i];
+        if (strcmp(s->password, password) != 0)
+            continue;
+        if ((s->hosts >> c->host & 1) == 0)
+            ledger_fail(l, "the password %s (user %s) came to host %u, for which it is not",
+                        password, user, c->host);
+        else if (s->tls && !c->tls)
+            ledger_fail(l, "the password %s came to host %u without TLS", password, c->host);
+        return;
+    }
+    ledger_fail(l, "host %u was sent a password that nobody set: %.100s", c->host, password);
+}
+
+struct ledger_take *ledger_take(struct ledger_conn *c, const char *sender,
+                                const struct ledger_envelope *e, bool dsn) {
+    struct ledger_take *t = zeroed(sizeof *t);
+    t->c = c;
+    t->sender = address_plain(sender, c->l->rules.origin);
+    t->e = *e;
+    t->dsn = dsn;
+    t->at_ms = c->l->rules.now_ms(c->l->rules.arg);
+    return t;
+}
+
+/* What MAIL said must be what the client said. */
+static void check_sender(struct ledger_take *t, const struct ledger_mail *m) {
+    struct ledger *l = t->c->l;
+    if (strcmp(t->sender, m->sender) != 0)
+        ledger_fail(l, "message %u is from <%s> and came from <%s>", m->number, m->sender,
+                    t->sender);
+    if (!t->dsn)
+        return;
+    if (t->e.ret != m->ret)
+        ledger_fail(l, "message %u has RET %c and came with %c", m->number, m->ret, t->e.ret);
+    if (!bytes_equal(&t->e.envid, &m->envid))
+        ledger_fail(l, "message %u has ENVID %s and came with %s", m->number, bytes_str(&m->envid),
+                    bytes_str(&t->e.envid));
+}
+
+/* An order that was given before this transaction began is obeyed. */
+static void check_orders(struct ledger_take *t, const struct ledger_mail *m) {
+    if ((m->deleted || m->held || m->forced) && t->at_ms > m->ordered_ms + WIRE_MS)
+        ledger_fail(t->c->l, "message %u was %s at %lld ms, and came to host %u at %lld ms",
+                    m->number,
+                    m->deleted ? "deleted"
+                    : m->held  ? "put on hold"
+                               : "expired",
+                    (long long)m->ordered_ms, t->c->host, (long long)t->at_ms);
+}
+
+static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt_entry *r,
+                       const char *plain) {
+    struct ledger *l = t->c->l;
+    if (strcmp(plain, r->addr) != 0)
+        ledger_fail(l, "recipient %u of message %u is <%s> and came as <%s>", r->number, m->number,
+                    r->addr, plain);
+    if (t->mail != NULL && t->mail != m)
+        ledger_fail(l, "recipients of messages %u and %u in one transaction", t->mail->number,
+                    m->number);
+    struct ledger_road road = l->rules.road(l->rules.arg, m->sender, r->addr);
+    if ((road.hosts >> t->c->host & 1) == 0)
+        ledger_fail(l, "recipient <%s> of message %u (from <%s>) came to host %u: a wrong relay",
+                    r->addr, m->number, m->sender, t->c->host);
+    if (road.user != NULL && strcmp(road.user, t->c->user) != 0)
+        ledger_fail(l, "message %u (from <%s>) came to host %u under the login \"%s\", not \"%s\"",
+                    m->number, m->sender, t->c->host, t->c->user, road.user);
+    if (m->state == MAIL_OPEN)
+        ledger_fail(l, "message %u is being sent, and its client has not ended it", m->number);
+}
+
+unsigned ledger_take_rcpt(struct ledger_take *t, const char *addr, unsigned notify,
+                          const struct bytes *orcpt) {
+    struct ledger *l = t->c->l;
+    unsigned mail, rcpt;
+    if (t->n == LEDGER_RCPTS) {
+        ledger_fail(l, "host %u: more than %u recipients", t->c->host, LEDGER_RCPTS);
+        return LEDGER_RCPTS - 1;
+    }
+    char *plain = address_plain(addr, l->rules.origin);
+    t->addrs[t->n] = plain;
+    struct ledger_mail *m = address_numbers(plain, &mail, &rcpt) ? mail_by_number(l, mail) : NULL;
+    struct rcpt_entry *r = m == NULL ? NULL : mail_rcpt(m, rcpt);
+    if (r != NULL) {
+        check_rcpt(t, m, r, plain);
+        if (t->mail == NULL) {
+            check_sender(t, m);
+            check_orders(t, m);
+        }
+        t->mail = m;
+        if (t->dsn && (notify != r->notify || !bytes_equal(orcpt, &r->orcpt)))
+            ledger_fail(l, "<%s> has NOTIFY %u ORCPT \"%s\" and came with %u \"%s\"", r->addr,
+                        r->notify, bytes_str(&r->orcpt), notify, bytes_str(orcpt));
+    } else if (t->sender[0] != '\0') {
+        ledger_fail(l, "host %u: mail from <%s> for <%s>, which no client asked for", t->c->host,
+                    t->sender, plain);
+    }
+    t->rcpts[t->n] = r;
+    return t->n++;
+}
+
+static void compare_content(struct ledger_take *t) {
+    struct ledger *l = t->c->l;
+    struct ledger_mail *m = t->mail;
+    char qid[32], where[600];
+    size_t head = received_field(t->content.p, t->content.n, &m->content, qid);
+    if (head == 0 || qid[0] == '\0') {
+        ledger_fail(l, "message %u came without a Received field of ours", m->number);
+        return;
+    }
+    if (m->qid[0] == '\0')
+        snprintf(m->qid, sizeof m->qid, "%s", qid);
+    else if (strcmp(m->qid, qid) != 0)
+        ledger_fail(l, "message %u is %s and came as %s", m->number, m->qid, qid);
+    const char *why = content_differs(&m->content, t->content.p + head, t->content.n - head,
+                                      l->rules.line_limit, where, sizeof where);
+    if (why != NULL)
+        ledger_fail(l, "message %u (%s) came changed to host %u: %s", m->number, m->qid, t->c->host,
+                    why);
+    if (t->e.has_size && !m->long_lines && t->e.size != t->content.n)
+        ledger_fail(l, "message %u came with SIZE=%llu and has %zu bytes", m->number,
+                    (unsigned long long)t->e.size, t->content.n);
+}
+
+void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bdat) {
+    bytes_clear(&t->content);
+    bytes_add(&t->content, p, n);
+    t->bdat = bdat;
+    t->whole = true;
+    if (t->mail != NULL)
+        compare_content(t);
+}
+
+/* May what was delivered be delivered again? */
+static bool repeat_is_excused(const struct ledger *l, const struct ledger_conn *last,
+                              unsigned downs, bool sent) {
+    if (l->downs > downs)
+        return true;
+    return !sent && last->crime != 0;
+}
+
+static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
+    struct ledger *l = t->c->l;
+    struct ledger_mail *m = t->mail;
+    if (m->state == MAIL_REFUSED && (m->code / 100 == 5 || l->downs == m->answer_down))
+        ledger_fail(l, "message %u was refused with %d and was delivered", m->number, m->code);
+    if (r->code != 0 && r->code / 100 != 2)
+        ledger_fail(l, "<%s> of message %u was refused with %d and was delivered", r->addr,
+                    m->number, r->code);
+    if (r->delivered > 0 && !repeat_is_excused(l, r->last_conn, r->last_downs, r->sent))
+        ledger_fail(l, "<%s> of message %u was delivered twice", r->addr, m->number);
+    if (r->bounced && r->reported && l->downs == r->bounced_downs)
+        ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,
+                    m->number);
+    r->delivered++;
+    l->delivered++;
+    r->last_conn = t->c;
+    r->last_downs = l->downs;
+    r->sent = false;
+}
+
+static void deliver(struct ledger_take *t) {
+    char qid[32];
+    for (unsigned i = 0; i < t->n; i++)
+        if (t->rcpts[i] != NULL && t->codes[i] / 100 == 2)
+            deliver_rcpt(t, t->rcpts[i]);
+    if (t->mail != NULL || t->n == 0 || t->sender[0] != '\0')
+        return;
+    if (received_field(t->content.p, t->content.n, NULL, qid) == 0)
+        ledger_fail(t->c->l, "host %u: mail from <> for <%s> without a Received field of ours",
+                    t->c->host, t->addrs[0]);
+    else
+        report_taken(t, qid);
+}
+
+unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, struct ledger_take *t,
+                    unsigned rcpt) {
+    struct ledger *l = c->l;
+    if (l->n_said == l->cap_said) {
+        l->cap_said *= 2;
+        l->said = realloc(l->said, l->cap_said * sizeof *l->said);
+        if (l->said == NULL)
+            abort();
+    }
+    bool whole = t != NULL && t->whole;
+    l->said[l->n_said] = (struct said){c, stage, code, t, rcpt, whole};
+    if (t != NULL && stage == STAGE_RCPT && rcpt < t->n)
+        t->codes[rcpt] = code;
+    if (stage == STAGE_BODY && code / 100 == 2 && whole)
+        deliver(t);
+    return l->n_said++;
+}
+
+/* ---- orders and the end ---- */
+
+void ledger_down(struct ledger *l, bool orderly) {
+    (void)orderly;
+    l->downs++;
+}
+
+static void order_mail(struct ledger_mail *m, enum ledger_order o) {
+    if (m->state != MAIL_ACCEPTED || m->deleted)
+        return;
+    if (o == ORDER_RELEASE) {
+        m->held = false;
+        return;
+    }
+    m->deleted = o == ORDER_DELETE;
+    m->held = m->held || o == ORDER_HOLD;
+    m->forced = m->forced || o == ORDER_EXPIRE;
+    m->ordered_ms = m->l->rules.now_ms(m->l->rules.arg);
+}
+
+void ledger_order(struct ledger *l, enum ledger_order o, const char *qid) {
+    for (unsigned i = 0; i < l->n_mails; i++)
+        if (qid == NULL || strcmp(l->mails[i]->qid, qid) == 0)
+            order_mail(l->mails[i], o);
+    for (unsigned i = 0; i < l->n_reports && o == ORDER_DELETE; i++)
+        if (qid == NULL || strcmp(l->reports[i].qid, qid) == 0)
+            l->reports[i].over = true;
+}
+
+void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt) {
+    struct report_entry *rep = report_by_qid(l, qid);
+    struct ledger_mail *m = NULL;
+    struct rcpt_entry *r = NULL;
+    unsigned mail, num;
+    char *plain = address_plain(rcpt, l->rules.origin);
+    if (rep != NULL) {
+        rep->queued = true;
+        return;
+    }
+    if (address_numbers(plain, &mail, &num) && (m = mail_by_number(l, mail)) != NULL)
+        r = mail_rcpt(m, num);
+    if (r != NULL) {
+        r->queued = true;
+        if (m->deleted && l->downs == 0)
+            ledger_fail(l, "message %u (%s) was deleted and is queued", m->number, qid);
+        return;
+    }
+    if (sender[0] != '\0') {
+        ledger_fail(l, "%s from <%s> for <%s> is queued, and no client gave it", qid, sender, rcpt);
+        return;
+    }
+    for (unsigned i = 0; i < l->n_mails; i++) /* a report of before a crash */
+        if (strcmp(l->mails[i]->sender, plain) == 0)
+            l->mails[i]->notified = true;
+}
+
+bool report_is_due(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    return m->sender[0] != '\0' && (r->notify == 0 || (r->notify & LEDGER_FAILURE) != 0);
+}
+
+static void end_rcpt(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
+    if (r->delivered > 0 || r->queued || m->deleted || r->code / 100 != 2)
+        return;
+    if (!r->bounced && !m->expired)
+        ledger_fail(l,
+                    "<%s> of message %u (%s): accepted, and neither delivered, returned nor "
+                    "queued",
+                    r->addr, m->number, m->qid);
+    else if (report_is_due(m, r) && !r->reported && !m->notified)
+        ledger_fail(l, "<%s> of message %u (%s) failed, and its sender <%s> was not told", r->addr,
+                    m->number, m->qid, m->sender);
+}
+
+void ledger_end(struct ledger *l) {
+    for (unsigned i = 0; i < l->n_mails; i++)
+        for (unsigned k = 0; k < l->mails[i]->n_rcpts; k++)
+            if (l->mails[i]->state == MAIL_ACCEPTED)
+                end_rcpt(l, l->mails[i], &l->mails[i]->rcpts[k]);
+    for (unsigned i = 0; i < l->n_reports; i++) {
+        struct report_entry *r = &l->reports[i];
+        if (r->delivered == 0 && !r->over && !r->queued)
+            ledger_fail(l, "the report %s about message %u: neither delivered nor queued", r->qid,
+                        r->about == NULL ? 0 : r->about->number);
+    }
+}
+
+const char *ledger_qid(const struct ledger *l, unsigned n) {
+    for (unsigned i = 0; i < l->n_mails; i++)
+        if (l->mails[i]->state == MAIL_ACCEPTED && n-- == 0)
+            return l->mails[i]->qid;
+    return NULL;
+}
+
+void ledger_counts(const struct ledger *l, unsigned *accepted, unsigned *delivered,
+                   unsigned *bounced) {
+    *accepted = l->accepted;
+    *delivered = l->delivered;
+    *bounced = l->bounced;
+}

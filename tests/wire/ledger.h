@@ -1,0 +1,145 @@
+/*
+ * tests/wire/ledger.h - the oracle of the wire simulator: what was promised, what was kept
+ *
+ * Clients tell the ledger what they handed over and what the product answered; relay hosts tell it
+ * what came and what they said; the log, the administrator's orders and the queue listing are told
+ * too.  The ledger compares.  It includes no header of src/ and shares no code with it.
+ *
+ * Every recipient that a client names carries its message's number and its own ("m12r3@…"), so that
+ * whatever arrives anywhere can be traced; every reply of a relay host carries a token ("w17"), so
+ * that whatever is quoted can be traced too.
+ *
+ * Everything lives until the scenario ends.  The first fault that the ledger finds is reported by
+ * fail; it goes on after that, but what it then says is of no use.
+ */
+#ifndef PH_TESTS_WIRE_LEDGER_H
+#define PH_TESTS_WIRE_LEDGER_H
+
+#include "bytes.h"
+
+#define LEDGER_MAILS  256
+#define LEDGER_RCPTS  16
+#define LEDGER_HOSTS  16
+#define LEDGER_NOBODY 0xffffU /* no recipient in particular */
+
+/* Where mail of that sender for that recipient may go. */
+struct ledger_road {
+    uint64_t hosts;   /* bit n: host n */
+    bool configured;  /* by the administrator: the hosts' own faults never bounce mail */
+    const char *user; /* who has to be logged in for it; "": nobody; NULL: not looked at */
+};
+
+struct ledger_rules {
+    void (*fail)(void *arg, const char *text);
+    int64_t (*now_ms)(void *arg);
+    struct ledger_road (*road)(void *arg, const char *sender, const char *rcpt);
+    void *arg;
+    const char *origin;  /* myorigin: completes addresses without a domain */
+    size_t line_limit;   /* smtp_line_length_limit; 0: lines are never broken */
+    int64_t lifetime_ms; /* maximal_queue_lifetime; 0: not looked at */
+};
+
+struct ledger;
+struct ledger_mail; /* a message of a client */
+struct ledger_conn; /* a connection to a relay host */
+struct ledger_take; /* a transaction at a relay host */
+
+struct ledger *ledger_new(const struct ledger_rules *rules);
+void ledger_fail(struct ledger *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What has to be kept secret, and who may see it; tls: only inside TLS. */
+void ledger_secret(struct ledger *l, const char *user, const char *password, uint64_t hosts,
+                   bool tls);
+
+/* ---- what clients tell ---- */
+
+enum { LEDGER_NEVER = 1, LEDGER_SUCCESS = 2, LEDGER_FAILURE = 4, LEDGER_DELAY = 8 };
+
+/* MAIL is about to be said.  Sender and recipients as they were written between < and >.  envid is
+ * decoded, with its length; ret is 'F', 'H' or 0. */
+struct ledger_mail *ledger_mail(struct ledger *l, unsigned number, const char *sender,
+                                const struct bytes *envid, char ret);
+void ledger_mail_refused(struct ledger_mail *m, int code);
+/* RCPT is about to be said.  orcpt: "type;decoded" or empty; notify: LEDGER_*, 0: not given. */
+void ledger_mail_rcpt(struct ledger_mail *m, unsigned number, const char *addr, unsigned notify,
+                      const struct bytes *orcpt);
+void ledger_mail_rcpt_answer(struct ledger_mail *m, unsigned number, int code);
+/* The content as it went over the wire (data: dots stuffed, with its end; else the chunks), to its
+ * last byte: from now on the message may be taken. */
+void ledger_mail_content(struct ledger_mail *m, const char *p, size_t n, bool data);
+/* What was said to the content. */
+void ledger_mail_answer(struct ledger_mail *m, int code, const char *text);
+/* A line that the product sent to a client, without its end. */
+void ledger_client_line(struct ledger *l, const char *p, size_t n);
+
+/* ---- what relay hosts tell ---- */
+
+enum ledger_stage {
+    STAGE_GREETING,
+    STAGE_EHLO,
+    STAGE_STARTTLS,
+    STAGE_AUTH,
+    STAGE_MAIL,
+    STAGE_RCPT,
+    STAGE_DATA,
+    STAGE_BODY,
+    STAGE_RSET,
+    STAGE_QUIT,
+    STAGE_OTHER,
+    STAGE_COUNT
+};
+
+/* How a relay host departed from the protocol, so that replies cannot be told apart any more. */
+enum ledger_crime { CRIME_EXTRA = 1, CRIME_FEWER = 2, CRIME_GARBAGE = 4, CRIME_LOST = 8 };
+
+struct ledger_conn *ledger_conn(struct ledger *l, unsigned host);
+void ledger_conn_tls(struct ledger_conn *c);
+void ledger_conn_crime(struct ledger_conn *c, unsigned crime);
+/* A line that the product sent as a command, without its end; crlf: it ended so. */
+void ledger_conn_line(struct ledger_conn *c, const char *p, size_t n, bool crlf);
+/* A user name and a password have come. */
+void ledger_conn_login(struct ledger_conn *c, const char *user, const char *password);
+/* That user is logged in. */
+void ledger_conn_user(struct ledger_conn *c, const char *user);
+/* A command that is none came from the product. */
+void ledger_conn_nonsense(struct ledger_conn *c, const char *line);
+
+struct ledger_envelope {
+    uint64_t size; /* SIZE=; has_size */
+    bool has_size, utf8, body8;
+    char ret; /* 'F', 'H' or 0 */
+    bool has_envid;
+    struct bytes envid; /* decoded */
+};
+
+/* MAIL FROM:<sender>. */
+struct ledger_take *ledger_take(struct ledger_conn *c, const char *sender,
+                                const struct ledger_envelope *e, bool dsn);
+/* RCPT TO:<addr>; its number within the transaction. */
+unsigned ledger_take_rcpt(struct ledger_take *t, const char *addr, unsigned notify,
+                          const struct bytes *orcpt);
+/* Content that has come whole, dots unstuffed. */
+void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bdat);
+/* A reply is about to be sent: its token ("w17" is to stand in its text).  take may be NULL; rcpt
+ * is what ledger_take_rcpt returned, or LEDGER_NOBODY.  A 2xx at STAGE_BODY after the content has
+ * come is a delivery. */
+unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, struct ledger_take *t,
+                    unsigned rcpt);
+
+/* ---- what else happens ---- */
+
+void ledger_log(struct ledger *l, const char *service, const char *text);
+/* The product went down without order (or in order) and came again. */
+void ledger_down(struct ledger *l, bool orderly);
+enum ledger_order { ORDER_HOLD, ORDER_RELEASE, ORDER_DELETE, ORDER_EXPIRE };
+/* An order about that message, or about all (NULL). */
+void ledger_order(struct ledger *l, enum ledger_order o, const char *qid);
+/* At the end: a message that is still queued, and one recipient of it. */
+void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt);
+void ledger_end(struct ledger *l);
+/* The queue ID of the n-th message of those that were accepted, or NULL. */
+const char *ledger_qid(const struct ledger *l, unsigned n);
+/* How many messages were accepted, deliveries made: for the statistics. */
+void ledger_counts(const struct ledger *l, unsigned *accepted, unsigned *delivered,
+                   unsigned *bounced);
+
+#endif

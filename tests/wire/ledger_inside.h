@@ -1,0 +1,152 @@
+/*
+ * tests/wire/ledger_inside.h - what ledger.c, ledger_log.c and ledger_text.c share
+ */
+#ifndef PH_TESTS_WIRE_LEDGER_INSIDE_H
+#define PH_TESTS_WIRE_LEDGER_INSIDE_H
+
+#include "ledger.h"
+
+enum mail_state {
+    MAIL_OPEN,     /* its content has not ended */
+    MAIL_ENDED,    /* all of it was sent, no answer yet */
+    MAIL_ACCEPTED, /* 250 */
+    MAIL_REFUSED
+};
+
+struct rcpt_entry {
+    unsigned number;
+    int code;   /* what RCPT was answered with; 0: not yet */
+    char *addr; /* dequoted */
+    unsigned notify;
+    struct bytes orcpt;
+    unsigned delivered;
+    struct ledger_conn *last_conn; /* of the last delivery */
+    unsigned last_downs;           /* times that the product was down before it */
+    bool sent;                     /* the log says so, of the last delivery */
+    bool bounced;                  /* the log says so */
+    unsigned bounced_downs;
+    bool reported; /* a report names it */
+    bool queued;   /* at the end */
+};
+
+struct ledger_mail {
+    struct ledger *l;
+    unsigned number;
+    char *sender; /* dequoted; "" */
+    struct bytes envid;
+    char ret;
+    enum mail_state state;
+    int code;             /* of the answer */
+    unsigned answer_down; /* times down before the answer */
+    int64_t answer_ms;
+    char qid[32];
+    struct bytes content;
+    bool long_lines;
+    struct rcpt_entry rcpts[LEDGER_RCPTS];
+    unsigned n_rcpts;
+    bool expired, deleted, held, forced;
+    int64_t ordered_ms; /* when one of the last three became true */
+    bool notified;      /* a non-delivery notification is logged */
+};
+
+struct ledger_conn {
+    struct ledger *l;
+    unsigned host;
+    bool tls;
+    unsigned crime;
+    char *user; /* who is logged in; "" */
+};
+
+struct ledger_take {
+    struct ledger_conn *c;
+    char *sender;
+    struct ledger_envelope e;
+    bool dsn;
+    int64_t at_ms;
+    struct ledger_mail *mail; /* NULL: a report, or unknown */
+    struct rcpt_entry *rcpts[LEDGER_RCPTS];
+    char *addrs[LEDGER_RCPTS];
+    int codes[LEDGER_RCPTS]; /* what was said; 0: nothing yet */
+    unsigned n;
+    bool whole;
+    struct bytes content;
+    bool bdat;
+};
+
+/* A reply of a relay host. */
+struct said {
+    struct ledger_conn *c;
+    enum ledger_stage stage;
+    int code;
+    struct ledger_take *t;
+    unsigned rcpt;
+    bool whole;
+};
+
+struct report_entry {
+    char qid[32];
+    struct ledger_mail *about;
+    unsigned delivered;
+    struct ledger_conn *last_conn;
+    unsigned last_downs;
+    bool over; /* sent, bounced or removed, says the log */
+    bool queued;
+};
+
+struct secret_entry {
+    char *password;
+    char *forms[3]; /* as it is, in base64, in a PLAIN answer */
+    uint64_t hosts;
+    bool tls;
+};
+
+struct ledger {
+    struct ledger_rules rules;
+    bool failed;
+    struct ledger_mail *mails[LEDGER_MAILS];
+    unsigned n_mails;
+    struct said *said; /* by token */
+    unsigned n_said, cap_said;
+    struct report_entry *reports;
+    unsigned n_reports, cap_reports;
+    struct secret_entry secrets[64];
+    unsigned n_secrets;
+    unsigned downs;
+    unsigned accepted, delivered, bounced;
+};
+
+/* ledger_text.c: text, nothing else */
+
+/* The address without quotes, route and final dot, completed; the caller's. */
+char *address_plain(const char *text, const char *origin);
+/* The numbers in "m12r3@…"; false if there are none. */
+bool address_numbers(const char *addr, unsigned *mail, unsigned *rcpt);
+/* What receiving makes of the bytes of a client. */
+void content_normal(const char *p, size_t n, bool data, struct bytes *out);
+/* The Received field at the start of what came: its length and its id; 0 if there is none.  content
+ * is what should follow it (NULL: a report). */
+size_t received_field(const char *p, size_t n, const struct bytes *content, char qid[32]);
+/* Is came (without its Received field) sent, but for header fields that may be added and lines
+ * that may be broken?  NULL, or what is wrong. */
+const char *content_differs(const struct bytes *sent, const char *came, size_t n, size_t limit,
+                            char *where, size_t where_n);
+/* A control character that must not stand in a line; -1: none. */
+int control_in(const char *p, size_t n);
+/* The last token in text, or 0. */
+unsigned token_in(const char *p, size_t n);
+struct ledger_mail *mail_by_number(struct ledger *l, unsigned number);
+struct ledger_mail *mail_by_qid(struct ledger *l, const char *qid);
+struct rcpt_entry *mail_rcpt(struct ledger_mail *m, unsigned number);
+struct report_entry *report_by_qid(struct ledger *l, const char *qid);
+struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger_mail *about);
+void secrets_look(struct ledger *l, const char *where, const char *p, size_t n);
+/* ledger_log.c: was that said of this recipient, in a way that ends it? */
+bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
+                         const struct rcpt_entry *r);
+/* Is it about this message?  A refused MAIL names its sender only. */
+bool said_is_about(const struct said *s, const struct ledger_mail *m);
+/* ledger_report.c: a report that a relay host took. */
+void report_taken(struct ledger_take *t, const char *qid);
+bool report_is_due(const struct ledger_mail *m, const struct rcpt_entry *r);
+
+#endif

@@ -1,0 +1,208 @@
+/*
+ * tests/wire/ledger_log.c - the ledger reads the product's log
+ *
+ * "sent" is true only of content that a relay host had whole and answered by 2xx; "bounced" only of
+ * what a 5xx was said of, or what is the message's own fault; "removed" only when every recipient
+ * has come to an end that its sender can know.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ledger_inside.h"
+
+/* One "QID: to=<…>, relay=…, dsn=…, status=… (…)" line. */
+struct line {
+    char qid[32];
+    struct ledger_mail *m;
+    struct rcpt_entry *r;
+    struct report_entry *report;
+    char status[16];
+    const char *said; /* what is between the last parentheses */
+    struct said *token;
+    const char *text;
+};
+
+static bool read_line(struct ledger *l, const char *text, struct line *out) {
+    unsigned mail, rcpt;
+    *out = (struct line){.text = text};
+    const char *to = strstr(text, ": to=<"), *status = strstr(text, ", status=");
+    if (to == NULL || status == NULL || sscanf(text, "%31[A-Za-z0-9]", out->qid) != 1)
+        return false;
+    const char *end = strstr(to, ">, relay=");
+    if (end == NULL)
+        return false;
+    char *addr = bytes_copy(to + 6, (size_t)(end - to) - 6);
+    if (address_numbers(addr, &mail, &rcpt) && (out->m = mail_by_number(l, mail)) != NULL)
+        out->r = mail_rcpt(out->m, rcpt);
+    free(addr);
+    if (out->r == NULL)
+        out->report = report_by_qid(l, out->qid);
+    sscanf(status, ", status=%15[a-z-]", out->status);
+    const char *paren = strstr(status, " (");
+    out->said = paren == NULL ? "" : paren + 2;
+    unsigned token = token_in(out->said, strlen(out->said));
+    out->token = token > 0 && token < l->n_said ? &l->said[token] : NULL;
+    return true;
+}
+
+static bool names_rcpt(const struct said *s, const struct rcpt_entry *r) {
+    for (unsigned i = 0; i < s->t->n; i++)
+        if (s->t->rcpts[i] == r && s->t->codes[i] / 100 == 2)
+            return true;
+    return false;
+}
+
+static void log_sent(struct ledger *l, struct line *x) {
+    const struct said *s = x->token;
+    const char *why = NULL;
+    if (s == NULL)
+        why = "quotes no reply of a relay host";
+    else if (s->code / 100 != 2)
+        why = "quotes a reply that is no 2xx";
+    else if ((s->c->crime & CRIME_FEWER) != 0)
+        why = NULL; /* who leaves out replies says of one what is meant for another */
+    else if (s->stage != STAGE_BODY || s->t == NULL || s->t->mail != x->m)
+        why = "quotes a reply that was not to its content";
+    else if (!s->whole)
+        why = "quotes a reply that was sent before the content had come whole";
+    else if (!names_rcpt(s, x->r))
+        why = "quotes a reply to content that was not for it";
+    if (why != NULL)
+        ledger_fail(l, "\"sent\" %s: %s", why, x->text);
+    if (x->r->delivered == 0 && (s == NULL || (s->c->crime & CRIME_FEWER) == 0))
+        ledger_fail(l, "\"sent\", and no relay host has it: %s", x->text);
+    x->r->sent = true;
+}
+
+bool said_is_about(const struct said *s, const struct ledger_mail *m) {
+    if (s->t == NULL)
+        return false;
+    return s->t->mail == m ||
+           (s->stage == STAGE_MAIL && s->t->mail == NULL && strcmp(s->t->sender, m->sender) == 0);
+}
+
+bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
+                         const struct rcpt_entry *r) {
+    const struct ledger_rules *rules = &m->l->rules;
+    bool dialogue = s->code == 503 || s->code == 530; /* says nothing of the message */
+    if (s->code / 100 != 5 || (dialogue && rules->road(rules->arg, m->sender, r->addr).configured))
+        return false;
+    if ((s->c->crime & (CRIME_EXTRA | CRIME_FEWER)) != 0)
+        return true;
+    if (!said_is_about(s, m))
+        return false;
+    if (s->stage == STAGE_RCPT)
+        return s->rcpt < s->t->n && s->t->rcpts[s->rcpt] == r;
+    return s->stage == STAGE_MAIL || s->stage == STAGE_DATA || s->stage == STAGE_BODY;
+}
+
+/* Reasons of the message's own. */
+static bool is_own_fault(const char *text, bool configured) {
+    static const char *const always[] = {"size limit", "SMTPUTF8"};
+    static const char *const direct[] = {"not found", "nullMX", "loops back"};
+    for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
+        if (strstr(text, always[i]) != NULL)
+            return true;
+    for (size_t i = 0; i < sizeof direct / sizeof direct[0]; i++)
+        if (!configured && strstr(text, direct[i]) != NULL)
+            return true;
+    return false;
+}
+
+static void log_bounced(struct ledger *l, struct line *x) {
+    struct ledger_road road = l->rules.road(l->rules.arg, x->m->sender, x->r->addr);
+    bool good = x->token != NULL ? said_permits_bounce(x->token, x->m, x->r)
+                                 : is_own_fault(x->said, road.configured);
+    if (!good)
+        ledger_fail(l, "bounced, and no 5xx was said of it: %s", x->text);
+    x->r->bounced = true;
+    x->r->bounced_downs = l->downs;
+    l->bounced++;
+}
+
+static void log_delivery(struct ledger *l, struct line *x) {
+    if (x->report != NULL) {
+        x->report->over = x->report->over || strcmp(x->status, "bounced") == 0;
+        if (strcmp(x->status, "sent") == 0 && x->report->delivered == 0 &&
+            (x->token == NULL || (x->token->c->crime & CRIME_FEWER) == 0))
+            ledger_fail(l, "\"sent\", and no relay host has the report: %s", x->text);
+        return;
+    }
+    if (x->r == NULL)
+        return; /* a report of before a crash */
+    if (strcmp(x->status, "sent") == 0)
+        log_sent(l, x);
+    else if (strcmp(x->status, "bounced") == 0)
+        log_bounced(l, x);
+    else if (strcmp(x->status, "deferred") != 0)
+        ledger_fail(l, "an unknown status: %s", x->text);
+}
+
+static bool is_over(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    if (r->delivered > 0 || r->code / 100 != 2)
+        return true;
+    return (r->bounced || m->expired) && (!report_is_due(m, r) || m->notified);
+}
+
+static void log_removed(struct ledger *l, const char *qid) {
+    struct ledger_mail *m = mail_by_qid(l, qid);
+    struct report_entry *rep = report_by_qid(l, qid);
+    if (rep != NULL && rep->delivered > 0)
+        rep->over = true;
+    if (rep != NULL && !rep->over) {
+        ledger_fail(l, "the report %s is removed, and nobody has it", qid);
+        rep->over = true;
+    }
+    for (unsigned i = 0; m != NULL && !m->deleted && i < m->n_rcpts; i++)
+        if (!is_over(m, &m->rcpts[i]))
+            ledger_fail(l, "%s (message %u) is removed, and <%s> has neither it nor a report", qid,
+                        m->number, m->rcpts[i].addr);
+}
+
+static void log_expired(struct ledger *l, const char *qid, const char *text) {
+    struct ledger_mail *m = mail_by_qid(l, qid);
+    if (m == NULL) {
+        struct report_entry *rep = report_by_qid(l, qid);
+        if (rep != NULL)
+            rep->over = true;
+        return;
+    }
+    int64_t age = l->rules.now_ms(l->rules.arg) - m->answer_ms;
+    if (strstr(text, "force-expired") != NULL ? !m->forced : age + 1000 < l->rules.lifetime_ms)
+        ledger_fail(l, "message %u expired at the age of %lld ms: %s", m->number, (long long)age,
+                    text);
+    m->expired = true;
+}
+
+static void log_notified(struct ledger *l, const char *qid, const char *text) {
+    char report[32];
+    const char *at = strstr(text, " notification: ");
+    if (at == NULL || sscanf(at, " notification: %31[A-Za-z0-9]", report) != 1)
+        return;
+    struct ledger_mail *m = mail_by_qid(l, qid);
+    if (report_by_qid(l, report) == NULL)
+        report_new(l, report, m);
+    if (m != NULL && strstr(text, "non-delivery") != NULL)
+        m->notified = true;
+}
+
+void ledger_log(struct ledger *l, const char *service, const char *text) {
+    struct line x;
+    char qid[32] = "", end[2] = "";
+    secrets_look(l, "the log", text, strlen(text));
+    if (read_line(l, text, &x)) {
+        if (x.m != NULL && x.m->qid[0] == '\0')
+            snprintf(x.m->qid, sizeof x.m->qid, "%s", x.qid);
+        log_delivery(l, &x);
+    } else if (strcmp(service, "smtpd") == 0 ||
+               sscanf(text, "%31[A-Za-z0-9]%1[:]", qid, end) != 2) {
+        return;
+    } else if (strstr(text, ": removed") != NULL) {
+        log_removed(l, qid);
+    } else if (strstr(text, "expired, returned to sender") != NULL) {
+        log_expired(l, qid, text);
+    } else if (strstr(text, ": sender ") != NULL) {
+        log_notified(l, qid, text);
+    }
+}

@@ -1,0 +1,263 @@
+/*
+ * tests/wire/ledger_text.c - text as the ledger reads it: addresses, content, tokens
+ */
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "ledger_inside.h"
+
+char *address_plain(const char *text, const char *origin) {
+    struct bytes out = {0};
+    if (text[0] == '@' && strchr(text, ':') != NULL)
+        text = strchr(text, ':') + 1;
+    bool quoted = false;
+    for (const char *p = text; *p != '\0'; p++) {
+        if (*p == '"') {
+            quoted = !quoted;
+            continue;
+        }
+        if (*p == '\\' && quoted && p[1] != '\0')
+            p++;
+        bytes_char(&out, *p);
+    }
+    if (out.n > 0 && strchr(out.p, '@') == NULL)
+        bytes_printf(&out, "@%s", origin);
+    if (out.n > 0 && out.p[out.n - 1] == '.' && strchr(out.p, '@') != NULL)
+        out.p[--out.n] = '\0';
+    return out.p == NULL ? bytes_copy("", 0) : out.p;
+}
+
+bool address_numbers(const char *addr, unsigned *mail, unsigned *rcpt) {
+    const char *end = strrchr(addr, '@');
+    for (const char *p = addr; *p != '\0' && (end == NULL || p < end); p++) {
+        int used = 0;
+        if (*p == 'm' && isdigit((unsigned char)p[1]) &&
+            sscanf(p, "m%ur%u%n", mail, rcpt, &used) == 2 && used > 0)
+            return true;
+    }
+    return false;
+}
+
+/* One line of content without its end; a CR that ends no line is a blank. */
+static void put_line(struct bytes *out, const char *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        bytes_char(out, p[i] == '\r' ? ' ' : p[i]);
+    bytes_add(out, "\r\n", 2);
+}
+
+void content_normal(const char *p, size_t n, bool data, struct bytes *out) {
+    bool whole = true; /* the line before ended with CR LF */
+    while (n > 0) {
+        const char *lf = memchr(p, '\n', n);
+        size_t used = lf == NULL ? n : (size_t)(lf - p) + 1, len = lf == NULL ? n : used - 1;
+        bool crlf = lf != NULL && len > 0 && p[len - 1] == '\r';
+        const char *line = p;
+        if (crlf)
+            len--;
+        if (data && len == 1 && line[0] == '.' && crlf && whole)
+            return;
+        if (data && len > 1 && line[0] == '.') {
+            line++;
+            len--;
+        }
+        put_line(out, line, len);
+        whole = crlf;
+        p += used;
+        n -= used;
+    }
+}
+
+/* Lines at the start of content that begin with a blank: they look like parts of our field. */
+static unsigned folded_at_start(const struct bytes *b) {
+    unsigned lines = 0;
+    for (size_t i = 0; b != NULL && i < b->n && (b->p[i] == ' ' || b->p[i] == '\t');) {
+        const char *lf = memchr(b->p + i, '\n', b->n - i);
+        i = lf == NULL ? b->n : (size_t)(lf - b->p) + 1;
+        lines++;
+    }
+    return lines;
+}
+
+size_t received_field(const char *p, size_t n, const struct bytes *content, char qid[32]) {
+    size_t end = 0, ends[64];
+    unsigned lines = 0, others = folded_at_start(content);
+    qid[0] = '\0';
+    if (n < 10 || memcmp(p, "Received: ", 10) != 0)
+        return 0;
+    do {
+        const char *lf = memchr(p + end, '\n', n - end);
+        if (lf == NULL)
+            return 0;
+        end = (size_t)(lf - p) + 1;
+        if (lines < 64)
+            ends[lines++] = end;
+    } while (end < n && (p[end] == ' ' || p[end] == '\t'));
+    if (others > 0 && others < lines)
+        end = ends[lines - others - 1];
+    const char *id = bytes_find(p, end, " id ");
+    const char *tab = bytes_find(p, end, "\tid ");
+    if (id == NULL || (tab != NULL && tab < id))
+        id = tab;
+    if (id != NULL)
+        sscanf(id + 4, "%31[A-Za-z0-9]", qid);
+    return end;
+}
+
+/* Length of the field name of a header line; 0: it is none. */
+static size_t name_length(const char *p, size_t n) {
+    size_t i = 0;
+    while (i < n && p[i] > ' ' && p[i] < 0x7f && p[i] != ':')
+        i++;
+    size_t colon = i;
+    while (colon < n && (p[colon] == ' ' || p[colon] == '\t'))
+        colon++;
+    return colon < n && p[colon] == ':' ? i : 0;
+}
+
+static const char *const added_names[] = {"message-id", "date", "from"};
+
+struct head {
+    size_t end;   /* where the section ends */
+    bool follows; /* text follows without an empty line */
+    bool has[3];  /* of added_names */
+};
+
+static struct head head_of(const struct bytes *b) {
+    struct head h = {0};
+    while (h.end < b->n) {
+        const char *p = b->p + h.end, *lf = memchr(p, '\n', b->n - h.end);
+        size_t n = lf == NULL ? b->n - h.end : (size_t)(lf - p) + 1;
+        if (p[0] != ' ' && p[0] != '\t') {
+            size_t name = name_length(p, n);
+            h.follows = name == 0 && p[0] != '\r';
+            if (name == 0)
+                return h;
+            for (int i = 0; i < 3; i++)
+                if (strlen(added_names[i]) == name && strncasecmp(p, added_names[i], name) == 0)
+                    h.has[i] = true;
+        }
+        h.end += n;
+    }
+    return h;
+}
+
+/* Where a walk over both texts stands. */
+struct walk {
+    const struct bytes *sent;
+    const char *came;
+    size_t n, i, j; /* i in came, j in sent */
+    size_t line;    /* bytes of came's line so far */
+    size_t limit;
+};
+
+/* Fields that the product has added, and the empty line that was missing. */
+static bool skip_added(struct walk *w, const struct head *h) {
+    bool more = true;
+    while (more) {
+        more = false;
+        for (int k = 0; k < 3; k++) {
+            size_t name = strlen(added_names[k]);
+            if (h->has[k] || w->n - w->i <= name ||
+                strncasecmp(w->came + w->i, added_names[k], name) != 0 ||
+                w->came[w->i + name] != ':')
+                continue;
+            const char *lf = memchr(w->came + w->i, '\n', w->n - w->i);
+            if (lf == NULL)
+                return false;
+            w->i = (size_t)(lf - w->came) + 1;
+            more = true;
+        }
+    }
+    w->line = 0;
+    if (!h->follows)
+        return true;
+    if (w->n - w->i < 2 || memcmp(w->came + w->i, "\r\n", 2) != 0)
+        return false;
+    w->i += 2;
+    return true;
+}
+
+static bool is_break(const struct walk *w) {
+    return w->limit > 0 && w->line + 4 >= w->limit && w->n - w->i >= 3 &&
+           memcmp(w->came + w->i, "\r\n ", 3) == 0;
+}
+
+/* One byte that is the same, or one break; false: they differ. */
+static bool walk_on(struct walk *w) {
+    if (w->i < w->n && w->j < w->sent->n && w->came[w->i] == w->sent->p[w->j]) {
+        w->line = w->came[w->i] == '\n' ? 0 : w->line + 1;
+        w->i++;
+        w->j++;
+        return true;
+    }
+    if (!is_break(w))
+        return false;
+    w->i += 3;
+    w->line = 1;
+    return true;
+}
+
+static void show(char *out, size_t out_n, const char *p, size_t n) {
+    size_t at = 0;
+    for (size_t i = 0; i < n && i < 40 && at + 5 < out_n; i++) {
+        unsigned char c = (unsigned char)p[i];
+        at += (size_t)snprintf(out + at, out_n - at, c >= ' ' && c < 0x7f ? "%c" : "\\x%02x", c);
+    }
+    out[at] = '\0';
+}
+
+const char *content_differs(const struct bytes *sent, const char *came, size_t n, size_t limit,
+                            char *where, size_t where_n) {
+    struct head h = head_of(sent);
+    struct walk w = {.sent = sent, .came = came, .n = n, .limit = limit};
+    bool added = false;
+    char a[200], b[200];
+    while (w.i < w.n || w.j < sent->n || !added) {
+        if (!added && w.j == h.end) {
+            added = true;
+            if (!skip_added(&w, &h)) {
+                snprintf(where, where_n, "no empty line behind the header, at %zu", w.i);
+                return where;
+            }
+            continue;
+        }
+        if (!walk_on(&w)) {
+            show(a, sizeof a, came + w.i, w.n - w.i);
+            show(b, sizeof b, bytes_str(sent) + w.j, sent->n - w.j);
+            snprintf(where, where_n, "at %zu of %zu came \"%s\", but at %zu of %zu stands \"%s\"",
+                     w.i, w.n, a, w.j, sent->n, b);
+            return where;
+        }
+        if (w.limit > 0 && w.line > w.limit + 1) { /* the CR counts */
+            snprintf(where, where_n, "a line longer than %zu bytes", w.limit);
+            return where;
+        }
+    }
+    return NULL;
+}
+
+int control_in(const char *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (((unsigned char)p[i] < ' ' && p[i] != '\t') || p[i] == 0x7f)
+            return (unsigned char)p[i];
+    return -1;
+}
+
+unsigned token_in(const char *p, size_t n) {
+    unsigned found = 0;
+    for (size_t i = 0; i + 1 < n; i++) {
+        bool begins = i == 0 || !isalnum((unsigned char)p[i - 1]);
+        if (!begins || p[i] != 'w' || !isdigit((unsigned char)p[i + 1]))
+            continue;
+        unsigned v = 0;
+        size_t k = i + 1;
+        while (k < n && isdigit((unsigned char)p[k]) && v < 1000000)
+            v = v * 10 + (unsigned)(p[k++] - '0');
+        if (k == n || !isalnum((unsigned char)p[k]))
+            found = v;
+    }
+    return found;
+}

@@ -1,0 +1,796 @@
+/*
+ * tests/wire/relay.c - relay hosts of the wire simulator; see relay.h
+ */
+#include "relay.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum relay_mode { MODE_LINE, MODE_TEXT, MODE_CHUNK, MODE_DEAF };
+
+struct relay {
+    struct wire_peer peer;
+    struct relay_host *host;
+    struct wire_end *end;
+    struct ledger_conn *conn;
+    struct bytes in;
+    size_t at; /* in in: what is done with */
+    enum relay_mode mode;
+    bool paused, closed, tls, quit, logged_in, esmtp;
+    bool close_after;   /* when what was said has been said */
+    struct bytes later; /* a slow reply */
+    unsigned seen[STAGE_COUNT];
+    bool healed;
+    /* the transaction */
+    struct ledger_take *take;
+    unsigned accepted;
+    bool in_chunks, spoilt; /* BDAT has begun; one of them failed */
+    struct bytes content;
+    uint64_t chunk_left;
+    bool chunk_last, chunk_valid, answered; /* answered: the final reply was sent early */
+    const struct relay_twist *body_twist;
+    /* AUTH */
+    char mech[16];
+    unsigned auth_step;
+    struct bytes user;
+};
+
+static void relay_run(struct relay *r);
+
+static const struct relay_twist *twist_of(const struct relay *r, enum ledger_stage stage,
+                                          unsigned nth) {
+    for (unsigned i = 0; i < r->host->plan.n_twists && !r->healed; i++) {
+        const struct relay_twist *t = &r->host->plan.twists[i];
+        if (t->stage == stage && nth >= t->nth && (t->times == 0 || nth < t->nth + t->times))
+            return t;
+    }
+    return NULL;
+}
+
+static void hang_up(struct relay *r, bool reset) {
+    if (r->closed)
+        return;
+    r->closed = true;
+    r->mode = MODE_DEAF;
+    if (reset)
+        wire_reset(r->end);
+    else
+        wire_close(r->end);
+}
+
+static void put(struct relay *r, const struct bytes *b) {
+    if (!r->closed && b->n > 0)
+        wire_send(r->end, b->p, b->n);
+}
+
+/* One reply as it ought to be. */
+static void reply_text(const struct relay *r, struct bytes *out, int code, unsigned token,
+                       const char *words, const char *dsn) {
+    char enhanced[16];
+    if (dsn == NULL) {
+        snprintf(enhanced, sizeof enhanced, "%d.0.0", code / 100);
+        dsn = enhanced;
+    }
+    if (r->host->plan.lines)
+        bytes_printf(out, "%d-%s several lines\r\n%d-%s and one more\r\n", code, dsn, code, dsn);
+    bytes_printf(out, "%d %s %s w%u\r\n", code, dsn, words, token);
+}
+
+/* What is being answered. */
+struct answer {
+    enum ledger_stage stage;
+    int code;          /* the right one */
+    const char *words; /* of the reply */
+    unsigned rcpt;
+    const char *heard;   /* the command, for an echo */
+    struct bytes *whole; /* EHLO: the reply's lines; NULL: made here */
+};
+
+static unsigned told(struct relay *r, const struct answer *a, int code) {
+    struct ledger_take *t = a->stage >= STAGE_MAIL && a->stage <= STAGE_BODY ? r->take : NULL;
+    return ledger_say(r->conn, a->stage, code, t, a->rcpt);
+}
+
+static void say_right(struct relay *r, const struct answer *a, struct bytes *out) {
+    unsigned token = told(r, a, a->code);
+    if (a->whole != NULL)
+        bytes_add(out, a->whole->p, a->whole->n);
+    else
+        reply_text(r, out, a->code, token, a->words, NULL);
+}
+
+/* One more reply than was asked for. */
+static void say_extra(struct relay *r, const struct answer *a, int code, struct bytes *out) {
+    ledger_conn_crime(r->conn, code == 0 ? CRIME_GARBAGE : CRIME_EXTRA);
+    if (code == 0) {
+        bytes_text(out, "what is this\r\n");
+        return;
+    }
+    unsigned token = ledger_say(r->conn, STAGE_OTHER, code, NULL, LEDGER_NOBODY);
+    (void)a;
+    reply_text(r, out, code, token, "once more", NULL);
+}
+
+static void say_lines(struct relay *r, const struct answer *a, bool mixed, struct bytes *out) {
+    unsigned token = told(r, a, a->code);
+    for (int i = 0; i < 20; i++)
+        bytes_printf(out, "%d-%d.0.0 line %d of many\r\n", mixed && i > 3 ? a->code + 100 : a->code,
+                     a->code / 100, i);
+    bytes_printf(out, "%d %d.0.0 %s w%u\r\n", a->code, a->code / 100, a->words, token);
+    if (mixed)
+        ledger_conn_crime(r->conn, CRIME_GARBAGE);
+}
+
+static void say_echo(struct relay *r, const struct answer *a, int code, struct bytes *out) {
+    unsigned token = told(r, a, code);
+    bytes_printf(out, "%d %d.7.0 w%u you said: %.900s\r\n", code, code / 100, token,
+                 a->heard == NULL ? "" : a->heard);
+}
+
+static void say_later(struct relay *r, const struct answer *a, int seconds, struct bytes *out) {
+    say_right(r, a, &r->later);
+    r->paused = true;
+    if (seconds >= 60)
+        ledger_conn_crime(r->conn, CRIME_LOST);
+    wire_after(r->end, (int64_t)seconds * 1000);
+    (void)out;
+}
+
+/* Puts the reply of a twist into out; the code that counts for what happens next (0: none). */
+static int say_twist(struct relay *r, const struct answer *a, const struct relay_twist *t,
+                     struct bytes *out) {
+    switch (t->act) {
+    case ACT_CODE:
+    case ACT_CODE_CLOSE:
+        reply_text(r, out, t->code, told(r, a, t->code), "as I like it", NULL);
+        r->close_after = t->act == ACT_CODE_CLOSE;
+        return t->code;
+    case ACT_EXTRA:
+        say_right(r, a, out);
+        say_extra(r, a, t->code, out);
+        return a->code;
+    case ACT_NONE:
+        ledger_conn_crime(r->conn, CRIME_FEWER | CRIME_LOST);
+        return a->code;
+    case ACT_SILENT:
+        ledger_conn_crime(r->conn, CRIME_LOST);
+        r->mode = MODE_DEAF;
+        return 0;
+    case ACT_CLOSE:
+    case ACT_RESET:
+        ledger_conn_crime(r->conn, CRIME_LOST);
+        hang_up(r, t->act == ACT_RESET);
+        return 0;
+    case ACT_CLOSE_AFTER:
+        say_right(r, a, out);
+        r->close_after = true;
+        return a->code;
+    case ACT_RESET_AFTER:
+        ledger_conn_crime(r->conn, CRIME_LOST);
+        say_right(r, a, out);
+        put(r, out);
+        bytes_clear(out);
+        hang_up(r, true);
+        return a->code;
+    case ACT_GARBAGE:
+        ledger_conn_crime(r->conn, CRIME_GARBAGE | CRIME_LOST);
+        bytes_text(out, "\x01\xff no reply at all\r\n");
+        return 0;
+    case ACT_MULTI:
+    case ACT_MIXED:
+        say_lines(r, a, t->act == ACT_MIXED, out);
+        return a->code;
+    case ACT_ENDLESS:
+        ledger_conn_crime(r->conn, CRIME_GARBAGE | CRIME_LOST);
+        bytes_printf(out, "%d-", a->code);
+        bytes_fill(out, 'x', 300000);
+        r->mode = MODE_DEAF;
+        return 0;
+    case ACT_ECHO:
+        say_echo(r, a, t->code, out);
+        return t->code;
+    case ACT_SLOW:
+        say_later(r, a, t->code, out);
+        return a->code;
+    default:
+        say_right(r, a, out);
+        return a->code;
+    }
+}
+
+/* Answers; the code that the dialogue goes on with. */
+static int answer(struct relay *r, const struct answer *a) {
+    struct bytes out = {0};
+    const struct relay_twist *t = twist_of(r, a->stage, r->seen[a->stage]++);
+    int code = a->code;
+    if (t == NULL)
+        say_right(r, a, &out);
+    else
+        code = say_twist(r, a, t, &out);
+    put(r, &out);
+    bytes_free(&out);
+    if (r->close_after)
+        hang_up(r, false);
+    return code;
+}
+
+static int answer_simply(struct relay *r, enum ledger_stage stage, int code, const char *words,
+                         const char *heard) {
+    return answer(r, &(struct answer){stage, code, words, LEDGER_NOBODY, heard, NULL});
+}
+
+/* ---- the transaction ---- */
+
+static void forget(struct relay *r) {
+    r->take = NULL;
+    r->accepted = 0;
+    r->in_chunks = r->spoilt = r->answered = false;
+    bytes_clear(&r->content);
+}
+
+/* "<addr>" at the start of text, with quotes; what is behind it, or NULL. */
+static const char *path_of(const char *text, char **addr) {
+    bool quoted = false;
+    if (*text != '<')
+        return NULL;
+    for (const char *p = text + 1; *p != '\0'; p++) {
+        if (*p == '\\' && quoted && p[1] != '\0')
+            p++;
+        else if (*p == '"')
+            quoted = !quoted;
+        else if (*p == '>' && !quoted) {
+            *addr = bytes_copy(text + 1, (size_t)(p - text) - 1);
+            return p + 1;
+        }
+    }
+    return NULL;
+}
+
+/* The next " KEY=value" of *rest; false at the end. */
+static bool param_next(const char **rest, char key[32], char *value, size_t value_n) {
+    while (**rest == ' ')
+        (*rest)++;
+    size_t n = strcspn(*rest, " ");
+    if (n == 0)
+        return false;
+    size_t k = strcspn(*rest, "= ");
+    snprintf(key, 32, "%.*s", (int)(k > 31 ? 31 : k), *rest);
+    value[0] = '\0';
+    if (k < n)
+        snprintf(value, value_n, "%.*s", (int)(n - k - 1), *rest + k + 1);
+    *rest += n;
+    return true;
+}
+
+static bool mail_params(struct relay *r, const char *rest, struct ledger_envelope *e) {
+    char key[32], value[2500];
+    while (param_next(&rest, key, value, sizeof value)) {
+        unsigned can = r->tls || r->esmtp ? r->host->plan.can : 0;
+        if (strcmp(key, "SIZE") == 0 && (can & CAN_SIZE) != 0) {
+            e->size = strtoull(value, NULL, 10);
+            e->has_size = true;
+        } else if (strcmp(key, "BODY") == 0 && (can & CAN_8BITMIME) != 0) {
+            e->body8 = strcmp(value, "8BITMIME") == 0;
+        } else if (strcmp(key, "SMTPUTF8") == 0 && (can & CAN_SMTPUTF8) != 0) {
+            e->utf8 = true;
+        } else if (strcmp(key, "RET") == 0 && (can & CAN_DSN) != 0) {
+            e->ret = value[0];
+        } else if (strcmp(key, "ENVID") == 0 && (can & CAN_DSN) != 0) {
+            e->has_envid = xtext_get(&e->envid, value, strlen(value));
+            if (!e->has_envid)
+                return false;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+static unsigned notify_of(const char *value) {
+    static const char *const words[] = {"NEVER", "SUCCESS", "FAILURE", "DELAY"};
+    unsigned mask = 0;
+    for (unsigned i = 0; i < 4; i++)
+        if (strstr(value, words[i]) != NULL)
+            mask |= 1U << i;
+    return mask;
+}
+
+static bool rcpt_params(struct relay *r, const char *rest, unsigned *notify, struct bytes *orcpt) {
+    char key[32], value[2500];
+    while (param_next(&rest, key, value, sizeof value)) {
+        if ((r->host->plan.can & CAN_DSN) == 0)
+            return false;
+        const char *semi = strchr(value, ';');
+        if (strcmp(key, "NOTIFY") == 0) {
+            *notify = notify_of(value);
+        } else if (strcmp(key, "ORCPT") == 0 && semi != NULL) {
+            bytes_add(orcpt, value, (size_t)(semi - value) + 1);
+            if (!xtext_get(orcpt, semi + 1, strlen(semi + 1)))
+                return false;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void on_mail(struct relay *r, const char *args, const char *line) {
+    struct ledger_envelope e = {0};
+    char *addr = NULL;
+    const char *rest = strncasecmp(args, "FROM:", 5) == 0 ? path_of(args + 5, &addr) : NULL;
+    if (r->take != NULL) {
+        ledger_conn_nonsense(r->conn, line);
+        answer_simply(r, STAGE_MAIL, 503, "nested MAIL", line);
+        return;
+    }
+    if (rest == NULL || !mail_params(r, rest, &e)) {
+        ledger_conn_nonsense(r->conn, line);
+        answer_simply(r, STAGE_MAIL, 501, "syntax", line);
+        return;
+    }
+    forget(r);
+    r->take = ledger_take(r->conn, addr, &e, (r->host->plan.can & CAN_DSN) != 0 && r->esmtp);
+    if (answer_simply(r, STAGE_MAIL, 250, "sender", line) / 100 != 2)
+        forget(r);
+}
+
+static void on_rcpt(struct relay *r, const char *args, const char *line) {
+    char *addr = NULL;
+    unsigned notify = 0;
+    struct bytes orcpt = {0};
+    const char *rest = strncasecmp(args, "TO:", 3) == 0 ? path_of(args + 3, &addr) : NULL;
+    if (rest == NULL || !rcpt_params(r, rest, &notify, &orcpt)) {
+        ledger_conn_nonsense(r->conn, line);
+        answer_simply(r, STAGE_RCPT, 501, "syntax", line);
+        return;
+    }
+    if (r->take == NULL) {
+        answer_simply(r, STAGE_OTHER, 503, "need MAIL", line);
+        return;
+    }
+    unsigned rcpt = ledger_take_rcpt(r->take, addr, notify, &orcpt);
+    if (answer(r, &(struct answer){STAGE_RCPT, 250, "recipient", rcpt, line, NULL}) / 100 == 2)
+        r->accepted++;
+}
+
+static bool take_middle(struct relay *r) {
+    const struct relay_twist *t = r->body_twist;
+    if (t == NULL || (t->act != ACT_MIDDLE && t->act != ACT_STALL))
+        return false;
+    ledger_conn_crime(r->conn, CRIME_LOST);
+    if (t->act == ACT_STALL) {
+        r->mode = MODE_DEAF;
+        wire_stall(r->end, true);
+        return true;
+    }
+    if (t->code > 0) {
+        struct bytes out = {0};
+        ledger_conn_crime(r->conn, CRIME_EXTRA);
+        reply_text(r, &out, t->code,
+                   ledger_say(r->conn, STAGE_OTHER, t->code, r->take, LEDGER_NOBODY), "enough",
+                   NULL);
+        put(r, &out);
+        bytes_free(&out);
+    }
+    hang_up(r, t->code == 0);
+    return true;
+}
+
+/* The final reply, before the content. */
+static void answer_early(struct relay *r, int code) {
+    struct bytes out = {0};
+    ledger_conn_crime(r->conn, CRIME_EXTRA);
+    reply_text(r, &out, code, ledger_say(r->conn, STAGE_BODY, code, r->take, LEDGER_NOBODY),
+               "before the end", NULL);
+    put(r, &out);
+    bytes_free(&out);
+    r->answered = true;
+}
+
+static void on_data(struct relay *r, const char *line) {
+    if (r->take == NULL || r->accepted == 0 || r->in_chunks) {
+        answer_simply(r, STAGE_DATA, r->take == NULL ? 503 : 554, "no valid recipients", line);
+        return;
+    }
+    const struct relay_twist *t = twist_of(r, STAGE_DATA, r->seen[STAGE_DATA]);
+    if (answer_simply(r, STAGE_DATA, 354, "go on", line) != 354)
+        return;
+    r->mode = r->mode == MODE_DEAF ? MODE_DEAF : MODE_TEXT;
+    r->body_twist = twist_of(r, STAGE_BODY, r->seen[STAGE_BODY]);
+    if (t != NULL && t->act == ACT_EARLY)
+        answer_early(r, t->code);
+}
+
+/* The content is whole: the reply that counts. */
+static void content_ends(struct relay *r, bool bdat) {
+    ledger_take_content(r->take, bytes_str(&r->content), r->content.n, bdat);
+    bool said = r->answered;
+    int code = said ? 0 : answer_simply(r, STAGE_BODY, 250, "taken", NULL);
+    if (said) /* what it had said before counts for nobody; it takes the mail all the same */
+        ledger_say(r->conn, STAGE_BODY, 250, r->take, LEDGER_NOBODY);
+    if (bdat && !said && code / 100 != 2) {
+        r->spoilt = true;
+        return;
+    }
+    forget(r);
+}
+
+/* ---- content ---- */
+
+/* One line of DATA; false if its end has not come. */
+static bool take_text_line(struct relay *r) {
+    const char *p = r->in.p + r->at;
+    size_t left = r->in.n - r->at;
+    const char *lf = left == 0 ? NULL : memchr(p, '\n', left);
+    if (lf == NULL)
+        return false;
+    size_t n = (size_t)(lf - p) + 1;
+    r->at += n;
+    if (n < 2 || p[n - 2] != '\r' || (n > 2 && memchr(p, '\r', n - 2) != NULL))
+        ledger_fail(r->host->ledger, "content for host %u has a CR or LF alone: %.*s",
+                    r->host->number, (int)(n > 80 ? 80 : n), p);
+    if (n == 3 && p[0] == '.') {
+        r->mode = MODE_LINE;
+        content_ends(r, false);
+    } else if (p[0] == '.') {
+        bytes_add(&r->content, p + 1, n - 1);
+    } else {
+        bytes_add(&r->content, p, n);
+    }
+    return true;
+}
+
+static void check_ends(struct relay *r) {
+    for (size_t i = 0; i < r->content.n; i++) {
+        char c = r->content.p[i];
+        bool bad = (c == '\n' && (i == 0 || r->content.p[i - 1] != '\r')) ||
+                   (c == '\r' && (i + 1 == r->content.n || r->content.p[i + 1] != '\n'));
+        if (bad) {
+            ledger_fail(r->host->ledger, "a chunk for host %u has a CR or LF alone at %zu",
+                        r->host->number, i);
+            return;
+        }
+    }
+}
+
+static void chunk_ends(struct relay *r) {
+    r->mode = r->mode == MODE_DEAF ? MODE_DEAF : MODE_LINE;
+    if (!r->chunk_valid) {
+        answer_simply(r, STAGE_OTHER, r->take == NULL ? 503 : 554, "no transaction", NULL);
+        if (r->take != NULL)
+            r->spoilt = true;
+    } else if (r->chunk_last) {
+        check_ends(r);
+        content_ends(r, true);
+    } else if (answer_simply(r, STAGE_BODY, 250, "chunk", NULL) / 100 != 2) {
+        r->spoilt = true;
+    }
+}
+
+static bool take_chunk(struct relay *r) {
+    size_t left = r->in.n - r->at, n = left < r->chunk_left ? left : (size_t)r->chunk_left;
+    if (r->chunk_valid)
+        bytes_add(&r->content, r->in.p + r->at, n);
+    r->at += n;
+    r->chunk_left -= n;
+    if (r->chunk_left > 0)
+        return false;
+    chunk_ends(r);
+    return true;
+}
+
+static void on_bdat(struct relay *r, const char *args, const char *line) {
+    unsigned long long size;
+    char last[8] = "";
+    int got = sscanf(args, "%llu %7s", &size, last);
+    if (got < 1 || (got == 2 && strcasecmp(last, "LAST") != 0) ||
+        (r->host->plan.can & CAN_CHUNKING) == 0) {
+        ledger_conn_nonsense(r->conn, line);
+        answer_simply(r, STAGE_OTHER, 501, "syntax", line);
+        return;
+    }
+    r->chunk_left = size;
+    r->chunk_last = got == 2;
+    r->chunk_valid = r->take != NULL && r->accepted > 0 && !r->spoilt;
+    r->in_chunks = r->in_chunks || r->chunk_valid;
+    r->mode = MODE_CHUNK;
+    r->body_twist = twist_of(r, STAGE_BODY, r->seen[STAGE_BODY]);
+    if (r->chunk_valid && r->chunk_last && r->body_twist != NULL && r->body_twist->act == ACT_EARLY)
+        answer_early(r, r->body_twist->code);
+    if (size == 0)
+        chunk_ends(r);
+}
+
+/* ---- greeting, EHLO, TLS, AUTH ---- */
+
+static void greet(struct relay *r) {
+    struct bytes out = {0};
+    bytes_printf(&out, "220 host%u.wire.example ESMTP w0\r\n", r->host->number);
+    answer(r, &(struct answer){STAGE_GREETING, 220, "hello", LEDGER_NOBODY, NULL, &out});
+    bytes_free(&out);
+}
+
+static void on_ehlo(struct relay *r, bool extended, const char *line) {
+    const struct relay_plan *p = &r->host->plan;
+    static const struct {
+        unsigned can;
+        const char *word;
+    } words[] = {{CAN_PIPELINING, "PIPELINING"},
+                 {CAN_CHUNKING, "CHUNKING"},
+                 {CAN_DSN, "DSN"},
+                 {CAN_8BITMIME, "8BITMIME"},
+                 {CAN_SMTPUTF8, "SMTPUTF8"}};
+    struct bytes out = {0};
+    forget(r);
+    if (!extended) {
+        r->esmtp = false;
+        answer_simply(r, STAGE_EHLO, 250, "hello", line);
+        return;
+    }
+    bytes_printf(&out, "250-host%u.wire.example\r\n", r->host->number);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if ((p->can & words[i].can) != 0)
+            bytes_printf(&out, "250-%s\r\n", words[i].word);
+    if ((p->can & CAN_SIZE) != 0)
+        bytes_printf(&out, "250-SIZE %llu\r\n", (unsigned long long)p->size);
+    if ((p->can & CAN_STARTTLS) != 0 && !r->tls)
+        bytes_text(&out, "250-STARTTLS\r\n");
+    if ((p->can & CAN_AUTH) != 0 && (r->tls || !p->tls_auth))
+        bytes_printf(&out, "250-AUTH %s\r\n", p->mechs);
+    bytes_text(&out, "250 ENHANCEDSTATUSCODES\r\n");
+    int code = answer(r, &(struct answer){STAGE_EHLO, 250, "hello", LEDGER_NOBODY, line, &out});
+    r->esmtp = code / 100 == 2;
+    bytes_free(&out);
+}
+
+static void on_starttls(struct relay *r, const char *line) {
+    if ((r->host->plan.can & CAN_STARTTLS) == 0 || r->tls) {
+        ledger_conn_nonsense(r->conn, line);
+        answer_simply(r, STAGE_STARTTLS, 502, "no TLS here", line);
+        return;
+    }
+    if (answer_simply(r, STAGE_STARTTLS, 220, "go ahead", line) / 100 != 2 || r->closed ||
+        r->mode == MODE_DEAF)
+        return;
+    forget(r);
+    r->esmtp = false;
+    r->paused = true;
+    wire_tls(r->end, true);
+}
+
+static void login_ends(struct relay *r, const char *user, const char *password, const char *line) {
+    r->mech[0] = '\0';
+    ledger_conn_login(r->conn, user, password);
+    r->logged_in = answer_simply(r, STAGE_AUTH, 235, "logged in", line) / 100 == 2;
+    if (r->logged_in)
+        ledger_conn_user(r->conn, user);
+}
+
+/* "\0user\0password". */
+static void plain_comes(struct relay *r, const char *text, const char *line) {
+    struct bytes b = {0};
+    const char *user = NULL, *password = NULL;
+    if (base64_get(&b, text, strlen(text)) && b.n > 0) {
+        user = memchr(b.p, '\0', b.n);
+        password = user == NULL ? NULL : memchr(user + 1, '\0', b.n - (size_t)(user + 1 - b.p));
+    }
+    if (password == NULL) {
+        r->mech[0] = '\0';
+        ledger_conn_nonsense(r->conn, line);
+        answer_simply(r, STAGE_AUTH, 501, "syntax", line);
+        return;
+    }
+    login_ends(r, user + 1, password + 1, line);
+}
+
+static void challenge(struct relay *r, const char *text, const char *line) {
+    struct bytes out = {0};
+    bytes_printf(&out, "334 %s\r\n", text);
+    answer(r, &(struct answer){STAGE_AUTH, 334, "go on", LEDGER_NOBODY, line, &out});
+    bytes_free(&out);
+}
+
+static void auth_goes_on(struct relay *r, const char *line) {
+    struct bytes b = {0};
+    if (strcmp(line, "*") == 0) {
+        r->mech[0] = '\0';
+        answer_simply(r, STAGE_AUTH, 501, "cancelled", line);
+    } else if (strcmp(r->mech, "PLAIN") == 0) {
+        plain_comes(r, line, line);
+    } else if (strcmp(r->mech, "LOGIN") == 0 && r->auth_step++ == 0) {
+        bytes_clear(&r->user);
+        base64_get(&r->user, line, strlen(line));
+        challenge(r, "UGFzc3dvcmQ6", line);
+    } else if (strcmp(r->mech, "LOGIN") == 0) {
+        base64_get(&b, line, strlen(line));
+        login_ends(r, bytes_str(&r->user), bytes_str(&b), line);
+    } else { /* CRAM-MD5: "user digest"; whatever the answer is, it hides the password */
+        r->mech[0] = '\0';
+        base64_get(&b, line, strlen(line));
+        r->logged_in = answer_simply(r, STAGE_AUTH, 235, "logged in", line) / 100 == 2;
+        char *user = bytes_copy(bytes_str(&b), strcspn(bytes_str(&b), " "));
+        if (r->logged_in)
+            ledger_conn_user(r->conn, user);
+        free(user);
+    }
+}
+
+static void on_auth(struct relay *r, const char *args, const char *line) {
+    char first[4096] = "";
+    r->auth_step = 0;
+    if (sscanf(args, "%15s %4095s", r->mech, first) < 1 || (r->host->plan.can & CAN_AUTH) == 0 ||
+        strstr(r->host->plan.mechs, r->mech) == NULL || (r->host->plan.tls_auth && !r->tls)) {
+        r->mech[0] = '\0';
+        ledger_conn_nonsense(r->conn, line);
+        answer_simply(r, STAGE_AUTH, 504, "no such mechanism", line);
+    } else if (strcmp(r->mech, "PLAIN") == 0 && first[0] != '\0') {
+        plain_comes(r, first, line);
+    } else if (strcmp(r->mech, "PLAIN") == 0) {
+        challenge(r, "", line);
+    } else if (strcmp(r->mech, "LOGIN") == 0) {
+        challenge(r, "VXNlcm5hbWU6", line);
+    } else {
+        challenge(r, "PDEyMzRAd2lyZS5leGFtcGxlPg==", line);
+    }
+}
+
+/* ---- lines ---- */
+
+static void on_rset(struct relay *r, const char *line) {
+    forget(r);
+    answer_simply(r, STAGE_RSET, 250, "reset", line);
+}
+
+static void on_quit(struct relay *r, const char *line) {
+    r->quit = true;
+    answer_simply(r, STAGE_QUIT, 221, "bye", line);
+    hang_up(r, false);
+}
+
+static void on_line(struct relay *r, char *line) {
+    char verb[12] = "";
+    if (r->mech[0] != '\0') {
+        auth_goes_on(r, line);
+        return;
+    }
+    sscanf(line, "%11[A-Za-z]", verb);
+    const char *args = line + strlen(verb);
+    while (*args == ' ')
+        args++;
+    if (strcasecmp(verb, "EHLO") == 0 || strcasecmp(verb, "HELO") == 0)
+        on_ehlo(r, strcasecmp(verb, "EHLO") == 0, line);
+    else if (strcasecmp(verb, "MAIL") == 0)
+        on_mail(r, args, line);
+    else if (strcasecmp(verb, "RCPT") == 0)
+        on_rcpt(r, args, line);
+    else if (strcasecmp(verb, "DATA") == 0)
+        on_data(r, line);
+    else if (strcasecmp(verb, "BDAT") == 0)
+        on_bdat(r, args, line);
+    else if (strcasecmp(verb, "RSET") == 0)
+        on_rset(r, line);
+    else if (strcasecmp(verb, "STARTTLS") == 0)
+        on_starttls(r, line);
+    else if (strcasecmp(verb, "AUTH") == 0)
+        on_auth(r, args, line);
+    else if (strcasecmp(verb, "QUIT") == 0)
+        on_quit(r, line);
+    else if (strcasecmp(verb, "NOOP") == 0) {
+        answer_simply(r, STAGE_OTHER, 250, "ok", line);
+    } else {
+        ledger_conn_nonsense(r->conn, line);
+        answer_simply(r, STAGE_OTHER, 500, "what", line);
+    }
+}
+
+static bool take_line(struct relay *r) {
+    const char *p = r->in.p + r->at;
+    size_t left = r->in.n - r->at;
+    const char *lf = left == 0 ? NULL : memchr(p, '\n', left);
+    if (lf == NULL)
+        return false;
+    size_t n = (size_t)(lf - p);
+    bool crlf = n > 0 && p[n - 1] == '\r';
+    r->at += n + 1;
+    char *line = bytes_copy(p, crlf ? n - 1 : n);
+    ledger_conn_line(r->conn, line, crlf ? n - 1 : n, crlf);
+    on_line(r, line);
+    free(line);
+    return true;
+}
+
+static void relay_run(struct relay *r) {
+    bool more = true;
+    while (more && !r->paused && !r->closed && r->mode != MODE_DEAF) {
+        if ((r->mode == MODE_TEXT || r->mode == MODE_CHUNK) && r->at < r->in.n && take_middle(r))
+            break;
+        more = r->mode == MODE_LINE   ? take_line(r)
+               : r->mode == MODE_TEXT ? take_text_line(r)
+                                      : take_chunk(r);
+    }
+    bytes_drop(&r->in, r->at);
+    r->at = 0;
+}
+
+/* ---- events ---- */
+
+static void relay_opened(struct wire_peer *p, struct wire_end *e) {
+    struct relay *r = (struct relay *)(void *)p;
+    r->end = e;
+    if (r->host->plan.split)
+        wire_split(e);
+    if (r->host->plan.wrapped) {
+        r->paused = true;
+        wire_tls(e, true);
+    } else {
+        greet(r);
+    }
+}
+
+static void relay_input(struct wire_peer *p, const char *bytes, size_t n) {
+    struct relay *r = (struct relay *)(void *)p;
+    if (r->closed || r->mode == MODE_DEAF)
+        return;
+    bytes_add(&r->in, bytes, n);
+    relay_run(r);
+}
+
+/* A fault of the world took the connection: what was said may not have been heard. */
+static void note_loss(struct relay *r) {
+    if (!r->quit && wire_faulted(r->host->world))
+        ledger_conn_crime(r->conn, CRIME_LOST);
+}
+
+static void relay_eof(struct wire_peer *p) {
+    struct relay *r = (struct relay *)(void *)p;
+    note_loss(r);
+    hang_up(r, false);
+}
+
+static void relay_reset(struct wire_peer *p) {
+    struct relay *r = (struct relay *)(void *)p;
+    note_loss(r);
+    r->closed = true;
+}
+
+static void relay_timer(struct wire_peer *p) {
+    struct relay *r = (struct relay *)(void *)p;
+    put(r, &r->later);
+    bytes_clear(&r->later);
+    r->paused = false;
+    relay_run(r);
+}
+
+static void relay_tls_up(struct wire_peer *p, bool ok) {
+    struct relay *r = (struct relay *)(void *)p;
+    r->paused = false;
+    if (!ok) {
+        hang_up(r, false);
+        return;
+    }
+    r->tls = true;
+    ledger_conn_tls(r->conn);
+    if (r->host->plan.wrapped)
+        greet(r);
+    relay_run(r);
+}
+
+static const struct wire_peer_ops relay_ops = {relay_opened, relay_input, relay_eof,
+                                               relay_reset,  relay_timer, relay_tls_up};
+
+struct wire_peer *relay_peer_new(void *arg, const struct netaddr *to) {
+    struct relay_host *host = arg;
+    struct relay *r = calloc(1, sizeof *r);
+    (void)to;
+    if (r == NULL)
+        abort();
+    r->peer.ops = &relay_ops;
+    r->host = host;
+    r->conn = ledger_conn(host->ledger, host->number);
+    r->healed = host->plan.heals > 0 && host->conns >= host->plan.heals;
+    host->conns++;
+    return &r->peer;
+}

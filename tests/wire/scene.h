@@ -1,0 +1,86 @@
+/*
+ * tests/wire/scene.h - one scenario of the wire simulator while it is made and while it runs
+ *
+ * script.c draws scenes by chance, scripts.c has the named ones; scene.c has what both are made of:
+ * the roads that mail may take (configuration, tables and names, and what the ledger expects of
+ * them), relay hosts, clients and their messages, orders and restarts.
+ */
+#ifndef PH_TESTS_WIRE_SCENE_H
+#define PH_TESTS_WIRE_SCENE_H
+
+#include "client.h"
+#include "content.h"
+#include "relay.h"
+
+#define SCENE_HOSTS   5
+#define SCENE_CLIENTS 12
+
+enum road_kind {
+    ROAD_SINGLE,    /* relayhost = host 0 */
+    ROAD_LIST,      /* relayhost = hosts 0 and 1 */
+    ROAD_SENDERS,   /* @alpha.example by host 1, the others by host 0 */
+    ROAD_TRANSPORT, /* near.example by host 1, the others by host 0 */
+    ROAD_DIRECT,    /* by MX: far.example hosts 0 and 1, near.example host 2, senders host 3 */
+    ROAD_BOTH,      /* @alpha.example by way of the name near.example, the others direct */
+    ROAD_FALLBACK,  /* host 0, and host 1 when it fails */
+    ROAD_RECORD,    /* a relay record: host 0; host 1 when it fails */
+    ROAD_COUNT
+};
+
+enum login_kind {
+    LOGIN_NONE,
+    LOGIN_HOST,   /* a password for host 0 */
+    LOGIN_SENDER, /* @alpha.example and @beta.example have one each, for host 0 */
+    LOGIN_KINDS
+};
+
+struct scene {
+    struct wire_world *world;
+    struct ledger *ledger;
+    struct dice dice;
+    struct relay_host hosts[SCENE_HOSTS];
+    enum road_kind road;
+    enum login_kind login;
+    struct client *clients[SCENE_CLIENTS];
+    unsigned n_clients;
+    unsigned n_mails;
+    int64_t ends_ms; /* the scenario may end, whatever is queued */
+};
+
+/* Makes the ledger; the scene's roads and logins become configuration and tables.  limit is
+ * smtp_line_length_limit, lifetime_s maximal_queue_lifetime. */
+struct scene *scene_new(struct wire_world *w, uint64_t seed, enum road_kind road,
+                        enum login_kind login, size_t line_limit, int64_t lifetime_s);
+/* After the plans of the hosts are set. */
+void scene_open(struct scene *s);
+/* A message with the next number.  The domain of sender and recipients is as drawn. */
+struct client_mail scene_mail(struct scene *s, const char *domain, unsigned rcpts, const char *to);
+struct client *scene_client(struct scene *s);
+/* The client begins then. */
+void scene_begin(struct scene *s, struct client *c, int64_t ms, const char *from, uint16_t port);
+
+enum scene_event {
+    EVENT_KILL,
+    EVENT_POWER,
+    EVENT_STOP,
+    EVENT_RELOAD,
+    EVENT_FLUSH,
+    EVENT_RETRY,
+    EVENT_DELETE_ALL,
+    EVENT_HOLD_ALL,
+    EVENT_RELEASE_ALL,
+    EVENT_EXPIRE_ALL,
+    EVENT_DELETE, /* of one message: the which-th that was accepted */
+    EVENT_HOLD,
+    EVENT_RELEASE,
+    EVENT_EXPIRE,
+    EVENT_KINDS
+};
+void scene_event(struct scene *s, enum scene_event e, int64_t ms, unsigned which);
+
+/* scripts.c: the named scripts */
+unsigned scripts_count(void);
+const char *scripts_name(unsigned i);
+void scripts_setup(struct wire_world *w, unsigned i);
+
+#endif
