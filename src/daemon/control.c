@@ -243,7 +243,7 @@ static void on_event(void *arg, enum conn_event ev) {
         list_more(k);
 }
 
-static const struct conn_ops client_ops = {on_input, on_event};
+static const struct conn_ops client_ops = {.input = on_input, .event = on_event, .answers = true};
 
 static void on_accept(uv_poll_t *h, int status, int events) {
     struct control *c = h->data;

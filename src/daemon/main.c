@@ -48,7 +48,6 @@ static struct {
     size_t loops;
     struct child relay, lookup;
     sigset_t mask;
-    bool stopping;
 } sup;
 
 size_t daemon_loops(const struct config *cfg) {
@@ -250,6 +249,14 @@ static void start_children(void) {
     }
 }
 
+/* A child's end that was not ordered, or not in order. */
+static void log_death(const struct child *c, pid_t pid, int status) {
+    if (WIFSIGNALED(status))
+        log_warn("master", "process %s pid %d killed by signal %d", c->name, pid, WTERMSIG(status));
+    else
+        log_warn("master", "process %s pid %d exit status %d", c->name, pid, WEXITSTATUS(status));
+}
+
 static void reap(void) {
     int status;
     pid_t pid;
@@ -260,14 +267,7 @@ static void reap(void) {
         if (c == NULL)
             continue;
         c->pid = 0;
-        if (sup.stopping)
-            continue;
-        if (WIFSIGNALED(status))
-            log_warn("master", "process %s pid %d killed by signal %d", c->name, pid,
-                     WTERMSIG(status));
-        else
-            log_warn("master", "process %s pid %d exit status %d", c->name, pid,
-                     WEXITSTATUS(status));
+        log_death(c, pid, status);
         if (clock_mono_ms() - c->started_ms < RESTART_MS)
             usleep(RESTART_MS * 1000);
     }
@@ -324,15 +324,17 @@ static bool reload(void) {
     return true;
 }
 
+static void stop_child(struct child *c) {
+    int status = 0;
+    tell(c, SUP_STOP, NULL);
+    if (c->pid > 0 && waitpid(c->pid, &status, 0) == c->pid && status != 0)
+        log_death(c, c->pid, status);
+}
+
 static void stop(void) {
-    sup.stopping = true;
     log_info("master", "terminating on signal 15");
-    tell(&sup.relay, SUP_STOP, NULL);
-    if (sup.relay.pid > 0)
-        waitpid(sup.relay.pid, NULL, 0);
-    tell(&sup.lookup, SUP_STOP, NULL);
-    if (sup.lookup.pid > 0)
-        waitpid(sup.lookup.pid, NULL, 0);
+    stop_child(&sup.relay);
+    stop_child(&sup.lookup);
     unlink("control.sock");
     unlink(RELOAD_SOCKET);
     unlink("public/submit.sock");

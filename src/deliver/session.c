@@ -18,7 +18,7 @@
 
 static size_t on_input(void *arg, const char *p, size_t n);
 static void on_event(void *arg, enum conn_event ev);
-static const struct conn_ops session_conn_ops = {on_input, on_event};
+static const struct conn_ops session_conn_ops = {.input = on_input, .event = on_event};
 
 static enum mail_phase mail_phase_of(const struct dsess *s) {
     static const enum mail_phase phases[] = {
@@ -92,11 +92,12 @@ void session_disconnect(struct dsess *s, bool quit) {
     connection_reset(s);
     if (c == NULL)
         return;
-    if (quit) {
-        conn_write_c(c, "QUIT\r\n");
-        conn_flush(c);
+    if (!quit) {
+        conn_close(c);
+        return;
     }
-    conn_close(c);
+    conn_write_c(c, "QUIT\r\n");
+    conn_close_after_write(c);
 }
 
 bool session_more_hosts(const struct dsess *s) {

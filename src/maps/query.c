@@ -43,8 +43,8 @@ struct lookup {
     struct loop *loop;
     struct ipc_chan *chan; /* NULL: no lookup process at the moment */
     struct itab pending;
-    struct dl ready;   /* struct pending: answers that are known, oldest first */
-    struct task given; /* gives them; posted while ready is not empty */
+    struct dl ready;    /* struct pending: answers that are known, oldest first */
+    struct later given; /* gives them; put off while ready is not empty */
     uint32_t next_tag;
     struct recent *memory; /* shared; NULL: none */
     struct list lists[LISTS_MAX];
@@ -52,7 +52,7 @@ struct lookup {
     uv_timer_t patience;
 };
 
-static void lookup_give(struct task *t);
+static void lookup_give(struct later *given);
 
 struct lookup *lookup_new(struct loop *l) {
     struct lookup *k = MEM_NEW(struct lookup);
@@ -86,8 +86,8 @@ static void pending_answer(struct pending *p, const struct maps_answer *a) {
 
 /* Gives what was known when it was asked.  An answer may cancel others, or ask more: those are
  * given next time. */
-static void lookup_give(struct task *t) {
-    struct lookup *k = DL_OWNER(t, struct lookup, given);
+static void lookup_give(struct later *given) {
+    struct lookup *k = DL_OWNER(given, struct lookup, given);
     struct dl now, *n;
     dl_init(&now);
     while ((n = dl_pop(&k->ready)) != NULL)
@@ -247,8 +247,7 @@ static uint32_t pending_go(struct lookup *k, struct pending *p) {
 /* The answer is known, and given soon: a is taken over. */
 static uint32_t pending_know(struct lookup *k, struct pending *p, struct maps_answer a) {
     p->known = a;
-    if (dl_empty(&k->ready))
-        loop_soon(k->loop, &k->given);
+    loop_later(k->loop, &k->given);
     dl_push(&k->ready, &p->ready);
     return p->tag;
 }
@@ -407,8 +406,8 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
     return pending_know(k, p, (struct maps_answer){.rc = (enum map_rc)now});
 }
 
-void lookup_post(struct lookup *k, struct task *t) {
-    loop_soon(k->loop, t);
+void lookup_later(struct lookup *k, struct later *later) {
+    loop_later(k->loop, later);
 }
 
 void lookup_cancel(struct lookup *k, uint32_t tag) {

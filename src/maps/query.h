@@ -56,8 +56,8 @@ uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, b
 /* Empties both caches of answers, here and in the lookup process; fn is called when both are empty:
  * what is asked from then on is asked anew. */
 uint32_t lookup_forget(struct lookup *k, lookup_maps_fn fn, void *arg);
-/* Runs the task on the loop of k, soon but not before this returns. */
-void lookup_post(struct lookup *k, struct task *t);
+/* loop_later on the loop of k. */
+void lookup_later(struct lookup *k, struct later *later);
 /* The callback is not called any more; tag 0 is no question. */
 void lookup_cancel(struct lookup *k, uint32_t tag);
 

@@ -52,7 +52,7 @@ struct dovecot {
 
 static size_t on_input(void *arg, const char *p, size_t n);
 static void on_event(void *arg, enum conn_event ev);
-static const struct conn_ops auth_conn_ops = {on_input, on_event};
+static const struct conn_ops auth_conn_ops = {.input = on_input, .event = on_event};
 
 static void mechs_clear(struct dovecot *d) {
     for (size_t i = 0; i < d->n_mechs; i++)

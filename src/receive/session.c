@@ -26,7 +26,8 @@
 
 static size_t on_input(void *arg, const char *p, size_t n);
 static void on_event(void *arg, enum conn_event ev);
-static const struct conn_ops session_conn_ops = {on_input, on_event};
+static const struct conn_ops session_conn_ops = {
+    .input = on_input, .event = on_event, .answers = true};
 
 bool session_word(const char *list, const char *word) {
     struct str rest = str_of(list), w;
@@ -189,7 +190,6 @@ static bool punish(struct session *s) {
     if (s->errors > s->p->smtpd_soft_error_limit && s->p->smtpd_error_sleep_time > 0 &&
         !s->waiting) {
         s->sleeping = true;
-        conn_flush(s->conn);
         conn_pause(s->conn);
         conn_deadline(s->conn, s->p->smtpd_error_sleep_time * 1000);
     }
@@ -300,7 +300,6 @@ static void on_event(void *arg, enum conn_event ev) {
 /* STARTTLS or a wrapped listener. */
 void session_start_tls(struct session *s) {
     SSL *ssl = SSL_new(s->r->tls);
-    conn_flush(s->conn);
     conn_deadline(s->conn, s->p->smtpd_starttls_timeout * 1000);
     conn_tls(s->conn, ssl, true);
 }

@@ -47,7 +47,7 @@ struct route_query {
     uint32_t tag; /* of the question that is open; 0: none */
     /* What goes on with its answer. */
     enum went (*take)(struct route_query *q, const struct maps_answer *a);
-    struct task give;
+    struct later give;
     bool posted;
     struct sbuf transport; /* "smtp" or "smtp:nexthop" of main.cf */
     struct route r;        /* r.address_class: the candidate while STEP_CLASS runs */
@@ -498,7 +498,7 @@ static struct route_query *route_query_new(const struct config *cfg, struct look
     return q;
 }
 
-static void route_give_posted(struct task *t) {
+static void route_give_later(struct later *t) {
     route_give(DL_OWNER(t, struct route_query, give));
 }
 
@@ -506,8 +506,8 @@ static void route_give_posted(struct task *t) {
 static struct route_query *route_start(struct route_query *q) {
     if (route_run(q, WENT_ON) == WENT_OVER) {
         q->posted = true;
-        q->give.run = route_give_posted;
-        lookup_post(q->lookup, &q->give);
+        q->give.run = route_give_later;
+        lookup_later(q->lookup, &q->give);
     }
     return q;
 }

@@ -1,9 +1,14 @@
 /*
  * util/conn.c - stream sockets on a loop; see conn.h
  *
- * UV_READABLE stays on all the time, so a request and its reply cost one read, one write and no
- * change of the poll set; UV_WRITABLE is asked for only after the kernel refused to take more.
- * While paused, reading stops at the descriptor: the kernel's window pushes back on the peer.
+ * The poll set is left alone as far as possible: UV_READABLE is taken out only when input comes
+ * for an owner that takes none (most pauses end before that; the kernel's window then pushes back
+ * on the peer), and UV_WRITABLE is in only while connecting and after the kernel refused to take
+ * more.  A request and its reply cost one read and one write.
+ *
+ * Two functions call the owner: on_poll, when the loop says that the descriptor is ready (input,
+ * CONN_CONNECTED, CONN_TLS_UP), and conn_turn, before the loop sleeps (kept input and everything
+ * else).  After each call of the owner `closing` and `detached` may be set.
  */
 #include "util/conn.h"
 
@@ -20,86 +25,123 @@
 #include "util/sock.h"
 
 #define CLOSE_LINGER_MS 10000
+/* Reads of one connection before others have their turn. */
+#define READS_A_TURN 4
+/* Capacity of a buffer that an idle connection may keep. */
+#define IDLE_BUF 4096U
 
-enum tls_state { TLS_OFF, TLS_SHAKING, TLS_ON };
+enum conn_tls {
+    CONN_CLEAR,  /* no TLS, or not yet */
+    CONN_TO_TLS, /* conn_tls was called, output in clear is still to be written */
+    CONN_SHAKING,
+    CONN_SECURE
+};
 
 struct conn {
     uv_poll_t poll;
-    struct dl link;  /* loop->conns */
-    struct dl dirty; /* loop->dirty */
+    struct later turn;       /* conn_turn is wanted */
+    struct loop_alarm alarm; /* the deadline */
     struct loop *loop;
     const struct conn_ops *ops;
     void *arg;
     int fd;
-    int events; /* what uv_poll watches */
-    SSL *ssl;
-    enum tls_state tls;
+    int watched; /* UV_READABLE, UV_WRITABLE: what the poll handle waits for */
+    SSL *ssl;    /* NULL: conn_tls was not called */
+    enum conn_tls tls;
     bool tls_server;
     bool connecting;
     bool paused;
-    bool closing;       /* conn_close was called */
-    bool close_drained; /* close when the output is written */
-    bool offering;      /* offer() is on the stack: resuming goes on there */
-    bool eof;
-    bool want_write; /* the kernel or TLS wants a writable descriptor */
+    bool closing;    /* conn_close was called: the owner is gone, the memory goes soon */
+    bool detached;   /* conn_close_after_write was called: the owner is gone */
+    bool offering;   /* the owner's input is on the stack */
+    bool input_due;  /* c->in or the TLS layer has bytes that the owner has not been offered */
     bool drain_due;  /* CONN_DRAINED is owed */
+    bool ended;      /* nothing more is read: err says why */
+    bool told;       /* CONN_CLOSED was raised */
+    bool want_write; /* the kernel or TLS waits for a writable descriptor */
     bool secret;     /* the output is wiped when it is written */
-    int err;
-    int io_err;  /* negative errno of the last read or write below TLS; 0: it went well */
-    bool io_eof; /* a read below TLS found that the peer has ended its side */
+    bool io_eof;     /* the last read below TLS found that the peer has ended its side */
+    int io_err;      /* negative errno of the last read or write below TLS; 0: it went well */
+    int err;         /* negative errno; 0: none */
     char tls_err[160];
-    int64_t deadline;
-    struct sbuf in;  /* read but not used */
-    struct sbuf out; /* not yet written, from out_at on */
-    size_t out_at;
+    struct sbuf in;    /* read but not used */
+    struct sbuf out;   /* not yet written, from out_at on */
+    size_t out_at;     /* bytes of out that are written */
+    size_t clear_left; /* CONN_TO_TLS: bytes of out from out_at on that go out in clear */
 };
 
 static void on_poll(uv_poll_t *h, int status, int events);
+static void conn_turn(struct later *t);
 
-static void watch(struct conn *c) {
-    int want = c->paused && c->tls != TLS_SHAKING ? 0 : UV_READABLE;
-    if (c->want_write || c->connecting)
-        want |= UV_WRITABLE;
-    if (want == c->events || c->closing)
+/* -- what is waited for -- */
+
+/* Is there an owner that takes input now? */
+static bool takes_input(const struct conn *c) {
+    if (c->paused || c->closing || c->detached || c->ended || c->connecting)
+        return false;
+    if (c->tls == CONN_TO_TLS || c->tls == CONN_SHAKING)
+        return false;
+    return !c->ops->answers || conn_pending(c) <= CONN_OUT_MAX;
+}
+
+static void watch_for(struct conn *c, int want) {
+    if (want == c->watched || c->closing)
         return;
-    c->events = want;
-    if (want == 0) /* a peer that hangs up meanwhile is noticed when reading goes on */
+    c->watched = want;
+    if (want == 0)
         uv_poll_stop(&c->poll);
     else
         uv_poll_start(&c->poll, want, on_poll);
 }
 
-struct conn *conn_new(struct loop *l, int fd, const struct conn_ops *ops, void *arg) {
+static int wants_writable(const struct conn *c) {
+    return c->want_write || c->connecting ? UV_WRITABLE : 0;
+}
+
+/* Adds what is waited for; UV_READABLE stays where it is. */
+static void watch(struct conn *c) {
+    bool reads = takes_input(c) || c->tls == CONN_SHAKING;
+    watch_for(c, (reads ? UV_READABLE : c->watched & UV_READABLE) | wants_writable(c));
+}
+
+/* Input has come that nobody takes now. */
+static void unwatch_input(struct conn *c) {
+    watch_for(c, wants_writable(c));
+}
+
+/* -- begin and end -- */
+
+/* NULL, and fd closed, if the system refuses. */
+static struct conn *conn_make(struct loop *l, int fd, bool connecting, const struct conn_ops *ops,
+                              void *arg) {
     struct conn *c = MEM_NEW(struct conn);
     c->loop = l;
     c->fd = fd;
     c->ops = ops;
     c->arg = arg;
+    c->connecting = connecting;
     if (uv_poll_init(&l->uv, &c->poll, fd) != 0) {
         free(c);
         sock_close(fd);
         return NULL;
     }
     c->poll.data = c;
-    dl_push(&l->conns, &c->link);
+    c->turn.run = conn_turn;
+    loop_alarm_add(l, &c->alarm, &c->turn);
     watch(c);
     return c;
+}
+
+struct conn *conn_new(struct loop *l, int fd, const struct conn_ops *ops, void *arg) {
+    return conn_make(l, fd, false, ops, arg);
 }
 
 struct conn *conn_connect(struct loop *l, const struct netaddr *to, const struct netaddr *from,
                           const struct conn_ops *ops, void *arg, int *err) {
     int fd = sock_connect(to, from);
-    if (fd < 0) {
-        *err = fd;
-        return NULL;
-    }
-    struct conn *c = conn_new(l, fd, ops, arg);
-    if (c == NULL) {
-        *err = -EMFILE;
-        return NULL;
-    }
-    c->connecting = true;
-    watch(c);
+    struct conn *c = fd < 0 ? NULL : conn_make(l, fd, true, ops, arg);
+    if (c == NULL)
+        *err = fd < 0 ? fd : -EMFILE;
     return c;
 }
 
@@ -118,62 +160,64 @@ void conn_close(struct conn *c) {
     if (c->closing)
         return;
     c->closing = true;
-    dl_remove(&c->link);
-    dl_remove(&c->dirty);
-    if (c->ssl != NULL && c->tls == TLS_ON)
+    loop_alarm_remove(&c->alarm);
+    loop_never(&c->turn);
+    if (c->tls == CONN_SECURE && c->err == 0)
         SSL_shutdown(c->ssl);
     ERR_clear_error();
     uv_poll_stop(&c->poll);
     uv_close((uv_handle_t *)&c->poll, on_closed);
 }
 
+static bool output_is_stuck(const struct conn *c) {
+    return c->connecting || c->err != 0 || c->tls == CONN_TO_TLS || c->tls == CONN_SHAKING;
+}
+
+void conn_close_after_write(struct conn *c) {
+    if (conn_pending(c) == 0 || output_is_stuck(c)) {
+        conn_close(c);
+        return;
+    }
+    c->detached = true;
+    conn_deadline(c, CLOSE_LINGER_MS);
+    loop_later(c->loop, &c->turn);
+}
+
 static void raise_event(struct conn *c, enum conn_event ev) {
-    if (!c->closing)
+    if (!c->closing && !c->detached)
         c->ops->event(c->arg, ev);
 }
 
-static void tls_describe(struct conn *c, const char *what) {
+/* -- failing -- */
+
+static void tls_explain(struct conn *c, const char *what, int err) {
     unsigned long e = ERR_peek_last_error();
     const char *reason = e == 0 ? NULL : ERR_reason_error_string(e);
-    long verify = SSL_get_verify_result(c->ssl);
+    long verify = c->ssl == NULL ? X509_V_OK : SSL_get_verify_result(c->ssl);
     if (verify != X509_V_OK && reason != NULL && strstr(reason, "certificate verify") != NULL)
         reason = X509_verify_cert_error_string(verify);
     snprintf(c->tls_err, sizeof c->tls_err, "%s: %s", what,
              reason != NULL ? reason
-             : c->err != 0  ? strerror(-c->err)
+             : err != 0     ? strerror(-err)
                             : "connection closed");
     ERR_clear_error();
 }
 
-static void fail(struct conn *c, int err) {
-    c->err = err;
-    c->eof = true;
-    if (c->close_drained)
-        conn_close(c);
-    else
-        raise_event(c, CONN_CLOSED);
-}
+static void output_written(struct conn *c);
 
-/* One SSL_* result: true to go on, false when it must wait or has failed. */
-static bool tls_result(struct conn *c, int rc, const char *what) {
-    if (rc > 0)
-        return true;
-    int e = SSL_get_error(c->ssl, rc);
-    if (e == SSL_ERROR_WANT_READ)
-        return false;
-    if (e == SSL_ERROR_WANT_WRITE) {
-        c->want_write = true;
-        watch(c);
-        return false;
+/* Notes how the connection ended; conn_turn tells the owner. */
+static void conn_fail(struct conn *c, int err) {
+    if (c->ended && (c->err != 0 || err == 0))
+        return;
+    c->ended = true;
+    c->err = err;
+    if ((c->tls == CONN_TO_TLS || c->tls == CONN_SHAKING) && c->tls_err[0] == '\0')
+        tls_explain(c, "TLS handshake", err);
+    if (err != 0) { /* nobody reads what is still to be written */
+        output_written(c);
+        c->drain_due = false;
     }
-    if (e == SSL_ERROR_ZERO_RETURN) {
-        fail(c, 0);
-        return false;
-    }
-    c->err = e == SSL_ERROR_SYSCALL ? c->io_err : -EPROTO;
-    tls_describe(c, what);
-    fail(c, c->err);
-    return false;
+    loop_later(c->loop, &c->turn);
 }
 
 /* -- what TLS reads and writes through: the same functions as without it -- */
@@ -222,108 +266,142 @@ static void tls_wire(struct conn *c) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, wire_init);
     BIO *b = BIO_new(wire_method);
+    if (b == NULL) {
+        conn_fail(c, -ENOMEM);
+        return;
+    }
     BIO_set_data(b, c);
     BIO_set_init(b, 1);
     SSL_set_bio(c->ssl, b, b);
 }
 
-static void tls_shake(struct conn *c) {
+/* One SSL_* result: true to go on, false when it must wait or has failed. */
+static bool tls_result(struct conn *c, int rc, const char *what) {
+    if (rc > 0)
+        return true;
+    int e = SSL_get_error(c->ssl, rc);
+    if (e == SSL_ERROR_WANT_READ)
+        return false;
+    if (e == SSL_ERROR_WANT_WRITE) {
+        c->want_write = true;
+        watch(c);
+        return false;
+    }
+    int err = e == SSL_ERROR_ZERO_RETURN ? 0 : e == SSL_ERROR_SYSCALL ? c->io_err : -EPROTO;
+    if (e != SSL_ERROR_ZERO_RETURN)
+        tls_explain(c, what, err);
+    conn_fail(c, err);
+    return false;
+}
+
+static void tls_begin_call(struct conn *c) {
     ERR_clear_error();
     c->io_err = 0;
+}
+
+static void tls_shake(struct conn *c) {
+    tls_begin_call(c);
+    c->want_write = false;
     int rc = c->tls_server ? SSL_accept(c->ssl) : SSL_connect(c->ssl);
-    if (!tls_result(c, rc, "TLS handshake"))
-        return;
-    c->tls = TLS_ON;
+    if (tls_result(c, rc, "TLS handshake")) {
+        c->tls = CONN_SECURE;
+        raise_event(c, CONN_TLS_UP);
+    }
     watch(c);
-    raise_event(c, CONN_TLS_UP);
 }
 
 void conn_tls(struct conn *c, SSL *ssl, bool server) {
-    sbuf_free(&c->in);
     c->ssl = ssl;
+    c->tls = CONN_TO_TLS;
     c->tls_server = server;
-    c->tls = TLS_SHAKING;
+    c->clear_left = conn_pending(c);
+    c->input_due = false;
+    if (!c->offering) /* else offer drops it, when the owner has returned */
+        sbuf_free(&c->in);
+    if (ssl == NULL)
+        conn_fail(c, -ENOMEM);
+    loop_later(c->loop, &c->turn);
+}
+
+/* Everything in clear is written: the handshake. */
+static void tls_start(struct conn *c) {
+    c->tls = CONN_SHAKING;
     tls_wire(c);
-    watch(c);
-    if (!server)
+    if (!c->tls_server && !c->ended)
         tls_shake(c);
 }
 
-/* Writes what it can; returns false once the connection has failed. */
-static bool flush_some(struct conn *c) {
-    while (c->out_at < c->out.n && c->tls != TLS_SHAKING && !c->connecting) {
-        const char *p = c->out.p + c->out_at;
-        size_t n = c->out.n - c->out_at;
-        ssize_t w;
-        if (c->tls == TLS_ON) {
-            ERR_clear_error();
-            c->io_err = 0;
-            w = SSL_write(c->ssl, p, (int)(n > 16384 ? 16384 : n));
-            if (!tls_result(c, (int)w, "TLS write"))
-                return !c->eof && !c->closing;
-        } else {
-            w = sock_send(c->fd, p, n);
-            if (w == -EAGAIN) {
-                c->want_write = true;
-                watch(c);
-                return true;
-            }
-            if (w < 0) {
-                fail(c, (int)w);
-                return false;
-            }
-        }
-        c->out_at += (size_t)w;
-    }
-    return true;
-}
+/* -- output -- */
 
 /* A buffer that once was large is not kept by an idle connection. */
 static void trim(struct sbuf *b) {
-    if (b->cap > 4096)
+    if (b->cap > IDLE_BUF)
         sbuf_free(b);
     else
         sbuf_reset(b);
 }
 
-void conn_flush(struct conn *c) {
-    dl_remove(&c->dirty);
-    if (c->closing || c->eof || c->out_at >= c->out.n || !flush_some(c))
-        return;
-    if (c->out_at < c->out.n)
-        return;
+/* All output is in the kernel, or is dropped. */
+static void output_written(struct conn *c) {
     c->out_at = 0;
     if (c->secret)
         mem_wipe(c->out.p, c->out.cap);
     c->secret = false;
+    c->want_write = false;
     trim(&c->out);
-    if (c->want_write && c->tls != TLS_SHAKING) {
-        c->want_write = false;
-        watch(c);
-    }
-    if (c->close_drained) {
-        conn_close(c);
-    } else if (c->drain_due) {
-        c->drain_due = false;
-        raise_event(c, CONN_DRAINED);
-    }
 }
 
-void conn_flush_all(struct loop *l) {
-    struct dl now, *n;
-    dl_init(&now);
-    while ((n = dl_pop(&l->dirty)) != NULL)
-        dl_push(&now, n);
-    while ((n = dl_pop(&now)) != NULL)
-        conn_flush(DL_OWNER(n, struct conn, dirty));
-    if (!dl_empty(&l->dirty)) /* who writes more once it is drained takes turns with the others */
-        uv_async_send(&l->wake);
+/* Writes a piece; the bytes taken, or 0 when the kernel takes none now or writing has failed. */
+static size_t write_some(struct conn *c, const char *p, size_t n) {
+    if (c->tls == CONN_SECURE) {
+        tls_begin_call(c);
+        int done = SSL_write(c->ssl, p, (int)(n > 16384 ? 16384 : n));
+        return tls_result(c, done, "TLS write") ? (size_t)done : 0;
+    }
+    ssize_t done = sock_send(c->fd, p, n);
+    if (done >= 0)
+        return (size_t)done;
+    if (done == -EAGAIN)
+        c->want_write = true;
+    else
+        conn_fail(c, (int)done);
+    return 0;
+}
+
+/* What may be written now. */
+static size_t writable(const struct conn *c) {
+    if (c->connecting || c->err != 0 || c->tls == CONN_SHAKING)
+        return 0;
+    return c->tls == CONN_TO_TLS ? c->clear_left : conn_pending(c);
+}
+
+/* Writes what the kernel takes. */
+static void write_out(struct conn *c) {
+    size_t n, done;
+    while ((n = writable(c)) > 0) {
+        done = write_some(c, c->out.p + c->out_at, n);
+        if (done == 0)
+            break;
+        c->out_at += done;
+        if (c->tls == CONN_TO_TLS)
+            c->clear_left -= done;
+        if (c->out_at == c->out.n)
+            output_written(c);
+    }
+    if (c->out_at > CONN_OUT_MAX) { /* a peer that is never up to date does not make it grow */
+        sbuf_drop(&c->out, c->out_at);
+        c->out_at = 0;
+    }
 }
 
 void conn_touch(struct conn *c) {
+    if (c->err != 0)
+        output_written(c);
+    if (conn_pending(c) == 0)
+        return;
     c->drain_due = true;
-    if (!c->closing && !dl_linked(&c->dirty))
-        dl_push(&c->loop->dirty, &c->dirty);
+    if (!c->closing)
+        loop_later(c->loop, &c->turn);
 }
 
 struct sbuf *conn_out(struct conn *c) {
@@ -355,148 +433,174 @@ size_t conn_pending(const struct conn *c) {
     return c->out.n - c->out_at;
 }
 
-void conn_close_after_write(struct conn *c) {
-    c->close_drained = true;
-    c->paused = true;
-    conn_deadline(c, CLOSE_LINGER_MS);
-    if (conn_pending(c) == 0 || c->eof)
-        conn_close(c);
-    else
-        conn_touch(c);
-}
+/* -- input -- */
 
-/* Offers input until the owner stops using it.  New bytes are in p; what is kept goes to c->in. */
+/* Offers kept input and n new bytes until the owner uses no more or takes none now. */
 static void offer(struct conn *c, const char *p, size_t n) {
-    if (c->in.n > 0 || c->paused) {
+    bool kept = c->in.n > 0;
+    size_t used = 0;
+    enum conn_tls before = c->tls;
+    if (kept) {
         sbuf_add(&c->in, p, n);
         p = c->in.p;
         n = c->in.n;
     }
-    bool kept = p == c->in.p;
-    size_t used = 0;
     c->offering = true;
-    enum tls_state before = c->tls;
-    while (used < n && !c->paused && !c->closing && c->tls == before) {
+    while (used < n && takes_input(c)) {
         size_t k = c->ops->input(c->arg, p + used, n - used);
         if (k == 0)
             break;
         used += k;
     }
     c->offering = false;
-    if (c->closing || c->tls != before) /* STARTTLS dropped the rest */
+    if (c->closing || c->detached)
         return;
-    if (kept) {
-        sbuf_drop(&c->in, used);
-        if (c->in.n == 0)
-            trim(&c->in);
-    } else if (used < n) {
-        sbuf_add(&c->in, p + used, n - used);
+    if (c->tls != before) { /* what came in clear is not kept */
+        sbuf_free(&c->in);
+        return;
     }
+    if (!kept && used < n)
+        sbuf_add(&c->in, p + used, n - used);
+    else if (kept)
+        sbuf_drop(&c->in, used);
+    if (c->in.n == 0)
+        trim(&c->in);
+    else
+        c->input_due = !takes_input(c);
 }
 
+/* Returns the bytes read; 0 or less when there are none now or reading has ended. */
 static ssize_t read_some(struct conn *c, char *buf, size_t n) {
-    if (c->tls == TLS_ON) {
-        ERR_clear_error();
-        c->io_err = 0;
+    if (c->tls == CONN_SECURE) {
+        tls_begin_call(c);
         int rc = SSL_read(c->ssl, buf, (int)n);
         return tls_result(c, rc, "TLS read") ? rc : -1;
     }
-    ssize_t r = sock_recv(c->fd, buf, n);
-    if (r < 0 && r != -EAGAIN)
-        fail(c, (int)r);
-    if (r == 0) {
-        fail(c, 0);
-        return -1;
-    }
-    return r;
+    ssize_t got = sock_recv(c->fd, buf, n);
+    if (got <= 0 && got != -EAGAIN)
+        conn_fail(c, (int)got);
+    return got;
 }
 
+/* Kept input first, then what the descriptor has. */
 static void read_ready(struct conn *c) {
-    for (int turn = 0; turn < 4 && !c->closing && !c->paused && !c->eof; turn++) {
-        char *buf = c->loop->scratch;
+    bool more = true;
+    if (c->input_due && c->in.n > 0) {
+        c->input_due = false;
+        offer(c, "", 0);
+    }
+    for (int i = 0; i < READS_A_TURN && more && takes_input(c); i++) {
         size_t max = c->loop->read_max;
-        ssize_t n = read_some(c, buf, max);
+        ssize_t n = read_some(c, c->loop->scratch, max);
         if (n <= 0)
             return;
-        offer(c, buf, (size_t)n);
-        if (c->tls == TLS_SHAKING)
-            return;
-        /* TLS may hold decrypted bytes that the descriptor will not announce. */
-        if (c->tls == TLS_ON ? SSL_pending(c->ssl) == 0 : (size_t)n < max)
-            return;
+        offer(c, c->loop->scratch, (size_t)n);
+        more = c->tls == CONN_SECURE ? SSL_pending(c->ssl) > 0 : (size_t)n == max;
     }
-    if (c->tls == TLS_ON && !c->closing && !c->paused && SSL_pending(c->ssl) > 0)
-        read_ready(c);
+    if (!c->closing && c->tls == CONN_SECURE && SSL_pending(c->ssl) > 0) {
+        c->input_due = true; /* the descriptor does not announce what the TLS layer holds */
+        loop_later(c->loop, &c->turn);
+    }
 }
+
+void conn_pause(struct conn *c) {
+    c->paused = true;
+}
+
+void conn_resume(struct conn *c) {
+    if (!c->paused)
+        return;
+    c->paused = false;
+    c->input_due = c->input_due || c->in.n > 0;
+    if (!c->offering)
+        loop_later(c->loop, &c->turn);
+}
+
+/* -- what the loop calls -- */
 
 static void connect_ready(struct conn *c) {
     int err = sock_error(c->fd);
     c->connecting = false;
     if (err != 0) {
-        fail(c, err);
+        conn_fail(c, err);
         return;
     }
-    watch(c);
+    watch_for(c, UV_READABLE);
     raise_event(c, CONN_CONNECTED);
 }
 
 static void on_poll(uv_poll_t *h, int status, int events) {
     struct conn *c = h->data;
     c->loop->now_ms = clock_mono_ms();
+    if (status < 0) /* an error of the socket, and libuv has stopped the handle */
+        c->watched = 0;
     if (c->connecting) {
         connect_ready(c);
-    } else if (c->tls == TLS_SHAKING) {
-        c->want_write = false;
+    } else if (c->tls == CONN_SHAKING) {
         tls_shake(c);
-        if (!c->closing && c->tls == TLS_ON)
-            read_ready(c);
-    } else if (status < 0) {
-        fail(c, status);
-    } else {
-        if ((events & UV_WRITABLE) != 0 && c->out_at < c->out.n)
-            conn_flush(c);
-        if (!c->closing && (events & UV_READABLE) != 0) {
-            if (c->paused)
-                watch(c);
-            else
-                read_ready(c);
-        }
+    } else if ((events & UV_WRITABLE) != 0) {
+        c->want_write = false;
+        c->input_due = c->input_due || c->tls == CONN_SECURE; /* reading may have waited for it */
+        loop_later(c->loop, &c->turn);
+    }
+    if (takes_input(c))
+        read_ready(c);
+    else if ((events & UV_READABLE) != 0 && c->tls != CONN_SHAKING)
+        unwatch_input(c);
+    if (status < 0 && !c->closing && !c->ended) {
+        int err = sock_error(c->fd);
+        conn_fail(c, err == 0 ? -ECONNRESET : err);
     }
 }
 
-/* The poll set is changed only if input comes meanwhile: most pauses end before that. */
-void conn_pause(struct conn *c) {
-    c->paused = true;
+static void tell_ended(struct conn *c) {
+    if (c->told)
+        return;
+    c->told = true;
+    raise_event(c, CONN_CLOSED);
 }
 
-void conn_resume(struct conn *c) {
-    if (!c->paused || c->closing)
-        return;
-    c->paused = false;
-    watch(c);
-    if (c->offering)
-        return;
-    if (c->in.n > 0)
-        offer(c, "", 0);
-    if (!c->closing && !c->paused && c->tls == TLS_ON && SSL_pending(c->ssl) > 0)
+/* What nobody owns any more: closed when its output is written or cannot be. */
+static void linger(struct conn *c) {
+    bool late = c->alarm.at_ms != 0 && c->alarm.at_ms <= c->loop->now_ms;
+    if (late || conn_pending(c) == 0 || c->err != 0)
+        conn_close(c);
+}
+
+/* The events that are due, now that output is written as far as possible. */
+static void raise_due(struct conn *c) {
+    if (c->input_due && takes_input(c))
         read_ready(c);
+    if (c->closing || c->detached)
+        return;
+    if (c->ended) {
+        tell_ended(c);
+        return;
+    }
+    if (c->drain_due && conn_pending(c) == 0) {
+        c->drain_due = false;
+        raise_event(c, CONN_DRAINED);
+    }
+    if (c->alarm.at_ms != 0 && c->alarm.at_ms <= c->loop->now_ms && !c->closing) {
+        c->alarm.at_ms = 0;
+        raise_event(c, CONN_TIMEOUT);
+    }
+}
+
+static void conn_turn(struct later *t) {
+    struct conn *c = DL_OWNER(t, struct conn, turn);
+    write_out(c);
+    if (c->tls == CONN_TO_TLS && c->clear_left == 0 && !c->ended)
+        tls_start(c);
+    if (c->detached)
+        linger(c);
+    else
+        raise_due(c);
+    watch(c);
 }
 
 void conn_deadline(struct conn *c, int64_t ms) {
-    c->deadline = ms == 0 ? 0 : c->loop->now_ms + ms;
-}
-
-void conn_check_deadlines(struct loop *l) {
-    DL_EACH_SAFE (n, &l->conns) {
-        struct conn *c = DL_OWNER(n, struct conn, link);
-        if (c->deadline == 0 || c->deadline > l->now_ms)
-            continue;
-        c->deadline = 0;
-        if (c->close_drained)
-            conn_close(c);
-        else
-            raise_event(c, CONN_TIMEOUT);
-    }
+    c->alarm.at_ms = ms == 0 ? 0 : c->loop->now_ms + ms;
 }
 
 SSL *conn_ssl(const struct conn *c) {

@@ -34,7 +34,7 @@ static void on_event(void *arg, enum conn_event ev) {
         c->ops->closed(c->arg);
 }
 
-static const struct conn_ops chan_conn_ops = {on_input, on_event};
+static const struct conn_ops chan_conn_ops = {.input = on_input, .event = on_event};
 
 struct ipc_chan *ipc_chan_new(struct loop *l, int fd, const struct ipc_chan_ops *ops, void *arg) {
     struct ipc_chan *c = MEM_NEW(struct ipc_chan);

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 
 #include "util/clock.h"
-#include "util/conn.h"
 #include "util/mem.h"
 
-#define SOON_ROUNDS 8
+/* How often in one turn what was put off may put off more, before sockets are looked at again. */
+#define LATER_ROUNDS 4
 
 static void on_wake(uv_async_t *a) {
     struct loop *l = a->data;
@@ -32,37 +32,35 @@ static void on_wake(uv_async_t *a) {
     }
 }
 
+/* Nothing is called from within the walk, so nobody can change the list meanwhile. */
 static void on_tick(uv_timer_t *t) {
     struct loop *l = t->data;
     l->now_ms = clock_mono_ms();
-    conn_check_deadlines(l);
+    DL_EACH (it, &l->alarms) {
+        const struct loop_alarm *a = DL_OWNER(it, struct loop_alarm, link);
+        if (a->at_ms != 0 && a->at_ms <= l->now_ms)
+            loop_later(l, a->then);
+    }
 }
 
-void loop_soon(struct loop *l, struct task *t) {
-    t->next = NULL;
-    *l->soon_end = t;
-    l->soon_end = &t->next;
-}
-
-/* Tasks may ask for more tasks: a few rounds of them, so that sockets have their turn, too. */
-static void loop_run_soon(struct loop *l) {
-    for (int round = 0; round < SOON_ROUNDS && l->soon != NULL; round++) {
-        struct task *now = l->soon;
-        l->soon = NULL;
-        l->soon_end = &l->soon;
-        while (now != NULL) {
-            struct task *next = now->next;
-            now->run(now);
-            now = next;
-        }
+/* Runs what is put off now; what it puts off is for the next round.  loop_never takes an entry off
+ * either list. */
+static void run_round(struct loop *l) {
+    struct dl round, *n;
+    dl_init(&round);
+    while ((n = dl_pop(&l->later)) != NULL)
+        dl_push(&round, n);
+    while ((n = dl_pop(&round)) != NULL) {
+        struct later *later = DL_OWNER(n, struct later, link);
+        later->run(later);
     }
 }
 
 static void on_prepare(uv_prepare_t *p) {
     struct loop *l = p->data;
-    loop_run_soon(l);
-    conn_flush_all(l);
-    if (l->soon != NULL) /* the loop must not sleep */
+    for (int i = 0; i < LATER_ROUNDS && !dl_empty(&l->later); i++)
+        run_round(l);
+    if (!dl_empty(&l->later))
         uv_async_send(&l->wake);
 }
 
@@ -72,9 +70,8 @@ struct loop *loop_new(size_t index) {
         free(l);
         return NULL;
     }
-    dl_init(&l->conns);
-    dl_init(&l->dirty);
-    l->soon_end = &l->soon;
+    dl_init(&l->alarms);
+    dl_init(&l->later);
     l->index = index;
     l->scratch = mem_alloc(LOOP_SCRATCH);
     l->read_max = LOOP_SCRATCH;
@@ -96,6 +93,24 @@ void loop_post(struct loop *l, struct task *t) {
                                                     memory_order_relaxed));
     if (head == NULL)
         uv_async_send(&l->wake);
+}
+
+void loop_later(struct loop *l, struct later *later) {
+    if (!dl_linked(&later->link))
+        dl_push(&l->later, &later->link);
+}
+
+void loop_never(struct later *later) {
+    dl_remove(&later->link);
+}
+
+void loop_alarm_add(struct loop *l, struct loop_alarm *a, struct later *then) {
+    *a = (struct loop_alarm){.then = then};
+    dl_push(&l->alarms, &a->link);
+}
+
+void loop_alarm_remove(struct loop_alarm *a) {
+    dl_remove(&a->link);
 }
 
 void loop_run(struct loop *l) {

@@ -269,8 +269,8 @@ uint32_t lookup_forget(struct lookup *k, lookup_maps_fn fn, void *arg) {
     return q->tag;
 }
 
-void lookup_post(struct lookup *k, struct task *t) {
-    loop_post(k->loop, t);
+void lookup_later(struct lookup *k, struct later *later) {
+    loop_later(k->loop, later);
 }
 
 void lookup_cancel(struct lookup *k, uint32_t tag) {
