@@ -170,6 +170,15 @@ bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fiel
     return rc == SQLITE_DONE;
 }
 
+bool relay_covers(const struct relay_fields *wide, const struct relay_fields *narrow) {
+    const char *at = strrchr(narrow->account, '@');
+    if (strcasecmp(wide->nexthop, narrow->nexthop) != 0 || strcmp(wide->name, narrow->name) == 0 ||
+        narrow->account[0] == '\0')
+        return false;
+    return wide->account[0] == '\0' ||
+           (at != NULL && at != narrow->account && strcasecmp(wide->account, at) == 0);
+}
+
 /* -- checks -- */
 
 static bool is_one_of(const char *v, const char *const *list) {

@@ -24,6 +24,10 @@ struct relay_fields {
     bool has_secret;
 };
 
+/* True if mail that narrow is for would be wide's if narrow were not there: the same next hop, for
+ * everybody, or for the domain of narrow's user. */
+bool relay_covers(const struct relay_fields *wide, const struct relay_fields *narrow);
+
 /* create: makes the database and the key file when they are not there; *made says whether. */
 struct relays *relays_open(const char *database, const char *key_file, bool create, bool *made,
                            char **why);

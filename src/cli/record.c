@@ -5,8 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "accounts/browse.h"
 #include "accounts/relays.h"
 #include "cli/cli.h"
+#include "daemon/audit.h"
+#include "daemon/uses.h"
 #include "util/mem.h"
 
 static int usage(void) {
@@ -97,6 +100,86 @@ static int set(struct relays *r, int argc, char **argv) {
     return ok ? 0 : failed(why, "");
 }
 
+/* -- deleting -- */
+
+struct wanted {
+    const char *name; /* of the record that is to be deleted */
+    char *hop;        /* its next hop; NULL: there is none of that name */
+    char *account;    /* that it is for */
+    bool covered;     /* its next hop means another record as well */
+    char *by;         /* the first place or account that names it; NULL: not in use */
+};
+
+static void take_hop(void *arg, const struct relay_fields *f) {
+    struct wanted *w = arg;
+    if (strcmp(f->name, w->name) != 0 || w->hop != NULL)
+        return;
+    w->hop = mem_strdup(f->nexthop);
+    w->account = mem_strdup(f->account);
+}
+
+static void take_cover(void *arg, const struct relay_fields *f) {
+    struct wanted *w = arg;
+    struct relay_fields own = {.name = w->name, .nexthop = w->hop, .account = w->account};
+    w->covered = w->covered || relay_covers(f, &own);
+}
+
+static void take_place(void *arg, struct str hop, const char *where) {
+    struct wanted *w = arg;
+    if (w->by == NULL && uses_mean(hop, w->name, w->covered ? NULL : w->hop))
+        w->by = mem_strdup(where);
+}
+
+static void take_account(void *arg, struct str account, struct str value) {
+    struct wanted *w = arg;
+    (void)value;
+    if (w->by == NULL)
+        w->by = str_dup(account);
+}
+
+/* False: the store of accounts cannot be asked (*why). */
+static bool find_users(const struct config *cfg, struct wanted *w, char **why) {
+    enum store_rc rc = STORE_YES;
+    audit_tables_of(cfg);
+    uses_each(cfg, take_place, w);
+    audit_tables_of(NULL);
+    if (w->by != NULL || cfg->p.accounts_store[0] == '\0')
+        return true;
+    struct store *st = store_open(cfg->p.accounts_store, cfg->dir, false, why);
+    if (st == NULL)
+        return false;
+    if (!w->covered)
+        rc = store_relay_users(st, w->hop, 1, take_account, w, why);
+    if (rc != STORE_ERROR && w->by == NULL)
+        rc = store_relay_users(st, w->name, 1, take_account, w, why);
+    store_close(st);
+    return rc != STORE_ERROR;
+}
+
+/* Mail of those that name the record would go on without its account: it must not be in use. */
+static int record_delete(const struct config *cfg, struct relays *r, const char *name) {
+    struct wanted w = {.name = name};
+    char *why = NULL;
+    int rc = 0;
+    if (!relays_each(r, take_hop, &w, &why))
+        rc = failed(why, "");
+    else if (w.hop == NULL)
+        rc = failed(NULL, "there is no such record");
+    else if (!relays_each(r, take_cover, &w, &why) || !find_users(cfg, &w, &why))
+        rc = failed(why, "");
+    else if (w.by != NULL) {
+        fprintf(stderr, "posthouse: it is in use, by %s: give them another relay host first\n",
+                w.by);
+        rc = 1;
+    } else if (!relays_delete(r, name, &why)) {
+        rc = failed(why, "there is no such record");
+    }
+    free(w.hop);
+    free(w.account);
+    free(w.by);
+    return rc;
+}
+
 int cli_record(const char *dir, int argc, char **argv) {
     bool json = cli_take_flag(&argc, argv, "--json"), made = false;
     bool list = argc == 2 && strcmp(argv[1], "list") == 0;
@@ -118,7 +201,7 @@ int cli_record(const char *dir, int argc, char **argv) {
     if (list)
         rc = relays_each(r, print_record, &json, &why) ? 0 : failed(why, "");
     else if (del)
-        rc = relays_delete(r, argv[2], &why) ? 0 : failed(why, "there is no such record");
+        rc = record_delete(cfg, r, argv[2]);
     else
         rc = set(r, argc, argv);
     relays_close(r);

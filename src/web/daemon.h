@@ -20,13 +20,16 @@ json_t *daemon_ask(struct web *w, const char *cmd);
  * False after a reply that says that it is saved but not in use. */
 bool daemon_take_up(struct req *r, unsigned uses);
 
-/* helper.c: started before privileges are dropped, confined by itself.  It takes two requests,
- * numbers without content: audit the configuration, open the log file again.  False: it cannot be
- * started. */
+/* helper.c: started before privileges are dropped, confined by itself.  It takes three requests,
+ * numbers without content: audit the configuration, list its next hops, open the log file again.
+ * False: it cannot be started. */
 bool helper_start(struct web *w);
 /* What an audit finds: {"findings": [{"level", "text", "file", "line"}]}; NULL: it does not answer.
  */
 json_t *helper_audit(struct web *w);
+/* Each next hop that the configuration and its tables name, with the place: {"[host]:25":
+ * "relayhost"}; NULL: it does not answer. */
+json_t *helper_next_hops(struct web *w);
 /* After rotation. */
 void helper_reopen_log(struct web *w);
 

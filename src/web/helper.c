@@ -3,12 +3,13 @@
  *
  * posthoused's tables and passwords are often readable by root only, and an audit looks at all of
  * them; a rotated log file lies where only root may make one.  This process, forked before any
- * request comes, understands these two requests and nothing else: a request is a number without
- * anything behind it, so nobody who breaks into the page can tell it what to open.
+ * request comes, understands three requests and nothing else (an audit, which next hops the
+ * configuration names, the log file): a request is a number without anything behind it, so nobody
+ * who breaks into the page can tell it what to open.
  *
- * What parses (configuration, tables, certificates) is not this process but a child for each audit,
- * which is not root any more, can read what the configuration names, and can write to one pipe.
- * The answer has findings, never what stands in a table of passwords.
+ * What parses (configuration, tables, certificates) is not this process but a child for each
+ * request, which is not root any more, can read what the configuration names, and can write to one
+ * pipe. The answer has findings, never what stands in a table of passwords.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,7 @@
 
 #include "daemon/audit.h"
 #include "daemon/confine.h"
+#include "daemon/uses.h"
 #include "util/fs.h"
 #include "util/ipc.h"
 #include "util/log.h"
@@ -30,7 +32,7 @@
 
 #define AUDIT_S 120U /* the most that an audit may take: tables in databases time out before */
 
-enum { HELPER_UNSET = 0, HELPER_AUDIT = 1, HELPER_LOG = 2, HELPER_ANSWER = 3 };
+enum { HELPER_UNSET = 0, HELPER_AUDIT = 1, HELPER_LOG = 2, HELPER_USES = 3, HELPER_ANSWER = 4 };
 
 static void add_findings(json_t *list, const struct diags *d) {
     static const char *names[] = {"note", "warning", "error"};
@@ -43,18 +45,40 @@ static void add_findings(json_t *list, const struct diags *d) {
     }
 }
 
-/* In a child of the helper: the findings, as JSON, to out. */
-_Noreturn static void audit_main(const char *dir, int out) {
+static json_t *findings(const struct config *cfg) {
     struct diags d = {0};
     json_t *list = json_array();
+    audit(cfg, &d);
+    add_findings(list, &cfg->diags);
+    add_findings(list, &d);
+    diag_free(&d);
+    return json_pack("{s:o}", "findings", list);
+}
+
+static void add_use(void *arg, struct str hop, const char *where) {
+    json_t *o = arg;
+    char *key = str_dup(hop);
+    json_t *text = json_text(key); /* as UTF-8 */
+    if (json_object_get(o, json_string_value(text)) == NULL)
+        json_object_set_new(o, json_string_value(text), json_text(where));
+    json_decref(text);
+    free(key);
+}
+
+/* Each next hop once, with the first place that names it. */
+static json_t *next_hops(const struct config *cfg) {
+    json_t *o = json_object();
+    uses_each(cfg, add_use, o);
+    return json_pack("{s:o}", "next_hops", o);
+}
+
+/* In a child of the helper: what type asks for, as JSON, to out. */
+_Noreturn static void audit_main(const char *dir, uint32_t type, int out) {
     alarm(AUDIT_S);
     struct config *cfg = config_build(cfg_source_new(dir));
     confine_audit(cfg);
     audit_tables_of(cfg);
-    audit(cfg, &d);
-    add_findings(list, &cfg->diags);
-    add_findings(list, &d);
-    json_t *o = json_pack("{s:o}", "findings", list);
+    json_t *o = type == HELPER_AUDIT ? findings(cfg) : next_hops(cfg);
     char *text = json_dumps(o, JSON_COMPACT);
     int rc = text == NULL ? -ENOMEM : fs_write_all(out, text, strlen(text));
     _exit(rc < 0 ? 1 : 0);
@@ -75,15 +99,15 @@ static bool read_to_end(int fd, struct sbuf *text) {
     }
 }
 
-/* Findings that a child wrote; "" when it failed. */
-static void run_audit(const char *dir, struct sbuf *text) {
+/* What a child wrote; "" when it failed. */
+static void run_audit(const char *dir, uint32_t type, struct sbuf *text) {
     int ends[2], status = 0;
     if (pipe2(ends, O_CLOEXEC) < 0)
         return;
     pid_t pid = fork();
     if (pid == 0) {
         close(ends[0]);
-        audit_main(dir, ends[1]);
+        audit_main(dir, type, ends[1]);
     }
     close(ends[1]);
     bool whole = pid > 0 && read_to_end(ends[0], text);
@@ -99,8 +123,8 @@ static void run_audit(const char *dir, struct sbuf *text) {
 static void helper_answer(int fd, const struct config *cfg, const struct ipc_head *head) {
     struct sbuf out = {0}, text = {0};
     size_t at = ipc_begin(&out, HELPER_ANSWER, head->tag);
-    if (head->type == HELPER_AUDIT)
-        run_audit(cfg->dir, &text);
+    if (head->type == HELPER_AUDIT || head->type == HELPER_USES)
+        run_audit(cfg->dir, head->type, &text);
     int log_fd = head->type == HELPER_LOG ? log_reopen() : -1;
     ipc_put_str(&out, text.n == 0 ? STR_LIT("{}") : sbuf_str(&text));
     ipc_end(&out, at);
@@ -163,6 +187,13 @@ static json_t *helper_ask(struct web *w, uint32_t type) {
 
 json_t *helper_audit(struct web *w) {
     return helper_ask(w, HELPER_AUDIT);
+}
+
+json_t *helper_next_hops(struct web *w) {
+    json_t *o = helper_ask(w, HELPER_USES), *hops = json_object_get(o, "next_hops");
+    json_incref(hops);
+    json_decref(o);
+    return hops;
 }
 
 void helper_reopen_log(struct web *w) {

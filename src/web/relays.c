@@ -10,6 +10,7 @@
 
 #include "accounts/relays.h"
 #include "accounts/values.h"
+#include "daemon/uses.h"
 #include "deliver/probe.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -157,7 +158,7 @@ void relays_list(struct req *r) {
     json_decref(counts);
 }
 
-static json_t *find(json_t *list, const char *name) {
+static json_t *record_find(json_t *list, const char *name) {
     size_t i;
     json_t *rec;
     json_array_foreach(list, i, rec) {
@@ -174,13 +175,15 @@ static void add_user(void *arg, struct str account, struct str value) {
     free(copy);
 }
 
-/* The first accounts that name it; NULL after a reply. */
-static json_t *users_of(struct req *r, json_t *rec) {
+/* The first accounts that name it, by its next hop (NULL: not asked) or its name; NULL after a
+ * reply. */
+static json_t *users_of(struct req *r, const char *name, const char *hop) {
     json_t *list = json_array();
-    const char *name = json_member(rec, "name"), *hop = json_member(rec, "nexthop");
     char *why = NULL;
-    enum store_rc rc = store_relay_users(r->w->store, hop, USERS_SHOWN + 1, add_user, list, &why);
-    if (rc != STORE_ERROR && strcasecmp(name, hop) != 0)
+    enum store_rc rc = STORE_YES;
+    if (hop != NULL)
+        rc = store_relay_users(r->w->store, hop, USERS_SHOWN + 1, add_user, list, &why);
+    if (rc != STORE_ERROR && (hop == NULL || strcasecmp(name, hop) != 0))
         rc = store_relay_users(r->w->store, name, USERS_SHOWN + 1, add_user, list, &why);
     if (rc != STORE_ERROR)
         return list;
@@ -190,13 +193,14 @@ static json_t *users_of(struct req *r, json_t *rec) {
 }
 
 void relay_show(struct req *r) {
-    json_t *list = records(r), *rec = find(list, r->arg);
+    json_t *list = records(r), *rec = record_find(list, r->arg);
     if (list == NULL)
         return;
     if (rec == NULL) {
         reply_fail(r, MHD_HTTP_NOT_FOUND, "There is no relay record of that name.");
     } else {
-        json_t *users = users_of(r, rec), *known = hops(r);
+        json_t *known = hops(r);
+        json_t *users = users_of(r, r->arg, json_member(rec, "nexthop"));
         if (users != NULL) {
             json_object_set_new(rec, "more_users",
                                 json_boolean(json_array_size(users) > USERS_SHOWN));
@@ -242,7 +246,7 @@ void relay_change(struct req *r) {
     json_t *list = records(r);
     if (list == NULL)
         return;
-    bool there = find(list, r->arg) != NULL;
+    bool there = record_find(list, r->arg) != NULL;
     json_decref(list);
     if (fresh && there) {
         reply_fail(r, MHD_HTTP_CONFLICT, "There is a relay record of that name already.");
@@ -264,11 +268,51 @@ void relay_change(struct req *r) {
     free(why);
 }
 
-/* Mail of whoever names it would go on without its account: so it must not be in use. */
+static struct relay_fields fields_in(json_t *rec) {
+    return (struct relay_fields){.name = json_member(rec, "name"),
+                                 .nexthop = json_member(rec, "nexthop"),
+                                 .account = json_member(rec, "for")};
+}
+
+/* Has its next hop another record, that its mail would be sent by? */
+static bool is_covered(json_t *list, json_t *rec) {
+    struct relay_fields own = fields_in(rec);
+    json_t *other;
+    size_t i;
+    json_array_foreach(list, i, other) {
+        struct relay_fields f = fields_in(other);
+        if (relay_covers(&f, &own))
+            return true;
+    }
+    return false;
+}
+
+/* The places of main.cf and its tables that name rec, before the accounts that do; NULL after a
+ * reply. */
+static json_t *all_users_of(struct req *r, json_t *list, json_t *rec) {
+    const char *name = json_member(rec, "name");
+    const char *own = is_covered(list, rec) ? NULL : json_member(rec, "nexthop");
+    json_t *users = users_of(r, name, own), *place;
+    json_t *hops = users == NULL ? NULL : helper_next_hops(r->w);
+    const char *hop;
+    if (users != NULL && hops == NULL) {
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "The configuration cannot be looked at.");
+        json_decref(users);
+        return NULL;
+    }
+    json_object_foreach(hops, hop, place) {
+        if (uses_mean(str_of(hop), name, own))
+            json_array_insert(users, 0, place);
+    }
+    json_decref(hops);
+    return users;
+}
+
+/* Mail of those that name the record would go on without its account: it must not be in use. */
 void relay_delete(struct req *r) {
     char *why = NULL;
-    json_t *list = records(r), *rec = find(list, r->arg);
-    json_t *users = rec == NULL ? NULL : users_of(r, rec);
+    json_t *list = records(r), *rec = record_find(list, r->arg);
+    json_t *users = rec == NULL ? NULL : all_users_of(r, list, rec);
     size_t used = json_array_size(users);
     if (list != NULL && rec == NULL)
         reply_fail(r, MHD_HTTP_NOT_FOUND, "There is no relay record of that name.");

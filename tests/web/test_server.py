@@ -755,3 +755,43 @@ def test_every_number_is_a_number_within_its_bounds(web):
     for v in ("x", "-1", "1.5", "1x", "9" * 40):
         assert boss.fails(400, "GET", f"/api/queue?after={v}"), v
         assert boss.fails(404, "DELETE", f"/api/token/{v}"), v
+
+
+# -- records that are in use --
+
+HOP = "[mail.provider.example]:2525"
+USERS = {
+    "relayhost": (f"relayhost = {HOP.upper()}\n", {}),
+    "by name": ("relayhost = provider\n", {}),
+    "transport": (f"transport_maps = texthash:{{dir}}/t\n", {"t": f"far.example smtp:{HOP}\n"}),
+    "sender": (f"sender_dependent_relayhost_maps = texthash:{{dir}}/t\n", {"t": f"@x.example {HOP}\n"}),
+    "sender transport": ("sender_dependent_default_transport_maps = inline:{{ {{ @x.example = relay:" + HOP + " }} }}\n", {}),
+    "default_transport": (f"default_transport = smtp:{HOP}\n", {}),
+}
+
+
+@pytest.mark.parametrize("by", USERS)
+def test_a_record_in_use_stays(dns, by):
+    """Whose mail would go on without its account?  main.cf and its tables count as accounts do; the page and the command say who."""
+    main, files = USERS[by]
+    with site(dns, main, files={name: text for name, text in files.items()}) as w:
+        for name in files:
+            (w.dir / name).chmod(0o600)  # what only root may read is looked at too
+        boss = w.api(GLOBAL)
+        for name, hop in (("provider", HOP), ("spare", "[spare.example]:25")):
+            boss.ok("PUT", f"/api/relay/{name}", body={"hosts": "[127.0.0.1]:9", "nexthop": hop, "tls": "may"})
+        where = {"by name": "relayhost", "transport": "transport_maps", "sender": "sender_dependent_relayhost_maps",
+                 "sender transport": "sender_dependent_default_transport_maps"}.get(by, by)
+        said = boss.fails(409, "DELETE", "/api/relay/provider")
+        assert "in use" in said and where in said, said
+        r = w.run("record", "delete", "provider")
+        assert r.returncode == 1 and "in use" in r.stderr and where in r.stderr, r.stderr
+        boss.ok("PUT", "/api/domain/a.example", form={"outboundRelay": "spare"})
+        r = w.run("record", "delete", "spare")
+        assert r.returncode == 1 and "@a.example" in r.stderr, r.stderr
+        boss.ok("PUT", "/api/domain/a.example", form={"outboundRelay": ""})
+        assert w.run("record", "delete", "spare").returncode == 0
+        assert [rec["name"] for rec in boss.get("/api/relays")["records"]] == ["provider"]
+        w.write_main("relayhost = [elsewhere.example]\n" + f"\nweb_listen = 127.0.0.1:{w.web_port}\nweb_owner = www-data\n")
+        w.reload()
+        boss.ok("DELETE", "/api/relay/provider")
