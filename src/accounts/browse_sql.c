@@ -363,6 +363,8 @@ enum store_rc sql_admin(struct store *st, const char *user, const char *password
     bool some = false;
     *a = (struct admin){0};
     enum store_rc rc = find_login(st, user, &l, why);
+    if (rc == STORE_YES && l.password == NULL && password != NULL)
+        password_pretend(password);
     if (rc == STORE_YES &&
         (l.password == NULL ||
          (password != NULL && password_check(l.password, password) != PASSWORD_YES)))

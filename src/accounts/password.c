@@ -6,14 +6,12 @@
 #include <crypt.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/rand.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "util/codec.h"
 #include "util/mem.h"
-
-#define SALT_NEW 8U
 
 /* Digest schemes: base64 (or hex) of the digest, followed by the salt where there is one. */
 static const struct {
@@ -78,7 +76,7 @@ static enum password_rc check_bare(const char *stored, const char *password) {
     return PASSWORD_UNKNOWN;
 }
 
-enum password_rc password_check(const char *stored, const char *password) {
+static enum password_rc check_stored(const char *stored, const char *password) {
     struct str s = str_of(stored);
     ptrdiff_t end = str_chr(s, '}');
     if (s.n == 0)
@@ -116,11 +114,48 @@ void password_mark(const char *stored, char *mark, size_t n) {
 }
 
 bool password_hash(const char *password, struct sbuf *out) {
-    unsigned char raw[64 + SALT_NEW];
-    if (RAND_bytes(raw + 64, SALT_NEW) != 1 ||
-        !digest("SHA512", password, str_make((const char *)raw + 64, SALT_NEW), raw))
-        return false;
-    sbuf_add_c(out, "{SSHA512}");
-    base64_encode(out, str_make((const char *)raw, sizeof raw));
-    return true;
+    char *setting = crypt_gensalt_ra(NULL, 0, NULL, 0);
+    struct crypt_data *d = MEM_NEW(struct crypt_data);
+    const char *made = setting == NULL ? NULL : crypt_r(password, setting, d);
+    bool ok = made != NULL && made[0] != '*';
+    if (ok)
+        sbuf_printf(out, "{CRYPT}%s", made);
+    mem_wipe((char *)d, sizeof *d);
+    free(d);
+    free(setting);
+    return ok;
+}
+
+/* -- users that do not exist -- */
+
+static struct {
+    pthread_mutex_t lock;
+    char *last; /* what was checked last; NULL: nothing yet */
+} seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void note_seen(const char *stored) {
+    pthread_mutex_lock(&seen.lock);
+    if (seen.last == NULL || strcmp(seen.last, stored) != 0) {
+        if (seen.last != NULL)
+            mem_wipe(seen.last, strlen(seen.last));
+        free(seen.last);
+        seen.last = mem_strdup(stored);
+    }
+    pthread_mutex_unlock(&seen.lock);
+}
+
+void password_pretend(const char *password) {
+    struct sbuf stored = {0};
+    pthread_mutex_lock(&seen.lock);
+    if (seen.last != NULL)
+        sbuf_add_c(&stored, seen.last);
+    pthread_mutex_unlock(&seen.lock);
+    if (stored.n > 0 || password_hash("nobody's password", &stored))
+        check_stored(stored.p, password);
+    sbuf_wipe(&stored);
+}
+
+enum password_rc password_check(const char *stored, const char *password) {
+    note_seen(stored);
+    return check_stored(stored, password);
 }

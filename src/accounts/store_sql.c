@@ -163,6 +163,7 @@ static enum store_rc sql_verify(struct store *st, const char *user, const char *
         store_sql_run(st, secure ? LOGIN_QUERY("enablesmtpsecured") : LOGIN_QUERY("enablesmtp"),
                       args, take, &r, why);
     if (rc == STORE_YES && r.n < 3) {
+        password_pretend(password);
         sbuf_add_c(name, "no such user, or not active, or not allowed to send");
         rc = STORE_NO;
     } else if (rc == STORE_YES && !store_net_ok(r.v[2], client)) {

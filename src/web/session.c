@@ -21,7 +21,7 @@
 #define ROLE_MS    2000  /* how long a role is believed */
 #define ROLES      64U
 #define PASS_MIN   8U
-#define PASS_BYTES 1024U
+#define PASS_BYTES 1024U /* at a login; new ones: PASSWORD_MAX */
 
 /* -- roles, for a moment -- */
 
@@ -315,8 +315,10 @@ void session_welcome(struct req *r) {
     const char *secret = req_text(r, "token"), *password = req_text(r, "password");
     char hash[HASH_TEXT], *admin = NULL;
     if (secret == NULL || password == NULL || strlen(password) < PASS_MIN ||
-        strlen(password) > PASS_BYTES) {
-        reply_fail(r, MHD_HTTP_BAD_REQUEST, "A password has at least %u characters.", PASS_MIN);
+        strlen(password) > PASSWORD_MAX) {
+        reply_fail(r, MHD_HTTP_BAD_REQUEST,
+                   "A password has at least %u characters, and at most %u bytes.", PASS_MIN,
+                   PASSWORD_MAX);
         return;
     }
     secret_hash(secret, hash);

@@ -115,7 +115,7 @@ def test_embedded_store(dns):
             c.execute(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('user@domain.com', '[127.0.0.1]:{user.port}');")
             assert c.execute("SELECT username, domain FROM domain_admins ORDER BY 1").fetchall() == [
                 ("local@admins.example", "domain.com"), ("root@admins.example", "ALL")]
-            assert c.execute("SELECT password LIKE '{SSHA512}%' FROM mailbox").fetchall() == [(1,)]
+            assert c.execute("SELECT password LIKE '{CRYPT}$y$%' FROM mailbox").fetchall() == [(1,)]
         wait_for(lambda: "reload -- " in p.log())
         time.sleep(1)
         for s in ("user@domain.com", "other@domain.com", "a@elsewhere.example"):

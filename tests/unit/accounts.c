@@ -12,6 +12,7 @@
 #include "route/nexthop.h"
 #include "route/record.h"
 #include "util/clock.h"
+#include "util/mem.h"
 #include "util/seal.h"
 
 static void test_passwords(void **state) {
@@ -48,6 +49,17 @@ static void test_passwords(void **state) {
     assert_true(password_hash("a password", &h));
     assert_int_equal(password_check(h.p, "a password"), PASSWORD_YES);
     assert_int_equal(password_check(h.p, "A password"), PASSWORD_NO);
+    /* many rounds: what is stolen cannot be guessed through at the speed of one digest */
+    assert_memory_equal(h.p, "{CRYPT}$y$", 10);
+    password_pretend("a password"); /* for whom there is no user: nothing is learnt */
+    sbuf_reset(&h);
+    char *longer = mem_zalloc(PASSWORD_MAX + 2);
+    memset(longer, 'x', PASSWORD_MAX);
+    assert_true(password_hash(longer, &h));
+    longer[PASSWORD_MAX] = 'x';
+    assert_int_equal(password_check(h.p, longer), PASSWORD_NO);
+    assert_false(password_hash(longer, &h));
+    free(longer);
     sbuf_free(&h);
 }
 
