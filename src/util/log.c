@@ -3,7 +3,8 @@
  *
  * One mutex guards the buffer.  The writer thread sleeps until there is something, waits a few
  * milliseconds more so that busy times share a write(2), swaps the buffer and writes it.  A write
- * that fails is given up: logging never stops mail.
+ * that fails is given up, and lines that find the buffer full are left out: logging never stops
+ * mail.  How many lines were lost stands before the next one that can be written.
  */
 #include "util/log.h"
 
@@ -23,6 +24,7 @@
 
 #define LOG_BATCH_NS 5000000L
 #define LOG_BUF_MAX  (32U << 20)
+#define LOG_LINE_MAX 40000U /* bytes of one line's text; the rest is left out */
 
 static struct {
     pthread_mutex_t lock;
@@ -36,7 +38,8 @@ static struct {
     char host[64];
     bool json;
     struct sbuf buf;
-    char pid[16]; /* "[123]: " */
+    uint64_t lost; /* lines, since that was said last */
+    char pid[16];  /* "[123]: " */
 } sink = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .fd = 2};
 
 static const struct {
@@ -108,28 +111,55 @@ void log_replace(int fd) {
     close(fd);
 }
 
-static void write_all(int fd, const char *p, size_t n) {
-    while (n > 0) {
-        ssize_t w = write(fd, p, n);
+/* How many lines of text were not written. */
+static uint64_t write_lines(int fd, struct str text) {
+    uint64_t left = 0;
+    while (text.n > 0) {
+        ssize_t w = write(fd, text.p, text.n);
         if (w < 0 && errno == EINTR)
             continue;
         if (w <= 0)
-            return;
-        p += w;
-        n -= (size_t)w;
+            break;
+        text = str_from(text, (size_t)w);
     }
+    for (size_t i = 0; i < text.n; i++)
+        left += text.p[i] == '\n';
+    return left;
 }
 
-/* Buffered lines are NUL-free text separated by '\n'; for syslog each begins with its priority. */
-static void emit(const char *p, size_t n) {
-    if (sink.fd >= 0) {
-        write_all(sink.fd, p, n);
-        return;
+static void line_make(struct sbuf *line, const char *name, const char *service, int prio,
+                      const char *text);
+
+/* Buffered lines are NUL-free text separated by '\n'; for syslog each begins with its priority.
+ * lost: how many are missing before them.  Returns how many are missing after them. */
+static uint64_t emit(struct str lines, uint64_t lost) {
+    struct sbuf first = {0};
+    struct str line;
+    if (lost > 0 && lines.n > 0) {
+        char text[100];
+        snprintf(text, sizeof text, "warning: %llu log lines were lost", (unsigned long long)lost);
+        line_make(&first, NULL, "log", LOG_WARNING, text);
     }
-    struct str rest = str_make(p, n), line;
-    while (str_split(&rest, "\n", &line))
-        if (line.n > 1)
-            syslog(line.p[0], "%.*s", (int)line.n - 1, line.p + 1);
+    if (sink.fd >= 0) {
+        if (first.n > 0 && write_lines(sink.fd, sbuf_str(&first)) == 0)
+            lost = 0;
+        lost += write_lines(sink.fd, lines);
+    } else {
+        if (first.n > 1)
+            syslog(first.p[0], "%.*s", (int)first.n - 2, first.p + 1);
+        while (str_split(&lines, "\n", &line))
+            if (line.n > 1)
+                syslog(line.p[0], "%.*s", (int)line.n - 1, line.p + 1);
+        lost = first.n > 0 ? 0 : lost;
+    }
+    sbuf_free(&first);
+    return lost;
+}
+
+/* Where no thread writes, under the lock. */
+static void emit_now(void) {
+    sink.lost = emit(sbuf_str(&sink.buf), sink.lost);
+    sbuf_reset(&sink.buf);
 }
 
 static void *writer_main(void *arg) {
@@ -149,10 +179,13 @@ static void *writer_main(void *arg) {
         struct sbuf full = sink.buf;
         sink.buf = mine;
         mine = full;
+        uint64_t lost = sink.lost;
+        sink.lost = 0;
         pthread_mutex_unlock(&sink.lock);
-        emit(mine.p, mine.n);
+        lost = emit(sbuf_str(&mine), lost);
         sbuf_reset(&mine);
         pthread_mutex_lock(&sink.lock);
+        sink.lost += lost;
     }
     pthread_mutex_unlock(&sink.lock);
     sbuf_free(&mine);
@@ -179,8 +212,7 @@ void log_close(void) {
     pthread_join(sink.thread, NULL);
     pthread_mutex_lock(&sink.lock); /* other threads may go on logging: from now on at once */
     sink.threaded = false;
-    emit(sink.buf.p, sink.buf.n);
-    sbuf_reset(&sink.buf);
+    emit_now();
     pthread_mutex_unlock(&sink.lock);
 }
 
@@ -236,35 +268,42 @@ static void printable(char *p) {
 static bool line_put(struct str line) {
     pthread_mutex_lock(&sink.lock);
     bool first = sink.buf.n == 0, full = sink.buf.n > LOG_BUF_MAX;
-    if (!full)
+    if (full)
+        sink.lost++;
+    else
         sbuf_add_str(&sink.buf, line);
-    if (!sink.threaded) {
-        emit(sink.buf.p, sink.buf.n);
-        sbuf_reset(&sink.buf);
-    }
+    if (!sink.threaded)
+        emit_now();
     pthread_mutex_unlock(&sink.lock);
     return first && !full;
+}
+
+static void line_make(struct sbuf *line, const char *name, const char *service, int prio,
+                      const char *text) {
+    if (name == NULL)
+        name = sink.name == NULL ? "postfix" : sink.name;
+    sbuf_room(line, strlen(text) + 160);
+    if (sink.pid[0] == '\0')
+        note_pid();
+    if (sink.fd >= 0 && sink.json) {
+        line_json(line, name, service, text);
+    } else {
+        if (sink.fd < 0) /* syslog adds time and host of its own */
+            sbuf_add_ch(line, (char)prio);
+        else
+            stamp_add(line);
+        tag_add(line, name, service);
+        sbuf_add_c(line, text);
+    }
+    sbuf_add_ch(line, '\n');
 }
 
 static void line_add(const char *name, const char *service, int prio, char *text) {
     struct sbuf line = {0};
     printable(text);
-    if (name == NULL)
-        name = sink.name == NULL ? "postfix" : sink.name;
-    sbuf_room(&line, strlen(text) + 160);
-    if (sink.pid[0] == '\0')
-        note_pid();
-    if (sink.fd >= 0 && sink.json) {
-        line_json(&line, name, service, text);
-    } else {
-        if (sink.fd < 0) /* syslog adds time and host of its own */
-            sbuf_add_ch(&line, (char)prio);
-        else
-            stamp_add(&line);
-        tag_add(&line, name, service);
-        sbuf_add_c(&line, text);
-    }
-    sbuf_add_ch(&line, '\n');
+    if (strlen(text) > LOG_LINE_MAX)
+        memcpy(text + LOG_LINE_MAX - 4, " ...", 5);
+    line_make(&line, name, service, prio, text);
     if (line_put(sbuf_str(&line)))
         pthread_cond_signal(&sink.wake);
     sbuf_free(&line);

@@ -2,16 +2,21 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include "util/clock.h"
 #include "util/codec.h"
+#include "util/fs.h"
 #include "util/htab.h"
 #include "util/ipc.h"
+#include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
 
@@ -297,14 +302,132 @@ static void test_utf8(void **state) {
         assert_false(str_is_utf8(str_of(*v)));
 }
 
+/* -- the log -- */
+
+static char *log_text(const char *path) {
+    struct sbuf b = {0};
+    assert_int_equal(fs_read(path, &b, 100U << 20), 0);
+    return sbuf_take(&b);
+}
+
+static size_t lines_with(const char *text, const char *what) {
+    size_t n = 0;
+    for (const char *p = text; (p = strstr(p, what)) != NULL; p++)
+        n++;
+    return n;
+}
+
+/* Lines that could not be written are counted, and the next one says how many there were. */
+static void test_lost_lines_are_said(void **state) {
+    char path[] = "/tmp/posthouse-log-XXXXXX";
+    struct log_conf conf = {.name = "t", .file = "/dev/full", .hostname = "h"};
+    int fd = mkstemp(path);
+    (void)state;
+    assert_int_equal(log_open(&conf), 0);
+    for (int i = 0; i < 7; i++)
+        log_info("unit", "lost %d", i);
+    log_replace(open(path, O_WRONLY | O_APPEND));
+    log_info("unit", "kept");
+    log_info("unit", "kept too");
+    char *text = log_text(path);
+    assert_int_equal(lines_with(text, "warning: 7 log lines were lost"), 1);
+    assert_true(strstr(text, "7 log lines") < strstr(text, "kept"));
+    assert_int_equal(lines_with(text, "\n"), 3);
+    free(text);
+    close(fd);
+    unlink(path);
+}
+
+struct drain {
+    int fd;
+    size_t lines;
+    unsigned long long said;
+    struct sbuf line;
+};
+
+static void *drain_main(void *arg) {
+    struct drain *d = arg;
+    char buf[65536];
+    ssize_t n;
+    while ((n = read(d->fd, buf, sizeof buf)) > 0)
+        for (ssize_t i = 0; i < n; i++) {
+            const char *at;
+            if (buf[i] != '\n') {
+                sbuf_add_ch(&d->line, buf[i]);
+                continue;
+            }
+            if ((at = strstr(d->line.p, "warning: ")) != NULL)
+                d->said += strtoull(at + 9, NULL, 10);
+            else
+                d->lines++;
+            sbuf_reset(&d->line);
+        }
+    return NULL;
+}
+
+/* A reader that is away for a while: what does not fit is left out, and nothing is unaccounted for.
+ */
+static void test_a_slow_log_says_what_it_lost(void **state) {
+    enum { LINES = 45000 };
+    struct log_conf conf = {.name = "t", .file = "/dev/full", .hostname = "h"};
+    struct drain d = {0};
+    pthread_t reader;
+    int ends[2];
+    char *body = mem_zalloc(1001);
+    (void)state;
+    memset(body, 'b', 1000);
+    assert_int_equal(log_open(&conf), 0);
+    assert_int_equal(pipe(ends), 0);
+    log_replace(ends[1]);
+    log_start();
+    for (int i = 0; i < LINES; i++)
+        log_info("unit", "%s", body);
+    d.fd = ends[0];
+    pthread_create(&reader, NULL, drain_main, &d);
+    log_close();
+    log_info("unit", "the last one"); /* also says what is not said yet */
+    log_replace(open("/dev/null", O_WRONLY));
+    pthread_join(reader, NULL);
+    assert_true(d.said > 0);
+    assert_int_equal(d.lines + d.said, LINES + 1);
+    sbuf_free(&d.line);
+    close(ends[0]);
+    free(body);
+}
+
+static void test_a_line_has_an_end(void **state) {
+    char path[] = "/tmp/posthouse-log-XXXXXX";
+    struct log_conf conf = {.name = "t", .file = path, .hostname = "h"};
+    char *body = mem_zalloc(300001);
+    close(mkstemp(path));
+    (void)state;
+    memset(body, 'b', 300000);
+    assert_int_equal(log_open(&conf), 0);
+    log_info("unit", "message-id=%s", body);
+    char *text = log_text(path);
+    assert_true(strlen(text) < 50000 && strcmp(text + strlen(text) - 5, " ...\n") == 0);
+    free(text);
+    free(body);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_split_braces), cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_json),         cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_codecs),       cmocka_unit_test(test_networks),
-        cmocka_unit_test(test_delays),       cmocka_unit_test(test_ipc),
-        cmocka_unit_test(test_ipc_fds),      cmocka_unit_test(test_ipc_errors),
-        cmocka_unit_test(test_ipc_signals),  cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_split_braces),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_codecs),
+        cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_delays),
+        cmocka_unit_test(test_ipc),
+        cmocka_unit_test(test_ipc_fds),
+        cmocka_unit_test(test_ipc_errors),
+        cmocka_unit_test(test_ipc_signals),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_lost_lines_are_said),
+        cmocka_unit_test(test_a_slow_log_says_what_it_lost),
+        cmocka_unit_test(test_a_line_has_an_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
