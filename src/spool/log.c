@@ -296,11 +296,8 @@ void log_entry_del(struct spool *s, uint64_t id) {
         return;
     bool file = (e->body_len & REC_FILE_BIT) != 0;
     log_entry_drop(s, id);
-    if (!file)
-        return;
-    char *path = log_body_path(s, id);
-    s->io->unlink(s->io->arg, path);
-    free(path);
+    if (file)
+        bodyfile_unlink(s, id);
 }
 
 /* The copies are durable: from now on they are the messages' records.  Progress that came later

@@ -118,7 +118,8 @@ struct spool {
     struct dl segments;   /* oldest first; the last one is written to */
     struct segment *head; /* NULL until the first record */
     uint64_t next_no;
-    struct itab index; /* id -> struct entry */
+    struct itab index;     /* id -> struct entry */
+    struct itab bodyfiles; /* id -> struct bodyfile: content that is being received */
     struct queue ops;
     struct queue reads;
     pthread_t writer;
@@ -193,6 +194,18 @@ int segment_remove(struct spool *s, struct segment *g);
 void segment_free(struct spool *s, struct segment *g);
 int read_full(const struct spool *s, int fd, void *buf, size_t n, uint64_t off);
 int write_full(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t off);
+
+/* bodyfile.c */
+
+/* One chunk; the first one (off 0) makes the file.  After a failure every later chunk fails, too.
+ */
+int bodyfile_write(struct spool *s, struct spool_op *op);
+/* Makes the file durable, name and all, and gives its descriptor to body. */
+int bodyfile_take(struct spool *s, uint64_t id, struct body *body);
+/* Gives up what was written. */
+void bodyfile_drop(struct spool *s, uint64_t id);
+void bodyfile_unlink(struct spool *s, uint64_t id);
+void bodyfile_close_all(struct spool *s);
 
 /* recover.c */
 int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_found *f), void *arg,

@@ -419,7 +419,7 @@ static void drop_orphans(struct spool *s, const struct names *files) {
         if (s->st.damaged > 0)
             log_set_aside(s, "body", id, path);
         else
-            s->io->unlink(s->io->arg, path);
+            bodyfile_unlink(s, id);
         free(path);
     }
 }

@@ -88,18 +88,6 @@ static void fail_ops(struct task *list, int rc) {
     }
 }
 
-/* Content in a file must be durable, name and all, before the record that promises it. */
-static int body_take(struct spool *s, const struct spool_op *op) {
-    char *path = log_body_path(s, op->id);
-    int fd = s->io->open(s->io->arg, path, O_RDONLY, 0);
-    free(path);
-    if (fd < 0)
-        return fd;
-    body_opened(op->body, s->io, fd);
-    int rc = s->io->datasync(s->io->arg, fd);
-    return rc < 0 ? rc : log_sync_dir(s, "body");
-}
-
 /* What a new report settles is in the same segment and right behind it; at the next start it counts
  * only if the report is there. */
 static int settle_write(struct spool *s, struct spool_op *op) {
@@ -124,7 +112,8 @@ static int do_new(struct spool *s, struct spool_op *op) {
     uint32_t more = SETTLE_HEAD + (uint32_t)op->settled.n;
     uint64_t span = rec_span((uint32_t)op->meta.n, r.body_len) + rec_span(more, 0);
     op->seg = NULL;
-    int rc = file ? body_take(s, op) : 0;
+    /* Content in a file must be durable before the record that promises it. */
+    int rc = file ? bodyfile_take(s, op->id, op->body) : 0;
     if (rc == 0)
         rc = log_room(s, span, false);
     if (rc == 0)
@@ -156,25 +145,12 @@ static int do_note(struct spool *s, struct spool_op *op) {
     return rc;
 }
 
-static int body_write(struct spool *s, struct spool_op *op, const char *path) {
-    int flags = O_WRONLY | (op->off == 0 ? O_CREAT | O_TRUNC : 0);
-    int fd = s->io->open(s->io->arg, path, flags, 0600);
-    if (fd < 0)
-        return fd;
-    struct iovec iov = {op->chunk.p, op->chunk.n};
-    int rc = write_full(s, fd, &iov, 1, op->off);
-    s->io->close(s->io->arg, fd);
-    op->crc = crc32c(op->crc, op->chunk.p, op->chunk.n);
-    return rc;
-}
-
 static void do_body(struct spool *s, struct spool_op *op) {
-    char *path = log_body_path(s, op->id);
+    op->rc = 0;
     if (op->kind == SPOOL_BODY_DROP)
-        op->rc = s->io->unlink(s->io->arg, path);
+        bodyfile_drop(s, op->id);
     else
-        op->rc = body_write(s, op, path);
-    free(path);
+        op->rc = bodyfile_write(s, op);
     op->done(op);
 }
 
@@ -213,12 +189,6 @@ static void retry_later(struct spool *s, struct spool_op *op) {
     s->retry_tail = &op->task.next;
 }
 
-static void body_unlink(struct spool *s, uint64_t id) {
-    char *path = log_body_path(s, id);
-    s->io->unlink(s->io->arg, path);
-    free(path);
-}
-
 /* A message whose batch failed is not ours, though its record may be in the log: it must not come
  * back at the next start.  Its file goes when that is sure. */
 static void take_back(struct spool *s, const struct spool_op *op) {
@@ -234,7 +204,7 @@ static void take_back(struct spool *s, const struct spool_op *op) {
             s->retry_tail = &f->task.next;
         s->retry = &f->task;
     } else if (file) {
-        body_unlink(s, op->id);
+        bodyfile_unlink(s, op->id);
     }
 }
 
@@ -269,7 +239,7 @@ static void op_finish(struct spool *s, struct spool_op *op, int rc) {
     else if (op->kind == SPOOL_DONE)
         log_entry_del(s, op->id);
     else if (op->kind == SPOOL_FORGET && op->body != NULL)
-        body_unlink(s, op->id);
+        bodyfile_unlink(s, op->id);
     else if (op->kind == SPOOL_PROGRESS && op->seg != NULL)
         log_entry_progress(s, op->id, op->seg, op->at, (uint32_t)op->meta.n);
     op->done(op);
@@ -453,6 +423,7 @@ void spool_close(struct spool *s) {
     for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;)
         free(e);
     itab_free(&s->index);
+    bodyfile_close_all(s);
     while (!dl_empty(&s->segments)) {
         struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
         s->io->close(s->io->arg, g->fd);

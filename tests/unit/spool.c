@@ -874,6 +874,101 @@ static void test_set_aside_fails(void **state) {
     assert_int_equal(access(path, F_OK), 0);
 }
 
+/* A kernel that meets an error when it writes a file back, and tells it to descriptors that were
+ * open at that time: once the last one is closed it is forgotten. */
+static int body_fds[8], n_body_fds, write_back_rc;
+
+static int forgetful_open(void *arg, const char *path, int flags, mode_t mode) {
+    int fd = spool_io_disk.open(arg, path, flags, mode);
+    if (fd >= 0 && strstr(path, "/body/") != NULL)
+        body_fds[n_body_fds++] = fd;
+    return fd;
+}
+
+static int body_fd(int fd) {
+    for (int i = 0; i < n_body_fds; i++)
+        if (body_fds[i] == fd)
+            return i;
+    return -1;
+}
+
+static void forgetful_close(void *arg, int fd) {
+    int i = body_fd(fd);
+    if (i >= 0)
+        body_fds[i] = body_fds[--n_body_fds];
+    if (n_body_fds == 0)
+        write_back_rc = 0;
+    spool_io_disk.close(arg, fd);
+}
+
+static int forgetful_sync(void *arg, int fd) {
+    return body_fd(fd) >= 0 && write_back_rc < 0 ? write_back_rc : spool_io_disk.datasync(arg, fd);
+}
+
+static int put_chunk(struct spool *s, uint64_t id, uint64_t off, const char *text) {
+    struct waiter w = {.op = {.kind = SPOOL_BODY_WRITE, .id = id, .off = off}};
+    sbuf_add_c(&w.op.chunk, text);
+    int rc = run(s, &w);
+    sbuf_free(&w.op.chunk);
+    return rc;
+}
+
+static int put_filed(struct spool *s, uint64_t id, uint64_t size) {
+    struct waiter n = {.op = {.kind = SPOOL_NEW, .id = id, .body = body_from_file(size, 0)}};
+    sbuf_add_c(&n.op.meta, "m");
+    int rc = run(s, &n);
+    body_unref(n.op.body);
+    sbuf_free(&n.op.meta);
+    return rc;
+}
+
+/* An error that the kernel meets between two chunks of a large message is an error for the message.
+ */
+static void test_write_back_error(void **state) {
+    struct seen seen;
+    (void)state;
+    io.open = forgetful_open;
+    io.close = forgetful_close;
+    io.datasync = forgetful_sync;
+    n_body_fds = write_back_rc = 0;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_chunk(s, 1, 0, "first "), 0);
+    write_back_rc = -EIO;
+    assert_int_equal(put_chunk(s, 1, 6, "second"), 0);
+    assert_int_equal(put_filed(s, 1, 12), -EIO);
+    assert_int_equal(n_body_fds, 0);
+    assert_int_equal(put_chunk(s, 2, 0, "first "), 0);
+    assert_int_equal(put_filed(s, 2, 6), 0);
+    assert_int_equal(n_body_fds, 0);              /* closed with the body */
+    assert_int_equal(put_filed(s, 3, 6), -EBADF); /* of which nothing was written */
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 1);
+    spool_close(s);
+}
+
+/* A chunk that failed is not made good by a later one; a file that is begun again is a new one. */
+static void test_chunk_fails(void **state) {
+    struct seen seen;
+    (void)state;
+    io.pwritev = odd_write;
+    write_rc = 1;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_chunk(s, 1, 0, "first "), 0);
+    write_rc = -EDQUOT;
+    assert_int_equal(put_chunk(s, 1, 6, "second"), -EDQUOT);
+    assert_int_equal(put_chunk(s, 1, 12, "third"), -EDQUOT);
+    assert_int_equal(put_filed(s, 1, 17), -EDQUOT);
+    assert_int_equal(put_chunk(s, 2, 6, "second without a first"), -EBADF);
+    assert_int_equal(put_chunk(s, 3, 0, "once"), 0);
+    assert_int_equal(put_chunk(s, 3, 0, "again"), 0);
+    struct waiter drop = {.op = {.kind = SPOOL_BODY_DROP, .id = 3}};
+    assert_int_equal(run(s, &drop), 0);
+    assert_false(exists("body/%016x", 3));
+    assert_int_equal(put_chunk(s, 4, 0, "left when the spool is closed"), 0);
+    spool_close(s);
+}
+
 /* ---- content that looks like records ---- */
 
 /* The used bytes of a segment file. */
@@ -1254,6 +1349,8 @@ int main(void) {
                                        T(test_company),
                                        T(test_close_with_failures),
                                        T(test_bodies),
+                                       T(test_write_back_error),
+                                       T(test_chunk_fails),
                                        T(test_records_in_content),
                                        T(test_gap_of_heads),
                                        T(test_spool_without_salt),
