@@ -247,7 +247,7 @@ struct ledger_take *ledger_take(struct ledger_conn *c, const char *sender,
     t->c = c;
     t->sender = address_plain(sender, c->l->rules.origin);
     t->e = *e;
-    t->dsn = dsn;
+    t->dsn = dsn && (c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) == 0;
     t->at_ms = c->l->rules.now_ms(c->l->rules.arg);
     return t;
 }
@@ -428,7 +428,7 @@ void ledger_down(struct ledger *l, bool orderly) {
 }
 
 static void order_mail(struct ledger_mail *m, enum ledger_order o) {
-    if (m->state != MAIL_ACCEPTED || m->deleted)
+    if (m->state == MAIL_OPEN || m->deleted)
         return;
     if (o == ORDER_RELEASE) {
         m->held = false;
@@ -440,13 +440,16 @@ static void order_mail(struct ledger_mail *m, enum ledger_order o) {
     m->ordered_ms = m->l->rules.now_ms(m->l->rules.arg);
 }
 
-void ledger_order(struct ledger *l, enum ledger_order o, const char *qid) {
-    for (unsigned i = 0; i < l->n_mails; i++)
-        if (qid == NULL || strcmp(l->mails[i]->qid, qid) == 0)
-            order_mail(l->mails[i], o);
-    for (unsigned i = 0; i < l->n_reports && o == ORDER_DELETE; i++)
-        if (qid == NULL || strcmp(l->reports[i].qid, qid) == 0)
-            l->reports[i].over = true;
+void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const char *rcpt) {
+    struct report_entry *rep = report_by_qid(l, qid);
+    unsigned mail, num;
+    char *plain = address_plain(rcpt, l->rules.origin);
+    struct ledger_mail *m = address_numbers(plain, &mail, &num) ? mail_by_number(l, mail) : NULL;
+    free(plain);
+    if (m != NULL)
+        order_mail(m, o);
+    else if (rep != NULL)
+        rep->over = rep->over || o == ORDER_DELETE;
 }
 
 void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt) {

@@ -131,8 +131,8 @@ void ledger_log(struct ledger *l, const char *service, const char *text);
 /* The product went down without order (or in order) and came again. */
 void ledger_down(struct ledger *l, bool orderly);
 enum ledger_order { ORDER_HOLD, ORDER_RELEASE, ORDER_DELETE, ORDER_EXPIRE };
-/* An order about that message, or about all (NULL). */
-void ledger_order(struct ledger *l, enum ledger_order o, const char *qid);
+/* An order about that message, one of whose recipients this is. */
+void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const char *rcpt);
 /* At the end: a message that is still queued, and one recipient of it. */
 void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt);
 void ledger_end(struct ledger *l);

@@ -123,6 +123,8 @@ char *address_plain(const char *text, const char *origin);
 bool address_numbers(const char *addr, unsigned *mail, unsigned *rcpt);
 /* What receiving makes of the bytes of a client. */
 void content_normal(const char *p, size_t n, bool data, struct bytes *out);
+/* The letters and digits at p, up to 31. */
+void word_at(const char *p, char word[32]);
 /* The Received field at the start of what came: its length and its id; 0 if there is none.  content
  * is what should follow it (NULL: a report). */
 size_t received_field(const char *p, size_t n, const struct bytes *content, char qid[32]);

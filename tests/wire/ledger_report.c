@@ -137,7 +137,7 @@ void report_taken(struct ledger_take *t, const char *qid) {
     struct report_entry *r = report_by_qid(l, qid);
     const char *id = bytes_find(t->content.p, t->content.n, "\r\nX-Postfix-Queue-ID: ");
     if (id != NULL)
-        sscanf(id + 22, "%31[A-Za-z0-9]", about);
+        word_at(id + 22, about);
     struct ledger_mail *m = mail_by_qid(l, about);
     if (m == NULL) {
         ledger_fail(l, "host %u: a report (%s) about %s, which no client gave", t->c->host, qid,

@@ -43,8 +43,10 @@ bool address_numbers(const char *addr, unsigned *mail, unsigned *rcpt) {
 
 /* One line of content without its end; a CR that ends no line is a blank. */
 static void put_line(struct bytes *out, const char *p, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        bytes_char(out, p[i] == '\r' ? ' ' : p[i]);
+    size_t at = out->n;
+    bytes_add(out, p, n);
+    for (char *cr = out->p + at; (cr = memchr(cr, '\r', out->n - (size_t)(cr - out->p))) != NULL;)
+        *cr = ' ';
     bytes_add(out, "\r\n", 2);
 }
 
@@ -81,6 +83,14 @@ static unsigned folded_at_start(const struct bytes *b) {
     return lines;
 }
 
+void word_at(const char *p, char word[32]) {
+    size_t n = 0;
+    while (n < 31 && isalnum((unsigned char)p[n]))
+        n++;
+    memcpy(word, p, n);
+    word[n] = '\0';
+}
+
 size_t received_field(const char *p, size_t n, const struct bytes *content, char qid[32]) {
     size_t end = 0, ends[64];
     unsigned lines = 0, others = folded_at_start(content);
@@ -102,7 +112,7 @@ size_t received_field(const char *p, size_t n, const struct bytes *content, char
     if (id == NULL || (tab != NULL && tab < id))
         id = tab;
     if (id != NULL)
-        sscanf(id + 4, "%31[A-Za-z0-9]", qid);
+        word_at(id + 4, qid);
     return end;
 }
 

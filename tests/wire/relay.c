@@ -147,6 +147,8 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
     case ACT_CODE_CLOSE:
         reply_text(r, out, t->code, told(r, a, t->code), "as I like it", NULL);
         r->close_after = t->act == ACT_CODE_CLOSE;
+        if (t->code == 421 && t->act == ACT_CODE) /* it says that it closes, and goes on */
+            ledger_conn_crime(r->conn, CRIME_LOST);
         return t->code;
     case ACT_EXTRA:
         say_right(r, a, out);
@@ -201,6 +203,26 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
     }
 }
 
+static const char *const act_names[ACT_COUNT] = {"it should",
+                                                 "a code",
+                                                 "a code and close",
+                                                 "one too many",
+                                                 "no reply",
+                                                 "silence",
+                                                 "a close",
+                                                 "a reset",
+                                                 "right, then close",
+                                                 "right, then reset",
+                                                 "garbage",
+                                                 "many lines",
+                                                 "mixed lines",
+                                                 "an endless one",
+                                                 "an echo",
+                                                 "early",
+                                                 "in the middle",
+                                                 "a stall",
+                                                 "late"};
+
 /* Answers; the code that the dialogue goes on with. */
 static int answer(struct relay *r, const struct answer *a) {
     struct bytes out = {0};
@@ -210,6 +232,10 @@ static int answer(struct relay *r, const struct answer *a) {
         say_right(r, a, &out);
     else
         code = say_twist(r, a, t, &out);
+    if (t != NULL || r->tls)
+        wire_note(r->host->world, "host %u at stage %d, as %s: %.*s", r->host->number,
+                  (int)a->stage, t == NULL ? "it should" : act_names[t->act],
+                  (int)(out.n > 100 ? 100 : out.n), bytes_str(&out));
     put(r, &out);
     bytes_free(&out);
     if (r->close_after)
@@ -268,7 +294,7 @@ static bool param_next(const char **rest, char key[32], char *value, size_t valu
 static bool mail_params(struct relay *r, const char *rest, struct ledger_envelope *e) {
     char key[32], value[2500];
     while (param_next(&rest, key, value, sizeof value)) {
-        unsigned can = r->tls || r->esmtp ? r->host->plan.can : 0;
+        unsigned can = r->host->plan.can;
         if (strcmp(key, "SIZE") == 0 && (can & CAN_SIZE) != 0) {
             e->size = strtoull(value, NULL, 10);
             e->has_size = true;
@@ -541,8 +567,11 @@ static void on_ehlo(struct relay *r, bool extended, const char *line) {
     if ((p->can & CAN_AUTH) != 0 && (r->tls || !p->tls_auth))
         bytes_printf(&out, "250-AUTH %s\r\n", p->mechs);
     bytes_text(&out, "250 ENHANCEDSTATUSCODES\r\n");
+    const struct relay_twist *t = twist_of(r, STAGE_EHLO, r->seen[STAGE_EHLO]);
     int code = answer(r, &(struct answer){STAGE_EHLO, 250, "hello", LEDGER_NOBODY, line, &out});
-    r->esmtp = code / 100 == 2;
+    bool listed = t == NULL || (t->act != ACT_MULTI && t->act != ACT_MIXED && t->act != ACT_ECHO &&
+                                t->act != ACT_CODE && t->act != ACT_CODE_CLOSE);
+    r->esmtp = code / 100 == 2 && listed; /* what was not offered is not expected */
     bytes_free(&out);
 }
 

@@ -230,16 +230,6 @@ struct event {
     unsigned which;
 };
 
-struct order_all {
-    struct scene *s;
-    enum ledger_order order;
-};
-
-static void note_order(void *arg, const struct wire_queued *q) {
-    const struct order_all *x = arg;
-    ledger_order(x->s->ledger, x->order, q->qid);
-}
-
 static const struct {
     enum wire_order order;
     enum ledger_order told;
@@ -248,30 +238,29 @@ static const struct {
               {WIRE_RELEASE, ORDER_RELEASE},
               {WIRE_EXPIRE, ORDER_EXPIRE}};
 
-static void order_all(struct scene *s, unsigned i) {
-    struct order_all x = {s, orders[i].told};
-    wire_queue(s->world, note_order, &x);
-    wire_order(s->world, orders[i].order, NULL);
-}
-
-struct find_queued {
-    const char *qid;
-    bool found;
+/* Tells the ledger what an order is about, before it is given. */
+struct order_told {
+    struct ledger *ledger;
+    enum ledger_order order;
+    const char *qid; /* NULL: all */
 };
 
-static void find_queued(void *arg, const struct wire_queued *q) {
-    struct find_queued *f = arg;
-    f->found = f->found || strcmp(q->qid, f->qid) == 0;
+static void tell_order(void *arg, const struct wire_queued *q) {
+    const struct order_told *x = arg;
+    if (q->n_rcpts > 0 && (x->qid == NULL || strcmp(x->qid, q->qid) == 0))
+        ledger_order(x->ledger, x->order, q->qid, q->rcpts[0]);
+}
+
+static void order_now(struct scene *s, unsigned i, const char *qid) {
+    struct order_told x = {s->ledger, orders[i].told, qid};
+    wire_queue(s->world, tell_order, &x);
+    wire_order(s->world, orders[i].order, qid);
 }
 
 static void order_one(struct scene *s, unsigned i, unsigned which) {
-    struct find_queued f = {ledger_qid(s->ledger, which), false};
-    if (f.qid != NULL)
-        wire_queue(s->world, find_queued, &f);
-    if (!f.found)
-        return;
-    ledger_order(s->ledger, orders[i].told, f.qid);
-    wire_order(s->world, orders[i].order, f.qid);
+    const char *qid = ledger_qid(s->ledger, which);
+    if (qid != NULL)
+        order_now(s, i, qid);
 }
 
 static void event_now(struct wire_world *w, void *arg) {
@@ -299,7 +288,7 @@ static void event_now(struct wire_world *w, void *arg) {
         if (e->what >= EVENT_DELETE)
             order_one(e->s, e->what - EVENT_DELETE, e->which);
         else
-            order_all(e->s, e->what - EVENT_DELETE_ALL);
+            order_now(e->s, e->what - EVENT_DELETE_ALL, NULL);
         break;
     }
 }
