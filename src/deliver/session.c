@@ -32,15 +32,40 @@ static enum mail_phase mail_phase_of(const struct dsess *s) {
     return phases[s->phase];
 }
 
+static void note_text(struct dsess *s, enum mail_status status, enum mail_blame blame,
+                      const char *dsn, const char *fmt, va_list ap) {
+    struct sbuf text = {0};
+    sbuf_vprintf(&text, fmt, ap);
+    mailerr_set(&s->err, status, dsn, "%s", text.p);
+    mailerr_blame(&s->err, mail_phase_of(s), blame);
+    sbuf_free(&text);
+}
+
 void session_fail(struct dsess *s, enum mail_status status, const char *dsn, const char *fmt, ...) {
-    struct sbuf b = {0};
     va_list ap;
     va_start(ap, fmt);
-    sbuf_vprintf(&b, fmt, ap);
+    note_text(s, status, s->site_err ? BLAME_SITE : BLAME_MESSAGE, dsn, fmt, ap);
     va_end(ap);
-    mailerr_set(&s->err, status, dsn, "%s", b.p);
-    mailerr_blame(&s->err, mail_phase_of(s), s->site_err ? BLAME_SITE : BLAME_MESSAGE);
-    sbuf_free(&b);
+}
+
+void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame, const char *dsn,
+                  const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    note_text(s, status, blame, dsn, fmt, ap);
+    va_end(ap);
+}
+
+bool session_say(struct dsess *s) {
+    struct str line = sbuf_str(&s->line);
+    bool clean = !str_has_control(line);
+    if (clean) {
+        conn_write(s->conn, line.p, line.n);
+        conn_write_c(s->conn, "\r\n");
+        s->out_total += line.n + 2;
+    }
+    sbuf_reset(&s->line);
+    return clean;
 }
 
 #define PROBE_PATIENCE_S 30
@@ -76,7 +101,8 @@ static void connection_reset(struct dsess *s) {
     s->fifo_n = s->fifo_at = 0;
     s->caps = 0;
     s->size_limit = 0;
-    s->need_rset = s->tls_on = s->tls_verified = false;
+    s->tls_on = s->tls_verified = s->leaving = s->mute = false;
+    s->out_total = 0;
     s->uses = 0;
     free(s->mechs);
     s->mechs = NULL;
@@ -131,6 +157,7 @@ void targets_ready(struct dsess *s, bool any) {
             probe_over(s);
         else
             transact_fail_all(s);
+        targets_free(s);
         return;
     }
     const struct target *t = &s->targets[s->at];
@@ -216,12 +243,6 @@ void session_start(struct dsess *s) {
 }
 
 const char *session_stage(const struct dsess *s) {
-    static const char *expects[] = {
-        [EXPECT_RSET] = "sending RSET",
-        [EXPECT_MAIL] = "sending MAIL FROM",
-        [EXPECT_RCPT] = "sending RCPT TO",
-        [EXPECT_DATA] = "sending DATA command",
-        [EXPECT_BODY] = "sending end of data -- message may be sent more than once"};
     switch (s->phase) {
     case DSESS_GREETING:
         return "receiving the initial server greeting";
@@ -235,14 +256,21 @@ const char *session_stage(const struct dsess *s) {
     case DSESS_CREDENTIALS:
         return "performing the SASL handshake";
     default:
-        break;
+        return transact_doing(s);
     }
-    if (s->fifo_n == 0)
-        return "sending message body";
-    const struct expected *e = &s->fifo[s->fifo_at];
-    if (e->what == EXPECT_BODY && !e->t->body_ended)
-        return "sending message body";
-    return expects[e->what];
+}
+
+/* The mail stage says what is next. */
+static void after_mail(struct dsess *s, enum step step) {
+    if (step == STEP_WAIT)
+        return;
+    session_disconnect(s, !s->mute && conn_error(s->conn) == 0);
+    if (dl_empty(&s->todo))
+        return;
+    if (step == STEP_NEXT_HOST)
+        next_target(s);
+    else
+        session_start(s);
 }
 
 static void conn_lost(struct dsess *s, bool timeout) {
@@ -254,7 +282,7 @@ static void conn_lost(struct dsess *s, bool timeout) {
     if (s->phase == DSESS_READY && s->probe != NULL) {
         probe_lost(s, b.p);
     } else if (s->phase == DSESS_READY) {
-        transact_lost(s, b.p);
+        after_mail(s, transact_lost(s, b.p));
     } else {
         s->site_err = true;
         session_fail(s, MAIL_DEFERRED, "4.4.2", "%s", b.p);
@@ -335,7 +363,7 @@ static void on_event(void *arg, enum conn_event ev) {
         break;
     case CONN_DRAINED:
         if (s->phase == DSESS_READY && s->probe == NULL)
-            transact_drained(s);
+            after_mail(s, transact_drained(s));
         break;
     case CONN_CLOSED:
         if (s->phase == DSESS_CONNECT)
@@ -524,7 +552,7 @@ void session_ready(struct dsess *s) {
     if (s->probe != NULL)
         probe_ready(s);
     else
-        transact_pump(s);
+        after_mail(s, transact_pump(s));
 }
 
 /* What a peer says after AUTH began may repeat the login: then its text is not kept, but for the
@@ -563,7 +591,7 @@ static void reply_done(struct dsess *s) {
         if (s->probe != NULL)
             probe_reply(s);
         else
-            transact_reply(s);
+            after_mail(s, transact_reply(s));
         break;
     default: /* unasked for */
         break;
@@ -584,7 +612,7 @@ static size_t on_input(void *arg, const char *p, size_t n) {
         if (s->phase == DSESS_READY && s->probe != NULL)
             probe_lost(s, s->err.text);
         else if (s->phase == DSESS_READY)
-            transact_lost(s, s->err.text);
+            after_mail(s, transact_malformed(s));
         else
             session_host_failed(s);
         return n;
@@ -610,7 +638,7 @@ static void run_give(struct task *t) {
     struct dsess *s = (struct dsess *)(void *)a->task_session;
     dl_push(&s->todo, &a->link);
     if (s->phase == DSESS_READY)
-        transact_pump(s);
+        after_mail(s, transact_pump(s));
     else
         session_start(s);
 }
@@ -634,6 +662,7 @@ static void session_free(struct dsess *s) {
     free(s->nexthop);
     free(s->match);
     free(s->fifo);
+    sbuf_free(&s->line);
     free(s);
 }
 

@@ -5,6 +5,7 @@
 #define PH_DELIVER_SESSION_H
 
 #include "deliver/deliver.h"
+#include "deliver/verdict.h"
 #include "route/nexthop.h"
 #include "route/record.h"
 #include "route/trace.h"
@@ -64,12 +65,14 @@ enum phase {
     DSESS_CLOSED
 };
 
-enum expect {
-    EXPECT_RSET,
-    EXPECT_MAIL,
-    EXPECT_RCPT,
-    EXPECT_DATA,
-    EXPECT_BODY /* the final dot, or BDAT LAST */
+/* What became of a stage.  Only the driver acts on it. */
+enum step {
+    STEP_UNSET,     /* never returned */
+    STEP_WAIT,      /* for an event, a reply or an answer */
+    STEP_DONE,      /* on */
+    STEP_NEXT_HOST, /* this connection is over; on to the next host */
+    STEP_RECONNECT  /* this connection is over; what waits gets another one, from the first host on
+                     */
 };
 
 enum {
@@ -83,26 +86,35 @@ enum {
     CAP_AUTH = 128
 };
 
+/* What has been sent of a transaction last. */
+enum txn_sent { SENT_NOTHING, SENT_MAIL, SENT_DATA, SENT_PART, SENT_CONTENT, SENT_RSET };
+
 /* A transaction: an attempt on its way over the connection. */
 struct txn {
-    struct dl link;
+    struct dl link; /* in dsess.txns */
     struct attempt *a;
-    uint32_t sent_rcpts; /* RCPT commands sent */
-    uint32_t todo_rcpts; /* to be sent */
-    uint32_t *rcpts;     /* indices into a->res */
+    uint32_t *rcpts;     /* indices into a->res: the recipients to be tried here */
+    uint32_t n_rcpts;    /* of rcpts */
+    uint32_t sent_rcpts; /* RCPT commands sent, or not sendable */
     uint32_t accepted;
-    bool *ok; /* accepted, by index into a->res */
-    bool mail_sent, rset_sent, data_sent, body_begun, body_ended, ended;
-    bool mail_failed;
-    bool answered; /* any reply to this transaction has come */
-    uint64_t off;  /* content sent */
+    bool *ok; /* RCPT was accepted, by index into a->res */
+    enum txn_sent sent;
+    bool refused;         /* MAIL or DATA was: only RSET is left */
+    bool begun;           /* content is being sent, or was */
+    bool whole;           /* all of the content was written */
+    bool empty;           /* a lone dot after 354, because every recipient was refused */
+    bool taken;           /* the relay host said 2xx to the whole content */
+    bool answered;        /* any reply to this transaction has come */
+    uint64_t off;         /* bytes of content that were read and written */
+    uint64_t content_end; /* dsess.out_total behind the content */
     struct content_out out;
 };
 
 struct expected {
-    enum expect what;
+    enum txn_command command;
     struct txn *t;
-    uint32_t rcpt; /* EXPECT_RCPT: index into a->res */
+    uint32_t rcpt;    /* TXN_RCPT: index into a->res */
+    uint64_t out_end; /* dsess.out_total behind the command: no reply comes before that left */
 };
 
 struct dsess {
@@ -154,7 +166,10 @@ struct dsess {
     struct smtp_reply reply;
     struct expected *fifo;
     size_t fifo_n, fifo_cap, fifo_at;
-    bool need_rset;
+    uint64_t out_total;  /* bytes written to the connection by session_say and as content */
+    struct sbuf line;    /* being made, for session_say */
+    bool leaving;        /* no new transaction: what waits goes to the next host */
+    bool mute;           /* nothing more may be written to the connection */
     struct record rec;   /* the relay record behind the next hop; rec.id NULL: none */
     struct probe *probe; /* it looks only; NULL: it delivers */
     char where[400];     /* "host[addr]" */
@@ -170,6 +185,12 @@ void session_disconnect(struct dsess *s, bool quit);
 bool session_more_hosts(const struct dsess *s);
 void session_fail(struct dsess *s, enum mail_status status, const char *dsn, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* Sets s->err. */
+void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame, const char *dsn,
+                  const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* Writes s->line as one line and empties it.  False, and nothing is written, if it has a control
+ * character: no text from outside becomes a second command. */
+bool session_say(struct dsess *s);
 const char *session_stage(const struct dsess *s);
 
 /* Does the relay record say how to talk to the host in use?  Not to smtp_fallback_relay. */
@@ -223,11 +244,17 @@ void secure_policy(struct dsess *s); /* looks up the level, then session_connect
 void session_connect(struct dsess *s);
 
 /* transact.c: transactions */
-void transact_pump(struct dsess *s);
-void transact_reply(struct dsess *s);
-void transact_drained(struct dsess *s);
+/* Sends what can be sent now. */
+enum step transact_pump(struct dsess *s);
+/* s->reply has come. */
+enum step transact_reply(struct dsess *s);
+enum step transact_drained(struct dsess *s);
 /* The connection is gone: every transaction on it fails, moves to another host or starts again. */
-void transact_lost(struct dsess *s, const char *what);
+enum step transact_lost(struct dsess *s, const char *what);
+/* A malformed reply has come, and s->err says so. */
+enum step transact_malformed(struct dsess *s);
+/* What the session is doing, for "lost connection with … while …". */
+const char *transact_doing(const struct dsess *s);
 /* Gives back all waiting attempts with s->err. */
 void transact_fail_all(struct dsess *s);
 

@@ -4,8 +4,21 @@
  * With PIPELINING, MAIL, RCPT and DATA go in one packet; and the end of one message's content
  * travels with the next message's MAIL, RCPT and DATA (RFC 2920 section 3.1: content may begin a
  * group), so a busy session needs one round trip a message.  With CHUNKING content follows RCPT
- * without waiting for 354.  Every command waiting for its reply is in s->fifo.
+ * without waiting for 354.
+ *
+ * Every command that waits for its reply is in s->fifo, and verdict.c says what a reply to it
+ * means. A peer may give one reply too many or too few, and then every later reply is taken for
+ * another command's.  354 shows that for DATA.  For all else RSET does: a transaction that no final
+ * dot ends is ended by RSET, and its results count when that reply has come and was 2xx (or the
+ * peer has gone).  A reply that comes before its command has left, or that no command waits for, or
+ * that its command cannot have, makes the session suspect: nothing that was not given back by then
+ * counts.
+ *
+ * The session's loop only.  A transaction owns its attempt from txn_new until it is given back
+ * (deliver_ops.result) or put back into s->todo; txn_free frees the transaction alone.  Functions
+ * that return a step leave the connection as it is: the session's driver closes it.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +35,9 @@
 #define OUT_HIGH   262144U
 #define BDAT_EAGER 65536U
 
-static void expect(struct dsess *s, enum expect what, struct txn *t, uint32_t rcpt) {
+/* -- what is expected -- */
+
+static void expect(struct dsess *s, enum txn_command command, struct txn *t, uint32_t rcpt) {
     if (s->fifo_at > 0 && s->fifo_at + s->fifo_n == s->fifo_cap) {
         memmove(s->fifo, s->fifo + s->fifo_at, s->fifo_n * sizeof *s->fifo);
         s->fifo_at = 0;
@@ -31,32 +46,67 @@ static void expect(struct dsess *s, enum expect what, struct txn *t, uint32_t rc
         s->fifo_cap = s->fifo_cap == 0 ? 16 : s->fifo_cap * 2;
         s->fifo = mem_realloc(s->fifo, s->fifo_cap * sizeof *s->fifo);
     }
-    s->fifo[s->fifo_at + s->fifo_n++] = (struct expected){what, t, rcpt};
+    s->fifo[s->fifo_at + s->fifo_n++] = (struct expected){command, t, rcpt, s->out_total};
 }
 
-static bool awaits_reply(const struct dsess *s, const struct txn *t);
+static bool awaits_reply(const struct dsess *s, const struct txn *t) {
+    for (size_t i = 0; i < s->fifo_n; i++)
+        if (s->fifo[s->fifo_at + i].t == t)
+            return true;
+    return false;
+}
+
+/* Bytes that the kernel has taken of all that was written. */
+static uint64_t out_gone(const struct dsess *s) {
+    return s->out_total - conn_pending(s->conn);
+}
+
+static enum txn_content content_state(const struct dsess *s, const struct txn *t) {
+    if (t->accepted == 0 || !t->begun)
+        return CONTENT_NONE;
+    return t->whole && out_gone(s) >= t->content_end ? CONTENT_WHOLE : CONTENT_PART;
+}
 
 static int64_t time_limit(const struct dsess *s) {
     if (s->fifo_n == 0)
         return dl_empty(&s->txns) ? s->p->smtp_connection_cache_time_limit
                                   : s->p->smtp_data_xfer_timeout;
-    switch (s->fifo[s->fifo_at].what) {
-    case EXPECT_MAIL:
+    const struct expected *e = &s->fifo[s->fifo_at];
+    switch (e->command) {
+    case TXN_MAIL:
         return s->p->smtp_mail_timeout;
-    case EXPECT_RCPT:
+    case TXN_RCPT:
         return s->p->smtp_rcpt_timeout;
-    case EXPECT_DATA:
+    case TXN_DATA:
         return s->p->smtp_data_init_timeout;
-    case EXPECT_BODY:
-        return s->fifo[s->fifo_at].t->body_ended ? s->p->smtp_data_done_timeout
-                                                 : s->p->smtp_data_xfer_timeout;
+    case TXN_CONTENT:
+        return e->t->sent == SENT_PART ? s->p->smtp_data_xfer_timeout
+                                       : s->p->smtp_data_done_timeout;
     default:
         return s->p->smtp_rset_timeout;
     }
 }
 
-static void set_deadline(struct dsess *s) {
-    conn_deadline(s->conn, time_limit(s) * 1000);
+const char *transact_doing(const struct dsess *s) {
+    static const char *const doing[TXN_COMMANDS] = {
+        [TXN_MAIL] = "sending MAIL FROM",
+        [TXN_RCPT] = "sending RCPT TO",
+        [TXN_DATA] = "sending DATA command",
+        [TXN_CONTENT] = "sending end of data -- message may be sent more than once",
+        [TXN_RSET] = "sending RSET"};
+    if (s->fifo_n == 0)
+        return "sending message body";
+    const struct expected *e = &s->fifo[s->fifo_at];
+    if (e->command == TXN_CONTENT && e->t->sent == SENT_PART)
+        return "sending message body";
+    return doing[e->command];
+}
+
+/* -- transactions and their results -- */
+
+/* The k-th recipient of the transaction. */
+static const struct rcpt *txn_rcpt(const struct txn *t, uint32_t k) {
+    return &t->a->env->rcpts[t->a->idx[t->rcpts[k]]];
 }
 
 static void txn_free(struct txn *t) {
@@ -73,7 +123,7 @@ static struct txn *txn_new(struct dsess *s, struct attempt *a) {
     t->ok = mem_zalloc(a->n * sizeof *t->ok);
     for (uint32_t i = 0; i < a->n; i++)
         if (!a->tried[i])
-            t->rcpts[t->todo_rcpts++] = i;
+            t->rcpts[t->n_rcpts++] = i;
     if (a->begin_us == 0)
         a->begin_us = s->uses == 0 ? s->begin_us : clock_wall_us();
     a->conn_us = s->uses == 0 ? s->conn_us : a->begin_us;
@@ -92,12 +142,16 @@ static void log_attempt(const struct dsess *s, const struct attempt *a, unsigned
                          a->relay[0] == '\0' ? "none" : a->relay, uses, &times, &a->res[i]);
 }
 
-static void give_back(struct dsess *s, struct attempt *a, enum attempt_outcome outcome,
-                      unsigned uses) {
-    a->outcome = outcome;
+/* The end of an attempt in this session: every recipient has a result. */
+static void give_back(struct dsess *s, struct attempt *a, unsigned uses) {
+    bool site = false;
+    for (uint32_t i = 0; i < a->n; i++) {
+        assert(a->tried[i] && a->res[i].status != MAIL_UNSET);
+        site = site || a->res[i].blame == BLAME_SITE;
+    }
+    a->outcome = site ? ATTEMPT_SITE : ATTEMPT_TRIED;
     a->cert_until = s->cert_until;
-    if (outcome != ATTEMPT_RETURNED)
-        log_attempt(s, a, uses);
+    log_attempt(s, a, uses);
     s->d->ops->result(s->slot, a);
 }
 
@@ -106,42 +160,55 @@ static void set_result(struct attempt *a, uint32_t i, const struct mailerr *e) {
     a->tried[i] = true;
 }
 
-/* 503 is about the order of our commands, never about the message: it must not bounce it. */
-static bool soft(const struct dsess *s, int code) {
-    return code / 100 == 4 || code == 503 || (code / 100 == 5 && s->cfg->p.soft_bounce);
+/* Gives e as the result of every recipient that has none. */
+static void fill_untried(struct attempt *a, const struct mailerr *e) {
+    for (uint32_t i = 0; i < a->n; i++)
+        if (!a->tried[i])
+            set_result(a, i, e);
+}
+
+static bool has_all_results(const struct attempt *a) {
+    for (uint32_t i = 0; i < a->n; i++)
+        if (!a->tried[i])
+            return false;
+    return true;
 }
 
 /* The current reply as a recipient's result. */
-static void reply_result(struct dsess *s, struct txn *t, uint32_t i, const char *cmd) {
+static void reply_result(struct dsess *s, struct txn *t, uint32_t i, enum txn_command command,
+                         enum verdict v) {
     struct sbuf line = {0};
     struct mailerr *e = &t->a->res[i];
     char dsn[12];
-    int code = s->reply.code;
     smtp_reply_line(&s->reply, &line);
-    dsn_from_reply(dsn, code, sbuf_str(&s->reply.text));
-    if (code / 100 == 2) {
+    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    if (v == VERDICT_SENT) {
         mailerr_set(e, MAIL_SENT, dsn, "%s", line.p);
     } else {
-        bool wait = soft(s, code);
-        if (code / 100 == 3)
-            memcpy(dsn, "5.0.0", 6);
-        if (wait)
-            dsn[0] = '4';
-        mailerr_set(e, wait ? MAIL_DEFERRED : MAIL_BOUNCED, dsn,
-                    "host %s said: %s (in reply to %s command)", s->where, line.p, cmd);
+        dsn[0] = v == VERDICT_LATER ? '4' : '5';
+        mailerr_set(e, v == VERDICT_LATER ? MAIL_DEFERRED : MAIL_BOUNCED, dsn,
+                    "host %s said: %s (in reply to %s command)", s->where, line.p,
+                    verdict_command_name(command));
     }
-    mailerr_blame(e, PHASE_MAIL, strcmp(cmd, "RCPT TO") == 0 ? BLAME_RECIPIENT : BLAME_MESSAGE);
+    mailerr_blame(e, PHASE_MAIL, command == TXN_RCPT ? BLAME_RECIPIENT : BLAME_MESSAGE);
     mailerr_remote(e, s->targets[s->at].host, sbuf_str(&line));
     t->a->tried[i] = true;
     sbuf_free(&line);
 }
 
-/* Recipients that only a 4xx stands against may fare better at the next host. */
+static void all_results(struct dsess *s, struct txn *t, enum txn_command command, enum verdict v) {
+    for (uint32_t k = 0; k < t->n_rcpts; k++)
+        if (command == TXN_MAIL || t->ok[t->rcpts[k]])
+            reply_result(s, t, t->rcpts[k], command, v);
+}
+
+/* If another host is left, forgets temporary refusals so that they are tried there.  True if there
+ * were any. */
 static bool try_elsewhere(struct dsess *s, struct txn *t) {
     bool any = false;
-    if (!session_more_hosts(s) || t->body_ended)
+    if (t->whole || !session_more_hosts(s))
         return false;
-    for (uint32_t k = 0; k < t->todo_rcpts; k++) {
+    for (uint32_t k = 0; k < t->n_rcpts; k++) {
         uint32_t i = t->rcpts[k];
         if (t->a->tried[i] && t->a->res[i].status == MAIL_DEFERRED) {
             log_as(s->svc->log_name, "smtp", "%s: %s", t->a->env->qid, t->a->res[i].text);
@@ -152,44 +219,42 @@ static bool try_elsewhere(struct dsess *s, struct txn *t) {
     return any;
 }
 
-/* Puts what stands in res of untried recipients in order: they get e. */
-static void fill_untried(struct attempt *a, const struct mailerr *e) {
-    for (uint32_t i = 0; i < a->n; i++)
-        if (!a->tried[i])
-            set_result(a, i, e);
-}
-
-static void go_to_next_host(struct dsess *s) {
-    s->at++;
-    session_disconnect(s, true);
-    targets_next(s);
-}
-
-/* A transaction has all its replies. */
+/* Every recipient has its result: the attempt is given back, or waits in s->todo for the next host.
+ * What counts as sent went out whole and was answered so. */
 static void txn_over(struct dsess *s, struct txn *t) {
     struct attempt *a = t->a;
     unsigned uses = s->uses;
-    bool again = !t->body_ended && try_elsewhere(s, t);
-    memcpy(a->relay, s->relay, sizeof a->relay - 1);
-    if (!t->body_ended)
-        s->need_rset = true;
+    for (uint32_t k = 0; k < t->n_rcpts; k++)
+        assert(a->res[t->rcpts[k]].status != MAIL_SENT || (t->taken && t->whole));
+    bool again = try_elsewhere(s, t);
+    attempt_set_relay(a, s->relay);
     txn_free(t);
     if (again) {
+        s->leaving = true;
         dl_push_front(&s->todo, &a->link);
-        if (dl_empty(&s->txns))
-            go_to_next_host(s);
-        return;
+    } else {
+        give_back(s, a, uses);
     }
-    give_back(s, a, ATTEMPT_TRIED, uses);
 }
+
+/* -- sending -- */
 
 static bool needs_utf8(const struct envelope *e, const struct txn *t) {
     if (!addr_is_ascii(e->sender))
         return true;
-    for (uint32_t k = 0; k < t->todo_rcpts; k++)
-        if (!addr_is_ascii(e->rcpts[t->a->idx[t->rcpts[k]]].addr))
+    for (uint32_t k = 0; k < t->n_rcpts; k++)
+        if (!addr_is_ascii(txn_rcpt(t, k)->addr))
             return true;
     return false;
+}
+
+/* Ends a transaction of which nothing was sent. */
+static void txn_refuse(struct dsess *s, struct txn *t, const struct mailerr *e) {
+    fill_untried(t->a, e);
+    attempt_set_relay(t->a, s->relay);
+    struct attempt *a = t->a;
+    txn_free(t);
+    give_back(s, a, s->uses);
 }
 
 /* Reasons not to send at all; true if the transaction is over before it began. */
@@ -205,45 +270,52 @@ static bool refuse_early(struct dsess *s, struct txn *t) {
                     "SMTPUTF8 is required, but was not offered by host %s", s->where);
     if (err.text == NULL)
         return false;
-    fill_untried(t->a, &err);
+    mailerr_blame(&err, PHASE_MAIL, BLAME_MESSAGE);
+    txn_refuse(s, t, &err);
     mailerr_free(&err);
-    struct attempt *a = t->a;
-    memcpy(a->relay, s->relay, sizeof a->relay - 1);
-    txn_free(t);
-    give_back(s, a, ATTEMPT_TRIED, s->uses);
     return true;
 }
 
-static void add_dsn_mail(struct dsess *s, const struct envelope *e) {
-    struct sbuf *o = conn_out(s->conn);
+static void control_character(struct mailerr *e, enum mail_blame blame) {
+    mailerr_set(e, MAIL_BOUNCED, "5.1.3", "the envelope has a control character: it is not sent");
+    mailerr_blame(e, PHASE_MAIL, blame);
+}
+
+static void add_dsn_mail(struct sbuf *line, const struct envelope *e) {
     if ((e->flags & (ENV_RET_FULL | ENV_RET_HDRS)) != 0)
-        sbuf_add_c(o, (e->flags & ENV_RET_FULL) != 0 ? " RET=FULL" : " RET=HDRS");
+        sbuf_add_c(line, (e->flags & ENV_RET_FULL) != 0 ? " RET=FULL" : " RET=HDRS");
     if (e->envid.n > 0) {
-        sbuf_add_c(o, " ENVID=");
-        xtext_encode(o, e->envid);
+        sbuf_add_c(line, " ENVID=");
+        xtext_encode(line, e->envid);
     }
 }
 
 static void send_mail(struct dsess *s, struct txn *t) {
     const struct envelope *e = t->a->env;
-    struct sbuf *o = conn_out(s->conn);
-    sbuf_add_c(o, "MAIL FROM:<");
-    addr_external(o, e->sender);
-    sbuf_add_ch(o, '>');
+    struct sbuf *line = &s->line;
+    sbuf_add_c(line, "MAIL FROM:<");
+    addr_external(line, e->sender);
+    sbuf_add_ch(line, '>');
     if ((s->caps & CAP_SIZE) != 0)
-        sbuf_printf(o, " SIZE=%llu", (unsigned long long)e->size);
+        sbuf_printf(line, " SIZE=%llu", (unsigned long long)e->size);
     if ((s->caps & CAP_8BITMIME) != 0 && (e->flags & ENV_8BIT) != 0)
-        sbuf_add_c(o, " BODY=8BITMIME");
+        sbuf_add_c(line, " BODY=8BITMIME");
     if ((s->caps & CAP_SMTPUTF8) != 0 && (e->flags & ENV_SMTPUTF8) != 0)
-        sbuf_add_c(o, " SMTPUTF8");
+        sbuf_add_c(line, " SMTPUTF8");
     if ((s->caps & CAP_DSN) != 0)
-        add_dsn_mail(s, e);
-    sbuf_add_c(o, "\r\n");
-    t->mail_sent = true;
-    expect(s, EXPECT_MAIL, t, 0);
+        add_dsn_mail(line, e);
+    if (!session_say(s)) {
+        struct mailerr err = {0};
+        control_character(&err, BLAME_MESSAGE);
+        txn_refuse(s, t, &err);
+        mailerr_free(&err);
+        return;
+    }
+    t->sent = SENT_MAIL;
+    expect(s, TXN_MAIL, t, 0);
 }
 
-static void add_notify(struct sbuf *o, uint32_t notify) {
+static void add_notify(struct sbuf *line, uint32_t notify) {
     static const struct {
         uint32_t bit;
         const char *word;
@@ -254,29 +326,40 @@ static void add_notify(struct sbuf *o, uint32_t notify) {
     const char *sep = " NOTIFY=";
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if ((notify & words[i].bit) != 0) {
-            sbuf_add_c(o, sep);
-            sbuf_add_c(o, words[i].word);
+            sbuf_add_c(line, sep);
+            sbuf_add_c(line, words[i].word);
             sep = ",";
         }
 }
 
 static void send_rcpt(struct dsess *s, struct txn *t) {
-    uint32_t i = t->rcpts[t->sent_rcpts++];
-    const struct rcpt *r = &t->a->env->rcpts[t->a->idx[i]];
-    struct sbuf *o = conn_out(s->conn);
-    sbuf_add_c(o, "RCPT TO:<");
-    addr_external(o, r->addr);
-    sbuf_add_ch(o, '>');
+    uint32_t i = t->rcpts[t->sent_rcpts];
+    const struct rcpt *r = txn_rcpt(t, t->sent_rcpts++);
+    struct sbuf *line = &s->line;
+    sbuf_add_c(line, "RCPT TO:<");
+    addr_external(line, r->addr);
+    sbuf_add_ch(line, '>');
     if ((s->caps & CAP_DSN) != 0) {
-        add_notify(o, r->notify);
+        add_notify(line, r->notify);
         ptrdiff_t semi = str_chr(r->orcpt, ';');
         if (semi > 0) {
-            sbuf_printf(o, " ORCPT=%.*s;", (int)semi, r->orcpt.p);
-            xtext_encode(o, str_from(r->orcpt, (size_t)semi + 1));
+            sbuf_printf(line, " ORCPT=%.*s;", (int)semi, r->orcpt.p);
+            xtext_encode(line, str_from(r->orcpt, (size_t)semi + 1));
         }
     }
-    sbuf_add_c(o, "\r\n");
-    expect(s, EXPECT_RCPT, t, i);
+    if (session_say(s)) {
+        expect(s, TXN_RCPT, t, i);
+    } else {
+        control_character(&t->a->res[i], BLAME_RECIPIENT);
+        t->a->tried[i] = true;
+    }
+}
+
+static void send_command(struct dsess *s, struct txn *t, enum txn_command command,
+                         const char *text) {
+    sbuf_add_c(&s->line, text);
+    session_say(s);
+    expect(s, command, t, 0);
 }
 
 /* Content that can go as it is: no dots to stuff (or BDAT), no lines to break. */
@@ -290,16 +373,11 @@ static bool use_bdat(const struct dsess *s, const struct txn *t) {
     return (s->caps & CAP_CHUNKING) != 0 && verbatim(s, t);
 }
 
-static void end_body(struct dsess *s, struct txn *t) {
-    t->body_ended = true;
-    if (!use_bdat(s, t))
-        conn_write_c(s->conn, ".\r\n");
-}
-
 /* Writes content while the output buffer is not too full; false if it cannot be read. */
-static bool stream_body(struct dsess *s, struct txn *t) {
+static bool stream_content(struct dsess *s, struct txn *t) {
     struct sbuf tmp = {0};
     bool ok = true, plain = verbatim(s, t);
+    size_t before = conn_pending(s->conn);
     while (ok && t->off < t->a->body->size && conn_pending(s->conn) < OUT_HIGH) {
         struct str v = body_view(t->a->body, t->off, CHUNK, &tmp);
         ok = v.p != NULL && v.n > 0;
@@ -311,62 +389,99 @@ static bool stream_body(struct dsess *s, struct txn *t) {
             content_stuff(&t->out, v, (size_t)s->p->smtp_line_length_limit, conn_out(s->conn));
         t->off += v.n;
     }
-    conn_touch(s->conn);
     sbuf_free(&tmp);
-    if (ok && t->off == t->a->body->size)
-        end_body(s, t);
+    conn_touch(s->conn);
+    if (ok && t->off == t->a->body->size) {
+        if (!use_bdat(s, t))
+            conn_write_c(s->conn, ".\r\n");
+        t->sent = SENT_CONTENT;
+        t->whole = true;
+    }
+    s->out_total += conn_pending(s->conn) - before;
+    t->content_end = s->out_total;
     return ok;
 }
 
-static void begin_body(struct dsess *s, struct txn *t) {
-    t->body_begun = true;
-    expect(s, EXPECT_BODY, t, 0);
-    if (use_bdat(s, t)) {
-        conn_printf(s->conn, "BDAT %llu LAST\r\n", (unsigned long long)t->a->body->size);
-        /* A BDAT that fails leaves the transaction open (RFC 3030 section 2): whatever follows it
-         * begins with RSET. */
-        s->need_rset = true;
-    }
-    if (!stream_body(s, t))
-        transact_lost(s, "local error reading the message content");
+static enum step drop(struct dsess *s, bool suspect);
+
+static enum step content_unreadable(struct dsess *s) {
+    session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.3.0",
+                 "local error reading the message content");
+    return drop(s, false);
 }
 
-/* The last transaction that still has something to send, or NULL. */
-static struct txn *sender(const struct dsess *s) {
+static enum step begin_content(struct dsess *s, struct txn *t) {
+    t->sent = SENT_PART;
+    if (use_bdat(s, t)) {
+        sbuf_printf(&s->line, "BDAT %llu LAST", (unsigned long long)t->a->body->size);
+        session_say(s);
+    }
+    t->begun = true;
+    expect(s, TXN_CONTENT, t, 0);
+    if (!use_bdat(s, t))
+        s->fifo[s->fifo_at + s->fifo_n - 1].out_end++; /* a reply is about content that has left */
+    return stream_content(s, t) ? STEP_DONE : content_unreadable(s);
+}
+
+/* 354, but every recipient was refused: an empty message ends it (RFC 2920 section 3.1). */
+static void send_empty_content(struct dsess *s, struct txn *t) {
+    t->empty = true;
+    t->sent = SENT_CONTENT;
+    send_command(s, t, TXN_CONTENT, ".");
+}
+
+/* Is RSET all that is left to be said?  Not while the reply to DATA may still be 354. */
+static bool rset_is_next(const struct dsess *s, const struct txn *t) {
+    if (t->whole)
+        return true;
+    bool none_taken = t->sent == SENT_MAIL && t->sent_rcpts == t->n_rcpts && t->accepted == 0;
+    return (t->refused || none_taken) && !awaits_reply(s, t);
+}
+
+static enum step send_rset(struct dsess *s, struct txn *t) {
+    t->sent = SENT_RSET;
+    send_command(s, t, TXN_RSET, "RSET");
+    return STEP_DONE;
+}
+
+/* Content by BDAT, or DATA, when MAIL and all RCPT have been sent. */
+static enum step send_content(struct dsess *s, struct txn *t, bool pipe) {
+    if (use_bdat(s, t)) {
+        bool eager = pipe && t->n_rcpts == 1 && t->a->body->size <= BDAT_EAGER;
+        if (!eager && (awaits_reply(s, t) || t->accepted == 0))
+            return STEP_WAIT;
+        return begin_content(s, t);
+    }
+    if (t->sent == SENT_DATA)
+        return STEP_WAIT;
+    t->sent = SENT_DATA;
+    send_command(s, t, TXN_DATA, "DATA");
+    return STEP_DONE;
+}
+
+/* Sends the next command of t: STEP_DONE; STEP_WAIT if a reply has to come first. */
+static enum step send_next(struct dsess *s, struct txn *t) {
+    bool pipe = (s->caps & CAP_PIPELINING) != 0;
+    if (t->sent == SENT_PART || (!pipe && s->fifo_n > 0))
+        return STEP_WAIT;
+    if (t->sent == SENT_NOTHING)
+        send_mail(s, t);
+    else if (rset_is_next(s, t))
+        return send_rset(s, t);
+    else if (t->sent_rcpts < t->n_rcpts)
+        send_rcpt(s, t);
+    else
+        return send_content(s, t, pipe);
+    return STEP_DONE;
+}
+
+/* The last transaction, while it still has something to send, or NULL. */
+static struct txn *sending_txn(const struct dsess *s) {
     if (dl_empty(&s->txns))
         return NULL;
     struct txn *t = DL_OWNER(s->txns.prev, struct txn, link);
-    return t->body_ended || t->ended ? NULL : t;
-}
-
-/* Sends the next command of t; false if it has to wait for a reply first. */
-static bool send_next(struct dsess *s, struct txn *t) {
-    bool pipe = (s->caps & CAP_PIPELINING) != 0;
-    if (!pipe && s->fifo_n > 0)
-        return false;
-    if (s->need_rset && !t->mail_sent) { /* before a transaction, never inside one */
-        s->need_rset = false;
-        conn_write_c(s->conn, "RSET\r\n");
-        expect(s, EXPECT_RSET, t, 0);
-    } else if (!t->mail_sent) {
-        send_mail(s, t);
-    } else if (t->sent_rcpts < t->todo_rcpts) {
-        send_rcpt(s, t);
-    } else if (use_bdat(s, t)) {
-        bool eager = pipe && t->todo_rcpts == 1 && t->a->body->size <= BDAT_EAGER;
-        if (t->body_begun || (!eager && (awaits_reply(s, t) || t->accepted == 0)))
-            return false;
-        begin_body(s, t);
-    } else if (!t->data_sent) {
-        t->data_sent = true;
-        conn_write_c(s->conn, "DATA\r\n");
-        expect(s, EXPECT_DATA, t, 0);
-    } else {
-        return false;
-    }
-    if (s->conn != NULL)
-        conn_touch(s->conn);
-    return s->conn != NULL;
+    bool dot = t->sent == SENT_CONTENT && (t->empty || !use_bdat(s, t));
+    return dot || t->sent == SENT_RSET ? NULL : t;
 }
 
 static bool worn_out(const struct dsess *s) {
@@ -393,222 +508,207 @@ static unsigned txn_count(const struct dsess *s) {
 }
 
 /* Begins the next waiting attempt if the connection can take it now. */
-static bool begin_next(struct dsess *s) {
+static enum step begin_next(struct dsess *s) {
+    if (s->leaving)
+        return dl_empty(&s->txns) ? STEP_NEXT_HOST : STEP_WAIT;
     if (dl_empty(&s->todo))
-        return false;
+        return STEP_WAIT;
     struct attempt *a = DL_OWNER(s->todo.next, struct attempt, link);
-    if (!fits(s, a) || worn_out(s)) {
-        if (dl_empty(&s->txns)) {
-            session_disconnect(s, true);
-            session_start(s);
-        }
-        return false;
-    }
+    if (!fits(s, a) || worn_out(s))
+        return dl_empty(&s->txns) ? STEP_RECONNECT : STEP_WAIT;
     bool ahead = (s->caps & CAP_PIPELINING) != 0 && s->p->smtp_pipeline_transactions;
     if (!dl_empty(&s->txns) && (!ahead || txn_count(s) >= TXNS_MAX))
-        return false;
+        return STEP_WAIT;
     dl_remove(&a->link);
-    return !refuse_early(s, txn_new(s, a)) || !dl_empty(&s->todo);
+    refuse_early(s, txn_new(s, a));
+    return STEP_DONE;
 }
 
-void transact_pump(struct dsess *s) {
-    while (s->conn != NULL && s->phase == DSESS_READY) {
-        struct txn *t = sender(s);
-        if (t == NULL ? !begin_next(s) : !send_next(s, t))
-            break;
+enum step transact_pump(struct dsess *s) {
+    enum step step = STEP_DONE;
+    while (step == STEP_DONE) {
+        struct txn *t = sending_txn(s);
+        step = t == NULL ? begin_next(s) : send_next(s, t);
     }
-    if (s->conn == NULL || s->phase != DSESS_READY)
-        return;
-    if (dl_empty(&s->txns) && dl_empty(&s->todo) && s->uses > 0 && worn_out(s))
-        session_disconnect(s, true);
-    else
-        set_deadline(s);
+    if (step != STEP_WAIT)
+        return step;
+    if (dl_empty(&s->txns) && dl_empty(&s->todo) && worn_out(s))
+        return STEP_RECONNECT;
+    conn_deadline(s->conn, time_limit(s) * 1000);
+    return STEP_WAIT;
 }
 
-void transact_drained(struct dsess *s) {
-    struct txn *t = sender(s);
-    if (t != NULL && t->body_begun && !t->body_ended && !stream_body(s, t)) {
-        transact_lost(s, "local error reading the message content");
+enum step transact_drained(struct dsess *s) {
+    struct txn *t = sending_txn(s);
+    if (t != NULL && t->sent == SENT_PART && !stream_content(s, t))
+        return content_unreadable(s);
+    return transact_pump(s);
+}
+
+/* -- replies -- */
+
+/* The connection is of no more use, and s->err says why.  May t be sent again in this attempt? */
+static bool may_repeat(const struct dsess *s, const struct txn *t, bool to_blame) {
+    bool maybe_sent = t->whole && (t->accepted > 0 || to_blame);
+    return !maybe_sent && (!to_blame || session_more_hosts(s));
+}
+
+static void forget_results(struct txn *t) {
+    for (uint32_t k = 0; k < t->n_rcpts; k++)
+        t->a->tried[t->rcpts[k]] = false;
+}
+
+/* One transaction of a connection that is of no more use. */
+static void txn_dropped(struct dsess *s, struct txn *t, bool suspect, bool to_blame,
+                        struct dl *again) {
+    struct attempt *a = t->a;
+    if (!suspect && has_all_results(a)) {
+        txn_over(s, t);
         return;
     }
-    transact_pump(s);
-}
-
-static void on_mail(struct dsess *s, struct txn *t) {
-    if (s->reply.code / 100 == 2)
-        return;
-    t->mail_failed = true;
-    for (uint32_t k = 0; k < t->todo_rcpts; k++)
-        reply_result(s, t, t->rcpts[k], "MAIL FROM");
-}
-
-static void on_rcpt(struct dsess *s, struct txn *t, uint32_t i) {
-    if (t->mail_failed)
-        return;
-    if (s->reply.code / 100 == 2) {
-        t->ok[i] = true;
-        t->accepted++;
+    if (suspect)
+        forget_results(t);
+    bool repeat = may_repeat(s, t, to_blame);
+    attempt_set_relay(a, s->relay);
+    txn_free(t);
+    if (repeat) {
+        dl_push(again, &a->link);
     } else {
-        reply_result(s, t, i, "RCPT TO");
+        fill_untried(a, &s->err);
+        give_back(s, a, s->uses);
     }
-}
-
-static void accepted_result(struct dsess *s, struct txn *t, const char *cmd) {
-    for (uint32_t k = 0; k < t->todo_rcpts; k++)
-        if (t->ok[t->rcpts[k]])
-            reply_result(s, t, t->rcpts[k], cmd);
-}
-
-/* 354, but every recipient was refused: an empty message ends it (RFC 2920 section 3.1). */
-static void abort_data(struct dsess *s, struct txn *t) {
-    t->body_begun = t->body_ended = true;
-    conn_write_c(s->conn, ".\r\n");
-    expect(s, EXPECT_BODY, t, 0);
-}
-
-static void on_data(struct dsess *s, struct txn *t) {
-    if (s->reply.code == 354) {
-        if (t->accepted > 0)
-            begin_body(s, t);
-        else
-            abort_data(s, t);
-        return;
-    }
-    accepted_result(s, t, "DATA");
-    t->ended = true;
-}
-
-static bool awaits_reply(const struct dsess *s, const struct txn *t) {
-    for (size_t i = 0; i < s->fifo_n; i++)
-        if (s->fifo[s->fifo_at + i].t == t)
-            return true;
-    return false;
-}
-
-/* Nothing more will be sent or come for t. */
-static bool is_over(const struct dsess *s, const struct txn *t) {
-    if (awaits_reply(s, t))
-        return false;
-    if (t->ended)
-        return true;
-    bool asked = t->mail_failed || (t->mail_sent && t->sent_rcpts == t->todo_rcpts);
-    return asked && t->accepted == 0 && !t->body_begun;
-}
-
-void transact_reply(struct dsess *s) {
-    if (s->fifo_n == 0) { /* 421 while idle, or nonsense: the connection is of no more use */
-        transact_lost(s, "unexpected reply");
-        return;
-    }
-    struct expected e = s->fifo[s->fifo_at];
-    if (s->reply.code == 421 && e.what != EXPECT_BODY) {
-        struct sbuf b = {0}, line = {0};
-        smtp_reply_line(&s->reply, &line);
-        sbuf_printf(&b, "host %s said: %s", s->where, line.p);
-        transact_lost(s, b.p);
-        sbuf_free(&b);
-        sbuf_free(&line);
-        return;
-    }
-    s->fifo_at++;
-    s->fifo_n--;
-    e.t->answered = e.t->answered || e.what != EXPECT_RSET;
-    if (e.what == EXPECT_MAIL)
-        on_mail(s, e.t);
-    else if (e.what == EXPECT_RCPT)
-        on_rcpt(s, e.t, e.rcpt);
-    else if (e.what == EXPECT_DATA)
-        on_data(s, e.t);
-    else if (e.what == EXPECT_BODY)
-        accepted_result(s, e.t, "end of DATA");
-    if (s->conn == NULL || s->phase != DSESS_READY)
-        return;
-    if (e.what == EXPECT_BODY)
-        e.t->ended = true;
-    if (is_over(s, e.t))
-        txn_over(s, e.t);
-    if (s->conn != NULL && s->phase == DSESS_READY)
-        transact_pump(s);
-}
-
-/* One transaction of a lost connection: true if its attempt may simply be sent again. */
-static bool lost_txn(struct dsess *s, struct txn *t, const char *what, bool fresh) {
-    struct mailerr e = {0};
-    bool maybe_sent = t->body_ended && (t->accepted > 0 || fresh);
-    bool again = !maybe_sent && (!fresh || session_more_hosts(s));
-    mailerr_set(&e, MAIL_DEFERRED, "4.4.2", "%s", what);
-    if (!again)
-        for (uint32_t k = 0; k < t->todo_rcpts; k++)
-            if (!t->a->tried[t->rcpts[k]])
-                set_result(t->a, t->rcpts[k], &e);
-    mailerr_free(&e);
-    return again;
 }
 
 /* A connection that had carried mail before and dies before it answered is merely old: the same
- * host again.  A fresh one that dies is a failing host: the next one.  A message whose end was
- * sent is never sent again in this attempt. */
-void transact_lost(struct dsess *s, const char *text) {
-    char *what = mem_strdup(text); /* it may be s->err's */
+ * host again.  A fresh one that dies, and one that is out of step, is a failing host: the next one.
+ * A message whose end was sent is never sent again in this attempt. */
+static enum step drop(struct dsess *s, bool suspect) {
     bool first = true, fresh = true;
-    unsigned uses = s->uses;
     struct dl again;
-    char relay[sizeof s->relay];
     dl_init(&again);
-    memcpy(relay, s->relay, sizeof relay);
+    s->mute = true;
     if (!dl_empty(&s->txns)) {
-        struct txn *t = DL_OWNER(s->txns.next, struct txn, link);
-        fresh = t->answered || uses <= txn_count(s);
+        const struct txn *t = DL_OWNER(s->txns.next, struct txn, link);
+        fresh = suspect || t->answered || s->uses <= txn_count(s);
     }
-    session_fail(s, MAIL_DEFERRED, "4.4.2", "%s", what);
-    while (!dl_empty(&s->txns)) {
-        struct txn *t = DL_OWNER(s->txns.next, struct txn, link);
-        struct attempt *a = t->a;
-        /* Only the first transaction has anything to do with the loss. */
-        bool retry = lost_txn(s, t, what, first && fresh);
-        memcpy(a->relay, relay, sizeof a->relay - 1);
-        txn_free(t);
-        if (retry)
-            dl_push(&again, &a->link);
-        else
-            give_back(s, a, ATTEMPT_TRIED, uses);
+    while (!dl_empty(&s->txns)) { /* only the first has anything to do with the loss */
+        txn_dropped(s, DL_OWNER(s->txns.next, struct txn, link), suspect, first && fresh, &again);
         first = false;
     }
-    bool next_host = fresh && !dl_empty(&again) && session_more_hosts(s);
-    if (next_host)
+    bool next_host = s->leaving || (fresh && !dl_empty(&again) && session_more_hosts(s));
+    if (next_host && !dl_empty(&again))
         log_as(s->svc->log_name, "smtp", "%s: %s",
                DL_OWNER(again.next, struct attempt, link)->env->qid, s->err.text);
-    session_disconnect(s, false);
     while (!dl_empty(&again)) { /* in their old order, before what waits */
         struct dl *n = again.prev;
         dl_remove(n);
         dl_push_front(&s->todo, n);
     }
-    free(what);
-    if (dl_empty(&s->todo))
+    return next_host ? STEP_NEXT_HOST : STEP_RECONNECT;
+}
+
+enum step transact_lost(struct dsess *s, const char *what) {
+    session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, "4.4.2", "%s", what);
+    return drop(s, false);
+}
+
+enum step transact_malformed(struct dsess *s) {
+    return drop(s, true);
+}
+
+/* The reply makes no sense where it stands: which commands the ones before it belonged to is not
+ * known either. */
+static enum step out_of_step(struct dsess *s, const struct expected *e) {
+    struct sbuf line = {0};
+    smtp_reply_line(&s->reply, &line);
+    session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.5.0",
+                 "Protocol error: host %s said: %s (in reply to %s command)", s->where, line.p,
+                 e == NULL ? "no" : verdict_command_name(e->command));
+    mailerr_remote(&s->err, s->targets[s->at].host, sbuf_str(&line));
+    sbuf_free(&line);
+    return drop(s, true);
+}
+
+/* 421: the host ends the session. */
+static enum step closing(struct dsess *s) {
+    struct sbuf line = {0};
+    smtp_reply_line(&s->reply, &line);
+    session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, "4.4.2", "host %s said: %s", s->where, line.p);
+    mailerr_remote(&s->err, s->targets[s->at].host, sbuf_str(&line));
+    sbuf_free(&line);
+    return drop(s, false);
+}
+
+static void on_refusal(struct dsess *s, const struct expected *e, enum verdict v) {
+    struct txn *t = e->t;
+    if (e->command == TXN_RCPT) {
+        if (!t->refused)
+            reply_result(s, t, e->rcpt, TXN_RCPT, v);
         return;
-    if (next_host) {
-        s->at++;
-        targets_next(s);
-    } else {
-        session_start(s);
     }
+    all_results(s, t, e->command, v);
+    t->refused = t->refused || e->command == TXN_MAIL || e->command == TXN_DATA;
+}
+
+static enum step on_verdict(struct dsess *s, const struct expected *e, enum verdict v) {
+    struct txn *t = e->t;
+    bool part = content_state(s, t) == CONTENT_PART;
+    if (v == VERDICT_LATER || v == VERDICT_REFUSED) {
+        on_refusal(s, e, v);
+    } else if (v == VERDICT_SENT) {
+        t->taken = true;
+        all_results(s, t, TXN_CONTENT, v);
+    } else if (v == VERDICT_GO) {
+        if (t->accepted == 0)
+            send_empty_content(s, t);
+        else
+            return begin_content(s, t);
+    } else if (e->command == TXN_RCPT && !t->refused) {
+        t->ok[e->rcpt] = true;
+        t->accepted++;
+    }
+    if (e->command == TXN_CONTENT && part) { /* the rest of it cannot be taken back */
+        txn_over(s, t);
+        return drop(s, false);
+    }
+    bool dot = e->command == TXN_CONTENT && (t->empty || !use_bdat(s, t));
+    if (e->command == TXN_RSET || dot)
+        txn_over(s, t);
+    return STEP_DONE;
+}
+
+enum step transact_reply(struct dsess *s) {
+    if (s->fifo_n == 0) {
+        /* Nothing waits: the host may leave at any time, and says so. */
+        return s->reply.code == 421 ? closing(s) : out_of_step(s, NULL);
+    }
+    struct expected e = s->fifo[s->fifo_at];
+    enum verdict v = verdict_of(e.command, s->reply.code, content_state(s, e.t),
+                                !s->targets[s->at].own_mx, s->cfg->p.soft_bounce);
+    if (v == VERDICT_CLOSING)
+        return closing(s);
+    if (v == VERDICT_SUSPECT || e.out_end > out_gone(s))
+        return out_of_step(s, &e);
+    s->fifo_at++;
+    s->fifo_n--;
+    e.t->answered = e.t->answered || e.command != TXN_RSET;
+    enum step step = on_verdict(s, &e, v);
+    return step == STEP_DONE ? transact_pump(s) : step;
 }
 
 void transact_fail_all(struct dsess *s) {
     struct dl *n;
     if (s->err.text == NULL)
-        session_fail(s, MAIL_DEFERRED, "4.4.4", "unable to find primary relay for %s", s->nexthop);
-    bool site = s->site_err;
+        session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.4.4", "unable to find primary relay for %s",
+                     s->nexthop);
+    bool reached = s->err.phase != PHASE_CONNECT && s->sessions > 0;
     while ((n = dl_pop(&s->todo)) != NULL) {
         struct attempt *a = DL_OWNER(n, struct attempt, link);
         if (a->begin_us == 0)
             a->begin_us = s->begin_us;
         a->conn_us = 0;
         fill_untried(a, &s->err);
-        bool reached = s->err.phase != PHASE_CONNECT && s->sessions > 0;
-        memcpy(a->relay, reached ? s->relay : "", reached ? sizeof a->relay - 1 : 1);
-        give_back(s, a, site ? ATTEMPT_SITE : ATTEMPT_TRIED, 0);
+        attempt_set_relay(a, reached ? s->relay : "");
+        give_back(s, a, 0);
     }
-    targets_free(s);
 }

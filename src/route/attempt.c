@@ -3,7 +3,12 @@
  */
 #include "route/attempt.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+void attempt_set_relay(struct attempt *a, const char *relay) {
+    snprintf(a->relay, sizeof a->relay, "%s", relay);
+}
 
 void attempt_free(struct attempt *a) {
     for (uint32_t i = 0; i < a->n; i++)

@@ -44,6 +44,8 @@ struct attempt {
     char relay[400];    /* "host[addr]:port" of the log */
 };
 
+/* Sets the relay host of the log line: "host[addr]:port", or "". */
+void attempt_set_relay(struct attempt *a, const char *relay);
 /* Gives back all that it has. */
 void attempt_free(struct attempt *a);
 

@@ -1,5 +1,6 @@
 """Relay hosts that are out of step, ask for too much or say too much; and what content and passwords make of it."""
 import base64
+import contextlib
 import re
 
 import pytest
@@ -144,4 +145,115 @@ def test_what_repeats_the_login_is_not_shown(dns, stage, mech):
         flat = re.sub(r"\s", "", said).lower()
         for piece in [re.sub(r"\s", "", text).lower() for way in ways for text in way]:
             assert piece[:8] not in flat and piece[-8:] not in flat, piece
+    relay.stop()
+
+
+class Script(FakeRelay):
+    """A relay host that answers some commands in its own way: verb to a list of whole replies, and "." to those for the
+    end of content.  A verb that is not there gets its usual reply."""
+
+    def __init__(self, says, caps="PIPELINING 8BITMIME", times=1000, **kw):
+        self.says, self.caps, self.times = says, caps.split(), times
+        self.taken, self.quits, self.dialogues = [], 0, 0
+        super().__init__(**kw)
+
+    def _serve(self, conn):
+        self.dialogues += 1
+        f = conn.makefile("rb")
+        usual = {"MAIL": ["250 2.1.0 ok"], "RCPT": ["250 2.1.5 ok"], "DATA": ["354 go"], ".": ["250 2.0.0 taken"],
+                 "RSET": ["250 2.0.0 ok"], "QUIT": ["221 bye"], "EHLO": ["\r\n".join(["250-script"] + [f"250-{c}" for c in self.caps] + ["250 HELP"])]}
+        says = dict(usual, **(self.says if self.dialogues <= self.times else {}))
+        with contextlib.suppress(OSError, ValueError):
+            conn.sendall(b"220 script\r\n")
+            while line := f.readline():
+                verb = line.split()[0].decode().upper()
+                if verb == "BDAT":
+                    content, verb = f.read(int(line.split()[1])), "."
+                replies = says.get(verb, ["500 5.5.2 what?"])
+                conn.sendall("".join(r + "\r\n" for r in replies).encode())
+                if verb == "DATA" and any(r.startswith("354") for r in replies):
+                    content = b"".join(iter(f.readline, b".\r\n"))
+                    verb, replies = ".", says["."]
+                    conn.sendall("".join(r + "\r\n" for r in replies).encode())
+                if verb == "." and any(r.startswith("250") for r in replies):
+                    self.taken.append(content)
+        with contextlib.suppress(OSError):
+            conn.close()
+
+
+# What a relay host says.
+OUT_OF_STEP = {
+    "2xx to DATA": {"DATA": ["250 2.0.0 fine"]},
+    "251 to DATA": {"DATA": ["251 2.1.5 will forward"]},
+    "3xx to DATA": {"DATA": ["334 VXNlcg=="]},
+    "MAIL answered twice": {"MAIL": ["250 2.1.0 ok"] * 2},
+    "RCPT answered twice": {"RCPT": ["250 2.1.5 ok"] * 2},
+    "MAIL answered twice, content refused": {"MAIL": ["250 2.1.0 ok"] * 2, ".": ["554 5.7.1 spam"]},
+    "RCPT answered twice, content refused": {"RCPT": ["250 2.1.5 ok"] * 2, ".": ["554 5.7.1 spam"]},
+    "354 to MAIL": {"MAIL": ["354 go"]},
+    "3xx to RCPT": {"RCPT": ["334 what"]},
+    "354 twice": {"DATA": ["354 go", "354 go"]},
+    "354 and 250 at once, content refused": {"DATA": ["354 go", "250 2.0.0 ok"], ".": ["554 5.7.1 spam"]},
+    "354 to the end of content": {".": ["354 go on"]},
+    "334 to the end of content": {".": ["334 go on"]},
+    "no reply to MAIL": {"MAIL": [], ".": ["554 5.7.1 spam"]},
+    "530 to MAIL": {"MAIL": ["530 5.7.0 Authentication required"]},
+    "530 to RCPT": {"RCPT": ["530 5.7.0 Authentication required"]},
+    "535 to MAIL": {"MAIL": ["535 5.7.8 bad credentials"]},
+    "503 to DATA": {"DATA": ["503 5.5.1 out of order"]},
+    "530 to the end of content": {".": ["530 5.7.0 Must issue a STARTTLS command first"]},
+}
+
+
+# DATA is not used where BDAT can be.
+STEP_CASES = [(name, caps) for name, says in OUT_OF_STEP.items() for caps in ("PIPELINING", "", "PIPELINING CHUNKING", "CHUNKING")
+              if not ("DATA" in says and "CHUNKING" in caps)]
+
+
+@pytest.fixture(scope="module")
+def steps_day(dns):
+    """One daemon, a relay host for each case and capability set, a sender for each relay host."""
+    relays, rows, files = {}, {}, []
+    for name, caps in STEP_CASES:
+        relays[caps, name] = Script(OUT_OF_STEP[name], caps)
+        rows[caps, name] = f"s{len(rows)}@x.example"
+        files.append(f"{rows[caps, name]} [127.0.0.1]:{relays[caps, name].port}\n")
+    main = "sender_dependent_relayhost_maps = texthash:{dir}/hops\n" + "".join(
+        f"smtp_{t}_timeout = 3s\n" for t in ("mail", "rcpt", "data_init", "data_xfer", "data_done", "rset"))
+    with Posthouse(main, dns=dns, files={"hops": "".join(files)}) as p:
+        for sender in rows.values():
+            assert p.send(sender=sender).startswith("250")
+        qids = {re.search(rf"(\w+): from=<{re.escape(sender)}>", p.log()).group(1) for sender in rows.values()}
+        wait_for(lambda: qids <= set(re.findall(r"(\w+): to=<", p.log())), 60)
+        yield p.log(), rows, relays
+        for r in relays.values():
+            r.stop()
+
+
+@pytest.mark.parametrize("case,caps", STEP_CASES)
+def test_relay_host_out_of_step(steps_day, case, caps):
+    """Never sent unless it took the content, and never bounced: nothing that it said was about the message."""
+    log, rows, relays = steps_day
+    relay = relays[caps, case]
+    qid = re.search(rf"(\w+): from=<{re.escape(rows[caps, case])}>", log).group(1)
+    status = re.search(rf"{qid}: to=.*dsn=(\S+), status=(\w+)", log)
+    if status.group(2) == "sent":
+        assert relay.taken
+    elif status.group(2) == "bounced":  # of a reply too few BDAT cannot tell, but what refused it was about it
+        assert case == "no reply to MAIL" and "CHUNKING" in caps and " said: 554 5.7.1 spam" in log
+    else:
+        assert status.group(2) == "deferred" and status.group(1).startswith("4."), status.group(0)
+
+
+@pytest.mark.parametrize("caps", ["PIPELINING", "", "PIPELINING CHUNKING"])
+def test_what_was_taken_before_stays_sent(dns, caps):
+    """A reply that nothing waits for ends the session; mail before it stays sent, mail after it goes by another one."""
+    relay = Script({".": ["250 2.0.0 taken", "250 2.0.0 taken again"]}, caps, times=2)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_concurrency_limit = 1\nminimal_backoff_time = 1s\n"
+                   "maximal_backoff_time = 1s\nqueue_run_delay = 1s\n", dns=dns) as p:
+        for i in range(5):
+            assert p.send(sender=f"t{i}@x.example", content=f"Subject: t{i}\r\n\r\nhello\r\n").startswith("250")
+        wait_for(lambda: p.queue() == [], 30)
+        assert {re.search(rb"Subject: (t\d)", c).group(1) for c in relay.taken} == {b"t%d" % i for i in range(5)}
+        assert "bounced" not in p.log()
     relay.stop()
