@@ -19,9 +19,10 @@
 #include "util/fs.h"
 #include "util/mem.h"
 
-#define TAKE_UP_MS 5000
-#define LOOK_MS    20
-#define RELOAD_S   30 /* an answer to a reload; it comes when the tables are open */
+#define TAKE_UP_MS     5000
+#define LOOK_MS        20
+#define LINE_MAX_BYTES (16U << 20) /* of an answer: the relay's process is not believed */
+#define RELOAD_S       30          /* an answer to a reload; it comes when the tables are open */
 
 int ask_connect(const char *dir, const char *name) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -90,6 +91,8 @@ static void read_answer(int fd, struct answer *a) {
             used = (size_t)(nl - in.p) + 1;
         }
         sbuf_drop(&in, used);
+        if (a->rc == 1 && in.n > LINE_MAX_BYTES)
+            end_with(a, -EPROTO, "a line of the daemon's answer has no end");
     }
     sbuf_free(&in);
 }

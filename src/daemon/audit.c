@@ -243,6 +243,7 @@ void audit_tables_of(const struct config *c) {
 
 void audit(const struct config *c, struct diags *d) {
     daemon_check(c, d);
+    daemon_check_unkept(c, DIAG_ERROR, d);
     check_unused(c, d);
     check_services(c, d);
     check_all_tables(c, d);

@@ -91,6 +91,7 @@ static struct config *load(bool verbose) {
     struct diags more = {0};
     config_preload(cfg);
     daemon_check(cfg, &more);
+    daemon_check_unkept(cfg, DIAG_WARN, &more);
     bool ok = report(cfg, &more, verbose);
     diag_free(&more);
     if (ok)
@@ -307,6 +308,14 @@ static void replace_lookup(void) {
     start_children();
 }
 
+static void log_unkept(void) {
+    struct diags d = {0};
+    daemon_check_unkept(sup.cfg, DIAG_WARN, &d);
+    for (size_t i = 0; i < d.n; i++)
+        log_warn("master", "%s, line %d: %s", d.v[i].file, d.v[i].line, d.v[i].text);
+    diag_free(&d);
+}
+
 /* False: the new configuration has errors, the old one stays. */
 static bool reload(void) {
     struct config *cfg = load(false);
@@ -319,6 +328,7 @@ static bool reload(void) {
     }
     config_unref(sup.cfg);
     sup.cfg = cfg;
+    log_unkept();
     replace_lookup();
     tell(&sup.relay, SUP_RELOAD, cfg->source);
     return true;
@@ -422,6 +432,7 @@ int main(int argc, char **argv) {
     confine_memory(); /* keys of certificates */
     if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0)
         return 1;
+    log_unkept();
     log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
     supervise();
 }

@@ -16,6 +16,7 @@
 #include "web/adminlog.h"
 #include "web/daemon.h"
 #include "web/session.h"
+#include "web/steps.h"
 
 #define PAGE     50U
 #define PAGE_MAX 500U
@@ -480,19 +481,20 @@ static const char *found_key(json_t *step) {
     return "";
 }
 
-static json_t *summary(json_t *steps) {
+/* steps: with the keys that were asked; seen: as the administrator may see them. */
+static json_t *summary(json_t *steps, json_t *seen) {
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "rule", "", "key", "", "next_hop",
                           "", "transport", "", "credentials", "", "tls", "", "problem", "");
     size_t i;
     json_t *s;
-    json_array_foreach(steps, i, s) {
-        const char *step = json_member(s, "step");
+    json_array_foreach(seen, i, s) {
+        const char *step = json_member(s, "step"), *key = found_key(json_array_get(steps, i));
         if (strcmp(step, "route") == 0) {
             json_object_set(o, "rule", json_object_get(s, "rule"));
             json_object_set(o, "next_hop", json_object_get(s, "next_hop"));
             json_object_set(o, "transport", json_object_get(s, "transport"));
-        } else if (strstr(step, "_maps") != NULL && found_key(s)[0] != '\0') {
-            json_object_set_new(o, "key", json_text(found_key(s)));
+        } else if (strstr(step, "_maps") != NULL && key[0] != '\0') {
+            json_object_set_new(o, "key", json_text(key));
         } else if (strcmp(step, "credentials") == 0 || strcmp(step, "tls policy") == 0) {
             json_object_set(o, step[0] == 't' ? "tls" : "credentials",
                             json_object_get(s, "result"));
@@ -514,8 +516,10 @@ void relay_effective(struct req *r) {
         sbuf_printf(&sender, "%s%s", strchr(account, '@') == NULL ? "any-user@" : "", account);
         json_t *steps = daemon_lines(
             r, json_pack("{s:s, s:o}", "cmd", "explain", "sender", json_text(sender.p)), NULL);
+        json_t *seen = steps == NULL ? NULL : steps_all_shown(steps, r->who.global);
         if (steps != NULL)
-            reply_data(r, summary(steps));
+            reply_data(r, summary(steps, seen));
+        json_decref(seen);
         json_decref(steps);
     }
     sbuf_free(&sender);

@@ -16,6 +16,7 @@
 #include "util/mem.h"
 #include "web/accounts.h"
 #include "web/daemon.h"
+#include "web/steps.h"
 
 #define RUNS_MAX 32U /* at a time */
 #define PING_S   10
@@ -188,16 +189,6 @@ void run_start(struct req *r) {
 
 /* -- looking on -- */
 
-/* Files, queries and keys of other people's are for the administrator of everything. */
-static json_t *shown(json_t *step, bool global) {
-    json_t *copy = json_copy(step);
-    if (!global) {
-        json_object_del(copy, "asked");
-        json_object_del(copy, "set_at");
-    }
-    return copy;
-}
-
 struct look {
     struct run *x; /* NULL: it was over before, and these are its steps */
     json_t *kept;
@@ -213,7 +204,7 @@ static void add_event(struct sbuf *out, const char *name, json_t *o) {
 }
 
 static void add_step(struct look *k, json_t *steps, struct sbuf *out) {
-    add_event(out, "step", shown(json_array_get(steps, k->next++), k->global));
+    add_event(out, "step", steps_shown(steps, k->next++, k->global));
 }
 
 static void add_end(struct look *k, bool passed, struct sbuf *out) {
@@ -267,11 +258,7 @@ static void look_done(void *arg) {
 
 static json_t *describe(const char *id, const char *kind, const char *sender, const char *rcpt,
                         int64_t started, bool over, bool passed, json_t *steps, bool global) {
-    json_t *list = json_array(), *s;
-    size_t i;
-    json_array_foreach(steps, i, s) {
-        json_array_append_new(list, shown(s, global));
-    }
+    json_t *list = steps_all_shown(steps, global);
     return json_pack("{s:s, s:s, s:o, s:o, s:I, s:b, s:b, s:o}", "id", id, "kind", kind, "sender",
                      json_text(sender), "recipient", json_text(rcpt), "started",
                      (json_int_t)started, "over", over, "passed", passed, "steps", list);

@@ -191,3 +191,22 @@ def test_a_listing_hides_passwords(tmp_path):
                 assert "s3cret" not in out and "acc_dbname = vmail" in out and "acc_password = (hidden)" in out
                 assert re.search("^smtp_sasl_password_maps = inline:\\(hidden\\), hash:/", out, re.M)
         assert p.run("-h", "acc_password", face="postconf").stdout == "s3cret1\n"
+
+
+UNKEPT = {
+    "main": ("smtpd_sender_restrictions = check_policy_service inet:127.0.0.1:7777\n", ""),
+    "data": ("smtpd_data_restrictions = permit_mynetworks,\n  check_policy_service {{ inet:127.0.0.1:7777, timeout = 3s }}\n", ""),
+    "end of data": ("smtpd_end_of_data_restrictions = check_policy_service unix:private/policy\n", ""),
+    "override": ("", "127.0.0.1:PORT inet n - n - - smtpd\n -o smtpd_client_restrictions=check_policy_service,inet:127.0.0.1:7777\n"),
+}
+
+
+@pytest.mark.parametrize("where", UNKEPT)
+def test_a_policy_server_that_is_not_asked_is_an_error_of_check(dns, where):
+    """Who relies on one learns it from check's exit status, at the start and in the log, and not from the mail that came."""
+    main, service = UNKEPT[where]
+    with Posthouse("relayhost = [127.0.0.1]:9\n" + main, master=service.replace("PORT", str(free_port())), dns=dns) as p:
+        r = p.run("check")
+        assert r.returncode == 2 and re.search(r"error: .*does not have check_policy_service", r.stdout), r.stdout
+        p.wait_log(r"master\[\d+\]: warning: .*, line \d+: .*_restrictions: Posthouse does not have check_policy_service")
+        assert "does not have check_policy_service" in (p.dir / "stderr").read_text()

@@ -795,3 +795,28 @@ def test_a_record_in_use_stays(dns, by):
         w.write_main("relayhost = [elsewhere.example]\n" + f"\nweb_listen = 127.0.0.1:{w.web_port}\nweb_owner = www-data\n")
         w.reload()
         boss.ok("DELETE", "/api/relay/provider")
+
+
+# -- what administrators of one domain see of others --
+
+def test_an_account_is_not_shown_to_other_tenants(dns):
+    """Who may name a shared record sees that mail goes with an account, and not whose."""
+    login = "login-of-tenant-b@provider.example"
+    relay = FakeRelay(auth=["PLAIN"], need_auth=True, users={}, tls=tls(), replies={"AUTH": f"535 5.7.8 {login} may not log in here"})
+    hop = f"[127.0.0.1]:{relay.port}"
+    with site(dns) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        boss.ok("PUT", "/api/relay/shared", body={"hosts": hop, "tls": "encrypt", "user": login, "password": "pw"})
+        local.ok("PUT", "/api/domain/a.example", form={"outboundRelay": hop})
+        for kind in ("explain", "test"):
+            mine, all_of_it = (run(who, kind=kind, sender="ann@a.example", recipient="b@c.example") for who in (local, boss))
+            assert login in json.dumps(all_of_it) and login not in json.dumps(mine), json.dumps(mine)
+            assert [s["step"] for s in mine["steps"]] == [s["step"] for s in all_of_it["steps"]]
+            r = urllib.request.Request(w.url + f"api/run/{mine['id']}", headers={"Accept": "text/event-stream", "Cookie": local.cookie})
+            with urllib.request.urlopen(r, timeout=20 * SLOW) as s:
+                assert login not in s.read().decode()
+        assert "535 5.7.8" in json.dumps(mine)
+        assert login in json.dumps(boss.get("/api/effective?account=a.example"))
+        told = local.get("/api/effective?account=a.example")
+        assert login not in json.dumps(told) and told["credentials"], told
+    relay.stop()

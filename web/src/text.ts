@@ -157,7 +157,7 @@ export const text = {
     nexthop: "Used for this relayhost value",
     nexthopHint: "Empty: its hosts as they stand above.",
     only: "Only for",
-    onlyHint: "user@domain or @domain; empty: whoever relays there.",
+    onlyHint: "user@domain or @domain may use this account. Empty: every domain and user whose “Relay outgoing email to” is this relayhost value, or this record's name, sends with it, also when the administrator of that domain sets it.",
     preset: "Provider",
     usedBy: "Used by",
     health: "Health",
