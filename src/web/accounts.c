@@ -42,22 +42,21 @@ static bool get(struct req *r, const char *name, struct account *c) {
     return rc == STORE_YES;
 }
 
-/* The name in the path, in lower case; false after a reply. */
-static bool name_ok(struct req *r, bool user) {
-    str_lower(r->arg, strlen(r->arg));
-    struct str s = str_of(r->arg), domain = user ? addr_domain(s) : s;
-    if (addr_valid_host(domain) && s.n <= VALUE_MAX && (!user || addr_local(s).n > 0))
-        return true;
-    reply_fail(r, MHD_HTTP_BAD_REQUEST, user ? "Invalid mail address." : "Invalid domain name.");
-    return false;
-}
-
 static const char *domain_of(const char *account) {
     const char *at = strrchr(account, '@');
     return at == NULL ? account : at + 1;
 }
 
-/* Is the Relay tab his to see?  dom is the account's domain. */
+bool accounts_named(struct req *r, bool user) {
+    str_lower(r->arg, strlen(r->arg));
+    struct str s = str_of(r->arg), domain = user ? addr_domain(s) : s;
+    if (addr_valid_host(domain) && s.n <= VALUE_MAX && (!user || addr_local(s).n > 0))
+        return session_may(r, domain_of(r->arg));
+    reply_fail(r, MHD_HTTP_BAD_REQUEST, user ? "Invalid mail address." : "Invalid domain name.");
+    return false;
+}
+
+/* May the administrator who asks see the Relay tab?  dom is the account's domain. */
 static bool tab_shown(const struct req *r, const struct account *dom, bool user) {
     return r->who.global ||
            !settings_disable(dom->settings,
@@ -86,7 +85,7 @@ struct listing {
     const struct req *r;
     const char *inherited; /* the domain's relay host, or NULL */
     bool hide_relay;
-    bool own_only; /* whose domain is not at hand: nothing is said of what he inherits */
+    bool own_only; /* inherited values are left out: the account's domain is not loaded */
 };
 
 /* Who decides where its mail goes, as far as the store and relayhost say; the daemon's own word is
@@ -183,8 +182,7 @@ void users_list(struct req *r) {
     struct listing l = {.limit = PAGE};
     struct account dom;
     char *why = NULL, *text;
-    if (!req_number(r, "limit", PAGE_MAX, &l.limit) || !name_ok(r, false) ||
-        !session_may(r, r->arg) || !get(r, r->arg, &dom))
+    if (!req_number(r, "limit", PAGE_MAX, &l.limit) || !get(r, r->arg, &dom))
         return;
     struct browse b = browse_of(r, &l, &text);
     b.domain = r->arg;
@@ -240,7 +238,7 @@ static void add_relay_fields(json_t *o, const struct account *c) {
 
 void domain_show(struct req *r) {
     struct account c;
-    if (!name_ok(r, false) || !session_may(r, r->arg) || !get(r, r->arg, &c))
+    if (!get(r, r->arg, &c))
         return;
     json_t *o = profile(&c);
     bool shown = tab_shown(r, &c, false);
@@ -258,7 +256,7 @@ void domain_show(struct req *r) {
 
 void user_show(struct req *r) {
     struct account c, dom;
-    if (!name_ok(r, true) || !session_may(r, domain_of(r->arg)) || !get(r, r->arg, &c))
+    if (!get(r, r->arg, &c))
         return;
     if (!get(r, domain_of(r->arg), &dom)) {
         account_free(&c);
@@ -392,8 +390,7 @@ void domain_change(struct req *r) {
     struct account_change plan;
     char *made = NULL, *why = NULL;
     struct sbuf account = {0};
-    if (!name_ok(r, false) || !accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) ||
-        !get(r, r->arg, &c))
+    if (!accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) || !get(r, r->arg, &c))
         return;
     if (plan_domain(r, &c, &plan, &made)) {
         enum store_rc rc = STORE_YES;
@@ -413,8 +410,7 @@ void user_change(struct req *r) {
     static const char *const names[] = {"outboundRelay", "transport", NULL};
     struct account c;
     char *why = NULL;
-    if (!name_ok(r, true) || !accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) ||
-        !get(r, r->arg, &c))
+    if (!accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) || !get(r, r->arg, &c))
         return;
     struct account_change plan = {req_text(r, "transport"), -1};
     enum store_rc rc = STORE_YES;
@@ -432,8 +428,7 @@ void users_change(struct req *r) {
     struct account dom;
     struct sbuf all = {0};
     char *why = NULL;
-    if (!name_ok(r, false) || !session_may(r, r->arg) || !only(r, names) || !values_ok(r) ||
-        !get(r, r->arg, &dom))
+    if (!only(r, names) || !values_ok(r) || !get(r, r->arg, &dom))
         return;
     struct account_change plan = {req_text(r, "transport"), -1};
     if (!tab_shown(r, &dom, true)) {

@@ -17,7 +17,11 @@ void accounts_search(struct req *r); /* GET /api/search */
 void value_check(struct req *r);     /* GET /api/validate */
 void relay_effective(struct req *r); /* GET /api/effective */
 
-/* May he look at the relaying of account (user@domain, or a domain)?  False after a reply. */
+/* For routes.c, before a handler whose path names a domain, or a user: makes the name in r->arg
+ * lower case, and checks it and that the administrator manages the domain.  False after a reply. */
+bool accounts_named(struct req *r, bool user);
+/* May the administrator who asks look at the relaying of account (user@domain, or a domain)?  False
+ * after a reply. */
 bool accounts_may(struct req *r, const char *account);
 
 #endif

@@ -24,7 +24,7 @@ static void openapi_show(struct req *r) {
 
 static const struct route_entry {
     const char *method;
-    const char *path; /* "{…}" at its end stands for the rest */
+    const char *path; /* "{…}" at its end stands for the rest; see may_see */
     enum scope scope; /* what a token needs */
     bool global;      /* for administrators of everything only */
     void (*handler)(struct req *r);
@@ -113,9 +113,16 @@ static bool allowed(struct req *r, const struct route_entry *e, bool changes) {
     return false;
 }
 
+/* The account in the path: {domain} or {mail} there says that its domain is checked, whatever the
+ * handler does. */
+static bool may_see(struct req *r, const struct route_entry *e) {
+    bool domain = strstr(e->path, "{domain}") != NULL, mail = strstr(e->path, "{mail}") != NULL;
+    return (!domain && !mail) || accounts_named(r, mail);
+}
+
 void routes_dispatch(struct req *r) {
     bool changes = strcmp(r->method, "GET") != 0;
     const struct route_entry *e = find(r);
-    if (e != NULL && (!changes || session_origin_ok(r)) && allowed(r, e, changes))
+    if (e != NULL && (!changes || session_origin_ok(r)) && allowed(r, e, changes) && may_see(r, e))
         e->handler(r);
 }

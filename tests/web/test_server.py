@@ -820,3 +820,18 @@ def test_an_account_is_not_shown_to_other_tenants(dns):
         told = local.get("/api/effective?account=a.example")
         assert login not in json.dumps(told) and told["credentials"], told
     relay.stop()
+
+
+def test_every_path_with_an_account_is_of_its_administrators(web):
+    """Checked where the path is, for each method: a handler cannot forget it."""
+    local, paths = web.api(OF_DOMAIN), [p for p in OPENAPI["paths"] if "{domain}" in p or "{mail}" in p]
+    assert len(paths) >= 3
+    for path in paths:
+        for method in (m.upper() for m in OPENAPI["paths"][path] if m != "parameters"):
+            body = {} if method == "PUT" else None
+            real = lambda domain: path.replace("{domain}", domain).replace("{mail}", f"ann@{domain}")
+            for other in ("b.example", "B.Example", "nowhere.example"):
+                assert local.fails(403, method, real(other), body=body) == "Permission denied.", path
+            assert local.request(method, real("a.example"), body=body)[0] in (200, 400), path
+            for bad in ("no domain", "a..b", "x@"):
+                assert local.fails(400, method, path.replace("{domain}", bad).replace("{mail}", bad), body=body), (path, bad)
