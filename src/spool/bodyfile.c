@@ -20,6 +20,12 @@ struct bodyfile {
     int rc; /* of the first write that failed; 0: none did */
 };
 
+char *bodyfile_path(const struct spool *s, uint64_t id) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s/body/%016llx", s->dir, (unsigned long long)id);
+    return sbuf_take(&b);
+}
+
 static void bodyfile_free(struct spool *s, struct bodyfile *f) {
     itab_del(&s->bodyfiles, f->id);
     free(f);
@@ -31,7 +37,7 @@ static void bodyfile_close(struct spool *s, struct bodyfile *f) {
 }
 
 static int bodyfile_make(struct spool *s, uint64_t id) {
-    char *path = log_body_path(s, id);
+    char *path = bodyfile_path(s, id);
     struct bodyfile *f = itab_get(&s->bodyfiles, id);
     if (f != NULL)
         bodyfile_close(s, f);
@@ -54,7 +60,7 @@ int bodyfile_write(struct spool *s, struct spool_op *op) {
         return rc < 0 ? rc : -EBADF;
     struct iovec iov = {op->chunk.p, op->chunk.n};
     if (f->rc == 0)
-        f->rc = write_full(s, f->fd, &iov, 1, op->off);
+        f->rc = disk_write(s, f->fd, &iov, 1, op->off, NULL);
     return f->rc;
 }
 
@@ -66,7 +72,7 @@ int bodyfile_take(struct spool *s, uint64_t id, struct body *body) {
     if (rc == 0)
         rc = s->io->datasync(s->io->arg, f->fd);
     if (rc == 0)
-        rc = log_sync_dir(s, "body");
+        rc = spool_sync_dir(s, "body");
     if (rc < 0) {
         bodyfile_close(s, f);
         return rc;
@@ -77,7 +83,7 @@ int bodyfile_take(struct spool *s, uint64_t id, struct body *body) {
 }
 
 void bodyfile_unlink(struct spool *s, uint64_t id) {
-    char *path = log_body_path(s, id);
+    char *path = bodyfile_path(s, id);
     s->io->unlink(s->io->arg, path);
     free(path);
 }

@@ -33,7 +33,7 @@ enum rec_type {
     REC_DONE = 3,
     REC_SETTLE = 4, /* follows the MESSAGE that settles: counts only together with that one */
     REC_BEGIN = 5,  /* first of a segment */
-    REC_FORGET = 6  /* a MESSAGE whose batch failed, and its SETTLE, never were */
+    REC_FORGET = 6  /* withdraws a MESSAGE (and its SETTLE) whose client was told that it failed */
 };
 
 /* REC_SETTLE's meta begins with the id of the message that settles; then comes progress, or
@@ -77,14 +77,16 @@ struct segment {
     uint64_t salt; /* 0: made before there were salts */
     int fd;
     uint64_t used;    /* where the next record goes */
+    uint64_t written; /* below: given to the kernel; of the head only */
     uint64_t synced;  /* below: durable */
     uint64_t size;    /* allocated */
     uint64_t live;    /* records here that queued messages need */
-    uint64_t emptied; /* how far copying on has come */
+    uint64_t emptied; /* records below are not needed here, or copied to the head */
     struct gap *gaps; /* found at start */
     size_t n_gaps;
     atomic_uint readers; /* reads in progress: keep the descriptor */
-    bool full;           /* a write failed: nothing more is written here */
+    int write_rc;        /* why a write failed: nothing more is written; 0: none did */
+    uint64_t tainted;    /* bytes behind written that the failed write may have left */
     int sync_rc;         /* why a sync failed: neither written nor synced again; 0: none did */
     bool stuck;          /* something in it cannot be read: it stays as it is */
     bool damaged;        /* found at start: the file goes to damaged/ when it is not needed */
@@ -106,7 +108,9 @@ struct entry {
 /* A message that was copied on; its entry follows when the copy is durable. */
 struct move {
     struct segment *seg;
-    uint64_t id, off, prog_off;
+    uint64_t id;
+    uint64_t off, prog_off; /* of the copies */
+    uint64_t end;           /* where the last one ends */
     const struct segment *was_prog_seg;
     uint32_t was_prog_off;
 };
@@ -117,6 +121,7 @@ struct spool {
     uint64_t segment_size;
     struct dl segments;   /* oldest first; the last one is written to */
     struct segment *head; /* NULL until the first record */
+    struct sbuf gathered; /* records of the head that are not written yet */
     uint64_t next_no;
     struct itab index;     /* id -> struct entry */
     struct itab bodyfiles; /* id -> struct bodyfile: content that is being received */
@@ -138,11 +143,6 @@ struct spool {
     pthread_mutex_t stats_lock;
 };
 
-uint64_t rec_span(uint32_t meta_len, uint64_t body_len);
-/* The first and the second word of a record's head in segment no. */
-uint32_t rec_mark(uint64_t salt);
-uint32_t rec_crc(const struct rec_head *h, uint64_t no, uint64_t salt, const void *meta);
-
 static inline uint64_t entry_off(const struct entry *e) {
     return (uint64_t)e->off * 8;
 }
@@ -151,16 +151,10 @@ static inline uint64_t entry_prog_off(const struct entry *e) {
     return (uint64_t)e->prog_off * 8;
 }
 
-/* Path of a segment or body file; caller frees. */
-char *log_segment_path(const struct spool *s, uint64_t no, uint64_t salt);
-char *log_body_path(const struct spool *s, uint64_t id);
-/* fsync of a directory of the spool. */
-int log_sync_dir(const struct spool *s, const char *sub);
-/* Moves a file of the spool to damaged/, as KIND-ID; durable before it returns. */
-int log_set_aside(const struct spool *s, const char *kind, uint64_t id, const char *path);
-/* Makes sure that span bytes fit into the head, in a new segment if need be; without
- * may_use_reserve some room is left for PROGRESS and DONE, so that a full disk can be emptied. */
-int log_room(struct spool *s, uint64_t span, bool may_use_reserve);
+/* True if the message's content is in a file; e may be NULL. */
+static inline bool entry_has_file(const struct entry *e) {
+    return e != NULL && (e->body_len & REC_FILE_BIT) != 0;
+}
 
 /* What log_write writes. */
 struct rec {
@@ -172,31 +166,82 @@ struct rec {
     uint32_t body_crc;
 };
 
-/* Writes one record at the head's end (no sync).  *off is where it begins. */
-int log_write(struct spool *s, const struct rec *r, uint64_t *off);
-/* fdatasync of the head, if it needs one; after a failure it is never written or synced again. */
-int log_sync(struct spool *s);
-void log_entry_set(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
-                   uint32_t meta_len, uint64_t body_len);
-void log_entry_progress(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
-                        uint32_t meta_len);
-/* Forgets a message; log_entry_del also removes its body file, if any. */
-void log_entry_drop(struct spool *s, uint64_t id);
-void log_entry_del(struct spool *s, uint64_t id);
-/* Removes the oldest segments that hold nothing, and copies on some of what is left in the oldest
- * one when most of the log is dead.  Called after a sync. */
-void log_reclaim(struct spool *s);
+/* segment.c */
+
+uint64_t rec_span(uint32_t meta_len, uint64_t body_len);
+/* The first and the second word of a record's head in segment no. */
+uint32_t rec_mark(uint64_t salt);
+uint32_t rec_crc(const struct rec_head *h, uint64_t no, uint64_t salt, const void *meta);
+/* The whole head of a record of g. */
+struct rec_head rec_head_of(const struct segment *g, const struct rec *r);
+
+/* Both go on after short answers, and return 0 or negative errno.  *done: the bytes that were
+ * written in any case; NULL: not asked for.  iov is used up. */
+int disk_read(const struct spool *s, int fd, void *buf, size_t n, uint64_t off);
+int disk_write(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t off,
+               uint64_t *done);
+/* True if an error says that there is no room. */
+bool disk_is_full(int rc);
+
+/* fsync of a directory of the spool. */
+int spool_sync_dir(const struct spool *s, const char *sub);
+/* Moves a file of the spool to damaged/, as KIND-ID; durable before it returns. */
+int spool_set_aside(const struct spool *s, const char *kind, uint64_t id, const char *path);
+
+/* The caller frees it. */
+char *segment_path(const struct spool *s, uint64_t no, uint64_t salt);
+/* Makes the file of a new segment, durable with its first record, and says of it in *g what is
+ * known. */
+int segment_create(struct spool *s, struct segment *g);
+/* Puts a copy of *like at the end of the list of segments, which owns it. */
 struct segment *segment_add(struct spool *s, const struct segment *like);
 /* Unlinks it, or moves it to damaged/; durable before it returns, so that segments never go out of
- * order. */
+ * order.  Frees g on success. */
 int segment_remove(struct spool *s, struct segment *g);
 /* Its descriptor is the caller's to close. */
 void segment_free(struct spool *s, struct segment *g);
-int read_full(const struct spool *s, int fd, void *buf, size_t n, uint64_t off);
-int write_full(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t off);
+/* False once a write or a sync has failed. */
+bool segment_usable(const struct segment *g);
+
+/* index.c: what is said of a message that is not there is ignored. */
+
+/* A message's record; makes its entry if there is none. */
+void entry_set(struct spool *s, uint64_t id, struct segment *seg, uint64_t off, uint32_t meta_len,
+               uint64_t body_len);
+/* Its progress; meta_len 0: none. */
+void entry_set_progress(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
+                        uint32_t meta_len);
+/* Forgets a message; entry_del also removes its content file, if any. */
+void entry_drop(struct spool *s, uint64_t id);
+void entry_del(struct spool *s, uint64_t id);
+
+/* log.c */
+
+/* Makes sure that span bytes fit into the head, in a new segment if need be; without
+ * may_use_reserve some room is left for PROGRESS and DONE, so that a full disk can be emptied. */
+int log_room(struct spool *s, uint64_t span, bool may_use_reserve);
+/* Adds one record at the head's end; what r points to is not needed after it returns.  *off is
+ * where it begins. */
+int log_write(struct spool *s, const struct rec *r, uint64_t *off);
+/* Writes what was gathered and makes it durable.  The segment keeps what went wrong; after a failed
+ * sync it is never written or synced again. */
+int log_sync(struct spool *s);
+/* When everybody was told: what could not be written is given up, and after a full disk the same
+ * place may be used again. */
+void log_after_batch(struct spool *s);
+
+/* reclaim.c */
+
+/* The index follows the copies that are durable now; those that are lost are made again. */
+void moves_settle(struct spool *s);
+/* Removes the oldest segments that hold nothing, and copies on some of what is left in the oldest
+ * one when most of the log is dead.  Called after a sync. */
+void log_reclaim(struct spool *s);
 
 /* bodyfile.c */
 
+/* The caller frees it. */
+char *bodyfile_path(const struct spool *s, uint64_t id);
 /* One chunk; the first one (off 0) makes the file.  After a failure every later chunk fails, too.
  */
 int bodyfile_write(struct spool *s, struct spool_op *op);

@@ -29,7 +29,7 @@ struct read_job {
     bool in_file;
 };
 
-static void read_run(struct task *t);
+static void read_job_run(struct task *t);
 
 void spool_read(struct spool *s, struct spool_op *op) {
     struct entry *e = itab_get(&s->index, op->id);
@@ -39,7 +39,7 @@ void spool_read(struct spool *s, struct spool_op *op) {
         return;
     }
     struct read_job *j = MEM_NEW(struct read_job);
-    j->task.run = read_run;
+    j->task.run = read_job_run;
     j->s = s;
     j->op = op;
     j->seg = e->seg;
@@ -51,10 +51,10 @@ void spool_read(struct spool *s, struct spool_op *op) {
     queue_push(&s->reads, &j->task);
 }
 
-static int read_record(struct spool *s, struct read_job *j, const struct rec_head *h) {
+static int read_job_record(struct spool *s, struct read_job *j, const struct rec_head *h) {
     struct sbuf b = {0};
     uint64_t at = j->off + sizeof *h + j->meta_len;
-    int rc = read_full(s, j->seg->fd, sbuf_room(&b, (size_t)j->size), (size_t)j->size, at);
+    int rc = disk_read(s, j->seg->fd, sbuf_room(&b, (size_t)j->size), (size_t)j->size, at);
     if (rc == 0 && crc32c(0, b.p, (size_t)j->size) != h->body_crc)
         rc = -EBADMSG;
     if (rc == 0) {
@@ -65,13 +65,13 @@ static int read_record(struct spool *s, struct read_job *j, const struct rec_hea
     return rc;
 }
 
-static int file_crc(const struct spool *s, int fd, uint64_t size, uint32_t *crc) {
+static int read_job_file_crc(const struct spool *s, int fd, uint64_t size, uint32_t *crc) {
     char *buf = mem_alloc(PIECE);
     int rc = 0;
     *crc = 0;
     for (uint64_t at = 0; at < size && rc == 0;) {
         size_t n = size - at < PIECE ? (size_t)(size - at) : PIECE;
-        rc = read_full(s, fd, buf, n, at);
+        rc = disk_read(s, fd, buf, n, at);
         if (rc == 0)
             *crc = crc32c(*crc, buf, n);
         at += n;
@@ -80,14 +80,14 @@ static int file_crc(const struct spool *s, int fd, uint64_t size, uint32_t *crc)
     return rc;
 }
 
-static int read_file(struct spool *s, struct read_job *j, const struct rec_head *h) {
-    char *path = log_body_path(s, j->op->id);
+static int read_job_file(struct spool *s, struct read_job *j, const struct rec_head *h) {
+    char *path = bodyfile_path(s, j->op->id);
     int fd = s->io->open(s->io->arg, path, O_RDONLY, 0);
     uint32_t crc;
     free(path);
     if (fd < 0)
         return fd;
-    int rc = file_crc(s, fd, j->size, &crc);
+    int rc = read_job_file_crc(s, fd, j->size, &crc);
     if (rc == 0 && crc != h->body_crc)
         rc = -EBADMSG;
     if (rc < 0) {
@@ -99,14 +99,14 @@ static int read_file(struct spool *s, struct read_job *j, const struct rec_head 
     return 0;
 }
 
-static void read_run(struct task *t) {
+static void read_job_run(struct task *t) {
     struct read_job *j = DL_OWNER(t, struct read_job, task);
     struct spool *s = j->s;
     struct spool_op *op = j->op;
     struct rec_head h;
-    op->rc = read_full(s, j->seg->fd, &h, sizeof h, j->off);
+    op->rc = disk_read(s, j->seg->fd, &h, sizeof h, j->off);
     if (op->rc == 0)
-        op->rc = j->in_file ? read_file(s, j, &h) : read_record(s, j, &h);
+        op->rc = j->in_file ? read_job_file(s, j, &h) : read_job_record(s, j, &h);
     if (op->rc == -EBADMSG)
         log_error("spool", "the content of message %016llx was damaged on disk: it is not sent",
                   (unsigned long long)op->id);
@@ -121,7 +121,7 @@ struct discard_job {
     int fd;
 };
 
-static void discard_run(struct task *t) {
+static void discard_job_run(struct task *t) {
     struct discard_job *j = DL_OWNER(t, struct discard_job, task);
     j->io->discard(j->io->arg, j->fd);
     free(j);
@@ -129,11 +129,11 @@ static void discard_run(struct task *t) {
 
 void spool_discard(struct spool *s, int fd) {
     struct discard_job *j = MEM_NEW(struct discard_job);
-    j->task.run = discard_run;
+    j->task.run = discard_job_run;
     j->io = s->io;
     j->fd = fd;
     if (s->threads)
         queue_push(&s->reads, &j->task);
     else
-        discard_run(&j->task);
+        discard_job_run(&j->task);
 }

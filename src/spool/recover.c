@@ -98,12 +98,12 @@ static const char *scan_view(struct scan *sc, uint64_t off, uint64_t need) {
     sc->at = off;
     sc->n = 0;
     char *p = sbuf_room(&sc->buf, (size_t)want);
-    if (read_full(sc->s, sc->g->fd, p, (size_t)want, off) == 0) {
+    if (disk_read(sc->s, sc->g->fd, p, (size_t)want, off) == 0) {
         sc->n = want;
         return p;
     }
     /* Somewhere in there: only what was asked for counts. */
-    if (want > need && read_full(sc->s, sc->g->fd, p, (size_t)need, off) == 0) {
+    if (want > need && disk_read(sc->s, sc->g->fd, p, (size_t)need, off) == 0) {
         sc->n = need;
         return p;
     }
@@ -111,7 +111,7 @@ static const char *scan_view(struct scan *sc, uint64_t off, uint64_t need) {
 }
 
 /* May h be the head of a record at off of g? */
-static bool head_plausible(const struct segment *g, uint64_t off, const struct rec_head *h) {
+static bool scan_plausible(const struct segment *g, uint64_t off, const struct rec_head *h) {
     uint64_t body = (h->body_len & REC_FILE_BIT) != 0 ? 0 : h->body_len;
     uint64_t left = g->size - off;
     size_t begin = g->salt == 0 ? REC_BEGIN_OLD : sizeof(struct rec_begin);
@@ -122,13 +122,13 @@ static bool head_plausible(const struct segment *g, uint64_t off, const struct r
 }
 
 /* A whole valid record at off?  Its span, or 0.  *meta lies in the window. */
-static uint64_t rec_valid(struct scan *sc, uint64_t off, struct rec_head *h, const char **meta) {
+static uint64_t scan_record(struct scan *sc, uint64_t off, struct rec_head *h, const char **meta) {
     uint64_t left = sc->g->size - off;
     const char *p = left < sizeof *h ? NULL : scan_view(sc, off, sizeof *h);
     if (p == NULL)
         return 0;
     memcpy(h, p, sizeof *h);
-    if (!head_plausible(sc->g, off, h))
+    if (!scan_plausible(sc->g, off, h))
         return 0;
     uint64_t span = rec_span(h->meta_len, h->body_len);
     p = scan_view(sc, off, span);
@@ -141,7 +141,7 @@ static uint64_t rec_valid(struct scan *sc, uint64_t off, struct rec_head *h, con
     return span;
 }
 
-static bool all_zero(const char *p, uint64_t n) {
+static bool scan_is_zero(const char *p, uint64_t n) {
     return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
 }
 
@@ -152,13 +152,13 @@ static uint64_t scan_gap(struct scan *sc, uint64_t off) {
     const char *meta;
     struct gap gap = {.off = off};
     uint64_t at = off, end = off; /* end: of what is not zero */
-    while (at < g->size && (at == off || rec_valid(sc, at, &h, &meta) == 0)) {
+    while (at < g->size && (at == off || scan_record(sc, at, &h, &meta) == 0)) {
         uint64_t block = BLOCK - at % BLOCK;
         if (block > g->size - at)
             block = g->size - at;
         const char *p = scan_view(sc, at, block);
         gap.unreadable = gap.unreadable || p == NULL;
-        if (p == NULL || all_zero(p, block)) { /* no record begins in here */
+        if (p == NULL || scan_is_zero(p, block)) { /* no record begins in here */
             at += block;
             end = p == NULL ? at : end;
             continue;
@@ -175,7 +175,7 @@ static uint64_t scan_gap(struct scan *sc, uint64_t off) {
 }
 
 /* The segment before, as this one's first record knows it. */
-static void apply_begin(struct scan *sc, const struct rec_head *h, const char *meta) {
+static void scan_apply_begin(struct scan *sc, const struct rec_head *h, const char *meta) {
     struct spool *s = sc->s;
     struct rec_begin b = {0};
     memcpy(&b, meta, h->meta_len);
@@ -195,8 +195,8 @@ static void apply_begin(struct scan *sc, const struct rec_head *h, const char *m
     s->st.damaged++;
 }
 
-static void apply_settle(struct scan *sc, uint64_t off, const struct rec_head *h,
-                         const char *meta) {
+static void scan_apply_settle(struct scan *sc, uint64_t off, const struct rec_head *h,
+                              const char *meta) {
     struct spool *s = sc->s;
     const struct entry *e = itab_get(&s->index, h->id);
     uint64_t by;
@@ -206,46 +206,46 @@ static void apply_settle(struct scan *sc, uint64_t off, const struct rec_head *h
     sc->settled = mem_realloc(sc->settled, (sc->n_settled + 1) * sizeof *sc->settled);
     sc->settled[sc->n_settled++] = (struct settled){by, *e, h->meta_len == SETTLE_HEAD};
     if (h->meta_len == SETTLE_HEAD)
-        log_entry_drop(s, h->id);
+        entry_drop(s, h->id);
     else
-        log_entry_progress(s, h->id, sc->g, off + SETTLE_HEAD, h->meta_len - SETTLE_HEAD);
+        entry_set_progress(s, h->id, sc->g, off + SETTLE_HEAD, h->meta_len - SETTLE_HEAD);
 }
 
 /* The batch with this message failed: what it settled is open again. */
-static void apply_forget(struct scan *sc, uint64_t id) {
+static void scan_apply_forget(struct scan *sc, uint64_t id) {
     struct spool *s = sc->s;
     for (size_t i = 0; i < sc->n_settled; i++) {
         const struct settled *t = &sc->settled[i];
         if (t->by != id)
             continue;
         if (t->done)
-            log_entry_set(s, t->was.id, t->was.seg, entry_off(&t->was), t->was.meta_len,
-                          t->was.body_len);
-        log_entry_progress(s, t->was.id, t->was.prog_seg, entry_prog_off(&t->was), t->was.prog_len);
+            entry_set(s, t->was.id, t->was.seg, entry_off(&t->was), t->was.meta_len,
+                      t->was.body_len);
+        entry_set_progress(s, t->was.id, t->was.prog_seg, entry_prog_off(&t->was), t->was.prog_len);
     }
-    log_entry_drop(s, id);
+    entry_drop(s, id);
 }
 
-static void apply(struct scan *sc, uint64_t off, const struct rec_head *h, const char *meta) {
+static void scan_apply(struct scan *sc, uint64_t off, const struct rec_head *h, const char *meta) {
     struct spool *s = sc->s;
     switch (h->type) {
     case REC_MESSAGE:
-        log_entry_set(s, h->id, sc->g, off, h->meta_len, h->body_len);
+        entry_set(s, h->id, sc->g, off, h->meta_len, h->body_len);
         break;
     case REC_PROGRESS:
-        log_entry_progress(s, h->id, sc->g, off, h->meta_len);
+        entry_set_progress(s, h->id, sc->g, off, h->meta_len);
         break;
     case REC_DONE:
-        log_entry_drop(s, h->id);
+        entry_drop(s, h->id);
         break;
     case REC_SETTLE:
-        apply_settle(sc, off, h, meta);
+        scan_apply_settle(sc, off, h, meta);
         break;
     case REC_FORGET:
-        apply_forget(sc, h->id);
+        scan_apply_forget(sc, h->id);
         break;
     default:
-        apply_begin(sc, h, meta);
+        scan_apply_begin(sc, h, meta);
         break;
     }
 }
@@ -255,12 +255,12 @@ static void scan_segment(struct scan *sc) {
     struct rec_head h;
     const char *meta;
     for (uint64_t off = 0; off < g->size;) {
-        uint64_t span = rec_valid(sc, off, &h, &meta);
+        uint64_t span = scan_record(sc, off, &h, &meta);
         if (span == 0) {
             off = scan_gap(sc, off);
             continue;
         }
-        apply(sc, off, &h, meta);
+        scan_apply(sc, off, &h, meta);
         if (g->synced < (uint64_t)h.synced * 8)
             g->synced = (uint64_t)h.synced * 8;
         off += span;
@@ -270,7 +270,7 @@ static void scan_segment(struct scan *sc) {
 
 static int recover_segment(struct scan *sc, const struct name *name, char **why) {
     struct spool *s = sc->s;
-    char *path = log_segment_path(s, name->no, name->salt);
+    char *path = segment_path(s, name->no, name->salt);
     int fd = s->io->open(s->io->arg, path, O_RDWR, 0);
     int64_t size = fd < 0 ? fd : s->io->size(s->io->arg, fd);
     s->next_no = name->no + 1;
@@ -305,9 +305,9 @@ static bool gap_keep(struct spool *s, const struct segment *g, const struct gap 
     for (uint64_t at = 0; ok && at < gap->n;) {
         size_t n = gap->n - at < BLOCK ? (size_t)(gap->n - at) : BLOCK;
         struct iovec iov = {sbuf_room(&buf, n), n};
-        if (read_full(s, g->fd, iov.iov_base, n, gap->off + at) < 0)
+        if (disk_read(s, g->fd, iov.iov_base, n, gap->off + at) < 0)
             memset(iov.iov_base, 0, n);
-        ok = write_full(s, fd, &iov, 1, at) == 0;
+        ok = disk_write(s, fd, &iov, 1, at, NULL) == 0;
         at += n;
     }
     if (fd >= 0)
@@ -341,7 +341,7 @@ static void gap_report(struct spool *s, struct segment *g, const struct gap *gap
 
 /* A segment that is shorter than what was durable of it, by its own records and by what the next
  * segment says of it: zeros, or nothing at all, where records were. */
-static void report_missing_end(struct spool *s, struct segment *g) {
+static void recover_check_end(struct spool *s, struct segment *g) {
     const struct gap *last = g->n_gaps == 0 ? NULL : &g->gaps[g->n_gaps - 1];
     uint64_t end = last != NULL && last->off + last->n > g->used ? last->off + last->n : g->used;
     if (end >= g->synced)
@@ -356,7 +356,7 @@ static void report_missing_end(struct spool *s, struct segment *g) {
 
 /* Reports what is missing; lets go of segments that have no record, if nothing in them was
  * acknowledged. */
-static void review_segments(struct spool *s) {
+static void recover_review(struct spool *s) {
     DL_EACH_SAFE (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
         bool unreadable = false;
@@ -364,19 +364,19 @@ static void review_segments(struct spool *s) {
             gap_report(s, g, &g->gaps[i]);
             unreadable = unreadable || g->gaps[i].unreadable;
         }
-        report_missing_end(s, g);
+        recover_check_end(s, g);
         if (g->used == 0 && !unreadable)
             segment_remove(s, g);
     }
 }
 
-static int report_entry(struct spool *s, const struct entry *e,
-                        void (*found)(void *arg, const struct spool_found *f), void *arg) {
+static int recover_entry(struct spool *s, const struct entry *e,
+                         void (*found)(void *arg, const struct spool_found *f), void *arg) {
     struct sbuf meta = {0}, prog = {0};
-    int rc = read_full(s, e->seg->fd, sbuf_room(&meta, e->meta_len), e->meta_len,
+    int rc = disk_read(s, e->seg->fd, sbuf_room(&meta, e->meta_len), e->meta_len,
                        entry_off(e) + sizeof(struct rec_head));
     if (rc == 0 && e->prog_len > 0)
-        rc = read_full(s, e->prog_seg->fd, sbuf_room(&prog, e->prog_len), e->prog_len,
+        rc = disk_read(s, e->prog_seg->fd, sbuf_room(&prog, e->prog_len), e->prog_len,
                        entry_prog_off(e) + sizeof(struct rec_head));
     if (rc == 0) {
         struct spool_found f = {.id = e->id,
@@ -390,17 +390,13 @@ static int report_entry(struct spool *s, const struct entry *e,
     return rc;
 }
 
-static bool is_file_entry(const struct entry *e) {
-    return e != NULL && (e->body_len & REC_FILE_BIT) != 0;
-}
-
 /* Says which content is missing. */
-static void report_missing_files(struct spool *s, const struct names *files) {
+static void recover_missing_files(struct spool *s, const struct names *files) {
     size_t pos = 0;
     for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;) {
         struct name name = {.no = e->id};
-        if (!is_file_entry(e) || (files->n > 0 && bsearch(&name, files->v, files->n,
-                                                          sizeof *files->v, name_cmp) != NULL))
+        if (!entry_has_file(e) || (files->n > 0 && bsearch(&name, files->v, files->n,
+                                                           sizeof *files->v, name_cmp) != NULL))
             continue;
         log_error("spool", "the content file body/%016llx of a queued message is missing",
                   (unsigned long long)e->id);
@@ -410,32 +406,32 @@ static void report_missing_files(struct spool *s, const struct names *files) {
 
 /* Drops the content of messages that never became ours.  When anything is damaged, it may be that
  * of a message whose record is lost: it is kept. */
-static void drop_orphans(struct spool *s, const struct names *files) {
+static void recover_orphans(struct spool *s, const struct names *files) {
     for (size_t i = 0; i < files->n; i++) {
         uint64_t id = files->v[i].no;
-        if (files->v[i].salt != 0 || is_file_entry(itab_get(&s->index, id)))
+        if (files->v[i].salt != 0 || entry_has_file(itab_get(&s->index, id)))
             continue;
-        char *path = log_body_path(s, id);
+        char *path = bodyfile_path(s, id);
         if (s->st.damaged > 0)
-            log_set_aside(s, "body", id, path);
+            spool_set_aside(s, "body", id, path);
         else
             bodyfile_unlink(s, id);
         free(path);
     }
 }
 
-static int check_files(struct spool *s) {
+static int recover_files(struct spool *s) {
     struct names files = {0};
     int rc = names_list(s, "body", &files);
     if (rc == 0) {
-        report_missing_files(s, &files);
-        drop_orphans(s, &files);
+        recover_missing_files(s, &files);
+        recover_orphans(s, &files);
     }
     free(files.v);
     return rc;
 }
 
-static int recover_all(struct spool *s, char **why) {
+static int recover_segments(struct spool *s, char **why) {
     struct names l = {0};
     struct scan sc = {.s = s};
     int rc = names_list(s, "log", &l);
@@ -451,14 +447,14 @@ static int recover_all(struct spool *s, char **why) {
 
 int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_found *f), void *arg,
                 char **why) {
-    int rc = recover_all(s, why);
+    int rc = recover_segments(s, why);
     if (rc == 0)
-        review_segments(s);
+        recover_review(s);
     size_t pos = 0;
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;)
-        rc = report_entry(s, e, found, arg);
+        rc = recover_entry(s, e, found, arg);
     if (rc == 0)
-        rc = check_files(s);
+        rc = recover_files(s);
     if (rc < 0 && *why == NULL)
         *why = mem_strdup("cannot read the queue");
     s->rescue = s->st.messages > 0;

@@ -116,12 +116,12 @@ static int do_new(struct spool *s, struct spool_op *op) {
     int rc = file ? bodyfile_take(s, op->id, op->body) : 0;
     if (rc == 0)
         rc = log_room(s, span, false);
-    if (rc == 0)
-        rc = log_write(s, &r, &op->at);
     if (rc < 0)
         return rc;
-    op->seg = s->head;
-    rc = op->settles == 0 ? 0 : settle_write(s, op);
+    op->seg = s->head; /* from here on something of it may be on the disk, whatever fails */
+    rc = log_write(s, &r, &op->at);
+    if (rc == 0 && op->settles != 0)
+        rc = settle_write(s, op);
     op->end = s->head->used;
     return rc;
 }
@@ -136,12 +136,11 @@ static int do_note(struct spool *s, struct spool_op *op) {
     if (op->kind != SPOOL_FORGET && itab_get(&s->index, op->id) == NULL)
         return 0; /* settled before: nothing to note */
     int rc = log_room(s, rec_span((uint32_t)op->meta.n, 0), true);
-    if (rc == 0)
-        rc = log_write(s, &r, &op->at);
-    if (rc == 0) {
-        op->seg = s->head;
-        op->end = s->head->used;
-    }
+    if (rc < 0)
+        return rc;
+    op->seg = s->head;
+    rc = log_write(s, &r, &op->at);
+    op->end = s->head->used;
     return rc;
 }
 
@@ -220,12 +219,12 @@ static void op_fail(struct spool *s, struct spool_op *op, int rc) {
 
 static void finish_new(struct spool *s, struct spool_op *op) {
     uint64_t file = op->body->p == NULL ? REC_FILE_BIT : 0;
-    log_entry_set(s, op->id, op->seg, op->at, (uint32_t)op->meta.n, op->body->size | file);
+    entry_set(s, op->id, op->seg, op->at, (uint32_t)op->meta.n, op->body->size | file);
     if (op->settles != 0 && op->settled.n > 0)
-        log_entry_progress(s, op->settles, op->seg, op->settle_at + SETTLE_HEAD,
+        entry_set_progress(s, op->settles, op->seg, op->settle_at + SETTLE_HEAD,
                            (uint32_t)op->settled.n);
     else if (op->settles != 0)
-        log_entry_del(s, op->settles);
+        entry_del(s, op->settles);
 }
 
 /* The index follows what is durable, never what is only written. */
@@ -237,11 +236,11 @@ static void op_finish(struct spool *s, struct spool_op *op, int rc) {
     if (op->kind == SPOOL_NEW)
         finish_new(s, op);
     else if (op->kind == SPOOL_DONE)
-        log_entry_del(s, op->id);
+        entry_del(s, op->id);
     else if (op->kind == SPOOL_FORGET && op->body != NULL)
         bodyfile_unlink(s, op->id);
     else if (op->kind == SPOOL_PROGRESS && op->seg != NULL)
-        log_entry_progress(s, op->id, op->seg, op->at, (uint32_t)op->meta.n);
+        entry_set_progress(s, op->id, op->seg, op->at, (uint32_t)op->meta.n);
     op->done(op);
 }
 
@@ -264,7 +263,8 @@ static void show_stats(struct spool *s) {
 static int op_result(const struct spool_op *op) {
     if (op->rc < 0 || op->seg == NULL || op->end <= op->seg->synced)
         return op->rc;
-    return op->seg->sync_rc < 0 ? op->seg->sync_rc : -EIO;
+    const struct segment *g = op->seg;
+    return g->write_rc < 0 ? g->write_rc : g->sync_rc < 0 ? g->sync_rc : -EIO;
 }
 
 /* Does the operation say something of a message that another one may speak of, too? */
@@ -293,6 +293,7 @@ static void batch_finish(struct spool *s, struct task *wait) {
 /* Writes the records of the batch, syncs once, tells everyone. */
 static void run_batch(struct spool *s, struct task *list) {
     struct task *wait = NULL, **tail = &wait;
+    log_after_batch(s); /* what copying has met since the last one */
     while (list != NULL) {
         struct task *next = list->next;
         struct spool_op *op = op_of(list);
@@ -309,6 +310,7 @@ static void run_batch(struct spool *s, struct task *list) {
         log_sync(s); /* the segment keeps how that went */
     s->st.batches++;
     batch_finish(s, wait);
+    log_after_batch(s);
     log_reclaim(s);
     show_stats(s);
 }
@@ -430,6 +432,7 @@ void spool_close(struct spool *s) {
         segment_free(s, g);
     }
     free(s->moves);
+    sbuf_free(&s->gathered);
     free(s->dir);
     free(s);
 }

@@ -207,7 +207,7 @@ static uint64_t new_message(struct run *r, bool file) {
     r->n++;
     struct known *m = &r->m[id];
     m->in_file = file;
-    m->size = file ? 3000 + k % 4000 : k % 8 == 0 ? 9000 + k % 6000 : k % 1500;
+    m->size = file ? 3000 + k % 4000 : k % 8 == 0 ? 9000 + k % 12000 : k % 1500;
     return id;
 }
 
@@ -257,7 +257,7 @@ static void burst(struct run *r) {
     uint64_t about = some_queued(r), id;
     for (unsigned n = 3 + (unsigned)(rnd(r) % 12); n > 0 && (id = new_message(r, false)) != 0;
          n--) {
-        r->m[id].size = 8000 + rnd(r) % 6000;
+        r->m[id].size = 8000 + rnd(r) % (n % 4 == 0 ? 13000 : 6000);
         submit_new(r, id, 0, false);
         if (about == 0 || rnd(r) % 2 == 0)
             continue;

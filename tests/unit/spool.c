@@ -193,26 +193,6 @@ static void test_sync_fails(void **state) {
     spool_close(s);
 }
 
-/* Short writes are completed; a full disk refuses, and goes on when there is room again. */
-static void test_write_fails(void **state) {
-    struct seen seen;
-    (void)state;
-    io.pwritev = flaky_write;
-    struct spool *s = open_spool(&seen);
-    assert_int_equal(put(s, 1, "kept", 5000), 0);
-    fail_write = 1;
-    assert_int_equal(put(s, 2, "refused", 100), -ENOSPC);
-    fail_write = 2;
-    spool_note(s, SPOOL_DONE, 1, NULL); /* fails, and is written with a later batch */
-    assert_int_equal(put(s, 3, "refused", 100), -ENOSPC);
-    assert_int_equal(put(s, 4, "kept", 100), 0);
-    spool_close(s);
-    s = open_spool(&seen);
-    assert_int_equal(seen.n, 1);
-    index_of(&seen, 4);
-    spool_close(s);
-}
-
 /* ---- batches that are run by hand: spool_turn() ---- */
 
 static int turn_syncs, turn_bad_sync; /* calls of datasync; the one that fails */
@@ -1202,6 +1182,190 @@ static void test_no_random(void **state) {
     spool_close(s);
 }
 
+/* Short writes are completed; a full disk refuses, and goes on when there is room again. */
+static void test_write_fails(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.pwritev = flaky_write;
+    struct spool *s = turn_open(&seen);
+    size_t kept = turn_new(s, &t, 1, 5000, 0, "");
+    turns(s, 1);
+    fail_write = 1;
+    size_t refused = turn_new(s, &t, 2, 100, 0, "");
+    turns(s, 1);
+    fail_write = 1;
+    size_t done =
+        turn_note(s, &t, SPOOL_DONE, 1, ""); /* fails, and is written with a later batch */
+    size_t too = turn_new(s, &t, 3, 100, 0, "");
+    turns(s, 1);
+    assert_int_equal(t.told[done], 1);
+    size_t last = turn_new(s, &t, 4, 100, 0, "");
+    turns(s, 1);
+    assert_int_equal(t.told[kept], 0);
+    assert_int_equal(t.told[refused], -ENOSPC);
+    assert_int_equal(t.told[too], -ENOSPC);
+    assert_int_equal(t.told[done], 0);
+    assert_int_equal(t.told[last], 0);
+    assert_int_equal(s->st.segments, 1); /* the same place was used again */
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 1);
+    index_of(&seen, 4);
+    assert_int_equal(s->st.unfinished + s->st.damaged, 0);
+    spool_close(s);
+}
+
+/* What the disk has changed is not made good by copying it on: neither an envelope nor progress
+ * gets a new checksum, and its segment stays. */
+static void test_copies_no_damage(void **state) {
+    static const struct {
+        off_t at; /* of the byte that is changed in the first segment */
+        uint64_t damage;
+    } bytes[] = {{BEGIN + 42, 1},                     /* in the envelope */
+                 {BEGIN + 1048 + 43, 1},              /* in the progress */
+                 {BEGIN + 1048 + 48 + 1048 + 100, 1}, /* in what came with a report */
+                 {BEGIN + 1, 1}};                     /* in the mark */
+    char path[128], cmd[200];
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes / sizeof bytes[0]; i++) {
+        struct seen seen;
+        struct turn t = {.n = 0};
+        struct spool *s = open_spool(&seen);
+        put(s, 1, "stuck", 1000);
+        note(s, SPOOL_PROGRESS, 1, "waits");
+        put(s, 2, "stuck", 1000);
+        turn_new(s, &t, 3, 8, 2, "partly");
+        spool_flush(s);
+        log_file(path, 1);
+        overwrite(path, (uint64_t)bytes[i].at, "?", 1);
+        for (uint64_t id = 10; id < 200; id++) {
+            put(s, id, "m", 50000);
+            spool_note(s, SPOOL_DONE, id, NULL);
+        }
+        spool_flush(s);
+        spool_close(s);
+        s = open_spool(&seen);
+        assert_int_equal(damage_count(s), bytes[i].damage);
+        for (size_t k = 0; k < seen.n; k++) {
+            assert_null(strchr(seen.meta[k], '?'));
+            assert_null(strchr(seen.progress[k], '?'));
+        }
+        assert_int_equal(access(path, F_OK), 0);
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        assert_int_equal(system(cmd), 0);
+    }
+}
+
+static int part_calls, part_rc, part_wipe_rc; /* writes since part_rc was set; what the next say */
+static size_t part_short;                     /* bytes that the first of them leaves out */
+
+/* The first write is short, the second fails, and the third, which may wipe what the first has
+ * left, says part_wipe_rc. */
+static ssize_t part_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    struct sbuf all = {0};
+    if (part_rc == 0 || ++part_calls > 3)
+        return spool_io_disk.pwritev(arg, fd, iov, n, off);
+    if (part_calls == 2)
+        return part_rc;
+    if (part_calls == 3 && part_wipe_rc < 0)
+        return part_wipe_rc;
+    for (int i = 0; i < n; i++)
+        sbuf_add(&all, iov[i].iov_base, iov[i].iov_len);
+    struct iovec some = {all.p, part_calls == 1 ? all.n - part_short : all.n};
+    ssize_t rc = spool_io_disk.pwritev(arg, fd, &some, 1, off);
+    sbuf_free(&all);
+    return rc;
+}
+
+/* A write that fails after a part of it was done, even all but the padding, leaves nothing that
+ * comes back: not at once, and not under what is written later. */
+static void test_write_fails_half_way(void **state) {
+    static const struct {
+        int rc, wipe_rc;
+        size_t left_out;
+    } faults[] = {{-ENOSPC, 0, 3},       {-ENOSPC, 0, 400}, {-ENOSPC, -ENOSPC, 3},
+                  {-EDQUOT, -EIO, 1200}, {-EIO, 0, 3},      {-EIO, 0, 1200}};
+    char cmd[200];
+    (void)state;
+    io.pwritev = part_write;
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        struct seen seen;
+        struct turn t = {.n = 0};
+        part_rc = 0;
+        struct spool *s = turn_open(&seen);
+        turn_new(s, &t, 1, 500, 0, "");
+        turns(s, 1);
+        part_calls = 0;
+        part_rc = faults[i].rc;
+        part_wipe_rc = faults[i].wipe_rc;
+        part_short = faults[i].left_out;
+        size_t first = turn_new(s, &t, 2, 700, 0, "");
+        size_t second = turn_new(s, &t, 3, 1001, 1, "settled by what never was");
+        turns(s, 1);
+        assert_int_equal(t.told[first], faults[i].rc);
+        assert_int_equal(t.told[second], faults[i].rc);
+        turn_new(s, &t, 4, 10, 0, "");
+        turns(s, 2);
+        spool_close(s);
+        s = turn_open(&seen);
+        assert_int_equal(seen.n, 2);
+        assert_string_equal(seen.progress[index_of(&seen, 1)], "");
+        index_of(&seen, 4);
+        assert_int_equal(damage_count(s), 0);
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        assert_int_equal(system(cmd), 0);
+    }
+    part_rc = 0;
+}
+
+static int writes;
+static ssize_t counting_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    writes++;
+    return spool_io_disk.pwritev(arg, fd, iov, n, off);
+}
+
+/* A batch is one write, but for large content and for what needs another segment. */
+static void test_one_write_a_batch(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.pwritev = counting_write;
+    struct spool *s = open_spool(&seen);
+    put(s, 100, "a segment", 10);
+    spool_close(s);
+    struct spool_conf conf = {dir, 4U << 20};
+    char *why;
+    assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
+    turn_new(s, &t, 1, 10, 0, "");
+    turns(s, 2);
+    writes = 0;
+    for (uint64_t id = 2; id < 12; id++)
+        turn_new(s, &t, id, 4000, 0, "");
+    turn_note(s, &t, SPOOL_DONE, 1, "");
+    turns(s, 1);
+    assert_int_equal(writes, 1);
+    writes = 0;
+    turn_new(s, &t, 12, 100000, 0, ""); /* from where it is */
+    turns(s, 1);
+    assert_int_equal(writes, 1);
+    writes = 0;
+    for (uint64_t id = 13; id < 35; id++)
+        turn_new(s, &t, id, 15000, 0, ""); /* more than is gathered */
+    turns(s, 1);
+    assert_int_equal(writes, 2);
+    for (size_t i = 0; i < t.n; i++)
+        assert_int_equal(t.told[i], 0);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 34);
+    assert_int_equal(read_rc(s, 12), 0);
+    assert_int_equal(read_rc(s, 34), 0);
+    spool_close(s);
+}
+
 /* A record larger than what is read at a time. */
 static void test_large_record(void **state) {
     struct seen seen;
@@ -1349,6 +1513,9 @@ int main(void) {
                                        T(test_company),
                                        T(test_close_with_failures),
                                        T(test_bodies),
+                                       T(test_copies_no_damage),
+                                       T(test_write_fails_half_way),
+                                       T(test_one_write_a_batch),
                                        T(test_write_back_error),
                                        T(test_chunk_fails),
                                        T(test_records_in_content),

@@ -1,0 +1,77 @@
+/*
+ * spool/index.c - which messages are queued, and where their records are
+ *
+ * Spool thread only (and the starting thread during recovery).  The index follows what is durable,
+ * never what is only written.
+ */
+#include <stdlib.h>
+
+#include "spool/log.h"
+#include "util/mem.h"
+
+/* The message's record is not needed any more where it is. */
+static void entry_unlink(struct spool *s, const struct entry *e) {
+    e->seg->live--;
+    s->st.live_bytes -= rec_span(e->meta_len, e->body_len);
+}
+
+static void entry_unlink_progress(struct spool *s, const struct entry *e) {
+    if (e->prog_len == 0)
+        return;
+    e->prog_seg->live--;
+    s->st.live_bytes -= rec_span(e->prog_len, 0);
+}
+
+void entry_set(struct spool *s, uint64_t id, struct segment *seg, uint64_t off, uint32_t meta_len,
+               uint64_t body_len) {
+    struct entry *e = itab_get(&s->index, id);
+    if (e == NULL) {
+        e = MEM_NEW(struct entry);
+        e->id = id;
+        itab_put(&s->index, id, e);
+        s->st.messages++;
+    } else {
+        entry_unlink(s, e);
+    }
+    e->seg = seg;
+    e->off = (uint32_t)(off / 8);
+    e->meta_len = meta_len;
+    e->body_len = body_len;
+    seg->live++;
+    s->st.live_bytes += rec_span(meta_len, body_len);
+}
+
+void entry_set_progress(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
+                        uint32_t meta_len) {
+    struct entry *e = itab_get(&s->index, id);
+    if (e == NULL)
+        return;
+    entry_unlink_progress(s, e);
+    e->prog_seg = seg;
+    e->prog_off = (uint32_t)(off / 8);
+    e->prog_len = meta_len;
+    if (meta_len == 0)
+        return;
+    seg->live++;
+    s->st.live_bytes += rec_span(meta_len, 0);
+}
+
+void entry_drop(struct spool *s, uint64_t id) {
+    struct entry *e = itab_del(&s->index, id);
+    if (e == NULL)
+        return;
+    entry_unlink(s, e);
+    entry_unlink_progress(s, e);
+    s->st.messages--;
+    free(e);
+}
+
+void entry_del(struct spool *s, uint64_t id) {
+    const struct entry *e = itab_get(&s->index, id);
+    if (e == NULL)
+        return;
+    bool file = (e->body_len & REC_FILE_BIT) != 0;
+    entry_drop(s, id);
+    if (file)
+        bodyfile_unlink(s, id);
+}

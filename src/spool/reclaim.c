@@ -1,0 +1,242 @@
+/*
+ * spool/reclaim.c - giving back what the log does not need any more
+ *
+ * Spool thread only; after each batch.  Segments go in order, the oldest first.  What is still
+ * queued in it is copied to the end of the log; the index follows when the copy is durable, and
+ * only then the old segment may go.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "spool/log.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+/* At most this much is copied on after one batch: the next one does not wait long. */
+#define COPY_MAX (2U << 20)
+
+/* The copy is durable: from now on it is the message's record.  Progress that came later than the
+ * copy stays. */
+static void move_apply(struct spool *s, const struct move *m) {
+    const struct entry *e = itab_get(&s->index, m->id);
+    if (e == NULL) /* settled meanwhile */
+        return;
+    bool same = e->prog_seg == m->was_prog_seg && e->prog_off == m->was_prog_off;
+    entry_set(s, e->id, m->seg, m->off, e->meta_len, e->body_len);
+    if (e->prog_len > 0 && same)
+        entry_set_progress(s, e->id, m->seg, m->prog_off, e->prog_len);
+}
+
+void moves_settle(struct spool *s) {
+    bool lost = false;
+    for (size_t i = 0; i < s->n_moves; i++) {
+        const struct move *m = &s->moves[i];
+        if (m->end <= m->seg->synced)
+            move_apply(s, m);
+        else
+            lost = true;
+    }
+    s->n_moves = 0;
+    if (!lost)
+        return;
+    DL_EACH (it, &s->segments) /* the old records are kept, and copied again */
+        DL_OWNER(it, struct segment, link)->emptied = 0;
+}
+
+static void move_add(struct spool *s, const struct move *m) {
+    if (s->n_moves == s->cap_moves) {
+        s->cap_moves = s->cap_moves == 0 ? 64 : s->cap_moves * 2;
+        s->moves = mem_realloc(s->moves, s->cap_moves * sizeof *s->moves);
+    }
+    s->moves[s->n_moves++] = *m;
+}
+
+/* Reads the record at off of g: its head, its meta and body_n bytes of content.  -EBADMSG if it is
+ * not the one of message id that was there before: what the disk has changed gets no new checksum.
+ */
+static int reclaim_read(const struct spool *s, const struct segment *g, uint64_t off,
+                        const struct rec_head *like, size_t body_n, struct rec_head *h,
+                        struct sbuf *data) {
+    int rc = disk_read(s, g->fd, h, sizeof *h, off);
+    if (rc == 0 && (h->mark != rec_mark(g->salt) || h->type != like->type || h->id != like->id ||
+                    h->meta_len != like->meta_len))
+        rc = -EBADMSG;
+    sbuf_reset(data);
+    size_t n = like->meta_len + body_n;
+    if (rc == 0)
+        rc = disk_read(s, g->fd, sbuf_room(data, n), n, off + sizeof *h);
+    if (rc == 0 && rec_crc(h, g->no, g->salt, data->p) != h->crc)
+        rc = -EBADMSG;
+    if (rc == 0)
+        sbuf_advance(data, n);
+    return rc;
+}
+
+/* The progress of e, from a record of its own or from one that came with a report. */
+static int reclaim_read_progress(const struct spool *s, const struct entry *e, struct sbuf *data,
+                                 struct str *out) {
+    struct rec_head h, own = {.type = REC_PROGRESS, .id = e->id, .meta_len = e->prog_len};
+    struct rec_head settle = {
+        .type = REC_SETTLE, .id = e->id, .meta_len = e->prog_len + SETTLE_HEAD};
+    uint64_t off = entry_prog_off(e);
+    *out = STR_NONE;
+    if (e->prog_len == 0)
+        return 0;
+    int rc = reclaim_read(s, e->prog_seg, off, &own, 0, &h, data);
+    *out = sbuf_str(data);
+    if (rc != -EBADMSG)
+        return rc;
+    rc = reclaim_read(s, e->prog_seg, off - SETTLE_HEAD, &settle, 0, &h, data);
+    *out = rc == 0 ? str_from(sbuf_str(data), SETTLE_HEAD) : STR_NONE;
+    return rc;
+}
+
+/* Writes a queued message and its progress again, at the end of the log. */
+static int reclaim_write(struct spool *s, const struct entry *e, const struct rec *message,
+                         struct str progress) {
+    struct rec p = {.type = REC_PROGRESS, .id = e->id, .meta = progress};
+    struct move m = {.id = e->id, .was_prog_seg = e->prog_seg, .was_prog_off = e->prog_off};
+    int rc = log_room(s, rec_span(e->meta_len, e->body_len) + rec_span(e->prog_len, 0), true);
+    if (rc == 0)
+        rc = log_write(s, message, &m.off);
+    if (rc == 0 && e->prog_len > 0)
+        rc = log_write(s, &p, &m.prog_off);
+    if (rc < 0)
+        return rc;
+    m.seg = s->head;
+    m.end = s->head->used;
+    move_add(s, &m);
+    return 0;
+}
+
+static int reclaim_copy(struct spool *s, const struct entry *e) {
+    struct rec_head h, like = {.type = REC_MESSAGE, .id = e->id, .meta_len = e->meta_len};
+    struct sbuf data = {0}, prog = {0};
+    struct str progress;
+    size_t body_n = (e->body_len & REC_FILE_BIT) != 0 ? 0 : (size_t)e->body_len;
+    int rc = reclaim_read(s, e->seg, entry_off(e), &like, body_n, &h, &data);
+    if (rc == 0)
+        rc = reclaim_read_progress(s, e, &prog, &progress);
+    if (rc == 0) {
+        struct rec r = {.type = REC_MESSAGE,
+                        .id = e->id,
+                        .meta = str_make(data.p, e->meta_len),
+                        .body = str_make(data.p + e->meta_len, body_n),
+                        .body_len = e->body_len,
+                        .body_crc = h.body_crc};
+        rc = reclaim_write(s, e, &r, progress);
+    }
+    sbuf_free(&data);
+    sbuf_free(&prog);
+    return rc;
+}
+
+/* The queued message that needs the record at off of g, which is one of message id; or NULL. */
+static const struct entry *reclaim_needed(struct spool *s, const struct segment *g, uint64_t off,
+                                          uint64_t id) {
+    const struct entry *e = itab_get(&s->index, id);
+    if (e == NULL)
+        return NULL;
+    bool prog = e->prog_len > 0 && e->prog_seg == g && entry_prog_off(e) >= off &&
+                entry_prog_off(e) <= off + SETTLE_HEAD;
+    return prog || (e->seg == g && entry_off(e) == off) ? e : NULL;
+}
+
+/* Where the gap that begins at off ends; 0: there is none. */
+static uint64_t reclaim_gap_end(const struct segment *g, uint64_t off) {
+    for (size_t i = 0; i < g->n_gaps; i++)
+        if (g->gaps[i].off == off)
+            return off + g->gaps[i].n;
+    return 0;
+}
+
+/* Copies on what is queued in the oldest segment, a few megabytes at most. */
+static int reclaim_some(struct spool *s, struct segment *g) {
+    uint64_t until = s->st.bytes_written + COPY_MAX;
+    while (g->emptied < g->used && s->st.bytes_written < until) {
+        struct rec_head h;
+        uint64_t at = g->emptied, next = reclaim_gap_end(g, at);
+        if (next == 0) {
+            int rc = disk_read(s, g->fd, &h, sizeof h, at);
+            if (rc == 0 && h.mark != rec_mark(g->salt))
+                rc = -EBADMSG;
+            const struct entry *e = rc < 0 ? NULL : reclaim_needed(s, g, at, h.id);
+            if (e != NULL)
+                rc = reclaim_copy(s, e);
+            if (rc < 0 || g->emptied != at) /* copies were lost: from the beginning, next time */
+                return rc;
+            next = at + rec_span(h.meta_len, h.body_len);
+        }
+        g->emptied = next;
+    }
+    return 0;
+}
+
+/* Durable, and found again after the older segments are gone: progress must lie behind the message.
+ */
+static bool entry_is_safe(const struct entry *e) {
+    if (entry_off(e) >= e->seg->synced)
+        return false;
+    if (e->prog_len == 0)
+        return true;
+    bool behind = e->prog_seg->no > e->seg->no || (e->prog_seg == e->seg && e->prog_off > e->off);
+    return behind && entry_prog_off(e) < e->prog_seg->synced;
+}
+
+/* Writes again what was found at start and is not safe where it is. */
+static int reclaim_rescue(struct spool *s) {
+    size_t pos = 0;
+    int rc = 0;
+    for (const struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;)
+        if (!entry_is_safe(e))
+            rc = reclaim_copy(s, e);
+    if (s->head != NULL) {
+        int sync_rc = log_sync(s);
+        rc = rc == 0 ? sync_rc : rc;
+    }
+    s->rescue = rc < 0;
+    return rc;
+}
+
+/* Worth copying when there is more than one sealed segment and two thirds of all are dead. */
+static bool reclaim_is_worth(const struct spool *s) {
+    return s->st.segments > 2 && s->st.segments * s->segment_size > 3 * s->st.live_bytes;
+}
+
+/* True if g may go after the next sync. */
+static bool reclaim_try(struct spool *s, struct segment *g) {
+    if (g->stuck || !reclaim_is_worth(s))
+        return false;
+    int rc = reclaim_some(s, g);
+    bool ours = s->head != NULL && !segment_usable(s->head); /* not g's fault */
+    if (rc < 0 && !disk_is_full(rc) && !ours) {
+        log_error("spool", "segment %016llx cannot be emptied: %s; it is kept",
+                  (unsigned long long)g->no, strerror(-rc));
+        g->stuck = true;
+        g->damaged = g->damaged || rc == -EBADMSG;
+    }
+    return rc == 0 && g->emptied >= g->used;
+}
+
+void log_reclaim(struct spool *s) {
+    if (s->head != NULL && s->head->sync_rc < 0)
+        return;
+    if (s->rescue && reclaim_rescue(s) < 0)
+        return;
+    while (!dl_empty(&s->segments)) {
+        struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
+        if (g == s->head || (g->live > 0 && !reclaim_try(s, g)))
+            return;
+        /* What was copied on must be durable before its old place goes. */
+        if (s->head != NULL && log_sync(s) < 0)
+            return;
+        if (g->live > 0 && g->emptied >= g->used) {
+            log_error("spool", "segment %016llx has records that cannot be found; it is kept",
+                      (unsigned long long)g->no);
+            g->stuck = g->damaged = true;
+        }
+        if (g->live > 0 || segment_remove(s, g) < 0)
+            return;
+    }
+}

@@ -1,0 +1,212 @@
+/*
+ * spool/segment.c - what a segment is on disk: its file, its name, the form of its records
+ *
+ * Spool thread only (and the starting thread during recovery).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "spool/log.h"
+#include "util/codec.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+uint64_t rec_span(uint32_t meta_len, uint64_t body_len) {
+    uint64_t body = (body_len & REC_FILE_BIT) != 0 ? 0 : body_len;
+    return (sizeof(struct rec_head) + meta_len + body + 7) & ~7ULL;
+}
+
+uint32_t rec_mark(uint64_t salt) {
+    return salt == 0 ? REC_MARK_OLD : (uint32_t)salt;
+}
+
+uint32_t rec_crc(const struct rec_head *h, uint64_t no, uint64_t salt, const void *meta) {
+    uint32_t c = crc32c(0, &no, sizeof no);
+    if (salt != 0)
+        c = crc32c(c, &salt, sizeof salt);
+    c = crc32c(c, &h->body_crc, sizeof *h - offsetof(struct rec_head, body_crc));
+    return crc32c(c, meta, h->meta_len);
+}
+
+struct rec_head rec_head_of(const struct segment *g, const struct rec *r) {
+    struct rec_head h = {.mark = rec_mark(g->salt),
+                         .type = r->type,
+                         .meta_len = (uint32_t)r->meta.n,
+                         .id = r->id,
+                         .body_len = r->body_len,
+                         .body_crc = r->body_crc,
+                         .synced = (uint32_t)(g->synced / 8)};
+    h.crc = rec_crc(&h, g->no, g->salt, r->meta.p);
+    return h;
+}
+
+int disk_write(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t off,
+               uint64_t *done) {
+    uint64_t at = off;
+    int rc = 0;
+    while (n > 0 && rc == 0) {
+        if (iov->iov_len == 0) {
+            iov++;
+            n--;
+            continue;
+        }
+        ssize_t w = s->io->pwritev(s->io->arg, fd, iov, n, at);
+        if (w <= 0) {
+            rc = w < 0 ? (int)w : -EIO;
+            continue;
+        }
+        at += (uint64_t)w;
+        for (; n > 0 && (size_t)w >= iov->iov_len; iov++, n--)
+            w -= (ssize_t)iov->iov_len;
+        if (n > 0) {
+            iov->iov_base = (char *)iov->iov_base + w;
+            iov->iov_len -= (size_t)w;
+        }
+    }
+    if (done != NULL)
+        *done = at - off;
+    return rc;
+}
+
+bool disk_is_full(int rc) {
+    return rc == -ENOSPC || rc == -EDQUOT;
+}
+
+int disk_read(const struct spool *s, int fd, void *buf, size_t n, uint64_t off) {
+    char *at = buf;
+    while (n > 0) {
+        ssize_t r = s->io->pread(s->io->arg, fd, at, n, off);
+        if (r <= 0)
+            return r < 0 ? (int)r : -EIO;
+        at += r;
+        off += (uint64_t)r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+char *segment_path(const struct spool *s, uint64_t no, uint64_t salt) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s/log/%016llx", s->dir, (unsigned long long)no);
+    if (salt != 0)
+        sbuf_printf(&b, "-%016llx", (unsigned long long)salt);
+    return sbuf_take(&b);
+}
+
+int spool_sync_dir(const struct spool *s, const char *sub) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s/%s", s->dir, sub);
+    int rc = s->io->sync_dir(s->io->arg, b.p);
+    sbuf_free(&b);
+    return rc;
+}
+
+int spool_set_aside(const struct spool *s, const char *kind, uint64_t id, const char *path) {
+    struct sbuf to = {0};
+    sbuf_printf(&to, "%s/damaged/%s-%016llx", s->dir, kind, (unsigned long long)id);
+    int rc = s->io->rename(s->io->arg, path, to.p);
+    if (rc == 0)
+        rc = spool_sync_dir(s, "damaged");
+    if (rc == 0)
+        log_warn("spool", "%s is kept as %s", path, to.p);
+    else
+        log_error("spool", "%s cannot be moved to %s: %s", path, to.p, strerror(-rc));
+    sbuf_free(&to);
+    return rc;
+}
+
+bool segment_usable(const struct segment *g) {
+    return g->write_rc == 0 && g->sync_rc == 0;
+}
+
+struct segment *segment_add(struct spool *s, const struct segment *like) {
+    struct segment *g = MEM_NEW(struct segment);
+    *g = *like;
+    dl_push(&s->segments, &g->link);
+    s->st.segments++;
+    s->st.log_bytes += g->used;
+    return g;
+}
+
+void segment_free(struct spool *s, struct segment *g) {
+    dl_remove(&g->link);
+    s->st.log_bytes -= g->used;
+    s->st.segments--;
+    free(g->gaps);
+    free(g);
+}
+
+/* The first record of g. */
+static int segment_begin(struct spool *s, struct segment *g) {
+    struct rec_begin b = {.salt = g->salt};
+    if (!dl_empty(&s->segments)) {
+        const struct segment *prev = DL_OWNER(s->segments.prev, struct segment, link);
+        b.prev_no = prev->no;
+        b.prev_synced = prev->synced;
+        b.prev_salt = prev->salt;
+    }
+    struct rec r = {.type = REC_BEGIN, .meta = str_make((const char *)&b, sizeof b)};
+    struct rec_head h = rec_head_of(g, &r);
+    struct iovec iov[2] = {{&h, sizeof h}, {&b, sizeof b}};
+    g->used = g->written = g->synced = rec_span(sizeof b, 0);
+    s->st.bytes_written += g->used;
+    return disk_write(s, g->fd, iov, 2, 0, NULL);
+}
+
+/* A new file of full size, so that appends need no more metadata, with its first record: durable
+ * before the file has its name. */
+int segment_create(struct spool *s, struct segment *g) {
+    struct sbuf made = {0};
+    char *path = NULL;
+    sbuf_printf(&made, "%s/log/new", s->dir);
+    *g = (struct segment){.no = s->next_no++, /* never used twice, not even after a failure */
+                          .size = s->segment_size};
+    int rc = 0;
+    while (rc == 0 && (uint32_t)g->salt == 0)
+        rc = s->io->random(s->io->arg, &g->salt, sizeof g->salt);
+    if (rc == 0)
+        rc = g->fd = s->io->open(s->io->arg, made.p, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    bool opened = rc >= 0;
+    if (rc >= 0)
+        rc = s->io->allocate(s->io->arg, g->fd, s->segment_size);
+    if (rc >= 0)
+        rc = segment_begin(s, g);
+    if (rc >= 0)
+        rc = s->io->datasync(s->io->arg, g->fd);
+    if (rc >= 0) {
+        path = segment_path(s, g->no, g->salt);
+        rc = s->io->rename(s->io->arg, made.p, path);
+    }
+    if (rc >= 0 && (rc = spool_sync_dir(s, "log")) < 0)
+        s->io->unlink(s->io->arg, path);
+    if (rc < 0 && opened) {
+        s->io->close(s->io->arg, g->fd);
+        s->io->unlink(s->io->arg, made.p);
+    }
+    free(path);
+    sbuf_free(&made);
+    return rc;
+}
+
+int segment_remove(struct spool *s, struct segment *g) {
+    if (atomic_load(&g->readers) > 0)
+        return -EBUSY;
+    char *path = segment_path(s, g->no, g->salt);
+    int rc = g->damaged ? spool_set_aside(s, "log", g->no, path) : s->io->unlink(s->io->arg, path);
+    if (rc == -ENOENT) /* already gone: an unlink that was not made durable */
+        rc = 0;
+    if (rc == 0)
+        rc = spool_sync_dir(s, "log");
+    if (rc < 0 && !g->warned) {
+        log_warn("spool", "cannot remove %s: %s; it is tried again", path, strerror(-rc));
+        g->warned = true;
+    }
+    if (rc == 0) {
+        spool_discard(s, g->fd);
+        segment_free(s, g);
+    }
+    free(path);
+    return rc;
+}
