@@ -172,13 +172,6 @@ bool str_u64(struct str s, uint64_t *v) {
     return true;
 }
 
-uint64_t str_hash(struct str s) {
-    uint64_t h = 0xcbf29ce484222325ULL; /* FNV-1a */
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (uint8_t)s.p[i]) * 0x100000001b3ULL;
-    return h ^ (h >> 32);
-}
-
 static bool is_control(char c) {
     return (unsigned char)c < ' ' || c == 0x7f;
 }

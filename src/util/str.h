@@ -59,7 +59,11 @@ bool str_split(struct str *rest, const char *seps, struct str *piece);
 bool str_split_braces(struct str *rest, const char *seps, struct str *piece);
 /* Whole string as a decimal number; false if it is not one or overflows. */
 bool str_u64(struct str s, uint64_t *v);
+/* A keyed hash: without the process's key nobody can find texts that collide.  Other in each
+ * process, so it is never stored. */
 uint64_t str_hash(struct str s);
+/* For simulators and tests, which repeat themselves: a key instead of the one that was drawn. */
+void str_hash_key(uint64_t first, uint64_t second);
 /* Is there a byte below the blank, or DEL? */
 bool str_has_control(struct str s);
 

@@ -76,6 +76,45 @@ static void test_tables(void **state) {
     htab_free(&h);
 }
 
+/* FNV-1a, with which anybody can look for texts that collide. */
+static uint64_t known_hash(struct str s) {
+    uint64_t h = 0xcbf29ce484222325ULL;
+    for (size_t i = 0; i < s.n; i++)
+        h = (h ^ (uint8_t)s.p[i]) * 0x100000001b3ULL;
+    return h ^ (h >> 32);
+}
+
+/* Senders that a stranger has chosen because they all come to the same place of a table. */
+static void test_chosen_keys(void **state) {
+    (void)state;
+    enum { CHOSEN = 200, MASK = 0xfff };
+    static bool seen[MASK + 1];
+    char key[40];
+    size_t chosen = 0, places = 0;
+    for (unsigned i = 0; chosen < CHOSEN; i++) {
+        snprintf(key, sizeof key, "%u@chosen.example", i);
+        if ((known_hash(str_of(key)) & MASK) != 0)
+            continue;
+        chosen++;
+        size_t place = (size_t)str_hash(str_of(key)) & MASK;
+        places += !seen[place];
+        seen[place] = true;
+    }
+    assert_true(places > CHOSEN / 2);
+}
+
+/* The empty text of the reference's vectors; another key, another hash. */
+static void test_keyed_hash(void **state) {
+    (void)state;
+    const char *text = "someone@there.example";
+    str_hash_key(0x0706050403020100ULL, 0x0f0e0d0c0b0a0908ULL);
+    uint64_t one = str_hash(str_of(text));
+    assert_true(str_hash(str_of("")) == 0xabac0158050fc4dcULL);
+    str_hash_key(1, 2);
+    assert_true(str_hash(str_of(text)) != one);
+    assert_true(str_hash(str_make(text, 20)) != str_hash(str_of(text)));
+}
+
 static void test_codecs(void **state) {
     (void)state;
     struct sbuf b = {0};
@@ -417,6 +456,8 @@ int main(void) {
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_chosen_keys),
+        cmocka_unit_test(test_keyed_hash),
         cmocka_unit_test(test_codecs),
         cmocka_unit_test(test_networks),
         cmocka_unit_test(test_delays),

@@ -267,6 +267,7 @@ int main(int argc, char **argv) {
     bool one = false, ok = true, counted = false;
     int opt;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    str_hash_key(1, 2); /* what a seed does is the same in every process */
     CRYPTO_set_mem_functions(process_malloc, process_realloc, process_free);
     o.processes = cores < 1 ? 1 : cores > PROCESSES_MAX ? PROCESSES_MAX : (unsigned)cores;
     while ((opt = getopt(argc, argv, "xn:t:s:j:f:v")) != -1) {
