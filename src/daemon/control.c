@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "daemon/overview.h"
+#include "util/accept.h"
 #include "util/conn.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -22,8 +23,6 @@
 
 struct control {
     struct loop *loop;
-    uv_poll_t poll;
-    int fd;
     struct sched *sched;
     struct spool *spool;
     struct lookup *lookup;
@@ -245,31 +244,35 @@ static void on_event(void *arg, enum conn_event ev) {
 
 static const struct conn_ops client_ops = {.input = on_input, .event = on_event, .answers = true};
 
-static void on_accept(uv_poll_t *h, int status, int events) {
-    struct control *c = h->data;
-    (void)status;
-    (void)events;
-    int fd = sock_accept(c->fd, NULL);
-    if (fd < 0)
-        return;
+static void control_client(void *arg, int fd, const struct netaddr *peer) {
+    struct control *c = arg;
     struct client *k = MEM_NEW(struct client);
+    (void)peer;
     k->c = c;
     k->conn = conn_new(c->loop, fd, &client_ops, k);
     if (k->conn == NULL)
         free(k);
 }
 
+static void control_full(void *arg, int fd) {
+    static const char busy[] = "{\"ok\": false, \"error\": \"too many open files\"}\n";
+    (void)arg;
+    if (fd < 0)
+        return;
+    sock_send(fd, busy, sizeof busy - 1);
+    sock_close(fd);
+}
+
+static const struct accept_ops control_ops = {control_client, control_full};
+
 struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp,
                             struct lookup *lookup, const struct explain_at *at) {
     struct control *c = MEM_NEW(struct control);
     c->loop = l;
-    c->fd = fd;
     c->sched = s;
     c->spool = sp;
     c->lookup = lookup;
     c->at = *at;
-    uv_poll_init(&l->uv, &c->poll, fd);
-    c->poll.data = c;
-    uv_poll_start(&c->poll, UV_READABLE, on_accept);
+    acceptor_new(l, fd, &control_ops, c); /* as long as the process lives */
     return c;
 }

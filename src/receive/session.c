@@ -8,7 +8,6 @@
 #include "receive/session.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "util/accept.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/sock.h"
@@ -363,9 +363,30 @@ static bool too_many(const struct receive *r, const struct service *svc) {
     return procs > 0 && r->n_sessions >= (size_t)procs * SESSIONS_PER_PROC;
 }
 
-static void session_new(struct listener *ln, int fd, const struct netaddr *peer) {
+/* Out of descriptors: the client is told to come later, and the log, once a minute. */
+static void listener_full(void *arg, int fd) {
+    struct listener *ln = arg;
+    struct receive *r = ln->r;
+    static const char busy[] = "421 4.3.2 Too many connections, try again later\r\n";
+    if (r->loop->now_ms - r->full_ms >= 60000) {
+        r->full_ms = r->loop->now_ms;
+        log_warn("smtpd", "too many open files (limit %d): new clients are refused for now",
+                 r->fd_max);
+    }
+    if (fd < 0)
+        return;
+    sock_send(fd, busy, sizeof busy - 1); /* or it does not take it: closed all the same */
+    sock_close(fd);
+}
+
+static void listener_client(void *arg, int fd, const struct netaddr *peer) {
+    struct listener *ln = arg;
     struct receive *r = ln->r;
     const struct service *svc = find_service(r->cfg, ln->local ? NULL : ln->svc_name);
+    if (fd > r->fd_max) {
+        listener_full(ln, fd);
+        return;
+    }
     if (svc == NULL || r->stopping || too_many(r, svc)) {
         static const char busy[] = "421 4.3.2 Service not available, try again later\r\n";
         if (sock_send(fd, busy, sizeof busy - 1) < 0)
@@ -402,68 +423,14 @@ static void session_new(struct listener *ln, int fd, const struct netaddr *peer)
         r->ops.peername(r->ops.arg, &s->peer, on_name, s);
 }
 
-/* Said once a minute. */
-static void warn_full(struct receive *r) {
-    if (r->loop->now_ms - r->full_ms < 60000)
-        return;
-    r->full_ms = r->loop->now_ms;
-    log_warn("smtpd", "too many open files (limit %d): new clients are refused for now", r->fd_max);
-}
-
-static void refuse(struct receive *r, int fd) {
-    static const char busy[] = "421 4.3.2 Too many connections, try again later\r\n";
-    warn_full(r);
-    sock_send(fd, busy, sizeof busy - 1); /* or it does not take it: closed all the same */
-    sock_close(fd);
-}
-
-/* Out of descriptors: without this the listener would be readable for ever.  The spare one makes
- * room to take the client off the queue and tell it to come later. */
-static void refuse_with_spare(struct listener *ln) {
-    struct receive *r = ln->r;
-    close(r->spare);
-    int fd = sock_accept(ln->fd, NULL);
-    if (fd >= 0)
-        refuse(r, fd);
-    r->spare = fcntl(ln->fd, F_DUPFD_CLOEXEC, 0);
-    if (fd < 0) {
-        warn_full(r);
-        usleep(1000); /* another thread took it: not in a circle */
-    }
-}
-
-static void on_accept(uv_poll_t *h, int status, int events) {
-    struct listener *ln = h->data;
-    (void)status;
-    (void)events;
-    for (int i = 0; i < 64; i++) {
-        struct netaddr peer;
-        int fd = sock_accept(ln->fd, &peer);
-        if (fd == -EMFILE || fd == -ENFILE) {
-            refuse_with_spare(ln);
-            return;
-        }
-        if (fd < 0)
-            return;
-        if (fd > ln->r->fd_max) {
-            refuse(ln->r, fd);
-            continue;
-        }
-        session_new(ln, fd, &peer);
-    }
-}
+static const struct accept_ops listener_ops = {listener_client, listener_full};
 
 void receive_listen(struct receive *r, int fd, const char *svc_name, bool local) {
     struct listener *ln = MEM_NEW(struct listener);
     ln->r = r;
-    ln->fd = fd;
     ln->local = local;
     ln->svc_name = mem_strdup(svc_name);
-    if (!local)
-        sock_nodelay(fd); /* for all that are accepted */
-    uv_poll_init(&r->loop->uv, &ln->poll, fd);
-    ln->poll.data = ln;
-    uv_poll_start(&ln->poll, UV_READABLE, on_accept);
+    ln->acceptor = acceptor_new(r->loop, fd, &listener_ops, ln);
     dl_push(&r->listeners, &ln->link);
 }
 
@@ -505,7 +472,6 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     getrlimit(RLIMIT_NOFILE, &rl);
     uint64_t limit = rl.rlim_cur > INT_MAX ? INT_MAX : rl.rlim_cur;
     r->fd_max = (int)(limit - limit / 10 - 32);
-    r->spare = fcntl(2, F_DUPFD_CLOEXEC, 0);
     r->full_ms = -60000;
     auth_reload(r);
     return r;
@@ -519,19 +485,14 @@ void receive_reload(struct receive *r, struct config *cfg) {
     auth_reload(r);
 }
 
-static void listener_closed(uv_handle_t *h) {
-    struct listener *ln = h->data;
-    close(ln->fd);
-    free(ln->svc_name);
-    free(ln);
-}
-
 void receive_stop(struct receive *r) {
     struct dl *n;
     r->stopping = true;
     while ((n = dl_pop(&r->listeners)) != NULL) {
         struct listener *ln = DL_OWNER(n, struct listener, link);
-        uv_close((uv_handle_t *)&ln->poll, listener_closed);
+        acceptor_close(ln->acceptor);
+        free(ln->svc_name);
+        free(ln);
     }
     DL_EACH_SAFE (it, &r->sessions) {
         struct session *s = DL_OWNER(it, struct session, link);

@@ -14,8 +14,7 @@
 struct listener {
     struct dl link;
     struct receive *r;
-    uv_poll_t poll;
-    int fd;
+    struct acceptor *acceptor; /* NULL: the system refused */
     char *svc_name;
     bool local;
 };
@@ -33,7 +32,6 @@ struct receive {
     struct dovecot *dovecot; /* NULL: no service asks it */
     char *dovecot_path;
     int fd_max; /* sessions stop here: the rest is for the spool and for deliveries */
-    int spare;  /* a descriptor kept to refuse with */
     int64_t full_ms;
     bool stopping;
 };

@@ -1,5 +1,7 @@
 """Real faults: full disks, failing syncs, unreadable segments, no descriptors, a clock that jumps, relays
 that misbehave at every stage.  Each in bounded time, and nothing lost."""
+import contextlib
+import json
 import os
 import pathlib
 import re
@@ -249,6 +251,35 @@ def test_no_descriptors(dns):
         wait_for(lambda: p.send(sender="later@x.example").startswith("250"))
         wait_for(lambda: "later@x.example" in keys(relay))
     relay.stop()
+
+
+def test_no_descriptors_for_the_control_socket(dns):
+    """Whoever asks then is told so, instead of waiting while a thread turns in a circle."""
+    p = Posthouse("relayhost = [127.0.0.1]:9\nqueue_directory = {dir}/queue\n", dns=dns)
+    limit = 200
+    p.preexec = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    with p:
+        asking = []
+        for _ in range(limit + 60):
+            s = socket.socket(socket.AF_UNIX)
+            s.settimeout(10 * SLOW)
+
+            def connected():
+                "a place in the listener's queue"
+                return s.connect_ex(str(p.dir / "queue" / "control.sock")) == 0
+            wait_for(connected)
+            asking.append(s)
+        answers = []
+        for s in asking:
+            with contextlib.suppress(BrokenPipeError):
+                s.sendall(b'{"cmd": "stats"}\n')
+            answers.append(json.loads(s.makefile("rb").readline()))
+        refused = [a for a in answers if a == {"ok": False, "error": "too many open files"}]
+        assert 60 <= len(refused) < limit, answers[-1]
+        for s in asking:
+            s.close()
+        wait_for(lambda: p.queue() == [])
+
 
 
 @needs_shim
