@@ -21,12 +21,17 @@ static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
     bool first = true;
     sbuf_add_c(b, ", \"recipients\": [");
     for (uint32_t i = 0; i < v->env->n_rcpts; i++) {
-        if (v->done[i] != 0)
+        const struct mailerr *e;
+        if (!sched_view_rcpt(v, i, &e))
             continue;
         sbuf_add_c(b, first ? "{\"address\": " : ", {\"address\": ");
         sbuf_add_json(b, v->env->rcpts[i].addr);
-        if (v->reason != NULL)
-            add_str(b, "delay_reason", str_of(v->reason));
+        if (e != NULL) {
+            add_str(b, "delay_reason", str_of(e->text));
+            add_str(b, "status", str_of(e->dsn));
+        }
+        if (e != NULL && e->mta != NULL)
+            add_str(b, "host", str_of(e->mta));
         sbuf_add_ch(b, '}');
         first = false;
     }
@@ -48,6 +53,8 @@ void overview_message(struct sbuf *b, const struct sched_view *v) {
         add_str(b, "relay", str_of(v->hop->nexthop));
         add_str(b, "record", str_of(v->hop->record));
     }
+    if (v->deleted || v->hold_ordered)
+        add_str(b, "ordered", v->deleted ? STR_LIT("delete") : STR_LIT("hold"));
     sbuf_printf(b, ", \"cursor\": \"%llu\"}\n", (unsigned long long)v->env->id);
 }
 
@@ -111,7 +118,7 @@ static void add_hop(struct sbuf *b, const struct hop *h, int64_t now_ms) {
 void overview_relays(struct sbuf *b, const struct sched *s, int64_t now_ms) {
     const struct tally *t = sched_tally(s);
     size_t pos = 0;
-    for (const struct hop *h; (h = htab_next(&t->hops, &pos)) != NULL;)
+    for (const struct hop *h; (h = kset_next(&t->hops, &pos)) != NULL;)
         add_hop(b, h, now_ms);
     if (t->rest != NULL)
         add_hop(b, t->rest, now_ms);
@@ -136,7 +143,7 @@ void overview_counts(struct sbuf *b, const struct sched *s, size_t max) {
     sbuf_printf(b, "{\"active\": %llu, \"deferred\": %llu, \"hold\": %llu, \"relays\": [",
                 (unsigned long long)st.active, (unsigned long long)st.deferred,
                 (unsigned long long)st.hold);
-    for (const struct hop *h; (h = htab_next(&sched_tally(s)->hops, &pos)) != NULL;) {
+    for (const struct hop *h; (h = kset_next(&sched_tally(s)->hops, &pos)) != NULL;) {
         if (h->waiting == 0)
             continue;
         sbuf_add_c(b, first ? "{\"relay\": " : ", {\"relay\": ");

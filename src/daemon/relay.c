@@ -42,6 +42,7 @@ static struct relay {
     struct recent *memory; /* of routes, for all loops */
     struct sched *sched;
     struct spool *spool;
+    atomic_bool sched_stopped;
     size_t next_loop; /* where the next delivery session goes */
 } relay;
 
@@ -74,6 +75,10 @@ static void give(void *session, struct attempt *a) {
 
 static void release(void *session) {
     dsess_release(session);
+}
+
+static void recall(void *session) {
+    dsess_recall(session);
 }
 
 static void worker_init(struct worker *w, size_t i, int lookup_fd) {
@@ -156,8 +161,12 @@ static void run_reload(struct task *t) {
 
 static void run_stop(struct task *t) {
     struct loop_task *x = DL_OWNER(t, struct loop_task, task);
-    receive_stop(x->w->receive);
-    atomic_store(&x->w->stopped, receive_sessions(x->w->receive) == 0);
+    if (x->w == NULL) {
+        atomic_store(&relay.sched_stopped, sched_stop(relay.sched));
+    } else {
+        receive_stop(x->w->receive);
+        atomic_store(&x->w->stopped, receive_sessions(x->w->receive) == 0);
+    }
     free(x);
 }
 
@@ -172,7 +181,8 @@ static void reload(struct str fields) {
     log_info("master", "reload -- configuration %s", cfg->dir);
 }
 
-/* No new mail; what is being received may finish for a while; then the spool is closed in order. */
+/* No new mail, no new delivery; what is being received, and deliveries whose relay host has the
+ * whole content, may finish for a while; then the spool is closed in order. */
 _Noreturn static void stop(void) {
     int64_t until = clock_mono_ms() + STOP_MS;
     bool busy = true;
@@ -182,6 +192,8 @@ _Noreturn static void stop(void) {
             post(&relay.w[i], run_stop, -1, NULL);
             busy = busy || !atomic_load(&relay.w[i].stopped);
         }
+        post(NULL, run_stop, -1, NULL);
+        busy = busy || !atomic_load(&relay.sched_stopped);
         usleep(20000);
     }
     spool_flush(relay.spool);
@@ -240,7 +252,7 @@ _Noreturn void relay_main(struct config *cfg, const struct listen_set *set, size
     relay.memory = recent_new();
     lookup_remember(relay.sched_lookup, relay.memory);
     lookup_attach(relay.sched_lookup, lookups[loops]);
-    struct sched_ops ops = {new_session, give, release, NULL};
+    struct sched_ops ops = {new_session, give, release, recall, NULL};
     relay.sched = sched_new(relay.sched_loop, relay.sched_lookup, cfg, &ops);
     open_spool();
     sched_set_spool(relay.sched, relay.spool);

@@ -232,7 +232,19 @@ static void adopt(struct dsess *s, const struct attempt *a) {
         record_parse(&s->rec, str_of(a->record));
 }
 
+void session_return_recalled(struct dsess *s) {
+    DL_EACH_SAFE (it, &s->todo) {
+        struct attempt *a = DL_OWNER(it, struct attempt, link);
+        if (!atomic_load(&a->recalled))
+            continue;
+        dl_remove(&a->link);
+        a->outcome = ATTEMPT_RETURNED;
+        s->d->ops->result(s->slot, a);
+    }
+}
+
 void session_start(struct dsess *s) {
+    session_return_recalled(s);
     if (s->phase != DSESS_COLD || dl_empty(&s->todo))
         return;
     adopt(s, DL_OWNER(s->todo.next, struct attempt, link));
@@ -649,11 +661,40 @@ void dsess_give(struct dsess *s, struct attempt *a) {
     loop_post(s->d->loop, &a->task);
 }
 
-static void session_free(struct dsess *s) {
+/* Nothing is left to connect for, or the session ends. */
+static void session_give_up(struct dsess *s) {
     resolver_cancel(s->query);
+    s->query = NULL;
     lookup_cancel(s->d->lookup, s->tag);
+    s->tag = 0;
     session_disconnect(s, s->phase == DSESS_READY);
     targets_free(s);
+}
+
+struct recall_task {
+    struct task task;
+    struct dsess *s;
+};
+
+static void run_recall(struct task *t) {
+    struct recall_task *r = DL_OWNER(t, struct recall_task, task);
+    struct dsess *s = r->s;
+    bool had = !dl_empty(&s->todo);
+    free(r);
+    session_return_recalled(s);
+    if (had && dl_empty(&s->todo) && dl_empty(&s->txns) && s->phase != DSESS_READY)
+        session_give_up(s);
+}
+
+void dsess_recall(struct dsess *s) {
+    struct recall_task *r = MEM_NEW(struct recall_task);
+    r->s = s;
+    r->task.run = run_recall;
+    loop_post(s->d->loop, &r->task);
+}
+
+static void session_free(struct dsess *s) {
+    session_give_up(s);
     smtp_reply_free(&s->reply);
     mailerr_free(&s->err);
     config_unref(s->cfg);

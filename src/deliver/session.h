@@ -178,6 +178,8 @@ struct dsess {
 
 /* session.c: the connection's beginning and end */
 void session_start(struct dsess *s);
+/* Gives back the waiting attempts that the scheduler has recalled. */
+void session_return_recalled(struct dsess *s);
 /* The host failed before or between transactions: s->err says why; on to the next host. */
 void session_host_failed(struct dsess *s);
 void session_disconnect(struct dsess *s, bool quit);

@@ -127,6 +127,7 @@ static struct txn *txn_new(struct dsess *s, struct attempt *a) {
     if (a->begin_us == 0)
         a->begin_us = s->uses == 0 ? s->begin_us : clock_wall_us();
     a->conn_us = s->uses == 0 ? s->conn_us : a->begin_us;
+    atomic_store(&a->whole, false);
     a->remote_dsn = (s->caps & CAP_DSN) != 0;
     s->uses++;
     dl_push(&s->txns, &t->link);
@@ -396,6 +397,7 @@ static bool stream_content(struct dsess *s, struct txn *t) {
             conn_write_c(s->conn, ".\r\n");
         t->sent = SENT_CONTENT;
         t->whole = true;
+        atomic_store(&t->a->whole, true);
     }
     s->out_total += conn_pending(s->conn) - before;
     t->content_end = s->out_total;
@@ -509,6 +511,7 @@ static unsigned txn_count(const struct dsess *s) {
 
 /* Begins the next waiting attempt if the connection can take it now. */
 static enum step begin_next(struct dsess *s) {
+    session_return_recalled(s);
     if (s->leaving)
         return dl_empty(&s->txns) ? STEP_NEXT_HOST : STEP_WAIT;
     if (dl_empty(&s->todo))

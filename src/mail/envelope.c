@@ -13,9 +13,10 @@
 #include "util/ipc.h"
 #include "util/mem.h"
 
-#define ENVELOPE_VERSION 1U
-#define PROGRESS_VERSION 1U
-#define RCPT_MAX         1000000U
+#define ENVELOPE_VERSION    1U
+#define PROGRESS_VERSION    2U
+#define PROGRESS_ONE_REASON 1U /* what Posthouse 0.1 wrote */
+#define RCPT_MAX            1000000U
 
 static const char alphabet[] = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
 
@@ -162,23 +163,78 @@ void progress_encode(const struct progress *p, struct sbuf *out) {
     ipc_put_u64(out, (uint64_t)p->last_us);
     ipc_put_u32(out, p->flags);
     ipc_put_str(out, str_make((const char *)p->done, p->n));
-    ipc_put_str(out, p->reason);
+    ipc_put_u32(out, p->n_errors);
+    for (uint32_t i = 0; i < p->n_errors; i++) {
+        ipc_put_str(out, p->errors[i].dsn);
+        ipc_put_str(out, p->errors[i].text);
+        ipc_put_str(out, p->errors[i].mta);
+        ipc_put_str(out, p->errors[i].reply);
+    }
+    for (uint32_t i = 0; p->n_errors > 0 && i < p->n; i++)
+        ipc_put_u32(out, p->error_of[i]);
+}
+
+void progress_free(struct progress *p) {
+    free(p->done);
+    free(p->errors);
+    free(p->error_of);
+    *p = (struct progress){0};
+}
+
+/* The first version had one text for all recipients, and no status. */
+static void get_reason(struct progress *p, struct ipc_reader *r) {
+    struct str reason = ipc_get_str(r);
+    if (reason.n == 0 || p->n == 0)
+        return;
+    p->n_errors = 1;
+    p->errors = MEM_NEW(struct rcpt_error);
+    p->errors[0] = (struct rcpt_error){.dsn = STR_LIT("4.0.0"), .text = reason};
+    p->error_of = mem_zalloc(p->n * sizeof *p->error_of);
+    for (uint32_t i = 0; i < p->n; i++)
+        p->error_of[i] = 1;
+}
+
+static void get_errors(struct progress *p, struct ipc_reader *r) {
+    uint32_t n = ipc_get_u32(r);
+    r->bad = r->bad || n > p->n || n > r->rest.n / 16; /* each has four lengths */
+    if (r->bad || n == 0)
+        return;
+    p->n_errors = n;
+    p->errors = mem_zalloc(n * sizeof *p->errors);
+    p->error_of = mem_zalloc(p->n * sizeof *p->error_of);
+    for (uint32_t i = 0; i < n; i++) {
+        p->errors[i].dsn = ipc_get_str(r);
+        p->errors[i].text = ipc_get_str(r);
+        p->errors[i].mta = ipc_get_str(r);
+        p->errors[i].reply = ipc_get_str(r);
+    }
+    for (uint32_t i = 0; i < p->n && !r->bad; i++) {
+        p->error_of[i] = ipc_get_u32(r);
+        r->bad = r->bad || p->error_of[i] > n;
+    }
 }
 
 bool progress_decode(struct progress *p, struct str in) {
     struct ipc_reader r = {.rest = in};
     *p = (struct progress){0};
-    if (ipc_get_u32(&r) != PROGRESS_VERSION)
+    uint32_t version = ipc_get_u32(&r);
+    if (version != PROGRESS_VERSION && version != PROGRESS_ONE_REASON)
         return false;
     p->attempts = ipc_get_u32(&r);
     p->next_us = (int64_t)ipc_get_u64(&r);
     p->last_us = (int64_t)ipc_get_u64(&r);
     p->flags = ipc_get_u32(&r);
     struct str done = ipc_get_str(&r);
-    p->reason = ipc_get_str(&r);
-    if (!ipc_done(&r) || done.n > RCPT_MAX)
+    if (r.bad || done.n > RCPT_MAX)
         return false;
     p->n = (uint32_t)done.n;
     p->done = (uint8_t *)str_dup(done);
-    return true;
+    if (version == PROGRESS_ONE_REASON)
+        get_reason(p, &r);
+    else
+        get_errors(p, &r);
+    if (ipc_done(&r))
+        return true;
+    progress_free(p);
+    return false;
 }

@@ -59,21 +59,39 @@ void envelope_encode(const struct envelope *e, struct sbuf *out);
 /* NULL if the bytes are not an envelope. */
 struct envelope *envelope_decode(struct str in);
 
+/* What is left to do for a recipient, as the spool keeps it. */
+enum rcpt_state {
+    RCPT_WAITS = 0,
+    RCPT_DONE = 1,
+    RCPT_REPORT = 2 /* delivered; the report of success that its sender asked for is owed */
+};
+
+/* Why recipients wait: what their last attempt ended with.  Views into the record. */
+struct rcpt_error {
+    struct str dsn;   /* "4.4.1" */
+    struct str text;  /* for log and listing */
+    struct str mta;   /* the host that said it; empty: none did */
+    struct str reply; /* its words; empty: none */
+};
+
 /* Mutable state of a queued message, as the spool keeps it. */
 struct progress {
-    uint8_t *done; /* one byte a recipient: 1 when nothing is left to do for it */
+    uint8_t *done; /* enum rcpt_state of each recipient; owned */
     uint32_t n;    /* recipients */
     uint32_t attempts;
-    int64_t next_us;   /* next attempt, wall clock */
-    int64_t last_us;   /* last attempt */
-    uint32_t flags;    /* PROGRESS_* */
-    struct str reason; /* why it waits (of the last attempt) */
+    int64_t next_us;           /* next attempt, wall clock */
+    int64_t last_us;           /* last attempt */
+    uint32_t flags;            /* PROGRESS_* */
+    struct rcpt_error *errors; /* different ones; owned */
+    uint32_t n_errors;
+    uint32_t *error_of; /* per recipient: index into errors + 1, 0: none; NULL: all none; owned */
 };
 
 enum { PROGRESS_HOLD = 1, PROGRESS_EXPIRE = 2, PROGRESS_WARNED = 4 };
 
 void progress_encode(const struct progress *p, struct sbuf *out);
-/* p->done is allocated (caller frees); reason points into in.  False if malformed. */
+/* False if malformed: nothing is owned then.  Else the caller ends with progress_free. */
 bool progress_decode(struct progress *p, struct str in);
+void progress_free(struct progress *p);
 
 #endif

@@ -40,8 +40,11 @@ struct attempt {
     int64_t begin_us;   /* when a session took it */
     int64_t conn_us;    /* when its session was ready (greeting, TLS, AUTH) */
     int64_t cert_until; /* when the relay host's certificate expires, in seconds; 0: no TLS */
-    bool remote_dsn;    /* the remote takes over NOTIFY=SUCCESS */
-    char relay[400];    /* "host[addr]:port" of the log */
+    /* Set by the scheduler while a session has it: comes back (ATTEMPT_RETURNED) unless begun. */
+    atomic_bool recalled;
+    atomic_bool whole; /* set by the session: the whole content went out, its answer is awaited */
+    bool remote_dsn;   /* the remote takes over NOTIFY=SUCCESS */
+    char relay[400];   /* "host[addr]:port" of the log */
 };
 
 /* Sets the relay host of the log line: "host[addr]:port", or "". */

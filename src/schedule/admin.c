@@ -34,17 +34,33 @@ bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v) {
     *v = (struct sched_view){.env = m->env,
                              .queue = m->queue,
                              .forced_expire = (m->flags & PROGRESS_EXPIRE) != 0,
-                             .done = m->done,
-                             .reason = msg_why(m, NULL),
+                             .deleted = m->deleted,
+                             .hold_ordered =
+                                 m->queue == QUEUE_ACTIVE && (m->flags & PROGRESS_HOLD) != 0,
                              .hop = m->hop,
                              .next_us = m->next_us,
-                             .attempts = m->attempts};
+                             .attempts = m->attempts,
+                             .msg = m};
     return true;
+}
+
+bool sched_view_rcpt(const struct sched_view *v, uint32_t i, const struct mailerr **e) {
+    const struct msg_rcpt *r = &v->msg->rcpts[i];
+    *e = r->why == NULL ? NULL : &r->why->err;
+    return r->state == RCPT_WAITS || r->state == RCPT_FAILED;
 }
 
 static bool rcpt_matches(const struct msg *m, struct str text) {
     for (uint32_t i = 0; i < m->env->n_rcpts; i++)
-        if (m->done[i] == 0 && str_icontains(m->env->rcpts[i].addr, text))
+        if (m->rcpts[i].state != RCPT_DONE && str_icontains(m->env->rcpts[i].addr, text))
+            return true;
+    return false;
+}
+
+static bool reason_matches(const struct msg *m, struct str text) {
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++)
+        if (m->rcpts[i].state != RCPT_DONE && m->rcpts[i].why != NULL &&
+            str_icontains(str_of(m->rcpts[i].why->err.text), text))
             return true;
     return false;
 }
@@ -59,7 +75,7 @@ static bool matches(const struct msg *m, const struct sched_filter *f) {
         return false;
     return (f->sender.n == 0 || str_icontains(m->env->sender, f->sender)) &&
            (f->rcpt.n == 0 || rcpt_matches(m, f->rcpt)) &&
-           (f->reason.n == 0 || str_icontains(str_of(msg_why(m, "")), f->reason));
+           (f->reason.n == 0 || reason_matches(m, f->reason));
 }
 
 size_t sched_find(const struct sched *s, const struct sched_filter *f, uint64_t after,
@@ -97,8 +113,9 @@ struct sched_reason *sched_reasons(const struct sched *s, size_t *n) {
     struct sched_reason *all = mem_alloc((s->reasons.n + 1) * sizeof *all);
     size_t pos = 0;
     *n = 0;
-    for (const struct reason *r; (r = htab_next(&s->reasons, &pos)) != NULL;)
-        all[(*n)++] = (struct sched_reason){r->text.p, r->users};
+    for (const struct reason *r; (r = kset_next(&s->reasons, &pos)) != NULL;)
+        if (r->messages > 0)
+            all[(*n)++] = (struct sched_reason){r->err.text, r->messages};
     qsort(all, *n, sizeof *all, by_users);
     return all;
 }
@@ -123,52 +140,80 @@ size_t sched_flush(struct sched *s) {
 static void act_delete(struct msg *m) {
     spool_note(m->s->spool, SPOOL_DONE, m->env->id, NULL);
     log_info("postsuper", "%s: removed", m->env->qid);
+    m->deleted = true; /* what is on the wire ends by itself */
     if (m->queue == QUEUE_ACTIVE)
-        m->deleted = true; /* what is on the wire is let go; the rest goes when it comes back */
+        msg_recall(m);
     else
         msg_free(m);
 }
 
-static void act_one(struct sched *s, enum sched_act act, struct msg *m) {
-    switch (act) {
-    case ACT_DELETE:
-        act_delete(m);
+static void act_hold(struct msg *m) {
+    m->flags |= PROGRESS_HOLD;
+    if (m->queue == QUEUE_ACTIVE) {
+        msg_recall(m); /* then it goes on hold */
         return;
-    case ACT_HOLD:
-        m->flags |= PROGRESS_HOLD;
-        if (m->queue == QUEUE_DEFERRED) {
-            heap_del(s, m);
-            msg_set_queue(m, QUEUE_HOLD);
-        }
-        break;
-    case ACT_RELEASE:
-        m->flags &= ~(uint32_t)PROGRESS_HOLD;
-        if (m->queue == QUEUE_HOLD)
-            msg_set_queue(m, QUEUE_DEFERRED);
-        m->next_us = 0;
-        break;
-    case ACT_EXPIRE:
-        m->flags |= PROGRESS_EXPIRE;
-        m->next_us = 0;
-        break;
-    default:
-        m->next_us = 0;
-        break;
     }
-    msg_note(m);
-    if (m->queue == QUEUE_DEFERRED)
-        heap_put(s, m);
+    heap_del(m->s, m);
+    msg_set_queue(m, QUEUE_HOLD);
+    msg_save_progress(m);
 }
 
+/* Its next round begins at once, unless it is on hold. */
+static void act_soon(struct msg *m) {
+    if (m->queue == QUEUE_ACTIVE) {
+        m->at_once = true;
+        return;
+    }
+    m->next_us = 0;
+    msg_save_progress(m);
+    if (m->queue == QUEUE_DEFERRED)
+        heap_put(m->s, m);
+}
+
+static void act_release(struct msg *m) {
+    bool ordered = (m->flags & PROGRESS_HOLD) != 0;
+    m->flags &= ~(uint32_t)PROGRESS_HOLD;
+    if (m->queue == QUEUE_HOLD)
+        msg_set_queue(m, QUEUE_DEFERRED);
+    if (ordered || m->queue != QUEUE_ACTIVE)
+        act_soon(m);
+}
+
+static void act_expire(struct msg *m) {
+    m->flags |= PROGRESS_EXPIRE;
+    if (m->queue == QUEUE_ACTIVE)
+        msg_recall(m);
+    else
+        act_soon(m);
+}
+
+static void act_one(enum sched_act act, struct msg *m) {
+    if (act == ACT_DELETE)
+        act_delete(m);
+    else if (act == ACT_HOLD)
+        act_hold(m);
+    else if (act == ACT_RELEASE)
+        act_release(m);
+    else if (act == ACT_EXPIRE)
+        act_expire(m);
+    else if (m->queue != QUEUE_ACTIVE)
+        act_soon(m);
+}
+
+/* Ids first: what is done to one message may end another. */
 size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter *f) {
-    struct msg **hits = mem_alloc((s->msgs.n + 1) * sizeof(struct msg *));
+    uint64_t *hits = mem_alloc((s->msgs.n + 1) * sizeof *hits);
     size_t n = 0, pos = 0;
     for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
         if (!m->deleted && matches(m, f))
-            hits[n++] = m;
-    for (size_t i = 0; i < n; i++)
-        act_one(s, act, hits[i]);
+            hits[n++] = m->env->id;
+    for (size_t i = 0; i < n; i++) {
+        struct msg *m = itab_get(&s->msgs, hits[i]);
+        if (m != NULL)
+            act_one(act, m);
+    }
     free(hits);
+    dest_dispatch_stirred(s);
     if (act == ACT_RETRY || act == ACT_RELEASE || act == ACT_EXPIRE) {
         dest_wake_all(s);
         sched_run_due(s);

@@ -1,11 +1,11 @@
 /*
  * schedule/dest.c - destinations: fairness among senders, concurrency, rest after failure
  *
- * A destination that fails as a whole (nobody answers, login refused) rests for
+ * A destination that fails as a whole (no host answers, login refused) rests for
  * minimal_backoff_time; what is queued for it is deferred with "delivery temporarily suspended",
- * and no other destination notices.  postqueue -f wakes it.
+ * and no other destination notices.  postqueue -f wakes it.  Ticks look at what is idle or held
+ * back by a rate delay, never at all destinations.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,10 +17,13 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define QUANTUM      4096 /* bytes a sender may send in one turn */
-#define DEPTH        3U   /* attempts per session when there is more work than sessions */
+#define DEPTH        3U /* attempts per session when there is more work than sessions */
 #define SLOT_IDLE_MS 10000
 #define DEST_IDLE_MS 60000
+/* Destinations that nothing waits for and that are remembered all the same. */
+#define DESTS_IDLE_MAX 4096U
+/* What one tick looks at, so that it is short whatever there is. */
+#define TICK_LOOKS 1024U
 
 static void dest_limits(struct sched *s, struct dest *d) {
     int64_t limit = config_transport_int(s->cfg, d->transport, "destination_concurrency_limit");
@@ -48,11 +51,15 @@ static struct hop *dest_hop(struct sched *s, const struct dest *d) {
     return h;
 }
 
-/* Nothing is tried there until then; 0: it is. */
-static void dest_rest(struct dest *d, int64_t until_ms) {
+/* Suspends the destination until until_ms. */
+static void dest_suspend(struct dest *d, int64_t until_ms) {
     d->dead_until = until_ms;
     if (d->configured) /* of direct delivery, each destination rests for itself */
         d->hop->resting_ms = until_ms;
+}
+
+static void dest_wake(struct dest *d) {
+    dest_suspend(d, 0);
 }
 
 static uint64_t dest_hash(const struct dest_key *k) {
@@ -80,7 +87,26 @@ static struct dest *dest_new(struct sched *s, const struct dest_key *k, uint64_t
     dest_limits(s, d);
     d->window = first_window(s, d);
     kset_add(&s->dests, hash, d);
+    d->used_ms = s->loop->now_ms;
+    dl_push(&s->idle_dests, &d->idle);
+    s->n_idle_dests++;
     return d;
+}
+
+void dest_use(struct dest *d) {
+    d->users++;
+}
+
+/* A destination without users stays for a while, in the order of last use. */
+void dest_unuse(struct sched *s, struct dest *d) {
+    if (--d->users > 0)
+        return;
+    d->used_ms = s->loop->now_ms;
+    if (dl_linked(&d->idle))
+        dl_remove(&d->idle);
+    else
+        s->n_idle_dests++;
+    dl_push(&s->idle_dests, &d->idle);
 }
 
 struct dest *dest_get(struct sched *s, const struct route *r) {
@@ -88,14 +114,14 @@ struct dest *dest_get(struct sched *s, const struct route *r) {
                            r->configured};
     uint64_t hash = dest_hash(&key);
     struct dest *d = kset_get(&s->dests, hash, dest_same, &key);
-    if (d == NULL)
-        d = dest_new(s, &key, hash);
-    d->used_ms = s->loop->now_ms;
-    return d;
+    return d == NULL ? dest_new(s, &key, hash) : d;
 }
 
 static void dest_free(struct sched *s, struct dest *d) {
     kset_remove(&s->dests, d->hash, d);
+    dl_remove(&d->idle);
+    dl_remove(&d->paced);
+    s->n_idle_dests--;
     htab_free(&d->by_sender);
     mailerr_free(&d->dead_err);
     free(d->transport);
@@ -104,34 +130,11 @@ static void dest_free(struct sched *s, struct dest *d) {
     free(d);
 }
 
-void dest_queue(struct dest *d, struct job *j) {
-    struct str sender = j->m->env->sender;
-    struct squeue *q = htab_get(&d->by_sender, sender);
-    if (q == NULL) {
-        q = MEM_NEW(struct squeue);
-        q->sender = str_dup(sender);
-        dl_init(&q->jobs);
-        htab_put(&d->by_sender, str_make(q->sender, sender.n), q);
-        dl_push(&d->senders, &q->link);
-        q->deficit = QUANTUM;
-    }
-    dl_push(&q->jobs, &j->link);
-    d->queued++;
-    msg_set_hop(j->m, d->hop);
-}
-
-static void squeue_free(struct dest *d, struct squeue *q) {
-    dl_remove(&q->link);
-    htab_del(&d->by_sender, str_of(q->sender));
-    free(q->sender);
-    free(q);
-}
-
-/* The job whose turn it is: the first sender's, unless it has used up its share of bytes. */
-static struct squeue *turn(struct dest *d) {
+/* The sender whose turn it is: the first one, unless it has used up its share of bytes. */
+static struct squeue *dest_turn(struct dest *d) {
     for (;;) {
         struct squeue *q = DL_OWNER(d->senders.next, struct squeue, link);
-        if (q->link.next == q->link.prev && q->deficit <= 0) /* alone: nobody to share with */
+        if (q->link.next == q->link.prev && q->deficit <= 0) /* alone: there is nothing to share */
             q->deficit = QUANTUM;
         if (q->deficit > 0)
             return q;
@@ -141,63 +144,11 @@ static struct squeue *turn(struct dest *d) {
     }
 }
 
-static struct job *take(struct dest *d, struct squeue *q) {
-    struct job *j = DL_OWNER(dl_pop(&q->jobs), struct job, link);
-    d->queued--;
-    q->deficit -= (int64_t)j->m->env->size + 512;
-    if (dl_empty(&q->jobs))
-        squeue_free(d, q);
-    return j;
-}
-
-void job_free(struct job *j) {
-    dl_remove(&j->link);
-    free(j->idx);
-    free(j);
-}
-
-/* A log line and a deferral for every recipient of a job that is not tried at all. */
-static void job_defer(struct job *j, const struct mailerr *e) {
-    struct msg *m = j->m;
-    int64_t now = clock_wall_us();
-    struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
-    const struct service *svc = config_transport(m->s->cfg, str_of("retry"));
-    for (uint32_t i = 0; i < j->n; i++) {
-        tally_result(&m->s->tally, NULL, m->env->sender, e);
-        logline_delivery(svc == NULL ? NULL : svc->log_name, "error", m->env->qid,
-                         m->env->rcpts[j->idx[i]].addr, "none", 0, &t, e);
-    }
-    msg_reason(m, str_of(e->text));
-    uint32_t n = j->n;
-    job_free(j);
-    msg_closed(m, n);
-}
-
-/* Gives up a job for which a session was reserved. */
-static void job_give_up(struct job *j, const struct mailerr *e) {
-    struct slot *slot = j->slot;
-    if (slot != NULL) {
-        slot->depth--;
-        slot->d->depth--;
-        slot->idle_ms = slot->s->loop->now_ms;
-    }
-    job_defer(j, e);
-}
-
-void job_unreadable(struct job *j, int rc) {
-    struct mailerr e = {0};
-    mailerr_set(&e, MAIL_DEFERRED, "4.3.0", "cannot read the message content: %s",
-                rc == -EBADMSG ? "it was damaged on disk" : strerror(-rc));
-    mailerr_blame(&e, PHASE_ROUTE, BLAME_OURSELVES);
-    job_give_up(j, &e);
-    mailerr_free(&e);
-}
-
 /* Everything queued for the destination waits for its next round, with that error. */
 static void dest_defer_all(struct dest *d, const struct mailerr *e) {
     while (!dl_empty(&d->senders)) {
         struct squeue *q = DL_OWNER(d->senders.next, struct squeue, link);
-        job_defer(take(d, q), e);
+        job_untried(squeue_take(q), e);
     }
 }
 
@@ -210,61 +161,80 @@ static void dest_defer_resting(struct dest *d) {
     mailerr_free(&e);
 }
 
-/* A reload may have taken the transport away. */
-static void no_transport(const struct dest *d, struct mailerr *e) {
+void dest_no_transport(const struct dest *d, struct mailerr *e) {
     mailerr_set(e, MAIL_DEFERRED, "4.3.5", ROUTE_NO_TRANSPORT, STR_FMT(str_of(d->transport)));
     mailerr_blame(e, PHASE_ROUTE, BLAME_OURSELVES);
 }
 
 static void dest_defer_unserved(struct dest *d) {
     struct mailerr e = {0};
-    no_transport(d, &e);
+    dest_no_transport(d, &e);
     dest_defer_all(d, &e);
     mailerr_free(&e);
 }
 
-/* Whose session it is; NULL while sessions are shared by all senders. */
-static bool per_sender(const struct sched *s, const struct dest *d) {
+/* Does a session keep to one sender, because it has that sender's login? */
+static bool dest_is_per_sender(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
     /* A relay record has one account, whoever sends. */
     return t != NULL && t->p.smtp_sender_dependent_authentication && d->record[0] == '\0';
 }
 
-static bool slot_fits(const struct slot *k, struct str sender) {
-    return k->sender == NULL || str_eq_c(sender, k->sender);
+static bool slot_fits(const struct slot *slot, struct str sender) {
+    return slot->sender == NULL || str_eq_c(sender, slot->sender);
 }
 
 static struct slot *slot_new(struct sched *s, struct dest *d) {
-    struct slot *k = MEM_NEW(struct slot);
-    k->d = d;
-    k->s = s;
-    k->session = s->ops.session_new(s->ops.arg, k);
-    dl_push(&d->slots, &k->link);
+    struct slot *slot = MEM_NEW(struct slot);
+    slot->d = d;
+    slot->s = s;
+    slot->session = s->ops.session_new(s->ops.arg, slot);
+    dl_push(&d->slots, &slot->link);
     d->n_slots++;
-    return k;
+    dest_use(d);
+    return slot;
 }
 
-static void slot_free(struct slot *k) {
-    k->s->ops.session_release(k->session);
-    dl_remove(&k->link);
-    k->d->n_slots--;
-    free(k->sender);
-    free(k);
+static void slot_free(struct slot *slot) {
+    struct dest *d = slot->d;
+    slot->s->ops.session_release(slot->session);
+    dl_remove(&slot->link);
+    dl_remove(&slot->idle);
+    d->n_slots--;
+    dest_unuse(slot->s, d);
+    free(slot->sender);
+    free(slot);
 }
 
-/* An idle session of the same sender; else a new one; else an idle one of somebody else (it logs in
- * anew); else, with a backlog, the least loaded one. */
-static struct slot *pick(struct sched *s, struct dest *d, struct str sender) {
+static void slot_reserve(struct slot *slot, struct str sender) {
+    dl_remove(&slot->idle);
+    slot->depth++;
+    slot->d->depth++;
+    free(slot->sender);
+    slot->sender = dest_is_per_sender(slot->s, slot->d) ? str_dup(sender) : NULL;
+}
+
+void slot_release(struct slot *slot) {
+    slot->depth--;
+    slot->d->depth--;
+    slot->idle_ms = slot->s->loop->now_ms;
+    if (slot->depth == 0)
+        dl_push(&slot->s->idle_slots, &slot->idle);
+}
+
+/* An idle session of the same sender; else a new one; else an idle one of another sender (it logs
+ * in anew); else, with a backlog, the least loaded one. */
+static struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
     struct slot *other = NULL, *least = NULL;
     DL_EACH (it, &d->slots) {
-        struct slot *k = DL_OWNER(it, struct slot, link);
-        if (k->depth == 0 && slot_fits(k, sender))
-            return k;
-        if (k->depth == 0)
-            other = k;
-        else if (slot_fits(k, sender) && k->depth < DEPTH &&
-                 (least == NULL || k->depth < least->depth))
-            least = k;
+        struct slot *slot = DL_OWNER(it, struct slot, link);
+        if (slot->depth == 0 && slot_fits(slot, sender))
+            return slot;
+        if (slot->depth == 0)
+            other = slot;
+        else if (slot_fits(slot, sender) && slot->depth < DEPTH &&
+                 (least == NULL || slot->depth < least->depth))
+            least = slot;
     }
     if (d->n_slots < d->window)
         return slot_new(s, d);
@@ -273,124 +243,41 @@ static struct slot *pick(struct sched *s, struct dest *d, struct str sender) {
     return d->rate_delay_ms == 0 && d->window == d->max_window ? least : NULL;
 }
 
-static struct attempt *attempt_make(struct sched *s, struct job *j, const struct service *t) {
-    struct attempt *a = MEM_NEW(struct attempt);
-    a->owner = j;
-    a->cfg = config_ref(s->cfg);
-    a->transport = t;
-    a->nexthop = mem_strdup(j->d->nexthop);
-    a->record = mem_strdup(j->d->record);
-    a->configured = j->d->configured;
-    a->env = envelope_ref(j->m->env);
-    a->body = body_ref(j->m->body);
-    a->n = j->n;
-    a->idx = mem_alloc(j->n * sizeof *a->idx);
-    memcpy(a->idx, j->idx, j->n * sizeof *a->idx);
-    a->res = mem_zalloc(j->n * sizeof *a->res);
-    a->tried = mem_zalloc(j->n * sizeof *a->tried);
-    a->active_us = j->m->active_us;
-    return a;
-}
-
-void job_ready(struct job *j) {
-    struct sched *s = j->m->s;
-    const struct service *t = config_transport(s->cfg, str_of(j->d->transport));
-    struct mailerr e = {0};
-    if (t != NULL) {
-        s->ops.session_give(j->slot->session, attempt_make(s, j, t));
-        return;
+/* Can nothing go there now?  What waits is deferred if that will not change soon. */
+static bool dest_is_closed(struct sched *s, struct dest *d) {
+    if (config_transport(s->cfg, str_of(d->transport)) == NULL) {
+        dest_defer_unserved(d);
+        return true;
     }
-    no_transport(j->d, &e);
-    job_give_up(j, &e);
-    mailerr_free(&e);
-}
-
-struct read_op {
-    struct spool_op op;
-    struct task back;
-    struct sched *s;
-    uint64_t id;
-};
-
-static void read_back(struct task *t) {
-    struct read_op *r = DL_OWNER(t, struct read_op, back);
-    struct msg *m = itab_get(&r->s->msgs, r->id);
-    struct dl *n;
-    if (m == NULL) {
-        body_unref(r->op.rc == 0 ? r->op.body : NULL);
-        free(r);
-        return;
+    if (d->dead_until > s->loop->now_ms) {
+        dest_defer_resting(d);
+        return true;
     }
-    m->reading = false;
-    if (r->op.rc == 0)
-        m->body = r->op.body;
-    int rc = r->op.rc;
-    free(r);
-    struct dl ready;
-    dl_init(&ready);
-    while ((n = dl_pop(&m->waiting)) != NULL)
-        dl_push(&ready, n);
-    while ((n = dl_pop(&ready)) != NULL) {
-        struct job *j = DL_OWNER(n, struct job, link);
-        if (rc == 0)
-            job_ready(j);
-        else
-            job_unreadable(j, rc);
-    }
-}
-
-static void read_done(struct spool_op *op) {
-    struct read_op *r = DL_OWNER(op, struct read_op, op);
-    r->back.run = read_back;
-    loop_post(r->s->loop, &r->back);
-}
-
-/* Gives a job to a session, when its content is there. */
-static void assign(struct sched *s, struct slot *k, struct job *j) {
-    k->depth++;
-    k->d->depth++;
-    j->slot = k;
-    free(k->sender);
-    k->sender = per_sender(s, k->d) ? str_dup(j->m->env->sender) : NULL;
-    if (j->m->body != NULL) {
-        job_ready(j);
-        return;
-    }
-    dl_push(&j->m->waiting, &j->link);
-    if (j->m->reading)
-        return;
-    struct read_op *r = MEM_NEW(struct read_op);
-    r->s = s;
-    r->id = j->m->env->id;
-    r->op.kind = SPOOL_READ;
-    r->op.id = r->id;
-    r->op.done = read_done;
-    j->m->reading = true;
-    spool_submit(s->spool, &r->op);
+    return d->rate_delay_ms > 0 && (d->depth > 0 || d->not_before > s->loop->now_ms);
 }
 
 void dest_dispatch(struct sched *s, struct dest *d) {
-    while (d->queued > 0) {
-        if (config_transport(s->cfg, str_of(d->transport)) == NULL) {
-            dest_defer_unserved(d);
-            return;
-        }
-        if (d->dead_until > s->loop->now_ms) {
-            dest_defer_resting(d);
-            return;
-        }
-        dest_rest(d, 0);
-        if (d->rate_delay_ms > 0 && (d->depth > 0 || d->not_before > s->loop->now_ms))
-            return;
-        struct squeue *q = turn(d);
-        struct slot *k = pick(s, d, str_of(q->sender));
-        if (k == NULL)
-            return;
-        assign(s, k, take(d, q));
+    dl_remove(&d->stirred);
+    while (d->queued > 0 && !s->stopping && !dest_is_closed(s, d)) {
+        dest_wake(d);
+        struct squeue *q = dest_turn(d);
+        struct str sender = str_of(q->sender);
+        struct slot *slot = dest_pick(s, d, sender);
+        if (slot == NULL)
+            break;
+        slot_reserve(slot, sender);
+        job_assign(squeue_take(q), slot);
     }
 }
 
-static void feedback(struct sched *s, struct dest *d, const struct attempt *a) {
+void dest_dispatch_stirred(struct sched *s) {
+    struct dl *n;
+    while ((n = dl_pop(&s->stirred)) != NULL)
+        dest_dispatch(s, DL_OWNER(n, struct dest, stirred));
+}
+
+/* One session's outcome opens or narrows the window, or suspends the destination. */
+static void dest_learn(struct sched *s, struct dest *d, const struct attempt *a) {
     if (a->outcome == ATTEMPT_TRIED) {
         d->failures = 0;
         if (d->window < d->max_window)
@@ -405,7 +292,7 @@ static void feedback(struct sched *s, struct dest *d, const struct attempt *a) {
         d->window--;
     if (++d->failures < (limit <= 0 ? 1 : limit) || d->dead_until > s->loop->now_ms)
         return;
-    dest_rest(d, s->loop->now_ms + s->cfg->p.minimal_backoff_time * 1000);
+    dest_suspend(d, s->loop->now_ms + s->cfg->p.minimal_backoff_time * 1000);
     mailerr_copy(&d->dead_err, &a->res[0]);
     d->window = first_window(s, d);
     d->failures = 0;
@@ -413,45 +300,70 @@ static void feedback(struct sched *s, struct dest *d, const struct attempt *a) {
 
 /* Success reports are ours to send where the remote does not take them over. */
 static bool wants_relayed(const struct attempt *a, uint32_t i) {
-    return (a->env->rcpts[a->idx[i]].notify & NOTIFY_SUCCESS) != 0 && !a->remote_dsn;
+    return a->env->sender.n > 0 && !a->remote_dsn &&
+           (a->env->rcpts[a->idx[i]].notify & NOTIFY_SUCCESS) != 0;
 }
 
-static void take_results(struct msg *m, const struct attempt *a, struct hop *hop) {
+/* A recipient that a session forgot has no result, and waits. */
+static const struct mailerr *attempt_result(struct attempt *a, uint32_t i) {
+    if (!a->tried[i] || a->res[i].status == MAIL_UNSET) {
+        log_error("qmgr", "%s: a delivery session gave no result", a->env->qid);
+        mailerr_set(&a->res[i], MAIL_DEFERRED, "4.3.0", "internal error: no result");
+        mailerr_blame(&a->res[i], PHASE_ROUTE, BLAME_OURSELVES);
+    }
+    return &a->res[i];
+}
+
+static void msg_take_results(struct msg *m, struct attempt *a, struct hop *hop) {
     if (a->cert_until != 0)
         hop->cert_until = a->cert_until;
     for (uint32_t i = 0; i < a->n; i++) {
-        const struct mailerr *e = &a->res[i];
+        const struct mailerr *e = attempt_result(a, i);
         tally_result(&m->s->tally, hop, m->env->sender, e);
-        if (e->status == MAIL_SENT) {
-            if (wants_relayed(a, i))
-                msg_outcome(m, a->idx[i], e, true);
-            else
-                msg_settle(m, a->idx[i]);
-        } else if (e->status == MAIL_BOUNCED) {
-            msg_outcome(m, a->idx[i], e, false);
-        } else {
-            msg_reason(m, str_of(e->text));
-        }
+        msg_result(m, a->idx[i], e, wants_relayed(a, i));
     }
 }
 
-void dest_result(struct sched *s, struct slot *k, struct attempt *a) {
-    struct job *j = a->owner;
-    struct dest *d = k->d;
+/* The attempt was not made, at least not for all recipients: the others go to another session,
+ * unless an order has taken them back. */
+static void job_returned(struct job *j, struct attempt *a) {
     struct msg *m = j->m;
-    uint32_t n = j->n;
-    k->depth--;
-    d->depth--;
-    k->idle_ms = s->loop->now_ms;
-    d->used_ms = s->loop->now_ms;
+    struct sched *s = m->s;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < a->n; i++) {
+        if (!a->tried[i]) {
+            j->idx[kept++] = a->idx[i];
+            continue;
+        }
+        tally_result(&s->tally, j->d->hop, m->env->sender, &a->res[i]);
+        msg_result(m, a->idx[i], &a->res[i], wants_relayed(a, i));
+    }
+    m->open -= j->n - kept;
+    j->n = kept;
+    if (kept == 0 || (atomic_load(&a->recalled) && !s->stopping)) {
+        msg_recipients_back(m, job_withdraw(j));
+        return;
+    }
+    if (m->partial)
+        msg_save_progress(m);
+    dl_remove(&j->link);
+    j->given = NULL;
+    j->slot = NULL;
+    job_enqueue(j);
+}
+
+void dest_result(struct sched *s, struct slot *slot, struct attempt *a) {
+    struct job *j = a->owner;
+    struct dest *d = slot->d;
+    slot_release(slot);
     d->not_before = s->loop->now_ms + d->rate_delay_ms;
     if (a->outcome == ATTEMPT_RETURNED) {
-        dest_queue(d, j);
+        job_returned(j, a);
     } else {
-        feedback(s, d, a);
-        take_results(m, a, d->hop);
-        job_free(j);
-        msg_closed(m, n);
+        struct msg *m = j->m;
+        dest_learn(s, d, a);
+        msg_take_results(m, a, d->hop);
+        msg_recipients_back(m, job_withdraw(j));
     }
     attempt_free(a);
     dest_dispatch(s, d);
@@ -460,34 +372,63 @@ void dest_result(struct sched *s, struct slot *k, struct attempt *a) {
 void dest_wake_all(struct sched *s) {
     size_t pos = 0;
     for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;) {
-        dest_rest(d, 0);
+        dest_wake(d);
         d->failures = 0;
         dest_limits(s, d);
         if (d->window > d->max_window)
             d->window = d->max_window;
+        if (d->queued > 0 && d->rate_delay_ms > 0 && !dl_linked(&d->paced))
+            dl_push(&s->paced, &d->paced);
     }
 }
 
-static void slots_tick(struct dest *d, int64_t now_ms) {
-    DL_EACH_SAFE (it, &d->slots) {
-        struct slot *k = DL_OWNER(it, struct slot, link);
-        if (k->depth == 0 && now_ms - k->idle_ms > SLOT_IDLE_MS)
-            slot_free(k);
+static void slots_tick(struct sched *s, int64_t now_ms) {
+    while (!dl_empty(&s->idle_slots)) {
+        struct slot *slot = DL_OWNER(s->idle_slots.next, struct slot, idle);
+        if (now_ms - slot->idle_ms <= SLOT_IDLE_MS)
+            return;
+        slot_free(slot);
     }
 }
 
-/* Lets idle sessions and destinations go; wakes what a rate delay held back. */
-void dest_tick(struct sched *s, int64_t now_ms) {
-    struct dest *old = NULL;
-    size_t pos = 0;
-    for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;) {
-        slots_tick(d, now_ms);
-        if (d->queued > 0 && d->rate_delay_ms > 0)
+/* What a rate delay held back may go. */
+static void paced_tick(struct sched *s) {
+    struct dl now, *n;
+    dl_init(&now);
+    while ((n = dl_pop(&s->paced)) != NULL)
+        dl_push(&now, n);
+    while ((n = dl_pop(&now)) != NULL) {
+        struct dest *d = DL_OWNER(n, struct dest, paced);
+        if (d->queued > 0) {
+            dl_push(&s->paced, &d->paced);
             dest_dispatch(s, d);
-        if (d->queued == 0 && d->n_slots == 0 && d->dead_until < now_ms &&
-            now_ms - d->used_ms > DEST_IDLE_MS)
-            old = d;
+        }
     }
-    if (old != NULL) /* one a tick: the table must not change while it is walked */
-        dest_free(s, old);
+}
+
+/* Frees what nothing has waited for in DEST_IDLE_MS; what rests is remembered while there is room.
+ */
+static void idle_tick(struct sched *s, int64_t now_ms) {
+    for (unsigned i = 0; i < TICK_LOOKS && !dl_empty(&s->idle_dests); i++) {
+        struct dest *d = DL_OWNER(s->idle_dests.next, struct dest, idle);
+        bool full = s->n_idle_dests > DESTS_IDLE_MAX;
+        if (!full && now_ms - d->used_ms <= DEST_IDLE_MS)
+            return;
+        if (d->users > 0) { /* it is back when the last of them goes */
+            dl_remove(&d->idle);
+            s->n_idle_dests--;
+        } else if (full || d->dead_until <= now_ms) {
+            dest_free(s, d);
+        } else {
+            d->used_ms = now_ms;
+            dl_remove(&d->idle);
+            dl_push(&s->idle_dests, &d->idle);
+        }
+    }
+}
+
+void dest_tick(struct sched *s, int64_t now_ms) {
+    slots_tick(s, now_ms);
+    paced_tick(s);
+    idle_tick(s, now_ms);
 }

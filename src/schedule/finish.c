@@ -2,7 +2,9 @@
  * schedule/finish.c - the end of a round: reports, settling, next attempt
  *
  * A failed recipient is settled in the same spool record batch as the report that tells the sender,
- * so neither can be lost without the other.
+ * so neither can be lost without the other; so is the mark that the sender was warned of a delay.
+ * A delivered recipient is settled at once, and the report of success that is owed is kept as its
+ * state: if that report cannot be queued, the report is tried again and not the delivery.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +16,8 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-static void remove_msg(struct msg *m, bool noted) {
+/* Nothing is left to do; noted: the spool knows it already. */
+static void msg_remove(struct msg *m, bool noted) {
     if (!noted)
         spool_note(m->s->spool, SPOOL_DONE, m->env->id, NULL);
     logline_removed(m->env->qid);
@@ -46,29 +49,24 @@ static void set_next(struct msg *m, int64_t now) {
     m->next_us = now + wait;
 }
 
-static void go_deferred(struct msg *m) {
-    set_next(m, clock_wall_us());
+static void msg_defer(struct msg *m) {
+    if (m->at_once)
+        m->next_us = 0;
+    else
+        set_next(m, clock_wall_us());
     msg_set_queue(m, (m->flags & PROGRESS_HOLD) != 0 ? QUEUE_HOLD : QUEUE_DEFERRED);
-    msg_note(m);
+    msg_count_reasons(m, true);
+    msg_save_progress(m);
     body_unref(m->body);
     m->body = NULL;
     if (m->queue == QUEUE_DEFERRED)
         heap_put(m->s, m);
 }
 
-static void clear_outcomes(struct msg *m) {
-    for (size_t i = 0; i < m->n_outcomes; i++)
-        mailerr_free(&m->outcomes[i].err);
-    m->n_outcomes = 0;
-}
-
-/* After the reports: done, or on to the next round. */
-static void settle_or_defer(struct msg *m, bool done_noted) {
-    clear_outcomes(m);
-    if (m->left == 0)
-        remove_msg(m, done_noted);
-    else
-        go_deferred(m);
+static void msg_settle_all(struct msg *m, uint8_t from, uint8_t to) {
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++)
+        if (m->rcpts[i].state == from)
+            msg_set_state(m, i, to);
 }
 
 struct report_op {
@@ -79,8 +77,28 @@ struct report_op {
     uint64_t about;
     char about_qid[QID_MAX];
     enum dsn_kind kind;
-    bool settles_all;
+    bool settles_all; /* the record of the report is the end of the message, too */
 };
+
+/* The report is durable, and with it that it was made. */
+static void report_made(struct msg *m, const struct report_op *r) {
+    if (r->kind == DSN_DELAYED)
+        m->flags |= PROGRESS_WARNED;
+    else
+        msg_settle_all(m, r->kind == DSN_FAILED ? RCPT_FAILED : RCPT_REPORT, RCPT_DONE);
+    if (r->settles_all && !m->deleted)
+        msg_remove(m, true);
+    else
+        msg_finish(m);
+}
+
+/* The report could not be queued.  Recipients that failed are tried again; a delivered one is not:
+ * its report is. */
+static void report_failed(struct msg *m) {
+    msg_settle_all(m, RCPT_FAILED, RCPT_WAITS);
+    m->no_report = true;
+    msg_finish(m);
+}
 
 static void report_back(struct task *t) {
     struct report_op *r = DL_OWNER(t, struct report_op, back);
@@ -95,14 +113,10 @@ static void report_back(struct task *t) {
     }
     if (m != NULL) {
         m->finishing = false;
-        if (r->op.rc < 0) { /* nothing is settled: the recipients are tried again */
-            for (size_t i = 0; i < m->n_outcomes; i++)
-                if (m->done[m->outcomes[i].rcpt] != 0) {
-                    m->done[m->outcomes[i].rcpt] = 0;
-                    m->left++;
-                }
-        }
-        settle_or_defer(m, r->settles_all && r->op.rc == 0);
+        if (r->op.rc == 0)
+            report_made(m, r);
+        else
+            report_failed(m);
     }
     sbuf_free(&r->op.meta);
     sbuf_free(&r->op.settled);
@@ -116,17 +130,20 @@ static void report_done(struct spool_op *op) {
     loop_post(r->s->loop, &r->back);
 }
 
-/* Which outcomes a report of this kind is about, with the recipient's NOTIFY (RFC 3461). */
-static bool belongs(const struct msg *m, const struct outcome *o, enum dsn_kind kind) {
-    uint32_t notify = m->env->rcpts[o->rcpt].notify;
-    if (kind == DSN_RELAYED)
-        return o->relayed;
-    return !o->relayed && (notify == 0 || (notify & NOTIFY_FAILURE) != 0);
+/* What the report's record says of the message, in the same breath. */
+static void report_settles(struct msg *m, struct report_op *r) {
+    static const enum settle what[] = {[DSN_FAILED] = SETTLE_FAILED,
+                                       [DSN_DELAYED] = SETTLE_WARNED,
+                                       [DSN_RELAYED] = SETTLE_REPORTED};
+    uint32_t rest = m->left + m->reporting;
+    rest -= r->kind == DSN_FAILED ? m->failed : r->kind == DSN_RELAYED ? m->reporting : 0;
+    r->op.settles = m->env->id;
+    r->settles_all = rest == 0;
+    if (!r->settles_all)
+        msg_encode(m, what[r->kind], &r->op.settled);
 }
 
-/* Queues a report about the chosen recipients; settled: they are done with it. */
-static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt *rcpts, size_t n,
-                        bool settle) {
+static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt *rcpts, size_t n) {
     struct report_op *r = MEM_NEW(struct report_op);
     struct sbuf content = {0}, tmp = {0};
     size_t max = (size_t)m->s->cfg->p.bounce_size_limit;
@@ -150,12 +167,7 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
     r->op.body = body_from_buf(&content);
     r->op.done = report_done;
     envelope_encode(r->env, &r->op.meta);
-    if (settle) {
-        r->op.settles = m->env->id;
-        r->settles_all = m->left == 0;
-        if (!r->settles_all)
-            msg_encode(m, &r->op.settled);
-    }
+    report_settles(m, r);
     log_info("cleanup", "%s: message-id=<%s@%s>", r->env->qid, r->env->qid,
              m->s->cfg->p.myhostname);
     m->finishing = true;
@@ -163,62 +175,47 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
     spool_submit(m->s->spool, &r->op);
 }
 
-/* Settles every outcome; sends one report if somebody is to be told.  True if one is on its way. */
-static bool report_outcomes(struct msg *m) {
-    enum dsn_kind kind = DSN_RELAYED;
-    for (size_t i = 0; i < m->n_outcomes; i++)
-        if (!m->outcomes[i].relayed)
-            kind = DSN_FAILED;
-    struct dsn_rcpt *list = mem_alloc(m->n_outcomes * sizeof *list);
+/* Does the sender of the message want to hear that of this recipient (RFC 3461 NOTIFY)? */
+static bool is_wanted(const struct msg *m, uint32_t rcpt, enum dsn_kind kind) {
+    uint32_t notify = m->env->rcpts[rcpt].notify;
+    if (m->env->sender.n == 0)
+        return false;
+    if (kind == DSN_RELAYED)
+        return (notify & NOTIFY_SUCCESS) != 0;
+    return notify == 0 || (notify & (kind == DSN_FAILED ? NOTIFY_FAILURE : NOTIFY_DELAY)) != 0;
+}
+
+/* Reports on every recipient in that state, each with its own error.  True if a report is on its
+ * way; false if none is wanted. */
+static bool report_state(struct msg *m, enum dsn_kind kind, uint8_t state) {
+    static const struct mailerr nothing = {.status = MAIL_DEFERRED, .dsn = "4.0.0"};
+    struct dsn_rcpt *list = mem_alloc(m->env->n_rcpts * sizeof *list);
     size_t n = 0;
-    for (size_t i = 0; i < m->n_outcomes; i++) {
-        struct outcome *o = &m->outcomes[i];
-        msg_settle(m, o->rcpt);
-        if (m->env->sender.n > 0 && belongs(m, o, kind))
-            list[n++] = (struct dsn_rcpt){&m->env->rcpts[o->rcpt], &o->err};
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
+        const struct reason *why = m->rcpts[i].why;
+        if (m->rcpts[i].state == state && is_wanted(m, i, kind))
+            list[n++] = (struct dsn_rcpt){&m->env->rcpts[i], why == NULL ? &nothing : &why->err};
     }
     if (n > 0)
-        report_send(m, kind, list, n, true);
+        report_send(m, kind, list, n);
     free(list);
     return n > 0;
 }
 
 /* Recipients that are still waiting when the message is too old bounce with their last error. */
-static void expire(struct msg *m, bool forced) {
+static void msg_expire(struct msg *m, bool forced) {
     struct mailerr e = {0};
     logline_expired(m->env, forced);
-    mailerr_set(&e, MAIL_BOUNCED, "4.4.7", "%s", msg_why(m, "message expired"));
+    mailerr_set(&e, MAIL_BOUNCED, "4.4.7", "message expired");
+    mailerr_blame(&e, PHASE_ROUTE, BLAME_MESSAGE);
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
-        bool has = m->done[i] != 0;
-        for (size_t k = 0; k < m->n_outcomes && !has; k++)
-            has = m->outcomes[k].rcpt == i;
-        if (!has)
-            msg_outcome(m, i, &e, false);
+        if (m->rcpts[i].state != RCPT_WAITS)
+            continue;
+        if (m->rcpts[i].why == NULL)
+            msg_set_reason(m, i, &e);
+        msg_set_state(m, i, RCPT_FAILED);
     }
     mailerr_free(&e);
-}
-
-/* "Delayed Mail": once, after delay_warning_time. */
-static bool report_delay(struct msg *m, int64_t now) {
-    int64_t after = m->s->cfg->p.delay_warning_time * 1000000;
-    if (after == 0 || age_us(m, now) < after || (m->flags & PROGRESS_WARNED) != 0 ||
-        m->env->sender.n == 0)
-        return false;
-    struct mailerr e = {0};
-    mailerr_set(&e, MAIL_DEFERRED, "4.4.7", "%s", msg_why(m, "delayed"));
-    struct dsn_rcpt *list = mem_alloc(m->env->n_rcpts * sizeof *list);
-    size_t n = 0;
-    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
-        uint32_t notify = m->env->rcpts[i].notify;
-        if (m->done[i] == 0 && (notify == 0 || (notify & NOTIFY_DELAY) != 0))
-            list[n++] = (struct dsn_rcpt){&m->env->rcpts[i], &e};
-    }
-    m->flags |= PROGRESS_WARNED;
-    if (n > 0)
-        report_send(m, DSN_DELAYED, list, n, false);
-    free(list);
-    mailerr_free(&e);
-    return n > 0;
 }
 
 struct fetch_op {
@@ -227,7 +224,7 @@ struct fetch_op {
     struct sched *s;
 };
 
-static void fetch_back(struct task *t) {
+static void fetch_original_back(struct task *t) {
     struct fetch_op *f = DL_OWNER(t, struct fetch_op, back);
     struct msg *m = itab_get(&f->s->msgs, f->op.id);
     if (m == NULL) {
@@ -242,50 +239,75 @@ static void fetch_back(struct task *t) {
     free(f);
 }
 
-static void fetch_done(struct spool_op *op) {
+static void fetch_original_done(struct spool_op *op) {
     struct fetch_op *f = DL_OWNER(op, struct fetch_op, op);
-    f->back.run = fetch_back;
+    f->back.run = fetch_original_back;
     loop_post(f->s->loop, &f->back);
 }
 
 /* A report quotes the message: its content must be in memory.  True if it is being fetched. */
-static bool fetch_body(struct msg *m) {
+static bool fetch_original(struct msg *m) {
     if (m->body != NULL || m->no_body)
         return false;
     struct fetch_op *f = MEM_NEW(struct fetch_op);
     f->s = m->s;
     f->op.kind = SPOOL_READ;
     f->op.id = m->env->id;
-    f->op.done = fetch_done;
+    f->op.done = fetch_original_done;
     m->finishing = true;
     spool_submit(m->s->spool, &f->op);
     return true;
 }
 
+/* "Delayed Mail" is due: once, after delay_warning_time. */
+static bool is_warning_due(const struct msg *m, int64_t now) {
+    int64_t after = m->s->cfg->p.delay_warning_time * 1000000;
+    return m->left > m->failed && after > 0 && age_us(m, now) >= after &&
+           (m->flags & PROGRESS_WARNED) == 0;
+}
+
+/* One report at a time; when it is durable msg_finish is called again.  True if one is on its way.
+ */
+static bool msg_report(struct msg *m, int64_t now) {
+    if (m->failed > 0) {
+        if (report_state(m, DSN_FAILED, RCPT_FAILED))
+            return true;
+        msg_settle_all(m, RCPT_FAILED, RCPT_DONE); /* it is not wanted */
+    }
+    if (m->reporting > 0 && report_state(m, DSN_RELAYED, RCPT_REPORT))
+        return true;
+    if (is_warning_due(m, now)) {
+        if (report_state(m, DSN_DELAYED, RCPT_WAITS))
+            return true;
+        m->flags |= PROGRESS_WARNED;
+    }
+    return false;
+}
+
 void msg_finish(struct msg *m) {
     int64_t now = clock_wall_us();
-    bool forced = (m->flags & PROGRESS_EXPIRE) != 0;
+    bool forced = (m->flags & PROGRESS_EXPIRE) != 0, old = forced || too_old(m, now);
     if (m->finishing)
         return;
     if (m->deleted) {
         msg_free(m);
         return;
     }
-    uint32_t waiting = m->left - (uint32_t)m->n_outcomes;
-    bool old = waiting > 0 && (forced || too_old(m, now));
-    int64_t warn = m->s->cfg->p.delay_warning_time * 1000000;
-    bool may_warn =
-        waiting > 0 && warn > 0 && age_us(m, now) >= warn && (m->flags & PROGRESS_WARNED) == 0;
-    if ((m->n_outcomes > 0 || old || may_warn) && m->env->sender.n > 0 && fetch_body(m))
-        return;
-    if (old)
-        expire(m, forced);
-    if (m->n_outcomes > 0) {
-        if (!report_outcomes(m))
-            settle_or_defer(m, false);
-        return;
+    if (!m->no_report) {
+        bool reports =
+            m->failed > 0 || m->reporting > 0 || (old && m->left > 0) || is_warning_due(m, now);
+        if (reports && m->env->sender.n > 0 && fetch_original(m))
+            return;
+        if (old && m->left > m->failed)
+            msg_expire(m, forced);
+        if (msg_report(m, now))
+            return;
+    } else if (m->reporting > 0 && m->left == 0 && old) {
+        log_warn("bounce", "%s: given up: the report of success", m->env->qid);
+        msg_settle_all(m, RCPT_REPORT, RCPT_DONE);
     }
-    if (m->left > 0 && report_delay(m, now))
-        return;
-    settle_or_defer(m, false);
+    if (m->left + m->reporting == 0)
+        msg_remove(m, false);
+    else
+        msg_defer(m);
 }

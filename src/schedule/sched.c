@@ -1,5 +1,5 @@
 /*
- * schedule/sched.c - queued messages: arrival, routing, queues, what an administrator asks
+ * schedule/sched.c - queued messages: arrival, recovery, rounds, and what takes recipients back
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +7,7 @@
 
 #include "mail/address.h"
 #include "report/logline.h"
+#include "route/keys.h"
 #include "schedule/sched.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -28,11 +29,8 @@ void msg_free(struct msg *m) {
     heap_del(s, m);
     itab_del(&s->msgs, m->env->id);
     s->n_queue[m->queue]--;
-    for (size_t i = 0; i < m->n_outcomes; i++)
-        mailerr_free(&m->outcomes[i].err);
-    free(m->outcomes);
-    free(m->queries);
-    msg_reason(m, STR_LIT(""));
+    free(m->routes);
+    msg_drop_reasons(m);
     msg_set_hop(m, NULL);
     body_unref(m->body);
     envelope_unref(m->env);
@@ -40,42 +38,16 @@ void msg_free(struct msg *m) {
 }
 
 static struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body) {
-    struct msg *m = mem_zalloc(sizeof *m + env->n_rcpts);
+    struct msg *m = mem_zalloc(sizeof *m + env->n_rcpts * sizeof m->rcpts[0]);
     m->s = s;
     m->env = env;
     m->body = body;
     m->left = env->n_rcpts;
     m->queue = QUEUE_DEFERRED;
-    dl_init(&m->waiting);
+    dl_init(&m->jobs);
     s->n_queue[m->queue]++;
     itab_put(&s->msgs, env->id, m);
     return m;
-}
-
-static struct reason *reason_get(struct sched *s, struct str text) {
-    struct reason *r = htab_get(&s->reasons, text);
-    if (r == NULL) {
-        r = MEM_NEW(struct reason);
-        r->text = str_make(str_dup(text), text.n);
-        htab_put(&s->reasons, r->text, r);
-    }
-    r->users++;
-    return r;
-}
-
-static void reason_drop(struct sched *s, struct reason *r) {
-    if (--r->users > 0)
-        return;
-    htab_del(&s->reasons, r->text);
-    free((char *)r->text.p);
-    free(r);
-}
-
-void msg_reason(struct msg *m, struct str text) {
-    struct reason *old = m->reason;
-    m->reason = text.n == 0 ? NULL : reason_get(m->s, text);
-    if (old != NULL)
-        reason_drop(m->s, old);
 }
 
 void msg_set_hop(struct msg *m, struct hop *hop) {
@@ -86,214 +58,131 @@ void msg_set_hop(struct msg *m, struct hop *hop) {
         hop->waiting++;
 }
 
-const char *msg_why(const struct msg *m, const char *otherwise) {
-    return m->reason == NULL ? otherwise : m->reason->text.p;
-}
-
-void msg_settle(struct msg *m, uint32_t rcpt) {
-    if (m->done[rcpt] != 0)
-        return;
-    m->done[rcpt] = 1;
-    m->left--;
-    m->partial = true;
-}
-
-void msg_outcome(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool relayed) {
-    m->outcomes = mem_realloc(m->outcomes, (m->n_outcomes + 1) * sizeof *m->outcomes);
-    struct outcome *o = &m->outcomes[m->n_outcomes++];
-    *o = (struct outcome){.rcpt = rcpt, .relayed = relayed};
-    mailerr_copy(&o->err, e);
-}
-
-void msg_encode(struct msg *m, struct sbuf *out) {
-    struct progress p = {.done = m->done,
-                         .n = m->env->n_rcpts,
-                         .attempts = m->attempts,
-                         .next_us = m->next_us,
-                         .last_us = clock_wall_us(),
-                         .flags = m->flags,
-                         .reason = str_of(msg_why(m, ""))};
-    progress_encode(&p, out);
-}
-
-void msg_note(struct msg *m) {
-    struct sbuf b = {0};
-    msg_encode(m, &b);
-    spool_note(m->s->spool, SPOOL_PROGRESS, m->env->id, &b);
-    m->partial = false;
-}
-
-void msg_closed(struct msg *m, uint32_t n) {
+void msg_recipients_back(struct msg *m, uint32_t n) {
     m->open -= n;
     if (m->open == 0)
         msg_finish(m);
     else if (m->partial) /* others go on: after a crash these must not be sent again */
-        msg_note(m);
+        msg_save_progress(m);
 }
 
-struct routing {
-    struct msg *m;
-    uint32_t rcpt;
-    bool returned;
-};
-
-/* Transports that need no session: error, retry, discard. */
-static void deliver_here(struct msg *m, uint32_t i, const struct route *r) {
+static void msg_defer_here(struct msg *m, uint32_t i, enum mail_blame blame, const char *dsn,
+                           const char *text) {
     struct mailerr e = {0};
-    int64_t now = clock_wall_us();
-    struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
-    struct str text = sbuf_str(&r->nexthop);
-    char dsn[12];
-    enum service_kind kind = r->transport->kind;
-    bool soft = kind == SERVICE_RETRY || (text.n > 0 && text.p[0] == '4');
-    dsn_from_reply(dsn, soft ? 400 : 500, text);
-    if (text.n > strlen(dsn) && memcmp(text.p, dsn, strlen(dsn)) == 0)
-        text = str_trim(str_from(text, strlen(dsn)));
-    if (kind == SERVICE_DISCARD)
-        mailerr_set(&e, MAIL_SENT, "2.0.0", "%.*s", STR_FMT(text));
-    else
-        mailerr_set(&e, soft ? MAIL_DEFERRED : MAIL_BOUNCED, dsn, "%.*s",
-                    STR_FMT(text.n > 0 ? text : STR_LIT("Address is undeliverable")));
-    logline_delivery(r->transport->log_name, kind == SERVICE_DISCARD ? "discard" : "error",
-                     m->env->qid, m->env->rcpts[i].addr, "none", 0, &t, &e);
-    tally_result(&m->s->tally, NULL, m->env->sender, &e);
-    if (e.status == MAIL_SENT)
-        msg_settle(m, i);
-    else if (e.status == MAIL_BOUNCED)
-        msg_outcome(m, i, &e, false);
-    else
-        msg_reason(m, str_of(e.text));
-    mailerr_free(&e);
-}
-
-static void defer_here(struct msg *m, uint32_t i, const char *dsn, const char *text) {
-    struct mailerr e = {0};
-    int64_t now = clock_wall_us();
-    struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
     mailerr_set(&e, MAIL_DEFERRED, dsn, "%s", text);
-    logline_delivery(NULL, "error", m->env->qid, m->env->rcpts[i].addr, "none", 0, &t, &e);
-    tally_result(&m->s->tally, NULL, m->env->sender, &e);
-    msg_reason(m, str_of(text));
+    mailerr_blame(&e, PHASE_ROUTE, blame);
+    msg_untried(m, i, NULL, &e);
     mailerr_free(&e);
 }
 
-static bool is_deferred_transport(const struct sched *s, const char *name) {
-    struct str rest = str_of(s->cfg->p.defer_transports), w;
-    while (str_split(&rest, ", \t", &w))
-        if (str_eq_c(w, name))
-            return true;
-    return false;
-}
-
-/* The job of this message for d that still has room, or a new one. */
-static struct job *job_for(struct msg *m, struct dest *d, struct dl *jobs) {
-    DL_EACH (it, jobs) {
-        struct job *j = DL_OWNER(it, struct job, link);
-        if (j->d != d)
-            continue;
-        int64_t max = config_transport_int(m->s->cfg, d->transport, "destination_recipient_limit");
-        if (max <= 0 || j->n < (uint32_t)max)
+static struct job *job_forming(const struct msg *m) {
+    DL_EACH (it, &m->jobs) {
+        struct job *j = DL_OWNER(it, struct job, of_msg);
+        if (j->at == JOB_FORMING)
             return j;
     }
-    struct job *j = MEM_NEW(struct job);
-    j->m = m;
-    j->d = d;
-    dl_push(jobs, &j->link);
-    return j;
-}
-
-static void job_add(struct job *j, uint32_t rcpt) {
-    if (j->n == j->cap) {
-        j->cap = j->cap == 0 ? 1 : j->cap * 2;
-        j->idx = mem_realloc(j->idx, j->cap * sizeof *j->idx);
-    }
-    j->idx[j->n++] = rcpt;
+    return NULL;
 }
 
 /* Every recipient has its route: the jobs may go. */
-static void jobs_go(struct msg *m) {
+static void msg_jobs_go(struct msg *m) {
     struct sched *s = m->s;
-    struct dl *n;
-    free(m->queries);
-    m->queries = NULL;
-    if (m->open == 0) {
-        msg_finish(m);
-        return;
-    }
-    struct dl jobs;
-    dl_init(&jobs);
-    while ((n = dl_pop(&m->waiting)) != NULL)
-        dl_push(&jobs, n);
+    free(m->routes);
+    m->routes = NULL;
     m->open++; /* dispatching may give results at once: the message must outlive the loop */
-    while ((n = dl_pop(&jobs)) != NULL) {
-        struct job *j = DL_OWNER(n, struct job, link);
+    for (struct job *j; (j = job_forming(m)) != NULL;) {
         struct dest *d = j->d;
-        dest_queue(d, j);
+        job_enqueue(j);
         dest_dispatch(s, d);
     }
-    msg_closed(m, 1);
+    msg_recipients_back(m, 1);
 }
 
-static void on_route(void *arg, const struct route *r) {
+/* True if the recipient goes to a destination; else it has its result. */
+static bool msg_take_route(struct msg *m, uint32_t i, const struct route *r) {
+    struct sched *s = m->s;
+    if (r->rc == ROUTE_FAILED)
+        msg_defer_here(m, i, BLAME_OURSELVES, "4.3.0", "address resolver failure");
+    else if (r->rc == ROUTE_BAD)
+        msg_defer_here(m, i, BLAME_OURSELVES, "4.3.5", r->why.p);
+    else if (r->here.status != MAIL_UNSET)
+        msg_untried(m, i, r->transport, &r->here);
+    else if (keys_has_word(s->cfg->p.defer_transports, r->transport->name))
+        msg_defer_here(m, i, BLAME_OURSELVES, "4.3.2", "deferred transport");
+    else
+        return true;
+    return false;
+}
+
+static void msg_on_route(void *arg, const struct route *r) {
     struct routing *g = arg;
     struct msg *m = g->m;
-    uint32_t i = g->rcpt;
-    struct sched *s = m->s;
-    if (r->rc == ROUTE_FAILED) {
-        defer_here(m, i, "4.3.0", "address resolver failure");
-    } else if (r->rc == ROUTE_BAD) {
-        defer_here(m, i, "4.3.5", r->why.p);
-    } else if (r->transport->kind != SERVICE_SMTP) {
-        deliver_here(m, i, r);
-    } else if (is_deferred_transport(s, r->transport->name)) {
-        defer_here(m, i, "4.3.2", "deferred transport");
-    } else {
-        struct dest *d = dest_get(s, r);
-        job_add(job_for(m, d, &m->waiting), i);
-        m->open++;
-    }
-    m->queries[i] = NULL;
-    m->open--;
-    bool last = --m->routing == 0;
-    if (g->returned) {
-        free(g);
-        if (last)
-            jobs_go(m);
-    }
+    g->query = NULL;
+    if (msg_take_route(m, g->rcpt, r))
+        job_for(m, g->rcpt, dest_get(m->s, r));
+    else
+        m->open--;
+    if (--m->routing == 0)
+        msg_jobs_go(m);
 }
 
 void msg_activate(struct msg *m) {
     struct sched *s = m->s;
     heap_del(s, m);
+    msg_count_reasons(m, false);
     msg_set_queue(m, QUEUE_ACTIVE);
     m->active_us = clock_wall_us();
     m->attempts++;
-    msg_reason(m, STR_LIT(""));
+    m->no_report = m->at_once = false;
     logline_active(m->env, m->left);
-    if ((m->flags & PROGRESS_EXPIRE) != 0) { /* forced: no further attempt */
+    if ((m->flags & PROGRESS_EXPIRE) != 0 || m->left == 0) { /* no further attempt */
         msg_finish(m);
         return;
     }
-    m->queries = mem_zalloc(m->env->n_rcpts * sizeof(struct route_query *));
-    m->open = m->left;
-    m->routing = m->left + 1; /* one is ours, so that nothing goes before all are asked */
+    m->routes = mem_zalloc(m->env->n_rcpts * sizeof *m->routes);
+    m->open = m->routing = m->left;
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
-        if (m->done[i] != 0)
+        if (m->rcpts[i].state != RCPT_WAITS)
             continue;
-        struct routing *g = MEM_NEW(struct routing);
-        g->m = m;
-        g->rcpt = i;
-        struct route_query *q = route_resolve(s->cfg, s->lookup, m->env->sender,
-                                              m->env->rcpts[i].addr, NULL, on_route, g);
-        if (q == NULL) {
-            free(g);
-        } else {
-            g->returned = true;
-            m->queries[i] = q;
-        }
+        m->routes[i] = (struct routing){.m = m, .rcpt = i};
+        m->routes[i].query = route_resolve(s->cfg, s->lookup, m->env->sender, m->env->rcpts[i].addr,
+                                           NULL, msg_on_route, &m->routes[i]);
     }
-    if (--m->routing == 0)
-        jobs_go(m);
+}
+
+static void msg_stop_routing(struct msg *m) {
+    for (uint32_t i = 0; m->routes != NULL && i < m->env->n_rcpts; i++)
+        if (m->routes[i].query != NULL) {
+            route_cancel(m->routes[i].query);
+            m->routing--;
+            m->open--;
+        }
+    free(m->routes);
+    m->routes = NULL;
+}
+
+/* One that no session has, or NULL. */
+static struct job *job_not_given(const struct msg *m) {
+    DL_EACH (it, &m->jobs) {
+        struct job *j = DL_OWNER(it, struct job, of_msg);
+        if (j->at != JOB_GIVEN)
+            return j;
+    }
+    return NULL;
+}
+
+void msg_recall(struct msg *m) {
+    struct sched *s = m->s;
+    m->open++; /* the message must outlive the loops */
+    msg_stop_routing(m);
+    for (struct job *j; (j = job_not_given(m)) != NULL;)
+        m->open -= job_withdraw(j);
+    DL_EACH (it, &m->jobs) {
+        struct job *j = DL_OWNER(it, struct job, of_msg);
+        atomic_store(&j->given->recalled, true);
+        s->ops.session_recall(j->slot->session);
+    }
+    msg_recipients_back(m, 1);
 }
 
 struct add_task {
@@ -327,8 +216,8 @@ void sched_add(struct sched *s, struct envelope *env, struct body *body) {
 
 static void run_result(struct task *t) {
     struct attempt *a = DL_OWNER(t, struct attempt, task);
-    struct slot *k = a->task_session;
-    dest_result(k->s, k, a);
+    struct slot *slot = a->task_session;
+    dest_result(slot->s, slot, a);
 }
 
 void sched_result(struct sched *s, void *slot, struct attempt *a) {
@@ -343,17 +232,11 @@ void sched_recover(struct sched *s, struct envelope *env, struct str progress) {
     /* The clock may have been set back since. */
     int64_t latest = clock_wall_us() + s->cfg->p.maximal_backoff_time * 1000000;
     if (progress.n > 0 && progress_decode(&p, progress)) {
-        for (uint32_t i = 0; i < env->n_rcpts && i < p.n; i++)
-            if (p.done[i] != 0) {
-                m->done[i] = 1;
-                m->left--;
-            }
-        m->attempts = p.attempts;
+        msg_restore(m, &p);
         m->next_us = p.next_us < latest ? p.next_us : latest;
-        m->flags = p.flags;
-        msg_reason(m, p.reason);
-        free(p.done);
+        progress_free(&p);
     }
+    msg_count_reasons(m, true);
     if ((m->flags & PROGRESS_HOLD) != 0)
         msg_set_queue(m, QUEUE_HOLD);
     else
@@ -408,6 +291,11 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
     s->lookup = k;
     s->cfg = config_ref(cfg);
     s->ops = *ops;
+    dl_init(&s->idle_dests);
+    dl_init(&s->idle_slots);
+    dl_init(&s->paced);
+    dl_init(&s->given);
+    dl_init(&s->stirred);
     return s;
 }
 
@@ -427,6 +315,21 @@ void sched_reload(struct sched *s, struct config *cfg) {
     config_unref(s->cfg);
     s->cfg = config_ref(cfg);
     dest_wake_all(s);
+}
+
+bool sched_stop(struct sched *s) {
+    if (!s->stopping) {
+        s->stopping = true;
+        DL_EACH (it, &s->given) {
+            struct job *j = DL_OWNER(it, struct job, link);
+            atomic_store(&j->given->recalled, true);
+            s->ops.session_recall(j->slot->session);
+        }
+    }
+    DL_EACH (it, &s->given)
+        if (atomic_load(&DL_OWNER(it, struct job, link)->given->whole))
+            return false;
+    return true;
 }
 
 const struct config *sched_config(const struct sched *s) {

@@ -1,5 +1,17 @@
 /*
  * schedule/sched.h - inside of the scheduler (its loop's thread only)
+ *
+ * Who owns what, and who may free it:
+ *   - a message (struct msg) is the scheduler's; msg_free ends it, which only msg_finish,
+ *     act_delete and the end of a report call, and only when none of its recipients is out
+ *     (msg->open == 0) and no operation of the spool is about it (msg->finishing, msg->reading);
+ *   - a job is its message's while its recipients are routed, then its destination's queue's, then
+ *     its session's; job_free takes it out of wherever it is;
+ *   - an attempt is made from a job when a session gets it, and is the session's until it comes
+ *     back to dest_result, which frees both;
+ *   - a destination lives while a job or a slot needs it (dest->users) and for a while after that;
+ *     it is freed by dest_tick only, so that a pointer to it holds within any other call.
+ * Whatever calls msg_recipients_back may lose the message: nothing is done with it afterwards.
  */
 #ifndef PH_SCHEDULE_SCHED_H
 #define PH_SCHEDULE_SCHED_H
@@ -10,78 +22,57 @@
 #include "util/htab.h"
 #include "util/kset.h"
 
-struct job;
-
-/* A recipient that has failed or been relayed in this round: what the report needs. */
-struct outcome {
-    uint32_t rcpt;
+/* What recipients wait for, or ended with: one for all that have the same. */
+struct reason {
+    size_t users;    /* recipients */
+    size_t messages; /* waiting messages, counted between their rounds */
+    uint64_t seen;   /* sched->counting when it was last met */
+    uint64_t hash;
     struct mailerr err;
-    bool relayed; /* a success report, not a failure */
 };
 
-/* Why messages wait: one text for all that wait for the same. */
-struct reason {
-    size_t users;
-    struct str text; /* ends with '\0' */
+/* More than enum rcpt_state, for a round that is not over. */
+enum { RCPT_FAILED = 3 }; /* to be reported, and then done; in the spool it waits */
+
+struct msg_rcpt {
+    struct reason *why; /* of its last attempt; NULL: none yet */
+    uint8_t state;      /* enum rcpt_state or RCPT_FAILED */
+};
+
+struct routing {
+    struct msg *m;
+    uint32_t rcpt;
+    struct route_query *query; /* NULL: answered, or not asked */
 };
 
 struct msg {
     struct sched *s;
     struct envelope *env;
-    struct body *body; /* NULL: in the spool only */
-    uint32_t left;     /* recipients not done */
+    struct body *body;  /* NULL: in the spool only */
+    uint32_t left;      /* recipients that wait or have failed */
+    uint32_t failed;    /* RCPT_FAILED */
+    uint32_t reporting; /* RCPT_REPORT */
     uint32_t attempts;
-    int64_t next_us;
-    int64_t active_us;
-    int64_t shift_us;      /* by which the clock has jumped since it came: not part of its age */
-    uint32_t flags;        /* PROGRESS_* */
-    struct reason *reason; /* NULL: none */
-    struct hop *hop;       /* where it was last given to; NULL: nowhere yet */
+    int64_t next_us;   /* 0: as soon as possible */
+    int64_t active_us; /* when its round began */
+    int64_t shift_us;  /* by which the clock has jumped since it came: not part of its age */
+    uint32_t flags;    /* PROGRESS_* */
+    struct hop *hop;   /* where it was last given to; NULL: nowhere yet */
     enum sched_queue queue;
-    size_t heap_at; /* place in the timer heap + 1; 0: not in it */
-    uint32_t open;  /* recipients routed or being delivered */
-    struct outcome *outcomes;
-    size_t n_outcomes;
-    struct route_query **queries; /* per recipient, while routing */
-    struct dl waiting;            /* jobs that wait for the content to be read */
-    bool reading;
-    bool deleted;     /* by the administrator, while active */
-    bool finishing;   /* a report or a read for it is with the spool */
-    bool no_body;     /* the content cannot be read */
-    uint32_t routing; /* recipients whose route is not known yet */
-    bool partial;     /* progress to note: some recipients are done, others are not */
-    uint8_t done[];   /* per recipient */
-};
-
-struct dest;
-
-/* Some recipients of one message for one destination. */
-struct job {
-    struct dl link; /* sender's queue, or msg->waiting */
-    struct msg *m;
-    struct dest *d;
-    struct slot *slot; /* reserved for it */
-    uint32_t n, cap;
-    uint32_t *idx;
-};
-
-/* A sender's jobs at one destination. */
-struct squeue {
-    struct dl link; /* dest->senders */
-    char *sender;
-    struct dl jobs;
-    int64_t deficit;
-};
-
-/* A delivery session as the scheduler sees it. */
-struct slot {
-    struct dl link; /* dest->slots */
-    struct dest *d;
-    struct sched *s;
-    void *session;
-    unsigned depth;  /* attempts given and not back */
-    char *sender;    /* with sender-dependent authentication: whose session it is */
-    int64_t idle_ms; /* since when it has nothing to do */
+    size_t heap_at;         /* place in the timer heap + 1; 0: not in it */
+    uint32_t open;          /* recipients being routed or in a job */
+    uint32_t routing;       /* recipients whose route is not known yet */
+    struct routing *routes; /* per recipient, while routing; else NULL */
+    struct dl jobs;         /* struct job: all of this message */
+    bool reading;           /* its content is being read for a job */
+    bool deleted;           /* by the administrator; what is on the wire ends first */
+    bool finishing;         /* a report, or a read for one, is with the spool */
+    bool no_body;           /* the content cannot be read */
+    bool no_report;         /* a report could not be queued in this round */
+    bool at_once;           /* its next round begins at once */
+    bool partial;           /* progress to save: some recipients are done, others are not */
+    bool counted;           /* its reasons know of it */
+    struct msg_rcpt rcpts[];
 };
 
 /* What makes a destination another one: all of it. */
@@ -93,6 +84,50 @@ struct dest_key {
                       * bounce mail */
 };
 
+enum job_at {
+    JOB_FORMING, /* other recipients of the message are still being routed */
+    JOB_QUEUED,  /* at its destination */
+    JOB_READING, /* a session is reserved; the content is being read */
+    JOB_GIVEN    /* an attempt of it is with the session */
+};
+
+/* Some recipients of one message for one destination. */
+struct job {
+    struct dl link;   /* JOB_QUEUED: squeue->jobs; JOB_GIVEN: sched->given; else in no list */
+    struct dl of_msg; /* msg->jobs */
+    enum job_at at;
+    struct msg *m;
+    struct dest *d;
+    struct squeue *queue;  /* JOB_QUEUED */
+    struct slot *slot;     /* JOB_READING, JOB_GIVEN */
+    struct attempt *given; /* JOB_GIVEN: the session's; only its atomic members may be used */
+    uint32_t n, cap;
+    uint32_t *idx; /* into msg->rcpts */
+};
+
+#define QUANTUM 4096 /* bytes a sender may send in one turn */
+
+/* A sender's jobs at one destination; freed with the last of them. */
+struct squeue {
+    struct dl link; /* dest->senders */
+    struct dest *d;
+    char *sender;
+    struct dl jobs;
+    int64_t deficit; /* bytes that it may still send in this turn */
+};
+
+/* A delivery session as the scheduler sees it. */
+struct slot {
+    struct dl link; /* dest->slots */
+    struct dl idle; /* sched->idle_slots while depth is 0 */
+    struct dest *d;
+    struct sched *s;
+    void *session;
+    unsigned depth;  /* attempts given and not back, and reserved ones */
+    char *sender;    /* with sender-dependent authentication: whose login it has; else NULL */
+    int64_t idle_ms; /* since when it has nothing to do */
+};
+
 struct dest {
     uint64_t hash; /* of its key, which is made of the next four */
     char *transport;
@@ -100,7 +135,12 @@ struct dest {
     char *record; /* "": none */
     bool configured;
     struct hop *hop;
-    struct dl senders; /* in the order of service */
+    struct dl idle;      /* sched->idle_dests while users is 0 */
+    struct dl paced;     /* sched->paced while a rate delay may hold mail back */
+    struct dl stirred;   /* sched->stirred, or in no list */
+    size_t users;        /* jobs and slots */
+    struct job *forming; /* the newest job that is being made for it, or NULL */
+    struct dl senders;   /* struct squeue, in the order of service */
     struct htab by_sender;
     size_t queued;
     struct dl slots;
@@ -113,7 +153,7 @@ struct dest {
     struct mailerr dead_err;
     int64_t rate_delay_ms;
     int64_t not_before; /* monotonic ms: rate delay */
-    int64_t used_ms;
+    int64_t used_ms;    /* when its last user went */
 };
 
 struct sched {
@@ -126,12 +166,20 @@ struct sched {
     struct msg **heap;
     size_t heap_n, heap_cap;
     struct kset dests;
-    struct htab reasons;
+    struct dl idle_dests; /* longest unused first */
+    size_t n_idle_dests;
+    struct dl idle_slots; /* longest idle first */
+    struct dl paced;
+    struct dl given;   /* struct job */
+    struct dl stirred; /* struct dest: a session of theirs became free by an order */
+    struct kset reasons;
+    uint64_t counting; /* number of the walk over a message's reasons */
     struct tally tally;
     uv_timer_t tick;
     uv_timer_t more;  /* the rest of what is due */
     int64_t drift_us; /* wall clock minus monotonic clock */
     size_t n_queue[3];
+    bool stopping; /* nothing more is given to sessions */
 };
 
 /* sched.c */
@@ -139,37 +187,68 @@ void msg_activate(struct msg *m);
 /* Activates what is due, for a few milliseconds; what is left comes after whatever else waits. */
 void sched_run_due(struct sched *s);
 void msg_set_queue(struct msg *m, enum sched_queue q);
-void msg_settle(struct msg *m, uint32_t rcpt); /* done for good */
-void msg_outcome(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool relayed);
-/* n recipients came back from routing or delivery. */
-void msg_closed(struct msg *m, uint32_t n);
-void msg_reason(struct msg *m, struct str text);
+/* n recipients came back from routing or delivery.  Ends the round with the last of them: the
+ * message may be gone after this. */
+void msg_recipients_back(struct msg *m, uint32_t n);
 void msg_set_hop(struct msg *m, struct hop *hop);
-/* Why it waits, or otherwise when nothing is known. */
-const char *msg_why(const struct msg *m, const char *otherwise);
 void msg_free(struct msg *m);
-/* Its progress, for the spool. */
-void msg_encode(struct msg *m, struct sbuf *out);
-void msg_note(struct msg *m);
+/* Takes back every recipient that is not on the wire, wherever it is: an order of the
+ * administrator.  The message may be gone after this; dest_dispatch_stirred ends a series. */
+void msg_recall(struct msg *m);
+
+/* rcpt.c: states and reasons of recipients */
+/* The result of one recipient's attempt.  A sent one is done, or its report is owed (report). */
+void msg_result(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool report);
+void msg_set_state(struct msg *m, uint32_t rcpt, uint8_t state);
+void msg_set_reason(struct msg *m, uint32_t rcpt, const struct mailerr *e);
+/* Counts, or no longer counts, the message at each of its waiting recipients' reasons. */
+void msg_count_reasons(struct msg *m, bool on);
+/* Forgets all reasons: the message ends. */
+void msg_drop_reasons(struct msg *m);
+/* A recipient that no session has tried: log line, count and result. */
+void msg_untried(struct msg *m, uint32_t rcpt, const struct service *svc, const struct mailerr *e);
+/* What of a round that is not over counts as done in the record. */
+enum settle { SETTLE_NOTHING, SETTLE_FAILED, SETTLE_REPORTED, SETTLE_WARNED };
+void msg_encode(const struct msg *m, enum settle what, struct sbuf *out);
+/* Its progress goes to the spool, unless it is deleted. */
+void msg_save_progress(struct msg *m);
+void msg_restore(struct msg *m, const struct progress *p);
 
 /* timers.c */
 void heap_put(struct sched *s, struct msg *m);
 void heap_del(struct sched *s, struct msg *m);
 
+/* job.c */
+/* The recipient goes to that destination with others of the message, if there is room. */
+void job_for(struct msg *m, uint32_t rcpt, struct dest *d);
+void job_enqueue(struct job *j);
+/* The next one of a sender's queue, which may be gone after this. */
+struct job *squeue_take(struct squeue *q);
+void job_free(struct job *j);
+/* All recipients of a job that no session has tried get e; the job, and perhaps its message, is
+ * gone after this. */
+void job_untried(struct job *j, const struct mailerr *e);
+/* Back from wherever it is but a session; returns how many recipients it had. */
+uint32_t job_withdraw(struct job *j);
+/* Gives the job to its slot's session as soon as the content is in memory. */
+void job_assign(struct job *j, struct slot *slot);
+
 /* dest.c */
 struct dest *dest_get(struct sched *s, const struct route *r);
-void dest_queue(struct dest *d, struct job *j);
+void dest_use(struct dest *d);
+void dest_unuse(struct sched *s, struct dest *d);
 void dest_dispatch(struct sched *s, struct dest *d);
 void dest_result(struct sched *s, struct slot *slot, struct attempt *a);
+void dest_dispatch_stirred(struct sched *s);
+/* One attempt less for a session. */
+void slot_release(struct slot *slot);
+/* Says that the destination's transport is not in the configuration. */
+void dest_no_transport(const struct dest *d, struct mailerr *e);
 void dest_tick(struct sched *s, int64_t now_ms);
 void dest_wake_all(struct sched *s);
-void job_ready(struct job *j); /* its content is in memory */
-void job_free(struct job *j);
-/* The content of a message could not be read: its recipients wait. */
-void job_unreadable(struct job *j, int rc);
 
 /* finish.c */
-/* All recipients are back: report, settle, defer or remove. */
+/* All recipients are back: report, settle, defer or remove.  The message may be gone after this. */
 void msg_finish(struct msg *m);
 
 #endif

@@ -22,6 +22,8 @@ struct sched_ops {
     void *(*session_new)(void *arg, void *slot);
     void (*session_give)(void *session, struct attempt *a);
     void (*session_release)(void *session);
+    /* Attempts with the mark recalled come back at once, but for those that are on the wire. */
+    void (*session_recall)(void *session);
     void *arg;
 };
 
@@ -40,26 +42,35 @@ void sched_result(struct sched *s, void *slot, struct attempt *a);
 
 void sched_start(struct sched *s);
 void sched_reload(struct sched *s, struct config *cfg);
+/* Gives nothing more to sessions, and takes back what they have not begun.  True when no message
+ * waits for a relay host's answer to its whole content: call it again until then, for a while. */
+bool sched_stop(struct sched *s);
 /* What attempts are made with from now on. */
 const struct config *sched_config(const struct sched *s);
 
 enum sched_queue { QUEUE_ACTIVE, QUEUE_DEFERRED, QUEUE_HOLD };
 
+struct msg;
+
 struct sched_view {
     const struct envelope *env;
     enum sched_queue queue;
     bool forced_expire;
-    const uint8_t *done;   /* per recipient */
-    const char *reason;    /* why it waits, or NULL */
+    bool deleted;          /* on the wire still; gone when that ends */
+    bool hold_ordered;     /* on the wire still; on hold when that ends */
     const struct hop *hop; /* where it was last tried, or NULL */
     int64_t next_us;
     uint32_t attempts;
+    const struct msg *msg; /* for sched_view_rcpt */
 };
 
 /* The ids of all queued messages, oldest first; caller frees. */
 uint64_t *sched_ids(const struct sched *s, size_t *n);
 /* False if that message is no longer queued. */
 bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v);
+/* What recipient i of the view's message ended with the last time: *e is NULL if it was not tried
+ * yet.  False if nothing is left to do for it. */
+bool sched_view_rcpt(const struct sched_view *v, uint32_t i, const struct mailerr **e);
 /* All deferred mail now, and all resting destinations awake again. */
 size_t sched_flush(struct sched *s);
 enum sched_act { ACT_RETRY, ACT_DELETE, ACT_HOLD, ACT_RELEASE, ACT_EXPIRE };

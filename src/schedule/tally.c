@@ -11,31 +11,38 @@
 
 #define DAY_US 86400000000LL
 
-static struct hop *hop_new(struct str key, size_t nexthop_n) {
+struct hop_key {
+    struct str nexthop; /* ASCII case makes no difference */
+    struct str record;
+};
+
+static bool hop_same(const void *val, const void *key) {
+    const struct hop *h = val;
+    const struct hop_key *k = key;
+    return str_ieq(str_of(h->nexthop), k->nexthop) && str_eq_c(k->record, h->record);
+}
+
+static struct hop *hop_new(const struct hop_key *k) {
     struct hop *h = MEM_NEW(struct hop);
-    h->key = str_make(str_dup(key), key.n);
-    h->nexthop = str_dup(str_make(key.p, nexthop_n));
-    h->record = str_dup(str_from(key, nexthop_n + 1));
+    h->nexthop = str_dup(k->nexthop);
+    str_lower(h->nexthop, k->nexthop.n);
+    h->record = str_dup(k->record);
     return h;
 }
 
 struct hop *tally_hop(struct tally *t, struct str nexthop, struct str record) {
-    struct sbuf key = {0};
-    sbuf_add_str(&key, nexthop);
-    if (key.n > 0)
-        str_lower(key.p, key.n);
-    sbuf_add_ch(&key, '\n');
-    sbuf_add_str(&key, record);
-    struct hop *h = htab_get(&t->hops, sbuf_str(&key));
-    if (h == NULL && t->hops.n >= HOPS_MAX) {
+    struct hop_key key = {nexthop, record}, others = {STR_LIT("(others)"), STR_LIT("")};
+    uint64_t hash = kset_mix(kset_mix_folded(KSET_SEED, nexthop), record);
+    struct hop *h = kset_get(&t->hops, hash, hop_same, &key);
+    if (h != NULL)
+        return h;
+    if (t->hops.n >= HOPS_MAX) {
         if (t->rest == NULL)
-            t->rest = hop_new(STR_LIT("(others)\n"), 8);
-        h = t->rest;
-    } else if (h == NULL) {
-        h = hop_new(sbuf_str(&key), nexthop.n);
-        htab_put(&t->hops, h->key, h);
+            t->rest = hop_new(&others);
+        return t->rest;
     }
-    sbuf_free(&key);
+    h = hop_new(&key);
+    kset_add(&t->hops, hash, h);
     return h;
 }
 

@@ -10,13 +10,13 @@
 
 #include "mail/mailerr.h"
 #include "util/htab.h"
+#include "util/kset.h"
 
 #define HOPS_MAX    20000U
 #define SENDERS_MAX 20000U
 
 /* A relay host (list) that the configuration names, or all direct delivery together. */
 struct hop {
-    struct str key;                /* next hop, newline, record */
     char *nexthop;                 /* "": direct */
     char *record;                  /* its relay record's name, or "" */
     uint64_t count[MAIL_STATUSES]; /* recipients, by enum mail_status */
@@ -36,7 +36,7 @@ struct sender_count {
 
 struct tally {
     uint64_t count[MAIL_STATUSES];
-    struct htab hops;
+    struct kset hops;
     struct htab senders;
     struct hop *rest; /* where there are too many */
     int64_t since_us; /* of the senders' counts */

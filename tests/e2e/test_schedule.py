@@ -1,9 +1,17 @@
 """The scheduler's promises: what a destination is, orders of the administrator, reports that redeliver nothing."""
+import contextlib
+import email
+import json
+import os
+import re
+import socket
+import subprocess
 import threading
 
 import pytest
-from kit import FakeRelay, Posthouse, wait_for
+from kit import FakeRelay, Posthouse, free_port, wait_for
 
+SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
 QUICK = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"
 
 
@@ -20,6 +28,21 @@ class Gate:
             self.open.wait(60)
             return self.reply
         return None
+
+
+def states(p):
+    return {q["sender"]: q["queue_name"] for q in p.queue()}
+
+
+def qid_of(p, sender):
+    return next(q["queue_id"] for q in p.queue() if q["sender"] == sender)
+
+
+def stats(p):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(p.dir / "spool/control.sock"))
+        s.sendall(b'{"cmd": "stats"}\n')
+        return json.loads(s.makefile("rb").readline())
 
 
 @pytest.mark.parametrize("first", ["direct", "configured"])
@@ -54,21 +77,158 @@ def test_transports_that_differ_in_case(dns):
     relay.stop()
 
 
-def test_quoted_local_part_is_nobody_else(dns):
-    """A quoted local part with an @ in it is not another sender's key."""
-    boss, plain = FakeRelay(), FakeRelay()
-    main = f"relayhost = [127.0.0.1]:{plain.port}\nmydestination = own.example\nmyorigin = own.example\n" \
-           f"sender_dependent_relayhost_maps = inline:{{{{ceo@firm.example=[127.0.0.1]:{boss.port}, @firm.example=[127.0.0.1]:{boss.port}, joe=[127.0.0.1]:{boss.port}}}}}\n"
+@pytest.fixture
+def little_disk(tmp_path):
+    d = tmp_path / "disk"
+    d.mkdir()
+    subprocess.run(SUDO + ["mount", "-t", "tmpfs", "-o", "size=24m,mode=777", "tmpfs", d], check=True)
+    yield d
+    subprocess.run(SUDO + ["umount", "-l", d], check=True)
+
+
+# A report that quotes this header section does not fit into what is left of the message's own segment.
+LONG_HEADER = "Subject: x\r\n" + ("X-Pad: " + "y" * 70 + "\r\n") * 2000 + "\r\ntext\r\n"
+SMALL = "spool_segment_size = 262144\nmessage_size_limit = 300000\nheader_size_limit = 300000\n" \
+        "bounce_size_limit = 300000\n"
+
+
+@contextlib.contextmanager
+def full(disk):
+    with open(disk / "ballast", "wb", buffering=0) as f:
+        with contextlib.suppress(OSError):
+            while True:
+                f.write(b"\0" * 4096)
+    yield
+    (disk / "ballast").unlink()
+
+
+def test_success_report_without_room(dns, little_disk):
+    """A report of success that cannot be queued is tried again; the mail is not sent again for it."""
+    gate = Gate()
+    relay = FakeRelay(dsn=False, replies={"DOT": lambda l: gate(l)})
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nqueue_directory = {little_disk}/spool\n" + SMALL + QUICK
     with Posthouse(main, dns=dns) as p:
-        p.send(sender='"ceo@firm.example"@own.example')
-        plain.wait_mails(1)
-        p.send(sender='"@firm.example"@own.example')
-        plain.wait_mails(2)
-        p.send(sender="joe@own.example")
-        boss.wait_mails(1)
+        assert p.send(sender="once@client.example", content=LONG_HEADER, rparams=" NOTIFY=SUCCESS")[:3] == "250"
+        assert gate.reached.wait(20)
+        with full(little_disk):
+            gate.open.set()
+            p.wait_log("cannot queue a report", count=2)
+        relay.wait_mail(b"Successful Mail Delivery Report")
         wait_for(lambda: p.queue() == [])
-    boss.stop()
-    plain.stop()
+        assert len([m for m in relay.mails if "once@client" in m["from"]]) == 1
+        assert len([m for m in relay.mails if b"Successful Mail" in m["content"]]) == 1
+    relay.stop()
+
+
+def test_success_is_noted_while_others_wait(dns):
+    """Killed while another recipient's relay still thinks: what was delivered is not sent again, and is reported."""
+    gate = Gate()
+    quick, slow = FakeRelay(dsn=False), FakeRelay(dsn=False, replies={"DOT": lambda l: gate(l)})
+    main = f"relayhost = [127.0.0.1]:{quick.port}\n" + QUICK + \
+           f"transport_maps = inline:{{{{slow.example=smtp:[127.0.0.1]:{slow.port}}}}}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send(rcpts=["q@quick.example", "s@slow.example"], rparams=" NOTIFY=SUCCESS")
+        assert gate.reached.wait(20)
+        p.wait_log(r"to=<q@quick\.example>.*status=sent")
+        wait_for(lambda: stats(p)["spool_records"] >= 2)  # the message, and its progress
+        p.kill()
+        gate.open.set()
+        p.start()
+        slow.wait_mails(1)
+        wait_for(lambda: p.queue() == [])
+        assert len([m for m in quick.mails if "q@quick" in m["rcpts"][0]]) == 1
+        reports = [m["content"] for m in quick.mails if b"Successful Mail Delivery Report" in m["content"]]
+        assert any(b"q@quick.example" in r for r in reports) and any(b"s@slow.example" in r for r in reports)
+    quick.stop()
+    slow.stop()
+
+
+@pytest.fixture
+def busy(dns):
+    """One message on the wire, five behind it; the last of them for two relays."""
+    gate = Gate()
+    relay, other = FakeRelay(replies={"DOT": lambda l: gate(l)}), FakeRelay()
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_concurrency_limit = 1\n" \
+           "smtp_pipeline_transactions = no\n" + QUICK + f"transport_maps = inline:{{{{else.example=smtp:[127.0.0.1]:{other.port}}}}}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send(sender="w0@client.example")
+        assert gate.reached.wait(20)
+        for i in range(1, 6):
+            p.send(sender=f"w{i}@client.example")
+        wait_for(lambda: len(p.queue()) == 6)
+        yield p, relay, gate
+        gate.open.set()
+    relay.stop()
+    other.stop()
+
+
+def test_delete_what_waits(busy):
+    p, relay, gate = busy
+    one = qid_of(p, "w3@client.example")
+    p.run("queue", "delete", one, check=True)
+    wait_for(lambda: "w3@client.example" not in states(p))
+    r = p.run("queue", "delete", "ALL", check=True)
+    assert r.stdout == "posthouse: Deleted: 5 messages\n"
+    wait_for(lambda: set(states(p)) <= {"w0@client.example"})
+    gate.open.set()
+    p.send(sender="end@client.example")
+    wait_for(lambda: any("end@client" in m["from"] for m in relay.mails))
+    wait_for(lambda: p.queue() == [])
+    assert {m["from"].split("<")[1].split(">")[0] for m in relay.mails} <= {"w0@client.example", "end@client.example"}
+    assert "removed" in p.log()
+
+
+def test_hold_what_waits(busy):
+    p, relay, gate = busy
+    p.run("queue", "hold", "ALL", check=True)
+    held = {f"w{i}@client.example" for i in range(1, 6)}
+    wait_for(lambda: {s for s, q in states(p).items() if q == "hold"} == held)
+    assert states(p)["w0@client.example"] == "active"  # its content is with the relay host
+    gate.open.set()
+    p.wait_log("status=sent")
+    p.send(sender="end@client.example")
+    wait_for(lambda: len(relay.mails) == 2)
+    assert set(states(p)) == held
+    p.run("queue", "release", "ALL", check=True)
+    wait_for(lambda: p.queue() == [])
+    assert sorted(m["from"].split("<")[1].split(">")[0] for m in relay.mails) == \
+        sorted(held | {"w0@client.example", "end@client.example"})
+
+
+def test_expire_what_waits(busy):
+    p, relay, gate = busy
+    p.run("queue", "expire", qid_of(p, "w2@client.example"), check=True)
+    p.wait_log(r"from=<w2@client\.example>, status=force-expired, returned to sender")
+    wait_for(lambda: "w2@client.example" not in states(p))
+    gate.open.set()
+    report = relay.wait_mail(b"Undelivered Mail Returned to Sender")
+    assert "w2@client.example" in report["rcpts"][0]
+    wait_for(lambda: p.queue() == [])
+    assert not any("w2@client" in m["from"] for m in relay.mails)
+
+
+@pytest.mark.parametrize("order", ["delete", "hold", "expire"])
+def test_order_for_what_waits_for_a_connection(dns, order):
+    """Attempts that a session has and has not begun: its relay host does not even greet."""
+    gate = Gate()
+    relay = FakeRelay(replies={"GREETING": lambda l: gate(l)})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + QUICK, dns=dns) as p:
+        for i in range(3):
+            p.send(sender=f"c{i}@client.example")
+        assert gate.reached.wait(20)
+        wait_for(lambda: len(p.queue()) == 3)
+        p.run("queue", order, qid_of(p, "c0@client.example"), check=True)
+        p.run("queue", order, qid_of(p, "c2@client.example"), check=True)
+        gate.open.set()
+        wait_for(lambda: any("c1@client" in m["from"] for m in relay.mails))
+        if order == "hold":
+            wait_for(lambda: states(p) == {"c0@client.example": "hold", "c2@client.example": "hold"})
+        else:
+            wait_for(lambda: p.queue() == [])
+        senders = [m["from"] for m in relay.mails]
+        assert not any("c0@client" in s or "c2@client" in s for s in senders), senders
+        assert sum("FROM:<>" in s for s in senders) == (2 if order == "expire" else 0)
+    relay.stop()
 
 
 def test_reload_without_the_transport(dns):
@@ -92,4 +252,117 @@ def test_reload_without_the_transport(dns):
         p.reload()
         wait_for(lambda: p.queue() == [])
         assert len(relay.mails) == 5
+    relay.stop()
+
+
+def test_each_recipient_its_own_reason(dns):
+    """Listing, warning and report have every recipient's own last error, status and host."""
+    relay = FakeRelay(replies={"RCPT": lambda l: "451 4.3.2 busy with " + l.split("<")[1][:4] if "full" in l else
+                               "452 4.2.2 no room" if "quota" in l else None})
+    dead = free_port()
+    main = f"relayhost = [127.0.0.1]:{relay.port}\ntransport_maps = inline:{{{{down.example=smtp:[127.0.0.1]:{dead}}}}}\n" \
+           "delay_warning_time = 1s\nmaximal_queue_lifetime = 6s\n" + QUICK
+    with Posthouse(main, dns=dns) as p:
+        p.send(sender="me@client.example", rcpts=["full@far.example", "x@down.example", "quota@far.example"])
+        raw = relay.wait_mail(b"Delayed Mail")["content"]
+        wait_for(lambda: [q for q in p.queue() if q["sender"] == "me@client.example" and q["queue_name"] == "deferred"])
+        listed = next(q for q in p.queue() if q["sender"] == "me@client.example")["recipients"]
+        reasons = {r["address"]: r for r in listed}
+        assert "451 4.3.2 busy with full" in reasons["full@far.example"]["delay_reason"]
+        assert "452 4.2.2 no room" in reasons["quota@far.example"]["delay_reason"]
+        assert "connect to 127.0.0.1" in reasons["x@down.example"]["delay_reason"]
+        check_reports(raw, "delayed")
+        check_reports(relay.wait_mail(b"Undelivered Mail")["content"], "failed")
+    relay.stop()
+
+
+def check_reports(raw, action):
+    status = email.message_from_bytes(raw).get_payload()[1].get_payload()[1:]
+    got = {s["Final-Recipient"].split("; ")[1]: s for s in status}
+    assert set(got) == {"full@far.example", "x@down.example", "quota@far.example"}
+    assert all(s["Action"] == action for s in status)
+    assert {a: s["Status"] for a, s in got.items()} == \
+        {"full@far.example": "4.3.2", "quota@far.example": "4.2.2", "x@down.example": "4.4.1"}
+    assert got["full@far.example"]["Remote-MTA"] == "dns; 127.0.0.1" and got["x@down.example"]["Remote-MTA"] is None
+    assert got["quota@far.example"]["Diagnostic-Code"] == "smtp; 452 4.2.2 no room"
+    assert re.match(r"X-Postfix; connect to 127\.0\.0\.1", got["x@down.example"]["Diagnostic-Code"])
+
+
+def test_reasons_survive_a_restart(dns):
+    relay = FakeRelay(replies={"RCPT": lambda l: f"450 4.2.{len(l) % 7} later {l[9:11]}" if "@slow" in l else None})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(sender="me@client.example", rcpts=["aa@slow.example", "bb@slow.example", "c@far.example"])
+        p.wait_log("status=deferred", count=2)
+        wait_for(lambda: states(p) == {"me@client.example": "deferred"})
+        before = p.queue()
+        p.kill()
+        p.start()
+        assert [q["recipients"] for q in p.queue()] == [q["recipients"] for q in before]
+        assert {r["delay_reason"].split("later ")[1][:2] for r in p.queue()[0]["recipients"]} == {"aa", "bb"}
+        assert p.run("queue", "expire", "ALL").returncode == 0  # nothing is tried for it
+        raw = relay.wait_mail(b"Undelivered Mail")["content"]
+        assert b"later aa" in raw and b"later bb" in raw
+    relay.stop()
+
+
+def test_sender_that_looks_like_another_question(dns):
+    """A sender's name is never taken for another kind of question about relay records."""
+    relay = FakeRelay(auth=("PLAIN",), users={"u": "p"})
+    with Posthouse("relayhost = office\n", dns=dns) as p:
+        p.run("record", "set", "office", f"hosts=[127.0.0.1]:{relay.port}", "tls=may", check=True)
+        for sender in ("=1@client.example", "=office@client.example", '"=1\\\r"@client.example', "=@client.example"):
+            if "\r" not in sender:
+                assert p.send(sender=sender).startswith("250"), sender
+        relay.wait_mails(3)
+        wait_for(lambda: p.queue() == [])
+    relay.stop()
+
+
+def test_quoted_local_part_is_nobody_else(dns):
+    """A quoted local part with an @ in it is not another sender's key."""
+    boss, plain = FakeRelay(), FakeRelay()
+    main = f"relayhost = [127.0.0.1]:{plain.port}\nmydestination = own.example\nmyorigin = own.example\n" \
+           f"sender_dependent_relayhost_maps = inline:{{{{ceo@firm.example=[127.0.0.1]:{boss.port}, @firm.example=[127.0.0.1]:{boss.port}, joe=[127.0.0.1]:{boss.port}}}}}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.send(sender='"ceo@firm.example"@own.example')
+        plain.wait_mails(1)
+        p.send(sender='"@firm.example"@own.example')
+        plain.wait_mails(2)
+        p.send(sender="joe@own.example")
+        boss.wait_mails(1)
+        wait_for(lambda: p.queue() == [])
+    boss.stop()
+    plain.stop()
+
+
+def test_warning_that_could_not_be_queued_comes_later(dns, little_disk):
+    """The delay warning counts as sent when it is durable, not before."""
+    relay = FakeRelay(replies={"RCPT": lambda l: "450 4.2.0 later" if "slow" in l else None})
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nqueue_directory = {little_disk}/spool\n" \
+           "delay_warning_time = 1s\n" + SMALL + QUICK
+    with Posthouse(main, dns=dns) as p:
+        assert p.send(rcpts=["slow@far.example"], content=LONG_HEADER)[:3] == "250"
+        with full(little_disk):
+            p.wait_log("cannot queue a report")
+        relay.wait_mail(b"Delayed Mail")
+        p.wait_log("status=deferred", count=len(re.findall("status=deferred", p.log())) + 2)
+        assert len([m for m in relay.mails if b"Delayed Mail" in m["content"]]) == 1
+    relay.stop()
+
+
+def test_orderly_stop_waits_for_the_answer_to_the_content(dns):
+    """SIGTERM while the relay host still thinks about the whole message: its answer counts."""
+    gate = Gate()
+    relay = FakeRelay(replies={"DOT": lambda l: gate(l)})
+    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + QUICK, dns=dns)
+    with p:
+        p.send(sender="last@client.example")
+        assert gate.reached.wait(20)
+        p.proc.terminate()
+        threading.Timer(0.5, gate.open.set).start()
+        p.proc.wait(30)
+        p.start()
+        wait_for(lambda: p.queue() == [])
+        assert len(relay.mails) == 1
+        p.wait_log("status=sent", count=1)
     relay.stop()

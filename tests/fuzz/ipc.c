@@ -76,8 +76,8 @@ static void stored(struct str in) {
     sbuf_reset(&out);
     if (progress_decode(&p, in)) {
         progress_encode(&p, &out);
-        MUST(str_eq(sbuf_str(&out), in));
-        free(p.done);
+        MUST(in.p[0] == 1 || str_eq(sbuf_str(&out), in)); /* 1: written as the version of today */
+        progress_free(&p);
     }
     sbuf_free(&out);
 }

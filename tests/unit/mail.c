@@ -1,5 +1,6 @@
 /* mail: addresses, envelopes, header sections, status codes; route: next hops. */
 #include "unit.h"
+#include "util/ipc.h"
 
 #include "mail/address.h"
 #include "mail/envelope.h"
@@ -184,23 +185,59 @@ static void test_envelope(void **state) {
 
 static void test_progress(void **state) {
     (void)state;
-    uint8_t done[3] = {1, 0, 1};
+    uint8_t done[3] = {RCPT_DONE, RCPT_WAITS, RCPT_REPORT};
+    struct rcpt_error errors[2] = {
+        {STR_LIT("4.4.1"), STR_LIT("refused"), STR_LIT(""), STR_LIT("")},
+        {STR_LIT("2.0.0"), STR_LIT("ok"), STR_LIT("mx.far"), STR_LIT("250 ok")}};
+    uint32_t error_of[3] = {0, 1, 2};
     struct progress p = {.done = done,
                          .n = 3,
                          .attempts = 4,
                          .next_us = 99,
                          .flags = PROGRESS_HOLD,
-                         .reason = STR_LIT("why")},
+                         .errors = errors,
+                         .n_errors = 2,
+                         .error_of = error_of},
                     q;
     struct sbuf b = {0};
     progress_encode(&p, &b);
     assert_true(progress_decode(&q, sbuf_str(&b)));
     assert_true(q.n == 3 && q.attempts == 4 && q.next_us == 99 && q.flags == PROGRESS_HOLD);
     assert_memory_equal(q.done, done, 3);
-    assert_str(q.reason, "why");
-    free(q.done);
+    assert_memory_equal(q.error_of, error_of, sizeof error_of);
+    assert_str(q.errors[0].text, "refused");
+    assert_str(q.errors[1].mta, "mx.far");
+    assert_str(q.errors[1].reply, "250 ok");
+    progress_free(&q);
     for (size_t n = 0; n < b.n; n++)
         assert_false(progress_decode(&q, str_make(b.p, n)));
+    b.p[b.n - 4] = 3; /* an error that is not there */
+    assert_false(progress_decode(&q, sbuf_str(&b)));
+    sbuf_free(&b);
+}
+
+/* What the first version wrote: one reason for all. */
+static void test_old_progress(void **state) {
+    (void)state;
+    struct progress q;
+    struct sbuf b = {0};
+    ipc_put_u32(&b, 1);
+    ipc_put_u32(&b, 7);
+    ipc_put_u64(&b, 99);
+    ipc_put_u64(&b, 98);
+    ipc_put_u32(&b, PROGRESS_WARNED);
+    ipc_put_str(&b, str_make("\0\1", 2));
+    size_t before = b.n;
+    ipc_put_str(&b, STR_LIT("connect to old: refused"));
+    assert_true(progress_decode(&q, sbuf_str(&b)));
+    assert_true(q.n == 2 && q.attempts == 7 && q.n_errors == 1 && q.error_of[0] == 1);
+    assert_str(q.errors[0].text, "connect to old: refused");
+    assert_str(q.errors[0].dsn, "4.0.0");
+    progress_free(&q);
+    b.n = before;
+    ipc_put_str(&b, STR_LIT(""));
+    assert_true(progress_decode(&q, sbuf_str(&b)) && q.n_errors == 0 && q.error_of == NULL);
+    progress_free(&q);
     sbuf_free(&b);
 }
 
@@ -350,6 +387,7 @@ int main(void) {
         cmocka_unit_test(test_xtext),
         cmocka_unit_test(test_envelope),
         cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_old_progress),
         cmocka_unit_test(test_queue_ids),
         cmocka_unit_test(test_header),
         cmocka_unit_test(test_header_long_lines),

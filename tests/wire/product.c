@@ -171,6 +171,10 @@ static void release(void *session) {
     dsess_release(session);
 }
 
+static void recall(void *session) {
+    dsess_recall(session);
+}
+
 static void worker_start(struct product *p, struct worker *k, size_t i) {
     struct receive_ops ops = {.peername = peername_answer, .accepted = on_accepted, .arg = k};
     k->loop = loop_new(i);
@@ -225,7 +229,7 @@ void product_start(struct wire_world *w) {
     heap_switch(HEAP_PRODUCT);
     config_ref(p->cfg);
     p->sched_loop = loop_new(WORKERS);
-    struct sched_ops ops = {new_session, give, release, NULL};
+    struct sched_ops ops = {new_session, give, release, recall, NULL};
     p->sched = sched_new(p->sched_loop, lookup_new(p->sched_loop), p->cfg, &ops);
     bool ok = open_spool(w, p);
     if (ok) {
@@ -406,10 +410,15 @@ void wire_queue(struct wire_world *w, void (*fn)(void *arg, const struct wire_qu
                                 .sender = str_dup(v.env->sender),
                                 .queue = names[v.queue],
                                 .rcpts = calloc(v.env->n_rcpts + 1, sizeof(char *)),
-                                .reason = v.reason == NULL ? "" : v.reason};
-        for (uint32_t k = 0; k < v.env->n_rcpts; k++)
-            if (v.done[k] == 0)
-                q.rcpts[q.n_rcpts++] = str_dup(v.env->rcpts[k].addr);
+                                .reason = ""};
+        for (uint32_t k = 0; k < v.env->n_rcpts; k++) {
+            const struct mailerr *e;
+            if (!sched_view_rcpt(&v, k, &e))
+                continue;
+            q.rcpts[q.n_rcpts++] = str_dup(v.env->rcpts[k].addr);
+            if (e != NULL)
+                q.reason = e->text;
+        }
         fn(arg, &q);
     }
     free(ids);

@@ -1,0 +1,212 @@
+/*
+ * schedule/rcpt.c - recipients of a queued message: their states, and why they wait
+ *
+ * Every recipient has its own last error.  Recipients that wait for the same share one struct
+ * reason, however many messages they are of; it is freed with its last user.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/logline.h"
+#include "schedule/sched.h"
+#include "util/clock.h"
+#include "util/mem.h"
+
+/* Of each text of an error, so that a relay host's words cannot fill memory or spool. */
+#define TEXT_MAX 1000U
+/* Of all errors in one record of progress; what is beyond it is not kept over a restart. */
+#define ERRORS_BYTES_MAX 262144U
+
+static struct str text_of(const char *text) {
+    struct str t = str_of(text == NULL ? "" : text);
+    if (t.n > TEXT_MAX)
+        t.n = TEXT_MAX;
+    return t;
+}
+
+static bool reason_same(const void *val, const void *key) {
+    const struct mailerr *a = &((const struct reason *)val)->err, *b = key;
+    return strcmp(a->dsn, b->dsn) == 0 && str_eq(text_of(a->text), text_of(b->text)) &&
+           str_eq(text_of(a->mta), text_of(b->mta)) && str_eq(text_of(a->reply), text_of(b->reply));
+}
+
+static char *text_keep(const char *text) {
+    return text == NULL ? NULL : str_dup(text_of(text));
+}
+
+static struct reason *reason_get(struct sched *s, const struct mailerr *e) {
+    uint64_t hash = kset_mix(KSET_SEED, str_of(e->dsn));
+    hash = kset_mix(kset_mix(hash, text_of(e->text)), text_of(e->mta));
+    hash = kset_mix(hash, text_of(e->reply));
+    struct reason *r = kset_get(&s->reasons, hash, reason_same, e);
+    if (r == NULL) {
+        r = MEM_NEW(struct reason);
+        r->hash = hash;
+        r->err = *e;
+        r->err.text = text_keep(e->text == NULL ? "" : e->text);
+        r->err.mta = text_keep(e->mta);
+        r->err.reply = text_keep(e->reply);
+        kset_add(&s->reasons, hash, r);
+    }
+    r->users++;
+    return r;
+}
+
+static void reason_unuse(struct sched *s, struct reason *r) {
+    if (r == NULL || --r->users > 0)
+        return;
+    kset_remove(&s->reasons, r->hash, r);
+    mailerr_free(&r->err);
+    free(r);
+}
+
+void msg_set_reason(struct msg *m, uint32_t rcpt, const struct mailerr *e) {
+    struct reason *old = m->rcpts[rcpt].why;
+    m->rcpts[rcpt].why = e == NULL ? NULL : reason_get(m->s, e);
+    reason_unuse(m->s, old);
+}
+
+void msg_drop_reasons(struct msg *m) {
+    msg_count_reasons(m, false);
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++)
+        msg_set_reason(m, i, NULL);
+}
+
+/* Reasons and states do not change while they are counted: taking the count back meets the same. */
+void msg_count_reasons(struct msg *m, bool on) {
+    if (m->counted == on)
+        return;
+    m->counted = on;
+    m->s->counting++;
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
+        struct reason *r = m->rcpts[i].why;
+        if (r == NULL || m->rcpts[i].state != RCPT_WAITS || r->seen == m->s->counting)
+            continue;
+        r->seen = m->s->counting;
+        r->messages += on ? 1 : (size_t)-1;
+    }
+}
+
+static bool is_left(uint8_t state) {
+    return state == RCPT_WAITS || state == RCPT_FAILED;
+}
+
+void msg_set_state(struct msg *m, uint32_t rcpt, uint8_t state) {
+    uint8_t old = m->rcpts[rcpt].state;
+    m->left -= is_left(old);
+    m->failed -= old == RCPT_FAILED;
+    m->reporting -= old == RCPT_REPORT;
+    m->rcpts[rcpt].state = state;
+    m->left += is_left(state);
+    m->failed += state == RCPT_FAILED;
+    m->reporting += state == RCPT_REPORT;
+    if (state == RCPT_DONE)
+        msg_set_reason(m, rcpt, NULL);
+}
+
+void msg_result(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool report) {
+    if (m->rcpts[rcpt].state != RCPT_WAITS)
+        return;
+    if (e->status == MAIL_SENT) {
+        if (report)
+            msg_set_reason(m, rcpt, e);
+        msg_set_state(m, rcpt, report ? RCPT_REPORT : RCPT_DONE);
+        m->partial = true;
+        return;
+    }
+    msg_set_reason(m, rcpt, e);
+    if (e->status == MAIL_BOUNCED)
+        msg_set_state(m, rcpt, RCPT_FAILED);
+}
+
+void msg_untried(struct msg *m, uint32_t rcpt, const struct service *svc, const struct mailerr *e) {
+    int64_t now = clock_wall_us();
+    struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
+    bool discards = svc != NULL && svc->kind == SERVICE_DISCARD;
+    logline_delivery(svc == NULL ? NULL : svc->log_name, discards ? "discard" : "error",
+                     m->env->qid, m->env->rcpts[rcpt].addr, "none", 0, &t, e);
+    tally_result(&m->s->tally, NULL, m->env->sender, e);
+    msg_result(m, rcpt, e, false);
+}
+
+/* The state that a record says, if the report of that kind is in the same breath. */
+static uint8_t settled_state(uint8_t state, enum settle what) {
+    if (state == RCPT_FAILED)
+        return what == SETTLE_FAILED ? RCPT_DONE : RCPT_WAITS;
+    return state == RCPT_REPORT && what == SETTLE_REPORTED ? RCPT_DONE : state;
+}
+
+static size_t error_bytes(const struct mailerr *e) {
+    return text_of(e->text).n + text_of(e->mta).n + text_of(e->reply).n + sizeof e->dsn + 16;
+}
+
+/* The different reasons of recipients that are not done, each once: r->seen tells what was met. */
+static void collect_errors(const struct msg *m, struct progress *p) {
+    struct sched *s = m->s;
+    uint64_t first = s->counting + 1;
+    size_t bytes = 0;
+    s->counting += m->env->n_rcpts + 1; /* seen - first is a reason's place */
+    for (uint32_t i = 0; i < p->n; i++) {
+        struct reason *r = m->rcpts[i].why;
+        if (r == NULL || p->done[i] == RCPT_DONE)
+            continue;
+        if (r->seen < first && (bytes += error_bytes(&r->err)) <= ERRORS_BYTES_MAX) {
+            r->seen = first + p->n_errors;
+            p->errors[p->n_errors++] =
+                (struct rcpt_error){str_of(r->err.dsn), str_of(r->err.text), text_of(r->err.mta),
+                                    text_of(r->err.reply)};
+        }
+        if (r->seen >= first)
+            p->error_of[i] = (uint32_t)(r->seen - first) + 1;
+    }
+}
+
+void msg_encode(const struct msg *m, enum settle what, struct sbuf *out) {
+    uint32_t n = m->env->n_rcpts;
+    struct progress p = {.done = mem_alloc(n),
+                         .n = n,
+                         .attempts = m->attempts,
+                         .next_us = m->next_us,
+                         .last_us = clock_wall_us(),
+                         .flags = m->flags | (what == SETTLE_WARNED ? PROGRESS_WARNED : 0),
+                         .errors = mem_alloc(n * sizeof *p.errors),
+                         .error_of = mem_zalloc(n * sizeof *p.error_of)};
+    for (uint32_t i = 0; i < n; i++)
+        p.done[i] = settled_state(m->rcpts[i].state, what);
+    collect_errors(m, &p);
+    progress_encode(&p, out);
+    progress_free(&p);
+}
+
+void msg_save_progress(struct msg *m) {
+    struct sbuf b = {0};
+    m->partial = false;
+    if (m->deleted)
+        return;
+    msg_encode(m, SETTLE_NOTHING, &b);
+    spool_note(m->s->spool, SPOOL_PROGRESS, m->env->id, &b);
+}
+
+static void restore_error(struct msg *m, uint32_t rcpt, const struct rcpt_error *from) {
+    struct mailerr e = {.status = MAIL_DEFERRED};
+    mailerr_set(&e, MAIL_DEFERRED, "4.0.0", "%.*s", STR_FMT(from->text));
+    if (from->dsn.n > 0 && from->dsn.n < sizeof e.dsn) {
+        memcpy(e.dsn, from->dsn.p, from->dsn.n);
+        e.dsn[from->dsn.n] = '\0';
+    }
+    e.mta = from->mta.n == 0 ? NULL : str_dup(from->mta);
+    e.reply = from->reply.n == 0 ? NULL : str_dup(from->reply);
+    msg_set_reason(m, rcpt, &e);
+    mailerr_free(&e);
+}
+
+void msg_restore(struct msg *m, const struct progress *p) {
+    for (uint32_t i = 0; i < m->env->n_rcpts && i < p->n; i++) {
+        if (p->done[i] != RCPT_WAITS)
+            msg_set_state(m, i, p->done[i] == RCPT_REPORT ? RCPT_REPORT : RCPT_DONE);
+        if (p->done[i] != RCPT_DONE && p->error_of != NULL && p->error_of[i] > 0)
+            restore_error(m, i, &p->errors[p->error_of[i] - 1]);
+    }
+    m->attempts = p->attempts;
+    m->flags = p->flags;
+}
