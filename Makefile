@@ -1,7 +1,7 @@
 # Posthouse's front door.  Everything is built in build/ by Meson.
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build web demo test test-asan test-tsan bench pictures load coverage fuzz wire format docs install clean
+.PHONY: all setup build web demo test test-asan test-tsan mutants bench pictures load coverage fuzz wire format docs install clean
 
 all: build
 
@@ -52,6 +52,11 @@ test-asan test-tsan: test-%:
 	@POSTHOUSE_BUILD=build-$* $(PYTHON) tests/run.py
 
 # BASE=commit: an older build takes turns with this one, and a second table compares them.
+# Each defect of tests/wire/mutants put back; the wire simulator must find it within a minute.
+mutants:
+	@sh scripts/setup.sh test
+	@$(PYTHON) tests/wire/mutants.py $(ARGS)
+
 bench:
 	@sh scripts/setup.sh test
 	@$(MAKE) --no-print-directory build

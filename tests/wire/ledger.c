@@ -12,6 +12,8 @@
 
 /* What is on the wire when an order comes may still go: so long does the wire take at most. */
 #define WIRE_MS 5000
+/* So long what has happened may be unknown to the disk. */
+#define NOTE_MS 2000
 
 static void *zeroed(size_t n) {
     void *p = calloc(1, n);
@@ -135,7 +137,7 @@ void ledger_mail_rcpt(struct ledger_mail *m, unsigned number, const char *addr, 
 void ledger_mail_refused(struct ledger_mail *m, int code) {
     m->state = MAIL_REFUSED;
     m->code = code;
-    m->answer_down = m->l->downs;
+    m->answer_ms = m->l->rules.now_ms(m->l->rules.arg);
 }
 
 void ledger_mail_rcpt_answer(struct ledger_mail *m, unsigned number, int code) {
@@ -166,11 +168,12 @@ void ledger_mail_answer(struct ledger_mail *m, int code, const char *text) {
     if (m->state == MAIL_REFUSED && code / 100 == 2)
         ledger_fail(l, "content of message %u was accepted, and its sender was not", m->number);
     m->code = code;
-    m->answer_down = l->downs;
     m->answer_ms = l->rules.now_ms(l->rules.arg);
     m->state = code / 100 == 2 ? MAIL_ACCEPTED : MAIL_REFUSED;
     if (m->state == MAIL_REFUSED)
         return;
+    if (l->rules.refuses)
+        ledger_fail(l, "message %u was accepted, and smtpd_data_restrictions forbid it", m->number);
     l->accepted++;
     const char *as = strstr(text, "queued as ");
     char qid[32] = "";
@@ -360,25 +363,33 @@ void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bd
         compare_content(t);
 }
 
-/* May what was delivered be delivered again? */
-static bool repeat_is_excused(const struct ledger *l, const struct ledger_conn *last,
-                              unsigned downs, bool sent) {
-    if (l->downs > downs)
-        return true;
-    return !sent && last->crime != 0;
+bool forgotten_after(const struct ledger *l, int64_t ms) {
+    for (unsigned i = 0; i < l->downs && i < sizeof l->down_ms / sizeof l->down_ms[0]; i++)
+        if (l->down_ms[i] >= ms &&
+            (l->down_ms[i] <= ms + NOTE_MS || l->rules.faulted(l->rules.arg)))
+            return true;
+    return false;
+}
+
+/* May what was delivered be delivered again?  Before the product knows: after a loss, or when it
+ * went down.  After that: only if it went down before it could note it. */
+static bool repeat_is_excused(const struct ledger *l, const struct rcpt_entry *r) {
+    if (r->sent)
+        return forgotten_after(l, r->sent_ms);
+    return l->downs > r->last_downs || r->last_conn->crime != 0;
 }
 
 static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
     struct ledger *l = t->c->l;
     struct ledger_mail *m = t->mail;
-    if (m->state == MAIL_REFUSED && (m->code / 100 == 5 || l->downs == m->answer_down))
+    if (m->state == MAIL_REFUSED && (m->code / 100 == 5 || !forgotten_after(l, m->answer_ms)))
         ledger_fail(l, "message %u was refused with %d and was delivered", m->number, m->code);
     if (r->code != 0 && r->code / 100 != 2)
         ledger_fail(l, "<%s> of message %u was refused with %d and was delivered", r->addr,
                     m->number, r->code);
-    if (r->delivered > 0 && !repeat_is_excused(l, r->last_conn, r->last_downs, r->sent))
+    if (r->delivered > 0 && !repeat_is_excused(l, r))
         ledger_fail(l, "<%s> of message %u was delivered twice", r->addr, m->number);
-    if (r->bounced && r->reported && l->downs == r->bounced_downs)
+    if (r->reported && !forgotten_after(l, r->reported_ms - NOTE_MS))
         ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,
                     m->number);
     r->delivered++;
@@ -424,6 +435,8 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
 
 void ledger_down(struct ledger *l, bool orderly) {
     (void)orderly;
+    if (l->downs < sizeof l->down_ms / sizeof l->down_ms[0])
+        l->down_ms[l->downs] = l->rules.now_ms(l->rules.arg);
     l->downs++;
 }
 

@@ -32,11 +32,13 @@ struct ledger_road {
 struct ledger_rules {
     void (*fail)(void *arg, const char *text);
     int64_t (*now_ms)(void *arg);
+    bool (*faulted)(void *arg); /* has a fault happened that the ledger must allow for? */
     struct ledger_road (*road)(void *arg, const char *sender, const char *rcpt);
     void *arg;
     const char *origin;  /* myorigin: completes addresses without a domain */
     size_t line_limit;   /* smtp_line_length_limit; 0: lines are never broken */
     int64_t lifetime_ms; /* maximal_queue_lifetime; 0: not looked at */
+    bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
 };
 
 struct ledger;

@@ -23,10 +23,11 @@ struct rcpt_entry {
     struct ledger_conn *last_conn; /* of the last delivery */
     unsigned last_downs;           /* times that the product was down before it */
     bool sent;                     /* the log says so, of the last delivery */
-    bool bounced;                  /* the log says so */
-    unsigned bounced_downs;
-    bool reported; /* a report names it */
-    bool queued;   /* at the end */
+    int64_t sent_ms;
+    bool bounced;        /* the log says so */
+    bool reported;       /* a report that was delivered says that it failed */
+    int64_t reported_ms; /* since when */
+    bool queued;         /* at the end */
 };
 
 struct ledger_mail {
@@ -36,8 +37,7 @@ struct ledger_mail {
     struct bytes envid;
     char ret;
     enum mail_state state;
-    int code;             /* of the answer */
-    unsigned answer_down; /* times down before the answer */
+    int code; /* of the answer */
     int64_t answer_ms;
     char qid[32];
     struct bytes content;
@@ -47,6 +47,7 @@ struct ledger_mail {
     bool expired, deleted, held, forced;
     int64_t ordered_ms; /* when one of the last three became true */
     bool notified;      /* a non-delivery notification is logged */
+    int64_t notified_ms;
 };
 
 struct ledger_conn {
@@ -111,7 +112,8 @@ struct ledger {
     unsigned n_reports, cap_reports;
     struct secret_entry secrets[64];
     unsigned n_secrets;
-    unsigned downs;
+    unsigned downs; /* times that the product went down */
+    int64_t down_ms[256];
     unsigned accepted, delivered, bounced;
 };
 
@@ -141,6 +143,8 @@ struct ledger_mail *mail_by_qid(struct ledger *l, const char *qid);
 struct rcpt_entry *mail_rcpt(struct ledger_mail *m, unsigned number);
 struct report_entry *report_by_qid(struct ledger *l, const char *qid);
 struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger_mail *about);
+/* Did the product go down so soon after ms that what was then done may not have been noted? */
+bool forgotten_after(const struct ledger *l, int64_t ms);
 void secrets_look(struct ledger *l, const char *where, const char *p, size_t n);
 /* ledger_log.c: was that said of this recipient, in a way that ends it? */
 bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,

@@ -73,6 +73,7 @@ static void log_sent(struct ledger *l, struct line *x) {
     if (x->r->delivered == 0 && (s == NULL || (s->c->crime & CRIME_FEWER) == 0))
         ledger_fail(l, "\"sent\", and no relay host has it: %s", x->text);
     x->r->sent = true;
+    x->r->sent_ms = l->rules.now_ms(l->rules.arg);
 }
 
 bool said_is_about(const struct said *s, const struct ledger_mail *m) {
@@ -98,26 +99,22 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
 }
 
 /* Reasons of the message's own. */
-static bool is_own_fault(const char *text, bool configured) {
+static bool is_own_fault(const char *text, const struct ledger_road *road) {
     static const char *const always[] = {"size limit", "SMTPUTF8"};
-    static const char *const direct[] = {"not found", "nullMX", "loops back"};
+    bool nowhere = !road->configured && road->hosts == 0; /* no such domain */
     for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
         if (strstr(text, always[i]) != NULL)
             return true;
-    for (size_t i = 0; i < sizeof direct / sizeof direct[0]; i++)
-        if (!configured && strstr(text, direct[i]) != NULL)
-            return true;
-    return false;
+    return nowhere && strstr(text, "not found") != NULL;
 }
 
 static void log_bounced(struct ledger *l, struct line *x) {
     struct ledger_road road = l->rules.road(l->rules.arg, x->m->sender, x->r->addr);
-    bool good = x->token != NULL ? said_permits_bounce(x->token, x->m, x->r)
-                                 : is_own_fault(x->said, road.configured);
+    bool good =
+        x->token != NULL ? said_permits_bounce(x->token, x->m, x->r) : is_own_fault(x->said, &road);
     if (!good)
         ledger_fail(l, "bounced, and no 5xx was said of it: %s", x->text);
     x->r->bounced = true;
-    x->r->bounced_downs = l->downs;
     l->bounced++;
 }
 
@@ -175,6 +172,11 @@ static void log_expired(struct ledger *l, const char *qid, const char *text) {
     m->expired = true;
 }
 
+static void note_notified(struct ledger *l, struct ledger_mail *m) {
+    m->notified = true;
+    m->notified_ms = l->rules.now_ms(l->rules.arg);
+}
+
 static void log_notified(struct ledger *l, const char *qid, const char *text) {
     char report[32];
     const char *at = strstr(text, " notification: ");
@@ -184,7 +186,7 @@ static void log_notified(struct ledger *l, const char *qid, const char *text) {
     if (report_by_qid(l, report) == NULL)
         report_new(l, report, m);
     if (m != NULL && strstr(text, "non-delivery") != NULL)
-        m->notified = true;
+        note_notified(l, m);
 }
 
 void ledger_log(struct ledger *l, const char *service, const char *text) {

@@ -74,6 +74,8 @@ static void check_quote(struct ledger *l, const struct ledger_mail *m, const str
     if (token == 0 || token >= l->n_said)
         return;
     const struct said *s = &l->said[token];
+    if (s->code == 421) /* it is said to all that was on its way */
+        return;
     bool other = s->t != NULL &&
                  (!said_is_about(s, m) || (s->stage == STAGE_RCPT && s->t->rcpts[s->rcpt] != r));
     if ((s->c->crime & (CRIME_EXTRA | CRIME_FEWER)) != 0)
@@ -106,6 +108,11 @@ static void check_group(struct ledger_take *t, struct ledger_mail *m, const char
             control_in(r->orcpt.p, r->orcpt.n) < 0 && strchr(original, '+') == NULL)
             ledger_fail(l, "the report about <%s> of message %u has Original-Recipient %s, not %s",
                         r->addr, m->number, original, bytes_str(&r->orcpt));
+        if (failed && r->reported && !forgotten_after(l, r->reported_ms) &&
+            !forgotten_after(l, m->notified_ms))
+            ledger_fail(l, "<%s> of message %u is reported twice", r->addr, m->number);
+        if (failed && !r->reported)
+            r->reported_ms = l->rules.now_ms(l->rules.arg);
         r->reported = r->reported || failed;
         if (failed && !r->bounced && !m->expired)
             ledger_fail(l, "the report about <%s> of message %u: failed, but the log does not",
@@ -155,12 +162,12 @@ void report_taken(struct ledger_take *t, const char *qid) {
                     t->c->host);
     if (r->delivered > 0 && l->downs == r->last_downs && r->last_conn->crime == 0)
         ledger_fail(l, "the report %s about message %u was delivered twice", qid, m->number);
-    r->delivered++;
-    r->last_conn = t->c;
-    r->last_downs = l->downs;
     struct bytes part = status_part(&t->content);
     check_lines(t);
-    check_groups(t, m, &part);
+    if (r->delivered++ == 0)
+        check_groups(t, m, &part);
+    r->last_conn = t->c;
+    r->last_downs = l->downs;
     bytes_free(&part);
     secrets_look(l, "a report", t->content.p, t->content.n);
 }

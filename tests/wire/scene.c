@@ -49,7 +49,7 @@ static struct ledger_road scene_road(void *arg, const char *sender, const char *
     const struct scene *s = arg;
     struct ledger_road r = road_of(s, sender, rcpt);
     bool only_first = r.hosts == HOST(0);
-    if (s->login == LOGIN_HOST && only_first)
+    if ((s->login == LOGIN_HOST || s->login == LOGIN_LONG) && only_first)
         r.user = "customer";
     else if (s->login == LOGIN_SENDER && only_first)
         r.user = has_domain(sender, "alpha.example")  ? "ann"
@@ -64,6 +64,10 @@ static void scene_failed(void *arg, const char *text) {
 
 static int64_t scene_now(void *arg) {
     return wire_now_ms(((struct scene *)arg)->world);
+}
+
+static bool scene_faulted(void *arg) {
+    return wire_faulted(((struct scene *)arg)->world);
 }
 
 static void watch_log(void *arg, const char *service, const char *text) {
@@ -130,6 +134,14 @@ static void login_configure(struct scene *s) {
         ledger_secret(s->ledger, "customer", "host-Secret-2", HOST(0), true);
         return;
     }
+    if (s->login == LOGIN_LONG) {
+        struct bytes row = {0};
+        bytes_text(&row, "customer:");
+        bytes_fill(&row, 'S', 600);
+        wire_table(w, "passwords", "[10.2.0.1]", row.p);
+        ledger_secret(s->ledger, "customer", row.p + 9, HOST(0), true);
+        return;
+    }
     wire_main_cf(w, "smtp_sender_dependent_authentication = yes\n");
     wire_table(w, "passwords", "@alpha.example", "ann:ann-Secret-3");
     wire_table(w, "passwords", "@beta.example", "bob:bob-Secret-4");
@@ -139,17 +151,20 @@ static void login_configure(struct scene *s) {
 }
 
 struct scene *scene_new(struct wire_world *w, uint64_t seed, enum road_kind road,
-                        enum login_kind login, size_t line_limit, int64_t lifetime_s) {
+                        enum login_kind login, size_t line_limit, int64_t lifetime_s,
+                        bool refuses) {
     struct scene *s = calloc(1, sizeof *s);
     if (s == NULL)
         abort();
     struct ledger_rules rules = {.fail = scene_failed,
                                  .now_ms = scene_now,
+                                 .faulted = scene_faulted,
                                  .road = scene_road,
                                  .arg = s,
                                  .origin = "posthouse.test",
                                  .line_limit = line_limit,
-                                 .lifetime_ms = lifetime_s * 1000};
+                                 .lifetime_ms = lifetime_s * 1000,
+                                 .refuses = refuses};
     s->world = w;
     s->ledger = ledger_new(&rules);
     s->dice = dice_new(seed, 1);
@@ -166,6 +181,8 @@ struct scene *scene_new(struct wire_world *w, uint64_t seed, enum road_kind road
                  "bounce_queue_lifetime = %llds\nsmtpd_tls_cert_file = /w/cert.pem\n"
                  "smtpd_tls_key_file = /w/key.pem\n",
                  line_limit, (long long)lifetime_s, (long long)lifetime_s);
+    if (refuses)
+        wire_main_cf(w, "smtpd_data_restrictions = reject\n");
     road_configure(s);
     login_configure(s);
     wire_set_user(w, s);

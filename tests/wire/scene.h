@@ -31,6 +31,7 @@ enum login_kind {
     LOGIN_NONE,
     LOGIN_HOST,   /* a password for host 0 */
     LOGIN_SENDER, /* @alpha.example and @beta.example have one each, for host 0 */
+    LOGIN_LONG,   /* as LOGIN_HOST, with a password of 600 bytes */
     LOGIN_KINDS
 };
 
@@ -48,9 +49,9 @@ struct scene {
 };
 
 /* Makes the ledger; the scene's roads and logins become configuration and tables.  limit is
- * smtp_line_length_limit, lifetime_s maximal_queue_lifetime. */
+ * smtp_line_length_limit, lifetime_s maximal_queue_lifetime; refuses: no content is accepted. */
 struct scene *scene_new(struct wire_world *w, uint64_t seed, enum road_kind road,
-                        enum login_kind login, size_t line_limit, int64_t lifetime_s);
+                        enum login_kind login, size_t line_limit, int64_t lifetime_s, bool refuses);
 /* After the plans of the hosts are set. */
 void scene_open(struct scene *s);
 /* A message with the next number.  The domain of sender and recipients is as drawn. */

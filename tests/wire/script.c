@@ -409,7 +409,7 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
         dice_says(&d, 65) ? LOGIN_NONE : (enum login_kind)dice_roll(&d, LOGIN_KINDS);
     size_t limit = dice_says(&d, 85) ? 998 : dice_says(&d, 50) ? 0 : 200 + dice_roll(&d, 900);
     int64_t lifetime_s = dice_says(&d, 30) ? 432000 : 3600;
-    struct scene *s = scene_new(w, seed, road, login, limit, lifetime_s);
+    struct scene *s = scene_new(w, seed, road, login, limit, lifetime_s, dice_says(&d, 3));
     draw_settings(s);
     wire_account(w, "user@alpha.example", "client-Secret-5");
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);

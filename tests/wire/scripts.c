@@ -18,10 +18,15 @@ enum {
     SHAPE_TOGETHER = 2,
     SHAPE_NEXT = 4,
     SHAPE_TLS = 8,
-    SHAPE_LOGIN = 16, /* inside TLS */
-    SHAPE_CUTS = 32,  /* many chunks, the last one empty */
-    SHAPE_MORE = 64,  /* a second client with another message, a second later */
-    SHAPE_MIXED = 128 /* messages of alpha, beta and gamma in turn */
+    SHAPE_LOGIN = 16,    /* inside TLS */
+    SHAPE_CUTS = 32,     /* many chunks, the last one empty */
+    SHAPE_MORE = 64,     /* a second client with another message, a second later */
+    SHAPE_MIXED = 128,   /* messages of alpha, beta and gamma in turn */
+    SHAPE_REFUSED = 256, /* smtpd_data_restrictions = reject */
+    SHAPE_NOTIFY = 512,  /* NOTIFY=SUCCESS,FAILURE, with ORCPT and ENVID that hold controls */
+    SHAPE_FLOOD = 1024,  /* commands without end before it, and no reading */
+    SHAPE_ERRORS = 2048, /* more errors than are borne with, before it */
+    SHAPE_LATE = 4096    /* the handshake comes after the time-out */
 };
 
 struct named {
@@ -34,7 +39,9 @@ struct named {
     unsigned mails, rcpts;
     size_t size;
     enum content_text text;
+    enum content_head head;
     unsigned shape;
+    unsigned heals; /* connections after which host 0 is well; 0: as the twist says */
     enum scene_event event;
     int64_t event_ms; /* 0: none */
     enum client_end end;
@@ -438,6 +445,134 @@ static const struct named scripts[] = {
      .size = 300,
      .end = CLIENT_STAYS,
      .after = 2},
+    {.name = "power fails while mail waits",
+     .can = PIPE_CAN,
+     .mails = 3,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_GREETING, ACT_CODE_CLOSE, 421, 0, 0},
+     .heals = 5,
+     .event = EVENT_POWER,
+     .event_ms = 20000},
+    {.name = "killed while mail waits",
+     .can = PIPE_CAN,
+     .mails = 3,
+     .rcpts = 2,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 1, 0},
+     .heals = 5,
+     .event = EVENT_KILL,
+     .event_ms = 20000},
+    {.name = "power fails while large content waits",
+     .can = PIPE_CAN,
+     .conf = "spool_body_file_size = 2048\n",
+     .mails = 2,
+     .rcpts = 1,
+     .size = 9000,
+     .twist = {STAGE_GREETING, ACT_CODE_CLOSE, 421, 0, 0},
+     .heals = 5,
+     .event = EVENT_POWER,
+     .event_ms = 20000},
+    {.name = "killed after a report",
+     .can = PIPE_CAN,
+     .mails = 2,
+     .rcpts = 2,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 1, 1},
+     .event = EVENT_KILL,
+     .event_ms = 20000,
+     .shape = SHAPE_NOTIFY},
+    {.name = "many segments, and power fails",
+     .can = PIPE_CAN,
+     .conf = "spool_segment_size = 65536\n",
+     .mails = 6,
+     .rcpts = 1,
+     .size = 20000,
+     .twist = {STAGE_GREETING, ACT_CODE_CLOSE, 421, 0, 0},
+     .heals = 5,
+     .event = EVENT_POWER,
+     .event_ms = 20000,
+     .shape = SHAPE_MORE},
+    {.name = "large header",
+     .can = CHUNK_CAN,
+     .mails = 2,
+     .rcpts = 1,
+     .size = 300000,
+     .head = HEAD_LARGE,
+     .conf = "always_add_missing_headers = yes\n"},
+    {.name = "DATA is forbidden",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_REFUSED},
+    {.name = "BDAT is forbidden",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_REFUSED | SHAPE_BDAT | SHAPE_TOGETHER},
+    {.name = "login with a long password",
+     .login = LOGIN_LONG,
+     .can = LOGIN_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300},
+    {.name = "reports of success to a host without DSN",
+     .can = PIPE_CAN & ~(unsigned)CAN_DSN,
+     .mails = 1,
+     .rcpts = 2,
+     .size = 300,
+     .shape = SHAPE_NOTIFY},
+    {.name = "controls in parameters",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 2,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 1, 1},
+     .shape = SHAPE_NOTIFY},
+    {.name = "a client that floods and reads nothing",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_FLOOD,
+     .end = CLIENT_DEAF},
+    {.name = "a client with many errors that resets",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_ERRORS,
+     .end = CLIENT_RESETS,
+     .after = 4},
+    {.name = "a late handshake",
+     .can = PIPE_CAN,
+     .conf = "smtpd_starttls_timeout = 5s\n",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_TLS | SHAPE_LATE},
+    {.name = "the table of senders, alpha only",
+     .road = ROAD_SENDERS,
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300},
+    {.name = "the table of transports",
+     .road = ROAD_TRANSPORT,
+     .can = PIPE_CAN,
+     .mails = 2,
+     .rcpts = 2,
+     .size = 300},
+    {.name = "a fallback without the password",
+     .road = ROAD_FALLBACK,
+     .login = LOGIN_HOST,
+     .can = LOGIN_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_GREETING, ACT_CODE_CLOSE, 421, 0, 1}},
     {.name = "everything expires",
      .can = PIPE_CAN,
      .mails = 1,
@@ -460,6 +595,28 @@ const char *scripts_name(unsigned i) {
     return scripts[i].name;
 }
 
+static void add_parameters(struct client_mail *m) {
+    bytes_text(&m->envid, m->number % 2 == 0 ? "an id" : "an\r\nid");
+    for (unsigned i = 0; i < m->n_rcpts; i++) {
+        m->rcpts[i].notify = LEDGER_SUCCESS | LEDGER_FAILURE;
+        bytes_text(&m->rcpts[i].orcpt, "rfc822;old@far.example");
+    }
+}
+
+static void add_before(struct client *c, const struct named *n) {
+    struct bytes b = {0};
+    unsigned lines = (n->shape & SHAPE_FLOOD) != 0 ? 3000 : 12;
+    if ((n->shape & (SHAPE_FLOOD | SHAPE_ERRORS)) == 0)
+        return;
+    for (unsigned i = 0; i < lines; i++)
+        bytes_text(&b, (n->shape & SHAPE_FLOOD) != 0 ? "EHLO flood\r\n" : "NONSENSE\r\n");
+    if ((n->shape & SHAPE_FLOOD) != 0)
+        client_stall(c, true);
+    client_raw(c, b.p, b.n, lines);
+    bytes_free(&b);
+    client_raw(c, "NONSENSE\r\n", 10, 1);
+}
+
 static void add_mail(struct scene *s, struct client *c, const struct named *n, unsigned i) {
     static const char *const domains[] = {"alpha.example", "beta.example", "gamma.example"};
     const char *from = domains[(n->shape & SHAPE_MIXED) != 0 ? i % 3 : 0];
@@ -468,8 +625,13 @@ static void add_mail(struct scene *s, struct client *c, const struct named *n, u
                    ((n->shape & SHAPE_NEXT) != 0 && i > 0 ? CLIENT_NEXT : 0U);
     const char *to = n->road == ROAD_BOTH ? "near.example" : "far.example";
     struct client_mail m = scene_mail(s, from, n->rcpts, to);
-    content_make(&s->dice, i % 2 == 0 ? HEAD_USUAL : HEAD_BARE, n->text, n->size, !bdat,
-                 &m.content);
+    if ((n->shape & SHAPE_NOTIFY) != 0)
+        add_parameters(&m);
+    content_make(&s->dice,
+                 n->head != HEAD_USUAL ? n->head
+                 : i % 2 == 0          ? HEAD_USUAL
+                                       : HEAD_BARE,
+                 n->text, n->size, !bdat, &m.content);
     if (!bdat) {
         client_data(c, &m, how);
         return;
@@ -484,9 +646,10 @@ static void add_client(struct scene *s, const struct named *n, int64_t ms) {
     struct client *c = scene_client(s);
     client_hello(c, true);
     if ((n->shape & SHAPE_TLS) != 0) {
-        client_starttls(c, 0);
+        client_starttls(c, (n->shape & SHAPE_LATE) != 0 ? 7000 : 0);
         client_hello(c, true);
     }
+    add_before(c, n);
     if ((n->shape & SHAPE_LOGIN) != 0)
         client_login(c, "PLAIN", "user@alpha.example", "client-Secret-5");
     for (unsigned i = 0; i < n->mails; i++)
@@ -497,7 +660,8 @@ static void add_client(struct scene *s, const struct named *n, int64_t ms) {
 
 void scripts_setup(struct wire_world *w, unsigned i) {
     const struct named *n = &scripts[i];
-    struct scene *s = scene_new(w, i, n->road, n->login, 998, 3600);
+    struct scene *s =
+        scene_new(w, i, n->road, n->login, 998, 3600, (n->shape & SHAPE_REFUSED) != 0);
     wire_main_cf(w, "minimal_backoff_time = 60s\nmaximal_backoff_time = 600s\n%s",
                  n->conf == NULL ? "" : n->conf);
     wire_account(w, "user@alpha.example", "client-Secret-5");
@@ -506,7 +670,7 @@ void scripts_setup(struct wire_world *w, unsigned i) {
         s->hosts[k].plan.can = n->can;
     s->hosts[0].plan.twists[0] = n->twist;
     s->hosts[0].plan.n_twists = n->twist.act == ACT_NORMAL ? 0 : 1;
-    s->hosts[0].plan.heals = n->twist.times == 0 ? 0 : 1;
+    s->hosts[0].plan.heals = n->heals > 0 ? n->heals : n->twist.times == 0 ? 0 : 1;
     scene_open(s);
     add_client(s, n, 0);
     if ((n->shape & SHAPE_MORE) != 0)
