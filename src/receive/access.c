@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "mail/address.h"
+#include "receive/certificate.h"
 #include "receive/session.h"
 #include "route/keys.h"
 #include "util/log.h"
@@ -627,6 +628,7 @@ static void check_list(const struct service *svc, const char *name, const char *
 }
 
 void receive_check(const struct config *cfg, struct diags *d) {
+    certificate_check(cfg, d);
     for (size_t i = 0; i < cfg->n_services; i++) {
         const struct service *svc = cfg->services[i];
         if (svc->kind != SERVICE_SMTPD)

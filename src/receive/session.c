@@ -7,6 +7,8 @@
  */
 #include "receive/session.h"
 
+#include "receive/certificate.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -309,6 +311,7 @@ static void begin(struct session *s) {
     const struct params *p = s->p;
     if (!s->local)
         log_as(s->svc->log_name, "smtpd", "connect from %s", session_from(s, &from));
+    sbuf_reset(&from);
     s->trusted_limits = access_is_ours(s, p->smtpd_client_event_limit_exceptions);
     s->counted = !s->local;
     bool ok = s->local ||
@@ -320,6 +323,12 @@ static void begin(struct session *s) {
                  session_from(s, &from), s->svc->name);
         conn_printf(s->conn, "421 4.7.0 %s Error: too many connections from %s\r\n",
                     s->cfg->p.myhostname, s->addr);
+        session_close(s, NULL);
+    } else if (s->wrapped && s->r->tls == NULL) {
+        log_warn(
+            "smtpd",
+            "Wrapper-mode request dropped from %s for service %s: no TLS certificate is loaded",
+            session_from(s, &from), s->svc->name);
         session_close(s, NULL);
     } else if (s->wrapped) {
         session_start_tls(s);
@@ -401,7 +410,7 @@ static void listener_client(void *arg, int fd, const struct netaddr *peer) {
     s->p = &svc->p;
     s->local = ln->local;
     s->peer = *peer;
-    s->wrapped = svc->p.smtpd_tls_wrappermode && r->tls != NULL && !ln->local;
+    s->wrapped = svc->p.smtpd_tls_wrappermode && !ln->local;
     s->conn = conn_new(r->loop, fd, &session_conn_ops, s);
     if (s->conn == NULL) {
         session_free(s);
@@ -434,27 +443,21 @@ void receive_listen(struct receive *r, int fd, const char *svc_name, bool local)
     dl_push(&r->listeners, &ln->link);
 }
 
-static SSL_CTX *server_tls(const struct config *cfg) {
-    const struct params *p = &cfg->p;
-    int err, err2;
-    bool must = strcmp(p->smtpd_tls_security_level, "encrypt") == 0;
-    struct tls_conf c = {.server = true,
-                         .protocols =
-                             must ? p->smtpd_tls_mandatory_protocols : p->smtpd_tls_protocols,
-                         .grade = "medium"};
-    bool chain = p->smtpd_tls_chain_files[0] != '\0';
-    const char *cert = chain ? p->smtpd_tls_chain_files : p->smtpd_tls_cert_file;
-    if (cert[0] == '\0' || strcmp(cert, "none") == 0)
-        return NULL;
-    c.cert = config_file(cfg, cert, &err);
-    c.key = chain ? c.cert : config_file(cfg, p->smtpd_tls_key_file, &err2);
-    char *why = NULL;
-    SSL_CTX *ctx = tls_context(&c, &why);
-    if (ctx == NULL)
-        log_warn("smtpd", "cannot load the TLS certificate of %s: %s; STARTTLS is not offered",
-                 cert, why);
+/* The certificate of the configuration.  One that cannot be loaded (a renewal may be half written)
+ * never takes away the one that is in use. */
+static void load_certificate(struct receive *r) {
+    char *why;
+    SSL_CTX *ctx = certificate_load(r->cfg, &why);
+    if (why != NULL)
+        log_warn("smtpd", "%s; %s", why,
+                 r->tls != NULL ? "the one that was loaded before stays in use"
+                                : "STARTTLS is not offered, and services with "
+                                  "smtpd_tls_wrappermode are not served");
+    if (why == NULL || ctx != NULL) {
+        SSL_CTX_free(r->tls);
+        r->tls = ctx;
+    }
     free(why);
-    return ctx;
 }
 
 struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, struct config *cfg,
@@ -467,7 +470,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     r->ops = *ops;
     dl_init(&r->listeners);
     dl_init(&r->sessions);
-    r->tls = server_tls(cfg);
+    load_certificate(r);
     struct rlimit rl = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &rl);
     uint64_t limit = rl.rlim_cur > INT_MAX ? INT_MAX : rl.rlim_cur;
@@ -480,8 +483,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
 void receive_reload(struct receive *r, struct config *cfg) {
     config_unref(r->cfg);
     r->cfg = config_ref(cfg);
-    SSL_CTX_free(r->tls);
-    r->tls = server_tls(cfg);
+    load_certificate(r);
     auth_reload(r);
 }
 

@@ -1,0 +1,109 @@
+"""The SMTP server's certificate: what is half written never takes the good one away, and no wrapped port speaks in clear."""
+import socket
+import ssl
+
+import pytest
+from kit import SLOW, Client, Posthouse, free_port, make_cert
+
+
+def wrapped(port):
+    """The certificate of a port with implicit TLS, and its greeting."""
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.settimeout(20 * SLOW)
+        with ctx.wrap_socket(s) as t:
+            return t.getpeercert(True), t.recv(100)
+
+
+def in_clear(port):
+    """All that such a port says to a client that waits."""
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.settimeout(20 * SLOW)
+        s.sendall(b"EHLO x\r\nMAIL FROM:<a@x.example>\r\n")
+        try:
+            return b"".join(iter(lambda: s.recv(1000), b""))
+        except ConnectionResetError:
+            return b""
+
+
+class Server:
+    def __init__(self, dns, level="may", chain=False):
+        self.port = free_port()
+        files = "smtpd_tls_chain_files = {dir}/cert\n" if chain else "smtpd_tls_cert_file = {dir}/cert\nsmtpd_tls_key_file = {dir}/key\n"
+        self.p = Posthouse(f"smtpd_tls_security_level = {level}\nsmtpd_peername_lookup = no\n" + files, dns=dns,
+                           master=f"127.0.0.1:{self.port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n")
+        self.chain = chain
+
+    def write(self, name):
+        cert, key = make_cert(self.p.dir, name)
+        self.cert, self.key = cert.read_bytes(), key.read_bytes()
+        self.put(self.cert, self.key)
+        return ssl.PEM_cert_to_DER_cert(cert.read_text())
+
+    def put(self, cert, key):
+        for name, data in [("cert", cert + b"\n" + key)] if self.chain else [("cert", cert), ("key", key)]:
+            (self.p.dir / name).unlink(missing_ok=True)
+            if data is not None:
+                (self.p.dir / name).write_bytes(data)
+
+
+BROKEN = {"half a certificate": lambda s: (s.cert[:len(s.cert) // 2], s.key), "no bytes": lambda s: (b"", s.key), "half a key": lambda s: (s.cert, s.key[:300]),
+          "no certificate file": lambda s: (None, s.key), "no key file": lambda s: (s.cert, None), "the other one's key": lambda s: (s.cert, s.other)}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_reload_keeps_the_good_certificate(dns, kind):
+    server = Server(dns)
+    other = make_cert(server.p.dir, "other.example")[1].read_bytes()
+    good = server.write("mta.example")
+    server.other = other
+    with server.p as p:
+        assert wrapped(server.port)[0] == good
+        server.put(*BROKEN[kind](server))
+        p.reload()
+        assert wrapped(server.port) == (good, b"220 mta.example ESMTP Posthouse\r\n")
+        assert b"220" not in in_clear(server.port) and b"250" not in in_clear(server.port)
+        with p.client() as c:
+            c.starttls()
+            assert c.sock.getpeercert(True) == good and c.cmd("EHLO x").startswith("250")
+        p.wait_log("warning: cannot load the TLS certificate of .*: .*; the one that was loaded before stays in use")
+        assert "cannot load the TLS certificate" in p.run("check").stdout
+        renewed = server.write("renewed.example")
+        p.reload()
+        assert wrapped(server.port)[0] == renewed
+        assert "TLS certificate" not in p.run("check").stdout
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("level", ["may", "encrypt", "none"])
+def test_without_a_certificate_a_wrapped_service_is_not_served(dns, kind, level):
+    server = Server(dns, level)
+    server.other = make_cert(server.p.dir, "other.example")[1].read_bytes()
+    server.write("mta.example")
+    server.put(*BROKEN[kind](server))
+    with server.p as p:
+        assert in_clear(server.port) == b""
+        p.wait_log(r"warning: Wrapper-mode request dropped from unknown\[127\.0\.0\.1\] for service 127\.0\.0\.1:\d+")
+        with p.client() as c:
+            assert "STARTTLS" not in c.ehlo
+        p.wait_log("warning: cannot load the TLS certificate of .*: .*; STARTTLS is not offered, and services with smtpd_tls_wrappermode are not served")
+        assert "services with smtpd_tls_wrappermode are not served" in p.run("check").stdout
+        good = server.write("mta.example")
+        p.reload()
+        assert wrapped(server.port) == (good, b"220 mta.example ESMTP Posthouse\r\n")
+
+
+def test_a_chain_file_and_a_configuration_that_gives_tls_up(dns):
+    server = Server(dns, chain=True)
+    good = server.write("mta.example")
+    with server.p as p:
+        assert wrapped(server.port)[0] == good
+        server.put(server.cert[:500], server.key)
+        p.reload()
+        assert wrapped(server.port)[0] == good
+        p.write_main("smtpd_peername_lookup = no\n")
+        p.reload()
+        assert in_clear(server.port) == b""
+        with p.client() as c:
+            assert "STARTTLS" not in c.ehlo
