@@ -305,6 +305,7 @@ static void tls_shake(struct conn *c) {
     int rc = c->tls_server ? SSL_accept(c->ssl) : SSL_connect(c->ssl);
     if (tls_result(c, rc, "TLS handshake")) {
         c->tls = CONN_SECURE;
+        loop_later(c->loop, &c->turn); /* output may have waited for it */
         raise_event(c, CONN_TLS_UP);
     }
     watch(c);
@@ -526,6 +527,7 @@ static void connect_ready(struct conn *c) {
         return;
     }
     watch_for(c, UV_READABLE);
+    loop_later(c->loop, &c->turn); /* output may have waited for it */
     raise_event(c, CONN_CONNECTED);
 }
 
