@@ -41,7 +41,8 @@ struct dovecot {
     char *path;
     struct conn *conn; /* NULL: not connected */
     bool ready;
-    struct dl waits;
+    struct dl waits;     /* struct dovecot_wait */
+    struct later waking; /* those in waits are to be told */
     struct mech *mechs;
     size_t n_mechs;
     struct itab open;
@@ -62,7 +63,14 @@ static void mechs_clear(struct dovecot *d) {
     d->n_mechs = 0;
 }
 
-static void wake(struct dovecot *d) {
+/* The list of mechanisms is there, or cannot be had.  Those who wait are told by the loop: one who
+ * has just begun to wait is not called from inside dovecot_await. */
+static void dovecot_wake(struct dovecot *d) {
+    loop_later(d->loop, &d->waking);
+}
+
+static void dovecot_tell_waiting(struct later *later) {
+    struct dovecot *d = DL_OWNER(later, struct dovecot, waking);
     struct dl *n;
     while ((n = dl_pop(&d->waits)) != NULL) {
         struct dovecot_wait *w = DL_OWNER(n, struct dovecot_wait, link);
@@ -87,7 +95,7 @@ static void lose(struct dovecot *d, const char *why) {
         q->fn(q->arg, DOVECOT_TEMP, STR_LIT("Connection lost to authentication server"), STR_NONE);
         free(q);
     }
-    wake(d);
+    dovecot_wake(d);
 }
 
 static void on_tick(uv_timer_t *t) {
@@ -107,6 +115,7 @@ struct dovecot *dovecot_new(struct loop *l, const char *path) {
     d->path = mem_strdup(path);
     d->failed_ms = -RETRY_MS;
     dl_init(&d->waits);
+    d->waking.run = dovecot_tell_waiting;
     uv_timer_init(&l->uv, &d->tick);
     d->tick.data = d;
     uv_timer_start(&d->tick, on_tick, 5000, 5000);
@@ -125,7 +134,8 @@ void dovecot_free(struct dovecot *d) {
         return;
     if (d->conn != NULL)
         lose(d, "not used any more");
-    wake(d);
+    loop_never(&d->waking);
+    dovecot_tell_waiting(&d->waking);
     mechs_clear(d);
     itab_free(&d->open);
     uv_close((uv_handle_t *)&d->tick, tick_closed);
@@ -180,7 +190,7 @@ static void start(struct dovecot *d) {
     struct str path = str_of(d->path);
     int rc;
     if (d->loop->now_ms - d->failed_ms < RETRY_MS) {
-        wake(d);
+        dovecot_wake(d);
         return;
     }
     if (str_istarts(path, "inet:")) {
@@ -191,6 +201,8 @@ static void start(struct dovecot *d) {
         rc = connect_unix(d->path + (str_istarts(path, "unix:") ? 5 : 0));
         if (rc >= 0)
             d->conn = conn_new(d->loop, rc, &auth_conn_ops, d);
+        if (rc >= 0 && d->conn == NULL)
+            rc = -EMFILE;
     }
     if (d->conn != NULL)
         greet(d);
@@ -292,7 +304,7 @@ static void on_line(struct dovecot *d, struct str line) {
     } else if (str_eq_c(verb, "DONE")) {
         d->ready = true;
         conn_deadline(d->conn, 0);
-        wake(d);
+        dovecot_wake(d);
     } else if (str_eq_c(verb, "OK") || str_eq_c(verb, "FAIL") || str_eq_c(verb, "CONT")) {
         on_answer(d, verb, rest);
     } /* SPID, CUID, COOKIE say nothing to us */

@@ -36,7 +36,7 @@ struct dovecot *dovecot_new(struct loop *l, const char *path);
 void dovecot_free(struct dovecot *d);
 /* Is the list of mechanisms there? */
 bool dovecot_ready(const struct dovecot *d);
-/* Connects if need be; fn is called once the list is there, or cannot be had. */
+/* Connects if need be; fn is called once, by the loop, when the list is there or cannot be had. */
 void dovecot_await(struct dovecot *d, struct dovecot_wait *w);
 /* The mechanisms whose properties satisfy a SASL_NO… set (smtp/sasl.h), separated by blanks. */
 void dovecot_mechs(const struct dovecot *d, unsigned flags, struct sbuf *out);

@@ -165,7 +165,6 @@ void conn_close(struct conn *c) {
     if (c->tls == CONN_SECURE && c->err == 0)
         SSL_shutdown(c->ssl);
     ERR_clear_error();
-    uv_poll_stop(&c->poll);
     uv_close((uv_handle_t *)&c->poll, on_closed);
 }
 
