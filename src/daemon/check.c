@@ -126,9 +126,11 @@ void daemon_check_unkept(const struct config *cfg, enum diag_level level, struct
         for (size_t i = 0; cfg->services[s]->kind == SERVICE_SMTPD && i < param_count; i++) {
             const struct service *svc = cfg->services[s];
             size_t at = param_table[i].offset;
+            if (!is_list(param_table[i].name)) /* only those are text for certain */
+                continue;
             const char *own = *(const char *const *)(const void *)((const char *)&svc->p + at);
             const char *all = *(const char *const *)(const void *)((const char *)&cfg->p + at);
-            if (is_list(param_table[i].name) && strcmp(own, all) != 0) /* by -o */
+            if (strcmp(own, all) != 0) /* by -o */
                 check_unkept_in("master.cf", svc->line, svc->name, param_table[i].name, own, level,
                                 d);
         }
