@@ -2,7 +2,7 @@
  * The wire simulator: the whole relay on a simulated wire, clock and disk, with a fault at any
  * call.
  *
- *   sim_wire [-x] [-n COUNT] [-t SECONDS] [-s SEED] [-j PROCESSES]
+ *   sim_wire [-x] [-n COUNT] [-t SECONDS] [-s SEED] [-j PROCESSES] [-k]
  *   sim_wire -s SEED [-f CALL:KIND] [-v]
  *
  * With -x: every fixed script, once without a fault, to count the calls, then once for each call
@@ -48,7 +48,7 @@ struct board {
     _Atomic uint64_t done_scripts;
     _Atomic uint64_t next; /* random scenarios begun */
     _Atomic uint64_t exhaustive, random;
-    _Atomic uint64_t steps;
+    _Atomic uint64_t steps, failed;
     _Atomic bool stop;
     _Atomic size_t peak_bytes;
     struct place places[PROCESSES_MAX];
@@ -60,6 +60,7 @@ struct options {
     int64_t until_ms;
     unsigned processes;
     bool exhaustive;
+    bool keep_on;
 };
 
 static struct board *board WIRE_KEEP;
@@ -108,7 +109,7 @@ static void run_print(const struct run *r, const char *what) {
 }
 
 /* Runs what stands in the place; ends the process if it fails. */
-static void run_one(struct place *p, _Atomic uint64_t *counter) {
+static void run_one(const struct options *o, struct place *p, _Atomic uint64_t *counter) {
     p->busy = true;
     alarm(HANG_S);
     scenario_run(&p->run);
@@ -120,14 +121,17 @@ static void run_one(struct place *p, _Atomic uint64_t *counter) {
     if (p->run.bad[0] == '\0')
         return;
     run_print(&p->run, p->run.bad);
+    atomic_fetch_add(&board->failed, 1);
+    if (o->keep_on)
+        return;
     atomic_store(&board->stop, true);
     _exit(EXIT_FAILED);
 }
 
 /* One script with every fault at every call. */
-static void run_script(struct place *p, uint64_t script) {
+static void run_script(const struct options *o, struct place *p, uint64_t script) {
     p->run = (struct run){.seed = script, .kinds = kinds, .kinds_max = CALLS_MAX};
-    run_one(p, &board->exhaustive);
+    run_one(o, p, &board->exhaustive);
     unsigned calls = p->run.calls < CALLS_MAX ? p->run.calls : CALLS_MAX;
     p->run.kinds = NULL;
     p->run.kinds_max = 0;
@@ -137,14 +141,14 @@ static void run_script(struct place *p, uint64_t script) {
                 continue;
             p->run.fault_at = i;
             p->run.fault = f;
-            run_one(p, &board->exhaustive);
+            run_one(o, p, &board->exhaustive);
         }
     if (!atomic_load(&board->stop))
         atomic_fetch_add(&board->done_scripts, 1);
 }
 
 /* Every third one has a fault; at a call that it may or may not have. */
-static void run_random(struct place *p, uint64_t seed) {
+static void run_random(const struct options *o, struct place *p, uint64_t seed) {
     struct wire_rng chance;
     wire_rng_seed(&chance, seed + 77);
     p->run = (struct run){.seed = seed};
@@ -152,7 +156,7 @@ static void run_random(struct place *p, uint64_t seed) {
         p->run.fault = (enum wire_fault)(1 + wire_rnd(&chance, FAULT_KINDS - 1));
         p->run.fault_at = (unsigned)wire_rnd(&chance, 1 + wire_rnd(&chance, 400));
     }
-    run_one(p, &board->random);
+    run_one(o, p, &board->random);
 }
 
 static bool is_large(void) {
@@ -165,10 +169,10 @@ static _Noreturn void process_main(const struct options *o, struct place *p) {
     uint64_t i;
     while (o->exhaustive && !atomic_load(&board->stop) &&
            (i = atomic_fetch_add(&board->script, 1)) < script_count())
-        run_script(p, i);
+        run_script(o, p, i);
     while (!atomic_load(&board->stop) && (o->until_ms == 0 || real_ms() < o->until_ms) &&
            (i = atomic_fetch_add(&board->next, 1)) < o->count) {
-        run_random(p, o->seed + i);
+        run_random(o, p, o->seed + i);
         if (i % 16 == 0 && is_large())
             _exit(EXIT_REPLACE);
     }
@@ -202,7 +206,8 @@ static bool processes_wait(const struct options *o, pid_t *pids) {
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
             continue;
         ok = false;
-        atomic_store(&board->stop, true);
+        if (!o->keep_on)
+            atomic_store(&board->stop, true);
         if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FAILED && !board->places[i].busy)
             continue; /* has been said */
         char what[60];
@@ -220,7 +225,7 @@ static int run_all(const struct options *o) {
     fflush(stdout);
     for (unsigned i = 0; i < o->processes; i++)
         pids[i] = process_start(o, i);
-    bool ok = processes_wait(o, pids);
+    bool ok = processes_wait(o, pids) && board->failed == 0;
     uint64_t all = board->exhaustive + board->random;
     int64_t took = real_ms() - begun;
     printf("%llu scenarios: %llu of %llu scripts with every fault (%llu), %llu random; %llu steps, "
@@ -270,7 +275,7 @@ int main(int argc, char **argv) {
     str_hash_key(1, 2); /* what a seed does is the same in every process */
     CRYPTO_set_mem_functions(process_malloc, process_realloc, process_free);
     o.processes = cores < 1 ? 1 : cores > PROCESSES_MAX ? PROCESSES_MAX : (unsigned)cores;
-    while ((opt = getopt(argc, argv, "xn:t:s:j:f:v")) != -1) {
+    while ((opt = getopt(argc, argv, "xn:t:s:j:f:vk")) != -1) {
         if (opt == 's') {
             alone.seed = o.seed = strtoull(optarg, NULL, 10);
             one = true;
@@ -287,6 +292,8 @@ int main(int argc, char **argv) {
             o.processes = (unsigned)strtoul(optarg, NULL, 10);
         } else if (opt == 'f') {
             ok = parse_fault(&alone, optarg);
+        } else if (opt == 'k') {
+            o.keep_on = true;
         } else if (opt == 'v') {
             alone.verbose = true;
         } else {
