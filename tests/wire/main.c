@@ -3,12 +3,14 @@
  * call.
  *
  *   sim_wire [-x] [-n COUNT] [-t SECONDS] [-s SEED] [-j PROCESSES] [-k]
+ *   sim_wire -x -s SCRIPT
  *   sim_wire -s SEED [-f CALL:KIND] [-v]
  *
- * With -x: every fixed script, once without a fault, to count the calls, then once for each call
- * and each fault that fits it.  Then COUNT random scenarios from SEED on, or as many as fit in
- * SECONDS; every third of them has a fault at a call by chance.  A scenario that fails, crashes or
- * hangs ends the run; what is printed repeats it.  -v prints all that happens in one scenario.
+ * With -x: every fixed script (or one), once without a fault, to count the calls, then once for
+ * each call and each fault that fits it.  Then COUNT random scenarios from SEED on, or as many as
+ * fit in SECONDS; every third of them has a fault at a call by chance.  A scenario that fails,
+ * crashes or hangs ends the run; what is printed repeats it.  -v prints all that happens in one
+ * scenario.
  */
 #include <openssl/crypto.h>
 #include <signal.h>
@@ -58,6 +60,7 @@ struct options {
     uint64_t seed;
     uint64_t count; /* of random scenarios */
     int64_t until_ms;
+    uint64_t scripts_end; /* of the exhaustive part: the first script after it */
     unsigned processes;
     bool exhaustive;
     bool keep_on;
@@ -168,7 +171,7 @@ static bool is_large(void) {
 static _Noreturn void process_main(const struct options *o, struct place *p) {
     uint64_t i;
     while (o->exhaustive && !atomic_load(&board->stop) &&
-           (i = atomic_fetch_add(&board->script, 1)) < script_count())
+           (i = atomic_fetch_add(&board->script, 1)) < o->scripts_end)
         run_script(o, p, i);
     while (!atomic_load(&board->stop) && (o->until_ms == 0 || real_ms() < o->until_ms) &&
            (i = atomic_fetch_add(&board->next, 1)) < o->count) {
@@ -231,7 +234,7 @@ static int run_all(const struct options *o) {
     printf("%llu scenarios: %llu of %llu scripts with every fault (%llu), %llu random; %llu steps, "
            "%llu scenarios a second, at most %zu bytes in the product; %s\n",
            (unsigned long long)all, (unsigned long long)board->done_scripts,
-           (unsigned long long)(o->exhaustive ? script_count() : 0),
+           (unsigned long long)(o->exhaustive ? o->scripts_end : 0),
            (unsigned long long)board->exhaustive, (unsigned long long)board->random,
            (unsigned long long)board->steps,
            (unsigned long long)(all * 1000 / (uint64_t)(took + 1)), (size_t)board->peak_bytes,
@@ -304,5 +307,7 @@ int main(int argc, char **argv) {
         (!one && !counted && !o.exhaustive))
         return fputs("usage: see the head of tests/wire/main.c\n", stderr), 2;
     set_up();
+    o.scripts_end = one && !counted ? o.seed + 1 : script_count();
+    board->script = one && !counted ? o.seed : 0;
     return one && !counted && !o.exhaustive ? run_alone(&alone) : run_all(&o);
 }

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/tls.h"
+
 #define LIVING_MAX 4096
 
 struct tls_end {
@@ -48,7 +50,7 @@ static void on_new(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long ar
     (void)ad;
     (void)idx;
     (void)argp;
-    if (!recording)
+    if (!recording || whose() == HEAP_PROCESS)
         return;
     if (n_living == LIVING_MAX)
         abort();
@@ -257,7 +259,51 @@ void tls_end_close(struct tls_end *t, struct sbuf *wire) {
     ERR_clear_error();
 }
 
+/* ---- the product's contexts: read once for each text, because reading takes longer than the rest
+ * of a scenario ---- */
+
+#define CONTEXTS_MAX 64
+
+struct known_context {
+    bool server;
+    uint64_t texts; /* hash of certificate, key, anchors, protocols, grade */
+    SSL_CTX *ctx;
+};
+static struct known_context contexts[CONTEXTS_MAX] WIRE_KEEP;
+static size_t n_contexts WIRE_KEEP;
+
+SSL_CTX *__real_tls_context(const struct tls_conf *c, char **why);
+SSL_CTX *__wrap_tls_context(const struct tls_conf *c, char **why);
+
+static uint64_t texts_hash(const struct tls_conf *c) {
+    struct str texts[] = {c->cert, c->key, c->ca, str_of(c->protocols), str_of(c->grade)};
+    uint64_t h = 1;
+    for (size_t i = 0; i < 5; i++)
+        h = h * 0x9e3779b97f4a7c15ULL + str_hash(texts[i]);
+    return h;
+}
+
+SSL_CTX *__wrap_tls_context(const struct tls_conf *c, char **why) {
+    uint64_t h = texts_hash(c);
+    SSL_CTX *ctx = NULL;
+    for (size_t i = 0; i < n_contexts && ctx == NULL; i++)
+        if (contexts[i].texts == h && contexts[i].server == c->server)
+            ctx = contexts[i].ctx;
+    if (ctx == NULL) {
+        enum heap_side side = heap_switch(HEAP_PROCESS);
+        ctx = n_contexts < CONTEXTS_MAX ? __real_tls_context(c, why) : NULL;
+        heap_switch(side);
+        if (ctx == NULL) /* the product frees what it is told */
+            return __real_tls_context(c, why);
+        contexts[n_contexts++] = (struct known_context){c->server, h, ctx};
+    }
+    SSL_CTX_up_ref(ctx);
+    return ctx;
+}
+
 void tls_scenario_end(void) {
     living_free(HEAP_WORLD);
     living_free(HEAP_PRODUCT);
+    for (size_t i = 0; i < n_contexts; i++)
+        SSL_CTX_flush_sessions(contexts[i].ctx, 0);
 }
