@@ -122,7 +122,12 @@ static void open_spool(void) {
     log_info("spool", "recovered %llu messages from %llu segments in %lld ms",
              (unsigned long long)st.messages, (unsigned long long)st.segments,
              (long long)(clock_mono_ms() - begun));
-    spool_start(relay.spool);
+    rc = spool_start(relay.spool);
+    if (rc < 0) {
+        log_fatal("spool", "cannot start its threads: %s", strerror(-rc));
+        log_close();
+        _exit(1);
+    }
 }
 
 struct loop_task {

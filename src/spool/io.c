@@ -80,6 +80,12 @@ static int io_sync_dir(void *arg, const char *dir) {
     return rc;
 }
 
+static int io_lock(void *arg, int fd) {
+    (void)arg;
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &whole) < 0 ? -errno : 0;
+}
+
 static int io_unlink(void *arg, const char *path) {
     (void)arg;
     return unlink(path) < 0 ? -errno : 0;
@@ -137,6 +143,7 @@ const struct spool_io spool_io_disk = {
     .allocate = io_allocate,
     .datasync = io_datasync,
     .sync_dir = io_sync_dir,
+    .lock = io_lock,
     .unlink = io_unlink,
     .rename = io_rename,
     .mkdir = io_mkdir,

@@ -21,6 +21,8 @@ struct spool_io {
     int (*allocate)(void *arg, int fd, uint64_t size);
     int (*datasync)(void *arg, int fd);
     int (*sync_dir)(void *arg, const char *dir);
+    /* Keeps other processes from locking the file, as long as fd is open; -EAGAIN: one has. */
+    int (*lock)(void *arg, int fd);
     int (*unlink)(void *arg, const char *path);
     /* Within one file system; durable after sync_dir of both directories. */
     int (*rename)(void *arg, const char *from, const char *to);

@@ -119,6 +119,7 @@ struct spool {
     const struct spool_io *io;
     char *dir;
     uint64_t segment_size;
+    int lock_fd;          /* open as long as the spool is; negative: none */
     struct dl segments;   /* oldest first; the last one is written to */
     struct segment *head; /* NULL until the first record */
     struct sbuf gathered; /* records of the head that are not written yet */

@@ -18,7 +18,9 @@
 #include "util/mem.h"
 
 #define WINDOW (1U << 20)
-#define BLOCK  4096U
+/* Offsets in a segment are kept in eighths, in 32 bits. */
+#define FILE_MAX ((int64_t)UINT32_MAX * 8)
+#define BLOCK    4096U
 
 /* Files of log/ or body/, in order. */
 struct names {
@@ -273,6 +275,8 @@ static int recover_segment(struct scan *sc, const struct name *name, char **why)
     char *path = segment_path(s, name->no, name->salt);
     int fd = s->io->open(s->io->arg, path, O_RDWR, 0);
     int64_t size = fd < 0 ? fd : s->io->size(s->io->arg, fd);
+    if (size > FILE_MAX || name->no == UINT64_MAX) /* not one of ours */
+        size = -EFBIG;
     s->next_no = name->no + 1;
     if (size < 0) {
         struct sbuf b = {0};

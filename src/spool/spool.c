@@ -24,16 +24,33 @@
 #define SEGMENT_MAX (16ULL << 30) /* offsets are kept in eighths, in 32 bits */
 /* How long progress waits for company. */
 #define NOTE_MS 5
-/* How long a message waits for others that are on their way: at most TURNS times NS. */
-#define GATHER_TURNS 3
-#define GATHER_NS    200000L
-#define GATHER_MAX   64U
+/* How long a message waits for others that are on their way: at most TURNS times NS, and no longer
+ * than others come. */
+#define COMPANY_TURNS 3
+#define COMPANY_NS    200000L
+#define COMPANY_MAX   64U
 
-static struct spool_op *op_of(struct task *t) {
+static struct spool_op *op_of_task(struct task *t) {
     return DL_OWNER(t, struct spool_op, task);
 }
 
-static int make_dirs(struct spool *s, char **why) {
+/* A process that is being killed may still be in the middle of a write when its successor starts.
+ */
+static int spool_lock(struct spool *s, char **why) {
+    struct sbuf path = {0};
+    sbuf_printf(&path, "%s/lock", s->dir);
+    s->lock_fd = s->io->open(s->io->arg, path.p, O_RDWR | O_CREAT, 0600);
+    int rc = s->lock_fd < 0 ? s->lock_fd : s->io->lock(s->io->arg, s->lock_fd);
+    if (rc < 0)
+        sbuf_printf(&path, rc == -EAGAIN || rc == -EACCES ? ": another process has the spool"
+                                                          : ": cannot be locked");
+    if (rc < 0)
+        *why = sbuf_take(&path);
+    sbuf_free(&path);
+    return rc;
+}
+
+static int spool_make_dirs(struct spool *s, char **why) {
     static const char *const names[] = {"log", "body", "damaged"};
     int rc = 0;
     for (size_t i = 0; i < 3 && rc == 0; i++) {
@@ -49,7 +66,7 @@ static int make_dirs(struct spool *s, char **why) {
     return rc < 0 ? rc : s->io->sync_dir(s->io->arg, s->dir);
 }
 
-static uint64_t segment_size(const struct spool_conf *conf) {
+static uint64_t spool_segment_size(const struct spool_conf *conf) {
     uint64_t n = conf->segment_size & ~7ULL;
     return n < SEGMENT_MIN ? SEGMENT_MIN : n > SEGMENT_MAX ? SEGMENT_MAX : n;
 }
@@ -60,7 +77,7 @@ int spool_open(struct spool **out, const struct spool_conf *conf, const struct s
     *why = NULL;
     s->io = io;
     s->dir = mem_strdup(conf->dir);
-    s->segment_size = segment_size(conf);
+    s->segment_size = spool_segment_size(conf);
     s->next_no = 1;
     s->retry_tail = &s->retry;
     dl_init(&s->segments);
@@ -68,20 +85,22 @@ int spool_open(struct spool **out, const struct spool_conf *conf, const struct s
     queue_init(&s->reads);
     pthread_mutex_init(&s->stats_lock, NULL);
     atomic_store(&s->space, io->space(io->arg, s->dir));
-    int rc = make_dirs(s, why);
+    int rc = spool_lock(s, why);
+    if (rc == 0)
+        rc = spool_make_dirs(s, why);
     if (rc == 0)
         rc = log_recover(s, found, arg, why);
     if (rc < 0 && *why == NULL)
-        *why = mem_strdup("cannot make the spool's directories");
+        *why = mem_strdup("cannot make the spool's directories durable");
     s->shown = s->st;
     *out = s;
     return rc;
 }
 
-static void fail_ops(struct task *list, int rc) {
+static void ops_fail(struct task *list, int rc) {
     while (list != NULL) {
         struct task *next = list->next;
-        struct spool_op *op = op_of(list);
+        struct spool_op *op = op_of_task(list);
         op->rc = rc;
         op->done(op);
         list = next;
@@ -90,7 +109,7 @@ static void fail_ops(struct task *list, int rc) {
 
 /* What a new report settles is in the same segment and right behind it; at the next start it counts
  * only if the report is there. */
-static int settle_write(struct spool *s, struct spool_op *op) {
+static int op_write_settle(struct spool *s, struct spool_op *op) {
     struct sbuf meta = {0};
     sbuf_add(&meta, &op->id, SETTLE_HEAD);
     sbuf_add_str(&meta, sbuf_str(&op->settled));
@@ -100,7 +119,7 @@ static int settle_write(struct spool *s, struct spool_op *op) {
     return rc;
 }
 
-static int do_new(struct spool *s, struct spool_op *op) {
+static int op_run_new(struct spool *s, struct spool_op *op) {
     bool file = op->body->p == NULL;
     uint64_t size = op->body->size;
     struct rec r = {.type = REC_MESSAGE,
@@ -121,17 +140,17 @@ static int do_new(struct spool *s, struct spool_op *op) {
     op->seg = s->head; /* from here on something of it may be on the disk, whatever fails */
     rc = log_write(s, &r, &op->at);
     if (rc == 0 && op->settles != 0)
-        rc = settle_write(s, op);
+        rc = op_write_settle(s, op);
     op->end = s->head->used;
     return rc;
 }
 
-static enum rec_type note_type(enum spool_kind kind) {
+static enum rec_type op_note_type(enum spool_kind kind) {
     return kind == SPOOL_DONE ? REC_DONE : kind == SPOOL_FORGET ? REC_FORGET : REC_PROGRESS;
 }
 
-static int do_note(struct spool *s, struct spool_op *op) {
-    struct rec r = {.type = note_type(op->kind), .id = op->id, .meta = sbuf_str(&op->meta)};
+static int op_run_note(struct spool *s, struct spool_op *op) {
+    struct rec r = {.type = op_note_type(op->kind), .id = op->id, .meta = sbuf_str(&op->meta)};
     op->seg = NULL;
     if (op->kind != SPOOL_FORGET && itab_get(&s->index, op->id) == NULL)
         return 0; /* settled before: nothing to note */
@@ -144,7 +163,7 @@ static int do_note(struct spool *s, struct spool_op *op) {
     return rc;
 }
 
-static void do_body(struct spool *s, struct spool_op *op) {
+static void op_run_body(struct spool *s, struct spool_op *op) {
     op->rc = 0;
     if (op->kind == SPOOL_BODY_DROP)
         bodyfile_drop(s, op->id);
@@ -154,15 +173,15 @@ static void do_body(struct spool *s, struct spool_op *op) {
 }
 
 /* Runs one op; true if it waits for the sync. */
-static bool run_op(struct spool *s, struct spool_op *op) {
+static bool op_run(struct spool *s, struct spool_op *op) {
     switch (op->kind) {
     case SPOOL_NEW:
-        op->rc = do_new(s, op);
+        op->rc = op_run_new(s, op);
         break;
     case SPOOL_PROGRESS:
     case SPOOL_DONE:
     case SPOOL_FORGET:
-        op->rc = do_note(s, op);
+        op->rc = op_run_note(s, op);
         break;
     case SPOOL_SYNC:
         op->rc = 0;
@@ -171,18 +190,18 @@ static bool run_op(struct spool *s, struct spool_op *op) {
         spool_read(s, op);
         return false;
     default:
-        do_body(s, op);
+        op_run_body(s, op);
         return false;
     }
     return true;
 }
 
-static void note_done(struct spool_op *op) {
+static void op_free_note(struct spool_op *op) {
     sbuf_free(&op->meta);
     free(op);
 }
 
-static void retry_later(struct spool *s, struct spool_op *op) {
+static void op_retry_later(struct spool *s, struct spool_op *op) {
     op->task.next = NULL;
     *s->retry_tail = &op->task;
     s->retry_tail = &op->task.next;
@@ -190,14 +209,14 @@ static void retry_later(struct spool *s, struct spool_op *op) {
 
 /* A message whose batch failed is not ours, though its record may be in the log: it must not come
  * back at the next start.  Its file goes when that is sure. */
-static void take_back(struct spool *s, const struct spool_op *op) {
+static void op_withdraw(struct spool *s, const struct spool_op *op) {
     bool file = op->body->p == NULL;
     if (op->seg != NULL) {
         struct spool_op *f = MEM_NEW(struct spool_op);
         f->kind = SPOOL_FORGET;
         f->id = op->id;
-        f->body = file ? op->body : NULL; /* only says that there is one */
-        f->done = note_done;
+        f->has_file = file;
+        f->done = op_free_note;
         f->task.next = s->retry; /* before progress of what it may have settled */
         if (s->retry == NULL)
             s->retry_tail = &f->task.next;
@@ -210,14 +229,14 @@ static void take_back(struct spool *s, const struct spool_op *op) {
 static void op_fail(struct spool *s, struct spool_op *op, int rc) {
     op->rc = rc;
     if (op->kind == SPOOL_NEW) {
-        take_back(s, op);
+        op_withdraw(s, op);
         op->done(op);
     } else { /* progress is never given up: written again, in order */
-        retry_later(s, op);
+        op_retry_later(s, op);
     }
 }
 
-static void finish_new(struct spool *s, struct spool_op *op) {
+static void op_finish_new(struct spool *s, struct spool_op *op) {
     uint64_t file = op->body->p == NULL ? REC_FILE_BIT : 0;
     entry_set(s, op->id, op->seg, op->at, (uint32_t)op->meta.n, op->body->size | file);
     if (op->settles != 0 && op->settled.n > 0)
@@ -234,17 +253,17 @@ static void op_finish(struct spool *s, struct spool_op *op, int rc) {
         return;
     }
     if (op->kind == SPOOL_NEW)
-        finish_new(s, op);
+        op_finish_new(s, op);
     else if (op->kind == SPOOL_DONE)
         entry_del(s, op->id);
-    else if (op->kind == SPOOL_FORGET && op->body != NULL)
+    else if (op->kind == SPOOL_FORGET && op->has_file)
         bodyfile_unlink(s, op->id);
     else if (op->kind == SPOOL_PROGRESS && op->seg != NULL)
         entry_set_progress(s, op->id, op->seg, op->at, (uint32_t)op->meta.n);
     op->done(op);
 }
 
-static void check_space(struct spool *s) {
+static void spool_check_space(struct spool *s) {
     int64_t now = clock_mono_ms();
     if (now - s->space_ms < SPACE_MS)
         return;
@@ -252,7 +271,7 @@ static void check_space(struct spool *s) {
     atomic_store(&s->space, s->io->space(s->io->arg, s->dir));
 }
 
-static void show_stats(struct spool *s) {
+static void spool_show_stats(struct spool *s) {
     pthread_mutex_lock(&s->stats_lock);
     s->shown = s->st;
     pthread_mutex_unlock(&s->stats_lock);
@@ -278,7 +297,7 @@ static void batch_finish(struct spool *s, struct task *wait) {
     int broken = 0;
     while (wait != NULL) {
         struct task *next = wait->next;
-        struct spool_op *op = op_of(wait);
+        struct spool_op *op = op_of_task(wait);
         bool ordered = op_has_order(op);
         int rc = op_result(op);
         if (rc == 0 && ordered)
@@ -291,13 +310,13 @@ static void batch_finish(struct spool *s, struct task *wait) {
 }
 
 /* Writes the records of the batch, syncs once, tells everyone. */
-static void run_batch(struct spool *s, struct task *list) {
+static void batch_run(struct spool *s, struct task *list) {
     struct task *wait = NULL, **tail = &wait;
     log_after_batch(s); /* what copying has met since the last one */
     while (list != NULL) {
         struct task *next = list->next;
-        struct spool_op *op = op_of(list);
-        if (run_op(s, op)) {
+        struct spool_op *op = op_of_task(list);
+        if (op_run(s, op)) {
             op->task.next = NULL;
             *tail = &op->task;
             tail = &op->task.next;
@@ -312,11 +331,11 @@ static void run_batch(struct spool *s, struct task *list) {
     batch_finish(s, wait);
     log_after_batch(s);
     log_reclaim(s);
-    show_stats(s);
+    spool_show_stats(s);
 }
 
 /* What failed before goes first: it is older. */
-static struct task *with_retries(struct spool *s, struct task *list) {
+static struct task *batch_with_retries(struct spool *s, struct task *list) {
     struct task *all = s->retry;
     if (all == NULL)
         return list;
@@ -327,9 +346,9 @@ static struct task *with_retries(struct spool *s, struct task *list) {
 }
 
 void spool_turn(struct spool *s) {
-    struct task *t, *list = with_retries(s, queue_take(&s->ops, 0));
+    struct task *t, *list = batch_with_retries(s, queue_take(&s->ops, 0));
     if (list != NULL)
-        run_batch(s, list);
+        batch_run(s, list);
     while (s->reads.head != NULL && (t = queue_take_one(&s->reads)) != NULL)
         t->run(t);
 }
@@ -343,12 +362,12 @@ struct gathered {
     int64_t since_ms;  /* of the first one */
 };
 
-static void gather_add(struct gathered *g, struct task *list) {
+static void gathered_add(struct gathered *g, struct task *list) {
     if (g->head == NULL && list != NULL)
         g->since_ms = clock_mono_ms();
     while (list != NULL) {
         struct task *next = list->next;
-        enum spool_kind kind = op_of(list)->kind;
+        enum spool_kind kind = op_of_task(list)->kind;
         g->messages += kind == SPOOL_NEW;
         g->urgent = g->urgent || (kind != SPOOL_PROGRESS && kind != SPOOL_DONE);
         list->next = NULL;
@@ -358,23 +377,26 @@ static void gather_add(struct gathered *g, struct task *list) {
     }
 }
 
-/* While other clients are in the middle of a message, a sync that waits a little serves them too;
- * nobody else is there: no waiting. */
-static void gather_messages(struct spool *s, struct gathered *g) {
-    for (int turn = 0; turn < GATHER_TURNS && g->messages > 0 && g->messages < GATHER_MAX; turn++) {
+/* While other clients are in the middle of a message, a sync that waits a little serves them too. A
+ * turn that brings none of them is the last one. */
+static void gathered_wait(struct spool *s, struct gathered *g) {
+    unsigned before = 0;
+    for (int turn = 0; turn < COMPANY_TURNS && g->messages > before && g->messages < COMPANY_MAX;
+         turn++) {
         if (atomic_load_explicit(&s->expected, memory_order_relaxed) <= 0)
             return;
-        nanosleep(&(struct timespec){0, GATHER_NS}, NULL);
-        gather_add(g, queue_take(&s->ops, 0));
+        before = g->messages;
+        nanosleep(&(struct timespec){0, COMPANY_NS}, NULL);
+        gathered_add(g, queue_take(&s->ops, 0));
     }
 }
 
-static void *writer_main(void *arg) {
+static void *spool_writer_main(void *arg) {
     struct spool *s = arg;
     struct gathered g = {.tail = &g.head};
     for (;;) {
-        gather_add(&g, queue_take(&s->ops, g.head == NULL ? SPACE_MS : NOTE_MS));
-        check_space(s);
+        gathered_add(&g, queue_take(&s->ops, g.head == NULL ? SPACE_MS : NOTE_MS));
+        spool_check_space(s);
         bool closed = s->ops.closed;
         if (g.head == NULL && s->retry == NULL) {
             if (closed)
@@ -386,10 +408,10 @@ static void *writer_main(void *arg) {
         /* Progress alone waits for a message to share its sync with, but not for long. */
         if (!g.urgent && !closed && g.head != NULL && clock_mono_ms() - g.since_ms < NOTE_MS)
             continue;
-        gather_messages(s, &g);
+        gathered_wait(s, &g);
         struct task *list = g.head;
         g = (struct gathered){.tail = &g.head};
-        run_batch(s, with_retries(s, list));
+        batch_run(s, batch_with_retries(s, list));
     }
 }
 
@@ -397,7 +419,7 @@ void spool_expect(struct spool *s, int n) {
     atomic_fetch_add_explicit(&s->expected, n, memory_order_relaxed);
 }
 
-static void *reader_main(void *arg) {
+static void *spool_reader_main(void *arg) {
     struct spool *s = arg;
     struct task *t;
     while ((t = queue_take_one(&s->reads)) != NULL)
@@ -406,10 +428,10 @@ static void *reader_main(void *arg) {
 }
 
 int spool_start(struct spool *s) {
-    int rc = pthread_create(&s->writer, NULL, writer_main, s);
+    int rc = pthread_create(&s->writer, NULL, spool_writer_main, s);
     s->threads = rc == 0;
     if (rc == 0)
-        rc = pthread_create(&s->reader, NULL, reader_main, s);
+        rc = pthread_create(&s->reader, NULL, spool_reader_main, s);
     return -rc;
 }
 
@@ -420,7 +442,7 @@ void spool_close(struct spool *s) {
         queue_close(&s->reads);
         pthread_join(s->reader, NULL);
     }
-    fail_ops(with_retries(s, queue_take(&s->ops, 0)), -EIO);
+    ops_fail(batch_with_retries(s, queue_take(&s->ops, 0)), -EIO);
     size_t pos = 0;
     for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;)
         free(e);
@@ -431,6 +453,8 @@ void spool_close(struct spool *s) {
         s->io->close(s->io->arg, g->fd);
         segment_free(s, g);
     }
+    if (s->lock_fd >= 0)
+        s->io->close(s->io->arg, s->lock_fd);
     free(s->moves);
     sbuf_free(&s->gathered);
     free(s->dir);
@@ -458,7 +482,7 @@ struct flush {
     bool over;
 };
 
-static void flush_done(struct spool_op *op) {
+static void spool_flush_done(struct spool_op *op) {
     struct flush *f = DL_OWNER(op, struct flush, op);
     pthread_mutex_lock(&f->lock);
     f->over = true;
@@ -467,7 +491,7 @@ static void flush_done(struct spool_op *op) {
 }
 
 void spool_flush(struct spool *s) {
-    struct flush f = {.op = {.kind = SPOOL_SYNC, .done = flush_done}};
+    struct flush f = {.op = {.kind = SPOOL_SYNC, .done = spool_flush_done}};
     pthread_mutex_init(&f.lock, NULL);
     pthread_cond_init(&f.wake, NULL);
     spool_submit(s, &f.op);
@@ -481,7 +505,7 @@ void spool_note(struct spool *s, enum spool_kind kind, uint64_t id, struct sbuf 
     struct spool_op *op = MEM_NEW(struct spool_op);
     op->kind = kind;
     op->id = id;
-    op->done = note_done;
+    op->done = op_free_note;
     if (meta != NULL) {
         op->meta = *meta;
         *meta = (struct sbuf){0};

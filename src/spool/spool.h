@@ -1,14 +1,16 @@
 /*
  * spool/spool.h - the door to the store of accepted mail
  *
- * An append-only log in segments with one writer thread.  Any thread submits operations; those
- * that are waiting when the writer is free make a batch: one write, one fdatasync, then every
- * operation's done() is called on the spool thread.  A message is ours when its done() has said
- * 0, and only then may 250 be sent.
+ * An append-only log in segments with one writer thread.  Any thread submits operations; those that
+ * are waiting when the writer is free make a batch: their records are written together and synced
+ * once.  Then the writer calls done() of each operation.  An operation has succeeded when its own
+ * segment is durable beyond its records.  A message is ours when done() has said 0 for it, and only
+ * then may 250 be sent.
  *
- * Nothing here knows what an envelope or progress is: they are bytes.  A segment is removed only
- * when it is the oldest, so a DONE always outlives the message it settles; what is still queued in
- * the oldest segment is copied to the end, a little after each batch, when dead bytes outweigh it.
+ * The spool does not know what an envelope or progress is: they are bytes.  A segment is removed
+ * only when it is the oldest, so the record that a message is done outlives the message.  What is
+ * still queued in the oldest segment is copied to the end, a little after each batch, when dead
+ * bytes outweigh it.
  */
 #ifndef PH_SPOOL_SPOOL_H
 #define PH_SPOOL_SPOOL_H
@@ -26,16 +28,18 @@ struct spool_conf {
 };
 
 enum spool_kind {
-    SPOOL_NEW,        /* a message; may settle another one in the same breath (a report) */
+    SPOOL_NEW,        /* a message; may settle another one together with it (a report) */
     SPOOL_PROGRESS,   /* new state of a message: replaces the old one */
     SPOOL_DONE,       /* nothing is left to do for a message */
-    SPOOL_READ,       /* its content, from disk; done() on the reader thread */
-    SPOOL_BODY_WRITE, /* large content for its file; durable after SPOOL_NEW only */
+    SPOOL_READ,       /* reads a message's content back; done() is called on the reader thread */
+    SPOOL_BODY_WRITE, /* a chunk of large content for its file; durable with SPOOL_NEW only */
     SPOOL_BODY_DROP,  /* the message was given up before SPOOL_NEW */
-    SPOOL_SYNC,       /* nothing: done() says that everything before it was tried */
-    SPOOL_FORGET      /* the spool's own: undoes a NEW that failed */
+    SPOOL_SYNC,       /* writes nothing; everything that was submitted before it was tried */
+    SPOOL_FORGET      /* the spool's own: withdraws a NEW that failed */
 };
 
+/* PROGRESS and DONE never fail: what cannot be written is kept, and written again in order.  Until
+ * done() is called for a NEW that settles another message, nobody else may settle that one. */
 struct spool_op {
     /* Private to the spool. */
     struct task task;
@@ -43,19 +47,21 @@ struct spool_op {
     uint64_t at;         /* offset of its record in seg */
     uint64_t settle_at;  /* offset of the SETTLE record */
     uint64_t end;        /* where its last record ends: durable when the segment is up to there */
+    bool has_file;       /* FORGET: the message's content is in a file */
 
     enum spool_kind kind;
-    uint64_t id;
-    struct sbuf meta;    /* NEW: encoded envelope; PROGRESS: encoded progress */
-    struct body *body;   /* NEW: a reference of the submitter's; READ: set for done() */
-    uint64_t settles;    /* NEW: also this message (0: none) … */
-    struct sbuf settled; /* … with this progress, or empty: it is done */
-    uint64_t off;        /* BODY_WRITE: where; 0 makes the file */
-    struct sbuf chunk;   /* BODY_WRITE: what */
-    uint32_t crc;        /* BODY_WRITE: CRC32C of the content up to there; brought up to date */
+    uint64_t id;      /* of the message */
+    struct sbuf meta; /* NEW: encoded envelope; PROGRESS: encoded progress */
+    struct body
+        *body;        /* NEW: the submitter's reference, and stays it; READ: a new one if rc is 0 */
+    uint64_t settles; /* NEW: also settles this message; 0: none */
+    struct sbuf settled; /* NEW: the progress of that message; empty: it is done */
+    uint64_t off;        /* BODY_WRITE: offset of chunk; 0 makes the file */
+    struct sbuf chunk;   /* BODY_WRITE: bytes */
+    uint32_t crc;        /* BODY_WRITE: CRC32C of the content before chunk; then including it */
     int rc;              /* 0 or negative errno; READ: -EBADMSG if the disk gave back other bytes */
-    void (*done)(struct spool_op *op);
-    void *arg;
+    void (*done)(struct spool_op *op); /* on the writer thread, but for READ; may free op */
+    void *arg;                         /* the submitter's */
 };
 
 /* One message found at start. */
@@ -78,10 +84,13 @@ struct spool_stats {
     uint64_t unfinished; /* found at start: writes that nobody was told of */
 };
 
-/* Recovers what is there and calls found() for each message, oldest segment first; then the spool
- * can be started.  Negative errno with *why (the caller frees it). */
+/* Locks the spool (two processes must not write to it), recovers what is there and calls found()
+ * for each message; what found() gets is valid during the call.  Then the spool can be started.  On
+ * failure negative errno with *why, which the caller frees; *out is for spool_close() in any case.
+ */
 int spool_open(struct spool **out, const struct spool_conf *conf, const struct spool_io *io,
                void (*found)(void *arg, const struct spool_found *f), void *arg, char **why);
+/* Starts the writer and the reader thread; 0 or negative errno. */
 int spool_start(struct spool *s);
 /* Finishes what is submitted, then stops the threads and frees everything. */
 void spool_close(struct spool *s);

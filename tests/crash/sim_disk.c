@@ -252,6 +252,11 @@ static int sim_sync_dir(void *arg, const char *dir) {
     return 0;
 }
 
+static int sim_lock(void *arg, int fd) {
+    (void)fd;
+    return begin(arg, false, false, NULL);
+}
+
 static int sim_unlink(void *arg, const char *path) {
     struct sim *d = arg;
     int rc = begin(d, false, false, NULL);
@@ -323,6 +328,7 @@ static const struct spool_io calls = {.open = sim_open,
                                       .allocate = sim_allocate,
                                       .datasync = sim_datasync,
                                       .sync_dir = sim_sync_dir,
+                                      .lock = sim_lock,
                                       .unlink = sim_unlink,
                                       .rename = sim_rename,
                                       .mkdir = sim_mkdir,

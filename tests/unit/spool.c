@@ -1387,6 +1387,12 @@ static void test_large_record(void **state) {
     assert_int_equal(seen.n, 2);
 }
 
+static int bad_mkdir(void *arg, const char *path) {
+    (void)arg;
+    (void)path;
+    return -EROFS;
+}
+
 /* Segment sizes beyond reason are brought within it; a directory that cannot be made is named. */
 static void test_limits(void **state) {
     struct spool *s;
@@ -1403,9 +1409,61 @@ static void test_limits(void **state) {
     snprintf(nowhere, sizeof nowhere, "%s/none", dir);
     struct spool_conf conf = {nowhere, 1U << 20};
     assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), -ENOENT);
-    assert_non_null(strstr(why, "none/log: cannot make"));
+    assert_non_null(strstr(why, "none/lock: cannot be locked"));
     free(why);
     spool_close(s);
+    io.mkdir = bad_mkdir;
+    conf.dir = dir;
+    assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), -EROFS);
+    assert_non_null(strstr(why, "/log: cannot make"));
+    free(why);
+    spool_close(s);
+}
+
+/* A spool belongs to one process, or to one opening of it, at a time. */
+static void test_one_owner(void **state) {
+    struct spool *s, *other;
+    struct seen seen;
+    char *why;
+    (void)state;
+    s = open_spool(&seen);
+    put(s, 1, "first", 100);
+    struct spool_conf conf = {dir, 1U << 20};
+    assert_int_equal(spool_open(&other, &conf, &io, on_found, &seen, &why), -EAGAIN);
+    assert_non_null(strstr(why, "another process has the spool"));
+    free(why);
+    spool_close(other);
+    put(s, 2, "second", 100);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    spool_close(s);
+}
+
+/* A file that no spool can have made stops the start with its name. */
+static void test_impossible_segment(void **state) {
+    static const struct {
+        const char *name;
+        off_t size;
+    } files[] = {{"ffffffffffffffff", 1000}, {"0000000000000001-00000000000000aa", 40LL << 30}};
+    char cmd[200], *why;
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct spool *s;
+        struct seen seen;
+        s = open_spool(&seen);
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "truncate -s %lld %s/log/%s", (long long)files[i].size, dir,
+                 files[i].name);
+        assert_int_equal(system(cmd), 0);
+        struct spool_conf conf = {dir, 1U << 20};
+        assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), -EFBIG);
+        assert_non_null(strstr(why, files[i].name));
+        free(why);
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "rm %s/log/*", dir);
+        assert_int_equal(system(cmd), 0);
+    }
 }
 
 struct putter {
@@ -1513,6 +1571,8 @@ int main(void) {
                                        T(test_company),
                                        T(test_close_with_failures),
                                        T(test_bodies),
+                                       T(test_one_owner),
+                                       T(test_impossible_segment),
                                        T(test_copies_no_damage),
                                        T(test_write_fails_half_way),
                                        T(test_one_write_a_batch),
