@@ -25,10 +25,6 @@
 #define ID    "INTEGER PRIMARY KEY AUTOINCREMENT"
 #define PAST  "DATETIME NOT NULL DEFAULT '1970-01-01 01:01:01'"
 #define NEVER "DATETIME NOT NULL DEFAULT '9999-12-31 00:00:00'"
-#define DATES                                                                                      \
-    {"created modified", PAST}, {"expired", NEVER}, {                                              \
-        "active", YES                                                                              \
-    }
 
 /* iRedMail's, as far as accounts go: a table, then its columns, names that have a type in common
  * together.  A constraint of the table is written as if it were a column. */
@@ -41,10 +37,14 @@ static const struct {
     {"password name language", TEXT},
     {"passwordlastchange", PAST},
     {"settings", "TEXT"},
-    DATES,
+    {"created modified", PAST},
+    {"expired", NEVER},
+    {"active", YES},
     {"domain_admins", TABLE},
     {"username domain", TEXT},
-    DATES,
+    {"created modified", PAST},
+    {"expired", NEVER},
+    {"active", YES},
     {"PRIMARY", "KEY (username, domain)"},
     {"domain", TABLE},
     {"domain", KEY},
@@ -53,11 +53,15 @@ static const struct {
     {"maxquota quota", BYTES},
     {"transport", NAME " DEFAULT 'dovecot'"},
     {"backupmx", NO},
-    DATES,
+    {"created modified", PAST},
+    {"expired", NEVER},
+    {"active", YES},
     {"alias_domain", TABLE},
     {"alias_domain", KEY},
     {"target_domain", NAME},
-    DATES,
+    {"created modified", PAST},
+    {"expired", NEVER},
+    {"active", YES},
     {"mailbox", TABLE},
     {"username", KEY},
     {"password name language first_name last_name mobile telephone recovery_email", TEXT},
@@ -76,11 +80,15 @@ static const struct {
     {"enableinternal enabledoveadm enabledsync enablesogo", YES},
     {"allow_nets disclaimer settings", "TEXT"},
     {"passwordlastchange", PAST},
-    DATES,
+    {"created modified", PAST},
+    {"expired", NEVER},
+    {"active", YES},
     {"alias", TABLE},
     {"address", KEY},
     {"name accesspolicy domain", TEXT},
-    DATES,
+    {"created modified", PAST},
+    {"expired", NEVER},
+    {"active", YES},
     {"forwardings", TABLE},
     {"id", ID},
     {"address forwarding domain dest_domain", TEXT},
@@ -137,7 +145,7 @@ static int make_file(const char *path) {
     return 0;
 }
 
-enum store_rc store_create(const char *path, char **why) {
+static enum store_rc embedded_create(const char *path, char **why) {
     struct sbuf spec = {0};
     enum store_rc rc = STORE_YES;
     int err = make_file(path);
@@ -153,6 +161,18 @@ enum store_rc store_create(const char *path, char **why) {
     store_close(st);
     sbuf_free(&spec);
     return rc;
+}
+
+struct store *store_embedded(const char *data_directory, char **why) {
+    struct sbuf path = {0}, spec = {0};
+    struct store *st = NULL;
+    sbuf_printf(&path, "%s/accounts.db", data_directory);
+    sbuf_printf(&spec, "sqlite:%s", path.p);
+    if (embedded_create(path.p, why) == STORE_YES)
+        st = store_open(spec.p, "/", true, why);
+    sbuf_free(&path);
+    sbuf_free(&spec);
+    return st;
 }
 
 /* -- what the command adds to it -- */

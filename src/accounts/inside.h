@@ -54,7 +54,7 @@ enum store_rc directory_admin(struct store *st, const char *user, const char *pa
                               struct admin *a, char **why);
 enum store_rc directory_manages(struct store *st, const char *user, const char *domain, char **why);
 
-/* Of store_ldap.c, for browse_ldap.c: a connection, what went wrong on it, an account's entry
+/* run_ldap.c: a connection, what went wrong on it, an account's entry
  * ("@domain" or "user@domain"), is that the entry's password? */
 LDAP *store_ldap_log_in(struct store *st, char **why);
 enum store_rc store_ldap_failed(struct store *st, int rc, char **why);
@@ -72,11 +72,10 @@ struct store {
 
 extern const struct store_ops store_sql, store_ldap;
 
-/* Runs one statement and calls fn for each value; "?" in text stands for the next of args, quoted.
+/* run_sql.c: runs one statement and calls fn for each value; "?" in text stands for the next of
+ * args, quoted.
  */
 enum store_rc store_sql_run(struct store *st, const char *text, const char *const *args,
                             sql_value_fn fn, void *arg, char **why);
-/* May a user with this allow_nets ("": anybody) come from client? */
-bool store_net_ok(const char *nets, const char *client);
 
 #endif

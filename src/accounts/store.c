@@ -75,18 +75,6 @@ struct store *store_open(const char *spec, const char *dir, bool writable, char 
     return st;
 }
 
-struct store *store_embedded(const char *data_directory, char **why) {
-    struct sbuf path = {0}, spec = {0};
-    struct store *st = NULL;
-    sbuf_printf(&path, "%s/accounts.db", data_directory);
-    sbuf_printf(&spec, "sqlite:%s", path.p);
-    if (store_create(path.p, why) == STORE_YES)
-        st = store_open(spec.p, "/", true, why);
-    sbuf_free(&path);
-    sbuf_free(&spec);
-    return st;
-}
-
 void store_close(struct store *st) {
     if (st == NULL)
         return;
@@ -99,17 +87,6 @@ void store_close(struct store *st) {
 
 bool store_is_embedded(const struct store *st) {
     return st->sql == &sql_sqlite;
-}
-
-bool store_net_ok(const char *nets, const char *client) {
-    if (nets[0] == '\0')
-        return true;
-    struct matchlist *l = matchlist_open(nets, NULL, MATCH_NETWORK, false);
-    char *err = NULL;
-    bool ok = matchlist_has(l, str_of(client), &err) == MATCH_YES;
-    free(err);
-    matchlist_close(l);
-    return ok;
 }
 
 enum store_rc store_relay_each(struct store *st, const char *account, store_pair_fn fn, void *arg,

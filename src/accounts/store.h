@@ -20,11 +20,8 @@ enum store_rc { STORE_ERROR = -1, STORE_NO = 0, STORE_YES = 1 };
 struct store *store_open(const char *spec, const char *dir, bool writable, char **why);
 void store_close(struct store *st);
 bool store_is_embedded(const struct store *st);
-/* Makes the embedded store's file with its tables, and the folder it is in; content when it is
- * there. */
-enum store_rc store_create(const char *path, char **why);
-
-/* The embedded store in that directory, made if it is not there; writable. */
+/* The embedded store in that directory, writable; its folder, file and tables are made if they are
+ * not there. */
 struct store *store_embedded(const char *data_directory, char **why);
 
 typedef void (*store_pair_fn)(void *arg, struct str account, struct str value);

@@ -6,54 +6,8 @@
 
 #include "accounts/inside.h"
 #include "accounts/password.h"
+#include "accounts/values.h"
 #include "util/mem.h"
-
-/* -- statements -- */
-
-struct statement {
-    struct store *st;
-    const char *text;
-    const char *const *args;
-    sql_value_fn fn;
-    void *arg;
-};
-
-static enum remote_rc run_conn(void *arg, void *conn, char **why) {
-    const struct statement *s = arg;
-    struct sbuf sql = {0};
-    const char *const *a = s->args;
-    int sets = SQL_ALL_COLUMNS;
-    for (const char *p = s->text; *p != '\0'; p++) {
-        if (*p != '?') {
-            sbuf_add_ch(&sql, *p);
-            continue;
-        }
-        sbuf_add_ch(&sql, '\'');
-        s->st->sql->quote(conn, str_of(*a++), &sql);
-        sbuf_add_ch(&sql, '\'');
-    }
-    enum remote_rc rc = s->st->sql->ask(conn, sql.p, s->fn, s->arg, &sets, why);
-    sbuf_wipe(&sql);
-    return rc;
-}
-
-static void ignore(void *arg, struct str value) {
-    (void)arg;
-    (void)value;
-}
-
-enum store_rc store_sql_run(struct store *st, const char *text, const char *const *args,
-                            sql_value_fn fn, void *arg, char **why) {
-    struct statement s = {st, text, args, fn == NULL ? ignore : fn, arg};
-    char *e = NULL;
-    if (pool_use(st->pool, run_conn, &s, &e) == REMOTE_OK)
-        return STORE_YES;
-    struct sbuf b = {0};
-    sbuf_printf(&b, "%s: %s", st->spec, e);
-    free(e);
-    *why = sbuf_take(&b);
-    return STORE_ERROR;
-}
 
 /* The values of one row, or of the last one. */
 struct row {
@@ -166,7 +120,7 @@ static enum store_rc sql_verify(struct store *st, const char *user, const char *
         password_pretend(password);
         sbuf_add_c(name, "no such user, or not active, or not allowed to send");
         rc = STORE_NO;
-    } else if (rc == STORE_YES && !store_net_ok(r.v[2], client)) {
+    } else if (rc == STORE_YES && !value_net_ok(r.v[2], client)) {
         sbuf_add_c(name, "client address is not in the user's allow_nets");
         rc = STORE_NO;
     } else if (rc == STORE_YES) {

@@ -3,7 +3,10 @@
  */
 #include "accounts/values.h"
 
+#include <stdlib.h>
+
 #include "mail/address.h"
+#include "maps/maps.h"
 #include "route/nexthop.h"
 
 bool value_account_ok(struct str text) {
@@ -77,4 +80,15 @@ const char *value_transport_bad(struct str text, struct str *bad) {
     if (hop.n > 0 && (str_eq_c(name, "smtp") || str_eq_c(name, "relay") || name.n == 0))
         return nexthop_check(hop, bad);
     return NULL;
+}
+
+bool value_net_ok(const char *nets, const char *client) {
+    if (nets[0] == '\0')
+        return true;
+    struct matchlist *l = matchlist_open(nets, NULL, MATCH_NETWORK, false);
+    char *err = NULL;
+    bool ok = matchlist_has(l, str_of(client), &err) == MATCH_YES;
+    free(err);
+    matchlist_close(l);
+    return ok;
 }

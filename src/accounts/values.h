@@ -17,4 +17,7 @@ const char *value_relayhost_bad(struct str text, struct str *bad);
 /* "Relay received email to", in the form of transport(5): transport, or transport:next hop. */
 const char *value_transport_bad(struct str text, struct str *bad);
 
+/* May a user with this allow_nets ("": from anywhere) come from the address client? */
+bool value_net_ok(const char *nets, const char *client);
+
 #endif

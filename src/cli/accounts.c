@@ -4,13 +4,9 @@
  * Rows go straight to the store with its own credentials; the daemon sees them for the next
  * message. The embedded store is made when it is first needed, and the daemon told.
  */
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include "accounts/browse.h"
 #include "accounts/password.h"
@@ -22,40 +18,6 @@
 #include "web/state.h"
 
 #define LINK_S 3600 /* how long a link is good */
-
-void cli_take_up(const struct config *cfg, unsigned uses) {
-    char *why = NULL;
-    int rc = ask_take_up(cfg->p.queue_directory, uses, &why);
-    if (rc == 1)
-        puts("posthouse: the running daemon was reloaded");
-    else if (rc < 0)
-        fprintf(stderr, "posthouse: note: saved, but the running daemon was not told: %s\n", why);
-    free(why);
-}
-
-/* A password from the terminal, without echo, or the first line of standard input; NULL: none. */
-char *cli_password(const char *prompt) {
-    struct termios was, quiet;
-    char line[512];
-    bool tty = isatty(0) && tcgetattr(0, &was) == 0;
-    if (tty) {
-        quiet = was;
-        quiet.c_lflag &= (tcflag_t)~ECHO;
-        tcsetattr(0, TCSAFLUSH, &quiet);
-        fprintf(stderr, "%s: ", prompt);
-    }
-    char *got = fgets(line, sizeof line, stdin);
-    if (tty) {
-        tcsetattr(0, TCSAFLUSH, &was);
-        fputc('\n', stderr);
-    }
-    if (got == NULL)
-        return NULL;
-    line[strcspn(line, "\r\n")] = '\0';
-    char *copy = mem_strdup(line);
-    mem_wipe(line, sizeof line);
-    return copy;
-}
 
 /* The configured store, or the embedded one, made now if it may be; *made says so. */
 static struct store *open_store(const struct config *cfg, bool make, bool *made) {

@@ -11,32 +11,6 @@
 #include "daemon/audit.h"
 #include "util/mem.h"
 
-const char *cli_dir(const char *dir) {
-    const char *env = getenv("MAIL_CONFIG");
-    return dir != NULL ? dir : env != NULL ? env : "/etc/posthouse";
-}
-
-struct config *cli_config(const char *who, const char *dir) {
-    char *full = realpath(cli_dir(dir), NULL);
-    if (full == NULL) {
-        fprintf(stderr, "%s: fatal: %s: %s\n", who, cli_dir(dir), strerror(errno));
-        return NULL;
-    }
-    struct config *c = config_build(cfg_source_new(full));
-    free(full);
-    for (size_t i = 0; i < c->diags.n; i++) {
-        const struct diag *d = &c->diags.v[i];
-        if (d->level == DIAG_ERROR)
-            fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file == NULL ? "?" : d->file,
-                    d->line, d->text);
-    }
-    audit_tables_of(c);
-    if (c->diags.errors == 0)
-        return c;
-    config_unref(c);
-    return NULL;
-}
-
 struct face {
     const char *name;
     int (*run)(const char *dir, int argc, char **argv);

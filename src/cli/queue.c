@@ -16,16 +16,6 @@
 #include "util/fs.h"
 #include "util/mem.h"
 
-int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
-                void *arg, struct ask_end *end) {
-    char *why;
-    int rc = ask_daemon(cfg->p.queue_directory, request, fn, arg, end, &why);
-    if (rc < 0)
-        fprintf(stderr, "%s: fatal: %s\n", who, why);
-    free(why);
-    return rc < 0 ? -1 : 0;
-}
-
 struct listing {
     json_t **v;
     size_t n;
@@ -157,16 +147,6 @@ static int run_action(const struct config *cfg, int argc, char **argv) {
     }
     fprintf(stderr, "posthouse: no such queue command: %s\n", argv[1]);
     return EX_USAGE_;
-}
-
-bool cli_take_flag(int *argc, char **argv, const char *flag) {
-    for (int i = 1; i < *argc; i++)
-        if (strcmp(argv[i], flag) == 0) {
-            memmove(argv + i, argv + i + 1, (size_t)(*argc - i - 1) * sizeof(char *));
-            --*argc;
-            return true;
-        }
-    return false;
 }
 
 static int show(const struct config *cfg, const char *id) {

@@ -148,10 +148,9 @@ static bool value_store(struct config *c, const struct param_info *info, void *a
 }
 
 static const char *type_hint(enum param_type t) {
-    return t == PARAM_BOOL ? "bad boolean configuration: %s = %s (must be yes or no)"
-           : t == PARAM_INT
-               ? "bad numerical configuration: %s = %s (must be a number)"
-               : "bad time configuration: %s = %s (must be a number and s, m, h, d or w)";
+    return t == PARAM_BOOL  ? "yes or no"
+           : t == PARAM_INT ? "a number"
+                            : "a number and s, m, h, d or w";
 }
 
 static void param_fill(struct config *c, const struct service *svc, struct params *p,
@@ -172,12 +171,12 @@ static void param_fill(struct config *c, const struct service *svc, struct param
     }
     sbuf_free(&undefined);
     char *text = sbuf_take(&out);
-    if (!value_store(c, info, at, text)) {
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        diag_add(&c->diags, DIAG_ERROR, file, line, type_hint(info->type), info->name, text);
-#pragma GCC diagnostic pop
-    }
+    if (!value_store(c, info, at, text))
+        diag_add(&c->diags, DIAG_ERROR, file, line, "bad %s configuration: %s = %s (must be %s)",
+                 info->type == PARAM_BOOL  ? "boolean"
+                 : info->type == PARAM_INT ? "numerical"
+                                           : "time",
+                 info->name, text, type_hint(info->type));
     if (info->type != PARAM_STR)
         free(text);
 }
@@ -245,9 +244,9 @@ static void list_fill(struct config *c, struct params *p, const char *name) {
     if (strchr(*at, '/') == NULL)
         return;
     while (str_split_braces(&rest, ", \t\r\n", &one)) {
-        bool not = one.p[0] == '!';
-        char *path = str_dup(str_from(one, not ));
-        if (path[0] == '/' && !not )
+        bool negated = one.p[0] == '!';
+        char *path = str_dup(str_from(one, negated));
+        if (path[0] == '/' && !negated)
             list_file_add(c, name, path, &out);
         else
             sbuf_printf(&out, " %.*s", STR_FMT(one));
@@ -398,12 +397,7 @@ void config_unref(struct config *c) {
 }
 
 const struct service *config_transport(const struct config *c, struct str name) {
-    for (size_t i = 0; i < c->n_services; i++) {
-        const struct service *s = c->services[i];
-        if (s->kind != SERVICE_SMTPD && str_eq_c(name, s->name))
-            return s;
-    }
-    return NULL;
+    return master_cf_transport(c, name);
 }
 
 int64_t config_transport_int(const struct config *c, const char *transport, const char *suffix) {

@@ -114,26 +114,32 @@ void master_cf_parse(struct config *c, const char *path, struct str text) {
     lines_logical(text, true, &parse_ops, &p);
 }
 
-static bool has_transport(const struct config *c, const char *name) {
-    return config_transport(c, str_of(name)) != NULL;
+const struct service *master_cf_transport(const struct config *c, struct str name) {
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        if (s->kind != SERVICE_SMTPD && str_eq_c(name, s->name))
+            return s;
+    }
+    return NULL;
 }
 
-static void builtin(struct config *c, enum service_kind kind, const char *name, const char *cmd) {
-    if (!has_transport(c, name))
+static void builtin_add(struct config *c, enum service_kind kind, const char *name,
+                        const char *cmd) {
+    if (master_cf_transport(c, str_of(name)) == NULL)
         service_add(c, kind, str_of(name), str_of(cmd), 0)->maxproc = -1;
 }
 
 void master_cf_builtin(struct config *c) {
-    builtin(c, SERVICE_ERROR, "error", "error");
-    builtin(c, SERVICE_RETRY, "retry", "error");
-    builtin(c, SERVICE_DISCARD, "discard", "discard");
+    builtin_add(c, SERVICE_ERROR, "error", "error");
+    builtin_add(c, SERVICE_RETRY, "retry", "error");
+    builtin_add(c, SERVICE_DISCARD, "discard", "discard");
 }
 
 void master_cf_defaults(struct config *c) {
     service_add(c, SERVICE_SMTPD, STR_LIT("smtp"), STR_LIT("smtpd"), 0)->maxproc = -1;
-    builtin(c, SERVICE_SMTP, "smtp", "smtp");
-    builtin(c, SERVICE_SMTP, "relay", "smtp");
-    builtin(c, SERVICE_LMTP, "lmtp", "lmtp");
+    builtin_add(c, SERVICE_SMTP, "smtp", "smtp");
+    builtin_add(c, SERVICE_SMTP, "relay", "smtp");
+    builtin_add(c, SERVICE_LMTP, "lmtp", "lmtp");
     const struct cfg_entry *cert = cfg_file_find(&c->main, STR_LIT("smtpd_tls_cert_file"));
     const struct cfg_entry *chain = cfg_file_find(&c->main, STR_LIT("smtpd_tls_chain_files"));
     if ((cert == NULL || cert->value[0] == '\0') && (chain == NULL || chain->value[0] == '\0'))

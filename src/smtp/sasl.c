@@ -65,11 +65,11 @@ bool sasl_options_parse(struct str text, unsigned *flags, struct str *bad) {
 static bool filter_allows(struct str mech, struct str filter) {
     struct str pattern;
     while (str_split(&filter, ", \t", &pattern)) {
-        bool not = pattern.p[0] == '!';
-        if (not )
+        bool negated = pattern.p[0] == '!';
+        if (negated)
             pattern = str_from(pattern, 1);
         if (str_ieq(pattern, mech) || str_istarts(pattern, "static:"))
-            return !not ;
+            return !negated;
     }
     return false;
 }

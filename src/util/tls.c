@@ -37,15 +37,15 @@ static bool set_protocols(SSL_CTX *ctx, const char *text) {
     for (size_t i = 0; i < VERSIONS; i++)
         all |= versions[i].off;
     while (str_split(&rest, ", \t:", &w)) {
-        bool min = str_istarts(w, ">="), max = str_istarts(w, "<="), not = w.p[0] == '!';
-        int i = version_index(str_from(w, min || max ? 2 : not ? 1 : 0));
+        bool min = str_istarts(w, ">="), max = str_istarts(w, "<="), negated = w.p[0] == '!';
+        int i = version_index(str_from(w, min || max ? 2 : negated ? 1 : 0));
         if (i < 0)
             return false;
         if (min)
             SSL_CTX_set_min_proto_version(ctx, versions[i].version);
         else if (max)
             SSL_CTX_set_max_proto_version(ctx, versions[i].version);
-        else if (not )
+        else if (negated)
             SSL_CTX_set_options(ctx, versions[i].off);
         else
             included |= versions[i].off;
@@ -55,7 +55,7 @@ static bool set_protocols(SSL_CTX *ctx, const char *text) {
     return true;
 }
 
-static char *reason(const char *what) {
+static char *tls_reason(const char *what) {
     struct sbuf b = {0};
     unsigned long e = ERR_get_error();
     const char *text = e == 0 ? NULL : ERR_reason_error_string(e);
@@ -106,7 +106,7 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
     SSL_CTX *ctx = SSL_CTX_new(c->server ? TLS_server_method() : TLS_client_method());
     const char *what = NULL;
     if (ctx == NULL) {
-        *why = reason("TLS");
+        *why = tls_reason("TLS");
         return NULL;
     }
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
@@ -122,7 +122,7 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
     if (c->ca.n > 0)
         use_anchors(ctx, c->ca);
     if (what != NULL) {
-        *why = reason(what);
+        *why = tls_reason(what);
         SSL_CTX_free(ctx);
         return NULL;
     }

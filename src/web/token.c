@@ -13,29 +13,7 @@
 #include "web/session.h"
 #include "web/token.h"
 
-static const struct {
-    const char *name;
-    unsigned scope;
-} scopes[] = {{"read", SCOPE_READ},   {"accounts", SCOPE_ACCOUNTS}, {"relays", SCOPE_RELAYS},
-              {"queue", SCOPE_QUEUE}, {"test", SCOPE_TEST},         {"metrics", SCOPE_METRICS}};
-
 #define DAYS_MAX 3650
-#define N_SCOPES (sizeof scopes / sizeof scopes[0])
-
-static unsigned scope_named(struct str name) {
-    for (size_t i = 0; i < N_SCOPES; i++)
-        if (str_eq_c(name, scopes[i].name))
-            return scopes[i].scope;
-    return 0;
-}
-
-unsigned token_scopes(const char *list) {
-    struct str rest = str_of(list), one;
-    unsigned all = 0;
-    while (str_split(&rest, ", ", &one))
-        all |= scope_named(one);
-    return all;
-}
 
 static void add_token(void *arg, sqlite3_stmt *row) {
     json_array_append_new(arg, json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "id",

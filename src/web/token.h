@@ -4,6 +4,10 @@
 #ifndef PH_WEB_TOKEN_H
 #define PH_WEB_TOKEN_H
 
+#include "util/str.h"
+
+/* The bit of one scope's name (enum scope); 0: there is no such scope. */
+unsigned scope_named(struct str name);
 /* enum scope's bits of a list such as "read, queue"; unknown words count for nothing. */
 unsigned token_scopes(const char *list);
 

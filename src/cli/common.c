@@ -1,0 +1,93 @@
+/*
+ * cli/common.c - what the commands share; see cli.h
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "daemon/audit.h"
+#include "util/mem.h"
+
+const char *cli_dir(const char *dir) {
+    const char *env = getenv("MAIL_CONFIG");
+    return dir != NULL ? dir : env != NULL ? env : "/etc/posthouse";
+}
+
+struct config *cli_config(const char *who, const char *dir) {
+    char *full = realpath(cli_dir(dir), NULL);
+    if (full == NULL) {
+        fprintf(stderr, "%s: fatal: %s: %s\n", who, cli_dir(dir), strerror(errno));
+        return NULL;
+    }
+    struct config *c = config_build(cfg_source_new(full));
+    free(full);
+    for (size_t i = 0; i < c->diags.n; i++) {
+        const struct diag *d = &c->diags.v[i];
+        if (d->level == DIAG_ERROR)
+            fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file == NULL ? "?" : d->file,
+                    d->line, d->text);
+    }
+    audit_tables_of(c);
+    if (c->diags.errors == 0)
+        return c;
+    config_unref(c);
+    return NULL;
+}
+
+int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
+                void *arg, struct ask_end *end) {
+    char *why;
+    int rc = ask_daemon(cfg->p.queue_directory, request, fn, arg, end, &why);
+    if (rc < 0)
+        fprintf(stderr, "%s: fatal: %s\n", who, why);
+    free(why);
+    return rc < 0 ? -1 : 0;
+}
+
+bool cli_take_flag(int *argc, char **argv, const char *flag) {
+    for (int i = 1; i < *argc; i++)
+        if (strcmp(argv[i], flag) == 0) {
+            memmove(argv + i, argv + i + 1, (size_t)(*argc - i - 1) * sizeof(char *));
+            --*argc;
+            return true;
+        }
+    return false;
+}
+
+void cli_take_up(const struct config *cfg, unsigned uses) {
+    char *why = NULL;
+    int rc = ask_take_up(cfg->p.queue_directory, uses, &why);
+    if (rc == 1)
+        puts("posthouse: the running daemon was reloaded");
+    else if (rc < 0)
+        fprintf(stderr, "posthouse: note: saved, but the running daemon was not told: %s\n", why);
+    free(why);
+}
+
+/* A password from the terminal, without echo, or the first line of standard input; NULL: none. */
+char *cli_password(const char *prompt) {
+    struct termios was, quiet;
+    char line[512];
+    bool tty = isatty(0) && tcgetattr(0, &was) == 0;
+    if (tty) {
+        quiet = was;
+        quiet.c_lflag &= (tcflag_t)~ECHO;
+        tcsetattr(0, TCSAFLUSH, &quiet);
+        fprintf(stderr, "%s: ", prompt);
+    }
+    char *got = fgets(line, sizeof line, stdin);
+    if (tty) {
+        tcsetattr(0, TCSAFLUSH, &was);
+        fputc('\n', stderr);
+    }
+    if (got == NULL)
+        return NULL;
+    line[strcspn(line, "\r\n")] = '\0';
+    char *copy = mem_strdup(line);
+    mem_wipe(line, sizeof line);
+    return copy;
+}
