@@ -1,4 +1,5 @@
 """The house style that a machine can check."""
+import json
 import pathlib
 import re
 import statistics
@@ -133,3 +134,108 @@ def test_no_name_of_ours_takes_a_librarys_place():
     for exe in ("posthouse", "posthoused", "posthouse-web"):
         out = subprocess.run(["nm", "-D", "--defined-only", str(ROOT / "build" / "src" / exe)], capture_output=True, text=True, check=True).stdout
         assert " T " not in out, out
+
+
+# -- names, comments and circles; what is excepted only gets less --
+
+# Static functions whose name another file has too: a backtrace and a breakpoint could mean either.
+SHARED_NAMES = set("""add_addr finish hex_digit main on_closed on_event on_input on_route on_tick refused reply_text session_free writable""".split())
+
+# Comments that speak of persons where they mean parts, by folder: at most so many lines.
+PERSONS = re.compile(r"\b(he|his|him|she|her|whoever|nobody|somebody)\b", re.I)
+PERSON_LINES = {"deliver": 2, "receive": 4, "route": 2, "schedule": 5, "spool": 9}
+
+# Folders in which files still call each other in a circle.
+CIRCLES = {"receive", "deliver", "schedule", "spool"}
+
+# Lines of more than 140 columns, by file.
+LONG_LINES = {
+    "tests/e2e/test_smtp_tls.py": 3,
+    "tests/bench/lookups.py": 2, "tests/bench/web.py": 5, "tests/compat/pair.py": 2, "tests/compat/test_compat.py": 16,
+    "tests/compat/test_explained.py": 2, "tests/e2e/test_accounts.py": 6, "tests/e2e/test_auth.py": 24,
+    "tests/e2e/test_explain.py": 8, "tests/e2e/test_fail_closed.py": 1, "tests/e2e/test_iredmail.py": 44,
+    "tests/e2e/test_relay_host.py": 3, "tests/e2e/test_schedule.py": 1, "tests/e2e/test_smtp_out.py": 1,
+    "tests/e2e/test_smtp_sizes.py": 3, "tests/e2e/test_smtp_strangers.py": 6, "tests/e2e/test_sql.py": 1,
+    "tests/e2e/test_tables.py": 3, "tests/servers.py": 23, "tests/test_style.py": 2, "tests/web/pictures.py": 4,
+    "tests/web/test_api.py": 16, "tests/web/test_page.py": 9, "tests/web/test_server.py": 19,
+    "tests/web/test_walls.py": 1, "tests/web/webkit.py": 3, "web/src/api.ts": 8, "web/src/app.tsx": 3,
+    "web/src/chart.ts": 1, "web/src/pages/accounts.tsx": 1, "web/src/pages/dashboard.tsx": 6,
+    "web/src/pages/log.tsx": 3, "web/src/pages/login.tsx": 1, "web/src/pages/profile.tsx": 8,
+    "web/src/pages/queue.tsx": 15, "web/src/pages/relays.tsx": 14, "web/src/pages/run.tsx": 6,
+    "web/src/pages/search.tsx": 1, "web/src/pages/tokens.tsx": 4, "web/src/text.ts": 10, "web/src/ui.tsx": 1,
+}
+
+
+def comments(path):
+    """(line number, text) of each line of a comment."""
+    text = path.read_text()
+    for m in re.finditer(r"/\*.*?\*/|//[^\n]*", re.sub(r'"(\\.|[^"\\\n])*"', lambda s: "x" * len(s[0]), text), re.S):
+        first = text.count("\n", 0, m.start()) + 1
+        for i, line in enumerate(m[0].split("\n")):
+            yield first + i, line
+
+
+def test_names_are_unique():
+    """Of whatever can stand in a backtrace: one name, one function."""
+    where = {}
+    for name, path, _ in functions():
+        where.setdefault(name, set()).add(str(path))
+    shared = {name: sorted(paths) for name, paths in where.items() if len(paths) > 1}
+    assert not set(shared) - SHARED_NAMES, {n: p for n, p in shared.items() if n not in SHARED_NAMES}
+
+
+def test_comments_name_parts_not_persons():
+    found = {}
+    for path in files():
+        for line, text in comments(path):
+            if PERSONS.search(text):
+                found.setdefault(path.parent.name, []).append(f"{path.relative_to(ROOT)}:{line}: {text.strip()}")
+    bad = [line for folder, lines in found.items() if len(lines) > PERSON_LINES.get(folder, 0) for line in lines]
+    assert not bad, "\n".join(bad)
+
+
+def calls():
+    """{(folder, file): {(folder, file) that it calls}}, from the objects that were built; tables of functions are no calls."""
+    defined, wanted = {}, {}
+    built = json.loads((ROOT / "build" / "compile_commands.json").read_text())  # others are left from before
+    for obj in (ROOT / "build" / c["output"] for c in built):
+        folder, _, name = obj.name.removesuffix(".c.o").partition("_")
+        if folder not in MAY:
+            continue
+        for line in subprocess.run(["nm", str(obj)], capture_output=True, text=True, check=True).stdout.splitlines():
+            kind, symbol = line.split()[-2:]
+            if kind == "T":
+                defined[symbol] = (folder, name)
+            elif kind == "U":
+                wanted.setdefault((folder, name), set()).add(symbol)
+    return {user: {defined[s] for s in symbols if s in defined} - {user} for user, symbols in wanted.items()}
+
+
+def test_no_circles_in_a_folder():
+    """No file of a folder is called by one that it calls, however far round."""
+    graph = calls()
+    assert len(graph) > 100
+
+    def reach(start):
+        seen, todo = set(), [start]
+        while todo:
+            for other in graph.get(todo.pop(), ()):
+                if other[0] == start[0] and other not in seen:
+                    seen.add(other)
+                    todo.append(other)
+        return seen
+    circles = sorted("/".join(f) for f in graph if f in reach(f) and f[0] not in CIRCLES)
+    assert not circles, circles
+
+
+def test_lines_of_tests_and_page_fit():
+    """140 columns, as far as it is so already: no file gets more long lines than it has."""
+    have = {}
+    for folder, kinds in (("tests", ("*.py",)), ("web/src", ("*.ts", "*.tsx"))):
+        for kind in kinds:
+            for path in (ROOT / folder).rglob(kind):
+                n = sum(len(line) > 140 for line in path.read_text().splitlines())
+                if n:
+                    have[str(path.relative_to(ROOT))] = n
+    more = {p: n for p, n in have.items() if n > LONG_LINES.get(p, 0)}
+    assert not more, more

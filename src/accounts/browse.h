@@ -18,7 +18,7 @@ struct account {
     char *settings;  /* of a domain: iRedMail's "name:value;name:value;" */
     bool active;
     bool backup_mx; /* of a domain: "Relay without verifying local recipients" */
-    bool admin;     /* of a user: he is an administrator */
+    bool admin;     /* of a user: an administrator */
     long users;     /* of a domain: how many, up to USERS_COUNTED; -1: not counted */
 };
 
@@ -26,9 +26,9 @@ struct account {
 
 struct browse {
     const char *domain; /* its users; NULL: domains */
-    const char *admin;  /* only what he manages; NULL: all */
+    const char *admin;  /* only what that administrator manages; NULL: all */
     const char *text;   /* in a domain's name or description; at the beginning of a user's address,
-                           or in his name; "": any */
+                           or in a user's name; "": any */
     const char *after;  /* names behind this one; "": from the start */
     unsigned limit;
     bool disabled_only;

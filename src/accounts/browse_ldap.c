@@ -36,7 +36,7 @@ static char *value(LDAP *ld, LDAPMessage *e, const char *name) {
     return s;
 }
 
-static char *text(LDAP *ld, LDAPMessage *e, const char *name) {
+static char *tree_text(LDAP *ld, LDAPMessage *e, const char *name) {
     char *s = value(ld, e, name);
     return s == NULL ? mem_strdup("") : s;
 }
@@ -70,9 +70,9 @@ static char *settings(LDAP *ld, LDAPMessage *e) {
 }
 
 static struct account account_of(LDAP *ld, LDAPMessage *e, bool user) {
-    struct account a = {.name = text(ld, e, user ? "mail" : "domainName"),
-                        .title = text(ld, e, "cn"),
-                        .transport = text(ld, e, "mtaTransport"),
+    struct account a = {.name = tree_text(ld, e, user ? "mail" : "domainName"),
+                        .title = tree_text(ld, e, "cn"),
+                        .transport = tree_text(ld, e, "mtaTransport"),
                         .relayhost = value(ld, e, "senderRelayHost"),
                         .settings = settings(ld, e),
                         .active = has(ld, e, "accountStatus", "active"),
@@ -84,7 +84,7 @@ static struct account account_of(LDAP *ld, LDAPMessage *e, bool user) {
     return a;
 }
 
-static int by_name(const void *x, const void *y) {
+static int tree_by_name(const void *x, const void *y) {
     const struct account *a = x, *b = y;
     return strcmp(a->name, b->name);
 }
@@ -116,7 +116,7 @@ static enum store_rc look(struct store *st, const struct look *l, account_fn fn,
     ldap_msgfree(res);
     ldap_unbind_ext_s(ld, NULL, NULL);
     if (v != NULL)
-        qsort(v, n, sizeof *v, by_name);
+        qsort(v, n, sizeof *v, tree_by_name);
     for (size_t i = 0; i < n; i++) {
         if (strcmp(v[i].name, l->after) > 0 && out < l->limit) {
             fn(arg, &v[i]);
@@ -178,7 +178,7 @@ enum store_rc directory_browse(struct store *st, const struct browse *b, account
     return rc;
 }
 
-/* What somebody who manages some domains only may see. */
+/* What an administrator of some domains may see. */
 struct managed {
     struct store *st;
     const char *admin;

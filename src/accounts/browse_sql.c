@@ -26,7 +26,7 @@ struct ask {
     size_t n_kept;
 };
 
-static void add(struct ask *q, const char *text, const char *value) {
+static void browse_add(struct ask *q, const char *text, const char *value) {
     sbuf_add_c(&q->text, text);
     if (value != NULL)
         q->args[q->n++] = value;
@@ -60,7 +60,7 @@ struct rows {
     void *arg;
 };
 
-static void take(void *arg, struct str value) {
+static void browse_take(void *arg, struct str value) {
     struct rows *r = arg;
     r->v[r->n++] = str_dup(value.p == NULL ? STR_LIT("") : value);
     if (r->n < r->columns)
@@ -71,10 +71,10 @@ static void take(void *arg, struct str value) {
     r->n = 0;
 }
 
-static enum store_rc run(struct store *st, struct ask *q, size_t columns,
-                         void (*fn)(void *arg, char **row), void *arg, char **why) {
+static enum store_rc browse_run(struct store *st, struct ask *q, size_t columns,
+                                void (*fn)(void *arg, char **row), void *arg, char **why) {
     struct rows r = {.columns = columns, .fn = fn, .arg = arg};
-    enum store_rc rc = store_sql_run(st, q->text.p, q->args, take, &r, why);
+    enum store_rc rc = store_sql_run(st, q->text.p, q->args, browse_take, &r, why);
     for (size_t i = 0; i < r.n; i++)
         free(r.v[i]);
     ask_free(q);
@@ -100,7 +100,7 @@ static char *move(char **value) {
 }
 
 /* name, title, transport, active, backupmx or is an admin, settings, relay host */
-static void take_account(void *arg, char **row) {
+static void browse_take_account(void *arg, char **row) {
     struct page *p = arg;
     if (p->n == PAGE_MAX)
         return;
@@ -121,7 +121,7 @@ static void page_free(struct page *p) {
     free(p->v);
 }
 
-static struct account *find(struct page *p, const char *name) {
+static struct account *browse_find(struct page *p, const char *name) {
     for (size_t i = 0; i < p->n; i++)
         if (str_ieq_c(str_of(p->v[i].name), name))
             return &p->v[i];
@@ -129,7 +129,7 @@ static struct account *find(struct page *p, const char *name) {
 }
 
 static void take_count(void *arg, char **row) {
-    struct account *a = find(arg, row[0]);
+    struct account *a = browse_find(arg, row[0]);
     if (a != NULL)
         a->users = strtol(row[1], NULL, 10);
 }
@@ -174,31 +174,31 @@ static void known_counts(const struct store *st, struct page *p) {
 }
 
 /* Not a count of them all: a domain may have as many as it likes. */
-static enum store_rc add_counts(struct store *st, struct page *p, char **why) {
+static enum store_rc browse_add_counts(struct store *st, struct page *p, char **why) {
     struct ask q = {0};
     known_counts(st, p);
     for (size_t i = 0; i < p->n && q.n + 2 <= PAGE_MAX; i++) {
         if (p->v[i].users >= 0)
             continue;
-        add(&q, q.n == 0 ? "SELECT ?" : " UNION ALL SELECT ?", p->v[i].name);
+        browse_add(&q, q.n == 0 ? "SELECT ?" : " UNION ALL SELECT ?", p->v[i].name);
         sbuf_add_c(&q.text, ", COUNT(*) FROM (SELECT 1 AS one FROM mailbox WHERE domain = ?");
         q.args[q.n++] = p->v[i].name;
         sbuf_printf(&q.text, " LIMIT %d) AS t", USERS_COUNTED);
     }
     if (q.n == 0)
         return STORE_YES;
-    enum store_rc rc = run(st, &q, 2, take_count, p, why);
+    enum store_rc rc = browse_run(st, &q, 2, take_count, p, why);
     if (rc == STORE_YES)
         keep_counts(st, p);
     return rc;
 }
 
-static enum store_rc give(struct store *st, struct ask *q, bool users, bool counted, account_fn fn,
-                          void *arg, char **why) {
+static enum store_rc browse_give(struct store *st, struct ask *q, bool users, bool counted,
+                                 account_fn fn, void *arg, char **why) {
     struct page p = {.v = mem_zalloc(PAGE_MAX * sizeof *p.v), .users = users};
-    enum store_rc rc = run(st, q, 7, take_account, &p, why);
+    enum store_rc rc = browse_run(st, q, 7, browse_take_account, &p, why);
     if (rc == STORE_YES && counted && !users)
-        rc = add_counts(st, &p, why);
+        rc = browse_add_counts(st, &p, why);
     for (size_t i = 0; rc == STORE_YES && i < p.n; i++)
         fn(arg, &p.v[i]);
     if (rc == STORE_YES && p.n == 0)
@@ -239,30 +239,30 @@ static const char *users(const struct store *st) {
 }
 
 static void ask_domains(const struct store *st, struct ask *q, const struct browse *b) {
-    add(q, domains(st), NULL);
-    add(q, "domain > ?", b->after);
+    browse_add(q, domains(st), NULL);
+    browse_add(q, "domain > ?", b->after);
     if (b->admin != NULL)
-        add(q, MANAGED, b->admin);
+        browse_add(q, MANAGED, b->admin);
     if (b->text[0] != '\0') {
         const char *pattern = like(q, "%", b->text);
-        add(q, " AND (LOWER(domain) LIKE ? ESCAPE '!'", pattern);
-        add(q, " OR LOWER(description) LIKE ? ESCAPE '!')", pattern);
+        browse_add(q, " AND (LOWER(domain) LIKE ? ESCAPE '!'", pattern);
+        browse_add(q, " OR LOWER(description) LIKE ? ESCAPE '!')", pattern);
     }
     if (b->disabled_only)
-        add(q, " AND active = 0", NULL);
+        browse_add(q, " AND active = 0", NULL);
     end_page(q, "domain", b->limit);
 }
 
 static void ask_users(const struct store *st, struct ask *q, const struct browse *b) {
-    add(q, users(st), NULL);
-    add(q, "domain = ?", b->domain);
-    add(q, " AND username > ?", b->after);
+    browse_add(q, users(st), NULL);
+    browse_add(q, "domain = ?", b->domain);
+    browse_add(q, " AND username > ?", b->after);
     if (b->text[0] != '\0') {
-        add(q, " AND (username LIKE ? ESCAPE '!'", like(q, "", b->text));
-        add(q, " OR LOWER(name) LIKE ? ESCAPE '!')", like(q, "%", b->text));
+        browse_add(q, " AND (username LIKE ? ESCAPE '!'", like(q, "", b->text));
+        browse_add(q, " OR LOWER(name) LIKE ? ESCAPE '!')", like(q, "%", b->text));
     }
     if (b->disabled_only)
-        add(q, " AND active = 0", NULL);
+        browse_add(q, " AND active = 0", NULL);
     end_page(q, "username", b->limit);
 }
 
@@ -273,19 +273,19 @@ enum store_rc sql_browse(struct store *st, const struct browse *b, account_fn fn
         ask_domains(st, &q, b);
     else
         ask_users(st, &q, b);
-    enum store_rc rc = give(st, &q, b->domain != NULL, true, fn, arg, why);
+    enum store_rc rc = browse_give(st, &q, b->domain != NULL, true, fn, arg, why);
     return rc == STORE_NO ? STORE_YES : rc;
 }
 
 enum store_rc sql_search(struct store *st, const char *text, const char *admin, unsigned limit,
                          account_fn fn, void *arg, char **why) {
     struct ask q = {0};
-    add(&q, users(st), NULL);
-    add(&q, "username LIKE ? ESCAPE '!'", like(&q, "", text));
+    browse_add(&q, users(st), NULL);
+    browse_add(&q, "username LIKE ? ESCAPE '!'", like(&q, "", text));
     if (admin != NULL)
-        add(&q, MANAGED, admin);
+        browse_add(&q, MANAGED, admin);
     end_page(&q, "username", limit);
-    enum store_rc rc = give(st, &q, true, false, fn, arg, why);
+    enum store_rc rc = browse_give(st, &q, true, false, fn, arg, why);
     return rc == STORE_NO ? STORE_YES : rc;
 }
 
@@ -293,27 +293,27 @@ enum store_rc sql_account(struct store *st, const char *name, account_fn fn, voi
                           char **why) {
     struct ask q = {0};
     bool user = strchr(name, '@') != NULL;
-    add(&q, user ? users(st) : domains(st), NULL);
-    add(&q, user ? "username = ?" : "domain = ?", name);
-    return give(st, &q, user, false, fn, arg, why);
+    browse_add(&q, user ? users(st) : domains(st), NULL);
+    browse_add(&q, user ? "username = ?" : "domain = ?", name);
+    return browse_give(st, &q, user, false, fn, arg, why);
 }
 
 enum store_rc sql_change(struct store *st, const char *name, const struct account_change *c,
                          char **why) {
     struct ask q = {0};
     bool user = strchr(name, '@') != NULL;
-    add(&q,
-        user ? "UPDATE mailbox SET modified = CURRENT_TIMESTAMP"
-             : "UPDATE domain SET modified = CURRENT_TIMESTAMP",
-        NULL);
+    browse_add(&q,
+               user ? "UPDATE mailbox SET modified = CURRENT_TIMESTAMP"
+                    : "UPDATE domain SET modified = CURRENT_TIMESTAMP",
+               NULL);
     if (c->transport != NULL)
-        add(&q, ", transport = ?", c->transport);
+        browse_add(&q, ", transport = ?", c->transport);
     if (c->backup_mx >= 0 && !user)
-        add(&q, c->backup_mx > 0 ? ", backupmx = 1" : ", backupmx = 0", NULL);
+        browse_add(&q, c->backup_mx > 0 ? ", backupmx = 1" : ", backupmx = 0", NULL);
     if (name[0] == '@')
-        add(&q, " WHERE domain = ?", name + 1);
+        browse_add(&q, " WHERE domain = ?", name + 1);
     else
-        add(&q, user ? " WHERE username = ?" : " WHERE domain = ?", name);
+        browse_add(&q, user ? " WHERE username = ?" : " WHERE domain = ?", name);
     enum store_rc rc = store_sql_run(st, q.text.p, q.args, NULL, NULL, why);
     ask_free(&q);
     return rc;
@@ -336,24 +336,27 @@ static void take_flag(void *arg, char **row) {
     *(bool *)arg = true;
 }
 
-static enum store_rc ask_one(struct store *st, const char *text, const char *a, const char *b,
-                             void (*fn)(void *arg, char **row), void *arg, char **why) {
+static enum store_rc browse_ask_one(struct store *st, const char *text, const char *a,
+                                    const char *b, void (*fn)(void *arg, char **row), void *arg,
+                                    char **why) {
     struct ask q = {0};
-    add(&q, text, a);
+    browse_add(&q, text, a);
     if (b != NULL)
-        add(&q, "", b);
-    return run(st, &q, 1, fn, arg, why);
+        browse_add(&q, "", b);
+    return browse_run(st, &q, 1, fn, arg, why);
 }
 
-/* His stored password: a standalone administrator's, else a mail user's who is marked as one. */
+/* The stored password of an administrator: a standalone one's, else a mail user's that is marked.
+ */
 static enum store_rc find_login(struct store *st, const char *user, struct login *l, char **why) {
-    enum store_rc rc = ask_one(st, "SELECT password FROM admin WHERE active = 1 AND username = ?",
-                               user, NULL, take_login, l, why);
+    enum store_rc rc =
+        browse_ask_one(st, "SELECT password FROM admin WHERE active = 1 AND username = ?", user,
+                       NULL, take_login, l, why);
     if (rc == STORE_YES && l->password == NULL)
-        rc = ask_one(st,
-                     "SELECT password FROM mailbox WHERE active = 1 AND (isadmin = 1 OR "
-                     "isglobaladmin = 1) AND username = ?",
-                     user, NULL, take_login, l, why);
+        rc = browse_ask_one(st,
+                            "SELECT password FROM mailbox WHERE active = 1 AND (isadmin = 1 OR "
+                            "isglobaladmin = 1) AND username = ?",
+                            user, NULL, take_login, l, why);
     return rc;
 }
 
@@ -375,20 +378,21 @@ enum store_rc sql_admin(struct store *st, const char *user, const char *password
         mem_wipe(l.password, strlen(l.password));
     free(l.password);
     if (rc == STORE_YES)
-        rc = ask_one(st,
-                     "SELECT domain FROM domain_admins WHERE active = 1 AND domain = 'ALL' AND "
-                     "username = ?",
-                     user, NULL, take_flag, &a->global, why);
+        rc = browse_ask_one(
+            st,
+            "SELECT domain FROM domain_admins WHERE active = 1 AND domain = 'ALL' AND "
+            "username = ?",
+            user, NULL, take_flag, &a->global, why);
     if (rc == STORE_YES && !a->global)
-        rc = ask_one(st,
-                     "SELECT domain FROM domain_admins WHERE active = 1 AND username = ? LIMIT 1",
-                     user, NULL, take_flag, &some, why);
+        rc = browse_ask_one(
+            st, "SELECT domain FROM domain_admins WHERE active = 1 AND username = ? LIMIT 1", user,
+            NULL, take_flag, &some, why);
     return rc == STORE_YES && !a->global && !some ? STORE_NO : rc;
 }
 
 enum store_rc sql_manages(struct store *st, const char *user, const char *domain, char **why) {
     bool some = false;
-    enum store_rc rc = ask_one(
+    enum store_rc rc = browse_ask_one(
         st, "SELECT domain FROM domain_admins WHERE active = 1 AND username = ? AND domain = ?",
         user, domain, take_flag, &some, why);
     return rc == STORE_YES && !some ? STORE_NO : rc;

@@ -195,8 +195,8 @@ static void take_some(void *arg, struct str value) {
 }
 
 /* STORE_NO with fmt unless the query has (there) or has not (!there) rows for arg. */
-static enum store_rc expect(struct store *st, const char *query, const char *arg, bool there,
-                            const char *fmt, char **why) {
+static enum store_rc embedded_expect(struct store *st, const char *query, const char *arg,
+                                     bool there, const char *fmt, char **why) {
     bool some = false;
     const char *args[] = {arg};
     enum store_rc rc = store_sql_run(st, query, args, take_some, &some, why);
@@ -204,8 +204,9 @@ static enum store_rc expect(struct store *st, const char *query, const char *arg
 }
 
 static enum store_rc expect_domain(struct store *st, const char *domain, bool there, char **why) {
-    return expect(st, "SELECT domain FROM domain WHERE domain = ?", domain, there,
-                  there ? "there is no domain @: add it first" : "domain @ is there already", why);
+    return embedded_expect(
+        st, "SELECT domain FROM domain WHERE domain = ?", domain, there,
+        there ? "there is no domain @: add it first" : "domain @ is there already", why);
 }
 
 enum store_rc store_add_domain(struct store *st, const char *domain, char **why) {
@@ -224,8 +225,8 @@ enum store_rc store_add_user(struct store *st, const char *mail, const char *has
     const char *user[] = {mail, hash, domain}, *self[] = {mail, mail, domain, domain};
     enum store_rc rc = expect_domain(st, domain, true, why);
     if (rc == STORE_YES)
-        rc = expect(st, "SELECT username FROM mailbox WHERE username = ?", mail, false,
-                    "user @ is there already", why);
+        rc = embedded_expect(st, "SELECT username FROM mailbox WHERE username = ?", mail, false,
+                             "user @ is there already", why);
     /* The account last, and nothing left of an attempt that was broken off: it can be repeated. */
     if (rc == STORE_YES)
         rc = store_sql_run(st,
@@ -246,8 +247,8 @@ enum store_rc store_add_admin(struct store *st, const char *mail, const char *ha
     const char *admin[] = {mail, hash}, *role[] = {mail, domain == NULL ? "ALL" : domain};
     enum store_rc rc = domain == NULL ? STORE_YES : expect_domain(st, domain, true, why);
     if (rc == STORE_YES)
-        rc = expect(st, "SELECT username FROM admin WHERE username = ?", mail, false,
-                    "admin @ is there already", why);
+        rc = embedded_expect(st, "SELECT username FROM admin WHERE username = ?", mail, false,
+                             "admin @ is there already", why);
     if (rc == STORE_YES)
         rc = store_sql_run(st, "DELETE FROM domain_admins WHERE username = ?", admin, NULL, NULL,
                            why);

@@ -19,7 +19,7 @@ enum password_rc password_check(const char *stored, const char *password);
 /* What can be kept to see whether a stored password is still the same: a digest of it, as text. */
 void password_mark(const char *stored, char *mark, size_t n);
 /* For a user that does not exist: takes the time that the check of the last stored password took,
- * so that nobody learns which users there are.  Has no result. */
+ * so that the time does not say which users there are.  Has no result. */
 void password_pretend(const char *password);
 /* Appends {CRYPT} and what crypt(3) of this system holds for best (yescrypt on Debian); false: the
  * password is longer than it takes (PASSWORD_MAX), or there is no randomness. */

@@ -27,9 +27,9 @@ struct relays {
     unsigned char pub[SEAL_KEY];
 };
 
-static void say(char **why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void record_say(char **why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-static void say(char **why, const char *fmt, ...) {
+static void record_say(char **why, const char *fmt, ...) {
     struct sbuf b = {0};
     va_list ap;
     va_start(ap, fmt);
@@ -47,7 +47,7 @@ static bool write_key(const char *path, const unsigned char key[SEAL_KEY], char 
     sbuf_add_ch(&text, '\n');
     bool ok = fd >= 0 && fs_write_all(fd, text.p, text.n) == 0 && fsync(fd) == 0;
     if (!ok)
-        say(why, "relays_key_file %s: %s", path, strerror(errno));
+        record_say(why, "relays_key_file %s: %s", path, strerror(errno));
     if (fd >= 0)
         close(fd);
     sbuf_wipe(&text);
@@ -63,7 +63,7 @@ static bool make_key(struct relays *r, const char *key_file, char **why) {
     if (rc == -ENOENT)
         ok = seal_keys(priv, r->pub) && write_key(key_file, priv, why);
     else if (rc < 0)
-        say(why, "relays_key_file %s: %s", key_file, strerror(-rc));
+        record_say(why, "relays_key_file %s: %s", key_file, strerror(-rc));
     ok = ok && seal_public(priv, r->pub);
     mem_wipe((char *)priv, sizeof priv);
     if (!ok)
@@ -72,7 +72,7 @@ static bool make_key(struct relays *r, const char *key_file, char **why) {
     char *sql = sqlite3_mprintf("INSERT OR REPLACE INTO setting VALUES ('public_key', %Q)", text.p);
     ok = sqlite3_exec(r->db, sql, NULL, NULL, NULL) == SQLITE_OK;
     if (!ok)
-        say(why, "%s", sqlite3_errmsg(r->db));
+        record_say(why, "%s", sqlite3_errmsg(r->db));
     sqlite3_free(sql);
     sbuf_free(&text);
     return ok;
@@ -99,7 +99,7 @@ static bool make_folder(const char *path, char **why) {
     char *dir = fs_folder(str_of(path));
     int rc = fs_mkdir(dir, 0755);
     if (rc < 0)
-        say(why, "%s: %s", dir, strerror(-rc));
+        record_say(why, "%s: %s", dir, strerror(-rc));
     free(dir);
     return rc == 0;
 }
@@ -124,7 +124,8 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
     if (*made && rc == SQLITE_OK)
         fs_adopt(database);
     if (rc != SQLITE_OK)
-        say(why, "%s: %s", database, r->db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(r->db));
+        record_say(why, "%s: %s", database,
+                   r->db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(r->db));
     else if (read_public(r) || make_key(r, key_file, why))
         return r;
     relays_close(r);
@@ -138,19 +139,19 @@ void relays_close(struct relays *r) {
     free(r);
 }
 
-static const char *text_of(sqlite3_stmt *st, int i) {
+static const char *record_text_of(sqlite3_stmt *st, int i) {
     const char *p = (const char *)sqlite3_column_text(st, i);
     return p == NULL ? "" : p;
 }
 
-static struct relay_fields fields_of(sqlite3_stmt *st) {
-    return (struct relay_fields){.name = text_of(st, 0),
-                                 .nexthop = text_of(st, 1),
-                                 .account = text_of(st, 2),
-                                 .hosts = text_of(st, 3),
-                                 .tls = text_of(st, 4),
-                                 .mechanisms = text_of(st, 5),
-                                 .user = text_of(st, 6),
+static struct relay_fields record_fields_of(sqlite3_stmt *st) {
+    return (struct relay_fields){.name = record_text_of(st, 0),
+                                 .nexthop = record_text_of(st, 1),
+                                 .account = record_text_of(st, 2),
+                                 .hosts = record_text_of(st, 3),
+                                 .tls = record_text_of(st, 4),
+                                 .mechanisms = record_text_of(st, 5),
+                                 .user = record_text_of(st, 6),
                                  .has_secret = sqlite3_column_int(st, 7) != 0};
 }
 
@@ -160,12 +161,12 @@ bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fiel
     int rc =
         sqlite3_prepare_v2(r->db, "SELECT " COLUMNS " FROM relay ORDER BY name", -1, &st, NULL);
     while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-        struct relay_fields f = fields_of(st);
+        struct relay_fields f = record_fields_of(st);
         fn(arg, &f);
         rc = SQLITE_OK;
     }
     if (rc != SQLITE_DONE)
-        say(why, "%s", sqlite3_errmsg(r->db));
+        record_say(why, "%s", sqlite3_errmsg(r->db));
     sqlite3_finalize(st);
     return rc == SQLITE_DONE;
 }
@@ -189,7 +190,7 @@ static bool is_one_of(const char *v, const char *const *list) {
 }
 
 /* NULL, or what is wrong. */
-static const char *check(const struct relay_fields *f, struct str *bad) {
+static const char *record_check(const struct relay_fields *f, struct str *bad) {
     static const char *const modes[] = {"none", "may", "encrypt", "verify", "secure", NULL};
     const char *all[] = {f->name, f->nexthop, f->account, f->hosts, f->mechanisms, f->user};
     for (size_t i = 0; i < 6; i++) {
@@ -218,7 +219,7 @@ static const char *check(const struct relay_fields *f, struct str *bad) {
     return NULL;
 }
 
-static const char *lowered(const char *s, char **keep) {
+static const char *record_lowered(const char *s, char **keep) {
     *keep = mem_strdup(s);
     str_lower(*keep, strlen(*keep));
     return *keep;
@@ -247,12 +248,12 @@ static bool merge(struct relays *r, const struct relay_fields *f, struct merged 
         rc = sqlite3_step(m->st);
     }
     if (rc != SQLITE_ROW && rc != SQLITE_DONE) {
-        say(why, "%s", sqlite3_errmsg(r->db));
+        record_say(why, "%s", sqlite3_errmsg(r->db));
         return false;
     }
     m->exists = rc == SQLITE_ROW;
     if (m->exists)
-        old = fields_of(m->st);
+        old = record_fields_of(m->st);
     m->f = *f;
     m->f.nexthop = f->nexthop == NULL ? old.nexthop : f->nexthop;
     m->f.account = f->account == NULL ? old.account : f->account;
@@ -263,10 +264,10 @@ static bool merge(struct relays *r, const struct relay_fields *f, struct merged 
     m->f.has_secret = old.has_secret;
     bool moved = strcmp(m->f.hosts, old.hosts) != 0 || strcmp(m->f.user, old.user) != 0;
     if (f->password == NULL && m->f.user[0] != '\0' && (!old.has_secret || moved)) {
-        say(why, "the password is needed%s",
-            old.has_secret
-                ? " again: it may go to the hosts and as the user that it was set for only"
-                : "");
+        record_say(why, "the password is needed%s",
+                   old.has_secret
+                       ? " again: it may go to the hosts and as the user that it was set for only"
+                       : "");
         return false;
     }
     return true;
@@ -284,8 +285,8 @@ static bool write_record(struct relays *r, const struct merged *m, struct str se
               " modified, secret) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     int rc = sqlite3_prepare_v2(r->db, sql, -1, &st, NULL);
     const char *texts[] = {m->f.name,
-                           lowered(m->f.nexthop, &hop),
-                           lowered(m->f.account, &account),
+                           record_lowered(m->f.nexthop, &hop),
+                           record_lowered(m->f.account, &account),
                            m->f.hosts,
                            m->f.tls,
                            m->f.mechanisms,
@@ -300,10 +301,10 @@ static bool write_record(struct relays *r, const struct merged *m, struct str se
     if (rc == SQLITE_OK)
         rc = sqlite3_step(st);
     if (rc == SQLITE_CONSTRAINT)
-        say(why, "another record is already for the next hop \"%s\" and %s", hop,
-            account[0] == '\0' ? "everybody" : account);
+        record_say(why, "another record is already for the next hop \"%s\" and %s", hop,
+                   account[0] == '\0' ? "everybody" : account);
     else if (rc != SQLITE_DONE)
-        say(why, "%s", sqlite3_errmsg(r->db));
+        record_say(why, "%s", sqlite3_errmsg(r->db));
     sqlite3_finalize(st);
     free(hop);
     free(account);
@@ -315,16 +316,16 @@ bool relays_set(struct relays *r, const struct relay_fields *f, char **why) {
     struct sbuf sealed = {0}, bound = {0};
     struct str bad = STR_NONE;
     bool ok = merge(r, f, &m, why);
-    const char *wrong = ok ? check(&m.f, &bad) : NULL;
+    const char *wrong = ok ? record_check(&m.f, &bad) : NULL;
     if (wrong != NULL) {
-        say(why, "\"%.*s\": %s", STR_FMT(bad), wrong);
+        record_say(why, "\"%.*s\": %s", STR_FMT(bad), wrong);
         ok = false;
     }
     if (ok && f->password != NULL) {
         relays_bound(&bound, m.f.hosts, m.f.user);
         ok = seal_close(r->pub, str_of(f->password), sbuf_str(&bound), &sealed);
         if (!ok)
-            say(why, "the password cannot be sealed");
+            record_say(why, "the password cannot be sealed");
     }
     ok = ok && write_record(r, &m, sealed.n > 0 ? sbuf_str(&sealed) : STR_NONE, why);
     sqlite3_finalize(m.st);
@@ -342,7 +343,7 @@ bool relays_delete(struct relays *r, const char *name, char **why) {
         rc = sqlite3_step(st);
     }
     if (rc != SQLITE_DONE)
-        say(why, "%s", sqlite3_errmsg(r->db));
+        record_say(why, "%s", sqlite3_errmsg(r->db));
     sqlite3_finalize(st);
     return rc == SQLITE_DONE && sqlite3_changes(r->db) > 0;
 }

@@ -36,7 +36,7 @@ static char *path_from(struct str name, const char *dir) {
     return sbuf_take(&b);
 }
 
-static struct tabconf *conf_of(const char *path, bool embedded, bool writable, char **why) {
+static struct tabconf *store_conf_of(const char *path, bool embedded, bool writable, char **why) {
     if (!embedded)
         return tabconf_read(path, why);
     struct tabconf *c = tabconf_parse(STR_LIT(""));
@@ -59,7 +59,7 @@ struct store *store_open(const char *spec, const char *dir, bool writable, char 
         return NULL;
     }
     char *path = path_from(str_from(s, (size_t)colon + 1), dir);
-    struct tabconf *conf = conf_of(path, kinds[k].sql == &sql_sqlite, writable, why);
+    struct tabconf *conf = store_conf_of(path, kinds[k].sql == &sql_sqlite, writable, why);
     if (conf == NULL) {
         free(path);
         return NULL;

@@ -33,8 +33,9 @@ enum store_rc store_relay_each(struct store *st, const char *account, store_pair
  * account. */
 enum store_rc store_relay_set(struct store *st, const char *account, const char *value, char **why);
 
-/* Is that the user's password, and may he send?  *name becomes his canonical name (YES) or the
- * reason (NO), for the log.  secure: over TLS.  client: his address, for allow_nets. */
+/* YES if the password is right and the user may send: *name becomes the canonical name; NO: *name
+ * becomes the reason, for the log.  secure: over TLS.  client: the client's address, for
+ * allow_nets. */
 enum store_rc store_verify(struct store *st, const char *user, const char *password, bool secure,
                            const char *client, struct sbuf *name, char **why);
 

@@ -2,7 +2,7 @@
  * accounts/store_ldap.c - iRedMail's tree in a directory; see store.h
  *
  * The table file has server_host, bind_dn, bind_pw, version and search_base (o=domains,…).  A
- * user's password is verified by binding as him, over a connection of its own.
+ * user's password is verified by binding as that user, over a connection of its own.
  */
 #include <ldap.h>
 #include <stdlib.h>

@@ -15,7 +15,7 @@ struct row {
     size_t n;
 };
 
-static void take(void *arg, struct str value) {
+static void sql_take(void *arg, struct str value) {
     struct row *r = arg;
     if (r->n < 8)
         r->v[r->n++] = str_dup(value.p == NULL ? STR_LIT("") : value);
@@ -69,7 +69,7 @@ static enum store_rc sql_relay_set(struct store *st, const char *account, const 
     const char *args[] = {account, value == NULL ? "" : value};
     const char *update[] = {value, account};
     enum store_rc rc = store_sql_run(st, "SELECT account FROM sender_relayhost WHERE account = ?",
-                                     args, take, &had, why);
+                                     args, sql_take, &had, why);
     bool there = had.n > 0;
     row_free(&had);
     if (rc != STORE_YES)
@@ -94,7 +94,7 @@ static enum store_rc sql_has(struct store *st, const char *account, char **why) 
                       account[0] == '\0'  ? "SELECT domain FROM domain LIMIT 1"
                       : account[0] == '@' ? "SELECT domain FROM domain WHERE domain = ?"
                                           : "SELECT username FROM mailbox WHERE username = ?",
-                      args, take, &r, why);
+                      args, sql_take, &r, why);
     bool there = r.n > 0;
     row_free(&r);
     return rc == STORE_YES && !there ? STORE_NO : rc;
@@ -115,7 +115,7 @@ static enum store_rc sql_verify(struct store *st, const char *user, const char *
     const char *args[] = {lower};
     enum store_rc rc =
         store_sql_run(st, secure ? LOGIN_QUERY("enablesmtpsecured") : LOGIN_QUERY("enablesmtp"),
-                      args, take, &r, why);
+                      args, sql_take, &r, why);
     if (rc == STORE_YES && r.n < 3) {
         password_pretend(password);
         sbuf_add_c(name, "no such user, or not active, or not allowed to send");

@@ -48,7 +48,7 @@ static struct store *open_store(const struct config *cfg, bool make, bool *made)
     return st;
 }
 
-static int report(enum store_rc rc, char *why, const char *otherwise) {
+static int accounts_report(enum store_rc rc, char *why, const char *otherwise) {
     if (rc == STORE_ERROR)
         fprintf(stderr, "posthouse: fatal: %s\n", why);
     else if (rc == STORE_NO)
@@ -82,7 +82,7 @@ static bool value_ok(const char *value) {
     return why == NULL;
 }
 
-static void print_pair(void *arg, struct str account, struct str value) {
+static void accounts_print_pair(void *arg, struct str account, struct str value) {
     struct sbuf b = {0};
     if (*(bool *)arg) {
         sbuf_add_c(&b, "{\"account\": ");
@@ -107,9 +107,10 @@ static int relay_list(const struct config *cfg, int argc, char **argv) {
     struct store *st = open_store(cfg, false, &made);
     if (st == NULL)
         return 1;
-    enum store_rc rc = store_relay_each(st, argc > 2 ? argv[2] : "", print_pair, &json, &why);
+    enum store_rc rc =
+        store_relay_each(st, argc > 2 ? argv[2] : "", accounts_print_pair, &json, &why);
     store_close(st);
-    return report(rc, why, "");
+    return accounts_report(rc, why, "");
 }
 
 /* Does the daemon ask this store at all? */
@@ -121,7 +122,7 @@ static void note_unasked(const struct config *cfg, struct store *st) {
               stderr);
 }
 
-static int relay_change(const struct config *cfg, const char *who, const char *value) {
+static int accounts_relay_change(const struct config *cfg, const char *who, const char *value) {
     bool made;
     char *why = NULL, *account = account_arg(who);
     if (account == NULL || (value != NULL && !value_ok(value))) {
@@ -137,9 +138,9 @@ static int relay_change(const struct config *cfg, const char *who, const char *v
             fprintf(stderr, "posthouse: note: the store has no account %s\n", account);
         free(unused);
         enum store_rc rc = store_relay_set(st, account, value, &why);
-        out =
-            report(rc, why,
-                   value == NULL ? "it has no relay host of its own" : "there is no such account");
+        out = accounts_report(rc, why,
+                              value == NULL ? "it has no relay host of its own"
+                                            : "there is no such account");
         if (out == 0 && value != NULL)
             printf("posthouse: %s is relayed by %s\n", account, value);
         else if (out == 0)
@@ -166,7 +167,8 @@ int cli_relay(const char *dir, int argc, char **argv) {
     struct config *cfg = cli_config("posthouse", dir);
     if (cfg == NULL)
         return 1;
-    return list ? relay_list(cfg, argc, argv) : relay_change(cfg, argv[2], set ? argv[3] : NULL);
+    return list ? relay_list(cfg, argc, argv)
+                : accounts_relay_change(cfg, argv[2], set ? argv[3] : NULL);
 }
 
 /* -- domains, users, admins of the embedded store -- */
@@ -186,7 +188,7 @@ static char *hash_password(void) {
     return sbuf_take(&hash);
 }
 
-static int add(const char *dir, const char *what, const char *name, const char *domain) {
+static int accounts_add(const char *dir, const char *what, const char *name, const char *domain) {
     struct config *cfg = cli_config("posthouse", dir);
     bool is_domain = strcmp(what, "domain") == 0, made;
     char *why = NULL, *low = mem_strdup(name);
@@ -220,19 +222,19 @@ static int add(const char *dir, const char *what, const char *name, const char *
     store_close(st);
     free(hash);
     free(low);
-    return report(rc, why, "");
+    return accounts_report(rc, why, "");
 }
 
 int cli_domain(const char *dir, int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "add") == 0)
-        return add(dir, "domain", argv[2], NULL);
+        return accounts_add(dir, "domain", argv[2], NULL);
     fputs("usage: posthouse domain add DOMAIN\n", stderr);
     return EX_USAGE_;
 }
 
 int cli_user(const char *dir, int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "add") == 0)
-        return add(dir, "user", argv[2], NULL);
+        return accounts_add(dir, "user", argv[2], NULL);
     fputs("usage: posthouse user add USER@DOMAIN   (the password is read from standard input)\n",
           stderr);
     return EX_USAGE_;
@@ -246,7 +248,7 @@ static int print_link(const struct config *cfg, const char *admin) {
     char secret[SECRET_TEXT], hash[HASH_TEXT], *why = NULL;
     struct state *s = state_open(cfg->p.data_directory, &why);
     if (s == NULL)
-        return report(STORE_ERROR, why, "");
+        return accounts_report(STORE_ERROR, why, "");
     secret_new(secret);
     secret_hash(secret, hash);
     int rc = state_run(s, NULL, NULL, "INSERT INTO link (hash, admin, expires) VALUES (?, ?, ?)",
@@ -292,7 +294,7 @@ static int admin_link(const char *dir, const char *name) {
     if (made)
         cli_take_up(cfg, ASK_STORE);
     store_close(st);
-    int out = rc == STORE_YES ? print_link(cfg, low) : report(rc, why, "");
+    int out = rc == STORE_YES ? print_link(cfg, low) : accounts_report(rc, why, "");
     free(low);
     return out;
 }
@@ -301,7 +303,7 @@ int cli_admin(const char *dir, int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "link") == 0)
         return admin_link(dir, argv[2]);
     if ((argc == 3 || argc == 4) && strcmp(argv[1], "add") == 0)
-        return add(dir, "admin", argv[2], argc == 4 ? argv[3] : NULL);
+        return accounts_add(dir, "admin", argv[2], argc == 4 ? argv[3] : NULL);
     fputs("usage: posthouse admin add ADDRESS [DOMAIN]   (of everything, or of one domain; the "
           "password is read from standard input)\n"
           "       posthouse admin link ADDRESS   (prints a link to the page that works once)\n",

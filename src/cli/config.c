@@ -58,7 +58,7 @@ static bool print_value(const struct config *c, const char *name, const struct s
     return true;
 }
 
-static int by_name(const void *a, const void *b) {
+static int postconf_by_name(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
@@ -73,7 +73,7 @@ static int print_all(const struct config *c, const struct show *s) {
             (s->set_only || param_find(c->main.v[i].name, strlen(c->main.v[i].name)) == NULL) &&
             !s->defaults)
             names[n++] = c->main.v[i].name;
-    qsort(names, n, sizeof(char *), by_name);
+    qsort(names, n, sizeof(char *), postconf_by_name);
     for (size_t i = 0; i < n; i++)
         print_value(c, names[i], s);
     free(names);

@@ -90,7 +90,7 @@ static void show_step(void *arg, struct str line) {
     json_decref(o);
 }
 
-static int run(const char *word, const char *dir, int argc, char **argv) {
+static int explain_run(const char *word, const char *dir, int argc, char **argv) {
     struct shown w = {.json = cli_take_flag(&argc, argv, "--json"),
                       .test = strcmp(word, "test") == 0};
     if (argc < 2 || argc > 3 || argv[1][0] == '-' || (argc == 3 && argv[2][0] == '-')) {
@@ -120,9 +120,9 @@ static int run(const char *word, const char *dir, int argc, char **argv) {
 }
 
 int cli_explain(const char *dir, int argc, char **argv) {
-    return run("explain", dir, argc, argv);
+    return explain_run("explain", dir, argc, argv);
 }
 
 int cli_test(const char *dir, int argc, char **argv) {
-    return run("test", dir, argc, argv);
+    return explain_run("test", dir, argc, argv);
 }

@@ -48,7 +48,7 @@ static const struct face faces[] = {
     {"postconf", cli_postconf, NULL},
 };
 
-static int usage(FILE *to) {
+static int cli_usage(FILE *to) {
     fputs("usage: posthouse [-c DIR] COMMAND …\n", to);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         fprintf(to, "  %s\n", commands[i].help);
@@ -90,9 +90,9 @@ int main(int argc, char **argv) {
         at += 2;
     }
     if (at >= argc)
-        return usage(stderr);
+        return cli_usage(stderr);
     if (strcmp(argv[at], "--help") == 0 || strcmp(argv[at], "-h") == 0)
-        return usage(stdout);
+        return cli_usage(stdout);
     if (strcmp(argv[at], "--version") == 0) {
         puts("posthouse " PH_VERSION);
         return 0;
@@ -104,5 +104,5 @@ int main(int argc, char **argv) {
         if (strcmp(argv[at], faces[i].name) == 0)
             return faces[i].run(dir, argc - at, argv + at);
     fprintf(stderr, "posthouse: no such command: %s\n", argv[at]);
-    return usage(stderr);
+    return cli_usage(stderr);
 }

@@ -38,7 +38,7 @@ struct options {
     const char *dir;
 };
 
-_Noreturn static void fatal(const char *fmt, const char *a, const char *b) {
+_Noreturn static void postmap_fatal(const char *fmt, const char *a, const char *b) {
     fputs("postmap: fatal: ", stderr);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
@@ -73,7 +73,7 @@ static void files_value(struct str names, struct sbuf *out) {
         char *path = str_dup(one);
         int rc = fs_read(path, &content, SOURCE_MAX);
         if (rc < 0)
-            fatal("open %s: %s", path, strerror(-rc));
+            postmap_fatal("open %s: %s", path, strerror(-rc));
         free(path);
     }
     base64_encode(out, sbuf_str(&content));
@@ -82,7 +82,7 @@ static void files_value(struct str names, struct sbuf *out) {
     sbuf_free(&content);
 }
 
-static void add_entry(struct build *b, struct str key, struct str value);
+static void postmap_add_entry(struct build *b, struct str key, struct str value);
 
 static void on_entry(void *arg, struct str key, struct str value, int line) {
     struct build *b = arg;
@@ -92,11 +92,11 @@ static void on_entry(void *arg, struct str key, struct str value, int line) {
         files_value(value, &content);
         value = sbuf_str(&content);
     }
-    add_entry(b, key, value);
+    postmap_add_entry(b, key, value);
     sbuf_free(&content);
 }
 
-static void add_entry(struct build *b, struct str key, struct str value) {
+static void postmap_add_entry(struct build *b, struct str key, struct str value) {
     bool known = htab_get(&b->pairs->seen, key) != NULL;
     if (known && !b->o->replace) {
         if (!b->o->quiet_dup)
@@ -129,17 +129,17 @@ static char *db_path(const struct map_ops *ops, const char *name) {
     return sbuf_take(&b);
 }
 
-/* Root acts as the source's owner, so that nobody's file is made root's. */
+/* Root acts as the source's owner, so that no user's file becomes root's. */
 static void become_owner(const struct stat *st) {
     if (geteuid() == 0 && st->st_uid != 0 && (setgid(st->st_gid) < 0 || seteuid(st->st_uid) < 0))
-        fatal("cannot become the owner of the source file: %s%s", strerror(errno), "");
+        postmap_fatal("cannot become the owner of the source file: %s%s", strerror(errno), "");
 }
 
 static void write_table(const struct map_ops *ops, const char *path, const struct pairs *p,
                         mode_t mode) {
     const char *why;
     if (ops->build(path, p->v, p->n, mode, &why) < 0)
-        fatal("write %s: %s", path, why);
+        postmap_fatal("write %s: %s", path, why);
 }
 
 static void load_old(const char *spec, const struct options *o, struct pairs *p) {
@@ -164,12 +164,12 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
                       .source = o->incremental ? "(stdin)" : name};
     struct build b = {&p, o};
     if (ops->build == NULL)
-        fatal("table type %s does not support bulk-mode creation%s", ops->type, "");
+        postmap_fatal("table type %s does not support bulk-mode creation%s", ops->type, "");
     bool have = stat(name, &st) == 0;
     if (!o->incremental) {
         int rc = have ? fs_read(name, &text, SOURCE_MAX) : -errno;
         if (rc < 0)
-            fatal("open %s: %s", name, strerror(-rc));
+            postmap_fatal("open %s: %s", name, strerror(-rc));
         become_owner(&st);
     } else {
         load_old(spec, o, &p);
@@ -194,13 +194,13 @@ static void print_pair_json(struct str key, struct str value) {
 }
 
 /* One key; prints its value.  1 if found. */
-static int ask(struct map *m, struct str key, bool with_key, const struct options *o) {
+static int postmap_ask(struct map *m, struct str key, bool with_key, const struct options *o) {
     struct sbuf v = {0}, plain = {0};
     enum map_rc rc = map_get(m, key, &v);
     if (rc == MAP_ERROR)
-        fatal("table %s: query error: %s", m->spec, map_error(m));
+        postmap_fatal("table %s: query error: %s", m->spec, map_error(m));
     if (rc == MAP_FOUND && o->files && !base64_decode(&plain, sbuf_str(&v)))
-        fatal("table %s: value is not base64: key %s", m->spec, str_dup(key));
+        postmap_fatal("table %s: value is not base64: key %s", m->spec, str_dup(key));
     struct str value = o->files ? sbuf_str(&plain) : sbuf_str(&v);
     if (rc == MAP_FOUND && o->json)
         print_pair_json(key, value);
@@ -232,7 +232,7 @@ static bool next_key(struct str *rest, bool header, struct str *key) {
 static int ask_all(struct map **maps, size_t n, struct str key, const struct options *o) {
     int hit = 0;
     for (size_t i = 0; i < n && !hit; i++)
-        hit = ask(maps[i], key, true, o);
+        hit = postmap_ask(maps[i], key, true, o);
     return hit;
 }
 
@@ -240,7 +240,7 @@ static int run_query(struct map **maps, size_t n, const struct options *o) {
     int found = 0;
     if (strcmp(o->query, "-") != 0) {
         for (size_t i = 0; i < n && !found; i++)
-            found = ask(maps[i], str_of(o->query), false, o);
+            found = postmap_ask(maps[i], str_of(o->query), false, o);
         return found ? 0 : 1;
     }
     struct sbuf in = {0};
@@ -257,7 +257,7 @@ static int run_query(struct map **maps, size_t n, const struct options *o) {
     return found ? 0 : 1;
 }
 
-static int print_pair(void *arg, struct str key, struct str value) {
+static int postmap_print_pair(void *arg, struct str key, struct str value) {
     const struct options *o = arg;
     if (o->json)
         print_pair_json(key, value);
@@ -318,7 +318,8 @@ static int run_tables(int argc, char **argv, const struct options *o) {
         ptrdiff_t colon = str_chr(s, ':');
         const struct map_ops *ops = map_type(str_make(s.p, (size_t)colon));
         if (ops == NULL)
-            fatal("unsupported dictionary type: %s%s", str_dup(str_make(s.p, (size_t)colon)), "");
+            postmap_fatal("unsupported dictionary type: %s%s",
+                          str_dup(str_make(s.p, (size_t)colon)), "");
         const char *name = s.p + colon + 1;
         if (o->del != NULL) {
             hit = run_delete(ops, spec.p, name, o) || hit;
@@ -331,11 +332,11 @@ static int run_tables(int argc, char **argv, const struct options *o) {
             char *stale = map_stale(m);
             m->fold = !o->no_fold;
             if (!m->opened)
-                fatal("%s%s", m->err, "");
+                postmap_fatal("%s%s", m->err, "");
             if (stale != NULL)
                 fprintf(stderr, "postmap: warning: %s\n", stale);
-            if (o->dump && map_each(m, print_pair, (void *)(uintptr_t)o) < 0)
-                fatal("%s%s", map_error(m), "");
+            if (o->dump && map_each(m, postmap_print_pair, (void *)(uintptr_t)o) < 0)
+                postmap_fatal("%s%s", map_error(m), "");
         }
     }
     if (o->query != NULL)

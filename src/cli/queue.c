@@ -21,7 +21,7 @@ struct listing {
     size_t n;
 };
 
-static void keep(void *arg, struct str line) {
+static void queue_keep(void *arg, struct str line) {
     struct listing *l = arg;
     json_t *o = json_loadb(line.p, line.n, 0, NULL);
     if (o == NULL)
@@ -30,7 +30,7 @@ static void keep(void *arg, struct str line) {
     l->v[l->n++] = o;
 }
 
-static const char *text(json_t *o, const char *name) {
+static const char *queue_text(json_t *o, const char *name) {
     const char *s = json_string_value(json_object_get(o, name));
     return s == NULL ? "" : s;
 }
@@ -39,7 +39,9 @@ static int by_age(const void *a, const void *b) {
     json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
     json_int_t tx = json_integer_value(json_object_get(x, "arrival_time"));
     json_int_t ty = json_integer_value(json_object_get(y, "arrival_time"));
-    return tx < ty ? 1 : tx > ty ? -1 : strcmp(text(y, "queue_id"), text(x, "queue_id"));
+    return tx < ty   ? 1
+           : tx > ty ? -1
+                     : strcmp(queue_text(y, "queue_id"), queue_text(x, "queue_id"));
 }
 
 /* Recipients, each group after the reason that they share. */
@@ -54,14 +56,14 @@ static void print_rcpts(json_t *o, bool wide) {
             printf("%*s(%s)\n", pad > 0 ? pad : 0, "", why);
             last = why;
         }
-        printf(wide ? "%-46s %s\n" : "%-40s %s\n", "", text(r, "address"));
+        printf(wide ? "%-46s %s\n" : "%-40s %s\n", "", queue_text(r, "address"));
     }
 }
 
 static void print_one(json_t *o, bool wide) {
     struct sbuf id = {0}, when = {0};
-    const char *q = text(o, "queue_name");
-    sbuf_printf(&id, "%s%s%s", text(o, "queue_id"),
+    const char *q = queue_text(o, "queue_name");
+    sbuf_printf(&id, "%s%s%s", queue_text(o, "queue_id"),
                 strcmp(q, "active") == 0 ? "*"
                 : strcmp(q, "hold") == 0 ? "!"
                                          : "",
@@ -69,9 +71,9 @@ static void print_one(json_t *o, bool wide) {
     clock_add_asctime(&when, json_integer_value(json_object_get(o, "arrival_time")) * 1000000);
     long long size = json_integer_value(json_object_get(o, "message_size"));
     if (wide)
-        printf("%-17s %8lld %19.19s %s\n", id.p, size, when.p, text(o, "sender"));
+        printf("%-17s %8lld %19.19s %s\n", id.p, size, when.p, queue_text(o, "sender"));
     else
-        printf("%-11s %7lld %20.20s %s\n", id.p, size, when.p, text(o, "sender"));
+        printf("%-11s %7lld %20.20s %s\n", id.p, size, when.p, queue_text(o, "sender"));
     print_rcpts(o, wide);
     putchar('\n');
     sbuf_free(&id);
@@ -82,7 +84,7 @@ int cli_list_queue(const char *who, const struct config *cfg) {
     struct listing l = {0};
     long long bytes = 0;
     bool wide = cfg->p.enable_long_queue_ids;
-    if (cli_control(who, cfg, "{\"cmd\": \"queue-list\"}", keep, &l, NULL) < 0)
+    if (cli_control(who, cfg, "{\"cmd\": \"queue-list\"}", queue_keep, &l, NULL) < 0)
         return EX_UNAVAILABLE_;
     if (l.n == 0) {
         puts("Mail queue is empty");

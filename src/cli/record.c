@@ -12,7 +12,7 @@
 #include "daemon/uses.h"
 #include "util/mem.h"
 
-static int usage(void) {
+static int record_usage(void) {
     fputs("usage: posthouse record list [--json]\n"
           "       posthouse record set NAME [hosts=[HOST]:PORT,…] [nexthop=TEXT] [for=ACCOUNT]\n"
           "                 [tls=none|may|encrypt|verify|secure] [mechanisms=WORDS] [user=NAME] "
@@ -89,7 +89,7 @@ static int set(struct relays *r, int argc, char **argv) {
     bool password = false;
     char *why = NULL, *secret = NULL;
     if (!take_words(argc, argv, &f, &password))
-        return usage();
+        return record_usage();
     if (password && (secret = cli_password("Password of the relay host")) == NULL)
         return failed(NULL, "no password on standard input");
     f.password = secret;
@@ -130,7 +130,7 @@ static void take_place(void *arg, struct str hop, const char *where) {
         w->by = mem_strdup(where);
 }
 
-static void take_account(void *arg, struct str account, struct str value) {
+static void record_take_account(void *arg, struct str account, struct str value) {
     struct wanted *w = arg;
     (void)value;
     if (w->by == NULL)
@@ -149,9 +149,9 @@ static bool find_users(const struct config *cfg, struct wanted *w, char **why) {
     if (st == NULL)
         return false;
     if (!w->covered)
-        rc = store_relay_users(st, w->hop, 1, take_account, w, why);
+        rc = store_relay_users(st, w->hop, 1, record_take_account, w, why);
     if (rc != STORE_ERROR && w->by == NULL)
-        rc = store_relay_users(st, w->name, 1, take_account, w, why);
+        rc = store_relay_users(st, w->name, 1, record_take_account, w, why);
     store_close(st);
     return rc != STORE_ERROR;
 }
@@ -187,7 +187,7 @@ int cli_record(const char *dir, int argc, char **argv) {
     bool del = argc == 3 && strcmp(argv[1], "delete") == 0;
     char *why = NULL;
     if (!list && !change && !del)
-        return usage();
+        return record_usage();
     struct config *cfg = cli_config("posthouse", dir);
     if (cfg == NULL)
         return 1;

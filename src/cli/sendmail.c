@@ -131,7 +131,7 @@ struct dialogue {
 };
 
 /* Sends text and waits for the reply; its code, or 0 when the daemon is gone. */
-static int say(struct dialogue *d, const char *p, size_t n) {
+static int sendmail_say(struct dialogue *d, const char *p, size_t n) {
     size_t used;
     smtp_reply_reset(&d->r);
     if (n > 0 && fs_write_all(d->fd, p, n) < 0)
@@ -149,7 +149,7 @@ static int say(struct dialogue *d, const char *p, size_t n) {
     }
 }
 
-static int refused(struct dialogue *d, int code) {
+static int sendmail_refused(struct dialogue *d, int code) {
     struct sbuf b = {0};
     smtp_reply_line(&d->r, &b);
     fprintf(stderr, "sendmail: fatal: %s\n", code == 0 ? "the daemon did not answer" : b.p);
@@ -175,7 +175,7 @@ static int send_envelope(struct dialogue *d, const struct mail *m) {
     if (m->ret != NULL)
         sbuf_printf(&b, " RET=%s", m->ret);
     sbuf_add_c(&b, "\r\n");
-    code = say(d, b.p, b.n);
+    code = sendmail_say(d, b.p, b.n);
     for (size_t i = 0; i < m->n_rcpts && code / 100 == 2; i++) {
         sbuf_reset(&b);
         sbuf_add_c(&b, "RCPT TO:");
@@ -183,7 +183,7 @@ static int send_envelope(struct dialogue *d, const struct mail *m) {
         if (m->notify != NULL)
             sbuf_printf(&b, " NOTIFY=%s", m->notify);
         sbuf_add_c(&b, "\r\n");
-        code = say(d, b.p, b.n);
+        code = sendmail_say(d, b.p, b.n);
     }
     sbuf_free(&b);
     return code;
@@ -199,28 +199,28 @@ static int submit(const struct config *cfg, const struct mail *m) {
                 cfg->p.queue_directory, strerror(-d.fd));
         return EX_TEMPFAIL_;
     }
-    int code = say(&d, "", 0);
+    int code = sendmail_say(&d, "", 0);
     if (code / 100 == 2)
-        code = say(&d, "EHLO localhost\r\n", 16);
+        code = sendmail_say(&d, "EHLO localhost\r\n", 16);
     if (code / 100 == 2)
         code = send_envelope(&d, m);
     if (code / 100 == 2)
-        code = say(&d, "DATA\r\n", 6);
+        code = sendmail_say(&d, "DATA\r\n", 6);
     if (code != 354)
-        return refused(&d, code);
+        return sendmail_refused(&d, code);
     content_bdat(&norm, sbuf_str(&m->content), &crlf);
     content_bdat_end(&norm, &crlf);
     content_stuff(&stuff, sbuf_str(&crlf), 0, &out);
     sbuf_add_c(&out, ".\r\n");
-    code = say(&d, out.p, out.n);
+    code = sendmail_say(&d, out.p, out.n);
     if (code / 100 != 2)
-        return refused(&d, code);
-    say(&d, "QUIT\r\n", 6);
+        return sendmail_refused(&d, code);
+    sendmail_say(&d, "QUIT\r\n", 6);
     close(d.fd);
     return 0;
 }
 
-static char *own_name(void) {
+static char *sendmail_own_name(void) {
     struct passwd *pw = getpwuid(getuid());
     return mem_strdup(pw == NULL ? "unknown" : pw->pw_name);
 }
@@ -282,7 +282,7 @@ static int set_flag(struct mail *m, int opt) {
 }
 
 int cli_sendmail(const char *dir, int argc, char **argv) {
-    struct mail m = {.from = own_name(), .dot_ends = true};
+    struct mail m = {.from = sendmail_own_name(), .dot_ends = true};
     const char *mode = "m";
     int opt;
     bool flush = false;

@@ -98,8 +98,8 @@ bool config_time(struct str s, char unit, int64_t *seconds) {
 }
 
 /* Where a name was set, for remarks. */
-static const char *place(const struct config *c, const struct service *svc, const char *name,
-                         int *line) {
+static const char *config_place(const struct config *c, const struct service *svc, const char *name,
+                                int *line) {
     const struct cfg_entry *e = svc == NULL ? NULL : cfg_file_find(&svc->overrides, str_of(name));
     if (e != NULL) {
         *line = e->line;
@@ -110,7 +110,7 @@ static const char *place(const struct config *c, const struct service *svc, cons
     return e == NULL ? NULL : c->main.path;
 }
 
-static const char *text_keep(struct config *c, char *text) {
+static const char *config_text_keep(struct config *c, char *text) {
     c->texts = mem_realloc(c->texts, (c->n_texts + 1) * sizeof(char *));
     c->texts[c->n_texts++] = text;
     return text;
@@ -131,7 +131,7 @@ static bool value_store(struct config *c, const struct param_info *info, void *a
     bool ok = true;
     switch (info->type) {
     case PARAM_STR:
-        *(const char **)at = text_keep(c, text);
+        *(const char **)at = config_text_keep(c, text);
         return true;
     case PARAM_BOOL:
         ok = bool_parse(text, at);
@@ -161,7 +161,7 @@ static void param_fill(struct config *c, const struct service *svc, struct param
     int line;
     void *at = (char *)p + info->offset;
     const char *raw = scope_lookup(&s, str_of(info->name));
-    const char *file = place(c, svc, info->name, &line);
+    const char *file = config_place(c, svc, info->name, &line);
     if (cfg_expand(&out, str_of(raw), scope_lookup, &s, &why, &undefined) < 0) {
         diag_add(&c->diags, DIAG_ERROR, file, line, "%s: %s in \"%s\"", info->name, why, raw);
         sbuf_reset(&out);
@@ -192,13 +192,13 @@ static void origin_fill(struct config *c, struct params *p) {
     int err, line;
     struct str text = cfg_source_file(c->source, p->myorigin, &err), first;
     if (err < 0 || !str_split(&text, "\n", &first)) {
-        const char *file = place(c, NULL, "myorigin", &line);
+        const char *file = config_place(c, NULL, "myorigin", &line);
         diag_add(&c->diags, DIAG_WARN, file, line, "myorigin: cannot read %s: %s; using %s",
                  p->myorigin, strerror(-err), p->myhostname);
         p->myorigin = p->myhostname;
         return;
     }
-    p->myorigin = text_keep(c, str_dup(str_trim(first)));
+    p->myorigin = config_text_keep(c, str_dup(str_trim(first)));
 }
 
 /* mydomain defaults to myhostname without its first label. */
@@ -225,7 +225,7 @@ static void list_file_add(struct config *c, const char *name, const char *path, 
     int err, line;
     struct str text = config_file(c, path, &err), one;
     if (err < 0) {
-        const char *file = place(c, NULL, name, &line);
+        const char *file = config_place(c, NULL, name, &line);
         diag_add(&c->diags, DIAG_ERROR, file, line, "%s: cannot read %s: %s", name, path,
                  strerror(-err));
         return;
@@ -252,7 +252,7 @@ static void list_fill(struct config *c, struct params *p, const char *name) {
             sbuf_printf(&out, " %.*s", STR_FMT(one));
         free(path);
     }
-    *at = text_keep(c, sbuf_take(&out));
+    *at = config_text_keep(c, sbuf_take(&out));
 }
 
 /* The embedded accounts database counts once it is there; then senders' relay hosts come from the
@@ -263,13 +263,13 @@ static void accounts_fill(struct config *c, struct params *p) {
     if (p->accounts_store[0] == '\0' && cfg_source_exists(c->source, b.p)) {
         struct sbuf spec = {0};
         sbuf_printf(&spec, "sqlite:%s", b.p);
-        p->accounts_store = text_keep(c, sbuf_take(&spec));
+        p->accounts_store = config_text_keep(c, sbuf_take(&spec));
     }
     sbuf_reset(&b);
     if (p->accounts_store[0] != '\0' &&
         cfg_file_find(&c->main, STR_LIT("sender_dependent_relayhost_maps")) == NULL) {
         sbuf_printf(&b, "accounts:%s", p->accounts_store);
-        p->sender_dependent_relayhost_maps = text_keep(c, mem_strdup(b.p));
+        p->sender_dependent_relayhost_maps = config_text_keep(c, mem_strdup(b.p));
     }
     sbuf_free(&b);
 }
@@ -278,7 +278,7 @@ static void relays_fill(struct config *c) {
     struct sbuf b = {0};
     if (cfg_source_exists(c->source, c->p.relays_database))
         sbuf_printf(&b, "relays:%s", c->p.relays_database);
-    c->relays_spec = text_keep(c, sbuf_take(&b));
+    c->relays_spec = config_text_keep(c, sbuf_take(&b));
 }
 
 static void params_fill(struct config *c, const struct service *svc, struct params *p) {

@@ -34,7 +34,7 @@ struct parse {
     struct diags *d;
 };
 
-static void parse_line(void *arg, struct str line, int no) {
+static void main_cf_parse_line(void *arg, struct str line, int no) {
     struct parse *p = arg;
     ptrdiff_t eq = str_chr(line, '=');
     if (eq < 0) {
@@ -57,13 +57,13 @@ static void parse_line(void *arg, struct str line, int no) {
     cfg_file_set(p->f, name, value, no);
 }
 
-static void parse_orphan(void *arg, struct str line, int no) {
+static void main_cf_parse_orphan(void *arg, struct str line, int no) {
     struct parse *p = arg;
     diag_add(p->d, DIAG_ERROR, p->f->path, no,
              "logical line must not start with whitespace: \"%.*s\"", STR_FMT(line));
 }
 
-static const struct lines_ops parse_ops = {parse_line, parse_orphan};
+static const struct lines_ops parse_ops = {main_cf_parse_line, main_cf_parse_orphan};
 
 void cfg_file_parse(struct cfg_file *f, const char *path, struct str text, struct diags *d) {
     struct parse p = {f, d};
@@ -101,7 +101,7 @@ static bool name_char(char c) {
            c == '-' || c == '.';
 }
 
-static int fail(struct expand *x, const char *why) {
+static int main_cf_fail(struct expand *x, const char *why) {
     x->why = why;
     return -1;
 }
@@ -145,7 +145,7 @@ static int expand_choice(struct expand *x, struct sbuf *out, struct str rest, bo
         if (after.n > 0 && after.p[0] == ':' && yes)
             b = unbrace(str_from(after, 1));
         else if (after.n > 0)
-            return fail(x, "unexpected text after a conditional value");
+            return main_cf_fail(x, "unexpected text after a conditional value");
         a = unbrace(str_make(a.p, span));
     }
     if (cond == yes)
@@ -206,7 +206,7 @@ static int expand_relation(struct expand *x, struct sbuf *out, struct str s) {
         op.n -= 5;
     if (nl == 0 || nr == 0 || relation_holds(op, 0) < 0 ||
         (tail.n > 0 && tail.p[0] != '?' && tail.p[0] != ':'))
-        return fail(x, "bad relational expression");
+        return main_cf_fail(x, "bad relational expression");
     int rc = expand_text(x, &l, unbrace(str_make(s.p, nl)));
     if (rc == 0)
         rc = expand_text(x, &r, unbrace(str_make(rest.p, nr)));
@@ -232,11 +232,11 @@ static int expand_braced(struct expand *x, struct sbuf *out, struct str s) {
         n++;
     struct str name = str_make(s.p, n), rest = str_trim(str_from(s, n));
     if (n == 0)
-        return fail(x, "empty or invalid name after $");
+        return main_cf_fail(x, "empty or invalid name after $");
     if (rest.n == 0)
         return expand_name(x, out, name);
     if (rest.p[0] != '?' && rest.p[0] != ':')
-        return fail(x, "attribute syntax error after name");
+        return main_cf_fail(x, "attribute syntax error after name");
     struct sbuf v = {0};
     struct sbuf *undefined = x->undefined;
     x->undefined = NULL; /* asking whether it is set is no mistake */
@@ -259,7 +259,7 @@ static int expand_dollar(struct expand *x, struct sbuf *out, struct str s, size_
     if (c == '{' || c == '(') {
         size_t n = balanced(str_from(s, 1), c, c == '{' ? '}' : ')');
         if (n == 0)
-            return fail(x, "truncated parameter: missing closing brace");
+            return main_cf_fail(x, "truncated parameter: missing closing brace");
         *used = n + 1;
         return expand_braced(x, out, str_make(s.p + 2, n - 2));
     }
@@ -267,14 +267,14 @@ static int expand_dollar(struct expand *x, struct sbuf *out, struct str s, size_
     while (n < s.n && name_char(s.p[n]) && s.p[n] != '.' && s.p[n] != '-')
         n++;
     if (n == 1)
-        return fail(x, "empty or invalid name after $");
+        return main_cf_fail(x, "empty or invalid name after $");
     *used = n;
     return expand_name(x, out, str_make(s.p + 1, n - 1));
 }
 
 static int expand_text(struct expand *x, struct sbuf *out, struct str s) {
     if (++x->depth > EXPAND_DEPTH)
-        return fail(x, "unreasonable macro call nesting");
+        return main_cf_fail(x, "unreasonable macro call nesting");
     int rc = 0;
     while (s.n > 0 && rc == 0) {
         ptrdiff_t at = str_chr(s, '$');
@@ -285,7 +285,7 @@ static int expand_text(struct expand *x, struct sbuf *out, struct str s) {
             rc = expand_dollar(x, out, s, &used);
         s = str_from(s, used);
         if (out->n > EXPAND_MAX)
-            rc = fail(x, "expanded value is too long");
+            rc = main_cf_fail(x, "expanded value is too long");
     }
     x->depth--;
     return rc;

@@ -73,7 +73,7 @@ static void parse_args(struct parse *p, struct service *s, struct str rest, int 
     }
 }
 
-static void parse_line(void *ctx, struct str line, int no) {
+static void master_cf_parse_line(void *ctx, struct str line, int no) {
     struct parse *p = ctx;
     struct str f[8], rest = line;
     for (size_t i = 0; i < 8; i++) {
@@ -101,13 +101,13 @@ static void parse_line(void *ctx, struct str line, int no) {
     parse_args(p, s, rest, no);
 }
 
-static void parse_orphan(void *ctx, struct str line, int no) {
+static void master_cf_parse_orphan(void *ctx, struct str line, int no) {
     struct parse *p = ctx;
     diag_add(&p->c->diags, DIAG_ERROR, p->path, no,
              "logical line must not start with whitespace: \"%.*s\"", STR_FMT(line));
 }
 
-static const struct lines_ops parse_ops = {parse_line, parse_orphan};
+static const struct lines_ops parse_ops = {master_cf_parse_line, master_cf_parse_orphan};
 
 void master_cf_parse(struct config *c, const char *path, struct str text) {
     struct parse p = {c, path};

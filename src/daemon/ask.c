@@ -55,7 +55,7 @@ static void end_with(struct answer *a, int rc, const char *why) {
 }
 
 /* The last line has "ok". */
-static void take_line(struct answer *a, struct str line) {
+static void ask_take_line(struct answer *a, struct str line) {
     json_t *o = json_loadb(line.p, line.n, 0, NULL), *ok = json_object_get(o, "ok");
     if (ok == NULL) {
         if (a->fn != NULL)
@@ -87,7 +87,7 @@ static void read_answer(int fd, struct answer *a) {
         }
         sbuf_advance(&in, (size_t)n);
         while (a->rc == 1 && (nl = memchr(in.p + used, '\n', in.n - used)) != NULL) {
-            take_line(a, str_make(in.p + used, (size_t)(nl - in.p) - used));
+            ask_take_line(a, str_make(in.p + used, (size_t)(nl - in.p) - used));
             used = (size_t)(nl - in.p) + 1;
         }
         sbuf_drop(&in, used);

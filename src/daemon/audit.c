@@ -202,7 +202,7 @@ static void check_self(const struct config *c, struct diags *d) {
     }
 }
 
-/* Our own certificates, which somebody has to renew. */
+/* Certificates of our own services: expired, or about to. */
 static void check_certificate(const struct service *s, const char *file, const char *dir,
                               struct diags *d) {
     struct sbuf path = {0};
@@ -233,12 +233,12 @@ static void check_certificates(const struct config *c, struct diags *d) {
     }
 }
 
-static char *from_main(void *arg, const char *name) {
+static char *audit_from_main(void *arg, const char *name) {
     return config_value(arg, name, NULL);
 }
 
 void audit_tables_of(const struct config *c) {
-    tabconf_use_main(c == NULL ? NULL : from_main, (void *)(uintptr_t)c);
+    tabconf_use_main(c == NULL ? NULL : audit_from_main, (void *)(uintptr_t)c);
 }
 
 void audit(const struct config *c, struct diags *d) {

@@ -14,7 +14,7 @@
 void audit(const struct config *c, struct diags *d);
 /* Part of that: rows and keys in tables that people fill by hand. */
 void audit_rows(const struct config *c, struct diags *d);
-/* Tables that are opened from now on may use c's parameters (mysql:NAME); NULL: nobody's. */
+/* Tables that are opened from now on may use c's parameters (mysql:NAME); NULL: none. */
 void audit_tables_of(const struct config *c);
 
 #endif

@@ -32,8 +32,8 @@ struct rows {
     size_t said[3];   /* by level */
 };
 
-static void say(struct rows *r, enum diag_level level, struct str account, struct str value,
-                const char *what) {
+static void rows_say(struct rows *r, enum diag_level level, struct str account, struct str value,
+                     const char *what) {
     struct sbuf b = {0};
     if (++r->said[level] > SHOWN_MAX)
         return;
@@ -70,37 +70,37 @@ static bool found_in_lower_case(struct rows *r, struct str account) {
 
 static void check_account(struct rows *r, struct str account, struct str value) {
     if (account.n == 0 || (str_chr(account, '@') < 0 && !str_eq_c(account, "<>")))
-        say(r, DIAG_WARN, account, value,
-            "the account has no '@' and never matches: need user@domain or @domain");
+        rows_say(r, DIAG_WARN, account, value,
+                 "the account has no '@' and never matches: need user@domain or @domain");
     else if (str_has_control(account) || str_trim(account).n != account.n)
-        say(r, DIAG_WARN, account, value,
-            "blanks or control characters in the account: it never matches");
+        rows_say(r, DIAG_WARN, account, value,
+                 "blanks or control characters in the account: it never matches");
     else if (has_upper(account) && !found_in_lower_case(r, account))
-        say(r, DIAG_WARN, account, value,
-            "upper case in the account: senders are asked in lower case and it never matches");
+        rows_say(r, DIAG_WARN, account, value,
+                 "upper case in the account: senders are asked in lower case and it never matches");
 }
 
 static void check_value(struct rows *r, struct str account, struct str value) {
     struct sbuf plain = {0}, text = {0};
     struct str trimmed = str_trim(value), bad;
     if (trimmed.n == 0) {
-        say(r, DIAG_NOTE, account, value, "an empty relay host counts as none");
+        rows_say(r, DIAG_NOTE, account, value, "an empty relay host counts as none");
         return;
     }
     if (str_ieq_c(trimmed, "DUNNO"))
         return;
     if (nexthop_without_transport(trimmed, &plain))
-        say(r, DIAG_NOTE, account, value,
-            "the transport's name before the next hop is passed over (Postfix would defer)");
+        rows_say(r, DIAG_NOTE, account, value,
+                 "the transport's name before the next hop is passed over (Postfix would defer)");
     const char *why = nexthop_check(sbuf_str(&plain), &bad);
     if (why != NULL) {
         sbuf_printf(&text, "mail of that sender waits: \"");
         sbuf_add_safe(&text, bad);
         sbuf_printf(&text, "\": %s", why);
-        say(r, DIAG_ERROR, account, value, text.p);
+        rows_say(r, DIAG_ERROR, account, value, text.p);
     } else if (str_has_control(trimmed)) {
-        say(r, DIAG_WARN, account, value,
-            "tabs or line breaks inside: what they separate are several relay hosts");
+        rows_say(r, DIAG_WARN, account, value,
+                 "tabs or line breaks inside: what they separate are several relay hosts");
     }
     sbuf_free(&plain);
     sbuf_free(&text);
@@ -113,9 +113,9 @@ static void check_row(void *arg, struct str account, struct str value) {
     check_account(r, account, value);
     check_value(r, account, value);
     if (htab_get(&r->seen, str_of(key)) != NULL) {
-        say(r, DIAG_WARN, account, value,
-            "a further row of the same account: which one counts is "
-            "left to the database");
+        rows_say(r, DIAG_WARN, account, value,
+                 "a further row of the same account: which one counts is "
+                 "left to the database");
         free(key);
         return;
     }
@@ -127,8 +127,8 @@ static void check_row(void *arg, struct str account, struct str value) {
     if (rc == STORE_ERROR) /* a database without the accounts' tables */
         r->no_orphans = true;
     else if (rc == STORE_NO)
-        say(r, DIAG_NOTE, account, value,
-            "no such user or domain any more: an orphan, or an outside sender");
+        rows_say(r, DIAG_NOTE, account, value,
+                 "no such user or domain any more: an orphan, or an outside sender");
 }
 
 static void check_store(const struct config *cfg, const char *spec, struct diags *d) {
@@ -190,7 +190,7 @@ static char *store_of(const struct config *cfg, struct str table) {
     return spec.n == 0 ? NULL : sbuf_take(&spec);
 }
 
-static int line_of(const struct config *c, const char *name) {
+static int rows_line_of(const struct config *c, const char *name) {
     const struct cfg_entry *e = cfg_file_find(&c->main, str_of(name));
     return e == NULL ? 0 : e->line;
 }
@@ -218,7 +218,7 @@ static int check_key(void *arg, struct str key, struct str value) {
         what = "@domain is no key of transport_maps: write the domain alone";
     if (what != NULL && ++k->said <= SHOWN_MAX) {
         sbuf_add_safe(&b, key);
-        diag_add(k->d, DIAG_WARN, k->cfg->main.path, line_of(k->cfg, k->param),
+        diag_add(k->d, DIAG_WARN, k->cfg->main.path, rows_line_of(k->cfg, k->param),
                  "%s: %s: \"%s\": %s", k->param, k->spec, b.p, what);
         sbuf_free(&b);
     }

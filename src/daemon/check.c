@@ -13,7 +13,7 @@
 #include "route/nexthop.h"
 #include "smtp/sasl.h"
 
-static int line_of(const struct config *cfg, const char *name) {
+static int check_line_of(const struct config *cfg, const char *name) {
     const struct cfg_entry *e = cfg_file_find(&cfg->main, str_of(name));
     return e == NULL ? 0 : e->line;
 }
@@ -23,7 +23,7 @@ static void check_hops(const struct config *cfg, const char *name, const char *v
     struct str bad;
     const char *why = value[0] == '\0' ? NULL : nexthop_check(str_of(value), &bad);
     if (why != NULL)
-        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, name), "%s: \"%.*s\": %s", name,
+        diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name), "%s: \"%.*s\": %s", name,
                  STR_FMT(bad), why);
 }
 
@@ -32,8 +32,8 @@ static void check_options(const struct config *cfg, const char *name, const char
     unsigned flags;
     struct str bad;
     if (!sasl_options_parse(str_of(value), &flags, &bad))
-        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, name), "%s: unknown word \"%.*s\"",
-                 name, STR_FMT(bad));
+        diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name),
+                 "%s: unknown word \"%.*s\"", name, STR_FMT(bad));
 }
 
 static void check_level(const struct config *cfg, const char *name, const char *value,
@@ -42,11 +42,11 @@ static void check_level(const struct config *cfg, const char *name, const char *
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(value, known[i]) == 0)
             return;
-    diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, name),
+    diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name),
              "%s: Posthouse does not have the level \"%s\"", name, value);
 }
 
-/* AUTH from clients: is there somebody to ask, and something to compare with? */
+/* AUTH from clients: warns where there is no server or store to ask. */
 static void check_auth(const struct config *cfg, const struct service *svc, struct diags *d) {
     const struct params *p = &svc->p;
     const char *file = svc->line > 0 ? "master.cf" : NULL;
@@ -83,7 +83,7 @@ static void check_folder(void *arg, const char *dir) {
     size_t n = strlen(dir);
     bool inside = strncmp(spool, dir, n) == 0 && (spool[n] == '/' || spool[n] == '\0' || n == 1);
     if (inside && !in->said)
-        diag_add(in->d, DIAG_NOTE, in->cfg->main.path, line_of(in->cfg, "queue_directory"),
+        diag_add(in->d, DIAG_NOTE, in->cfg->main.path, check_line_of(in->cfg, "queue_directory"),
                  "queue_directory lies inside %s, where tables are: the lookup process cannot be "
                  "kept from reading the spool",
                  dir);
@@ -141,7 +141,7 @@ void daemon_check(const struct config *cfg, struct diags *d) {
     struct str what;
     const char *why = matchlist_check_networks(p->mynetworks, &what);
     if (why != NULL)
-        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, "mynetworks"),
+        diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "mynetworks"),
                  "mynetworks: %s: \"%.*s\"", why, STR_FMT(what));
     check_hops(cfg, "relayhost", p->relayhost, d);
     check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, d);
@@ -150,7 +150,7 @@ void daemon_check(const struct config *cfg, struct diags *d) {
     check_level(cfg, "smtp_tls_security_level", p->smtp_tls_security_level, d);
     check_level(cfg, "smtpd_tls_security_level", p->smtpd_tls_security_level, d);
     if (p->line_length_limit < 512)
-        diag_add(d, DIAG_ERROR, cfg->main.path, line_of(cfg, "line_length_limit"),
+        diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "line_length_limit"),
                  "line_length_limit: at least 512 (RFC 5321 section 4.5.3.1)");
     for (size_t i = 0; i < cfg->n_services; i++)
         check_auth(cfg, cfg->services[i], d);

@@ -22,7 +22,7 @@ void confine_lookup(const struct config *cfg);
 void confine_web(const struct config *cfg);
 /* posthouse-web's helper, which stays root to open the log file again and to start audits: of the
  * file system it can read, and write in the folder of the log file only; it can fork and change its
- * user, but execute nothing, and signal nobody. */
+ * user, but execute nothing, and signal no process. */
 void confine_helper(const struct config *cfg);
 /* An audit of cfg: as the lookup process of cfg, and the certificates that cfg names. */
 void confine_audit(const struct config *cfg);

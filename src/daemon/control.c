@@ -92,7 +92,7 @@ static bool run_overview(struct client *k, const char *cmd) {
 }
 
 /* A page of the queue: "after" a cursor, at most "limit" messages. */
-static void find(struct client *k, json_t *req) {
+static void control_find(struct client *k, json_t *req) {
     struct sched_filter f;
     struct htab wanted = {0};
     struct sbuf b = {0};
@@ -137,8 +137,9 @@ static bool run_act(struct client *k, const char *cmd, json_t *req) {
     return false;
 }
 
-/* What was remembered of tables is forgotten, here and in the lookup process.  Whoever wrote
- * something new also wants to know whether the configuration that is in use has it at all. */
+/* What was remembered of tables is forgotten, here and in the lookup process.  The answer also says
+ * whether the configuration in use has the accounts store and the relay records at all: a program
+ * that has just made one of them has to have it reloaded. */
 static void on_forgotten(void *arg, const struct maps_answer *a) {
     struct client *k = arg;
     const struct config *cfg = sched_config(k->c->sched);
@@ -154,7 +155,7 @@ static void on_forgotten(void *arg, const struct maps_answer *a) {
 }
 
 /* A step of an explanation; the last one lets the client go on. */
-static void on_step(void *arg, struct str line, bool last) {
+static void control_on_step(void *arg, struct str line, bool last) {
     struct client *k = arg;
     conn_write(k->conn, line.p, line.n);
     if (!last)
@@ -180,7 +181,7 @@ static bool run_explain(struct client *k, const char *cmd, json_t *req) {
         return true;
     }
     conn_pause(k->conn);
-    k->explain = explain_start(k->c->loop, &k->c->at, &ask, on_step, k);
+    k->explain = explain_start(k->c->loop, &k->c->at, &ask, control_on_step, k);
     return true;
 }
 
@@ -191,7 +192,7 @@ static void run_request(struct client *k, const char *cmd, json_t *req) {
     } else if (strcmp(cmd, "queue-show") == 0 && id != NULL && *id != '\0') {
         list_begin(k, id);
     } else if (strcmp(cmd, "queue-find") == 0) {
-        find(k, req);
+        control_find(k, req);
     } else if (strcmp(cmd, "queue-flush") == 0) {
         conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", sched_flush(k->c->sched));
     } else if (strcmp(cmd, "forget") == 0) {
@@ -202,7 +203,7 @@ static void run_request(struct client *k, const char *cmd, json_t *req) {
     }
 }
 
-static void run_line(struct client *k, struct str line) {
+static void control_run_line(struct client *k, struct str line) {
     json_error_t err;
     json_t *req = json_loadb(line.p, line.n, 0, &err);
     const char *cmd = req == NULL ? NULL : json_string_value(json_object_get(req, "cmd"));
@@ -222,7 +223,7 @@ static void client_free(struct client *k) {
     free(k);
 }
 
-static size_t on_input(void *arg, const char *p, size_t n) {
+static size_t control_on_input(void *arg, const char *p, size_t n) {
     struct client *k = arg;
     const char *nl = memchr(p, '\n', n);
     if (nl == NULL) {
@@ -230,11 +231,11 @@ static size_t on_input(void *arg, const char *p, size_t n) {
             client_free(k);
         return 0;
     }
-    run_line(k, str_make(p, (size_t)(nl - p)));
+    control_run_line(k, str_make(p, (size_t)(nl - p)));
     return (size_t)(nl - p) + 1;
 }
 
-static void on_event(void *arg, enum conn_event ev) {
+static void control_on_event(void *arg, enum conn_event ev) {
     struct client *k = arg;
     if (ev == CONN_CLOSED)
         client_free(k);
@@ -242,7 +243,8 @@ static void on_event(void *arg, enum conn_event ev) {
         list_more(k);
 }
 
-static const struct conn_ops client_ops = {.input = on_input, .event = on_event, .answers = true};
+static const struct conn_ops client_ops = {
+    .input = control_on_input, .event = control_on_event, .answers = true};
 
 static void control_client(void *arg, int fd, const struct netaddr *peer) {
     struct control *c = arg;

@@ -36,7 +36,7 @@ struct line_task {
     bool over;
 };
 
-static void run_line(struct task *t) {
+static void explain_run_line(struct task *t) {
     struct line_task *l = DL_OWNER(t, struct line_task, task);
     struct explain *x = l->x;
     if (x->fn != NULL)
@@ -51,29 +51,29 @@ static void run_line(struct task *t) {
     free(l);
 }
 
-static void send_line(struct explain *x, json_t *o, bool over) {
+static void explain_send_line(struct explain *x, json_t *o, bool over) {
     struct line_task *l = MEM_NEW(struct line_task);
     struct sbuf text = {0};
     char *dump = json_dumps(o, JSON_COMPACT);
     sbuf_printf(&text, "%s\n", dump == NULL ? "{}" : dump);
     free(dump);
     json_decref(o);
-    l->task.run = run_line;
+    l->task.run = explain_run_line;
     l->x = x;
     l->line = sbuf_take(&text);
     l->over = over;
     loop_post(x->home, &l->task);
 }
 
-static void emit(void *arg, json_t *step) {
-    send_line(arg, step, false);
+static void explain_emit(void *arg, json_t *step) {
+    explain_send_line(arg, step, false);
 }
 
 static void over(void *arg, bool ok) {
     struct explain *x = arg;
     config_unref(x->cfg);
     x->cfg = NULL;
-    send_line(x, json_pack("{s:b, s:b}", "ok", 1, "passed", ok), true);
+    explain_send_line(x, json_pack("{s:b, s:b}", "ok", 1, "passed", ok), true);
 }
 
 static void outcome(struct explain *x, const char *dsn, const char *what, struct str text) {
@@ -105,7 +105,7 @@ static void note_route(struct explain *x, const struct route *r) {
     trace_end(&x->trace, o);
 }
 
-static void on_route(void *arg, const struct route *r) {
+static void explain_on_route(void *arg, const struct route *r) {
     struct explain *x = arg;
     if (r->rc != ROUTE_OK) {
         outcome(x, r->rc == ROUTE_FAILED ? "4.3.0" : "4.3.5", "mail would be deferred",
@@ -148,10 +148,10 @@ static void run_begin(struct task *t) {
     trace_end(&x->trace, o);
     if (x->via != NULL)
         route_resolve_via(x->cfg, x->at.lookup, str_of(x->via), str_of(x->sender), str_of(x->rcpt),
-                          &x->trace, on_route, x);
+                          &x->trace, explain_on_route, x);
     else
-        route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace, on_route,
-                      x);
+        route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace,
+                      explain_on_route, x);
 }
 
 struct explain *explain_start(struct loop *home, const struct explain_at *at,
@@ -167,7 +167,7 @@ struct explain *explain_start(struct loop *home, const struct explain_at *at,
     x->rcpt = mem_strdup(x->any_rcpt ? ANYBODY : rcpt);
     x->connect = ask->connect;
     x->via = ask->via == NULL ? NULL : mem_strdup(ask->via);
-    x->trace = (struct trace){emit, x};
+    x->trace = (struct trace){explain_emit, x};
     x->begin.run = run_begin;
     loop_post(at->loop, &x->begin);
     return x;

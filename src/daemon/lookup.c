@@ -27,7 +27,7 @@ static bool names_table(const struct params *p, const char *spec) {
 }
 
 /* The relay may ask only for what the configuration names somewhere. */
-static bool allowed(void *arg, const char *spec) {
+static bool lookup_allowed(void *arg, const char *spec) {
     const struct config *cfg = arg;
     if (names_table(&cfg->p, spec) || strcmp(spec, cfg->relays_spec) == 0)
         return true;
@@ -60,8 +60,9 @@ static struct {
     char *why;
 } accounts;
 
-static enum map_rc verify(void *arg, const char *user, const char *password, bool secure,
-                          const char *client, struct sbuf *value, char **err) {
+static enum map_rc lookup_check_password(void *arg, const char *user, const char *password,
+                                         bool secure, const char *client, struct sbuf *value,
+                                         char **err) {
     (void)arg;
     if (accounts.store == NULL) {
         *err = mem_strdup(accounts.why == NULL ? "no accounts_store is set" : accounts.why);
@@ -70,7 +71,7 @@ static enum map_rc verify(void *arg, const char *user, const char *password, boo
     return (enum map_rc)store_verify(accounts.store, user, password, secure, client, value, err);
 }
 
-static char *from_main(void *arg, const char *name) {
+static char *lookup_from_main(void *arg, const char *name) {
     return config_value(arg, name, NULL);
 }
 
@@ -78,11 +79,11 @@ _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int 
     confine_lookup(cfg);
     log_start();
     struct lookup_server *s = lookup_server_new(WORKERS, cfg->dir);
-    lookup_server_allow(s, allowed, cfg);
-    tabconf_use_main(from_main, cfg);
+    lookup_server_allow(s, lookup_allowed, cfg);
+    tabconf_use_main(lookup_from_main, cfg);
     if (cfg->p.accounts_store[0] != '\0')
         accounts.store = store_open(cfg->p.accounts_store, cfg->dir, false, &accounts.why);
-    lookup_server_verify(s, verify, NULL);
+    lookup_server_verify(s, lookup_check_password, NULL);
     for (size_t i = 0; i <= loops; i++)
         lookup_server_add(s, lookups[i]);
     do {

@@ -55,7 +55,7 @@ size_t daemon_loops(const struct config *cfg) {
     return n < 1 ? 1 : n > LOOPS_MAX ? LOOPS_MAX : (size_t)n;
 }
 
-static void usage(FILE *to) {
+static void sup_usage(FILE *to) {
     fputs("usage: posthoused [-c DIR] [-f] [-v] [-V]\n"
           "  -c DIR  configuration directory (default /etc/posthouse)\n"
           "  -f      stay in the foreground\n"
@@ -65,7 +65,7 @@ static void usage(FILE *to) {
 }
 
 /* Remarks at start: errors and warnings to standard error; false if there are errors. */
-static bool report(const struct config *cfg, const struct diags *more, bool verbose) {
+static bool sup_report(const struct config *cfg, const struct diags *more, bool verbose) {
     const struct diags *lists[] = {&cfg->diags, more};
     bool ok = true;
     for (size_t l = 0; l < 2; l++)
@@ -86,13 +86,13 @@ static bool report(const struct config *cfg, const struct diags *more, bool verb
     return ok;
 }
 
-static struct config *load(bool verbose) {
+static struct config *sup_load(bool verbose) {
     struct config *cfg = config_build(cfg_source_new(sup.dir));
     struct diags more = {0};
     config_preload(cfg);
     daemon_check(cfg, &more);
     daemon_check_unkept(cfg, DIAG_WARN, &more);
-    bool ok = report(cfg, &more, verbose);
+    bool ok = sup_report(cfg, &more, verbose);
     diag_free(&more);
     if (ok)
         return cfg;
@@ -100,7 +100,7 @@ static struct config *load(bool verbose) {
     return NULL;
 }
 
-static void start_log(const struct config *cfg) {
+static void sup_start_log(const struct config *cfg) {
     int rc = config_open_log(cfg);
     if (rc < 0) {
         fprintf(stderr, "posthoused: fatal: maillog_file %s: %s\n", cfg->p.maillog_file,
@@ -145,7 +145,7 @@ static void lock_queue(void) {
         log_warn("master", "cannot write master.pid: %s", strerror(errno));
 }
 
-static void daemonize(void) {
+static void sup_daemonize(void) {
     pid_t pid = fork();
     if (pid < 0) {
         perror("posthoused: fork");
@@ -317,8 +317,8 @@ static void log_unkept(void) {
 }
 
 /* False: the new configuration has errors, the old one stays. */
-static bool reload(void) {
-    struct config *cfg = load(false);
+static bool sup_reload(void) {
+    struct config *cfg = sup_load(false);
     if (cfg == NULL) {
         log_error("master",
                   "reload refused: run \"posthouse -c %s check\"; the old configuration "
@@ -341,7 +341,7 @@ static void stop_child(struct child *c) {
         log_death(c, c->pid, status);
 }
 
-static void stop(void) {
+static void sup_stop(void) {
     log_info("master", "terminating on signal 15");
     stop_child(&sup.relay);
     stop_child(&sup.lookup);
@@ -353,9 +353,9 @@ static void stop(void) {
 
 static void on_signal(int signo) {
     if (signo == SIGTERM || signo == SIGINT)
-        stop();
+        sup_stop();
     if (signo == SIGHUP)
-        reload();
+        sup_reload();
     if (signo == SIGUSR1)
         reopen_log();
     if (signo == SIGCHLD)
@@ -375,11 +375,11 @@ _Noreturn static void supervise(void) {
         if (p[0].revents != 0 && read(sfd, &si, sizeof si) == sizeof si)
             on_signal((int)si.ssi_signo);
         if (p[1].revents != 0)
-            reload_serve(sup.set.reload, sup.cfg, reload);
+            reload_serve(sup.set.reload, sup.cfg, sup_reload);
     }
 }
 
-static void block_signals(void) {
+static void sup_block_signals(void) {
     sigemptyset(&sup.mask);
     sigaddset(&sup.mask, SIGTERM);
     sigaddset(&sup.mask, SIGINT);
@@ -408,7 +408,7 @@ int main(int argc, char **argv) {
             puts("posthoused " PH_VERSION);
             return 0;
         } else {
-            usage(opt == 'h' ? stdout : stderr);
+            sup_usage(opt == 'h' ? stdout : stderr);
             return opt == 'h' ? 0 : 2;
         }
     }
@@ -418,17 +418,17 @@ int main(int argc, char **argv) {
         return 1;
     }
     sup.dir = full;
-    sup.cfg = load(verbose);
+    sup.cfg = sup_load(verbose);
     if (sup.cfg == NULL)
         return 1;
-    start_log(sup.cfg);
+    sup_start_log(sup.cfg);
     enter_queue(sup.cfg);
     sup.loops = daemon_loops(sup.cfg);
     raise_limits();
     if (!sup.foreground)
-        daemonize();
+        sup_daemonize();
     lock_queue();
-    block_signals();
+    sup_block_signals();
     confine_memory(); /* keys of certificates */
     if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0)
         return 1;

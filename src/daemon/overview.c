@@ -58,7 +58,7 @@ void overview_message(struct sbuf *b, const struct sched_view *v) {
     sbuf_printf(b, ", \"cursor\": \"%llu\"}\n", (unsigned long long)v->env->id);
 }
 
-static void add_counts(struct sbuf *b, const uint64_t count[MAIL_STATUSES]) {
+static void overview_add_counts(struct sbuf *b, const uint64_t count[MAIL_STATUSES]) {
     sbuf_printf(b, ", \"sent\": %llu, \"deferred\": %llu, \"bounced\": %llu",
                 (unsigned long long)count[MAIL_SENT], (unsigned long long)count[MAIL_DEFERRED],
                 (unsigned long long)count[MAIL_BOUNCED]);
@@ -81,7 +81,7 @@ void overview_stats(struct sbuf *b, const struct sched *s, struct spool *sp) {
                 (unsigned long long)ss.live_bytes, (unsigned long long)ss.batches,
                 (unsigned long long)ss.records, (unsigned long long)ss.bytes_written,
                 (long long)(sched_tally(s)->since_us / 1000000));
-    add_counts(b, sched_tally(s)->count);
+    overview_add_counts(b, sched_tally(s)->count);
     uint64_t oldest = sched_oldest(s);
     sbuf_add_ch(b, '}');
     if (oldest != 0 && sched_view(s, oldest, &v)) {
@@ -98,7 +98,7 @@ static void add_hop(struct sbuf *b, const struct hop *h, int64_t now_ms) {
     sbuf_add_c(b, "{\"nexthop\": ");
     sbuf_add_json(b, str_of(h->nexthop));
     add_str(b, "record", str_of(h->record));
-    add_counts(b, h->count);
+    overview_add_counts(b, h->count);
     sbuf_printf(b, ", \"waiting\": %zu", h->waiting);
     if (h->ok_us != 0)
         sbuf_printf(b, ", \"last_success\": %lld", (long long)(h->ok_us / 1000000));
@@ -129,7 +129,7 @@ void overview_senders(struct sbuf *b, const struct sched *s, size_t max) {
     for (size_t i = 0; i < max; i++) {
         sbuf_add_c(b, "{\"sender\": ");
         sbuf_add_json(b, str_of(v[i]->sender));
-        add_counts(b, v[i]->count);
+        overview_add_counts(b, v[i]->count);
         sbuf_add_c(b, "}\n");
     }
     free(v);
@@ -163,7 +163,7 @@ void overview_counts(struct sbuf *b, const struct sched *s, size_t max) {
     sbuf_add_c(b, "]}\n");
 }
 
-static struct str text_of(json_t *req, const char *name) {
+static struct str overview_text_of(json_t *req, const char *name) {
     const char *s = json_string_value(json_object_get(req, name));
     return str_of(s == NULL ? "" : s);
 }
@@ -176,17 +176,17 @@ static int queue_of(struct str name) {
 }
 
 bool overview_filter(json_t *req, struct sched_filter *f, struct htab *ids) {
-    struct str id = text_of(req, "id");
+    struct str id = overview_text_of(req, "id");
     json_t *list = json_object_get(req, "ids"), *one;
     size_t i;
     *f = SCHED_ALL;
-    f->queue = queue_of(text_of(req, "queue"));
+    f->queue = queue_of(overview_text_of(req, "queue"));
     f->by_hop = json_object_get(req, "relay") != NULL;
-    f->nexthop = text_of(req, "relay");
-    f->record = text_of(req, "record");
-    f->sender = text_of(req, "sender");
-    f->rcpt = text_of(req, "recipient");
-    f->reason = text_of(req, "reason");
+    f->nexthop = overview_text_of(req, "relay");
+    f->record = overview_text_of(req, "record");
+    f->sender = overview_text_of(req, "sender");
+    f->rcpt = overview_text_of(req, "recipient");
+    f->reason = overview_text_of(req, "reason");
     json_array_foreach(list, i, one) {
         if (json_is_string(one))
             htab_put(ids, str_of(json_string_value(one)), one);

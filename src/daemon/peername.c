@@ -38,7 +38,7 @@ static struct place *place_of(struct peername *p, const char *addr) {
     return &p->places[str_hash(str_of(addr)) % PLACES];
 }
 
-static void finish(struct search *s, const char *name) {
+static void peername_finish(struct search *s, const char *name) {
     char ip[INET6_ADDRSTRLEN];
     struct place *k = place_of(s->p, netaddr_text(&s->addr, ip));
     free(k->name);
@@ -55,13 +55,13 @@ static void on_back(void *arg, const struct resolve_answer *a) {
     bool same = false;
     for (size_t i = 0; i < a->n_addrs; i++)
         same = same || netaddr_same(&a->addrs[i], &s->addr);
-    finish(s, same ? s->name : NULL);
+    peername_finish(s, same ? s->name : NULL);
 }
 
 static void on_ptr(void *arg, const struct resolve_answer *a) {
     struct search *s = arg;
     if (a->rc != RESOLVE_OK) {
-        finish(s, NULL);
+        peername_finish(s, NULL);
         return;
     }
     s->name = mem_strdup(a->name);

@@ -57,11 +57,11 @@ static void find_name(void *arg, const struct netaddr *addr,
     peername_find(w->names, addr, done, ctx);
 }
 
-static void on_result(void *slot, struct attempt *a) {
+static void relay_on_result(void *slot, struct attempt *a) {
     sched_result(relay.sched, slot, a);
 }
 
-static const struct deliver_ops deliver_ops = {on_result};
+static const struct deliver_ops deliver_ops = {relay_on_result};
 
 /* Sessions are spread over the loops in turn. */
 static void *new_session(void *arg, void *slot) {
@@ -69,7 +69,7 @@ static void *new_session(void *arg, void *slot) {
     return dsess_new(relay.w[relay.next_loop++ % relay.n].deliver, slot);
 }
 
-static void give(void *session, struct attempt *a) {
+static void relay_give(void *session, struct attempt *a) {
     dsess_give(session, a);
 }
 
@@ -175,7 +175,7 @@ static void run_stop(struct task *t) {
     free(x);
 }
 
-static void reload(struct str fields) {
+static void relay_reload(struct str fields) {
     struct ipc_reader r = {.rest = fields};
     struct config *cfg = config_build(cfg_source_get(&r));
     for (size_t i = 0; i < relay.n; i++)
@@ -214,7 +214,7 @@ static void listen_to_supervisor(int sup) {
     size_t n;
     while (ipc_recv(sup, &buf, &head, &fields, fds, LOOPS_MAX + 1, &n) == 0) {
         if (head.type == SUP_RELOAD)
-            reload(fields);
+            relay_reload(fields);
         else if (head.type == SUP_REOPEN && n == 1)
             log_replace(fds[0]);
         else if (head.type == SUP_STOP)
@@ -225,7 +225,7 @@ static void listen_to_supervisor(int sup) {
     _exit(1); /* the supervisor is gone: so are we; the spool is safe */
 }
 
-static void serve(const struct listen_set *set) {
+static void relay_serve(const struct listen_set *set) {
     for (size_t i = 0; i < set->n; i++)
         receive_listen(relay.w[set->v[i].loop].receive, set->v[i].fd, set->v[i].service,
                        set->v[i].local);
@@ -257,13 +257,13 @@ _Noreturn void relay_main(struct config *cfg, const struct listen_set *set, size
     relay.memory = recent_new();
     lookup_remember(relay.sched_lookup, relay.memory);
     lookup_attach(relay.sched_lookup, lookups[loops]);
-    struct sched_ops ops = {new_session, give, release, recall, NULL};
+    struct sched_ops ops = {new_session, relay_give, release, recall, NULL};
     relay.sched = sched_new(relay.sched_loop, relay.sched_lookup, cfg, &ops);
     open_spool();
     sched_set_spool(relay.sched, relay.spool);
     for (size_t i = 0; i < loops; i++)
         worker_init(&relay.w[i], i, lookups[i]);
-    serve(set);
+    relay_serve(set);
     listen_to_supervisor(sup);
     _exit(0);
 }

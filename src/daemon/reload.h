@@ -1,8 +1,8 @@
 /*
  * daemon/reload.h - being asked for a reload: the socket reload.sock in queue_directory
  *
- * Whoever connects asks; nothing is read from the connection.  The kernel says who connected, so no
- * process has to believe a number in a file.  Served by the supervisor, which has one thread.
+ * A connection is the request; nothing is read from the connection.  The kernel says who connected,
+ * so no process has to believe a number in a file.  Served by the supervisor, which has one thread.
  */
 #ifndef PH_DAEMON_RELOAD_H
 #define PH_DAEMON_RELOAD_H
@@ -17,7 +17,7 @@
 #define RELOAD_DONE    "reloaded"
 #define RELOAD_REFUSED "refused"
 
-/* The group that may connect besides root: web_owner's; -1: nobody else. */
+/* The group that may connect besides root: web_owner's; -1: there is none. */
 int64_t reload_group(const struct config *cfg);
 
 /* Milliseconds until reload_serve may be called again; 0: now. */

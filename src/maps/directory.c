@@ -25,7 +25,7 @@ char *directory_uris(const struct tabconf *c, const char **bad) {
     return sbuf_take(&b);
 }
 
-static int set_tls(LDAP *ld, const struct tabconf *c) {
+static int directory_set_tls(LDAP *ld, const struct tabconf *c) {
     static const struct {
         const char *name;
         int option;
@@ -46,7 +46,7 @@ static int set_tls(LDAP *ld, const struct tabconf *c) {
     return rc == LDAP_OPT_SUCCESS ? ldap_set_option(ld, LDAP_OPT_X_TLS_NEWCTX, &fresh) : rc;
 }
 
-static int set_options(LDAP *ld, const struct tabconf *c) {
+static int directory_set_options(LDAP *ld, const struct tabconf *c) {
     const char *bad = NULL;
     int version = (int)tabconf_int(c, "version", 2, &bad);
     int deref = (int)tabconf_int(c, "dereference", 0, &bad);
@@ -106,21 +106,21 @@ static int log_in(LDAP *ld, const struct tabconf *c) {
     return log_in_as(ld, tabconf_str(c, "bind_dn", ""), tabconf_str(c, "bind_pw", ""));
 }
 
-static LDAP *prepare(const struct tabconf *c, const char *uris, int *rc) {
+static LDAP *directory_prepare(const struct tabconf *c, const char *uris, int *rc) {
     const char *bad = NULL;
     bool start = tabconf_bool(c, "start_tls", false, &bad);
     LDAP *ld = NULL;
     *rc = ldap_initialize(&ld, uris);
     if (*rc == LDAP_SUCCESS)
-        *rc = set_options(ld, c);
+        *rc = directory_set_options(ld, c);
     if (*rc == LDAP_SUCCESS && (start || strstr(uris, "ldaps:") != NULL))
-        *rc = set_tls(ld, c);
+        *rc = directory_set_tls(ld, c);
     if (*rc == LDAP_SUCCESS && start)
         *rc = ldap_start_tls_s(ld, NULL, NULL);
     return ld;
 }
 
-static LDAP *finish(LDAP *ld, int rc, int *code, char **why) {
+static LDAP *directory_finish(LDAP *ld, int rc, int *code, char **why) {
     if (code != NULL)
         *code = rc;
     if (rc == LDAP_SUCCESS)
@@ -135,11 +135,11 @@ LDAP *directory_connect(const struct tabconf *c, const char *uris, int *code, ch
     const char *bad = NULL;
     char *own = uris == NULL ? directory_uris(c, &bad) : NULL;
     int rc;
-    LDAP *ld = prepare(c, uris == NULL ? own : uris, &rc);
+    LDAP *ld = directory_prepare(c, uris == NULL ? own : uris, &rc);
     if (rc == LDAP_SUCCESS)
         rc = log_in(ld, c);
     free(own);
-    return finish(ld, rc, code, why);
+    return directory_finish(ld, rc, code, why);
 }
 
 LDAP *directory_connect_as(const struct tabconf *c, const char *dn, const char *password, int *code,
@@ -147,11 +147,11 @@ LDAP *directory_connect_as(const struct tabconf *c, const char *dn, const char *
     const char *bad = NULL;
     char *uris = directory_uris(c, &bad);
     int rc;
-    LDAP *ld = prepare(c, uris, &rc);
+    LDAP *ld = directory_prepare(c, uris, &rc);
     if (rc == LDAP_SUCCESS)
         rc = log_in_as(ld, dn, password);
     free(uris);
-    return finish(ld, rc, code, why);
+    return directory_finish(ld, rc, code, why);
 }
 
 /* RFC 4515, section 3. */

@@ -43,7 +43,7 @@ struct file {
     uint64_t used; /* … that hold items or could */
 };
 
-static bool page_get(struct file *f, uint32_t no, struct page *g) {
+static bool hash_page_get(struct file *f, uint32_t no, struct page *g) {
     if (no == 0 || no > f->m.last || f->seen++ > f->m.last)
         return false;
     g->p = f->p + (uint64_t)no * f->m.page_size;
@@ -64,7 +64,7 @@ static bool big_ok(struct file *f, const char *item, uint32_t n) {
     memcpy(&no, item + 4, 4);
     memcpy(&left, item + 8, 4);
     while (no != 0) {
-        if (!page_get(f, no, &g) || g.no != no || g.type != PAGE_OVERFLOW ||
+        if (!hash_page_get(f, no, &g) || g.no != no || g.type != PAGE_OVERFLOW ||
             g.free_at > f->m.page_size - PAGE_HEAD || g.free_at > left)
             return false;
         left -= g.free_at;
@@ -104,7 +104,7 @@ static bool bucket_ok(struct file *f, uint32_t bucket) {
         return false;
     while (no != 0) {
         struct page g;
-        if (no > f->m.last || !page_get(f, (uint32_t)no, &g))
+        if (no > f->m.last || !hash_page_get(f, (uint32_t)no, &g))
             return false;
         if (page_unused(&g)) /* a bucket that was never filled */
             return true;
@@ -132,7 +132,7 @@ static bool meta_ok(const struct file *f) {
            m->low_mask <= m->max_bucket;
 }
 
-static const char *file_check(const void *p, uint64_t n) {
+static const char *hash_file_check(const void *p, uint64_t n) {
     struct file file = {.p = p, .size = n}, *f = &file;
     if (f->size < sizeof f->m)
         return "it is no hash file";
@@ -148,5 +148,5 @@ static const char *file_check(const void *p, uint64_t n) {
 }
 
 const char *hash_check(const char *path) {
-    return fs_mapped(path, file_check);
+    return fs_mapped(path, hash_file_check);
 }

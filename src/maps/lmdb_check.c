@@ -48,7 +48,7 @@ struct file {
     uint64_t seen;  /* pages visited: no more than there are */
 };
 
-static bool page_get(struct file *f, uint64_t no, struct page_head *h) {
+static bool lmdb_page_get(struct file *f, uint64_t no, struct page_head *h) {
     if (no >= f->pages || f->seen++ > f->pages)
         return false;
     memcpy(h, f->p + no * f->page, sizeof *h);
@@ -58,7 +58,7 @@ static bool page_get(struct file *f, uint64_t no, struct page_head *h) {
 static bool big_value_ok(struct file *f, uint64_t no, uint64_t size) {
     struct page_head h;
     uint32_t n;
-    if (!page_get(f, no, &h) || (h.flags & PAGE_OVERFLOW) == 0)
+    if (!lmdb_page_get(f, no, &h) || (h.flags & PAGE_OVERFLOW) == 0)
         return false;
     memcpy(&n, &h.lower, sizeof n);
     return n > 0 && n <= f->pages - no && size <= n * f->page - PAGE_HEAD;
@@ -91,7 +91,7 @@ static bool node_ok(struct file *f, const char *page, uint16_t off, bool leaf, u
 
 static bool page_ok(struct file *f, uint64_t no, unsigned depth) {
     struct page_head h;
-    if (depth > DEPTH_MAX || !page_get(f, no, &h))
+    if (depth > DEPTH_MAX || !lmdb_page_get(f, no, &h))
         return false;
     bool leaf = h.flags == PAGE_LEAF;
     if (!leaf && h.flags != PAGE_BRANCH)
@@ -118,7 +118,7 @@ static bool meta_get(const struct file *f, uint64_t at, struct meta *m) {
     return (h.flags & PAGE_META) != 0 && m->magic == MAGIC && m->version == 1;
 }
 
-static const char *file_check(const void *p, uint64_t n) {
+static const char *lmdb_file_check(const void *p, uint64_t n) {
     struct file file = {.p = p, .size = n}, *f = &file;
     struct meta a, b;
     if (!meta_get(f, 0, &a))
@@ -142,5 +142,5 @@ static const char *file_check(const void *p, uint64_t n) {
 }
 
 const char *lmdb_check(const char *path) {
-    return fs_mapped(path, file_check);
+    return fs_mapped(path, lmdb_file_check);
 }

@@ -27,7 +27,8 @@ struct accounts {
 };
 
 /* NULL with m's error set. */
-static struct tabconf *conf_of(struct map *m, const struct map_ops *ops, struct str where) {
+static struct tabconf *accounts_map_conf_of(struct map *m, const struct map_ops *ops,
+                                            struct str where) {
     char *path = str_dup(where), *why = NULL;
     struct tabconf *c = NULL;
     if (ops == &map_sqlite) {
@@ -53,7 +54,7 @@ static void aim_at_directory(struct tabconf *c, const char *below, const char *f
 
 /* NULL with m's error set. */
 static struct map *map_of(struct map *m, const struct map_ops *ops, struct str where, bool domain) {
-    struct tabconf *c = conf_of(m, ops, where);
+    struct tabconf *c = accounts_map_conf_of(m, ops, where);
     if (c == NULL)
         return NULL;
     if (ops != &map_ldap)

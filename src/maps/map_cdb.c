@@ -38,7 +38,7 @@ static void cdb_map_shut(struct map *m) {
     free(s);
 }
 
-static struct str no_nul(const void *p, unsigned n) {
+static struct str cdb_no_nul(const void *p, unsigned n) {
     const char *c = p;
     return str_make(c, n > 0 && c[n - 1] == '\0' ? n - 1 : n);
 }
@@ -55,7 +55,7 @@ static enum map_rc cdb_map_get(struct map *m, struct str key, struct sbuf *value
         map_set_error(m, "error reading %s: damaged file", m->path);
         return MAP_ERROR;
     }
-    sbuf_add_str(value, no_nul(v, cdb_datalen(&s->cdb)));
+    sbuf_add_str(value, cdb_no_nul(v, cdb_datalen(&s->cdb)));
     return MAP_FOUND;
 }
 
@@ -69,7 +69,7 @@ static int cdb_map_each(struct map *m, int (*fn)(void *arg, struct str key, stru
         const void *k = cdb_getkey(&s->cdb), *v = cdb_getdata(&s->cdb);
         if (k == NULL || v == NULL)
             return -EIO;
-        stop = fn(arg, no_nul(k, cdb_keylen(&s->cdb)), no_nul(v, cdb_datalen(&s->cdb)));
+        stop = fn(arg, cdb_no_nul(k, cdb_keylen(&s->cdb)), cdb_no_nul(v, cdb_datalen(&s->cdb)));
     }
     return stop != 0 || rc == 0 ? 0 : -EIO;
 }

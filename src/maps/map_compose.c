@@ -37,7 +37,8 @@ static void compose_shut(struct map *m) {
     maps_close(m->state);
 }
 
-static enum map_rc part_get(struct map *m, struct map *part, struct str key, struct sbuf *value) {
+static enum map_rc compose_part_get(struct map *m, struct map *part, struct str key,
+                                    struct sbuf *value) {
     enum map_rc rc = map_get(part, key, value);
     if (rc == MAP_ERROR) {
         char *why = map_error(part);
@@ -55,7 +56,7 @@ static enum map_rc union_get(struct map *m, struct str key, struct sbuf *value) 
     enum map_rc rc = MAP_NOT_FOUND;
     for (size_t i = 0; i < parts->n; i++) {
         struct sbuf one = {0};
-        enum map_rc got = part_get(m, parts->v[i], key, &one);
+        enum map_rc got = compose_part_get(m, parts->v[i], key, &one);
         if (got == MAP_FOUND) {
             if (rc == MAP_FOUND)
                 sbuf_add_ch(value, ',');
@@ -75,7 +76,7 @@ static enum map_rc pipe_get(struct map *m, struct str key, struct sbuf *value) {
     enum map_rc rc = MAP_FOUND;
     sbuf_add_str(&in, key);
     for (size_t i = 0; i < parts->n && rc == MAP_FOUND; i++) {
-        rc = part_get(m, parts->v[i], sbuf_str(&in), &out);
+        rc = compose_part_get(m, parts->v[i], sbuf_str(&in), &out);
         sbuf_wipe(&in);
         in = out;
         out = (struct sbuf){0};

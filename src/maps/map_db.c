@@ -67,7 +67,7 @@ static void db_shut(struct map *m) {
 }
 
 /* data is the library's own memory until the next call; a secret is not left there by us. */
-static enum map_rc ask(struct map *m, const char *key, size_t n, struct sbuf *value) {
+static enum map_rc db_ask(struct map *m, const char *key, size_t n, struct sbuf *value) {
     struct state *s = m->state;
     DBT k = {.data = (void *)(uintptr_t)key, .size = (uint32_t)n}, v = {0};
     int rc = s->db->get(s->db, NULL, &k, &v, 0);
@@ -88,19 +88,19 @@ static enum map_rc db_get(struct map *m, struct str key, struct sbuf *value) {
     struct state *s = m->state;
     enum map_rc rc = MAP_NOT_FOUND;
     if (s->try_null) {
-        rc = ask(m, key.p, key.n + 1, value); /* map_get's copy ends with a NUL */
+        rc = db_ask(m, key.p, key.n + 1, value); /* map_get's copy ends with a NUL */
         if (rc == MAP_FOUND)
             s->try_plain = false;
     }
     if (rc == MAP_NOT_FOUND && s->try_plain) {
-        rc = ask(m, key.p, key.n, value);
+        rc = db_ask(m, key.p, key.n, value);
         if (rc == MAP_FOUND)
             s->try_null = false;
     }
     return rc;
 }
 
-static struct str no_nul(const DBT *d) {
+static struct str db_no_nul(const DBT *d) {
     size_t n = d->size;
     if (n > 0 && ((const char *)d->data)[n - 1] == '\0')
         n--;
@@ -116,12 +116,12 @@ static int db_each(struct map *m, int (*fn)(void *arg, struct str key, struct st
     if (rc != 0)
         return -EIO;
     while (stop == 0 && (rc = cur->get(cur, &k, &v, DB_NEXT)) == 0)
-        stop = fn(arg, no_nul(&k), no_nul(&v));
+        stop = fn(arg, db_no_nul(&k), db_no_nul(&v));
     cur->close(cur);
     return rc == 0 || rc == DB_NOTFOUND ? 0 : -EIO;
 }
 
-static int put_all(DB *db, const struct map_pair *v, size_t n) {
+static int db_put_all(DB *db, const struct map_pair *v, size_t n) {
     for (size_t i = 0; i < n; i++) {
         char *key = str_dup(v[i].key), *val = str_dup(v[i].value);
         DBT k = {.data = key, .size = (uint32_t)v[i].key.n + 1};
@@ -144,7 +144,7 @@ static int build_type(const char *path, const struct map_pair *v, size_t n, mode
     unlink(tmp.p);
     int rc = db_start(&db, tmp.p, type, DB_CREATE | DB_EXCL, (int)mode);
     if (rc == 0) {
-        rc = put_all(db, v, n);
+        rc = db_put_all(db, v, n);
         int closed = db->close(db, 0);
         rc = rc != 0 ? rc : closed;
     }

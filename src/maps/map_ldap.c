@@ -75,7 +75,7 @@ static void *dir_connect(const char *uris, const struct tabconf *c, char **why) 
 
 static const struct pool_ops dir_ops = {dir_connect, dir_close};
 
-static char *failure(int rc) {
+static char *ldap_map_failure(int rc) {
     return mem_strdup(ldap_err2string(rc));
 }
 
@@ -105,7 +105,7 @@ static const char *take_scope(struct ldap_table *t) {
 }
 
 /* NULL, or what is wrong with the file. */
-static const char *take_conf(struct ldap_table *t, const char **bad) {
+static const char *ldap_map_take_conf(struct ldap_table *t, const char **bad) {
     const struct tabconf *c = t->conf;
     const char *domains = tabconf_str(c, "domain", "");
     const char *bind = tabconf_str(c, "bind", "yes");
@@ -159,7 +159,7 @@ static int dir_open(struct map *m) {
     t->m = m;
     t->conf = c;
     m->state = t;
-    const char *wrong = take_conf(t, &bad);
+    const char *wrong = ldap_map_take_conf(t, &bad);
     int rc = dbtable_check(m, wrong, bad);
     if (rc < 0)
         dir_shut(m);
@@ -249,13 +249,13 @@ static int take_entries(struct ask *a, LDAP *ld, LDAPMessage *res, int64_t depth
     return rc;
 }
 
-static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
+static enum remote_rc ldap_map_ask_conn(void *arg, void *conn, char **why) {
     struct ask *a = arg;
     dbvalues_reset(&a->values);
     int rc = search(a, conn, a->base, a->t->scope, a->filter, 0);
     if (rc == LDAP_SUCCESS || (rc == LDAP_NO_SUCH_OBJECT && template_is_dynamic(a->t->base)))
         return REMOTE_OK;
-    *why = failure(rc);
+    *why = ldap_map_failure(rc);
     return rc < 0 || rc == LDAP_UNAVAILABLE || rc == LDAP_BUSY ? REMOTE_LOST : REMOTE_FAILED;
 }
 
@@ -279,7 +279,7 @@ static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
         template_query(t->filter, key, quote_filter, NULL, &filter)) {
         a.base = base.p == NULL ? "" : base.p;
         a.filter = filter.p;
-        enum remote_rc asked = pool_use(t->pool, ask_conn, &a, &why);
+        enum remote_rc asked = pool_use(t->pool, ldap_map_ask_conn, &a, &why);
         rc = dbvalues_end(&a.values, m, asked, why, t->expansion_limit, value);
     }
     sbuf_free(&base);

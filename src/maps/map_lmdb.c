@@ -62,7 +62,7 @@ static void lmdb_shut(struct map *m) {
     free(s);
 }
 
-static struct str no_nul(const MDB_val *v) {
+static struct str lmdb_no_nul(const MDB_val *v) {
     size_t n = v->mv_size;
     if (n > 0 && ((const char *)v->mv_data)[n - 1] == '\0')
         n--;
@@ -81,7 +81,7 @@ static enum map_rc lmdb_get(struct map *m, struct str key, struct sbuf *value) {
         if (rc == MDB_NOTFOUND && key.n > 0)
             rc = mdb_get(txn, s->dbi, &without, &v);
         if (rc == 0)
-            sbuf_add_str(value, no_nul(&v));
+            sbuf_add_str(value, lmdb_no_nul(&v));
         mdb_txn_abort(txn);
     }
     if (rc == 0)
@@ -106,14 +106,14 @@ static int lmdb_each(struct map *m, int (*fn)(void *arg, struct str key, struct 
     rc = mdb_cursor_open(txn, s->dbi, &cur);
     if (rc == 0) {
         while (stop == 0 && (rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) == 0)
-            stop = fn(arg, no_nul(&k), no_nul(&v));
+            stop = fn(arg, lmdb_no_nul(&k), lmdb_no_nul(&v));
         mdb_cursor_close(cur);
     }
     mdb_txn_abort(txn);
     return rc == 0 || rc == MDB_NOTFOUND ? 0 : -EIO;
 }
 
-static int put_all(struct state *s, const struct map_pair *v, size_t n) {
+static int lmdb_put_all(struct state *s, const struct map_pair *v, size_t n) {
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (rc != 0)
@@ -144,7 +144,7 @@ static int lmdb_build(const char *path, const struct map_pair *v, size_t n, mode
     unlink(tmp.p);
     int rc = env_open(&s, tmp.p, 0, size, mode);
     if (rc == 0) {
-        rc = put_all(&s, v, n);
+        rc = lmdb_put_all(&s, v, n);
         mdb_env_close(s.env);
     }
     *why = rc == 0 ? NULL : mdb_strerror(rc);

@@ -63,7 +63,7 @@ static int try_connect(int family, const struct sockaddr *a, socklen_t n) {
     return -err;
 }
 
-static int connect_unix(const char *path) {
+static int net_map_connect_unix(const char *path) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof a.sun_path)
         return -ENAMETOOLONG;
@@ -90,8 +90,8 @@ static int connect_inet(const char *where, const char **why) {
 static void *net_connect(const char *host, const struct tabconf *c, char **why) {
     const char *text = NULL;
     (void)c;
-    int fd =
-        strncmp(host, "unix:", 5) == 0 ? connect_unix(host + 5) : connect_inet(host + 5, &text);
+    int fd = strncmp(host, "unix:", 5) == 0 ? net_map_connect_unix(host + 5)
+                                            : connect_inet(host + 5, &text);
     if (fd >= 0)
         return (void *)(intptr_t)(fd + 1);
     *why = mem_strdup(text != NULL ? text : strerror(-fd));
@@ -116,7 +116,7 @@ static bool send_all(int fd, struct str text, int64_t until) {
     return true;
 }
 
-static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
+static enum remote_rc net_map_ask_conn(void *arg, void *conn, char **why) {
     struct ask *a = arg;
     int fd = conn_fd_of(conn);
     int64_t until = clock_mono_ms() + 1000 * REMOTE_ANSWER_S;
@@ -157,7 +157,7 @@ static bool net_ask(struct map *m, struct ask *a) {
     const struct net_table *t = m->state;
     char *why = NULL;
     a->t = t;
-    bool ok = pool_use(t->pool, ask_conn, a, &why) == REMOTE_OK;
+    bool ok = pool_use(t->pool, net_map_ask_conn, a, &why) == REMOTE_OK;
     if (!ok)
         map_set_error(m, "%s: %s", m->spec, why);
     free(why);

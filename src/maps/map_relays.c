@@ -43,7 +43,7 @@ int relays_key_read(const char *path, unsigned char key[SEAL_KEY]) {
     return rc;
 }
 
-static int relays_open(struct map *m) {
+static int relays_map_open(struct map *m) {
     (void)m;
     return 0;
 }
@@ -157,5 +157,5 @@ const struct map_ops map_relays = {.type = "relays",
                                    .fixed = true,
                                    .shared = true,
                                    .remote = true,
-                                   .open = relays_open,
+                                   .open = relays_map_open,
                                    .get = relays_get};

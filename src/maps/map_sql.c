@@ -43,7 +43,7 @@ static char *legacy_query(const struct tabconf *c, const struct sql_ops *ops) {
 }
 
 /* NULL, or what is wrong with the file. */
-static const char *take_conf(struct sql *q, const char **bad) {
+static const char *sql_map_take_conf(struct sql *q, const char **bad) {
     const struct tabconf *c = q->conf;
     const char *query = tabconf_str(c, "query", NULL), *domains = tabconf_str(c, "domain", "");
     bool local = q->ops->host == NULL;
@@ -85,7 +85,7 @@ static int sql_open(struct map *m, const struct sql_ops *ops) {
     q->m = m;
     q->conf = c;
     m->state = q;
-    const char *wrong = take_conf(q, &bad);
+    const char *wrong = sql_map_take_conf(q, &bad);
     int rc = dbtable_check(m, wrong, bad);
     if (rc < 0)
         sql_shut(m);
@@ -124,7 +124,7 @@ static void quote(void *arg, struct str text, struct sbuf *out) {
 }
 
 /* One question over one connection. */
-static enum remote_rc ask_conn(void *arg, void *conn, char **why) {
+static enum remote_rc sql_map_ask_conn(void *arg, void *conn, char **why) {
     struct ask *a = arg;
     struct sql *q = a->q;
     struct sbuf query = {0};
@@ -158,7 +158,7 @@ static enum map_rc sql_get(struct map *m, struct str key, struct sbuf *value) {
     char *why = NULL;
     if (!can_ask(q, key))
         return MAP_NOT_FOUND;
-    enum remote_rc rc = pool_use(q->pool, ask_conn, &a, &why);
+    enum remote_rc rc = pool_use(q->pool, sql_map_ask_conn, &a, &why);
     return dbvalues_end(&a.values, m, rc, why, q->expansion_limit, value);
 }
 

@@ -111,8 +111,8 @@ struct maps_step *maps_trace_add(struct maps_trace *t, struct str table, struct 
     return s;
 }
 
-static void note(struct maps_trace *t, struct map *m, const struct maps_key *k, bool skipped,
-                 const struct maps_answer *a) {
+static void maps_note(struct maps_trace *t, struct map *m, const struct maps_key *k, bool skipped,
+                      const struct maps_answer *a) {
     struct sbuf where = {0}, table = {0};
     if (t->secret)
         maps_show(m->spec, &table);
@@ -131,15 +131,15 @@ static void note(struct maps_trace *t, struct map *m, const struct maps_key *k, 
         s->value = str_dup(sbuf_str(&a->value));
 }
 
-static bool ask_one(struct map *m, const struct maps_key *k, struct maps_answer *a,
-                    struct maps_trace *t) {
+static bool maps_ask_one(struct map *m, const struct maps_key *k, struct maps_answer *a,
+                         struct maps_trace *t) {
     bool skipped = k->partial && !m->fixed;
     if (!skipped)
         a->rc = map_get(m, k->key, &a->value);
     if (!skipped && a->rc == MAP_ERROR)
         a->err = map_error(m);
     if (t != NULL)
-        note(t, m, k, skipped, a);
+        maps_note(t, m, k, skipped, a);
     return !skipped && a->rc != MAP_NOT_FOUND;
 }
 
@@ -150,7 +150,7 @@ void maps_find_traced(struct maps *m, const struct maps_key *keys, size_t n_keys
         for (size_t t = 0; t < m->n; t++) {
             a->key = k;
             a->table = t;
-            if (ask_one(m->v[t], &keys[k], a, trace))
+            if (maps_ask_one(m->v[t], &keys[k], a, trace))
                 return;
         }
 }

@@ -68,7 +68,7 @@ void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struc
 /* The same, and notes each step in trace. */
 void maps_find_traced(struct maps *m, const struct maps_key *keys, size_t n_keys,
                       struct maps_answer *a, struct maps_trace *trace);
-/* A further step, zeroed but for its texts; for whoever builds a trace. */
+/* A further step, zeroed but for its texts; for a caller that builds a trace. */
 struct maps_step *maps_trace_add(struct maps_trace *t, struct str table, struct str key);
 void maps_trace_free(struct maps_trace *t);
 void maps_answer_free(struct maps_answer *a);

@@ -5,8 +5,8 @@
  * question gets exactly one answer unless it is cancelled.  No function here calls back before it
  * returns: an answer that is known is either returned as a value or given from the loop.  When the
  * lookup process goes away, what is open is asked again of the next one; of a question that two
- * have died with, or that nobody takes in time, the answer is an error: mail waits, nothing falls
- * through to a less specific rule.
+ * have died with, or that no process takes in time, the answer is an error: mail waits, nothing
+ * falls through to a less specific rule.
  */
 #ifndef PH_MAPS_QUERY_H
 #define PH_MAPS_QUERY_H

@@ -1,9 +1,9 @@
 /*
  * maps/recent.h - answers of databases that are less than a second old
  *
- * A burst of mail from one sender asks the same questions again and again: whoever asks what is
- * being asked already gets that answer too, and for a moment it is given again.  Errors are not
- * kept.  Any thread.
+ * A burst of mail from one sender asks the same questions again and again.  A question that is
+ * being asked already waits for that answer, and for a moment the answer is given again.  Errors
+ * are not kept.  Any thread.
  */
 #ifndef PH_MAPS_RECENT_H
 #define PH_MAPS_RECENT_H

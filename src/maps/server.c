@@ -3,7 +3,7 @@
  *
  * The main thread reads; workers answer and write the reply under the channel's lock.  Tables
  * stay open for the life of the process.  Questions to databases have workers of their own, and
- * a memory of less than a second: a slow one holds up nobody who asks a file.
+ * a memory of less than a second: a slow one does not hold up questions to files.
  */
 #include "maps/server.h"
 
@@ -135,7 +135,7 @@ static void channel_unref(struct channel *c) {
     free(c);
 }
 
-static bool allowed(struct lookup_server *s, const char *spec, struct maps_answer *a) {
+static bool server_allowed(struct lookup_server *s, const char *spec, struct maps_answer *a) {
     if (s->allowed == NULL || s->allowed(s->allowed_arg, spec))
         return true;
     log_warn("lookup", "refused: no parameter names the table \"%s\"", spec);
@@ -159,7 +159,7 @@ static void answer_maps(struct lookup_server *s, struct table_set *tables, struc
     if (!ipc_done(r) || n == 0 || n > KEYS_MAX) {
         a->rc = MAP_ERROR;
         a->err = mem_strdup("malformed question");
-    } else if (allowed(s, spec, a)) {
+    } else if (server_allowed(s, spec, a)) {
         struct maps *m = tables_maps(tables, spec);
         maps_find_traced(m, keys, n, a, trace);
         if (a->rc == MAP_ERROR) {
@@ -216,7 +216,7 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
     struct str key = ipc_get_str(r);
     if (!ipc_done(r) || kind > MATCH_STRING) {
         a->rc = MAP_ERROR;
-    } else if (allowed(s, spec, a)) {
+    } else if (server_allowed(s, spec, a)) {
         struct matchlist *l = tables_list(tables, spec, (enum match_kind)kind, parents);
         a->rc = (enum map_rc)matchlist_has(l, key, &a->err);
         if (a->rc == MAP_ERROR)
@@ -274,7 +274,7 @@ static struct recent **recent_of(const struct question *q) {
     return &q->server->recent[q->head.type == LOOKUP_MATCH];
 }
 
-/* The same answer under the tag of whoever asked; ends the question. */
+/* Sends the answer under the tag that the question came with; ends the question. */
 static void question_reply(struct question *q, struct str answer) {
     struct sbuf out = {0};
     size_t at = ipc_begin(&out, LOOKUP_ANSWER, q->head.tag);
@@ -396,7 +396,7 @@ static bool needs_server(struct lookup_server *s, const char *spec, struct ipc_r
            maps_ask_remote(tables_maps(s->tables, spec), keys, n);
 }
 
-static void question_go(struct lookup_server *s, struct question *q) {
+static void server_question_go(struct lookup_server *s, struct question *q) {
     struct ipc_reader r = {.rest = sbuf_str(&q->fields)};
     ipc_get_str(&r); /* the service */
     q->what = r.rest;
@@ -431,7 +431,7 @@ static bool take_questions(struct lookup_server *s, struct channel *c) {
         if (head.type == LOOKUP_VERIFY)
             mem_wipe((char *)(uintptr_t)fields.p, fields.n);
         sbuf_drop(&c->in, sizeof head + head.len);
-        question_go(s, q);
+        server_question_go(s, q);
     }
     return rc == 0;
 }

@@ -12,11 +12,11 @@
 #define CR_FIRST 2000 /* the library's own errors: the connection is of no use */
 #define CR_LAST  2999
 
-static char *message(MYSQL *db) {
+static char *mysql_message(MYSQL *db) {
     return mem_strdup(*mysql_error(db) == '\0' ? "no answer" : mysql_error(db));
 }
 
-static void set_tls(MYSQL *db, const struct tabconf *c) {
+static void mysql_set_tls(MYSQL *db, const struct tabconf *c) {
     const char *bad = NULL, *ca = tabconf_str(c, "tls_CAfile", NULL);
     const char *path = tabconf_str(c, "tls_CApath", NULL),
                *cert = tabconf_str(c, "tls_cert_file", NULL);
@@ -30,7 +30,7 @@ static void set_tls(MYSQL *db, const struct tabconf *c) {
     mysql_optionsv(db, MYSQL_OPT_SSL_VERIFY_SERVER_CERT, &verify);
 }
 
-static void set_options(MYSQL *db, const struct tabconf *c) {
+static void mysql_set_options(MYSQL *db, const struct tabconf *c) {
     unsigned connect = REMOTE_CONNECT_S, answer = REMOTE_ANSWER_S;
     const char *file = tabconf_str(c, "option_file", NULL);
     mysql_optionsv(db, MYSQL_OPT_CONNECT_TIMEOUT, &connect);
@@ -41,7 +41,7 @@ static void set_options(MYSQL *db, const struct tabconf *c) {
         mysql_optionsv(db, MYSQL_READ_DEFAULT_FILE, file);
         mysql_optionsv(db, MYSQL_READ_DEFAULT_GROUP, tabconf_str(c, "option_group", "client"));
     }
-    set_tls(db, c);
+    mysql_set_tls(db, c);
 }
 
 /* "host", "host:port", "inet:host:port", "unix:/path". */
@@ -74,10 +74,10 @@ static void *my_connect(const char *host, const struct tabconf *c, char **why) {
         *why = mem_strdup("out of memory");
         return NULL;
     }
-    set_options(db, c);
+    mysql_set_options(db, c);
     if (connect_to(db, host, c))
         return db;
-    *why = message(db);
+    *why = mysql_message(db);
     mysql_close(db);
     return NULL;
 }
@@ -91,7 +91,7 @@ static void my_quote(void *conn, struct str text, struct sbuf *out) {
     sbuf_advance(out, mysql_real_escape_string(conn, at, text.p, text.n));
 }
 
-static void take_rows(MYSQL_RES *r, sql_value_fn fn, void *arg) {
+static void mysql_take_rows(MYSQL_RES *r, sql_value_fn fn, void *arg) {
     MYSQL_ROW row;
     while ((row = mysql_fetch_row(r)) != NULL) {
         const unsigned long *n = mysql_fetch_lengths(r);
@@ -100,9 +100,9 @@ static void take_rows(MYSQL_RES *r, sql_value_fn fn, void *arg) {
     }
 }
 
-static enum remote_rc failure(MYSQL *db, char **why) {
+static enum remote_rc mysql_failure(MYSQL *db, char **why) {
     unsigned code = mysql_errno(db);
-    *why = message(db);
+    *why = mysql_message(db);
     return code >= CR_FIRST && code <= CR_LAST ? REMOTE_LOST : REMOTE_FAILED;
 }
 
@@ -114,7 +114,7 @@ static enum remote_rc my_ask(void *conn, const char *query, sql_value_fn fn, voi
     while (more == 0) {
         MYSQL_RES *r = mysql_store_result(db);
         if (r != NULL) {
-            take_rows(r, fn, arg);
+            mysql_take_rows(r, fn, arg);
             mysql_free_result(r);
             ++*sets;
         } else if (mysql_errno(db) != 0) {
@@ -124,7 +124,7 @@ static enum remote_rc my_ask(void *conn, const char *query, sql_value_fn fn, voi
         if (more == -1)
             return REMOTE_OK;
     }
-    return failure(db, why);
+    return mysql_failure(db, why);
 }
 
 const struct sql_ops sql_mysql = {

@@ -14,7 +14,7 @@
 
 #define BAD_URI "a malformed postgresql:// address in hosts (percent-encode the password)"
 
-static char *message(PGconn *db) {
+static char *pgsql_message(PGconn *db) {
     struct str text = str_trim(str_of(PQerrorMessage(db)));
     char *copy = str_dup(text.n > 0 ? text : STR_LIT("no answer"));
     for (char *p = copy; *p != '\0'; p++)
@@ -72,7 +72,7 @@ static char *pg_show(const char *name) {
 
 /* "host", "host:port", "inet:host:port", "unix:/directory" as parts; "postgresql://…" is a whole
  * connection string. */
-static PGconn *start(const char *name, const struct tabconf *c) {
+static PGconn *pgsql_start(const char *name, const struct tabconf *c) {
     struct str host = str_of(name), port = STR_LIT("");
     if (is_uri(name))
         return PQconnectStart(name);
@@ -106,12 +106,12 @@ static void *pg_connect(const char *host, const struct tabconf *c, char **why) {
         return NULL;
     }
     PQconninfoFree(options);
-    PGconn *db = start(host, c);
+    PGconn *db = pgsql_start(host, c);
     if (db != NULL && PQstatus(db) != CONNECTION_BAD && connect_done(db)) {
         PQsetnonblocking(db, 1);
         return db;
     }
-    *why = db == NULL ? mem_strdup("out of memory") : message(db);
+    *why = db == NULL ? mem_strdup("out of memory") : pgsql_message(db);
     PQfinish(db);
     return NULL;
 }
@@ -125,7 +125,7 @@ static void pg_quote(void *conn, struct str text, struct sbuf *out) {
     sbuf_advance(out, PQescapeStringConn(conn, at, text.p, text.n, NULL));
 }
 
-static void take_rows(const PGresult *r, sql_value_fn fn, void *arg) {
+static void pgsql_take_rows(const PGresult *r, sql_value_fn fn, void *arg) {
     for (int i = 0; i < PQntuples(r); i++)
         for (int k = 0; k < PQnfields(r); k++) {
             bool null = PQgetisnull(r, i, k) != 0;
@@ -146,15 +146,15 @@ static bool pg_wait(PGconn *db, int64_t until) {
     return true;
 }
 
-static enum remote_rc take_result(PGconn *db, PGresult *r, sql_value_fn fn, void *arg, int *sets,
-                                  char **why) {
+static enum remote_rc pgsql_take_result(PGconn *db, PGresult *r, sql_value_fn fn, void *arg,
+                                        int *sets, char **why) {
     enum remote_rc rc = REMOTE_OK;
     if (PQresultStatus(r) == PGRES_TUPLES_OK) {
-        take_rows(r, fn, arg);
+        pgsql_take_rows(r, fn, arg);
         ++*sets;
     } else if (PQresultStatus(r) != PGRES_COMMAND_OK) {
         free(*why);
-        *why = message(db);
+        *why = pgsql_message(db);
         rc = PQstatus(db) == CONNECTION_BAD ? REMOTE_LOST : REMOTE_FAILED;
     }
     PQclear(r);
@@ -167,19 +167,19 @@ static enum remote_rc pg_ask(void *conn, const char *query, sql_value_fn fn, voi
     enum remote_rc rc = REMOTE_OK;
     int64_t until = clock_mono_ms() + 1000 * REMOTE_ANSWER_S;
     if (PQsendQuery(db, query) == 0) {
-        *why = message(db);
+        *why = pgsql_message(db);
         return REMOTE_LOST;
     }
     for (;;) {
         if (!pg_wait(db, until)) {
             free(*why);
-            *why = message(db);
+            *why = pgsql_message(db);
             return REMOTE_LOST;
         }
         PGresult *r = PQgetResult(db);
         if (r == NULL)
             return rc;
-        enum remote_rc one = take_result(db, r, fn, arg, sets, why);
+        enum remote_rc one = pgsql_take_result(db, r, fn, arg, sets, why);
         rc = rc == REMOTE_OK ? one : rc;
     }
 }

@@ -35,7 +35,7 @@ static struct pair *pair_find(const struct tabconf *c, struct str name) {
 }
 
 /* Lines without '=' are no parameters: passed over, as Postfix does with a warning. */
-static void take_line(void *arg, struct str line, int no) {
+static void tabconf_take_line(void *arg, struct str line, int no) {
     struct tabconf *c = arg;
     ptrdiff_t eq = str_chr(line, '=');
     (void)no;
@@ -60,7 +60,7 @@ static void take_orphan(void *arg, struct str line, int no) {
 }
 
 struct tabconf *tabconf_parse(struct str text) {
-    static const struct lines_ops ops = {take_line, take_orphan};
+    static const struct lines_ops ops = {tabconf_take_line, take_orphan};
     struct tabconf *c = MEM_NEW(struct tabconf);
     lines_logical(text, true, &ops, c);
     return c;

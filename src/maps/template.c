@@ -68,7 +68,7 @@ static bool label_get(struct str domain, unsigned n, struct str *out) {
 }
 
 /* "@domain" has no user, "user" no domain: what needs them is not filled in. */
-static bool part_get(const struct parts *p, char what, struct str *out) {
+static bool template_part_get(const struct parts *p, char what, struct str *out) {
     switch (what) {
     case 'u':
         *out = p->user;
@@ -86,8 +86,8 @@ static bool piece_get(const struct fill *f, char what, struct str *out) {
     if (what >= '1' && what <= '9')
         return label_get(f->upper.domain, (unsigned)(what - '0'), out);
     if (what >= 'A' && what <= 'Z')
-        return part_get(&f->upper, (char)(what | 32), out);
-    return part_get(&f->lower, what, out);
+        return template_part_get(&f->upper, (char)(what | 32), out);
+    return template_part_get(&f->lower, what, out);
 }
 
 static bool can_fill(const struct fill *f, const char *t) {

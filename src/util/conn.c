@@ -104,7 +104,7 @@ static void watch(struct conn *c) {
     watch_for(c, (reads ? UV_READABLE : c->watched & UV_READABLE) | wants_writable(c));
 }
 
-/* Input has come that nobody takes now. */
+/* Input has come that the owner does not take now. */
 static void unwatch_input(struct conn *c) {
     watch_for(c, wants_writable(c));
 }
@@ -212,7 +212,7 @@ static void conn_fail(struct conn *c, int err) {
     c->err = err;
     if ((c->tls == CONN_TO_TLS || c->tls == CONN_SHAKING) && c->tls_err[0] == '\0')
         tls_explain(c, "TLS handshake", err);
-    if (err != 0) { /* nobody reads what is still to be written */
+    if (err != 0) { /* the peer does not read what is still to be written */
         output_written(c);
         c->drain_due = false;
     }
@@ -561,7 +561,7 @@ static void tell_ended(struct conn *c) {
     raise_event(c, CONN_CLOSED);
 }
 
-/* What nobody owns any more: closed when its output is written or cannot be. */
+/* A connection without an owner: closed when its output is written or cannot be. */
 static void linger(struct conn *c) {
     bool late = c->alarm.at_ms != 0 && c->alarm.at_ms <= c->loop->now_ms;
     if (late || conn_pending(c) == 0 || c->err != 0)

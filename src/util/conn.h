@@ -18,7 +18,7 @@
  * them, so the owner may free itself and what ops and arg point to.  The memory of the connection,
  * and the bytes that input was given, stay until that input has returned.
  *
- * What conn_close_after_write detaches.  The connection then belongs to nobody: it writes what it
+ * What conn_close_after_write detaches.  The connection then has no owner: it writes what it
  * has, reads nothing, and is gone when that is done, when writing fails, or after ten seconds.
  * Where output cannot be written (while connecting, between conn_tls and CONN_TLS_UP, after an
  * error) it is gone at once.

@@ -32,7 +32,7 @@ int fs_only_name(const char *path);
 /* Opens such a file (flags with O_CREAT: makes it); a descriptor, or an error as fs_only_name's. */
 int fs_open_only(const char *path, int flags, mode_t mode);
 /* As root: gives the regular file or the directory at path to uid and gid; a file that has a second
- * name, and what a symbolic link points to, stays whose it is.  As another user: nothing. */
+ * name, and what a symbolic link points to, keeps its owner.  As another user: nothing. */
 int fs_give(const char *path, uid_t uid, gid_t gid);
 /* When root has made path: it becomes its directory's owner's.  Else nothing. */
 void fs_adopt(const char *path);

@@ -14,7 +14,7 @@ struct ipc_chan {
     void *arg;
 };
 
-static size_t on_input(void *arg, const char *p, size_t n) {
+static size_t chan_on_input(void *arg, const char *p, size_t n) {
     struct ipc_chan *c = arg;
     struct ipc_head head;
     struct str fields;
@@ -28,13 +28,13 @@ static size_t on_input(void *arg, const char *p, size_t n) {
     return sizeof head + head.len;
 }
 
-static void on_event(void *arg, enum conn_event ev) {
+static void chan_on_event(void *arg, enum conn_event ev) {
     struct ipc_chan *c = arg;
     if (ev == CONN_CLOSED)
         c->ops->closed(c->arg);
 }
 
-static const struct conn_ops chan_conn_ops = {.input = on_input, .event = on_event};
+static const struct conn_ops chan_conn_ops = {.input = chan_on_input, .event = chan_on_event};
 
 struct ipc_chan *ipc_chan_new(struct loop *l, int fd, const struct ipc_chan_ops *ops, void *arg) {
     struct ipc_chan *c = MEM_NEW(struct ipc_chan);

@@ -10,7 +10,7 @@
 #include <sqlite3.h>
 
 /* As sqlite3_open_v2, but refuses with SQLITE_CANTOPEN what is no regular file, is a symbolic link,
- * or has a second name: whoever owns the folder cannot lead to another user's file.  The folder's
+ * or has a second name: the folder's owner cannot lead to another user's file.  The folder's
  * own path may have links.  *db is to be closed whatever is returned. */
 int lite_open(const char *path, sqlite3 **db, int flags);
 

@@ -132,7 +132,7 @@ static void line_make(struct sbuf *line, const char *name, const char *service, 
 
 /* Buffered lines are NUL-free text separated by '\n'; for syslog each begins with its priority.
  * lost: how many are missing before them.  Returns how many are missing after them. */
-static uint64_t emit(struct str lines, uint64_t lost) {
+static uint64_t log_emit(struct str lines, uint64_t lost) {
     struct sbuf first = {0};
     struct str line;
     if (lost > 0 && lines.n > 0) {
@@ -158,11 +158,11 @@ static uint64_t emit(struct str lines, uint64_t lost) {
 
 /* Where no thread writes, under the lock. */
 static void emit_now(void) {
-    sink.lost = emit(sbuf_str(&sink.buf), sink.lost);
+    sink.lost = log_emit(sbuf_str(&sink.buf), sink.lost);
     sbuf_reset(&sink.buf);
 }
 
-static void *writer_main(void *arg) {
+static void *log_writer_main(void *arg) {
     struct sbuf mine = {0};
     (void)arg;
     pthread_mutex_lock(&sink.lock);
@@ -182,7 +182,7 @@ static void *writer_main(void *arg) {
         uint64_t lost = sink.lost;
         sink.lost = 0;
         pthread_mutex_unlock(&sink.lock);
-        lost = emit(sbuf_str(&mine), lost);
+        lost = log_emit(sbuf_str(&mine), lost);
         sbuf_reset(&mine);
         pthread_mutex_lock(&sink.lock);
         sink.lost += lost;
@@ -199,7 +199,7 @@ static void note_pid(void) {
 void log_start(void) {
     note_pid();
     sink.stopping = false;
-    sink.threaded = pthread_create(&sink.thread, NULL, writer_main, NULL) == 0;
+    sink.threaded = pthread_create(&sink.thread, NULL, log_writer_main, NULL) == 0;
 }
 
 void log_close(void) {

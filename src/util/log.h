@@ -2,9 +2,9 @@
  * util/log.h - the log sink: syslog, a file, standard error, as lines or as JSON
  *
  * Any thread may log.  A line is put in one buffer under a lock and written by one thread, so a
- * slow disk delays nobody; what is buffered is written before log_close returns.  Lines that cannot
- * be written, or that more than 32 MB are waiting before, are left out, and their number is said.
- * Control characters in a line become '?': text from outside cannot forge a line.
+ * slow disk delays no thread; what is buffered is written before log_close returns.  Lines that
+ * cannot be written, or that more than 32 MB are waiting before, are left out, and their number is
+ * said. Control characters in a line become '?': text from outside cannot forge a line.
  */
 #ifndef PH_UTIL_LOG_H
 #define PH_UTIL_LOG_H

@@ -32,8 +32,8 @@ static void on_wake(uv_async_t *a) {
     }
 }
 
-/* Nothing is called from within the walk, so nobody can change the list meanwhile. */
-static void on_tick(uv_timer_t *t) {
+/* Nothing is called from within the walk, so the list cannot change meanwhile. */
+static void loop_on_tick(uv_timer_t *t) {
     struct loop *l = t->data;
     l->now_ms = clock_mono_ms();
     DL_EACH (it, &l->alarms) {
@@ -80,7 +80,7 @@ struct loop *loop_new(size_t index) {
     uv_timer_init(&l->uv, &l->tick);
     uv_prepare_init(&l->uv, &l->prep);
     l->wake.data = l->tick.data = l->prep.data = l;
-    uv_timer_start(&l->tick, on_tick, LOOP_TICK_MS, LOOP_TICK_MS);
+    uv_timer_start(&l->tick, loop_on_tick, LOOP_TICK_MS, LOOP_TICK_MS);
     uv_prepare_start(&l->prep, on_prepare);
     return l;
 }

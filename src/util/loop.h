@@ -7,7 +7,7 @@
  *
  * A turn of the loop is: callbacks of what has happened (sockets, timers, the mailbox), then what
  * those callbacks have put off with loop_later, then sleep.  What is put off runs when the call
- * that put it off has returned, so nobody is called back from inside a call of his own.
+ * that put it off has returned, so no caller is called back from inside its own call.
  */
 #ifndef PH_UTIL_LOOP_H
 #define PH_UTIL_LOOP_H
@@ -23,8 +23,8 @@ struct task {
     void (*run)(struct task *t);
 };
 
-/* Something to be done later in the same turn.  It is part of an object of the caller's: whoever
- * frees that object calls loop_never first.  Zeroed, but for run, before its first use. */
+/* Something to be done later in the same turn.  It is part of an object of the caller's, which
+ * calls loop_never before it frees that object.  Zeroed, but for run, before its first use. */
 struct later {
     struct dl link; /* loop->later; linked: it will run */
     void (*run)(struct later *l);

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A view: bytes that somebody else owns. */
+/* A view: bytes that belong to another object. */
 struct str {
     const char *p;
     size_t n;
@@ -59,7 +59,7 @@ bool str_split(struct str *rest, const char *seps, struct str *piece);
 bool str_split_braces(struct str *rest, const char *seps, struct str *piece);
 /* Whole string as a decimal number; false if it is not one or overflows. */
 bool str_u64(struct str s, uint64_t *v);
-/* A keyed hash: without the process's key nobody can find texts that collide.  Other in each
+/* A keyed hash: without the process's key no texts that collide can be found.  Other in each
  * process, so it is never stored. */
 uint64_t str_hash(struct str s);
 /* For simulators and tests, which repeat themselves: a key instead of the one that was drawn. */

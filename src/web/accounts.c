@@ -507,7 +507,7 @@ void relay_effective(struct req *r) {
     if (!addr_valid_host(str_of(domain_of(account))) || strlen(account) > VALUE_MAX) {
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "account is a domain or user@domain.");
     } else if (accounts_may(r, account)) {
-        /* Of a domain: what holds for whoever has no row of his own. */
+        /* Of a domain: what holds for users without a row of their own. */
         sbuf_printf(&sender, "%s%s", strchr(account, '@') == NULL ? "any-user@" : "", account);
         json_t *steps = daemon_lines(
             r, json_pack("{s:s, s:o}", "cmd", "explain", "sender", json_text(sender.p)), NULL);

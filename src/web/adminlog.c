@@ -31,7 +31,7 @@ void adminlog(struct req *r, const char *event, const char *account, const char 
     sbuf_free(&msg);
 }
 
-static void add_entry(void *arg, sqlite3_stmt *row) {
+static void adminlog_add_entry(void *arg, sqlite3_stmt *row) {
     static const char *const names[] = {"id",       "timestamp", "admin",    "ip", "domain",
                                         "username", "event",     "loglevel", "msg"};
     json_t *o = json_object();
@@ -48,7 +48,7 @@ void adminlog_list(struct req *r) {
     json_t *list = json_array();
     const char *domain = req_query(r, "domain"), *admin = req_query(r, "admin"),
                *event = req_query(r, "event");
-    state_run(r->w->state, add_entry, list,
+    state_run(r->w->state, adminlog_add_entry, list,
               "SELECT id, timestamp, admin, ip, domain, username, event, loglevel, msg FROM log "
               "WHERE id < ? AND (? = '' OR domain = ?) AND (? = '' OR admin = ?) AND (? = '' OR "
               "event = ?) ORDER BY id DESC LIMIT ?",

@@ -7,7 +7,7 @@
 
 #include "util/log.h"
 
-static void take(void *arg, struct str line) {
+static void daemon_take(void *arg, struct str line) {
     json_t *o = json_loadb(line.p, line.n, 0, NULL);
     if (o != NULL)
         json_array_append_new(arg, o);
@@ -18,7 +18,9 @@ json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **w
     char *text = request == NULL ? NULL : json_dumps(request, JSON_COMPACT);
     json_decref(request);
     *why = NULL;
-    int rc = text == NULL ? -1 : ask_daemon(w->cfg->p.queue_directory, text, take, list, end, why);
+    int rc = text == NULL
+                 ? -1
+                 : ask_daemon(w->cfg->p.queue_directory, text, daemon_take, list, end, why);
     free(text);
     if (rc == 0)
         return list;

@@ -4,8 +4,8 @@
  * posthoused's tables and passwords are often readable by root only, and an audit looks at all of
  * them; a rotated log file lies where only root may make one.  This process, forked before any
  * request comes, understands three requests and nothing else (an audit, which next hops the
- * configuration names, the log file): a request is a number without anything behind it, so nobody
- * who breaks into the page can tell it what to open.
+ * configuration names, the log file): a request is a number without anything behind it, so a
+ * broken page cannot tell it what to open.
  *
  * What parses (configuration, tables, certificates) is not this process but a child for each
  * request, which is not root any more, can read what the configuration names, and can write to one

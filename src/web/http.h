@@ -18,7 +18,7 @@
 
 /* Who asks. */
 struct who {
-    char *admin;     /* address; NULL: nobody */
+    char *admin;     /* address; NULL: not signed in */
     bool global;     /* of everything */
     unsigned scopes; /* what a token may do; a session: SCOPE_ALL */
     char *domain;    /* a token for one domain only; NULL: not bound */

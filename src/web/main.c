@@ -32,7 +32,7 @@
 
 #define NICE 10 /* where mail and the page want the same processor, mail has it */
 
-static void usage(FILE *to) {
+static void web_usage(FILE *to) {
     fputs("usage: posthouse-web [-c DIR] [-f] [-V]\n"
           "  -c DIR  configuration directory (default /etc/posthouse)\n"
           "  -f      stay in the foreground\n"
@@ -40,12 +40,12 @@ static void usage(FILE *to) {
           to);
 }
 
-_Noreturn static void fatal(const char *what, const char *why) {
+_Noreturn static void web_fatal(const char *what, const char *why) {
     fprintf(stderr, "posthouse-web: fatal: %s: %s\n", what, why);
     exit(1);
 }
 
-static struct config *load(const char *dir) {
+static struct config *web_load(const char *dir) {
     struct config *cfg = config_build(cfg_source_new(dir));
     for (size_t i = 0; i < cfg->diags.n; i++) {
         const struct diag *d = &cfg->diags.v[i];
@@ -59,10 +59,10 @@ static struct config *load(const char *dir) {
     return NULL;
 }
 
-static void start_log(const struct config *cfg) {
+static void web_start_log(const struct config *cfg) {
     int rc = config_open_log(cfg);
     if (rc < 0)
-        fatal(cfg->p.maillog_file, strerror(-rc));
+        web_fatal(cfg->p.maillog_file, strerror(-rc));
 }
 
 /* web_listen: address:port. */
@@ -77,12 +77,12 @@ static int listen_at(const char *where) {
         host = str_make(host.p + 1, host.n - 2);
     if (colon < 0 || !str_u64(str_from(s, (size_t)colon + 1), &port) || port == 0 || port > 65535 ||
         !netaddr_parse(&a, host, (uint16_t)port))
-        fatal(where, "web_listen is an address and a port, as in 127.0.0.1:7795");
+        web_fatal(where, "web_listen is an address and a port, as in 127.0.0.1:7795");
     int fd = socket(a.u.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (fd < 0 || bind(fd, &a.u.sa, netaddr_len(&a)) < 0 || listen(fd, 512) < 0)
-        fatal(where, strerror(errno));
+        web_fatal(where, strerror(errno));
     return fd;
 }
 
@@ -91,7 +91,7 @@ static int listen_at(const char *where) {
 static void own(const char *path, const struct passwd *pw) {
     int rc = pw == NULL ? 0 : fs_give(path, pw->pw_uid, pw->pw_gid);
     if (rc < 0 && rc != -ENOENT)
-        fatal(path, strerror(-rc));
+        web_fatal(path, strerror(-rc));
 }
 
 /* The databases that the page writes become web_owner's, with the directory that SQLite writes its
@@ -114,23 +114,23 @@ static bool make_missing(struct config **cfg, const char *dir) {
     bool made = false, fresh = false;
     int rc = fs_mkdir((*cfg)->p.data_directory, 0755);
     if (rc < 0)
-        fatal((*cfg)->p.data_directory, strerror(-rc));
+        web_fatal((*cfg)->p.data_directory, strerror(-rc));
     if ((*cfg)->p.accounts_store[0] == '\0') {
         struct store *st = store_embedded((*cfg)->p.data_directory, &why);
         if (st == NULL)
-            fatal("accounts_store", why);
+            web_fatal("accounts_store", why);
         store_close(st);
         fresh = true;
     }
     struct relays *r =
         relays_open((*cfg)->p.relays_database, (*cfg)->p.relays_key_file, true, &made, &why);
     if (r == NULL)
-        fatal("relays_database", why);
+        web_fatal("relays_database", why);
     relays_close(r);
     if (!fresh && !made)
         return false;
     config_unref(*cfg);
-    *cfg = load(dir);
+    *cfg = web_load(dir);
     if (*cfg == NULL)
         exit(1);
     return true;
@@ -145,13 +145,13 @@ static void become(const struct config *cfg, const struct passwd *web) {
     groups[0] = web->pw_gid;
     if (setgroups(mail == NULL ? 1 : 2, groups) < 0 || setgid(web->pw_gid) < 0 ||
         setuid(web->pw_uid) < 0)
-        fatal("web_owner", strerror(errno));
+        web_fatal("web_owner", strerror(errno));
 }
 
-static void daemonize(void) {
+static void web_daemonize(void) {
     pid_t pid = fork();
     if (pid < 0)
-        fatal("fork", strerror(errno));
+        web_fatal("fork", strerror(errno));
     if (pid > 0)
         _exit(0);
     setsid();
@@ -160,12 +160,12 @@ static void daemonize(void) {
         dup2(fd, i);
 }
 
-static void prepare(struct web *w, struct config *cfg, const char *dir, bool foreground) {
+static void web_prepare(struct web *w, struct config *cfg, const char *dir, bool foreground) {
     char *why = NULL;
     static struct passwd web; /* getpwnam's own is overwritten */
     struct passwd *pw = geteuid() == 0 ? getpwnam(cfg->p.web_owner) : NULL;
     if (geteuid() == 0 && pw == NULL)
-        fatal(cfg->p.web_owner, "web_owner is no user of this system");
+        web_fatal(cfg->p.web_owner, "web_owner is no user of this system");
     if (pw != NULL)
         web = *pw;
     w->listen_fd = listen_at(cfg->p.web_listen);
@@ -173,12 +173,12 @@ static void prepare(struct web *w, struct config *cfg, const char *dir, bool for
     w->cfg = cfg;
     audit_tables_of(cfg);
     if (!foreground)
-        daemonize();
+        web_daemonize();
     if (!helper_start(w))
-        fatal("helper", strerror(errno));
+        web_fatal("helper", strerror(errno));
     w->store = store_open(cfg->p.accounts_store, cfg->dir, true, &why);
     if (w->store == NULL)
-        fatal("accounts_store", why);
+        web_fatal("accounts_store", why);
     if (pw != NULL) {
         give_away(cfg, &web);
         become(cfg, &web);
@@ -186,7 +186,7 @@ static void prepare(struct web *w, struct config *cfg, const char *dir, bool for
     setpriority(PRIO_PROCESS, 0, NICE);
     w->state = state_open(cfg->p.data_directory, &why);
     if (w->state == NULL)
-        fatal("web.db", why);
+        web_fatal("web.db", why);
     confine_web(cfg);
     log_start();
     if (made)
@@ -194,7 +194,7 @@ static void prepare(struct web *w, struct config *cfg, const char *dir, bool for
 }
 
 /* Before any thread, so that none takes one while the main thread is busy with another. */
-static void block_signals(sigset_t *set) {
+static void web_block_signals(sigset_t *set) {
     static const int waited_for[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     sigemptyset(set);
     for (size_t i = 0; i < sizeof waited_for / sizeof waited_for[0]; i++)
@@ -202,17 +202,17 @@ static void block_signals(sigset_t *set) {
     pthread_sigmask(SIG_BLOCK, set, NULL);
 }
 
-static void serve(struct web *w, const char *dir, const sigset_t *set) {
+static void web_serve(struct web *w, const char *dir, const sigset_t *set) {
     int sig = 0;
     if (!http_start(w, w->listen_fd, routes_dispatch) || !samples_start(w))
-        fatal("http", "cannot start");
+        web_fatal("http", "cannot start");
     log_info("web", "the page is at http://%s/", w->cfg->p.web_listen);
     while (sigwait(set, &sig) == 0 && (sig == SIGHUP || sig == SIGUSR1)) {
         if (sig == SIGUSR1) {
             helper_reopen_log(w);
             continue;
         }
-        struct config *fresh = load(dir);
+        struct config *fresh = web_load(dir);
         if (fresh != NULL) /* requests may still look at the old one: it stays */
             w->cfg = fresh;
         log_info("web",
@@ -238,19 +238,19 @@ int main(int argc, char **argv) {
             puts("posthouse-web " PH_VERSION);
             return 0;
         } else {
-            usage(opt == 'h' ? stdout : stderr);
+            web_usage(opt == 'h' ? stdout : stderr);
             return opt == 'h' ? 0 : 64;
         }
     }
     char *full = realpath(dir, NULL);
     if (full == NULL)
-        fatal(dir, strerror(errno));
+        web_fatal(dir, strerror(errno));
     signal(SIGPIPE, SIG_IGN);
-    block_signals(&set);
-    struct config *cfg = load(full);
+    web_block_signals(&set);
+    struct config *cfg = web_load(full);
     if (cfg == NULL)
         return 1;
-    start_log(cfg);
-    prepare(&w, cfg, full, foreground);
-    serve(&w, full, &set);
+    web_start_log(cfg);
+    web_prepare(&w, cfg, full, foreground);
+    web_serve(&w, full, &set);
 }

@@ -26,7 +26,7 @@ static bool queue_known(const char *name) {
            strcmp(name, "hold") == 0;
 }
 
-static void add_advice(json_t *msg) {
+static void queue_add_advice(json_t *msg) {
     json_t *rcpts = json_object_get(msg, "recipients");
     const char *why = json_string_value(json_object_get(json_array_get(rcpts, 0), "delay_reason"));
     const char *advice = why == NULL ? NULL : advice_for(str_of(why));
@@ -61,7 +61,7 @@ void queue_list(struct req *r) {
     if (list == NULL)
         return;
     json_array_foreach(list, i, msg) {
-        add_advice(msg);
+        queue_add_advice(msg);
     }
     reply_data(r, json_pack("{s:o, s:b}", "messages", list, "more", end.more));
 }
@@ -137,7 +137,7 @@ void queue_show(struct req *r) {
     if (msg == NULL) {
         reply_fail(r, MHD_HTTP_NOT_FOUND, "That message is not in the queue any more.");
     } else {
-        add_advice(msg);
+        queue_add_advice(msg);
         reply_data(r, json_incref(msg));
     }
     json_decref(list);

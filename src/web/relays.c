@@ -61,13 +61,13 @@ static json_t *records(struct req *r) {
 }
 
 /* What the error means, where it is known. */
-static void add_advice(json_t *hop) {
+static void records_add_advice(json_t *hop) {
     const char *error = json_member(hop, "error"), *advice = advice_for(str_of(error));
     if (error[0] != '\0' && advice != NULL)
         json_object_set_new(hop, "advice", json_string(advice));
 }
 
-static bool belongs(json_t *hop, json_t *rec) {
+static bool records_belongs(json_t *hop, json_t *rec) {
     return strcmp(json_member(hop, "record"), json_member(rec, "name")) == 0;
 }
 
@@ -77,7 +77,7 @@ static json_t *health_of(json_t *hops, json_t *rec) {
     json_t *all = json_object(), *hop;
     size_t i;
     json_array_foreach(hops, i, hop) {
-        if (!belongs(hop, rec))
+        if (!records_belongs(hop, rec))
             continue;
         json_int_t had[4];
         for (size_t k = 0; k < 4; k++)
@@ -98,7 +98,7 @@ static json_t *hops(struct req *r) {
     if (list == NULL)
         return json_array();
     json_array_foreach(list, i, hop) {
-        add_advice(hop);
+        records_add_advice(hop);
     }
     return list;
 }
@@ -214,7 +214,7 @@ void relay_show(struct req *r) {
 }
 
 /* False after a reply: a member that is no text or not known. */
-static bool fields_of(struct req *r, struct relay_fields *f) {
+static bool records_fields_of(struct req *r, struct relay_fields *f) {
     const struct {
         const char *name;
         const char **at;
@@ -252,7 +252,7 @@ void relay_change(struct req *r) {
         reply_fail(r, MHD_HTTP_CONFLICT, "There is a relay record of that name already.");
         return;
     }
-    struct relays *rel = fields_of(r, &f) ? open_records(r) : NULL;
+    struct relays *rel = records_fields_of(r, &f) ? open_records(r) : NULL;
     if (rel == NULL)
         return;
     if (relays_set(rel, &f, &why)) {

@@ -66,7 +66,7 @@ static const struct route_entry {
 };
 
 /* Does path fit the pattern?  *arg: what stands at its {…}, or NULL. */
-static bool fits(const char *pattern, const char *path, const char **arg) {
+static bool route_fits(const char *pattern, const char *path, const char **arg) {
     size_t fixed = strcspn(pattern, "{");
     *arg = NULL;
     if (pattern[fixed] == '\0')
@@ -78,11 +78,11 @@ static bool fits(const char *pattern, const char *path, const char **arg) {
 }
 
 /* NULL after a reply. */
-static const struct route_entry *find(struct req *r) {
+static const struct route_entry *route_find(struct req *r) {
     bool other = false;
     const char *arg;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        if (!fits(table[i].path, r->path, &arg))
+        if (!route_fits(table[i].path, r->path, &arg))
             continue;
         other = true;
         if (strcmp(table[i].method, r->method) != 0)
@@ -102,7 +102,7 @@ static const struct route_entry *find(struct req *r) {
     return NULL;
 }
 
-static bool allowed(struct req *r, const struct route_entry *e, bool changes) {
+static bool route_allowed(struct req *r, const struct route_entry *e, bool changes) {
     if (e->scope == SCOPE_PUBLIC)
         return true;
     if (!session_identify(r) || (changes && !session_csrf_ok(r)))
@@ -122,7 +122,8 @@ static bool may_see(struct req *r, const struct route_entry *e) {
 
 void routes_dispatch(struct req *r) {
     bool changes = strcmp(r->method, "GET") != 0;
-    const struct route_entry *e = find(r);
-    if (e != NULL && (!changes || session_origin_ok(r)) && allowed(r, e, changes) && may_see(r, e))
+    const struct route_entry *e = route_find(r);
+    if (e != NULL && (!changes || session_origin_ok(r)) && route_allowed(r, e, changes) &&
+        may_see(r, e))
         e->handler(r);
 }

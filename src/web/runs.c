@@ -38,7 +38,7 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct dl running;
 static size_t n_running;
 
-static void run_free(struct run *x) {
+static void run_dispose(struct run *x) {
     json_decref(x->steps);
     free(x->kind);
     free(x->sender);
@@ -50,15 +50,15 @@ static void run_free(struct run *x) {
 }
 
 /* Under the lock. */
-static void drop(struct run *x) {
+static void run_drop(struct run *x) {
     if (--x->users > 0)
         return;
     dl_remove(&x->link);
     n_running--;
-    run_free(x);
+    run_dispose(x);
 }
 
-static void on_step(void *arg, struct str line) {
+static void run_on_step(void *arg, struct str line) {
     struct run *x = arg;
     json_t *o = json_loadb(line.p, line.n, 0, NULL);
     pthread_mutex_lock(&lock);
@@ -68,7 +68,7 @@ static void on_step(void *arg, struct str line) {
     pthread_mutex_unlock(&lock);
 }
 
-static void keep(struct run *x) {
+static void run_keep(struct run *x) {
     char *steps = json_dumps(x->steps, JSON_COMPACT);
     state_run(x->w->state, NULL, NULL,
               "INSERT INTO run (id, kind, sender, recipient, admin, started, passed, steps) VALUES "
@@ -88,7 +88,7 @@ static void *run_main(void *arg) {
         json_object_set_new(o, "relay", json_text(x->relay));
     char *text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
-    int rc = ask_daemon(x->w->cfg->p.queue_directory, text, on_step, x, &end, &why);
+    int rc = ask_daemon(x->w->cfg->p.queue_directory, text, run_on_step, x, &end, &why);
     if (rc < 0)
         log_warn("web", "%s", why);
     free(text);
@@ -100,11 +100,11 @@ static void *run_main(void *arg) {
                                         "posthoused does not answer: is it running?"));
     x->passed = rc == 0 && end.passed;
     pthread_mutex_unlock(&lock);
-    keep(x); /* before it is over: whoever comes then finds it there */
+    run_keep(x); /* before it is over: a request that comes then finds it there */
     pthread_mutex_lock(&lock);
     x->over = true;
     pthread_cond_broadcast(&changed);
-    drop(x);
+    run_drop(x);
     pthread_mutex_unlock(&lock);
     return NULL;
 }
@@ -131,7 +131,7 @@ static bool enter(struct run *x) {
     return ok;
 }
 
-static char *lowered(const char *s) {
+static char *run_lowered(const char *s) {
     char *c = mem_strdup(s == NULL ? "" : s);
     str_lower(c, strlen(c));
     return c;
@@ -146,7 +146,7 @@ static bool address_ok(const char *s, bool may_be_empty) {
 
 void run_start(struct req *r) {
     const char *kind = req_text(r, "kind"), *relay = req_text(r, "relay");
-    char *sender = lowered(req_text(r, "sender"));
+    char *sender = run_lowered(req_text(r, "sender"));
     const char *rcpt = req_text(r, "recipient");
     rcpt = rcpt == NULL ? "" : rcpt;
     relay = relay == NULL ? "" : relay;
@@ -184,7 +184,7 @@ void run_start(struct req *r) {
     if (ok)
         return;
     reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "Too many tests are running: try again.");
-    run_free(x);
+    run_dispose(x);
 }
 
 /* -- looking on -- */
@@ -250,7 +250,7 @@ static void look_done(void *arg) {
     struct look *k = arg;
     pthread_mutex_lock(&lock);
     if (k->x != NULL)
-        drop(k->x);
+        run_drop(k->x);
     pthread_mutex_unlock(&lock);
     json_decref(k->kept);
     free(k);
@@ -292,7 +292,7 @@ static void show_running(struct req *r, struct run *x) {
     if (may)
         reply_data(r, describe(x->id, x->kind, x->sender, x->rcpt, x->started, x->over, x->passed,
                                x->steps, r->who.global));
-    drop(x);
+    run_drop(x);
     pthread_mutex_unlock(&lock);
 }
 

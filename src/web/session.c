@@ -76,7 +76,8 @@ static void set_cookie(struct req *r, const char *secret) {
     sbuf_wipe(&b);
 }
 
-static void session_start(struct req *r, const char *admin, const struct admin *is, bool page) {
+static void login_session_start(struct req *r, const char *admin, const struct admin *is,
+                                bool page) {
     char secret[SECRET_TEXT], csrf[SECRET_TEXT], hash[HASH_TEXT];
     secret_new(secret);
     secret_new(csrf);
@@ -250,7 +251,7 @@ static void sign_in(struct req *r, const char *user, const char *password) {
         return;
     }
     bool page = req_header(r, "Origin") != NULL || req_header(r, "Sec-Fetch-Site") != NULL;
-    session_start(r, user, &a, page);
+    login_session_start(r, user, &a, page);
     adminlog(r, "login", user, "Admin login success");
 }
 
@@ -335,7 +336,7 @@ void session_welcome(struct req *r) {
         char *why = NULL;
         role_find(r->w, admin, &is, &why);
         free(why);
-        session_start(r, admin, &is, true);
+        login_session_start(r, admin, &is, true);
         adminlog(r, "login", admin, "Admin password set with a one-time link");
     }
     free(admin);

@@ -12,8 +12,8 @@
 
 /* Fills r->who from a bearer token or the cookie.  False after a reply. */
 bool session_identify(struct req *r);
-/* For what goes on after its request: is the session or token that it came with still one, and the
- * administrator still what he was? */
+/* For a stream, which goes on after its request: true if the session or token that it came with
+ * still counts, and the administrator still has the rights of that moment. */
 bool session_lasts(struct web *w, const struct who *who);
 /* A request that changes something: does it come from our own page (or from no page at all)?  False
  * after a reply. */
@@ -26,7 +26,7 @@ void session_logout(struct req *r);
 void session_show(struct req *r);
 void session_welcome(struct req *r);
 
-/* May who look after that domain?  False after a reply (403, or 503). */
+/* May the administrator who asks manage that domain?  False after a reply (403, or 503). */
 bool session_may(struct req *r, const char *domain);
 /* NULL for a global administrator: no restriction on lists. */
 const char *session_lists(const struct req *r);

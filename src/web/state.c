@@ -107,7 +107,7 @@ static void bind(sqlite3_stmt *st, const char *kinds, va_list ap) {
 }
 
 /* One that a caller further up is in the middle of is not taken. */
-static sqlite3_stmt *prepare(struct state *s, const char *sql, bool *kept) {
+static sqlite3_stmt *state_prepare(struct state *s, const char *sql, bool *kept) {
     sqlite3_stmt *st = NULL;
     *kept = true;
     for (size_t i = 0; i < s->n; i++)
@@ -128,7 +128,7 @@ int state_run(struct state *s, state_row_fn fn, void *arg, const char *sql, cons
     bool kept;
     int changed = -1, rc = SQLITE_ERROR;
     sqlite3_mutex_enter(sqlite3_db_mutex(s->db)); /* its changes are counted for it alone */
-    sqlite3_stmt *st = prepare(s, sql, &kept);
+    sqlite3_stmt *st = state_prepare(s, sql, &kept);
     if (st != NULL) {
         va_start(ap, kinds);
         bind(st, kinds, ap);

@@ -13,7 +13,7 @@
 #define ENTRIES    4096U
 #define FREE       5U
 #define WAIT_MAX   900U /* of an address */
-#define SHARED_MAX 30U  /* of an account: nobody locks its owner out for longer */
+#define SHARED_MAX 30U  /* of an account: its owner cannot be locked out for longer */
 #define FORGET_MS  3600000
 
 struct entry {

@@ -1,8 +1,8 @@
 /*
  * web/token.c - bearer tokens of limited scope; see session.h
  *
- * A token acts for the administrator who made it, as far as its scopes and its domain go, and no
- * longer than he is one.  It is shown once.
+ * A token acts for the administrator that made it, as far as its scopes and its domain go, and as
+ * long as that account is an administrator's.  It is shown once.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +37,7 @@ void token_list(struct req *r) {
 }
 
 /* What is wrong with what is asked for, or NULL. */
-static const char *check(const char *name, const char *list, const char *domain) {
+static const char *token_check(const char *name, const char *list, const char *domain) {
     struct str rest = str_of(list == NULL ? "" : list), one;
     if (name == NULL || name[0] == '\0' || strlen(name) > 100 || str_has_control(str_of(name)))
         return "A token needs a name of at most 100 characters.";
@@ -56,7 +56,7 @@ void token_add(struct req *r) {
     const char *domain = req_text(r, "domain");
     int64_t days = 0; /* for ever */
     domain = domain == NULL ? "" : domain;
-    const char *why = check(name, list, domain);
+    const char *why = token_check(name, list, domain);
     if (why != NULL)
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s", why);
     if (why != NULL || !req_integer(r, "days", 0, DAYS_MAX, &days))
