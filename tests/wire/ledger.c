@@ -244,14 +244,14 @@ void ledger_conn_login(struct ledger_conn *c, const char *user, const char *pass
     ledger_fail(l, "host %u was sent a password that nobody set: %.100s", c->host, password);
 }
 
-struct ledger_take *ledger_take(struct ledger_conn *c, const char *sender,
+struct ledger_take *ledger_take(struct ledger_conn *c, int64_t at_ms, const char *sender,
                                 const struct ledger_envelope *e, bool dsn) {
     struct ledger_take *t = zeroed(sizeof *t);
     t->c = c;
     t->sender = address_plain(sender, c->l->rules.origin);
     t->e = *e;
     t->dsn = dsn && (c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) == 0;
-    t->at_ms = c->l->rules.now_ms(c->l->rules.arg);
+    t->at_ms = at_ms;
     return t;
 }
 
@@ -497,7 +497,11 @@ bool report_is_due(const struct ledger_mail *m, const struct rcpt_entry *r) {
 }
 
 static void end_rcpt(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
-    if (r->delivered > 0 || r->queued || m->deleted || r->code / 100 != 2)
+    if (r->early != NULL && !r->early->whole && r->delivered == 0 &&
+        !l->rules.faulted(l->rules.arg))
+        ledger_fail(l, "<%s> of message %u is \"sent\", and its content never came whole", r->addr,
+                    m->number);
+    if (r->delivered > 0 || r->queued || r->trusted || m->deleted || r->code / 100 != 2)
         return;
     if (!r->bounced && !m->expired)
         ledger_fail(l,

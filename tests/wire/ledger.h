@@ -113,8 +113,8 @@ struct ledger_envelope {
     struct bytes envid; /* decoded */
 };
 
-/* MAIL FROM:<sender>. */
-struct ledger_take *ledger_take(struct ledger_conn *c, const char *sender,
+/* MAIL FROM:<sender>, which had come at at_ms. */
+struct ledger_take *ledger_take(struct ledger_conn *c, int64_t at_ms, const char *sender,
                                 const struct ledger_envelope *e, bool dsn);
 /* RCPT TO:<addr>; its number within the transaction. */
 unsigned ledger_take_rcpt(struct ledger_take *t, const char *addr, unsigned notify,

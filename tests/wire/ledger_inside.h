@@ -24,6 +24,8 @@ struct rcpt_entry {
     unsigned last_downs;           /* times that the product was down before it */
     bool sent;                     /* the log says so, of the last delivery */
     int64_t sent_ms;
+    const struct ledger_take *early; /* sent by a reply before the content had come whole */
+    bool trusted;        /* on the word of a host that leaves out replies: it may be nowhere */
     bool bounced;        /* the log says so */
     bool reported;       /* a report that was delivered says that it failed */
     int64_t reported_ms; /* since when */

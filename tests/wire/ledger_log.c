@@ -53,24 +53,36 @@ static bool names_rcpt(const struct said *s, const struct rcpt_entry *r) {
     return false;
 }
 
+/* What is wrong with this reply as the reason for "sent"; NULL: nothing. */
+static const char *sent_is_wrong(const struct line *x) {
+    const struct said *s = x->token;
+    if (s == NULL)
+        return "quotes no reply of a relay host";
+    if (s->code / 100 != 2)
+        return "quotes a reply that is no 2xx";
+    if ((s->c->crime & CRIME_FEWER) != 0)
+        return NULL; /* who leaves out replies says of one what is meant for another */
+    if ((s->c->crime & CRIME_EXTRA) != 0 && x->r->delivered > 0 && x->r->last_conn == s->c)
+        return NULL; /* who says one too many has taken it all the same */
+    if (s->stage != STAGE_BODY || s->t == NULL || s->t->mail != x->m)
+        return "quotes a reply that was not to its content";
+    if (!s->whole && (s->c->crime & CRIME_EXTRA) == 0)
+        return "quotes a reply that was sent before the content had come whole";
+    if (!names_rcpt(s, x->r))
+        return "quotes a reply to content that was not for it";
+    return NULL;
+}
+
 static void log_sent(struct ledger *l, struct line *x) {
     const struct said *s = x->token;
-    const char *why = NULL;
-    if (s == NULL)
-        why = "quotes no reply of a relay host";
-    else if (s->code / 100 != 2)
-        why = "quotes a reply that is no 2xx";
-    else if ((s->c->crime & CRIME_FEWER) != 0)
-        why = NULL; /* who leaves out replies says of one what is meant for another */
-    else if (s->stage != STAGE_BODY || s->t == NULL || s->t->mail != x->m)
-        why = "quotes a reply that was not to its content";
-    else if (!s->whole)
-        why = "quotes a reply that was sent before the content had come whole";
-    else if (!names_rcpt(s, x->r))
-        why = "quotes a reply to content that was not for it";
+    const char *why = sent_is_wrong(x);
     if (why != NULL)
         ledger_fail(l, "\"sent\" %s: %s", why, x->text);
-    if (x->r->delivered == 0 && (s == NULL || (s->c->crime & CRIME_FEWER) == 0))
+    bool early = s != NULL && s->stage == STAGE_BODY && !s->whole;
+    x->r->trusted = s != NULL && ((s->c->crime & CRIME_FEWER) != 0 || early);
+    if (early)
+        x->r->early = s->t; /* all of it must come yet */
+    if (x->r->delivered == 0 && !x->r->trusted)
         ledger_fail(l, "\"sent\", and no relay host has it: %s", x->text);
     x->r->sent = true;
     x->r->sent_ms = l->rules.now_ms(l->rules.arg);
@@ -120,9 +132,9 @@ static void log_bounced(struct ledger *l, struct line *x) {
 
 static void log_delivery(struct ledger *l, struct line *x) {
     if (x->report != NULL) {
-        x->report->over = x->report->over || strcmp(x->status, "bounced") == 0;
-        if (strcmp(x->status, "sent") == 0 && x->report->delivered == 0 &&
-            (x->token == NULL || (x->token->c->crime & CRIME_FEWER) == 0))
+        bool trusted = x->token != NULL && (x->token->c->crime & CRIME_FEWER) != 0;
+        x->report->over = x->report->over || trusted || strcmp(x->status, "bounced") == 0;
+        if (strcmp(x->status, "sent") == 0 && x->report->delivered == 0 && !trusted)
             ledger_fail(l, "\"sent\", and no relay host has the report: %s", x->text);
         return;
     }
@@ -137,7 +149,7 @@ static void log_delivery(struct ledger *l, struct line *x) {
 }
 
 static bool is_over(const struct ledger_mail *m, const struct rcpt_entry *r) {
-    if (r->delivered > 0 || r->code / 100 != 2)
+    if (r->delivered > 0 || r->trusted || r->code / 100 != 2)
         return true;
     return (r->bounced || m->expired) && (!report_is_due(m, r) || m->notified);
 }

@@ -17,7 +17,8 @@ struct relay {
     struct wire_end *end;
     struct ledger_conn *conn;
     struct bytes in;
-    size_t at; /* in in: what is done with */
+    size_t at;        /* in in: what is done with */
+    int64_t since_ms; /* when the first byte came that is not done with */
     enum relay_mode mode;
     bool paused, closed, tls, quit, logged_in, esmtp;
     bool close_after;   /* when what was said has been said */
@@ -139,6 +140,13 @@ static void say_later(struct relay *r, const struct answer *a, int seconds, stru
     (void)out;
 }
 
+/* A reply after which the other side may hang up, whatever it had under way. */
+static bool is_out_of_order(enum ledger_stage stage, const struct relay_twist *t) {
+    bool third = t->code / 100 == 3 && stage != STAGE_DATA && stage != STAGE_AUTH;
+    bool reset = stage == STAGE_RSET && t->code / 100 != 2;
+    return third || reset || (t->code == 421 && t->act == ACT_CODE);
+}
+
 /* Puts the reply of a twist into out; the code that counts for what happens next (0: none). */
 static int say_twist(struct relay *r, const struct answer *a, const struct relay_twist *t,
                      struct bytes *out) {
@@ -147,7 +155,7 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
     case ACT_CODE_CLOSE:
         reply_text(r, out, t->code, told(r, a, t->code), "as I like it", NULL);
         r->close_after = t->act == ACT_CODE_CLOSE;
-        if (t->code == 421 && t->act == ACT_CODE) /* it says that it closes, and goes on */
+        if (is_out_of_order(a->stage, t))
             ledger_conn_crime(r->conn, CRIME_LOST);
         return t->code;
     case ACT_EXTRA:
@@ -192,6 +200,8 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
         r->mode = MODE_DEAF;
         return 0;
     case ACT_ECHO:
+        if (is_out_of_order(a->stage, t) || t->code == 421)
+            ledger_conn_crime(r->conn, CRIME_LOST);
         say_echo(r, a, t->code, out);
         return t->code;
     case ACT_SLOW:
@@ -358,7 +368,8 @@ static void on_mail(struct relay *r, const char *args, const char *line) {
         return;
     }
     forget(r);
-    r->take = ledger_take(r->conn, addr, &e, (r->host->plan.can & CAN_DSN) != 0 && r->esmtp);
+    r->take =
+        ledger_take(r->conn, r->since_ms, addr, &e, (r->host->plan.can & CAN_DSN) != 0 && r->esmtp);
     if (answer_simply(r, STAGE_MAIL, 250, "sender", line) / 100 != 2)
         forget(r);
 }
@@ -763,6 +774,8 @@ static void relay_input(struct wire_peer *p, const char *bytes, size_t n) {
     struct relay *r = (struct relay *)(void *)p;
     if (r->closed || r->mode == MODE_DEAF)
         return;
+    if (r->in.n == 0)
+        r->since_ms = wire_now_ms(r->host->world);
     bytes_add(&r->in, bytes, n);
     relay_run(r);
 }

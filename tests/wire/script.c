@@ -36,7 +36,6 @@ static const char *const settings[] = {"default_destination_concurrency_limit = 
                                        "default_destination_recipient_limit = 1\n",
                                        "soft_bounce = yes\n",
                                        "smtp_sasl_auth_soft_bounce = no\n",
-                                       "smtpd_data_restrictions = permit\n",
                                        "smtpd_soft_error_limit = 2\nsmtpd_hard_error_limit = 6\n",
                                        "always_add_missing_headers = yes\n",
                                        "smtpd_timeout = 20s\nsmtpd_starttls_timeout = 5s\n",
@@ -77,6 +76,8 @@ static struct relay_twist draw_twist(struct dice *d) {
     t.nth = dice_roll(d, 3);
     t.times = dice_says(d, 30) ? 0 : 1 + dice_roll(d, 2);
     t.code = t.act == ACT_SLOW ? (int)pick_of(d, slow, 6) : draw_code(d, t.stage);
+    if (t.act == ACT_MIDDLE && t.code < 300) /* nobody could tell it from the right reply */
+        t.code = 0;
     if ((t.act == ACT_EXTRA || t.act == ACT_MIDDLE) && dice_says(d, 20))
         t.code = 0;
     if ((t.act == ACT_EXTRA || t.act == ACT_EARLY) && dice_says(d, 40))
