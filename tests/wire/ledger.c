@@ -272,7 +272,8 @@ static void check_sender(struct ledger_take *t, const struct ledger_mail *m) {
 
 /* An order that was given before this transaction began is obeyed. */
 static void check_orders(struct ledger_take *t, const struct ledger_mail *m) {
-    if ((m->deleted || m->held || m->forced) && t->at_ms > m->ordered_ms + WIRE_MS)
+    if ((m->deleted || m->held || m->forced) && t->at_ms > m->ordered_ms + WIRE_MS &&
+        !forgotten_after(t->c->l, m->ordered_ms))
         ledger_fail(t->c->l, "message %u was %s at %lld ms, and came to host %u at %lld ms",
                     m->number,
                     m->deleted ? "deleted"
@@ -459,6 +460,8 @@ void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const 
     char *plain = address_plain(rcpt, l->rules.origin);
     struct ledger_mail *m = address_numbers(plain, &mail, &num) ? mail_by_number(l, mail) : NULL;
     free(plain);
+    if (m != NULL && m->qid[0] == '\0')
+        snprintf(m->qid, sizeof m->qid, "%s", qid);
     if (m != NULL)
         order_mail(m, o);
     else if (rep != NULL)
@@ -487,9 +490,7 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
         ledger_fail(l, "%s from <%s> for <%s> is queued, and no client gave it", qid, sender, rcpt);
         return;
     }
-    for (unsigned i = 0; i < l->n_mails; i++) /* a report of before a crash */
-        if (strcmp(l->mails[i]->sender, plain) == 0)
-            l->mails[i]->notified = true;
+    report_of_old(l, plain);
 }
 
 bool report_is_due(const struct ledger_mail *m, const struct rcpt_entry *r) {

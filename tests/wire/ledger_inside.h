@@ -148,6 +148,9 @@ struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger
 /* Did the product go down so soon after ms that what was then done may not have been noted? */
 bool forgotten_after(const struct ledger *l, int64_t ms);
 void secrets_look(struct ledger *l, const char *where, const char *p, size_t n);
+/* ledger_log.c: a report to that sender, of which nothing was heard before the product went down.
+ */
+void report_of_old(struct ledger *l, const char *to);
 /* ledger_log.c: was that said of this recipient, in a way that ends it? */
 bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
                          const struct rcpt_entry *r);

@@ -17,6 +17,7 @@ struct line {
     struct ledger_mail *m;
     struct rcpt_entry *r;
     struct report_entry *report;
+    char *addr; /* the recipient */
     char status[16];
     const char *said; /* what is between the last parentheses */
     struct said *token;
@@ -35,6 +36,7 @@ static bool read_line(struct ledger *l, const char *text, struct line *out) {
     char *addr = bytes_copy(to + 6, (size_t)(end - to) - 6);
     if (address_numbers(addr, &mail, &rcpt) && (out->m = mail_by_number(l, mail)) != NULL)
         out->r = mail_rcpt(out->m, rcpt);
+    out->addr = address_plain(addr, l->rules.origin);
     free(addr);
     if (out->r == NULL)
         out->report = report_by_qid(l, out->qid);
@@ -130,6 +132,12 @@ static void log_bounced(struct ledger *l, struct line *x) {
     l->bounced++;
 }
 
+void report_of_old(struct ledger *l, const char *to) {
+    for (unsigned i = 0; i < l->n_mails && l->downs > 0; i++)
+        if (strcmp(l->mails[i]->sender, to) == 0)
+            l->mails[i]->notified = true;
+}
+
 static void log_delivery(struct ledger *l, struct line *x) {
     if (x->report != NULL) {
         bool trusted = x->token != NULL && (x->token->c->crime & CRIME_FEWER) != 0;
@@ -138,8 +146,10 @@ static void log_delivery(struct ledger *l, struct line *x) {
             ledger_fail(l, "\"sent\", and no relay host has the report: %s", x->text);
         return;
     }
-    if (x->r == NULL)
-        return; /* a report of before a crash */
+    if (x->r == NULL) {
+        report_of_old(l, x->addr);
+        return;
+    }
     if (strcmp(x->status, "sent") == 0)
         log_sent(l, x);
     else if (strcmp(x->status, "bounced") == 0)

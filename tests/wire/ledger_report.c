@@ -138,6 +138,16 @@ static void check_groups(struct ledger_take *t, struct ledger_mail *m, const str
     }
 }
 
+/* The message whose recipient is named first; its client may not have heard its queue ID. */
+static struct ledger_mail *mail_of_recipient(struct ledger_take *t) {
+    unsigned mail, num;
+    char *final = field(t->content.p, t->content.n, "Final-Recipient");
+    const char *semi = strchr(final, ';');
+    bool known = semi != NULL && address_numbers(semi, &mail, &num);
+    free(final);
+    return known ? mail_by_number(t->c->l, mail) : NULL;
+}
+
 void report_taken(struct ledger_take *t, const char *qid) {
     struct ledger *l = t->c->l;
     char about[32] = "";
@@ -146,6 +156,8 @@ void report_taken(struct ledger_take *t, const char *qid) {
     if (id != NULL)
         word_at(id + 22, about);
     struct ledger_mail *m = mail_by_qid(l, about);
+    if (m == NULL && (m = mail_of_recipient(t)) != NULL && m->qid[0] != '\0')
+        m = NULL;
     if (m == NULL) {
         ledger_fail(l, "host %u: a report (%s) about %s, which no client gave", t->c->host, qid,
                     about);
