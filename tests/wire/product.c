@@ -22,6 +22,7 @@
 #define WORKERS      2
 #define CONFIGS      64
 #define STOP_US      5000000
+#define STOP_ASK_US  20000
 #define SPOOL_RETRY  1000000
 #define SEGMENT_SIZE (64 << 10)
 
@@ -41,7 +42,7 @@ struct product {
     unsigned next_loop;
     int64_t retry_us; /* when the spool tries again what failed; 0: nothing did */
     bool stopping;
-    int64_t stop_until_us;
+    int64_t stop_until_us, stop_asked_us;
 };
 
 /* ---- configurations ---- */
@@ -175,6 +176,15 @@ static void recall(void *session) {
     dsess_recall(session);
 }
 
+static const struct sched_ops sched_ops = {.session_new = new_session,
+                                           .session_give = give,
+                                           .session_release = release,
+                                           .session_recall = recall};
+/* A function that is new in the real glue is missing here. */
+_Static_assert(sizeof(struct sched_ops) == 5 * sizeof(void *), "sched_ops has grown");
+_Static_assert(sizeof(struct deliver_ops) == sizeof(void *), "deliver_ops has grown");
+_Static_assert(sizeof(struct receive_ops) == 3 * sizeof(void *), "receive_ops has grown");
+
 static void worker_start(struct product *p, struct worker *k, size_t i) {
     struct receive_ops ops = {.peername = peername_answer, .accepted = on_accepted, .arg = k};
     k->loop = loop_new(i);
@@ -229,8 +239,7 @@ void product_start(struct wire_world *w) {
     heap_switch(HEAP_PRODUCT);
     config_ref(p->cfg);
     p->sched_loop = loop_new(WORKERS);
-    struct sched_ops ops = {new_session, give, release, recall, NULL};
-    p->sched = sched_new(p->sched_loop, lookup_new(p->sched_loop), p->cfg, &ops);
+    p->sched = sched_new(p->sched_loop, lookup_new(p->sched_loop), p->cfg, &sched_ops);
     bool ok = open_spool(w, p);
     if (ok) {
         sched_set_spool(p->sched, p->spool);
@@ -276,8 +285,16 @@ static bool spool_has_work(const struct product *p) {
 
 /* ---- stopping in order ---- */
 
-static size_t sessions(const struct product *p) {
-    return receive_sessions(p->w[0].receive) + receive_sessions(p->w[1].receive);
+/* As the real one, asks every 20 ms. */
+static bool is_stopped(struct product *p) {
+    if (p->stop_asked_us > W->now_us)
+        return false;
+    p->stop_asked_us = W->now_us + STOP_ASK_US;
+    enum heap_side side = heap_switch(HEAP_PRODUCT);
+    bool done = sched_stop(p->sched);
+    heap_switch(side);
+    loops_wake(W);
+    return done && receive_sessions(p->w[0].receive) + receive_sessions(p->w[1].receive) == 0;
 }
 
 static void step_stopped(void *arg) {
@@ -303,7 +320,7 @@ void product_collect(struct wire_world *w, struct choices *c) {
         return;
     if (spool_has_work(p))
         choice_add(c, step_spool, p);
-    else if (p->stopping && (sessions(p) == 0 || p->stop_until_us <= w->now_us))
+    else if (p->stopping && (is_stopped(p) || p->stop_until_us <= w->now_us))
         choice_add(c, step_stopped, w);
 }
 
@@ -314,8 +331,8 @@ int64_t product_next(const struct wire_world *w) {
         return w->up_at_us == 0 ? INT64_MAX : w->up_at_us;
     if (p->retry_us != 0)
         at = p->retry_us;
-    if (p->stopping && p->stop_until_us < at)
-        at = p->stop_until_us;
+    if (p->stopping && p->stop_asked_us < at)
+        at = p->stop_asked_us;
     return at;
 }
 
