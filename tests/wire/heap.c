@@ -13,21 +13,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HEAP_OWN 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
-    __has_feature(memory_sanitizer)
-#define HEAP_OWN 0
-#endif
-#endif
-#ifndef HEAP_OWN
-#define HEAP_OWN 1
-#endif
-
 #define ALIGN       16U
 #define REGION_SIZE (1ULL << 32)
 #define FREED       0xde
+/* What new memory holds, up to FILL_MAX bytes: the same each time, and no good as anything. */
+#define UNSET    0xa5
+#define FILL_MAX 16384U
 /* Freed memory up to this size is looked at again for writes. */
 #define WATCHED_MAX 1024U
 /* The world's larger pieces are the disk: no pointers.  Of the product's, what a loop reads into.
@@ -142,7 +133,7 @@ static _Noreturn void heap_broken(const char *what, const void *p) {
     abort();
 }
 
-static void *region_take(struct region *r, size_t n) {
+static void *region_take(struct region *r, size_t n, bool fill) {
     size_t size = (n + ALIGN - 1) / ALIGN * ALIGN;
     if (size > UINT32_MAX / 2 || r->used + sizeof(struct block) + size > REGION_SIZE) {
         errno = ENOMEM;
@@ -152,6 +143,8 @@ static void *region_take(struct region *r, size_t n) {
     *b = (struct block){.size = (uint32_t)size, .asked = (uint32_t)n, .live = 1};
     r->used += sizeof *b + size;
     r->live_bytes += size;
+    if (fill)
+        memset(b + 1, UNSET, size < FILL_MAX ? size : FILL_MAX);
     return b + 1;
 }
 
@@ -165,7 +158,7 @@ static void region_free(struct region *r, void *p) {
 }
 
 void *malloc(size_t n) {
-    return running == HEAP_PROCESS ? __libc_malloc(n) : region_take(&regions[running], n);
+    return running == HEAP_PROCESS ? __libc_malloc(n) : region_take(&regions[running], n, true);
 }
 
 void free(void *p) {
@@ -182,7 +175,7 @@ void *calloc(size_t n, size_t size) {
         return __libc_calloc(n, size);
     if (__builtin_mul_overflow(n, size, &total))
         return NULL;
-    void *p = region_take(&regions[running], total);
+    void *p = region_take(&regions[running], total, false);
     return p == NULL ? NULL : memset(p, 0, total);
 }
 
@@ -206,7 +199,7 @@ void *realloc(void *p, size_t n) {
         b->asked = (uint32_t)n;
         return p;
     }
-    void *q = region_take(r, n);
+    void *q = region_take(r, n, true);
     if (q != NULL) {
         memcpy(q, p, b->size);
         region_free(r, p);

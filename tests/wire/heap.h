@@ -14,6 +14,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* 0: a sanitizer's heap is used for all. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HEAP_OWN 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+    __has_feature(memory_sanitizer)
+#define HEAP_OWN 0
+#endif
+#endif
+#ifndef HEAP_OWN
+#define HEAP_OWN 1
+#endif
+
 /* Variables of the simulator that outlive a scenario. */
 #define WIRE_KEEP __attribute__((section("wire_keep")))
 

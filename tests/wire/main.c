@@ -12,6 +12,7 @@
  * crashes or hangs ends the run; what is printed repeats it.  -v prints all that happens in one
  * scenario.
  */
+#include <execinfo.h>
 #include <openssl/crypto.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -182,10 +183,27 @@ static _Noreturn void process_main(const struct options *o, struct place *p) {
     _exit(0);
 }
 
+/* Where it crashed, for addr2line; then it crashes. */
+static void on_crash(int signo) {
+    void *at[40];
+    signal(signo, SIG_DFL);
+    backtrace_symbols_fd(at, backtrace(at, 40), STDOUT_FILENO);
+    raise(signo);
+}
+
+static void catch_crashes(void) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
+    void *at[1];
+    backtrace(at, 1); /* loads what it needs */
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        signal(signals[i], on_crash);
+}
+
 static pid_t process_start(const struct options *o, unsigned i) {
     pid_t pid = fork();
     if (pid == 0) {
-        signal(SIGALRM, SIG_DFL);
+        if (HEAP_OWN) /* a sanitizer says more */
+            catch_crashes();
         process_main(o, &board->places[i]);
     }
     return pid;

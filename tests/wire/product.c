@@ -8,8 +8,10 @@
 #include "world.h"
 
 #include <errno.h>
+#include <gsasl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "deliver/deliver.h"
 #include "receive/receive.h"
@@ -460,5 +462,6 @@ void product_warm_up(void) {
     static const char *const mechs[] = {"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256"};
     for (size_t i = 0; i < 4; i++)
         sasl_login_free(sasl_login_new(mechs[i], STR_LIT("u"), STR_LIT("p"), "h"));
+    gsasl_strerror(GSASL_OK); /* it binds a text domain */
     tzset();
 }
