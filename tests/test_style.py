@@ -18,7 +18,7 @@ MAY = {
     "smtp": {"util"},
     "spool": {"util"},
     "route": {"util", "config", "maps", "mail", "spool"},
-    "report": {"util", "config", "mail"},
+    "report": {"util", "config", "mail", "smtp"},
     "receive": {"util", "config", "maps", "mail", "smtp", "spool", "route"},
     "deliver": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report"},
     "schedule": {"util", "config", "maps", "mail", "spool", "route", "report"},

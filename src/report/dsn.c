@@ -3,9 +3,11 @@
  */
 #include "report/dsn.h"
 
+#include <stdarg.h>
 #include <string.h>
 
 #include "mail/address.h"
+#include "smtp/content.h"
 #include "util/clock.h"
 
 const char *dsn_log_name(enum dsn_kind k) {
@@ -24,50 +26,122 @@ static const char *action(const struct dsn *d) {
     return d->kind == DSN_FAILED ? "failed" : d->kind == DSN_DELAYED ? "delayed" : "relayed";
 }
 
-static void crlf(struct sbuf *b, const char *line) {
-    sbuf_add_c(b, line);
-    sbuf_add_c(b, "\r\n");
+/* A report being written.  All text but the original message goes through report_line and
+ * report_fold, which cannot emit a control character: no text from outside ends a line. */
+struct report {
+    const struct dsn *d;
+    struct sbuf text; /* as it is written; normalised at the end */
+    char qid[QID_MAX];
+    char *boundary; /* owned */
+    int64_t now_us;
+    bool utf8; /* RFC 6533: addresses and header may have more than ASCII */
+};
+
+/* Where text is folded at a blank, and where without one. */
+#define FOLD_AT  78U
+#define BREAK_AT 900U
+
+/* Appends one line; fmt has no line end. */
+static void report_line(struct report *r, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void report_line(struct report *r, const char *fmt, ...) {
+    struct sbuf line = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&line, fmt, ap);
+    va_end(ap);
+    sbuf_add_safe(&r->text, sbuf_str(&line));
+    sbuf_add_c(&r->text, "\r\n");
+    sbuf_free(&line);
 }
 
-static void add_header(const struct dsn *d, const char *qid, const char *boundary, int64_t now,
-                       struct sbuf *b) {
-    const struct params *p = &d->cfg->p;
-    sbuf_printf(b, "Received: by %s (%s)\r\n\tid %s; ", p->myhostname, p->mail_name, qid);
-    clock_add_rfc5322(b, now);
-    sbuf_add_c(b, "\r\nDate: ");
-    clock_add_rfc5322(b, now);
-    sbuf_printf(b, "\r\nFrom: Mail Delivery System <MAILER-DAEMON@%s>\r\n", p->myorigin);
-    sbuf_printf(b, "Subject: %s\r\nTo: ", subject(d->kind));
-    addr_external(b, d->env->sender);
-    sbuf_printf(b,
-                "\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
-                "Content-Type: multipart/report; report-type=delivery-status;\r\n"
-                "\tboundary=\"%s\"\r\nContent-Transfer-Encoding: 8bit\r\n"
-                "Message-Id: <%s@%s>\r\n\r\n",
-                boundary, qid, p->myhostname);
-    crlf(b, "This is a MIME-encapsulated message.\r\n");
+/* How much of a word fits into a line of its own; never the half of a UTF-8 character. */
+static size_t piece_of(struct str word) {
+    size_t n = word.n < BREAK_AT ? word.n : BREAK_AT;
+    while (n < word.n && n > BREAK_AT - 4 && ((unsigned char)word.p[n] & 0xc0U) == 0x80)
+        n--;
+    return n;
 }
 
-/* Folds text at blanks to lines of about 78, four blanks in front of each but the first. */
-static void add_folded(struct sbuf *b, struct str text, size_t col) {
-    struct str w;
+/* Appends start and text as one logical line: folded at blanks to lines of about FOLD_AT, four
+ * blanks in front of each but the first; words that are too long are broken. */
+static void report_fold(struct report *r, struct str start, struct str text) {
+    struct str word;
+    size_t col = start.n;
     bool first = true;
-    while (str_split(&text, " \r\n\t", &w)) {
-        if (!first && col + w.n + 1 > 78) {
-            sbuf_add_c(b, "\r\n    ");
-            col = 4;
-        } else if (!first) {
-            sbuf_add_ch(b, ' ');
-            col++;
+    sbuf_add_safe(&r->text, start);
+    while (str_split(&text, " \r\n\t", &word)) {
+        while (word.n > 0) {
+            size_t n = piece_of(word);
+            if (!first && col + n + 1 > FOLD_AT) {
+                sbuf_add_c(&r->text, "\r\n    ");
+                col = 4;
+            } else if (!first) {
+                sbuf_add_ch(&r->text, ' ');
+                col++;
+            }
+            sbuf_add_safe(&r->text, str_make(word.p, n));
+            col += n;
+            first = false;
+            word = str_from(word, n);
         }
-        sbuf_add_safe(b, w);
-        col += w.n;
-        first = false;
     }
-    sbuf_add_c(b, "\r\n");
+    sbuf_add_c(&r->text, "\r\n");
 }
 
-static void add_words(const struct dsn *d, struct sbuf *b) {
+/* "Name: value" with an address after the value. */
+static void report_address(struct report *r, const char *start, struct str addr, const char *end) {
+    struct sbuf shown = {0};
+    addr_external(&shown, addr);
+    report_line(r, "%s%.*s%s", start, STR_FMT(sbuf_str(&shown)), end);
+    sbuf_free(&shown);
+}
+
+static void report_time(struct report *r, const char *start, int64_t us) {
+    struct sbuf when = {0};
+    clock_add_rfc5322(&when, us);
+    report_line(r, "%s%s", start, when.p);
+    sbuf_free(&when);
+}
+
+static void report_part(struct report *r, const char *description, const char *type) {
+    report_line(r, "--%s", r->boundary);
+    report_line(r, "Content-Description: %s", description);
+    report_line(r, "Content-Type: %s", type);
+}
+
+static void add_header(struct report *r) {
+    const struct params *p = &r->d->cfg->p;
+    report_line(r, "Received: by %s (%s)", p->myhostname, p->mail_name);
+    struct sbuf id = {0};
+    sbuf_add_ch(&r->text, '\t');
+    sbuf_printf(&id, "id %s; ", r->qid);
+    report_time(r, id.p, r->now_us);
+    sbuf_free(&id);
+    report_time(r, "Date: ", r->now_us);
+    report_line(r, "From: Mail Delivery System <MAILER-DAEMON@%s>", p->myorigin);
+    report_line(r, "Subject: %s", subject(r->d->kind));
+    report_address(r, "To: ", r->d->env->sender, "");
+    report_line(r, "Auto-Submitted: auto-replied");
+    report_line(r, "MIME-Version: 1.0");
+    report_line(r, "Content-Type: multipart/report; report-type=%sdelivery-status;",
+                r->utf8 ? "global-" : "");
+    sbuf_add_ch(&r->text, '\t');
+    report_line(r, "boundary=\"%s\"", r->boundary);
+    report_line(r, "Content-Transfer-Encoding: 8bit");
+    report_line(r, "Message-Id: <%s@%s>", r->qid, p->myhostname);
+    report_line(r, "%s", "");
+    report_line(r, "This is a MIME-encapsulated message.");
+    report_line(r, "%s", "");
+}
+
+static struct str text_of_error(const struct mailerr *e) {
+    return str_of(e->text == NULL ? "" : e->text);
+}
+
+static void add_words(struct report *r) {
+    const struct dsn *d = r->d;
     static const char *failed =
         "I'm sorry to have to inform you that your message could not\r\n"
         "be delivered to one or more recipients. It's attached below.\r\n\r\n"
@@ -86,60 +160,58 @@ static void add_words(const struct dsn *d, struct sbuf *b) {
         "Your message was handed over to the mail system named below, which\r\n"
         "does not report on deliveries: no further notice will come from there.\r\n\r\n"
         "                   The mail system\r\n";
-    sbuf_printf(b, "This is the mail system at host %s.\r\n\r\n", d->cfg->p.myhostname);
-    sbuf_add_c(b, d->kind == DSN_FAILED ? failed : d->kind == DSN_DELAYED ? delayed : relayed);
+    report_line(r, "This is the mail system at host %s.", d->cfg->p.myhostname);
+    report_line(r, "%s", "");
+    sbuf_add_c(&r->text, d->kind == DSN_FAILED    ? failed
+                         : d->kind == DSN_DELAYED ? delayed
+                                                  : relayed);
     for (size_t i = 0; i < d->n; i++) {
-        size_t begun = b->n + 2;
-        sbuf_add_c(b, "\r\n<");
-        addr_external(b, d->rcpts[i].rcpt->addr);
-        sbuf_add_c(b, ">: ");
-        add_folded(b, str_of(d->rcpts[i].err->text == NULL ? "" : d->rcpts[i].err->text),
-                   b->n - begun);
+        struct sbuf who = {0};
+        sbuf_add_ch(&who, '<');
+        addr_external(&who, d->rcpts[i].rcpt->addr);
+        sbuf_add_c(&who, ">: ");
+        report_line(r, "%s", "");
+        report_fold(r, sbuf_str(&who), text_of_error(d->rcpts[i].err));
+        sbuf_free(&who);
     }
-    sbuf_add_c(b, "\r\n");
+    report_line(r, "%s", "");
 }
 
-static void add_address(struct sbuf *b, const char *field, struct str addr) {
-    sbuf_printf(b, "%s: %s; ", field, addr_is_ascii(addr) ? "rfc822" : "utf-8");
-    addr_external(b, addr);
-    sbuf_add_c(b, "\r\n");
+static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
+    const struct mailerr *e = rcpt->err;
+    struct str addr = rcpt->rcpt->addr;
+    report_line(r, "%s", "");
+    report_address(r,
+                   addr_is_ascii(addr) ? "Final-Recipient: rfc822; " : "Final-Recipient: utf-8; ",
+                   addr, "");
+    if (rcpt->rcpt->orcpt.n > 0)
+        report_line(r, "Original-Recipient: %.*s", STR_FMT(rcpt->rcpt->orcpt));
+    else
+        report_address(r, "Original-Recipient: rfc822;", addr, "");
+    report_line(r, "Action: %s", action(r->d));
+    report_line(r, "Status: %s", e->dsn);
+    if (e->mta != NULL)
+        report_line(r, "Remote-MTA: dns; %s", e->mta);
+    if (e->reply != NULL)
+        report_fold(r, STR_LIT("Diagnostic-Code: smtp; "), str_of(e->reply));
+    else
+        report_fold(r, STR_LIT("Diagnostic-Code: X-Postfix; "), text_of_error(e));
+    if (r->d->kind == DSN_DELAYED)
+        report_time(r, "Will-Retry-Until: ", r->d->expires_us);
 }
 
-static void add_rcpt_status(const struct dsn *d, const struct dsn_rcpt *r, struct sbuf *b) {
-    add_address(b, "\r\nFinal-Recipient", r->rcpt->addr);
-    if (r->rcpt->orcpt.n > 0)
-        sbuf_printf(b, "Original-Recipient: %.*s\r\n", STR_FMT(r->rcpt->orcpt));
-    else {
-        sbuf_add_c(b, "Original-Recipient: rfc822;");
-        addr_external(b, r->rcpt->addr);
-        sbuf_add_c(b, "\r\n");
-    }
-    sbuf_printf(b, "Action: %s\r\nStatus: %s\r\n", action(d), r->err->dsn);
-    if (r->err->mta != NULL)
-        sbuf_printf(b, "Remote-MTA: dns; %s\r\n", r->err->mta);
-    const char *text = r->err->reply != NULL ? r->err->reply : r->err->text;
-    size_t begun = b->n;
-    sbuf_add_c(b,
-               r->err->reply != NULL ? "Diagnostic-Code: smtp; " : "Diagnostic-Code: X-Postfix; ");
-    add_folded(b, str_of(text == NULL ? "" : text), b->n - begun);
-    if (d->kind == DSN_DELAYED) {
-        sbuf_add_c(b, "Will-Retry-Until: ");
-        clock_add_rfc5322(b, d->expires_us);
-        sbuf_add_c(b, "\r\n");
-    }
-}
-
-static void add_status(const struct dsn *d, struct sbuf *b) {
-    sbuf_printf(b, "Reporting-MTA: dns; %s\r\n", d->cfg->p.myhostname);
-    if (d->env->envid.n > 0)
-        sbuf_printf(b, "Original-Envelope-Id: %.*s\r\n", STR_FMT(d->env->envid));
-    sbuf_printf(b, "X-Postfix-Queue-ID: %s\r\n", d->env->qid);
-    add_address(b, "X-Postfix-Sender", d->env->sender);
-    sbuf_add_c(b, "Arrival-Date: ");
-    clock_add_rfc5322(b, d->env->arrival_us);
-    sbuf_add_c(b, "\r\n");
-    for (size_t i = 0; i < d->n; i++)
-        add_rcpt_status(d, &d->rcpts[i], b);
+static void add_status(struct report *r) {
+    const struct envelope *env = r->d->env;
+    report_line(r, "Reporting-MTA: dns; %s", r->d->cfg->p.myhostname);
+    if (env->envid.n > 0)
+        report_line(r, "Original-Envelope-Id: %.*s", STR_FMT(env->envid));
+    report_line(r, "X-Postfix-Queue-ID: %s", env->qid);
+    report_address(
+        r, addr_is_ascii(env->sender) ? "X-Postfix-Sender: rfc822; " : "X-Postfix-Sender: utf-8; ",
+        env->sender, "");
+    report_time(r, "Arrival-Date: ", env->arrival_us);
+    for (size_t i = 0; i < r->d->n; i++)
+        add_rcpt_status(r, &r->d->rcpts[i]);
 }
 
 /* The header section of content, its blank line excluded. */
@@ -148,46 +220,65 @@ static struct str header_part(struct str content) {
     return end == NULL ? content : str_make(content.p, (size_t)(end - content.p) + 2);
 }
 
-static void add_original(const struct dsn *d, struct sbuf *b) {
+static void add_original(struct report *r) {
+    const struct dsn *d = r->d;
     bool full = d->kind == DSN_FAILED && d->original_whole && (d->env->flags & ENV_RET_HDRS) == 0 &&
                 d->env->size <= (uint64_t)d->cfg->p.bounce_size_limit;
-    sbuf_printf(b,
-                "Content-Description: Undelivered Message%s\r\nContent-Type: %s\r\n"
-                "Content-Transfer-Encoding: 8bit\r\n\r\nReturn-Path: <",
-                full ? "" : " Headers", full ? "message/rfc822" : "text/rfc822-headers");
-    addr_external(b, d->env->sender);
-    sbuf_add_c(b, ">\r\n");
-    sbuf_add_str(b, full ? d->original : header_part(d->original));
+    const char *type = full      ? r->utf8 ? "message/global" : "message/rfc822"
+                       : r->utf8 ? "message/global-headers"
+                                 : "text/rfc822-headers";
+    report_part(r, full ? "Undelivered Message" : "Undelivered Message Headers", type);
+    report_line(r, "Content-Transfer-Encoding: 8bit");
+    report_line(r, "%s", "");
+    report_address(r, "Return-Path: <", d->env->sender, ">");
+    sbuf_add_str(&r->text, full ? d->original : header_part(d->original));
 }
 
-struct envelope *dsn_build(const struct dsn *d, struct sbuf *b) {
-    struct envelope t = {.flags =
-                             ENV_8BIT | ENV_LOCAL | (d->env->flags & (ENV_DOTS | ENV_LONG_LINES)),
-                         .client = STR_LIT("local")};
-    struct sbuf boundary = {0};
+static void report_write(struct report *r) {
+    add_header(r);
+    report_part(r, "Notification", "text/plain; charset=utf-8");
+    report_line(r, "Content-Transfer-Encoding: 8bit");
+    report_line(r, "%s", "");
+    add_words(r);
+    report_part(r, "Delivery report",
+                r->utf8 ? "message/global-delivery-status" : "message/delivery-status");
+    if (r->utf8)
+        report_line(r, "Content-Transfer-Encoding: 8bit");
+    report_line(r, "%s", "");
+    add_status(r);
+    report_line(r, "%s", "");
+    add_original(r);
+    report_line(r, "%s", "");
+    report_line(r, "--%s--", r->boundary);
+}
+
+/* What the content says of itself decides how it is sent, whatever the original was. */
+static uint32_t report_flags(const struct report *r, const struct content_in *in) {
+    return ENV_LOCAL | (in->has_8bit ? ENV_8BIT : 0U) | (in->has_dots ? ENV_DOTS : 0U) |
+           (in->has_long ? ENV_LONG_LINES : 0U) | (r->utf8 ? ENV_SMTPUTF8 : 0U);
+}
+
+struct envelope *dsn_build(const struct dsn *d, struct sbuf *content) {
+    struct report r = {.d = d, .now_us = clock_wall_us()};
+    struct envelope t = {.client = STR_LIT("local")};
     struct rcpt to = {.addr = d->env->sender};
-    int64_t now = clock_wall_us();
+    struct content_in in = {0};
+    struct sbuf boundary = {0};
     qid_next(d->cfg->p.enable_long_queue_ids, &t.id, t.qid);
-    sbuf_printf(&boundary, "%s.%lld/%s", d->env->qid, (long long)(now / 1000000),
+    memcpy(r.qid, t.qid, sizeof r.qid);
+    sbuf_printf(&boundary, "%s.%lld/%s", d->env->qid, (long long)(r.now_us / 1000000),
                 d->cfg->p.myhostname);
-    add_header(d, t.qid, boundary.p, now, b);
-    sbuf_printf(b,
-                "--%s\r\nContent-Description: Notification\r\nContent-Type: text/plain; "
-                "charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n",
-                boundary.p);
-    add_words(d, b);
-    sbuf_printf(b,
-                "--%s\r\nContent-Description: Delivery report\r\n"
-                "Content-Type: message/delivery-status\r\n\r\n",
-                boundary.p);
-    add_status(d, b);
-    sbuf_printf(b, "\r\n--%s\r\n", boundary.p);
-    add_original(d, b);
-    sbuf_printf(b, "\r\n--%s--\r\n", boundary.p);
-    sbuf_free(&boundary);
-    t.arrival_us = now;
-    t.size = b->n;
+    r.boundary = boundary.p;
+    r.utf8 = (d->env->flags & ENV_SMTPUTF8) != 0 || !addr_is_ascii(d->env->sender);
+    report_write(&r);
+    content_bdat(&in, sbuf_str(&r.text), content);
+    content_bdat_end(&in, content);
+    t.flags = report_flags(&r, &in);
+    t.arrival_us = r.now_us;
+    t.size = content->n;
     t.rcpts = &to;
     t.n_rcpts = 1;
+    sbuf_free(&r.text);
+    sbuf_free(&boundary);
     return envelope_make(&t);
 }

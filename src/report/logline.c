@@ -7,11 +7,15 @@
 #include "util/clock.h"
 #include "util/log.h"
 
-/* Text in a line: what came from outside is made printable by the log sink. */
+/* Control characters become '?' here: the log sink, which does so for all texts, sees no more than
+ * what is before a NUL. */
 static void add_addr(struct sbuf *b, struct str internal) {
+    struct sbuf shown = {0};
+    addr_external(&shown, internal);
     sbuf_add_ch(b, '<');
-    addr_external(b, internal);
+    sbuf_add_safe(b, sbuf_str(&shown));
     sbuf_add_ch(b, '>');
+    sbuf_free(&shown);
 }
 
 void logline_delivery(const char *name, const char *service, const char *qid, struct str rcpt,
