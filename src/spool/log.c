@@ -98,6 +98,7 @@ void log_after_batch(struct spool *s) {
     struct segment *g = s->head;
     if (g == NULL || g->write_rc == 0)
         return;
+    log_sync(s); /* copies that were not written must not be looked for where others will lie */
     segment_trim(s, g);
     if (disk_is_full(g->write_rc) && log_wipe(s, g) == 0)
         g->write_rc = 0;

@@ -152,8 +152,6 @@ static enum rec_type op_note_type(enum spool_kind kind) {
 static int op_run_note(struct spool *s, struct spool_op *op) {
     struct rec r = {.type = op_note_type(op->kind), .id = op->id, .meta = sbuf_str(&op->meta)};
     op->seg = NULL;
-    if (op->kind != SPOOL_FORGET && itab_get(&s->index, op->id) == NULL)
-        return 0; /* settled before: nothing to note */
     int rc = log_room(s, rec_span((uint32_t)op->meta.n, 0), true);
     if (rc < 0)
         return rc;

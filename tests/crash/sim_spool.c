@@ -275,6 +275,17 @@ static void burst(struct run *r) {
     }
 }
 
+/* The end of nearly everything that is queued: what is left is copied on in the turns that follow.
+ */
+static void drain(struct run *r) {
+    for (unsigned id = 1; id < r->n; id++) {
+        if (!is_queued(&r->m[id]) || rnd(r) % 8 == 0)
+            continue;
+        r->m[id].done_asked = true;
+        spool_submit(r->sp, &op_new(r, SPOOL_DONE, id)->op);
+    }
+}
+
 static void on_found(void *arg, const struct spool_found *f) {
     struct run *r = arg;
     struct sbuf want = {0};
@@ -357,6 +368,8 @@ static void play(struct run *r, int turns) {
             step(r);
         if (rnd(r) % 8 == 0)
             burst(r);
+        if (rnd(r) % 10 == 0)
+            drain(r);
         spool_turn(r->sp);
     }
     for (int i = 0; i < 20 && !sim_is_dead(r->disk); i++)

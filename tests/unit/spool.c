@@ -595,28 +595,6 @@ static void test_full_at_start(void **state) {
     spool_close(s);
 }
 
-/* A place that cannot be written is left behind; a message larger than a segment is refused. */
-static void test_odd_writes(void **state) {
-    struct seen seen;
-    (void)state;
-    io.pwritev = odd_write;
-    write_rc = 1;
-    struct spool *s = open_spool(&seen);
-    assert_int_equal(put(s, 1, "kept", 100), 0);
-    write_rc = -EIO;
-    assert_int_equal(put(s, 2, "refused", 100), -EIO);
-    assert_int_equal(put(s, 3, "kept", 100), 0);
-    write_rc = 0;
-    assert_int_equal(put(s, 4, "refused", 100), -EIO);
-    assert_int_equal(put(s, 5, "refused", 2U << 20), -EFBIG);
-    write_rc = -EDQUOT;
-    assert_int_equal(put(s, 6, "refused", 100), -EDQUOT);
-    spool_close(s);
-    s = open_spool(&seen);
-    assert_int_equal(seen.n, 2);
-    spool_close(s);
-}
-
 /* What the disk changed behind our back is not sent. */
 static void test_changed_content(void **state) {
     struct seen seen;
@@ -1258,6 +1236,73 @@ static void test_copies_no_damage(void **state) {
     }
 }
 
+static int turn_put(struct spool *s, struct turn *t, uint64_t id, size_t size) {
+    size_t i = turn_new(s, t, id, size, 0, "");
+    turns(s, 1);
+    return t->told[i];
+}
+
+/* A place that cannot be written is left behind; a message larger than a segment is refused. */
+static void test_odd_writes(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.pwritev = odd_write;
+    write_rc = 1;
+    struct spool *s = turn_open(&seen);
+    assert_int_equal(turn_put(s, &t, 1, 100), 0);
+    write_rc = -EIO;
+    assert_int_equal(turn_put(s, &t, 2, 100), -EIO);
+    assert_int_equal(turn_put(s, &t, 3, 100), 0);
+    write_rc = 0;
+    assert_int_equal(turn_put(s, &t, 4, 100), -EIO);
+    assert_int_equal(turn_put(s, &t, 5, 70000), -EFBIG);
+    write_rc = -EDQUOT;
+    assert_int_equal(turn_put(s, &t, 6, 100), -EDQUOT);
+    assert_int_equal(turn_put(s, &t, 7, 100), 0);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 3);
+    spool_close(s);
+}
+
+static int full_copies; /* writes of 20,000 bytes of content until one finds no room; 0: never */
+static ssize_t full_for_copies(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    if (n == 3 && iov[1].iov_len == 20000 && full_copies > 0 && --full_copies == 0)
+        return -ENOSPC;
+    return spool_io_disk.pwritev(arg, fd, iov, n, off);
+}
+
+/* The disk is full in the middle of copying on: what was copied and not written is copied again,
+ * and nothing else takes its place. */
+static void test_full_while_copying(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.pwritev = full_for_copies;
+    full_copies = 2; /* the message itself, and its first copy */
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 500, 0, "");
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "waits");
+    turn_new(s, &t, 2, 20000, 0, "");
+    turns(s, 1);
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "waits on");
+    for (uint64_t id = 10; id < 24; id++) {
+        turn_new(s, &t, id, 15000, 0, "");
+        turn_note(s, &t, SPOOL_DONE, id, "");
+        turns(s, 1);
+    }
+    turns(s, 3);
+    assert_int_equal(full_copies, 0);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 2);
+    assert_string_equal(seen.progress[index_of(&seen, 1)], "waits on");
+    index_of(&seen, 2);
+    assert_int_equal(damage_count(s), 0);
+    spool_close(s);
+}
+
 static int part_calls, part_rc, part_wipe_rc; /* writes since part_rc was set; what the next say */
 static size_t part_short;                     /* bytes that the first of them leaves out */
 
@@ -1420,6 +1465,25 @@ static void test_limits(void **state) {
     spool_close(s);
 }
 
+/* The end of a message may come in the batch that begins with it. */
+static void test_done_at_once(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 500, 0, "");
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "tried");
+    turn_new(s, &t, 2, 500, 0, "");
+    turn_note(s, &t, SPOOL_DONE, 2, "");
+    turn_note(s, &t, SPOOL_DONE, 3, ""); /* of which nothing is known */
+    turns(s, 1);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_string_equal(seen.progress[index_of(&seen, 1)], "tried");
+    spool_close(s);
+}
+
 /* A spool belongs to one process, or to one opening of it, at a time. */
 static void test_one_owner(void **state) {
     struct spool *s, *other;
@@ -1571,6 +1635,8 @@ int main(void) {
                                        T(test_company),
                                        T(test_close_with_failures),
                                        T(test_bodies),
+                                       T(test_done_at_once),
+                                       T(test_full_while_copying),
                                        T(test_one_owner),
                                        T(test_impossible_segment),
                                        T(test_copies_no_damage),
