@@ -71,10 +71,11 @@ def owner():
 class Dns:
     """A real unbound that answers from local data only."""
 
-    def __init__(self, directory, names):
+    def __init__(self, directory, names, refused=()):
+        """refused: domains for which the server fails."""
         self.port = free_port()
         conf = directory / "unbound.conf"
-        data = "".join(f"  local-data: '{line}'\n" for line in names)
+        data = "".join(f"  local-data: '{line}'\n" for line in names) + "".join(f"  local-zone: {zone} refuse\n" for zone in refused)
         conf.write_text(
             "server:\n  interface: 127.0.0.1\n  port: %d\n  do-daemonize: no\n  chroot: \"\"\n"
             "  username: \"\"\n  pidfile: \"%s/unbound.pid\"\n  use-syslog: no\n  logfile: \"\"\n"

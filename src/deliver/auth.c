@@ -1,9 +1,13 @@
 /*
- * deliver/auth.c - credentials of a delivery session and the AUTH dialogue (RFC 4954)
+ * deliver/auth.c - the stages credentials and auth of a delivery session (RFC 4954)
  *
  * Keys in Postfix's order: the sender (with smtp_sender_dependent_authentication), the host, the
- * next hop as written.  What Postfix gets wrong is right here: credentials that are configured are
- * used or the mail waits; they are never left out because the remote did not offer AUTH.
+ * next hop as written.  Unlike Postfix, credentials that are configured are used or the mail waits;
+ * they are never left out because the remote did not offer AUTH.
+ *
+ * The session owns its sasl_login from the credentials' answer to the end of the dialogue; while a
+ * slow step runs on a worker, the step has it, and frees it if the session has gone meanwhile
+ * (auth_cancel).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -41,18 +45,16 @@ void auth_cancel(struct dsess *s) {
     sbuf_wipe(&s->first_answer);
 }
 
-static void auth_failed(struct dsess *s, enum mail_status st, const char *dsn, const char *text) {
-    /* With credentials per sender, one sender's trouble is not the destination's. */
-    s->site_err = !s->p->smtp_sender_dependent_authentication;
-    session_fail(s, st, dsn, "%s", text);
-    session_host_failed(s);
+/* With credentials per sender, one sender's trouble is not the destination's. */
+static enum mail_blame login_blame(const struct dsess *s) {
+    return s->p->smtp_sender_dependent_authentication ? BLAME_MESSAGE : BLAME_SITE;
 }
 
 /* One line an hour per relay: without it mail silently goes unauthenticated. */
 static void warn_no_credential(struct dsess *s) {
     struct deliver *d = s->d;
     size_t oldest = 0;
-    if (s->probe != NULL)
+    if (s->watch != NULL)
         return;
     for (size_t i = 0; i < sizeof d->warned / sizeof d->warned[0]; i++) {
         struct warned *w = &d->warned[i];
@@ -71,7 +73,7 @@ static void warn_no_credential(struct dsess *s) {
     maps_show(s->p->smtp_sasl_password_maps, &tables);
     log_warn("smtp", "relay %s offers AUTH, but no credential matched in %s; keys tried: %s%s, %s",
              s->relay, tables.p, s->p->smtp_sender_dependent_authentication ? "the sender, " : "",
-             s->targets[s->at].host, s->targets[s->at].dest);
+             session_target(s)->host, session_target(s)->dest);
     sbuf_free(&tables);
 }
 
@@ -91,39 +93,49 @@ static unsigned session_options(const struct dsess *s) {
 /* A command line with its CR LF (RFC 5321 section 4.5.3.1.4). */
 #define COMMAND_MAX 512
 
-/* An initial response goes with AUTH, unless the line would be too long: then AUTH goes alone and
- * the answer after the first 334 (RFC 4954 section 4). */
-static void send_answer(struct dsess *s, struct sbuf *answer, bool first) {
-    struct conn *c = s->conn;
-    size_t line = strlen("AUTH  \r\n") + strlen(sasl_login_mech(s->sasl)) + answer->n;
-    withhold_add(&s->sent, sbuf_str(answer));
-    if (first && line > COMMAND_MAX) {
-        conn_printf(c, "AUTH %s\r\n", sasl_login_mech(s->sasl));
-        sbuf_wipe(&s->first_answer);
-        s->first_answer = *answer;
-        *answer = (struct sbuf){0};
-    } else if (first) {
-        conn_printf(c, "AUTH %s %s\r\n", sasl_login_mech(s->sasl),
-                    answer->n == 0 ? "=" : answer->p);
-    } else {
-        conn_printf(c, "%s\r\n", answer->p == NULL ? "" : answer->p);
-    }
-    conn_wipe_output(c);
-    if (answer->p != NULL)
-        mem_wipe(answer->p, answer->n);
+/* Writes what is in s->line, which holds a part of the login. */
+static enum step say_secret(struct dsess *s) {
+    bool said = session_say(s);
+    conn_wipe_output(s->conn);
+    mem_wipe(s->line.p, s->line.cap);
+    if (!said)
+        return host_failed(s, BLAME_OURSELVES, "4.7.0", "SASL answer with a control character");
     session_deadline(s, s->p->smtp_helo_timeout);
+    return STEP_WAIT;
 }
 
-static void step_done(struct dsess *s, int rc, struct sbuf *answer, const char *why, bool first) {
-    struct sbuf b = {0};
-    if (rc == 0) {
-        send_answer(s, answer, first);
-        return;
-    }
-    sbuf_printf(&b, "SASL authentication failed; cannot authenticate to server %s: %s", s->where,
-                why);
-    auth_failed(s, MAIL_DEFERRED, "4.7.0", b.p);
-    sbuf_free(&b);
+/* An answer to a challenge; with "AUTH MECH " before it, the initial response. */
+static enum step say_answer(struct dsess *s, struct str answer, bool first) {
+    sbuf_room(&s->line, answer.n + COMMAND_MAX); /* no copy of it is left behind */
+    if (first)
+        sbuf_printf(&s->line, "AUTH %s ", sasl_login_mech(s->sasl));
+    if (first && answer.n == 0)
+        sbuf_add_ch(&s->line, '=');
+    sbuf_add_str(&s->line, answer);
+    return say_secret(s);
+}
+
+static enum step say_auth(struct dsess *s) {
+    sbuf_printf(&s->line, "AUTH %s", sasl_login_mech(s->sasl));
+    return say_secret(s);
+}
+
+/* A step of the mechanism is done.  An initial response goes with AUTH, unless the line would be
+ * too long: then AUTH goes alone and the answer after the first 334 (RFC 4954 section 4). */
+static enum step answered(struct dsess *s, int rc, struct sbuf *answer, const char *why,
+                          bool first) {
+    if (rc != 0)
+        return host_failed(s, login_blame(s), "4.7.0",
+                           "SASL authentication failed; cannot authenticate to server %s: %s",
+                           s->where, why);
+    withhold_add(&s->sent, sbuf_str(answer));
+    size_t line = strlen("AUTH  \r\n") + strlen(sasl_login_mech(s->sasl)) + answer->n;
+    if (!first || line <= COMMAND_MAX)
+        return say_answer(s, sbuf_str(answer), first);
+    sbuf_wipe(&s->first_answer);
+    s->first_answer = *answer;
+    *answer = (struct sbuf){0};
+    return say_auth(s);
 }
 
 static void slow_work(uv_work_t *w) {
@@ -133,26 +145,30 @@ static void slow_work(uv_work_t *w) {
 
 static void slow_done(uv_work_t *w, int status) {
     struct slow_step *x = w->data;
+    struct dsess *s = x->s;
+    enum step step = STEP_UNSET;
     (void)status;
-    if (x->s == NULL) {
+    if (s == NULL) {
         sasl_login_free(x->sasl);
     } else {
-        x->s->sasl_work = NULL;
-        step_done(x->s, x->rc, &x->answer, x->why, x->first);
+        s->sasl_work = NULL;
+        step = answered(s, x->rc, &x->answer, x->why, x->first);
     }
     sbuf_free(&x->challenge);
     sbuf_wipe(&x->answer);
     free(x);
+    if (s != NULL)
+        s->resume(s, step);
 }
 
-static void sasl_step(struct dsess *s, struct str challenge, bool first) {
+static enum step sasl_step(struct dsess *s, struct str challenge, bool first) {
     struct sbuf answer = {0};
     const char *why = "";
     if (!sasl_login_slow(s->sasl)) {
         int rc = sasl_login_step(s->sasl, challenge, &answer, &why);
-        step_done(s, rc, &answer, why, first);
+        enum step step = answered(s, rc, &answer, why, first);
         sbuf_wipe(&answer);
-        return;
+        return step;
     }
     struct slow_step *x = MEM_NEW(struct slow_step);
     x->s = s;
@@ -162,82 +178,67 @@ static void sasl_step(struct dsess *s, struct str challenge, bool first) {
     sbuf_add_str(&x->challenge, challenge);
     s->sasl_work = &x->work;
     uv_queue_work(&s->d->loop->uv, &x->work, slow_work, slow_done);
+    return STEP_WAIT;
 }
 
 static struct str filter_of(const struct dsess *s) {
     return str_of(session_uses_record(s) ? s->rec.mechanisms : s->p->smtp_sasl_mechanism_filter);
 }
 
-static void begin_dialogue(struct dsess *s, struct str user, struct str password) {
+/* Chooses the mechanism; the dialogue is the next stage. */
+static enum step choose_mechanism(struct dsess *s, struct str user, struct str password) {
     struct sbuf mechs = {0};
-    char text[600];
     sasl_filter(str_of(s->mechs), filter_of(s), &mechs);
     const char *mech = mechs.n == 0 ? NULL : sasl_choose(sbuf_str(&mechs), session_options(s));
     bool none = mechs.n == 0;
     sbuf_free(&mechs);
-    if (mech == NULL) {
-        if (none)
-            snprintf(text, sizeof text,
-                     "SASL authentication failed: server %s offered no compatible authentication "
-                     "mechanisms for this type of connection security",
-                     s->where);
-        else
-            snprintf(text, sizeof text,
-                     "SASL authentication failed; cannot authenticate to server %s: no mechanism "
-                     "available",
-                     s->where);
-        auth_failed(s, MAIL_DEFERRED, "4.7.0", text);
-        return;
-    }
-    probe_ok(s, "mechanism", "%s, of %s", mech, s->mechs);
+    if (none)
+        return host_failed(s, login_blame(s), "4.7.0",
+                           "SASL authentication failed: server %s offered no compatible "
+                           "authentication mechanisms for this type of connection security",
+                           s->where);
+    if (mech == NULL)
+        return host_failed(s, login_blame(s), "4.7.0",
+                           "SASL authentication failed; cannot authenticate to server %s: no "
+                           "mechanism available",
+                           s->where);
+    watch_ok(s, "mechanism", "%s, of %s", mech, s->mechs);
     withhold_add_password(&s->sent, password);
-    s->sasl = sasl_login_new(mech, user, password, s->targets[s->at].host);
-    s->phase = DSESS_AUTH;
-    if (s->sasl == NULL) {
-        auth_failed(s, MAIL_DEFERRED, "4.7.0",
-                    "SASL authentication failed: mechanism not available");
-        return;
-    }
-    if (sasl_login_first(s->sasl)) {
-        sasl_step(s, STR_LIT(""), true);
-    } else {
-        conn_printf(s->conn, "AUTH %s\r\n", mech);
-        session_deadline(s, s->p->smtp_helo_timeout);
-    }
+    s->sasl = sasl_login_new(mech, user, password, session_target(s)->host);
+    if (s->sasl == NULL)
+        return host_failed(s, login_blame(s), "4.7.0",
+                           "SASL authentication failed: mechanism not available");
+    return STEP_DONE;
 }
 
-/* Nobody logs in here; why, for who watches. */
-static void go_without(struct dsess *s, const struct maps_answer *a, const char *why) {
-    json_t *o = probe_step(s, "credentials", true);
+/* Goes on without AUTH; why is shown by explain and test. */
+static enum step go_without(struct dsess *s, const struct maps_answer *a, const char *why) {
+    json_t *o = watch_step(s, "credentials", true);
     if (o != NULL && a != NULL)
         trace_asked(o, a->trace);
     trace_set(o, "result", str_of(why));
-    probe_end_step(s, o);
-    if (probe_connects(s))
-        session_ready(s);
-    else
-        probe_next(s);
+    watch_end_step(s, o);
+    return STEP_DONE;
 }
 
-static void credentials_unknown(struct dsess *s, const struct maps_answer *a) {
+static enum step credentials_unknown(struct dsess *s, const struct maps_answer *a) {
     const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
-    char text[600];
-    json_t *o = probe_step(s, "credentials", false);
+    json_t *o = watch_step(s, "credentials", false);
     if (o != NULL)
         trace_asked(o, a->trace);
     trace_setf(o, "result", "the look-up failed: mail waits (4.3.0) and is never sent without: %s",
                a->err == NULL ? "" : a->err);
-    probe_end_step(s, o);
-    if (s->probe == NULL)
+    watch_end_step(s, o);
+    if (s->watch == NULL)
         log_warn("smtp", "%s: %s lookup error", first->env->qid,
                  session_uses_record(s) ? "relay record" : "smtp_sasl_password_maps");
-    snprintf(text, sizeof text, "local data error while talking to %s", s->where);
-    auth_failed(s, MAIL_DEFERRED, "4.3.0", text);
+    return host_failed(s, login_blame(s), "4.3.0", "local data error while talking to %s",
+                       s->where);
 }
 
 /* The account; its password is never shown. */
 static void note_account(struct dsess *s, const struct maps_answer *a, struct str user) {
-    json_t *o = probe_step(s, "credentials", true);
+    json_t *o = watch_step(s, "credentials", true);
     if (o == NULL)
         return;
     trace_asked(o, session_uses_record(s) ? NULL : a->trace);
@@ -248,7 +249,7 @@ static void note_account(struct dsess *s, const struct maps_answer *a, struct st
     else if (a->trace != NULL && a->trace->n > 0)
         trace_setf(o, "result", "account %.*s, under the key %s", STR_FMT(user),
                    a->trace->v[a->trace->n - 1].key);
-    probe_end_step(s, o);
+    watch_end_step(s, o);
 }
 
 static void split_value(const struct dsess *s, struct str v, struct str *user,
@@ -259,134 +260,135 @@ static void split_value(const struct dsess *s, struct str v, struct str *user,
     *password = at < 0 ? STR_LIT("") : str_from(v, (size_t)at + 1);
 }
 
-static void on_credentials(void *arg, const struct maps_answer *a) {
-    struct dsess *s = arg;
-    char text[600];
-    s->tag = 0;
-    if (a->rc == MAP_ERROR) {
-        credentials_unknown(s, a);
-        return;
-    }
+static enum step take_credentials(struct dsess *s, const struct maps_answer *a) {
+    if (a->rc == MAP_ERROR)
+        return credentials_unknown(s, a);
     if (a->rc == MAP_NOT_FOUND) {
         if ((s->caps & CAP_AUTH) != 0)
             warn_no_credential(s);
-        go_without(s, a, "no entry: mail goes without AUTH");
-        return;
+        return go_without(s, a, "no entry: mail goes without AUTH");
     }
     struct str v = sbuf_str(&a->value), user, password;
     split_value(s, session_uses_record(s) ? v : str_trim(v), &user, &password);
     note_account(s, a, user);
-    if (!probe_connects(s)) {
-        probe_next(s);
-        return;
-    }
-    if ((s->caps & CAP_AUTH) == 0) {
-        snprintf(text, sizeof text,
-                 "credentials are configured for %s, but it did not offer AUTH%s", s->where,
-                 s->tls_on ? "" : " (perhaps only inside TLS: see smtp_tls_security_level)");
-        auth_failed(s, MAIL_DEFERRED, "4.7.0", text);
-        return;
-    }
-    begin_dialogue(s, user, password);
+    if (!watch_connects(s))
+        return STEP_DONE;
+    if ((s->caps & CAP_AUTH) == 0 || s->mechs == NULL)
+        return host_failed(
+            s, login_blame(s), "4.7.0",
+            "credentials are configured for %s, but it did not offer AUTH%s", s->where,
+            s->tls_on ? "" : " (perhaps only inside TLS: see smtp_tls_security_level)");
+    return choose_mechanism(s, user, password);
 }
 
-static void ask_credentials(struct dsess *s, const char *spec, const struct keys *keys) {
-    s->phase = DSESS_CREDENTIALS;
-    if (s->probe != NULL)
+static void on_credentials(void *arg, const struct maps_answer *a) {
+    struct dsess *s = arg;
+    s->tag = 0;
+    s->resume(s, take_credentials(s, a));
+}
+
+static enum step ask_credentials(struct dsess *s, const char *spec, const struct keys *keys) {
+    if (s->watch != NULL)
         s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n, true,
                                     on_credentials, s);
     else
         s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys->v, keys->n, on_credentials, s);
+    return STEP_WAIT;
 }
 
 /* As Postfix, at EHLO time and whether or not a credential exists. */
 static void warn_mechanisms(struct dsess *s) {
     struct sbuf mechs = {0};
+    if ((s->caps & CAP_AUTH) == 0 || s->mechs == NULL || s->watch != NULL ||
+        !(session_uses_record(s) || s->p->smtp_sasl_auth_enable))
+        return;
     sasl_filter(str_of(s->mechs), filter_of(s), &mechs);
-    if (mechs.n == 0 && s->probe == NULL)
+    if (mechs.n == 0)
         log_warn("smtp", "%s offered no supported AUTH mechanisms: '%s'", s->relay, s->mechs);
     sbuf_free(&mechs);
 }
 
 /* Credentials come from the relay record only, never from smtp_sasl_password_maps.  The question
  * carries the destination: the secret is opened for the record's own hosts and for no other. */
-static void begin_record(struct dsess *s) {
+static enum step begin_record(struct dsess *s) {
     struct keys keys = {.n = 0};
     struct sbuf question = {0};
-    if (s->rec.user[0] == '\0') {
-        go_without(s, NULL, "the relay record has no account: mail goes without AUTH");
-        return;
-    }
-    relays_ask_secret(&question, s->rec.id, s->targets[s->at].dest);
+    if (s->rec.user[0] == '\0')
+        return go_without(s, NULL, "the relay record has no account: mail goes without AUTH");
+    relays_ask_secret(&question, s->rec.id, session_target(s)->dest);
     keys_add(&keys, false, "", sbuf_str(&question), STR_NONE);
     sbuf_free(&question);
-    ask_credentials(s, s->cfg->relays_spec, &keys);
+    enum step step = ask_credentials(s, s->cfg->relays_spec, &keys);
     keys_clear(&keys);
+    return step;
 }
 
-void auth_begin(struct dsess *s) {
+enum step credentials_begin(struct dsess *s) {
     struct keys keys = {.n = 0};
-    const struct target *t = &s->targets[s->at];
+    const struct target *t = session_target(s);
     const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
-    if ((s->caps & CAP_AUTH) != 0 && s->mechs != NULL &&
-        (session_uses_record(s) || s->p->smtp_sasl_auth_enable))
-        warn_mechanisms(s);
-    if (session_uses_record(s)) {
-        begin_record(s);
-        return;
-    }
-    if (!s->p->smtp_sasl_auth_enable || s->p->smtp_sasl_password_maps[0] == '\0') {
-        go_without(s, NULL,
-                   s->p->smtp_sasl_auth_enable ? "smtp_sasl_password_maps is empty: no AUTH"
-                                               : "smtp_sasl_auth_enable = no: no AUTH");
-        return;
-    }
+    warn_mechanisms(s);
+    if (session_uses_record(s))
+        return begin_record(s);
+    if (!s->p->smtp_sasl_auth_enable)
+        return go_without(s, NULL, "smtp_sasl_auth_enable = no: no AUTH");
+    if (s->p->smtp_sasl_password_maps[0] == '\0')
+        return go_without(s, NULL, "smtp_sasl_password_maps is empty: no AUTH");
     if (s->p->smtp_sender_dependent_authentication) {
+        free(s->auth_sender);
         s->auth_sender = str_dup(first->env->sender);
         keys_sender(&keys, s->p, first->env->sender);
     }
     keys_add(&keys, false, "", str_of(t->host), STR_NONE);
     keys_add(&keys, false, "", str_of(t->dest), STR_NONE);
-    ask_credentials(s, s->p->smtp_sasl_password_maps, &keys);
+    enum step step = ask_credentials(s, s->p->smtp_sasl_password_maps, &keys);
     keys_clear(&keys);
+    return step;
 }
 
-static void auth_refused(struct dsess *s) {
-    struct sbuf b = {0}, line = {0};
+enum step auth_begin(struct dsess *s) {
+    if (s->sasl == NULL)
+        return STEP_DONE;
+    return sasl_login_first(s->sasl) ? sasl_step(s, STR_LIT(""), true) : say_auth(s);
+}
+
+static enum step auth_refused(struct dsess *s) {
     char dsn[12];
-    smtp_reply_line(&s->reply, &line);
     dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
-    bool hard = s->reply.code / 100 == 5;
-    enum mail_status st = hard && !s->p->smtp_sasl_auth_soft_bounce ? MAIL_BOUNCED : MAIL_DEFERRED;
-    if (st == MAIL_DEFERRED)
+    bool bounce = s->reply.code / 100 == 5 && !s->p->smtp_sasl_auth_soft_bounce;
+    if (!bounce)
         dsn[0] = '4';
-    sbuf_printf(&b, "SASL authentication failed; server %s said: %s", s->where, line.p);
-    s->site_err = st == MAIL_DEFERRED && !s->p->smtp_sender_dependent_authentication;
-    session_fail(s, st, dsn, "%s", b.p);
-    mailerr_remote(&s->err, s->targets[s->at].host, sbuf_str(&line));
-    sbuf_free(&b);
-    sbuf_free(&line);
-    session_host_failed(s);
+    session_note_reply(s, bounce ? MAIL_BOUNCED : MAIL_DEFERRED,
+                       bounce ? BLAME_MESSAGE : login_blame(s), dsn,
+                       "SASL authentication failed; server %s said:", s->where);
+    return STEP_HOST_FAILED;
 }
 
-void auth_reply(struct dsess *s) {
-    if (s->sasl_work != NULL || s->sasl == NULL) /* the remote speaks out of turn */
-        return;
-    if (s->reply.code / 100 == 3 && s->first_answer.n > 0) {
-        send_answer(s, &s->first_answer, false);
-        sbuf_wipe(&s->first_answer);
-    } else if (s->reply.code / 100 == 3) {
-        sasl_step(s, str_trim(sbuf_str(&s->reply.text)), false);
-    } else if (s->reply.code / 100 == 2) {
-        struct sbuf said = {0};
-        if (s->probe != NULL)
-            smtp_reply_line(&s->reply, &said);
-        probe_ok(s, "auth", "%s", said.p == NULL ? "" : said.p);
-        sbuf_free(&said);
-        sasl_login_free(s->sasl);
-        s->sasl = NULL;
-        session_ready(s);
-    } else {
-        auth_refused(s);
-    }
+static enum step logged_in(struct dsess *s) {
+    struct sbuf said = {0};
+    if (!sasl_login_proven(s->sasl))
+        return host_failed(s, login_blame(s), "4.7.0",
+                           "SASL authentication failed; server %s did not prove that it knows the "
+                           "password",
+                           s->where);
+    smtp_reply_line(&s->reply, &said);
+    watch_ok(s, "auth", "%s", said.p);
+    sbuf_free(&said);
+    sasl_login_free(s->sasl);
+    s->sasl = NULL;
+    return STEP_DONE;
+}
+
+enum step auth_reply(struct dsess *s) {
+    if (s->sasl_work != NULL)
+        return host_out_of_step(s);
+    if (s->reply.code / 100 == 2)
+        return logged_in(s);
+    if (s->reply.code / 100 != 3)
+        return auth_refused(s);
+    if (s->first_answer.n == 0)
+        return sasl_step(s, str_trim(sbuf_str(&s->reply.text)), false);
+    enum step step = say_answer(s, sbuf_str(&s->first_answer), false);
+    sbuf_wipe(&s->first_answer);
+    return step;
 }

@@ -1,5 +1,8 @@
 /*
  * deliver/resolver.c - names to addresses; see resolver.h
+ *
+ * A query frees itself after fn has returned, or, when it was cancelled, once libunbound has
+ * nothing of it any more.
  */
 #include "deliver/resolver.h"
 
@@ -39,8 +42,8 @@ struct resolver_query {
     resolve_fn fn; /* NULL: cancelled */
     void *arg;
     struct part parts[2];
-    unsigned open;
-    bool asking; /* resolver_ask is on the stack */
+    unsigned open;      /* questions without an answer */
+    struct later known; /* gives an answer that was known at once */
     bool failed;
     struct resolve_answer a;
 };
@@ -157,8 +160,11 @@ static void conclude(struct resolver_query *q) {
         qsort(q->a.mx, q->a.n_mx, sizeof *q->a.mx, cmp_mx);
     if (q->fn != NULL)
         q->fn(q->arg, &q->a);
-    if (!q->asking)
-        query_free(q);
+    query_free(q);
+}
+
+static void run_known(struct later *l) {
+    conclude(DL_OWNER(l, struct resolver_query, known));
 }
 
 static void add_addr(struct resolve_answer *a, int family, const void *data) {
@@ -279,8 +285,7 @@ static void ask_hosts(struct resolver_query *q, const char *name) {
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg) {
     struct resolver_query *q = MEM_NEW(struct resolver_query);
-    *q = (struct resolver_query){.r = r, .type = type, .fn = fn, .arg = arg, .asking = true};
-    q->open = 1; /* ours, until all questions are put */
+    *q = (struct resolver_query){.r = r, .type = type, .fn = fn, .arg = arg};
     if (type == RESOLVE_MX && r->use_dns)
         ask_dns(q, 0, name, T_MX);
     if (type == RESOLVE_PTR && r->use_dns)
@@ -295,12 +300,9 @@ struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, 
                 ask_dns(q, 1, name, T_AAAA);
         }
     }
-    if (--q->open == 0) {
-        conclude(q);
-        query_free(q);
-        return NULL;
-    }
-    q->asking = false;
+    q->known.run = run_known;
+    if (q->open == 0)
+        loop_later(r->loop, &q->known);
     return q;
 }
 
@@ -308,6 +310,7 @@ void resolver_cancel(struct resolver_query *q) {
     if (q == NULL)
         return;
     q->fn = NULL;
+    loop_never(&q->known);
     for (size_t i = 0; i < 2; i++)
         if (q->parts[i].open && ub_cancel(q->r->ctx, q->parts[i].id) == 0) {
             q->parts[i].open = false;

@@ -1,9 +1,9 @@
 /*
  * deliver/resolver.h - names to addresses, on an event loop
  *
- * libunbound asks the servers of resolver_servers or resolver_file, and nobody else: without one it
+ * libunbound asks the servers of resolver_servers or resolver_file, and no others: without one it
  * refuses to start, because an unconfigured libunbound would ask the Internet's root servers.  One
- * resolver per loop; callbacks come on that loop, perhaps before the call returns.
+ * resolver per loop; callbacks come on that loop, never before the call has returned.
  */
 #ifndef PH_DELIVER_RESOLVER_H
 #define PH_DELIVER_RESOLVER_H
@@ -38,10 +38,10 @@ enum resolve_type { RESOLVE_ADDR, RESOLVE_MX, RESOLVE_PTR };
 
 struct resolver *resolver_new(struct loop *l, const struct config *cfg);
 /* ADDR: A and AAAA as inet_protocols says, from DNS or the hosts file as smtp_host_lookup says.
- * NULL if fn has been called. */
+ * fn is called once, from the loop; the query is no more valid then. */
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg);
-/* fn is not called any more. */
+/* fn is not called any more.  NULL: nothing. */
 void resolver_cancel(struct resolver_query *q);
 
 #endif

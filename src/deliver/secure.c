@@ -1,7 +1,12 @@
 /*
- * deliver/secure.c - TLS of a delivery session: level, context, verification, log line
+ * deliver/secure.c - the stages tls policy and tls of a delivery session: level, context,
+ * verification, log line
+ *
+ * Contexts are kept for the transports of deliver.cfg, which holds the reference that makes a
+ * service's address stand for it; a session of an older configuration makes its own.
  */
-#include <stdio.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +33,7 @@ static bool level_parse(struct str s, enum tls_level *level) {
     return false;
 }
 
+/* NULL with s->now set. */
 static SSL_CTX *context_make(struct dsess *s, bool mandatory) {
     const struct params *p = s->p;
     int err;
@@ -43,49 +49,96 @@ static SSL_CTX *context_make(struct dsess *s, bool mandatory) {
     char *why;
     SSL_CTX *ctx = tls_context(&c, &why);
     if (ctx == NULL) {
-        session_fail(s, MAIL_DEFERRED, "4.7.5", "TLS client settings: %s", why);
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.7.5", "TLS client settings: %s", why);
         free(why);
     }
     return ctx;
 }
 
-static SSL_CTX *context_get(struct dsess *s, bool mandatory) {
-    struct tls_slot *free_slot = NULL;
+/* The slot of the context, or an empty one for it. */
+static struct tls_slot *context_slot(struct deliver *d, const struct service *svc, bool mandatory) {
+    struct tls_slot *empty = NULL;
     for (size_t i = 0; i < TLS_CONTEXTS; i++) {
-        struct tls_slot *t = &s->d->tls[i];
-        if (t->ctx != NULL && t->svc == s->svc && t->mandatory == mandatory)
-            return t->ctx;
-        if (t->ctx == NULL && free_slot == NULL)
-            free_slot = t;
+        struct tls_slot *slot = &d->tls[i];
+        if (slot->ctx != NULL && slot->svc == svc && slot->mandatory == mandatory)
+            return slot;
+        if (slot->ctx == NULL && empty == NULL)
+            empty = slot;
     }
-    if (free_slot == NULL) { /* more transports than slots: the first one makes room */
-        free_slot = &s->d->tls[0];
-        SSL_CTX_free(free_slot->ctx);
-        free_slot->ctx = NULL;
+    if (empty == NULL) { /* more transports than slots: the first one makes room */
+        empty = &d->tls[0];
+        SSL_CTX_free(empty->ctx);
+        *empty = (struct tls_slot){0};
     }
-    SSL_CTX *ctx = context_make(s, mandatory);
-    if (ctx != NULL)
-        *free_slot = (struct tls_slot){s->svc, mandatory, ctx};
-    return ctx;
+    return empty;
+}
+
+/* A reference for the caller, or NULL with s->now set. */
+static SSL_CTX *context_get(struct dsess *s, bool mandatory) {
+    if (s->cfg != s->d->cfg)
+        return context_make(s, mandatory);
+    struct tls_slot *slot = context_slot(s->d, s->svc, mandatory);
+    if (slot->ctx == NULL)
+        *slot = (struct tls_slot){s->svc, mandatory, context_make(s, mandatory)};
+    if (slot->ctx != NULL)
+        SSL_CTX_up_ref(slot->ctx);
+    return slot->ctx;
+}
+
+void secure_clear(struct deliver *d) {
+    for (size_t i = 0; i < TLS_CONTEXTS; i++) {
+        SSL_CTX_free(d->tls[i].ctx);
+        d->tls[i] = (struct tls_slot){0};
+    }
 }
 
 static const char *server_name(const struct dsess *s) {
     const char *how = s->p->smtp_tls_servername;
     if (how[0] == '\0' || strcmp(how, "hostname") == 0)
-        return s->targets[s->at].host;
+        return session_target(s)->host;
     return how;
 }
 
-SSL *secure_new(struct dsess *s) {
+/* Begins the handshake. */
+static enum step begin_handshake(struct dsess *s) {
     SSL_CTX *ctx = context_get(s, s->level >= LEVEL_ENCRYPT);
-    SSL *ssl = ctx == NULL ? NULL : SSL_new(ctx);
     struct netaddr a;
+    if (ctx == NULL)
+        return STEP_HOST_FAILED;
+    SSL *ssl = SSL_new(ctx);
+    SSL_CTX_free(ctx);
     if (ssl == NULL)
-        return NULL;
+        return host_failed(s, BLAME_OURSELVES, "4.7.5", "TLS client settings: out of memory");
     const char *name = server_name(s);
     if (!netaddr_parse(&a, str_of(name), 0))
         SSL_set_tlsext_host_name(ssl, name);
-    return ssl;
+    session_deadline(s, s->p->smtp_starttls_timeout);
+    conn_tls(s->conn, ssl, false);
+    return STEP_WAIT;
+}
+
+enum step tls_wrapped_begin(struct dsess *s) {
+    if (!session_wrapped(s))
+        return STEP_DONE;
+    if (s->level < LEVEL_ENCRYPT)
+        s->level = LEVEL_ENCRYPT;
+    return begin_handshake(s);
+}
+
+enum step tls_begin(struct dsess *s) {
+    return s->tls_agreed ? begin_handshake(s) : STEP_DONE;
+}
+
+enum step tls_lost(struct dsess *s, bool timeout) {
+    bool may = s->level == LEVEL_MAY && !session_wrapped(s);
+    (void)timeout;
+    log_as(s->svc->log_name, "smtp", "SSL_connect error to %s: %s", s->relay,
+           conn_tls_error(s->conn));
+    host_failed(s, BLAME_SITE, "4.7.5", "Cannot start TLS: handshake failure");
+    if (!may || s->plain_retry || s->p->smtp_sasl_auth_enable)
+        return STEP_HOST_FAILED;
+    s->plain_retry = true; /* opportunistic: the same host again, in clear */
+    return STEP_SAME_HOST;
 }
 
 /* Names the certificate may have: hostname, nexthop, dot-nexthop or a literal name. */
@@ -95,12 +148,12 @@ static bool name_matches(struct dsess *s, SSL *ssl) {
                                                   : s->p->smtp_tls_verify_cert_match;
     struct str rest = str_of(spec), w;
     struct nexthop hop;
-    if (nexthop_parse(&hop, str_of(s->targets[s->at].dest), 25) != NULL)
+    if (nexthop_parse(&hop, str_of(session_target(s)->dest), 25) != NULL)
         return false;
     while (str_split(&rest, ",: \t", &w)) {
         struct sbuf name = {0};
         if (str_ieq_c(w, "hostname"))
-            sbuf_add_c(&name, s->targets[s->at].host);
+            sbuf_add_c(&name, session_target(s)->host);
         else if (str_ieq_c(w, "nexthop"))
             sbuf_add_str(&name, hop.host);
         else if (str_ieq_c(w, "dot-nexthop"))
@@ -115,37 +168,75 @@ static bool name_matches(struct dsess *s, SSL *ssl) {
     return false;
 }
 
-bool secure_check(struct dsess *s) {
+static void trace_x509_name(json_t *o, const char *field, const X509_NAME *name) {
+    BIO *b = BIO_new(BIO_s_mem());
+    char *p = NULL;
+    X509_NAME_print_ex(b, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB);
+    long n = BIO_get_mem_data(b, &p);
+    trace_set(o, field, str_make(p, n < 0 ? 0 : (size_t)n));
+    BIO_free(b);
+}
+
+static void show_certificate(struct dsess *s, SSL *ssl, bool trusted, bool matched) {
+    struct sbuf text = {0};
+    X509 *cert = SSL_get0_peer_certificate(ssl);
+    json_t *o = watch_step(s, "tls", true);
+    if (o == NULL)
+        return;
+    tls_describe(ssl, &text);
+    trace_set(o, "result", sbuf_str(&text));
+    sbuf_free(&text);
+    if (cert != NULL) {
+        int days = 0, secs = 0;
+        trace_x509_name(o, "subject", X509_get_subject_name(cert));
+        trace_x509_name(o, "issuer", X509_get_issuer_name(cert));
+        if (ASN1_TIME_diff(&days, &secs, NULL, X509_get0_notAfter(cert)) == 1)
+            json_object_set_new(o, "days_left", json_integer(days));
+    }
+    trace_set(
+        o, "verifies",
+        str_of(trusted ? (s->level >= LEVEL_VERIFY ? matched ? "yes" : "no: it is for another name"
+                          : tls_peer_has_name(ssl, session_target(s)->host)
+                              ? "yes"
+                              : "the issuer is trusted, but it is for another name")
+                       : X509_verify_cert_error_string(SSL_get_verify_result(ssl))));
+    watch_end_step(s, o);
+}
+
+static void log_certificate(struct dsess *s, SSL *ssl, bool trusted, bool matched) {
+    struct sbuf b = {0};
+    bool cert = SSL_get0_peer_certificate(ssl) != NULL;
+    if (s->p->smtp_tls_loglevel < 1)
+        return;
+    tls_describe(ssl, &b);
+    if (s->level >= LEVEL_VERIFY && !trusted)
+        log_as(s->svc->log_name, "smtp", "certificate verification failed for %s: %s", s->relay,
+               X509_verify_cert_error_string(SSL_get_verify_result(ssl)));
+    log_as(s->svc->log_name, "smtp", "%s TLS connection established to %s: %s",
+           matched   ? "Verified"
+           : trusted ? "Trusted"
+           : cert    ? "Untrusted"
+                     : "Anonymous",
+           s->relay, b.p);
+    sbuf_free(&b);
+}
+
+enum step tls_up(struct dsess *s) {
     SSL *ssl = conn_ssl(s->conn);
-    long rc = SSL_get_verify_result(ssl);
-    bool cert = SSL_get0_peer_certificate(ssl) != NULL, trusted = cert && rc == X509_V_OK;
+    bool cert = SSL_get0_peer_certificate(ssl) != NULL;
+    bool trusted = cert && SSL_get_verify_result(ssl) == X509_V_OK;
     bool matched = trusted && s->level >= LEVEL_VERIFY && name_matches(s, ssl);
+    s->tls_on = true;
     s->tls_verified = matched;
     s->cert_until = tls_peer_until(ssl);
-    probe_tls(s, ssl, trusted, matched);
-    if (s->p->smtp_tls_loglevel >= 1) {
-        struct sbuf b = {0};
-        tls_describe(ssl, &b);
-        if (s->level >= LEVEL_VERIFY && !trusted)
-            log_as(s->svc->log_name, "smtp", "certificate verification failed for %s: %s", s->relay,
-                   X509_verify_cert_error_string(rc));
-        log_as(s->svc->log_name, "smtp", "%s TLS connection established to %s: %s",
-               matched   ? "Verified"
-               : trusted ? "Trusted"
-               : cert    ? "Untrusted"
-                         : "Anonymous",
-               s->relay, b.p);
-        sbuf_free(&b);
-    }
+    show_certificate(s, ssl, trusted, matched);
+    log_certificate(s, ssl, trusted, matched);
     if (s->level < LEVEL_VERIFY || matched)
-        return true;
-    s->site_err = true;
+        return STEP_DONE;
     if (!trusted)
-        session_fail(s, MAIL_DEFERRED, "4.7.5", "Server certificate not verified");
-    else
-        session_fail(s, MAIL_DEFERRED, "4.7.5", "Server certificate does not match the name %s",
-                     s->targets[s->at].host);
-    return false;
+        return host_failed(s, BLAME_SITE, "4.7.5", "Server certificate not verified");
+    return host_failed(s, BLAME_SITE, "4.7.5", "Server certificate does not match the name %s",
+                       session_target(s)->host);
 }
 
 /* "level attr=value …" of a policy table; false if it cannot be used. */
@@ -166,91 +257,73 @@ static bool policy_apply(struct dsess *s, struct str v) {
     return true;
 }
 
-static const char *level_name(enum tls_level level) {
-    return levels[level].name;
-}
-
 static void note_level(struct dsess *s, const struct maps_answer *a, const char *from) {
-    json_t *o = probe_step(s, "tls policy", true);
+    json_t *o = watch_step(s, "tls policy", true);
     if (o != NULL && a != NULL)
         trace_asked(o, a->trace);
-    trace_setf(o, "result", "%s, from %s%s", level_name(s->level), from,
-               s->p->smtp_tls_wrappermode || netaddr_port(&s->targets[s->at].addr) == 465
-                   ? "; TLS from the first byte, so at least encrypt"
-                   : "");
-    probe_end_step(s, o);
+    trace_setf(o, "result", "%s, from %s%s", levels[s->level].name, from,
+               session_wrapped(s) ? "; TLS from the first byte, so at least encrypt" : "");
+    watch_end_step(s, o);
 }
 
 static void on_policy(void *arg, const struct maps_answer *a) {
     struct dsess *s = arg;
+    enum step step = STEP_DONE;
     s->tag = 0;
-    bool known = a->rc != MAP_FOUND || policy_apply(s, str_trim(sbuf_str(&a->value)));
-    if (a->rc != MAP_ERROR && known)
+    if (a->rc == MAP_ERROR)
+        step = host_failed(s, BLAME_OURSELVES, "4.3.0", "TLS policy lookup error for %s",
+                           session_target(s)->dest);
+    else if (a->rc == MAP_FOUND && !policy_apply(s, str_trim(sbuf_str(&a->value))))
+        step = host_failed(s, BLAME_OURSELVES, "4.7.5",
+                           "client TLS configuration problem: invalid TLS policy for %s",
+                           session_target(s)->dest);
+    else
         note_level(s, a, a->rc == MAP_FOUND ? "smtp_tls_policy_maps" : "smtp_tls_security_level");
-    if (a->rc == MAP_ERROR) {
-        session_fail(s, MAIL_DEFERRED, "4.3.0", "TLS policy lookup error for %s",
-                     s->targets[s->at].dest);
-        session_host_failed(s);
-    } else if (!known) {
-        session_fail(s, MAIL_DEFERRED, "4.7.5",
-                     "client TLS configuration problem: invalid TLS "
-                     "policy for %s",
-                     s->targets[s->at].dest);
-        session_host_failed(s);
-    } else {
-        session_connect(s);
-    }
+    s->resume(s, step);
 }
 
-/* The record says it all. */
-static bool record_policy(struct dsess *s) {
-    if (level_parse(str_of(s->rec.tls), &s->level)) {
-        note_level(s, NULL, "the relay record");
-        return true;
-    }
-    session_fail(s, MAIL_DEFERRED, "4.7.5", "relay record \"%s\": unknown TLS mode %s", s->rec.name,
-                 s->rec.tls);
-    session_host_failed(s);
-    return false;
+/* With a relay record its TLS mode is the level; policy tables are not asked. */
+static enum step record_policy(struct dsess *s) {
+    if (!level_parse(str_of(s->rec.tls), &s->level))
+        return host_failed(s, BLAME_OURSELVES, "4.7.5", "relay record \"%s\": unknown TLS mode %s",
+                           s->rec.name, s->rec.tls);
+    note_level(s, NULL, "the relay record");
+    return STEP_DONE;
 }
 
-void secure_policy(struct dsess *s) {
-    s->level = LEVEL_MAY;
-    s->phase = DSESS_POLICY;
-    free(s->match);
-    s->match = NULL;
-    if (session_uses_record(s)) {
-        if (record_policy(s))
-            session_connect(s);
-        return;
-    }
-    if (!level_parse(str_of(s->p->smtp_tls_security_level), &s->level)) {
-        session_fail(s, MAIL_DEFERRED, "4.7.5",
-                     "client TLS configuration problem: smtp_tls_security_level = %s",
-                     s->p->smtp_tls_security_level);
-        session_host_failed(s);
-        return;
-    }
-    if (s->p->smtp_tls_policy_maps[0] == '\0') {
-        note_level(s, NULL, "smtp_tls_security_level");
-        session_connect(s);
-        return;
-    }
+/* Asks for the destination as written; for its parents (".example.com") only if it is a plain
+ * domain. */
+static enum step ask_policy(struct dsess *s) {
     struct maps_key keys[16];
     size_t n = 0;
     struct nexthop hop;
-    struct str key = str_of(s->targets[s->at].dest);
+    struct str key = str_of(session_target(s)->dest);
     keys[n++] = (struct maps_key){key, false};
-    /* Parents (".example.com") only for a plain domain. */
     if (nexthop_parse(&hop, key, 25) == NULL && !hop.bracketed && hop.host.n == key.n)
         for (ptrdiff_t dot; n < 16 && (dot = str_chr(str_from(key, 1), '.')) >= 0; n++) {
             key = str_from(key, (size_t)dot + 1);
             keys[n] = (struct maps_key){key, true};
         }
-    if (s->probe != NULL)
-        s->tag = lookup_maps_traced(s->d->lookup, "smtp", s->p->smtp_tls_policy_maps, keys, n,
-                                    false, on_policy, s);
+    const char *spec = s->p->smtp_tls_policy_maps;
+    if (s->watch != NULL)
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys, n, false, on_policy, s);
     else
-        s->tag =
-            lookup_maps(s->d->lookup, "smtp", s->p->smtp_tls_policy_maps, keys, n, on_policy, s);
+        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys, n, on_policy, s);
+    return STEP_WAIT;
+}
+
+enum step policy_begin(struct dsess *s) {
+    s->level = LEVEL_MAY;
+    free(s->match);
+    s->match = NULL;
+    if (session_uses_record(s))
+        return record_policy(s);
+    if (!level_parse(str_of(s->p->smtp_tls_security_level), &s->level))
+        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+                           "client TLS configuration problem: smtp_tls_security_level = %s",
+                           s->p->smtp_tls_security_level);
+    if (s->p->smtp_tls_policy_maps[0] != '\0')
+        return ask_policy(s);
+    note_level(s, NULL, "smtp_tls_security_level");
+    return STEP_DONE;
 }

@@ -1,5 +1,12 @@
 /*
  * deliver/session.h - inside of a delivery session (its loop's thread only)
+ *
+ * A session takes the stages of session.c's table one after the other with one host, and the hosts
+ * of its next hop one after the other.  A stage says what became of it (enum step); the driver in
+ * session.c alone acts on that: it changes the stage, the host and the connection.
+ *
+ * Whatever waits (a DNS answer, a table's answer, a slow SASL step) calls session->resume from the
+ * loop, never from inside the call that asked.
  */
 #ifndef PH_DELIVER_SESSION_H
 #define PH_DELIVER_SESSION_H
@@ -19,10 +26,11 @@
 
 enum tls_level { LEVEL_NONE, LEVEL_MAY, LEVEL_ENCRYPT, LEVEL_VERIFY, LEVEL_SECURE };
 
+/* A client's TLS context, of a transport of deliver.cfg. */
 struct tls_slot {
     const struct service *svc;
-    bool mandatory;
-    SSL_CTX *ctx;
+    bool mandatory; /* for level encrypt and above */
+    SSL_CTX *ctx;   /* owned; NULL: free slot */
 };
 
 struct warned {
@@ -38,6 +46,7 @@ struct deliver {
     const struct deliver_ops *ops;
     struct tls_slot tls[TLS_CONTEXTS];
     struct warned warned[64]; /* one warning an hour per relay without credentials */
+    bool tells;               /* each change of stage is logged (POSTHOUSE_STAGES is set) */
 };
 
 /* One address to try. */
@@ -49,30 +58,33 @@ struct target {
     bool fallback; /* of smtp_fallback_relay: the relay record is not about it */
 };
 
-enum phase {
-    DSESS_COLD,
-    DSESS_RESOLVE,
-    DSESS_POLICY,
-    DSESS_CONNECT,
-    DSESS_GREETING,
-    DSESS_EHLO,
-    DSESS_HELO,
-    DSESS_STARTTLS,
-    DSESS_TLS,
-    DSESS_CREDENTIALS,
-    DSESS_AUTH,
-    DSESS_READY,
-    DSESS_CLOSED
+/* What became of a stage. */
+enum step {
+    STEP_UNSET,       /* never returned */
+    STEP_WAIT,        /* an event, a reply or an answer will come */
+    STEP_DONE,        /* on to the next stage */
+    STEP_AGAIN,       /* the same stage begins again, with what has come */
+    STEP_SAME_HOST,   /* the same host again, on a new connection */
+    STEP_HOST_FAILED, /* s->now says why; on to the next host */
+    STEP_NEXT_HOST,   /* on to the next host: nothing is wrong with this one, or it has been said */
+    STEP_RECONNECT,   /* this connection is over; what waits begins with the first host */
+    STEP_ROUND_OVER   /* no host is left */
 };
 
-/* What became of a stage.  Only the driver acts on it. */
-enum step {
-    STEP_UNSET,     /* never returned */
-    STEP_WAIT,      /* for an event, a reply or an answer */
-    STEP_DONE,      /* on */
-    STEP_NEXT_HOST, /* this connection is over; on to the next host */
-    STEP_RECONNECT  /* this connection is over; what waits gets another one, from the first host on
-                     */
+struct stage {
+    const char *name; /* in explain and test */
+    enum mail_phase phase;
+    bool connects;     /* not taken when a road is only explained */
+    const char *doing; /* for "lost connection with … while …"; NULL: ask tells_doing */
+    enum step (*begin)(struct dsess *s);
+    enum step (*reply)(struct dsess *s); /* s->reply has come; NULL: none is waited for */
+    enum step (*lost)(struct dsess *s, bool timeout); /* NULL: the host has failed */
+    /* The last stage only. */
+    enum step (*more)(struct dsess *s);      /* s->todo has grown; may be NULL */
+    enum step (*drained)(struct dsess *s);   /* all output is in the kernel; may be NULL */
+    enum step (*malformed)(struct dsess *s); /* a reply was none: s->now says so */
+    const char *(*tells_doing)(const struct dsess *s);
+    void (*over)(struct dsess *s); /* no host is left: s->err is the result for s->todo */
 };
 
 enum {
@@ -117,147 +129,172 @@ struct expected {
     uint64_t out_end; /* dsess.out_total behind the command: no reply comes before that left */
 };
 
+/* What `explain` and `test` see of a session: see probe.h. */
+struct watch {
+    struct trace *trace;
+    bool connects;    /* false: a road is only explained */
+    int64_t stage_us; /* when the stage began */
+};
+
 struct dsess {
+    /* the driver */
     struct deliver *d;
     void *slot;
     struct task release;
-    enum phase phase;
-    struct dl todo;     /* attempts not yet begun */
-    struct dl txns;     /* on the connection, oldest first */
+    const struct stage *mail; /* the last stage */
+    size_t stage;             /* index into the table of stages; 0: not connected, nothing to do */
+    enum mail_phase phase;    /* of the stage; PHASE_UNSET in stage 0 */
+    const char *stage_name;
+    bool driving;
+    void (*resume)(struct dsess *s,
+                   enum step step); /* from the loop: the stage's answer has come */
+    struct dl todo;                 /* attempts not yet begun */
+    struct dl txns;                 /* on the connection, oldest first */
+    struct mailerr now;             /* why the host in use failed; taken into err by the driver */
+    struct mailerr err;             /* why all hosts of the round failed */
+    /* the round: what all its hosts have in common */
     struct config *cfg; /* reference: of the connection */
     const struct service *svc;
     const struct params *p;
     char *nexthop;
     char *record;
-    bool configured;
-    /* where to */
+    struct record rec; /* the relay record behind the next hop; rec.id NULL: none */
+    bool configured;   /* the next hop was chosen by an administrator, as all that follow it */
+    unsigned sessions; /* connections of this round */
+    int64_t begin_us;
+    /* targets.c */
     struct target *targets;
     size_t n_targets;
-    int64_t hop_targets;  /* of the destination being resolved: smtp_mx_address_limit */
     size_t at;            /* index of the target in use */
+    int64_t hop_targets;  /* of the destination being resolved: smtp_mx_address_limit */
     struct str hops_left; /* destinations not yet resolved; inside hops */
     char *hops;
     struct nexthop hop; /* being resolved */
     bool fallback_added;
     struct resolve_mx *mx; /* exchangers not yet resolved to addresses */
     size_t n_mx, mx_at;
-    unsigned sessions;  /* connections of this round */
-    struct mailerr err; /* why the last host failed */
-    bool site_err;      /* err is about the destination, not about one sender */
-    struct resolver_query *query;
-    uint32_t tag; /* of a table look-up */
+    struct resolver_query *query; /* open, or NULL */
+    char where[400];              /* "host[addr]" */
+    char relay[440];              /* "host[addr]:port" */
     /* the connection */
-    struct conn *conn;
-    int64_t ready_ms; /* when it became ready */
-    int64_t begin_us, conn_us;
-    unsigned uses; /* transactions begun on it */
+    struct conn *conn; /* NULL: none */
+    struct smtp_reply reply;
+    struct sbuf line;   /* being made, for session_say */
+    bool mute;          /* nothing more may be written to the connection */
+    uint64_t out_total; /* bytes written to the connection by session_say and as content */
+    uint32_t tag;       /* of an open table look-up; 0: none */
+    /* hello.c */
     unsigned caps;
-    uint64_t size_limit;
-    char *mechs; /* offered by AUTH */
+    uint64_t size_limit; /* 0: none */
+    char *mechs;         /* offered by AUTH; NULL: none */
+    bool helo;           /* EHLO was refused */
+    /* secure.c */
     enum tls_level level;
     char *match;        /* names from a policy, or NULL */
-    int64_t cert_until; /* the last certificate that was seen; 0: none */
-    bool tls_on, tls_verified, plain_retry;
-    char *auth_sender; /* whose credentials, with sender-dependent authentication */
-    struct sasl_login *sasl;
+    int64_t cert_until; /* the last certificate that was seen, in seconds; 0: none */
+    bool tls_agreed;    /* STARTTLS was accepted */
+    bool tls_on, tls_verified;
+    bool plain_retry; /* opportunistic TLS failed with this host: in clear now */
+    /* auth.c */
+    char *auth_sender;        /* whose credentials, with sender-dependent authentication */
+    struct sasl_login *sasl;  /* NULL: no login */
+    uv_work_t *sasl_work;     /* a slow step is running */
     struct sbuf first_answer; /* too long for the AUTH command: kept for the first 334 */
     struct withhold sent;     /* what was sent at login: replies that repeat it are not shown */
-    uv_work_t *sasl_work;     /* a slow step is running */
-    struct smtp_reply reply;
-    struct expected *fifo;
+    /* transact.c */
+    struct expected *fifo; /* commands that wait for a reply */
     size_t fifo_n, fifo_cap, fifo_at;
-    uint64_t out_total;  /* bytes written to the connection by session_say and as content */
-    struct sbuf line;    /* being made, for session_say */
-    bool leaving;        /* no new transaction: what waits goes to the next host */
-    bool mute;           /* nothing more may be written to the connection */
-    struct record rec;   /* the relay record behind the next hop; rec.id NULL: none */
-    struct probe *probe; /* it looks only; NULL: it delivers */
-    char where[400];     /* "host[addr]" */
-    char relay[440];     /* "host[addr]:port" */
+    unsigned uses;    /* transactions begun on the connection */
+    int64_t ready_ms; /* when it became ready */
+    int64_t conn_us;
+    bool leaving; /* no new transaction: what waits goes to the next host */
+    /* probe.c */
+    struct watch *watch; /* set for explain and test: nothing is delivered */
 };
 
-/* session.c: the connection's beginning and end */
-void session_start(struct dsess *s);
-/* Gives back the waiting attempts that the scheduler has recalled. */
-void session_return_recalled(struct dsess *s);
-/* The host failed before or between transactions: s->err says why; on to the next host. */
-void session_host_failed(struct dsess *s);
-void session_disconnect(struct dsess *s, bool quit);
-/* Is there a further address or destination to try in this round? */
-bool session_more_hosts(const struct dsess *s);
-void session_fail(struct dsess *s, enum mail_status status, const char *dsn, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-/* Sets s->err. */
+/* -- session.c -- */
+/* Any thread.  Every session of this kind ends with the stage mail; transact_stage delivers. */
+struct dsess *session_new(struct deliver *d, void *slot, const struct stage *mail);
+/* On the loop: the session takes up what is in s->todo. */
+void session_begin(struct dsess *s);
+
+/* -- talk.c: what went wrong, and what is said -- */
+/* Sets s->now, with the phase of the stage. */
 void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame, const char *dsn,
                   const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same for what the relay host's reply says: "host X said: …" after fmt. */
+void session_note_reply(struct dsess *s, enum mail_status status, enum mail_blame blame,
+                        const char *dsn, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+/* The mail waits, because of this: STEP_HOST_FAILED. */
+enum step host_failed(struct dsess *s, enum mail_blame blame, const char *dsn, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* The reply in s->reply ends the conversation: "host X refused to talk to me: 554 …".  A 5xx at
+ * such a place says nothing about the mail. */
+enum step host_refused(struct dsess *s, const char *what);
+/* The reply in s->reply cannot be the answer to what was asked, or nothing was asked. */
+enum step host_out_of_step(struct dsess *s);
+/* Takes s->now into s->err, and shows it as the end of the stage. */
+void session_take_error(struct dsess *s);
+/* Does old say more than an error with this status and phase?  Mail is given up only when each host
+ * gave it up; a name that has no address says less than a host that was spoken to. */
+bool error_outweighs(const struct mailerr *old, enum mail_status status, enum mail_phase phase);
 /* Writes s->line as one line and empties it.  False, and nothing is written, if it has a control
  * character: no text from outside becomes a second command. */
 bool session_say(struct dsess *s);
-const char *session_stage(const struct dsess *s);
-
-/* Does the relay record say how to talk to the host in use?  Not to smtp_fallback_relay. */
-bool session_uses_record(const struct dsess *s);
 /* Seconds from now; a probe is not that patient. */
 void session_deadline(struct dsess *s, int64_t seconds);
 
-/* probe.c: does nothing (and gives NULL) unless s is a probe */
-struct trace *probe_trace(const struct dsess *s);
-/* May it connect?  True unless it is a probe that only explains. */
-bool probe_connects(const struct dsess *s);
-/* A step of the stage that ends now, to be filled in; then probe_end_step. */
-json_t *probe_step(struct dsess *s, const char *stage, bool ok);
-void probe_end_step(struct dsess *s, json_t *o);
-void probe_ok(struct dsess *s, const char *stage, const char *fmt, ...)
+/* -- host.c -- */
+/* The host in use. */
+const struct target *session_target(const struct dsess *s);
+/* Does the relay record say how to talk to the host in use?  Not to smtp_fallback_relay. */
+bool session_uses_record(const struct dsess *s);
+/* Is the host spoken to in TLS from the first byte? */
+bool session_wrapped(const struct dsess *s);
+/* Is there a further address or destination to try in this round? */
+bool session_more_hosts(const struct dsess *s);
+
+/* -- steps.c: what explain and test show; nothing unless s->watch is set -- */
+/* A step of the stage that ends now, to be filled in; then watch_end_step.  NULL: not watched. */
+json_t *watch_step(struct dsess *s, const char *stage, bool ok);
+void watch_end_step(struct dsess *s, json_t *o);
+void watch_ok(struct dsess *s, const char *stage, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* s->err says why the stage of s->phase failed. */
-void probe_failed(struct dsess *s);
-void probe_tls(struct dsess *s, SSL *ssl, bool trusted, bool matched);
-/* Explaining: on to the next host. */
-void probe_next(struct dsess *s);
-/* The session is ready for mail; a reply in that phase; the connection is lost. */
-void probe_ready(struct dsess *s);
-void probe_reply(struct dsess *s);
-void probe_lost(struct dsess *s, const char *what);
-/* Nothing is left to try. */
-void probe_over(struct dsess *s);
+/* e says why the stage failed. */
+void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e);
+/* May it connect?  True unless a road is only explained. */
+bool watch_connects(const struct dsess *s);
 
-/* targets.c: what to connect to */
-void targets_begin(struct dsess *s);
-/* The next address in s->targets[s->at], after perhaps asking DNS; calls targets_ready. */
-void targets_next(struct dsess *s);
+/* -- stages: see the table in session.c -- */
+/* targets.c */
+void targets_begin(struct dsess *s); /* a new round */
 void targets_free(struct dsess *s);
-/* session.c: an address is ready, or none is left (s->err set). */
-void targets_ready(struct dsess *s, bool any);
-/* Is the address one of ours and the port one that we listen on? */
-bool target_is_self(const struct dsess *s, const struct netaddr *a);
-
-/* auth.c: credentials and SASL */
-void auth_begin(struct dsess *s);
-void auth_reply(struct dsess *s);
+enum step dns_begin(struct dsess *s);
+/* secure.c */
+enum step policy_begin(struct dsess *s);
+enum step tls_wrapped_begin(struct dsess *s);
+enum step tls_begin(struct dsess *s);
+enum step tls_up(struct dsess *s); /* the handshake is done */
+enum step tls_lost(struct dsess *s, bool timeout);
+void secure_clear(struct deliver *d); /* forgets all contexts */
+/* hello.c */
+enum step greeting_begin(struct dsess *s);
+enum step greeting_reply(struct dsess *s);
+enum step ehlo_begin(struct dsess *s);
+enum step ehlo_secure_begin(struct dsess *s); /* once more inside TLS, after STARTTLS */
+enum step ehlo_reply(struct dsess *s);
+enum step starttls_begin(struct dsess *s);
+enum step starttls_reply(struct dsess *s);
+/* auth.c */
+enum step credentials_begin(struct dsess *s);
+enum step auth_begin(struct dsess *s);
+enum step auth_reply(struct dsess *s);
+/* Nothing of a login is left, and no answer of its look-up comes any more. */
 void auth_cancel(struct dsess *s);
-/* The session may go on to READY. */
-void session_ready(struct dsess *s);
-
-/* secure.c: TLS */
-SSL *secure_new(struct dsess *s);
-/* After the handshake: verifies and logs; false if the certificate is not good enough. */
-bool secure_check(struct dsess *s);
-void secure_policy(struct dsess *s); /* looks up the level, then session_connect */
-void session_connect(struct dsess *s);
-
-/* transact.c: transactions */
-/* Sends what can be sent now. */
-enum step transact_pump(struct dsess *s);
-/* s->reply has come. */
-enum step transact_reply(struct dsess *s);
-enum step transact_drained(struct dsess *s);
-/* The connection is gone: every transaction on it fails, moves to another host or starts again. */
-enum step transact_lost(struct dsess *s, const char *what);
-/* A malformed reply has come, and s->err says so. */
-enum step transact_malformed(struct dsess *s);
-/* What the session is doing, for "lost connection with … while …". */
-const char *transact_doing(const struct dsess *s);
-/* Gives back all waiting attempts with s->err. */
-void transact_fail_all(struct dsess *s);
+/* transact.c */
+/* Gives back the waiting attempts that the scheduler has recalled. */
+void transact_return_recalled(struct dsess *s);
+extern const struct stage transact_stage;
 
 #endif

@@ -1,9 +1,14 @@
 /*
- * deliver/targets.c - what to connect to: next hops, MX, addresses
+ * deliver/targets.c - the stage dns: what to connect to; next hops, MX, addresses
  *
  * Destinations of the next hop list are resolved one after the other, only when the ones before
- * have failed.  [host] means its addresses, host its mail exchangers (RFC 5321 section 5).
+ * have failed.  [host] means its addresses, host its mail exchangers (RFC 5321 section 5).  The
+ * stage begins again with each answer, until the target s->at is known or nothing is left.
+ *
+ * The session owns targets and names until targets_free; s->query is open from the question until
+ * its answer or resolver_cancel.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,40 +56,41 @@ void targets_begin(struct dsess *s) {
     s->hops_left = str_of(s->hops);
     s->fallback_added = false;
     s->sessions = 0;
+    mailerr_free(&s->now);
     mailerr_free(&s->err);
 }
 
-bool target_is_self(const struct dsess *s, const struct netaddr *a) {
-    struct str own = str_of(cfg_source_fact(s->cfg->source, "system_addresses")), w;
-    const char *proxies = s->p->proxy_interfaces;
-    bool ours = false;
-    while (!ours && str_split(&own, " ", &w)) {
-        struct netaddr o;
-        ours = netaddr_parse(&o, w, 0) && netaddr_same(&o, a);
-    }
-    own = str_of(proxies);
-    while (!ours && str_split(&own, ", \t", &w)) {
-        struct netaddr o;
-        ours = netaddr_parse(&o, w, 0) && netaddr_same(&o, a);
-    }
-    if (!ours)
-        return false;
-    for (size_t i = 0; i < s->cfg->n_services; i++) {
-        const struct service *svc = s->cfg->services[i];
-        struct nexthop n;
-        struct str name = str_of(svc->name);
-        ptrdiff_t colon = str_rchr(name, ':');
-        struct sbuf b = {0};
-        if (svc->kind != SERVICE_SMTPD)
-            continue;
-        sbuf_printf(&b, "h:%.*s", STR_FMT(str_from(name, (size_t)(colon + 1))));
-        bool match = nexthop_parse(&n, sbuf_str(&b), 0) == NULL && n.port == netaddr_port(a);
-        struct netaddr bound;
-        bool one = colon > 0 && netaddr_parse(&bound, str_make(name.p, (size_t)colon), 0);
-        sbuf_free(&b);
-        if (match && (!one || netaddr_same(&bound, a)))
+static bool is_in(struct str list, const struct netaddr *a) {
+    struct str word;
+    struct netaddr one;
+    while (str_split(&list, ", \t", &word))
+        if (netaddr_parse(&one, word, 0) && netaddr_same(&one, a))
             return true;
-    }
+    return false;
+}
+
+/* Does the service listen on this address and port? */
+static bool service_listens(const struct service *svc, const struct netaddr *a) {
+    struct nexthop n;
+    struct netaddr bound;
+    struct str name = str_of(svc->name);
+    ptrdiff_t colon = str_rchr(name, ':');
+    struct sbuf b = {0};
+    sbuf_printf(&b, "h:%.*s", STR_FMT(str_from(name, (size_t)(colon + 1))));
+    bool port = nexthop_parse(&n, sbuf_str(&b), 0) == NULL && n.port == netaddr_port(a);
+    sbuf_free(&b);
+    bool one = colon > 0 && netaddr_parse(&bound, str_make(name.p, (size_t)colon), 0);
+    return port && (!one || netaddr_same(&bound, a));
+}
+
+/* Is the address one of ours and the port one that we listen on? */
+static bool target_is_self(const struct dsess *s, const struct netaddr *a) {
+    if (!is_in(str_of(cfg_source_fact(s->cfg->source, "system_addresses")), a) &&
+        !is_in(str_of(s->p->proxy_interfaces), a))
+        return false;
+    for (size_t i = 0; i < s->cfg->n_services; i++)
+        if (s->cfg->services[i]->kind == SERVICE_SMTPD && service_listens(s->cfg->services[i], a))
+            return true;
     return false;
 }
 
@@ -112,26 +118,20 @@ static void add_addresses(struct dsess *s, const char *host, const struct resolv
                 add_target(s, host, &a->addrs[i]);
 }
 
-/* A host that has no address is an error of the destination, kept in case all others fail too. */
-static void no_address(struct dsess *s, const char *host, enum resolve_rc rc) {
-    bool own = s->configured;
-    s->site_err = true;
+/* A name of the destination leads nowhere: kept in case that all other hosts fail too. */
+static void name_failed(struct dsess *s, const char *name, const char *type, enum resolve_rc rc) {
+    bool ours = s->configured; /* a name that an administrator wrote never bounces mail */
     if (rc == RESOLVE_FAILED)
-        session_fail(s, MAIL_DEFERRED, "4.4.3",
-                     "Host or domain name not found. Name service error "
-                     "for name=%s type=A: Host not found, try again",
-                     host);
-    else if (own)
-        session_fail(s, MAIL_DEFERRED, "4.3.5",
-                     "Host or domain name not found. Name service error "
-                     "for name=%s type=A: Host not found",
-                     host);
+        session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.4.3",
+                     "Host or domain name not found. Name service error for name=%s type=%s: Host "
+                     "not found, try again",
+                     name, type);
     else
-        session_fail(s, MAIL_BOUNCED, "5.4.4",
-                     "Host or domain name not found. Name service error "
-                     "for name=%s type=A: Host not found",
-                     host);
-    probe_failed(s);
+        session_note(s, ours ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE, ours ? "4.3.5" : "5.4.4",
+                     "Host or domain name not found. Name service error for name=%s type=%s: Host "
+                     "not found",
+                     name, type);
+    session_take_error(s);
 }
 
 static void on_host(void *arg, const struct resolve_answer *a) {
@@ -140,71 +140,68 @@ static void on_host(void *arg, const struct resolve_answer *a) {
     const char *host = from_mx ? s->mx[s->mx_at].name : NULL;
     char *name = host != NULL ? mem_strdup(host) : str_dup(s->hop.host);
     s->query = NULL;
+    if (from_mx)
+        s->mx_at++;
     if (a->rc == RESOLVE_OK)
         add_addresses(s, name, a);
     else
-        no_address(s, name, a->rc);
-    if (from_mx)
-        s->mx_at++;
+        name_failed(s, name, "A", a->rc);
     free(name);
-    targets_next(s);
+    s->resume(s, STEP_AGAIN);
 }
 
-static void ask_host(struct dsess *s, const char *host) {
-    struct resolver_query *q = resolver_ask(s->d->resolver, RESOLVE_ADDR, host, on_host, s);
-    if (q != NULL)
-        s->query = q;
+static enum step ask_host(struct dsess *s, const char *host) {
+    s->query = resolver_ask(s->d->resolver, RESOLVE_ADDR, host, on_host, s);
+    return STEP_WAIT;
 }
 
-/* Is the exchanger we would go to ourselves?  Then nothing after it may be used (RFC 5321 5.1). */
+static void take_exchangers(struct dsess *s, const char *domain, const struct resolve_answer *a) {
+    s->mx = mem_zalloc(a->n_mx * sizeof *s->mx);
+    s->n_mx = a->n_mx;
+    for (size_t i = 0; i < a->n_mx; i++)
+        s->mx[i] = (struct resolve_mx){mem_strdup(a->mx[i].name), a->mx[i].pref};
+    watch_ok(s, "dns", "%s has %zu mail exchanger%s, first %s", domain, a->n_mx,
+             a->n_mx == 1 ? "" : "s", s->mx[0].name);
+}
+
 static void on_mx(void *arg, const struct resolve_answer *a) {
     struct dsess *s = arg;
     char *domain = str_dup(s->hop.host);
+    bool null_mx = a->rc == RESOLVE_OK && a->null_mx && a->n_mx == 0;
     s->query = NULL;
-    s->site_err = true;
-    if (a->rc == RESOLVE_OK && a->null_mx && a->n_mx == 0) {
-        session_fail(s, s->configured ? MAIL_DEFERRED : MAIL_BOUNCED,
+    if (null_mx) {
+        session_note(s, s->configured ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE,
                      s->configured ? "4.3.5" : "5.1.0", "Domain %s does not accept mail (nullMX)",
                      domain);
-        probe_failed(s);
-        targets_next(s);
+        session_take_error(s);
     } else if (a->rc == RESOLVE_OK) {
-        s->mx = mem_zalloc(a->n_mx * sizeof *s->mx);
-        s->n_mx = a->n_mx;
-        for (size_t i = 0; i < a->n_mx; i++)
-            s->mx[i] = (struct resolve_mx){mem_strdup(a->mx[i].name), a->mx[i].pref};
-        probe_ok(s, "dns", "%s has %zu mail exchanger%s, first %s", domain, a->n_mx,
-                 a->n_mx == 1 ? "" : "s", s->mx[0].name);
-        targets_next(s);
+        take_exchangers(s, domain, a);
     } else if (a->rc == RESOLVE_NOTFOUND || s->p->ignore_mx_lookup_error) {
         ask_host(s, domain);
     } else {
-        session_fail(s, MAIL_DEFERRED, "4.4.3",
-                     "Host or domain name not found. Name service error "
-                     "for name=%s type=MX: Host not found, try again",
-                     domain);
-        probe_failed(s);
-        targets_next(s);
+        name_failed(s, domain, "MX", RESOLVE_FAILED);
     }
     free(domain);
+    if (s->query == NULL)
+        s->resume(s, STEP_AGAIN);
 }
 
-static void begin_hop(struct dsess *s) {
-    s->hop_targets = 0;
+/* Begins with the destination s->hop: its address is known, or it is asked for. */
+static enum step begin_hop(struct dsess *s) {
     struct netaddr a;
+    enum step step = STEP_WAIT;
+    s->hop_targets = 0;
     char *host = str_dup(s->hop.host);
-    struct resolver_query *q = NULL;
     if (netaddr_parse(&a, s->hop.host, s->hop.port)) {
         add_target(s, host, &a);
-        targets_next(s);
+        step = STEP_AGAIN;
     } else if (s->hop.bracketed || strcmp(s->p->smtp_dns_support_level, "disabled") == 0) {
-        ask_host(s, host);
+        step = ask_host(s, host);
     } else {
-        q = resolver_ask(s->d->resolver, RESOLVE_MX, host, on_mx, s);
-        if (q != NULL)
-            s->query = q;
+        s->query = resolver_ask(s->d->resolver, RESOLVE_MX, host, on_mx, s);
     }
     free(host);
+    return step;
 }
 
 /* After the last destination: smtp_fallback_relay. */
@@ -217,31 +214,43 @@ static bool add_fallback(struct dsess *s) {
     return true;
 }
 
-static void next_hop(struct dsess *s) {
+static enum step next_hop(struct dsess *s) {
     struct str one;
     mx_free(s);
     if (!nexthop_split(&s->hops_left, &one) &&
-        (!add_fallback(s) || !nexthop_split(&s->hops_left, &one))) {
-        targets_ready(s, false);
-        return;
-    }
+        (!add_fallback(s) || !nexthop_split(&s->hops_left, &one)))
+        return STEP_ROUND_OVER;
     const char *why = nexthop_parse(&s->hop, one, 25);
-    if (why != NULL) {
-        s->site_err = true;
-        session_fail(s, MAIL_DEFERRED, "4.3.5", "bad next hop \"%.*s\": %s", STR_FMT(one), why);
-        probe_failed(s);
-        next_hop(s);
-        return;
-    }
-    begin_hop(s);
+    if (why == NULL)
+        return begin_hop(s);
+    session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.3.5", "bad next hop \"%.*s\": %s", STR_FMT(one),
+                 why);
+    session_take_error(s);
+    return STEP_AGAIN;
 }
 
-void targets_next(struct dsess *s) {
-    s->phase = DSESS_RESOLVE;
+/* The target is known.  Is it ourselves?  Then no exchanger after it may be used either (RFC 5321
+ * section 5.1). */
+static enum step use_target(struct dsess *s) {
+    const struct target *t = session_target(s);
+    char ip[INET6_ADDRSTRLEN];
+    netaddr_text(&t->addr, ip);
+    snprintf(s->where, sizeof s->where, "%s[%s]", t->host, ip);
+    snprintf(s->relay, sizeof s->relay, "%s:%u", s->where, netaddr_port(&t->addr));
+    if (target_is_self(s, &t->addr)) {
+        session_note(s, t->own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_SITE,
+                     t->own_mx ? "5.4.6" : "4.3.5", "mail for %s loops back to myself", t->dest);
+        session_take_error(s);
+        return STEP_ROUND_OVER;
+    }
+    watch_ok(s, "dns", "%s (for %s)", s->relay, t->dest);
+    return STEP_DONE;
+}
+
+enum step dns_begin(struct dsess *s) {
     if (s->at < s->n_targets)
-        targets_ready(s, true);
-    else if (s->mx != NULL && s->mx_at < s->n_mx)
-        ask_host(s, s->mx[s->mx_at].name);
-    else
-        next_hop(s);
+        return use_target(s);
+    if (s->mx != NULL && s->mx_at < s->n_mx)
+        return ask_host(s, s->mx[s->mx_at].name);
+    return next_hop(s);
 }

@@ -87,7 +87,7 @@ static int64_t time_limit(const struct dsess *s) {
     }
 }
 
-const char *transact_doing(const struct dsess *s) {
+static const char *transact_doing(const struct dsess *s) {
     static const char *const doing[TXN_COMMANDS] = {
         [TXN_MAIL] = "sending MAIL FROM",
         [TXN_RCPT] = "sending RCPT TO",
@@ -156,15 +156,29 @@ static void give_back(struct dsess *s, struct attempt *a, unsigned uses) {
     s->d->ops->result(s->slot, a);
 }
 
+void transact_return_recalled(struct dsess *s) {
+    DL_EACH_SAFE (it, &s->todo) {
+        struct attempt *a = DL_OWNER(it, struct attempt, link);
+        if (!atomic_load(&a->recalled))
+            continue;
+        dl_remove(&a->link);
+        a->outcome = ATTEMPT_RETURNED;
+        s->d->ops->result(s->slot, a);
+    }
+}
+
 static void set_result(struct attempt *a, uint32_t i, const struct mailerr *e) {
     mailerr_copy(&a->res[i], e);
     a->tried[i] = true;
 }
 
-/* Gives e as the result of every recipient that has none. */
+/* Gives e as the result of every recipient that has none, or what an earlier host said of it if
+ * that says more. */
 static void fill_untried(struct attempt *a, const struct mailerr *e) {
     for (uint32_t i = 0; i < a->n; i++)
-        if (!a->tried[i])
+        if (!a->tried[i] && error_outweighs(&a->res[i], e->status, e->phase))
+            a->tried[i] = true;
+        else if (!a->tried[i])
             set_result(a, i, e);
 }
 
@@ -192,7 +206,7 @@ static void reply_result(struct dsess *s, struct txn *t, uint32_t i, enum txn_co
                     verdict_command_name(command));
     }
     mailerr_blame(e, PHASE_MAIL, command == TXN_RCPT ? BLAME_RECIPIENT : BLAME_MESSAGE);
-    mailerr_remote(e, s->targets[s->at].host, sbuf_str(&line));
+    mailerr_remote(e, session_target(s)->host, sbuf_str(&line));
     t->a->tried[i] = true;
     sbuf_free(&line);
 }
@@ -213,6 +227,9 @@ static bool try_elsewhere(struct dsess *s, struct txn *t) {
         uint32_t i = t->rcpts[k];
         if (t->a->tried[i] && t->a->res[i].status == MAIL_DEFERRED) {
             log_as(s->svc->log_name, "smtp", "%s: %s", t->a->env->qid, t->a->res[i].text);
+            if (s->now.status ==
+                MAIL_UNSET) /* other mail goes to the next host too, and may wait */
+                mailerr_copy(&s->now, &t->a->res[i]);
             t->a->tried[i] = false;
             any = true;
         }
@@ -511,7 +528,7 @@ static unsigned txn_count(const struct dsess *s) {
 
 /* Begins the next waiting attempt if the connection can take it now. */
 static enum step begin_next(struct dsess *s) {
-    session_return_recalled(s);
+    transact_return_recalled(s);
     if (s->leaving)
         return dl_empty(&s->txns) ? STEP_NEXT_HOST : STEP_WAIT;
     if (dl_empty(&s->todo))
@@ -527,7 +544,7 @@ static enum step begin_next(struct dsess *s) {
     return STEP_DONE;
 }
 
-enum step transact_pump(struct dsess *s) {
+static enum step transact_pump(struct dsess *s) {
     enum step step = STEP_DONE;
     while (step == STEP_DONE) {
         struct txn *t = sending_txn(s);
@@ -541,7 +558,7 @@ enum step transact_pump(struct dsess *s) {
     return STEP_WAIT;
 }
 
-enum step transact_drained(struct dsess *s) {
+static enum step transact_drained(struct dsess *s) {
     struct txn *t = sending_txn(s);
     if (t != NULL && t->sent == SENT_PART && !stream_content(s, t))
         return content_unreadable(s);
@@ -550,15 +567,17 @@ enum step transact_drained(struct dsess *s) {
 
 /* -- replies -- */
 
-/* The connection is of no more use, and s->err says why.  May t be sent again in this attempt? */
+/* The connection is of no more use, and s->now says why.  May t be sent again in this attempt? */
 static bool may_repeat(const struct dsess *s, const struct txn *t, bool to_blame) {
     bool maybe_sent = t->whole && (t->accepted > 0 || to_blame);
     return !maybe_sent && (!to_blame || session_more_hosts(s));
 }
 
 static void forget_results(struct txn *t) {
-    for (uint32_t k = 0; k < t->n_rcpts; k++)
+    for (uint32_t k = 0; k < t->n_rcpts; k++) {
+        mailerr_free(&t->a->res[t->rcpts[k]]);
         t->a->tried[t->rcpts[k]] = false;
+    }
 }
 
 /* One transaction of a connection that is of no more use. */
@@ -577,7 +596,7 @@ static void txn_dropped(struct dsess *s, struct txn *t, bool suspect, bool to_bl
     if (repeat) {
         dl_push(again, &a->link);
     } else {
-        fill_untried(a, &s->err);
+        fill_untried(a, &s->now);
         give_back(s, a, s->uses);
     }
 }
@@ -601,7 +620,7 @@ static enum step drop(struct dsess *s, bool suspect) {
     bool next_host = s->leaving || (fresh && !dl_empty(&again) && session_more_hosts(s));
     if (next_host && !dl_empty(&again))
         log_as(s->svc->log_name, "smtp", "%s: %s",
-               DL_OWNER(again.next, struct attempt, link)->env->qid, s->err.text);
+               DL_OWNER(again.next, struct attempt, link)->env->qid, s->now.text);
     while (!dl_empty(&again)) { /* in their old order, before what waits */
         struct dl *n = again.prev;
         dl_remove(n);
@@ -610,12 +629,16 @@ static enum step drop(struct dsess *s, bool suspect) {
     return next_host ? STEP_NEXT_HOST : STEP_RECONNECT;
 }
 
-enum step transact_lost(struct dsess *s, const char *what) {
-    session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, "4.4.2", "%s", what);
+static enum step transact_lost(struct dsess *s, bool timeout) {
+    if (timeout && dl_empty(&s->txns)) /* unused for smtp_connection_cache_time_limit */
+        return STEP_RECONNECT;
+    session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, "4.4.2", "%s with %s %s %s",
+                 timeout ? "conversation" : "lost connection", s->where,
+                 timeout ? "timed out while" : "while", transact_doing(s));
     return drop(s, false);
 }
 
-enum step transact_malformed(struct dsess *s) {
+static enum step transact_malformed(struct dsess *s) {
     return drop(s, true);
 }
 
@@ -627,7 +650,7 @@ static enum step out_of_step(struct dsess *s, const struct expected *e) {
     session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.5.0",
                  "Protocol error: host %s said: %s (in reply to %s command)", s->where, line.p,
                  e == NULL ? "no" : verdict_command_name(e->command));
-    mailerr_remote(&s->err, s->targets[s->at].host, sbuf_str(&line));
+    mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&line));
     sbuf_free(&line);
     return drop(s, true);
 }
@@ -637,7 +660,7 @@ static enum step closing(struct dsess *s) {
     struct sbuf line = {0};
     smtp_reply_line(&s->reply, &line);
     session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, "4.4.2", "host %s said: %s", s->where, line.p);
-    mailerr_remote(&s->err, s->targets[s->at].host, sbuf_str(&line));
+    mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&line));
     sbuf_free(&line);
     return drop(s, false);
 }
@@ -680,14 +703,14 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
     return STEP_DONE;
 }
 
-enum step transact_reply(struct dsess *s) {
+static enum step transact_reply(struct dsess *s) {
     if (s->fifo_n == 0) {
         /* Nothing waits: the host may leave at any time, and says so. */
         return s->reply.code == 421 ? closing(s) : out_of_step(s, NULL);
     }
     struct expected e = s->fifo[s->fifo_at];
     enum verdict v = verdict_of(e.command, s->reply.code, content_state(s, e.t),
-                                !s->targets[s->at].own_mx, s->cfg->p.soft_bounce);
+                                !session_target(s)->own_mx, s->cfg->p.soft_bounce);
     if (v == VERDICT_CLOSING)
         return closing(s);
     if (v == VERDICT_SUSPECT || e.out_end > out_gone(s))
@@ -699,11 +722,14 @@ enum step transact_reply(struct dsess *s) {
     return step == STEP_DONE ? transact_pump(s) : step;
 }
 
-void transact_fail_all(struct dsess *s) {
+/* No host is left: s->err is the result of all that waits. */
+static void transact_over(struct dsess *s) {
     struct dl *n;
-    if (s->err.text == NULL)
+    if (s->err.status == MAIL_UNSET) {
         session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.4.4", "unable to find primary relay for %s",
                      s->nexthop);
+        session_take_error(s);
+    }
     bool reached = s->err.phase != PHASE_CONNECT && s->sessions > 0;
     while ((n = dl_pop(&s->todo)) != NULL) {
         struct attempt *a = DL_OWNER(n, struct attempt, link);
@@ -715,3 +741,21 @@ void transact_fail_all(struct dsess *s) {
         give_back(s, a, 0);
     }
 }
+
+static enum step transact_begin(struct dsess *s) {
+    s->ready_ms = s->d->loop->now_ms;
+    s->conn_us = clock_wall_us();
+    return transact_pump(s);
+}
+
+const struct stage transact_stage = {.name = "mail",
+                                     .phase = PHASE_MAIL,
+                                     .connects = true,
+                                     .begin = transact_begin,
+                                     .more = transact_pump,
+                                     .reply = transact_reply,
+                                     .lost = transact_lost,
+                                     .drained = transact_drained,
+                                     .malformed = transact_malformed,
+                                     .tells_doing = transact_doing,
+                                     .over = transact_over};

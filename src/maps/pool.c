@@ -142,7 +142,7 @@ static void conn_give(struct pool *p, struct host *h, void *conn) {
     pthread_mutex_unlock(&p->lock);
 }
 
-static void host_failed(struct pool *p, struct host *h, const char *why) {
+static void pool_host_failed(struct pool *p, struct host *h, const char *why) {
     pthread_mutex_lock(&p->lock);
     h->failed_ms = clock_mono_ms();
     close_idle(p, h, INT64_MAX);
@@ -191,7 +191,7 @@ enum remote_rc pool_use(struct pool *p, enum remote_rc (*fn)(void *arg, void *co
         tried[h - p->hosts] = true;
         rc = use_host(p, h, fn, arg, why);
         if (rc == REMOTE_LOST)
-            host_failed(p, h, *why);
+            pool_host_failed(p, h, *why);
     } while (rc == REMOTE_LOST);
     free(tried);
     if (rc == REMOTE_LOST && *why == NULL)

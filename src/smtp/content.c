@@ -137,6 +137,8 @@ static void fold_part(struct content_out *o, const char *p, size_t n, size_t max
                       struct sbuf *out) {
     while (max > 0 && o->line_len + n > max) {
         size_t room = max - o->line_len;
+        if (room == 0 && o->line_len == 1) /* at max = 1 a byte stands beside the blank */
+            room = 1;
         while (room > 1 && ((uint8_t)p[room] & 0xc0) == 0x80) /* not inside a UTF-8 sequence */
             room--;
         sbuf_add(out, p, room);

@@ -18,6 +18,7 @@ struct sasl_login {
     const char *mech;
     Gsasl_session *session; /* NULL: PLAIN or LOGIN */
     unsigned step;
+    bool done; /* libgsasl has what it needs, for SCRAM the server's proof */
     char *user;
     char *password;
 };
@@ -167,6 +168,10 @@ bool sasl_login_first(const struct sasl_login *c) {
     return mechs[mech_index(c)].first;
 }
 
+bool sasl_login_proven(const struct sasl_login *c) {
+    return strncmp(c->mech, "SCRAM-", 6) != 0 || c->done;
+}
+
 static int login_step(struct sasl_login *c, struct sbuf *answer, const char **why) {
     const char *word = c->step == 0 ? c->user : c->password;
     if (c->step++ > 1) {
@@ -202,6 +207,7 @@ int sasl_login_step(struct sasl_login *c, struct str challenge, struct sbuf *ans
     char *in = str_dup(challenge), *out = NULL;
     int rc = gsasl_step64(c->session, in, &out);
     free(in);
+    c->done = rc == GSASL_OK;
     if (rc != GSASL_OK && rc != GSASL_NEEDS_MORE) {
         *why = gsasl_strerror(rc);
         return -1;

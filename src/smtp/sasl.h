@@ -38,6 +38,8 @@ const char *sasl_login_mech(const struct sasl_login *c);
 bool sasl_login_slow(const struct sasl_login *c);
 /* Does the mechanism begin with a word of ours (an initial response)? */
 bool sasl_login_first(const struct sasl_login *c);
+/* The server says that the login is good: has it proven what the mechanism wants of it? */
+bool sasl_login_proven(const struct sasl_login *c);
 /* Answers a challenge (base64, empty at the start) in base64; 0 more or done, -1 failed with
  * *why. */
 int sasl_login_step(struct sasl_login *c, struct str challenge, struct sbuf *answer,

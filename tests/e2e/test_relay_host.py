@@ -2,9 +2,11 @@
 import base64
 import contextlib
 import re
+from unittest import mock
 
+import kit
 import pytest
-from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
+from kit import Dns, FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
 
 # Around each threshold of the client: a read of the spool, an eager BDAT, what may wait in the output buffer.
 SIZES = [1, 4095, 65_535, 65_536, 65_537, 131_072, 262_143, 262_144, 262_145, 327_681, 524_288, 1_300_001]
@@ -61,7 +63,9 @@ def tls(tmp_path_factory):
 def test_fallback_relay_never_has_a_records_password(dns, tls, found, first, level):
     """The record's account is for the record's hosts; the fallback has what smtp_sasl_password_maps has for it."""
     fallback = FakeRelay("127.0.0.2", auth=("PLAIN", "LOGIN"), tls=tls)
-    own = None if first == "down" else FakeRelay(auth=("PLAIN",) if first == "421" else (), tls=tls, replies={"MAIL": "421 4.3.2 not today"})
+    own = None
+    if first != "down":
+        own = FakeRelay(auth=("PLAIN",) if first == "421" else (), tls=tls, replies={"MAIL": "421 4.3.2 not today"})
     port = free_port() if own is None else own.port
     main = f"smtp_fallback_relay = [127.0.0.2]:{fallback.port}\nsmtp_tls_security_level = may\nsmtp_sasl_auth_enable = yes\n" \
            "smtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_security_options = noanonymous\n"
@@ -69,7 +73,8 @@ def test_fallback_relay_never_has_a_records_password(dns, tls, found, first, lev
     if first == "down":
         main += f"smtp_sasl_password_maps = inline:{{{{[127.0.0.2]:{fallback.port}=fb:fb-word}}}}\n"
     with Posthouse(main, dns=dns) as p:
-        p.run("record", "set", "Provider", f"hosts=[127.0.0.1]:{port}", f"tls={level}", "user=shop", "password", stdin=SECRET + "\n", check=True)
+        words = ["Provider", f"hosts=[127.0.0.1]:{port}", f"tls={level}", "user=shop", "password"]
+        p.run("record", "set", *words, stdin=SECRET + "\n", check=True)
         wait_for(lambda: "reload -- " in p.log())
         p.send()
         mail = fallback.wait_mail(b"hello")
@@ -161,7 +166,8 @@ class Script(FakeRelay):
         self.dialogues += 1
         f = conn.makefile("rb")
         usual = {"MAIL": ["250 2.1.0 ok"], "RCPT": ["250 2.1.5 ok"], "DATA": ["354 go"], ".": ["250 2.0.0 taken"],
-                 "RSET": ["250 2.0.0 ok"], "QUIT": ["221 bye"], "EHLO": ["\r\n".join(["250-script"] + [f"250-{c}" for c in self.caps] + ["250 HELP"])]}
+                 "RSET": ["250 2.0.0 ok"], "QUIT": ["221 bye"],
+                 "EHLO": ["\r\n".join(["250-script"] + [f"250-{c}" for c in self.caps] + ["250 HELP"])]}
         says = dict(usual, **(self.says if self.dialogues <= self.times else {}))
         with contextlib.suppress(OSError, ValueError):
             conn.sendall(b"220 script\r\n")
@@ -256,4 +262,93 @@ def test_what_was_taken_before_stays_sent(dns, caps):
         wait_for(lambda: p.queue() == [], 30)
         assert {re.search(rb"Subject: (t\d)", c).group(1) for c in relay.taken} == {b"t%d" % i for i in range(5)}
         assert "bounced" not in p.log()
+    relay.stop()
+
+
+@pytest.fixture(scope="module")
+def zones(tmp_path_factory):
+    """Domains whose exchangers are partly stale: .85 refuses connections, .86 to .88 are out of order in other ways."""
+    d = tmp_path_factory.mktemp("zones")
+    d.chmod(0o755)
+    hosts = {"dead": "127.0.0.85", "busy": "127.0.0.86", "grey": "127.0.0.87", "gone": "127.0.0.88", "fine": "127.0.0.89"}
+    lists = {"dead-nx": "dead nx", "busy-nx": "busy nx", "grey-nx": "grey nx", "gone-nx": "gone nx", "sf-nx": "sf.fails nx",
+             "nx-sf": "nx sf.fails", "dead-nx-nx": "dead nx nx2", "nx-nx": "nx nx2", "fine-nx": "fine nx", "dead-sf": "dead sf.fails"}
+    names = [f"{h}.stale.example. 60 IN A {a}" for h, a in hosts.items()]
+    names += [f"{z}.example. 60 IN MX {5 * (i + 1)} {h}.stale.example." for z, hs in lists.items() for i, h in enumerate(hs.split())]
+    server = Dns(d, names, refused=["fails.stale.example."])
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("zone,dsn,words", [
+    ("dead-nx", "4.4.1", r"connect to dead\.stale\.example\[127\.0\.0\.85\]:25: Connection refused"),
+    ("dead-nx-nx", "4.4.1", r"connect to dead\.stale\.example\[127\.0\.0\.85\]:25: Connection refused"),
+    ("dead-sf", "4.4.1", r"connect to dead\.stale\.example\[127\.0\.0\.85\]:25: Connection refused"),
+    ("busy-nx", "4.3.2", r"refused to talk to me: 421 4\.3\.2 busy"),
+    ("grey-nx", "4.7.1", r"said: 450 4\.7\.1 not now \(in reply to MAIL FROM command\)"),
+    ("gone-nx", "4.4.2", r"lost connection with gone\.stale\.example\[127\.0\.0\.88\] while receiving the initial server greeting"),
+    ("sf-nx", "4.4.3", r"Host or domain name not found.*name=sf\.fails\.stale\.example"),
+    ("nx-sf", "4.4.3", r"Host or domain name not found.*name=sf\.fails\.stale\.example"),
+])
+def test_a_stale_exchanger_never_makes_a_bounce_of_a_deferral(zones, zone, dsn, words):
+    """Mail is given up only when each exchanger of the domain gave it up."""
+    bad = [FakeRelay("127.0.0.86", 25, replies={"GREETING": "421 4.3.2 busy"}),
+           FakeRelay("127.0.0.87", 25, replies={"MAIL": "450 4.7.1 not now"}), FakeRelay("127.0.0.88", 25, replies={"GREETING": ""})]
+    with Posthouse("smtp_tls_security_level = none\n", dns=zones) as p:
+        p.send(sender="", rcpts=[f"u@{zone}.example"])
+        p.wait_log(rf"dsn={re.escape(dsn)}, status=deferred \(.*{words}", 40)
+    for b in bad:
+        b.stop()
+
+
+@pytest.mark.parametrize("zone,what", [("dead-nx", "connect to dead.stale.example"), ("nx-nx", "Host not found")])
+def test_a_configured_host_list_says_what_is_wrong(zones, zone, what):
+    with Posthouse(f"relayhost = {zone}.example\nsmtp_tls_security_level = none\n", dns=zones) as p:
+        p.send(sender="")
+        assert what in p.wait_log(r"status=deferred \((.*)\)$")[0]
+
+
+def test_when_all_exchangers_are_stale_the_mail_is_given_up(zones):
+    with Posthouse("smtp_tls_security_level = none\n", dns=zones) as p:
+        p.send(sender="", rcpts=["u@nx-nx.example"])
+        p.wait_log(r"dsn=5\.4\.4, status=bounced \(Host or domain name not found")
+        said = p.run("explain", "a@x.example", "u@fine-nx.example")
+        assert "127.0.0.89" in said.stdout and "mail would be: bounced" not in said.stdout
+        assert "mail would be: bounced" in p.run("explain", "a@x.example", "u@nx-nx.example").stdout
+
+
+@pytest.mark.parametrize("after", ["first", "second"])
+def test_scram_needs_the_servers_proof(dns, after):
+    """235 before the server has proven that it knows the password is a failed login, also for `posthouse test`."""
+    class Thief(FakeRelay):
+        pass
+    relay = Thief(auth=["SCRAM-SHA-256"])
+    scram = lambda dialogue, first: (dialogue.say("334 cj14eHg=") or dialogue.f.readline() if after == "second" else None, ("u", "p"))[1]
+    with mock.patch.object(kit._Dialogue, "scram", scram), \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + LOGIN.format(user="u", password="p4ssw0rd"), dns=dns) as p:
+        p.send()
+        p.wait_log(r"dsn=4\.7\.0, status=deferred \(SASL authentication failed; ")
+        assert relay.mails == [] and p.run("test", "a@x.example").returncode == 1
+    relay.stop()
+
+
+EARLY = {"greeting": "220 a\r\n220 b", "EHLO": "250-a\r\n250 8BITMIME\r\n250 again", "STARTTLS": "454 4.7.0 no\r\n250 and more"}
+
+
+@pytest.mark.parametrize("stage", EARLY)
+def test_reply_that_was_not_asked_for_before_mail(dns, stage, tls):
+    """In the handshake too a reply cannot come before its command."""
+    relay = FakeRelay(replies={stage.upper(): EARLY[stage]}, tls=tls)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send()
+        p.wait_log(r"dsn=4\.5\.0, status=deferred \(Protocol error: host .* said(: 250|, without being asked: )")
+        assert relay.mails == []
+    relay.stop()
+
+
+def test_probe_of_a_relay_host_out_of_step(dns):
+    relay = Script({"MAIL": ["250 2.1.0 ok"] * 2})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        r = p.run("test", "a@x.example", "b@y.example")
+        assert r.returncode == 1 and "Protocol error" in r.stdout, r.stdout
     relay.stop()

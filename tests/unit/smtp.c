@@ -120,6 +120,26 @@ static enum reply_rc feed(struct smtp_reply *r, const char *text) {
     return smtp_reply_feed(r, str_of(text), &used);
 }
 
+/* Whatever the limit, the text comes out whole, and no line is longer unless it cannot be shorter.
+ */
+static void test_narrow_lines(void **state) {
+    (void)state;
+    for (size_t max = 1; max < 12; max++) {
+        struct content_out out = {0};
+        struct sbuf b = {0}, back = {0};
+        content_fold(&out, str_of("abcdefghij"), max, &b);
+        content_fold(&out, str_of("klm\r\n\r\nno\r\n"), max, &b);
+        struct str rest = sbuf_str(&b), line;
+        while (str_split(&rest, "\r\n", &line)) {
+            assert_true(line.n <= (max < 2 ? 2 : max));
+            sbuf_add_str(&back, line.p[0] == ' ' ? str_from(line, 1) : line);
+        }
+        assert_str(sbuf_str(&back), "abcdefghijklmno");
+        sbuf_free(&b);
+        sbuf_free(&back);
+    }
+}
+
 static void test_replies(void **state) {
     struct smtp_reply r = {0};
     struct sbuf line = {0};
@@ -247,10 +267,15 @@ static void test_login_is_recognised(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_data),       cmocka_unit_test(test_long_lines),
-        cmocka_unit_test(test_bdat),       cmocka_unit_test(test_stuff),
-        cmocka_unit_test(test_replies),    cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_mechanisms), cmocka_unit_test(test_login_is_recognised),
+        cmocka_unit_test(test_data),
+        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_bdat),
+        cmocka_unit_test(test_stuff),
+        cmocka_unit_test(test_narrow_lines),
+        cmocka_unit_test(test_replies),
+        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_mechanisms),
+        cmocka_unit_test(test_login_is_recognised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,28 @@
+/*
+ * deliver/host.c - the host in use, and whether there are more
+ *
+ * Questions about a session's round that its stages share.  Nothing is changed.
+ */
+#include "deliver/session.h"
+
+const struct target *session_target(const struct dsess *s) {
+    return &s->targets[s->at];
+}
+
+bool session_uses_record(const struct dsess *s) {
+    return s->rec.id != NULL && !session_target(s)->fallback;
+}
+
+bool session_wrapped(const struct dsess *s) {
+    return s->p->smtp_tls_wrappermode || netaddr_port(&session_target(s)->addr) == 465;
+}
+
+bool session_more_hosts(const struct dsess *s) {
+    struct str rest = s->hops_left, one;
+    if (s->p->smtp_mx_session_limit > 0 && s->hops_left.n == 0 && s->uses > 0 &&
+        s->sessions >= s->p->smtp_mx_session_limit)
+        return false;
+    return s->at + 1 < s->n_targets || (s->mx != NULL && s->mx_at < s->n_mx) ||
+           nexthop_split(&rest, &one) ||
+           (!s->fallback_added && s->p->smtp_fallback_relay[0] != '\0');
+}

@@ -1,0 +1,60 @@
+/*
+ * deliver/steps.c - what `posthouse explain` and `posthouse test` show of a session
+ *
+ * Leaves of a session: they write to the trace of s->watch and change nothing.
+ */
+#include <jansson.h>
+#include <stdarg.h>
+
+#include "deliver/probe.h"
+#include "deliver/session.h"
+#include "util/clock.h"
+
+bool watch_connects(const struct dsess *s) {
+    return s->watch == NULL || s->watch->connects;
+}
+
+json_t *watch_step(struct dsess *s, const char *stage, bool ok) {
+    if (s->watch == NULL)
+        return NULL;
+    int64_t now = clock_wall_us();
+    json_t *o = trace_step(s->watch->trace, stage);
+    json_object_set_new(o, "pass", json_boolean(ok));
+    json_object_set_new(o, "ms", json_real((double)(now - s->watch->stage_us) / 1000));
+    s->watch->stage_us = now;
+    return o;
+}
+
+void watch_end_step(struct dsess *s, json_t *o) {
+    if (o != NULL)
+        trace_end(s->watch->trace, o);
+}
+
+void watch_ok(struct dsess *s, const char *stage, const char *fmt, ...) {
+    struct sbuf text = {0};
+    va_list ap;
+    if (s->watch == NULL)
+        return;
+    va_start(ap, fmt);
+    sbuf_vprintf(&text, fmt, ap);
+    va_end(ap);
+    json_t *o = watch_step(s, stage, true);
+    trace_set(o, "result", sbuf_str(&text));
+    watch_end_step(s, o);
+    sbuf_free(&text);
+}
+
+void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e) {
+    if (s->watch == NULL || e->status == MAIL_UNSET)
+        return;
+    json_t *o = watch_step(s, stage, false);
+    const char *advice = advice_for(str_of(e->text));
+    trace_set(o, "result", str_of(e->text));
+    trace_set(o, "dsn", str_of(e->dsn));
+    /* One name of several that leads nowhere decides nothing. */
+    if (e->phase != PHASE_DNS || (s->n_targets == 0 && !session_more_hosts(s)))
+        trace_set(o, "mail_would_be", str_of(mail_status_name(e->status)));
+    if (advice != NULL)
+        trace_set(o, "advice", str_of(advice));
+    watch_end_step(s, o);
+}

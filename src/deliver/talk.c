@@ -1,0 +1,103 @@
+/*
+ * deliver/talk.c - what went wrong with a host, and what is said to it
+ *
+ * Leaves of a session, used by its stages: they set s->now and write to s->conn, and change nothing
+ * else of the flow.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "deliver/session.h"
+
+#define WATCHED_PATIENCE_S 30
+
+static void note_text(struct dsess *s, enum mail_status status, enum mail_blame blame,
+                      const char *dsn, const char *fmt, va_list ap) {
+    struct sbuf text = {0};
+    sbuf_vprintf(&text, fmt, ap);
+    mailerr_set(&s->now, status, dsn, "%s", text.p);
+    mailerr_blame(&s->now, s->phase, blame);
+    sbuf_free(&text);
+}
+
+void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame, const char *dsn,
+                  const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    note_text(s, status, blame, dsn, fmt, ap);
+    va_end(ap);
+}
+
+void session_note_reply(struct dsess *s, enum mail_status status, enum mail_blame blame,
+                        const char *dsn, const char *fmt, ...) {
+    struct sbuf said = {0}, text = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&text, fmt, ap);
+    va_end(ap);
+    smtp_reply_line(&s->reply, &said);
+    session_note(s, status, blame, dsn, "%s %s", text.p, said.p);
+    mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&said));
+    sbuf_free(&said);
+    sbuf_free(&text);
+}
+
+enum step host_failed(struct dsess *s, enum mail_blame blame, const char *dsn, const char *fmt,
+                      ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    note_text(s, MAIL_DEFERRED, blame, dsn, fmt, ap);
+    va_end(ap);
+    return STEP_HOST_FAILED;
+}
+
+enum step host_refused(struct dsess *s, const char *what) {
+    char dsn[12];
+    dsn_from_reply(dsn, 400 + s->reply.code % 100, STR_LIT(""));
+    if (s->reply.code / 100 == 4)
+        dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    session_note_reply(s, MAIL_DEFERRED, BLAME_SITE, dsn, "host %s %s", s->where, what);
+    return STEP_HOST_FAILED;
+}
+
+enum step host_out_of_step(struct dsess *s) {
+    session_note_reply(s, MAIL_DEFERRED, BLAME_SITE, "4.5.0",
+                       "Protocol error: host %s said, without being asked:", s->where);
+    return STEP_HOST_FAILED;
+}
+
+bool error_outweighs(const struct mailerr *old, enum mail_status status, enum mail_phase phase) {
+    return old->status == MAIL_DEFERRED &&
+           (status == MAIL_BOUNCED || (phase == PHASE_DNS && old->phase != PHASE_DNS));
+}
+
+void session_take_error(struct dsess *s) {
+    if (s->now.status == MAIL_UNSET)
+        return;
+    watch_failed(s, s->stage_name, &s->now);
+    if (error_outweighs(&s->err, s->now.status, s->now.phase)) {
+        mailerr_free(&s->now);
+        return;
+    }
+    mailerr_free(&s->err);
+    s->err = s->now;
+    s->now = (struct mailerr){0};
+}
+
+bool session_say(struct dsess *s) {
+    struct str line = sbuf_str(&s->line);
+    bool clean = !str_has_control(line);
+    if (clean) {
+        conn_write(s->conn, line.p, line.n);
+        conn_write_c(s->conn, "\r\n");
+        s->out_total += line.n + 2;
+    }
+    sbuf_reset(&s->line);
+    return clean;
+}
+
+void session_deadline(struct dsess *s, int64_t seconds) {
+    if (s->watch != NULL && seconds > WATCHED_PATIENCE_S)
+        seconds = WATCHED_PATIENCE_S;
+    conn_deadline(s->conn, seconds * 1000);
+}
