@@ -198,16 +198,14 @@ def calls():
     """{(folder, file): {(folder, file) that it calls}}, from the objects that were built; tables of functions are no calls."""
     defined, wanted = {}, {}
     built = json.loads((ROOT / "build" / "compile_commands.json").read_text())  # others are left from before
-    for obj in (ROOT / "build" / c["output"] for c in built):
-        folder, _, name = obj.name.removesuffix(".c.o").partition("_")
-        if folder not in MAY:
-            continue
-        for line in subprocess.run(["nm", str(obj)], capture_output=True, text=True, check=True).stdout.splitlines():
-            kind, symbol = line.split()[-2:]
-            if kind == "T":
-                defined[symbol] = (folder, name)
-            elif kind == "U":
-                wanted.setdefault((folder, name), set()).add(symbol)
+    objects = [c["output"] for c in built if pathlib.Path(c["output"]).parts[0] == "src"]
+    for line in subprocess.run(["nm", "-A", *objects], cwd=ROOT / "build", capture_output=True, text=True).stdout.splitlines():
+        obj, kind, symbol = line.split(":")[0], *line.split()[-2:]
+        folder, _, name = pathlib.Path(obj).name.removesuffix(".c.o").partition("_")
+        if kind == "T":
+            defined[symbol] = (folder, name)
+        elif kind == "U":
+            wanted.setdefault((folder, name), set()).add(symbol)
     return {user: {defined[s] for s in symbols if s in defined} - {user} for user, symbols in wanted.items()}
 
 

@@ -91,7 +91,7 @@ def test_store_that_is_down(dns, db):
 
 
 def test_embedded_store(dns):
-    """Nothing is configured: commands make the store, the daemon takes it up; the seed's INSERT works in it."""
+    """Nothing is configured: commands make the store, the daemon takes it up; iRedMail's documented INSERT works in it."""
     everybody, domain, user = FakeRelay(), FakeRelay(), FakeRelay()
     with Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\n", dns=dns) as p:
         assert "there is no accounts store yet" in p.run("relay", "list").stderr

@@ -30,7 +30,7 @@ def test_greeting_and_ehlo_order(mta):
                           "8BITMIME\nDSN\nSMTPUTF8\nCHUNKING")
 
 
-# command, reply: one session, in this order (reference section 12)
+# command, reply: one session, in this order, as Debian's Postfix answers
 DIALOGUE = [
     ("HELO", "501 Syntax: HELO hostname"),
     ("HELO c.example", "250 mta.example"),

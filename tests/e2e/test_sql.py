@@ -1,4 +1,4 @@
-"""Tables in real MariaDB, PostgreSQL and SQLite: the second half of the seed."""
+"""Tables in real MariaDB, PostgreSQL and SQLite: the keys of test_seed.py, asked of databases."""
 import os
 import re
 import subprocess

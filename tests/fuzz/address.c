@@ -19,7 +19,8 @@ static void xtext(struct str in) {
     struct sbuf plain = {0}, coded = {0}, back = {0};
     xtext_decode(&plain, in);
     xtext_encode(&coded, in);
-    MUST(xtext_decode(&back, sbuf_str(&coded)) && str_eq(sbuf_str(&back), in));
+    bool decoded = xtext_decode(&back, sbuf_str(&coded)); /* what has controls is refused */
+    MUST(decoded == !str_has_control(in) && (!decoded || str_eq(sbuf_str(&back), in)));
     sbuf_free(&plain);
     sbuf_free(&coded);
     sbuf_free(&back);

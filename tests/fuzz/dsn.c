@@ -15,7 +15,8 @@ static void check(struct str text) {
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     static struct config *cfg;
     struct str in = str_make((const char *)p, n);
-    struct rcpt rcpts[3] = {{0}};
+    struct rcpt rcpts[3];
+    memset(rcpts, 0, sizeof rcpts);
     struct mailerr errs[3] = {{0}};
     struct dsn_rcpt list[3];
     struct sbuf content = {0}, original = {0};

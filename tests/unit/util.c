@@ -160,7 +160,7 @@ static void test_networks(void **state) {
     assert_true(netaddr_is_loopback(&a) && netaddr_port(&a) == 25);
 }
 
-/* Postfix's delay= format (reference section 9). */
+/* Postfix's delay= format: whole seconds, or two digits that count (log_adhoc). */
 static void test_delays(void **state) {
     static const struct {
         int64_t us;
