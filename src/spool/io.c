@@ -28,7 +28,7 @@ static void io_close(void *arg, int fd) {
     close(fd);
 }
 
-/* A large file given back to the file system at once holds up whoever syncs meanwhile: little by
+/* A large file given back to the file system at once holds up every sync meanwhile: little by
  * little it goes unnoticed. */
 static void io_discard(void *arg, int fd) {
     struct stat st;

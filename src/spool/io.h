@@ -27,7 +27,7 @@ struct spool_io {
     /* Within one file system; durable after sync_dir of both directories. */
     int (*rename)(void *arg, const char *from, const char *to);
     int (*mkdir)(void *arg, const char *path); /* 0 also if it is there */
-    /* Bytes that nobody can guess. */
+    /* n bytes that cannot be guessed; n is at most 256. */
     int (*random)(void *arg, void *buf, size_t n);
     int64_t (*size)(void *arg, int fd);
     /* Calls fn with each file name in dir. */

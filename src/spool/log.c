@@ -40,8 +40,6 @@ static int log_flush(struct spool *s, struct str body, size_t pad) {
 int log_write(struct spool *s, const struct rec *r, uint64_t *off) {
     static const char zeros[8];
     struct segment *g = s->head;
-    if (g->write_rc < 0)
-        return g->write_rc;
     struct rec_head h = rec_head_of(g, r);
     uint64_t span = rec_span(h.meta_len, h.body_len);
     size_t pad = (size_t)(span - sizeof h - r->meta.n - r->body.n);

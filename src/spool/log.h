@@ -7,7 +7,7 @@
  *
  * The salt is 8 random bytes that are part of the segment's file name and of nothing that leaves
  * the machine.  Half of it is also the mark that each head begins with.  So neither a record of an
- * older file that lies in reused blocks, nor one that a sender has put into his content, is taken
+ * older file that lies in reused blocks, nor one that a sender has put into content, is taken
  * for a record of this segment.  Segments that were made before there were salts are read as they
  * are.
  *
@@ -15,7 +15,7 @@
  *
  * Each record says how much of its segment was durable when it was written, and the first record of
  * a segment says it of the segment before.  What lies below and is no record is damage to something
- * that was promised; what lies above is the rest of a batch that nobody was told about.
+ * that was promised; what lies above is the rest of a batch that no client was told of.
  */
 #ifndef PH_SPOOL_LOG_H
 #define PH_SPOOL_LOG_H
@@ -33,7 +33,7 @@ enum rec_type {
     REC_DONE = 3,
     REC_SETTLE = 4, /* follows the MESSAGE that settles: counts only together with that one */
     REC_BEGIN = 5,  /* first of a segment */
-    REC_FORGET = 6  /* withdraws a MESSAGE (and its SETTLE) whose client was told that it failed */
+    REC_FORGET = 6  /* withdraws a MESSAGE (and its SETTLE) that has failed */
 };
 
 /* REC_SETTLE's meta begins with the id of the message that settles; then comes progress, or

@@ -214,7 +214,8 @@ static bool reclaim_try(struct spool *s, struct segment *g) {
         log_error("spool", "segment %016llx cannot be emptied: %s; it is kept",
                   (unsigned long long)g->no, strerror(-rc));
         g->stuck = true;
-        g->damaged = g->damaged || rc == -EBADMSG;
+        if (rc == -EBADMSG)
+            g->damaged = true;
     }
     return rc == 0 && g->emptied >= g->used;
 }

@@ -3,8 +3,8 @@
  *
  * Segments are read in order through a window.  What is no record is a gap: zeros up to the end are
  * the unused end of a segment; any other gap is kept in damaged/ and reported, as damage if it lies
- * below the bytes that were durable, as an unfinished write if it lies above (nobody was told 250).
- * Reading goes on at the next valid record.  What the disk refuses to read is a gap too.
+ * below the bytes that were durable, as an unfinished write if it lies above (no client was told
+ * 250). Reading goes on at the next valid record.  What the disk refuses to read is a gap too.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -300,7 +300,7 @@ static int recover_segment(struct scan *sc, const struct name *name, char **why)
     return size < 0 ? (int)size : 0;
 }
 
-/* Copies the bytes of a gap for whoever wants to look; false if that is not possible. */
+/* Copies the bytes of a gap to a file of their own; false if that is not possible. */
 static bool gap_keep(struct spool *s, const struct segment *g, const struct gap *gap,
                      const char *path) {
     struct sbuf buf = {0};

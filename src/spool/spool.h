@@ -39,7 +39,8 @@ enum spool_kind {
 };
 
 /* PROGRESS and DONE never fail: what cannot be written is kept, and written again in order.  Until
- * done() is called for a NEW that settles another message, nobody else may settle that one. */
+ * done() is called for a NEW that settles another message, no other operation may settle that one.
+ */
 struct spool_op {
     /* Private to the spool. */
     struct task task;
@@ -81,7 +82,7 @@ struct spool_stats {
     uint64_t records;
     uint64_t bytes_written;
     uint64_t damaged;    /* found at start: places where something promised is missing */
-    uint64_t unfinished; /* found at start: writes that nobody was told of */
+    uint64_t unfinished; /* found at start: writes that no client was told of */
 };
 
 /* Locks the spool (two processes must not write to it), recovers what is there and calls found()

@@ -515,6 +515,13 @@ static int put_file(struct spool *s, uint64_t id, size_t size) {
     return rc;
 }
 
+static bool exists(const char *format, unsigned no) {
+    char path[128], name[64];
+    snprintf(name, sizeof name, format, no);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return access(path, F_OK) == 0;
+}
+
 static void nothing(void *ctx, const char *name) {
     (void)ctx;
     (void)name;
@@ -536,6 +543,10 @@ static void test_disk_errors(void **state) {
     assert_int_equal(d->sync_dir(NULL, "/proc/self/fd"), -EINVAL);
     assert_int_equal(d->unlink(NULL, nowhere), -ENOENT);
     assert_int_equal(d->mkdir(NULL, nowhere), -ENOENT);
+    assert_int_equal(d->rename(NULL, nowhere, nowhere), -ENOENT);
+    assert_int_equal(d->lock(NULL, -1), -EBADF);
+    char chance[300]; /* more than is given at once */
+    assert_int_equal(d->random(NULL, chance, sizeof chance), -EIO);
     assert_int_equal(d->size(NULL, -1), -EBADF);
     assert_int_equal(d->list(NULL, nowhere, nothing, NULL), -ENOENT);
     assert_int_equal(d->space(NULL, nowhere), -ENOENT);
@@ -633,8 +644,11 @@ static void test_strange_files(void **state) {
     assert_int_equal(put_file(s, 2, 5000), 0);
     spool_close(s);
     snprintf(cmd, sizeof cmd,
-             "cd %s && touch log/README log/0123456789abcdefg log/12 body/%016x body/%016x", dir, 1,
-             77);
+             "cd %s && touch log/README log/0123456789abcdefg log/12 log/0123456789ABCDEF "
+             "log/0123456789abcdef_0123456789abcdef log/0123456789abcdef-0123456789abcdeg "
+             "log/0123456789abcdef-0123456789abcdef0 body/0000000000000009-0000000000000001 "
+             "body/%016x body/%016x",
+             dir, 1, 77);
     assert_int_equal(system(cmd), 0);
     s = open_spool(&seen);
     assert_int_equal(seen.n, 2);
@@ -642,6 +656,7 @@ static void test_strange_files(void **state) {
     assert_int_equal(read_rc(s, 2), 0);
     snprintf(path, sizeof path, "%s/body/%016x", dir, 77);
     assert_int_not_equal(access(path, F_OK), 0);
+    assert_true(exists("body/0000000000000009-%016x", 1)); /* not one of ours */
     spool_close(s);
 }
 
@@ -711,13 +726,6 @@ static void test_unreadable(void **state) {
     s = open_spool(&seen);
     assert_int_equal(seen.n, 2);
     spool_close(s);
-}
-
-static bool exists(const char *format, unsigned no) {
-    char path[128], name[64];
-    snprintf(name, sizeof name, format, no);
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return access(path, F_OK) == 0;
 }
 
 static uint64_t damage_count(struct spool *s) {
@@ -1484,6 +1492,105 @@ static void test_done_at_once(void **state) {
     spool_close(s);
 }
 
+/* A report that settles all of a message, in a segment that could not be synced: the report never
+ * was, and the message is there. */
+static void test_report_withdrawn(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.datasync = turn_sync;
+    turn_syncs = turn_bad_sync = 0;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 500, 0, "");
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "half");
+    turns(s, 1);
+    turn_bad_sync = turn_syncs + 1;
+    size_t report = turn_new(s, &t, 20, 500, 1, "");
+    turns(s, 3);
+    assert_int_equal(t.told[report], -EIO);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_string_equal(seen.progress[index_of(&seen, 1)], "half");
+    spool_close(s);
+}
+
+/* A segment in the middle that is not there is damage; one that is older than all others was
+ * removed in its time. */
+static void test_missing_segment(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    char path[128];
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 1; id <= 12; id++) {
+        turn_new(s, &t, id, 14000, 0, "");
+        turns(s, 1);
+    }
+    spool_close(s);
+    log_file(path, 1);
+    unlink(path);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 9);
+    assert_int_equal(damage_count(s), 0);
+    spool_close(s);
+    log_file(path, 3);
+    unlink(path);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 6);
+    assert_int_equal(damage_count(s), 1);
+    spool_close(s);
+}
+
+/* A segment of which nothing can be read is kept where it is, and read when that is possible. */
+static void test_all_unreadable(void **state) {
+    struct seen seen;
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "first", 2000);
+    spool_close(s);
+    io.pread = bad_blocks;
+    bad_from = 0;
+    bad_to = 1U << 20;
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 0);
+    assert_true(damage_count(s) > 0);
+    spool_close(s);
+    io.pread = spool_io_disk.pread;
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_int_equal(damage_count(s), 0);
+    spool_close(s);
+}
+
+/* A record larger than what is copied after one batch is copied as well; many small ones take
+ * several batches. */
+static void test_copies_in_steps(void **state) {
+    struct seen seen;
+    struct spool *s;
+    char *why;
+    struct spool_conf conf = {dir, 6U << 20};
+    (void)state;
+    seen = (struct seen){0};
+    assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
+    assert_int_equal(spool_start(s), 0);
+    for (uint64_t id = 1; id <= 40; id++)
+        put(s, id, "stuck", 100000);
+    put(s, 41, "stuck", 1500000);
+    for (uint64_t id = 100; id < 130; id++) {
+        put(s, id, "m", 1400000);
+        note(s, SPOOL_DONE, id, "");
+    }
+    for (uint64_t id = 200; id < 210; id++) /* turns in which it may go on */
+        note(s, SPOOL_DONE, id, "");
+    assert_int_equal(read_rc(s, 41), 0);
+    spool_close(s);
+    seen = (struct seen){0};
+    assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
+    assert_int_equal(seen.n, 41);
+    spool_close(s);
+}
+
 /* A spool belongs to one process, or to one opening of it, at a time. */
 static void test_one_owner(void **state) {
     struct spool *s, *other;
@@ -1635,6 +1742,10 @@ int main(void) {
                                        T(test_company),
                                        T(test_close_with_failures),
                                        T(test_bodies),
+                                       T(test_report_withdrawn),
+                                       T(test_missing_segment),
+                                       T(test_all_unreadable),
+                                       T(test_copies_in_steps),
                                        T(test_done_at_once),
                                        T(test_full_while_copying),
                                        T(test_one_owner),
