@@ -211,6 +211,7 @@ void ledger_conn_user(struct ledger_conn *c, const char *user) {
 
 void ledger_conn_crime(struct ledger_conn *c, unsigned crime) {
     c->crime |= crime;
+    c->extras += (crime & CRIME_EXTRA) != 0;
 }
 
 void ledger_conn_line(struct ledger_conn *c, const char *p, size_t n, bool crlf) {
@@ -362,6 +363,11 @@ void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bd
     t->whole = true;
     if (t->mail != NULL)
         compare_content(t);
+}
+
+/* One reply too many shows when the transaction ends; two hide each other. */
+bool cannot_be_told(const struct ledger_conn *c) {
+    return (c->crime & CRIME_FEWER) != 0 || c->extras > 1;
 }
 
 bool forgotten_after(const struct ledger *l, int64_t ms) {

@@ -57,7 +57,8 @@ struct ledger_conn {
     unsigned host;
     bool tls;
     unsigned crime;
-    char *user; /* who is logged in; "" */
+    unsigned extras; /* replies too many */
+    char *user;      /* who is logged in; "" */
 };
 
 struct ledger_take {
@@ -146,6 +147,8 @@ struct rcpt_entry *mail_rcpt(struct ledger_mail *m, unsigned number);
 struct report_entry *report_by_qid(struct ledger *l, const char *qid);
 struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger_mail *about);
 /* Did the product go down so soon after ms that what was then done may not have been noted? */
+/* Has the host said so little or so much that nobody could tell its replies apart? */
+bool cannot_be_told(const struct ledger_conn *c);
 bool forgotten_after(const struct ledger *l, int64_t ms);
 void secrets_look(struct ledger *l, const char *where, const char *p, size_t n);
 /* ledger_log.c: a report to that sender, of which nothing was heard before the product went down.

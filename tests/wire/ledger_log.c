@@ -62,8 +62,8 @@ static const char *sent_is_wrong(const struct line *x) {
         return "quotes no reply of a relay host";
     if (s->code / 100 != 2)
         return "quotes a reply that is no 2xx";
-    if ((s->c->crime & CRIME_FEWER) != 0)
-        return NULL; /* who leaves out replies says of one what is meant for another */
+    if (cannot_be_told(s->c))
+        return NULL; /* it says of one what is meant for another */
     if ((s->c->crime & CRIME_EXTRA) != 0 && x->r->delivered > 0 && x->r->last_conn == s->c)
         return NULL; /* who says one too many has taken it all the same */
     if (s->stage != STAGE_BODY || s->t == NULL || s->t->mail != x->m)
@@ -81,7 +81,7 @@ static void log_sent(struct ledger *l, struct line *x) {
     if (why != NULL)
         ledger_fail(l, "\"sent\" %s: %s", why, x->text);
     bool early = s != NULL && s->stage == STAGE_BODY && !s->whole;
-    x->r->trusted = s != NULL && ((s->c->crime & CRIME_FEWER) != 0 || early);
+    x->r->trusted = s != NULL && (cannot_be_told(s->c) || early);
     if (early)
         x->r->early = s->t; /* all of it must come yet */
     if (x->r->delivered == 0 && !x->r->trusted)
@@ -140,7 +140,7 @@ void report_of_old(struct ledger *l, const char *to) {
 
 static void log_delivery(struct ledger *l, struct line *x) {
     if (x->report != NULL) {
-        bool trusted = x->token != NULL && (x->token->c->crime & CRIME_FEWER) != 0;
+        bool trusted = x->token != NULL && cannot_be_told(x->token->c);
         x->report->over = x->report->over || trusted || strcmp(x->status, "bounced") == 0;
         if (strcmp(x->status, "sent") == 0 && x->report->delivered == 0 && !trusted)
             ledger_fail(l, "\"sent\", and no relay host has the report: %s", x->text);

@@ -429,7 +429,9 @@ static void answer_early(struct relay *r, int code) {
 
 static void on_data(struct relay *r, const char *line) {
     if (r->take == NULL || r->accepted == 0 || r->in_chunks) {
-        answer_simply(r, STAGE_DATA, r->take == NULL ? 503 : 554, "no valid recipients", line);
+        int code = r->take == NULL ? 503 : 554;
+        if (answer_simply(r, STAGE_DATA, code, "no valid recipients", line) == 354)
+            r->mode = MODE_TEXT;
         return;
     }
     const struct relay_twist *t = twist_of(r, STAGE_DATA, r->seen[STAGE_DATA]);
@@ -443,6 +445,11 @@ static void on_data(struct relay *r, const char *line) {
 
 /* The content is whole: the reply that counts. */
 static void content_ends(struct relay *r, bool bdat) {
+    if (r->take == NULL || r->accepted == 0) { /* 354 was said all the same */
+        answer_simply(r, STAGE_OTHER, 554, "no valid recipients", NULL);
+        forget(r);
+        return;
+    }
     ledger_take_content(r->take, bytes_str(&r->content), r->content.n, bdat);
     bool said = r->answered;
     int code = said ? 0 : answer_simply(r, STAGE_BODY, 250, "taken", NULL);
@@ -629,15 +636,20 @@ static void plain_comes(struct relay *r, const char *text, const char *line) {
 static void challenge(struct relay *r, const char *text, const char *line) {
     struct bytes out = {0};
     bytes_printf(&out, "334 %s\r\n", text);
-    answer(r, &(struct answer){STAGE_AUTH, 334, "go on", LEDGER_NOBODY, line, &out});
+    if (answer(r, &(struct answer){STAGE_AUTH, 334, "go on", LEDGER_NOBODY, line, &out}) != 334)
+        r->mech[0] = '\0'; /* the dialogue is over */
     bytes_free(&out);
 }
+
+static void on_quit(struct relay *r, const char *line);
 
 static void auth_goes_on(struct relay *r, const char *line) {
     struct bytes b = {0};
     if (strcmp(line, "*") == 0) {
         r->mech[0] = '\0';
         answer_simply(r, STAGE_AUTH, 501, "cancelled", line);
+    } else if (strcmp(line, "QUIT") == 0) { /* it was waited for in vain */
+        on_quit(r, line);
     } else if (strcmp(r->mech, "PLAIN") == 0) {
         plain_comes(r, line, line);
     } else if (strcmp(r->mech, "LOGIN") == 0 && r->auth_step++ == 0) {
