@@ -306,6 +306,8 @@ struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, 
     (void)r;
     q->type = type;
     q->spec = copy(name);
+    if (name[0] != '\0' && name[strlen(name) - 1] == '.')
+        q->spec[strlen(name) - 1] = '\0';
     q->resolve_fn = fn;
     heap_switch(side);
     return (struct resolver_query *)(void *)q;
