@@ -383,7 +383,8 @@ static void send_command(struct dsess *s, struct txn *t, enum txn_command comman
 /* Content that can go as it is: no dots to stuff (or BDAT), no lines to break. */
 static bool verbatim(const struct dsess *s, const struct txn *t) {
     uint32_t f = t->a->env->flags;
-    bool fold = (f & ENV_LONG_LINES) != 0 && s->p->smtp_line_length_limit > 0;
+    int64_t limit = s->p->smtp_line_length_limit;
+    bool fold = limit > 0 && (limit < CONTENT_LONG_LINE || (f & ENV_LONG_LINES) != 0);
     return !fold && ((s->caps & CAP_CHUNKING) != 0 || (f & ENV_DOTS) == 0);
 }
 

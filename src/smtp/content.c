@@ -5,9 +5,6 @@
 
 #include <string.h>
 
-/* A line longer than this is taken in pieces. */
-#define LONG_LINE 998U
-
 static bool any_8bit(const char *p, size_t n) {
     uint64_t acc = 0, w;
     for (; n >= 8; n -= 8, p += 8) {
@@ -25,7 +22,7 @@ static void emit(struct content_in *in, const char *p, size_t n, struct sbuf *ou
         return;
     in->has_8bit = in->has_8bit || any_8bit(p, n);
     in->line_len += n;
-    in->has_long = in->has_long || in->line_len > LONG_LINE;
+    in->has_long = in->has_long || in->line_len > CONTENT_LONG_LINE;
     char *at = sbuf_room(out, n);
     memcpy(at, p, n);
     for (char *cr = at; (cr = memchr(cr, '\r', (size_t)(at + n - cr))) != NULL;)

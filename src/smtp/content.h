@@ -11,13 +11,16 @@
 
 #include "util/str.h"
 
+/* Bytes of a line: a longer one counts as long (RFC 5321 section 4.5.3.1.6). */
+#define CONTENT_LONG_LINE 998U
+
 struct content_in {
     bool mid_line;  /* the current line has begun */
     bool prev_bare; /* the previous line ended with a bare LF */
     bool cr_held;   /* BDAT: a chunk ended with CR */
     bool has_8bit;
     bool has_dots;   /* a line begins with '.' */
-    bool has_long;   /* a line is longer than 998 bytes */
+    bool has_long;   /* a line is longer than CONTENT_LONG_LINE */
     size_t line_len; /* of the current line */
 };
 

@@ -179,6 +179,19 @@ def test_dot_stuffing_and_long_lines(dns):
     relay.stop()
 
 
+@pytest.mark.parametrize("chunking", [True, False])
+def test_lines_are_broken_at_a_lower_limit(dns, chunking):
+    """A limit below 998 holds for content whose longest line is between both, with no dot in it and for a relay with CHUNKING too."""
+    relay = FakeRelay(chunking=chunking)
+    body = "m" * 137 + "\r\n" + "n" * 600 + "\r\nend\r\n"
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_line_length_limit = 140\n", dns=dns) as p:
+        p.send(content="Subject: lower\r\n\r\n" + body)
+        got = relay.wait_mail(b"Subject: lower")["content"].decode().split("\r\n\r\n", 1)[1]
+        assert max(map(len, got.split("\r\n"))) <= 140
+        assert got.replace("\r\n ", "") == body
+    relay.stop()
+
+
 def test_bdat_out(dns):
     relay = FakeRelay(chunking=True)
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
