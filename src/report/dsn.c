@@ -252,9 +252,10 @@ static void report_write(struct report *r) {
     report_line(r, "--%s--", r->boundary);
 }
 
-/* What the content says of itself decides how it is sent, whatever the original was. */
+/* What the content says of itself decides how it is sent, whatever the original was; it is always
+ * declared as 8-bit, as Postfix's is. */
 static uint32_t report_flags(const struct report *r, const struct content_in *in) {
-    return ENV_LOCAL | (in->has_8bit ? ENV_8BIT : 0U) | (in->has_dots ? ENV_DOTS : 0U) |
+    return ENV_LOCAL | ENV_8BIT | (in->has_dots ? ENV_DOTS : 0U) |
            (in->has_long ? ENV_LONG_LINES : 0U) | (r->utf8 ? ENV_SMTPUTF8 : 0U);
 }
 
