@@ -440,6 +440,14 @@ bool config_name_used(const struct config *c, const char *name) {
     return false;
 }
 
+bool cfg_is_own_address(const struct config *c, const char *addr) {
+    struct str own = str_of(cfg_source_fact(c->source, "system_addresses")), w;
+    while (str_split(&own, " ", &w))
+        if (str_eq_c(w, addr))
+            return true;
+    return false;
+}
+
 struct str config_file(const struct config *c, const char *path, int *err) {
     if (path[0] == '/')
         return cfg_source_file(c->source, path, err);

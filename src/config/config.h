@@ -72,6 +72,8 @@ bool config_name_used(const struct config *c, const char *name);
 bool config_time(struct str s, char unit, int64_t *seconds);
 /* The log as syslog_name, maillog_file and so on say; negative errno. */
 int config_open_log(const struct config *c);
+/* Is it an address (as text) of this machine's interfaces? */
+bool cfg_is_own_address(const struct config *c, const char *addr);
 /* The content of a file named in the configuration (relative names are below dir). */
 struct str config_file(const struct config *c, const char *path, int *err);
 

@@ -1,396 +1,296 @@
 /*
- * receive/access.c - may this client send that mail?  smtpd_*_restrictions (postconf(5))
+ * receive/access.c - the restriction lists; see access.h
  *
  * All lists are evaluated at RCPT (smtpd_delay_reject = yes): client, helo, sender, relay,
- * recipient; a list ends at its first permit or reject.  A restriction that needs a table waits for
- * the lookup process.  In the relay list, a word we do not know refuses with 451 4.3.5; in the
- * other lists a word that Postfix has and we do not is passed over, and `posthouse check` says so.
+ * recipient; a list ends at its first permit, everything ends at the first reject.  Each
+ * restriction is a row of words[] with the function that tests it.  A test that needs a table waits
+ * for the lookup process; access_go is the loop over words and lists, and it is left and entered
+ * again there.  In the relay list a word that Posthouse does not know refuses with 451 4.3.5; in
+ * the other lists a word that Postfix has and Posthouse has not is passed over, and `posthouse
+ * check` says so.
  */
+#include "receive/access.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mail/address.h"
 #include "receive/certificate.h"
-#include "receive/session.h"
+#include "receive/receive.h"
 #include "route/keys.h"
 #include "util/log.h"
 #include "util/mem.h"
 
-#define LISTS     5
-#define LIST_SEPS ", \t\r\n"
+#define RCPT_LISTS 5U
+#define LIST_SEPS  ", \t\r\n"
 
+struct access_word;
+
+/* A run is either in access_go, or waits for tag, or waits for the loop to give its answer. */
 struct access_run {
-    struct session *s;
-    bool at_data;
-    const char *name; /* of the list */
-    size_t list;      /* its place in rcpt_lists */
-    struct str rest;  /* what is left of it */
-    uint32_t tag;
-    const char *check; /* check_sender_access, … */
-    char *table;       /* of the check_*_access that is being asked */
-    bool unknown_ok;   /* a sender whom nobody owns may be used by whoever is logged in */
+    struct access_facts f;
+    enum access_stage stage;
+    access_fn fn;
+    void *arg;
+    struct later answer;
+    enum verdict verdict;           /* VERDICT_UNSET until the run is over */
+    struct sbuf text;               /* of VERDICT_REJECT */
+    size_t list;                    /* the list that is evaluated, as numbered by access_list */
+    struct str rest;                /* its words that are left */
+    const struct access_word *word; /* the one that is tested */
+    uint32_t tag;                   /* the question to the lookup process; 0: none */
+    char *table;                    /* of the check_*_access that is being asked */
     char *keys_text[KEYS_MAX];
     struct maps_key keys[KEYS_MAX];
     size_t n_keys;
 };
 
+/* What a test says. */
+enum access_step {
+    STEP_NEXT = 1, /* nothing: the next word decides */
+    STEP_PERMIT,   /* the list is over */
+    STEP_REJECT,   /* all is over; the reply is in text */
+    STEP_WAIT      /* the lookup process has been asked */
+};
+
 enum word_kind { WORD_PERMIT, WORD_REJECT, WORD_TEST, WORD_CHECK, WORD_SKIP };
 
-struct word {
+typedef enum access_step (*access_test)(struct access_run *a);
+
+struct access_word {
     const char *name;
     enum word_kind kind;
     bool supported;
+    access_test test; /* of WORD_REJECT and WORD_TEST; of WORD_CHECK: adds the keys to ask for */
 };
 
-/* Every restriction of Postfix 3.7; those that are not supported are passed over with a remark. */
-static const struct word words[] = {
-    {"permit", WORD_PERMIT, true},
-    {"reject", WORD_REJECT, true},
-    {"defer", WORD_REJECT, true},
-    {"permit_mynetworks", WORD_TEST, true},
-    {"permit_sasl_authenticated", WORD_TEST, true},
-    {"permit_inet_interfaces", WORD_TEST, true},
-    {"permit_auth_destination", WORD_TEST, true},
-    {"reject_unauth_destination", WORD_TEST, true},
-    {"defer_unauth_destination", WORD_TEST, true},
-    {"reject_non_fqdn_sender", WORD_TEST, true},
-    {"reject_non_fqdn_recipient", WORD_TEST, true},
-    {"reject_non_fqdn_helo_hostname", WORD_TEST, true},
-    {"reject_non_fqdn_hostname", WORD_TEST, true},
-    {"reject_invalid_helo_hostname", WORD_TEST, true},
-    {"reject_invalid_hostname", WORD_TEST, true},
-    {"reject_unknown_client_hostname", WORD_TEST, true},
-    {"reject_unknown_reverse_client_hostname", WORD_TEST, true},
-    {"reject_plaintext_session", WORD_TEST, true},
-    {"reject_multi_recipient_bounce", WORD_TEST, true},
-    {"reject_unauth_pipelining", WORD_SKIP, true},  /* the session sees to it */
-    {"reject_unlisted_recipient", WORD_SKIP, true}, /* no mailboxes here: nothing to list */
-    {"reject_unlisted_sender", WORD_SKIP, true},
-    {"check_client_access", WORD_CHECK, true},
-    {"check_helo_access", WORD_CHECK, true},
-    {"check_sender_access", WORD_CHECK, true},
-    {"check_recipient_access", WORD_CHECK, true},
-    {"check_policy_service", WORD_CHECK, false},
-    {"check_sender_mx_access", WORD_CHECK, false},
-    {"check_sender_ns_access", WORD_CHECK, false},
-    {"check_sender_a_access", WORD_CHECK, false},
-    {"check_recipient_mx_access", WORD_CHECK, false},
-    {"check_recipient_ns_access", WORD_CHECK, false},
-    {"check_recipient_a_access", WORD_CHECK, false},
-    {"check_helo_mx_access", WORD_CHECK, false},
-    {"check_helo_ns_access", WORD_CHECK, false},
-    {"check_helo_a_access", WORD_CHECK, false},
-    {"check_client_mx_access", WORD_CHECK, false},
-    {"check_client_ns_access", WORD_CHECK, false},
-    {"check_client_a_access", WORD_CHECK, false},
-    {"check_reverse_client_hostname_access", WORD_CHECK, false},
-    {"check_ccert_access", WORD_CHECK, false},
-    {"check_sasl_access", WORD_CHECK, true},
-    {"check_etrn_access", WORD_CHECK, false},
-    {"reject_rbl_client", WORD_CHECK, false},
-    {"reject_rhsbl_client", WORD_CHECK, false},
-    {"reject_rhsbl_sender", WORD_CHECK, false},
-    {"reject_rhsbl_recipient", WORD_CHECK, false},
-    {"reject_rhsbl_helo", WORD_CHECK, false},
-    {"reject_rhsbl_reverse_client", WORD_CHECK, false},
-    {"permit_dnswl_client", WORD_CHECK, false},
-    {"permit_rhswl_client", WORD_CHECK, false},
-    {"permit_mx_backup", WORD_SKIP, false},
-    {"permit_tls_clientcerts", WORD_SKIP, false},
-    {"permit_tls_all_clientcerts", WORD_SKIP, false},
-    {"permit_naked_ip_address", WORD_SKIP, false},
-    {"reject_unknown_sender_domain", WORD_SKIP, false},
-    {"reject_unknown_recipient_domain", WORD_SKIP, false},
-    {"reject_unknown_address", WORD_SKIP, false},
-    {"reject_unknown_helo_hostname", WORD_SKIP, false},
-    {"reject_unknown_hostname", WORD_SKIP, false},
-    {"reject_unknown_forward_client_hostname", WORD_SKIP, false},
-    {"reject_unverified_sender", WORD_SKIP, false},
-    {"reject_unverified_recipient", WORD_SKIP, false},
-    {"reject_sender_login_mismatch", WORD_TEST, true},
-    {"reject_known_sender_login_mismatch", WORD_TEST, true},
-    {"reject_authenticated_sender_login_mismatch", WORD_TEST, true},
-    {"reject_unauthenticated_sender_login_mismatch", WORD_TEST, true},
-    {"defer_if_permit", WORD_SKIP, false},
-    {"defer_if_reject", WORD_SKIP, false},
-    {"warn_if_reject", WORD_SKIP, false},
-    {"sleep", WORD_CHECK, false},
-};
+/* -- rejecting -- */
 
-static const struct word *word_find(struct str w) {
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (str_ieq_c(w, words[i].name))
-            return &words[i];
-    return NULL;
+/* "code <subject>: text". */
+static enum access_step access_reject(struct access_run *a, const char *code, struct str address,
+                                      const char *text) {
+    sbuf_printf(&a->text, "%s <", code);
+    addr_external(&a->text, address);
+    sbuf_printf(&a->text, ">: %s", text);
+    return STEP_REJECT;
 }
 
-static void run(struct access_run *a);
-
-static void run_free(struct access_run *a) {
-    for (size_t i = 0; i < a->n_keys; i++)
-        free(a->keys_text[i]);
-    free(a->table);
-    free(a);
+static enum access_step access_reject_text(struct access_run *a, const char *text) {
+    sbuf_add_c(&a->text, text);
+    return STEP_REJECT;
 }
 
-static void begin_list(struct session *s, const char *name, const char *value, size_t list);
-static const char *const rcpt_lists[LISTS];
-static const char *list_value(const struct params *p, size_t i);
-
-/* A list that permits or says nothing hands over to the next one; a reject ends it all. */
-static void finish(struct access_run *a, enum verdict v, const char *text) {
-    struct session *s = a->s;
-    size_t next = a->list + 1;
-    s->access = NULL;
-    run_free(a);
-    if (v != VERDICT_REJECT && next < LISTS)
-        begin_list(s, rcpt_lists[next], list_value(s->p, next), next);
-    else
-        access_done(s, v, text);
+static enum access_step reject_helo(struct access_run *a, const char *code, const char *why) {
+    sbuf_printf(&a->text, "%s <%s>: Helo command rejected: %s", code, a->f.helo, why);
+    return STEP_REJECT;
 }
 
-void access_cancel(struct session *s) {
-    if (s->access == NULL)
-        return;
-    lookup_cancel(s->r->lookup, s->access->tag);
-    run_free(s->access);
-    s->access = NULL;
+static enum access_step test_reject(struct access_run *a) {
+    if (a->stage == ACCESS_DATA)
+        return access_reject_text(a, "554 5.7.1 <DATA>: Data command rejected: Access denied");
+    return access_reject(a, "554 5.7.1", a->f.rcpt, "Recipient address rejected: Access denied");
 }
 
-static struct str rcpt_of(const struct session *s) {
-    return str_make(s->texts.p + s->pending.addr_at, s->pending.addr_n);
+static enum access_step test_defer(struct access_run *a) {
+    if (a->stage == ACCESS_DATA)
+        return access_reject_text(a, "450 4.3.2 <DATA>: Data command rejected: Try again later");
+    return access_reject(a, "450 4.3.2", a->f.rcpt, "Recipient address rejected: Try again later");
 }
 
-static void reject_rcpt(struct access_run *a, const char *code, const char *why) {
-    struct sbuf b = {0};
-    sbuf_printf(&b, "%s <", code);
-    addr_external(&b, rcpt_of(a->s));
-    sbuf_printf(&b, ">: %s", why);
-    finish(a, VERDICT_REJECT, b.p);
-    sbuf_free(&b);
+/* -- who the client is -- */
+
+static enum access_step permit_if(bool yes) {
+    return yes ? STEP_PERMIT : STEP_NEXT;
 }
 
-static void reject_sender(struct access_run *a, const char *code, const char *why) {
-    struct sbuf b = {0};
-    sbuf_printf(&b, "%s <", code);
-    addr_external(&b, command_sender(a->s));
-    sbuf_printf(&b, ">: Sender address rejected: %s", why);
-    finish(a, VERDICT_REJECT, b.p);
-    sbuf_free(&b);
+static void access_go(struct access_run *a);
+static void access_over(struct access_run *a, enum verdict v);
+
+/* An answer of the lookup process has become a step. */
+static void access_resume(struct access_run *a, enum access_step step) {
+    if (step == STEP_REJECT)
+        access_over(a, VERDICT_REJECT);
+    else if (step == STEP_PERMIT)
+        a->rest = STR_NONE;
+    if (step != STEP_REJECT)
+        access_go(a);
 }
 
-static void reject_helo(struct access_run *a, const char *code, const char *why) {
-    struct sbuf b = {0};
-    sbuf_printf(&b, "%s <%s>: Helo command rejected: %s", code,
-                a->s->helo == NULL ? "" : a->s->helo, why);
-    finish(a, VERDICT_REJECT, b.p);
-    sbuf_free(&b);
-}
-
-/* Relaying through us by way of a foreign local part ("user%elsewhere@ours") is no destination of
- * ours (allow_untrusted_routing = no). */
-static bool auth_destination(const struct session *s) {
-    struct str local = addr_local(rcpt_of(s));
-    if (s->route_class == CLASS_DEFAULT)
-        return false;
-    return str_chr(local, '@') < 0 && str_chr(local, '%') < 0 && str_chr(local, '!') < 0;
-}
-
-static bool fqdn(struct str domain) {
-    return domain.n > 0 && (domain.p[0] == '[' || str_chr(domain, '.') > 0);
+static enum access_step network_step(struct access_run *a, enum match_rc rc) {
+    if (rc == MATCH_ERROR)
+        return access_reject_text(a, "451 4.3.0 Temporary lookup failure");
+    return permit_if(rc == MATCH_YES);
 }
 
 static void on_network(void *arg, enum match_rc rc) {
     struct access_run *a = arg;
     a->tag = 0;
-    if (rc == MATCH_ERROR)
-        finish(a, VERDICT_REJECT, "451 4.3.0 Temporary lookup failure");
-    else if (rc == MATCH_YES)
-        finish(a, VERDICT_PERMIT, NULL);
-    else
-        run(a);
+    access_resume(a, network_step(a, rc));
 }
 
-/* permit_mynetworks; a local client (sendmail) is always in. */
-static void test_networks(struct access_run *a) {
-    struct session *s = a->s;
-    if (s->local) {
-        on_network(a, MATCH_YES);
-        return;
-    }
-    uint32_t tag = lookup_match(s->r->lookup, "smtpd", s->p->mynetworks, MATCH_NETWORK, false,
-                                str_of(s->addr), on_network, a);
-    if (tag != 0)
-        a->tag = tag;
+/* A local client (sendmail) is always in. */
+static enum access_step test_mynetworks(struct access_run *a) {
+    enum match_rc now = MATCH_YES;
+    if (!a->f.client->local)
+        a->tag = lookup_match_now(a->f.lookup, "smtpd", a->f.p->mynetworks, MATCH_NETWORK, false,
+                                  str_of(a->f.client->addr), &now, on_network, a);
+    return a->tag != 0 ? STEP_WAIT : network_step(a, now);
 }
 
-bool access_is_ours(struct session *s, const char *networks) {
-    char *err;
-    if (s->local)
-        return true;
-    if (matchlist_has_tables(networks))
+static enum access_step test_inet_interfaces(struct access_run *a) {
+    return permit_if(a->f.client->local || cfg_is_own_address(a->f.cfg, a->f.client->addr));
+}
+
+static enum access_step test_sasl_authenticated(struct access_run *a) {
+    return permit_if(a->f.sasl_user != NULL);
+}
+
+static enum access_step test_client_name(struct access_run *a) {
+    if (a->f.client->name != NULL && strcmp(a->f.client->name, "unknown") != 0)
+        return STEP_NEXT;
+    sbuf_printf(&a->text, "450 4.7.25 Client host rejected: cannot find your hostname, [%s]",
+                a->f.client->addr);
+    return STEP_REJECT;
+}
+
+static enum access_step test_plaintext(struct access_run *a) {
+    return a->f.encrypted ? STEP_NEXT
+                          : access_reject_text(a, "450 4.7.1 Session encryption is required");
+}
+
+/* -- where the mail goes -- */
+
+/* Relaying through us by way of a foreign local part ("user%elsewhere@ours") is no destination of
+ * ours (allow_untrusted_routing = no). */
+static bool auth_destination(const struct access_run *a) {
+    struct str local = addr_local(a->f.rcpt);
+    if (a->f.address_class == CLASS_DEFAULT)
         return false;
-    struct matchlist *l = matchlist_open(networks, NULL, MATCH_NETWORK, false);
-    bool yes = matchlist_has(l, str_of(s->addr), &err) == MATCH_YES;
-    matchlist_close(l);
-    return yes;
+    return str_chr(local, '@') < 0 && str_chr(local, '%') < 0 && str_chr(local, '!') < 0;
 }
 
-static bool own_interface(const struct session *s) {
-    struct str own = str_of(cfg_source_fact(s->cfg->source, "system_addresses")), w;
-    while (str_split(&own, " ", &w))
-        if (str_eq_c(w, s->addr))
-            return true;
-    return s->local;
+static enum access_step test_auth_destination(struct access_run *a) {
+    return permit_if(auth_destination(a));
 }
 
-/* Tests about destinations; true if the word was one of them. */
-static bool test_destination(struct access_run *a, const char *w) {
-    bool mine = auth_destination(a->s);
-    if (strcmp(w, "permit_auth_destination") == 0) {
-        if (mine)
-            finish(a, VERDICT_PERMIT, NULL);
-        else
-            run(a);
-    } else if (strcmp(w, "reject_unauth_destination") == 0) {
-        if (mine)
-            run(a);
-        else
-            reject_rcpt(a, "554 5.7.1", "Relay access denied");
-    } else if (strcmp(w, "defer_unauth_destination") == 0) {
-        if (mine)
-            run(a);
-        else
-            reject_rcpt(a, "454 4.7.1", "Relay access denied");
-    } else {
-        return false;
-    }
-    return true;
+static enum access_step test_reject_unauth(struct access_run *a) {
+    return auth_destination(a) ? STEP_NEXT
+                               : access_reject(a, "554 5.7.1", a->f.rcpt, "Relay access denied");
 }
 
-static bool test_helo(struct access_run *a, const char *w) {
-    struct str helo = str_of(a->s->helo == NULL ? "" : a->s->helo);
-    bool literal = helo.n > 0 && helo.p[0] == '[';
-    bool valid = literal || addr_valid_host(helo);
-    if (strncmp(w, "reject_invalid_h", 16) == 0) {
-        if (!valid && helo.n > 0)
-            reject_helo(a, "501 5.5.2", "Invalid name");
-        else
-            run(a);
-    } else if (strcmp(w, "reject_non_fqdn_helo_hostname") == 0 ||
-               strcmp(w, "reject_non_fqdn_hostname") == 0) {
-        if (helo.n > 0 && !fqdn(helo))
-            reject_helo(a, "504 5.5.2", "need fully-qualified hostname");
-        else
-            run(a);
-    } else {
-        return false;
-    }
-    return true;
+static enum access_step test_defer_unauth(struct access_run *a) {
+    return auth_destination(a) ? STEP_NEXT
+                               : access_reject(a, "454 4.7.1", a->f.rcpt, "Relay access denied");
 }
 
-static void test_client_name(struct access_run *a) {
-    struct sbuf b = {0};
-    if (strcmp(a->s->name, "unknown") != 0) {
-        run(a);
-        return;
-    }
-    sbuf_printf(&b, "450 4.7.25 Client host rejected: cannot find your hostname, [%s]", a->s->addr);
-    finish(a, VERDICT_REJECT, b.p);
-    sbuf_free(&b);
+/* -- what it calls itself and its mail -- */
+
+static bool is_fqdn(struct str domain) {
+    return domain.n > 0 && (domain.p[0] == '[' || str_chr(domain, '.') > 0);
 }
 
-static bool owns(struct str owners, const char *user) {
-    struct str one;
-    while (str_split(&owners, LIST_SEPS, &one))
-        if (str_ieq_c(one, user))
-            return true;
-    return false;
+static enum access_step test_invalid_helo(struct access_run *a) {
+    struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
+    if (helo.n == 0 || helo.p[0] == '[' || addr_valid_host(helo))
+        return STEP_NEXT;
+    return reject_helo(a, "501 5.5.2", "Invalid name");
+}
+
+static enum access_step test_fqdn_helo(struct access_run *a) {
+    struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
+    if (helo.n == 0 || is_fqdn(helo))
+        return STEP_NEXT;
+    return reject_helo(a, "504 5.5.2", "need fully-qualified hostname");
+}
+
+static enum access_step test_fqdn_sender(struct access_run *a) {
+    if (a->f.sender.n == 0 || is_fqdn(addr_domain(a->f.sender)))
+        return STEP_NEXT;
+    return access_reject(a, "504 5.5.2", a->f.sender,
+                         "Sender address rejected: need fully-qualified address");
+}
+
+static enum access_step test_fqdn_recipient(struct access_run *a) {
+    if (a->f.rcpt.n == 0 || is_fqdn(addr_domain(a->f.rcpt)))
+        return STEP_NEXT;
+    return access_reject(a, "504 5.5.2", a->f.rcpt,
+                         "Recipient address rejected: need fully-qualified address");
+}
+
+static enum access_step test_multi_bounce(struct access_run *a) {
+    size_t more = a->stage == ACCESS_DATA ? 1 : 0;
+    if (a->f.sender.n > 0 || a->f.n_rcpts <= more)
+        return STEP_NEXT;
+    return access_reject_text(a, "550 5.5.3 Multi-recipient bounce");
+}
+
+/* -- may this login use this sender?  reject_*sender_login_mismatch -- */
+
+/* reject_known_…: a sender without an owner may be used by every login. */
+static bool unowned_is_free(const struct access_run *a) {
+    return strncmp(a->word->name, "reject_known", 12) == 0;
+}
+
+static enum access_step owner_step(struct access_run *a, const struct maps_answer *ans) {
+    struct sbuf why = {0};
+    const char *user = a->f.sasl_user;
+    bool found = ans->rc == MAP_FOUND;
+    if (ans->rc == MAP_ERROR)
+        return access_reject(a, "451 4.3.0", a->f.sender, "Temporary lookup failure");
+    if (user == NULL && found)
+        return access_reject(a, "553 5.7.1", a->f.sender, "Sender address rejected: not logged in");
+    if (user == NULL || (!found && unowned_is_free(a)) ||
+        (found && list_has_word(sbuf_str(&ans->value), user)))
+        return STEP_NEXT;
+    sbuf_printf(&why, "Sender address rejected: not owned by user %s", user);
+    access_reject(a, "553 5.7.1", a->f.sender, why.p);
+    sbuf_free(&why);
+    return STEP_REJECT;
 }
 
 static void on_owners(void *arg, const struct maps_answer *ans) {
     struct access_run *a = arg;
-    struct session *s = a->s;
-    struct sbuf b = {0};
-    bool found = ans->rc == MAP_FOUND;
     a->tag = 0;
-    if (ans->rc == MAP_ERROR) {
-        sbuf_add_c(&b, "451 4.3.0 <");
-        addr_external(&b, command_sender(s));
-        sbuf_add_c(&b, ">: Temporary lookup failure");
-        finish(a, VERDICT_REJECT, b.p);
-    } else if (s->sasl_user == NULL && found) {
-        reject_sender(a, "553 5.7.1", "not logged in");
-    } else if (s->sasl_user == NULL || (!found && a->unknown_ok) ||
-               (found && owns(sbuf_str(&ans->value), s->sasl_user))) {
-        run(a);
-    } else {
-        sbuf_printf(&b, "not owned by user %s", s->sasl_user);
-        reject_sender(a, "553 5.7.1", b.p);
-    }
-    sbuf_free(&b);
+    access_resume(a, owner_step(a, ans));
 }
 
-/* reject_…sender_login_mismatch: may this login use this sender (smtpd_sender_login_maps)?  True if
- * the word was one of them. */
-static bool test_login(struct access_run *a, const char *w) {
-    struct session *s = a->s;
+static enum access_step test_login(struct access_run *a) {
     struct keys keys = {.n = 0};
-    bool in = s->sasl_user != NULL;
-    if (strstr(w, "sender_login_mismatch") == NULL)
-        return false;
-    bool other =
-        (in && strncmp(w, "reject_unauth", 13) == 0) || (!in && strncmp(w, "reject_auth", 11) == 0);
-    keys_sender(&keys, &s->cfg->p, command_sender(s));
-    if (other || keys.n == 0 || s->p->smtpd_sender_login_maps[0] == '\0') {
-        run(a);
-    } else {
-        a->unknown_ok = strncmp(w, "reject_known", 12) == 0;
-        a->tag = lookup_maps(s->r->lookup, "smtpd", s->p->smtpd_sender_login_maps, keys.v, keys.n,
+    bool in = a->f.sasl_user != NULL;
+    const char *word = a->word->name;
+    bool other = (in && strncmp(word, "reject_unauth", 13) == 0) ||
+                 (!in && strncmp(word, "reject_auth", 11) == 0);
+    keys_sender(&keys, &a->f.cfg->p, a->f.sender);
+    if (!other && keys.n > 0 && a->f.p->smtpd_sender_login_maps[0] != '\0')
+        a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, keys.v, keys.n,
                              on_owners, a);
-    }
     keys_clear(&keys);
-    return true;
+    return a->tag != 0 ? STEP_WAIT : STEP_NEXT;
 }
 
-static void test(struct access_run *a, const char *w) {
-    struct session *s = a->s;
-    struct str sender = command_sender(s);
-    if (strcmp(w, "permit_mynetworks") == 0)
-        test_networks(a);
-    else if (strcmp(w, "permit_inet_interfaces") == 0)
-        on_network(a, own_interface(s) ? MATCH_YES : MATCH_NO);
-    else if (strcmp(w, "permit_sasl_authenticated") == 0)
-        on_network(a, s->sasl_user != NULL ? MATCH_YES : MATCH_NO);
-    else if (test_destination(a, w) || test_helo(a, w) || test_login(a, w))
-        return;
-    else if (strcmp(w, "reject_non_fqdn_sender") == 0 && sender.n > 0 && !fqdn(addr_domain(sender)))
-        reject_sender(a, "504 5.5.2", "need fully-qualified address");
-    else if (strcmp(w, "reject_non_fqdn_recipient") == 0 && !fqdn(addr_domain(rcpt_of(s))))
-        reject_rcpt(a, "504 5.5.2", "Recipient address rejected: need fully-qualified address");
-    else if (strncmp(w, "reject_unknown_", 15) == 0)
-        test_client_name(a);
-    else if (strcmp(w, "reject_plaintext_session") == 0 && !s->tls_on)
-        finish(a, VERDICT_REJECT, "450 4.7.1 Session encryption is required");
-    else if (strcmp(w, "reject_multi_recipient_bounce") == 0 && sender.n == 0 && s->n_rcpts > 0)
-        finish(a, VERDICT_REJECT, "550 5.5.3 Multi-recipient bounce");
-    else
-        run(a);
-}
+/* -- check_*_access: the keys of each (access(5)) -- */
 
 static void key_add(struct access_run *a, bool partial, struct str k, struct str tail) {
     struct sbuf b = {0};
     if (a->n_keys == KEYS_MAX || k.n + tail.n == 0)
         return;
-    sbuf_printf(&b, "%.*s%.*s", STR_FMT(k), STR_FMT(tail));
+    sbuf_add_str(&b, k);
+    sbuf_add_str(&b, tail);
     a->keys_text[a->n_keys] = sbuf_take(&b);
     a->keys[a->n_keys] = (struct maps_key){str_of(a->keys_text[a->n_keys]), partial};
     a->n_keys++;
 }
 
+static void keys_drop(struct access_run *a) {
+    for (size_t i = 0; i < a->n_keys; i++)
+        free(a->keys_text[i]);
+    a->n_keys = 0;
+}
+
 static void keys_domain(struct access_run *a, struct str domain) {
-    bool bare = session_word(a->s->p->parent_domain_matches_subdomains, "smtpd_access_maps");
+    bool bare =
+        list_has_word(str_of(a->f.p->parent_domain_matches_subdomains), "smtpd_access_maps");
     key_add(a, true, domain, STR_NONE);
     for (ptrdiff_t dot; (dot = str_chr(domain, '.')) >= 0;) {
         domain = str_from(domain, (size_t)dot + 1);
@@ -398,7 +298,7 @@ static void keys_domain(struct access_run *a, struct str domain) {
     }
 }
 
-/* access(5), EMAIL ADDRESS PATTERNS. */
+/* EMAIL ADDRESS PATTERNS. */
 static void keys_address(struct access_run *a, struct str addr) {
     struct str local = addr_local(addr);
     if (addr.n == 0) {
@@ -410,37 +310,147 @@ static void keys_address(struct access_run *a, struct str addr) {
     key_add(a, true, local, STR_LIT("@"));
 }
 
-/* access(5), HOST NAME/ADDRESS PATTERNS. */
-static void keys_client(struct access_run *a) {
-    struct str ip = str_of(a->s->addr);
+/* HOST NAME/ADDRESS PATTERNS. */
+static enum access_step check_client(struct access_run *a) {
+    struct str ip = str_of(a->f.client->addr);
+    const char *name = a->f.client->name == NULL ? "unknown" : a->f.client->name;
     char sep = str_chr(ip, ':') >= 0 ? ':' : '.';
-    if (strcmp(a->s->name, "unknown") != 0) {
-        key_add(a, false, str_of(a->s->name), STR_NONE);
-        keys_domain(a, str_of(a->s->name));
+    if (strcmp(name, "unknown") != 0) {
+        key_add(a, false, str_of(name), STR_NONE);
+        keys_domain(a, str_of(name));
     }
     key_add(a, false, ip, STR_NONE);
     for (ptrdiff_t dot; (dot = str_rchr(ip, sep)) > 0;) {
         ip.n = (size_t)dot;
         key_add(a, true, ip, STR_NONE);
     }
+    return STEP_NEXT;
 }
 
-/* "<a@x.example>: Sender address rejected: text", in Postfix's words for each kind of table. */
+static enum access_step check_helo(struct access_run *a) {
+    if (a->f.helo != NULL) {
+        key_add(a, false, str_of(a->f.helo), STR_NONE);
+        keys_domain(a, str_of(a->f.helo));
+    }
+    return STEP_NEXT;
+}
+
+static enum access_step check_sender(struct access_run *a) {
+    keys_address(a, a->f.sender);
+    return STEP_NEXT;
+}
+
+static enum access_step check_recipient(struct access_run *a) {
+    if (a->f.rcpt.n > 0)
+        keys_address(a, a->f.rcpt);
+    return STEP_NEXT;
+}
+
+static enum access_step check_login(struct access_run *a) {
+    if (a->f.sasl_user != NULL)
+        key_add(a, false, str_of(a->f.sasl_user), STR_NONE);
+    return STEP_NEXT;
+}
+
+/* Every restriction of Postfix 3.7; those that are not supported are passed over with a remark. */
+static const struct access_word words[] = {
+    {"permit", WORD_PERMIT, true, NULL},
+    {"reject", WORD_REJECT, true, test_reject},
+    {"defer", WORD_REJECT, true, test_defer},
+    {"permit_mynetworks", WORD_TEST, true, test_mynetworks},
+    {"permit_sasl_authenticated", WORD_TEST, true, test_sasl_authenticated},
+    {"permit_inet_interfaces", WORD_TEST, true, test_inet_interfaces},
+    {"permit_auth_destination", WORD_TEST, true, test_auth_destination},
+    {"reject_unauth_destination", WORD_TEST, true, test_reject_unauth},
+    {"defer_unauth_destination", WORD_TEST, true, test_defer_unauth},
+    {"reject_non_fqdn_sender", WORD_TEST, true, test_fqdn_sender},
+    {"reject_non_fqdn_recipient", WORD_TEST, true, test_fqdn_recipient},
+    {"reject_non_fqdn_helo_hostname", WORD_TEST, true, test_fqdn_helo},
+    {"reject_non_fqdn_hostname", WORD_TEST, true, test_fqdn_helo},
+    {"reject_invalid_helo_hostname", WORD_TEST, true, test_invalid_helo},
+    {"reject_invalid_hostname", WORD_TEST, true, test_invalid_helo},
+    {"reject_unknown_client_hostname", WORD_TEST, true, test_client_name},
+    {"reject_unknown_reverse_client_hostname", WORD_TEST, true, test_client_name},
+    {"reject_plaintext_session", WORD_TEST, true, test_plaintext},
+    {"reject_multi_recipient_bounce", WORD_TEST, true, test_multi_bounce},
+    {"reject_unauth_pipelining", WORD_SKIP, true, NULL},  /* the session sees to it */
+    {"reject_unlisted_recipient", WORD_SKIP, true, NULL}, /* no mailboxes here: nothing to list */
+    {"reject_unlisted_sender", WORD_SKIP, true, NULL},
+    {"check_client_access", WORD_CHECK, true, check_client},
+    {"check_helo_access", WORD_CHECK, true, check_helo},
+    {"check_sender_access", WORD_CHECK, true, check_sender},
+    {"check_recipient_access", WORD_CHECK, true, check_recipient},
+    {"check_policy_service", WORD_CHECK, false, NULL},
+    {"check_sender_mx_access", WORD_CHECK, false, NULL},
+    {"check_sender_ns_access", WORD_CHECK, false, NULL},
+    {"check_sender_a_access", WORD_CHECK, false, NULL},
+    {"check_recipient_mx_access", WORD_CHECK, false, NULL},
+    {"check_recipient_ns_access", WORD_CHECK, false, NULL},
+    {"check_recipient_a_access", WORD_CHECK, false, NULL},
+    {"check_helo_mx_access", WORD_CHECK, false, NULL},
+    {"check_helo_ns_access", WORD_CHECK, false, NULL},
+    {"check_helo_a_access", WORD_CHECK, false, NULL},
+    {"check_client_mx_access", WORD_CHECK, false, NULL},
+    {"check_client_ns_access", WORD_CHECK, false, NULL},
+    {"check_client_a_access", WORD_CHECK, false, NULL},
+    {"check_reverse_client_hostname_access", WORD_CHECK, false, NULL},
+    {"check_ccert_access", WORD_CHECK, false, NULL},
+    {"check_sasl_access", WORD_CHECK, true, check_login},
+    {"check_etrn_access", WORD_CHECK, false, NULL},
+    {"reject_rbl_client", WORD_CHECK, false, NULL},
+    {"reject_rhsbl_client", WORD_CHECK, false, NULL},
+    {"reject_rhsbl_sender", WORD_CHECK, false, NULL},
+    {"reject_rhsbl_recipient", WORD_CHECK, false, NULL},
+    {"reject_rhsbl_helo", WORD_CHECK, false, NULL},
+    {"reject_rhsbl_reverse_client", WORD_CHECK, false, NULL},
+    {"permit_dnswl_client", WORD_CHECK, false, NULL},
+    {"permit_rhswl_client", WORD_CHECK, false, NULL},
+    {"permit_mx_backup", WORD_SKIP, false, NULL},
+    {"permit_tls_clientcerts", WORD_SKIP, false, NULL},
+    {"permit_tls_all_clientcerts", WORD_SKIP, false, NULL},
+    {"permit_naked_ip_address", WORD_SKIP, false, NULL},
+    {"reject_unknown_sender_domain", WORD_SKIP, false, NULL},
+    {"reject_unknown_recipient_domain", WORD_SKIP, false, NULL},
+    {"reject_unknown_address", WORD_SKIP, false, NULL},
+    {"reject_unknown_helo_hostname", WORD_SKIP, false, NULL},
+    {"reject_unknown_hostname", WORD_SKIP, false, NULL},
+    {"reject_unknown_forward_client_hostname", WORD_SKIP, false, NULL},
+    {"reject_unverified_sender", WORD_SKIP, false, NULL},
+    {"reject_unverified_recipient", WORD_SKIP, false, NULL},
+    {"reject_sender_login_mismatch", WORD_TEST, true, test_login},
+    {"reject_known_sender_login_mismatch", WORD_TEST, true, test_login},
+    {"reject_authenticated_sender_login_mismatch", WORD_TEST, true, test_login},
+    {"reject_unauthenticated_sender_login_mismatch", WORD_TEST, true, test_login},
+    {"defer_if_permit", WORD_SKIP, false, NULL},
+    {"defer_if_reject", WORD_SKIP, false, NULL},
+    {"warn_if_reject", WORD_SKIP, false, NULL},
+    {"sleep", WORD_CHECK, false, NULL},
+};
+
+static const struct access_word *word_find(struct str w) {
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (str_ieq_c(w, words[i].name))
+            return &words[i];
+    return NULL;
+}
+
+/* -- what an access table says -- */
+
+/* "<a@x.example>: Sender address rejected: ", in Postfix's words for each kind of table. */
 static void add_subject(struct access_run *a, struct sbuf *b) {
-    if (strcmp(a->check, "check_sender_access") == 0) {
+    access_test keys = a->word->test;
+    if (keys == check_client) {
         sbuf_add_ch(b, '<');
-        addr_external(b, command_sender(a->s));
-        sbuf_add_c(b, ">: Sender address rejected: ");
-    } else if (strcmp(a->check, "check_client_access") == 0) {
-        sbuf_printf(b, "<%s[%s]>: Client host rejected: ", a->s->name, a->s->addr);
-    } else if (strcmp(a->check, "check_helo_access") == 0) {
-        sbuf_printf(b, "<%s>: Helo command rejected: ", a->s->helo);
-    } else if (strcmp(a->check, "check_sasl_access") == 0) {
-        sbuf_printf(b, "<%s>: SASL login name rejected: ", a->s->sasl_user);
+        client_text(a->f.client, b);
+        sbuf_add_c(b, ">: Client host rejected: ");
+    } else if (keys == check_helo) {
+        sbuf_printf(b, "<%s>: Helo command rejected: ", a->f.helo);
+    } else if (keys == check_login) {
+        sbuf_printf(b, "<%s>: SASL login name rejected: ", a->f.sasl_user);
     } else {
         sbuf_add_ch(b, '<');
-        addr_external(b, rcpt_of(a->s));
-        sbuf_add_c(b, ">: Recipient address rejected: ");
+        addr_external(b, keys == check_sender ? a->f.sender : a->f.rcpt);
+        sbuf_printf(b, ">: %s address rejected: ", keys == check_sender ? "Sender" : "Recipient");
     }
 }
 
@@ -455,153 +465,190 @@ static struct str take_dsn(struct str *text, const char *def) {
     return str_of(def);
 }
 
-/* A line of an access table: "REJECT text", "550 5.7.1 text", "OK", …; false if not understood. */
-static bool apply_action(struct access_run *a, struct str v) {
-    struct str word, text;
-    struct sbuf b = {0};
-    uint64_t code;
-    text = v;
-    if (!str_split(&text, " \t", &word))
-        return false;
-    text = str_trim(text);
-    bool number = str_u64(word, &code);
-    if (str_ieq_c(word, "DUNNO")) {
-        run(a);
-        return true;
-    }
-    if (str_ieq_c(word, "OK") || str_ieq_c(word, "permit") || (number && word.n != 3)) {
-        finish(a, VERDICT_PERMIT, NULL);
-        return true;
-    }
-    bool reject = str_ieq_c(word, "REJECT"), defer = str_ieq_c(word, "DEFER");
-    if (!reject && !defer && !(number && (code / 100 == 4 || code / 100 == 5)))
-        return false;
-    bool soft = defer || (number && code / 100 == 4);
+/* "REJECT text", "DEFER text", "550 5.7.1 text". */
+static enum access_step action_refuses(struct access_run *a, struct str code, bool soft,
+                                       struct str text) {
     struct str dsn = take_dsn(&text, soft ? "4.7.1" : "5.7.1");
-    sbuf_add_str(&b, number ? word : reject ? STR_LIT("554") : STR_LIT("450"));
-    sbuf_printf(&b, " %.*s ", STR_FMT(dsn));
-    add_subject(a, &b);
-    sbuf_add_str(&b, text.n > 0 ? text : STR_LIT("Access denied"));
-    finish(a, VERDICT_REJECT, b.p);
-    sbuf_free(&b);
-    return true;
+    sbuf_add_str(&a->text, code);
+    sbuf_printf(&a->text, " %.*s ", STR_FMT(dsn));
+    add_subject(a, &a->text);
+    sbuf_add_safe(&a->text, text.n > 0 ? text : STR_LIT("Access denied"));
+    return STEP_REJECT;
+}
+
+/* The value of an entry; key: which one it is. */
+static enum access_step action_step(struct access_run *a, struct str key, struct str value) {
+    struct str word, text = value;
+    uint64_t code = 0;
+    if (str_split(&text, " \t", &word)) {
+        text = str_trim(text);
+        bool number = str_u64(word, &code);
+        if (str_ieq_c(word, "DUNNO"))
+            return STEP_NEXT;
+        if (str_ieq_c(word, "OK") || str_ieq_c(word, "permit") || (number && word.n != 3))
+            return STEP_PERMIT;
+        if (str_ieq_c(word, "REJECT"))
+            return action_refuses(a, STR_LIT("554"), false, text);
+        if (str_ieq_c(word, "DEFER"))
+            return action_refuses(a, STR_LIT("450"), true, text);
+        if (number && (code / 100 == 4 || code / 100 == 5))
+            return action_refuses(a, word, code / 100 == 4, text);
+    }
+    log_warn("smtpd", "access table %s: entry \"%.*s\" has an action that Posthouse does not have",
+             a->table, STR_FMT(key));
+    return access_reject_text(a, "451 4.3.5 Server configuration error");
+}
+
+static enum access_step table_step(struct access_run *a, const struct maps_answer *ans) {
+    if (ans->rc == MAP_NOT_FOUND)
+        return STEP_NEXT;
+    if (ans->rc == MAP_FOUND && ans->key < a->n_keys)
+        return action_step(a, a->keys[ans->key].key, str_trim(sbuf_str(&ans->value)));
+    if (ans->rc == MAP_FOUND) /* an answer is from another process: it may be anything */
+        log_warn("smtpd", "access table %s: the answer is of a key that was not asked for",
+                 a->table);
+    return access_reject_text(a, "451 4.3.0 Temporary lookup failure");
 }
 
 static void on_table(void *arg, const struct maps_answer *ans) {
     struct access_run *a = arg;
     a->tag = 0;
-    char *key = ans->rc == MAP_FOUND ? str_dup(a->keys[ans->key].key) : NULL;
-    for (size_t i = 0; i < a->n_keys; i++)
-        free(a->keys_text[i]);
-    a->n_keys = 0;
-    if (ans->rc == MAP_ERROR) {
-        finish(a, VERDICT_REJECT, "451 4.3.0 Temporary lookup failure");
-    } else if (ans->rc == MAP_NOT_FOUND) {
-        run(a);
-    } else if (!apply_action(a, str_trim(sbuf_str(&ans->value)))) {
-        log_warn("smtpd",
-                 "access table %s: entry \"%s\" has an action that Posthouse does not have",
-                 a->table, key);
-        finish(a, VERDICT_REJECT, "451 4.3.5 Server configuration error");
-    }
-    free(key);
+    enum access_step step = table_step(a, ans);
+    keys_drop(a);
+    access_resume(a, step);
 }
 
-static void check_table(struct access_run *a, const char *w, struct str table) {
+static enum access_step ask_table(struct access_run *a, struct str table) {
+    a->word->test(a);
+    if (a->n_keys == 0)
+        return STEP_NEXT;
     free(a->table);
     a->table = str_dup(table);
-    a->check = w;
-    if (strcmp(w, "check_client_access") == 0)
-        keys_client(a);
-    else if (strcmp(w, "check_sender_access") == 0)
-        keys_address(a, command_sender(a->s));
-    else if (strcmp(w, "check_recipient_access") == 0)
-        keys_address(a, rcpt_of(a->s));
-    else if (strcmp(w, "check_sasl_access") == 0)
-        key_add(a, false, str_of(a->s->sasl_user == NULL ? "" : a->s->sasl_user), STR_NONE);
-    else if (a->s->helo != NULL) {
-        key_add(a, false, str_of(a->s->helo), STR_NONE);
-        keys_domain(a, str_of(a->s->helo));
-    }
-    if (a->n_keys == 0) {
-        run(a);
-        return;
-    }
-    a->tag = lookup_maps(a->s->r->lookup, "smtpd", a->table, a->keys, a->n_keys, on_table, a);
+    a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, a->keys, a->n_keys, on_table, a);
+    return STEP_WAIT;
 }
 
-static void deny(struct access_run *a, const char *w) {
-    if (a->at_data)
-        finish(a, VERDICT_REJECT, "554 5.7.1 <DATA>: Data command rejected: Access denied");
-    else if (strcmp(w, "defer") == 0)
-        reject_rcpt(a, "450 4.3.2", "Recipient address rejected: Try again later");
-    else
-        reject_rcpt(a, "554 5.7.1", "Recipient address rejected: Access denied");
-}
+/* -- the loop over lists and words -- */
 
-static void run(struct access_run *a) {
-    struct str w, table;
-    if (!str_split_braces(&a->rest, LIST_SEPS, &w)) {
-        finish(a, VERDICT_DUNNO, NULL);
-        return;
-    }
-    const struct word *k = word_find(w);
-    bool relay = strcmp(a->name, "smtpd_relay_restrictions") == 0;
-    bool with_table =
-        k != NULL && k->kind == WORD_CHECK && str_split_braces(&a->rest, LIST_SEPS, &table);
-    if (k == NULL && map_looks_like(w) && !relay) {
-        check_table(a, "check_recipient_access", w); /* a bare table, as Postfix allows */
-    } else if (k == NULL || (relay && !k->supported)) {
-        log_warn("smtpd", "unknown smtpd restriction: \"%.*s\"", STR_FMT(w));
-        finish(a, VERDICT_REJECT, "451 4.3.5 Server configuration error");
-    } else if (!k->supported || k->kind == WORD_SKIP) {
-        run(a);
-    } else if (k->kind == WORD_PERMIT) {
-        finish(a, VERDICT_PERMIT, NULL);
-    } else if (k->kind == WORD_REJECT) {
-        deny(a, k->name);
-    } else if (with_table) {
-        check_table(a, k->name, table);
-    } else {
-        test(a, k->name);
-    }
-}
-
-static const char *const rcpt_lists[LISTS] = {
+static const char *const rcpt_lists[RCPT_LISTS] = {
     "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
     "smtpd_relay_restrictions", "smtpd_recipient_restrictions"};
+#define RELAY_LIST 3U
 
-static const char *list_value(const struct params *p, size_t i) {
-    const char *values[LISTS] = {p->smtpd_client_restrictions, p->smtpd_helo_restrictions,
-                                 p->smtpd_sender_restrictions, p->smtpd_relay_restrictions,
-                                 p->smtpd_recipient_restrictions};
+static const char *rcpt_list(const struct params *p, size_t i) {
+    const char *values[RCPT_LISTS] = {p->smtpd_client_restrictions, p->smtpd_helo_restrictions,
+                                      p->smtpd_sender_restrictions, p->smtpd_relay_restrictions,
+                                      p->smtpd_recipient_restrictions};
     return values[i];
 }
 
-static void begin_list(struct session *s, const char *name, const char *value, size_t list) {
-    struct access_run *a = MEM_NEW(struct access_run);
-    a->s = s;
-    a->at_data = list == LISTS;
-    a->name = name;
-    a->list = list;
-    a->rest = str_of(value);
-    s->access = a;
-    run(a);
+/* The lists of a stage by number, NULL after the last. */
+static const char *access_list(const struct access_run *a, size_t i) {
+    if (a->stage == ACCESS_DATA)
+        return i == 0 ? a->f.p->smtpd_data_restrictions : NULL;
+    return i < RCPT_LISTS ? rcpt_list(a->f.p, i) : NULL;
 }
 
-void access_begin(struct session *s, bool at_data) {
-    if (at_data)
-        begin_list(s, "smtpd_data_restrictions", s->p->smtpd_data_restrictions, LISTS);
-    else
-        begin_list(s, rcpt_lists[0], list_value(s->p, 0), 0);
+static enum access_step access_word_step(struct access_run *a, struct str w) {
+    struct str table = STR_NONE;
+    bool relay = a->stage == ACCESS_RCPT && a->list == RELAY_LIST;
+    a->word = word_find(w);
+    if (a->word == NULL && map_looks_like(w) && !relay) { /* a bare table, as Postfix allows */
+        a->word = word_find(STR_LIT("check_recipient_access"));
+        return ask_table(a, w);
+    }
+    bool has_table = a->word != NULL && a->word->kind == WORD_CHECK &&
+                     str_split_braces(&a->rest, LIST_SEPS, &table);
+    if (a->word == NULL || (relay && !a->word->supported)) {
+        log_warn("smtpd", "unknown smtpd restriction: \"%.*s\"", STR_FMT(w));
+        return access_reject_text(a, "451 4.3.5 Server configuration error");
+    }
+    if (!a->word->supported || a->word->kind == WORD_SKIP)
+        return STEP_NEXT;
+    if (a->word->kind == WORD_PERMIT)
+        return STEP_PERMIT;
+    if (a->word->kind == WORD_CHECK)
+        return has_table ? ask_table(a, table) : STEP_NEXT;
+    return a->word->test(a);
 }
+
+/* The next word of the current list or, when that is over, the first one of a later list. */
+static bool access_next_word(struct access_run *a, struct str *w) {
+    while (!str_split_braces(&a->rest, LIST_SEPS, w)) {
+        const char *list = access_list(a, a->list + 1);
+        if (list == NULL)
+            return false;
+        a->list++;
+        a->rest = str_of(list);
+    }
+    return true;
+}
+
+/* Goes on until a word has to wait or the run is over. */
+static void access_go(struct access_run *a) {
+    struct str w;
+    while (access_next_word(a, &w)) {
+        enum access_step step = access_word_step(a, w);
+        if (step == STEP_WAIT)
+            return;
+        if (step == STEP_REJECT) {
+            access_over(a, VERDICT_REJECT);
+            return;
+        }
+        if (step == STEP_PERMIT)
+            a->rest = STR_NONE;
+    }
+    access_over(a, VERDICT_ALLOW);
+}
+
+static void access_free(struct access_run *a) {
+    keys_drop(a);
+    sbuf_free(&a->text);
+    free(a->table);
+    free(a);
+}
+
+/* The loop gives the answer: the run is the callee's no more. */
+static void access_give(struct later *t) {
+    struct access_run *a = DL_OWNER(t, struct access_run, answer);
+    a->fn(a->arg, a->verdict, a->text.p);
+    access_free(a);
+}
+
+static void access_over(struct access_run *a, enum verdict v) {
+    a->verdict = v;
+    a->answer.run = access_give;
+    loop_later(a->f.loop, &a->answer);
+}
+
+void access_cancel(struct access_run *a) {
+    if (a == NULL)
+        return;
+    lookup_cancel(a->f.lookup, a->tag);
+    loop_never(&a->answer);
+    access_free(a);
+}
+
+struct access_run *access_begin(const struct access_facts *f, enum access_stage stage, access_fn fn,
+                                void *arg) {
+    struct access_run *a = MEM_NEW(struct access_run);
+    a->f = *f;
+    a->stage = stage;
+    a->fn = fn;
+    a->arg = arg;
+    a->rest = str_of(access_list(a, 0));
+    access_go(a);
+    return a;
+}
+
+/* -- mistakes in a configuration -- */
 
 /* Does the list end mail for strangers? */
 static bool list_closes(const char *list) {
     static const char *closers[] = {"reject_unauth_destination", "defer_unauth_destination",
                                     "reject", "defer"};
     for (size_t i = 0; i < sizeof closers / sizeof closers[0]; i++)
-        if (session_word(list, closers[i]))
+        if (list_has_word(str_of(list), closers[i]))
             return true;
     return false;
 }
@@ -611,7 +658,7 @@ static void check_list(const struct service *svc, const char *name, const char *
     struct str rest = str_of(value), w;
     bool relay = strcmp(name, "smtpd_relay_restrictions") == 0;
     while (str_split_braces(&rest, LIST_SEPS, &w)) {
-        const struct word *k = word_find(w);
+        const struct access_word *k = word_find(w);
         if (k != NULL && k->kind == WORD_CHECK) {
             struct str skip;
             str_split_braces(&rest, LIST_SEPS, &skip);
@@ -633,10 +680,10 @@ void receive_check(const struct config *cfg, struct diags *d) {
         const struct service *svc = cfg->services[i];
         if (svc->kind != SERVICE_SMTPD)
             continue;
-        for (size_t l = 0; l < LISTS; l++)
-            check_list(svc, rcpt_lists[l], list_value(&svc->p, l), d);
-        for (size_t l = 0; l < LISTS; l++)
-            if (strstr(list_value(&svc->p, l), "sender_login_mismatch") != NULL &&
+        for (size_t l = 0; l < RCPT_LISTS; l++)
+            check_list(svc, rcpt_lists[l], rcpt_list(&svc->p, l), d);
+        for (size_t l = 0; l < RCPT_LISTS; l++)
+            if (strstr(rcpt_list(&svc->p, l), "sender_login_mismatch") != NULL &&
                 svc->p.smtpd_sender_login_maps[0] == '\0')
                 diag_add(
                     d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,

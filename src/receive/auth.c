@@ -1,16 +1,18 @@
 /*
- * receive/auth.c - AUTH from clients (RFC 4954, in Postfix's words)
+ * receive/auth.c - AUTH from clients, in Postfix's words; see auth.h
  *
- * Who knows the passwords is either Dovecot's auth service, which carries on the dialogue itself,
- * or the accounts store: then PLAIN and LOGIN are spoken here and the lookup process verifies.  The
- * session is paused while somebody else thinks.  What the client sent is overwritten at once.
+ * The passwords are known to Dovecot's auth service, which carries on the dialogue itself, or to
+ * the accounts store: then PLAIN and LOGIN are spoken here, and the lookup process verifies.  What
+ * the client sent is overwritten as soon as it has been used.
  */
+#include "receive/auth.h"
+
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "receive/anvil.h"
 #include "receive/dovecot.h"
-#include "receive/session.h"
 #include "smtp/sasl.h"
 #include "util/codec.h"
 #include "util/log.h"
@@ -22,34 +24,47 @@
 /* What Postfix says where its backend says nothing. */
 #define NO_REASON "(reason unavailable)"
 
-enum step { STEP_PLAIN, STEP_USER, STEP_PASSWORD, STEP_DOVECOT };
-
-struct auth {
-    struct session *s;
-    char *method;
-    enum step step;
-    bool reading; /* the client's next line is an answer */
-    bool lost;    /* Dovecot went away while the client was to answer */
-    uint32_t id;  /* Dovecot's */
-    uint32_t tag; /* the lookup process's */
-    struct sbuf user;
+/* What the client's next answer is. */
+enum auth_step {
+    AUTH_START,    /* no answer yet: the service is being waited for */
+    AUTH_PLAIN,    /* authorization, user and password */
+    AUTH_USER,     /* LOGIN: the user */
+    AUTH_PASSWORD, /* LOGIN: the password */
+    AUTH_DOVECOT   /* for Dovecot to understand */
 };
 
-/* EHLO waits for the list of mechanisms. */
-struct auth_ehlo {
+struct auth {
+    char *method;
+    enum auth_step step;
+    bool reading;     /* the client's next line is an answer */
+    bool lost;        /* Dovecot went away meanwhile: the client is told when it has spoken */
+    uint32_t id;      /* of the question to Dovecot; 0: none */
+    uint32_t tag;     /* of the question to the lookup process; 0: none */
+    bool has_resp;    /* AUTH had an initial response */
+    struct sbuf resp; /* it, while the service is being waited for */
+    struct sbuf user; /* LOGIN, and while it is verified */
+};
+
+/* Waiting for Dovecot's list of mechanisms. */
+struct auth_wait {
     struct dovecot_wait wait;
     struct session *s;
-    char *name;
+    void (*fn)(struct session *s);
 };
 
 static bool by_dovecot(const struct session *s) {
     return strcmp(s->p->smtpd_sasl_type, "dovecot") == 0;
 }
 
+static bool dovecot_there(const struct session *s) {
+    return s->r->dovecot != NULL && dovecot_ready(s->r->dovecot);
+}
+
 /* Is AUTH for this client at all? */
-static bool is_active(struct session *s) {
-    const char *not = s->p->smtpd_sasl_exceptions_networks;
-    return s->p->smtpd_sasl_auth_enable && !s->local && (*not == '\0' || !access_is_ours(s, not ));
+static bool auth_is_active(const struct session *s) {
+    const char *except = s->p->smtpd_sasl_exceptions_networks;
+    return s->p->smtpd_sasl_auth_enable && !s->client.local &&
+           (*except == '\0' || !client_is_in(&s->client, except));
 }
 
 static void auth_free(struct session *s) {
@@ -58,6 +73,7 @@ static void auth_free(struct session *s) {
     if (a == NULL)
         return;
     free(a->method);
+    sbuf_wipe(&a->resp);
     sbuf_wipe(&a->user);
     free(a);
 }
@@ -68,12 +84,16 @@ void auth_drop(struct session *s) {
     if (s->auth != NULL)
         lookup_cancel(s->r->lookup, s->auth->tag);
     auth_free(s);
-    if (s->ehlo_wait != NULL) {
-        dl_remove(&s->ehlo_wait->wait.link);
-        free(s->ehlo_wait->name);
-        free(s->ehlo_wait);
-        s->ehlo_wait = NULL;
-    }
+    if (s->auth_wait != NULL)
+        dl_remove(&s->auth_wait->wait.link);
+    free(s->auth_wait);
+    s->auth_wait = NULL;
+}
+
+void auth_logout(struct session *s) {
+    free(s->sasl_user);
+    free(s->sasl_method);
+    s->sasl_user = s->sasl_method = NULL;
 }
 
 bool auth_reading(const struct session *s) {
@@ -82,7 +102,7 @@ bool auth_reading(const struct session *s) {
 
 /* -- which mechanisms -- */
 
-static unsigned options(const struct session *s) {
+static unsigned sasl_options(const struct session *s) {
     unsigned flags = 0;
     struct str bad;
     sasl_options_parse(str_of(s->tls_on ? s->p->smtpd_sasl_tls_security_options
@@ -91,59 +111,51 @@ static unsigned options(const struct session *s) {
     return flags;
 }
 
-/* What is offered now; nothing where passwords wait for TLS. */
-static void mechanisms(struct session *s, struct sbuf *out) {
+/* Nothing where passwords wait for TLS. */
+void auth_mechanisms(const struct session *s, struct sbuf *mechs) {
     struct sbuf all = {0};
-    if (!is_active(s) || (s->p->smtpd_tls_auth_only && !s->tls_on))
+    unsigned options = sasl_options(s);
+    if (!auth_is_active(s) || (s->p->smtpd_tls_auth_only && !s->tls_on))
         return;
     if (by_dovecot(s) && s->r->dovecot != NULL)
-        dovecot_mechs(s->r->dovecot, options(s), &all);
-    else if (!by_dovecot(s) && (options(s) & SASL_NOPLAINTEXT) == 0)
+        dovecot_mechs(s->r->dovecot, options, &all);
+    else if (!by_dovecot(s) && (options & SASL_NOPLAINTEXT) == 0)
         sbuf_add_c(&all, "PLAIN LOGIN");
     if (all.n > 0)
-        sasl_filter(sbuf_str(&all), str_of(s->p->smtpd_sasl_mechanism_filter), out);
+        sasl_filter(sbuf_str(&all), str_of(s->p->smtpd_sasl_mechanism_filter), mechs);
     sbuf_free(&all);
 }
 
-static void ehlo_goes_on(void *arg) {
-    struct session *s = arg;
-    struct auth_ehlo *e = s->ehlo_wait;
-    bool waited = s->waiting;
-    s->ehlo_wait = NULL;
-    command_ehlo(s, str_of(e->name));
-    free(e->name);
-    free(e);
-    if (waited)
-        session_go(s);
+static void auth_wait_over(void *arg) {
+    struct auth_wait *w = arg;
+    struct session *s = w->s;
+    void (*fn)(struct session *) = w->fn;
+    s->auth_wait = NULL;
+    free(w);
+    fn(s);
 }
 
-bool auth_ehlo_waits(struct session *s, struct str name) {
-    struct dovecot *d = s->r->dovecot;
-    if (!is_active(s) || !by_dovecot(s) || d == NULL || dovecot_ready(d) || s->ehlo_asked)
+bool auth_await(struct session *s, void (*fn)(struct session *s)) {
+    if (!auth_is_active(s) || !by_dovecot(s) || s->r->dovecot == NULL || dovecot_there(s))
         return false;
-    struct auth_ehlo *e = MEM_NEW(struct auth_ehlo);
-    *e = (struct auth_ehlo){.wait = {.fn = ehlo_goes_on, .arg = s}, .s = s, .name = str_dup(name)};
-    s->ehlo_wait = e;
-    s->ehlo_asked = true; /* once a command */
-    session_wait(s);
-    dovecot_await(d, &e->wait);
+    struct auth_wait *w = MEM_NEW(struct auth_wait);
+    *w = (struct auth_wait){.wait = {.fn = auth_wait_over, .arg = w}, .s = s, .fn = fn};
+    s->auth_wait = w;
+    dovecot_await(s->r->dovecot, &w->wait);
     return true;
-}
-
-void auth_offer(struct session *s, struct sbuf *mechs) {
-    s->ehlo_asked = false;
-    mechanisms(s, mechs);
 }
 
 /* -- how it ends -- */
 
-static void succeed(struct session *s, struct str user) {
+static enum cmd succeed(struct session *s, struct str user) {
     struct sbuf name = {0};
+    auth_logout(s);
     sbuf_add_safe(&name, user);
     s->sasl_user = sbuf_take(&name);
     s->sasl_method = mem_strdup(s->auth->method);
     auth_free(s);
-    session_reply(s, true, "235 2.7.0 Authentication successful");
+    smtpd_reply(s, true, "235 2.7.0 Authentication successful");
+    return CMD_DONE;
 }
 
 /* The words that fail2ban's filters look for. */
@@ -152,55 +164,65 @@ static void log_failure(struct session *s, const char *why, struct str user) {
     if (user.n == 0)
         user = STR_LIT("(unavailable)");
     log_warn_as(s->svc->log_name, "smtpd",
-                "%s: SASL %s authentication failed: %s, sasl_username=%.*s", session_from(s, &from),
-                s->auth->method, why, STR_FMT(user));
+                "%s: SASL %s authentication failed: %s, sasl_username=%.*s",
+                client_text(&s->client, &from), s->auth->method, why, STR_FMT(user));
     sbuf_free(&from);
 }
 
-static void fail(struct session *s, const char *why, struct str user) {
+static enum cmd auth_fail(struct session *s, const char *why, struct str user) {
     if (*why == '\0')
         why = NO_REASON;
     log_failure(s, why, user);
     auth_free(s);
-    session_reply(s, false, "535 5.7.8 Error: authentication failed: %s", why);
+    smtpd_reply(s, false, "535 5.7.8 Error: authentication failed: %s", why);
+    return CMD_DONE;
 }
 
-/* Nobody's fault: not in the words of log_failure, which a client is banned for. */
-static void fail_for_now(struct session *s, const char *why) {
+/* Not the client's fault: not in the words of log_failure, for which clients are banned. */
+static enum cmd fail_for_now(struct session *s, const char *why) {
     struct sbuf from = {0};
     log_warn_as(s->svc->log_name, "smtpd", "%s: SASL %s authentication is not possible now: %s",
-                session_from(s, &from), s->auth->method, why);
+                client_text(&s->client, &from), s->auth->method, why);
     sbuf_free(&from);
     auth_free(s);
-    session_reply(s, false, "454 4.7.0 Temporary authentication failure: %s", why);
+    smtpd_reply(s, false, "454 4.7.0 Temporary authentication failure: %s", why);
+    return CMD_DONE;
 }
 
-static void ask_client(struct session *s, const char *challenge) {
+static enum cmd ask_client(struct session *s, const char *challenge) {
     s->auth->reading = true;
-    conn_printf(s->conn, "334 %s\r\n", challenge);
+    smtpd_say(s, "334 %s", challenge);
+    return CMD_DONE;
 }
 
 /* -- Dovecot -- */
 
+static enum cmd dovecot_said(struct session *s, enum dovecot_rc rc, const char *text,
+                             struct str user) {
+    switch (rc) {
+    case DOVECOT_MORE:
+        return ask_client(s, text);
+    case DOVECOT_OK:
+        return *text != '\0' ? succeed(s, str_of(text)) : fail_for_now(s, "no user name");
+    case DOVECOT_FAIL:
+        return auth_fail(s, text, user);
+    default:
+        return fail_for_now(s, text);
+    }
+}
+
 static void on_dovecot(void *arg, enum dovecot_rc rc, struct str text, struct str user) {
     struct session *s = arg;
-    char *t = str_dup(text);
-    bool waited = s->waiting;
     if (rc != DOVECOT_MORE)
         s->auth->id = 0;
-    if (!waited) /* the client is to speak: it is told when it has */
+    if (s->auth->reading) { /* an answer now would be taken for the answer to the next line */
         s->auth->lost = true;
-    else if (rc == DOVECOT_OK && text.n > 0)
-        succeed(s, text);
-    else if (rc == DOVECOT_MORE)
-        ask_client(s, t);
-    else if (rc == DOVECOT_FAIL)
-        fail(s, t, user);
-    else
-        fail_for_now(s, rc == DOVECOT_OK ? "no user name" : t);
-    free(t);
-    if (waited)
-        session_go(s);
+        return;
+    }
+    char *copy = str_dup(text);
+    enum cmd what = dovecot_said(s, rc, copy, user);
+    free(copy);
+    smtpd_answered(s, what);
 }
 
 /* The address that the client came to. */
@@ -223,49 +245,49 @@ static bool is_base64(struct str s) {
     return true;
 }
 
-static void begin_dovecot(struct session *s, struct str resp) {
+static enum cmd begin_dovecot(struct session *s, struct str resp) {
     char ip[INET6_ADDRSTRLEN];
-    struct dovecot_login login = {.mech = s->auth->method,
+    struct auth *a = s->auth;
+    struct dovecot_login login = {.mech = a->method,
                                   .service = s->p->smtpd_sasl_service,
                                   .local_addr = local_end(s, ip),
-                                  .client_addr = s->addr,
+                                  .client_addr = s->client.addr,
                                   .secured = s->tls_on,
                                   .resp = resp};
-    if (!is_base64(resp)) {
-        fail(s, "Invalid base64 data in initial response", STR_NONE);
-        return;
-    }
-    s->auth->step = STEP_DOVECOT;
-    s->auth->id = dovecot_begin(s->r->dovecot, &login, on_dovecot, s);
-    if (s->auth->id == 0)
-        fail_for_now(s, "the authentication server cannot be asked");
-    else
-        session_wait(s);
+    if (!is_base64(resp))
+        return auth_fail(s, "Invalid base64 data in initial response", STR_NONE);
+    a->step = AUTH_DOVECOT;
+    a->id = dovecot_begin(s->r->dovecot, &login, on_dovecot, s);
+    return a->id != 0 ? CMD_WAIT : fail_for_now(s, "the authentication server cannot be asked");
 }
 
 /* -- the accounts store -- */
 
+/* The reason is for the log only: a stranger is not told who exists. */
+static enum cmd not_verified(struct session *s, struct str why) {
+    char *text = str_dup(why);
+    log_failure(s, text, sbuf_str(&s->auth->user));
+    free(text);
+    auth_free(s);
+    smtpd_reply(s, false, "535 5.7.8 Error: authentication failed: " NO_REASON);
+    return CMD_DONE;
+}
+
 static void on_verified(void *arg, const struct maps_answer *ans) {
     struct session *s = arg;
     struct str value = sbuf_str(&ans->value);
+    enum cmd rc;
     s->auth->tag = 0;
-    if (ans->rc == MAP_FOUND) {
-        succeed(s, value);
-    } else if (ans->rc == MAP_NOT_FOUND) {
-        /* The reason is for the log only: a stranger is not told who exists. */
-        char *why = str_dup(value), *user = str_dup(sbuf_str(&s->auth->user));
-        log_failure(s, why, str_of(user));
-        auth_free(s);
-        session_reply(s, false, "535 5.7.8 Error: authentication failed: " NO_REASON);
-        free(why);
-        free(user);
-    } else {
-        fail_for_now(s, "the accounts store does not answer");
-    }
-    session_go(s);
+    if (ans->rc == MAP_FOUND)
+        rc = succeed(s, value);
+    else if (ans->rc == MAP_NOT_FOUND)
+        rc = not_verified(s, value);
+    else
+        rc = fail_for_now(s, "the accounts store does not answer");
+    smtpd_answered(s, rc);
 }
 
-static void verify(struct session *s, struct str user, struct str password) {
+static enum cmd verify(struct session *s, struct str user, struct str password) {
     struct auth *a = s->auth;
     const char *domain = s->p->smtpd_sasl_local_domain;
     struct sbuf name = {0};
@@ -274,134 +296,157 @@ static void verify(struct session *s, struct str user, struct str password) {
         sbuf_printf(&name, "@%s", domain);
     sbuf_wipe(&a->user);
     a->user = name;
-    session_wait(s);
-    a->tag = lookup_verify(s->r->lookup, sbuf_str(&a->user), password, s->tls_on, s->addr,
+    a->tag = lookup_verify(s->r->lookup, sbuf_str(&a->user), password, s->tls_on, s->client.addr,
                            on_verified, s);
+    return CMD_WAIT;
 }
 
 /* "authzid NUL user NUL password" (RFC 4616). */
-static void take_plain(struct session *s, struct str text) {
+static enum cmd take_plain(struct session *s, struct str text) {
     ptrdiff_t a = str_chr(text, '\0');
     struct str rest = str_from(text, (size_t)(a + 1));
     ptrdiff_t b = a < 0 ? -1 : str_chr(rest, '\0');
     struct str user = str_make(rest.p, b < 0 ? 0 : (size_t)b);
     struct str password = b < 0 ? STR_NONE : str_from(rest, (size_t)b + 1);
     if (b < 0 || str_chr(password, '\0') >= 0)
-        fail(s, "malformed PLAIN response", STR_NONE);
-    else
-        verify(s, user, password);
+        return auth_fail(s, "malformed PLAIN response", STR_NONE);
+    return verify(s, user, password);
 }
 
-static void take_answer(struct session *s, struct str line) {
-    struct auth *a = s->auth;
+static enum cmd take_password(struct session *s, struct str password) {
+    if (str_chr(password, '\0') >= 0)
+        return auth_fail(s, "malformed LOGIN response", STR_NONE);
+    char *user = str_dup(sbuf_str(&s->auth->user));
+    enum cmd rc = verify(s, str_of(user), password);
+    free(user);
+    return rc;
+}
+
+static enum cmd take_decoded(struct session *s, struct str answer) {
+    if (s->auth->step == AUTH_PLAIN)
+        return take_plain(s, answer);
+    if (s->auth->step == AUTH_PASSWORD)
+        return take_password(s, answer);
+    sbuf_add_str(&s->auth->user, answer);
+    s->auth->step = AUTH_PASSWORD;
+    return ask_client(s, PASSWORD_PROMPT);
+}
+
+static enum cmd take_answer(struct session *s, struct str line) {
     struct sbuf raw = {0};
-    if (!base64_decode(&raw, line)) {
-        fail(s, "Invalid base64 data in response", STR_NONE);
-    } else if (a->step == STEP_PLAIN) {
-        take_plain(s, sbuf_str(&raw));
-    } else if (a->step == STEP_USER) {
-        sbuf_add_str(&a->user, sbuf_str(&raw));
-        a->step = STEP_PASSWORD;
-        ask_client(s, PASSWORD_PROMPT);
-    } else if (raw.n > 0 && memchr(raw.p, '\0', raw.n) != NULL) {
-        fail(s, "malformed LOGIN response", STR_NONE);
-    } else {
-        char *user = str_dup(sbuf_str(&a->user));
-        verify(s, str_of(user), sbuf_str(&raw));
-        free(user);
-    }
+    enum cmd rc = base64_decode(&raw, line)
+                      ? take_decoded(s, sbuf_str(&raw))
+                      : auth_fail(s, "Invalid base64 data in response", STR_NONE);
     sbuf_wipe(&raw);
+    return rc;
 }
 
-static void begin_store(struct session *s, struct str resp) {
+static enum cmd begin_store(struct session *s, struct str resp) {
     bool plain = strcmp(s->auth->method, "PLAIN") == 0;
-    s->auth->step = plain ? STEP_PLAIN : STEP_USER;
+    s->auth->step = plain ? AUTH_PLAIN : AUTH_USER;
     if (resp.p != NULL)
-        take_answer(s, str_eq_c(resp, "=") ? STR_LIT("") : resp);
-    else
-        ask_client(s, plain ? "" : USERNAME_PROMPT);
+        return take_answer(s, str_eq_c(resp, "=") ? STR_LIT("") : resp);
+    return ask_client(s, plain ? "" : USERNAME_PROMPT);
 }
 
 /* -- what the client says -- */
 
-static bool allowed(struct session *s, struct str mech, struct str rest) {
+static bool rate_allows(struct session *s) {
     struct sbuf from = {0};
-    struct str more;
-    if (s->helo == NULL)
-        session_reply(s, false, "503 5.5.1 Error: send HELO/EHLO first");
-    else if (!is_active(s))
-        session_reply(s, false, "503 5.5.1 Error: authentication not enabled");
-    else if (s->in_mail)
-        session_reply(s, false, "503 5.5.1 Error: MAIL transaction in progress");
-    else if (s->p->smtpd_tls_auth_only && !s->tls_on)
-        session_reply(s, false,
-                      "538 5.7.11 Encryption required for requested authentication mechanism");
-    else if (s->sasl_user != NULL)
-        session_reply(s, false, "503 5.5.1 Error: already authenticated");
-    else if (mech.n == 0 || (str_split(&rest, " \t", &more) && str_split(&rest, " \t", &more)))
-        session_reply(s, false, "501 5.5.4 Syntax: AUTH mechanism");
-    else if (s->p->smtpd_client_auth_rate_limit > 0 && !s->trusted_limits &&
-             anvil_event(s->addr, ANVIL_AUTH, s->p->anvil_rate_time_unit) >
-                 s->p->smtpd_client_auth_rate_limit) {
-        log_warn_as(s->svc->log_name, "smtpd",
-                    "AUTH command rate limit exceeded: from %s for service %s",
-                    session_from(s, &from), s->svc->name);
-        session_reply(s, false, "450 4.7.1 Error: too many AUTH commands from %s", s->addr);
-    } else {
-        sbuf_free(&from);
+    int64_t limit = s->p->smtpd_client_auth_rate_limit;
+    if (limit == 0 || s->client.limits_off ||
+        anvil_event(s->client.addr, ANVIL_AUTH, s->p->anvil_rate_time_unit) <= limit)
         return true;
-    }
+    log_warn_as(s->svc->log_name, "smtpd",
+                "AUTH command rate limit exceeded: from %s for service %s",
+                client_text(&s->client, &from), s->svc->name);
     sbuf_free(&from);
+    smtpd_reply(s, false, "450 4.7.1 Error: too many AUTH commands from %s", s->client.addr);
     return false;
 }
 
-static bool offered(struct session *s, const char *method) {
+/* May AUTH come now?  Else it has been answered.  rest: what follows the mechanism. */
+static bool auth_allowed(struct session *s, struct str mech, struct str rest) {
+    struct str more;
+    bool too_many = str_split(&rest, " \t", &more) && str_split(&rest, " \t", &more);
+    if (s->helo == NULL)
+        smtpd_reply(s, false, "503 5.5.1 Error: send HELO/EHLO first");
+    else if (!auth_is_active(s))
+        smtpd_reply(s, false, "503 5.5.1 Error: authentication not enabled");
+    else if (s->tx != NULL)
+        smtpd_reply(s, false, "503 5.5.1 Error: MAIL transaction in progress");
+    else if (s->p->smtpd_tls_auth_only && !s->tls_on)
+        smtpd_reply(s, false,
+                    "538 5.7.11 Encryption required for requested authentication mechanism");
+    else if (s->sasl_user != NULL)
+        smtpd_reply(s, false, "503 5.5.1 Error: already authenticated");
+    else if (mech.n == 0 || too_many)
+        smtpd_reply(s, false, "501 5.5.4 Syntax: AUTH mechanism");
+    else
+        return rate_allows(s);
+    return false;
+}
+
+static bool is_offered(const struct session *s, const char *method) {
     struct sbuf mechs = {0};
-    mechanisms(s, &mechs);
-    bool yes = mechs.n > 0 && session_word(mechs.p, method);
+    auth_mechanisms(s, &mechs);
+    bool yes = mechs.n > 0 && list_has_word(sbuf_str(&mechs), method);
     sbuf_free(&mechs);
     return yes;
 }
 
-void auth_command(struct session *s, struct str args) {
-    struct str rest = args, mech = STR_NONE, resp = STR_NONE;
-    str_split(&rest, " \t", &mech);
-    if (!allowed(s, mech, rest))
-        return;
-    str_split(&rest, " \t", &resp);
-    struct auth *a = s->auth = MEM_NEW(struct auth);
-    a->s = s;
-    a->method = str_dup(mech);
-    for (char *p = a->method; *p != '\0'; p++)
-        *p = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : (unsigned char)*p <= ' ' ? '?' : *p;
-    if (by_dovecot(s) && (s->r->dovecot == NULL || !dovecot_ready(s->r->dovecot)))
-        fail_for_now(s, "the authentication server is not there");
-    else if (!offered(s, a->method))
-        fail(s, "Invalid authentication mechanism", STR_NONE);
-    else if (by_dovecot(s))
-        begin_dovecot(s, resp);
-    else
-        begin_store(s, resp);
+/* The service is there, or it is known that it is not. */
+static enum cmd auth_start(struct session *s) {
+    struct auth *a = s->auth;
+    struct str resp =
+        a->has_resp ? str_make(a->resp.p == NULL ? "" : a->resp.p, a->resp.n) : STR_NONE;
+    if (by_dovecot(s) && !dovecot_there(s))
+        return fail_for_now(s, "the authentication server is not there");
+    if (!is_offered(s, a->method))
+        return auth_fail(s, "Invalid authentication mechanism", STR_NONE);
+    return by_dovecot(s) ? begin_dovecot(s, resp) : begin_store(s, resp);
 }
 
-void auth_line(struct session *s, struct str line) {
+static void auth_service_came(struct session *s) {
+    smtpd_answered(s, auth_start(s));
+}
+
+enum cmd auth_command(struct session *s, struct str args) {
+    struct str rest = args, mech = STR_NONE, resp = STR_NONE;
+    str_split(&rest, " \t", &mech);
+    if (!auth_allowed(s, mech, rest))
+        return CMD_DONE;
+    struct auth *a = s->auth = MEM_NEW(struct auth);
+    a->method = str_dup(mech);
+    for (char *p = a->method; *p != '\0'; p++)
+        *p = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
+    a->has_resp = str_split(&rest, " \t", &resp);
+    sbuf_add_str(&a->resp, resp);
+    return auth_await(s, auth_service_came) ? CMD_WAIT : auth_start(s);
+}
+
+static enum cmd dovecot_answer(struct session *s, struct str line) {
     struct auth *a = s->auth;
-    a->reading = false;
-    if (str_eq_c(line, "*")) {
+    if (!is_base64(line)) {
         if (a->id != 0)
             dovecot_cancel(s->r->dovecot, a->id);
-        auth_free(s);
-        session_reply(s, false, "501 5.7.0 Authentication aborted");
-    } else if (a->step != STEP_DOVECOT) {
-        take_answer(s, line);
-    } else if (!is_base64(line)) {
-        dovecot_cancel(s->r->dovecot, a->id);
-        fail(s, "Invalid base64 data in continued response", STR_NONE);
-    } else if (a->lost || !dovecot_continue(s->r->dovecot, a->id, line)) {
-        fail_for_now(s, "Connection lost to authentication server");
-    } else {
-        session_wait(s);
+        return auth_fail(s, "Invalid base64 data in continued response", STR_NONE);
     }
+    if (a->lost || !dovecot_continue(s->r->dovecot, a->id, line))
+        return fail_for_now(s, "Connection lost to authentication server");
+    return CMD_WAIT;
+}
+
+enum cmd auth_line(struct session *s, struct str line) {
+    struct auth *a = s->auth;
+    a->reading = false;
+    if (!str_eq_c(line, "*"))
+        return a->step == AUTH_DOVECOT ? dovecot_answer(s, line) : take_answer(s, line);
+    if (a->id != 0)
+        dovecot_cancel(s->r->dovecot, a->id);
+    auth_free(s);
+    smtpd_reply(s, false, "501 5.7.0 Authentication aborted");
+    return CMD_DONE;
 }
 
 void auth_reload(struct receive *r) {
@@ -414,8 +459,9 @@ void auth_reload(struct receive *r) {
     }
     if (path != NULL && r->dovecot != NULL && strcmp(path, r->dovecot_path) == 0)
         return;
-    dovecot_free(r->dovecot);
+    struct dovecot *old = r->dovecot; /* sessions that it tells of its end look at the new one */
     free(r->dovecot_path);
     r->dovecot = path == NULL ? NULL : dovecot_new(r->loop, path);
     r->dovecot_path = path == NULL ? NULL : mem_strdup(path);
+    dovecot_free(old);
 }

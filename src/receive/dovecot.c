@@ -51,9 +51,9 @@ struct dovecot {
     uv_timer_t tick;
 };
 
-static size_t on_input(void *arg, const char *p, size_t n);
-static void on_event(void *arg, enum conn_event ev);
-static const struct conn_ops auth_conn_ops = {.input = on_input, .event = on_event};
+static size_t dovecot_input(void *arg, const char *p, size_t n);
+static void dovecot_event(void *arg, enum conn_event ev);
+static const struct conn_ops auth_conn_ops = {.input = dovecot_input, .event = dovecot_event};
 
 static void mechs_clear(struct dovecot *d) {
     for (size_t i = 0; i < d->n_mechs; i++)
@@ -80,7 +80,7 @@ static void dovecot_tell_waiting(struct later *later) {
 }
 
 /* All that was asked fails for now. */
-static void lose(struct dovecot *d, const char *why) {
+static void dovecot_lose(struct dovecot *d, const char *why) {
     struct question *q;
     size_t pos;
     if (d->conn != NULL)
@@ -98,13 +98,13 @@ static void lose(struct dovecot *d, const char *why) {
     dovecot_wake(d);
 }
 
-static void on_tick(uv_timer_t *t) {
+static void dovecot_tick(uv_timer_t *t) {
     struct dovecot *d = t->data;
     int64_t now = loop_now_ms(d->loop);
     struct question *q;
     for (size_t pos = 0; (q = itab_next(&d->open, &pos)) != NULL;)
         if (now - q->asked_ms > ANSWER_MS) {
-            lose(d, "no answer in time");
+            dovecot_lose(d, "no answer in time");
             return;
         }
 }
@@ -118,12 +118,12 @@ struct dovecot *dovecot_new(struct loop *l, const char *path) {
     d->waking.run = dovecot_tell_waiting;
     uv_timer_init(&l->uv, &d->tick);
     d->tick.data = d;
-    uv_timer_start(&d->tick, on_tick, 5000, 5000);
+    uv_timer_start(&d->tick, dovecot_tick, 5000, 5000);
     uv_unref((uv_handle_t *)&d->tick);
     return d;
 }
 
-static void tick_closed(uv_handle_t *h) {
+static void dovecot_tick_closed(uv_handle_t *h) {
     struct dovecot *d = h->data;
     free(d->path);
     free(d);
@@ -133,12 +133,12 @@ void dovecot_free(struct dovecot *d) {
     if (d == NULL)
         return;
     if (d->conn != NULL)
-        lose(d, "not used any more");
+        dovecot_lose(d, "not used any more");
     loop_never(&d->waking);
     dovecot_tell_waiting(&d->waking);
     mechs_clear(d);
     itab_free(&d->open);
-    uv_close((uv_handle_t *)&d->tick, tick_closed);
+    uv_close((uv_handle_t *)&d->tick, dovecot_tick_closed);
 }
 
 bool dovecot_ready(const struct dovecot *d) {
@@ -181,12 +181,12 @@ static int start_inet(struct dovecot *d, struct str where) {
 }
 
 /* Each connection says a process ID that no other one has: a thread's serves. */
-static void greet(struct dovecot *d) {
+static void dovecot_greet(struct dovecot *d) {
     conn_printf(d->conn, "VERSION\t1\t1\nCPID\t%d\n", (int)gettid());
     conn_deadline(d->conn, HANDSHAKE_MS);
 }
 
-static void start(struct dovecot *d) {
+static void dovecot_start(struct dovecot *d) {
     struct str path = str_of(d->path);
     int rc;
     if (d->loop->now_ms - d->failed_ms < RETRY_MS) {
@@ -205,15 +205,15 @@ static void start(struct dovecot *d) {
             rc = -EMFILE;
     }
     if (d->conn != NULL)
-        greet(d);
+        dovecot_greet(d);
     else
-        lose(d, strerror(-rc));
+        dovecot_lose(d, strerror(-rc));
 }
 
 void dovecot_await(struct dovecot *d, struct dovecot_wait *w) {
     dl_push(&d->waits, &w->link);
     if (d->conn == NULL)
-        start(d);
+        dovecot_start(d);
 }
 
 /* -- what it says -- */
@@ -265,11 +265,11 @@ static struct str param(struct str rest, const char *name) {
 }
 
 /* OK, FAIL and CONT: "\tid\t…". */
-static void on_answer(struct dovecot *d, struct str verb, struct str rest) {
+static void dovecot_on_answer(struct dovecot *d, struct str verb, struct str rest) {
     struct str id, reason = param(rest, "reason");
     uint64_t n;
     if (!str_split(&rest, "\t", &id) || !str_u64(id, &n)) {
-        lose(d, "malformed answer");
+        dovecot_lose(d, "malformed answer");
         return;
     }
     struct question *q = itab_get(&d->open, n);
@@ -291,14 +291,14 @@ static void on_answer(struct dovecot *d, struct str verb, struct str rest) {
     free(q);
 }
 
-static void on_line(struct dovecot *d, struct str line) {
+static void dovecot_line(struct dovecot *d, struct str line) {
     struct str rest = line, verb;
     if (!str_split(&rest, "\t", &verb))
         return;
     if (str_eq_c(verb, "VERSION")) {
         struct str major;
         if (!str_split(&rest, "\t", &major) || !str_eq_c(major, "1"))
-            lose(d, "another version of the auth protocol");
+            dovecot_lose(d, "another version of the auth protocol");
     } else if (str_eq_c(verb, "MECH")) {
         add_mech(d, rest);
     } else if (str_eq_c(verb, "DONE")) {
@@ -306,30 +306,30 @@ static void on_line(struct dovecot *d, struct str line) {
         conn_deadline(d->conn, 0);
         dovecot_wake(d);
     } else if (str_eq_c(verb, "OK") || str_eq_c(verb, "FAIL") || str_eq_c(verb, "CONT")) {
-        on_answer(d, verb, rest);
+        dovecot_on_answer(d, verb, rest);
     } /* SPID, CUID, COOKIE say nothing to us */
 }
 
-static size_t on_input(void *arg, const char *p, size_t n) {
+static size_t dovecot_input(void *arg, const char *p, size_t n) {
     struct dovecot *d = arg;
     const char *nl = memchr(p, '\n', n);
     if (nl == NULL && n > LINE_LIMIT)
-        lose(d, "endless line");
+        dovecot_lose(d, "endless line");
     if (nl == NULL)
         return 0;
-    on_line(d, str_make(p, (size_t)(nl - p)));
+    dovecot_line(d, str_make(p, (size_t)(nl - p)));
     return (size_t)(nl - p) + 1;
 }
 
-static void on_event(void *arg, enum conn_event ev) {
+static void dovecot_event(void *arg, enum conn_event ev) {
     struct dovecot *d = arg;
     if (ev == CONN_CONNECTED)
-        greet(d);
+        dovecot_greet(d);
     else if (ev == CONN_TIMEOUT)
-        lose(d, "no greeting in time");
+        dovecot_lose(d, "no greeting in time");
     else if (ev == CONN_CLOSED)
-        lose(d, conn_error(d->conn) == 0 ? "the connection was closed"
-                                         : strerror(-conn_error(d->conn)));
+        dovecot_lose(d, conn_error(d->conn) == 0 ? "the connection was closed"
+                                                 : strerror(-conn_error(d->conn)));
 }
 
 /* -- asking -- */

@@ -142,6 +142,14 @@ static size_t brace_span(struct str s) {
     return 0;
 }
 
+bool list_has_word(struct str list, const char *word) {
+    struct str w;
+    while (str_split(&list, ", \t\r\n", &w))
+        if (str_ieq_c(w, word))
+            return true;
+    return false;
+}
+
 bool str_split_braces(struct str *rest, const char *seps, struct str *piece) {
     while (rest->n > 0 && strchr(seps, rest->p[0]) != NULL)
         *rest = str_from(*rest, 1);

@@ -57,6 +57,8 @@ void str_lower(char *p, size_t n);
 bool str_split(struct str *rest, const char *seps, struct str *piece);
 /* Like str_split, but a piece that begins with '{' runs to its closing brace (braces kept). */
 bool str_split_braces(struct str *rest, const char *seps, struct str *piece);
+/* Is word one of the words of list, which commas and white space divide?  In any (ASCII) case. */
+bool list_has_word(struct str list, const char *word);
 /* Whole string as a decimal number; false if it is not one or overflows. */
 bool str_u64(struct str s, uint64_t *v);
 /* A keyed hash: without the process's key no texts that collide can be found.  Other in each

@@ -22,8 +22,10 @@ def mta(dns, relay):
 
 # Each control character but TAB, and where in a line it stands.
 CONTROLS = [c for c in range(32) if c not in (9, 10)] + [127]
-PLACES = [b"%c", b"NOOP %c", b"%cNOOP", b"HELO a%cb", b"VRFY b%c@y.example", b"MAIL FROM:<a%c@x.example>", b"MAIL FROM:<a@x.example> ENVID=q%cq",
-          b"RCPT TO:<b@y.example> ORCPT=rf%cc;x", b"RCPT TO:<b@y.example> ORCPT=rfc822;x%cy", b"FOO%c", b"GET %c", b"X-Y: %c", b"AUTH PLAIN x%cy",
+PLACES = [b"%c", b"NOOP %c", b"%cNOOP", b"HELO a%cb", b"VRFY b%c@y.example", b"MAIL FROM:<a%c@x.example>",
+    b"MAIL FROM:<a@x.example> ENVID=q%cq",
+          b"RCPT TO:<b@y.example> ORCPT=rf%cc;x", b"RCPT TO:<b@y.example> ORCPT=rfc822;x%cy", b"FOO%c", b"GET %c", b"X-Y: %c",
+          b"AUTH PLAIN x%cy",
           b"MAIL FROM:<a@x.example> AUTH=x%cy", b'RCPT TO:<"b%c"@y.example>']
 
 
@@ -89,9 +91,13 @@ def talk(c, lines):
     """Replies, line by line; what follows a CR LF inside of a line is content."""
     said = []
     for line in lines:
-        c.raw(line + (b"" if b"\r\n" in line else b"\r\n"))
-        said.append((c.reply() or "EOF").split("\n")[0])
-        if said[-1] == "EOF":
+        try:
+            c.raw(line + (b"" if b"\r\n" in line else b"\r\n"))
+            said.append((c.reply() or "EOF").split("\n")[0])
+        except OSError:
+            said.append("EOF")
+        if said[-1] == "EOF" or said[-1].startswith("421"):  # a reset may overtake the 421
+            said[-1] = "over"
             break
     return said
 
@@ -104,7 +110,8 @@ BDAT = {
     "an empty chunk": [F, T, b"BDAT 0", b"BDAT 3 LAST\r\nabc", T, F, T, b"BDAT 3\r\nx\r\n", b"BDAT 0", b"BDAT 0 LAST", b"NOOP"],
     "refused, then RSET": [F, b"BDAT 5\r\nabcde", b"RSET", F, T, b"NOOP"],
     "refused, then EHLO": [F, b"BDAT 5\r\nabcde", b"EHLO again", F, T, b"NOOP"],
-    "nothing": [b"BDAT"], "no number": [F, T, b"BDAT x"], "a word too many": [F, T, b"BDAT 5 LAST x"], "another word": [F, T, b"BDAT 5 FIRST"],
+    "nothing": [b"BDAT"], "no number": [F, T, b"BDAT x"], "a word too many": [F, T, b"BDAT 5 LAST x"], "another word": [F, T,
+    b"BDAT 5 FIRST"],
     "a sign": [b"BDAT -1"], "too long a number": [b"BDAT 18446744073709551616 LAST"]}
 
 
@@ -137,7 +144,8 @@ def both(postfix, dns, conf, dialogues):
 
     def lines(log):
         keep = [re.sub(r"^.*?: ", "", l) for l in log().splitlines() if "smtpd[" in l and re.search(r"reject:|disconnect| after ", l)]
-        keep = [re.sub(r"^[0-9A-F]{6,}|^\w{11,}:", "QID", l) for l in keep if "after CONNECT" not in l and "commands=0" not in l and "pipelining" not in l]
+        own = [l for l in keep if "after CONNECT" not in l and "commands=0" not in l and "pipelining" not in l]
+        keep = [re.sub(r"^[0-9A-F]{6,}|^\w{11,}:", "QID", l) for l in own]
         return sorted(keep) if sum("disconnect" in l for l in keep) >= len(dialogues) else None
     postfix.case(conf, {}, "")
     try:
@@ -160,11 +168,14 @@ def test_chunks_like_postfix(postfix, dns):
     assert [l for l in our_log if "disconnect" in l] == [l for l in their_log if "disconnect" in l]
 
 
-DATA = [[F, T, b"BDAT 4\r\nabcd", T, b"NOOP", b"BDAT 3\r\nabc", b"BDAT 3 LAST\r\nabc", b"RSET", F, T, b"BDAT 9 LAST\r\nabcdefghi", T, b"NOOP"], [F, T, b"DATA", b"RSET"]]  # the second one where DATA is refused
+DATA = [[F, T, b"BDAT 4\r\nabcd", T, b"NOOP", b"BDAT 3\r\nabc", b"BDAT 3 LAST\r\nabc", b"RSET", F, T, b"BDAT 9 LAST\r\nabcdefghi", T,
+         b"NOOP"],
+        [F, T, b"DATA", b"RSET"]]  # where DATA is refused
 
 
 @pytest.mark.parametrize("restrictions", ["reject", "check_sender_access inline:{{ a@x.example = REJECT no chunks }}", "permit",
-                                          "check_sender_access inline:{{ c@x.example = REJECT no chunks }}"], ids=["reject", "table", "permit", "table-permits"])
+                                          "check_sender_access inline:{{ c@x.example = REJECT no chunks }}"], ids=["reject", "table",
+                                          "permit", "table-permits"])
 def test_data_restrictions_hold_for_chunks(postfix, dns, restrictions):
     """smtpd_data_restrictions are asked before the first chunk, and a chunk that is refused is read all the same."""
     conf = LIMITS + f"smtpd_data_restrictions = {restrictions}\n".replace("{{", "{{{{").replace("}}", "}}}}")
@@ -186,3 +197,44 @@ def test_what_the_log_says_of_an_unfinished_chunk(dns, relay):
         p.wait_log(r"disconnect from localhost\[127\.0\.0\.1\] ehlo=1 mail=1 rcpt=1 bdat=0/1 commands=3/4", count=2)
         Client(p.port, ehlo=None).sock.close()
         p.wait_log(r"disconnect from localhost\[127\.0\.0\.1\] commands=0/0")
+
+
+JUNK = {"ehlo": [b"EHLO again"] * 9, "helo": [b"HELO again"] * 9, "noop": [b"NOOP"] * 9, "rset": [b"RSET"] * 9,
+    "vrfy": [b"VRFY <a@x.example>"] * 9,
+        "mail and rset": [F, b"RSET"] * 9, "all": [b"NOOP", b"EHLO x", F, b"RSET", b"HELO x", b"VRFY <a@x.example>", F, T, b"RSET",
+        b"NOOP", b"EHLO x", b"NOOP"],
+        "errors": [b"junk"] * 5, "auth": [b"AUTH PLAIN x"] * 5,
+        "a message": [b"NOOP"] * 4 + [F, T, b"BDAT 9 LAST\r\nx: yyyyy\n"] + [b"NOOP"] * 5 + [b"RSET"] * 4}
+
+
+@pytest.mark.parametrize("hard", [4, 20])
+def test_commands_that_lead_nowhere_end_the_session_as_in_postfix(postfix, dns, hard):
+    conf = f"smtpd_junk_command_limit = 2\nsmtpd_hard_error_limit = {hard}\nsmtpd_soft_error_limit = 1000\n"
+
+    (theirs, their_log), (ours, our_log) = both(postfix, dns, conf, JUNK.values())
+    for name, a, b in zip(JUNK, queue_ids(theirs), queue_ids(ours)):
+        assert b == a, name
+    assert [l for l in our_log if "many errors" in l] == [l for l in their_log if "many errors" in l]
+
+
+def test_a_client_that_reads_nothing_is_bounded(dns):
+    """EHLO for ever, and no reply is read: the server stops reading too, and hangs up after smtpd_junk_command_limit."""
+    import socket
+    with Posthouse(LIMITS + "relayhost = [127.0.0.1]:9\nsmtpd_junk_command_limit = 100000000\n", dns=dns) as p:
+        status = lambda: int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{p.child('relay')}/status").read())[1])
+        before = status()
+        with socket.create_connection(("127.0.0.1", p.port)) as s:
+            s.settimeout(1)
+            sent = 0
+            try:
+                while sent < 40_000_000:
+                    sent += s.send(b"EHLO abc\r\n" * 1000)
+            except TimeoutError:
+                pass
+        assert sent < 40_000_000 and status() - before < 20_000
+    with Posthouse("relayhost = [127.0.0.1]:9\nsmtpd_error_sleep_time = 0\n", dns=dns) as p, p.client() as c:
+        c.raw(b"EHLO abc\r\n" * 200)
+        while (r := c.reply()) and not r.startswith("421"):
+            pass
+        assert r == "421 4.7.0 mta.example Error: too many errors"
+        p.wait_log("too many errors after EHLO from")

@@ -1,0 +1,51 @@
+/*
+ * receive/access.h - may this client send that mail?  smtpd_*_restrictions (postconf(5))
+ *
+ * The loop's thread.  A run is the access code's own; the caller has its handle until the answer
+ * has come or until it cancels the run.
+ */
+#ifndef PH_RECEIVE_ACCESS_H
+#define PH_RECEIVE_ACCESS_H
+
+#include "config/config.h"
+#include "maps/query.h"
+#include "receive/client.h"
+#include "route/route.h"
+
+enum verdict { VERDICT_UNSET, VERDICT_ALLOW, VERDICT_REJECT };
+
+enum access_stage {
+    ACCESS_RCPT, /* smtpd_client_, helo_, sender_, relay_ and recipient_restrictions, in this order
+                  */
+    ACCESS_DATA  /* smtpd_data_restrictions */
+};
+
+/* What is known of the client and its mail.  Everything stays as it is until the answer. */
+struct access_facts {
+    struct loop *loop;
+    struct lookup *lookup;
+    const struct config *cfg;
+    const struct params *p; /* of the service */
+    const struct client *client;
+    const char *helo;      /* NULL: it has not said any */
+    const char *sasl_user; /* NULL: not logged in */
+    bool encrypted;
+    struct str sender;
+    struct str rcpt; /* the one to decide about; at ACCESS_DATA the only one, or empty */
+    size_t n_rcpts;  /* accepted so far */
+    enum route_class address_class; /* of rcpt */
+};
+
+struct access_run;
+
+/* text: of VERDICT_REJECT, the reply to the client ("554 5.7.1 …"); valid until fn returns. */
+typedef void (*access_fn)(void *arg, enum verdict v, const char *text);
+
+/* Evaluates the lists of a stage.  fn is called once, from the loop, never before this returns; the
+ * run is then over. */
+struct access_run *access_begin(const struct access_facts *f, enum access_stage stage, access_fn fn,
+                                void *arg);
+/* fn is not called any more.  Safe with NULL. */
+void access_cancel(struct access_run *a);
+
+#endif

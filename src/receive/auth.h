@@ -1,0 +1,28 @@
+/*
+ * receive/auth.h - AUTH from clients (RFC 4954)
+ *
+ * The loop's thread.  A dialogue belongs to its session, from AUTH to the answer to it.
+ */
+#ifndef PH_RECEIVE_AUTH_H
+#define PH_RECEIVE_AUTH_H
+
+#include "receive/session.h"
+
+enum cmd auth_command(struct session *s, struct str args);
+/* The client's answer to a challenge. */
+enum cmd auth_line(struct session *s, struct str line);
+/* Is the client's next line such an answer? */
+bool auth_reading(const struct session *s);
+/* The mechanisms to offer, separated by blanks; empty: no AUTH. */
+void auth_mechanisms(const struct session *s, struct sbuf *mechs);
+/* True if the list of mechanisms is not there yet: fn is called by the loop when it is, or when it
+ * cannot be had. */
+bool auth_await(struct session *s, void (*fn)(struct session *s));
+/* Ends a dialogue, and waiting. */
+void auth_drop(struct session *s);
+/* Forgets who the client is. */
+void auth_logout(struct session *s);
+/* A new configuration: the connection to Dovecot is made anew where it is another service. */
+void auth_reload(struct receive *r);
+
+#endif

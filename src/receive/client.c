@@ -1,0 +1,31 @@
+/*
+ * receive/client.c - who is at the other end of a session; see client.h
+ */
+#include "receive/client.h"
+
+#include <stdlib.h>
+
+#include "maps/maps.h"
+
+const char *client_text(const struct client *c, struct sbuf *b) {
+    sbuf_printf(b, "%s[%s]", c->name == NULL ? "unknown" : c->name, c->addr);
+    return b->p;
+}
+
+bool client_is_in(const struct client *c, const char *networks) {
+    char *err = NULL;
+    if (c->local)
+        return true;
+    if (matchlist_has_tables(networks))
+        return false;
+    struct matchlist *l = matchlist_open(networks, NULL, MATCH_NETWORK, false);
+    bool yes = matchlist_has(l, str_of(c->addr), &err) == MATCH_YES;
+    matchlist_close(l);
+    free(err);
+    return yes;
+}
+
+void client_clear(struct client *c) {
+    free(c->name);
+    c->name = NULL;
+}

@@ -1,0 +1,28 @@
+/*
+ * receive/client.h - who is at the other end of a session
+ *
+ * The loop's thread of its session; the session owns it.
+ */
+#ifndef PH_RECEIVE_CLIENT_H
+#define PH_RECEIVE_CLIENT_H
+
+#include "util/net.h"
+#include "util/str.h"
+
+struct client {
+    struct netaddr peer;
+    char addr[INET6_ADDRSTRLEN]; /* the same as text; 127.0.0.1 for a local client */
+    char *name;                  /* verified host name or "unknown"; NULL: not looked up yet */
+    bool local;                  /* a unix socket: sendmail */
+    unsigned uid;                /* of a local client */
+    bool limits_off;             /* it is in smtpd_client_event_limit_exceptions */
+    bool counted;                /* anvil counts its connection */
+};
+
+/* Appends "name[address]", as the log has it; returns the text of b. */
+const char *client_text(const struct client *c, struct sbuf *b);
+/* Is it in a list of networks that has no tables?  A local client is in every one. */
+bool client_is_in(const struct client *c, const char *networks);
+void client_clear(struct client *c);
+
+#endif

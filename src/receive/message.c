@@ -1,0 +1,419 @@
+/*
+ * receive/message.c - DATA, BDAT, the fields that are added, 250; see message.h
+ *
+ * Content comes into the intake.  When it is whole it is refused, or it goes to the spool together
+ * with its envelope; 250 is said when the spool has answered that both are durable.
+ */
+#include "receive/message.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mail/address.h"
+#include "receive/intake.h"
+#include "receive/transaction.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/mem.h"
+#include "util/tls.h"
+
+/* A message on its way through the spool. */
+struct commit {
+    struct spool_op op;
+    struct task back;  /* to the session's loop */
+    struct session *s; /* NULL: the client is gone */
+    struct loop *loop;
+    struct envelope *env;
+    const struct receive_ops *ops;
+};
+
+/* -- what is added -- */
+
+/* RFC 3848, RFC 6531. */
+static const char *protocol_name(const struct session *s) {
+    if (!s->esmtp)
+        return "SMTP";
+    bool utf8 = (s->tx->flags & ENV_SMTPUTF8) != 0;
+    static const char *const names[2][2][2] = {
+        {{"ESMTP", "ESMTPA"}, {"ESMTPS", "ESMTPSA"}},
+        {{"UTF8SMTP", "UTF8SMTPA"}, {"UTF8SMTPS", "UTF8SMTPSA"}}};
+    return names[utf8][s->tls_on][s->sasl_user != NULL];
+}
+
+static void add_tls(const struct session *s, struct sbuf *b) {
+    if (s->tls_on && s->p->smtpd_tls_received_header) {
+        sbuf_add_c(b, "\t(using ");
+        tls_describe(conn_ssl(s->conn), b);
+        sbuf_add_c(b, ")\r\n\t(No client certificate requested)\r\n");
+    }
+    if (s->sasl_user != NULL && s->p->smtpd_sasl_authenticated_header)
+        sbuf_printf(b, "\t(Authenticated sender: %s)\r\n", s->sasl_user);
+}
+
+/* Postfix's Received: header field. */
+static void add_received(const struct session *s, struct sbuf *b) {
+    const struct transaction *tx = s->tx;
+    const struct client *c = &s->client;
+    const struct params *p = &s->cfg->p;
+    if (c->local) {
+        sbuf_printf(b, "Received: by %s (%s, from userid %u)\r\n\tid %s; ", p->myhostname,
+                    p->mail_name, c->uid, tx->qid);
+    } else {
+        sbuf_printf(b, "Received: from %s (%s [%s%s])\r\n", s->helo == NULL ? c->name : s->helo,
+                    c->name, strchr(c->addr, ':') != NULL ? "IPv6:" : "", c->addr);
+        add_tls(s, b);
+        sbuf_printf(b, "\tby %s (%s) with %s id %s", p->myhostname, p->mail_name, protocol_name(s),
+                    tx->qid);
+        if (tx->n_rcpts == 1) {
+            sbuf_add_c(b, "\r\n\tfor <");
+            addr_external(b, transaction_rcpt_addr(tx, &tx->rcpts[0]));
+            sbuf_add_c(b, ">; ");
+        } else {
+            sbuf_add_c(b, ";\r\n\t");
+        }
+    }
+    clock_add_rfc5322(b, tx->arrival_us);
+    sbuf_add_c(b, "\r\n");
+}
+
+/* Does this client get missing header fields added?  permit_inet_interfaces, permit_mynetworks. */
+static bool completes_headers(const struct session *s) {
+    struct str who = str_of(s->p->local_header_rewrite_clients);
+    if (s->client.local || s->p->always_add_missing_headers)
+        return true;
+    if (list_has_word(who, "permit_mynetworks") && client_is_in(&s->client, s->p->mynetworks))
+        return true;
+    return list_has_word(who, "permit_inet_interfaces") &&
+           cfg_is_own_address(s->cfg, s->client.addr);
+}
+
+/* Fields that are missing, to be put at the end of the header section. */
+static void missing_fields(void *arg, struct header_scan *h, struct sbuf *add) {
+    const struct session *s = arg;
+    const struct transaction *tx = s->tx;
+    if (completes_headers(s)) {
+        if (!h->has_message_id)
+            sbuf_printf(add, "Message-Id: <%s@%s>\r\n", tx->qid, s->cfg->p.myhostname);
+        if (!h->has_date) {
+            sbuf_add_c(add, "Date: ");
+            clock_add_rfc5322(add, tx->arrival_us);
+            sbuf_add_c(add, "\r\n");
+        }
+        if (!h->has_from) {
+            sbuf_add_c(add, "From: ");
+            if (tx->sender_n == 0)
+                sbuf_printf(add, "MAILER-DAEMON@%s", s->cfg->p.myorigin);
+            else
+                addr_external(add, transaction_sender(tx));
+            sbuf_add_c(add, "\r\n");
+        }
+        if (!h->has_message_id)
+            sbuf_printf(&h->message_id, "<%s@%s>", tx->qid, s->cfg->p.myhostname);
+    }
+    if (h->no_separator)
+        sbuf_add_c(add, "\r\n");
+}
+
+/* -- into the spool -- */
+
+static struct envelope *make_envelope(const struct session *s, uint64_t size) {
+    const struct transaction *tx = s->tx;
+    const struct content_in *in = &s->intake->in;
+    struct sbuf from = {0};
+    struct rcpt *rcpts = mem_alloc(tx->n_rcpts * sizeof *rcpts);
+    for (size_t i = 0; i < tx->n_rcpts; i++) {
+        const struct rcpt_in *r = &tx->rcpts[i];
+        rcpts[i] = (struct rcpt){transaction_rcpt_addr(tx, r),
+                                 str_make(tx->texts.p + r->orcpt_at, r->orcpt_n), r->notify};
+    }
+    client_text(&s->client, &from);
+    struct envelope t = {
+        .id = tx->id,
+        .arrival_us = tx->arrival_us,
+        .size = size,
+        .flags = tx->flags | (in->has_8bit ? ENV_8BIT : 0U) | (in->has_dots ? ENV_DOTS : 0U) |
+                 (in->has_long ? ENV_LONG_LINES : 0U) | (s->client.local ? ENV_LOCAL : 0U),
+        .sender = transaction_sender(tx),
+        .envid = sbuf_str(&tx->envid),
+        .client = sbuf_str(&from),
+        .sasl_user = str_of(s->sasl_user == NULL ? "" : s->sasl_user),
+        .rcpts = rcpts,
+        .n_rcpts = (uint32_t)tx->n_rcpts};
+    memcpy(t.qid, tx->qid, sizeof t.qid);
+    struct envelope *e = envelope_make(&t);
+    free(rcpts);
+    sbuf_free(&from);
+    return e;
+}
+
+static void commit_reply(struct session *s, const struct commit *c) {
+    int rc = c->op.rc;
+    if (rc == 0)
+        smtpd_reply(s, true, "250 2.0.0 Ok: queued as %s", c->env->qid);
+    else if (rc == -ENOSPC || rc == -EFBIG || rc == -EDQUOT)
+        smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
+    else
+        smtpd_reply(s, false, "451 4.3.0 Error: queue file write error");
+    if (rc == 0) /* as Postfix: a client that gets mail through may err again */
+        s->errors = s->errors_seen = s->junk = 0;
+    else
+        log_warn("smtpd", "%s: queue write error: %s", c->env->qid, strerror(-rc));
+}
+
+/* The commit's answer, on the session's loop: the one place that says 250 to a message. */
+static void commit_back(struct task *t) {
+    struct commit *c = DL_OWNER(t, struct commit, back);
+    struct session *s = c->s;
+    if (s != NULL) {
+        s->commit = NULL;
+        commit_reply(s, c);
+    }
+    envelope_unref(c->env);
+    free(c);
+    if (s != NULL)
+        smtpd_answered(s, CMD_DONE);
+}
+
+static void commit_done(struct spool_op *op) {
+    struct commit *c = DL_OWNER(op, struct commit, op);
+    sbuf_free(&op->meta);
+    if (op->rc == 0)
+        c->ops->accepted(c->ops->arg, envelope_ref(c->env), op->body);
+    else
+        body_unref(op->body);
+    c->back.run = commit_back;
+    loop_post(c->loop, &c->back);
+}
+
+/* Hands the message over; the transaction is over with that. */
+static enum cmd commit(struct session *s) {
+    struct commit *c = MEM_NEW(struct commit);
+    uint64_t size;
+    c->s = s;
+    c->loop = s->r->loop;
+    c->ops = &s->r->ops;
+    c->op.kind = SPOOL_NEW;
+    c->op.id = s->tx->id;
+    c->op.done = commit_done;
+    c->op.body = intake_body(s->intake, &size);
+    c->env = make_envelope(s, size);
+    envelope_encode(c->env, &c->op.meta);
+    s->commit = c;
+    transaction_end(s);
+    spool_submit(s->r->spool, &c->op);
+    return CMD_WAIT;
+}
+
+void message_forget(struct session *s) {
+    if (s->commit != NULL)
+        s->commit->s = NULL;
+    s->commit = NULL;
+}
+
+/* -- the end of the content -- */
+
+static void log_message_id(const struct session *s) {
+    const struct transaction *tx = s->tx;
+    const struct sbuf *id = &s->intake->hdr.message_id;
+    if (s->client.local) {
+        struct sbuf b = {0};
+        sbuf_printf(&b, "%s: uid=%u from=<", tx->qid, s->client.uid);
+        addr_external(&b, transaction_sender(tx));
+        log_info("pickup", "%s>", b.p);
+        sbuf_free(&b);
+    }
+    log_info("cleanup", "%s: message-id=%s", tx->qid, id->n == 0 ? "<>" : id->p);
+}
+
+static bool refuse_content(struct session *s) {
+    const struct intake *in = s->intake;
+    if (in->failed < 0)
+        smtpd_reply(s, false,
+                    in->failed == -ENOSPC ? "452 4.3.1 Insufficient system storage"
+                                          : "451 4.3.0 Error: queue file write error");
+    else if (in->too_big)
+        transaction_reject(s, "END-OF-MESSAGE", "552 5.3.4 Error: message file too big");
+    else if (in->hdr.received > (unsigned)s->cfg->p.hopcount_limit)
+        transaction_reject(s, "END-OF-MESSAGE", "554 5.4.0 Error: too many hops");
+    else
+        return false;
+    return true;
+}
+
+/* The content is complete, or what is left of a refused one was read. */
+static enum cmd message_end(struct session *s) {
+    if (s->intake->kind == INTAKE_REFUSED || refuse_content(s)) {
+        transaction_end(s);
+        return CMD_DONE;
+    }
+    log_message_id(s);
+    return commit(s);
+}
+
+static enum cmd chunk_end(struct session *s) {
+    const struct intake *in = s->intake;
+    if (in->kind == INTAKE_REFUSED) /* it was answered when it was refused */
+        return CMD_DONE;
+    smtpd_reply(s, true, "250 2.0.0 Ok: %llu bytes", (unsigned long long)in->chunk_n);
+    return in->writing != NULL ? CMD_WAIT : CMD_DONE;
+}
+
+/* What the intake says becomes the end of the command, or a wait. */
+static enum cmd message_follow(struct session *s, enum intake_rc rc) {
+    switch (rc) {
+    case INTAKE_WAIT:
+        return CMD_WAIT;
+    case INTAKE_CHUNK:
+        return chunk_end(s);
+    case INTAKE_END:
+        return message_end(s);
+    default:
+        return CMD_DONE;
+    }
+}
+
+static void message_ready(void *arg) {
+    struct session *s = arg;
+    smtpd_answered(s, message_follow(s, intake_ready(s->intake)));
+}
+
+size_t message_input(struct session *s, const char *p, size_t n, enum cmd *rc) {
+    enum intake_rc what = INTAKE_MORE;
+    size_t used = intake_take(s->intake, p, n, &what);
+    *rc = message_follow(s, what);
+    return used;
+}
+
+/* -- DATA -- */
+
+static void intake_start(struct session *s, enum intake_kind kind) {
+    const struct intake_ops ops = {message_ready, missing_fields, s};
+    struct sbuf received = {0};
+    uint64_t id = kind == INTAKE_REFUSED ? 0 : s->tx->id;
+    s->intake = intake_new(kind, s->r->loop, s->r->spool, &s->cfg->p, id, &ops);
+    if (kind == INTAKE_REFUSED)
+        return;
+    add_received(s, &received);
+    intake_begin(s->intake, &received);
+}
+
+static enum cmd data_begin(struct session *s) {
+    intake_start(s, INTAKE_DATA);
+    smtpd_say(s, "354 End data with <CR><LF>.<CR><LF>"); /* counted at its end */
+    return CMD_DONE;
+}
+
+/* Asks smtpd_data_restrictions, if there are any; CMD_DONE: there are none. */
+static enum cmd ask_restrictions(struct session *s, access_fn fn) {
+    struct transaction *tx = s->tx;
+    if (s->p->smtpd_data_restrictions[0] == '\0')
+        return CMD_DONE;
+    struct access_facts f = transaction_facts(s, tx->n_rcpts == 1 ? &tx->rcpts[0] : NULL);
+    tx->access = access_begin(&f, ACCESS_DATA, fn, s);
+    return CMD_WAIT;
+}
+
+static void on_data_access(void *arg, enum verdict v, const char *text) {
+    struct session *s = arg;
+    enum cmd rc = CMD_DONE;
+    s->tx->access = NULL;
+    if (v == VERDICT_REJECT)
+        transaction_reject(s, "DATA", text);
+    else
+        rc = data_begin(s);
+    smtpd_answered(s, rc);
+}
+
+enum cmd message_data(struct session *s, struct str args) {
+    if (s->intake != NULL)
+        smtpd_reply(s, false, "503 5.5.1 Error: DATA after BDAT");
+    else if (s->tx == NULL)
+        smtpd_reply(s, false, "503 5.5.1 Error: need RCPT command");
+    else if (s->tx->n_rcpts == 0)
+        smtpd_reply(s, false, "554 5.5.1 Error: no valid recipients");
+    else if (args.n > 0)
+        smtpd_reply(s, false, "501 5.5.4 Syntax: DATA");
+    else
+        return ask_restrictions(s, on_data_access) == CMD_WAIT ? CMD_WAIT : data_begin(s);
+    return CMD_DONE;
+}
+
+/* -- BDAT -- */
+
+struct chunk {
+    uint64_t n; /* bytes */
+    bool last;
+};
+
+/* "count [LAST]". */
+static bool chunk_parse(struct str args, struct chunk *c) {
+    struct str w, last = STR_NONE;
+    if (!str_split(&args, " \t", &w) || !str_u64(w, &c->n))
+        return false;
+    c->last = str_split(&args, " \t", &last);
+    return (!c->last || str_ieq_c(last, "LAST")) && !str_split(&args, " \t", &w);
+}
+
+/* A chunk that was refused must still be read (RFC 3030 section 2), and so must those after it. */
+static enum cmd chunk_drop(struct session *s, struct chunk c) {
+    if (s->intake == NULL)
+        intake_start(s, INTAKE_REFUSED);
+    return message_follow(s, intake_chunk(s->intake, c.n, c.last));
+}
+
+static enum cmd chunk_refuse(struct session *s, struct chunk c, const char *reply) {
+    smtpd_reply(s, false, "%s", reply);
+    if (s->intake != NULL) {
+        intake_free(s->intake);
+        s->intake = NULL;
+    }
+    return chunk_drop(s, c);
+}
+
+static enum cmd chunk_take(struct session *s, struct chunk c) {
+    return message_follow(s, intake_chunk(s->intake, c.n, c.last));
+}
+
+static enum cmd chunk_first(struct session *s, struct chunk c) {
+    intake_start(s, INTAKE_BDAT);
+    return chunk_take(s, c);
+}
+
+static void on_bdat_access(void *arg, enum verdict v, const char *text) {
+    struct session *s = arg;
+    struct chunk c = {s->tx->chunk_n, s->tx->chunk_last};
+    enum cmd rc;
+    s->tx->access = NULL;
+    if (v == VERDICT_REJECT) {
+        transaction_reject(s, "BDAT", text);
+        rc = chunk_drop(s, c);
+    } else {
+        rc = chunk_first(s, c);
+    }
+    smtpd_answered(s, rc);
+}
+
+enum cmd message_bdat(struct session *s, struct str args) {
+    struct chunk c = {0};
+    if (!chunk_parse(args, &c)) { /* what follows cannot be told from commands */
+        smtpd_reply(s, false, "521 5.5.4 Syntax: BDAT count [LAST]");
+        return CMD_CLOSE;
+    }
+    if (s->intake != NULL && s->intake->kind == INTAKE_REFUSED) {
+        smtpd_reply(s, false, "551 5.0.0 Discarded %llu bytes after earlier error",
+                    (unsigned long long)c.n);
+        return chunk_drop(s, c);
+    }
+    if (c.n == 0 && !c.last)
+        return chunk_refuse(s, c, "551 5.7.1 Null BDAT request");
+    if (s->tx == NULL)
+        return chunk_refuse(s, c, "503 5.5.1 Error: need RCPT command");
+    if (s->tx->n_rcpts == 0)
+        return chunk_refuse(s, c, "554 5.5.1 Error: no valid recipients");
+    if (s->intake != NULL)
+        return chunk_take(s, c);
+    s->tx->chunk_n = c.n;
+    s->tx->chunk_last = c.last;
+    return ask_restrictions(s, on_bdat_access) == CMD_WAIT ? CMD_WAIT : chunk_first(s, c);
+}

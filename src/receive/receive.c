@@ -1,0 +1,150 @@
+/*
+ * receive/receive.c - the SMTP server of one loop: listeners, certificate, reload, stop
+ *
+ * The loop's thread.  A struct receive lives as long as the process; listeners are freed by
+ * receive_stop, sessions free themselves (serve.c).
+ */
+#include "receive/receive.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "receive/auth.h"
+#include "receive/certificate.h"
+#include "receive/serve.h"
+#include "util/accept.h"
+#include "util/log.h"
+#include "util/mem.h"
+#include "util/sock.h"
+
+/* master.cf's maxproc counts processes; a session here costs kilobytes, not a process. */
+#define SESSIONS_PER_PROC 100
+
+struct listener {
+    struct dl link; /* receive->listeners */
+    struct receive *r;
+    struct acceptor *acceptor;
+    char *svc_name; /* the service of master.cf */
+    bool local;     /* a unix socket for sendmail */
+};
+
+static const struct service *smtpd_service(const struct config *cfg, const char *name) {
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (cfg->services[i]->kind == SERVICE_SMTPD &&
+            (name == NULL || strcmp(cfg->services[i]->name, name) == 0))
+            return cfg->services[i];
+    return NULL;
+}
+
+static bool sessions_full(const struct receive *r, const struct service *svc) {
+    int64_t procs = svc->maxproc < 0 ? svc->p.default_process_limit : svc->maxproc;
+    return procs > 0 && r->n_sessions >= (size_t)procs * SESSIONS_PER_PROC;
+}
+
+/* Out of descriptors: the client is told to come later, and the log, once a minute. */
+static void listener_full(void *arg, int fd) {
+    struct listener *ln = arg;
+    struct receive *r = ln->r;
+    static const char busy[] = "421 4.3.2 Too many connections, try again later\r\n";
+    if (r->loop->now_ms - r->full_ms >= 60000) {
+        r->full_ms = r->loop->now_ms;
+        log_warn("smtpd", "too many open files (limit %d): new clients are refused for now",
+                 r->fd_max);
+    }
+    if (fd < 0)
+        return;
+    sock_send(fd, busy, sizeof busy - 1); /* or it does not take it: closed all the same */
+    sock_close(fd);
+}
+
+static void listener_client(void *arg, int fd, const struct netaddr *peer) {
+    struct listener *ln = arg;
+    struct receive *r = ln->r;
+    const struct service *svc = smtpd_service(r->cfg, ln->local ? NULL : ln->svc_name);
+    if (fd > r->fd_max) {
+        listener_full(ln, fd);
+        return;
+    }
+    if (svc == NULL || r->stopping || sessions_full(r, svc)) {
+        static const char busy[] = "421 4.3.2 Service not available, try again later\r\n";
+        if (sock_send(fd, busy, sizeof busy - 1) < 0)
+            log_warn("smtpd", "connection refused: too many sessions");
+        sock_close(fd);
+        return;
+    }
+    serve_client(r, fd, peer, svc, ln->local);
+}
+
+static const struct accept_ops listener_ops = {listener_client, listener_full};
+
+void receive_listen(struct receive *r, int fd, const char *svc_name, bool local) {
+    struct listener *ln = MEM_NEW(struct listener);
+    ln->r = r;
+    ln->local = local;
+    ln->svc_name = mem_strdup(svc_name);
+    ln->acceptor = acceptor_new(r->loop, fd, &listener_ops, ln);
+    dl_push(&r->listeners, &ln->link);
+}
+
+/* The certificate of the configuration.  One that cannot be loaded (a renewal may be half written)
+ * never takes away the one that is in use. */
+static void load_certificate(struct receive *r) {
+    char *why;
+    SSL_CTX *ctx = certificate_load(r->cfg, &why);
+    if (why != NULL)
+        log_warn("smtpd", "%s; %s", why,
+                 r->tls != NULL ? "the one that was loaded before stays in use"
+                                : "STARTTLS is not offered, and services with "
+                                  "smtpd_tls_wrappermode are not served");
+    if (why == NULL || ctx != NULL) {
+        SSL_CTX_free(r->tls);
+        r->tls = ctx;
+    }
+    free(why);
+}
+
+struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, struct config *cfg,
+                            const struct receive_ops *ops) {
+    struct receive *r = MEM_NEW(struct receive);
+    r->loop = l;
+    r->lookup = k;
+    r->spool = sp;
+    r->cfg = config_ref(cfg);
+    r->ops = *ops;
+    dl_init(&r->listeners);
+    dl_init(&r->sessions);
+    load_certificate(r);
+    struct rlimit rl = {.rlim_cur = 1024};
+    getrlimit(RLIMIT_NOFILE, &rl);
+    uint64_t limit = rl.rlim_cur > INT_MAX ? INT_MAX : rl.rlim_cur;
+    r->fd_max = (int)(limit - limit / 10 - 32);
+    r->full_ms = -60000;
+    auth_reload(r);
+    return r;
+}
+
+void receive_reload(struct receive *r, struct config *cfg) {
+    config_unref(r->cfg);
+    r->cfg = config_ref(cfg);
+    load_certificate(r);
+    auth_reload(r);
+}
+
+void receive_stop(struct receive *r) {
+    struct dl *n;
+    r->stopping = true;
+    while ((n = dl_pop(&r->listeners)) != NULL) {
+        struct listener *ln = DL_OWNER(n, struct listener, link);
+        acceptor_close(ln->acceptor);
+        free(ln->svc_name);
+        free(ln);
+    }
+    DL_EACH_SAFE (it, &r->sessions)
+        serve_stop(DL_OWNER(it, struct session, link));
+}
+
+size_t receive_sessions(const struct receive *r) {
+    return r->n_sessions;
+}

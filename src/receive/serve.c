@@ -1,0 +1,324 @@
+/*
+ * receive/serve.c - serving one client; see serve.h
+ *
+ * Input is taken a line at a time (commands, answers to challenges) or as it comes (content), and
+ * each piece ends in serve_next, which alone decides what the session does then.  A command that
+ * waits for an answer pauses the client until the answer is there, so replies are always in order.
+ */
+#include "receive/serve.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "receive/anvil.h"
+#include "receive/auth.h"
+#include "receive/commands.h"
+#include "receive/intake.h"
+#include "receive/message.h"
+#include "receive/transaction.h"
+#include "util/log.h"
+#include "util/mem.h"
+#include "util/tls.h"
+
+static size_t serve_input(void *arg, const char *p, size_t n);
+static void serve_event(void *arg, enum conn_event ev);
+static const struct conn_ops serve_ops = {
+    .input = serve_input, .event = serve_event, .answers = true};
+
+/* The question for the client's name cannot be cancelled: it outlives the session. */
+struct name_query {
+    struct session *s; /* NULL: the session is over */
+};
+
+static void smtpd_free(struct session *s) {
+    config_unref(s->cfg);
+    client_clear(&s->client);
+    auth_logout(s);
+    free(s->helo);
+    free(s);
+}
+
+/* A command that was begun and has no answer yet: data=0/1.  A chunk that was refused has one. */
+static void count_unfinished(struct session *s) {
+    if (s->intake != NULL && intake_open(s->intake) && s->intake->kind != INTAKE_REFUSED)
+        s->total[s->verb]++;
+}
+
+/* The end of the session, which is gone when this returns.  what: why, for the log, or NULL.  What
+ * was written is sent. */
+static void serve_close(struct session *s, const char *what) {
+    if (!s->client.local) {
+        if (what != NULL)
+            smtpd_log_end(s, what);
+        count_unfinished(s);
+        smtpd_log_counts(s);
+        if (s->client.counted)
+            anvil_disconnect(s->client.addr);
+    }
+    transaction_end(s);
+    auth_drop(s);
+    message_forget(s);
+    if (s->naming != NULL)
+        s->naming->s = NULL;
+    dl_remove(&s->link);
+    s->r->n_sessions--;
+    conn_close_after_write(s->conn);
+    smtpd_free(s);
+}
+
+/* What the client is expected to send when all that came has been answered. */
+static enum session_state serve_expects(const struct session *s) {
+    if (auth_reading(s))
+        return SESSION_AUTH;
+    return s->intake != NULL && intake_open(s->intake) ? SESSION_CONTENT : SESSION_COMMAND;
+}
+
+/* After each command: has the client made too many mistakes, does it have to slow down? */
+static void serve_on(struct session *s) {
+    bool new_errors = s->errors != s->errors_seen;
+    s->errors_seen = s->errors;
+    if (new_errors && s->errors >= s->p->smtpd_hard_error_limit) {
+        smtpd_say(s, "421 4.7.0 %s Error: too many errors", s->cfg->p.myhostname);
+        serve_close(s, "too many errors");
+    } else if (new_errors && s->errors > s->p->smtpd_soft_error_limit &&
+               s->p->smtpd_error_sleep_time > 0) {
+        smtpd_enter(s, SESSION_SLEEP);
+    } else {
+        smtpd_enter(s, serve_expects(s));
+    }
+}
+
+/* What comes after a command; s may be gone when this returns. */
+static void serve_next(struct session *s, enum cmd rc) {
+    switch (rc) {
+    case CMD_WAIT:
+        smtpd_enter(s, SESSION_WAIT);
+        break;
+    case CMD_TLS:
+        smtpd_enter(s, SESSION_TLS);
+        conn_tls(s->conn, SSL_new(s->r->tls), true);
+        break;
+    case CMD_CLOSE:
+        serve_close(s, NULL);
+        break;
+    default:
+        serve_on(s);
+        break;
+    }
+}
+
+/* -- input -- */
+
+static void serve_line_too_long(struct session *s) {
+    s->verb = VERB_UNKNOWN;
+    smtpd_reply(s, false, "500 5.5.2 Error: line too long");
+    serve_close(s, "line too long");
+}
+
+static size_t serve_line(struct session *s, char *p, size_t n) {
+    char *nl = memchr(p, '\n', n);
+    bool answer = s->state == SESSION_AUTH;
+    size_t limit = (size_t)(answer ? s->p->smtpd_sasl_response_limit : s->p->line_length_limit);
+    if (nl == NULL && n <= limit)
+        return 0;
+    if (nl == NULL || (size_t)(nl - p) > limit) {
+        serve_line_too_long(s);
+        return n;
+    }
+    size_t used = (size_t)(nl - p) + 1;
+    struct str line = str_make(p, used - 1);
+    if (line.n > 0 && line.p[line.n - 1] == '\r')
+        line.n--;
+    enum cmd rc = answer ? auth_line(s, line) : command_line(s, line);
+    if (answer || str_istarts(str_trim(line), "AUTH")) /* it may be a password */
+        mem_wipe(p, used);
+    serve_next(s, rc);
+    return used;
+}
+
+static size_t serve_content(struct session *s, const char *p, size_t n) {
+    enum cmd rc = CMD_DONE;
+    size_t used = message_input(s, p, n, &rc);
+    serve_next(s, rc);
+    return used;
+}
+
+static size_t serve_input(void *arg, const char *p, size_t n) {
+    struct session *s = arg;
+    switch (s->state) {
+    case SESSION_COMMAND:
+    case SESSION_AUTH:
+        return serve_line(s, (char *)(uintptr_t)p, n);
+    case SESSION_CONTENT:
+        return serve_content(s, p, n);
+    default:
+        return 0;
+    }
+}
+
+/* -- the connection -- */
+
+static void serve_greet(struct session *s) {
+    smtpd_say(s, "220 %s", s->p->smtpd_banner);
+}
+
+static void serve_tls_up(struct session *s) {
+    struct sbuf b = {0}, from = {0};
+    s->tls_on = true;
+    if (s->p->smtpd_tls_loglevel >= 1) {
+        tls_describe(conn_ssl(s->conn), &b);
+        log_as(s->svc->log_name, "smtpd", "Anonymous TLS connection established from %s: %s",
+               client_text(&s->client, &from), b.p);
+    }
+    sbuf_free(&b);
+    sbuf_free(&from);
+    if (s->wrapped)
+        serve_greet(s);
+    smtpd_enter(s, SESSION_COMMAND);
+}
+
+static void serve_timed_out(struct session *s) {
+    if (s->state == SESSION_SLEEP) {
+        smtpd_enter(s, serve_expects(s));
+        return;
+    }
+    smtpd_say(s, "421 4.4.2 %s Error: timeout exceeded", s->cfg->p.myhostname);
+    serve_close(s, "timeout");
+}
+
+static void serve_lost(struct session *s) {
+    struct sbuf from = {0};
+    if (conn_ssl(s->conn) != NULL && !s->tls_on)
+        log_as(s->svc->log_name, "smtpd", "SSL_accept error from %s: %s",
+               client_text(&s->client, &from), conn_tls_error(s->conn));
+    sbuf_free(&from);
+    serve_close(s, "lost connection");
+}
+
+static void serve_event(void *arg, enum conn_event ev) {
+    struct session *s = arg;
+    switch (ev) {
+    case CONN_TLS_UP:
+        serve_tls_up(s);
+        break;
+    case CONN_TIMEOUT:
+        serve_timed_out(s);
+        break;
+    case CONN_CLOSED:
+        serve_lost(s);
+        break;
+    default:
+        break;
+    }
+}
+
+/* -- the beginning -- */
+
+static bool has_room(struct session *s) {
+    const struct params *p = s->p;
+    struct sbuf from = {0};
+    s->client.limits_off = client_is_in(&s->client, p->smtpd_client_event_limit_exceptions);
+    s->client.counted = !s->client.local;
+    if (s->client.local ||
+        anvil_connect(s->client.addr,
+                      s->client.limits_off ? 0 : p->smtpd_client_connection_count_limit,
+                      s->client.limits_off ? 0 : p->smtpd_client_connection_rate_limit,
+                      p->anvil_rate_time_unit))
+        return true;
+    log_warn("smtpd", "Connection concurrency or rate limit exceeded from %s for service %s",
+             client_text(&s->client, &from), s->svc->name);
+    sbuf_free(&from);
+    smtpd_say(s, "421 4.7.0 %s Error: too many connections from %s", s->cfg->p.myhostname,
+              s->client.addr);
+    return false;
+}
+
+static bool has_certificate(const struct session *s) {
+    struct sbuf from = {0};
+    if (!s->wrapped || s->r->tls != NULL)
+        return true;
+    log_warn("smtpd",
+             "Wrapper-mode request dropped from %s for service %s: no TLS certificate is loaded",
+             client_text(&s->client, &from), s->svc->name);
+    sbuf_free(&from);
+    return false;
+}
+
+/* The client has a name: it is greeted, or refused. */
+static void serve_begin(struct session *s) {
+    struct sbuf from = {0};
+    if (!s->client.local)
+        log_as(s->svc->log_name, "smtpd", "connect from %s", client_text(&s->client, &from));
+    sbuf_free(&from);
+    if (!has_room(s) || !has_certificate(s)) {
+        serve_close(s, NULL);
+    } else if (s->wrapped) {
+        serve_next(s, CMD_TLS);
+    } else {
+        serve_greet(s);
+        smtpd_enter(s, SESSION_COMMAND);
+    }
+}
+
+static void name_came(void *ctx, const char *name) {
+    struct name_query *q = ctx;
+    struct session *s = q->s;
+    free(q);
+    if (s == NULL)
+        return;
+    s->naming = NULL;
+    s->client.name = mem_strdup(name == NULL ? "unknown" : name);
+    serve_begin(s);
+}
+
+static void set_client(struct session *s, const struct netaddr *peer, bool local) {
+    struct client *c = &s->client;
+    struct ucred cred = {0};
+    socklen_t len = sizeof cred;
+    c->peer = *peer;
+    c->local = local;
+    if (!local) {
+        netaddr_text(&c->peer, c->addr);
+        return;
+    }
+    getsockopt(conn_fd(s->conn), SOL_SOCKET, SO_PEERCRED, &cred, &len);
+    c->uid = cred.uid;
+    strcpy(c->addr, "127.0.0.1");
+}
+
+void serve_client(struct receive *r, int fd, const struct netaddr *peer, const struct service *svc,
+                  bool local) {
+    struct session *s = MEM_NEW(struct session);
+    s->r = r;
+    s->cfg = config_ref(r->cfg);
+    s->svc = svc;
+    s->p = &svc->p;
+    s->answered = serve_next;
+    s->wrapped = s->p->smtpd_tls_wrappermode && !local;
+    s->conn = conn_new(r->loop, fd, &serve_ops, s);
+    if (s->conn == NULL) {
+        smtpd_free(s);
+        return;
+    }
+    dl_push(&r->sessions, &s->link);
+    r->n_sessions++;
+    set_client(s, peer, local);
+    smtpd_enter(s, SESSION_NEW);
+    struct name_query *q = s->naming = MEM_NEW(struct name_query);
+    q->s = s;
+    if (local)
+        name_came(q, "localhost");
+    else if (!s->p->smtpd_peername_lookup)
+        name_came(q, NULL);
+    else
+        r->ops.peername(r->ops.arg, &s->client.peer, name_came, q);
+}
+
+void serve_stop(struct session *s) {
+    bool busy = s->state == SESSION_WAIT || s->state == SESSION_CONTENT || s->tx != NULL;
+    if (busy)
+        return;
+    smtpd_say(s, "421 4.3.2 %s Service shutting down", s->cfg->p.myhostname);
+    serve_close(s, NULL);
+}

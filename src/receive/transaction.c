@@ -1,0 +1,446 @@
+/*
+ * receive/transaction.c - MAIL and RCPT, in Postfix's words; see transaction.h
+ */
+#include "receive/transaction.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mail/address.h"
+#include "mail/mailerr.h"
+#include "receive/anvil.h"
+#include "receive/intake.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+struct str transaction_sender(const struct transaction *tx) {
+    return str_make(tx->texts.p == NULL ? "" : tx->texts.p, tx->sender_n);
+}
+
+struct str transaction_rcpt_addr(const struct transaction *tx, const struct rcpt_in *r) {
+    return str_make(tx->texts.p + r->addr_at, r->addr_n);
+}
+
+static struct str pending_addr(const struct transaction *tx) {
+    return transaction_rcpt_addr(tx, &tx->pending);
+}
+
+static bool wants_utf8(const struct transaction *tx) {
+    return (tx->flags & ENV_SMTPUTF8) != 0;
+}
+
+static struct transaction *transaction_new(void) {
+    return MEM_NEW(struct transaction);
+}
+
+void transaction_end(struct session *s) {
+    struct transaction *tx = s->tx;
+    intake_free(s->intake);
+    s->intake = NULL;
+    s->tx = NULL;
+    if (tx == NULL)
+        return;
+    route_cancel(tx->route);
+    access_cancel(tx->access);
+    if (tx->expected)
+        spool_expect(s->r->spool, -1);
+    sbuf_free(&tx->texts);
+    sbuf_free(&tx->envid);
+    mailerr_free(&tx->refused);
+    free(tx->rcpts);
+    free(tx);
+}
+
+struct access_facts transaction_facts(const struct session *s, const struct rcpt_in *r) {
+    const struct transaction *tx = s->tx;
+    return (struct access_facts){.loop = s->r->loop,
+                                 .lookup = s->r->lookup,
+                                 .cfg = s->cfg,
+                                 .p = s->p,
+                                 .client = &s->client,
+                                 .helo = s->helo,
+                                 .sasl_user = s->sasl_user,
+                                 .encrypted = s->tls_on,
+                                 .sender = transaction_sender(tx),
+                                 .rcpt = r == NULL ? STR_NONE : transaction_rcpt_addr(tx, r),
+                                 .n_rcpts = tx->n_rcpts,
+                                 .address_class = tx->address_class};
+}
+
+/* The recipient that a reject line names: the one that is decided about, or the only one. */
+static const struct rcpt_in *rejected_rcpt(const struct session *s) {
+    if (s->verb == VERB_RCPT)
+        return &s->tx->pending;
+    return s->tx->n_rcpts == 1 ? &s->tx->rcpts[0] : NULL;
+}
+
+static void log_reject(struct session *s, const char *stage, const char *text) {
+    struct sbuf b = {0};
+    const struct rcpt_in *r = rejected_rcpt(s);
+    sbuf_printf(&b, "%s: reject: %s from ", s->tx->qid[0] == '\0' ? "NOQUEUE" : s->tx->qid, stage);
+    client_text(&s->client, &b);
+    sbuf_printf(&b, ": %s; from=<", text);
+    addr_external(&b, transaction_sender(s->tx));
+    sbuf_add_ch(&b, '>');
+    if (r != NULL) {
+        sbuf_add_c(&b, " to=<");
+        addr_external(&b, transaction_rcpt_addr(s->tx, r));
+        sbuf_add_ch(&b, '>');
+    }
+    sbuf_printf(&b, " proto=%s", s->esmtp ? "ESMTP" : "SMTP");
+    if (s->helo != NULL)
+        sbuf_printf(&b, " helo=<%s>", s->helo);
+    log_as(s->svc->log_name, "smtpd", "%s", b.p);
+    sbuf_free(&b);
+}
+
+void transaction_reject(struct session *s, const char *stage, const char *text) {
+    log_reject(s, stage, text);
+    smtpd_reply(s, false, "%s", text);
+}
+
+static enum cmd tx_say(struct session *s, bool ok, const char *text) {
+    smtpd_reply(s, ok, "%s", text);
+    return CMD_DONE;
+}
+
+/* -- parameters -- */
+
+static bool mail_size(struct session *s, struct str value) {
+    uint64_t size;
+    int64_t limit = s->cfg->p.message_size_limit;
+    if (!str_u64(value, &size)) {
+        smtpd_reply(s, false, "501 5.5.4 Bad message size syntax");
+        return false;
+    }
+    if (limit > 0 && size > (uint64_t)limit) {
+        transaction_reject(s, "MAIL", "552 5.3.4 Message size exceeds fixed limit");
+        return false;
+    }
+    return true;
+}
+
+/* "<>" or xtext. */
+static bool is_xtext(struct str value) {
+    struct sbuf out = {0};
+    bool ok = str_eq_c(value, "<>") || (value.n > 0 && xtext_decode(&out, value));
+    sbuf_free(&out);
+    return ok;
+}
+
+static bool mail_param(struct session *s, struct str key, struct str value) {
+    if (str_ieq_c(key, "SIZE"))
+        return mail_size(s, value);
+    if (str_ieq_c(key, "BODY") && (str_ieq_c(value, "8BITMIME") || str_ieq_c(value, "7BIT"))) {
+        s->tx->flags |= str_ieq_c(value, "8BITMIME") ? ENV_8BIT : 0;
+        return true;
+    }
+    if (str_ieq_c(key, "SMTPUTF8") && value.n == 0 && s->p->smtputf8_enable)
+        return true; /* seen before the address was parsed */
+    if (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable && is_xtext(value))
+        return true; /* RFC 4954 section 5: who wrote it is for trusted clients to say; not used */
+    if (str_ieq_c(key, "RET") && (str_ieq_c(value, "FULL") || str_ieq_c(value, "HDRS"))) {
+        s->tx->flags |= str_ieq_c(value, "FULL") ? ENV_RET_FULL : ENV_RET_HDRS;
+        return true;
+    }
+    if (str_ieq_c(key, "ENVID") && value.n > 0 && value.n <= 100 && s->tx->envid.n == 0 &&
+        xtext_decode(&s->tx->envid, value))
+        return true;
+    if (str_ieq_c(key, "RET") || str_ieq_c(key, "ENVID") || str_ieq_c(key, "BODY") ||
+        (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable)) {
+        smtpd_reply(s, false, "501 5.5.4 Bad %.*s parameter syntax", STR_FMT(key));
+        return false;
+    }
+    smtpd_reply(s, false, "555 5.5.4 Unsupported option: %.*s%s%.*s", STR_FMT(key),
+                value.n > 0 ? "=" : "", STR_FMT(value));
+    return false;
+}
+
+static bool has_space(struct session *s) {
+    int64_t need = s->cfg->p.message_size_limit * 3 / 2;
+    if (need < s->cfg->p.queue_minfree)
+        need = s->cfg->p.queue_minfree;
+    if (spool_space(s->r->spool) > need)
+        return true;
+    log_warn("smtpd", "not enough free space in mail queue: %lld bytes < 1.5*message size limit",
+             (long long)spool_space(s->r->spool));
+    smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
+    return false;
+}
+
+/* Adds @$myorigin to an address without a domain, .$mydomain to a domain without a dot; takes the
+ * dot from the end of a domain.  Every table and every rule then sees one name for one domain. */
+static void complete(struct session *s, size_t begun) {
+    struct str a = str_make(s->tx->texts.p + begun, s->tx->texts.n - begun);
+    if (a.n > 0 && str_rchr(a, '@') < 0 && s->p->append_at_myorigin)
+        sbuf_printf(&s->tx->texts, "@%s", s->cfg->p.myorigin);
+    a = str_make(s->tx->texts.p + begun, s->tx->texts.n - begun);
+    struct str domain = addr_domain(a);
+    if (domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0 && s->p->append_dot_mydomain)
+        sbuf_printf(&s->tx->texts, ".%s", s->cfg->p.mydomain);
+    a = str_make(s->tx->texts.p + begun, s->tx->texts.n - begun);
+    domain = addr_domain(a);
+    if (domain.n > 1 && domain.p[domain.n - 1] == '.' && domain.p[domain.n - 2] != '.')
+        s->tx->texts.p[--s->tx->texts.n] = '\0';
+}
+
+static bool rate_exceeded(struct session *s, enum anvil_what what, int64_t limit) {
+    if (limit == 0 || s->client.limits_off)
+        return false;
+    struct sbuf from = {0};
+    int64_t n = anvil_event(s->client.addr, what, s->p->anvil_rate_time_unit);
+    bool over = n > limit;
+    if (over) {
+        log_warn("smtpd", "%s delivery request rate limit exceeded: %lld from %s for service %s",
+                 what == ANVIL_MESSAGE ? "Message" : "Recipient", (long long)n,
+                 client_text(&s->client, &from), s->svc->name);
+        smtpd_reply(s, false, "450 4.7.1 Error: too much mail from %s", s->client.addr);
+    }
+    sbuf_free(&from);
+    return over;
+}
+
+/* -- MAIL -- */
+
+static bool mail_allowed(struct session *s) {
+    if (s->tx != NULL)
+        smtpd_reply(s, false, "503 5.5.1 Error: nested MAIL command");
+    else if (s->helo == NULL && s->p->smtpd_helo_required)
+        smtpd_reply(s, false, "503 5.5.1 Error: send HELO/EHLO first");
+    else if (!rate_exceeded(s, ANVIL_MESSAGE, s->p->smtpd_client_message_rate_limit))
+        return true;
+    return false;
+}
+
+/* Non-ASCII is allowed in the address if SMTPUTF8 is among the parameters. */
+static bool asks_utf8(const struct session *s, struct str args) {
+    struct str rest = args, w;
+    while (s->p->smtputf8_enable && str_split(&rest, " ", &w))
+        if (str_ieq_c(w, "SMTPUTF8"))
+            return true;
+    return false;
+}
+
+static enum cmd bad_address(struct session *s, enum addr_rc rc, const char *syntax) {
+    return tx_say(s, false,
+                  rc == ADDR_8BIT ? "553 5.6.7 Must declare SMTPUTF8 to send unicode address"
+                                  : syntax);
+}
+
+/* Reads the address and the parameters into the transaction; false if it was refused. */
+static bool mail_parse(struct session *s, struct str args) {
+    struct transaction *tx = s->tx;
+    struct str key, value;
+    size_t len = 0;
+    if (asks_utf8(s, args))
+        tx->flags |= ENV_SMTPUTF8;
+    struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(tx) || !s->p->smtputf8_enable,
+                          true};
+    enum addr_rc rc = addr_parse(args, &o, &tx->texts, &len);
+    if (rc != ADDR_OK) {
+        bad_address(s, rc, "501 5.1.7 Bad sender address syntax");
+        return false;
+    }
+    complete(s, 0);
+    tx->sender_n = tx->texts.n;
+    for (struct str rest = str_from(args, len); smtp_param_next(&rest, &key, &value);)
+        if (!mail_param(s, key, value))
+            return false;
+    return has_space(s);
+}
+
+enum cmd transaction_mail(struct session *s, struct str args) {
+    if (!mail_allowed(s))
+        return CMD_DONE;
+    if (!str_istarts(args, "FROM:"))
+        return tx_say(s, false, "501 5.5.4 Syntax: MAIL FROM:<address>");
+    transaction_end(s); /* chunks of BDAT that were refused without one */
+    s->tx = transaction_new();
+    if (!mail_parse(s, str_from(args, 5))) {
+        transaction_end(s);
+        return CMD_DONE;
+    }
+    s->tx->expected = true;
+    spool_expect(s->r->spool, 1);
+    s->tx->arrival_us = clock_wall_us();
+    return tx_say(s, true, "250 2.1.0 Ok");
+}
+
+/* -- RCPT -- */
+
+static bool notify_parse(struct str v, uint32_t *out) {
+    struct str w;
+    *out = 0;
+    while (str_split(&v, ",", &w)) {
+        if (str_ieq_c(w, "NEVER"))
+            *out |= NOTIFY_NEVER;
+        else if (str_ieq_c(w, "SUCCESS"))
+            *out |= NOTIFY_SUCCESS;
+        else if (str_ieq_c(w, "FAILURE"))
+            *out |= NOTIFY_FAILURE;
+        else if (str_ieq_c(w, "DELAY"))
+            *out |= NOTIFY_DELAY;
+        else
+            return false;
+    }
+    return *out == NOTIFY_NEVER || (*out != 0 && (*out & NOTIFY_NEVER) == 0);
+}
+
+static bool rcpt_param(struct session *s, struct rcpt_in *r, struct str key, struct str value) {
+    if (str_ieq_c(key, "NOTIFY") && notify_parse(value, &r->notify))
+        return true;
+    ptrdiff_t semi = str_chr(value, ';');
+    if (str_ieq_c(key, "ORCPT") && semi > 0 && addr_is_atom(str_make(value.p, (size_t)semi))) {
+        r->orcpt_at = s->tx->texts.n;
+        sbuf_add(&s->tx->texts, value.p, (size_t)semi + 1);
+        if (xtext_decode(&s->tx->texts, str_from(value, (size_t)semi + 1))) {
+            r->orcpt_n = s->tx->texts.n - r->orcpt_at;
+            return true;
+        }
+    }
+    if (str_ieq_c(key, "NOTIFY") || str_ieq_c(key, "ORCPT"))
+        smtpd_reply(s, false, "501 5.5.4 Error: Bad %.*s parameter syntax", STR_FMT(key));
+    else
+        smtpd_reply(s, false, "555 5.5.4 Unsupported option: %.*s%s%.*s", STR_FMT(key),
+                    value.n > 0 ? "=" : "", STR_FMT(value));
+    return false;
+}
+
+static enum cmd rcpt_accept(struct session *s) {
+    struct transaction *tx = s->tx;
+    struct sbuf from = {0};
+    if (tx->n_rcpts == tx->cap_rcpts) {
+        tx->cap_rcpts = tx->cap_rcpts == 0 ? 4 : tx->cap_rcpts * 2;
+        tx->rcpts = mem_realloc(tx->rcpts, tx->cap_rcpts * sizeof *tx->rcpts);
+    }
+    tx->rcpts[tx->n_rcpts++] = tx->pending;
+    if (tx->qid[0] == '\0') {
+        qid_next(s->cfg->p.enable_long_queue_ids, &tx->id, tx->qid);
+        client_text(&s->client, &from);
+        if (s->sasl_user != NULL)
+            sbuf_printf(&from, ", sasl_method=%s, sasl_username=%s", s->sasl_method, s->sasl_user);
+        if (!s->client.local)
+            log_as(s->svc->log_name, "smtpd", "%s: client=%s", tx->qid, from.p);
+    }
+    sbuf_free(&from);
+    return tx_say(s, true, "250 2.1.5 Ok");
+}
+
+/* Refuses the pending recipient: "code <address>: text". */
+static enum cmd rcpt_refuse(struct session *s, const char *code, struct str text) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s <", code);
+    addr_external(&b, pending_addr(s->tx));
+    sbuf_add_c(&b, ">: ");
+    sbuf_add_str(&b, text);
+    transaction_reject(s, "RCPT", b.p);
+    sbuf_free(&b);
+    s->tx->texts.n = s->tx->pending.addr_at;
+    return CMD_DONE;
+}
+
+/* "error:5.1.1 no such place": the sender still has the mail, and learns it now. */
+static enum cmd rcpt_refused(struct session *s) {
+    const struct mailerr *e = &s->tx->refused;
+    struct sbuf code = {0}, text = {0};
+    bool hard = e->status == MAIL_BOUNCED;
+    bool plain = strcmp(e->dsn + 1, ".0.0") == 0; /* the rule has none of its own */
+    sbuf_printf(&code, "%d %s", hard ? 550 : 450, !plain ? e->dsn : hard ? "5.1.1" : "4.1.1");
+    sbuf_printf(&text, "Recipient address rejected: %s", e->text);
+    rcpt_refuse(s, code.p, sbuf_str(&text));
+    sbuf_free(&code);
+    sbuf_free(&text);
+    return CMD_DONE;
+}
+
+/* Access has nothing against the recipient. */
+static enum cmd rcpt_allowed(struct session *s) {
+    /* A transport that Posthouse does not have would keep the mail until it expires: better to say
+     * so while the sender still has it. */
+    if (!s->tx->served)
+        return rcpt_refuse(
+            s, "451 4.3.5",
+            STR_LIT("mail transport unavailable: Posthouse relays only, see transport_maps"));
+    return s->tx->refused.status != MAIL_UNSET ? rcpt_refused(s) : rcpt_accept(s);
+}
+
+static void on_rcpt_access(void *arg, enum verdict v, const char *text) {
+    struct session *s = arg;
+    enum cmd rc = CMD_DONE;
+    s->tx->access = NULL;
+    if (v == VERDICT_REJECT) {
+        transaction_reject(s, "RCPT", text);
+        s->tx->texts.n = s->tx->pending.addr_at;
+    } else {
+        rc = rcpt_allowed(s);
+    }
+    smtpd_answered(s, rc);
+}
+
+static void on_rcpt_route(void *arg, const struct route *r) {
+    struct session *s = arg;
+    struct transaction *tx = s->tx;
+    const struct mailerr *refused = route_refuses(r);
+    tx->route = NULL;
+    tx->address_class = r->address_class;
+    tx->served = r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP);
+    mailerr_free(&tx->refused);
+    if (refused != NULL && s->p->smtpd_reject_unlisted_recipient)
+        mailerr_copy(&tx->refused, refused);
+    if (r->rc == ROUTE_FAILED) {
+        smtpd_answered(s, rcpt_refuse(s, "451 4.3.0", STR_LIT("Temporary lookup failure")));
+        return;
+    }
+    struct access_facts f = transaction_facts(s, &tx->pending);
+    tx->access = access_begin(&f, ACCESS_RCPT, on_rcpt_access, s);
+}
+
+/* May RCPT come now? */
+static bool rcpt_expected(struct session *s, struct str args) {
+    if (s->tx == NULL)
+        tx_say(s, false, "503 5.5.1 Error: need MAIL command");
+    else if (s->intake != NULL)
+        tx_say(s, false, "503 5.5.1 Error: RCPT after BDAT"); /* RFC 3030 section 4.2 */
+    else if (!str_istarts(args, "TO:"))
+        tx_say(s, false, "501 5.5.4 Syntax: RCPT TO:<address>");
+    else if (s->tx->n_rcpts >= (size_t)s->p->smtpd_recipient_limit)
+        tx_say(s, false, "452 4.5.3 Error: too many recipients");
+    else
+        return !rate_exceeded(s, ANVIL_RCPT, s->p->smtpd_client_recipient_rate_limit);
+    return false;
+}
+
+/* Reads the address and the parameters of a recipient; false if it was refused. */
+static bool rcpt_parse(struct session *s, struct str args) {
+    struct transaction *tx = s->tx;
+    size_t len = 0, begun = tx->texts.n;
+    struct str key, value;
+    struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(tx) || !s->p->smtputf8_enable,
+                          false};
+    enum addr_rc rc = addr_parse(args, &o, &tx->texts, &len);
+    if (rc != ADDR_OK) {
+        bad_address(s, rc, "501 5.1.3 Bad recipient address syntax");
+        return false;
+    }
+    complete(s, begun);
+    tx->pending = (struct rcpt_in){.addr_at = begun, .addr_n = tx->texts.n - begun};
+    for (struct str rest = str_from(args, len); smtp_param_next(&rest, &key, &value);)
+        if (!rcpt_param(s, &tx->pending, key, value))
+            return false;
+    return true;
+}
+
+enum cmd transaction_rcpt(struct session *s, struct str args) {
+    struct transaction *tx = s->tx;
+    if (!rcpt_expected(s, args))
+        return CMD_DONE;
+    size_t begun = tx->texts.n;
+    if (!rcpt_parse(s, str_from(args, 3))) {
+        tx->texts.n = begun;
+        return CMD_DONE;
+    }
+    tx->route = route_resolve(s->cfg, s->r->lookup, transaction_sender(tx), pending_addr(tx), NULL,
+                              on_rcpt_route, s);
+    return CMD_WAIT;
+}

@@ -1,0 +1,52 @@
+/*
+ * receive/transaction.h - one mail transaction of a session: MAIL, RCPT, what is known of them
+ *
+ * The loop's thread.  The session has it from MAIL to transaction_end, which forgets everything,
+ * cancels what was asked and ends the intake too: nothing of one transaction reaches the next.
+ */
+#ifndef PH_RECEIVE_TRANSACTION_H
+#define PH_RECEIVE_TRANSACTION_H
+
+#include "mail/envelope.h"
+#include "receive/access.h"
+#include "receive/session.h"
+
+struct rcpt_in {
+    size_t addr_at, addr_n;   /* into transaction->texts */
+    size_t orcpt_at, orcpt_n; /* likewise; orcpt_n 0: none was given */
+    uint32_t notify;          /* NOTIFY_*; 0: not given */
+};
+
+struct transaction {
+    struct sbuf texts; /* the sender, then recipients with their ORCPTs */
+    size_t sender_n;   /* bytes of texts that are the sender */
+    struct sbuf envid; /* empty: none was given */
+    uint32_t flags;    /* ENV_* that MAIL asks for */
+    struct rcpt_in *rcpts;
+    size_t n_rcpts, cap_rcpts;
+    struct rcpt_in pending;         /* the recipient that is being decided about */
+    struct route_query *route;      /* the question where it goes, or NULL */
+    enum route_class address_class; /* of it */
+    bool served;                    /* its transport is one that Posthouse has */
+    struct mailerr refused;         /* its transport says error: or retry:; unset: it does not */
+    struct access_run *access;      /* the question whether it may, or NULL */
+    uint64_t id;                    /* of the queue file; 0: no recipient yet */
+    char qid[QID_MAX];              /* "": likewise */
+    int64_t arrival_us;             /* of MAIL, since 1970 */
+    uint64_t chunk_n;               /* bytes of the first BDAT, while access decides about it */
+    bool chunk_last;                /* that was BDAT … LAST */
+    bool expected;                  /* the spool was told that a message is on its way */
+};
+
+enum cmd transaction_mail(struct session *s, struct str args);
+enum cmd transaction_rcpt(struct session *s, struct str args);
+/* Ends it, and the intake; safe if there is none. */
+void transaction_end(struct session *s);
+struct str transaction_sender(const struct transaction *tx);
+struct str transaction_rcpt_addr(const struct transaction *tx, const struct rcpt_in *r);
+/* What access asks about a recipient (NULL: about none). */
+struct access_facts transaction_facts(const struct session *s, const struct rcpt_in *r);
+/* Refuses with text, and logs "NOQUEUE: reject: RCPT from …: text; from=<> to=<> proto=ESMTP". */
+void transaction_reject(struct session *s, const char *stage, const char *text);
+
+#endif

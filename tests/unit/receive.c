@@ -1,0 +1,667 @@
+/* The SMTP server's parts: restriction lists, counts of clients, content as it comes in, the lines
+ * to Dovecot. */
+#include "unit.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "receive/access.h"
+#include "receive/anvil.h"
+#include "receive/dovecot.h"
+#include "receive/intake.h"
+#include "util/codec.h"
+#include "util/mem.h"
+
+static struct loop *loop;
+
+static void turn(void) {
+    uv_run(&loop->uv, UV_RUN_NOWAIT);
+    uv_run(&loop->uv, UV_RUN_NOWAIT);
+}
+
+/* -- a spool in memory: what is submitted is done when the test says so -- */
+
+static struct spool_op *submitted[16];
+static size_t n_submitted, n_dropped;
+static struct sbuf file;
+static int file_rc;
+
+void spool_submit(struct spool *s, struct spool_op *op) {
+    (void)s;
+    submitted[n_submitted++] = op;
+}
+
+static void spool_answers(void) {
+    for (size_t i = 0; i < n_submitted; i++) {
+        struct spool_op *op = submitted[i];
+        if (op->kind == SPOOL_BODY_WRITE) {
+            assert_int_equal(op->off, file.n);
+            sbuf_add(&file, op->chunk.p, op->chunk.n);
+            op->crc = crc32c(op->crc, op->chunk.p, op->chunk.n);
+            op->rc = file_rc;
+        } else {
+            assert_int_equal(op->kind, SPOOL_BODY_DROP);
+            n_dropped++;
+        }
+        op->done(op);
+    }
+    n_submitted = 0;
+    turn();
+}
+
+/* -- intake -- */
+
+static struct params small = {
+    .message_size_limit = 20000, .message_memory_limit = 1 << 20, .spool_body_file_size = 3000};
+static size_t n_ready;
+
+static void is_ready(void *arg) {
+    (void)arg;
+    n_ready++;
+}
+
+static void adds_a_field(void *arg, struct header_scan *h, struct sbuf *add) {
+    (void)arg;
+    if (!h->has_date)
+        sbuf_add_c(add, "Date: now\r\n");
+    if (h->no_separator)
+        sbuf_add_c(add, "\r\n");
+}
+
+static const struct intake_ops plain_ops = {is_ready, adds_a_field, NULL};
+
+static struct intake *begin(enum intake_kind kind) {
+    struct sbuf received = {0};
+    struct intake *in = intake_new(kind, loop, NULL, &small, 7, &plain_ops);
+    sbuf_add_c(&received, "Received: x\r\n");
+    if (kind != INTAKE_REFUSED)
+        intake_begin(in, &received);
+    sbuf_reset(&file);
+    n_ready = n_dropped = 0;
+    file_rc = 0;
+    return in;
+}
+
+/* Answers the spool until the intake wants no more waiting. */
+static enum intake_rc wait_out(struct intake *in, enum intake_rc rc) {
+    while (rc == INTAKE_WAIT || in->writing != NULL) {
+        size_t before = n_ready;
+        spool_answers();
+        assert_int_equal(n_ready, before + 1);
+        enum intake_rc now = intake_ready(in);
+        rc = rc == INTAKE_WAIT ? now : rc;
+    }
+    return rc;
+}
+
+/* Gives all of text in pieces; what is not used is given again with the next piece. */
+static enum intake_rc feed(struct intake *in, struct str text, size_t piece) {
+    enum intake_rc rc = INTAKE_MORE;
+    size_t at = 0, have = 0;
+    while (rc == INTAKE_MORE) {
+        assert_true(have < text.n || at < have);
+        have = have + piece < text.n ? have + piece : text.n;
+        at += intake_take(in, text.p + at, have - at, &rc);
+        rc = wait_out(in, rc);
+    }
+    assert_int_equal(at, text.n);
+    return rc;
+}
+
+static void take_body(struct intake *in, struct sbuf *out) {
+    uint64_t size = 0;
+    if (in->in_file) {
+        assert_int_equal(in->file_crc, crc32c(0, file.p, file.n));
+        sbuf_add_str(out, sbuf_str(&file));
+    } else {
+        sbuf_add_str(out, sbuf_str(&in->content));
+    }
+    struct body *b = intake_body(in, &size);
+    assert_int_equal(size, out->n);
+    body_unref(b);
+}
+
+static void make_content(struct sbuf *text, size_t lines) {
+    for (size_t i = 0; i < lines; i++)
+        sbuf_printf(text, "X-Field-%zu: %0*d\r\n", i, (int)(i * 7 % 60 + 1), 0);
+    sbuf_add_c(text, "\r\n.first\r\nsecond\r\n");
+}
+
+/* DATA and BDAT, small and large, in pieces of every kind: the same content. */
+static void test_intake(void **state) {
+    static const size_t sizes[] = {0, 1, 40, 60, 70, 110}, pieces[] = {1, 2, 3, 700, 4000, 100000};
+    (void)state;
+    for (size_t i = 0; i < 6; i++)
+        for (size_t p = 0; p < 6; p++)
+            for (int chunked = 0; chunked < 2; chunked++) {
+                struct sbuf text = {0}, wire = {0}, got = {0}, want = {0};
+                make_content(&text, sizes[i]);
+                const char *body = strstr(text.p, "\r\n.first");
+                sbuf_printf(&want, "Received: x\r\n%.*sDate: now\r\n%s", (int)(body - text.p),
+                            text.p, body);
+                struct intake *in = begin(chunked ? INTAKE_BDAT : INTAKE_DATA);
+                if (chunked) {
+                    assert_int_equal(intake_chunk(in, text.n, true), INTAKE_MORE);
+                    assert_int_equal(feed(in, sbuf_str(&text), pieces[p]), INTAKE_END);
+                } else {
+                    sbuf_printf(&wire, "%.*s\r\n.%s.\r\n", (int)(body - text.p), text.p, body + 2);
+                    assert_int_equal(feed(in, sbuf_str(&wire), pieces[p]), INTAKE_END);
+                }
+                assert_false(intake_open(in));
+                take_body(in, &got);
+                assert_str(sbuf_str(&got), want.p);
+                if (pieces[p] <= 700)
+                    assert_true((file.n > 0) == (want.n > 3000 + pieces[p]));
+                intake_free(in);
+                spool_answers();
+                assert_int_equal(n_dropped, 0);
+                sbuf_free(&text);
+                sbuf_free(&wire);
+                sbuf_free(&got);
+                sbuf_free(&want);
+            }
+}
+
+/* Chunks of BDAT, some of them empty or with half a line end. */
+static void test_intake_chunks(void **state) {
+    static const char *const chunks[] = {"Subject: x\r", "\n\r", "\nbody",
+                                         " goes on\r\n", "\r",   "x"};
+    struct sbuf got = {0};
+    (void)state;
+    struct intake *in = begin(INTAKE_BDAT);
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(intake_chunk(in, strlen(chunks[i]), false), INTAKE_MORE);
+        assert_int_equal(feed(in, str_of(chunks[i]), 1), INTAKE_CHUNK);
+    }
+    assert_int_equal(intake_chunk(in, 0, true), INTAKE_END);
+    take_body(in, &got);
+    assert_str(sbuf_str(&got),
+               "Received: x\r\nSubject: x\r\nDate: now\r\n\r\nbody goes on\r\n x\r\n");
+    sbuf_free(&got);
+    intake_free(in);
+    in = begin(INTAKE_REFUSED);
+    assert_int_equal(intake_chunk(in, 5, false), INTAKE_MORE);
+    assert_int_equal(feed(in, STR_LIT("12345"), 2), INTAKE_CHUNK);
+    assert_int_equal(intake_chunk(in, 0, false), INTAKE_CHUNK);
+    assert_int_equal(intake_chunk(in, 3, true), INTAKE_MORE);
+    assert_true(intake_open(in));
+    assert_int_equal(feed(in, STR_LIT("678"), 9), INTAKE_END);
+    assert_true(in->content.n == 0 && !intake_open(in));
+    intake_free(in);
+}
+
+/* What is too big or cannot be written is read to its end, and nothing of it stays. */
+static void test_intake_fails(void **state) {
+    struct sbuf text = {0};
+    (void)state;
+    make_content(&text, 600);
+    sbuf_add_c(&text, ".\r\n");
+    struct intake *in = begin(INTAKE_DATA);
+    assert_int_equal(feed(in, sbuf_str(&text), 500), INTAKE_END);
+    assert_true(in->too_big && in->failed == 0 && file.n <= 20000 + 4096);
+    intake_free(in);
+    spool_answers();
+    assert_int_equal(n_dropped, 1);
+    in = begin(INTAKE_DATA);
+    file_rc = -28;
+    text.n = 12000;
+    while (text.p[text.n - 1] != '\n')
+        text.n--;
+    sbuf_add_c(&text, ".\r\n");
+    assert_int_equal(feed(in, sbuf_str(&text), 500), INTAKE_END);
+    assert_true(!in->too_big && in->failed == -28);
+    intake_free(in);
+    spool_answers();
+    assert_int_equal(n_dropped, 1);
+    sbuf_free(&text);
+}
+
+/* The owner goes while a chunk is with the spool: the file goes when the chunk is back. */
+static void test_intake_is_left(void **state) {
+    struct sbuf text = {0};
+    enum intake_rc rc = INTAKE_MORE;
+    (void)state;
+    make_content(&text, 110);
+    small.message_memory_limit = 1; /* chunks are small */
+    struct intake *in = begin(INTAKE_DATA);
+    size_t at = 0;
+    while (rc == INTAKE_MORE && at + 500 < text.n)
+        at += intake_take(in, text.p + at, 500, &rc);
+    assert_true(rc == INTAKE_WAIT && n_submitted == 1);
+    intake_free(in);
+    spool_answers();
+    assert_true(n_ready == 0 && n_submitted == 1);
+    spool_answers();
+    assert_int_equal(n_dropped, 1);
+    intake_free(NULL);
+    sbuf_free(&text);
+    small.message_memory_limit = 1 << 20;
+}
+
+/* -- anvil -- */
+
+static int64_t clock_ms;
+
+static int64_t fake_clock(void) {
+    return clock_ms;
+}
+
+static void test_anvil_counts(void **state) {
+    (void)state;
+    anvil_set_clock(fake_clock);
+    clock_ms = 1000;
+    for (int i = 0; i < 3; i++)
+        assert_true(anvil_connect("192.0.2.1", 3, 5, 60));
+    assert_false(anvil_connect("192.0.2.1", 3, 5, 60)); /* four are open */
+    assert_true(anvil_connect("192.0.2.2", 3, 5, 60));
+    for (int i = 0; i < 4; i++)
+        anvil_disconnect("192.0.2.1");
+    assert_true(anvil_connect("192.0.2.1", 3, 5, 60));
+    assert_false(anvil_connect("192.0.2.1", 3, 5, 60)); /* the sixth in a minute */
+    assert_true(anvil_connect("192.0.2.1", 0, 0, 60));
+    for (int i = 0; i < 3; i++)
+        anvil_disconnect("192.0.2.1");
+    assert_int_equal(anvil_event("192.0.2.1", ANVIL_RCPT, 60), 1);
+    assert_int_equal(anvil_event("192.0.2.1", ANVIL_RCPT, 60), 2);
+    assert_int_equal(anvil_event("192.0.2.1", ANVIL_AUTH, 60), 1);
+    clock_ms += 60000;
+    assert_int_equal(anvil_event("192.0.2.1", ANVIL_RCPT, 60), 1);
+    assert_true(anvil_connect("192.0.2.1", 1, 1, 60));
+    anvil_disconnect("192.0.2.1");
+    anvil_disconnect("192.0.2.1"); /* one too many */
+    anvil_disconnect("192.0.2.77");
+    anvil_disconnect("192.0.2.2");
+}
+
+/* Who has no connection and whose interval is over is forgotten; who is too many, too. */
+static void test_anvil_forgets(void **state) {
+    char addr[40];
+    (void)state;
+    anvil_set_clock(fake_clock);
+    clock_ms += 1000000;
+    anvil_connect("198.51.100.1", 0, 0, 60); /* stays */
+    for (int i = 0; i < 5000; i++) {
+        snprintf(addr, sizeof addr, "10.%d.%d.1", i / 250, i % 250);
+        anvil_connect(addr, 0, 0, 60);
+        anvil_event(addr, ANVIL_MESSAGE, 60);
+        anvil_disconnect(addr);
+    }
+    assert_true(anvil_clients() >= 5001);
+    clock_ms += 60001;
+    for (int i = 0; i < 2600; i++)
+        anvil_event("10.0.0.1", ANVIL_MESSAGE, 60);
+    assert_true(anvil_clients() <= 3);
+    for (int i = 0; i < 60000; i++) {
+        snprintf(addr, sizeof addr, "11.%d.%d.%d", i / 62500, i / 250 % 250, i % 250);
+        anvil_event(addr, ANVIL_MESSAGE, 60);
+        assert_true(anvil_clients() <= ANVIL_IDLE_MAX + 4);
+    }
+    assert_int_equal(anvil_event("11.0.239.249", ANVIL_MESSAGE, 60), 2); /* not the last one */
+    assert_false(anvil_connect("198.51.100.1", 1, 0, 60));               /* and not who is here */
+    anvil_disconnect("198.51.100.1");
+    anvil_disconnect("198.51.100.1");
+    clock_ms += 100000000;
+    for (size_t i = 0; i < ANVIL_IDLE_MAX; i++)
+        anvil_event("11.0.0.0", ANVIL_MESSAGE, 60);
+    assert_true(anvil_clients() <= 2);
+}
+
+/* A network of IPv6 is one client. */
+static void test_anvil_networks(void **state) {
+    (void)state;
+    anvil_set_clock(fake_clock);
+    clock_ms += 100000000;
+    assert_int_equal(anvil_event("2001:db8::1", ANVIL_RCPT, 60), 1);
+    assert_int_equal(anvil_event("2001:db8::fff:ffff", ANVIL_RCPT, 60), 2);
+    assert_int_equal(anvil_event("2001:db8::0fff:ffff:ffff", ANVIL_RCPT, 60), 3);
+    assert_int_equal(anvil_event("2001:db8::1000:0:1", ANVIL_RCPT, 60), 1);
+    assert_int_equal(anvil_event("2001:db8:1::1", ANVIL_RCPT, 60), 1);
+    assert_true(anvil_connect("2001:db8:9::1", 1, 0, 60));
+    assert_false(anvil_connect("2001:db8:9::2", 1, 0, 60));
+    anvil_disconnect("2001:db8:9::2");
+    anvil_disconnect("2001:db8:9::1");
+    assert_true(anvil_connect("2001:db8:9::3", 1, 0, 60));
+    anvil_disconnect("2001:db8:9::3");
+    anvil_set_clock(NULL);
+}
+
+/* -- access -- */
+
+struct asked {
+    enum verdict v;
+    char text[400];
+    size_t times;
+};
+
+static void on_verdict(void *arg, enum verdict v, const char *text) {
+    struct asked *a = arg;
+    a->v = v;
+    a->times++;
+    snprintf(a->text, sizeof a->text, "%s", text == NULL ? "" : text);
+}
+
+static struct config *configure(const char *main) {
+    char path[100];
+    snprintf(path, sizeof path, "%s/main.cf", dir);
+    FILE *f = fopen(path, "w");
+    fprintf(f, "myhostname = mta.example\n%s\n", main);
+    fclose(f);
+    struct config *cfg = config_build(cfg_source_new(dir));
+    assert_non_null(cfg);
+    return cfg;
+}
+
+/* What a list says of a client: "" if it allows it, else the reply. */
+static void ask(const char *main, struct access_facts f, enum access_stage stage,
+                const char *want) {
+    struct config *cfg = configure(main);
+    struct asked a = {0};
+    struct client nobody = {.addr = "192.0.2.9", .name = mem_strdup("unknown")};
+    static struct lookup *k;
+    if (k == NULL)
+        k = lookup_new(loop);
+    f.loop = loop;
+    f.lookup = k;
+    f.cfg = cfg;
+    f.p = &cfg->p;
+    if (f.client == NULL)
+        f.client = &nobody;
+    assert_non_null(access_begin(&f, stage, on_verdict, &a));
+    assert_int_equal(a.times, 0); /* never before it has returned */
+    turn();
+    assert_int_equal(a.times, 1);
+    assert_string_equal(a.text, want);
+    assert_int_equal(a.v, *want == '\0' ? VERDICT_ALLOW : VERDICT_REJECT);
+    access_cancel(access_begin(&f, stage, on_verdict, &a));
+    turn();
+    assert_int_equal(a.times, 1);
+    client_clear(&nobody);
+    config_unref(cfg);
+}
+
+#define RELAY     "smtpd_relay_restrictions = "
+#define CLOSED    RELAY "reject_unauth_destination\n"
+#define SENDER    "smtpd_sender_restrictions = "
+#define RECIPIENT CLOSED "smtpd_recipient_restrictions = "
+#define DENIED    "554 5.7.1 <b@y.example>: Relay access denied"
+
+static struct access_facts facts(enum route_class address_class) {
+    return (struct access_facts){.sender = STR_LIT("a@x.example"),
+                                 .rcpt = STR_LIT("b@y.example"),
+                                 .helo = "client.example",
+                                 .address_class = address_class};
+}
+
+static void test_access_who(void **state) {
+    struct client here = {.addr = "127.0.0.1", .name = NULL}, there = {.addr = "198.51.100.7"};
+    struct client root = {.addr = "127.0.0.1", .local = true};
+    struct access_facts f = facts(CLASS_DEFAULT);
+    (void)state;
+    ask(CLOSED, f, ACCESS_RCPT, DENIED);
+    ask(RELAY "defer_unauth_destination", f, ACCESS_RCPT,
+        "454 4.7.1 <b@y.example>: Relay access denied");
+    ask(RELAY "permit_auth_destination, reject", f, ACCESS_RCPT,
+        "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied");
+    ask(RELAY "permit_sasl_authenticated, reject_unauth_destination", f, ACCESS_RCPT, DENIED);
+    f.sasl_user = "u";
+    ask(RELAY "permit_sasl_authenticated, reject_unauth_destination", f, ACCESS_RCPT, "");
+    f.sasl_user = NULL;
+    f.client = &there;
+    ask("mynetworks = 198.51.100.0/24\n" RELAY "permit_mynetworks, reject", f, ACCESS_RCPT, "");
+    ask("mynetworks = !198.51.100.7 198.51.100.0/24\n" CLOSED RELAY
+        "permit_mynetworks, reject_unauth_destination",
+        f, ACCESS_RCPT, DENIED);
+    ask("smtpd_client_restrictions = reject_unknown_client_hostname\n" CLOSED, f, ACCESS_RCPT,
+        "450 4.7.25 Client host rejected: cannot find your hostname, [198.51.100.7]");
+    ask("smtpd_client_restrictions = reject_plaintext_session\n" CLOSED, f, ACCESS_RCPT,
+        "450 4.7.1 Session encryption is required");
+    f.encrypted = true;
+    ask("smtpd_client_restrictions = reject_plaintext_session\n" CLOSED, f, ACCESS_RCPT, DENIED);
+    f.client = &here;
+    ask(RELAY "permit_inet_interfaces, reject_unauth_destination", f, ACCESS_RCPT, "");
+    f.client = &root;
+    ask("mynetworks =\n" RELAY "permit_mynetworks, reject", f, ACCESS_RCPT, "");
+    ask(RELAY "permit_inet_interfaces, reject", f, ACCESS_RCPT, "");
+}
+
+static void test_access_where(void **state) {
+    struct access_facts f = facts(CLASS_RELAY);
+    (void)state;
+    ask(CLOSED, f, ACCESS_RCPT, "");
+    ask(RELAY "permit_auth_destination, reject", f, ACCESS_RCPT, "");
+    ask(RELAY "defer_unauth_destination", f, ACCESS_RCPT, "");
+    f.rcpt = STR_LIT("b%z@y.example");
+    ask(CLOSED, f, ACCESS_RCPT, "554 5.7.1 <b%z@y.example>: Relay access denied");
+    f.rcpt = STR_LIT("z!b@y.example");
+    ask(CLOSED, f, ACCESS_RCPT, "554 5.7.1 <z!b@y.example>: Relay access denied");
+    f.rcpt = STR_LIT("b@z@y.example");
+    ask(CLOSED, f, ACCESS_RCPT, "554 5.7.1 <\"b@z\"@y.example>: Relay access denied");
+}
+
+static void test_access_words(void **state) {
+    struct access_facts f = facts(CLASS_RELAY);
+    (void)state;
+    ask(SENDER "reject_non_fqdn_sender\n" RECIPIENT "reject_non_fqdn_recipient", f, ACCESS_RCPT,
+        "");
+    f.sender = STR_LIT("a@short");
+    ask(SENDER "reject_non_fqdn_sender\n" CLOSED, f, ACCESS_RCPT,
+        "504 5.5.2 <a@short>: Sender address rejected: need fully-qualified address");
+    ask(SENDER "permit, reject_non_fqdn_sender\n" CLOSED, f, ACCESS_RCPT, "");
+    f.sender = STR_LIT("");
+    ask(SENDER "reject_non_fqdn_sender\n" RECIPIENT "reject_multi_recipient_bounce", f, ACCESS_RCPT,
+        "");
+    f.n_rcpts = 1;
+    ask(RECIPIENT "reject_multi_recipient_bounce", f, ACCESS_RCPT,
+        "550 5.5.3 Multi-recipient bounce");
+    f.rcpt = STR_LIT("b@[192.0.2.1]");
+    ask(RECIPIENT "reject_non_fqdn_recipient", f, ACCESS_RCPT, "");
+    f.rcpt = STR_LIT("b@short");
+    ask(RECIPIENT "reject_non_fqdn_recipient", f, ACCESS_RCPT,
+        "504 5.5.2 <b@short>: Recipient address rejected: need fully-qualified address");
+    ask(RECIPIENT "defer", f, ACCESS_RCPT,
+        "450 4.3.2 <b@short>: Recipient address rejected: Try again later");
+    ask(RECIPIENT
+        "reject_unverified_sender, check_policy_service unix:x, sleep 5, reject_unlisted_recipient",
+        f, ACCESS_RCPT, "");
+    ask(RECIPIENT "no_such_word", f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
+    ask(RELAY "check_policy_service unix:x, reject", f, ACCESS_RCPT,
+        "451 4.3.5 Server configuration error");
+    ask(RELAY "hash:/nowhere, reject", f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
+    ask(RECIPIENT "check_sender_access", f, ACCESS_RCPT, "");
+    f.helo = NULL;
+    ask("smtpd_helo_restrictions = reject_invalid_helo_hostname, reject_non_fqdn_helo_hostname, "
+        "check_helo_access "
+        "texthash:/nowhere\n" CLOSED,
+        f, ACCESS_RCPT, "");
+    f.helo = "short";
+    ask("smtpd_helo_restrictions = reject_non_fqdn_hostname\n" CLOSED, f, ACCESS_RCPT,
+        "504 5.5.2 <short>: Helo command rejected: need fully-qualified hostname");
+    f.helo = "no..name";
+    ask("smtpd_helo_restrictions = reject_invalid_hostname\n" CLOSED, f, ACCESS_RCPT,
+        "501 5.5.2 <no..name>: Helo command rejected: Invalid name");
+    f.helo = "[192.0.2.3]";
+    ask("smtpd_helo_restrictions = reject_invalid_hostname reject_non_fqdn_hostname\n" CLOSED, f,
+        ACCESS_RCPT, "");
+    ask(SENDER "reject_sender_login_mismatch\n" CLOSED, f, ACCESS_RCPT, ""); /* no maps */
+}
+
+static void test_access_data(void **state) {
+    struct access_facts f = facts(CLASS_DEFAULT);
+    (void)state;
+    f.n_rcpts = 1;
+    ask("", f, ACCESS_DATA, "");
+    ask("smtpd_data_restrictions = permit, reject", f, ACCESS_DATA, "");
+    ask("smtpd_data_restrictions = reject", f, ACCESS_DATA,
+        "554 5.7.1 <DATA>: Data command rejected: Access denied");
+    ask("smtpd_data_restrictions = defer", f, ACCESS_DATA,
+        "450 4.3.2 <DATA>: Data command rejected: Try again later");
+    ask("smtpd_data_restrictions = check_policy_service unix:x", f, ACCESS_DATA, "");
+    f.sender = STR_LIT("");
+    ask("smtpd_data_restrictions = reject_multi_recipient_bounce", f, ACCESS_DATA, "");
+    f.n_rcpts = 2;
+    f.rcpt = STR_NONE;
+    ask("smtpd_data_restrictions = reject_multi_recipient_bounce", f, ACCESS_DATA,
+        "550 5.5.3 Multi-recipient bounce");
+    ask("smtpd_data_restrictions = check_recipient_access texthash:/nowhere, "
+        "reject_non_fqdn_recipient",
+        f, ACCESS_DATA, "");
+}
+
+/* -- Dovecot -- */
+
+static int listener = -1, service = -1;
+static char socket_path[100];
+
+static void service_listens(void) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(socket_path, sizeof socket_path, "%s/auth", dir);
+    memcpy(a.sun_path, socket_path, strlen(socket_path) + 1);
+    unlink(socket_path);
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(listen(listener, 5), 0);
+}
+
+/* Runs the loop until the service has been sent something, and returns it. */
+static const char *service_hears(void) {
+    static char text[1000];
+    ssize_t n = 0;
+    for (int i = 0; i < 1000 && n <= 0; i++) {
+        turn();
+        if (service < 0)
+            service = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+        n = service < 0 ? 0 : read(service, text, sizeof text - 1);
+        if (n <= 0)
+            usleep(1000);
+    }
+    text[n < 0 ? 0 : n] = '\0';
+    return text;
+}
+
+static void service_says(const char *text) {
+    assert_int_equal(write(service, text, strlen(text)), strlen(text));
+    for (int i = 0; i < 20; i++) {
+        turn();
+        usleep(1000);
+    }
+}
+
+static size_t n_told;
+
+static void is_told(void *arg) {
+    (void)arg;
+    n_told++;
+}
+
+struct login_answer {
+    enum dovecot_rc rc;
+    char text[100];
+    int times;
+};
+
+static void on_login(void *arg, enum dovecot_rc rc, struct str text, struct str user) {
+    struct login_answer *a = arg;
+    (void)user;
+    a->rc = rc;
+    a->times++;
+    snprintf(a->text, sizeof a->text, "%.*s", STR_FMT(text));
+}
+
+static void service_greets(struct dovecot *d) {
+    struct dovecot_wait w = {.fn = is_told};
+    n_told = 0;
+    assert_false(dovecot_ready(d));
+    dovecot_await(d, &w);
+    assert_int_equal(n_told, 0);
+    assert_non_null(strstr(service_hears(), "VERSION\t1\t"));
+    service_says("VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tX\tprivate\nMECH\tCRAM-"
+                 "MD5\tdictionary\nSPID\t1\nDONE\n");
+    assert_true(dovecot_ready(d) && n_told == 1);
+}
+
+/* Every text that is sent, with every character that would make a line or a field of its own. */
+static void test_dovecot_lines(void **state) {
+    static const char bad[] = {'\t', '\n', '\r', '\0'};
+    struct login_answer a = {0};
+    struct sbuf mechs = {0};
+    (void)state;
+    service_listens();
+    struct dovecot *d = dovecot_new(loop, socket_path);
+    struct dovecot_login l = {"PLAIN", "smtp", "192.0.2.1", "192.0.2.2", true, STR_LIT("AGE=")};
+    assert_int_equal(dovecot_begin(d, &l, on_login, &a), 0); /* not connected */
+    assert_false(dovecot_continue(d, 1, STR_LIT("AGE=")));
+    service_greets(d);
+    dovecot_mechs(d, 0, &mechs);
+    assert_string_equal(mechs.p, "PLAIN CRAM-MD5");
+    sbuf_free(&mechs);
+    for (size_t i = 0; i < sizeof bad; i++) {
+        char text[4] = {'a', bad[i], 'b', '\0'};
+        struct dovecot_login evil = l;
+        evil.resp = str_make(text, 3);
+        assert_int_equal(dovecot_begin(d, &evil, on_login, &a), 0);
+        if (bad[i] == '\0')
+            continue; /* the others are texts of C */
+        const char **fields[] = {&evil.mech, &evil.service, &evil.local_addr, &evil.client_addr};
+        for (size_t k = 0; k < 4; k++) {
+            evil = l;
+            *(k == 0   ? &evil.mech
+              : k == 1 ? &evil.service
+              : k == 2 ? &evil.local_addr
+                       : &evil.client_addr) = text;
+            (void)fields;
+            assert_int_equal(dovecot_begin(d, &evil, on_login, &a), 0);
+        }
+    }
+    uint32_t id = dovecot_begin(d, &l, on_login, &a);
+    char want[200];
+    snprintf(want, sizeof want,
+             "AUTH\t%u\tPLAIN\tservice=smtp\tnologin\tlip=192.0.2.1\trip=192.0.2.2\tsecured\tresp="
+             "AGE=\n",
+             id);
+    assert_string_equal(service_hears(), want); /* and nothing of the others */
+    snprintf(want, sizeof want, "CONT\t%u\tcQ==\n", id);
+    service_says(want);
+    assert_true(a.times == 1 && a.rc == DOVECOT_MORE);
+    assert_string_equal(a.text, "cQ==");
+    assert_true(dovecot_continue(d, id, STR_LIT("YQ==")));
+    snprintf(want, sizeof want, "CONT\t%u\tYQ==\n", id);
+    assert_string_equal(service_hears(), want);
+    assert_false(dovecot_continue(d, id, str_make("a\tb", 3))); /* over, and the service is told */
+    snprintf(want, sizeof want, "CANCEL\t%u\n", id);
+    assert_string_equal(service_hears(), want);
+    assert_false(dovecot_continue(d, id, STR_LIT("YQ==")));
+    l.local_addr = "";
+    l.secured = false;
+    l.resp = STR_NONE;
+    id = dovecot_begin(d, &l, on_login, &a);
+    snprintf(want, sizeof want, "AUTH\t%u\tPLAIN\tservice=smtp\tnologin\trip=192.0.2.2\n", id);
+    assert_string_equal(service_hears(), want);
+    close(service);
+    for (int i = 0; i < 20; i++) {
+        turn();
+        usleep(1000);
+    }
+    assert_true(a.times == 2 && a.rc == DOVECOT_TEMP && !dovecot_ready(d));
+    close(listener);
+    dovecot_free(d);
+    turn();
+}
+
+static int loop_make(void **state) {
+    loop = loop_new(0);
+    return loop == NULL || dir_make(state) != 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_intake),         cmocka_unit_test(test_intake_chunks),
+        cmocka_unit_test(test_intake_fails),   cmocka_unit_test(test_intake_is_left),
+        cmocka_unit_test(test_anvil_counts),   cmocka_unit_test(test_anvil_forgets),
+        cmocka_unit_test(test_anvil_networks), cmocka_unit_test(test_access_who),
+        cmocka_unit_test(test_access_where),   cmocka_unit_test(test_access_words),
+        cmocka_unit_test(test_access_data),    cmocka_unit_test(test_dovecot_lines),
+    };
+    return cmocka_run_group_tests(tests, loop_make, dir_remove);
+}
