@@ -2,8 +2,8 @@
  * spool/log.h - inside of the spool: segments, records, index (spool thread only)
  *
  * A record: 40 bytes of head, meta, content, padding to 8 bytes.  The head's checksum covers the
- * segment's number and salt, the head and the meta; the content has a checksum of its own, which is
- * looked at again whenever the content is read back.
+ * segment's number and salt, the record's place in it, the head and the meta; the content has a
+ * checksum of its own, which is looked at again whenever the content is read back.
  *
  * The salt is 8 random bytes that are part of the segment's file name and of nothing that leaves
  * the machine.  Half of it is also the mark that each head begins with.  So neither a record of an
@@ -42,7 +42,7 @@ enum rec_type {
 
 struct rec_head {
     uint32_t mark; /* the low half of the segment's salt */
-    uint32_t crc;  /* CRC32C of segment number and salt, the rest of the head and the meta */
+    uint32_t crc;  /* CRC32C of segment number and salt, place, the rest of the head and the meta */
     uint32_t body_crc;
     uint32_t meta_len;
     uint64_t id;
@@ -170,10 +170,10 @@ struct rec {
 /* segment.c */
 
 uint64_t rec_span(uint32_t meta_len, uint64_t body_len);
-/* The first and the second word of a record's head in segment no. */
+/* The first and the second word of the head of a record at off of g. */
 uint32_t rec_mark(uint64_t salt);
-uint32_t rec_crc(const struct rec_head *h, uint64_t no, uint64_t salt, const void *meta);
-/* The whole head of a record of g. */
+uint32_t rec_crc(const struct segment *g, uint64_t off, const struct rec_head *h, const void *meta);
+/* The whole head of the next record of g, which begins at g->used. */
 struct rec_head rec_head_of(const struct segment *g, const struct rec *r);
 
 /* Both go on after short answers, and return 0 or negative errno.  *done: the bytes that were
@@ -183,6 +183,12 @@ int disk_write(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t
                uint64_t *done);
 /* True if an error says that there is no room. */
 bool disk_is_full(int rc);
+
+/* Reads the record at off of g: its head, its meta and body_n bytes of content.  -EBADMSG if it is
+ * not the one of message like->id that was there before: what the disk has changed, or put in the
+ * wrong place, is neither sent nor given a new checksum. */
+int rec_read(const struct spool *s, const struct segment *g, uint64_t off,
+             const struct rec_head *like, size_t body_n, struct rec_head *h, struct sbuf *data);
 
 /* fsync of a directory of the spool. */
 int spool_sync_dir(const struct spool *s, const char *sub);

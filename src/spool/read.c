@@ -99,12 +99,21 @@ static int read_job_file(struct spool *s, struct read_job *j, const struct rec_h
     return 0;
 }
 
+/* The record's head, if the record is the message's own. */
+static int read_job_head(const struct spool *s, const struct read_job *j, struct rec_head *h) {
+    struct rec_head like = {.type = REC_MESSAGE, .id = j->op->id, .meta_len = j->meta_len};
+    struct sbuf meta = {0};
+    int rc = rec_read(s, j->seg, j->off, &like, 0, h, &meta);
+    sbuf_free(&meta);
+    return rc;
+}
+
 static void read_job_run(struct task *t) {
     struct read_job *j = DL_OWNER(t, struct read_job, task);
     struct spool *s = j->s;
     struct spool_op *op = j->op;
     struct rec_head h;
-    op->rc = disk_read(s, j->seg->fd, &h, sizeof h, j->off);
+    op->rc = read_job_head(s, j, &h);
     if (op->rc == 0)
         op->rc = j->in_file ? read_job_file(s, j, &h) : read_job_record(s, j, &h);
     if (op->rc == -EBADMSG)

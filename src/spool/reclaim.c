@@ -52,27 +52,6 @@ static void move_add(struct spool *s, const struct move *m) {
     s->moves[s->n_moves++] = *m;
 }
 
-/* Reads the record at off of g: its head, its meta and body_n bytes of content.  -EBADMSG if it is
- * not the one of message id that was there before: what the disk has changed gets no new checksum.
- */
-static int reclaim_read(const struct spool *s, const struct segment *g, uint64_t off,
-                        const struct rec_head *like, size_t body_n, struct rec_head *h,
-                        struct sbuf *data) {
-    int rc = disk_read(s, g->fd, h, sizeof *h, off);
-    if (rc == 0 && (h->mark != rec_mark(g->salt) || h->type != like->type || h->id != like->id ||
-                    h->meta_len != like->meta_len))
-        rc = -EBADMSG;
-    sbuf_reset(data);
-    size_t n = like->meta_len + body_n;
-    if (rc == 0)
-        rc = disk_read(s, g->fd, sbuf_room(data, n), n, off + sizeof *h);
-    if (rc == 0 && rec_crc(h, g->no, g->salt, data->p) != h->crc)
-        rc = -EBADMSG;
-    if (rc == 0)
-        sbuf_advance(data, n);
-    return rc;
-}
-
 /* The progress of e, from a record of its own or from one that came with a report. */
 static int reclaim_read_progress(const struct spool *s, const struct entry *e, struct sbuf *data,
                                  struct str *out) {
@@ -83,11 +62,11 @@ static int reclaim_read_progress(const struct spool *s, const struct entry *e, s
     *out = STR_NONE;
     if (e->prog_len == 0)
         return 0;
-    int rc = reclaim_read(s, e->prog_seg, off, &own, 0, &h, data);
+    int rc = rec_read(s, e->prog_seg, off, &own, 0, &h, data);
     *out = sbuf_str(data);
     if (rc != -EBADMSG)
         return rc;
-    rc = reclaim_read(s, e->prog_seg, off - SETTLE_HEAD, &settle, 0, &h, data);
+    rc = rec_read(s, e->prog_seg, off - SETTLE_HEAD, &settle, 0, &h, data);
     *out = rc == 0 ? str_from(sbuf_str(data), SETTLE_HEAD) : STR_NONE;
     return rc;
 }
@@ -115,7 +94,7 @@ static int reclaim_copy(struct spool *s, const struct entry *e) {
     struct sbuf data = {0}, prog = {0};
     struct str progress;
     size_t body_n = (e->body_len & REC_FILE_BIT) != 0 ? 0 : (size_t)e->body_len;
-    int rc = reclaim_read(s, e->seg, entry_off(e), &like, body_n, &h, &data);
+    int rc = rec_read(s, e->seg, entry_off(e), &like, body_n, &h, &data);
     if (rc == 0)
         rc = reclaim_read_progress(s, e, &prog, &progress);
     if (rc == 0) {

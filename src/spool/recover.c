@@ -134,7 +134,7 @@ static uint64_t scan_record(struct scan *sc, uint64_t off, struct rec_head *h, c
         return 0;
     uint64_t span = rec_span(h->meta_len, h->body_len);
     p = scan_view(sc, off, span);
-    if (p == NULL || rec_crc(h, sc->g->no, sc->g->salt, p + sizeof *h) != h->crc)
+    if (p == NULL || rec_crc(sc->g, off, h, p + sizeof *h) != h->crc)
         return 0;
     *meta = p + sizeof *h;
     if ((h->body_len & REC_FILE_BIT) == 0 &&

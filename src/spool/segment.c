@@ -22,10 +22,13 @@ uint32_t rec_mark(uint64_t salt) {
     return salt == 0 ? REC_MARK_OLD : (uint32_t)salt;
 }
 
-uint32_t rec_crc(const struct rec_head *h, uint64_t no, uint64_t salt, const void *meta) {
-    uint32_t c = crc32c(0, &no, sizeof no);
-    if (salt != 0)
-        c = crc32c(c, &salt, sizeof salt);
+uint32_t rec_crc(const struct segment *g, uint64_t off, const struct rec_head *h,
+                 const void *meta) {
+    uint32_t c = crc32c(0, &g->no, sizeof g->no);
+    if (g->salt != 0) {
+        c = crc32c(c, &g->salt, sizeof g->salt);
+        c = crc32c(c, &off, sizeof off);
+    }
     c = crc32c(c, &h->body_crc, sizeof *h - offsetof(struct rec_head, body_crc));
     return crc32c(c, meta, h->meta_len);
 }
@@ -38,7 +41,7 @@ struct rec_head rec_head_of(const struct segment *g, const struct rec *r) {
                          .body_len = r->body_len,
                          .body_crc = r->body_crc,
                          .synced = (uint32_t)(g->synced / 8)};
-    h.crc = rec_crc(&h, g->no, g->salt, r->meta.p);
+    h.crc = rec_crc(g, g->used, &h, r->meta.p);
     return h;
 }
 
@@ -85,6 +88,23 @@ int disk_read(const struct spool *s, int fd, void *buf, size_t n, uint64_t off) 
         n -= (size_t)r;
     }
     return 0;
+}
+
+int rec_read(const struct spool *s, const struct segment *g, uint64_t off,
+             const struct rec_head *like, size_t body_n, struct rec_head *h, struct sbuf *data) {
+    int rc = disk_read(s, g->fd, h, sizeof *h, off);
+    if (rc == 0 && (h->mark != rec_mark(g->salt) || h->type != like->type || h->id != like->id ||
+                    h->meta_len != like->meta_len))
+        rc = -EBADMSG;
+    sbuf_reset(data);
+    size_t n = like->meta_len + body_n;
+    if (rc == 0)
+        rc = disk_read(s, g->fd, sbuf_room(data, n), n, off + sizeof *h);
+    if (rc == 0 && rec_crc(g, off, h, data->p) != h->crc)
+        rc = -EBADMSG;
+    if (rc == 0)
+        sbuf_advance(data, n);
+    return rc;
 }
 
 char *segment_path(const struct spool *s, uint64_t no, uint64_t salt) {

@@ -33,7 +33,8 @@ static size_t record(struct str *in, char *at, size_t room, struct made seg, boo
     size_t span = rec_span(h.meta_len, h.body_len);
     if (span > room)
         return room;
-    h.crc = rec_crc(&h, seg.no, seg.salt, meta.p) ^ spoil;
+    struct segment g = {.no = seg.no, .salt = seg.salt};
+    h.crc = rec_crc(&g, SEGMENT - room, &h, meta.p) ^ spoil;
     memcpy(at, &h, sizeof h);
     memcpy(at + sizeof h, meta.p, meta.n);
     memcpy(at + sizeof h + meta.n, body.p, body.n);

@@ -814,6 +814,37 @@ static void test_orphans_of_damage(void **state) {
     spool_close(s);
 }
 
+/* A disk that writes one record over another one of the same length: the copy is valid in itself,
+ * and is no record in that place, neither while the spool is open nor at the next start. */
+static void test_record_in_another_place(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    char path[128], copy[2000];
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    size_t one = turn_new(s, &t, 31, 1400, 0, ""), two = turn_new(s, &t, 32, 1400, 0, "");
+    turn_new(s, &t, 33, 10, 0, "");
+    turns(s, 1);
+    turn_note(s, &t, SPOOL_PROGRESS, 33, "says that all is durable");
+    turns(s, 1);
+    log_file(path, 1);
+    size_t n = (size_t)(t.ops[two].at - t.ops[one].at);
+    int fd = open(path, O_RDONLY);
+    assert_int_equal(pread(fd, copy, n, (off_t)t.ops[one].at), n);
+    close(fd);
+    overwrite(path, t.ops[two].at, copy, n);
+    assert_int_equal(spool_start(s), 0);
+    assert_int_equal(read_rc(s, 31), 0);
+    assert_int_equal(read_rc(s, 32), -EBADMSG);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 2);
+    index_of(&seen, 31);
+    index_of(&seen, 33);
+    assert_int_equal(damage_count(s), 1);
+    spool_close(s);
+}
+
 static int bad_rename(void *arg, const char *from, const char *to) {
     return strstr(to, "/damaged/") != NULL ? -EXDEV : spool_io_disk.rename(arg, from, to);
 }
@@ -1763,6 +1794,7 @@ int main(void) {
                                        T(test_lost_ends),
                                        T(test_orphans_of_damage),
                                        T(test_set_aside_fails),
+                                       T(test_record_in_another_place),
                                        T(test_sync_fails_in_long_batch),
                                        T(test_durable_is_what_the_segment_says),
                                        T(test_order_after_failed_sync)};
