@@ -117,11 +117,13 @@ static int io_list(void *arg, const char *dir, void (*fn)(void *ctx, const char 
     DIR *d = opendir(dir);
     if (d == NULL)
         return -errno;
-    for (struct dirent *e; (e = readdir(d)) != NULL;)
+    struct dirent *e;
+    while ((errno = 0, e = readdir(d)) != NULL)
         if (e->d_name[0] != '.')
             fn(ctx, e->d_name);
+    int rc = -errno;
     closedir(d);
-    return 0;
+    return rc;
 }
 
 static int64_t io_space(void *arg, const char *dir) {

@@ -135,7 +135,9 @@ struct spool {
     struct task **retry_tail;
     struct move *moves; /* copied to the head and not synced yet */
     size_t n_moves, cap_moves;
-    bool rescue; /* something found at start may not be durable: written again first */
+    bool damage_stays; /* content that may belong to it could not be moved: the next start must know
+                        */
+    bool rescue;       /* something found at start may not be durable: written again first */
     _Atomic int64_t space;
     _Atomic int expected; /* clients in the middle of a message */
     int64_t space_ms;
@@ -192,13 +194,14 @@ int rec_read(const struct spool *s, const struct segment *g, uint64_t off,
 
 /* fsync of a directory of the spool. */
 int spool_sync_dir(const struct spool *s, const char *sub);
-/* Moves a file of the spool to damaged/, as KIND-ID; durable before it returns. */
-int spool_set_aside(const struct spool *s, const char *kind, uint64_t id, const char *path);
+/* Moves a file of the spool to damaged/, as KIND-NAME: a name that no other file will have. Durable
+ * before it returns. */
+int spool_set_aside(const struct spool *s, const char *kind, const char *path);
 
 /* The caller frees it. */
 char *segment_path(const struct spool *s, uint64_t no, uint64_t salt);
-/* Makes the file of a new segment, durable with its first record, and says of it in *g what is
- * known. */
+/* Makes the file of a new segment, durable with its first record, and says of it in
+ * *g what is known. */
 int segment_create(struct spool *s, struct segment *g);
 /* Puts a copy of *like at the end of the list of segments, which owns it. */
 struct segment *segment_add(struct spool *s, const struct segment *like);

@@ -322,8 +322,10 @@ static bool gap_keep(struct spool *s, const struct segment *g, const struct gap 
 
 static void gap_report(struct spool *s, struct segment *g, const struct gap *gap) {
     struct sbuf path = {0};
-    sbuf_printf(&path, "%s/damaged/%016llx-%llu", s->dir, (unsigned long long)g->no,
+    char *name = segment_path(s, g->no, g->salt);
+    sbuf_printf(&path, "%s/damaged/%s-%llu", s->dir, strrchr(name, '/') + 1,
                 (unsigned long long)gap->off);
+    free(name);
     const char *kept = gap_keep(s, g, gap, path.p) ? "kept in" : "could not be kept in";
     if (gap->off < g->synced || gap->unreadable) {
         log_error("spool", "damage in segment %016llx at %llu: %llu bytes%s are no records; %s %s",
@@ -358,17 +360,24 @@ static void recover_check_end(struct spool *s, struct segment *g) {
     s->st.damaged++;
 }
 
-/* Reports what is missing; lets go of segments that have no record, if nothing in them was
- * acknowledged. */
+/* Reports what is missing. */
 static void recover_review(struct spool *s) {
+    DL_EACH (it, &s->segments) {
+        struct segment *g = DL_OWNER(it, struct segment, link);
+        for (size_t i = 0; i < g->n_gaps; i++)
+            gap_report(s, g, &g->gaps[i]);
+        recover_check_end(s, g);
+    }
+}
+
+/* Lets go of segments that have no record: of those that have other bytes, to damaged/. */
+static void recover_drop_empty(struct spool *s) {
     DL_EACH_SAFE (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
         bool unreadable = false;
-        for (size_t i = 0; i < g->n_gaps; i++) {
-            gap_report(s, g, &g->gaps[i]);
+        for (size_t i = 0; i < g->n_gaps; i++)
             unreadable = unreadable || g->gaps[i].unreadable;
-        }
-        recover_check_end(s, g);
+        g->damaged = g->damaged || (g->used == 0 && g->n_gaps > 0);
         if (g->used == 0 && !unreadable)
             segment_remove(s, g);
     }
@@ -409,17 +418,18 @@ static void recover_missing_files(struct spool *s, const struct names *files) {
 }
 
 /* Drops the content of messages that never became ours.  When anything is damaged, it may be that
- * of a message whose record is lost: it is kept. */
+ * of a message whose record is lost: it is kept.  So it is when a write is unfinished: the damage
+ * may be to the last record, of which nothing says that it was durable. */
 static void recover_orphans(struct spool *s, const struct names *files) {
     for (size_t i = 0; i < files->n; i++) {
         uint64_t id = files->v[i].no;
         if (files->v[i].salt != 0 || entry_has_file(itab_get(&s->index, id)))
             continue;
         char *path = bodyfile_path(s, id);
-        if (s->st.damaged > 0)
-            spool_set_aside(s, "body", id, path);
-        else
+        if (s->st.damaged + s->st.unfinished == 0)
             bodyfile_unlink(s, id);
+        else if (spool_set_aside(s, "body", path) < 0)
+            s->damage_stays = true;
         free(path);
     }
 }
@@ -459,6 +469,8 @@ int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_fou
         rc = recover_entry(s, e, found, arg);
     if (rc == 0)
         rc = recover_files(s);
+    if (rc == 0) /* last: until then a start that is interrupted finds the same again */
+        recover_drop_empty(s);
     if (rc < 0 && *why == NULL)
         *why = mem_strdup("cannot read the queue");
     s->rescue = s->st.messages > 0;

@@ -123,9 +123,9 @@ int spool_sync_dir(const struct spool *s, const char *sub) {
     return rc;
 }
 
-int spool_set_aside(const struct spool *s, const char *kind, uint64_t id, const char *path) {
+int spool_set_aside(const struct spool *s, const char *kind, const char *path) {
     struct sbuf to = {0};
-    sbuf_printf(&to, "%s/damaged/%s-%016llx", s->dir, kind, (unsigned long long)id);
+    sbuf_printf(&to, "%s/damaged/%s-%s", s->dir, kind, strrchr(path, '/') + 1);
     int rc = s->io->rename(s->io->arg, path, to.p);
     if (rc == 0)
         rc = spool_sync_dir(s, "damaged");
@@ -211,10 +211,10 @@ int segment_create(struct spool *s, struct segment *g) {
 }
 
 int segment_remove(struct spool *s, struct segment *g) {
-    if (atomic_load(&g->readers) > 0)
+    if (atomic_load(&g->readers) > 0 || (g->damaged && s->damage_stays))
         return -EBUSY;
     char *path = segment_path(s, g->no, g->salt);
-    int rc = g->damaged ? spool_set_aside(s, "log", g->no, path) : s->io->unlink(s->io->arg, path);
+    int rc = g->damaged ? spool_set_aside(s, "log", path) : s->io->unlink(s->io->arg, path);
     if (rc == -ENOENT) /* already gone: an unlink that was not made durable */
         rc = 0;
     if (rc == 0)

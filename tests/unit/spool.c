@@ -5,6 +5,8 @@
  */
 #include "unit.h"
 
+#include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -515,11 +517,19 @@ static int put_file(struct spool *s, uint64_t id, size_t size) {
     return rc;
 }
 
-static bool exists(const char *format, unsigned no) {
-    char path[128], name[64];
+/* How many files of the spool have names that begin so. */
+static size_t file_count(const char *format, unsigned no) {
+    char pattern[200], name[64];
+    glob_t found;
     snprintf(name, sizeof name, format, no);
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return access(path, F_OK) == 0;
+    snprintf(pattern, sizeof pattern, "%s/%s*", dir, name);
+    size_t n = glob(pattern, 0, NULL, &found) == 0 ? found.gl_pathc : 0;
+    globfree(&found);
+    return n;
+}
+
+static bool exists(const char *format, unsigned no) {
+    return file_count(format, no) > 0;
 }
 
 static void nothing(void *ctx, const char *name) {
@@ -843,6 +853,112 @@ static void test_record_in_another_place(void **state) {
     index_of(&seen, 33);
     assert_int_equal(damage_count(s), 1);
     spool_close(s);
+}
+
+/* The C library's readdir, which fails where bad_readdir says so. */
+static int bad_readdir; /* the entry that cannot be read; 0: none */
+struct dirent *readdir(DIR *d) {
+    struct dirent *(*real)(DIR * d) = (struct dirent * (*)(DIR *)) dlsym(RTLD_NEXT, "readdir64");
+    if (bad_readdir > 0 && --bad_readdir == 0) {
+        errno = EIO;
+        return NULL;
+    }
+    return real(d);
+}
+
+/* A directory that cannot be read to its end is not taken for a short one: nothing is deleted. */
+static void test_directory_cannot_be_read(void **state) {
+    struct seen seen;
+    char *why;
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_file(s, 0x51, 70000), 0);
+    spool_close(s);
+    struct spool_conf conf = {dir, 1U << 20};
+    for (int at = 1; at <= 3; at++) {
+        bad_readdir = at;
+        assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), -EIO);
+        bad_readdir = 0;
+        assert_string_equal(why, "cannot list log/");
+        free(why);
+        spool_close(s);
+        assert_true(exists("body/%016x", 0x51));
+    }
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_int_equal(read_rc(s, 0x51), 0);
+    spool_close(s);
+}
+
+/* The only record is damaged, and nothing says that it was durable: the content is kept. */
+static void test_orphans_of_the_last_record(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_file(s, 0x61, 70000), 0);
+    spool_close(s);
+    log_file(path, 1);
+    overwrite(path, BEGIN + 41, "?", 1);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 0);
+    assert_true(exists("damaged/body-%016x", 0x61));
+    spool_close(s);
+}
+
+static int renames_left;
+static int last_renames(void *arg, const char *from, const char *to) {
+    return renames_left-- > 0 ? spool_io_disk.rename(arg, from, to) : -EIO;
+}
+
+/* Recovery ends at any step, and begins again: a segment that says that something is missing is
+ * not put away before the content that may belong to it is. */
+static void test_setting_aside_is_interrupted(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_file(s, 0x71, 70000), 0);
+    spool_close(s);
+    log_file(path, 1);
+    assert_int_equal(truncate(path, 0), 0);
+    io.rename = last_renames;
+    renames_left = 1;
+    s = open_spool(&seen);
+    spool_close(s);
+    io.rename = spool_io_disk.rename;
+    s = open_spool(&seen);
+    assert_true(exists("damaged/body-%016x", 0x71));
+    assert_true(exists("damaged/log-%016x", 1));
+    spool_close(s);
+}
+
+/* What was set aside is never replaced by what is set aside later, though segments are numbered
+ * from 1 again when the log was empty. */
+static void test_set_aside_twice(void **state) {
+    char path[128];
+    (void)state;
+    for (size_t round = 1; round <= 2; round++) {
+        struct seen seen;
+        struct spool *s = open_spool(&seen);
+        put(s, 1, "first", 700);
+        put(s, 2, "second", 700);
+        put(s, 3, "third", 700);
+        spool_close(s);
+        log_file(path, 1);
+        overwrite(path, BEGIN + 748 + 50, "?", 1);
+        s = open_spool(&seen);
+        assert_int_equal(damage_count(s), 1);
+        assert_int_equal(file_count("damaged/%016x", 1), round);
+        note(s, SPOOL_DONE, 1, "");
+        note(s, SPOOL_DONE, 3, "");
+        spool_close(s);
+        assert_int_equal(file_count("damaged/log-%016x", 1), round);
+        s = open_spool(&seen);
+        spool_flush(s);
+        spool_close(s);
+        assert_int_equal(file_count("log/%016x", 2), 0);
+    }
 }
 
 static int bad_rename(void *arg, const char *from, const char *to) {
@@ -1795,6 +1911,10 @@ int main(void) {
                                        T(test_orphans_of_damage),
                                        T(test_set_aside_fails),
                                        T(test_record_in_another_place),
+                                       T(test_directory_cannot_be_read),
+                                       T(test_orphans_of_the_last_record),
+                                       T(test_setting_aside_is_interrupted),
+                                       T(test_set_aside_twice),
                                        T(test_sync_fails_in_long_batch),
                                        T(test_durable_is_what_the_segment_says),
                                        T(test_order_after_failed_sync)};
