@@ -102,15 +102,15 @@ void log_after_batch(struct spool *s) {
         g->write_rc = 0;
 }
 
-/* Opens a new segment as the head.  What this batch has written to the old one is made durable
- * first: it will not be synced again.  An error that is found by that is returned, and the next
- * record finds a new segment. */
-static int log_roll(struct spool *s) {
+/* Opens a new segment of size bytes as the head.  What this batch has written to the old one is
+ * made durable first: it will not be synced again.  An error that is found by that is returned, and
+ * the next record finds a new segment. */
+static int log_roll(struct spool *s, uint64_t size) {
     struct segment g;
     bool known = s->head != NULL && !segment_usable(s->head);
     int rc = s->head == NULL ? 0 : log_sync(s);
     if (rc == 0 || known)
-        rc = segment_create(s, &g);
+        rc = segment_create(s, &g, size);
     if (rc < 0)
         return rc;
     if (s->head != NULL)
@@ -139,8 +139,9 @@ int log_room(struct spool *s, uint64_t span, bool may_use_reserve) {
         return 0;
     if (g != NULL && g->sync_rc == 0 && disk_is_full(g->write_rc))
         return g->write_rc; /* the same place is tried again after this batch */
-    if (rec_span(sizeof(struct rec_begin), 0) + span + reserve > s->segment_size)
+    uint64_t size = rec_span(sizeof(struct rec_begin), 0) + span + reserve;
+    if (size > s->segment_size && !may_use_reserve)
         return -EFBIG;
-    int rc = log_roll(s);
+    int rc = log_roll(s, size > s->segment_size ? size : s->segment_size);
     return rc == -ENOSPC && may_use_reserve && log_adopt_last(s, span) ? 0 : rc;
 }

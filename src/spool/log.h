@@ -200,9 +200,9 @@ int spool_set_aside(const struct spool *s, const char *kind, const char *path);
 
 /* The caller frees it. */
 char *segment_path(const struct spool *s, uint64_t no, uint64_t salt);
-/* Makes the file of a new segment, durable with its first record, and says of it in
+/* Makes the file of a new segment of size bytes, durable with its first record, and says of it in
  * *g what is known. */
-int segment_create(struct spool *s, struct segment *g);
+int segment_create(struct spool *s, struct segment *g, uint64_t size);
 /* Puts a copy of *like at the end of the list of segments, which owns it. */
 struct segment *segment_add(struct spool *s, const struct segment *like);
 /* Unlinks it, or moves it to damaged/; durable before it returns, so that segments never go out of
@@ -228,7 +228,9 @@ void entry_del(struct spool *s, uint64_t id);
 /* log.c */
 
 /* Makes sure that span bytes fit into the head, in a new segment if need be; without
- * may_use_reserve some room is left for PROGRESS and DONE, so that a full disk can be emptied. */
+ * may_use_reserve some room is left for PROGRESS and DONE, so that a full disk can be emptied.  A
+ * message that is too large for a segment is refused (-EFBIG); for what must be noted, and for what
+ * is copied on, there is a segment as large as it needs. */
 int log_room(struct spool *s, uint64_t span, bool may_use_reserve);
 /* Adds one record at the head's end; what r points to is not needed after it returns.  *off is
  * where it begins. */

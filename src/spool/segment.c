@@ -177,12 +177,12 @@ static int segment_begin(struct spool *s, struct segment *g) {
 
 /* A new file of full size, so that appends need no more metadata, with its first record: durable
  * before the file has its name. */
-int segment_create(struct spool *s, struct segment *g) {
+int segment_create(struct spool *s, struct segment *g, uint64_t size) {
     struct sbuf made = {0};
     char *path = NULL;
     sbuf_printf(&made, "%s/log/new", s->dir);
     *g = (struct segment){.no = s->next_no++, /* never used twice, not even after a failure */
-                          .size = s->segment_size};
+                          .size = size};
     int rc = 0;
     while (rc == 0 && (uint32_t)g->salt == 0)
         rc = s->io->random(s->io->arg, &g->salt, sizeof g->salt);
@@ -190,7 +190,7 @@ int segment_create(struct spool *s, struct segment *g) {
         rc = g->fd = s->io->open(s->io->arg, made.p, O_RDWR | O_CREAT | O_TRUNC, 0600);
     bool opened = rc >= 0;
     if (rc >= 0)
-        rc = s->io->allocate(s->io->arg, g->fd, s->segment_size);
+        rc = s->io->allocate(s->io->arg, g->fd, size);
     if (rc >= 0)
         rc = segment_begin(s, g);
     if (rc >= 0)

@@ -961,6 +961,35 @@ static void test_set_aside_twice(void **state) {
     }
 }
 
+/* A record that no segment of the usual size has room for gets one of its own: what follows it is
+ * noted, too. */
+static void test_progress_larger_than_a_segment(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    char *large = mem_zalloc(90001);
+    (void)state;
+    memset(large, 'p', 90000);
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 100, 0, "");
+    turn_new(s, &t, 2, 100, 0, "");
+    turns(s, 1);
+    turn_note(s, &t, SPOOL_PROGRESS, 1, large);
+    turn_note(s, &t, SPOOL_DONE, 2, "");
+    turns(s, 3);
+    for (size_t i = 0; i < t.n; i++)
+        assert_int_equal(t.told[i], 0);
+    turn_new(s, &t, 3, 70000, 0, ""); /* a message is refused all the same */
+    turns(s, 1);
+    assert_int_equal(t.told[t.n - 1], -EFBIG);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_int_equal(seen.ids[0], 1);
+    assert_int_equal(seen.progress[0][30], 'p');
+    spool_close(s);
+    free(large);
+}
+
 static int bad_rename(void *arg, const char *from, const char *to) {
     return strstr(to, "/damaged/") != NULL ? -EXDEV : spool_io_disk.rename(arg, from, to);
 }
@@ -1915,6 +1944,7 @@ int main(void) {
                                        T(test_orphans_of_the_last_record),
                                        T(test_setting_aside_is_interrupted),
                                        T(test_set_aside_twice),
+                                       T(test_progress_larger_than_a_segment),
                                        T(test_sync_fails_in_long_batch),
                                        T(test_durable_is_what_the_segment_says),
                                        T(test_order_after_failed_sync)};
