@@ -23,9 +23,10 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define MSGS_MAX 512
-#define TURNS    28
-#define LETTERS  26
+#define MSGS_MAX  512
+#define TURNS     28
+#define LETTERS   26
+#define MAYBE_MAX 16
 
 enum told { TOLD_NOTHING, TOLD_YES, TOLD_NO };
 
@@ -38,7 +39,8 @@ struct known {
     bool done_asked;
     uint32_t prog_asked, prog_told; /* versions; 0: none */
     unsigned settled_by;            /* a report whose acceptance ends this one */
-    unsigned maybe_by;              /* a refused one that a power cut may bring back */
+    unsigned maybe_by[MAYBE_MAX];   /* refused ones that a power cut may bring back … */
+    unsigned n_maybe;               /* … and how many there were */
     bool found;                     /* by the recovery that is being checked */
 };
 
@@ -113,7 +115,10 @@ static void op_done(struct spool_op *op) {
         if (op->settles != 0) {
             struct known *t = &r->m[op->settles];
             t->settled_by = 0;
-            t->maybe_by = op->rc == 0 ? 0 : (unsigned)op->id;
+            if (op->rc == 0)
+                t->n_maybe = 0;
+            else
+                t->maybe_by[t->n_maybe++ % MAYBE_MAX] = (unsigned)op->id;
             if (op->rc == 0 && op->settled.n == 0)
                 t->done = TOLD_YES;
             if (op->rc == 0 && op->settled.n > 0)
@@ -327,8 +332,8 @@ static void check_found(struct run *r, bool cut) {
         struct known *m = &r->m[id];
         bool ended = m->done_asked || m->done == TOLD_YES;
         const struct known *by = m->settled_by == 0 ? NULL : &r->m[m->settled_by];
-        if (by == NULL && cut && m->maybe_by != 0 && r->m[m->maybe_by].found)
-            ended = true;
+        for (unsigned i = 0; i < m->n_maybe && i < MAYBE_MAX; i++)
+            ended = ended || (by == NULL && cut && r->m[m->maybe_by[i]].found);
         if (m->new_ == TOLD_YES && !ended && by == NULL && !m->found)
             bad(r, "an acknowledged message is missing", id);
         if (by != NULL && m->new_ == TOLD_YES && !m->found && !by->found)
@@ -347,7 +352,7 @@ static void adopt_found(struct run *r) {
         m->new_ = m->found ? TOLD_YES : TOLD_NO;
         m->done = m->found ? TOLD_NOTHING : TOLD_YES;
         m->done_asked = false;
-        m->settled_by = m->maybe_by = 0;
+        m->settled_by = m->n_maybe = 0;
     }
 }
 
@@ -366,9 +371,9 @@ static void play(struct run *r, int turns) {
         unsigned ops = 1 + (unsigned)(rnd(r) % 7);
         while (ops-- > 0 && !sim_is_dead(r->disk))
             step(r);
-        if (rnd(r) % 8 == 0)
+        if (!sim_is_dead(r->disk) && rnd(r) % 8 == 0)
             burst(r);
-        if (rnd(r) % 10 == 0)
+        if (!sim_is_dead(r->disk) && rnd(r) % 10 == 0)
             drain(r);
         spool_turn(r->sp);
     }
