@@ -644,14 +644,13 @@ static enum step transact_malformed(struct dsess *s) {
 }
 
 /* The reply makes no sense where it stands: which commands the ones before it belonged to is not
- * known either. */
+ * known either.  So no report gives it as what was said of a recipient. */
 static enum step out_of_step(struct dsess *s, const struct expected *e) {
     struct sbuf line = {0};
     smtp_reply_line(&s->reply, &line);
     session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.5.0",
                  "Protocol error: host %s said: %s (in reply to %s command)", s->where, line.p,
                  e == NULL ? "no" : verdict_command_name(e->command));
-    mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&line));
     sbuf_free(&line);
     return drop(s, true);
 }
