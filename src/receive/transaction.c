@@ -169,8 +169,7 @@ static bool has_space(struct session *s) {
     return false;
 }
 
-/* Adds @$myorigin to an address without a domain, .$mydomain to a domain without a dot; takes the
- * dot from the end of a domain.  Every table and every rule then sees one name for one domain. */
+/* Adds @$myorigin to an address without a domain, .$mydomain to a domain without a dot. */
 static void complete(struct session *s, size_t begun) {
     struct str a = str_make(s->tx->texts.p + begun, s->tx->texts.n - begun);
     if (a.n > 0 && str_rchr(a, '@') < 0 && s->p->append_at_myorigin)
@@ -179,10 +178,6 @@ static void complete(struct session *s, size_t begun) {
     struct str domain = addr_domain(a);
     if (domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0 && s->p->append_dot_mydomain)
         sbuf_printf(&s->tx->texts, ".%s", s->cfg->p.mydomain);
-    a = str_make(s->tx->texts.p + begun, s->tx->texts.n - begun);
-    domain = addr_domain(a);
-    if (domain.n > 1 && domain.p[domain.n - 1] == '.' && domain.p[domain.n - 2] != '.')
-        s->tx->texts.p[--s->tx->texts.n] = '\0';
 }
 
 static bool rate_exceeded(struct session *s, enum anvil_what what, int64_t limit) {
