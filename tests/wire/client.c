@@ -39,6 +39,7 @@ struct client_step {
     struct bytes out;
     struct client_txn *txn;
     unsigned number; /* of the recipient; of replies (STEP_RAW) */
+    bool wrong;      /* STEP_AUTH: the password is */
     bool last;       /* of the chunks */
     int64_t ms;      /* STEP_WAIT, STEP_STARTTLS */
 };
@@ -54,6 +55,7 @@ struct client {
     /* steps that wait for a reply, in order */
     const struct client_step **waits;
     unsigned n_waits, cap_waits, first_wait;
+    bool stranger, logged_in; /* whose mail is relayed only after a login */
     bool wrapped, greeted, over, quit_sent, waiting, handshake;
     enum client_end how;
     unsigned after;
@@ -102,7 +104,8 @@ static void auth_line(struct client *c, const char *before, const char *p, size_
     bytes_text(&s->out, "\r\n");
 }
 
-void client_login(struct client *c, const char *mech, const char *user, const char *password) {
+void client_login(struct client *c, const char *mech, const char *user, const char *password,
+                  bool right) {
     struct bytes b = {0};
     if (strcmp(mech, "PLAIN") == 0) {
         bytes_char(&b, '\0');
@@ -110,6 +113,7 @@ void client_login(struct client *c, const char *mech, const char *user, const ch
         bytes_char(&b, '\0');
         bytes_text(&b, password);
         auth_line(c, "AUTH PLAIN ", b.p, b.n);
+        c->steps[c->n_steps - 1].wrong = !right;
         bytes_free(&b);
         return;
     }
@@ -117,6 +121,7 @@ void client_login(struct client *c, const char *mech, const char *user, const ch
     bytes_text(&s->out, "AUTH LOGIN\r\n");
     auth_line(c, "", user, strlen(user));
     auth_line(c, "", password, strlen(password));
+    c->steps[c->n_steps - 1].wrong = !right;
 }
 
 static void add_mail_command(struct client *c, struct client_txn *t, bool together) {
@@ -381,7 +386,14 @@ static void on_reply(struct client *c, const struct client_step *s, int code, co
         if (code / 100 != 2)
             ledger_mail_refused(s->txn->entry, code);
         break;
+    case STEP_AUTH:
+        c->logged_in = c->logged_in || code == 235;
+        if (code == 235 && s->wrong)
+            ledger_fail(c->ledger, "a client logged in with a wrong password");
+        break;
     case STEP_RCPT:
+        if (code / 100 == 2 && c->stranger && !c->logged_in)
+            ledger_fail(c->ledger, "a stranger may relay: %s", text);
         ledger_mail_rcpt_answer(s->txn->entry, s->number, code);
         break;
     case STEP_DATA:
@@ -509,6 +521,7 @@ static const struct wire_peer_ops client_ops = {client_opened, client_input, cli
 void client_start(struct client *c, const char *from, uint16_t port) {
     c->peer.ops = &client_ops;
     c->wrapped = port == 465;
+    c->stranger = strncmp(from, "10.1.", 5) != 0; /* not in mynetworks */
     if (c->after == 0)
         c->after = c->n_steps;
     wire_client_connect(c->world, &c->peer, from, port);

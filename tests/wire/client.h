@@ -44,7 +44,9 @@ struct client *client_new(struct wire_world *w, struct ledger *l);
 void client_hello(struct client *c, bool extended);
 /* STARTTLS, and the handshake so many ms later. */
 void client_starttls(struct client *c, int64_t late_ms);
-void client_login(struct client *c, const char *mech, const char *user, const char *password);
+/* right: is it the user's password? */
+void client_login(struct client *c, const char *mech, const char *user, const char *password,
+                  bool right);
 enum { CLIENT_TOGETHER = 1, CLIENT_NEXT = 2 };
 /* A transaction with DATA.  CLIENT_TOGETHER: its commands in one packet; CLIENT_NEXT: that with
  * what was before (the end of the last content). */

@@ -140,7 +140,8 @@ void report_of_old(struct ledger *l, const char *to) {
 
 static void log_delivery(struct ledger *l, struct line *x) {
     if (x->report != NULL) {
-        bool trusted = x->token != NULL && cannot_be_told(x->token->c);
+        bool early = x->token != NULL && x->token->stage == STAGE_BODY && !x->token->whole;
+        bool trusted = early || (x->token != NULL && cannot_be_told(x->token->c));
         x->report->over = x->report->over || trusted || strcmp(x->status, "bounced") == 0;
         if (strcmp(x->status, "sent") == 0 && x->report->delivered == 0 && !trusted)
             ledger_fail(l, "\"sent\", and no relay host has the report: %s", x->text);

@@ -369,7 +369,7 @@ static void draw_client(struct scene *s) {
     }
     if (login)
         client_login(c, dice_says(d, 50) ? "PLAIN" : "LOGIN", "user@alpha.example",
-                     wrong ? "wrong-Secret-6" : "client-Secret-5");
+                     wrong ? "wrong-Secret-6" : "client-Secret-5", !wrong);
     if (dice_says(d, 6))
         draw_flood(s, c);
     for (unsigned i = 0, n = dice_says(d, 50) ? 1 : 1 + dice_roll(d, 4); i < n; i++) {

@@ -18,15 +18,17 @@ enum {
     SHAPE_TOGETHER = 2,
     SHAPE_NEXT = 4,
     SHAPE_TLS = 8,
-    SHAPE_LOGIN = 16,    /* inside TLS */
-    SHAPE_CUTS = 32,     /* many chunks, the last one empty */
-    SHAPE_MORE = 64,     /* a second client with another message, a second later */
-    SHAPE_MIXED = 128,   /* messages of alpha, beta and gamma in turn */
-    SHAPE_REFUSED = 256, /* smtpd_data_restrictions = reject */
-    SHAPE_NOTIFY = 512,  /* NOTIFY=SUCCESS,FAILURE, with ORCPT and ENVID that hold controls */
-    SHAPE_FLOOD = 1024,  /* commands without end before it, and no reading */
-    SHAPE_ERRORS = 2048, /* more errors than are borne with, before it */
-    SHAPE_LATE = 4096    /* the handshake comes after the time-out */
+    SHAPE_LOGIN = 16,      /* inside TLS */
+    SHAPE_CUTS = 32,       /* many chunks, the last one empty */
+    SHAPE_MORE = 64,       /* a second client with another message, a second later */
+    SHAPE_MIXED = 128,     /* messages of alpha, beta and gamma in turn */
+    SHAPE_REFUSED = 256,   /* smtpd_data_restrictions = reject */
+    SHAPE_NOTIFY = 512,    /* NOTIFY=SUCCESS,FAILURE, with ORCPT and ENVID that hold controls */
+    SHAPE_FLOOD = 1024,    /* commands without end before it, and no reading */
+    SHAPE_ERRORS = 2048,   /* more errors than are borne with, before it */
+    SHAPE_STRANGER = 8192, /* from an address that may not relay */
+    SHAPE_WRONG = 16384,   /* the password of SHAPE_LOGIN is wrong */
+    SHAPE_LATE = 4096      /* the handshake comes after the time-out */
 };
 
 struct named {
@@ -573,6 +575,18 @@ static const struct named scripts[] = {
      .rcpts = 1,
      .size = 300,
      .twist = {STAGE_GREETING, ACT_CODE_CLOSE, 421, 0, 1}},
+    {.name = "a stranger",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 2,
+     .size = 300,
+     .shape = SHAPE_STRANGER | SHAPE_TOGETHER},
+    {.name = "a stranger with a wrong password",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_STRANGER | SHAPE_TLS | SHAPE_LOGIN | SHAPE_WRONG},
     {.name = "everything expires",
      .can = PIPE_CAN,
      .mails = 1,
@@ -651,11 +665,14 @@ static void add_client(struct scene *s, const struct named *n, int64_t ms) {
     }
     add_before(c, n);
     if ((n->shape & SHAPE_LOGIN) != 0)
-        client_login(c, "PLAIN", "user@alpha.example", "client-Secret-5");
+        client_login(c, "PLAIN", "user@alpha.example",
+                     (n->shape & SHAPE_WRONG) != 0 ? "wrong-Secret-6" : "client-Secret-5",
+                     (n->shape & SHAPE_WRONG) == 0);
     for (unsigned i = 0; i < n->mails; i++)
         add_mail(s, c, n, i);
     client_ends(c, n->end, n->after);
-    scene_begin(s, c, ms, "10.1.0.7", (n->shape & SHAPE_LOGIN) != 0 ? 587 : 25);
+    scene_begin(s, c, ms, (n->shape & SHAPE_STRANGER) != 0 ? "10.3.0.7" : "10.1.0.7",
+                (n->shape & SHAPE_LOGIN) != 0 ? 587 : 25);
 }
 
 void scripts_setup(struct wire_world *w, unsigned i) {
