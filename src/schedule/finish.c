@@ -285,6 +285,7 @@ static bool msg_report(struct msg *m, int64_t now) {
 }
 
 void msg_finish(struct msg *m) {
+    sched_watch_clock(m->s); /* the message may be no older than it seems */
     int64_t now = clock_wall_us();
     bool forced = (m->flags & PROGRESS_EXPIRE) != 0, old = forced || too_old(m, now);
     if (m->finishing)

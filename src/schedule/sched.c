@@ -192,6 +192,30 @@ struct add_task {
     struct body *body;
 };
 
+/* All keys of the heap move alike: its order stays. */
+void sched_watch_clock(struct sched *s) {
+    int64_t now = clock_wall_us(), drift = now - clock_mono_ms() * 1000;
+    int64_t jump = drift - s->drift_us;
+    size_t pos = 0;
+    if (jump > -JUMP_US && jump < JUMP_US)
+        return;
+    s->drift_us = drift;
+    s->jump_us = jump;
+    s->jump_middle_us = now - jump / 2;
+    log_warn("qmgr", "the clock was set %s by %lld s: waiting mail keeps its turn",
+             jump < 0 ? "back" : "forward", (long long)((jump < 0 ? -jump : jump) / 1000000));
+    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;) {
+        m->next_us += jump;
+        m->shift_us += jump;
+    }
+}
+
+/* A message that was being received when the clock was set forward is not that much older.  (When
+ * the clock was set back, it only stays that much longer.) */
+static int64_t shift_on_the_way(const struct sched *s, const struct envelope *env) {
+    return s->jump_us > 0 && env->arrival_us < s->jump_middle_us ? s->jump_us : 0;
+}
+
 static void run_add(struct task *t) {
     struct add_task *a = DL_OWNER(t, struct add_task, task);
     struct sched *s = a->s;
@@ -200,7 +224,9 @@ static void run_add(struct task *t) {
         body_unref(a->body);
         a->body = NULL;
     }
+    sched_watch_clock(s);
     struct msg *m = msg_new(s, a->env, a->body);
+    m->shift_us = shift_on_the_way(s, m->env);
     free(a);
     msg_activate(m);
 }
@@ -260,25 +286,9 @@ static void on_more(uv_timer_t *t) {
     sched_run_due(t->data);
 }
 
-/* When the clock is set, what waits goes on waiting as long as it would have, and nothing is older
- * or younger for it.  All keys of the heap move alike: its order stays. */
-static void watch_clock(struct sched *s) {
-    int64_t drift = clock_wall_us() - clock_mono_ms() * 1000, jump = drift - s->drift_us;
-    size_t pos = 0;
-    if (jump > -JUMP_US && jump < JUMP_US)
-        return;
-    s->drift_us = drift;
-    log_warn("qmgr", "the clock was set %s by %lld s: waiting mail keeps its turn",
-             jump < 0 ? "back" : "forward", (long long)((jump < 0 ? -jump : jump) / 1000000));
-    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;) {
-        m->next_us += jump;
-        m->shift_us += jump;
-    }
-}
-
 static void on_tick(uv_timer_t *t) {
     struct sched *s = t->data;
-    watch_clock(s);
+    sched_watch_clock(s);
     sched_run_due(s);
     dest_tick(s, loop_now_ms(s->loop));
     tally_tick(&s->tally, clock_wall_us());

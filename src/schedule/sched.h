@@ -55,7 +55,7 @@ struct msg {
     uint32_t attempts;
     int64_t next_us;   /* 0: as soon as possible */
     int64_t active_us; /* when its round began */
-    int64_t shift_us;  /* by which the clock has jumped since it came: not part of its age */
+    int64_t shift_us;  /* by which the clock has jumped since it began: not part of its age */
     uint32_t flags;    /* PROGRESS_* */
     struct hop *hop;   /* where it was last given to; NULL: nowhere yet */
     enum sched_queue queue;
@@ -176,8 +176,10 @@ struct sched {
     uint64_t counting; /* number of the walk over a message's reasons */
     struct tally tally;
     uv_timer_t tick;
-    uv_timer_t more;  /* the rest of what is due */
-    int64_t drift_us; /* wall clock minus monotonic clock */
+    uv_timer_t more;        /* the rest of what is due */
+    int64_t drift_us;       /* wall clock minus monotonic clock */
+    int64_t jump_us;        /* by which the clock was set last; 0: never */
+    int64_t jump_middle_us; /* a time that it has left out then */
     size_t n_queue[3];
     bool stopping; /* nothing more is given to sessions */
 };
@@ -186,6 +188,9 @@ struct sched {
 void msg_activate(struct msg *m);
 /* Activates what is due, for a few milliseconds; what is left comes after whatever else waits. */
 void sched_run_due(struct sched *s);
+/* When the clock was set, what waits goes on waiting as long as it would have, and nothing is older
+ * or younger for it.  Called before anything is judged by its age. */
+void sched_watch_clock(struct sched *s);
 void msg_set_queue(struct msg *m, enum sched_queue q);
 /* n recipients came back from routing or delivery.  Ends the round with the last of them: the
  * message may be gone after this. */

@@ -304,6 +304,41 @@ def test_clock_jumps_a_day(dns, tmp_path, jump):
 
 
 @needs_shim
+def test_clock_jumps_while_mail_is_received(dns, tmp_path):
+    """A message whose client began it before the clock was set is no day old when it is there."""
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\nmaximal_queue_lifetime = 5h\n" + FAST, dns=dns)
+    p.extra_env = s.env
+    with p, p.client() as c:
+        assert c.cmd("MAIL FROM:<slow@x.example>").startswith("250")
+        assert c.cmd("RCPT TO:<b@y.example>").startswith("250")
+        assert c.cmd("DATA").startswith("354")
+        s.set(clock_s=90000)
+        p.wait_log("the clock was set forward by ")
+        assert c.cmd("Subject: x\r\n\r\nhello\r\n.").startswith("250")
+        assert p.send(sender="quick@x.example").startswith("250")
+        p.wait_log("to=<.*status=deferred", count=4)
+        assert "status=expired" not in p.log() and len(p.queue()) == 2
+
+
+@needs_shim
+def test_clock_jumps_while_a_relay_answers(dns, tmp_path):
+    """The first thing after the clock was set is a temporary refusal: it does not bounce."""
+    s = shim.Shim(tmp_path)
+
+    def refuse(line):
+        s.set(clock_s=90000)
+        return "451 4.0.0 later"
+    with FakeRelay(replies={"RCPT": refuse}) as relay:
+        p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nmaximal_queue_lifetime = 5h\n" + FAST, dns=dns)
+        p.extra_env = s.env
+        with p:
+            assert p.send(sender="early@x.example").startswith("250")
+            p.wait_log("to=<.*status=deferred", count=2)
+            assert "status=expired" not in p.log() and len(p.queue()) == 1
+
+
+@needs_shim
 def test_clock_was_set_back_while_down(dns, tmp_path):
     """Waiting mail is not left for a day, and new IDs are not those of waiting mail."""
     port = free_port()
