@@ -126,9 +126,10 @@ static bool wants_starttls(const struct dsess *s) {
 }
 
 enum step ehlo_reply(struct dsess *s) {
-    if (s->reply.code / 100 == 5 && !s->helo && !s->tls_on)
+    bool refused = s->reply.code / 100 != 2;
+    if (refused && !s->helo && !s->tls_on)
         return send_ehlo(s, true);
-    if (s->reply.code / 100 != 2)
+    if (refused)
         return host_refused(s, "refused to talk to me:");
     parse_caps(s);
     show_ehlo(s);

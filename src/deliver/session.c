@@ -331,7 +331,7 @@ static enum step take_reply(struct dsess *s) {
     if (s->stage == STAGE_MAIL)
         return stage->reply(s);
     if (s->reply.code == 421 && s->phase != PHASE_GREETING)
-        return host_refused(s, "said:");
+        return host_refused(s, s->phase == PHASE_EHLO ? "refused to talk to me:" : "said:");
     if (stage->reply == NULL || conn_pending(s->conn) > 0)
         return host_out_of_step(s);
     return stage->reply(s);

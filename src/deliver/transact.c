@@ -655,11 +655,18 @@ static enum step out_of_step(struct dsess *s, const struct expected *e) {
     return drop(s, true);
 }
 
-/* 421: the host ends the session. */
-static enum step closing(struct dsess *s) {
+/* 421: the host ends the session; e is the command that it answers, or NULL when none waits. */
+static enum step closing(struct dsess *s, const struct expected *e) {
     struct sbuf line = {0};
+    char dsn[12];
     smtp_reply_line(&s->reply, &line);
-    session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, "4.4.2", "host %s said: %s", s->where, line.p);
+    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    if (e == NULL)
+        session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, dsn, "host %s said: %s", s->where, line.p);
+    else
+        session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, dsn,
+                     "host %s said: %s (in reply to %s command)", s->where, line.p,
+                     verdict_command_name(e->command));
     mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&line));
     sbuf_free(&line);
     return drop(s, false);
@@ -706,13 +713,13 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
 static enum step transact_reply(struct dsess *s) {
     if (s->fifo_n == 0) {
         /* Nothing waits: the host may leave at any time, and says so. */
-        return s->reply.code == 421 ? closing(s) : out_of_step(s, NULL);
+        return s->reply.code == 421 ? closing(s, NULL) : out_of_step(s, NULL);
     }
     struct expected e = s->fifo[s->fifo_at];
     enum verdict v = verdict_of(e.command, s->reply.code, content_state(s, e.t),
                                 !session_target(s)->own_mx, s->cfg->p.soft_bounce);
     if (v == VERDICT_CLOSING)
-        return closing(s);
+        return closing(s, &e);
     if (v == VERDICT_SUSPECT || e.out_end > out_gone(s))
         return out_of_step(s, &e);
     s->fifo_at++;

@@ -61,11 +61,22 @@ enum reply_rc smtp_reply_feed(struct smtp_reply *r, struct str data, size_t *use
     return REPLY_MORE;
 }
 
-void smtp_reply_line(const struct smtp_reply *r, struct sbuf *out) {
-    sbuf_printf(out, "%d ", r->code);
+/* A carriage return inside a line becomes a blank. */
+static void reply_add_line(struct sbuf *out, int code, char sep, struct str line) {
+    sbuf_printf(out, "%d%c", code, sep);
     size_t begun = out->n;
-    sbuf_add_str(out, sbuf_str(&r->text));
+    sbuf_add_str(out, line);
     for (size_t i = begun; i < out->n; i++)
-        if (out->p[i] == '\n' || out->p[i] == '\r')
+        if (out->p[i] == '\r')
             out->p[i] = ' ';
+}
+
+void smtp_reply_line(const struct smtp_reply *r, struct sbuf *out) {
+    const char *at = r->text.p, *end = at + r->text.n, *nl;
+    while (at != NULL && (nl = memchr(at, '\n', (size_t)(end - at))) != NULL) {
+        reply_add_line(out, r->code, '-', str_make(at, (size_t)(nl - at)));
+        sbuf_add_ch(out, ' ');
+        at = nl + 1;
+    }
+    reply_add_line(out, r->code, ' ', str_make(at, at == NULL ? 0 : (size_t)(end - at)));
 }

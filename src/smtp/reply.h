@@ -21,7 +21,8 @@ enum reply_rc { REPLY_MORE, REPLY_DONE, REPLY_BAD };
 enum reply_rc smtp_reply_feed(struct smtp_reply *r, struct str data, size_t *used);
 void smtp_reply_reset(struct smtp_reply *r);
 void smtp_reply_free(struct smtp_reply *r);
-/* Appends "550 5.1.1 no such user" with line breaks as blanks. */
+/* Appends "550 5.1.1 no such user", or as Postfix logs several lines: "550-5.1.1 no 550 5.1.1
+ * user". */
 void smtp_reply_line(const struct smtp_reply *r, struct sbuf *out);
 
 #endif

@@ -149,7 +149,7 @@ static void test_replies(void **state) {
     assert_int_equal(r.code, 250);
     assert_str(sbuf_str(&r.text), "a\nb");
     smtp_reply_line(&r, &line);
-    assert_str(sbuf_str(&line), "250 a b");
+    assert_str(sbuf_str(&line), "250-a 250 b");
     assert_int_equal(feed(&r, "250\r\n"), REPLY_DONE);
     assert_int_equal(feed(&r, "250-a\r\n"), REPLY_MORE);
     assert_int_equal(feed(&r, "250-a\r\n550 b\r\n"), REPLY_BAD);
