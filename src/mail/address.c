@@ -6,6 +6,8 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "util/net.h"
+
 static bool is_atext(uint8_t c) {
     return c >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
            (c >= '0' && c <= '9') || (c != '\0' && strchr("!#$%&'*+-/=?^_`{|}~", c) != NULL);
@@ -61,14 +63,25 @@ bool addr_valid_host(struct str s) {
     return true;
 }
 
-/* "[192.0.2.1]", "[IPv6:2001:db8::1]": what no address needs would only be misread further on. */
+/* "[192.0.2.1]", "[IPv6:2001:db8::1]" (RFC 5321 section 4.1.3); other literals name no host. */
 static bool valid_literal(struct str s) {
+    static const struct str tag = STR_LIT("IPv6:");
+    struct netaddr parsed;
     if (s.n < 3 || s.p[0] != '[' || s.p[s.n - 1] != ']')
         return false;
-    for (size_t i = 1; i + 1 < s.n; i++)
-        if (!isalnum((unsigned char)s.p[i]) && s.p[i] != '.' && s.p[i] != ':' && s.p[i] != '-')
+    struct str ip = str_make(s.p + 1, s.n - 2);
+    bool v6 = str_istarts(ip, tag.p);
+    return netaddr_parse(&parsed, v6 ? str_from(ip, tag.n) : ip, 0) &&
+           parsed.u.sa.sa_family == (v6 ? AF_INET6 : AF_INET);
+}
+
+/* The domain of an envelope address: a host name none of whose labels begins or ends with '-'
+ * (RFC 1123 section 2.1), perhaps with a dot at its end. */
+static bool valid_domain(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] == '-' && (i == 0 || s.p[i - 1] == '.' || i + 1 == s.n || s.p[i + 1] == '.'))
             return false;
-    return true;
+    return addr_valid_host(s);
 }
 
 /* A quoted local part at the start of s; its content without quoting goes to out. */
@@ -108,7 +121,7 @@ static size_t parse_domain(struct str s) {
     }
     while (n < s.n && s.p[n] != '>' && s.p[n] != ' ' && s.p[n] != ':' && s.p[n] != ',')
         n++;
-    return addr_valid_host(str_make(s.p, n)) ? n : 0;
+    return valid_domain(str_make(s.p, n)) ? n : 0;
 }
 
 /* Drops "@a,@b:" at the start; false if it is malformed. */
@@ -137,7 +150,7 @@ static bool skip_route(struct str *s) {
 static bool valid_dequoted(struct str a) {
     struct str domain = addr_domain(a);
     return str_chr(a, '@') < 0 ||
-           (addr_local(a).n > 0 && (addr_valid_host(domain) || valid_literal(domain)));
+           (addr_local(a).n > 0 && (valid_domain(domain) || valid_literal(domain)));
 }
 
 static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, struct sbuf *out) {

@@ -165,7 +165,10 @@ static enum cmd cmd_starttls(struct session *s, struct str args) {
 }
 
 static enum cmd cmd_rset(struct session *s, struct str args) {
-    (void)args;
+    if (args.n > 0) {
+        smtpd_reply(s, false, "501 5.5.4 Syntax: RSET");
+        return CMD_DONE;
+    }
     transaction_end(s);
     smtpd_reply(s, true, "250 2.0.0 Ok");
     return CMD_DONE;

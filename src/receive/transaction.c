@@ -140,14 +140,15 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
         return true; /* seen before the address was parsed */
     if (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable && is_xtext(value))
         return true; /* RFC 4954 section 5: who wrote it is for trusted clients to say; not used */
-    if (str_ieq_c(key, "RET") && (str_ieq_c(value, "FULL") || str_ieq_c(value, "HDRS"))) {
+    if (str_ieq_c(key, "RET") && (s->tx->flags & (ENV_RET_FULL | ENV_RET_HDRS)) == 0 &&
+        (str_ieq_c(value, "FULL") || str_ieq_c(value, "HDRS"))) {
         s->tx->flags |= str_ieq_c(value, "FULL") ? ENV_RET_FULL : ENV_RET_HDRS;
         return true;
     }
     if (str_ieq_c(key, "ENVID") && value.n > 0 && value.n <= 100 && s->tx->envid.n == 0 &&
         xtext_decode(&s->tx->envid, value))
         return true;
-    if (str_ieq_c(key, "RET") || str_ieq_c(key, "ENVID") || str_ieq_c(key, "BODY") ||
+    if (str_ieq_c(key, "RET") || str_ieq_c(key, "ENVID") ||
         (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable)) {
         smtpd_reply(s, false, "501 5.5.4 Bad %.*s parameter syntax", STR_FMT(key));
         return false;
@@ -217,6 +218,12 @@ static bool asks_utf8(const struct session *s, struct str args) {
     return false;
 }
 
+/* A local part that begins with '-' would be an option to whatever is run with it (postconf(5)
+ * allow_min_user). */
+static bool is_option(const struct session *s, size_t begun) {
+    return !s->p->allow_min_user && s->tx->texts.n > begun && s->tx->texts.p[begun] == '-';
+}
+
 static enum cmd bad_address(struct session *s, enum addr_rc rc, const char *syntax) {
     return tx_say(s, false,
                   rc == ADDR_8BIT ? "553 5.6.7 Must declare SMTPUTF8 to send unicode address"
@@ -233,7 +240,7 @@ static bool mail_parse(struct session *s, struct str args) {
     struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(tx) || !s->p->smtputf8_enable,
                           true};
     enum addr_rc rc = addr_parse(args, &o, &tx->texts, &len);
-    if (rc != ADDR_OK) {
+    if (rc != ADDR_OK || is_option(s, 0)) {
         bad_address(s, rc, "501 5.1.7 Bad sender address syntax");
         return false;
     }
@@ -283,10 +290,11 @@ static bool notify_parse(struct str v, uint32_t *out) {
 }
 
 static bool rcpt_param(struct session *s, struct rcpt_in *r, struct str key, struct str value) {
-    if (str_ieq_c(key, "NOTIFY") && notify_parse(value, &r->notify))
+    if (str_ieq_c(key, "NOTIFY") && r->notify == 0 && notify_parse(value, &r->notify))
         return true;
     ptrdiff_t semi = str_chr(value, ';');
-    if (str_ieq_c(key, "ORCPT") && semi > 0 && addr_is_atom(str_make(value.p, (size_t)semi))) {
+    if (str_ieq_c(key, "ORCPT") && r->orcpt_n == 0 && semi > 0 &&
+        addr_is_atom(str_make(value.p, (size_t)semi))) {
         r->orcpt_at = s->tx->texts.n;
         sbuf_add(&s->tx->texts, value.p, (size_t)semi + 1);
         if (xtext_decode(&s->tx->texts, str_from(value, (size_t)semi + 1))) {
@@ -414,7 +422,7 @@ static bool rcpt_parse(struct session *s, struct str args) {
     struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(tx) || !s->p->smtputf8_enable,
                           false};
     enum addr_rc rc = addr_parse(args, &o, &tx->texts, &len);
-    if (rc != ADDR_OK) {
+    if (rc != ADDR_OK || is_option(s, begun)) {
         bad_address(s, rc, "501 5.1.3 Bad recipient address syntax");
         return false;
     }

@@ -74,6 +74,32 @@ def test_dialogue(mta):
                  r"fixed limit; from=<a@x\.example> proto=SMTP helo=<c\.example>")
 
 
+# Each after RSET: what is said twice, values and addresses that are none.
+MALFORMED = [
+    ("RSET please", "501 5.5.4 Syntax: RSET"),
+    ("MAIL FROM:<-oQ@x.example>", "501 5.1.7 Bad sender address syntax"),
+    ("MAIL FROM:<a@-x.example>", "501 5.1.7 Bad sender address syntax"),
+    ("MAIL FROM:<a@[10.1.2]>", "501 5.1.7 Bad sender address syntax"),
+    ("MAIL FROM:<a@[IPv6:10.1.2.3]>", "501 5.1.7 Bad sender address syntax"),
+    ("MAIL FROM:<a@x.example> RET=FULL RET=FULL", "501 5.5.4 Bad RET parameter syntax"),
+    ("MAIL FROM:<a@x.example> BODY=BINARYMIME", "555 5.5.4 Unsupported option: BODY=BINARYMIME"),
+    ("RCPT TO:<-v@y.example>", "501 5.1.3 Bad recipient address syntax"),
+    ("RCPT TO:<b@y-.example>", "501 5.1.3 Bad recipient address syntax"),
+    ("RCPT TO:<b@y.example> NOTIFY=NEVER NOTIFY=NEVER", "501 5.5.4 Error: Bad NOTIFY parameter syntax"),
+    ("RCPT TO:<b@y.example> ORCPT=rfc822;b@y.example ORCPT=rfc822;b@y.example", "501 5.5.4 Error: Bad ORCPT parameter syntax"),
+    ("RCPT TO:<b@[IPv6:2001:db8::7]>", "250 2.1.5 Ok"),
+    ("RCPT TO:<b@[192.0.2.9]>", "250 2.1.5 Ok"),
+]
+
+
+@pytest.mark.parametrize("line,want", MALFORMED)
+def test_malformed_commands(mta, line, want):
+    with mta.client() as c:
+        if line.startswith("RCPT"):
+            c.cmd("MAIL FROM:<a@x.example>")
+        assert c.cmd(line) == want
+
+
 def test_recipient_limit_and_size(mta):
     with mta.client() as c:
         c.cmd("MAIL FROM:<a@x.example>")
