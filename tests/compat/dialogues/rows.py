@@ -51,7 +51,8 @@ def explains_out(what, theirs, ours):
     pairs = changed(theirs, ours)
     if what == "replies" or len(theirs["log"]) != len(ours["log"]) or not pairs or any(o[2] != "deferred" for _, o in pairs):
         return None
-    for words, pattern in ((DIALOGUE, r"said: 503"), (LOGIN, r"said: 530"), (PROTOCOL, r"^Protocol error|talk to me: [13]"), (CLOSING, r"said: 421 .*RCPT TO")):
+    for words, pattern in ((DIALOGUE, r"said: 503"), (LOGIN, r"said: 530"), (PROTOCOL, r"^Protocol error|talk to me: [13]"), (CLOSING,
+        r"said: 421 .*RCPT TO")):
         if all(re.search(pattern, o[3]) for _, o in pairs):
             return words
     return None

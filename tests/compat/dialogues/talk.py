@@ -6,28 +6,40 @@ always.  The same seed makes the same dialogue, whatever the server answers.
 """
 import random
 
-HELLO = ["EHLO client.test", "EHLO client.test", "EHLO client.test", "EHLO client.test", "HELO client.test", "EHLO [127.0.0.1]", "HELO under_score.test",
+HELLO = ["EHLO client.test", "EHLO client.test", "EHLO client.test", "EHLO client.test", "HELO client.test", "EHLO [127.0.0.1]",
+    "HELO under_score.test",
          "EHLO", "HELO", "EHLO two words", "EHLO -dash.test", "ehlo lower.test", "EHLO client.test.", "HELO 127.0.0.1"]
 STRAY = ["NOOP", "NOOP with words", "RSET", "RSET now", "VRFY b@y.test", "VRFY", "HELP", "FOO", "", "EXPN list", "TURN", "DATA now", "DATA",
-         "RCPT TO:<early@y.test>", "MAIL", "RCPT", "QUIT now", "AUTH PLAIN", "STARTTLS", "BDAT", "BDAT x", "EHLO again.test", "HELO again.test", "MAIL FROM:<nested@x.test>",
+         "RCPT TO:<early@y.test>", "MAIL", "RCPT", "QUIT now", "AUTH PLAIN", "STARTTLS", "BDAT", "BDAT x", "EHLO again.test",
+         "HELO again.test", "MAIL FROM:<nested@x.test>",
          "X" * 300, "NOOP " + "x" * 1500, "mail from:<lower@x.test>", "SIZE 100", "SEND FROM:<a@x.test>", "VRFY <b@y.test>", "ETRNX"]
-MAIL_PARAMETERS = ["", "", "", "", " SIZE=1000", " BODY=8BITMIME", " BODY=7BIT", " SMTPUTF8", " RET=HDRS", " RET=FULL ENVID=id7", " ENVID=a+2Bb", " SIZE=99999999999", " SIZE=x",
-                   " BODY=BINARYMIME", " BODY=", " FOO=bar", " FOO", " RET=NONE", " RET=HDRS RET=FULL", " ENVID=", " size=10 body=8bitmime", " ENVID=" + "e" * 90, " SIZE=-1",
+MAIL_PARAMETERS = ["", "", "", "", " SIZE=1000", " BODY=8BITMIME", " BODY=7BIT", " SMTPUTF8", " RET=HDRS", " RET=FULL ENVID=id7",
+    " ENVID=a+2Bb", " SIZE=99999999999", " SIZE=x",
+                   " BODY=BINARYMIME", " BODY=", " FOO=bar", " FOO", " RET=NONE", " RET=HDRS RET=FULL", " ENVID=",
+                   " size=10 body=8bitmime", " ENVID=" + "e" * 90, " SIZE=-1",
                    " ENVID=a+0Db", " ENVID=a b", " SIZE=", "  SIZE=10", " ENVID=a+zz"]
-RCPT_PARAMETERS = ["", "", "", "", "", " NOTIFY=NEVER", " NOTIFY=FAILURE,DELAY", " NOTIFY=NEVER,FAILURE", " NOTIFY=", " NOTIFY=SOMETIMES", " ORCPT=rfc822;o@y.test",
-                   " ORCPT=rfc822;o+2Bx@y.test", " ORCPT=o@y.test", " ORCPT=rfc822;", " FOO=bar", " notify=never", " NOTIFY=FAILURE ORCPT=rfc822;p@y.test",
+RCPT_PARAMETERS = ["", "", "", "", "", " NOTIFY=NEVER", " NOTIFY=FAILURE,DELAY", " NOTIFY=NEVER,FAILURE", " NOTIFY=", " NOTIFY=SOMETIMES",
+    " ORCPT=rfc822;o@y.test",
+                   " ORCPT=rfc822;o+2Bx@y.test", " ORCPT=o@y.test", " ORCPT=rfc822;", " FOO=bar", " notify=never",
+                   " NOTIFY=FAILURE ORCPT=rfc822;p@y.test",
                    " NOTIFY=FAILURE NOTIFY=DELAY", " ORCPT=x-odd;thing"]
 # {u}: a word that belongs to this recipient alone.
 RECIPIENTS = ["<{u}@y.test>"] * 10 + [
-    "<{u}@sub.y.test>", "<{u}.dotted@y.test>", "<{u}+ext@y.test>", '<"{u} blank"@y.test>', "<@relay.test:{u}@y.test>", " <{u}@y.test>", "{u}@y.test", "<{u}@y.test", "{u}@y.test>",
-    "<>", "<{u}@>", "<@y.test>", "<{u}@y..test>", "<{u}@-y.test>", "<{u} {u}@y.test>", "<{u}@@y.test>", "<<{u}@y.test>>", "Name <{u}@y.test>", "<{u}@[192.0.2.1]>", "<{u}@[1.2.3]>",
-    "<{u}@[IPv6:::1]>", "<{u}@a_b.test>", "<{u}!x@y.test>", "<{u}%y.test@y.test>", "<" + "l" * 70 + "{u}@y.test>", "<{u}@" + "d" * 64 + ".test>", '<"{u}@y.test>', "<{u}\\@y.test>", "<{u},x@y.test>",
+    "<{u}@sub.y.test>", "<{u}.dotted@y.test>", "<{u}+ext@y.test>", '<"{u} blank"@y.test>', "<@relay.test:{u}@y.test>", " <{u}@y.test>",
+    "{u}@y.test", "<{u}@y.test", "{u}@y.test>",
+    "<>", "<{u}@>", "<@y.test>", "<{u}@y..test>", "<{u}@-y.test>", "<{u} {u}@y.test>", "<{u}@@y.test>", "<<{u}@y.test>>",
+    "Name <{u}@y.test>", "<{u}@[192.0.2.1]>", "<{u}@[1.2.3]>",
+    "<{u}@[IPv6:::1]>", "<{u}@a_b.test>", "<{u}!x@y.test>", "<{u}%y.test@y.test>", "<" + "l" * 70 + "{u}@y.test>",
+    "<{u}@" + "d" * 64 + ".test>", '<"{u}@y.test>', "<{u}\\@y.test>", "<{u},x@y.test>",
     "<{u}..x@y.test>", "<.{u}@y.test>", "<{u}.@y.test>", "<{u}@denied.test>", "<{u}@later.test>"]
 SENDERS = ["<{u}@x.test>"] * 12 + [
-    "<>", "<{u}@x.test", "{u}@x.test", " <{u}@x.test>", "<{u}>", "<{u}@x..test>", "<@r.test:{u}@x.test>", '<"{u} q"@x.test>', "<{u}@x.test> ", "<{u} x@x.test>", "<{u}@[127.0.0.1]>", "<=x{u}@x.test>",
+    "<>", "<{u}@x.test", "{u}@x.test", " <{u}@x.test>", "<{u}>", "<{u}@x..test>", "<@r.test:{u}@x.test>", '<"{u} q"@x.test>',
+    "<{u}@x.test> ", "<{u} x@x.test>", "<{u}@[127.0.0.1]>", "<=x{u}@x.test>",
     "<-{u}@x.test>", "<{u}@spam.test>"]
-LINES = ["plain text", ".", "..", ".dot", "a" * 998, "b" * 999, "c" * 2049, "trailing blank ", "\ttab", "", "8-bit \u00e4\u00f6", "From here on", "Subject: in the body", "x" * 70, "."]
-FIELDS = ["Subject: words", "X-Folded: one\r\n two", "X-Empty:", "X-Long: " + "y " * 700, "Received: from a by b; Thu, 26 Nov 2026 00:00:00 +0000", "MIME-Version: 1.0", "X-Tab:\tvalue",
+LINES = ["plain text", ".", "..", ".dot", "a" * 998, "b" * 999, "c" * 2049, "trailing blank ", "\ttab", "", "8-bit \u00e4\u00f6",
+    "From here on", "Subject: in the body", "x" * 70, "."]
+FIELDS = ["Subject: words", "X-Folded: one\r\n two", "X-Empty:", "X-Long: " + "y " * 700,
+    "Received: from a by b; Thu, 26 Nov 2026 00:00:00 +0000", "MIME-Version: 1.0", "X-Tab:\tvalue",
           "X-8bit: \u00fc", "References: <1@x.test>", "Keywords: a, b", "X-Dots: ...", "Content-Type: text/plain; charset=utf-8"]
 WHOLE = ["From: <f@x.test>", "To: <t@y.test>", "Date: Thu, 26 Nov 2026 00:00:00 +0000", "Message-ID: <m@x.test>"]
 
@@ -98,7 +110,8 @@ class Maker:
             commands += self.transaction()
         steps, pipelined = [], c.random() < 0.5
         for command, content in commands:
-            alone = command[:4].upper() in ("EHLO", "HELO", "DATA", "AUTH", "STAR", "QUIT", "VRFY", "NOOP", "")  # RFC 2920: these end a group
+            alone = command[:4].upper() in ("EHLO", "HELO", "DATA", "AUTH", "STAR", "QUIT", "VRFY", "NOOP",
+                "")  # RFC 2920: these end a group
             if pipelined and steps and not steps[-1][1] and not command.startswith("BDAT"):
                 steps[-1][0].append((command, content))
                 steps[-1][1] = alone
