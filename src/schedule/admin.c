@@ -147,9 +147,17 @@ static void act_delete(struct msg *m) {
         msg_free(m);
 }
 
+/* An order for a message whose round goes on is noted at once: it counts over a restart, too.  The
+ * record of a report that is being written already says more than this one would. */
+static void act_note(struct msg *m) {
+    if (!m->finishing)
+        msg_save_progress(m);
+}
+
 static void act_hold(struct msg *m) {
     m->flags |= PROGRESS_HOLD;
     if (m->queue == QUEUE_ACTIVE) {
+        act_note(m);
         msg_recall(m); /* then it goes on hold */
         return;
     }
@@ -162,6 +170,7 @@ static void act_hold(struct msg *m) {
 static void act_soon(struct msg *m) {
     if (m->queue == QUEUE_ACTIVE) {
         m->at_once = true;
+        act_note(m);
         return;
     }
     m->next_us = 0;
@@ -181,10 +190,12 @@ static void act_release(struct msg *m) {
 
 static void act_expire(struct msg *m) {
     m->flags |= PROGRESS_EXPIRE;
-    if (m->queue == QUEUE_ACTIVE)
+    if (m->queue == QUEUE_ACTIVE) {
+        act_note(m);
         msg_recall(m);
-    else
+    } else {
         act_soon(m);
+    }
 }
 
 static void act_one(enum sched_act act, struct msg *m) {

@@ -231,6 +231,36 @@ def test_order_for_what_waits_for_a_connection(dns, order):
     relay.stop()
 
 
+@pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.parametrize("order", ["hold", "expire", "release"])
+def test_order_for_what_is_on_the_wire_outlives_the_daemon(dns, order, end):
+    """One recipient's content is with the relay host, which does not answer, when the daemon ends."""
+    gate = Gate()
+    relay = FakeRelay(replies={"DOT": lambda l: gate(l)})
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_recipient_limit = 1\n" \
+           "smtp_destination_concurrency_limit = 1\nsmtp_pipeline_transactions = no\n" + QUICK
+    with Posthouse(main, dns=dns) as p:
+        p.send(sender="kept@client.example", rcpts=["one@far.example", "two@far.example"])
+        assert gate.reached.wait(20)
+        if order == "release":
+            p.run("queue", "hold", "ALL", check=True)
+        p.run("queue", order, "ALL", check=True)
+        p.send(sender="after@client.example")  # what comes later is durable later
+        getattr(p, end)()
+        gate.open.set()
+        p.start()
+        relay.wait_mail(b"From: after@client.example")
+        if order == "hold":
+            assert states(p)["kept@client.example"] == "hold"
+        elif order == "expire":
+            assert b"two@far.example" in relay.wait_mail(b"Undelivered Mail Returned to Sender")["content"]
+        else:
+            wait_for(lambda: any("two@far" in m["rcpts"][0] for m in relay.mails))
+        if order != "release":
+            assert not any("two@far" in m["rcpts"][0] for m in relay.mails)
+    relay.stop()
+
+
 def test_reload_without_the_transport(dns):
     """Mail that waits for a transport that master.cf has no more is deferred and says so."""
     gate = Gate()
