@@ -369,6 +369,23 @@ void config_preload(struct config *c) {
         preload_params(c, &c->services[i]->p);
 }
 
+#define BEFORE_MAX 4
+
+void config_follows(struct config *c, struct config *before) {
+    if (cfg_source_same(c->source, before->source)) {
+        c->before = before->before == NULL ? NULL : config_ref(before->before);
+        config_unref(before);
+        return;
+    }
+    c->before = before;
+    for (unsigned i = 1; before != NULL && i < BEFORE_MAX; i++)
+        before = before->before;
+    if (before == NULL)
+        return;
+    config_unref(before->before);
+    before->before = NULL;
+}
+
 struct config *config_ref(struct config *c) {
     atomic_fetch_add(&c->refs, 1);
     return c;
@@ -392,6 +409,7 @@ void config_unref(struct config *c) {
     cfg_file_free(&c->main);
     cfg_source_free(c->source);
     diag_free(&c->diags);
+    config_unref(c->before);
     sbuf_free(&c->used_names);
     free(c);
 }

@@ -50,6 +50,7 @@ struct config {
     char **texts;              /* every expanded value */
     size_t n_texts;
     struct diags diags;
+    struct config *before;  /* the one that it replaced, owned; NULL: none, or not known */
     struct sbuf used_names; /* names that expansions asked for, '\n' before and after each */
 };
 
@@ -58,6 +59,9 @@ struct config *config_build(struct cfg_source *src);
 /* Reads every file that the values name (certificates, anchors, resolv.conf) into the bundle, for
  * processes that cannot open files. */
 void config_preload(struct config *c);
+/* c replaces before, which is taken over: sessions that began with it go on, and ask for its
+ * tables. Of those before it, the last few are kept, too. */
+void config_follows(struct config *c, struct config *before);
 struct config *config_ref(struct config *c);
 void config_unref(struct config *c);
 /* The transport of that name, or NULL. */

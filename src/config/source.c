@@ -207,6 +207,20 @@ bool cfg_source_exists(struct cfg_source *s, const char *path) {
     return known != NULL && known[0] == 'y';
 }
 
+static bool src_file_same(const struct src_file *a, const struct src_file *b) {
+    return strcmp(a->path, b->path) == 0 && a->err == b->err &&
+           str_eq(sbuf_str(&a->text), sbuf_str(&b->text));
+}
+
+bool cfg_source_same(const struct cfg_source *a, const struct cfg_source *b) {
+    if (a->n_files != b->n_files)
+        return false;
+    for (size_t i = 0; i < a->n_files; i++)
+        if (!src_file_same(a->files[i], b->files[i]))
+            return false;
+    return true;
+}
+
 void cfg_source_put(const struct cfg_source *s, struct sbuf *msg) {
     ipc_put_str(msg, str_of(s->dir));
     ipc_put_u32(msg, (uint32_t)s->n_facts);

@@ -22,6 +22,8 @@ struct str cfg_source_file(struct cfg_source *s, const char *path, int *err);
 const char *cfg_source_fact(const struct cfg_source *s, const char *name);
 /* Is there such a file?  Known to the other processes too. */
 bool cfg_source_exists(struct cfg_source *s, const char *path);
+/* Are they made of the same files, with the same content? */
+bool cfg_source_same(const struct cfg_source *a, const struct cfg_source *b);
 /* For another process. */
 void cfg_source_put(const struct cfg_source *s, struct sbuf *msg);
 struct cfg_source *cfg_source_get(struct ipc_reader *r);

@@ -162,7 +162,7 @@ static bool needs_network(const struct config *cfg) {
     bool remote = params_remote(&cfg->p) || maps_are_remote(cfg->p.accounts_store);
     for (size_t i = 0; i < cfg->n_services && !remote; i++)
         remote = params_remote(&cfg->services[i]->p);
-    return remote;
+    return remote || (cfg->before != NULL && needs_network(cfg->before));
 }
 
 static void allow_reading(void *arg, const char *dir) {
@@ -230,8 +230,8 @@ void confine_web(const struct config *cfg) {
 static void confine_reader(const struct config *cfg, const char *who, bool files) {
     int set = ruleset_new(landlock_version());
     bool remote = needs_network(cfg);
-    if (set >= 0)
-        confine_folders(cfg, allow_reading, &set);
+    for (const struct config *c = cfg; set >= 0 && c != NULL; c = c->before)
+        confine_folders(c, allow_reading, &set);
     if (set >= 0 && remote)
         allow_clients(set);
     if (set >= 0 && files)

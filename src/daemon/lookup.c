@@ -26,13 +26,20 @@ static bool names_table(const struct params *p, const char *spec) {
     return false;
 }
 
-/* The relay may ask only for what the configuration names somewhere. */
-static bool lookup_allowed(void *arg, const char *spec) {
-    const struct config *cfg = arg;
+static bool config_names_table(const struct config *cfg, const char *spec) {
     if (names_table(&cfg->p, spec) || strcmp(spec, cfg->relays_spec) == 0)
         return true;
     for (size_t i = 0; i < cfg->n_services; i++)
         if (names_table(&cfg->services[i]->p, spec))
+            return true;
+    return false;
+}
+
+/* The relay may ask only for what the configuration names somewhere, or one that was replaced: what
+ * began with that goes on with it. */
+static bool lookup_allowed(void *arg, const char *spec) {
+    for (const struct config *cfg = arg; cfg != NULL; cfg = cfg->before)
+        if (config_names_table(cfg, spec))
             return true;
     return false;
 }

@@ -326,7 +326,7 @@ static bool sup_reload(void) {
                   sup.dir);
         return false;
     }
-    config_unref(sup.cfg);
+    config_follows(cfg, sup.cfg);
     sup.cfg = cfg;
     log_unkept();
     replace_lookup();

@@ -2,10 +2,11 @@
 import os
 import re
 import subprocess
+import threading
 import time
 
 import pytest
-from kit import Posthouse
+from kit import FakeRelay, Posthouse, wait_for
 
 SOURCE = """# a comment
 alpha   one
@@ -346,4 +347,37 @@ def test_table_parameters_in_main_cf(dns, tmp_path):
         relay.wait_mails(1)
         assert "unused parameter: mine" not in p.run("check").stdout
         assert p.postmap("-q", "a@x.example", "sqlite:mine").stdout == f"[127.0.0.1]:{relay.port}\n"
+    relay.stop()
+
+
+def test_a_reload_with_other_tables_disturbs_no_session(dns, tmp_path):
+    """What began before a reload goes on with its own tables, also when they are named nowhere any more."""
+    gate = threading.Event()
+    relay = FakeRelay(auth=["PLAIN"], need_auth=True, replies={"GREETING": lambda l: gate.wait(60) and None})
+    hop = f"[127.0.0.1]:{relay.port}"
+    tmp_path.chmod(0o755)
+
+    def config(name):
+        folder = tmp_path / name
+        folder.mkdir(mode=0o755)
+        (folder / "passwords").write_text(f"{hop} account-{name}:word-{name}\n")
+        (folder / "access").write_text("old@client.example OK\n")
+        for file in folder.iterdir():
+            file.chmod(0o644)
+        return f"relayhost = {hop}\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_security_options =\n" \
+               "smtp_tls_security_level = none\nsmtp_pipeline_transactions = no\n" \
+               f"smtp_sasl_password_maps = texthash:{folder}/passwords\n" \
+               f"smtpd_sender_restrictions = check_sender_access texthash:{folder}/access\n"
+    with Posthouse(config("spring"), dns=dns) as p, p.client() as c:
+        assert c.mail(sender="old@client.example")[:3] == "250"
+        wait_for(lambda: relay.sessions)
+        for name in ("summer", "autumn"):
+            p.write_main(config(name))
+            p.reload()
+            p.reload()
+        assert c.mail(sender="old@client.example")[:3] == "250"
+        gate.set()
+        relay.wait_mails(2)
+        assert "account-spring" in {m["auth"][1] for m in relay.mails}
+        assert "lookup error" not in p.log() and "status=deferred" not in p.log()
     relay.stop()
