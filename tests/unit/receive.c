@@ -75,9 +75,10 @@ static const struct intake_ops plain_ops = {is_ready, adds_a_field, NULL};
 static struct intake *begin(enum intake_kind kind) {
     struct sbuf received = {0};
     struct intake *in = intake_new(kind, loop, NULL, &small, 7, &plain_ops);
-    sbuf_add_c(&received, "Received: x\r\n");
-    if (kind != INTAKE_REFUSED)
+    if (kind != INTAKE_REFUSED) {
+        sbuf_add_c(&received, "Received: x\r\n");
         intake_begin(in, &received);
+    }
     sbuf_reset(&file);
     n_ready = n_dropped = 0;
     file_rc = 0;
