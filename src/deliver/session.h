@@ -232,6 +232,9 @@ enum step host_failed(struct dsess *s, enum mail_blame blame, const char *dsn, c
 /* The reply in s->reply ends the conversation: "host X refused to talk to me: 554 …".  A 5xx at
  * such a place says nothing about the mail. */
 enum step host_refused(struct dsess *s, const char *what);
+/* Notes that the reply in s->reply cannot be the answer to the command.  What it says is in the log
+ * only: it was said of another command, so no mail's error and no report quotes it. */
+void session_note_out_of_step(struct dsess *s, const char *command);
 /* The reply in s->reply cannot be the answer to what was asked, or nothing was asked. */
 enum step host_out_of_step(struct dsess *s);
 /* Takes s->now into s->err, and shows it as the end of the stage. */

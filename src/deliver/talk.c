@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "deliver/session.h"
+#include "util/log.h"
 
 #define WATCHED_PATIENCE_S 30
 
@@ -59,9 +60,20 @@ enum step host_refused(struct dsess *s, const char *what) {
     return STEP_HOST_FAILED;
 }
 
+void session_note_out_of_step(struct dsess *s, const char *command) {
+    struct sbuf said = {0};
+    smtp_reply_line(&s->reply, &said);
+    if (s->watch == NULL)
+        log_warn("smtp", "host %s is out of step: %s (in reply to %s command)", s->relay, said.p,
+                 command);
+    session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.5.0",
+                 "Protocol error: host %s said %d in reply to %s command", s->where, s->reply.code,
+                 command);
+    sbuf_free(&said);
+}
+
 enum step host_out_of_step(struct dsess *s) {
-    session_note_reply(s, MAIL_DEFERRED, BLAME_SITE, "4.5.0",
-                       "Protocol error: host %s said, without being asked:", s->where);
+    session_note_out_of_step(s, "no");
     return STEP_HOST_FAILED;
 }
 

@@ -3,8 +3,8 @@
  *
  * With PIPELINING, MAIL, RCPT and DATA go in one packet; and the end of one message's content
  * travels with the next message's MAIL, RCPT and DATA (RFC 2920 section 3.1: content may begin a
- * group), so a busy session needs one round trip a message.  With CHUNKING content follows RCPT
- * without waiting for 354.
+ * group), so a busy session needs one round trip a message.  With CHUNKING small content for one
+ * recipient follows RCPT without waiting for 354.
  *
  * Every command that waits for its reply is in s->fifo, and verdict.c says what a reply to it
  * means. A peer may give one reply too many or too few, and then every later reply is taken for
@@ -381,21 +381,25 @@ static void send_command(struct dsess *s, struct txn *t, enum txn_command comman
 }
 
 /* Content that can go as it is: no dots to stuff (or BDAT), no lines to break. */
-static bool verbatim(const struct dsess *s, const struct txn *t) {
+static bool verbatim(const struct dsess *s, const struct txn *t, bool bdat) {
     uint32_t f = t->a->env->flags;
     int64_t limit = s->p->smtp_line_length_limit;
-    bool fold = limit > 0 && (limit < CONTENT_LONG_LINE || (f & ENV_LONG_LINES) != 0);
-    return !fold && ((s->caps & CAP_CHUNKING) != 0 || (f & ENV_DOTS) == 0);
+    bool fold = limit > 0 && (limit < (int64_t)CONTENT_LONG_LINE || (f & ENV_LONG_LINES) != 0);
+    return !fold && (bdat || (f & ENV_DOTS) == 0);
 }
 
+/* BDAT is used where it saves a round trip.  Anywhere else DATA costs no more, and 354 shows
+ * whether the replies of several recipients have shifted, which BDAT cannot. */
 static bool use_bdat(const struct dsess *s, const struct txn *t) {
-    return (s->caps & CAP_CHUNKING) != 0 && verbatim(s, t);
+    unsigned need = CAP_CHUNKING | CAP_PIPELINING;
+    return (s->caps & need) == need && t->n_rcpts == 1 && t->a->body->size <= BDAT_EAGER &&
+           verbatim(s, t, true);
 }
 
 /* Writes content while the output buffer is not too full; false if it cannot be read. */
 static bool stream_content(struct dsess *s, struct txn *t) {
     struct sbuf tmp = {0};
-    bool ok = true, plain = verbatim(s, t);
+    bool ok = true, plain = verbatim(s, t, use_bdat(s, t));
     size_t before = conn_pending(s->conn);
     while (ok && t->off < t->a->body->size && conn_pending(s->conn) < OUT_HIGH) {
         struct str v = body_view(t->a->body, t->off, CHUNK, &tmp);
@@ -464,14 +468,10 @@ static enum step send_rset(struct dsess *s, struct txn *t) {
     return STEP_DONE;
 }
 
-/* Content by BDAT, or DATA, when MAIL and all RCPT have been sent. */
-static enum step send_content(struct dsess *s, struct txn *t, bool pipe) {
-    if (use_bdat(s, t)) {
-        bool eager = pipe && t->n_rcpts == 1 && t->a->body->size <= BDAT_EAGER;
-        if (!eager && (awaits_reply(s, t) || t->accepted == 0))
-            return STEP_WAIT;
+/* BDAT, or DATA, when MAIL and all RCPT have been sent. */
+static enum step send_content(struct dsess *s, struct txn *t) {
+    if (use_bdat(s, t))
         return begin_content(s, t);
-    }
     if (t->sent == SENT_DATA)
         return STEP_WAIT;
     t->sent = SENT_DATA;
@@ -491,7 +491,7 @@ static enum step send_next(struct dsess *s, struct txn *t) {
     else if (t->sent_rcpts < t->n_rcpts)
         send_rcpt(s, t);
     else
-        return send_content(s, t, pipe);
+        return send_content(s, t);
     return STEP_DONE;
 }
 
@@ -644,14 +644,9 @@ static enum step transact_malformed(struct dsess *s) {
 }
 
 /* The reply makes no sense where it stands: which commands the ones before it belonged to is not
- * known either.  So no report gives it as what was said of a recipient. */
+ * known either. */
 static enum step out_of_step(struct dsess *s, const struct expected *e) {
-    struct sbuf line = {0};
-    smtp_reply_line(&s->reply, &line);
-    session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.5.0",
-                 "Protocol error: host %s said: %s (in reply to %s command)", s->where, line.p,
-                 e == NULL ? "no" : verdict_command_name(e->command));
-    sbuf_free(&line);
+    session_note_out_of_step(s, e == NULL ? "no" : verdict_command_name(e->command));
     return drop(s, true);
 }
 
