@@ -3,14 +3,14 @@
  * call.
  *
  *   sim_wire [-x] [-n COUNT] [-t SECONDS] [-s SEED] [-j PROCESSES] [-k]
- *   sim_wire -x -s SCRIPT
+ *   sim_wire -x -s SCRIPT [-e N]
  *   sim_wire -s SEED [-f CALL:KIND] [-v]
  *
  * With -x: every fixed script (or one), once without a fault, to count the calls, then once for
- * each call and each fault that fits it.  Then COUNT random scenarios from SEED on, or as many as
- * fit in SECONDS; every third of them has a fault at a call by chance.  A scenario that fails,
- * crashes or hangs ends the run; what is printed repeats it.  -v prints all that happens in one
- * scenario.
+ * each call and each fault that fits it (with -e at every Nth call only).  Then COUNT random
+ * scenarios from SEED on, or as many as fit in SECONDS; every third of them has a fault at a call
+ * by chance.  A scenario that fails, crashes or hangs ends the run; what is printed repeats it.  -v
+ * prints all that happens in one scenario.
  */
 #include <execinfo.h>
 #include <openssl/crypto.h>
@@ -63,6 +63,7 @@ struct options {
     int64_t until_ms;
     uint64_t scripts_end; /* of the exhaustive part: the first script after it */
     unsigned processes;
+    unsigned every; /* of the calls, in the exhaustive part */
     bool exhaustive;
     bool keep_on;
 };
@@ -139,7 +140,7 @@ static void run_script(const struct options *o, struct place *p, uint64_t script
     unsigned calls = p->run.calls < CALLS_MAX ? p->run.calls : CALLS_MAX;
     p->run.kinds = NULL;
     p->run.kinds_max = 0;
-    for (unsigned i = 0; i < calls; i++)
+    for (unsigned i = (unsigned)script % o->every; i < calls; i += o->every)
         for (enum wire_fault f = FAULT_NOTHING + 1; f < FAULT_KINDS; f++) {
             if (!fault_fits(f, (enum wire_call)kinds[i]) || atomic_load(&board->stop))
                 continue;
@@ -288,7 +289,7 @@ static void set_up(void) {
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.seed = RANDOM_FIRST};
+    struct options o = {.seed = RANDOM_FIRST, .every = 1};
     struct run alone = {0};
     bool one = false, ok = true, counted = false;
     int opt;
@@ -296,7 +297,7 @@ int main(int argc, char **argv) {
     str_hash_key(1, 2); /* what a seed does is the same in every process */
     CRYPTO_set_mem_functions(process_malloc, process_realloc, process_free);
     o.processes = cores < 1 ? 1 : cores > PROCESSES_MAX ? PROCESSES_MAX : (unsigned)cores;
-    while ((opt = getopt(argc, argv, "xn:t:s:j:f:vk")) != -1) {
+    while ((opt = getopt(argc, argv, "xn:t:s:j:f:vke:")) != -1) {
         if (opt == 's') {
             alone.seed = o.seed = strtoull(optarg, NULL, 10);
             one = true;
@@ -313,6 +314,8 @@ int main(int argc, char **argv) {
             o.processes = (unsigned)strtoul(optarg, NULL, 10);
         } else if (opt == 'f') {
             ok = parse_fault(&alone, optarg);
+        } else if (opt == 'e') {
+            o.every = (unsigned)strtoul(optarg, NULL, 10);
         } else if (opt == 'k') {
             o.keep_on = true;
         } else if (opt == 'v') {
@@ -321,7 +324,7 @@ int main(int argc, char **argv) {
             ok = false;
         }
     }
-    if (!ok || o.processes < 1 || o.processes > PROCESSES_MAX ||
+    if (!ok || o.every < 1 || o.processes < 1 || o.processes > PROCESSES_MAX ||
         (!one && !counted && !o.exhaustive))
         return fputs("usage: see the head of tests/wire/main.c\n", stderr), 2;
     set_up();
