@@ -153,6 +153,13 @@ static bool valid_dequoted(struct str a) {
            (addr_local(a).n > 0 && (valid_domain(domain) || valid_literal(domain)));
 }
 
+/* "user@domain." is user@domain: tables, owners and logins must not take it for another address. */
+static void drop_final_dot(struct sbuf *out, size_t begun) {
+    struct str a = str_make(out->p + begun, out->n - begun);
+    if (a.n > 0 && a.p[a.n - 1] == '.' && str_chr(a, '@') >= 0)
+        out->p[--out->n] = '\0';
+}
+
 static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, struct sbuf *out) {
     size_t begun = out->n;
     if (s->n > 0 && s->p[0] == '>' && o->allow_empty)
@@ -172,6 +179,7 @@ static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, stru
     } else if (!valid_dequoted(str_make(out->p + begun, out->n - begun))) {
         return ADDR_SYNTAX;
     }
+    drop_final_dot(out, begun);
     if (out->n - begun > ADDR_MAX)
         return ADDR_TOO_LONG;
     if (!o->utf8 && !addr_is_ascii(str_make(out->p + begun, out->n - begun)))

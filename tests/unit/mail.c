@@ -42,7 +42,9 @@ static void test_paths(void **state) {
         {"<a@[x_y]>", NULL},
         {"<a@[IPv6:2001:db8::1]>", "a@[IPv6:2001:db8::1]"},
         {"<a@[1", NULL},
-        {"<A.Z0-9+x_y@Host-1.example.> SIZE", "A.Z0-9+x_y@Host-1.example."},
+        {"<A.Z0-9+x_y@Host-1.example.> SIZE", "A.Z0-9+x_y@Host-1.example"}, /* as with Postfix */
+        {"<\"a@b.example.\">", "a@b.example"},
+        {"<user.>", "user."},
         {"<a@b.example..>", NULL},
         {"<a@.b>", NULL},
         {"<a@b.!>", NULL},
