@@ -26,8 +26,9 @@ void maps_show(const char *spec, struct sbuf *out);
 /* Is some table of spec (a list of tables or a match list) in a database or behind a socket? */
 bool maps_are_remote(const char *spec);
 
-/* Keys of one question. */
-#define KEYS_MAX 40
+/* Keys of one question.  A domain has up to 128 labels (RFC 1035 section 2.3.4), each of which
+ * begins one; a few more are made of the address as a whole. */
+#define KEYS_MAX 144
 
 struct maps_key {
     struct str key;

@@ -23,6 +23,7 @@
 #include "util/mem.h"
 
 #define RCPT_LISTS 5U
+#define DOMAIN_MAX 255U /* bytes */
 #define LIST_SEPS  ", \t\r\n"
 
 struct access_word;
@@ -288,9 +289,20 @@ static void keys_drop(struct access_run *a) {
     a->n_keys = 0;
 }
 
+/* Without the first labels of a name that is longer than a domain can be (RFC 1035 section 2.3.4),
+ * which only a HELO is: its parents are asked for all the same. */
+static struct str domain_end(struct str domain) {
+    while (domain.n > DOMAIN_MAX) {
+        ptrdiff_t dot = str_chr(domain, '.');
+        domain = dot < 0 ? STR_NONE : str_from(domain, (size_t)dot + 1);
+    }
+    return domain;
+}
+
 static void keys_domain(struct access_run *a, struct str domain) {
     bool bare =
         list_has_word(str_of(a->f.p->parent_domain_matches_subdomains), "smtpd_access_maps");
+    domain = domain_end(domain);
     key_add(a, true, domain, STR_NONE);
     for (ptrdiff_t dot; (dot = str_chr(domain, '.')) >= 0;) {
         domain = str_from(domain, (size_t)dot + 1);

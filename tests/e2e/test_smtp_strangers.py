@@ -238,3 +238,25 @@ def test_a_client_that_reads_nothing_is_bounded(dns):
             pass
         assert r == "421 4.7.0 mta.example Error: too many errors"
         p.wait_log("too many errors after EHLO from")
+
+
+def test_a_domain_of_many_labels_escapes_no_rule(dns):
+    """A domain may have 128 labels, and each of its parents is asked for, as in Postfix; so it is with longer names in HELO."""
+    deep = "b." * 114
+    with FakeRelay() as inner, FakeRelay() as outer:
+        conf = (LIMITS + f"relayhost = [127.0.0.1]:{outer.port}\ntransport_maps = texthash:{{dir}}/transport\n"
+                "smtpd_client_restrictions = check_helo_access texthash:{dir}/helo\n"
+                "smtpd_sender_restrictions = check_sender_access texthash:{dir}/sender\n"
+                "smtpd_recipient_restrictions = check_recipient_access texthash:{dir}/recipient\n")
+        files = {"transport": f".inner.example smtp:[127.0.0.1]:{inner.port}\n", "helo": "liar.example REJECT\n",
+                 "sender": "spam.example REJECT\nlast@ REJECT\n", "recipient": "closed.example REJECT\n"}
+        with Posthouse(conf, files=files, dns=dns) as p:
+            assert p.send(rcpts=(f"b@{deep}inner.example",)).startswith("250")
+            wait_for(lambda: inner.mails)
+            assert outer.mails == []
+            assert "Sender address rejected" in p.send(sender=f"a@{deep}spam.example")
+            assert "Sender address rejected" in p.send(sender=f"last@{deep}good.example")
+            assert "Recipient address rejected" in p.send(rcpts=(f"b@{deep}closed.example",))
+            for before in ("", "b.", deep, deep * 4, "b" * 300 + "."):
+                with p.client(ehlo=f"{before}liar.example") as c:
+                    assert "Helo command rejected" in c.mail(), before
