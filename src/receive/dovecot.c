@@ -33,7 +33,7 @@ struct question {
     uint32_t id;
     dovecot_fn fn;
     void *arg;
-    int64_t asked_ms;
+    int64_t asked_ms; /* 0: the client is to answer a challenge, the service owes nothing */
 };
 
 struct dovecot {
@@ -103,7 +103,7 @@ static void dovecot_tick(uv_timer_t *t) {
     int64_t now = loop_now_ms(d->loop);
     struct question *q;
     for (size_t pos = 0; (q = itab_next(&d->open, &pos)) != NULL;)
-        if (now - q->asked_ms > ANSWER_MS) {
+        if (q->asked_ms != 0 && now - q->asked_ms > ANSWER_MS) {
             dovecot_lose(d, "no answer in time");
             return;
         }
@@ -278,6 +278,7 @@ static void dovecot_on_answer(struct dovecot *d, struct str verb, struct str res
     if (str_eq_c(verb, "CONT")) {
         struct str challenge = STR_LIT("");
         str_split(&rest, "\t", &challenge);
+        q->asked_ms = 0;
         q->fn(q->arg, DOVECOT_MORE, challenge, STR_NONE);
         return;
     }

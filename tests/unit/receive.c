@@ -3,7 +3,9 @@
 #include "unit.h"
 
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "config/config.h"
@@ -15,6 +17,15 @@
 #include "util/mem.h"
 
 static struct loop *loop;
+
+/* Every clock but the one on the wall is this much ahead, for libuv's timers too. */
+static time_t ahead_s;
+
+int clock_gettime(clockid_t id, struct timespec *t) {
+    int rc = (int)syscall(SYS_clock_gettime, id, t);
+    t->tv_sec += id == CLOCK_REALTIME ? 0 : ahead_s;
+    return rc;
+}
 
 static void turn(void) {
     uv_run(&loop->uv, UV_RUN_NOWAIT);
@@ -650,6 +661,39 @@ static void test_dovecot_lines(void **state) {
     turn();
 }
 
+/* A client that thinks about a challenge is no service that does not answer: the connection, which
+ * is that of all clients, stays.  A service that is silent is given up. */
+static void test_dovecot_silence(void **state) {
+    static const struct dovecot_login l = {"LOGIN", "smtp", "", "192.0.2.2", true, {NULL, 0}};
+    struct login_answer a = {0};
+    char said[100];
+    (void)state;
+    service = -1;
+    service_listens();
+    struct dovecot *d = dovecot_new(loop, socket_path);
+    service_greets(d);
+    uint32_t id = dovecot_begin(d, &l, on_login, &a);
+    assert_non_null(strstr(service_hears(), "LOGIN"));
+    snprintf(said, sizeof said, "CONT\t%u\tVXNlcm5hbWU6\n", id);
+    service_says(said);
+    assert_int_equal(a.times, 1);
+    for (int i = 0; i < 10; i++) {
+        ahead_s += 30;
+        turn();
+    }
+    assert_true(a.times == 1 && dovecot_ready(d));
+    assert_true(dovecot_continue(d, id, STR_LIT("YQ==")));
+    for (int i = 0; i < 10; i++) {
+        ahead_s += 30;
+        turn();
+    }
+    assert_true(a.times == 2 && a.rc == DOVECOT_TEMP && !dovecot_ready(d));
+    close(listener);
+    close(service);
+    dovecot_free(d);
+    turn();
+}
+
 static int loop_make(void **state) {
     loop = loop_new(0);
     return loop == NULL || dir_make(state) != 0;
@@ -657,12 +701,13 @@ static int loop_make(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_intake),         cmocka_unit_test(test_intake_chunks),
-        cmocka_unit_test(test_intake_fails),   cmocka_unit_test(test_intake_is_left),
-        cmocka_unit_test(test_anvil_counts),   cmocka_unit_test(test_anvil_forgets),
-        cmocka_unit_test(test_anvil_networks), cmocka_unit_test(test_access_who),
-        cmocka_unit_test(test_access_where),   cmocka_unit_test(test_access_words),
-        cmocka_unit_test(test_access_data),    cmocka_unit_test(test_dovecot_lines),
+        cmocka_unit_test(test_intake),          cmocka_unit_test(test_intake_chunks),
+        cmocka_unit_test(test_intake_fails),    cmocka_unit_test(test_intake_is_left),
+        cmocka_unit_test(test_anvil_counts),    cmocka_unit_test(test_anvil_forgets),
+        cmocka_unit_test(test_anvil_networks),  cmocka_unit_test(test_access_who),
+        cmocka_unit_test(test_access_where),    cmocka_unit_test(test_access_words),
+        cmocka_unit_test(test_access_data),     cmocka_unit_test(test_dovecot_lines),
+        cmocka_unit_test(test_dovecot_silence),
     };
     return cmocka_run_group_tests(tests, loop_make, dir_remove);
 }
