@@ -145,6 +145,7 @@ static void connection_close(struct dsess *s) {
 /* Nothing is known of the next connection. */
 static void connection_forget(struct dsess *s) {
     smtp_reply_reset(&s->reply);
+    s->reply_begun = false;
     sbuf_reset(&s->line);
     withhold_clear(&s->sent);
     free(s->mechs);
@@ -348,11 +349,17 @@ static enum step take_malformed(struct dsess *s) {
 static size_t session_on_input(void *arg, const char *p, size_t n) {
     struct dsess *s = arg;
     size_t used;
+    uint64_t gone = s->out_total - conn_pending(s->conn);
+    if (!s->reply_begun)
+        s->reply_gone = gone;
+    s->reply_begun = true;
     enum reply_rc rc = smtp_reply_feed(&s->reply, str_make(p, n), &used);
     if (rc == REPLY_MORE)
         return used;
     enum step step = rc == REPLY_BAD ? take_malformed(s) : take_reply(s);
     smtp_reply_reset(&s->reply);
+    s->reply_begun = used < n; /* the next one is here already, before anything more is written */
+    s->reply_gone = gone;
     drive(s, step);
     return rc == REPLY_BAD ? n : used;
 }

@@ -179,10 +179,13 @@ struct dsess {
     /* the connection */
     struct conn *conn; /* NULL: none */
     struct smtp_reply reply;
-    struct sbuf line;   /* being made, for session_say */
-    bool mute;          /* nothing more may be written to the connection */
-    uint64_t out_total; /* bytes written to the connection by session_say and as content */
-    uint32_t tag;       /* of an open table look-up; 0: none */
+    struct sbuf line;    /* being made, for session_say */
+    bool mute;           /* nothing more may be written to the connection */
+    bool reply_begun;    /* bytes of the reply that is being read have come */
+    uint64_t reply_gone; /* bytes of out_total that had left when its first byte came: the reply
+                          * cannot be about anything behind them */
+    uint64_t out_total;  /* bytes written to the connection by session_say and as content */
+    uint32_t tag;        /* of an open table look-up; 0: none */
     /* hello.c */
     unsigned caps;
     uint64_t size_limit; /* 0: none */

@@ -56,15 +56,11 @@ static bool awaits_reply(const struct dsess *s, const struct txn *t) {
     return false;
 }
 
-/* Bytes that the kernel has taken of all that was written. */
-static uint64_t out_gone(const struct dsess *s) {
-    return s->out_total - conn_pending(s->conn);
-}
-
+/* As the reply that is being judged can know it. */
 static enum txn_content content_state(const struct dsess *s, const struct txn *t) {
     if (t->accepted == 0 || !t->begun)
         return CONTENT_NONE;
-    return t->whole && out_gone(s) >= t->content_end ? CONTENT_WHOLE : CONTENT_PART;
+    return t->whole && s->reply_gone >= t->content_end ? CONTENT_WHOLE : CONTENT_PART;
 }
 
 static int64_t time_limit(const struct dsess *s) {
@@ -715,7 +711,7 @@ static enum step transact_reply(struct dsess *s) {
                                 !session_target(s)->own_mx, s->cfg->p.soft_bounce);
     if (v == VERDICT_CLOSING)
         return closing(s, &e);
-    if (v == VERDICT_SUSPECT || e.out_end > out_gone(s))
+    if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone)
         return out_of_step(s, &e);
     s->fifo_at++;
     s->fifo_n--;

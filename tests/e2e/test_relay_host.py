@@ -181,7 +181,7 @@ class Script(FakeRelay):
                     content = b"".join(iter(f.readline, b".\r\n"))
                     verb, replies = ".", says["."]
                     conn.sendall("".join(r + "\r\n" for r in replies).encode())
-                if verb == "." and any(r.startswith("250") for r in replies):
+                if verb == "." and replies and replies[-1].startswith("250"):
                     self.taken.append(content)
         with contextlib.suppress(OSError):
             conn.close()
@@ -200,6 +200,7 @@ OUT_OF_STEP = {
     "3xx to RCPT": {"RCPT": ["334 what"]},
     "354 twice": {"DATA": ["354 go", "354 go"]},
     "354 and 250 at once, content refused": {"DATA": ["354 go", "250 2.0.0 ok"], ".": ["554 5.7.1 spam"]},
+    "a reply that begins before the content": {"DATA": ["354 go", "250-2.0.0 begun"], ".": ["250 2.0.0 ended", "554 5.7.1 spam"]},
     "354 to the end of content": {".": ["354 go on"]},
     "334 to the end of content": {".": ["334 go on"]},
     "no reply to MAIL": {"MAIL": [], ".": ["554 5.7.1 spam"]},
