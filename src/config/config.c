@@ -7,6 +7,7 @@
  */
 #include "config/config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -319,10 +320,15 @@ static void load_master(struct config *c) {
     char *path = path_in(c, "master.cf");
     int err;
     struct str text = cfg_source_file(c->source, path, &err);
-    if (err == 0)
-        master_cf_parse(c, path, text);
-    else
+    c->no_master = err == -ENOENT;
+    if (c->no_master)
         master_cf_defaults(c);
+    else if (err < 0)
+        diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", strerror(-err));
+    else
+        master_cf_parse(c, path, text);
+    if (c->n_services == 0 && err == 0)
+        diag_add(&c->diags, DIAG_ERROR, path, 0, "it has no services");
     master_cf_builtin(c);
     free(path);
 }

@@ -43,6 +43,7 @@ struct config {
     char *dir;
     struct cfg_file main;    /* main.cf as written */
     struct params p;         /* main.cf's values */
+    bool no_master;          /* there is no master.cf: its services are the built-in ones */
     const char *relays_spec; /* the table of relay records, or "" when there is none yet */
     struct service **services;
     size_t n_services;

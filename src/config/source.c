@@ -221,6 +221,15 @@ bool cfg_source_same(const struct cfg_source *a, const struct cfg_source *b) {
     return true;
 }
 
+size_t cfg_source_size(const struct cfg_source *s) {
+    size_t n = strlen(s->dir) + 3 * sizeof(uint32_t);
+    for (size_t i = 0; i < s->n_facts; i++)
+        n += strlen(s->facts[i].name) + strlen(s->facts[i].value) + 2 * sizeof(uint32_t);
+    for (size_t i = 0; i < s->n_files; i++)
+        n += strlen(s->files[i]->path) + s->files[i]->text.n + 3 * sizeof(uint32_t);
+    return n;
+}
+
 void cfg_source_put(const struct cfg_source *s, struct sbuf *msg) {
     ipc_put_str(msg, str_of(s->dir));
     ipc_put_u32(msg, (uint32_t)s->n_facts);

@@ -24,6 +24,8 @@ const char *cfg_source_fact(const struct cfg_source *s, const char *name);
 bool cfg_source_exists(struct cfg_source *s, const char *path);
 /* Are they made of the same files, with the same content? */
 bool cfg_source_same(const struct cfg_source *a, const struct cfg_source *b);
+/* Bytes that cfg_source_put would add. */
+size_t cfg_source_size(const struct cfg_source *s);
 /* For another process. */
 void cfg_source_put(const struct cfg_source *s, struct sbuf *msg);
 struct cfg_source *cfg_source_get(struct ipc_reader *r);

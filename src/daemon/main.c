@@ -25,6 +25,7 @@
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
 #include "daemon/reload.h"
+#include "daemon/restart.h"
 #include "util/clock.h"
 #include "util/fs.h"
 #include "util/log.h"
@@ -44,6 +45,7 @@ static struct {
     const char *dir;
     bool foreground;
     struct config *cfg;
+    struct config *begun; /* what it was started with */
     struct listen_set set;
     size_t loops;
     struct child relay, lookup;
@@ -64,7 +66,19 @@ static void sup_usage(FILE *to) {
           to);
 }
 
-/* Remarks at start: errors and warnings to standard error; false if there are errors. */
+/* A reason to refuse a reload: the log says it, for nothing reads standard error then. */
+static void sup_log_error(const struct diag *d) {
+    if (sup.cfg == NULL)
+        return;
+    if (d->file != NULL && d->line > 0)
+        log_error("master", "%s, line %d: %s", d->file, d->line, d->text);
+    else if (d->file != NULL)
+        log_error("master", "%s: %s", d->file, d->text);
+    else
+        log_error("master", "%s", d->text);
+}
+
+/* Remarks at start and reload: errors and warnings to standard error; false if there are errors. */
 static bool sup_report(const struct config *cfg, const struct diags *more, bool verbose) {
     const struct diags *lists[] = {&cfg->diags, more};
     bool ok = true;
@@ -72,6 +86,8 @@ static bool sup_report(const struct config *cfg, const struct diags *more, bool 
         for (size_t i = 0; i < lists[l]->n; i++) {
             const struct diag *d = &lists[l]->v[i];
             ok = ok && d->level != DIAG_ERROR;
+            if (d->level == DIAG_ERROR)
+                sup_log_error(d);
             if (d->level == DIAG_NOTE && !verbose)
                 continue;
             const char *kind = d->level == DIAG_ERROR  ? "fatal"
@@ -91,6 +107,14 @@ static struct config *sup_load(bool verbose) {
     struct diags more = {0};
     config_preload(cfg);
     daemon_check(cfg, &more);
+    if (cfg_source_size(cfg->source) > IPC_MAX)
+        diag_add(
+            &more, DIAG_ERROR, NULL, 0,
+            "the files that the configuration is made of are too large: %zu bytes together, of "
+            "at most %u; large lists belong into tables",
+            cfg_source_size(cfg->source), IPC_MAX);
+    if (sup.cfg != NULL)
+        restart_check(sup.cfg, cfg, &more);
     daemon_check_unkept(cfg, DIAG_WARN, &more);
     bool ok = sup_report(cfg, &more, verbose);
     diag_free(&more);
@@ -329,6 +353,7 @@ static bool sup_reload(void) {
     config_follows(cfg, sup.cfg);
     sup.cfg = cfg;
     log_unkept();
+    restart_say(sup.begun, cfg, &sup.set);
     replace_lookup();
     tell(&sup.relay, SUP_RELOAD, cfg->source);
     return true;
@@ -421,6 +446,7 @@ int main(int argc, char **argv) {
     sup.cfg = sup_load(verbose);
     if (sup.cfg == NULL)
         return 1;
+    sup.begun = config_ref(sup.cfg);
     sup_start_log(sup.cfg);
     enter_queue(sup.cfg);
     sup.loops = daemon_loops(sup.cfg);

@@ -19,7 +19,7 @@ struct state {
 
 static int cdb_map_open(struct map *m) {
     struct state *s = MEM_NEW(struct state);
-    s->fd = open(m->path, O_RDONLY | O_CLOEXEC);
+    s->fd = open(m->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (s->fd < 0 || cdb_init(&s->cdb, s->fd) != 0) {
         map_set_error(m, "open database %s: %s", m->path, strerror(errno));
         if (s->fd >= 0)

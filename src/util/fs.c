@@ -13,11 +13,23 @@
 
 #include "util/mem.h"
 
-int fs_read(const char *path, struct sbuf *out, size_t max) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+/* Opening a pipe would wait for a writer, perhaps for ever, and an empty one is no empty file. */
+static int open_file(const char *path) {
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    int rc = 0;
+    int rc = fstat(fd, &st) < 0 ? -errno : S_ISFIFO(st.st_mode) ? -EINVAL : 0;
+    if (rc == 0)
+        return fd;
+    close(fd);
+    return rc;
+}
+
+int fs_read(const char *path, struct sbuf *out, size_t max) {
+    int fd = open_file(path), rc = 0;
+    if (fd < 0)
+        return fd;
     for (;;) {
         char *at = sbuf_room(out, 16384);
         ssize_t n = read(fd, at, 16384);
@@ -56,7 +68,9 @@ int fs_sync_dir(const char *path) {
 
 const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint64_t n)) {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open_file(path);
+    if (fd == -EINVAL)
+        return "it is a pipe";
     if (fd < 0)
         return NULL;
     const char *why = "it is empty";

@@ -10,7 +10,7 @@
 
 #include "util/str.h"
 
-/* Appends the file's content to out; -EFBIG above max bytes. */
+/* Appends the file's content to out; -EFBIG above max bytes, -EINVAL for a named pipe. */
 int fs_read(const char *path, struct sbuf *out, size_t max);
 /* Shows all of a file to check and returns what that says; a text of its own for what cannot be
  * shown, NULL if the file cannot be opened. */

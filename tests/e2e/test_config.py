@@ -2,6 +2,7 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
 
 import pytest
@@ -120,6 +121,90 @@ def test_real_files_load(tmp_path, dns, name):
         assert p.send().startswith("250 2.0.0")
         relay.wait_mails(1)
     relay.stop()
+
+
+def large_lists(folder):
+    files = [folder / f"list{i}" for i in range(3)]
+    for file in files:
+        file.write_text("a.example" + "\n" * 7000000)
+    with (folder / "main.cf").open("a") as main:
+        main.write(f"relay_domains = {' '.join(map(str, files))}\n")
+
+
+WRONG = {
+    "main.cf is gone": lambda d: (d / "main.cf").unlink(),
+    "main.cf is empty": lambda d: (d / "main.cf").write_text("# new\n"),
+    "main.cf is a folder": lambda d: ((d / "main.cf").unlink(), (d / "main.cf").mkdir()),
+    "main.cf is a pipe": lambda d: ((d / "main.cf").unlink(), os.mkfifo(d / "main.cf")),
+    "main.cf is cut": lambda d: (d / "main.cf").write_text((d / "main.cf").read_text().split("]:")[0]),
+    "master.cf is gone": lambda d: (d / "master.cf").unlink(),
+    "master.cf is empty": lambda d: (d / "master.cf").write_text(""),
+    "master.cf is a folder": lambda d: ((d / "master.cf").unlink(), (d / "master.cf").mkdir()),
+    "master.cf is a pipe": lambda d: ((d / "master.cf").unlink(), os.mkfifo(d / "master.cf")),
+    "master.cf is rubbish": lambda d: (d / "master.cf").write_bytes(b"\0\xff\x80 rubbish\n" * 9),
+    "files are too large": large_lists,
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_reload_with_a_broken_file_changes_nothing(dns, case):
+    """What stays in use is the whole of it: with the transport's own parameters."""
+    relay = FakeRelay()
+    master = "smtp unix - - n - - smtp\n  -o smtp_helo_name=kept.example\n"
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nmaximal_backoff_time = 1000s\n", dns=dns) as p:
+        file = p.dir / "master.cf"
+        file.write_text(file.read_text().replace("smtp unix - - n - - smtp\n", master))
+        p.reload()
+        log, pids = len(p.log()), p.children()
+        WRONG[case](p.dir)
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("reload refused")
+        said = p.log()[log:].split("reload refused")[0]
+        assert "too large" in said if "large" in case else case.split()[0] in said, said
+        assert p.send()[:3] == "250"
+        relay.wait_mails(1)
+        assert relay.sessions[0].commands[0] == "EHLO kept.example"
+        assert p.children() == pids
+        p.proc.terminate()
+        assert p.proc.wait(60) == 0
+    relay.stop()
+
+
+def test_a_pipe_in_place_of_a_file_holds_up_nothing(dns, tmp_path):
+    """Nothing waits for somebody to write into it: no reload, no look-up, no stop."""
+    tmp_path.chmod(0o755)
+    os.mkfifo(tmp_path / "pipe", 0o666)
+    os.mkfifo(tmp_path / "pipe.cdb", 0o666)
+    os.mkfifo(tmp_path / "pipe.db", 0o666)
+    os.mkfifo(tmp_path / "pipe.lmdb", 0o666)
+    with Posthouse(dns=dns) as p:
+        p.write_main(f"smtpd_tls_cert_file = {tmp_path}/pipe\n")
+        p.reload()
+        p.wait_log("cannot load the TLS certificate of .*pipe")
+        for kind in ("texthash", "pcre", "cidr", "cdb", "hash", "lmdb", "pgsql"):
+            p.write_main(f"smtpd_sender_restrictions = check_sender_access {kind}:{tmp_path}/pipe\n")
+            p.reload()
+            with p.client() as c:
+                assert c.mail(sender="who@client.example")[:3] == "451", kind
+        p.proc.terminate()
+        assert p.proc.wait(60) == 0
+
+
+def test_a_reload_says_what_needs_a_restart(dns):
+    with Posthouse(dns=dns) as p:
+        port, file = free_port(), p.dir / "master.cf"
+        text = file.read_text()
+        p.write_main("queue_directory = {dir}/elsewhere\nrelay_threads = 1\n")
+        file.write_text(text + f"127.0.0.1:{port} inet n - n - - smtpd\n")
+        p.reload()
+        p.wait_log(r'warning: ignoring queue_directory parameter value change: old value ".*/spool", new value ".*/elsewhere"')
+        p.wait_log("warning: ignoring relay_threads parameter value change")
+        p.wait_log(rf"warning: master\.cf, line 4: service 127\.0\.0\.1:{port} is new")
+        file.write_text("\n".join(text.splitlines()[1:]) + "\n")
+        p.write_main("")
+        p.reload()
+        assert len(p.wait_log(rf"warning: master\.cf has no service 127\.0\.0\.1:{p.port} any more")) == 1
+        assert p.log().count("ignoring") == 2
 
 
 def test_master_overrides(tmp_path, dns):
