@@ -39,6 +39,8 @@ static void count_memory(struct intake *in, size_t on_the_way) {
     else
         atomic_fetch_sub_explicit(&intake_memory, in->counted_mem - now, memory_order_relaxed);
     in->counted_mem = now;
+    if (in->p == NULL)
+        return;
     uint32_t chunk = chunk_size(in);
     in->loop->read_max = chunk == CHUNK ? LOOP_SCRATCH : chunk;
 }
@@ -87,10 +89,12 @@ static void intake_destroy(struct intake *in) {
 void intake_free(struct intake *in) {
     if (in == NULL)
         return;
-    if (in->writing != NULL)
-        in->writing->orphan = true;
-    else
+    if (in->writing == NULL) {
         intake_destroy(in);
+        return;
+    }
+    in->writing->orphan = true;
+    in->p = NULL; /* the configuration may go with the owner */
 }
 
 /* Of the gathered content, what may go to the file: a header section that is not complete keeps the

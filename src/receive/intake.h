@@ -47,7 +47,7 @@ struct intake {
     enum intake_kind kind;
     struct loop *loop;
     struct spool *spool;
-    const struct params *p; /* of the configuration as a whole */
+    const struct params *p; /* of the configuration as a whole; NULL: the owner is gone */
     struct intake_ops ops;
     uint64_t id;                  /* the message's */
     struct content_in in;         /* the decoder */
@@ -67,7 +67,7 @@ struct intake {
     bool chunk_last;              /* BDAT … LAST */
 };
 
-/* id: the queue file's.  p: of the configuration as a whole; it outlives the intake. */
+/* id: the queue file's.  p: of the configuration as a whole; it stays until intake_free. */
 struct intake *intake_new(enum intake_kind kind, struct loop *l, struct spool *sp,
                           const struct params *p, uint64_t id, const struct intake_ops *ops);
 /* The Received: field; not counted as content of the client's. */

@@ -2,6 +2,7 @@
  * to Dovecot. */
 #include "unit.h"
 
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -250,6 +251,33 @@ static void test_intake_is_left(void **state) {
     intake_free(NULL);
     sbuf_free(&text);
     small.message_memory_limit = 1 << 20;
+}
+
+/* The owner's configuration may be gone before the chunk is back: a client leaves after a reload.
+ */
+static void test_intake_is_left_without_a_configuration(void **state) {
+    struct sbuf text = {0};
+    enum intake_rc rc = INTAKE_MORE;
+    (void)state;
+    make_content(&text, 300);
+    struct params *p =
+        mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(p != MAP_FAILED);
+    *p = small;
+    p->message_memory_limit = 1;
+    sbuf_reset(&file);
+    n_dropped = 0;
+    file_rc = 0;
+    struct intake *in = intake_new(INTAKE_DATA, loop, NULL, p, 8, &plain_ops);
+    for (size_t at = 0; rc == INTAKE_MORE && at + 700 < text.n;)
+        at += intake_take(in, text.p + at, 700, &rc);
+    assert_true(rc == INTAKE_WAIT && n_submitted == 1);
+    intake_free(in);
+    munmap(p, sizeof *p);
+    spool_answers();
+    spool_answers();
+    assert_int_equal(n_dropped, 1);
+    sbuf_free(&text);
 }
 
 /* -- anvil -- */
@@ -701,12 +729,19 @@ static int loop_make(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_intake),          cmocka_unit_test(test_intake_chunks),
-        cmocka_unit_test(test_intake_fails),    cmocka_unit_test(test_intake_is_left),
-        cmocka_unit_test(test_anvil_counts),    cmocka_unit_test(test_anvil_forgets),
-        cmocka_unit_test(test_anvil_networks),  cmocka_unit_test(test_access_who),
-        cmocka_unit_test(test_access_where),    cmocka_unit_test(test_access_words),
-        cmocka_unit_test(test_access_data),     cmocka_unit_test(test_dovecot_lines),
+        cmocka_unit_test(test_intake),
+        cmocka_unit_test(test_intake_chunks),
+        cmocka_unit_test(test_intake_fails),
+        cmocka_unit_test(test_intake_is_left),
+        cmocka_unit_test(test_intake_is_left_without_a_configuration),
+        cmocka_unit_test(test_anvil_counts),
+        cmocka_unit_test(test_anvil_forgets),
+        cmocka_unit_test(test_anvil_networks),
+        cmocka_unit_test(test_access_who),
+        cmocka_unit_test(test_access_where),
+        cmocka_unit_test(test_access_words),
+        cmocka_unit_test(test_access_data),
+        cmocka_unit_test(test_dovecot_lines),
         cmocka_unit_test(test_dovecot_silence),
     };
     return cmocka_run_group_tests(tests, loop_make, dir_remove);
