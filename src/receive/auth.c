@@ -67,11 +67,14 @@ static bool auth_is_active(const struct session *s) {
            (*except == '\0' || !client_is_in(&s->client, except));
 }
 
+/* Ends a dialogue; an answer of Dovecot's that is still to come is for no session any more. */
 static void auth_free(struct session *s) {
     struct auth *a = s->auth;
     s->auth = NULL;
     if (a == NULL)
         return;
+    if (a->id != 0 && s->r->dovecot != NULL)
+        dovecot_cancel(s->r->dovecot, a->id);
     free(a->method);
     sbuf_wipe(&a->resp);
     sbuf_wipe(&a->user);
@@ -79,8 +82,6 @@ static void auth_free(struct session *s) {
 }
 
 void auth_drop(struct session *s) {
-    if (s->auth != NULL && s->auth->id != 0 && s->r->dovecot != NULL)
-        dovecot_cancel(s->r->dovecot, s->auth->id);
     if (s->auth != NULL)
         lookup_cancel(s->r->lookup, s->auth->tag);
     auth_free(s);
@@ -427,11 +428,8 @@ enum cmd auth_command(struct session *s, struct str args) {
 
 static enum cmd dovecot_answer(struct session *s, struct str line) {
     struct auth *a = s->auth;
-    if (!is_base64(line)) {
-        if (a->id != 0)
-            dovecot_cancel(s->r->dovecot, a->id);
+    if (!is_base64(line))
         return auth_fail(s, "Invalid base64 data in continued response", STR_NONE);
-    }
     if (a->lost || !dovecot_continue(s->r->dovecot, a->id, line))
         return fail_for_now(s, "Connection lost to authentication server");
     return CMD_WAIT;
@@ -442,8 +440,6 @@ enum cmd auth_line(struct session *s, struct str line) {
     a->reading = false;
     if (!str_eq_c(line, "*"))
         return a->step == AUTH_DOVECOT ? dovecot_answer(s, line) : take_answer(s, line);
-    if (a->id != 0)
-        dovecot_cancel(s->r->dovecot, a->id);
     auth_free(s);
     smtpd_reply(s, false, "501 5.7.0 Authentication aborted");
     return CMD_DONE;

@@ -529,6 +529,27 @@ def fake_main(fake):
             f"smtpd_sasl_path = inet:127.0.0.1:{fake.port}\n")
 
 
+def test_a_service_that_says_too_much(dns):
+    """Two challenges for one answer: the dialogue is over, and what comes later is for no session."""
+    asked = []
+
+    def say(fields):
+        asked.append(fields[1])
+        return (b"CONT\t" + fields[1] + b"\tcGxlYXNl\n") * 2 if fields[0] == b"AUTH" else None
+
+    fake = FakeDovecot(say)
+    with Posthouse(fake_main(fake), dns=dns) as p, p.client() as c:
+        relay = p.child("relay")
+        assert c.cmd("AUTH LOGIN") == "334 cGxlYXNl"
+        assert p.client().cmd("AUTH LOGIN") == "334 cGxlYXNl"  # by now both have come
+        assert c.cmd("YWFh") == "454 4.7.0 Temporary authentication failure: Connection lost to authentication server"
+        fake.conns[-1].sendall(b"OK\t" + asked[0] + b"\tuser=u@domain.com\n")
+        wait_for(lambda: b"CANCEL\t" + asked[0] + b"\n" in fake.lines)
+        assert p.client().cmd("AUTH LOGIN") == "334 cGxlYXNl" and c.cmd("NOOP") == "250 2.0.0 Ok"
+        assert p.child("relay") == relay and "sasl_method" not in p.log()
+    fake.down()
+
+
 NO_BASE64 = ["AGFuZAAxMjM=\tmaster-user=boss", "\tresp=AGFuZAAxMjM=", "AGFu-ZAAx_MjM", "AGFuZA=A", "===", "AGFuZAA\u00e4", "a.b", "AGFu%0AAUTH", "*x"]
 
 
