@@ -376,6 +376,7 @@ static enum step logged_in(struct dsess *s) {
     sbuf_free(&said);
     sasl_login_free(s->sasl);
     s->sasl = NULL;
+    sbuf_wipe(&s->first_answer);
     return STEP_DONE;
 }
 

@@ -314,10 +314,12 @@ static void session_on_event(void *arg, enum conn_event ev) {
 }
 
 /* What a peer says after AUTH began may repeat the login: then its text is not kept, but for the
- * enhanced status code.  A challenge is input of the mechanism and is shown nowhere. */
+ * enhanced status code.  A challenge that was waited for is input of the mechanism and is shown
+ * nowhere. */
 static void withhold_login(struct dsess *s) {
     char dsn[12];
-    bool challenge = s->phase == PHASE_AUTH && s->reply.code / 100 == 3;
+    bool asked = conn_pending(s->conn) == 0 && s->sasl_work == NULL;
+    bool challenge = s->phase == PHASE_AUTH && s->reply.code / 100 == 3 && asked;
     if (challenge || !withhold_matches(&s->sent, sbuf_str(&s->reply.text)))
         return;
     dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));

@@ -94,14 +94,14 @@ void withhold_add_password(struct withhold *w, struct str password) {
         base64_encode(&coded, sbuf_str(&plain));
         /* The characters at both ends depend on what stands there too. */
         size_t from = before == 0 ? 0 : before + 1, to = plain.n * 8 / 6;
-        if (to >= from + WITHHOLD_PART)
+        if (to >= from + WITHHOLD_WHOLE)
             withhold_add(w, str_make(coded.p + from, to - from));
         sbuf_wipe(&plain);
         sbuf_wipe(&coded);
     }
 }
 
-/* A word, with or without the punctuation around it. */
+/* A word, with or without the punctuation around it: what is too short for part_matches. */
 static bool word_matches(const struct withhold *w, struct str word) {
     static const char around[] = "\"'`<>()[]{}.,;:!?";
     char flat[WITHHOLD_PART];
@@ -120,6 +120,14 @@ static bool word_matches(const struct withhold *w, struct str word) {
     return false;
 }
 
+/* Does something that was added begin here?  Without blanks and in lower case. */
+static bool part_matches(const struct withhold *w, struct str flat) {
+    for (size_t n = WITHHOLD_WHOLE; n <= WITHHOLD_PART && n <= flat.n; n++)
+        if (mark_known(w, flat.p, n))
+            return true;
+    return false;
+}
+
 bool withhold_matches(const struct withhold *w, struct str text) {
     struct sbuf flat = {0};
     struct str rest = text, word;
@@ -129,8 +137,8 @@ bool withhold_matches(const struct withhold *w, struct str text) {
     while (!found && str_split(&rest, " \t\r\n", &word))
         found = word_matches(w, word);
     squeeze(text, &flat);
-    for (size_t i = 0; !found && i + WITHHOLD_PART <= flat.n; i++)
-        found = mark_known(w, flat.p + i, WITHHOLD_PART);
+    for (size_t i = 0; !found && i < flat.n; i++)
+        found = part_matches(w, str_from(sbuf_str(&flat), i));
     sbuf_wipe(&flat);
     return found;
 }

@@ -19,8 +19,10 @@ struct withhold {
 };
 
 /* Adds a text as it was sent.  Any WITHHOLD_PART bytes of it in a row are recognised, in any case
- * and with blanks between; of a shorter one, all of it as a word. */
-#define WITHHOLD_PART 8U
+ * and with blanks between; of a shorter one, all of it: inside other text too if it has
+ * WITHHOLD_WHOLE bytes, else as a word. */
+#define WITHHOLD_PART  8U
+#define WITHHOLD_WHOLE 4U
 void withhold_add(struct withhold *w, struct str sent);
 /* Adds a password: as it is, and as it looks inside base64 whatever stands before it. */
 void withhold_add_password(struct withhold *w, struct str password);

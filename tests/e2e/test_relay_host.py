@@ -153,6 +153,34 @@ def test_what_repeats_the_login_is_not_shown(dns, stage, mech):
     relay.stop()
 
 
+@pytest.mark.parametrize("mech", ["LOGIN", "CRAM-MD5", "SCRAM-SHA-256"])
+def test_a_challenge_that_was_not_asked_for_is_not_shown(dns, mech):
+    """A relay host knows the password from an earlier login, and says it where a challenge can stand."""
+    password = "Vi0let-Lantern*45"
+
+    def auth(dialogue, line):
+        dialogue.conn.sendall(f"334 cj14LHM9eA==\r\n334 {password}\r\n".encode())
+        return dialogue.f.readline() != b""
+    relay = FakeRelay(auth=[mech])
+    with mock.patch.object(kit._Dialogue, "do_auth", auth), \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + LOGIN.format(user="shop", password=password), dns=dns) as p:
+        p.send()
+        p.wait_log("status=deferred")
+        said = p.log() + p.run("test", "a@x.example", "b@y.example").stdout + str(p.queue())
+        assert "Vi0let" not in said, said
+    relay.stop()
+
+
+@pytest.mark.parametrize("text", ["login=shop:{}", "{}@shop is wrong", "no:{}.", "shop{}", "2.{}.1"])
+def test_a_short_password_inside_a_word_is_not_shown(dns, text):
+    relay = FakeRelay(auth=["LOGIN"], replies={"AUTH": "535 5.7.8 " + text.format("k1tten")})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + LOGIN.format(user="shop", password="k1tten"), dns=dns) as p:
+        p.send()
+        p.wait_log("status=deferred .*text withheld")
+        assert "k1tten" not in p.log() + p.run("test", "a@x.example", "b@y.example").stdout + str(p.queue())
+    relay.stop()
+
+
 class Script(FakeRelay):
     """A relay host that answers some commands in its own way: verb to a list of whole replies, and "." to those for the
     end of content.  A verb that is not there gets its usual reply."""

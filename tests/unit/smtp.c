@@ -262,6 +262,11 @@ static void test_login_is_recognised(void **state) {
     assert_true(repeats(&w, "no such password <pw>") && repeats(&w, "PW"));
     assert_false(repeats(&w, "pwd"));
     withhold_clear(&w);
+    withhold_add_password(&w, str_of("m0 rn9"));
+    assert_true(repeats(&w, "user=joe,password=m0 rn9,") && repeats(&w, "joe:M0rn9@x"));
+    assert_true(repeats(&w, "am9lAG0wIHJuOQ==") && repeats(&w, "not XG0wIHJuOQ"));
+    assert_false(repeats(&w, "m0rn8, rn9 and m0 rm9"));
+    withhold_clear(&w);
     assert_false(repeats(&w, "pw"));
 }
 
