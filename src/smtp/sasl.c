@@ -199,11 +199,30 @@ static int plain_step(struct sasl_login *c, struct sbuf *answer, const char **wh
     return 0;
 }
 
+/* RFC 5802 section 7: the server's first message is "r=…,s=…,i=N".  N is the server's choice, and
+ * each of N rounds costs our time. */
+static bool scram_rounds_ok(struct str challenge) {
+    struct sbuf raw = {0};
+    struct str rest, field;
+    uint64_t rounds;
+    bool ok = base64_decode(&raw, challenge);
+    rest = sbuf_str(&raw);
+    while (ok && str_split(&rest, ",", &field))
+        ok = !str_istarts(field, "i=") ||
+             (str_u64(str_from(field, 2), &rounds) && rounds <= SASL_SCRAM_ROUNDS);
+    sbuf_free(&raw);
+    return ok;
+}
+
 int sasl_login_step(struct sasl_login *c, struct str challenge, struct sbuf *answer,
                     const char **why) {
     if (c->session == NULL)
         return strcmp(c->mech, "PLAIN") == 0 ? plain_step(c, answer, why)
                                              : login_step(c, answer, why);
+    if (strncmp(c->mech, "SCRAM-", 6) == 0 && !scram_rounds_ok(challenge)) {
+        *why = "the server's SCRAM challenge is malformed, or asks for too many iterations";
+        return -1;
+    }
     char *in = str_dup(challenge), *out = NULL;
     int rc = gsasl_step64(c->session, in, &out);
     free(in);

@@ -40,6 +40,9 @@ bool sasl_login_slow(const struct sasl_login *c);
 bool sasl_login_first(const struct sasl_login *c);
 /* The server says that the login is good: has it proven what the mechanism wants of it? */
 bool sasl_login_proven(const struct sasl_login *c);
+/* A login fails when a server asks for more iterations of SCRAM than this (RFC 7677 section 4 has
+ * at least 4096). */
+#define SASL_SCRAM_ROUNDS 600000U
 /* Answers a challenge (base64, empty at the start) in base64; 0 more or done, -1 failed with
  * *why. */
 int sasl_login_step(struct sasl_login *c, struct str challenge, struct sbuf *answer,

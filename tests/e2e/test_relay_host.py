@@ -361,6 +361,30 @@ def test_scram_needs_the_servers_proof(dns, after):
     relay.stop()
 
 
+@pytest.mark.parametrize("rounds", ["600001", "4000000000", "99999999999999999999999"])
+def test_scram_that_costs_too_much(dns, rounds):
+    """A relay host cannot have the relay count for hours, nor so keep others' logins waiting."""
+    def scram(dialogue, first):
+        if dialogue.r is good:
+            return honest(dialogue, first)
+        nonce = base64.b64decode(first).decode().split("r=")[1]
+        dialogue.say("334 " + base64.b64encode(f"r={nonce}x,s=c2FsdA==,i={rounds}".encode()).decode())
+        return "u", None if dialogue.f.readline() else "p"
+    honest = kit._Dialogue.scram
+    relay, good = FakeRelay(auth=["SCRAM-SHA-256"]), FakeRelay(auth=["SCRAM-SHA-256"], users={"u": "p4ssw0rd"})
+    main = f"transport_maps = inline:{{{{bad.example=smtp:[127.0.0.1]:{relay.port}}}}}\nrelayhost = [127.0.0.1]:{good.port}\n" \
+           "default_destination_concurrency_failed_cohort_limit = 100\n" + LOGIN.format(user="u", password="p4ssw0rd")
+    with mock.patch.object(kit._Dialogue, "scram", scram), Posthouse(main, dns=dns) as p:
+        for i in range(6):  # more than the threads that count
+            p.send(sender=f"s{i}@x.example", rcpts=["u@bad.example"])
+        p.wait_log(r"u@bad\.example>.*dsn=4\.7\.0, status=deferred \(SASL authentication failed; .*too many iterations", count=6)
+        p.send()
+        good.wait_mail(b"hello")
+        assert relay.mails == []
+    relay.stop()
+    good.stop()
+
+
 EARLY = {"greeting": "220 a\r\n220 b", "EHLO": "250-a\r\n250 8BITMIME\r\n250 again", "STARTTLS": "454 4.7.0 no\r\n250 and more"}
 
 
