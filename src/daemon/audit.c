@@ -173,6 +173,14 @@ static void check_credentials(const struct config *c, struct diags *d) {
     if (strcmp(c->p.smtp_tls_security_level, "none") == 0)
         diag_add(d, DIAG_WARN, c->main.path, line,
                  "smtp_tls_security_level = none: passwords are sent in clear text");
+    /* As Postfix: a sender's credentials are for whatever host the sender's mail goes to. */
+    if (c->p.smtp_sender_dependent_authentication &&
+        (c->p.relayhost[0] == '\0' || c->p.smtp_fallback_relay[0] != '\0'))
+        diag_add(d, DIAG_NOTE, c->main.path, line,
+                 "smtp_sender_dependent_authentication = yes: a password that is found under a "
+                 "sender is offered to any host that the sender's mail goes to, %s too; a relay "
+                 "record's is not",
+                 c->p.relayhost[0] == '\0' ? "recipients' mail exchangers" : "smtp_fallback_relay");
 }
 
 /* A relay host that is this machine, on a port that it listens on. */

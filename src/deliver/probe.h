@@ -26,7 +26,7 @@ struct probe_ask {
 
 void probe_start(struct deliver *d, const struct probe_ask *ask);
 
-/* What a refusal means and what to do, in a sentence; NULL: nothing to add. */
-const char *advice_for(struct str reply);
+/* What an error's text, or a reply, means and what to do, in a sentence; NULL: nothing to add. */
+const char *advice_for(struct str text);
 
 #endif

@@ -133,7 +133,7 @@ def test_test_walks_every_stage(dns, cert):
 
 REFUSALS = [  # stage and reply of the relay host; the words that say what to do
     ("AUTH", "534-5.7.9 Application-specific password required. For more information, go to\r\n534 5.7.9 https://support.google.com", "application password"),
-    ("AUTH", "535 5.7.139 Authentication unsuccessful, the user credentials were incorrect or basic authentication is disabled", "basic authentication switched off"),
+    ("AUTH", "535 5.7.139 Authentication unsuccessful, the user credentials were incorrect or basic authentication is disabled", "basic authentication is switched off"),
     ("AUTH", "550 5.7.30 Basic authentication is not supported for Client Submission.", "retired basic authentication"),
     ("AUTH", "535 5.7.8 Error: authentication failed", "User name or password is wrong"),
     ("MAIL", "550 5.7.60 SMTP; Client does not have permissions to send as this sender", "Send As"),

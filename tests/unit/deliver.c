@@ -147,6 +147,63 @@ static void test_host_in_use(void **state) {
     assert_false(session_more_hosts(&s));
 }
 
+/* Texts as they stand in queue listings, with what the advice has to say; NULL: nothing. */
+static void test_advice(void **state) {
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"Server certificate not verified", "certificate"},
+        {"host a[b] said: 554 Message rejected: Email address is not verified. (in reply to end of "
+         "DATA command)",
+         "Amazon SES"},
+        {"host a[b] said: 550 sender not verified", "verify the address"},
+        {"SASL authentication failed; server a[b] said: 535 5.7.139 Authentication unsuccessful, "
+         "the user credentials were incorrect. [X]",
+         "password is wrong"},
+        {"SASL authentication failed; server a[b] said: 535 5.7.139 Authentication unsuccessful, "
+         "basic authentication is disabled. [X]",
+         "switched off"},
+        {"SASL authentication failed; server a[b] said: 535-5.7.8 Username and Password not "
+         "accepted.",
+         "password is wrong"},
+        {"SASL authentication failed; server a[b] said: 534-5.7.9 Application-specific password "
+         "required.",
+         "application password"},
+        {"SASL authentication failed; server a[b] said: 454 4.7.0 Too many login attempts, please "
+         "try again later.",
+         "Too many logins"},
+        {"SASL authentication failed; server a[b] said: 454 4.7.0 Temporary authentication failure",
+         "cannot check logins"},
+        {"SASL authentication failed; cannot authenticate to server a[b]: no mechanism available",
+         "no login that may be used"},
+        {"host a[b] said: 421-4.7.28 Gmail has detected an unusual rate of mail",
+         "limits how much mail"},
+        {"host a[b] said: 450 4.7.1 <x@y>: Recipient address rejected: Greylisted",
+         "tried again by itself"},
+        {"host a[b] said: 550 5.1.1 no such user", NULL},
+        {"host a[b] said: 451 4.4.0 connect to backend: Connection refused", NULL},
+        {"connect to a[b]:25: Connection refused", "Nothing listens"},
+        {"delivery temporarily suspended: connect to a[b]:25: Connection refused",
+         "Nothing listens"},
+        {"Host or domain name not found. Name service error for name=a type=A: Host not found",
+         "does not exist"},
+        {"Host or domain name not found. Name service error for name=a type=A: Host not found, try "
+         "again",
+         "DNS servers"},
+        {"535 5.7.8 bad", "password is wrong"},
+        {"", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *got = advice_for(str_of(cases[i].text));
+        bool good = cases[i].says == NULL
+                        ? got == NULL
+                        : got != NULL && str_icontains(str_of(got), str_of(cases[i].says));
+        if (!good)
+            fail_msg("%s: %s", cases[i].text, got == NULL ? "nothing" : got);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_reply_to_every_command),
@@ -154,6 +211,7 @@ int main(void) {
         cmocka_unit_test(test_which_error_stands_for_all_hosts),
         cmocka_unit_test(test_error_of_a_round),
         cmocka_unit_test(test_host_in_use),
+        cmocka_unit_test(test_advice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
