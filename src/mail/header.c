@@ -79,6 +79,11 @@ static bool next_line(struct header_scan *h, struct str content, bool last) {
     return true;
 }
 
+void header_skip_received(struct header_scan *h, size_t n) {
+    h->at = n;
+    h->received = 1;
+}
+
 void header_scan(struct header_scan *h, struct str content, bool last) {
     while (!h->ended && h->at < content.n && next_line(h, content, last)) {
     }

@@ -28,6 +28,9 @@ struct header_scan {
     bool in_message_id;     /* the current field is Message-ID: (it may be folded) */
 };
 
+/* The content begins with n bytes of a Received: field of our own.  What the client sent begins
+ * behind it: its first line continues no field, even when that line begins with a blank. */
+void header_skip_received(struct header_scan *h, size_t n);
 /* Scans the whole lines of content beyond h->at; last: nothing follows.  An unfinished line that is
  * shorter than HEADER_LINE_MAX is left until more is there. */
 void header_scan(struct header_scan *h, struct str content, bool last);

@@ -60,6 +60,7 @@ struct intake *intake_new(enum intake_kind kind, struct loop *l, struct spool *s
 void intake_begin(struct intake *in, struct sbuf *received) {
     in->content = *received;
     *received = (struct sbuf){0};
+    header_skip_received(&in->hdr, in->content.n);
     count_memory(in, 0);
 }
 

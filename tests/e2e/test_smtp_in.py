@@ -74,6 +74,26 @@ def test_dialogue(mta):
                  r"fixed limit; from=<a@x\.example> proto=SMTP helo=<c\.example>")
 
 
+@pytest.mark.parametrize("first", ["\ttext that is no field", " X-Field: indented", "\t", " "])
+@pytest.mark.parametrize("bdat", [False, True])
+def test_first_line_continues_no_field_of_ours(relay, mta, first, bdat):
+    """A header section that begins with a blank is none: the blank line before it is added, as Postfix does."""
+    mark = f"mark-{first.encode().hex()}-{bdat}"
+    content = f"{first}\r\n{mark}\r\n"
+    with mta.client() as c:
+        c.cmd("MAIL FROM:<a@x.example>")
+        c.cmd("RCPT TO:<b@y.example>")
+        if bdat:
+            assert c.cmd(f"BDAT {len(content)} LAST\r\n{content}"[:-2]).startswith("250")
+        else:
+            assert c.cmd("DATA").startswith("354")
+            assert c.cmd(content + ".").startswith("250")
+    got = relay.wait_mail(mark.encode())["content"].decode()
+    trace, body = got.split("\r\n\r\n", 1)
+    assert body == content
+    assert first not in trace.splitlines()
+
+
 # Each after RSET: what is said twice, values and addresses that are none.
 MALFORMED = [
     ("RSET please", "501 5.5.4 Syntax: RSET"),

@@ -155,7 +155,7 @@ class Side:
             if re.search(rb"\(Mail Delivery System\)|Mail Delivery System <", m["content"]):
                 continue  # a report: each server writes its own
             text = " ".join([m["from"] or "", *m["rcpts"]])
-            out[word_of(text, seeds)].append((normal(m["from"] or ""), tuple(sorted(map(normal, m["rcpts"]))),
+            out[word_of(text, seeds)].append((normal(m["from"] or ""), tuple(sorted(set(map(normal, m["rcpts"])))),
                 without_received(m["content"])))
         return {k: sorted(v) for k, v in out.items()}
 

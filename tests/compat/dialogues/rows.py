@@ -33,7 +33,7 @@ def explains_in(what, theirs, ours):
         if command.startswith("VRFY") and other == "252":
             return VRFY
         sizes = [c for c, r in theirs["replies"] if "SIZE=99999999999" in c and r == "552"]
-        return SIZE if sizes and command.startswith("MAIL") and code == "552" else None
+        return SIZE if sizes and command.upper().startswith("MAIL") and code == "552" else None
     nested = any(c.upper().startswith("MAIL") and r == "503" for c, r in theirs["replies"])
     if what == "mails" and nested and list(map(without_dsn, theirs["mails"])) == list(map(without_dsn, ours["mails"])):
         return NESTED
