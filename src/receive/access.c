@@ -193,7 +193,7 @@ static bool is_fqdn(struct str domain) {
 
 static enum access_step test_invalid_helo(struct access_run *a) {
     struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
-    if (helo.n == 0 || helo.p[0] == '[' || addr_valid_host(helo))
+    if (helo.n == 0 || helo.p[0] == '[' || (addr_is_ascii(helo) && addr_valid_host(helo)))
         return STEP_NEXT;
     return reject_helo(a, "501 5.5.2", "Invalid name");
 }

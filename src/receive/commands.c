@@ -15,11 +15,14 @@
 
 /* -- HELO and EHLO -- */
 
+/* The name becomes part of a Received: field, of log lines and of replies: like Postfix, without
+ * what would end it there, or begin a comment or an address. */
 static void set_helo(struct session *s, struct str name) {
     free(s->helo);
     s->helo = str_dup(name);
     for (char *p = s->helo; *p != '\0'; p++)
-        if ((unsigned char)*p <= ' ' || *p == 0x7f)
+        if ((unsigned char)*p <= ' ' || *p == 0x7f || strchr("<>()\\\";@", *p) != NULL ||
+            ((unsigned char)*p > 0x7f && !s->p->smtputf8_enable))
             *p = '?';
 }
 
@@ -219,10 +222,10 @@ static bool is_malformed(struct str line) {
     return false;
 }
 
-static enum cmd refuse_line(struct session *s, enum smtp_verb v) {
+static enum cmd refuse_line(struct session *s, enum smtp_verb v, const char *what) {
     if (v != VERB_BDAT)
         s->verb = VERB_UNKNOWN;
-    smtpd_reply(s, false, "%s 5.5.2 Error: bad syntax", v == VERB_BDAT ? "521" : "500");
+    smtpd_reply(s, false, "%s 5.5.2 Error: bad %s", v == VERB_BDAT ? "521" : "500", what);
     return v == VERB_BDAT ? CMD_CLOSE : CMD_DONE; /* a chunk may follow: it would be commands */
 }
 
@@ -252,7 +255,9 @@ enum cmd command_line(struct session *s, struct str line) {
     enum smtp_verb v = smtp_verb_parse(line, &args);
     s->verb = v;
     if (is_malformed(line))
-        return refuse_line(s, v);
+        return refuse_line(s, v, "syntax");
+    if (s->p->smtputf8_enable && !str_is_utf8(line)) /* RFC 6531 section 3.3 */
+        return refuse_line(s, v, "UTF-8 syntax");
     if (v == VERB_UNKNOWN && is_forbidden(line))
         return cmd_forbidden(s, line);
     if (must_tls(s) && !commands[v].before_tls) {

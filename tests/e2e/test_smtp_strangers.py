@@ -260,3 +260,26 @@ def test_a_domain_of_many_labels_escapes_no_rule(dns):
             for before in ("", "b.", deep, deep * 4, "b" * 300 + "."):
                 with p.client(ehlo=f"{before}liar.example") as c:
                     assert "Helo command rejected" in c.mail(), before
+
+
+NAMES = [b"a.bank.example([192.0.2.77])by;(\"<q>@r\\", b"two words", b"x\xc3\xa4y", b"[IPv6:2001:db8::1]", b"a,b:c'd=e%f"]
+NO_UTF8 = [b"MAIL FROM:<\xff@x.example> SMTPUTF8", b"RCPT TO:<\xc3(@y.example>", b"VRFY \xe4", b"NOOP \xc0\xaf", b"EHLO \xed\xa0\x80z", b"\x80"]
+
+
+@pytest.mark.parametrize("utf8", ["yes", "no"])
+def test_what_a_client_calls_itself_like_postfix(postfix, dns, utf8):
+    """It forges no comment of the Received: field, and what is no UTF-8 goes nowhere."""
+    lines = [[b"EHLO " + n, F, T, b"BDAT 9 LAST\r\nx: yyyyy\n"] for n in NAMES] + [[l] for l in NO_UTF8 if utf8 == "yes"]
+    conf = f"smtputf8_enable = {utf8}\nsmtpd_recipient_restrictions = reject_invalid_helo_hostname, reject\n"
+    (theirs, their_log), (ours, our_log) = both(postfix, dns, LIMITS + conf, lines)
+    for line, a, b in zip(lines, queue_ids(theirs), queue_ids(ours)):
+        assert b == a, line
+    helos = lambda log: re.findall(r"RCPT from .*(helo=<.*>)", "\n".join(log))
+    assert helos(our_log) == helos(their_log) and len(helos(our_log)) == len(NAMES)
+
+
+def test_a_received_field_has_no_comment_of_the_clients(mta, relay):
+    with mta.client(ehlo=NAMES[0].decode()) as c:
+        assert c.mail(sender="received@x.example").startswith("250")
+    mail = relay.wait_mail(b"From: received@x.example")
+    assert mail["content"].startswith(b"Received: from a.bank.example?[192.0.2.77]?by????q??r? (localhost [127.0.0.1])\r\n\tby ")
