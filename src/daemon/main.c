@@ -193,11 +193,11 @@ static void raise_limits(void) {
     }
 }
 
-static void pair(int fds[2]) {
+static bool pair(int fds[2]) {
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0)
-        return;
-    log_fatal("master", "socketpair: %s", strerror(errno));
-    exit(1);
+        return true;
+    log_error("master", "socketpair: %s", strerror(errno));
+    return false;
 }
 
 /* In a child: the supervisor's things are not its. */
@@ -212,9 +212,11 @@ static void child_begin(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-static pid_t spawn(struct child *c, const int *lookups) {
+/* False: the system has no room for it now. */
+static bool spawn(struct child *c, const int *lookups) {
     int chan[2];
-    pair(chan);
+    if (!pair(chan))
+        return false;
     pid_t pid = fork();
     if (pid == 0) {
         child_begin();
@@ -229,15 +231,16 @@ static pid_t spawn(struct child *c, const int *lookups) {
     }
     close(chan[1]);
     if (pid < 0) {
-        log_fatal("master", "fork: %s", strerror(errno));
-        exit(1);
+        log_error("master", "cannot start the %s process: %s", c->name, strerror(errno));
+        close(chan[0]);
+        return false;
     }
     if (c->chan >= 0)
         close(c->chan);
     c->chan = chan[0];
     c->pid = pid;
     c->started_ms = clock_mono_ms();
-    return pid;
+    return true;
 }
 
 static void send_fds(struct child *to, const int *fds) {
@@ -248,30 +251,36 @@ static void send_fds(struct child *to, const int *fds) {
     sbuf_free(&b);
 }
 
-/* Starts what is not running; the other side gets new channels. */
-static void start_children(void) {
-    int a[LOOPS_MAX + 1], b[LOOPS_MAX + 1];
+/* Starts what is not running, and then gives the other side new channels. */
+static bool start_with(const int *relay_ends, const int *lookup_ends) {
     bool relay_new = sup.relay.pid == 0, lookup_new = sup.lookup.pid == 0;
-    if (!relay_new && !lookup_new)
-        return;
-    for (size_t i = 0; i <= sup.loops; i++) {
-        int fds[2];
-        pair(fds);
-        a[i] = fds[0];
-        b[i] = fds[1];
+    if (lookup_new && !spawn(&sup.lookup, lookup_ends))
+        return false;
+    if (relay_new && !spawn(&sup.relay, relay_ends))
+        return false;
+    if (!lookup_new)
+        send_fds(&sup.lookup, lookup_ends);
+    if (!relay_new)
+        send_fds(&sup.relay, relay_ends);
+    return true;
+}
+
+/* False: something could not be started, and is to be tried again. */
+static bool start_children(void) {
+    int a[LOOPS_MAX + 1], b[LOOPS_MAX + 1];
+    size_t n = 0;
+    if (sup.relay.pid != 0 && sup.lookup.pid != 0)
+        return true;
+    for (int fds[2]; n <= sup.loops && pair(fds); n++) {
+        a[n] = fds[0];
+        b[n] = fds[1];
     }
-    if (lookup_new)
-        spawn(&sup.lookup, b);
-    else
-        send_fds(&sup.lookup, b);
-    if (relay_new)
-        spawn(&sup.relay, a);
-    else
-        send_fds(&sup.relay, a);
-    for (size_t i = 0; i <= sup.loops; i++) {
+    bool started = n > sup.loops && start_with(a, b);
+    for (size_t i = 0; i < n; i++) {
         close(a[i]);
         close(b[i]);
     }
+    return started;
 }
 
 /* A child's end that was not ordered, or not in order. */
@@ -391,11 +400,12 @@ _Noreturn static void supervise(void) {
     int sfd = signalfd(-1, &sup.mask, SFD_CLOEXEC);
     struct signalfd_siginfo si;
     for (;;) {
-        start_children();
-        int wait_ms = reload_wait_ms();
+        int most_ms = start_children() ? -1 : RESTART_MS, wait_ms = reload_wait_ms();
         struct pollfd p[2] = {{.fd = sfd, .events = POLLIN},
                               {.fd = wait_ms > 0 ? -1 : sup.set.reload, .events = POLLIN}};
-        if (poll(p, 2, wait_ms > 0 ? wait_ms : -1) <= 0)
+        if (wait_ms > 0 && (most_ms < 0 || wait_ms < most_ms))
+            most_ms = wait_ms;
+        if (poll(p, 2, most_ms) <= 0)
             continue;
         if (p[0].revents != 0 && read(sfd, &si, sizeof si) == sizeof si)
             on_signal((int)si.ssi_signo);

@@ -10,6 +10,8 @@ import signal
 import threading
 import time
 
+import pytest
+import shim
 from kit import Client, FakeRelay, Posthouse, wait_for
 
 ROUNDS = 50
@@ -141,6 +143,34 @@ def test_lookup_process_killed_or_replaced_is_not_noticed(dns):
         wait_for(lambda: p.queue() == [], 30)
         assert ledger <= set(delivered(relay))
         assert not re.findall(r".*(?:status=deferred|reject: |lookup error).*", p.log())
+    relay.stop()
+
+
+@pytest.mark.skipif(not shim.available, reason="a sanitizer build: its wrappers and the shim's exclude each other")
+def test_no_room_for_a_process(dns, tmp_path):
+    """A process that cannot be made now is made later: what runs goes on, and nothing is started anew for it."""
+    relay = FakeRelay()
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_sasl_auth_enable = no\n", dns=dns)
+    p.extra_env = s.env
+    with p:
+        mail_process = p.child("relay")
+        s.set(no_fork=1)
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("cannot start the lookup process: Resource temporarily unavailable", count=2)
+        p.wait_log("reload -- ")
+        assert p.send()[:3] == "250"
+        relay.wait_mails(1)
+        s.set(no_fork=0)
+        p.child("lookup")
+        assert p.child("relay") == mail_process
+        s.set(no_fork=1)
+        os.kill(mail_process, signal.SIGKILL)
+        p.wait_log("cannot start the relay process", count=2)
+        s.set(no_fork=0)
+        wait_for(p._greets)
+        p.send(sender="later@client.example")
+        relay.wait_mails(2)
     relay.stop()
 
 
