@@ -91,6 +91,15 @@ static bool run_overview(struct client *k, const char *cmd) {
     return true;
 }
 
+/* A condition that is not understood must not be taken for none: an order would be for more mail.
+ */
+static bool control_refuses(struct client *k, json_t *req) {
+    const char *wrong = overview_filter_wrong(req);
+    if (wrong != NULL)
+        conn_printf(k->conn, "{\"ok\": false, \"error\": \"%s is not valid\"}\n", wrong);
+    return wrong != NULL;
+}
+
 /* A page of the queue: "after" a cursor, at most "limit" messages. */
 static void control_find(struct client *k, json_t *req) {
     struct sched_filter f;
@@ -98,6 +107,8 @@ static void control_find(struct client *k, json_t *req) {
     struct sbuf b = {0};
     struct sched_view v;
     uint64_t ids[FOUND_MAX + 1], after = 0;
+    if (control_refuses(k, req))
+        return;
     const char *cursor = json_string_value(json_object_get(req, "after"));
     json_int_t limit = json_integer_value(json_object_get(req, "limit"));
     size_t max = limit < 1 || limit > (json_int_t)FOUND_MAX ? FOUND_MAX : (size_t)limit;
@@ -127,6 +138,8 @@ static bool run_act(struct client *k, const char *cmd, json_t *req) {
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
         if (strcmp(cmd, acts[i].cmd) != 0)
             continue;
+        if (control_refuses(k, req))
+            return true;
         struct sched_filter f;
         struct htab ids = {0};
         size_t n = overview_filter(req, &f, &ids) ? sched_act(k->c->sched, acts[i].act, &f) : 0;

@@ -175,6 +175,28 @@ static int queue_of(struct str name) {
     return -1;
 }
 
+const char *overview_filter_wrong(json_t *req) {
+    static const char *const texts[] = {"id",     "queue",     "relay", "record",
+                                        "sender", "recipient", "reason"};
+    json_t *ids = json_object_get(req, "ids"), *one;
+    struct str queue = overview_text_of(req, "queue");
+    size_t i;
+    for (i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        json_t *text = json_object_get(req, texts[i]);
+        if (text != NULL && !json_is_string(text))
+            return texts[i];
+    }
+    if (queue.n > 0 && queue_of(queue) < 0)
+        return "queue";
+    if (ids != NULL && !json_is_array(ids))
+        return "ids";
+    json_array_foreach(ids, i, one) {
+        if (!json_is_string(one))
+            return "ids";
+    }
+    return NULL;
+}
+
 bool overview_filter(json_t *req, struct sched_filter *f, struct htab *ids) {
     struct str id = overview_text_of(req, "id");
     json_t *list = json_object_get(req, "ids"), *one;

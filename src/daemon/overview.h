@@ -23,6 +23,9 @@ void overview_senders(struct sbuf *b, const struct sched *s, size_t max);
  * line. */
 void overview_counts(struct sbuf *b, const struct sched *s, size_t max);
 
+/* The first of a request's conditions that is none (of another type, a queue that does not exist),
+ * or NULL. */
+const char *overview_filter_wrong(json_t *req);
 /* What a request asks for: "queue", "relay" (with "record"), "sender", "recipient", "reason", "ids"
  * (an array of queue IDs) or "id" (one, or ALL).  The texts stay req's.  False: it names no message
  * at all. */

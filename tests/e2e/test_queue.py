@@ -246,6 +246,21 @@ def test_hold_release_expire_delete(deferred):
     assert p.run("-p", face="postqueue").stdout == "Mail queue is empty\n"
 
 
+@pytest.mark.parametrize("wrong", ["queue", "sender", "recipient", "ids", "id", "relay"])
+@pytest.mark.parametrize("order", ["queue-delete", "queue-hold", "queue-expire", "queue-find"])
+def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
+    """A condition that is not understood is not left out: that would make the order one for more mail."""
+    p = deferred
+    before = [(q["queue_id"], q["queue_name"]) for q in p.queue()]
+    request = {"cmd": order, "reason": "", "recipient": "@"} | {wrong: {"queue": "defered", "ids": {"id": "x"}}.get(wrong, 7)}
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(p.dir / "spool/control.sock"))
+        s.sendall(json.dumps(request).encode() + b"\n")
+        answer = json.loads(s.makefile("rb").readline())
+    assert answer == {"ok": False, "error": f"{wrong} is not valid"}
+    assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == before and before
+
+
 def test_no_daemon(dns):
     p = Posthouse("", dns=dns)
     r = p.run("-p", face="postqueue")
