@@ -393,24 +393,87 @@ static struct config *configure(const char *main) {
     return cfg;
 }
 
+/* -- a lookup process in memory: it says what the test says -- */
+
+static struct maps_answer table_says; /* to every table */
+static enum match_rc network_says;    /* to a list with a table in it */
+static char
+    asked_keys[1000]; /* of the last question, each with a blank; a shortened one with '~' */
+
+static struct {
+    lookup_maps_fn fn;
+    lookup_match_fn match;
+    void *arg;
+} asking;
+
+static void lookup_answers(void) {
+    lookup_maps_fn fn = asking.fn;
+    lookup_match_fn match = asking.match;
+    asking.fn = NULL;
+    asking.match = NULL;
+    if (fn != NULL)
+        fn(asking.arg, &table_says);
+    else if (match != NULL)
+        match(asking.arg, network_says);
+}
+
+uint32_t lookup_maps(struct lookup *k, const char *svc, const char *spec,
+                     const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
+    size_t at = 0;
+    (void)k;
+    (void)svc;
+    (void)spec;
+    asked_keys[0] = '\0';
+    for (size_t i = 0; i < n; i++)
+        at += (size_t)snprintf(asked_keys + at, sizeof asked_keys - at, "%s%.*s ",
+                               keys[i].partial ? "~" : "", STR_FMT(keys[i].key));
+    asking.fn = fn;
+    asking.arg = arg;
+    return 5;
+}
+
+uint32_t lookup_match_now(struct lookup *k, const char *svc, const char *spec, enum match_kind kind,
+                          bool parents, struct str key, enum match_rc *now, lookup_match_fn fn,
+                          void *arg) {
+    char *err = NULL;
+    (void)k;
+    (void)svc;
+    if (!matchlist_has_tables(spec)) {
+        struct matchlist *l = matchlist_open(spec, NULL, kind, parents);
+        *now = matchlist_has(l, key, &err);
+        matchlist_close(l);
+        return 0;
+    }
+    asking.match = fn;
+    asking.arg = arg;
+    return 6;
+}
+
+void lookup_cancel(struct lookup *k, uint32_t tag) {
+    (void)k;
+    if (tag != 0) {
+        asking.fn = NULL;
+        asking.match = NULL;
+    }
+}
+
 /* What a list says of a client: "" if it allows it, else the reply. */
 static void ask(const char *main, struct access_facts f, enum access_stage stage,
                 const char *want) {
     struct config *cfg = configure(main);
     struct asked a = {0};
     struct client nobody = {.addr = "192.0.2.9", .name = mem_strdup("unknown")};
-    static struct lookup *k;
-    if (k == NULL)
-        k = lookup_new(loop);
     f.loop = loop;
-    f.lookup = k;
     f.cfg = cfg;
     f.p = &cfg->p;
     if (f.client == NULL)
         f.client = &nobody;
     assert_non_null(access_begin(&f, stage, on_verdict, &a));
     assert_int_equal(a.times, 0); /* never before it has returned */
-    turn();
+    for (int i = 0; i < 10 && a.times == 0; i++) {
+        lookup_answers();
+        turn();
+    }
     assert_int_equal(a.times, 1);
     assert_string_equal(a.text, want);
     assert_int_equal(a.v, *want == '\0' ? VERDICT_ALLOW : VERDICT_REJECT);
@@ -525,6 +588,156 @@ static void test_access_words(void **state) {
     ask("smtpd_helo_restrictions = reject_invalid_hostname reject_non_fqdn_hostname\n" CLOSED, f,
         ACCESS_RCPT, "");
     ask(SENDER "reject_sender_login_mismatch\n" CLOSED, f, ACCESS_RCPT, ""); /* no maps */
+}
+
+/* A value of a table becomes a verdict. */
+static void says(const char *value) {
+    sbuf_reset(&table_says.value);
+    sbuf_add_c(&table_says.value, value);
+    table_says.rc = MAP_FOUND;
+    table_says.key = 0;
+}
+
+static void test_access_tables(void **state) {
+    static const struct {
+        const char *value, *reply;
+    } actions[] = {
+        {"OK", ""},
+        {"ok go", ""},
+        {"permit", ""},
+        {"1", ""},
+        {"4123", ""},
+        {"DUNNO", ""},
+        {"REJECT", "554 5.7.1 <a@x.example>: Sender address rejected: Access denied"},
+        {"reject  not you", "554 5.7.1 <a@x.example>: Sender address rejected: not you"},
+        {"REJECT 5.7.9 no", "554 5.7.9 <a@x.example>: Sender address rejected: no"},
+        {"REJECT x.7.9 no", "554 5.7.1 <a@x.example>: Sender address rejected: x.7.9 no"},
+        {"REJECT 5.7 no", "554 5.7.1 <a@x.example>: Sender address rejected: 5.7 no"},
+        {"DEFER", "450 4.7.1 <a@x.example>: Sender address rejected: Access denied"},
+        {"DEFER 4.3.9 later", "450 4.3.9 <a@x.example>: Sender address rejected: later"},
+        {"450 wait", "450 4.7.1 <a@x.example>: Sender address rejected: wait"},
+        {"521 5.1.2 gone", "521 5.1.2 <a@x.example>: Sender address rejected: gone"},
+        {"521 a\tb\001c", "521 5.7.1 <a@x.example>: Sender address rejected: a?b?c"},
+        {"321 what", "451 4.3.5 Server configuration error"},
+        {"PREPEND X: y", "451 4.3.5 Server configuration error"},
+        {" ", "451 4.3.5 Server configuration error"},
+    };
+    static const char main_cf[] = SENDER "check_sender_access hash:t\n" CLOSED;
+    struct access_facts f = facts(CLASS_RELAY);
+    (void)state;
+    for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++) {
+        says(actions[i].value);
+        ask(main_cf, f, ACCESS_RCPT, actions[i].reply);
+    }
+    table_says.rc = MAP_NOT_FOUND;
+    ask(main_cf, f, ACCESS_RCPT, "");
+    table_says.rc = MAP_ERROR;
+    ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 Temporary lookup failure");
+    says("OK");
+    for (size_t key = 4; key < 100; key += 12) { /* nobody asked for so many */
+        table_says.key = key;
+        ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 Temporary lookup failure");
+    }
+    table_says.key = SIZE_MAX;
+    ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 Temporary lookup failure");
+}
+
+static void keys_are(const char *main, struct access_facts f, const char *want) {
+    table_says.rc = MAP_NOT_FOUND;
+    ask(main, f, ACCESS_RCPT, "");
+    assert_string_equal(asked_keys, want);
+}
+
+static void test_access_keys(void **state) {
+    struct client v6 = {.addr = "2001:db8::9", .name = mem_strdup("c.far.example")};
+    struct client v4 = {.addr = "192.0.2.9"};
+    struct access_facts f = facts(CLASS_RELAY);
+    (void)state;
+    keys_are(SENDER "check_sender_access hash:t\n" CLOSED, f,
+             "a@x.example ~x.example ~example ~a@ ");
+    keys_are("parent_domain_matches_subdomains =\n" SENDER "check_sender_access hash:t\n" CLOSED, f,
+             "a@x.example ~x.example ~.example ~a@ ");
+    keys_are(RECIPIENT "hash:t", f, "b@y.example ~y.example ~example ~b@ ");
+    keys_are("smtpd_helo_restrictions = check_helo_access hash:t\n" CLOSED, f,
+             "client.example ~client.example ~example ");
+    f.sender = STR_LIT("");
+    keys_are(SENDER "check_sender_access hash:t\n" CLOSED, f, "<> ");
+    f.client = &v4;
+    keys_are("smtpd_client_restrictions = check_client_access hash:t\n" CLOSED, f,
+             "192.0.2.9 ~192.0.2 ~192.0 ~192 ");
+    f.client = &v6;
+    keys_are("smtpd_client_restrictions = check_client_access hash:t\n" CLOSED, f,
+             "c.far.example ~c.far.example ~far.example ~example 2001:db8::9 ~2001:db8: ~2001:db8 "
+             "~2001 ");
+    f.sasl_user = "u@x.example";
+    keys_are(SENDER "check_sasl_access hash:t\n" CLOSED, f, "u@x.example ");
+    says("REJECT");
+    ask(SENDER "check_sasl_access hash:t\n" CLOSED, f, ACCESS_RCPT,
+        "554 5.7.1 <u@x.example>: SASL login name rejected: Access denied");
+    ask("smtpd_client_restrictions = check_client_access hash:t\n" CLOSED, f, ACCESS_RCPT,
+        "554 5.7.1 <c.far.example[2001:db8::9]>: Client host rejected: Access denied");
+    ask("smtpd_helo_restrictions = check_helo_access hash:t\n" CLOSED, f, ACCESS_RCPT,
+        "554 5.7.1 <client.example>: Helo command rejected: Access denied");
+    ask(RECIPIENT "check_recipient_access hash:t", f, ACCESS_RCPT,
+        "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied");
+    f.sasl_user = NULL;
+    ask(SENDER "check_sasl_access hash:t\n" CLOSED, f, ACCESS_RCPT, ""); /* nothing to ask for */
+    client_clear(&v6);
+}
+
+static void test_access_logins(void **state) {
+    static const char maps[] = "smtpd_sender_login_maps = hash:l\n" CLOSED;
+    struct access_facts f = facts(CLASS_RELAY);
+    char main_cf[300];
+    (void)state;
+    static const struct {
+        const char *word;
+        const char *out, *in_other, *in_owner, *in_unowned, *out_unowned;
+    } rows[] = {
+        {"reject_sender_login_mismatch", "553", "553", "", "553", ""},
+        {"reject_known_sender_login_mismatch", "553", "553", "", "", ""},
+        {"reject_authenticated_sender_login_mismatch", "", "553", "", "553", ""},
+        {"reject_unauthenticated_sender_login_mismatch", "553", "", "", "", ""},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        snprintf(main_cf, sizeof main_cf, SENDER "%s\n%s", rows[i].word, maps);
+        says("ann, Bob\tcarol");
+        f.sasl_user = NULL;
+        ask(main_cf, f, ACCESS_RCPT,
+            *rows[i].out ? "553 5.7.1 <a@x.example>: Sender address rejected: not logged in" : "");
+        f.sasl_user = "dave";
+        ask(main_cf, f, ACCESS_RCPT,
+            *rows[i].in_other
+                ? "553 5.7.1 <a@x.example>: Sender address rejected: not owned by user dave"
+                : "");
+        f.sasl_user = "bob";
+        ask(main_cf, f, ACCESS_RCPT, rows[i].in_owner);
+        table_says.rc = MAP_NOT_FOUND;
+        ask(main_cf, f, ACCESS_RCPT,
+            *rows[i].in_unowned
+                ? "553 5.7.1 <a@x.example>: Sender address rejected: not owned by user bob"
+                : "");
+        f.sasl_user = NULL;
+        ask(main_cf, f, ACCESS_RCPT, rows[i].out_unowned);
+    }
+    table_says.rc = MAP_ERROR;
+    snprintf(main_cf, sizeof main_cf, SENDER "%s\n%s", rows[0].word, maps);
+    ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 <a@x.example>: Temporary lookup failure");
+    f.sender = STR_LIT(""); /* has no owner to ask for */
+    ask(main_cf, f, ACCESS_RCPT, "");
+}
+
+static void test_access_networks(void **state) {
+    static const char main_cf[] =
+        "mynetworks = hash:n\n" RELAY "permit_mynetworks, reject_unauth_destination\n";
+    struct access_facts f = facts(CLASS_DEFAULT);
+    (void)state;
+    network_says = MATCH_YES;
+    ask(main_cf, f, ACCESS_RCPT, "");
+    network_says = MATCH_NO;
+    ask(main_cf, f, ACCESS_RCPT, DENIED);
+    network_says = MATCH_ERROR;
+    ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 Temporary lookup failure");
 }
 
 static void test_access_data(void **state) {
@@ -741,6 +954,10 @@ int main(void) {
         cmocka_unit_test(test_access_where),
         cmocka_unit_test(test_access_words),
         cmocka_unit_test(test_access_data),
+        cmocka_unit_test(test_access_tables),
+        cmocka_unit_test(test_access_keys),
+        cmocka_unit_test(test_access_logins),
+        cmocka_unit_test(test_access_networks),
         cmocka_unit_test(test_dovecot_lines),
         cmocka_unit_test(test_dovecot_silence),
     };
