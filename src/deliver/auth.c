@@ -309,13 +309,14 @@ static void warn_mechanisms(struct dsess *s) {
 }
 
 /* Credentials come from the relay record only, never from smtp_sasl_password_maps.  The question
- * carries the destination: the secret is opened for the record's own hosts and for no other. */
+ * carries the destination: the secret is opened for the record's own hosts and for no
+ * other, and only while it is to be sent as the record says. */
 static enum step begin_record(struct dsess *s) {
     struct keys keys = {.n = 0};
     struct sbuf question = {0};
     if (s->rec.user[0] == '\0')
         return go_without(s, NULL, "the relay record has no account: mail goes without AUTH");
-    relays_ask_secret(&question, s->rec.id, session_target(s)->dest);
+    relays_ask_secret(&question, s->rec.id, s->rec.tls, s->rec.mechanisms, session_target(s)->dest);
     keys_add(&keys, false, "", sbuf_str(&question), STR_NONE);
     sbuf_free(&question);
     enum step step = ask_credentials(s, s->cfg->relays_spec, &keys);

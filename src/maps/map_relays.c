@@ -2,8 +2,9 @@
  * maps/map_relays.c - relays: Posthouse's own relay records and their secrets
  *
  * A SQLite file (accounts/relays.c writes it).  Two kinds of keys: "account\nnext hop" is answered
- * with the record as JSON (route/record.h), "\n\nid\nnext hop" with "user\nsecret", if that next
- * hop is one of the record's hosts.  Secrets are sealed for the key in relays_key_file, which only
+ * with the record as JSON (route/record.h), "\n\nid\nTLS mode\nmechanisms\nnext hop"
+ * with "user\nsecret", if that next hop is one of the record's hosts and the rest is as the record
+ * has it now.  Secrets are sealed for the key in relays_key_file, which only
  * this process reads; each is bound to the hosts and the user that it was given for, so that
  * writing the file is not enough to have it sent elsewhere.
  */
@@ -27,8 +28,9 @@ void relays_bound(struct sbuf *out, const char *hosts, const char *user) {
     sbuf_printf(out, "%s\n%s", hosts, user);
 }
 
-void relays_ask_secret(struct sbuf *out, const char *id, const char *nexthop) {
-    sbuf_printf(out, "\n\n%s\n%s", id, nexthop);
+void relays_ask_secret(struct sbuf *out, const char *id, const char *tls, const char *mechanisms,
+                       const char *nexthop) {
+    sbuf_printf(out, "\n\n%s\n%s\n%s\n%s", id, tls, mechanisms, nexthop);
 }
 
 int relays_key_read(const char *path, unsigned char key[SEAL_KEY]) {
@@ -121,16 +123,24 @@ static bool unseal(struct map *m, sqlite3_stmt *st, struct sbuf *value) {
     return ok;
 }
 
+/* The first line of rest, which goes on behind it. */
+static struct str line_off(struct str *rest) {
+    ptrdiff_t nl = str_chr(*rest, '\n');
+    struct str line = str_make(rest->p, nl < 0 ? rest->n : (size_t)nl);
+    *rest = str_from(*rest, nl < 0 ? rest->n : (size_t)nl + 1);
+    return line;
+}
+
 static enum map_rc get_secret(struct map *m, sqlite3_stmt *st, struct str key, struct sbuf *value) {
-    struct str id = str_from(key, 2);
-    ptrdiff_t nl = str_chr(id, '\n');
-    struct str nexthop = str_from(id, (size_t)(nl + 1));
-    id.n = nl < 0 ? 0 : (size_t)nl;
+    struct str nexthop = str_from(key, 2);
+    struct str id = line_off(&nexthop), tls = line_off(&nexthop), mechs = line_off(&nexthop);
     sqlite3_bind_text(st, 1, id.p, (int)id.n, SQLITE_STATIC);
     if (sqlite3_step(st) != SQLITE_ROW)
         map_set_error(m, "relay record %.*s is gone", STR_FMT(id));
     else if (!is_own_host(column(st, 0), nexthop))
         map_set_error(m, "the record's password is not for %.*s", STR_FMT(nexthop));
+    else if (!str_ieq_c(tls, column(st, 3)) || !str_ieq_c(mechs, column(st, 4)))
+        map_set_error(m, "relay record %.*s was changed after the mail was routed", STR_FMT(id));
     else
         return unseal(m, st, value) ? MAP_FOUND : MAP_ERROR;
     return MAP_ERROR;

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -227,6 +228,30 @@ def test_record_without_tls_never_sends_a_password(dns):
         p.send()
         p.wait_log(r"dsn=4\.7\.0, status=deferred \(SASL authentication failed; cannot authenticate to server")
         assert not any(c.startswith("AUTH") for s in relay.sessions for c in s.commands)
+    relay.stop()
+
+
+def test_a_record_that_gets_stricter_is_so_for_mail_that_waits(dns, tls):
+    """A password that was set for verified TLS is not sent in less, whatever the record said when mail was routed."""
+    gate, secrets = threading.Event(), ["before-the-change", "after-the-change"]
+    relay = FakeRelay(auth=("PLAIN",), tls=tls, replies={"DOT": lambda line: gate.wait(60) and None})
+    main = "relayhost = office\nsmtp_destination_concurrency_limit = 1\nsmtp_connection_cache_on_demand = no\n" \
+           "smtp_tls_CAfile = /dev/null\nsmtp_pipeline_transactions = no\n"
+    with Posthouse(main, dns=dns) as p:
+        def record(level, password):
+            n = p.log().count("reload -- ")
+            words = ["office", f"hosts=[127.0.0.1]:{relay.port}", f"tls={level}", "user=u", "password"]
+            p.run("record", "set", *words, stdin=password + "\n", check=True)
+            wait_for(lambda: p.log().count("reload -- ") > n or level != "encrypt")
+        record("encrypt", secrets[0])
+        for i in range(3):
+            p.send(sender=f"s{i}@x.example")
+        wait_for(lambda: relay.sessions and any(c == "DATA" for c in relay.sessions[0].commands))
+        record("secure", secrets[1])
+        gate.set()
+        p.wait_log("status=sent")
+        p.wait_log("status=deferred", count=2)
+        assert {s.auth[2] for s in relay.sessions if s.auth} == {secrets[0]}
     relay.stop()
 
 
