@@ -91,9 +91,9 @@ void client_hello(struct client *c, bool extended) {
     bytes_printf(&s->out, "%s client.wire.example\r\n", extended ? "EHLO" : "HELO");
 }
 
-void client_starttls(struct client *c, int64_t late_ms) {
+void client_starttls(struct client *c, int64_t late_ms, const char *behind) {
     struct client_step *s = step_add(c, STEP_STARTTLS, false);
-    bytes_text(&s->out, "STARTTLS\r\n");
+    bytes_printf(&s->out, "STARTTLS\r\n%s", behind == NULL ? "" : behind);
     s->ms = late_ms;
 }
 
@@ -247,7 +247,7 @@ void client_wait(struct client *c, int64_t ms) {
 }
 
 void client_stall(struct client *c, bool on) {
-    step_add(c, STEP_STALL, true)->last = on;
+    step_add(c, STEP_STALL, false)->last = on;
 }
 
 void client_ends(struct client *c, enum client_end how, unsigned after) {

@@ -42,8 +42,9 @@ struct client_mail {
 struct client *client_new(struct wire_world *w, struct ledger *l);
 /* "EHLO name" or "HELO name". */
 void client_hello(struct client *c, bool extended);
-/* STARTTLS, and the handshake so many ms later. */
-void client_starttls(struct client *c, int64_t late_ms);
+/* STARTTLS, and the handshake so many ms later.  behind: commands in clear in the same packet,
+ * which must count for nothing; NULL: none. */
+void client_starttls(struct client *c, int64_t late_ms, const char *behind);
 /* right: is it the user's password? */
 void client_login(struct client *c, const char *mech, const char *user, const char *password,
                   bool right);

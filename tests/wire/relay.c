@@ -41,6 +41,11 @@ struct relay {
 
 static void relay_run(struct relay *r);
 
+/* What it can now. */
+static unsigned relay_can(const struct relay *r) {
+    return r->host->plan.can & ~(r->tls ? r->host->plan.sheds : 0U);
+}
+
 static const struct relay_twist *twist_of(const struct relay *r, enum ledger_stage stage,
                                           unsigned nth) {
     for (unsigned i = 0; i < r->host->plan.n_twists && !r->healed; i++) {
@@ -304,7 +309,7 @@ static bool param_next(const char **rest, char key[32], char *value, size_t valu
 static bool mail_params(struct relay *r, const char *rest, struct ledger_envelope *e) {
     char key[32], value[2500];
     while (param_next(&rest, key, value, sizeof value)) {
-        unsigned can = r->host->plan.can;
+        unsigned can = relay_can(r);
         if (strcmp(key, "SIZE") == 0 && (can & CAN_SIZE) != 0) {
             e->size = strtoull(value, NULL, 10);
             e->has_size = true;
@@ -337,7 +342,7 @@ static unsigned notify_of(const char *value) {
 static bool rcpt_params(struct relay *r, const char *rest, unsigned *notify, struct bytes *orcpt) {
     char key[32], value[2500];
     while (param_next(&rest, key, value, sizeof value)) {
-        if ((r->host->plan.can & CAN_DSN) == 0)
+        if ((relay_can(r) & CAN_DSN) == 0)
             return false;
         const char *semi = strchr(value, ';');
         if (strcmp(key, "NOTIFY") == 0) {
@@ -369,7 +374,7 @@ static void on_mail(struct relay *r, const char *args, const char *line) {
     }
     forget(r);
     r->take =
-        ledger_take(r->conn, r->since_ms, addr, &e, (r->host->plan.can & CAN_DSN) != 0 && r->esmtp);
+        ledger_take(r->conn, r->since_ms, addr, &e, (relay_can(r) & CAN_DSN) != 0 && r->esmtp);
     if (answer_simply(r, STAGE_MAIL, 250, "sender", line) / 100 != 2)
         forget(r);
 }
@@ -531,7 +536,7 @@ static void on_bdat(struct relay *r, const char *args, const char *line) {
     char last[8] = "";
     int got = sscanf(args, "%llu %7s", &size, last);
     if (got < 1 || (got == 2 && strcasecmp(last, "LAST") != 0) ||
-        (r->host->plan.can & CAN_CHUNKING) == 0) {
+        (relay_can(r) & CAN_CHUNKING) == 0) {
         ledger_conn_nonsense(r->conn, line);
         answer_simply(r, STAGE_OTHER, 501, "syntax", line);
         return;
@@ -576,13 +581,13 @@ static void on_ehlo(struct relay *r, bool extended, const char *line) {
     }
     bytes_printf(&out, "250-host%u.wire.example\r\n", r->host->number);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if ((p->can & words[i].can) != 0)
+        if ((relay_can(r) & words[i].can) != 0)
             bytes_printf(&out, "250-%s\r\n", words[i].word);
-    if ((p->can & CAN_SIZE) != 0)
+    if ((relay_can(r) & CAN_SIZE) != 0)
         bytes_printf(&out, "250-SIZE %llu\r\n", (unsigned long long)p->size);
-    if ((p->can & CAN_STARTTLS) != 0 && !r->tls)
+    if ((relay_can(r) & CAN_STARTTLS) != 0 && !r->tls)
         bytes_text(&out, "250-STARTTLS\r\n");
-    if ((p->can & CAN_AUTH) != 0 && (r->tls || !p->tls_auth))
+    if ((relay_can(r) & CAN_AUTH) != 0 && (r->tls || !p->tls_auth))
         bytes_printf(&out, "250-AUTH %s\r\n", p->mechs);
     bytes_text(&out, "250 ENHANCEDSTATUSCODES\r\n");
     const struct relay_twist *t = twist_of(r, STAGE_EHLO, r->seen[STAGE_EHLO]);

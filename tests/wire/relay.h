@@ -60,6 +60,7 @@ struct relay_plan {
     unsigned can;      /* enum relay_can */
     uint64_t size;     /* SIZE=; 0: without a limit */
     const char *mechs; /* "PLAIN LOGIN" */
+    unsigned sheds;    /* of these, what is not offered inside TLS any more */
     bool tls_auth;     /* AUTH is offered inside TLS only */
     bool wrapped;      /* TLS from the first byte */
     bool split;        /* replies come byte by byte */

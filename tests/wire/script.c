@@ -364,7 +364,8 @@ static void draw_client(struct scene *s) {
     bool wrapped = inside && dice_says(d, 30);
     client_hello(c, dice_says(d, 85));
     if (inside && !wrapped) {
-        client_starttls(c, dice_says(d, 20) ? 1 + (int64_t)dice_roll(d, 400000) : 0);
+        client_starttls(c, dice_says(d, 20) ? 1 + (int64_t)dice_roll(d, 400000) : 0,
+                        dice_says(d, 20) ? "NOOP\r\nEHLO injected\r\n" : NULL);
         client_hello(c, true);
     }
     if (login)

@@ -27,6 +27,7 @@ enum {
     SHAPE_FLOOD = 1024,    /* commands without end before it, and no reading */
     SHAPE_ERRORS = 2048,   /* more errors than are borne with, before it */
     SHAPE_STRANGER = 8192, /* from an address that may not relay */
+    SHAPE_BEHIND = 32768,  /* commands in clear behind STARTTLS */
     SHAPE_WRONG = 16384,   /* the password of SHAPE_LOGIN is wrong */
     SHAPE_LATE = 4096      /* the handshake comes after the time-out */
 };
@@ -37,7 +38,8 @@ struct named {
     enum login_kind login;
     const char *conf;
     unsigned can;
-    struct relay_twist twist;
+    unsigned sheds; /* of can, inside TLS */
+    struct relay_twist twist, second;
     unsigned mails, rcpts;
     size_t size;
     enum content_text text;
@@ -534,6 +536,7 @@ static const struct named scripts[] = {
      .twist = {STAGE_RCPT, ACT_CODE, 550, 1, 1},
      .shape = SHAPE_NOTIFY},
     {.name = "a client that floods and reads nothing",
+     .conf = "smtpd_junk_command_limit = 1000000\n",
      .can = PIPE_CAN,
      .mails = 1,
      .rcpts = 1,
@@ -575,6 +578,39 @@ static const struct named scripts[] = {
      .rcpts = 1,
      .size = 300,
      .twist = {STAGE_GREETING, ACT_CODE_CLOSE, 421, 0, 1}},
+    {.name = "commands behind STARTTLS",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_TLS | SHAPE_BEHIND},
+    {.name = "content inside TLS, and no memory",
+     .can = PIPE_CAN,
+     .conf = "message_memory_limit = 1\n",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 60000,
+     .shape = SHAPE_TLS},
+    {.name = "less is offered inside TLS",
+     .can = CHUNK_CAN | CAN_STARTTLS,
+     .sheds = CAN_CHUNKING | CAN_DSN | CAN_SIZE,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300},
+    {.name = "MAIL is answered twice, the chunk is refused",
+     .can = CHUNK_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_MAIL, ACT_EXTRA, 250, 0, 1},
+     .second = {STAGE_BODY, ACT_CODE, 554, 0, 1}},
+    {.name = "RCPT is answered twice, the content is refused",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 2,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_EXTRA, 250, 0, 1},
+     .second = {STAGE_BODY, ACT_CODE, 554, 0, 1}},
     {.name = "a stranger",
      .can = PIPE_CAN,
      .mails = 1,
@@ -619,11 +655,12 @@ static void add_parameters(struct client_mail *m) {
 
 static void add_before(struct client *c, const struct named *n) {
     struct bytes b = {0};
-    unsigned lines = (n->shape & SHAPE_FLOOD) != 0 ? 3000 : 12;
+    unsigned lines =
+        (n->shape & SHAPE_FLOOD) != 0 ? 150000 : 12; /* of which the replies are 28 MB */
     if ((n->shape & (SHAPE_FLOOD | SHAPE_ERRORS)) == 0)
         return;
     for (unsigned i = 0; i < lines; i++)
-        bytes_text(&b, (n->shape & SHAPE_FLOOD) != 0 ? "EHLO flood\r\n" : "NONSENSE\r\n");
+        bytes_text(&b, (n->shape & SHAPE_FLOOD) != 0 ? "EHLO a\r\n" : "NONSENSE\r\n");
     if ((n->shape & SHAPE_FLOOD) != 0)
         client_stall(c, true);
     client_raw(c, b.p, b.n, lines);
@@ -660,7 +697,8 @@ static void add_client(struct scene *s, const struct named *n, int64_t ms) {
     struct client *c = scene_client(s);
     client_hello(c, true);
     if ((n->shape & SHAPE_TLS) != 0) {
-        client_starttls(c, (n->shape & SHAPE_LATE) != 0 ? 7000 : 0);
+        client_starttls(c, (n->shape & SHAPE_LATE) != 0 ? 7000 : 0,
+                        (n->shape & SHAPE_BEHIND) != 0 ? "NOOP\r\nEHLO injected\r\n" : NULL);
         client_hello(c, true);
     }
     add_before(c, n);
@@ -686,7 +724,11 @@ void scripts_setup(struct wire_world *w, unsigned i) {
     for (unsigned k = 0; k < SCENE_HOSTS; k++)
         s->hosts[k].plan.can = n->can;
     s->hosts[0].plan.twists[0] = n->twist;
-    s->hosts[0].plan.n_twists = n->twist.act == ACT_NORMAL ? 0 : 1;
+    s->hosts[0].plan.twists[1] = n->second;
+    s->hosts[0].plan.n_twists = n->twist.act == ACT_NORMAL    ? 0
+                                : n->second.act == ACT_NORMAL ? 1
+                                                              : 2;
+    s->hosts[0].plan.sheds = n->sheds;
     s->hosts[0].plan.heals = n->heals > 0 ? n->heals : n->twist.times == 0 ? 0 : 1;
     scene_open(s);
     add_client(s, n, 0);
