@@ -296,9 +296,10 @@ static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt
     if ((road.hosts >> t->c->host & 1) == 0)
         ledger_fail(l, "recipient <%s> of message %u (from <%s>) came to host %u: a wrong relay",
                     r->addr, m->number, m->sender, t->c->host);
-    if (road.user != NULL && strcmp(road.user, t->c->user) != 0)
+    const char *user = t->c->host == 0 ? road.user : road.elsewhere;
+    if (user != NULL && strcmp(user, t->c->user) != 0)
         ledger_fail(l, "message %u (from <%s>) came to host %u under the login \"%s\", not \"%s\"",
-                    m->number, m->sender, t->c->host, t->c->user, road.user);
+                    m->number, m->sender, t->c->host, t->c->user, user);
     if (m->state == MAIL_OPEN)
         ledger_fail(l, "message %u is being sent, and its client has not ended it", m->number);
 }

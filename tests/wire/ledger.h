@@ -24,9 +24,11 @@
 
 /* Where mail of that sender for that recipient may go. */
 struct ledger_road {
-    uint64_t hosts;   /* bit n: host n */
-    bool configured;  /* by the administrator: the hosts' own faults never bounce mail */
-    const char *user; /* who has to be logged in for it; "": nobody; NULL: not looked at */
+    uint64_t hosts;  /* bit n: host n */
+    bool configured; /* by the administrator: the hosts' own faults never bounce mail */
+    /* Who has to be logged in for it, on host 0 and on the others; "": nobody; NULL: not looked at
+     */
+    const char *user, *elsewhere;
 };
 
 struct ledger_rules {

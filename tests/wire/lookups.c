@@ -96,9 +96,12 @@ void wire_record(struct wire_world *w, const char *id, const char *hosts, const 
              id, id, hosts, user);
     snprintf(key, sizeof key, "\n%s", id);
     wire_table(w, " relays", key, value);
-    snprintf(key, sizeof key, "=%s", id);
     snprintf(value, sizeof value, "%s\n%s", user, password);
-    wire_table(w, " relays", key, value);
+    struct str rest = str_of(hosts), host;
+    while (str_split(&rest, ", ", &host)) {
+        snprintf(key, sizeof key, "\n\n%s\n%.*s", id, STR_FMT(host));
+        wire_table(w, " relays", key, value);
+    }
 }
 
 /* ---- asking ---- */
@@ -113,6 +116,8 @@ static enum map_rc find_in_tables(const struct question *q, struct maps_answer *
             bool relays = colon == 6 && str_istarts(one, "relays");
             const char *value = row_get(W, relays ? " relays" : table, q->keys[i].key);
             free(table);
+            if (value == NULL && relays && str_istarts(q->keys[i].key, "\n\n"))
+                return MAP_ERROR; /* a secret that is not for that host */
             if (value == NULL)
                 continue;
             a->key = i;

@@ -5,7 +5,8 @@
 
 Every patch is applied to a copy of the tree, only sim_wire is built there (one build folder for all,
 ccache if it is there), and the simulator has SECONDS (60) to find something: the fixed scripts without a
-fault, then random scenarios, then the fixed scripts with every fault.  A patch that does not apply, a mutant
+fault, then random scenarios and fixed scripts with faults by chance, then the fixed scripts with every fault at
+every fourth call.  A patch that does not apply, a mutant
 that does not build and one that is not found are errors, named.  Without any patch nothing may be found.
 """
 import argparse
@@ -92,7 +93,7 @@ def find(sim, seconds, scripts):
     random = min(left(), seconds / 2)
     if not found and random >= 1:
         found = simulate(sim, random + 5, "-t", str(int(random)), "-s", "1000")
-    found = found or simulate(sim, left(), "-x")
+    found = found or simulate(sim, left(), "-x", "-e", "4")
     return found, time.monotonic() - begun
 
 

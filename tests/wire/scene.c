@@ -48,13 +48,19 @@ static struct ledger_road road_of(const struct scene *s, const char *sender, con
 static struct ledger_road scene_road(void *arg, const char *sender, const char *rcpt) {
     const struct scene *s = arg;
     struct ledger_road r = road_of(s, sender, rcpt);
-    bool only_first = r.hosts == HOST(0);
-    if ((s->login == LOGIN_HOST || s->login == LOGIN_LONG) && only_first)
-        r.user = "customer";
-    else if (s->login == LOGIN_SENDER && only_first)
+    if (s->road == ROAD_RECORD) {
+        r.user = "shop";
+        r.elsewhere = s->login == LOGIN_SENDER ? NULL : "";
+    } else if (s->login == LOGIN_HOST || s->login == LOGIN_LONG) {
+        r.user = s->road == ROAD_DIRECT || s->road == ROAD_BOTH ? "" : "customer";
+        r.elsewhere = "";
+    } else if (s->login == LOGIN_SENDER) {
         r.user = has_domain(sender, "alpha.example")  ? "ann"
                  : has_domain(sender, "beta.example") ? "bob"
                                                       : "";
+    } else {
+        r.user = r.elsewhere = "";
+    }
     return r;
 }
 
@@ -116,7 +122,7 @@ static void road_configure(struct scene *s) {
         wire_table(w, "transport", "near.example", "smtp:[10.2.0.2]");
     if (s->road == ROAD_RECORD) {
         wire_record(w, "provider", "[10.2.0.1]", "shop", "record-Secret-1");
-        ledger_secret(s->ledger, "shop", "record-Secret-1", HOST(0), false);
+        ledger_secret(s->ledger, "shop", "record-Secret-1", HOST(0), true);
     }
     if (s->road != ROAD_RECORD)
         wire_main_cf(w, "relays_database =\n");
