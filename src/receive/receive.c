@@ -26,8 +26,8 @@ struct listener {
     struct dl link; /* receive->listeners */
     struct receive *r;
     struct acceptor *acceptor;
-    char *svc_name; /* the service of master.cf */
-    bool local;     /* a unix socket for sendmail */
+    struct service_load *load; /* of the service of master.cf */
+    bool local;                /* a unix socket for sendmail */
 };
 
 static const struct service *smtpd_service(const struct config *cfg, const char *name) {
@@ -38,9 +38,22 @@ static const struct service *smtpd_service(const struct config *cfg, const char 
     return NULL;
 }
 
-static bool sessions_full(const struct receive *r, const struct service *svc) {
+/* Each service has its own limit: strangers at one take no place of those who log in at another. */
+static bool sessions_full(const struct service_load *load, const struct service *svc) {
     int64_t procs = svc->maxproc < 0 ? svc->p.default_process_limit : svc->maxproc;
-    return procs > 0 && r->n_sessions >= (size_t)procs * SESSIONS_PER_PROC;
+    return procs > 0 && load->n_sessions >= (size_t)procs * SESSIONS_PER_PROC;
+}
+
+static struct service_load *load_of(struct receive *r, const char *svc_name) {
+    DL_EACH_SAFE (it, &r->loads) {
+        struct service_load *load = DL_OWNER(it, struct service_load, link);
+        if (strcmp(load->svc_name, svc_name) == 0)
+            return load;
+    }
+    struct service_load *load = MEM_NEW(struct service_load);
+    load->svc_name = mem_strdup(svc_name);
+    dl_push(&r->loads, &load->link);
+    return load;
 }
 
 /* Out of descriptors: the client is told to come later, and the log, once a minute. */
@@ -62,19 +75,19 @@ static void listener_full(void *arg, int fd) {
 static void listener_client(void *arg, int fd, const struct netaddr *peer) {
     struct listener *ln = arg;
     struct receive *r = ln->r;
-    const struct service *svc = smtpd_service(r->cfg, ln->local ? NULL : ln->svc_name);
+    const struct service *svc = smtpd_service(r->cfg, ln->local ? NULL : ln->load->svc_name);
     if (fd > r->fd_max) {
         listener_full(ln, fd);
         return;
     }
-    if (svc == NULL || r->stopping || sessions_full(r, svc)) {
+    if (svc == NULL || r->stopping || sessions_full(ln->load, svc)) {
         static const char busy[] = "421 4.3.2 Service not available, try again later\r\n";
         if (sock_send(fd, busy, sizeof busy - 1) < 0)
             log_warn("smtpd", "connection refused: too many sessions");
         sock_close(fd);
         return;
     }
-    serve_client(r, fd, peer, svc, ln->local);
+    serve_client(r, fd, peer, svc, ln->load, ln->local);
 }
 
 static const struct accept_ops listener_ops = {listener_client, listener_full};
@@ -83,7 +96,7 @@ void receive_listen(struct receive *r, int fd, const char *svc_name, bool local)
     struct listener *ln = MEM_NEW(struct listener);
     ln->r = r;
     ln->local = local;
-    ln->svc_name = mem_strdup(svc_name);
+    ln->load = load_of(r, svc_name);
     ln->acceptor = acceptor_new(r->loop, fd, &listener_ops, ln);
     dl_push(&r->listeners, &ln->link);
 }
@@ -114,6 +127,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     r->cfg = config_ref(cfg);
     r->ops = *ops;
     dl_init(&r->listeners);
+    dl_init(&r->loads);
     dl_init(&r->sessions);
     load_certificate(r);
     struct rlimit rl = {.rlim_cur = 1024};
@@ -138,7 +152,6 @@ void receive_stop(struct receive *r) {
     while ((n = dl_pop(&r->listeners)) != NULL) {
         struct listener *ln = DL_OWNER(n, struct listener, link);
         acceptor_close(ln->acceptor);
-        free(ln->svc_name);
         free(ln);
     }
     DL_EACH_SAFE (it, &r->sessions)

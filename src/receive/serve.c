@@ -63,6 +63,7 @@ static void serve_close(struct session *s, const char *what) {
         s->naming->s = NULL;
     dl_remove(&s->link);
     s->r->n_sessions--;
+    s->load->n_sessions--;
     conn_close_after_write(s->conn);
     smtpd_free(s);
 }
@@ -288,9 +289,10 @@ static void set_client(struct session *s, const struct netaddr *peer, bool local
 }
 
 void serve_client(struct receive *r, int fd, const struct netaddr *peer, const struct service *svc,
-                  bool local) {
+                  struct service_load *load, bool local) {
     struct session *s = MEM_NEW(struct session);
     s->r = r;
+    s->load = load;
     s->cfg = config_ref(r->cfg);
     s->svc = svc;
     s->p = &svc->p;
@@ -303,6 +305,7 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     }
     dl_push(&r->sessions, &s->link);
     r->n_sessions++;
+    load->n_sessions++;
     set_client(s, peer, local);
     smtpd_enter(s, SESSION_NEW);
     struct name_query *q = s->naming = MEM_NEW(struct name_query);

@@ -21,6 +21,13 @@
 #include "smtp/command.h"
 #include "util/conn.h"
 
+/* How many clients a service of master.cf has, on a loop; kept as long as its receive. */
+struct service_load {
+    struct dl link; /* receive->loads */
+    char *svc_name;
+    size_t n_sessions;
+};
+
 struct receive {
     struct loop *loop;
     struct lookup *lookup;
@@ -28,6 +35,7 @@ struct receive {
     struct config *cfg; /* of new sessions; a reference */
     struct receive_ops ops;
     struct dl listeners;
+    struct dl loads;
     struct dl sessions;
     size_t n_sessions;
     SSL_CTX *tls;            /* NULL: no certificate was ever loaded */
@@ -71,6 +79,7 @@ struct session {
     struct conn *conn;
     struct config *cfg;        /* a reference */
     const struct service *svc; /* of cfg */
+    struct service_load *load; /* of the service; it counts this session */
     const struct params *p;    /* of svc */
     struct client client;
     enum session_state state;

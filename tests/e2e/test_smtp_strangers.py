@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from kit import SLOW, Client, FakeRelay, Posthouse, wait_for
+from kit import SLOW, Client, FakeRelay, Posthouse, free_port, wait_for
 
 LIMITS = "smtpd_hard_error_limit = 1000\nsmtpd_soft_error_limit = 1000\n"
 FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
@@ -283,3 +283,19 @@ def test_a_received_field_has_no_comment_of_the_clients(mta, relay):
         assert c.mail(sender="received@x.example").startswith("250")
     mail = relay.wait_mail(b"From: received@x.example")
     assert mail["content"].startswith(b"Received: from a.bank.example?[192.0.2.77]?by????q??r? (localhost [127.0.0.1])\r\n\tby ")
+
+
+def test_strangers_at_one_service_take_no_place_at_another(dns):
+    """master.cf's process limit is each service's own."""
+    import contextlib, socket
+    conf = "relayhost = [127.0.0.1]:9\nrelay_threads = 1\nsmtpd_client_connection_count_limit = 0\n"
+    with contextlib.ExitStack() as idle:
+        port = free_port()
+        p = idle.enter_context(Posthouse(conf, master=f"127.0.0.1:{port} inet n - n - 1 smtpd\n", dns=dns))
+        for _ in range(103):
+            idle.enter_context(socket.create_connection(("127.0.0.1", p.port))).recv(1)
+        assert Client(port, ehlo=None).greeting.startswith("220")
+        for _ in range(100):
+            idle.enter_context(socket.create_connection(("127.0.0.1", port))).recv(1)
+        wait_for(lambda: Client(port, ehlo=None).greeting.startswith("421 4.3.2"))
+        assert p.client(ehlo=None).greeting.startswith("220")
