@@ -1,5 +1,6 @@
 """Random relay hosts: what a server offers and answers, made from a seed, the same for every client."""
 import random
+import re
 
 from kit import FakeRelay
 
@@ -25,18 +26,17 @@ class Host:
             self.odd[stage] = c.choice(CODES)
         if self.options["chunking"]:  # docs/differences.md: "BDAT": only Postfix says DATA to such a host
             self.odd.pop("DATA", None)
-        self.only_first = c.random() < 0.3  # the first recipient alone is answered so
+        self.only_even = c.random() < 0.3  # recipients with an even number alone are answered so
 
     def relay(self):
         """A server that behaves like that."""
         replies = dict(self.odd)
-        if self.only_first and "RCPT" in replies:
-            answer, seen = replies["RCPT"], []
+        if self.only_even and "RCPT" in replies:
+            answer = replies["RCPT"]
 
-            def first(line):
-                seen.append(line)
-                return answer if len(seen) % 2 == 1 else None
-            replies["RCPT"] = first
+            def even(line):
+                return answer if re.search(r"u\d+n\d*[02468]@", line) else None
+            replies["RCPT"] = even
         return FakeRelay(replies=replies, name="host.test", **self.options)
 
     def mails(self):
@@ -52,4 +52,4 @@ class Host:
         return out
 
     def describe(self):
-        return f"{self.options} {self.odd}{' first recipient only' if self.only_first else ''}"
+        return f"{self.options} {self.odd}{' even recipients only' if self.only_even else ''}"
