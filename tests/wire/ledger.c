@@ -338,7 +338,7 @@ static void compare_content(struct ledger_take *t) {
     struct ledger *l = t->c->l;
     struct ledger_mail *m = t->mail;
     char qid[32], where[600];
-    size_t head = received_field(t->content.p, t->content.n, &m->content, qid);
+    size_t head = received_field(t->content.p, t->content.n, qid);
     if (head == 0 || qid[0] == '\0') {
         ledger_fail(l, "message %u came without a Received field of ours", m->number);
         return;
@@ -414,7 +414,7 @@ static void deliver(struct ledger_take *t) {
             deliver_rcpt(t, t->rcpts[i]);
     if (t->mail != NULL || t->n == 0 || t->sender[0] != '\0')
         return;
-    if (received_field(t->content.p, t->content.n, NULL, qid) == 0)
+    if (received_field(t->content.p, t->content.n, qid) == 0)
         ledger_fail(t->c->l, "host %u: mail from <> for <%s> without a Received field of ours",
                     t->c->host, t->addrs[0]);
     else

@@ -130,9 +130,8 @@ bool address_numbers(const char *addr, unsigned *mail, unsigned *rcpt);
 void content_normal(const char *p, size_t n, bool data, struct bytes *out);
 /* The letters and digits at p, up to 31. */
 void word_at(const char *p, char word[32]);
-/* The Received field at the start of what came: its length and its id; 0 if there is none.  content
- * is what should follow it (NULL: a report). */
-size_t received_field(const char *p, size_t n, const struct bytes *content, char qid[32]);
+/* The Received field at the start of what came: its length and its id; 0 if there is none. */
+size_t received_field(const char *p, size_t n, char qid[32]);
 /* Is came (without its Received field) sent, but for header fields that may be added and lines
  * that may be broken?  NULL, or what is wrong. */
 const char *content_differs(const struct bytes *sent, const char *came, size_t n, size_t limit,

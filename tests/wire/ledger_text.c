@@ -72,17 +72,6 @@ void content_normal(const char *p, size_t n, bool data, struct bytes *out) {
     }
 }
 
-/* Lines at the start of content that begin with a blank: they look like parts of our field. */
-static unsigned folded_at_start(const struct bytes *b) {
-    unsigned lines = 0;
-    for (size_t i = 0; b != NULL && i < b->n && (b->p[i] == ' ' || b->p[i] == '\t');) {
-        const char *lf = memchr(b->p + i, '\n', b->n - i);
-        i = lf == NULL ? b->n : (size_t)(lf - b->p) + 1;
-        lines++;
-    }
-    return lines;
-}
-
 void word_at(const char *p, char word[32]) {
     size_t n = 0;
     while (n < 31 && isalnum((unsigned char)p[n]))
@@ -91,9 +80,8 @@ void word_at(const char *p, char word[32]) {
     word[n] = '\0';
 }
 
-size_t received_field(const char *p, size_t n, const struct bytes *content, char qid[32]) {
-    size_t end = 0, ends[64];
-    unsigned lines = 0, others = folded_at_start(content);
+size_t received_field(const char *p, size_t n, char qid[32]) {
+    size_t end = 0;
     qid[0] = '\0';
     if (n < 10 || memcmp(p, "Received: ", 10) != 0)
         return 0;
@@ -102,11 +90,7 @@ size_t received_field(const char *p, size_t n, const struct bytes *content, char
         if (lf == NULL)
             return 0;
         end = (size_t)(lf - p) + 1;
-        if (lines < 64)
-            ends[lines++] = end;
     } while (end < n && (p[end] == ' ' || p[end] == '\t'));
-    if (others > 0 && others < lines)
-        end = ends[lines - others - 1];
     const char *id = bytes_find(p, end, " id ");
     const char *tab = bytes_find(p, end, "\tid ");
     if (id == NULL || (tab != NULL && tab < id))
@@ -140,8 +124,9 @@ static struct head head_of(const struct bytes *b) {
     while (h.end < b->n) {
         const char *p = b->p + h.end, *lf = memchr(p, '\n', b->n - h.end);
         size_t n = lf == NULL ? b->n - h.end : (size_t)(lf - p) + 1;
-        if (p[0] != ' ' && p[0] != '\t') {
-            size_t name = name_length(p, n);
+        bool folded = p[0] == ' ' || p[0] == '\t';
+        if (h.end == 0 || !folded) { /* the first line continues nothing */
+            size_t name = folded ? 0 : name_length(p, n);
             h.follows = name == 0 && p[0] != '\r';
             if (name == 0)
                 return h;
