@@ -12,7 +12,7 @@ def sent(p, n=1):
 @pytest.mark.parametrize("bad,line", [
     ({"GREETING": "554 go away"}, r"host other\.server\[127\.0\.0\.1\] refused to talk to me: 554 go away"),
     ({"GREETING": "421 4.3.2 busy"}, r"host other\.server\[127\.0\.0\.1\] refused to talk to me: 421 4\.3\.2 busy"),
-    ({"EHLO": "421 4.3.2 busy"}, r"host other\.server\[127\.0\.0\.1\] said: 421 4\.3\.2 busy"),
+    ({"EHLO": "421 4.3.2 busy"}, r"host other\.server\[127\.0\.0\.1\] refused to talk to me: 421 4\.3\.2 busy"),
     ({"MAIL": "450 4.7.1 not now"}, r"said: 450 4\.7\.1 not now \(in reply to MAIL FROM command\)"),
     ({"RCPT": "450 4.2.1 not now"}, r"said: 450 4\.2\.1 not now \(in reply to RCPT TO command\)"),
     ({"DATA": "451 4.3.0 not now"}, r"said: 451 4\.3\.0 not now \(in reply to DATA command\)"),
