@@ -88,6 +88,13 @@ void bodyfile_unlink(struct spool *s, uint64_t id) {
     free(path);
 }
 
+int bodyfile_set_aside(const struct spool *s, uint64_t id) {
+    char *path = bodyfile_path(s, id);
+    int rc = spool_set_aside(s, "body", path);
+    free(path);
+    return rc;
+}
+
 void bodyfile_drop(struct spool *s, uint64_t id) {
     struct bodyfile *f = itab_get(&s->bodyfiles, id);
     if (f != NULL)

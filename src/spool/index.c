@@ -56,6 +56,12 @@ void entry_set_progress(struct spool *s, uint64_t id, struct segment *seg, uint6
     s->st.live_bytes += rec_span(meta_len, 0);
 }
 
+void entry_set_damaged(struct spool *s, uint64_t id) {
+    struct entry *e = itab_get(&s->index, id);
+    if (e != NULL)
+        e->damaged = true;
+}
+
 void entry_drop(struct spool *s, uint64_t id) {
     struct entry *e = itab_del(&s->index, id);
     if (e == NULL)
@@ -70,8 +76,10 @@ void entry_del(struct spool *s, uint64_t id) {
     const struct entry *e = itab_get(&s->index, id);
     if (e == NULL)
         return;
-    bool file = (e->body_len & REC_FILE_BIT) != 0;
+    bool file = entry_has_file(e), damaged = e->damaged;
     entry_drop(s, id);
-    if (file)
+    if (file && damaged)
+        bodyfile_set_aside(s, id);
+    else if (file)
         bodyfile_unlink(s, id);
 }

@@ -89,7 +89,7 @@ struct segment {
     uint64_t tainted;    /* bytes behind written that the failed write may have left */
     int sync_rc;         /* why a sync failed: neither written nor synced again; 0: none did */
     bool stuck;          /* something in it cannot be read: it stays as it is */
-    bool damaged;        /* found at start: the file goes to damaged/ when it is not needed */
+    bool damaged;        /* something in it is: the file goes to damaged/ when it is not needed */
     bool warned;         /* that it cannot be removed */
 };
 
@@ -103,6 +103,7 @@ struct entry {
     uint32_t meta_len;
     uint32_t prog_off;
     uint32_t prog_len; /* 0: no progress yet */
+    bool damaged;      /* its content: a file of it goes to damaged/ when the message ends */
 };
 
 /* A message that was copied on; its entry follows when the copy is durable. */
@@ -221,7 +222,10 @@ void entry_set(struct spool *s, uint64_t id, struct segment *seg, uint64_t off, 
 /* Its progress; meta_len 0: none. */
 void entry_set_progress(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
                         uint32_t meta_len);
-/* Forgets a message; entry_del also removes its content file, if any. */
+/* The message's content is damaged; nothing of it is deleted from now on. */
+void entry_set_damaged(struct spool *s, uint64_t id);
+/* Forgets a message; entry_del also removes its content file, if any: to damaged/ if it is damaged.
+ */
 void entry_drop(struct spool *s, uint64_t id);
 void entry_del(struct spool *s, uint64_t id);
 
@@ -262,6 +266,8 @@ int bodyfile_take(struct spool *s, uint64_t id, struct body *body);
 /* Gives up what was written. */
 void bodyfile_drop(struct spool *s, uint64_t id);
 void bodyfile_unlink(struct spool *s, uint64_t id);
+/* Moves it to damaged/; 0 or negative errno. */
+int bodyfile_set_aside(const struct spool *s, uint64_t id);
 void bodyfile_close_all(struct spool *s);
 
 /* recover.c */

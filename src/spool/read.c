@@ -4,7 +4,7 @@
  * The writer, which knows where a message lies, hands a job to the reader thread, which may block;
  * so may giving back what a removed segment occupied.
  * Content is checked against the sum that was stored with it: what the disk has changed is never
- * sent.
+ * sent, and the writer is told of it, so that nothing of it is deleted when the message ends.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -108,18 +108,38 @@ static int read_job_head(const struct spool *s, const struct read_job *j, struct
     return rc;
 }
 
+static void damaged_told(struct spool_op *op) {
+    free(op);
+}
+
+/* Tells the writer, before the message's owner learns of the damage and may end the message.  The
+ * segment stays until the writer has heard of it.  in_file: its record is whole. */
+static void read_job_damaged(const struct read_job *j, bool in_file) {
+    struct spool_op *op = MEM_NEW(struct spool_op);
+    op->kind = SPOOL_DAMAGED;
+    op->id = j->op->id;
+    op->seg = j->seg;
+    op->has_file = in_file;
+    op->done = damaged_told;
+    spool_submit(j->s, op);
+}
+
 static void read_job_run(struct task *t) {
     struct read_job *j = DL_OWNER(t, struct read_job, task);
     struct spool *s = j->s;
     struct spool_op *op = j->op;
     struct rec_head h;
     op->rc = read_job_head(s, j, &h);
-    if (op->rc == 0)
+    bool whole = op->rc == 0;
+    if (whole)
         op->rc = j->in_file ? read_job_file(s, j, &h) : read_job_record(s, j, &h);
     if (op->rc == -EBADMSG)
         log_error("spool", "the content of message %016llx was damaged on disk: it is not sent",
                   (unsigned long long)op->id);
-    atomic_fetch_sub(&j->seg->readers, 1);
+    if (op->rc == -EBADMSG || op->rc == -EIO)
+        read_job_damaged(j, whole && j->in_file);
+    else
+        atomic_fetch_sub(&j->seg->readers, 1);
     op->done(op);
     free(j);
 }

@@ -425,12 +425,10 @@ static void recover_orphans(struct spool *s, const struct names *files) {
         uint64_t id = files->v[i].no;
         if (files->v[i].salt != 0 || entry_has_file(itab_get(&s->index, id)))
             continue;
-        char *path = bodyfile_path(s, id);
         if (s->st.damaged + s->st.unfinished == 0)
             bodyfile_unlink(s, id);
-        else if (spool_set_aside(s, "body", path) < 0)
+        else if (bodyfile_set_aside(s, id) < 0)
             s->damage_stays = true;
-        free(path);
     }
 }
 

@@ -170,6 +170,15 @@ static void op_run_body(struct spool *s, struct spool_op *op) {
     op->done(op);
 }
 
+/* The reader has met damage: what is damaged is set aside when it is not needed any more. */
+static void op_run_damaged(struct spool *s, struct spool_op *op) {
+    entry_set_damaged(s, op->id);
+    if (!op->has_file)
+        op->seg->damaged = true;
+    atomic_fetch_sub(&op->seg->readers, 1);
+    op->done(op);
+}
+
 /* Runs one op; true if it waits for the sync. */
 static bool op_run(struct spool *s, struct spool_op *op) {
     switch (op->kind) {
@@ -186,6 +195,9 @@ static bool op_run(struct spool *s, struct spool_op *op) {
         break;
     case SPOOL_READ:
         spool_read(s, op);
+        return false;
+    case SPOOL_DAMAGED:
+        op_run_damaged(s, op);
         return false;
     default:
         op_run_body(s, op);

@@ -35,7 +35,8 @@ enum spool_kind {
     SPOOL_BODY_WRITE, /* a chunk of large content for its file; durable with SPOOL_NEW only */
     SPOOL_BODY_DROP,  /* the message was given up before SPOOL_NEW */
     SPOOL_SYNC,       /* writes nothing; everything that was submitted before it was tried */
-    SPOOL_FORGET      /* the spool's own: withdraws a NEW that failed */
+    SPOOL_FORGET,     /* the spool's own: withdraws a NEW that failed */
+    SPOOL_DAMAGED     /* the spool's own: READ has found that the disk does not give content back */
 };
 
 /* PROGRESS and DONE never fail: what cannot be written is kept, and written again in order.  Until
@@ -48,7 +49,7 @@ struct spool_op {
     uint64_t at;         /* offset of its record in seg */
     uint64_t settle_at;  /* offset of the SETTLE record */
     uint64_t end;        /* where its last record ends: durable when the segment is up to there */
-    bool has_file;       /* FORGET: the message's content is in a file */
+    bool has_file;       /* FORGET, DAMAGED: the message's content is in a file */
 
     enum spool_kind kind;
     uint64_t id;      /* of the message */

@@ -644,6 +644,43 @@ static void test_changed_content(void **state) {
     spool_close(s);
 }
 
+/* Content that was found damaged when it was read back is kept when its message ends: a file of its
+ * own, and the segment of a record; what is whole goes. */
+static void test_changed_content_is_set_aside(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 0x11, "m", 3000);
+    assert_int_equal(put_file(s, 0x12, 90000), 0);
+    assert_int_equal(put_file(s, 0x13, 90000), 0);
+    assert_int_equal(put_file(s, 0x14, 90000), 0);
+    log_file(path, 1);
+    overwrite(path, 700, "?", 1);
+    snprintf(path, sizeof path, "%s/body/%016x", dir, 0x12);
+    overwrite(path, 89999, "?", 1);
+    snprintf(path, sizeof path, "%s/body/%016x", dir, 0x14);
+    assert_int_equal(truncate(path, 60000), 0);
+    assert_int_equal(read_rc(s, 0x11), -EBADMSG);
+    assert_int_equal(read_rc(s, 0x12), -EBADMSG);
+    assert_int_equal(read_rc(s, 0x13), 0);
+    assert_int_equal(read_rc(s, 0x14), -EIO);
+    for (uint64_t id = 0x11; id <= 0x14; id++)
+        note(s, SPOOL_DONE, id, "");
+    for (unsigned id = 0x12; id <= 0x14; id++)
+        assert_false(exists("body/%016x", id));
+    assert_true(exists("damaged/body-%016x", 0x12));
+    assert_false(exists("damaged/body-%016x", 0x13));
+    assert_true(exists("damaged/body-%016x", 0x14));
+    for (uint64_t id = 0x20; id < 0x50; id++) {
+        put(s, id, "m", 50000);
+        note(s, SPOOL_DONE, id, "");
+    }
+    assert_true(exists("damaged/log-%016x", 1));
+    assert_false(exists("damaged/log-%016x", 2));
+    spool_close(s);
+}
+
 /* Files that are not ours, content without a message, content twice. */
 static void test_strange_files(void **state) {
     struct seen seen;
@@ -1910,6 +1947,7 @@ int main(void) {
                                        T(test_full_at_start),
                                        T(test_odd_writes),
                                        T(test_changed_content),
+                                       T(test_changed_content_is_set_aside),
                                        T(test_strange_files),
                                        T(test_implausible_heads),
                                        T(test_unreadable),
