@@ -177,7 +177,10 @@ static int start_inet(struct dovecot *d, struct str where) {
         !netaddr_parse(&a, host, (uint16_t)port))
         return -EINVAL;
     d->conn = conn_connect(d->loop, &a, NULL, &auth_conn_ops, d, &err);
-    return d->conn == NULL ? err : 0;
+    if (d->conn == NULL)
+        return err;
+    conn_deadline(d->conn, HANDSHAKE_MS);
+    return 0;
 }
 
 /* Each connection says a process ID that no other one has: a thread's serves. */

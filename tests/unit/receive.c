@@ -2,6 +2,8 @@
  * to Dovecot. */
 #include "unit.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -935,6 +937,42 @@ static void test_dovecot_silence(void **state) {
     turn();
 }
 
+/* A service that never completes the connection (a full queue, a firewall) is as absent as one that
+ * does not greet: clients that say EHLO wait seconds for its list, not until the kernel gives up.
+ */
+static void test_dovecot_never_connects(void **state) {
+    struct dovecot_wait w = {.fn = is_told};
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof a;
+    char path[64];
+    int others[4];
+    (void)state;
+    n_told = 0;
+    int full = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(full, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(listen(full, 0), 0);
+    assert_int_equal(getsockname(full, (struct sockaddr *)&a, &n), 0);
+    for (size_t i = 0; i < 4; i++) {
+        others[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(others[i], (struct sockaddr *)&a, sizeof a);
+    }
+    snprintf(path, sizeof path, "inet:127.0.0.1:%d", ntohs(a.sin_port));
+    struct dovecot *d = dovecot_new(loop, path);
+    dovecot_await(d, &w);
+    turn();
+    assert_int_equal(n_told, 0);
+    for (int i = 0; i < 4; i++) {
+        ahead_s += 5;
+        turn();
+    }
+    assert_int_equal(n_told, 1);
+    for (size_t i = 0; i < 4; i++)
+        close(others[i]);
+    close(full);
+    dovecot_free(d);
+    turn();
+}
+
 static int loop_make(void **state) {
     loop = loop_new(0);
     return loop == NULL || dir_make(state) != 0;
@@ -960,6 +998,7 @@ int main(void) {
         cmocka_unit_test(test_access_networks),
         cmocka_unit_test(test_dovecot_lines),
         cmocka_unit_test(test_dovecot_silence),
+        cmocka_unit_test(test_dovecot_never_connects),
     };
     return cmocka_run_group_tests(tests, loop_make, dir_remove);
 }
