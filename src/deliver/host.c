@@ -19,10 +19,9 @@ bool session_wrapped(const struct dsess *s) {
 
 bool session_more_hosts(const struct dsess *s) {
     struct str rest = s->hops_left, one;
-    if (s->p->smtp_mx_session_limit > 0 && s->hops_left.n == 0 && s->uses > 0 &&
-        s->sessions >= s->p->smtp_mx_session_limit)
-        return false;
-    return s->at + 1 < s->n_targets || (s->mx != NULL && s->mx_at < s->n_mx) ||
-           nexthop_split(&rest, &one) ||
+    int64_t limit = s->p->smtp_mx_session_limit;
+    bool limited = limit > 0 && s->uses > 0 && s->hop_sessions >= limit;
+    bool in_hop = s->at + 1 < s->n_targets || (s->mx != NULL && s->mx_at < s->n_mx);
+    return (in_hop && !limited) || nexthop_split(&rest, &one) ||
            (!s->fallback_added && s->p->smtp_fallback_relay[0] != '\0');
 }

@@ -167,6 +167,7 @@ struct dsess {
     size_t n_targets;
     size_t at;            /* index of the target in use */
     int64_t hop_targets;  /* of the destination being resolved: smtp_mx_address_limit */
+    int64_t hop_sessions; /* connections to its hosts: smtp_mx_session_limit */
     struct str hops_left; /* destinations not yet resolved; inside hops */
     char *hops;
     struct nexthop hop; /* being resolved */

@@ -190,7 +190,7 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
 static enum step begin_hop(struct dsess *s) {
     struct netaddr a;
     enum step step = STEP_WAIT;
-    s->hop_targets = 0;
+    s->hop_targets = s->hop_sessions = 0;
     char *host = str_dup(s->hop.host);
     if (netaddr_parse(&a, s->hop.host, s->hop.port)) {
         add_target(s, host, &a);

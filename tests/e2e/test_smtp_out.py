@@ -37,6 +37,20 @@ def test_failover(dns, bad, line):
         first.stop()
 
 
+@pytest.mark.parametrize("limit", [1, 2])
+def test_fallback_comes_after_the_session_limit(dns, limit):
+    """smtp_mx_session_limit is of the hosts of one destination, as with Postfix: the fallback is still tried."""
+    later = {"RCPT": "451 4.3.2 not today"}
+    with FakeRelay(replies=later) as first, FakeRelay(replies=later) as second, FakeRelay() as last:
+        main = f"relayhost = [relay.server]:{first.port}, [other.server]:{second.port}\n" \
+               f"smtp_fallback_relay = [127.0.0.1]:{last.port}\nsmtp_mx_session_limit = {limit}\n"
+        with Posthouse(main, dns=dns) as p:
+            p.send()
+            last.wait_mails(1)
+            sent(p)
+        assert len(first.sessions) == len(second.sessions) == 1
+
+
 def test_5xx_bounces_at_once(dns):
     first = FakeRelay(replies={"MAIL": "550 5.7.60 Client does not have permissions to send as this sender"})
     second = FakeRelay()

@@ -140,11 +140,18 @@ static void test_host_in_use(void **state) {
     assert_false(session_more_hosts(&s));
     p.smtp_fallback_relay = "[d]:25";
     assert_true(session_more_hosts(&s));
+    /* The limit is of one destination's hosts: others, and the fallback, come after it. */
     p.smtp_mx_session_limit = 2;
     s.hops_left = STR_NONE;
     s.uses = 1;
-    s.sessions = 2;
+    s.hop_sessions = 2;
+    assert_true(session_more_hosts(&s));
+    s.fallback_added = true;
     assert_false(session_more_hosts(&s));
+    s.at = 0;
+    assert_false(session_more_hosts(&s));
+    s.hop_sessions = 1;
+    assert_true(session_more_hosts(&s));
 }
 
 /* Texts as they stand in queue listings, with what the advice has to say; NULL: nothing. */
