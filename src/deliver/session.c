@@ -231,7 +231,7 @@ static enum step round_over(struct dsess *s) {
     enum step step = enter_stage(s, STAGE_COLD);
     s->mail->over(s);
     targets_free(s);
-    return step;
+    return dl_empty(&s->todo) ? step : STEP_RECONNECT;
 }
 
 /* The connection is over; so was the host, unless it is to be tried again. */
@@ -251,6 +251,7 @@ static enum step turn(struct dsess *s, enum step step) {
         return enter_stage(s, s->stage + 1);
     if (step == STEP_AGAIN)
         return enter_stage(s, s->stage);
+    s->moved = s->moved || (step == STEP_NEXT_HOST && s->stage == STAGE_MAIL);
     if (step == STEP_HOST_FAILED)
         log_host_failed(s);
     session_take_error(s);

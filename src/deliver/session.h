@@ -84,7 +84,8 @@ struct stage {
     enum step (*drained)(struct dsess *s);   /* all output is in the kernel; may be NULL */
     enum step (*malformed)(struct dsess *s); /* a reply was none: s->now says so */
     const char *(*tells_doing)(const struct dsess *s);
-    void (*over)(struct dsess *s); /* no host is left: s->err is the result for s->todo */
+    /* No host is left: s->err is the result for s->todo.  What stays there begins a new round. */
+    void (*over)(struct dsess *s);
 };
 
 enum {
@@ -161,6 +162,7 @@ struct dsess {
     struct record rec; /* the relay record behind the next hop; rec.id NULL: none */
     bool configured;   /* the next hop was chosen by an administrator, as all that follow it */
     unsigned sessions; /* connections of this round */
+    bool moved;        /* a host that works was left in this round, because of some mail of it */
     int64_t begin_us;
     /* targets.c */
     struct target *targets;

@@ -56,6 +56,7 @@ void targets_begin(struct dsess *s) {
     s->hops_left = str_of(s->hops);
     s->fallback_added = false;
     s->sessions = 0;
+    s->moved = false;
     mailerr_free(&s->now);
     mailerr_free(&s->err);
 }

@@ -720,17 +720,20 @@ static enum step transact_reply(struct dsess *s) {
     return step == STEP_DONE ? transact_pump(s) : step;
 }
 
-/* No host is left: s->err is the result of all that waits. */
+/* No host is left: s->err is the result of what waits.  Mail that only went along when other mail
+ * left a host that works was refused by none: it stays, and begins with the first host. */
 static void transact_over(struct dsess *s) {
-    struct dl *n;
     if (s->err.status == MAIL_UNSET) {
         session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.4.4", "unable to find primary relay for %s",
                      s->nexthop);
         session_take_error(s);
     }
     bool reached = s->err.phase != PHASE_CONNECT && s->sessions > 0;
-    while ((n = dl_pop(&s->todo)) != NULL) {
-        struct attempt *a = DL_OWNER(n, struct attempt, link);
+    DL_EACH_SAFE (it, &s->todo) {
+        struct attempt *a = DL_OWNER(it, struct attempt, link);
+        if (a->begin_us == 0 && s->moved)
+            continue;
+        dl_remove(&a->link);
         if (a->begin_us == 0)
             a->begin_us = s->begin_us;
         a->conn_us = 0;

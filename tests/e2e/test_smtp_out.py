@@ -1,4 +1,5 @@
 """The SMTP client: where mail goes, failover, TLS, extensions, replies, timeouts."""
+import threading
 import time
 
 import pytest
@@ -49,6 +50,32 @@ def test_fallback_comes_after_the_session_limit(dns, limit):
             last.wait_mails(1)
             sent(p)
         assert len(first.sessions) == len(second.sessions) == 1
+
+
+@pytest.mark.parametrize("second", ["[127.0.0.1]:{free}", "[no.such.server]:{free}"])
+def test_mail_that_was_refused_nowhere_goes_to_the_first_host(dns, second):
+    """One mail is put off and goes on to a host that is down: what waits behind it does not share its fate."""
+    released = threading.Event()
+
+    def rcpt(line):
+        if "grey@" in line:
+            released.wait(20)
+            return "450 4.7.1 <grey@y.example> come back"
+        return None
+
+    with FakeRelay(replies={"RCPT": rcpt}, pipelining=False) as first:
+        main = f"relayhost = [relay.server]:{first.port}, {second.format(free=free_port())}\n" \
+               "default_destination_concurrency_limit = 1\ninitial_destination_concurrency = 1\n"
+        with Posthouse(main, dns=dns) as p:
+            p.send(rcpts=["grey@y.example"])
+            wait_for(lambda: first.sessions and any(c.startswith("RCPT") for c in first.sessions[0].commands))
+            for name in ("next", "last"):
+                p.send(rcpts=[f"{name}@y.example"])
+            p.wait_log(r"from=<a@x\.example>.*queue active", count=3)
+            released.set()
+            p.wait_log("to=<grey@y.example>.*status=deferred")
+            for name in ("next", "last"):
+                p.wait_log(rf"to=<{name}@y\.example>, relay=relay\.server.*status=sent")
 
 
 def test_5xx_bounces_at_once(dns):
