@@ -118,7 +118,7 @@ def test_guarantees_name_tests_that_exist():
     text = (ROOT / "docs" / "guarantees.md").read_text()
     file = None
     for name in re.findall(r"`([^`]+)`", text):
-        if name.startswith(("crash/", "e2e/", "unit/", "fuzz/", "web/", "compat/")):
+        if name.startswith(("crash/", "e2e/", "unit/", "fuzz/", "web/", "compat/", "wire/")):
             file, _, test = name.partition("::")
             assert (ROOT / "tests" / file).exists(), name
         elif name.startswith("…::") or name.startswith("test_"):
