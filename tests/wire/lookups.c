@@ -12,6 +12,7 @@
 
 #include "deliver/resolver.h"
 #include "maps/query.h"
+#include "maps/relays.h"
 
 #define LATE_US (30 * 1000000LL)
 #define KEYS    64
@@ -90,6 +91,7 @@ void wire_account(struct wire_world *w, const char *user, const char *password) 
 void wire_record(struct wire_world *w, const char *id, const char *hosts, const char *user,
                  const char *password) {
     char key[400], value[1000];
+    struct sbuf question = {0};
     snprintf(value, sizeof value,
              "{\"id\": \"%s\", \"name\": \"%s\", \"hosts\": \"%s\", \"tls\": \"may\", "
              "\"mechanisms\": \"\", \"user\": \"%s\", \"modified\": \"1\"}",
@@ -99,9 +101,13 @@ void wire_record(struct wire_world *w, const char *id, const char *hosts, const 
     snprintf(value, sizeof value, "%s\n%s", user, password);
     struct str rest = str_of(hosts), host;
     while (str_split(&rest, ", ", &host)) {
-        snprintf(key, sizeof key, "\n\n%s\n%.*s", id, STR_FMT(host));
-        wire_table(w, " relays", key, value);
+        char *name = str_dup(host);
+        sbuf_reset(&question);
+        relays_ask_secret(&question, id, "may", "", name);
+        wire_table(w, " relays", question.p, value);
+        free(name);
     }
+    sbuf_free(&question);
 }
 
 /* ---- asking ---- */

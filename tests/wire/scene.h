@@ -45,7 +45,8 @@ struct scene {
     struct client *clients[SCENE_CLIENTS];
     unsigned n_clients;
     unsigned n_mails;
-    int64_t ends_ms; /* the scenario may end, whatever is queued */
+    unsigned must_send; /* so many deliveries at least, if there is no fault */
+    int64_t ends_ms;    /* the scenario may end, whatever is queued */
 };
 
 /* Makes the ledger; the scene's roads and logins become configuration and tables.  limit is

@@ -457,4 +457,8 @@ void script_check(struct wire_world *w) {
     struct scene *s = wire_user(w);
     wire_queue(w, note_queued, s);
     ledger_end(s->ledger);
+    unsigned accepted, delivered, bounced;
+    ledger_counts(s->ledger, &accepted, &delivered, &bounced);
+    if (delivered < s->must_send && !wire_faulted(w))
+        wire_fail(w, "%u deliveries, and the script has %u", delivered, s->must_send);
 }
