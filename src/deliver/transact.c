@@ -130,13 +130,17 @@ static struct txn *txn_new(struct dsess *s, struct attempt *a) {
     return t;
 }
 
+/* A line for each recipient that has a result. */
 static void log_attempt(const struct dsess *s, const struct attempt *a, unsigned uses) {
     struct logline_times times = {a->env->arrival_us, a->active_us, a->begin_us, a->conn_us,
                                   clock_wall_us()};
     const char *service = a->transport->kind == SERVICE_LMTP ? "lmtp" : "smtp";
-    for (uint32_t i = 0; i < a->n; i++)
+    for (uint32_t i = 0; i < a->n; i++) {
+        if (!a->tried[i])
+            continue;
         logline_delivery(s->svc->log_name, service, a->env->qid, a->env->rcpts[a->idx[i]].addr,
                          a->relay[0] == '\0' ? "none" : a->relay, uses, &times, &a->res[i]);
+    }
 }
 
 /* The end of an attempt in this session: every recipient has a result. */
@@ -159,6 +163,7 @@ void transact_return_recalled(struct dsess *s) {
             continue;
         dl_remove(&a->link);
         a->outcome = ATTEMPT_RETURNED;
+        log_attempt(s, a, 0); /* what an earlier host refused for good */
         s->d->ops->result(s->slot, a);
     }
 }

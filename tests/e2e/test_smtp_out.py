@@ -78,6 +78,21 @@ def test_mail_that_was_refused_nowhere_goes_to_the_first_host(dns, second):
                 p.wait_log(rf"to=<{name}@y\.example>, relay=relay\.server.*status=sent")
 
 
+def test_a_refusal_is_logged_when_the_rest_is_held(dns):
+    """One recipient is refused, the other goes on to a host that keeps silent; then the mail is held."""
+    over = threading.Event()
+    replies = {"RCPT": lambda line: "550 5.1.1 unknown" if "gone@" in line else "452 4.2.2 full"}
+    with FakeRelay(replies=replies) as first, FakeRelay(replies={"GREETING": lambda _: over.wait(30) and ""}) as silent:
+        with Posthouse(f"relayhost = [relay.server]:{first.port}, [other.server]:{silent.port}\n", dns=dns) as p:
+            p.send(rcpts=["gone@y.example", "full@y.example"])
+            wait_for(lambda: silent.sessions)
+            p.run("queue", "hold", "ALL", check=True)
+            p.wait_log(r"to=<gone@y\.example>, relay=relay\.server.*status=bounced \(host relay\.server.* said: 550 5\.1\.1 unknown")
+            wait_for(lambda: [m for m in p.queue() if m["queue_name"] == "hold"])
+            over.set()
+            assert "to=<full@" not in p.log()
+
+
 def test_5xx_bounces_at_once(dns):
     first = FakeRelay(replies={"MAIL": "550 5.7.60 Client does not have permissions to send as this sender"})
     second = FakeRelay()
