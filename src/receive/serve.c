@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "mail/address.h"
 #include "receive/anvil.h"
 #include "receive/auth.h"
 #include "receive/commands.h"
@@ -269,7 +270,9 @@ static void name_came(void *ctx, const char *name) {
     if (s == NULL)
         return;
     s->naming = NULL;
-    s->client.name = mem_strdup(name == NULL ? "unknown" : name);
+    /* The DNS may hold any bytes; this goes into Received:. */
+    bool is_name = name != NULL && addr_valid_host(str_of(name));
+    s->client.name = mem_strdup(is_name ? name : "unknown");
     serve_begin(s);
 }
 
