@@ -13,7 +13,8 @@ CLOSING = "421 in answer to RCPT is about that recipient alone"
 VRFY = "VRFY is judged by the restrictions on senders and recipients"
 SIZE = "a MAIL that was refused for its SIZE has the next one refused"
 NESTED = "a nested MAIL that is refused takes RET and ENVID from the one before"
-ROWS = (STRICT, VRFY, SIZE, NESTED, DIALOGUE, PROTOCOL, LOGIN, CLOSING)
+BLANK = "a first line that begins with a blank continues its own Received: field when it came by BDAT"
+ROWS = (BLANK, STRICT, VRFY, SIZE, NESTED, DIALOGUE, PROTOCOL, LOGIN, CLOSING)
 
 
 def first_reply(theirs, ours):
@@ -25,6 +26,11 @@ def without_dsn(mail):
     return re.sub(r" (RET|ENVID)=\S+| SMTPUTF8", "", mail[0]), mail[1:]
 
 
+def without_blank_line(content):
+    """The content as it looks when its first line, which begins with a blank, stands in the field before it."""
+    return re.sub(rb"\A\r\n[ \t][^\n]*\n(?=[^:\s]*:)", b"", re.sub(rb"\A\r\n[ \t][^\n]*\n(?![^:\s]*:)", b"\r\n", content))
+
+
 def explains_in(what, theirs, ours):
     if what == "replies":
         command, code, other = first_reply(theirs, ours)
@@ -34,6 +40,9 @@ def explains_in(what, theirs, ours):
             return VRFY
         sizes = [c for c, r in theirs["replies"] if "SIZE=99999999999" in c and r == "552"]
         return SIZE if sizes and command.upper().startswith("MAIL") and code == "552" else None
+    if what == "mails" and any(c.startswith("BDAT") for c, _ in theirs["replies"]):
+        if [m[2] for m in theirs["mails"]] == [without_blank_line(m[2]) for m in ours["mails"]]:
+            return BLANK
     nested = any(c.upper().startswith("MAIL") and r == "503" for c, r in theirs["replies"])
     if what == "mails" and nested and list(map(without_dsn, theirs["mails"])) == list(map(without_dsn, ours["mails"])):
         return NESTED
