@@ -725,8 +725,14 @@ static enum step transact_reply(struct dsess *s) {
     return step == STEP_DONE ? transact_pump(s) : step;
 }
 
-/* No host is left: s->err is the result of what waits.  Mail that only went along when other mail
- * left a host that works was refused by none: it stays, and begins with the first host. */
+/* Is the round's error none of the attempt's?  It only went along when other mail left a host that
+ * works, or it came with settings (after a reload) that the round did not have. */
+static bool is_untouched(const struct dsess *s, const struct attempt *a) {
+    return (s->moved && a->begin_us == 0) || !fits(s, a);
+}
+
+/* No host is left: s->err is the result of what waits.  What it is no result for stays, and begins
+ * with the first host. */
 static void transact_over(struct dsess *s) {
     if (s->err.status == MAIL_UNSET) {
         session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.4.4", "unable to find primary relay for %s",
@@ -736,7 +742,7 @@ static void transact_over(struct dsess *s) {
     bool reached = s->err.phase != PHASE_CONNECT && s->sessions > 0;
     DL_EACH_SAFE (it, &s->todo) {
         struct attempt *a = DL_OWNER(it, struct attempt, link);
-        if (a->begin_us == 0 && s->moved)
+        if (is_untouched(s, a))
             continue;
         dl_remove(&a->link);
         if (a->begin_us == 0)

@@ -78,6 +78,33 @@ def test_mail_that_was_refused_nowhere_goes_to_the_first_host(dns, second):
                 p.wait_log(rf"to=<{name}@y\.example>, relay=relay\.server.*status=sent")
 
 
+def test_an_old_configurations_failure_is_not_the_new_ones(dns):
+    """A session logs in with a password that a reload corrects: mail that came after the reload is not refused with it."""
+    over, logins = threading.Event(), []
+
+    def auth(_):
+        logins.append(1)
+        if len(logins) > 1:
+            return None
+        over.wait(20)
+        return "535 5.7.8 wrong password"
+
+    with FakeRelay(auth=["PLAIN"], replies={"AUTH": auth}) as relay:
+        main = f"relayhost = [relay.server]:{relay.port}\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_auth_soft_bounce = no\n" \
+               "smtp_sasl_security_options = noanonymous\ndefault_destination_concurrency_limit = 1\n" \
+               "initial_destination_concurrency = 1\nsmtp_sasl_password_maps = static:u:"
+        with Posthouse(main + "old\n", dns=dns) as p:
+            p.send(rcpts=["before@y.example"])
+            wait_for(lambda: logins)
+            p.write_main(main + "new\n")
+            p.reload()
+            p.send(rcpts=["after@y.example"])
+            p.wait_log(r"from=<a@x\.example>.*queue active", count=2)
+            over.set()
+            p.wait_log("to=<before@y.example>.*status=bounced")
+            p.wait_log("to=<after@y.example>.*status=sent")
+
+
 def test_a_refusal_is_logged_when_the_rest_is_held(dns):
     """One recipient is refused, the other goes on to a host that keeps silent; then the mail is held."""
     over = threading.Event()
