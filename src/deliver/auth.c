@@ -316,7 +316,9 @@ static enum step begin_record(struct dsess *s) {
     struct sbuf question = {0};
     if (s->rec.user[0] == '\0')
         return go_without(s, NULL, "the relay record has no account: mail goes without AUTH");
-    relays_ask_secret(&question, s->rec.id, s->rec.tls, s->rec.mechanisms, session_target(s)->dest);
+    struct relays_question asked = {s->rec.id,   s->rec.tls,     s->rec.mechanisms,
+                                    s->rec.user, s->rec.account, session_target(s)->dest};
+    relays_ask_secret(&question, &asked);
     keys_add(&keys, false, "", sbuf_str(&question), STR_NONE);
     sbuf_free(&question);
     enum step step = ask_credentials(s, s->cfg->relays_spec, &keys);

@@ -294,13 +294,13 @@ static enum step record_policy(struct dsess *s) {
 /* Asks for the destination as written; for its parents (".example.com") only if it is a plain
  * domain. */
 static enum step ask_policy(struct dsess *s) {
-    struct maps_key keys[16];
+    struct maps_key keys[KEYS_MAX];
     size_t n = 0;
     struct nexthop hop;
     struct str key = str_of(session_target(s)->dest);
     keys[n++] = (struct maps_key){key, false};
     if (nexthop_parse(&hop, key, 25) == NULL && !hop.bracketed && hop.host.n == key.n)
-        for (ptrdiff_t dot; n < 16 && (dot = str_chr(str_from(key, 1), '.')) >= 0; n++) {
+        for (ptrdiff_t dot; n < KEYS_MAX && (dot = str_chr(str_from(key, 1), '.')) >= 0; n++) {
             key = str_from(key, (size_t)dot + 1);
             keys[n] = (struct maps_key){key, true};
         }

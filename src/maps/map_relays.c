@@ -28,9 +28,9 @@ void relays_bound(struct sbuf *out, const char *hosts, const char *user) {
     sbuf_printf(out, "%s\n%s", hosts, user);
 }
 
-void relays_ask_secret(struct sbuf *out, const char *id, const char *tls, const char *mechanisms,
-                       const char *nexthop) {
-    sbuf_printf(out, "\n\n%s\n%s\n%s\n%s", id, tls, mechanisms, nexthop);
+void relays_ask_secret(struct sbuf *out, const struct relays_question *q) {
+    sbuf_printf(out, "\n\n%s\n%s\n%s\n%s\n%s\n%s", q->id, q->tls, q->mechanisms, q->user,
+                q->account, q->nexthop);
 }
 
 int relays_key_read(const char *path, unsigned char key[SEAL_KEY]) {
@@ -67,11 +67,11 @@ static const char *column(sqlite3_stmt *st, int i) {
     return p == NULL ? "" : p;
 }
 
-/* Columns: id, name, hosts, tls, mechanisms, username, modified. */
+/* Columns: id, name, hosts, tls, mechanisms, username, account, modified. */
 static void put_record(sqlite3_stmt *st, struct sbuf *value) {
     static const char *const names[] = {"id",         "name", "hosts",   "tls",
-                                        "mechanisms", "user", "modified"};
-    for (int i = 0; i < 7; i++) {
+                                        "mechanisms", "user", "account", "modified"};
+    for (int i = 0; i < 8; i++) {
         sbuf_printf(value, "%s\"%s\": ", i == 0 ? "{" : ", ", names[i]);
         sbuf_add_json(value, str_of(column(st, i)));
     }
@@ -134,12 +134,14 @@ static struct str line_off(struct str *rest) {
 static enum map_rc get_secret(struct map *m, sqlite3_stmt *st, struct str key, struct sbuf *value) {
     struct str nexthop = str_from(key, 2);
     struct str id = line_off(&nexthop), tls = line_off(&nexthop), mechs = line_off(&nexthop);
+    struct str user = line_off(&nexthop), account = line_off(&nexthop);
     sqlite3_bind_text(st, 1, id.p, (int)id.n, SQLITE_STATIC);
     if (sqlite3_step(st) != SQLITE_ROW)
         map_set_error(m, "relay record %.*s is gone", STR_FMT(id));
     else if (!is_own_host(column(st, 0), nexthop))
         map_set_error(m, "the record's password is not for %.*s", STR_FMT(nexthop));
-    else if (!str_ieq_c(tls, column(st, 3)) || !str_ieq_c(mechs, column(st, 4)))
+    else if (!str_ieq_c(tls, column(st, 3)) || !str_ieq_c(mechs, column(st, 4)) ||
+             !str_eq_c(user, column(st, 1)) || !str_eq_c(account, column(st, 5)))
         map_set_error(m, "relay record %.*s was changed after the mail was routed", STR_FMT(id));
     else
         return unseal(m, st, value) ? MAP_FOUND : MAP_ERROR;

@@ -25,19 +25,24 @@
     "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
 #define RELAYS_FIND                                                                                \
-    "SELECT id, name, hosts, tls, mechanisms, username, modified FROM relay"                       \
+    "SELECT id, name, hosts, tls, mechanisms, username, account, modified FROM relay"              \
     " WHERE account = ?1 AND (nexthop = ?2 OR lower(name) = ?2) ORDER BY nexthop = ?2 DESC LIMIT " \
     "1"
-#define RELAYS_SECRET "SELECT hosts, username, secret, tls, mechanisms FROM relay WHERE id = ?1"
+#define RELAYS_SECRET                                                                              \
+    "SELECT hosts, username, secret, tls, mechanisms, account FROM relay WHERE id = ?1"
 
 /* The text that a record's secret is bound to. */
 void relays_bound(struct sbuf *out, const char *hosts, const char *user);
-/* The question about a record's secret: which record, the TLS mode and the mechanisms that it had
- * when the mail was routed, and the next hop that is spoken to, as the record's hosts have it.  It
+/* What a record was when the mail was routed, and the next hop that is spoken to, as the record's
+ * hosts have it. */
+struct relays_question {
+    const char *id, *tls, *mechanisms, *user, *account, *nexthop;
+};
+
+/* The question about a record's secret, which is answered only while the record is what it was.  It
  * begins with two line breaks, as no question about a record does: those are "account\nnext hop".
  */
-void relays_ask_secret(struct sbuf *out, const char *id, const char *tls, const char *mechanisms,
-                       const char *nexthop);
+void relays_ask_secret(struct sbuf *out, const struct relays_question *q);
 /* Reads relays_key_file: base64 of 32 bytes.  Negative errno. */
 int relays_key_read(const char *path, unsigned char key[SEAL_KEY]);
 

@@ -15,7 +15,8 @@ struct record {
     char *hosts; /* next hops in order */
     char *tls;   /* may, encrypt, verify, secure or none */
     char *mechanisms;
-    char *user; /* "": no AUTH */
+    char *user;    /* "": no AUTH */
+    char *account; /* user@domain or @domain that it is for; "": everybody */
 };
 
 /* False if text is none. */

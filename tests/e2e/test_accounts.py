@@ -255,6 +255,29 @@ def test_a_record_that_gets_stricter_is_so_for_mail_that_waits(dns, tls):
     relay.stop()
 
 
+def test_a_record_for_another_account_is_not_used_by_mail_that_waits(dns, tls):
+    """Mail that was routed by a record for its sender does not log in as the user that the record has got since."""
+    gate = threading.Event()
+    relay = FakeRelay(auth=("PLAIN",), tls=tls, replies={"DOT": lambda line: gate.wait(60) and None})
+    main = "relayhost = office\nsmtp_destination_concurrency_limit = 1\nsmtp_connection_cache_on_demand = no\n" \
+           "smtp_tls_CAfile = /dev/null\nsmtp_pipeline_transactions = no\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"
+    with Posthouse(main, dns=dns) as p:
+        def record(sender, user):
+            words = ["office", f"hosts=[127.0.0.1]:{relay.port}", "tls=encrypt", f"for={sender}", f"user={user}", "password"]
+            p.run("record", "set", *words, stdin=f"secret-of-{user}\n", check=True)
+        record("ann@x.example", "ann")
+        wait_for(lambda: "reload -- " in p.log())
+        for i in range(3):
+            p.send(sender="ann@x.example")
+        wait_for(lambda: relay.sessions and any(c == "DATA" for c in relay.sessions[0].commands))
+        record("ben@x.example", "ben")
+        gate.set()
+        p.wait_log("status=sent")
+        p.wait_log("status=deferred", count=2)
+        assert {s.auth[1] for s in relay.sessions if s.auth} == {"ann"}
+    relay.stop()
+
+
 def test_lost_key_defers(dns, tls):
     relay = FakeRelay(auth=("PLAIN",), tls=tls)
     with Posthouse("relayhost = office\n", dns=dns) as p:

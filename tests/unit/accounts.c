@@ -153,7 +153,7 @@ static void test_record(void **state) {
     (void)state;
     assert_true(record_parse(
         &r, STR_LIT("{\"id\": \"1\", \"name\": \"n\", \"hosts\": \"h\", \"tls\": \"may\", "
-                    "\"mechanisms\": \"\", \"user\": \"u\"}")));
+                    "\"mechanisms\": \"\", \"user\": \"u\", \"account\": \"\"}")));
     assert_string_equal(r.user, "u");
     record_free(&r);
     assert_false(record_parse(&r, STR_LIT("{\"id\": 1}")));

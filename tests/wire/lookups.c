@@ -94,7 +94,7 @@ void wire_record(struct wire_world *w, const char *id, const char *hosts, const 
     struct sbuf question = {0};
     snprintf(value, sizeof value,
              "{\"id\": \"%s\", \"name\": \"%s\", \"hosts\": \"%s\", \"tls\": \"may\", "
-             "\"mechanisms\": \"\", \"user\": \"%s\", \"modified\": \"1\"}",
+             "\"mechanisms\": \"\", \"user\": \"%s\", \"account\": \"\", \"modified\": \"1\"}",
              id, id, hosts, user);
     snprintf(key, sizeof key, "\n%s", id);
     wire_table(w, " relays", key, value);
@@ -103,7 +103,7 @@ void wire_record(struct wire_world *w, const char *id, const char *hosts, const 
     while (str_split(&rest, ", ", &host)) {
         char *name = str_dup(host);
         sbuf_reset(&question);
-        relays_ask_secret(&question, id, "may", "", name);
+        relays_ask_secret(&question, &(struct relays_question){id, "may", "", user, "", name});
         wire_table(w, " relays", question.p, value);
         free(name);
     }
