@@ -111,7 +111,7 @@ class Session:
         self.auth = None
         self.mails = []
         self.tls = False
-        self.raw = b""
+        self.raw = bytearray()  # bytes would be copied for each line
 
 
 class FakeRelay:
