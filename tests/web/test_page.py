@@ -118,7 +118,8 @@ def test_domain_administrator(world):
         b.open("#/domain/b.example/relay")
         b.sees("Permission denied.")
         b.open("#/domain/a.example/relay", "Profile of domain: a.example")
-        b.sees("as account office")
+        b.sees("of the relay record")
+        assert "account office" not in b.text()  # the record is shared: whose account it is, is not theirs to see
         world.api(GLOBAL)
         import sqlite3
         with sqlite3.connect(world.dir / "data" / "accounts.db", 10) as db:
