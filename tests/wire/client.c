@@ -59,6 +59,7 @@ struct client {
     bool wrapped, greeted, over, quit_sent, waiting, handshake;
     enum client_end how;
     unsigned after;
+    bool cut;                /* the last content breaks off */
     struct client_txn *last; /* added; its content goes by DATA (last_data) */
     bool last_data;
     struct bytes in;
@@ -255,6 +256,10 @@ void client_ends(struct client *c, enum client_end how, unsigned after) {
     c->after = after == 0 || after > c->n_steps ? c->n_steps : after;
 }
 
+void client_cut(struct client *c) {
+    c->cut = c->n_steps > 0 && c->steps[c->n_steps - 1].kind == STEP_TEXT;
+}
+
 unsigned client_steps(const struct client *c) {
     return c->n_steps;
 }
@@ -330,6 +335,10 @@ static void client_finish(struct client *c) {
 }
 
 static void send_step(struct client *c, const struct client_step *s) {
+    if (c->cut && s->kind == STEP_TEXT && c->at == c->n_steps) {
+        wire_send(c->end, s->out.p, s->out.n / 2);
+        return;
+    }
     tell_ledger(c, s);
     unsigned replies = s->kind == STEP_RAW ? s->number : 1;
     for (unsigned i = 0; i < replies; i++)

@@ -65,6 +65,8 @@ void client_raw(struct client *c, const void *p, size_t n, unsigned replies);
 void client_wait(struct client *c, int64_t ms);
 /* Stops (or goes on) reading. */
 void client_stall(struct client *c, bool on);
+/* The last content that was added is not sent to its end; then the client ends. */
+void client_cut(struct client *c);
 /* The last step; after: so many steps only (the end then comes early); 0: all. */
 void client_ends(struct client *c, enum client_end how, unsigned after);
 unsigned client_steps(const struct client *c);

@@ -14,6 +14,8 @@
 #define WIRE_MS 5000
 /* So long what has happened may be unknown to the disk. */
 #define NOTE_MS 2000
+/* Less than minimal_backoff_time, which is a minute in every scenario. */
+#define ATTEMPT_MS 30000
 
 static void *zeroed(size_t n) {
     void *p = calloc(1, n);
@@ -29,6 +31,10 @@ struct ledger *ledger_new(const struct ledger_rules *rules) {
     l->cap_said = 64;
     l->said = zeroed(l->cap_said * sizeof *l->said);
     return l;
+}
+
+void ledger_hurries(struct ledger *l) {
+    l->rules.hurries = true;
 }
 
 void ledger_fail(struct ledger *l, const char *fmt, ...) {
@@ -379,12 +385,20 @@ bool forgotten_after(const struct ledger *l, int64_t ms) {
     return false;
 }
 
+/* Did the product go down at ms or later?  What had left by then came some seconds later. */
+static bool down_since(const struct ledger *l, int64_t ms) {
+    for (unsigned i = 0; i < l->downs && i < sizeof l->down_ms / sizeof l->down_ms[0]; i++)
+        if (l->down_ms[i] >= ms - WIRE_MS)
+            return true;
+    return false;
+}
+
 /* May what was delivered be delivered again?  Before the product knows: after a loss, or when it
  * went down.  After that: only if it went down before it could note it. */
 static bool repeat_is_excused(const struct ledger *l, const struct rcpt_entry *r) {
     if (r->sent)
         return forgotten_after(l, r->sent_ms);
-    return l->downs > r->last_downs || r->last_conn->crime != 0;
+    return down_since(l, r->last_ms) || r->last_conn->crime != 0;
 }
 
 static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
@@ -400,10 +414,16 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
     if (r->reported && !forgotten_after(l, r->reported_ms - NOTE_MS))
         ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,
                     m->number);
+    int64_t now = l->rules.now_ms(l->rules.arg);
+    if (r->delivered > 0 && !down_since(l, r->last_ms) && !l->rules.hurries && !r->last_bdat &&
+        now < r->last_ms + ATTEMPT_MS)
+        ledger_fail(l, "<%s> of message %u was delivered twice within one attempt", r->addr,
+                    m->number);
     r->delivered++;
     l->delivered++;
+    r->last_ms = now;
+    r->last_bdat = t->bdat;
     r->last_conn = t->c;
-    r->last_downs = l->downs;
     r->sent = false;
 }
 

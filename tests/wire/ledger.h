@@ -40,6 +40,7 @@ struct ledger_rules {
     const char *origin;  /* myorigin: completes addresses without a domain */
     size_t line_limit;   /* smtp_line_length_limit; 0: lines are never broken */
     int64_t lifetime_ms; /* maximal_queue_lifetime; 0: not looked at */
+    bool hurries;        /* orders may begin an attempt at any time */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
 };
 
@@ -49,6 +50,8 @@ struct ledger_conn; /* a connection to a relay host */
 struct ledger_take; /* a transaction at a relay host */
 
 struct ledger *ledger_new(const struct ledger_rules *rules);
+/* From now on an attempt may begin at any time. */
+void ledger_hurries(struct ledger *l);
 void ledger_fail(struct ledger *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What has to be kept secret, and who may see it; tls: only inside TLS. */
 void ledger_secret(struct ledger *l, const char *user, const char *password, uint64_t hosts,

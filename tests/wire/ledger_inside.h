@@ -21,7 +21,8 @@ struct rcpt_entry {
     struct bytes orcpt;
     unsigned delivered;
     struct ledger_conn *last_conn; /* of the last delivery */
-    unsigned last_downs;           /* times that the product was down before it */
+    int64_t last_ms;               /* when that was */
+    bool last_bdat;                /* by BDAT, which may have gone before RCPT was answered */
     bool sent;                     /* the log says so, of the last delivery */
     int64_t sent_ms;
     const struct ledger_take *early; /* sent by a reply before the content had come whole */

@@ -216,6 +216,8 @@ void ledger_log(struct ledger *l, const char *service, const char *text) {
     struct line x;
     char qid[32] = "", end[2] = "";
     secrets_look(l, "the log", text, strlen(text));
+    if (strstr(text, "damaged on disk") != NULL)
+        ledger_fail(l, "content that was accepted is not what was written: %s", text);
     if (read_line(l, text, &x)) {
         if (x.m != NULL && x.m->qid[0] == '\0')
             snprintf(x.m->qid, sizeof x.m->qid, "%s", x.qid);

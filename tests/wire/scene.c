@@ -321,5 +321,6 @@ void scene_event(struct scene *s, enum scene_event what, int64_t ms, unsigned wh
     if (e == NULL)
         abort();
     *e = (struct event){s, what, which};
+    ledger_hurries(s->ledger);
     wire_at(s->world, ms, event_now, e);
 }

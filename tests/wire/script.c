@@ -345,6 +345,8 @@ static void draw_message(struct scene *s, struct client *c, bool first) {
         draw_bdat(s, c, &m, how);
     else
         client_data(c, &m, how);
+    if (!bdat && dice_says(d, 4))
+        client_cut(c);
 }
 
 static void draw_end(struct scene *s, struct client *c) {

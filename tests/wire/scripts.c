@@ -27,6 +27,8 @@ enum {
     SHAPE_FLOOD = 1024,    /* commands without end before it, and no reading */
     SHAPE_ERRORS = 2048,   /* more errors than are borne with, before it */
     SHAPE_STRANGER = 8192, /* from an address that may not relay */
+    SHAPE_CUT = 65536,     /* the last content breaks off */
+    SHAPE_ACCESS = 131072, /* a table refuses the second recipient of the first message */
     SHAPE_BEHIND = 32768,  /* commands in clear behind STARTTLS */
     SHAPE_WRONG = 16384,   /* the password of SHAPE_LOGIN is wrong */
     SHAPE_LATE = 4096      /* the handshake comes after the time-out */
@@ -650,6 +652,35 @@ static const struct named scripts[] = {
      .size = 300,
      .end = CLIENT_CLOSES,
      .after = 5},
+    {.name = "the reply to the content is lost",
+     .road = ROAD_LIST,
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_RESET_AFTER, 250, 0, 1}},
+    {.name = "content in a file breaks off",
+     .can = PIPE_CAN,
+     .conf = "spool_body_file_size = 2048\n",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300000,
+     .shape = SHAPE_CUT,
+     .end = CLIENT_CLOSES},
+    {.name = "content above message_size_limit",
+     .can = PIPE_CAN,
+     .conf = "message_size_limit = 20000\n",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 30000},
+    {.name = "a table refuses a recipient",
+     .can = PIPE_CAN,
+     .conf = "smtpd_recipient_restrictions = check_recipient_access hash:access\n",
+     .mails = 1,
+     .rcpts = 3,
+     .must_send = 2,
+     .size = 300,
+     .shape = SHAPE_ACCESS},
     {.name = "a stranger",
      .can = PIPE_CAN,
      .mails = 1,
@@ -747,6 +778,8 @@ static void add_client(struct scene *s, const struct named *n, int64_t ms) {
                      (n->shape & SHAPE_WRONG) == 0);
     for (unsigned i = 0; i < n->mails; i++)
         add_mail(s, c, n, i);
+    if ((n->shape & SHAPE_CUT) != 0)
+        client_cut(c);
     client_ends(c, n->end, n->after);
     scene_begin(s, c, ms, (n->shape & SHAPE_STRANGER) != 0 ? "10.3.0.7" : "10.1.0.7",
                 (n->shape & SHAPE_LOGIN) != 0 ? 587 : 25);
@@ -758,6 +791,8 @@ void scripts_setup(struct wire_world *w, unsigned i) {
         scene_new(w, i, n->road, n->login, 998, 3600, (n->shape & SHAPE_REFUSED) != 0);
     wire_main_cf(w, "minimal_backoff_time = 60s\nmaximal_backoff_time = 600s\n%s",
                  n->conf == NULL ? "" : n->conf);
+    if ((n->shape & SHAPE_ACCESS) != 0)
+        wire_table(w, "access", "m1r1@far.example", "REJECT");
     wire_account(w, "user@alpha.example", "client-Secret-5");
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);
     for (unsigned k = 0; k < SCENE_HOSTS; k++)
