@@ -495,7 +495,17 @@ void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const 
         rep->over = rep->over || o == ORDER_DELETE;
 }
 
-void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt) {
+/* What waits has its next attempt within maximal_backoff_time. */
+static void check_turn(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
+    int64_t waits = l->rules.now_ms(l->rules.arg) - r->tried_ms;
+    if (r->tried_ms > 0 && waits > l->rules.backoff_ms + l->rules.backoff_ms / 2 &&
+        !l->rules.faulted(l->rules.arg))
+        ledger_fail(l, "<%s> of message %u has not been tried for %lld ms", r->addr, m->number,
+                    (long long)waits);
+}
+
+void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt,
+                   bool deferred) {
     struct report_entry *rep = report_by_qid(l, qid);
     struct ledger_mail *m = NULL;
     struct rcpt_entry *r = NULL;
@@ -509,6 +519,8 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
         r = mail_rcpt(m, num);
     if (r != NULL) {
         r->queued = true;
+        if (deferred)
+            check_turn(l, m, r);
         if (m->deleted && l->downs == 0)
             ledger_fail(l, "message %u (%s) was deleted and is queued", m->number, qid);
         return;

@@ -40,6 +40,7 @@ struct ledger_rules {
     const char *origin;  /* myorigin: completes addresses without a domain */
     size_t line_limit;   /* smtp_line_length_limit; 0: lines are never broken */
     int64_t lifetime_ms; /* maximal_queue_lifetime; 0: not looked at */
+    int64_t backoff_ms;  /* maximal_backoff_time */
     bool hurries;        /* orders may begin an attempt at any time */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
 };
@@ -141,7 +142,8 @@ enum ledger_order { ORDER_HOLD, ORDER_RELEASE, ORDER_DELETE, ORDER_EXPIRE };
 /* An order about that message, one of whose recipients this is. */
 void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const char *rcpt);
 /* At the end: a message that is still queued, and one recipient of it. */
-void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt);
+void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt,
+                   bool deferred);
 void ledger_end(struct ledger *l);
 /* The queue ID of the n-th message of those that were accepted, or NULL. */
 const char *ledger_qid(const struct ledger *l, unsigned n);

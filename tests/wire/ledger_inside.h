@@ -30,6 +30,7 @@ struct rcpt_entry {
     bool bounced;        /* the log says so */
     bool reported;       /* a report that was delivered says that it failed */
     int64_t reported_ms; /* since when */
+    int64_t tried_ms;    /* when the log last said that it was */
     bool queued;         /* at the end */
 };
 

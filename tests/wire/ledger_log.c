@@ -147,6 +147,8 @@ static void log_delivery(struct ledger *l, struct line *x) {
             ledger_fail(l, "\"sent\", and no relay host has the report: %s", x->text);
         return;
     }
+    if (x->r != NULL)
+        x->r->tried_ms = l->rules.now_ms(l->rules.arg);
     if (x->r == NULL) {
         report_of_old(l, x->addr);
         return;

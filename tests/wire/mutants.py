@@ -98,7 +98,7 @@ def find(sim, seconds, scripts):
 
 
 def count_scripts():
-    return len(re.findall(r"\.name = ", (ROOT / "tests" / "wire" / "scripts.c").read_text()))
+    return len(re.findall(r"\.name =", (ROOT / "tests" / "wire" / "scripts.c").read_text()))
 
 
 def check(tree, patch, seconds):

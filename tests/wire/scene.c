@@ -37,6 +37,8 @@ static struct ledger_road road_of(const struct scene *s, const char *sender, con
                                     .configured = true};
     case ROAD_DIRECT:
         return direct_road(rcpt);
+    case ROAD_NOWHERE:
+        return alpha ? (struct ledger_road){.configured = true} : direct_road(rcpt);
     case ROAD_BOTH:
         return alpha ? (struct ledger_road){.hosts = HOST(2), .configured = true}
                      : direct_road(rcpt);
@@ -52,7 +54,9 @@ static struct ledger_road scene_road(void *arg, const char *sender, const char *
         r.user = "shop";
         r.elsewhere = s->login == LOGIN_SENDER ? NULL : "";
     } else if (s->login == LOGIN_HOST || s->login == LOGIN_LONG) {
-        r.user = s->road == ROAD_DIRECT || s->road == ROAD_BOTH ? "" : "customer";
+        r.user = s->road == ROAD_DIRECT || s->road == ROAD_BOTH || s->road == ROAD_NOWHERE
+                     ? ""
+                     : "customer";
         r.elsewhere = "";
     } else if (s->login == LOGIN_SENDER) {
         r.user = has_domain(sender, "alpha.example")  ? "ann"
@@ -111,13 +115,15 @@ static void road_configure(struct scene *s) {
         [ROAD_TRANSPORT] = "relayhost = [10.2.0.1]\ntransport_maps = hash:transport\n",
         [ROAD_DIRECT] = "relayhost =\n",
         [ROAD_BOTH] = "relayhost =\nsender_dependent_relayhost_maps = hash:senders\n",
+        [ROAD_NOWHERE] = "relayhost =\nsender_dependent_relayhost_maps = hash:senders\n",
         [ROAD_FALLBACK] = "relayhost = [10.2.0.1]\nsmtp_fallback_relay = [10.2.0.2]\n",
         [ROAD_RECORD] = "relayhost = provider\nsmtp_fallback_relay = [10.2.0.2]\n"};
     wire_main_cf(w, "%s", lines[s->road]);
     if (s->road == ROAD_SENDERS)
         wire_table(w, "senders", "@alpha.example", "[10.2.0.2]");
-    if (s->road == ROAD_BOTH)
-        wire_table(w, "senders", "@alpha.example", "near.example");
+    if (s->road == ROAD_BOTH || s->road == ROAD_NOWHERE)
+        wire_table(w, "senders", "@alpha.example",
+                   s->road == ROAD_BOTH ? "near.example" : "none.example");
     if (s->road == ROAD_TRANSPORT)
         wire_table(w, "transport", "near.example", "smtp:[10.2.0.2]");
     if (s->road == ROAD_RECORD) {
@@ -165,6 +171,7 @@ struct scene *scene_new(struct wire_world *w, uint64_t seed, enum road_kind road
     struct ledger_rules rules = {.fail = scene_failed,
                                  .now_ms = scene_now,
                                  .faulted = scene_faulted,
+                                 .backoff_ms = 600000,
                                  .road = scene_road,
                                  .arg = s,
                                  .origin = "posthouse.test",

@@ -22,6 +22,7 @@ enum road_kind {
     ROAD_TRANSPORT, /* near.example by host 1, the others by host 0 */
     ROAD_DIRECT,    /* by MX: far.example hosts 0 and 1, near.example host 2, senders host 3 */
     ROAD_BOTH,      /* @alpha.example by way of the name near.example, the others direct */
+    ROAD_NOWHERE,   /* @alpha.example by way of none.example, which is no name; the others direct */
     ROAD_FALLBACK,  /* host 0, and host 1 when it fails */
     ROAD_RECORD,    /* a relay record: host 0; host 1 when it fails */
     ROAD_COUNT

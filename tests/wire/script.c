@@ -452,7 +452,7 @@ bool script_over(struct wire_world *w) {
 static void note_queued(void *arg, const struct wire_queued *q) {
     struct scene *s = arg;
     for (size_t i = 0; i < q->n_rcpts; i++)
-        ledger_queued(s->ledger, q->qid, q->sender, q->rcpts[i]);
+        ledger_queued(s->ledger, q->qid, q->sender, q->rcpts[i], strcmp(q->queue, "deferred") == 0);
 }
 
 void script_check(struct wire_world *w) {

@@ -681,6 +681,27 @@ static const struct named scripts[] = {
      .must_send = 2,
      .size = 300,
      .shape = SHAPE_ACCESS},
+    {.name = "direct and by a relay host, and both are no name",
+     .road = ROAD_NOWHERE,
+     .can = PIPE_CAN,
+     .mails = 3,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_MIXED},
+    {.name = "many by the table of senders",
+     .road = ROAD_SENDERS,
+     .can = PIPE_CAN,
+     .mails = 6,
+     .rcpts = 1,
+     .must_send = 6,
+     .size = 300,
+     .shape = SHAPE_MORE},
+    {.name = "put off and tried again",
+     .can = PIPE_CAN,
+     .mails = 2,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_MAIL, ACT_CODE, 451, 0, 0}},
     {.name = "a stranger",
      .can = PIPE_CAN,
      .mails = 1,
@@ -740,11 +761,14 @@ static void add_before(struct client *c, const struct named *n) {
 
 static void add_mail(struct scene *s, struct client *c, const struct named *n, unsigned i) {
     static const char *const domains[] = {"alpha.example", "beta.example", "gamma.example"};
-    const char *from = domains[(n->shape & SHAPE_MIXED) != 0 ? i % 3 : 0];
+    unsigned first = n->road == ROAD_NOWHERE; /* so that direct mail comes first */
+    const char *from = domains[(n->shape & SHAPE_MIXED) != 0 ? (i + first) % 3 : 0];
     bool bdat = (n->shape & SHAPE_BDAT) != 0;
     unsigned how = ((n->shape & SHAPE_TOGETHER) != 0 ? CLIENT_TOGETHER : 0U) |
                    ((n->shape & SHAPE_NEXT) != 0 && i > 0 ? CLIENT_NEXT : 0U);
-    const char *to = n->road == ROAD_BOTH ? "near.example" : "far.example";
+    const char *to = n->road == ROAD_BOTH || n->road == ROAD_TRANSPORT ? "near.example"
+                     : n->road == ROAD_NOWHERE                         ? "none.example"
+                                                                       : "far.example";
     struct client_mail m = scene_mail(s, from, n->rcpts, to);
     if ((n->shape & SHAPE_NOTIFY) != 0)
         add_parameters(&m);
