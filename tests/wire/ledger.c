@@ -303,7 +303,7 @@ static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt
         ledger_fail(l, "recipient <%s> of message %u (from <%s>) came to host %u: a wrong relay",
                     r->addr, m->number, m->sender, t->c->host);
     const char *user = t->c->host == 0 ? road.user : road.elsewhere;
-    if (user != NULL && strcmp(user, t->c->user) != 0)
+    if (user != NULL && (t->c->crime & CRIME_GARBAGE) == 0 && strcmp(user, t->c->user) != 0)
         ledger_fail(l, "message %u (from <%s>) came to host %u under the login \"%s\", not \"%s\"",
                     m->number, m->sender, t->c->host, t->c->user, user);
     if (m->state == MAIL_OPEN)
@@ -409,7 +409,7 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
     if (r->code != 0 && r->code / 100 != 2)
         ledger_fail(l, "<%s> of message %u was refused with %d and was delivered", r->addr,
                     m->number, r->code);
-    if (r->delivered > 0 && !repeat_is_excused(l, r))
+    if (r->delivered > 0 && r->early != t && !repeat_is_excused(l, r))
         ledger_fail(l, "<%s> of message %u was delivered twice", r->addr, m->number);
     if (r->reported && !forgotten_after(l, r->reported_ms - NOTE_MS))
         ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,
@@ -497,8 +497,8 @@ void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const 
 
 /* What waits has its next attempt within maximal_backoff_time. */
 static void check_turn(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
-    int64_t waits = l->rules.now_ms(l->rules.arg) - r->tried_ms;
-    if (r->tried_ms > 0 && waits > l->rules.backoff_ms + l->rules.backoff_ms / 2 &&
+    int64_t waits = l->rules.now_ms(l->rules.arg) - m->tried_ms;
+    if (!m->expired && m->tried_ms > 0 && waits > l->rules.backoff_ms + l->rules.backoff_ms / 2 &&
         !l->rules.faulted(l->rules.arg))
         ledger_fail(l, "<%s> of message %u has not been tried for %lld ms", r->addr, m->number,
                     (long long)waits);

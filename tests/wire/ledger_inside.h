@@ -30,7 +30,6 @@ struct rcpt_entry {
     bool bounced;        /* the log says so */
     bool reported;       /* a report that was delivered says that it failed */
     int64_t reported_ms; /* since when */
-    int64_t tried_ms;    /* when the log last said that it was */
     bool queued;         /* at the end */
 };
 
@@ -52,6 +51,7 @@ struct ledger_mail {
     int64_t ordered_ms; /* when one of the last three became true */
     bool notified;      /* a non-delivery notification is logged */
     int64_t notified_ms;
+    int64_t tried_ms; /* when the log last said something of one of its recipients */
 };
 
 struct ledger_conn {

@@ -11,6 +11,9 @@
 
 #include "ledger_inside.h"
 
+/* A message is as old as its MAIL command; the ledger counts from the answer to its content. */
+#define AGE_MS 600000
+
 /* One "QID: to=<…>, relay=…, dsn=…, status=… (…)" line. */
 struct line {
     char qid[32];
@@ -148,7 +151,7 @@ static void log_delivery(struct ledger *l, struct line *x) {
         return;
     }
     if (x->r != NULL)
-        x->r->tried_ms = l->rules.now_ms(l->rules.arg);
+        x->m->tried_ms = l->rules.now_ms(l->rules.arg);
     if (x->r == NULL) {
         report_of_old(l, x->addr);
         return;
@@ -191,7 +194,7 @@ static void log_expired(struct ledger *l, const char *qid, const char *text) {
         return;
     }
     int64_t age = l->rules.now_ms(l->rules.arg) - m->answer_ms;
-    if (strstr(text, "force-expired") != NULL ? !m->forced : age + 1000 < l->rules.lifetime_ms)
+    if (strstr(text, "force-expired") != NULL ? !m->forced : age + AGE_MS < l->rules.lifetime_ms)
         ledger_fail(l, "message %u expired at the age of %lld ms: %s", m->number, (long long)age,
                     text);
     m->expired = true;

@@ -111,12 +111,13 @@ static void say_right(struct relay *r, const struct answer *a, struct bytes *out
 /* One more reply than was asked for. */
 static void say_extra(struct relay *r, const struct answer *a, int code, struct bytes *out) {
     ledger_conn_crime(r->conn, code == 0 ? CRIME_GARBAGE : CRIME_EXTRA);
+    if (a->stage == STAGE_DATA && code / 100 == 2) /* it may come when the content has left */
+        ledger_conn_crime(r->conn, CRIME_EXTRA);
     if (code == 0) {
         bytes_text(out, "what is this\r\n");
         return;
     }
     unsigned token = ledger_say(r->conn, STAGE_OTHER, code, NULL, LEDGER_NOBODY);
-    (void)a;
     reply_text(r, out, code, token, "once more", NULL);
 }
 
@@ -180,6 +181,9 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
         hang_up(r, t->act == ACT_RESET);
         return 0;
     case ACT_CLOSE_AFTER:
+        /* What was sent behind it breaks the connection, and takes the reply with it. */
+        if ((relay_can(r) & CAN_PIPELINING) != 0)
+            ledger_conn_crime(r->conn, CRIME_LOST);
         say_right(r, a, out);
         r->close_after = true;
         return a->code;
@@ -641,8 +645,11 @@ static void plain_comes(struct relay *r, const char *text, const char *line) {
 static void challenge(struct relay *r, const char *text, const char *line) {
     struct bytes out = {0};
     bytes_printf(&out, "334 %s\r\n", text);
-    if (answer(r, &(struct answer){STAGE_AUTH, 334, "go on", LEDGER_NOBODY, line, &out}) != 334)
+    int code = answer(r, &(struct answer){STAGE_AUTH, 334, "go on", LEDGER_NOBODY, line, &out});
+    if (code != 334)
         r->mech[0] = '\0'; /* the dialogue is over */
+    if (code / 100 == 2)   /* nobody is logged in, and it says so */
+        ledger_conn_crime(r->conn, CRIME_GARBAGE);
     bytes_free(&out);
 }
 

@@ -35,7 +35,6 @@ static const char *const settings[] = {"default_destination_concurrency_limit = 
                                        "delay_warning_time = 10m\n",
                                        "default_destination_recipient_limit = 1\n",
                                        "soft_bounce = yes\n",
-                                       "smtp_sasl_auth_soft_bounce = no\n",
                                        "smtpd_soft_error_limit = 2\nsmtpd_hard_error_limit = 6\n",
                                        "always_add_missing_headers = yes\n",
                                        "smtpd_timeout = 20s\nsmtpd_starttls_timeout = 5s\n",
