@@ -385,8 +385,7 @@ bool forgotten_after(const struct ledger *l, int64_t ms) {
     return false;
 }
 
-/* Did the product go down at ms or later?  What had left by then came some seconds later. */
-static bool down_since(const struct ledger *l, int64_t ms) {
+bool ledger_down_since(const struct ledger *l, int64_t ms) {
     for (unsigned i = 0; i < l->downs && i < sizeof l->down_ms / sizeof l->down_ms[0]; i++)
         if (l->down_ms[i] >= ms - WIRE_MS)
             return true;
@@ -398,7 +397,7 @@ static bool down_since(const struct ledger *l, int64_t ms) {
 static bool repeat_is_excused(const struct ledger *l, const struct rcpt_entry *r) {
     if (r->sent)
         return forgotten_after(l, r->sent_ms);
-    return down_since(l, r->last_ms) || r->last_conn->crime != 0;
+    return ledger_down_since(l, r->last_ms) || r->last_conn->crime != 0;
 }
 
 static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
@@ -415,8 +414,8 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
         ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,
                     m->number);
     int64_t now = l->rules.now_ms(l->rules.arg);
-    if (r->delivered > 0 && !down_since(l, r->last_ms) && !l->rules.hurries && !r->last_bdat &&
-        now < r->last_ms + ATTEMPT_MS)
+    if (r->delivered > 0 && !ledger_down_since(l, r->last_ms) && !l->rules.hurries &&
+        !r->last_bdat && now < r->last_ms + ATTEMPT_MS)
         ledger_fail(l, "<%s> of message %u was delivered twice within one attempt", r->addr,
                     m->number);
     r->delivered++;

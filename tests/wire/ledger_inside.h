@@ -94,8 +94,8 @@ struct report_entry {
     struct ledger_mail *about;
     unsigned delivered;
     struct ledger_conn *last_conn;
-    unsigned last_downs;
-    bool over; /* sent, bounced or removed, says the log */
+    int64_t last_ms; /* when it was last delivered */
+    bool over;       /* sent, bounced or removed, says the log */
     bool queued;
 };
 
@@ -147,10 +147,12 @@ struct ledger_mail *mail_by_qid(struct ledger *l, const char *qid);
 struct rcpt_entry *mail_rcpt(struct ledger_mail *m, unsigned number);
 struct report_entry *report_by_qid(struct ledger *l, const char *qid);
 struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger_mail *about);
-/* Did the product go down so soon after ms that what was then done may not have been noted? */
 /* Has the host said so little or so much that nobody could tell its replies apart? */
 bool cannot_be_told(const struct ledger_conn *c);
+/* Did the product go down so soon after ms that what was then done may not have been noted? */
 bool forgotten_after(const struct ledger *l, int64_t ms);
+/* Did the product go down at ms or later?  What had left by then came some seconds later. */
+bool ledger_down_since(const struct ledger *l, int64_t ms);
 void secrets_look(struct ledger *l, const char *where, const char *p, size_t n);
 /* ledger_log.c: a report to that sender, of which nothing was heard before the product went down.
  */

@@ -172,14 +172,14 @@ void report_taken(struct ledger_take *t, const char *qid) {
     if ((road.hosts >> t->c->host & 1) == 0)
         ledger_fail(l, "the report to <%s> came to host %u: a wrong relay", t->addrs[0],
                     t->c->host);
-    if (r->delivered > 0 && l->downs == r->last_downs && r->last_conn->crime == 0)
+    if (r->delivered > 0 && !ledger_down_since(l, r->last_ms) && r->last_conn->crime == 0)
         ledger_fail(l, "the report %s about message %u was delivered twice", qid, m->number);
     struct bytes part = status_part(&t->content);
     check_lines(t);
     if (r->delivered++ == 0)
         check_groups(t, m, &part);
     r->last_conn = t->c;
-    r->last_downs = l->downs;
+    r->last_ms = l->rules.now_ms(l->rules.arg);
     bytes_free(&part);
     secrets_look(l, "a report", t->content.p, t->content.n);
 }
