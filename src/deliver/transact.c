@@ -145,12 +145,9 @@ static void log_attempt(const struct dsess *s, const struct attempt *a, unsigned
 
 /* The end of an attempt in this session: every recipient has a result. */
 static void give_back(struct dsess *s, struct attempt *a, unsigned uses) {
-    bool site = false;
-    for (uint32_t i = 0; i < a->n; i++) {
+    for (uint32_t i = 0; i < a->n; i++)
         assert(a->tried[i] && a->res[i].status != MAIL_UNSET);
-        site = site || a->res[i].blame == BLAME_SITE;
-    }
-    a->outcome = site ? ATTEMPT_SITE : ATTEMPT_TRIED;
+    a->outcome = ATTEMPT_TRIED;
     a->cert_until = s->cert_until;
     log_attempt(s, a, uses);
     s->d->ops->result(s->slot, a);

@@ -14,9 +14,9 @@
 #include "util/loop.h"
 
 enum attempt_outcome {
-    ATTEMPT_TRIED,    /* every recipient has a result */
-    ATTEMPT_RETURNED, /* not tried: the session closed first; to be given to another one */
-    ATTEMPT_SITE      /* results are set, and the destination as a whole is at fault */
+    ATTEMPT_UNSET,   /* the session has it */
+    ATTEMPT_TRIED,   /* every recipient has a result, whose blame says what is at fault */
+    ATTEMPT_RETURNED /* not tried: the session closed first; to be given to another one */
 };
 
 struct attempt {

@@ -276,16 +276,24 @@ void dest_dispatch_stirred(struct sched *s) {
         dest_dispatch(s, DL_OWNER(n, struct dest, stirred));
 }
 
-/* One session's outcome opens or narrows the window, or suspends the destination. */
-static void dest_learn(struct sched *s, struct dest *d, const struct attempt *a) {
-    if (a->outcome == ATTEMPT_TRIED) {
-        d->failures = 0;
-        if (d->window < d->max_window)
-            d->window++;
-        return;
-    }
-    if (a->outcome != ATTEMPT_SITE)
-        return;
+/* What was wrong with the site as a whole, or NULL.  A bounce is no reason to rest: other mail is
+ * given up at once, too. */
+static const struct mailerr *attempt_site_error(const struct attempt *a) {
+    for (uint32_t i = 0; i < a->n; i++)
+        if (a->tried[i] && a->res[i].blame == BLAME_SITE && a->res[i].status == MAIL_DEFERRED)
+            return &a->res[i];
+    return NULL;
+}
+
+/* Did the site take part, whatever it said of the mail?  What failed on our side says nothing. */
+static bool attempt_site_worked(const struct attempt *a) {
+    for (uint32_t i = 0; i < a->n; i++)
+        if (a->tried[i] && a->res[i].blame != BLAME_SITE && a->res[i].blame != BLAME_OURSELVES)
+            return true;
+    return false;
+}
+
+static void dest_failed(struct sched *s, struct dest *d, const struct mailerr *e) {
     int64_t limit =
         config_transport_int(s->cfg, d->transport, "destination_concurrency_failed_cohort_limit");
     if (d->window > 1)
@@ -293,9 +301,24 @@ static void dest_learn(struct sched *s, struct dest *d, const struct attempt *a)
     if (++d->failures < (limit <= 0 ? 1 : limit) || d->dead_until > s->loop->now_ms)
         return;
     dest_suspend(d, s->loop->now_ms + s->cfg->p.minimal_backoff_time * 1000);
-    mailerr_copy(&d->dead_err, &a->res[0]);
+    mailerr_copy(&d->dead_err, e);
     d->window = first_window(s, d);
     d->failures = 0;
+}
+
+/* One session's outcome opens or narrows the window, or suspends the destination.  What came of
+ * settings that a reload has replaced says nothing of the new ones. */
+static void dest_learn(struct sched *s, struct dest *d, const struct attempt *a) {
+    const struct mailerr *e = attempt_site_error(a);
+    if (a->cfg != s->cfg)
+        return;
+    if (e != NULL) {
+        dest_failed(s, d, e);
+    } else if (attempt_site_worked(a)) {
+        d->failures = 0;
+        if (d->window < d->max_window)
+            d->window++;
+    }
 }
 
 /* Success reports are ours to send where the remote does not take them over. */

@@ -217,7 +217,9 @@ static void job_read_back(struct task *t) {
         m->body = body;
     else
         body_unref(body);
-    m->open++; /* the message must outlive the loop */
+    if (m->s->stopping)
+        return; /* no session gets it any more: its next round is after the next start */
+    m->open++;  /* the message must outlive the loop */
     for (struct job *j; (j = job_reading(m)) != NULL;) {
         if (m->body != NULL)
             job_give(j);

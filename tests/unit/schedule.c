@@ -4,7 +4,9 @@
  */
 #include "../fuzz/bundle.h"
 #include "schedule/sched.h"
+#include "spool/log.h"
 #include "unit.h"
+#include "util/clock.h"
 #include "util/mem.h"
 
 static void count(struct tally *t, struct hop *h, const char *sender, enum mail_status status,
@@ -192,10 +194,299 @@ static void test_owed_report(void **state) {
     sbuf_free(&b);
 }
 
+/* ---- a scheduler with a spool and sessions that the test plays ---- */
+
+#define RIG_GIVEN 64
+
+struct rig {
+    struct sched *s;
+    struct spool *spool;
+    struct attempt *given[RIG_GIVEN]; /* with a session, in the order of giving */
+    size_t n_given;
+    size_t n_sessions;
+    size_t n_recalls;
+};
+
+struct rig_session {
+    struct rig *rig;
+    void *slot;
+};
+
+static void *rig_session_new(void *arg, void *slot) {
+    struct rig_session *x = MEM_NEW(struct rig_session);
+    x->rig = arg;
+    x->slot = slot;
+    x->rig->n_sessions++;
+    return x;
+}
+
+static void rig_session_give(void *session, struct attempt *a) {
+    struct rig_session *x = session;
+    a->task_session = x->slot;
+    x->rig->given[x->rig->n_given++] = a;
+}
+
+static void rig_session_release(void *session) {
+    struct rig_session *x = session;
+    x->rig->n_sessions--;
+    free(x);
+}
+
+static void rig_session_recall(void *session) {
+    ((struct rig_session *)session)->rig->n_recalls++;
+}
+
+static void rig_found(void *arg, const struct spool_found *f) {
+    struct rig *r = arg;
+    struct envelope *env = envelope_decode(f->meta);
+    assert_non_null(env);
+    sched_recover(r->s, env, f->progress);
+}
+
+static struct config *rig_config(const char *main_cf) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "myhostname = mta.example\nsender_dependent_relayhost_maps =\n%s", main_cf);
+    struct config *cfg = bundle_config(
+        sbuf_str(&b), STR_LIT("smtp unix - - n - - smtp\nslow unix - - n - - smtp\n"
+                              "retry unix - - n - - error\nbounce unix - - n - 0 bounce\n"));
+    sbuf_free(&b);
+    return cfg;
+}
+
+/* What the spool in dir has is found again. */
+static void rig_open(struct rig *r, const char *main_cf) {
+    struct sched_ops ops = {.session_new = rig_session_new,
+                            .session_give = rig_session_give,
+                            .session_release = rig_session_release,
+                            .session_recall = rig_session_recall,
+                            .arg = r};
+    struct spool_conf conf = {dir, 1U << 20};
+    struct loop *loop = loop_new(0);
+    char *why;
+    *r = (struct rig){0};
+    r->s = sched_new(loop, lookup_new(loop), rig_config(main_cf), &ops);
+    assert_int_equal(spool_open(&r->spool, &conf, &spool_io_disk, rig_found, r, &why), 0);
+    sched_set_spool(r->s, r->spool);
+    r->s->drift_us = clock_wall_us() - clock_mono_ms() * 1000;
+}
+
+static void rig_loop(struct rig *r) {
+    for (int i = 0; i < 20; i++)
+        uv_run(&r->s->loop->uv, UV_RUN_NOWAIT);
+}
+
+/* Until nothing is left to do at once. */
+static void rig_turn(struct rig *r) {
+    for (int i = 0; i < 10; i++) {
+        rig_loop(r);
+        spool_turn(r->spool);
+    }
+    rig_loop(r);
+}
+
+static uint64_t rig_id(void) {
+    uint64_t id;
+    char qid[QID_MAX];
+    qid_next(false, &id, qid);
+    return id;
+}
+
+static void rig_new_done(struct spool_op *op) {
+    assert_int_equal(op->rc, 0);
+}
+
+/* A message to those addresses (separated by blanks), stored and queued; the message, if it is
+ * queued still when nothing more happens by itself. */
+static struct msg *rig_mail(struct rig *r, const char *sender, const char *rcpts) {
+    struct rcpt list[8] = {0};
+    struct envelope tmpl = {.id = rig_id(), .arrival_us = clock_wall_us(), .size = 9};
+    struct sbuf content = {0};
+    struct str rest = str_of(rcpts), word;
+    tmpl.sender = str_of(sender);
+    tmpl.rcpts = list;
+    while (str_split(&rest, " ", &word))
+        list[tmpl.n_rcpts++].addr = word;
+    snprintf(tmpl.qid, sizeof tmpl.qid, "%llX", (unsigned long long)tmpl.id);
+    sbuf_add_c(&content, "S: x\r\n\r\ny\r\n");
+    struct spool_op op = {.kind = SPOOL_NEW, .id = tmpl.id, .done = rig_new_done};
+    struct envelope *env = envelope_make(&tmpl);
+    envelope_encode(env, &op.meta);
+    op.body = body_from_buf(&content);
+    spool_submit(r->spool, &op);
+    spool_turn(r->spool);
+    sbuf_free(&op.meta);
+    sched_add(r->s, env, op.body);
+    rig_turn(r);
+    return itab_get(&r->s->msgs, tmpl.id);
+}
+
+struct rig_result {
+    enum mail_status status;
+    enum mail_blame blame;
+    const char *dsn, *text;
+};
+
+/* The oldest attempt comes back, with a result for each of its recipients. */
+static void rig_answer(struct rig *r, const struct rig_result *results) {
+    struct attempt *a = r->given[0];
+    assert_true(r->n_given > 0);
+    memmove(r->given, r->given + 1, --r->n_given * sizeof(struct attempt *));
+    for (uint32_t i = 0; i < a->n; i++) {
+        mailerr_set(&a->res[i], results[i].status, results[i].dsn, "%s", results[i].text);
+        mailerr_blame(&a->res[i], PHASE_CONNECT, results[i].blame);
+        a->tried[i] = true;
+    }
+    a->outcome = ATTEMPT_TRIED;
+    sched_result(r->s, a->task_session, a);
+    rig_turn(r);
+}
+
+/* The oldest attempt comes back as it was given. */
+static void rig_return(struct rig *r) {
+    struct attempt *a = r->given[0];
+    memmove(r->given, r->given + 1, --r->n_given * sizeof(struct attempt *));
+    a->outcome = ATTEMPT_RETURNED;
+    sched_result(r->s, a->task_session, a);
+    rig_turn(r);
+}
+
+/* The process ends as if it were killed: only what is in the spool counts. */
+static void rig_close(struct rig *r) {
+    spool_close(r->spool);
+}
+
+static const char *why_waits(const struct msg *m, uint32_t i) {
+    assert_non_null(m->rcpts[i].why);
+    return m->rcpts[i].why->err.text;
+}
+
+static const struct rig_result sent = {MAIL_SENT, BLAME_MESSAGE, "2.0.0", "250 ok"};
+static const struct rig_result gone = {MAIL_BOUNCED, BLAME_RECIPIENT, "5.1.1",
+                                       "host said: 550 no ann@away.example here"};
+static const struct rig_result refused = {MAIL_DEFERRED, BLAME_SITE, "4.4.1",
+                                          "connect to far.example: Connection refused"};
+
+/* A destination rests with what is said of the site, not with what was said of a recipient. */
+static void test_rests_with_the_sites_error(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    rig_mail(&r, "", "ann@away.example bob@away.example");
+    rig_answer(&r, (const struct rig_result[]){gone, refused});
+    const struct msg *m = rig_mail(&r, "carl@here.example", "dora@away.example");
+    assert_int_equal(r.n_given, 0); /* it was not tried */
+    assert_string_equal(
+        why_waits(m, 0),
+        "delivery temporarily suspended: connect to far.example: Connection refused");
+    assert_true(m->rcpts[0].why->err.blame == BLAME_SITE);
+    assert_string_equal(m->rcpts[0].why->err.dsn, "4.4.1");
+    rig_close(&r);
+}
+
+/* What makes the site's mail bounce is no reason to rest: the next one bounces, too. */
+static void test_a_bounce_is_no_rest(void **state) {
+    static const struct rig_result nowhere = {MAIL_BOUNCED, BLAME_SITE, "5.4.4",
+                                              "Host or domain name not found"};
+    struct rig r;
+    (void)state;
+    rig_open(&r, "");
+    rig_mail(&r, "", "ann@nowhere.example");
+    rig_answer(&r, &nowhere);
+    rig_mail(&r, "", "bob@nowhere.example");
+    assert_int_equal(r.n_given, 1);
+    rig_close(&r);
+}
+
+/* What was met with settings that a reload has replaced does not make the destination rest; nor
+ * does it count as the site's success or failure. */
+static void test_old_settings_teach_nothing(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n"
+                 "smtp_destination_concurrency_failed_cohort_limit = 2\n");
+    rig_mail(&r, "", "ann@away.example");
+    rig_mail(&r, "", "bob@away.example");
+    rig_answer(&r, &refused);
+    sched_reload(r.s, rig_config("relayhost = [far.example]:2525\n"));
+    const struct msg *waits = rig_mail(&r, "", "carl@away.example");
+    rig_answer(&r, &refused); /* bob, with the old settings */
+    assert_int_equal(r.n_given, 1);
+    rig_mail(&r, "", "dora@away.example");
+    assert_int_equal(r.n_given, 2);
+    rig_answer(&r, &refused); /* carl, with the new ones */
+    assert_string_equal(why_waits(waits, 0), refused.text);
+    rig_mail(&r, "", "emil@away.example");
+    assert_int_equal(r.n_given, 1);
+    rig_close(&r);
+}
+
+/* A fault on our side says nothing of the site: failures in a row stay in a row. */
+static void test_our_faults_teach_nothing(void **state) {
+    static const struct rig_result ours = {MAIL_DEFERRED, BLAME_OURSELVES, "4.3.0", "no table"};
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n"
+                 "default_destination_concurrency_failed_cohort_limit = 2\n");
+    static const struct rig_result *const results[] = {&refused, &ours, &refused};
+    for (int i = 0; i < 3; i++) {
+        rig_mail(&r, "", "ann@away.example");
+        rig_answer(&r, results[i]);
+    }
+    rig_mail(&r, "", "bob@away.example");
+    assert_int_equal(r.n_given, 0);
+    rig_close(&r);
+}
+
+/* A session gave back what it had not begun: another one gets what has no result yet. */
+static void test_a_returned_attempt_goes_on(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    struct msg *m = rig_mail(&r, "", "ann@away.example bob@away.example");
+    mailerr_set(&r.given[0]->res[0], MAIL_BOUNCED, "5.1.1", "no");
+    r.given[0]->tried[0] = true;
+    rig_return(&r);
+    assert_true(r.n_given == 1 && r.given[0]->n == 1 && r.given[0]->idx[0] == 1);
+    assert_true(m->failed == 1 && m->open == 1);
+    rig_answer(&r, &sent);
+    assert_int_equal(r.s->msgs.n, 0);
+    rig_close(&r);
+}
+
+/* Content that comes back from the disk when the daemon is stopping goes to no session. */
+static void test_nothing_is_given_after_stop(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    rig_mail(&r, "ann@here.example", "bob@away.example");
+    assert_int_equal(r.n_given, 1);
+    rig_close(&r);
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    sched_run_due(r.s);
+    rig_loop(&r); /* routed; the content is asked for */
+    assert_int_equal(r.n_given, 0);
+    assert_true(sched_stop(r.s));
+    rig_turn(&r);
+    assert_int_equal(r.n_given, 0);
+    rig_close(&r);
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    sched_run_due(r.s);
+    rig_turn(&r);
+    assert_int_equal(r.n_given, 1);
+    rig_answer(&r, &sent);
+    assert_int_equal(r.s->msgs.n, 0);
+    rig_close(&r);
+}
+
+#define RIG(test) cmocka_unit_test_setup_teardown(test, dir_make, dir_remove)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hops),          cmocka_unit_test(test_senders),
-        cmocka_unit_test(test_dest_identity), cmocka_unit_test(test_dests_bounded),
-        cmocka_unit_test(test_reasons),       cmocka_unit_test(test_owed_report)};
+        cmocka_unit_test(test_hops),           cmocka_unit_test(test_senders),
+        cmocka_unit_test(test_dest_identity),  cmocka_unit_test(test_dests_bounded),
+        cmocka_unit_test(test_reasons),        cmocka_unit_test(test_owed_report),
+        RIG(test_rests_with_the_sites_error),  RIG(test_a_bounce_is_no_rest),
+        RIG(test_old_settings_teach_nothing),  RIG(test_our_faults_teach_nothing),
+        RIG(test_nothing_is_given_after_stop), RIG(test_a_returned_attempt_goes_on)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
