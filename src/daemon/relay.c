@@ -22,7 +22,10 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define STOP_MS 5000
+/* An orderly stop: for content and for the relay hosts' answers to it; then for the last replies.
+ */
+#define STOP_MS  5000
+#define LEAVE_MS 2000
 
 struct worker {
     struct loop *loop;
@@ -30,6 +33,7 @@ struct worker {
     struct deliver *deliver;
     struct receive *receive;
     struct peername *names;
+    struct later last_turn; /* of a stop: the last replies are with the kernel */
     atomic_bool stopped;
 };
 
@@ -164,14 +168,31 @@ static void run_reload(struct task *t) {
     free(x);
 }
 
+/* Replies are written at the end of a turn, before this runs. */
+static void worker_stopped(struct later *l) {
+    struct worker *w = DL_OWNER(l, struct worker, last_turn);
+    atomic_store(&w->stopped, true);
+}
+
+static void worker_stop(struct worker *w, void (*how)(struct receive *r)) {
+    how(w->receive);
+    w->last_turn.run = worker_stopped;
+    if (receive_sessions(w->receive) == 0)
+        loop_later(w->loop, &w->last_turn);
+}
+
 static void run_stop(struct task *t) {
     struct loop_task *x = DL_OWNER(t, struct loop_task, task);
-    if (x->w == NULL) {
+    if (x->w == NULL)
         atomic_store(&relay.sched_stopped, sched_stop(relay.sched));
-    } else {
-        receive_stop(x->w->receive);
-        atomic_store(&x->w->stopped, receive_sessions(x->w->receive) == 0);
-    }
+    else
+        worker_stop(x->w, receive_stop);
+    free(x);
+}
+
+static void run_leave(struct task *t) {
+    struct loop_task *x = DL_OWNER(t, struct loop_task, task);
+    worker_stop(x->w, receive_leave);
     free(x);
 }
 
@@ -186,22 +207,34 @@ static void relay_reload(struct str fields) {
     log_info("master", "reload -- configuration %s", cfg->dir);
 }
 
+/* Asks the workers to run a task until none has a session any more. */
+static bool workers_stop(void (*run)(struct task *t)) {
+    bool all = true;
+    for (size_t i = 0; i < relay.n; i++) {
+        bool stopped = atomic_load(&relay.w[i].stopped);
+        if (!stopped)
+            post(&relay.w[i], run, -1, NULL);
+        all = all && stopped;
+    }
+    return all;
+}
+
 /* No new mail, no new delivery; what is being received, and deliveries whose relay host has the
- * whole content, may finish for a while; then the spool is closed in order. */
+ * whole content, may finish for a while.  Then the spool is closed in order, and clients whose
+ * message it has are told. */
 _Noreturn static void stop(void) {
     int64_t until = clock_mono_ms() + STOP_MS;
-    bool busy = true;
-    while (busy && clock_mono_ms() < until) {
-        busy = false;
-        for (size_t i = 0; i < relay.n; i++) {
-            post(&relay.w[i], run_stop, -1, NULL);
-            busy = busy || !atomic_load(&relay.w[i].stopped);
-        }
+    while (clock_mono_ms() < until) {
+        bool workers = workers_stop(run_stop);
         post(NULL, run_stop, -1, NULL);
-        busy = busy || !atomic_load(&relay.sched_stopped);
+        if (workers && atomic_load(&relay.sched_stopped))
+            break;
         usleep(20000);
     }
     spool_flush(relay.spool);
+    until = clock_mono_ms() + LEAVE_MS;
+    while (!workers_stop(run_leave) && clock_mono_ms() < until)
+        usleep(20000);
     log_close();
     _exit(0);
 }

@@ -80,7 +80,7 @@ static void listener_client(void *arg, int fd, const struct netaddr *peer) {
         listener_full(ln, fd);
         return;
     }
-    if (svc == NULL || r->stopping || sessions_full(ln->load, svc)) {
+    if (svc == NULL || r->stop != RECEIVE_SERVES || sessions_full(ln->load, svc)) {
         static const char busy[] = "421 4.3.2 Service not available, try again later\r\n";
         if (sock_send(fd, busy, sizeof busy - 1) < 0)
             log_warn("smtpd", "connection refused: too many sessions");
@@ -146,16 +146,27 @@ void receive_reload(struct receive *r, struct config *cfg) {
     auth_reload(r);
 }
 
+static void stop_sessions(struct receive *r, enum receive_stage stage) {
+    if (r->stop >= stage)
+        return;
+    r->stop = stage;
+    DL_EACH_SAFE (it, &r->sessions)
+        serve_stop(DL_OWNER(it, struct session, link));
+}
+
 void receive_stop(struct receive *r) {
     struct dl *n;
-    r->stopping = true;
     while ((n = dl_pop(&r->listeners)) != NULL) {
         struct listener *ln = DL_OWNER(n, struct listener, link);
         acceptor_close(ln->acceptor);
         free(ln);
     }
-    DL_EACH_SAFE (it, &r->sessions)
-        serve_stop(DL_OWNER(it, struct session, link));
+    stop_sessions(r, RECEIVE_ENDS);
+}
+
+void receive_leave(struct receive *r) {
+    receive_stop(r);
+    stop_sessions(r, RECEIVE_LEAVES);
 }
 
 size_t receive_sessions(const struct receive *r) {

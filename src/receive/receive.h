@@ -32,8 +32,13 @@ void receive_reload(struct receive *r, struct config *cfg);
 /* Serves a listening socket (non-blocking; taken over).  svc_name is the master.cf service whose
  * settings apply; local: a unix socket for sendmail. */
 void receive_listen(struct receive *r, int fd, const char *svc_name, bool local);
-/* No new connections from now on. */
+/* No new clients from now on.  Those who are connected are told 421 4.3.2 and let go: at once,
+ * after the answer that they wait for, or after the content that they have begun to send.  Calling
+ * it again changes nothing. */
 void receive_stop(struct receive *r);
+/* The time for that is over: the others are let go now, but for those whose message the spool has;
+ * they are told what became of it. */
+void receive_leave(struct receive *r);
 /* Sessions in progress, for the shutdown. */
 size_t receive_sessions(const struct receive *r);
 /* Mistakes in the restriction lists of a configuration, among them an open relay. */

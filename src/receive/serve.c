@@ -76,11 +76,32 @@ static enum session_state serve_expects(const struct session *s) {
     return s->intake != NULL && intake_open(s->intake) ? SESSION_CONTENT : SESSION_COMMAND;
 }
 
-/* After each command: has the client made too many mistakes, does it have to slow down? */
+/* Content has begun to come that will be taken, and the time for a stop is not over. */
+static bool serve_may_finish(const struct session *s) {
+    return s->r->stop != RECEIVE_LEAVES && s->intake != NULL && s->intake->kind != INTAKE_REFUSED;
+}
+
+/* A client that waits for TLS before anything else is told nothing in clear. */
+static void serve_shut_down(struct session *s) {
+    if (!s->wrapped || s->tls_on)
+        smtpd_say(s, "421 4.3.2 %s Service shutting down", s->cfg->p.myhostname);
+    serve_close(s, NULL);
+}
+
+void serve_stop(struct session *s) {
+    bool asked = s->state == SESSION_WAIT && s->r->stop != RECEIVE_LEAVES;
+    if (!asked && s->commit == NULL && !serve_may_finish(s)) /* else serve_on sees to it */
+        serve_shut_down(s);
+}
+
+/* After each command: is the daemon being stopped, has the client made too many mistakes, does it
+ * have to slow down? */
 static void serve_on(struct session *s) {
     bool new_errors = s->errors != s->errors_seen;
     s->errors_seen = s->errors;
-    if (new_errors && s->errors >= s->p->smtpd_hard_error_limit) {
+    if (s->r->stop != RECEIVE_SERVES && !serve_may_finish(s)) {
+        serve_shut_down(s);
+    } else if (new_errors && s->errors >= s->p->smtpd_hard_error_limit) {
         smtpd_say(s, "421 4.7.0 %s Error: too many errors", s->cfg->p.myhostname);
         serve_close(s, "too many errors");
     } else if (new_errors && s->errors > s->p->smtpd_soft_error_limit &&
@@ -319,12 +340,4 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
         name_came(q, NULL);
     else
         r->ops.peername(r->ops.arg, &s->client.peer, name_came, q);
-}
-
-void serve_stop(struct session *s) {
-    bool busy = s->state == SESSION_WAIT || s->state == SESSION_CONTENT || s->tx != NULL;
-    if (busy)
-        return;
-    smtpd_say(s, "421 4.3.2 %s Service shutting down", s->cfg->p.myhostname);
-    serve_close(s, NULL);
 }

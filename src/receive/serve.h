@@ -11,8 +11,9 @@
 /* Serves the client of fd, which is taken over, as a service of r->cfg says; it counts in load. */
 void serve_client(struct receive *r, int fd, const struct netaddr *peer, const struct service *svc,
                   struct service_load *load, bool local);
-/* The daemon is being stopped: an idle client is told so and let go; one with a message on its way
- * may finish.  s may be gone when this returns. */
+/* The daemon is being stopped: the client is told so (421 4.3.2) and let go, unless it may finish
+ * what it has begun, as r->stop says.  Then that happens as soon as it has.  s may be gone when
+ * this returns. */
 void serve_stop(struct session *s);
 
 #endif

@@ -28,6 +28,13 @@ struct service_load {
     size_t n_sessions;
 };
 
+/* How far an orderly stop has come. */
+enum receive_stage {
+    RECEIVE_SERVES, /* there is none */
+    RECEIVE_ENDS,   /* no new client; content that has begun may come in whole */
+    RECEIVE_LEAVES  /* the time is over: only what the spool has got is still answered */
+};
+
 struct receive {
     struct loop *loop;
     struct lookup *lookup;
@@ -43,7 +50,7 @@ struct receive {
     char *dovecot_path;      /* NULL: likewise */
     int fd_max;      /* clients above it are refused: the rest is for the spool and deliveries */
     int64_t full_ms; /* when that was last said in the log, on the loop's clock */
-    bool stopping;
+    enum receive_stage stop;
 };
 
 /* What the session is doing.  smtpd_enter alone changes it. */

@@ -25,6 +25,7 @@
 #define CONFIGS      64
 #define STOP_US      5000000
 #define STOP_ASK_US  20000
+#define LEAVE_US     2000000
 #define SPOOL_RETRY  1000000
 #define SEGMENT_SIZE (64 << 10)
 
@@ -287,16 +288,20 @@ static bool spool_has_work(const struct product *p) {
 
 /* ---- stopping in order ---- */
 
-/* As the real one, asks every 20 ms. */
+/* As the real one, asks every 20 ms; when the time is over, the clients are sent away. */
 static bool is_stopped(struct product *p) {
+    bool late = p->stop_until_us <= W->now_us;
     if (p->stop_asked_us > W->now_us)
         return false;
     p->stop_asked_us = W->now_us + STOP_ASK_US;
     enum heap_side side = heap_switch(HEAP_PRODUCT);
     bool done = sched_stop(p->sched);
+    for (size_t i = 0; i < WORKERS && late; i++)
+        receive_leave(p->w[i].receive);
     heap_switch(side);
     loops_wake(W);
-    return done && receive_sessions(p->w[0].receive) + receive_sessions(p->w[1].receive) == 0;
+    return (done || late) &&
+           receive_sessions(p->w[0].receive) + receive_sessions(p->w[1].receive) == 0;
 }
 
 static void step_stopped(void *arg) {
@@ -322,7 +327,7 @@ void product_collect(struct wire_world *w, struct choices *c) {
         return;
     if (spool_has_work(p))
         choice_add(c, step_spool, p);
-    else if (p->stopping && (is_stopped(p) || p->stop_until_us <= w->now_us))
+    else if (p->stopping && (is_stopped(p) || p->stop_until_us + LEAVE_US <= w->now_us))
         choice_add(c, step_stopped, w);
 }
 
