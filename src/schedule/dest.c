@@ -161,16 +161,14 @@ static void dest_defer_resting(struct dest *d) {
     mailerr_free(&e);
 }
 
-void dest_no_transport(const struct dest *d, struct mailerr *e) {
-    mailerr_set(e, MAIL_DEFERRED, "4.3.5", ROUTE_NO_TRANSPORT, STR_FMT(str_of(d->transport)));
-    mailerr_blame(e, PHASE_ROUTE, BLAME_OURSELVES);
+const struct service *dest_service(const struct sched *s, const struct dest *d) {
+    const struct service *t = config_transport(s->cfg, str_of(d->transport));
+    return t != NULL && t->kind == SERVICE_SMTP ? t : NULL;
 }
 
-static void dest_defer_unserved(struct dest *d) {
-    struct mailerr e = {0};
-    dest_no_transport(d, &e);
-    dest_defer_all(d, &e);
-    mailerr_free(&e);
+static void dest_route_anew(struct dest *d) {
+    while (!dl_empty(&d->senders))
+        job_route_anew(squeue_take(DL_OWNER(d->senders.next, struct squeue, link)));
 }
 
 /* Does a session keep to one sender, because it has that sender's login? */
@@ -245,8 +243,8 @@ static struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender
 
 /* Can nothing go there now?  What waits is deferred if that will not change soon. */
 static bool dest_is_closed(struct sched *s, struct dest *d) {
-    if (config_transport(s->cfg, str_of(d->transport)) == NULL) {
-        dest_defer_unserved(d);
+    if (dest_service(s, d) == NULL) {
+        dest_route_anew(d);
         return true;
     }
     if (d->dead_until > s->loop->now_ms) {
@@ -364,6 +362,7 @@ static void job_returned(struct job *j, struct attempt *a) {
     m->open -= j->n - kept;
     j->n = kept;
     if (kept == 0 || (atomic_load(&a->recalled) && !s->stopping)) {
+        m->at_once = m->at_once || dest_service(s, j->d) == NULL;
         msg_recipients_back(m, job_withdraw(j));
         return;
     }
@@ -403,6 +402,14 @@ void dest_wake_all(struct sched *s) {
         if (d->queued > 0 && d->rate_delay_ms > 0 && !dl_linked(&d->paced))
             dl_push(&s->paced, &d->paced);
     }
+}
+
+void dest_reload(struct sched *s) {
+    size_t pos = 0;
+    dest_wake_all(s);
+    for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;)
+        if (dest_service(s, d) == NULL)
+            dest_route_anew(d);
 }
 
 static void slots_tick(struct sched *s, int64_t now_ms) {

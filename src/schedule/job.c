@@ -133,6 +133,12 @@ void job_untried(struct job *j, const struct mailerr *e) {
     msg_recipients_back(m, job_withdraw(j));
 }
 
+void job_route_anew(struct job *j) {
+    struct msg *m = j->m;
+    m->at_once = true;
+    msg_recipients_back(m, job_withdraw(j));
+}
+
 static struct attempt *attempt_make(const struct job *j, const struct service *transport) {
     struct attempt *a = MEM_NEW(struct attempt);
     a->owner = (void *)(uintptr_t)j;
@@ -152,12 +158,11 @@ static struct attempt *attempt_make(const struct job *j, const struct service *t
     return a;
 }
 
-/* Its content is in memory.  The transport may be gone since the job was queued. */
+/* Its content is in memory.  A reload may have taken the transport since the job was queued. */
 static void job_give(struct job *j) {
     struct sched *s = j->m->s;
     struct dest *d = j->d;
-    const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    struct mailerr e = {0};
+    const struct service *t = dest_service(s, d);
     if (t != NULL) {
         j->at = JOB_GIVEN;
         j->given = attempt_make(j, t);
@@ -165,10 +170,8 @@ static void job_give(struct job *j) {
         s->ops.session_give(j->slot->session, j->given);
         return;
     }
-    dest_no_transport(d, &e);
-    job_untried(j, &e);
+    job_route_anew(j);
     dest_dispatch(s, d);
-    mailerr_free(&e);
 }
 
 /* The content of a message could not be read: the job's recipients wait. */

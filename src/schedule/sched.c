@@ -171,17 +171,19 @@ static struct job *job_not_given(const struct msg *m) {
     return NULL;
 }
 
+/* Its attempt comes back from the session, unless it is begun. */
+static void job_recall(const struct job *j) {
+    atomic_store(&j->given->recalled, true);
+    j->m->s->ops.session_recall(j->slot->session);
+}
+
 void msg_recall(struct msg *m) {
-    struct sched *s = m->s;
     m->open++; /* the message must outlive the loops */
     msg_stop_routing(m);
     for (struct job *j; (j = job_not_given(m)) != NULL;)
         m->open -= job_withdraw(j);
-    DL_EACH (it, &m->jobs) {
-        struct job *j = DL_OWNER(it, struct job, of_msg);
-        atomic_store(&j->given->recalled, true);
-        s->ops.session_recall(j->slot->session);
-    }
+    DL_EACH (it, &m->jobs)
+        job_recall(DL_OWNER(it, struct job, of_msg));
     msg_recipients_back(m, 1);
 }
 
@@ -324,17 +326,19 @@ void sched_start(struct sched *s) {
 void sched_reload(struct sched *s, struct config *cfg) {
     config_unref(s->cfg);
     s->cfg = config_ref(cfg);
-    dest_wake_all(s);
+    DL_EACH (it, &s->given) { /* a session that is connecting does not begin what it has */
+        const struct job *j = DL_OWNER(it, struct job, link);
+        if (dest_service(s, j->d) == NULL)
+            job_recall(j);
+    }
+    dest_reload(s);
 }
 
 bool sched_stop(struct sched *s) {
     if (!s->stopping) {
         s->stopping = true;
-        DL_EACH (it, &s->given) {
-            struct job *j = DL_OWNER(it, struct job, link);
-            atomic_store(&j->given->recalled, true);
-            s->ops.session_recall(j->slot->session);
-        }
+        DL_EACH (it, &s->given)
+            job_recall(DL_OWNER(it, struct job, link));
     }
     DL_EACH (it, &s->given)
         if (atomic_load(&DL_OWNER(it, struct job, link)->given->whole))

@@ -233,6 +233,9 @@ void job_free(struct job *j);
 /* All recipients of a job that no session has tried get e; the job, and perhaps its message, is
  * gone after this. */
 void job_untried(struct job *j, const struct mailerr *e);
+/* The job's recipients have no result: the message's next round, which begins at once, routes them
+ * by the configuration of then.  The job, and perhaps its message's round, is over after this. */
+void job_route_anew(struct job *j);
 /* Back from wherever it is but a session; returns how many recipients it had. */
 uint32_t job_withdraw(struct job *j);
 /* Gives the job to its slot's session as soon as the content is in memory. */
@@ -247,10 +250,12 @@ void dest_result(struct sched *s, struct slot *slot, struct attempt *a);
 void dest_dispatch_stirred(struct sched *s);
 /* One attempt less for a session. */
 void slot_release(struct slot *slot);
-/* Says that the destination's transport is not in the configuration. */
-void dest_no_transport(const struct dest *d, struct mailerr *e);
+/* The destination's transport; NULL: since a reload it is none that delivery sessions serve. */
+const struct service *dest_service(const struct sched *s, const struct dest *d);
 void dest_tick(struct sched *s, int64_t now_ms);
 void dest_wake_all(struct sched *s);
+/* The configuration is another one: what is queued where nothing may go any more is routed anew. */
+void dest_reload(struct sched *s);
 
 /* finish.c */
 /* All recipients are back: report, settle, defer or remove.  The message may be gone after this. */

@@ -285,6 +285,33 @@ def test_reload_without_the_transport(dns):
     relay.stop()
 
 
+@pytest.mark.parametrize("stage, sent", [("GREETING", 0), ("DOT", 1)])
+@pytest.mark.parametrize("kind, says", [("error", "dsn=5\\.0\\.0, status=bounced"), ("discard", "dsn=2\\.0\\.0, status=sent"),
+                                        ("local", "dsn=4\\.3\\.5, status=deferred \\(.*side")])
+def test_reload_with_another_kind_of_transport(dns, stage, sent, kind, says):
+    """A reload makes another program of a transport: what waits for a session of the old one, queued or given, goes
+    by the new one at once. What is on the wire ends."""
+    gate = Gate()
+    relay = FakeRelay(replies={stage: lambda l: gate(l)}, pipelining=False)
+    table = f"transport_maps = inline:{{{{far.example=side:[127.0.0.1]:{relay.port}}}}}\n"
+    main = "side_destination_concurrency_limit = 1\nnotify_classes =\nminimal_backoff_time = 300s\n"
+    with Posthouse(main + table, master="side unix - - n - - smtp\n", dns=dns) as p:
+        for i in range(5):
+            p.send(sender=f"s{i}@client.example", rcpts=[f"u{i}@far.example"])
+        assert gate.reached.wait(20)
+        wait_for(lambda: sum(q["queue_name"] == "active" for q in p.queue()) == 5)
+        master = (p.dir / "master.cf").read_text()
+        (p.dir / "master.cf").write_text(master.replace("- - smtp\n", f"- - {kind}\n"))
+        p.reload()
+        gate.open.set()
+        hits = p.wait_log(rf"to=<(u\d)@far\.example>, relay=none,.*{says}", count=5 - sent)
+        assert len(set(hits)) == 5 - sent
+        if kind != "local":
+            wait_for(lambda: not any("far.example" in str(q) for q in p.queue()))
+        assert len(relay.mails) == sent
+    relay.stop()
+
+
 def test_each_recipient_its_own_reason(dns):
     """Listing, warning and report have every recipient's own last error, status and host."""
     relay = FakeRelay(replies={"RCPT": lambda l: "451 4.3.2 busy with " + l.split("<")[1][:4] if "full" in l else
