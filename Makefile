@@ -98,8 +98,9 @@ wire:
 	@$(MAKE) --no-print-directory build
 	@build/tests/sim_wire -x -n $(or $(N),100000) $(if $(SEED),-s $(SEED))
 
-format:
+format: web/node_modules/.installed
 	@clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
+	@cd web && npm run --silent format >/dev/null
 
 # docs/parameters.md and posthouse-main.cf(5) from the parameter table.
 docs: build

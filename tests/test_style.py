@@ -148,7 +148,7 @@ PERSON_LINES = {"route": 2, "schedule": 5, "spool": 9}
 # Folders in which files still call each other in a circle.
 CIRCLES = {"schedule", "spool"}
 
-# Lines of more than 140 columns, by file.
+# Lines of more than 140 columns, by file of the tests.
 LONG_LINES = {
     "tests/e2e/test_smtp_tls.py": 3,
     "tests/bench/lookups.py": 2, "tests/bench/web.py": 5, "tests/compat/pair.py": 2, "tests/compat/test_compat.py": 16,
@@ -158,11 +158,7 @@ LONG_LINES = {
     "tests/e2e/test_smtp_sizes.py": 3, "tests/e2e/test_smtp_strangers.py": 6, "tests/e2e/test_sql.py": 1,
     "tests/e2e/test_tables.py": 3, "tests/servers.py": 23, "tests/test_style.py": 2, "tests/web/pictures.py": 4,
     "tests/web/test_api.py": 16, "tests/web/test_page.py": 9, "tests/web/test_server.py": 19,
-    "tests/web/test_walls.py": 1, "tests/web/webkit.py": 3, "web/src/api.ts": 8, "web/src/app.tsx": 3,
-    "web/src/chart.ts": 1, "web/src/pages/accounts.tsx": 1, "web/src/pages/dashboard.tsx": 6,
-    "web/src/pages/log.tsx": 3, "web/src/pages/login.tsx": 1, "web/src/pages/profile.tsx": 8,
-    "web/src/pages/queue.tsx": 15, "web/src/pages/relays.tsx": 14, "web/src/pages/run.tsx": 6,
-    "web/src/pages/search.tsx": 1, "web/src/pages/tokens.tsx": 4, "web/src/text.ts": 10, "web/src/ui.tsx": 1,
+    "tests/web/test_walls.py": 1, "tests/web/webkit.py": 3,
 }
 
 
@@ -227,13 +223,12 @@ def test_no_circles_in_a_folder():
 
 
 def test_lines_of_tests_and_page_fit():
-    """140 columns, as far as it is so already: no file gets more long lines than it has."""
+    """120 columns in the page; 140 in the tests, where no file gets more long lines than it has."""
     have = {}
-    for folder, kinds in (("tests", ("*.py",)), ("web/src", ("*.ts", "*.tsx"))):
-        for kind in kinds:
-            for path in (ROOT / folder).rglob(kind):
-                n = sum(len(line) > 140 for line in path.read_text().splitlines())
-                if n:
-                    have[str(path.relative_to(ROOT))] = n
+    for folder, kind, most in (("tests", "*.py", 140), ("web/src", "*.ts*", 120)):
+        for path in (ROOT / folder).rglob(kind):
+            n = sum(len(line) > most for line in path.read_text().splitlines())
+            if n:
+                have[str(path.relative_to(ROOT))] = n
     more = {p: n for p, n in have.items() if n > LONG_LINES.get(p, 0)}
     assert not more, more

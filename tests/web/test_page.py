@@ -2,6 +2,7 @@
 import contextlib
 import re
 import sqlite3
+import subprocess
 import time
 
 import pytest
@@ -351,10 +352,15 @@ def test_first_view_is_small(world):
 
 def test_texts_are_in_one_file():
     """No words of the page's own between its tags: they are all in text.ts."""
+    words = r"(?<!=)>\s*([A-Z][a-z]+(?: [a-z]+)*[.:]?)\s*<|(?:label|title|hint|placeholder)=\"([^\"]+ [^\"]+)\""
     bad = []
     for p in (ROOT / "web" / "src").rglob("*.tsx"):
-        for i, line in enumerate(p.read_text().splitlines(), 1):
-            code = line.split("//")[0]
-            for m in re.finditer(r"(?<!=)>\s*([A-Z][a-z]+(?: [a-z]+)*[.:]?)\s*<|(?:label|title|hint|placeholder)=\"([^\"]+ [^\"]+)\"", code):
-                bad.append(f"{p.name}:{i}: {m[0]}")
+        code = re.sub(r"//.*", "", p.read_text())
+        bad += [f"{p.name}:{code.count(chr(10), 0, m.start()) + 1}: {m[0]}" for m in re.finditer(words, code)]
     assert not bad, bad
+
+
+def test_the_page_is_formatted():
+    """As `npm run format` leaves it: prettier, with what package.json says."""
+    r = subprocess.run(["npm", "run", "--silent", "formatted"], cwd=ROOT / "web", capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr

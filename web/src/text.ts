@@ -8,9 +8,6 @@ export const text = {
   save: "Save changes",
   saved: "Profile has been updated.",
   cancel: "Cancel",
-  remove: "Remove",
-  yes: "yes",
-  no: "no",
   none: "none",
   never: "never",
   nobody: "nobody",
@@ -19,7 +16,16 @@ export const text = {
   copied: "The link was copied.",
   copyLink: "Copy the link to this result",
   noConnection: "The server does not answer.",
-  nav: { label: "Main", dashboard: "Dashboard", domains: "Domains", relays: "Relays", queue: "Queue", log: "Admin log", tokens: "API tokens", test: "Test" },
+  nav: {
+    label: "Main",
+    dashboard: "Dashboard",
+    domains: "Domains",
+    relays: "Relays",
+    queue: "Queue",
+    log: "Admin log",
+    tokens: "API tokens",
+    test: "Test",
+  },
   login: {
     title: "Sign in",
     name: "Email address",
@@ -38,7 +44,14 @@ export const text = {
     differ: "The two passwords differ.",
     submit: "Set the password and sign in",
   },
-  search: { label: "Search domains and users", button: "Search", title: "Search", nothing: "Nothing was found.", domains: "Domains", users: "Users" },
+  search: {
+    label: "Search domains and users",
+    button: "Search",
+    title: "Search",
+    nothing: "Nothing was found.",
+    domains: "Domains",
+    users: "Users",
+  },
   domains: {
     title: "Domains",
     filter: "Filter",
@@ -51,7 +64,8 @@ export const text = {
     empty: "There are no domains here.",
     ofUsers: "users of",
     relayLabel: "Relay",
-    relayTip: (transport: string) => `Domain is active, but relay to other host (${transport}) without verifying local recipients`,
+    relayTip: (transport: string) =>
+      `Domain is active, but relay to other host (${transport}) without verifying local recipients`,
     backupLabel: "Backup MX",
     backupTip: "Domain is active, but marked as backup MX.",
   },
@@ -95,8 +109,14 @@ export const text = {
     happens: "What will really happen",
     changed: "There are changes that are not saved: this is what holds now.",
     samplesOut: [
-      ["[example.com]:25", "Relay emails to the server specified in A type DNS records of domain example.com through port 25"],
-      ["example.com:25", "Relay emails to the server specified in MX type DNS records of domain example.com through port 25"],
+      [
+        "[example.com]:25",
+        "Relay emails to the server specified in A type DNS records of domain example.com through port 25",
+      ],
+      [
+        "example.com:25",
+        "Relay emails to the server specified in MX type DNS records of domain example.com through port 25",
+      ],
       ["[192.168.1.1]:25", "Relay emails to the specified IP address through port 25"],
       ["[smtp.provider.net]:587", "The usual port for mail with a login: TLS begins with STARTTLS"],
       ["[smtp.provider.net]:465", "TLS from the first byte"],
@@ -105,9 +125,19 @@ export const text = {
     samplesIn: [
       ["dovecot", "default transport"],
       ["lmtp:inet:127.0.0.1:24", "Dovecot by LMTP"],
-      ["smtp:[example.com]:25", "relay emails to the servers specified in A DNS records of domain example.com through port 25"],
-      ["smtp:example.com:25", "relay emails to the servers specified in MX DNS records of domain example.com through port 25"],
-      ["relay:[192.168.1.1]:25", "forward emails to host 192.168.1.1 through port 25. The [] form is required when you specify an IP address instead of a hostname, or disable MX DNS lookup."],
+      [
+        "smtp:[example.com]:25",
+        "relay emails to the servers specified in A DNS records of domain example.com through port 25",
+      ],
+      [
+        "smtp:example.com:25",
+        "relay emails to the servers specified in MX DNS records of domain example.com through port 25",
+      ],
+      [
+        "relay:[192.168.1.1]:25",
+        "forward emails to host 192.168.1.1 through port 25. The [] form is required when you specify an IP address " +
+          "instead of a hostname, or disable MX DNS lookup.",
+      ],
       ["discard:", "discard received email"],
     ],
     samplesMx: [
@@ -116,20 +146,22 @@ export const text = {
     ],
     inherits: (key: string) => `inherits ${key}`,
     own: "has a setting of its own",
-    rules: { relayhost: "uses the relay host for everybody (relayhost)", direct: "goes straight to each recipient's own mail exchanger" } as Record<string, string>,
+    rules: {
+      relayhost: "uses the relay host for everybody (relayhost)",
+      direct: "goes straight to each recipient's own mail exchanger",
+    } as Record<string, string>,
     as: (login: string) => (login.startsWith("account ") ? `as ${login}` : `(${login})`),
     byRule: (rule: string) => `decided by ${rule}`,
-    hop: "Next hop",
-    login: "Login",
     tls: "TLS",
     problem: "Problem",
     test: "Test this road",
     explain: "Explain",
-    known: "Relay records",
   },
   relays: {
     title: "Relays",
-    lead: "A relay record is a relay host with its TLS mode and its account in one. It is used wherever “Relay outgoing email to” has its relayhost value or its name.",
+    lead:
+      "A relay record is a relay host with its TLS mode and its account in one. " +
+      "It is used wherever “Relay outgoing email to” has its relayhost value or its name.",
     add: "Add a relay",
     name: "Name",
     hosts: "Hosts, in the order in which they are tried",
@@ -157,7 +189,10 @@ export const text = {
     nexthop: "Used for this relayhost value",
     nexthopHint: "Empty: its hosts as they stand above.",
     only: "Only for",
-    onlyHint: "user@domain or @domain may use this account. Empty: every domain and user whose “Relay outgoing email to” is this relayhost value, or this record's name, sends with it, also when the administrator of that domain sets it.",
+    onlyHint:
+      "user@domain or @domain may use this account. Empty: every domain and user whose “Relay outgoing email to” " +
+      "is this relayhost value, or this record's name, sends with it, also when the administrator of that domain " +
+      "sets it.",
     preset: "Provider",
     usedBy: "Used by",
     health: "Health",
@@ -170,7 +205,10 @@ export const text = {
     othersLead: "Mail went there with main.cf's own credentials and TLS settings.",
     direct: "straight to recipients",
     new: "New relay record",
-    state: { idle: "no mail yet", good: "works", failing: "last attempt failed", resting: "resting" } as Record<string, string>,
+    state: { idle: "no mail yet", good: "works", failing: "last attempt failed", resting: "resting" } as Record<
+      string,
+      string
+    >,
     lastSuccess: "Last success",
     lastError: "Last error",
     meaning: "What it means",
@@ -186,7 +224,9 @@ export const text = {
   },
   run: {
     title: "Test and explain",
-    lead: "The daemon itself walks the road that the mail would take, with its own look-ups, credentials and TLS. A test goes up to RCPT and sends nothing.",
+    lead:
+      "The daemon itself walks the road that the mail would take, with its own look-ups, credentials and TLS. " +
+      "A test goes up to RCPT and sends nothing.",
     kind: "What to do",
     test: "Test: connect and log in",
     explain: "Explain: which rule, and why",
@@ -206,12 +246,19 @@ export const text = {
     ms: (n: number) => `${n < 10 ? n.toFixed(1) : Math.round(n)} ms`,
     daysLeft: (n: number) => `certificate valid for ${n} more days`,
     asked: "What was asked",
-    fields: { set_at: "set at", subject: "certificate of", issuer: "issued by", verifies: "verifies", dsn: "status code", mail_would_be: "mail would be", advice: "what to do" } as Record<string, string>,
+    fields: {
+      set_at: "set at",
+      subject: "certificate of",
+      issuer: "issued by",
+      verifies: "verifies",
+      dsn: "status code",
+      mail_would_be: "mail would be",
+      advice: "what to do",
+    } as Record<string, string>,
     begun: "Begun",
   },
   queue: {
     title: "Queue",
-    live: "Live",
     down: "posthoused does not answer.",
     active: "being sent",
     deferred: "waiting",
@@ -219,7 +266,6 @@ export const text = {
     byRelay: "Waiting by relay host",
     byReason: "Waiting by reason",
     all: "All",
-    untried: "(not tried yet)",
     filters: "Filter",
     sender: "Sender contains",
     recipient: "Recipient contains",
@@ -230,14 +276,12 @@ export const text = {
     id: "Queue ID",
     from: "Sender",
     to: "Recipients",
-    size: "Size",
     arrived: "Arrived",
     next: "Next try",
     why: "Last error",
     attempts: (n: number) => (n === 1 ? "1 attempt" : `${n} attempts`),
     select: (id: string) => `Select ${id}`,
     selectAll: "Select all on this page",
-    selected: (n: number) => `${n} selected`,
     everything: "all that fit the filter",
     scope: "Apply to",
     scopeSelected: "the selected messages",
@@ -260,7 +304,6 @@ export const text = {
     bounced: "Bounced",
     waiting: "Waiting",
     since: (when: string) => `recipients since ${when}`,
-    inQueue: "messages in the queue",
     history: "Mail over time",
     range: "Period",
     ranges: { hour: "1 hour", day: "1 day", week: "1 week", month: "1 month" } as Record<string, string>,
@@ -281,10 +324,21 @@ export const text = {
     showNotes: (n: number) => (n === 1 ? "1 remark" : `${n} remarks`),
     chartLabel: "Sent, deferred, bounced and waiting over time; the numbers are in the table below",
   },
-  log: { title: "Admin log", time: "Time (UTC)", admin: "Admin", ip: "IP Address", message: "Message", event: "Event", all: "all", empty: "There are no entries.", domain: "Domain" },
+  log: {
+    title: "Admin log",
+    time: "Time (UTC)",
+    admin: "Admin",
+    ip: "IP Address",
+    message: "Message",
+    event: "Event",
+    all: "all",
+    empty: "There are no entries.",
+  },
   tokens: {
     title: "API tokens",
-    lead: "A token lets a program do what you may, as far as its scopes go, and no longer than you may. It is sent as Authorization: Bearer.",
+    lead:
+      "A token lets a program do what you may, as far as its scopes go, and no longer than you may. " +
+      "It is sent as Authorization: Bearer.",
     name: "Name",
     scopes: "Scopes",
     scope: {
@@ -299,7 +353,6 @@ export const text = {
     days: "Valid for days (0: for ever)",
     add: "Make a token",
     once: "This is the token. It is shown this once:",
-    created: "Made",
     used: "Last used",
     expires: "Expires",
     revoke: "Revoke",

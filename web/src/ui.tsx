@@ -20,7 +20,12 @@ export function useLoad<T>(load: () => Promise<T>, deps: unknown[]) {
       (e) => mine === turn.current && set({ error: words(e), loading: false }),
     );
   };
-  useEffect(() => { again(); return () => { turn.current++; }; }, deps);
+  useEffect(() => {
+    again();
+    return () => {
+      turn.current++;
+    };
+  }, deps);
   return { ...state, again };
 }
 
@@ -44,19 +49,43 @@ export function Messages() {
       timer = window.setTimeout(() => set(null), bad ? 12000 : 5000);
     };
   }, []);
-  return <div class="messages" role="status" aria-live="polite">{note && <p class={note.bad ? "bad" : "good"}>{note.text}</p>}</div>;
+  return (
+    <div class="messages" role="status" aria-live="polite">
+      {note && <p class={note.bad ? "bad" : "good"}>{note.text}</p>}
+    </div>
+  );
 }
 
 let moved = false; // the first page that is shown takes no focus: the way through it begins at its top
 
-export function Page(p: { title: string; lead?: string; children: ComponentChildren; path?: ComponentChildren; side?: ComponentChildren }) {
+export function Page(p: {
+  title: string;
+  lead?: string;
+  children: ComponentChildren;
+  path?: ComponentChildren;
+  side?: ComponentChildren;
+}) {
   const h = useRef<HTMLHeadingElement>(null);
-  useEffect(() => { document.title = `${p.title} – ${text.product}`; }, [p.title]);
-  useEffect(() => { if (moved) h.current?.focus(); moved = true; }, []);
+  useEffect(() => {
+    document.title = `${p.title} – ${text.product}`;
+  }, [p.title]);
+  useEffect(() => {
+    if (moved) h.current?.focus();
+    moved = true;
+  }, []);
   return (
     <>
-      {p.path && <nav class="path" aria-label={text.profile.path}>{p.path}</nav>}
-      <div class="head"><h1 tabIndex={-1} ref={h}>{p.title}</h1>{p.side}</div>
+      {p.path && (
+        <nav class="path" aria-label={text.profile.path}>
+          {p.path}
+        </nav>
+      )}
+      <div class="head">
+        <h1 tabIndex={-1} ref={h}>
+          {p.title}
+        </h1>
+        {p.side}
+      </div>
       {p.lead && <p class="lead">{p.lead}</p>}
       {p.children}
     </>
@@ -65,7 +94,12 @@ export function Page(p: { title: string; lead?: string; children: ComponentChild
 
 export function Loaded<T>(p: { of: { data?: T; error?: string }; children: (data: T) => ComponentChildren }) {
   if (p.of.data !== undefined) return <>{p.children(p.of.data)}</>;
-  if (p.of.error) return <p class="box bad" role="alert">{p.of.error}</p>;
+  if (p.of.error)
+    return (
+      <p class="box bad" role="alert">
+        {p.of.error}
+      </p>
+    );
   return <p class="quiet">{text.loading}</p>;
 }
 
@@ -76,17 +110,41 @@ export function useId(): string {
 }
 
 export function Field(p: {
-  label: string; value: string; onInput: (v: string) => void; type?: string; hint?: ComponentChildren; problem?: string; good?: string;
-  disabled?: boolean; autocomplete?: string; required?: boolean; list?: string; placeholder?: string; name?: string; spellcheck?: boolean;
+  label: string;
+  value: string;
+  onInput: (v: string) => void;
+  type?: string;
+  hint?: ComponentChildren;
+  problem?: string;
+  good?: string;
+  disabled?: boolean;
+  autocomplete?: string;
+  required?: boolean;
+  list?: string;
+  placeholder?: string;
+  name?: string;
+  spellcheck?: boolean;
 }) {
   const id = useId();
   return (
     <div class="field">
       <label for={id}>{p.label}</label>
-      <input id={id} type={p.type ?? "text"} name={p.name} value={p.value} disabled={p.disabled} required={p.required} list={p.list}
-        placeholder={p.placeholder} autocomplete={(p.autocomplete ?? "off") as "off"} autocapitalize="off" spellcheck={false}
-        aria-describedby={`${id}h`} aria-invalid={p.problem ? "true" : undefined}
-        onInput={(e) => p.onInput(e.currentTarget.value)} />
+      <input
+        id={id}
+        type={p.type ?? "text"}
+        name={p.name}
+        value={p.value}
+        disabled={p.disabled}
+        required={p.required}
+        list={p.list}
+        placeholder={p.placeholder}
+        autocomplete={(p.autocomplete ?? "off") as "off"}
+        autocapitalize="off"
+        spellcheck={false}
+        aria-describedby={`${id}h`}
+        aria-invalid={p.problem ? "true" : undefined}
+        onInput={(e) => p.onInput(e.currentTarget.value)}
+      />
       <div id={`${id}h`} class="hint" aria-live="polite">
         {p.problem ? <span class="problem">{p.problem}</span> : p.good ? <span class="fine">{p.good}</span> : p.hint}
       </div>
@@ -98,19 +156,36 @@ export function Check(p: { label: string; checked: boolean; onChange: (v: boolea
   const id = useId();
   return (
     <div class="check">
-      <input id={id} type="checkbox" checked={p.checked} disabled={p.disabled} onChange={(e) => p.onChange(e.currentTarget.checked)} />
+      <input
+        id={id}
+        type="checkbox"
+        checked={p.checked}
+        disabled={p.disabled}
+        onChange={(e) => p.onChange(e.currentTarget.checked)}
+      />
       <label for={id}>{p.label}</label>
     </div>
   );
 }
 
-export function Select(p: { label: string; value: string; onChange: (v: string) => void; options: [string, string][]; hint?: string; disabled?: boolean }) {
+export function Select(p: {
+  label: string;
+  value: string;
+  onChange: (v: string) => void;
+  options: [string, string][];
+  hint?: string;
+  disabled?: boolean;
+}) {
   const id = useId();
   return (
     <div class="field">
       <label for={id}>{p.label}</label>
       <select id={id} value={p.value} disabled={p.disabled} onChange={(e) => p.onChange(e.currentTarget.value)}>
-        {p.options.map(([v, label]) => <option key={v} value={v}>{label}</option>)}
+        {p.options.map(([v, label]) => (
+          <option key={v} value={v}>
+            {label}
+          </option>
+        ))}
       </select>
       {p.hint && <div class="hint">{p.hint}</div>}
     </div>
@@ -122,7 +197,9 @@ export function Table(p: { caption: string; head: ComponentChildren; children: C
     <div class={`scroll ${p.class ?? ""}`} tabIndex={0} role="region" aria-label={p.caption}>
       <table>
         <caption class="unseen">{p.caption}</caption>
-        <thead><tr>{p.head}</tr></thead>
+        <thead>
+          <tr>{p.head}</tr>
+        </thead>
         <tbody>{p.children}</tbody>
       </table>
     </div>
@@ -130,27 +207,44 @@ export function Table(p: { caption: string; head: ComponentChildren; children: C
 }
 
 export function Badge(p: { kind: "good" | "bad" | "warn" | "plain"; children: ComponentChildren; title?: string }) {
-  return <span class={`badge ${p.kind}`} title={p.title}>{p.children}</span>;
+  return (
+    <span class={`badge ${p.kind}`} title={p.title}>
+      {p.children}
+    </span>
+  );
 }
 
 /** A question in a dialog of its own; Escape says no. */
 export function Confirm(p: { question: string; yes: string; onYes: () => void; onNo: () => void }) {
   const d = useRef<HTMLDialogElement>(null);
-  useEffect(() => { d.current?.showModal(); }, []);
+  useEffect(() => {
+    d.current?.showModal();
+  }, []);
   return (
     <dialog ref={d} aria-label={p.question} onCancel={p.onNo}>
       <p>{p.question}</p>
       <div class="row">
-        <button type="button" class="danger" onClick={p.onYes}>{p.yes}</button>
-        <button type="button" onClick={p.onNo}>{text.cancel}</button>
+        <button type="button" class="danger" onClick={p.onYes}>
+          {p.yes}
+        </button>
+        <button type="button" onClick={p.onNo}>
+          {text.cancel}
+        </button>
       </div>
     </dialog>
   );
 }
 
 export function Form(p: { onSubmit: () => void; children: ComponentChildren; class?: string; label?: string }) {
-  const submit: JSX.SubmitEventHandler<HTMLFormElement> = (e) => { e.preventDefault(); p.onSubmit(); };
-  return <form class={p.class} aria-label={p.label} onSubmit={submit}>{p.children}</form>;
+  const submit: JSX.SubmitEventHandler<HTMLFormElement> = (e) => {
+    e.preventDefault();
+    p.onSubmit();
+  };
+  return (
+    <form class={p.class} aria-label={p.label} onSubmit={submit}>
+      {p.children}
+    </form>
+  );
 }
 
 const clock = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });

@@ -12,9 +12,29 @@ export function Login({ onIn }: { onIn: () => void }) {
     <Page title={text.login.title}>
       <p class="brand big">{text.product}</p>
       <Form class="card" onSubmit={submit}>
-        {error && <p class="box bad" role="alert">{error}</p>}
-        <Field label={text.login.name} type="email" name="username" autocomplete="username" value={username} onInput={setName} required />
-        <Field label={text.login.password} type="password" name="password" autocomplete="current-password" value={password} onInput={setPassword} required />
+        {error && (
+          <p class="box bad" role="alert">
+            {error}
+          </p>
+        )}
+        <Field
+          label={text.login.name}
+          type="email"
+          name="username"
+          autocomplete="username"
+          value={username}
+          onInput={setName}
+          required
+        />
+        <Field
+          label={text.login.password}
+          type="password"
+          name="password"
+          autocomplete="current-password"
+          value={password}
+          onInput={setPassword}
+          required
+        />
         <button class="primary">{text.login.submit}</button>
       </Form>
     </Page>
@@ -33,9 +53,27 @@ export function Welcome({ token, onIn }: { token: string; onIn: () => void }) {
   return (
     <Page title={text.welcome.title} lead={text.welcome.lead}>
       <Form class="card" onSubmit={submit}>
-        {error && <p class="box bad" role="alert">{error}</p>}
-        <Field label={text.welcome.password} type="password" autocomplete="new-password" value={password} onInput={setPassword} required />
-        <Field label={text.welcome.again} type="password" autocomplete="new-password" value={again} onInput={setAgain} required />
+        {error && (
+          <p class="box bad" role="alert">
+            {error}
+          </p>
+        )}
+        <Field
+          label={text.welcome.password}
+          type="password"
+          autocomplete="new-password"
+          value={password}
+          onInput={setPassword}
+          required
+        />
+        <Field
+          label={text.welcome.again}
+          type="password"
+          autocomplete="new-password"
+          value={again}
+          onInput={setAgain}
+          required
+        />
         <button class="primary">{text.welcome.submit}</button>
       </Form>
     </Page>

@@ -15,23 +15,50 @@ function useValidation(kind: string, value: string, original: string) {
     if (value === "" || value === original) return;
     let stale = false;
     const timer = setTimeout(() => {
-      problemOf(kind, value).then((problem) => !stale && set({ problem, good: problem ? "" : text.relay.good }), () => undefined);
+      problemOf(kind, value).then(
+        (problem) => !stale && set({ problem, good: problem ? "" : text.relay.good }),
+        () => undefined,
+      );
     }, 200);
-    return () => { stale = true; clearTimeout(timer); };
+    return () => {
+      stale = true;
+      clearTimeout(timer);
+    };
   }, [kind, value, original]);
   return state;
 }
 
-function Samples({ samples, onUse, disabled }: { samples: string[][]; onUse: (v: string) => void; disabled?: boolean }) {
+function Samples({
+  samples,
+  onUse,
+  disabled,
+}: {
+  samples: string[][];
+  onUse: (v: string) => void;
+  disabled?: boolean;
+}) {
   return (
     <details class="samples">
       <summary>{text.relay.samples}</summary>
-      <dl>{samples.map(([value, meaning]) => (
-        <div key={value}>
-          <dt><code>{value}</code> <button type="button" class="link" disabled={disabled} aria-label={`${text.relay.use} ${value}`} onClick={() => onUse(value)}>{text.relay.use}</button></dt>
-          <dd>{meaning}</dd>
-        </div>
-      ))}</dl>
+      <dl>
+        {samples.map(([value, meaning]) => (
+          <div key={value}>
+            <dt>
+              <code>{value}</code>{" "}
+              <button
+                type="button"
+                class="link"
+                disabled={disabled}
+                aria-label={`${text.relay.use} ${value}`}
+                onClick={() => onUse(value)}
+              >
+                {text.relay.use}
+              </button>
+            </dt>
+            <dd>{meaning}</dd>
+          </div>
+        ))}
+      </dl>
     </details>
   );
 }
@@ -53,22 +80,44 @@ function Happens({ account, dirty, turn }: { account: string; dirty: boolean; tu
     <aside class="box info" aria-labelledby="happens">
       <h2 id="happens">{text.relay.happens}</h2>
       <div aria-live="polite">
-        <Loaded of={e}>{(d) => {
-          const said = rule(account, d);
-          const direct = said === text.relay.rules.direct;
-          return (
-            <>
-              <p><strong>{account}</strong> {said}{!direct && d.next_hop && <>: <code>{d.next_hop}</code></>}{!direct && d.credentials && <> {text.relay.as(d.credentials)}</>}.</p>
-              {!direct && d.tls && <p class="quiet">{text.relay.tls}: {d.tls}</p>}
-              {d.problem && <p class="box bad">{text.relay.problem}: {d.problem}</p>}
-            </>
-          );
-        }}</Loaded>
+        <Loaded of={e}>
+          {(d) => {
+            const said = rule(account, d);
+            const direct = said === text.relay.rules.direct;
+            return (
+              <>
+                <p>
+                  <strong>{account}</strong> {said}
+                  {!direct && d.next_hop && (
+                    <>
+                      : <code>{d.next_hop}</code>
+                    </>
+                  )}
+                  {!direct && d.credentials && <> {text.relay.as(d.credentials)}</>}.
+                </p>
+                {!direct && d.tls && (
+                  <p class="quiet">
+                    {text.relay.tls}: {d.tls}
+                  </p>
+                )}
+                {d.problem && (
+                  <p class="box bad">
+                    {text.relay.problem}: {d.problem}
+                  </p>
+                )}
+              </>
+            );
+          }}
+        </Loaded>
       </div>
       {dirty && <p class="quiet">{text.relay.changed}</p>}
       <p class="row">
-        <a class="button" href={`#/test?${query({ kind: "test", sender })}`}>{text.relay.test}</a>
-        <a class="button" href={`#/test?${query({ kind: "explain", sender })}`}>{text.relay.explain}</a>
+        <a class="button" href={`#/test?${query({ kind: "test", sender })}`}>
+          {text.relay.test}
+        </a>
+        <a class="button" href={`#/test?${query({ kind: "explain", sender })}`}>
+          {text.relay.explain}
+        </a>
       </p>
     </aside>
   );
@@ -77,14 +126,34 @@ function Happens({ account, dirty, turn }: { account: string; dirty: boolean; tu
 /** Names of relay records, to choose from. */
 function Known({ id }: { id: string }) {
   const list = useLoad(() => get<{ records: Relay[] }>("relays"), []);
-  return <datalist id={id}>{list.data?.records.map((r) => <option key={r.name} value={r.nexthop}>{r.name}</option>)}</datalist>;
+  return (
+    <datalist id={id}>
+      {list.data?.records.map((r) => (
+        <option key={r.name} value={r.nexthop}>
+          {r.name}
+        </option>
+      ))}
+    </datalist>
+  );
 }
 
-interface Values { outgoing: string; incoming: string; unverified: boolean; backup: boolean; primary: string }
+interface Values {
+  outgoing: string;
+  incoming: string;
+  unverified: boolean;
+  backup: boolean;
+  primary: string;
+}
 
 function valuesOf(d: Data): Values {
   const backup = d.is_backupmx === "yes" && (d.transport ?? "").startsWith("relay:");
-  return { outgoing: d.outboundRelay ?? "", incoming: d.transport ?? "", unverified: d.is_backupmx === "yes", backup, primary: d.primarymx ?? "" };
+  return {
+    outgoing: d.outboundRelay ?? "",
+    incoming: d.transport ?? "",
+    unverified: d.is_backupmx === "yes",
+    backup,
+    primary: d.primarymx ?? "",
+  };
 }
 
 /** What has changed, as the API takes it. */
@@ -106,7 +175,11 @@ function BackupMx({ v, set, usual }: { v: Values; set: (v: Values) => void; usua
   return (
     <fieldset>
       <legend>{t.backupTitle}</legend>
-      <Check label={t.markBackup} checked={v.backup} onChange={(backup) => set({ ...v, backup, unverified: backup, incoming: backup ? v.incoming : usual })} />
+      <Check
+        label={t.markBackup}
+        checked={v.backup}
+        onChange={(backup) => set({ ...v, backup, unverified: backup, incoming: backup ? v.incoming : usual })}
+      />
       {v.backup && (
         <div class="pair">
           <Field label={t.primary} value={v.primary} onInput={(primary) => set({ ...v, primary })} />
@@ -117,7 +190,19 @@ function BackupMx({ v, set, usual }: { v: Values; set: (v: Values) => void; usua
   );
 }
 
-function RelayTab({ kind, name, data, me, again }: { kind: Kind; name: string; data: Data; me: Me; again: () => void }) {
+function RelayTab({
+  kind,
+  name,
+  data,
+  me,
+  again,
+}: {
+  kind: Kind;
+  name: string;
+  data: Data;
+  me: Me;
+  again: () => void;
+}) {
   const t = text.relay;
   const had = valuesOf(data);
   const [v, set] = useState(had);
@@ -130,30 +215,65 @@ function RelayTab({ kind, name, data, me, again }: { kind: Kind; name: string; d
   const dirty = Object.keys(change).length > 0;
   const usual = data.default_transport ?? "";
   useEffect(() => set(valuesOf(data)), [data]);
-  const save = () => put(`${kind}/${encodeURIComponent(name)}`, change).then(
-    () => { setError(""); tell(text.saved); setTurn(turn + 1); again(); },
-    (e) => { setError(words(e)); },
-  );
+  const save = () =>
+    put(`${kind}/${encodeURIComponent(name)}`, change).then(
+      () => {
+        setError("");
+        tell(text.saved);
+        setTurn(turn + 1);
+        again();
+      },
+      (e) => {
+        setError(words(e));
+      },
+    );
   return (
     <div class="columns">
       <Form class="card" label={text.profile.relay} onSubmit={save}>
-        {error && <p class="box bad" role="alert">{error}</p>}
+        {error && (
+          <p class="box bad" role="alert">
+            {error}
+          </p>
+        )}
         <div class="pair">
-          <Field label={t.outgoing} value={v.outgoing} onInput={(outgoing) => set({ ...v, outgoing })} list={me.global ? known : undefined}
-            problem={out.problem} good={out.good} hint={kind === "domain" ? t.outgoingEmptyDomain : t.outgoingEmptyUser} />
+          <Field
+            label={t.outgoing}
+            value={v.outgoing}
+            onInput={(outgoing) => set({ ...v, outgoing })}
+            list={me.global ? known : undefined}
+            problem={out.problem}
+            good={out.good}
+            hint={kind === "domain" ? t.outgoingEmptyDomain : t.outgoingEmptyUser}
+          />
           <Samples samples={t.samplesOut} onUse={(outgoing) => set({ ...v, outgoing })} />
         </div>
         {me.global && <Known id={known} />}
         <hr />
         {v.backup && <p class="box info">{t.isBackup}</p>}
         <div class="pair">
-          <Field label={t.incoming} value={v.incoming} disabled={v.backup} onInput={(incoming) => set({ ...v, incoming })} problem={inc.problem} good={inc.good}
-            hint={kind === "domain" ? t.incomingEmptyDomain(usual) : t.incomingEmptyUser(data.domain_transport ?? "")} />
+          <Field
+            label={t.incoming}
+            value={v.incoming}
+            disabled={v.backup}
+            onInput={(incoming) => set({ ...v, incoming })}
+            problem={inc.problem}
+            good={inc.good}
+            hint={kind === "domain" ? t.incomingEmptyDomain(usual) : t.incomingEmptyUser(data.domain_transport ?? "")}
+          />
           <Samples samples={t.samplesIn} disabled={v.backup} onUse={(incoming) => set({ ...v, incoming })} />
         </div>
-        {kind === "domain" && <Check label={t.unverified} checked={v.unverified} disabled={v.backup} onChange={(unverified) => set({ ...v, unverified })} />}
+        {kind === "domain" && (
+          <Check
+            label={t.unverified}
+            checked={v.unverified}
+            disabled={v.backup}
+            onChange={(unverified) => set({ ...v, unverified })}
+          />
+        )}
         {kind === "domain" && <BackupMx v={v} set={set} usual={had.backup ? usual : had.incoming} />}
-        <button class="primary" disabled={!dirty || !!out.problem || !!inc.problem}>{text.save}</button>
+        <button class="primary" disabled={!dirty || !!out.problem || !!inc.problem}>
+          {text.save}
+        </button>
       </Form>
       <Happens account={name} dirty={dirty} turn={turn} />
     </div>
@@ -163,8 +283,18 @@ function RelayTab({ kind, name, data, me, again }: { kind: Kind; name: string; d
 function General({ data }: { data: Data }) {
   return (
     <dl class="facts card">
-      <div><dt>{text.profile.name}</dt><dd>{data.title || "–"}</dd></div>
-      <div><dt>{text.profile.status}</dt><dd><Badge kind={data.accountStatus === "active" ? "good" : "warn"}>{data.accountStatus === "active" ? text.active : text.disabled}</Badge></dd></div>
+      <div>
+        <dt>{text.profile.name}</dt>
+        <dd>{data.title || "–"}</dd>
+      </div>
+      <div>
+        <dt>{text.profile.status}</dt>
+        <dd>
+          <Badge kind={data.accountStatus === "active" ? "good" : "warn"}>
+            {data.accountStatus === "active" ? text.active : text.disabled}
+          </Badge>
+        </dd>
+      </div>
     </dl>
   );
 }
@@ -174,17 +304,43 @@ export function Profile({ kind, name, tab, me }: { kind: Kind; name: string; tab
   const domain = name.slice(name.indexOf("@") + 1);
   const at = tab === "general" ? "general" : "relay";
   return (
-    <Page title={kind === "domain" ? text.profile.domain(name) : text.profile.user(name)}
-      path={<><a href={to("domains")}>{text.profile.allDomains}</a>{" / "}
-        {kind === "user" && <><a href={to("domain", domain, "relay")}>{domain}</a>{" / "}</>}
-        <a href={to("users", domain)}>{text.domains.users}</a></>}>
+    <Page
+      title={kind === "domain" ? text.profile.domain(name) : text.profile.user(name)}
+      path={
+        <>
+          <a href={to("domains")}>{text.profile.allDomains}</a>
+          {" / "}
+          {kind === "user" && (
+            <>
+              <a href={to("domain", domain, "relay")}>{domain}</a>
+              {" / "}
+            </>
+          )}
+          <a href={to("users", domain)}>{text.domains.users}</a>
+        </>
+      }
+    >
       <nav class="tabs" aria-label={text.profile.tabs}>
-        <a href={to(kind, name, "general")} aria-current={at === "general" ? "page" : undefined}>{text.profile.general}</a>
-        {data.data?.relay_tab !== false && <a href={to(kind, name, "relay")} aria-current={at === "relay" ? "page" : undefined}>{text.profile.relay}</a>}
+        <a href={to(kind, name, "general")} aria-current={at === "general" ? "page" : undefined}>
+          {text.profile.general}
+        </a>
+        {data.data?.relay_tab !== false && (
+          <a href={to(kind, name, "relay")} aria-current={at === "relay" ? "page" : undefined}>
+            {text.profile.relay}
+          </a>
+        )}
       </nav>
-      <Loaded of={data}>{(d) => at === "general" ? <General data={d} />
-        : d.relay_tab ? <RelayTab kind={kind} name={name} data={d} me={me} again={data.again} />
-          : <p class="box info">{text.profile.hidden}</p>}</Loaded>
+      <Loaded of={data}>
+        {(d) =>
+          at === "general" ? (
+            <General data={d} />
+          ) : d.relay_tab ? (
+            <RelayTab kind={kind} name={name} data={d} me={me} again={data.again} />
+          ) : (
+            <p class="box info">{text.profile.hidden}</p>
+          )
+        }
+      </Loaded>
     </Page>
   );
 }

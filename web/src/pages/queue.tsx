@@ -27,10 +27,17 @@ function useCounts(changed: () => void) {
   const [counts, set] = useState<Counts | null>(null);
   const [down, setDown] = useState(false);
   useEffect(() => {
-    let source: EventSource, again: number | undefined, first = true;
+    let source: EventSource,
+      again: number | undefined,
+      first = true;
     const open = () => {
       source = new EventSource("api/queue/counts");
-      source.addEventListener("counts", (e) => { set(JSON.parse(e.data)); setDown(false); if (!first) changed(); first = false; });
+      source.addEventListener("counts", (e) => {
+        set(JSON.parse(e.data));
+        setDown(false);
+        if (!first) changed();
+        first = false;
+      });
       source.addEventListener("down", () => setDown(true));
       source.addEventListener("error", () => {
         if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
@@ -39,30 +46,59 @@ function useCounts(changed: () => void) {
       });
     };
     open();
-    return () => { source.close(); clearTimeout(again); };
+    return () => {
+      source.close();
+      clearTimeout(again);
+    };
   }, []);
   return { counts, down };
 }
 
+function relayName(of: { relay?: string; record?: string }): string {
+  return of.record || of.relay || text.relays.direct;
+}
+
 function Overview({ counts, down }: { counts: Counts | null; down: boolean }) {
-  if (down) return <p class="box bad" role="alert">{t.down}</p>;
+  if (down)
+    return (
+      <p class="box bad" role="alert">
+        {t.down}
+      </p>
+    );
   if (!counts) return <p class="quiet">{text.loading}</p>;
   return (
     <>
       <p class="row numbers" aria-live="polite">
-        {(["active", "deferred", "hold"] as const).map((q) => <a key={q} class="number" href={link({ queue: q })}><strong>{counts[q]}</strong> {t[q]}</a>)}
+        {(["active", "deferred", "hold"] as const).map((q) => (
+          <a key={q} class="number" href={link({ queue: q })}>
+            <strong>{counts[q]}</strong> {t[q]}
+          </a>
+        ))}
       </p>
       {(counts.relays.length > 0 || counts.reasons.length > 0) && (
         <div class="columns even">
           <section class="card">
             <h2>{t.byRelay}</h2>
-            <ul class="plain counts">{counts.relays.map((r) => (
-              <li key={r.relay + r.record}><a href={link({ relay: r.relay, record: r.record })}>{r.record || r.relay || text.relays.direct}</a> <span>{r.messages}</span></li>
-            ))}</ul>
+            <ul class="plain counts">
+              {counts.relays.map((r) => (
+                <li key={r.relay + r.record}>
+                  <a href={link({ relay: r.relay, record: r.record })}>{relayName(r)}</a> <span>{r.messages}</span>
+                </li>
+              ))}
+            </ul>
           </section>
           <section class="card">
             <h2>{t.byReason}</h2>
-            <ul class="plain counts">{counts.reasons.map((r) => <li key={r.reason}><a class="wrap" href={link({ reason: r.reason })}>{r.reason}</a> <span>{r.messages}</span></li>)}</ul>
+            <ul class="plain counts">
+              {counts.reasons.map((r) => (
+                <li key={r.reason}>
+                  <a class="wrap" href={link({ reason: r.reason })}>
+                    {r.reason}
+                  </a>{" "}
+                  <span>{r.messages}</span>
+                </li>
+              ))}
+            </ul>
           </section>
         </div>
       )}
@@ -72,10 +108,20 @@ function Overview({ counts, down }: { counts: Counts | null; down: boolean }) {
 
 function Filters({ filter }: { filter: Filter }) {
   const [f, set] = useState(filter);
-  const states: [string, string][] = [["", t.all], ["active", t.active], ["deferred", t.deferred], ["hold", t.hold]];
+  const states: [string, string][] = [
+    ["", t.all],
+    ["active", t.active],
+    ["deferred", t.deferred],
+    ["hold", t.hold],
+  ];
   return (
     <Form class="row filter tight" label={t.filters} onSubmit={() => go(link(f))}>
-      <Select label={t.state} value={f.queue ?? ""} options={states} onChange={(queue) => set({ ...f, queue: queue || undefined })} />
+      <Select
+        label={t.state}
+        value={f.queue ?? ""}
+        options={states}
+        onChange={(queue) => set({ ...f, queue: queue || undefined })}
+      />
       <Field label={t.sender} value={f.sender ?? ""} onInput={(sender) => set({ ...f, sender })} />
       <Field label={t.recipient} value={f.recipient ?? ""} onInput={(recipient) => set({ ...f, recipient })} />
       <Field label={t.reason} value={f.reason ?? ""} onInput={(reason) => set({ ...f, reason })} />
@@ -89,61 +135,183 @@ function MessageRow({ m, chosen, choose }: { m: Message; chosen: boolean; choose
   const why = m.recipients[0]?.delay_reason;
   return (
     <tr>
-      <td><input type="checkbox" aria-label={t.select(m.queue_id)} checked={chosen} onChange={(e) => choose(e.currentTarget.checked)} /></td>
-      <th scope="row"><code>{m.queue_id}</code> {m.queue_name !== "deferred" && <Badge kind={m.queue_name === "hold" ? "warn" : "good"}>{m.queue_name === "hold" ? t.hold : t.active}</Badge>}</th>
+      <td>
+        <input
+          type="checkbox"
+          aria-label={t.select(m.queue_id)}
+          checked={chosen}
+          onChange={(e) => choose(e.currentTarget.checked)}
+        />
+      </td>
+      <th scope="row">
+        <code>{m.queue_id}</code>{" "}
+        {m.queue_name !== "deferred" && (
+          <Badge kind={m.queue_name === "hold" ? "warn" : "good"}>{m.queue_name === "hold" ? t.hold : t.active}</Badge>
+        )}
+      </th>
       <td>{m.sender === "MAILER-DAEMON" ? t.bounce : m.sender}</td>
-      <td>{m.recipients.slice(0, 3).map((r) => <div key={r.address}>{r.address}</div>)}{m.recipients.length > 3 && <div>+{m.recipients.length - 3}</div>}</td>
-      <td class="small wrap">{m.advice && <strong>{m.advice} </strong>}{why}{m.relay !== undefined && <div class="quiet">{t.relay} {m.record || m.relay || text.relays.direct}</div>}</td>
-      <td class="wide" data-label={t.arrived}><Time at={m.arrival_time} /><div class="quiet small">{size(m.message_size)}, {t.attempts(m.attempts)}</div></td>
-      <td class="wide" data-label={t.next}>{m.queue_name === "deferred" ? <Time at={m.next_attempt} /> : "–"}</td>
+      <td>
+        {m.recipients.slice(0, 3).map((r) => (
+          <div key={r.address}>{r.address}</div>
+        ))}
+        {m.recipients.length > 3 && <div>+{m.recipients.length - 3}</div>}
+      </td>
+      <td class="small wrap">
+        {m.advice && <strong>{m.advice} </strong>}
+        {why}
+        {m.relay !== undefined && (
+          <div class="quiet">
+            {t.relay} {relayName(m)}
+          </div>
+        )}
+      </td>
+      <td class="wide" data-label={t.arrived}>
+        <Time at={m.arrival_time} />
+        <div class="quiet small">
+          {size(m.message_size)}, {t.attempts(m.attempts)}
+        </div>
+      </td>
+      <td class="wide" data-label={t.next}>
+        {m.queue_name === "deferred" ? <Time at={m.next_attempt} /> : "–"}
+      </td>
     </tr>
   );
 }
 
-const actions: [string, string][] = [["retry", t.retry], ["hold", t.holdIt], ["release", t.release], ["delete", t.delete]];
+const actions: [string, string][] = [
+  ["retry", t.retry],
+  ["hold", t.holdIt],
+  ["release", t.release],
+  ["delete", t.delete],
+];
 
 function Actions({ chosen, filter, done }: { chosen: string[]; filter: Filter; done: () => void }) {
   const [scope, setScope] = useState("selected");
   const [sure, ask] = useState(false);
   const body = scope === "all" ? { all: true, ...filter } : { ids: chosen };
-  const act = (action: string) => post<{ count: number }>(`queue/${action}`, body).then((r) => { tell(t.done(r.count)); done(); }, (e) => tell(words(e), true));
+  const act = (action: string) =>
+    post<{ count: number }>(`queue/${action}`, body).then(
+      (r) => {
+        tell(t.done(r.count));
+        done();
+      },
+      (e) => tell(words(e), true),
+    );
   const idle = scope === "selected" && chosen.length === 0;
   return (
     <div class="row actions">
-      <Select label={t.scope} value={scope} onChange={setScope} options={[["selected", `${t.scopeSelected} (${chosen.length})`], ["all", t.scopeAll]]} />
-      {actions.map(([a, label]) => <button key={a} type="button" class={a === "delete" ? "danger" : ""} disabled={idle} onClick={() => (a === "delete" ? ask(true) : act(a))}>{label}</button>)}
-      {sure && <Confirm question={t.deleteSure(scope === "all" ? t.everything : t.messages(chosen.length))} yes={t.delete} onYes={() => { ask(false); act("delete"); }} onNo={() => ask(false)} />}
+      <Select
+        label={t.scope}
+        value={scope}
+        onChange={setScope}
+        options={[
+          ["selected", `${t.scopeSelected} (${chosen.length})`],
+          ["all", t.scopeAll],
+        ]}
+      />
+      {actions.map(([a, label]) => (
+        <button
+          key={a}
+          type="button"
+          class={a === "delete" ? "danger" : ""}
+          disabled={idle}
+          onClick={() => (a === "delete" ? ask(true) : act(a))}
+        >
+          {label}
+        </button>
+      ))}
+      {sure && (
+        <Confirm
+          question={t.deleteSure(scope === "all" ? t.everything : t.messages(chosen.length))}
+          yes={t.delete}
+          onYes={() => {
+            ask(false);
+            act("delete");
+          }}
+          onNo={() => ask(false)}
+        />
+      )}
     </div>
   );
 }
 
 export function Queue({ args }: { args: URLSearchParams }) {
-  const filter = filterOf(args), after = args.get("after") ?? "";
+  const filter = filterOf(args),
+    after = args.get("after") ?? "";
   const [chosen, choose] = useState<Set<string>>(new Set());
   const params = new URLSearchParams(link(filter, after).split("?")[1]);
   const list = useLoad(() => get<{ messages: Message[]; more: boolean }>(`queue?${params}`), []);
   const { counts, down } = useCounts(() => list.again());
-  const flip = (id: string, on: boolean) => choose((c) => { const n = new Set(c); if (on) n.add(id); else n.delete(id); return n; });
+  const flip = (id: string, on: boolean) =>
+    choose((c) => {
+      const n = new Set(c);
+      if (on) n.add(id);
+      else n.delete(id);
+      return n;
+    });
   return (
     <Page title={t.title}>
       <Overview counts={counts} down={down} />
       <Filters filter={filter} />
-      <Loaded of={list}>{(data) => data.messages.length === 0 ? <p class="quiet">{t.empty}</p> : (
-        <>
-          <Actions chosen={[...chosen].filter((id) => data.messages.some((m) => m.queue_id === id))} filter={filter} done={() => { choose(new Set()); list.again(); }} />
-          <Table class="cards" caption={t.title} head={<>
-            <th scope="col"><input type="checkbox" aria-label={t.selectAll} checked={data.messages.every((m) => chosen.has(m.queue_id))}
-              onChange={(e) => choose(new Set(e.currentTarget.checked ? data.messages.map((m) => m.queue_id) : []))} /></th>
-            <th scope="col">{t.id}</th><th scope="col">{t.from}</th><th scope="col">{t.to}</th><th scope="col">{t.why}</th><th scope="col" class="wide">{t.arrived}</th><th scope="col" class="wide">{t.next}</th></>}>
-            {data.messages.map((m) => <MessageRow key={m.queue_id} m={m} chosen={chosen.has(m.queue_id)} choose={(on) => flip(m.queue_id, on)} />)}
-          </Table>
-          <p class="row">
-            {after && <a href={link(filter)}>{text.first}</a>}
-            {data.more && <a href={link(filter, data.messages[data.messages.length - 1].cursor)}>{text.more}</a>}
-          </p>
-        </>
-      )}</Loaded>
+      <Loaded of={list}>
+        {(data) =>
+          data.messages.length === 0 ? (
+            <p class="quiet">{t.empty}</p>
+          ) : (
+            <>
+              <Actions
+                chosen={[...chosen].filter((id) => data.messages.some((m) => m.queue_id === id))}
+                filter={filter}
+                done={() => {
+                  choose(new Set());
+                  list.again();
+                }}
+              />
+              <Table
+                class="cards"
+                caption={t.title}
+                head={
+                  <>
+                    <th scope="col">
+                      <input
+                        type="checkbox"
+                        aria-label={t.selectAll}
+                        checked={data.messages.every((m) => chosen.has(m.queue_id))}
+                        onChange={(e) =>
+                          choose(new Set(e.currentTarget.checked ? data.messages.map((m) => m.queue_id) : []))
+                        }
+                      />
+                    </th>
+                    <th scope="col">{t.id}</th>
+                    <th scope="col">{t.from}</th>
+                    <th scope="col">{t.to}</th>
+                    <th scope="col">{t.why}</th>
+                    <th scope="col" class="wide">
+                      {t.arrived}
+                    </th>
+                    <th scope="col" class="wide">
+                      {t.next}
+                    </th>
+                  </>
+                }
+              >
+                {data.messages.map((m) => (
+                  <MessageRow
+                    key={m.queue_id}
+                    m={m}
+                    chosen={chosen.has(m.queue_id)}
+                    choose={(on) => flip(m.queue_id, on)}
+                  />
+                ))}
+              </Table>
+              <p class="row">
+                {after && <a href={link(filter)}>{text.first}</a>}
+                {data.more && <a href={link(filter, data.messages[data.messages.length - 1].cursor)}>{text.more}</a>}
+              </p>
+            </>
+          )
+        }
+      </Loaded>
     </Page>
   );
 }
-

@@ -18,13 +18,60 @@ export function State({ health }: { health: Health }) {
 export function HealthFacts({ health }: { health: Health }) {
   return (
     <dl class="facts">
-      <div><dt>{t.lastSuccess}</dt><dd><Time at={health.last_success} /></dd></div>
-      <div><dt>{t.lastError}</dt><dd><Time at={health.last_failure} />{health.error && <> <span class="wrap">{health.error}</span></>}</dd></div>
-      {health.advice && <div><dt>{t.meaning}</dt><dd><strong>{health.advice}</strong></dd></div>}
-      {health.resting_until && <div><dt>{t.restingUntil}</dt><dd><Time at={health.resting_until} /></dd></div>}
-      <div><dt>{t.waiting}</dt><dd>{health.waiting ?? 0}</dd></div>
-      <div><dt>{t.sent} / {t.deferred} / {t.bounced}</dt><dd>{health.sent ?? 0} / {health.deferred ?? 0} / {health.bounced ?? 0}</dd></div>
-      {health.certificate_until && <div><dt>{t.certificate}</dt><dd><Time at={health.certificate_until} /></dd></div>}
+      <div>
+        <dt>{t.lastSuccess}</dt>
+        <dd>
+          <Time at={health.last_success} />
+        </dd>
+      </div>
+      <div>
+        <dt>{t.lastError}</dt>
+        <dd>
+          <Time at={health.last_failure} />
+          {health.error && (
+            <>
+              {" "}
+              <span class="wrap">{health.error}</span>
+            </>
+          )}
+        </dd>
+      </div>
+      {health.advice && (
+        <div>
+          <dt>{t.meaning}</dt>
+          <dd>
+            <strong>{health.advice}</strong>
+          </dd>
+        </div>
+      )}
+      {health.resting_until && (
+        <div>
+          <dt>{t.restingUntil}</dt>
+          <dd>
+            <Time at={health.resting_until} />
+          </dd>
+        </div>
+      )}
+      <div>
+        <dt>{t.waiting}</dt>
+        <dd>{health.waiting ?? 0}</dd>
+      </div>
+      <div>
+        <dt>
+          {t.sent} / {t.deferred} / {t.bounced}
+        </dt>
+        <dd>
+          {health.sent ?? 0} / {health.deferred ?? 0} / {health.bounced ?? 0}
+        </dd>
+      </div>
+      {health.certificate_until && (
+        <div>
+          <dt>{t.certificate}</dt>
+          <dd>
+            <Time at={health.certificate_until} />
+          </dd>
+        </div>
+      )}
     </dl>
   );
 }
@@ -36,68 +83,178 @@ function waitingLink(h: Health) {
 export function Relays() {
   const list = useLoad(() => get<{ records: Relay[]; others: Health[]; everybody: string }>("relays"), []);
   return (
-    <Page title={t.title} lead={t.lead} side={<a class="button primary" href="#/relay">{t.add}</a>}>
-      <Loaded of={list}>{(data) => (
-        <>
-          {data.records.length === 0 ? <p class="quiet">{t.empty}</p> : (
-            <Table class="cards plainhead" caption={t.title} head={<>
-              <th scope="col">{t.name}</th><th scope="col">{t.hostsShort}</th><th scope="col" class="wide">{text.relay.tls}</th><th scope="col" class="wide">{t.account}</th>
-              <th scope="col" class="wide">{t.usedBy}</th><th scope="col">{t.health}</th><th scope="col" class="wide">{t.waiting}</th></>}>
-              {data.records.map((r) => (
-                <tr key={r.name}>
-                  <th scope="row"><a href={to("relay", r.name)}>{r.name}</a></th>
-                  <td><code>{r.hosts}</code></td><td class="wide" data-label={text.relay.tls}>{r.tls}</td>
-                  <td class="wide" data-label={t.account}>{r.user || <span class="quiet">{t.noAccount}</span>}</td>
-                  <td class="wide" data-label={t.usedBy}>{t.accounts(r.used_by ?? 0)}</td>
-                  <td><State health={r.health} /> {r.health.advice && <span class="small">{r.health.advice}</span>}</td>
-                  <td class="wide" data-label={t.waiting}>{waitingLink(r.health)}</td>
-                </tr>
-              ))}
-            </Table>
-          )}
-          {data.others.length > 0 && (
-            <section>
-              <h2>{t.others}</h2>
-              <p class="lead">{t.othersLead}</p>
-              <Table caption={t.others} head={<><th scope="col">{t.hostsShort}</th><th scope="col">{t.health}</th><th scope="col">{t.lastError}</th><th scope="col" class="wide">{t.waiting}</th></>}>
-                {data.others.map((h) => (
-                  <tr key={h.nexthop}>
-                    <th scope="row">{h.nexthop ? <code>{h.nexthop}</code> : t.direct}</th><td><State health={h} /></td>
-                    <td class="small">{h.advice ?? h.error ?? text.none}</td><td class="wide">{waitingLink(h)}</td>
+    <Page
+      title={t.title}
+      lead={t.lead}
+      side={
+        <a class="button primary" href="#/relay">
+          {t.add}
+        </a>
+      }
+    >
+      <Loaded of={list}>
+        {(data) => (
+          <>
+            {data.records.length === 0 ? (
+              <p class="quiet">{t.empty}</p>
+            ) : (
+              <Table
+                class="cards plainhead"
+                caption={t.title}
+                head={
+                  <>
+                    <th scope="col">{t.name}</th>
+                    <th scope="col">{t.hostsShort}</th>
+                    <th scope="col" class="wide">
+                      {text.relay.tls}
+                    </th>
+                    <th scope="col" class="wide">
+                      {t.account}
+                    </th>
+                    <th scope="col" class="wide">
+                      {t.usedBy}
+                    </th>
+                    <th scope="col">{t.health}</th>
+                    <th scope="col" class="wide">
+                      {t.waiting}
+                    </th>
+                  </>
+                }
+              >
+                {data.records.map((r) => (
+                  <tr key={r.name}>
+                    <th scope="row">
+                      <a href={to("relay", r.name)}>{r.name}</a>
+                    </th>
+                    <td>
+                      <code>{r.hosts}</code>
+                    </td>
+                    <td class="wide" data-label={text.relay.tls}>
+                      {r.tls}
+                    </td>
+                    <td class="wide" data-label={t.account}>
+                      {r.user || <span class="quiet">{t.noAccount}</span>}
+                    </td>
+                    <td class="wide" data-label={t.usedBy}>
+                      {t.accounts(r.used_by ?? 0)}
+                    </td>
+                    <td>
+                      <State health={r.health} /> {r.health.advice && <span class="small">{r.health.advice}</span>}
+                    </td>
+                    <td class="wide" data-label={t.waiting}>
+                      {waitingLink(r.health)}
+                    </td>
                   </tr>
                 ))}
               </Table>
-            </section>
-          )}
-        </>
-      )}</Loaded>
+            )}
+            {data.others.length > 0 && (
+              <section>
+                <h2>{t.others}</h2>
+                <p class="lead">{t.othersLead}</p>
+                <Table
+                  caption={t.others}
+                  head={
+                    <>
+                      <th scope="col">{t.hostsShort}</th>
+                      <th scope="col">{t.health}</th>
+                      <th scope="col">{t.lastError}</th>
+                      <th scope="col" class="wide">
+                        {t.waiting}
+                      </th>
+                    </>
+                  }
+                >
+                  {data.others.map((h) => (
+                    <tr key={h.nexthop}>
+                      <th scope="row">{h.nexthop ? <code>{h.nexthop}</code> : t.direct}</th>
+                      <td>
+                        <State health={h} />
+                      </td>
+                      <td class="small">{h.advice ?? h.error ?? text.none}</td>
+                      <td class="wide">{waitingLink(h)}</td>
+                    </tr>
+                  ))}
+                </Table>
+              </section>
+            )}
+          </>
+        )}
+      </Loaded>
     </Page>
   );
 }
 
 function HostList({ hosts, set }: { hosts: string[]; set: (h: string[]) => void }) {
   const [problems, setProblems] = useState<Record<string, string>>({});
-  const check = (value: string) => value && problemOf("hosts", value).then((problem) => setProblems((p) => ({ ...p, [value]: problem })), () => undefined);
-  const change = (i: number, v: string) => { set(hosts.map((h, k) => (k === i ? v : h))); check(v); };
+  const check = (value: string) =>
+    value &&
+    problemOf("hosts", value).then(
+      (problem) => setProblems((p) => ({ ...p, [value]: problem })),
+      () => undefined,
+    );
+  const change = (i: number, v: string) => {
+    set(hosts.map((h, k) => (k === i ? v : h)));
+    check(v);
+  };
   return (
     <fieldset>
       <legend>{t.hosts}</legend>
       {hosts.map((h, i) => (
         <div class="host" key={i}>
-          <Field label={t.host(i + 1)} value={h} onInput={(v) => change(i, v)} problem={problems[h]} required={i === 0} />
-          {i > 0 && <button type="button" aria-label={t.upHost(i + 1)} onClick={() => set(hosts.map((x, k) => (k === i - 1 ? h : k === i ? hosts[i - 1] : x)))}>↑</button>}
-          {hosts.length > 1 && <button type="button" aria-label={t.removeHost(i + 1)} onClick={() => set(hosts.filter((_, k) => k !== i))}>×</button>}
+          <Field
+            label={t.host(i + 1)}
+            value={h}
+            onInput={(v) => change(i, v)}
+            problem={problems[h]}
+            required={i === 0}
+          />
+          {i > 0 && (
+            <button
+              type="button"
+              aria-label={t.upHost(i + 1)}
+              onClick={() => set(hosts.map((x, k) => (k === i - 1 ? h : k === i ? hosts[i - 1] : x)))}
+            >
+              ↑
+            </button>
+          )}
+          {hosts.length > 1 && (
+            <button type="button" aria-label={t.removeHost(i + 1)} onClick={() => set(hosts.filter((_, k) => k !== i))}>
+              ×
+            </button>
+          )}
         </div>
       ))}
-      <button type="button" class="link" onClick={() => set([...hosts, ""])}>{t.addHost}</button>
+      <button type="button" class="link" onClick={() => set([...hosts, ""])}>
+        {t.addHost}
+      </button>
     </fieldset>
   );
 }
 
-interface Draft { name: string; hosts: string[]; tls: string; mechanisms: string; user: string; password: string; nexthop: string; only: string }
+interface Draft {
+  name: string;
+  hosts: string[];
+  tls: string;
+  mechanisms: string;
+  user: string;
+  password: string;
+  nexthop: string;
+  only: string;
+}
 
 function draftOf(r?: Relay): Draft {
-  return r ? { name: r.name, hosts: r.hosts.split(/[,\s]+/).filter(Boolean), tls: r.tls, mechanisms: r.mechanisms, user: r.user, password: "", nexthop: r.nexthop, only: r.for }
+  return r
+    ? {
+        name: r.name,
+        hosts: r.hosts.split(/[,\s]+/).filter(Boolean),
+        tls: r.tls,
+        mechanisms: r.mechanisms,
+        user: r.user,
+        password: "",
+        nexthop: r.nexthop,
+        only: r.for,
+      }
     : { name: "", hosts: [""], tls: "verify", mechanisms: "", user: "", password: "", nexthop: "", only: "" };
 }
 
@@ -107,9 +264,21 @@ function Presets({ use }: { use: (p: Preset) => void }) {
   const one = list.data?.find((p) => p.id === id);
   return (
     <>
-      <Select label={t.preset} value={id} options={[["", "–"], ...(list.data ?? []).map((p): [string, string] => [p.id, p.name])]}
-        onChange={(v) => { set(v); const p = list.data?.find((x) => x.id === v); if (p) use(p); }} />
-      {one && <p class="box info" aria-live="polite">{one.note}</p>}
+      <Select
+        label={t.preset}
+        value={id}
+        options={[["", "–"], ...(list.data ?? []).map((p): [string, string] => [p.id, p.name])]}
+        onChange={(v) => {
+          set(v);
+          const p = list.data?.find((x) => x.id === v);
+          if (p) use(p);
+        }}
+      />
+      {one && (
+        <p class="box info" aria-live="polite">
+          {one.note}
+        </p>
+      )}
     </>
   );
 }
@@ -119,26 +288,71 @@ function Editor({ relay, done }: { relay?: Relay; done: (name: string) => void }
   const [hint, setHint] = useState<Preset | null>(null);
   const [error, setError] = useState("");
   useEffect(() => set(draftOf(relay)), [relay]);
-  const hosts = d.hosts.map((h) => h.trim()).filter(Boolean).join(", ");
+  const hosts = d.hosts
+    .map((h) => h.trim())
+    .filter(Boolean)
+    .join(", ");
   const save = () => {
-    const body: Record<string, string> = { hosts, tls: d.tls, mechanisms: d.mechanisms, user: d.user, nexthop: d.nexthop || hosts, for: d.only };
+    const body: Record<string, string> = {
+      hosts,
+      tls: d.tls,
+      mechanisms: d.mechanisms,
+      user: d.user,
+      nexthop: d.nexthop || hosts,
+      for: d.only,
+    };
     if (d.password) body.password = d.password;
     put(`relay/${encodeURIComponent(d.name)}${relay ? "" : "?new=yes"}`, body).then(
-      () => { setError(""); tell(t.created); done(d.name); }, (e) => setError(words(e)));
+      () => {
+        setError("");
+        tell(t.created);
+        done(d.name);
+      },
+      (e) => setError(words(e)),
+    );
   };
   return (
     <Form class="card" label={relay ? t.edit : t.new} onSubmit={save}>
-      {error && <p class="box bad" role="alert">{error}</p>}
-      {!relay && <Presets use={(p) => { setHint(p); set({ ...d, name: d.name || (p.id === "plain" ? "" : p.id), hosts: [p.hosts], tls: p.tls, mechanisms: p.mechanisms }); }} />}
+      {error && (
+        <p class="box bad" role="alert">
+          {error}
+        </p>
+      )}
+      {!relay && (
+        <Presets
+          use={(p) => {
+            setHint(p);
+            set({
+              ...d,
+              name: d.name || (p.id === "plain" ? "" : p.id),
+              hosts: [p.hosts],
+              tls: p.tls,
+              mechanisms: p.mechanisms,
+            });
+          }}
+        />
+      )}
       <Field label={t.name} value={d.name} onInput={(name) => set({ ...d, name })} disabled={!!relay} required />
       <HostList hosts={d.hosts} set={(h) => set({ ...d, hosts: h })} />
       <Select label={t.tls} value={d.tls} onChange={(tls) => set({ ...d, tls })} options={Object.entries(t.tlsModes)} />
       <Field label={t.account} value={d.user} onInput={(user) => set({ ...d, user })} hint={hint?.user} />
-      <Field label={t.password} type="password" autocomplete="new-password" value={d.password} onInput={(password) => set({ ...d, password })}
-        placeholder={relay?.password_set ? t.masked : undefined} hint={relay?.password_set ? t.passwordKeep : hint ? `${hint.password}. ${t.passwordNew}` : t.passwordNew} />
+      <Field
+        label={t.password}
+        type="password"
+        autocomplete="new-password"
+        value={d.password}
+        onInput={(password) => set({ ...d, password })}
+        placeholder={relay?.password_set ? t.masked : undefined}
+        hint={relay?.password_set ? t.passwordKeep : hint ? `${hint.password}. ${t.passwordNew}` : t.passwordNew}
+      />
       <details>
         <summary>{text.more}</summary>
-        <Field label={t.mechanisms} value={d.mechanisms} onInput={(mechanisms) => set({ ...d, mechanisms })} hint={t.mechanismsHint} />
+        <Field
+          label={t.mechanisms}
+          value={d.mechanisms}
+          onInput={(mechanisms) => set({ ...d, mechanisms })}
+          hint={t.mechanismsHint}
+        />
         <Field label={t.nexthop} value={d.nexthop} onInput={(nexthop) => set({ ...d, nexthop })} hint={t.nexthopHint} />
         <Field label={t.only} value={d.only} onInput={(only) => set({ ...d, only })} hint={t.onlyHint} />
       </details>
@@ -153,9 +367,13 @@ function Users({ relay }: { relay: Relay }) {
     <section class="card">
       <h2>{t.usedBy}</h2>
       {users.length === 0 && <p class="quiet">{text.nobody}</p>}
-      <ul class="plain">{users.map((u) => (
-        <li key={u}><a href={u.startsWith("@") ? to("domain", u.slice(1), "relay") : to("user", u, "relay")}>{u}</a></li>
-      ))}</ul>
+      <ul class="plain">
+        {users.map((u) => (
+          <li key={u}>
+            <a href={u.startsWith("@") ? to("domain", u.slice(1), "relay") : to("user", u, "relay")}>{u}</a>
+          </li>
+        ))}
+      </ul>
       {relay.more_users && <p class="quiet">{t.moreUsers}</p>}
     </section>
   );
@@ -163,23 +381,43 @@ function Users({ relay }: { relay: Relay }) {
 
 function One({ relay, again }: { relay: Relay; again: () => void }) {
   const [sure, ask] = useState(false);
-  const remove = () => del(`relay/${encodeURIComponent(relay.name)}`).then(() => { tell(t.gone); go("#/relays"); }, (e) => { ask(false); tell(words(e), true); });
+  const remove = () =>
+    del(`relay/${encodeURIComponent(relay.name)}`).then(
+      () => {
+        tell(t.gone);
+        go("#/relays");
+      },
+      (e) => {
+        ask(false);
+        tell(words(e), true);
+      },
+    );
   const user = relay.users?.find((u) => !u.startsWith("@"));
   const sender = (relay.for || user || relay.users?.[0] || "").replace(/^@/, "postmaster@");
   return (
     <div class="columns">
       <div>
         <Editor relay={relay} done={again} />
-        <p><button type="button" class="danger" onClick={() => ask(true)}>{t.delete}</button></p>
+        <p>
+          <button type="button" class="danger" onClick={() => ask(true)}>
+            {t.delete}
+          </button>
+        </p>
         {sure && <Confirm question={t.deleteSure(relay.name)} yes={t.delete} onYes={remove} onNo={() => ask(false)} />}
       </div>
       <div>
         <section class="card">
-          <h2>{t.health} <State health={relay.health} /></h2>
+          <h2>
+            {t.health} <State health={relay.health} />
+          </h2>
           <HealthFacts health={relay.health} />
           <p class="row">
-            <a class="button" href={`#/test?${query({ kind: "test", sender, relay: relay.nexthop })}`}>{text.relay.test}</a>
-            <a class="button" href={`#/test?${query({ kind: "explain", sender, relay: relay.nexthop })}`}>{text.relay.explain}</a>
+            <a class="button" href={`#/test?${query({ kind: "test", sender, relay: relay.nexthop })}`}>
+              {text.relay.test}
+            </a>
+            <a class="button" href={`#/test?${query({ kind: "explain", sender, relay: relay.nexthop })}`}>
+              {text.relay.explain}
+            </a>
           </p>
         </section>
         <Users relay={relay} />
@@ -189,11 +427,19 @@ function One({ relay, again }: { relay: Relay; again: () => void }) {
 }
 
 export function RelayForm({ name }: { name?: string }) {
-  const data = useLoad(() => (name ? get<Relay>(`relay/${encodeURIComponent(name)}`) : Promise.resolve(undefined)), [name]);
+  const data = useLoad(
+    () => (name ? get<Relay>(`relay/${encodeURIComponent(name)}`) : Promise.resolve(undefined)),
+    [name],
+  );
   return (
     <Page title={name ?? t.new} path={<a href="#/relays">{t.title}</a>}>
-      {name ? <Loaded of={data}>{(r) => r && <One relay={r} again={data.again} />}</Loaded> : <div class="narrow"><Editor done={(n) => go(to("relay", n))} /></div>}
+      {name ? (
+        <Loaded of={data}>{(r) => r && <One relay={r} again={data.again} />}</Loaded>
+      ) : (
+        <div class="narrow">
+          <Editor done={(n) => go(to("relay", n))} />
+        </div>
+      )}
     </Page>
   );
 }
-

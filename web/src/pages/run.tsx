@@ -13,12 +13,28 @@ export function NewRun({ args, me }: { args: URLSearchParams; me: Me }) {
   const [recipient, setRecipient] = useState(args.get("recipient") ?? "");
   const [relay, setRelay] = useState(args.get("relay") ?? "");
   const [error, setError] = useState("");
-  const start = () => post<{ id: string }>("runs", { kind, sender, recipient, relay }).then((r) => go(to("run", r.id)), (e) => setError(words(e)));
+  const start = () =>
+    post<{ id: string }>("runs", { kind, sender, recipient, relay }).then(
+      (r) => go(to("run", r.id)),
+      (e) => setError(words(e)),
+    );
   return (
     <Page title={t.title} lead={t.lead}>
       <Form class="card narrow" label={t.title} onSubmit={start}>
-        {error && <p class="box bad" role="alert">{error}</p>}
-        <Select label={t.kind} value={kind} onChange={setKind} options={[["test", t.test], ["explain", t.explain]]} />
+        {error && (
+          <p class="box bad" role="alert">
+            {error}
+          </p>
+        )}
+        <Select
+          label={t.kind}
+          value={kind}
+          onChange={setKind}
+          options={[
+            ["test", t.test],
+            ["explain", t.explain],
+          ]}
+        />
         <Field label={t.sender} type="email" value={sender} onInput={setSender} required />
         <Field label={t.recipient} type="email" value={recipient} onInput={setRecipient} />
         {me.global && <Field label={t.relay} value={relay} onInput={setRelay} />}
@@ -32,10 +48,21 @@ function AskedList({ asked }: { asked: Asked[] }) {
   return (
     <details>
       <summary>{t.asked}</summary>
-      <ul class="plain small">{asked.map((a, i) => (
-        <li key={i}><Badge kind={a.answer === "found" ? "good" : "plain"}>{a.answer}</Badge> <code>{a.key.replace(/\n/g, " ")}</code> – {a.table}
-          {a.value !== undefined && <> = <code>{a.value}</code></>}{(a.source ?? a.why) && <span class="quiet wrap"> ({a.source ?? a.why})</span>}</li>
-      ))}</ul>
+      <ul class="plain small">
+        {asked.map((a, i) => (
+          <li key={i}>
+            <Badge kind={a.answer === "found" ? "good" : "plain"}>{a.answer}</Badge>{" "}
+            <code>{a.key.replace(/\n/g, " ")}</code> – {a.table}
+            {a.value !== undefined && (
+              <>
+                {" "}
+                = <code>{a.value}</code>
+              </>
+            )}
+            {(a.source ?? a.why) && <span class="quiet wrap"> ({a.source ?? a.why})</span>}
+          </li>
+        ))}
+      </ul>
     </details>
   );
 }
@@ -45,12 +72,23 @@ function Stage({ step }: { step: Step }) {
   return (
     <li class={step.pass === false ? "stage failed" : "stage"}>
       <div class="stagehead">
-        <Badge kind={step.pass === false ? "bad" : step.pass ? "good" : "plain"}>{step.pass === false ? t.failed : step.pass ? t.ok : "·"}</Badge>{" "}
+        <Badge kind={step.pass === false ? "bad" : step.pass ? "good" : "plain"}>
+          {step.pass === false ? t.failed : step.pass ? t.ok : "·"}
+        </Badge>{" "}
         <strong>{step.step}</strong> {step.ms !== undefined && <span class="quiet">{t.ms(step.ms)}</span>}
       </div>
       <div class="wrap">{step.result}</div>
       {step.days_left !== undefined && <div class="small">{t.daysLeft(step.days_left)}</div>}
-      {more.length > 0 && <dl class="facts small">{more.map(([k, label]) => <div key={k}><dt>{label}</dt><dd class="wrap">{String(step[k])}</dd></div>)}</dl>}
+      {more.length > 0 && (
+        <dl class="facts small">
+          {more.map(([k, label]) => (
+            <div key={k}>
+              <dt>{label}</dt>
+              <dd class="wrap">{String(step[k])}</dd>
+            </div>
+          ))}
+        </dl>
+      )}
       {step.asked && step.asked.length > 0 && <AskedList asked={step.asked} />}
     </li>
   );
@@ -61,14 +99,26 @@ function useRun(id: string) {
   const [error, setError] = useState("");
   useEffect(() => {
     let source: EventSource | undefined;
-    get<Run>(`run/${id}`).then((first) => {
-      if (first.over) { set(first); return; }
-      set({ ...first, steps: [] });
-      source = new EventSource(`api/run/${id}`);
-      source.addEventListener("step", (e) => set((r) => r && { ...r, steps: [...r.steps, JSON.parse(e.data)] }));
-      source.addEventListener("end", (e) => { set((r) => r && { ...r, over: true, passed: JSON.parse(e.data).passed }); source?.close(); });
-      source.onerror = () => { source?.close(); get<Run>(`run/${id}`).then(set, (e) => setError(words(e))); };
-    }, (e) => setError(words(e)));
+    get<Run>(`run/${id}`).then(
+      (first) => {
+        if (first.over) {
+          set(first);
+          return;
+        }
+        set({ ...first, steps: [] });
+        source = new EventSource(`api/run/${id}`);
+        source.addEventListener("step", (e) => set((r) => r && { ...r, steps: [...r.steps, JSON.parse(e.data)] }));
+        source.addEventListener("end", (e) => {
+          set((r) => r && { ...r, over: true, passed: JSON.parse(e.data).passed });
+          source?.close();
+        });
+        source.onerror = () => {
+          source?.close();
+          get<Run>(`run/${id}`).then(set, (e) => setError(words(e)));
+        };
+      },
+      (e) => setError(words(e)),
+    );
     return () => source?.close();
   }, [id]);
   return { run, error };
@@ -76,19 +126,56 @@ function useRun(id: string) {
 
 export function Result({ id }: { id: string }) {
   const { run, error } = useRun(id);
-  if (!run) return <Page title={t.title}>{error ? <p class="box bad" role="alert">{error}</p> : <p class="quiet">{text.loading}</p>}</Page>;
+  if (!run)
+    return (
+      <Page title={t.title}>
+        {error ? (
+          <p class="box bad" role="alert">
+            {error}
+          </p>
+        ) : (
+          <p class="quiet">{text.loading}</p>
+        )}
+      </Page>
+    );
   const test = run.kind === "test";
   const again = () => go(`#/test?${query({ kind: run.kind, sender: run.sender, recipient: run.recipient })}`);
   return (
     <Page title={(test ? t.resultTest : t.resultExplain)(run.sender, run.recipient)}>
-      <p class="quiet">{t.begun} <Time at={run.started} /></p>
-      <ol class="stages" aria-live="polite">{run.steps.map((s, i) => <Stage key={i} step={s} />)}</ol>
+      <p class="quiet">
+        {t.begun} <Time at={run.started} />
+      </p>
+      <ol class="stages" aria-live="polite">
+        {run.steps.map((s, i) => (
+          <Stage key={i} step={s} />
+        ))}
+      </ol>
       <p role="status" class={run.over ? (run.passed ? "box good" : "box bad") : "quiet"}>
-        {!run.over ? t.running : test ? (run.passed ? t.passedTest : t.failedTest) : run.passed ? t.passedExplain : t.failedTest}
+        {!run.over
+          ? t.running
+          : test
+            ? run.passed
+              ? t.passedTest
+              : t.failedTest
+            : run.passed
+              ? t.passedExplain
+              : t.failedTest}
       </p>
       <p class="row">
-        <button type="button" onClick={again}>{t.again}</button>
-        <button type="button" onClick={() => navigator.clipboard?.writeText(location.href).then(() => tell(text.copied), () => undefined)}>{text.copyLink}</button>
+        <button type="button" onClick={again}>
+          {t.again}
+        </button>
+        <button
+          type="button"
+          onClick={() =>
+            navigator.clipboard?.writeText(location.href).then(
+              () => tell(text.copied),
+              () => undefined,
+            )
+          }
+        >
+          {text.copyLink}
+        </button>
       </p>
     </Page>
   );

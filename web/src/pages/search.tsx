@@ -9,7 +9,14 @@ function Found({ title, rows, kind }: { title: string; rows: Row[]; kind: string
   return (
     <section>
       <h2>{title}</h2>
-      <ul class="plain">{rows.map((r) => <li key={r.name}><a href={to(kind, r.name, "relay")}>{r.name}</a> <span class="quiet">{r.title}</span> {r.relay && <RelayCell row={r} />}</li>)}</ul>
+      <ul class="plain">
+        {rows.map((r) => (
+          <li key={r.name}>
+            <a href={to(kind, r.name, "relay")}>{r.name}</a> <span class="quiet">{r.title}</span>{" "}
+            {r.relay && <RelayCell row={r} />}
+          </li>
+        ))}
+      </ul>
     </section>
   );
 }
@@ -18,14 +25,16 @@ export function Search({ q }: { q: string }) {
   const found = useLoad(() => get<{ domains: Row[]; users: Row[]; more: boolean }>(`search?${query({ q })}`), []);
   return (
     <Page title={`${text.search.title}: ${q}`}>
-      <Loaded of={found}>{(data) => (
-        <>
-          {data.domains.length + data.users.length === 0 && <p>{text.search.nothing}</p>}
-          <Found title={text.search.domains} rows={data.domains} kind="domain" />
-          <Found title={text.search.users} rows={data.users} kind="user" />
-          {data.more && <p class="quiet">…</p>}
-        </>
-      )}</Loaded>
+      <Loaded of={found}>
+        {(data) => (
+          <>
+            {data.domains.length + data.users.length === 0 && <p>{text.search.nothing}</p>}
+            <Found title={text.search.domains} rows={data.domains} kind="domain" />
+            <Found title={text.search.users} rows={data.users} kind="user" />
+            {data.more && <p class="quiet">…</p>}
+          </>
+        )}
+      </Loaded>
     </Page>
   );
 }

@@ -3,7 +3,15 @@ import { del, get, Me, post } from "../api";
 import { text } from "../text";
 import { Check, Field, Form, Loaded, Page, Table, tell, Time, useLoad, words } from "../ui";
 
-interface Token { id: number; name: string; scopes: string; domain: string; created: number; expires: number; used: number }
+interface Token {
+  id: number;
+  name: string;
+  scopes: string;
+  domain: string;
+  created: number;
+  expires: number;
+  used: number;
+}
 const t = text.tokens;
 
 function Add({ me, done }: { me: Me; done: () => void }) {
@@ -14,16 +22,46 @@ function Add({ me, done }: { me: Me; done: () => void }) {
   const [error, setError] = useState("");
   const [token, setToken] = useState("");
   const all = Object.keys(t.scope).filter((s) => me.global || ["read", "accounts", "test"].includes(s));
-  const add = () => post<{ token: string }>("tokens", { name, domain, days: /^\d+$/.test(days) ? Number(days) : days, scopes: scopes.join(" ") }).then(
-    (r) => { setToken(r.token); setError(""); setName(""); done(); }, (e) => setError(words(e)));
+  const add = () =>
+    post<{ token: string }>("tokens", {
+      name,
+      domain,
+      days: /^\d+$/.test(days) ? Number(days) : days,
+      scopes: scopes.join(" "),
+    }).then(
+      (r) => {
+        setToken(r.token);
+        setError("");
+        setName("");
+        done();
+      },
+      (e) => setError(words(e)),
+    );
   return (
     <Form class="card narrow" label={t.add} onSubmit={add}>
-      {error && <p class="box bad" role="alert">{error}</p>}
-      {token && <p class="box good" role="status">{t.once}<br /><code class="wrap">{token}</code></p>}
+      {error && (
+        <p class="box bad" role="alert">
+          {error}
+        </p>
+      )}
+      {token && (
+        <p class="box good" role="status">
+          {t.once}
+          <br />
+          <code class="wrap">{token}</code>
+        </p>
+      )}
       <Field label={t.name} value={name} onInput={setName} required />
       <fieldset>
         <legend>{t.scopes}</legend>
-        {all.map((s) => <Check key={s} label={t.scope[s]} checked={scopes.includes(s)} onChange={(on) => setScopes(on ? [...scopes, s] : scopes.filter((x) => x !== s))} />)}
+        {all.map((s) => (
+          <Check
+            key={s}
+            label={t.scope[s]}
+            checked={scopes.includes(s)}
+            onChange={(on) => setScopes(on ? [...scopes, s] : scopes.filter((x) => x !== s))}
+          />
+        ))}
       </fieldset>
       <Field label={t.domain} value={domain} onInput={setDomain} />
       <Field label={t.days} value={days} onInput={setDays} />
@@ -37,16 +75,52 @@ export function Tokens({ me }: { me: Me }) {
   const revoke = (id: number) => del(`token/${id}`).then(list.again, (e) => tell(words(e), true));
   return (
     <Page title={t.title} lead={t.lead}>
-      <Loaded of={list}>{(tokens) => tokens.length === 0 ? <p class="quiet">{t.empty}</p> : (
-        <Table caption={t.title} head={<><th scope="col">{t.name}</th><th scope="col">{t.scopes}</th><th scope="col" class="wide">{t.bound}</th><th scope="col" class="wide">{t.used}</th><th scope="col" class="wide">{t.expires}</th><th scope="col">{t.revoke}</th></>}>
-          {tokens.map((k) => (
-            <tr key={k.id}>
-              <th scope="row">{k.name}</th><td>{k.scopes}</td><td class="wide">{k.domain || "–"}</td><td class="wide"><Time at={k.used} /></td><td class="wide"><Time at={k.expires} /></td>
-              <td><button type="button" class="danger" aria-label={t.revokeIt(k.name)} onClick={() => revoke(k.id)}>{t.revoke}</button></td>
-            </tr>
-          ))}
-        </Table>
-      )}</Loaded>
+      <Loaded of={list}>
+        {(tokens) =>
+          tokens.length === 0 ? (
+            <p class="quiet">{t.empty}</p>
+          ) : (
+            <Table
+              caption={t.title}
+              head={
+                <>
+                  <th scope="col">{t.name}</th>
+                  <th scope="col">{t.scopes}</th>
+                  <th scope="col" class="wide">
+                    {t.bound}
+                  </th>
+                  <th scope="col" class="wide">
+                    {t.used}
+                  </th>
+                  <th scope="col" class="wide">
+                    {t.expires}
+                  </th>
+                  <th scope="col">{t.revoke}</th>
+                </>
+              }
+            >
+              {tokens.map((k) => (
+                <tr key={k.id}>
+                  <th scope="row">{k.name}</th>
+                  <td>{k.scopes}</td>
+                  <td class="wide">{k.domain || "–"}</td>
+                  <td class="wide">
+                    <Time at={k.used} />
+                  </td>
+                  <td class="wide">
+                    <Time at={k.expires} />
+                  </td>
+                  <td>
+                    <button type="button" class="danger" aria-label={t.revokeIt(k.name)} onClick={() => revoke(k.id)}>
+                      {t.revoke}
+                    </button>
+                  </td>
+                </tr>
+              ))}
+            </Table>
+          )
+        }
+      </Loaded>
       <Add me={me} done={list.again} />
     </Page>
   );
