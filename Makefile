@@ -57,12 +57,12 @@ test-asan test-tsan: test-%:
 	@ninja -C build-$* | tail -1
 	@POSTHOUSE_BUILD=build-$* $(PYTHON) tests/run.py
 
-# BASE=commit: an older build takes turns with this one, and a second table compares them.
-# Each defect of tests/wire/mutants put back; the wire simulator must find it within a minute.
+# Each defect of tests/wire/mutants put back; the wire simulator must find it.  ARGS='NAME …': these only.
 mutants:
 	@sh scripts/setup.sh test
 	@$(PYTHON) tests/wire/mutants.py $(ARGS)
 
+# BASE=commit: an older build takes turns with this one, and a second table compares them.
 bench:
 	@sh scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
