@@ -33,6 +33,10 @@ struct ledger *ledger_new(const struct ledger_rules *rules) {
     return l;
 }
 
+struct ledger_rules *ledger_rules(struct ledger *l) {
+    return &l->rules;
+}
+
 void ledger_hurries(struct ledger *l) {
     l->rules.hurries = true;
 }
@@ -123,6 +127,7 @@ struct ledger_mail *ledger_mail(struct ledger *l, unsigned number, const char *s
     struct ledger_mail *m = zeroed(sizeof *m);
     m->l = l;
     m->number = number;
+    m->begun_ms = l->rules.now_ms(l->rules.arg);
     m->sender = address_plain(sender, l->rules.origin);
     bytes_add(&m->envid, envid->p, envid->n);
     m->ret = ret;
@@ -212,7 +217,7 @@ void ledger_conn_tls(struct ledger_conn *c) {
 }
 
 void ledger_conn_user(struct ledger_conn *c, const char *user) {
-    c->user = bytes_copy(user, strlen(user));
+    c->user = user == NULL ? NULL : bytes_copy(user, strlen(user));
 }
 
 void ledger_conn_crime(struct ledger_conn *c, unsigned crime) {
@@ -303,9 +308,10 @@ static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt
         ledger_fail(l, "recipient <%s> of message %u (from <%s>) came to host %u: a wrong relay",
                     r->addr, m->number, m->sender, t->c->host);
     const char *user = t->c->host == 0 ? road.user : road.elsewhere;
-    if (user != NULL && (t->c->crime & CRIME_GARBAGE) == 0 && strcmp(user, t->c->user) != 0)
+    const char *is = t->c->user == NULL ? user : t->c->user;
+    if (user != NULL && (strcmp(user, is) != 0 || (t->c->user == NULL && user[0] == '\0')))
         ledger_fail(l, "message %u (from <%s>) came to host %u under the login \"%s\", not \"%s\"",
-                    m->number, m->sender, t->c->host, t->c->user, user);
+                    m->number, m->sender, t->c->host, is, user);
     if (m->state == MAIL_OPEN)
         ledger_fail(l, "message %u is being sent, and its client has not ended it", m->number);
 }
@@ -496,8 +502,8 @@ void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const 
 
 /* What waits has its next attempt within maximal_backoff_time. */
 static void check_turn(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
-    int64_t waits = l->rules.now_ms(l->rules.arg) - m->tried_ms;
-    if (!m->expired && m->tried_ms > 0 && waits > l->rules.backoff_ms + l->rules.backoff_ms / 2 &&
+    int64_t waits = l->rules.now_ms(l->rules.arg) - r->tried_ms;
+    if (!m->expired && r->tried_ms > 0 && waits > l->rules.backoff_ms + l->rules.backoff_ms / 2 &&
         !l->rules.faulted(l->rules.arg))
         ledger_fail(l, "<%s> of message %u has not been tried for %lld ms", r->addr, m->number,
                     (long long)waits);

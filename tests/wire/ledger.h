@@ -43,6 +43,7 @@ struct ledger_rules {
     int64_t backoff_ms;  /* maximal_backoff_time */
     bool hurries;        /* orders may begin an attempt at any time */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
+    bool login_bounces;  /* smtp_sasl_auth_soft_bounce = no: a refused login returns the mail */
 };
 
 struct ledger;
@@ -51,6 +52,8 @@ struct ledger_conn; /* a connection to a relay host */
 struct ledger_take; /* a transaction at a relay host */
 
 struct ledger *ledger_new(const struct ledger_rules *rules);
+/* May be changed while the scenario is made. */
+struct ledger_rules *ledger_rules(struct ledger *l);
 /* From now on an attempt may begin at any time. */
 void ledger_hurries(struct ledger *l);
 void ledger_fail(struct ledger *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -106,7 +109,7 @@ void ledger_conn_crime(struct ledger_conn *c, unsigned crime);
 void ledger_conn_line(struct ledger_conn *c, const char *p, size_t n, bool crlf);
 /* A user name and a password have come. */
 void ledger_conn_login(struct ledger_conn *c, const char *user, const char *password);
-/* That user is logged in. */
+/* That user is logged in; NULL: the host has said so to somebody whose name it has not heard. */
 void ledger_conn_user(struct ledger_conn *c, const char *user);
 /* A command that is none came from the product. */
 void ledger_conn_nonsense(struct ledger_conn *c, const char *line);

@@ -30,6 +30,7 @@ struct rcpt_entry {
     bool bounced;        /* the log says so */
     bool reported;       /* a report that was delivered says that it failed */
     int64_t reported_ms; /* since when */
+    int64_t tried_ms;    /* when the log last said something of it; 0: never */
     bool queued;         /* at the end */
 };
 
@@ -40,8 +41,9 @@ struct ledger_mail {
     struct bytes envid;
     char ret;
     enum mail_state state;
-    int code; /* of the answer */
-    int64_t answer_ms;
+    int code;          /* of the answer */
+    int64_t begun_ms;  /* when MAIL was about to be sent: the message is at most so old */
+    int64_t answer_ms; /* when its content was answered */
     char qid[32];
     struct bytes content;
     bool long_lines;
@@ -51,7 +53,6 @@ struct ledger_mail {
     int64_t ordered_ms; /* when one of the last three became true */
     bool notified;      /* a non-delivery notification is logged */
     int64_t notified_ms;
-    int64_t tried_ms; /* when the log last said something of one of its recipients */
 };
 
 struct ledger_conn {
@@ -60,7 +61,8 @@ struct ledger_conn {
     bool tls;
     unsigned crime;
     unsigned extras; /* replies too many */
-    char *user;      /* who is logged in; "" */
+    char *user; /* who is logged in; ""; NULL: the host says that somebody is, and has heard no name
+                 */
 };
 
 struct ledger_take {

@@ -11,9 +11,6 @@
 
 #include "ledger_inside.h"
 
-/* A message is as old as its MAIL command; the ledger counts from the answer to its content. */
-#define AGE_MS 600000
-
 /* One "QID: to=<…>, relay=…, dsn=…, status=… (…)" line. */
 struct line {
     char qid[32];
@@ -106,6 +103,8 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
     bool dialogue = s->code == 503 || s->code == 530; /* says nothing of the message */
     if (s->code / 100 != 5 || (dialogue && rules->road(rules->arg, m->sender, r->addr).configured))
         return false;
+    if (s->stage == STAGE_AUTH)
+        return rules->login_bounces;
     if ((s->c->crime & (CRIME_EXTRA | CRIME_FEWER)) != 0)
         return true;
     if (!said_is_about(s, m))
@@ -151,7 +150,7 @@ static void log_delivery(struct ledger *l, struct line *x) {
         return;
     }
     if (x->r != NULL)
-        x->m->tried_ms = l->rules.now_ms(l->rules.arg);
+        x->r->tried_ms = l->rules.now_ms(l->rules.arg);
     if (x->r == NULL) {
         report_of_old(l, x->addr);
         return;
@@ -193,8 +192,8 @@ static void log_expired(struct ledger *l, const char *qid, const char *text) {
             rep->over = true;
         return;
     }
-    int64_t age = l->rules.now_ms(l->rules.arg) - m->answer_ms;
-    if (strstr(text, "force-expired") != NULL ? !m->forced : age + AGE_MS < l->rules.lifetime_ms)
+    int64_t age = l->rules.now_ms(l->rules.arg) - m->begun_ms;
+    if (strstr(text, "force-expired") != NULL ? !m->forced : age < l->rules.lifetime_ms)
         ledger_fail(l, "message %u expired at the age of %lld ms: %s", m->number, (long long)age,
                     text);
     m->expired = true;

@@ -111,13 +111,14 @@ static void say_right(struct relay *r, const struct answer *a, struct bytes *out
 /* One more reply than was asked for. */
 static void say_extra(struct relay *r, const struct answer *a, int code, struct bytes *out) {
     ledger_conn_crime(r->conn, code == 0 ? CRIME_GARBAGE : CRIME_EXTRA);
-    if (a->stage == STAGE_DATA && code / 100 == 2) /* it may come when the content has left */
-        ledger_conn_crime(r->conn, CRIME_EXTRA);
     if (code == 0) {
         bytes_text(out, "what is this\r\n");
         return;
     }
-    unsigned token = ledger_say(r->conn, STAGE_OTHER, code, NULL, LEDGER_NOBODY);
+    /* Behind 354 it may come when the content has left: then it is the answer to that. */
+    bool early = a->stage == STAGE_DATA && r->take != NULL;
+    unsigned token = ledger_say(r->conn, early ? STAGE_BODY : STAGE_OTHER, code,
+                                early ? r->take : NULL, LEDGER_NOBODY);
     reply_text(r, out, code, token, "once more", NULL);
 }
 
@@ -648,8 +649,8 @@ static void challenge(struct relay *r, const char *text, const char *line) {
     int code = answer(r, &(struct answer){STAGE_AUTH, 334, "go on", LEDGER_NOBODY, line, &out});
     if (code != 334)
         r->mech[0] = '\0'; /* the dialogue is over */
-    if (code / 100 == 2)   /* nobody is logged in, and it says so */
-        ledger_conn_crime(r->conn, CRIME_GARBAGE);
+    if (code / 100 == 2)
+        ledger_conn_user(r->conn, NULL);
     bytes_free(&out);
 }
 

@@ -16,6 +16,8 @@ static unsigned pick_of(struct dice *d, const unsigned *v, size_t n) {
 
 /* ---- settings ---- */
 
+#define LOGIN_BOUNCES "smtp_sasl_auth_soft_bounce = no\n"
+
 static const char *const settings[] = {"default_destination_concurrency_limit = 1\n",
                                        "initial_destination_concurrency = 1\n",
                                        "smtp_pipeline_transactions = no\n",
@@ -35,6 +37,7 @@ static const char *const settings[] = {"default_destination_concurrency_limit = 
                                        "delay_warning_time = 10m\n",
                                        "default_destination_recipient_limit = 1\n",
                                        "soft_bounce = yes\n",
+                                       LOGIN_BOUNCES,
                                        "smtpd_soft_error_limit = 2\nsmtpd_hard_error_limit = 6\n",
                                        "always_add_missing_headers = yes\n",
                                        "smtpd_timeout = 20s\nsmtpd_starttls_timeout = 5s\n",
@@ -46,10 +49,13 @@ static const char *const settings[] = {"default_destination_concurrency_limit = 
                                        "smtpd_delay_reject = no\n"};
 
 static void draw_settings(struct scene *s) {
+    struct ledger_rules *rules = ledger_rules(s->ledger);
     unsigned n = dice_roll(&s->dice, 4);
-    for (unsigned i = 0; i < n; i++)
-        wire_main_cf(s->world, "%s",
-                     settings[dice_roll(&s->dice, sizeof settings / sizeof settings[0])]);
+    for (unsigned i = 0; i < n; i++) {
+        const char *line = settings[dice_roll(&s->dice, sizeof settings / sizeof settings[0])];
+        wire_main_cf(s->world, "%s", line);
+        rules->login_bounces = rules->login_bounces || strcmp(line, LOGIN_BOUNCES) == 0;
+    }
     wire_main_cf(s->world, "minimal_backoff_time = 60s\nmaximal_backoff_time = 600s\n");
 }
 
