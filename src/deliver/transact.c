@@ -131,13 +131,15 @@ static struct txn *txn_new(struct dsess *s, struct attempt *a) {
 }
 
 /* A line for each recipient that has a result. */
-static void log_attempt(const struct dsess *s, const struct attempt *a, unsigned uses) {
+static void log_attempt(const struct dsess *s, struct attempt *a, unsigned uses) {
     struct logline_times times = {a->env->arrival_us, a->active_us, a->begin_us, a->conn_us,
                                   clock_wall_us()};
     const char *service = a->transport->kind == SERVICE_LMTP ? "lmtp" : "smtp";
     for (uint32_t i = 0; i < a->n; i++) {
         if (!a->tried[i])
             continue;
+        if (s->cfg->p.soft_bounce)
+            mailerr_soften(&a->res[i]);
         logline_delivery(s->svc->log_name, service, a->env->qid, a->env->rcpts[a->idx[i]].addr,
                          a->relay[0] == '\0' ? "none" : a->relay, uses, &times, &a->res[i]);
     }

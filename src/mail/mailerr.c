@@ -42,6 +42,13 @@ void mailerr_remote(struct mailerr *e, const char *mta, struct str reply) {
     e->remote = true;
 }
 
+void mailerr_soften(struct mailerr *e) {
+    if (e->status != MAIL_BOUNCED)
+        return;
+    e->status = MAIL_DEFERRED;
+    e->dsn[0] = '4';
+}
+
 void mailerr_copy(struct mailerr *to, const struct mailerr *from) {
     mailerr_free(to);
     *to = *from;

@@ -63,6 +63,8 @@ void mailerr_set(struct mailerr *e, enum mail_status status, const char *dsn, co
 void mailerr_blame(struct mailerr *e, enum mail_phase phase, enum mail_blame blame);
 /* The remote's reply and name, for the report; sets remote. */
 void mailerr_remote(struct mailerr *e, const char *mta, struct str reply);
+/* soft_bounce: what would end the mail defers it. */
+void mailerr_soften(struct mailerr *e);
 void mailerr_copy(struct mailerr *to, const struct mailerr *from);
 void mailerr_free(struct mailerr *e);
 /* "sent", "bounced", "deferred"; what is unset is deferred. */

@@ -52,12 +52,21 @@ void smtpd_answered(struct session *s, enum cmd rc) {
     s->answered(s, rc);
 }
 
+void smtpd_soften(const struct session *s, char *reply) {
+    if (!s->p->soft_bounce || s->client.local || reply[0] != '5')
+        return;
+    reply[0] = '4';
+    if (reply[1] != '\0' && reply[2] != '\0' && reply[3] == ' ' && reply[4] == '5')
+        reply[4] = '4';
+}
+
 /* Every line to a client is written here: what others say in it (Dovecot, a table, the client
  * itself) cannot end it or hide anything. */
 static void put_line(struct session *s, const char *fmt, va_list ap) {
     struct sbuf *out = conn_out(s->conn);
     size_t at = out->n;
     sbuf_vprintf(out, fmt, ap);
+    smtpd_soften(s, out->p + at);
     for (; at < out->n; at++)
         if (str_has_control(str_make(out->p + at, 1)))
             out->p[at] = '?';

@@ -116,6 +116,9 @@ const char *smtpd_state_name(enum session_state state);
 /* The answer that CMD_WAIT waited for has come.  s may be gone when this returns. */
 void smtpd_answered(struct session *s, enum cmd rc);
 
+/* soft_bounce: a reply that refuses for good becomes one that refuses for now.  A local client's
+ * does not: sendmail(1) tells its caller what the reply says. */
+void smtpd_soften(const struct session *s, char *reply);
 /* Writes a reply line and counts it as the answer to the current command; ok false: it counts as
  * an error. */
 void smtpd_reply(struct session *s, bool ok, const char *fmt, ...)

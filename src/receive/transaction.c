@@ -80,7 +80,10 @@ static void log_reject(struct session *s, const char *stage, const char *text) {
     const struct rcpt_in *r = rejected_rcpt(s);
     sbuf_printf(&b, "%s: reject: %s from ", s->tx->qid[0] == '\0' ? "NOQUEUE" : s->tx->qid, stage);
     client_text(&s->client, &b);
-    sbuf_printf(&b, ": %s; from=<", text);
+    sbuf_add_c(&b, ": ");
+    size_t at = b.n;
+    sbuf_printf(&b, "%s; from=<", text);
+    smtpd_soften(s, b.p + at);
     addr_external(&b, transaction_sender(s->tx));
     sbuf_add_ch(&b, '>');
     if (r != NULL) {

@@ -121,12 +121,19 @@ void msg_result(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool repo
 
 void msg_untried(struct msg *m, uint32_t rcpt, const struct service *svc, const struct mailerr *e) {
     int64_t now = clock_wall_us();
+    struct mailerr soft = {0};
+    if (m->s->cfg->p.soft_bounce && e->status == MAIL_BOUNCED) {
+        mailerr_copy(&soft, e);
+        mailerr_soften(&soft);
+        e = &soft;
+    }
     struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
     bool discards = svc != NULL && svc->kind == SERVICE_DISCARD;
     logline_delivery(svc == NULL ? NULL : svc->log_name, discards ? "discard" : "error",
                      m->env->qid, m->env->rcpts[rcpt].addr, "none", 0, &t, e);
     tally_result(&m->s->tally, NULL, m->env->sender, e);
     msg_result(m, rcpt, e, false);
+    mailerr_free(&soft);
 }
 
 /* The state that a record says, if the report of that kind is in the same breath. */

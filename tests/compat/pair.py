@@ -168,8 +168,9 @@ OUTCOME = re.compile(r"to=<([^>]*)>, (?:orig_to=<[^>]*>, )?relay=(\S+), (?:conn_
 
 
 def outcomes(log, dsn_text=True):
-    """(recipient, relay, dsn, status, text) of each delivery line."""
-    return [(m[1], m[2], m[3], m[4], re.sub(r"queued as \w+", "queued", m[5])) for m in OUTCOME.finditer(log)]
+    """(recipient, relay, dsn, status, text) of each delivery line.  docs/differences.md: "SOFTBOUNCE"."""
+    return [(m[1], m[2], m[3], m[4].replace("SOFTBOUNCE", "deferred"), re.sub(r"queued as \w+", "queued", m[5]))
+            for m in OUTCOME.finditer(log)]
 
 
 def wire(relays):

@@ -58,6 +58,10 @@ CASES = [
     case("refused-535", f"relayhost = {hop('[reject.test]')}\n" + LOGIN, {"pw": "reject.test u:p\n"}),
     case("refused-454", f"relayhost = {hop('[later.test]')}\n" + LOGIN, {"pw": "later.test u:p\n"}),
     case("refused-hard", f"relayhost = {hop('[reject.test]')}\n" + LOGIN + "smtp_sasl_auth_soft_bounce = no\n", {"pw": "reject.test u:p\n"}),
+    *[case(f"soft-bounce-{n}", m + "soft_bounce = yes\n", f) for n, m, f in [
+        ("mail-550", f"relayhost = {hop('[mail550.test]')}\n", {}),
+        ("login", f"relayhost = {hop('[reject.test]')}\n" + LOGIN + "smtp_sasl_auth_soft_bounce = no\n", {"pw": "reject.test u:p\n"}),
+        ("refused", R + "transport_maps = hash:{dir}/tr\n", {"tr": "y.test error:5.7.1 no such place\n"})]],
     case("password-table-broken", R + SASL.replace("hash:{dir}/pw", "fail:x"), {}),
     # 2.1, 2.3, 2.4
     *[case(f"hop-{n}", f"relayhost = {h}\n") for n, h in [

@@ -199,6 +199,8 @@ void ledger_client_line(struct ledger *l, const char *p, size_t n) {
     int c = control_in(p, n);
     if (c >= 0)
         ledger_fail(l, "a reply to a client has the control character %d: %.*s", c, (int)n, p);
+    if (l->rules.soft && n > 0 && p[0] == '5')
+        ledger_fail(l, "a client is refused for good, and soft_bounce forbids it: %.*s", (int)n, p);
     secrets_look(l, "a reply to a client", p, n);
 }
 

@@ -43,6 +43,7 @@ struct ledger_rules {
     int64_t backoff_ms;  /* maximal_backoff_time */
     bool hurries;        /* orders may begin an attempt at any time */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
+    bool soft;           /* soft_bounce: nothing is refused or returned for good, but for its age */
     bool login_bounces;  /* smtp_sasl_auth_soft_bounce = no: a refused login returns the mail */
 };
 

@@ -130,6 +130,8 @@ static void log_bounced(struct ledger *l, struct line *x) {
         x->token != NULL ? said_permits_bounce(x->token, x->m, x->r) : is_own_fault(x->said, &road);
     if (!good)
         ledger_fail(l, "bounced, and no 5xx was said of it: %s", x->text);
+    if (l->rules.soft)
+        ledger_fail(l, "bounced, and soft_bounce forbids it: %s", x->text);
     x->r->bounced = true;
     l->bounced++;
 }

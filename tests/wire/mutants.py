@@ -66,7 +66,9 @@ class Tree:
     def make(self):
         """None, or what the compiler says."""
         r = call(["ninja", "-C", str(self.build), "tests/sim_wire"], self.root)
-        return None if r.returncode == 0 else r.stdout[-3000:]
+        if r.returncode == 0:
+            return None
+        return "\n".join(x for x in r.stdout.splitlines() if re.search(r"error|undefined", x))[:3000] or r.stdout[-3000:]
 
     def apply(self, patch):
         """None, or what is wrong with the patch."""

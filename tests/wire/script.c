@@ -16,6 +16,7 @@ static unsigned pick_of(struct dice *d, const unsigned *v, size_t n) {
 
 /* ---- settings ---- */
 
+#define SOFT_BOUNCE   "soft_bounce = yes\n"
 #define LOGIN_BOUNCES "smtp_sasl_auth_soft_bounce = no\n"
 
 static const char *const settings[] = {"default_destination_concurrency_limit = 1\n",
@@ -36,7 +37,7 @@ static const char *const settings[] = {"default_destination_concurrency_limit = 
                                        "bounce_size_limit = 1000\n",
                                        "delay_warning_time = 10m\n",
                                        "default_destination_recipient_limit = 1\n",
-                                       "soft_bounce = yes\n",
+                                       SOFT_BOUNCE,
                                        LOGIN_BOUNCES,
                                        "smtpd_soft_error_limit = 2\nsmtpd_hard_error_limit = 6\n",
                                        "always_add_missing_headers = yes\n",
@@ -54,6 +55,7 @@ static void draw_settings(struct scene *s) {
     for (unsigned i = 0; i < n; i++) {
         const char *line = settings[dice_roll(&s->dice, sizeof settings / sizeof settings[0])];
         wire_main_cf(s->world, "%s", line);
+        rules->soft = rules->soft || strcmp(line, SOFT_BOUNCE) == 0;
         rules->login_bounces = rules->login_bounces || strcmp(line, LOGIN_BOUNCES) == 0;
     }
     wire_main_cf(s->world, "minimal_backoff_time = 60s\nmaximal_backoff_time = 600s\n");
