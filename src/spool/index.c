@@ -62,6 +62,12 @@ void entry_set_damaged(struct spool *s, uint64_t id) {
         e->damaged = true;
 }
 
+void entry_ends(struct spool *s, uint64_t id) {
+    struct entry *e = itab_get(&s->index, id);
+    if (entry_has_file(e) && e->damaged && bodyfile_set_aside(s, id) == 0)
+        e->damaged = false;
+}
+
 void entry_drop(struct spool *s, uint64_t id) {
     struct entry *e = itab_del(&s->index, id);
     if (e == NULL)

@@ -103,7 +103,7 @@ struct entry {
     uint32_t meta_len;
     uint32_t prog_off;
     uint32_t prog_len; /* 0: no progress yet */
-    bool damaged;      /* its content: a file of it goes to damaged/ when the message ends */
+    bool damaged;      /* its content, of which a file is not in damaged/ yet */
 };
 
 /* A message that was copied on; its entry follows when the copy is durable. */
@@ -224,6 +224,9 @@ void entry_set_progress(struct spool *s, uint64_t id, struct segment *seg, uint6
                         uint32_t meta_len);
 /* The message's content is damaged; nothing of it is deleted from now on. */
 void entry_set_damaged(struct spool *s, uint64_t id);
+/* The end of the message is about to be written.  A content file that is damaged goes to damaged/
+ * before that: behind the end it would be one that no record names, which a start deletes. */
+void entry_ends(struct spool *s, uint64_t id);
 /* Forgets a message; entry_del also removes its content file, if any: to damaged/ if it is damaged.
  */
 void entry_drop(struct spool *s, uint64_t id);

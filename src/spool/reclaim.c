@@ -71,6 +71,25 @@ static int reclaim_read_progress(const struct spool *s, const struct entry *e, s
     return rc;
 }
 
+/* A queued message's record and progress, as they are on the disk. */
+struct reclaimed {
+    struct sbuf data; /* envelope, then the content that is in the record */
+    struct sbuf prog; /* owns what progress shows */
+    struct str progress;
+    uint32_t body_crc;
+};
+
+static size_t reclaim_body_n(const struct entry *e) {
+    return entry_has_file(e) ? 0 : (size_t)e->body_len;
+}
+
+static int reclaim_read(const struct spool *s, const struct entry *e, struct reclaimed *r) {
+    struct rec_head h = {0}, like = {.type = REC_MESSAGE, .id = e->id, .meta_len = e->meta_len};
+    int rc = rec_read(s, e->seg, entry_off(e), &like, reclaim_body_n(e), &h, &r->data);
+    r->body_crc = h.body_crc;
+    return rc < 0 ? rc : reclaim_read_progress(s, e, &r->prog, &r->progress);
+}
+
 /* Writes a queued message and its progress again, at the end of the log. */
 static int reclaim_write(struct spool *s, const struct entry *e, const struct rec *message,
                          struct str progress) {
@@ -89,25 +108,22 @@ static int reclaim_write(struct spool *s, const struct entry *e, const struct re
     return 0;
 }
 
-static int reclaim_copy(struct spool *s, const struct entry *e) {
-    struct rec_head h, like = {.type = REC_MESSAGE, .id = e->id, .meta_len = e->meta_len};
-    struct sbuf data = {0}, prog = {0};
-    struct str progress;
-    size_t body_n = (e->body_len & REC_FILE_BIT) != 0 ? 0 : (size_t)e->body_len;
-    int rc = rec_read(s, e->seg, entry_off(e), &like, body_n, &h, &data);
-    if (rc == 0)
-        rc = reclaim_read_progress(s, e, &prog, &progress);
+/* *bad is set if the disk does not give the message back: nothing of the new place is at fault. */
+static int reclaim_copy(struct spool *s, const struct entry *e, bool *bad) {
+    struct reclaimed r = {0};
+    int rc = reclaim_read(s, e, &r);
+    *bad = rc < 0;
     if (rc == 0) {
-        struct rec r = {.type = REC_MESSAGE,
-                        .id = e->id,
-                        .meta = str_make(data.p, e->meta_len),
-                        .body = str_make(data.p + e->meta_len, body_n),
-                        .body_len = e->body_len,
-                        .body_crc = h.body_crc};
-        rc = reclaim_write(s, e, &r, progress);
+        struct rec message = {.type = REC_MESSAGE,
+                              .id = e->id,
+                              .meta = str_make(r.data.p, e->meta_len),
+                              .body = str_make(r.data.p + e->meta_len, reclaim_body_n(e)),
+                              .body_len = e->body_len,
+                              .body_crc = r.body_crc};
+        rc = reclaim_write(s, e, &message, r.progress);
     }
-    sbuf_free(&data);
-    sbuf_free(&prog);
+    sbuf_free(&r.data);
+    sbuf_free(&r.prog);
     return rc;
 }
 
@@ -130,19 +146,26 @@ static uint64_t reclaim_gap_end(const struct segment *g, uint64_t off) {
     return 0;
 }
 
-/* Copies on what is queued in the oldest segment, a few megabytes at most. */
-static int reclaim_some(struct spool *s, struct segment *g) {
+/* The head of the record at off of g. */
+static int reclaim_head(const struct spool *s, const struct segment *g, uint64_t off,
+                        struct rec_head *h) {
+    int rc = disk_read(s, g->fd, h, sizeof *h, off);
+    return rc == 0 && h->mark != rec_mark(g->salt) ? -EBADMSG : rc;
+}
+
+/* Copies on what is queued in the oldest segment, a few megabytes at most.  *bad is set if g cannot
+ * be read. */
+static int reclaim_some(struct spool *s, struct segment *g, bool *bad) {
     uint64_t until = s->st.bytes_written + COPY_MAX;
     while (g->emptied < g->used && s->st.bytes_written < until) {
         struct rec_head h;
         uint64_t at = g->emptied, next = reclaim_gap_end(g, at);
         if (next == 0) {
-            int rc = disk_read(s, g->fd, &h, sizeof h, at);
-            if (rc == 0 && h.mark != rec_mark(g->salt))
-                rc = -EBADMSG;
+            int rc = reclaim_head(s, g, at, &h);
+            *bad = rc < 0;
             const struct entry *e = rc < 0 ? NULL : reclaim_needed(s, g, at, h.id);
             if (e != NULL)
-                rc = reclaim_copy(s, e);
+                rc = reclaim_copy(s, e, bad);
             if (rc < 0 || g->emptied != at) /* copies were lost: from the beginning, next time */
                 return rc;
             next = at + rec_span(h.meta_len, h.body_len);
@@ -163,13 +186,29 @@ static bool entry_is_safe(const struct entry *e) {
     return behind && entry_prog_off(e) < e->prog_seg->synced;
 }
 
-/* Writes again what was found at start and is not safe where it is. */
+/* The disk does not give back a message that was found at start: it stays where it is, and the
+ * segment with it. */
+static void reclaim_pass_over(const struct entry *e, int rc) {
+    log_error("spool", "message %016llx cannot be written again: %s; it is kept where it is",
+              (unsigned long long)e->id, strerror(-rc));
+    e->seg->stuck = true;
+    e->seg->damaged = e->seg->damaged || rc == -EBADMSG;
+}
+
+/* Writes again what was found at start and is not safe where it is.  One message that cannot be
+ * read keeps none of the others from it. */
 static int reclaim_rescue(struct spool *s) {
     size_t pos = 0;
     int rc = 0;
-    for (const struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;)
+    for (const struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
+        bool bad = false;
         if (!entry_is_safe(e))
-            rc = reclaim_copy(s, e);
+            rc = reclaim_copy(s, e, &bad);
+        if (bad) {
+            reclaim_pass_over(e, rc);
+            rc = 0;
+        }
+    }
     if (s->head != NULL) {
         int sync_rc = log_sync(s);
         rc = rc == 0 ? sync_rc : rc;
@@ -187,14 +226,13 @@ static bool reclaim_is_worth(const struct spool *s) {
 static bool reclaim_try(struct spool *s, struct segment *g) {
     if (g->stuck || !reclaim_is_worth(s))
         return false;
-    int rc = reclaim_some(s, g);
-    bool ours = s->head != NULL && !segment_usable(s->head); /* not g's fault */
-    if (rc < 0 && !disk_is_full(rc) && !ours) {
+    bool bad = false;
+    int rc = reclaim_some(s, g, &bad);
+    if (bad) {
         log_error("spool", "segment %016llx cannot be emptied: %s; it is kept",
                   (unsigned long long)g->no, strerror(-rc));
         g->stuck = true;
-        if (rc == -EBADMSG)
-            g->damaged = true;
+        g->damaged = g->damaged || rc == -EBADMSG;
     }
     return rc == 0 && g->emptied >= g->used;
 }

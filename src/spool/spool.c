@@ -131,6 +131,8 @@ static int op_run_new(struct spool *s, struct spool_op *op) {
     uint32_t more = SETTLE_HEAD + (uint32_t)op->settled.n;
     uint64_t span = rec_span((uint32_t)op->meta.n, r.body_len) + rec_span(more, 0);
     op->seg = NULL;
+    if (op->settles != 0 && op->settled.n == 0)
+        entry_ends(s, op->settles);
     /* Content in a file must be durable before the record that promises it. */
     int rc = file ? bodyfile_take(s, op->id, op->body) : 0;
     if (rc == 0)
@@ -152,6 +154,8 @@ static enum rec_type op_note_type(enum spool_kind kind) {
 static int op_run_note(struct spool *s, struct spool_op *op) {
     struct rec r = {.type = op_note_type(op->kind), .id = op->id, .meta = sbuf_str(&op->meta)};
     op->seg = NULL;
+    if (op->kind == SPOOL_DONE)
+        entry_ends(s, op->id);
     int rc = log_room(s, rec_span((uint32_t)op->meta.n, 0), true);
     if (rc < 0)
         return rc;

@@ -1933,6 +1933,139 @@ static void test_bodies(void **state) {
     sbuf_free(&tmp);
 }
 
+static int bad_fd = -1; /* reads from bad_from of that file fail, below bad_to */
+static uint64_t bad_from, bad_to;
+static ssize_t bad_place(void *arg, int fd, void *buf, size_t n, uint64_t off) {
+    if (fd == bad_fd && off < bad_to && off + n > bad_from)
+        return -EIO;
+    return spool_io_disk.pread(arg, fd, buf, n, off);
+}
+
+/* What was found at start and may not be durable is written again; one message that the disk does
+ * not give back any more keeps none of the others from it, nor the log from being emptied. */
+static void test_rescue_passes_over_what_is_unreadable(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 0x31; id <= 0x3a; id++)
+        turn_new(s, &t, id, 200, 0, "");
+    spool_turn(s); /* one batch: no record says that another one is durable */
+    spool_close(s);
+    io.pread = bad_place;
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 10);
+    const struct entry *bad = itab_get(&s->index, 0x34);
+    bad_fd = bad->seg->fd;
+    bad_from = entry_off(bad);
+    bad_to = bad_from + 8;
+    turn_new(s, &t, 0x40, 100, 0, "");
+    spool_turn(s);
+    for (uint64_t id = 0x31; id <= 0x3a; id++) {
+        const struct entry *e = itab_get(&s->index, id);
+        assert_true((e->seg == s->head) == (id != 0x34));
+    }
+    assert_false(s->rescue);
+    bad_fd = -1;
+    spool_close(s);
+    s = turn_open(&seen); /* it can be read again: nothing was taken away */
+    assert_int_equal(seen.n, 11);
+    spool_close(s);
+}
+
+static bool no_allocation;
+static int flaky_allocate(void *arg, int fd, uint64_t size) {
+    return no_allocation ? -EIO : spool_io_disk.allocate(arg, fd, size);
+}
+
+static void turn_done_no_allocation(struct spool_op *op) {
+    no_allocation = true; /* what comes behind the batch is copying */
+    turn_done(op);
+}
+
+/* A copy that finds no place is no fault of the segment that it was read from: that one is emptied
+ * when there is a place. */
+static void test_copying_without_a_place(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    io.allocate = flaky_allocate;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 25000, 0, "");
+    spool_turn(s);
+    const struct segment *first = s->head;
+    for (uint64_t id = 2; id < 8; id++) {
+        no_allocation = false;
+        t.ops[turn_new(s, &t, id, 45000, 0, "")].done = turn_done_no_allocation;
+        spool_turn(s);
+        assert_ptr_equal(first, DL_OWNER(s->segments.next, struct segment, link));
+        assert_false(first->stuck);
+        no_allocation = false;
+        turn_note(s, &t, SPOOL_DONE, id, "");
+        s->st.live_bytes += 1U << 20; /* not worth copying yet */
+        spool_turn(s);
+        s->st.live_bytes -= 1U << 20;
+    }
+    turns(s, 3);
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "p");
+    spool_turn(s);
+    assert_true(((const struct entry *)itab_get(&s->index, 1))->seg->no > 6);
+    spool_close(s);
+}
+
+/* A copy of the spool as it would be found after a power cut at that moment: when what ends a
+ * message has just become durable. */
+static bool cut_armed;
+static int cut_after_sync(void *arg, int fd) {
+    int rc = spool_io_disk.datasync(arg, fd);
+    struct sbuf cmd = {0};
+    if (cut_armed) {
+        cut_armed = false;
+        sbuf_printf(&cmd, "cd %s && rm -rf cut && mkdir cut && cp -r log body damaged cut", dir);
+        assert_int_equal(system(cmd.p), 0);
+    }
+    sbuf_free(&cmd);
+    return rc;
+}
+
+static void test_power_cut_behind_the_end_of_what_is_damaged(void **state) {
+    static const uint64_t ended[] = {0x21, 0x22};
+    struct seen seen;
+    char path[128];
+    (void)state;
+    io.datasync = cut_after_sync;
+    for (size_t i = 0; i < 2; i++) {
+        struct spool *s = open_spool(&seen);
+        assert_int_equal(put_file(s, ended[i], 70000), 0);
+        snprintf(path, sizeof path, "%s/body/%016x", dir, (unsigned)ended[i]);
+        overwrite(path, 1234, "?", 1);
+        assert_int_equal(read_rc(s, ended[i]), -EBADMSG);
+        cut_armed = true;
+        if (i == 0) {
+            note(s, SPOOL_DONE, ended[i], "");
+        } else { /* by a report that settles it */
+            struct waiter w = {.op = {.kind = SPOOL_NEW, .id = 0x29, .settles = ended[i]}};
+            struct sbuf body = {0};
+            sbuf_add_c(&body, "report");
+            sbuf_add_c(&w.op.meta, "report");
+            w.op.body = body_from_buf(&body);
+            assert_int_equal(run(s, &w), 0);
+            body_unref(w.op.body);
+            sbuf_free(&w.op.meta);
+        }
+        assert_false(cut_armed);
+        spool_close(s);
+        assert_true(exists("damaged/body-%016x", (unsigned)ended[i]));
+        strcat(dir, "/cut");
+        s = open_spool(&seen);
+        bool there = exists("damaged/body-%016x", (unsigned)ended[i]) ||
+                     exists("body/%016x", (unsigned)ended[i]);
+        spool_close(s);
+        dir[strlen(dir) - 4] = '\0';
+        assert_true(there);
+    }
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {T(test_recovers),
@@ -1985,6 +2118,9 @@ int main(void) {
                                        T(test_progress_larger_than_a_segment),
                                        T(test_sync_fails_in_long_batch),
                                        T(test_durable_is_what_the_segment_says),
-                                       T(test_order_after_failed_sync)};
+                                       T(test_order_after_failed_sync),
+                                       T(test_rescue_passes_over_what_is_unreadable),
+                                       T(test_copying_without_a_place),
+                                       T(test_power_cut_behind_the_end_of_what_is_damaged)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
