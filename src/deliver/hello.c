@@ -155,9 +155,13 @@ enum step starttls_begin(struct dsess *s) {
 
 enum step starttls_reply(struct dsess *s) {
     s->tls_agreed = s->reply.code / 100 == 2;
-    if (s->tls_agreed || s->level < LEVEL_ENCRYPT)
+    if (s->tls_agreed || secure_clear_is_left(s, false))
         return STEP_DONE;
     session_note_reply(s, MAIL_DEFERRED, BLAME_SITE, "4.7.4",
-                       "TLS is required, but host %s refused to start TLS:", s->where);
+                       s->level >= LEVEL_ENCRYPT
+                           ? "TLS is required, but host %s refused to start TLS:"
+                           : "the relay record's login does not go in clear, and host %s refused "
+                             "to start TLS:",
+                       s->where);
     return STEP_HOST_FAILED;
 }

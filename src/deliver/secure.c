@@ -129,13 +129,20 @@ enum step tls_begin(struct dsess *s) {
     return s->tls_agreed ? begin_handshake(s) : STEP_DONE;
 }
 
+bool secure_clear_is_left(const struct dsess *s, bool broken) {
+    if (s->level >= LEVEL_ENCRYPT || session_wrapped(s))
+        return false;
+    if (session_uses_record(s))
+        return s->rec.user[0] == '\0';
+    return !broken || !s->p->smtp_sasl_auth_enable;
+}
+
 enum step tls_lost(struct dsess *s, bool timeout) {
-    bool may = s->level == LEVEL_MAY && !session_wrapped(s);
     (void)timeout;
     log_as(s->svc->log_name, "smtp", "SSL_connect error to %s: %s", s->relay,
            conn_tls_error(s->conn));
     host_failed(s, BLAME_SITE, "4.7.5", "Cannot start TLS: handshake failure");
-    if (!may || s->plain_retry || s->p->smtp_sasl_auth_enable)
+    if (s->plain_retry || !secure_clear_is_left(s, true))
         return STEP_HOST_FAILED;
     s->plain_retry = true; /* opportunistic: the same host again, in clear */
     return STEP_SAME_HOST;

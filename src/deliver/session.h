@@ -286,6 +286,11 @@ enum step tls_wrapped_begin(struct dsess *s);
 enum step tls_begin(struct dsess *s);
 enum step tls_up(struct dsess *s); /* the handshake is done */
 enum step tls_lost(struct dsess *s, bool timeout);
+/* May the mail go in clear to a host that offered TLS and then refused STARTTLS, or broke its
+ * handshake?  Not where TLS is required.  With a relay record, if the record has no account.  With
+ * main.cf's credentials, smtp_sasl_security_options rule what goes in clear after a refusal, but
+ * nothing does after a broken handshake (both as in Postfix). */
+bool secure_clear_is_left(const struct dsess *s, bool broken);
 void secure_clear(struct deliver *d); /* forgets all contexts */
 /* hello.c */
 enum step greeting_begin(struct dsess *s);

@@ -231,6 +231,35 @@ def test_record_without_tls_never_sends_a_password(dns):
     relay.stop()
 
 
+class BrokenTls:
+    """What answers a handshake with something else."""
+
+    def wrap_socket(self, conn, server_side):
+        conn.sendall(b"I cannot do that right now\r\n")
+        raise ValueError("no TLS")
+
+
+@pytest.mark.parametrize("offer", ["handshake that breaks", "STARTTLS refused"])
+@pytest.mark.parametrize("user", ["user=clerk", ""], ids=["account", "none"])
+def test_no_login_in_clear_where_tls_was_offered_and_failed(dns, offer, user):
+    """An account of a record is not used in clear after that, not even by a mechanism that hides its password; main.cf has
+    no say in it. Mail that needs no login goes on, as tls=may has it."""
+    refuses = {"STARTTLS": "454 4.7.0 the certificate has expired"} if offer == "STARTTLS refused" else {}
+    relay = FakeRelay(auth=("CRAM-MD5", "PLAIN"), users={"clerk": PASSWORD}, tls=BrokenTls(), replies=refuses)
+    with Posthouse("relayhost = office\nsmtp_sasl_security_options = noanonymous\n", dns=dns) as p:
+        account = [user, "password"] if user else []
+        p.run("record", "set", "office", f"hosts=[127.0.0.1]:{relay.port}", "tls=may", *account, stdin=PASSWORD + "\n", check=True)
+        wait_for(lambda: "reload -- " in p.log())
+        p.send()
+        if user:
+            p.wait_log(r"dsn=4\.7\.[45], status=deferred")
+        else:
+            p.wait_log("status=sent")
+        assert not any(c.startswith("AUTH") for s in relay.sessions for c in s.commands)
+        assert len(relay.mails) == (0 if user else 1)
+    relay.stop()
+
+
 def test_a_record_that_gets_stricter_is_so_for_mail_that_waits(dns, tls):
     """A password that was set for verified TLS is not sent in less, whatever the record said when mail was routed."""
     gate, secrets = threading.Event(), ["before-the-change", "after-the-change"]
