@@ -96,26 +96,32 @@ static void worker_init(struct worker *w, size_t i, int lookup_fd) {
     w->receive = receive_new(w->loop, w->lookup, relay.spool, relay.cfg, &ops);
 }
 
+/* What cannot be read whole is neither sent, perhaps again, nor deleted: another version may read
+ * it. */
+static void found_unreadable(size_t *kept, uint64_t id, const char *what) {
+    log_error("spool", "message %016llx has %s that this version cannot read: it is kept, not sent",
+              (unsigned long long)id, what);
+    (*kept)++;
+}
+
 static void on_found(void *arg, const struct spool_found *f) {
-    size_t *lost = arg;
     struct envelope *env = envelope_decode(f->meta);
+    qid_after(f->id);
     if (env == NULL) {
-        log_error("spool", "message %016llx has an unreadable envelope: kept, not sent",
-                  (unsigned long long)f->id);
-        (*lost)++;
+        found_unreadable(arg, f->id, "an envelope");
         return;
     }
-    qid_after(env->id);
-    sched_recover(relay.sched, env, f->progress);
+    if (!sched_recover(relay.sched, env, f->progress))
+        found_unreadable(arg, f->id, "a record of progress");
 }
 
 static void open_spool(void) {
     struct spool_conf conf = {".", (uint64_t)relay.cfg->p.spool_segment_size};
     char *why;
-    size_t lost = 0;
+    size_t kept = 0;
     struct spool_stats st;
     int64_t begun = clock_mono_ms();
-    int rc = spool_open(&relay.spool, &conf, &spool_io_disk, on_found, &lost, &why);
+    int rc = spool_open(&relay.spool, &conf, &spool_io_disk, on_found, &kept, &why);
     if (rc < 0) {
         log_fatal("spool", "%s: %s: %s", relay.cfg->p.queue_directory, why, strerror(-rc));
         free(why);
@@ -126,6 +132,8 @@ static void open_spool(void) {
     log_info("spool", "recovered %llu messages from %llu segments in %lld ms",
              (unsigned long long)st.messages, (unsigned long long)st.segments,
              (long long)(clock_mono_ms() - begun));
+    if (kept > 0)
+        log_error("spool", "%zu of them cannot be read and wait for a version that can", kept);
     rc = spool_start(relay.spool);
     if (rc < 0) {
         log_fatal("spool", "cannot start its threads: %s", strerror(-rc));

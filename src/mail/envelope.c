@@ -214,6 +214,13 @@ static void get_errors(struct progress *p, struct ipc_reader *r) {
     }
 }
 
+static bool are_states(struct str done) {
+    for (size_t i = 0; i < done.n; i++)
+        if ((uint8_t)done.p[i] > RCPT_REPORT)
+            return false;
+    return true;
+}
+
 bool progress_decode(struct progress *p, struct str in) {
     struct ipc_reader r = {.rest = in};
     *p = (struct progress){0};
@@ -225,7 +232,7 @@ bool progress_decode(struct progress *p, struct str in) {
     p->last_us = (int64_t)ipc_get_u64(&r);
     p->flags = ipc_get_u32(&r);
     struct str done = ipc_get_str(&r);
-    if (r.bad || done.n > RCPT_MAX)
+    if (r.bad || done.n > RCPT_MAX || !are_states(done))
         return false;
     p->n = (uint32_t)done.n;
     p->done = (uint8_t *)str_dup(done);

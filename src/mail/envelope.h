@@ -90,7 +90,8 @@ struct progress {
 enum { PROGRESS_HOLD = 1, PROGRESS_EXPIRE = 2, PROGRESS_WARNED = 4 };
 
 void progress_encode(const struct progress *p, struct sbuf *out);
-/* False if malformed: nothing is owned then.  Else the caller ends with progress_free. */
+/* False if malformed or of a newer version: nothing is owned then.  Else the caller ends with
+ * progress_free. */
 bool progress_decode(struct progress *p, struct str in);
 void progress_free(struct progress *p);
 

@@ -208,7 +208,7 @@ static void restore_error(struct msg *m, uint32_t rcpt, const struct rcpt_error 
 }
 
 void msg_restore(struct msg *m, const struct progress *p) {
-    for (uint32_t i = 0; i < m->env->n_rcpts && i < p->n; i++) {
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         if (p->done[i] != RCPT_WAITS)
             msg_set_state(m, i, p->done[i] == RCPT_REPORT ? RCPT_REPORT : RCPT_DONE);
         if (p->done[i] != RCPT_DONE && p->error_of != NULL && p->error_of[i] > 0)

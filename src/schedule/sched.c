@@ -254,21 +254,27 @@ void sched_result(struct sched *s, void *slot, struct attempt *a) {
     loop_post(s->loop, &a->task);
 }
 
-void sched_recover(struct sched *s, struct envelope *env, struct str progress) {
-    struct progress p;
+bool sched_recover(struct sched *s, struct envelope *env, struct str progress) {
+    struct progress p = {0};
+    if (progress.n > 0 && (!progress_decode(&p, progress) || p.n != env->n_rcpts)) {
+        progress_free(&p);
+        envelope_unref(env);
+        return false;
+    }
     struct msg *m = msg_new(s, env, NULL);
     /* The clock may have been set back since. */
     int64_t latest = clock_wall_us() + s->cfg->p.maximal_backoff_time * 1000000;
-    if (progress.n > 0 && progress_decode(&p, progress)) {
+    if (progress.n > 0) {
         msg_restore(m, &p);
         m->next_us = p.next_us < latest ? p.next_us : latest;
-        progress_free(&p);
     }
+    progress_free(&p);
     msg_count_reasons(m, true);
     if ((m->flags & PROGRESS_HOLD) != 0)
         msg_set_queue(m, QUEUE_HOLD);
     else
         heap_put(s, m);
+    return true;
 }
 
 static void on_more(uv_timer_t *t);

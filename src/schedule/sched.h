@@ -217,6 +217,7 @@ enum settle { SETTLE_NOTHING, SETTLE_FAILED, SETTLE_REPORTED, SETTLE_WARNED };
 void msg_encode(const struct msg *m, enum settle what, struct sbuf *out);
 /* Its progress goes to the spool, unless it is deleted. */
 void msg_save_progress(struct msg *m);
+/* p is of as many recipients. */
 void msg_restore(struct msg *m, const struct progress *p);
 
 /* timers.c */

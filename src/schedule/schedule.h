@@ -31,8 +31,10 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
                         const struct sched_ops *ops);
 /* The spool is opened after the scheduler is made: recovery fills it. */
 void sched_set_spool(struct sched *s, struct spool *sp);
-/* Before the loop runs: a message that the spool had.  Takes the envelope's reference. */
-void sched_recover(struct sched *s, struct envelope *env, struct str progress);
+/* Before the loop runs: a message that the spool had, with its progress (empty: it was never
+ * tried).  Takes the envelope's reference.  False if the progress cannot be read or is not the
+ * envelope's: the message is not queued, for some of its recipients may have it already. */
+bool sched_recover(struct sched *s, struct envelope *env, struct str progress);
 /* Any thread: a new durable message; takes both references. */
 void sched_add(struct sched *s, struct envelope *env, struct body *body);
 /* Any thread: an attempt that a session gives back. */

@@ -240,7 +240,7 @@ static void rig_found(void *arg, const struct spool_found *f) {
     struct rig *r = arg;
     struct envelope *env = envelope_decode(f->meta);
     assert_non_null(env);
-    sched_recover(r->s, env, f->progress);
+    assert_true(sched_recover(r->s, env, f->progress));
 }
 
 static struct config *rig_config(const char *main_cf) {
@@ -453,6 +453,31 @@ static void test_a_returned_attempt_goes_on(void **state) {
     rig_close(&r);
 }
 
+/* Progress of a newer version, or of another number of recipients, says that somebody may have the
+ * mail: it is not sent again, and what the spool has of it stays. */
+static void test_unknown_progress_is_not_none(void **state) {
+    static uint8_t done[3] = {RCPT_DONE, RCPT_WAITS, RCPT_WAITS};
+    struct rcpt rcpts[2] = {{.addr = STR_LIT("a@x")}, {.addr = STR_LIT("b@x")}};
+    struct envelope t = {.id = 77, .n_rcpts = 2, .rcpts = rcpts};
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    for (int i = 0; i < 4; i++) {
+        struct progress p = {.n = i == 1 ? 3 : i == 2 ? 1 : 2, .done = done};
+        struct sbuf b = {0};
+        done[1] = i == 3 ? 9 : RCPT_WAITS;
+        progress_encode(&p, &b);
+        if (i == 0)
+            b.p[0] = 99; /* the version */
+        assert_false(sched_recover(r.s, envelope_make(&t), sbuf_str(&b)));
+        sbuf_free(&b);
+    }
+    sched_run_due(r.s);
+    rig_turn(&r);
+    assert_true(r.n_given == 0 && r.s->msgs.n == 0);
+    rig_close(&r);
+}
+
 /* Content that comes back from the disk when the daemon is stopping goes to no session. */
 static void test_nothing_is_given_after_stop(void **state) {
     struct rig r;
@@ -487,6 +512,7 @@ int main(void) {
         cmocka_unit_test(test_reasons),        cmocka_unit_test(test_owed_report),
         RIG(test_rests_with_the_sites_error),  RIG(test_a_bounce_is_no_rest),
         RIG(test_old_settings_teach_nothing),  RIG(test_our_faults_teach_nothing),
-        RIG(test_nothing_is_given_after_stop), RIG(test_a_returned_attempt_goes_on)};
+        RIG(test_nothing_is_given_after_stop), RIG(test_a_returned_attempt_goes_on),
+        RIG(test_unknown_progress_is_not_none)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

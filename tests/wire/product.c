@@ -204,7 +204,8 @@ static void on_found(void *arg, const struct spool_found *f) {
         return;
     }
     qid_after(env->id);
-    sched_recover(p->sched, env, f->progress);
+    if (!sched_recover(p->sched, env, f->progress))
+        wire_fail(W, "message %016llx has unreadable progress", (unsigned long long)f->id);
 }
 
 static bool open_spool(struct wire_world *w, struct product *p) {
