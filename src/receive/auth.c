@@ -2,8 +2,16 @@
  * receive/auth.c - AUTH from clients, in Postfix's words; see auth.h
  *
  * The passwords are known to Dovecot's auth service, which carries on the dialogue itself, or to
- * the accounts store: then PLAIN and LOGIN are spoken here, and the lookup process verifies.  What
- * the client sent is overwritten as soon as it has been used.
+ * the accounts store: then PLAIN and LOGIN are spoken here, and the lookup process verifies.
+ *
+ * Who overwrites what a client logs in with, as soon as it has been used, however it ends:
+ *   the bytes of a line, whole or cut off    util/conn.c (serve_ops.wipes)
+ *   a text that was moved because it grew    util/str.c
+ *   the initial response, while it waits     auth_start and auth_free
+ *   the decoded answer                       take_answer
+ *   the question to the lookup process       maps/query.c, util/ipc_chan.c and, there,
+ * maps/server.c the line to Dovecot                      dovecot.c (send_line), then util/conn.c
+ *   what TLS has decrypted                   OpenSSL (SSL_OP_CLEANSE_PLAINTEXT)
  */
 #include "receive/auth.h"
 
@@ -396,16 +404,22 @@ static bool is_offered(const struct session *s, const char *method) {
     return yes;
 }
 
-/* The service is there, or it is known that it is not. */
-static enum cmd auth_start(struct session *s) {
-    struct auth *a = s->auth;
-    struct str resp =
-        a->has_resp ? str_make(a->resp.p == NULL ? "" : a->resp.p, a->resp.n) : STR_NONE;
+/* resp: the initial response, or STR_NONE. */
+static enum cmd auth_open(struct session *s, struct str resp) {
     if (by_dovecot(s) && !dovecot_there(s))
         return fail_for_now(s, "the authentication server is not there");
-    if (!is_offered(s, a->method))
+    if (!is_offered(s, s->auth->method))
         return auth_fail(s, "Invalid authentication mechanism", STR_NONE);
     return by_dovecot(s) ? begin_dovecot(s, resp) : begin_store(s, resp);
+}
+
+/* The service is there, or it is known that it is not. */
+static enum cmd auth_start(struct session *s) {
+    struct sbuf resp = s->auth->resp;
+    s->auth->resp = (struct sbuf){0};
+    enum cmd rc = auth_open(s, s->auth->has_resp ? sbuf_str(&resp) : STR_NONE);
+    sbuf_wipe(&resp);
+    return rc;
 }
 
 static void auth_service_came(struct session *s) {

@@ -25,7 +25,7 @@
 static size_t serve_input(void *arg, const char *p, size_t n);
 static void serve_event(void *arg, enum conn_event ev);
 static const struct conn_ops serve_ops = {
-    .input = serve_input, .event = serve_event, .answers = true};
+    .input = serve_input, .event = serve_event, .answers = true, .wipes = true};
 
 /* The question for the client's name cannot be cancelled: it outlives the session. */
 struct name_query {
@@ -139,8 +139,8 @@ static void serve_line_too_long(struct session *s) {
     serve_close(s, "line too long");
 }
 
-static size_t serve_line(struct session *s, char *p, size_t n) {
-    char *nl = memchr(p, '\n', n);
+static size_t serve_line(struct session *s, const char *p, size_t n) {
+    const char *nl = memchr(p, '\n', n);
     bool answer = s->state == SESSION_AUTH;
     size_t limit = (size_t)(answer ? s->p->smtpd_sasl_response_limit : s->p->line_length_limit);
     if (nl == NULL && n <= limit)
@@ -153,10 +153,7 @@ static size_t serve_line(struct session *s, char *p, size_t n) {
     struct str line = str_make(p, used - 1);
     if (line.n > 0 && line.p[line.n - 1] == '\r')
         line.n--;
-    enum cmd rc = answer ? auth_line(s, line) : command_line(s, line);
-    if (answer || str_istarts(str_trim(line), "AUTH")) /* it may be a password */
-        mem_wipe(p, used);
-    serve_next(s, rc);
+    serve_next(s, answer ? auth_line(s, line) : command_line(s, line));
     return used;
 }
 
@@ -172,7 +169,7 @@ static size_t serve_input(void *arg, const char *p, size_t n) {
     switch (s->state) {
     case SESSION_COMMAND:
     case SESSION_AUTH:
-        return serve_line(s, (char *)(uintptr_t)p, n);
+        return serve_line(s, p, n);
     case SESSION_CONTENT:
         return serve_content(s, p, n);
     default:

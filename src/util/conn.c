@@ -58,6 +58,7 @@ struct conn {
     bool drain_due;  /* CONN_DRAINED is owed */
     bool ended;      /* nothing more is read: err says why */
     bool told;       /* CONN_CLOSED was raised */
+    bool wipes;      /* ops->wipes, which may be gone */
     bool want_write; /* the kernel or TLS waits for a writable descriptor */
     bool secret;     /* the output is wiped when it is written */
     bool io_eof;     /* the last read below TLS found that the peer has ended its side */
@@ -109,6 +110,17 @@ static void unwatch_input(struct conn *c) {
     watch_for(c, wants_writable(c));
 }
 
+/* Overwrites input that has been used. */
+static void forget_input(const struct conn *c, const char *p, size_t n) {
+    if (c->wipes && n > 0)
+        mem_wipe((char *)(uintptr_t)p, n);
+}
+
+static void drop_input(struct conn *c) {
+    forget_input(c, c->in.p, c->in.cap);
+    sbuf_free(&c->in);
+}
+
 /* -- begin and end -- */
 
 /* NULL, and fd closed, if the system refuses. */
@@ -118,6 +130,7 @@ static struct conn *conn_make(struct loop *l, int fd, bool connecting, const str
     c->loop = l;
     c->fd = fd;
     c->ops = ops;
+    c->wipes = ops->wipes;
     c->arg = arg;
     c->connecting = connecting;
     if (uv_poll_init(&l->uv, &c->poll, fd) != 0) {
@@ -151,7 +164,7 @@ static void on_closed(uv_handle_t *h) {
     sock_close(c->fd);
     if (c->secret)
         mem_wipe(c->out.p, c->out.cap);
-    sbuf_free(&c->in);
+    drop_input(c);
     sbuf_free(&c->out);
     free(c);
 }
@@ -178,6 +191,8 @@ void conn_close_after_write(struct conn *c) {
         return;
     }
     c->detached = true;
+    if (!c->offering)
+        drop_input(c);
     conn_deadline(c, CLOSE_LINGER_MS);
     loop_later(c->loop, &c->turn);
 }
@@ -317,7 +332,7 @@ void conn_tls(struct conn *c, SSL *ssl, bool server) {
     c->clear_left = conn_pending(c);
     c->input_due = false;
     if (!c->offering) /* else offer drops it, when the owner has returned */
-        sbuf_free(&c->in);
+        drop_input(c);
     if (ssl == NULL)
         conn_fail(c, -ENOMEM);
     loop_later(c->loop, &c->turn);
@@ -435,38 +450,43 @@ size_t conn_pending(const struct conn *c) {
 
 /* -- input -- */
 
-/* Offers kept input and n new bytes until the owner uses no more or takes none now. */
-static void offer(struct conn *c, const char *p, size_t n) {
-    bool kept = c->in.n > 0;
-    size_t used = 0;
-    enum conn_tls before = c->tls;
-    if (kept) {
-        sbuf_add(&c->in, p, n);
-        p = c->in.p;
-        n = c->in.n;
-    }
-    c->offering = true;
-    while (used < n && takes_input(c)) {
-        size_t k = c->ops->input(c->arg, p + used, n - used);
-        if (k == 0)
-            break;
-        used += k;
-    }
-    c->offering = false;
-    if (c->closing || c->detached)
-        return;
-    if (c->tls != before) { /* what came in clear is not kept */
-        sbuf_free(&c->in);
-        return;
-    }
-    if (!kept && used < n)
-        sbuf_add(&c->in, p + used, n - used);
-    else if (kept)
+/* What the owner has not used is kept: the bytes of c->in behind those, or of the n at p. */
+static void keep_unused(struct conn *c, const char *p, size_t n, size_t used) {
+    if (c->in.n > 0)
         sbuf_drop(&c->in, used);
+    else if (used < n)
+        sbuf_add(&c->in, p + used, n - used);
+    forget_input(c, c->in.p + c->in.n, c->in.cap - c->in.n);
     if (c->in.n == 0)
         trim(&c->in);
     else
         c->input_due = !takes_input(c);
+}
+
+/* Offers the bytes until the owner uses no more or takes none now; returns how many it used. */
+static size_t offer_bytes(struct conn *c, const char *p, size_t n) {
+    size_t used = 0, k = 1;
+    c->offering = true;
+    while (used < n && k > 0 && takes_input(c)) {
+        k = c->ops->input(c->arg, p + used, n - used);
+        used += k;
+    }
+    c->offering = false;
+    return used;
+}
+
+/* Offers kept input and n new bytes, which may be overwritten. */
+static void offer(struct conn *c, char *p, size_t n) {
+    bool kept = c->in.n > 0;
+    enum conn_tls before = c->tls;
+    if (kept)
+        sbuf_add(&c->in, p, n);
+    size_t used = kept ? offer_bytes(c, c->in.p, c->in.n) : offer_bytes(c, p, n);
+    if (c->tls != before || c->closing || c->detached) /* what came in clear is not kept */
+        drop_input(c);
+    else
+        keep_unused(c, p, n, used);
+    forget_input(c, p, n);
 }
 
 /* Returns the bytes read; 0 or less when there are none now or reading has ended. */
@@ -487,7 +507,7 @@ static void read_ready(struct conn *c) {
     bool more = true;
     if (c->input_due && c->in.n > 0) {
         c->input_due = false;
-        offer(c, "", 0);
+        offer(c, c->loop->scratch, 0);
     }
     for (int i = 0; i < READS_A_TURN && more && takes_input(c); i++) {
         size_t max = c->loop->read_max;

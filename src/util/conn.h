@@ -59,6 +59,7 @@ struct conn_ops {
     size_t (*input)(void *arg, const char *p, size_t n);
     void (*event)(void *arg, enum conn_event ev);
     bool answers; /* the peer asks, the owner answers: see what is bounded */
+    bool wipes;   /* input may be secret: each copy of it is overwritten once it has been used */
 };
 
 /* Takes over a connected descriptor.  NULL if the system refuses; the descriptor is closed then. */

@@ -12,6 +12,8 @@
 
 #include "util/mem.h"
 
+#define GROW_WIPED 131072U /* bytes */
+
 struct str str_of(const char *cstr) {
     return (struct str){cstr, cstr == NULL ? 0 : strlen(cstr)};
 }
@@ -208,13 +210,27 @@ void sbuf_reset(struct sbuf *b) {
         b->p[0] = '\0';
 }
 
+/* The old piece is overwritten: any text may hold a password, and no owner can reach it any more.
+ * Above GROW_WIPED a text holds content, and is moved in whatever way is cheapest. */
+static void sbuf_grow(struct sbuf *b, size_t cap) {
+    if (b->cap == 0 || b->cap > GROW_WIPED) {
+        b->p = mem_realloc(b->p, cap);
+    } else {
+        char *p = mem_alloc(cap);
+        memcpy(p, b->p, b->cap);
+        mem_wipe(b->p, b->cap);
+        free(b->p);
+        b->p = p;
+    }
+    b->cap = cap;
+}
+
 char *sbuf_room(struct sbuf *b, size_t n) {
     if (b->cap - b->n <= n) {
         size_t cap = b->cap == 0 ? 64 : b->cap;
         while (cap - b->n <= n)
             cap *= 2;
-        b->p = mem_realloc(b->p, cap);
-        b->cap = cap;
+        sbuf_grow(b, cap);
     }
     return b->p + b->n;
 }

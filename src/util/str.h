@@ -70,7 +70,7 @@ void str_hash_key(uint64_t first, uint64_t second);
 bool str_has_control(struct str s);
 
 void sbuf_free(struct sbuf *b);
-/* The same for what held a secret: overwritten first. */
+/* The same for what held a secret: overwritten first.  A buffer that grew has left no copy. */
 void sbuf_wipe(struct sbuf *b);
 void sbuf_reset(struct sbuf *b);
 /* Makes room for n more bytes and returns where they go; advance with sbuf_advance. */

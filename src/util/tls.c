@@ -114,7 +114,8 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
     /* One message of TLS's own (a key update, a ticket) a call: a peer that sends them without end
      * would keep SSL_read busy, and the loop with all its other connections waiting. */
     SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
+                                 SSL_OP_CLEANSE_PLAINTEXT);
     SSL_CTX_set_cipher_list(ctx, cipher_list(c->grade));
     if (!set_protocols(ctx, c->protocols))
         what = "unknown TLS protocol name";
