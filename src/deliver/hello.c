@@ -122,7 +122,8 @@ static void show_ehlo(struct dsess *s) {
 }
 
 static bool wants_starttls(const struct dsess *s) {
-    return !s->tls_on && (s->caps & CAP_STARTTLS) != 0 && s->level >= LEVEL_MAY && !s->plain_retry;
+    return !s->tls_on && (s->caps & CAP_STARTTLS) != 0 && s->policy.level >= LEVEL_MAY &&
+           !s->plain_retry;
 }
 
 enum step ehlo_reply(struct dsess *s) {
@@ -135,10 +136,10 @@ enum step ehlo_reply(struct dsess *s) {
     show_ehlo(s);
     if (has_own_name(s))
         return STEP_HOST_FAILED;
-    if (!s->tls_on && (s->caps & CAP_STARTTLS) != 0 && s->level == LEVEL_NONE &&
+    if (!s->tls_on && (s->caps & CAP_STARTTLS) != 0 && s->policy.level == LEVEL_NONE &&
         s->p->smtp_tls_note_starttls_offer)
         log_as(s->svc->log_name, "smtp", "Host offered STARTTLS: [%s]", session_target(s)->host);
-    if (!s->tls_on && s->level >= LEVEL_ENCRYPT && !wants_starttls(s))
+    if (!s->tls_on && s->policy.level >= LEVEL_ENCRYPT && !wants_starttls(s))
         return host_failed(s, BLAME_SITE, "4.7.4",
                            "TLS is required, but was not offered by host %s", s->where);
     return STEP_DONE;
@@ -158,7 +159,7 @@ enum step starttls_reply(struct dsess *s) {
     if (s->tls_agreed || secure_clear_is_left(s, false))
         return STEP_DONE;
     session_note_reply(s, MAIL_DEFERRED, BLAME_SITE, "4.7.4",
-                       s->level >= LEVEL_ENCRYPT
+                       s->policy.level >= LEVEL_ENCRYPT
                            ? "TLS is required, but host %s refused to start TLS:"
                            : "the relay record's login does not go in clear, and host %s refused "
                              "to start TLS:",

@@ -1,6 +1,6 @@
 /*
- * deliver/secure.c - the stages tls policy and tls of a delivery session: level, context,
- * verification, log line
+ * deliver/secure.c - the stage tls of a delivery session: context, server name, verification, log
+ * line
  *
  * Contexts are kept for the transports of deliver.cfg, which holds the reference that makes a
  * service's address stand for it; a session of an older configuration makes its own.
@@ -11,27 +11,10 @@
 #include <string.h>
 
 #include "deliver/session.h"
+#include "mail/address.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/tls.h"
-
-static const struct {
-    const char *name;
-    enum tls_level level;
-} levels[] = {{"none", LEVEL_NONE},
-              {"may", LEVEL_MAY},
-              {"encrypt", LEVEL_ENCRYPT},
-              {"verify", LEVEL_VERIFY},
-              {"secure", LEVEL_SECURE}};
-
-static bool level_parse(struct str s, enum tls_level *level) {
-    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
-        if (str_ieq_c(s, levels[i].name)) {
-            *level = levels[i].level;
-            return true;
-        }
-    return false;
-}
 
 /* NULL with s->now set. */
 static SSL_CTX *context_make(struct dsess *s, bool mandatory) {
@@ -92,26 +75,40 @@ void secure_clear(struct deliver *d) {
     }
 }
 
-static const char *server_name(const struct dsess *s) {
-    const char *how = s->p->smtp_tls_servername;
+/* The name for SNI, "" for none: hostname, nexthop or a name, as the policy or main.cf has it. */
+static struct str server_name(const struct dsess *s) {
+    const struct target *t = session_target(s);
+    const char *how =
+        s->policy.servername != NULL ? s->policy.servername : s->p->smtp_tls_servername;
+    struct nexthop hop;
+    struct netaddr a;
+    struct str name = str_of(how);
     if (how[0] == '\0' || strcmp(how, "hostname") == 0)
-        return session_target(s)->host;
-    return how;
+        name = str_of(t->host);
+    else if (strcmp(how, "nexthop") == 0)
+        name = nexthop_parse(&hop, str_of(t->dest), 25) == NULL ? hop.host : STR_LIT("");
+    else
+        return name;
+    return netaddr_parse(&a, name, 0) ? STR_LIT("") : name; /* RFC 6066 section 3 */
 }
 
 /* Begins the handshake. */
 static enum step begin_handshake(struct dsess *s) {
-    SSL_CTX *ctx = context_get(s, s->level >= LEVEL_ENCRYPT);
-    struct netaddr a;
+    const char *own = s->p->smtp_tls_servername;
+    if (s->policy.servername == NULL && own[0] != '\0' && !addr_is_dns_name(str_of(own)))
+        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+                           "client TLS configuration problem: smtp_tls_servername = %s", own);
+    SSL_CTX *ctx = context_get(s, s->policy.level >= LEVEL_ENCRYPT);
     if (ctx == NULL)
         return STEP_HOST_FAILED;
     SSL *ssl = SSL_new(ctx);
     SSL_CTX_free(ctx);
     if (ssl == NULL)
         return host_failed(s, BLAME_OURSELVES, "4.7.5", "TLS client settings: out of memory");
-    const char *name = server_name(s);
-    if (!netaddr_parse(&a, str_of(name), 0))
+    char *name = str_dup(server_name(s));
+    if (name[0] != '\0')
         SSL_set_tlsext_host_name(ssl, name);
+    free(name);
     session_deadline(s, s->p->smtp_starttls_timeout);
     conn_tls(s->conn, ssl, false);
     return STEP_WAIT;
@@ -120,8 +117,8 @@ static enum step begin_handshake(struct dsess *s) {
 enum step tls_wrapped_begin(struct dsess *s) {
     if (!session_wrapped(s))
         return STEP_DONE;
-    if (s->level < LEVEL_ENCRYPT)
-        s->level = LEVEL_ENCRYPT;
+    if (s->policy.level < LEVEL_ENCRYPT)
+        s->policy.level = LEVEL_ENCRYPT;
     return begin_handshake(s);
 }
 
@@ -130,7 +127,7 @@ enum step tls_begin(struct dsess *s) {
 }
 
 bool secure_clear_is_left(const struct dsess *s, bool broken) {
-    if (s->level >= LEVEL_ENCRYPT || session_wrapped(s))
+    if (s->policy.level >= LEVEL_ENCRYPT || session_wrapped(s))
         return false;
     if (session_uses_record(s))
         return s->rec.user[0] == '\0';
@@ -150,9 +147,9 @@ enum step tls_lost(struct dsess *s, bool timeout) {
 
 /* Names the certificate may have: hostname, nexthop, dot-nexthop or a literal name. */
 static bool name_matches(struct dsess *s, SSL *ssl) {
-    const char *spec = s->match != NULL           ? s->match
-                       : s->level == LEVEL_SECURE ? s->p->smtp_tls_secure_cert_match
-                                                  : s->p->smtp_tls_verify_cert_match;
+    const char *spec = s->policy.match != NULL           ? s->policy.match
+                       : s->policy.level == LEVEL_SECURE ? s->p->smtp_tls_secure_cert_match
+                                                         : s->p->smtp_tls_verify_cert_match;
     struct str rest = str_of(spec), w;
     struct nexthop hop;
     if (nexthop_parse(&hop, str_of(session_target(s)->dest), 25) != NULL)
@@ -200,13 +197,13 @@ static void show_certificate(struct dsess *s, SSL *ssl, bool trusted, bool match
         if (ASN1_TIME_diff(&days, &secs, NULL, X509_get0_notAfter(cert)) == 1)
             json_object_set_new(o, "days_left", json_integer(days));
     }
-    trace_set(
-        o, "verifies",
-        str_of(trusted ? (s->level >= LEVEL_VERIFY ? matched ? "yes" : "no: it is for another name"
-                          : tls_peer_has_name(ssl, session_target(s)->host)
-                              ? "yes"
-                              : "the issuer is trusted, but it is for another name")
-                       : X509_verify_cert_error_string(SSL_get_verify_result(ssl))));
+    trace_set(o, "verifies",
+              str_of(trusted ? (s->policy.level >= LEVEL_VERIFY
+                                    ? matched ? "yes" : "no: it is for another name"
+                                : tls_peer_has_name(ssl, session_target(s)->host)
+                                    ? "yes"
+                                    : "the issuer is trusted, but it is for another name")
+                             : X509_verify_cert_error_string(SSL_get_verify_result(ssl))));
     watch_end_step(s, o);
 }
 
@@ -216,7 +213,7 @@ static void log_certificate(struct dsess *s, SSL *ssl, bool trusted, bool matche
     if (s->p->smtp_tls_loglevel < 1)
         return;
     tls_describe(ssl, &b);
-    if (s->level >= LEVEL_VERIFY && !trusted)
+    if (s->policy.level >= LEVEL_VERIFY && !trusted)
         log_as(s->svc->log_name, "smtp", "certificate verification failed for %s: %s", s->relay,
                X509_verify_cert_error_string(SSL_get_verify_result(ssl)));
     log_as(s->svc->log_name, "smtp", "%s TLS connection established to %s: %s",
@@ -232,105 +229,16 @@ enum step tls_up(struct dsess *s) {
     SSL *ssl = conn_ssl(s->conn);
     bool cert = SSL_get0_peer_certificate(ssl) != NULL;
     bool trusted = cert && SSL_get_verify_result(ssl) == X509_V_OK;
-    bool matched = trusted && s->level >= LEVEL_VERIFY && name_matches(s, ssl);
+    bool matched = trusted && s->policy.level >= LEVEL_VERIFY && name_matches(s, ssl);
     s->tls_on = true;
     s->tls_verified = matched;
     s->cert_until = tls_peer_until(ssl);
     show_certificate(s, ssl, trusted, matched);
     log_certificate(s, ssl, trusted, matched);
-    if (s->level < LEVEL_VERIFY || matched)
+    if (s->policy.level < LEVEL_VERIFY || matched)
         return STEP_DONE;
     if (!trusted)
         return host_failed(s, BLAME_SITE, "4.7.5", "Server certificate not verified");
     return host_failed(s, BLAME_SITE, "4.7.5", "Server certificate does not match the name %s",
                        session_target(s)->host);
-}
-
-/* "level attr=value …" of a policy table; false if it cannot be used. */
-static bool policy_apply(struct dsess *s, struct str v) {
-    struct str w;
-    if (!str_split(&v, ", \t", &w) || !level_parse(w, &s->level))
-        return false;
-    while (str_split(&v, ", \t", &w)) {
-        ptrdiff_t eq = str_chr(w, '=');
-        struct str name = str_make(w.p, eq < 0 ? w.n : (size_t)eq);
-        if (str_ieq_c(name, "match") && eq > 0) {
-            free(s->match);
-            s->match = str_dup(str_from(w, (size_t)eq + 1));
-        } else if (!str_ieq_c(name, "connection_reuse")) {
-            return false; /* a condition that is not understood is not met */
-        }
-    }
-    return true;
-}
-
-static void note_level(struct dsess *s, const struct maps_answer *a, const char *from) {
-    json_t *o = watch_step(s, "tls policy", true);
-    if (o != NULL && a != NULL)
-        trace_asked(o, a->trace);
-    trace_setf(o, "result", "%s, from %s%s", levels[s->level].name, from,
-               session_wrapped(s) ? "; TLS from the first byte, so at least encrypt" : "");
-    watch_end_step(s, o);
-}
-
-static void on_policy(void *arg, const struct maps_answer *a) {
-    struct dsess *s = arg;
-    enum step step = STEP_DONE;
-    s->tag = 0;
-    if (a->rc == MAP_ERROR)
-        step = host_failed(s, BLAME_OURSELVES, "4.3.0", "TLS policy lookup error for %s",
-                           session_target(s)->dest);
-    else if (a->rc == MAP_FOUND && !policy_apply(s, str_trim(sbuf_str(&a->value))))
-        step = host_failed(s, BLAME_OURSELVES, "4.7.5",
-                           "client TLS configuration problem: invalid TLS policy for %s",
-                           session_target(s)->dest);
-    else
-        note_level(s, a, a->rc == MAP_FOUND ? "smtp_tls_policy_maps" : "smtp_tls_security_level");
-    s->resume(s, step);
-}
-
-/* With a relay record its TLS mode is the level; policy tables are not asked. */
-static enum step record_policy(struct dsess *s) {
-    if (!level_parse(str_of(s->rec.tls), &s->level))
-        return host_failed(s, BLAME_OURSELVES, "4.7.5", "relay record \"%s\": unknown TLS mode %s",
-                           s->rec.name, s->rec.tls);
-    note_level(s, NULL, "the relay record");
-    return STEP_DONE;
-}
-
-/* Asks for the destination as written; for its parents (".example.com") only if it is a plain
- * domain. */
-static enum step ask_policy(struct dsess *s) {
-    struct maps_key keys[KEYS_MAX];
-    size_t n = 0;
-    struct nexthop hop;
-    struct str key = str_of(session_target(s)->dest);
-    keys[n++] = (struct maps_key){key, false};
-    if (nexthop_parse(&hop, key, 25) == NULL && !hop.bracketed && hop.host.n == key.n)
-        for (ptrdiff_t dot; n < KEYS_MAX && (dot = str_chr(str_from(key, 1), '.')) >= 0; n++) {
-            key = str_from(key, (size_t)dot + 1);
-            keys[n] = (struct maps_key){key, true};
-        }
-    const char *spec = s->p->smtp_tls_policy_maps;
-    if (s->watch != NULL)
-        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys, n, false, on_policy, s);
-    else
-        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys, n, on_policy, s);
-    return STEP_WAIT;
-}
-
-enum step policy_begin(struct dsess *s) {
-    s->level = LEVEL_MAY;
-    free(s->match);
-    s->match = NULL;
-    if (session_uses_record(s))
-        return record_policy(s);
-    if (!level_parse(str_of(s->p->smtp_tls_security_level), &s->level))
-        return host_failed(s, BLAME_OURSELVES, "4.7.5",
-                           "client TLS configuration problem: smtp_tls_security_level = %s",
-                           s->p->smtp_tls_security_level);
-    if (s->p->smtp_tls_policy_maps[0] != '\0')
-        return ask_policy(s);
-    note_level(s, NULL, "smtp_tls_security_level");
-    return STEP_DONE;
 }

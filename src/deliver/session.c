@@ -435,7 +435,7 @@ static void session_free(struct dsess *s) {
     record_free(&s->rec);
     free(s->record);
     free(s->nexthop);
-    free(s->match);
+    tls_policy_clear(&s->policy);
     free(s->fifo);
     free(s);
 }

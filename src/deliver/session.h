@@ -12,6 +12,7 @@
 #define PH_DELIVER_SESSION_H
 
 #include "deliver/deliver.h"
+#include "deliver/policy.h"
 #include "deliver/verdict.h"
 #include "route/nexthop.h"
 #include "route/record.h"
@@ -23,8 +24,6 @@
 #include "util/conn.h"
 
 #define TLS_CONTEXTS 8
-
-enum tls_level { LEVEL_NONE, LEVEL_MAY, LEVEL_ENCRYPT, LEVEL_VERIFY, LEVEL_SECURE };
 
 /* A client's TLS context, of a transport of deliver.cfg. */
 struct tls_slot {
@@ -194,9 +193,8 @@ struct dsess {
     uint64_t size_limit; /* 0: none */
     char *mechs;         /* offered by AUTH; NULL: none */
     bool helo;           /* EHLO was refused */
-    /* secure.c */
-    enum tls_level level;
-    char *match;        /* names from a policy, or NULL */
+    /* policy.c and secure.c */
+    struct tls_policy policy;
     int64_t cert_until; /* the last certificate that was seen, in seconds; 0: none */
     bool tls_agreed;    /* STARTTLS was accepted */
     bool tls_on, tls_verified;
@@ -280,8 +278,9 @@ bool watch_connects(const struct dsess *s);
 void targets_begin(struct dsess *s); /* a new round */
 void targets_free(struct dsess *s);
 enum step dns_begin(struct dsess *s);
-/* secure.c */
+/* policy.c */
 enum step policy_begin(struct dsess *s);
+/* secure.c */
 enum step tls_wrapped_begin(struct dsess *s);
 enum step tls_begin(struct dsess *s);
 enum step tls_up(struct dsess *s); /* the handshake is done */

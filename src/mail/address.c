@@ -63,6 +63,19 @@ bool addr_valid_host(struct str s) {
     return true;
 }
 
+bool addr_is_dns_name(struct str s) {
+    bool numeric = true;
+    if (!addr_valid_host(s) || !addr_is_ascii(s) || s.p[s.n - 1] == '.')
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        bool edge = i == 0 || i + 1 == s.n || s.p[i - 1] == '.' || s.p[i + 1] == '.';
+        if (s.p[i] == '-' && edge)
+            return false;
+        numeric = numeric && ((s.p[i] >= '0' && s.p[i] <= '9') || s.p[i] == '.');
+    }
+    return !numeric;
+}
+
 /* "[192.0.2.1]", "[IPv6:2001:db8::1]" (RFC 5321 section 4.1.3); other literals name no host. */
 static bool valid_literal(struct str s) {
     static const struct str tag = STR_LIT("IPv6:");

@@ -35,6 +35,9 @@ struct str addr_local(struct str internal);
 void addr_external(struct sbuf *out, struct str internal);
 /* Is it a host name: letters, digits, '-', '_' and dots, no empty label, 255 at most? */
 bool addr_valid_host(struct str s);
+/* Is it a host name of DNS: addr_valid_host, in ASCII, no label that begins or ends with '-', and
+ * not an address in digits? */
+bool addr_is_dns_name(struct str s);
 /* The local part up to the first of the delimiters (empty result: none present). */
 struct str addr_strip_ext(struct str local, const char *delimiters);
 bool addr_is_ascii(struct str s);

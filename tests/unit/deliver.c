@@ -87,6 +87,67 @@ static void test_which_error_stands_for_all_hosts(void **state) {
         }
 }
 
+/* Rows of smtp_tls_policy_maps; what Debian's Postfix makes of the same is in compat/test_tls.py.
+ */
+static void test_tls_policies(void **state) {
+    static const struct {
+        const char *row, *why; /* why NULL: good */
+        enum tls_level level;
+        const char *match, *servername;
+    } rows[] = {
+        {"none", NULL, LEVEL_NONE, NULL, NULL},
+        {" may ", NULL, LEVEL_MAY, NULL, NULL},
+        {"ENCRYPT", NULL, LEVEL_ENCRYPT, NULL, NULL},
+        {"none, match=a strange", NULL, LEVEL_NONE, NULL, NULL},
+        {"verify match=a.test", NULL, LEVEL_VERIFY, "a.test", NULL},
+        {"secure match=a.test match=.b.test", NULL, LEVEL_SECURE, "a.test:.b.test", NULL},
+        {"secure Match=a:b,match=nexthop\tMATCH=c", NULL, LEVEL_SECURE, "a:b:nexthop:c", NULL},
+        {"encrypt servername=sni.test", NULL, LEVEL_ENCRYPT, NULL, "sni.test"},
+        {"may servername=nexthop connection_reuse=YES", NULL, LEVEL_MAY, NULL, "nexthop"},
+        {"may connection_reuse=no connection_reuse=yes", NULL, LEVEL_MAY, NULL, NULL},
+        {"", "it is empty", 0, NULL, NULL},
+        {" , ", "it is empty", 0, NULL, NULL},
+        {"must", "there is no level \"must\"", 0, NULL, NULL},
+        {"encrypt: match=a", "there is no level \"encrypt:\"", 0, NULL, NULL},
+        {"may match=a.test", "match is not for level may", 0, NULL, NULL},
+        {"encrypt match=a.test", "match is not for level encrypt", 0, NULL, NULL},
+        {"secure match=a match=", "match is empty", 0, NULL, NULL},
+        {"secure match = a", "\"match\" is no attribute=value", 0, NULL, NULL},
+        {"secure =a", "\"=a\" is no attribute=value", 0, NULL, NULL},
+        {"secure servername=a.test servername=a.test", "servername is given twice", 0, NULL, NULL},
+        {"may servername=", "servername= is no host name", 0, NULL, NULL},
+        {"may servername=127.0.0.1", "servername=127.0.0.1 is no host name", 0, NULL, NULL},
+        {"may connection_reuse=perhaps", "connection_reuse=perhaps is neither yes nor no", 0, NULL,
+         NULL},
+        {"may connection_reuse", "\"connection_reuse\" is no attribute=value", 0, NULL, NULL},
+        {"secure tafile=/a", "the attribute tafile is not known", 0, NULL, NULL},
+    };
+    struct tls_policy p = {.level = LEVEL_NONE};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct sbuf why = {0};
+        bool good = tls_policy_parse(&p, str_of(rows[i].row), &why);
+        bool same = good == (rows[i].why == NULL);
+        same = same && (good ? why.n == 0 && p.level == rows[i].level : true);
+        if (!same || (!good && !str_eq_c(sbuf_str(&why), rows[i].why)))
+            fail_msg("%s: %s", rows[i].row, why.n > 0 ? why.p : "good");
+        for (int k = 0; good && k < 2; k++) {
+            const char *want = k == 0 ? rows[i].match : rows[i].servername;
+            const char *got = k == 0 ? p.match : p.servername;
+            if ((want == NULL) != (got == NULL) || (want != NULL && strcmp(want, got) != 0))
+                fail_msg("%s: %s", rows[i].row, got == NULL ? "nothing" : got);
+        }
+        sbuf_free(&why);
+    }
+    tls_policy_clear(&p);
+    assert_null(p.match);
+    for (int level = LEVEL_NONE; level <= LEVEL_SECURE; level++) {
+        enum tls_level back;
+        assert_true(tls_level_parse(str_of(tls_level_name((enum tls_level)level)), &back));
+        assert_int_equal(back, level);
+    }
+}
+
 static struct dsess session_on(const struct stage *mail, struct params *p) {
     struct dsess s = {.mail = mail, .p = p, .phase = PHASE_CONNECT, .stage_name = "connect"};
     return s;
@@ -217,6 +278,7 @@ int main(void) {
         cmocka_unit_test(test_names_of_commands),
         cmocka_unit_test(test_which_error_stands_for_all_hosts),
         cmocka_unit_test(test_error_of_a_round),
+        cmocka_unit_test(test_tls_policies),
         cmocka_unit_test(test_host_in_use),
         cmocka_unit_test(test_advice),
     };

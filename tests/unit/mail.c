@@ -380,6 +380,26 @@ static void test_nexthops(void **state) {
     }
 }
 
+static void test_dns_names(void **state) {
+    static const char *const good[] = {"a",     "a.b",    "1a",     "a_b.example",
+                                       "a-b.c", "x--y.z", "1.2.3.a"};
+    static const char *const bad[] = {
+        "",      "-a",    "a-",  "a.-b", "a-.b",         "a.",
+        "a..b",  ".a",    "1",   "1.2",  "127.0.0.1",    "m\xc3\xbcller.de",
+        "a b.c", "[a.b]", "a:1", "-",    "192.0.2.1.99", "a.b-"};
+    char label[70];
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        if (!addr_is_dns_name(str_of(good[i])))
+            fail_msg("%s is one", good[i]);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        if (addr_is_dns_name(str_of(bad[i])))
+            fail_msg("%s is none", bad[i]);
+    memset(label, 'a', sizeof label);
+    assert_true(addr_is_dns_name(str_make(label, 63)));
+    assert_false(addr_is_dns_name(str_make(label, 64)));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths),
@@ -397,6 +417,7 @@ int main(void) {
         cmocka_unit_test(test_dsn),
         cmocka_unit_test(test_error_says_nothing_by_itself),
         cmocka_unit_test(test_nexthops),
+        cmocka_unit_test(test_dns_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,187 @@
+/*
+ * deliver/policy.c - the stage tls policy of a delivery session: which level is asked for, and what
+ * goes with it
+ *
+ * The level is the relay record's, or a row's of smtp_tls_policy_maps, or smtp_tls_security_level.
+ * The session owns the policy; each begin of the stage makes it anew.
+ */
+#include "deliver/policy.h"
+
+#include <stdlib.h>
+
+#include "deliver/session.h"
+#include "mail/address.h"
+
+static const struct {
+    const char *name;
+    enum tls_level level;
+} levels[] = {{"none", LEVEL_NONE},
+              {"may", LEVEL_MAY},
+              {"encrypt", LEVEL_ENCRYPT},
+              {"verify", LEVEL_VERIFY},
+              {"secure", LEVEL_SECURE}};
+
+bool tls_level_parse(struct str s, enum tls_level *level) {
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
+        if (str_ieq_c(s, levels[i].name)) {
+            *level = levels[i].level;
+            return true;
+        }
+    return false;
+}
+
+const char *tls_level_name(enum tls_level level) {
+    return levels[level].name;
+}
+
+void tls_policy_clear(struct tls_policy *p) {
+    free(p->match);
+    free(p->servername);
+    *p = (struct tls_policy){.level = LEVEL_NONE};
+}
+
+static bool match_add(struct tls_policy *p, struct str value, struct sbuf *why) {
+    struct sbuf names = {0};
+    if (value.n == 0)
+        sbuf_add_c(why, "match is empty");
+    else if (p->level < LEVEL_VERIFY)
+        sbuf_printf(why, "match is not for level %s", tls_level_name(p->level));
+    if (why->n > 0)
+        return false;
+    if (p->match != NULL)
+        sbuf_printf(&names, "%s:", p->match);
+    sbuf_add_str(&names, value);
+    free(p->match);
+    p->match = sbuf_take(&names);
+    return true;
+}
+
+static bool servername_set(struct tls_policy *p, struct str value, struct sbuf *why) {
+    if (p->servername != NULL)
+        sbuf_add_c(why, "servername is given twice");
+    else if (!addr_is_dns_name(value))
+        sbuf_printf(why, "servername=%.*s is no host name", STR_FMT(value));
+    else
+        p->servername = str_dup(value);
+    return why->n == 0;
+}
+
+static bool reuse_check(struct str value, struct sbuf *why) {
+    if (!str_ieq_c(value, "yes") && !str_ieq_c(value, "no"))
+        sbuf_printf(why, "connection_reuse=%.*s is neither yes nor no", STR_FMT(value));
+    return why->n == 0;
+}
+
+static bool attribute_take(struct tls_policy *p, struct str word, struct sbuf *why) {
+    ptrdiff_t eq = str_chr(word, '=');
+    struct str name = str_make(word.p, eq < 0 ? 0 : (size_t)eq);
+    struct str value = str_from(word, (size_t)(eq + 1));
+    if (name.n == 0) {
+        sbuf_printf(why, "\"%.*s\" is no attribute=value", STR_FMT(word));
+        return false;
+    }
+    if (str_ieq_c(name, "match"))
+        return match_add(p, value, why);
+    if (str_ieq_c(name, "servername"))
+        return servername_set(p, value, why);
+    if (str_ieq_c(name, "connection_reuse"))
+        return reuse_check(value, why);
+    sbuf_printf(why, "the attribute %.*s is not known", STR_FMT(name));
+    return false;
+}
+
+bool tls_policy_parse(struct tls_policy *p, struct str row, struct sbuf *why) {
+    struct str word;
+    tls_policy_clear(p);
+    if (!str_split(&row, ", \t\r\n", &word)) {
+        sbuf_add_c(why, "it is empty");
+        return false;
+    }
+    if (!tls_level_parse(word, &p->level)) {
+        sbuf_printf(why, "there is no level \"%.*s\"", STR_FMT(word));
+        return false;
+    }
+    while (p->level > LEVEL_NONE && str_split(&row, ", \t\r\n", &word))
+        if (!attribute_take(p, word, why))
+            return false;
+    return true;
+}
+
+static void note_level(struct dsess *s, const struct maps_answer *a, const char *from) {
+    json_t *o = watch_step(s, "tls policy", true);
+    if (o != NULL && a != NULL)
+        trace_asked(o, a->trace);
+    trace_setf(o, "result", "%s, from %s%s", tls_level_name(s->policy.level), from,
+               session_wrapped(s) ? "; TLS from the first byte, so at least encrypt" : "");
+    watch_end_step(s, o);
+}
+
+static enum step row_apply(struct dsess *s, const struct maps_answer *a) {
+    struct sbuf why = {0};
+    enum step step = STEP_DONE;
+    if (tls_policy_parse(&s->policy, sbuf_str(&a->value), &why))
+        note_level(s, a, "smtp_tls_policy_maps");
+    else
+        step = host_failed(s, BLAME_OURSELVES, "4.7.5",
+                           "client TLS configuration problem: invalid TLS policy for %s: %s",
+                           session_target(s)->dest, why.p);
+    sbuf_free(&why);
+    return step;
+}
+
+static void on_policy(void *arg, const struct maps_answer *a) {
+    struct dsess *s = arg;
+    enum step step = STEP_DONE;
+    s->tag = 0;
+    if (a->rc == MAP_ERROR)
+        step = host_failed(s, BLAME_OURSELVES, "4.3.0", "TLS policy lookup error for %s",
+                           session_target(s)->dest);
+    else if (a->rc == MAP_FOUND)
+        step = row_apply(s, a);
+    else
+        note_level(s, a, "smtp_tls_security_level");
+    s->resume(s, step);
+}
+
+/* With a relay record its TLS mode is the level; policy tables are not asked. */
+static enum step record_policy(struct dsess *s) {
+    if (!tls_level_parse(str_of(s->rec.tls), &s->policy.level))
+        return host_failed(s, BLAME_OURSELVES, "4.7.5", "relay record \"%s\": unknown TLS mode %s",
+                           s->rec.name, s->rec.tls);
+    note_level(s, NULL, "the relay record");
+    return STEP_DONE;
+}
+
+/* Asks for the destination as written; for its parents (".example.com"), of every kind of table,
+ * only if it is a plain domain. */
+static enum step ask_policy(struct dsess *s) {
+    struct maps_key keys[KEYS_MAX];
+    size_t n = 0;
+    struct str key = str_of(session_target(s)->dest);
+    bool plain = addr_is_dns_name(key);
+    keys[n++] = (struct maps_key){key, false};
+    for (ptrdiff_t dot; plain && n < KEYS_MAX && (dot = str_chr(str_from(key, 1), '.')) >= 0; n++) {
+        key = str_from(key, (size_t)dot + 1);
+        keys[n] = (struct maps_key){key, false};
+    }
+    const char *spec = s->p->smtp_tls_policy_maps;
+    if (s->watch != NULL)
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys, n, false, on_policy, s);
+    else
+        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys, n, on_policy, s);
+    return STEP_WAIT;
+}
+
+enum step policy_begin(struct dsess *s) {
+    tls_policy_clear(&s->policy);
+    if (session_uses_record(s))
+        return record_policy(s);
+    if (!tls_level_parse(str_of(s->p->smtp_tls_security_level), &s->policy.level))
+        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+                           "client TLS configuration problem: smtp_tls_security_level = %s",
+                           s->p->smtp_tls_security_level);
+    if (s->p->smtp_tls_policy_maps[0] != '\0')
+        return ask_policy(s);
+    note_level(s, NULL, "smtp_tls_security_level");
+    return STEP_DONE;
+}

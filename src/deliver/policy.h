@@ -1,0 +1,31 @@
+/*
+ * deliver/policy.h - what a TLS policy asks for (a row of smtp_tls_policy_maps, see postconf(5))
+ *
+ * A struct tls_policy that is all zero is valid and empty.  One thread at a time.
+ */
+#ifndef PH_DELIVER_POLICY_H
+#define PH_DELIVER_POLICY_H
+
+#include "util/str.h"
+
+enum tls_level { LEVEL_NONE, LEVEL_MAY, LEVEL_ENCRYPT, LEVEL_VERIFY, LEVEL_SECURE };
+
+struct tls_policy {
+    enum tls_level level;
+    char *match;      /* names that the certificate may have, ':' between; NULL: main.cf's */
+    char *servername; /* hostname, nexthop or a name; NULL: smtp_tls_servername */
+};
+
+/* False if s is no level. */
+bool tls_level_parse(struct str s, enum tls_level *level);
+const char *tls_level_name(enum tls_level level);
+/* Reads "level attribute=value ..." into *p, which is emptied before.  False if the row cannot be
+ * used as it is: why (appended) says what is wrong then, and *p is not to be used.  Attributes are
+ * as in Postfix: match is added up, servername stands once, of connection_reuse the last counts (it
+ * changes nothing here); level none has none of them.  An attribute that is not known is an error:
+ * a condition that is not understood is not met. */
+bool tls_policy_parse(struct tls_policy *p, struct str row, struct sbuf *why);
+/* Empties it. */
+void tls_policy_clear(struct tls_policy *p);
+
+#endif
