@@ -117,6 +117,8 @@ struct txn {
     bool empty;           /* a lone dot after 354, because every recipient was refused */
     bool taken;           /* the relay host said 2xx to the whole content */
     bool answered;        /* any reply to this transaction has come */
+    bool data_only;       /* content goes by DATA, whatever the host offers: see dataonly.h */
+    bool misnamed;        /* some reply did not name its own command by its enhanced status code */
     uint64_t off;         /* bytes of content that were read and written */
     uint64_t content_end; /* dsess.out_total behind the content */
     struct content_out out;

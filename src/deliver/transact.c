@@ -9,10 +9,15 @@
  * Every command that waits for its reply is in s->fifo, and verdict.c says what a reply to it
  * means. A peer may give one reply too many or too few, and then every later reply is taken for
  * another command's.  354 shows that for DATA.  For all else RSET does: a transaction that no final
- * dot ends is ended by RSET, and its results count when that reply has come and was 2xx (or the
- * peer has gone).  A reply that comes before its command has left, or that no command waits for, or
- * that its command cannot have, makes the session suspect: nothing that was not given back by then
- * counts.
+ * dot ends is ended by RSET, and its results count when that reply has come and was 2xx.  A reply
+ * that comes before its command has left, or that no command waits for, or that its command cannot
+ * have, makes the session suspect: nothing that was not given back by then counts.
+ *
+ * 250 to the last chunk is the host's acceptance (RFC 3030 section 2).  When no 2xx to RSET
+ * confirms that it was the reply to the chunk (the host refuses RSET or has gone), the enhanced
+ * status codes may: those of MAIL and RCPT are about addresses (X.1.X, RFC 3463), those of content
+ * are not, so a reply that has shifted shows.  Without them the mail waits.  In either case the
+ * host is given DATA from then on (dataonly.h), so that this happens once.
  *
  * The session's loop only.  A transaction owns its attempt from txn_new until it is given back
  * (deliver_ops.result) or put back into s->todo; txn_free frees the transaction alone.  Functions
@@ -22,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "deliver/dataonly.h"
 #include "deliver/session.h"
 #include "mail/address.h"
 #include "report/logline.h"
@@ -125,6 +131,7 @@ static struct txn *txn_new(struct dsess *s, struct attempt *a) {
     a->conn_us = s->uses == 0 ? s->conn_us : a->begin_us;
     atomic_store(&a->whole, false);
     a->remote_dsn = (s->caps & CAP_DSN) != 0;
+    t->data_only = data_only_has(&session_target(s)->addr);
     s->uses++;
     dl_push(&s->txns, &t->link);
     return t;
@@ -392,8 +399,8 @@ static bool verbatim(const struct dsess *s, const struct txn *t, bool bdat) {
  * whether the replies of several recipients have shifted, which BDAT cannot. */
 static bool use_bdat(const struct dsess *s, const struct txn *t) {
     unsigned need = CAP_CHUNKING | CAP_PIPELINING;
-    return (s->caps & need) == need && t->n_rcpts == 1 && t->a->body->size <= BDAT_EAGER &&
-           verbatim(s, t, true);
+    return (s->caps & need) == need && !t->data_only && t->n_rcpts == 1 &&
+           t->a->body->size <= BDAT_EAGER && verbatim(s, t, true);
 }
 
 /* Writes content while the output buffer is not too full; false if it cannot be read. */
@@ -581,15 +588,33 @@ static void forget_results(struct txn *t) {
     }
 }
 
+/* Does the reply's own enhanced status code say which command it answers? */
+static bool reply_names(const struct dsess *s, enum txn_command command) {
+    struct str text = sbuf_str(&s->reply.text);
+    char dsn[12];
+    dsn_from_reply(dsn, s->reply.code, text);
+    bool there = str_istarts(text, dsn), about_address = strncmp(dsn + 1, ".1.", 3) == 0;
+    return there && about_address == (command == TXN_MAIL || command == TXN_RCPT);
+}
+
+/* The connection is of no more use: may the results of t stand that no RSET has confirmed?  What is
+ * taken by BDAT may not, unless the replies themselves say that they have not shifted. */
+static bool results_stand(const struct dsess *s, const struct txn *t, bool suspect) {
+    if (!t->taken)
+        return !suspect && has_all_results(t->a);
+    data_only_add(&session_target(s)->addr);
+    return !t->misnamed;
+}
+
 /* One transaction of a connection that is of no more use. */
 static void txn_dropped(struct dsess *s, struct txn *t, bool suspect, bool to_blame,
                         struct dl *again) {
     struct attempt *a = t->a;
-    if (!suspect && has_all_results(a)) {
+    if (results_stand(s, t, suspect)) {
         txn_over(s, t);
         return;
     }
-    if (suspect)
+    if (suspect || t->taken)
         forget_results(t);
     bool repeat = may_repeat(s, t, to_blame);
     attempt_set_relay(a, s->relay);
@@ -720,6 +745,7 @@ static enum step transact_reply(struct dsess *s) {
     s->fifo_at++;
     s->fifo_n--;
     e.t->answered = e.t->answered || e.command != TXN_RSET;
+    e.t->misnamed = e.t->misnamed || (e.command != TXN_RSET && !reply_names(s, e.command));
     enum step step = on_verdict(s, &e, v);
     return step == STEP_DONE ? transact_pump(s) : step;
 }

@@ -183,11 +183,11 @@ def test_a_short_password_inside_a_word_is_not_shown(dns, text):
 
 class Script(FakeRelay):
     """A relay host that answers some commands in its own way: verb to a list of whole replies, and "." to those for the
-    end of content.  A verb that is not there gets its usual reply."""
+    end of content; "" hangs up.  A verb that is not there gets its usual reply."""
 
     def __init__(self, says, caps="PIPELINING 8BITMIME", times=1000, **kw):
         self.says, self.caps, self.times = says, caps.split(), times
-        self.taken, self.quits, self.dialogues = [], 0, 0
+        self.taken, self.ways, self.quits, self.dialogues = [], [], 0, 0
         super().__init__(**kw)
 
     def _serve(self, conn):
@@ -204,13 +204,16 @@ class Script(FakeRelay):
                 if verb == "BDAT":
                     content, verb = f.read(int(line.split()[1])), "."
                 replies = says.get(verb, ["500 5.5.2 what?"])
-                conn.sendall("".join(r + "\r\n" for r in replies).encode())
+                conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
                 if verb == "DATA" and any(r.startswith("354") for r in replies):
                     content = b"".join(iter(f.readline, b".\r\n"))
                     verb, replies = ".", says["."]
-                    conn.sendall("".join(r + "\r\n" for r in replies).encode())
-                if verb == "." and replies and replies[-1].startswith("250"):
+                    conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
+                if verb == "." and replies and replies[0].startswith("250"):
                     self.taken.append(content)
+                    self.ways.append(b"BDAT" if line.startswith(b"BDAT") else b".")
+                if "" in replies:
+                    break
         with contextlib.suppress(OSError):
             conn.close()
 
@@ -292,6 +295,58 @@ def test_what_was_taken_before_stays_sent(dns, caps):
         assert {re.search(rb"Subject: (t\d)", c).group(1) for c in relay.taken} == {b"t%d" % i for i in range(5)}
         assert "bounced" not in p.log()
     relay.stop()
+
+
+AFTER_BDAT = {
+    "RSET refused for now": {"RSET": ["450 4.3.0 cannot"]},
+    "RSET refused": {"RSET": ["502 5.5.1 what is that"]},
+    "421 to RSET": {"RSET": ["421 4.3.2 bye"]},
+    "421 to RSET, then an end": {"RSET": ["421 4.3.2 bye", ""]},
+    "354 to RSET": {"RSET": ["354 go"]},
+    "no reply to RSET": {"RSET": []},
+    "an end at RSET": {"RSET": [""]},
+    "an end behind the content": {".": ["250 2.0.0 taken", ""]},
+    "no word at QUIT": {"QUIT": [""]},
+    "QUIT refused": {"QUIT": ["502 5.5.1 stay"]},
+}
+
+
+BARE = {"MAIL": ["250 ok"], "RCPT": ["250 ok"], ".": ["250 ok"]}
+
+
+@pytest.fixture(scope="module")
+def after_bdat(dns):
+    """One daemon, and for each case a relay host with and one without enhanced status codes, which each get two messages."""
+    relays = {(name, codes): Script({**({} if codes else BARE), **says}, "PIPELINING CHUNKING")
+              for name, says in AFTER_BDAT.items() for codes in (True, False)}
+    main = "sender_dependent_relayhost_maps = texthash:{dir}/hops\nsmtp_rset_timeout = 1s\n" \
+           "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n"
+    senders = {name: f"w{i}@x.example" for i, name in enumerate(relays)}
+    with Posthouse(main, dns=dns, files={"hops": "".join(f"{senders[n]} [127.0.0.1]:{r.port}\n" for n, r in relays.items())}) as p:
+        for text in ("one", "two"):
+            for sender in senders.values():
+                assert p.send(sender=sender, content=f"Subject: {text}\r\n\r\nhello\r\n").startswith("250")
+            wait_for(lambda: p.queue() == [], 60)
+        yield p.log(), senders, relays
+        for r in relays.values():
+            r.stop()
+
+
+@pytest.mark.parametrize("codes", [True, False])
+@pytest.mark.parametrize("case", AFTER_BDAT)
+def test_what_comes_behind_bdat_repeats_no_mail(after_bdat, case, codes):
+    """250 to the last chunk counts where the replies say what they answer. Else one message comes twice at most, and
+    DATA is used from then on."""
+    log, senders, relays = after_bdat
+    relay = relays[case, codes]
+    subjects = [re.search(rb"Subject: (\w+)", c).group(1) for c in relay.taken]
+    again = [b"one", b"one", b"two"]
+    assert subjects == [b"one", b"two"] or (not codes and subjects == again), (subjects, relay.ways)
+    assert relay.ways == [b"BDAT"] + [b"BDAT" if "QUIT" in AFTER_BDAT[case] else b"."] * (len(subjects) - 1)
+    qids = set(re.findall(rf"(\w+): from=<{re.escape(senders[case, codes])}>", log))
+    assert len(qids) == 2 and "status=bounced" not in log
+    for qid in qids:
+        assert len(re.findall(rf"{qid}: to=.*status=sent", log)) == 1
 
 
 @pytest.fixture(scope="module")

@@ -400,12 +400,17 @@ bool ledger_down_since(const struct ledger *l, int64_t ms) {
     return false;
 }
 
-/* May what was delivered be delivered again?  Before the product knows: after a loss, or when it
- * went down.  After that: only if it went down before it could note it. */
-static bool repeat_is_excused(const struct ledger *l, const struct rcpt_entry *r) {
+/* May what was delivered be delivered again, by t?  Before the product knows: after a loss, or when
+ * it went down.  After that: only if it went down before it could note it.  Who refuses RSET behind
+ * a chunk has shown it the first time, and is given no chunk again. */
+static bool repeat_is_excused(const struct ledger_take *t, const struct rcpt_entry *r) {
+    const struct ledger *l = t->c->l;
     if (r->sent)
         return forgotten_after(l, r->sent_ms);
-    return ledger_down_since(l, r->last_ms) || r->last_conn->crime != 0;
+    if (ledger_down_since(l, r->last_ms) || (r->last_conn->crime & ~(unsigned)CRIME_RSET) != 0)
+        return true;
+    return r->last_conn->crime != 0 && r->last_bdat &&
+           !(t->bdat && t->c->host == r->last_conn->host);
 }
 
 static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
@@ -416,7 +421,7 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
     if (r->code != 0 && r->code / 100 != 2)
         ledger_fail(l, "<%s> of message %u was refused with %d and was delivered", r->addr,
                     m->number, r->code);
-    if (r->delivered > 0 && r->early != t && !repeat_is_excused(l, r))
+    if (r->delivered > 0 && r->early != t && !repeat_is_excused(t, r))
         ledger_fail(l, "<%s> of message %u was delivered twice", r->addr, m->number);
     if (r->reported && !forgotten_after(l, r->reported_ms - NOTE_MS))
         ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,

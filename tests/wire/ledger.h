@@ -100,8 +100,15 @@ enum ledger_stage {
     STAGE_COUNT
 };
 
-/* How a relay host departed from the protocol, so that replies cannot be told apart any more. */
-enum ledger_crime { CRIME_EXTRA = 1, CRIME_FEWER = 2, CRIME_GARBAGE = 4, CRIME_LOST = 8 };
+/* How a relay host departed from the protocol, so that replies cannot be told apart any more.
+ * CRIME_RSET: it refused RSET, so that nothing confirms what it said to a chunk before. */
+enum ledger_crime {
+    CRIME_EXTRA = 1,
+    CRIME_FEWER = 2,
+    CRIME_GARBAGE = 4,
+    CRIME_LOST = 8,
+    CRIME_RSET = 16
+};
 
 struct ledger_conn *ledger_conn(struct ledger *l, unsigned host);
 void ledger_conn_tls(struct ledger_conn *c);

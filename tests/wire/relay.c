@@ -72,17 +72,16 @@ static void put(struct relay *r, const struct bytes *b) {
         wire_send(r->end, b->p, b->n);
 }
 
-/* One reply as it ought to be. */
-static void reply_text(const struct relay *r, struct bytes *out, int code, unsigned token,
-                       const char *words, const char *dsn) {
-    char enhanced[16];
-    if (dsn == NULL) {
-        snprintf(enhanced, sizeof enhanced, "%d.0.0", code / 100);
-        dsn = enhanced;
-    }
+/* One reply as it ought to be, to a command of that stage. */
+static void reply_text(const struct relay *r, struct bytes *out, enum ledger_stage stage, int code,
+                       unsigned token, const char *words) {
+    const char *about = stage == STAGE_MAIL ? "1.0" : stage == STAGE_RCPT ? "1.5" : "0.0";
+    char dsn[16] = "";
+    if (!r->host->plan.bare)
+        snprintf(dsn, sizeof dsn, "%d.%s ", code / 100, about);
     if (r->host->plan.lines)
-        bytes_printf(out, "%d-%s several lines\r\n%d-%s and one more\r\n", code, dsn, code, dsn);
-    bytes_printf(out, "%d %s %s w%u\r\n", code, dsn, words, token);
+        bytes_printf(out, "%d-%sseveral lines\r\n%d-%sand one more\r\n", code, dsn, code, dsn);
+    bytes_printf(out, "%d %s%s w%u\r\n", code, dsn, words, token);
 }
 
 /* What is being answered. */
@@ -105,7 +104,7 @@ static void say_right(struct relay *r, const struct answer *a, struct bytes *out
     if (a->whole != NULL)
         bytes_add(out, a->whole->p, a->whole->n);
     else
-        reply_text(r, out, a->code, token, a->words, NULL);
+        reply_text(r, out, a->stage, a->code, token, a->words);
 }
 
 /* One more reply than was asked for. */
@@ -119,7 +118,7 @@ static void say_extra(struct relay *r, const struct answer *a, int code, struct 
     bool early = a->stage == STAGE_DATA && r->take != NULL;
     unsigned token = ledger_say(r->conn, early ? STAGE_BODY : STAGE_OTHER, code,
                                 early ? r->take : NULL, LEDGER_NOBODY);
-    reply_text(r, out, code, token, "once more", NULL);
+    reply_text(r, out, a->stage, code, token, "once more");
 }
 
 static void say_lines(struct relay *r, const struct answer *a, bool mixed, struct bytes *out) {
@@ -147,11 +146,13 @@ static void say_later(struct relay *r, const struct answer *a, int seconds, stru
     (void)out;
 }
 
-/* A reply after which the other side may hang up, whatever it had under way. */
-static bool is_out_of_order(enum ledger_stage stage, const struct relay_twist *t) {
+/* What the ledger must allow for: a reply after which the other side may hang up, whatever it had
+ * under way. */
+static unsigned crime_of(enum ledger_stage stage, const struct relay_twist *t) {
     bool third = t->code / 100 == 3 && stage != STAGE_DATA && stage != STAGE_AUTH;
-    bool reset = stage == STAGE_RSET && t->code / 100 != 2;
-    return third || reset || (t->code == 421 && t->act == ACT_CODE);
+    if (stage == STAGE_RSET && t->code / 100 != 2)
+        return CRIME_RSET;
+    return third || (t->code == 421 && t->act == ACT_CODE) ? CRIME_LOST : 0;
 }
 
 /* Puts the reply of a twist into out; the code that counts for what happens next (0: none). */
@@ -160,10 +161,9 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
     switch (t->act) {
     case ACT_CODE:
     case ACT_CODE_CLOSE:
-        reply_text(r, out, t->code, told(r, a, t->code), "as I like it", NULL);
+        reply_text(r, out, a->stage, t->code, told(r, a, t->code), "as I like it");
         r->close_after = t->act == ACT_CODE_CLOSE;
-        if (is_out_of_order(a->stage, t))
-            ledger_conn_crime(r->conn, CRIME_LOST);
+        ledger_conn_crime(r->conn, crime_of(a->stage, t));
         return t->code;
     case ACT_EXTRA:
         say_right(r, a, out);
@@ -210,8 +210,7 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
         r->mode = MODE_DEAF;
         return 0;
     case ACT_ECHO:
-        if (is_out_of_order(a->stage, t) || t->code == 421)
-            ledger_conn_crime(r->conn, CRIME_LOST);
+        ledger_conn_crime(r->conn, t->code == 421 ? CRIME_LOST : crime_of(a->stage, t));
         say_echo(r, a, t->code, out);
         return t->code;
     case ACT_SLOW:
@@ -416,9 +415,8 @@ static bool take_middle(struct relay *r) {
     if (t->code > 0) {
         struct bytes out = {0};
         ledger_conn_crime(r->conn, CRIME_EXTRA);
-        reply_text(r, &out, t->code,
-                   ledger_say(r->conn, STAGE_OTHER, t->code, r->take, LEDGER_NOBODY), "enough",
-                   NULL);
+        reply_text(r, &out, STAGE_BODY, t->code,
+                   ledger_say(r->conn, STAGE_OTHER, t->code, r->take, LEDGER_NOBODY), "enough");
         put(r, &out);
         bytes_free(&out);
     }
@@ -430,8 +428,8 @@ static bool take_middle(struct relay *r) {
 static void answer_early(struct relay *r, int code) {
     struct bytes out = {0};
     ledger_conn_crime(r->conn, CRIME_EXTRA);
-    reply_text(r, &out, code, ledger_say(r->conn, STAGE_BODY, code, r->take, LEDGER_NOBODY),
-               "before the end", NULL);
+    reply_text(r, &out, STAGE_BODY, code,
+               ledger_say(r->conn, STAGE_BODY, code, r->take, LEDGER_NOBODY), "before the end");
     put(r, &out);
     bytes_free(&out);
     r->answered = true;

@@ -65,6 +65,7 @@ struct relay_plan {
     bool wrapped;      /* TLS from the first byte */
     bool split;        /* replies come byte by byte */
     bool lines;        /* replies have several lines */
+    bool bare;         /* replies have no enhanced status codes */
     unsigned heals;    /* after so many connections it is a correct server; 0: never */
     struct relay_twist twists[RELAY_TWISTS];
     unsigned n_twists;

@@ -111,6 +111,7 @@ static void draw_host(struct scene *s, struct relay_plan *p) {
     p->tls_auth = dice_says(d, 50);
     p->split = dice_says(d, 15);
     p->lines = dice_says(d, 15);
+    p->bare = dice_says(d, 20);
     p->heals = dice_says(d, 80) ? 1 + dice_roll(d, 4) : 0;
     p->n_twists = dice_says(d, 35) ? 0 : 1 + dice_roll(d, 3);
     for (unsigned i = 0; i < p->n_twists; i++)

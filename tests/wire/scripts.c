@@ -49,6 +49,7 @@ struct named {
     enum content_head head;
     unsigned shape;
     unsigned heals; /* connections after which host 0 is well; 0: as the twist says */
+    bool bare;      /* no enhanced status codes */
     enum scene_event event;
     int64_t event_ms; /* 0: none */
     enum client_end end;
@@ -220,6 +221,58 @@ static const struct named scripts[] = {
      .size = 300,
      .twist = {STAGE_BODY, ACT_EXTRA, 250, 0, 1},
      .shape = SHAPE_TOGETHER | SHAPE_NEXT},
+    {.name = "MAIL is answered twice, the content by an end",
+     .can = CHUNK_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .twist = {STAGE_MAIL, ACT_EXTRA, 250, 0, 1},
+     .second = {STAGE_BODY, ACT_CLOSE, 0, 0, 1},
+     .heals = 2},
+    {.name = "RCPT is answered twice, the content by a reset",
+     .can = CHUNK_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_EXTRA, 250, 0, 1},
+     .second = {STAGE_BODY, ACT_RESET, 0, 0, 1},
+     .heals = 2},
+    {.name = "RSET is refused behind a chunk",
+     .can = CHUNK_CAN,
+     .mails = 2,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .twist = {STAGE_RSET, ACT_CODE, 502, 0, 0},
+     .shape = SHAPE_TOGETHER},
+    {.name = "an end at RSET behind a chunk",
+     .can = CHUNK_CAN,
+     .mails = 2,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .twist = {STAGE_RSET, ACT_CLOSE, 0, 0, 0},
+     .shape = SHAPE_TOGETHER},
+    {.name = "RSET is refused behind a chunk, no codes",
+     .can = CHUNK_CAN,
+     .bare = true,
+     .mails = 2,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .twist = {STAGE_RSET, ACT_CODE, 502, 0, 0},
+     .shape = SHAPE_TOGETHER},
+    {.name = "an end at RSET behind a chunk, no codes",
+     .can = CHUNK_CAN,
+     .bare = true,
+     .mails = 2,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .twist = {STAGE_RSET, ACT_CLOSE, 0, 0, 0},
+     .shape = SHAPE_TOGETHER},
     {.name = "RCPT is not answered",
      .can = PIPE_CAN,
      .mails = 1,
@@ -819,8 +872,10 @@ void scripts_setup(struct wire_world *w, unsigned i) {
         wire_table(w, "access", "m1r1@far.example", "REJECT");
     wire_account(w, "user@alpha.example", "client-Secret-5");
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);
-    for (unsigned k = 0; k < SCENE_HOSTS; k++)
+    for (unsigned k = 0; k < SCENE_HOSTS; k++) {
         s->hosts[k].plan.can = n->can;
+        s->hosts[k].plan.bare = n->bare;
+    }
     s->hosts[0].plan.twists[0] = n->twist;
     s->hosts[0].plan.twists[1] = n->second;
     s->hosts[0].plan.n_twists = n->twist.act == ACT_NORMAL    ? 0
