@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "util/codec.h"
 #include "util/net.h"
 
 static bool is_atext(uint8_t c) {
@@ -255,12 +256,6 @@ void addr_external(struct sbuf *out, struct str a) {
     sbuf_add_str(out, str_from(a, local.n));
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 bool xtext_decode(struct sbuf *out, struct str in) {
     for (size_t i = 0; i < in.n; i++) {
         char c = in.p[i];
@@ -270,13 +265,47 @@ bool xtext_decode(struct sbuf *out, struct str in) {
             if (hi < 0 || lo < 0)
                 return false;
             c = (char)(hi * 16 + lo);
-            if (str_has_control(str_make(&c, 1)))
-                return false;
             i += 2;
-        } else if (c < '!' || c > '~' || c == '=') {
-            return false;
         }
+        if (str_has_control(str_make(&c, 1)))
+            return false;
         sbuf_add_ch(out, c);
+    }
+    return true;
+}
+
+/* Is it "\x{", digits of a character of Unicode, "}" that s begins with? */
+static bool is_unicode_escape(struct str s) {
+    uint32_t code = 0;
+    for (size_t i = 3; i < s.n && s.p[i] != '}'; i++) {
+        int digit = hex_digit(s.p[i]);
+        code = digit < 0 || code > 0x10ffff ? UINT32_MAX : code * 16 + (uint32_t)digit;
+    }
+    return str_chr(s, '}') > 3 && code <= 0x10ffff;
+}
+
+/* The character that valid UTF-8 begins with; *n: its bytes. */
+static uint32_t utf8_first(struct str s, size_t *n) {
+    uint32_t c = (uint8_t)s.p[0];
+    *n = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+    if (*n > 1)
+        c &= 0x7fU >> *n;
+    for (size_t i = 1; i < *n; i++)
+        c = c << 6 | ((uint8_t)s.p[i] & 0x3fU);
+    return c;
+}
+
+bool uxtext_ascii(struct sbuf *out, struct str in) {
+    if (!str_is_utf8(in) || str_has_control(in))
+        return false;
+    for (size_t n = 1; in.n > 0; in = str_from(in, n)) {
+        uint32_t c = utf8_first(in, &n);
+        if (str_istarts(in, "\\x{") && !is_unicode_escape(in))
+            return false;
+        if (c < 0x80 && c != '+' && c != '=')
+            sbuf_add_ch(out, (char)c);
+        else
+            sbuf_printf(out, "\\x{%02X}", c);
     }
     return true;
 }

@@ -43,9 +43,14 @@ struct str addr_strip_ext(struct str local, const char *delimiters);
 bool addr_is_ascii(struct str s);
 /* Is it an atom of ASCII (RFC 5322 section 3.2.3), as the type of an ORCPT must be? */
 bool addr_is_atom(struct str s);
-/* Appends "xtext" decoded (RFC 3461 section 4); false if it is malformed or hides a control
- * character: what is decoded goes into reports and onto the wire.  out may have grown then. */
+/* Appends "xtext" decoded (RFC 3461 section 4); false if it is malformed or has a control
+ * character, hidden or not.  As in Postfix a digit may be small, and any other character stands for
+ * itself: there may be more than ASCII in what is decoded.  out may have grown after a failure. */
 bool xtext_decode(struct sbuf *out, struct str in);
+/* Appends the address of an ORCPT of type utf-8 in its ASCII form (RFC 6533 section 3): what is not
+ * ASCII, '+' and '=' become "\x{…}".  False if such an escape is malformed, or the rest no UTF-8.
+ * out may have grown then. */
+bool uxtext_ascii(struct sbuf *out, struct str in);
 void xtext_encode(struct sbuf *out, struct str in);
 
 #endif

@@ -132,6 +132,12 @@ static bool is_xtext(struct str value) {
     return ok;
 }
 
+/* RFC 3461 section 4.4: what is decoded is printable ASCII, of at most 100 bytes before that. */
+static bool take_envid(struct sbuf *envid, struct str value) {
+    return value.n > 0 && value.n <= 100 && envid->n == 0 && xtext_decode(envid, value) &&
+           addr_is_ascii(sbuf_str(envid));
+}
+
 static bool mail_param(struct session *s, struct str key, struct str value) {
     if (str_ieq_c(key, "SIZE"))
         return mail_size(s, value);
@@ -148,8 +154,7 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
         s->tx->flags |= str_ieq_c(value, "FULL") ? ENV_RET_FULL : ENV_RET_HDRS;
         return true;
     }
-    if (str_ieq_c(key, "ENVID") && value.n > 0 && value.n <= 100 && s->tx->envid.n == 0 &&
-        xtext_decode(&s->tx->envid, value))
+    if (str_ieq_c(key, "ENVID") && take_envid(&s->tx->envid, value))
         return true;
     if (str_ieq_c(key, "RET") || str_ieq_c(key, "ENVID") ||
         (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable)) {
@@ -292,19 +297,26 @@ static bool notify_parse(struct str v, uint32_t *out) {
     return *out == NOTIFY_NEVER || (*out != 0 && (*out & NOTIFY_NEVER) == 0);
 }
 
+/* "type;address" (RFC 3461 section 4.2, RFC 6533 section 3). */
+static bool take_orcpt(struct sbuf *texts, struct rcpt_in *r, struct str value) {
+    ptrdiff_t semi = str_chr(value, ';');
+    struct str type = str_make(value.p, semi < 0 ? 0 : (size_t)semi);
+    if (r->orcpt_n > 0 || !addr_is_atom(type))
+        return false;
+    struct str addr = str_from(value, type.n + 1);
+    r->orcpt_at = texts->n;
+    sbuf_add(texts, value.p, type.n + 1);
+    if (!(str_ieq_c(type, "utf-8") ? uxtext_ascii(texts, addr) : xtext_decode(texts, addr)))
+        return false;
+    r->orcpt_n = texts->n - r->orcpt_at;
+    return true;
+}
+
 static bool rcpt_param(struct session *s, struct rcpt_in *r, struct str key, struct str value) {
     if (str_ieq_c(key, "NOTIFY") && r->notify == 0 && notify_parse(value, &r->notify))
         return true;
-    ptrdiff_t semi = str_chr(value, ';');
-    if (str_ieq_c(key, "ORCPT") && r->orcpt_n == 0 && semi > 0 &&
-        addr_is_atom(str_make(value.p, (size_t)semi))) {
-        r->orcpt_at = s->tx->texts.n;
-        sbuf_add(&s->tx->texts, value.p, (size_t)semi + 1);
-        if (xtext_decode(&s->tx->texts, str_from(value, (size_t)semi + 1))) {
-            r->orcpt_n = s->tx->texts.n - r->orcpt_at;
-            return true;
-        }
-    }
+    if (str_ieq_c(key, "ORCPT") && take_orcpt(&s->tx->texts, r, value))
+        return true;
     if (str_ieq_c(key, "NOTIFY") || str_ieq_c(key, "ORCPT"))
         smtpd_reply(s, false, "501 5.5.4 Error: Bad %.*s parameter syntax", STR_FMT(key));
     else

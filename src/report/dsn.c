@@ -177,6 +177,18 @@ static void add_words(struct report *r) {
     report_line(r, "%s", "");
 }
 
+/* "Name: type;text" with what a client gave for reports.  These fields are ASCII (RFC 3464 section
+ * 2.1.1): a text that is not is written as it was given, in xtext. */
+static void report_given(struct report *r, const char *start, struct str type, struct str text) {
+    struct sbuf coded = {0};
+    if (!addr_is_ascii(text)) {
+        xtext_encode(&coded, text);
+        text = sbuf_str(&coded);
+    }
+    report_line(r, "%s%.*s%.*s", start, STR_FMT(type), STR_FMT(text));
+    sbuf_free(&coded);
+}
+
 static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
     const struct mailerr *e = rcpt->err;
     struct str addr = rcpt->rcpt->addr;
@@ -184,8 +196,10 @@ static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
     report_address(r,
                    addr_is_ascii(addr) ? "Final-Recipient: rfc822; " : "Final-Recipient: utf-8; ",
                    addr, "");
+    size_t type_n = (size_t)(str_chr(rcpt->rcpt->orcpt, ';') + 1);
     if (rcpt->rcpt->orcpt.n > 0)
-        report_line(r, "Original-Recipient: %.*s", STR_FMT(rcpt->rcpt->orcpt));
+        report_given(r, "Original-Recipient: ", str_make(rcpt->rcpt->orcpt.p, type_n),
+                     str_from(rcpt->rcpt->orcpt, type_n));
     else
         report_address(r, "Original-Recipient: rfc822;", addr, "");
     report_line(r, "Action: %s", action(r->d));
@@ -204,7 +218,7 @@ static void add_status(struct report *r) {
     const struct envelope *env = r->d->env;
     report_line(r, "Reporting-MTA: dns; %s", r->d->cfg->p.myhostname);
     if (env->envid.n > 0)
-        report_line(r, "Original-Envelope-Id: %.*s", STR_FMT(env->envid));
+        report_given(r, "Original-Envelope-Id: ", STR_NONE, env->envid);
     report_line(r, "X-Postfix-Queue-ID: %s", env->qid);
     report_address(
         r, addr_is_ascii(env->sender) ? "X-Postfix-Sender: rfc822; " : "X-Postfix-Sender: utf-8; ",

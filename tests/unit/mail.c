@@ -126,6 +126,34 @@ static void test_external(void **state) {
     }
 }
 
+static void test_uxtext(void **state) {
+    (void)state;
+    static const struct {
+        const char *given, *ascii; /* NULL: refused */
+    } cases[] = {{"a@x.example", "a@x.example"},
+                 {"", ""},
+                 {"a+b=c", "a\\x{2B}b\\x{3D}c"},
+                 {"j\xc3\xb6@x", "j\\x{F6}@x"},
+                 {"\xe2\x82\xac\xf0\x9f\x93\xa7", "\\x{20AC}\\x{1F4E7}"},
+                 {"a\\x{E4}\\x{10FFFF}\\b", "a\\x{E4}\\x{10FFFF}\\b"},
+                 {"\\x{110000}", NULL},
+                 {"\\x{FFFFFFFFFFFFFFFFFF}", NULL},
+                 {"\\x{}", NULL},
+                 {"\\x{4G}", NULL},
+                 {"\\x{41", NULL},
+                 {"\\x{", NULL},
+                 {"\xff", NULL},
+                 {"\xc3", NULL},
+                 {"a\nb", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sbuf b = {0};
+        assert_int_equal(uxtext_ascii(&b, str_of(cases[i].given)), cases[i].ascii != NULL);
+        if (cases[i].ascii != NULL)
+            assert_string_equal(b.p == NULL ? "" : b.p, cases[i].ascii);
+        sbuf_free(&b);
+    }
+}
+
 static void test_xtext(void **state) {
     (void)state;
     struct sbuf b = {0}, c = {0};
@@ -135,9 +163,10 @@ static void test_xtext(void **state) {
     assert_string_equal(c.p, "a+2Bb+3Dc");
     assert_false(xtext_decode(&b, str_of("a+2")));
     assert_false(xtext_decode(&b, str_of("a+zz")));
-    assert_false(xtext_decode(&b, str_of("a b")));
-    assert_false(xtext_decode(&b, str_of("a=b")));
     assert_false(xtext_decode(&b, str_of("a\x7f")));
+    sbuf_reset(&b);
+    assert_true(xtext_decode(&b, str_of("a=b+2b+fF")));
+    assert_string_equal(b.p, "a=b+\xff");
     for (int code = 0; code < 256; code++) {
         char text[8];
         snprintf(text, sizeof text, "a+%02Xb", (unsigned)code);
@@ -408,6 +437,7 @@ int main(void) {
         cmocka_unit_test(test_report_names),
         cmocka_unit_test(test_external),
         cmocka_unit_test(test_xtext),
+        cmocka_unit_test(test_uxtext),
         cmocka_unit_test(test_envelope),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_old_progress),

@@ -2,6 +2,7 @@
  * tests/unit/report.c - reports and log lines: whatever a peer, a client or a table has said
  */
 #include "../fuzz/bundle.h"
+#include "mail/address.h"
 #include "report/dsn.h"
 #include "report/logline.h"
 #include "unit.h"
@@ -99,6 +100,25 @@ static void test_hostile_texts(void **state) {
         drop(&c);
         mailerr_free(&err);
     }
+    rcpt = (struct rcpt){.addr = STR_LIT("to@far.example")};
+}
+
+/* An original recipient and an envelope ID are ASCII in a report whatever a client hid in them. */
+static void test_what_a_client_gave_is_ascii(void **state) {
+    (void)state;
+    struct envelope t = {.sender = STR_LIT("s@client.example"), .envid = STR_LIT("id\xff+=")};
+    mailerr_set(&err, MAIL_BOUNCED, "5.1.1", "no");
+    rcpt.orcpt = STR_LIT("rfc822;j\xc3\xb6rg+x@far.example");
+    struct case_report c = build(DSN_FAILED, t, STR_LIT(CONTENT), true);
+    assert_true(has(&c, "\r\nOriginal-Recipient: rfc822;j+C3+B6rg+2Bx@far.example\r\n"));
+    assert_true(has(&c, "\r\nOriginal-Envelope-Id: id+FF+2B+3D\r\n"));
+    assert_true(addr_is_ascii(sbuf_str(&c.text)));
+    drop(&c);
+    rcpt.orcpt = STR_LIT("utf-8;j\\x{F6}rg+x@far.example");
+    c = build(DSN_FAILED, t, STR_LIT(CONTENT), true);
+    assert_true(has(&c, "\r\nOriginal-Recipient: utf-8;j\\x{F6}rg+x@far.example\r\n"));
+    drop(&c);
+    mailerr_free(&err);
     rcpt = (struct rcpt){.addr = STR_LIT("to@far.example")};
 }
 
@@ -238,6 +258,7 @@ static void test_log_lines(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hostile_texts),
+        cmocka_unit_test(test_what_a_client_gave_is_ascii),
         cmocka_unit_test(test_flags),
         cmocka_unit_test(test_global),
         cmocka_unit_test(test_kinds),

@@ -137,7 +137,7 @@ static const char *const hostile_extras[] = {" ENVID=a+0D+0ARCPT+20TO+3A<forged@
                                              " BODY=8BITMIME\t",
                                              " SIZE=1\x01",
                                              " ENVID=\x7f",
-                                             " ENVID==",
+                                             " ENVID=+FF",
                                              " ENVID=+0",
                                              " RET=",
                                              " ENVID=",
