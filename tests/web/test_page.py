@@ -18,6 +18,8 @@ def browser(url, **options):
         yield b
         seen = b.js("return seen")
         assert seen["foreign"] == [] and seen["errors"] == [], seen
+        ids = b.js("return await page.evaluate(() => [...document.querySelectorAll('[id]')].map((e) => e.id))")
+        assert len(ids) == len(set(ids)), ids
     except Exception:
         with contextlib.suppress(Exception):
             b.shot("failed")
@@ -105,6 +107,28 @@ def test_relay_tab_of_a_domain(world):
         b.js("await page.getByLabel('Mark as backup MX').uncheck()")
         b.click("button", "Save changes")
         wait_for(lambda: api.get("/api/domain/b.example")["is_backupmx"] == "no" and api.get("/api/domain/b.example")["transport"] == "dovecot")
+
+
+def test_what_is_typed_after_saving_stays(world):
+    """What was saved is loaded again; what is typed until that comes is not lost."""
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/domain/b.example/relay", "Profile of domain: b.example")
+        b.sees("uses the relay host for everybody (relayhost)")
+        b.js("""const go = new Promise((done) => { seen.go = done; });
+                await page.route('**/api/domain/b.example', async (r) => { if (r.request().method() === 'GET') await go; await r.continue(); });""")
+        b.fill("Relay outgoing email to", "[saved.example]:2525")
+        b.sees("Posthouse understands this.")
+        b.click("button", "Save changes")
+        b.sees("Profile has been updated.")
+        b.fill("Relay received email to", "smtp:[typed.example]")
+        b.js("const got = page.waitForResponse(r => r.url().endsWith('/api/domain/b.example')); seen.go(); await (await got).finished()")
+        b.js("await page.unrouteAll({behavior: 'wait'}); await page.evaluate(() => new Promise((done) => setTimeout(done)))")
+        values = [b.js("return await page.getByLabel(args.l).inputValue()", l=f"Relay {way} email to") for way in ("outgoing", "received")]
+        assert values == ["[saved.example]:2525", "smtp:[typed.example]"]
+        b.click("button", "Save changes")
+        wait_for(lambda: world.api(GLOBAL).get("/api/domain/b.example")["transport"] == "smtp:[typed.example]")
+        world.api(GLOBAL).ok("PUT", "/api/domain/b.example", form={"outboundRelay": "", "transport": ""})
 
 
 def test_domain_administrator(world):
@@ -318,8 +342,8 @@ def test_every_page(world, look):
         for name, (place, title) in PAGES.items():
             b.open(place, title)
             if name in ("domain-relay", "user-relay"):
+                b.js("await page.getByText('as account').waitFor()")  # all is there
                 b.js("for (const d of await page.locator('details').all()) await d.locator('summary').click()")
-                b.js("await page.getByText('as account').waitFor()")
             if name == "dashboard":
                 b.js("await page.locator('canvas').waitFor()")
             done(b, name)

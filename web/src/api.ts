@@ -1,154 +1,47 @@
-// Talking to the server: everything goes through /api, relative to where the page is.
+// Talking to the server: everything goes through /api, relative to where the page is.  What comes is described by
+// openapi.json, from which npm makes openapi.d.ts ("npm run types"); the server's tests hold the server to it.
+import { createContext } from "preact";
+import { useContext } from "preact/hooks";
+import type { components } from "../openapi";
 
-export interface Me {
-  admin: string;
-  global: boolean;
-  csrf: string;
-  version: string;
+type Schemas = components["schemas"];
+type Responses = components["responses"];
+
+/** What an answer of that name brings. */
+type Brings<Name extends keyof Responses> = Responses[Name]["content"]["application/json"] extends {
+  _data?: infer Data;
 }
-export interface RelayOf {
-  value: string;
-  from: "own" | "domain" | "everybody" | "direct";
-}
-export interface Row {
-  name: string;
-  title: string;
-  active: boolean;
-  transport: string;
-  relay?: RelayOf;
-  users?: number;
-  admin?: boolean;
-  is_backupmx?: boolean;
-}
-export interface Profile {
-  name: string;
-  title: string;
-  accountStatus: string;
-  relay_tab: boolean;
-  domain?: string;
-  transport?: string;
-  outboundRelay?: string;
-  is_backupmx?: string;
-  primarymx?: string;
-  default_transport?: string;
-  domain_transport?: string;
-  domain_outboundRelay?: string;
-}
-export interface Effective {
-  rule: string;
-  key: string;
-  next_hop: string;
-  transport: string;
-  credentials: string;
-  tls: string;
-  problem: string;
-}
-export interface Health {
-  nexthop?: string;
-  record?: string;
-  sent?: number;
-  deferred?: number;
-  bounced?: number;
-  waiting?: number;
-  last_success?: number;
-  last_failure?: number;
-  error?: string;
-  advice?: string;
-  dsn?: string;
-  resting_until?: number;
-  certificate_until?: number;
-}
-export interface Relay {
-  name: string;
-  nexthop: string;
-  for: string;
-  hosts: string;
-  tls: string;
-  mechanisms: string;
-  user: string;
-  password_set: boolean;
-  used_by?: number;
-  users?: string[];
-  more_users?: boolean;
-  health: Health;
-}
-export interface Preset {
-  id: string;
-  name: string;
-  hosts: string;
-  tls: string;
-  mechanisms: string;
-  user: string;
-  password: string;
-  note: string;
-}
-export interface Step {
-  step: string;
-  result?: string;
-  pass?: boolean;
-  ms?: number;
-  days_left?: number;
-  asked?: Asked[];
-  [more: string]: unknown;
-}
-export interface Asked {
-  table: string;
-  key: string;
-  answer: string;
-  value?: string;
-  source?: string;
-  why?: string;
-}
-export interface Run {
-  id: string;
-  kind: "test" | "explain";
-  sender: string;
-  recipient: string;
-  started: number;
-  over: boolean;
-  passed: boolean;
-  steps: Step[];
-}
-export interface Message {
-  queue_name: string;
-  queue_id: string;
-  arrival_time: number;
-  message_size: number;
-  sender: string;
-  attempts: number;
-  next_attempt: number;
-  recipients: { address: string; delay_reason?: string }[];
-  relay?: string;
-  record?: string;
-  cursor: string;
-  advice?: string;
-}
-export interface Counts {
-  active: number;
-  deferred: number;
-  hold: number;
-  relays: { relay: string; record: string; messages: number }[];
-  reasons: { reason: string; messages: number }[];
-}
-export interface Dashboard {
-  now: {
-    active: number;
-    deferred: number;
-    hold: number;
-    results: { since: number; sent: number; deferred: number; bounced: number };
-    oldest?: { arrival_time: number; queue_id: string; sender: string };
-  };
-  history: { at: number[]; sent: number[]; deferred: number[]; bounced: number[]; waiting: number[] };
-  relays: Health[];
-  senders: { sender: string; sent: number; deferred: number; bounced: number }[];
-  certificates: { relay: string; record: string; until: number }[];
-}
-export interface Finding {
-  level: "note" | "warning" | "error";
-  text: string;
-  file: string;
-  line: number;
-}
+  ? NonNullable<Data>
+  : never;
+
+export type Asked = Schemas["Asked"];
+export type Counts = Schemas["Counts"];
+export type Dashboard = Schemas["Dashboard"];
+export type Effective = Schemas["Effective"];
+export type Finding = Schemas["Finding"];
+export type Health = Schemas["Health"];
+export type LogEntry = Schemas["LogEntry"];
+export type Me = Schemas["Session"];
+export type Message = Schemas["QueuedMessage"];
+export type Preset = Schemas["Preset"];
+export type Profile = Schemas["Profile"];
+export type Relay = Schemas["RelayRecord"];
+export type Row = Schemas["Row"];
+export type Run = Schemas["Run"];
+export type Step = Schemas["Step"];
+export type Token = Schemas["Token"];
+
+export type Domains = Brings<"Domains">;
+export type Users = Brings<"Users">;
+export type Found = Brings<"Found">;
+export type Validity = Brings<"Validity">;
+export type Relays = Brings<"Relays">;
+export type Messages = Brings<"Messages">;
+export type Count = Brings<"Count">;
+export type Findings = Brings<"Findings">;
+export type Log = Brings<"Log">;
+export type RunId = Brings<"RunId">;
+export type NewToken = Brings<"Token">;
 
 export class Failure extends Error {
   constructor(
@@ -159,42 +52,55 @@ export class Failure extends Error {
   }
 }
 
-let csrf = "";
-let onSignedOut: () => void = () => undefined;
+/** The server, as one session asks it. */
+export class Api {
+  /** csrf: the session's word, "" while nobody is signed in; signedOut: called when the session is over. */
+  constructor(
+    private csrf: string,
+    private signedOut: () => void,
+  ) {}
 
-export function setCsrf(word: string) {
-  csrf = word;
-}
-export function whenSignedOut(fn: () => void) {
-  onSignedOut = fn;
-}
-
-export async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
-  let reply: Response;
-  try {
-    reply = await fetch(`api/${path}`, {
-      method,
-      credentials: "same-origin",
-      headers: {
-        Accept: "application/json",
-        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
-        ...(csrf && method !== "GET" ? { "X-CSRF-Token": csrf } : {}),
-      },
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
-  } catch {
-    throw new Failure(0, "");
+  get<T>(path: string) {
+    return this.call<T>("GET", path);
   }
-  const data = await reply.json().catch(() => ({ _msg: reply.statusText }));
-  if (reply.ok && data._success) return data._data as T;
-  if (reply.status === 401 && path !== "login" && path !== "session") onSignedOut();
-  throw new Failure(reply.status, data._msg ?? reply.statusText);
+  put<T>(path: string, body: unknown) {
+    return this.call<T>("PUT", path, body);
+  }
+  post<T>(path: string, body: unknown = {}) {
+    return this.call<T>("POST", path, body);
+  }
+  del<T>(path: string) {
+    return this.call<T>("DELETE", path);
+  }
+
+  private headers(method: string, body: unknown): Record<string, string> {
+    const headers: Record<string, string> = { Accept: "application/json" };
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    if (this.csrf && method !== "GET") headers["X-CSRF-Token"] = this.csrf;
+    return headers;
+  }
+
+  private async call<T>(method: string, path: string, body?: unknown): Promise<T> {
+    let reply: Response;
+    try {
+      reply = await fetch(`api/${path}`, {
+        method,
+        credentials: "same-origin",
+        headers: this.headers(method, body),
+        body: body === undefined ? undefined : JSON.stringify(body),
+      });
+    } catch {
+      throw new Failure(0, "");
+    }
+    const data = await reply.json().catch(() => ({ _msg: reply.statusText }));
+    if (reply.ok && data._success) return data._data as T;
+    if (reply.status === 401 && path !== "login" && path !== "session") this.signedOut();
+    throw new Failure(reply.status, data._msg ?? reply.statusText);
+  }
 }
 
-export const get = <T>(path: string) => call<T>("GET", path);
-export const put = <T>(path: string, body: unknown) => call<T>("PUT", path, body);
-export const post = <T>(path: string, body: unknown = {}) => call<T>("POST", path, body);
-export const del = <T>(path: string) => call<T>("DELETE", path);
+export const ApiContext = createContext(new Api("", () => undefined));
+export const useApi = () => useContext(ApiContext);
 
 /** "a=1&b=2" of what is not empty. */
 export function query(values: Record<string, string | number | undefined>): string {

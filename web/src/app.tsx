@@ -1,6 +1,6 @@
 // Who is signed in, and which page is shown.
-import { useEffect, useState } from "preact/hooks";
-import { get, Me, post, setCsrf, whenSignedOut } from "./api";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { Api, ApiContext, Me } from "./api";
 import { Accounts } from "./pages/accounts";
 import { Dashboard } from "./pages/dashboard";
 import { Log } from "./pages/log";
@@ -13,26 +13,25 @@ import { Search } from "./pages/search";
 import { Tokens } from "./pages/tokens";
 import { go, to, usePlace, Place } from "./router";
 import { text } from "./text";
-import { Form, Messages } from "./ui";
+import { Form, Messages, Whole } from "./ui";
 
 function Content({ place, me }: { place: Place; me: Me }) {
   const [what, a, b] = place.parts;
-  const key = location.hash;
-  if (what === "domain" && a) return <Profile key={key} kind="domain" name={a} tab={b} me={me} />;
-  if (what === "user" && a) return <Profile key={key} kind="user" name={a} tab={b} me={me} />;
-  if (what === "users" && a) return <Accounts key={key} domain={a} args={place.args} />;
-  if (what === "search") return <Search key={key} q={place.args.get("q") ?? ""} />;
-  if (what === "test") return <NewRun key={key} args={place.args} me={me} />;
-  if (what === "run" && a) return <Result key={key} id={a} />;
+  if (what === "domain" && a) return <Profile kind="domain" name={a} tab={b} me={me} />;
+  if (what === "user" && a) return <Profile kind="user" name={a} tab={b} me={me} />;
+  if (what === "users" && a) return <Accounts domain={a} args={place.args} />;
+  if (what === "search") return <Search q={place.args.get("q") ?? ""} />;
+  if (what === "test") return <NewRun args={place.args} me={me} />;
+  if (what === "run" && a) return <Result id={a} />;
   if (what === "tokens") return <Tokens me={me} />;
   if (me.global) {
     if (what === "relays") return <Relays />;
-    if (what === "relay") return <RelayForm key={key} name={a} />;
-    if (what === "queue") return <Queue key={key} args={place.args} />;
-    if (what === "log") return <Log key={key} args={place.args} />;
+    if (what === "relay") return <RelayForm name={a} />;
+    if (what === "queue") return <Queue args={place.args} />;
+    if (what === "log") return <Log args={place.args} />;
     if (what !== "domains") return <Dashboard />;
   }
-  return <Accounts key={key} args={place.args} />;
+  return <Accounts args={place.args} />;
 }
 
 function Header({ place, me, onOut }: { place: Place; me: Me; onOut: () => void }) {
@@ -87,68 +86,61 @@ function Header({ place, me, onOut }: { place: Place; me: Me; onOut: () => void 
   );
 }
 
-export function App() {
-  const place = usePlace();
-  const [me, setMe] = useState<Me | null | undefined>(undefined);
-  const look = () =>
-    get<Me>("session").then(
-      (m) => {
-        setCsrf(m.csrf);
-        setMe(m);
-      },
-      () => {
-        setCsrf("");
-        setMe(null);
-      },
-    );
-  useEffect(() => {
-    whenSignedOut(() => setMe(null));
-    look();
-  }, []);
-  if (me === undefined) return <p class="quiet">{text.loading}</p>;
-  if (place.parts[0] === "welcome" && place.parts[1])
-    return (
-      <main class="narrow">
-        <Welcome
-          token={place.parts[1]}
-          onIn={() => {
-            go(to("domains"));
-            look();
-          }}
-        />
-      </main>
-    );
-  if (me === null)
-    return (
-      <main class="narrow">
-        <Login onIn={look} />
-      </main>
-    );
-  const out = () =>
-    post("logout").finally(() => {
-      setCsrf("");
-      setMe(null);
-    });
+/** The page of whoever is signed in. */
+function Inside({ place, me, onOut }: { place: Place; me: Me; onOut: () => void }) {
+  const skip = (e: Event) => {
+    e.preventDefault();
+    document.querySelector<HTMLElement>("main h1")?.focus();
+  };
   return (
     <>
-      <a
-        class="skip"
-        href="#content"
-        onClick={(e) => {
-          e.preventDefault();
-          document.querySelector<HTMLElement>("main h1")?.focus();
-        }}
-      >
+      <a class="skip" href="#content" onClick={skip}>
         {text.skip}
       </a>
-      <Header place={place} me={me} onOut={out} />
-      <Messages />
-      <main id="content">
-        <Content place={place} me={me} />
-      </main>
+      <Header place={place} me={me} onOut={onOut} />
+      <Messages>
+        <main id="content">
+          <Content key={place.hash} place={place} me={me} />
+        </main>
+      </Messages>
       <footer>
         {text.product} {me.version}
       </footer>
     </>
+  );
+}
+
+/** me: undefined until the server has said who is signed in, null if nobody is. */
+export function App() {
+  const place = usePlace();
+  const [me, setMe] = useState<Me | null | undefined>(undefined);
+  const csrf = me?.csrf ?? "";
+  const api = useMemo(() => new Api(csrf, () => setMe(null)), [csrf]);
+  const look = () => api.get<Me>("session").then(setMe, () => setMe(null));
+  useEffect(() => void look(), []);
+  const out = () => api.post("logout").finally(() => setMe(null));
+  const welcome = place.parts[0] === "welcome" ? place.parts[1] : undefined;
+  const welcomed = () => {
+    go(to("domains"));
+    look();
+  };
+  let shown = <p class="quiet">{text.loading}</p>;
+  if (me !== undefined && welcome)
+    shown = (
+      <main class="narrow">
+        <Welcome token={welcome} onIn={welcomed} />
+      </main>
+    );
+  else if (me === null)
+    shown = (
+      <main class="narrow">
+        <Login onIn={look} />
+      </main>
+    );
+  else if (me) shown = <Inside place={place} me={me} onOut={out} />;
+  return (
+    <ApiContext.Provider value={api}>
+      <Whole>{shown}</Whole>
+    </ApiContext.Provider>
   );
 }

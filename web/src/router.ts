@@ -1,14 +1,18 @@
 // The page's own addresses stand behind the "#": they work under any path prefix, and never reach a server's log.
 import { useEffect, useState } from "preact/hooks";
 
+/** hash is the whole address: a page is mounted anew for each, so that what a page holds begins with its address. */
 export interface Place {
+  hash: string;
   parts: string[];
   args: URLSearchParams;
 }
 
 export function here(): Place {
-  const [path, args] = location.hash.replace(/^#\/?/, "").split("?");
-  return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), args: new URLSearchParams(args ?? "") };
+  const hash = location.hash;
+  const [path, args] = hash.replace(/^#\/?/, "").split("?");
+  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  return { hash, parts, args: new URLSearchParams(args ?? "") };
 }
 
 export function to(...parts: string[]): string {

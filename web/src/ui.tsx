@@ -1,62 +1,108 @@
 // What all pages are made of.
-import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
-import { Failure, get, query } from "./api";
+import { ComponentChildren, createContext, JSX } from "preact";
+import { MutableRef, useCallback, useContext, useEffect, useRef, useState } from "preact/hooks";
+import { Failure, query, useApi, Validity } from "./api";
 import { text } from "./text";
 
 export function words(e: unknown): string {
   return e instanceof Failure && e.message ? e.message : text.noConnection;
 }
 
-/** Loads something when what it depends on changes; the older answer never overtakes the newer one. */
-export function useLoad<T>(load: () => Promise<T>, deps: unknown[]) {
-  const [state, set] = useState<{ data?: T; error?: string; loading: boolean }>({ loading: true });
-  const turn = useRef(0);
-  const again = () => {
-    const mine = ++turn.current;
-    set((s) => ({ ...s, loading: true }));
-    load().then(
-      (data) => mine === turn.current && set({ data, loading: false }),
-      (e) => mine === turn.current && set({ error: words(e), loading: false }),
+/** A value as the last rendering had it, for callbacks that outlive a rendering. */
+export function useLatest<T>(value: T): MutableRef<T> {
+  const latest = useRef(value);
+  latest.current = value;
+  return latest;
+}
+
+/**
+ * What GET of a path brings; a null path brings nothing.  It is loaded anew when the path or the turn changes, and by
+ * again(), whose promise ends when that was done.  The older answer never overtakes the newer one.
+ */
+export function useLoad<T>(path: string | null, turn = 0) {
+  const [state, set] = useState<{ data?: T; error?: string }>({});
+  const [api, at] = [useLatest(useApi()), useLatest(path)];
+  const asked = useRef(0);
+  const again = useCallback(() => {
+    const mine = ++asked.current;
+    if (at.current === null) return Promise.resolve();
+    return api.current.get<T>(at.current).then(
+      (data) => void (mine === asked.current && set({ data })),
+      (e) => void (mine === asked.current && set({ error: words(e) })),
     );
-  };
+  }, []);
   useEffect(() => {
     again();
     return () => {
-      turn.current++;
+      asked.current++;
     };
-  }, deps);
+  }, [path, turn]);
   return { ...state, again };
 }
 
-/** What the relay's own parser finds wrong with a value; "": nothing. */
-export async function problemOf(kind: string, value: string): Promise<string> {
-  const v = await get<{ valid: boolean; problem: string; part: string }>(`validate?${query({ kind, value })}`);
-  return v.valid ? "" : text.relay.bad(v.part, v.problem);
+/**
+ * What is being edited of something that was loaded: the draft, a way to change it, and a way to end it when it was
+ * saved and loaded again.  What was changed since a draft was saved does not end with it.
+ */
+export function useDraft<Source, Draft>(source: Source, begin: (of: Source) => Draft) {
+  const [edited, set] = useState<Draft | null>(null);
+  const end = (saved: Draft) => set((now) => (now === saved ? null : now));
+  return [edited ?? begin(source), (draft: Draft) => set(draft), end] as const;
 }
 
-let say: (message: string, bad?: boolean) => void = () => undefined;
-export const tell = (message: string, bad = false) => say(message, bad);
-
-/** Short messages, read out by screen readers. */
-export function Messages() {
-  const [note, set] = useState<{ text: string; bad: boolean } | null>(null);
-  useEffect(() => {
-    let timer = 0;
-    say = (message, bad = false) => {
-      set({ text: message, bad });
-      clearTimeout(timer);
-      timer = window.setTimeout(() => set(null), bad ? 12000 : 5000);
-    };
-  }, []);
-  return (
-    <div class="messages" role="status" aria-live="polite">
-      {note && <p class={note.bad ? "bad" : "good"}>{note.text}</p>}
-    </div>
+/** Asks the relay's own parser what is wrong with a value; "": nothing. */
+export function useParser(): (kind: string, value: string) => Promise<string> {
+  const api = useApi();
+  return useCallback(
+    async (kind, value) => {
+      const v = await api.get<Validity>(`validate?${query({ kind, value })}`);
+      return v.valid ? "" : text.relay.bad(v.part, v.problem);
+    },
+    [api],
   );
 }
 
-let moved = false; // the first page that is shown takes no focus: the way through it begins at its top
+type Tell = (message: string, bad?: boolean) => void;
+const TellContext = createContext<Tell>(() => undefined);
+export const useTell = () => useContext(TellContext);
+
+/** Short messages, read out by screen readers; what stands below shows them with useTell(). */
+export function Messages(p: { children: ComponentChildren }) {
+  const [note, set] = useState<{ text: string; bad: boolean } | null>(null);
+  const timer = useRef(0);
+  const tell = useCallback((message: string, bad = false) => {
+    set({ text: message, bad });
+    clearTimeout(timer.current);
+    timer.current = window.setTimeout(() => set(null), bad ? 12000 : 5000);
+  }, []);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  return (
+    <TellContext.Provider value={tell}>
+      <div class="messages" role="status" aria-live="polite">
+        {note && <p class={note.bad ? "bad" : "good"}>{note.text}</p>}
+      </div>
+      {p.children}
+    </TellContext.Provider>
+  );
+}
+
+/** What the window as a whole has: whether a page was shown before, and how many ids were given out. */
+interface Own {
+  shown: boolean;
+  ids: number;
+}
+const OwnContext = createContext<Own>({ shown: false, ids: 0 });
+
+export function Whole(p: { children: ComponentChildren }) {
+  const own = useRef<Own>({ shown: false, ids: 0 });
+  return <OwnContext.Provider value={own.current}>{p.children}</OwnContext.Provider>;
+}
+
+/** An id that no other element has.  Preact's own useId begins anew in what is mounted later (10.29). */
+export function useId(): string {
+  const own = useContext(OwnContext);
+  return useState(() => `f${++own.ids}`)[0];
+}
 
 export function Page(p: {
   title: string;
@@ -66,12 +112,13 @@ export function Page(p: {
   side?: ComponentChildren;
 }) {
   const h = useRef<HTMLHeadingElement>(null);
+  const own = useContext(OwnContext);
   useEffect(() => {
     document.title = `${p.title} – ${text.product}`;
   }, [p.title]);
   useEffect(() => {
-    if (moved) h.current?.focus();
-    moved = true;
+    if (own.shown) h.current?.focus(); // the first page takes no focus: the way through it begins at its top
+    own.shown = true;
   }, []);
   return (
     <>
@@ -92,21 +139,20 @@ export function Page(p: {
   );
 }
 
-export function Loaded<T>(p: { of: { data?: T; error?: string }; children: (data: T) => ComponentChildren }) {
-  if (p.of.data !== undefined) return <>{p.children(p.of.data)}</>;
-  if (p.of.error)
-    return (
-      <p class="box bad" role="alert">
-        {p.of.error}
-      </p>
-    );
-  return <p class="quiet">{text.loading}</p>;
+/** What went wrong, if anything did. */
+export function Trouble({ what }: { what?: string }) {
+  if (!what) return null;
+  return (
+    <p class="box bad" role="alert">
+      {what}
+    </p>
+  );
 }
 
-let fields = 0;
-export function useId(): string {
-  const [id] = useState(() => `f${++fields}`);
-  return id;
+export function Loaded<T>(p: { of: { data?: T; error?: string }; children: (data: T) => ComponentChildren }) {
+  if (p.of.data !== undefined) return <>{p.children(p.of.data)}</>;
+  if (p.of.error) return <Trouble what={p.of.error} />;
+  return <p class="quiet">{text.loading}</p>;
 }
 
 export function Field(p: {
@@ -123,7 +169,6 @@ export function Field(p: {
   list?: string;
   placeholder?: string;
   name?: string;
-  spellcheck?: boolean;
 }) {
   const id = useId();
   return (

@@ -1,6 +1,6 @@
 // The list of domains, and the list of a domain's users.
 import { useState } from "preact/hooks";
-import { get, query, Row } from "../api";
+import { Domains, query, Row, Users } from "../api";
 import { go, to } from "../router";
 import { text } from "../text";
 import { Badge, Field, Form, Loaded, Page, Table, useLoad } from "../ui";
@@ -85,13 +85,8 @@ export function Accounts({ domain, args }: { domain?: string; args: URLSearchPar
     after = args.get("after") ?? "";
   const kind = domain ? "users" : "domains";
   const home = domain ? to("users", domain) : to("domains");
-  const list = useLoad(
-    () =>
-      get<{ domains?: Row[]; users?: Row[]; more: boolean }>(
-        `${domain ? `users/${encodeURIComponent(domain)}` : "domains"}?${query({ search, after })}`,
-      ),
-    [],
-  );
+  const path = domain ? `users/${encodeURIComponent(domain)}` : "domains";
+  const list = useLoad<Partial<Domains & Users>>(`${path}?${query({ search, after })}`);
   const t = text.domains,
     u = text.users;
   return (

@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Dashboard as Data, Finding, get, Health } from "../api";
+import { Dashboard as Data, Finding, Findings, Health } from "../api";
 import { to } from "../router";
 import { text } from "../text";
 import { Badge, Loaded, Page, Select, Table, Time, useLoad, when } from "../ui";
@@ -147,7 +147,7 @@ function FindingItem({ f }: { f: Finding }) {
 }
 
 function Warnings() {
-  const check = useLoad(() => get<{ findings: Finding[] }>("check"), []);
+  const check = useLoad<Findings>("check");
   return (
     <section class="card">
       <h2>{t.warnings}</h2>
@@ -204,11 +204,11 @@ function Numbers({ data }: { data: Data }) {
 
 export function Dashboard() {
   const [range, setRange] = useState("hour");
-  const data = useLoad(() => get<Data>(`dashboard?range=${range}`), [range]);
+  const data = useLoad<Data>(`dashboard?range=${range}`);
   useEffect(() => {
     const timer = setInterval(data.again, 30000);
     return () => clearInterval(timer);
-  }, [range]);
+  }, [data.again]);
   return (
     <Page title={t.title}>
       <Loaded of={data}>

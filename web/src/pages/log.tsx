@@ -1,23 +1,15 @@
-import { get, query } from "../api";
+import { Log as Data, query } from "../api";
 import { go } from "../router";
 import { text } from "../text";
 import { Loaded, Page, Select, Table, useLoad } from "../ui";
 
-interface Entry {
-  id: number;
-  timestamp: string;
-  admin: string;
-  ip: string;
-  event: string;
-  msg: string;
-}
 const t = text.log;
 const events = ["", "login", "update", "create", "delete"];
 
 export function Log({ args }: { args: URLSearchParams }) {
   const event = args.get("event") ?? "",
     before = args.get("before") ?? "";
-  const list = useLoad(() => get<{ entries: Entry[]; more: boolean }>(`log?${query({ event, before })}`), []);
+  const list = useLoad<Data>(`log?${query({ event, before })}`);
   return (
     <Page title={t.title}>
       <div class="row filter">

@@ -1,22 +1,19 @@
 import { useState } from "preact/hooks";
-import { post } from "../api";
+import { useApi } from "../api";
 import { text } from "../text";
-import { Field, Form, Page, words } from "../ui";
+import { Field, Form, Page, Trouble, words } from "../ui";
 
 export function Login({ onIn }: { onIn: () => void }) {
+  const api = useApi();
   const [username, setName] = useState("");
   const [password, setPassword] = useState("");
   const [error, setError] = useState("");
-  const submit = () => post("login", { username, password }).then(onIn, (e) => setError(words(e)));
+  const submit = () => api.post("login", { username, password }).then(onIn, (e) => setError(words(e)));
   return (
     <Page title={text.login.title}>
       <p class="brand big">{text.product}</p>
       <Form class="card" onSubmit={submit}>
-        {error && (
-          <p class="box bad" role="alert">
-            {error}
-          </p>
-        )}
+        <Trouble what={error} />
         <Field
           label={text.login.name}
           type="email"
@@ -43,21 +40,18 @@ export function Login({ onIn }: { onIn: () => void }) {
 
 /** Behind the one-time link of posthouse admin link. */
 export function Welcome({ token, onIn }: { token: string; onIn: () => void }) {
+  const api = useApi();
   const [password, setPassword] = useState("");
   const [again, setAgain] = useState("");
   const [error, setError] = useState("");
   const submit = () => {
     if (password !== again) setError(text.welcome.differ);
-    else post("welcome", { token, password }).then(onIn, (e) => setError(words(e)));
+    else api.post("welcome", { token, password }).then(onIn, (e) => setError(words(e)));
   };
   return (
     <Page title={text.welcome.title} lead={text.welcome.lead}>
       <Form class="card" onSubmit={submit}>
-        {error && (
-          <p class="box bad" role="alert">
-            {error}
-          </p>
-        )}
+        <Trouble what={error} />
         <Field
           label={text.welcome.password}
           type="password"

@@ -1,14 +1,29 @@
 // The profile of a domain or a user, with its Relay tab.
 import { useEffect, useState } from "preact/hooks";
-import { Effective, get, Me, Profile as Data, put, query, Relay } from "../api";
+import { Effective, Me, Profile as Data, query, Relays, useApi } from "../api";
 import { to } from "../router";
 import { text } from "../text";
-import { Badge, Check, Field, Form, Loaded, Page, problemOf, tell, useId, useLoad, words } from "../ui";
+import {
+  Badge,
+  Check,
+  Field,
+  Form,
+  Loaded,
+  Page,
+  Trouble,
+  useDraft,
+  useId,
+  useLoad,
+  useParser,
+  useTell,
+  words,
+} from "../ui";
 
 type Kind = "domain" | "user";
 
 /** The daemon's own parser, asked while something is typed. */
 function useValidation(kind: string, value: string, original: string) {
+  const problemOf = useParser();
   const [state, set] = useState({ problem: "", good: "" });
   useEffect(() => {
     set({ problem: "", good: "" });
@@ -24,7 +39,7 @@ function useValidation(kind: string, value: string, original: string) {
       stale = true;
       clearTimeout(timer);
     };
-  }, [kind, value, original]);
+  }, [kind, value, original, problemOf]);
   return state;
 }
 
@@ -74,7 +89,7 @@ function rule(account: string, e: Effective): string {
 
 /** What the daemon says it would do. */
 function Happens({ account, dirty, turn }: { account: string; dirty: boolean; turn: number }) {
-  const e = useLoad(() => get<Effective>(`effective?${query({ account })}`), [account, turn]);
+  const e = useLoad<Effective>(`effective?${query({ account })}`, turn);
   const sender = account.includes("@") ? account : `postmaster@${account}`;
   return (
     <aside class="box info" aria-labelledby="happens">
@@ -125,7 +140,7 @@ function Happens({ account, dirty, turn }: { account: string; dirty: boolean; tu
 
 /** Names of relay records, to choose from. */
 function Known({ id }: { id: string }) {
-  const list = useLoad(() => get<{ records: Relay[] }>("relays"), []);
+  const list = useLoad<Relays>("relays");
   return (
     <datalist id={id}>
       {list.data?.records.map((r) => (
@@ -201,11 +216,12 @@ function RelayTab({
   name: string;
   data: Data;
   me: Me;
-  again: () => void;
+  again: () => Promise<void>;
 }) {
   const t = text.relay;
   const had = valuesOf(data);
-  const [v, set] = useState(had);
+  const [v, set, end] = useDraft(data, valuesOf);
+  const [api, tell] = [useApi(), useTell()];
   const [error, setError] = useState("");
   const [turn, setTurn] = useState(0);
   const known = useId();
@@ -214,14 +230,13 @@ function RelayTab({
   const change = changes(kind, had, v);
   const dirty = Object.keys(change).length > 0;
   const usual = data.default_transport ?? "";
-  useEffect(() => set(valuesOf(data)), [data]);
   const save = () =>
-    put(`${kind}/${encodeURIComponent(name)}`, change).then(
+    api.put(`${kind}/${encodeURIComponent(name)}`, change).then(
       () => {
         setError("");
         tell(text.saved);
         setTurn(turn + 1);
-        again();
+        again().then(() => end(v));
       },
       (e) => {
         setError(words(e));
@@ -230,11 +245,7 @@ function RelayTab({
   return (
     <div class="columns">
       <Form class="card" label={text.profile.relay} onSubmit={save}>
-        {error && (
-          <p class="box bad" role="alert">
-            {error}
-          </p>
-        )}
+        <Trouble what={error} />
         <div class="pair">
           <Field
             label={t.outgoing}
@@ -300,7 +311,7 @@ function General({ data }: { data: Data }) {
 }
 
 export function Profile({ kind, name, tab, me }: { kind: Kind; name: string; tab?: string; me: Me }) {
-  const data = useLoad(() => get<Data>(`${kind}/${encodeURIComponent(name)}`), [kind, name]);
+  const data = useLoad<Data>(`${kind}/${encodeURIComponent(name)}`);
   const domain = name.slice(name.indexOf("@") + 1);
   const at = tab === "general" ? "general" : "relay";
   return (

@@ -1,9 +1,25 @@
 // The mail queue, live.
 import { useEffect, useState } from "preact/hooks";
-import { Counts, get, Message, post } from "../api";
+import { Count, Counts, Message, Messages, useApi } from "../api";
 import { go } from "../router";
 import { text } from "../text";
-import { Badge, Confirm, Field, Form, Loaded, Page, Select, size, Table, tell, Time, useLoad, words } from "../ui";
+import {
+  Badge,
+  Confirm,
+  Field,
+  Form,
+  Loaded,
+  Page,
+  Select,
+  size,
+  Table,
+  Time,
+  Trouble,
+  useLatest,
+  useLoad,
+  useTell,
+  words,
+} from "../ui";
 
 const t = text.queue;
 const names = ["queue", "relay", "record", "sender", "recipient", "reason"] as const;
@@ -23,7 +39,9 @@ function link(f: Filter, after?: string): string {
   return `#/queue?${q}`;
 }
 
+/** Counts as they change; changed is called with every change after the first counts. */
 function useCounts(changed: () => void) {
+  const latest = useLatest(changed);
   const [counts, set] = useState<Counts | null>(null);
   const [down, setDown] = useState(false);
   useEffect(() => {
@@ -35,13 +53,13 @@ function useCounts(changed: () => void) {
       source.addEventListener("counts", (e) => {
         set(JSON.parse(e.data));
         setDown(false);
-        if (!first) changed();
+        if (!first) latest.current();
         first = false;
       });
       source.addEventListener("down", () => setDown(true));
       source.addEventListener("error", () => {
         if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
-        changed(); // which asks who is signed in
+        latest.current(); // which asks who is signed in
         again = setTimeout(open, 5000);
       });
     };
@@ -59,12 +77,7 @@ function relayName(of: { relay?: string; record?: string }): string {
 }
 
 function Overview({ counts, down }: { counts: Counts | null; down: boolean }) {
-  if (down)
-    return (
-      <p class="box bad" role="alert">
-        {t.down}
-      </p>
-    );
+  if (down) return <Trouble what={t.down} />;
   if (!counts) return <p class="quiet">{text.loading}</p>;
   return (
     <>
@@ -186,11 +199,12 @@ const actions: [string, string][] = [
 ];
 
 function Actions({ chosen, filter, done }: { chosen: string[]; filter: Filter; done: () => void }) {
+  const [api, tell] = [useApi(), useTell()];
   const [scope, setScope] = useState("selected");
   const [sure, ask] = useState(false);
   const body = scope === "all" ? { all: true, ...filter } : { ids: chosen };
   const act = (action: string) =>
-    post<{ count: number }>(`queue/${action}`, body).then(
+    api.post<Count>(`queue/${action}`, body).then(
       (r) => {
         tell(t.done(r.count));
         done();
@@ -240,8 +254,8 @@ export function Queue({ args }: { args: URLSearchParams }) {
     after = args.get("after") ?? "";
   const [chosen, choose] = useState<Set<string>>(new Set());
   const params = new URLSearchParams(link(filter, after).split("?")[1]);
-  const list = useLoad(() => get<{ messages: Message[]; more: boolean }>(`queue?${params}`), []);
-  const { counts, down } = useCounts(() => list.again());
+  const list = useLoad<Messages>(`queue?${params}`);
+  const { counts, down } = useCounts(list.again);
   const flip = (id: string, on: boolean) =>
     choose((c) => {
       const n = new Set(c);

@@ -1,9 +1,25 @@
 // Relay records: the list with their health, and the form of one.
-import { useEffect, useState } from "preact/hooks";
-import { del, get, Health, Preset, put, query, Relay } from "../api";
+import { useState } from "preact/hooks";
+import { Health, Preset, query, Relay, Relays as List, useApi } from "../api";
 import { go, to } from "../router";
 import { text } from "../text";
-import { Badge, Confirm, Field, Form, Loaded, Page, problemOf, Select, Table, tell, Time, useLoad, words } from "../ui";
+import {
+  Badge,
+  Confirm,
+  Field,
+  Form,
+  Loaded,
+  Page,
+  Select,
+  Table,
+  Time,
+  Trouble,
+  useDraft,
+  useLoad,
+  useParser,
+  useTell,
+  words,
+} from "../ui";
 
 const t = text.relays;
 
@@ -81,7 +97,7 @@ function waitingLink(h: Health) {
 }
 
 export function Relays() {
-  const list = useLoad(() => get<{ records: Relay[]; others: Health[]; everybody: string }>("relays"), []);
+  const list = useLoad<List>("relays");
   return (
     <Page
       title={t.title}
@@ -186,6 +202,7 @@ export function Relays() {
 }
 
 function HostList({ hosts, set }: { hosts: string[]; set: (h: string[]) => void }) {
+  const problemOf = useParser();
   const [problems, setProblems] = useState<Record<string, string>>({});
   const check = (value: string) =>
     value &&
@@ -259,7 +276,7 @@ function draftOf(r?: Relay): Draft {
 }
 
 function Presets({ use }: { use: (p: Preset) => void }) {
-  const list = useLoad(() => get<Preset[]>("presets"), []);
+  const list = useLoad<Preset[]>("presets");
   const [id, set] = useState("");
   const one = list.data?.find((p) => p.id === id);
   return (
@@ -283,11 +300,11 @@ function Presets({ use }: { use: (p: Preset) => void }) {
   );
 }
 
-function Editor({ relay, done }: { relay?: Relay; done: (name: string) => void }) {
-  const [d, set] = useState(draftOf(relay));
+function Editor({ relay, done }: { relay?: Relay; done: (name: string) => Promise<void> | void }) {
+  const [d, set, end] = useDraft(relay, draftOf);
+  const [api, tell] = [useApi(), useTell()];
   const [hint, setHint] = useState<Preset | null>(null);
   const [error, setError] = useState("");
-  useEffect(() => set(draftOf(relay)), [relay]);
   const hosts = d.hosts
     .map((h) => h.trim())
     .filter(Boolean)
@@ -302,22 +319,18 @@ function Editor({ relay, done }: { relay?: Relay; done: (name: string) => void }
       for: d.only,
     };
     if (d.password) body.password = d.password;
-    put(`relay/${encodeURIComponent(d.name)}${relay ? "" : "?new=yes"}`, body).then(
+    api.put(`relay/${encodeURIComponent(d.name)}${relay ? "" : "?new=yes"}`, body).then(
       () => {
         setError("");
         tell(t.created);
-        done(d.name);
+        return Promise.resolve(done(d.name)).then(() => end(d));
       },
       (e) => setError(words(e)),
     );
   };
   return (
     <Form class="card" label={relay ? t.edit : t.new} onSubmit={save}>
-      {error && (
-        <p class="box bad" role="alert">
-          {error}
-        </p>
-      )}
+      <Trouble what={error} />
       {!relay && (
         <Presets
           use={(p) => {
@@ -379,10 +392,11 @@ function Users({ relay }: { relay: Relay }) {
   );
 }
 
-function One({ relay, again }: { relay: Relay; again: () => void }) {
+function One({ relay, again }: { relay: Relay; again: () => Promise<void> }) {
+  const [api, tell] = [useApi(), useTell()];
   const [sure, ask] = useState(false);
   const remove = () =>
-    del(`relay/${encodeURIComponent(relay.name)}`).then(
+    api.del(`relay/${encodeURIComponent(relay.name)}`).then(
       () => {
         tell(t.gone);
         go("#/relays");
@@ -427,14 +441,11 @@ function One({ relay, again }: { relay: Relay; again: () => void }) {
 }
 
 export function RelayForm({ name }: { name?: string }) {
-  const data = useLoad(
-    () => (name ? get<Relay>(`relay/${encodeURIComponent(name)}`) : Promise.resolve(undefined)),
-    [name],
-  );
+  const data = useLoad<Relay>(name ? `relay/${encodeURIComponent(name)}` : null);
   return (
     <Page title={name ?? t.new} path={<a href="#/relays">{t.title}</a>}>
       {name ? (
-        <Loaded of={data}>{(r) => r && <One relay={r} again={data.again} />}</Loaded>
+        <Loaded of={data}>{(r) => <One relay={r} again={data.again} />}</Loaded>
       ) : (
         <div class="narrow">
           <Editor done={(n) => go(to("relay", n))} />

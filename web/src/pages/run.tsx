@@ -1,31 +1,28 @@
 // Test and explain: asking for it, and the result with an address of its own.
 import { useEffect, useState } from "preact/hooks";
-import { Asked, get, Me, post, query, Run, Step } from "../api";
+import { Asked, Me, query, Run, RunId, Step, useApi } from "../api";
 import { go, to } from "../router";
 import { text } from "../text";
-import { Badge, Field, Form, Page, Select, tell, Time, words } from "../ui";
+import { Badge, Field, Form, Page, Select, Time, Trouble, useLatest, useTell, words } from "../ui";
 
 const t = text.run;
 
 export function NewRun({ args, me }: { args: URLSearchParams; me: Me }) {
+  const api = useApi();
   const [kind, setKind] = useState(args.get("kind") ?? "test");
   const [sender, setSender] = useState(args.get("sender") ?? "");
   const [recipient, setRecipient] = useState(args.get("recipient") ?? "");
   const [relay, setRelay] = useState(args.get("relay") ?? "");
   const [error, setError] = useState("");
   const start = () =>
-    post<{ id: string }>("runs", { kind, sender, recipient, relay }).then(
+    api.post<RunId>("runs", { kind, sender, recipient, relay }).then(
       (r) => go(to("run", r.id)),
       (e) => setError(words(e)),
     );
   return (
     <Page title={t.title} lead={t.lead}>
       <Form class="card narrow" label={t.title} onSubmit={start}>
-        {error && (
-          <p class="box bad" role="alert">
-            {error}
-          </p>
-        )}
+        <Trouble what={error} />
         <Select
           label={t.kind}
           value={kind}
@@ -94,50 +91,49 @@ function Stage({ step }: { step: Step }) {
   );
 }
 
+/** A run with its steps as they happen. */
 function useRun(id: string) {
+  const api = useLatest(useApi());
   const [run, set] = useState<Run | null>(null);
   const [error, setError] = useState("");
   useEffect(() => {
-    let source: EventSource | undefined;
-    get<Run>(`run/${id}`).then(
-      (first) => {
-        if (first.over) {
-          set(first);
-          return;
-        }
-        set({ ...first, steps: [] });
-        source = new EventSource(`api/run/${id}`);
-        source.addEventListener("step", (e) => set((r) => r && { ...r, steps: [...r.steps, JSON.parse(e.data)] }));
-        source.addEventListener("end", (e) => {
-          set((r) => r && { ...r, over: true, passed: JSON.parse(e.data).passed });
-          source?.close();
-        });
-        source.onerror = () => {
-          source?.close();
-          get<Run>(`run/${id}`).then(set, (e) => setError(words(e)));
-        };
-      },
-      (e) => setError(words(e)),
-    );
-    return () => source?.close();
+    let source: EventSource | undefined,
+      gone = false;
+    const look = (then: (run: Run) => void) =>
+      api.current.get<Run>(`run/${id}`).then(
+        (run) => gone || then(run),
+        (e) => gone || setError(words(e)),
+      );
+    look((first) => {
+      if (first.over) {
+        set(first);
+        return;
+      }
+      set({ ...first, steps: [] });
+      source = new EventSource(`api/run/${id}`);
+      source.addEventListener("step", (e) => set((r) => r && { ...r, steps: [...r.steps, JSON.parse(e.data)] }));
+      source.addEventListener("end", (e) => {
+        set((r) => r && { ...r, over: true, passed: JSON.parse(e.data).passed });
+        source?.close();
+      });
+      source.onerror = () => {
+        source?.close();
+        look(set);
+      };
+    });
+    return () => {
+      gone = true;
+      source?.close();
+    };
   }, [id]);
   return { run, error };
 }
 
 export function Result({ id }: { id: string }) {
   const { run, error } = useRun(id);
+  const tell = useTell();
   if (!run)
-    return (
-      <Page title={t.title}>
-        {error ? (
-          <p class="box bad" role="alert">
-            {error}
-          </p>
-        ) : (
-          <p class="quiet">{text.loading}</p>
-        )}
-      </Page>
-    );
+    return <Page title={t.title}>{error ? <Trouble what={error} /> : <p class="quiet">{text.loading}</p>}</Page>;
   const test = run.kind === "test";
   const again = () => go(`#/test?${query({ kind: run.kind, sender: run.sender, recipient: run.recipient })}`);
   return (

@@ -1,10 +1,10 @@
-import { get, query, Row } from "../api";
+import { Found, query, Row } from "../api";
 import { to } from "../router";
 import { text } from "../text";
 import { Loaded, Page, useLoad } from "../ui";
 import { RelayCell } from "./accounts";
 
-function Found({ title, rows, kind }: { title: string; rows: Row[]; kind: string }) {
+function FoundRows({ title, rows, kind }: { title: string; rows: Row[]; kind: string }) {
   if (rows.length === 0) return null;
   return (
     <section>
@@ -22,15 +22,15 @@ function Found({ title, rows, kind }: { title: string; rows: Row[]; kind: string
 }
 
 export function Search({ q }: { q: string }) {
-  const found = useLoad(() => get<{ domains: Row[]; users: Row[]; more: boolean }>(`search?${query({ q })}`), []);
+  const found = useLoad<Found>(`search?${query({ q })}`);
   return (
     <Page title={`${text.search.title}: ${q}`}>
       <Loaded of={found}>
         {(data) => (
           <>
             {data.domains.length + data.users.length === 0 && <p>{text.search.nothing}</p>}
-            <Found title={text.search.domains} rows={data.domains} kind="domain" />
-            <Found title={text.search.users} rows={data.users} kind="user" />
+            <FoundRows title={text.search.domains} rows={data.domains} kind="domain" />
+            <FoundRows title={text.search.users} rows={data.users} kind="user" />
             {data.more && <p class="quiet">…</p>}
           </>
         )}

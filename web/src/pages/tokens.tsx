@@ -1,20 +1,12 @@
 import { useState } from "preact/hooks";
-import { del, get, Me, post } from "../api";
+import { Me, NewToken, Token, useApi } from "../api";
 import { text } from "../text";
-import { Check, Field, Form, Loaded, Page, Table, tell, Time, useLoad, words } from "../ui";
+import { Check, Field, Form, Loaded, Page, Table, Time, Trouble, useLoad, useTell, words } from "../ui";
 
-interface Token {
-  id: number;
-  name: string;
-  scopes: string;
-  domain: string;
-  created: number;
-  expires: number;
-  used: number;
-}
 const t = text.tokens;
 
 function Add({ me, done }: { me: Me; done: () => void }) {
+  const api = useApi();
   const [name, setName] = useState("");
   const [domain, setDomain] = useState("");
   const [days, setDays] = useState("365");
@@ -22,13 +14,9 @@ function Add({ me, done }: { me: Me; done: () => void }) {
   const [error, setError] = useState("");
   const [token, setToken] = useState("");
   const all = Object.keys(t.scope).filter((s) => me.global || ["read", "accounts", "test"].includes(s));
-  const add = () =>
-    post<{ token: string }>("tokens", {
-      name,
-      domain,
-      days: /^\d+$/.test(days) ? Number(days) : days,
-      scopes: scopes.join(" "),
-    }).then(
+  const add = () => {
+    const body = { name, domain, days: /^\d+$/.test(days) ? Number(days) : days, scopes: scopes.join(" ") };
+    api.post<NewToken>("tokens", body).then(
       (r) => {
         setToken(r.token);
         setError("");
@@ -37,13 +25,10 @@ function Add({ me, done }: { me: Me; done: () => void }) {
       },
       (e) => setError(words(e)),
     );
+  };
   return (
     <Form class="card narrow" label={t.add} onSubmit={add}>
-      {error && (
-        <p class="box bad" role="alert">
-          {error}
-        </p>
-      )}
+      <Trouble what={error} />
       {token && (
         <p class="box good" role="status">
           {t.once}
@@ -71,8 +56,9 @@ function Add({ me, done }: { me: Me; done: () => void }) {
 }
 
 export function Tokens({ me }: { me: Me }) {
-  const list = useLoad(() => get<Token[]>("tokens"), []);
-  const revoke = (id: number) => del(`token/${id}`).then(list.again, (e) => tell(words(e), true));
+  const [api, tell] = [useApi(), useTell()];
+  const list = useLoad<Token[]>("tokens");
+  const revoke = (id: number) => api.del(`token/${id}`).then(list.again, (e) => tell(words(e), true));
   return (
     <Page title={t.title} lead={t.lead}>
       <Loaded of={list}>
