@@ -33,6 +33,8 @@ struct client {
     struct control *c;
     struct explain *explain; /* NULL: none is running */
     uint32_t forget;         /* what the lookup process was asked; 0: nothing */
+    struct sched_wait *wait; /* until an order is durable; NULL: none is waited for */
+    size_t n_hit;            /* by that order */
     struct conn *conn;
     uint64_t *listing; /* ids still to be shown, while it lists the queue */
     size_t n_listing, shown;
@@ -134,6 +136,20 @@ static const struct {
             {"queue-release", ACT_RELEASE},
             {"queue-expire", ACT_EXPIRE}};
 
+/* No order is called done that a power cut could still undo. */
+static void control_order_durable(void *arg, int rc) {
+    struct client *k = arg;
+    k->wait = NULL;
+    if (rc < 0)
+        conn_printf(k->conn,
+                    "{\"ok\": false, \"error\": \"messages: %zu; done, but not noted on disk yet "
+                    "(%s): it is tried again\"}\n",
+                    k->n_hit, strerror(-rc));
+    else
+        conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", k->n_hit);
+    conn_resume(k->conn);
+}
+
 static bool run_act(struct client *k, const char *cmd, json_t *req) {
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
         if (strcmp(cmd, acts[i].cmd) != 0)
@@ -142,9 +158,10 @@ static bool run_act(struct client *k, const char *cmd, json_t *req) {
             return true;
         struct sched_filter f;
         struct htab ids = {0};
-        size_t n = overview_filter(req, &f, &ids) ? sched_act(k->c->sched, acts[i].act, &f) : 0;
-        conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", n);
+        k->n_hit = overview_filter(req, &f, &ids) ? sched_act(k->c->sched, acts[i].act, &f) : 0;
         htab_free(&ids);
+        conn_pause(k->conn);
+        k->wait = sched_when_durable(k->c->sched, control_order_durable, k);
         return true;
     }
     return false;
@@ -231,6 +248,7 @@ static void client_free(struct client *k) {
     if (k->explain != NULL)
         explain_forget(k->explain);
     lookup_cancel(k->c->lookup, k->forget);
+    sched_wait_cancel(k->wait);
     conn_close(k->conn);
     free(k->listing);
     free(k);

@@ -137,9 +137,26 @@ size_t sched_flush(struct sched *s) {
     return n;
 }
 
+struct delete_op {
+    struct spool_op op;
+    char qid[QID_MAX];
+};
+
+/* On the spool's thread.  The log says it when it is true. */
+static void delete_done(struct spool_op *op) {
+    struct delete_op *d = DL_OWNER(op, struct delete_op, op);
+    if (op->rc == 0)
+        log_info("postsuper", "%s: removed", d->qid);
+    free(d);
+}
+
 static void act_delete(struct msg *m) {
-    spool_note(m->s->spool, SPOOL_DONE, m->env->id, NULL);
-    log_info("postsuper", "%s: removed", m->env->qid);
+    struct delete_op *d = MEM_NEW(struct delete_op);
+    d->op.kind = SPOOL_DONE;
+    d->op.id = m->env->id;
+    d->op.done = delete_done;
+    memcpy(d->qid, m->env->qid, QID_MAX);
+    spool_submit(m->s->spool, &d->op);
     m->deleted = true; /* what is on the wire ends by itself */
     if (m->queue == QUEUE_ACTIVE)
         msg_recall(m);
@@ -148,10 +165,15 @@ static void act_delete(struct msg *m) {
 }
 
 /* An order for a message whose round goes on is noted at once: it counts over a restart, too.  The
- * record of a report that is being written already says more than this one would. */
+ * record of a report that is being written already says more than this one would: the order is
+ * noted behind it. */
 static void act_note(struct msg *m) {
-    if (!m->finishing)
+    if (!m->finishing) {
         msg_save_progress(m);
+    } else if (!m->owed) {
+        m->owed = true;
+        m->s->n_owed++;
+    }
 }
 
 static void act_hold(struct msg *m) {
@@ -230,6 +252,73 @@ size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter 
         sched_run_due(s);
     }
     return n;
+}
+
+struct sched_wait {
+    struct dl link; /* sched->waits; in no list while op is with the spool */
+    struct spool_op op;
+    struct task back;
+    struct sched *s;
+    bool owed; /* orders were owed when op was submitted: once they are noted it is again */
+    void (*fn)(void *arg, int rc); /* NULL: cancelled */
+    void *arg;
+};
+
+static void wait_done(struct spool_op *op) {
+    struct sched_wait *w = DL_OWNER(op, struct sched_wait, op);
+    loop_post(w->s->loop, &w->back);
+}
+
+/* Everything that was noted when it was submitted is durable then. */
+static void wait_submit(struct sched_wait *w) {
+    w->owed = w->s->n_owed > 0;
+    spool_submit(w->s->spool, &w->op);
+}
+
+static void wait_back(struct task *t) {
+    struct sched_wait *w = DL_OWNER(t, struct sched_wait, back);
+    if (w->fn != NULL && w->owed && w->s->n_owed > 0) {
+        dl_push(&w->s->waits, &w->link);
+    } else if (w->fn != NULL && w->owed) {
+        wait_submit(w);
+    } else {
+        if (w->fn != NULL)
+            w->fn(w->arg, w->op.rc);
+        free(w);
+    }
+}
+
+void msg_orders_noted(struct msg *m) {
+    struct sched *s = m->s;
+    struct dl *n;
+    if (!m->owed)
+        return;
+    m->owed = false;
+    s->n_owed--;
+    while (s->n_owed == 0 && (n = dl_pop(&s->waits)) != NULL)
+        wait_submit(DL_OWNER(n, struct sched_wait, link));
+}
+
+struct sched_wait *sched_when_durable(struct sched *s, void (*fn)(void *arg, int rc), void *arg) {
+    struct sched_wait *w = MEM_NEW(struct sched_wait);
+    w->s = s;
+    w->fn = fn;
+    w->arg = arg;
+    w->op.kind = SPOOL_SYNC;
+    w->op.done = wait_done;
+    w->back.run = wait_back;
+    wait_submit(w);
+    return w;
+}
+
+void sched_wait_cancel(struct sched_wait *w) {
+    if (w == NULL)
+        return;
+    w->fn = NULL;
+    if (!dl_linked(&w->link)) /* it comes back from the spool, and ends then */
+        return;
+    dl_remove(&w->link);
+    free(w);
 }
 
 void sched_stats(const struct sched *s, struct sched_stats *st) {

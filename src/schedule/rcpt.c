@@ -192,6 +192,7 @@ void msg_save_progress(struct msg *m) {
         return;
     msg_encode(m, SETTLE_NOTHING, &b);
     spool_note(m->s->spool, SPOOL_PROGRESS, m->env->id, &b);
+    msg_orders_noted(m);
 }
 
 static void restore_error(struct msg *m, uint32_t rcpt, const struct rcpt_error *from) {

@@ -29,6 +29,7 @@ void msg_free(struct msg *m) {
     heap_del(s, m);
     itab_del(&s->msgs, m->env->id);
     s->n_queue[m->queue]--;
+    msg_orders_noted(m);
     free(m->routes);
     msg_drop_reasons(m);
     msg_set_hop(m, NULL);
@@ -314,6 +315,7 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
     dl_init(&s->paced);
     dl_init(&s->given);
     dl_init(&s->stirred);
+    dl_init(&s->waits);
     return s;
 }
 

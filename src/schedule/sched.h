@@ -72,6 +72,7 @@ struct msg {
     bool at_once;           /* its next round begins at once */
     bool partial;           /* progress to save: some recipients are done, others are not */
     bool counted;           /* its reasons know of it */
+    bool owed;              /* an order is not noted: it is when the report is made */
     struct msg_rcpt rcpts[];
 };
 
@@ -181,7 +182,9 @@ struct sched {
     int64_t jump_us;        /* by which the clock was set last; 0: never */
     int64_t jump_middle_us; /* a time that it has left out then */
     size_t n_queue[3];
-    bool stopping; /* nothing more is given to sessions */
+    size_t n_owed;   /* messages that are */
+    struct dl waits; /* struct sched_wait: until none is */
+    bool stopping;   /* nothing more is given to sessions */
 };
 
 /* sched.c */
@@ -257,6 +260,10 @@ void dest_tick(struct sched *s, int64_t now_ms);
 void dest_wake_all(struct sched *s);
 /* The configuration is another one: what is queued where nothing may go any more is routed anew. */
 void dest_reload(struct sched *s);
+
+/* admin.c */
+/* Orders that were owed for the message are noted now, or it ends. */
+void msg_orders_noted(struct msg *m);
 
 /* finish.c */
 /* All recipients are back: report, settle, defer or remove.  The message may be gone after this. */

@@ -242,8 +242,9 @@ static void op_withdraw(struct spool *s, const struct spool_op *op) {
 
 static void op_fail(struct spool *s, struct spool_op *op, int rc) {
     op->rc = rc;
-    if (op->kind == SPOOL_NEW) {
+    if (op->kind == SPOOL_NEW)
         op_withdraw(s, op);
+    if (op->kind == SPOOL_NEW || op->kind == SPOOL_SYNC) {
         op->done(op);
     } else { /* progress is never given up: written again, in order */
         op_retry_later(s, op);
@@ -314,7 +315,7 @@ static void batch_finish(struct spool *s, struct task *wait) {
         struct spool_op *op = op_of_task(wait);
         bool ordered = op_has_order(op);
         int rc = op_result(op);
-        if (rc == 0 && ordered)
+        if (rc == 0 && (ordered || op->kind == SPOOL_SYNC))
             rc = broken;
         if (rc < 0 && ordered && (op->kind != SPOOL_NEW || op->seg != NULL))
             broken = rc;

@@ -34,9 +34,10 @@ enum spool_kind {
     SPOOL_READ,       /* reads a message's content back; done() is called on the reader thread */
     SPOOL_BODY_WRITE, /* a chunk of large content for its file; durable with SPOOL_NEW only */
     SPOOL_BODY_DROP,  /* the message was given up before SPOOL_NEW */
-    SPOOL_SYNC,       /* writes nothing; everything that was submitted before it was tried */
-    SPOOL_FORGET,     /* the spool's own: withdraws a NEW that failed */
-    SPOOL_DAMAGED     /* the spool's own: READ has found that the disk does not give content back */
+    SPOOL_SYNC,   /* writes nothing; everything that was submitted before it was tried.  Fails if
+                   * some progress or end of a message could not be written yet */
+    SPOOL_FORGET, /* the spool's own: withdraws a NEW that failed */
+    SPOOL_DAMAGED /* the spool's own: READ has found that the disk does not give content back */
 };
 
 /* PROGRESS and DONE never fail: what cannot be written is kept, and written again in order.  Until

@@ -2,10 +2,13 @@
  * tests/unit/schedule.c - counting what becomes of mail; destinations and reasons, which are
  * bounded
  */
+#include "unit.h"
+
+#include <errno.h>
+
 #include "../fuzz/bundle.h"
 #include "schedule/sched.h"
 #include "spool/log.h"
-#include "unit.h"
 #include "util/clock.h"
 #include "util/mem.h"
 
@@ -236,6 +239,11 @@ static void rig_session_recall(void *session) {
     ((struct rig_session *)session)->rig->n_recalls++;
 }
 
+static bool rig_no_sync; /* the disk makes nothing durable */
+static int rig_sync(void *arg, int fd) {
+    return rig_no_sync ? -EIO : spool_io_disk.datasync(arg, fd);
+}
+
 static void rig_found(void *arg, const struct spool_found *f) {
     struct rig *r = arg;
     struct envelope *env = envelope_decode(f->meta);
@@ -261,11 +269,15 @@ static void rig_open(struct rig *r, const char *main_cf) {
                             .session_recall = rig_session_recall,
                             .arg = r};
     struct spool_conf conf = {dir, 1U << 20};
+    static struct spool_io io;
     struct loop *loop = loop_new(0);
     char *why;
+    io = spool_io_disk;
+    io.datasync = rig_sync;
+    rig_no_sync = false;
     *r = (struct rig){0};
     r->s = sched_new(loop, lookup_new(loop), rig_config(main_cf), &ops);
-    assert_int_equal(spool_open(&r->spool, &conf, &spool_io_disk, rig_found, r, &why), 0);
+    assert_int_equal(spool_open(&r->spool, &conf, &io, rig_found, r, &why), 0);
     sched_set_spool(r->s, r->spool);
     r->s->drift_us = clock_wall_us() - clock_mono_ms() * 1000;
 }
@@ -478,6 +490,103 @@ static void test_unknown_progress_is_not_none(void **state) {
     rig_close(&r);
 }
 
+static size_t order_one(struct rig *r, enum sched_act act, const struct msg *m) {
+    struct htab ids = {0};
+    struct sched_filter f = SCHED_ALL;
+    htab_put(&ids, str_of(m->env->qid), r);
+    f.ids = &ids;
+    size_t n = sched_act(r->s, act, &f);
+    htab_free(&ids);
+    return n;
+}
+
+static void order_durable(void *arg, int rc) {
+    *(int *)arg = rc;
+}
+
+/* An order is called done when it is durable, and not before; also that the disk does not take it
+ * is said. */
+static void test_an_order_is_done_when_it_is_durable(void **state) {
+    static const enum sched_act acts[] = {ACT_HOLD, ACT_RELEASE, ACT_EXPIRE, ACT_DELETE};
+    struct rig r;
+    int told = 1, never = 1;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    for (size_t i = 0; i < 4; i++) { /* on the wire */
+        const struct msg *m = rig_mail(&r, "", "ann@away.example");
+        assert_int_equal(order_one(&r, acts[i], m), 1);
+        told = 1;
+        sched_when_durable(r.s, order_durable, &told);
+        sched_wait_cancel(sched_when_durable(r.s, order_durable, &never));
+        rig_loop(&r);
+        assert_int_equal(told, 1);
+        spool_turn(r.spool);
+        rig_loop(&r);
+        assert_int_equal(told, 0);
+    }
+    const struct msg *m = rig_mail(&r, "", "bob@away.example");
+    rig_no_sync = true;
+    order_one(&r, ACT_DELETE, m);
+    sched_when_durable(r.s, order_durable, &told);
+    rig_turn(&r);
+    assert_int_equal(told, -EIO);
+    rig_no_sync = false;
+    sched_when_durable(r.s, order_durable, &told);
+    rig_turn(&r);
+    assert_int_equal(told, 0);
+    sched_wait_cancel(NULL);
+    assert_int_equal(never, 1);
+    rig_close(&r);
+    rig_open(&r, "");
+    assert_int_equal(r.s->msgs.n, 3); /* the deleted ones are not there */
+    rig_close(&r);
+}
+
+/* While a report is being written an order is noted behind it, and done after that. */
+static void test_an_order_during_a_report(void **state) {
+    struct rig r;
+    int told = 1, too = 1, never = 1;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    const struct msg *m = rig_mail(&r, "carl@here.example", "ann@away.example bob@away.example");
+    struct attempt *a = r.given[0];
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct rig_result *x = i == 0 ? &gone : &refused;
+        mailerr_set(&a->res[i], x->status, x->dsn, "%s", x->text);
+        mailerr_blame(&a->res[i], PHASE_CONNECT, x->blame);
+        a->tried[i] = true;
+    }
+    a->outcome = ATTEMPT_TRIED;
+    sched_result(r.s, a->task_session, a);
+    rig_loop(&r);
+    assert_true(m->finishing);
+    assert_int_equal(order_one(&r, ACT_HOLD, m), 1);
+    sched_when_durable(r.s, order_durable, &told);
+    struct sched_wait *given_up = sched_when_durable(r.s, order_durable, &never);
+    spool_turn(r.spool); /* the report */
+    rig_loop(&r);
+    assert_true(m->queue == QUEUE_HOLD && told == 1);
+    sched_wait_cancel(given_up);
+    spool_turn(r.spool); /* the progress */
+    rig_loop(&r);
+    assert_true(told == 0 && never == 1 && r.s->n_owed == 0);
+    /* The order may be owed longer than a sync takes. */
+    struct msg *x = itab_get(&r.s->msgs, m->env->id);
+    x->owed = true;
+    r.s->n_owed++;
+    sched_when_durable(r.s, order_durable, &too);
+    given_up = sched_when_durable(r.s, order_durable, &never);
+    rig_turn(&r);
+    assert_int_equal(too, 1);
+    sched_wait_cancel(given_up);
+    msg_save_progress(x);
+    rig_loop(&r);
+    assert_int_equal(too, 1);
+    rig_turn(&r);
+    assert_true(too == 0 && never == 1);
+    rig_close(&r);
+}
+
 /* Content that comes back from the disk when the daemon is stopping goes to no session. */
 static void test_nothing_is_given_after_stop(void **state) {
     struct rig r;
@@ -506,13 +615,20 @@ static void test_nothing_is_given_after_stop(void **state) {
 #define RIG(test) cmocka_unit_test_setup_teardown(test, dir_make, dir_remove)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hops),           cmocka_unit_test(test_senders),
-        cmocka_unit_test(test_dest_identity),  cmocka_unit_test(test_dests_bounded),
-        cmocka_unit_test(test_reasons),        cmocka_unit_test(test_owed_report),
-        RIG(test_rests_with_the_sites_error),  RIG(test_a_bounce_is_no_rest),
-        RIG(test_old_settings_teach_nothing),  RIG(test_our_faults_teach_nothing),
-        RIG(test_nothing_is_given_after_stop), RIG(test_a_returned_attempt_goes_on),
-        RIG(test_unknown_progress_is_not_none)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hops),
+                                       cmocka_unit_test(test_senders),
+                                       cmocka_unit_test(test_dest_identity),
+                                       cmocka_unit_test(test_dests_bounded),
+                                       cmocka_unit_test(test_reasons),
+                                       cmocka_unit_test(test_owed_report),
+                                       RIG(test_rests_with_the_sites_error),
+                                       RIG(test_a_bounce_is_no_rest),
+                                       RIG(test_old_settings_teach_nothing),
+                                       RIG(test_our_faults_teach_nothing),
+                                       RIG(test_nothing_is_given_after_stop),
+                                       RIG(test_a_returned_attempt_goes_on),
+                                       RIG(test_unknown_progress_is_not_none),
+                                       RIG(test_an_order_is_done_when_it_is_durable),
+                                       RIG(test_an_order_during_a_report)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

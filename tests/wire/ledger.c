@@ -284,10 +284,19 @@ static void check_sender(struct ledger_take *t, const struct ledger_mail *m) {
                     bytes_str(&t->e.envid));
 }
 
+/* An order that was called done is obeyed by what comes up after the product went down. */
+static bool binds_new_life(const struct ledger *l, const struct ledger_mail *m, int64_t at_ms) {
+    for (unsigned i = 0; i < l->downs && i < sizeof l->down_ms / sizeof l->down_ms[0]; i++)
+        if (m->durable_ms != 0 && l->down_ms[i] >= m->durable_ms && l->down_ms[i] < at_ms)
+            return true;
+    return false;
+}
+
 /* An order that was given before this transaction began is obeyed. */
 static void check_orders(struct ledger_take *t, const struct ledger_mail *m) {
-    if ((m->deleted || m->held || m->forced) && t->at_ms > m->ordered_ms + WIRE_MS &&
-        !forgotten_after(t->c->l, m->ordered_ms))
+    const struct ledger *l = t->c->l;
+    bool late = t->at_ms > m->ordered_ms + WIRE_MS && !forgotten_after(l, m->ordered_ms);
+    if ((m->deleted || m->held || m->forced) && (late || binds_new_life(l, m, t->at_ms)))
         ledger_fail(t->c->l, "message %u was %s at %lld ms, and came to host %u at %lld ms",
                     m->number,
                     m->deleted ? "deleted"
@@ -480,9 +489,11 @@ void ledger_down(struct ledger *l, bool orderly) {
     l->downs++;
 }
 
-static void order_mail(struct ledger_mail *m, enum ledger_order o) {
+static void order_mail(struct ledger_mail *m, enum ledger_order o, unsigned number) {
     if (m->state == MAIL_OPEN || m->deleted)
         return;
+    m->order = number;
+    m->durable_ms = 0;
     if (o == ORDER_RELEASE) {
         m->held = false;
         return;
@@ -493,7 +504,14 @@ static void order_mail(struct ledger_mail *m, enum ledger_order o) {
     m->ordered_ms = m->l->rules.now_ms(m->l->rules.arg);
 }
 
-void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const char *rcpt) {
+void ledger_durable(struct ledger *l, unsigned number) {
+    for (unsigned i = 0; i < l->n_mails; i++)
+        if (l->mails[i]->order == number)
+            l->mails[i]->durable_ms = l->rules.now_ms(l->rules.arg);
+}
+
+void ledger_order(struct ledger *l, enum ledger_order o, unsigned number, const char *qid,
+                  const char *rcpt) {
     struct report_entry *rep = report_by_qid(l, qid);
     unsigned mail, num;
     char *plain = address_plain(rcpt, l->rules.origin);
@@ -502,7 +520,7 @@ void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const 
     if (m != NULL && m->qid[0] == '\0')
         snprintf(m->qid, sizeof m->qid, "%s", qid);
     if (m != NULL)
-        order_mail(m, o);
+        order_mail(m, o, number);
     else if (rep != NULL)
         rep->over = rep->over || o == ORDER_DELETE;
 }
@@ -533,7 +551,7 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
         r->queued = true;
         if (deferred)
             check_turn(l, m, r);
-        if (m->deleted && l->downs == 0)
+        if (m->deleted && (m->durable_ms != 0 || l->downs == 0))
             ledger_fail(l, "message %u (%s) was deleted and is queued", m->number, qid);
         return;
     }

@@ -150,8 +150,11 @@ void ledger_log(struct ledger *l, const char *service, const char *text);
 /* The product went down without order (or in order) and came again. */
 void ledger_down(struct ledger *l, bool orderly);
 enum ledger_order { ORDER_HOLD, ORDER_RELEASE, ORDER_DELETE, ORDER_EXPIRE };
-/* An order about that message, one of whose recipients this is. */
-void ledger_order(struct ledger *l, enum ledger_order o, const char *qid, const char *rcpt);
+/* An order about that message, one of whose recipients this is; its number, from 1. */
+void ledger_order(struct ledger *l, enum ledger_order o, unsigned number, const char *qid,
+                  const char *rcpt);
+/* The order of that number was called done: whatever goes down now, it counts. */
+void ledger_durable(struct ledger *l, unsigned number);
 /* At the end: a message that is still queued, and one recipient of it. */
 void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt,
                    bool deferred);

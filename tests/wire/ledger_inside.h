@@ -51,6 +51,8 @@ struct ledger_mail {
     unsigned n_rcpts;
     bool expired, deleted, held, forced;
     int64_t ordered_ms; /* when one of the last three became true */
+    unsigned order;     /* the number of the last order; 0: there was none */
+    int64_t durable_ms; /* when that one was called done; 0: not yet */
     bool notified;      /* a non-delivery notification is logged */
     int64_t notified_ms;
 };

@@ -390,7 +390,14 @@ void wire_reload(struct wire_world *w) {
 
 /* ---- the queue ---- */
 
-size_t wire_order(struct wire_world *w, enum wire_order o, const char *qid) {
+static void order_durable(void *arg, int rc) {
+    enum heap_side side = heap_switch(HEAP_WORLD);
+    if (rc == 0 && W->watch.durable != NULL)
+        W->watch.durable(W->watch.arg, (unsigned)(uintptr_t)arg);
+    heap_switch(side);
+}
+
+size_t wire_order(struct wire_world *w, enum wire_order o, const char *qid, unsigned number) {
     static const enum sched_act acts[] = {[WIRE_HOLD] = ACT_HOLD,
                                           [WIRE_RELEASE] = ACT_RELEASE,
                                           [WIRE_DELETE] = ACT_DELETE,
@@ -410,6 +417,8 @@ size_t wire_order(struct wire_world *w, enum wire_order o, const char *qid) {
         n = sched_flush(w->product->sched);
     else
         n = sched_act(w->product->sched, acts[o], &f);
+    if (number != 0)
+        sched_when_durable(w->product->sched, order_durable, (void *)(uintptr_t)number);
     heap_switch(HEAP_WORLD);
     htab_free(&ids);
     loops_wake(w);

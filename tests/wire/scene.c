@@ -88,6 +88,13 @@ static void watch_down(void *arg, enum wire_down how) {
     ledger_down(((struct scene *)arg)->ledger, how == WIRE_STOPPED);
 }
 
+static void watch_durable(void *arg, unsigned number) {
+    struct scene *s = arg;
+    ledger_durable(s->ledger, number);
+    if (s->cuts_orders)
+        wire_restart(s->world, WIRE_POWER, 1000);
+}
+
 static void names_of(struct wire_world *w) {
     static const char *const names[] = {"mx1.far.example", "mx2.far.example", "mx.near.example",
                                         "mx.senders.example", "mx.other.example"};
@@ -199,7 +206,8 @@ struct scene *scene_new(struct wire_world *w, uint64_t seed, enum road_kind road
     road_configure(s);
     login_configure(s);
     wire_set_user(w, s);
-    struct wire_watch watch = {.log = watch_log, .down = watch_down, .arg = s};
+    struct wire_watch watch = {
+        .log = watch_log, .down = watch_down, .durable = watch_durable, .arg = s};
     wire_watch(w, &watch);
     return s;
 }
@@ -272,19 +280,20 @@ static const struct {
 struct order_told {
     struct ledger *ledger;
     enum ledger_order order;
+    unsigned number;
     const char *qid; /* NULL: all */
 };
 
 static void tell_order(void *arg, const struct wire_queued *q) {
     const struct order_told *x = arg;
     if (q->n_rcpts > 0 && (x->qid == NULL || strcmp(x->qid, q->qid) == 0))
-        ledger_order(x->ledger, x->order, q->qid, q->rcpts[0]);
+        ledger_order(x->ledger, x->order, x->number, q->qid, q->rcpts[0]);
 }
 
 static void order_now(struct scene *s, unsigned i, const char *qid) {
-    struct order_told x = {s->ledger, orders[i].told, qid};
+    struct order_told x = {s->ledger, orders[i].told, ++s->n_orders, qid};
     wire_queue(s->world, tell_order, &x);
-    wire_order(s->world, orders[i].order, qid);
+    wire_order(s->world, orders[i].order, qid, x.number);
 }
 
 static void order_one(struct scene *s, unsigned i, unsigned which) {
@@ -309,10 +318,10 @@ static void event_now(struct wire_world *w, void *arg) {
         wire_reload(w);
         break;
     case EVENT_FLUSH:
-        wire_order(w, WIRE_FLUSH, NULL);
+        wire_order(w, WIRE_FLUSH, NULL, 0);
         break;
     case EVENT_RETRY:
-        wire_order(w, WIRE_RETRY, NULL);
+        wire_order(w, WIRE_RETRY, NULL, 0);
         break;
     default:
         if (e->what >= EVENT_DELETE)

@@ -46,6 +46,8 @@ struct scene {
     struct client *clients[SCENE_CLIENTS];
     unsigned n_clients;
     unsigned n_mails;
+    unsigned n_orders;
+    bool cuts_orders;   /* power fails as soon as an order is called done */
     unsigned must_send; /* so many deliveries at least, if there is no fault */
     int64_t ends_ms;    /* the scenario may end, whatever is queued */
 };

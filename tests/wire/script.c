@@ -402,6 +402,7 @@ static void draw_client(struct scene *s) {
 
 static void draw_events(struct scene *s) {
     struct dice *d = &s->dice;
+    s->cuts_orders = dice_says(d, 25);
     while (dice_says(d, 30)) {
         enum scene_event e = (enum scene_event)dice_roll(d, EVENT_KINDS);
         int64_t ms = (int64_t)dice_roll(d, dice_says(d, 50) ? 2000 : 1000000);

@@ -52,6 +52,7 @@ struct named {
     bool bare;      /* no enhanced status codes */
     enum scene_event event;
     int64_t event_ms; /* 0: none */
+    bool cut;         /* power fails when the event, an order, is called done */
     enum client_end end;
     unsigned after;
 };
@@ -462,6 +463,26 @@ static const struct named scripts[] = {
      .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
      .event = EVENT_EXPIRE_ALL,
      .event_ms = 20000},
+    {.name = "delete, and power fails",
+     .can = PIPE_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .mails = 3,
+     .rcpts = 2,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_DELETE_ALL,
+     .event_ms = 30000,
+     .cut = true},
+    {.name = "hold, and power fails",
+     .can = PIPE_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .mails = 3,
+     .rcpts = 2,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_HOLD_ALL,
+     .event_ms = 25000,
+     .cut = true},
     {.name = "killed",
      .can = PIPE_CAN,
      .mails = 2,
@@ -887,6 +908,7 @@ void scripts_setup(struct wire_world *w, unsigned i) {
     add_client(s, n, 0);
     if ((n->shape & SHAPE_MORE) != 0)
         add_client(s, n, 1000);
+    s->cuts_orders = n->cut;
     if (n->event_ms > 0)
         scene_event(s, n->event, n->event_ms, 0);
     if (n->event == EVENT_HOLD_ALL)

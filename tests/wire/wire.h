@@ -116,8 +116,9 @@ void wire_at(struct wire_world *w, int64_t ms, void (*fn)(struct wire_world *w, 
              void *arg);
 
 enum wire_order { WIRE_HOLD, WIRE_RELEASE, WIRE_DELETE, WIRE_EXPIRE, WIRE_RETRY, WIRE_FLUSH };
-/* An order of the administrator about one message (queue ID) or all (NULL); how many it hit. */
-size_t wire_order(struct wire_world *w, enum wire_order o, const char *qid);
+/* An order of the administrator about one message (queue ID) or all (NULL); how many it hit.
+ * number: for watch.durable, which is told when no power cut can undo the order; 0: it is not. */
+size_t wire_order(struct wire_world *w, enum wire_order o, const char *qid, unsigned number);
 /* The configuration as it is now is taken up. */
 void wire_reload(struct wire_world *w);
 
@@ -149,6 +150,8 @@ struct wire_watch {
     /* The product is down (a fault may do that too), the product is up again. */
     void (*down)(void *arg, enum wire_down how);
     void (*up)(void *arg);
+    /* The order of that number is durable. */
+    void (*durable)(void *arg, unsigned number);
     void *arg;
 };
 void wire_watch(struct wire_world *w, const struct wire_watch *watch);
