@@ -108,6 +108,14 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
                            char **why) {
     struct relays *r = MEM_NEW(struct relays);
     *made = access(database, F_OK) < 0;
+    if (create && *made && access(key_file, F_OK) == 0) {
+        record_say(why,
+                   "%s is gone, and %s says that there were relay records: put it back, or remove "
+                   "that key too to begin anew",
+                   database, key_file);
+        free(r);
+        return NULL;
+    }
     mode_t old = umask(077); /* sealed or not: for its owner and the lookup process */
     if (create && !make_folder(database, why)) {
         umask(old);

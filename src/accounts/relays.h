@@ -28,7 +28,9 @@ struct relay_fields {
  * everybody, or for the domain of narrow's user. */
 bool relay_covers(const struct relay_fields *wide, const struct relay_fields *narrow);
 
-/* create: makes the database and the key file when they are not there; *made says whether. */
+/* create: makes the database and the key file when they are not there; *made says whether.  A
+ * database that is gone while its key is there is not made anew: the records that it had are not
+ * forgotten by accident. */
 struct relays *relays_open(const char *database, const char *key_file, bool create, bool *made,
                            char **why);
 void relays_close(struct relays *r);

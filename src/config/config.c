@@ -256,16 +256,29 @@ static void list_fill(struct config *c, struct params *p, const char *name) {
     *at = config_text_keep(c, sbuf_take(&out));
 }
 
-/* The embedded accounts database counts once it is there; then senders' relay hosts come from the
- * store unless main.cf says otherwise. */
+/* A store counts once it is there, and from then on: one that is gone is asked all the same, so
+ * that mail waits.  mark is a file that is made with it.  *gone: the store is not there any more.
+ */
+static bool store_counts(struct config *c, const char *path, const char *mark, bool *gone) {
+    bool there = cfg_source_may_exist(c->source, path);
+    *gone = !there && cfg_source_exists(c->source, mark);
+    return there || *gone;
+}
+
+/* With an accounts store, senders' relay hosts come from it unless main.cf says otherwise. */
 static void accounts_fill(struct config *c, struct params *p) {
-    struct sbuf b = {0};
+    struct sbuf b = {0}, mark = {0};
+    bool gone = false;
     sbuf_printf(&b, "%s/accounts.db", p->data_directory);
-    if (p->accounts_store[0] == '\0' && cfg_source_exists(c->source, b.p)) {
+    sbuf_printf(&mark, "%s/" CONFIG_ACCOUNTS_MARK, p->queue_directory);
+    if (p->accounts_store[0] == '\0' && store_counts(c, b.p, mark.p, &gone)) {
         struct sbuf spec = {0};
         sbuf_printf(&spec, "sqlite:%s", b.p);
         p->accounts_store = config_text_keep(c, sbuf_take(&spec));
+        c->embedded = true;
+        c->accounts_gone = gone;
     }
+    sbuf_free(&mark);
     sbuf_reset(&b);
     if (p->accounts_store[0] != '\0' &&
         cfg_file_find(&c->main, STR_LIT("sender_dependent_relayhost_maps")) == NULL) {
@@ -277,7 +290,7 @@ static void accounts_fill(struct config *c, struct params *p) {
 
 static void relays_fill(struct config *c) {
     struct sbuf b = {0};
-    if (cfg_source_exists(c->source, c->p.relays_database))
+    if (store_counts(c, c->p.relays_database, c->p.relays_key_file, &c->relays_gone))
         sbuf_printf(&b, "relays:%s", c->p.relays_database);
     c->relays_spec = config_text_keep(c, sbuf_take(&b));
 }

@@ -38,13 +38,19 @@ struct service {
 /* The system's trust anchors: used unless smtp_tls_CAfile names others. */
 #define CONFIG_SYSTEM_ANCHORS "/etc/ssl/certs/ca-certificates.crt"
 
+/* Below queue_directory: made by the daemon when it has seen the embedded accounts store. */
+#define CONFIG_ACCOUNTS_MARK "accounts.made"
+
 struct config {
     atomic_uint refs;
     char *dir;
     struct cfg_file main;    /* main.cf as written */
     struct params p;         /* main.cf's values */
     bool no_master;          /* there is no master.cf: its services are the built-in ones */
-    const char *relays_spec; /* the table of relay records, or "" when there is none yet */
+    const char *relays_spec; /* the table of relay records, or "" when none was ever made */
+    bool relays_gone;        /* its file was there and is not */
+    bool embedded;           /* accounts_store is accounts.db below data_directory */
+    bool accounts_gone;      /* it was there and is not */
     struct service **services;
     size_t n_services;
     struct cfg_source *source; /* owned */

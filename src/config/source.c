@@ -9,6 +9,7 @@
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "util/fs.h"
@@ -195,16 +196,32 @@ const char *cfg_source_fact(const struct cfg_source *s, const char *name) {
     return NULL;
 }
 
-bool cfg_source_exists(struct cfg_source *s, const char *path) {
+/* "yes", "no", or "unknown": what cannot be looked at. */
+static const char *file_state(const char *path) {
+    struct stat st;
+    if (lstat(path, &st) == 0)
+        return "yes";
+    return errno == ENOENT || errno == ENOTDIR ? "no" : "unknown";
+}
+
+static const char *exists_fact(struct cfg_source *s, const char *path) {
     struct sbuf name = {0};
     sbuf_printf(&name, "exists %s", path);
     const char *known = cfg_source_fact(s, name.p);
     if (known == NULL && s->may_read) {
-        fact_add(s, name.p, mem_strdup(access(path, F_OK) == 0 ? "yes" : "no"));
+        fact_add(s, name.p, mem_strdup(file_state(path)));
         known = cfg_source_fact(s, name.p);
     }
     sbuf_free(&name);
-    return known != NULL && known[0] == 'y';
+    return known == NULL ? "no" : known;
+}
+
+bool cfg_source_exists(struct cfg_source *s, const char *path) {
+    return strcmp(exists_fact(s, path), "yes") == 0;
+}
+
+bool cfg_source_may_exist(struct cfg_source *s, const char *path) {
+    return strcmp(exists_fact(s, path), "no") != 0;
 }
 
 static bool src_file_same(const struct src_file *a, const struct src_file *b) {

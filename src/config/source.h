@@ -20,8 +20,10 @@ const char *cfg_source_dir(const struct cfg_source *s);
 struct str cfg_source_file(struct cfg_source *s, const char *path, int *err);
 /* A fact about this machine: system_hostname, system_domain, system_networks_host, … */
 const char *cfg_source_fact(const struct cfg_source *s, const char *name);
-/* Is there such a file?  Known to the other processes too. */
+/* Is there such a file, or a symbolic link (wherever it leads)?  Known to the other processes too.
+ * cfg_source_may_exist is true as well where that cannot be seen. */
 bool cfg_source_exists(struct cfg_source *s, const char *path);
+bool cfg_source_may_exist(struct cfg_source *s, const char *path);
 /* Are they made of the same files, with the same content? */
 bool cfg_source_same(const struct cfg_source *a, const struct cfg_source *b);
 /* Bytes that cfg_source_put would add. */

@@ -252,6 +252,7 @@ void audit_tables_of(const struct config *c) {
 void audit(const struct config *c, struct diags *d) {
     daemon_check(c, d);
     daemon_check_unkept(c, DIAG_ERROR, d);
+    daemon_check_stores(c, d);
     check_unused(c, d);
     check_services(c, d);
     check_all_tables(c, d);

@@ -136,6 +136,21 @@ void daemon_check_unkept(const struct config *cfg, enum diag_level level, struct
         }
 }
 
+void daemon_check_stores(const struct config *cfg, struct diags *d) {
+    if (cfg->relays_gone)
+        diag_add(
+            d, DIAG_WARN, cfg->main.path, check_line_of(cfg, "relays_database"),
+            "relays_database %s is gone, and %s says that there were relay records: mail waits "
+            "until it is back (or until that key is removed too, and there are none)",
+            cfg->p.relays_database, cfg->p.relays_key_file);
+    if (cfg->accounts_gone)
+        diag_add(d, DIAG_WARN, cfg->main.path, check_line_of(cfg, "data_directory"),
+                 "the accounts store %s/accounts.db is gone, and %s/" CONFIG_ACCOUNTS_MARK
+                 " says that it was used: mail waits until it is back (or until that file is "
+                 "removed too, and there is no store)",
+                 cfg->p.data_directory, cfg->p.queue_directory);
+}
+
 void daemon_check(const struct config *cfg, struct diags *d) {
     const struct params *p = &cfg->p;
     struct str what;

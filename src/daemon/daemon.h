@@ -51,5 +51,7 @@ void daemon_check(const struct config *cfg, struct diags *d);
  * not overlook that they are passed over.  level: DIAG_WARN at start and reload, which also goes to
  * the log; DIAG_ERROR for `posthouse check`. */
 void daemon_check_unkept(const struct config *cfg, enum diag_level level, struct diags *d);
+/* Warns of stores that were there and are gone. */
+void daemon_check_stores(const struct config *cfg, struct diags *d);
 
 #endif

@@ -116,6 +116,7 @@ static struct config *sup_load(bool verbose) {
     if (sup.cfg != NULL)
         restart_check(sup.cfg, cfg, &more);
     daemon_check_unkept(cfg, DIAG_WARN, &more);
+    daemon_check_stores(cfg, &more);
     bool ok = sup_report(cfg, &more, verbose);
     diag_free(&more);
     if (ok)
@@ -341,9 +342,23 @@ static void replace_lookup(void) {
     start_children();
 }
 
-static void log_unkept(void) {
+/* The next start knows that there was an accounts store. */
+static void mark_accounts(void) {
+    if (!sup.cfg->embedded || sup.cfg->accounts_gone)
+        return;
+    int fd = fs_open_only(CONFIG_ACCOUNTS_MARK, O_WRONLY | O_CREAT, 0644);
+    if (fd < 0)
+        log_warn("master", "cannot make %s/" CONFIG_ACCOUNTS_MARK ": %s",
+                 sup.cfg->p.queue_directory, strerror(-fd));
+    else
+        close(fd);
+}
+
+/* What the log says at start and reload. */
+static void log_remarks(void) {
     struct diags d = {0};
     daemon_check_unkept(sup.cfg, DIAG_WARN, &d);
+    daemon_check_stores(sup.cfg, &d);
     for (size_t i = 0; i < d.n; i++)
         log_warn("master", "%s, line %d: %s", d.v[i].file, d.v[i].line, d.v[i].text);
     diag_free(&d);
@@ -361,7 +376,8 @@ static bool sup_reload(void) {
     }
     config_follows(cfg, sup.cfg);
     sup.cfg = cfg;
-    log_unkept();
+    mark_accounts();
+    log_remarks();
     restart_say(sup.begun, cfg, &sup.set);
     replace_lookup();
     tell(&sup.relay, SUP_RELOAD, cfg->source);
@@ -468,7 +484,8 @@ int main(int argc, char **argv) {
     confine_memory(); /* keys of certificates */
     if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0)
         return 1;
-    log_unkept();
+    mark_accounts();
+    log_remarks();
     log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
     supervise();
 }

@@ -73,4 +73,15 @@ void restart_check(const struct config *now, const struct config *next, struct d
         diag_add(d, DIAG_ERROR, "master.cf", 0, "it is gone");
     if (!main_is_written(next) && main_is_written(now))
         diag_add(d, DIAG_ERROR, next->main.path, 0, "it is empty now");
+    if (now->relays_spec[0] != '\0' && next->relays_spec[0] == '\0')
+        diag_add(
+            d, DIAG_ERROR, next->main.path, 0,
+            "relays_database %s is gone, and its key too: restart Posthouse if there are to be "
+            "no relay records",
+            next->p.relays_database);
+    if (now->embedded && next->p.accounts_store[0] == '\0')
+        diag_add(d, DIAG_ERROR, next->main.path, 0,
+                 "the accounts store %s/accounts.db is gone: restart Posthouse if there is to be "
+                 "none",
+                 next->p.data_directory);
 }

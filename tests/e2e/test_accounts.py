@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import signal
 import sqlite3
 import threading
 import time
@@ -305,6 +306,91 @@ def test_a_record_for_another_account_is_not_used_by_mail_that_waits(dns, tls):
         p.wait_log("status=deferred", count=2)
         assert {s.auth[1] for s in relay.sessions if s.auth} == {"ann"}
     relay.stop()
+
+
+@pytest.mark.parametrize("when", ["reload", "stop", "crash"])
+@pytest.mark.parametrize("which", ["records", "accounts", "parent folder", "dangling link"])
+def test_a_store_that_is_gone_is_not_an_empty_store(dns, tls, which, when):
+    """Relay records, or the embedded accounts store, that were there and are gone: mail waits and says why, after a reload, an
+    orderly stop or a crash. It never takes the road of a relay without records. When the file is back, mail goes."""
+    everybody, own = FakeRelay(), FakeRelay(auth=("PLAIN",), tls=tls, need_auth=True)
+    busy = FakeRelay(replies={"GREETING": "421 not yet"})
+    with Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\n", dns=dns) as p:
+        def count():
+            return p.log().count("reload -- ")
+        def record(hosts):
+            n = count()
+            words = [f"[127.0.0.1]:{everybody.port}", f"hosts={hosts}", "user=clerk", "password"]
+            p.run("record", "set", *words, stdin=PASSWORD + "\n", check=True)
+            wait_for(lambda: count() > n or hosts != f"[127.0.0.1]:{busy.port}")
+        if which == "accounts":
+            p.run("domain", "add", "x.example", check=True)
+            wait_for(lambda: count() == 1)
+            p.run("relay", "set", "@x.example", f"[127.0.0.1]:{busy.port}", check=True)
+        else:
+            record(f"[127.0.0.1]:{busy.port}")
+        p.send(sender="early@x.example")
+        p.wait_log("421 not yet")
+        if which == "accounts":
+            p.run("relay", "set", "@x.example", f"[127.0.0.1]:{own.port}", check=True)
+        else:
+            record(f"[127.0.0.1]:{own.port}")
+        path = p.dir / "data" if which == "parent folder" else p.dir / ("data/accounts.db" if which == "accounts" else "data/relays.db")
+        away = p.dir / "away"
+        if when == "stop":
+            p.stop()
+        if when == "crash":
+            p.kill()
+        path.rename(away)
+        if which == "dangling link":
+            path.symlink_to(p.dir / "not-mounted/relays.db")
+        n = count()
+        if when == "reload":
+            p.reload()
+        else:
+            p.start()
+        assert p.send(sender="late@x.example").startswith("451 4.3.0")
+        deferred = len(re.findall(r"status=deferred", p.log()))
+        p.run("queue", "flush")
+        wait_for(lambda: len(re.findall(r"status=deferred", p.log())) > deferred)
+        assert re.search(r"dsn=4\.3\.0, status=deferred", p.log())
+        if which != "dangling link":
+            p.wait_log(r"master\[\d+\]: warning: .*\.db is gone.*: mail waits")
+            again = ["domain", "add", "y.example"] if which == "accounts" else ["record", "set", "other", "hosts=[127.0.0.1]:9"]
+            r = p.run(*again)
+            assert r.returncode != 0 and not path.exists(), r.stdout + r.stderr  # no new one in its place
+        assert not everybody.mails and not own.mails
+        if path.is_symlink():
+            path.unlink()
+        away.rename(path)
+        p.reload()
+        if which == "accounts":
+            own.need_auth = False
+        wait_for(lambda: p.send(sender="late@x.example").startswith("250"), 20, 0.3)
+        p.run("queue", "flush")
+        own.wait_mails(2)
+        assert not everybody.mails and (which == "accounts" or own.mails[0]["auth"][1] == "clerk")
+    for r in (everybody, own, busy):
+        r.stop()
+
+
+def test_records_and_key_that_are_gone_at_a_reload(dns):
+    """Then nothing but the daemon knows that there were records: the reload is refused. A daemon that starts has none."""
+    everybody = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\n", dns=dns) as p:
+        p.run("record", "set", f"[127.0.0.1]:{everybody.port}", "hosts=[127.0.0.1]:9", check=True)
+        wait_for(lambda: "reload -- " in p.log())
+        (p.dir / "data/relays.db").unlink()
+        (p.dir / "relays.key").unlink()
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log(r"relays_database .*relays\.db is gone")
+        p.wait_log("reload refused")
+        assert p.send().startswith("451 4.3.0") and not everybody.mails
+        p.stop()
+        p.start()
+        assert p.send().startswith("250")
+        everybody.wait_mails(1)
+    everybody.stop()
 
 
 def test_lost_key_defers(dns, tls):
