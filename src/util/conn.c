@@ -27,6 +27,8 @@
 #define CLOSE_LINGER_MS 10000
 /* Reads of one connection before others have their turn. */
 #define READS_A_TURN 4
+/* Reads of a connection that cannot be written to any more. */
+#define READS_OF_BROKEN 32U
 /* Capacity of a buffer that an idle connection may keep. */
 #define IDLE_BUF 4096U
 
@@ -64,6 +66,9 @@ struct conn {
     bool io_eof;     /* the last read below TLS found that the peer has ended its side */
     int io_err;      /* negative errno of the last read or write below TLS; 0: it went well */
     int err;         /* negative errno; 0: none */
+    int broken; /* negative errno of a write that failed, 0: none did; what the peer said before
+                 * that is read, then the connection fails with it */
+    unsigned broken_reads; /* reads since then */
     char tls_err[160];
     struct sbuf in;    /* read but not used */
     struct sbuf out;   /* not yet written, from out_at on */
@@ -234,16 +239,29 @@ static void conn_fail(struct conn *c, int err) {
     loop_later(c->loop, &c->turn);
 }
 
+/* Notes that nothing more can be written; conn_turn reads what has come, and lets it fail. */
+static void conn_break(struct conn *c, int err) {
+    if (c->closing)
+        return;
+    if (c->broken == 0)
+        c->broken = err;
+    loop_later(c->loop, &c->turn);
+}
+
 /* -- what TLS reads and writes through: the same functions as without it -- */
 
 static BIO_METHOD *wire_method;
 
+/* A session that was up does not learn of a write that failed: it is still to be read from. */
 static int wire_write(BIO *b, const char *p, int n) {
     struct conn *c = BIO_get_data(b);
     ssize_t done = sock_send(c->fd, p, (size_t)n);
+    bool breaks = done < 0 && done != -EAGAIN && c->tls == CONN_SECURE;
     BIO_clear_retry_flags(b);
     c->io_err = done < 0 ? (int)done : 0;
-    if (done == -EAGAIN)
+    if (breaks)
+        conn_break(c, (int)done);
+    if (done == -EAGAIN || breaks)
         BIO_set_retry_write(b);
     return done < 0 ? -1 : (int)done;
 }
@@ -379,13 +397,13 @@ static size_t write_some(struct conn *c, const char *p, size_t n) {
     if (done == -EAGAIN)
         c->want_write = true;
     else
-        conn_fail(c, (int)done);
+        conn_break(c, (int)done);
     return 0;
 }
 
 /* What may be written now. */
 static size_t writable(const struct conn *c) {
-    if (c->connecting || c->err != 0 || c->tls == CONN_SHAKING)
+    if (c->connecting || c->err != 0 || c->broken != 0 || c->tls == CONN_SHAKING)
         return 0;
     return c->tls == CONN_TO_TLS ? c->clear_left : conn_pending(c);
 }
@@ -570,8 +588,27 @@ static void on_poll(uv_poll_t *h, int status, int events) {
         unwatch_input(c);
     if (status < 0 && !c->closing && !c->ended) {
         int err = sock_error(c->fd);
-        conn_fail(c, err == 0 ? -ECONNRESET : err);
+        conn_break(c, err == 0 ? -ECONNRESET : err);
     }
+}
+
+/* Writing has failed.  An owner that asks is offered what its peer answered before that, within
+ * bounds: a reply that has come is not lost.  An owner that answers could tell its peer nothing. */
+static void fail_broken(struct conn *c) {
+    ssize_t n = c->ops->answers ? 0 : 1;
+    for (int i = 0; i < READS_A_TURN && n > 0; i++) {
+        n = takes_input(c) && c->broken_reads++ < READS_OF_BROKEN
+                ? read_some(c, c->loop->scratch, c->loop->read_max)
+                : 0;
+        if (n > 0)
+            offer(c, c->loop->scratch, (size_t)n);
+    }
+    if (c->closing)
+        return;
+    if (n > 0)
+        loop_later(c->loop, &c->turn);
+    else
+        conn_fail(c, c->broken);
 }
 
 static void tell_ended(struct conn *c) {
@@ -611,6 +648,10 @@ static void raise_due(struct conn *c) {
 static void conn_turn(struct later *t) {
     struct conn *c = DL_OWNER(t, struct conn, turn);
     write_out(c);
+    if (c->broken != 0 && !c->ended)
+        fail_broken(c);
+    if (c->closing)
+        return;
     if (c->tls == CONN_TO_TLS && c->clear_left == 0 && !c->ended)
         tls_start(c);
     if (c->detached)

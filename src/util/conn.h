@@ -10,8 +10,9 @@
  *
  * In what order.  CONN_CONNECTED comes before everything else on a connection that conn_connect
  * made.  Bytes are offered in the order in which they came, and all of them before CONN_CLOSED
- * says that the peer has ended its side.  An error may overtake bytes that a paused owner has not
- * taken.  CONN_CLOSED comes at most once, and nothing comes after it: the owner then closes.
+ * says that the peer has ended its side, or that writing has failed (to an owner that asks: up to
+ * 32 reads of loop->read_max).  An error may overtake bytes that a paused owner has not taken.
+ * CONN_CLOSED comes at most once, and nothing comes after it: the owner then closes.
  *
  * Who may free what.  conn_close and conn_close_after_write may be called at any time, also from
  * inside input and event, also for another connection.  No call of the owner follows either of

@@ -234,6 +234,38 @@ static void test_reset(void **state) {
     owner_end(&paused);
 }
 
+/* Whoever asked is told what was answered before writing failed; what is pending is not called
+ * sent. */
+static void test_answer_before_failed_write(void **state) {
+    struct owner o = {0}, slow = {.use = 3}, answerer = {0};
+    static char big[3000000];
+    (void)state;
+    int fd = owner_tcp(&o, &asks);
+    CALL(&o, conn_write_c(o.conn, "question"));
+    until_got(&o, "CD");
+    say(fd, "answer");
+    peer_reset(fd); /* before the loop looks at the descriptor */
+    CALL(&o, conn_write(o.conn, big, sizeof big));
+    until_got(&o, "CDanswerE");
+    assert_int_not_equal(conn_error(o.conn), 0);
+    assert_int_equal(conn_pending(o.conn), 0);
+    turns(3);
+    assert_int_equal(o.calls, 4);
+    owner_end(&o);
+    fd = owner_tcp(&slow, &asks);
+    say(fd, "abcdefgh");
+    close(fd);
+    CALL(&slow, conn_write(slow.conn, big, sizeof big));
+    until_got(&slow, "CabcdefghE");
+    owner_end(&slow);
+    fd = owner_tcp(&answerer, &answers); /* it could not say what it did */
+    say(fd, "do it");
+    peer_reset(fd);
+    CALL(&answerer, conn_write(answerer.conn, big, sizeof big));
+    until_got(&answerer, "CE");
+    owner_end(&answerer);
+}
+
 static void test_connect(void **state) {
     struct owner o = {0};
     struct netaddr a;
@@ -480,6 +512,31 @@ static void test_tls_peer_goes(void **state) {
     SSL_CTX_free(ctx);
 }
 
+/* Each record that came before writing failed is read, also those that the TLS layer has not met.
+ */
+static void test_tls_answer_before_failed_write(void **state) {
+    struct owner client = {0}, server = {0};
+    SSL_CTX *sctx = server_ctx(), *cctx = SSL_CTX_new(TLS_client_method());
+    (void)state;
+    owner_couple(&client, &server);
+    CALL(&server, conn_tls(server.conn, SSL_new(sctx), true));
+    CALL(&client, conn_tls(client.conn, SSL_new(cctx), false));
+    until_called(&server, 1);
+    turns(5);
+    until_got(&client, "T");
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(SSL_write(conn_ssl(server.conn), "answer", 6), 6);
+    shutdown(conn_fd(server.conn), SHUT_RDWR);
+    CALL(&client, conn_write_c(client.conn, "question"));
+    until_got(&client, "TansweransweranswerE");
+    assert_int_not_equal(conn_error(client.conn), 0);
+    CALL(&client, conn_write_c(client.conn, "dropped"));
+    owner_end(&client);
+    owner_end(&server);
+    SSL_CTX_free(sctx);
+    SSL_CTX_free(cctx);
+}
+
 /* Large content through TLS: records that stay in the TLS layer are offered as well. */
 static void test_tls_bulk(void **state) {
     struct owner client = {0}, server = {.use = 700};
@@ -539,6 +596,7 @@ int main(void) {
         cmocka_unit_test(test_kept_input),
         cmocka_unit_test(test_order_at_the_end),
         cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_answer_before_failed_write),
         cmocka_unit_test(test_connect),
         cmocka_unit_test(test_detach),
         cmocka_unit_test(test_detach_at_once),
@@ -548,6 +606,7 @@ int main(void) {
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_tls_injection),
         cmocka_unit_test(test_tls_peer_goes),
+        cmocka_unit_test(test_tls_answer_before_failed_write),
         cmocka_unit_test(test_tls_bulk),
         cmocka_unit_test(test_later),
     };
