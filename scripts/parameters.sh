@@ -10,7 +10,8 @@ cat <<'H'
 
 Every parameter that Posthouse reads, from `src/config/params.def`; made by `make docs`. Names and
 meaning are Postfix's ([postconf(5)](https://www.postfix.org/postconf.5.html)); rows marked
-[Posthouse] are ours. A parameter that is not listed is accepted, and `posthouse check` names it.
+[Posthouse] are ours. What Postfix has and Posthouse has not is refused or harmless: see below
+(`src/config/unread.def`). `posthouse check` names it all, and names that Postfix does not have, too.
 Per transport, `<transport>_destination_concurrency_limit`, `_destination_recipient_limit`,
 `_destination_rate_delay` and `_destination_concurrency_failed_cohort_limit` are read too.
 
@@ -25,8 +26,9 @@ cat <<'H'
 posthouse\-main.cf \- parameters of Posthouse's main.cf
 .SH DESCRIPTION
 One \fIname\fR = \fIvalue\fR a line, in Postfix's syntax: a line that begins with white space continues
-the one before, # begins a comment line, $name stands for another parameter's value. A name that is not
-listed here is accepted and ignored; posthouse check names it.
+the one before, # begins a comment line, $name stands for another parameter's value. A name of
+Postfix that is not listed here is refused or harmless (posthouse config \-U lists them all); posthouse check
+names what is set.
 .SH PARAMETERS
 H
 exec $posthouse config -M ;;

@@ -11,10 +11,13 @@
 #include "cli/cli.h"
 #include "daemon/audit.h"
 
-static int print_diags(const struct diags *d) {
+/* The remarks of one level; first what is refused. */
+static void print_level(const struct diags *d, enum diag_level level) {
     static const char *names[] = {"note", "warning", "error"};
     for (size_t i = 0; i < d->n; i++) {
         const struct diag *x = &d->v[i];
+        if (x->level != level)
+            continue;
         if (x->file != NULL && x->line > 0)
             printf("%s: %s, line %d: %s\n", names[x->level], x->file, x->line, x->text);
         else if (x->file != NULL)
@@ -22,7 +25,6 @@ static int print_diags(const struct diags *d) {
         else
             printf("%s: %s\n", names[x->level], x->text);
     }
-    return d->errors > 0 ? 2 : d->warnings > 0 ? 1 : 0;
 }
 
 int cli_check(const char *dir, int argc, char **argv) {
@@ -39,8 +41,11 @@ int cli_check(const char *dir, int argc, char **argv) {
     struct config *c = config_build(cfg_source_new(full));
     audit_tables_of(c);
     audit(c, &d);
-    int first = print_diags(&c->diags), second = print_diags(&d);
-    int rc = first > second ? first : second;
+    for (int level = DIAG_ERROR; level >= DIAG_NOTE; level--) {
+        print_level(&c->diags, (enum diag_level)level);
+        print_level(&d, (enum diag_level)level);
+    }
+    int rc = c->diags.errors + d.errors > 0 ? 2 : c->diags.warnings + d.warnings > 0 ? 1 : 0;
     if (rc == 0)
         printf("%s: no mistakes found\n", full);
     config_unref(c);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "config/unread.h"
 #include "maps/maps.h"
 #include "util/mem.h"
 
@@ -89,6 +90,41 @@ static void print_docs(void) {
     }
 }
 
+/* A row of docs/parameters.md about what is not read; arg: the kind that is asked for. */
+static void print_unread_docs(void *arg, const struct unread_row *row) {
+    const char *kind = arg, *star = "";
+    if (strncmp(row->kind, kind, strlen(kind)) != 0)
+        return;
+    if (strstr(row->kind, "suffix") != NULL || strstr(row->kind, "prefix") != NULL)
+        star = "…";
+    bool prefix = strstr(row->kind, "prefix") != NULL;
+    printf("| `%s%s%s` | %s |\n", prefix ? "" : star, row->name, prefix ? star : "", row->text);
+}
+
+static void print_all_unread_docs(void) {
+    char refused[] = "refused", harmless[] = "harmless";
+    puts("\n## Refused\n\nSet to anything but what Postfix does by default, these parameters and "
+         "restrictions ask for something that\nPosthouse does not do. A service that one of them "
+         "concerns takes no mail (451 4.3.5), a transport sends none,\nuntil "
+         "`accept_unimplemented` names it.\n\n| name | what would be done instead |\n|---|---|");
+    unread_each(print_unread_docs, refused);
+    puts("\n## Harmless\n\nWhatever these are set to, mail is not harmed.\n\n| name | why |\n"
+         "|---|---|");
+    unread_each(print_unread_docs, harmless);
+}
+
+/* "kind TAB name TAB idle values TAB text", for scripts and tests. */
+static void print_verdict(void *arg, const struct unread_row *row) {
+    (void)arg;
+    printf("%s\t%s\t%s\t%s\n", row->kind, row->name, row->idle, row->text);
+}
+
+static void print_verdicts(void) {
+    for (size_t i = 0; i < param_count; i++)
+        printf("read\t%s\t%s\t%s\n", param_table[i].name, param_table[i].def, param_table[i].doc);
+    unread_each(print_verdict, NULL);
+}
+
 /* Text for roff: no line begins with a dot or quote, backslashes are doubled. */
 static void print_roff(const char *s) {
     for (; *s != '\0'; s++)
@@ -112,7 +148,7 @@ int cli_postconf(const char *dir, int argc, char **argv) {
     struct show s = {0};
     int opt;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:ndhxDM")) != -1) {
+    while ((opt = getopt(argc, argv, "c:ndhxDMU")) != -1) {
         switch (opt) {
         case 'c':
             dir = optarg;
@@ -131,14 +167,19 @@ int cli_postconf(const char *dir, int argc, char **argv) {
             break;
         case 'D': /* rows of docs/parameters.md */
             print_docs();
+            print_all_unread_docs();
             return 0;
         case 'M': /* the body of posthouse-main.cf(5) */
             print_man();
             return 0;
+        case 'U': /* every name that Postfix has, and what Posthouse makes of it */
+            print_verdicts();
+            return 0;
         default:
             fputs(
                 "usage: posthouse config [-n] [-d] [-h] [-x] [NAME …]  (-n set only, -d defaults, "
-                "-h values only, -x expanded)\n",
+                "-h values only, -x expanded), or -U: every name of Postfix's and what becomes of "
+                "it\n",
                 stderr);
             return EX_USAGE_;
         }

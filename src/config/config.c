@@ -55,16 +55,23 @@ static const char *scope_lookup(void *arg, struct str name) {
     return cfg_source_fact(s->c->source, text);
 }
 
-char *config_value(const struct config *c, const char *name, const struct service *svc) {
+/* A text with its $names replaced as in the service (NULL: as in main.cf); NULL: bad syntax.  The
+ * caller frees. */
+static char *config_expand(const struct config *c, const struct service *svc, const char *text) {
     struct scope s = {c, svc, NULL};
     struct sbuf out = {0};
     const char *why;
-    const char *raw = scope_lookup(&s, str_of(name));
-    if (raw == NULL || cfg_expand(&out, str_of(raw), scope_lookup, &s, &why, NULL) < 0) {
+    if (cfg_expand(&out, str_of(text), scope_lookup, &s, &why, NULL) < 0) {
         sbuf_free(&out);
         return NULL;
     }
     return sbuf_take(&out);
+}
+
+char *config_value(const struct config *c, const char *name, const struct service *svc) {
+    struct scope s = {c, svc, NULL};
+    const char *raw = scope_lookup(&s, str_of(name));
+    return raw == NULL ? NULL : config_expand(c, svc, raw);
 }
 
 bool config_time(struct str s, char unit, int64_t *seconds) {
@@ -346,6 +353,26 @@ static void load_master(struct config *c) {
     free(path);
 }
 
+static char *scope_expand(void *arg, const char *text) {
+    const struct scope *s = arg;
+    return config_expand(s->c, s->svc, text);
+}
+
+/* What the service (NULL: sendmail's mail) asks for and does not get. */
+static void refusals_of(struct config *c, struct service *svc) {
+    struct scope s = {c, svc, NULL};
+    struct refusal_asker who = {.main = &c->main, .p = &c->p, .expand = scope_expand, .arg = &s};
+    if (svc != NULL) {
+        who.own = &svc->overrides;
+        who.p = &svc->p;
+        who.receives = svc->kind == SERVICE_SMTPD;
+        who.sends = svc->kind == SERVICE_SMTP || svc->kind == SERVICE_LMTP;
+        who.postscreen = svc->postscreen;
+    }
+    if (svc == NULL || who.receives || who.sends)
+        refusals_fill(svc == NULL ? &c->refusals : &svc->refusals, &who);
+}
+
 struct config *config_build(struct cfg_source *src) {
     struct config *c = MEM_NEW(struct config);
     atomic_store(&c->refs, 1);
@@ -359,7 +386,9 @@ struct config *config_build(struct cfg_source *src) {
         struct service *s = c->services[i];
         params_fill(c, s, &s->p);
         s->log_name = mem_strdup(s->p.syslog_name);
+        refusals_of(c, s);
     }
+    refusals_of(c, NULL);
     return c;
 }
 
@@ -418,6 +447,7 @@ void config_unref(struct config *c) {
         free(c->services[i]->command);
         free(c->services[i]->log_name);
         cfg_file_free(&c->services[i]->overrides);
+        refusals_free(&c->services[i]->refusals);
         free(c->services[i]);
     }
     for (size_t i = 0; i < c->n_texts; i++)
@@ -428,6 +458,7 @@ void config_unref(struct config *c) {
     cfg_file_free(&c->main);
     cfg_source_free(c->source);
     diag_free(&c->diags);
+    refusals_free(&c->refusals);
     config_unref(c->before);
     sbuf_free(&c->used_names);
     free(c);

@@ -12,6 +12,7 @@
 #include "config/diag.h"
 #include "config/main_cf.h"
 #include "config/params.h"
+#include "config/refusal.h"
 #include "config/source.h"
 
 enum service_kind {
@@ -33,6 +34,8 @@ struct service {
     struct cfg_file overrides; /* -o */
     int line;                  /* 0: built in */
     int64_t maxproc;           /* 0: no limit */
+    bool postscreen;           /* an smtpd by a line of postscreen */
+    struct refusals refusals;  /* what it asks for and does not get */
 };
 
 /* The system's trust anchors: used unless smtp_tls_CAfile names others. */
@@ -57,8 +60,9 @@ struct config {
     char **texts;              /* every expanded value */
     size_t n_texts;
     struct diags diags;
-    struct config *before;  /* the one that it replaced, owned; NULL: none, or not known */
-    struct sbuf used_names; /* names that expansions asked for, '\n' before and after each */
+    struct refusals refusals; /* what main.cf asks for and sendmail's mail does not get */
+    struct config *before;    /* the one that it replaced, owned; NULL: none, or not known */
+    struct sbuf used_names;   /* names that expansions asked for, '\n' before and after each */
 };
 
 /* Builds a snapshot; takes over src.  Never NULL: see diags.errors. */

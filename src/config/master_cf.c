@@ -15,6 +15,8 @@
 struct parse {
     struct config *c;
     const char *path;
+    struct service **passes; /* lines of type "pass"; the snapshot owns them */
+    size_t n_passes;
 };
 
 static struct service *service_add(struct config *c, enum service_kind kind, struct str name,
@@ -45,7 +47,7 @@ static enum service_kind kind_of(struct str type, struct str command) {
     return SERVICE_UNUSED;
 }
 
-/* postscreen on port 25 passes clients to the "smtpd pass" line: together they are a listener. */
+/* A listener by itself: its clients are passed to the "smtpd pass" line, whose -o hold for them. */
 static bool is_postscreen(struct str type, struct str command) {
     return str_eq_c(type, "inet") && str_eq_c(command, "postscreen");
 }
@@ -73,6 +75,24 @@ static void parse_args(struct parse *p, struct service *s, struct str rest, int 
     }
 }
 
+static void pass_keep(struct parse *p, struct service *s) {
+    p->passes = mem_realloc(p->passes, (p->n_passes + 1) * sizeof *p->passes);
+    p->passes[p->n_passes++] = s;
+}
+
+/* What postscreen lets in is served by the pass line of that name (smtpd_service_name), with its
+ * overrides. */
+static void pass_apply(struct parse *p, struct service *s) {
+    const struct cfg_entry *e = cfg_file_find(&p->c->main, STR_LIT("smtpd_service_name"));
+    for (size_t i = 0; i < p->n_passes; i++) {
+        const struct service *pass = p->passes[i];
+        for (size_t k = 0;
+             strcmp(pass->name, e == NULL ? "smtpd" : e->value) == 0 && k < pass->overrides.n; k++)
+            cfg_file_set(&s->overrides, str_of(pass->overrides.v[k].name),
+                         str_of(pass->overrides.v[k].value), pass->overrides.v[k].line);
+    }
+}
+
 static void master_cf_parse_line(void *ctx, struct str line, int no) {
     struct parse *p = ctx;
     struct str f[8], rest = line;
@@ -91,6 +111,9 @@ static void master_cf_parse_line(void *ctx, struct str line, int no) {
                  STR_FMT(f[0]));
     }
     struct service *s = service_add(p->c, kind, f[0], f[7], no);
+    s->postscreen = is_postscreen(f[1], f[7]);
+    if (str_eq_c(f[1], "pass"))
+        pass_keep(p, s);
     if (str_eq_c(f[0], "retry") && kind == SERVICE_ERROR)
         s->kind = SERVICE_RETRY;
     uint64_t max = 0;
@@ -110,8 +133,12 @@ static void master_cf_parse_orphan(void *ctx, struct str line, int no) {
 static const struct lines_ops parse_ops = {master_cf_parse_line, master_cf_parse_orphan};
 
 void master_cf_parse(struct config *c, const char *path, struct str text) {
-    struct parse p = {c, path};
+    struct parse p = {c, path, NULL, 0};
     lines_logical(text, true, &parse_ops, &p);
+    for (size_t i = 0; i < c->n_services; i++)
+        if (c->services[i]->postscreen)
+            pass_apply(&p, c->services[i]);
+    free(p.passes);
 }
 
 const struct service *master_cf_transport(const struct config *c, struct str name) {

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "daemon/daemon.h"
+#include "daemon/unread_say.h"
 #include "maps/maps.h"
 #include "maps/tabconf.h"
 #include "route/nexthop.h"
@@ -19,69 +20,6 @@
 #include "util/net.h"
 
 #define CERT_DAYS 14
-
-/* Parameters of Postfix that change mail or keep it out, and that Posthouse does not have. */
-static const struct {
-    const char *name;
-    const char *why;
-} missing[] = {
-    {"smtp_tls_CApath", "trust anchors come from smtp_tls_CAfile or the system"},
-    {"smtpd_end_of_data_restrictions", "nothing is checked after the content"},
-    {"smtpd_restriction_classes", "user-defined restriction lists are unknown words"},
-    {"content_filter", "mail is relayed without being filtered"},
-    {"smtpd_milters", "mail is relayed without being filtered or signed"},
-    {"non_smtpd_milters", "mail is relayed without being filtered or signed"},
-    {"header_checks", "headers are not checked"},
-    {"mime_header_checks", "headers are not checked"},
-    {"body_checks", "bodies are not checked"},
-    {"smtp_header_checks", "headers are not checked"},
-    {"smtp_generic_maps", "addresses are not rewritten"},
-    {"canonical_maps", "addresses are not rewritten"},
-    {"sender_canonical_maps", "addresses are not rewritten"},
-    {"recipient_canonical_maps", "addresses are not rewritten"},
-    {"masquerade_domains", "addresses are not rewritten"},
-    {"virtual_alias_maps", "addresses are not rewritten"},
-    {"virtual_mailbox_maps", "recipients of virtual domains are not verified"},
-    {"relay_recipient_maps", "recipients of relay domains are not verified"},
-    {"always_bcc", "no copies are sent"},
-    {"sender_bcc_maps", "no copies are sent"},
-    {"recipient_bcc_maps", "no copies are sent"},
-    {"smtp_sasl_auth_cache_name", "refused logins are not remembered"},
-};
-
-/* "foo_hosts" belongs to a table "mysql:foo". */
-static bool names_table_part(const struct config *c, const char *name) {
-    static const char *const types[] = {"mysql:", "pgsql:", "ldap:", "sqlite:"};
-    for (const char *u = strchr(name, '_'); u != NULL; u = strchr(u + 1, '_'))
-        for (size_t t = 0; t < 4; t++) {
-            struct sbuf spec = {0};
-            bool found = false;
-            sbuf_printf(&spec, "%s%.*s", types[t], (int)(u - name), name);
-            for (size_t i = 0; i < c->main.n && !found; i++)
-                found = strstr(c->main.v[i].value, spec.p) != NULL;
-            sbuf_free(&spec);
-            if (found)
-                return true;
-        }
-    return false;
-}
-
-static void check_unused(const struct config *c, struct diags *d) {
-    for (size_t i = 0; i < c->main.n; i++) {
-        const struct cfg_entry *e = &c->main.v[i];
-        const char *why = NULL;
-        if (e->line == 0 || config_name_used(c, e->name) || names_table_part(c, e->name))
-            continue;
-        for (size_t k = 0; k < sizeof missing / sizeof missing[0]; k++)
-            if (strcmp(e->name, missing[k].name) == 0)
-                why = missing[k].why;
-        if (why != NULL && e->value[0] != '\0')
-            diag_add(d, DIAG_WARN, c->main.path, e->line, "not implemented: %s: %s", e->name, why);
-        else
-            diag_add(d, DIAG_NOTE, c->main.path, e->line, "unused parameter: %s=%s", e->name,
-                     e->value);
-    }
-}
 
 static void check_services(const struct config *c, struct diags *d) {
     char path[512];
@@ -251,9 +189,9 @@ void audit_tables_of(const struct config *c) {
 
 void audit(const struct config *c, struct diags *d) {
     daemon_check(c, d);
-    daemon_check_unkept(c, DIAG_ERROR, d);
+    unread_say_refused(c, DIAG_ERROR, d);
     daemon_check_stores(c, d);
-    check_unused(c, d);
+    unread_say_rest(c, d);
     check_services(c, d);
     check_all_tables(c, d);
     check_credentials(c, d);

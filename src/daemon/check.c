@@ -8,6 +8,7 @@
 
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
+#include "daemon/unread_say.h"
 #include "maps/maps.h"
 #include "receive/receive.h"
 #include "route/nexthop.h"
@@ -90,52 +91,6 @@ static void check_folder(void *arg, const char *dir) {
     in->said = in->said || inside;
 }
 
-/* -- what is asked for and not done -- */
-
-/* Checks by another program, or by lists of the administrator's own. */
-static const char *const unkept[] = {"check_policy_service", "reject_unverified_sender",
-                                     "reject_unverified_recipient"};
-
-static void check_unkept_in(const char *file, int line, const char *service, const char *name,
-                            const char *value, enum diag_level level, struct diags *d) {
-    for (size_t i = 0; i < sizeof unkept / sizeof unkept[0]; i++) {
-        struct str rest = str_of(value), word;
-        bool named = false;
-        while (!named && str_split(&rest, ", \t\r\n{}", &word))
-            named = str_ieq_c(word, unkept[i]);
-        if (named)
-            diag_add(d, level, file, line,
-                     "%s%s%s: Posthouse does not have %s: mail that it would refuse or slow down "
-                     "is accepted",
-                     service, service[0] == '\0' ? "" : ": ", name, unkept[i]);
-    }
-}
-
-static bool is_list(const char *name) {
-    size_t n = strlen(name);
-    return strncmp(name, "smtpd_", 6) == 0 && n > 13 && strcmp(name + n - 13, "_restrictions") == 0;
-}
-
-void daemon_check_unkept(const struct config *cfg, enum diag_level level, struct diags *d) {
-    for (size_t i = 0; i < cfg->main.n; i++) {
-        const struct cfg_entry *e = &cfg->main.v[i];
-        if (is_list(e->name))
-            check_unkept_in(cfg->main.path, e->line, "", e->name, e->value, level, d);
-    }
-    for (size_t s = 0; s < cfg->n_services; s++)
-        for (size_t i = 0; cfg->services[s]->kind == SERVICE_SMTPD && i < param_count; i++) {
-            const struct service *svc = cfg->services[s];
-            size_t at = param_table[i].offset;
-            if (!is_list(param_table[i].name)) /* only those are text for certain */
-                continue;
-            const char *own = *(const char *const *)(const void *)((const char *)&svc->p + at);
-            const char *all = *(const char *const *)(const void *)((const char *)&cfg->p + at);
-            if (strcmp(own, all) != 0) /* by -o */
-                check_unkept_in("master.cf", svc->line, svc->name, param_table[i].name, own, level,
-                                d);
-        }
-}
-
 void daemon_check_stores(const struct config *cfg, struct diags *d) {
     if (cfg->relays_gone)
         diag_add(
@@ -158,6 +113,7 @@ void daemon_check(const struct config *cfg, struct diags *d) {
     if (why != NULL)
         diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "mynetworks"),
                  "mynetworks: %s: \"%.*s\"", why, STR_FMT(what));
+    unread_check_accepted(cfg, d);
     check_hops(cfg, "relayhost", p->relayhost, d);
     check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, d);
     check_options(cfg, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);

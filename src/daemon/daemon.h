@@ -47,10 +47,6 @@ size_t daemon_loops(const struct config *cfg);
 /* What is wrong with a configuration beyond its syntax (also `posthouse check`): restrictions, next
  * hops, networks. */
 void daemon_check(const struct config *cfg, struct diags *d);
-/* Restrictions that Posthouse does not have and that would keep mail out: who relies on them must
- * not overlook that they are passed over.  level: DIAG_WARN at start and reload, which also goes to
- * the log; DIAG_ERROR for `posthouse check`. */
-void daemon_check_unkept(const struct config *cfg, enum diag_level level, struct diags *d);
 /* Warns of stores that were there and are gone. */
 void daemon_check_stores(const struct config *cfg, struct diags *d);
 

@@ -26,6 +26,7 @@
 #include "daemon/daemon.h"
 #include "daemon/reload.h"
 #include "daemon/restart.h"
+#include "daemon/unread_say.h"
 #include "util/clock.h"
 #include "util/fs.h"
 #include "util/log.h"
@@ -115,7 +116,7 @@ static struct config *sup_load(bool verbose) {
             cfg_source_size(cfg->source), IPC_MAX);
     if (sup.cfg != NULL)
         restart_check(sup.cfg, cfg, &more);
-    daemon_check_unkept(cfg, DIAG_WARN, &more);
+    unread_say_refused(cfg, DIAG_WARN, &more);
     daemon_check_stores(cfg, &more);
     bool ok = sup_report(cfg, &more, verbose);
     diag_free(&more);
@@ -357,7 +358,7 @@ static void mark_accounts(void) {
 /* What the log says at start and reload. */
 static void log_remarks(void) {
     struct diags d = {0};
-    daemon_check_unkept(sup.cfg, DIAG_WARN, &d);
+    unread_say_refused(sup.cfg, DIAG_WARN, &d);
     daemon_check_stores(sup.cfg, &d);
     for (size_t i = 0; i < d.n; i++)
         log_warn("master", "%s, line %d: %s", d.v[i].file, d.v[i].line, d.v[i].text);

@@ -5,9 +5,9 @@
  * recipient; a list ends at its first permit, everything ends at the first reject.  Each
  * restriction is a row of words[] with the function that tests it.  A test that needs a table waits
  * for the lookup process; access_go is the loop over words and lists, and it is left and entered
- * again there.  In the relay list a word that Posthouse does not know refuses with 451 4.3.5; in
- * the other lists a word that Postfix has and Posthouse has not is passed over, and `posthouse
- * check` says so.
+ * again there.  A word that Postfix has and Posthouse has not (config/unread.def) is passed over:
+ * a service that has one takes no mail at all unless the administrator accepts that.  Any other
+ * word refuses with 451 4.3.5.
  */
 #include "receive/access.h"
 
@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/unread.h"
 #include "mail/address.h"
 #include "receive/certificate.h"
 #include "receive/receive.h"
@@ -40,6 +41,8 @@ struct access_run {
     size_t list;                    /* the list that is evaluated, as numbered by access_list */
     struct str rest;                /* its words that are left */
     const struct access_word *word; /* the one that is tested */
+    bool warns;                     /* warn_if_reject stands before it */
+    bool warns_next;                /* … before the next one */
     uint32_t tag;                   /* the question to the lookup process; 0: none */
     char *table;                    /* of the check_*_access that is being asked */
     char *keys_text[KEYS_MAX];
@@ -55,14 +58,13 @@ enum access_step {
     STEP_WAIT      /* the lookup process has been asked */
 };
 
-enum word_kind { WORD_PERMIT, WORD_REJECT, WORD_TEST, WORD_CHECK, WORD_SKIP };
+enum word_kind { WORD_PERMIT, WORD_REJECT, WORD_TEST, WORD_CHECK, WORD_WARN, WORD_SKIP };
 
 typedef enum access_step (*access_test)(struct access_run *a);
 
 struct access_word {
     const char *name;
     enum word_kind kind;
-    bool supported;
     access_test test; /* of WORD_REJECT and WORD_TEST; of WORD_CHECK: adds the keys to ask for */
 };
 
@@ -108,13 +110,36 @@ static enum access_step permit_if(bool yes) {
 static void access_go(struct access_run *a);
 static void access_over(struct access_run *a, enum verdict v);
 
+/* A restriction behind warn_if_reject would have refused the mail. */
+static void access_warn(struct access_run *a) {
+    struct sbuf from = {0}, sender = {0}, rcpt = {0};
+    addr_external(&sender, a->f.sender);
+    addr_external(&rcpt, a->f.rcpt);
+    log_info("smtpd", "NOQUEUE: reject_warning: %s from %s: %s; from=<%s> to=<%s>",
+             a->stage == ACCESS_DATA ? "DATA" : "RCPT", client_text(a->f.client, &from), a->text.p,
+             sender.p == NULL ? "" : sender.p, rcpt.p == NULL ? "" : rcpt.p);
+    sbuf_free(&from);
+    sbuf_free(&sender);
+    sbuf_free(&rcpt);
+    sbuf_reset(&a->text);
+}
+
+/* Takes what a word said; true: the next word is looked at. */
+static bool access_goes_on(struct access_run *a, enum access_step step) {
+    if (step == STEP_REJECT && !a->warns) {
+        access_over(a, VERDICT_REJECT);
+        return false;
+    }
+    if (step == STEP_REJECT)
+        access_warn(a);
+    if (step == STEP_PERMIT)
+        a->rest = STR_NONE;
+    return step != STEP_WAIT;
+}
+
 /* An answer of the lookup process has become a step. */
 static void access_resume(struct access_run *a, enum access_step step) {
-    if (step == STEP_REJECT)
-        access_over(a, VERDICT_REJECT);
-    else if (step == STEP_PERMIT)
-        a->rest = STR_NONE;
-    if (step != STEP_REJECT)
+    if (access_goes_on(a, step))
         access_go(a);
 }
 
@@ -364,79 +389,39 @@ static enum access_step check_login(struct access_run *a) {
     return STEP_NEXT;
 }
 
-/* Every restriction of Postfix 3.7; those that are not supported are passed over with a remark. */
+/* The restrictions of Postfix 3.7 but for those of config/unread.def. */
 static const struct access_word words[] = {
-    {"permit", WORD_PERMIT, true, NULL},
-    {"reject", WORD_REJECT, true, test_reject},
-    {"defer", WORD_REJECT, true, test_defer},
-    {"permit_mynetworks", WORD_TEST, true, test_mynetworks},
-    {"permit_sasl_authenticated", WORD_TEST, true, test_sasl_authenticated},
-    {"permit_inet_interfaces", WORD_TEST, true, test_inet_interfaces},
-    {"permit_auth_destination", WORD_TEST, true, test_auth_destination},
-    {"reject_unauth_destination", WORD_TEST, true, test_reject_unauth},
-    {"defer_unauth_destination", WORD_TEST, true, test_defer_unauth},
-    {"reject_non_fqdn_sender", WORD_TEST, true, test_fqdn_sender},
-    {"reject_non_fqdn_recipient", WORD_TEST, true, test_fqdn_recipient},
-    {"reject_non_fqdn_helo_hostname", WORD_TEST, true, test_fqdn_helo},
-    {"reject_non_fqdn_hostname", WORD_TEST, true, test_fqdn_helo},
-    {"reject_invalid_helo_hostname", WORD_TEST, true, test_invalid_helo},
-    {"reject_invalid_hostname", WORD_TEST, true, test_invalid_helo},
-    {"reject_unknown_client_hostname", WORD_TEST, true, test_client_name},
-    {"reject_unknown_reverse_client_hostname", WORD_TEST, true, test_client_name},
-    {"reject_plaintext_session", WORD_TEST, true, test_plaintext},
-    {"reject_multi_recipient_bounce", WORD_TEST, true, test_multi_bounce},
-    {"reject_unauth_pipelining", WORD_SKIP, true, NULL},  /* the session sees to it */
-    {"reject_unlisted_recipient", WORD_SKIP, true, NULL}, /* no mailboxes here: nothing to list */
-    {"reject_unlisted_sender", WORD_SKIP, true, NULL},
-    {"check_client_access", WORD_CHECK, true, check_client},
-    {"check_helo_access", WORD_CHECK, true, check_helo},
-    {"check_sender_access", WORD_CHECK, true, check_sender},
-    {"check_recipient_access", WORD_CHECK, true, check_recipient},
-    {"check_policy_service", WORD_CHECK, false, NULL},
-    {"check_sender_mx_access", WORD_CHECK, false, NULL},
-    {"check_sender_ns_access", WORD_CHECK, false, NULL},
-    {"check_sender_a_access", WORD_CHECK, false, NULL},
-    {"check_recipient_mx_access", WORD_CHECK, false, NULL},
-    {"check_recipient_ns_access", WORD_CHECK, false, NULL},
-    {"check_recipient_a_access", WORD_CHECK, false, NULL},
-    {"check_helo_mx_access", WORD_CHECK, false, NULL},
-    {"check_helo_ns_access", WORD_CHECK, false, NULL},
-    {"check_helo_a_access", WORD_CHECK, false, NULL},
-    {"check_client_mx_access", WORD_CHECK, false, NULL},
-    {"check_client_ns_access", WORD_CHECK, false, NULL},
-    {"check_client_a_access", WORD_CHECK, false, NULL},
-    {"check_reverse_client_hostname_access", WORD_CHECK, false, NULL},
-    {"check_ccert_access", WORD_CHECK, false, NULL},
-    {"check_sasl_access", WORD_CHECK, true, check_login},
-    {"check_etrn_access", WORD_CHECK, false, NULL},
-    {"reject_rbl_client", WORD_CHECK, false, NULL},
-    {"reject_rhsbl_client", WORD_CHECK, false, NULL},
-    {"reject_rhsbl_sender", WORD_CHECK, false, NULL},
-    {"reject_rhsbl_recipient", WORD_CHECK, false, NULL},
-    {"reject_rhsbl_helo", WORD_CHECK, false, NULL},
-    {"reject_rhsbl_reverse_client", WORD_CHECK, false, NULL},
-    {"permit_dnswl_client", WORD_CHECK, false, NULL},
-    {"permit_rhswl_client", WORD_CHECK, false, NULL},
-    {"permit_mx_backup", WORD_SKIP, false, NULL},
-    {"permit_tls_clientcerts", WORD_SKIP, false, NULL},
-    {"permit_tls_all_clientcerts", WORD_SKIP, false, NULL},
-    {"permit_naked_ip_address", WORD_SKIP, false, NULL},
-    {"reject_unknown_sender_domain", WORD_SKIP, false, NULL},
-    {"reject_unknown_recipient_domain", WORD_SKIP, false, NULL},
-    {"reject_unknown_address", WORD_SKIP, false, NULL},
-    {"reject_unknown_helo_hostname", WORD_SKIP, false, NULL},
-    {"reject_unknown_hostname", WORD_SKIP, false, NULL},
-    {"reject_unknown_forward_client_hostname", WORD_SKIP, false, NULL},
-    {"reject_unverified_sender", WORD_SKIP, false, NULL},
-    {"reject_unverified_recipient", WORD_SKIP, false, NULL},
-    {"reject_sender_login_mismatch", WORD_TEST, true, test_login},
-    {"reject_known_sender_login_mismatch", WORD_TEST, true, test_login},
-    {"reject_authenticated_sender_login_mismatch", WORD_TEST, true, test_login},
-    {"reject_unauthenticated_sender_login_mismatch", WORD_TEST, true, test_login},
-    {"defer_if_permit", WORD_SKIP, false, NULL},
-    {"defer_if_reject", WORD_SKIP, false, NULL},
-    {"warn_if_reject", WORD_SKIP, false, NULL},
-    {"sleep", WORD_CHECK, false, NULL},
+    {"permit", WORD_PERMIT, NULL},
+    {"reject", WORD_REJECT, test_reject},
+    {"defer", WORD_REJECT, test_defer},
+    {"permit_mynetworks", WORD_TEST, test_mynetworks},
+    {"permit_sasl_authenticated", WORD_TEST, test_sasl_authenticated},
+    {"permit_inet_interfaces", WORD_TEST, test_inet_interfaces},
+    {"permit_auth_destination", WORD_TEST, test_auth_destination},
+    {"reject_unauth_destination", WORD_TEST, test_reject_unauth},
+    {"defer_unauth_destination", WORD_TEST, test_defer_unauth},
+    {"reject_non_fqdn_sender", WORD_TEST, test_fqdn_sender},
+    {"reject_non_fqdn_recipient", WORD_TEST, test_fqdn_recipient},
+    {"reject_non_fqdn_helo_hostname", WORD_TEST, test_fqdn_helo},
+    {"reject_non_fqdn_hostname", WORD_TEST, test_fqdn_helo},
+    {"reject_invalid_helo_hostname", WORD_TEST, test_invalid_helo},
+    {"reject_invalid_hostname", WORD_TEST, test_invalid_helo},
+    {"reject_unknown_client_hostname", WORD_TEST, test_client_name},
+    {"reject_unknown_reverse_client_hostname", WORD_TEST, test_client_name},
+    {"reject_plaintext_session", WORD_TEST, test_plaintext},
+    {"reject_multi_recipient_bounce", WORD_TEST, test_multi_bounce},
+    {"warn_if_reject", WORD_WARN, NULL},
+    {"reject_unauth_pipelining", WORD_SKIP, NULL},  /* the session sees to it */
+    {"reject_unlisted_recipient", WORD_SKIP, NULL}, /* no mailboxes here: nothing to list */
+    {"check_client_access", WORD_CHECK, check_client},
+    {"check_helo_access", WORD_CHECK, check_helo},
+    {"check_sender_access", WORD_CHECK, check_sender},
+    {"check_recipient_access", WORD_CHECK, check_recipient},
+    {"check_sasl_access", WORD_CHECK, check_login},
+    {"reject_sender_login_mismatch", WORD_TEST, test_login},
+    {"reject_known_sender_login_mismatch", WORD_TEST, test_login},
+    {"reject_authenticated_sender_login_mismatch", WORD_TEST, test_login},
+    {"reject_unauthenticated_sender_login_mismatch", WORD_TEST, test_login},
 };
 
 static const struct access_word *word_find(struct str w) {
@@ -563,19 +548,24 @@ static const char *access_list(const struct access_run *a, size_t i) {
 
 static enum access_step access_word_step(struct access_run *a, struct str w) {
     struct str table = STR_NONE;
+    const struct unread_word *unread = unread_word_find(w);
     bool relay = a->stage == ACCESS_RCPT && a->list == RELAY_LIST;
     a->word = word_find(w);
     if (a->word == NULL && map_looks_like(w) && !relay) { /* a bare table, as Postfix allows */
         a->word = word_find(STR_LIT("check_recipient_access"));
         return ask_table(a, w);
     }
-    bool has_table = a->word != NULL && a->word->kind == WORD_CHECK &&
-                     str_split_braces(&a->rest, LIST_SEPS, &table);
-    if (a->word == NULL || (relay && !a->word->supported)) {
+    bool argument =
+        unread != NULL ? unread->argument : a->word != NULL && a->word->kind == WORD_CHECK;
+    bool has_table = argument && str_split_braces(&a->rest, LIST_SEPS, &table);
+    if (unread != NULL)
+        return STEP_NEXT;
+    if (a->word == NULL) {
         log_warn("smtpd", "unknown smtpd restriction: \"%.*s\"", STR_FMT(w));
         return access_reject_text(a, "451 4.3.5 Server configuration error");
     }
-    if (!a->word->supported || a->word->kind == WORD_SKIP)
+    a->warns_next = a->word->kind == WORD_WARN;
+    if (a->word->kind == WORD_SKIP || a->word->kind == WORD_WARN)
         return STEP_NEXT;
     if (a->word->kind == WORD_PERMIT)
         return STEP_PERMIT;
@@ -600,15 +590,10 @@ static bool access_next_word(struct access_run *a, struct str *w) {
 static void access_go(struct access_run *a) {
     struct str w;
     while (access_next_word(a, &w)) {
-        enum access_step step = access_word_step(a, w);
-        if (step == STEP_WAIT)
+        a->warns = a->warns_next;
+        a->warns_next = false;
+        if (!access_goes_on(a, access_word_step(a, w)))
             return;
-        if (step == STEP_REJECT) {
-            access_over(a, VERDICT_REJECT);
-            return;
-        }
-        if (step == STEP_PERMIT)
-            a->rest = STR_NONE;
     }
     access_over(a, VERDICT_ALLOW);
 }
@@ -667,22 +652,15 @@ static bool list_closes(const char *list) {
 
 static void check_list(const struct service *svc, const char *name, const char *value,
                        struct diags *d) {
-    struct str rest = str_of(value), w;
-    bool relay = strcmp(name, "smtpd_relay_restrictions") == 0;
+    struct str rest = str_of(value), w, skip;
     while (str_split_braces(&rest, LIST_SEPS, &w)) {
-        const struct access_word *k = word_find(w);
-        if (k != NULL && k->kind == WORD_CHECK) {
-            struct str skip;
+        const struct access_word *word = word_find(w);
+        const struct unread_word *unread = unread_word_find(w);
+        if (unread != NULL ? unread->argument : word != NULL && word->kind == WORD_CHECK)
             str_split_braces(&rest, LIST_SEPS, &skip);
-        }
-        if (k == NULL && !map_looks_like(w))
-            diag_add(d, DIAG_ERROR, "master.cf", svc->line, "%s: %s: unknown restriction \"%.*s\"",
-                     svc->name, name, STR_FMT(w));
-        else if (k != NULL && !k->supported)
-            diag_add(d, relay ? DIAG_ERROR : DIAG_WARN, svc->line > 0 ? "master.cf" : NULL,
-                     svc->line, "%s: %s: Posthouse does not have the restriction %s: %s", svc->name,
-                     name, k->name,
-                     relay ? "mail would be refused with 451 4.3.5" : "it is passed over");
+        if (word == NULL && unread == NULL && !map_looks_like(w))
+            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: %s: unknown restriction \"%.*s\"", svc->name, name, STR_FMT(w));
     }
 }
 

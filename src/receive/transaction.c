@@ -207,12 +207,29 @@ static bool rate_exceeded(struct session *s, enum anvil_what what, int64_t limit
 
 /* -- MAIL -- */
 
+/* The configuration asks for something that mail would not get: the service takes none.  A user of
+ * sendmail is told what it is, a stranger is not. */
+static bool is_refused(struct session *s) {
+    bool local = s->client.local;
+    const struct refusal *r = refusals_first(local ? &s->cfg->refusals : &s->svc->refusals);
+    struct sbuf from = {0};
+    if (r == NULL)
+        return false;
+    log_warn("smtpd", "no mail is taken from %s for service %s: %s is not implemented: %s",
+             client_text(&s->client, &from), local ? "sendmail" : s->svc->name, r->name, r->text);
+    smtpd_reply(s, false, "451 4.3.5 Server configuration error%s%s%s%s", local ? ": " : "",
+                local ? r->name : "", local ? " is not implemented: " : "", local ? r->text : "");
+    sbuf_free(&from);
+    return true;
+}
+
 static bool mail_allowed(struct session *s) {
     if (s->tx != NULL)
         smtpd_reply(s, false, "503 5.5.1 Error: nested MAIL command");
     else if (s->helo == NULL && s->p->smtpd_helo_required)
         smtpd_reply(s, false, "503 5.5.1 Error: send HELO/EHLO first");
-    else if (!rate_exceeded(s, ANVIL_MESSAGE, s->p->smtpd_client_message_rate_limit))
+    else if (!is_refused(s) &&
+             !rate_exceeded(s, ANVIL_MESSAGE, s->p->smtpd_client_message_rate_limit))
         return true;
     return false;
 }
@@ -402,7 +419,9 @@ static void on_rcpt_route(void *arg, const struct route *r) {
     const struct mailerr *refused = route_refuses(r);
     tx->route = NULL;
     tx->address_class = r->address_class;
-    tx->served = r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP);
+    tx->served =
+        r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP &&
+                               refusals_first(&r->transport->refusals) == NULL);
     mailerr_free(&tx->refused);
     if (refused != NULL && s->p->smtpd_reject_unlisted_recipient)
         mailerr_copy(&tx->refused, refused);

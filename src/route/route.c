@@ -448,6 +448,10 @@ static enum went step_end(struct route_query *q) {
     q->r.transport = t;
     if (t == NULL || t->kind == SERVICE_UNUSED || t->kind == SERVICE_LMTP)
         return route_bad(q, ROUTE_NO_TRANSPORT, STR_FMT(sbuf_str(&q->transport)));
+    const struct refusal *refused = refusals_first(&t->refusals);
+    if (refused != NULL)
+        return route_bad(q, "transport %s: %s is not implemented: %s", t->name, refused->name,
+                         refused->text);
     if (t->kind == SERVICE_SMTP && hop.n == 0)
         return route_bad(q, "no next hop: the recipient has no domain");
     const char *why =

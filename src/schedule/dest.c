@@ -163,7 +163,7 @@ static void dest_defer_resting(struct dest *d) {
 
 const struct service *dest_service(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    return t != NULL && t->kind == SERVICE_SMTP ? t : NULL;
+    return t != NULL && t->kind == SERVICE_SMTP && refusals_first(&t->refusals) == NULL ? t : NULL;
 }
 
 static void dest_route_anew(struct dest *d) {

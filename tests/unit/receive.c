@@ -571,8 +571,11 @@ static void test_access_words(void **state) {
         "reject_unverified_sender, check_policy_service unix:x, sleep 5, reject_unlisted_recipient",
         f, ACCESS_RCPT, "");
     ask(RECIPIENT "no_such_word", f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
-    ask(RELAY "check_policy_service unix:x, reject", f, ACCESS_RCPT,
-        "451 4.3.5 Server configuration error");
+    ask(RELAY "check_policy_service unix:x, defer", f, ACCESS_RCPT,
+        "450 4.3.2 <b@short>: Recipient address rejected: Try again later");
+    ask(RECIPIENT "warn_if_reject defer, reject_non_fqdn_recipient", f, ACCESS_RCPT,
+        "504 5.5.2 <b@short>: Recipient address rejected: need fully-qualified address");
+    ask(RECIPIENT "warn_if_reject, no_such_word", f, ACCESS_RCPT, "");
     ask(RELAY "hash:/nowhere, reject", f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
     ask(RECIPIENT "check_sender_access", f, ACCESS_RCPT, "");
     f.helo = NULL;

@@ -1,0 +1,121 @@
+/*
+ * config/refusal.c - unread.def applied to one configuration; see refusal.h
+ *
+ * Asks of each name that main.cf or an -o sets whether Postfix would do something by it that
+ * Posthouse does not do.  Only while a snapshot is built, on that thread.
+ */
+#include "config/refusal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/unread.h"
+#include "util/mem.h"
+
+const char *const refusal_lists[] = {"smtpd_client_restrictions",
+                                     "smtpd_helo_restrictions",
+                                     "smtpd_sender_restrictions",
+                                     "smtpd_relay_restrictions",
+                                     "smtpd_recipient_restrictions",
+                                     "smtpd_data_restrictions",
+                                     NULL};
+
+/* Is a row of that kind about the asker?  own: it is its own setting. */
+static bool where_concerns(const struct refusal_asker *who, enum unread_where where, bool own) {
+    bool sendmail = who->own == NULL;
+    switch (where) {
+    case UNREAD_MAIL:
+        return who->receives || sendmail;
+    case UNREAD_SMTPD:
+        return who->receives;
+    case UNREAD_POSTSCREEN:
+        return who->receives && who->postscreen;
+    case UNREAD_SENDMAIL:
+        return sendmail;
+    case UNREAD_CLIENT: /* what goes out wrong is not taken in */
+        return who->sends || !own;
+    case UNREAD_BOTH:
+        return who->sends || who->receives || sendmail;
+    default:
+        return false;
+    }
+}
+
+/* Is the value one that asks for nothing? */
+static bool value_is_idle(const struct refusal_asker *who, const char *value, const char *idle) {
+    char *now = who->expand(who->arg, value);
+    bool same = false;
+    for (const char *at = idle; !same; at++) {
+        size_t n = strcspn(at, "|");
+        char *one = str_dup(str_make(at, n));
+        char *text = who->expand(who->arg, one);
+        same = now != NULL && text != NULL && strcmp(now, text) == 0;
+        free(one);
+        free(text);
+        at += n;
+        if (*at == '\0')
+            break;
+    }
+    free(now);
+    return same;
+}
+
+static void refusal_add(struct refusals *to, const struct refusal_asker *who, struct refusal x) {
+    for (size_t i = 0; i < to->n; i++)
+        if (strcmp(to->v[i].name, x.name) == 0)
+            return;
+    x.accepted = list_has_word(str_of(who->p->accept_unimplemented), x.name);
+    to->v = mem_realloc(to->v, (to->n + 1) * sizeof x);
+    to->v[to->n++] = x;
+}
+
+static void refuse_entry(struct refusals *to, const struct refusal_asker *who,
+                         const struct cfg_entry *e, bool own) {
+    const struct unread *u = unread_find(e->name);
+    if (u == NULL || u->where == UNREAD_NOWHERE || param_find(e->name, strlen(e->name)) != NULL ||
+        !where_concerns(who, u->where, own) || value_is_idle(who, e->value, u->idle))
+        return;
+    refusal_add(to, who,
+                (struct refusal){e->name, NULL, u->text, own ? who->own->path : who->main->path,
+                                 e->line, own, false});
+}
+
+static void refuse_words(struct refusals *to, const struct refusal_asker *who, const char *list) {
+    const struct param_info *info = param_find(list, strlen(list));
+    const char *value = *(const char *const *)(const void *)((const char *)who->p + info->offset);
+    const struct cfg_entry *e = cfg_file_find(who->own, str_of(list));
+    bool own = e != NULL;
+    if (e == NULL)
+        e = cfg_file_find(who->main, str_of(list));
+    for (struct str rest = str_of(value), w; str_split_braces(&rest, ", \t\r\n", &w);) {
+        const struct unread_word *u = unread_word_find(w);
+        if (u != NULL && u->refused)
+            refusal_add(to, who,
+                        (struct refusal){u->name, list, u->text,
+                                         own ? who->own->path : who->main->path,
+                                         e == NULL ? 0 : e->line, own, false});
+    }
+}
+
+void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
+    for (size_t i = 0; who->own != NULL && i < who->own->n; i++)
+        refuse_entry(to, who, &who->own->v[i], true);
+    for (size_t i = 0; i < who->main->n; i++)
+        if (who->own == NULL || cfg_file_find(who->own, str_of(who->main->v[i].name)) == NULL)
+            refuse_entry(to, who, &who->main->v[i], false);
+    for (size_t i = 0; who->receives && refusal_lists[i] != NULL; i++)
+        refuse_words(to, who, refusal_lists[i]);
+}
+
+void refusals_free(struct refusals *r) {
+    free(r->v);
+    r->v = NULL;
+    r->n = 0;
+}
+
+const struct refusal *refusals_first(const struct refusals *r) {
+    for (size_t i = 0; i < r->n; i++)
+        if (!r->v[i].accepted)
+            return &r->v[i];
+    return NULL;
+}

@@ -1,0 +1,54 @@
+/*
+ * config/refusal.h - what a configuration asks for that Posthouse neither does nor may leave out
+ *
+ * A list belongs to a snapshot or to one of its services, is made with it and is read-only from
+ * then on.  A service with a refusal that is not accepted takes no mail (or sends none).
+ */
+#ifndef PH_CONFIG_REFUSAL_H
+#define PH_CONFIG_REFUSAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config/main_cf.h"
+#include "config/params.h"
+
+struct refusal {
+    const char *name; /* of the parameter or the restriction; the snapshot's text or constant */
+    const char *list; /* the parameter that a restriction stands in; NULL: a parameter */
+    const char *text; /* what would be done instead; constant */
+    const char *file; /* the snapshot's text; NULL: no place */
+    int line;         /* 0: no place */
+    bool own;         /* it comes from an -o of the service */
+    bool accepted;    /* accept_unimplemented names it */
+};
+
+struct refusals {
+    struct refusal *v; /* NULL: none */
+    size_t n;
+};
+
+/* The lists of restrictions that are read, postconf(5); NULL at the end.  Those of ETRN and of the
+ * end of the content are parameters that Posthouse does not have. */
+extern const char *const refusal_lists[];
+
+/* Who asks: a service, or sendmail's mail. */
+struct refusal_asker {
+    const struct cfg_file *main;
+    const struct cfg_file *own; /* its -o; NULL: sendmail's mail, which is none of a service */
+    const struct params *p;
+    bool receives; /* it is an smtpd */
+    bool sends;    /* it is a client */
+    bool postscreen;
+    /* A text with its $names replaced; NULL: bad syntax.  The caller frees. */
+    char *(*expand)(void *arg, const char *text);
+    void *arg;
+};
+
+/* Fills an empty list. */
+void refusals_fill(struct refusals *to, const struct refusal_asker *who);
+void refusals_free(struct refusals *r);
+/* The first that is not accepted; NULL: nothing is refused. */
+const struct refusal *refusals_first(const struct refusals *r);
+
+#endif

@@ -1,0 +1,172 @@
+/*
+ * daemon/unread_say.c - see unread_say.h; on the thread of the caller
+ */
+#include "daemon/unread_say.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/unread.h"
+#include "util/str.h"
+
+/* The lists of the services and, last, the one of sendmail's mail. */
+static const struct refusals *list_at(const struct config *cfg, size_t i) {
+    return i < cfg->n_services ? &cfg->services[i]->refusals : &cfg->refusals;
+}
+
+static bool refusal_is_same(const struct refusal *a, const struct refusal *b) {
+    return strcmp(a->name, b->name) == 0 && a->line == b->line && a->own == b->own &&
+           a->accepted == b->accepted;
+}
+
+static bool list_has(const struct refusals *list, const struct refusal *x) {
+    for (size_t i = 0; i < list->n; i++)
+        if (refusal_is_same(&list->v[i], x))
+            return true;
+    return false;
+}
+
+/* Was it said for an earlier list? */
+static bool said_before(const struct config *cfg, size_t list, const struct refusal *x) {
+    for (size_t i = 0; i < list; i++)
+        if (list_has(list_at(cfg, i), x))
+            return true;
+    return false;
+}
+
+/* "smtp, submission and sendmail": every service that it is about. */
+static void add_services(const struct config *cfg, const struct refusal *x, struct sbuf *out) {
+    size_t n = 0;
+    for (size_t i = 0; i <= cfg->n_services; i++)
+        n += list_has(list_at(cfg, i), x);
+    for (size_t i = 0; i <= cfg->n_services; i++) {
+        if (!list_has(list_at(cfg, i), x))
+            continue;
+        sbuf_add_c(out, i == cfg->n_services ? "sendmail" : cfg->services[i]->name);
+        n--;
+        sbuf_add_c(out, n > 1 ? ", " : n == 1 ? " and " : "");
+    }
+}
+
+static void refusal_say(const struct config *cfg, const struct refusal *x, enum diag_level refused,
+                        struct diags *d) {
+    struct sbuf services = {0};
+    add_services(cfg, x, &services);
+    if (x->accepted)
+        diag_add(d, DIAG_WARN, x->file, x->line,
+                 "not implemented, and accepted by accept_unimplemented: %s%s%s: %s",
+                 x->list == NULL ? "" : x->list, x->list == NULL ? "" : ": ", x->name, x->text);
+    else
+        diag_add(d, refused, x->file, x->line,
+                 "not implemented: %s%s%s: %s; so mail waits, and none is taken, by %s; "
+                 "\"accept_unimplemented = %s\" lets it pass",
+                 x->list == NULL ? "" : x->list, x->list == NULL ? "" : ": ", x->name, x->text,
+                 services.p, x->name);
+    sbuf_free(&services);
+}
+
+void unread_say_refused(const struct config *cfg, enum diag_level refused, struct diags *d) {
+    for (int accepted = 0; accepted <= 1; accepted++)
+        for (size_t i = 0; i <= cfg->n_services; i++)
+            for (size_t k = 0; k < list_at(cfg, i)->n; k++) {
+                const struct refusal *x = &list_at(cfg, i)->v[k];
+                if (x->accepted == (accepted == 1) && !said_before(cfg, i, x))
+                    refusal_say(cfg, x, refused, d);
+            }
+}
+
+void unread_check_accepted(const struct config *cfg, struct diags *d) {
+    const struct cfg_entry *e = cfg_file_find(&cfg->main, STR_LIT("accept_unimplemented"));
+    struct str rest = str_of(cfg->p.accept_unimplemented), w;
+    while (str_split(&rest, ", \t\r\n", &w))
+        if (!unread_is_refused(w))
+            diag_add(d, DIAG_ERROR, cfg->main.path, e == NULL ? 0 : e->line,
+                     "accept_unimplemented: %.*s is no parameter or restriction that Posthouse "
+                     "leaves out",
+                     STR_FMT(w));
+}
+
+/* -- what does no harm -- */
+
+/* "foo_hosts" belongs to a table "mysql:foo". */
+static bool names_table_part(const struct config *c, const char *name) {
+    static const char *const types[] = {"mysql:", "pgsql:", "ldap:", "sqlite:"};
+    for (const char *u = strchr(name, '_'); u != NULL; u = strchr(u + 1, '_'))
+        for (size_t t = 0; t < 4; t++) {
+            struct sbuf spec = {0};
+            bool found = false;
+            sbuf_printf(&spec, "%s%.*s", types[t], (int)(u - name), name);
+            for (size_t i = 0; i < c->main.n && !found; i++)
+                found = strstr(c->main.v[i].value, spec.p) != NULL;
+            sbuf_free(&spec);
+            if (found)
+                return true;
+        }
+    return false;
+}
+
+/* Why main.cf's entry does no harm; NULL: it is read, refused, or not Postfix's. */
+static const char *harmless_reason(const struct config *cfg, const struct cfg_entry *e) {
+    const struct unread *u = unread_find(e->name);
+    if (e->line == 0 || config_name_used(cfg, e->name) || u == NULL || u->where != UNREAD_NOWHERE)
+        return NULL;
+    return u->text;
+}
+
+/* The names of main.cf with the reason of the entry at, unless an earlier one had it. */
+static void say_harmless(const struct config *cfg, size_t at, struct diags *d) {
+    const char *why = harmless_reason(cfg, &cfg->main.v[at]);
+    struct sbuf names = {0};
+    size_t n = 0;
+    for (size_t i = 0; why != NULL && i < cfg->main.n; i++) {
+        const char *other = harmless_reason(cfg, &cfg->main.v[i]);
+        if (other == NULL || strcmp(other, why) != 0)
+            continue;
+        if (i < at)
+            why = NULL;
+        sbuf_printf(&names, "%s%s", n++ > 0 ? ", " : "", cfg->main.v[i].name);
+    }
+    if (why != NULL)
+        diag_add(d, DIAG_NOTE, cfg->main.path, 0, "harmless (%zu): %s: %s", n, why, names.p);
+    sbuf_free(&names);
+}
+
+/* Restrictions without which less is permitted, each once. */
+static void say_words(const struct config *cfg, const struct service *svc, const char *list,
+                      struct sbuf *said, struct diags *d) {
+    char *value = config_value(cfg, list, svc);
+    for (struct str rest = str_of(value == NULL ? "" : value), w;
+         str_split_braces(&rest, ", \t\r\n", &w);) {
+        const struct unread_word *u = unread_word_find(w);
+        if (u == NULL || u->refused || list_has_word(sbuf_str(said), u->name))
+            continue;
+        sbuf_printf(said, " %s", u->name);
+        diag_add(d, DIAG_NOTE, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                 "harmless: %s: %s: %s", list, u->name, u->text);
+    }
+    free(value);
+}
+
+static void say_unknown(const struct config *cfg, const struct cfg_file *f, struct diags *d) {
+    for (size_t i = 0; i < f->n; i++) {
+        const struct cfg_entry *e = &f->v[i];
+        if (e->line != 0 && !config_name_used(cfg, e->name) && !names_table_part(cfg, e->name) &&
+            unread_find(e->name) == NULL)
+            diag_add(d, DIAG_NOTE, f->path, e->line, "unused parameter: %s=%s", e->name, e->value);
+    }
+}
+
+void unread_say_rest(const struct config *cfg, struct diags *d) {
+    for (size_t i = 0; i < cfg->main.n; i++)
+        say_harmless(cfg, i, d);
+    say_unknown(cfg, &cfg->main, d);
+    struct sbuf said = {0};
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *svc = cfg->services[i];
+        if (svc->kind != SERVICE_UNUSED)
+            say_unknown(cfg, &svc->overrides, d);
+        for (size_t k = 0; svc->kind == SERVICE_SMTPD && refusal_lists[k] != NULL; k++)
+            say_words(cfg, svc, refusal_lists[k], &said, d);
+    }
+    sbuf_free(&said);
+}

@@ -1,0 +1,209 @@
+"""What a configuration asks for and Posthouse does not do is refused, unless the administrator accepts that."""
+import re
+import subprocess
+
+import pytest
+
+from kit import POSTHOUSE, Client, FakeRelay, Posthouse, free_port
+
+REFUSED = "451 4.3.5 Server configuration error"
+
+
+def postfix_parameters():
+    """Every parameter of Debian's Postfix with its default, as it is written."""
+    out = subprocess.run(["postconf", "-d", "-c", "/etc/postfix"], capture_output=True, text=True).stdout
+    out = out or subprocess.run(["postconf", "-d"], capture_output=True, text=True, check=True).stdout
+    rows = re.findall(r"^([\w-]+) =(.*)$", out, re.M)
+    assert len(rows) > 900
+    return {name: value.strip() for name, value in rows}
+
+
+def table():
+    """The rows of unread.def and params.def, as `posthouse config` prints them."""
+    out = subprocess.run([POSTHOUSE, "config", "-U"], capture_output=True, text=True, check=True).stdout
+    return [line.split("\t") for line in out.splitlines()]
+
+
+def test_every_parameter_of_postfix_has_its_verdict():
+    rows, params = table(), postfix_parameters()
+    exact = {r[1] for r in rows if r[0] in ("read", "refused", "harmless")}
+    ends = tuple(r[1] for r in rows if r[0].endswith("suffix"))
+    begins = tuple(r[1] for r in rows if r[0].endswith("prefix"))
+    left = [n for n in params if n not in exact and not n.endswith(ends) and not n.startswith(begins)]
+    assert left == []
+
+
+def test_a_refused_parameter_is_idle_at_postfixs_default():
+    """A main.cf that says what Postfix does anyway asks for nothing; one that says something else does."""
+    params = postfix_parameters()
+    for kind, name, idle, *_ in table():
+        if kind == "refused" and name in params:
+            assert params[name] == idle.split("|")[0], name
+
+
+def test_no_name_has_two_verdicts():
+    names = [r[1] for r in table()]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_restriction_of_postfix_has_its_verdict(tmp_path):
+    """Every restriction that postconf(5) names is known: none is said to be unknown."""
+    env = {"MANWIDTH": "300", "PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+    manual = subprocess.run(["man", "-P", "cat", "5", "postconf"], capture_output=True, text=True, env=env).stdout
+    words = set(re.findall(r"^ {7}((?:reject|permit|check|defer|warn)_\w+)", manual, re.M)) | {"permit", "reject", "defer", "sleep"}
+    words -= {"check_address_map", "defer_transports"}  # no restrictions
+    if len(words) < 50:
+        pytest.fail(f"postconf(5) cannot be read: {len(words)} words")
+    rows = {r[1] for r in table() if r[0].endswith("word")}
+    p = Posthouse("relayhost = [127.0.0.1]:9\n", directory=tmp_path)
+    for word in sorted(words):
+        p.write_main(f"relayhost = [127.0.0.1]:9\nsmtpd_recipient_restrictions = {word} static:x, reject_unauth_destination\n")
+        out = p.run("check").stdout
+        assert f'unknown restriction "{word}"' not in out, out
+        if word in rows and f": {word}: " not in out:
+            raise AssertionError(f"{word} is passed over, and check does not say so: {out}")
+
+
+CASES = {
+    "a content filter": ("content_filter = smtp:[127.0.0.1]:9\n", "content_filter"),
+    "a milter": ("smtpd_milters = inet:127.0.0.1:9\n", "smtpd_milters"),
+    "header checks": ("header_checks = regexp:{{ {{/^X/ REJECT}} }}\n", "header_checks"),
+    "a copy": ("always_bcc = archive@x.example\n", "always_bcc"),
+    "aliases by their old name": ("virtual_maps = static:a@b.example\n", "virtual_maps"),
+    "rewriting": ("sender_canonical_maps = static:a@b.example\n", "sender_canonical_maps"),
+    "rewriting on the way out": ("smtp_generic_maps = static:a@b.example\n", "smtp_generic_maps"),
+    "ciphers": ("smtpd_tls_exclude_ciphers = RC4\n", "smtpd_tls_exclude_ciphers"),
+    "a proxy in front": ("smtpd_upstream_proxy_protocol = haproxy\n", "smtpd_upstream_proxy_protocol"),
+    "a policy service": ("smtpd_end_of_data_restrictions = check_policy_service inet:127.0.0.1:9\n",
+                         "smtpd_end_of_data_restrictions"),
+    "a word": ("smtpd_client_restrictions = reject_rbl_client dnsbl.example\n", "reject_rbl_client"),
+    "a reply code": ("access_map_reject_code = 450\n", "access_map_reject_code"),
+    "a pause": ("smtp_transport_rate_delay = 9s\n", "smtp_transport_rate_delay"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_not_done_takes_no_mail(dns, case):
+    text, name = CASES[case]
+    relay = FakeRelay()
+    main = f"relayhost = [127.0.0.1]:{relay.port}\n"
+    with Posthouse(main + text, dns=dns) as p:
+        r = p.run("check")
+        assert r.returncode == 2 and re.search(rf"^error: \S+main.cf, line \d+: not implemented: .*{name}: ", r.stdout, re.M), r.stdout
+        p.wait_log(rf"master\[\d+\]: warning: .*not implemented: .*{name}")
+        with p.client() as c:
+            assert c.cmd("MAIL FROM:<a@x.example>") == REFUSED
+        p.wait_log(rf"no mail is taken from .*: {name} is not implemented")
+        p.write_main(main + text + f"accept_unimplemented = {name}\n")
+        p.reload()
+        assert p.send().startswith("250 2.0.0")
+        p.wait_log(rf"master\[\d+\]: warning: .*not implemented, and accepted by accept_unimplemented: .*{name}")
+        assert p.run("check").returncode == 1
+        relay.wait_mails(1)
+    relay.stop()
+
+
+IDLE = ["content_filter =", "smtpd_milters = ", "mime_header_checks = $header_checks", "smtp_tls_CApath = /etc/ssl/certs",
+        "reject_code = 554", "smtp_tls_session_cache_database = btree:$data_directory/smtp_scache", "biff = no",
+        "alias_maps = hash:/etc/aliases"]
+
+
+def test_what_asks_for_nothing_is_served(dns):
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + "\n".join(IDLE) + "\n", dns=dns) as p:
+        assert "not implemented" not in p.run("check").stdout
+        assert p.send().startswith("250 2.0.0")
+        relay.wait_mails(1)
+    relay.stop()
+
+
+def test_an_override_concerns_its_service_alone(dns):
+    relay, port = FakeRelay(), free_port()
+    master = f"127.0.0.1:{port} inet n - n - - smtpd\n -o smtpd_proxy_filter=127.0.0.1:9\n -o no_such_name=1\n"
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", master=master, dns=dns) as p:
+        r = p.run("check")
+        assert re.search(r"error: master.cf, line \d+: not implemented: smtpd_proxy_filter: .* by 127.0.0.1:%d;" % port, r.stdout), r.stdout
+        assert "unused parameter: no_such_name=1" in r.stdout
+        assert p.send().startswith("250 2.0.0")
+        with Client(port) as c:
+            assert c.cmd("MAIL FROM:<a@x.example>") == REFUSED
+        relay.wait_mails(1)
+    relay.stop()
+
+
+def test_a_transport_that_would_send_otherwise_sends_nothing(dns):
+    """Mail for it is refused at RCPT; what is queued for it when a reload makes it so waits, with the reason."""
+    relay = FakeRelay(replies={"MAIL": "451 4.3.0 later"})
+    good = "elsewhere unix - - n - - smtp\n"
+    main = f"transport_maps = static:elsewhere:[127.0.0.1]:{relay.port}\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"
+    with Posthouse(main, master=good, dns=dns) as p:
+        assert p.send().startswith("250 2.0.0")
+        p.wait_log("451 4.3.0 later")
+        master = (p.dir / "master.cf").read_text()
+        (p.dir / "master.cf").write_text(master.replace(good, good + " -o smtp_header_checks=regexp:{{/^X/ IGNORE}}\n"))
+        p.reload()
+        relay.replies.pop("MAIL")
+        p.wait_log(r"status=deferred \(transport elsewhere: smtp_header_checks is not implemented")
+        with p.client() as c:
+            assert c.cmd("MAIL FROM:<a@x.example>").startswith("250")
+            assert c.cmd("RCPT TO:<b@y.example>").startswith("451 4.3.5")
+        assert relay.mails == []
+        (p.dir / "master.cf").write_text(master)
+        p.reload()
+        p.run("queue", "flush")
+        relay.wait_mails(1)
+    relay.stop()
+
+
+def test_sendmail_says_what_is_not_done(dns):
+    with Posthouse("relayhost = [127.0.0.1]:9\nauthorized_submit_users = root\n", dns=dns) as p:
+        r = p.run("b@y.example", face="sendmail", stdin="Subject: x\n\nx\n")
+        assert r.returncode == 75 and "authorized_submit_users is not implemented" in r.stderr
+        assert p.send().startswith("250 ")  # what is about sendmail does not concern others
+
+
+def test_postscreens_pass_line_keeps_its_overrides(dns):
+    relay, port = FakeRelay(), free_port()
+    master = (f"127.0.0.1:{port} inet n - n - 1 postscreen\n"
+              "smtpd pass - - n - - smtpd\n -o smtpd_client_restrictions=reject\n -o smtpd_helo_required=yes\n")
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", master=master, dns=dns) as p:
+        with Client(port) as c:
+            c.cmd("MAIL FROM:<a@x.example>")
+            assert c.cmd("RCPT TO:<b@y.example>").startswith("554 5.7.1")
+        assert p.send().startswith("250 2.0.0")  # the other listener is not concerned
+        p.write_main(f"relayhost = [127.0.0.1]:{relay.port}\npostscreen_greet_action = enforce\n")
+        p.reload()
+        with Client(port) as c:
+            assert c.cmd("MAIL FROM:<a@x.example>") == REFUSED
+        assert p.send().startswith("250 2.0.0")
+    relay.stop()
+
+
+def test_warn_if_reject_only_warns(dns):
+    relay = FakeRelay()
+    main = (f"relayhost = [127.0.0.1]:{relay.port}\nsmtpd_sender_restrictions = warn_if_reject reject_non_fqdn_sender,\n"
+            " warn_if_reject check_sender_access static:REJECT\n")
+    with Posthouse(main, dns=dns) as p:
+        assert p.send(sender="a@short").startswith("250 2.0.0")
+        warns = r"NOQUEUE: reject_warning: RCPT from \S+: "
+        p.wait_log(warns + "504 5.5.2 <a@short>: Sender address rejected: need fully-qualified address; from=<a@short> to=<b@y.exa")
+        p.wait_log(warns + "554 5.7.1 <a@short>: Sender address rejected: Access denied")
+        relay.wait_mails(1)
+    relay.stop()
+
+
+def test_a_name_that_is_no_name_is_not_accepted(dns):
+    r = Posthouse("relayhost = [127.0.0.1]:9\naccept_unimplemented = content_filtr\n", dns=dns).run("check")
+    assert r.returncode == 2 and "accept_unimplemented: content_filtr is no parameter or restriction that Posthouse leaves out" in r.stdout
+
+
+def test_iredmails_files_say_everything_on_one_screen(tmp_path):
+    """Each thing that is refused stands there once, before what is harmless, and the harmless is grouped."""
+    p = Posthouse("", directory=tmp_path)
+    p.write_main("biff = no\nmailbox_size_limit = 0\nmailbox_command = x\nvirtual_mailbox_base = /var/vmail\n"
+                 "smtpd_milters = x\nnon_smtpd_milters = $smtpd_milters\nmilter_protocol = 6\n")
+    lines = p.run("check").stdout.splitlines()
+    kinds = [l.split(":")[0] for l in lines]
+    assert kinds == sorted(kinds, key=["error", "warning", "note"].index)
+    assert sum("harmless (4): local, virtual and pipe delivery" in l for l in lines) == 1
+    assert sum("smtpd_milters: " in l and "not implemented: smtpd" in l for l in lines) == 1
