@@ -1,6 +1,6 @@
-"""The seed's first section, word for word, and the credential rules behind it.
+"""A plain relay host with a password table, as most have it, and the rules by which credentials are found.
 
-Facts: Postfix 3.7's behaviour, sections 3.1 to 3.6 of the reference.
+Facts: Postfix 3.7's behaviour.
 """
 import pytest
 from kit import FakeRelay, Posthouse, wait_for

@@ -1,5 +1,5 @@
-/* Header sections, scanned as they arrive; any cut gives the same result as the whole, also if what was scanned is
- * dropped at once. */
+/* Header sections, scanned as they arrive; any cut gives the same result as the whole, also if what
+ * was scanned is dropped at once. */
 #include "mail/header.h"
 #include "fuzz.h"
 
@@ -22,7 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
         }
     }
     MUST(dropped.end + off == whole.end && dropped.no_separator == whole.no_separator);
-    MUST(dropped.received == whole.received && str_eq(sbuf_str(&whole.message_id), sbuf_str(&dropped.message_id)));
+    MUST(dropped.received == whole.received &&
+         str_eq(sbuf_str(&whole.message_id), sbuf_str(&dropped.message_id)));
     header_scan_free(&dropped);
     MUST(whole.ended && pieces.ended && whole.end == pieces.end && whole.end <= in.n);
     MUST(whole.received == pieces.received && whole.has_date == pieces.has_date);
