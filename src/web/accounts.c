@@ -63,17 +63,27 @@ static bool tab_shown(const struct req *r, const struct account *dom, bool user)
                              user ? "disabled_user_profiles" : "disabled_domain_profiles", "relay");
 }
 
-bool accounts_may(struct req *r, const char *account) {
+/* False after a reply. */
+static bool tab_may(struct req *r, const char *domain, bool users) {
     struct account dom;
     if (r->who.global)
         return true;
-    if (!session_may(r, domain_of(account)) || !get(r, domain_of(account), &dom))
+    if (!get(r, domain, &dom))
         return false;
-    bool shown = tab_shown(r, &dom, strchr(account, '@') != NULL);
+    bool shown = tab_shown(r, &dom, users);
     account_free(&dom);
     if (!shown)
         reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
     return shown;
+}
+
+bool accounts_tab(struct req *r, bool users) {
+    return tab_may(r, domain_of(r->arg), users);
+}
+
+bool accounts_may(struct req *r, const char *account) {
+    return r->who.global || (session_may(r, domain_of(account)) &&
+                             tab_may(r, domain_of(account), strchr(account, '@') != NULL));
 }
 
 /* -- lists -- */
@@ -281,7 +291,7 @@ void user_show(struct req *r) {
 /* -- changing -- */
 
 /* False after a reply that names the parameter that is not one of names. */
-static bool only(struct req *r, const char *const *names) {
+static bool change_only(struct req *r, const char *const *names) {
     const char *key;
     json_t *v;
     json_object_foreach(r->in, key, v) {
@@ -306,8 +316,8 @@ static bool bad_value(struct req *r, const char *name, struct str bad, const cha
     return why != NULL;
 }
 
-/* Empty is always good: it takes the setting away. */
-static bool values_ok(struct req *r) {
+/* False after a reply.  An empty value is always good: it takes the setting away. */
+static bool change_values_ok(struct req *r) {
     struct str bad = STR_LIT("");
     const char *out = req_text(r, "outboundRelay"), *in = req_text(r, "transport");
     const char *mx = req_text(r, "primarymx"), *flag = req_text(r, "is_backupmx");
@@ -383,24 +393,36 @@ static void finish_change(struct req *r, enum store_rc rc, char *why, const char
         reply_ok(r);
 }
 
+/* Checks what is asked for and takes the account that it is asked of; false after a reply, with
+ * nothing to free. */
+static bool change_begin(struct req *r, const char *const *names, struct account *c) {
+    return change_only(r, names) && change_values_ok(r) && get(r, r->arg, c);
+}
+
+/* Writes the plan and the relay host of account, the name that the store has it by. */
+static void change_write(struct req *r, const struct account_change *plan, const char *account,
+                         const char *kind) {
+    char *why = NULL;
+    enum store_rc rc = STORE_YES;
+    if (plan->transport != NULL || plan->backup_mx >= 0)
+        rc = store_change(r->w->store, r->arg, plan, &why);
+    if (rc == STORE_YES)
+        rc = set_relay(r, account, &why);
+    finish_change(r, rc, why, kind, r->arg);
+}
+
 void domain_change(struct req *r) {
     static const char *const names[] = {"outboundRelay", "transport", "is_backupmx", "primarymx",
                                         NULL};
     struct account c;
     struct account_change plan;
-    char *made = NULL, *why = NULL;
+    char *made = NULL;
     struct sbuf account = {0};
-    if (!accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) || !get(r, r->arg, &c))
+    if (!change_begin(r, names, &c))
         return;
-    if (plan_domain(r, &c, &plan, &made)) {
-        enum store_rc rc = STORE_YES;
-        sbuf_printf(&account, "@%s", r->arg);
-        if (plan.transport != NULL || plan.backup_mx >= 0)
-            rc = store_change(r->w->store, r->arg, &plan, &why);
-        if (rc == STORE_YES)
-            rc = set_relay(r, account.p, &why);
-        finish_change(r, rc, why, "domain", r->arg);
-    }
+    sbuf_printf(&account, "@%s", r->arg);
+    if (plan_domain(r, &c, &plan, &made))
+        change_write(r, &plan, account.p, "domain");
     sbuf_free(&account);
     free(made);
     account_free(&c);
@@ -409,16 +431,10 @@ void domain_change(struct req *r) {
 void user_change(struct req *r) {
     static const char *const names[] = {"outboundRelay", "transport", NULL};
     struct account c;
-    char *why = NULL;
-    if (!accounts_may(r, r->arg) || !only(r, names) || !values_ok(r) || !get(r, r->arg, &c))
+    if (!change_begin(r, names, &c))
         return;
     struct account_change plan = {req_text(r, "transport"), -1};
-    enum store_rc rc = STORE_YES;
-    if (plan.transport != NULL)
-        rc = store_change(r->w->store, r->arg, &plan, &why);
-    if (rc == STORE_YES)
-        rc = set_relay(r, r->arg, &why);
-    finish_change(r, rc, why, "user", r->arg);
+    change_write(r, &plan, r->arg, "user");
     account_free(&c);
 }
 
@@ -428,12 +444,10 @@ void users_change(struct req *r) {
     struct account dom;
     struct sbuf all = {0};
     char *why = NULL;
-    if (!only(r, names) || !values_ok(r) || !get(r, r->arg, &dom))
+    if (!change_begin(r, names, &dom))
         return;
     struct account_change plan = {req_text(r, "transport"), -1};
-    if (!tab_shown(r, &dom, true)) {
-        reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
-    } else if (plan.transport == NULL) {
+    if (plan.transport == NULL) {
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "transport is needed.");
     } else {
         sbuf_printf(&all, "@%s", r->arg);

@@ -20,6 +20,10 @@ void relay_effective(struct req *r); /* GET /api/effective */
 /* For routes.c, before a handler whose path names a domain, or a user: makes the name in r->arg
  * lower case, and checks it and that the administrator manages the domain.  False after a reply. */
 bool accounts_named(struct req *r, bool user);
+/* The same before a handler that changes how the domain in r->arg relays (or the user, or all users
+ * of the domain): may the administrator see the Relay tab, users: that of users?  False after a
+ * reply. */
+bool accounts_tab(struct req *r, bool users);
 /* May the administrator who asks look at the relaying of account (user@domain, or a domain)?  False
  * after a reply. */
 bool accounts_may(struct req *r, const char *account);

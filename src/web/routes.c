@@ -113,11 +113,14 @@ static bool route_allowed(struct req *r, const struct route_entry *e, bool chang
     return false;
 }
 
-/* The account in the path: {domain} or {mail} there says that its domain is checked, whatever the
- * handler does. */
+/* The account in the path, {domain} or {mail}: whatever the handler does, its domain is one of the
+ * administrator's, and what changes how it relays needs the Relay tab. */
 static bool may_see(struct req *r, const struct route_entry *e) {
     bool domain = strstr(e->path, "{domain}") != NULL, mail = strstr(e->path, "{mail}") != NULL;
-    return (!domain && !mail) || accounts_named(r, mail);
+    bool of_domain = strncmp(e->path, "/api/domain/", 12) == 0;
+    if (!domain && !mail)
+        return true;
+    return accounts_named(r, mail) && (e->scope != SCOPE_ACCOUNTS || accounts_tab(r, !of_domain));
 }
 
 void routes_dispatch(struct req *r) {

@@ -822,6 +822,19 @@ def test_an_account_is_not_shown_to_other_tenants(dns):
     relay.stop()
 
 
+@contextlib.contextmanager
+def hidden_tab(web, domain, setting):
+    """The Relay tab of a domain, or of its users, is disabled for its administrators."""
+    def put(value):
+        with sqlite3.connect(web.dir / "data" / "accounts.db", 10) as db:
+            db.execute("UPDATE domain SET settings = ? WHERE domain = ?", (value, domain))
+    put(f"{setting}:relay;")
+    try:
+        yield
+    finally:
+        put("")
+
+
 def test_every_path_with_an_account_is_of_its_administrators(web):
     """Checked where the path is, for each method: a handler cannot forget it."""
     local, paths = web.api(OF_DOMAIN), [p for p in OPENAPI["paths"] if "{domain}" in p or "{mail}" in p]
@@ -833,5 +846,10 @@ def test_every_path_with_an_account_is_of_its_administrators(web):
             for other in ("b.example", "B.Example", "nowhere.example"):
                 assert local.fails(403, method, real(other), body=body) == "Permission denied.", path
             assert local.request(method, real("a.example"), body=body)[0] in (200, 400), path
+            if method != "GET":  # and what changes relaying needs the Relay tab, of the domain or of its users
+                kind = "domain" if path.startswith("/api/domain/") else "user"
+                with hidden_tab(web, "a.example", f"disabled_{kind}_profiles"):
+                    assert local.fails(403, method, real("a.example"), body={}) == "Permission denied.", path
+                    assert web.api(GLOBAL).request(method, real("a.example"), body={})[0] in (200, 400), path
             for bad in ("no domain", "a..b", "x@"):
                 assert local.fails(400, method, path.replace("{domain}", bad).replace("{mail}", bad), body=body), (path, bad)
