@@ -94,8 +94,8 @@ struct listing {
     bool more, names_only;
     const struct req *r;
     const char *inherited; /* the domain's relay host, or NULL */
-    bool hide_relay;
-    bool own_only; /* inherited values are left out: the account's domain is not loaded */
+    bool hide_relay;       /* nothing of the Relay tab is in the rows */
+    bool own_only;         /* inherited values are left out: the account's domain is not loaded */
 };
 
 /* Who decides where its mail goes, as far as the store and relayhost say; the daemon's own word is
@@ -119,6 +119,15 @@ static json_t *relay_of(const struct listing *l, const struct account *a) {
     return o;
 }
 
+/* What the Relay tab has. */
+static void row_add_relay(const struct listing *l, const struct account *a, json_t *o, bool user) {
+    json_object_set_new(o, "transport", json_text(a->transport));
+    if (!user)
+        json_object_set_new(o, "is_backupmx", json_boolean(a->backup_mx));
+    if (!l->own_only || a->relayhost != NULL)
+        json_object_set_new(o, "relay", relay_of(l, a));
+}
+
 static void add_row(void *arg, const struct account *a) {
     struct listing *l = arg;
     if (json_array_size(l->list) >= l->limit) {
@@ -134,16 +143,10 @@ static void add_row(void *arg, const struct account *a) {
     json_object_set_new(o, "name", json_text(a->name));
     json_object_set_new(o, "title", json_text(a->title));
     json_object_set_new(o, "active", json_boolean(a->active));
-    json_object_set_new(o, "transport", json_text(a->transport));
-    bool hidden = l->hide_relay || (l->own_only && a->relayhost == NULL) ||
-                  (!user && !l->r->who.global &&
-                   settings_disable(a->settings, "disabled_domain_profiles", "relay"));
-    if (!hidden)
-        json_object_set_new(o, "relay", relay_of(l, a));
+    if (!l->hide_relay && (user || tab_shown(l->r, a, false)))
+        row_add_relay(l, a, o, user);
     if (user)
         json_object_set_new(o, "admin", json_boolean(a->admin));
-    else
-        json_object_set_new(o, "is_backupmx", json_boolean(a->backup_mx));
     if (a->users >= 0)
         json_object_set_new(o, "users", json_integer(a->users));
     json_array_append_new(l->list, o);

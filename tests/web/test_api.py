@@ -246,8 +246,13 @@ def test_domain_administrators(site):
     # The Relay tab is disabled for hidden.example: neither seen nor changed, but the domain is.
     shown = local.get("/api/domain/hidden.example")
     assert shown["relay_tab"] is False and "outboundRelay" not in shown and "transport" not in shown
-    assert "relay" not in [d for d in local.get("/api/domains")["domains"] if d["name"] == "hidden.example"][0]
-    assert "relay" not in local.get("/api/users/hidden.example")["users"][0] and local.get("/api/user/x@hidden.example")["relay_tab"] is False
+    rows = {d["name"]: d for d in local.get("/api/domains")["domains"]}
+    assert {"relay", "transport", "is_backupmx"} <= set(rows["a.example"]) and not {"relay", "transport", "is_backupmx"} & set(rows["hidden.example"])
+    assert not {"relay", "transport"} & set(local.get("/api/users/hidden.example")["users"][0])
+    assert {"relay", "transport"} <= set(local.get("/api/users/a.example")["users"][0])
+    found = local.get("/api/search?q=hidden")
+    assert found["users"] and not any({"relay", "transport"} & set(row) for row in found["users"] + found["domains"])
+    assert local.get("/api/user/x@hidden.example")["relay_tab"] is False
     for path in ("/api/domain/hidden.example", "/api/user/x@hidden.example"):
         assert local.fails(403, "PUT", path, form={"outboundRelay": "[x]:25"}) == "Permission denied."
     assert local.fails(403, "GET", "/api/effective?account=x@hidden.example")

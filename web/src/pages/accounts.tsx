@@ -19,7 +19,7 @@ export function RelayCell({ row }: { row: Row }) {
 function Status({ row }: { row: Row }) {
   const t = text.domains;
   if (!row.active) return <Badge kind="warn">{text.disabled}</Badge>;
-  if (row.is_backupmx && row.transport.startsWith("relay:"))
+  if (row.is_backupmx && row.transport?.startsWith("relay:"))
     return (
       <Badge kind="plain" title={t.backupTip}>
         {t.backupLabel}
@@ -27,7 +27,7 @@ function Status({ row }: { row: Row }) {
     );
   if (row.is_backupmx)
     return (
-      <Badge kind="plain" title={t.relayTip(row.transport)}>
+      <Badge kind="plain" title={t.relayTip(row.transport ?? "")}>
         {t.relayLabel}
       </Badge>
     );
