@@ -59,6 +59,8 @@ struct client {
     bool wrapped, greeted, over, quit_sent, waiting, handshake;
     enum client_end how;
     unsigned after;
+    int64_t late_ms;         /* the end comes so long after the last step; 0: at once */
+    bool leaving;            /* that time runs */
     bool cut;                /* the last content breaks off */
     struct client_txn *last; /* added; its content goes by DATA (last_data) */
     bool last_data;
@@ -256,6 +258,10 @@ void client_ends(struct client *c, enum client_end how, unsigned after) {
     c->after = after == 0 || after > c->n_steps ? c->n_steps : after;
 }
 
+void client_ends_late(struct client *c, int64_t ms) {
+    c->late_ms = ms;
+}
+
 void client_cut(struct client *c) {
     c->cut = c->n_steps > 0 && c->steps[c->n_steps - 1].kind == STEP_TEXT;
 }
@@ -359,8 +365,12 @@ static void client_go(struct client *c) {
     while (c->greeted && !c->over && !c->quit_sent && !c->waiting && !c->handshake) {
         if (c->at >= c->n_steps || c->at >= c->after) {
             bool wait = has_waits(c) && (c->after == c->n_steps || c->how == CLIENT_QUITS);
-            if (!wait)
+            if (c->late_ms > 0 && !c->leaving) {
+                c->leaving = true;
+                wire_after(c->end, c->late_ms);
+            } else if (c->late_ms == 0 && !wait) {
                 client_finish(c);
+            }
             return;
         }
         const struct client_step *s = &c->steps[c->at];
@@ -440,7 +450,7 @@ static void reply_ends(struct client *c, int code, const char *text) {
         return;
     }
     on_reply(c, c->waits[c->first_wait++], code, text);
-    if (!has_waits(c) && !c->waiting && !c->handshake)
+    if (!has_waits(c) && !c->waiting && !c->handshake && !c->leaving)
         wire_after(c->end, PATIENCE_MS);
 }
 
@@ -499,7 +509,9 @@ static void client_reset(struct wire_peer *p) {
 
 static void client_timer(struct wire_peer *p) {
     struct client *c = (struct client *)(void *)p;
-    if (c->waiting) {
+    if (c->leaving) {
+        client_finish(c);
+    } else if (c->waiting) {
         c->waiting = false;
         wire_after(c->end, PATIENCE_MS);
         client_go(c);

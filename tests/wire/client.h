@@ -67,6 +67,8 @@ void client_wait(struct client *c, int64_t ms);
 void client_stall(struct client *c, bool on);
 /* The last content that was added is not sent to its end; then the client ends. */
 void client_cut(struct client *c);
+/* The end comes so many ms after the last step, and waits for no reply; 0: as client_ends says. */
+void client_ends_late(struct client *c, int64_t ms);
 /* The last step; after: so many steps only (the end then comes early); 0: all. */
 void client_ends(struct client *c, enum client_end how, unsigned after);
 unsigned client_steps(const struct client *c);

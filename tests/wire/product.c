@@ -43,6 +43,7 @@ struct product {
     struct sched *sched;
     struct spool *spool;
     unsigned next_loop;
+    int64_t due_us;   /* when the spool's threads come to what waits; 0: nothing waits */
     int64_t retry_us; /* when the spool tries again what failed; 0: nothing did */
     bool stopping;
     int64_t stop_until_us, stop_asked_us;
@@ -273,9 +274,16 @@ void product_end(struct wire_world *w) {
 
 /* ---- the spool's threads ---- */
 
+/* How long the disk takes: mostly nothing, sometimes so long that much else happens meanwhile. */
+static int64_t disk_us(struct wire_world *w) {
+    int64_t kind = chance_us(w, 8);
+    return w->disk_us + (kind < 5 ? 0 : chance_us(w, kind < 7 ? 5000 : 300000));
+}
+
 static void step_spool(void *arg) {
     struct product *p = arg;
     W->busy++;
+    p->due_us = 0;
     heap_switch(HEAP_PRODUCT);
     spool_turn(p->spool);
     heap_switch(HEAP_WORLD);
@@ -326,8 +334,13 @@ void product_collect(struct wire_world *w, struct choices *c) {
     struct product *p = w->product;
     if (p == NULL)
         return;
-    if (spool_has_work(p))
+    bool work = spool_has_work(p);
+    if (work && p->due_us == 0)
+        p->due_us = w->now_us + 1 + disk_us(w);
+    if (work && p->due_us <= w->now_us + 1)
         choice_add(c, step_spool, p);
+    else if (work)
+        return;
     else if (p->stopping && (is_stopped(p) || p->stop_until_us + LEAVE_US <= w->now_us))
         choice_add(c, step_stopped, w);
 }
@@ -337,7 +350,9 @@ int64_t product_next(const struct wire_world *w) {
     int64_t at = INT64_MAX;
     if (p == NULL)
         return w->up_at_us == 0 ? INT64_MAX : w->up_at_us;
-    if (p->retry_us != 0)
+    if (p->due_us != 0)
+        at = p->due_us;
+    else if (p->retry_us != 0)
         at = p->retry_us;
     if (p->stopping && p->stop_asked_us < at)
         at = p->stop_asked_us;

@@ -365,6 +365,8 @@ static void draw_end(struct scene *s, struct client *c) {
     }
     enum client_end how = (enum client_end)dice_roll(d, 5);
     client_ends(c, how, dice_says(d, 60) ? 1 + dice_roll(d, client_steps(c)) : 0);
+    if (dice_says(d, 40))
+        client_ends_late(c, 1 + (int64_t)dice_roll(d, dice_says(d, 50) ? 20 : 1000));
 }
 
 static void draw_client(struct scene *s) {
@@ -424,6 +426,8 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
     int64_t lifetime_s = dice_says(&d, 30) ? 432000 : 3600;
     struct scene *s = scene_new(w, seed, road, login, limit, lifetime_s, dice_says(&d, 3));
     draw_settings(s);
+    if (dice_says(&d, 15))
+        wire_slow_disk(w, 1 + (int64_t)dice_roll(&d, 400));
     wire_account(w, "user@alpha.example", "client-Secret-5");
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);
     for (unsigned i = 0; i < SCENE_HOSTS; i++)

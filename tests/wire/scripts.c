@@ -55,6 +55,8 @@ struct named {
     bool cut;         /* power fails when the event, an order, is called done */
     enum client_end end;
     unsigned after;
+    int64_t late_ms; /* the end comes so long after the last step, whatever is not answered */
+    int64_t disk_ms; /* what the disk takes for a batch */
 };
 
 static const struct named scripts[] = {
@@ -741,6 +743,26 @@ static const struct named scripts[] = {
      .size = 300000,
      .shape = SHAPE_CUT,
      .end = CLIENT_CLOSES},
+    {.name = "a client that resets while its chunk is written to a file",
+     .can = PIPE_CAN,
+     .conf = "spool_body_file_size = 2048\n",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 655000, /* of which the first chunk is what an intake gathers */
+     .shape = SHAPE_BDAT | SHAPE_CUTS,
+     .end = CLIENT_RESETS,
+     .after = 4,
+     .late_ms = 200,
+     .disk_ms = 400},
+    {.name = "a client that resets while its message is made durable",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .end = CLIENT_RESETS,
+     .late_ms = 200,
+     .disk_ms = 400},
     {.name = "content above message_size_limit",
      .can = PIPE_CAN,
      .conf = "message_size_limit = 20000\n",
@@ -879,6 +901,7 @@ static void add_client(struct scene *s, const struct named *n, int64_t ms) {
     if ((n->shape & SHAPE_CUT) != 0)
         client_cut(c);
     client_ends(c, n->end, n->after);
+    client_ends_late(c, n->late_ms);
     scene_begin(s, c, ms, (n->shape & SHAPE_STRANGER) != 0 ? "10.3.0.7" : "10.1.0.7",
                 (n->shape & SHAPE_LOGIN) != 0 ? 587 : 25);
 }
@@ -891,6 +914,7 @@ void scripts_setup(struct wire_world *w, unsigned i) {
                  n->conf == NULL ? "" : n->conf);
     if ((n->shape & SHAPE_ACCESS) != 0)
         wire_table(w, "access", "m1r1@far.example", "REJECT");
+    wire_slow_disk(w, n->disk_ms);
     wire_account(w, "user@alpha.example", "client-Secret-5");
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);
     for (unsigned k = 0; k < SCENE_HOSTS; k++) {

@@ -86,6 +86,9 @@ enum wire_host_is {
     WIRE_SILENT,  /* no answer: the product's time-out */
     WIRE_UNREACHABLE
 };
+/* The disk takes at least so long for each batch of the spool. */
+void wire_slow_disk(struct wire_world *w, int64_t ms);
+
 /* What is at that address and port; may be changed later.  Addresses that were never named refuse.
  * relay_new may return NULL: refused. */
 void wire_host(struct wire_world *w, const char *addr, uint16_t port, enum wire_host_is is,

@@ -350,6 +350,10 @@ static void disk_make(struct wire_world *w, uint64_t seed) {
     w->io.space = disk_space;
 }
 
+void wire_slow_disk(struct wire_world *w, int64_t ms) {
+    w->disk_us = ms * 1000;
+}
+
 /* ---- restarts ---- */
 
 void wire_restart(struct wire_world *w, enum wire_down how, int64_t ms) {

@@ -125,6 +125,7 @@ struct wire_world {
     unsigned last_stream;
     struct sim *disk;
     struct spool_io io;
+    int64_t disk_us; /* what each batch of the spool takes at least */
     unsigned files_open;
     /* what happens elsewhere */
     struct host *hosts;
