@@ -314,9 +314,18 @@ static void tell_ledger(struct client *c, const struct client_step *s) {
     }
 }
 
+/* Nobody hears the answers that are still to come. */
+static void client_leaves(const struct client *c) {
+    for (unsigned i = c->first_wait; i < c->n_waits; i++)
+        if (c->waits[i]->txn != NULL && c->waits[i]->txn->entry != NULL)
+            ledger_mail_gone(c->waits[i]->txn->entry);
+}
+
 static void client_finish(struct client *c) {
     if (c->over || c->quit_sent)
         return;
+    if (c->how != CLIENT_QUITS)
+        client_leaves(c);
     switch (c->how) {
     case CLIENT_QUITS:
         c->quit_sent = true;
@@ -520,6 +529,7 @@ static void client_timer(struct wire_peer *p) {
     } else if (!c->over) {
         if (!wire_faulted(c->world))
             ledger_fail(c->ledger, "a client has waited for an hour");
+        client_leaves(c);
         c->over = true;
         wire_close(c->end);
     }

@@ -14,6 +14,8 @@
 #define WIRE_MS 5000
 /* So long what has happened may be unknown to the disk. */
 #define NOTE_MS 2000
+/* A reload has come to every part of the product by then. */
+#define RELOAD_MS 1000
 /* Less than minimal_backoff_time, which is a minute in every scenario. */
 #define ATTEMPT_MS 30000
 
@@ -179,6 +181,9 @@ void ledger_mail_answer(struct ledger_mail *m, int code, const char *text) {
     if (m->state == MAIL_REFUSED && code / 100 == 2)
         ledger_fail(l, "content of message %u was accepted, and its sender was not", m->number);
     m->code = code;
+    if (code / 100 == 2 && l->stopping_ms > 0 && m->begun_ms > l->stopping_ms)
+        ledger_fail(l, "message %u was begun when the product was being stopped, and taken",
+                    m->number);
     m->answer_ms = l->rules.now_ms(l->rules.arg);
     m->state = code / 100 == 2 ? MAIL_ACCEPTED : MAIL_REFUSED;
     if (m->state == MAIL_REFUSED)
@@ -193,6 +198,10 @@ void ledger_mail_answer(struct ledger_mail *m, int code, const char *text) {
     if (m->qid[0] != '\0' && strcmp(m->qid, qid) != 0)
         ledger_fail(l, "message %u was said to be queued as %s and is %s", m->number, qid, m->qid);
     snprintf(m->qid, sizeof m->qid, "%s", qid);
+}
+
+void ledger_mail_gone(struct ledger_mail *m) {
+    m->gone = true;
 }
 
 void ledger_client_line(struct ledger *l, const char *p, size_t n) {
@@ -210,6 +219,7 @@ struct ledger_conn *ledger_conn(struct ledger *l, unsigned host) {
     struct ledger_conn *c = zeroed(sizeof *c);
     c->l = l;
     c->host = host;
+    c->at_ms = l->rules.now_ms(l->rules.arg);
     c->user = bytes_copy("", 0);
     return c;
 }
@@ -344,6 +354,9 @@ unsigned ledger_take_rcpt(struct ledger_take *t, const char *addr, unsigned noti
         if (t->mail == NULL) {
             check_sender(t, m);
             check_orders(t, m);
+            if (settings_are_old(t->c, m))
+                ledger_fail(l, "message %u came to host %u over a connection of old settings",
+                            m->number, t->c->host);
         }
         t->mail = m;
         if (t->dsn && (notify != r->notify || !bytes_equal(orcpt, &r->orcpt)))
@@ -430,6 +443,10 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
     if (r->code != 0 && r->code / 100 != 2)
         ledger_fail(l, "<%s> of message %u was refused with %d and was delivered", r->addr,
                     m->number, r->code);
+    if (m->untold && m->state == MAIL_ENDED && !l->rules.faulted(l->rules.arg))
+        ledger_fail(l,
+                    "message %u was taken, and an orderly stop left its client without an answer",
+                    m->number);
     if (r->delivered > 0 && r->early != t && !repeat_is_excused(t, r))
         ledger_fail(l, "<%s> of message %u was delivered twice", r->addr, m->number);
     if (r->reported && !forgotten_after(l, r->reported_ms - NOTE_MS))
@@ -472,7 +489,8 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
             abort();
     }
     bool whole = t != NULL && t->whole;
-    l->said[l->n_said] = (struct said){c, stage, code, t, rcpt, whole};
+    l->said[l->n_said] =
+        (struct said){c, stage, code, t, rcpt, whole, l->rules.now_ms(l->rules.arg)};
     if (t != NULL && stage == STAGE_RCPT && rcpt < t->n)
         t->codes[rcpt] = code;
     if (stage == STAGE_BODY && code / 100 == 2 && whole)
@@ -482,8 +500,27 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
 
 /* ---- orders and the end ---- */
 
+void ledger_reload(struct ledger *l) {
+    if (l->n_reloads < sizeof l->reload_ms / sizeof l->reload_ms[0])
+        l->reload_ms[l->n_reloads++] = l->rules.now_ms(l->rules.arg);
+}
+
+void ledger_stopping(struct ledger *l) {
+    if (l->stopping_ms == 0)
+        l->stopping_ms = l->rules.now_ms(l->rules.arg);
+}
+
+bool settings_are_old(const struct ledger_conn *c, const struct ledger_mail *m) {
+    for (unsigned i = 0; i < m->l->n_reloads; i++)
+        if (c->at_ms < m->l->reload_ms[i] && m->begun_ms > m->l->reload_ms[i] + RELOAD_MS)
+            return true;
+    return false;
+}
+
 void ledger_down(struct ledger *l, bool orderly) {
-    (void)orderly;
+    for (unsigned i = 0; i < l->n_mails && orderly; i++)
+        l->mails[i]->untold = l->mails[i]->state == MAIL_ENDED && !l->mails[i]->gone;
+    l->stopping_ms = 0;
     if (l->downs < sizeof l->down_ms / sizeof l->down_ms[0])
         l->down_ms[l->downs] = l->rules.now_ms(l->rules.arg);
     l->downs++;

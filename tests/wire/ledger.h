@@ -78,6 +78,8 @@ void ledger_mail_rcpt_answer(struct ledger_mail *m, unsigned number, int code);
 /* The content as it went over the wire (data: dots stuffed, with its end; else the chunks), to its
  * last byte: from now on the message may be taken. */
 void ledger_mail_content(struct ledger_mail *m, const char *p, size_t n, bool data);
+/* The client leaves by itself, and hears no answer any more. */
+void ledger_mail_gone(struct ledger_mail *m);
 /* What was said to the content. */
 void ledger_mail_answer(struct ledger_mail *m, int code, const char *text);
 /* A line that the product sent to a client, without its end. */
@@ -146,6 +148,10 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
 
 /* ---- what else happens ---- */
 
+/* The configuration becomes another one now. */
+void ledger_reload(struct ledger *l);
+/* An orderly stop begins. */
+void ledger_stopping(struct ledger *l);
 void ledger_log(struct ledger *l, const char *service, const char *text);
 /* The product went down without order (or in order) and came again. */
 void ledger_down(struct ledger *l, bool orderly);

@@ -53,6 +53,9 @@ struct ledger_mail {
     int64_t ordered_ms; /* when one of the last three became true */
     unsigned order;     /* the number of the last order; 0: there was none */
     int64_t durable_ms; /* when that one was called done; 0: not yet */
+    int64_t unreadable_ms; /* when an attempt first found its content unreadable; 0: never */
+    bool gone;             /* its client has gone by itself, and heard no answer */
+    bool untold;           /* the product was stopped in order, and had not answered its content */
     bool notified;      /* a non-delivery notification is logged */
     int64_t notified_ms;
 };
@@ -63,6 +66,7 @@ struct ledger_conn {
     bool tls;
     unsigned crime;
     unsigned extras; /* replies too many */
+    int64_t at_ms;   /* when it was made */
     char *user; /* who is logged in; ""; NULL: the host says that somebody is, and has heard no name
                  */
 };
@@ -91,6 +95,7 @@ struct said {
     struct ledger_take *t;
     unsigned rcpt;
     bool whole;
+    int64_t at_ms;
 };
 
 struct report_entry {
@@ -121,6 +126,9 @@ struct ledger {
     unsigned n_reports, cap_reports;
     struct secret_entry secrets[64];
     unsigned n_secrets;
+    int64_t stopping_ms;   /* since when an orderly stop goes on; 0: none does */
+    int64_t reload_ms[64]; /* when the configuration became another one */
+    unsigned n_reloads;
     unsigned downs; /* times that the product went down */
     int64_t down_ms[256];
     unsigned accepted, delivered, bounced;
@@ -155,6 +163,8 @@ struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger
 bool cannot_be_told(const struct ledger_conn *c);
 /* Did the product go down so soon after ms that what was then done may not have been noted? */
 bool forgotten_after(const struct ledger *l, int64_t ms);
+/* Was that connection made with settings that were replaced before the client began the message? */
+bool settings_are_old(const struct ledger_conn *c, const struct ledger_mail *m);
 /* Did the product go down at ms or later?  What had left by then came some seconds later. */
 bool ledger_down_since(const struct ledger *l, int64_t ms);
 void secrets_look(struct ledger *l, const char *where, const char *p, size_t n);

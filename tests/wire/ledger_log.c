@@ -142,6 +142,36 @@ void report_of_old(struct ledger *l, const char *to) {
             l->mails[i]->notified = true;
 }
 
+/* One fault of the disk may hit one reading of the content, and no more. */
+static void log_unreadable(struct ledger *l, const struct line *x) {
+    if (strstr(x->said, "reading the message content") == NULL &&
+        strstr(x->said, "cannot read the message content") == NULL)
+        return;
+    int64_t now = l->rules.now_ms(l->rules.arg);
+    if (x->m->unreadable_ms == 0)
+        x->m->unreadable_ms = now;
+    else if (now > x->m->unreadable_ms + 30000)
+        ledger_fail(l, "message %u was accepted, and its content is lost: %s", x->m->number,
+                    x->text);
+}
+
+/* What waits waits for what was said of it, or for the state of the destination: never for what was
+ * said of other mail, or to a connection of settings that are not in use any more. */
+static void log_deferred(struct ledger *l, const struct line *x) {
+    const struct said *s = x->token;
+    bool rests = strstr(x->said, "temporarily suspended") != NULL;
+    log_unreadable(l, x);
+    if (s == NULL || (s->c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) != 0)
+        return;
+    if (settings_are_old(s->c, x->m))
+        ledger_fail(l, "deferred by a connection of old settings: %s", x->text);
+    if (s->t == NULL || s->code == 421 || s->code / 100 == 3)
+        return;
+    if (rests || !said_is_about(s, x->m) ||
+        (s->stage == STAGE_RCPT && s->t->rcpts[s->rcpt] != x->r))
+        ledger_fail(l, "deferred for what was said of another: %s", x->text);
+}
+
 static void log_delivery(struct ledger *l, struct line *x) {
     if (x->report != NULL) {
         bool early = x->token != NULL && x->token->stage == STAGE_BODY && !x->token->whole;
@@ -161,7 +191,9 @@ static void log_delivery(struct ledger *l, struct line *x) {
         log_sent(l, x);
     else if (strcmp(x->status, "bounced") == 0)
         log_bounced(l, x);
-    else if (strcmp(x->status, "deferred") != 0)
+    else if (strcmp(x->status, "deferred") == 0)
+        log_deferred(l, x);
+    else
         ledger_fail(l, "an unknown status: %s", x->text);
 }
 

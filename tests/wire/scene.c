@@ -312,6 +312,7 @@ static void event_now(struct wire_world *w, void *arg) {
         wire_restart(w, WIRE_POWER, 1000);
         break;
     case EVENT_STOP:
+        ledger_stopping(e->s->ledger);
         wire_restart(w, WIRE_STOPPED, 1000);
         break;
     case EVENT_RELOAD:
