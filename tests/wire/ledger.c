@@ -315,6 +315,27 @@ static void check_orders(struct ledger_take *t, const struct ledger_mail *m) {
                     (long long)m->ordered_ms, t->c->host, (long long)t->at_ms);
 }
 
+struct ledger_road road_of_rcpt(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    const struct ledger *l = m->l;
+    int64_t since = m->begun_ms > r->tried_ms ? m->begun_ms : r->tried_ms;
+    unsigned n = sizeof l->down_ms / sizeof l->down_ms[0];
+    n = l->downs < n ? l->downs : n;
+    if (n > 0 && l->down_ms[n - 1] > since)
+        since = l->down_ms[n - 1];
+    return l->rules.road(l->rules.arg, m->sender, r->addr, since);
+}
+
+/* Is the login on that connection one of those that the road has? */
+static bool login_is_right(const struct ledger_conn *c, const struct ledger_road *road,
+                           const char *user) {
+    if (user == NULL)
+        return true;
+    if (c->user == NULL) /* it is somebody, where somebody has to be */
+        return user[0] != '\0';
+    return strcmp(user, c->user) == 0 ||
+           (road->before != NULL && strcmp(road->before, c->user) == 0);
+}
+
 static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt_entry *r,
                        const char *plain) {
     struct ledger *l = t->c->l;
@@ -324,15 +345,14 @@ static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt
     if (t->mail != NULL && t->mail != m)
         ledger_fail(l, "recipients of messages %u and %u in one transaction", t->mail->number,
                     m->number);
-    struct ledger_road road = l->rules.road(l->rules.arg, m->sender, r->addr);
+    struct ledger_road road = road_of_rcpt(m, r);
     if ((road.hosts >> t->c->host & 1) == 0)
         ledger_fail(l, "recipient <%s> of message %u (from <%s>) came to host %u: a wrong relay",
                     r->addr, m->number, m->sender, t->c->host);
     const char *user = t->c->host == 0 ? road.user : road.elsewhere;
-    const char *is = t->c->user == NULL ? user : t->c->user;
-    if (user != NULL && (strcmp(user, is) != 0 || (t->c->user == NULL && user[0] == '\0')))
+    if (!login_is_right(t->c, &road, user))
         ledger_fail(l, "message %u (from <%s>) came to host %u under the login \"%s\", not \"%s\"",
-                    m->number, m->sender, t->c->host, is, user);
+                    m->number, m->sender, t->c->host, t->c->user == NULL ? "?" : t->c->user, user);
     if (m->state == MAIL_OPEN)
         ledger_fail(l, "message %u is being sent, and its client has not ended it", m->number);
 }
@@ -588,6 +608,10 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
         r->queued = true;
         if (deferred)
             check_turn(l, m, r);
+        struct ledger_road road = road_of_rcpt(m, r);
+        if (deferred && road.fault != NULL && !l->rules.soft && !l->rules.faulted(l->rules.arg))
+            ledger_fail(l, "<%s> of message %u waits, and its domain takes no mail (%s)", r->addr,
+                        m->number, road.fault);
         if (m->deleted && (m->durable_ms != 0 || l->downs == 0))
             ledger_fail(l, "message %u (%s) was deleted and is queued", m->number, qid);
         return;

@@ -26,16 +26,21 @@
 struct ledger_road {
     uint64_t hosts;  /* bit n: host n */
     bool configured; /* by the administrator: the hosts' own faults never bounce mail */
+    /* What the log says when it returns the mail at once because the domain takes none; NULL: the
+     * domain is no reason to return it. */
+    const char *fault;
     /* Who has to be logged in for it, on host 0 and on the others; "": nobody; NULL: not looked at
      */
     const char *user, *elsewhere;
+    const char *before; /* who may also be, as it was before a change; NULL: nobody else */
 };
 
 struct ledger_rules {
     void (*fail)(void *arg, const char *text);
     int64_t (*now_ms)(void *arg);
     bool (*faulted)(void *arg); /* has a fault happened that the ledger must allow for? */
-    struct ledger_road (*road)(void *arg, const char *sender, const char *rcpt);
+    /* As mail may go that was routed at since_ms or later. */
+    struct ledger_road (*road)(void *arg, const char *sender, const char *rcpt, int64_t since_ms);
     void *arg;
     const char *origin;  /* myorigin: completes addresses without a domain */
     size_t line_limit;   /* smtp_line_length_limit; 0: lines are never broken */

@@ -163,6 +163,9 @@ struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger
 bool cannot_be_told(const struct ledger_conn *c);
 /* Did the product go down so soon after ms that what was then done may not have been noted? */
 bool forgotten_after(const struct ledger *l, int64_t ms);
+/* The road of a recipient, who was routed for the last time when the log said something of it, or
+ * the product came up. */
+struct ledger_road road_of_rcpt(const struct ledger_mail *m, const struct rcpt_entry *r);
 /* Was that connection made with settings that were replaced before the client began the message? */
 bool settings_are_old(const struct ledger_conn *c, const struct ledger_mail *m);
 /* Did the product go down at ms or later?  What had left by then came some seconds later. */

@@ -101,7 +101,7 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
                          const struct rcpt_entry *r) {
     const struct ledger_rules *rules = &m->l->rules;
     bool dialogue = s->code == 503 || s->code == 530; /* says nothing of the message */
-    if (s->code / 100 != 5 || (dialogue && rules->road(rules->arg, m->sender, r->addr).configured))
+    if (s->code / 100 != 5 || (dialogue && road_of_rcpt(m, r).configured))
         return false;
     if (s->stage == STAGE_AUTH)
         return rules->login_bounces;
@@ -117,15 +117,14 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
 /* Reasons of the message's own. */
 static bool is_own_fault(const char *text, const struct ledger_road *road) {
     static const char *const always[] = {"size limit", "SMTPUTF8"};
-    bool nowhere = !road->configured && road->hosts == 0; /* no such domain */
     for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
         if (strstr(text, always[i]) != NULL)
             return true;
-    return nowhere && strstr(text, "not found") != NULL;
+    return road->fault != NULL && strstr(text, road->fault) != NULL;
 }
 
 static void log_bounced(struct ledger *l, struct line *x) {
-    struct ledger_road road = l->rules.road(l->rules.arg, x->m->sender, x->r->addr);
+    struct ledger_road road = road_of_rcpt(x->m, x->r);
     bool good =
         x->token != NULL ? said_permits_bounce(x->token, x->m, x->r) : is_own_fault(x->said, &road);
     if (!good)

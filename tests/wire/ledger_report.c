@@ -168,7 +168,7 @@ void report_taken(struct ledger_take *t, const char *qid) {
     if (strcmp(t->addrs[0], m->sender) != 0)
         ledger_fail(l, "the report about message %u from <%s> came to <%s>", m->number, m->sender,
                     t->addrs[0]);
-    struct ledger_road road = l->rules.road(l->rules.arg, "", t->addrs[0]);
+    struct ledger_road road = l->rules.road(l->rules.arg, "", t->addrs[0], 0);
     if ((road.hosts >> t->c->host & 1) == 0)
         ledger_fail(l, "the report to <%s> came to host %u: a wrong relay", t->addrs[0],
                     t->c->host);

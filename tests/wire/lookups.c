@@ -83,27 +83,43 @@ void wire_dns_mx(struct wire_world *w, const char *name, unsigned pref, const ch
     row_add(w, " mx", name, value);
 }
 
+void wire_dns_clear(struct wire_world *w, const char *name) {
+    for (struct row **link = &w->rows; *link != NULL;) {
+        struct row *r = *link;
+        bool dns = strcmp(r->table, " addr") == 0 || strcmp(r->table, " mx") == 0;
+        if (dns && strcasecmp(r->key, name) == 0)
+            *link = r->next;
+        else
+            link = &r->next;
+    }
+}
+
 void wire_account(struct wire_world *w, const char *user, const char *password) {
     wire_table(w, " account", user, password);
 }
 
 /* The rows that map_relays.c would answer with. */
-void wire_record(struct wire_world *w, const char *id, const char *hosts, const char *user,
-                 const char *password) {
-    char key[400], value[1000];
+void wire_record(struct wire_world *w, const struct wire_record *r) {
+    char id[200], key[400], value[1000];
     struct sbuf question = {0};
+    snprintf(id, sizeof id, "%s%s", r->name, r->account);
+    for (struct row *old = w->rows; old != NULL; old = old->next) /* its old secret is gone */
+        if (strncmp(old->key, "\n\n", 2) == 0 && strncmp(old->key + 2, id, strlen(id)) == 0 &&
+            old->key[2 + strlen(id)] == '\n')
+            old->value = NULL;
     snprintf(value, sizeof value,
              "{\"id\": \"%s\", \"name\": \"%s\", \"hosts\": \"%s\", \"tls\": \"may\", "
-             "\"mechanisms\": \"\", \"user\": \"%s\", \"account\": \"\", \"modified\": \"1\"}",
-             id, id, hosts, user);
-    snprintf(key, sizeof key, "\n%s", id);
+             "\"mechanisms\": \"\", \"user\": \"%s\", \"account\": \"%s\", \"modified\": \"1\"}",
+             id, r->name, r->hosts, r->user, r->account);
+    snprintf(key, sizeof key, "%s\n%s", r->account, r->name);
     wire_table(w, " relays", key, value);
-    snprintf(value, sizeof value, "%s\n%s", user, password);
-    struct str rest = str_of(hosts), host;
+    snprintf(value, sizeof value, "%s\n%s", r->user, r->password);
+    struct str rest = str_of(r->hosts), host;
     while (str_split(&rest, ", ", &host)) {
         char *name = str_dup(host);
         sbuf_reset(&question);
-        relays_ask_secret(&question, &(struct relays_question){id, "may", "", user, "", name});
+        relays_ask_secret(&question,
+                          &(struct relays_question){id, "may", "", r->user, r->account, name});
         wire_table(w, " relays", question.p, value);
         free(name);
     }
@@ -415,9 +431,13 @@ static void answer_name(struct question *q) {
     static const char *const tables[] = {
         [RESOLVE_ADDR] = " addr", [RESOLVE_MX] = " mx", [RESOLVE_PTR] = " ptr"};
     struct resolve_answer a = {0};
-    for (const struct row *r = W->rows; r != NULL && !q->wrong; r = r->next) {
+    bool fails = q->wrong;
+    for (const struct row *r = W->rows; r != NULL && !fails; r = r->next) {
         if (strcmp(r->table, tables[q->type]) != 0 || strcasecmp(r->key, q->spec) != 0)
             continue;
+        fails = r->value[strlen(r->value) - 1] == '?';
+        if (fails)
+            break;
         if (q->type == RESOLVE_ADDR)
             add_addr(&a, r->value);
         else if (q->type == RESOLVE_MX)
@@ -426,7 +446,7 @@ static void answer_name(struct question *q) {
             a.name = r->value;
     }
     bool any = a.n_addrs > 0 || a.n_mx > 0 || a.name != NULL || a.null_mx;
-    a.rc = any ? RESOLVE_OK : q->wrong ? RESOLVE_FAILED : RESOLVE_NOTFOUND;
+    a.rc = fails ? RESOLVE_FAILED : any ? RESOLVE_OK : RESOLVE_NOTFOUND;
     heap_switch(HEAP_PRODUCT);
     q->resolve_fn(q->arg, &a);
 }

@@ -14,27 +14,79 @@ static bool has_domain(const char *addr, const char *domain) {
     return at != NULL && strcmp(at + 1, domain) == 0;
 }
 
+/* Domains of recipients as the DNS has them, and what comes of direct mail for them. */
+static const struct domain {
+    const char *name;
+    struct {
+        unsigned pref;
+        const char *host; /* NULL: no more; see wire_dns_mx */
+    } mx[4];
+    const char *addr;  /* of the name itself; NULL: none */
+    uint64_t hosts;    /* that its mail may come to */
+    const char *fault; /* what its mail is returned for; NULL: nothing */
+} domains[] = {
+    {"far.example",
+     {{10, "mx1.far.example"}, {20, "mx2.far.example"}, {30, "stale.far.example"}},
+     .hosts = HOST(0) | HOST(1)},
+    {"near.example", {{10, "mx.near.example"}}, .hosts = HOST(2)},
+    {"none.example", .fault = "not found"},
+    {"null.example", {{0, ""}}, .fault = "does not accept mail"},
+    {"bare.example", .addr = "10.2.0.3", .hosts = HOST(2)},
+    {"bad.example", .addr = "?"},
+    {"lost.example", {{0, "?"}}, .addr = "10.2.0.3"},
+    {"stale.example",
+     {{10, "stale.far.example"}, {20, "older.far.example"}},
+     .addr = "10.2.0.3",
+     .fault = "not found"},
+    {"half.example", {{10, "stale.far.example"}, {20, "bad.example"}}, .addr = "10.2.0.3"},
+    {"loop.example", {{10, "mx.own.example"}, {20, "mx.near.example"}}, .fault = "loops back"},
+    {"back.example",
+     {{10, "mx.near.example"}, {20, "mx.own.example"}, {30, "mx1.far.example"}},
+     .hosts = HOST(2),
+     .fault = "loops back"},
+    {"number.example", {{10, "10.2.0.3"}}, .fault = "not found"},
+    {"twice.example", {{10, "mx.near.example"}, {10, "bare.example"}}, .hosts = HOST(2)},
+};
+#define DOMAINS (sizeof domains / sizeof domains[0])
+
+const char *scene_domain(unsigned i) {
+    return domains[i % DOMAINS].name;
+}
+
+unsigned scene_domains(void) {
+    return DOMAINS;
+}
+
 static struct ledger_road direct_road(const char *rcpt) {
-    uint64_t hosts = has_domain(rcpt, "far.example")    ? HOST(0) | HOST(1)
-                     : has_domain(rcpt, "near.example") ? HOST(2)
-                     : has_domain(rcpt, "none.example") ? 0
-                                                        : HOST(3);
-    return (struct ledger_road){.hosts = hosts};
+    for (size_t i = 0; i < DOMAINS; i++)
+        if (has_domain(rcpt, domains[i].name))
+            return (struct ledger_road){.hosts = domains[i].hosts, .fault = domains[i].fault};
+    return (struct ledger_road){.hosts = HOST(3)};
+}
+
+static bool has_own_record(const char *sender) {
+    return strcmp(sender, "s1.0@beta.example") == 0;
 }
 
 /* Where mail may go: the rules of the configuration that road_configure makes, said again. */
-static struct ledger_road road_of(const struct scene *s, const char *sender, const char *rcpt) {
-    bool alpha = has_domain(sender, "alpha.example");
+static struct ledger_road road_of(const struct scene *s, const char *sender, const char *rcpt,
+                                  bool moved) {
+    bool alpha = has_domain(sender, "alpha.example"), near = has_domain(rcpt, "near.example");
+    uint64_t other = moved ? HOST(2) : HOST(1);
     switch (s->road) {
     case ROAD_LIST:
     case ROAD_FALLBACK:
     case ROAD_RECORD:
         return (struct ledger_road){.hosts = HOST(0) | HOST(1), .configured = true};
-    case ROAD_SENDERS:
-        return (struct ledger_road){.hosts = alpha ? HOST(1) : HOST(0), .configured = true};
-    case ROAD_TRANSPORT:
-        return (struct ledger_road){.hosts = has_domain(rcpt, "near.example") ? HOST(1) : HOST(0),
+    case ROAD_ACCOUNTS:
+        return (struct ledger_road){.hosts = alpha                    ? HOST(1)
+                                             : has_own_record(sender) ? HOST(2)
+                                                                      : HOST(0),
                                     .configured = true};
+    case ROAD_SENDERS:
+        return (struct ledger_road){.hosts = alpha ? other : HOST(0), .configured = true};
+    case ROAD_TRANSPORT:
+        return (struct ledger_road){.hosts = near ? other : HOST(0), .configured = true};
     case ROAD_DIRECT:
         return direct_road(rcpt);
     case ROAD_NOWHERE:
@@ -43,16 +95,20 @@ static struct ledger_road road_of(const struct scene *s, const char *sender, con
         return alpha ? (struct ledger_road){.hosts = HOST(2), .configured = true}
                      : direct_road(rcpt);
     default:
-        return (struct ledger_road){.hosts = HOST(0), .configured = true};
+        return (struct ledger_road){.hosts = moved ? HOST(1) : HOST(0), .configured = true};
     }
 }
 
-static struct ledger_road scene_road(void *arg, const char *sender, const char *rcpt) {
-    const struct scene *s = arg;
-    struct ledger_road r = road_of(s, sender, rcpt);
+/* Who has to be logged in for it. */
+static void road_login(const struct scene *s, const char *sender, bool moved,
+                       struct ledger_road *road) {
+    struct ledger_road r = *road;
     if (s->road == ROAD_RECORD) {
-        r.user = "shop";
+        r.user = moved ? "newshop" : "shop";
         r.elsewhere = s->login == LOGIN_SENDER ? NULL : "";
+    } else if (s->road == ROAD_ACCOUNTS) {
+        r.user = moved ? "newshop" : "shop";
+        r.elsewhere = has_own_record(sender) ? "one" : "all";
     } else if (s->login == LOGIN_HOST || s->login == LOGIN_LONG) {
         r.user = s->road == ROAD_DIRECT || s->road == ROAD_BOTH || s->road == ROAD_NOWHERE
                      ? ""
@@ -65,7 +121,26 @@ static struct ledger_road scene_road(void *arg, const char *sender, const char *
     } else {
         r.user = r.elsewhere = "";
     }
-    return r;
+    *road = r;
+}
+
+/* A change has come to every part of the product by then, and no answer from before is remembered.
+ */
+#define MOVE_MS 2000
+
+static struct ledger_road scene_road(void *arg, const char *sender, const char *rcpt,
+                                     int64_t since_ms) {
+    const struct scene *s = arg;
+    bool moved = s->moved_ms > 0, surely = moved && since_ms > s->moved_ms + MOVE_MS;
+    struct ledger_road road = road_of(s, sender, rcpt, moved);
+    struct ledger_road old = road_of(s, sender, rcpt, false);
+    road_login(s, sender, moved, &road);
+    road_login(s, sender, false, &old);
+    if (moved && !surely) {
+        road.hosts |= old.hosts;
+        road.before = old.user;
+    }
+    return road;
 }
 
 static void scene_failed(void *arg, const char *text) {
@@ -103,14 +178,26 @@ static void names_of(struct wire_world *w) {
         snprintf(addr, sizeof addr, "10.2.0.%u", i + 1);
         wire_dns_addr(w, names[i], addr);
     }
-    wire_dns_mx(w, "far.example", 10, names[0]);
-    wire_dns_mx(w, "far.example", 20, names[1]);
-    wire_dns_mx(w, "far.example", 30, "stale.far.example");
-    wire_dns_mx(w, "near.example", 10, names[2]);
+    wire_dns_addr(w, "mx.own.example", "10.9.9.9"); /* system_addresses */
+    for (size_t i = 0; i < DOMAINS; i++) {
+        const struct domain *d = &domains[i];
+        for (size_t k = 0; k < 4 && d->mx[k].host != NULL; k++)
+            wire_dns_mx(w, d->name, d->mx[k].pref, d->mx[k].host);
+        if (d->addr != NULL)
+            wire_dns_addr(w, d->name, d->addr);
+    }
     wire_dns_mx(w, "alpha.example", 10, names[3]);
     wire_dns_mx(w, "beta.example", 10, names[3]);
     wire_dns_mx(w, "gamma.example", 10, names[3]);
     wire_dns_mx(w, "posthouse.test", 10, names[3]);
+}
+
+static void record_configure(struct scene *s, const char *account, const char *hosts,
+                             const char *user, uint64_t mask) {
+    char password[60];
+    snprintf(password, sizeof password, "%s-record-Secret", user);
+    wire_record(s->world, &(struct wire_record){"provider", account, hosts, user, password});
+    ledger_secret(s->ledger, user, password, mask, true);
 }
 
 static void road_configure(struct scene *s) {
@@ -124,7 +211,8 @@ static void road_configure(struct scene *s) {
         [ROAD_BOTH] = "relayhost =\nsender_dependent_relayhost_maps = hash:senders\n",
         [ROAD_NOWHERE] = "relayhost =\nsender_dependent_relayhost_maps = hash:senders\n",
         [ROAD_FALLBACK] = "relayhost = [10.2.0.1]\nsmtp_fallback_relay = [10.2.0.2]\n",
-        [ROAD_RECORD] = "relayhost = provider\nsmtp_fallback_relay = [10.2.0.2]\n"};
+        [ROAD_RECORD] = "relayhost = provider\nsmtp_fallback_relay = [10.2.0.2]\n",
+        [ROAD_ACCOUNTS] = "relayhost = provider\n"};
     wire_main_cf(w, "%s", lines[s->road]);
     if (s->road == ROAD_SENDERS)
         wire_table(w, "senders", "@alpha.example", "[10.2.0.2]");
@@ -133,11 +221,13 @@ static void road_configure(struct scene *s) {
                    s->road == ROAD_BOTH ? "near.example" : "none.example");
     if (s->road == ROAD_TRANSPORT)
         wire_table(w, "transport", "near.example", "smtp:[10.2.0.2]");
-    if (s->road == ROAD_RECORD) {
-        wire_record(w, "provider", "[10.2.0.1]", "shop", "record-Secret-1");
-        ledger_secret(s->ledger, "shop", "record-Secret-1", HOST(0), true);
+    if (s->road == ROAD_RECORD || s->road == ROAD_ACCOUNTS)
+        record_configure(s, "", "[10.2.0.1]", "shop", HOST(0));
+    if (s->road == ROAD_ACCOUNTS) {
+        record_configure(s, "@alpha.example", "[10.2.0.2]", "all", HOST(1));
+        record_configure(s, "s1.0@beta.example", "[10.2.0.3]", "one", HOST(2));
     }
-    if (s->road != ROAD_RECORD)
+    if (s->road != ROAD_RECORD && s->road != ROAD_ACCOUNTS)
         wire_main_cf(w, "relays_database =\n");
     names_of(w);
 }
@@ -302,6 +392,38 @@ static void order_one(struct scene *s, unsigned i, unsigned which) {
         order_now(s, i, qid);
 }
 
+/* Settings that say nothing of where mail goes or what is returned. */
+static const char *const changes[] = {
+    "smtp_pipeline_transactions = no\n",       "default_destination_concurrency_limit = 1\n",
+    "smtp_connection_cache_on_demand = no\n",  "smtpd_timeout = 100s\n",
+    "smtp_discard_ehlo_keywords = chunking\n", "default_destination_recipient_limit = 1\n"};
+
+static void change_now(struct scene *s, const char *line) {
+    wire_main_cf(s->world, "%s", line);
+    ledger_reload(s->ledger);
+    wire_reload(s->world);
+}
+
+bool scene_moves(const struct scene *s) {
+    return s->road == ROAD_SINGLE || s->road == ROAD_SENDERS || s->road == ROAD_TRANSPORT ||
+           s->road == ROAD_RECORD || s->road == ROAD_ACCOUNTS;
+}
+
+static void move_now(struct scene *s) {
+    struct wire_world *w = s->world;
+    if (!scene_moves(s) || s->moved_ms > 0)
+        return;
+    s->moved_ms = wire_now_ms(w);
+    if (s->road == ROAD_SENDERS)
+        wire_table(w, "senders", "@alpha.example", "[10.2.0.3]");
+    else if (s->road == ROAD_TRANSPORT)
+        wire_table(w, "transport", "near.example", "smtp:[10.2.0.3]");
+    else if (s->road == ROAD_SINGLE)
+        change_now(s, "relayhost = [10.2.0.2]\n");
+    else
+        record_configure(s, "", "[10.2.0.1]", "newshop", HOST(0));
+}
+
 static void event_now(struct wire_world *w, void *arg) {
     const struct event *e = arg;
     switch (e->what) {
@@ -317,6 +439,15 @@ static void event_now(struct wire_world *w, void *arg) {
         break;
     case EVENT_RELOAD:
         wire_reload(w);
+        break;
+    case EVENT_CHANGE:
+        change_now(e->s, changes[e->which % (sizeof changes / sizeof changes[0])]);
+        break;
+    case EVENT_MOVE:
+        move_now(e->s);
+        break;
+    case EVENT_CLOCK:
+        wire_clock(w, e->which % 2 == 0 ? 86400000 : -86400000);
         break;
     case EVENT_FLUSH:
         wire_order(w, WIRE_FLUSH, NULL, 0);

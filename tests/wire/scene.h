@@ -25,6 +25,7 @@ enum road_kind {
     ROAD_NOWHERE,   /* @alpha.example by way of none.example, which is no name; the others direct */
     ROAD_FALLBACK,  /* host 0, and host 1 when it fails */
     ROAD_RECORD,    /* a relay record: host 0; host 1 when it fails */
+    ROAD_ACCOUNTS, /* records: @alpha.example by host 1, s1.0@beta.example by host 2, else host 0 */
     ROAD_COUNT
 };
 
@@ -50,6 +51,7 @@ struct scene {
     bool cuts_orders;   /* power fails as soon as an order is called done */
     unsigned must_send; /* so many deliveries at least, if there is no fault */
     int64_t ends_ms;    /* the scenario may end, whatever is queued */
+    int64_t moved_ms;   /* when the road became another one; 0: it has not */
 };
 
 /* Makes the ledger; the scene's roads and logins become configuration and tables.  limit is
@@ -60,6 +62,9 @@ struct scene *scene_new(struct wire_world *w, uint64_t seed, enum road_kind road
 void scene_open(struct scene *s);
 /* A message with the next number.  The domain of sender and recipients is as drawn. */
 struct client_mail scene_mail(struct scene *s, const char *domain, unsigned rcpts, const char *to);
+/* The names of recipients' domains; i counts round. */
+const char *scene_domain(unsigned i);
+unsigned scene_domains(void);
 struct client *scene_client(struct scene *s);
 /* The client begins then. */
 void scene_begin(struct scene *s, struct client *c, int64_t ms, const char *from, uint16_t port);
@@ -69,6 +74,9 @@ enum scene_event {
     EVENT_POWER,
     EVENT_STOP,
     EVENT_RELOAD,
+    EVENT_CHANGE, /* another setting, one of some that change no mail's road, and a reload */
+    EVENT_MOVE,   /* the road is another one: see scene_moves */
+    EVENT_CLOCK,  /* the clock is set by a day: forward if which is even, else back */
     EVENT_FLUSH,
     EVENT_RETRY,
     EVENT_DELETE_ALL,
@@ -81,6 +89,9 @@ enum scene_event {
     EVENT_EXPIRE,
     EVENT_KINDS
 };
+/* Does EVENT_MOVE change the road?  relayhost is host 1 then; @alpha.example or near.example goes
+ * by host 2; the record that is everybody's has another account. */
+bool scene_moves(const struct scene *s);
 void scene_event(struct scene *s, enum scene_event e, int64_t ms, unsigned which);
 
 /* scripts.c: the named scripts */

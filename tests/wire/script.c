@@ -219,10 +219,9 @@ static const char *draw_spelling(struct dice *d, const char *addr) {
 
 static const char *draw_domain(struct dice *d, bool sender) {
     static const char *const senders[] = {"alpha.example", "beta.example", "gamma.example"};
-    static const char *const rcpts[] = {"far.example", "near.example", "none.example"};
     if (sender)
         return dice_says(d, 8) ? "" : senders[dice_roll(d, 3)];
-    return rcpts[dice_roll(d, 10) == 0 ? 2 : dice_roll(d, 2)];
+    return scene_domain(dice_roll(d, dice_says(d, 75) ? 2 : scene_domains()));
 }
 
 static struct client_mail draw_mail(struct scene *s) {

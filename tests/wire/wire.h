@@ -103,14 +103,19 @@ void wire_main_cf(struct wire_world *w, const char *fmt, ...) __attribute__((for
 /* A row of a table.  "hash:NAME" (any type) in main.cf asks the table NAME.  value NULL: no such
  * row. Counts at once. */
 void wire_table(struct wire_world *w, const char *table, const char *key, const char *value);
-/* DNS. */
+/* DNS.  An exchanger "" is a null MX; an address "?" or an exchanger "?": the question fails. */
 void wire_dns_addr(struct wire_world *w, const char *name, const char *addr);
 void wire_dns_mx(struct wire_world *w, const char *name, unsigned pref, const char *host);
 /* An account that clients may log in with (smtpd_sasl_type = accounts). */
 void wire_account(struct wire_world *w, const char *user, const char *password);
-/* A relay record, as posthouse relay would have written it; password "" : none. */
-void wire_record(struct wire_world *w, const char *id, const char *hosts, const char *user,
-                 const char *password);
+/* Forgets what that name has in the DNS. */
+void wire_dns_clear(struct wire_world *w, const char *name);
+/* A relay record, as posthouse relay would have written it, in place of one of the same name and
+ * account.  account: user@domain or @domain, "": everybody's; password "": none. */
+struct wire_record {
+    const char *name, *account, *hosts, *user, *password;
+};
+void wire_record(struct wire_world *w, const struct wire_record *r);
 
 /* ---- what happens to the product; only from a wire_at function ---- */
 
@@ -122,6 +127,8 @@ enum wire_order { WIRE_HOLD, WIRE_RELEASE, WIRE_DELETE, WIRE_EXPIRE, WIRE_RETRY,
 /* An order of the administrator about one message (queue ID) or all (NULL); how many it hit.
  * number: for watch.durable, which is told when no power cut can undo the order; 0: it is not. */
 size_t wire_order(struct wire_world *w, enum wire_order o, const char *qid, unsigned number);
+/* The system's clock is set forward by so much (or back). */
+void wire_clock(struct wire_world *w, int64_t ms);
 /* The configuration as it is now is taken up. */
 void wire_reload(struct wire_world *w);
 

@@ -55,7 +55,7 @@ struct wire_rng *wire_rng(struct wire_world *w) {
 /* ---- time ---- */
 
 int64_t clock_wall_us(void) {
-    return START_US + (W == NULL ? 0 : W->now_us);
+    return START_US + (W == NULL ? 0 : W->now_us + W->clock_us);
 }
 
 int64_t clock_mono_ms(void) {
@@ -67,7 +67,12 @@ int64_t wire_now_ms(const struct wire_world *w) {
 }
 
 int64_t wire_wall_us(const struct wire_world *w) {
-    return START_US + w->now_us;
+    return START_US + w->now_us + w->clock_us;
+}
+
+void wire_clock(struct wire_world *w, int64_t ms) {
+    wire_note(w, "the clock is set by %lld ms", (long long)ms);
+    w->clock_us += ms * 1000;
 }
 
 /* OpenSSL's clock too. */

@@ -103,6 +103,7 @@ struct wire_world {
     struct wire_rng script; /* the grammars' */
     struct wire_rng keys;   /* OpenSSL's */
     int64_t now_us;         /* since the scenario began */
+    int64_t clock_us;       /* by which the system's clock has been set forward */
     uint64_t steps;
     bool verbose;
     /* faults */
