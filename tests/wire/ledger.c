@@ -469,6 +469,8 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
                     m->number);
     if (r->delivered > 0 && r->early != t && !repeat_is_excused(t, r))
         ledger_fail(l, "<%s> of message %u was delivered twice", r->addr, m->number);
+    if (r->bounced && l->downs == 0 && !l->rules.faulted(l->rules.arg))
+        ledger_fail(l, "<%s> of message %u was bounced and then delivered", r->addr, m->number);
     if (r->reported && !forgotten_after(l, r->reported_ms - NOTE_MS))
         ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,
                     m->number);
@@ -523,6 +525,10 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
 void ledger_reload(struct ledger *l) {
     if (l->n_reloads < sizeof l->reload_ms / sizeof l->reload_ms[0])
         l->reload_ms[l->n_reloads++] = l->rules.now_ms(l->rules.arg);
+}
+
+void ledger_clock(struct ledger *l, int64_t ms) {
+    l->forward_ms += ms > 0 ? ms : 0;
 }
 
 void ledger_stopping(struct ledger *l) {
@@ -612,6 +618,10 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
         if (deferred && road.fault != NULL && !l->rules.soft && !l->rules.faulted(l->rules.arg))
             ledger_fail(l, "<%s> of message %u waits, and its domain takes no mail (%s)", r->addr,
                         m->number, road.fault);
+        if (r->bounced && !l->rules.faulted(l->rules.arg) &&
+            l->rules.now_ms(l->rules.arg) > r->bounced_ms + 2 * l->rules.backoff_ms)
+            ledger_fail(l, "<%s> of message %u was bounced, and its sender is not told", r->addr,
+                        m->number);
         if (m->deleted && (m->durable_ms != 0 || l->downs == 0))
             ledger_fail(l, "message %u (%s) was deleted and is queued", m->number, qid);
         return;

@@ -155,6 +155,8 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
 
 /* The configuration becomes another one now. */
 void ledger_reload(struct ledger *l);
+/* The clock is set forward by so much, or back. */
+void ledger_clock(struct ledger *l, int64_t ms);
 /* An orderly stop begins. */
 void ledger_stopping(struct ledger *l);
 void ledger_log(struct ledger *l, const char *service, const char *text);

@@ -28,6 +28,7 @@ struct rcpt_entry {
     const struct ledger_take *early; /* sent by a reply before the content had come whole */
     bool trusted;        /* on the word of a host that leaves out replies: it may be nowhere */
     bool bounced;        /* the log says so */
+    int64_t bounced_ms;  /* for the first time */
     bool reported;       /* a report that was delivered says that it failed */
     int64_t reported_ms; /* since when */
     int64_t tried_ms;    /* when the log last said something of it; 0: never */
@@ -129,7 +130,8 @@ struct ledger {
     int64_t stopping_ms;   /* since when an orderly stop goes on; 0: none does */
     int64_t reload_ms[64]; /* when the configuration became another one */
     unsigned n_reloads;
-    unsigned downs; /* times that the product went down */
+    int64_t forward_ms; /* by which the clock was set forward in all */
+    unsigned downs;     /* times that the product went down */
     int64_t down_ms[256];
     unsigned accepted, delivered, bounced;
 };

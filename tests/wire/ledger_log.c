@@ -131,6 +131,8 @@ static void log_bounced(struct ledger *l, struct line *x) {
         ledger_fail(l, "bounced, and no 5xx was said of it: %s", x->text);
     if (l->rules.soft)
         ledger_fail(l, "bounced, and soft_bounce forbids it: %s", x->text);
+    if (!x->r->bounced)
+        x->r->bounced_ms = l->rules.now_ms(l->rules.arg);
     x->r->bounced = true;
     l->bounced++;
 }
@@ -226,6 +228,8 @@ static void log_expired(struct ledger *l, const char *qid, const char *text) {
         return;
     }
     int64_t age = l->rules.now_ms(l->rules.arg) - m->begun_ms;
+    if (l->downs > 0) /* that the clock was set is not known after a restart */
+        age += l->forward_ms;
     if (strstr(text, "force-expired") != NULL ? !m->forced : age < l->rules.lifetime_ms)
         ledger_fail(l, "message %u expired at the age of %lld ms: %s", m->number, (long long)age,
                     text);
