@@ -137,8 +137,8 @@ enum wire_down {
     WIRE_POWER,  /* what was not synced may be lost or torn */
     WIRE_STOPPED /* in order */
 };
-/* The product ends; every open stream is reset; it starts again after ms. */
-void wire_restart(struct wire_world *w, enum wire_down how, int64_t ms);
+/* The product ends; every open stream is reset; it starts again after ms.  False: it is down. */
+bool wire_restart(struct wire_world *w, enum wire_down how, int64_t ms);
 
 /* What is queued, as the product's own listing has it. */
 struct wire_queued {

@@ -361,9 +361,9 @@ void wire_slow_disk(struct wire_world *w, int64_t ms) {
 
 /* ---- restarts ---- */
 
-void wire_restart(struct wire_world *w, enum wire_down how, int64_t ms) {
+bool wire_restart(struct wire_world *w, enum wire_down how, int64_t ms) {
     if (w->product == NULL || w->dying)
-        return;
+        return false;
     wire_note(w, "restart: %s",
               how == WIRE_KILLED  ? "kill -9"
               : how == WIRE_POWER ? "power cut"
@@ -374,6 +374,7 @@ void wire_restart(struct wire_world *w, enum wire_down how, int64_t ms) {
         product_stop(w);
     else
         w->dying = true;
+    return true;
 }
 
 static void life_end(struct wire_world *w) {
