@@ -51,13 +51,13 @@ struct ledger_mail {
     struct rcpt_entry rcpts[LEDGER_RCPTS];
     unsigned n_rcpts;
     bool expired, deleted, held, forced;
-    int64_t ordered_ms; /* when one of the last three became true */
-    unsigned order;     /* the number of the last order; 0: there was none */
-    int64_t durable_ms; /* when that one was called done; 0: not yet */
+    int64_t ordered_ms;    /* when one of the last three became true */
+    unsigned order;        /* the number of the last order; 0: there was none */
+    int64_t durable_ms;    /* when that one was called done; 0: not yet */
     int64_t unreadable_ms; /* when an attempt first found its content unreadable; 0: never */
     bool gone;             /* its client has gone by itself, and heard no answer */
     bool untold;           /* the product was stopped in order, and had not answered its content */
-    bool notified;      /* a non-delivery notification is logged */
+    bool notified;         /* a non-delivery notification is logged */
     int64_t notified_ms;
 };
 
