@@ -315,14 +315,20 @@ static void check_orders(struct ledger_take *t, const struct ledger_mail *m) {
                     (long long)m->ordered_ms, t->c->host, (long long)t->at_ms);
 }
 
-struct ledger_road road_of_rcpt(const struct ledger_mail *m, const struct rcpt_entry *r) {
-    const struct ledger *l = m->l;
-    int64_t since = m->begun_ms > r->tried_ms ? m->begun_ms : r->tried_ms;
+/* When the product went down last; 0: never. */
+static int64_t last_down_ms(const struct ledger *l) {
     unsigned n = sizeof l->down_ms / sizeof l->down_ms[0];
     n = l->downs < n ? l->downs : n;
-    if (n > 0 && l->down_ms[n - 1] > since)
-        since = l->down_ms[n - 1];
-    return l->rules.road(l->rules.arg, m->sender, r->addr, since);
+    return n == 0 ? 0 : l->down_ms[n - 1];
+}
+
+static int64_t later_of(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+struct ledger_road road_of_rcpt(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    int64_t since = later_of(later_of(m->begun_ms, r->tried_ms), last_down_ms(m->l));
+    return m->l->rules.road(m->l->rules.arg, m->sender, r->addr, since);
 }
 
 /* Is the login on that connection one of those that the road has? */
@@ -469,7 +475,8 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
                     m->number);
     if (r->delivered > 0 && r->early != t && !repeat_is_excused(t, r))
         ledger_fail(l, "<%s> of message %u was delivered twice", r->addr, m->number);
-    if (r->bounced && l->downs == 0 && !l->rules.faulted(l->rules.arg))
+    bool tells_little = (t->c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) != 0;
+    if (r->bounced && l->downs == 0 && !tells_little && !l->rules.faulted(l->rules.arg))
         ledger_fail(l, "<%s> of message %u was bounced and then delivered", r->addr, m->number);
     if (r->reported && !forgotten_after(l, r->reported_ms - NOTE_MS))
         ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,
@@ -559,6 +566,7 @@ static void order_mail(struct ledger_mail *m, enum ledger_order o, unsigned numb
     m->durable_ms = 0;
     if (o == ORDER_RELEASE) {
         m->held = false;
+        m->released_ms = m->l->rules.now_ms(m->l->rules.arg);
         return;
     }
     m->deleted = o == ORDER_DELETE;
@@ -590,7 +598,8 @@ void ledger_order(struct ledger *l, enum ledger_order o, unsigned number, const 
 
 /* What waits has its next attempt within maximal_backoff_time. */
 static void check_turn(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
-    int64_t waits = l->rules.now_ms(l->rules.arg) - r->tried_ms;
+    int64_t since = later_of(later_of(r->tried_ms, m->released_ms), last_down_ms(l));
+    int64_t waits = l->rules.now_ms(l->rules.arg) - since;
     if (!m->expired && r->tried_ms > 0 && waits > l->rules.backoff_ms + l->rules.backoff_ms / 2 &&
         !l->rules.faulted(l->rules.arg))
         ledger_fail(l, "<%s> of message %u has not been tried for %lld ms", r->addr, m->number,

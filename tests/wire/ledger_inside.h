@@ -54,6 +54,7 @@ struct ledger_mail {
     int64_t ordered_ms;    /* when one of the last three became true */
     unsigned order;        /* the number of the last order; 0: there was none */
     int64_t durable_ms;    /* when that one was called done; 0: not yet */
+    int64_t released_ms;   /* when it was put off hold last */
     int64_t unreadable_ms; /* when an attempt first found its content unreadable; 0: never */
     bool gone;             /* its client has gone by itself, and heard no answer */
     bool untold;           /* the product was stopped in order, and had not answered its content */
