@@ -139,7 +139,7 @@ static enum cmd cmd_vrfy(struct session *s, struct str args) {
     if (s->p->disable_vrfy_command)
         smtpd_reply(s, false, "502 5.5.1 VRFY command is disabled");
     else if (args.n == 0)
-        smtpd_reply(s, false, "501 5.5.4 Syntax: VRFY address");
+        smtpd_reply(s, false, "501 5.5.4 Syntax: VRFY address%s", o.utf8 ? " [SMTPUTF8]" : "");
     else if (addr_parse(args, &o, &out, &len) != ADDR_OK || len != args.n)
         smtpd_reply(s, false, "501 5.1.3 Bad recipient address syntax");
     else

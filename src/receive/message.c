@@ -156,7 +156,7 @@ static void commit_reply(struct session *s, const struct commit *c) {
     else
         smtpd_reply(s, false, "451 4.3.0 Error: queue file write error");
     if (rc == 0) /* as Postfix: a client that gets mail through may err again */
-        s->errors = s->errors_seen = s->junk = 0;
+        s->errors = s->junk = 0;
     else
         log_warn("smtpd", "%s: queue write error: %s", c->env->qid, strerror(-rc));
 }

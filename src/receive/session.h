@@ -95,11 +95,10 @@ struct session {
     char *helo;                /* NULL: it has not said any */
     bool esmtp;                /* that was EHLO */
     bool tls_on;
-    bool wrapped;         /* TLS comes before the greeting */
-    enum smtp_verb verb;  /* the last command */
-    unsigned errors;      /* since a message was taken, as Postfix counts them */
-    unsigned errors_seen; /* of them, that the client was slowed down for */
-    unsigned junk;        /* commands that lead nowhere, since a message was taken */
+    bool wrapped;        /* TLS comes before the greeting */
+    enum smtp_verb verb; /* the last command */
+    unsigned errors;     /* since a message was taken, as Postfix counts them */
+    unsigned junk;       /* commands that lead nowhere, since a message was taken */
     unsigned ok[VERB_COUNT], total[VERB_COUNT];
     struct auth *auth;             /* a dialogue about who the client is, or NULL */
     struct auth_wait *auth_wait;   /* for Dovecot's list of mechanisms, or NULL */

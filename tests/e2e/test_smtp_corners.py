@@ -50,7 +50,7 @@ def test_parameters(dns, relay):
             assert c.cmd(f"{TO} {bad}")[:3] in ("501", "555"), bad
         assert c.cmd(f"{TO} NOTIFY=DELAY,FAILURE") == c.cmd(f"{TO} NOTIFY=NEVER") == "250 2.1.5 Ok"
         assert c.cmd("DATA now") == "501 5.5.4 Syntax: DATA"
-        assert c.cmd("VRFY") == "501 5.5.4 Syntax: VRFY address"
+        assert c.cmd("VRFY") == "501 5.5.4 Syntax: VRFY address [SMTPUTF8]"
         assert c.cmd("VRFY a@x.example b") == "501 5.1.3 Bad recipient address syntax"
         c.cmd("RSET")
         assert c.cmd("HELO a") == "250 mta.example" and c.cmd("EHLO") == "501 Syntax: EHLO hostname"

@@ -1,4 +1,5 @@
 """The SMTP server and clients that mean harm, or that are broken: what they say goes no further than it must."""
+import contextlib
 import re
 
 import pytest
@@ -253,6 +254,56 @@ def test_commands_that_lead_nowhere_end_the_session_as_in_postfix(postfix, dns, 
     for name, a, b in zip(JUNK, queue_ids(theirs), queue_ids(ours)):
         assert b == a, name
     assert [l for l in our_log if "many errors" in l] == [l for l in their_log if "many errors" in l]
+
+
+def told(port, lines):
+    """The first line of each reply to lines that are sent at once, to the end."""
+    with Client(port) as c:
+        said = []
+        with contextlib.suppress(OSError):
+            c.raw(b"".join(line + (b"" if b"\r\n" in line else b"\r\n") for line in lines))
+            while (r := c.reply()) is not None:
+                said.append(r.split("\n")[0])
+        return said
+
+
+def test_mistakes_in_pipelines_end_the_session_as_in_postfix(postfix, dns):
+    """After a message the counts begin anew; which limit is reached first, the last reply says alike."""
+    dialogues = list(JUNK.values()) + [
+        [b"junk"] * 3 + [F, T, b"BDAT 9 LAST\r\nx: yyyyy\n"] + [b"junk"] * 9, [F] + [b"RCPT TO:bad bad"] * 9,
+        [b"VRFY"] * 2 + [b"NOOP"] * 3 + [b"junk"] * 9, [F, T, b"BDAT 9 LAST\r\nx: yyyyy\n"] * 3 + [b"RSET"] * 20, [b"DATA", b"BDAT 0 LAST"] * 9]
+    conf = ("smtpd_peername_lookup = no\nrelayhost = [127.0.0.1]:9\nsmtpd_junk_command_limit = 2\nsmtpd_hard_error_limit = 5\n"
+            "smtpd_soft_error_limit = 3\nsmtpd_error_sleep_time = 0\n")
+    postfix.case(conf, {}, "")
+    try:
+        theirs = [told(postfix.port, lines + [b"QUIT"]) for lines in dialogues]
+    finally:
+        postfix.over()
+    with Posthouse(conf, dns=dns) as p:
+        ours = [told(p.port, lines + [b"QUIT"]) for lines in dialogues]
+    for lines, a, b in zip(dialogues, queue_ids(theirs), queue_ids(ours)):
+        assert b == a, lines
+
+
+def test_after_too_many_mistakes_each_command_is_slow(dns, relay):
+    """Not only each further mistake; a message that is taken ends it.  The log of states says when the session slept."""
+    p = Posthouse("smtpd_soft_error_limit = 2\nsmtpd_hard_error_limit = 20\nsmtpd_error_sleep_time = 1s\nrelay_threads = 1\n"
+                  f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns)
+    p.extra_env["POSTHOUSE_TRACE"] = "1"
+    slept = lambda: p.log().count("command -> sleep") + p.log().count("wait -> sleep")
+    with p, p.client() as c:
+        for line in ("junk", "junk", "NOOP", "EHLO x"):
+            c.cmd(line)
+        assert slept() == 0
+        for line, n in (("junk", 1), ("NOOP", 2), ("EHLO x", 3), (FROM, 4), (TO, 5)):
+            c.cmd(line)
+            wait_for(lambda: slept() == n)
+        assert c.cmd("DATA").startswith("354")
+        c.raw("Subject: x\r\n\r\n")
+        c.raw("slow\r\n.\r\n")
+        assert c.reply().startswith("250 2.0.0 Ok: queued as")
+        assert c.cmd("junk").startswith("500") and c.cmd("NOOP").startswith("250")
+        assert slept() == 5
 
 
 def test_a_client_that_reads_nothing_is_bounded(dns):
