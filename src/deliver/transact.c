@@ -590,10 +590,9 @@ static void forget_results(struct txn *t) {
 
 /* Does the reply's own enhanced status code say which command it answers? */
 static bool reply_names(const struct dsess *s, enum txn_command command) {
-    struct str text = sbuf_str(&s->reply.text);
     char dsn[12];
-    dsn_from_reply(dsn, s->reply.code, text);
-    bool there = str_istarts(text, dsn), about_address = strncmp(dsn + 1, ".1.", 3) == 0;
+    bool there = dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    bool about_address = strncmp(dsn + 1, ".1.", 3) == 0;
     return there && about_address == (command == TXN_MAIL || command == TXN_RCPT);
 }
 

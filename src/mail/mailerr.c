@@ -90,12 +90,14 @@ static size_t dsn_span(struct str s) {
     return i < s.n && s.p[i] != ' ' ? 0 : i;
 }
 
-void dsn_from_reply(char dsn[12], int code, struct str text) {
+bool dsn_from_reply(char dsn[12], int code, struct str text) {
     size_t n = dsn_span(text);
-    if (n > 0 && n < 12 && text.p[0] == '0' + code / 100) {
-        memcpy(dsn, text.p, n);
-        dsn[n] = '\0';
-    } else {
+    bool own = n > 0 && n < 12 && text.p[0] == '0' + code / 100;
+    if (!own) {
         snprintf(dsn, 12, "%d.0.0", code / 100 % 10);
+        return false;
     }
+    memcpy(dsn, text.p, n);
+    dsn[n] = '\0';
+    return true;
 }

@@ -72,7 +72,7 @@ const char *mail_status_name(enum mail_status s);
 /* "connect", "greeting", …; "" if unset. */
 const char *mail_phase_name(enum mail_phase phase);
 /* The enhanced status code at the start of text ("5.1.1 no such user") if its class fits the reply
- * code, else code's class and ".0.0". */
-void dsn_from_reply(char dsn[12], int code, struct str text);
+ * code, else code's class and ".0.0".  True if text has one that fits. */
+bool dsn_from_reply(char dsn[12], int code, struct str text);
 
 #endif

@@ -95,6 +95,7 @@ static enum went route_failed(struct route_query *q, const char *param,
     note(q, param, a,
          "the look-up failed: mail waits (4.3.0); no less specific rule is used instead");
     log_warn("trivial-rewrite", "%s lookup failure", param);
+    sbuf_reset(&q->r.why);
     sbuf_printf(&q->r.why, "%s lookup failure", param);
     q->r.rc = ROUTE_FAILED;
     return WENT_OVER;
@@ -425,20 +426,21 @@ static enum went route_bad(struct route_query *q, const char *fmt, ...) {
  */
 static void decide_here(struct route_query *q, enum service_kind kind) {
     struct str text = sbuf_str(&q->r.nexthop);
-    enum mail_status status = MAIL_BOUNCED;
+    enum mail_status status = MAIL_DEFERRED;
     char dsn[12];
-    dsn_from_reply(dsn, 400, text);
-    if (kind == SERVICE_RETRY || (text.n >= strlen(dsn) && memcmp(text.p, dsn, strlen(dsn)) == 0))
-        status = MAIL_DEFERRED;
-    else
-        dsn_from_reply(dsn, 500, text);
-    if (text.n >= strlen(dsn) && memcmp(text.p, dsn, strlen(dsn)) == 0)
+    bool own = dsn_from_reply(dsn, 400, text);
+    if (!own && kind != SERVICE_RETRY) {
+        status = MAIL_BOUNCED;
+        own = dsn_from_reply(dsn, 500, text);
+    }
+    if (own)
         text = str_trim(str_from(text, strlen(dsn)));
+    if (text.n == 0)
+        text = STR_LIT("Address is undeliverable");
     if (kind == SERVICE_DISCARD)
         mailerr_set(&q->r.here, MAIL_SENT, "2.0.0", "%.*s", STR_FMT(text));
     else
-        mailerr_set(&q->r.here, status, dsn, "%.*s",
-                    STR_FMT(text.n > 0 ? text : STR_LIT("Address is undeliverable")));
+        mailerr_set(&q->r.here, status, dsn, "%.*s", STR_FMT(text));
     mailerr_blame(&q->r.here, PHASE_ROUTE, BLAME_RECIPIENT);
 }
 
