@@ -373,6 +373,37 @@ static void refusals_of(struct config *c, struct service *svc) {
         refusals_fill(svc == NULL ? &c->refusals : &svc->refusals, &who);
 }
 
+/* A value that was frozen when it was in use already: it has no errors. */
+static void frozen_store(struct config *c, const struct param_info *info, const char *value) {
+    for (size_t i = 0; i <= c->n_services; i++) {
+        struct params *p = i == 0 ? &c->p : &c->services[i - 1]->p;
+        char *text = mem_strdup(value);
+        value_store(c, info, (char *)p + info->offset, text);
+        if (info->type != PARAM_STR)
+            free(text);
+    }
+}
+
+static void frozen_fill(struct config *c) {
+    struct sbuf fact = {0};
+    for (size_t i = 0; i < param_count; i++) {
+        sbuf_reset(&fact);
+        sbuf_printf(&fact, "frozen %s", param_table[i].name);
+        const char *value = cfg_source_fact(c->source, fact.p);
+        if (value != NULL)
+            frozen_store(c, &param_table[i], value);
+    }
+    sbuf_free(&fact);
+}
+
+void config_freeze(struct config *c, const char *name, const char *value) {
+    struct sbuf fact = {0};
+    sbuf_printf(&fact, "frozen %s", name);
+    cfg_source_fact_add(c->source, fact.p, value);
+    sbuf_free(&fact);
+    frozen_store(c, param_find(name, strlen(name)), value);
+}
+
 struct config *config_build(struct cfg_source *src) {
     struct config *c = MEM_NEW(struct config);
     atomic_store(&c->refs, 1);
@@ -389,6 +420,7 @@ struct config *config_build(struct cfg_source *src) {
         refusals_of(c, s);
     }
     refusals_of(c, NULL);
+    frozen_fill(c);
     return c;
 }
 

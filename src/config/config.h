@@ -70,6 +70,10 @@ struct config *config_build(struct cfg_source *src);
 /* Reads every file that the values name (certificates, anchors, resolv.conf) into the bundle, for
  * processes that cannot open files. */
 void config_preload(struct config *c);
+/* The parameter name has that value in c and in what other processes build of its bundle, whatever
+ * the files say: what only a start takes up.  Before anything but its builder knows c.  (What the
+ * files say is still what config_value answers.) */
+void config_freeze(struct config *c, const char *name, const char *value);
 /* c replaces before, which is taken over: sessions that began with it go on, and ask for its
  * tables. Of those before it, the last few are kept, too. */
 void config_follows(struct config *c, struct config *before);

@@ -189,6 +189,10 @@ struct str cfg_source_file(struct cfg_source *s, const char *path, int *err) {
     return f == NULL ? STR_LIT("") : sbuf_str(&f->text);
 }
 
+void cfg_source_fact_add(struct cfg_source *s, const char *name, const char *value) {
+    fact_add(s, name, mem_strdup(value));
+}
+
 const char *cfg_source_fact(const struct cfg_source *s, const char *name) {
     for (size_t i = 0; i < s->n_facts; i++)
         if (strcmp(s->facts[i].name, name) == 0)

@@ -375,6 +375,7 @@ static bool sup_reload(void) {
                   sup.dir);
         return false;
     }
+    restart_freeze(sup.begun, cfg);
     config_follows(cfg, sup.cfg);
     sup.cfg = cfg;
     mark_accounts();

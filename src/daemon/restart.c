@@ -26,6 +26,15 @@ static void say_params(const struct config *begun, const struct config *now) {
     }
 }
 
+void restart_freeze(const struct config *begun, struct config *now) {
+    for (size_t i = 0; i < sizeof once / sizeof once[0]; i++) {
+        char *value = config_value(begun, once[i], NULL);
+        if (value != NULL)
+            config_freeze(now, once[i], value);
+        free(value);
+    }
+}
+
 static bool config_serves(const struct config *c, const char *name) {
     for (size_t i = 0; i < c->n_services; i++)
         if (c->services[i]->kind == SERVICE_SMTPD && strcmp(c->services[i]->name, name) == 0)

@@ -11,6 +11,9 @@
  * has and set does not listen for, or the other way round. */
 void restart_say(const struct config *begun, const struct config *now,
                  const struct listen_set *set);
+/* Those parameters have the values of begun in now, too: a child that is started again goes on with
+ * them.  Before now is in use. */
+void restart_freeze(const struct config *begun, struct config *now);
 /* Errors of a configuration that are errors only because the one in use is another: what looks like
  * a file that is being written. */
 void restart_check(const struct config *now, const struct config *next, struct diags *d);

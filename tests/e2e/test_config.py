@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from kit import POSTHOUSE, FakeRelay, Posthouse, free_port
+from kit import POSTHOUSE, FakeRelay, Posthouse, free_port, wait_for
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -206,6 +206,30 @@ def test_a_reload_says_what_needs_a_restart(dns):
         p.reload()
         assert len(p.wait_log(rf"warning: master\.cf has no service 127\.0\.0\.1:{p.port} any more")) == 1
         assert p.log().count("ignoring") == 2
+
+
+def test_what_needs_a_restart_is_not_taken_up_by_a_child_that_is_started_again(dns):
+    """A reload ignores some parameters; a relay process that crashes later begins with their old values, too."""
+    def segments():
+        return {f.name: f.stat().st_size for f in (p.dir / "spool/log").iterdir()}
+
+    def again():
+        pid = p.child("relay")
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: pid not in p.children() and len(p.children()) == 2)
+        wait_for(p._greets)
+        assert p.send().startswith("250")
+    before = "spool_segment_size = 1048576\nrelayhost = [127.0.0.1]:9\n"
+    with Posthouse(before, dns=dns) as p:
+        assert p.send().startswith("250")
+        for n, user in enumerate(("daemon", "no-such-user"), 1):
+            p.write_main(before.replace("1048576", "3145728") + f"mail_owner = {user}\nqueue_directory = {p.dir}/elsewhere\n")
+            p.reload()
+            p.wait_log(r"warning: ignoring mail_owner parameter value change", count=n)
+            again()
+            assert set(segments().values()) == {1048576}
+        p.write_main(before)
+        assert len(p.queue()) == 3
 
 
 def test_master_overrides(tmp_path, dns):
