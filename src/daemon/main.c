@@ -34,12 +34,26 @@
 
 /* A child that ends at once is not started again at once. */
 #define RESTART_MS 500
+/* A child that has not taken a message after so long is killed: it hangs. */
+#define SEND_MS 20000
+/* A stop is over after so long, whatever a child does: what hangs is killed. */
+#define STOP_KILL_MS 15000
+/* … and is not waited for after this: the kernel holds it, for instance in a disk that hangs. */
+#define STOP_LEAVE_MS 5000
+#define STOP_LOOK_US  20000
+#define RETIRED_MAX   16U
 
 struct child {
     const char *name;
     pid_t pid;
     int chan;
     int64_t started_ms;
+};
+
+/* A lookup process that was told to go because another one has taken over. */
+struct retired {
+    pid_t pid;        /* 0: none */
+    int64_t until_ms; /* then it is killed */
 };
 
 static struct {
@@ -50,6 +64,7 @@ static struct {
     struct listen_set set;
     size_t loops;
     struct child relay, lookup;
+    struct retired retired[RETIRED_MAX];
     sigset_t mask;
 } sup;
 
@@ -214,6 +229,23 @@ static void child_begin(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* No message waits for a child that hangs. */
+static void chan_bound(int fd) {
+    struct timeval tv = {SEND_MS / 1000, SEND_MS % 1000 * 1000};
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv) < 0)
+        log_warn("master", "setsockopt: %s", strerror(errno));
+}
+
+/* What a child was to be told did not go out, or not whole: it is of no more use, and is started
+ * again when it has ended. */
+static void child_send(struct child *c, struct str msg, const int *fds, size_t n) {
+    int rc = c->pid > 0 ? ipc_send(c->chan, msg, fds, n) : 0;
+    if (rc == 0)
+        return;
+    log_warn("master", "cannot reach the %s process: %s; it is killed", c->name, strerror(-rc));
+    kill(c->pid, SIGKILL);
+}
+
 /* False: the system has no room for it now. */
 static bool spawn(struct child *c, const int *lookups) {
     int chan[2];
@@ -240,6 +272,7 @@ static bool spawn(struct child *c, const int *lookups) {
     if (c->chan >= 0)
         close(c->chan);
     c->chan = chan[0];
+    chan_bound(c->chan);
     c->pid = pid;
     c->started_ms = clock_mono_ms();
     return true;
@@ -248,8 +281,7 @@ static bool spawn(struct child *c, const int *lookups) {
 static void send_fds(struct child *to, const int *fds) {
     struct sbuf b = {0};
     ipc_end(&b, ipc_begin(&b, SUP_LOOKUP, 0));
-    if (ipc_send(to->chan, sbuf_str(&b), fds, sup.loops + 1) < 0)
-        log_warn("master", "cannot reach the %s process", to->name);
+    child_send(to, sbuf_str(&b), fds, sup.loops + 1);
     sbuf_free(&b);
 }
 
@@ -293,6 +325,54 @@ static void log_death(const struct child *c, pid_t pid, int status) {
         log_warn("master", "process %s pid %d exit status %d", c->name, pid, WEXITSTATUS(status));
 }
 
+static void retired_kill(struct retired *r) {
+    log_warn("master", "process lookup pid %d has not gone in %d s: it is killed", r->pid,
+             STOP_KILL_MS / 1000);
+    kill(r->pid, SIGKILL);
+    r->pid = 0;
+}
+
+/* A free place, or that of the one that has had most time. */
+static struct retired *retired_place(void) {
+    struct retired *oldest = &sup.retired[0];
+    for (size_t i = 0; i < RETIRED_MAX; i++) {
+        if (sup.retired[i].pid == 0)
+            return &sup.retired[i];
+        if (sup.retired[i].until_ms < oldest->until_ms)
+            oldest = &sup.retired[i];
+    }
+    return oldest;
+}
+
+/* It was told to go; when there are too many of them, one goes now. */
+static void retired_add(pid_t pid) {
+    struct retired *r = retired_place();
+    if (pid <= 0)
+        return;
+    if (r->pid != 0)
+        retired_kill(r);
+    *r = (struct retired){pid, clock_mono_ms() + STOP_KILL_MS};
+}
+
+static void retired_gone(pid_t pid) {
+    for (size_t i = 0; i < RETIRED_MAX; i++)
+        if (sup.retired[i].pid == pid)
+            sup.retired[i].pid = 0;
+}
+
+/* Kills those whose time is over; milliseconds until it is for the next one, or -1. */
+static int retired_watch(void) {
+    int64_t now = clock_mono_ms(), next = -1;
+    for (size_t i = 0; i < RETIRED_MAX; i++) {
+        struct retired *r = &sup.retired[i];
+        if (r->pid != 0 && r->until_ms <= now)
+            retired_kill(r);
+        if (r->pid != 0 && (next < 0 || r->until_ms - now < next))
+            next = r->until_ms - now;
+    }
+    return (int)next;
+}
+
 static void reap(void) {
     int status;
     pid_t pid;
@@ -300,8 +380,10 @@ static void reap(void) {
         struct child *c = pid == sup.relay.pid    ? &sup.relay
                           : pid == sup.lookup.pid ? &sup.lookup
                                                   : NULL;
-        if (c == NULL)
+        if (c == NULL) {
+            retired_gone(pid);
             continue;
+        }
         c->pid = 0;
         log_death(c, pid, status);
         if (clock_mono_ms() - c->started_ms < RESTART_MS)
@@ -315,8 +397,7 @@ static void tell(struct child *c, uint32_t type, const struct cfg_source *src) {
     if (src != NULL)
         cfg_source_put(src, &b);
     ipc_end(&b, at);
-    if (c->pid > 0 && ipc_send(c->chan, sbuf_str(&b), NULL, 0) < 0)
-        log_warn("master", "cannot reach the %s process", c->name);
+    child_send(c, sbuf_str(&b), NULL, 0);
     mem_wipe(b.p, b.n);
     sbuf_free(&b);
 }
@@ -330,8 +411,7 @@ static void reopen_log(void) {
         return;
     ipc_end(&b, ipc_begin(&b, SUP_REOPEN, 0));
     for (size_t i = 0; i < 2; i++)
-        if (to[i]->pid > 0 && ipc_send(to[i]->chan, sbuf_str(&b), &fd, 1) < 0)
-            log_warn("master", "cannot reach the %s process", to[i]->name);
+        child_send(to[i], sbuf_str(&b), &fd, 1);
     sbuf_free(&b);
 }
 
@@ -339,6 +419,7 @@ static void reopen_log(void) {
  * the old one was asked and has not answered, the relay asks again. */
 static void replace_lookup(void) {
     tell(&sup.lookup, SUP_STOP, NULL);
+    retired_add(sup.lookup.pid);
     sup.lookup.pid = 0;
     start_children();
 }
@@ -386,17 +467,35 @@ static bool sup_reload(void) {
     return true;
 }
 
-static void stop_child(struct child *c) {
+/* True if the child has ended by then. */
+static bool child_ends(struct child *c, int64_t until_ms) {
     int status = 0;
-    tell(c, SUP_STOP, NULL);
-    if (c->pid > 0 && waitpid(c->pid, &status, 0) == c->pid && status != 0)
+    pid_t ended;
+    while ((ended = waitpid(c->pid, &status, WNOHANG)) == 0 && clock_mono_ms() < until_ms)
+        usleep(STOP_LOOK_US);
+    if (ended == c->pid && status != 0)
         log_death(c, c->pid, status);
+    return ended != 0;
+}
+
+/* What the spool has is safe, however the child ends. */
+static void stop_child(struct child *c, int64_t until_ms) {
+    tell(c, SUP_STOP, NULL);
+    if (c->pid <= 0 || child_ends(c, until_ms))
+        return;
+    log_warn("master", "process %s pid %d has not stopped in %d s: it is killed", c->name, c->pid,
+             STOP_KILL_MS / 1000);
+    kill(c->pid, SIGKILL);
+    if (!child_ends(c, clock_mono_ms() + STOP_LEAVE_MS))
+        log_error("master", "process %s pid %d cannot be killed: it is left behind", c->name,
+                  c->pid);
 }
 
 static void sup_stop(void) {
+    int64_t until_ms = clock_mono_ms() + STOP_KILL_MS;
     log_info("master", "terminating on signal 15");
-    stop_child(&sup.relay);
-    stop_child(&sup.lookup);
+    stop_child(&sup.relay, until_ms);
+    stop_child(&sup.lookup, until_ms);
     unlink("control.sock");
     unlink(RELOAD_SOCKET);
     unlink("public/submit.sock");
@@ -418,7 +517,7 @@ _Noreturn static void supervise(void) {
     int sfd = signalfd(-1, &sup.mask, SFD_CLOEXEC);
     struct signalfd_siginfo si;
     for (;;) {
-        int most_ms = start_children() ? -1 : RESTART_MS, wait_ms = reload_wait_ms();
+        int most_ms = start_children() ? retired_watch() : RESTART_MS, wait_ms = reload_wait_ms();
         struct pollfd p[2] = {{.fd = sfd, .events = POLLIN},
                               {.fd = wait_ms > 0 ? -1 : sup.set.reload, .events = POLLIN}};
         if (wait_ms > 0 && (most_ms < 0 || wait_ms < most_ms))

@@ -174,6 +174,37 @@ def test_no_room_for_a_process(dns, tmp_path):
     relay.stop()
 
 
+def test_a_child_that_hangs_holds_up_no_stop(dns):
+    """What does not stop is killed after a stated time, and nothing that was accepted is lost."""
+    with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
+        assert p.send().startswith("250")
+        old = p.child("lookup")
+        os.kill(old, signal.SIGSTOP)
+        p.reload()
+        wait_for(lambda: len(p.children()) == 3)
+        hangs = p.children()
+        for pid in hangs:
+            os.kill(pid, signal.SIGSTOP)
+        p.proc.terminate()
+        assert p.proc.wait(120) == 0
+        assert not p.children_of(hangs)
+        for name in ("relay", "lookup"):
+            p.wait_log(rf"warning: process {name} pid \d+ has not stopped in 15 s: it is killed")
+        p.out.close()
+        p.start()
+        assert len(p.queue()) == 1
+
+
+def test_an_old_lookup_process_that_hangs_goes(dns):
+    with Posthouse(dns=dns) as p:
+        old = p.child("lookup")
+        os.kill(old, signal.SIGSTOP)
+        p.reload()
+        wait_for(lambda: old not in p.children(), 120)
+        p.wait_log(rf"warning: process lookup pid {old} has not gone in 15 s: it is killed")
+        assert p.send().startswith("250")
+
+
 def test_children_come_back(dns):
     """Either process killed is back, and mail flows again without a restart of the daemon."""
     relay = FakeRelay(auth=["LOGIN"])
