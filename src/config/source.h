@@ -20,7 +20,7 @@ const char *cfg_source_dir(const struct cfg_source *s);
 struct str cfg_source_file(struct cfg_source *s, const char *path, int *err);
 /* A fact about this machine: system_hostname, system_domain, system_networks_host, … */
 const char *cfg_source_fact(const struct cfg_source *s, const char *name);
-/* One more, for this bundle and for whoever builds from it. */
+/* One more, for this bundle and for the snapshots that are built from it. */
 void cfg_source_fact_add(struct cfg_source *s, const char *name, const char *value);
 /* Is there such a file, or a symbolic link (wherever it leads)?  Known to the other processes too.
  * cfg_source_may_exist is true as well where that cannot be seen. */
