@@ -9,6 +9,7 @@
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
 #include "daemon/unread_say.h"
+#include "mail/address.h"
 #include "maps/maps.h"
 #include "receive/receive.h"
 #include "route/nexthop.h"
@@ -45,6 +46,16 @@ static void check_level(const struct config *cfg, const char *name, const char *
             return;
     diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name),
              "%s: Posthouse does not have the level \"%s\"", name, value);
+}
+
+static void check_servername(const struct config *cfg, const char *service, const char *value,
+                             struct diags *d) {
+    if (value[0] != '\0' && !addr_is_dns_name(str_of(value)))
+        diag_add(
+            d, DIAG_WARN, cfg->main.path, check_line_of(cfg, "smtp_tls_servername"),
+            "%s%ssmtp_tls_servername: \"%s\" is neither hostname, nexthop nor a host name: mail "
+            "that goes by TLS waits",
+            service, service[0] == '\0' ? "" : ": ", value);
 }
 
 /* AUTH from clients: warns where there is no server or store to ask. */
@@ -120,6 +131,11 @@ void daemon_check(const struct config *cfg, struct diags *d) {
     check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
     check_level(cfg, "smtp_tls_security_level", p->smtp_tls_security_level, d);
     check_level(cfg, "smtpd_tls_security_level", p->smtpd_tls_security_level, d);
+    check_servername(cfg, "", p->smtp_tls_servername, d);
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (strcmp(cfg->services[i]->p.smtp_tls_servername, p->smtp_tls_servername) != 0)
+            check_servername(cfg, cfg->services[i]->name, cfg->services[i]->p.smtp_tls_servername,
+                             d);
     if (p->line_length_limit < 512)
         diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "line_length_limit"),
                  "line_length_limit: at least 512 (RFC 5321 section 4.5.3.1)");

@@ -11,32 +11,36 @@ HOP = "relayhost = [relay.test]\n"
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = static:clerk:sesame\nsmtp_sasl_security_options = "
 
 
-def case(id, main, pol=None, kind="hash", rcpt="b@y.test", sni=True):
-    """sni: compared; without smtp_tls_servername Posthouse sends the host's name (docs/differences.md)."""
+ROWS = ["secure match=relay.test match=other.test", "secure match=other.test match=relay.test", "secure match=other.test match=third.test",
+        "secure match=", "may match=relay.test", "none match=x strange", "may connection_reuse=maybe", "encrypt strange=bar",
+        "secure match = relay.test", "encrypt servername=sni.test", "encrypt servername=nexthop",
+        "encrypt servername=a.test servername=a.test", "encrypt servername=-bad-", "encrypt servername=127.0.0.1",
+        "secure Match=RELAY.test", "verify match=other.test:relay.test", "must", "encrypt servername=",
+        "secure match=relay.test connection_reuse=no"]
+
+
+def case(id, main, pol=None, kind="hash", rcpts=("b@y.test",), sni=None, more=None):
+    """sni: the names that are compared (all, if None); without smtp_tls_servername Posthouse sends the host's name
+    (docs/differences.md)."""
     main += f"smtp_tls_policy_maps = {kind}:{{dir}}/pol\n" if pol is not None else ""
-    return pytest.param(dict(main=main, files={} if pol is None else {"pol": pol + "\n"}, rcpt=rcpt, sni=sni), id=id)
-
-
-def row(text):
-    return case(f"row {text}", HOP + MAY, f"[relay.test] {text}", sni="servername" in text)
+    files = {} if pol is None else {"pol": pol + "\n"}
+    return pytest.param(dict(main=main, files=dict(files, **more or {}), rcpts=rcpts, sni=sni), id=id)
 
 
 CASES = [
     # keys: a plain domain's parents are asked of every kind of table
-    case("parent in hash", MAY, ".plain.test encrypt", rcpt="b@sub.plain.test"),
-    case("parent in regexp", MAY, r"/^\.plain\.test$/ encrypt", "regexp", rcpt="b@sub.plain.test"),
-    case("parent's parent in regexp", MAY, r"/^\.test$/ encrypt", "regexp", rcpt="b@deep.sub.plain.test"),
-    case("parent in pcre-like text without dot", MAY, "/^plain[.]test$/ encrypt", "regexp", rcpt="b@sub.plain.test"),
-    case("domain before parent", MAY, "/^sub.plain.test$/ none\n/^[.]plain[.]test$/ encrypt", "regexp", rcpt="b@sub.plain.test"),
+    case("parent in hash", MAY, ".plain.test encrypt", rcpts=["b@sub.plain.test"]),
+    case("parent in regexp", MAY, r"/^\.plain\.test$/ encrypt", "regexp", rcpts=["b@sub.plain.test"]),
+    case("parent's parent in regexp", MAY, r"/^\.test$/ encrypt", "regexp", rcpts=["b@deep.sub.plain.test"]),
+    case("parent in pcre-like text without dot", MAY, "/^plain[.]test$/ encrypt", "regexp", rcpts=["b@sub.plain.test"]),
+    case("domain before parent", MAY, "/^sub.plain.test$/ none\n/^[.]plain[.]test$/ encrypt", "regexp", rcpts=["b@sub.plain.test"]),
     case("brackets have no parents", MAY + "relayhost = [sub.plain.test]\n", "/^.plain.test/ encrypt", "regexp"),
     case("a port has no parents", MAY + "relayhost = sub.plain.test:25\n", "/^.plain.test/ encrypt", "regexp"),
     case("an address has no parents", MAY + f"relayhost = {PLAIN}\n", "/^[.]0[.]0[.]73$/ encrypt", "regexp"),
     # attributes
-    *[row(t) for t in ("secure match=relay.test match=other.test", "secure match=other.test match=relay.test",
-                       "secure match=other.test match=third.test", "secure match=", "may match=relay.test", "none match=x strange",
-                       "may connection_reuse=maybe", "encrypt strange=bar", "secure match = relay.test", "encrypt servername=sni.test",
-                       "encrypt servername=nexthop", "encrypt servername=a.test servername=a.test", "encrypt servername=-bad-",
-                       "encrypt servername=127.0.0.1")],
+    case("rows", MAY + "transport_maps = hash:{dir}/tr\n", "\n".join(f"[h{i}.test] {r}" for i, r in enumerate(ROWS)),
+         rcpts=[f"b@r{i}.test" for i in range(len(ROWS))], sni=["sni.test", "a.test", f"h{ROWS.index('encrypt servername=nexthop')}.test"],
+         more={"tr": "".join(f"r{i}.test smtp:[h{i}.test]\n" for i in range(len(ROWS)))}),
     # the name for SNI
     case("servername nexthop", "relayhost = dom.test\nsmtp_tls_security_level = encrypt\nsmtp_tls_servername = nexthop\n"),
     case("servername hostname", "relayhost = dom.test\nsmtp_tls_security_level = encrypt\nsmtp_tls_servername = hostname\n"),
@@ -54,6 +58,7 @@ def name_server(tmp_path_factory):
     d = tmp_path_factory.mktemp("dns")
     d.chmod(0o755)
     names = [f"relay.test. 60 IN A {SECURE}", "dom.test. 60 IN MX 10 relay.test."]
+    names += [f"h{i}.test. 60 IN A {SECURE}" for i in range(len(ROWS))]
     server = pair.NameServer(d, names + [f"{n}plain.test. 60 IN A {PLAIN}" for n in ("", "sub.", "deep.sub.")])
     yield server
     server.stop()
@@ -85,10 +90,14 @@ def what_happens(mta, relays, c):
     all_, names, cert = relays
     names.clear()
     main = f"smtp_tls_CAfile = {cert}\n" + c["main"]
-    replies, results, _ = pair.run(mta, all_, main, c["files"], "", [("a@x.test", c["rcpt"])])
+    replies, results, _ = pair.run(mta, all_, main, c["files"], "", [("a@x.test", r) for r in c["rcpts"]])
     assert not replies
-    spoken = {n: sorted((bool(s.tls and s.mails), s.auth, len(s.mails)) for s in r.sessions if s.mails) for n, r in all_.items()}
-    return [(o[2], o[3]) for o in results], spoken, names.copy() if c["sni"] else None
+    spoken = {n: sorted((bool(s.tls), s.auth or (), m["rcpts"][0].split(" ORCPT")[0]) for s in r.sessions for m in s.mails)
+              for n, r in all_.items()}
+    first = {}
+    for o in results:
+        first.setdefault(o[0], (o[2], o[3]))
+    return first, spoken, [n for n in names if c["sni"] is None or n in c["sni"]]
 
 
 @pytest.mark.parametrize("c", CASES)

@@ -93,6 +93,16 @@ def test_check_stale_table(tmp_path):
     assert r.returncode == 1 and "is older than source file" in r.stdout
 
 
+@pytest.mark.parametrize("name,good", [("nexthop", True), ("hostname", True), ("mx.example", True), ("", True), ("mx.example.", False),
+                                       ("10.1.2.3", False), ("two names", False)])
+def test_check_of_the_name_for_sni(tmp_path, name, good):
+    own = "relay unix - - n - - smtp -o smtp_tls_servername=-own-\n"
+    p = Posthouse(f"smtp_tls_servername = {name}\n", master="" if good else own, directory=tmp_path)
+    r = p.run("check")
+    bad = [l for l in r.stdout.splitlines() if "smtp_tls_servername" in l and "waits" in l]
+    assert len(bad) == (0 if good else 2) and (good or r.returncode == 1), r.stdout
+
+
 def adapt(text, tmp_path, port):
     return text.replace("@DIR@", str(tmp_path)).replace("@PORT@", str(port))
 
