@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "config/secret.h"
 #include "config/unread.h"
 #include "maps/maps.h"
 #include "util/mem.h"
@@ -22,19 +23,13 @@ static const char *raw_value(const struct config *c, const char *name, bool defa
     return e != NULL ? e->value : info != NULL ? info->def : NULL;
 }
 
-static bool ends_in(const char *name, const char *with) {
-    size_t n = strlen(name), k = strlen(with);
-    return n > k && strcmp(name + n - k, with) == 0;
-}
-
-/* In a listing, which ends up in forums: not the passwords of tables that are written in main.cf.
- */
+/* The value as it is listed; a listing of all ends up in forums. */
 static char *without_secret(const char *name, const char *value) {
     struct sbuf b = {0};
-    bool own = param_find(name, strlen(name)) != NULL;
-    if (strcmp(name, "smtp_sasl_password_maps") == 0)
+    enum secret_kind kind = secret_param(name);
+    if (kind == SECRET_INLINE)
         maps_show(value, &b);
-    else if (!own && (ends_in(name, "_password") || ends_in(name, "_bind_pw")) && value[0] != '\0')
+    else if (kind == SECRET_VALUE && value[0] != '\0')
         sbuf_add_c(&b, "(hidden)");
     else
         return mem_strdup(value);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "config/secret.h"
 #include "deliver/session.h"
 #include "maps/relays.h"
 #include "route/keys.h"
@@ -289,8 +290,8 @@ static void on_credentials(void *arg, const struct maps_answer *a) {
 
 static enum step ask_credentials(struct dsess *s, const char *spec, const struct keys *keys) {
     if (s->watch != NULL)
-        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n, true,
-                                    on_credentials, s);
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n,
+                                    secret_answers(s->cfg, s->p, spec), on_credentials, s);
     else
         s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys->v, keys->n, on_credentials, s);
     return STEP_WAIT;

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#include "config/secret.h"
 #include "deliver/session.h"
 #include "mail/address.h"
 
@@ -166,7 +167,8 @@ static enum step ask_policy(struct dsess *s) {
     }
     const char *spec = s->p->smtp_tls_policy_maps;
     if (s->watch != NULL)
-        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys, n, false, on_policy, s);
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys, n,
+                                    secret_answers(s->cfg, s->p, spec), on_policy, s);
     else
         s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys, n, on_policy, s);
     return STEP_WAIT;

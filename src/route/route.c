@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/secret.h"
 #include "mail/address.h"
 #include "route/keys.h"
 #include "route/nexthop.h"
@@ -117,15 +118,14 @@ static void route_on_answer(void *arg, const struct maps_answer *a) {
         route_give(q);
 }
 
-/* Asks for q->keys.  When explaining, asks for a trace; the values of relay records are left out of
- * it. */
+/* Asks for q->keys.  When explaining, asks for a trace. */
 static enum went route_ask(struct route_query *q, const char *spec,
                            enum went (*take)(struct route_query *q, const struct maps_answer *a)) {
     struct maps_answer now = {0};
     q->take = take;
     if (q->trace != NULL)
         q->tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n,
-                                    spec == q->cfg->relays_spec, route_on_answer, q);
+                                    secret_answers(q->cfg, &q->cfg->p, spec), route_on_answer, q);
     else
         q->tag = lookup_route(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, &now,
                               route_on_answer, q);

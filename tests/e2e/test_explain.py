@@ -87,6 +87,20 @@ def test_statements_and_searches_are_shown(dns, server):
     db.stop()
 
 
+def test_a_transports_own_passwords_are_not_shown(dns):
+    """Also where smtp_sasl_password_maps is of a transport alone, and written into master.cf."""
+    relay = FakeRelay(auth=("PLAIN",))
+    master = f"other unix - - n - - smtp\n -o smtp_sasl_password_maps=inline:{{{{relay.server=user:{SECRET}}}}}\n"
+    main = f"sender_dependent_default_transport_maps = inline:{{{{@dom.example=other:[relay.server]:{relay.port}}}}}\n" + SASL
+    with Posthouse(main, master=master, dns=dns) as p:
+        lines = steps(p, "explain", "me@dom.example")
+        cred, = named(lines, "credentials")
+        assert cred["user"] == "user" and cred["asked"][0]["table"] == "inline:(hidden)"
+        text = p.run("explain", "me@dom.example").stdout + p.run("test", "me@dom.example").stdout + p.run("check").stdout
+        assert "user" in text and SECRET not in text + json.dumps(lines) + p.log()
+    relay.stop()
+
+
 def test_null_sender_direct_and_bad_hops(dns):
     with Posthouse("sender_dependent_relayhost_maps = inline:{{{{ <> = [plain.server]:9 }}, {{ bad@x.example = [oops }}}}\n"
                    "transport_maps = inline:{{{{ d.example = discard:quietly }}, {{ r.example = retry:4.0.1 later }}, {{ l.example = local: }}}}\n", dns=dns) as p:

@@ -3,6 +3,7 @@
 
 #include "../fuzz/bundle.h"
 #include "config/config.h"
+#include "config/secret.h"
 #include "maps/maps.h"
 
 static const char *lookup(void *arg, struct str name) {
@@ -138,10 +139,28 @@ static void test_maps_order(void **state) {
     maps_close(m);
 }
 
+static void test_secrets(void **state) {
+    (void)state;
+    struct config c = {.relays_spec = "relays:/r"};
+    struct params of_transport = {.smtp_sasl_password_maps = "hash:/other"};
+    c.p.smtp_sasl_password_maps = "hash:/sasl";
+    assert_int_equal(secret_param("smtp_sasl_password_maps"), SECRET_INLINE);
+    assert_int_equal(secret_param("vmail_password"), SECRET_VALUE);
+    assert_int_equal(secret_param("vmail_bind_pw"), SECRET_VALUE);
+    assert_int_equal(secret_param("vmail_dbname"), SECRET_NOT);
+    assert_int_equal(secret_param("relayhost"), SECRET_NOT);
+    assert_true(secret_answers(&c, &c.p, "hash:/sasl"));
+    assert_true(secret_answers(&c, &of_transport, "hash:/other"));
+    assert_true(secret_answers(&c, &of_transport, "relays:/r"));
+    assert_false(secret_answers(&c, &c.p, "hash:/policy"));
+    c.relays_spec = "";
+    assert_false(secret_answers(&c, &c.p, ""));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_expand), cmocka_unit_test(test_no_master_cf),
-        cmocka_unit_test(test_times), cmocka_unit_test(test_matchlists),
-        cmocka_unit_test(test_maps_order)};
+        cmocka_unit_test(test_expand),     cmocka_unit_test(test_no_master_cf),
+        cmocka_unit_test(test_times),      cmocka_unit_test(test_matchlists),
+        cmocka_unit_test(test_maps_order), cmocka_unit_test(test_secrets)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
