@@ -37,7 +37,9 @@ struct access_run {
     void *arg;
     struct later answer;
     enum verdict verdict;           /* VERDICT_UNSET until the run is over */
-    struct sbuf text;               /* of VERDICT_REJECT */
+    unsigned code;                  /* of VERDICT_REJECT: of the reply */
+    struct sbuf text;               /* likewise: what follows the code */
+    bool unowned_is_free;           /* a sender without an owner may be used by every login */
     size_t list;                    /* the list that is evaluated, as numbered by access_list */
     struct str rest;                /* its words that are left */
     const struct access_word *word; /* the one that is tested */
@@ -70,35 +72,39 @@ struct access_word {
 
 /* -- rejecting -- */
 
-/* "code <subject>: text". */
-static enum access_step access_reject(struct access_run *a, const char *code, struct str address,
-                                      const char *text) {
-    sbuf_printf(&a->text, "%s <", code);
+/* "code dsn <subject>: text". */
+static enum access_step access_reject(struct access_run *a, unsigned code, const char *dsn,
+                                      struct str address, const char *text) {
+    a->code = code;
+    sbuf_printf(&a->text, "%s <", dsn);
     addr_external(&a->text, address);
     sbuf_printf(&a->text, ">: %s", text);
     return STEP_REJECT;
 }
 
-static enum access_step access_reject_text(struct access_run *a, const char *text) {
+static enum access_step access_reject_text(struct access_run *a, unsigned code, const char *text) {
+    a->code = code;
     sbuf_add_c(&a->text, text);
     return STEP_REJECT;
 }
 
-static enum access_step reject_helo(struct access_run *a, const char *code, const char *why) {
-    sbuf_printf(&a->text, "%s <%s>: Helo command rejected: %s", code, a->f.helo, why);
+static enum access_step reject_helo(struct access_run *a, unsigned code, const char *dsn,
+                                    const char *why) {
+    a->code = code;
+    sbuf_printf(&a->text, "%s <%s>: Helo command rejected: %s", dsn, a->f.helo, why);
     return STEP_REJECT;
 }
 
 static enum access_step test_reject(struct access_run *a) {
     if (a->stage == ACCESS_DATA)
-        return access_reject_text(a, "554 5.7.1 <DATA>: Data command rejected: Access denied");
-    return access_reject(a, "554 5.7.1", a->f.rcpt, "Recipient address rejected: Access denied");
+        return access_reject_text(a, 554, "5.7.1 <DATA>: Data command rejected: Access denied");
+    return access_reject(a, 554, "5.7.1", a->f.rcpt, "Recipient address rejected: Access denied");
 }
 
 static enum access_step test_defer(struct access_run *a) {
     if (a->stage == ACCESS_DATA)
-        return access_reject_text(a, "450 4.3.2 <DATA>: Data command rejected: Try again later");
-    return access_reject(a, "450 4.3.2", a->f.rcpt, "Recipient address rejected: Try again later");
+        return access_reject_text(a, 450, "4.3.2 <DATA>: Data command rejected: Try again later");
+    return access_reject(a, 450, "4.3.2", a->f.rcpt, "Recipient address rejected: Try again later");
 }
 
 /* -- who the client is -- */
@@ -115,9 +121,9 @@ static void access_warn(struct access_run *a) {
     struct sbuf from = {0}, sender = {0}, rcpt = {0};
     addr_external(&sender, a->f.sender);
     addr_external(&rcpt, a->f.rcpt);
-    log_info("smtpd", "NOQUEUE: reject_warning: %s from %s: %s; from=<%s> to=<%s>",
-             a->stage == ACCESS_DATA ? "DATA" : "RCPT", client_text(a->f.client, &from), a->text.p,
-             sender.p == NULL ? "" : sender.p, rcpt.p == NULL ? "" : rcpt.p);
+    log_info("smtpd", "NOQUEUE: reject_warning: %s from %s: %u %s; from=<%s> to=<%s>",
+             a->stage == ACCESS_DATA ? "DATA" : "RCPT", client_text(a->f.client, &from), a->code,
+             a->text.p, sender.p == NULL ? "" : sender.p, rcpt.p == NULL ? "" : rcpt.p);
     sbuf_free(&from);
     sbuf_free(&sender);
     sbuf_free(&rcpt);
@@ -145,7 +151,7 @@ static void access_resume(struct access_run *a, enum access_step step) {
 
 static enum access_step network_step(struct access_run *a, enum match_rc rc) {
     if (rc == MATCH_ERROR)
-        return access_reject_text(a, "451 4.3.0 Temporary lookup failure");
+        return access_reject_text(a, 451, "4.3.0 Temporary lookup failure");
     return permit_if(rc == MATCH_YES);
 }
 
@@ -173,16 +179,17 @@ static enum access_step test_sasl_authenticated(struct access_run *a) {
 }
 
 static enum access_step test_client_name(struct access_run *a) {
-    if (a->f.client->name != NULL && strcmp(a->f.client->name, "unknown") != 0)
+    if (a->f.client->name != NULL)
         return STEP_NEXT;
-    sbuf_printf(&a->text, "450 4.7.25 Client host rejected: cannot find your hostname, [%s]",
+    a->code = 450;
+    sbuf_printf(&a->text, "4.7.25 Client host rejected: cannot find your hostname, [%s]",
                 a->f.client->addr);
     return STEP_REJECT;
 }
 
 static enum access_step test_plaintext(struct access_run *a) {
     return a->f.encrypted ? STEP_NEXT
-                          : access_reject_text(a, "450 4.7.1 Session encryption is required");
+                          : access_reject_text(a, 450, "4.7.1 Session encryption is required");
 }
 
 /* -- where the mail goes -- */
@@ -202,12 +209,12 @@ static enum access_step test_auth_destination(struct access_run *a) {
 
 static enum access_step test_reject_unauth(struct access_run *a) {
     return auth_destination(a) ? STEP_NEXT
-                               : access_reject(a, "554 5.7.1", a->f.rcpt, "Relay access denied");
+                               : access_reject(a, 554, "5.7.1", a->f.rcpt, "Relay access denied");
 }
 
 static enum access_step test_defer_unauth(struct access_run *a) {
     return auth_destination(a) ? STEP_NEXT
-                               : access_reject(a, "454 4.7.1", a->f.rcpt, "Relay access denied");
+                               : access_reject(a, 454, "4.7.1", a->f.rcpt, "Relay access denied");
 }
 
 /* -- what it calls itself and its mail -- */
@@ -220,27 +227,27 @@ static enum access_step test_invalid_helo(struct access_run *a) {
     struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
     if (helo.n == 0 || helo.p[0] == '[' || (addr_is_ascii(helo) && addr_valid_host(helo)))
         return STEP_NEXT;
-    return reject_helo(a, "501 5.5.2", "Invalid name");
+    return reject_helo(a, 501, "5.5.2", "Invalid name");
 }
 
 static enum access_step test_fqdn_helo(struct access_run *a) {
     struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
     if (helo.n == 0 || is_fqdn(helo))
         return STEP_NEXT;
-    return reject_helo(a, "504 5.5.2", "need fully-qualified hostname");
+    return reject_helo(a, 504, "5.5.2", "need fully-qualified hostname");
 }
 
 static enum access_step test_fqdn_sender(struct access_run *a) {
     if (a->f.sender.n == 0 || is_fqdn(addr_domain(a->f.sender)))
         return STEP_NEXT;
-    return access_reject(a, "504 5.5.2", a->f.sender,
+    return access_reject(a, 504, "5.5.2", a->f.sender,
                          "Sender address rejected: need fully-qualified address");
 }
 
 static enum access_step test_fqdn_recipient(struct access_run *a) {
     if (a->f.rcpt.n == 0 || is_fqdn(addr_domain(a->f.rcpt)))
         return STEP_NEXT;
-    return access_reject(a, "504 5.5.2", a->f.rcpt,
+    return access_reject(a, 504, "5.5.2", a->f.rcpt,
                          "Recipient address rejected: need fully-qualified address");
 }
 
@@ -248,29 +255,25 @@ static enum access_step test_multi_bounce(struct access_run *a) {
     size_t more = a->stage == ACCESS_DATA ? 1 : 0;
     if (a->f.sender.n > 0 || a->f.n_rcpts <= more)
         return STEP_NEXT;
-    return access_reject_text(a, "550 5.5.3 Multi-recipient bounce");
+    return access_reject_text(a, 550, "5.5.3 Multi-recipient bounce");
 }
 
 /* -- may this login use this sender?  reject_*sender_login_mismatch -- */
-
-/* reject_known_…: a sender without an owner may be used by every login. */
-static bool unowned_is_free(const struct access_run *a) {
-    return strncmp(a->word->name, "reject_known", 12) == 0;
-}
 
 static enum access_step owner_step(struct access_run *a, const struct maps_answer *ans) {
     struct sbuf why = {0};
     const char *user = a->f.sasl_user;
     bool found = ans->rc == MAP_FOUND;
     if (ans->rc == MAP_ERROR)
-        return access_reject(a, "451 4.3.0", a->f.sender, "Temporary lookup failure");
+        return access_reject(a, 451, "4.3.0", a->f.sender, "Temporary lookup failure");
     if (user == NULL && found)
-        return access_reject(a, "553 5.7.1", a->f.sender, "Sender address rejected: not logged in");
-    if (user == NULL || (!found && unowned_is_free(a)) ||
+        return access_reject(a, 553, "5.7.1", a->f.sender,
+                             "Sender address rejected: not logged in");
+    if (user == NULL || (!found && a->unowned_is_free) ||
         (found && list_has_word(sbuf_str(&ans->value), user)))
         return STEP_NEXT;
     sbuf_printf(&why, "Sender address rejected: not owned by user %s", user);
-    access_reject(a, "553 5.7.1", a->f.sender, why.p);
+    access_reject(a, 553, "5.7.1", a->f.sender, why.p);
     sbuf_free(&why);
     return STEP_REJECT;
 }
@@ -281,18 +284,32 @@ static void on_owners(void *arg, const struct maps_answer *ans) {
     access_resume(a, owner_step(a, ans));
 }
 
-static enum access_step test_login(struct access_run *a) {
+static enum access_step ask_owners(struct access_run *a) {
     struct keys keys = {.n = 0};
-    bool in = a->f.sasl_user != NULL;
-    const char *word = a->word->name;
-    bool other = (in && strncmp(word, "reject_unauth", 13) == 0) ||
-                 (!in && strncmp(word, "reject_auth", 11) == 0);
     keys_sender(&keys, &a->f.cfg->p, a->f.sender);
-    if (!other && keys.n > 0 && a->f.p->smtpd_sender_login_maps[0] != '\0')
+    if (keys.n > 0 && a->f.p->smtpd_sender_login_maps[0] != '\0')
         a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, keys.v, keys.n,
                              on_owners, a);
     keys_clear(&keys);
     return a->tag != 0 ? STEP_WAIT : STEP_NEXT;
+}
+
+static enum access_step test_login(struct access_run *a) {
+    a->unowned_is_free = false;
+    return ask_owners(a);
+}
+
+static enum access_step test_known_login(struct access_run *a) {
+    a->unowned_is_free = true;
+    return ask_owners(a);
+}
+
+static enum access_step test_login_inside(struct access_run *a) {
+    return a->f.sasl_user != NULL ? test_login(a) : STEP_NEXT;
+}
+
+static enum access_step test_login_outside(struct access_run *a) {
+    return a->f.sasl_user == NULL ? test_login(a) : STEP_NEXT;
 }
 
 /* -- check_*_access: the keys of each (access(5)) -- */
@@ -350,11 +367,11 @@ static void keys_address(struct access_run *a, struct str addr) {
 /* HOST NAME/ADDRESS PATTERNS. */
 static enum access_step check_client(struct access_run *a) {
     struct str ip = str_of(a->f.client->addr);
-    const char *name = a->f.client->name == NULL ? "unknown" : a->f.client->name;
+    struct str name = str_of(a->f.client->name);
     char sep = str_chr(ip, ':') >= 0 ? ':' : '.';
-    if (strcmp(name, "unknown") != 0) {
-        key_add(a, false, str_of(name), STR_NONE);
-        keys_domain(a, str_of(name));
+    if (name.p != NULL) {
+        key_add(a, false, name, STR_NONE);
+        keys_domain(a, name);
     }
     key_add(a, false, ip, STR_NONE);
     for (ptrdiff_t dot; (dot = str_rchr(ip, sep)) > 0;) {
@@ -419,9 +436,9 @@ static const struct access_word words[] = {
     {"check_recipient_access", WORD_CHECK, check_recipient},
     {"check_sasl_access", WORD_CHECK, check_login},
     {"reject_sender_login_mismatch", WORD_TEST, test_login},
-    {"reject_known_sender_login_mismatch", WORD_TEST, test_login},
-    {"reject_authenticated_sender_login_mismatch", WORD_TEST, test_login},
-    {"reject_unauthenticated_sender_login_mismatch", WORD_TEST, test_login},
+    {"reject_known_sender_login_mismatch", WORD_TEST, test_known_login},
+    {"reject_authenticated_sender_login_mismatch", WORD_TEST, test_login_inside},
+    {"reject_unauthenticated_sender_login_mismatch", WORD_TEST, test_login_outside},
 };
 
 static const struct access_word *word_find(struct str w) {
@@ -463,11 +480,10 @@ static struct str take_dsn(struct str *text, const char *def) {
 }
 
 /* "REJECT text", "DEFER text", "550 5.7.1 text". */
-static enum access_step action_refuses(struct access_run *a, struct str code, bool soft,
-                                       struct str text) {
-    struct str dsn = take_dsn(&text, soft ? "4.7.1" : "5.7.1");
-    sbuf_add_str(&a->text, code);
-    sbuf_printf(&a->text, " %.*s ", STR_FMT(dsn));
+static enum access_step action_refuses(struct access_run *a, unsigned code, struct str text) {
+    struct str dsn = take_dsn(&text, code / 100 == 4 ? "4.7.1" : "5.7.1");
+    a->code = code;
+    sbuf_printf(&a->text, "%.*s ", STR_FMT(dsn));
     add_subject(a, &a->text);
     sbuf_add_safe(&a->text, text.n > 0 ? text : STR_LIT("Access denied"));
     return STEP_REJECT;
@@ -485,15 +501,15 @@ static enum access_step action_step(struct access_run *a, struct str key, struct
         if (str_ieq_c(word, "OK") || str_ieq_c(word, "permit") || (number && word.n != 3))
             return STEP_PERMIT;
         if (str_ieq_c(word, "REJECT"))
-            return action_refuses(a, STR_LIT("554"), false, text);
+            return action_refuses(a, 554, text);
         if (str_ieq_c(word, "DEFER"))
-            return action_refuses(a, STR_LIT("450"), true, text);
+            return action_refuses(a, 450, text);
         if (number && (code / 100 == 4 || code / 100 == 5))
-            return action_refuses(a, word, code / 100 == 4, text);
+            return action_refuses(a, (unsigned)code, text);
     }
     log_warn("smtpd", "access table %s: entry \"%.*s\" has an action that Posthouse does not have",
              a->table, STR_FMT(key));
-    return access_reject_text(a, "451 4.3.5 Server configuration error");
+    return access_reject_text(a, 451, "4.3.5 Server configuration error");
 }
 
 static enum access_step table_step(struct access_run *a, const struct maps_answer *ans) {
@@ -504,7 +520,7 @@ static enum access_step table_step(struct access_run *a, const struct maps_answe
     if (ans->rc == MAP_FOUND) /* an answer is from another process: it may be anything */
         log_warn("smtpd", "access table %s: the answer is of a key that was not asked for",
                  a->table);
-    return access_reject_text(a, "451 4.3.0 Temporary lookup failure");
+    return access_reject_text(a, 451, "4.3.0 Temporary lookup failure");
 }
 
 static void on_table(void *arg, const struct maps_answer *ans) {
@@ -562,7 +578,7 @@ static enum access_step access_word_step(struct access_run *a, struct str w) {
         return STEP_NEXT;
     if (a->word == NULL) {
         log_warn("smtpd", "unknown smtpd restriction: \"%.*s\"", STR_FMT(w));
-        return access_reject_text(a, "451 4.3.5 Server configuration error");
+        return access_reject_text(a, 451, "4.3.5 Server configuration error");
     }
     a->warns_next = a->word->kind == WORD_WARN;
     if (a->word->kind == WORD_SKIP || a->word->kind == WORD_WARN)
@@ -608,7 +624,7 @@ static void access_free(struct access_run *a) {
 /* The loop gives the answer: the run is the callee's no more. */
 static void access_give(struct later *t) {
     struct access_run *a = DL_OWNER(t, struct access_run, answer);
-    a->fn(a->arg, a->verdict, a->text.p);
+    a->fn(a->arg, a->verdict, a->code, a->text.p);
     access_free(a);
 }
 
@@ -650,6 +666,18 @@ static bool list_closes(const char *list) {
     return false;
 }
 
+static bool compares_logins(const char *list) {
+    struct str rest = str_of(list), w;
+    while (str_split_braces(&rest, LIST_SEPS, &w)) {
+        const struct access_word *k = word_find(w);
+        access_test test = k == NULL ? NULL : k->test;
+        if (test != NULL && (test == test_login || test == test_known_login ||
+                             test == test_login_inside || test == test_login_outside))
+            return true;
+    }
+    return false;
+}
+
 static void check_list(const struct service *svc, const char *name, const char *value,
                        struct diags *d) {
     struct str rest = str_of(value), w, skip;
@@ -673,8 +701,7 @@ void receive_check(const struct config *cfg, struct diags *d) {
         for (size_t l = 0; l < RCPT_LISTS; l++)
             check_list(svc, rcpt_lists[l], rcpt_list(&svc->p, l), d);
         for (size_t l = 0; l < RCPT_LISTS; l++)
-            if (strstr(rcpt_list(&svc->p, l), "sender_login_mismatch") != NULL &&
-                svc->p.smtpd_sender_login_maps[0] == '\0')
+            if (compares_logins(rcpt_list(&svc->p, l)) && svc->p.smtpd_sender_login_maps[0] == '\0')
                 diag_add(
                     d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                     "%s: %s compares senders with logins, but smtpd_sender_login_maps is empty",

@@ -38,8 +38,9 @@ struct access_facts {
 
 struct access_run;
 
-/* text: of VERDICT_REJECT, the reply to the client ("554 5.7.1 …"); valid until fn returns. */
-typedef void (*access_fn)(void *arg, enum verdict v, const char *text);
+/* Of VERDICT_REJECT: the reply to the client, its code and what follows ("5.7.1 <a@x>: …"), which
+ * is valid until fn returns. */
+typedef void (*access_fn)(void *arg, enum verdict v, unsigned code, const char *text);
 
 /* Evaluates the lists of a stage.  fn is called once, from the loop, never before this returns; the
  * run is then over. */

@@ -60,8 +60,8 @@ struct auth_wait {
     void (*fn)(struct session *s);
 };
 
-static bool by_dovecot(const struct session *s) {
-    return strcmp(s->p->smtpd_sasl_type, "dovecot") == 0;
+static bool by_dovecot(const struct params *p) {
+    return strcmp(p->smtpd_sasl_type, "dovecot") == 0;
 }
 
 static bool dovecot_there(const struct session *s) {
@@ -126,9 +126,9 @@ void auth_mechanisms(const struct session *s, struct sbuf *mechs) {
     unsigned options = sasl_options(s);
     if (!auth_is_active(s) || (s->p->smtpd_tls_auth_only && !s->tls_on))
         return;
-    if (by_dovecot(s) && s->r->dovecot != NULL)
+    if (by_dovecot(s->p) && s->r->dovecot != NULL)
         dovecot_mechs(s->r->dovecot, options, &all);
-    else if (!by_dovecot(s) && (options & SASL_NOPLAINTEXT) == 0)
+    else if (!by_dovecot(s->p) && (options & SASL_NOPLAINTEXT) == 0)
         sbuf_add_c(&all, "PLAIN LOGIN");
     if (all.n > 0)
         sasl_filter(sbuf_str(&all), str_of(s->p->smtpd_sasl_mechanism_filter), mechs);
@@ -145,7 +145,7 @@ static void auth_wait_over(void *arg) {
 }
 
 bool auth_await(struct session *s, void (*fn)(struct session *s)) {
-    if (!auth_is_active(s) || !by_dovecot(s) || s->r->dovecot == NULL || dovecot_there(s))
+    if (!auth_is_active(s) || !by_dovecot(s->p) || s->r->dovecot == NULL || dovecot_there(s))
         return false;
     struct auth_wait *w = MEM_NEW(struct auth_wait);
     *w = (struct auth_wait){.wait = {.fn = auth_wait_over, .arg = w}, .s = s, .fn = fn};
@@ -406,11 +406,11 @@ static bool is_offered(const struct session *s, const char *method) {
 
 /* resp: the initial response, or STR_NONE. */
 static enum cmd auth_open(struct session *s, struct str resp) {
-    if (by_dovecot(s) && !dovecot_there(s))
+    if (by_dovecot(s->p) && !dovecot_there(s))
         return fail_for_now(s, "the authentication server is not there");
     if (!is_offered(s, s->auth->method))
         return auth_fail(s, "Invalid authentication mechanism", STR_NONE);
-    return by_dovecot(s) ? begin_dovecot(s, resp) : begin_store(s, resp);
+    return by_dovecot(s->p) ? begin_dovecot(s, resp) : begin_store(s, resp);
 }
 
 /* The service is there, or it is known that it is not. */
@@ -463,8 +463,7 @@ void auth_reload(struct receive *r) {
     const char *path = NULL;
     for (size_t i = 0; i < r->cfg->n_services && path == NULL; i++) {
         const struct service *svc = r->cfg->services[i];
-        if (svc->kind == SERVICE_SMTPD && svc->p.smtpd_sasl_auth_enable &&
-            strcmp(svc->p.smtpd_sasl_type, "dovecot") == 0)
+        if (svc->kind == SERVICE_SMTPD && svc->p.smtpd_sasl_auth_enable && by_dovecot(&svc->p))
             path = svc->p.smtpd_sasl_path;
     }
     if (path != NULL && r->dovecot != NULL && strcmp(path, r->dovecot_path) == 0)

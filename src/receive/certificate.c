@@ -9,6 +9,13 @@
 #include "util/mem.h"
 #include "util/tls.h"
 
+enum server_tls server_tls_level(const struct params *p) {
+    const char *word = p->smtpd_tls_security_level;
+    if (strcmp(word, "encrypt") == 0)
+        return SERVER_TLS_MUST;
+    return strcmp(word, "may") == 0 ? SERVER_TLS_MAY : SERVER_TLS_NONE;
+}
+
 /* The file that holds the certificate, or NULL. */
 static const char *certificate_file(const struct params *p) {
     const char *file =
@@ -34,7 +41,7 @@ static struct str read_pem(const struct config *cfg, const char *file, char **wh
 SSL_CTX *certificate_load(const struct config *cfg, char **why) {
     const struct params *p = &cfg->p;
     const char *file = certificate_file(p);
-    bool must = strcmp(p->smtpd_tls_security_level, "encrypt") == 0;
+    bool must = server_tls_level(p) == SERVER_TLS_MUST;
     bool chain = p->smtpd_tls_chain_files[0] != '\0';
     struct tls_conf c = {.server = true,
                          .protocols =

@@ -7,8 +7,12 @@
 
 #include "maps/maps.h"
 
+const char *client_name(const struct client *c) {
+    return c->name == NULL ? "unknown" : c->name;
+}
+
 const char *client_text(const struct client *c, struct sbuf *b) {
-    sbuf_printf(b, "%s[%s]", c->name == NULL ? "unknown" : c->name, c->addr);
+    sbuf_printf(b, "%s[%s]", client_name(c), c->addr);
     return b->p;
 }
 

@@ -12,13 +12,15 @@
 struct client {
     struct netaddr peer;
     char addr[INET6_ADDRSTRLEN]; /* the same as text; 127.0.0.1 for a local client */
-    char *name;                  /* verified host name or "unknown"; NULL: not looked up yet */
+    char *name;                  /* verified host name, or NULL: none is known */
     bool local;                  /* a unix socket: sendmail */
     unsigned uid;                /* of a local client */
     bool limits_off;             /* it is in smtpd_client_event_limit_exceptions */
     bool counted;                /* anvil counts its connection */
 };
 
+/* Its name, "unknown" if none is known; as text only. */
+const char *client_name(const struct client *c);
 /* Appends "name[address]", as the log has it; returns the text of b. */
 const char *client_text(const struct client *c, struct sbuf *b);
 /* Is it in a list of networks that has no tables?  A local client is in every one. */

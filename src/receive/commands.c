@@ -8,6 +8,7 @@
 
 #include "mail/address.h"
 #include "receive/auth.h"
+#include "receive/certificate.h"
 #include "receive/message.h"
 #include "receive/transaction.h"
 #include "util/log.h"
@@ -38,14 +39,17 @@ static enum cmd cmd_helo(struct session *s, struct str name) {
     return CMD_DONE;
 }
 
+/* Can this client begin TLS, and has it not? */
+static bool lacks_tls(const struct session *s) {
+    return !s->tls_on && !s->client.local;
+}
+
 static bool offers_tls(const struct session *s) {
-    const char *level = s->p->smtpd_tls_security_level;
-    bool on = strcmp(level, "may") == 0 || strcmp(level, "encrypt") == 0;
-    return s->r->tls != NULL && on && !s->tls_on && !s->client.local;
+    return s->r->tls != NULL && server_tls_level(s->p) != SERVER_TLS_NONE && lacks_tls(s);
 }
 
 static bool must_tls(const struct session *s) {
-    return strcmp(s->p->smtpd_tls_security_level, "encrypt") == 0 && !s->tls_on && !s->client.local;
+    return server_tls_level(s->p) == SERVER_TLS_MUST && lacks_tls(s);
 }
 
 /* The lines of an EHLO reply. */

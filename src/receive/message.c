@@ -60,8 +60,9 @@ static void add_received(const struct session *s, struct sbuf *b) {
         sbuf_printf(b, "Received: by %s (%s, from userid %u)\r\n\tid %s; ", p->myhostname,
                     p->mail_name, c->uid, tx->qid);
     } else {
-        sbuf_printf(b, "Received: from %s (%s [%s%s])\r\n", s->helo == NULL ? c->name : s->helo,
-                    c->name, strchr(c->addr, ':') != NULL ? "IPv6:" : "", c->addr);
+        sbuf_printf(b, "Received: from %s (%s [%s%s])\r\n",
+                    s->helo == NULL ? client_name(c) : s->helo, client_name(c),
+                    strchr(c->addr, ':') != NULL ? "IPv6:" : "", c->addr);
         add_tls(s, b);
         sbuf_printf(b, "\tby %s (%s) with %s id %s", p->myhostname, p->mail_name, protocol_name(s),
                     tx->qid);
@@ -314,14 +315,10 @@ static enum cmd ask_restrictions(struct session *s, access_fn fn) {
     return CMD_WAIT;
 }
 
-static void on_data_access(void *arg, enum verdict v, const char *text) {
+static void on_data_access(void *arg, enum verdict v, unsigned code, const char *text) {
     struct session *s = arg;
-    enum cmd rc = CMD_DONE;
     s->tx->access = NULL;
-    if (v == VERDICT_REJECT)
-        transaction_reject(s, "DATA", text);
-    else
-        rc = data_begin(s);
+    enum cmd rc = v == VERDICT_REJECT ? transaction_refuse(s, "DATA", code, text) : data_begin(s);
     smtpd_answered(s, rc);
 }
 
@@ -380,17 +377,15 @@ static enum cmd chunk_first(struct session *s, struct chunk c) {
     return chunk_take(s, c);
 }
 
-static void on_bdat_access(void *arg, enum verdict v, const char *text) {
+static void on_bdat_access(void *arg, enum verdict v, unsigned code, const char *text) {
     struct session *s = arg;
     struct chunk c = {s->tx->chunk_n, s->tx->chunk_last};
     enum cmd rc;
     s->tx->access = NULL;
-    if (v == VERDICT_REJECT) {
-        transaction_reject(s, "BDAT", text);
-        rc = chunk_drop(s, c);
-    } else {
+    if (v != VERDICT_REJECT)
         rc = chunk_first(s, c);
-    }
+    else if ((rc = transaction_refuse(s, "BDAT", code, text)) == CMD_DONE)
+        rc = chunk_drop(s, c);
     smtpd_answered(s, rc);
 }
 

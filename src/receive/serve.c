@@ -291,8 +291,8 @@ static void name_came(void *ctx, const char *name) {
         return;
     s->naming = NULL;
     /* The DNS may hold any bytes; this goes into Received:. */
-    bool is_name = name != NULL && addr_valid_host(str_of(name));
-    s->client.name = mem_strdup(is_name ? name : "unknown");
+    if (name != NULL && addr_valid_host(str_of(name)))
+        s->client.name = mem_strdup(name);
     serve_begin(s);
 }
 

@@ -103,6 +103,14 @@ void transaction_reject(struct session *s, const char *stage, const char *text) 
     smtpd_reply(s, false, "%s", text);
 }
 
+enum cmd transaction_refuse(struct session *s, const char *stage, unsigned code, const char *text) {
+    struct sbuf reply = {0};
+    sbuf_printf(&reply, "%u %s", code, text);
+    transaction_reject(s, stage, reply.p);
+    sbuf_free(&reply);
+    return code == 421 || code == 521 ? CMD_CLOSE : CMD_DONE; /* RFC 5321 3.8, RFC 7504 */
+}
+
 static enum cmd tx_say(struct session *s, bool ok, const char *text) {
     smtpd_reply(s, ok, "%s", text);
     return CMD_DONE;
@@ -380,8 +388,8 @@ static enum cmd rcpt_refused(struct session *s) {
     const struct mailerr *e = &s->tx->refused;
     struct sbuf code = {0}, text = {0};
     bool hard = e->status == MAIL_BOUNCED;
-    bool plain = strcmp(e->dsn + 1, ".0.0") == 0; /* the rule has none of its own */
-    sbuf_printf(&code, "%d %s", hard ? 550 : 450, !plain ? e->dsn : hard ? "5.1.1" : "4.1.1");
+    const char *dsn = s->tx->refused_coded ? e->dsn : hard ? "5.1.1" : "4.1.1";
+    sbuf_printf(&code, "%d %s", hard ? 550 : 450, dsn);
     sbuf_printf(&text, "Recipient address rejected: %s", e->text);
     rcpt_refuse(s, code.p, sbuf_str(&text));
     sbuf_free(&code);
@@ -400,12 +408,12 @@ static enum cmd rcpt_allowed(struct session *s) {
     return s->tx->refused.status != MAIL_UNSET ? rcpt_refused(s) : rcpt_accept(s);
 }
 
-static void on_rcpt_access(void *arg, enum verdict v, const char *text) {
+static void on_rcpt_access(void *arg, enum verdict v, unsigned code, const char *text) {
     struct session *s = arg;
-    enum cmd rc = CMD_DONE;
+    enum cmd rc;
     s->tx->access = NULL;
     if (v == VERDICT_REJECT) {
-        transaction_reject(s, "RCPT", text);
+        rc = transaction_refuse(s, "RCPT", code, text);
         s->tx->texts.n = s->tx->pending.addr_at;
     } else {
         rc = rcpt_allowed(s);
@@ -422,6 +430,7 @@ static void on_rcpt_route(void *arg, const struct route *r) {
     tx->served =
         r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP &&
                                refusals_first(&r->transport->refusals) == NULL);
+    tx->refused_coded = r->here_coded;
     mailerr_free(&tx->refused);
     if (refused != NULL && s->p->smtpd_reject_unlisted_recipient)
         mailerr_copy(&tx->refused, refused);

@@ -29,6 +29,7 @@ struct transaction {
     enum route_class address_class; /* of it */
     bool served;                    /* its transport is one that Posthouse has */
     struct mailerr refused;         /* its transport says error: or retry:; unset: it does not */
+    bool refused_coded;             /* with an enhanced status code of its own */
     struct access_run *access;      /* the question whether it may, or NULL */
     uint64_t id;                    /* of the queue file; 0: no recipient yet */
     char qid[QID_MAX];              /* "": likewise */
@@ -48,5 +49,7 @@ struct str transaction_rcpt_addr(const struct transaction *tx, const struct rcpt
 struct access_facts transaction_facts(const struct session *s, const struct rcpt_in *r);
 /* Refuses with text, and logs "NOQUEUE: reject: RCPT from …: text; from=<> to=<> proto=ESMTP". */
 void transaction_reject(struct session *s, const char *stage, const char *text);
+/* The same with a reply in two parts, as access gives it: 421 and 521 end the session. */
+enum cmd transaction_refuse(struct session *s, const char *stage, unsigned code, const char *text);
 
 #endif

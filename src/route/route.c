@@ -426,21 +426,19 @@ static enum went route_bad(struct route_query *q, const char *fmt, ...) {
  */
 static void decide_here(struct route_query *q, enum service_kind kind) {
     struct str text = sbuf_str(&q->r.nexthop);
-    enum mail_status status = MAIL_DEFERRED;
+    bool soft = text.n > 0 && text.p[0] == '4';
     char dsn[12];
-    bool own = dsn_from_reply(dsn, 400, text);
-    if (!own && kind != SERVICE_RETRY) {
-        status = MAIL_BOUNCED;
-        own = dsn_from_reply(dsn, 500, text);
-    }
-    if (own)
+    q->r.here_coded = dsn_from_reply(dsn, soft ? 400 : 500, text);
+    soft = kind == SERVICE_RETRY || (soft && q->r.here_coded);
+    if (q->r.here_coded)
         text = str_trim(str_from(text, strlen(dsn)));
     if (text.n == 0)
         text = STR_LIT("Address is undeliverable");
+    dsn[0] = soft ? '4' : '5';
     if (kind == SERVICE_DISCARD)
         mailerr_set(&q->r.here, MAIL_SENT, "2.0.0", "%.*s", STR_FMT(text));
     else
-        mailerr_set(&q->r.here, status, dsn, "%.*s", STR_FMT(text));
+        mailerr_set(&q->r.here, soft ? MAIL_DEFERRED : MAIL_BOUNCED, dsn, "%.*s", STR_FMT(text));
     mailerr_blame(&q->r.here, PHASE_ROUTE, BLAME_RECIPIENT);
 }
 

@@ -38,6 +38,7 @@ struct route {
     /* ROUTE_OK, a transport without sessions (error, retry, discard): what becomes of the
      * recipient; else unset. */
     struct mailerr here;
+    bool here_coded; /* the rule has an enhanced status code of its own */
 };
 
 typedef void (*route_fn)(void *arg, const struct route *r);

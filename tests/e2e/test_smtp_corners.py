@@ -87,6 +87,7 @@ def test_what_is_added_to_whose_mail(dns, relay):
 def test_transports_that_refuse(dns, relay):
     table = ("gone.example error:5.1.6 moved away\nplain.example error:no such place\n"
              "later.example retry:4.2.1 full\nsoon.example retry:soon\n"
+             "four.example error:4.3.1 not now\n"
              "drop.example discard:\nlocal.example local:\n")
     main = "transport_maps = texthash:{dir}/transport\n"
     with server(dns, relay, main, files={"transport": table}) as p, p.client() as c:
@@ -95,6 +96,7 @@ def test_transports_that_refuse(dns, relay):
                 "plain": "550 5.1.1 <x@plain.example>: Recipient address rejected: no such place",
                 "later": "450 4.2.1 <x@later.example>: Recipient address rejected: full",
                 "soon": "450 4.1.1 <x@soon.example>: Recipient address rejected: soon",
+                "four": "450 4.3.1 <x@four.example>: Recipient address rejected: not now",
                 "drop": "250 2.1.5 Ok",
                 "local": "451 4.3.5 <x@local.example>: mail transport unavailable: Posthouse relays only, see transport_maps"}
         assert {name: c.cmd(f"RCPT TO:<x@{name}.example>") for name in want} == want

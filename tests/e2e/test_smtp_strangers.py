@@ -256,6 +256,35 @@ def test_commands_that_lead_nowhere_end_the_session_as_in_postfix(postfix, dns, 
     assert [l for l in our_log if "many errors" in l] == [l for l in their_log if "many errors" in l]
 
 
+CODES = (421, 521, 450, 499, 550, 599)
+
+
+def test_a_table_ends_the_session_as_in_postfix(postfix, dns):
+    """421 and 521 of an access table: at RCPT, of a sender, at DATA and at BDAT."""
+    inline = lambda domain: ", ".join(f"{{{{ {k}@{domain} = {k} go away }}}}" for k in CODES)
+    for stage in ("recipient", "sender", "data"):
+        domain = "y.example" if stage == "recipient" else "x.example"
+        table = "check_recipient_access" if stage == "recipient" else "check_sender_access"
+        conf = LIMITS + f"smtpd_{stage}_restrictions = {table} inline:{{{{ {inline(domain)} }}}}\n"
+        ends = [[b"DATA", b"NOOP"], [b"BDAT 9 LAST\r\nx: yyyyy\n", b"NOOP"]] if stage == "data" else [[b"NOOP", T, b"NOOP"]]
+        dialogues = [[F if domain[0] == "y" else b"MAIL FROM:<%d@x.example>" % k,
+                      b"RCPT TO:<%d@y.example>" % k if domain[0] == "y" else T, *end] for k in CODES for end in ends]
+        (theirs, their_log), (ours, our_log) = both(postfix, dns, conf, dialogues)
+        for lines, a, b in zip(dialogues, theirs, ours):
+            assert b == a, lines
+        assert [l for l in our_log if "after" not in l] == [l for l in their_log if "after" not in l]
+
+
+def test_transports_that_refuse_like_postfix(postfix, dns):
+    """The enhanced status code of an error: or retry: is the rule's own, also if it is x.0.0."""
+    rules = {"five": "error:5.0.0 no", "own": "error:5.7.2 no", "plain": "error:no", "retry": "retry:4.0.0 x",
+             "soon": "retry:soon", "odd": "retry:5.7.2 x"}
+    conf = LIMITS + "transport_maps = inline:{{ " + ", ".join(f"{{{{ {k}.test = {v} }}}}" for k, v in rules.items()) + " }}\n"
+    lines = [F, *(f"RCPT TO:<a@{k}.test>".encode() for k in rules)]
+    (theirs, _), (ours, _) = both(postfix, dns, conf, [lines])
+    assert list(zip(lines, ours[0])) == list(zip(lines, theirs[0]))
+
+
 def told(port, lines):
     """The first line of each reply to lines that are sent at once, to the end."""
     with Client(port) as c:

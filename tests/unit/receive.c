@@ -377,11 +377,13 @@ struct asked {
     size_t times;
 };
 
-static void on_verdict(void *arg, enum verdict v, const char *text) {
+static void on_verdict(void *arg, enum verdict v, unsigned code, const char *text) {
     struct asked *a = arg;
     a->v = v;
     a->times++;
-    snprintf(a->text, sizeof a->text, "%s", text == NULL ? "" : text);
+    a->text[0] = '\0';
+    if (v == VERDICT_REJECT)
+        snprintf(a->text, sizeof a->text, "%u %s", code, text);
 }
 
 static struct config *configure(const char *main) {
@@ -464,7 +466,7 @@ static void ask(const char *main, struct access_facts f, enum access_stage stage
                 const char *want) {
     struct config *cfg = configure(main);
     struct asked a = {0};
-    struct client nobody = {.addr = "192.0.2.9", .name = mem_strdup("unknown")};
+    struct client nobody = {.addr = "192.0.2.9"};
     f.loop = loop;
     f.cfg = cfg;
     f.p = &cfg->p;
@@ -500,7 +502,7 @@ static struct access_facts facts(enum route_class address_class) {
 }
 
 static void test_access_who(void **state) {
-    struct client here = {.addr = "127.0.0.1", .name = NULL}, there = {.addr = "198.51.100.7"};
+    struct client here = {.addr = "127.0.0.1"}, there = {.addr = "198.51.100.7"};
     struct client root = {.addr = "127.0.0.1", .local = true};
     struct access_facts f = facts(CLASS_DEFAULT);
     (void)state;

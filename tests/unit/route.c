@@ -333,8 +333,8 @@ static const struct {
      "error bounced 5.0.0 Address is undeliverable", NULL},
     {TM "inline:{y.test=retry:}", "a@x.test", "c@y.test",
      "retry deferred 4.0.0 Address is undeliverable", NULL},
-    {TM "inline:{{y.test=retry:5.7.1 soon}}", "a@x.test", "c@y.test",
-     "retry deferred 4.0.0 5.7.1 soon", NULL},
+    {TM "inline:{{y.test=retry:5.7.1 soon}}", "a@x.test", "c@y.test", "retry deferred 4.7.1 soon",
+     NULL},
     {"", "a@x.test", "nodomain", "bad", "no next hop"},
 };
 
