@@ -7,10 +7,10 @@
  *   sim_wire -s SEED [-f CALL:KIND] [-v]
  *
  * With -x: every fixed script (or one), once without a fault, to count the calls, then once for
- * each call and each fault that fits it (with -e at every Nth call only).  Then COUNT random
- * scenarios from SEED on, or as many as fit in SECONDS; every third of them has a fault at a call
- * by chance.  A scenario that fails, crashes or hangs ends the run; what is printed repeats it.  -v
- * prints all that happens in one scenario.
+ * each call and each fault that fits it (with -e at every Nth call only; of look-ups, which are
+ * few, at every Nth's eighth).  Then COUNT random scenarios from SEED on, or as many as fit in
+ * SECONDS; every third of them has a fault at a call by chance.  A scenario that fails, crashes or
+ * hangs ends the run; what is printed repeats it.  -v prints all that happens in one scenario.
  */
 #include <execinfo.h>
 #include <openssl/crypto.h>
@@ -134,6 +134,12 @@ static void run_one(const struct options *o, struct place *p, _Atomic uint64_t *
     _exit(EXIT_FAILED);
 }
 
+/* Is that call, the nth of its kind, left out? */
+static bool is_skipped(const struct options *o, uint64_t script, enum wire_call c, unsigned nth) {
+    unsigned every = c == CALL_TABLE || c == CALL_NAME ? (o->every + 7) / 8 : o->every;
+    return nth % every != script % every;
+}
+
 /* One script with every fault at every call. */
 static void run_script(const struct options *o, struct place *p, uint64_t script) {
     p->run = (struct run){.seed = script, .kinds = kinds, .kinds_max = CALLS_MAX};
@@ -141,7 +147,10 @@ static void run_script(const struct options *o, struct place *p, uint64_t script
     unsigned calls = p->run.calls < CALLS_MAX ? p->run.calls : CALLS_MAX;
     p->run.kinds = NULL;
     p->run.kinds_max = 0;
-    for (unsigned i = (unsigned)script % o->every; i < calls; i += o->every)
+    unsigned nth[CALL_KINDS] = {0};
+    for (unsigned i = 0; i < calls; i++) {
+        if (is_skipped(o, script, (enum wire_call)kinds[i], nth[kinds[i]]++))
+            continue;
         for (enum wire_fault f = FAULT_NOTHING + 1; f < FAULT_KINDS; f++) {
             if (!fault_fits(f, (enum wire_call)kinds[i]) || atomic_load(&board->stop))
                 continue;
@@ -149,6 +158,7 @@ static void run_script(const struct options *o, struct place *p, uint64_t script
             p->run.fault = f;
             run_one(o, p, &board->exhaustive);
         }
+    }
     if (!atomic_load(&board->stop))
         atomic_fetch_add(&board->done_scripts, 1);
 }

@@ -323,6 +323,11 @@ struct client_mail scene_mail(struct scene *s, const char *domain, unsigned rcpt
     return m;
 }
 
+void scene_spread(struct client_mail *m) {
+    for (unsigned i = 1; i < m->n_rcpts; i += 2)
+        m->rcpts[i].addr = text_of("m%ur%u@%s", m->number, i, "near.example");
+}
+
 struct client *scene_client(struct scene *s) {
     if (s->n_clients == SCENE_CLIENTS)
         abort();

@@ -65,6 +65,8 @@ struct client_mail scene_mail(struct scene *s, const char *domain, unsigned rcpt
 /* The names of recipients' domains; i counts round. */
 const char *scene_domain(unsigned i);
 unsigned scene_domains(void);
+/* Every other recipient of the message is at near.example. */
+void scene_spread(struct client_mail *m);
 struct client *scene_client(struct scene *s);
 /* The client begins then. */
 void scene_begin(struct scene *s, struct client *c, int64_t ms, const char *from, uint16_t port);

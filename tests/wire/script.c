@@ -229,6 +229,8 @@ static struct client_mail draw_mail(struct scene *s) {
     unsigned n = dice_says(d, 60) ? 1 : 1 + dice_roll(d, 5);
     const char *from = draw_domain(d, true);
     struct client_mail m = scene_mail(s, from, n, draw_domain(d, false));
+    if (dice_says(d, 30))
+        scene_spread(&m);
     draw_envid(d, &m);
     if (m.sender[0] != '\0' && dice_says(d, 30))
         m.sender = draw_spelling(d, m.sender);

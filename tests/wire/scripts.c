@@ -28,6 +28,7 @@ enum {
     SHAPE_ERRORS = 2048,   /* more errors than are borne with, before it */
     SHAPE_STRANGER = 8192, /* from an address that may not relay */
     SHAPE_CUT = 65536,     /* the last content breaks off */
+    SHAPE_SPREAD = 262144, /* every other recipient is at near.example */
     SHAPE_ACCESS = 131072, /* a table refuses the second recipient of the first message */
     SHAPE_BEHIND = 32768,  /* commands in clear behind STARTTLS */
     SHAPE_WRONG = 16384,   /* the password of SHAPE_LOGIN is wrong */
@@ -684,6 +685,17 @@ static const struct named scripts[] = {
      .rcpts = 2,
      .must_send = 4,
      .size = 300},
+    {.name = "one recipient is sent while the other's host is slow, and it is killed",
+     .road = ROAD_TRANSPORT,
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 2,
+     .must_send = 2,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_KILL,
+     .event_ms = 20000,
+     .shape = SHAPE_SPREAD},
     {.name = "a fallback without the password",
      .road = ROAD_FALLBACK,
      .login = LOGIN_HOST,
@@ -869,10 +881,14 @@ static void add_mail(struct scene *s, struct client *c, const struct named *n, u
     bool bdat = (n->shape & SHAPE_BDAT) != 0;
     unsigned how = ((n->shape & SHAPE_TOGETHER) != 0 ? CLIENT_TOGETHER : 0U) |
                    ((n->shape & SHAPE_NEXT) != 0 && i > 0 ? CLIENT_NEXT : 0U);
-    const char *to = n->road == ROAD_BOTH || n->road == ROAD_TRANSPORT ? "near.example"
-                     : n->road == ROAD_NOWHERE                         ? "none.example"
-                                                                       : "far.example";
+    const char *to =
+        n->road == ROAD_BOTH || (n->road == ROAD_TRANSPORT && (n->shape & SHAPE_SPREAD) == 0)
+            ? "near.example"
+        : n->road == ROAD_NOWHERE ? "none.example"
+                                  : "far.example";
     struct client_mail m = scene_mail(s, from, n->rcpts, to);
+    if ((n->shape & SHAPE_SPREAD) != 0)
+        scene_spread(&m);
     if ((n->shape & SHAPE_NOTIFY) != 0)
         add_parameters(&m);
     content_make(&s->dice,
