@@ -204,10 +204,14 @@ static void scan_header(struct intake *in, bool last) {
     sbuf_free(&add);
 }
 
-/* The content is complete: the rest of it goes to the file, if there is one. */
+/* The content is complete.  It goes to a file if there is one, or if it is large: also content that
+ * came as a whole, or whose last piece has made it so. */
 static enum intake_rc intake_end(struct intake *in) {
     in->ended = true;
-    if (in->failed == 0 && !in->too_big && in->in_file && intake_spill(in))
+    bool good = in->failed == 0 && !in->too_big;
+    if (good && in->content.n >= (uint64_t)in->p->spool_body_file_size)
+        in->in_file = true;
+    if (good && in->in_file && intake_spill(in))
         return INTAKE_WAIT;
     return in->writing != NULL ? INTAKE_WAIT : INTAKE_END;
 }

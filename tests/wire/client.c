@@ -89,9 +89,13 @@ static struct client_step *step_add(struct client *c, enum step_kind kind, bool 
     return s;
 }
 
-void client_hello(struct client *c, bool extended) {
+void client_hello_as(struct client *c, bool extended, const char *name) {
     struct client_step *s = step_add(c, STEP_HELLO, false);
-    bytes_printf(&s->out, "%s client.wire.example\r\n", extended ? "EHLO" : "HELO");
+    bytes_printf(&s->out, "%s %s\r\n", extended ? "EHLO" : "HELO", name);
+}
+
+void client_hello(struct client *c, bool extended) {
+    client_hello_as(c, extended, "client.wire.example");
 }
 
 void client_starttls(struct client *c, int64_t late_ms, const char *behind) {

@@ -42,6 +42,8 @@ struct client_mail {
 struct client *client_new(struct wire_world *w, struct ledger *l);
 /* "EHLO name" or "HELO name". */
 void client_hello(struct client *c, bool extended);
+/* The same with another name. */
+void client_hello_as(struct client *c, bool extended, const char *name);
 /* STARTTLS, and the handshake so many ms later.  behind: commands in clear in the same packet,
  * which must count for nothing; NULL: none. */
 void client_starttls(struct client *c, int64_t late_ms, const char *behind);

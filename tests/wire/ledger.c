@@ -68,7 +68,8 @@ void ledger_secret(struct ledger *l, const char *user, const char *password, uin
     *s = (struct secret_entry){bytes_copy(password, strlen(password)),
                                {bytes_copy(password, strlen(password)), one.p, two.p},
                                hosts,
-                               tls};
+                               tls,
+                               NULL};
 }
 
 void secrets_look(struct ledger *l, const char *where, const char *p, size_t n) {
@@ -208,6 +209,10 @@ void ledger_client_line(struct ledger *l, const char *p, size_t n) {
     int c = control_in(p, n);
     if (c >= 0)
         ledger_fail(l, "a reply to a client has the control character %d: %.*s", c, (int)n, p);
+    if (!l->rules.faulted(l->rules.arg) &&
+        (bytes_find(p, n, "queue file write error") != NULL ||
+         bytes_find(p, n, "Insufficient system storage") != NULL))
+        ledger_fail(l, "the disk works, and a client is told: %.*s", (int)n, p);
     if (l->rules.soft && n > 0 && p[0] == '5')
         ledger_fail(l, "a client is refused for good, and soft_bounce forbids it: %.*s", (int)n, p);
     secrets_look(l, "a reply to a client", p, n);
@@ -228,7 +233,21 @@ void ledger_conn_tls(struct ledger_conn *c) {
     c->tls = true;
 }
 
+void ledger_conn_offers_tls(struct ledger_conn *c) {
+    c->tls_offered = true;
+}
+
+void ledger_secret_wary(struct ledger *l, const char *user) {
+    l->secrets[l->n_secrets - 1].wary = bytes_copy(user, strlen(user));
+}
+
 void ledger_conn_user(struct ledger_conn *c, const char *user) {
+    for (unsigned i = 0; i < c->l->n_secrets && user != NULL; i++)
+        if (c->l->secrets[i].wary != NULL && strcmp(c->l->secrets[i].wary, user) == 0 &&
+            c->tls_offered && !c->tls)
+            ledger_fail(c->l, "%s logs in at host %u without TLS, which was offered", user,
+                        c->host);
+
     c->user = user == NULL ? NULL : bytes_copy(user, strlen(user));
 }
 
@@ -274,6 +293,7 @@ struct ledger_take *ledger_take(struct ledger_conn *c, int64_t at_ms, const char
     t->c = c;
     t->sender = address_plain(sender, c->l->rules.origin);
     t->e = *e;
+    t->e.can8 = e->can8 && (c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) == 0;
     t->dsn = dsn && (c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) == 0;
     t->at_ms = at_ms;
     return t;
@@ -396,6 +416,13 @@ unsigned ledger_take_rcpt(struct ledger_take *t, const char *addr, unsigned noti
     return t->n++;
 }
 
+static bool has_8bit(const struct bytes *b) {
+    for (size_t i = 0; i < b->n; i++)
+        if ((unsigned char)b->p[i] > 127)
+            return true;
+    return false;
+}
+
 static void compare_content(struct ledger_take *t) {
     struct ledger *l = t->c->l;
     struct ledger_mail *m = t->mail;
@@ -409,6 +436,14 @@ static void compare_content(struct ledger_take *t) {
         snprintf(m->qid, sizeof m->qid, "%s", qid);
     else if (strcmp(m->qid, qid) != 0)
         ledger_fail(l, "message %u is %s and came as %s", m->number, m->qid, qid);
+    char *forged = received_forged(t->content.p, head);
+    if (forged != NULL)
+        ledger_fail(l, "message %u: a line of our Received field is not ours: %s", m->number,
+                    forged);
+    free(forged);
+    if (t->e.can8 && !t->e.body8 && has_8bit(&m->content))
+        ledger_fail(l, "message %u has bytes above 127, and came to host %u without BODY=8BITMIME",
+                    m->number, t->c->host);
     const char *why = content_differs(&m->content, t->content.p + head, t->content.n - head,
                                       l->rules.line_limit, where, sizeof where);
     if (why != NULL)

@@ -67,6 +67,9 @@ void ledger_fail(struct ledger *l, const char *fmt, ...) __attribute__((format(p
 void ledger_secret(struct ledger *l, const char *user, const char *password, uint64_t hosts,
                    bool tls);
 
+/* The user of the last one does not log in without TLS where that is offered, by no mechanism. */
+void ledger_secret_wary(struct ledger *l, const char *user);
+
 /* ---- what clients tell ---- */
 
 enum { LEDGER_NEVER = 1, LEDGER_SUCCESS = 2, LEDGER_FAILURE = 4, LEDGER_DELAY = 8 };
@@ -119,6 +122,8 @@ enum ledger_crime {
 
 struct ledger_conn *ledger_conn(struct ledger *l, unsigned host);
 void ledger_conn_tls(struct ledger_conn *c);
+/* STARTTLS was offered. */
+void ledger_conn_offers_tls(struct ledger_conn *c);
 void ledger_conn_crime(struct ledger_conn *c, unsigned crime);
 /* A line that the product sent as a command, without its end; crlf: it ended so. */
 void ledger_conn_line(struct ledger_conn *c, const char *p, size_t n, bool crlf);
@@ -132,7 +137,8 @@ void ledger_conn_nonsense(struct ledger_conn *c, const char *line);
 struct ledger_envelope {
     uint64_t size; /* SIZE=; has_size */
     bool has_size, utf8, body8;
-    char ret; /* 'F', 'H' or 0 */
+    bool can8; /* 8BITMIME was offered */
+    char ret;  /* 'F', 'H' or 0 */
     bool has_envid;
     struct bytes envid; /* decoded */
 };

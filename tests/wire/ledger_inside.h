@@ -65,7 +65,7 @@ struct ledger_mail {
 struct ledger_conn {
     struct ledger *l;
     unsigned host;
-    bool tls;
+    bool tls, tls_offered;
     unsigned crime;
     unsigned extras; /* replies too many */
     int64_t at_ms;   /* when it was made */
@@ -115,6 +115,8 @@ struct secret_entry {
     char *forms[3]; /* as it is, in base64, in a PLAIN answer */
     uint64_t hosts;
     bool tls;
+    const char
+        *wary; /* the user, who does not log in without TLS where it is offered; NULL: does */
 };
 
 struct ledger {
@@ -149,6 +151,8 @@ void content_normal(const char *p, size_t n, bool data, struct bytes *out);
 void word_at(const char *p, char word[32]);
 /* The Received field at the start of what came: its length and its id; 0 if there is none. */
 size_t received_field(const char *p, size_t n, char qid[32]);
+/* The line of the Received field (of that length) that is not as it ought to be; NULL: none. */
+char *received_forged(const char *p, size_t n);
 /* Is came (without its Received field) sent, but for header fields that may be added and lines
  * that may be broken?  NULL, or what is wrong. */
 const char *content_differs(const struct bytes *sent, const char *came, size_t n, size_t limit,

@@ -100,6 +100,61 @@ size_t received_field(const char *p, size_t n, char qid[32]) {
     return end;
 }
 
+/* "from HELO (NAME [ADDRESS])": a name that holds none of what begins a comment or an address; a
+ * host's name, or unknown. */
+static bool is_from_line(const char *p, size_t n) {
+    static const char before[] = "Received: from ";
+    size_t i = sizeof before - 1;
+    if (n < i || memcmp(p, before, i) != 0)
+        return false;
+    while (i < n && (unsigned char)p[i] > ' ' && p[i] != 0x7f && strchr("<>()\\\";@", p[i]) == NULL)
+        i++;
+    if (i == sizeof before - 1 || i + 2 > n || memcmp(p + i, " (", 2) != 0)
+        return false;
+    for (i += 2; i < n && (isalnum((unsigned char)p[i]) || strchr("-._", p[i]) != NULL); i++) {
+    }
+    if (i + 2 > n || memcmp(p + i, " [", 2) != 0)
+        return false;
+    for (i += 2; i < n && (isxdigit((unsigned char)p[i]) || strchr(".:IPv", p[i]) != NULL); i++) {
+    }
+    return i + 2 == n && memcmp(p + i, "])", 2) == 0;
+}
+
+static bool begins(const char *p, size_t n, const char *with) {
+    return n >= strlen(with) && memcmp(p, with, strlen(with)) == 0;
+}
+
+/* One of the lines that follow it. */
+static bool is_later_line(const char *p, size_t n) {
+    static const char *const known[] = {"\t(using TLSv1.",
+                                        "\t(No client certificate requested)",
+                                        "\t(Authenticated sender: ",
+                                        "\tby posthouse.test (Posthouse) with ",
+                                        "\tfor <",
+                                        "\tid "};
+    static const char *const days[] = {"\tMon, ", "\tTue, ", "\tWed, ", "\tThu, ",
+                                       "\tFri, ", "\tSat, ", "\tSun, "};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (begins(p, n, known[i]))
+            return true;
+    for (size_t i = 0; i < 7; i++)
+        if (begins(p, n, days[i]))
+            return true;
+    return false;
+}
+
+char *received_forged(const char *p, size_t n) {
+    for (size_t i = 0; i < n;) {
+        const char *lf = memchr(p + i, '\n', n - i);
+        size_t len = lf == NULL ? n - i : (size_t)(lf - p) - i;
+        size_t text = len > 0 && p[i + len - 1] == '\r' ? len - 1 : len;
+        if (i == 0 ? !is_from_line(p, text) : !is_later_line(p + i, text))
+            return bytes_copy(p + i, text);
+        i += len + 1;
+    }
+    return NULL;
+}
+
 /* Length of the field name of a header line; 0: it is none. */
 static size_t name_length(const char *p, size_t n) {
     size_t i = 0;

@@ -83,6 +83,16 @@ void wire_dns_mx(struct wire_world *w, const char *name, unsigned pref, const ch
     row_add(w, " mx", name, value);
 }
 
+void wire_dns_ptr(struct wire_world *w, const char *addr, const char *name) {
+    struct netaddr a;
+    struct sbuf arpa = {0};
+    netaddr_parse(&a, str_of(addr), 0);
+    netaddr_arpa(&a, &arpa);
+    row_add(w, " ptr", arpa.p, name);
+    row_add(w, " addr", name, addr);
+    sbuf_free(&arpa);
+}
+
 void wire_dns_clear(struct wire_world *w, const char *name) {
     for (struct row **link = &w->rows; *link != NULL;) {
         struct row *r = *link;
@@ -486,13 +496,4 @@ int64_t lookups_next(const struct wire_world *w) {
 
 void lookups_drop(struct wire_world *w) {
     dl_init(&w->questions);
-}
-
-/* A client's name, as daemon/peername.c finds it; here at once. */
-void peername_answer(void *arg, const struct netaddr *addr,
-                     void (*done)(void *ctx, const char *name), void *ctx) {
-    char ip[INET6_ADDRSTRLEN];
-    (void)arg;
-    netaddr_text(addr, ip);
-    done(ctx, strcmp(ip, "127.0.0.1") == 0 ? "localhost" : row_get(W, " ptr", str_of(ip)));
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/peername.h"
 #include "deliver/deliver.h"
 #include "receive/receive.h"
 #include "schedule/schedule.h"
@@ -21,19 +22,19 @@
 #include "util/clock.h"
 #include "util/ipc.h"
 
-#define WORKERS      2
-#define CONFIGS      64
-#define STOP_US      5000000
-#define STOP_ASK_US  20000
-#define LEAVE_US     2000000
-#define SPOOL_RETRY  1000000
-#define SEGMENT_SIZE (64 << 10)
+#define WORKERS     2
+#define CONFIGS     64
+#define STOP_US     5000000
+#define STOP_ASK_US 20000
+#define LEAVE_US    2000000
+#define SPOOL_RETRY 1000000
 
 struct worker {
     struct loop *loop;
     struct lookup *lookup;
     struct deliver *deliver;
     struct receive *receive;
+    struct peername *names;
 };
 
 struct product {
@@ -62,6 +63,8 @@ static const char base_main_cf[] = "myhostname = posthouse.test\n"
                                    "mynetworks = 10.1.0.0/16\n"
                                    "mydestination =\n"
                                    "queue_directory = /w\n"
+                                   "spool_segment_size = 65536\n"
+                                   "spool_body_file_size = 40000\n"
                                    "data_directory = /w/data\n"
                                    "relays_database = /w/relays.db\n"
                                    "smtp_host_lookup = dns\n"
@@ -189,11 +192,18 @@ _Static_assert(sizeof(struct sched_ops) == 5 * sizeof(void *), "sched_ops has gr
 _Static_assert(sizeof(struct deliver_ops) == sizeof(void *), "deliver_ops has grown");
 _Static_assert(sizeof(struct receive_ops) == 3 * sizeof(void *), "receive_ops has grown");
 
+static void find_name(void *arg, const struct netaddr *addr,
+                      void (*done)(void *ctx, const char *name), void *ctx) {
+    const struct worker *k = arg;
+    peername_find(k->names, addr, done, ctx);
+}
+
 static void worker_start(struct product *p, struct worker *k, size_t i) {
-    struct receive_ops ops = {.peername = peername_answer, .accepted = on_accepted, .arg = k};
+    struct receive_ops ops = {.peername = find_name, .accepted = on_accepted, .arg = k};
     k->loop = loop_new(i);
     k->lookup = lookup_new(k->loop);
     k->deliver = deliver_new(k->loop, k->lookup, p->cfg, &deliver_ops);
+    k->names = peername_new(deliver_resolver(k->deliver), k->loop);
     k->receive = receive_new(k->loop, k->lookup, p->spool, p->cfg, &ops);
 }
 
@@ -210,7 +220,7 @@ static void on_found(void *arg, const struct spool_found *f) {
 }
 
 static bool open_spool(struct wire_world *w, struct product *p) {
-    struct spool_conf conf = {"s", SEGMENT_SIZE};
+    struct spool_conf conf = {"s", (uint64_t)p->cfg->p.spool_segment_size};
     char *why = NULL;
     int rc = spool_open(&p->spool, &conf, &w->io, on_found, p, &why);
     if (rc < 0 && !w->dying && !w->fault_done)

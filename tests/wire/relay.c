@@ -137,13 +137,12 @@ static void say_echo(struct relay *r, const struct answer *a, int code, struct b
                  a->heard == NULL ? "" : a->heard);
 }
 
-static void say_later(struct relay *r, const struct answer *a, int seconds, struct bytes *out) {
-    say_right(r, a, &r->later);
+/* What is in r->later is said then. */
+static void relay_waits(struct relay *r, int seconds) {
     r->paused = true;
     if (seconds >= 60)
         ledger_conn_crime(r->conn, CRIME_LOST);
     wire_after(r->end, (int64_t)seconds * 1000);
-    (void)out;
 }
 
 /* What the ledger must allow for: a reply after which the other side may hang up, whatever it had
@@ -213,8 +212,13 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
         ledger_conn_crime(r->conn, t->code == 421 ? CRIME_LOST : crime_of(a->stage, t));
         say_echo(r, a, t->code, out);
         return t->code;
+    case ACT_LATER:
+        reply_text(r, &r->later, a->stage, t->code, told(r, a, t->code), "as I like it");
+        relay_waits(r, RELAY_LATE_S);
+        return t->code;
     case ACT_SLOW:
-        say_later(r, a, t->code, out);
+        say_right(r, a, &r->later);
+        relay_waits(r, t->code);
         return a->code;
     default:
         say_right(r, a, out);
@@ -240,7 +244,8 @@ static const char *const act_names[ACT_COUNT] = {"it should",
                                                  "early",
                                                  "in the middle",
                                                  "a stall",
-                                                 "late"};
+                                                 "late",
+                                                 "a code, late"};
 
 /* Answers; the code that the dialogue goes on with. */
 static int answer(struct relay *r, const struct answer *a) {
@@ -377,6 +382,7 @@ static void on_mail(struct relay *r, const char *args, const char *line) {
         return;
     }
     forget(r);
+    e.can8 = (relay_can(r) & CAN_8BITMIME) != 0 && r->esmtp;
     r->take =
         ledger_take(r->conn, r->since_ms, addr, &e, (relay_can(r) & CAN_DSN) != 0 && r->esmtp);
     if (answer_simply(r, STAGE_MAIL, 250, "sender", line) / 100 != 2)
@@ -590,13 +596,16 @@ static void on_ehlo(struct relay *r, bool extended, const char *line) {
         bytes_printf(&out, "250-SIZE %llu\r\n", (unsigned long long)p->size);
     if ((relay_can(r) & CAN_STARTTLS) != 0 && !r->tls)
         bytes_text(&out, "250-STARTTLS\r\n");
+    if ((relay_can(r) & CAN_STARTTLS) != 0)
+        ledger_conn_offers_tls(r->conn);
     if ((relay_can(r) & CAN_AUTH) != 0 && (r->tls || !p->tls_auth))
         bytes_printf(&out, "250-AUTH %s\r\n", p->mechs);
     bytes_text(&out, "250 ENHANCEDSTATUSCODES\r\n");
     const struct relay_twist *t = twist_of(r, STAGE_EHLO, r->seen[STAGE_EHLO]);
     int code = answer(r, &(struct answer){STAGE_EHLO, 250, "hello", LEDGER_NOBODY, line, &out});
-    bool listed = t == NULL || (t->act != ACT_MULTI && t->act != ACT_MIXED && t->act != ACT_ECHO &&
-                                t->act != ACT_CODE && t->act != ACT_CODE_CLOSE);
+    bool listed =
+        t == NULL || (t->act != ACT_MULTI && t->act != ACT_MIXED && t->act != ACT_ECHO &&
+                      t->act != ACT_CODE && t->act != ACT_CODE_CLOSE && t->act != ACT_LATER);
     r->esmtp = code / 100 == 2 && listed; /* what was not offered is not expected */
     bytes_free(&out);
 }

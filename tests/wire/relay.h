@@ -12,6 +12,7 @@
 #include "wire.h"
 
 #define RELAY_TWISTS 4
+#define RELAY_LATE_S 100
 
 enum relay_can {
     CAN_PIPELINING = 1,
@@ -45,6 +46,7 @@ enum relay_act {
     ACT_MIDDLE,  /* within the content: this code (0: none), then close */
     ACT_STALL,   /* within the content: not read any more */
     ACT_SLOW,    /* after `code` seconds */
+    ACT_LATER,   /* this code, after RELAY_LATE_S */
     ACT_COUNT
 };
 

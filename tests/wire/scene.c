@@ -197,6 +197,7 @@ static void record_configure(struct scene *s, const char *account, const char *h
     snprintf(password, sizeof password, "%s-record-Secret", user);
     wire_record(s->world, &(struct wire_record){"provider", account, hosts, user, password});
     ledger_secret(s->ledger, user, password, mask, true);
+    ledger_secret_wary(s->ledger, user);
 }
 
 static void road_configure(struct scene *s) {

@@ -19,35 +19,37 @@ static unsigned pick_of(struct dice *d, const unsigned *v, size_t n) {
 #define SOFT_BOUNCE   "soft_bounce = yes\n"
 #define LOGIN_BOUNCES "smtp_sasl_auth_soft_bounce = no\n"
 
-static const char *const settings[] = {"default_destination_concurrency_limit = 1\n",
-                                       "initial_destination_concurrency = 1\n",
-                                       "smtp_pipeline_transactions = no\n",
-                                       "smtp_connection_cache_on_demand = no\n",
-                                       "smtp_connection_reuse_count_limit = 2\n",
-                                       "smtp_tls_security_level = none\n",
-                                       "smtp_tls_security_level = encrypt\n",
-                                       "smtp_discard_ehlo_keywords = chunking\n",
-                                       "smtp_discard_ehlo_keywords = pipelining\n",
-                                       "smtp_never_send_ehlo = yes\n",
-                                       "spool_segment_size = 262144\n",
-                                       "spool_body_file_size = 4096\n",
-                                       "message_memory_limit = 1048576\n",
-                                       "message_size_limit = 300000\n",
-                                       "message_size_limit = 0\n",
-                                       "bounce_size_limit = 1000\n",
-                                       "delay_warning_time = 10m\n",
-                                       "default_destination_recipient_limit = 1\n",
-                                       SOFT_BOUNCE,
-                                       LOGIN_BOUNCES,
-                                       "smtpd_soft_error_limit = 2\nsmtpd_hard_error_limit = 6\n",
-                                       "always_add_missing_headers = yes\n",
-                                       "smtpd_timeout = 20s\nsmtpd_starttls_timeout = 5s\n",
-                                       "smtp_destination_rate_delay = 1s\n",
-                                       "enable_long_queue_ids = yes\n",
-                                       "smtp_randomize_addresses = no\n",
-                                       "strict_rfc821_envelopes = yes\n",
-                                       "default_destination_concurrency_failed_cohort_limit = 3\n",
-                                       "smtpd_delay_reject = no\n"};
+static const char *const settings[] = {
+    "default_destination_concurrency_limit = 1\n",
+    "initial_destination_concurrency = 1\n",
+    "smtp_pipeline_transactions = no\n",
+    "smtp_connection_cache_on_demand = no\n",
+    "smtp_connection_reuse_count_limit = 2\n",
+    "smtp_tls_security_level = none\n",
+    "smtp_tls_security_level = encrypt\n",
+    "smtp_discard_ehlo_keywords = chunking\n",
+    "smtp_discard_ehlo_keywords = pipelining\n",
+    "smtp_never_send_ehlo = yes\n",
+    "spool_segment_size = 262144\n",
+    "spool_segment_size = 1048576\nspool_body_file_size = 262144\n",
+    "spool_body_file_size = 4096\n",
+    "message_memory_limit = 1048576\n",
+    "message_size_limit = 300000\n",
+    "message_size_limit = 0\n",
+    "bounce_size_limit = 1000\n",
+    "delay_warning_time = 10m\n",
+    "default_destination_recipient_limit = 1\n",
+    SOFT_BOUNCE,
+    LOGIN_BOUNCES,
+    "smtpd_soft_error_limit = 2\nsmtpd_hard_error_limit = 6\n",
+    "always_add_missing_headers = yes\n",
+    "smtpd_timeout = 20s\nsmtpd_starttls_timeout = 5s\n",
+    "smtp_destination_rate_delay = 1s\n",
+    "enable_long_queue_ids = yes\n",
+    "smtp_randomize_addresses = no\n",
+    "strict_rfc821_envelopes = yes\n",
+    "default_destination_concurrency_failed_cohort_limit = 3\n",
+    "smtpd_delay_reject = no\n"};
 
 static void draw_settings(struct scene *s) {
     struct ledger_rules *rules = ledger_rules(s->ledger);
@@ -370,12 +372,23 @@ static void draw_end(struct scene *s, struct client *c) {
         client_ends_late(c, 1 + (int64_t)dice_roll(d, dice_says(d, 50) ? 20 : 1000));
 }
 
+static const char *const hello_names[] = {
+    "evil.example (forged by", "a(b)c;d", "[10.1.0.7]",
+    "<a@b.example>",           "a\\b\"c", "h\xc3\xb6st.example"};
+static const char *const client_names[] = {
+    "client.wire.example", "evil) (x", "a..b", "x;y@z", "-dash-.example", "bad\r\nX-Forged: yes"};
+
+static void draw_hello(struct dice *d, struct client *c) {
+    client_hello_as(c, dice_says(d, 85),
+                    dice_says(d, 85) ? "client.wire.example" : hello_names[dice_roll(d, 6)]);
+}
+
 static void draw_client(struct scene *s) {
     struct dice *d = &s->dice;
     struct client *c = scene_client(s);
     bool inside = dice_says(d, 15), login = inside && dice_says(d, 60), wrong = dice_says(d, 30);
     bool wrapped = inside && dice_says(d, 30);
-    client_hello(c, dice_says(d, 85));
+    draw_hello(d, c);
     if (inside && !wrapped) {
         client_starttls(c, dice_says(d, 20) ? 1 + (int64_t)dice_roll(d, 400000) : 0,
                         dice_says(d, 20) ? "NOOP\r\nEHLO injected\r\n" : NULL);
@@ -429,6 +442,8 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
     draw_settings(s);
     if (dice_says(&d, 15))
         wire_slow_disk(w, 1 + (int64_t)dice_roll(&d, 400));
+    if (dice_says(&d, 30))
+        wire_dns_ptr(w, "10.1.0.7", client_names[dice_roll(&d, 6)]);
     wire_account(w, "user@alpha.example", "client-Secret-5");
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);
     for (unsigned i = 0; i < SCENE_HOSTS; i++)

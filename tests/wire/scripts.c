@@ -49,8 +49,12 @@ struct named {
     enum content_text text;
     enum content_head head;
     unsigned shape;
-    unsigned heals; /* connections after which host 0 is well; 0: as the twist says */
-    bool bare;      /* no enhanced status codes */
+    const char *hello; /* the client's name for itself; NULL: the usual one */
+    const char *ptr;   /* its name in the DNS; NULL: none */
+    const char *mechs; /* of the hosts; NULL: PLAIN LOGIN */
+    int64_t more_ms;   /* when the client of SHAPE_MORE begins; 0: after a second */
+    unsigned heals;    /* connections after which host 0 is well; 0: as the twist says */
+    bool bare;         /* no enhanced status codes */
     enum scene_event event;
     int64_t event_ms; /* 0: none */
     bool cut;         /* power fails when the event, an order, is called done */
@@ -685,6 +689,58 @@ static const struct named scripts[] = {
      .rcpts = 2,
      .must_send = 4,
      .size = 300},
+    {.name = "a client with a name that forges",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .hello = "a(b)c;d",
+     .ptr = "evil.example) (forged"},
+    {.name = "a client with a name",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .ptr = "client.wire.example"},
+    {.name = "a record's host breaks the handshake",
+     .road = ROAD_RECORD,
+     .can = LOGIN_CAN,
+     .mechs = "CRAM-MD5",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_STARTTLS, ACT_EXTRA, 0, 0, 1}},
+    {.name = "a record's host refuses STARTTLS",
+     .road = ROAD_RECORD,
+     .can = LOGIN_CAN,
+     .mechs = "CRAM-MD5",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_STARTTLS, ACT_CODE, 454, 0, 1}},
+    {.name = "the only host puts it off, and the fallback takes it",
+     .road = ROAD_FALLBACK,
+     .can = PIPE_CAN,
+     .conf = "smtp_mx_session_limit = 1\n",
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 0}},
+    {.name = "another setting while the host is slow to greet",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .twist = {STAGE_GREETING, ACT_LATER, 421, 0, 0},
+     .heals = 1,
+     .event = EVENT_CHANGE,
+     .event_ms = 20000,
+     .shape = SHAPE_MORE,
+     .more_ms = 110000},
     {.name = "one recipient is sent while the other's host is slow, and it is killed",
      .road = ROAD_TRANSPORT,
      .can = PIPE_CAN,
@@ -782,6 +838,13 @@ static const struct named scripts[] = {
      .end = CLIENT_RESETS,
      .late_ms = 200,
      .disk_ms = 400},
+    {.name = "content that would fill a segment",
+     .can = PIPE_CAN,
+     .mails = 3,
+     .rcpts = 1,
+     .must_send = 3,
+     .size = 60000,
+     .shape = SHAPE_TOGETHER | SHAPE_NEXT},
     {.name = "content above message_size_limit",
      .can = PIPE_CAN,
      .conf = "message_size_limit = 20000\n",
@@ -908,7 +971,7 @@ static void add_mail(struct scene *s, struct client *c, const struct named *n, u
 
 static void add_client(struct scene *s, const struct named *n, int64_t ms) {
     struct client *c = scene_client(s);
-    client_hello(c, true);
+    client_hello_as(c, true, n->hello == NULL ? "client.wire.example" : n->hello);
     if ((n->shape & SHAPE_TLS) != 0) {
         client_starttls(c, (n->shape & SHAPE_LATE) != 0 ? 7000 : 0,
                         (n->shape & SHAPE_BEHIND) != 0 ? "NOOP\r\nEHLO injected\r\n" : NULL);
@@ -938,10 +1001,16 @@ void scripts_setup(struct wire_world *w, unsigned i) {
     if ((n->shape & SHAPE_ACCESS) != 0)
         wire_table(w, "access", "m1r1@far.example", "REJECT");
     wire_slow_disk(w, n->disk_ms);
+    if (n->ptr != NULL)
+        wire_dns_ptr(w, "10.1.0.7", n->ptr);
     wire_account(w, "user@alpha.example", "client-Secret-5");
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);
     for (unsigned k = 0; k < SCENE_HOSTS; k++) {
-        s->hosts[k].plan.can = n->can;
+        {
+            s->hosts[k].plan.can = n->can;
+            if (n->mechs != NULL)
+                s->hosts[k].plan.mechs = n->mechs;
+        }
         s->hosts[k].plan.bare = n->bare;
     }
     s->hosts[0].plan.twists[0] = n->twist;
@@ -954,7 +1023,7 @@ void scripts_setup(struct wire_world *w, unsigned i) {
     scene_open(s);
     add_client(s, n, 0);
     if ((n->shape & SHAPE_MORE) != 0)
-        add_client(s, n, 1000);
+        add_client(s, n, n->more_ms == 0 ? 1000 : n->more_ms);
     s->cuts_orders = n->cut;
     if (n->event_ms > 0)
         scene_event(s, n->event, n->event_ms, 0);

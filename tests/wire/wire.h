@@ -108,6 +108,8 @@ void wire_dns_addr(struct wire_world *w, const char *name, const char *addr);
 void wire_dns_mx(struct wire_world *w, const char *name, unsigned pref, const char *host);
 /* An account that clients may log in with (smtpd_sasl_type = accounts). */
 void wire_account(struct wire_world *w, const char *user, const char *password);
+/* A client's name, which leads back to the address. */
+void wire_dns_ptr(struct wire_world *w, const char *addr, const char *name);
 /* Forgets what that name has in the DNS. */
 void wire_dns_clear(struct wire_world *w, const char *name);
 /* A relay record, as posthouse relay would have written it, in place of one of the same name and

@@ -220,8 +220,6 @@ void lookups_collect(struct wire_world *w, struct choices *c);
 int64_t lookups_next(const struct wire_world *w);
 void lookups_drop(struct wire_world *w);
 const char *row_get(const struct wire_world *w, const char *table, struct str key);
-void peername_answer(void *arg, const struct netaddr *addr,
-                     void (*done)(void *ctx, const char *name), void *ctx);
 
 /* ---- tls.c: the peers' OpenSSL, and what of it the product leaves behind ---- */
 
