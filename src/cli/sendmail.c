@@ -1,260 +1,259 @@
 /*
- * cli/sendmail.c - sendmail(1) as Postfix has it: hands a message to the daemon
+ * cli/sendmail.c - sendmail(1) as Postfix has it: options, recipients and header of a message
  *
- * Speaks SMTP over the daemon's public unix socket.  When the daemon does not answer or refuses for
- * the moment, the exit status is 75 (EX_TEMPFAIL): unlike Postfix there is no drop directory.
+ * What a program or a person wrote is read here; submission.c hands it to the daemon.  An argument
+ * with a control character is refused: arguments become SMTP commands.
  */
 #include <errno.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/submission.h"
 #include "mail/address.h"
-#include "smtp/content.h"
-#include "smtp/reply.h"
-#include "util/fs.h"
+#include "mail/addrlist.h"
+#include "util/clock.h"
 #include "util/mem.h"
 
-struct mail {
-    char *from;
-    char *name;       /* -F */
-    bool from_header; /* -t */
-    bool dot_ends;    /* not -i */
-    char **rcpts;
-    size_t n_rcpts;
-    struct sbuf content;
-    const char *envid, *notify, *ret;
+#define EX_IOERR_ 74
+
+struct sendmail {
+    struct submission s;
+    const char *mode;  /* of -b: "m", "p", "s", … */
+    const char *name;  /* -F; NULL: not given */
+    const char *queue; /* what stands behind -q; NULL: no -q */
+    bool from_header;  /* -t */
+    bool dot_ends;     /* not -i */
+    bool from_given;   /* -f */
+    bool resent;       /* there is a Resent- field */
+    bool has_from, has_resent_from, has_resent_date, has_resent_id;
 };
 
-static void rcpt_add(struct mail *m, struct str a) {
-    m->rcpts = mem_realloc(m->rcpts, (m->n_rcpts + 1) * sizeof(char *));
-    m->rcpts[m->n_rcpts++] = str_dup(a);
+/* -- the header -- */
+
+/* The name of the field that line is the beginning of, without blanks before the colon (RFC 5322
+ * section 4.5); empty: it is none. */
+static struct str sent_field_name(struct str line) {
+    size_t n = 0;
+    while (n < line.n && line.p[n] > ' ' && line.p[n] < 0x7f && line.p[n] != ':')
+        n++;
+    size_t colon = n;
+    while (colon < line.n && (line.p[colon] == ' ' || line.p[colon] == '\t'))
+        colon++;
+    return n > 0 && colon < line.n && line.p[colon] == ':' ? str_make(line.p, n) : STR_NONE;
 }
 
-/* The addresses of a header field: comments, names and groups are dropped (RFC 5322 section 3.4).
- */
-static void addresses(struct mail *m, struct str v) {
-    struct sbuf cur = {0};
-    int depth = 0;
-    bool quoted = false, angle = false;
-    for (size_t i = 0; i <= v.n; i++) {
-        char c = i < v.n ? v.p[i] : ',';
-        if (c == '\\' && i + 1 < v.n && (quoted || depth > 0)) {
-            i++;
-            if (depth == 0) {
-                sbuf_add_ch(&cur, '\\');
-                sbuf_add_ch(&cur, v.p[i]);
-            }
-        } else if (c == '"' && depth == 0) {
-            quoted = !quoted;
-            sbuf_add_ch(&cur, c);
-        } else if (quoted) {
-            sbuf_add_ch(&cur, c);
-        } else if (c == '(') {
-            depth++;
-        } else if (c == ')' && depth > 0) {
-            depth--;
-        } else if (depth > 0) {
-            continue;
-        } else if (c == '<') {
-            sbuf_reset(&cur);
-            angle = true;
-        } else if (c == '>' && angle) {
-            rcpt_add(m, str_trim(sbuf_str(&cur)));
-            sbuf_reset(&cur);
-            angle = false;
-            while (i + 1 < v.n && v.p[i + 1] != ',' && v.p[i + 1] != ';')
-                i++;
-        } else if (c == ':' && !angle) {
-            sbuf_reset(&cur);
-        } else if (c == ',' || c == ';') {
-            if (str_trim(sbuf_str(&cur)).n > 0)
-                rcpt_add(m, str_trim(sbuf_str(&cur)));
-            sbuf_reset(&cur);
-        } else {
-            sbuf_add_ch(&cur, c == '\r' || c == '\n' || c == '\t' ? ' ' : c);
-        }
+/* The line and those that continue it. */
+static struct str field_take(struct str *rest) {
+    size_t end = 0;
+    do {
+        const char *nl = memchr(rest->p + end, '\n', rest->n - end);
+        end = nl == NULL ? rest->n : (size_t)(nl - rest->p) + 1;
+    } while (end < rest->n && (rest->p[end] == ' ' || rest->p[end] == '\t'));
+    struct str field = str_make(rest->p, end);
+    *rest = str_from(*rest, end);
+    return field;
+}
+
+static void recipient_take(void *arg, const struct addrlist_item *item) {
+    if (item->addr.n > 0)
+        submission_add(arg, item->addr);
+}
+
+/* Does the field name recipients of this message? */
+static bool names_recipients(const struct sendmail *m, struct str name) {
+    static const char *const fields[][3] = {{"to", "cc", "bcc"},
+                                            {"resent-to", "resent-cc", "resent-bcc"}};
+    for (size_t i = 0; i < 3; i++)
+        if (str_ieq_c(name, fields[m->resent][i]))
+            return true;
+    return false;
+}
+
+/* Calls fn for each field of the header section; returns what follows it. */
+static struct str header_each(struct sendmail *m, struct str content,
+                              void (*fn)(struct sendmail *m, struct str name, struct str field)) {
+    while (content.n > 0 && sent_field_name(content).n > 0) {
+        struct str name = sent_field_name(content);
+        fn(m, name, field_take(&content));
     }
-    sbuf_free(&cur);
+    return content;
 }
 
-/* -t: recipients from To:, Cc: and Bcc:; Bcc: is removed. */
-static void take_header(struct mail *m) {
+static void field_note(struct sendmail *m, struct str name, struct str field) {
+    (void)field;
+    m->resent = m->resent || str_istarts(name, "resent-");
+    m->has_from = m->has_from || str_ieq_c(name, "from");
+    m->has_resent_from = m->has_resent_from || str_ieq_c(name, "resent-from");
+    m->has_resent_date = m->has_resent_date || str_ieq_c(name, "resent-date");
+    m->has_resent_id = m->has_resent_id || str_ieq_c(name, "resent-message-id");
+}
+
+/* -t */
+static void field_recipients(struct sendmail *m, struct str name, struct str field) {
+    size_t colon = (size_t)str_chr(field, ':');
+    if (names_recipients(m, name))
+        addrlist_each(str_from(field, colon + 1), recipient_take, &m->s);
+}
+
+/* A full name as RFC 5322 section 3.2.5 has it. */
+static void add_phrase(struct sbuf *out, const char *name) {
+    bool plain = true;
+    for (const char *p = name; *p != '\0'; p++)
+        plain = plain && strchr("()<>[]:;@\\,.\"", *p) == NULL;
+    if (plain) {
+        sbuf_add_c(out, name);
+        return;
+    }
+    sbuf_add_ch(out, '"');
+    for (const char *p = name; *p != '\0'; p++) {
+        if (*p == '"' || *p == '\\')
+            sbuf_add_ch(out, '\\');
+        sbuf_add_ch(out, *p);
+    }
+    sbuf_add_ch(out, '"');
+}
+
+/* -F, else NAME, else the user's entry in passwd(5), of which "&" is the user's name. */
+static void full_name(const struct sendmail *m, struct sbuf *out) {
+    const struct passwd *pw = getpwuid(getuid());
+    const char *env = getenv("NAME");
+    if (m->name != NULL || env != NULL) {
+        sbuf_add_c(out, m->name != NULL ? m->name : env);
+        return;
+    }
+    for (const char *p = pw == NULL ? "" : pw->pw_gecos; *p != '\0' && *p != ','; p++)
+        if (*p == '&')
+            sbuf_printf(out, "%c%s", *pw->pw_name & ~0x20, pw->pw_name + 1);
+        else
+            sbuf_add_ch(out, *p);
+}
+
+/* "From: Joe User <joe@example.com>". */
+static void add_from(const struct sendmail *m, const char *field, struct sbuf *out) {
+    struct sbuf name = {0};
+    const char *from = m->s.from[0] == '\0' ? "MAILER-DAEMON" : m->s.from;
+    full_name(m, &name);
+    for (size_t i = 0; i < name.n; i++)
+        if ((unsigned char)name.p[i] < ' ' || name.p[i] == 0x7f)
+            name.p[i] = ' ';
+    sbuf_printf(out, "%s: ", field);
+    if (name.n > 0) {
+        add_phrase(out, name.p);
+        sbuf_add_ch(out, ' ');
+    }
+    sbuf_add_ch(out, '<');
+    addr_external(out, str_of(from));
+    if (strchr(from, '@') == NULL)
+        sbuf_printf(out, "@%s", m->s.cfg->p.myorigin);
+    sbuf_add_c(out, ">\n");
+    sbuf_free(&name);
+}
+
+/* What a message that is sent again must say (RFC 5322 section 3.6.6). */
+static void add_resent(const struct sendmail *m, struct sbuf *out) {
+    if (!m->has_resent_from)
+        add_from(m, "Resent-From", out);
+    if (!m->has_resent_date) {
+        sbuf_add_c(out, "Resent-Date: ");
+        clock_add_rfc5322(out, clock_wall_us());
+        sbuf_add_ch(out, '\n');
+    }
+    if (!m->has_resent_id)
+        sbuf_printf(out, "Resent-Message-Id: <%llx.%x@%s>\n", (unsigned long long)clock_wall_us(),
+                    (unsigned)getpid(), m->s.cfg->p.myhostname);
+}
+
+/* The fields that are missing, then those that are there, with -t without those that name hidden
+ * recipients. */
+static void header_rewrite(struct sendmail *m) {
+    struct str rest = sbuf_str(&m->s.content);
     struct sbuf out = {0};
-    struct str rest = sbuf_str(&m->content);
-    while (rest.n > 0) {
-        size_t end = 0;
-        do { /* a field and its continuation lines */
-            const char *nl = memchr(rest.p + end, '\n', rest.n - end);
-            end = nl == NULL ? rest.n : (size_t)(nl - rest.p) + 1;
-        } while (end < rest.n && (rest.p[end] == ' ' || rest.p[end] == '\t'));
-        struct str field = str_make(rest.p, end);
-        if (str_trim(field).n == 0)
-            break;
-        bool bcc = str_istarts(field, "bcc:");
-        if (bcc || str_istarts(field, "to:") || str_istarts(field, "cc:"))
-            addresses(m, str_from(field, (size_t)str_chr(field, ':') + 1));
-        if (!bcc)
+    if (m->resent)
+        add_resent(m, &out);
+    else if (!m->has_from)
+        add_from(m, "From", &out);
+    while (rest.n > 0 && sent_field_name(rest).n > 0) {
+        struct str name = sent_field_name(rest), field = field_take(&rest);
+        if (!m->from_header || (!str_ieq_c(name, "bcc") && !str_ieq_c(name, "resent-bcc")))
             sbuf_add_str(&out, field);
-        rest = str_from(rest, end);
     }
     sbuf_add_str(&out, rest);
-    sbuf_free(&m->content);
-    m->content = out;
+    sbuf_free(&m->s.content);
+    m->s.content = out;
 }
 
-/* Reads the message; with dot_ends a line with a dot alone ends it. */
-static void read_content(struct mail *m) {
+/* A line that mbox files have before each message. */
+static struct str without_mbox_line(struct str in) {
+    bool mbox = in.n > 5 && (memcmp(in.p, "From ", 5) == 0 || memcmp(in.p, ">From", 5) == 0);
+    const char *nl =
+        mbox && (in.p[0] == 'F' || (in.n > 6 && in.p[5] == ' ')) ? memchr(in.p, '\n', in.n) : NULL;
+    return nl == NULL ? in : str_from(in, (size_t)(nl - in.p) + 1);
+}
+
+/* Reads the message; with dot_ends a line with a dot alone ends it.  False: it cannot be read. */
+static bool content_read(struct sendmail *m) {
     struct sbuf in = {0};
     ssize_t n;
-    while ((n = read(0, sbuf_room(&in, 65536), 65536)) > 0)
-        sbuf_advance(&in, (size_t)n);
-    struct str rest = sbuf_str(&in);
+    while ((n = read(0, sbuf_room(&in, 65536), 65536)) > 0 || (n < 0 && errno == EINTR))
+        sbuf_advance(&in, n > 0 ? (size_t)n : 0);
+    struct str rest = without_mbox_line(sbuf_str(&in));
     while (rest.n > 0) {
         const char *nl = memchr(rest.p, '\n', rest.n);
         size_t end = nl == NULL ? rest.n : (size_t)(nl - rest.p) + 1;
         if (m->dot_ends && str_eq_c(str_trim(str_make(rest.p, end)), ".") && rest.p[0] == '.')
             break;
-        sbuf_add(&m->content, rest.p, end);
+        sbuf_add(&m->s.content, rest.p, end);
         rest = str_from(rest, end);
     }
     sbuf_free(&in);
+    if (n < 0)
+        fprintf(stderr, "sendmail: fatal: cannot read the message: %s\n", strerror(errno));
+    return n >= 0;
 }
 
-struct dialogue {
-    int fd;
-    struct sbuf in;
-    struct smtp_reply r;
-};
+/* -- options -- */
 
-/* Sends text and waits for the reply; its code, or 0 when the daemon is gone. */
-static int sendmail_say(struct dialogue *d, const char *p, size_t n) {
-    size_t used;
-    smtp_reply_reset(&d->r);
-    if (n > 0 && fs_write_all(d->fd, p, n) < 0)
-        return 0;
-    for (;;) {
-        enum reply_rc rc = smtp_reply_feed(&d->r, sbuf_str(&d->in), &used);
-        sbuf_drop(&d->in, used);
-        if (rc != REPLY_MORE)
-            return rc == REPLY_DONE ? d->r.code : 0;
-        char *at = sbuf_room(&d->in, 4096);
-        ssize_t k = read(d->fd, at, 4096);
-        if (k <= 0)
-            return 0;
-        sbuf_advance(&d->in, (size_t)k);
+static void sender_take(void *arg, const struct addrlist_item *item) {
+    struct sendmail *m = arg;
+    free(m->s.from);
+    m->s.from = str_dup(item->addr);
+}
+
+static const char *notify_value(const char *arg) {
+    static const char *const values[] = {"never", "success", "failure", "delay"};
+    struct str rest = str_of(arg), w;
+    while (str_split(&rest, ",", &w)) {
+        bool known = false;
+        for (size_t i = 0; i < 4; i++)
+            known = known || str_ieq_c(w, values[i]);
+        if (!known)
+            return NULL;
     }
+    return arg;
 }
 
-static int sendmail_refused(struct dialogue *d, int code) {
-    struct sbuf b = {0};
-    smtp_reply_line(&d->r, &b);
-    fprintf(stderr, "sendmail: fatal: %s\n", code == 0 ? "the daemon did not answer" : b.p);
-    sbuf_free(&b);
-    return code / 100 == 5 ? EX_UNAVAILABLE_ : EX_TEMPFAIL_;
+static int usage_error(const char *what, const char *arg) {
+    fprintf(stderr, "sendmail: fatal: %s: %s\n", what, arg);
+    return EX_USAGE_;
 }
 
-static void add_path(struct sbuf *b, const char *addr) {
-    /* Already quoted where it has to be: as the user wrote it. */
-    sbuf_printf(b, "<%s>", addr);
-}
-
-static int send_envelope(struct dialogue *d, const struct mail *m) {
-    struct sbuf b = {0};
-    int code;
-    sbuf_add_c(&b, "MAIL FROM:");
-    add_path(&b, m->from);
-    sbuf_add_c(&b, " BODY=8BITMIME");
-    if (m->envid != NULL) {
-        sbuf_add_c(&b, " ENVID=");
-        xtext_encode(&b, str_of(m->envid));
-    }
-    if (m->ret != NULL)
-        sbuf_printf(&b, " RET=%s", m->ret);
-    sbuf_add_c(&b, "\r\n");
-    code = sendmail_say(d, b.p, b.n);
-    for (size_t i = 0; i < m->n_rcpts && code / 100 == 2; i++) {
-        sbuf_reset(&b);
-        sbuf_add_c(&b, "RCPT TO:");
-        add_path(&b, m->rcpts[i]);
-        if (m->notify != NULL)
-            sbuf_printf(&b, " NOTIFY=%s", m->notify);
-        sbuf_add_c(&b, "\r\n");
-        code = sendmail_say(d, b.p, b.n);
-    }
-    sbuf_free(&b);
-    return code;
-}
-
-static int submit(const struct config *cfg, const struct mail *m) {
-    struct dialogue d = {.fd = ask_connect(cfg->p.queue_directory, "public/submit.sock")};
-    struct sbuf crlf = {0}, out = {0};
-    struct content_in norm = {0};
-    struct content_out stuff = {0};
-    if (d.fd < 0) {
-        fprintf(stderr, "sendmail: fatal: %s/public/submit.sock: %s (is posthoused running?)\n",
-                cfg->p.queue_directory, strerror(-d.fd));
-        return EX_TEMPFAIL_;
-    }
-    int code = sendmail_say(&d, "", 0);
-    if (code / 100 == 2)
-        code = sendmail_say(&d, "EHLO localhost\r\n", 16);
-    if (code / 100 == 2)
-        code = send_envelope(&d, m);
-    if (code / 100 == 2)
-        code = sendmail_say(&d, "DATA\r\n", 6);
-    if (code != 354)
-        return sendmail_refused(&d, code);
-    content_bdat(&norm, sbuf_str(&m->content), &crlf);
-    content_bdat_end(&norm, &crlf);
-    content_stuff(&stuff, sbuf_str(&crlf), 0, &out);
-    sbuf_add_c(&out, ".\r\n");
-    code = sendmail_say(&d, out.p, out.n);
-    if (code / 100 != 2)
-        return sendmail_refused(&d, code);
-    sendmail_say(&d, "QUIT\r\n", 6);
-    close(d.fd);
-    return 0;
-}
-
-static char *sendmail_own_name(void) {
-    struct passwd *pw = getpwuid(getuid());
-    return mem_strdup(pw == NULL ? "unknown" : pw->pw_name);
-}
-
-/* -F: a From: field with the full name, when there is none. */
-static void add_from(struct mail *m) {
-    struct str rest = sbuf_str(&m->content), line;
-    bool has = false;
-    while (rest.n > 0 && !has) {
-        const char *nl = memchr(rest.p, '\n', rest.n);
-        line = str_make(rest.p, nl == NULL ? rest.n : (size_t)(nl - rest.p) + 1);
-        if (str_trim(line).n == 0)
-            break;
-        has = str_istarts(line, "from:");
-        rest = str_from(rest, line.n);
-    }
-    if (has || m->name == NULL)
-        return;
-    struct sbuf b = {0};
-    sbuf_printf(&b, "From: \"%s\" <%s>\n", m->name, m->from);
-    sbuf_add_str(&b, sbuf_str(&m->content));
-    sbuf_free(&m->content);
-    m->content = b;
-}
-
-static int set_flag(struct mail *m, int opt) {
+static int option_take(struct sendmail *m, int opt) {
     switch (opt) {
     case 'f':
     case 'r':
-        free(m->from);
-        m->from = mem_strdup(strcmp(optarg, "<>") == 0 ? "" : optarg);
+        free(m->s.from);
+        m->s.from = mem_strdup("");
+        m->from_given = true;
+        addrlist_each(str_of(optarg), sender_take, m);
         break;
     case 'F':
-        m->name = mem_strdup(optarg);
+        m->name = optarg;
         break;
     case 't':
         m->from_header = true;
@@ -263,65 +262,129 @@ static int set_flag(struct mail *m, int opt) {
         m->dot_ends = false;
         break;
     case 'o':
-        if (optarg[0] == 'i')
-            m->dot_ends = false;
+        m->dot_ends = m->dot_ends && optarg[0] != 'i';
+        break;
+    case 'b':
+        m->mode = optarg;
+        break;
+    case 'I':
+        m->mode = "i";
+        break;
+    case 'q':
+        m->queue = optarg == NULL ? "" : optarg;
         break;
     case 'V':
-        m->envid = optarg;
+        m->s.envid = optarg;
         break;
     case 'N':
-        m->notify = optarg;
-        break;
+        m->s.notify = notify_value(optarg);
+        return m->s.notify == NULL ? usage_error("-N: not never, success, failure or delay", optarg)
+                                   : 0;
     case 'R':
-        m->ret = optarg;
-        break;
+        m->s.ret = strcasecmp(optarg, "full") == 0   ? "FULL"
+                   : strcasecmp(optarg, "hdrs") == 0 ? "HDRS"
+                                                     : NULL;
+        return m->s.ret == NULL ? usage_error("-R: not full or hdrs", optarg) : 0;
     default:
         break;
     }
     return opt == '?' ? EX_USAGE_ : 0;
 }
 
+/* Arguments become SMTP commands and header fields. */
+static int arguments_check(int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        for (const char *p = argv[i]; *p != '\0'; p++)
+            if (((unsigned char)*p < ' ' && *p != '\t') || *p == 0x7f) {
+                fprintf(stderr,
+                        "sendmail: fatal: argument %d has a line break or another control "
+                        "character: nothing is sent\n",
+                        i);
+                return EX_DATAERR_;
+            }
+    return 0;
+}
+
+/* -q: all of the queue; -qI ID: one message; -q30m: that is the daemon's own matter. */
+static int queue_run(const struct config *cfg, const char *what) {
+    struct sbuf request = {0};
+    if (what[0] >= '0' && what[0] <= '9')
+        return EX_OK_;
+    if (what[0] == 'I')
+        sbuf_printf(&request, "{\"cmd\": \"queue-retry\", \"id\": \"%s\"}", what + 1);
+    else if (what[0] == '\0')
+        sbuf_add_c(&request, "{\"cmd\": \"queue-flush\"}");
+    else
+        return usage_error("-q: Posthouse has -q and -qID of a message as -qI", what);
+    int rc = strpbrk(what, "\"\\") == NULL
+                 ? cli_control("sendmail", cfg, request.p, NULL, NULL, NULL)
+                 : -1;
+    sbuf_free(&request);
+    return rc < 0 ? EX_UNAVAILABLE_ : EX_OK_;
+}
+
+static int no_recipients(const struct sendmail *m) {
+    fputs(m->from_header
+              ? "sendmail: fatal: No recipient addresses found in message header\n"
+              : "sendmail: fatal: Recipient addresses must be specified on the command line "
+                "or via the -t option\n",
+          stderr);
+    return EX_USAGE_;
+}
+
+static int message_send(struct sendmail *m) {
+    if (!content_read(m))
+        return EX_IOERR_;
+    header_each(m, sbuf_str(&m->s.content), field_note);
+    if (m->from_header)
+        header_each(m, sbuf_str(&m->s.content), field_recipients);
+    header_rewrite(m);
+    return m->s.n_rcpts == 0 ? no_recipients(m) : submission_send(&m->s);
+}
+
+static int mode_run(struct sendmail *m) {
+    switch (m->mode[0]) {
+    case 'p':
+        return cli_list_queue("sendmail", m->s.cfg);
+    case 's':
+        return submission_dialogue(m->s.cfg);
+    case 'v':
+        return m->s.n_rcpts == 0 ? no_recipients(m) : submission_verify(&m->s);
+    case 'i':
+        fputs("sendmail: note: alias_database is not used by Posthouse: nothing to do\n", stderr);
+        return EX_OK_;
+    case 'm':
+    case 'a':
+        return m->queue != NULL ? queue_run(m->s.cfg, m->queue) : message_send(m);
+    default:
+        return usage_error("-b: not a mode that Posthouse has", m->mode);
+    }
+}
+
+static char *own_name(void) {
+    const struct passwd *pw = getpwuid(getuid());
+    return mem_strdup(pw == NULL ? "unknown" : pw->pw_name);
+}
+
 int cli_sendmail(const char *dir, int argc, char **argv) {
-    struct mail m = {.from = sendmail_own_name(), .dot_ends = true};
-    const char *mode = "m";
-    int opt;
-    bool flush = false;
+    struct sendmail m = {.mode = "m", .dot_ends = true, .s = {.from = own_name()}};
+    int opt, rc = arguments_check(argc, argv);
     optind = 1;
-    while ((opt = getopt(argc, argv, "A:B:b:C:c:d:e:F:f:Gh:iL:mN:no:O:p:qR:r:tUV:vX:x")) != -1) {
-        if (opt == 'b')
-            mode = optarg;
+    while (rc == 0 &&
+           (opt = getopt(argc, argv, "A:B:b:C:c:d:e:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) != -1) {
         if (opt == 'C' || opt == 'c')
             dir = optarg;
-        flush = flush || opt == 'q';
-        if (set_flag(&m, opt) != 0)
-            return EX_USAGE_;
+        rc = option_take(&m, opt);
     }
-    struct config *cfg = cli_config("sendmail", dir);
-    if (cfg == NULL)
-        return EX_SOFTWARE_;
-    if (mode[0] == 'p')
-        return cli_list_queue("sendmail", cfg);
-    if (flush)
-        return cli_control("sendmail", cfg, "{\"cmd\": \"queue-flush\"}", NULL, NULL, NULL) < 0
-                   ? EX_UNAVAILABLE_
-                   : 0;
-    if (mode[0] != 'm') {
-        fprintf(stderr, "sendmail: fatal: mode -b%s is not implemented\n", mode);
-        return EX_USAGE_;
-    }
-    for (int i = optind; i < argc; i++)
-        rcpt_add(&m, str_of(argv[i]));
-    read_content(&m);
-    if (m.from_header)
-        take_header(&m);
-    add_from(&m);
-    if (m.n_rcpts == 0) {
-        fputs(m.from_header
-                  ? "sendmail: fatal: No recipient addresses found in message header\n"
-                  : "sendmail: fatal: Recipient addresses must be specified on the command line "
-                    "or via the -t option\n",
-              stderr);
-        return EX_USAGE_;
-    }
-    return submit(cfg, &m);
+    struct config *cfg = rc == 0 ? cli_config("sendmail", dir) : NULL;
+    signal(SIGPIPE, SIG_IGN);
+    if (rc == 0 && cfg == NULL)
+        rc = EX_SOFTWARE_;
+    m.s.cfg = cfg;
+    for (int i = optind; rc == 0 && i < argc; i++)
+        addrlist_each(str_of(argv[i]), recipient_take, &m.s);
+    if (rc == 0)
+        rc = mode_run(&m);
+    submission_free(&m.s);
+    return rc;
 }

@@ -308,7 +308,7 @@ static enum cmd data_begin(struct session *s) {
 /* Asks smtpd_data_restrictions, if there are any; CMD_DONE: there are none. */
 static enum cmd ask_restrictions(struct session *s, access_fn fn) {
     struct transaction *tx = s->tx;
-    if (s->p->smtpd_data_restrictions[0] == '\0')
+    if (s->p->smtpd_data_restrictions[0] == '\0' || s->client.local)
         return CMD_DONE;
     struct access_facts f = transaction_facts(s, tx->n_rcpts == 1 ? &tx->rcpts[0] : NULL);
     tx->access = access_begin(&f, ACCESS_DATA, fn, s);

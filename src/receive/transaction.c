@@ -486,6 +486,10 @@ enum cmd transaction_rcpt(struct session *s, struct str args) {
         tx->texts.n = begun;
         return CMD_DONE;
     }
+    /* What a program hands to sendmail is taken, and the queue says what becomes of it: cron and
+     * its like do not look at the answer.  As with Postfix, restrictions are for clients. */
+    if (s->client.local)
+        return rcpt_accept(s);
     tx->route = route_resolve(s->cfg, s->r->lookup, transaction_sender(tx), pending_addr(tx), NULL,
                               on_rcpt_route, s);
     return CMD_WAIT;

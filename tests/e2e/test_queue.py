@@ -281,12 +281,12 @@ def test_sendmail(dns):
         assert [x.split("<")[1][:-1] for x in m["rcpts"]] == \
             ["t1@y.example", "t2@y.example", "c1@y.example", "hidden@y.example"]
         assert b"hidden" not in m["content"] and m["content"].endswith(b"line\r\n.\r\nafter the dot\r\n")
-        assert b"from userid" in m["content"] and b"From: me@x.example" in m["content"]
+        assert b"from userid" in m["content"] and re.search(rb"\r\nFrom: (.+ )?<me@x.example>\r\n", m["content"])
         p.wait_log(r"pickup\[\d+\]: [0-9B-Zb-z]{10,}z\w+: uid=\d+ from=<me@x\.example>")
         p.run("-f", "me@x.example", "-F", "Me Myself", "r@y.example", face="sendmail",
               stdin="Subject: dot ends\n\none\n.\ntwo\n")
         m = relay.wait_mail(b"Subject: dot ends")
-        assert b"two" not in m["content"] and b'From: "Me Myself" <me@x.example>' in m["content"]
+        assert b"two" not in m["content"] and b"From: Me Myself <me@x.example>" in m["content"]
         r = p.run("-t", face="sendmail", stdin="Subject: nobody\n\nx\n")
         assert r.returncode != 0 and "No recipient addresses found in message header" in r.stderr
     relay.stop()

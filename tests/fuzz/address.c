@@ -1,6 +1,7 @@
 /* Addresses, next hops, table sources, pattern lists. */
 #include "mail/address.h"
 #include "fuzz.h"
+#include "mail/addrlist.h"
 #include "maps/map.h"
 #include "maps/maps.h"
 #include "route/nexthop.h"
@@ -24,6 +25,13 @@ static void xtext(struct str in) {
     sbuf_free(&plain);
     sbuf_free(&coded);
     sbuf_free(&back);
+}
+
+/* Every address lies in the list, behind the one before. */
+static void address_in_list(void *arg, const struct addrlist_item *item) {
+    size_t *last = arg;
+    MUST(item->at <= item->end && (item->addr.n == 0 || item->at >= *last));
+    *last = item->end > *last ? item->end : *last;
 }
 
 static void lists(struct str in) {
@@ -58,6 +66,9 @@ static void pattern_table(const char *type, struct str in) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     struct str in = str_make((const char *)p, n > 2000 ? 2000 : n), bad, hop, rest;
+    size_t last = 0;
+    addrlist_each(in, address_in_list, &last);
+    MUST(last <= in.n);
     struct nexthop h;
     fuzz_quiet();
     uint8_t which = fuzz_byte(&in) % 6;

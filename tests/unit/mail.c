@@ -3,11 +3,54 @@
 #include "util/ipc.h"
 
 #include "mail/address.h"
+#include "mail/addrlist.h"
 #include "mail/envelope.h"
 #include "mail/header.h"
 #include "mail/mailerr.h"
 #include "report/dsn.h"
 #include "route/nexthop.h"
+
+static void list_note(void *arg, const struct addrlist_item *item) {
+    sbuf_printf(arg, "[%.*s]%zu-%zu%s ", STR_FMT(item->addr), item->at, item->end,
+                item->has_domain ? "" : "!");
+}
+
+static void test_lists(void **state) {
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"", ""},
+        {" , ;, ", ""},
+        {"a@b.example", "[a@b.example]0-11 "},
+        {"a, b@c", "[a]0-1! [b@c]3-6 "},
+        {"a b@c d", "[a]0-1! [b@c]2-5 [d]6-7! "},
+        {"Joe (x, (y)) <a@b>, c", "[a@b]14-17 [c]20-21! "},
+        {"\"A, B\" <a@b>", "[a@b]8-11 "},
+        {"\"a \\\"b\"@c", "[a \"b@c]0-9 "},
+        {"a . b @ c . d", "[a.b@c.d]0-13 "},
+        {"g: a@b, <c@d>; e@f", "[a@b]3-6 [c@d]9-12 [e@f]15-18 "},
+        {"g:;", ""},
+        {"<>", "[]0-0! "},
+        {"<@x,@y:a@b>", "[a@b]7-10 "},
+        {"a@[IPv6:::1], b@[1.2.3.4]", "[a@[IPv6:::1]]0-12 [b@[1.2.3.4]]14-25 "},
+        {"a@b (open", "[a@b]0-3 "},
+        {"\"open@b", "[open@b]0-7! "},
+        {"a@[open", "[a@[open]0-7 "},
+        {"<a@b", "[a@b]1-4 "},
+        {"a\r\n b@c\t", "[a]0-1! [b@c]4-7 "},
+        {"a@b@c", "[a@b@c]0-5 "},
+        {"a\\,b@c", "[a,b@c]0-6 "},
+        {"\\", "[\\]0-1! "},
+        {"@", "[@]0-1 "},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sbuf out = {0};
+        addrlist_each(str_of(cases[i].in), list_note, &out);
+        assert_string_equal(out.p == NULL ? "" : out.p, cases[i].out);
+        sbuf_free(&out);
+    }
+}
 
 static void test_paths(void **state) {
     static const struct {
@@ -431,23 +474,15 @@ static void test_dns_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_paths),
-        cmocka_unit_test(test_long_path),
-        cmocka_unit_test(test_future_queue_ids),
-        cmocka_unit_test(test_report_names),
-        cmocka_unit_test(test_external),
-        cmocka_unit_test(test_xtext),
-        cmocka_unit_test(test_uxtext),
-        cmocka_unit_test(test_envelope),
-        cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_old_progress),
-        cmocka_unit_test(test_queue_ids),
-        cmocka_unit_test(test_header),
-        cmocka_unit_test(test_header_long_lines),
-        cmocka_unit_test(test_dsn),
-        cmocka_unit_test(test_error_says_nothing_by_itself),
-        cmocka_unit_test(test_nexthops),
-        cmocka_unit_test(test_dns_names),
+        cmocka_unit_test(test_paths),        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_long_path),    cmocka_unit_test(test_future_queue_ids),
+        cmocka_unit_test(test_report_names), cmocka_unit_test(test_external),
+        cmocka_unit_test(test_xtext),        cmocka_unit_test(test_uxtext),
+        cmocka_unit_test(test_envelope),     cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_old_progress), cmocka_unit_test(test_queue_ids),
+        cmocka_unit_test(test_header),       cmocka_unit_test(test_header_long_lines),
+        cmocka_unit_test(test_dsn),          cmocka_unit_test(test_error_says_nothing_by_itself),
+        cmocka_unit_test(test_nexthops),     cmocka_unit_test(test_dns_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,349 @@
+/*
+ * cli/submission.c - the SMTP dialogue of sendmail(1) with the daemon; see submission.h
+ *
+ * Over the daemon's public unix socket.  There is no drop directory: what the daemon does not take
+ * is an exit status, 75 (EX_TEMPFAIL) where a later call may succeed.
+ */
+#include "cli/submission.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "mail/address.h"
+#include "smtp/content.h"
+#include "smtp/reply.h"
+#include "util/fs.h"
+#include "util/mem.h"
+
+#define SUBMIT_SOCKET "public/submit.sock"
+/* A daemon that is restarted is back within this time. */
+#define SUBMIT_WAIT_MS 5000
+#define SUBMIT_STEP_MS 100
+
+struct dialogue {
+    int fd;
+    struct sbuf in;
+    struct smtp_reply r;
+};
+
+/* Sends text and waits for the reply; its code, or 0 when the daemon is gone. */
+static int dialogue_say(struct dialogue *d, const char *p, size_t n) {
+    size_t used;
+    smtp_reply_reset(&d->r);
+    if (n > 0 && fs_write_all(d->fd, p, n) < 0)
+        return 0;
+    for (;;) {
+        enum reply_rc rc = smtp_reply_feed(&d->r, sbuf_str(&d->in), &used);
+        sbuf_drop(&d->in, used);
+        if (rc != REPLY_MORE)
+            return rc == REPLY_DONE ? d->r.code : 0;
+        char *at = sbuf_room(&d->in, 4096);
+        ssize_t k = read(d->fd, at, 4096);
+        if (k <= 0)
+            return 0;
+        sbuf_advance(&d->in, (size_t)k);
+    }
+}
+
+/* The reply as a text; the caller frees. */
+static char *dialogue_reply(const struct dialogue *d, int code) {
+    struct sbuf b = {0};
+    if (code == 0)
+        sbuf_add_c(&b, "the daemon did not answer");
+    else
+        smtp_reply_line(&d->r, &b);
+    return sbuf_take(&b);
+}
+
+static int dialogue_status(int code) {
+    return code / 100 == 5 ? EX_UNAVAILABLE_ : EX_TEMPFAIL_;
+}
+
+static int dialogue_fatal(const struct dialogue *d, int code) {
+    char *text = dialogue_reply(d, code);
+    fprintf(stderr, "sendmail: fatal: %s\n", text);
+    free(text);
+    return dialogue_status(code);
+}
+
+/* Waits for a daemon that is being started. */
+static int submit_connect(const struct config *cfg) {
+    struct timespec step = {0, SUBMIT_STEP_MS * 1000000L};
+    int fd = ask_connect(cfg->p.queue_directory, SUBMIT_SOCKET);
+    for (int ms = 0; (fd == -ENOENT || fd == -ECONNREFUSED) && ms < SUBMIT_WAIT_MS;
+         ms += SUBMIT_STEP_MS) {
+        nanosleep(&step, NULL);
+        fd = ask_connect(cfg->p.queue_directory, SUBMIT_SOCKET);
+    }
+    if (fd < 0)
+        fprintf(stderr, "sendmail: fatal: %s/" SUBMIT_SOCKET ": %s (is posthoused running?)\n",
+                cfg->p.queue_directory, strerror(-fd));
+    return fd;
+}
+
+/* To the first MAIL; an exit status. */
+static int dialogue_open(struct dialogue *d, const struct config *cfg) {
+    d->fd = submit_connect(cfg);
+    if (d->fd < 0)
+        return EX_TEMPFAIL_;
+    int code = dialogue_say(d, "", 0);
+    if (code / 100 == 2)
+        code = dialogue_say(d, "EHLO localhost\r\n", 16);
+    return code / 100 == 2 ? EX_OK_ : dialogue_fatal(d, code);
+}
+
+static void dialogue_close(struct dialogue *d) {
+    if (d->fd >= 0) {
+        dialogue_say(d, "QUIT\r\n", 6);
+        close(d->fd);
+    }
+    sbuf_free(&d->in);
+    smtp_reply_free(&d->r);
+}
+
+/* -- a transaction -- */
+
+/* Does an address need SMTPUTF8 (smtputf8_autodetect_classes = sendmail)? */
+static bool submission_is_utf8(const struct submission *s) {
+    bool ascii = addr_is_ascii(str_of(s->from));
+    for (size_t i = 0; i < s->n_rcpts; i++)
+        ascii = ascii && addr_is_ascii(str_of(s->rcpts[i].addr));
+    return !ascii && s->cfg->p.smtputf8_enable;
+}
+
+static int say_mail(struct dialogue *d, const struct submission *s) {
+    struct sbuf b = {0};
+    sbuf_add_c(&b, "MAIL FROM:<");
+    addr_external(&b, str_of(s->from));
+    sbuf_add_c(&b, "> BODY=8BITMIME");
+    if (submission_is_utf8(s))
+        sbuf_add_c(&b, " SMTPUTF8");
+    if (s->envid != NULL) {
+        sbuf_add_c(&b, " ENVID=");
+        xtext_encode(&b, str_of(s->envid));
+    }
+    if (s->ret != NULL)
+        sbuf_printf(&b, " RET=%s", s->ret);
+    sbuf_add_c(&b, "\r\n");
+    int code = dialogue_say(d, b.p, b.n);
+    sbuf_free(&b);
+    return code;
+}
+
+static int say_rcpt(struct dialogue *d, const struct submission *s, const char *addr) {
+    struct sbuf b = {0};
+    sbuf_add_c(&b, "RCPT TO:<");
+    addr_external(&b, str_of(addr));
+    sbuf_add_ch(&b, '>');
+    if (s->notify != NULL)
+        sbuf_printf(&b, " NOTIFY=%s", s->notify);
+    sbuf_add_c(&b, "\r\n");
+    int code = dialogue_say(d, b.p, b.n);
+    sbuf_free(&b);
+    return code;
+}
+
+static int say_content(struct dialogue *d, struct str content) {
+    struct sbuf crlf = {0}, out = {0};
+    struct content_in norm = {0};
+    struct content_out stuff = {0};
+    int code = dialogue_say(d, "DATA\r\n", 6);
+    if (code != 354)
+        return code == 0 || code / 100 == 5 ? code : 451;
+    content_bdat(&norm, content, &crlf);
+    content_bdat_end(&norm, &crlf);
+    content_stuff(&stuff, sbuf_str(&crlf), 0, &out);
+    sbuf_add_c(&out, ".\r\n");
+    code = dialogue_say(d, out.p, out.n);
+    sbuf_free(&crlf);
+    sbuf_free(&out);
+    return code;
+}
+
+/* The daemon takes no more recipients in this transaction. */
+static bool is_full(const struct dialogue *d, int code, size_t taken) {
+    return code == 452 && taken > 0 && str_istarts(sbuf_str(&d->r.text), "4.5.3");
+}
+
+/* One transaction with as many recipients, from the one at *at on, as the daemon takes.  Returns
+ * the code that ended it, 2xx if all is well or no recipient was taken; *taken counts those that
+ * were. */
+static int transact_some(struct dialogue *d, struct submission *s, size_t *at, size_t *taken) {
+    size_t now = 0;
+    int code = say_mail(d, s);
+    if (code / 100 != 2)
+        return code;
+    for (; *at < s->n_rcpts; (*at)++) {
+        struct submission_rcpt *r = &s->rcpts[*at];
+        code = say_rcpt(d, s, r->addr);
+        if (code == 0 || code == 421)
+            return code;
+        if (is_full(d, code, now))
+            break;
+        if (code / 100 == 2)
+            now++;
+        else
+            r->refused = dialogue_reply(d, code);
+    }
+    if (now == 0)
+        return dialogue_say(d, "RSET\r\n", 6);
+    code = say_content(d, sbuf_str(&s->content));
+    *taken += code / 100 == 2 ? now : 0;
+    return code;
+}
+
+/* -- those who were refused -- */
+
+static void add_header_of(struct str content, struct sbuf *out) {
+    while (content.n > 0) {
+        const char *nl = memchr(content.p, '\n', content.n);
+        struct str line =
+            str_make(content.p, nl == NULL ? content.n : (size_t)(nl - content.p) + 1);
+        if (str_trim(line).n == 0)
+            return;
+        sbuf_add_str(out, line);
+        content = str_from(content, line.n);
+    }
+}
+
+static void add_refused(const struct submission *s, const char *indent, struct sbuf *out) {
+    for (size_t i = 0; i < s->n_rcpts; i++) {
+        if (s->rcpts[i].refused == NULL)
+            continue;
+        sbuf_printf(out, "%s<", indent);
+        addr_external(out, str_of(s->rcpts[i].addr));
+        sbuf_add_c(out, ">: ");
+        sbuf_add_safe(out, str_of(s->rcpts[i].refused));
+        sbuf_add_ch(out, '\n');
+    }
+}
+
+/* Others have the message, so the program that sent it does not look at what was refused. */
+static void tell_sender(struct dialogue *d, const struct submission *s) {
+    struct submission note = {.cfg = s->cfg, .from = mem_strdup("")};
+    size_t at = 0, taken = 0;
+    if (s->from[0] != '\0') {
+        submission_add(&note, str_of(s->from));
+        sbuf_printf(&note.content, "From: Mail Delivery System <MAILER-DAEMON@%s>\nTo: <",
+                    s->cfg->p.myorigin);
+        addr_external(&note.content, str_of(s->from));
+        sbuf_add_c(&note.content,
+                   ">\nSubject: Undelivered Mail Returned to Sender\n"
+                   "Auto-Submitted: auto-replied\n\n"
+                   "The message whose header stands below was not taken for these recipients. The\n"
+                   "others get it.\n\n");
+        add_refused(s, "", &note.content);
+        sbuf_add_c(&note.content, "\n--\n");
+        add_header_of(sbuf_str(&s->content), &note.content);
+        transact_some(d, &note, &at, &taken);
+    }
+    submission_free(&note);
+}
+
+static int refused_status(const struct submission *s) {
+    for (size_t i = 0; i < s->n_rcpts; i++)
+        if (s->rcpts[i].refused != NULL && s->rcpts[i].refused[0] != '5')
+            return EX_TEMPFAIL_;
+    return EX_UNAVAILABLE_;
+}
+
+/* All recipients have been named. */
+static int submission_end(struct dialogue *d, const struct submission *s, size_t taken) {
+    struct sbuf text = {0};
+    add_refused(s, "sendmail: ", &text);
+    int rc = EX_OK_;
+    if (text.n > 0 && taken > 0)
+        tell_sender(d, s);
+    else if (text.n > 0)
+        rc = refused_status(s);
+    if (text.n > 0)
+        fputs(text.p, stderr);
+    if (rc != EX_OK_)
+        fputs("sendmail: fatal: no recipient was taken\n", stderr);
+    sbuf_free(&text);
+    return rc;
+}
+
+int submission_send(struct submission *s) {
+    struct dialogue d = {.fd = -1};
+    size_t at = 0, taken = 0;
+    int rc = dialogue_open(&d, s->cfg);
+    while (rc == EX_OK_ && at < s->n_rcpts) {
+        int code = transact_some(&d, s, &at, &taken);
+        if (code / 100 != 2)
+            rc = dialogue_fatal(&d, code);
+    }
+    if (rc == EX_OK_)
+        rc = submission_end(&d, s, taken);
+    dialogue_close(&d);
+    return rc;
+}
+
+int submission_verify(struct submission *s) {
+    struct dialogue d = {.fd = -1};
+    int rc = dialogue_open(&d, s->cfg);
+    int code = rc == EX_OK_ ? say_mail(&d, s) : 0;
+    if (rc == EX_OK_ && code / 100 != 2)
+        rc = dialogue_fatal(&d, code);
+    for (size_t i = 0; rc == EX_OK_ && i < s->n_rcpts; i++) {
+        code = say_rcpt(&d, s, s->rcpts[i].addr);
+        char *text = dialogue_reply(&d, code);
+        struct sbuf addr = {0};
+        addr_external(&addr, str_of(s->rcpts[i].addr));
+        printf("%s... %s: %s\n", addr.p, code / 100 == 2 ? "deliverable" : "undeliverable", text);
+        sbuf_free(&addr);
+        free(text);
+        if (code == 0)
+            rc = EX_TEMPFAIL_;
+    }
+    dialogue_close(&d);
+    return rc;
+}
+
+void submission_add(struct submission *s, struct str addr) {
+    s->rcpts = mem_realloc(s->rcpts, (s->n_rcpts + 1) * sizeof *s->rcpts);
+    s->rcpts[s->n_rcpts++] = (struct submission_rcpt){str_dup(addr), NULL};
+}
+
+void submission_free(struct submission *s) {
+    for (size_t i = 0; i < s->n_rcpts; i++) {
+        free(s->rcpts[i].addr);
+        free(s->rcpts[i].refused);
+    }
+    free(s->rcpts);
+    free(s->from);
+    sbuf_free(&s->content);
+}
+
+/* -- sendmail -bs -- */
+
+/* Copies what is there; false at the end. */
+static bool copy_some(int from, int to) {
+    char piece[16384];
+    ssize_t n = read(from, piece, sizeof piece);
+    return n > 0 && fs_write_all(to, piece, (size_t)n) >= 0;
+}
+
+int submission_dialogue(const struct config *cfg) {
+    int fd = submit_connect(cfg);
+    struct pollfd at[2] = {{.fd = 0, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+    if (fd < 0)
+        return EX_TEMPFAIL_;
+    while (poll(at, 2, -1) >= 0 || errno == EINTR) {
+        if (at[1].revents != 0 && !copy_some(fd, 1))
+            break; /* the daemon has ended the session */
+        if (at[0].revents != 0 && !copy_some(0, fd)) {
+            at[0].fd = -1;
+            shutdown(fd, SHUT_WR);
+        }
+    }
+    close(fd);
+    return EX_OK_;
+}

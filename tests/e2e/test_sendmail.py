@@ -1,0 +1,228 @@
+"""sendmail(1): what programs hand to it arrives, as Postfix would have sent it, or they are told."""
+import os
+import re
+import subprocess
+import threading
+import time
+
+import pytest
+
+from kit import FakeRelay, Posthouse, wait_for
+
+
+@pytest.fixture(scope="module")
+def pair(dns):
+    relay = FakeRelay()
+    main = (f"relayhost = [127.0.0.1]:{relay.port}\nmyorigin = own.example\nmydestination =\nsmtpd_recipient_limit = 3\n"
+            "transport_maps = inline:{{ {{ gone.example = error:5.1.1 no such place }} }}\n")
+    with Posthouse(main, dns=dns) as p:
+        yield p, relay
+    relay.stop()
+
+
+def got(relay, text):
+    mail = relay.wait_mail(text)
+    return rcpts_of(mail), mail["content"].decode("utf-8", "replace")
+
+
+def path(line):
+    """The address in a MAIL or RCPT command."""
+    return re.search("<(.*)>", line).group(1)
+
+
+def rcpts_of(mail):
+    return sorted(path(line) for line in mail["rcpts"])
+
+
+n = iter(range(1000000))
+
+
+def send(p, relay, *args, header="", body="x\n", code=0, **kw):
+    """Sends a mail and returns who got it and what; the body has a mark of its own."""
+    mark = f"mark-{next(n)}-"
+    r = p.run(*args, face="sendmail", stdin=f"{header}X-Mark: {mark}\n\n{body}", **kw)
+    assert r.returncode == code, r.stderr
+    return (*got(relay, mark.encode()), r)
+
+
+ARGUMENTS = {
+    "a list": (["a@far.example,b@far.example"], ["a@far.example", "b@far.example"]),
+    "cron's call": (["-i", "-FCronDaemon", "-B8BITMIME", "-oem", "a@far.example,b@far.example"], ["a@far.example", "b@far.example"]),
+    "a name": (["\"Joe, the\" <joe@far.example>, Ann (the other) <ann@far.example>"], ["ann@far.example", "joe@far.example"]),
+    "a comment": (["joe@far.example (Joe (the) one)"], ["joe@far.example"]),
+    "no domain": (["joe"], ["joe@own.example"]),
+    "quoted": (["\"a b\"@far.example"], ["\"a b\"@far.example"]),
+    "blanks for commas": (["a@far.example b@far.example"], ["a@far.example", "b@far.example"]),
+    "a route": (["<@a.example,@b.example:joe@far.example>"], ["joe@far.example"]),
+    "a group": (["team: a@far.example, b@far.example;"], ["a@far.example", "b@far.example"]),
+}
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_arguments_are_address_lists(pair, case):
+    args, want = ARGUMENTS[case]
+    assert send(*pair, "-f", "me@x.example", *args)[0] == want
+
+
+@pytest.mark.parametrize("given,want", [("joe@x.example", "joe@x.example"), ("<joe@x.example>", "joe@x.example"),
+                                        ("Joe <joe@x.example>", "joe@x.example"), ("<>", ""), ("", ""), ("joe", "joe@own.example")])
+def test_sender_in_all_its_forms(pair, given, want):
+    p, relay = pair
+    _, content, _ = send(p, relay, "-f", given, "a@far.example")
+    mark = re.search("mark-\\d+-", content).group()
+    assert path(relay.wait_mail(mark.encode())["from"]) == want
+
+
+INJECTED = "a@far.example>\r\nRCPT TO:<victim@far.example>\r\nDATA\r\nFrom: ceo@bank.example\r\n\r\nspam\r\n.\r\nNOOP <"
+
+
+@pytest.mark.parametrize("args", [[INJECTED], ["-f", INJECTED, "a@far.example"], ["-R", "hdrs>\r\nRSET", "a@far.example"],
+                                  ["-N", "never\nRSET", "a@far.example"], ["-V", "id\r\nRSET", "a@far.example"],
+                                  ["-F", "Joe\nBcc: victim@far.example", "a@far.example"], ["-t", "--", "a@far.example\x0b"]])
+def test_a_line_break_in_an_argument_sends_nothing(pair, args):
+    p, relay = pair
+    before = len(relay.mails)
+    r = p.run(*args, face="sendmail", stdin="To: b@far.example\n\nx\n")
+    assert r.returncode == 65 and "control character" in r.stderr
+    send(p, relay, "last@far.example")
+    assert len(relay.mails) == before + 1
+
+
+def test_values_of_n_and_r_are_checked(pair):
+    for args in (["-N", "sometimes"], ["-R", "half"], ["-bd"], ["-bx"], ["-qRx"]):
+        assert pair[0].run(*args, "a@far.example", face="sendmail", stdin="x\n").returncode == 64, args
+
+
+HEADERS = {
+    "to, cc and bcc": ("To: a@far.example\nCc: b@far.example (B), \"C, D\" <c@far.example>\nBcc: d@far.example\n",
+                       ["a@far.example", "b@far.example", "c@far.example"], ["Bcc"]),
+    "blank before the colon": ("To : a@far.example\nBcc :b@far.example\n", ["a@far.example", "b@far.example"], ["Bcc"]),
+    "folded": ("To: a@far.example,\n\tb@far.example\n", ["a@far.example", "b@far.example"], []),
+    "resent": ("To: orig@far.example\nCc: copy@far.example\nResent-To: new@far.example\nResent-Bcc: hid@far.example\n",
+               ["hid@far.example", "new@far.example"], ["Resent-Bcc"]),
+    "literals": ("To: a@[192.0.2.9], b@[IPv6:2001:db8::1]\n", ["a@[192.0.2.9]", "b@[IPv6:2001:db8::1]"], []),
+    "a comment that is not closed": ("To: a@far.example (comment\n", ["a@far.example"], []),
+    "undisclosed": ("To: undisclosed-recipients:;\nBcc: a@far.example\n", ["a@far.example"], ["Bcc"]),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_recipients_from_the_header(pair, case):
+    header, want, absent = HEADERS[case]
+    if case == "to, cc and bcc":
+        want = want[:3]  # smtpd_recipient_limit = 3: the fourth is in a transaction of its own
+    rcpts, content, _ = send(*pair, "-t", "-f", "me@x.example", header=header)
+    assert rcpts == want
+    for name in absent:
+        assert not re.search(f"^{name}[ :]", content.split("\r\n\r\n")[0], re.M | re.I)
+    if case == "resent":
+        for name in ("Resent-From", "Resent-Date", "Resent-Message-Id"):
+            assert re.search(f"^{name}: ", content, re.M)
+
+
+def test_the_header_ends_where_it_ends(pair):
+    rcpts, content, _ = send(*pair, "-t", "-f", "me@x.example", header="To: a@far.example\n",
+                             body="this is no header\nCc: b@far.example\nBcc: c@far.example\n")
+    assert rcpts == ["a@far.example"]
+    mark = f"mark-{next(n)}-"
+    p, relay = pair
+    r = p.run("-t", "-f", "me@x.example", face="sendmail", stdin=f"To: a@far.example\nthis is no header {mark}\nCc: b@far.example\n")
+    assert r.returncode == 0 and got(relay, mark.encode())[0] == ["a@far.example"]
+
+
+def test_mbox_line(pair):
+    for line in ("From root@host Mon Jan  1 00:00:00 2024\n", ">From root@host Mon Jan  1 00:00:00 2024\n"):
+        _, content, _ = send(*pair, "-f", "me@x.example", "a@far.example", header=line + "Subject: kept\n")
+        head = content.split("\r\n\r\n")[0]
+        assert "Subject: kept" in head and "root@host" not in content
+
+
+def test_one_bad_recipient_keeps_no_other(pair):
+    """The others get the mail, and the sender a report on it."""
+    p, relay = pair
+    rcpts, _, r = send(p, relay, "-t", "-f", "me@x.example", header="To: a@far.example, b@gone.example\n")
+    assert rcpts == ["a@far.example"] and r.returncode == 0
+    report = relay.wait_mail(b"no such place")
+    assert path(report["from"]) == "" and rcpts_of(report) == ["me@x.example"]
+    rcpts, _, r = send(p, relay, "-t", "-f", "you@x.example", header="To: a@far.example, b@-bad..example\n")
+    assert rcpts == ["a@far.example"] and "b@-bad..example" in r.stderr
+    report = relay.wait_mail(b"was not taken for these recipients")
+    assert path(report["from"]) == "" and rcpts_of(report) == ["you@x.example"]
+    r = p.run("-f", "me@x.example", "b@-bad..example", face="sendmail", stdin="x\n")
+    assert r.returncode == 69 and "no recipient was taken" in r.stderr
+
+
+def test_any_number_of_recipients(pair):
+    """More than smtpd_recipient_limit allows in one transaction."""
+    p, relay = pair
+    many = [f"u{i}@far.example" for i in range(11)]
+    mark = f"mark-{next(n)}-"
+    r = p.run("-t", "-f", "me@x.example", face="sendmail", stdin=f"Bcc: {', '.join(many)}\nSubject: {mark}\n\nx\n")
+    assert r.returncode == 0, r.stderr
+
+    def all_there():
+        return sorted(a for m in relay.mails if mark.encode() in m["content"] for a in rcpts_of(m)) == sorted(many)
+    wait_for(all_there)
+
+
+def test_full_names_are_quoted_where_they_must_be(pair):
+    for name, want in (("Joe User", "Joe User"), ("Joe \"X\" O'Neil", "\"Joe \\\"X\\\" O'Neil\""), ("Dr. J.", "\"Dr. J.\"")):
+        _, content, _ = send(*pair, "-f", "joe", "-F", name, "a@far.example")
+        assert f"\r\nFrom: {want} <joe@own.example>\r\n" in content
+
+
+def test_international_addresses_are_detected(pair):
+    p, relay = pair
+    r = p.run("-t", "-f", "me@x.example", face="sendmail", stdin="To: j\u00f6rg@far.example\n\nx\n")
+    assert r.returncode == 0, r.stderr
+    p.wait_log("to=<j\u00f6rg@far.example>")
+
+
+def test_dialogue(pair):
+    """-bs: what Symfony, Laravel and Nextcloud start."""
+    p, relay = pair
+    mark = f"mark-{next(n)}-"
+    r = p.run("-bs", face="sendmail", stdin="EHLO [127.0.0.1]\r\nMAIL FROM:<me@x.example>\r\nRCPT TO:<a@far.example>\r\nDATA\r\n"
+              f"Subject: {mark}\r\n\r\nx\r\n.\r\nQUIT\r\n")
+    assert [line[:3] for line in r.stdout.splitlines() if line[3] == " "] == ["220", "250", "250", "250", "354", "250", "221"]
+    assert got(relay, mark.encode())[0] == ["a@far.example"]
+
+
+def test_other_modes(pair):
+    p, _ = pair
+    r = p.run("-bv", "a@far.example", "b@-bad..example", face="sendmail")
+    assert r.returncode == 0
+    assert "a@far.example... deliverable" in r.stdout and "b@-bad..example... undeliverable" in r.stdout
+    assert p.run("-bp", face="sendmail").returncode == 0
+    for args in (["-bi"], ["-I"], ["-q"], ["-q30m"]):
+        assert p.run(*args, face="sendmail").returncode == 0, args
+
+
+def test_a_daemon_that_restarts_is_waited_for(dns):
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.stop()
+        done = []
+        t = threading.Thread(target=lambda: done.append(p.run("b@y.example", face="sendmail", stdin="Subject: waited\n\nx\n")))
+        t.start()
+        time.sleep(0.3)  # it is waiting by now, or finds the daemon at once
+        p.start()
+        t.join()
+        assert done[0].returncode == 0, done[0].stderr
+        relay.wait_mail(b"Subject: waited")
+        p.stop()
+        assert p.run("b@y.example", face="sendmail", stdin="x\n").returncode == 75
+        p.start()
+    relay.stop()
+
+
+def test_a_closed_pipe_does_no_harm(pair):
+    """A program that does not read what sendmail says, and a daemon that hangs up, end it with a status, not a signal."""
+    p, _ = pair
+    env = dict(os.environ, MAIL_CONFIG=str(p.dir))
+    read, write = os.pipe()
+    os.close(read)
+    r = subprocess.run(["sh", "-c", f"exec {p.dir}/cmd-sendmail/sendmail -bs"], env=env, stdin=subprocess.DEVNULL, stdout=write,
+                       stderr=subprocess.DEVNULL)
+    os.close(write)
+    assert r.returncode >= 0
