@@ -1,0 +1,136 @@
+"""TLS to relay hosts: each transport's own settings, the client's certificate, the name for SNI, and what becomes of mail when
+TLS is refused or breaks."""
+import re
+import ssl
+import threading
+
+import pytest
+from kit import FakeRelay, Posthouse, make_cert, server_tls, wait_for
+
+
+class BrokenTls:
+    """What answers a handshake with something else."""
+
+    def wrap_socket(self, conn, server_side):
+        conn.sendall(b"no, not today\r\n")
+        raise ValueError("no TLS")
+
+
+@pytest.fixture(scope="module")
+def cert(tmp_path_factory):
+    return make_cert(tmp_path_factory.mktemp("cert"), "relay.server")
+
+
+@pytest.mark.parametrize("main,refuses,wrap,result", [
+    ("smtp_tls_security_level = encrypt\n", True, False, r"4\.7\.4, status=deferred \(TLS is required, but host .* refused to start"),
+    ("smtp_tls_security_level = encrypt\n", False, False, r"4\.7\.5, status=deferred \(Cannot start TLS: handshake failure\)"),
+    ("smtp_tls_wrappermode = yes\n", False, True, r"4\.7\.5, status=deferred \(Cannot start TLS: handshake failure\)"),
+    ("smtp_tls_wrappermode = yes\nsmtp_tls_security_level = none\n", False, True, r"4\.7\.5, status=deferred \(Cannot start TLS"),
+    ("smtp_sasl_auth_enable = yes\n", False, False, r"4\.7\.5, status=deferred \(Cannot start TLS: handshake failure\)"),
+    ("smtp_tls_policy_maps = static:verify\n", True, False, r"4\.7\.4, status=deferred \(TLS is required"),
+    ("", True, False, r"2\.0\.0, status=sent"), ("", False, False, r"2\.0\.0, status=sent"),
+    ("smtp_tls_policy_maps = static:may\n", False, False, r"2\.0\.0, status=sent"),
+], ids=["refused", "broken", "wrapped", "wrapped-none", "login", "policy", "may-refused", "may-broken", "policy-may"])
+def test_tls_that_fails(dns, main, refuses, wrap, result):
+    replies = {"STARTTLS": "454 4.7.0 no key is there"} if refuses else {}
+    with FakeRelay(tls=BrokenTls(), wrap=wrap, replies=replies) as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n{main}", dns=dns) as p:
+        p.send()
+        p.wait_log("dsn=" + result)
+        assert len(relay.mails) == ("sent" in result) and not any(m["tls"] for m in relay.mails)
+
+
+@pytest.mark.parametrize("main,hop,want", [
+    ("smtp_tls_servername = nexthop\n", "[relay.server]", "relay.server"),
+    ("smtp_tls_servername = nexthop\n", "relay.server", "relay.server"),
+    ("smtp_tls_servername = hostname\n", "relay.server", "mx1.relay.server"), ("", "relay.server", "mx1.relay.server"),
+    ("smtp_tls_servername = nexthop\n", "[127.0.0.1]", None), ("", "[127.0.0.1]", None),
+    ("smtp_tls_servername = shop.example\n", "[127.0.0.1]", "shop.example"),
+    ("smtp_tls_servername = shop.example.\n", "[127.0.0.1]", "waits"),
+    ("smtp_tls_servername = nexthop\nsmtp_tls_policy_maps = static:{{may servername=own.example}}\n", "[relay.server]", "own.example"),
+    ("smtp_tls_policy_maps = static:{{encrypt servername=nexthop}}\n", "relay.server", "relay.server")])
+def test_name_for_sni(dns, cert, main, hop, want):
+    names, tls = [], server_tls(*cert)
+    tls.sni_callback = lambda sock, name, context: names.append(name)
+    with FakeRelay(tls=tls) as relay, Posthouse(f"relayhost = {hop}:{relay.port}\n{main}", dns=dns) as p:
+        p.send()
+        if want == "waits":
+            p.wait_log(r"dsn=4\.7\.5, status=deferred \(client TLS configuration problem: smtp_tls_servername = shop\.example\.\)")
+        else:
+            relay.wait_mails(1)
+        assert names == ([] if want == "waits" else [want])
+
+
+@pytest.mark.parametrize("policy,result", [
+    ("fail:x", r"4\.3\.0, status=deferred \(TLS policy lookup error for aonly\.example\)"),
+    (r"regexp:{dir}/re", r"4\.7\.4, status=deferred \(TLS is required, but was not offered"),
+    ("static:{{secure match=a match=}}", r"4\.7\.5, status=deferred \(.*invalid TLS policy for aonly\.example: match is empty\)"),
+    ("inline:{{.example=none}}", r"2\.0\.0, status=sent"), ("inline:{{example=encrypt,.xample=encrypt}}", r"2\.0\.0, status=sent")])
+def test_policy_of_a_domain(dns, policy, result):
+    with FakeRelay("127.0.0.2", 25) as relay:
+        with Posthouse(f"smtp_tls_policy_maps = {policy}\n", dns=dns, files={"re": r"/^\.example$/ encrypt" + "\n"}) as p:
+            p.send(rcpts=["b@aonly.example"])
+            p.wait_log("dsn=" + result)
+            assert len(relay.mails) == ("sent" in result)
+
+
+def test_each_transport_has_its_own_settings(dns, cert):
+    """More transports than contexts are kept, some for one version of TLS and some for another, each at two levels: none is
+    spoken for with another one's context."""
+    n, services, rows = 12, "", []
+    files = {"pol": ""}
+    with FakeRelay(tls=server_tls(*cert)) as relay:
+        for i in range(n):
+            version = "TLSv1.2" if i % 3 else "TLSv1.3"
+            services += f"way{i} unix - - n - - smtp\n  -o smtp_tls_protocols={version}\n  -o smtp_tls_mandatory_protocols={version}\n" \
+                        "  -o smtp_tls_loglevel=1\n"
+            services += "  -o smtp_tls_security_level=encrypt\n" if i % 2 else ""
+            rows.append(f"d{i}.example=way{i}:[127.0.0.1]:{relay.port}")
+        main = f"transport_maps = inline:{{{{{','.join(rows)}}}}}\nsmtp_connection_cache_on_demand = no\nrelay_threads = 1\n"
+        with Posthouse(main, dns=dns, master=services, files=files) as p:
+            for _ in range(2):
+                for i in range(n):
+                    p.send(rcpts=[f"b@d{i}.example"])
+            relay.wait_mails(2 * n)
+            p.wait_log("status=sent", count=2 * n)
+            assert len(re.findall(r"TLS connection established to .*: TLSv1\.3 ", p.log())) == 2 * 4
+            assert len(re.findall(r"TLS connection established to .*: TLSv1\.2 ", p.log())) == 2 * 8
+
+
+def test_client_certificate(dns, cert, tmp_path):
+    own = make_cert(tmp_path, "mta.example")
+    tls = server_tls(*cert)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(own[0])
+    keys = f"smtp_tls_cert_file = {own[0]}\nsmtp_tls_key_file = {own[1]}\n"
+    for given in (True, False):
+        tls.maximum_version = ssl.TLSVersion.TLSv1_2  # the refusal is a part of the handshake
+        with FakeRelay(tls=tls) as relay:
+            main = f"relayhost = [relay.server]:{relay.port}\nsmtp_tls_security_level = encrypt\n"
+            with Posthouse(main + (keys if given else ""), dns=dns) as p:
+                p.send()
+                p.wait_log("status=sent" if given else r"dsn=4\.7\.5, status=deferred")
+                assert len(relay.mails) == given
+
+
+def test_settings_that_cannot_be_used(dns, cert):
+    with FakeRelay(tls=server_tls(*cert)) as relay:
+        with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_tls_protocols = TLS9\n", dns=dns) as p:
+            p.send()
+            p.wait_log(r"dsn=4\.7\.5, status=deferred \(TLS client settings: ")
+            assert not relay.mails
+
+
+def test_a_session_keeps_its_settings_over_a_reload(dns, cert):
+    """What was begun with the old configuration goes on with its TLS settings, not with the new ones of the same transport."""
+    gate = threading.Event()
+    with FakeRelay(tls=server_tls(*cert), replies={"STARTTLS": lambda line: gate.wait(60) and None}) as relay:
+        main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_tls_loglevel = 1\nsmtp_tls_protocols = "
+        with Posthouse(main + "TLSv1.2\n", dns=dns) as p:
+            p.send()
+            wait_for(lambda: relay.sessions and "STARTTLS" in relay.sessions[0].commands)
+            p.write_main(main + "TLSv1.3\n")
+            p.reload()
+            gate.set()
+            p.wait_log(r"TLS connection established to .*: TLSv1\.2 ")
+            relay.wait_mails(1)
