@@ -155,7 +155,10 @@ static int cmp_mx(const void *a, const void *b) {
 
 static void conclude(struct resolver_query *q) {
     bool any = q->a.n_addrs > 0 || q->a.n_mx > 0 || q->a.name != NULL || q->a.null_mx;
-    q->a.rc = any ? RESOLVE_OK : q->failed ? RESOLVE_FAILED : RESOLVE_NOTFOUND;
+    q->a.rc = any           ? RESOLVE_OK
+              : q->a.bad_mx ? RESOLVE_MALFORMED
+              : q->failed   ? RESOLVE_FAILED
+                            : RESOLVE_NOTFOUND;
     if (q->a.n_mx > 1)
         qsort(q->a.mx, q->a.n_mx, sizeof *q->a.mx, cmp_mx);
     if (q->fn != NULL)
@@ -178,11 +181,12 @@ static void add_addr(struct resolve_answer *a, int family, const void *data) {
         memcpy(&n->u.in6.sin6_addr, data, 16);
 }
 
-/* A domain name in wire format as text without the final dot; false if it is malformed. */
+/* A domain name in wire format as text without the final dot; false if it is malformed, or has a
+ * label that the text could not show. */
 static bool wire_name(const uint8_t *p, size_t n, struct sbuf *out) {
     while (n > 0 && p[0] != 0) {
         size_t k = p[0];
-        if (k > 63 || k + 1 > n)
+        if (k > 63 || k + 1 > n || memchr(p + 1, '.', k) != NULL)
             return false;
         if (out->n > 0)
             sbuf_add_ch(out, '.');
@@ -193,23 +197,24 @@ static bool wire_name(const uint8_t *p, size_t n, struct sbuf *out) {
     return n > 0;
 }
 
+/* Some domains name an address in digits where a host belongs; it is used, as Postfix does. */
+static bool names_exchanger(struct str name) {
+    struct netaddr a;
+    return addr_is_dns_name(name) || netaddr_parse(&a, name, 0);
+}
+
 static void add_mx(struct resolve_answer *a, const uint8_t *p, size_t n) {
     struct sbuf name = {0};
-    if (n < 3 || !wire_name(p + 2, n - 2, &name)) {
-        sbuf_free(&name);
-        return;
-    }
-    if (name.n == 0) { /* RFC 7505 */
+    bool whole = n >= 3 && wire_name(p + 2, n - 2, &name);
+    if (whole && name.n == 0) {
         a->null_mx = true;
-        sbuf_free(&name);
-        return;
+    } else if (whole && names_exchanger(sbuf_str(&name))) {
+        a->mx = mem_realloc(a->mx, (a->n_mx + 1) * sizeof *a->mx);
+        a->mx[a->n_mx++] = (struct resolve_mx){sbuf_take(&name), (uint16_t)(p[0] << 8 | p[1])};
+    } else {
+        a->bad_mx = true;
     }
-    if (!addr_valid_host(sbuf_str(&name))) {
-        sbuf_free(&name);
-        return;
-    }
-    a->mx = mem_realloc(a->mx, (a->n_mx + 1) * sizeof *a->mx);
-    a->mx[a->n_mx++] = (struct resolve_mx){sbuf_take(&name), (uint16_t)(p[0] << 8 | p[1])};
+    sbuf_free(&name);
 }
 
 static void add_ptr(struct resolve_answer *a, const uint8_t *p, size_t n) {

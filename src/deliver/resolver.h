@@ -15,7 +15,12 @@
 struct resolver;
 struct resolver_query;
 
-enum resolve_rc { RESOLVE_OK, RESOLVE_NOTFOUND, RESOLVE_FAILED /* SERVFAIL, timeout */ };
+enum resolve_rc {
+    RESOLVE_OK,
+    RESOLVE_NOTFOUND,
+    RESOLVE_FAILED,   /* SERVFAIL, timeout */
+    RESOLVE_MALFORMED /* MX: there are records, and none names a host */
+};
 
 struct resolve_mx {
     char *name;
@@ -26,10 +31,11 @@ struct resolve_answer {
     enum resolve_rc rc;
     struct netaddr *addrs; /* address queries */
     size_t n_addrs;
-    struct resolve_mx *mx; /* MX queries, sorted by preference */
+    struct resolve_mx *mx; /* MX queries, sorted by preference; malformed names are left out */
     size_t n_mx;
-    char *name; /* PTR queries */
-    bool null_mx;
+    char *name;   /* PTR queries */
+    bool null_mx; /* a record says that the domain takes no mail (RFC 7505) */
+    bool bad_mx;  /* a malformed name was left out */
 };
 
 typedef void (*resolve_fn)(void *arg, const struct resolve_answer *a);

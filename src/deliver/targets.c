@@ -2,17 +2,20 @@
  * deliver/targets.c - the stage dns: what to connect to; next hops, MX, addresses
  *
  * Destinations of the next hop list are resolved one after the other, only when the ones before
- * have failed.  [host] means its addresses, host its mail exchangers (RFC 5321 section 5).  The
- * stage begins again with each answer, until the target s->at is known or nothing is left.
+ * have failed.  [host] means its addresses, host its mail exchangers (RFC 5321 section 5); those of
+ * one preference come in an order of chance.  The stage begins again with each answer, until the
+ * target s->at is known or nothing is left.
  *
  * The session owns targets and names until targets_free; s->query is open from the question until
  * its answer or resolver_cancel.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "deliver/session.h"
+#include "util/chance.h"
 #include "util/mem.h"
 
 static void add_target(struct dsess *s, const char *host, const struct netaddr *a) {
@@ -86,7 +89,8 @@ static bool service_listens(const struct service *svc, const struct netaddr *a) 
 
 /* Is the address one of ours and the port one that we listen on? */
 static bool target_is_self(const struct dsess *s, const struct netaddr *a) {
-    if (!is_in(str_of(cfg_source_fact(s->cfg->source, "system_addresses")), a) &&
+    char ip[INET6_ADDRSTRLEN];
+    if (!cfg_is_own_address(s->cfg, netaddr_text(a, ip)) &&
         !is_in(str_of(s->p->proxy_interfaces), a))
         return false;
     for (size_t i = 0; i < s->cfg->n_services; i++)
@@ -95,12 +99,24 @@ static bool target_is_self(const struct dsess *s, const struct netaddr *a) {
     return false;
 }
 
-static void shuffle(struct dsess *s, struct netaddr *v, size_t n) {
+/* Each order of n elements of that size is as likely as the others. */
+static void shuffle(const struct dsess *s, void *v, size_t n, size_t size) {
+    char *p = v, keep[sizeof(struct netaddr)];
+    assert(size <= sizeof keep);
     for (size_t i = n; i > 1 && s->p->smtp_randomize_addresses; i--) {
-        size_t k = (size_t)random() % i;
-        struct netaddr t = v[i - 1];
-        v[i - 1] = v[k];
-        v[k] = t;
+        char *a = p + (i - 1) * size, *b = p + chance_below((uint32_t)i) * size;
+        memcpy(keep, a, size);
+        memmove(a, b, size);
+        memcpy(b, keep, size);
+    }
+}
+
+/* Exchangers of one preference take turns (RFC 5321 section 5.1). */
+static void shuffle_exchangers(struct dsess *s) {
+    for (size_t i = 0, n; i < s->n_mx; i += n) {
+        for (n = 1; i + n < s->n_mx && s->mx[i + n].pref == s->mx[i].pref;)
+            n++;
+        shuffle(s, s->mx + i, n, sizeof *s->mx);
     }
 }
 
@@ -111,12 +127,38 @@ static bool wrong_family(const struct dsess *s, const struct netaddr *a) {
            (strcmp(pref, "ipv6") == 0 && a->u.sa.sa_family != AF_INET6);
 }
 
+/* How many addresses of each family are used where smtp_mx_address_limit does not let in all: half
+ * and half, and more where the other family has less. */
+struct quota {
+    size_t v4, v6;
+};
+
+static struct quota quota_of(const struct dsess *s, const struct resolve_answer *a) {
+    struct quota q = {0, 0};
+    int64_t room = s->p->smtp_mx_address_limit - s->hop_targets;
+    for (size_t i = 0; i < a->n_addrs; i++)
+        *(a->addrs[i].u.sa.sa_family == AF_INET ? &q.v4 : &q.v6) += 1;
+    size_t max = room < 0 ? 0 : (size_t)room, half = max / 2;
+    if (s->p->smtp_mx_address_limit <= 0 || !s->p->smtp_balance_inet_protocols || q.v4 == 0 ||
+        q.v6 == 0 || a->n_addrs <= max)
+        return q;
+    size_t v4 = q.v4 < half ? q.v4 : half;
+    q.v6 = q.v6 < max - v4 ? q.v6 : max - v4;
+    q.v4 = q.v4 < max - q.v6 ? q.v4 : max - q.v6;
+    return q;
+}
+
 static void add_addresses(struct dsess *s, const char *host, const struct resolve_answer *a) {
-    shuffle(s, a->addrs, a->n_addrs);
+    shuffle(s, a->addrs, a->n_addrs, sizeof *a->addrs);
+    struct quota q = quota_of(s, a);
     for (int late = 0; late < 2; late++)
-        for (size_t i = 0; i < a->n_addrs; i++)
-            if (wrong_family(s, &a->addrs[i]) == (late == 1))
-                add_target(s, host, &a->addrs[i]);
+        for (size_t i = 0; i < a->n_addrs; i++) {
+            size_t *left = a->addrs[i].u.sa.sa_family == AF_INET ? &q.v4 : &q.v6;
+            if (wrong_family(s, &a->addrs[i]) != (late == 1) || *left == 0)
+                continue;
+            (*left)--;
+            add_target(s, host, &a->addrs[i]);
+        }
 }
 
 /* A name of the destination leads nowhere: kept in case that all other hosts fail too. */
@@ -161,27 +203,36 @@ static void take_exchangers(struct dsess *s, const char *domain, const struct re
     s->n_mx = a->n_mx;
     for (size_t i = 0; i < a->n_mx; i++)
         s->mx[i] = (struct resolve_mx){mem_strdup(a->mx[i].name), a->mx[i].pref};
+    shuffle_exchangers(s);
     watch_ok(s, "dns", "%s has %zu mail exchanger%s, first %s", domain, a->n_mx,
              a->n_mx == 1 ? "" : "s", s->mx[0].name);
+}
+
+/* The domain's own MX records forbid delivery: its address is no way round them (RFC 5321 section
+ * 5.1). */
+static void domain_failed(struct dsess *s, const char *dsn, const char *why, const char *domain,
+                          const char *more) {
+    bool ours = s->configured;
+    session_note(s, ours ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE, ours ? "4.3.5" : dsn, "%s%s%s",
+                 why, domain, more);
+    session_take_error(s);
 }
 
 static void on_mx(void *arg, const struct resolve_answer *a) {
     struct dsess *s = arg;
     char *domain = str_dup(s->hop.host);
-    bool null_mx = a->rc == RESOLVE_OK && a->null_mx && a->n_mx == 0;
     s->query = NULL;
-    if (null_mx) {
-        session_note(s, s->configured ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE,
-                     s->configured ? "4.3.5" : "5.1.0", "Domain %s does not accept mail (nullMX)",
-                     domain);
-        session_take_error(s);
-    } else if (a->rc == RESOLVE_OK) {
+    if (a->null_mx)
+        domain_failed(s, "5.1.0", "Domain ", domain, " does not accept mail (nullMX)");
+    else if (a->rc == RESOLVE_OK)
         take_exchangers(s, domain, a);
-    } else if (a->rc == RESOLVE_NOTFOUND || s->p->ignore_mx_lookup_error) {
+    else if (a->rc == RESOLVE_NOTFOUND || s->p->ignore_mx_lookup_error)
         ask_host(s, domain);
-    } else {
+    else if (a->rc == RESOLVE_MALFORMED)
+        domain_failed(s, "5.4.4", "Name service error for name=", domain,
+                      " type=MX: Malformed or unexpected name server reply");
+    else
         name_failed(s, domain, "MX", RESOLVE_FAILED);
-    }
     free(domain);
     if (s->query == NULL)
         s->resume(s, STEP_AGAIN);
@@ -203,6 +254,17 @@ static enum step begin_hop(struct dsess *s) {
     }
     free(host);
     return step;
+}
+
+/* The next exchanger: it is an address, or its addresses are asked for. */
+static enum step begin_exchanger(struct dsess *s) {
+    struct netaddr a;
+    const char *host = s->mx[s->mx_at].name;
+    if (!netaddr_parse(&a, str_of(host), s->hop.port))
+        return ask_host(s, host);
+    s->mx_at++;
+    add_target(s, host, &a);
+    return STEP_AGAIN;
 }
 
 /* After the last destination: smtp_fallback_relay. */
@@ -252,6 +314,6 @@ enum step dns_begin(struct dsess *s) {
     if (s->at < s->n_targets)
         return use_target(s);
     if (s->mx != NULL && s->mx_at < s->n_mx)
-        return ask_host(s, s->mx[s->mx_at].name);
+        return begin_exchanger(s);
     return next_hop(s);
 }

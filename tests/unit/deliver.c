@@ -6,6 +6,7 @@
 #include "deliver/probe.h"
 #include "deliver/session.h"
 #include "deliver/verdict.h"
+#include "util/chance.h"
 
 /* The rules once more, as sentences of RFC 5321 and docs/differences.md instead of as a table. */
 static enum verdict ruled(enum txn_command command, int code, enum txn_content content,
@@ -272,6 +273,262 @@ static void test_advice(void **state) {
     }
 }
 
+/* -- where to connect to: a resolver and a chance in memory -- */
+
+/* A name's records: addresses of a host, or exchangers of a domain. */
+struct zone {
+    const char *name;
+    const char *addrs; /* blanks between them; NULL: there are none */
+    const char *mx;    /* "10 a, 20 b"; "?" is malformed, "." takes no mail; NULL: there are none */
+};
+
+static const struct zone *zones;
+static struct {
+    resolve_fn fn;
+    void *arg;
+    enum resolve_type type;
+    char name[100];
+    unsigned questions;
+} asked;
+static uint32_t (*chance)(uint32_t n);
+static enum step resumed;
+
+static uint32_t chance_none(uint32_t n) {
+    return n - 1; /* everything stays where it is */
+}
+
+static uint32_t chance_first(uint32_t n) {
+    (void)n;
+    return 0;
+}
+
+uint32_t chance_below(uint32_t n) {
+    return chance(n);
+}
+
+struct resolver *resolver_new(struct loop *l, const struct config *cfg) {
+    (void)l;
+    (void)cfg;
+    return NULL;
+}
+
+struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
+                                    resolve_fn fn, void *arg) {
+    (void)r;
+    asked.fn = fn;
+    asked.arg = arg;
+    asked.type = type;
+    asked.questions++;
+    snprintf(asked.name, sizeof asked.name, "%s", name);
+    return (struct resolver_query *)(void *)&asked;
+}
+
+void resolver_cancel(struct resolver_query *q) {
+    (void)q;
+}
+
+static void note_resumed(struct dsess *s, enum step step) {
+    (void)s;
+    resumed = step;
+}
+
+static void zone_mx(const struct zone *z, struct resolve_answer *a, struct resolve_mx mx[8]) {
+    struct str rest = str_of(z->mx == NULL ? "" : z->mx), one;
+    while (str_split(&rest, ",", &one)) {
+        struct str pref, host;
+        one = str_trim(one);
+        str_split(&one, " ", &pref);
+        host = str_trim(one);
+        a->null_mx = a->null_mx || str_eq_c(host, ".");
+        a->bad_mx = a->bad_mx || str_eq_c(host, "?");
+        if (host.p[0] != '.' && host.p[0] != '?')
+            mx[a->n_mx++] = (struct resolve_mx){str_dup(host), (uint16_t)atoi(pref.p)};
+    }
+    a->mx = mx;
+}
+
+/* Answers the open question out of the zones; "fails" at the beginning of a name is a failure. */
+static void answer_from_zones(void) {
+    struct resolve_mx mx[8];
+    struct netaddr addrs[16];
+    struct resolve_answer a = {.rc = RESOLVE_NOTFOUND, .addrs = addrs};
+    for (const struct zone *z = zones; z->name != NULL; z++) {
+        struct str rest = str_of(z->addrs == NULL ? "" : z->addrs), one;
+        if (strcmp(z->name, asked.name) != 0)
+            continue;
+        while (asked.type == RESOLVE_ADDR && str_split(&rest, " ", &one))
+            assert_true(netaddr_parse(&addrs[a.n_addrs++], one, 0));
+        if (asked.type == RESOLVE_MX)
+            zone_mx(z, &a, mx);
+    }
+    a.rc = a.n_addrs + a.n_mx > 0 || a.null_mx        ? RESOLVE_OK
+           : a.bad_mx                                 ? RESOLVE_MALFORMED
+           : str_istarts(str_of(asked.name), "fails") ? RESOLVE_FAILED
+                                                      : RESOLVE_NOTFOUND;
+    resumed = STEP_UNSET;
+    asked.fn(asked.arg, &a);
+    assert_int_equal(resumed == STEP_UNSET ? STEP_AGAIN : resumed, STEP_AGAIN);
+    for (size_t i = 0; i < a.n_mx; i++)
+        free(mx[i].name);
+}
+
+static struct config *config_of(const char *main) {
+    char path[100];
+    snprintf(path, sizeof path, "%s/main.cf", dir);
+    FILE *f = fopen(path, "w");
+    fprintf(f, "myhostname = mta.example\n%s\n", main);
+    fclose(f);
+    struct config *cfg = config_build(cfg_source_new(dir));
+    return cfg;
+}
+
+/* The targets that a session meets one after the other, each with a blank; then how it ended. */
+static void expect_targets(const char *main, bool configured, const char *nexthop,
+                           const char *want) {
+    struct deliver d = {0};
+    struct config *cfg = config_of(main);
+    struct dsess s = {.d = &d, .cfg = cfg, .p = &cfg->p, .phase = PHASE_DNS, .stage_name = "dns"};
+    struct sbuf got = {0};
+    enum step step = STEP_AGAIN;
+    s.configured = configured;
+    s.nexthop = (char *)(uintptr_t)nexthop;
+    s.resume = note_resumed;
+    asked.questions = 0;
+    targets_begin(&s);
+    while (step != STEP_ROUND_OVER) {
+        step = dns_begin(&s);
+        while (step == STEP_WAIT && s.query != NULL)
+            answer_from_zones();
+        if (step != STEP_DONE)
+            continue;
+        sbuf_printf(&got, "%s ", s.where);
+        s.at++;
+    }
+    if (s.err.status != MAIL_UNSET)
+        sbuf_printf(&got, "%s %s", s.err.dsn, s.err.text);
+    assert_str(sbuf_str(&got), want);
+    sbuf_free(&got);
+    targets_free(&s);
+    mailerr_free(&s.err);
+    config_unref(cfg);
+}
+
+static const struct zone mail_zones[] = {
+    {"bad.example", "198.51.100.66", "10 ?, 20 ?"},
+    {"half.example", "198.51.100.66", "10 ?, 20 a.example"},
+    {"null.example", "198.51.100.66", "0 ., 20 a.example"},
+    {"digits.example", "198.51.100.66", "10 198.51.100.9, 20 a.example"},
+    {"plain.example", "198.51.100.7", NULL},
+    {"fails.example", "198.51.100.66", NULL},
+    {"turns.example", NULL, "10 a.example, 10 b.example, 10 c.example, 20 d.example"},
+    {"a.example", "198.51.100.1", NULL},
+    {"b.example", "198.51.100.2", NULL},
+    {"c.example", "198.51.100.3", NULL},
+    {"d.example", "198.51.100.4", NULL},
+    {"both.example", "2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4 198.51.100.1 198.51.100.2",
+     NULL},
+    {"few.example", "2001:db8::1 198.51.100.1 198.51.100.2 198.51.100.3 198.51.100.4", NULL},
+    {NULL, NULL, NULL}};
+
+#define MALFORMED(name)                                                                            \
+    "Name service error for name=" name " type=MX: Malformed or unexpected name server reply"
+#define NO_MAIL "Domain null.example does not accept mail (nullMX)"
+
+/* MX records that cannot be used are an error, and the domain's address no way round them. */
+static void test_unusable_exchangers(void **state) {
+    (void)state;
+    zones = mail_zones;
+    chance = chance_none;
+    expect_targets("", false, "bad.example", "5.4.4 " MALFORMED("bad.example"));
+    assert_int_equal(asked.questions, 1);
+    expect_targets("", true, "bad.example", "4.3.5 " MALFORMED("bad.example"));
+    expect_targets("ignore_mx_lookup_error = yes\n", false, "bad.example",
+                   "bad.example[198.51.100.66] ");
+    expect_targets("", false, "half.example", "a.example[198.51.100.1] ");
+    expect_targets("", false, "null.example", "5.1.0 " NO_MAIL);
+    expect_targets("", true, "null.example", "4.3.5 " NO_MAIL);
+    expect_targets("ignore_mx_lookup_error = yes\n", false, "null.example", "5.1.0 " NO_MAIL);
+    expect_targets("", false, "digits.example",
+                   "198.51.100.9[198.51.100.9] a.example[198.51.100.1] ");
+    expect_targets("", false, "plain.example", "plain.example[198.51.100.7] ");
+    expect_targets("", false, "fails.example",
+                   "4.4.3 Host or domain name not found. Name service error for "
+                   "name=fails.example type=MX: Host not found, try again");
+    expect_targets("ignore_mx_lookup_error = yes\n", false, "fails.example",
+                   "fails.example[198.51.100.66] ");
+    expect_targets("smtp_dns_support_level = disabled\n", false, "bad.example",
+                   "bad.example[198.51.100.66] ");
+}
+
+static void test_turns_of_exchangers(void **state) {
+    (void)state;
+    zones = mail_zones;
+    chance = chance_none;
+    expect_targets("", false, "turns.example",
+                   "a.example[198.51.100.1] b.example[198.51.100.2] c.example[198.51.100.3] "
+                   "d.example[198.51.100.4] ");
+    chance = chance_first;
+    expect_targets("", false, "turns.example",
+                   "b.example[198.51.100.2] c.example[198.51.100.3] a.example[198.51.100.1] "
+                   "d.example[198.51.100.4] ");
+    expect_targets("smtp_randomize_addresses = no\n", false, "turns.example",
+                   "a.example[198.51.100.1] b.example[198.51.100.2] c.example[198.51.100.3] "
+                   "d.example[198.51.100.4] ");
+}
+
+/* Where not all addresses may be used, both families are. */
+static void test_balance_of_families(void **state) {
+    (void)state;
+    zones = mail_zones;
+    chance = chance_none;
+    expect_targets(
+        "smtp_mx_address_limit = 3\nsmtp_address_preference = ipv6\n", false, "[both.example]",
+        "both.example[2001:db8::1] both.example[2001:db8::2] both.example[198.51.100.1] ");
+    expect_targets(
+        "smtp_mx_address_limit = 3\nsmtp_address_preference = ipv6\n"
+        "smtp_balance_inet_protocols = no\n",
+        false, "[both.example]",
+        "both.example[2001:db8::1] both.example[2001:db8::2] both.example[2001:db8::3] ");
+    expect_targets("smtp_mx_address_limit = 4\nsmtp_address_preference = ipv4\n", false,
+                   "[few.example]",
+                   "few.example[198.51.100.1] few.example[198.51.100.2] few.example[198.51.100.3] "
+                   "few.example[2001:db8::1] ");
+    expect_targets("smtp_mx_address_limit = 2\n", false, "[both.example], [few.example]:587",
+                   "both.example[2001:db8::1] both.example[198.51.100.1] few.example[2001:db8::1] "
+                   "few.example[198.51.100.1] ");
+    expect_targets("smtp_mx_address_limit = 0\n", false, "[few.example]",
+                   "few.example[2001:db8::1] few.example[198.51.100.1] few.example[198.51.100.2] "
+                   "few.example[198.51.100.3] few.example[198.51.100.4] ");
+}
+
+static void test_hops_one_after_the_other(void **state) {
+    (void)state;
+    zones = mail_zones;
+    chance = chance_none;
+    expect_targets(
+        "smtp_fallback_relay = [d.example]:26\n", true,
+        "[none.example]:25, [a.example]:1, [198.51.100.5]",
+        "a.example[198.51.100.1] 198.51.100.5[198.51.100.5] d.example[198.51.100.4] 4.3.5 Host or "
+        "domain name not found. Name service error for name=none.example type=A: Host "
+        "not found");
+    expect_targets("", true, "[a.example]:no",
+                   "4.3.5 bad next hop \"[a.example]:no\": bad port or unknown service");
+    expect_targets("", true, ",", "");
+}
+
+/* No exchanger behind ourselves is used; who is meant by an administrator does not bounce. */
+static void test_loops_to_ourselves(void **state) {
+    (void)state;
+    zones = mail_zones;
+    chance = chance_none;
+    expect_targets("proxy_interfaces = 203.0.113.1 198.51.100.2\n", false, "turns.example",
+                   "a.example[198.51.100.1] 5.4.6 mail for turns.example loops back to myself");
+    expect_targets("proxy_interfaces = 198.51.100.1\n", true, "[a.example]",
+                   "4.3.5 mail for [a.example] loops back to myself");
+    expect_targets("proxy_interfaces = 198.51.100.1\n", true, "[a.example]:26",
+                   "a.example[198.51.100.1] ");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_reply_to_every_command),
@@ -281,6 +538,11 @@ int main(void) {
         cmocka_unit_test(test_tls_policies),
         cmocka_unit_test(test_host_in_use),
         cmocka_unit_test(test_advice),
+        cmocka_unit_test(test_unusable_exchangers),
+        cmocka_unit_test(test_turns_of_exchangers),
+        cmocka_unit_test(test_balance_of_families),
+        cmocka_unit_test(test_hops_one_after_the_other),
+        cmocka_unit_test(test_loops_to_ourselves),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }

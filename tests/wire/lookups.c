@@ -13,6 +13,7 @@
 #include "deliver/resolver.h"
 #include "maps/query.h"
 #include "maps/relays.h"
+#include "util/chance.h"
 
 #define LATE_US (30 * 1000000LL)
 #define KEYS    64
@@ -356,6 +357,10 @@ void resolver_cancel(struct resolver_query *query) {
         dl_remove(&q->link);
 }
 
+uint32_t chance_below(uint32_t n) {
+    return (uint32_t)wire_rnd(&W->chance, n);
+}
+
 /* ---- answers ---- */
 
 static enum map_rc verify(const struct question *q, struct maps_answer *a) {
@@ -418,10 +423,10 @@ static void add_mx(struct resolve_answer *a, const char *value) {
     char *host;
     m->pref = (uint16_t)strtoul(value, &host, 10);
     host += strspn(host, " ");
-    if (host[0] == '\0') {
-        a->null_mx = true;
+    a->null_mx = a->null_mx || host[0] == '\0';
+    a->bad_mx = a->bad_mx || host[0] == '!'; /* a name that is none */
+    if (host[0] == '\0' || host[0] == '!')
         return;
-    }
     m->name = strdup(host);
     a->n_mx++;
     for (size_t i = a->n_mx - 1; i > 0 && a->mx[i - 1].pref > a->mx[i].pref; i--) {
@@ -456,7 +461,10 @@ static void answer_name(struct question *q) {
             a.name = r->value;
     }
     bool any = a.n_addrs > 0 || a.n_mx > 0 || a.name != NULL || a.null_mx;
-    a.rc = fails ? RESOLVE_FAILED : any ? RESOLVE_OK : RESOLVE_NOTFOUND;
+    a.rc = fails      ? RESOLVE_FAILED
+           : any      ? RESOLVE_OK
+           : a.bad_mx ? RESOLVE_MALFORMED
+                      : RESOLVE_NOTFOUND;
     heap_switch(HEAP_PRODUCT);
     q->resolve_fn(q->arg, &a);
 }

@@ -26,7 +26,7 @@ static const struct domain {
     const char *fault; /* what its mail is returned for; NULL: nothing */
 } domains[] = {
     {"far.example",
-     {{10, "mx1.far.example"}, {20, "mx2.far.example"}, {30, "stale.far.example"}},
+     {{10, "mx1.far.example"}, {20, "mx2.far.example"}, {20, "stale.far.example"}, {5, "!"}},
      .hosts = HOST(0) | HOST(1)},
     {"near.example", {{10, "mx.near.example"}}, .hosts = HOST(2)},
     {"none.example", .fault = "not found"},
@@ -43,7 +43,8 @@ static const struct domain {
     {"back.example",
      {{10, "mx.near.example"}, {20, "mx.own.example"}, {30, "mx1.far.example"}},
      .hosts = HOST(2)},
-    {"number.example", {{10, "10.2.0.3"}}, .fault = "not found"},
+    {"number.example", {{10, "10.2.0.3"}}, .hosts = HOST(2)},
+    {"broken.example", {{10, "!"}, {20, "!"}}, .addr = "10.2.0.3", .fault = "Malformed"},
     {"twice.example", {{10, "mx.near.example"}, {10, "bare.example"}}, .hosts = HOST(2)},
 };
 #define DOMAINS (sizeof domains / sizeof domains[0])

@@ -103,7 +103,8 @@ void wire_main_cf(struct wire_world *w, const char *fmt, ...) __attribute__((for
 /* A row of a table.  "hash:NAME" (any type) in main.cf asks the table NAME.  value NULL: no such
  * row. Counts at once. */
 void wire_table(struct wire_world *w, const char *table, const char *key, const char *value);
-/* DNS.  An exchanger "" is a null MX; an address "?" or an exchanger "?": the question fails. */
+/* DNS.  An exchanger "" is a null MX, "!" a name that is none; an address or exchanger "?": the
+ * question fails. */
 void wire_dns_addr(struct wire_world *w, const char *name, const char *addr);
 void wire_dns_mx(struct wire_world *w, const char *name, unsigned pref, const char *host);
 /* An account that clients may log in with (smtpd_sasl_type = accounts). */
