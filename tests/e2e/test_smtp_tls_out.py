@@ -97,6 +97,23 @@ def test_each_transport_has_its_own_settings(dns, cert):
             assert len(re.findall(r"TLS connection established to .*: TLSv1\.2 ", p.log())) == 2 * 8
 
 
+def test_required_tls_has_its_own_settings(dns, cert):
+    """One transport, may to one host and encrypt to the other, in either order: smtp_tls_mandatory_protocols are the latter's."""
+    for first in ("127.0.0.1", "relay.server"):
+        with FakeRelay(tls=server_tls(*cert)) as relay:
+            hops = {h: f"[{h}]:{relay.port}" for h in ("127.0.0.1", "relay.server")}
+            rows = ",".join(f"{h}.example={'smtp:' + hops[h]}" for h in hops)
+            main = f"transport_maps = inline:{{{{{rows}}}}}\nsmtp_tls_loglevel = 1\nrelay_threads = 1\n" \
+                   "smtp_tls_protocols = TLSv1.2\nsmtp_tls_mandatory_protocols = TLSv1.3\n" \
+                   f"smtp_tls_policy_maps = inline:{{{{{hops['relay.server']}=encrypt}}}}\n"
+            with Posthouse(main, dns=dns) as p:
+                for h in sorted(hops, key=lambda h: h != first):
+                    p.send(rcpts=[f"b@{h}.example"])
+                    p.wait_log(rf"to=<b@{re.escape(h)}\.example>.*status=sent")
+                assert re.search(r"established to 127\.0\.0\.1\[.*: TLSv1\.2 ", p.log())
+                assert re.search(r"established to relay\.server\[.*: TLSv1\.3 ", p.log())
+
+
 def test_client_certificate(dns, cert, tmp_path):
     own = make_cert(tmp_path, "mta.example")
     tls = server_tls(*cert)
