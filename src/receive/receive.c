@@ -7,6 +7,7 @@
 #include "receive/receive.h"
 
 #include <limits.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -39,20 +40,26 @@ static const struct service *smtpd_service(const struct config *cfg, const char 
 }
 
 /* Each service has its own limit: strangers at one take no place of those who log in at another. */
-static bool sessions_full(const struct service_load *load, const struct service *svc) {
+static bool sessions_full(struct service_load *load, const struct service *svc) {
     int64_t procs = svc->maxproc < 0 ? svc->p.default_process_limit : svc->maxproc;
-    return procs > 0 && load->n_sessions >= (size_t)procs * SESSIONS_PER_PROC;
+    return procs > 0 && atomic_load(&load->n_sessions) >= (size_t)procs * SESSIONS_PER_PROC;
 }
 
-static struct service_load *load_of(struct receive *r, const char *svc_name) {
-    DL_EACH_SAFE (it, &r->loads) {
-        struct service_load *load = DL_OWNER(it, struct service_load, link);
-        if (strcmp(load->svc_name, svc_name) == 0)
-            return load;
+/* One of all loops: the limit is the machine's, and the kernel spreads clients unevenly. */
+static struct service_load *load_of(const char *svc_name) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct service_load *all;
+    pthread_mutex_lock(&lock);
+    struct service_load *load = all;
+    while (load != NULL && strcmp(load->svc_name, svc_name) != 0)
+        load = load->next;
+    if (load == NULL) {
+        load = MEM_NEW(struct service_load);
+        load->svc_name = mem_strdup(svc_name);
+        load->next = all;
+        all = load;
     }
-    struct service_load *load = MEM_NEW(struct service_load);
-    load->svc_name = mem_strdup(svc_name);
-    dl_push(&r->loads, &load->link);
+    pthread_mutex_unlock(&lock);
     return load;
 }
 
@@ -96,7 +103,7 @@ void receive_listen(struct receive *r, int fd, const char *svc_name, bool local)
     struct listener *ln = MEM_NEW(struct listener);
     ln->r = r;
     ln->local = local;
-    ln->load = load_of(r, svc_name);
+    ln->load = load_of(svc_name);
     ln->acceptor = acceptor_new(r->loop, fd, &listener_ops, ln);
     dl_push(&r->listeners, &ln->link);
 }
@@ -127,7 +134,6 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     r->cfg = config_ref(cfg);
     r->ops = *ops;
     dl_init(&r->listeners);
-    dl_init(&r->loads);
     dl_init(&r->sessions);
     load_certificate(r);
     struct rlimit rl = {.rlim_cur = 1024};

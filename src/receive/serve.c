@@ -64,7 +64,7 @@ static void serve_close(struct session *s, const char *what) {
         s->naming->s = NULL;
     dl_remove(&s->link);
     s->r->n_sessions--;
-    s->load->n_sessions--;
+    atomic_fetch_sub(&s->load->n_sessions, 1);
     conn_close_after_write(s->conn);
     smtpd_free(s);
 }
@@ -328,7 +328,7 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     }
     dl_push(&r->sessions, &s->link);
     r->n_sessions++;
-    load->n_sessions++;
+    atomic_fetch_add(&load->n_sessions, 1);
     set_client(s, peer, local);
     smtpd_enter(s, SESSION_NEW);
     struct name_query *q = s->naming = MEM_NEW(struct name_query);

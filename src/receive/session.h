@@ -16,16 +16,18 @@
 #ifndef PH_RECEIVE_SESSION_H
 #define PH_RECEIVE_SESSION_H
 
+#include <stdatomic.h>
+
 #include "receive/client.h"
 #include "receive/receive.h"
 #include "smtp/command.h"
 #include "util/conn.h"
 
-/* How many clients a service of master.cf has, on a loop; kept as long as its receive. */
+/* How many clients a service of master.cf has, on all loops; kept as long as the process. */
 struct service_load {
-    struct dl link; /* receive->loads */
+    struct service_load *next;
     char *svc_name;
-    size_t n_sessions;
+    atomic_size_t n_sessions;
 };
 
 /* How far an orderly stop has come. */
@@ -42,7 +44,6 @@ struct receive {
     struct config *cfg; /* of new sessions; a reference */
     struct receive_ops ops;
     struct dl listeners;
-    struct dl loads;
     struct dl sessions;
     size_t n_sessions;
     SSL_CTX *tls;            /* NULL: no certificate was ever loaded */

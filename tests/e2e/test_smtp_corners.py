@@ -22,6 +22,27 @@ def server(dns, relay, main, **more):
     return Posthouse(LIMITS + f"relayhost = [127.0.0.1]:{relay.port}\n" + main, dns=dns, **more)
 
 
+def test_the_process_limit_counts_all_loops(dns, relay):
+    """A service has so many places, however the kernel spreads its clients over the threads."""
+    main = "relay_threads = 4\ndefault_process_limit = 1\nsmtpd_client_connection_count_limit = 0\n"
+    with server(dns, relay, main) as p:
+        clients = [socket.create_connection(("127.0.0.1", p.port)) for _ in range(140)]
+        for s in clients:
+            s.settimeout(60)
+        greeted = [s for s in clients if s.recv(3) == b"220"]
+        # The start's own connection may still be counted.
+        assert 99 <= len(greeted) <= 100
+        for s in greeted[:10]:
+            s.close()
+
+        def there_is_room():
+            with socket.create_connection(("127.0.0.1", p.port)) as s:
+                return s.recv(3) == b"220"
+        wait_for(there_is_room)
+        for s in clients:
+            s.close()
+
+
 def test_less_is_offered(dns, relay):
     main = ("disable_vrfy_command = yes\nsmtputf8_enable = no\nsmtpd_discard_ehlo_keywords = chunking, 8BITMIME dsn\n"
             "smtpd_helo_required = yes\nstrict_rfc821_envelopes = yes\n")
