@@ -13,7 +13,8 @@
 #define SMALL_CHUNK 4096U
 #define TINY_CHUNK  1024U
 
-static _Atomic uint64_t intake_memory; /* bytes of content held by all intakes of all loops */
+/* Bytes of content held by all intakes of all loops, and on the way from them into the log. */
+static _Atomic uint64_t intake_memory;
 
 /* A chunk on its way to the file and back. */
 struct intake_op {
@@ -157,7 +158,7 @@ static void write_chunk(struct intake *in) {
 /* Moves large content to its file; true if it has to wait for the spool. */
 static bool intake_spill(struct intake *in) {
     uint32_t chunk = chunk_size(in);
-    uint64_t limit = chunk < CHUNK && in->hdr_done ? chunk : (uint64_t)in->p->spool_body_file_size;
+    uint64_t limit = chunk < CHUNK ? chunk : (uint64_t)in->p->spool_body_file_size;
     if (in->writing != NULL)
         return true;
     if (!in->in_file && in->content.n < limit)
@@ -281,6 +282,10 @@ bool intake_open(const struct intake *in) {
     return in->kind == INTAKE_DATA ? !in->ended : in->chunk_left > 0;
 }
 
+void intake_body_settled(const struct body *b) {
+    atomic_fetch_sub_explicit(&intake_memory, body_memory_of(b), memory_order_relaxed);
+}
+
 struct body *intake_body(struct intake *in, uint64_t *size) {
     struct body *b;
     *size = in->in_file ? in->file_at : in->content.n;
@@ -288,6 +293,7 @@ struct body *intake_body(struct intake *in, uint64_t *size) {
         b = body_from_file(in->file_at, in->file_crc);
     else
         b = body_from_buf(&in->content);
+    atomic_fetch_add_explicit(&intake_memory, body_memory_of(b), memory_order_relaxed);
     in->in_file = false; /* the file is the message's now */
     in->content = (struct sbuf){0};
     return b;

@@ -80,8 +80,12 @@ size_t intake_take(struct intake *in, const char *p, size_t n, enum intake_rc *r
 enum intake_rc intake_ready(struct intake *in);
 /* Are bytes of content to come before the next command? */
 bool intake_open(const struct intake *in);
-/* The whole content, which is the caller's now; *size: its length.  After INTAKE_END, once. */
+/* The whole content, which is the caller's now; *size: its length.  After INTAKE_END, once.  What
+ * of it is in memory counts as the intake's until intake_body_settled, so that a slow disk does not
+ * let it grow without bound. */
 struct body *intake_body(struct intake *in, uint64_t *size);
+/* Any thread: the spool has the content, or does not get it. */
+void intake_body_settled(const struct body *b);
 /* Safe with NULL. */
 void intake_free(struct intake *in);
 

@@ -152,7 +152,7 @@ static void commit_reply(struct session *s, const struct commit *c) {
     int rc = c->op.rc;
     if (rc == 0)
         smtpd_reply(s, true, "250 2.0.0 Ok: queued as %s", c->env->qid);
-    else if (rc == -ENOSPC || rc == -EFBIG || rc == -EDQUOT)
+    else if (spool_is_full(rc))
         smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
     else
         smtpd_reply(s, false, "451 4.3.0 Error: queue file write error");
@@ -179,6 +179,7 @@ static void commit_back(struct task *t) {
 static void commit_done(struct spool_op *op) {
     struct commit *c = DL_OWNER(op, struct commit, op);
     sbuf_free(&op->meta);
+    intake_body_settled(op->body);
     if (op->rc == 0)
         c->ops->accepted(c->ops->arg, envelope_ref(c->env), op->body);
     else
@@ -231,8 +232,8 @@ static bool refuse_content(struct session *s) {
     const struct intake *in = s->intake;
     if (in->failed < 0)
         smtpd_reply(s, false,
-                    in->failed == -ENOSPC ? "452 4.3.1 Insufficient system storage"
-                                          : "451 4.3.0 Error: queue file write error");
+                    spool_is_full(in->failed) ? "452 4.3.1 Insufficient system storage"
+                                              : "451 4.3.0 Error: queue file write error");
     else if (in->too_big)
         transaction_reject(s, "END-OF-MESSAGE", "552 5.3.4 Error: message file too big");
     else if (in->hdr.received > (unsigned)s->cfg->p.hopcount_limit)

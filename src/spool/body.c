@@ -13,6 +13,10 @@ uint64_t body_memory(void) {
     return atomic_load_explicit(&in_memory, memory_order_relaxed);
 }
 
+uint64_t body_memory_of(const struct body *b) {
+    return b->p == NULL ? 0 : b->size;
+}
+
 uint64_t body_files(void) {
     return atomic_load_explicit(&files, memory_order_relaxed);
 }
@@ -54,8 +58,7 @@ void body_unref(struct body *b) {
         b->io->close(b->io->arg, b->fd);
         atomic_fetch_sub_explicit(&files, 1, memory_order_relaxed);
     }
-    if (b->p != NULL)
-        atomic_fetch_sub_explicit(&in_memory, b->size, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&in_memory, body_memory_of(b), memory_order_relaxed);
     free(b->p);
     free(b);
 }

@@ -30,6 +30,8 @@ void body_unref(struct body *b);
 /* Up to max bytes from off: in place where the content is in memory, else read into tmp (reset
  * first).  An empty view at the end; p == NULL when reading failed. */
 struct str body_view(const struct body *b, uint64_t off, size_t max, struct sbuf *tmp);
+/* Bytes of it that are in memory: all or none. */
+uint64_t body_memory_of(const struct body *b);
 /* Bytes that all bodies in memory take; how many hold a file open. */
 uint64_t body_memory(void);
 uint64_t body_files(void);

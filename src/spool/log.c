@@ -143,5 +143,5 @@ int log_room(struct spool *s, uint64_t span, bool may_use_reserve) {
     if (size > s->segment_size && !may_use_reserve)
         return -EFBIG;
     int rc = log_roll(s, size > s->segment_size ? size : s->segment_size);
-    return rc == -ENOSPC && may_use_reserve && log_adopt_last(s, span) ? 0 : rc;
+    return disk_is_full(rc) && may_use_reserve && log_adopt_last(s, span) ? 0 : rc;
 }

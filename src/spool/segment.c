@@ -77,6 +77,10 @@ bool disk_is_full(int rc) {
     return rc == -ENOSPC || rc == -EDQUOT;
 }
 
+bool spool_is_full(int rc) {
+    return disk_is_full(rc) || rc == -EFBIG;
+}
+
 int disk_read(const struct spool *s, int fd, void *buf, size_t n, uint64_t off) {
     char *at = buf;
     while (n > 0) {

@@ -107,6 +107,9 @@ void spool_expect(struct spool *s, int n);
 /* Bytes free on the spool's disk, at most a second old. */
 int64_t spool_space(const struct spool *s);
 void spool_stats(struct spool *s, struct spool_stats *out);
+/* Does what an operation has ended with say that there is no room for the message?  (It may fit
+ * when there is more.) */
+bool spool_is_full(int rc);
 /* A simple op for progress or done, freed by itself. */
 void spool_note(struct spool *s, enum spool_kind kind, uint64_t id, struct sbuf *meta);
 

@@ -36,7 +36,9 @@ struct shim {
     int32_t answered;
     int32_t sync_delay_ms; /* the call before the first one that fails takes this long */
     int32_t no_fork;       /* no process can be made */
-    char paths[4][256];    /* configuration file, secret table, segment of the spool, new file */
+    int32_t write_errno;   /* the next write_count pwritev calls fail with this */
+    int32_t write_count;
+    char paths[4][256]; /* configuration file, secret table, segment of the spool, new file */
     char out[4096];
 };
 
@@ -83,6 +85,10 @@ int open(const char *path, int flags, ...) {
 
 /* What is called here is pwritev64: _FILE_OFFSET_BITS is 64. */
 ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t off) {
+    if (ctl != NULL && take(&ctl->write_count)) {
+        errno = ctl->write_errno;
+        return -1;
+    }
     ssize_t done = syscall(SYS_pwritev, fd, iov, n, off, 0);
     if (done > 0 && fd >= 0 && fd < DIRTY_MAX) {
         if (dirty[fd].to == 0 || off < dirty[fd].from)

@@ -5,8 +5,9 @@ import struct
 
 from kit import BUILD, wait_for
 
-FORMAT = "<iiiiqiiii"
-NAMES = ("sync_errno", "sync_count", "read_errno", "read_count", "clock_s", "probe", "answered", "sync_delay_ms", "no_fork")
+FORMAT = "<iiiiqiiiiii"
+NAMES = ("sync_errno", "sync_count", "read_errno", "read_count", "clock_s", "probe", "answered", "sync_delay_ms", "no_fork",
+         "write_errno", "write_count")
 PATHS = struct.calcsize(FORMAT)
 OUT = PATHS + 4 * 256
 SIZE = OUT + 4096
@@ -29,7 +30,8 @@ class Shim:
         for name, value in values.items():
             at = struct.calcsize(FORMAT[:1 + NAMES.index(name)])
             kind = "<" + FORMAT[1 + NAMES.index(name)]
-            at = {"clock_s": 16, "probe": 24, "answered": 28, "sync_delay_ms": 32, "no_fork": 36}.get(name, at)
+            at = {"clock_s": 16, "probe": 24, "answered": 28, "sync_delay_ms": 32, "no_fork": 36,
+                  "write_errno": 40, "write_count": 44}.get(name, at)
             struct.pack_into(kind, self.mem, at, value)
 
     def get(self, name):

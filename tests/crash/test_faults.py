@@ -1,6 +1,7 @@
 """Real faults: full disks, failing syncs, unreadable segments, no descriptors, a clock that jumps, relays
 that misbehave at every stage.  Each in bounded time, and nothing lost."""
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -47,6 +48,31 @@ def small_disk(tmp_path):
     subprocess.run(SUDO + ["mount", "-t", "tmpfs", "-o", "size=24m,mode=777", "tmpfs", d], check=True)
     yield d
     subprocess.run(SUDO + ["umount", "-l", d], check=True)
+
+
+@needs_shim
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("how", ["DATA", "DATA in a file", "BDAT in a file"])
+def test_no_room_is_452(tmp_path, dns, number, how):
+    """Whatever the disk calls it, and wherever in the content it shows: 452, and the client may go on."""
+    s = shim.Shim(tmp_path)
+    p = Posthouse("relayhost = [127.0.0.1]:9\nspool_body_file_size = 100000\n", dns=dns)
+    p.extra_env = s.env
+    content = "Subject: x\r\n\r\n" + "z" * 70 + "\r\n"
+    if how != "DATA":
+        content += ("y" * 70 + "\r\n") * 5000
+    with p, p.client() as c:
+        s.set(write_errno=number, write_count=1)
+        if how.startswith("BDAT"):
+            assert c.cmd("MAIL FROM:<a@x.example>")[:3] == c.cmd("RCPT TO:<b@y.example>")[:3] == "250"
+            c.raw(f"BDAT {len(content)} LAST\r\n" + content)
+            reply = c.reply()
+        else:
+            reply = c.mail(content=content)
+        assert reply == "452 4.3.1 Insufficient system storage"
+        s.set(write_count=0)
+        assert c.mail(content=content).startswith("250")
+        assert len(p.queue()) == 1
 
 
 def test_full_disk_and_back(dns, small_disk):

@@ -585,19 +585,18 @@ static void test_discard(void **state) {
 }
 
 /* On a disk that is full from the start, what is delivered is noted in the old segment. */
-static void test_full_at_start(void **state) {
+static void full_at_start(int full) {
     struct seen seen;
     char path[128];
-    (void)state;
     struct spool *s = open_spool(&seen);
     put(s, 1, "goes", 100);
     put(s, 2, "stays", 100);
     put(s, 3, "last", 100);
     spool_close(s);
     io.allocate = no_room;
-    allocate_rc = -ENOSPC;
+    allocate_rc = full;
     s = open_spool(&seen);
-    assert_int_equal(put(s, 4, "refused", 100), -ENOSPC);
+    assert_int_equal(put(s, 4, "refused", 100), full);
     note(s, SPOOL_DONE, 1, "");
     spool_close(s);
     s = open_spool(&seen);
@@ -607,13 +606,23 @@ static void test_full_at_start(void **state) {
     overwrite(path, 500, "XXXX", 4); /* behind damage nothing is written */
     s = open_spool(&seen);
     spool_note(s, SPOOL_DONE, seen.ids[0], NULL);
-    assert_int_equal(put(s, 5, "refused", 100), -ENOSPC);
+    assert_int_equal(put(s, 5, "refused", 100), full);
     allocate_rc = 0;
     assert_int_equal(put(s, 6, "taken", 100), 0);
     spool_close(s);
     s = open_spool(&seen);
     index_of(&seen, 6);
     spool_close(s);
+}
+
+static void test_full_at_start(void **state) {
+    (void)state;
+    full_at_start(-ENOSPC);
+}
+
+static void test_quota_at_start(void **state) {
+    (void)state;
+    full_at_start(-EDQUOT);
 }
 
 /* What the disk changed behind our back is not sent. */
@@ -2078,6 +2087,7 @@ int main(void) {
                                        T(test_disk_errors),
                                        T(test_discard),
                                        T(test_full_at_start),
+                                       T(test_quota_at_start),
                                        T(test_odd_writes),
                                        T(test_changed_content),
                                        T(test_changed_content_is_set_aside),
