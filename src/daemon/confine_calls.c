@@ -2,15 +2,20 @@
  * daemon/confine_calls.c - the seccomp filter; see confine_calls.h
  *
  * A list of what is allowed.  clone is allowed for threads only, and clone3, whose flags a filter
- * cannot see, is answered ENOSYS so that the C library falls back to it.
+ * cannot see, is answered ENOSYS so that the C library falls back to it.  Of fcntl and ioctl some
+ * commands are allowed: others make the kernel signal a process of the caller's choice (F_SETOWN,
+ * F_SETSIG, FIOSETOWN), or type at the terminal that the daemon was started from (TIOCSTI).
  */
 #include "daemon/confine_calls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/prctl.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,10 +39,10 @@ static const int common[] = {
     SCMP_SYS(read), SCMP_SYS(readv), SCMP_SYS(pread64), SCMP_SYS(write), SCMP_SYS(writev),
     SCMP_SYS(close), SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(fstat), SCMP_SYS(stat),
     SCMP_SYS(lstat), SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(lseek), SCMP_SYS(getdents64),
-    SCMP_SYS(fcntl), SCMP_SYS(dup), SCMP_SYS(dup2), SCMP_SYS(dup3), SCMP_SYS(access),
-    SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
-    SCMP_SYS(getcwd), SCMP_SYS(statfs), SCMP_SYS(fstatfs), SCMP_SYS(pipe2), SCMP_SYS(eventfd2),
-    SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6), SCMP_SYS(ioctl),
+    SCMP_SYS(dup), SCMP_SYS(dup2), SCMP_SYS(dup3), SCMP_SYS(access), SCMP_SYS(faccessat),
+    SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(getcwd),
+    SCMP_SYS(statfs), SCMP_SYS(fstatfs), SCMP_SYS(pipe2), SCMP_SYS(eventfd2), SCMP_SYS(poll),
+    SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6),
     /* who we are, for libraries that ask */
     SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(uname),
     SCMP_SYS(sysinfo), SCMP_SYS(prlimit64), SCMP_SYS(getrlimit), SCMP_SYS(getrusage),
@@ -56,6 +61,12 @@ static const int loops[] = {
     SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),    SCMP_SYS(epoll_wait),
     SCMP_SYS(epoll_pwait),   SCMP_SYS(epoll_pwait2), SCMP_SYS(accept4),
     SCMP_SYS(bind),          SCMP_SYS(socketpair),   SCMP_SYS(rt_sigtimedwait)};
+
+static const unsigned fcntls[] = {F_DUPFD,  F_DUPFD_CLOEXEC, F_GETFD,     F_SETFD,
+                                  F_GETFL,  F_SETFL,         F_GETLK,     F_SETLK,
+                                  F_SETLKW, F_OFD_GETLK,     F_OFD_SETLK, F_OFD_SETLKW};
+
+static const unsigned ioctls[] = {FIONBIO, FIONREAD, FIOCLEX, FIONCLEX, TCGETS, TIOCGWINSZ};
 
 /* A process that starts others, each of which confines itself further. */
 static const int children[] = {SCMP_SYS(wait4),
@@ -79,6 +90,15 @@ static int allow(scmp_filter_ctx f, const int *calls, size_t n) {
     int rc = 0;
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, calls[i], 0);
+    return rc;
+}
+
+/* The commands of a call that has one as its second argument, of which the kernel takes 32 bits. */
+static int allow_commands(scmp_filter_ctx f, int call, const unsigned *commands, size_t n) {
+    int rc = 0;
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, call, 1,
+                              SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX, commands[i]));
     return rc;
 }
 
@@ -113,6 +133,10 @@ static int allow_some(scmp_filter_ctx f, bool network, bool fork) {
 void confine_calls(const char *who, unsigned kinds) {
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int rc = f == NULL ? -ENOMEM : allow(f, common, sizeof common / sizeof common[0]);
+    if (rc == 0)
+        rc = allow_commands(f, SCMP_SYS(fcntl), fcntls, sizeof fcntls / sizeof fcntls[0]);
+    if (rc == 0)
+        rc = allow_commands(f, SCMP_SYS(ioctl), ioctls, sizeof ioctls / sizeof ioctls[0]);
     if (rc == 0 && (kinds & CALLS_FILES) != 0)
         rc = allow(f, files, sizeof files / sizeof files[0]);
     if (rc == 0 && (kinds & CALLS_CHILDREN) != 0)

@@ -174,6 +174,7 @@ static void web_prepare(struct web *w, struct config *cfg, const char *dir, bool
     audit_tables_of(cfg);
     if (!foreground)
         web_daemonize();
+    setpriority(PRIO_PROCESS, 0, NICE); /* of the helper and its audits, too */
     if (!helper_start(w))
         web_fatal("helper", strerror(errno));
     w->store = store_open(cfg->p.accounts_store, cfg->dir, true, &why);
@@ -183,7 +184,6 @@ static void web_prepare(struct web *w, struct config *cfg, const char *dir, bool
         give_away(cfg, &web);
         become(cfg, &web);
     }
-    setpriority(PRIO_PROCESS, 0, NICE);
     w->state = state_open(cfg->p.data_directory, &why);
     if (w->state == NULL)
         web_fatal("web.db", why);

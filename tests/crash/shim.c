@@ -5,6 +5,7 @@
  * Commands and answers go through a file that is mapped before the processes part; they could not
  * open one later.  See struct shim in shim.py, which has the same layout.
  */
+#include <asm/sockios.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -210,6 +212,13 @@ static void probe(void) {
     at = note(at, "fork", pid);
     at = note(at, "ptrace", syscall(SYS_ptrace, PTRACE_ATTACH, getppid(), 0, 0));
     at = note(at, "kill", syscall(SYS_kill, getppid(), 0));
+    int socket_fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_STREAM, 0);
+    pid_t parent = getppid();
+    at = note(at, "own", syscall(SYS_fcntl, socket_fd, F_SETOWN, parent));
+    at = note(at, "own_signal", syscall(SYS_fcntl, socket_fd, F_SETSIG, SIGTERM));
+    at = note(at, "own_ioctl", syscall(SYS_ioctl, socket_fd, FIOSETOWN, &parent));
+    at = note(at, "type", syscall(SYS_ioctl, socket_fd, TIOCSTI, "x"));
+    close(socket_fd);
     at = note(at, "setuid", syscall(SYS_setuid, 0));
     at = note(at, "unshare", syscall(SYS_unshare, CLONE_NEWUSER));
     at = note(at, "mount", syscall(SYS_mount, "none", "/mnt", "tmpfs", 0, NULL));
