@@ -23,8 +23,7 @@ struct deliver_ops {
 /* One per loop. */
 struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct config *cfg,
                             const struct deliver_ops *ops);
-/* On the loop: TLS contexts are made anew from this snapshot.  The resolver keeps its servers until
- * the relay is started again. */
+/* On the loop: TLS contexts are made anew from this snapshot, and names are looked up by it. */
 void deliver_reload(struct deliver *d, const struct config *cfg);
 struct resolver *deliver_resolver(struct deliver *d);
 /* On the loop: the configuration of new sessions. */

@@ -2,7 +2,8 @@
  * deliver/resolver.c - names to addresses; see resolver.h
  *
  * A query frees itself after fn has returned, or, when it was cancelled, once libunbound has
- * nothing of it any more.
+ * nothing of it any more.  It keeps the settings that it was asked with (struct ways): they are
+ * freed when a reload has replaced them and the last such query is gone, never inside libunbound.
  */
 #include "deliver/resolver.h"
 
@@ -20,14 +21,21 @@
 #define T_MX   15
 #define T_AAAA 28
 
-struct resolver {
-    struct loop *loop;
+/* How names are looked up, by one configuration. */
+struct ways {
+    size_t users;       /* open queries, and the resolver while they are its own */
     struct ub_ctx *ctx; /* NULL: no servers are configured */
-    uv_poll_t poll;
+    uv_poll_t poll;     /* of ctx; in use while ctx is not NULL */
     bool use_dns;
     bool use_hosts;
+    char *hosts;       /* text of the hosts file; NULL: none */
+    struct sbuf about; /* all settings that they were made of */
+};
+
+struct resolver {
+    struct loop *loop;
     bool v4, v6;
-    char *hosts; /* text of the hosts file */
+    struct ways *ways; /* of new queries */
 };
 
 struct part {
@@ -38,6 +46,7 @@ struct part {
 
 struct resolver_query {
     struct resolver *r;
+    struct ways *ways;
     enum resolve_type type;
     resolve_fn fn; /* NULL: cancelled */
     void *arg;
@@ -49,10 +58,10 @@ struct resolver_query {
 };
 
 static void on_readable(uv_poll_t *h, int status, int events) {
-    struct resolver *r = h->data;
+    struct ways *w = h->data;
     (void)status;
     (void)events;
-    ub_process(r->ctx);
+    ub_process(w->ctx);
 }
 
 static bool word_in(const char *list, const char *word) {
@@ -63,75 +72,138 @@ static bool word_in(const char *list, const char *word) {
     return false;
 }
 
-/* Adds every server; false if there is none. */
-static bool add_servers(struct resolver *r, const struct config *cfg) {
-    struct str rest = str_of(cfg->p.resolver_servers), w, line;
-    bool any = false;
-    while (str_split(&rest, ", \t", &w)) {
-        char *addr = str_dup(w);
-        any = ub_ctx_set_fwd(r->ctx, addr) == 0 || any;
-        free(addr);
-    }
-    if (cfg->p.resolver_servers[0] != '\0')
-        return any;
+/* The servers of resolver_servers, or of resolver_file, each with a blank. */
+static void list_servers(const struct config *cfg, struct sbuf *out) {
+    struct str rest = str_of(cfg->p.resolver_servers), word, line;
     int err;
+    while (str_split(&rest, ", \t", &word))
+        sbuf_printf(out, "%.*s ", STR_FMT(word));
+    if (cfg->p.resolver_servers[0] != '\0')
+        return;
     rest = config_file(cfg, cfg->p.resolver_file, &err);
-    while (str_split(&rest, "\n", &line)) {
-        if (!str_split(&line, " \t", &w) || !str_eq_c(w, "nameserver") ||
-            !str_split(&line, " \t", &w))
-            continue;
-        char *addr = str_dup(w);
-        any = ub_ctx_set_fwd(r->ctx, addr) == 0 || any;
+    while (str_split(&rest, "\n", &line))
+        if (str_split(&line, " \t", &word) && str_eq_c(word, "nameserver") &&
+            str_split(&line, " \t", &word))
+            sbuf_printf(out, "%.*s ", STR_FMT(word));
+}
+
+/* Adds every server; false if there is none. */
+static bool add_servers(struct ub_ctx *ctx, struct str servers) {
+    struct str one;
+    bool any = false;
+    while (str_split(&servers, " ", &one)) {
+        char *addr = str_dup(one);
+        any = ub_ctx_set_fwd(ctx, addr) == 0 || any;
         free(addr);
     }
     return any;
 }
 
-static void set_option(struct resolver *r, const char *name, const char *value) {
-    int rc = ub_ctx_set_option(r->ctx, name, value);
+static void set_option(struct ub_ctx *ctx, const char *name, const char *value) {
+    int rc = ub_ctx_set_option(ctx, name, value);
     if (rc != 0)
         log_warn("smtp", "resolver option %s %s: %s", name, value, ub_strerror(rc));
 }
 
-static bool start_dns(struct resolver *r, const struct config *cfg) {
-    r->ctx = ub_ctx_create();
-    if (r->ctx == NULL)
-        return false;
-    ub_ctx_debuglevel(r->ctx, 0);
-    set_option(r, "do-not-query-localhost:", "no");
-    set_option(r, "unblock-lan-zones:", "yes");
-    set_option(r, "msg-cache-size:", "16m");
-    set_option(r, "rrset-cache-size:", "32m");
-    set_option(r, "cache-max-negative-ttl:", "60");
-    set_option(r, "module-config:", "iterator");
-    if (!add_servers(r, cfg) || ub_ctx_async(r->ctx, 1) != 0 || ub_fd(r->ctx) < 0) {
-        ub_ctx_delete(r->ctx);
-        r->ctx = NULL;
-        return false;
+/* NULL if there is no server to be asked. */
+static struct ub_ctx *dns_new(struct str servers) {
+    struct ub_ctx *ctx = ub_ctx_create();
+    if (ctx == NULL)
+        return NULL;
+    ub_ctx_debuglevel(ctx, 0);
+    set_option(ctx, "do-not-query-localhost:", "no");
+    set_option(ctx, "unblock-lan-zones:", "yes");
+    set_option(ctx, "msg-cache-size:", "16m");
+    set_option(ctx, "rrset-cache-size:", "32m");
+    set_option(ctx, "cache-max-negative-ttl:", "60");
+    set_option(ctx, "module-config:", "iterator");
+    if (!add_servers(ctx, servers) || ub_ctx_async(ctx, 1) != 0 || ub_fd(ctx) < 0) {
+        ub_ctx_delete(ctx);
+        return NULL;
     }
     /* What the servers say of a laboratory's names counts.  Last: it freezes the options. */
-    ub_ctx_zone_remove(r->ctx, "test.");
-    return true;
+    ub_ctx_zone_remove(ctx, "test.");
+    return ctx;
+}
+
+static void ways_start_dns(struct loop *l, struct ways *w, struct str servers, const char *file) {
+    w->ctx = dns_new(servers);
+    if (w->ctx == NULL) {
+        log_warn("smtp", "no DNS server is configured in resolver_servers or %s", file);
+        return;
+    }
+    int rc = uv_poll_init(&l->uv, &w->poll, ub_fd(w->ctx));
+    if (rc != 0) {
+        log_warn("smtp", "the resolver cannot be waited for: %s", uv_strerror(rc));
+        ub_ctx_delete(w->ctx);
+        w->ctx = NULL;
+        return;
+    }
+    w->poll.data = w;
+    uv_poll_start(&w->poll, UV_READABLE, on_readable);
+}
+
+/* The settings, without what they begin. */
+static struct ways *ways_of(const struct config *cfg, struct sbuf *servers) {
+    struct ways *w = MEM_NEW(struct ways);
+    const char *how = cfg->p.smtp_host_lookup;
+    int err;
+    w->users = 1;
+    w->use_dns = word_in(how, "dns") && !word_in(cfg->p.smtp_dns_support_level, "disabled");
+    w->use_hosts = word_in(how, "native") || !w->use_dns;
+    if (w->use_hosts)
+        w->hosts = str_dup(config_file(cfg, cfg->p.resolver_hosts_file, &err));
+    if (w->use_dns)
+        list_servers(cfg, servers);
+    sbuf_printf(&w->about, "%d %d %s\n%s", w->use_dns, w->use_hosts,
+                servers->n > 0 ? servers->p : "", w->hosts == NULL ? "" : w->hosts);
+    return w;
+}
+
+static void ways_free(struct ways *w) {
+    sbuf_free(&w->about);
+    free(w->hosts);
+    free(w);
+}
+
+/* The loop has let go of the descriptor, and no function of libunbound is running. */
+static void ways_closed(uv_handle_t *h) {
+    struct ways *w = h->data;
+    ub_ctx_delete(w->ctx);
+    ways_free(w);
+}
+
+static void ways_unuse(struct ways *w) {
+    if (--w->users > 0)
+        return;
+    if (w->ctx != NULL)
+        uv_close((uv_handle_t *)&w->poll, ways_closed);
+    else
+        ways_free(w);
+}
+
+void resolver_reload(struct resolver *r, const struct config *cfg) {
+    struct sbuf servers = {0};
+    struct ways *w = ways_of(cfg, &servers);
+    if (r->ways != NULL && str_eq(sbuf_str(&w->about), sbuf_str(&r->ways->about))) {
+        ways_free(w);
+    } else {
+        if (w->use_dns)
+            ways_start_dns(r->loop, w, sbuf_str(&servers), cfg->p.resolver_file);
+        if (r->ways != NULL)
+            ways_unuse(r->ways);
+        r->ways = w;
+    }
+    sbuf_free(&servers);
 }
 
 struct resolver *resolver_new(struct loop *l, const struct config *cfg) {
     struct resolver *r = MEM_NEW(struct resolver);
-    const char *how = cfg->p.smtp_host_lookup, *proto = cfg->p.inet_protocols;
-    int err;
+    const char *proto = cfg->p.inet_protocols;
     r->loop = l;
-    r->use_dns = word_in(how, "dns") && !word_in(cfg->p.smtp_dns_support_level, "disabled");
-    r->use_hosts = word_in(how, "native") || !r->use_dns;
     r->v4 = word_in(proto, "all") || word_in(proto, "ipv4");
     r->v6 = word_in(proto, "all") || word_in(proto, "ipv6");
-    if (r->use_hosts)
-        r->hosts = str_dup(config_file(cfg, cfg->p.resolver_hosts_file, &err));
-    if (r->use_dns && !start_dns(r, cfg))
-        log_warn("smtp", "no DNS server is configured in resolver_servers or %s",
-                 cfg->p.resolver_file);
-    if (r->ctx != NULL && uv_poll_init(&l->uv, &r->poll, ub_fd(r->ctx)) == 0) {
-        r->poll.data = r;
-        uv_poll_start(&r->poll, UV_READABLE, on_readable);
-    }
+    resolver_reload(r, cfg);
     return r;
 }
 
@@ -146,6 +218,7 @@ static void answer_clear(struct resolve_answer *a) {
 
 static void query_free(struct resolver_query *q) {
     answer_clear(&q->a);
+    ways_unuse(q->ways);
     free(q);
 }
 
@@ -258,8 +331,8 @@ static void ask_dns(struct resolver_query *q, size_t i, const char *name, int ty
     p->q = q;
     p->open = true;
     q->open++;
-    int rc =
-        q->r->ctx == NULL ? -1 : ub_resolve_async(q->r->ctx, name, type, 1, p, on_result, &p->id);
+    struct ub_ctx *ctx = q->ways->ctx;
+    int rc = ctx == NULL ? -1 : ub_resolve_async(ctx, name, type, 1, p, on_result, &p->id);
     if (rc != 0) {
         p->open = false;
         q->open--;
@@ -269,7 +342,7 @@ static void ask_dns(struct resolver_query *q, size_t i, const char *name, int ty
 
 /* Lines "address name name…". */
 static void ask_hosts(struct resolver_query *q, const char *name) {
-    struct str rest = str_of(q->r->hosts == NULL ? "" : q->r->hosts), line, addr, word;
+    struct str rest = str_of(q->ways->hosts == NULL ? "" : q->ways->hosts), line, addr, word;
     while (str_split(&rest, "\n", &line)) {
         ptrdiff_t hash = str_chr(line, '#');
         if (hash >= 0)
@@ -290,15 +363,17 @@ static void ask_hosts(struct resolver_query *q, const char *name) {
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg) {
     struct resolver_query *q = MEM_NEW(struct resolver_query);
-    *q = (struct resolver_query){.r = r, .type = type, .fn = fn, .arg = arg};
-    if (type == RESOLVE_MX && r->use_dns)
+    struct ways *w = r->ways;
+    *q = (struct resolver_query){.r = r, .ways = w, .type = type, .fn = fn, .arg = arg};
+    w->users++;
+    if (type == RESOLVE_MX && w->use_dns)
         ask_dns(q, 0, name, T_MX);
-    if (type == RESOLVE_PTR && r->use_dns)
+    if (type == RESOLVE_PTR && w->use_dns)
         ask_dns(q, 0, name, T_PTR);
     if (type == RESOLVE_ADDR) {
-        if (r->use_hosts)
+        if (w->use_hosts)
             ask_hosts(q, name);
-        if (r->use_dns && q->a.n_addrs == 0) {
+        if (w->use_dns && q->a.n_addrs == 0) {
             if (r->v4)
                 ask_dns(q, 0, name, T_A);
             if (r->v6)
@@ -317,7 +392,7 @@ void resolver_cancel(struct resolver_query *q) {
     q->fn = NULL;
     loop_never(&q->known);
     for (size_t i = 0; i < 2; i++)
-        if (q->parts[i].open && ub_cancel(q->r->ctx, q->parts[i].id) == 0) {
+        if (q->parts[i].open && ub_cancel(q->ways->ctx, q->parts[i].id) == 0) {
             q->parts[i].open = false;
             q->open--;
         }

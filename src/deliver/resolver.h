@@ -3,7 +3,9 @@
  *
  * libunbound asks the servers of resolver_servers or resolver_file, and no others: without one it
  * refuses to start, because an unconfigured libunbound would ask the Internet's root servers.  One
- * resolver per loop; callbacks come on that loop, never before the call has returned.
+ * resolver per loop; callbacks come on that loop, never before the call has returned.  It lives as
+ * long as the process.  After a reload new questions are asked by the new settings and the new
+ * hosts file; those that are open are answered by the old ones.
  */
 #ifndef PH_DELIVER_RESOLVER_H
 #define PH_DELIVER_RESOLVER_H
@@ -43,6 +45,9 @@ typedef void (*resolve_fn)(void *arg, const struct resolve_answer *a);
 enum resolve_type { RESOLVE_ADDR, RESOLVE_MX, RESOLVE_PTR };
 
 struct resolver *resolver_new(struct loop *l, const struct config *cfg);
+/* On the loop: new questions go by cfg.  What was remembered of old answers is kept if the settings
+ * that concern the resolver are the same; inet_protocols stays as it was at the start. */
+void resolver_reload(struct resolver *r, const struct config *cfg);
 /* ADDR: A and AAAA as inet_protocols says, from DNS or the hosts file as smtp_host_lookup says.
  * fn is called once, from the loop; the query is no more valid then. */
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,

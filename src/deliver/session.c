@@ -463,6 +463,7 @@ struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct confi
 
 void deliver_reload(struct deliver *d, const struct config *cfg) {
     secure_clear(d);
+    resolver_reload(d->resolver, cfg);
     config_unref(d->cfg);
     d->cfg = config_ref((struct config *)(uintptr_t)cfg);
 }

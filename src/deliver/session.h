@@ -40,7 +40,7 @@ struct warned {
 struct deliver {
     struct loop *loop;
     struct lookup *lookup;
-    struct config *cfg; /* reference: of resolver and contexts */
+    struct config *cfg; /* reference: of contexts */
     struct resolver *resolver;
     const struct deliver_ops *ops;
     struct tls_slot tls[TLS_CONTEXTS];

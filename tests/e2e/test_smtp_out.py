@@ -1,9 +1,10 @@
 """The SMTP client: where mail goes, failover, TLS, extensions, replies, timeouts."""
+import socket
 import threading
 import time
 
 import pytest
-from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
+from kit import Dns, FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
 
 
 def sent(p, n=1):
@@ -472,3 +473,66 @@ def test_pipelined_transactions(dns):
         busy = max(relay.sessions, key=lambda s: len(s.mails))
         assert len(busy.mails) > 5
     relay.stop()
+
+
+@pytest.fixture
+def moving(tmp_path):
+    """move.example is at 127.0.0.71 for one name server, and at 127.0.0.72 for the other; a relay host at each."""
+    tmp_path.chmod(0o755)
+    port = free_port("127.0.0.71")
+    relays = [FakeRelay(f"127.0.0.{n}", port) for n in (71, 72)]
+    servers = []
+    for n in (71, 72):
+        (tmp_path / str(n)).mkdir()
+        servers.append(Dns(tmp_path / str(n), [f"move.example. 60 IN A 127.0.0.{n}"]))
+    yield port, relays, servers
+    for s in relays + servers:
+        s.stop()
+
+
+NATIVE = "smtp_host_lookup = native\nresolver_hosts_file = {{dir}}/hosts\n"
+FIRST, SECOND = "resolver_servers = 127.0.0.1@{0}\n", "resolver_servers = 127.0.0.1@{1}\n"
+RESOLVERS = {"another name server": (FIRST, SECOND),
+             "the resolver's file": ("resolver_servers =\nresolver_file = {{dir}}/none.conf\n", SECOND),
+             "from DNS to the hosts file": (FIRST, NATIVE),
+             "no DNS any more": (FIRST, NATIVE.replace(" = native", " = dns") + "smtp_dns_support_level = disabled\n"),
+             "the hosts file itself": (NATIVE, NATIVE)}
+
+
+@pytest.mark.parametrize("how", RESOLVERS)
+def test_a_reload_looks_names_up_anew(moving, how):
+    port, relays, servers = moving
+    before, after = [f"relayhost = [move.example]:{port}\n" + t.format(*(s.port for s in servers)) for t in RESOLVERS[how]]
+    known = how != "the resolver's file"
+    with Posthouse(before, files={"hosts": "127.0.0.71 move.example\n", "none.conf": "search example\n"}) as p:
+        pid = p.child("relay")
+        for i in range(3):  # each thread of the relay has looked it up
+            p.send(sender=f"a{i}@x.example")
+        p.wait_log(rf"relay=move.example\[127\.0\.0\.71\].*status=sent" if known else "status=deferred.*type=A", count=3)
+        (p.dir / "hosts").write_text("127.0.0.72 move.example # moved\n")
+        p.write_main(after)
+        p.reload()
+        for i in range(4):
+            p.send(sender=f"b{i}@x.example")
+        relays[1].wait_mails(4)
+        assert len(relays[0].mails) == (3 if known else 0) and p.child("relay") == pid
+        assert ("no DNS server is configured" in p.log()) != known
+
+
+def test_a_reload_while_names_are_looked_up(moving):
+    """Questions that are open are answered by the server that they were asked of, or not at all; new ones do not wait."""
+    port, relays, servers = moving
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        main = f"relayhost = [move.example]:{port}\nresolver_servers = 127.0.0.1@"
+        with Posthouse(main + f"{deaf.getsockname()[1]}\n") as p:
+            pid = p.child("relay")
+            for i in range(3):
+                p.send(sender=f"a{i}@x.example")
+            assert deaf.recv(512)
+            for i in range(6):  # as often as settings are replaced, nothing is used after it is gone
+                p.write_main(main + f"{servers[i % 2].port}\n")
+                p.reload()
+                p.send(sender=f"b{i}@x.example")
+                relays[i % 2].wait_mails(i // 2 + 1)
+            assert p.child("relay") == pid and "killed by signal" not in p.log()

@@ -312,6 +312,11 @@ struct resolver *resolver_new(struct loop *l, const struct config *cfg) {
     return NULL;
 }
 
+void resolver_reload(struct resolver *r, const struct config *cfg) {
+    (void)r;
+    (void)cfg;
+}
+
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg) {
     (void)r;
