@@ -1,7 +1,7 @@
 # Posthouse's front door.  Everything is built in build/ by Meson.
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build web demo check-fast test test-asan test-tsan mutants bench pictures load coverage fuzz wire format docs install clean
+.PHONY: all setup build web demo check-fast test test-asan test-tsan mutants bench pictures load coverage fuzz wire hostile format docs install clean
 
 all: build
 

@@ -5,7 +5,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
 import pytest  # noqa: E402
-from kit import Dns  # noqa: E402
+from kit import Dns, make_cert  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +29,13 @@ def dns(tmp_path_factory):
     ])
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def server_cert(tmp_path_factory):
+    """Certificate and key of mta.example, which every user may read."""
+    d = tmp_path_factory.mktemp("cert")
+    d.chmod(0o755)
+    cert, key = make_cert(d, "mta.example")
+    key.chmod(0o644)
+    return cert, key

@@ -401,6 +401,37 @@ class _Dialogue:
         return False
 
 
+class Listener:
+    """A server on a free port, or on the given socket: serve(conn) has each connection in a thread of its own."""
+
+    def __init__(self, serve, sock=None):
+        self.serve, self.closed = serve, False
+        self.sock = sock or socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = None if self.sock.family == socket.AF_UNIX else self.sock.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._one, args=(self.sock.accept()[0],), daemon=True).start()
+
+    def _one(self, conn):
+        with conn, contextlib.suppress(OSError):
+            self.serve(conn)
+
+    def stop(self):
+        self.closed = True
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+
 def make_cert(directory, name="relay.server"):
     """A self-signed certificate; returns (certificate, key) paths."""
     cert, key = directory / f"{name}.pem", directory / f"{name}.key"

@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from kit import SLOW, Client, FakeRelay, Posthouse, free_port, wait_for
+from kit import SLOW, Client, FakeRelay, Listener, Posthouse, free_port, wait_for
 
 import shim
 
@@ -386,37 +386,15 @@ def test_clock_was_set_back_while_down(dns, tmp_path):
     relay.stop()
 
 
-class BadRelay:
-    """Answers each connection with what serve() does until told to be good."""
+class BadRelay(Listener):
+    """Does to each connection what act(relay, conn) does."""
 
-    def __init__(self, serve):
-        self.serve, self.closed = serve, False
-        self.sock = socket.socket()
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.sock.bind(("127.0.0.1", 0))
-        self.sock.listen(64)
-        self.port = self.sock.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                conn, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._one, args=(conn,), daemon=True).start()
+    def __init__(self, act):
+        super().__init__(lambda conn: act(self, conn))
 
     def _one(self, conn):
         conn.settimeout(20)
-        try:
-            self.serve(self, conn)
-        except OSError:
-            pass
-        conn.close()
-
-    def stop(self):
-        self.closed = True
-        self.sock.close()
+        super()._one(conn)
 
 
 def slowly(text):

@@ -1,56 +1,37 @@
 """Relay hosts that reset the connection behind what they say, at each stage: no message is bounced or lost for
 it, and no delivery of another message is harmed."""
+import contextlib
 import random
 import re
 import socket
-import struct
-import threading
 import time
 
 import pytest
-from kit import FakeRelay, Posthouse, wait_for
+from kit import FakeRelay, Listener, Posthouse, wait_for
+from peers import set_reset, soon
 
 FAST = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n" \
        "default_destination_concurrency_failed_cohort_limit = 100000\n"
 
 
-class Resetter:
+class Resetter(Listener):
     """Plays its replies one by one and resets the connection a moment after the last."""
 
     def __init__(self, replies):
-        self.replies = replies
+        self.replies, self.served = replies, 0
         self.rnd = random.Random(len(replies))
-        self.served = 0
-        self.sock = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port = self.sock.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        super().__init__(self.play)
 
-    def accept(self):
-        while True:
-            try:
-                conn, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
-
-    def serve(self, conn):
+    def play(self, conn):
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        try:
+        set_reset(conn)
+        with contextlib.suppress(OSError):
             for i, reply in enumerate(self.replies):
                 if i > 0 and not conn.recv(65536):
                     break
                 conn.sendall(reply)
-            end = time.perf_counter() + self.rnd.random() * self.rnd.choice((20e-6, 150e-6, 1e-3))
-            while time.perf_counter() < end:
-                pass
-        except OSError:
-            pass
+            soon(self.rnd, 1e-3)
         self.served += 1
-        conn.close()
-
-    def stop(self):
-        self.sock.close()
 
 
 HELLO = b"220 there.example\r\n"

@@ -12,7 +12,7 @@ import tempfile
 import threading
 
 import pytest
-from kit import Client, FakeRelay, Posthouse, free_port, make_cert, wait_for
+from kit import Client, FakeRelay, Listener, Posthouse, free_port, wait_for
 
 import servers
 
@@ -45,12 +45,8 @@ def login(c, user, password, mech="PLAIN"):
 
 
 @pytest.fixture(scope="module")
-def cert(tmp_path_factory):
-    d = tmp_path_factory.mktemp("cert")
-    d.chmod(0o755)
-    c, k = make_cert(d, "mta.example")
-    k.chmod(0o644)
-    return c, k
+def cert(server_cert):
+    return server_cert
 
 
 BASE = ("smtpd_sasl_auth_enable = yes\nmynetworks = 127.0.0.9\nsmtpd_tls_cert_file = {c}\nsmtpd_tls_key_file = {k}\n"
@@ -451,24 +447,17 @@ NONSENSE = {
 def test_a_service_that_talks_nonsense(kind, dns):
     """Nobody is let in, the session and the daemon live on, and the next one is served."""
     greeting, answer = NONSENSE[kind]
-    listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(c):
-        with c, contextlib.suppress(OSError):
-            c.sendall(greeting)
-            while data := c.recv(65536):
-                asked = re.search(rb"^AUTH\t(\d+)", data, re.M)
-                if asked and answer is None:
-                    break
-                if asked:
-                    c.sendall(answer.replace(b"\t1", b"\t" + asked[1]))
-
-    def accept():
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-    threading.Thread(target=accept, daemon=True).start()
-    main = f"smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = inet:127.0.0.1:{listener.getsockname()[1]}\nrelayhost = [127.0.0.1]:9\n"
+        c.sendall(greeting)
+        while data := c.recv(65536):
+            asked = re.search(rb"^AUTH\t(\d+)", data, re.M)
+            if asked and answer is None:
+                break
+            if asked:
+                c.sendall(answer.replace(b"\t1", b"\t" + asked[1]))
+    service = Listener(serve)
+    main = f"smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = inet:127.0.0.1:{service.port}\nrelayhost = [127.0.0.1]:9\n"
     with Posthouse(main, dns=dns) as p:
         for _ in range(2):
             with p.client() as c:
@@ -477,7 +466,7 @@ def test_a_service_that_talks_nonsense(kind, dns):
                 assert c.cmd("NOOP").startswith("250")
         assert p.proc.poll() is None and "sasl_method" not in p.log()
         assert not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", p.log())
-    listener.close()
+    service.stop()
 
 
 class FakeDovecot:

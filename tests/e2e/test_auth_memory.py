@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import servers
-from kit import Client, Posthouse, free_port, make_cert, wait_for
+from kit import Client, Posthouse, free_port, wait_for
 from test_auth import SUDO, FakeDovecot, b64, store
 
 # A password is made of it twice, the case's name and twice again: whatever part of it is copied, in clear or in
@@ -73,15 +73,6 @@ class Watched(Posthouse):
         pytest.fail(f"{case}: the password is still there:\n" + "\n".join(found))
 
 
-@pytest.fixture(scope="module")
-def cert(tmp_path_factory):
-    d = tmp_path_factory.mktemp("cert")
-    d.chmod(0o755)
-    pair = make_cert(d, "mta.example")
-    pair[1].chmod(0o644)
-    return pair
-
-
 USER = "user@domain.com"
 # Each case: name, what is said at the start of the session, then pieces that are sent one after the other, each when
 # the reply to the one before has come.  {plain}, {password}: base64.  A piece that ends in a hyphen has no reply.
@@ -145,11 +136,11 @@ def say(p, name, pieces, tls):
 LIMITS = "smtpd_hard_error_limit = 1000\nsmtpd_soft_error_limit = 1000\nsmtpd_tls_auth_only = no\n"
 
 
-def test_the_store_forgets(cert):
+def test_the_store_forgets(server_cert):
     db = servers.Sqlite()
     try:
         servers.add_user(db, USER, "{PLAIN}" + "nothing")
-        with Watched(**store(db, cert, LIMITS)) as p:
+        with Watched(**store(db, server_cert, LIMITS)) as p:
             for name, pieces in CASES.items():
                 say(p, name, pieces, False)
             for name in ("good plain", "pipelined login", "pipelined plain", "bad login", "half a line", "too long", "behind quit"):
@@ -160,7 +151,7 @@ def test_the_store_forgets(cert):
         db.stop()
 
 
-def test_dovecot_is_told_and_forgotten(cert):
+def test_dovecot_is_told_and_forgotten(server_cert):
     """Also when it refuses, asks again, hangs up and is away."""
     answers = {"ok": b"OK\t%s\tuser=u@domain.com\n", "fail": b"FAIL\t%s\tuser=u@domain.com\n", "temp": b"FAIL\t%s\ttemp\n",
                "more": b"CONT\t%s\tcGxlYXNl\n", "nothing": b""}
@@ -172,7 +163,7 @@ def test_dovecot_is_told_and_forgotten(cert):
         return answers[kind].replace(b"%s", fields[1])
     fake = FakeDovecot(answer)
     main = (f"smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = inet:127.0.0.1:{fake.port}\n" + LIMITS +
-            f"smtpd_tls_cert_file = {cert[0]}\nsmtpd_tls_key_file = {cert[1]}\nsmtpd_tls_security_level = may\n")
+            f"smtpd_tls_cert_file = {server_cert[0]}\nsmtpd_tls_key_file = {server_cert[1]}\nsmtpd_tls_security_level = may\n")
     with Watched(main) as p:
         for kind in ("ok", "fail", "temp"):
             now[0] = kind
@@ -186,7 +177,7 @@ def test_dovecot_is_told_and_forgotten(cert):
             say(p, f"{name} without Dovecot", CASES[name], False)
 
 
-def test_where_no_one_may_log_in(cert):
+def test_where_no_one_may_log_in():
     with Watched(f"{LIMITS}relayhost = [127.0.0.1]:{free_port()}\n") as p:
         for name in ("good plain", "pipelined login", "half a line", "too long", "bare words"):
             say(p, name, CASES[name], False)
