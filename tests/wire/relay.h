@@ -59,16 +59,17 @@ struct relay_twist {
 };
 
 struct relay_plan {
-    unsigned can;      /* enum relay_can */
-    uint64_t size;     /* SIZE=; 0: without a limit */
-    const char *mechs; /* "PLAIN LOGIN" */
-    unsigned sheds;    /* of these, what is not offered inside TLS any more */
-    bool tls_auth;     /* AUTH is offered inside TLS only */
-    bool wrapped;      /* TLS from the first byte */
-    bool split;        /* replies come byte by byte */
-    bool lines;        /* replies have several lines */
-    bool bare;         /* replies have no enhanced status codes */
-    unsigned heals;    /* after so many connections it is a correct server; 0: never */
+    enum wire_host_is is; /* WIRE_LISTENS, or there is none */
+    unsigned can;         /* enum relay_can */
+    uint64_t size;        /* SIZE=; 0: without a limit */
+    const char *mechs;    /* "PLAIN LOGIN" */
+    unsigned sheds;       /* of these, what is not offered inside TLS any more */
+    bool tls_auth;        /* AUTH is offered inside TLS only */
+    bool wrapped;         /* TLS from the first byte */
+    bool split;           /* replies come byte by byte */
+    bool lines;           /* replies have several lines */
+    bool bare;            /* replies have no enhanced status codes */
+    unsigned heals;       /* after so many connections it is a correct server; 0: never */
     struct relay_twist twists[RELAY_TWISTS];
     unsigned n_twists;
 };

@@ -307,7 +307,7 @@ void scene_open(struct scene *s) {
     char addr[20];
     for (unsigned i = 0; i < SCENE_HOSTS; i++) {
         snprintf(addr, sizeof addr, "10.2.0.%u", i + 1);
-        wire_host(s->world, addr, 25, WIRE_LISTENS, relay_peer_new, &s->hosts[i]);
+        wire_host(s->world, addr, 25, s->hosts[i].plan.is, relay_peer_new, &s->hosts[i]);
     }
 }
 

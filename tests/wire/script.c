@@ -108,6 +108,8 @@ static void draw_host(struct scene *s, struct relay_plan *p) {
         p->can |= CAN_AUTH | CAN_STARTTLS;
     if (dice_says(d, 60))
         p->can &= ~(unsigned)CAN_STARTTLS; /* handshakes cost more than all the rest */
+    if (dice_says(d, 8))
+        p->is = (enum wire_host_is)(WIRE_REFUSES + dice_roll(d, 3));
     p->size = pick_of(d, sizes, 5);
     p->mechs = mechs[dice_says(d, 70) ? 0 : dice_roll(d, 6)];
     p->tls_auth = dice_says(d, 50);

@@ -57,7 +57,10 @@ struct named {
     bool bare;         /* no enhanced status codes */
     enum scene_event event;
     int64_t event_ms; /* 0: none */
-    bool cut;         /* power fails when the event, an order, is called done */
+    enum scene_event event2;
+    int64_t event2_ms;       /* 0: none */
+    enum wire_host_is host1; /* what host 1 is */
+    bool cut;                /* power fails when the event, an order, is called done */
     enum client_end end;
     unsigned after;
     int64_t late_ms; /* the end comes so long after the last step, whatever is not answered */
@@ -729,6 +732,82 @@ static const struct named scripts[] = {
      .must_send = 1,
      .size = 300,
      .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 0}},
+    {.name = "another setting while mail waits for a session that fails",
+     .can = PIPE_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .twist = {STAGE_GREETING, ACT_LATER, 421, 0, 0},
+     .heals = 1,
+     .event = EVENT_CHANGE,
+     .event_ms = 20000,
+     .shape = SHAPE_MORE,
+     .more_ms = 50000},
+    {.name = "another setting while a connection is kept",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .event = EVENT_CHANGE,
+     .event_ms = 500,
+     .shape = SHAPE_MORE,
+     .more_ms = 1800},
+    {.name = "the first message is put off, and the next host is down",
+     .road = ROAD_LIST,
+     .can = PLAIN_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .mails = 3,
+     .rcpts = 1,
+     .must_send = 3,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 1},
+     .host1 = WIRE_REFUSES},
+    {.name = "one recipient is refused, one put off, and then it is held",
+     .road = ROAD_LIST,
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 2,
+     .must_send = 1,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 0, 1},
+     .second = {STAGE_RCPT, ACT_CODE, 450, 1, 1},
+     .event = EVENT_HOLD_ALL,
+     .event_ms = 10000,
+     .host1 = WIRE_SILENT},
+    {.name = "one recipient is put off, and then the connection is lost",
+     .can = PLAIN_CAN,
+     .mails = 1,
+     .rcpts = 2,
+     .must_send = 4,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 1},
+     .second = {STAGE_RCPT, ACT_CLOSE, 0, 1, 1},
+     .shape = SHAPE_MORE,
+     .more_ms = 10000},
+    {.name = "held while it is on the wire, and killed later",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_HOLD_ALL,
+     .event_ms = 20000,
+     .event2 = EVENT_KILL,
+     .event2_ms = 30000},
+    {.name = "the clock is set while mail comes",
+     .road = ROAD_TRANSPORT,
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 0},
+     .heals = 3,
+     .event = EVENT_CLOCK,
+     .event_ms = 2000},
     {.name = "another setting while the host is slow to greet",
      .can = PIPE_CAN,
      .mails = 1,
@@ -1013,6 +1092,7 @@ void scripts_setup(struct wire_world *w, unsigned i) {
         }
         s->hosts[k].plan.bare = n->bare;
     }
+    s->hosts[1].plan.is = n->host1;
     s->hosts[0].plan.twists[0] = n->twist;
     s->hosts[0].plan.twists[1] = n->second;
     s->hosts[0].plan.n_twists = n->twist.act == ACT_NORMAL    ? 0
@@ -1027,6 +1107,8 @@ void scripts_setup(struct wire_world *w, unsigned i) {
     s->cuts_orders = n->cut;
     if (n->event_ms > 0)
         scene_event(s, n->event, n->event_ms, 0);
+    if (n->event2_ms > 0)
+        scene_event(s, n->event2, n->event2_ms, 0);
     if (n->event == EVENT_HOLD_ALL)
         scene_event(s, EVENT_RELEASE_ALL, 200000, 0);
     s->must_send = n->must_send;
