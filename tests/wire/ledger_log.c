@@ -201,7 +201,7 @@ static void log_delivery(struct ledger *l, struct line *x) {
 static bool is_over(const struct ledger_mail *m, const struct rcpt_entry *r) {
     if (r->delivered > 0 || r->trusted || r->code / 100 != 2)
         return true;
-    return (r->bounced || m->expired) && (!report_is_due(m, r) || m->notified);
+    return (r->bounced || m->expired) && (!report_is_due(m, r) || m->notified || r->reported);
 }
 
 static void log_removed(struct ledger *l, const char *qid) {
