@@ -5,6 +5,7 @@
  * table, change it and do the same.
  */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,12 +39,14 @@ struct options {
     const char *dir;
 };
 
-_Noreturn static void postmap_fatal(const char *fmt, const char *a, const char *b) {
+_Noreturn static void postmap_fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+_Noreturn static void postmap_fatal(const char *fmt, ...) {
+    va_list ap;
     fputs("postmap: fatal: ", stderr);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    fprintf(stderr, fmt, a, b);
-#pragma GCC diagnostic pop
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
     fputc('\n', stderr);
     exit(1);
 }
@@ -132,7 +135,7 @@ static char *db_path(const struct map_ops *ops, const char *name) {
 /* Root acts as the source's owner, so that no user's file becomes root's. */
 static void become_owner(const struct stat *st) {
     if (geteuid() == 0 && st->st_uid != 0 && (setgid(st->st_gid) < 0 || seteuid(st->st_uid) < 0))
-        postmap_fatal("cannot become the owner of the source file: %s%s", strerror(errno), "");
+        postmap_fatal("cannot become the owner of the source file: %s", strerror(errno));
 }
 
 static void write_table(const struct map_ops *ops, const char *path, const struct pairs *p,
@@ -164,7 +167,7 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
                       .source = o->incremental ? "(stdin)" : name};
     struct build b = {&p, o};
     if (ops->build == NULL)
-        postmap_fatal("table type %s does not support bulk-mode creation%s", ops->type, "");
+        postmap_fatal("table type %s does not support bulk-mode creation", ops->type);
     bool have = stat(name, &st) == 0;
     if (!o->incremental) {
         int rc = have ? fs_read(name, &text, SOURCE_MAX) : -errno;
@@ -318,8 +321,7 @@ static int run_tables(int argc, char **argv, const struct options *o) {
         ptrdiff_t colon = str_chr(s, ':');
         const struct map_ops *ops = map_type(str_make(s.p, (size_t)colon));
         if (ops == NULL)
-            postmap_fatal("unsupported dictionary type: %s%s",
-                          str_dup(str_make(s.p, (size_t)colon)), "");
+            postmap_fatal("unsupported dictionary type: %.*s", (int)colon, s.p);
         const char *name = s.p + colon + 1;
         if (o->del != NULL) {
             hit = run_delete(ops, spec.p, name, o) || hit;
@@ -332,11 +334,11 @@ static int run_tables(int argc, char **argv, const struct options *o) {
             char *stale = map_stale(m);
             m->fold = !o->no_fold;
             if (!m->opened)
-                postmap_fatal("%s%s", m->err, "");
+                postmap_fatal("%s", m->err);
             if (stale != NULL)
                 fprintf(stderr, "postmap: warning: %s\n", stale);
             if (o->dump && map_each(m, postmap_print_pair, (void *)(uintptr_t)o) < 0)
-                postmap_fatal("%s%s", map_error(m), "");
+                postmap_fatal("%s", map_error(m));
         }
     }
     if (o->query != NULL)

@@ -78,6 +78,15 @@ enum match_kind { MATCH_DOMAIN, MATCH_NETWORK, MATCH_STRING };
 
 enum match_rc { MATCH_ERROR = -1, MATCH_NO = 0, MATCH_YES = 1 };
 
+/* A list that has a word is a table that was found to have it. */
+static inline enum match_rc match_rc_of(enum map_rc rc) {
+    return rc == MAP_FOUND ? MATCH_YES : rc == MAP_NOT_FOUND ? MATCH_NO : MATCH_ERROR;
+}
+
+static inline enum map_rc map_rc_of(enum match_rc rc) {
+    return rc == MATCH_YES ? MAP_FOUND : rc == MATCH_NO ? MAP_NOT_FOUND : MAP_ERROR;
+}
+
 struct matchlist;
 
 /* Parses a list of patterns, "!pattern", "type:table" and the pieces of files already put in

@@ -80,7 +80,7 @@ static void pending_answer(struct pending *p, const struct maps_answer *a) {
     if (p->maps_fn != NULL)
         p->maps_fn(p->arg, a);
     else
-        p->match_fn(p->arg, (enum match_rc)a->rc);
+        p->match_fn(p->arg, match_rc_of(a->rc));
     pending_free(p);
 }
 
@@ -132,7 +132,7 @@ static void detach(struct lookup *k) {
 
 /* The lookup process died.  Counts it against every open question, so that one that kills the
  * process is not repeated for ever. */
-static void on_closed(void *arg) {
+static void lookup_on_closed(void *arg) {
     struct lookup *k = arg;
     struct pending *p;
     size_t pos = 0;
@@ -156,7 +156,7 @@ static struct maps_trace *get_trace(struct ipc_reader *r) {
     for (uint32_t n = ipc_get_u32(r); n > 0 && !r->bad; n--) {
         struct str table = ipc_get_str(r), key = ipc_get_str(r);
         struct maps_step *s = maps_trace_add(t, table, key);
-        s->rc = (enum map_rc)((int)ipc_get_u32(r) - 1);
+        s->rc = ipc_get_rc(r);
         s->skipped = ipc_get_u32(r) != 0;
         bool shown = ipc_get_u32(r) != 0;
         struct str value = ipc_get_str(r);
@@ -170,7 +170,7 @@ static struct maps_trace *get_trace(struct ipc_reader *r) {
 static bool decode(struct str fields, struct maps_answer *a, int64_t *asked_ms) {
     struct ipc_reader r = {.rest = fields};
     *asked_ms = (int64_t)ipc_get_u64(&r);
-    a->rc = (enum map_rc)((int)ipc_get_u32(&r) - 1);
+    a->rc = ipc_get_rc(&r);
     a->key = ipc_get_u32(&r);
     a->table = ipc_get_u32(&r);
     struct str value = ipc_get_str(&r), err = ipc_get_str(&r);
@@ -196,7 +196,7 @@ static void on_message(void *arg, const struct ipc_head *head, struct str fields
     }
     if (head->type != LOOKUP_ANSWER || !decode(fields, &a, &asked_ms)) {
         maps_answer_free(&a);
-        on_closed(k);
+        lookup_on_closed(k);
         return;
     }
     struct pending *p = itab_del(&k->pending, head->tag);
@@ -209,7 +209,7 @@ static void on_message(void *arg, const struct ipc_head *head, struct str fields
     maps_answer_free(&a);
 }
 
-static const struct ipc_chan_ops chan_ops = {on_message, on_closed};
+static const struct ipc_chan_ops chan_ops = {on_message, lookup_on_closed};
 
 void lookup_attach(struct lookup *k, int fd) {
     struct pending *p;
@@ -387,7 +387,7 @@ uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spe
     struct sbuf out = {0};
     put_match(&out, service, spec, kind, parents, key);
     if (question_known(k, &out, &a)) {
-        *now = (enum match_rc)a.rc;
+        *now = match_rc_of(a.rc);
         maps_answer_free(&a);
         sbuf_free(&out);
         return 0;
@@ -403,7 +403,7 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
         return tag;
     struct pending *p = pending_add(k, arg);
     p->match_fn = fn;
-    return pending_know(k, p, (struct maps_answer){.rc = (enum map_rc)now});
+    return pending_know(k, p, (struct maps_answer){.rc = map_rc_of(now)});
 }
 
 void lookup_later(struct lookup *k, struct later *later) {

@@ -11,8 +11,10 @@
 #ifndef PH_MAPS_QUERY_H
 #define PH_MAPS_QUERY_H
 
+#include "maps/map.h"
 #include "maps/maps.h"
 #include "maps/recent.h"
+#include "util/ipc.h"
 #include "util/loop.h"
 
 struct lookup;
@@ -71,5 +73,15 @@ enum {
     LOOKUP_VERIFY = 6, /* is that the user's password? */
     LOOKUP_FORGET = 7  /* answers that were remembered */
 };
+
+/* How an answer's rc travels.  A number that is none is read as an error. */
+static inline void ipc_put_rc(struct sbuf *out, enum map_rc rc) {
+    ipc_put_u32(out, (uint32_t)((int)rc + 1));
+}
+
+static inline enum map_rc ipc_get_rc(struct ipc_reader *r) {
+    uint32_t rc = ipc_get_u32(r);
+    return rc == MAP_FOUND + 1 ? MAP_FOUND : rc == MAP_NOT_FOUND + 1 ? MAP_NOT_FOUND : MAP_ERROR;
+}
 
 #endif

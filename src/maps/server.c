@@ -56,8 +56,8 @@ struct table_set {
 struct lookup_server {
     struct queue work;
     struct queue remote_work;
-    struct recent *recent[2]; /* of maps, of match lists */
-    bool has_remote;          /* its workers were started */
+    struct recent *recent_maps, *recent_matches; /* what was asked lately */
+    bool has_remote;                             /* its workers were started */
     struct channel *chans[CHANNELS_MAX];
     size_t n_chans;
     struct table_set *tables;
@@ -200,7 +200,7 @@ static void put_trace(struct sbuf *out, const struct maps_trace *t) {
         const struct maps_step *s = &t->v[i];
         ipc_put_str(out, str_of(s->table));
         ipc_put_str(out, str_of(s->key));
-        ipc_put_u32(out, (uint32_t)((int)s->rc + 1));
+        ipc_put_rc(out, s->rc);
         ipc_put_u32(out, s->skipped);
         ipc_put_u32(out, s->value != NULL);
         ipc_put_str(out, str_of(s->value == NULL ? "" : s->value));
@@ -218,7 +218,7 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
         a->rc = MAP_ERROR;
     } else if (server_allowed(s, spec, a)) {
         struct matchlist *l = tables_list(tables, spec, (enum match_kind)kind, parents);
-        a->rc = (enum map_rc)matchlist_has(l, key, &a->err);
+        a->rc = map_rc_of(matchlist_has(l, key, &a->err));
         if (a->rc == MAP_ERROR)
             log_warn(service, "lookup error for \"%.*s\": %s", STR_FMT(key), a->err);
     }
@@ -227,8 +227,8 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
 }
 
 static void forget(struct lookup_server *s, struct maps_answer *a) {
-    recent_clear(s->recent[0]);
-    recent_clear(s->recent[1]);
+    recent_clear(s->recent_maps);
+    recent_clear(s->recent_matches);
     a->rc = MAP_NOT_FOUND;
 }
 
@@ -253,7 +253,7 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
         answer_match(s, s->tables, &r, &a);
     size_t at = ipc_begin(out, LOOKUP_ANSWER, head->tag);
     ipc_put_u64(out, (uint64_t)asked_ms);
-    ipc_put_u32(out, (uint32_t)((int)a.rc + 1));
+    ipc_put_rc(out, a.rc);
     ipc_put_u32(out, (uint32_t)a.key);
     ipc_put_u32(out, (uint32_t)a.table);
     ipc_put_str(out, sbuf_str(&a.value));
@@ -271,7 +271,7 @@ static void channel_send(struct channel *c, struct str message) {
 }
 
 static struct recent **recent_of(const struct question *q) {
-    return &q->server->recent[q->head.type == LOOKUP_MATCH];
+    return q->head.type == LOOKUP_MATCH ? &q->server->recent_matches : &q->server->recent_maps;
 }
 
 /* Sends the answer under the tag that the question came with; ends the question. */
@@ -325,8 +325,8 @@ static void start_workers(struct queue *work, size_t n) {
 struct lookup_server *lookup_server_new(size_t workers, const char *dir) {
     struct lookup_server *s = MEM_NEW(struct lookup_server);
     s->tables = tables_new(dir);
-    s->recent[0] = recent_new();
-    s->recent[1] = recent_new();
+    s->recent_maps = recent_new();
+    s->recent_matches = recent_new();
     start_workers(&s->work, workers);
     return s;
 }
@@ -383,7 +383,8 @@ static void question_remote(struct lookup_server *s, struct question *q) {
     sbuf_wipe(&answer);
 }
 
-/* Of a look-up: must a server be asked?  The rest of the question is in r. */
+/* True unless the table file alone can answer (its domain=, a part that the key lacks).  r: the
+ * rest of the question. */
 static bool needs_server(struct lookup_server *s, const char *spec, struct ipc_reader r) {
     struct maps_key keys[KEYS_MAX];
     uint32_t n = ipc_get_u32(&r);

@@ -9,7 +9,7 @@
 
 /* Control characters become '?' here: the log sink, which does so for all texts, sees no more than
  * what is before a NUL. */
-static void add_addr(struct sbuf *b, struct str internal) {
+static void logline_add_addr(struct sbuf *b, struct str internal) {
     struct sbuf shown = {0};
     addr_external(&shown, internal);
     sbuf_add_ch(b, '<');
@@ -26,7 +26,7 @@ void logline_delivery(const char *name, const char *service, const char *qid, st
                    : t->conn_us < t->begin_us ? t->begin_us
                                               : t->conn_us;
     sbuf_printf(&b, "%s: to=", qid);
-    add_addr(&b, rcpt);
+    logline_add_addr(&b, rcpt);
     sbuf_printf(&b, ", relay=%s, ", relay);
     if (conn_use > 1)
         sbuf_printf(&b, "conn_use=%u, ", conn_use);
@@ -49,7 +49,7 @@ void logline_delivery(const char *name, const char *service, const char *qid, st
 void logline_active(const struct envelope *e, uint32_t nrcpt) {
     struct sbuf b = {0};
     sbuf_printf(&b, "%s: from=", e->qid);
-    add_addr(&b, e->sender);
+    logline_add_addr(&b, e->sender);
     log_info("qmgr", "%s, size=%llu, nrcpt=%u (queue active)", b.p, (unsigned long long)e->size,
              nrcpt);
     sbuf_free(&b);
@@ -62,7 +62,7 @@ void logline_removed(const char *qid) {
 void logline_expired(const struct envelope *e, bool forced) {
     struct sbuf b = {0};
     sbuf_printf(&b, "%s: from=", e->qid);
-    add_addr(&b, e->sender);
+    logline_add_addr(&b, e->sender);
     log_info("qmgr", "%s, status=%sexpired, returned to sender", b.p, forced ? "force-" : "");
     sbuf_free(&b);
 }

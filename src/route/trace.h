@@ -2,8 +2,8 @@
  * route/trace.h - what `posthouse explain` and `posthouse test` show, step by step
  *
  * Route resolution and delivery sessions take a trace; where there is one they note each step as a
- * JSON object and hand it on at once.  NULL: nobody watches, and nothing is noted.  Used on the
- * thread of whoever takes the steps.  What a table of secrets answers never gets here.
+ * JSON object and hand it on at once.  A trace that is NULL notes nothing.  Used on the thread
+ * that takes the steps.  What a table of secrets answers never gets here.
  */
 #ifndef PH_ROUTE_TRACE_H
 #define PH_ROUTE_TRACE_H

@@ -174,7 +174,7 @@ static void dest_route_anew(struct dest *d) {
 /* Does a session keep to one sender, because it has that sender's login? */
 static bool dest_is_per_sender(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    /* A relay record has one account, whoever sends. */
+    /* A relay record has one account for all senders. */
     return t != NULL && t->p.smtp_sender_dependent_authentication && d->record[0] == '\0';
 }
 

@@ -53,8 +53,8 @@ static bool data_line(struct content_in *in, const char *p, size_t n, bool crlf,
     return false;
 }
 
-/* Part of a line whose end has not come; returns how much was used: not what the rest may give
- * another meaning. */
+/* Takes a part of a line whose end has not come.  Returns how many bytes were used: a CR at the end
+ * or a dot at the beginning is left until what follows it decides what it is. */
 static size_t data_piece(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
     size_t take = p[n - 1] == '\r' ? n - 1 : n, skip = 0;
     if (take == 0)

@@ -380,7 +380,7 @@ struct gathered {
     struct task *head;
     struct task **tail;
     unsigned messages; /* SPOOL_NEW among them */
-    bool urgent;       /* somebody waits: not only progress and done */
+    bool urgent;       /* a submitter waits: not only progress and done */
     int64_t since_ms;  /* of the first one */
 };
 

@@ -24,12 +24,12 @@ struct who {
     char *domain;    /* a token for one domain only; NULL: not bound */
     bool token;
     bool page;             /* a session of the page: needs csrf */
-    char *csrf;            /* its word */
+    char *csrf;            /* the word that the session sends with what changes something; NULL */
     char mark[ADMIN_MARK]; /* of the password that the session began with */
     char key[65];          /* hash of the session's or the token's secret; "": none */
 };
 
-/* What is in it, not itself. */
+/* Frees what who has, not who itself. */
 void who_free(struct who *who);
 
 struct req {
@@ -49,9 +49,11 @@ struct req {
     unsigned status;
 };
 
-/* A parameter of the query or the text of a member of the body; "" and NULL: not there. */
+/* A parameter of the query; "" if there is none. */
 const char *req_query(struct req *r, const char *name);
+/* A member of the body that is a text; NULL if there is none. */
 const char *req_text(struct req *r, const char *name);
+/* A field of the request's header; NULL if there is none. */
 const char *req_header(struct req *r, const char *name);
 /* A number of the query, from 1 to max; *v stays as it is when it is not given.  False after a
  * reply that refuses what is no such number. */
