@@ -5,11 +5,13 @@
  * goes on with the body then: an error that the kernel meets when it writes the content back is
  * told to a descriptor that was open at that time, and to no other.
  */
+#include "spool/bodyfile.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 
-#include "spool/log.h"
+#include "spool/segment.h"
 #include "util/codec.h"
 #include "util/mem.h"
 

@@ -4,9 +4,12 @@
  * Spool thread only (and the starting thread during recovery).  The index follows what is durable,
  * never what is only written.
  */
+#include "spool/index.h"
+
 #include <stdlib.h>
 
-#include "spool/log.h"
+#include "spool/bodyfile.h"
+#include "spool/segment.h"
 #include "util/mem.h"
 
 /* The message's record is not needed any more where it is. */

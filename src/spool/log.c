@@ -5,10 +5,13 @@
  * sync, and when the segment is left.  So what log_write() has taken may still fail to be written;
  * that, and whether it is durable, is what the segment says: nothing counts beyond segment.synced.
  */
+#include "spool/log.h"
+
 #include <errno.h>
 #include <string.h>
 
-#include "spool/log.h"
+#include "spool/moves.h"
+#include "spool/segment.h"
 #include "util/log.h"
 
 /* Kept free in a segment for PROGRESS and DONE, so that a full disk can be emptied. */

@@ -1,17 +1,19 @@
 /*
  * spool/read.c - content back from disk
  *
- * The writer, which knows where a message lies, hands a job to the reader thread, which may block;
- * so may giving back what a removed segment occupied.
+ * The writer, which knows where a message lies, hands a job to the reader thread, which may block.
  * Content is checked against the sum that was stored with it: what the disk has changed is never
  * sent, and the writer is told of it, so that nothing of it is deleted when the message ends.
  */
+#include "spool/read.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "spool/log.h"
+#include "spool/bodyfile.h"
+#include "spool/segment.h"
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -121,7 +123,7 @@ static void read_job_damaged(const struct read_job *j, bool in_file) {
     op->seg = j->seg;
     op->has_file = in_file;
     op->done = damaged_told;
-    spool_submit(j->s, op);
+    queue_push(&j->s->ops, &op->task);
 }
 
 static void read_job_run(struct task *t) {
@@ -142,27 +144,4 @@ static void read_job_run(struct task *t) {
         atomic_fetch_sub(&j->seg->readers, 1);
     op->done(op);
     free(j);
-}
-
-struct discard_job {
-    struct task task;
-    const struct spool_io *io;
-    int fd;
-};
-
-static void discard_job_run(struct task *t) {
-    struct discard_job *j = DL_OWNER(t, struct discard_job, task);
-    j->io->discard(j->io->arg, j->fd);
-    free(j);
-}
-
-void spool_discard(struct spool *s, int fd) {
-    struct discard_job *j = MEM_NEW(struct discard_job);
-    j->task.run = discard_job_run;
-    j->io = s->io;
-    j->fd = fd;
-    if (s->threads)
-        queue_push(&s->reads, &j->task);
-    else
-        discard_job_run(&j->task);
 }

@@ -5,52 +5,20 @@
  * queued in it is copied to the end of the log; the index follows when the copy is durable, and
  * only then the old segment may go.
  */
+#include "spool/reclaim.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "spool/log.h"
+#include "spool/moves.h"
+#include "spool/segment.h"
 #include "util/log.h"
 #include "util/mem.h"
 
 /* At most this much is copied on after one batch: the next one does not wait long. */
 #define COPY_MAX (2U << 20)
-
-/* The copy is durable: from now on it is the message's record.  Progress that came later than the
- * copy stays. */
-static void move_apply(struct spool *s, const struct move *m) {
-    const struct entry *e = itab_get(&s->index, m->id);
-    if (e == NULL) /* settled meanwhile */
-        return;
-    bool same = e->prog_seg == m->was_prog_seg && e->prog_off == m->was_prog_off;
-    entry_set(s, e->id, m->seg, m->off, e->meta_len, e->body_len);
-    if (e->prog_len > 0 && same)
-        entry_set_progress(s, e->id, m->seg, m->prog_off, e->prog_len);
-}
-
-void moves_settle(struct spool *s) {
-    bool lost = false;
-    for (size_t i = 0; i < s->n_moves; i++) {
-        const struct move *m = &s->moves[i];
-        if (m->end <= m->seg->synced)
-            move_apply(s, m);
-        else
-            lost = true;
-    }
-    s->n_moves = 0;
-    if (!lost)
-        return;
-    DL_EACH (it, &s->segments) /* the old records are kept, and copied again */
-        DL_OWNER(it, struct segment, link)->emptied = 0;
-}
-
-static void move_add(struct spool *s, const struct move *m) {
-    if (s->n_moves == s->cap_moves) {
-        s->cap_moves = s->cap_moves == 0 ? 64 : s->cap_moves * 2;
-        s->moves = mem_realloc(s->moves, s->cap_moves * sizeof *s->moves);
-    }
-    s->moves[s->n_moves++] = *m;
-}
 
 /* The progress of e, from a record of its own or from one that came with a report. */
 static int reclaim_read_progress(const struct spool *s, const struct entry *e, struct sbuf *data,
@@ -104,7 +72,7 @@ static int reclaim_write(struct spool *s, const struct entry *e, const struct re
         return rc;
     m.seg = s->head;
     m.end = s->head->used;
-    move_add(s, &m);
+    moves_add(s, &m);
     return 0;
 }
 

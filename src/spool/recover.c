@@ -6,13 +6,17 @@
  * below the bytes that were durable, as an unfinished write if it lies above (no client was told
  * 250). Reading goes on at the next valid record.  What the disk refuses to read is a gap too.
  */
+#include "spool/recover.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "spool/log.h"
+#include "spool/bodyfile.h"
+#include "spool/index.h"
+#include "spool/segment.h"
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"

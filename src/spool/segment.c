@@ -3,12 +3,13 @@
  *
  * Spool thread only (and the starting thread during recovery).
  */
+#include "spool/segment.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "spool/log.h"
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -75,10 +76,6 @@ int disk_write(const struct spool *s, int fd, struct iovec *iov, int n, uint64_t
 
 bool disk_is_full(int rc) {
     return rc == -ENOSPC || rc == -EDQUOT;
-}
-
-bool spool_is_full(int rc) {
-    return disk_is_full(rc) || rc == -EFBIG;
 }
 
 int disk_read(const struct spool *s, int fd, void *buf, size_t n, uint64_t off) {
@@ -214,6 +211,30 @@ int segment_create(struct spool *s, struct segment *g, uint64_t size) {
     return rc;
 }
 
+struct discard_job {
+    struct task task;
+    const struct spool_io *io;
+    int fd;
+};
+
+static void discard_job_run(struct task *t) {
+    struct discard_job *j = DL_OWNER(t, struct discard_job, task);
+    j->io->discard(j->io->arg, j->fd);
+    free(j);
+}
+
+/* Gives back what a removed segment occupies, on the reader thread; takes its descriptor over. */
+static void segment_discard(struct spool *s, int fd) {
+    struct discard_job *j = MEM_NEW(struct discard_job);
+    j->task.run = discard_job_run;
+    j->io = s->io;
+    j->fd = fd;
+    if (s->threads)
+        queue_push(&s->reads, &j->task);
+    else
+        discard_job_run(&j->task);
+}
+
 int segment_remove(struct spool *s, struct segment *g) {
     if (atomic_load(&g->readers) > 0 || (g->damaged && s->damage_stays))
         return -EBUSY;
@@ -228,7 +249,7 @@ int segment_remove(struct spool *s, struct segment *g) {
         g->warned = true;
     }
     if (rc == 0) {
-        spool_discard(s, g->fd);
+        segment_discard(s, g->fd);
         segment_free(s, g);
     }
     free(path);

@@ -13,7 +13,13 @@
 #include <string.h>
 #include <time.h>
 
+#include "spool/bodyfile.h"
+#include "spool/index.h"
 #include "spool/log.h"
+#include "spool/read.h"
+#include "spool/reclaim.h"
+#include "spool/recover.h"
+#include "spool/segment.h"
 #include "util/clock.h"
 #include "util/codec.h"
 #include "util/log.h"
@@ -485,6 +491,10 @@ void spool_close(struct spool *s) {
 
 void spool_submit(struct spool *s, struct spool_op *op) {
     queue_push(&s->ops, &op->task);
+}
+
+bool spool_is_full(int rc) {
+    return disk_is_full(rc) || rc == -EFBIG;
 }
 
 int64_t spool_space(const struct spool *s) {

@@ -18,7 +18,9 @@
 #include <unistd.h>
 
 #include "sim_disk.h"
-#include "spool/log.h"
+#include "spool/index.h"
+#include "spool/segment.h"
+#include "spool/spool.h"
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"

@@ -3,7 +3,9 @@
 
 #include "../crash/sim_disk.h"
 #include "fuzz.h"
-#include "spool/log.h"
+#include "spool/index.h"
+#include "spool/segment.h"
+#include "spool/spool.h"
 #include "util/codec.h"
 
 #define SEGMENT 65536U

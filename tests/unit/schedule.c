@@ -8,7 +8,8 @@
 
 #include "../fuzz/bundle.h"
 #include "schedule/sched.h"
-#include "spool/log.h"
+#include "spool/inside.h"
+#include "spool/spool.h"
 #include "util/clock.h"
 #include "util/mem.h"
 

@@ -14,7 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "spool/log.h"
+#include "spool/index.h"
+#include "spool/segment.h"
+#include "spool/spool.h"
 #include "util/codec.h"
 #include "util/mem.h"
 

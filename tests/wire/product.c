@@ -18,7 +18,8 @@
 #include "receive/receive.h"
 #include "schedule/schedule.h"
 #include "smtp/sasl.h"
-#include "spool/log.h"
+#include "spool/inside.h"
+#include "spool/spool.h"
 #include "util/clock.h"
 #include "util/ipc.h"
 

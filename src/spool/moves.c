@@ -1,0 +1,48 @@
+/*
+ * spool/moves.c - messages that were copied to the end of the log
+ *
+ * Spool thread only.  A copy becomes its message's record when it is durable; until then the old
+ * record counts, and its segment stays.
+ */
+#include "spool/moves.h"
+
+#include <stdlib.h>
+
+#include "spool/index.h"
+#include "util/mem.h"
+
+/* The copy is durable: from now on it is the message's record.  Progress that came later than the
+ * copy stays. */
+static void move_apply(struct spool *s, const struct move *m) {
+    const struct entry *e = itab_get(&s->index, m->id);
+    if (e == NULL) /* settled meanwhile */
+        return;
+    bool same = e->prog_seg == m->was_prog_seg && e->prog_off == m->was_prog_off;
+    entry_set(s, e->id, m->seg, m->off, e->meta_len, e->body_len);
+    if (e->prog_len > 0 && same)
+        entry_set_progress(s, e->id, m->seg, m->prog_off, e->prog_len);
+}
+
+void moves_settle(struct spool *s) {
+    bool lost = false;
+    for (size_t i = 0; i < s->n_moves; i++) {
+        const struct move *m = &s->moves[i];
+        if (m->end <= m->seg->synced)
+            move_apply(s, m);
+        else
+            lost = true;
+    }
+    s->n_moves = 0;
+    if (!lost)
+        return;
+    DL_EACH (it, &s->segments) /* the old records are kept, and copied again */
+        DL_OWNER(it, struct segment, link)->emptied = 0;
+}
+
+void moves_add(struct spool *s, const struct move *m) {
+    if (s->n_moves == s->cap_moves) {
+        s->cap_moves = s->cap_moves == 0 ? 64 : s->cap_moves * 2;
+        s->moves = mem_realloc(s->moves, s->cap_moves * sizeof *s->moves);
+    }
+    s->moves[s->n_moves++] = *m;
+}
