@@ -6,9 +6,13 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
+#include "schedule/dest.h"
+#include "schedule/dispatch.h"
+#include "schedule/msg.h"
+#include "schedule/rcpt.h"
 #include "schedule/sched.h"
+#include "schedule/timers.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -252,73 +256,6 @@ size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter 
         sched_run_due(s);
     }
     return n;
-}
-
-struct sched_wait {
-    struct dl link; /* sched->waits; in no list while op is with the spool */
-    struct spool_op op;
-    struct task back;
-    struct sched *s;
-    bool owed; /* orders were owed when op was submitted: once they are noted it is again */
-    void (*fn)(void *arg, int rc); /* NULL: cancelled */
-    void *arg;
-};
-
-static void wait_done(struct spool_op *op) {
-    struct sched_wait *w = DL_OWNER(op, struct sched_wait, op);
-    loop_post(w->s->loop, &w->back);
-}
-
-/* Everything that was noted when it was submitted is durable then. */
-static void wait_submit(struct sched_wait *w) {
-    w->owed = w->s->n_owed > 0;
-    spool_submit(w->s->spool, &w->op);
-}
-
-static void wait_back(struct task *t) {
-    struct sched_wait *w = DL_OWNER(t, struct sched_wait, back);
-    if (w->fn != NULL && w->owed && w->s->n_owed > 0) {
-        dl_push(&w->s->waits, &w->link);
-    } else if (w->fn != NULL && w->owed) {
-        wait_submit(w);
-    } else {
-        if (w->fn != NULL)
-            w->fn(w->arg, w->op.rc);
-        free(w);
-    }
-}
-
-void msg_orders_noted(struct msg *m) {
-    struct sched *s = m->s;
-    struct dl *n;
-    if (!m->owed)
-        return;
-    m->owed = false;
-    s->n_owed--;
-    while (s->n_owed == 0 && (n = dl_pop(&s->waits)) != NULL)
-        wait_submit(DL_OWNER(n, struct sched_wait, link));
-}
-
-struct sched_wait *sched_when_durable(struct sched *s, void (*fn)(void *arg, int rc), void *arg) {
-    struct sched_wait *w = MEM_NEW(struct sched_wait);
-    w->s = s;
-    w->fn = fn;
-    w->arg = arg;
-    w->op.kind = SPOOL_SYNC;
-    w->op.done = wait_done;
-    w->back.run = wait_back;
-    wait_submit(w);
-    return w;
-}
-
-void sched_wait_cancel(struct sched_wait *w) {
-    if (w == NULL)
-        return;
-    w->fn = NULL;
-    if (!dl_linked(&w->link)) /* it comes back from the spool, and ends then */
-        return;
-    dl_remove(&w->link);
-    free(w);
 }
 
 void sched_stats(const struct sched *s, struct sched_stats *st) {

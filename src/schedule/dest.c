@@ -1,20 +1,17 @@
 /*
- * schedule/dest.c - destinations: fairness among senders, concurrency, rest after failure
+ * schedule/dest.c - destinations: their sessions, concurrency, rest after failure
  *
  * A destination that fails as a whole (no host answers, login refused) rests for
  * minimal_backoff_time; what is queued for it is deferred with "delivery temporarily suspended",
  * and no other destination notices.  postqueue -f wakes it.  Ticks look at what is idle or held
  * back by a rate delay, never at all destinations.
  */
-#include <stdio.h>
+#include "schedule/dest.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "report/logline.h"
 #include "route/record.h"
-#include "schedule/sched.h"
-#include "util/clock.h"
-#include "util/log.h"
 #include "util/mem.h"
 
 #define DEPTH        3U /* attempts per session when there is more work than sessions */
@@ -58,7 +55,7 @@ static void dest_suspend(struct dest *d, int64_t until_ms) {
         d->hop->resting_ms = until_ms;
 }
 
-static void dest_wake(struct dest *d) {
+void dest_wake(struct dest *d) {
     dest_suspend(d, 0);
 }
 
@@ -130,45 +127,9 @@ static void dest_free(struct sched *s, struct dest *d) {
     free(d);
 }
 
-/* The sender whose turn it is: the first one, unless it has used up its share of bytes. */
-static struct squeue *dest_turn(struct dest *d) {
-    for (;;) {
-        struct squeue *q = DL_OWNER(d->senders.next, struct squeue, link);
-        if (q->link.next == q->link.prev && q->deficit <= 0) /* alone: there is nothing to share */
-            q->deficit = QUANTUM;
-        if (q->deficit > 0)
-            return q;
-        q->deficit += QUANTUM;
-        dl_remove(&q->link);
-        dl_push(&d->senders, &q->link);
-    }
-}
-
-/* Everything queued for the destination waits for its next round, with that error. */
-static void dest_defer_all(struct dest *d, const struct mailerr *e) {
-    while (!dl_empty(&d->senders)) {
-        struct squeue *q = DL_OWNER(d->senders.next, struct squeue, link);
-        job_untried(squeue_take(q), e);
-    }
-}
-
-static void dest_defer_resting(struct dest *d) {
-    struct mailerr e = {0};
-    mailerr_set(&e, MAIL_DEFERRED, d->dead_err.dsn, "delivery temporarily suspended: %s",
-                d->dead_err.text);
-    mailerr_blame(&e, PHASE_ROUTE, BLAME_SITE);
-    dest_defer_all(d, &e);
-    mailerr_free(&e);
-}
-
 const struct service *dest_service(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
     return t != NULL && t->kind == SERVICE_SMTP && refusals_first(&t->refusals) == NULL ? t : NULL;
-}
-
-static void dest_route_anew(struct dest *d) {
-    while (!dl_empty(&d->senders))
-        job_route_anew(squeue_take(DL_OWNER(d->senders.next, struct squeue, link)));
 }
 
 /* Does a session keep to one sender, because it has that sender's login? */
@@ -204,7 +165,7 @@ static void slot_free(struct slot *slot) {
     free(slot);
 }
 
-static void slot_reserve(struct slot *slot, struct str sender) {
+void slot_reserve(struct slot *slot, struct str sender) {
     dl_remove(&slot->idle);
     slot->depth++;
     slot->d->depth++;
@@ -222,7 +183,7 @@ void slot_release(struct slot *slot) {
 
 /* An idle session of the same sender; else a new one; else an idle one of another sender (it logs
  * in anew); else, with a backlog, the least loaded one. */
-static struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
+struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
     struct slot *other = NULL, *least = NULL;
     DL_EACH (it, &d->slots) {
         struct slot *slot = DL_OWNER(it, struct slot, link);
@@ -239,39 +200,6 @@ static struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender
     if (other != NULL)
         return other;
     return d->rate_delay_ms == 0 && d->window == d->max_window ? least : NULL;
-}
-
-/* Can nothing go there now?  What waits is deferred if that will not change soon. */
-static bool dest_is_closed(struct sched *s, struct dest *d) {
-    if (dest_service(s, d) == NULL) {
-        dest_route_anew(d);
-        return true;
-    }
-    if (d->dead_until > s->loop->now_ms) {
-        dest_defer_resting(d);
-        return true;
-    }
-    return d->rate_delay_ms > 0 && (d->depth > 0 || d->not_before > s->loop->now_ms);
-}
-
-void dest_dispatch(struct sched *s, struct dest *d) {
-    dl_remove(&d->stirred);
-    while (d->queued > 0 && !s->stopping && !dest_is_closed(s, d)) {
-        dest_wake(d);
-        struct squeue *q = dest_turn(d);
-        struct str sender = str_of(q->sender);
-        struct slot *slot = dest_pick(s, d, sender);
-        if (slot == NULL)
-            break;
-        slot_reserve(slot, sender);
-        job_assign(squeue_take(q), slot);
-    }
-}
-
-void dest_dispatch_stirred(struct sched *s) {
-    struct dl *n;
-    while ((n = dl_pop(&s->stirred)) != NULL)
-        dest_dispatch(s, DL_OWNER(n, struct dest, stirred));
 }
 
 /* What was wrong with the site as a whole, or NULL.  A bounce is no reason to rest: other mail is
@@ -304,9 +232,7 @@ static void dest_failed(struct sched *s, struct dest *d, const struct mailerr *e
     d->failures = 0;
 }
 
-/* One session's outcome opens or narrows the window, or suspends the destination.  What came of
- * settings that a reload has replaced says nothing of the new ones. */
-static void dest_learn(struct sched *s, struct dest *d, const struct attempt *a) {
+void dest_learn(struct sched *s, struct dest *d, const struct attempt *a) {
     const struct mailerr *e = attempt_site_error(a);
     if (a->cfg != s->cfg)
         return;
@@ -317,78 +243,6 @@ static void dest_learn(struct sched *s, struct dest *d, const struct attempt *a)
         if (d->window < d->max_window)
             d->window++;
     }
-}
-
-/* Success reports are ours to send where the remote does not take them over. */
-static bool wants_relayed(const struct attempt *a, uint32_t i) {
-    return a->env->sender.n > 0 && !a->remote_dsn &&
-           (a->env->rcpts[a->idx[i]].notify & NOTIFY_SUCCESS) != 0;
-}
-
-/* A recipient that a session forgot has no result, and waits. */
-static const struct mailerr *attempt_result(struct attempt *a, uint32_t i) {
-    if (!a->tried[i] || a->res[i].status == MAIL_UNSET) {
-        log_error("qmgr", "%s: a delivery session gave no result", a->env->qid);
-        mailerr_set(&a->res[i], MAIL_DEFERRED, "4.3.0", "internal error: no result");
-        mailerr_blame(&a->res[i], PHASE_ROUTE, BLAME_OURSELVES);
-    }
-    return &a->res[i];
-}
-
-static void msg_take_results(struct msg *m, struct attempt *a, struct hop *hop) {
-    if (a->cert_until != 0)
-        hop->cert_until = a->cert_until;
-    for (uint32_t i = 0; i < a->n; i++) {
-        const struct mailerr *e = attempt_result(a, i);
-        tally_result(&m->s->tally, hop, m->env->sender, e);
-        msg_result(m, a->idx[i], e, wants_relayed(a, i));
-    }
-}
-
-/* The attempt was not made, at least not for all recipients: the others go to another session,
- * unless an order has taken them back. */
-static void job_returned(struct job *j, struct attempt *a) {
-    struct msg *m = j->m;
-    struct sched *s = m->s;
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < a->n; i++) {
-        if (!a->tried[i]) {
-            j->idx[kept++] = a->idx[i];
-            continue;
-        }
-        tally_result(&s->tally, j->d->hop, m->env->sender, &a->res[i]);
-        msg_result(m, a->idx[i], &a->res[i], wants_relayed(a, i));
-    }
-    m->open -= j->n - kept;
-    j->n = kept;
-    if (kept == 0 || (atomic_load(&a->recalled) && !s->stopping)) {
-        m->at_once = m->at_once || dest_service(s, j->d) == NULL;
-        msg_recipients_back(m, job_withdraw(j));
-        return;
-    }
-    if (m->partial)
-        msg_save_progress(m);
-    dl_remove(&j->link);
-    j->given = NULL;
-    j->slot = NULL;
-    job_enqueue(j);
-}
-
-void dest_result(struct sched *s, struct slot *slot, struct attempt *a) {
-    struct job *j = a->owner;
-    struct dest *d = slot->d;
-    slot_release(slot);
-    d->not_before = s->loop->now_ms + d->rate_delay_ms;
-    if (a->outcome == ATTEMPT_RETURNED) {
-        job_returned(j, a);
-    } else {
-        struct msg *m = j->m;
-        dest_learn(s, d, a);
-        msg_take_results(m, a, d->hop);
-        msg_recipients_back(m, job_withdraw(j));
-    }
-    attempt_free(a);
-    dest_dispatch(s, d);
 }
 
 void dest_wake_all(struct sched *s) {
@@ -404,35 +258,12 @@ void dest_wake_all(struct sched *s) {
     }
 }
 
-void dest_reload(struct sched *s) {
-    size_t pos = 0;
-    dest_wake_all(s);
-    for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;)
-        if (dest_service(s, d) == NULL)
-            dest_route_anew(d);
-}
-
 static void slots_tick(struct sched *s, int64_t now_ms) {
     while (!dl_empty(&s->idle_slots)) {
         struct slot *slot = DL_OWNER(s->idle_slots.next, struct slot, idle);
         if (now_ms - slot->idle_ms <= SLOT_IDLE_MS)
             return;
         slot_free(slot);
-    }
-}
-
-/* What a rate delay held back may go. */
-static void paced_tick(struct sched *s) {
-    struct dl now, *n;
-    dl_init(&now);
-    while ((n = dl_pop(&s->paced)) != NULL)
-        dl_push(&now, n);
-    while ((n = dl_pop(&now)) != NULL) {
-        struct dest *d = DL_OWNER(n, struct dest, paced);
-        if (d->queued > 0) {
-            dl_push(&s->paced, &d->paced);
-            dest_dispatch(s, d);
-        }
     }
 }
 
@@ -459,6 +290,5 @@ static void idle_tick(struct sched *s, int64_t now_ms) {
 
 void dest_tick(struct sched *s, int64_t now_ms) {
     slots_tick(s, now_ms);
-    paced_tick(s);
     idle_tick(s, now_ms);
 }

@@ -6,12 +6,16 @@
  * A delivered recipient is settled at once, and the report of success that is owed is kept as its
  * state: if that report cannot be queued, the report is tried again and not the delivery.
  */
+#include "schedule/finish.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "report/dsn.h"
 #include "report/logline.h"
-#include "schedule/sched.h"
+#include "schedule/msg.h"
+#include "schedule/rcpt.h"
+#include "schedule/timers.h"
 #include "util/clock.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -106,7 +110,7 @@ static void report_back(struct task *t) {
     struct msg *m = itab_get(&s->msgs, r->about);
     if (r->op.rc == 0) {
         log_info("bounce", "%s: %s: %s", r->about_qid, dsn_log_name(r->kind), r->env->qid);
-        sched_add(s, envelope_ref(r->env), r->op.body);
+        s->add(s, envelope_ref(r->env), r->op.body);
     } else {
         body_unref(r->op.body);
         log_warn("bounce", "%s: cannot queue a report: %s", r->about_qid, strerror(-r->op.rc));
@@ -311,4 +315,12 @@ void msg_finish(struct msg *m) {
         msg_remove(m, false);
     else
         msg_defer(m);
+}
+
+void msg_recipients_back(struct msg *m, uint32_t n) {
+    m->open -= n;
+    if (m->open == 0)
+        msg_finish(m);
+    else if (m->partial) /* others go on: after a crash these must not be sent again */
+        msg_save_progress(m);
 }

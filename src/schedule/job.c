@@ -1,16 +1,19 @@
 /*
  * schedule/job.c - jobs: some recipients of one message on their way to one destination
  *
- * A job is formed while the message's recipients are routed, queued at its destination under its
- * sender, given a session, and made into an attempt when the content is in memory.  An order of the
+ * A job is formed while the message's recipients are routed, and queued at its destination under
+ * its sender, until it is given a session (dispatch.c).  An order of the
  * administrator takes it back from any of these places; what the session has already begun to send
  * comes back by itself.
  */
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#include "schedule/job.h"
 
-#include "schedule/sched.h"
+#include <stdlib.h>
+
+#include "schedule/dest.h"
+#include "schedule/finish.h"
+#include "schedule/msg.h"
+#include "schedule/rcpt.h"
 #include "util/mem.h"
 
 static bool job_has_room(const struct job *j, const struct msg *m, const struct dest *d) {
@@ -139,121 +142,7 @@ void job_route_anew(struct job *j) {
     msg_recipients_back(m, job_withdraw(j));
 }
 
-static struct attempt *attempt_make(const struct job *j, const struct service *transport) {
-    struct attempt *a = MEM_NEW(struct attempt);
-    a->owner = (void *)(uintptr_t)j;
-    a->cfg = config_ref(j->m->s->cfg);
-    a->transport = transport;
-    a->nexthop = mem_strdup(j->d->nexthop);
-    a->record = mem_strdup(j->d->record);
-    a->configured = j->d->configured;
-    a->env = envelope_ref(j->m->env);
-    a->body = body_ref(j->m->body);
-    a->n = j->n;
-    a->idx = mem_alloc(j->n * sizeof *a->idx);
-    memcpy(a->idx, j->idx, j->n * sizeof *a->idx);
-    a->res = mem_zalloc(j->n * sizeof *a->res);
-    a->tried = mem_zalloc(j->n * sizeof *a->tried);
-    a->active_us = j->m->active_us;
-    return a;
-}
-
-/* Its content is in memory.  A reload may have taken the transport since the job was queued. */
-static void job_give(struct job *j) {
-    struct sched *s = j->m->s;
-    struct dest *d = j->d;
-    const struct service *t = dest_service(s, d);
-    if (t != NULL) {
-        j->at = JOB_GIVEN;
-        j->given = attempt_make(j, t);
-        dl_push(&s->given, &j->link);
-        s->ops.session_give(j->slot->session, j->given);
-        return;
-    }
-    job_route_anew(j);
-    dest_dispatch(s, d);
-}
-
-/* The content of a message could not be read: the job's recipients wait. */
-static void job_unreadable(struct job *j, int rc) {
-    struct sched *s = j->m->s;
-    struct dest *d = j->d;
-    struct mailerr e = {0};
-    mailerr_set(&e, MAIL_DEFERRED, "4.3.0", "cannot read the message content: %s",
-                rc == -EBADMSG ? "it was damaged on disk" : strerror(-rc));
-    mailerr_blame(&e, PHASE_ROUTE, BLAME_OURSELVES);
-    job_untried(j, &e);
-    dest_dispatch(s, d);
-    mailerr_free(&e);
-}
-
-struct read_op {
-    struct spool_op op;
-    struct task back;
-    struct sched *s;
-    uint64_t id;
-};
-
-static struct job *job_reading(const struct msg *m) {
-    DL_EACH (it, &m->jobs) {
-        struct job *j = DL_OWNER(it, struct job, of_msg);
-        if (j->at == JOB_READING)
-            return j;
-    }
-    return NULL;
-}
-
-/* The message may have got its content, been deleted, or wait for nothing any more meanwhile. */
-static void job_read_back(struct task *t) {
-    struct read_op *r = DL_OWNER(t, struct read_op, back);
-    struct msg *m = itab_get(&r->s->msgs, r->id);
-    int rc = r->op.rc;
-    struct body *body = rc == 0 ? r->op.body : NULL;
-    free(r);
-    if (m != NULL)
-        m->reading = false;
-    if (m == NULL || m->open == 0) {
-        body_unref(body);
-        return;
-    }
-    if (m->body == NULL)
-        m->body = body;
-    else
-        body_unref(body);
-    if (m->s->stopping)
-        return; /* no session gets it any more: its next round is after the next start */
-    m->open++;  /* the message must outlive the loop */
-    for (struct job *j; (j = job_reading(m)) != NULL;) {
-        if (m->body != NULL)
-            job_give(j);
-        else
-            job_unreadable(j, rc == 0 ? -EIO : rc);
-    }
-    msg_recipients_back(m, 1);
-}
-
-static void job_read_done(struct spool_op *op) {
-    struct read_op *r = DL_OWNER(op, struct read_op, op);
-    r->back.run = job_read_back;
-    loop_post(r->s->loop, &r->back);
-}
-
-static void job_read(struct msg *m) {
-    struct read_op *r = MEM_NEW(struct read_op);
-    r->s = m->s;
-    r->id = m->env->id;
-    r->op.kind = SPOOL_READ;
-    r->op.id = r->id;
-    r->op.done = job_read_done;
-    m->reading = true;
-    spool_submit(m->s->spool, &r->op);
-}
-
-void job_assign(struct job *j, struct slot *slot) {
-    j->slot = slot;
-    j->at = JOB_READING;
-    if (j->m->body != NULL)
-        job_give(j);
-    else if (!j->m->reading)
-        job_read(j->m);
+void job_recall(const struct job *j) {
+    atomic_store(&j->given->recalled, true);
+    j->m->s->ops.session_recall(j->slot->session);
 }

@@ -4,11 +4,13 @@
  * Every recipient has its own last error.  Recipients that wait for the same share one struct
  * reason, however many messages they are of; it is freed with its last user.
  */
+#include "schedule/rcpt.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "report/logline.h"
-#include "schedule/sched.h"
+#include "schedule/wait.h"
 #include "util/clock.h"
 #include "util/mem.h"
 

@@ -1,71 +1,25 @@
 /*
  * schedule/sched.c - queued messages: arrival, recovery, rounds, and what takes recipients back
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "schedule/sched.h"
 
-#include "mail/address.h"
+#include <stdlib.h>
+
 #include "report/logline.h"
 #include "route/keys.h"
-#include "schedule/sched.h"
+#include "schedule/dest.h"
+#include "schedule/dispatch.h"
+#include "schedule/finish.h"
+#include "schedule/job.h"
+#include "schedule/msg.h"
+#include "schedule/rcpt.h"
+#include "schedule/timers.h"
 #include "util/clock.h"
-#include "util/log.h"
 #include "util/mem.h"
 
 #define TICK_MS        200
 #define SLICE_MS       5
-#define JUMP_US        10000000LL /* less is the work of ntpd */
-#define BODY_FILES_MAX 512U       /* descriptors that waiting messages may hold */
-
-void msg_set_queue(struct msg *m, enum sched_queue q) {
-    m->s->n_queue[m->queue]--;
-    m->queue = q;
-    m->s->n_queue[q]++;
-}
-
-void msg_free(struct msg *m) {
-    struct sched *s = m->s;
-    heap_del(s, m);
-    itab_del(&s->msgs, m->env->id);
-    s->n_queue[m->queue]--;
-    msg_orders_noted(m);
-    free(m->routes);
-    msg_drop_reasons(m);
-    msg_set_hop(m, NULL);
-    body_unref(m->body);
-    envelope_unref(m->env);
-    free(m);
-}
-
-static struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body) {
-    struct msg *m = mem_zalloc(sizeof *m + env->n_rcpts * sizeof m->rcpts[0]);
-    m->s = s;
-    m->env = env;
-    m->body = body;
-    m->left = env->n_rcpts;
-    m->queue = QUEUE_DEFERRED;
-    dl_init(&m->jobs);
-    s->n_queue[m->queue]++;
-    itab_put(&s->msgs, env->id, m);
-    return m;
-}
-
-void msg_set_hop(struct msg *m, struct hop *hop) {
-    if (m->hop != NULL)
-        m->hop->waiting--;
-    m->hop = hop;
-    if (hop != NULL)
-        hop->waiting++;
-}
-
-void msg_recipients_back(struct msg *m, uint32_t n) {
-    m->open -= n;
-    if (m->open == 0)
-        msg_finish(m);
-    else if (m->partial) /* others go on: after a crash these must not be sent again */
-        msg_save_progress(m);
-}
+#define BODY_FILES_MAX 512U /* descriptors that waiting messages may hold */
 
 static void msg_defer_here(struct msg *m, uint32_t i, enum mail_blame blame, const char *dsn,
                            const char *text) {
@@ -172,12 +126,6 @@ static struct job *job_not_given(const struct msg *m) {
     return NULL;
 }
 
-/* Its attempt comes back from the session, unless it is begun. */
-static void job_recall(const struct job *j) {
-    atomic_store(&j->given->recalled, true);
-    j->m->s->ops.session_recall(j->slot->session);
-}
-
 void msg_recall(struct msg *m) {
     m->open++; /* the message must outlive the loops */
     msg_stop_routing(m);
@@ -194,24 +142,6 @@ struct add_task {
     struct envelope *env;
     struct body *body;
 };
-
-/* All keys of the heap move alike: its order stays. */
-void sched_watch_clock(struct sched *s) {
-    int64_t now = clock_wall_us(), drift = now - clock_mono_ms() * 1000;
-    int64_t jump = drift - s->drift_us;
-    size_t pos = 0;
-    if (jump > -JUMP_US && jump < JUMP_US)
-        return;
-    s->drift_us = drift;
-    s->jump_us = jump;
-    s->jump_middle_us = now - jump / 2;
-    log_warn("qmgr", "the clock was set %s by %lld s: waiting mail keeps its turn",
-             jump < 0 ? "back" : "forward", (long long)((jump < 0 ? -jump : jump) / 1000000));
-    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;) {
-        m->next_us += jump;
-        m->shift_us += jump;
-    }
-}
 
 /* A message that was being received when the clock was set forward is not that much older.  (When
  * the clock was set back, it only stays that much longer.) */
@@ -299,7 +229,7 @@ static void on_tick(uv_timer_t *t) {
     struct sched *s = t->data;
     sched_watch_clock(s);
     sched_run_due(s);
-    dest_tick(s, loop_now_ms(s->loop));
+    dispatch_tick(s, loop_now_ms(s->loop));
     tally_tick(&s->tally, clock_wall_us());
 }
 
@@ -310,6 +240,7 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
     s->lookup = k;
     s->cfg = config_ref(cfg);
     s->ops = *ops;
+    s->add = sched_add;
     dl_init(&s->idle_dests);
     dl_init(&s->idle_slots);
     dl_init(&s->paced);

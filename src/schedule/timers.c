@@ -1,8 +1,13 @@
 /*
- * schedule/timers.c - when the next attempt is due: a binary heap by wall clock
+ * schedule/timers.c - when the next attempt is due: a binary heap by wall clock, which may be set
  */
-#include "schedule/sched.h"
+#include "schedule/timers.h"
+
+#include "util/clock.h"
+#include "util/log.h"
 #include "util/mem.h"
+
+#define JUMP_US 10000000LL /* less is the work of ntpd */
 
 static void place(struct sched *s, struct msg *m, size_t i) {
     s->heap[i] = m;
@@ -53,4 +58,22 @@ void heap_del(struct sched *s, struct msg *m) {
         sift_up(s, last, i);
     else
         sift_down(s, last, i);
+}
+
+/* All keys of the heap move alike: its order stays. */
+void sched_watch_clock(struct sched *s) {
+    int64_t now = clock_wall_us(), drift = now - clock_mono_ms() * 1000;
+    int64_t jump = drift - s->drift_us;
+    size_t pos = 0;
+    if (jump > -JUMP_US && jump < JUMP_US)
+        return;
+    s->drift_us = drift;
+    s->jump_us = jump;
+    s->jump_middle_us = now - jump / 2;
+    log_warn("qmgr", "the clock was set %s by %lld s: waiting mail keeps its turn",
+             jump < 0 ? "back" : "forward", (long long)((jump < 0 ? -jump : jump) / 1000000));
+    for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;) {
+        m->next_us += jump;
+        m->shift_us += jump;
+    }
 }

@@ -7,6 +7,9 @@
 #include <errno.h>
 
 #include "../fuzz/bundle.h"
+#include "schedule/dest.h"
+#include "schedule/msg.h"
+#include "schedule/rcpt.h"
 #include "schedule/sched.h"
 #include "spool/inside.h"
 #include "spool/spool.h"

@@ -1,0 +1,52 @@
+/*
+ * schedule/msg.c - a queued message as an object: made, counted, freed
+ */
+#include "schedule/msg.h"
+
+#include <stdlib.h>
+
+#include "schedule/rcpt.h"
+#include "schedule/timers.h"
+#include "schedule/wait.h"
+#include "util/mem.h"
+
+void msg_set_queue(struct msg *m, enum sched_queue q) {
+    m->s->n_queue[m->queue]--;
+    m->queue = q;
+    m->s->n_queue[q]++;
+}
+
+void msg_set_hop(struct msg *m, struct hop *hop) {
+    if (m->hop != NULL)
+        m->hop->waiting--;
+    m->hop = hop;
+    if (hop != NULL)
+        hop->waiting++;
+}
+
+struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body) {
+    struct msg *m = mem_zalloc(sizeof *m + env->n_rcpts * sizeof m->rcpts[0]);
+    m->s = s;
+    m->env = env;
+    m->body = body;
+    m->left = env->n_rcpts;
+    m->queue = QUEUE_DEFERRED;
+    dl_init(&m->jobs);
+    s->n_queue[m->queue]++;
+    itab_put(&s->msgs, env->id, m);
+    return m;
+}
+
+void msg_free(struct msg *m) {
+    struct sched *s = m->s;
+    heap_del(s, m);
+    itab_del(&s->msgs, m->env->id);
+    s->n_queue[m->queue]--;
+    msg_orders_noted(m);
+    free(m->routes);
+    msg_drop_reasons(m);
+    msg_set_hop(m, NULL);
+    body_unref(m->body);
+    envelope_unref(m->env);
+    free(m);
+}
