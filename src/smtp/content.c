@@ -16,14 +16,26 @@ static bool any_8bit(const char *p, size_t n) {
     return (acc & 0x8080808080808080ULL) != 0;
 }
 
-/* Part of a line, without its end. */
+/* n without the CRs at the end of what they belong to. */
+static size_t without_crs(const char *p, size_t n) {
+    while (n > 0 && p[n - 1] == '\r')
+        n--;
+    return n;
+}
+
+/* Part of a line, without its end, that does not end in a CR.  The CRs that stood before it were
+ * not the line's end: they become blanks. */
 static void emit(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
     if (n == 0)
         return;
     in->has_8bit = in->has_8bit || any_8bit(p, n);
-    in->line_len += n;
+    in->line_len += in->crs + n;
     in->has_long = in->has_long || in->line_len > CONTENT_LONG_LINE;
-    char *at = sbuf_room(out, n);
+    char *at = sbuf_room(out, in->crs + n);
+    memset(at, ' ', in->crs);
+    sbuf_advance(out, in->crs);
+    in->crs = 0;
+    at = sbuf_room(out, n);
     memcpy(at, p, n);
     for (char *cr = at; (cr = memchr(cr, '\r', (size_t)(at + n - cr))) != NULL;)
         *cr = ' ';
@@ -34,6 +46,7 @@ static void emit_end(struct content_in *in, struct sbuf *out) {
     sbuf_add(out, "\r\n", 2);
     in->mid_line = false;
     in->line_len = 0;
+    in->crs = 0;
 }
 
 /* One whole line without its end; true if it is the end of the content. */
@@ -47,20 +60,27 @@ static bool data_line(struct content_in *in, const char *p, size_t n, bool crlf,
         }
         in->has_dots = in->has_dots || p[0] == '.';
     }
-    emit(in, p, n, out);
+    emit(in, p, without_crs(p, n), out);
     emit_end(in, out);
     in->prev_bare = !crlf;
     return false;
 }
 
-/* Takes a part of a line whose end has not come.  Returns how many bytes were used: a CR at the end
- * or a dot at the beginning is left until what follows it decides what it is. */
+/* A part of a line that is all CRs: the last one may belong to the line's end. */
+static size_t crs_take(struct content_in *in, size_t n) {
+    in->mid_line = in->mid_line || n > 1;
+    in->crs += n - 1;
+    return n - 1;
+}
+
+/* Takes a part of a line whose end has not come.  Returns how many bytes were used: CRs at the end
+ * or a dot at the beginning are left until what follows them decides what they are. */
 static size_t data_piece(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
-    size_t take = p[n - 1] == '\r' ? n - 1 : n, skip = 0;
+    size_t take = without_crs(p, n), skip = 0;
     if (take == 0)
-        return 0;
+        return crs_take(in, n);
     if (!in->mid_line && p[0] == '.') {
-        if (take == 1)
+        if (n <= 2 && take == 1)
             return 0;
         skip = 1;
         in->has_dots = in->has_dots || p[1] == '.';
@@ -91,29 +111,21 @@ bool content_data(struct content_in *in, struct str data, struct sbuf *out, size
 }
 
 static void bdat_part(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
+    size_t text = without_crs(p, n);
     if (n == 0)
         return;
     if (!in->mid_line && p[0] == '.')
         in->has_dots = true;
     in->mid_line = true;
-    emit(in, p, n, out);
+    emit(in, p, text, out);
+    in->crs += n - text;
 }
 
 void content_bdat(struct content_in *in, struct str data, struct sbuf *out) {
-    if (data.n > 0 && in->cr_held) {
-        in->cr_held = false;
-        if (data.p[0] != '\n')
-            bdat_part(in, "\r", 1, out); /* emit makes it a blank */
-    }
     while (data.n > 0) {
         const char *nl = memchr(data.p, '\n', data.n);
         size_t n = nl == NULL ? data.n : (size_t)(nl - data.p);
-        if (nl == NULL && data.p[n - 1] == '\r') {
-            in->cr_held = true;
-            bdat_part(in, data.p, n - 1, out);
-            return;
-        }
-        bdat_part(in, data.p, nl != NULL && n > 0 && data.p[n - 1] == '\r' ? n - 1 : n, out);
+        bdat_part(in, data.p, n, out);
         if (nl == NULL)
             return;
         emit_end(in, out);
@@ -122,9 +134,6 @@ void content_bdat(struct content_in *in, struct str data, struct sbuf *out) {
 }
 
 void content_bdat_end(struct content_in *in, struct sbuf *out) {
-    if (in->cr_held)
-        bdat_part(in, "\r", 1, out);
-    in->cr_held = false;
     if (in->mid_line)
         emit_end(in, out);
 }

@@ -1,10 +1,10 @@
 /*
  * smtp/content.h - message content on the wire: DATA and BDAT in, dot-stuffing out
  *
- * Whatever comes in, what is kept has CR LF line ends only: a bare LF ends a line of content, a
- * stray CR becomes a blank.  The end of DATA is CR LF . CR LF exactly, so what one server takes for
- * the end can never be content for the next (SMTP smuggling, CVE-2023-51764).  No state but the
- * struct; one thread each.
+ * Whatever comes in, what is kept has CR LF line ends only: a bare LF ends a line of content, CRs
+ * before a line's end go, as with Postfix, and any other CR becomes a blank.  The end of DATA is CR
+ * LF . CR LF exactly, so what one server takes for the end can never be content for the next (SMTP
+ * smuggling, CVE-2023-51764).  No state but the struct; one thread each.
  */
 #ifndef PH_SMTP_CONTENT_H
 #define PH_SMTP_CONTENT_H
@@ -17,7 +17,7 @@
 struct content_in {
     bool mid_line;  /* the current line has begun */
     bool prev_bare; /* the previous line ended with a bare LF */
-    bool cr_held;   /* BDAT: a chunk ended with CR */
+    size_t crs;     /* so many CRs came that are the line's end, or blanks if text follows */
     bool has_8bit;
     bool has_dots;   /* a line begins with '.' */
     bool has_long;   /* a line is longer than CONTENT_LONG_LINE */

@@ -34,9 +34,11 @@ static void test_data(void **state) {
         {"a\r\n.\r\n", "a\r\n", 0},
         {".\r\n", "", 0},
         {"..\r\n.x\r\n.\r\nQUIT\r\n", ".\r\nx\r\n", 6},
-        {"a\nb\n.\r\nc\r\n.\r\n", "a\r\nb\r\n.\r\nc\r\n", 0}, /* LF . CRLF is content */
-        {"a\r\n.\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", 0},         /* CRLF . LF is content */
-        {"a\rb\r\r\n.\r\n", "a b \r\n", 0},                   /* stray CR becomes a blank */
+        {"a\nb\n.\r\nc\r\n.\r\n", "a\r\nb\r\n.\r\nc\r\n", 0},   /* LF . CRLF is content */
+        {"a\r\n.\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", 0},           /* CRLF . LF is content */
+        {"a\rb\r\r\n.\r\n", "a b\r\n", 0},                      /* stray CR becomes a blank */
+        {"a\r\r\n\r\r\r\nb\r\r\r\n.\r\n", "a\r\n\r\nb\r\n", 0}, /* but not before the line's end */
+        {"a\r\r\rb\r\n.\r\r\n..\r\r\n.\r\n", "a   b\r\n\r\n.\r\n", 0},
         {"\r.\r\n\r\n.\r\n", " .\r\n\r\n", 0},
     };
     (void)state;

@@ -41,9 +41,11 @@ bool address_numbers(const char *addr, unsigned *mail, unsigned *rcpt) {
     return false;
 }
 
-/* One line of content without its end; a CR that ends no line is a blank. */
+/* One line of content without its end; CRs before it go, another CR is a blank. */
 static void put_line(struct bytes *out, const char *p, size_t n) {
     size_t at = out->n;
+    while (n > 0 && p[n - 1] == '\r')
+        n--;
     bytes_add(out, p, n);
     for (char *cr = out->p + at; (cr = memchr(cr, '\r', out->n - (size_t)(cr - out->p))) != NULL;)
         *cr = ' ';
