@@ -17,6 +17,7 @@
 #include "cli/submission.h"
 #include "mail/address.h"
 #include "mail/addrlist.h"
+#include "mail/header.h"
 #include "util/clock.h"
 #include "util/mem.h"
 
@@ -35,18 +36,6 @@ struct sendmail {
 };
 
 /* -- the header -- */
-
-/* The name of the field that line is the beginning of, without blanks before the colon (RFC 5322
- * section 4.5); empty: it is none. */
-static struct str sent_field_name(struct str line) {
-    size_t n = 0;
-    while (n < line.n && line.p[n] > ' ' && line.p[n] < 0x7f && line.p[n] != ':')
-        n++;
-    size_t colon = n;
-    while (colon < line.n && (line.p[colon] == ' ' || line.p[colon] == '\t'))
-        colon++;
-    return n > 0 && colon < line.n && line.p[colon] == ':' ? str_make(line.p, n) : STR_NONE;
-}
 
 /* The line and those that continue it. */
 static struct str field_take(struct str *rest) {
@@ -78,8 +67,8 @@ static bool names_recipients(const struct sendmail *m, struct str name) {
 /* Calls fn for each field of the header section; returns what follows it. */
 static struct str header_each(struct sendmail *m, struct str content,
                               void (*fn)(struct sendmail *m, struct str name, struct str field)) {
-    while (content.n > 0 && sent_field_name(content).n > 0) {
-        struct str name = sent_field_name(content);
+    while (content.n > 0 && header_field_name(content).n > 0) {
+        struct str name = header_field_name(content);
         fn(m, name, field_take(&content));
     }
     return content;
@@ -178,8 +167,8 @@ static void header_rewrite(struct sendmail *m) {
         add_resent(m, &out);
     else if (!m->has_from)
         add_from(m, "From", &out);
-    while (rest.n > 0 && sent_field_name(rest).n > 0) {
-        struct str name = sent_field_name(rest), field = field_take(&rest);
+    while (rest.n > 0 && header_field_name(rest).n > 0) {
+        struct str name = header_field_name(rest), field = field_take(&rest);
         if (!m->from_header || (!str_ieq_c(name, "bcc") && !str_ieq_c(name, "resent-bcc")))
             sbuf_add_str(&out, field);
     }
@@ -188,12 +177,18 @@ static void header_rewrite(struct sendmail *m) {
     m->s.content = out;
 }
 
-/* A line that mbox files have before each message. */
-static struct str without_mbox_line(struct str in) {
-    bool mbox = in.n > 5 && (memcmp(in.p, "From ", 5) == 0 || memcmp(in.p, ">From", 5) == 0);
-    const char *nl =
-        mbox && (in.p[0] == 'F' || (in.n > 6 && in.p[5] == ' ')) ? memchr(in.p, '\n', in.n) : NULL;
-    return nl == NULL ? in : str_from(in, (size_t)(nl - in.p) + 1);
+/* Without the lines that mbox files have before a message. */
+static struct str without_mbox_lines(struct str in) {
+    for (;;) {
+        size_t n = 0;
+        while (n < in.n && in.p[n] == '>')
+            n++;
+        const char *nl =
+            in.n - n > 5 && memcmp(in.p + n, "From ", 5) == 0 ? memchr(in.p, '\n', in.n) : NULL;
+        if (nl == NULL)
+            return in;
+        in = str_from(in, (size_t)(nl - in.p) + 1);
+    }
 }
 
 /* Reads the message; with dot_ends a line with a dot alone ends it.  False: it cannot be read. */
@@ -202,7 +197,7 @@ static bool content_read(struct sendmail *m) {
     ssize_t n;
     while ((n = read(0, sbuf_room(&in, 65536), 65536)) > 0 || (n < 0 && errno == EINTR))
         sbuf_advance(&in, n > 0 ? (size_t)n : 0);
-    struct str rest = without_mbox_line(sbuf_str(&in));
+    struct str rest = without_mbox_lines(sbuf_str(&in));
     while (rest.n > 0) {
         const char *nl = memchr(rest.p, '\n', rest.n);
         size_t end = nl == NULL ? rest.n : (size_t)(nl - rest.p) + 1;

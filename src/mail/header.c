@@ -5,15 +5,14 @@
 
 #include <string.h>
 
-/* Length of the field name at the start of line, 0 if it is no header field. */
-static size_t field_name(struct str line) {
+struct str header_field_name(struct str line) {
     size_t n = 0;
     while (n < line.n && line.p[n] > ' ' && line.p[n] < 0x7f && line.p[n] != ':')
         n++;
     size_t colon = n;
     while (colon < line.n && (line.p[colon] == ' ' || line.p[colon] == '\t'))
         colon++;
-    return colon < line.n && line.p[colon] == ':' ? n : 0;
+    return n > 0 && colon < line.n && line.p[colon] == ':' ? str_make(line.p, n) : STR_NONE;
 }
 
 static void note_field(struct header_scan *h, struct str name, struct str value) {
@@ -54,7 +53,7 @@ static void scan_line(struct header_scan *h, struct str line, size_t at) {
         note_folded(h, line);
         return;
     }
-    size_t n = field_name(line);
+    size_t n = header_field_name(line).n;
     if (n == 0) {
         h->ended = true;
         h->no_separator = line.n > 0;

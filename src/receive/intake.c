@@ -34,7 +34,7 @@ static uint32_t chunk_size(const struct intake *in) {
 
 /* Counts what the intake holds now; on_the_way: bytes of the chunk that is with the spool. */
 static void count_memory(struct intake *in, size_t on_the_way) {
-    uint64_t now = in->content.cap + on_the_way;
+    uint64_t now = in->content.cap + in->raw.cap + on_the_way;
     if (now >= in->counted_mem)
         atomic_fetch_add_explicit(&intake_memory, now - in->counted_mem, memory_order_relaxed);
     else
@@ -83,6 +83,7 @@ static void intake_destroy(struct intake *in) {
     if (in->in_file)
         intake_drop_file(in);
     sbuf_free(&in->content);
+    sbuf_free(&in->raw);
     count_memory(in, 0);
     header_scan_free(&in->hdr);
     free(in);
@@ -173,16 +174,20 @@ static bool intake_spill(struct intake *in) {
 
 /* -- bytes -- */
 
-/* What is too big or failed is read to its end, but not kept.  before: the length of the gathered
- * content before the bytes that are counted now. */
-static void check_size(struct intake *in, size_t before) {
+/* Where bytes are decoded to: the header section is edited before it is content. */
+static struct sbuf *decode_to(struct intake *in) {
+    return in->edit.ended ? &in->content : &in->raw;
+}
+
+/* What is too big or failed is read to its end, but not kept.  before: the length of to before the
+ * bytes that are counted now. */
+static void check_size(struct intake *in, struct sbuf *to, size_t before) {
     int64_t limit = in->p->message_size_limit;
-    in->size += in->content.n - before;
+    in->size += to->n - before;
     if (limit > 0 && in->size > (uint64_t)limit)
         in->too_big = true;
     if (in->too_big || in->failed < 0)
-        in->content.n = before;
-    count_memory(in, 0);
+        to->n = before;
 }
 
 /* Looks at new header lines; at the end of the section, completes it. */
@@ -217,11 +222,20 @@ static enum intake_rc intake_end(struct intake *in) {
     return in->writing != NULL ? INTAKE_WAIT : INTAKE_END;
 }
 
+/* Bytes were decoded behind the first before bytes of to; last: they are the last ones. */
+static void bytes_came(struct intake *in, struct sbuf *to, size_t before, bool last) {
+    check_size(in, to, before);
+    if (!in->edit.ended)
+        header_edit(&in->edit, &in->ops.rules, &in->raw, last, &in->content);
+    count_memory(in, 0);
+    scan_header(in, last);
+}
+
 static size_t take_data(struct intake *in, struct str bytes, enum intake_rc *rc) {
-    size_t used = 0, before = in->content.n;
-    bool end = content_data(&in->in, bytes, &in->content, &used);
-    check_size(in, before);
-    scan_header(in, end);
+    struct sbuf *to = decode_to(in);
+    size_t used = 0, before = to->n;
+    bool end = content_data(&in->in, bytes, to, &used);
+    bytes_came(in, to, before, end);
     if (end)
         *rc = intake_end(in);
     else
@@ -231,28 +245,28 @@ static size_t take_data(struct intake *in, struct str bytes, enum intake_rc *rc)
 
 /* A chunk of BDAT is over. */
 static enum intake_rc end_chunk(struct intake *in) {
-    size_t before = in->content.n;
+    struct sbuf *to = decode_to(in);
+    size_t before = to->n;
     if (in->kind == INTAKE_REFUSED)
         return in->chunk_last ? INTAKE_END : INTAKE_CHUNK;
     if (!in->chunk_last) {
         intake_spill(in);
         return INTAKE_CHUNK;
     }
-    content_bdat_end(&in->in, &in->content);
-    check_size(in, before);
-    scan_header(in, true);
+    content_bdat_end(&in->in, to);
+    bytes_came(in, to, before, true);
     return intake_end(in);
 }
 
 static size_t take_chunk(struct intake *in, struct str bytes, enum intake_rc *rc) {
-    size_t before = in->content.n;
+    struct sbuf *to = decode_to(in);
+    size_t before = to->n;
     if (bytes.n > in->chunk_left)
         bytes.n = (size_t)in->chunk_left;
     in->chunk_left -= bytes.n;
     if (in->kind == INTAKE_BDAT) {
-        content_bdat(&in->in, bytes, &in->content);
-        check_size(in, before);
-        scan_header(in, false);
+        content_bdat(&in->in, bytes, to);
+        bytes_came(in, to, before, false);
     }
     if (in->chunk_left == 0)
         *rc = end_chunk(in);

@@ -14,6 +14,7 @@
 #define PH_RECEIVE_INTAKE_H
 
 #include "config/config.h"
+#include "mail/edit.h"
 #include "mail/header.h"
 #include "smtp/content.h"
 #include "spool/spool.h"
@@ -32,6 +33,7 @@ struct intake_ops {
     void (*ready)(void *arg);
     /* The end of the header section: appends fields that are missing to add. */
     void (*missing)(void *arg, struct header_scan *h, struct sbuf *add);
+    struct edit_rules rules; /* its texts live as long as the configuration */
     void *arg;
 };
 
@@ -51,6 +53,8 @@ struct intake {
     struct intake_ops ops;
     uint64_t id;                  /* the message's */
     struct content_in in;         /* the decoder */
+    struct sbuf raw;              /* of the header section, what is not decided */
+    struct header_edit edit;      /* from raw to content */
     struct sbuf content;          /* all of it, or what is not yet in the file */
     struct header_scan hdr;       /* offsets are into content */
     bool hdr_done;                /* the header section is over and completed */

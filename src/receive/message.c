@@ -78,15 +78,20 @@ static void add_received(const struct session *s, struct sbuf *b) {
     sbuf_add_c(b, "\r\n");
 }
 
-/* Does this client get missing header fields added?  permit_inet_interfaces, permit_mynetworks. */
-static bool completes_headers(const struct session *s) {
+/* Is the client one of local_header_rewrite_clients?  permit_inet_interfaces, permit_mynetworks. */
+static bool rewrites_headers(const struct session *s) {
     struct str who = str_of(s->p->local_header_rewrite_clients);
-    if (s->client.local || s->p->always_add_missing_headers)
+    if (s->client.local)
         return true;
     if (list_has_word(who, "permit_mynetworks") && client_is_in(&s->client, s->p->mynetworks))
         return true;
     return list_has_word(who, "permit_inet_interfaces") &&
            cfg_is_own_address(s->cfg, s->client.addr);
+}
+
+/* Does this client get missing header fields added? */
+static bool completes_headers(const struct session *s) {
+    return s->p->always_add_missing_headers || rewrites_headers(s);
 }
 
 /* Fields that are missing, to be put at the end of the header section. */
@@ -290,7 +295,15 @@ size_t message_input(struct session *s, const char *p, size_t n, enum cmd *rc) {
 /* -- DATA -- */
 
 static void intake_start(struct session *s, enum intake_kind kind) {
-    const struct intake_ops ops = {message_ready, missing_fields, s};
+    const struct params *p = &s->cfg->p;
+    bool local = rewrites_headers(s);
+    const struct intake_ops ops = {
+        .ready = message_ready,
+        .missing = missing_fields,
+        .rules = {.drop = p->message_drop_headers,
+                  .origin = local && p->append_at_myorigin ? p->myorigin : NULL,
+                  .domain = local && p->append_dot_mydomain ? p->mydomain : NULL},
+        .arg = s};
     struct sbuf received = {0};
     uint64_t id = kind == INTAKE_REFUSED ? 0 : s->tx->id;
     s->intake = intake_new(kind, s->r->loop, s->r->spool, &s->cfg->p, id, &ops);

@@ -24,10 +24,10 @@ def fields(size, each, name=b"X-Long"):
 
 
 def folded(size):
-    first, line = b"To: many\r\n", b"\tsomebody@far-away.example,\r\n"
+    first, line = b"To: many@far-away.example\r\n", b"\tsomebody@far-away.example,\r\n"
     n = (size - len(first)) // len(line)
     rest = size - len(first) - n * len(line)
-    return first + line * (n - 2) + b"\t" + b"x" * (2 * len(line) + rest - 3) + b"\r\n"
+    return first + line * (n - 2) + b"\tx@" + b"x" * (2 * len(line) + rest - 13) + b".example\r\n"
 
 
 SECTIONS = {"lines": lambda n: fields(n, 78), "long lines": lambda n: fields(n, 7001), "one line": lambda n: fields(n, 0), "folded": folded,

@@ -2,12 +2,33 @@
  * was scanned is dropped at once. */
 #include "mail/header.h"
 #include "fuzz.h"
+#include "mail/edit.h"
+
+/* Edited in pieces and as a whole: the same. */
+static void edits(struct str in, size_t step) {
+    static const struct edit_rules rules = {"bcc subject", "origin.example", "domain.example"};
+    struct header_edit whole = {0}, pieces = {0};
+    struct sbuf raw = {0}, first = {0}, second = {0};
+    sbuf_add_str(&raw, in);
+    header_edit(&whole, &rules, &raw, true, &first);
+    MUST(raw.n == 0);
+    for (size_t at = 0; at < in.n; at += step) {
+        bool last = at + step >= in.n;
+        sbuf_add(&raw, in.p + at, last ? in.n - at : step);
+        header_edit(&pieces, &rules, &raw, last, &second);
+    }
+    MUST(raw.n == 0 && str_eq(sbuf_str(&first), sbuf_str(&second)));
+    sbuf_free(&raw);
+    sbuf_free(&first);
+    sbuf_free(&second);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     struct str in = str_make((const char *)p, n);
     size_t step = 1U + fuzz_byte(&in);
     struct header_scan whole = {0}, pieces = {0}, dropped = {0};
     size_t off = 0;
+    edits(in, step);
     header_scan(&whole, in, true);
     for (size_t have = step; have < in.n && !pieces.ended; have += step)
         header_scan(&pieces, str_make(in.p, have), false);

@@ -4,6 +4,7 @@
 
 #include "mail/address.h"
 #include "mail/addrlist.h"
+#include "mail/edit.h"
 #include "mail/envelope.h"
 #include "mail/header.h"
 #include "mail/mailerr.h"
@@ -50,6 +51,81 @@ static void test_lists(void **state) {
         assert_string_equal(out.p == NULL ? "" : out.p, cases[i].out);
         sbuf_free(&out);
     }
+}
+
+static const struct edit_rules edit_rules = {"bcc, content-length resent-bcc", "o.example",
+                                             "d.example"};
+
+/* Edits text that comes in pieces of that many bytes. */
+static void edit(struct str text, size_t piece, struct sbuf *out) {
+    struct header_edit e = {0};
+    struct sbuf raw = {0};
+    for (size_t at = 0; at < text.n || !e.ended; at += piece) {
+        bool last = at + piece >= text.n;
+        sbuf_add(&raw, text.p + at, last ? text.n - at : piece);
+        header_edit(&e, &edit_rules, &raw, last, out);
+        if (last)
+            break;
+    }
+    assert_int_equal(raw.n, 0);
+    sbuf_free(&raw);
+}
+
+static void test_edit(void **state) {
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"", ""},
+        {"\r\nBcc: x\r\n", "\r\nBcc: x\r\n"},
+        {"Subject: a\r\nBCC : x,\r\n y\r\n\tz\r\nX: b\r\n\r\nBcc: kept\r\n",
+         "Subject: a\r\nX: b\r\n\r\nBcc: kept\r\n"},
+        {"Bcc: x\r\n", ""},
+        {"Bcc: x\r\nno header\r\n", "no header\r\n"},
+        {"Bcc-Not: x\r\nContent-Length: 9\r\n", "Bcc-Not: x\r\n"},
+        {"From a@b Mon Jan 1\r\n>>From c\r\nSubject: s\r\nFrom x\r\n",
+         "X-Mailbox-Line: From a@b Mon Jan 1\r\nX-Mailbox-Line: >>From c\r\nSubject: s\r\nFrom "
+         "x\r\n"},
+        {" From a: b\r\nBcc: x\r\n", " From a: b\r\nBcc: x\r\n"},
+        {"To: root (Cron)\r\nFrom: \"A, B\" <joe@host>, c@d.example\r\n\r\nx\r\n",
+         "To: root@o.example (Cron)\r\nFrom: \"A, B\" <joe@host.d.example>, "
+         "c@d.example\r\n\r\nx\r\n"},
+        {"Cc: a,\r\n b <c>,\r\n\td@[1.2.3.4]\r\nTo:\r\n",
+         "Cc: a@o.example,\r\n b <c@o.example>,\r\n\td@[1.2.3.4]\r\nTo:\r\n"},
+        {"Subject: root\r\nTo: <>, team: x;\r\n",
+         "Subject: root\r\nTo: <>, team: x@o.example;\r\n"},
+        {"To: a", "To: a@o.example"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t piece = 1; piece < 60; piece++) {
+            struct sbuf out = {0};
+            edit(str_of(cases[i].in), piece, &out);
+            assert_string_equal(out.p == NULL ? "" : out.p, cases[i].out);
+            sbuf_free(&out);
+        }
+}
+
+/* A field that is too long to be looked at as a whole goes through, or goes, as it is. */
+static void test_edit_of_large_fields(void **state) {
+    static const char *const names[] = {"To: ", "Bcc: ", "X: "};
+    (void)state;
+    for (size_t i = 0; i < 3; i++)
+        for (int lines = 0; lines < 2; lines++) {
+            struct sbuf in = {0}, out = {0};
+            sbuf_add_c(&in, names[i]);
+            while (in.n < 3 * HEADER_LINE_MAX)
+                sbuf_add_c(&in, lines == 0 ? "abc, " : "abc,\r\n ");
+            size_t field = in.n;
+            sbuf_add_c(&in, "\r\nCc: a\r\n\r\n");
+            edit(sbuf_str(&in), 1000, &out);
+            static const char rest[] = "\r\nCc: a@o.example\r\n\r\n";
+            size_t n = sizeof rest - 1 - (i == 1 ? 2 : 0);
+            assert_int_equal(out.n, (i == 1 ? 0 : field) + n);
+            assert_memory_equal(out.p, in.p + (i == 1 ? field + 2 : 0), i == 1 ? 5 : field);
+            assert_string_equal(out.p + out.n - n, rest + sizeof rest - 1 - n);
+            sbuf_free(&in);
+            sbuf_free(&out);
+        }
 }
 
 static void test_paths(void **state) {
@@ -475,6 +551,7 @@ static void test_dns_names(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths),        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_edit),         cmocka_unit_test(test_edit_of_large_fields),
         cmocka_unit_test(test_long_path),    cmocka_unit_test(test_future_queue_ids),
         cmocka_unit_test(test_report_names), cmocka_unit_test(test_external),
         cmocka_unit_test(test_xtext),        cmocka_unit_test(test_uxtext),

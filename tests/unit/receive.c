@@ -84,7 +84,8 @@ static void adds_a_field(void *arg, struct header_scan *h, struct sbuf *add) {
         sbuf_add_c(add, "\r\n");
 }
 
-static const struct intake_ops plain_ops = {is_ready, adds_a_field, NULL};
+static const struct intake_ops plain_ops = {
+    .ready = is_ready, .missing = adds_a_field, .rules = {.drop = ""}};
 
 static struct intake *begin(enum intake_kind kind) {
     struct sbuf received = {0};
