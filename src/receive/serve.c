@@ -162,6 +162,7 @@ static size_t serve_line(struct session *s, const char *p, size_t n) {
 static size_t serve_content(struct session *s, const char *p, size_t n) {
     enum cmd rc = CMD_DONE;
     size_t used = message_input(s, p, n, &rc);
+    smtpd_content_came(s, used);
     serve_next(s, rc);
     return used;
 }

@@ -31,21 +31,43 @@ static void trace_state(const struct session *s, enum session_state to) {
     sbuf_free(&b);
 }
 
+/* Milliseconds that a state may last; 0: for ever. */
+static int64_t state_limit(const struct session *s, enum session_state state) {
+    switch (state) {
+    case SESSION_TLS:
+        return s->p->smtpd_starttls_timeout * 1000;
+    case SESSION_SLEEP:
+        return s->p->smtpd_error_sleep_time * 1000;
+    case SESSION_WAIT:
+    case SESSION_NEW:
+        return 0;
+    case SESSION_CONTENT:
+        return s->left_ms > 0 ? s->left_ms : s->p->smtpd_timeout * 1000;
+    default:
+        return s->p->smtpd_timeout * 1000;
+    }
+}
+
 void smtpd_enter(struct session *s, enum session_state to) {
-    int64_t deadline = s->p->smtpd_timeout;
     trace_state(s, to);
     s->state = to;
-    if (to == SESSION_TLS)
-        deadline = s->p->smtpd_starttls_timeout;
-    else if (to == SESSION_SLEEP)
-        deadline = s->p->smtpd_error_sleep_time;
-    else if (to == SESSION_WAIT || to == SESSION_NEW)
-        deadline = 0;
-    conn_deadline(s->conn, deadline * 1000);
+    if (to == SESSION_COMMAND || to == SESSION_AUTH)
+        s->left_ms = 0;
+    int64_t limit = state_limit(s, to);
+    s->due_ms = s->r->loop->now_ms + limit;
+    conn_deadline(s->conn, limit);
     if (to == SESSION_WAIT || to == SESSION_SLEEP || to == SESSION_NEW)
         conn_pause(s->conn);
     else
         conn_resume(s->conn);
+}
+
+void smtpd_content_came(struct session *s, size_t n) {
+    int64_t most = s->p->smtpd_timeout * 1000, rate = s->p->smtpd_min_data_rate;
+    if (!s->p->smtpd_per_request_deadline || rate <= 0)
+        return;
+    int64_t left = s->due_ms - s->r->loop->now_ms + (int64_t)n * 1000 / rate;
+    s->left_ms = left < 1 ? 1 : left > most ? most : left;
 }
 
 void smtpd_answered(struct session *s, enum cmd rc) {

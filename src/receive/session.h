@@ -91,6 +91,8 @@ struct session {
     const struct params *p;    /* of svc */
     struct client client;
     enum session_state state;
+    int64_t due_ms;  /* when the client must have sent what is awaited, on the loop's clock */
+    int64_t left_ms; /* for content: what is left of its time; 0: all of it */
     void (*answered)(struct session *s, enum cmd rc); /* set by serve.c; see smtpd_answered */
     struct name_query *naming; /* the question for the client's name, or NULL */
     char *helo;                /* NULL: it has not said any */
@@ -111,6 +113,9 @@ struct session {
 
 /* Changes the state: pauses and resumes the client, sets the deadline. */
 void smtpd_enter(struct session *s, enum session_state to);
+/* In SESSION_CONTENT: n bytes of it have come, which may earn the client time (postconf(5),
+ * smtpd_per_request_deadline). */
+void smtpd_content_came(struct session *s, size_t n);
 /* "command", for people. */
 const char *smtpd_state_name(enum session_state state);
 /* The answer that CMD_WAIT waited for has come.  s may be gone when this returns. */

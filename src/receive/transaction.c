@@ -442,6 +442,13 @@ static void on_rcpt_route(void *arg, const struct route *r) {
     tx->access = access_begin(&f, ACCESS_RCPT, on_rcpt_access, s);
 }
 
+/* As Postfix: a client that has too many recipients for one message is told so for each, and is not
+ * sent away for it until it has smtpd_recipient_overshoot_limit beyond the limit. */
+static void rcpt_too_many(struct session *s) {
+    bool counts = s->tx->n_beyond++ >= s->p->smtpd_recipient_overshoot_limit;
+    tx_say(s, !counts, "452 4.5.3 Error: too many recipients");
+}
+
 /* May RCPT come now? */
 static bool rcpt_expected(struct session *s, struct str args) {
     if (s->tx == NULL)
@@ -451,7 +458,7 @@ static bool rcpt_expected(struct session *s, struct str args) {
     else if (!str_istarts(args, "TO:"))
         tx_say(s, false, "501 5.5.4 Syntax: RCPT TO:<address>");
     else if (s->tx->n_rcpts >= (size_t)s->p->smtpd_recipient_limit)
-        tx_say(s, false, "452 4.5.3 Error: too many recipients");
+        rcpt_too_many(s);
     else
         return !rate_exceeded(s, ANVIL_RCPT, s->p->smtpd_client_recipient_rate_limit);
     return false;

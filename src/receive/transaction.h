@@ -24,6 +24,7 @@ struct transaction {
     uint32_t flags;    /* ENV_* that MAIL asks for */
     struct rcpt_in *rcpts;
     size_t n_rcpts, cap_rcpts;
+    int64_t n_beyond;               /* refused because there were too many */
     struct rcpt_in pending;         /* the recipient that is being decided about */
     struct route_query *route;      /* the question where it goes, or NULL */
     enum route_class address_class; /* of it */

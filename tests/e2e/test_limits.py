@@ -1,0 +1,194 @@
+"""What strangers can make the server hold, one kind of resource after the other: each with its bound as a number."""
+import contextlib
+import os
+import re
+import socket
+import threading
+
+import pytest
+from kit import SLOW, Client, FakeRelay, Posthouse, wait_for
+
+FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
+STRANGERS = "mynetworks = 127.0.0.9\nsmtpd_client_event_limit_exceptions =\nrelayhost = [127.0.0.1]:9\nrelay_threads = 1\n"
+KIB = 1024
+
+
+def held(p):
+    """Kilobytes that the relay process has in memory."""
+    status = open(f"/proc/{p.child('relay')}/status").read()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+
+
+def descriptors(p):
+    return len(os.listdir(f"/proc/{p.child('relay')}/fd"))
+
+
+def warm(p):
+    """Memory that is there whatever clients do."""
+    for _ in range(3):
+        with p.client() as c:
+            c.cmd(FROM)
+    return held(p)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["clear", "tls"])
+def test_memory_of_sessions_that_wait(dns, server_cert, tls):
+    """400 of them, after EHLO and a refused recipient: 8 KiB each, 40 with TLS; all of it and the descriptors come back."""
+    each, n = (40 if tls else 8), 400 // SLOW
+    conf = (STRANGERS + "smtpd_client_connection_count_limit = 0\nsmtpd_tls_security_level = may\n"
+            f"smtpd_tls_cert_file = {server_cert[0]}\nsmtpd_tls_key_file = {server_cert[1]}\n")
+    with Posthouse(conf, dns=dns) as p:
+        before, fds, clients = warm(p), descriptors(p), []
+        for _ in range(n):
+            c = p.client()
+            if tls:
+                c.starttls()
+                c.cmd("EHLO client.example")
+            assert c.cmd(FROM).startswith("250") and c.cmd(TO)[:3] in ("454", "554")
+            clients.append(c)
+        used = held(p) - before
+        print(f"{used / n:.1f} KiB a session")
+        assert descriptors(p) - fds <= n + 1
+        if SLOW == 1:
+            assert used / n < each
+        for c in clients:
+            c.sock.close()
+            c.f.close()
+        wait_for(lambda: descriptors(p) <= fds + 2)
+
+
+LONG = "x" * 60 + "." + "y" * 60 + ".example"
+
+
+def test_memory_of_what_strangers_say(dns):
+    """Commands, recipients and answers of the greatest length, as far as each is taken: less than 80 KiB a session."""
+    said = {"refused recipients": [FROM] + [f"RCPT TO:<{i}{'a' * 200}@{LONG}> ORCPT=rfc822;{'b' * 900}" for i in range(18)],
+            "longest name": ["EHLO " + "e" * 2000] * 90, "envelopes": [f"MAIL FROM:<{'a' * 200}@{LONG}> ENVID={'b' * 90}", "RSET"] * 40,
+            "answers": ["AUTH PLAIN " + "QUFB" * 480] * 18, "unread": ["EHLO x"] * 100 + ["NOOP"] * 10}
+    conf = STRANGERS + "smtpd_error_sleep_time = 0\nsmtpd_sasl_auth_enable = yes\nsmtpd_client_connection_count_limit = 0\n"
+    with Posthouse(conf, dns=dns) as p:
+        before, clients = warm(p), []
+        for lines in said.values():
+            for _ in range(10):
+                c = Client(p.port, ehlo="x")
+                c.raw("".join(line + "\r\n" for line in lines))
+                clients.append(c)
+        for c in clients[:40]:
+            c.cmd("VRFY <last@y.example>")
+        print(f"{(held(p) - before) / len(clients):.1f} KiB a session")
+        assert SLOW > 1 or (held(p) - before) / len(clients) < 80
+
+
+def test_memory_of_the_greatest_envelope(dns):
+    """smtpd_recipient_limit recipients of the greatest length from a client that may send: 4 MiB, which come back."""
+    conf = "relayhost = [127.0.0.1]:9\nrelay_threads = 1\nline_length_limit = 2048\n"
+    with Posthouse(conf, dns=dns) as p:
+        before = warm(p)
+        with p.client() as c:
+            c.cmd(FROM)
+            for i in range(1000):
+                assert c.cmd(f"RCPT TO:<{i}@{LONG}> ORCPT=rfc822;{'b' * 1700}") == "250 2.1.5 Ok"
+            assert c.cmd(TO) == "452 4.5.3 Error: too many recipients"
+            used = held(p) - before
+            print(f"{used} KiB")
+            assert SLOW > 1 or used < 4 * KIB
+            for i in range(50):  # and they do not add up
+                c.cmd("RSET"), c.cmd(FROM)
+                assert c.cmd(f"RCPT TO:<{i}@{LONG}> ORCPT=rfc822;{'b' * 1700}") == "250 2.1.5 Ok"
+        assert SLOW > 1 or held(p) - before < 4 * KIB
+
+
+def test_too_many_recipients_end_no_session(dns):
+    """A client that has more recipients than one message may have sends the message to those that were taken, and is only
+    sent away when it goes on for long."""
+    conf = "smtpd_recipient_limit = 4\nsmtpd_recipient_overshoot_limit = 60\nsmtpd_hard_error_limit = 5\nsmtpd_error_sleep_time = 0\n"
+    with FakeRelay() as relay, Posthouse(conf + f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p, p.client() as c:
+        many = lambda n: "".join(f"RCPT TO:<b{i}@y.example>\r\n" for i in range(n))
+        c.raw(f"{FROM}\r\n{many(50)}DATA\r\n")
+        replies = [c.reply() for _ in range(52)]
+        assert replies.count("250 2.1.5 Ok") == 4 and replies.count("452 4.5.3 Error: too many recipients") == 46
+        c.raw("Subject: to four\r\n\r\nx\r\n.\r\n")
+        assert c.reply().startswith("250 2.0.0 Ok: queued as")
+        c.raw(f"{FROM}\r\n{many(200)}")
+        replies = []
+        while (r := c.reply()) is not None:
+            replies.append(r)
+        assert len(replies) == 1 + 4 + 60 + 5 + 1 and replies[-1] == "421 4.7.0 mta.example Error: too many errors"
+        assert len(relay.wait_mail(b"to four")["rcpts"]) == 4
+
+
+def test_connections_of_one_client(dns):
+    """Counted while they are open, whatever becomes of them; and how many come in anvil_rate_time_unit."""
+    with Posthouse(STRANGERS + "smtpd_client_connection_count_limit = 5\n", dns=dns) as p:
+        for i in range(60):
+            s = socket.create_connection(("127.0.0.1", p.port), 10)
+            if i % 3 == 0:
+                s.recv(10)
+            s.close()
+
+        def greeted():
+            "as many as may be"
+            with contextlib.ExitStack() as open_:
+                return all(open_.enter_context(Client(p.port, ehlo=None)).greeting.startswith("220") for _ in range(5))
+        wait_for(greeted)
+        wait_for(lambda: p.log().count("\n") and p.log().count("]: connect from") == p.log().count("disconnect from"))
+        kept = [Client(p.port, ehlo=None) for _ in range(9)]
+        assert [c.greeting[:3] for c in kept] == ["220"] * 5 + ["421"] * 4
+    with Posthouse(STRANGERS + "smtpd_client_connection_rate_limit = 30\nanvil_rate_time_unit = 3600s\n", dns=dns) as p:
+        said = [Client(p.port, ehlo=None).greeting[:3] for _ in range(40)]
+        assert said == sorted(said) and said.count("220") in range(20, 31)  # the kit has looked whether it greets
+
+
+@pytest.mark.parametrize("kind", ["DATA", "BDAT 99999 LAST", "BDAT 99999", "refused"])
+def test_content_that_dribbles_ends(dns, kind):
+    """smtpd_per_request_deadline: bytes that come more slowly than smtpd_min_data_rate earn no time."""
+    conf = "relayhost = [127.0.0.1]:9\nsmtpd_timeout = 2s\nsmtpd_per_request_deadline = yes\nsmtpd_min_data_rate = 100000\n"
+    with Posthouse(conf, dns=dns) as p, p.client() as c:
+        if kind != "refused":
+            assert c.cmd(FROM).startswith("250") and c.cmd(TO).startswith("250")
+        c.raw(("BDAT 99999 LAST" if kind == "refused" else kind) + "\r\n")
+        if kind in ("DATA", "refused"):
+            assert c.reply()[:3] in ("354", "503")
+        over = threading.Event()
+
+        def dribble():
+            with contextlib.suppress(OSError):
+                while not over.wait(0.1):
+                    c.raw("x")
+        t = threading.Thread(target=dribble)
+        t.start()
+        with contextlib.suppress(ConnectionError):  # a reset may overtake the reply
+            assert c.reply() in ("421 4.4.2 mta.example Error: timeout exceeded", None)
+        p.wait_log("timeout after (DATA|BDAT)")
+        over.set()
+        t.join()
+
+
+def test_fast_content_earns_its_time(dns):
+    """With the same setting a client that sends in time gets its message through, however large."""
+    conf = "smtpd_timeout = 20s\nsmtpd_per_request_deadline = yes\nsmtpd_min_data_rate = 500\n"
+    with FakeRelay(keep=False) as relay, Posthouse(conf + f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        assert p.send(content="Subject: x\r\n\r\n" + "line\r\n" * 300_000).startswith("250")
+        assert p.send().startswith("250")
+        relay.wait_mails(2)
+
+
+def test_a_command_that_dribbles_ends(dns):
+    """A line has smtpd_timeout in all, and so has the answer to a challenge."""
+    conf = (STRANGERS + "smtpd_timeout = 2s\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = accounts\n"
+            "accounts_store = sqlite:/nowhere/x.db\n")
+    with Posthouse(conf, dns=dns) as p:
+        clients = [p.client() for _ in range(3)]
+        assert clients[1].cmd("AUTH LOGIN").startswith("334")
+        over = threading.Event()
+
+        def dribble():
+            while not over.wait(0.1):
+                for c in clients:
+                    with contextlib.suppress(OSError):
+                        c.raw("x")
+        t = threading.Thread(target=dribble)
+        t.start()
+        p.wait_log(r"timeout after \w+ from", count=3)
+        over.set()
+        t.join()
