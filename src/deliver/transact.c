@@ -179,11 +179,18 @@ static void set_result(struct attempt *a, uint32_t i, const struct mailerr *e) {
     a->tried[i] = true;
 }
 
-/* Gives e as the result of every recipient that has none, or what an earlier host said of it if
- * that says more. */
+/* Does what an earlier host said of the recipient say more than e, the error of the round?  What
+ * was said of other mail is no result for it. */
+static bool keeps_own(const struct mailerr *own, const struct mailerr *e) {
+    bool both_said = own->phase == PHASE_MAIL && e->phase == PHASE_MAIL;
+    return error_outweighs(own, e->status, e->phase) ||
+           (own->status == MAIL_DEFERRED && e->status == MAIL_DEFERRED && both_said);
+}
+
+/* Gives e as the result of every recipient that has none, or keeps its own if that says more. */
 static void fill_untried(struct attempt *a, const struct mailerr *e) {
     for (uint32_t i = 0; i < a->n; i++)
-        if (!a->tried[i] && error_outweighs(&a->res[i], e->status, e->phase))
+        if (!a->tried[i] && keeps_own(&a->res[i], e))
             a->tried[i] = true;
         else if (!a->tried[i])
             set_result(a, i, e);

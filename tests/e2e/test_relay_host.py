@@ -297,6 +297,17 @@ def test_what_was_taken_before_stays_sent(dns, caps):
     relay.stop()
 
 
+def test_what_was_said_of_one_recipient_is_no_others_result(dns):
+    """Each was refused for now by a host in its own words, and the next host of the list does not exist."""
+    relay = FakeRelay(replies={"RCPT": lambda l: f"45{l.split('<u')[1][0]} 4.2.{l.split('<u')[1][0]} wait {l.split('<')[1][:2]}"})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}, [gone.example]\n", dns=dns) as p:
+        p.send(rcpts=[f"u{i}@x.example" for i in (2, 0, 1)])
+        p.wait_log("status=deferred", count=3)
+        for i in range(3):
+            assert re.search(rf"to=<u{i}@x\.example>.*dsn=4\.2\.{i}, status=deferred \(.* said: 45{i} 4\.2\.{i} wait u{i}", p.log())
+    relay.stop()
+
+
 AFTER_BDAT = {
     "RSET refused for now": {"RSET": ["450 4.3.0 cannot"]},
     "RSET refused": {"RSET": ["502 5.5.1 what is that"]},
