@@ -89,6 +89,7 @@ void wire_dns_ptr(struct wire_world *w, const char *addr, const char *name) {
     struct sbuf arpa = {0};
     netaddr_parse(&a, str_of(addr), 0);
     netaddr_arpa(&a, &arpa);
+    arpa.p[arpa.n - 1] = '\0'; /* as a name is asked for: without its final dot */
     row_add(w, " ptr", arpa.p, name);
     row_add(w, " addr", name, addr);
     sbuf_free(&arpa);

@@ -45,6 +45,7 @@ struct named {
     struct relay_twist twist, second;
     unsigned mails, rcpts;
     unsigned must_send; /* deliveries, without a fault */
+    int64_t by_ms;      /* and when; 0: at the end */
     size_t size;
     enum content_text text;
     enum content_head head;
@@ -761,9 +762,11 @@ static const struct named scripts[] = {
      .conf = "default_destination_concurrency_limit = 1\n",
      .mails = 3,
      .rcpts = 1,
-     .must_send = 3,
+     .must_send = 2,
+     .by_ms = 20000,
      .size = 300,
      .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 1},
+     .heals = 1,
      .host1 = WIRE_REFUSES},
     {.name = "one recipient is refused, one put off, and then it is held",
      .road = ROAD_LIST,
@@ -777,6 +780,15 @@ static const struct named scripts[] = {
      .event = EVENT_HOLD_ALL,
      .event_ms = 10000,
      .host1 = WIRE_SILENT},
+    {.name = "a client goes on while it is stopped",
+     .can = PIPE_CAN,
+     .mails = 6,
+     .rcpts = 1,
+     .size = 300,
+     .shape = SHAPE_TOGETHER,
+     .event = EVENT_STOP,
+     .event_ms = 180,
+     .disk_ms = 50},
     {.name = "one recipient is put off, and then the connection is lost",
      .can = PLAIN_CAN,
      .mails = 1,
@@ -798,7 +810,7 @@ static const struct named scripts[] = {
      .event2 = EVENT_KILL,
      .event2_ms = 30000},
     {.name = "the clock is set while mail comes",
-     .road = ROAD_TRANSPORT,
+     .conf = "smtpd_recipient_restrictions = check_recipient_access hash:none\n",
      .can = PIPE_CAN,
      .mails = 1,
      .rcpts = 1,
@@ -1071,6 +1083,16 @@ static void add_client(struct scene *s, const struct named *n, int64_t ms) {
                 (n->shape & SHAPE_LOGIN) != 0 ? 587 : 25);
 }
 
+/* What has to be delivered has been, long before a second attempt. */
+static void look_early(struct wire_world *w, void *arg) {
+    const struct scene *s = arg;
+    unsigned accepted, delivered, bounced;
+    ledger_counts(s->ledger, &accepted, &delivered, &bounced);
+    if (delivered < s->must_send && !wire_faulted(w))
+        wire_fail(w, "%u deliveries at the first attempt, and the script has %u", delivered,
+                  s->must_send);
+}
+
 void scripts_setup(struct wire_world *w, unsigned i) {
     const struct named *n = &scripts[i];
     struct scene *s =
@@ -1112,5 +1134,7 @@ void scripts_setup(struct wire_world *w, unsigned i) {
     if (n->event == EVENT_HOLD_ALL)
         scene_event(s, EVENT_RELEASE_ALL, 200000, 0);
     s->must_send = n->must_send;
+    if (n->by_ms > 0)
+        wire_at(w, n->by_ms, look_early, s);
     s->ends_ms = 10000000;
 }
