@@ -30,7 +30,7 @@ static const struct domain {
      .hosts = HOST(0) | HOST(1)},
     {"near.example", {{10, "mx.near.example"}}, .hosts = HOST(2)},
     {"none.example", .fault = "not found"},
-    {"null.example", {{0, ""}}, .fault = "does not accept mail"},
+    {"null.example", {{0, ""}}, .addr = "10.2.0.3", .fault = "does not accept mail"},
     {"bare.example", .addr = "10.2.0.3", .hosts = HOST(2)},
     {"bad.example", .addr = "?"},
     {"lost.example", {{0, "?"}}, .addr = "10.2.0.3"},

@@ -18,21 +18,22 @@ enum {
     SHAPE_TOGETHER = 2,
     SHAPE_NEXT = 4,
     SHAPE_TLS = 8,
-    SHAPE_LOGIN = 16,      /* inside TLS */
-    SHAPE_CUTS = 32,       /* many chunks, the last one empty */
-    SHAPE_MORE = 64,       /* a second client with another message, a second later */
-    SHAPE_MIXED = 128,     /* messages of alpha, beta and gamma in turn */
-    SHAPE_REFUSED = 256,   /* smtpd_data_restrictions = reject */
-    SHAPE_NOTIFY = 512,    /* NOTIFY=SUCCESS,FAILURE, with ORCPT and ENVID that hold controls */
-    SHAPE_FLOOD = 1024,    /* commands without end before it, and no reading */
-    SHAPE_ERRORS = 2048,   /* more errors than are borne with, before it */
-    SHAPE_STRANGER = 8192, /* from an address that may not relay */
-    SHAPE_CUT = 65536,     /* the last content breaks off */
-    SHAPE_SPREAD = 262144, /* every other recipient is at near.example */
-    SHAPE_ACCESS = 131072, /* a table refuses the second recipient of the first message */
-    SHAPE_BEHIND = 32768,  /* commands in clear behind STARTTLS */
-    SHAPE_WRONG = 16384,   /* the password of SHAPE_LOGIN is wrong */
-    SHAPE_LATE = 4096      /* the handshake comes after the time-out */
+    SHAPE_LOGIN = 16,       /* inside TLS */
+    SHAPE_CUTS = 32,        /* many chunks, the last one empty */
+    SHAPE_MORE = 64,        /* a second client with another message, a second later */
+    SHAPE_MIXED = 128,      /* messages of alpha, beta and gamma in turn */
+    SHAPE_REFUSED = 256,    /* smtpd_data_restrictions = reject */
+    SHAPE_NOTIFY = 512,     /* NOTIFY=SUCCESS,FAILURE, with ORCPT and ENVID that hold controls */
+    SHAPE_FLOOD = 1024,     /* commands without end before it, and no reading */
+    SHAPE_ERRORS = 2048,    /* more errors than are borne with, before it */
+    SHAPE_STRANGER = 8192,  /* from an address that may not relay */
+    SHAPE_CUT = 65536,      /* the last content breaks off */
+    SHAPE_SPREAD = 262144,  /* every other recipient is at near.example */
+    SHAPE_DOMAINS = 524288, /* each message to another domain of the scene's */
+    SHAPE_ACCESS = 131072,  /* a table refuses the second recipient of the first message */
+    SHAPE_BEHIND = 32768,   /* commands in clear behind STARTTLS */
+    SHAPE_WRONG = 16384,    /* the password of SHAPE_LOGIN is wrong */
+    SHAPE_LATE = 4096       /* the handshake comes after the time-out */
 };
 
 struct named {
@@ -424,6 +425,14 @@ static const struct named scripts[] = {
      .rcpts = 1,
      .must_send = 1,
      .size = 300},
+    {.name = "direct, to every kind of domain",
+     .road = ROAD_DIRECT,
+     .can = PIPE_CAN,
+     .mails = 13,
+     .rcpts = 1,
+     .must_send = 5,
+     .size = 300,
+     .shape = SHAPE_DOMAINS},
     {.name = "direct, the best host is down",
      .road = ROAD_DIRECT,
      .can = PIPE_CAN,
@@ -1040,6 +1049,8 @@ static void add_mail(struct scene *s, struct client *c, const struct named *n, u
             ? "near.example"
         : n->road == ROAD_NOWHERE ? "none.example"
                                   : "far.example";
+    if ((n->shape & SHAPE_DOMAINS) != 0)
+        to = scene_domain(i);
     struct client_mail m = scene_mail(s, from, n->rcpts, to);
     if ((n->shape & SHAPE_SPREAD) != 0)
         scene_spread(&m);
