@@ -71,6 +71,18 @@ static bool dest_same(const void *val, const void *key) {
            str_ieq(str_of(d->nexthop), k->nexthop) && str_eq_c(k->record, d->record);
 }
 
+static struct transport_load *load_get(struct sched *s, const char *transport) {
+    struct transport_load *load = htab_get(&s->loads, str_of(transport));
+    if (load != NULL)
+        return load;
+    load = MEM_NEW(struct transport_load);
+    load->name = mem_strdup(transport);
+    dl_init(&load->idle);
+    dl_init(&load->starving);
+    htab_put(&s->loads, str_of(load->name), load);
+    return load;
+}
+
 static struct dest *dest_new(struct sched *s, const struct dest_key *k, uint64_t hash) {
     struct dest *d = MEM_NEW(struct dest);
     d->hash = hash;
@@ -81,6 +93,7 @@ static struct dest *dest_new(struct sched *s, const struct dest_key *k, uint64_t
     dl_init(&d->senders);
     dl_init(&d->slots);
     d->hop = dest_hop(s, d);
+    d->load = load_get(s, d->transport);
     dest_limits(s, d);
     d->window = first_window(s, d);
     kset_add(&s->dests, hash, d);
@@ -118,6 +131,7 @@ static void dest_free(struct sched *s, struct dest *d) {
     kset_remove(&s->dests, d->hash, d);
     dl_remove(&d->idle);
     dl_remove(&d->paced);
+    dl_remove(&d->starving);
     s->n_idle_dests--;
     htab_free(&d->by_sender);
     mailerr_free(&d->dead_err);
@@ -139,6 +153,19 @@ static bool dest_is_per_sender(const struct sched *s, const struct dest *d) {
     return t != NULL && t->p.smtp_sender_dependent_authentication && d->record[0] == '\0';
 }
 
+void dest_stir(struct sched *s, struct dest *d) {
+    dl_remove(&d->starving);
+    if (!dl_linked(&d->stirred))
+        dl_push(&s->stirred, &d->stirred);
+}
+
+void load_stir(struct sched *s, struct transport_load *load) {
+    struct dl *n = dl_empty(&load->idle) ? NULL : dl_pop(&load->starving);
+    if (n == NULL)
+        return;
+    dest_stir(s, DL_OWNER(n, struct dest, starving));
+}
+
 static bool slot_fits(const struct slot *slot, struct str sender) {
     return slot->sender == NULL || str_eq_c(sender, slot->sender);
 }
@@ -150,6 +177,7 @@ static struct slot *slot_new(struct sched *s, struct dest *d) {
     slot->session = s->ops.session_new(s->ops.arg, slot);
     dl_push(&d->slots, &slot->link);
     d->n_slots++;
+    d->load->n_slots++;
     dest_use(d);
     return slot;
 }
@@ -159,7 +187,9 @@ static void slot_free(struct slot *slot) {
     slot->s->ops.session_release(slot->session);
     dl_remove(&slot->link);
     dl_remove(&slot->idle);
+    dl_remove(&slot->idle_of_load);
     d->n_slots--;
+    d->load->n_slots--;
     dest_unuse(slot->s, d);
     free(slot->sender);
     free(slot);
@@ -167,6 +197,7 @@ static void slot_free(struct slot *slot) {
 
 void slot_reserve(struct slot *slot, struct str sender) {
     dl_remove(&slot->idle);
+    dl_remove(&slot->idle_of_load);
     slot->depth++;
     slot->d->depth++;
     free(slot->sender);
@@ -177,12 +208,32 @@ void slot_release(struct slot *slot) {
     slot->depth--;
     slot->d->depth--;
     slot->idle_ms = slot->s->loop->now_ms;
-    if (slot->depth == 0)
-        dl_push(&slot->s->idle_slots, &slot->idle);
+    if (slot->depth > 0)
+        return;
+    dl_push(&slot->s->idle_slots, &slot->idle);
+    dl_push(&slot->d->load->idle, &slot->idle_of_load);
+    load_stir(slot->s, slot->d->load);
 }
 
-/* An idle session of the same sender; else a new one; else an idle one of another sender (it logs
- * in anew); else, with a backlog, the least loaded one. */
+/* Is the transport at the process limit that master.cf gives it?  default_process_limit is for
+ * clients only: a session here costs kilobytes, not a process. */
+static bool load_is_full(const struct sched *s, const struct dest *d) {
+    const struct service *t = config_transport(s->cfg, str_of(d->transport));
+    return t != NULL && t->maxproc > 0 && d->load->n_slots >= (size_t)t->maxproc;
+}
+
+/* A new session, in the place of another destination's idle one where there is a limit; or NULL:
+ * the destination has its turn when a session of the transport is idle again. */
+static struct slot *dest_open(struct sched *s, struct dest *d) {
+    if (load_is_full(s, d) && !dl_empty(&d->load->idle))
+        slot_free(DL_OWNER(d->load->idle.next, struct slot, idle_of_load));
+    if (!load_is_full(s, d))
+        return slot_new(s, d);
+    if (!dl_linked(&d->starving))
+        dl_push(&d->load->starving, &d->starving);
+    return NULL;
+}
+
 struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
     struct slot *other = NULL, *least = NULL;
     DL_EACH (it, &d->slots) {
@@ -195,10 +246,10 @@ struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
                  (least == NULL || slot->depth < least->depth))
             least = slot;
     }
-    if (d->n_slots < d->window)
-        return slot_new(s, d);
-    if (other != NULL)
+    if (other != NULL && (d->n_slots >= d->window || load_is_full(s, d)))
         return other;
+    if (d->n_slots < d->window)
+        return dest_open(s, d);
     return d->rate_delay_ms == 0 && d->window == d->max_window ? least : NULL;
 }
 

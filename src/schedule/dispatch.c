@@ -40,8 +40,7 @@ static struct attempt *attempt_make(const struct job *j, const struct service *t
 /* Its content is in memory.  A reload may have taken the transport since the job was queued. */
 static void job_give(struct job *j) {
     struct sched *s = j->m->s;
-    struct dest *d = j->d;
-    const struct service *t = dest_service(s, d);
+    const struct service *t = dest_service(s, j->d);
     if (t != NULL) {
         j->at = JOB_GIVEN;
         j->given = attempt_make(j, t);
@@ -50,19 +49,18 @@ static void job_give(struct job *j) {
         return;
     }
     job_route_anew(j);
-    dest_dispatch(s, d);
+    dest_dispatch_stirred(s);
 }
 
 /* The content of a message could not be read: the job's recipients wait. */
 static void job_unreadable(struct job *j, int rc) {
     struct sched *s = j->m->s;
-    struct dest *d = j->d;
     struct mailerr e = {0};
     mailerr_set(&e, MAIL_DEFERRED, "4.3.0", "cannot read the message content: %s",
                 rc == -EBADMSG ? "it was damaged on disk" : strerror(-rc));
     mailerr_blame(&e, PHASE_ROUTE, BLAME_OURSELVES);
     job_untried(j, &e);
-    dest_dispatch(s, d);
+    dest_dispatch_stirred(s);
     mailerr_free(&e);
 }
 
@@ -204,8 +202,11 @@ void dest_dispatch(struct sched *s, struct dest *d) {
 
 void dest_dispatch_stirred(struct sched *s) {
     struct dl *n;
-    while ((n = dl_pop(&s->stirred)) != NULL)
-        dest_dispatch(s, DL_OWNER(n, struct dest, stirred));
+    while ((n = dl_pop(&s->stirred)) != NULL) {
+        struct dest *d = DL_OWNER(n, struct dest, stirred);
+        dest_dispatch(s, d);
+        load_stir(s, d->load); /* it may not have needed the session */
+    }
 }
 
 void dest_reload(struct sched *s) {
@@ -214,6 +215,9 @@ void dest_reload(struct sched *s) {
     for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;)
         if (dest_service(s, d) == NULL)
             dest_route_anew(d);
+        else if (dl_linked(&d->starving)) /* the limit may be another one */
+            dest_stir(s, d);
+    dest_dispatch_stirred(s);
 }
 
 /* -- back from a session -- */
@@ -287,6 +291,7 @@ void dest_result(struct sched *s, struct slot *slot, struct attempt *a) {
         msg_recipients_back(m, job_withdraw(j));
     }
     attempt_free(a);
+    dest_dispatch_stirred(s);
     dest_dispatch(s, d);
 }
 

@@ -117,10 +117,20 @@ struct squeue {
     int64_t deficit; /* bytes that it may still send in this turn */
 };
 
+/* The sessions of one transport of master.cf, whose process limit counts them; kept as long as the
+ * process. */
+struct transport_load {
+    char *name;
+    size_t n_slots;
+    struct dl idle;     /* struct slot: those of depth 0, longest idle first */
+    struct dl starving; /* struct dest: has mail, and may have no session because of the limit */
+};
+
 /* A delivery session as the scheduler sees it. */
 struct slot {
-    struct dl link; /* dest->slots */
-    struct dl idle; /* sched->idle_slots while depth is 0 */
+    struct dl link;         /* dest->slots */
+    struct dl idle;         /* sched->idle_slots while depth is 0 */
+    struct dl idle_of_load; /* d->load->idle while depth is 0 */
     struct dest *d;
     struct sched *s;
     void *session;
@@ -136,9 +146,11 @@ struct dest {
     char *record; /* "": none */
     bool configured;
     struct hop *hop;
-    struct dl idle;      /* sched->idle_dests while users is 0 */
-    struct dl paced;     /* sched->paced while a rate delay may hold mail back */
-    struct dl stirred;   /* sched->stirred, or in no list */
+    struct dl idle;    /* sched->idle_dests while users is 0 */
+    struct dl paced;   /* sched->paced while a rate delay may hold mail back */
+    struct dl stirred; /* sched->stirred, or in no list */
+    struct transport_load *load;
+    struct dl starving;  /* load->starving, or in no list */
     size_t users;        /* jobs and slots */
     struct job *forming; /* the newest job that is being made for it, or NULL */
     struct dl senders;   /* struct squeue, in the order of service */
@@ -174,7 +186,8 @@ struct sched {
     struct dl idle_slots; /* longest idle first */
     struct dl paced;
     struct dl given;   /* struct job */
-    struct dl stirred; /* struct dest: a session of theirs became free by an order */
+    struct dl stirred; /* struct dest: a session that they may use became free */
+    struct htab loads; /* transport -> struct transport_load */
     struct kset reasons;
     uint64_t counting; /* number of the walk over a message's reasons */
     struct tally tally;

@@ -121,8 +121,7 @@ uint32_t job_withdraw(struct job *j) {
     struct dest *d = j->d;
     if (j->at == JOB_READING) {
         slot_release(j->slot);
-        if (!dl_linked(&d->stirred))
-            dl_push(&j->m->s->stirred, &d->stirred);
+        dest_stir(j->m->s, d);
     }
     job_free(j);
     return n;

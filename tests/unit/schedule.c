@@ -260,6 +260,7 @@ static struct config *rig_config(const char *main_cf) {
     sbuf_printf(&b, "myhostname = mta.example\nsender_dependent_relayhost_maps =\n%s", main_cf);
     struct config *cfg = bundle_config(
         sbuf_str(&b), STR_LIT("smtp unix - - n - - smtp\nslow unix - - n - - smtp\n"
+                              "few unix - - n - 2 smtp\none unix - - n - 1 smtp\n"
                               "retry unix - - n - - error\nbounce unix - - n - 0 bounce\n"));
     sbuf_free(&b);
     return cfg;
@@ -453,6 +454,71 @@ static void test_our_faults_teach_nothing(void **state) {
     rig_close(&r);
 }
 
+static size_t order_one(struct rig *r, enum sched_act act, const struct msg *m) {
+    struct htab ids = {0};
+    struct sched_filter f = SCHED_ALL;
+    htab_put(&ids, str_of(m->env->qid), r);
+    f.ids = &ids;
+    size_t n = sched_act(r->s, act, &f);
+    htab_free(&ids);
+    return n;
+}
+
+static void given_to(const struct rig *r, size_t i, const char *rcpt) {
+    const struct attempt *a = r->given[i];
+    assert_true(i < r->n_given);
+    assert_str(a->env->rcpts[a->idx[0]].addr, rcpt);
+}
+
+/* master.cf's process limit counts the sessions of a transport, whatever their destinations; an
+ * idle one makes room for another destination. */
+static void test_process_limit_of_a_transport(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_transport = few\n");
+    for (int i = 0; i < 5; i++) {
+        char rcpt[40];
+        snprintf(rcpt, sizeof rcpt, "u@d%d.example", i);
+        rig_mail(&r, "", rcpt);
+    }
+    assert_true(r.n_given == 2 && r.n_sessions == 2);
+    for (int left = 5; left > 0; left--) {
+        assert_true(r.n_given == (left < 2 ? 1U : 2U) && r.n_sessions == 2);
+        rig_answer(&r, &sent);
+    }
+    assert_int_equal(r.s->msgs.n, 0);
+    rig_close(&r);
+}
+
+/* … each in its turn: the backlog of one does not keep the only session from the others. */
+static void test_turns_under_a_process_limit(void **state) {
+    static const char *const order[] = {"1@a.example", "2@a.example", "4@b.example", "5@c.example",
+                                        "3@a.example"};
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_transport = one\n");
+    rig_mail(&r, "", "1@a.example");
+    rig_mail(&r, "", "2@a.example");
+    rig_mail(&r, "", "3@a.example");
+    rig_mail(&r, "", "4@b.example");
+    struct msg *gone_again = rig_mail(&r, "", "6@d.example");
+    rig_mail(&r, "", "5@c.example");
+    order_one(&r, ACT_DELETE, gone_again);
+    for (size_t i = 0; i < 5; i++) {
+        assert_true(r.n_given == 1 && r.n_sessions == 1);
+        given_to(&r, 0, order[i]);
+        rig_answer(&r, &sent);
+    }
+    rig_mail(&r, "", "1@a.example");
+    rig_mail(&r, "", "4@b.example");
+    assert_int_equal(r.n_given, 1);
+    sched_reload(r.s, rig_config("default_transport = one\n"));
+    assert_int_equal(r.n_given, 1);
+    rig_answer(&r, &sent);
+    given_to(&r, 0, "4@b.example");
+    rig_close(&r);
+}
+
 /* A session gave back what it had not begun: another one gets what has no result yet. */
 static void test_a_returned_attempt_goes_on(void **state) {
     struct rig r;
@@ -492,16 +558,6 @@ static void test_unknown_progress_is_not_none(void **state) {
     rig_turn(&r);
     assert_true(r.n_given == 0 && r.s->msgs.n == 0);
     rig_close(&r);
-}
-
-static size_t order_one(struct rig *r, enum sched_act act, const struct msg *m) {
-    struct htab ids = {0};
-    struct sched_filter f = SCHED_ALL;
-    htab_put(&ids, str_of(m->env->qid), r);
-    f.ids = &ids;
-    size_t n = sched_act(r->s, act, &f);
-    htab_free(&ids);
-    return n;
 }
 
 static void order_durable(void *arg, int rc) {
@@ -630,6 +686,8 @@ int main(void) {
                                        RIG(test_old_settings_teach_nothing),
                                        RIG(test_our_faults_teach_nothing),
                                        RIG(test_nothing_is_given_after_stop),
+                                       RIG(test_process_limit_of_a_transport),
+                                       RIG(test_turns_under_a_process_limit),
                                        RIG(test_a_returned_attempt_goes_on),
                                        RIG(test_unknown_progress_is_not_none),
                                        RIG(test_an_order_is_done_when_it_is_durable),
