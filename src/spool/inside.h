@@ -104,6 +104,7 @@ struct entry {
     uint32_t meta_len;
     uint32_t prog_off;
     uint32_t prog_len; /* 0: no progress yet */
+    bool moving;       /* it was copied on, with its progress: one of spool->moves */
     bool damaged;      /* its content, of which a file is not in damaged/ yet */
 };
 

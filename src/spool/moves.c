@@ -13,10 +13,7 @@
 
 /* The copy is durable: from now on it is the message's record.  Progress that came later than the
  * copy stays. */
-static void move_apply(struct spool *s, const struct move *m) {
-    const struct entry *e = itab_get(&s->index, m->id);
-    if (e == NULL) /* settled meanwhile */
-        return;
+static void move_apply(struct spool *s, const struct move *m, const struct entry *e) {
     bool same = e->prog_seg == m->was_prog_seg && e->prog_off == m->was_prog_off;
     entry_set(s, e->id, m->seg, m->off, e->meta_len, e->body_len);
     if (e->prog_len > 0 && same)
@@ -27,10 +24,13 @@ void moves_settle(struct spool *s) {
     bool lost = false;
     for (size_t i = 0; i < s->n_moves; i++) {
         const struct move *m = &s->moves[i];
-        if (m->end <= m->seg->synced)
-            move_apply(s, m);
-        else
+        struct entry *e = itab_get(&s->index, m->id);
+        if (e != NULL) /* else it was settled meanwhile */
+            e->moving = false;
+        if (m->end > m->seg->synced)
             lost = true;
+        else if (e != NULL)
+            move_apply(s, m, e);
     }
     s->n_moves = 0;
     if (!lost)
@@ -39,10 +39,11 @@ void moves_settle(struct spool *s) {
         DL_OWNER(it, struct segment, link)->emptied = 0;
 }
 
-void moves_add(struct spool *s, const struct move *m) {
+void moves_add(struct spool *s, struct entry *e, const struct move *m) {
     if (s->n_moves == s->cap_moves) {
         s->cap_moves = s->cap_moves == 0 ? 64 : s->cap_moves * 2;
         s->moves = mem_realloc(s->moves, s->cap_moves * sizeof *s->moves);
     }
     s->moves[s->n_moves++] = *m;
+    e->moving = true;
 }

@@ -6,8 +6,8 @@
 
 #include "spool/inside.h"
 
-/* What follows the copy when it is durable. */
-void moves_add(struct spool *s, const struct move *m);
+/* e follows the copy when that is durable. */
+void moves_add(struct spool *s, struct entry *e, const struct move *m);
 /* The index follows the copies that are durable now; those that are lost are made again. */
 void moves_settle(struct spool *s);
 

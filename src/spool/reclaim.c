@@ -59,7 +59,7 @@ static int reclaim_read(const struct spool *s, const struct entry *e, struct rec
 }
 
 /* Writes a queued message and its progress again, at the end of the log. */
-static int reclaim_write(struct spool *s, const struct entry *e, const struct rec *message,
+static int reclaim_write(struct spool *s, struct entry *e, const struct rec *message,
                          struct str progress) {
     struct rec p = {.type = REC_PROGRESS, .id = e->id, .meta = progress};
     struct move m = {.id = e->id, .was_prog_seg = e->prog_seg, .was_prog_off = e->prog_off};
@@ -72,12 +72,12 @@ static int reclaim_write(struct spool *s, const struct entry *e, const struct re
         return rc;
     m.seg = s->head;
     m.end = s->head->used;
-    moves_add(s, &m);
+    moves_add(s, e, &m);
     return 0;
 }
 
 /* *bad is set if the disk does not give the message back: nothing of the new place is at fault. */
-static int reclaim_copy(struct spool *s, const struct entry *e, bool *bad) {
+static int reclaim_copy(struct spool *s, struct entry *e, bool *bad) {
     struct reclaimed r = {0};
     int rc = reclaim_read(s, e, &r);
     *bad = rc < 0;
@@ -95,11 +95,12 @@ static int reclaim_copy(struct spool *s, const struct entry *e, bool *bad) {
     return rc;
 }
 
-/* The queued message that needs the record at off of g, which is one of message id; or NULL. */
-static const struct entry *reclaim_needed(struct spool *s, const struct segment *g, uint64_t off,
-                                          uint64_t id) {
-    const struct entry *e = itab_get(&s->index, id);
-    if (e == NULL)
+/* The queued message that needs the record at off of g, which is one of message id; or NULL, also
+ * when it was copied on with another of its records. */
+static struct entry *reclaim_needed(struct spool *s, const struct segment *g, uint64_t off,
+                                    uint64_t id) {
+    struct entry *e = itab_get(&s->index, id);
+    if (e == NULL || e->moving)
         return NULL;
     bool prog = e->prog_len > 0 && e->prog_seg == g && entry_prog_off(e) >= off &&
                 entry_prog_off(e) <= off + SETTLE_HEAD;
@@ -131,7 +132,7 @@ static int reclaim_some(struct spool *s, struct segment *g, bool *bad) {
         if (next == 0) {
             int rc = reclaim_head(s, g, at, &h);
             *bad = rc < 0;
-            const struct entry *e = rc < 0 ? NULL : reclaim_needed(s, g, at, h.id);
+            struct entry *e = rc < 0 ? NULL : reclaim_needed(s, g, at, h.id);
             if (e != NULL)
                 rc = reclaim_copy(s, e, bad);
             if (rc < 0 || g->emptied != at) /* copies were lost: from the beginning, next time */
@@ -168,7 +169,7 @@ static void reclaim_pass_over(const struct entry *e, int rc) {
 static int reclaim_rescue(struct spool *s) {
     size_t pos = 0;
     int rc = 0;
-    for (const struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
+    for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
         bool bad = false;
         if (!entry_is_safe(e))
             rc = reclaim_copy(s, e, &bad);

@@ -2024,6 +2024,108 @@ static void test_copying_without_a_place(void **state) {
     spool_close(s);
 }
 
+static int unlink_rc;
+static int flaky_unlink(void *arg, const char *path) {
+    return unlink_rc < 0 ? unlink_rc : spool_io_disk.unlink(arg, path);
+}
+
+/* Without a place for the copies everything stays as it is, until there is one. */
+static void test_rescue_waits_for_a_place(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 0x51; id <= 0x54; id++)
+        turn_new(s, &t, id, 300, 0, "");
+    spool_turn(s);
+    spool_close(s);
+    io.allocate = flaky_allocate;
+    s = turn_open(&seen);
+    no_allocation = true;
+    size_t refused = turn_new(s, &t, 0x60, 100, 0, "");
+    spool_turn(s);
+    assert_int_equal(t.told[refused], -EIO);
+    assert_true(s->rescue && s->head == NULL);
+    no_allocation = false;
+    io.datasync = flaky_sync;
+    turn_new(s, &t, 0x61, 100, 0, "");
+    turn_note(s, &t, SPOOL_PROGRESS, 0x51, "p");
+    spool_turn(s);
+    assert_false(s->rescue);
+    for (uint64_t id = 0x51; id <= 0x54; id++)
+        assert_ptr_equal(((const struct entry *)itab_get(&s->index, id))->seg, s->head);
+    spool_close(s);
+}
+
+/* What has changed on the disk since the start is passed over, too, and its segment set aside in
+ * the end. */
+static void test_rescue_passes_over_what_is_damaged(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    char path[128];
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 0x51; id <= 0x54; id++)
+        turn_new(s, &t, id, 300, 0, "");
+    spool_turn(s);
+    spool_close(s);
+    s = turn_open(&seen);
+    struct entry *e = itab_get(&s->index, 0x53);
+    struct segment *old = e->seg;
+    log_file(path, 1);
+    overwrite(path, entry_off(e) + sizeof(struct rec_head), "x", 1);
+    turn_new(s, &t, 0x61, 100, 0, "");
+    spool_turn(s);
+    assert_true(old->damaged && e->seg == old && old->live == 1);
+    turn_note(s, &t, SPOOL_DONE, 0x53, "");
+    spool_turn(s);
+    assert_true(exists("damaged/log-%016x", 1));
+    spool_close(s);
+}
+
+/* A copy whose progress was lost in a power cut: the message lies behind its progress, and the
+ * segment of that may not go before both are together again. */
+static void test_progress_before_its_message(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    io.unlink = flaky_unlink;
+    unlink_rc = -EIO; /* the old segment is still there when power fails */
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 0x71, 300, 0, "");
+    turn_note(s, &t, SPOOL_PROGRESS, 0x71, "some");
+    spool_turn(s);
+    const struct entry *e = itab_get(&s->index, 0x71);
+    for (uint64_t id = 0x80; e->seg->no == 1; id++) {
+        turn_new(s, &t, id, 45000, 0, "");
+        turn_note(s, &t, SPOOL_DONE, id, "");
+        spool_turn(s);
+    }
+    char *path = segment_path(s, e->seg->no, e->seg->salt);
+    assert_true(e->prog_seg == e->seg && e->prog_off > e->off);
+    overwrite(path, entry_prog_off(e), "????", 4);
+    free(path);
+    spool_close(s);
+    unlink_rc = 0;
+    s = turn_open(&seen);
+    assert_string_equal(seen.progress[index_of(&seen, 0x71)], "some");
+    e = itab_get(&s->index, 0x71);
+    assert_true(e->prog_seg->no < e->seg->no);
+    turn_new(s, &t, 0x72, 100, 0, "");
+    spool_turn(s);
+    assert_true(e->prog_seg == s->head && e->seg == s->head);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_string_equal(seen.progress[index_of(&seen, 0x71)], "some");
+    spool_close(s);
+}
+
+static void test_what_is_full(void **state) {
+    (void)state;
+    assert_true(spool_is_full(-ENOSPC) && spool_is_full(-EDQUOT) && spool_is_full(-EFBIG));
+    assert_false(spool_is_full(-EIO) || spool_is_full(0));
+}
+
 /* A copy of the spool as it would be found after a power cut at that moment: when what ends a
  * message has just become durable. */
 static bool cut_armed;
@@ -2132,6 +2234,10 @@ int main(void) {
                                        T(test_durable_is_what_the_segment_says),
                                        T(test_order_after_failed_sync),
                                        T(test_rescue_passes_over_what_is_unreadable),
+                                       T(test_rescue_waits_for_a_place),
+                                       T(test_rescue_passes_over_what_is_damaged),
+                                       T(test_progress_before_its_message),
+                                       T(test_what_is_full),
                                        T(test_copying_without_a_place),
                                        T(test_power_cut_behind_the_end_of_what_is_damaged)};
     return cmocka_run_group_tests(tests, NULL, NULL);
