@@ -90,12 +90,16 @@ static bool valid_literal(struct str s) {
 }
 
 /* The domain of an envelope address: a host name none of whose labels begins or ends with '-'
- * (RFC 1123 section 2.1), perhaps with a dot at its end. */
+ * (RFC 1123 section 2.1), perhaps with a dot at its end, and no number: an address in digits stands
+ * in brackets. */
 static bool valid_domain(struct str s) {
-    for (size_t i = 0; i < s.n; i++)
+    bool numeric = true;
+    for (size_t i = 0; i < s.n; i++) {
+        numeric = numeric && ((s.p[i] >= '0' && s.p[i] <= '9') || s.p[i] == '.');
         if (s.p[i] == '-' && (i == 0 || s.p[i - 1] == '.' || i + 1 == s.n || s.p[i + 1] == '.'))
             return false;
-    return addr_valid_host(s);
+    }
+    return !numeric && addr_valid_host(s);
 }
 
 /* A quoted local part at the start of s; its content without quoting goes to out. */

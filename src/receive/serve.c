@@ -141,20 +141,52 @@ static void serve_line_too_long(struct session *s) {
     serve_close(s, "line too long");
 }
 
+/* The end of the line at p, behind its LF; 0: it has not come.  A client that ends its lines in CR
+ * LF has a bare LF inside them: it was put into an address, say, so that what follows becomes a
+ * command of another's making.  *bare: there is one, and the line is refused. */
+static size_t serve_line_end(const struct session *s, const char *p, size_t n, bool *bare) {
+    for (size_t at = 0; at < n;) {
+        const char *nl = memchr(p + at, '\n', n - at);
+        if (nl == NULL)
+            return 0;
+        at = (size_t)(nl - p) + 1;
+        if (!s->ends_in_crlf || (at > 1 && nl[-1] == '\r'))
+            return at;
+        *bare = true;
+    }
+    return 0;
+}
+
+static void serve_bare_newline(struct session *s) {
+    struct sbuf from = {0};
+    log_warn("smtpd", "bare <LF> inside a command line from %s: refused",
+             client_text(&s->client, &from));
+    sbuf_free(&from);
+    s->verb = VERB_UNKNOWN;
+    smtpd_reply(s, false, "500 5.5.2 Error: bare <LF> received");
+    serve_next(s, CMD_DONE);
+}
+
 static size_t serve_line(struct session *s, const char *p, size_t n) {
-    const char *nl = memchr(p, '\n', n);
+    bool bare = false;
+    size_t used = serve_line_end(s, p, n, &bare);
     bool answer = s->state == SESSION_AUTH;
     size_t limit = (size_t)(answer ? s->p->smtpd_sasl_response_limit : s->p->line_length_limit);
-    if (nl == NULL && n <= limit)
+    if (used == 0 && n <= limit)
         return 0;
-    if (nl == NULL || (size_t)(nl - p) > limit) {
+    if (used == 0 || used - 1 > limit) {
         serve_line_too_long(s);
         return n;
     }
-    size_t used = (size_t)(nl - p) + 1;
     struct str line = str_make(p, used - 1);
-    if (line.n > 0 && line.p[line.n - 1] == '\r')
+    if (line.n > 0 && line.p[line.n - 1] == '\r') {
         line.n--;
+        s->ends_in_crlf = true;
+    }
+    if (bare && !answer) {
+        serve_bare_newline(s);
+        return used;
+    }
     serve_next(s, answer ? auth_line(s, line) : command_line(s, line));
     return used;
 }

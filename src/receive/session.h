@@ -99,6 +99,7 @@ struct session {
     bool esmtp;                /* that was EHLO */
     bool tls_on;
     bool wrapped;        /* TLS comes before the greeting */
+    bool ends_in_crlf;   /* the client has ended a line in CR LF */
     enum smtp_verb verb; /* the last command */
     unsigned errors;     /* since a message was taken, as Postfix counts them */
     unsigned junk;       /* commands that lead nowhere, since a message was taken */

@@ -11,6 +11,7 @@
 #include "receive/anvil.h"
 #include "receive/intake.h"
 #include "util/clock.h"
+#include "util/kset.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -64,7 +65,7 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
                                  .encrypted = s->tls_on,
                                  .sender = transaction_sender(tx),
                                  .rcpt = r == NULL ? STR_NONE : transaction_rcpt_addr(tx, r),
-                                 .n_rcpts = tx->n_rcpts,
+                                 .n_rcpts = tx->n_rcpts + tx->n_repeated,
                                  .address_class = tx->address_class};
 }
 
@@ -350,9 +351,32 @@ static bool rcpt_param(struct session *s, struct rcpt_in *r, struct str key, str
     return false;
 }
 
+static bool rcpt_is_same(const struct transaction *tx, const struct rcpt_in *a,
+                         const struct rcpt_in *b) {
+    return a->key == b->key && a->notify == b->notify &&
+           str_ieq(transaction_rcpt_addr(tx, a), transaction_rcpt_addr(tx, b)) &&
+           str_ieq(str_make(tx->texts.p + a->orcpt_at, a->orcpt_n),
+                   str_make(tx->texts.p + b->orcpt_at, b->orcpt_n));
+}
+
+/* Was the pending recipient named before?  It gets one copy, as Postfix's cleanup(8) has it, which
+ * takes no notice of case. */
+static bool rcpt_is_repeated(struct transaction *tx) {
+    tx->pending.key = kset_mix_folded(0, transaction_rcpt_addr(tx, &tx->pending));
+    for (size_t i = 0; i < tx->n_rcpts; i++)
+        if (rcpt_is_same(tx, &tx->rcpts[i], &tx->pending))
+            return true;
+    return false;
+}
+
 static enum cmd rcpt_accept(struct session *s) {
     struct transaction *tx = s->tx;
     struct sbuf from = {0};
+    if (rcpt_is_repeated(tx)) {
+        tx->n_repeated++;
+        tx->texts.n = tx->pending.addr_at;
+        return tx_say(s, true, "250 2.1.5 Ok");
+    }
     if (tx->n_rcpts == tx->cap_rcpts) {
         tx->cap_rcpts = tx->cap_rcpts == 0 ? 4 : tx->cap_rcpts * 2;
         tx->rcpts = mem_realloc(tx->rcpts, tx->cap_rcpts * sizeof *tx->rcpts);
@@ -457,7 +481,7 @@ static bool rcpt_expected(struct session *s, struct str args) {
         tx_say(s, false, "503 5.5.1 Error: RCPT after BDAT"); /* RFC 3030 section 4.2 */
     else if (!str_istarts(args, "TO:"))
         tx_say(s, false, "501 5.5.4 Syntax: RCPT TO:<address>");
-    else if (s->tx->n_rcpts >= (size_t)s->p->smtpd_recipient_limit)
+    else if (s->tx->n_rcpts + s->tx->n_repeated >= (size_t)s->p->smtpd_recipient_limit)
         rcpt_too_many(s);
     else
         return !rate_exceeded(s, ANVIL_RCPT, s->p->smtpd_client_recipient_rate_limit);
@@ -476,8 +500,10 @@ static bool rcpt_parse(struct session *s, struct str args) {
         bad_address(s, rc, "501 5.1.3 Bad recipient address syntax");
         return false;
     }
+    bool postmaster = str_ieq_c(str_make(tx->texts.p + begun, tx->texts.n - begun), "postmaster");
     complete(s, begun);
-    tx->pending = (struct rcpt_in){.addr_at = begun, .addr_n = tx->texts.n - begun};
+    tx->pending = (struct rcpt_in){
+        .taken = postmaster || s->client.local, .addr_at = begun, .addr_n = tx->texts.n - begun};
     for (struct str rest = str_from(args, len); smtp_param_next(&rest, &key, &value);)
         if (!rcpt_param(s, &tx->pending, key, value))
             return false;
@@ -493,9 +519,10 @@ enum cmd transaction_rcpt(struct session *s, struct str args) {
         tx->texts.n = begun;
         return CMD_DONE;
     }
-    /* What a program hands to sendmail is taken, and the queue says what becomes of it: cron and
-     * its like do not look at the answer.  As with Postfix, restrictions are for clients. */
-    if (s->client.local)
+    /* Postmaster is there for everybody (RFC 5321 section 4.5.1).  What a program hands to sendmail
+     * is taken, and the queue says what becomes of it: cron and its like do not look at the answer.
+     * As with Postfix, restrictions are for clients. */
+    if (tx->pending.taken)
         return rcpt_accept(s);
     tx->route = route_resolve(s->cfg, s->r->lookup, transaction_sender(tx), pending_addr(tx), NULL,
                               on_rcpt_route, s);

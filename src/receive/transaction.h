@@ -15,6 +15,8 @@ struct rcpt_in {
     size_t addr_at, addr_n;   /* into transaction->texts */
     size_t orcpt_at, orcpt_n; /* likewise; orcpt_n 0: none was given */
     uint32_t notify;          /* NOTIFY_*; 0: not given */
+    bool taken;               /* whatever the restrictions say */
+    uint64_t key;             /* a hash of the address, without case */
 };
 
 struct transaction {
@@ -24,6 +26,7 @@ struct transaction {
     uint32_t flags;    /* ENV_* that MAIL asks for */
     struct rcpt_in *rcpts;
     size_t n_rcpts, cap_rcpts;
+    size_t n_repeated;              /* recipients that were named again */
     int64_t n_beyond;               /* refused because there were too many */
     struct rcpt_in pending;         /* the recipient that is being decided about */
     struct route_query *route;      /* the question where it goes, or NULL */

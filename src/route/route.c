@@ -188,6 +188,19 @@ static void route_on_class(void *arg, enum match_rc rc) {
         route_give(q);
 }
 
+/* Is it this system's own address, "[192.0.2.1]" or "[IPv6:2001:db8::1]"?  proxy_interfaces too. */
+static bool is_own_literal(const struct config *cfg, struct str domain) {
+    struct netaddr a;
+    char text[INET6_ADDRSTRLEN];
+    if (domain.n < 3 || domain.p[0] != '[')
+        return false;
+    struct str ip = str_make(domain.p + 1, domain.n - 2);
+    if (str_istarts(ip, "IPv6:"))
+        ip = str_from(ip, 5);
+    return netaddr_parse(&a, ip, 0) && (cfg_is_own_address(cfg, netaddr_text(&a, text)) ||
+                                        list_has_word(str_of(cfg->p.proxy_interfaces), text));
+}
+
 /* One list of domains; the next one is the same step again. */
 static enum went step_class(struct route_query *q) {
     const struct params *p = &q->cfg->p;
@@ -195,7 +208,8 @@ static enum went step_class(struct route_query *q) {
                            p->relay_domains};
     enum route_class at = q->r.address_class;
     enum match_rc now;
-    if (at == CLASS_DEFAULT)
+    if (at == CLASS_DEFAULT ||
+        (at == CLASS_LOCAL && is_own_literal(q->cfg, addr_domain(str_of(q->rcpt)))))
         return class_done(q);
     bool parents =
         at == CLASS_RELAY && keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");

@@ -1,0 +1,55 @@
+"""Addresses of all shapes, as sender and as recipient: Debian's Postfix and Posthouse say the same of them."""
+import pytest
+
+import pair
+from kit import Client, FakeRelay
+
+ADDRESSES = r"""<b@far.test> <b@far.test.> <b@far.test..> <b@.far.test> <b@[127.0.0.1]> <b@[127.0.0.3]> <b@[192.0.2.1]>
+<b@192.0.2.1> <b@1.2.3> <b@-a.test> <b@a-.test> <b@a_b.test> <"b"@far.test> <"a@b"@far.test> <'b@far.test'>
+<postmaster> <Postmaster> <a%b@far.test> <h!u@far.test> <b@[IPv6:::1]> <b@[IPv6:2001:db8::1]> <b@[::1]>
+<b@[far.test]> <b@FAR.test> b@far.test <b@far.test <B@far.test> <"\b"@far.test> <b.@far.test> <.b@far.test>
+<b..c@far.test> <b@far> <b@localhost> <"b@far.test"> <b@123> <b@0x7f.1> <b@far.test:25> <b@xn--mller-kva.test>
+<> <@a,@c:b@far.test> <b@1.2.3.4.test> <b@[1.2.3]> <b@[]> <b@far.test>x <b@f!r.test> <b@far.test,c@far.test>""".split()
+ADDRESSES += ["<b c@far.test>", "<\"b c\"@far.test>"]
+# docs/differences.md: "an address that is none is taken apart", "local and virtual delivery"
+DIFFERENT = {"<b@[127.0.0.1]>": "451 4.3.5", "<b@[IPv6:::1]>": "451 4.3.5", "<b@localhost>": None}
+MAIN = "relayhost = [127.0.0.1]:{port}\nsmtpd_error_sleep_time = 0\n"
+
+
+@pytest.fixture(scope="module")
+def name_server(tmp_path_factory):
+    d = tmp_path_factory.mktemp("dns")
+    d.chmod(0o755)
+    server = pair.NameServer(d, ["relay.test. 60 IN A 127.0.0.9"])
+    yield server
+    server.stop()
+
+
+def replies(mta, port):
+    """What is said of each address, as MAIL and as RCPT, up to the enhanced status code."""
+    mta.case(MAIN.format(port=port), {}, "")
+    try:
+        said = {}
+        for address in ADDRESSES:
+            with Client(mta.port) as c:
+                mail = c.cmd("MAIL FROM:" + address)
+                c.cmd("RSET")
+                c.cmd("MAIL FROM:<s@ok.test>")
+                said[address] = mail[:9], c.cmd("RCPT TO:" + address)[:9]
+        return said
+    finally:
+        mta.over()
+
+
+def test_addresses_like_postfix(name_server):
+    postfix = pair.Postfix(name_server)
+    with FakeRelay() as relay:
+        try:
+            theirs = replies(postfix, relay.port)
+        finally:
+            postfix.stop()
+        ours = replies(pair.Ours(name_server), relay.port)
+    different = {a: (theirs[a], ours[a]) for a in ADDRESSES if theirs[a] != ours[a] and a not in DIFFERENT}
+    assert different == {}
+    for address, rcpt in DIFFERENT.items():
+        assert rcpt is None or ours[address][1] == rcpt, (address, ours[address])
