@@ -23,6 +23,7 @@ static const struct domain {
     } mx[4];
     const char *addr;  /* of the name itself; NULL: none */
     uint64_t hosts;    /* that its mail may come to */
+    uint64_t beyond;   /* … and where an exchanger's own name cannot be looked up */
     const char *fault; /* what its mail is returned for; NULL: nothing */
 } domains[] = {
     {"far.example",
@@ -39,10 +40,14 @@ static const struct domain {
      .addr = "10.2.0.3",
      .fault = "not found"},
     {"half.example", {{10, "stale.far.example"}, {20, "bad.example"}}, .addr = "10.2.0.3"},
-    {"loop.example", {{10, "mx.own.example"}, {20, "mx.near.example"}}, .fault = "loops back"},
+    {"loop.example",
+     {{10, "mx.own.example"}, {20, "mx.near.example"}},
+     .beyond = HOST(2),
+     .fault = "loops back"},
     {"back.example",
      {{10, "mx.near.example"}, {20, "mx.own.example"}, {30, "mx1.far.example"}},
-     .hosts = HOST(2)},
+     .hosts = HOST(2),
+     .beyond = HOST(0)},
     {"number.example", {{10, "10.2.0.3"}}, .hosts = HOST(2)},
     {"broken.example", {{10, "!"}, {20, "!"}}, .addr = "10.2.0.3", .fault = "Malformed"},
     {"twice.example", {{10, "mx.near.example"}, {10, "bare.example"}}, .hosts = HOST(2)},
@@ -57,10 +62,12 @@ unsigned scene_domains(void) {
     return DOMAINS;
 }
 
-static struct ledger_road direct_road(const char *rcpt) {
+static struct ledger_road direct_road(const struct scene *s, const char *rcpt) {
     for (size_t i = 0; i < DOMAINS; i++)
         if (has_domain(rcpt, domains[i].name))
-            return (struct ledger_road){.hosts = domains[i].hosts, .fault = domains[i].fault};
+            return (struct ledger_road){.hosts = domains[i].hosts |
+                                                 (wire_faulted(s->world) ? domains[i].beyond : 0),
+                                        .fault = domains[i].fault};
     return (struct ledger_road){.hosts = HOST(3)};
 }
 
@@ -88,12 +95,12 @@ static struct ledger_road road_of(const struct scene *s, const char *sender, con
     case ROAD_TRANSPORT:
         return (struct ledger_road){.hosts = near ? other : HOST(0), .configured = true};
     case ROAD_DIRECT:
-        return direct_road(rcpt);
+        return direct_road(s, rcpt);
     case ROAD_NOWHERE:
-        return alpha ? (struct ledger_road){.configured = true} : direct_road(rcpt);
+        return alpha ? (struct ledger_road){.configured = true} : direct_road(s, rcpt);
     case ROAD_BOTH:
         return alpha ? (struct ledger_road){.hosts = HOST(2), .configured = true}
-                     : direct_road(rcpt);
+                     : direct_road(s, rcpt);
     default:
         return (struct ledger_road){.hosts = moved ? HOST(1) : HOST(0), .configured = true};
     }
