@@ -262,7 +262,8 @@ static void login_configure(struct scene *s) {
     wire_main_cf(w, "smtp_sender_dependent_authentication = yes\n");
     wire_table(w, "passwords", "@alpha.example", "ann:ann-Secret-3");
     wire_table(w, "passwords", "@beta.example", "bob:bob-Secret-4");
-    uint64_t hosts = s->road == ROAD_SINGLE ? HOST(0) : UINT64_MAX; /* a sender's go everywhere */
+    /* A sender's go everywhere; host 1 is where the road may move. */
+    uint64_t hosts = s->road == ROAD_SINGLE ? HOST(0) | HOST(1) : UINT64_MAX;
     ledger_secret(s->ledger, "ann", "ann-Secret-3", hosts, true);
     ledger_secret(s->ledger, "bob", "bob-Secret-4", hosts, true);
 }

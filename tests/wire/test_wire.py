@@ -1,11 +1,13 @@
 """The whole relay on a simulated wire, clock and disk, with a fault at every call (see main.c)."""
 import os
+import pathlib
 import subprocess
+import sys
 
 from kit import BUILD, SLOW
 
 # How many random scenarios follow the fixed scripts: some 60 s in all.  A number and not a time, so that each run is the same.
-SCENARIOS = os.environ.get("WIRE_SCENARIOS", "8000" if SLOW == 1 else "300")
+SCENARIOS = os.environ.get("WIRE_SCENARIOS", "10000" if SLOW == 1 else "300")
 SIM = BUILD / "tests" / "sim_wire"
 
 
@@ -26,6 +28,13 @@ def test_a_scenario_is_the_same_each_time():
     first = run("-s", "1001", "-v").stdout
     assert len(first.splitlines()) > 10
     assert first == run("-s", "1001", "-v").stdout
+
+
+def test_each_mutant_fits_the_tree():
+    """Who changes what a patch of mutants/ changes fits the patch; `make mutants` then says whether it is still found."""
+    script = pathlib.Path(__file__).with_name("mutants.py")
+    r = subprocess.run([sys.executable, script, "-a"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert r.returncode == 0, "\n".join(line for line in r.stdout.splitlines() if not line.startswith("found"))
 
 
 def test_libuv_is_not_there():
