@@ -17,6 +17,7 @@ struct client {
     unsigned uid;                /* of a local client */
     bool limits_off;             /* it is in smtpd_client_event_limit_exceptions */
     bool counted;                /* anvil counts its connection */
+    bool over;                   /* it has more of them than it may */
 };
 
 /* Its name, "unknown" if none is known; as text only. */

@@ -63,20 +63,26 @@ static struct service_load *load_of(const char *svc_name) {
     return load;
 }
 
+/* A client that waits for TLS is told nothing in clear.  Whether it takes the line or not, that was
+ * all. */
+static void listener_refuse(const struct listener *ln, int fd, const char *line) {
+    const struct service *svc = smtpd_service(ln->r->cfg, ln->local ? NULL : ln->load->svc_name);
+    if (ln->local || svc == NULL || !svc->p.smtpd_tls_wrappermode)
+        sock_send(fd, line, strlen(line));
+    sock_close(fd);
+}
+
 /* Out of descriptors: the client is told to come later, and the log, once a minute. */
 static void listener_full(void *arg, int fd) {
     struct listener *ln = arg;
     struct receive *r = ln->r;
-    static const char busy[] = "421 4.3.2 Too many connections, try again later\r\n";
     if (r->loop->now_ms - r->full_ms >= 60000) {
         r->full_ms = r->loop->now_ms;
         log_warn("smtpd", "too many open files (limit %d): new clients are refused for now",
                  r->fd_max);
     }
-    if (fd < 0)
-        return;
-    sock_send(fd, busy, sizeof busy - 1); /* or it does not take it: closed all the same */
-    sock_close(fd);
+    if (fd >= 0)
+        listener_refuse(ln, fd, "421 4.3.2 Too many connections, try again later\r\n");
 }
 
 static void listener_client(void *arg, int fd, const struct netaddr *peer) {
@@ -88,10 +94,7 @@ static void listener_client(void *arg, int fd, const struct netaddr *peer) {
         return;
     }
     if (svc == NULL || r->stop != RECEIVE_SERVES || sessions_full(ln->load, svc)) {
-        static const char busy[] = "421 4.3.2 Service not available, try again later\r\n";
-        if (sock_send(fd, busy, sizeof busy - 1) < 0)
-            log_warn("smtpd", "connection refused: too many sessions");
-        sock_close(fd);
+        listener_refuse(ln, fd, "421 4.3.2 Service not available, try again later\r\n");
         return;
     }
     serve_client(r, fd, peer, svc, ln->load, ln->local);

@@ -82,8 +82,12 @@ static bool serve_may_finish(const struct session *s) {
 }
 
 /* A client that waits for TLS before anything else is told nothing in clear. */
+static bool serve_may_say(const struct session *s) {
+    return !s->wrapped || s->tls_on;
+}
+
 static void serve_shut_down(struct session *s) {
-    if (!s->wrapped || s->tls_on)
+    if (serve_may_say(s))
         smtpd_say(s, "421 4.3.2 %s Service shutting down", s->cfg->p.myhostname);
     serve_close(s, NULL);
 }
@@ -270,22 +274,28 @@ static void serve_event(void *arg, enum conn_event ev) {
 
 /* -- the beginning -- */
 
-static bool has_room(struct session *s) {
+/* Counts the connection; notes whether the client has too many. */
+static void count_client(struct session *s) {
     const struct params *p = s->p;
+    struct client *c = &s->client;
+    c->limits_off = client_is_in(c, p->smtpd_client_event_limit_exceptions);
+    c->counted = !c->local;
+    c->over = c->counted &&
+              !anvil_connect(c->addr, c->limits_off ? 0 : p->smtpd_client_connection_count_limit,
+                             c->limits_off ? 0 : p->smtpd_client_connection_rate_limit,
+                             p->anvil_rate_time_unit);
+}
+
+static bool has_room(struct session *s) {
     struct sbuf from = {0};
-    s->client.limits_off = client_is_in(&s->client, p->smtpd_client_event_limit_exceptions);
-    s->client.counted = !s->client.local;
-    if (s->client.local ||
-        anvil_connect(s->client.addr,
-                      s->client.limits_off ? 0 : p->smtpd_client_connection_count_limit,
-                      s->client.limits_off ? 0 : p->smtpd_client_connection_rate_limit,
-                      p->anvil_rate_time_unit))
+    if (!s->client.over)
         return true;
     log_warn("smtpd", "Connection concurrency or rate limit exceeded from %s for service %s",
              client_text(&s->client, &from), s->svc->name);
     sbuf_free(&from);
-    smtpd_say(s, "421 4.7.0 %s Error: too many connections from %s", s->cfg->p.myhostname,
-              s->client.addr);
+    if (serve_may_say(s))
+        smtpd_say(s, "421 4.7.0 %s Error: too many connections from %s", s->cfg->p.myhostname,
+                  s->client.addr);
     return false;
 }
 
@@ -364,11 +374,12 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     atomic_fetch_add(&load->n_sessions, 1);
     set_client(s, peer, local);
     smtpd_enter(s, SESSION_NEW);
+    count_client(s); /* before its name servers are asked, which may take their time */
     struct name_query *q = s->naming = MEM_NEW(struct name_query);
     q->s = s;
     if (local)
         name_came(q, "localhost");
-    else if (!s->p->smtpd_peername_lookup)
+    else if (!s->p->smtpd_peername_lookup || s->client.over)
         name_came(q, NULL);
     else
         r->ops.peername(r->ops.arg, &s->client.peer, name_came, q);

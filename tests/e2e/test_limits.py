@@ -3,10 +3,11 @@ import contextlib
 import os
 import re
 import socket
+import ssl
 import threading
 
 import pytest
-from kit import SLOW, Client, FakeRelay, Posthouse, wait_for
+from kit import SLOW, Client, FakeRelay, Posthouse, free_port, wait_for
 
 FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
 STRANGERS = "mynetworks = 127.0.0.9\nsmtpd_client_event_limit_exceptions =\nrelayhost = [127.0.0.1]:9\nrelay_threads = 1\n"
@@ -192,3 +193,26 @@ def test_a_command_that_dribbles_ends(dns):
         p.wait_log(r"timeout after \w+ from", count=3)
         over.set()
         t.join()
+
+
+def test_a_wrapped_port_refuses_without_a_word(server_cert, dns):
+    """What would be said in clear to a client that waits for TLS is not said."""
+    port = free_port()
+    conf = (STRANGERS + "smtpd_client_connection_count_limit = 2\nsmtpd_tls_security_level = may\n"
+            f"smtpd_tls_cert_file = {server_cert[0]}\nsmtpd_tls_key_file = {server_cert[1]}\n")
+    master = f"127.0.0.1:{port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n"
+    with Posthouse(conf, dns=dns, master=master) as p, contextlib.ExitStack() as held_open:
+        connect = lambda: held_open.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+        wait_for(lambda: p.log().count("connect from") == 2 * p.log().count("disconnect from"))
+        served = [ctx.wrap_socket(connect()) for _ in range(2)]
+        assert all(s.recv(100).startswith(b"220 ") for s in served)
+        for _ in range(3):
+            s = connect()
+            s.settimeout(20 * SLOW)
+            assert s.recv(100) == b""
+        p.wait_log("Connection concurrency or rate limit exceeded", count=3)
+        waits = connect()
+        p.proc.terminate()
+        assert waits.recv(100) == b""

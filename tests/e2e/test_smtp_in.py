@@ -215,7 +215,7 @@ def test_connection_limit(dns, relay):
         kept = [p.client() for _ in range(3)]
         over = Client(p.port, ehlo=None)
         assert over.greeting == "421 4.7.0 mta.example Error: too many connections from 127.0.0.1"
-        p.wait_log(r"warning: Connection concurrency or rate limit exceeded from localhost\[127\.0\.0\.1\] for service")
+        p.wait_log(r"warning: Connection concurrency or rate limit exceeded from unknown\[127\.0\.0\.1\] for service")
         assert kept[0].mail().startswith("250") and kept[0].mail().startswith("250")
         assert kept[0].mail() == "450 4.7.1 Error: too much mail from 127.0.0.1"
         for c in kept:

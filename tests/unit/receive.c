@@ -16,6 +16,7 @@
 #include "receive/anvil.h"
 #include "receive/dovecot.h"
 #include "receive/intake.h"
+#include "receive/serve.h"
 #include "util/codec.h"
 #include "util/mem.h"
 
@@ -1019,6 +1020,130 @@ static int loop_make(void **state) {
     return loop == NULL || dir_make(state) != 0;
 }
 
+/* -- what a whole session needs besides; these tests do not come so far -- */
+
+int64_t spool_space(const struct spool *s) {
+    (void)s;
+    fail();
+    return 0;
+}
+
+void spool_expect(struct spool *s, int n) {
+    (void)s;
+    (void)n;
+    fail();
+}
+
+bool spool_is_full(int rc) {
+    (void)rc;
+    fail();
+    return false;
+}
+
+uint32_t lookup_verify(struct lookup *k, struct str user, struct str password, bool secure,
+                       const char *client, lookup_maps_fn fn, void *arg) {
+    (void)k;
+    (void)user;
+    (void)password;
+    (void)secure;
+    (void)client;
+    (void)fn;
+    (void)arg;
+    fail();
+    return 0;
+}
+
+struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
+                                  struct str recipient, struct trace *trace, route_fn fn,
+                                  void *arg) {
+    (void)cfg;
+    (void)k;
+    (void)sender;
+    (void)recipient;
+    (void)trace;
+    (void)fn;
+    (void)arg;
+    fail();
+    return NULL;
+}
+
+const struct mailerr *route_refuses(const struct route *r) {
+    (void)r;
+    return NULL;
+}
+
+void route_cancel(struct route_query *q) {
+    (void)q;
+}
+
+/* -- clients whose name servers do not answer -- */
+
+static void (*named)(void *ctx, const char *name);
+static void *named_ctx[8];
+static size_t n_named;
+
+static void find_name_later(void *arg, const struct netaddr *addr,
+                            void (*done)(void *ctx, const char *name), void *ctx) {
+    (void)arg;
+    (void)addr;
+    named = done;
+    named_ctx[n_named++] = ctx;
+}
+
+/* A connection from 192.0.2.7; the client's end of it. */
+static int connect_client(struct receive *r, struct service_load *load) {
+    int pair[2];
+    struct netaddr peer;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    assert_true(netaddr_parse(&peer, STR_LIT("192.0.2.7"), 25));
+    serve_client(r, pair[0], &peer, r->cfg->services[0], load, false);
+    turn();
+    return pair[1];
+}
+
+static void assert_hears(int fd, const char *want) {
+    char said[200] = "";
+    ssize_t n = recv(fd, said, sizeof said - 1, 0);
+    said[n < 0 ? 0 : n] = '\0';
+    assert_string_equal(said, want);
+}
+
+#define TOO_MANY "421 4.7.0 mta.example Error: too many connections from 192.0.2.7\r\n"
+#define SHUTTING "421 4.3.2 mta.example Service shutting down\r\n"
+
+/* They count from the first moment; one that is over its limit is not asked for; a name that comes
+ * when the client has gone is for nobody. */
+static void test_clients_without_names(void **state) {
+    (void)state;
+    struct receive_ops ops = {.peername = find_name_later};
+    struct config *cfg = configure("smtpd_client_connection_count_limit = 2\nmynetworks = \n");
+    struct receive *r = receive_new(loop, NULL, NULL, cfg, &ops);
+    struct service_load load = {.svc_name = (char *)(uintptr_t) "smtp"};
+    int one = connect_client(r, &load), two = connect_client(r, &load);
+    assert_hears(one, "");
+    assert_int_equal(n_named, 2);
+    for (int i = 0; i < 3; i++) {
+        int more = connect_client(r, &load);
+        assert_hears(more, TOO_MANY);
+        close(more);
+    }
+    assert_int_equal(n_named, 2);
+    assert_int_equal(receive_sessions(r), 2);
+    named(named_ctx[0], "mx.far.example");
+    turn();
+    assert_hears(one, "220 mta.example ESMTP Posthouse\r\n");
+    receive_stop(r);
+    turn();
+    assert_hears(one, SHUTTING);
+    assert_hears(two, SHUTTING);
+    assert_int_equal(receive_sessions(r), 0);
+    named(named_ctx[1], "late.far.example");
+    turn();
+    close(one);
+    close(two);
+    config_unref(cfg);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_intake),
@@ -1036,6 +1161,7 @@ int main(void) {
         cmocka_unit_test(test_access_data),
         cmocka_unit_test(test_access_tables),
         cmocka_unit_test(test_access_keys),
+        cmocka_unit_test(test_clients_without_names),
         cmocka_unit_test(test_access_logins),
         cmocka_unit_test(test_access_networks),
         cmocka_unit_test(test_dovecot_lines),
