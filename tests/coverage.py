@@ -60,7 +60,7 @@ def run_daemon(work, tests):
     os.chmod(work, 0o777)  # each daemon's owner writes its own
     exes = [DAEMON_DIR / "tests/sim_wire", DAEMON_DIR / "src/posthoused"]
     subprocess.run([exes[0], "-n", "3000", "-s", "7000", "-j", "1"], env=env("wire"), check=True)
-    for name in DAEMON_FOLDERS:
+    for name in (*DAEMON_FOLDERS, "resolver"):
         unit = DAEMON_DIR / f"tests/unit_{name}"
         if unit.exists():
             subprocess.run([unit], env=env(name), cwd=DAEMON_DIR, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
