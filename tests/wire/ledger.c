@@ -492,6 +492,8 @@ static bool repeat_is_excused(const struct ledger_take *t, const struct rcpt_ent
         return forgotten_after(l, r->sent_ms);
     if (ledger_down_since(l, r->last_ms) || (r->last_conn->crime & ~(unsigned)CRIME_RSET) != 0)
         return true;
+    if (r->last_conn->crime != 0 && l->rules.faulted(l->rules.arg))
+        return true; /* a fault behind the host's own end may have taken its last words */
     return r->last_conn->crime != 0 && r->last_bdat &&
            !(t->bdat && t->c->host == r->last_conn->host);
 }

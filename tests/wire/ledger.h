@@ -111,7 +111,8 @@ enum ledger_stage {
 };
 
 /* How a relay host departed from the protocol, so that replies cannot be told apart any more.
- * CRIME_RSET: it refused RSET, so that nothing confirms what it said to a chunk before. */
+ * CRIME_RSET: it refused RSET or did not answer it, so that nothing confirms what it said to a
+ * chunk before. */
 enum ledger_crime {
     CRIME_EXTRA = 1,
     CRIME_FEWER = 2,

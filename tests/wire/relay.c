@@ -262,8 +262,11 @@ static int answer(struct relay *r, const struct answer *a) {
                   (int)(out.n > 100 ? 100 : out.n), bytes_str(&out));
     put(r, &out);
     bytes_free(&out);
-    if (r->close_after)
+    if (r->close_after) {
+        if (a->stage == STAGE_BODY) /* RSET, where one is to follow, is not answered */
+            ledger_conn_crime(r->conn, CRIME_RSET);
         hang_up(r, false);
+    }
     return code;
 }
 
