@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -594,4 +595,71 @@ def test_a_service_that_is_away_bans_nobody(dns, tmp_path):
     for pattern in [r"\[<HOST>\]: SASL (PLAIN|LOGIN) authentication failed", "postfix[mode=auth]", "postfix"]:
         r = subprocess.run(["fail2ban-regex", str(tmp_path / "mail.log"), pattern], capture_output=True, text=True)
         assert int(re.search(r"(\d+) matched", r.stdout)[1]) == 0, (pattern, r.stdout[-1500:])
+    fake.down()
+
+
+@pytest.mark.parametrize("path", ["inet:no.such.host:7", "unix:" + "d/" * 90 + "auth", "/nowhere/auth"], ids=["inet", "long", "nowhere"])
+def test_a_service_that_cannot_be_addressed(dns, path):
+    """AUTH is not offered, and a client that asks all the same is told that it is for now."""
+    main = f"smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {path}\nrelayhost = [127.0.0.1]:9\n"
+    with Posthouse(main, dns=dns) as p:
+        for _ in range(2):
+            with p.client() as c:
+                assert "AUTH" not in c.ehlo
+                assert c.cmd("AUTH PLAIN AGFuZAAxMjM=").startswith("454 4.7.0 Temporary authentication failure")
+                assert c.cmd("NOOP") == "250 2.0.0 Ok"
+        p.wait_log("warning: SASL: ")
+
+
+@pytest.mark.parametrize("where", ["inet:[::1]:", "inet:localhost:", "unix:"])
+def test_a_service_by_each_kind_of_address(dns, where):
+    p = Posthouse("smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\n", dns=dns)
+    if where == "unix:":
+        sock, name = socket.socket(socket.AF_UNIX), str(p.dir / "auth")
+        sock.bind(name)
+        (p.dir / "auth").chmod(0o777)
+        sock.listen(5)
+    else:
+        host, family = ("::1", socket.AF_INET6) if "[" in where else ("127.0.0.1", socket.AF_INET)
+        sock = socket.create_server((host, 0), family=family)
+        name = sock.getsockname()[1]
+    with Listener(lambda c: (c.sendall(GREETING), c.recv(1000), c.recv(1000)), sock):
+        p.write_main((p.dir / "main.cf").read_text() + f"smtpd_sasl_path = {where}{name}\n")
+        with p, p.client() as c:
+            assert "AUTH PLAIN" in c.ehlo
+
+
+def test_clients_who_leave_while_the_service_is_awaited(dns):
+    """Its list of mechanisms comes when the client has gone: by a reset, with QUIT waiting behind EHLO, at a stop."""
+    asked, go = threading.Event(), threading.Event()
+
+    def serve(c):
+        asked.set()
+        go.wait(30)
+        c.sendall(GREETING)
+        while c.recv(1000):
+            pass
+    with Listener(serve) as service:
+        main = "smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nrelay_threads = 1\n"
+        with Posthouse(main + f"smtpd_sasl_path = inet:127.0.0.1:{service.port}\n", dns=dns) as p:
+            relay = p.child("relay")
+            clients = [p.client(ehlo=None) for _ in range(3)]
+            for c, line in zip(clients, (b"EHLO x\r\n", b"EHLO x\r\nQUIT\r\n", b"EHLO x\r\n")):
+                c.raw(line)
+            assert asked.wait(20)
+            clients[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            clients[0].f.close()
+            clients[0].sock.close()
+            p.wait_log("lost connection after")
+            go.set()
+            assert all("AUTH PLAIN" in c.reply() for c in clients[1:])
+            assert clients[1].reply().startswith("221")
+            assert p.child("relay") == relay
+
+
+def test_networks_without_auth(dns):
+    fake = FakeDovecot(asks_and_believes)
+    with Posthouse(fake_main(fake) + "smtpd_sasl_exceptions_networks = 127.0.0.0/8\n", dns=dns) as p, p.client() as c:
+        assert "AUTH" not in c.ehlo
+        assert c.cmd("AUTH PLAIN AGFuZAAxMjM=") == "503 5.5.1 Error: authentication not enabled"
     fake.down()
