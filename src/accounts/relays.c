@@ -19,8 +19,11 @@
 #include "util/lite.h"
 #include "util/mem.h"
 
-#define BUSY_MS 5000
-#define COLUMNS "name, nexthop, account, hosts, tls, mechanisms, username, secret IS NOT NULL"
+#define BUSY_MS   5000
+#define COLUMNS   "name, nexthop, account, hosts, tls, mechanisms, username, secret"
+#define USERS_MAX 65536U
+
+#define RELAY_CHANGED "somebody else has changed the record since it was read"
 
 struct relays {
     sqlite3 *db;
@@ -152,15 +155,36 @@ static const char *record_text_of(sqlite3_stmt *st, int i) {
     return p == NULL ? "" : p;
 }
 
+static const char *users_shown(const char *stored) {
+    if (strcmp(stored, RELAYS_ALL) == 0)
+        return RELAY_EVERYBODY;
+    return strcmp(stored, RELAYS_NAMED) == 0 ? "" : stored;
+}
+
+/* Columns are those of COLUMNS. */
+static void set_version(struct relay_fields *f, sqlite3_stmt *st) {
+    struct sbuf all = {0};
+    for (int i = 0; i < 8; i++) {
+        const void *p = sqlite3_column_blob(st, i);
+        int n = sqlite3_column_bytes(st, i);
+        sbuf_printf(&all, "%d:", n);
+        sbuf_add(&all, p, (size_t)n);
+    }
+    value_version(sbuf_str(&all), f->version);
+    sbuf_free(&all);
+}
+
 static struct relay_fields record_fields_of(sqlite3_stmt *st) {
-    return (struct relay_fields){.name = record_text_of(st, 0),
-                                 .nexthop = record_text_of(st, 1),
-                                 .account = record_text_of(st, 2),
-                                 .hosts = record_text_of(st, 3),
-                                 .tls = record_text_of(st, 4),
-                                 .mechanisms = record_text_of(st, 5),
-                                 .user = record_text_of(st, 6),
-                                 .has_secret = sqlite3_column_int(st, 7) != 0};
+    struct relay_fields f = {.name = record_text_of(st, 0),
+                             .nexthop = record_text_of(st, 1),
+                             .users = users_shown(record_text_of(st, 2)),
+                             .hosts = record_text_of(st, 3),
+                             .tls = record_text_of(st, 4),
+                             .mechanisms = record_text_of(st, 5),
+                             .user = record_text_of(st, 6),
+                             .has_secret = sqlite3_column_type(st, 7) != SQLITE_NULL};
+    set_version(&f, st);
+    return f;
 }
 
 bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fields *f), void *arg,
@@ -179,13 +203,54 @@ bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fiel
     return rc == SQLITE_DONE;
 }
 
+/* -- who may use a record -- */
+
+static bool users_have(const char *users, struct str account) {
+    struct str rest = str_of(users), one;
+    while (str_split(&rest, ", \t", &one))
+        if (str_ieq(one, account))
+            return true;
+    return false;
+}
+
+bool relay_is_for(const struct relay_fields *f, const char *account) {
+    const char *at = strrchr(account, '@');
+    if (strcmp(f->users, RELAY_EVERYBODY) == 0)
+        return true;
+    return account[0] != '\0' && (users_have(f->users, str_of(account)) ||
+                                  (at != NULL && users_have(f->users, str_of(at))));
+}
+
 bool relay_covers(const struct relay_fields *wide, const struct relay_fields *narrow) {
-    const char *at = strrchr(narrow->account, '@');
+    struct str rest = str_of(narrow->users), one;
+    bool all = narrow->users[0] != '\0';
     if (strcasecmp(wide->nexthop, narrow->nexthop) != 0 || strcmp(wide->name, narrow->name) == 0 ||
-        narrow->account[0] == '\0')
+        strcmp(narrow->users, RELAY_EVERYBODY) == 0)
         return false;
-    return wide->account[0] == '\0' ||
-           (at != NULL && at != narrow->account && strcasecmp(wide->account, at) == 0);
+    while (all && str_split(&rest, ", \t", &one)) {
+        char *account = str_dup(one);
+        all = relay_is_for(wide, account);
+        free(account);
+    }
+    return all;
+}
+
+/* As the database has it: words in lower case with a comma between two.  False: *bad is none of
+ * user@domain, @domain or <>. */
+static bool users_stored(const char *users, struct sbuf *out, struct str *bad) {
+    struct str rest = str_of(users);
+    if (strcasecmp(users, RELAY_EVERYBODY) == 0)
+        return true;
+    while (str_split(&rest, ", \t", bad)) {
+        if (!value_account_ok(*bad))
+            return false;
+        if (!users_have(out->p == NULL ? "" : out->p, *bad))
+            sbuf_printf(out, "%s%.*s", out->n == 0 ? "" : ",", STR_FMT(*bad));
+    }
+    if (out->n == 0)
+        sbuf_add_c(out, RELAYS_NAMED);
+    str_lower(out->p, out->n);
+    return true;
 }
 
 /* -- checks -- */
@@ -200,12 +265,15 @@ static bool is_one_of(const char *v, const char *const *list) {
 /* NULL, or what is wrong. */
 static const char *record_check(const struct relay_fields *f, struct str *bad) {
     static const char *const modes[] = {"none", "may", "encrypt", "verify", "secure", NULL};
-    const char *all[] = {f->name, f->nexthop, f->account, f->hosts, f->mechanisms, f->user};
-    for (size_t i = 0; i < 6; i++) {
+    const char *all[] = {f->name, f->nexthop, f->hosts, f->mechanisms, f->user};
+    for (size_t i = 0; i < 5; i++) {
         *bad = str_of(all[i]);
         if (str_has_control(*bad) || bad->n > 255)
             return "control characters, or more than 255 bytes";
     }
+    *bad = str_of(f->users);
+    if (str_has_control(*bad) || bad->n > USERS_MAX)
+        return "control characters, or too many who may use it";
     *bad = str_of(f->name);
     if (bad->n == 0)
         return "a record needs a name";
@@ -218,19 +286,16 @@ static const char *record_check(const struct relay_fields *f, struct str *bad) {
     *bad = str_of(f->tls);
     if (!is_one_of(f->tls, modes))
         return "TLS mode is none, may, encrypt, verify or secure";
-    *bad = str_of(f->account);
-    if (bad->n > 0 && str_rchr(*bad, '@') < 0)
-        return "a record is for user@domain, for @domain or for all";
     *bad = str_of(f->user);
     if (f->password != NULL && bad->n == 0)
         return "a password needs a user name";
     return NULL;
 }
 
-static const char *record_lowered(const char *s, char **keep) {
-    *keep = mem_strdup(s);
-    str_lower(*keep, strlen(*keep));
-    return *keep;
+static char *record_lowered(const char *s) {
+    char *copy = mem_strdup(s);
+    str_lower(copy, strlen(copy));
+    return copy;
 }
 
 /* -- writing -- */
@@ -238,37 +303,74 @@ static const char *record_lowered(const char *s, char **keep) {
 /* What f leaves out, from the record of that name or by default. */
 struct merged {
     struct relay_fields f;
-    sqlite3_stmt *st; /* owns the old record's texts */
+    sqlite3_stmt *st;  /* owns the old record's texts */
+    struct sbuf users; /* as the database has it */
     bool exists;
 };
 
-static bool merge(struct relays *r, const struct relay_fields *f, struct merged *m, char **why) {
-    struct relay_fields old = {.nexthop = f->hosts == NULL ? "" : f->hosts,
-                               .account = "",
-                               .hosts = "",
-                               .tls = "encrypt",
-                               .mechanisms = "",
-                               .user = ""};
+static const char *merge_text(const char *given, const char *old) {
+    return given == NULL ? old : given;
+}
+
+/* The next hop follows the hosts, unless it was set on its own. */
+static const char *merge_nexthop(const struct relay_fields *f, const struct relay_fields *old) {
+    const char *hosts = merge_text(f->hosts, old->hosts);
+    if (f->nexthop != NULL)
+        return f->nexthop[0] == '\0' ? hosts : f->nexthop;
+    return strcasecmp(old->nexthop, old->hosts) == 0 ? hosts : old->nexthop;
+}
+
+/* Who may use it: an account is for no one else until a change says so. */
+static const char *merge_users(const struct relay_fields *f, const struct relay_fields *old,
+                               bool exists) {
+    bool had = old->user[0] != '\0', has = merge_text(f->user, old->user)[0] != '\0';
+    if (f->users != NULL)
+        return f->users;
+    if (!exists)
+        return has ? "" : RELAY_EVERYBODY;
+    return has && !had && strcmp(old->users, RELAY_EVERYBODY) == 0 ? "" : old->users;
+}
+
+/* Finds the record of that name; false: *why. */
+static bool record_find_old(struct relays *r, const char *name, struct merged *m,
+                            struct relay_fields *old, char **why) {
+    *old = (struct relay_fields){.name = name,
+                                 .nexthop = "",
+                                 .users = "",
+                                 .hosts = "",
+                                 .tls = "encrypt",
+                                 .mechanisms = "",
+                                 .user = ""};
     int rc = sqlite3_prepare_v2(r->db, "SELECT " COLUMNS " FROM relay WHERE name = ?1", -1, &m->st,
                                 NULL);
     if (rc == SQLITE_OK) {
-        sqlite3_bind_text(m->st, 1, f->name, -1, SQLITE_STATIC);
+        sqlite3_bind_text(m->st, 1, name, -1, SQLITE_STATIC);
         rc = sqlite3_step(m->st);
-    }
-    if (rc != SQLITE_ROW && rc != SQLITE_DONE) {
-        record_say(why, "%s", sqlite3_errmsg(r->db));
-        return false;
     }
     m->exists = rc == SQLITE_ROW;
     if (m->exists)
-        old = record_fields_of(m->st);
+        *old = record_fields_of(m->st);
+    else if (rc != SQLITE_DONE)
+        record_say(why, "%s", sqlite3_errmsg(r->db));
+    return rc == SQLITE_ROW || rc == SQLITE_DONE;
+}
+
+static enum relays_rc merge(struct relays *r, const struct relay_fields *f, struct merged *m,
+                            char **why) {
+    struct relay_fields old;
+    if (!record_find_old(r, f->name, m, &old, why))
+        return RELAYS_BAD;
+    if (f->version[0] != '\0' && strcmp(f->version, old.version) != 0) {
+        record_say(why, RELAY_CHANGED);
+        return RELAYS_STALE;
+    }
     m->f = *f;
-    m->f.nexthop = f->nexthop == NULL ? old.nexthop : f->nexthop;
-    m->f.account = f->account == NULL ? old.account : f->account;
-    m->f.hosts = f->hosts == NULL ? old.hosts : f->hosts;
-    m->f.tls = f->tls == NULL ? old.tls : f->tls;
-    m->f.mechanisms = f->mechanisms == NULL ? old.mechanisms : f->mechanisms;
-    m->f.user = f->user == NULL ? old.user : f->user;
+    m->f.nexthop = merge_nexthop(f, &old);
+    m->f.users = merge_users(f, &old, m->exists);
+    m->f.hosts = merge_text(f->hosts, old.hosts);
+    m->f.tls = merge_text(f->tls, old.tls);
+    m->f.mechanisms = merge_text(f->mechanisms, old.mechanisms);
+    m->f.user = merge_text(f->user, old.user);
     m->f.has_secret = old.has_secret;
     bool moved = strcmp(m->f.hosts, old.hosts) != 0 || strcmp(m->f.user, old.user) != 0;
     if (f->password == NULL && m->f.user[0] != '\0' && (!old.has_secret || moved)) {
@@ -276,14 +378,61 @@ static bool merge(struct relays *r, const struct relay_fields *f, struct merged 
                    old.has_secret
                        ? " again: it may go to the hosts and as the user that it was set for only"
                        : "");
-        return false;
+        return RELAYS_BAD;
     }
-    return true;
+    return RELAYS_DONE;
 }
 
-static bool write_record(struct relays *r, const struct merged *m, struct str sealed, char **why) {
+static void merged_free(struct merged *m) {
+    sqlite3_finalize(m->st);
+    sbuf_free(&m->users);
+}
+
+char *relays_next_hop(struct relays *r, const struct relay_fields *f, char **old) {
+    struct merged m = {.st = NULL};
+    struct relay_fields had;
+    char *why = NULL, *hop = NULL;
+    *old = NULL;
+    if (record_find_old(r, f->name, &m, &had, &why)) {
+        hop = record_lowered(merge_nexthop(f, &had));
+        *old = m.exists ? mem_strdup(had.nexthop) : NULL;
+    }
+    merged_free(&m);
+    free(why);
+    return hop;
+}
+
+/* -- two records that one mail could use -- */
+
+struct rival {
+    const struct relay_fields *f; /* that is to be written; users as they are given */
+    const char *hop;              /* of it, in lower case */
+    char *why;
+};
+
+static void rival_take(void *arg, const struct relay_fields *other) {
+    struct rival *v = arg;
+    struct str rest = str_of(v->f->users), one;
+    if (v->why != NULL || strcmp(other->name, v->f->name) == 0)
+        return;
+    if (strcasecmp(other->name, v->f->name) == 0) {
+        record_say(&v->why, "another record has that name, in other case: \"%s\"", other->name);
+        return;
+    }
+    if (strcasecmp(other->nexthop, v->hop) != 0)
+        return;
+    bool same = strcasecmp(other->users, v->f->users) == 0;
+    while (!same && str_split(&rest, ", \t", &one))
+        same = users_have(other->users, one);
+    if (same)
+        record_say(&v->why, "another record, \"%s\", is already for the next hop \"%s\" and %s",
+                   other->name, v->hop,
+                   v->f->users[0] == '\0' ? "what main.cf names" : other->users);
+}
+
+static bool write_record(struct relays *r, const struct merged *m, const char *hop,
+                         struct str sealed, char **why) {
     sqlite3_stmt *st = NULL;
-    char *hop, *account;
     const char *sql =
         m->exists
             ? "UPDATE relay SET nexthop = ?2, account = ?3, hosts = ?4, tls = ?5, mechanisms ="
@@ -292,12 +441,8 @@ static bool write_record(struct relays *r, const struct merged *m, struct str se
             : "INSERT INTO relay (name, nexthop, account, hosts, tls, mechanisms, username,"
               " modified, secret) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     int rc = sqlite3_prepare_v2(r->db, sql, -1, &st, NULL);
-    const char *texts[] = {m->f.name,
-                           record_lowered(m->f.nexthop, &hop),
-                           record_lowered(m->f.account, &account),
-                           m->f.hosts,
-                           m->f.tls,
-                           m->f.mechanisms,
+    const char *texts[] = {m->f.name,  hop,      m->users.n == 0 ? RELAYS_ALL : m->users.p,
+                           m->f.hosts, m->f.tls, m->f.mechanisms,
                            m->f.user};
     for (int i = 0; i < 7; i++)
         sqlite3_bind_text(st, i + 1, texts[i], -1, SQLITE_STATIC);
@@ -308,37 +453,115 @@ static bool write_record(struct relays *r, const struct merged *m, struct str se
         sqlite3_bind_int(st, 10, sealed.p != NULL || m->f.user[0] == '\0');
     if (rc == SQLITE_OK)
         rc = sqlite3_step(st);
-    if (rc == SQLITE_CONSTRAINT)
-        record_say(why, "another record is already for the next hop \"%s\" and %s", hop,
-                   account[0] == '\0' ? "everybody" : account);
-    else if (rc != SQLITE_DONE)
+    if (rc != SQLITE_DONE)
         record_say(why, "%s", sqlite3_errmsg(r->db));
     sqlite3_finalize(st);
-    free(hop);
-    free(account);
     return rc == SQLITE_DONE;
 }
 
-bool relays_set(struct relays *r, const struct relay_fields *f, char **why) {
-    struct merged m = {.st = NULL};
+/* Seals the password and writes, unless another record has the same mail. */
+static bool merged_write(struct relays *r, const struct merged *m, char **why) {
     struct sbuf sealed = {0}, bound = {0};
-    struct str bad = STR_NONE;
-    bool ok = merge(r, f, &m, why);
-    const char *wrong = ok ? record_check(&m.f, &bad) : NULL;
-    if (wrong != NULL) {
-        record_say(why, "\"%.*s\": %s", STR_FMT(bad), wrong);
+    char *hop = record_lowered(m->f.nexthop);
+    struct rival v = {&m->f, hop, NULL};
+    bool ok = relays_each(r, rival_take, &v, why);
+    if (ok && v.why != NULL) {
+        *why = v.why;
         ok = false;
     }
-    if (ok && f->password != NULL) {
-        relays_bound(&bound, m.f.hosts, m.f.user);
-        ok = seal_close(r->pub, str_of(f->password), sbuf_str(&bound), &sealed);
+    if (ok && m->f.password != NULL) {
+        relays_bound(&bound, m->f.hosts, m->f.user);
+        ok = seal_close(r->pub, str_of(m->f.password), sbuf_str(&bound), &sealed);
         if (!ok)
             record_say(why, "the password cannot be sealed");
     }
-    ok = ok && write_record(r, &m, sealed.n > 0 ? sbuf_str(&sealed) : STR_NONE, why);
-    sqlite3_finalize(m.st);
+    ok = ok && write_record(r, m, hop, sealed.n > 0 ? sbuf_str(&sealed) : STR_NONE, why);
     sbuf_free(&sealed);
     sbuf_free(&bound);
+    free(hop);
+    return ok;
+}
+
+static enum relays_rc relays_set_inside(struct relays *r, const struct relay_fields *f,
+                                        char **why) {
+    struct merged m = {.st = NULL};
+    struct str bad = STR_NONE;
+    enum relays_rc rc = merge(r, f, &m, why);
+    const char *wrong = rc == RELAYS_DONE ? record_check(&m.f, &bad) : NULL;
+    if (rc == RELAYS_DONE && wrong == NULL && !users_stored(m.f.users, &m.users, &bad))
+        wrong = "a record is for " RELAY_EVERYBODY ", or for user@domain and @domain";
+    if (wrong != NULL)
+        record_say(why, "\"%.*s\": %s", STR_FMT(bad), wrong);
+    if (wrong != NULL || (rc == RELAYS_DONE && !merged_write(r, &m, why)))
+        rc = RELAYS_BAD;
+    merged_free(&m);
+    return rc;
+}
+
+/* What was read is what is changed: there is no other write between. */
+enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, char **why) {
+    enum relays_rc rc = RELAYS_BAD;
+    if (sqlite3_exec(r->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK) {
+        record_say(why, "%s", sqlite3_errmsg(r->db));
+        return rc;
+    }
+    rc = relays_set_inside(r, f, why);
+    bool end = rc == RELAYS_DONE && sqlite3_exec(r->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
+    if (rc == RELAYS_DONE && !end) {
+        record_say(why, "%s", sqlite3_errmsg(r->db));
+        rc = RELAYS_BAD;
+    }
+    if (!end)
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    return rc;
+}
+
+/* -- using -- */
+
+struct asked {
+    struct str hop;
+    const char *account;
+    enum relay_use use;
+    char *name;
+};
+
+static void asked_take(void *arg, const struct relay_fields *f) {
+    struct asked *q = arg;
+    if (!str_ieq_c(q->hop, f->nexthop) && !str_ieq_c(q->hop, f->name))
+        return;
+    if (relay_is_for(f, q->account))
+        q->use = RELAY_MAY;
+    else if (q->use == RELAY_NO_RECORD && f->user[0] != '\0') {
+        q->use = RELAY_MAY_NOT;
+        q->name = mem_strdup(f->name);
+    }
+}
+
+enum relay_use relays_use(struct relays *r, struct str value, const char *account, char **name,
+                          char **why) {
+    struct sbuf plain = {0};
+    nexthop_without_transport(str_trim(value), &plain);
+    struct asked q = {sbuf_str(&plain), account, RELAY_NO_RECORD, NULL};
+    if (!relays_each(r, asked_take, &q, why))
+        q.use = RELAY_UNKNOWN;
+    *name = q.name;
+    sbuf_free(&plain);
+    return q.use;
+}
+
+bool relays_let(struct relays *r, const char *name, const char *account, char **why) {
+    struct merged m = {.st = NULL};
+    struct relay_fields old, f = {.name = name};
+    struct sbuf users = {0};
+    bool ok = record_find_old(r, name, &m, &old, why);
+    if (ok && !relay_is_for(&old, account)) {
+        sbuf_printf(&users, "%s%s%s", old.users, old.users[0] == '\0' ? "" : ", ", account);
+        f.users = users.p;
+        memcpy(f.version, old.version, sizeof f.version);
+        ok = relays_set(r, &f, why) == RELAYS_DONE;
+    }
+    sbuf_free(&users);
+    merged_free(&m);
     return ok;
 }
 

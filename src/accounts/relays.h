@@ -2,30 +2,37 @@
  * accounts/relays.h - writing Posthouse's relay records (maps/map_relays.c reads them)
  *
  * A record is hosts in order, TLS mode, mechanisms and account of a relay, found from a relayhost
- * value as it is.  Secrets go in sealed and never come out here: the private key is not needed to
- * write.  Calls block; one thread at a time per handle.  *why is the caller's to free.
+ * value as it is, by those who may use it.  Secrets go in sealed and never come out here: the
+ * private key is not needed to write.  Calls block; one thread at a time per handle.  *why is the
+ * caller's to free.
  */
 #ifndef PH_ACCOUNTS_RELAYS_H
 #define PH_ACCOUNTS_RELAYS_H
 
-#include "util/str.h"
+#include "accounts/values.h"
 
 struct relays;
 
+#define RELAY_EVERYBODY "everybody"
+
 struct relay_fields {
     const char *name;
-    const char *nexthop; /* the relayhost value that means it */
-    const char *account; /* "user@domain" or "@domain" that it is for; "": all */
+    const char *nexthop; /* the relayhost value that means it; "": its hosts, as they stand */
+    const char *users; /* who may use it: RELAY_EVERYBODY, "user@domain, @domain", or "": only mail
+                        * whose next hop main.cf names, or a table in a file */
     const char *hosts;
     const char *tls;
     const char *mechanisms;
     const char *user;
     const char *password; /* write only; NULL when read, and when it stays as it is */
     bool has_secret;
+    char version[VALUE_VERSION]; /* read: other for every state; "" when it is not known */
 };
 
-/* True if mail that narrow is for would be wide's if narrow were not there: the same next hop, for
- * everybody, or for the domain of narrow's user. */
+/* May mail of account (user@domain, @domain or <>; "": anybody's) use it, whose next hop is in no
+ * file of this machine's administrator? */
+bool relay_is_for(const struct relay_fields *f, const char *account);
+/* True if mail of all that narrow is for would be wide's if narrow were not there. */
 bool relay_covers(const struct relay_fields *wide, const struct relay_fields *narrow);
 
 /* create: makes the database and the key file when they are not there; *made says whether.  A
@@ -37,10 +44,36 @@ void relays_close(struct relays *r);
 /* Calls fn for each record, by name; fields are valid during the call.  False: *why. */
 bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fields *f), void *arg,
                  char **why);
-/* Adds a record or sets the fields that are not NULL of the one of that name.  False: *why, also
- * for values that cannot be used, and when hosts or user change while the password is not given
- * again. */
-bool relays_set(struct relays *r, const struct relay_fields *f, char **why);
+enum relays_rc {
+    RELAYS_UNSET,
+    RELAYS_DONE,
+    RELAYS_BAD,  /* *why */
+    RELAYS_STALE /* version is that of an older state; *why */
+};
+
+/* Adds a record or sets the fields that are not NULL of the one of that name.  RELAYS_BAD also for
+ * values that cannot be used, and when hosts or user change while the password is not given again.
+ * Where users is not given, a record that gets an account is only for mail whose next hop
+ * main.cf names.  version "": whatever the record has become. */
+enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, char **why);
+/* What the record's next hop becomes by f: the caller frees.  *old: what it is now, or NULL for a
+ * record that is not there. */
+char *relays_next_hop(struct relays *r, const struct relay_fields *f, char **old);
+
+enum relay_use {
+    RELAY_USE_UNSET,
+    RELAY_NO_RECORD, /* the value means none */
+    RELAY_MAY,
+    RELAY_MAY_NOT, /* it means one with an account of others: *name */
+    RELAY_UNKNOWN  /* *why */
+};
+
+/* What a relay host value of that account ("": of anybody, as in a transport) would mean.  *name is
+ * the caller's to free. */
+enum relay_use relays_use(struct relays *r, struct str value, const char *account, char **name,
+                          char **why);
+/* Puts account on the list of those who may use the record. */
+bool relays_let(struct relays *r, const char *name, const char *account, char **why);
 /* False: *why, or there is none (*why NULL). */
 bool relays_delete(struct relays *r, const char *name, char **why);
 

@@ -3,6 +3,8 @@
  */
 #include "accounts/values.h"
 
+#include <openssl/sha.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "mail/address.h"
@@ -80,6 +82,13 @@ const char *value_transport_bad(struct str text, struct str *bad) {
     if (hop.n > 0 && (str_eq_c(name, "smtp") || str_eq_c(name, "relay") || name.n == 0))
         return nexthop_check(hop, bad);
     return NULL;
+}
+
+void value_version(struct str text, char out[VALUE_VERSION]) {
+    unsigned char md[SHA256_DIGEST_LENGTH];
+    SHA256((const unsigned char *)text.p, text.n, md);
+    for (size_t i = 0; i < (VALUE_VERSION - 1) / 2; i++)
+        snprintf(out + 2 * i, 3, "%02x", md[i]);
 }
 
 bool value_net_ok(const char *nets, const char *client) {

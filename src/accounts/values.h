@@ -17,6 +17,10 @@ const char *value_relayhost_bad(struct str text, struct str *bad);
 /* "Relay received email to", in the form of transport(5): transport, or transport:next hop. */
 const char *value_transport_bad(struct str text, struct str *bad);
 
+#define VALUE_VERSION 17
+/* A short text that is another one for every text. */
+void value_version(struct str text, char out[VALUE_VERSION]);
+
 /* May a user with this allow_nets ("": from anywhere) come from the address client? */
 bool value_net_ok(const char *nets, const char *client);
 

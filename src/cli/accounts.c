@@ -10,6 +10,7 @@
 
 #include "accounts/browse.h"
 #include "accounts/password.h"
+#include "accounts/relays.h"
 #include "accounts/store.h"
 #include "accounts/values.h"
 #include "cli/cli.h"
@@ -122,6 +123,28 @@ static void note_unasked(const struct config *cfg, struct store *st) {
               stderr);
 }
 
+/* The relay record that value means, if it has an account, is for that account from now on: the
+ * administrator of this machine says so.  False after saying why not. */
+static bool accounts_let_use(const struct config *cfg, const char *account, const char *value) {
+    char *why = NULL, *name = NULL;
+    bool made;
+    if (value == NULL || cfg->relays_spec[0] == '\0')
+        return true;
+    struct relays *r =
+        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, false, &made, &why);
+    enum relay_use use =
+        r == NULL ? RELAY_UNKNOWN : relays_use(r, str_of(value), account, &name, &why);
+    bool ok = use != RELAY_UNKNOWN;
+    if (use == RELAY_MAY_NOT && (ok = relays_let(r, name, account, &why)))
+        printf("posthouse: the relay record \"%s\" is for %s too from now on\n", name, account);
+    if (!ok)
+        fprintf(stderr, "posthouse: relay records: %s\n", why);
+    relays_close(r);
+    free(name);
+    free(why);
+    return ok;
+}
+
 static int accounts_relay_change(const struct config *cfg, const char *who, const char *value) {
     bool made;
     char *why = NULL, *account = account_arg(who);
@@ -131,7 +154,7 @@ static int accounts_relay_change(const struct config *cfg, const char *who, cons
     }
     struct store *st = open_store(cfg, value != NULL, &made);
     int out = 1;
-    if (st != NULL) {
+    if (st != NULL && accounts_let_use(cfg, account, value)) {
         char *unused = NULL;
         if (value != NULL && strcmp(account, "<>") != 0 &&
             store_has(st, account, &unused) == STORE_NO)

@@ -19,7 +19,9 @@ static int record_usage(void) {
           "[password]\n"
           "       posthouse record delete NAME\n"
           "A record is used for the relayhost value nexthop (by default its hosts), or its name.\n"
-          "for: only for that user@domain or @domain.  password: read from standard input.\n",
+          "for: everybody, or user@domain and @domain with commas between; by default, if it has\n"
+          "an account, only mail whose next hop main.cf itself names, or a table in a file.\n"
+          "password: read from standard input.\n",
           stderr);
     return EX_USAGE_;
 }
@@ -32,8 +34,9 @@ static void put_member(struct sbuf *b, const char *name, const char *value, bool
 static void print_record(void *arg, const struct relay_fields *f) {
     struct sbuf b = {0};
     if (!*(bool *)arg) {
-        printf("%s\n  relayhost   %s%s%s\n  hosts       %s\n  TLS         %s\n", f->name,
-               f->nexthop, f->account[0] != '\0' ? " of " : "", f->account, f->hosts, f->tls);
+        printf("%s\n  relayhost   %s\n  for         %s\n  hosts       %s\n  TLS         %s\n",
+               f->name, f->nexthop, f->users[0] == '\0' ? "what main.cf names" : f->users, f->hosts,
+               f->tls);
         if (f->mechanisms[0] != '\0')
             printf("  mechanisms  %s\n", f->mechanisms);
         printf("  account     %s%s\n", f->user[0] != '\0' ? f->user : "none",
@@ -42,7 +45,7 @@ static void print_record(void *arg, const struct relay_fields *f) {
     }
     put_member(&b, "name", f->name, true);
     put_member(&b, "nexthop", f->nexthop, false);
-    put_member(&b, "for", f->account, false);
+    put_member(&b, "for", f->users, false);
     put_member(&b, "hosts", f->hosts, false);
     put_member(&b, "tls", f->tls, false);
     put_member(&b, "mechanisms", f->mechanisms, false);
@@ -63,7 +66,7 @@ static bool take_words(int argc, char **argv, struct relay_fields *f, bool *pass
     struct {
         const char *word;
         const char **at;
-    } known[] = {{"hosts", &f->hosts}, {"nexthop", &f->nexthop},       {"for", &f->account},
+    } known[] = {{"hosts", &f->hosts}, {"nexthop", &f->nexthop},       {"for", &f->users},
                  {"tls", &f->tls},     {"mechanisms", &f->mechanisms}, {"user", &f->user}};
     for (int i = 3; i < argc; i++) {
         const char *eq = strchr(argv[i], '=');
@@ -84,28 +87,12 @@ static bool take_words(int argc, char **argv, struct relay_fields *f, bool *pass
     return true;
 }
 
-static int set(struct relays *r, int argc, char **argv) {
-    struct relay_fields f = {.name = argv[2]};
-    bool password = false;
-    char *why = NULL, *secret = NULL;
-    if (!take_words(argc, argv, &f, &password))
-        return record_usage();
-    if (password && (secret = cli_password("Password of the relay host")) == NULL)
-        return failed(NULL, "no password on standard input");
-    f.password = secret;
-    bool ok = relays_set(r, &f, &why);
-    if (secret != NULL)
-        mem_wipe(secret, strlen(secret));
-    free(secret);
-    return ok ? 0 : failed(why, "");
-}
-
-/* -- deleting -- */
+/* -- who uses a record -- */
 
 struct wanted {
-    const char *name; /* of the record that is to be deleted */
+    const char *name; /* of the record that is to be deleted; "": its next hop alone is to change */
     char *hop;        /* its next hop; NULL: there is none of that name */
-    char *account;    /* that it is for */
+    char *users;      /* who may use it */
     bool covered;     /* its next hop means another record as well */
     char *by;         /* the first place or account that names it; NULL: not in use */
 };
@@ -115,12 +102,12 @@ static void take_hop(void *arg, const struct relay_fields *f) {
     if (strcmp(f->name, w->name) != 0 || w->hop != NULL)
         return;
     w->hop = mem_strdup(f->nexthop);
-    w->account = mem_strdup(f->account);
+    w->users = mem_strdup(f->users);
 }
 
 static void take_cover(void *arg, const struct relay_fields *f) {
     struct wanted *w = arg;
-    struct relay_fields own = {.name = w->name, .nexthop = w->hop, .account = w->account};
+    struct relay_fields own = {.name = w->name, .nexthop = w->hop, .users = w->users};
     w->covered = w->covered || relay_covers(f, &own);
 }
 
@@ -150,11 +137,52 @@ static bool find_users(const struct config *cfg, struct wanted *w, char **why) {
         return false;
     if (!w->covered)
         rc = store_relay_users(st, w->hop, 1, record_take_account, w, why);
-    if (rc != STORE_ERROR && w->by == NULL)
+    if (rc != STORE_ERROR && w->by == NULL && w->name[0] != '\0')
         rc = store_relay_users(st, w->name, 1, record_take_account, w, why);
     store_close(st);
     return rc != STORE_ERROR;
 }
+
+/* What names the record by its next hop would lose it; false after saying so. */
+static bool record_hop_may_change(const struct config *cfg, struct relays *r,
+                                  const struct relay_fields *f) {
+    struct wanted w = {.name = ""};
+    char *why = NULL, *hop = relays_next_hop(r, f, &w.hop);
+    bool ok = w.hop == NULL || hop == NULL || strcmp(hop, w.hop) == 0;
+    if (!ok && !find_users(cfg, &w, &why)) {
+        failed(why, "");
+    } else if (!ok && w.by != NULL) {
+        fprintf(stderr,
+                "posthouse: %s names it by \"%s\", which would be \"%s\": change that first, or "
+                "give it nexthop=%s\n",
+                w.by, w.hop, hop, w.hop);
+    } else {
+        ok = true;
+    }
+    free(hop);
+    free(w.hop);
+    free(w.by);
+    return ok;
+}
+
+static int set(const struct config *cfg, struct relays *r, int argc, char **argv) {
+    struct relay_fields f = {.name = argv[2]};
+    bool password = false;
+    char *why = NULL, *secret = NULL;
+    if (!take_words(argc, argv, &f, &password))
+        return record_usage();
+    if (password && (secret = cli_password("Password of the relay host")) == NULL)
+        return failed(NULL, "no password on standard input");
+    f.password = secret;
+    bool may = record_hop_may_change(cfg, r, &f);
+    bool ok = may && relays_set(r, &f, &why) == RELAYS_DONE;
+    if (secret != NULL)
+        mem_wipe(secret, strlen(secret));
+    free(secret);
+    return ok ? 0 : may ? failed(why, "") : 1;
+}
+
+/* -- deleting -- */
 
 /* Mail of those that name the record would go on without its account: it must not be in use. */
 static int record_delete(const struct config *cfg, struct relays *r, const char *name) {
@@ -175,7 +203,7 @@ static int record_delete(const struct config *cfg, struct relays *r, const char 
         rc = failed(why, "there is no such record");
     }
     free(w.hop);
-    free(w.account);
+    free(w.users);
     free(w.by);
     return rc;
 }
@@ -203,7 +231,7 @@ int cli_record(const char *dir, int argc, char **argv) {
     else if (del)
         rc = record_delete(cfg, r, argv[2]);
     else
-        rc = set(r, argc, argv);
+        rc = set(cfg, r, argc, argv);
     relays_close(r);
     if (rc == 0 && !list)
         cli_take_up(cfg, ASK_RELAYS);

@@ -2,11 +2,11 @@
  * maps/map_relays.c - relays: Posthouse's own relay records and their secrets
  *
  * A SQLite file (accounts/relays.c writes it).  Two kinds of keys: "account\nnext hop" is answered
- * with the record as JSON (route/record.h), "\n\nid\nTLS mode\nmechanisms\nnext hop"
- * with "user\nsecret", if that next hop is one of the record's hosts and the rest is as the record
- * has it now.  Secrets are sealed for the key in relays_key_file, which only
- * this process reads; each is bound to the hosts and the user that it was given for, so that
- * writing the file is not enough to have it sent elsewhere.
+ * with the record that this account may use, as JSON (route/record.h), "\n\nid\nTLS
+ * mode\nmechanisms\nnext hop" with "user\nsecret", if that next hop is one of the record's hosts
+ * and the rest is as the record has it now.  Secrets are sealed for the key in relays_key_file,
+ * which only this process reads; each is bound to the hosts and the user that it was given for, so
+ * that writing the file is not enough to have it sent elsewhere.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -80,8 +80,11 @@ static void put_record(sqlite3_stmt *st, struct sbuf *value) {
 
 static enum map_rc get_record(struct map *m, sqlite3_stmt *st, struct str key, struct sbuf *value) {
     ptrdiff_t nl = str_chr(key, '\n');
-    struct str hop = str_from(key, (size_t)(nl + 1));
-    sqlite3_bind_text(st, 1, key.p, nl < 0 ? 0 : (int)nl, SQLITE_STATIC);
+    struct str hop = str_from(key, (size_t)(nl + 1)),
+               account = str_make(key.p, nl < 0 ? 0 : (size_t)nl);
+    if (str_chr(account, ',') >= 0) /* of a list there is one */
+        return MAP_NOT_FOUND;
+    sqlite3_bind_text(st, 1, account.n == 0 ? "" : account.p, (int)account.n, SQLITE_STATIC);
     sqlite3_bind_text(st, 2, hop.p, (int)hop.n, SQLITE_STATIC);
     int rc = sqlite3_step(st);
     if (rc == SQLITE_ROW) {

@@ -60,6 +60,19 @@ bool maps_are_remote(const char *spec) {
     return false;
 }
 
+bool maps_table_is_ours(const char *spec, size_t index) {
+    struct str rest = str_of(spec), one;
+    bool there = true;
+    for (size_t i = 0; there && i <= index; i++)
+        there = str_split_braces(&rest, ", \t\r\n", &one);
+    if (!there)
+        return false;
+    char *text = str_dup(one);
+    bool ours = !maps_are_remote(text);
+    free(text);
+    return ours;
+}
+
 bool maps_ask_remote(const struct maps *m, const struct maps_key *keys, size_t n_keys) {
     for (size_t t = 0; t < m->n; t++) {
         bool composed = m->v[t]->ops == &map_union || m->v[t]->ops == &map_pipe;

@@ -26,6 +26,10 @@ void maps_show(const char *spec, struct sbuf *out);
 /* Is some table of spec (a list of tables or a match list) in a database or behind a socket? */
 bool maps_are_remote(const char *spec);
 
+/* Is the table of that index of spec one that the administrator of this machine fills: main.cf
+ * itself or a file, and neither a database nor a server? */
+bool maps_table_is_ours(const char *spec, size_t index);
+
 /* Keys of one question.  A domain has up to 128 labels (RFC 1035 section 2.3.4), each of which
  * begins one; a few more are made of the address as a whole. */
 #define KEYS_MAX 144

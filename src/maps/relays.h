@@ -14,7 +14,7 @@
     " id INTEGER PRIMARY KEY AUTOINCREMENT,"                                                       \
     " name TEXT NOT NULL UNIQUE,"        /* for people */                                          \
     " nexthop TEXT NOT NULL,"            /* the relayhost value that means it, lower case */       \
-    " account TEXT NOT NULL DEFAULT ''," /* user@domain or @domain that it is for; '': all */      \
+    " account TEXT NOT NULL DEFAULT ''," /* who may use it: RELAYS_NAMED, RELAYS_ALL or a list */  \
     " hosts TEXT NOT NULL,"              /* next hops in order */                                  \
     " tls TEXT NOT NULL DEFAULT 'encrypt',"                                                        \
     " mechanisms TEXT NOT NULL DEFAULT '',"                                                        \
@@ -24,10 +24,21 @@
     " UNIQUE (nexthop, account));"                                                                 \
     "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
+/* Who may use a record: everybody; the mail alone whose next hop main.cf itself names, or a table
+ * in a file; or else accounts, user@domain and @domain, with a comma between two. */
+#define RELAYS_ALL   ""
+#define RELAYS_NAMED "-"
+
+/* For an account of a list: a record that has it.  For RELAYS_NAMED: one that is for what main.cf
+ * names, or that has that name and an account of others, so that mail which may not use it can be
+ * told so. */
 #define RELAYS_FIND                                                                                \
     "SELECT id, name, hosts, tls, mechanisms, username, account, modified FROM relay"              \
-    " WHERE account = ?1 AND (nexthop = ?2 OR lower(name) = ?2) ORDER BY nexthop = ?2 DESC LIMIT " \
-    "1"
+    " WHERE (nexthop = ?2 OR lower(name) = ?2) AND CASE ?1 WHEN '" RELAYS_ALL "' THEN account = "  \
+    "'" RELAYS_ALL "' WHEN '" RELAYS_NAMED "' THEN account = '" RELAYS_NAMED "'"                   \
+    " OR (username <> '' AND lower(name) = ?2)"                                                    \
+    " ELSE instr(',' || account || ',', ',' || ?1 || ',') > 0 END"                                 \
+    " ORDER BY nexthop = ?2 DESC, account = ?1 DESC, id LIMIT 1"
 #define RELAYS_SECRET                                                                              \
     "SELECT hosts, username, secret, tls, mechanisms, account FROM relay WHERE id = ?1"
 

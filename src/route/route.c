@@ -15,6 +15,7 @@
 
 #include "config/secret.h"
 #include "mail/address.h"
+#include "maps/relays.h"
 #include "route/keys.h"
 #include "route/nexthop.h"
 #include "route/record.h"
@@ -51,6 +52,8 @@ struct route_query {
     struct later give;
     bool posted;
     struct sbuf transport; /* "smtp" or "smtp:nexthop" of main.cf */
+    bool transport_ours;   /* main.cf or a table in a file has that transport */
+    bool hop_ours;         /* main.cf or a table in a file has r.nexthop, no database of accounts */
     struct route r;        /* r.address_class: the candidate while STEP_CLASS runs */
     struct keys keys;
 };
@@ -239,6 +242,8 @@ static enum went take_sender_transport(struct route_query *q, const struct maps_
         return route_failed(q, param, a);
     sbuf_reset(&q->transport);
     bool hit = usable(q, a, param);
+    q->transport_ours =
+        !hit || maps_table_is_ours(q->cfg->p.sender_dependent_default_transport_maps, a->table);
     if (hit)
         sbuf_add_str(&q->transport, str_trim(sbuf_str(&a->value)));
     else
@@ -271,10 +276,11 @@ static enum went step_sender_transport(struct route_query *q) {
                             take_sender_transport);
 }
 
-static void set_nexthop(struct route_query *q, struct str v, const char *rule) {
+static void set_nexthop(struct route_query *q, struct str v, bool ours, const char *rule) {
     sbuf_reset(&q->r.nexthop);
     sbuf_add_str(&q->r.nexthop, v);
     q->r.configured = true;
+    q->hop_ours = ours;
     sbuf_reset(&q->r.why);
     sbuf_add_c(&q->r.why, rule);
 }
@@ -286,7 +292,8 @@ static enum went take_relayhost(struct route_query *q, const struct maps_answer 
     if (usable(q, a, param)) {
         struct sbuf v = {0};
         bool cut = nexthop_without_transport(str_trim(sbuf_str(&a->value)), &v);
-        set_nexthop(q, sbuf_str(&v), param);
+        set_nexthop(q, sbuf_str(&v),
+                    maps_table_is_ours(q->cfg->p.sender_dependent_relayhost_maps, a->table), param);
         note(q, param, a, "next hop %s%s", v.p,
              cut ? " (the transport's name before it is not used)" : "");
         if (q->cfg->p.relayhost[0] != '\0')
@@ -309,7 +316,7 @@ static enum went step_relayhost(struct route_query *q) {
     sbuf_add_str(&q->r.nexthop, domain);
     if (q->r.address_class == CLASS_RELAY || q->r.address_class == CLASS_DEFAULT) {
         if (p->relayhost[0] != '\0')
-            set_nexthop(q, str_of(p->relayhost), "relayhost");
+            set_nexthop(q, str_of(p->relayhost), true, "relayhost");
         /* A next hop in the transport beats the relay host tables, but a broken table fails all
          * mail in Postfix too. */
         if (p->sender_dependent_relayhost_maps[0] != '\0')
@@ -331,7 +338,7 @@ static void apply_main_transport(struct route_query *q) {
         return;
     struct str hop = str_from(t, (size_t)colon + 1);
     if (hop.n > 0) {
-        set_nexthop(q, hop, "default_transport or relay_transport");
+        set_nexthop(q, hop, q->transport_ours, "default_transport or relay_transport");
         trace_note(q->trace, "transport", "its own next hop %.*s is stronger", STR_FMT(hop));
     }
     q->transport.n = (size_t)colon;
@@ -339,7 +346,7 @@ static void apply_main_transport(struct route_query *q) {
 }
 
 /* A transport(5) value: "transport:nexthop", either part may be empty. */
-static void apply_table(struct route_query *q, struct str v) {
+static void apply_table(struct route_query *q, struct str v, bool ours) {
     ptrdiff_t colon = str_chr(v, ':');
     struct str name = colon < 0 ? v : str_make(v.p, (size_t)colon);
     struct str hop = colon < 0 ? str_from(v, v.n) : str_from(v, (size_t)colon + 1);
@@ -355,7 +362,7 @@ static void apply_table(struct route_query *q, struct str v) {
         }
     }
     if (hop.n > 0)
-        set_nexthop(q, hop, "transport_maps");
+        set_nexthop(q, hop, ours, "transport_maps");
     sbuf_reset(&q->r.why);
     sbuf_add_c(&q->r.why, "transport_maps");
 }
@@ -364,7 +371,8 @@ static enum went take_transport(struct route_query *q, const struct maps_answer 
     if (a->rc == MAP_ERROR)
         return route_failed(q, "transport_maps", a);
     if (a->rc == MAP_FOUND)
-        apply_table(q, str_trim(sbuf_str(&a->value)));
+        apply_table(q, str_trim(sbuf_str(&a->value)),
+                    maps_table_is_ours(q->cfg->p.transport_maps, a->table));
     note(q, "transport_maps", a, a->rc == MAP_FOUND ? "transport %s, next hop %s" : "no entry",
          q->transport.p, q->r.nexthop.n > 0 ? q->r.nexthop.p : "(none)");
     q->step = STEP_RECORD;
@@ -382,44 +390,6 @@ static enum went step_transport(struct route_query *q) {
     return route_ask(q, q->cfg->p.transport_maps, take_transport);
 }
 
-static enum went take_record(struct route_query *q, const struct maps_answer *a) {
-    struct record rec;
-    if (a->rc == MAP_ERROR)
-        return route_failed(q, "relay record", a);
-    q->step = STEP_END;
-    if (a->rc == MAP_FOUND && record_parse(&rec, sbuf_str(&a->value))) {
-        note(q, "relay record", a, "\"%s\": %s%s%s", rec.name, rec.hosts,
-             rec.user[0] != '\0' ? " as account " : ", without credentials", rec.user);
-        sbuf_add_str(&q->r.record, sbuf_str(&a->value));
-        sbuf_reset(&q->r.nexthop);
-        sbuf_add_c(&q->r.nexthop, rec.hosts);
-        record_free(&rec);
-    } else if (a->rc == MAP_FOUND) {
-        return route_failed(q, "relay record", a);
-    } else {
-        note(q, "relay record", a,
-             "none for this next hop: main.cf's credentials and TLS settings");
-    }
-    return WENT_ON;
-}
-
-/* Does a record of Posthouse's own stand behind the next hop as it is?  The sender's own first,
- * then its domain's, then everybody's. */
-static enum went step_record(struct route_query *q) {
-    const char *hop = q->r.nexthop.p;
-    struct keys senders = {.n = 0};
-    q->step = STEP_END;
-    if (q->cfg->relays_spec[0] == '\0' || !q->r.configured || hop == NULL)
-        return WENT_ON;
-    keys_clear(&q->keys);
-    keys_sender(&senders, &q->cfg->p, str_of(q->sender));
-    for (size_t i = 0; i < senders.n; i++)
-        keys_add(&q->keys, false, senders.texts[i], STR_LIT("\n"), str_of(hop));
-    keys_add(&q->keys, false, "\n", str_of(hop), STR_NONE);
-    keys_clear(&senders);
-    return route_ask(q, q->cfg->relays_spec, take_record);
-}
-
 static enum went route_bad(struct route_query *q, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -434,6 +404,61 @@ static enum went route_bad(struct route_query *q, const char *fmt, ...) {
     q->r.why = text;
     q->r.rc = ROUTE_BAD;
     return WENT_OVER;
+}
+
+/* May this mail use the record that was found?  The last key finds records that are not for its
+ * sender: those that are for the mail whose next hop main.cf names, and others of that name. */
+static bool record_is_for(const struct route_query *q, const struct record *rec, size_t key) {
+    return key + 1 < q->keys.n || (q->hop_ours && strcmp(rec->account, RELAYS_NAMED) == 0);
+}
+
+static enum went record_apply(struct route_query *q, const struct maps_answer *a,
+                              const struct record *rec) {
+    if (!record_is_for(q, rec, a->key))
+        return route_bad(q, "relay record \"%s\" is not for mail from <%s>", rec->name, q->sender);
+    note(q, "relay record", a, "\"%s\": %s%s%s", rec->name, rec->hosts,
+         rec->user[0] != '\0' ? " as account " : ", without credentials", rec->user);
+    sbuf_add_str(&q->r.record, sbuf_str(&a->value));
+    sbuf_reset(&q->r.nexthop);
+    sbuf_add_c(&q->r.nexthop, rec->hosts);
+    return WENT_ON;
+}
+
+static enum went take_record(struct route_query *q, const struct maps_answer *a) {
+    struct record rec;
+    q->step = STEP_END;
+    if (a->rc == MAP_NOT_FOUND) {
+        note(q, "relay record", a,
+             "none for this next hop: main.cf's credentials and TLS settings");
+        return WENT_ON;
+    }
+    if (a->rc == MAP_ERROR || !record_parse(&rec, sbuf_str(&a->value)))
+        return route_failed(q, "relay record", a);
+    enum went went = record_apply(q, a, &rec);
+    record_free(&rec);
+    return went;
+}
+
+/* Does a record of Posthouse's own stand behind the next hop as it is, that this mail may use?
+ * One for the sender first, then one for its domain, then one for everybody.  A local part alone is
+ * no account. */
+static enum went step_record(struct route_query *q) {
+    const char *hop = q->r.nexthop.p;
+    struct keys senders = {.n = 0};
+    q->step = STEP_END;
+    if (q->cfg->relays_spec[0] == '\0' || !q->r.configured || hop == NULL)
+        return WENT_ON;
+    keys_clear(&q->keys);
+    keys_sender(&senders, &q->cfg->p, str_of(q->sender));
+    for (size_t i = 0; i < senders.n; i++)
+        if (strchr(senders.texts[i], '@') != NULL)
+            keys_add(&q->keys, false, senders.texts[i], STR_LIT("\n"), str_of(hop));
+    keys_clear(&senders);
+    if (q->sender[0] == '\0')
+        keys_add(&q->keys, false, "<>\n", str_of(hop), STR_NONE);
+    keys_add(&q->keys, false, RELAYS_ALL "\n", str_of(hop), STR_NONE);
+    keys_add(&q->keys, false, RELAYS_NAMED "\n", str_of(hop), STR_NONE);
+    return route_ask(q, q->cfg->relays_spec, take_record);
 }
 
 /* error:, retry: and discard: have a text where others have a next hop; "4.x.x" before it defers.
@@ -503,6 +528,7 @@ static struct route_query *route_query_new(const struct config *cfg, struct look
     q->cfg = config_ref((struct config *)(uintptr_t)cfg);
     q->lookup = k;
     q->trace = trace;
+    q->transport_ours = true;
     q->fn = fn;
     q->arg = arg;
     q->sender = str_dup(sender);
@@ -541,7 +567,7 @@ struct route_query *route_resolve_via(const struct config *cfg, struct lookup *k
                                       struct trace *trace, route_fn fn, void *arg) {
     struct route_query *q = route_query_new(cfg, k, sender, recipient, trace, fn, arg);
     sbuf_add_c(&q->transport, "smtp");
-    set_nexthop(q, nexthop, "the relay host that was asked for");
+    set_nexthop(q, nexthop, true, "the relay host that was asked for");
     q->r.address_class = CLASS_DEFAULT;
     q->step = STEP_RECORD;
     return route_start(q);

@@ -6,6 +6,7 @@
  */
 #include "web/accounts.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@
 #include "util/mem.h"
 #include "web/adminlog.h"
 #include "web/daemon.h"
+#include "web/relays.h"
 #include "web/session.h"
 #include "web/steps.h"
 
@@ -239,9 +241,21 @@ static bool is_backup_mx(const struct account *c) {
     return c->backup_mx && strncmp(c->transport, "relay:", 6) == 0;
 }
 
+/* Of what PUT changes. */
+static void account_version(const struct account *c, char out[VALUE_VERSION]) {
+    struct sbuf all = {0};
+    sbuf_printf(&all, "%s\n%s\n%d%d%s", c->name, c->transport, c->backup_mx, c->relayhost != NULL,
+                c->relayhost == NULL ? "" : c->relayhost);
+    value_version(sbuf_str(&all), out);
+    sbuf_free(&all);
+}
+
 static json_t *profile(const struct account *c) {
-    return json_pack("{s:o, s:o, s:s}", "name", json_text(c->name), "title", json_text(c->title),
-                     "accountStatus", c->active ? "active" : "disabled");
+    char version[VALUE_VERSION];
+    account_version(c, version);
+    return json_pack("{s:o, s:o, s:s, s:s}", "name", json_text(c->name), "title",
+                     json_text(c->title), "accountStatus", c->active ? "active" : "disabled",
+                     "version", version);
 }
 
 static void add_relay_fields(json_t *o, const struct account *c) {
@@ -396,17 +410,59 @@ static void finish_change(struct req *r, enum store_rc rc, char *why, const char
         reply_ok(r);
 }
 
-/* Checks what is asked for and takes the account that it is asked of; false after a reply, with
- * nothing to free. */
+/* Changes are made one after the other: what was read is what is changed. */
+static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
+
+/* Is the account still what it was when the administrator read it?  False after a reply. */
+static bool change_is_fresh(struct req *r, const struct account *c) {
+    const char *read = req_text(r, "version");
+    char version[VALUE_VERSION];
+    account_version(c, version);
+    bool fresh = read == NULL || read[0] == '\0' || strcmp(read, version) == 0;
+    if (!fresh)
+        reply_fail(r, MHD_HTTP_CONFLICT, REPLY_STALE);
+    return fresh;
+}
+
+/* Checks what is asked for and takes the account that it is asked of, and keeps others from
+ * changing it until change_end.  False after a reply, with nothing to end. */
 static bool change_begin(struct req *r, const char *const *names, struct account *c) {
-    return change_only(r, names) && change_values_ok(r) && get(r, r->arg, c);
+    if (!change_only(r, names) || !change_values_ok(r))
+        return false;
+    pthread_mutex_lock(&changing);
+    if (get(r, r->arg, c)) {
+        if (change_is_fresh(r, c))
+            return true;
+        account_free(c);
+    }
+    pthread_mutex_unlock(&changing);
+    return false;
+}
+
+static void change_end(struct account *c) {
+    pthread_mutex_unlock(&changing);
+    account_free(c);
+}
+
+static bool is_changed(const char *value, const char *was) {
+    return value != NULL && (was == NULL || strcmp(value, was) != 0);
+}
+
+/* Neither of the two may be another's relay record.  False after a reply. */
+static bool change_allowed(struct req *r, const struct account *c, const char *transport,
+                           const char *account) {
+    const char *out = req_text(r, "outboundRelay");
+    return (!is_changed(transport, c->transport) || relays_allow_transport(r, transport)) &&
+           (!is_changed(out, c->relayhost) || relays_allow(r, out, account));
 }
 
 /* Writes the plan and the relay host of account, the name that the store has it by. */
-static void change_write(struct req *r, const struct account_change *plan, const char *account,
-                         const char *kind) {
+static void change_write(struct req *r, const struct account *c, const struct account_change *plan,
+                         const char *account, const char *kind) {
     char *why = NULL;
     enum store_rc rc = STORE_YES;
+    if (!change_allowed(r, c, plan->transport, account))
+        return;
     if (plan->transport != NULL || plan->backup_mx >= 0)
         rc = store_change(r->w->store, r->arg, plan, &why);
     if (rc == STORE_YES)
@@ -415,8 +471,8 @@ static void change_write(struct req *r, const struct account_change *plan, const
 }
 
 void domain_change(struct req *r) {
-    static const char *const names[] = {"outboundRelay", "transport", "is_backupmx", "primarymx",
-                                        NULL};
+    static const char *const names[] = {"outboundRelay", "transport", "is_backupmx",
+                                        "primarymx",     "version",   NULL};
     struct account c;
     struct account_change plan;
     char *made = NULL;
@@ -425,20 +481,20 @@ void domain_change(struct req *r) {
         return;
     sbuf_printf(&account, "@%s", r->arg);
     if (plan_domain(r, &c, &plan, &made))
-        change_write(r, &plan, account.p, "domain");
+        change_write(r, &c, &plan, account.p, "domain");
     sbuf_free(&account);
     free(made);
-    account_free(&c);
+    change_end(&c);
 }
 
 void user_change(struct req *r) {
-    static const char *const names[] = {"outboundRelay", "transport", NULL};
+    static const char *const names[] = {"outboundRelay", "transport", "version", NULL};
     struct account c;
     if (!change_begin(r, names, &c))
         return;
     struct account_change plan = {req_text(r, "transport"), -1};
-    change_write(r, &plan, r->arg, "user");
-    account_free(&c);
+    change_write(r, &c, &plan, r->arg, "user");
+    change_end(&c);
 }
 
 /* All users of a domain at once, as iRedAdmin-Pro has it. */
@@ -452,13 +508,13 @@ void users_change(struct req *r) {
     struct account_change plan = {req_text(r, "transport"), -1};
     if (plan.transport == NULL) {
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "transport is needed.");
-    } else {
+    } else if (relays_allow_transport(r, plan.transport)) {
         sbuf_printf(&all, "@%s", r->arg);
         enum store_rc rc = store_change(r->w->store, all.p, &plan, &why);
         finish_change(r, rc, why, "users of domain", r->arg);
     }
     sbuf_free(&all);
-    account_free(&dom);
+    change_end(&dom);
 }
 
 /* -- what is typed, and what will happen -- */

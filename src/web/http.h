@@ -78,6 +78,9 @@ typedef bool (*stream_fn)(void *arg, struct sbuf *out);
 void reply_stream(struct req *r, stream_fn next, void (*done)(void *arg), void *arg);
 void reply_header(struct req *r, const char *name, const char *value);
 
+/* What a change that was made for an older state is refused with. */
+#define REPLY_STALE "Somebody else has changed it since you read it. Look at what it is now."
+
 /* A JSON string of any bytes. */
 json_t *json_text(const char *s);
 /* The text of a member; "" when it is none. */

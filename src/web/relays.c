@@ -5,6 +5,7 @@
  */
 #include "web/relays.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,11 +35,11 @@ static struct relays *open_records(struct req *r) {
 }
 
 static json_t *record(const struct relay_fields *f) {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "name", json_text(f->name),
-                     "nexthop", json_text(f->nexthop), "for", json_text(f->account), "hosts",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s}", "name", json_text(f->name),
+                     "nexthop", json_text(f->nexthop), "for", json_text(f->users), "hosts",
                      json_text(f->hosts), "tls", json_text(f->tls), "mechanisms",
                      json_text(f->mechanisms), "user", json_text(f->user), "password_set",
-                     f->has_secret);
+                     f->has_secret, "version", f->version);
 }
 
 static void add_record(void *arg, const struct relay_fields *f) {
@@ -175,15 +176,15 @@ static void add_user(void *arg, struct str account, struct str value) {
     free(copy);
 }
 
-/* The first accounts that name it, by its next hop (NULL: not asked) or its name; NULL after a
- * reply. */
+/* The first accounts that name it, by its next hop (NULL: not asked) or its name ("": not asked);
+ * NULL after a reply. */
 static json_t *users_of(struct req *r, const char *name, const char *hop) {
     json_t *list = json_array();
     char *why = NULL;
     enum store_rc rc = STORE_YES;
     if (hop != NULL)
         rc = store_relay_users(r->w->store, hop, USERS_SHOWN + 1, add_user, list, &why);
-    if (rc != STORE_ERROR && (hop == NULL || strcasecmp(name, hop) != 0))
+    if (rc != STORE_ERROR && name[0] != '\0' && (hop == NULL || strcasecmp(name, hop) != 0))
         rc = store_relay_users(r->w->store, name, USERS_SHOWN + 1, add_user, list, &why);
     if (rc != STORE_ERROR)
         return list;
@@ -213,30 +214,128 @@ void relay_show(struct req *r) {
     json_decref(list);
 }
 
+/* account "": anybody's mail. */
+static bool relays_may_name(struct req *r, struct str value, const char *account) {
+    char *why = NULL, *name = NULL;
+    struct relays *rel = open_records(r);
+    enum relay_use use = rel == NULL ? RELAY_UNKNOWN : relays_use(rel, value, account, &name, &why);
+    bool ok = use == RELAY_MAY || use == RELAY_NO_RECORD;
+    bool lets = r->who.global && (r->who.scopes & SCOPE_RELAYS) != 0 && account[0] != '\0';
+    if (use == RELAY_MAY_NOT && lets && (ok = relays_let(rel, name, account, &why)))
+        adminlog(r, "update", "", "Update relay record: %s is for %s too.", name, account);
+    else if (use == RELAY_MAY_NOT && !lets)
+        reply_fail(r, MHD_HTTP_FORBIDDEN, "That relay host has an account, which is not for %s.%s",
+                   account[0] == '\0' ? "mail from everybody" : account,
+                   r->who.global ? "" : " Ask who administers this server.");
+    else if (rel != NULL && !ok)
+        reply_store_failed(r, why), why = NULL;
+    relays_close(rel);
+    free(name);
+    free(why);
+    return ok;
+}
+
+bool relays_allow(struct req *r, const char *value, const char *account) {
+    return value == NULL || value[0] == '\0' || relays_may_name(r, str_of(value), account);
+}
+
+bool relays_allow_transport(struct req *r, const char *value) {
+    const char *colon = value == NULL ? NULL : strchr(value, ':');
+    return colon == NULL || colon[1] == '\0' || relays_may_name(r, str_of(colon + 1), "");
+}
+
 /* False after a reply: a member that is no text or not known. */
 static bool records_fields_of(struct req *r, struct relay_fields *f) {
+    const char *version = NULL;
     const struct {
         const char *name;
         const char **at;
-    } known[] = {{"nexthop", &f->nexthop},  {"for", &f->account},           {"hosts", &f->hosts},
-                 {"tls", &f->tls},          {"mechanisms", &f->mechanisms}, {"user", &f->user},
-                 {"password", &f->password}};
+    } known[] = {{"nexthop", &f->nexthop},       {"for", &f->users},
+                 {"hosts", &f->hosts},           {"tls", &f->tls},
+                 {"mechanisms", &f->mechanisms}, {"user", &f->user},
+                 {"password", &f->password},     {"version", &version}};
     const char *key;
     json_t *v;
     json_object_foreach(r->in, key, v) {
         size_t i = 0;
-        while (i < 7 && strcmp(known[i].name, key) != 0)
+        while (i < 8 && strcmp(known[i].name, key) != 0)
             i++;
-        if (i == 7 || (!json_is_string(v) && !json_is_null(v))) {
+        if (i == 8 || (!json_is_string(v) && !json_is_null(v))) {
             reply_fail(r, MHD_HTTP_BAD_REQUEST,
-                       i == 7 ? "A relay record has no %s." : "%s must be a text.", key);
+                       i == 8 ? "A relay record has no %s." : "%s must be a text.", key);
             return false;
         }
         *known[i].at = json_string_value(v);
     }
+    snprintf(f->version, sizeof f->version, "%s", version == NULL ? "" : version);
     if (f->password != NULL && f->password[0] == '\0')
         f->password = NULL; /* a form's empty field: it stays as it is */
     return true;
+}
+
+static struct relay_fields fields_in(json_t *rec) {
+    return (struct relay_fields){.name = json_member(rec, "name"),
+                                 .nexthop = json_member(rec, "nexthop"),
+                                 .users = json_member(rec, "for")};
+}
+
+/* Has its next hop another record, that its mail would be sent by? */
+static bool is_covered(json_t *list, json_t *rec) {
+    struct relay_fields own = fields_in(rec);
+    json_t *other;
+    size_t i;
+    json_array_foreach(list, i, other) {
+        struct relay_fields f = fields_in(other);
+        if (relay_covers(&f, &own))
+            return true;
+    }
+    return false;
+}
+
+/* The places of main.cf and its tables that name a record, by its name ("": not asked) or its next
+ * hop (NULL: not asked), before the accounts that do; NULL after a reply. */
+static json_t *places_of(struct req *r, const char *name, const char *own) {
+    json_t *users = users_of(r, name, own), *place;
+    json_t *hops = users == NULL ? NULL : helper_next_hops(r->w);
+    const char *hop;
+    if (users != NULL && hops == NULL) {
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "The configuration cannot be looked at.");
+        json_decref(users);
+        return NULL;
+    }
+    json_object_foreach(hops, hop, place) {
+        if (uses_mean(str_of(hop), name, own))
+            json_array_insert(users, 0, place);
+    }
+    json_decref(hops);
+    return users;
+}
+
+static json_t *all_users_of(struct req *r, json_t *list, json_t *rec) {
+    return places_of(r, json_member(rec, "name"),
+                     is_covered(list, rec) ? NULL : json_member(rec, "nexthop"));
+}
+
+/* What names the record by its next hop would lose it; false after a reply. */
+static bool records_hop_may_change(struct req *r, struct relays *rel,
+                                   const struct relay_fields *f) {
+    char *old, *hop = relays_next_hop(rel, f, &old);
+    bool ok = old == NULL || hop == NULL || strcmp(old, hop) == 0;
+    json_t *list = ok ? NULL : records(r), *users = NULL;
+    if (list != NULL)
+        users = places_of(r, "", is_covered(list, record_find(list, f->name)) ? NULL : old);
+    if (users != NULL && json_array_size(users) == 0)
+        ok = true;
+    else if (users != NULL)
+        reply_fail(r, MHD_HTTP_CONFLICT,
+                   "%s names it by \"%s\", which would be \"%s\": change that first, or set \"%s\" "
+                   "as the relayhost value that it is used for.",
+                   json_string_value(json_array_get(users, 0)), old, hop, old);
+    json_decref(users);
+    json_decref(list);
+    free(hop);
+    free(old);
+    return ok;
 }
 
 void relay_change(struct req *r) {
@@ -253,59 +352,24 @@ void relay_change(struct req *r) {
         return;
     }
     struct relays *rel = records_fields_of(r, &f) ? open_records(r) : NULL;
-    if (rel == NULL)
+    if (rel == NULL || !records_hop_may_change(r, rel, &f)) {
+        relays_close(rel);
         return;
-    if (relays_set(rel, &f, &why)) {
+    }
+    enum relays_rc rc = relays_set(rel, &f, &why);
+    if (rc == RELAYS_DONE) {
         adminlog(r, there ? "update" : "create", "", "%s relay record: %s%s.",
                  there ? "Update" : "Create", r->arg,
                  f.password != NULL ? " (with a new password)" : "");
         if (daemon_take_up(r, ASK_RELAYS))
             reply_ok(r);
+    } else if (rc == RELAYS_STALE) {
+        reply_fail(r, MHD_HTTP_CONFLICT, REPLY_STALE);
     } else {
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s", why);
     }
     relays_close(rel);
     free(why);
-}
-
-static struct relay_fields fields_in(json_t *rec) {
-    return (struct relay_fields){.name = json_member(rec, "name"),
-                                 .nexthop = json_member(rec, "nexthop"),
-                                 .account = json_member(rec, "for")};
-}
-
-/* Has its next hop another record, that its mail would be sent by? */
-static bool is_covered(json_t *list, json_t *rec) {
-    struct relay_fields own = fields_in(rec);
-    json_t *other;
-    size_t i;
-    json_array_foreach(list, i, other) {
-        struct relay_fields f = fields_in(other);
-        if (relay_covers(&f, &own))
-            return true;
-    }
-    return false;
-}
-
-/* The places of main.cf and its tables that name rec, before the accounts that do; NULL after a
- * reply. */
-static json_t *all_users_of(struct req *r, json_t *list, json_t *rec) {
-    const char *name = json_member(rec, "name");
-    const char *own = is_covered(list, rec) ? NULL : json_member(rec, "nexthop");
-    json_t *users = users_of(r, name, own), *place;
-    json_t *hops = users == NULL ? NULL : helper_next_hops(r->w);
-    const char *hop;
-    if (users != NULL && hops == NULL) {
-        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "The configuration cannot be looked at.");
-        json_decref(users);
-        return NULL;
-    }
-    json_object_foreach(hops, hop, place) {
-        if (uses_mean(str_of(hop), name, own))
-            json_array_insert(users, 0, place);
-    }
-    json_decref(hops);
-    return users;
 }
 
 /* Mail of those that name the record would go on without its account: it must not be in use. */

@@ -12,4 +12,11 @@ void relay_change(struct req *r); /* PUT /api/relay/{name} */
 void relay_delete(struct req *r); /* DELETE /api/relay/{name} */
 void presets_list(struct req *r); /* GET /api/presets */
 
+/* May account be set to the relay host value?  An administrator of everything puts it on the list
+ * of the record that value means; others may name a record with an account only if they are on it.
+ * False after a reply. */
+bool relays_allow(struct req *r, const char *value, const char *account);
+/* The same of a transport ("relay:next hop"), which mail from anybody takes. */
+bool relays_allow_transport(struct req *r, const char *value);
+
 #endif

@@ -3,6 +3,7 @@
  */
 #include "web/steps.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "util/str.h"
@@ -10,7 +11,7 @@
 
 #define INSTEAD   "(account)"
 #define AS_MARK   " as account " /* before the name, in the step of the relay record */
-#define LOGIN_MIN 3U             /* a shorter name would be found in every other word */
+#define LOGIN_MIN 3U             /* a shorter name is found as a word alone */
 
 /* The account's name, if the step says it; NULL. */
 static const char *login_in(json_t *step) {
@@ -27,12 +28,26 @@ static const char *login_before(json_t *steps, size_t i) {
     const char *found = NULL;
     for (size_t k = 0; k <= i && found == NULL; k++)
         found = login_in(json_array_get(steps, k));
-    return found != NULL && strlen(found) >= LOGIN_MIN ? found : NULL;
+    return found != NULL && found[0] != '\0' ? found : NULL;
+}
+
+static bool in_word(char c) {
+    return isalnum((unsigned char)c) != 0;
+}
+
+/* Where login stands in text, from *at on, or NULL. */
+static const char *login_at(const char *text, const char *at, const char *login) {
+    size_t n = strlen(login);
+    while ((at = strcasestr(at, login)) != NULL && n < LOGIN_MIN &&
+           ((at > text && in_word(at[-1])) || in_word(at[n])))
+        at++;
+    return at;
 }
 
 static json_t *text_without(const char *text, const char *login) {
     struct sbuf b = {0};
-    for (const char *at; (at = strcasestr(text, login)) != NULL; text = at + strlen(login)) {
+    const char *whole = text;
+    for (const char *at; (at = login_at(whole, text, login)) != NULL; text = at + strlen(login)) {
         sbuf_add(&b, text, (size_t)(at - text));
         sbuf_add_c(&b, INSTEAD);
     }

@@ -362,10 +362,18 @@ static void test_roads(void **state) {
 
 static void records_make(void) {
     static const struct relay_fields fields[] = {
-        {.name = "office", .nexthop = "office", .account = "", .hosts = "[a.test]:587, [b.test]"},
-        {.name = "anns", .nexthop = "office", .account = "ann@x.test", .hosts = "[ann.test]:587"},
-        {.name = "xs", .nexthop = "office", .account = "@x.test", .hosts = "[x.test]:587"},
-        {.name = "one", .nexthop = "[one.test]:587", .account = "", .hosts = "[one.test]:587"},
+        {.name = "office",
+         .nexthop = "office",
+         .users = "everybody",
+         .hosts = "[a.test]:587, [b.test]"},
+        {.name = "anns", .nexthop = "office", .users = "ann@x.test", .hosts = "[ann.test]:587"},
+        {.name = "xs", .nexthop = "office", .users = "@x.test", .hosts = "[x.test]:587"},
+        {.name = "one",
+         .nexthop = "[one.test]:587",
+         .users = "everybody",
+         .hosts = "[one.test]:587"},
+        {.name = "Ours", .hosts = "[ours.test]:587"},
+        {.name = "Shop", .hosts = "[shop.test]:587", .users = "ann@x.test, @W.test, <>"},
     };
     char db[100], key[100], *why = NULL;
     bool made;
@@ -404,6 +412,23 @@ static const struct {
     {"relayhost = [one.test]", "a@z.test", "b@y.test", "smtp [one.test] default configured", NULL},
     {TM "static:smtp:office", "a@z.test", "b@y.test",
      "smtp [a.test]:587, [b.test] default configured", "office"},
+    /* an account that is for nobody by name: for what main.cf and its files name */
+    {"relayhost = ours", "a@z.test", "b@y.test", "smtp [ours.test]:587 default configured", "Ours"},
+    {"relayhost = [ours.test]:587", "", "b@y.test", "smtp [ours.test]:587 default configured",
+     "Ours"},
+    {"default_transport = smtp:ours", "a@z.test", "b@y.test",
+     "smtp [ours.test]:587 default configured", "Ours"},
+    {SDR "static:ours", "a@z.test", "b@y.test", "smtp [ours.test]:587 default configured", "Ours"},
+    {TM "static:smtp:ours", "a@z.test", "b@y.test", "smtp [ours.test]:587 default configured",
+     "Ours"},
+    /* one that is for some */
+    {"relayhost = shop", "ann@x.test", "b@y.test", "smtp [shop.test]:587 default configured",
+     "Shop"},
+    {"relayhost = SHOP", "bob@w.test", "b@y.test", "smtp [shop.test]:587 default configured",
+     "Shop"},
+    {"relayhost = shop", "", "b@y.test", "smtp [shop.test]:587 default configured", "Shop"},
+    {"relayhost = [shop.test]:587", "bob@x.test", "b@y.test",
+     "smtp [shop.test]:587 default configured", NULL},
     /* a recipient's domain is no next hop that an administrator chose */
     {"", "a@z.test", "b@office", "smtp office default", NULL},
     {"relayhost = office\n" TM "inline:{office=relay:}", "a@z.test", "b@office",
@@ -427,6 +452,56 @@ static void test_records(void **state) {
         free(o.record);
         config_unref(c);
     }
+}
+
+/* What a database says, which may be of one of many customers: its next hop takes nobody's account
+ * but the sender's own.  NULL: no record, main.cf's own settings. */
+static const struct {
+    const char *answer, *sender, *record, *want;
+} named_by_tenants[] = {
+    {"[free.test]:587", "a@z.test", NULL, "smtp [free.test]:587 default configured"},
+    {"office", "a@z.test", "office", "smtp [a.test]:587, [b.test] default configured"},
+    {"Shop", "ann@x.test", "Shop", "smtp [shop.test]:587 default configured"},
+    {"[SHOP.test]:587", "Bob@W.Test", "Shop", "smtp [shop.test]:587 default configured"},
+    {"shop", "", "Shop", "smtp [shop.test]:587 default configured"},
+    {"shop", "bob@x.test", NULL, "bad"},
+    {"SHOP", "-@mta.example", NULL, "bad"},
+    {"sHop", "\"ann@x.test,\"@z.test", NULL, "bad"},
+    {"shop", "ann@x.test.z.test", NULL, "bad"},
+    {"ours", "a@z.test", NULL, "bad"},
+    {"OURS", "-@mta.example", NULL, "bad"},
+    {"[ours.test]:587", "a@z.test", NULL, "bad"},
+    {"[OURS.test]:587", "", NULL, "bad"},
+    {"[shop.test]:587", "bob@x.test", NULL, "smtp [shop.test]:587 default configured"},
+};
+
+static void test_records_of_others(void **state) {
+    (void)state;
+    records_make();
+    for (size_t i = 0; i < sizeof named_by_tenants / sizeof named_by_tenants[0]; i++)
+        for (int way = 0; way < 3; way++) {
+            char conf[300], line[200];
+            snprintf(conf, sizeof conf, "dbpath = %s/data/relays.db\nquery = SELECT '%s%s'\n", dir,
+                     way == 0 ? "" : "smtp:", named_by_tenants[i].answer);
+            file_write("tenants.cf", conf);
+            snprintf(line, sizeof line, "%ssqlite:%s/tenants.cf",
+                     way == 0   ? SDR
+                     : way == 1 ? TM
+                                : SDT,
+                     dir);
+            struct config *c = configure(line);
+            struct outcome o = resolve(c, named_by_tenants[i].sender, "b@y.test");
+            struct record rec = {0};
+            bool has = o.record != NULL && record_parse(&rec, str_of(o.record));
+            const char *want = named_by_tenants[i].record;
+            if (strncmp(o.text, named_by_tenants[i].want, strlen(named_by_tenants[i].want)) != 0 ||
+                has != (want != NULL) || (has && strcmp(rec.name, want) != 0))
+                fail_msg("%s: %s: %s, record %s", line, named_by_tenants[i].answer, o.text,
+                         has ? rec.name : "none");
+            record_free(&rec);
+            free(o.record);
+            config_unref(c);
+        }
 }
 
 /* The file of the records is broken, gone, or says what is no record: mail waits. */
@@ -620,6 +695,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_roads),
         cmocka_unit_test(test_records),
+        cmocka_unit_test(test_records_of_others),
         cmocka_unit_test(test_records_that_cannot_be_asked),
         cmocka_unit_test(test_record_texts),
         cmocka_unit_test(test_via),

@@ -217,6 +217,35 @@ def test_relays(world):
         assert "office 2" not in [r["name"] for r in world.api(GLOBAL).get("/api/relays")["records"]]
 
 
+def test_two_tabs(world):
+    """What another tab has saved is not undone: the page says so, shows it, and the next save counts."""
+    api = world.api(GLOBAL)
+    value = lambda label: b.js("return await page.getByLabel(args.label, {exact: true}).inputValue()", label=label)
+    api.ok("PUT", "/api/relay/twice?new=yes", body={"hosts": "[twice.example]:587", "tls": "may"})
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/relay/twice", "twice")
+        b.fill("Host 1", "[mine.example]:587")
+        api.ok("PUT", "/api/relay/twice", body={"tls": "secure"})
+        b.click("button", "Save changes")
+        b.sees("Somebody else has changed it since you read it.")
+        wait_for(lambda: (value("Host 1"), value("TLS mode")) == ("[twice.example]:587", "secure"))
+        b.fill("Host 1", "[mine.example]:587")
+        b.click("button", "Save changes")
+        b.sees("The relay record was saved.")
+        record = api.get("/api/relay/twice")
+        assert (record["hosts"], record["nexthop"], record["tls"]) == ("[mine.example]:587", "[mine.example]:587", "secure")
+        api.ok("DELETE", "/api/relay/twice")
+        b.open("#/user/cid@a.example/relay", "Profile of user: cid@a.example")
+        had = api.get("/api/user/cid@a.example")
+        b.fill("Relay outgoing email to", "[late.example]")
+        api.ok("PUT", "/api/user/cid@a.example", body={"outboundRelay": "[early.example]"})
+        b.click("button", "Save changes")
+        b.sees("Somebody else has changed it since you read it.")
+        wait_for(lambda: value("Relay outgoing email to") == "[early.example]")
+        api.ok("PUT", "/api/user/cid@a.example", body={"outboundRelay": had["outboundRelay"]})
+
+
 def test_test_and_explain(world):
     with browser(world.url) as b:
         b.sign_in()

@@ -206,7 +206,7 @@ def test_relay_records(dns):
         assert "535" in health["error"] and health["advice"] == "User name or password is wrong, or the account may not log in this way."
         assert health["resting_until"] > time.time() and health["certificate_until"] > time.time() + 86400
         # Other hosts, or another user, need the password again: it is not sent where it was not meant to go.
-        assert "password is needed again" in fails(hosts="[evil.example]:25") and "password is needed again" in fails(user="v")
+        assert "password is needed again" in fails(hosts="[evil.example]:25", nexthop=hop) and "password is needed again" in fails(user="v")
         put(mechanisms="plain")
         put(password="pw")
         boss.ok("POST", "/api/queue/retry", body={"all": True})
@@ -806,7 +806,7 @@ def test_an_account_is_not_shown_to_other_tenants(dns):
     hop = f"[127.0.0.1]:{relay.port}"
     with site(dns) as w:
         boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
-        boss.ok("PUT", "/api/relay/shared", body={"hosts": hop, "tls": "encrypt", "user": login, "password": "pw"})
+        boss.ok("PUT", "/api/relay/shared", body={"hosts": hop, "tls": "encrypt", "user": login, "password": "pw", "for": "@a.example"})
         local.ok("PUT", "/api/domain/a.example", form={"outboundRelay": hop})
         for kind in ("explain", "test"):
             mine, all_of_it = (run(who, kind=kind, sender="ann@a.example", recipient="b@c.example") for who in (local, boss))
@@ -820,6 +820,107 @@ def test_an_account_is_not_shown_to_other_tenants(dns):
         told = local.get("/api/effective?account=a.example")
         assert login not in json.dumps(told) and told["credentials"], told
     relay.stop()
+
+
+def test_no_tenant_sends_by_anothers_account(dns):
+    """Whatever name in whatever case the administrator of a domain enters, for the domain or for a user, on the page or past it."""
+    relay = FakeRelay(auth=["PLAIN"], users={"clerk": "pw", "ann": "own"}, tls=tls())
+    hop = f"[127.0.0.1]:{relay.port}"
+    upper = f"[LOCALHOST]:{relay.port}"
+    with site(dns) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        for name, hosts, who in (("Shared", hop, "@b.example"), ("ours", f"[localhost]:{relay.port}", "")):
+            boss.ok("PUT", f"/api/relay/{name}", body={"hosts": hosts, "tls": "encrypt", "user": "clerk", "password": "pw", "for": who})
+        for value in ("Shared", "shared", "SHARED", "ours", "OURS", hop, upper, f"smtp:{hop}"):
+            for path in ("/api/domain/a.example", "/api/user/ann@a.example"):
+                assert "has an account, which is not for" in local.fails(403, "PUT", path, form={"outboundRelay": value}), value
+        for body in ({"transport": "relay:shared"}, {"is_backupmx": "yes", "primarymx": "SHARED"}, {"transport": f"smtp:{hop}"}):
+            local.fails(403, "PUT", "/api/domain/a.example", form=body)
+        local.fails(403, "PUT", "/api/users/a.example", form={"transport": "smtp:ours"})
+        local.ok("PUT", "/api/domain/a.example", form={"outboundRelay": "[free.example]:587"})
+        # Past the page, as other programs write.
+        for value in ("shared", "SHARED", "OURS", upper, hop, f"smtp:{hop}"):
+            for account, sender in (("@a.example", "any@a.example"), ("ann@a.example", "ann@a.example")):
+                with sqlite3.connect(w.dir / "data" / "accounts.db", 10) as db:
+                    db.execute("DELETE FROM sender_relayhost")
+                    db.execute("INSERT INTO sender_relayhost (account, relayhost) VALUES (?, ?)", (account, value))
+                w.reload()
+                told = local.get(f"/api/effective?account={account.lstrip('@')}")
+                assert "clerk" not in json.dumps(told) and "(account)" not in json.dumps(told), told
+                answer = w.send(sender=sender, rcpts=["friend@far.example"])
+                assert answer.startswith("250" if value.endswith(hop) else "451 4.3"), (value, answer)
+        relay.wait_mails(4)
+        assert [s.auth for s in relay.sessions if s.auth] == []
+        # Who administers everything puts an account on the list by giving it the record.
+        boss.ok("PUT", "/api/user/ann@a.example", form={"outboundRelay": "SHARED"})
+        assert boss.get("/api/relay/Shared")["for"] == "@b.example,ann@a.example"
+        assert "is not for mail from everybody" in boss.fails(403, "PUT", "/api/domain/a.example", form={"transport": "relay:shared"})
+        w.send(sender="ann@a.example", rcpts=["other@far.example"])
+        wait_for(lambda: any("other@far.example" in str(m) for m in relay.mails))
+        assert [m["auth"][1] for m in relay.mails if m["auth"]] == ["clerk"]
+        local.ok("PUT", "/api/user/ann@a.example", form={"outboundRelay": "shared"})
+        with sqlite3.connect(w.dir / "data" / "accounts.db", 10) as db:
+            db.execute("DELETE FROM sender_relayhost")
+        boss.ok("PUT", "/api/relay/ours", body={"user": "b", "hosts": "[127.0.0.9]:9", "password": "x"})
+        boss.ok("PUT", "/api/domain/a.example", form={"outboundRelay": "ours"})
+        assert boss.get("/api/effective?account=a.example")["credentials"].startswith("account b,")
+        assert "account b," not in json.dumps(local.get("/api/effective?account=a.example"))
+        r = w.run("relay", "set", "cy@c.example", "Shared")
+        assert r.returncode == 0 and 'the relay record "Shared" is for cy@c.example too' in r.stdout
+    relay.stop()
+
+
+def test_a_change_made_for_an_older_state_is_refused(dns):
+    """Two tabs: what the older one saves does not undo what the newer one saved, in records, domains and users."""
+    with site(dns) as w:
+        one, two = w.api(GLOBAL), w.api(GLOBAL)
+        one.ok("PUT", "/api/relay/r", body={"hosts": "[h.example]:587", "tls": "may", "user": "u", "password": "first"})
+        places = {"/api/relay/r": [{"tls": "secure"}, {"mechanisms": "LOGIN"}, {"password": "second"}, {"for": "@a.example"}],
+                  "/api/domain/a.example": [{"outboundRelay": "[x.example]"}, {"transport": "smtp:[y.example]"}, {"is_backupmx": "yes"}],
+                  "/api/user/ann@a.example": [{"outboundRelay": "[x.example]:587"}, {"transport": "smtp:[y.example]"}]}
+        for path, changes in places.items():
+            for change in changes:
+                read = one.get(path)["version"]
+                two.ok("PUT", path, body={**change, "version": read})
+                state = two.get(path)
+                assert state["version"] != read
+                for late in changes:
+                    assert "Somebody else has changed it" in one.fails(409, "PUT", path, body={**late, "version": read}), (path, late)
+                assert one.get(path) == state
+                one.ok("PUT", path, body={**change, "version": state["version"]})  # nothing has come between
+            one.ok("PUT", path, body=changes[0])  # a program that does not say what it has read
+            assert one.fails(400, "PUT", path, body={"version": 7})
+
+
+def test_what_a_record_is_used_for_follows_its_hosts(dns):
+    """A host that is corrected takes its relayhost value with it, unless that was set on its own or is in use."""
+    def nexthop(api, name):
+        return api.get(f"/api/relay/{name}")["nexthop"]
+    with site(dns, "relayhost = [used.example]:587\n") as w:
+        boss, words = w.api(GLOBAL), {"tls": "encrypt", "user": "u", "password": "pw"}
+        for name, host, fresh in (("typo", "[relay.exampel]:465", "[Relay.example]:465"), ("cli", "[a.example]", "[b.example]")):
+            for put in (lambda h: boss.ok("PUT", f"/api/relay/{name}", body={"hosts": h, "nexthop": "", **words}),
+                        lambda h: boss.ok("PUT", f"/api/relay/{name}", body={"hosts": h, **words}),
+                        lambda h: w.command("record", "set", name, f"hosts={h}", "user=u", "password", input="pw\n")):
+                put(host)
+                assert nexthop(boss, name) == host
+                put(fresh)
+                assert nexthop(boss, name) == fresh.lower()
+        boss.ok("PUT", "/api/relay/typo", body={"nexthop": "[own.example]"})
+        boss.ok("PUT", "/api/relay/typo", body={"hosts": "[c.example]", **words})
+        assert nexthop(boss, "typo") == "[own.example]"
+        boss.ok("PUT", "/api/relay/typo", body={"nexthop": ""})
+        assert nexthop(boss, "typo") == "[c.example]"
+        # In use by that value: who names it would be without the account.
+        boss.ok("PUT", "/api/relay/main", body={"hosts": "[used.example]:587", **words})
+        said = boss.fails(409, "PUT", "/api/relay/main", body={"hosts": "[other.example]:587", **words})
+        assert said.startswith("relayhost names it by") and "[other.example]:587" in said
+        r = w.run("record", "set", "main", "hosts=[other.example]:587", "user=u", "password", stdin="pw\n")
+        assert r.returncode == 1 and "relayhost names it by" in r.stderr, r.stderr
+        boss.ok("PUT", "/api/relay/main", body={"hosts": "[other.example]:587", "nexthop": "[used.example]:587", **words})
+        boss.ok("PUT", "/api/user/ann@a.example", form={"outboundRelay": "[c.example]"})
+        assert boss.fails(409, "PUT", "/api/relay/typo", body={"nexthop": "[d.example]"}).startswith("ann@a.example names it")
+        boss.ok("PUT", "/api/relay/typo", body={"tls": "secure"})
 
 
 @contextlib.contextmanager

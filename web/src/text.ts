@@ -188,11 +188,10 @@ export const text = {
     passwordNew: "It is stored sealed and never shown again.",
     nexthop: "Used for this relayhost value",
     nexthopHint: "Empty: its hosts as they stand above.",
-    only: "Only for",
+    only: "Who may use it",
     onlyHint:
-      "user@domain or @domain may use this account. Empty: every domain and user whose “Relay outgoing email to” " +
-      "is this relayhost value, or this record's name, sends with it, also when the administrator of that domain " +
-      "sets it.",
+      "“everybody”, or user@domain and @domain with commas between. Empty: only mail whose next hop main.cf itself " +
+      "names. Whom you give this relay on a Relay tab is added here.",
     preset: "Provider",
     usedBy: "Used by",
     health: "Health",

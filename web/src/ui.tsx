@@ -1,7 +1,7 @@
 // What all pages are made of.
 import { ComponentChildren, createContext, JSX } from "preact";
 import { MutableRef, useCallback, useContext, useEffect, useRef, useState } from "preact/hooks";
-import { Failure, query, useApi, Validity } from "./api";
+import { Api, Failure, query, useApi, Validity } from "./api";
 import { text } from "./text";
 
 export function words(e: unknown): string {
@@ -48,6 +48,13 @@ export function useDraft<Source, Draft>(source: Source, begin: (of: Source) => D
   const [edited, set] = useState<Draft | null>(null);
   const end = (saved: Draft) => set((now) => (now === saved ? null : now));
   return [edited ?? begin(source), (draft: Draft) => set(draft), end] as const;
+}
+
+/** After a change that was refused because somebody else has made one: calls show, which loads what is there now. */
+export async function showNewer(api: Api, path: string, version: string, e: unknown, show: () => void) {
+  if (!(e instanceof Failure) || e.status !== 409) return;
+  const now = await api.get<{ version: string }>(path).catch(() => undefined);
+  if (now && now.version !== version) show();
 }
 
 /** Asks the relay's own parser what is wrong with a value; "": nothing. */

@@ -10,6 +10,7 @@ import {
   Form,
   Loaded,
   Page,
+  showNewer,
   Trouble,
   useDraft,
   useId,
@@ -230,8 +231,9 @@ function RelayTab({
   const change = changes(kind, had, v);
   const dirty = Object.keys(change).length > 0;
   const usual = data.default_transport ?? "";
+  const path = `${kind}/${encodeURIComponent(name)}`;
   const save = () =>
-    api.put(`${kind}/${encodeURIComponent(name)}`, change).then(
+    api.put(path, { ...change, version: data.version }).then(
       () => {
         setError("");
         tell(text.saved);
@@ -240,6 +242,7 @@ function RelayTab({
       },
       (e) => {
         setError(words(e));
+        showNewer(api, path, data.version, e, () => again().then(() => end(v)));
       },
     );
   return (

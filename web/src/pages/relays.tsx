@@ -11,6 +11,7 @@ import {
   Loaded,
   Page,
   Select,
+  showNewer,
   Table,
   Time,
   Trouble,
@@ -269,7 +270,7 @@ function draftOf(r?: Relay): Draft {
         mechanisms: r.mechanisms,
         user: r.user,
         password: "",
-        nexthop: r.nexthop,
+        nexthop: r.nexthop === r.hosts.toLowerCase() ? "" : r.nexthop,
         only: r.for,
       }
     : { name: "", hosts: [""], tls: "verify", mechanisms: "", user: "", password: "", nexthop: "", only: "" };
@@ -300,7 +301,15 @@ function Presets({ use }: { use: (p: Preset) => void }) {
   );
 }
 
-function Editor({ relay, done }: { relay?: Relay; done: (name: string) => Promise<void> | void }) {
+function Editor({
+  relay,
+  done,
+  again,
+}: {
+  relay?: Relay;
+  done: (name: string) => Promise<void> | void;
+  again?: () => Promise<void>;
+}) {
   const [d, set, end] = useDraft(relay, draftOf);
   const [api, tell] = [useApi(), useTell()];
   const [hint, setHint] = useState<Preset | null>(null);
@@ -315,17 +324,22 @@ function Editor({ relay, done }: { relay?: Relay; done: (name: string) => Promis
       tls: d.tls,
       mechanisms: d.mechanisms,
       user: d.user,
-      nexthop: d.nexthop || hosts,
-      for: d.only,
+      nexthop: d.nexthop.trim(),
     };
+    if (relay) body.version = relay.version;
+    if (relay || d.only.trim()) body.for = d.only.trim();
     if (d.password) body.password = d.password;
-    api.put(`relay/${encodeURIComponent(d.name)}${relay ? "" : "?new=yes"}`, body).then(
+    const path = `relay/${encodeURIComponent(d.name)}`;
+    api.put(path + (relay ? "" : "?new=yes"), body).then(
       () => {
         setError("");
         tell(t.created);
         return Promise.resolve(done(d.name)).then(() => end(d));
       },
-      (e) => setError(words(e)),
+      (e) => {
+        setError(words(e));
+        if (relay && again) showNewer(api, path, relay.version, e, () => again().then(() => end(d)));
+      },
     );
   };
   return (
@@ -407,11 +421,12 @@ function One({ relay, again }: { relay: Relay; again: () => Promise<void> }) {
       },
     );
   const user = relay.users?.find((u) => !u.startsWith("@"));
-  const sender = (relay.for || user || relay.users?.[0] || "").replace(/^@/, "postmaster@");
+  const named = relay.for.split(",").find((a) => a.includes("@"));
+  const sender = (named || user || relay.users?.[0] || "").trim().replace(/^@/, "postmaster@");
   return (
     <div class="columns">
       <div>
-        <Editor relay={relay} done={again} />
+        <Editor relay={relay} done={again} again={again} />
         <p>
           <button type="button" class="danger" onClick={() => ask(true)}>
             {t.delete}
