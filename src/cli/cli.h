@@ -1,7 +1,7 @@
 /*
  * cli/cli.h - the posthouse command and its Postfix-named faces
  *
- * One binary: called as postmap, postqueue, mailq, sendmail or postconf it behaves as that command.
+ * One binary: called by a name of Postfix's it behaves as that command.
  */
 #ifndef PH_CLI_CLI_H
 #define PH_CLI_CLI_H
@@ -17,7 +17,8 @@ enum {
     EX_NOUSER_ = 67,
     EX_UNAVAILABLE_ = 69,
     EX_SOFTWARE_ = 70,
-    EX_TEMPFAIL_ = 75
+    EX_TEMPFAIL_ = 75,
+    EX_NOPERM_ = 77
 };
 
 /* Each takes its own argv (argv[0] is the command's name) and returns the exit status.  dir is the
@@ -25,6 +26,11 @@ enum {
 int cli_postmap(const char *dir, int argc, char **argv);
 int cli_postqueue(const char *dir, int argc, char **argv);
 int cli_mailq(const char *dir, int argc, char **argv);
+int cli_postsuper(const char *dir, int argc, char **argv);
+int cli_postcat(const char *dir, int argc, char **argv);
+int cli_qshape(const char *dir, int argc, char **argv);
+int cli_postalias(const char *dir, int argc, char **argv);
+int cli_newaliases(const char *dir, int argc, char **argv);
 int cli_sendmail(const char *dir, int argc, char **argv);
 int cli_postconf(const char *dir, int argc, char **argv);
 int cli_check(const char *dir, int argc, char **argv);
@@ -44,6 +50,9 @@ struct config *cli_config(const char *who, const char *dir);
 /* Asks the daemon, as ask_daemon does; -1 after saying why it did not answer with "ok": true. */
 int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
                 void *arg, struct ask_end *end);
+/* The same as an exit status: also that this user may not do it is said. */
+int cli_control_status(const char *who, const struct config *cfg, const char *request,
+                       ask_line_fn fn, void *arg, struct ask_end *end);
 /* Takes flag out of argv; was it there? */
 bool cli_take_flag(int *argc, char **argv, const char *flag);
 
@@ -53,8 +62,5 @@ char *cli_password(const char *prompt);
 /* Something was written (uses: enum ask_uses): a running daemon takes it up, or it is said why not.
  */
 void cli_take_up(const struct config *cfg, unsigned uses);
-
-/* postqueue -p's listing of the queue to standard output. */
-int cli_list_queue(const char *who, const struct config *cfg);
 
 #endif

@@ -2,6 +2,7 @@
  * cli/common.c - what the commands share; see cli.h
  */
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,22 @@ int cli_control(const char *who, const struct config *cfg, const char *request, 
         fprintf(stderr, "%s: fatal: %s\n", who, why);
     free(why);
     return rc < 0 ? -1 : 0;
+}
+
+int cli_control_status(const char *who, const struct config *cfg, const char *request,
+                       ask_line_fn fn, void *arg, struct ask_end *end) {
+    struct ask_end unused = {0};
+    struct ask_end *e = end == NULL ? &unused : end;
+    const struct passwd *pw = getpwuid(getuid());
+    char *why;
+    int rc = ask_daemon(cfg->p.queue_directory, request, fn, arg, e, &why);
+    if (rc < 0 && e->denied)
+        fprintf(stderr, "%s: fatal: User %s(%ld) is not allowed to %s\n", who,
+                pw == NULL ? "unknown" : pw->pw_name, (long)getuid(), why);
+    else if (rc < 0)
+        fprintf(stderr, "%s: fatal: %s\n", who, why);
+    free(why);
+    return rc == 0 ? EX_OK_ : e->denied ? EX_NOPERM_ : EX_UNAVAILABLE_;
 }
 
 bool cli_take_flag(int *argc, char **argv, const char *flag) {

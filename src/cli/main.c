@@ -37,7 +37,7 @@ static const struct face commands[] = {
     {"admin", cli_admin,
      "admin add|link ADDRESS [DOMAIN]   the same, an administrator; link: his way into the page"},
     {"queue", cli_queue,
-     "queue list|show|flush|delete|retry|hold|release|expire   [--json] [ID|ALL …]"},
+     "queue list|show|flush|delete|retry|hold|release|expire   [--json] [FILTER …] [ID …|ALL]"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},
     {"config", cli_postconf, "config [-n|-d|-h] [NAME …]   what postconf shows"},
 };
@@ -45,15 +45,18 @@ static const struct face commands[] = {
 static const struct face faces[] = {
     {"postmap", cli_postmap, NULL},   {"postqueue", cli_postqueue, NULL},
     {"mailq", cli_mailq, NULL},       {"sendmail", cli_sendmail, NULL},
-    {"postconf", cli_postconf, NULL},
+    {"postconf", cli_postconf, NULL}, {"postsuper", cli_postsuper, NULL},
+    {"postcat", cli_postcat, NULL},   {"qshape", cli_qshape, NULL},
 };
 
 static int cli_usage(FILE *to) {
     fputs("usage: posthouse [-c DIR] COMMAND …\n", to);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         fprintf(to, "  %s\n", commands[i].help);
-    fputs("Called as postmap, postqueue, mailq, sendmail or postconf it behaves as that command.\n",
-          to);
+    fputs("Called by one of these names it behaves as that command of Postfix's:", to);
+    for (size_t i = 0; i < sizeof faces / sizeof faces[0]; i++)
+        fprintf(to, " %s", faces[i].name);
+    fputc('\n', to);
     return to == stdout ? 0 : EX_USAGE_;
 }
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/listing.h"
 #include "cli/submission.h"
 #include "mail/address.h"
 #include "mail/addrlist.h"
@@ -312,10 +313,10 @@ static int queue_run(const struct config *cfg, const char *what) {
     else
         return usage_error("-q: Posthouse has -q and -qID of a message as -qI", what);
     int rc = strpbrk(what, "\"\\") == NULL
-                 ? cli_control("sendmail", cfg, request.p, NULL, NULL, NULL)
-                 : -1;
+                 ? cli_control_status("sendmail", cfg, request.p, NULL, NULL, NULL)
+                 : EX_UNAVAILABLE_;
     sbuf_free(&request);
-    return rc < 0 ? EX_UNAVAILABLE_ : EX_OK_;
+    return rc;
 }
 
 static int no_recipients(const struct sendmail *m) {
@@ -340,7 +341,7 @@ static int message_send(struct sendmail *m) {
 static int mode_run(struct sendmail *m) {
     switch (m->mode[0]) {
     case 'p':
-        return cli_list_queue("sendmail", m->s.cfg);
+        return listing_run("sendmail", m->s.cfg);
     case 's':
         return submission_dialogue(m->s.cfg);
     case 'v':

@@ -13,7 +13,9 @@ enum ask_uses { ASK_STORE = 1, ASK_RELAYS = 2 };
 struct ask_end {
     bool passed;   /* of a test or an explanation */
     bool more;     /* of a page of the queue */
-    long count;    /* messages acted on */
+    bool denied;   /* this user may not do it */
+    long count;    /* messages that an order has changed */
+    long matched;  /* messages that it was for */
     unsigned uses; /* of forget: the accounts store, relay records; enum ask_uses */
 };
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "daemon/content.h"
 #include "daemon/overview.h"
 #include "util/accept.h"
 #include "util/conn.h"
@@ -31,23 +32,36 @@ struct control {
 
 struct client {
     struct control *c;
-    struct explain *explain; /* NULL: none is running */
-    uint32_t forget;         /* what the lookup process was asked; 0: nothing */
-    struct sched_wait *wait; /* until an order is durable; NULL: none is waited for */
-    size_t n_hit;            /* by that order */
+    struct explain *explain;   /* NULL: none is running */
+    uint32_t forget;           /* what the lookup process was asked; 0: nothing */
+    struct sched_wait *wait;   /* until an order is durable; NULL: none is waited for */
+    const struct order *order; /* that one */
+    size_t n_hit, n_changed;   /* by it */
+    bool by_id;                /* it names messages */
     struct conn *conn;
     uint64_t *listing; /* ids still to be shown, while it lists the queue */
     size_t n_listing, shown;
-    char want_qid[QID_MAX]; /* queue-show; "": all */
+    struct sched_filter filter; /* of the listing; its texts are list_req's */
+    struct htab filter_ids;
+    json_t *list_req;               /* NULL: no listing */
+    struct content_reader *content; /* NULL: no message is being read */
 };
 
 static void list_one(struct client *k, const struct sched_view *v) {
     struct sbuf b = {0};
-    if (k->want_qid[0] != '\0' && strcmp(k->want_qid, v->env->qid) != 0)
+    if (!sched_fits(v, &k->filter))
         return;
     overview_message(&b, v);
     conn_write(k->conn, b.p, b.n);
     sbuf_free(&b);
+}
+
+static void list_end(struct client *k) {
+    free(k->listing);
+    k->listing = NULL;
+    htab_free(&k->filter_ids);
+    json_decref(k->list_req);
+    k->list_req = NULL;
 }
 
 /* As much as the client takes; the rest when it has, for a queue may be longer than memory allows
@@ -59,14 +73,15 @@ static void list_more(struct client *k) {
             list_one(k, &v);
     if (k->shown < k->n_listing)
         return;
-    free(k->listing);
-    k->listing = NULL;
+    list_end(k);
     conn_write_c(k->conn, "{\"ok\": true}\n");
     conn_resume(k->conn);
 }
 
-static void list_begin(struct client *k, const char *qid) {
-    snprintf(k->want_qid, sizeof k->want_qid, "%s", qid);
+/* The messages that req asks for; without any condition, all. */
+static void list_begin(struct client *k, json_t *req) {
+    k->list_req = json_incref(req);
+    overview_filter(req, &k->filter, &k->filter_ids);
     k->listing = sched_ids(k->c->sched, &k->n_listing);
     k->shown = 0;
     conn_pause(k->conn);
@@ -127,44 +142,91 @@ static void control_find(struct client *k, json_t *req) {
     htab_free(&wanted);
 }
 
-static const struct {
+static const struct order {
     const char *cmd;
     enum sched_act act;
-} acts[] = {{"queue-retry", ACT_RETRY},
-            {"queue-delete", ACT_DELETE},
-            {"queue-hold", ACT_HOLD},
-            {"queue-release", ACT_RELEASE},
-            {"queue-expire", ACT_EXPIRE}};
+    const char *one, *all; /* what the log says of one message, and of their number */
+} orders[] = {{"queue-retry", ACT_RETRY, NULL, NULL},
+              {"queue-delete", ACT_DELETE, NULL, "Deleted"},
+              {"queue-hold", ACT_HOLD, "placed on hold", "Placed on hold"},
+              {"queue-release", ACT_RELEASE, "released from hold", "Released from hold"},
+              {"queue-expire", ACT_EXPIRE, "expired", "Force-expired"},
+              {"queue-requeue", ACT_REQUEUE, "requeued", "Requeued"}};
 
 /* No order is called done that a power cut could still undo. */
 static void control_order_durable(void *arg, int rc) {
     struct client *k = arg;
     k->wait = NULL;
+    if (k->order->all != NULL)
+        log_info("postsuper", "%s: %zu message%s", k->order->all, k->n_changed,
+                 k->n_changed == 1 ? "" : "s");
     if (rc < 0)
         conn_printf(k->conn,
                     "{\"ok\": false, \"error\": \"messages: %zu; done, but not noted on disk yet "
                     "(%s): it is tried again\"}\n",
-                    k->n_hit, strerror(-rc));
+                    k->n_changed, strerror(-rc));
     else
-        conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", k->n_hit);
+        conn_printf(k->conn, "{\"ok\": true, \"count\": %zu, \"matched\": %zu}\n", k->n_changed,
+                    k->n_hit);
     conn_resume(k->conn);
 }
 
-static bool run_act(struct client *k, const char *cmd, json_t *req) {
-    for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
-        if (strcmp(cmd, acts[i].cmd) != 0)
+/* Messages that were named are told one by one. */
+static void control_order_changed(void *arg, const char *qid) {
+    struct client *k = arg;
+    if (!k->by_id)
+        return;
+    if (k->order->one != NULL)
+        log_info("postsuper", "%s: %s", qid, k->order->one);
+    conn_printf(k->conn, "{\"changed\": \"%s\"}\n", qid);
+}
+
+static void control_order(struct client *k, const struct order *o, json_t *req) {
+    struct sched_filter f;
+    struct htab ids = {0};
+    struct sched_changes changes = {0, control_order_changed, k};
+    k->order = o;
+    k->by_id = json_object_get(req, "ids") != NULL;
+    k->n_hit = overview_filter(req, &f, &ids) ? sched_act(k->c->sched, o->act, &f, &changes) : 0;
+    k->n_changed = changes.n;
+    htab_free(&ids);
+    conn_pause(k->conn);
+    k->wait = sched_when_durable(k->c->sched, control_order_durable, k);
+}
+
+static bool run_order(struct client *k, const char *cmd, json_t *req) {
+    for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
+        if (strcmp(cmd, orders[i].cmd) != 0)
             continue;
-        if (control_refuses(k, req))
-            return true;
-        struct sched_filter f;
-        struct htab ids = {0};
-        k->n_hit = overview_filter(req, &f, &ids) ? sched_act(k->c->sched, acts[i].act, &f) : 0;
-        htab_free(&ids);
-        conn_pause(k->conn);
-        k->wait = sched_when_durable(k->c->sched, control_order_durable, k);
+        if (!control_refuses(k, req))
+            control_order(k, &orders[i], req);
         return true;
     }
     return false;
+}
+
+static void control_content_read(void *arg) {
+    struct client *k = arg;
+    k->content = NULL;
+    conn_resume(k->conn);
+}
+
+/* A message with its envelope and its content. */
+static void control_read(struct client *k, const char *qid) {
+    struct sched_filter f = SCHED_ALL;
+    struct htab ids = {0};
+    struct sched_view v;
+    uint64_t id;
+    htab_put(&ids, str_of(qid), k);
+    f.ids = &ids;
+    if (sched_find(k->c->sched, &f, 0, &id, 1) == 1 && sched_view(k->c->sched, id, &v)) {
+        conn_pause(k->conn);
+        k->content =
+            content_reader_new(k->c->loop, k->c->spool, &v, k->conn, control_content_read, k);
+    } else {
+        conn_write_c(k->conn, "{\"ok\": false, \"error\": \"No such file or directory\"}\n");
+    }
+    htab_free(&ids);
 }
 
 /* What was remembered of tables is forgotten, here and in the lookup process.  The answer also says
@@ -217,10 +279,12 @@ static bool run_explain(struct client *k, const char *cmd, json_t *req) {
 
 static void run_request(struct client *k, const char *cmd, json_t *req) {
     const char *id = json_string_value(json_object_get(req, "id"));
-    if (strcmp(cmd, "queue-list") == 0) {
-        list_begin(k, "");
-    } else if (strcmp(cmd, "queue-show") == 0 && id != NULL && *id != '\0') {
-        list_begin(k, id);
+    bool show = strcmp(cmd, "queue-show") == 0 && id != NULL && *id != '\0';
+    if (show || strcmp(cmd, "queue-list") == 0) {
+        if (!control_refuses(k, req))
+            list_begin(k, req);
+    } else if (strcmp(cmd, "queue-read") == 0 && id != NULL) {
+        control_read(k, id);
     } else if (strcmp(cmd, "queue-find") == 0) {
         control_find(k, req);
     } else if (strcmp(cmd, "queue-flush") == 0) {
@@ -228,7 +292,7 @@ static void run_request(struct client *k, const char *cmd, json_t *req) {
     } else if (strcmp(cmd, "forget") == 0) {
         conn_pause(k->conn);
         k->forget = lookup_forget(k->c->lookup, on_forgotten, k);
-    } else if (!run_overview(k, cmd) && !run_act(k, cmd, req)) {
+    } else if (!run_overview(k, cmd) && !run_order(k, cmd, req)) {
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"unknown command\"}\n");
     }
 }
@@ -249,8 +313,9 @@ static void client_free(struct client *k) {
         explain_forget(k->explain);
     lookup_cancel(k->c->lookup, k->forget);
     sched_wait_cancel(k->wait);
+    content_forget(k->content);
     conn_close(k->conn);
-    free(k->listing);
+    list_end(k);
     free(k);
 }
 
@@ -272,6 +337,8 @@ static void control_on_event(void *arg, enum conn_event ev) {
         client_free(k);
     else if (ev == CONN_DRAINED && k->listing != NULL)
         list_more(k);
+    else if (ev == CONN_DRAINED && k->content != NULL)
+        content_more(k->content);
 }
 
 static const struct conn_ops client_ops = {

@@ -6,11 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mail/address.h"
 #include "util/clock.h"
 
 static void add_str(struct sbuf *b, const char *name, struct str v) {
     sbuf_printf(b, ", \"%s\": ", name);
     sbuf_add_json(b, v);
+}
+
+/* An address as it stands in commands: with the quotes that its local part needs. */
+static void overview_add_addr(struct sbuf *b, struct str addr) {
+    struct sbuf out = {0};
+    addr_external(&out, addr);
+    sbuf_add_json(b, sbuf_str(&out));
+    sbuf_free(&out);
 }
 
 static const char *queue_name(enum sched_queue q) {
@@ -25,7 +34,7 @@ static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
         if (!sched_view_rcpt(v, i, &e))
             continue;
         sbuf_add_c(b, first ? "{\"address\": " : ", {\"address\": ");
-        sbuf_add_json(b, v->env->rcpts[i].addr);
+        overview_add_addr(b, v->env->rcpts[i].addr);
         if (e != NULL) {
             add_str(b, "delay_reason", str_of(e->text));
             add_str(b, "status", str_of(e->dsn));
@@ -44,7 +53,8 @@ void overview_message(struct sbuf *b, const struct sched_view *v) {
                 "\"message_size\": %llu, \"forced_expire\": %s",
                 queue_name(v->queue), v->env->qid, (long long)(v->env->arrival_us / 1000000),
                 (unsigned long long)v->env->size, v->forced_expire ? "true" : "false");
-    add_str(b, "sender", v->env->sender.n == 0 ? STR_LIT("MAILER-DAEMON") : v->env->sender);
+    sbuf_add_c(b, ", \"sender\": ");
+    overview_add_addr(b, v->env->sender.n == 0 ? STR_LIT("MAILER-DAEMON") : v->env->sender);
     add_rcpts(b, v);
     sbuf_printf(b, ", \"attempts\": %u, \"next_attempt\": %lld", v->attempts,
                 (long long)(v->next_us / 1000000));
@@ -56,6 +66,26 @@ void overview_message(struct sbuf *b, const struct sched_view *v) {
     if (v->deleted || v->hold_ordered)
         add_str(b, "ordered", v->deleted ? STR_LIT("delete") : STR_LIT("hold"));
     sbuf_printf(b, ", \"cursor\": \"%llu\"}\n", (unsigned long long)v->env->id);
+}
+
+void overview_envelope(struct sbuf *b, const struct sched_view *v) {
+    const struct envelope *env = v->env;
+    const struct mailerr *e;
+    sbuf_printf(b, "{\"queue_id\": \"%s\", \"arrival_us\": %lld, \"size\": %llu, \"flags\": %u",
+                env->qid, (long long)env->arrival_us, (unsigned long long)env->size, env->flags);
+    add_str(b, "sender", env->sender);
+    add_str(b, "envid", env->envid);
+    add_str(b, "client", env->client);
+    add_str(b, "sasl_user", env->sasl_user);
+    sbuf_add_c(b, ", \"rcpts\": [");
+    for (uint32_t i = 0; i < env->n_rcpts; i++) {
+        sbuf_printf(b, "%s{\"notify\": %u, \"done\": %s", i == 0 ? "" : ", ", env->rcpts[i].notify,
+                    sched_view_rcpt(v, i, &e) ? "false" : "true");
+        add_str(b, "addr", env->rcpts[i].addr);
+        add_str(b, "orcpt", env->rcpts[i].orcpt);
+        sbuf_add_ch(b, '}');
+    }
+    sbuf_add_c(b, "]}\n");
 }
 
 static void overview_add_counts(struct sbuf *b, const uint64_t count[MAIL_STATUSES]) {
@@ -176,9 +206,9 @@ static int queue_of(struct str name) {
 }
 
 const char *overview_filter_wrong(json_t *req) {
-    static const char *const texts[] = {"id",     "queue",     "relay", "record",
-                                        "sender", "recipient", "reason"};
-    json_t *ids = json_object_get(req, "ids"), *one;
+    static const char *const texts[] = {"id",     "queue",     "relay",  "record",
+                                        "sender", "recipient", "reason", "site"};
+    json_t *ids = json_object_get(req, "ids"), *queues = json_object_get(req, "queues"), *one;
     struct str queue = overview_text_of(req, "queue");
     size_t i;
     for (i = 0; i < sizeof texts / sizeof texts[0]; i++) {
@@ -188,6 +218,12 @@ const char *overview_filter_wrong(json_t *req) {
     }
     if (queue.n > 0 && queue_of(queue) < 0)
         return "queue";
+    if (queues != NULL && json_array_size(queues) == 0)
+        return "queues";
+    json_array_foreach(queues, i, one) {
+        if (!json_is_string(one) || queue_of(str_of(json_string_value(one))) < 0)
+            return "queues";
+    }
     if (ids != NULL && !json_is_array(ids))
         return "ids";
     json_array_foreach(ids, i, one) {
@@ -202,13 +238,18 @@ bool overview_filter(json_t *req, struct sched_filter *f, struct htab *ids) {
     json_t *list = json_object_get(req, "ids"), *one;
     size_t i;
     *f = SCHED_ALL;
-    f->queue = queue_of(overview_text_of(req, "queue"));
+    if (overview_text_of(req, "queue").n > 0)
+        f->queues = 1U << queue_of(overview_text_of(req, "queue"));
+    json_array_foreach(json_object_get(req, "queues"), i, one) {
+        f->queues |= 1U << queue_of(str_of(json_string_value(one)));
+    }
     f->by_hop = json_object_get(req, "relay") != NULL;
     f->nexthop = overview_text_of(req, "relay");
     f->record = overview_text_of(req, "record");
     f->sender = overview_text_of(req, "sender");
     f->rcpt = overview_text_of(req, "recipient");
     f->reason = overview_text_of(req, "reason");
+    f->site = overview_text_of(req, "site");
     json_array_foreach(list, i, one) {
         if (json_is_string(one))
             htab_put(ids, str_of(json_string_value(one)), one);
@@ -217,6 +258,6 @@ bool overview_filter(json_t *req, struct sched_filter *f, struct htab *ids) {
         htab_put(ids, id, req);
     if (list != NULL || ids->n > 0)
         f->ids = ids;
-    return list != NULL || id.n > 0 || f->queue >= 0 || f->by_hop || f->sender.n > 0 ||
-           f->rcpt.n > 0 || f->reason.n > 0;
+    return list != NULL || id.n > 0 || f->queues != 0 || f->by_hop || f->sender.n > 0 ||
+           f->rcpt.n > 0 || f->reason.n > 0 || f->site.n > 0;
 }

@@ -12,6 +12,8 @@
 
 /* Appends one message: postqueue -j's members, then ours. */
 void overview_message(struct sbuf *b, const struct sched_view *v);
+/* Appends all that is known of a message but its content and what became of it, as one line. */
+void overview_envelope(struct sbuf *b, const struct sched_view *v);
 /* Appends totals, the oldest message, the queues' lengths. */
 void overview_stats(struct sbuf *b, const struct sched *s, struct spool *sp);
 /* Appends a line for each relay host; direct delivery has an empty nexthop. */
@@ -26,8 +28,9 @@ void overview_counts(struct sbuf *b, const struct sched *s, size_t max);
 /* The first of a request's conditions that is none (of another type, a queue that does not exist),
  * or NULL. */
 const char *overview_filter_wrong(json_t *req);
-/* What a request asks for: "queue", "relay" (with "record"), "sender", "recipient", "reason", "ids"
- * (an array of queue IDs) or "id" (one, or ALL).  The texts stay req's.  False: it names no message
+/* What a request asks for: "queue", "queues" (an array), "relay" (with "record"), "sender",
+ * "recipient", "reason", "site" (the domain of a recipient), "ids" (an array of queue IDs) or "id"
+ * (one, or ALL).  The texts stay req's.  False: it names no message
  * at all. */
 bool overview_filter(json_t *req, struct sched_filter *f, struct htab *ids);
 

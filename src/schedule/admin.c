@@ -61,6 +61,16 @@ static bool rcpt_matches(const struct msg *m, struct str text) {
     return false;
 }
 
+static bool site_matches(const struct msg *m, struct str domain) {
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
+        ptrdiff_t at = str_rchr(m->env->rcpts[i].addr, '@');
+        if (m->rcpts[i].state != RCPT_DONE && at >= 0 &&
+            str_ieq(str_from(m->env->rcpts[i].addr, (size_t)at + 1), domain))
+            return true;
+    }
+    return false;
+}
+
 static bool reason_matches(const struct msg *m, struct str text) {
     for (uint32_t i = 0; i < m->env->n_rcpts; i++)
         if (m->rcpts[i].state != RCPT_DONE && m->rcpts[i].why != NULL &&
@@ -72,14 +82,19 @@ static bool reason_matches(const struct msg *m, struct str text) {
 static bool matches(const struct msg *m, const struct sched_filter *f) {
     if (f->ids != NULL && htab_get(f->ids, str_of(m->env->qid)) == NULL)
         return false;
-    if (f->queue >= 0 && m->queue != (enum sched_queue)f->queue)
+    if (f->queues != 0 && (f->queues & 1U << m->queue) == 0)
         return false;
     if (f->by_hop && (m->hop == NULL || !str_ieq(str_of(m->hop->nexthop), f->nexthop) ||
                       !str_eq_c(f->record, m->hop->record)))
         return false;
     return (f->sender.n == 0 || str_icontains(m->env->sender, f->sender)) &&
            (f->rcpt.n == 0 || rcpt_matches(m, f->rcpt)) &&
+           (f->site.n == 0 || site_matches(m, f->site)) &&
            (f->reason.n == 0 || reason_matches(m, f->reason));
+}
+
+bool sched_fits(const struct sched_view *v, const struct sched_filter *f) {
+    return matches(v->msg, f);
 }
 
 size_t sched_find(const struct sched *s, const struct sched_filter *f, uint64_t after,
@@ -206,12 +221,15 @@ static void act_soon(struct msg *m) {
 }
 
 static void act_release(struct msg *m) {
-    bool ordered = (m->flags & PROGRESS_HOLD) != 0;
     m->flags &= ~(uint32_t)PROGRESS_HOLD;
     if (m->queue == QUEUE_HOLD)
         msg_set_queue(m, QUEUE_DEFERRED);
-    if (ordered || m->queue != QUEUE_ACTIVE)
-        act_soon(m);
+    act_soon(m);
+}
+
+static void act_requeue(struct msg *m) {
+    m->flags &= ~(uint32_t)(PROGRESS_EXPIRE | PROGRESS_WARNED);
+    act_release(m);
 }
 
 static void act_expire(struct msg *m) {
@@ -224,34 +242,67 @@ static void act_expire(struct msg *m) {
     }
 }
 
+/* Is there anything that the order has to change? */
+static bool act_changes(enum sched_act act, const struct msg *m) {
+    switch (act) {
+    case ACT_RETRY:
+        return m->queue == QUEUE_DEFERRED;
+    case ACT_HOLD:
+        return (m->flags & PROGRESS_HOLD) == 0;
+    case ACT_RELEASE:
+        return (m->flags & PROGRESS_HOLD) != 0;
+    case ACT_EXPIRE:
+        return (m->flags & PROGRESS_EXPIRE) == 0;
+    default:
+        return true;
+    }
+}
+
 static void act_one(enum sched_act act, struct msg *m) {
-    if (act == ACT_DELETE)
-        act_delete(m);
-    else if (act == ACT_HOLD)
-        act_hold(m);
-    else if (act == ACT_RELEASE)
-        act_release(m);
-    else if (act == ACT_EXPIRE)
-        act_expire(m);
-    else if (m->queue != QUEUE_ACTIVE)
+    switch (act) {
+    case ACT_RETRY:
         act_soon(m);
+        break;
+    case ACT_DELETE:
+        act_delete(m);
+        break;
+    case ACT_HOLD:
+        act_hold(m);
+        break;
+    case ACT_RELEASE:
+        act_release(m);
+        break;
+    case ACT_EXPIRE:
+        act_expire(m);
+        break;
+    case ACT_REQUEUE:
+        act_requeue(m);
+        break;
+    }
 }
 
 /* Ids first: what is done to one message may end another. */
-size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter *f) {
+size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter *f,
+                 struct sched_changes *changes) {
     uint64_t *hits = mem_alloc((s->msgs.n + 1) * sizeof *hits);
     size_t n = 0, pos = 0;
     for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
         if (!m->deleted && matches(m, f))
             hits[n++] = m->env->id;
+    qsort(hits, n, sizeof *hits, by_id);
     for (size_t i = 0; i < n; i++) {
         struct msg *m = itab_get(&s->msgs, hits[i]);
-        if (m != NULL)
-            act_one(act, m);
+        if (m == NULL || !act_changes(act, m))
+            continue;
+        if (changes != NULL && changes->fn != NULL)
+            changes->fn(changes->arg, m->env->qid);
+        if (changes != NULL)
+            changes->n++;
+        act_one(act, m);
     }
     free(hits);
     dest_dispatch_stirred(s);
-    if (act == ACT_RETRY || act == ACT_RELEASE || act == ACT_EXPIRE) {
+    if (act != ACT_DELETE && act != ACT_HOLD) {
         dest_wake_all(s);
         sched_run_due(s);
     }

@@ -75,18 +75,36 @@ bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v);
 bool sched_view_rcpt(const struct sched_view *v, uint32_t i, const struct mailerr **e);
 /* All deferred mail now, and all resting destinations awake again. */
 size_t sched_flush(struct sched *s);
-enum sched_act { ACT_RETRY, ACT_DELETE, ACT_HOLD, ACT_RELEASE, ACT_EXPIRE };
+enum sched_act {
+    ACT_RETRY, /* the next attempt at once */
+    ACT_DELETE,
+    ACT_HOLD,
+    ACT_RELEASE, /* no longer on hold; the next attempt at once */
+    ACT_EXPIRE,
+    ACT_REQUEUE /* as a new message: neither on hold nor expired, the next attempt at once */
+};
 /* Which messages: all that every set member fits. */
 struct sched_filter {
     const struct htab *ids; /* keys are queue IDs; NULL: any */
-    int queue;              /* enum sched_queue; -1: any */
+    unsigned queues;        /* bits 1 << enum sched_queue; 0: any */
     bool by_hop;            /* last tried at nexthop, record (struct hop's) */
     struct str nexthop, record;
     struct str sender, rcpt, reason; /* contain this, in any case; empty: any */
+    struct str site;                 /* the domain of a recipient that waits; empty: any */
 };
-#define SCHED_ALL ((struct sched_filter){.queue = -1})
-/* How many were found. */
-size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter *f);
+#define SCHED_ALL ((struct sched_filter){.queues = 0})
+/* What an order has changed: what is on hold already is not put on hold. */
+struct sched_changes {
+    size_t n;
+    void (*fn)(void *arg, const char *qid); /* for each message, before it may be gone; or NULL */
+    void *arg;
+};
+/* The order, oldest messages first.  Returns how many were found; *changes (NULL: not asked for)
+ * says how many were not so before. */
+size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter *f,
+                 struct sched_changes *changes);
+/* Does the filter fit the view's message? */
+bool sched_fits(const struct sched_view *v, const struct sched_filter *f);
 struct sched_wait;
 /* Calls fn once, from the loop and never before this returns, when every order that was given by
  * now is durable (rc 0: no power cut undoes it), or could not be written (negative errno: it counts

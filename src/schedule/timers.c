@@ -1,5 +1,7 @@
 /*
  * schedule/timers.c - when the next attempt is due: a binary heap by wall clock, which may be set
+ *
+ * Of messages that are due at the same time the one that arrived first goes first.
  */
 #include "schedule/timers.h"
 
@@ -14,8 +16,12 @@ static void place(struct sched *s, struct msg *m, size_t i) {
     m->heap_at = i + 1;
 }
 
+static bool heap_before(const struct msg *a, const struct msg *b) {
+    return a->next_us != b->next_us ? a->next_us < b->next_us : a->env->id < b->env->id;
+}
+
 static void sift_up(struct sched *s, struct msg *m, size_t i) {
-    while (i > 0 && s->heap[(i - 1) / 2]->next_us > m->next_us) {
+    while (i > 0 && heap_before(m, s->heap[(i - 1) / 2])) {
         place(s, s->heap[(i - 1) / 2], i);
         i = (i - 1) / 2;
     }
@@ -27,9 +33,9 @@ static void sift_down(struct sched *s, struct msg *m, size_t i) {
         size_t k = 2 * i + 1;
         if (k >= s->heap_n)
             break;
-        if (k + 1 < s->heap_n && s->heap[k + 1]->next_us < s->heap[k]->next_us)
+        if (k + 1 < s->heap_n && heap_before(s->heap[k + 1], s->heap[k]))
             k++;
-        if (s->heap[k]->next_us >= m->next_us)
+        if (!heap_before(s->heap[k], m))
             break;
         place(s, s->heap[k], i);
         i = k;
@@ -54,7 +60,7 @@ void heap_del(struct sched *s, struct msg *m) {
     struct msg *last = s->heap[--s->heap_n];
     if (last == m)
         return;
-    if (i > 0 && s->heap[(i - 1) / 2]->next_us > last->next_us)
+    if (i > 0 && heap_before(last, s->heap[(i - 1) / 2]))
         sift_up(s, last, i);
     else
         sift_down(s, last, i);

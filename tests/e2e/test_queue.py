@@ -195,7 +195,7 @@ def test_listings(deferred):
     assert set(one) >= {"queue_name", "queue_id", "arrival_time", "message_size", "forced_expire", "sender", "recipients"}
     assert one["queue_name"] == "deferred" and one["forced_expire"] is False
     assert [x["address"] for x in one["recipients"]] == ["b@y.example", "c@y.example"]
-    shown = json.loads(p.run("queue", "show", one["queue_id"]).stdout)
+    shown = json.loads(p.run("queue", "show", "--json", one["queue_id"]).stdout)
     assert shown["queue_id"] == one["queue_id"]
 
 
@@ -246,8 +246,70 @@ def test_hold_release_expire_delete(deferred):
     assert p.run("-p", face="postqueue").stdout == "Mail queue is empty\n"
 
 
-@pytest.mark.parametrize("wrong", ["queue", "sender", "recipient", "ids", "id", "relay"])
-@pytest.mark.parametrize("order", ["queue-delete", "queue-hold", "queue-expire", "queue-find"])
+def test_counts_are_of_what_changed(deferred):
+    p = deferred
+    first, second = (q["queue_id"] for q in p.queue())
+    assert p.run("queue", "hold", first, check=True).stdout == "posthouse: Placed on hold: 1 message\n"
+    r = p.run("queue", "hold", "ALL", check=True)
+    assert r.stdout == "posthouse: Placed on hold: 1 message (1 of 2 was not on hold)\n"
+    p.run("queue", "release", second, check=True)
+    assert p.run("queue", "release", "ALL").stdout == "posthouse: Released from hold: 1 message (1 of 2 was on hold)\n"
+    assert p.run("queue", "release", "ALL").stdout == "posthouse: Released from hold: 0 messages (0 of 2 were on hold)\n"
+
+
+@pytest.mark.parametrize("args", [
+    ["list", "defered"], ["list", "--sendr", "x"], ["list", "--sender"], ["list", "NOSUCH"], ["list", "--json", "NOSUCH"],
+    ["show"], ["show", "NOSUCH"], ["show", "--content", "a/b"], ["delete"], ["delete", "held"], ["delete", "ALL", "NOSUCH"],
+    ["delete", "NOSUCH"], ["retry", "--json"], ["hold", "--sender"], ["flush", "ALL"], ["flush", "deferred"]])
+def test_what_is_not_understood_is_refused(deferred, args):
+    """Neither all of the queue is listed nor anything done where the arguments name something else."""
+    p = deferred
+    before = p.queue()
+    r = p.run("queue", *args)
+    assert r.returncode != 0 and r.stderr and "@y.example" not in r.stdout, (r.stdout, r.stderr)
+    assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == [(q["queue_id"], q["queue_name"]) for q in before]
+
+
+def test_filters_of_the_listing(deferred):
+    p = deferred
+    by_sender = {q["sender"]: q["queue_id"] for q in p.queue()}
+    one, other = by_sender["aa1@x.example"], by_sender["MAILER-DAEMON"]
+
+    def listed(*args):
+        return [json.loads(l)["queue_id"] for l in p.run("queue", "list", "--json", *args, check=True).stdout.splitlines()]
+    assert listed("--sender", "AA1") == [one] and listed("--recipient", "d@y") == [other]
+    assert listed("deferred", "--site", "Y.example") == [one, other] and listed("hold") == [] == listed("--site", "example")
+    assert listed(other) == [other] and listed("--reason", "refused", one) == [one]
+    r = p.run("queue", "list", one)
+    assert "aa1@x.example" in r.stdout and "MAILER-DAEMON" not in r.stdout and r.returncode == 0
+    r = p.run("queue", "list", one, "NOSUCH")
+    assert (r.returncode, r.stderr) == (1, "posthouse: NOSUCH: there is no such message\n") and one in r.stdout
+    p.run("queue", "hold", "--sender", "aa1", check=True)
+    assert listed("hold") == [one]
+    r = p.run("queue", "delete", "-", stdin=f"{one}\nNOSUCH\n")
+    assert (r.returncode, r.stdout) == (1, "posthouse: Deleted: 1 message\n") and "NOSUCH" in r.stderr
+    assert listed() == [other]
+
+
+def test_show_prints_envelope_header_and_content(dns):
+    """Also where lines and pieces of the content's journey do not end together."""
+    body = "".join(f"line {i} {'x' * (i % 90)}\r\n" for i in range(9000)) + "no end"
+    with Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns) as p:
+        p.send(sender="joe@x.example", rcpts=['"a b"@y.example'], params=" ENVID=e1",
+               content="Subject: shown\r\n\tfolded\r\n\r\n" + body + "\r\n")
+        qid = p.queue()[0]["queue_id"]
+        assert p.queue()[0]["recipients"][0]["address"] == '"a b"@y.example'
+        text = p.run("queue", "show", qid, check=True).stdout
+        for line in ("sender: joe@x.example", "recipient: a b@y.example", "named_attribute: envelope_id=e1", "Subject: shown", "\tfolded"):
+            assert line in text.splitlines()
+        assert "line 1" not in text
+        text = p.run("queue", "show", "--content", qid, check=True).stdout
+        assert "\n\n" + body.replace("\r\n", "\n") + "\n*** HEADER EXTRACTED" in text
+        assert p.run("-qb", qid, face="postcat", check=True).stdout == "\n" + body.replace("\r\n", "\n") + "\n"
+
+
+@pytest.mark.parametrize("wrong", ["queue", "queues", "sender", "recipient", "ids", "id", "relay", "site"])
+@pytest.mark.parametrize("order", ["queue-delete", "queue-hold", "queue-expire", "queue-find", "queue-requeue", "queue-list"])
 def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
     """A condition that is not understood is not left out: that would make the order one for more mail."""
     p = deferred
@@ -336,3 +398,63 @@ def test_json_log(dns):
         p.wait_log("queue active")
         rows = [json.loads(line) for line in p.log().splitlines()]
         assert {"time", "host", "program", "pid", "message"} <= set(rows[0])
+
+
+def test_requeued_mail_is_tried_at_once(dns):
+    """postsuper -r: also what is on hold, or expired while it was."""
+    relay = FakeRelay()
+    main = f"relayhost = [127.0.0.1]:{relay.port}\n"
+    with Posthouse(main + "defer_transports = smtp\n", dns=dns) as p:
+        for _ in range(2):
+            p.send()
+        wait_for(lambda: [q["queue_name"] for q in p.queue()] == ["deferred"] * 2)
+        held = p.queue()[0]["queue_id"]
+        p.run("-h", held, "-e", held, face="postsuper", check=True)
+        p.write_main(main)
+        p.reload()
+        assert p.run("-r", "ALL", face="postsuper").stderr == "postsuper: Requeued: 2 messages\n"
+        relay.wait_mails(2)
+        p.wait_log(rf"postsuper\[\d+\]: {held}: expired")
+        p.wait_log(r"postsuper\[\d+\]: Requeued: 2 messages")
+    relay.stop()
+
+
+def test_flush_of_a_site(dns):
+    """postqueue -s: what waits for that domain, and nothing else."""
+    relay = FakeRelay()
+    main = f"relayhost = [127.0.0.1]:{relay.port}\n"
+    with Posthouse(main + "defer_transports = smtp\n", dns=dns) as p:
+        for rcpt in ("a@near.example", "a@far.example", "a@sub.near.example"):
+            p.send(rcpts=[rcpt])
+        wait_for(lambda: [q["queue_name"] for q in p.queue()] == ["deferred"] * 3)
+        p.write_main(main)
+        p.reload()
+        p.run("-s", "Near.example", face="postqueue", check=True)
+        assert "a@near.example" in relay.wait_mails(1)[0]["rcpts"][0]
+        wait_for(lambda: len(p.queue()) == 2)
+        assert [q["queue_name"] for q in p.queue()] == ["deferred"] * 2 and len(relay.mails) == 1
+    relay.stop()
+
+
+def test_retry_keeps_the_order_of_arrival(dns):
+    """After `queue retry ALL`, `release ALL` or a flush the oldest mail goes first."""
+    relay = FakeRelay()
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_concurrency_limit = 1\n"
+    with Posthouse(main + "defer_transports = smtp\n", dns=dns) as p:
+        for order in (["retry", "ALL"], ["release", "ALL"], ["flush"]):
+            sent = [f"{order[0]}{i}" for i in range(40)]
+            with p.client() as c:
+                for one in sent:
+                    assert c.mail(content=f"Subject: {one}.\r\n\r\nx\r\n").startswith("250")
+            wait_for(lambda: [q["queue_name"] for q in p.queue()] == ["deferred"] * 40)
+            if order[0] == "release":
+                p.run("queue", "hold", "ALL", check=True)
+            p.write_main(main)
+            p.reload()
+            p.run("queue", *order, check=True)
+            wait_for(lambda: p.queue() == [])
+            came = [re.search(rb"Subject: (\w+)\.", m["content"])[1].decode() for m in relay.mails]
+            assert came[-40:] == sent
+            p.write_main(main + "defer_transports = smtp\n")
+            p.reload()
+    relay.stop()

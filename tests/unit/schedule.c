@@ -459,7 +459,7 @@ static size_t order_one(struct rig *r, enum sched_act act, const struct msg *m) 
     struct sched_filter f = SCHED_ALL;
     htab_put(&ids, str_of(m->env->qid), r);
     f.ids = &ids;
-    size_t n = sched_act(r->s, act, &f);
+    size_t n = sched_act(r->s, act, &f, NULL);
     htab_free(&ids);
     return n;
 }

@@ -442,7 +442,7 @@ size_t wire_order(struct wire_world *w, enum wire_order o, const char *qid, unsi
     if (o == WIRE_FLUSH)
         n = sched_flush(w->product->sched);
     else
-        n = sched_act(w->product->sched, acts[o], &f);
+        n = sched_act(w->product->sched, acts[o], &f, NULL);
     if (number != 0)
         sched_when_durable(w->product->sched, order_durable, (void *)(uintptr_t)number);
     heap_switch(HEAP_WORLD);

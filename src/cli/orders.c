@@ -1,0 +1,98 @@
+/*
+ * cli/orders.c - orders about queued messages; see orders.h
+ */
+#include "cli/orders.h"
+
+#include <ctype.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/mem.h"
+
+#define IDS_AT_ONCE 1000U /* a request is one line of at most 64 KB */
+#define ID_MAX      100U
+
+bool idlist_valid(const char *id) {
+    size_t n = strlen(id);
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)id[i]) && id[i] != '_')
+            return false;
+    return n > 0 && n <= ID_MAX;
+}
+
+static void idlist_add_one(struct idlist *l, const char *who, const char *id) {
+    if (!idlist_valid(id)) {
+        fprintf(stderr, "%s: warning: invalid mail queue id: %s\n", who, id);
+        return;
+    }
+    l->v = mem_realloc(l->v, (l->n + 1) * sizeof(char *));
+    l->v[l->n++] = mem_strdup(id);
+}
+
+void idlist_add(struct idlist *l, const char *who, const char *id) {
+    char *line = NULL;
+    size_t room = 0;
+    if (strcmp(id, "-") != 0) {
+        idlist_add_one(l, who, id);
+        return;
+    }
+    while (getline(&line, &room, stdin) >= 0) {
+        line[strcspn(line, "\r\n")] = '\0';
+        idlist_add_one(l, who, line);
+    }
+    free(line);
+}
+
+void idlist_free(struct idlist *l) {
+    for (size_t i = 0; i < l->n; i++)
+        free(l->v[i]);
+    free(l->v);
+    *l = (struct idlist){0};
+}
+
+struct order_lines {
+    void (*fn)(void *arg, const char *qid);
+    void *arg;
+};
+
+static void order_line(void *arg, struct str line) {
+    const struct order_lines *to = arg;
+    json_t *o = json_loadb(line.p, line.n, 0, NULL);
+    const char *qid = json_string_value(json_object_get(o, "changed"));
+    if (qid != NULL && to->fn != NULL)
+        to->fn(to->arg, qid);
+    json_decref(o);
+}
+
+/* req is stolen. */
+static int order_ask(const char *who, const struct config *cfg, const char *cmd, json_t *req,
+                     json_t *filter, struct order_lines *to, struct order_result *res) {
+    struct ask_end end = {0};
+    json_object_set_new(req, "cmd", json_string(cmd));
+    json_object_update(req, filter);
+    char *text = json_dumps(req, 0);
+    json_decref(req);
+    int rc = cli_control_status(who, cfg, text, order_line, to, &end);
+    free(text);
+    res->changed += end.count;
+    res->matched += end.matched;
+    return rc;
+}
+
+int order_give(const char *who, const struct config *cfg, const char *cmd, const struct idlist *ids,
+               json_t *filter, void (*fn)(void *arg, const char *qid), void *arg,
+               struct order_result *res) {
+    struct order_lines to = {fn, arg};
+    int rc = EX_OK_;
+    if (ids == NULL)
+        return order_ask(who, cfg, cmd, json_pack("{s:s}", "id", "ALL"), filter, &to, res);
+    for (size_t i = 0; i < ids->n && rc == EX_OK_; i += IDS_AT_ONCE) {
+        json_t *some = json_array();
+        for (size_t k = i; k < ids->n && k < i + IDS_AT_ONCE; k++)
+            json_array_append_new(some, json_string(ids->v[k]));
+        rc = order_ask(who, cfg, cmd, json_pack("{s:o}", "ids", some), filter, &to, res);
+    }
+    return rc;
+}

@@ -1,0 +1,96 @@
+/*
+ * cli/postqueue.c - postqueue(1) and mailq(1): list and flush the queue, as any user
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/listing.h"
+#include "cli/orders.h"
+#include "mail/address.h"
+
+static int postqueue_fatal(const char *text, const char *arg) {
+    if (arg == NULL)
+        fprintf(stderr, "postqueue: fatal: %s\n", text);
+    else
+        fprintf(stderr, "postqueue: fatal: %s: \"%s\"\n", text, arg);
+    return EX_UNAVAILABLE_;
+}
+
+static int postqueue_usage(void) {
+    return postqueue_fatal("usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue "
+                           "-p | postqueue -s site",
+                           NULL);
+}
+
+static int flush_request(const struct config *cfg, const char *cmd, const char *name,
+                         const char *value) {
+    json_t *req = json_pack("{s:s}", "cmd", cmd);
+    if (name != NULL)
+        json_object_set_new(req, name, json_string(value));
+    char *text = json_dumps(req, 0);
+    json_decref(req);
+    int rc = cli_control_status("postqueue", cfg, text, NULL, NULL, NULL);
+    free(text);
+    return rc;
+}
+
+/* A domain, or an address in brackets. */
+static bool is_site(const char *site) {
+    struct str s = str_of(site);
+    if (s.n > 2 && s.p[0] == '[' && s.p[s.n - 1] == ']')
+        return str_chr(s, ' ') < 0;
+    return addr_valid_host(s);
+}
+
+static int postqueue_run(const struct config *cfg, char what, const char *arg) {
+    switch (what) {
+    case 'p':
+        return listing_run("postqueue", cfg);
+    case 'j':
+        return listing_stream("postqueue", cfg, NULL);
+    case 'f':
+        return flush_request(cfg, "queue-flush", NULL, NULL);
+    case 'i':
+        return idlist_valid(arg) ? flush_request(cfg, "queue-retry", "id", arg)
+                                 : postqueue_fatal("Cannot flush queue ID - invalid name", arg);
+    default:
+        return is_site(arg) ? flush_request(cfg, "queue-retry", "site", arg)
+                            : postqueue_fatal("Cannot flush mail queue - invalid destination", arg);
+    }
+}
+
+int cli_postqueue(const char *dir, int argc, char **argv) {
+    const char *arg = NULL;
+    char what = 0;
+    int opt;
+    optind = 1;
+    while ((opt = getopt(argc, argv, "c:fi:jps:v")) != -1) {
+        if (opt == 'c') {
+            dir = optarg;
+        } else if (opt != 'v') {
+            if (opt == '?' || what != 0)
+                return postqueue_usage();
+            what = (char)opt;
+            arg = optarg;
+        }
+    }
+    if (what == 0 || optind < argc)
+        return postqueue_usage();
+    struct config *cfg = cli_config("postqueue", dir);
+    return cfg == NULL ? EX_UNAVAILABLE_ : postqueue_run(cfg, what, arg);
+}
+
+int cli_mailq(const char *dir, int argc, char **argv) {
+    int opt;
+    optind = 1; /* sendmail's options */
+    while ((opt = getopt(argc, argv, "A:B:b:C:c:d:e:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) != -1) {
+        if (opt == '?')
+            return EX_USAGE_;
+        if (opt == 'C' || opt == 'c')
+            dir = optarg;
+    }
+    struct config *cfg = cli_config("mailq", dir);
+    return cfg == NULL ? EX_UNAVAILABLE_ : listing_run("mailq", cfg);
+}
