@@ -385,7 +385,8 @@ static enum step logged_in(struct dsess *s) {
 }
 
 enum step auth_reply(struct dsess *s) {
-    if (s->sasl_work != NULL)
+    /* Of 3xx only 334 asks for an answer (RFC 4954 section 4): the login is not told to another. */
+    if (s->sasl_work != NULL || (s->reply.code / 100 == 3 && s->reply.code != 334))
         return host_out_of_step(s);
     if (s->reply.code / 100 == 2)
         return logged_in(s);

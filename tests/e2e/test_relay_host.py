@@ -171,6 +171,25 @@ def test_a_challenge_that_was_not_asked_for_is_not_shown(dns, mech):
     relay.stop()
 
 
+def test_only_334_asks_for_the_password(dns):
+    """Any other 3xx is no challenge: nothing of the login follows it."""
+    said = []
+
+    def auth(dialogue, line):
+        dialogue.conn.sendall(b"334 VXNlcm5hbWU6\r\n")
+        said.append(dialogue.f.readline())
+        dialogue.conn.sendall(b"354 go on\r\n")
+        said.append(dialogue.f.readline())
+        return False
+    relay = FakeRelay(auth=["LOGIN"])
+    with mock.patch.object(kit._Dialogue, "do_auth", auth), \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + LOGIN.format(user="shop", password="Ind1go-Kettle"), dns=dns) as p:
+        p.send()
+        p.wait_log("status=deferred .*Protocol error: host .* said 354")
+        assert said[0].strip() == base64.b64encode(b"shop") and said[1] in (b"", b"QUIT\r\n", b"*\r\n"), said
+    relay.stop()
+
+
 @pytest.mark.parametrize("text", ["login=shop:{}", "{}@shop is wrong", "no:{}.", "shop{}", "2.{}.1"])
 def test_a_short_password_inside_a_word_is_not_shown(dns, text):
     relay = FakeRelay(auth=["LOGIN"], replies={"AUTH": "535 5.7.8 " + text.format("k1tten")})
