@@ -664,7 +664,7 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
         if (deferred && road.fault != NULL && !l->rules.soft && !l->rules.faulted(l->rules.arg))
             ledger_fail(l, "<%s> of message %u waits, and its domain takes no mail (%s)", r->addr,
                         m->number, road.fault);
-        if (r->bounced && !l->rules.faulted(l->rules.arg) &&
+        if (r->bounced && !l->rules.faulted(l->rules.arg) && last_down_ms(l) < r->bounced_ms &&
             l->rules.now_ms(l->rules.arg) > r->bounced_ms + 2 * l->rules.backoff_ms)
             ledger_fail(l, "<%s> of message %u was bounced, and its sender is not told", r->addr,
                         m->number);

@@ -47,7 +47,7 @@ struct product {
     unsigned next_loop;
     int64_t due_us;   /* when the spool's threads come to what waits; 0: nothing waits */
     int64_t retry_us; /* when the spool tries again what failed; 0: nothing did */
-    bool stopping;
+    bool stopping, was_empty;
     int64_t stop_until_us, stop_asked_us;
 };
 
@@ -320,8 +320,10 @@ static bool is_stopped(struct product *p) {
         receive_leave(p->w[i].receive);
     heap_switch(side);
     loops_wake(W);
-    return (done || late) &&
-           receive_sessions(p->w[0].receive) + receive_sessions(p->w[1].receive) == 0;
+    bool empty = receive_sessions(p->w[0].receive) + receive_sessions(p->w[1].receive) == 0;
+    bool again = p->was_empty; /* the loops have had a turn since, and the last replies are out */
+    p->was_empty = empty;
+    return (done || late) && empty && again;
 }
 
 static void step_stopped(void *arg) {

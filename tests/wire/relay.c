@@ -205,7 +205,7 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
     case ACT_ENDLESS:
         ledger_conn_crime(r->conn, CRIME_GARBAGE | CRIME_LOST);
         bytes_printf(out, "%d-", a->code);
-        bytes_fill(out, 'x', r->host->plan.split ? 6000 : 300000); /* byte by byte is a step each */
+        bytes_fill(out, 'x', r->host->plan.split ? 4500 : 300000); /* byte by byte is a step each */
         r->mode = MODE_DEAF;
         return 0;
     case ACT_ECHO:

@@ -17,7 +17,7 @@
 
 /* 2026-03-02 08:00:00 UTC. */
 #define START_US    (1772438400LL * 1000000)
-#define STEPS_MAX   400000
+#define STEPS_MAX   1000000
 #define LIFE_MAX_US (20LL * 86400 * 1000000)
 /* While nothing but ticks is due the clock goes in growing steps up to this. */
 #define IDLE_MIN_US 250000
