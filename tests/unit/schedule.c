@@ -5,9 +5,11 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "../fuzz/bundle.h"
 #include "schedule/dest.h"
+#include "schedule/dispatch.h"
 #include "schedule/msg.h"
 #include "schedule/rcpt.h"
 #include "schedule/sched.h"
@@ -261,7 +263,8 @@ static struct config *rig_config(const char *main_cf) {
     struct config *cfg = bundle_config(
         sbuf_str(&b), STR_LIT("smtp unix - - n - - smtp\nslow unix - - n - - smtp\n"
                               "few unix - - n - 2 smtp\none unix - - n - 1 smtp\n"
-                              "retry unix - - n - - error\nbounce unix - - n - 0 bounce\n"));
+                              "error unix - - n - - error\ndiscard unix - - n - - discard\nretry "
+                              "unix - - n - - error\nbounce unix - - n - 0 bounce\n"));
     sbuf_free(&b);
     return cfg;
 }
@@ -312,6 +315,8 @@ static void rig_new_done(struct spool_op *op) {
     assert_int_equal(op->rc, 0);
 }
 
+static uint32_t rig_notify; /* of each recipient of the next message */
+
 /* A message to those addresses (separated by blanks), stored and queued; the message, if it is
  * queued still when nothing more happens by itself. */
 static struct msg *rig_mail(struct rig *r, const char *sender, const char *rcpts) {
@@ -322,7 +327,8 @@ static struct msg *rig_mail(struct rig *r, const char *sender, const char *rcpts
     tmpl.sender = str_of(sender);
     tmpl.rcpts = list;
     while (str_split(&rest, " ", &word))
-        list[tmpl.n_rcpts++].addr = word;
+        list[tmpl.n_rcpts++] = (struct rcpt){.addr = word, .notify = rig_notify};
+    rig_notify = 0;
     snprintf(tmpl.qid, sizeof tmpl.qid, "%llX", (unsigned long long)tmpl.id);
     sbuf_add_c(&content, "S: x\r\n\r\ny\r\n");
     struct spool_op op = {.kind = SPOOL_NEW, .id = tmpl.id, .done = rig_new_done};
@@ -672,6 +678,288 @@ static void test_nothing_is_given_after_stop(void **state) {
     rig_close(&r);
 }
 
+/* The content of a queued message changes on the disk. */
+static void damage(struct rig *r, const struct msg *m) {
+    const struct entry *e = itab_get(&r->spool->index, m->env->id);
+    off_t at = (off_t)(entry_off(e) + sizeof(struct rec_head) + e->meta_len);
+    assert_int_equal(pwrite(e->seg->fd, "?", 1, at), 1);
+}
+
+/* Content that cannot be read back makes its message wait, and in the end a report without it. */
+static void test_unreadable_content(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    const struct msg *m = rig_mail(&r, "carl@here.example", "ann@away.example");
+    rig_answer(&r, &refused);
+    damage(&r, m);
+    assert_int_equal(sched_flush(r.s), 1);
+    rig_turn(&r);
+    assert_string_equal(why_waits(m, 0), "cannot read the message content: it was damaged on disk");
+    assert_int_equal(r.n_given, 0);
+    assert_int_equal(order_one(&r, ACT_EXPIRE, m), 1);
+    rig_turn(&r);
+    assert_true(r.s->msgs.n == 1 && r.n_given == 1);
+    given_to(&r, 0, "carl@here.example");
+    rig_close(&r);
+}
+
+/* Orders for a message whose content is just being read back, for a session or for a report. */
+static void test_orders_while_content_is_read(void **state) {
+    static const enum sched_act acts[] = {ACT_HOLD, ACT_DELETE};
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    for (size_t i = 0; i < 2; i++) {
+        const struct msg *m = rig_mail(&r, "", "ann@away.example");
+        uint64_t id = m->env->id;
+        rig_answer(&r, &refused);
+        sched_flush(r.s);
+        rig_loop(&r);
+        assert_true(m->reading);
+        assert_int_equal(order_one(&r, acts[i], m), 1);
+        rig_turn(&r);
+        assert_int_equal(r.n_given, 0);
+        m = itab_get(&r.s->msgs, id);
+        assert_true(acts[i] == ACT_DELETE ? m == NULL : m->queue == QUEUE_HOLD);
+        sched_flush(r.s); /* nothing of it is left at the destination */
+    }
+    const struct msg *m = rig_mail(&r, "carl@here.example", "ann@away.example");
+    rig_answer(&r, &refused);
+    order_one(&r, ACT_EXPIRE, m);
+    assert_true(m->finishing);
+    order_one(&r, ACT_DELETE, m);
+    rig_turn(&r);
+    assert_true(r.s->msgs.n == 1 && r.n_given == 0); /* no report of what was deleted */
+    rig_close(&r);
+}
+
+static void test_limits_of_a_destination(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_destination_concurrency_limit = 0\ninitial_destination_concurrency = 0\n"
+                 "default_destination_recipient_limit = 1\n");
+    rig_mail(&r, "", "ann@away.example bob@away.example");
+    assert_int_equal(r.n_given, 2);
+    assert_true(dest_of(r.s, "away.example", "", false)->max_window == 1000 &&
+                dest_of(r.s, "away.example", "", false)->window == 1000);
+    rig_close(&r);
+    rig_open(&r, "default_destination_concurrency_limit = 1\n"
+                 "default_destination_recipient_limit = 0\n");
+    for (int i = 0; i < 5; i++) /* three at a time in one session */
+        rig_mail(&r, "", "ann@near.example bob@near.example");
+    assert_true(r.n_given == 3 && r.n_sessions == 1 && r.given[0]->n == 2);
+    rig_close(&r);
+}
+
+static void test_rate_delay(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_destination_rate_delay = 3s\n");
+    for (int i = 0; i < 2; i++)
+        rig_mail(&r, "", "ann@away.example");
+    assert_int_equal(r.n_given, 1);
+    rig_answer(&r, &sent);
+    dispatch_tick(r.s, r.s->loop->now_ms);
+    assert_int_equal(r.n_given, 0);
+    r.s->loop->now_ms += 3000;
+    dispatch_tick(r.s, r.s->loop->now_ms);
+    assert_int_equal(r.n_given, 1);
+    rig_mail(&r, "", "ann@away.example");
+    dest_wake_all(r.s);
+    rig_answer(&r, &sent);
+    r.s->loop->now_ms += 3000;
+    dispatch_tick(r.s, r.s->loop->now_ms);
+    assert_int_equal(r.n_given, 1);
+    rig_answer(&r, &sent);
+    r.s->loop->now_ms += 11000; /* the idle session goes */
+    dispatch_tick(r.s, r.s->loop->now_ms);
+    assert_int_equal(r.n_sessions, 0);
+    rig_close(&r);
+}
+
+/* With sender-dependent authentication a session is one sender's, until it has nothing to do. */
+static void test_sessions_of_senders(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "smtp_sender_dependent_authentication = yes\n"
+                 "default_destination_concurrency_limit = 1\n");
+    rig_mail(&r, "ann@here.example", "x@away.example");
+    rig_mail(&r, "bob@here.example", "y@away.example");
+    rig_mail(&r, "ann@here.example", "z@away.example");
+    assert_int_equal(r.n_given, 1);
+    rig_answer(&r, &sent);
+    assert_true(r.n_given == 1 && r.n_sessions == 1);
+    rig_answer(&r, &sent);
+    assert_true(r.n_given == 1 && r.n_sessions == 1);
+    rig_close(&r);
+}
+
+/* What no session tries: transports that answer by themselves, and those that wait for a flush. */
+static void test_without_a_session(void **state) {
+    static const struct {
+        const char *conf, *text; /* text NULL: the mail is gone */
+    } cases[] = {
+        {"default_transport = error:5.7.1 not this way\nsoft_bounce = yes\n", "not this way"},
+        {"default_transport = retry:4.7.2 later\n", "later"},
+        {"default_transport = discard:x\n", NULL},
+        {"defer_transports = smtp\n", "deferred transport"},
+        {"default_transport = nowhere\n",
+         "mail transport unavailable: nowhere is not a transport of Posthouse"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+        rig_open(&r, cases[i].conf);
+        struct msg *m = rig_mail(&r, "", "ann@away.example");
+        assert_true((m == NULL) == (cases[i].text == NULL) && r.n_given == 0);
+        if (m != NULL) {
+            assert_string_equal(why_waits(m, 0), cases[i].text);
+            order_one(&r, ACT_DELETE, m);
+            rig_turn(&r);
+        }
+        rig_close(&r);
+    }
+}
+
+/* A session that gives no result, or one without a text: the mail waits. */
+static void test_a_result_is_missing(void **state) {
+    struct rig r;
+    char text[3001];
+    (void)state;
+    rig_open(&r, "");
+    const struct msg *m = rig_mail(&r, "", "ann@away.example bob@away.example");
+    memset(text, 'x', 3000);
+    text[3000] = '\0';
+    struct attempt *a = r.given[0];
+    mailerr_set(&a->res[1], MAIL_DEFERRED, "4.2.0", "%s", text);
+    mailerr_blame(&a->res[1], PHASE_MAIL, BLAME_RECIPIENT);
+    a->tried[1] = true;
+    a->outcome = ATTEMPT_TRIED;
+    sched_result(r.s, a->task_session, a);
+    rig_turn(&r);
+    assert_string_equal(why_waits(m, 0), "internal error: no result");
+    assert_int_equal(strlen(why_waits(m, 1)), 1000);
+    rig_close(&r);
+}
+
+/* A delivery whose report of success cannot be queued: the report is tried again, and given up with
+ * the message's age. */
+static void test_report_of_success(void **state) {
+    struct rig r;
+    (void)state;
+    for (int old = 0; old < 2; old++) {
+        rig_open(&r, old ? "maximal_queue_lifetime = 0\n" : "");
+        rig_notify = NOTIFY_SUCCESS;
+        struct msg *m = rig_mail(&r, "carl@here.example", "ann@away.example");
+        uint64_t id = m->env->id;
+        rig_no_sync = true;
+        rig_answer(&r, &sent);
+        m = itab_get(&r.s->msgs, id);
+        assert_true(r.n_given == 0 && (m == NULL) == old);
+        rig_no_sync = false;
+        if (!old) {
+            assert_true(m->reporting == 1 && m->left == 0);
+            order_one(&r, ACT_RETRY, m);
+            rig_turn(&r);
+            given_to(&r, 0, "carl@here.example");
+            rig_answer(&r, &sent);
+        }
+        rig_turn(&r);
+        assert_int_equal(r.s->msgs.n, 0);
+        rig_close(&r);
+    }
+}
+
+/* A backlog of failures does not rest before its limit, and a reload takes the transport from what
+ * is queued, read and given. */
+static void test_a_transport_goes(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_transport = one\n");
+    rig_mail(&r, "", "a@a.example");
+    const struct msg *waits = rig_mail(&r, "", "b@b.example");
+    struct config *cfg =
+        bundle_config(STR_LIT("myhostname = mta.example\ndefault_transport = one\n"
+                              "sender_dependent_relayhost_maps =\n"),
+                      STR_LIT("smtp unix - - n - - smtp\nretry unix - - n - - error\n"));
+    sched_reload(r.s, cfg);
+    assert_int_equal(r.n_recalls, 1);
+    rig_return(&r); /* to no other session */
+    rig_turn(&r);
+    sched_run_due(r.s);
+    rig_turn(&r);
+    assert_int_equal(r.n_given, 0);
+    assert_string_equal(why_waits(waits, 0),
+                        "mail transport unavailable: one is not a transport of Posthouse");
+    rig_close(&r);
+}
+
+/* The queue as an administrator looks at it. */
+static void test_what_is_found(void **state) {
+    struct rig r;
+    struct sched_filter f = SCHED_ALL;
+    struct sched_view v;
+    struct sched_stats st;
+    const struct mailerr *e;
+    uint64_t ids[4];
+    size_t n;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n"
+                 "default_destination_concurrency_failed_cohort_limit = 9\n");
+    for (int i = 0; i < 5; i++) {
+        rig_mail(&r, i < 3 ? "ann@here.example" : "bob@here.example",
+                 i % 2 == 0 ? "x@even.example" : "y@odd.example");
+        if (i < 3)
+            rig_answer(&r, i == 0 ? &refused
+                                  : &(struct rig_result){MAIL_DEFERRED, BLAME_RECIPIENT, "4.2.2",
+                                                         "mailbox full"});
+    }
+    sched_stats(r.s, &st);
+    assert_true(st.active == 2 && st.deferred == 3 && st.hold == 0);
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 4);
+    assert_true(ids[0] == sched_oldest(r.s) && ids[0] < ids[1] && ids[2] < ids[3]);
+    assert_int_equal(sched_find(r.s, &f, ids[2], ids, 4), 2);
+    f.queues = 1U << QUEUE_DEFERRED;
+    f.sender = STR_LIT("ANN@");
+    f.rcpt = STR_LIT("odd.");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 1);
+    f.rcpt = STR_NONE;
+    f.reason = STR_LIT("FULL");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 2);
+    f.reason = STR_LIT("nothing of that kind");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 0);
+    f = SCHED_ALL;
+    f.by_hop = true;
+    f.nexthop = STR_LIT("[FAR.example]:2525");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 4);
+    f.record = STR_LIT("another");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 0);
+    f.nexthop = STR_LIT("[near.example]");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 0);
+    struct sched_reason *why = sched_reasons(r.s, &n);
+    assert_true(n == 2 && why[0].messages == 2);
+    assert_string_equal(why[0].text, "mailbox full");
+    free(why);
+    uint64_t *all = sched_ids(r.s, &n);
+    assert_true(n == 5 && all[0] == sched_oldest(r.s));
+    assert_true(sched_view(r.s, all[4], &v) && v.queue == QUEUE_ACTIVE && !v.hold_ordered);
+    assert_true(sched_view_rcpt(&v, 0, &e) && e == NULL);
+    const struct msg *m = itab_get(&r.s->msgs, all[4]);
+    assert_int_equal(order_one(&r, ACT_HOLD, m), 1);
+    assert_true(sched_view(r.s, all[4], &v) && v.hold_ordered);
+    assert_int_equal(order_one(&r, ACT_RETRY, m), 1); /* that changes nothing */
+    assert_int_equal(order_one(&r, ACT_RELEASE, m), 1);
+    assert_int_equal(order_one(&r, ACT_RELEASE, m), 1);
+    m = itab_get(&r.s->msgs, all[0]);
+    assert_int_equal(order_one(&r, ACT_HOLD, m), 1);
+    assert_int_equal(order_one(&r, ACT_EXPIRE, m), 1); /* it is, when it is released */
+    rig_turn(&r);
+    assert_true(m->queue == QUEUE_HOLD);
+    assert_false(sched_view(r.s, 1, &v));
+    free(all);
+    rig_close(&r);
+}
+
 #define RIG(test) cmocka_unit_test_setup_teardown(test, dir_make, dir_remove)
 
 int main(void) {
@@ -686,6 +974,16 @@ int main(void) {
                                        RIG(test_old_settings_teach_nothing),
                                        RIG(test_our_faults_teach_nothing),
                                        RIG(test_nothing_is_given_after_stop),
+                                       RIG(test_unreadable_content),
+                                       RIG(test_orders_while_content_is_read),
+                                       RIG(test_limits_of_a_destination),
+                                       RIG(test_rate_delay),
+                                       RIG(test_sessions_of_senders),
+                                       RIG(test_without_a_session),
+                                       RIG(test_a_result_is_missing),
+                                       RIG(test_report_of_success),
+                                       RIG(test_a_transport_goes),
+                                       RIG(test_what_is_found),
                                        RIG(test_process_limit_of_a_transport),
                                        RIG(test_turns_under_a_process_limit),
                                        RIG(test_a_returned_attempt_goes_on),
