@@ -17,8 +17,7 @@ enum {
     EX_NOUSER_ = 67,
     EX_UNAVAILABLE_ = 69,
     EX_SOFTWARE_ = 70,
-    EX_TEMPFAIL_ = 75,
-    EX_NOPERM_ = 77
+    EX_TEMPFAIL_ = 75
 };
 
 /* Each takes its own argv (argv[0] is the command's name) and returns the exit status.  dir is the

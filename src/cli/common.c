@@ -62,7 +62,7 @@ int cli_control_status(const char *who, const struct config *cfg, const char *re
     else if (rc < 0)
         fprintf(stderr, "%s: fatal: %s\n", who, why);
     free(why);
-    return rc == 0 ? EX_OK_ : e->denied ? EX_NOPERM_ : EX_UNAVAILABLE_;
+    return rc == 0 ? EX_OK_ : EX_UNAVAILABLE_;
 }
 
 bool cli_take_flag(int *argc, char **argv, const char *flag) {

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,14 @@ static int dialogue_fatal(const struct dialogue *d, int code) {
     return dialogue_status(code);
 }
 
+/* authorized_submit_users. */
+static int user_fatal(void) {
+    const struct passwd *pw = getpwuid(getuid());
+    fprintf(stderr, "sendmail: fatal: User %s(%ld) is not allowed to submit mail\n",
+            pw == NULL ? "unknown" : pw->pw_name, (long)getuid());
+    return EX_TEMPFAIL_;
+}
+
 /* Waits for a daemon that is being started. */
 static int submit_connect(const struct config *cfg) {
     struct timespec step = {0, SUBMIT_STEP_MS * 1000000L};
@@ -94,6 +103,8 @@ static int dialogue_open(struct dialogue *d, const struct config *cfg) {
     if (d->fd < 0)
         return EX_TEMPFAIL_;
     int code = dialogue_say(d, "", 0);
+    if (code == 550)
+        return user_fatal();
     if (code / 100 == 2)
         code = dialogue_say(d, "EHLO localhost\r\n", 16);
     return code / 100 == 2 ? EX_OK_ : dialogue_fatal(d, code);

@@ -226,7 +226,10 @@ static const char *const pattern_lists[] = {"mynetworks",
                                             "mydestination",
                                             "virtual_alias_domains",
                                             "virtual_mailbox_domains",
-                                            "smtpd_client_event_limit_exceptions"};
+                                            "smtpd_client_event_limit_exceptions",
+                                            "authorized_submit_users",
+                                            "authorized_mailq_users",
+                                            "authorized_flush_users"};
 
 /* The file's lines as patterns, without comments. */
 static void list_file_add(struct config *c, const char *name, const char *path, struct sbuf *out) {

@@ -105,6 +105,8 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
     struct answer a = {fn, arg, end == NULL ? &unused : end, why, 1};
     struct sbuf b = {0};
     int fd = ask_connect(queue_directory, "control.sock");
+    if (fd == -EACCES) /* what every user may ask */
+        fd = ask_connect(queue_directory, "public/queue.sock");
     *why = NULL;
     if (fd < 0) {
         sbuf_printf(&b, "%s/control.sock: %s (is posthoused running?)", queue_directory,

@@ -232,6 +232,8 @@ static void confine_reader(const struct config *cfg, const char *who, bool files
     bool remote = needs_network(cfg);
     for (const struct config *c = cfg; set >= 0 && c != NULL; c = c->before)
         confine_folders(c, allow_reading, &set);
+    if (set >= 0)
+        ruleset_allow(set, "/etc/passwd", FS_READ_FILE); /* names for lists of users */
     if (set >= 0 && remote)
         allow_clients(set);
     if (set >= 0 && files)

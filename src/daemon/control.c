@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "daemon/content.h"
 #include "daemon/overview.h"
@@ -22,8 +23,13 @@
 #define FOUND_MAX      500U   /* messages in one answer */
 #define LISTING_AHEAD  65536U /* written before the client has taken it */
 
+#define USERS_MAX    64U   /* connections to the socket for all users */
+#define PER_USER_MAX 8U    /* … of one of them */
+#define USERS_MS     60000 /* one that neither asks nor takes its answer for so long is closed */
+
 struct control {
     struct loop *loop;
+    struct dl users; /* struct client: those that came by the socket for all users */
     struct sched *sched;
     struct spool *spool;
     struct lookup *lookup;
@@ -32,6 +38,10 @@ struct control {
 
 struct client {
     struct control *c;
+    struct dl link;            /* control->users; in no list: one who may do everything */
+    uid_t uid;                 /* of such a user */
+    uint32_t allowed;          /* the question whether the user may do it; 0: none is open */
+    json_t *asked;             /* what is done then; NULL: nothing */
     struct explain *explain;   /* NULL: none is running */
     uint32_t forget;           /* what the lookup process was asked; 0: nothing */
     struct sched_wait *wait;   /* until an order is durable; NULL: none is waited for */
@@ -297,12 +307,90 @@ static void run_request(struct client *k, const char *cmd, json_t *req) {
     }
 }
 
+/* -- users who may not do everything -- */
+
+/* What everybody may do: the parameter that says who, and how a refusal reads.  An order may name
+ * messages or a site, and nothing more. */
+static const struct right {
+    const char *cmd;
+    const char *conditions[2];
+    bool flush;
+} rights[] = {{"queue-list", {NULL, NULL}, false},
+              {"queue-flush", {NULL, NULL}, true},
+              {"queue-retry", {"id", "site"}, true}};
+
+static const struct right *right_for(const char *cmd, json_t *req) {
+    for (size_t i = 0; i < sizeof rights / sizeof rights[0]; i++) {
+        const struct right *r = &rights[i];
+        bool named = r->conditions[0] == NULL || json_object_size(req) == 2;
+        for (size_t c = 0; r->conditions[0] != NULL && json_object_size(req) == 2 && c < 2; c++)
+            named = c == 0 ? json_object_get(req, r->conditions[0]) != NULL
+                           : named || json_object_get(req, r->conditions[1]) != NULL;
+        if (strcmp(cmd, r->cmd) == 0)
+            return named ? r : NULL;
+    }
+    return NULL;
+}
+
+static void control_deny(struct client *k, bool flush) {
+    conn_printf(k->conn, "{\"ok\": false, \"denied\": true, \"error\": \"%s the mail queue\"}\n",
+                flush ? "flush" : "view");
+}
+
+static void control_on_allowed(void *arg, enum match_rc rc) {
+    struct client *k = arg;
+    json_t *req = k->asked;
+    const char *cmd = json_string_value(json_object_get(req, "cmd"));
+    k->allowed = 0;
+    k->asked = NULL;
+    if (rc == MATCH_YES) {
+        run_request(k, cmd, req);
+    } else if (rc == MATCH_NO) {
+        log_warn("showq", "user %lu may not use %s", (unsigned long)k->uid, cmd);
+        control_deny(k, strcmp(cmd, "queue-list") != 0);
+    } else {
+        conn_write_c(k->conn, "{\"ok\": false, \"error\": \"whether you may do this cannot be "
+                              "looked up now\"}\n");
+    }
+    if (k->listing == NULL && k->wait == NULL)
+        conn_resume(k->conn);
+    json_decref(req);
+}
+
+/* A request of a user who may do what the lists of users say. */
+static void control_run_limited(struct client *k, const char *cmd, json_t *req) {
+    const struct params *p = &sched_config(k->c->sched)->p;
+    const struct right *r = right_for(cmd, req);
+    if (r == NULL) {
+        conn_write_c(k->conn, "{\"ok\": false, \"error\": \"only root and the group of mail_owner "
+                              "may do this\"}\n");
+        return;
+    }
+    const char *list = r->flush ? p->authorized_flush_users : p->authorized_mailq_users;
+    if (k->uid == 0 || k->uid == geteuid() || lookup_users_all(list)) {
+        run_request(k, cmd, req);
+        return;
+    }
+    enum match_rc now;
+    conn_pause(k->conn);
+    k->asked = json_incref(req);
+    k->allowed = lookup_user_now(k->c->lookup, "showq", list, k->uid, &now, control_on_allowed, k);
+    if (k->allowed == 0)
+        control_on_allowed(k, now);
+}
+
+static bool is_limited(const struct client *k) {
+    return dl_linked(&k->link);
+}
+
 static void control_run_line(struct client *k, struct str line) {
     json_error_t err;
     json_t *req = json_loadb(line.p, line.n, 0, &err);
     const char *cmd = req == NULL ? NULL : json_string_value(json_object_get(req, "cmd"));
     if (cmd == NULL)
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"not a JSON object with cmd\"}\n");
+    else if (is_limited(k))
+        control_run_limited(k, cmd, req);
     else if (!run_explain(k, cmd, req))
         run_request(k, cmd, req);
     json_decref(req);
@@ -312,6 +400,10 @@ static void client_free(struct client *k) {
     if (k->explain != NULL)
         explain_forget(k->explain);
     lookup_cancel(k->c->lookup, k->forget);
+    lookup_cancel(k->c->lookup, k->allowed);
+    json_decref(k->asked);
+    if (is_limited(k))
+        dl_remove(&k->link);
     sched_wait_cancel(k->wait);
     content_forget(k->content);
     conn_close(k->conn);
@@ -333,7 +425,9 @@ static size_t control_on_input(void *arg, const char *p, size_t n) {
 
 static void control_on_event(void *arg, enum conn_event ev) {
     struct client *k = arg;
-    if (ev == CONN_CLOSED)
+    if (is_limited(k))
+        conn_deadline(k->conn, USERS_MS);
+    if (ev == CONN_CLOSED || ev == CONN_TIMEOUT)
         client_free(k);
     else if (ev == CONN_DRAINED && k->listing != NULL)
         list_more(k);
@@ -365,7 +459,42 @@ static void control_full(void *arg, int fd) {
 
 static const struct accept_ops control_ops = {control_client, control_full};
 
-struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp,
+/* No user takes all places, and all users together no more memory than is known beforehand. */
+static bool users_have_room(const struct control *c, uid_t uid) {
+    size_t n = 0, own = 0;
+    DL_EACH (it, &c->users) {
+        n++;
+        own += DL_OWNER(it, struct client, link)->uid == uid;
+    }
+    return n < USERS_MAX && own < PER_USER_MAX;
+}
+
+static void control_user(void *arg, int fd, const struct netaddr *peer) {
+    struct control *c = arg;
+    struct ucred cred;
+    socklen_t len = sizeof cred;
+    (void)peer;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || !users_have_room(c, cred.uid)) {
+        static const char busy[] = "{\"ok\": false, \"error\": \"too many connections\"}\n";
+        sock_send(fd, busy, sizeof busy - 1);
+        sock_close(fd);
+        return;
+    }
+    struct client *k = MEM_NEW(struct client);
+    k->c = c;
+    k->uid = cred.uid;
+    k->conn = conn_new(c->loop, fd, &client_ops, k);
+    if (k->conn == NULL) {
+        free(k);
+        return;
+    }
+    dl_push(&c->users, &k->link);
+    conn_deadline(k->conn, USERS_MS);
+}
+
+static const struct accept_ops user_ops = {control_user, control_full};
+
+struct control *control_new(struct loop *l, int fd, int all, struct sched *s, struct spool *sp,
                             struct lookup *lookup, const struct explain_at *at) {
     struct control *c = MEM_NEW(struct control);
     c->loop = l;
@@ -373,6 +502,8 @@ struct control *control_new(struct loop *l, int fd, struct sched *s, struct spoo
     c->spool = sp;
     c->lookup = lookup;
     c->at = *at;
+    dl_init(&c->users);
     acceptor_new(l, fd, &control_ops, c); /* as long as the process lives */
+    acceptor_new(l, all, &user_ops, c);
     return c;
 }

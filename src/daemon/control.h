@@ -13,8 +13,10 @@
 
 struct control;
 
-/* Takes over the listening socket. */
-struct control *control_new(struct loop *l, int fd, struct sched *s, struct spool *sp,
+/* Takes over the listening sockets: fd for those who may do everything, all for every user, who may
+ * list the queue and have it tried at once, as authorized_mailq_users and authorized_flush_users
+ * say. */
+struct control *control_new(struct loop *l, int fd, int all, struct sched *s, struct spool *sp,
                             struct lookup *lookup, const struct explain_at *at);
 
 #endif

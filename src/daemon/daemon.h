@@ -28,6 +28,7 @@ struct listen_set {
     struct listen_socket *v;
     size_t n;
     int control; /* control socket, the relay's */
+    int queue;   /* the same for all users: listings and flushing */
     int reload;  /* reload.sock, the supervisor's own */
 };
 

@@ -181,6 +181,8 @@ static int bind_local(struct listen_set *set, const struct config *cfg) {
         fd = set->control = bind_unix(".", "control.sock", 0660, spool_group());
     }
     if (fd >= 0)
+        fd = set->queue = bind_unix("public", "queue.sock", 0666, -1);
+    if (fd >= 0)
         fd = set->reload = bind_unix(".", RELOAD_SOCKET, 0660, reload_group(cfg));
     if (fd < 0)
         log_fatal("master", "unix sockets in %s: %s", cfg->p.queue_directory, strerror(-fd));
@@ -188,7 +190,7 @@ static int bind_local(struct listen_set *set, const struct config *cfg) {
 }
 
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) {
-    *set = (struct listen_set){.control = -1, .reload = -1};
+    *set = (struct listen_set){.control = -1, .queue = -1, .reload = -1};
     for (size_t i = 0; i < cfg->n_services; i++) {
         if (cfg->services[i]->kind != SERVICE_SMTPD)
             continue;

@@ -150,6 +150,22 @@ static void sup_start_log(const struct config *cfg) {
     }
 }
 
+/* The sockets of sendmail and mailq are for all users, so all may pass through the folders that
+ * they are in, whatever umask those were made with. */
+static int queue_open_to_all(void) {
+    static const char *const dirs[] = {".", "public"};
+    int rc = fs_mkdir("public", 0755);
+    for (size_t i = 0; i < 2 && rc == 0; i++) {
+        struct stat st;
+        if (lstat(dirs[i], &st) < 0)
+            rc = -errno;
+        else if (S_ISDIR(st.st_mode) && (st.st_mode & 0111) != 0111 &&
+                 fchmodat(AT_FDCWD, dirs[i], (st.st_mode & 07777) | 0111, 0) < 0)
+            rc = -errno;
+    }
+    return rc;
+}
+
 /* The spool belongs to mail_owner; everything in it is opened relative to it. */
 static void enter_queue(const struct config *cfg) {
     const char *dir = cfg->p.queue_directory;
@@ -163,6 +179,8 @@ static void enter_queue(const struct config *cfg) {
     }
     if (rc == 0 && pw != NULL && chown(".", pw->pw_uid, pw->pw_gid) < 0)
         rc = -errno;
+    if (rc == 0)
+        rc = queue_open_to_all();
     if (rc == 0)
         return;
     fprintf(stderr, "posthoused: fatal: queue_directory %s: %s\n", dir, strerror(-rc));
@@ -261,6 +279,7 @@ static bool spawn(struct child *c, const int *lookups) {
         for (size_t i = 0; i < sup.set.n; i++)
             close(sup.set.v[i].fd);
         close(sup.set.control);
+        close(sup.set.queue);
         lookup_main(sup.cfg, sup.loops, chan[1], lookups);
     }
     close(chan[1]);
@@ -499,6 +518,7 @@ static void sup_stop(void) {
     unlink("control.sock");
     unlink(RELOAD_SOCKET);
     unlink("public/submit.sock");
+    unlink("public/queue.sock");
     exit(0);
 }
 

@@ -271,7 +271,8 @@ static void relay_serve(const struct listen_set *set) {
         receive_listen(relay.w[set->v[i].loop].receive, set->v[i].fd, set->v[i].service,
                        set->v[i].local);
     struct explain_at at = {relay.w[0].loop, relay.w[0].lookup, relay.w[0].deliver};
-    control_new(relay.sched_loop, set->control, relay.sched, relay.spool, relay.sched_lookup, &at);
+    control_new(relay.sched_loop, set->control, set->queue, relay.sched, relay.spool,
+                relay.sched_lookup, &at);
     sched_start(relay.sched);
     for (size_t i = 0; i < relay.n; i++)
         loop_start(relay.w[i].loop);

@@ -78,7 +78,12 @@ struct maps_step *maps_trace_add(struct maps_trace *t, struct str table, struct 
 void maps_trace_free(struct maps_trace *t);
 void maps_answer_free(struct maps_answer *a);
 
-enum match_kind { MATCH_DOMAIN, MATCH_NETWORK, MATCH_STRING };
+enum match_kind {
+    MATCH_DOMAIN,
+    MATCH_NETWORK,
+    MATCH_STRING,
+    MATCH_USER /* a login name; the lookup process is asked by the number of the user */
+};
 
 enum match_rc { MATCH_ERROR = -1, MATCH_NO = 0, MATCH_YES = 1 };
 

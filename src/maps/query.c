@@ -379,7 +379,7 @@ uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spe
     *now = MATCH_NO;
     if (spec[0] == '\0')
         return 0;
-    if (!matchlist_has_tables(spec)) {
+    if (kind != MATCH_USER && !matchlist_has_tables(spec)) {
         *now = matchlist_has(list_get(k, spec, kind, parents), key, &err);
         free(err);
         return 0;

@@ -11,6 +11,10 @@
 #ifndef PH_MAPS_QUERY_H
 #define PH_MAPS_QUERY_H
 
+#include <stdio.h>
+#include <string.h>
+#include <sys/types.h>
+
 #include "maps/map.h"
 #include "maps/maps.h"
 #include "maps/recent.h"
@@ -46,7 +50,7 @@ uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *s
  * has no tables or the answer is remembered (as in lookup_route). */
 uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
                       bool parents, struct str key, lookup_match_fn fn, void *arg);
-/* The same, but returns 0 if the answer is known: it is *now then, and fn is not called. */
+/* As lookup_match, but returns 0 if the answer is known: it is *now then, and fn is not called. */
 uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
                           enum match_kind kind, bool parents, struct str key, enum match_rc *now,
                           lookup_match_fn fn, void *arg);
@@ -62,6 +66,23 @@ uint32_t lookup_forget(struct lookup *k, lookup_maps_fn fn, void *arg);
 void lookup_later(struct lookup *k, struct later *later);
 /* The callback is not called any more; tag 0 is no question. */
 void lookup_cancel(struct lookup *k, uint32_t tag);
+
+/* Is every user on a list of login names?  It begins with a table that answers everything then, as
+ * Postfix sees it. */
+static inline bool lookup_users_all(const char *list) {
+    return strncmp(list, "static:", 7) == 0;
+}
+
+/* Asks a list of login names for the user with that number: for its name in /etc/passwd, or
+ * "unknown".  As lookup_match_now. */
+static inline uint32_t lookup_user_now(struct lookup *k, const char *service, const char *list,
+                                       uid_t uid, enum match_rc *now, lookup_match_fn fn,
+                                       void *arg) {
+    char number[24];
+    int n = snprintf(number, sizeof number, "%lu", (unsigned long)uid);
+    return lookup_match_now(k, service, list, MATCH_USER, false, str_make(number, (size_t)n), now,
+                            fn, arg);
+}
 
 /* Message types between relay and lookup process. */
 enum {

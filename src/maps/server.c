@@ -9,7 +9,9 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pwd.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -208,13 +210,37 @@ static void put_trace(struct sbuf *out, const struct maps_trace *t) {
     }
 }
 
+/* The login name of the user with that number. */
+static void user_name(struct str number, struct sbuf *name) {
+    char text[4096];
+    struct passwd entry, *pw;
+    uint64_t uid;
+    FILE *f = fopen("/etc/passwd", "re");
+    while (f != NULL && str_u64(number, &uid) &&
+           fgetpwent_r(f, &entry, text, sizeof text, &pw) == 0) {
+        if (pw->pw_uid != uid)
+            continue;
+        sbuf_add_c(name, pw->pw_name);
+        break;
+    }
+    if (f != NULL)
+        fclose(f);
+    if (name->n == 0)
+        sbuf_add_c(name, "unknown");
+}
+
 static void answer_match(struct lookup_server *s, struct table_set *tables, struct ipc_reader *r,
                          struct maps_answer *a) {
     char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
     uint32_t kind = ipc_get_u32(r);
     bool parents = ipc_get_u32(r) != 0;
     struct str key = ipc_get_str(r);
-    if (!ipc_done(r) || kind > MATCH_STRING) {
+    struct sbuf name = {0};
+    if (kind == MATCH_USER) {
+        user_name(key, &name);
+        key = sbuf_str(&name);
+    }
+    if (!ipc_done(r) || kind > MATCH_USER) {
         a->rc = MAP_ERROR;
     } else if (server_allowed(s, spec, a)) {
         struct matchlist *l = tables_list(tables, spec, (enum match_kind)kind, parents);
@@ -222,6 +248,7 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
         if (a->rc == MAP_ERROR)
             log_warn(service, "lookup error for \"%.*s\": %s", STR_FMT(key), a->err);
     }
+    sbuf_free(&name);
     free(service);
     free(spec);
 }

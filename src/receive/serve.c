@@ -62,6 +62,7 @@ static void serve_close(struct session *s, const char *what) {
     message_forget(s);
     if (s->naming != NULL)
         s->naming->s = NULL;
+    lookup_cancel(s->r->lookup, s->submits);
     dl_remove(&s->link);
     s->r->n_sessions--;
     atomic_fetch_sub(&s->load->n_sessions, 1);
@@ -339,6 +340,33 @@ static void name_came(void *ctx, const char *name) {
     serve_begin(s);
 }
 
+/* A user who may not submit mail is told so instead of being greeted. */
+static void on_submits(void *arg, enum match_rc rc) {
+    struct session *s = arg;
+    s->submits = 0;
+    if (rc == MATCH_YES) {
+        s->client.name = mem_strdup("localhost");
+        serve_begin(s);
+        return;
+    }
+    if (rc == MATCH_NO)
+        log_warn("postdrop", "user %u is not allowed to submit mail", s->client.uid);
+    smtpd_say(s, rc == MATCH_NO ? "550 5.7.1 This user is not allowed to submit mail"
+                                : "451 4.3.0 Whether this user may submit mail is not known now");
+    serve_close(s, NULL);
+}
+
+/* A program of this machine. */
+static void serve_local(struct session *s) {
+    const char *list = s->cfg->p.authorized_submit_users;
+    enum match_rc now = MATCH_YES;
+    if (!lookup_users_all(list))
+        s->submits =
+            lookup_user_now(s->r->lookup, "postdrop", list, s->client.uid, &now, on_submits, s);
+    if (s->submits == 0)
+        on_submits(s, now);
+}
+
 static void set_client(struct session *s, const struct netaddr *peer, bool local) {
     struct client *c = &s->client;
     struct ucred cred = {0};
@@ -375,11 +403,13 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     set_client(s, peer, local);
     smtpd_enter(s, SESSION_NEW);
     count_client(s); /* before its name servers are asked, which may take their time */
+    if (local) {
+        serve_local(s);
+        return;
+    }
     struct name_query *q = s->naming = MEM_NEW(struct name_query);
     q->s = s;
-    if (local)
-        name_came(q, "localhost");
-    else if (!s->p->smtpd_peername_lookup || s->client.over)
+    if (!s->p->smtpd_peername_lookup || s->client.over)
         name_came(q, NULL);
     else
         r->ops.peername(r->ops.arg, &s->client.peer, name_came, q);

@@ -1,6 +1,7 @@
 """Retry, concurrency, dead destinations, reports, queue commands, sendmail, pflogsumm."""
 import email
 import json
+import os
 import re
 import socket
 import subprocess
@@ -398,6 +399,99 @@ def test_json_log(dns):
         p.wait_log("queue active")
         rows = [json.loads(line) for line in p.log().splitlines()]
         assert {"time", "host", "program", "pid", "message"} <= set(rows[0])
+
+
+USERS = {"daemon": 1, "bin": 2, "sys": 3}
+
+
+def as_user(p, uid, face, *args, stdin=None):
+    p.run(face=face)  # makes the command's folder
+    return subprocess.run(["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", str(p.dir / f"cmd-{face}" / face), *args],
+                          capture_output=True, text=True, env=dict(p.env(), MAIL_CONFIG=str(p.dir)), input=stdin)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users' programs are run")
+
+
+@needs_root
+def test_every_user_lists_and_flushes(dns):
+    """Whatever umask the queue's folder was made with."""
+    old = os.umask(0o077)
+    try:
+        p = Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns)
+        (p.dir / "spool").mkdir()
+        p.start()
+    finally:
+        os.umask(old)
+    p.dir.chmod(0o755)
+    for f in p.dir.glob("*.cf"):
+        f.chmod(0o644)
+    with p:
+        assert as_user(p, 4242, "sendmail", "b@y.example", stdin="Subject: x\n\nx\n").returncode == 0
+        p.wait_log("status=deferred")
+        for face, *args in (["mailq"], ["postqueue", "-p"], ["sendmail", "-bp"], ["posthouse", "queue", "list"]):
+            r = as_user(p, 1, face, *args)
+            assert r.returncode == 0 and "b@y.example" in r.stdout, r.stderr
+        assert json.loads(as_user(p, 1, "postqueue", "-j").stdout)["recipients"][0]["address"] == "b@y.example"
+        qid = p.queue()[0]["queue_id"]
+        for n, args in enumerate((["-f"], ["-i", qid], ["-s", "y.example"])):
+            wait_for(lambda: p.queue()[0]["queue_name"] == "deferred")
+            assert as_user(p, 1, "postqueue", *args).returncode == 0
+            p.wait_log("status=deferred", count=n + 2)
+        for face, *args in (["postsuper", "-d", "ALL"], ["postcat", "-q", qid], ["posthouse", "queue", "delete", qid],
+                            ["posthouse", "queue", "hold", "ALL"], ["posthouse", "queue", "show", qid]):
+            r = as_user(p, 1, face, *args)
+            assert r.returncode != 0 and "Subject" not in r.stdout, args
+        assert [q["queue_id"] for q in p.queue()] == [qid]
+
+
+def asks(p, uid, request):
+    code = (f"import os, socket, sys; os.setgid({uid}); os.setuid({uid}); s = socket.socket(socket.AF_UNIX); "
+            f"s.connect('{p.dir}/spool/public/queue.sock'); s.sendall({json.dumps(request)!r}.encode() + b'\\n'); "
+            "f = s.makefile('rb'); print(next(l for l in iter(f.readline, b'') if b'ok' in l).decode())")
+    return json.loads(subprocess.run(["/usr/bin/python3", "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+@needs_root
+def test_users_may_do_nothing_more(deferred):
+    """What the socket for all users takes is a list of its own: nothing that shows content or changes a message."""
+    p = deferred
+    qid = p.queue()[0]["queue_id"]
+    before = [(q["queue_id"], q["queue_name"]) for q in p.queue()]
+    for cmd in ("queue-delete", "queue-hold", "queue-release", "queue-expire", "queue-requeue", "queue-read", "queue-show", "queue-find",
+                "stats", "relays", "senders", "counts", "forget", "explain", "test"):
+        answer = asks(p, 4242, {"cmd": cmd, "id": qid, "sender": "x@y.example", "recipient": ""})
+        assert answer["ok"] is False, cmd
+    for more in ({"sender": "a"}, {"ids": [qid]}, {"id": qid, "queue": "hold"}, {}, {"recipient": "@"}):
+        assert asks(p, 4242, {"cmd": "queue-retry", **more})["ok"] is False
+    assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == before
+
+
+@needs_root
+@pytest.mark.parametrize("form", ["names", "file", "table"])
+def test_authorized_users(dns, form):
+    """authorized_*_users: names, !names, files of names, tables; as the kernel says who asks."""
+    values = {"names": "!sys, daemon", "file": "!sys, {dir}/names", "table": "!sys, texthash:{dir}/table"}
+    main = f"relayhost = [127.0.0.1]:{free_port()}\n"
+    main += "".join(f"authorized_{what}_users = {values[form]}\n" for what in ("mailq", "flush", "submit"))
+    p = Posthouse(main, dns=dns, files={"names": "# who may\ndaemon\n", "table": "daemon yes\nsys yes\n"})
+    p.dir.chmod(0o755)
+    with p:
+        for name, uid in USERS.items():
+            def refused(status, tool, what):
+                return (0, "") if name == "daemon" else (status, f"{tool}: fatal: User {name}({uid}) is not allowed to {what}\n")
+            r = as_user(p, uid, "sendmail", "b@y.example", stdin="Subject: x\n\nx\n")
+            assert (r.returncode, r.stderr) == refused(75, "sendmail", "submit mail")
+            wait_for(lambda: len(p.queue()) == 1)
+            r = as_user(p, uid, "mailq")
+            assert (r.returncode, r.stderr) == refused(69, "mailq", "view the mail queue")
+            assert ("b@y.example" in r.stdout) == (name == "daemon")
+            for args in (["-f"], ["-i", "AB1"], ["-s", "y.example"]):
+                r = as_user(p, uid, "postqueue", *args)
+                assert (r.returncode, r.stderr) == refused(69, "postqueue", "flush the mail queue")
+        assert as_user(p, 4242, "mailq").stderr == "mailq: fatal: User unknown(4242) is not allowed to view the mail queue\n"
+        assert p.run(face="mailq").returncode == p.run("-f", face="postqueue").returncode == 0
+        assert p.run("b@y.example", face="sendmail", stdin="x\n").returncode == 75  # root, as with Postfix
 
 
 def test_requeued_mail_is_tried_at_once(dns):

@@ -156,9 +156,9 @@ def test_a_transport_that_would_send_otherwise_sends_nothing(dns):
 
 
 def test_sendmail_says_what_is_not_done(dns):
-    with Posthouse("relayhost = [127.0.0.1]:9\nauthorized_submit_users = root\n", dns=dns) as p:
+    with Posthouse("relayhost = [127.0.0.1]:9\nlocal_login_sender_maps = inline:{{{{root=root}}}}\n", dns=dns) as p:
         r = p.run("b@y.example", face="sendmail", stdin="Subject: x\n\nx\n")
-        assert r.returncode == 75 and "authorized_submit_users is not implemented" in r.stderr
+        assert r.returncode == 75 and "local_login_sender_maps is not implemented" in r.stderr
         assert p.send().startswith("250 ")  # what is about sendmail does not concern others
 
 
