@@ -47,6 +47,8 @@ static const char *scope_lookup(void *arg, struct str name) {
         return info->def;
     if (str_eq_c(name, "system_networks"))
         return networks_fact(s->c);
+    if (str_eq_c(name, "service_name") && s->svc != NULL) /* master(5); of the line's first field */
+        return s->svc->name;
     char text[64];
     if (name.n >= sizeof text)
         return NULL;
@@ -328,6 +330,46 @@ static char *path_in(const struct config *c, const char *name) {
     return sbuf_take(&b);
 }
 
+/* Is there a file or folder of that name in the directory that the parameter names? */
+static bool directory_has(const struct config *c, const char *param, const char *name) {
+    char *dir = config_value(c, param, NULL);
+    struct sbuf path = {0};
+    sbuf_printf(&path, "%s/%s", dir == NULL ? "" : dir, name);
+    bool has = dir != NULL && cfg_source_exists(c->source, path.p);
+    sbuf_free(&path);
+    free(dir);
+    return has;
+}
+
+/* A directory that belongs to Postfix is neither used nor changed, whatever main.cf says: both
+ * programs stay whole, and there is a way back. */
+static void directory_is_foreign(struct config *c, const char *param) {
+    char *dir = config_value(c, param, NULL);
+    char *own = config_expand(c, NULL, param_find(param, strlen(param))->def);
+    int line;
+    const char *file = config_place(c, NULL, param, &line);
+    if (strcmp(param, "queue_directory") == 0)
+        c->foreign_queue = config_text_keep(c, mem_strdup(dir));
+    cfg_file_set(&c->main, str_of(param), str_of(own), line);
+    diag_add(&c->diags, DIAG_WARN, file, line,
+             "%s: %s belongs to Postfix: Posthouse does not touch it, and has %s for its own",
+             param, dir, own);
+    if (strcmp(own, dir) == 0)
+        diag_add(&c->diags, DIAG_ERROR, file, line, "%s: %s belongs to Postfix", param, dir);
+    free(own);
+    free(dir);
+}
+
+static void load_directories(struct config *c) {
+    if (directory_has(c, "queue_directory", "deferred") &&
+        directory_has(c, "queue_directory", "active") &&
+        directory_has(c, "queue_directory", "maildrop"))
+        directory_is_foreign(c, "queue_directory");
+    if (directory_has(c, "data_directory", "master.lock") ||
+        directory_has(c, "data_directory", "prng_exch"))
+        directory_is_foreign(c, "data_directory");
+}
+
 static void load_main(struct config *c) {
     char *path = path_in(c, "main.cf");
     int err;
@@ -413,6 +455,7 @@ struct config *config_build(struct cfg_source *src) {
     c->source = src;
     c->dir = mem_strdup(cfg_source_dir(src));
     load_main(c);
+    load_directories(c);
     load_master(c);
     params_fill(c, NULL, &c->p);
     relays_fill(c);

@@ -47,13 +47,14 @@ struct service {
 struct config {
     atomic_uint refs;
     char *dir;
-    struct cfg_file main;    /* main.cf as written */
-    struct params p;         /* main.cf's values */
-    bool no_master;          /* there is no master.cf: its services are the built-in ones */
-    const char *relays_spec; /* the table of relay records, or "" when none was ever made */
-    bool relays_gone;        /* its file was there and is not */
-    bool embedded;           /* accounts_store is accounts.db below data_directory */
-    bool accounts_gone;      /* it was there and is not */
+    struct cfg_file main;      /* main.cf as written */
+    struct params p;           /* main.cf's values */
+    bool no_master;            /* there is no master.cf: its services are the built-in ones */
+    const char *foreign_queue; /* Postfix's, which queue_directory names; NULL: it does not */
+    const char *relays_spec;   /* the table of relay records, or "" when none was ever made */
+    bool relays_gone;          /* its file was there and is not */
+    bool embedded;             /* accounts_store is accounts.db below data_directory */
+    bool accounts_gone;        /* it was there and is not */
     struct service **services;
     size_t n_services;
     struct cfg_source *source; /* owned */

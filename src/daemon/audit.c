@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "daemon/daemon.h"
+#include "daemon/foreign.h"
 #include "daemon/unread_say.h"
 #include "maps/maps.h"
 #include "maps/tabconf.h"
@@ -191,6 +192,7 @@ void audit(const struct config *c, struct diags *d) {
     daemon_check(c, d);
     unread_say_refused(c, DIAG_ERROR, d);
     daemon_check_stores(c, d);
+    foreign_check(c, d);
     unread_say_rest(c, d);
     check_services(c, d);
     check_all_tables(c, d);

@@ -24,6 +24,7 @@
 
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
+#include "daemon/foreign.h"
 #include "daemon/reload.h"
 #include "daemon/restart.h"
 #include "daemon/unread_say.h"
@@ -133,6 +134,7 @@ static struct config *sup_load(bool verbose) {
         restart_check(sup.cfg, cfg, &more);
     unread_say_refused(cfg, DIAG_WARN, &more);
     daemon_check_stores(cfg, &more);
+    foreign_check(cfg, &more);
     bool ok = sup_report(cfg, &more, verbose);
     diag_free(&more);
     if (ok)
@@ -460,8 +462,12 @@ static void log_remarks(void) {
     struct diags d = {0};
     unread_say_refused(sup.cfg, DIAG_WARN, &d);
     daemon_check_stores(sup.cfg, &d);
+    foreign_check(sup.cfg, &d);
     for (size_t i = 0; i < d.n; i++)
-        log_warn("master", "%s, line %d: %s", d.v[i].file, d.v[i].line, d.v[i].text);
+        if (d.v[i].line > 0)
+            log_warn("master", "%s, line %d: %s", d.v[i].file, d.v[i].line, d.v[i].text);
+        else
+            log_warn("master", "%s: %s", d.v[i].file, d.v[i].text);
     diag_free(&d);
 }
 

@@ -32,7 +32,8 @@ static struct {
     pthread_t thread;
     bool threaded;
     bool stopping;
-    int fd; /* -1: syslog */
+    int fd;       /* -1: syslog */
+    int facility; /* of syslog */
     char *name;
     char *file;
     char host[64];
@@ -79,7 +80,8 @@ int log_open(const struct log_conf *conf) {
     free(sink.file);
     sink.file = NULL;
     if (conf->file == NULL || conf->file[0] == '\0') {
-        openlog(NULL, LOG_NDELAY, facility_value(conf->facility));
+        sink.facility = facility_value(conf->facility);
+        openlog(NULL, LOG_NDELAY | LOG_PID, sink.facility);
         sink.fd = -1;
         return 0;
     }
@@ -130,6 +132,24 @@ static uint64_t write_lines(int fd, struct str text) {
 static void line_make(struct sbuf *line, const char *name, const char *service, int prio,
                       const char *text);
 
+/* "postfix/smtpd[17]: text" behind the priority.  The tag is syslog's own, as Postfix's is:
+ * fail2ban, pflogsumm and journalctl -t look for it. */
+static void syslog_line(struct str line) {
+    char tag[128];
+    struct str text = str_from(line, 1);
+    ptrdiff_t bracket = str_chr(text, '[');
+    size_t n = bracket < 0 ? 0 : (size_t)bracket;
+    if (n >= sizeof tag)
+        n = sizeof tag - 1;
+    memcpy(tag, text.p, n);
+    tag[n] = '\0';
+    while (text.n > 2 && memcmp(text.p, "]: ", 3) != 0)
+        text = str_from(text, 1);
+    openlog(tag, LOG_NDELAY | LOG_PID, sink.facility);
+    syslog(line.p[0], "%.*s", (int)text.n - 3, text.p + 3);
+    openlog(NULL, LOG_NDELAY | LOG_PID, sink.facility); /* tag is gone after this */
+}
+
 /* Buffered lines are NUL-free text separated by '\n'; for syslog each begins with its priority.
  * lost: how many are missing before them.  Returns how many are missing after them. */
 static uint64_t log_emit(struct str lines, uint64_t lost) {
@@ -146,10 +166,10 @@ static uint64_t log_emit(struct str lines, uint64_t lost) {
         lost += write_lines(sink.fd, lines);
     } else {
         if (first.n > 1)
-            syslog(first.p[0], "%.*s", (int)first.n - 2, first.p + 1);
+            syslog_line(str_make(first.p, first.n - 1));
         while (str_split(&lines, "\n", &line))
             if (line.n > 1)
-                syslog(line.p[0], "%.*s", (int)line.n - 1, line.p + 1);
+                syslog_line(line);
         lost = first.n > 0 ? 0 : lost;
     }
     sbuf_free(&first);
