@@ -308,7 +308,7 @@ struct body *intake_body(struct intake *in, uint64_t *size) {
     else
         b = body_from_buf(&in->content);
     atomic_fetch_add_explicit(&intake_memory, body_memory_of(b), memory_order_relaxed);
-    in->in_file = false; /* the file is the message's now */
-    in->content = (struct sbuf){0};
+    in->in_file = false;     /* the file is the message's now */
+    sbuf_free(&in->content); /* of a file, room that was made for what then did not come */
     return b;
 }
