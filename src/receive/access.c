@@ -24,8 +24,13 @@
 #include "util/mem.h"
 
 #define RCPT_LISTS 5U
-#define DOMAIN_MAX 255U /* bytes */
-#define LIST_SEPS  ", \t\r\n"
+/* Of them: */
+#define CLIENT_LIST 0U
+#define HELO_LIST   1U
+#define SENDER_LIST 2U
+#define RELAY_LIST  3U
+#define DOMAIN_MAX  255U /* bytes */
+#define LIST_SEPS   ", \t\r\n"
 
 struct access_word;
 
@@ -95,16 +100,38 @@ static enum access_step reject_helo(struct access_run *a, unsigned code, const c
     return STEP_REJECT;
 }
 
+/* What the list that stands for it refuses, in Postfix's words for each list: log readers know a
+ * client, a name or a sender that was refused by them. */
+static enum access_step access_list_refuses(struct access_run *a, unsigned code, const char *dsn,
+                                            const char *why) {
+    bool helo = a->list == HELO_LIST && a->f.helo != NULL;
+    a->code = code;
+    sbuf_printf(&a->text, "%s <", dsn);
+    if (a->list == CLIENT_LIST)
+        client_text(a->f.client, &a->text);
+    else if (helo)
+        sbuf_add_c(&a->text, a->f.helo);
+    else
+        addr_external(&a->text, a->list == SENDER_LIST ? a->f.sender : a->f.rcpt);
+    sbuf_printf(&a->text, ">: %s rejected: %s",
+                a->list == CLIENT_LIST   ? "Client host"
+                : helo                   ? "Helo command"
+                : a->list == SENDER_LIST ? "Sender address"
+                                         : "Recipient address",
+                why);
+    return STEP_REJECT;
+}
+
 static enum access_step test_reject(struct access_run *a) {
     if (a->stage == ACCESS_DATA)
         return access_reject_text(a, 554, "5.7.1 <DATA>: Data command rejected: Access denied");
-    return access_reject(a, 554, "5.7.1", a->f.rcpt, "Recipient address rejected: Access denied");
+    return access_list_refuses(a, 554, "5.7.1", "Access denied");
 }
 
 static enum access_step test_defer(struct access_run *a) {
     if (a->stage == ACCESS_DATA)
         return access_reject_text(a, 450, "4.3.2 <DATA>: Data command rejected: Try again later");
-    return access_reject(a, 450, "4.3.2", a->f.rcpt, "Recipient address rejected: Try again later");
+    return access_list_refuses(a, 450, "4.3.2", "Try again later");
 }
 
 /* -- who the client is -- */
@@ -546,7 +573,6 @@ static enum access_step ask_table(struct access_run *a, struct str table) {
 static const char *const rcpt_lists[RCPT_LISTS] = {
     "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
     "smtpd_relay_restrictions", "smtpd_recipient_restrictions"};
-#define RELAY_LIST 3U
 
 static const char *rcpt_list(const struct params *p, size_t i) {
     const char *values[RCPT_LISTS] = {p->smtpd_client_restrictions, p->smtpd_helo_restrictions,

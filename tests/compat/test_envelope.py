@@ -1,4 +1,6 @@
 """Addresses of all shapes, as sender and as recipient: Debian's Postfix and Posthouse say the same of them."""
+import re
+
 import pytest
 
 import pair
@@ -41,15 +43,37 @@ def replies(mta, port):
         mta.over()
 
 
-def test_addresses_like_postfix(name_server):
-    postfix = pair.Postfix(name_server)
+@pytest.fixture(scope="module")
+def postfix(name_server):
+    p = pair.Postfix(name_server)
+    yield p
+    p.stop()
+
+
+def test_addresses_like_postfix(name_server, postfix):
     with FakeRelay() as relay:
-        try:
-            theirs = replies(postfix, relay.port)
-        finally:
-            postfix.stop()
+        theirs = replies(postfix, relay.port)
         ours = replies(pair.Ours(name_server), relay.port)
     different = {a: (theirs[a], ours[a]) for a in ADDRESSES if theirs[a] != ours[a] and a not in DIFFERENT}
     assert different == {}
     for address, rcpt in DIFFERENT.items():
         assert rcpt is None or ours[address][1] == rcpt, (address, ours[address])
+
+
+LISTS = [f"smtpd_{name}_restrictions = {word}\n" for word in ("reject", "defer")
+         for name in ("client", "helo", "sender", "recipient", "relay", "data")]
+
+
+@pytest.mark.parametrize("which", range(len(LISTS)))
+def test_a_list_refuses_in_its_own_words(name_server, postfix, which):
+    """A plain reject or defer says of client, name, sender or recipient what the list that it stands in is about."""
+    said = []
+    for mta in (postfix, pair.Ours(name_server)):
+        mta.case(MAIN.format(port=9) + LISTS[which], {}, "")
+        try:
+            with Client(mta.port) as c:
+                said.append([re.sub(r"localhost|unknown", "name", c.cmd(line)) for line in
+                             ("MAIL FROM:<a@x.test>", "RCPT TO:<b@far.test>", "DATA")])
+        finally:
+            mta.over()
+    assert said[0] == said[1]
