@@ -49,6 +49,10 @@ struct config *cli_config(const char *who, const char *dir);
 /* Asks the daemon, as ask_daemon does; -1 after saying why it did not answer with "ok": true. */
 int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
                 void *arg, struct ask_end *end);
+/* Asks the daemon, as ask_daemon does; where it is not running, what the queue holds is answered
+ * from the spool, and who says so on standard error. */
+int cli_ask(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
+            void *arg, struct ask_end *end, char **why);
 /* The same as an exit status: also that this user may not do it is said. */
 int cli_control_status(const char *who, const struct config *cfg, const char *request,
                        ask_line_fn fn, void *arg, struct ask_end *end);

@@ -11,6 +11,7 @@
 
 #include "cli/cli.h"
 #include "daemon/audit.h"
+#include "daemon/offline.h"
 #include "util/mem.h"
 
 const char *cli_dir(const char *dir) {
@@ -49,13 +50,30 @@ int cli_control(const char *who, const struct config *cfg, const char *request, 
     return rc < 0 ? -1 : 0;
 }
 
+int cli_ask(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
+            void *arg, struct ask_end *end, char **why) {
+    int rc = ask_daemon(cfg->p.queue_directory, request, fn, arg, end, why);
+    if (rc != -ENOENT && rc != -ECONNREFUSED)
+        return rc;
+    char *down = *why;
+    int without = offline_ask(cfg->dir, request, fn, arg, why);
+    if (without == -EOPNOTSUPP || without == -EAGAIN || without == -EACCES) {
+        free(*why);
+        *why = down;
+        return rc;
+    }
+    free(down);
+    fprintf(stderr, "%s: warning: Mail system is down -- accessing queue directly\n", who);
+    return without;
+}
+
 int cli_control_status(const char *who, const struct config *cfg, const char *request,
                        ask_line_fn fn, void *arg, struct ask_end *end) {
     struct ask_end unused = {0};
     struct ask_end *e = end == NULL ? &unused : end;
     const struct passwd *pw = getpwuid(getuid());
     char *why;
-    int rc = ask_daemon(cfg->p.queue_directory, request, fn, arg, e, &why);
+    int rc = cli_ask(who, cfg, request, fn, arg, e, &why);
     if (rc < 0 && e->denied)
         fprintf(stderr, "%s: fatal: User %s(%ld) is not allowed to %s\n", who,
                 pw == NULL ? "unknown" : pw->pw_name, (long)getuid(), why);

@@ -118,8 +118,7 @@ int message_show(const char *who, const struct config *cfg, const char *qid, uns
     json_t *req = json_pack("{s:s, s:s}", "cmd", "queue-read", "id", qid);
     char *text = req == NULL ? NULL : json_dumps(req, 0), *why = NULL;
     json_decref(req);
-    int rc =
-        text == NULL ? -1 : ask_daemon(cfg->p.queue_directory, text, message_line, &s, &end, &why);
+    int rc = text == NULL ? -1 : cli_ask(who, cfg, text, message_line, &s, &end, &why);
     if (rc == 0 && s.line.n > 0)
         show_line(&s, sbuf_str(&s.line));
     if (rc == 0 && (what & SHOW_ENVELOPE) != 0)

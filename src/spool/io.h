@@ -39,5 +39,8 @@ struct spool_io {
 
 /* The real one. */
 extern const struct spool_io spool_io_disk;
+/* The real one for looking only: nothing is changed, and what is written is dropped.  A spool that
+ * another process has cannot be locked. */
+extern const struct spool_io spool_io_look;
 
 #endif

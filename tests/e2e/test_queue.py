@@ -326,10 +326,52 @@ def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
 
 def test_no_daemon(dns):
     p = Posthouse("", dns=dns)
-    r = p.run("-p", face="postqueue")
-    assert r.returncode == 69 and "is posthoused running?" in r.stderr
+    for face, *args in (["postqueue", "-f"], ["postqueue", "-p"], ["postsuper", "-d", "ALL"]):  # there is no queue either
+        r = p.run(*args, face=face)
+        assert r.returncode in (1, 69) and "fatal: " in r.stderr
     r = p.run("b@y.example", face="sendmail", stdin="x\n")
     assert r.returncode == 75
+
+
+def state_of(directory):
+    return {str(f): (f.stat().st_mtime_ns, f.stat().st_size) for f in directory.rglob("*")}
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_root_sees_the_queue_of_a_daemon_that_is_down(dns, end):
+    """As the spool has it, with its reasons, and nothing in it is changed: also after a kill, with a write that was not finished."""
+    big = "".join(f"row {i:06} {'y' * 60}\r\n" for i in range(6000))
+    with Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns) as p:
+        p.send(sender="ann@x.example", rcpts=['"a b"@y.example'], content="Subject: small\r\n\r\nhello\r\n")
+        p.send(sender="ben@x.example", content="Subject: large\r\n\r\n" + big)
+        p.wait_log("status=deferred", count=2)
+        wait_for(lambda: [q["queue_name"] for q in p.queue()] == ["deferred"] * 2)
+        qids = [q["queue_id"] for q in p.queue()]
+        p.run("queue", "hold", qids[0], check=True)
+        listing, shown = p.run(face="mailq").stdout, p.run("-qbh", qids[1], face="postcat").stdout
+        assert big.replace("\r\n", "\n") in shown
+        getattr(p, end)()
+        if end == "kill":  # what a batch left that no client was told of
+            segment = max((p.dir / "spool/log").iterdir())
+            with open(segment, "r+b") as f:
+                f.seek(len(segment.read_bytes().rstrip(b"\0")) // 8 * 8 + 64)
+                f.write(b"unfinished")
+        before = state_of(p.dir / "spool")
+        down = "warning: Mail system is down -- accessing queue directly\n"
+        for face, *args in (["mailq"], ["postqueue", "-p"], ["posthouse", "queue", "list"]):
+            r = p.run(*args, face=face)
+            assert (r.returncode, r.stdout, r.stderr) == (0, listing, f"{face}: {down}")
+        assert [q["queue_id"] for q in p.queue()] == qids
+        assert [json.loads(l)["queue_id"] for l in p.run("queue", "list", "--json", "hold").stdout.splitlines()] == qids[:1]
+        r = p.run("-qbh", qids[1], face="postcat")
+        assert (r.returncode, r.stdout, r.stderr) == (0, shown, f"postcat: {down}")
+        assert p.run("-q", "NOSUCH", face="postcat").returncode == 1
+        for face, *args in (["postsuper", "-d", "ALL"], ["postqueue", "-f"], ["posthouse", "queue", "hold", "ALL"]):
+            r = p.run(*args, face=face)
+            assert r.returncode != 0 and "is posthoused running?" in r.stderr
+        assert state_of(p.dir / "spool") == before
+        p.start()
+        assert [q["queue_id"] for q in p.queue()] == qids
 
 
 def test_sendmail(dns):
