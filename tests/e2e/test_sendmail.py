@@ -95,7 +95,7 @@ def test_values_of_n_and_r_are_checked(pair):
 
 HEADERS = {
     "to, cc and bcc": ("To: a@far.example\nCc: b@far.example (B), \"C, D\" <c@far.example>\nBcc: d@far.example\n",
-                       ["a@far.example", "b@far.example", "c@far.example"], ["Bcc"]),
+                       ["a@far.example", "b@far.example", "c@far.example", "d@far.example"], ["Bcc"]),
     "blank before the colon": ("To : a@far.example\nBcc :b@far.example\n", ["a@far.example", "b@far.example"], ["Bcc"]),
     "folded": ("To: a@far.example,\n\tb@far.example\n", ["a@far.example", "b@far.example"], []),
     "resent": ("To: orig@far.example\nCc: copy@far.example\nResent-To: new@far.example\nResent-Bcc: hid@far.example\n",
@@ -109,10 +109,10 @@ HEADERS = {
 @pytest.mark.parametrize("case", HEADERS)
 def test_recipients_from_the_header(pair, case):
     header, want, absent = HEADERS[case]
-    if case == "to, cc and bcc":
-        want = want[:3]  # smtpd_recipient_limit = 3: the fourth is in a transaction of its own
-    rcpts, content, _ = send(*pair, "-t", "-f", "me@x.example", header=header)
-    assert rcpts == want
+    _, content, _ = send(*pair, "-t", "-f", "me@x.example", header=header)
+    mark = re.search("mark-\\d+-", content).group().encode()
+    # smtpd_recipient_limit = 3: a fourth is in a transaction of its own, and may be there first
+    wait_for(lambda: sorted(r for m in pair[1].mails if mark in m["content"] for r in rcpts_of(m)) == want)
     for name in absent:
         assert not re.search(f"^{name}[ :]", content.split("\r\n\r\n")[0], re.M | re.I)
     if case == "resent":
