@@ -2103,6 +2103,8 @@ static void test_progress_before_its_message(void **state) {
     }
     char *path = segment_path(s, e->seg->no, e->seg->salt);
     assert_true(e->prog_seg == e->seg && e->prog_off > e->off);
+    turn_new(s, &t, 0x79, 100, 0, ""); /* says that the copy is durable */
+    spool_turn(s);
     overwrite(path, entry_prog_off(e), "????", 4);
     free(path);
     spool_close(s);
@@ -2117,6 +2119,33 @@ static void test_progress_before_its_message(void **state) {
     spool_close(s);
     s = turn_open(&seen);
     assert_string_equal(seen.progress[index_of(&seen, 0x71)], "some");
+    spool_close(s);
+}
+
+/* Some hundred messages are copied on together, each once. */
+static void test_many_copies(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 0x100; id < 0x100 + 5 * TURN_OPS; id++) {
+        turn_new(s, &t, id, 60, 0, "");
+        if (t.n < TURN_OPS)
+            continue;
+        spool_turn(s);
+        t.n = 0;
+    }
+    const struct entry *e = itab_get(&s->index, 0x123);
+    for (uint64_t id = 0x80; e->seg->no == 1; id++) {
+        t.n = 0;
+        turn_new(s, &t, id, 45000, 0, "");
+        turn_note(s, &t, SPOOL_DONE, id, "");
+        spool_turn(s);
+    }
+    uint64_t records = s->st.records;
+    for (uint64_t id = 0x100; id < 0x100 + 5 * TURN_OPS; id++)
+        assert_true(((const struct entry *)itab_get(&s->index, id))->seg->no > 1);
+    assert_true(records < 2 * 5 * TURN_OPS + 40 && s->cap_moves >= 5 * TURN_OPS);
     spool_close(s);
 }
 
@@ -2238,6 +2267,7 @@ int main(void) {
                                        T(test_rescue_passes_over_what_is_damaged),
                                        T(test_progress_before_its_message),
                                        T(test_what_is_full),
+                                       T(test_many_copies),
                                        T(test_copying_without_a_place),
                                        T(test_power_cut_behind_the_end_of_what_is_damaged)};
     return cmocka_run_group_tests(tests, NULL, NULL);
