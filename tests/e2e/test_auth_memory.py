@@ -65,12 +65,16 @@ class Watched(Posthouse):
         return json.loads(self.scanner.stdout.readline())
 
     def assert_forgotten(self, case):
-        """Nothing is found; what is on its way may take a while, what is kept stays."""
-        for _ in range(5):
-            found = self.scan()
-            if not found:
-                return
-        pytest.fail(f"{case}: the password is still there:\n" + "\n".join(found))
+        """Nothing is found; what is on its way may take a while, what is kept stays: nothing else comes meanwhile."""
+        found = []
+
+        def nothing():
+            found[:] = self.scan()
+            return not found
+        try:
+            wait_for(nothing)
+        except AssertionError:
+            pytest.fail(f"{case}: the password is still there:\n" + "\n".join(found))
 
 
 USER = "user@domain.com"
