@@ -185,7 +185,7 @@ static void worker_stopped(struct later *l) {
 static void worker_stop(struct worker *w, void (*how)(struct receive *r)) {
     how(w->receive);
     w->last_turn.run = worker_stopped;
-    if (receive_sessions(w->receive) == 0)
+    if (receive_sessions(w->receive) == 0 && w->loop->n_last == 0)
         loop_later(w->loop, &w->last_turn);
 }
 

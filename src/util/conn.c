@@ -25,6 +25,9 @@
 #include "util/sock.h"
 
 #define CLOSE_LINGER_MS 10000
+/* How long a peer that goes on talking is heard out, and at most so many of a loop at a time. */
+#define HEAR_OUT_MS  1000
+#define HEAR_OUT_MAX 256U
 /* Reads of one connection before others have their turn. */
 #define READS_A_TURN 4
 /* Reads of a connection that cannot be written to any more. */
@@ -61,6 +64,10 @@ struct conn {
     bool ended;      /* nothing more is read: err says why */
     bool told;       /* CONN_CLOSED was raised */
     bool wipes;      /* ops->wipes, which may be gone */
+    bool answers;    /* ops->answers, likewise */
+    bool talks;      /* detached though its peer goes on talking: see hear_out */
+    bool may_talk;   /* detached, and what the kernel holds for reading is not known */
+    bool hears_out;  /* input is read and dropped until the peer closes */
     bool want_write; /* the kernel or TLS waits for a writable descriptor */
     bool secret;     /* the output is wiped when it is written */
     bool io_eof;     /* the last read below TLS found that the peer has ended its side */
@@ -106,7 +113,7 @@ static int wants_writable(const struct conn *c) {
 
 /* Adds what is waited for; UV_READABLE stays where it is. */
 static void watch(struct conn *c) {
-    bool reads = takes_input(c) || c->tls == CONN_SHAKING;
+    bool reads = takes_input(c) || c->tls == CONN_SHAKING || c->hears_out;
     watch_for(c, (reads ? UV_READABLE : c->watched & UV_READABLE) | wants_writable(c));
 }
 
@@ -136,6 +143,7 @@ static struct conn *conn_make(struct loop *l, int fd, bool connecting, const str
     c->fd = fd;
     c->ops = ops;
     c->wipes = ops->wipes;
+    c->answers = ops->answers;
     c->arg = arg;
     c->connecting = connecting;
     if (uv_poll_init(&l->uv, &c->poll, fd) != 0) {
@@ -178,9 +186,11 @@ void conn_close(struct conn *c) {
     if (c->closing)
         return;
     c->closing = true;
+    if (c->detached)
+        c->loop->n_last--;
     loop_alarm_remove(&c->alarm);
     loop_never(&c->turn);
-    if (c->tls == CONN_SECURE && c->err == 0)
+    if (c->tls == CONN_SECURE && c->err == 0 && !c->hears_out)
         SSL_shutdown(c->ssl);
     ERR_clear_error();
     uv_close((uv_handle_t *)&c->poll, on_closed);
@@ -196,6 +206,9 @@ void conn_close_after_write(struct conn *c) {
         return;
     }
     c->detached = true;
+    c->loop->n_last++;
+    c->may_talk = !c->offering; /* else offer finds out */
+    c->talks = c->may_talk && c->in.n > 0;
     if (!c->offering)
         drop_input(c);
     conn_deadline(c, CLOSE_LINGER_MS);
@@ -499,7 +512,9 @@ static void offer(struct conn *c, char *p, size_t n) {
     enum conn_tls before = c->tls;
     if (kept)
         sbuf_add(&c->in, p, n);
-    size_t used = kept ? offer_bytes(c, c->in.p, c->in.n) : offer_bytes(c, p, n);
+    size_t all = kept ? c->in.n : n;
+    size_t used = offer_bytes(c, kept ? c->in.p : p, all);
+    c->talks = c->talks || (c->detached && (used < all || n == c->loop->read_max));
     if (c->tls != before || c->closing || c->detached) /* what came in clear is not kept */
         drop_input(c);
     else
@@ -568,6 +583,21 @@ static void connect_ready(struct conn *c) {
     raise_event(c, CONN_CONNECTED);
 }
 
+/* Reads what the peer still sends, and drops it; true if there was any.  At the end of it the
+ * connection is closed. */
+static bool drop_arriving(struct conn *c) {
+    ssize_t n = 1;
+    int i = 0;
+    for (; i < READS_A_TURN && n > 0; i++) {
+        n = sock_recv(c->fd, c->loop->scratch, c->loop->read_max);
+        if (n > 0)
+            forget_input(c, c->loop->scratch, (size_t)n);
+    }
+    if (n <= 0 && n != -EAGAIN)
+        conn_close(c);
+    return i > 1;
+}
+
 static void on_poll(uv_poll_t *h, int status, int events) {
     struct conn *c = h->data;
     c->loop->now_ms = clock_mono_ms();
@@ -584,6 +614,8 @@ static void on_poll(uv_poll_t *h, int status, int events) {
     }
     if (takes_input(c))
         read_ready(c);
+    else if (c->hears_out && !c->closing)
+        (void)drop_arriving(c);
     else if ((events & UV_READABLE) != 0 && c->tls != CONN_SHAKING)
         unwatch_input(c);
     if (status < 0 && !c->closing && !c->ended) {
@@ -618,11 +650,39 @@ static void tell_ended(struct conn *c) {
     raise_event(c, CONN_CLOSED);
 }
 
+/* A socket that is closed with unread input is reset, and what was written last may be lost with
+ * it: a peer that goes on talking is heard out for a moment. */
+static void hear_out(struct conn *c) {
+    c->hears_out = true;
+    if (c->tls == CONN_SECURE)
+        SSL_shutdown(c->ssl);
+    ERR_clear_error();
+    sock_shut(c->fd);
+    conn_deadline(c, HEAR_OUT_MS);
+}
+
+/* All output is written. */
+static void linger_written(struct conn *c) {
+    bool can = c->answers && !c->ended && c->loop->n_last <= HEAR_OUT_MAX;
+    if (c->hears_out)
+        return;
+    if (can && c->may_talk && drop_arriving(c))
+        c->talks = true;
+    if (c->closing)
+        return;
+    if (can && c->talks)
+        hear_out(c);
+    else
+        conn_close(c);
+}
+
 /* A connection without an owner: closed when its output is written or cannot be. */
 static void linger(struct conn *c) {
     bool late = c->alarm.at_ms != 0 && c->alarm.at_ms <= c->loop->now_ms;
-    if (late || conn_pending(c) == 0 || c->err != 0)
+    if (late || c->err != 0)
         conn_close(c);
+    else if (conn_pending(c) == 0)
+        linger_written(c);
 }
 
 /* The events that are due, now that output is written as far as possible. */

@@ -20,7 +20,10 @@
  * and the bytes that input was given, stay until that input has returned.
  *
  * What conn_close_after_write detaches.  The connection then has no owner: it writes what it
- * has, reads nothing, and is gone when that is done, when writing fails, or after ten seconds.
+ * has, and is gone when that is done, when writing fails, or after ten seconds.  A peer of an owner
+ * that answers and that goes on talking is told that this is all, and what it says is dropped until
+ * it closes, for a second at most: a socket with unread input would be reset, and the last replies
+ * lost.
  * Where output cannot be written (while connecting, between conn_tls and CONN_TLS_UP, after an
  * error) it is gone at once.
  *

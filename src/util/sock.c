@@ -68,6 +68,10 @@ void sock_nodelay(int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
+void sock_shut(int fd) {
+    shutdown(fd, SHUT_WR);
+}
+
 void sock_close(int fd) {
     close(fd);
 }

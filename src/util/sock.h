@@ -28,6 +28,8 @@ ssize_t sock_recv(int fd, void *p, size_t n);
 int sock_error(int fd);
 /* Small writes go out at once.  Clients accepted from a listener inherit the setting. */
 void sock_nodelay(int fd);
+/* The peer learns that nothing more is sent; it can still be read from. */
+void sock_shut(int fd);
 void sock_close(int fd);
 
 #endif

@@ -305,6 +305,60 @@ static void test_detach(void **state) {
     close(fd);
 }
 
+/* The last reply, and then the end: no reset, which could take the reply away. */
+static void assert_bye(int fd) {
+    char said[64] = "";
+    size_t n = 0;
+    ssize_t got = -1;
+    while (got != 0) {
+        got = read(fd, said + n, sizeof said - 1 - n);
+        assert_true(got >= 0 || errno == EAGAIN);
+        n += got > 0 ? (size_t)got : 0;
+        if (got < 0)
+            uv_run(&loop->uv, UV_RUN_NOWAIT);
+    }
+    assert_string_equal(said, "bye");
+}
+
+/* A peer that goes on talking hears the last reply: input is unread in the kernel, or was read and
+ * kept, or comes later. */
+static void test_detach_from_a_talker(void **state) {
+    (void)state;
+    static char much[500000];
+    for (int kind = 0; kind < 4; kind++) {
+        struct owner o = {.pauses = kind == 1, .use = kind == 1 ? 3 : 0};
+        int fd = owner_pair(&o, &answers);
+        if (kind == 1 || kind == 2)
+            CALL(&o, conn_pause(o.conn));
+        say(fd, "hello and more");
+        if (kind == 1) {
+            CALL(&o, conn_resume(o.conn));
+            until_called(&o, 1);
+        }
+        CALL(&o, conn_write_c(o.conn, "bye"));
+        CALL(&o, conn_close_after_write(o.conn));
+        turns(3);
+        if (kind == 3)
+            assert_true(send(fd, much, sizeof much, MSG_NOSIGNAL) > 0);
+        else
+            say(fd, "and on");
+        assert_bye(fd);
+        assert_int_equal(loop->n_last, 1);
+        close(fd);
+        while (loop->n_last > 0)
+            uv_run(&loop->uv, UV_RUN_ONCE);
+        sbuf_free(&o.got);
+    }
+    struct owner quiet = {0}; /* one that does not is not waited for */
+    int fd = owner_pair(&quiet, &answers);
+    CALL(&quiet, conn_write_c(quiet.conn, "bye"));
+    CALL(&quiet, conn_close_after_write(quiet.conn));
+    turns(3);
+    assert_int_equal(loop->n_last, 0);
+    assert_bye(fd);
+    close(fd);
+}
+
 static void test_detach_at_once(void **state) {
     struct owner o = {0}, ended = {0};
     SSL_CTX *ctx = SSL_CTX_new(TLS_method());
@@ -599,6 +653,7 @@ int main(void) {
         cmocka_unit_test(test_answer_before_failed_write),
         cmocka_unit_test(test_connect),
         cmocka_unit_test(test_detach),
+        cmocka_unit_test(test_detach_from_a_talker),
         cmocka_unit_test(test_detach_at_once),
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_owner_frees_itself),

@@ -318,6 +318,11 @@ void sock_nodelay(int fd) {
     (void)fd;
 }
 
+/* The peer learns of it when the product has closed. */
+void sock_shut(int fd) {
+    (void)fd;
+}
+
 void sock_close(int fd) {
     enum heap_side side = heap_switch(HEAP_WORLD);
     struct stream *s = fd_is_ours(fd) ? W->fds[fd - FD_FIRST] : NULL;
