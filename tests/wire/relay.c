@@ -9,6 +9,11 @@
 #include <string.h>
 #include <strings.h>
 
+/* So long RSET is waited for (smtp_rset_timeout). */
+#define RSET_S 20
+/* Each byte is a step: after so many connections it has been seen. */
+#define SPLIT_CONNS 20
+
 enum relay_mode { MODE_LINE, MODE_TEXT, MODE_CHUNK, MODE_DEAF };
 
 struct relay {
@@ -138,8 +143,10 @@ static void say_echo(struct relay *r, const struct answer *a, int code, struct b
 }
 
 /* What is in r->later is said then. */
-static void relay_waits(struct relay *r, int seconds) {
+static void relay_waits(struct relay *r, enum ledger_stage stage, int seconds) {
     r->paused = true;
+    if (stage == STAGE_RSET && seconds >= RSET_S)
+        ledger_conn_crime(r->conn, CRIME_RSET);
     if (seconds >= 60)
         ledger_conn_crime(r->conn, CRIME_LOST);
     wire_after(r->end, (int64_t)seconds * 1000);
@@ -214,11 +221,11 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
         return t->code;
     case ACT_LATER:
         reply_text(r, &r->later, a->stage, t->code, told(r, a, t->code), "as I like it");
-        relay_waits(r, RELAY_LATE_S);
+        relay_waits(r, a->stage, RELAY_LATE_S);
         return t->code;
     case ACT_SLOW:
         say_right(r, a, &r->later);
-        relay_waits(r, t->code);
+        relay_waits(r, a->stage, t->code);
         return a->code;
     default:
         say_right(r, a, out);
@@ -795,7 +802,7 @@ static void relay_run(struct relay *r) {
 static void relay_opened(struct wire_peer *p, struct wire_end *e) {
     struct relay *r = (struct relay *)(void *)p;
     r->end = e;
-    if (r->host->plan.split)
+    if (r->host->plan.split && r->host->conns <= SPLIT_CONNS)
         wire_split(e);
     if (r->host->plan.wrapped) {
         r->paused = true;
