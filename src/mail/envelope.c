@@ -40,6 +40,12 @@ static char *base_add(char *at, uint64_t v, unsigned base, unsigned width) {
  * the inode, here the low bits of the id). */
 static _Atomic uint64_t qid_last;
 
+void qid_message_id(struct sbuf *out, const char *qid, int64_t arrival_us, const char *host) {
+    sbuf_add_ch(out, '<');
+    clock_add_stamp(out, arrival_us);
+    sbuf_printf(out, ".%s@%s>", qid, host);
+}
+
 void qid_after(uint64_t id) {
     uint64_t prev = atomic_load(&qid_last);
     while (prev < id && !atomic_compare_exchange_weak(&qid_last, &prev, id)) {

@@ -48,6 +48,9 @@ struct envelope {
 
 /* Sequence of unique ids and queue IDs; any thread. */
 void qid_next(bool long_ids, uint64_t *id, char qid[QID_MAX]);
+/* Appends the Message-ID of a message that came without one, or that is made here: as Postfix has
+ * it, with date and time before the queue ID, which may come again after some days. */
+void qid_message_id(struct sbuf *out, const char *qid, int64_t arrival_us, const char *host);
 /* id is in use: those to come are greater, whatever the clock says. */
 void qid_after(uint64_t id);
 

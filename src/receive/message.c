@@ -99,8 +99,10 @@ static void missing_fields(void *arg, struct header_scan *h, struct sbuf *add) {
     const struct session *s = arg;
     const struct transaction *tx = s->tx;
     if (completes_headers(s)) {
-        if (!h->has_message_id)
-            sbuf_printf(add, "Message-Id: <%s@%s>\r\n", tx->qid, s->cfg->p.myhostname);
+        if (!h->has_message_id) {
+            qid_message_id(&h->message_id, tx->qid, tx->arrival_us, s->cfg->p.myhostname);
+            sbuf_printf(add, "Message-Id: %s\r\n", h->message_id.p);
+        }
         if (!h->has_date) {
             sbuf_add_c(add, "Date: ");
             clock_add_rfc5322(add, tx->arrival_us);
@@ -114,8 +116,6 @@ static void missing_fields(void *arg, struct header_scan *h, struct sbuf *add) {
                 addr_external(add, transaction_sender(tx));
             sbuf_add_c(add, "\r\n");
         }
-        if (!h->has_message_id)
-            sbuf_printf(&h->message_id, "<%s@%s>", tx->qid, s->cfg->p.myhostname);
     }
     if (h->no_separator)
         sbuf_add_c(add, "\r\n");

@@ -130,7 +130,10 @@ static void add_header(struct report *r) {
     sbuf_add_ch(&r->text, '\t');
     report_line(r, "boundary=\"%s\"", r->boundary);
     report_line(r, "Content-Transfer-Encoding: 8bit");
-    report_line(r, "Message-Id: <%s@%s>", r->qid, p->myhostname);
+    struct sbuf message_id = {0};
+    qid_message_id(&message_id, r->qid, r->now_us, p->myhostname);
+    report_line(r, "Message-Id: %s", message_id.p);
+    sbuf_free(&message_id);
     report_line(r, "%s", "");
     report_line(r, "This is a MIME-encapsulated message.");
     report_line(r, "%s", "");

@@ -149,7 +149,7 @@ static void report_settles(struct msg *m, struct report_op *r) {
 
 static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt *rcpts, size_t n) {
     struct report_op *r = MEM_NEW(struct report_op);
-    struct sbuf content = {0}, tmp = {0};
+    struct sbuf content = {0}, tmp = {0}, message_id = {0};
     size_t max = (size_t)m->s->cfg->p.bounce_size_limit;
     struct str orig =
         m->body == NULL ? STR_LIT("") : body_view(m->body, 0, max < 4096 ? 4096 : max, &tmp);
@@ -172,8 +172,9 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
     r->op.done = report_done;
     envelope_encode(r->env, &r->op.meta);
     report_settles(m, r);
-    log_info("cleanup", "%s: message-id=<%s@%s>", r->env->qid, r->env->qid,
-             m->s->cfg->p.myhostname);
+    qid_message_id(&message_id, r->env->qid, r->env->arrival_us, m->s->cfg->p.myhostname);
+    log_info("cleanup", "%s: message-id=%s", r->env->qid, message_id.p);
+    sbuf_free(&message_id);
     m->finishing = true;
     sbuf_free(&tmp);
     spool_submit(m->s->spool, &r->op);

@@ -22,6 +22,15 @@ void clock_add_rfc5322(struct sbuf *b, int64_t wall_us) {
     sbuf_add_c(b, text);
 }
 
+void clock_add_stamp(struct sbuf *b, int64_t wall_us) {
+    time_t sec = (time_t)(wall_us / 1000000);
+    struct tm tm;
+    char text[40];
+    gmtime_r(&sec, &tm);
+    strftime(text, sizeof text, "%Y%m%d%H%M%S", &tm);
+    sbuf_add_c(b, text);
+}
+
 void clock_add_asctime(struct sbuf *b, int64_t wall_us) {
     time_t sec = (time_t)(wall_us / 1000000);
     struct tm tm;

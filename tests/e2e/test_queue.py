@@ -374,6 +374,37 @@ def test_root_sees_the_queue_of_a_daemon_that_is_down(dns, end):
         assert [q["queue_id"] for q in p.queue()] == qids
 
 
+def test_message_ids_never_repeat(dns):
+    """Date and time stand before the queue ID, which comes again after some days, also in reports and in the log."""
+    relay = FakeRelay(replies={"RCPT": lambda l: "550 5.1.1 no" if "bad@" in l else None})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(content="Subject: plain\r\n\r\nx\r\n")
+        p.send(rcpts=["bad@y.example"], content="Subject: no\r\n\r\nx\r\n")
+        for text in (b"Subject: plain", b"Undelivered Mail"):
+            message_id = re.search(rb"^Message-Id: (<(\d{14})\.(\w+)@mta\.example>)\r$", relay.wait_mail(text)["content"], re.M)
+            when = time.mktime(time.strptime(message_id[2].decode(), "%Y%m%d%H%M%S")) - time.timezone
+            assert 0 <= time.time() - when < 3600
+            p.wait_log(rf"cleanup\[\d+\]: {message_id[3].decode()}: message-id={re.escape(message_id[1].decode())}$")
+    relay.stop()
+
+
+def test_replies_of_several_lines_keep_their_codes(dns):
+    """In log, listing and report, as Postfix writes them."""
+    said = {"wait@": "450-4.7.1 rate\r\n450-4.7.1  of you\r\n450 4.7.1 too high", "bad@": "554-5.7.1 first\r\n554-5.7.1\r\n554 5.7.1 third"}
+    relay = FakeRelay(replies={"RCPT": lambda l: next((v for k, v in said.items() if k in l), None)})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(rcpts=["wait@y.example"])
+        p.wait_log(r"to=<wait@y\.example>, .*said: 450-4\.7\.1 rate 450-4\.7\.1  of you 450 4\.7\.1 too high \(in reply to RCPT")
+        wait_for(lambda: p.queue()[0]["queue_name"] == "deferred")
+        assert "450-4.7.1 rate 450-4.7.1  of you 450 4.7.1 too high" in p.run(face="mailq").stdout
+        p.send(rcpts=["bad@y.example"])
+        p.wait_log(r"to=<bad@y\.example>, .*said: 554-5\.7\.1 first 554-5\.7\.1 554 5\.7\.1 third \(in reply to RCPT")
+        report = b" ".join(relay.wait_mail(b"Undelivered Mail")["content"].split())
+        assert b"Diagnostic-Code: smtp; 554-5.7.1 first 554-5.7.1 554 5.7.1 third" in report
+        assert b"said: 554-5.7.1 first 554-5.7.1 554 5.7.1 third" in report
+    relay.stop()
+
+
 def test_sendmail(dns):
     relay = FakeRelay()
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nenable_long_queue_ids = yes\n", dns=dns) as p:

@@ -8,7 +8,7 @@ from kit import FakeRelay, Posthouse, wait_for
 KIB = 1024
 BODY = b"\r\nSubject: of the body\r\n.\r\n..\r\nno header: at all\r\n"
 RECEIVED = rb"Received: from [^\n]*\r\n(?:\t[^\n]*\r\n)*"
-ADDED = rb"Message-Id: <\w+@mta\.example>\r\nDate: [^\n]*\r\nFrom: a@x\.example\r\n"
+ADDED = rb"Message-Id: <\d{14}\.\w+@mta\.example>\r\nDate: [^\n]*\r\nFrom: a@x\.example\r\n"
 
 
 def fields(size, each, name=b"X-Long"):
