@@ -100,6 +100,8 @@ def branches(file):
 def report(title, names, files, verbose):
     total = taken = 0
     for name in names:
+        if name not in files:
+            sys.exit(f"{name}: no program that was run has it")
         seen = branches(files[name])
         n, hit = 2 * len(seen), sum((t > 0) + (f > 0) for _, _, t, f in seen)
         total, taken = total + n, taken + hit

@@ -2149,6 +2149,45 @@ static void test_many_copies(void **state) {
     spool_close(s);
 }
 
+/* Looking at the spool of a daemon that is down changes nothing, whatever a start would mend; one
+ * that is in use is not looked at. */
+static void test_only_looked_at(void **state) {
+    struct spool_conf conf = {dir, 64U << 10};
+    struct seen seen;
+    struct spool *s, *look;
+    struct turn t = {0};
+    struct sbuf cmd = {0};
+    char *why, path[128];
+    (void)state;
+    s = open_spool(&seen);
+    put(s, 1, "one", 1000);
+    put(s, 2, "two", 1000);
+    assert_int_equal(put_file(s, 3, 300000), 0);
+    assert_int_equal(spool_open(&look, &conf, &spool_io_look, on_found, &seen, &why), -EAGAIN);
+    free(why);
+    spool_close(look);
+    spool_close(s);
+    log_file(path, 1);
+    overwrite(path, BEGIN + 60, "?", 1);
+    snprintf(path, sizeof path, "%s/body/%016x", dir, 0x77); /* of no message */
+    close(open(path, O_WRONLY | O_CREAT, 0600));
+    sbuf_printf(&cmd, "cd %s && rm -rf ../was-%s && cp -rp . ../was-%s", dir, dir + 5, dir + 5);
+    assert_int_equal(system(cmd.p), 0);
+    seen = (struct seen){0};
+    assert_int_equal(spool_open(&s, &conf, &spool_io_look, on_found, &seen, &why), 0);
+    assert_int_equal(seen.n, 2);
+    size_t noted = turn_note(s, &t, SPOOL_DONE, 2, "");
+    turn_new(s, &t, 9, 100, 0, "");
+    spool_turn(s);
+    assert_int_equal(t.told[noted], 0);
+    spool_close(s);
+    sbuf_reset(&cmd);
+    sbuf_printf(&cmd, "cd %s && diff -r . ../was-%s && rm -r ../was-%s", dir, dir + 5, dir + 5);
+    assert_int_equal(system(cmd.p), 0);
+    sbuf_free(&cmd);
+    assert_int_equal(spool_io_look.list(NULL, "/nowhere/at/all", nothing, NULL), 0);
+}
+
 static void test_what_is_full(void **state) {
     (void)state;
     assert_true(spool_is_full(-ENOSPC) && spool_is_full(-EDQUOT) && spool_is_full(-EFBIG));
@@ -2267,6 +2306,7 @@ int main(void) {
                                        T(test_rescue_passes_over_what_is_damaged),
                                        T(test_progress_before_its_message),
                                        T(test_what_is_full),
+                                       T(test_only_looked_at),
                                        T(test_many_copies),
                                        T(test_copying_without_a_place),
                                        T(test_power_cut_behind_the_end_of_what_is_damaged)};
