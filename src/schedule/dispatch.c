@@ -37,11 +37,12 @@ static struct attempt *attempt_make(const struct job *j, const struct service *t
     return a;
 }
 
-/* Its content is in memory.  A reload may have taken the transport since the job was queued. */
+/* Its content is in memory.  It goes by the settings of today: since the job was queued, a reload
+ * may have given its mail another relay host or none. */
 static void job_give(struct job *j) {
     struct sched *s = j->m->s;
     const struct service *t = dest_service(s, j->d);
-    if (t != NULL) {
+    if (t != NULL && j->m->settings == s->settings) {
         j->at = JOB_GIVEN;
         j->given = attempt_make(j, t);
         dl_push(&s->given, &j->link);
@@ -213,10 +214,7 @@ void dest_reload(struct sched *s) {
     size_t pos = 0;
     dest_wake_all(s);
     for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;)
-        if (dest_service(s, d) == NULL)
-            dest_route_anew(d);
-        else if (dl_linked(&d->starving)) /* the limit may be another one */
-            dest_stir(s, d);
+        dest_route_anew(d);
     dest_dispatch_stirred(s);
 }
 
@@ -265,7 +263,7 @@ static void job_returned(struct job *j, struct attempt *a) {
     m->open -= j->n - kept;
     j->n = kept;
     if (kept == 0 || (atomic_load(&a->recalled) && !s->stopping)) {
-        m->at_once = m->at_once || dest_service(s, j->d) == NULL;
+        m->at_once = m->at_once || m->settings != s->settings;
         msg_recipients_back(m, job_withdraw(j));
         return;
     }

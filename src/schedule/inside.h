@@ -62,6 +62,7 @@ struct msg {
     size_t heap_at;         /* place in the timer heap + 1; 0: not in it */
     uint32_t open;          /* recipients being routed or in a job */
     uint32_t routing;       /* recipients whose route is not known yet */
+    uint64_t settings;      /* sched->settings when its round began: its routes follow those */
     struct routing *routes; /* per recipient, while routing; else NULL */
     struct dl jobs;         /* struct job: all of this message */
     bool reading;           /* its content is being read for a job */
@@ -174,6 +175,7 @@ struct sched {
     struct lookup *lookup;
     struct spool *spool;
     struct config *cfg;
+    uint64_t settings; /* how many there have been before cfg */
     struct sched_ops ops;
     /* How a new message comes in: a report is one, too. */
     void (*add)(struct sched *s, struct envelope *env, struct body *body);

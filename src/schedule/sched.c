@@ -47,6 +47,10 @@ static void msg_jobs_go(struct msg *m) {
     m->open++; /* dispatching may give results at once: the message must outlive the loop */
     for (struct job *j; (j = job_forming(m)) != NULL;) {
         struct dest *d = j->d;
+        if (m->settings != s->settings) {
+            job_route_anew(j);
+            continue;
+        }
         job_enqueue(j);
         dest_dispatch(s, d);
     }
@@ -88,6 +92,7 @@ void msg_activate(struct msg *m) {
     msg_set_queue(m, QUEUE_ACTIVE);
     m->active_us = clock_wall_us();
     m->attempts++;
+    m->settings = s->settings;
     m->no_report = m->at_once = false;
     logline_active(m->env, m->left);
     if ((m->flags & PROGRESS_EXPIRE) != 0 || m->left == 0) { /* no further attempt */
@@ -265,11 +270,9 @@ void sched_start(struct sched *s) {
 void sched_reload(struct sched *s, struct config *cfg) {
     config_unref(s->cfg);
     s->cfg = config_ref(cfg);
-    DL_EACH (it, &s->given) { /* a session that is connecting does not begin what it has */
-        const struct job *j = DL_OWNER(it, struct job, link);
-        if (dest_service(s, j->d) == NULL)
-            job_recall(j);
-    }
+    s->settings++;
+    DL_EACH (it, &s->given) /* what a session has and has not begun is routed anew, as what waits */
+        job_recall(DL_OWNER(it, struct job, link));
     dest_reload(s);
 }
 

@@ -423,3 +423,44 @@ def test_orderly_stop_waits_for_the_answer_to_the_content(dns):
         assert len(relay.mails) == 1
         p.wait_log("status=sent", count=1)
     relay.stop()
+
+
+def new_relay(dns, change, common=""):
+    """Six mails wait behind one whose content a relay host has; a reload makes change(old, new) of the settings."""
+    gate = Gate()
+    old = FakeRelay(auth=["PLAIN"], users={"ua": "old-secret"}, replies={"DOT": lambda line: gate(line)}, pipelining=False)
+    new = FakeRelay(auth=["PLAIN"], users={"ub": "new-secret"})
+    main = ("smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options =\nsmtp_sasl_password_maps = texthash:{dir}/pw\n"
+            "smtp_destination_concurrency_limit = 1\n" + common)
+    first, second = change(old, new)
+    with Posthouse(first[0] + main, dns=dns, files={"pw": f"[127.0.0.1]:{old.port} ua:old-secret\n", **first[1]}) as p:
+        for i in range(6):
+            assert p.send(sender=f"s{i}@client.example", rcpts=[f"u{i}@far.example"]).startswith("250")
+        assert gate.reached.wait(20)
+        for name, text in {"pw": f"[127.0.0.1]:{new.port} ub:new-secret\n", **second[1]}.items():
+            (p.dir / name).write_text(text)
+        p.write_main(second[0] + main)
+        p.reload()
+        gate.open.set()
+        wait_for(lambda: p.queue() == [], 40)
+    mails = old.mails, new.mails
+    old.stop()
+    new.stop()
+    return [[(re.search("s\\d", m["from"]).group(), m["auth"]) for m in there] for there in mails]
+
+
+MOVES = {
+    "relayhost": lambda old, new: ((f"relayhost = [127.0.0.1]:{old.port}\n", {}), (f"relayhost = [127.0.0.1]:{new.port}\n", {})),
+    "transport table": lambda old, new: tuple(("transport_maps = texthash:{dir}/tr\n", {"tr": f"far.example smtp:[127.0.0.1]:{r.port}\n"})
+                                              for r in (old, new)),
+    "sender table": lambda old, new: tuple(("sender_dependent_relayhost_maps = texthash:{dir}/sr\n",
+                                            {"sr": f"@client.example [127.0.0.1]:{r.port}\n"}) for r in (old, new)),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_reload_moves_what_waits(dns, move):
+    """Mail that is not on the wire goes by the new relay host and with its login, never to the old one without any."""
+    old, new = new_relay(dns, MOVES[move])
+    assert old == [("s0", ("PLAIN", "ua", "old-secret"))]
+    assert sorted(new) == [(f"s{i}", ("PLAIN", "ub", "new-secret")) for i in range(1, 6)]
