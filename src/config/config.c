@@ -481,9 +481,9 @@ static void preload_one(struct config *c, const char *paths) {
 }
 
 static void preload_params(struct config *c, const struct params *p) {
-    const char *names[] = {p->smtpd_tls_cert_file, p->smtpd_tls_key_file, p->smtpd_tls_chain_files,
-                           p->smtp_tls_cert_file,  p->smtp_tls_key_file,  p->smtp_tls_CAfile,
-                           p->resolver_file,       p->resolver_hosts_file};
+    const char *names[] = {p->smtpd_tls_cert_file,  p->smtpd_tls_key_file, p->smtpd_tls_chain_files,
+                           p->smtp_tls_cert_file,   p->smtp_tls_key_file,  p->smtp_tls_CAfile,
+                           p->smtp_tls_chain_files, p->resolver_file,      p->resolver_hosts_file};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         preload_one(c, names[i]);
 }

@@ -1,8 +1,8 @@
 /*
  * daemon/audit.c - every mistake in a configuration, with file and line; see audit.h
  *
- * Asks the tables too: is there a credential for each relay host, is a table missing or older than
- * its source?
+ * Opens the tables too: is one missing or older than its source?  What stands in them is looked at
+ * in audit_creds.c, audit_rows.c and audit_tls.c.
  */
 #include "daemon/audit.h"
 
@@ -69,57 +69,6 @@ static void check_all_tables(const struct config *c, struct diags *d) {
             strcmp(info->name, "mydestination") == 0 || strcmp(info->name, "mynetworks") == 0)
             check_tables(c, info->name, v, d);
     }
-}
-
-/* The keys that would be asked for one relay host, and whether any has an answer. */
-static void check_credential(const struct config *c, struct maps *m, struct str dest,
-                             struct diags *d) {
-    struct nexthop hop;
-    struct maps_answer a;
-    const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("relayhost"));
-    if (nexthop_parse(&hop, dest, 25) != NULL)
-        return; /* said before */
-    struct maps_key keys[2] = {{hop.host, false}, {dest, false}};
-    maps_find(m, keys, 2, &a);
-    struct sbuf tables = {0};
-    maps_show(c->p.smtp_sasl_password_maps, &tables);
-    if (a.rc == MAP_NOT_FOUND)
-        diag_add(d, DIAG_WARN, c->main.path, e == NULL ? 0 : e->line,
-                 "smtp_sasl_auth_enable = yes, but no credential in %s matches the relay host "
-                 "%.*s; keys tried: \"%.*s\", \"%.*s\"%s",
-                 tables.p, STR_FMT(dest), STR_FMT(hop.host), STR_FMT(dest),
-                 c->p.smtp_sender_dependent_authentication ? " (senders' keys are asked first)"
-                                                           : "");
-    sbuf_free(&tables);
-    maps_answer_free(&a);
-}
-
-static void check_credentials(const struct config *c, struct diags *d) {
-    struct str rest = str_of(c->p.relayhost), one;
-    const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("smtp_sasl_auth_enable"));
-    int line = e == NULL ? 0 : e->line;
-    if (!c->p.smtp_sasl_auth_enable)
-        return;
-    if (c->p.smtp_sasl_password_maps[0] == '\0') {
-        diag_add(d, DIAG_WARN, c->main.path, line,
-                 "smtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty");
-        return;
-    }
-    struct maps *m = maps_open(c->p.smtp_sasl_password_maps, c->dir);
-    while (nexthop_split(&rest, &one))
-        check_credential(c, m, one, d);
-    maps_close(m);
-    if (strcmp(c->p.smtp_tls_security_level, "none") == 0)
-        diag_add(d, DIAG_WARN, c->main.path, line,
-                 "smtp_tls_security_level = none: passwords are sent in clear text");
-    /* As Postfix: a sender's credentials are for whatever host the sender's mail goes to. */
-    if (c->p.smtp_sender_dependent_authentication &&
-        (c->p.relayhost[0] == '\0' || c->p.smtp_fallback_relay[0] != '\0'))
-        diag_add(d, DIAG_NOTE, c->main.path, line,
-                 "smtp_sender_dependent_authentication = yes: a password that is found under a "
-                 "sender is offered to any host that the sender's mail goes to, %s too; a relay "
-                 "record's is not",
-                 c->p.relayhost[0] == '\0' ? "recipients' mail exchangers" : "smtp_fallback_relay");
 }
 
 /* A relay host that is this machine, on a port that it listens on. */
@@ -196,8 +145,9 @@ void audit(const struct config *c, struct diags *d) {
     unread_say_rest(c, d);
     check_services(c, d);
     check_all_tables(c, d);
-    check_credentials(c, d);
+    audit_credentials(c, d);
     check_self(c, d);
     check_certificates(c, d);
     audit_rows(c, d);
+    audit_tls(c, d);
 }

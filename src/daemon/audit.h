@@ -12,7 +12,11 @@
 /* Beyond c->diags: unused parameters, tables that cannot be opened, credentials that match nothing,
  * loops, rows that never match. */
 void audit(const struct config *c, struct diags *d);
-/* Part of that: rows and keys in tables that people fill by hand. */
+/* Parts of that: credentials for relay hosts; */
+void audit_credentials(const struct config *c, struct diags *d);
+/* what TLS needs: files, protocols, the rows of smtp_tls_policy_maps; */
+void audit_tls(const struct config *c, struct diags *d);
+/* rows and keys in tables that people fill by hand. */
 void audit_rows(const struct config *c, struct diags *d);
 /* Tables that are opened from now on may use c's parameters (mysql:NAME); NULL: none. */
 void audit_tables_of(const struct config *c);

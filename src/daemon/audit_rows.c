@@ -203,6 +203,7 @@ struct key_check {
     const char *param;
     const char *spec;
     bool senders;
+    bool hops; /* values are relay hosts; else transports */
     size_t said;
 };
 
@@ -225,13 +226,71 @@ static int check_key(void *arg, struct str key, struct str value) {
     return 0;
 }
 
+/* -- values that make mail wait -- */
+
+/* NULL, or what is wrong with a value of a table of relay hosts; text to go behind it in *more. */
+static const char *hop_value_bad(struct str value, struct sbuf *more) {
+    struct sbuf plain = {0};
+    struct str bad;
+    nexthop_without_transport(value, &plain);
+    const char *why = nexthop_check(sbuf_str(&plain), &bad);
+    if (why != NULL)
+        sbuf_printf(more, " (\"%.*s\")", STR_FMT(bad));
+    sbuf_free(&plain);
+    return why;
+}
+
+/* The same of "transport:next hop". */
+static const char *transport_value_bad(const struct config *cfg, struct str value,
+                                       const char *usual, struct sbuf *more) {
+    ptrdiff_t colon = str_chr(value, ':');
+    struct str name = str_make(value.p, colon < 0 ? value.n : (size_t)colon), bad;
+    struct str hop = colon < 0 ? STR_LIT("") : str_from(value, (size_t)colon + 1);
+    if (name.n == 0)
+        name = str_make(usual, strcspn(usual, ":"));
+    const struct service *t = config_transport(cfg, name);
+    if (t == NULL || t->kind == SERVICE_UNUSED || t->kind == SERVICE_LMTP) {
+        sbuf_printf(more, " (\"%.*s\")", STR_FMT(name));
+        return "not a transport that Posthouse has";
+    }
+    const char *why = t->kind == SERVICE_SMTP ? nexthop_check(hop, &bad) : NULL;
+    if (why != NULL)
+        sbuf_printf(more, " (\"%.*s\")", STR_FMT(bad));
+    return why;
+}
+
+static int check_row_value(void *arg, struct str key, struct str value) {
+    struct key_check *k = arg;
+    struct sbuf more = {0}, b = {0};
+    struct str v = str_trim(value);
+    const char *why = NULL;
+    if (v.n > 0 && !str_ieq_c(v, "DUNNO"))
+        why = k->hops ? hop_value_bad(v, &more)
+                      : transport_value_bad(k->cfg, v, k->cfg->p.default_transport, &more);
+    if (why != NULL && ++k->said <= SHOWN_MAX) {
+        sbuf_add_safe(&b, key);
+        sbuf_add_c(&b, "\" -> \"");
+        sbuf_add_safe(&b, v);
+        diag_add(k->d, DIAG_ERROR, k->cfg->main.path, rows_line_of(k->cfg, k->param),
+                 "%s: %s: \"%s\": mail of that row waits: %s%s", k->param, k->spec, b.p, why,
+                 more.n > 0 ? more.p : "");
+    }
+    sbuf_free(&more);
+    sbuf_free(&b);
+    return 0;
+}
+
 static void check_keys(const struct config *cfg, const char *param, const char *value, bool senders,
                        struct diags *d) {
     struct maps *m = maps_open(value, cfg->dir);
     for (size_t i = 0; i < m->n; i++) {
-        struct key_check k = {cfg, d, param, m->v[i]->spec, senders, 0};
-        if (m->v[i]->fixed && !m->v[i]->ops->remote)
-            map_each(m->v[i], check_key, &k);
+        bool hops = strcmp(param, "sender_dependent_relayhost_maps") == 0;
+        struct key_check k = {cfg, d, param, m->v[i]->spec, senders, hops, 0};
+        if (!m->v[i]->fixed || m->v[i]->ops->remote)
+            continue;
+        map_each(m->v[i], check_key, &k);
+        k.said = 0;
+        map_each(m->v[i], check_row_value, &k);
     }
     maps_close(m);
 }

@@ -40,8 +40,9 @@ static void check_options(const struct config *cfg, const char *name, const char
 
 static void check_level(const struct config *cfg, const char *name, const char *value,
                         struct diags *d) {
-    static const char *known[] = {"", "none", "may", "encrypt", "verify", "secure"};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+    static const char *known[] = {"", "none", "may", "encrypt", "verify", "secure", "fingerprint"};
+    bool server = strncmp(name, "smtpd", 5) == 0; /* the last word is not for it */
+    for (size_t i = 0; i < sizeof known / sizeof known[0] - server; i++)
         if (strcmp(value, known[i]) == 0)
             return;
     diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name),

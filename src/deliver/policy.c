@@ -12,15 +12,14 @@
 #include "config/secret.h"
 #include "deliver/session.h"
 #include "mail/address.h"
+#include "util/tls.h"
 
 static const struct {
     const char *name;
     enum tls_level level;
-} levels[] = {{"none", LEVEL_NONE},
-              {"may", LEVEL_MAY},
-              {"encrypt", LEVEL_ENCRYPT},
-              {"verify", LEVEL_VERIFY},
-              {"secure", LEVEL_SECURE}};
+} levels[] = {{"none", LEVEL_NONE},       {"may", LEVEL_MAY},
+              {"encrypt", LEVEL_ENCRYPT}, {"fingerprint", LEVEL_FINGERPRINT},
+              {"verify", LEVEL_VERIFY},   {"secure", LEVEL_SECURE}};
 
 bool tls_level_parse(struct str s, enum tls_level *level) {
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
@@ -38,6 +37,9 @@ const char *tls_level_name(enum tls_level level) {
 void tls_policy_clear(struct tls_policy *p) {
     free(p->match);
     free(p->servername);
+    free(p->protocols);
+    free(p->grade);
+    free(p->exclude);
     *p = (struct tls_policy){.level = LEVEL_NONE};
 }
 
@@ -45,12 +47,12 @@ static bool match_add(struct tls_policy *p, struct str value, struct sbuf *why) 
     struct sbuf names = {0};
     if (value.n == 0)
         sbuf_add_c(why, "match is empty");
-    else if (p->level < LEVEL_VERIFY)
+    else if (p->level < LEVEL_FINGERPRINT)
         sbuf_printf(why, "match is not for level %s", tls_level_name(p->level));
     if (why->n > 0)
         return false;
     if (p->match != NULL)
-        sbuf_printf(&names, "%s:", p->match);
+        sbuf_printf(&names, "%s%c", p->match, p->level == LEVEL_FINGERPRINT ? '|' : ':');
     sbuf_add_str(&names, value);
     free(p->match);
     p->match = sbuf_take(&names);
@@ -67,9 +69,39 @@ static bool servername_set(struct tls_policy *p, struct str value, struct sbuf *
     return why->n == 0;
 }
 
-static bool reuse_check(struct str value, struct sbuf *why) {
-    if (!str_ieq_c(value, "yes") && !str_ieq_c(value, "no"))
+static bool reuse_set(struct tls_policy *p, struct str value, struct sbuf *why) {
+    p->alone = str_ieq_c(value, "no");
+    if (!p->alone && !str_ieq_c(value, "yes"))
         sbuf_printf(why, "connection_reuse=%.*s is neither yes nor no", STR_FMT(value));
+    return why->n == 0;
+}
+
+/* Keeps the text of an attribute that stands once. */
+static bool text_set(char **to, const char *name, struct str value, struct sbuf *why) {
+    if (*to != NULL)
+        sbuf_printf(why, "%s is given twice", name);
+    else
+        *to = str_dup(value);
+    return why->n == 0;
+}
+
+static bool protocols_set(struct tls_policy *p, struct str value, struct sbuf *why) {
+    struct str bad;
+    if (text_set(&p->protocols, "protocols", value, why) && !tls_protocols_ok(p->protocols, &bad))
+        sbuf_printf(why, "there is no TLS protocol \"%.*s\"", STR_FMT(bad));
+    return why->n == 0;
+}
+
+/* Grade and exclusions are looked at by what makes OpenSSL's list of them. */
+static bool ciphers_set(struct tls_policy *p, char **to, const char *name, struct str value,
+                        struct sbuf *why) {
+    struct sbuf list = {0};
+    struct str bad;
+    if (text_set(to, name, value, why) &&
+        !tls_ciphers(&list, p->grade == NULL ? "medium" : p->grade, "", "",
+                     p->exclude == NULL ? "" : p->exclude, &bad))
+        sbuf_printf(why, "%s=%.*s: there is no \"%.*s\"", name, STR_FMT(value), STR_FMT(bad));
+    sbuf_free(&list);
     return why->n == 0;
 }
 
@@ -86,7 +118,13 @@ static bool attribute_take(struct tls_policy *p, struct str word, struct sbuf *w
     if (str_ieq_c(name, "servername"))
         return servername_set(p, value, why);
     if (str_ieq_c(name, "connection_reuse"))
-        return reuse_check(value, why);
+        return reuse_set(p, value, why);
+    if (str_ieq_c(name, "protocols"))
+        return protocols_set(p, value, why);
+    if (str_ieq_c(name, "ciphers"))
+        return ciphers_set(p, &p->grade, "ciphers", value, why);
+    if (str_ieq_c(name, "exclude"))
+        return ciphers_set(p, &p->exclude, "exclude", value, why);
     sbuf_printf(why, "the attribute %.*s is not known", STR_FMT(name));
     return false;
 }

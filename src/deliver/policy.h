@@ -8,11 +8,23 @@
 
 #include "util/str.h"
 
-enum tls_level { LEVEL_NONE, LEVEL_MAY, LEVEL_ENCRYPT, LEVEL_VERIFY, LEVEL_SECURE };
+enum tls_level {
+    LEVEL_NONE,
+    LEVEL_MAY,
+    LEVEL_ENCRYPT,
+    LEVEL_FINGERPRINT,
+    LEVEL_VERIFY,
+    LEVEL_SECURE
+};
 
 struct tls_policy {
     enum tls_level level;
-    char *match;      /* names that the certificate may have, ':' between; NULL: main.cf's */
+    char *match;      /* names that the certificate may have, ':' between, or its fingerprints,
+                       * '|' between; NULL: main.cf's */
+    char *protocols;  /* NULL: main.cf's, of the level */
+    char *grade;      /* of ciphers; NULL: main.cf's, of the level */
+    char *exclude;    /* ciphers; instead of what main.cf excludes, if not NULL */
+    bool alone;       /* one message a connection */
     char *servername; /* hostname, nexthop or a name; NULL: smtp_tls_servername */
 };
 
@@ -21,8 +33,8 @@ bool tls_level_parse(struct str s, enum tls_level *level);
 const char *tls_level_name(enum tls_level level);
 /* Reads "level attribute=value ..." into *p, which is emptied before.  False if the row cannot be
  * used as it is: why (appended) says what is wrong then, and *p is not to be used.  Attributes are
- * as in Postfix: match is added up, servername stands once, of connection_reuse the last counts (it
- * changes nothing here); level none has none of them.  An attribute that is not known is an error:
+ * as in Postfix: match is added up, of connection_reuse the last counts, the others stand once;
+ * level none has none of them.  An attribute that is not known is an error:
  * a condition that is not understood is not met. */
 bool tls_policy_parse(struct tls_policy *p, struct str row, struct sbuf *why);
 /* Empties it. */

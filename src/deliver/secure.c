@@ -7,72 +7,230 @@
  */
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "deliver/secure.h"
 #include "deliver/session.h"
 #include "mail/address.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/tls.h"
 
+static void tls_slot_free(struct tls_slot *slot) {
+    SSL_CTX_free(slot->ctx);
+    free(slot->key);
+    *slot = (struct tls_slot){0};
+}
+
+/* What a context is made of, and what is made for it. */
+struct client_tls {
+    struct tls_conf conf;
+    struct sbuf ciphers, chains;
+    const char *param; /* that is wrong; a literal */
+    char *why;         /* how; NULL: nothing is wrong */
+};
+
+static void client_tls_free(struct client_tls *t) {
+    if (t->chains.p != NULL)
+        mem_wipe(t->chains.p, t->chains.n);
+    sbuf_free(&t->chains);
+    sbuf_free(&t->ciphers);
+    free(t->why);
+}
+
+static bool client_tls_bad(struct client_tls *t, const char *param, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Always false. */
+static bool client_tls_bad(struct client_tls *t, const char *param, const char *fmt, ...) {
+    struct sbuf b = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&b, fmt, ap);
+    va_end(ap);
+    t->param = param;
+    t->why = sbuf_take(&b);
+    return false;
+}
+
+/* An empty text would mean to OpenSSL that there is none. */
+static bool client_file(struct client_tls *t, const struct config *cfg, const char *param,
+                        const char *file, struct str *text) {
+    int err = 0;
+    *text = config_file(cfg, file, &err);
+    return text->n > 0 ||
+           client_tls_bad(t, param, "%s: %s", file, err < 0 ? strerror(-err) : "the file is empty");
+}
+
+static bool client_chains(struct client_tls *t, const struct config *cfg, const struct params *p) {
+    struct str rest = str_of(p->smtp_tls_chain_files), one, text;
+    bool ok = true;
+    while (ok && str_split(&rest, ", \t\r\n", &one)) {
+        char *file = str_dup(one);
+        ok = client_file(t, cfg, "smtp_tls_chain_files", file, &text);
+        sbuf_add_str(&t->chains, text);
+        sbuf_add_c(&t->chains, "\n");
+        free(file);
+    }
+    t->conf.chains = sbuf_str(&t->chains);
+    return ok;
+}
+
+static bool client_certificate(struct client_tls *t, const struct config *cfg,
+                               const struct params *p) {
+    if (p->smtp_tls_chain_files[0] != '\0')
+        return client_chains(t, cfg, p);
+    const char *key = p->smtp_tls_key_file;
+    return p->smtp_tls_cert_file[0] == '\0' ||
+           (client_file(t, cfg, "smtp_tls_cert_file", p->smtp_tls_cert_file, &t->conf.cert) &&
+            client_file(t, cfg, "smtp_tls_key_file", key, &t->conf.key));
+}
+
+/* Sessions that verify nothing do without anchors. */
+static bool client_anchors(struct client_tls *t, const struct config *cfg, const struct params *p,
+                           enum tls_level level, bool strict) {
+    struct client_tls ignored = {.why = NULL};
+    bool own = p->smtp_tls_CAfile[0] != '\0', must = strict || level >= LEVEL_VERIFY;
+    const char *file = own ? p->smtp_tls_CAfile : CONFIG_SYSTEM_ANCHORS;
+    bool ok = client_file(own && must ? t : &ignored, cfg, "smtp_tls_CAfile", file, &t->conf.ca);
+    client_tls_free(&ignored);
+    return ok || !own || !must;
+}
+
+static const char *text_or(const char *given, const char *otherwise) {
+    return given == NULL ? otherwise : given;
+}
+
+/* As Postfix: a row's exclusions stand instead of main.cf's, and what has no encryption, or no
+ * certificate to be verified, is excluded besides. */
+static bool client_ciphers(struct client_tls *t, const struct params *p,
+                           const struct tls_policy *policy) {
+    bool must = policy->level >= LEVEL_ENCRYPT;
+    struct sbuf out = {0};
+    struct str bad;
+    const char *grade =
+        text_or(policy->grade, must ? p->smtp_tls_mandatory_ciphers : p->smtp_tls_ciphers);
+    sbuf_add_c(&out, text_or(policy->exclude, p->smtp_tls_exclude_ciphers));
+    if (must && policy->exclude == NULL)
+        sbuf_printf(&out, " %s", p->smtp_tls_mandatory_exclude_ciphers);
+    sbuf_add_c(&out, policy->level > LEVEL_ENCRYPT ? " aNULL" : must ? " eNULL" : "");
+    bool ok = tls_ciphers(&t->ciphers, grade, p->tls_high_cipherlist, p->tls_medium_cipherlist,
+                          out.n == 0 ? "" : out.p, &bad);
+    if (!ok)
+        client_tls_bad(t,
+                       bad.p == grade ? must ? "smtp_tls_mandatory_ciphers" : "smtp_tls_ciphers"
+                       : must         ? "smtp_tls_mandatory_exclude_ciphers"
+                                      : "smtp_tls_exclude_ciphers",
+                       "there is no \"%.*s\"", STR_FMT(bad));
+    sbuf_free(&out);
+    t->conf.ciphers = t->ciphers.p;
+    return ok;
+}
+
+static bool client_protocols(struct client_tls *t, const struct params *p,
+                             const struct tls_policy *policy) {
+    bool must = policy->level >= LEVEL_ENCRYPT;
+    struct str bad;
+    t->conf.protocols =
+        text_or(policy->protocols, must ? p->smtp_tls_mandatory_protocols : p->smtp_tls_protocols);
+    return tls_protocols_ok(t->conf.protocols, &bad) ||
+           client_tls_bad(t, must ? "smtp_tls_mandatory_protocols" : "smtp_tls_protocols",
+                          "there is no TLS protocol \"%.*s\"", STR_FMT(bad));
+}
+
+/* strict: anchors that cannot be read are an error whatever the level. */
+static SSL_CTX *client_context(struct client_tls *t, const struct config *cfg,
+                               const struct params *p, const struct tls_policy *policy,
+                               bool strict) {
+    char *why = NULL;
+    if (!client_protocols(t, p, policy) || !client_ciphers(t, p, policy) ||
+        !client_certificate(t, cfg, p) || !client_anchors(t, cfg, p, policy->level, strict))
+        return NULL;
+    SSL_CTX *ctx = tls_context(&t->conf, &why);
+    if (ctx == NULL)
+        client_tls_bad(t,
+                       p->smtp_tls_chain_files[0] != '\0' ? "smtp_tls_chain_files"
+                       : t->conf.cert.n > 0               ? "smtp_tls_cert_file"
+                                                          : "smtp_tls_ciphers",
+                       "%s", why);
+    free(why);
+    return ctx;
+}
+
+bool secure_check(const struct config *cfg, const struct params *p, enum tls_level level,
+                  const char **param, char **why) {
+    struct client_tls t = {.why = NULL};
+    struct tls_policy policy = {.level = level};
+    SSL_CTX *ctx = client_context(&t, cfg, p, &policy, true);
+    bool ok = ctx != NULL;
+    *param = t.param;
+    *why = t.why;
+    t.why = NULL;
+    client_tls_free(&t);
+    SSL_CTX_free(ctx);
+    return ok;
+}
+
 /* NULL with s->now set. */
-static SSL_CTX *context_make(struct dsess *s, bool mandatory) {
-    const struct params *p = s->p;
-    int err;
-    struct tls_conf c = {.protocols =
-                             mandatory ? p->smtp_tls_mandatory_protocols : p->smtp_tls_protocols,
-                         .grade = mandatory ? p->smtp_tls_mandatory_ciphers : p->smtp_tls_ciphers};
-    if (p->smtp_tls_cert_file[0] != '\0') {
-        c.cert = config_file(s->cfg, p->smtp_tls_cert_file, &err);
-        c.key = config_file(s->cfg, p->smtp_tls_key_file, &err);
-    }
-    const char *ca = p->smtp_tls_CAfile[0] != '\0' ? p->smtp_tls_CAfile : CONFIG_SYSTEM_ANCHORS;
-    c.ca = config_file(s->cfg, ca, &err);
-    char *why;
-    SSL_CTX *ctx = tls_context(&c, &why);
-    if (ctx == NULL) {
-        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.7.5", "TLS client settings: %s", why);
-        free(why);
-    }
+static SSL_CTX *context_make(struct dsess *s) {
+    struct client_tls t = {.why = NULL};
+    SSL_CTX *ctx = client_context(&t, s->cfg, s->p, &s->policy, false);
+    if (ctx == NULL)
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.7.5", "TLS client settings: %s: %s",
+                     t.param, t.why);
+    client_tls_free(&t);
     return ctx;
 }
 
 /* The slot of the context, or an empty one for it. */
-static struct tls_slot *context_slot(struct deliver *d, const struct service *svc, bool mandatory) {
+static struct tls_slot *context_slot(struct deliver *d, const struct service *svc,
+                                     const char *key) {
     struct tls_slot *empty = NULL;
     for (size_t i = 0; i < TLS_CONTEXTS; i++) {
         struct tls_slot *slot = &d->tls[i];
-        if (slot->ctx != NULL && slot->svc == svc && slot->mandatory == mandatory)
+        if (slot->ctx != NULL && slot->svc == svc && strcmp(slot->key, key) == 0)
             return slot;
         if (slot->ctx == NULL && empty == NULL)
             empty = slot;
     }
-    if (empty == NULL) { /* more transports than slots: the first one makes room */
-        empty = &d->tls[0];
-        SSL_CTX_free(empty->ctx);
-        *empty = (struct tls_slot){0};
+    if (empty == NULL) { /* more kinds of sessions than slots: one after the other makes room */
+        empty = &d->tls[d->tls_turn++ % TLS_CONTEXTS];
+        tls_slot_free(empty);
     }
     return empty;
 }
 
+/* What tells contexts of one transport apart. */
+static char *context_key(const struct tls_policy *p) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%d\n%s\n%s\n%d%s", (int)p->level, text_or(p->protocols, ""),
+                text_or(p->grade, ""), p->exclude != NULL, text_or(p->exclude, ""));
+    return sbuf_take(&b);
+}
+
 /* A reference for the caller, or NULL with s->now set. */
-static SSL_CTX *context_get(struct dsess *s, bool mandatory) {
+static SSL_CTX *context_get(struct dsess *s) {
     if (s->cfg != s->d->cfg)
-        return context_make(s, mandatory);
-    struct tls_slot *slot = context_slot(s->d, s->svc, mandatory);
-    if (slot->ctx == NULL)
-        *slot = (struct tls_slot){s->svc, mandatory, context_make(s, mandatory)};
+        return context_make(s);
+    char *key = context_key(&s->policy);
+    struct tls_slot *slot = context_slot(s->d, s->svc, key);
+    if (slot->ctx != NULL) {
+        free(key);
+    } else {
+        SSL_CTX *ctx = context_make(s);
+        free(slot->key);
+        *slot = (struct tls_slot){s->svc, key, ctx};
+    }
     if (slot->ctx != NULL)
         SSL_CTX_up_ref(slot->ctx);
     return slot->ctx;
 }
 
 void secure_clear(struct deliver *d) {
-    for (size_t i = 0; i < TLS_CONTEXTS; i++) {
-        SSL_CTX_free(d->tls[i].ctx);
-        d->tls[i] = (struct tls_slot){0};
-    }
+    for (size_t i = 0; i < TLS_CONTEXTS; i++)
+        tls_slot_free(&d->tls[i]);
 }
 
 /* The name for SNI, "" for none: hostname, nexthop or a name, as the policy or main.cf has it. */
@@ -95,10 +253,19 @@ static struct str server_name(const struct dsess *s) {
 /* Begins the handshake. */
 static enum step begin_handshake(struct dsess *s) {
     const char *own = s->p->smtp_tls_servername;
+    if (s->policy.level == LEVEL_FINGERPRINT && s->policy.match == NULL &&
+        s->p->smtp_tls_fingerprint_cert_match[0] == '\0')
+        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+                           "client TLS configuration problem: level fingerprint, and there is none "
+                           "to match");
+    if (s->policy.level == LEVEL_FINGERPRINT && !tls_digest_ok(s->p->smtp_tls_fingerprint_digest))
+        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+                           "client TLS configuration problem: smtp_tls_fingerprint_digest = %s",
+                           s->p->smtp_tls_fingerprint_digest);
     if (s->policy.servername == NULL && own[0] != '\0' && !addr_is_dns_name(str_of(own)))
         return host_failed(s, BLAME_OURSELVES, "4.7.5",
                            "client TLS configuration problem: smtp_tls_servername = %s", own);
-    SSL_CTX *ctx = context_get(s, s->policy.level >= LEVEL_ENCRYPT);
+    SSL_CTX *ctx = context_get(s);
     if (ctx == NULL)
         return STEP_HOST_FAILED;
     SSL *ssl = SSL_new(ctx);
@@ -172,6 +339,13 @@ static bool name_matches(struct dsess *s, SSL *ssl) {
     return false;
 }
 
+static bool fingerprint_matches(struct dsess *s, SSL *ssl) {
+    const char *own = s->policy.match;
+    return tls_peer_has_digest(ssl, s->p->smtp_tls_fingerprint_digest,
+                               own != NULL ? own : s->p->smtp_tls_fingerprint_cert_match,
+                               own != NULL ? "|" : ", \t\r\n");
+}
+
 static void trace_x509_name(json_t *o, const char *field, const X509_NAME *name) {
     BIO *b = BIO_new(BIO_s_mem());
     char *p = NULL;
@@ -229,15 +403,17 @@ enum step tls_up(struct dsess *s) {
     SSL *ssl = conn_ssl(s->conn);
     bool cert = SSL_get0_peer_certificate(ssl) != NULL;
     bool trusted = cert && SSL_get_verify_result(ssl) == X509_V_OK;
-    bool matched = trusted && s->policy.level >= LEVEL_VERIFY && name_matches(s, ssl);
+    bool prints = s->policy.level == LEVEL_FINGERPRINT;
+    bool matched = prints ? fingerprint_matches(s, ssl)
+                          : trusted && s->policy.level >= LEVEL_VERIFY && name_matches(s, ssl);
     s->tls_on = true;
     s->tls_verified = matched;
     s->cert_until = tls_peer_until(ssl);
     show_certificate(s, ssl, trusted, matched);
     log_certificate(s, ssl, trusted, matched);
-    if (s->policy.level < LEVEL_VERIFY || matched)
+    if (s->policy.level < LEVEL_FINGERPRINT || matched)
         return STEP_DONE;
-    if (!trusted)
+    if (!trusted || prints)
         return host_failed(s, BLAME_SITE, "4.7.5", "Server certificate not verified");
     return host_failed(s, BLAME_SITE, "4.7.5", "Server certificate does not match the name %s",
                        session_target(s)->host);

@@ -23,13 +23,13 @@
 #include "smtp/withhold.h"
 #include "util/conn.h"
 
-#define TLS_CONTEXTS 8
+#define TLS_CONTEXTS 16
 
 /* A client's TLS context, of a transport of deliver.cfg. */
 struct tls_slot {
     const struct service *svc;
-    bool mandatory; /* for level encrypt and above */
-    SSL_CTX *ctx;   /* owned; NULL: free slot */
+    char *key;    /* what else it is for; owned */
+    SSL_CTX *ctx; /* owned; NULL: free slot */
 };
 
 struct warned {
@@ -44,6 +44,7 @@ struct deliver {
     struct resolver *resolver;
     const struct deliver_ops *ops;
     struct tls_slot tls[TLS_CONTEXTS];
+    unsigned tls_turn;        /* whose slot is taken next when none is free */
     struct warned warned[64]; /* one warning an hour per relay without credentials */
     bool tells;               /* each change of stage is logged (POSTHOUSE_STAGES is set) */
 };

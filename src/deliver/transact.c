@@ -518,12 +518,17 @@ static struct txn *sending_txn(const struct dsess *s) {
     return dot || t->sent == SENT_RSET ? NULL : t;
 }
 
+/* A row of smtp_tls_policy_maps has one message go over a connection. */
+static bool is_alone(const struct dsess *s) {
+    return s->tls_on && s->policy.alone;
+}
+
 static bool worn_out(const struct dsess *s) {
     int64_t count = s->p->smtp_connection_reuse_count_limit;
     int64_t age = s->d->loop->now_ms - s->ready_ms;
-    return s->uses > 0 &&
-           (age > s->p->smtp_connection_reuse_time_limit * 1000 ||
-            (count > 0 && s->uses >= (uint64_t)count) || !s->p->smtp_connection_cache_on_demand);
+    return s->uses > 0 && (age > s->p->smtp_connection_reuse_time_limit * 1000 ||
+                           (count > 0 && s->uses >= (uint64_t)count) ||
+                           !s->p->smtp_connection_cache_on_demand || is_alone(s));
 }
 
 /* May this connection carry that attempt?  Never with another sender's login or old settings. */
@@ -551,7 +556,8 @@ static enum step begin_next(struct dsess *s) {
     struct attempt *a = DL_OWNER(s->todo.next, struct attempt, link);
     if (!fits(s, a) || worn_out(s))
         return dl_empty(&s->txns) ? STEP_RECONNECT : STEP_WAIT;
-    bool ahead = (s->caps & CAP_PIPELINING) != 0 && s->p->smtp_pipeline_transactions;
+    bool ahead =
+        (s->caps & CAP_PIPELINING) != 0 && s->p->smtp_pipeline_transactions && !is_alone(s);
     if (!dl_empty(&s->txns) && (!ahead || txn_count(s) >= TXNS_MAX))
         return STEP_WAIT;
     dl_remove(&a->link);

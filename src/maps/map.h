@@ -80,7 +80,9 @@ char *map_error(struct map *m);
 bool map_asks(struct map *m, struct str key);
 /* Where the answer for key comes from, for people; may ask a file or the server's library. */
 void map_where(struct map *m, struct str key, struct sbuf *out);
-int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
+/* Returns 0 to go on. */
+typedef int (*map_row_fn)(void *arg, struct str key, struct str value);
+int map_each(struct map *m, map_row_fn fn, void *arg);
 void map_set_error(struct map *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* NULL if there is no such type. */
 const struct map_ops *map_type(struct str type);

@@ -1,11 +1,12 @@
 /*
- * receive/certificate.c - the server's TLS context; see certificate.h
+ * receive/certificate.c - the server's TLS contexts; see certificate.h
  */
 #include "receive/certificate.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/log.h"
 #include "util/mem.h"
 #include "util/tls.h"
 
@@ -38,41 +39,160 @@ static struct str read_pem(const struct config *cfg, const char *file, char **wh
     return pem;
 }
 
-SSL_CTX *certificate_load(const struct config *cfg, char **why) {
-    const struct params *p = &cfg->p;
+/* OpenSSL's list for the clients of p; false: *why. */
+static bool server_ciphers(const struct params *p, struct sbuf *list, char **why) {
+    bool must = server_tls_level(p) == SERVER_TLS_MUST;
+    struct sbuf out = {0}, text = {0};
+    struct str bad;
+    sbuf_printf(&out, "%s %s", p->smtpd_tls_exclude_ciphers,
+                must ? p->smtpd_tls_mandatory_exclude_ciphers : "");
+    bool ok = tls_ciphers(list, must ? p->smtpd_tls_mandatory_ciphers : p->smtpd_tls_ciphers,
+                          p->tls_high_cipherlist, p->tls_medium_cipherlist, out.p, &bad);
+    if (!ok) {
+        sbuf_printf(&text, "smtpd_tls_%sciphers or its exclusions: there is no \"%.*s\"",
+                    must ? "mandatory_" : "", STR_FMT(bad));
+        *why = sbuf_take(&text);
+    }
+    sbuf_free(&out);
+    return ok;
+}
+
+/* Files with keys and certificates; the caller wipes *pem. */
+static bool read_chains(const struct config *cfg, const char *files, struct sbuf *pem, char **why) {
+    struct str rest = str_of(files), one;
+    while (*why == NULL && str_split(&rest, ", \t\r\n", &one)) {
+        char *file = str_dup(one);
+        sbuf_add_str(pem, read_pem(cfg, file, why));
+        sbuf_add_c(pem, "\n");
+        free(file);
+    }
+    return *why == NULL;
+}
+
+SSL_CTX *certificate_load(const struct config *cfg, const struct params *p, char **why) {
     const char *file = certificate_file(p);
     bool must = server_tls_level(p) == SERVER_TLS_MUST;
     bool chain = p->smtpd_tls_chain_files[0] != '\0';
     struct tls_conf c = {.server = true,
                          .protocols =
-                             must ? p->smtpd_tls_mandatory_protocols : p->smtpd_tls_protocols,
-                         .grade = "medium"};
+                             must ? p->smtpd_tls_mandatory_protocols : p->smtpd_tls_protocols};
+    struct sbuf ciphers = {0}, chains = {0};
+    SSL_CTX *ctx = NULL;
+    char *reason = NULL;
     *why = NULL;
     if (file == NULL)
         return NULL;
-    c.cert = read_pem(cfg, file, why);
-    c.key = *why != NULL || chain ? c.cert : read_pem(cfg, p->smtpd_tls_key_file, why);
-    if (*why != NULL)
-        return NULL;
-    char *reason = NULL;
-    SSL_CTX *ctx = tls_context(&c, &reason);
-    if (ctx == NULL)
-        *why = cannot_load(file, reason);
+    if (chain && read_chains(cfg, file, &chains, why))
+        c.chains = sbuf_str(&chains);
+    if (!chain)
+        c.cert = read_pem(cfg, file, why);
+    if (!chain && *why == NULL)
+        c.key = read_pem(cfg, p->smtpd_tls_key_file, why);
+    if (*why == NULL && server_ciphers(p, &ciphers, why)) {
+        c.ciphers = ciphers.p;
+        ctx = tls_context(&c, &reason);
+        if (ctx == NULL)
+            *why = cannot_load(file, reason);
+    }
+    if (chains.p != NULL)
+        mem_wipe(chains.p, chains.n);
+    sbuf_free(&chains);
+    sbuf_free(&ciphers);
     free(reason);
     return ctx;
 }
 
-void certificate_check(const struct config *cfg, struct diags *d) {
+/* Has a service with the parameters p a context of its own? */
+static bool has_own_tls(const struct params *p, const struct params *shared) {
+    static const size_t texts[] = {
+        offsetof(struct params, smtpd_tls_cert_file),
+        offsetof(struct params, smtpd_tls_key_file),
+        offsetof(struct params, smtpd_tls_chain_files),
+        offsetof(struct params, smtpd_tls_protocols),
+        offsetof(struct params, smtpd_tls_mandatory_protocols),
+        offsetof(struct params, smtpd_tls_ciphers),
+        offsetof(struct params, smtpd_tls_mandatory_ciphers),
+        offsetof(struct params, smtpd_tls_exclude_ciphers),
+        offsetof(struct params, smtpd_tls_mandatory_exclude_ciphers),
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (strcmp(*(const char *const *)(const void *)((const char *)p + texts[i]),
+                   *(const char *const *)(const void *)((const char *)shared + texts[i])) != 0)
+            return true;
+    return (server_tls_level(p) == SERVER_TLS_MUST) !=
+           (server_tls_level(shared) == SERVER_TLS_MUST);
+}
+
+struct own_certificate {
+    char *svc_name;
+    SSL_CTX *ctx;
+    struct own_certificate *next;
+};
+
+static struct own_certificate *own_certificate_find(const struct certificates *c,
+                                                    const char *svc_name) {
+    struct own_certificate *o = c->own;
+    while (o != NULL && strcmp(o->svc_name, svc_name) != 0)
+        o = o->next;
+    return o;
+}
+
+static void certificate_load_into(SSL_CTX **at, const struct config *cfg, const struct params *p) {
     char *why;
-    SSL_CTX *ctx = certificate_load(cfg, &why);
+    SSL_CTX *ctx = certificate_load(cfg, p, &why);
+    if (why != NULL)
+        log_warn("smtpd", "%s; %s", why,
+                 *at != NULL ? "the one that was loaded before stays in use"
+                             : "STARTTLS is not offered, and services with "
+                               "smtpd_tls_wrappermode are not served");
+    if (why == NULL || ctx != NULL) {
+        SSL_CTX_free(*at);
+        *at = ctx;
+    }
+    free(why);
+}
+
+void certificates_load(struct certificates *c, const struct config *cfg) {
+    certificate_load_into(&c->shared, cfg, &cfg->p);
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *s = cfg->services[i];
+        if (s->kind != SERVICE_SMTPD || !has_own_tls(&s->p, &cfg->p))
+            continue;
+        struct own_certificate *o = own_certificate_find(c, s->name);
+        if (o == NULL) {
+            o = MEM_NEW(struct own_certificate);
+            *o = (struct own_certificate){mem_strdup(s->name), NULL, c->own};
+            c->own = o;
+        }
+        certificate_load_into(&o->ctx, cfg, &s->p);
+    }
+}
+
+SSL_CTX *certificates_of(const struct certificates *c, const struct config *cfg,
+                         const struct service *svc) {
+    const struct own_certificate *o = own_certificate_find(c, svc->name);
+    return o != NULL && has_own_tls(&svc->p, &cfg->p) ? o->ctx : c->shared;
+}
+
+static void certificate_check_one(const struct config *cfg, const struct params *p,
+                                  const char *svc_name, struct diags *d) {
+    char *why;
+    SSL_CTX *ctx = certificate_load(cfg, p, &why);
     const char *name =
-        cfg->p.smtpd_tls_chain_files[0] != '\0' ? "smtpd_tls_chain_files" : "smtpd_tls_cert_file";
+        p->smtpd_tls_chain_files[0] != '\0' ? "smtpd_tls_chain_files" : "smtpd_tls_cert_file";
     const struct cfg_entry *e = cfg_file_find(&cfg->main, str_of(name));
     if (why != NULL)
         diag_add(d, DIAG_WARN, cfg->main.path, e == NULL ? 0 : e->line,
-                 "%s; STARTTLS is not offered, and services with smtpd_tls_wrappermode are not "
+                 "%s%s%s; STARTTLS is not offered, and services with smtpd_tls_wrappermode are not "
                  "served",
-                 why);
+                 svc_name, svc_name[0] == '\0' ? "" : ": ", why);
     free(why);
     SSL_CTX_free(ctx);
+}
+
+void certificate_check(const struct config *cfg, struct diags *d) {
+    certificate_check_one(cfg, &cfg->p, "", d);
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (cfg->services[i]->kind == SERVICE_SMTPD && has_own_tls(&cfg->services[i]->p, &cfg->p))
+            certificate_check_one(cfg, &cfg->services[i]->p, cfg->services[i]->name, d);
 }

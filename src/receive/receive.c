@@ -111,23 +111,6 @@ void receive_listen(struct receive *r, int fd, const char *svc_name, bool local)
     dl_push(&r->listeners, &ln->link);
 }
 
-/* The certificate of the configuration.  One that cannot be loaded (a renewal may be half written)
- * never takes away the one that is in use. */
-static void load_certificate(struct receive *r) {
-    char *why;
-    SSL_CTX *ctx = certificate_load(r->cfg, &why);
-    if (why != NULL)
-        log_warn("smtpd", "%s; %s", why,
-                 r->tls != NULL ? "the one that was loaded before stays in use"
-                                : "STARTTLS is not offered, and services with "
-                                  "smtpd_tls_wrappermode are not served");
-    if (why == NULL || ctx != NULL) {
-        SSL_CTX_free(r->tls);
-        r->tls = ctx;
-    }
-    free(why);
-}
-
 struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, struct config *cfg,
                             const struct receive_ops *ops) {
     struct receive *r = MEM_NEW(struct receive);
@@ -138,7 +121,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     r->ops = *ops;
     dl_init(&r->listeners);
     dl_init(&r->sessions);
-    load_certificate(r);
+    certificates_load(&r->tls, r->cfg);
     struct rlimit rl = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &rl);
     uint64_t limit = rl.rlim_cur > INT_MAX ? INT_MAX : rl.rlim_cur;
@@ -151,7 +134,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
 void receive_reload(struct receive *r, struct config *cfg) {
     config_unref(r->cfg);
     r->cfg = config_ref(cfg);
-    load_certificate(r);
+    certificates_load(&r->tls, r->cfg);
     auth_reload(r);
 }
 

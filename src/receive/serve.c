@@ -127,7 +127,7 @@ static void serve_next(struct session *s, enum cmd rc) {
         break;
     case CMD_TLS:
         smtpd_enter(s, SESSION_TLS);
-        conn_tls(s->conn, SSL_new(s->r->tls), true);
+        conn_tls(s->conn, SSL_new(certificates_of(&s->r->tls, s->cfg, s->svc)), true);
         break;
     case CMD_CLOSE:
         serve_close(s, NULL);
@@ -302,7 +302,7 @@ static bool has_room(struct session *s) {
 
 static bool has_certificate(const struct session *s) {
     struct sbuf from = {0};
-    if (!s->wrapped || s->r->tls != NULL)
+    if (!s->wrapped || certificates_of(&s->r->tls, s->cfg, s->svc) != NULL)
         return true;
     log_warn("smtpd",
              "Wrapper-mode request dropped from %s for service %s: no TLS certificate is loaded",

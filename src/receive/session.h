@@ -18,6 +18,7 @@
 
 #include <stdatomic.h>
 
+#include "receive/certificate.h"
 #include "receive/client.h"
 #include "receive/receive.h"
 #include "smtp/command.h"
@@ -46,7 +47,7 @@ struct receive {
     struct dl listeners;
     struct dl sessions;
     size_t n_sessions;
-    SSL_CTX *tls;            /* NULL: no certificate was ever loaded */
+    struct certificates tls; /* of new sessions */
     struct dovecot *dovecot; /* NULL: no service asks it */
     char *dovecot_path;      /* NULL: likewise */
     int fd_max;      /* clients above it are refused: the rest is for the spool and deliveries */

@@ -3,10 +3,12 @@
  */
 #include "util/tls.h"
 
+#include <ctype.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <string.h>
+#include <strings.h>
 
 #include "util/clock.h"
 #include "util/mem.h"
@@ -30,17 +32,29 @@ static int version_index(struct str name) {
     return -1;
 }
 
-/* New style ">=TLSv1.2", old style "!SSLv3" and "TLSv1.2, TLSv1.3"; false on an unknown name. */
+bool tls_protocols_ok(const char *text, struct str *bad) {
+    struct str rest = str_of(text);
+    while (str_split(&rest, ", \t\r\n:", bad)) {
+        bool bound = str_istarts(*bad, ">=") || str_istarts(*bad, "<=");
+        if (version_index(str_from(*bad, bound ? 2 : bad->p[0] == '!' ? 1 : 0)) < 0)
+            return false;
+    }
+    return true;
+}
+
+/* New style ">=TLSv1.2", old style "!SSLv3" and "TLSv1.2, TLSv1.3"; false on an unknown name.  The
+ * system's own lower bound counts for nothing. */
 static bool set_protocols(SSL_CTX *ctx, const char *text) {
     struct str rest = str_of(text), w;
     uint64_t included = 0, all = 0;
+    if (!tls_protocols_ok(text, &w))
+        return false;
+    SSL_CTX_set_min_proto_version(ctx, 0);
     for (size_t i = 0; i < VERSIONS; i++)
         all |= versions[i].off;
-    while (str_split(&rest, ", \t:", &w)) {
+    while (str_split(&rest, ", \t\r\n:", &w)) {
         bool min = str_istarts(w, ">="), max = str_istarts(w, "<="), negated = w.p[0] == '!';
         int i = version_index(str_from(w, min || max ? 2 : negated ? 1 : 0));
-        if (i < 0)
-            return false;
         if (min)
             SSL_CTX_set_min_proto_version(ctx, versions[i].version);
         else if (max)
@@ -55,11 +69,33 @@ static bool set_protocols(SSL_CTX *ctx, const char *text) {
     return true;
 }
 
+bool tls_ciphers(struct sbuf *out, const char *grade, const char *high, const char *medium,
+                 const char *excluded, struct str *bad) {
+    static const char *const as_medium[] = {"medium", "low", "export"};
+    struct str rest = str_of(excluded);
+    const char *list = strcasecmp(grade, "high") == 0   ? high
+                       : strcasecmp(grade, "null") == 0 ? "eNULL:!aNULL"
+                                                        : NULL;
+    for (size_t i = 0; i < 3; i++)
+        if (strcasecmp(grade, as_medium[i]) == 0)
+            list = medium;
+    *bad = str_of(grade);
+    if (list == NULL)
+        return false;
+    sbuf_add_c(out, list);
+    while (str_split(&rest, ", \t\r\n:", bad)) {
+        if (strchr("!+-@", bad->p[0]) != NULL)
+            return false;
+        sbuf_printf(out, ":!%.*s", STR_FMT(*bad));
+    }
+    return true;
+}
+
 static char *tls_reason(const char *what) {
     struct sbuf b = {0};
     unsigned long e = ERR_get_error();
     const char *text = e == 0 ? NULL : ERR_reason_error_string(e);
-    sbuf_printf(&b, "%s: %s", what, text == NULL ? "unknown error" : text);
+    sbuf_printf(&b, "%s%s%s", what, text == NULL ? "" : ": ", text == NULL ? "" : text);
     ERR_clear_error();
     return sbuf_take(&b);
 }
@@ -96,10 +132,59 @@ static void use_anchors(SSL_CTX *ctx, struct str pem) {
     ERR_clear_error();
 }
 
-static const char *cipher_list(const char *grade) {
-    if (strcmp(grade, "high") == 0)
-        return "HIGH:!aNULL:!eNULL";
-    return "DEFAULT:!eNULL:@SECLEVEL=1";
+/* What was read of a PEM file's part, or NULL where it is of another kind. */
+struct chain_part {
+    char *name, *header;
+    unsigned char *data;
+    long n;
+};
+
+static void chain_part_free(struct chain_part *p) {
+    OPENSSL_free(p->name);
+    OPENSSL_free(p->header);
+    OPENSSL_clear_free(p->data, (size_t)p->n);
+}
+
+/* Takes a key, or a certificate behind one: the first is the key's own, the others its chain. */
+static bool chain_take(SSL_CTX *ctx, const struct chain_part *p, EVP_PKEY **key, bool *own) {
+    const unsigned char *at = p->data;
+    if (strstr(p->name, "PRIVATE KEY") != NULL) {
+        EVP_PKEY_free(*key);
+        *key = d2i_AutoPrivateKey(NULL, &at, p->n);
+        *own = false;
+        return *key != NULL;
+    }
+    if (strcmp(p->name, PEM_STRING_X509) != 0)
+        return true; /* parameters and the like */
+    X509 *x = *key == NULL ? NULL : d2i_X509(NULL, &at, p->n);
+    if (x == NULL)
+        return false; /* a certificate before any key */
+    bool ok = *own ? SSL_CTX_add0_chain_cert(ctx, x) == 1
+                   : SSL_CTX_use_cert_and_key(ctx, x, *key, NULL, 1) == 1;
+    if (!*own || !ok)
+        X509_free(x);
+    *own = true;
+    return ok;
+}
+
+/* Keys, each with its certificates behind it. */
+static bool use_chains(SSL_CTX *ctx, struct str pem) {
+    BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
+    EVP_PKEY *key = NULL;
+    struct chain_part p = {0};
+    bool own = false, ok = true, any = false;
+    while (ok && PEM_read_bio(bio, &p.name, &p.header, &p.data, &p.n) == 1) {
+        ok = chain_take(ctx, &p, &key, &own);
+        any = any || own;
+        chain_part_free(&p);
+        p = (struct chain_part){0};
+    }
+    ok = ok && any && own; /* a key without a certificate is a mistake */
+    if (ok)
+        ERR_clear_error(); /* the end of the file */
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+    return ok;
 }
 
 SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
@@ -116,9 +201,14 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
     SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
                                  SSL_OP_CLEANSE_PLAINTEXT);
-    SSL_CTX_set_cipher_list(ctx, cipher_list(c->grade));
-    if (!set_protocols(ctx, c->protocols))
+    SSL_CTX_set_security_level(ctx, 0); /* as Postfix: the settings say what is good enough */
+    if (SSL_CTX_set_cipher_list(ctx, c->ciphers) != 1)
+        what = "no cipher is left";
+    if (what == NULL && !set_protocols(ctx, c->protocols))
         what = "unknown TLS protocol name";
+    if (what == NULL && c->chains.n > 0 && !use_chains(ctx, c->chains) &&
+        !(use_chain(ctx, c->chains) && use_key(ctx, c->chains)))
+        what = "cannot use the keys and their certificates";
     if (what == NULL && c->cert.n > 0 && !use_chain(ctx, c->cert))
         what = "cannot use the certificate";
     if (what == NULL && c->cert.n > 0 && !use_key(ctx, c->key.n > 0 ? c->key : c->cert))
@@ -169,6 +259,42 @@ bool tls_peer_has_name(SSL *ssl, const char *name) {
     if (X509_check_host(cert, name, strlen(name), flags, NULL) == 1)
         return true;
     return X509_check_ip_asc(cert, name, 0) == 1;
+}
+
+bool tls_digest_ok(const char *name) {
+    return EVP_get_digestbyname(name) != NULL;
+}
+
+/* "ab:cd:…" of n bytes, compared without regard to case. */
+static bool digest_is(struct str text, const unsigned char *md, unsigned n) {
+    static const char hex[] = "0123456789abcdef";
+    if (n == 0 || text.n != (size_t)n * 3 - 1)
+        return false;
+    for (unsigned i = 0; i < n; i++) {
+        const char *p = text.p + (size_t)i * 3;
+        if (tolower((unsigned char)p[0]) != hex[md[i] >> 4] ||
+            tolower((unsigned char)p[1]) != hex[md[i] & 15] || (i + 1 < n && p[2] != ':'))
+            return false;
+    }
+    return true;
+}
+
+bool tls_peer_has_digest(SSL *ssl, const char *digest, const char *list, const char *delims) {
+    X509 *cert = SSL_get0_peer_certificate(ssl);
+    const EVP_MD *md = EVP_get_digestbyname(digest);
+    unsigned char of_cert[EVP_MAX_MD_SIZE], of_key[EVP_MAX_MD_SIZE], *der = NULL;
+    unsigned n_cert = 0, n_key = 0;
+    struct str rest = str_of(list), one;
+    bool found = false;
+    if (cert == NULL || md == NULL || X509_digest(cert, md, of_cert, &n_cert) != 1)
+        return false;
+    int n = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+    if (n <= 0 || EVP_Digest(der, (size_t)n, of_key, &n_key, md, NULL) != 1)
+        n_key = 0;
+    OPENSSL_free(der);
+    while (!found && str_split(&rest, delims, &one))
+        found = digest_is(one, of_cert, n_cert) || digest_is(one, of_key, n_key);
+    return found;
 }
 
 int64_t tls_peer_until(SSL *ssl) {

@@ -15,10 +15,25 @@ struct tls_conf {
     bool server;
     struct str cert;       /* PEM chain; empty: none */
     struct str key;        /* PEM; empty: in cert */
+    struct str chains;     /* PEM, instead of both: keys, each with its chain behind
+                            * it, or one key behind its chain */
     struct str ca;         /* PEM anchors; empty: none */
     const char *protocols; /* ">=TLSv1.2", "!SSLv3 !TLSv1", "TLSv1.2 TLSv1.3" */
-    const char *grade;     /* "medium", "high", … */
+    const char *ciphers;   /* OpenSSL's list, as tls_ciphers makes it */
 };
+
+/* Appends the list of a grade (high, medium and the obsolete ones, which mean medium, or null), in
+ * main.cf's own words, without the ciphers that are excluded.  False: *bad is a word of grade or
+ * excluded that is none. */
+bool tls_ciphers(struct sbuf *out, const char *grade, const char *high, const char *medium,
+                 const char *excluded, struct str *bad);
+/* False: *bad is the word that is no protocol's name. */
+bool tls_protocols_ok(const char *text, struct str *bad);
+/* Is that a digest that OpenSSL has? */
+bool tls_digest_ok(const char *name);
+/* Does the digest of the peer's certificate, or of its public key, stand in the list ("ab:cd…", any
+ * of delims between)? */
+bool tls_peer_has_digest(SSL *ssl, const char *digest, const char *list, const char *delims);
 
 /* NULL with *why (owned by the caller) on failure. */
 SSL_CTX *tls_context(const struct tls_conf *c, char **why);

@@ -1,11 +1,15 @@
 """TLS policies for Debian's Postfix and for Posthouse: which keys are asked of which kind of table, what the attributes of a
 row mean, which name is sent for SNI, and when mail goes on in clear."""
+import hashlib
+import ssl
+import subprocess
+
 import pytest
 from kit import FakeRelay, make_cert, server_tls
 
 import pair
 
-PLAIN, SECURE, REFUSING = "127.0.0.73", "127.0.0.72", "127.0.0.74"
+PLAIN, SECURE, REFUSING, OLD = "127.0.0.73", "127.0.0.72", "127.0.0.74", "127.0.0.75"
 MAY = "smtp_tls_security_level = may\n"
 HOP = "relayhost = [relay.test]\n"
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = static:clerk:sesame\nsmtp_sasl_security_options = "
@@ -17,6 +21,26 @@ ROWS = ["secure match=relay.test match=other.test", "secure match=other.test mat
         "encrypt servername=a.test servername=a.test", "encrypt servername=-bad-", "encrypt servername=127.0.0.1",
         "secure Match=RELAY.test", "verify match=other.test:relay.test", "must", "encrypt servername=",
         "secure match=relay.test connection_reuse=no"]
+
+
+# {print} and {key}: the SHA-256 fingerprints of the relay's certificate and of its key
+CHOICES = ["encrypt protocols=TLSv1.2", "encrypt protocols=!SSLv2:!SSLv3:!TLSv1.3", "encrypt protocols=<=TLSv1.2",
+    "may protocols=>=TLSv1.3",
+           "encrypt protocols=TLSV1.2:tlsv1.3", "encrypt protocols=TLS1.2", "encrypt protocols=",
+           "encrypt protocols=TLSv1.2 protocols=TLSv1.3",
+           "encrypt protocols=TLSv1.2 ciphers=high", "encrypt protocols=TLSv1.2 ciphers=HIGH", "encrypt ciphers=strong", "encrypt ciphers=",
+           "encrypt ciphers=high ciphers=high", "encrypt protocols=TLSv1.2 exclude=AESGCM:CHACHA20",
+           "encrypt protocols=TLSv1.2 exclude=aRSA",
+           "encrypt protocols=TLSv1.2 exclude=ECDHE-RSA-AES256-GCM-SHA384", "encrypt exclude=!aRSA", "encrypt exclude=",
+           "encrypt exclude=a exclude=b",
+           "secure match=relay.test protocols=TLSv1.2 exclude=CHACHA20", "none protocols=TLS1.2", "may ciphers=low protocols=TLSv1.2",
+           "fingerprint", "fingerprint match={print}", "fingerprint match={key}", "fingerprint match={lower}",
+           "fingerprint match=00:11|{print}",
+           "fingerprint match=00:11 match={print}", "fingerprint match=00:11", "fingerprint match=", "fingerprint match={print}:00",
+           "encrypt match={print}", "fingerprint match={print} protocols=TLSv1.2"]
+V12 = "smtp_tls_mandatory_protocols = TLSv1.2\nsmtp_tls_protocols = TLSv1.2\n"
+ENCRYPT = HOP + "smtp_tls_security_level = encrypt\n"
+PRINT = HOP + "smtp_tls_security_level = fingerprint\n"
 
 
 def case(id, main, pol=None, kind="hash", rcpts=("b@y.test",), sni=None, more=None):
@@ -47,6 +71,28 @@ CASES = [
     case("servername is a name", HOP + "smtp_tls_security_level = encrypt\nsmtp_tls_servername = lit.test\n"),
     case("servername is none", HOP + MAY + "smtp_tls_servername = lit.test.\n"),
     case("servername of the row", HOP + "smtp_tls_servername = -bad-\n", "[relay.test] encrypt servername=p.test"),
+    # protocols, ciphers, fingerprints: of a row, and of main.cf
+    case("choices", MAY + "transport_maps = hash:{dir}/tr\n", "\n".join(f"[h{i}.test] {r}" for i, r in enumerate(CHOICES)),
+         rcpts=[f"b@r{i}.test" for i in range(len(CHOICES))], sni=[],
+         more={"tr": "".join(f"r{i}.test smtp:[h{i}.test]\n" for i in range(len(CHOICES)))}),
+    *[case(f"main.cf {i}", main, sni=[]) for i, main in enumerate([
+        ENCRYPT + V12, HOP + MAY + V12 + "smtp_tls_exclude_ciphers = AESGCM\n",
+        ENCRYPT + V12 + "smtp_tls_exclude_ciphers = AESGCM, CHACHA20\n",
+        ENCRYPT + V12 + "smtp_tls_mandatory_exclude_ciphers = AESGCM CHACHA20\n",
+        HOP + MAY + V12 + "smtp_tls_mandatory_exclude_ciphers = AESGCM\n",
+        ENCRYPT + V12 + "smtp_tls_mandatory_ciphers = high\ntls_high_cipherlist = ECDHE-RSA-AES128-SHA256\n",
+        ENCRYPT + V12 + "smtp_tls_ciphers = high\ntls_high_cipherlist = ECDHE-RSA-AES128-SHA256\n",
+        HOP + MAY + V12 + "tls_medium_cipherlist = ECDHE-RSA-AES256-SHA384:ECDHE-RSA-AES128-SHA256\n",
+        HOP + MAY + V12 + "smtp_tls_ciphers = high\ntls_high_cipherlist = ECDHE-RSA-AES128-SHA256\n",
+        PRINT, PRINT + "smtp_tls_fingerprint_cert_match = 00:11, {print}\n", PRINT + "smtp_tls_fingerprint_cert_match = {key}\n",
+        PRINT + "smtp_tls_fingerprint_cert_match = {sha1}\nsmtp_tls_fingerprint_digest = sha1\n",
+        PRINT + "smtp_tls_fingerprint_cert_match = {sha1}\n", PRINT + "smtp_tls_fingerprint_cert_match = 00:11\n"])],
+    # a host that has no more than TLS 1.1
+    case("old, at may", f"relayhost = [{OLD}]\n" + MAY),
+    case("old, required and permitted",
+        f"relayhost = [{OLD}]\nsmtp_tls_security_level = encrypt\nsmtp_tls_mandatory_protocols = >=TLSv1\n"),
+    case("old, by a row", f"relayhost = [{OLD}]\n" + MAY, f"[{OLD}] encrypt protocols=TLSv1.1"),
+    case("old, high", f"relayhost = [{OLD}]\n" + MAY, f"[{OLD}] encrypt protocols=TLSv1 ciphers=high"),
     # in clear
     case("refused, login may be in clear", f"relayhost = [{REFUSING}]\n" + MAY + LOGIN + "noanonymous\n"),
     case("refused, login may not be in clear", f"relayhost = [{REFUSING}]\n" + MAY + LOGIN + "noplaintext, noanonymous\n"),
@@ -58,7 +104,7 @@ def name_server(tmp_path_factory):
     d = tmp_path_factory.mktemp("dns")
     d.chmod(0o755)
     names = [f"relay.test. 60 IN A {SECURE}", "dom.test. 60 IN MX 10 relay.test."]
-    names += [f"h{i}.test. 60 IN A {SECURE}" for i in range(len(ROWS))]
+    names += [f"h{i}.test. 60 IN A {SECURE}" for i in range(max(len(ROWS), len(CHOICES)))]
     server = pair.NameServer(d, names + [f"{n}plain.test. 60 IN A {PLAIN}" for n in ("", "sub.", "deep.sub.")])
     yield server
     server.stop()
@@ -71,14 +117,38 @@ def postfix(name_server):
     p.stop()
 
 
+class Chosen:
+    """A context that keeps what its sessions have agreed on."""
+
+    def __init__(self, context):
+        self.context, self.seen = context, []
+
+    def wrap_socket(self, *args, **kw):
+        s = self.context.wrap_socket(*args, **kw)
+        self.seen.append((s.version(), s.cipher()[0]))
+        return s
+
+
+def fingerprints(cert):
+    """What stands for it in the cases."""
+    der = ssl.PEM_cert_to_DER_cert(cert.read_text())
+    spki = subprocess.run(f"openssl x509 -in {cert} -pubkey -noout | openssl pkey -pubin -outform DER", shell=True,
+        capture_output=True).stdout
+    shown = lambda data, digest: ":".join(f"{b:02X}" for b in hashlib.new(digest, data).digest())
+    return {"{print}": shown(der, "sha256"), "{lower}": shown(der, "sha256").lower(), "{key}": shown(spki, "sha256"),
+        "{sha1}": shown(der, "sha1")}
+
+
 @pytest.fixture(scope="module")
 def relays(tmp_path_factory):
     cert, key = make_cert(tmp_path_factory.mktemp("cert"), "relay.test")
     cert.parent.chmod(0o755)
     names = []
-    tls = server_tls(cert, key)
-    tls.sni_callback = lambda sock, name, context: names.append(name)
-    all_ = {"plain": FakeRelay(PLAIN, 25), "secure": FakeRelay(SECURE, 25, tls=tls),
+    tls, old = Chosen(server_tls(cert, key)), Chosen(server_tls(cert, key))
+    tls.context.sni_callback = lambda sock, name, context: names.append(name)
+    old.context.set_ciphers("ALL:@SECLEVEL=0")
+    old.context.minimum_version, old.context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    all_ = {"plain": FakeRelay(PLAIN, 25), "secure": FakeRelay(SECURE, 25, tls=tls), "old": FakeRelay(OLD, 25, tls=old),
             "refusing": FakeRelay(REFUSING, 25, tls=tls, auth=("PLAIN",), replies={"STARTTLS": "454 4.7.0 not now"})}
     yield all_, names, cert
     for r in all_.values():
@@ -89,15 +159,20 @@ def what_happens(mta, relays, c):
     """(status and detail code, how each relay was spoken to, names of SNI); texts differ on purpose: Posthouse's says what is wrong."""
     all_, names, cert = relays
     names.clear()
-    main = f"smtp_tls_CAfile = {cert}\n" + c["main"]
-    replies, results, _ = pair.run(mta, all_, main, c["files"], "", [("a@x.test", r) for r in c["rcpts"]])
+    chosen = [all_[n].tls for n in ("secure", "old")]
+    for tls in chosen:
+        tls.seen.clear()
+    main, files = f"smtp_tls_CAfile = {cert}\n" + c["main"], dict(c["files"])
+    for word, value in fingerprints(cert).items():
+        main, files = main.replace(word, value), {n: t.replace(word, value) for n, t in files.items()}
+    replies, results, _ = pair.run(mta, all_, main, files, "", [("a@x.test", r) for r in c["rcpts"]])
     assert not replies
     spoken = {n: sorted((bool(s.tls), s.auth or (), m["rcpts"][0].split(" ORCPT")[0]) for s in r.sessions for m in s.mails)
               for n, r in all_.items()}
     first = {}
     for o in results:
         first.setdefault(o[0], (o[2], o[3]))
-    return first, spoken, [n for n in names if c["sni"] is None or n in c["sni"]]
+    return first, spoken, [n for n in names if c["sni"] is None or n in c["sni"]], [sorted(set(tls.seen)) for tls in chosen]
 
 
 @pytest.mark.parametrize("c", CASES)

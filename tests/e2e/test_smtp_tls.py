@@ -1,4 +1,5 @@
 """The SMTP server's certificate: what is half written never takes the good one away, and no wrapped port speaks in clear."""
+import re
 import socket
 import ssl
 
@@ -107,3 +108,42 @@ def test_a_chain_file_and_a_configuration_that_gives_tls_up(dns):
         assert in_clear(server.port) == b""
         with p.client() as c:
             assert "STARTTLS" not in c.ehlo
+
+
+def agreed(port, ctx):
+    """What STARTTLS comes to: (version, cipher, certificate), or None."""
+    ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.settimeout(20 * SLOW)
+        for line in (b"", b"EHLO x\r\n", b"STARTTLS\r\n"):
+            s.sendall(line)
+            while not re.search(rb"(?m)^\d{3} .*\r\n", s.recv(2000)):
+                pass
+        try:
+            with ctx.wrap_socket(s) as t:
+                return t.version(), t.cipher()[0], t.getpeercert(True)
+        except (ssl.SSLError, ConnectionError):
+            return None
+
+
+def test_each_service_has_its_own_tls(dns):
+    """Certificate, protocols and ciphers of main.cf, of a service that requires TLS, and of one with overrides; and after a reload."""
+    must, own = free_port(), free_port()
+    main = "smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {dir}/one.example.pem\nsmtpd_tls_key_file = {dir}/one.example.key\n" \
+           "smtpd_tls_protocols = <=TLSv1.2\nsmtpd_tls_mandatory_protocols = TLSv1.2\nsmtpd_tls_exclude_ciphers = AESGCM\n" \
+           "smtpd_tls_mandatory_exclude_ciphers = CHACHA20, AESCCM\nsmtpd_peername_lookup = no\n"
+    p = Posthouse(main, dns=dns, master=f"127.0.0.1:{must} inet n - n - - smtpd -o smtpd_tls_security_level=encrypt\n"
+                  f"127.0.0.1:{own} inet n - n - - smtpd -o smtpd_tls_chain_files=two.example.key,two.example.pem\n"
+                  "  -o smtpd_tls_protocols=>=TLSv1 -o smtpd_tls_ciphers=high -o smtpd_tls_exclude_ciphers=\n")
+    ders = [ssl.PEM_cert_to_DER_cert(make_cert(p.dir, f"{n}.example")[0].read_text()) for n in ("one", "two")]
+    with p:
+        for again in (False, True):
+            here, strict, other = (agreed(port, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) for port in (p.port, must, own))
+            assert here[0] == strict[0] == "TLSv1.2" and other[0] == "TLSv1.3"
+            assert "GCM" not in here[1] + strict[1] and "CHACHA20" not in strict[1] and "CHACHA20" in here[1]
+            assert [x[2] for x in (here, strict, other)] == [ders[0], ders[0], ders[1]]
+            old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            old.set_ciphers("ALL:@SECLEVEL=0")
+            old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+            assert [(agreed(port, old) or [None])[0] for port in (p.port, must, own)] == ["TLSv1.1", None, "TLSv1.1"]
+            p.reload()

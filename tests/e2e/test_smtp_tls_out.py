@@ -151,3 +151,57 @@ def test_a_session_keeps_its_settings_over_a_reload(dns, cert):
             gate.set()
             p.wait_log(r"TLS connection established to .*: TLSv1\.2 ")
             relay.wait_mails(1)
+
+
+@pytest.mark.parametrize("main,sent", [
+    ("", True), ("smtp_tls_security_level = encrypt\n", False), ("smtp_tls_ciphers = high\n", True),
+    ("smtp_tls_security_level = encrypt\nsmtp_tls_mandatory_protocols = >=TLSv1\n", True),
+    ("smtp_tls_policy_maps = static:{{encrypt protocols=TLSv1.1}}\n", True)],
+    ids=["may", "encrypt", "may, high", "encrypt, permitted", "row"])
+def test_a_host_of_the_past(dns, cert, main, sent):
+    """A host with no more than TLS 1.1 is spoken to where the settings permit it, login and all, whatever OpenSSL's own are."""
+    tls = server_tls(*cert)
+    tls.set_ciphers("ALL:@SECLEVEL=0")
+    tls.minimum_version, tls.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    main += "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = static:u:pw\nsmtp_sasl_tls_security_options = noanonymous\n"
+    with FakeRelay(tls=tls, auth=("PLAIN",), users={"u": "pw"}) as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_tls_loglevel = 1\n{main}", dns=dns) as p:
+        p.send()
+        p.wait_log("TLSv1.1 with cipher" if sent else r"dsn=4\.7\.5, status=deferred \(Cannot start TLS")
+        p.wait_log("status=sent" if sent else "status=deferred")
+        assert [m["tls"] for m in relay.mails] == [True] * sent
+
+
+@pytest.mark.parametrize("reuse,sessions", [("yes", 1), ("no", 3)])
+def test_connection_reuse_of_a_row(dns, cert, reuse, sessions):
+    """connection_reuse=no: one message a connection, also where the next one might go ahead of a reply."""
+    gate = threading.Event()
+    with FakeRelay(tls=server_tls(*cert), replies={"DOT": lambda line: gate.wait(60) and None}) as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_concurrency_limit = 1\n"
+                      f"smtp_tls_policy_maps = static:{{{{encrypt connection_reuse={reuse}}}}}\n", dns=dns) as p:
+        for i in range(3):
+            p.send(sender=f"s{i}@x.example")
+        wait_for(lambda: relay.sessions and any(c == "DATA" for c in relay.sessions[0].commands))
+        gate.set()
+        relay.wait_mails(3)
+        assert len([s for s in relay.sessions if s.mails]) == sessions
+
+
+def test_a_certificate_among_several_files(dns, cert, tmp_path):
+    """smtp_tls_chain_files: keys, each with its certificate behind it, from as many files as one likes; and a broken list says so."""
+    own = make_cert(tmp_path, "client.example")
+    tls = server_tls(*cert)
+    tls.load_verify_locations(own[0])
+    tls.verify_mode = ssl.CERT_REQUIRED
+    both = tmp_path / "both.pem"
+    both.write_text(own[1].read_text() + own[0].read_text())
+    for value, good in ((f"{own[1]}, {own[0]}", True), (f"{both}", True), (f"{own[0]} {own[1]}", True), (f"{own[1]}", False),
+                        ("/nowhere/chain.pem", False)):
+        with FakeRelay(tls=tls) as relay, \
+                Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_tls_security_level = encrypt\nsmtp_tls_chain_files = {value}\n",
+                          dns=dns) as p:
+            p.send()
+            p.wait_log("status=sent" if good else r"dsn=4\.7\.5, status=deferred \(TLS client settings: smtp_tls_chain_files: ")
+            assert len(relay.mails) == good
+            said = p.run("check").stdout
+            assert ("smtp_tls_chain_files: " in said) == (not good), said

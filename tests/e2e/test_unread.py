@@ -72,7 +72,7 @@ CASES = {
     "aliases by their old name": ("virtual_maps = static:a@b.example\n", "virtual_maps"),
     "rewriting": ("sender_canonical_maps = static:a@b.example\n", "sender_canonical_maps"),
     "rewriting on the way out": ("smtp_generic_maps = static:a@b.example\n", "smtp_generic_maps"),
-    "ciphers": ("smtpd_tls_exclude_ciphers = RC4\n", "smtpd_tls_exclude_ciphers"),
+    "curves": ("tls_eecdh_auto_curves = X25519\n", "tls_eecdh_auto_curves"),
     "a proxy in front": ("smtpd_upstream_proxy_protocol = haproxy\n", "smtpd_upstream_proxy_protocol"),
     "a policy service": ("smtpd_end_of_data_restrictions = check_policy_service inet:127.0.0.1:9\n",
                          "smtpd_end_of_data_restrictions"),

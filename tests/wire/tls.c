@@ -266,7 +266,7 @@ void tls_end_close(struct tls_end *t, struct sbuf *wire) {
 
 struct known_context {
     bool server;
-    uint64_t texts; /* hash of certificate, key, anchors, protocols, grade */
+    uint64_t texts; /* hash of certificate, key, anchors, protocols, ciphers, chains */
     SSL_CTX *ctx;
 };
 static struct known_context contexts[CONTEXTS_MAX] WIRE_KEEP;
@@ -276,9 +276,10 @@ SSL_CTX *__real_tls_context(const struct tls_conf *c, char **why);
 SSL_CTX *__wrap_tls_context(const struct tls_conf *c, char **why);
 
 static uint64_t texts_hash(const struct tls_conf *c) {
-    struct str texts[] = {c->cert, c->key, c->ca, str_of(c->protocols), str_of(c->grade)};
+    struct str texts[] = {c->cert,  c->key, c->ca, str_of(c->protocols), str_of(c->ciphers),
+                          c->chains};
     uint64_t h = 1;
-    for (size_t i = 0; i < 5; i++)
+    for (size_t i = 0; i < 6; i++)
         h = h * 0x9e3779b97f4a7c15ULL + str_hash(texts[i]);
     return h;
 }

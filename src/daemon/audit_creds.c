@@ -1,0 +1,231 @@
+/*
+ * daemon/audit_creds.c - posthouse check: credentials for relay hosts
+ *
+ * Is there one for each relay host, and if not, which row was meant?  Which rows cannot be what was
+ * meant?  Where would a password go to a host that others choose, or in clear text?  Rows are
+ * looked at in file tables only; passwords are never shown.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/audit.h"
+#include "maps/maps.h"
+#include "route/nexthop.h"
+#include "smtp/sasl.h"
+#include "util/mem.h"
+
+#define BYTE_ORDER_MARK "\xef\xbb\xbf"
+/* More rows of one kind are not shown. */
+#define CREDS_SHOWN 20U
+
+static int creds_line_of(const struct config *c, const char *name) {
+    const struct cfg_entry *e = cfg_file_find(&c->main, str_of(name));
+    return e == NULL ? 0 : e->line;
+}
+
+/* Calls fn for each row of the tables of spec that are in files; fn returns 0. */
+static void creds_each(const struct config *c, const char *spec, map_row_fn fn, void *arg) {
+    struct maps *m = maps_open(spec, c->dir);
+    for (size_t i = 0; i < m->n; i++)
+        if (m->v[i]->fixed && !m->v[i]->ops->remote)
+            map_each(m->v[i], fn, arg);
+    maps_close(m);
+}
+
+/* -- rows that were meant for a relay host -- */
+
+struct near {
+    struct nexthop hop;
+    struct str dest; /* as the relay host is written */
+    struct sbuf what;
+};
+
+static struct str without_mark(struct str key) {
+    return str_istarts(key, BYTE_ORDER_MARK) ? str_from(key, 3) : key;
+}
+
+/* The host of a key, however it is written. */
+static bool key_host(struct str key, struct nexthop *n) {
+    key = str_trim(without_mark(key));
+    if (key.n > 0 && key.p[0] == '[' && str_chr(key, ']') < 0)
+        key = str_from(key, 1);
+    if (nexthop_parse(n, key, 25) != NULL)
+        return false;
+    if (n->host.n > 0 && n->host.p[n->host.n - 1] == '.')
+        n->host.n--;
+    return true;
+}
+
+static int near_row(void *arg, struct str key, struct str value) {
+    struct near *w = arg;
+    struct nexthop n;
+    struct sbuf shown = {0};
+    const char *why = "is written in another way: both have to be alike";
+    (void)value;
+    if (w->what.n > 0 || !key_host(key, &n) || !str_ieq(n.host, w->hop.host))
+        return 0;
+    if (str_istarts(key, BYTE_ORDER_MARK))
+        why = "begins with a byte order mark, which is part of the key";
+    else if (n.bracketed != w->hop.bracketed)
+        why = w->hop.bracketed ? "has no brackets, and the relay host has"
+                               : "has brackets, and the relay host has none";
+    else if (n.port != w->hop.port)
+        why = "has another port than the relay host";
+    sbuf_add_safe(&shown, key);
+    sbuf_printf(&w->what, "; the table has \"%s\", which %s", shown.p, why);
+    sbuf_free(&shown);
+    return 0;
+}
+
+static int sender_row(void *arg, struct str key, struct str value) {
+    struct sbuf *what = arg;
+    (void)value;
+    if (what->n == 0 && str_chr(key, '@') >= 0) {
+        sbuf_add_c(what, "; the table has \"");
+        sbuf_add_safe(what, key);
+        sbuf_add_c(what, "\", which is a sender's key: it is asked with "
+                         "smtp_sender_dependent_authentication = yes");
+    }
+    return 0;
+}
+
+static void near_miss(const struct config *c, struct near *w) {
+    const char *spec = c->p.smtp_sasl_password_maps;
+    creds_each(c, spec, near_row, w);
+    if (w->what.n == 0 && !c->p.smtp_sender_dependent_authentication)
+        creds_each(c, spec, sender_row, &w->what);
+}
+
+/* The keys that would be asked for one relay host, and whether any has an answer.  Without brackets
+ * the names of its exchangers are asked, too, which are not known here. */
+static void check_credential(const struct config *c, struct maps *m, struct str dest,
+                             struct diags *d) {
+    struct near w = {.dest = dest};
+    struct maps_answer a;
+    if (nexthop_parse(&w.hop, dest, 25) != NULL)
+        return; /* said before */
+    struct maps_key keys[2] = {{w.hop.host, false}, {dest, false}};
+    maps_find(m, keys, 2, &a);
+    if (a.rc == MAP_NOT_FOUND) {
+        struct sbuf tables = {0};
+        near_miss(c, &w);
+        maps_show(c->p.smtp_sasl_password_maps, &tables);
+        diag_add(d, w.hop.bracketed || w.what.n > 0 ? DIAG_WARN : DIAG_NOTE, c->main.path,
+                 creds_line_of(c, "relayhost"),
+                 "smtp_sasl_auth_enable = yes, but no credential in %s matches the relay host "
+                 "%.*s; keys tried: \"%.*s\", \"%.*s\"%s%s%s",
+                 tables.p, STR_FMT(dest), STR_FMT(w.hop.host), STR_FMT(dest),
+                 w.hop.bracketed ? "" : " (and, at delivery, the names of its MX hosts)",
+                 c->p.smtp_sender_dependent_authentication ? " (senders' keys are asked first)"
+                                                           : "",
+                 w.what.n > 0 ? w.what.p : "");
+        sbuf_free(&tables);
+        sbuf_free(&w.what);
+    }
+    maps_answer_free(&a);
+}
+
+/* -- rows that cannot be what was meant -- */
+
+struct cred_rows {
+    const struct config *c;
+    struct diags *d;
+    size_t said;
+};
+
+static int cred_row(void *arg, struct str key, struct str value) {
+    struct cred_rows *r = arg;
+    const char *delim = r->c->p.smtp_sasl_password_result_delimiter;
+    struct str v = str_trim(value);
+    ptrdiff_t at = delim[0] == '\0' ? -1 : str_chr(v, delim[0]);
+    const char *what = NULL;
+    if (str_istarts(key, BYTE_ORDER_MARK))
+        what = "the key begins with a byte order mark: it is never found";
+    else if (at < 0)
+        what = "no user:password, so all of it is the user and there is no password";
+    else if (at == 0)
+        what = "the user's name is empty";
+    else if ((size_t)at + 1 == v.n)
+        what = "the password is empty";
+    if (what == NULL || ++r->said > CREDS_SHOWN)
+        return 0;
+    struct sbuf shown = {0};
+    sbuf_add_safe(&shown, key);
+    diag_add(r->d, DIAG_WARN, r->c->main.path, creds_line_of(r->c, "smtp_sasl_password_maps"),
+             "smtp_sasl_password_maps: the row of \"%s\": %s", shown.p, what);
+    sbuf_free(&shown);
+    return 0;
+}
+
+/* -- where a password may go -- */
+
+/* As Postfix: a sender's credentials are for whatever host the sender's mail goes to. */
+static void check_strange_hosts(const struct config *c, struct diags *d) {
+    const struct params *p = &c->p;
+    const struct {
+        bool is;
+        const char *whose;
+    } ways[] = {
+        {p->relayhost[0] == '\0', "recipients' mail exchangers"},
+        {p->smtp_fallback_relay[0] != '\0', "smtp_fallback_relay"},
+        {maps_are_remote(p->sender_dependent_relayhost_maps),
+         "any host that is written into the tables of sender_dependent_relayhost_maps"},
+        {maps_are_remote(p->sender_dependent_default_transport_maps),
+         "any host that is written into the tables of sender_dependent_default_transport_maps"},
+        {maps_are_remote(p->transport_maps),
+         "any host that is written into the tables of transport_maps"},
+    };
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
+        if (p->smtp_sender_dependent_authentication && ways[i].is)
+            diag_add(d, DIAG_NOTE, c->main.path,
+                     creds_line_of(c, "smtp_sender_dependent_authentication"),
+                     "smtp_sender_dependent_authentication = yes: a password that is found under a "
+                     "sender is offered to %s; a relay record's is not",
+                     ways[i].whose);
+}
+
+/* Passwords in clear: the options permit it, and TLS is off or up to the host. */
+static void check_clear(const struct config *c, const struct params *p, const char *service,
+                        struct diags *d) {
+    unsigned flags = 0;
+    struct str bad;
+    const char *level = p->smtp_tls_security_level;
+    bool none = strcmp(level, "none") == 0;
+    sasl_options_parse(str_of(p->smtp_sasl_security_options), &flags, &bad);
+    if (!p->smtp_sasl_auth_enable || (flags & SASL_NOPLAINTEXT) != 0 || p->smtp_tls_wrappermode ||
+        (!none && strcmp(level, "may") != 0 && level[0] != '\0'))
+        return;
+    diag_add(
+        d, DIAG_WARN, c->main.path, creds_line_of(c, "smtp_tls_security_level"),
+        "%s%ssmtp_tls_security_level = %s, and smtp_sasl_security_options without noplaintext: "
+        "passwords are sent in clear text%s",
+        service, service[0] == '\0' ? "" : ": ", level,
+        none ? "" : " to a host that does not offer TLS, or to whoever hides that it does");
+}
+
+void audit_credentials(const struct config *c, struct diags *d) {
+    struct str rest = str_of(c->p.relayhost), one;
+    struct cred_rows rows = {c, d, 0};
+    check_clear(c, &c->p, "", d);
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct params *p = &c->services[i]->p;
+        if (c->services[i]->kind == SERVICE_SMTP &&
+            (strcmp(p->smtp_tls_security_level, c->p.smtp_tls_security_level) != 0 ||
+             strcmp(p->smtp_sasl_security_options, c->p.smtp_sasl_security_options) != 0 ||
+             p->smtp_sasl_auth_enable != c->p.smtp_sasl_auth_enable))
+            check_clear(c, p, c->services[i]->name, d);
+    }
+    if (!c->p.smtp_sasl_auth_enable)
+        return;
+    if (c->p.smtp_sasl_password_maps[0] == '\0') {
+        diag_add(d, DIAG_WARN, c->main.path, creds_line_of(c, "smtp_sasl_auth_enable"),
+                 "smtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty");
+        return;
+    }
+    struct maps *m = maps_open(c->p.smtp_sasl_password_maps, c->dir);
+    while (nexthop_split(&rest, &one))
+        check_credential(c, m, one, d);
+    maps_close(m);
+    creds_each(c, c->p.smtp_sasl_password_maps, cred_row, &rows);
+    check_strange_hosts(c, d);
+}

@@ -1,0 +1,98 @@
+/*
+ * daemon/audit_tls.c - posthouse check: what TLS needs
+ *
+ * Opens and parses what delivery will: trust anchors, certificate and key, protocol names, the rows
+ * of smtp_tls_policy_maps in file tables.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/audit.h"
+#include "deliver/policy.h"
+#include "deliver/secure.h"
+#include "maps/maps.h"
+
+#define POLICIES_SHOWN 20U
+
+struct tls_audit {
+    const struct config *c;
+    const struct params *p;
+    const char *service; /* whose p it is; "": main.cf's */
+    struct diags *d;
+    size_t said;
+};
+
+static void tls_say(struct tls_audit *t, enum diag_level level, const char *param,
+                    const char *text) {
+    const struct cfg_entry *e = cfg_file_find(&t->c->main, str_of(param));
+    diag_add(t->d, level, t->c->main.path, e == NULL ? 0 : e->line, "%s%s%s: %s", t->service,
+             t->service[0] == '\0' ? "" : ": ", param, text);
+}
+
+static int policy_row(void *arg, struct str key, struct str value) {
+    struct tls_audit *t = arg;
+    struct tls_policy p = {0};
+    struct sbuf why = {0}, text = {0};
+    if (!tls_policy_parse(&p, value, &why) && ++t->said <= POLICIES_SHOWN) {
+        sbuf_add_c(&text, "the row of \"");
+        sbuf_add_safe(&text, key);
+        sbuf_printf(&text, "\": %s: mail for it waits (4.7.5)", why.p);
+        tls_say(t, DIAG_ERROR, "smtp_tls_policy_maps", text.p);
+    }
+    tls_policy_clear(&p);
+    sbuf_free(&why);
+    sbuf_free(&text);
+    return 0;
+}
+
+static void check_policies(struct tls_audit *t) {
+    struct maps *m = maps_open(t->p->smtp_tls_policy_maps, t->c->dir);
+    for (size_t i = 0; i < m->n; i++)
+        if (m->v[i]->fixed && !m->v[i]->ops->remote)
+            map_each(m->v[i], policy_row, t);
+    maps_close(m);
+}
+
+/* What would keep sessions of some level from having TLS. */
+static void check_levels(struct tls_audit *t) {
+    for (enum tls_level level = LEVEL_MAY; level <= LEVEL_ENCRYPT; level++) {
+        char *why = NULL;
+        const char *param = NULL;
+        if (secure_check(t->c, t->p, level, &param, &why))
+            continue;
+        tls_say(t, DIAG_ERROR, param, why);
+        free(why);
+    }
+}
+
+static bool same_tls(const struct params *a, const struct params *b) {
+    static const size_t texts[] = {
+        offsetof(struct params, smtp_tls_CAfile),
+        offsetof(struct params, smtp_tls_cert_file),
+        offsetof(struct params, smtp_tls_key_file),
+        offsetof(struct params, smtp_tls_protocols),
+        offsetof(struct params, smtp_tls_mandatory_protocols),
+        offsetof(struct params, smtp_tls_policy_maps),
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (strcmp(*(const char *const *)(const void *)((const char *)a + texts[i]),
+                   *(const char *const *)(const void *)((const char *)b + texts[i])) != 0)
+            return false;
+    return true;
+}
+
+static void audit_client(struct tls_audit *t) {
+    check_levels(t);
+    check_policies(t);
+}
+
+void audit_tls(const struct config *c, struct diags *d) {
+    struct tls_audit whole = {c, &c->p, "", d, 0};
+    audit_client(&whole);
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        struct tls_audit own = {c, &s->p, s->name, d, 0};
+        if (s->kind == SERVICE_SMTP && !same_tls(&s->p, &c->p))
+            audit_client(&own);
+    }
+}

@@ -1,0 +1,133 @@
+"""posthouse check: what stands in tables and files, and would make mail wait or send a password astray."""
+import pytest
+
+from kit import Posthouse, make_cert
+
+LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_tls_security_level = encrypt\n"
+
+
+def check(tmp_path, main, files=None, raw=None):
+    """(exit status, what it prints)"""
+    p = Posthouse(main, directory=tmp_path, files=files)
+    for name, data in (raw or {}).items():
+        (tmp_path / name).write_bytes(data)
+    r = p.run("check")
+    return r.returncode, r.stdout
+
+
+def rows(tmp_path, main, key, value="u:p\n"):
+    return check(tmp_path, LOGIN + main + "smtp_sasl_password_maps = texthash:{dir}/sasl\n",
+        raw={"sasl": key + b" " + value.encode() + b"\n"})
+
+
+@pytest.mark.parametrize("relayhost,key,near", [
+    ("[relay.example]:587", b"relay.example:587", "has no brackets, and the relay host has"),
+    ("relay.example:587", b"[Relay.Example]:587", "has brackets, and the relay host has none"),
+    ("[relay.example]:2525", b"[relay.example]:587", "has another port than the relay host"),
+    ("[relay.example]:2525", b"[relay.example]", "has another port than the relay host"),
+    ("[relay.example]:587", b"\xef\xbb\xbf[relay.example]:587", "begins with a byte order mark, which is part of the key"),
+    ("[relay.example]:587", b"[relay.example.]:587", "is written in another way"),
+    ("[relay.example]:587", b"[relay.example", "has no brackets, and the relay host has"),
+    ("[relay.example]:587", b"ann@x.example", "is a sender's key: it is asked with smtp_sender_dependent_authentication = yes"),
+    ("[relay.example]:587", b"@x.example", "is a sender's key"),
+    ("[relay.example]:587", b"[other.example]:587", None)])
+def test_the_credential_that_was_meant(tmp_path, relayhost, key, near):
+    """Where no key fits a relay host, the row that was meant for it is named, and what is wrong with it."""
+    rc, said = rows(tmp_path, f"relayhost = {relayhost}\n", key, "user:open-sesame")
+    line = next(x for x in said.splitlines() if "no credential in" in x)
+    assert relayhost in line and rc == 1 and "open-sesame" not in said
+    assert (near in line and "the table has" in line) if near else "the table has" not in line
+
+
+def test_a_key_of_an_exchanger_is_no_mistake(tmp_path):
+    """Without brackets the exchangers' names are asked too: a note, and the exit status of a clean configuration."""
+    rc, said = rows(tmp_path, "relayhost = relay.example:587\n", b"mx1.relay.example")
+    assert rc == 0 and "and, at delivery, the names of its MX hosts" in said
+
+
+@pytest.mark.parametrize("key,value,what", [
+    (b"[relay.example]", "user sesame", "no user:password"), (b"[relay.example]", "user:", "the password is empty"),
+    (b"[relay.example]", ":sesame",
+    "the user's name is empty"), (b"\xef\xbb\xbf[second.example]", "u:sesame", "the key begins with a byte order mark"),
+    (b"[relay.example]", "u:sesame:with:colons", None), (b"[relay.example]", "u: sesame", None)])
+def test_rows_of_credentials(tmp_path, key, value, what):
+    rc, said = rows(tmp_path, "relayhost = [relay.example]\n", key, value)
+    assert "sesame" not in said
+    assert (f"{what}" in said and rc == 1) if what else ("the row of" not in said and rc == 0), said
+
+
+@pytest.mark.parametrize("more,whose", [
+    ("", "recipients' mail exchangers"), ("relayhost = [relay.example]\nsmtp_fallback_relay = [second.example]\n", "smtp_fallback_relay"),
+    ("relayhost = [relay.example]\nsender_dependent_relayhost_maps = sqlite:{dir}/hops.cf\n", "tables of sender_dependent_relayhost_maps"),
+    ("relayhost = [relay.example]\ntransport_maps = sqlite:{dir}/hops.cf\n", "tables of transport_maps"),
+    ("relayhost = [relay.example]\nsender_dependent_relayhost_maps = texthash:{dir}/own\n", None)])
+@pytest.mark.parametrize("on", ["yes", "no"])
+def test_a_password_to_a_host_that_others_choose(tmp_path, more, whose, on):
+    files = {"hops.cf": "dbpath = {dir}/x.db\nquery = SELECT '[x.example]'\n", "own": "@x.example [own.example]\n",
+        "sasl": "@x.example u:p\n[relay.example] u:p\n"}
+    _, said = check(tmp_path,
+        LOGIN + f"smtp_sasl_password_maps = texthash:{{dir}}/sasl\nsmtp_sender_dependent_authentication = {on}\n" + more, files)
+    offered = [x for x in said.splitlines() if "a password that is found under a sender is offered to" in x]
+    assert len(offered) == (whose is not None and on == "yes") and all(whose in x for x in offered), said
+
+
+@pytest.mark.parametrize("level,options,clear", [
+    ("none", "noanonymous", True), ("may", "noanonymous", True), ("encrypt", "noanonymous", False), ("may",
+    "noplaintext, noanonymous", False),
+    ("none", "noplaintext", False), ("secure", "", False)])
+def test_a_password_in_clear(tmp_path, level, options, clear):
+    """Said where it would happen, and not where the options forbid it."""
+    main = f"smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = {options}\nsmtp_tls_security_level = {level}\n" \
+           "relayhost = [relay.example]\nsmtp_sasl_password_maps = static:u:p\n"
+    _, said = check(tmp_path, main)
+    assert ("passwords are sent in clear text" in said) == clear, said
+
+
+@pytest.mark.parametrize("param,row,bad", [
+    ("sender_dependent_relayhost_maps", "@bad.example [relay.example", "missing ']'"),
+    ("sender_dependent_relayhost_maps", "@bad.example [relay.example]587", "garbage after ']'"),
+    ("sender_dependent_relayhost_maps", "@ok.example smtp:[relay.example]:587", None),
+    ("sender_dependent_relayhost_maps", "@ok.example DUNNO", None),
+    ("transport_maps", "bad.example smtp:[relay.example", "missing ']'"), ("transport_maps", "bad.example smpt:[relay.example]",
+    "not a transport"),
+    ("transport_maps", "bad.example :[relay.example]x", "garbage after ']'"), ("transport_maps", "ok.example error:5.7.1 go [away", None),
+    ("transport_maps", "ok.example :", None), ("sender_dependent_default_transport_maps", "@bad.example relay:[a]:notaport", "bad port"),
+    ("sender_dependent_default_transport_maps", "@ok.example discard:silently", None)])
+def test_rows_that_make_mail_wait(tmp_path, param, row, bad):
+    """In every kind of table that is a file, as in databases of accounts."""
+    for kind in ("texthash:{dir}/t", "inline:{{ {{ " + row.replace(" ", " = ", 1) + " }} }}"):
+        rc, said = check(tmp_path, f"relayhost = [relay.example]\n{param} = {kind}\n", {"t": row + "\n"})
+        line = [x for x in said.splitlines() if "mail of that row waits" in x]
+        assert (len(line) == 1 and bad in line[0] and param in line[0] and rc == 2) if bad else (line == [] and rc == 0), said
+
+
+@pytest.mark.parametrize("row,bad", [
+    ("must", 'there is no level "must"'), ("encrypt protocols=TLS1.2", 'there is no TLS protocol "TLS1.2"'),
+    ("may ciphers=strong", 'there is no "strong"'), ("encrypt colour=red", "the attribute colour is not known"),
+    ("secure match=", "match is empty"), ("may match=x.example", "match is not for level may"), ("", "it is empty"),
+    ("encrypt protocols=!SSLv2:!SSLv3 ciphers=high exclude=RC4", None), ("fingerprint match=00:11", None), ("none anything", None)])
+def test_rows_of_tls_policies(tmp_path, row, bad):
+    rc, said = check(tmp_path, "relayhost = [relay.example]\nsmtp_tls_policy_maps = inline:{{ {{ [relay.example] = " + row + " }} }}\n")
+    line = [x for x in said.splitlines() if "mail for it waits (4.7.5)" in x]
+    assert (len(line) == 1 and bad in line[0] and rc == 2) if bad else (line == [] and rc == 0), said
+
+
+@pytest.mark.parametrize("main,bad", [
+    ("smtp_tls_CAfile = /nowhere/ca.pem\n", "smtp_tls_CAfile: /nowhere/ca.pem: No such file"), ("smtp_tls_CAfile = {dir}/empty\n",
+    "the file is empty"),
+    ("smtp_tls_mandatory_protocols = TLS1.2\n", 'smtp_tls_mandatory_protocols: there is no TLS protocol "TLS1.2"'),
+    ("smtp_tls_protocols = !SSLv2 !SSL3\n", 'smtp_tls_protocols: there is no TLS protocol "!SSL3"'),
+    ("smtp_tls_ciphers = best\n", 'smtp_tls_ciphers: there is no "best"'),
+    ("smtp_tls_mandatory_exclude_ciphers = !RC4\n", 'smtp_tls_mandatory_exclude_ciphers: there is no "!RC4"'),
+    ("tls_medium_cipherlist = NOTHING\n", "no cipher is left"),
+    ("smtp_tls_cert_file = {dir}/one.pem\nsmtp_tls_key_file = {dir}/two.key\n", "private key"),
+    ("smtp_tls_cert_file = {dir}/none.pem\n", "smtp_tls_cert_file: "),
+    ("smtp_tls_CAfile = {dir}/one.pem\nsmtp_tls_cert_file = {dir}/one.pem\n"
+                                                                       "smtp_tls_key_file = {dir}/one.key\n", None)])
+def test_files_and_words_of_tls(tmp_path, main, bad):
+    """What delivery will open is opened, of main.cf and of a transport's overrides; each mistake once."""
+    for name in ("one", "two"):
+        cert, key = make_cert(tmp_path, f"{name}.example")
+        cert.rename(tmp_path / f"{name}.pem"), key.rename(tmp_path / f"{name}.key")
+    rc, said = check(tmp_path, "relayhost = [relay.example]\n" + main, {"empty": ""})
+    assert (bad in said and rc == 2) if bad else rc == 0, said
