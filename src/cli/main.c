@@ -43,10 +43,11 @@ static const struct face commands[] = {
 };
 
 static const struct face faces[] = {
-    {"postmap", cli_postmap, NULL},   {"postqueue", cli_postqueue, NULL},
-    {"mailq", cli_mailq, NULL},       {"sendmail", cli_sendmail, NULL},
-    {"postconf", cli_postconf, NULL}, {"postsuper", cli_postsuper, NULL},
-    {"postcat", cli_postcat, NULL},   {"qshape", cli_qshape, NULL},
+    {"postmap", cli_postmap, NULL},     {"postqueue", cli_postqueue, NULL},
+    {"mailq", cli_mailq, NULL},         {"sendmail", cli_sendmail, NULL},
+    {"postconf", cli_postconf, NULL},   {"postsuper", cli_postsuper, NULL},
+    {"postalias", cli_postalias, NULL}, {"newaliases", cli_newaliases, NULL},
+    {"postcat", cli_postcat, NULL},     {"qshape", cli_qshape, NULL},
 };
 
 static int cli_usage(FILE *to) {

@@ -1,5 +1,5 @@
 /*
- * cli/postmap.c - postmap(1): make, ask and list tables
+ * cli/postmap.c - postmap(1) and postalias(1): make, ask and list tables
  *
  * Files are always written whole beside the old one and renamed over it; -i and -d read the old
  * table, change it and do the same.
@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/mimekeys.h"
 #include "daemon/audit.h"
 #include "maps/map.h"
 #include "util/codec.h"
@@ -36,14 +38,22 @@ struct options {
     bool files;        /* -F: a value names files, their content is stored in base64 */
     bool json;         /* -j */
     bool header, body; /* -h, -b: -q - reads a message */
+    bool mime;         /* -m: of several parts */
+    bool keep_root;    /* -o */
+    bool any_bytes;    /* -u: keys and values need not be UTF-8 */
+    bool alias;        /* postalias: a source is aliases(5) */
+    enum map_nul nul;  /* -n, -N */
     const char *dir;
 };
+
+/* The command's name. */
+static const char *postmap_who = "postmap";
 
 _Noreturn static void postmap_fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 _Noreturn static void postmap_fatal(const char *fmt, ...) {
     va_list ap;
-    fputs("postmap: fatal: ", stderr);
+    fprintf(stderr, "%s: fatal: ", postmap_who);
     va_start(ap, fmt);
     vfprintf(stderr, fmt, ap);
     va_end(ap);
@@ -87,10 +97,30 @@ static void files_value(struct str names, struct sbuf *out) {
 
 static void postmap_add_entry(struct build *b, struct str key, struct str value);
 
+static void on_warn(void *arg, int line, const char *text) {
+    struct build *b = arg;
+    fprintf(stderr, "%s: warning: %s, line %d: %s\n", postmap_who, b->pairs->source, line, text);
+}
+
+/* The entry is left out. */
+static void warn_bytes(struct build *b, struct str key, struct str value, int line) {
+    struct sbuf text = {0};
+    sbuf_printf(&text, "non-UTF-8 input \"%.*s%s%.*s\" -- ignoring this line", STR_FMT(key),
+                b->o->alias ? ": " : " ", STR_FMT(value));
+    for (size_t i = 0; i < text.n; i++)
+        if ((unsigned char)text.p[i] < ' ' || (unsigned char)text.p[i] >= 0x7f)
+            text.p[i] = '?';
+    on_warn(b, line, text.p);
+    sbuf_free(&text);
+}
+
 static void on_entry(void *arg, struct str key, struct str value, int line) {
     struct build *b = arg;
     struct sbuf content = {0};
-    (void)line;
+    if (!b->o->any_bytes && (!str_is_utf8(key) || !str_is_utf8(value))) {
+        warn_bytes(b, key, value, line);
+        return;
+    }
     if (b->o->files) {
         files_value(value, &content);
         value = sbuf_str(&content);
@@ -103,16 +133,11 @@ static void postmap_add_entry(struct build *b, struct str key, struct str value)
     bool known = htab_get(&b->pairs->seen, key) != NULL;
     if (known && !b->o->replace) {
         if (!b->o->quiet_dup)
-            fprintf(stderr, "postmap: warning: %s: duplicate entry: \"%.*s\"\n", b->pairs->path,
-                    STR_FMT(key));
+            fprintf(stderr, "%s: warning: %s: duplicate entry: \"%.*s\"\n", postmap_who,
+                    b->pairs->path, STR_FMT(key));
         return;
     }
     pair_set(b->pairs, key, value);
-}
-
-static void on_warn(void *arg, int line, const char *text) {
-    struct build *b = arg;
-    fprintf(stderr, "postmap: warning: %s, line %d: %s\n", b->pairs->source, line, text);
 }
 
 static int on_old(void *arg, struct str key, struct str value) {
@@ -139,9 +164,9 @@ static void become_owner(const struct stat *st) {
 }
 
 static void write_table(const struct map_ops *ops, const char *path, const struct pairs *p,
-                        mode_t mode) {
+                        mode_t mode, enum map_nul nul) {
     const char *why;
-    if (ops->build(path, p->v, p->n, mode, &why) < 0)
+    if (ops->build(path, p->v, p->n, mode, nul, &why) < 0)
         postmap_fatal("write %s: %s", path, why);
 }
 
@@ -158,6 +183,21 @@ static char *warn_name(const struct map_ops *ops, const char *spec, const char *
     return mem_strdup(ops == &map_lmdb ? spec : ops == &map_cdb ? name : path);
 }
 
+static void alias_mark(struct build *b, const char *key, const char *value) {
+    pair_set(b->pairs, str_of(key), str_of(value));
+}
+
+/* What NIS and Sendmail look for in an alias database. */
+static void alias_marks(struct build *b) {
+    char now[32];
+    char *host = config_value(config_build(cfg_source_new(cli_dir(b->o->dir))), "myhostname", NULL);
+    snprintf(now, sizeof now, "%lld", (long long)time(NULL));
+    alias_mark(b, "@", "@");
+    alias_mark(b, "YP_LAST_MODIFIED", now);
+    alias_mark(b, "YP_MASTER_NAME", host == NULL ? "" : host);
+    free(host);
+}
+
 static int run_build(const struct map_ops *ops, const char *spec, const char *name,
                      const struct options *o) {
     struct sbuf text = {0};
@@ -166,21 +206,26 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
     struct pairs p = {.path = warn_name(ops, spec, name, path),
                       .source = o->incremental ? "(stdin)" : name};
     struct build b = {&p, o};
-    if (ops->build == NULL)
-        postmap_fatal("table type %s does not support bulk-mode creation", ops->type);
     bool have = stat(name, &st) == 0;
     if (!o->incremental) {
         int rc = have ? fs_read(name, &text, SOURCE_MAX) : -errno;
         if (rc < 0)
             postmap_fatal("open %s: %s", name, strerror(-rc));
-        become_owner(&st);
+        if (!o->keep_root)
+            become_owner(&st);
     } else {
         load_old(spec, o, &p);
         read_stdin(&text);
     }
+    if (ops->build == NULL)
+        postmap_fatal("unsupported dictionary type: %s does not support bulk-mode creation.",
+                      ops->type);
     mode_t mode = have && !o->no_mode ? st.st_mode & 0777 : 0644;
-    map_source_parse(sbuf_str(&text), !o->no_fold, on_entry, on_warn, &b);
-    write_table(ops, path, &p, mode);
+    (o->alias ? alias_source_parse : map_source_parse)(sbuf_str(&text), !o->no_fold, on_entry,
+                                                       on_warn, &b);
+    if (o->alias && !o->incremental)
+        alias_marks(&b);
+    write_table(ops, path, &p, mode, o->nul);
     free(path);
     return 0;
 }
@@ -196,6 +241,10 @@ static void print_pair_json(struct str key, struct str value) {
     sbuf_free(&b);
 }
 
+static void print_pair(const struct options *o, struct str key, struct str value) {
+    printf("%.*s%s\t%.*s\n", STR_FMT(key), o->alias ? ":" : "", STR_FMT(value));
+}
+
 /* One key; prints its value.  1 if found. */
 static int postmap_ask(struct map *m, struct str key, bool with_key, const struct options *o) {
     struct sbuf v = {0}, plain = {0};
@@ -208,28 +257,12 @@ static int postmap_ask(struct map *m, struct str key, bool with_key, const struc
     if (rc == MAP_FOUND && o->json)
         print_pair_json(key, value);
     else if (rc == MAP_FOUND && with_key)
-        printf("%.*s\t%.*s\n", STR_FMT(key), STR_FMT(value));
+        print_pair(o, key, value);
     else if (rc == MAP_FOUND)
         printf("%.*s\n", STR_FMT(value));
     sbuf_free(&v);
     sbuf_free(&plain);
     return rc == MAP_FOUND;
-}
-
-/* The next key of standard input: a line, or with -h a header field with its continuation lines. */
-static bool next_key(struct str *rest, bool header, struct str *key) {
-    size_t end = 0;
-    if (rest->n == 0)
-        return false;
-    do {
-        const char *nl = memchr(rest->p + end, '\n', rest->n - end);
-        end = nl == NULL ? rest->n : (size_t)(nl - rest->p) + 1;
-    } while (header && end < rest->n && (rest->p[end] == ' ' || rest->p[end] == '\t'));
-    *key = str_make(rest->p, end);
-    while (key->n > 0 && (key->p[key->n - 1] == '\n' || key->p[key->n - 1] == '\r'))
-        key->n--;
-    *rest = str_from(*rest, end);
-    return true;
 }
 
 static int ask_all(struct map **maps, size_t n, struct str key, const struct options *o) {
@@ -239,25 +272,42 @@ static int ask_all(struct map **maps, size_t n, struct str key, const struct opt
     return hit;
 }
 
+struct asking {
+    struct map **maps;
+    size_t n;
+    const struct options *o;
+    int found;
+};
+
+static void ask_key(void *arg, struct str key, bool in_header) {
+    struct asking *a = arg;
+    bool message = a->o->header || a->o->body;
+    if (!message || (in_header ? a->o->header : a->o->body))
+        a->found |= ask_all(a->maps, a->n, key, a->o);
+}
+
 static int run_query(struct map **maps, size_t n, const struct options *o) {
-    int found = 0;
+    struct asking a = {maps, n, o, 0};
     if (strcmp(o->query, "-") != 0) {
-        for (size_t i = 0; i < n && !found; i++)
-            found = postmap_ask(maps[i], str_of(o->query), false, o);
-        return found ? 0 : 1;
+        for (size_t i = 0; i < n && !a.found; i++)
+            a.found = postmap_ask(maps[i], str_of(o->query), false, o);
+        return a.found ? 0 : 1;
     }
     struct sbuf in = {0};
     read_stdin(&in);
     struct str rest = sbuf_str(&in), key;
-    bool message = o->header || o->body, in_header = message;
-    while (next_key(&rest, in_header, &key)) {
-        if (in_header && key.n == 0)
-            in_header = false; /* the body begins */
-        else if (key.n > 0 && (!message || (in_header ? o->header : o->body)))
-            found |= ask_all(maps, n, key, o);
+    if (o->header || o->body)
+        mimekeys_each(rest, o->mime, ask_key, &a);
+    while (!o->header && !o->body && rest.n > 0) {
+        const char *nl = memchr(rest.p, '\n', rest.n);
+        key = str_make(rest.p, nl == NULL ? rest.n : (size_t)(nl - rest.p));
+        rest = str_from(rest, key.n + (nl != NULL));
+        if (key.n > 0 && key.p[key.n - 1] == '\r')
+            key.n--;
+        ask_key(&a, key, false);
     }
     sbuf_free(&in);
-    return found ? 0 : 1;
+    return a.found ? 0 : 1;
 }
 
 static int postmap_print_pair(void *arg, struct str key, struct str value) {
@@ -265,7 +315,7 @@ static int postmap_print_pair(void *arg, struct str key, struct str value) {
     if (o->json)
         print_pair_json(key, value);
     else
-        printf("%.*s\t%.*s\n", STR_FMT(key), STR_FMT(value));
+        print_pair(o, key, value);
     return 0;
 }
 
@@ -292,7 +342,7 @@ static bool run_delete(const struct map_ops *ops, const char *spec, const char *
             pair_set(&keep, p.v[i].key, p.v[i].value);
     }
     if (hit)
-        write_table(ops, path, &keep, stat(path, &st) == 0 ? st.st_mode & 0777 : 0644);
+        write_table(ops, path, &keep, stat(path, &st) == 0 ? st.st_mode & 0777 : 0644, o->nul);
     free(path);
     sbuf_free(&in);
     return hit;
@@ -336,7 +386,7 @@ static int run_tables(int argc, char **argv, const struct options *o) {
             if (!m->opened)
                 postmap_fatal("%s", m->err);
             if (stale != NULL)
-                fprintf(stderr, "postmap: warning: %s\n", stale);
+                fprintf(stderr, "%s: warning: %s\n", postmap_who, stale);
             if (o->dump && map_each(m, postmap_print_pair, (void *)(uintptr_t)o) < 0)
                 postmap_fatal("%s", map_error(m));
         }
@@ -346,69 +396,91 @@ static int run_tables(int argc, char **argv, const struct options *o) {
     return o->del != NULL ? !hit : 0;
 }
 
+/* The value of smtputf8_enable, without which keys and values may be any bytes. */
+static bool checks_utf8(const char *dir) {
+    struct config *c = config_build(cfg_source_new(cli_dir(dir)));
+    bool on = c->p.smtputf8_enable;
+    config_unref(c);
+    return on;
+}
+
+/* False: it is none. */
+static bool postmap_option(struct options *o, int opt, const char *arg) {
+    switch (opt) {
+    case 'c':
+        o->dir = arg;
+        return true;
+    case 'd':
+        o->del = arg;
+        return true;
+    case 'f':
+        return o->no_fold = true;
+    case 'i':
+        return o->incremental = true;
+    case 'm':
+        return o->mime = true;
+    case 'n':
+        o->nul = MAP_NUL_NO;
+        return true;
+    case 'N':
+        o->nul = MAP_NUL_YES;
+        return true;
+    case 'o':
+        return o->keep_root = true;
+    case 'p':
+        return o->no_mode = true;
+    case 'q':
+        o->query = arg;
+        return true;
+    case 'r':
+        return o->replace = true;
+    case 's':
+        return o->dump = true;
+    case 'u':
+        return o->any_bytes = true;
+    case 'w':
+        return o->quiet_dup = true;
+    case 'b':
+        return o->body = true;
+    case 'h':
+        return o->header = true;
+    case 'j':
+        return o->json = true;
+    case 'F':
+        return o->files = true;
+    default:
+        return opt != '?'; /* -v, -U: nothing is asked for that is not so anyway */
+    }
+}
+
+static int postmap_run(struct options *o, const char *letters, const char *use, int argc,
+                       char **argv) {
+    int opt;
+    bool good = true;
+    optind = 1;
+    while (good && (opt = getopt(argc, argv, letters)) != -1)
+        good = postmap_option(o, opt, optarg);
+    if (!good || optind >= argc)
+        postmap_fatal("usage: %s %s [map_type:]file...", postmap_who, use);
+    if ((o->query != NULL) + (o->del != NULL) + o->dump > 1)
+        postmap_fatal("specify only one of -s %sq or -d", o->alias ? "or -" : "-");
+    if ((o->header || o->body || o->mime) && (o->query == NULL || strcmp(o->query, "-") != 0))
+        postmap_fatal("specify -b -h or -m only with \"-q -\"");
+    if (o->mime && !o->header && !o->body)
+        fprintf(stderr, "%s: warning: ignoring -m option without -b or -h\n", postmap_who);
+    o->any_bytes = o->any_bytes || !checks_utf8(o->dir);
+    return run_tables(argc - optind, argv + optind, o);
+}
+
 int cli_postmap(const char *dir, int argc, char **argv) {
     struct options o = {.dir = dir};
-    int opt;
-    optind = 1;
-    while ((opt = getopt(argc, argv, "c:d:fhbimnNopq:rsuUvwjF")) != -1) {
-        switch (opt) {
-        case 'c':
-            o.dir = optarg;
-            break;
-        case 'd':
-            o.del = optarg;
-            break;
-        case 'f':
-            o.no_fold = true;
-            break;
-        case 'i':
-            o.incremental = true;
-            break;
-        case 'p':
-            o.no_mode = true;
-            break;
-        case 'q':
-            o.query = optarg;
-            break;
-        case 'r':
-            o.replace = true;
-            break;
-        case 's':
-            o.dump = true;
-            break;
-        case 'w':
-            o.quiet_dup = true;
-            break;
-        case 'b':
-            o.body = true;
-            break;
-        case 'h':
-            o.header = true;
-            break;
-        case 'j':
-            o.json = true;
-            break;
-        case 'F':
-            o.files = true;
-            break;
-        case 'm':
-            fputs("postmap: fatal: option -m (MIME headers) is not implemented\n", stderr);
-            return 1;
-        case '?':
-            fputs("usage: postmap [-bfFhijnNoprsuUvw] [-c config_dir] [-d key] [-q key] "
-                  "[map_type:]file...\n",
-                  stderr);
-            return 1;
-        default: /* -n -N -o -u -U -v: what they ask for is so anyway */
-            break;
-        }
-    }
-    if (optind >= argc) {
-        fputs(
-            "postmap: fatal: usage: postmap [-bfFhijnNoprsuUvw] [-c config_dir] [-d key] [-q key] "
-            "[map_type:]file...\n",
-            stderr);
-        return 1;
-    }
-    return run_tables(argc - optind, argv + optind, &o);
+    return postmap_run(&o, "c:d:fhbimnNopq:rsuUvwjF",
+                       "[-bfFhimnNoprsuUvw] [-c config_dir] [-d key] [-q key]", argc, argv);
+}
+
+int cli_postalias(const char *dir, int argc, char **argv) {
+    struct options o = {.dir = dir, .alias = true};
+    postmap_who = "postalias";
+    return postmap_run(&o, "Nc:d:finopq:rsuvw", "[-Nfinoprsuvw] [-c config_dir] [-d key] [-q key]",
+                       argc, argv);
 }

@@ -347,8 +347,7 @@ static int mode_run(struct sendmail *m) {
     case 'v':
         return m->s.n_rcpts == 0 ? no_recipients(m) : submission_verify(&m->s);
     case 'i':
-        fputs("sendmail: note: alias_database is not used by Posthouse: nothing to do\n", stderr);
-        return EX_OK_;
+        return cli_newaliases(m->s.cfg->dir, 1, (char *[]){(char *)(uintptr_t) "newaliases", NULL});
     case 'm':
     case 'a':
         return m->queue != NULL ? queue_run(m->s.cfg, m->queue) : message_send(m);

@@ -268,7 +268,7 @@ int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str valu
     if (m->opened && m->ops->each != NULL)
         rc = m->ops->each(m, fn, arg);
     else if (m->opened)
-        map_set_error(m, "table %s cannot be listed", m->spec);
+        map_set_error(m, "table %s: sequence operation is not supported", m->spec);
     pthread_rwlock_unlock(&m->lock);
     return rc;
 }

@@ -24,6 +24,13 @@ struct map_pair {
     struct str value;
 };
 
+/* Do keys and values in a file end in a NUL? */
+enum map_nul {
+    MAP_NUL_AS_EVER, /* as Postfix does by itself: yes, but for cdb */
+    MAP_NUL_YES,
+    MAP_NUL_NO
+};
+
 struct map_ops {
     const char *type;
     const char *suffix; /* of the file beside the source, ".db"; "" if the source itself; NULL: no
@@ -44,7 +51,7 @@ struct map_ops {
     void (*where)(struct map *m, struct str key, struct sbuf *out);
     /* Writes a new file; NULL: cannot be written.  Replaces path atomically. */
     int (*build)(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                 const char **why);
+                 enum map_nul nul, const char **why);
 };
 
 struct map {
@@ -96,6 +103,10 @@ bool map_looks_like(struct str spec);
 void map_source_parse(struct str text, bool fold,
                       void (*fn)(void *arg, struct str key, struct str value, int line),
                       void (*warn)(void *arg, int line, const char *text), void *arg);
+/* The same of aliases(5): entries are "name: value". */
+void alias_source_parse(struct str text, bool fold,
+                        void (*fn)(void *arg, struct str key, struct str value, int line),
+                        void (*warn)(void *arg, int line, const char *text), void *arg);
 
 extern const struct map_ops map_hash, map_btree, map_lmdb, map_cdb, map_texthash, map_inline,
     map_static, map_regexp, map_pcre, map_cidr, map_fail, map_mysql, map_pgsql, map_sqlite,

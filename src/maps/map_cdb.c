@@ -74,8 +74,20 @@ static int cdb_map_each(struct map *m, int (*fn)(void *arg, struct str key, stru
     return stop != 0 || rc == 0 ? 0 : -EIO;
 }
 
+static int cdb_put(struct cdb_make *mk, const struct map_pair *v, bool with_nul) {
+    char *key = str_dup(v->key), *val = str_dup(v->value);
+    int rc = cdb_make_add(mk, key, (unsigned)(v->key.n + with_nul), val,
+                          (unsigned)(v->value.n + with_nul)) != 0
+                 ? -errno
+                 : 0;
+    mem_wipe(val, v->value.n);
+    free(key);
+    free(val);
+    return rc;
+}
+
 static int cdb_map_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                         const char **why) {
+                         enum map_nul nul, const char **why) {
     struct sbuf tmp = {0};
     struct cdb_make mk;
     sbuf_printf(&tmp, "%s.tmp.%d", path, getpid());
@@ -86,9 +98,7 @@ static int cdb_map_build(const char *path, const struct map_pair *v, size_t n, m
         fchmod(fd, mode);
         cdb_make_start(&mk, fd);
         for (size_t i = 0; i < n && rc == 0; i++)
-            if (cdb_make_add(&mk, v[i].key.p, (unsigned)v[i].key.n, v[i].value.p,
-                             (unsigned)v[i].value.n) != 0)
-                rc = -errno;
+            rc = cdb_put(&mk, &v[i], nul == MAP_NUL_YES);
         if (cdb_make_finish(&mk) != 0 && rc == 0)
             rc = -errno;
         if (rc == 0)

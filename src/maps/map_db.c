@@ -121,11 +121,11 @@ static int db_each(struct map *m, int (*fn)(void *arg, struct str key, struct st
     return rc == 0 || rc == DB_NOTFOUND ? 0 : -EIO;
 }
 
-static int db_put_all(DB *db, const struct map_pair *v, size_t n) {
+static int db_put_all(DB *db, const struct map_pair *v, size_t n, bool with_nul) {
     for (size_t i = 0; i < n; i++) {
         char *key = str_dup(v[i].key), *val = str_dup(v[i].value);
-        DBT k = {.data = key, .size = (uint32_t)v[i].key.n + 1};
-        DBT d = {.data = val, .size = (uint32_t)v[i].value.n + 1};
+        DBT k = {.data = key, .size = (uint32_t)(v[i].key.n + with_nul)};
+        DBT d = {.data = val, .size = (uint32_t)(v[i].value.n + with_nul)};
         int rc = db->put(db, NULL, &k, &d, 0);
         mem_wipe(val, v[i].value.n);
         free(key);
@@ -137,14 +137,14 @@ static int db_put_all(DB *db, const struct map_pair *v, size_t n) {
 }
 
 static int build_type(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                      const char **why, DBTYPE type) {
+                      enum map_nul nul, const char **why, DBTYPE type) {
     struct sbuf tmp = {0};
     DB *db;
     sbuf_printf(&tmp, "%s.tmp.%d", path, getpid());
     unlink(tmp.p);
     int rc = db_start(&db, tmp.p, type, DB_CREATE | DB_EXCL, (int)mode);
     if (rc == 0) {
-        rc = db_put_all(db, v, n);
+        rc = db_put_all(db, v, n, nul != MAP_NUL_NO);
         int closed = db->close(db, 0);
         rc = rc != 0 ? rc : closed;
     }
@@ -160,13 +160,13 @@ static int build_type(const char *path, const struct map_pair *v, size_t n, mode
 }
 
 static int hash_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                      const char **why) {
-    return build_type(path, v, n, mode, why, DB_HASH);
+                      enum map_nul nul, const char **why) {
+    return build_type(path, v, n, mode, nul, why, DB_HASH);
 }
 
 static int btree_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                       const char **why) {
-    return build_type(path, v, n, mode, why, DB_BTREE);
+                       enum map_nul nul, const char **why) {
+    return build_type(path, v, n, mode, nul, why, DB_BTREE);
 }
 
 const struct map_ops map_hash = {.type = "hash",

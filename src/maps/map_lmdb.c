@@ -113,14 +113,14 @@ static int lmdb_each(struct map *m, int (*fn)(void *arg, struct str key, struct 
     return rc == 0 || rc == MDB_NOTFOUND ? 0 : -EIO;
 }
 
-static int lmdb_put_all(struct state *s, const struct map_pair *v, size_t n) {
+static int lmdb_put_all(struct state *s, const struct map_pair *v, size_t n, bool with_nul) {
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (rc != 0)
         return rc;
     for (size_t i = 0; i < n && rc == 0; i++) {
         char *key = str_dup(v[i].key), *val = str_dup(v[i].value);
-        MDB_val k = {v[i].key.n + 1, key}, d = {v[i].value.n + 1, val};
+        MDB_val k = {v[i].key.n + with_nul, key}, d = {v[i].value.n + with_nul, val};
         rc = mdb_put(txn, s->dbi, &k, &d, 0);
         mem_wipe(val, v[i].value.n);
         free(key);
@@ -134,7 +134,7 @@ static int lmdb_put_all(struct state *s, const struct map_pair *v, size_t n) {
 }
 
 static int lmdb_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                      const char **why) {
+                      enum map_nul nul, const char **why) {
     struct sbuf tmp = {0};
     struct state s = {0};
     size_t size = 1U << 20;
@@ -144,7 +144,7 @@ static int lmdb_build(const char *path, const struct map_pair *v, size_t n, mode
     unlink(tmp.p);
     int rc = env_open(&s, tmp.p, 0, size, mode);
     if (rc == 0) {
-        rc = lmdb_put_all(&s, v, n);
+        rc = lmdb_put_all(&s, v, n, nul != MAP_NUL_NO);
         mdb_env_close(s.env);
     }
     *why = rc == 0 ? NULL : mdb_strerror(rc);

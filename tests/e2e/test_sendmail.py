@@ -13,7 +13,7 @@ from kit import FakeRelay, Posthouse, wait_for
 @pytest.fixture(scope="module")
 def pair(dns):
     relay = FakeRelay()
-    main = (f"relayhost = [127.0.0.1]:{relay.port}\nmyorigin = own.example\nmydestination =\nsmtpd_recipient_limit = 3\n"
+    main = (f"relayhost = [127.0.0.1]:{relay.port}\nmyorigin = own.example\nalias_database =\nmydestination =\nsmtpd_recipient_limit = 3\n"
             "transport_maps = inline:{{ {{ gone.example = error:5.1.1 no such place }} }}\n")
     with Posthouse(main, dns=dns) as p:
         yield p, relay
