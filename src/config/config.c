@@ -486,6 +486,10 @@ static void preload_params(struct config *c, const struct params *p) {
                            p->smtp_tls_chain_files, p->resolver_file,      p->resolver_hosts_file};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         preload_one(c, names[i]);
+    if (p->smtp_tls_CApath[0] != '\0') {
+        int err;
+        config_folder(c, p->smtp_tls_CApath, &err);
+    }
 }
 
 void config_preload(struct config *c) {
@@ -599,6 +603,13 @@ struct str config_file(const struct config *c, const char *path, int *err) {
         return cfg_source_file(c->source, path, err);
     char *full = path_in(c, path);
     struct str text = cfg_source_file(c->source, full, err);
+    free(full);
+    return text;
+}
+
+struct str config_folder(const struct config *c, const char *path, int *err) {
+    char *full = path[0] == '/' ? mem_strdup(path) : path_in(c, path);
+    struct str text = cfg_source_folder(c->source, full, err);
     free(full);
     return text;
 }

@@ -96,5 +96,7 @@ int config_open_log(const struct config *c);
 bool cfg_is_own_address(const struct config *c, const char *addr);
 /* The content of a file named in the configuration (relative names are below dir). */
 struct str config_file(const struct config *c, const char *path, int *err);
+/* The same of a folder with trust anchors (cfg_source_folder). */
+struct str config_folder(const struct config *c, const char *path, int *err);
 
 #endif

@@ -4,6 +4,7 @@
 #include "config/source.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <ifaddrs.h>
 #include <netdb.h>
@@ -174,19 +175,66 @@ static struct src_file *file_add(struct cfg_source *s, char *path) {
     return f;
 }
 
-struct str cfg_source_file(struct cfg_source *s, const char *path, int *err) {
-    struct src_file *f = NULL;
-    for (size_t i = 0; i < s->n_files && f == NULL; i++)
+static struct src_file *src_file_find(const struct cfg_source *s, const char *path) {
+    for (size_t i = 0; i < s->n_files; i++)
         if (strcmp(s->files[i]->path, path) == 0)
-            f = s->files[i];
+            return s->files[i];
+    return NULL;
+}
+
+static struct str src_file_text(const struct src_file *f, int *err) {
+    *err = f == NULL ? -ENOENT : f->err;
+    return f == NULL ? STR_LIT("") : sbuf_str(&f->text);
+}
+
+struct str cfg_source_file(struct cfg_source *s, const char *path, int *err) {
+    struct src_file *f = src_file_find(s, path);
     if (f == NULL && s->may_read) {
         f = file_add(s, mem_strdup(path));
         f->err = fs_read(path, &f->text, FILE_MAX);
         if (f->err < 0)
             sbuf_reset(&f->text);
     }
-    *err = f == NULL ? -ENOENT : f->err;
-    return f == NULL ? STR_LIT("") : sbuf_str(&f->text);
+    return src_file_text(f, err);
+}
+
+/* Eight hexadecimal digits, a dot and a number. */
+static int is_hashed(const struct dirent *e) {
+    size_t n = strspn(e->d_name, "0123456789abcdef"), digits;
+    if (n != 8 || e->d_name[8] != '.')
+        return 0;
+    digits = strspn(e->d_name + 9, "0123456789");
+    return digits > 0 && e->d_name[9 + digits] == '\0';
+}
+
+static void folder_read(struct src_file *f, const char *path) {
+    struct dirent **v = NULL;
+    int n = scandir(path, &v, is_hashed, alphasort);
+    f->err = n < 0 ? -errno : 0;
+    for (int i = 0; i < n; i++) {
+        struct sbuf one = {0}, text = {0};
+        sbuf_printf(&one, "%s/%s", path, v[i]->d_name);
+        if (f->text.n < FILE_MAX && fs_read(one.p, &text, FILE_MAX) == 0) {
+            sbuf_add_str(&f->text, sbuf_str(&text));
+            sbuf_add_ch(&f->text, '\n');
+        }
+        sbuf_free(&one);
+        sbuf_free(&text);
+        free(v[i]);
+    }
+    free(v);
+}
+
+struct str cfg_source_folder(struct cfg_source *s, const char *path, int *err) {
+    struct sbuf name = {0};
+    sbuf_printf(&name, "%s/*", path);
+    struct src_file *f = src_file_find(s, name.p);
+    if (f == NULL && s->may_read) {
+        f = file_add(s, mem_strdup(name.p));
+        folder_read(f, path);
+    }
+    sbuf_free(&name);
+    return src_file_text(f, err);
 }
 
 void cfg_source_fact_add(struct cfg_source *s, const char *name, const char *value) {

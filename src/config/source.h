@@ -18,6 +18,9 @@ void cfg_source_free(struct cfg_source *s);
 const char *cfg_source_dir(const struct cfg_source *s);
 /* A file's content; negative errno in *err and an empty text if it could not be read. */
 struct str cfg_source_file(struct cfg_source *s, const char *path, int *err);
+/* The same of all files of a folder that have a certificate's hash for a name (12ab34cd.0), as one.
+ */
+struct str cfg_source_folder(struct cfg_source *s, const char *path, int *err);
 /* A fact about this machine: system_hostname, system_domain, system_networks_host, … */
 const char *cfg_source_fact(const struct cfg_source *s, const char *name);
 /* One more, for this bundle and for the snapshots that are built from it. */

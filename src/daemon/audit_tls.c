@@ -68,7 +68,13 @@ static void check_levels(struct tls_audit *t) {
 static bool same_tls(const struct params *a, const struct params *b) {
     static const size_t texts[] = {
         offsetof(struct params, smtp_tls_CAfile),
+        offsetof(struct params, smtp_tls_CApath),
         offsetof(struct params, smtp_tls_cert_file),
+        offsetof(struct params, smtp_tls_chain_files),
+        offsetof(struct params, smtp_tls_ciphers),
+        offsetof(struct params, smtp_tls_mandatory_ciphers),
+        offsetof(struct params, smtp_tls_exclude_ciphers),
+        offsetof(struct params, smtp_tls_mandatory_exclude_ciphers),
         offsetof(struct params, smtp_tls_key_file),
         offsetof(struct params, smtp_tls_protocols),
         offsetof(struct params, smtp_tls_mandatory_protocols),

@@ -27,7 +27,7 @@ static void tls_slot_free(struct tls_slot *slot) {
 /* What a context is made of, and what is made for it. */
 struct client_tls {
     struct tls_conf conf;
-    struct sbuf ciphers, chains;
+    struct sbuf ciphers, chains, anchors;
     const char *param; /* that is wrong; a literal */
     char *why;         /* how; NULL: nothing is wrong */
 };
@@ -37,6 +37,7 @@ static void client_tls_free(struct client_tls *t) {
         mem_wipe(t->chains.p, t->chains.n);
     sbuf_free(&t->chains);
     sbuf_free(&t->ciphers);
+    sbuf_free(&t->anchors);
     free(t->why);
 }
 
@@ -88,15 +89,44 @@ static bool client_certificate(struct client_tls *t, const struct config *cfg,
             client_file(t, cfg, "smtp_tls_key_file", key, &t->conf.key));
 }
 
-/* Sessions that verify nothing do without anchors. */
+/* Of a folder, behind those of smtp_tls_CAfile. */
+static bool client_folder(struct client_tls *t, const struct config *cfg, const char *folder) {
+    int err = 0;
+    struct str more = config_folder(cfg, folder, &err);
+    sbuf_add_str(&t->anchors, t->conf.ca);
+    sbuf_add_ch(&t->anchors, '\n');
+    sbuf_add_str(&t->anchors, more);
+    t->conf.ca = sbuf_str(&t->anchors);
+    return more.n > 0 ||
+           client_tls_bad(t, "smtp_tls_CApath", "%s: %s", folder,
+                          err < 0 ? strerror(-err)
+                                  : "no certificate has its hash for a name (see c_rehash(1))");
+}
+
+/* Those that main.cf names, or the system's. */
+static bool client_all_anchors(struct client_tls *t, const struct config *cfg,
+                               const struct params *p) {
+    const char *file = p->smtp_tls_CAfile, *folder = p->smtp_tls_CApath;
+    struct client_tls ignored = {.why = NULL};
+    bool ok = true;
+    if (file[0] != '\0')
+        ok = client_file(t, cfg, "smtp_tls_CAfile", file, &t->conf.ca);
+    else if (folder[0] == '\0')
+        client_file(&ignored, cfg, "", CONFIG_SYSTEM_ANCHORS, &t->conf.ca);
+    client_tls_free(&ignored);
+    return ok && (folder[0] == '\0' || client_folder(t, cfg, folder));
+}
+
+/* Sessions that verify nothing do without anchors that cannot be read. */
 static bool client_anchors(struct client_tls *t, const struct config *cfg, const struct params *p,
                            enum tls_level level, bool strict) {
-    struct client_tls ignored = {.why = NULL};
-    bool own = p->smtp_tls_CAfile[0] != '\0', must = strict || level >= LEVEL_VERIFY;
-    const char *file = own ? p->smtp_tls_CAfile : CONFIG_SYSTEM_ANCHORS;
-    bool ok = client_file(own && must ? t : &ignored, cfg, "smtp_tls_CAfile", file, &t->conf.ca);
-    client_tls_free(&ignored);
-    return ok || !own || !must;
+    if (client_all_anchors(t, cfg, p))
+        return true;
+    if (strict || level >= LEVEL_VERIFY)
+        return false;
+    free(t->why);
+    t->why = NULL;
+    return true;
 }
 
 static const char *text_or(const char *given, const char *otherwise) {

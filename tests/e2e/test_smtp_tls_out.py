@@ -2,6 +2,7 @@
 TLS is refused or breaks."""
 import re
 import ssl
+import subprocess
 import threading
 
 import pytest
@@ -205,3 +206,24 @@ def test_a_certificate_among_several_files(dns, cert, tmp_path):
             assert len(relay.mails) == good
             said = p.run("check").stdout
             assert ("smtp_tls_chain_files: " in said) == (not good), said
+
+
+@pytest.mark.parametrize("folder,sent", [("hashed", True), ("plain", False), ("nowhere", False)])
+@pytest.mark.parametrize("level", ["verify", "encrypt"])
+def test_a_folder_of_anchors(dns, cert, tmp_path, folder, sent, level):
+    """smtp_tls_CApath: certificates under the names of their hashes count, and no others; a folder without any says so."""
+    for name in ("hashed", "plain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "relay.pem").write_bytes(cert[0].read_bytes())
+    subprocess.run(["openssl", "rehash", str(tmp_path / "hashed")], check=True)
+    with FakeRelay(tls=server_tls(*cert)) as relay, \
+            Posthouse(f"relayhost = [relay.server]:{relay.port}\nsmtp_tls_security_level = {level}\nsmtp_tls_loglevel = 1\n"
+                      f"smtp_tls_CApath = {tmp_path}/{folder}\n", dns=dns) as p:
+        p.send()
+        if sent or level == "encrypt":
+            relay.wait_mails(1)
+            p.wait_log(("Verified" if level == "verify" else "Trusted" if sent else "Untrusted") + " TLS connection established")
+        else:
+            p.wait_log(r"dsn=4\.7\.5, status=deferred \(TLS client settings: smtp_tls_CApath: ")
+        r = p.run("check")
+        assert ("smtp_tls_CApath: " in r.stdout) == (not sent), r.stdout

@@ -373,7 +373,9 @@ static void records_make(void) {
          .users = "everybody",
          .hosts = "[one.test]:587"},
         {.name = "Ours", .hosts = "[ours.test]:587"},
-        {.name = "Shop", .hosts = "[shop.test]:587", .users = "ann@x.test, @W.test, <>"},
+        {.name = "Shop",
+         .hosts = "[shop.test]:587",
+         .users = "ann@x.test, @W.test, bob@v.test, <>"},
     };
     char db[100], key[100], *why = NULL;
     bool made;
@@ -468,6 +470,8 @@ static const struct {
     {"SHOP", "-@mta.example", NULL, "bad"},
     {"sHop", "\"ann@x.test,\"@z.test", NULL, "bad"},
     {"shop", "ann@x.test.z.test", NULL, "bad"},
+    {"shop", "@w.test,bob@v.test", NULL, "bad"},
+    {"shop", "ann@x.test,@w.test,bob@v.test", NULL, "bad"},
     {"ours", "a@z.test", NULL, "bad"},
     {"OURS", "-@mta.example", NULL, "bad"},
     {"[ours.test]:587", "a@z.test", NULL, "bad"},
