@@ -4,6 +4,7 @@
  * Used at start and reload (errors refuse the snapshot) and by `posthouse check`.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/confine.h"
@@ -103,6 +104,35 @@ static void check_folder(void *arg, const char *dir) {
     in->said = in->said || inside;
 }
 
+static bool has_transport(const struct config *cfg, const char *transport) {
+    size_t n = strcspn(transport, ":");
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (cfg->services[i]->kind == SERVICE_SMTP && strlen(cfg->services[i]->name) == n &&
+            strncmp(cfg->services[i]->name, transport, n) == 0)
+            return true;
+    return false;
+}
+
+/* What cron and other programs send to "root" gets myorigin's name.  Without mailboxes and aliases
+ * that is no place where it can go. */
+static void check_local_mail(const struct config *cfg, struct diags *d) {
+    const struct params *p = &cfg->p;
+    char *err = NULL;
+    if (matchlist_has_tables(p->mydestination) || p->transport_maps[0] != '\0' ||
+        has_transport(cfg, p->local_transport))
+        return;
+    struct matchlist *names = matchlist_open(p->mydestination, NULL, MATCH_DOMAIN, false);
+    if (matchlist_has(names, str_of(p->myorigin), &err) == MATCH_YES)
+        diag_add(d, DIAG_NOTE, cfg->main.path, check_line_of(cfg, "mydestination"),
+                 "mail without a domain, such as cron's for root, is for root@%s, which "
+                 "mydestination names: Posthouse has no mailboxes and expands no alias_maps, so it "
+                 "waits in the queue (clients get 451) until it is too old; an empty mydestination "
+                 "sends it to the relay host, a row in transport_maps where that says",
+                 p->myorigin);
+    free(err);
+    matchlist_close(names);
+}
+
 void daemon_check_stores(const struct config *cfg, struct diags *d) {
     if (cfg->relays_gone)
         diag_add(
@@ -126,6 +156,7 @@ void daemon_check(const struct config *cfg, struct diags *d) {
         diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "mynetworks"),
                  "mynetworks: %s: \"%.*s\"", why, STR_FMT(what));
     unread_check_accepted(cfg, d);
+    check_local_mail(cfg, d);
     check_hops(cfg, "relayhost", p->relayhost, d);
     check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, d);
     check_options(cfg, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);

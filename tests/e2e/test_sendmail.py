@@ -198,6 +198,19 @@ def test_other_modes(pair):
         assert p.run(*args, face="sendmail").returncode == 0, args
 
 
+@pytest.mark.parametrize("more,said", [("", True), ("mydestination =\n", False), ("myorigin = own.example\n", False),
+                                       ("local_transport = smtp:[127.0.0.1]:9\n", False),
+                                       ("transport_maps = inline:{{{{mta.example=smtp:[127.0.0.1]:9}}}}\n", False)])
+def test_check_says_where_crons_mail_goes(dns, more, said):
+    """Mail for root@myorigin, where that is a name of mydestination and nothing says where it goes: it waits, and check says why."""
+    with Posthouse("relayhost = [127.0.0.1]:9\nalias_maps = hash:/etc/aliases\n" + more, dns=dns) as p:
+        assert ("such as cron's for root" in (r := p.run("check")).stdout + r.stderr) == said
+        r = p.run("-i", "-FCronDaemon", "-oem", "root", face="sendmail", stdin="From: root (Cron Daemon)\nTo: root\n\nx\n")
+        assert r.returncode == 0, r.stderr
+        reason = "local is not a transport of Posthouse" if said else "Connection refused"
+        p.wait_log(rf"to=<root@\w+\.example>, .*status=deferred \(.*{reason}")
+
+
 def test_a_daemon_that_restarts_is_waited_for(dns):
     relay = FakeRelay()
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
