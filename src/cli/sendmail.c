@@ -168,6 +168,8 @@ static void header_rewrite(struct sendmail *m) {
         add_resent(m, &out);
     else if (!m->has_from)
         add_from(m, "From", &out);
+    if (rest.n > 0 && (rest.p[0] == ' ' || rest.p[0] == '\t') && out.n > 0)
+        sbuf_add_ch(&out, '\n'); /* the body begins there: it continues no field of ours */
     while (rest.n > 0 && header_field_name(rest).n > 0) {
         struct str name = header_field_name(rest), field = field_take(&rest);
         if (!m->from_header || (!str_ieq_c(name, "bcc") && !str_ieq_c(name, "resent-bcc")))
@@ -202,7 +204,9 @@ static bool content_read(struct sendmail *m) {
     while (rest.n > 0) {
         const char *nl = memchr(rest.p, '\n', rest.n);
         size_t end = nl == NULL ? rest.n : (size_t)(nl - rest.p) + 1;
-        if (m->dot_ends && str_eq_c(str_trim(str_make(rest.p, end)), ".") && rest.p[0] == '.')
+        struct str line = str_make(rest.p, end);
+        if (m->dot_ends &&
+            (str_eq_c(line, ".\n") || str_eq_c(line, ".\r\n") || str_eq_c(line, ".")))
             break;
         sbuf_add(&m->s.content, rest.p, end);
         rest = str_from(rest, end);

@@ -135,8 +135,8 @@ static void address_give(const struct addrlist *l, size_t i, size_t end) {
     sbuf_free(&addr);
 }
 
-/* Behind "<": the route, if there is one, is left out. */
-static void angle_read(const struct addrlist *l, size_t i, size_t end) {
+/* From behind "<" to ">", which the result is behind: the route, if there is one, is left out. */
+static size_t angle_read(const struct addrlist *l, size_t i, size_t end) {
     size_t close = i;
     while (close < end && !token_is(l, close, '>'))
         close++;
@@ -147,6 +147,7 @@ static void angle_read(const struct addrlist *l, size_t i, size_t end) {
                 break;
             }
     address_give(l, i, close);
+    return close < end ? close + 1 : end;
 }
 
 static bool joins(const struct addrlist *l, size_t i) {
@@ -165,17 +166,25 @@ static void words_read(const struct addrlist *l, size_t i, size_t end) {
     }
 }
 
-/* What stands between two commas. */
+/* What stands between two commas: what is in angles, each behind a name, and then words. */
 static void element_read(const struct addrlist *l, size_t i, size_t end) {
     for (size_t k = i; k < end; k++)
         if (token_is(l, k, '<')) {
-            angle_read(l, k + 1, end);
-            return;
+            i = angle_read(l, k + 1, end);
+            k = i - 1;
         }
     for (size_t k = i; k < end; k++) /* the name of a group */
         if (token_is(l, k, ':'))
             i = k + 1;
     words_read(l, i, end);
+}
+
+/* Is there a '>' to the '<' at i?  Else a comma behind it is one. */
+static bool is_closed(const struct addrlist *l, size_t i) {
+    for (i++; i < l->n && !token_is(l, i, '<'); i++)
+        if (token_is(l, i, '>'))
+            return true;
+    return false;
 }
 
 void addrlist_each(struct str list, void (*fn)(void *arg, const struct addrlist_item *item),
@@ -187,7 +196,7 @@ void addrlist_each(struct str list, void (*fn)(void *arg, const struct addrlist_
     for (size_t i = 0; i <= l.n; i++) {
         bool ends = i == l.n || (!angle && (token_is(&l, i, ',') || token_is(&l, i, ';')));
         if (i < l.n && (token_is(&l, i, '<') || token_is(&l, i, '>')))
-            angle = token_is(&l, i, '<');
+            angle = token_is(&l, i, '<') && is_closed(&l, i);
         if (!ends)
             continue;
         element_read(&l, begin, i);

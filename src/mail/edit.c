@@ -92,12 +92,12 @@ static size_t whole_field(struct str rest, bool last) {
     do {
         const char *nl = memchr(rest.p + end, '\n', rest.n - end);
         if (nl == NULL)
-            return last && rest.n <= HEADER_LINE_MAX ? rest.n : 0;
+            return last && rest.n < HEADER_LINE_MAX ? rest.n : 0;
         end = (size_t)(nl - rest.p) + 1;
         if (end == rest.n && !last)
             return 0;
     } while (end < rest.n && (rest.p[end] == ' ' || rest.p[end] == '\t'));
-    return end <= HEADER_LINE_MAX ? end : 0;
+    return end < HEADER_LINE_MAX ? end : 0;
 }
 
 /* -- lines -- */
@@ -136,10 +136,13 @@ static size_t edit_line(struct header_edit *e, const struct edit_rules *rules, s
         if (mbox && !e->mid_line)
             sbuf_add_c(out, "X-Mailbox-Line: ");
         e->dropping = e->dropping && !mbox;
+        e->mbox = e->mbox || mbox;
         if (!e->dropping)
             sbuf_add(out, rest.p, line);
     } else {
         e->ended = true;
+        if (e->mbox && !e->begun && (rest.p[0] == ' ' || rest.p[0] == '\t'))
+            sbuf_add_c(out, "\r\n"); /* it is the body's, and continues no X-Mailbox-Line: */
         used = 0;
     }
     if (used == line)

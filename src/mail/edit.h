@@ -18,6 +18,7 @@ struct edit_rules {
 
 struct header_edit {
     bool begun;    /* a line of the section was seen */
+    bool mbox;     /* a line of an mbox file was seen */
     bool mid_line; /* what comes next belongs to a line that was judged already */
     bool dropping; /* the field that it belongs to is left out */
     bool ended;    /* the section is over: nothing is changed any more */

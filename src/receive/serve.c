@@ -102,8 +102,8 @@ void serve_stop(struct session *s) {
 /* A client that has made too many mistakes is slowed down after each command, as long as it has no
  * message taken; content is not. */
 static bool serve_is_slow(const struct session *s) {
-    return s->errors > s->p->smtpd_soft_error_limit && s->p->smtpd_error_sleep_time > 0 &&
-           serve_expects(s) != SESSION_CONTENT;
+    return !s->client.local && s->errors > s->p->smtpd_soft_error_limit &&
+           s->p->smtpd_error_sleep_time > 0 && serve_expects(s) != SESSION_CONTENT;
 }
 
 /* After each command and each piece of content: is the daemon being stopped, has the client made
@@ -111,7 +111,7 @@ static bool serve_is_slow(const struct session *s) {
 static void serve_on(struct session *s) {
     if (s->r->stop != RECEIVE_SERVES && !serve_may_finish(s)) {
         serve_shut_down(s);
-    } else if (s->errors > 0 && s->errors >= s->p->smtpd_hard_error_limit) {
+    } else if (!s->client.local && s->errors > 0 && s->errors >= s->p->smtpd_hard_error_limit) {
         smtpd_say(s, "421 4.7.0 %s Error: too many errors", s->cfg->p.myhostname);
         serve_close(s, "too many errors");
     } else {

@@ -239,3 +239,28 @@ def test_a_closed_pipe_does_no_harm(pair):
                        stderr=subprocess.DEVNULL)
     os.close(write)
     assert r.returncode >= 0
+
+
+def test_a_line_that_only_looks_like_the_end(pair):
+    """A dot alone ends the message; a dot and a blank do not."""
+    _, content, _ = send(*pair, "-f", "me@x.example", "a@far.example", body="one\n. \n.\t\ntwo\n.\nthree\n")
+    assert content.endswith("one\r\n. \r\n.\t\r\ntwo\r\n")
+
+
+def test_addresses_behind_an_address(pair):
+    assert send(*pair, "-t", "-f", "me@x.example", header="To: <a@far.example> <b@far.example>, C <c@far.example> (x)\n")[0] == \
+        [f"{x}@far.example" for x in "abc"]
+    assert send(*pair, "-t", "-f", "me@x.example", header="To: A <a@far.example> b@far.example\n")[0] == ["a@far.example", "b@far.example"]
+
+
+def test_many_bad_recipients_keep_no_good_one(pair):
+    p, relay = pair
+    bad = [f"b{i}@-bad..example" for i in range(40)]
+    mark = f"mark-{next(n)}-"
+    r = p.run("-f", "", *bad[:20], "good@far.example", *bad[20:], face="sendmail", stdin=f"X: {mark}\n\nx\n")
+    assert r.returncode == 0 and got(relay, mark.encode())[0] == ["good@far.example"]
+
+
+def test_a_first_line_with_a_blank_continues_no_field_of_ours(pair):
+    _, content, _ = send(*pair, "-f", "me@x.example", "a@far.example", header=" <evil@evil.example>\n")
+    assert "\r\n\r\n <evil@evil.example>\r\n" in content

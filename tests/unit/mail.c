@@ -35,6 +35,9 @@ static void test_lists(void **state) {
         {"<@x,@y:a@b>", "[a@b]7-10 "},
         {"a@[IPv6:::1], b@[1.2.3.4]", "[a@[IPv6:::1]]0-12 [b@[1.2.3.4]]14-25 "},
         {"a@b (open", "[a@b]0-3 "},
+        {"<a@b> <c@d>", "[a@b]1-4 [c@d]7-10 "},
+        {"A <a@b> c@d, e", "[a@b]3-6 [c@d]8-11 [e]13-14! "},
+        {"<a@b, c@d", "[a@b]1-4 [c@d]6-9 "},
         {"\"open@b", "[open@b]0-7! "},
         {"a@[open", "[a@[open]0-7 "},
         {"<a@b", "[a@b]1-4 "},
@@ -86,6 +89,7 @@ static void test_edit(void **state) {
          "X-Mailbox-Line: From a@b Mon Jan 1\r\nX-Mailbox-Line: >>From c\r\nSubject: s\r\nFrom "
          "x\r\n"},
         {" From a: b\r\nBcc: x\r\n", " From a: b\r\nBcc: x\r\n"},
+        {"From joe\r\n cont\r\nBcc: x\r\n", "X-Mailbox-Line: From joe\r\n\r\n cont\r\nBcc: x\r\n"},
         {"To: root (Cron)\r\nFrom: \"A, B\" <joe@host>, c@d.example\r\n\r\nx\r\n",
          "To: root@o.example (Cron)\r\nFrom: \"A, B\" <joe@host.d.example>, "
          "c@d.example\r\n\r\nx\r\n"},
