@@ -307,11 +307,22 @@ static void relays_fill(struct config *c) {
     c->relays_spec = config_text_keep(c, sbuf_take(&b));
 }
 
+/* A name below queue_directory that Dovecot made there: Postfix's, where that is the one meant. */
+static void sasl_path_fill(struct config *c, struct params *p) {
+    const char *path = p->smtpd_sasl_path;
+    struct sbuf b = {0};
+    if (c->foreign_queue == NULL || path[0] == '/' || strncmp(path, "inet:", 5) == 0)
+        return;
+    sbuf_printf(&b, "%s/%s", c->foreign_queue, path);
+    p->smtpd_sasl_path = config_text_keep(c, sbuf_take(&b));
+}
+
 static void params_fill(struct config *c, const struct service *svc, struct params *p) {
     for (size_t i = 0; i < param_count; i++)
         param_fill(c, svc, p, &param_table[i]);
     accounts_fill(c, p);
     origin_fill(c, p);
+    sasl_path_fill(c, p);
     for (size_t i = 0; i < sizeof pattern_lists / sizeof pattern_lists[0]; i++)
         list_fill(c, p, pattern_lists[i]);
     if (p->smtp_tls_security_level[0] == '\0')
@@ -403,6 +414,15 @@ static char *scope_expand(void *arg, const char *text) {
     return config_expand(s->c, s->svc, text);
 }
 
+/* A line of master.cf that in Postfix takes part in all mail that comes in, or in sendmail's. */
+static bool every_mail_passes(const struct service *svc, bool sendmail) {
+    static const char *const commands[] = {"cleanup", "trivial-rewrite", "qmgr", "oqmgr", "bounce"};
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(svc->command, commands[i]) == 0)
+            return true;
+    return sendmail && strcmp(svc->command, "pickup") == 0;
+}
+
 /* What the service (NULL: sendmail's mail) asks for and does not get. */
 static void refusals_of(struct config *c, struct service *svc) {
     struct scope s = {c, svc, NULL};
@@ -414,8 +434,13 @@ static void refusals_of(struct config *c, struct service *svc) {
         who.sends = svc->kind == SERVICE_SMTP || svc->kind == SERVICE_LMTP;
         who.postscreen = svc->postscreen;
     }
-    if (svc == NULL || who.receives || who.sends)
-        refusals_fill(svc == NULL ? &c->refusals : &svc->refusals, &who);
+    if (svc != NULL && !who.receives && !who.sends)
+        return;
+    struct refusals *to = svc == NULL ? &c->refusals : &svc->refusals;
+    refusals_fill(to, &who);
+    for (size_t i = 0; !who.sends && i < c->n_services; i++)
+        if (every_mail_passes(c->services[i], svc == NULL))
+            refusals_add_line(to, &who, &c->services[i]->overrides);
 }
 
 /* A value that was frozen when it was in use already: it has no errors. */

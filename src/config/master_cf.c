@@ -65,12 +65,22 @@ static void override_add(struct parse *p, struct service *s, struct str text, in
                  str_trim(str_from(text, (size_t)eq + 1)), line);
 }
 
+/* Where the value of an -o begins in arg: behind "-o", or behind "-vo" and its like; 0: arg has
+ * none. */
+static size_t option_o(struct str arg) {
+    size_t at = 1;
+    while (at < arg.n && strchr("vdDsSl", arg.p[at]) != NULL && arg.p[at] != '\0')
+        at++;
+    return arg.n > at && arg.p[0] == '-' && arg.p[at] == 'o' ? at + 1 : 0;
+}
+
 static void parse_args(struct parse *p, struct service *s, struct str rest, int line) {
     struct str arg;
     while (str_split_braces(&rest, " \t", &arg)) {
-        if (arg.n > 2 && arg.p[0] == '-' && arg.p[1] == 'o')
-            override_add(p, s, str_from(arg, 2), line);
-        else if (str_eq_c(arg, "-o") && str_split_braces(&rest, " \t", &arg))
+        size_t at = option_o(arg);
+        if (at > 0 && at < arg.n)
+            override_add(p, s, str_from(arg, at), line);
+        else if (at > 0 && str_split_braces(&rest, " \t", &arg))
             override_add(p, s, arg, line);
     }
 }
@@ -83,7 +93,9 @@ static void pass_keep(struct parse *p, struct service *s) {
 /* What postscreen lets in is served by the pass line of that name (smtpd_service_name), with its
  * overrides. */
 static void pass_apply(struct parse *p, struct service *s) {
-    const struct cfg_entry *e = cfg_file_find(&p->c->main, STR_LIT("smtpd_service_name"));
+    const struct cfg_entry *e = cfg_file_find(&s->overrides, STR_LIT("smtpd_service_name"));
+    if (e == NULL)
+        e = cfg_file_find(&p->c->main, STR_LIT("smtpd_service_name"));
     for (size_t i = 0; i < p->n_passes; i++) {
         const struct service *pass = p->passes[i];
         for (size_t k = 0;
@@ -142,8 +154,8 @@ void master_cf_parse(struct config *c, const char *path, struct str text) {
 }
 
 const struct service *master_cf_transport(const struct config *c, struct str name) {
-    for (size_t i = 0; i < c->n_services; i++) {
-        const struct service *s = c->services[i];
+    for (size_t i = c->n_services; i > 0; i--) { /* of two lines the last one counts */
+        const struct service *s = c->services[i - 1];
         if (s->kind != SERVICE_SMTPD && str_eq_c(name, s->name))
             return s;
     }

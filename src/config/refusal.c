@@ -80,6 +80,77 @@ static void refuse_entry(struct refusals *to, const struct refusal_asker *who,
                                  e->line, own, false});
 }
 
+/* Parameters that are read from main.cf alone: an -o of another value would not be done. */
+static const char *const main_only[] = {"message_size_limit",
+                                        "myhostname",
+                                        "mydomain",
+                                        "myorigin",
+                                        "inet_protocols",
+                                        "smtp_host_lookup",
+                                        "smtp_dns_support_level",
+                                        "soft_bounce",
+                                        "queue_minfree",
+                                        "smtpd_tls_cert_file",
+                                        "smtpd_tls_key_file",
+                                        "smtpd_tls_chain_files",
+                                        "smtpd_tls_protocols",
+                                        "smtpd_tls_mandatory_protocols",
+                                        "mydestination",
+                                        "relay_domains",
+                                        "virtual_mailbox_domains",
+                                        "virtual_alias_domains",
+                                        "relayhost",
+                                        "transport_maps",
+                                        "sender_dependent_relayhost_maps",
+                                        "default_transport",
+                                        "relay_transport",
+                                        "local_transport",
+                                        "virtual_transport",
+                                        "sender_dependent_default_transport_maps",
+                                        "maximal_queue_lifetime",
+                                        "bounce_queue_lifetime",
+                                        "message_drop_headers",
+                                        "hopcount_limit"};
+
+static bool is_main_only(const char *name) {
+    for (size_t i = 0; i < sizeof main_only / sizeof main_only[0]; i++)
+        if (strcmp(main_only[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* Does the -o say something else than main.cf or, if that is silent, than the default? */
+static bool differs_from_main(const struct refusal_asker *who, const struct cfg_entry *e) {
+    const struct cfg_entry *all = cfg_file_find(who->main, str_of(e->name));
+    const struct param_info *info = param_find(e->name, strlen(e->name));
+    char *own = who->expand(who->arg, e->value);
+    char *now = who->expand(who->arg, all != NULL ? all->value : info->def);
+    bool differs = own == NULL || now == NULL || strcmp(own, now) != 0;
+    free(own);
+    free(now);
+    return differs;
+}
+
+static void refuse_main_only(struct refusals *to, const struct refusal_asker *who,
+                             const struct cfg_file *line) {
+    for (size_t i = 0; i < line->n; i++)
+        if (is_main_only(line->v[i].name) && differs_from_main(who, &line->v[i]))
+            refusal_add(to, who,
+                        (struct refusal){line->v[i].name, NULL,
+                                         "it is read from main.cf alone, and not from an -o",
+                                         line->path, line->v[i].line, true, false});
+}
+
+void refusals_add_line(struct refusals *to, const struct refusal_asker *who,
+                       const struct cfg_file *line) {
+    struct refusal_asker as = *who;
+    as.own = line;
+    as.receives = true;
+    for (size_t i = 0; i < line->n; i++)
+        refuse_entry(to, &as, &line->v[i], true);
+    refuse_main_only(to, &as, line);
+}
+
 static void refuse_words(struct refusals *to, const struct refusal_asker *who, const char *list) {
     const struct param_info *info = param_find(list, strlen(list));
     const char *value = *(const char *const *)(const void *)((const char *)who->p + info->offset);
@@ -100,6 +171,8 @@ static void refuse_words(struct refusals *to, const struct refusal_asker *who, c
 void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
     for (size_t i = 0; who->own != NULL && i < who->own->n; i++)
         refuse_entry(to, who, &who->own->v[i], true);
+    if (who->own != NULL)
+        refuse_main_only(to, who, who->own);
     for (size_t i = 0; i < who->main->n; i++)
         if (who->own == NULL || cfg_file_find(who->own, str_of(who->main->v[i].name)) == NULL)
             refuse_entry(to, who, &who->main->v[i], false);

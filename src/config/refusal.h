@@ -47,6 +47,10 @@ struct refusal_asker {
 
 /* Fills an empty list. */
 void refusals_fill(struct refusals *to, const struct refusal_asker *who);
+/* Adds what the -o of another line of master.cf asks for, of a service that every mail passes in
+ * Postfix (cleanup, say), which is part of who here. */
+void refusals_add_line(struct refusals *to, const struct refusal_asker *who,
+                       const struct cfg_file *line);
 void refusals_free(struct refusals *r);
 /* The first that is not accepted; NULL: nothing is refused. */
 const struct refusal *refusals_first(const struct refusals *r);

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "util/str.h"
 
@@ -16,12 +17,15 @@ static const char *const foreign_folders[] = {"maildrop", "incoming", "active", 
 /* Counts the files below path; false: it cannot be read. */
 static bool foreign_count(const char *path, int depth, size_t *n) {
     DIR *dir = opendir(path);
-    bool read = dir != NULL;
+    bool read = dir != NULL || errno == ENOENT;
     for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
         struct sbuf below = {0};
         if (e->d_name[0] == '.')
             continue;
         sbuf_printf(&below, "%s/%s", path, e->d_name);
+        struct stat st;
+        if (e->d_type == DT_UNKNOWN && lstat(below.p, &st) == 0 && S_ISDIR(st.st_mode))
+            e->d_type = DT_DIR;
         if (e->d_type != DT_DIR)
             (*n)++;
         else if (depth > 0)

@@ -257,7 +257,7 @@ def test_master_overrides(tmp_path, dns):
         p.wait_log(r"postfix/slow/smtp\[\d+\]: \w+: to=<u@slow\.example>")
         from kit import Client
         with Client(port) as c:
-            assert c.mail() == "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied"
+            assert c.mail() == "554 5.7.1 <localhost[127.0.0.1]>: Client host rejected: Access denied"
         p.wait_log(r"postfix/second/smtpd\[\d+\]: NOQUEUE: reject")
     relay.stop()
 
@@ -346,3 +346,13 @@ def test_a_policy_server_that_is_not_asked_is_an_error_of_check(dns, where):
         assert r.returncode == 2 and re.search("error" + said, r.stdout), r.stdout
         p.wait_log(r"master\[\d+\]: warning" + said)
         assert "not implemented: smtpd_" in (p.dir / "stderr").read_text()
+
+
+def test_of_two_lines_of_a_transport_the_last_counts(dns):
+    relay = FakeRelay()
+    lines = "twice unix - - n - - smtp -o smtp_helo_name=first.example\ntwice unix - - n - - smtp -o smtp_helo_name=second.example\n"
+    with Posthouse(f"transport_maps = static:twice:[127.0.0.1]:{relay.port}\n", master=lines, dns=dns) as p:
+        p.send()
+        relay.wait_mails(1)
+        assert relay.sessions[0].commands[0] == "EHLO second.example"
+    relay.stop()

@@ -171,6 +171,12 @@ def test_postscreens_pass_line_keeps_its_overrides(dns):
             c.cmd("MAIL FROM:<a@x.example>")
             assert c.cmd("RCPT TO:<b@y.example>").startswith("554 5.7.1")
         assert p.send().startswith("250 2.0.0")  # the other listener is not concerned
+        (p.dir / "master.cf").write_text((p.dir / "master.cf").read_text().replace(" postscreen\n",
+                                           " postscreen -o smtpd_service_name=x\n"))
+        p.reload()
+        with Client(port) as c:
+            c.cmd("MAIL FROM:<a@x.example>")
+            assert c.cmd("RCPT TO:<b@y.example>").startswith("250")  # another line's overrides are not meant
         p.write_main(f"relayhost = [127.0.0.1]:{relay.port}\npostscreen_greet_action = enforce\n")
         p.reload()
         with Client(port) as c:
@@ -207,3 +213,40 @@ def test_iredmails_files_say_everything_on_one_screen(tmp_path):
     assert kinds == sorted(kinds, key=["error", "warning", "note"].index)
     assert sum("harmless (4): local, virtual and pipe delivery" in l for l in lines) == 1
     assert sum("smtpd_milters: " in l and "not implemented: smtpd" in l for l in lines) == 1
+
+
+LINES = {
+    "another cleanup": ("sub unix n - n - 0 cleanup -o always_bcc=x@y.example\n", "always_bcc"),
+    "cleanup": ("cleanup unix n - n - 0 cleanup\n  -o header_checks=regexp:/x\n", "header_checks"),
+    "rewrite": ("rewrite unix - - n - - trivial-rewrite\n  -o transport_maps=static:discard:\n", "transport_maps"),
+    "options together": ("cleanup unix n - n - 0 cleanup -vo header_checks=regexp:/x\n", "header_checks"),
+    "qmgr": ("qmgr unix n - n 300 1 qmgr -o default_transport=discard\n", "default_transport"),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_lines_that_every_mail_passes(dns, case):
+    line, name = LINES[case]
+    with Posthouse("relayhost = [127.0.0.1]:9\n", master=line, dns=dns) as p:
+        r = p.run("check")
+        assert r.returncode == 2 and re.search(rf"error: master.cf, line \d+: not implemented: {name}: ", r.stdout), r.stdout
+        with p.client() as c:
+            assert c.cmd("MAIL FROM:<a@x.example>") == REFUSED
+
+
+def test_pickups_line_is_about_sendmail(dns):
+    with Posthouse("relayhost = [127.0.0.1]:9\n", master="pickup unix n - n 60 1 pickup -o content_filter=smtp:x\n", dns=dns) as p:
+        r = p.run("b@y.example", face="sendmail", stdin="x\n")
+        assert r.returncode == 75 and "content_filter is not implemented" in r.stderr
+        assert p.send().startswith("250")
+
+
+def test_an_override_that_is_read_from_main_cf_alone(dns):
+    """It is refused where it says something else than main.cf."""
+    ports = [free_port() for _ in range(3)]
+    overs = ["message_size_limit=2000", "smtpd_tls_cert_file=/x", "myhostname=mta.example"]
+    master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o {o}\n" for port, o in zip(ports, overs))
+    with Posthouse("relayhost = [127.0.0.1]:9\n", master=master, dns=dns) as p:
+        for port, taken in zip(ports, (False, False, True)):
+            with Client(port) as c:
+                assert c.cmd("MAIL FROM:<a@x.example>") == ("250 2.1.0 Ok" if taken else REFUSED), port
