@@ -83,6 +83,16 @@ def test_postsuper(sides):
         assert sorted(held[0]) == sorted(held[1]), args
 
 
+def test_postsuper_expires_in_the_named_queue_alone(sides):
+    """-f releases what is on hold, and only where it was asked to."""
+    for args in (["-h", "ALL"], ["-H", "$2"], ["-f", "ALL", "deferred"]):
+        theirs, ours = (side("postsuper", *args) for side in sides)
+        assert (ours[0], lines(ours[2])) == (theirs[0], lines(theirs[2])), args
+    for side in sides:
+        held = re.findall(r"^\$(\d)!", side("mailq")[1], re.M)
+        assert sorted(held) == ["0", "1", "3"]
+
+
 def test_postsuper_from_standard_input(sides):
     for args, stdin in ((["-h", "-"], "$1\n\n  $2\nNOSUCH\n$0\n"), (["-H", "-"], ""), (["-H", "-", "-d", "$3"], "$1\n$1\n"),
                         (["-d", "-"], "$0\n$1")):
