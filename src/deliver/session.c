@@ -156,6 +156,7 @@ static void connection_forget(struct dsess *s) {
     s->caps = 0;
     s->size_limit = 0;
     s->uses = 0;
+    s->names = false;
     s->out_total = 0;
     s->tls_on = s->tls_verified = s->tls_agreed = false;
     s->leaving = s->mute = s->helo = false;

@@ -119,7 +119,7 @@ struct txn {
     bool taken;           /* the relay host said 2xx to the whole content */
     bool answered;        /* any reply to this transaction has come */
     bool data_only;       /* content goes by DATA, whatever the host offers: see dataonly.h */
-    bool misnamed;        /* some reply did not name its own command by its enhanced status code */
+    bool misnamed;        /* some 2xx did not name its own command by its enhanced status code */
     uint64_t off;         /* bytes of content that were read and written */
     uint64_t content_end; /* dsess.out_total behind the content */
     struct content_out out;
@@ -214,6 +214,8 @@ struct dsess {
     unsigned uses;    /* transactions begun on the connection */
     int64_t ready_ms; /* when it became ready */
     int64_t conn_us;
+    bool names;   /* all replies to a transaction of the connection that was taken named their
+                   * commands by their enhanced status codes */
     bool leaving; /* no new transaction: what waits goes to the next host */
     /* probe.c */
     struct watch *watch; /* set for explain and test: nothing is delivered */

@@ -13,11 +13,16 @@
  * that comes before its command has left, or that no command waits for, or that its command cannot
  * have, makes the session suspect: nothing that was not given back by then counts.
  *
+ * RSET cannot tell its 2xx from a surplus one to the chunk before it.  The enhanced status codes
+ * can: those of MAIL and RCPT are about addresses (X.1.X, RFC 3463), those of content are not, so
+ * replies that have shifted show.  A host that named one transaction so may have the next MAIL
+ * behind RSET, and is out of step when a later reply does not name its command.  A host that does
+ * not name them is given DATA from its second transaction on (dataonly.h).
+ *
  * 250 to the last chunk is the host's acceptance (RFC 3030 section 2).  When no 2xx to RSET
  * confirms that it was the reply to the chunk (the host refuses RSET or has gone), the enhanced
- * status codes may: those of MAIL and RCPT are about addresses (X.1.X, RFC 3463), those of content
- * are not, so a reply that has shifted shows.  Without them the mail waits.  In either case the
- * host is given DATA from then on (dataonly.h), so that this happens once.
+ * status codes may.  Without them the mail waits.  In either case, and whenever it was out of step,
+ * the host is given DATA from then on, so that this happens once.
  *
  * The session's loop only.  A transaction owns its attempt from txn_new until it is given back
  * (deliver_ops.result) or put back into s->todo; txn_free frees the transaction alone.  Functions
@@ -546,6 +551,14 @@ static unsigned txn_count(const struct dsess *s) {
     return n;
 }
 
+/* May another transaction begin behind the last one?  Behind the RSET of BDAT only when a reply too
+ * many would show. */
+static bool may_follow(const struct dsess *s) {
+    const struct txn *last = DL_OWNER(s->txns.prev, struct txn, link);
+    return (s->caps & CAP_PIPELINING) != 0 && s->p->smtp_pipeline_transactions && !is_alone(s) &&
+           txn_count(s) < TXNS_MAX && (s->names || !use_bdat(s, last));
+}
+
 /* Begins the next waiting attempt if the connection can take it now. */
 static enum step begin_next(struct dsess *s) {
     transact_return_recalled(s);
@@ -556,9 +569,7 @@ static enum step begin_next(struct dsess *s) {
     struct attempt *a = DL_OWNER(s->todo.next, struct attempt, link);
     if (!fits(s, a) || worn_out(s))
         return dl_empty(&s->txns) ? STEP_RECONNECT : STEP_WAIT;
-    bool ahead =
-        (s->caps & CAP_PIPELINING) != 0 && s->p->smtp_pipeline_transactions && !is_alone(s);
-    if (!dl_empty(&s->txns) && (!ahead || txn_count(s) >= TXNS_MAX))
+    if (!dl_empty(&s->txns) && !may_follow(s))
         return STEP_WAIT;
     dl_remove(&a->link);
     refuse_early(s, txn_new(s, a));
@@ -588,6 +599,11 @@ static enum step transact_drained(struct dsess *s) {
 
 /* -- replies -- */
 
+/* The host is given DATA from now on. */
+static void use_data_only(const struct dsess *s) {
+    data_only_add(&session_target(s)->addr);
+}
+
 /* The connection is of no more use, and s->now says why.  May t be sent again in this attempt? */
 static bool may_repeat(const struct dsess *s, const struct txn *t, bool to_blame) {
     bool maybe_sent = t->whole && (t->accepted > 0 || to_blame);
@@ -601,12 +617,28 @@ static void forget_results(struct txn *t) {
     }
 }
 
-/* Does the reply's own enhanced status code say which command it answers? */
-static bool reply_names(const struct dsess *s, enum txn_command command) {
+/* Does the reply, which is positive, not say by its enhanced status code which command it answers?
+ * A refusal may be about anything, and RSET is not asked: hosts say 2.0.0 or 2.1.5 to it. */
+static bool reply_misnames(const struct dsess *s, enum txn_command command) {
     char dsn[12];
+    if (s->reply.code / 100 != 2 || command == TXN_RSET)
+        return false;
     bool there = dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
     bool about_address = strncmp(dsn + 1, ".1.", 3) == 0;
-    return there && about_address == (command == TXN_MAIL || command == TXN_RCPT);
+    return !there || about_address != (command == TXN_MAIL || command == TXN_RCPT);
+}
+
+/* Notes what the reply to e says of its own command.  False if it belongs to another one: the host
+ * has named its replies so far, or it is the reply to a chunk and about an address. */
+static bool reply_fits(struct dsess *s, const struct expected *e) {
+    char dsn[12];
+    if (!reply_misnames(s, e->command))
+        return true;
+    e->t->misnamed = true;
+    if (!use_bdat(s, e->t))
+        return true;
+    bool there = dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    return !s->names && !(e->command == TXN_CONTENT && there);
 }
 
 /* The connection is of no more use: may the results of t stand that no RSET has confirmed?  What is
@@ -614,7 +646,7 @@ static bool reply_names(const struct dsess *s, enum txn_command command) {
 static bool results_stand(const struct dsess *s, const struct txn *t, bool suspect) {
     if (!t->taken)
         return !suspect && has_all_results(t->a);
-    data_only_add(&session_target(s)->addr);
+    use_data_only(s);
     return !t->misnamed;
 }
 
@@ -647,6 +679,8 @@ static enum step drop(struct dsess *s, bool suspect) {
     struct dl again;
     dl_init(&again);
     s->mute = true;
+    if (suspect)
+        use_data_only(s);
     if (!dl_empty(&s->txns)) {
         const struct txn *t = DL_OWNER(s->txns.next, struct txn, link);
         fresh = suspect || t->answered || s->uses <= txn_count(s);
@@ -715,6 +749,14 @@ static void on_refusal(struct dsess *s, const struct expected *e, enum verdict v
     t->refused = t->refused || e->command == TXN_MAIL || e->command == TXN_DATA;
 }
 
+/* The last reply to t has come, and the connection goes on. */
+static void txn_ended(struct dsess *s, struct txn *t) {
+    if (t->misnamed && use_bdat(s, t))
+        use_data_only(s);
+    s->names = s->names || (t->taken && !t->misnamed);
+    txn_over(s, t);
+}
+
 static enum step on_verdict(struct dsess *s, const struct expected *e, enum verdict v) {
     struct txn *t = e->t;
     bool part = content_state(s, t) == CONTENT_PART;
@@ -738,7 +780,7 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
     }
     bool dot = e->command == TXN_CONTENT && (t->empty || !use_bdat(s, t));
     if (e->command == TXN_RSET || dot)
-        txn_over(s, t);
+        txn_ended(s, t);
     return STEP_DONE;
 }
 
@@ -752,12 +794,11 @@ static enum step transact_reply(struct dsess *s) {
                                 !session_target(s)->own_mx, s->cfg->p.soft_bounce);
     if (v == VERDICT_CLOSING)
         return closing(s, &e);
-    if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone)
+    if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone || !reply_fits(s, &e))
         return out_of_step(s, &e);
     s->fifo_at++;
     s->fifo_n--;
     e.t->answered = e.t->answered || e.command != TXN_RSET;
-    e.t->misnamed = e.t->misnamed || (e.command != TXN_RSET && !reply_names(s, e.command));
     enum step step = on_verdict(s, &e, v);
     return step == STEP_DONE ? transact_pump(s) : step;
 }

@@ -2,6 +2,7 @@
 import base64
 import contextlib
 import re
+import time
 from unittest import mock
 
 import kit
@@ -202,10 +203,10 @@ def test_a_short_password_inside_a_word_is_not_shown(dns, text):
 
 class Script(FakeRelay):
     """A relay host that answers some commands in its own way: verb to a list of whole replies, and "." to those for the
-    end of content; "" hangs up.  A verb that is not there gets its usual reply."""
+    end of content, or to a function of the content; "" hangs up.  A verb that is not there gets its usual reply."""
 
-    def __init__(self, says, caps="PIPELINING 8BITMIME", times=1000, **kw):
-        self.says, self.caps, self.times = says, caps.split(), times
+    def __init__(self, says, caps="PIPELINING 8BITMIME", times=1000, pause=0, **kw):
+        self.says, self.caps, self.times, self.pause = says, caps.split(), times, pause
         self.taken, self.ways, self.quits, self.dialogues = [], [], 0, 0
         super().__init__(**kw)
 
@@ -223,10 +224,13 @@ class Script(FakeRelay):
                 if verb == "BDAT":
                     content, verb = f.read(int(line.split()[1])), "."
                 replies = says.get(verb, ["500 5.5.2 what?"])
+                if callable(replies):
+                    replies = replies(content)
+                time.sleep(self.pause)
                 conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
                 if verb == "DATA" and any(r.startswith("354") for r in replies):
                     content = b"".join(iter(f.readline, b".\r\n"))
-                    verb, replies = ".", says["."]
+                    verb, replies = ".", says["."](content) if callable(says["."]) else says["."]
                     conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
                 if verb == "." and replies and replies[0].startswith("250"):
                     self.taken.append(content)
@@ -316,6 +320,35 @@ def test_what_was_taken_before_stays_sent(dns, caps):
     relay.stop()
 
 
+def twice(content):
+    """Two replies to each last chunk, each about its own message; m2 is refused."""
+    subject = re.search(rb"Subject: (\w+)", content).group(1).decode()
+    return [f"554 5.7.1 no {subject}" if subject == "m2" else f"250 2.0.0 taken {subject}"] * 2
+
+
+@pytest.mark.parametrize("pause", [0, 0.03])
+@pytest.mark.parametrize("codes", [True, False])
+def test_content_that_is_always_answered_twice(dns, codes, pause):
+    """What was said of one message is no other's result: none is lost and none is bounced for another."""
+    bare = lambda content: [re.sub(r" \d\.\d\.\d", "", r) for r in twice(content)]
+    says = {".": twice} if codes else {"MAIL": ["250 ok"], "RCPT": ["250 ok"], "RSET": ["250 ok"], ".": bare}
+    port = free_port()
+    main = f"relayhost = [127.0.0.1]:{port}\nsmtp_destination_concurrency_limit = 1\nrelay_threads = 1\nminimal_backoff_time = 300s\n"
+    with Posthouse(main, dns=dns) as p:
+        for i in range(7):
+            p.send(sender=f"m{i}@x.example", content=f"Subject: m{i}\r\n\r\nhello\r\n")
+        p.wait_log("status=deferred", count=7)
+        relay = Script(says, "PIPELINING CHUNKING", port=port, pause=pause)
+        p.run("queue", "flush", check=True)
+        wait_for(lambda: p.log().count("status=") >= 14, 40)
+        qids = dict(re.findall(r"(\w+): from=<(m\d)@x", p.log()))
+        for qid, status, words in re.findall(r" (\w+): to=<b@y.example>.*status=(\w+) \((.*)\)", p.log()):
+            if status == "sent":
+                assert any(b"Subject: %s\r" % qids[qid].encode() in c for c in relay.taken), (qids[qid], words)
+            assert status != "bounced" or f"no {qids[qid]} " in words, (qids[qid], words)
+        relay.stop()
+
+
 def test_what_was_said_of_one_recipient_is_no_others_result(dns):
     """Each was refused for now by a host in its own words, and the next host of the list does not exist."""
     relay = FakeRelay(replies={"RCPT": lambda l: f"45{l.split('<u')[1][0]} 4.2.{l.split('<u')[1][0]} wait {l.split('<')[1][:2]}"})
@@ -372,7 +405,7 @@ def test_what_comes_behind_bdat_repeats_no_mail(after_bdat, case, codes):
     subjects = [re.search(rb"Subject: (\w+)", c).group(1) for c in relay.taken]
     again = [b"one", b"one", b"two"]
     assert subjects == [b"one", b"two"] or (not codes and subjects == again), (subjects, relay.ways)
-    assert relay.ways == [b"BDAT"] + [b"BDAT" if "QUIT" in AFTER_BDAT[case] else b"."] * (len(subjects) - 1)
+    assert relay.ways == [b"BDAT"] + [b"BDAT" if codes and "QUIT" in AFTER_BDAT[case] else b"."] * (len(subjects) - 1)
     qids = set(re.findall(rf"(\w+): from=<{re.escape(senders[case, codes])}>", log))
     assert len(qids) == 2 and "status=bounced" not in log
     for qid in qids:

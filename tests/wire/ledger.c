@@ -251,6 +251,10 @@ void ledger_conn_user(struct ledger_conn *c, const char *user) {
     c->user = user == NULL ? NULL : bytes_copy(user, strlen(user));
 }
 
+void ledger_conn_bare(struct ledger_conn *c) {
+    c->bare = true;
+}
+
 void ledger_conn_crime(struct ledger_conn *c, unsigned crime) {
     c->crime |= crime;
     c->extras += (crime & CRIME_EXTRA) != 0;
@@ -463,9 +467,10 @@ void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bd
         compare_content(t);
 }
 
-/* One reply too many shows when the transaction ends; two hide each other. */
+/* A reply too many shows when the transaction ends, or by its enhanced status code.  Without codes
+ * two hide each other. */
 bool cannot_be_told(const struct ledger_conn *c) {
-    return (c->crime & CRIME_FEWER) != 0 || c->extras > 1;
+    return (c->crime & CRIME_FEWER) != 0 || (c->bare && c->extras > 1);
 }
 
 bool forgotten_after(const struct ledger *l, int64_t ms) {

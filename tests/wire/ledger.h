@@ -125,6 +125,8 @@ struct ledger_conn *ledger_conn(struct ledger *l, unsigned host);
 void ledger_conn_tls(struct ledger_conn *c);
 /* STARTTLS was offered. */
 void ledger_conn_offers_tls(struct ledger_conn *c);
+/* The host gives no enhanced status codes. */
+void ledger_conn_bare(struct ledger_conn *c);
 void ledger_conn_crime(struct ledger_conn *c, unsigned crime);
 /* A line that the product sent as a command, without its end; crlf: it ended so. */
 void ledger_conn_line(struct ledger_conn *c, const char *p, size_t n, bool crlf);

@@ -67,6 +67,7 @@ struct ledger_conn {
     unsigned host;
     bool tls, tls_offered;
     unsigned crime;
+    bool bare;       /* its replies have no enhanced status codes */
     unsigned extras; /* replies too many */
     int64_t at_ms;   /* when it was made */
     char *user; /* who is logged in; ""; NULL: the host says that somebody is, and has heard no name

@@ -874,6 +874,8 @@ struct wire_peer *relay_peer_new(void *arg, const struct netaddr *to) {
     r->peer.ops = &relay_ops;
     r->host = host;
     r->conn = ledger_conn(host->ledger, host->number);
+    if (host->plan.bare)
+        ledger_conn_bare(r->conn);
     r->healed = host->plan.heals > 0 && host->conns >= host->plan.heals;
     host->conns++;
     return &r->peer;
