@@ -246,13 +246,13 @@ static bool try_elsewhere(struct dsess *s, struct txn *t) {
         uint32_t i = t->rcpts[k];
         if (t->a->tried[i] && t->a->res[i].status == MAIL_DEFERRED) {
             log_as(s->svc->log_name, "smtp", "%s: %s", t->a->env->qid, t->a->res[i].text);
-            if (s->now.status ==
-                MAIL_UNSET) /* other mail goes to the next host too, and may wait */
-                mailerr_copy(&s->now, &t->a->res[i]);
             t->a->tried[i] = false;
             any = true;
         }
     }
+    if (any && s->now.status == MAIL_UNSET) /* other mail goes to the next host too, and may wait */
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.4.0",
+                     "host %s put off other mail, and no further host took this", s->where);
     return any;
 }
 

@@ -360,6 +360,49 @@ def test_what_was_said_of_one_recipient_is_no_others_result(dns):
     relay.stop()
 
 
+class Wearing(Script):
+    """Takes one message of its first connection and leaves it at the second MAIL; later it puts off every recipient."""
+
+    def _serve(self, conn):
+        first, self.dialogues = self.dialogues == 0, self.dialogues + 1
+        f, mails = conn.makefile("rb"), 0
+        with contextlib.suppress(OSError, ValueError):
+            conn.sendall(b"220 wearing\r\n")
+            while line := f.readline():
+                verb = line.split()[0].upper()
+                mails += verb == b"MAIL"
+                if verb == b"QUIT" or (first and mails == 2):
+                    time.sleep(0.2)  # for what else may be on its way
+                    break
+                if verb == b"BDAT":
+                    f.read(int(line.split()[1]))
+                user = line.split(b"<")[1].split(b"@")[0].decode() if verb == b"RCPT" else ""
+                offers = "250-wearing\r\n250-PIPELINING\r\n250 CHUNKING" if first else "250 wearing"
+                put_off = f"450 4.2.2 the box of {user} is full"
+                says = {b"EHLO": offers, b"MAIL": "250 2.1.0 ok", b"RCPT": "250 2.1.5 ok" if first else put_off}
+                conn.sendall((says.get(verb, "250 2.0.0 ok") + "\r\n").encode())
+        conn.close()
+
+
+def test_what_was_said_of_a_recipient_is_no_other_mails_result(dns):
+    """Mail that was on a lost connection goes with the one that is put off to the next host, and that does not exist."""
+    port = free_port()
+    main = f"relayhost = [127.0.0.1]:{port}, [gone.example]\nsmtp_destination_concurrency_limit = 1\nrelay_threads = 1\n" \
+           "minimal_backoff_time = 300s\n"
+    with Posthouse(main, dns=dns) as p:
+        for i in range(5):
+            p.send(sender=f"m{i}@x.example", rcpts=[f"u{i}@y.example"])
+        p.wait_log("status=deferred", count=5)
+        relay = Wearing({}, port=port)
+        p.run("queue", "flush", check=True)
+        p.wait_log(r"status=\w+", count=10)
+        said = re.findall(r"to=<(u\d)@y\.example>.* status=(\w+) \((.*)\)", p.log())[5:]
+        assert [w for _, w, _ in said].count("sent") == 1 and "bounced" not in p.log()
+        for user, _, words in said:
+            assert "the box of" not in words or f"the box of {user} is" in words, said
+        relay.stop()
+
+
 AFTER_BDAT = {
     "RSET refused for now": {"RSET": ["450 4.3.0 cannot"]},
     "RSET refused": {"RSET": ["502 5.5.1 what is that"]},
