@@ -244,7 +244,7 @@ def test_pickups_line_is_about_sendmail(dns):
 def test_an_override_that_is_read_from_main_cf_alone(dns):
     """It is refused where it says something else than main.cf."""
     ports = [free_port() for _ in range(3)]
-    overs = ["message_size_limit=2000", "smtpd_tls_cert_file=/x", "myhostname=mta.example"]
+    overs = ["message_size_limit=2000", "soft_bounce=yes", "myhostname=mta.example"]
     master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o {o}\n" for port, o in zip(ports, overs))
     with Posthouse("relayhost = [127.0.0.1]:9\n", master=master, dns=dns) as p:
         for port, taken in zip(ports, (False, False, True)):
