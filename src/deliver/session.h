@@ -178,6 +178,7 @@ struct dsess {
     bool fallback_added;
     struct resolve_mx *mx; /* exchangers not yet resolved to addresses */
     size_t n_mx, mx_at;
+    bool mx_self; /* an exchanger of the preference that was resolved last is ourselves */
     struct resolver_query *query; /* open, or NULL */
     char where[400];              /* "host[addr]" */
     char relay[440];              /* "host[addr]:port" */

@@ -3,7 +3,8 @@
  *
  * Destinations of the next hop list are resolved one after the other, only when the ones before
  * have failed.  [host] means its addresses, host its mail exchangers (RFC 5321 section 5); those of
- * one preference come in an order of chance.  The stage begins again with each answer, until the
+ * one preference come in an order of chance, and all their addresses are known before the first is
+ * used.  The stage begins again with each answer, until the
  * target s->at is known or nothing is left.
  *
  * The session owns targets and names until targets_free; s->query is open from the question until
@@ -37,6 +38,7 @@ static void mx_free(struct dsess *s) {
     free(s->mx);
     s->mx = NULL;
     s->n_mx = s->mx_at = 0;
+    s->mx_self = false;
 }
 
 void targets_free(struct dsess *s) {
@@ -148,11 +150,20 @@ static struct quota quota_of(const struct dsess *s, const struct resolve_answer 
     return q;
 }
 
+/* Notes whether the address of an exchanger is ours, also where smtp_mx_address_limit leaves it
+ * out. */
+static void note_self(struct dsess *s, const struct netaddr *a) {
+    struct netaddr to = *a;
+    netaddr_set_port(&to, s->hop.port);
+    s->mx_self = s->mx_self || (s->mx != NULL && target_is_self(s, &to));
+}
+
 static void add_addresses(struct dsess *s, const char *host, const struct resolve_answer *a) {
     shuffle(s, a->addrs, a->n_addrs, sizeof *a->addrs);
     struct quota q = quota_of(s, a);
     for (int late = 0; late < 2; late++)
         for (size_t i = 0; i < a->n_addrs; i++) {
+            note_self(s, &a->addrs[i]);
             size_t *left = a->addrs[i].u.sa.sa_family == AF_INET ? &q.v4 : &q.v6;
             if (wrong_family(s, &a->addrs[i]) != (late == 1) || *left == 0)
                 continue;
@@ -263,6 +274,7 @@ static enum step begin_exchanger(struct dsess *s) {
     if (!netaddr_parse(&a, str_of(host), s->hop.port))
         return ask_host(s, host);
     s->mx_at++;
+    note_self(s, &a);
     add_target(s, host, &a);
     return STEP_AGAIN;
 }
@@ -292,25 +304,39 @@ static enum step next_hop(struct dsess *s) {
     return STEP_AGAIN;
 }
 
-/* The target is known.  Is it ourselves?  Then no exchanger after it may be used either (RFC 5321
- * section 5.1). */
+/* It is ourselves: no exchanger of the same preference or after it may be used (RFC 5321 section
+ * 5.1). */
+static enum step loops_back(struct dsess *s, struct str dest, bool own_mx) {
+    session_note(s, own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_SITE, own_mx ? "5.4.6" : "4.3.5",
+                 "mail for %.*s loops back to myself", STR_FMT(dest));
+    session_take_error(s);
+    return STEP_ROUND_OVER;
+}
+
+/* Has the next exchanger the preference of the one before it? */
+static bool shares_preference(const struct dsess *s) {
+    return s->mx != NULL && s->mx_at > 0 && s->mx_at < s->n_mx &&
+           s->mx[s->mx_at].pref == s->mx[s->mx_at - 1].pref;
+}
+
+/* The target is known.  Is it ourselves? */
 static enum step use_target(struct dsess *s) {
     const struct target *t = session_target(s);
     char ip[INET6_ADDRSTRLEN];
     netaddr_text(&t->addr, ip);
     snprintf(s->where, sizeof s->where, "%s[%s]", t->host, ip);
     snprintf(s->relay, sizeof s->relay, "%s:%u", s->where, netaddr_port(&t->addr));
-    if (target_is_self(s, &t->addr)) {
-        session_note(s, t->own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_SITE,
-                     t->own_mx ? "5.4.6" : "4.3.5", "mail for %s loops back to myself", t->dest);
-        session_take_error(s);
-        return STEP_ROUND_OVER;
-    }
+    if (target_is_self(s, &t->addr))
+        return loops_back(s, str_of(t->dest), t->own_mx);
     watch_ok(s, "dns", "%s (for %s)", s->relay, t->dest);
     return STEP_DONE;
 }
 
 enum step dns_begin(struct dsess *s) {
+    if (shares_preference(s))
+        return begin_exchanger(s);
+    if (s->mx_self)
+        return loops_back(s, s->hop.dest, !s->configured);
     if (s->at < s->n_targets)
         return use_target(s);
     if (s->mx != NULL && s->mx_at < s->n_mx)

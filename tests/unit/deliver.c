@@ -426,6 +426,7 @@ static const struct zone mail_zones[] = {
     {"plain.example", "198.51.100.7", NULL},
     {"fails.example", "198.51.100.66", NULL},
     {"turns.example", NULL, "10 a.example, 10 b.example, 10 c.example, 20 d.example"},
+    {"literal.example", NULL, "10 b.example, 10 198.51.100.77, 10 c.example"},
     {"a.example", "198.51.100.1", NULL},
     {"b.example", "198.51.100.2", NULL},
     {"c.example", "198.51.100.3", NULL},
@@ -526,8 +527,26 @@ static void test_loops_to_ourselves(void **state) {
     (void)state;
     zones = mail_zones;
     chance = chance_none;
-    expect_targets("proxy_interfaces = 203.0.113.1 198.51.100.2\n", false, "turns.example",
-                   "a.example[198.51.100.1] 5.4.6 mail for turns.example loops back to myself");
+    expect_targets("proxy_interfaces = 203.0.113.1 198.51.100.4\n", false, "turns.example",
+                   "a.example[198.51.100.1] b.example[198.51.100.2] c.example[198.51.100.3] "
+                   "5.4.6 mail for turns.example loops back to myself");
+    chance = chance_first; /* nor one of the same preference, whatever its turn */
+    for (const char *const *limit = (const char *const[]){"0", "1", "5", NULL}; *limit; limit++) {
+        char conf[200];
+        snprintf(conf, sizeof conf,
+                 "proxy_interfaces = 198.51.100.1 198.51.100.77\nsmtp_mx_address_limit = %s\n",
+                 *limit);
+        expect_targets(conf, false, "turns.example",
+                       "5.4.6 mail for turns.example loops back to myself");
+        expect_targets(conf, false, "literal.example",
+                       "5.4.6 mail for literal.example loops back to myself");
+    }
+    chance = chance_none;
+    expect_targets("proxy_interfaces = 198.51.100.3\n", true, "turns.example",
+                   "4.3.5 mail for turns.example loops back to myself");
+    expect_targets("proxy_interfaces = 198.51.100.3\n", false, "[d.example], turns.example",
+                   "d.example[198.51.100.4] "
+                   "5.4.6 mail for turns.example loops back to myself");
     expect_targets("proxy_interfaces = 198.51.100.1\n", true, "[a.example]",
                    "4.3.5 mail for [a.example] loops back to myself");
     expect_targets("proxy_interfaces = 198.51.100.1\n", true, "[a.example]:26",
