@@ -136,7 +136,7 @@ static struct txn *txn_new(struct dsess *s, struct attempt *a) {
     a->conn_us = s->uses == 0 ? s->conn_us : a->begin_us;
     atomic_store(&a->whole, false);
     a->remote_dsn = (s->caps & CAP_DSN) != 0;
-    t->data_only = data_only_has(&session_target(s)->addr);
+    t->data_only = data_only_has(&session_target(s)->addr, session_target(s)->dest);
     s->uses++;
     dl_push(&s->txns, &t->link);
     return t;
@@ -601,7 +601,7 @@ static enum step transact_drained(struct dsess *s) {
 
 /* The host is given DATA from now on. */
 static void use_data_only(const struct dsess *s) {
-    data_only_add(&session_target(s)->addr);
+    data_only_add(&session_target(s)->addr, session_target(s)->dest);
 }
 
 /* The connection is of no more use, and s->now says why.  May t be sent again in this attempt? */

@@ -433,6 +433,7 @@ def after_bdat(dns):
             for sender in senders.values():
                 assert p.send(sender=sender, content=f"Subject: {text}\r\n\r\nhello\r\n").startswith("250")
             wait_for(lambda: p.queue() == [], 60)
+        p.wait_log("status=sent", count=2 * len(relays))
         yield p.log(), senders, relays
         for r in relays.values():
             r.stop()
@@ -453,6 +454,23 @@ def test_what_comes_behind_bdat_repeats_no_mail(after_bdat, case, codes):
     assert len(qids) == 2 and "status=bounced" not in log
     for qid in qids:
         assert len(re.findall(rf"{qid}: to=.*status=sent", log)) == 1
+
+
+def test_a_pool_of_hosts_repeats_a_mail_once(tmp_path_factory):
+    """What one address has shown holds for all of the next hop: the second time the content goes by DATA."""
+    d = tmp_path_factory.mktemp("pool")
+    d.chmod(0o755)
+    server = Dns(d, [f"pool.example. 60 IN A 127.0.0.{i}" for i in range(61, 66)])
+    port = free_port()
+    relays = [Script(dict(BARE, RSET=[""]), "PIPELINING CHUNKING", host=f"127.0.0.{i}", port=port) for i in range(61, 66)]
+    main = f"relayhost = [pool.example]:{port}\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n"
+    with Posthouse(main, dns=server) as p:
+        p.send()
+        wait_for(lambda: p.queue() == [], 40)
+        assert sorted(way for r in relays for way in r.ways) in ([b"."], [b".", b"BDAT"])
+    server.stop()
+    for r in relays:
+        r.stop()
 
 
 @pytest.fixture(scope="module")
