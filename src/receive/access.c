@@ -28,7 +28,6 @@
 #define CLIENT_LIST 0U
 #define HELO_LIST   1U
 #define SENDER_LIST 2U
-#define RELAY_LIST  3U
 #define DOMAIN_MAX  255U /* bytes */
 #define LIST_SEPS   ", \t\r\n"
 
@@ -379,16 +378,22 @@ static void keys_domain(struct access_run *a, struct str domain) {
     }
 }
 
-/* EMAIL ADDRESS PATTERNS. */
+/* EMAIL ADDRESS PATTERNS, and with an extension ADDRESS EXTENSION. */
 static void keys_address(struct access_run *a, struct str addr) {
     struct str local = addr_local(addr);
+    const char *delimiters = a->f.cfg->p.recipient_delimiter;
+    struct str bare = delimiters[0] == '\0' ? STR_NONE : addr_strip_ext(local, delimiters);
     if (addr.n == 0) {
         key_add(a, false, STR_LIT("<>"), STR_NONE);
         return;
     }
     key_add(a, false, addr, STR_NONE);
+    if (bare.n > 0)
+        key_add(a, true, bare, str_from(addr, local.n));
     keys_domain(a, addr_domain(addr));
     key_add(a, true, local, STR_LIT("@"));
+    if (bare.n > 0)
+        key_add(a, true, bare, STR_LIT("@"));
 }
 
 /* HOST NAME/ADDRESS PATTERNS. */
@@ -588,13 +593,25 @@ static const char *access_list(const struct access_run *a, size_t i) {
     return i < RCPT_LISTS ? rcpt_list(a->f.p, i) : NULL;
 }
 
+static enum access_step access_misconfigured(struct access_run *a) {
+    return access_reject_text(a, 451, "4.3.5 Server configuration error");
+}
+
+/* The restriction that a table without one stands for in the list, as in Postfix; NULL: it must
+ * have one there. */
+static const struct access_word *bare_table_word(const struct access_run *a) {
+    static const char *const names[RCPT_LISTS] = {"check_client_access", "check_helo_access",
+                                                  "check_sender_access", "check_recipient_access",
+                                                  "check_recipient_access"};
+    return a->stage == ACCESS_DATA ? NULL : word_find(str_of(names[a->list]));
+}
+
 static enum access_step access_word_step(struct access_run *a, struct str w) {
     struct str table = STR_NONE;
     const struct unread_word *unread = unread_word_find(w);
-    bool relay = a->stage == ACCESS_RCPT && a->list == RELAY_LIST;
     a->word = word_find(w);
-    if (a->word == NULL && map_looks_like(w) && !relay) { /* a bare table, as Postfix allows */
-        a->word = word_find(STR_LIT("check_recipient_access"));
+    if (a->word == NULL && map_looks_like(w) && bare_table_word(a) != NULL) {
+        a->word = bare_table_word(a);
         return ask_table(a, w);
     }
     bool argument =
@@ -604,16 +621,20 @@ static enum access_step access_word_step(struct access_run *a, struct str w) {
         return STEP_NEXT;
     if (a->word == NULL) {
         log_warn("smtpd", "unknown smtpd restriction: \"%.*s\"", STR_FMT(w));
-        return access_reject_text(a, 451, "4.3.5 Server configuration error");
+        return access_misconfigured(a);
     }
     a->warns_next = a->word->kind == WORD_WARN;
     if (a->word->kind == WORD_SKIP || a->word->kind == WORD_WARN)
         return STEP_NEXT;
     if (a->word->kind == WORD_PERMIT)
         return STEP_PERMIT;
-    if (a->word->kind == WORD_CHECK)
-        return has_table ? ask_table(a, table) : STEP_NEXT;
-    return a->word->test(a);
+    if (a->word->kind != WORD_CHECK)
+        return a->word->test(a);
+    if (has_table && map_looks_like(table))
+        return ask_table(a, table);
+    log_warn("smtpd", "restriction %s: bad argument \"%.*s\": need maptype:mapname", a->word->name,
+             STR_FMT(table));
+    return access_misconfigured(a);
 }
 
 /* The next word of the current list or, when that is over, the first one of a later list. */
@@ -710,8 +731,13 @@ static void check_list(const struct service *svc, const char *name, const char *
     while (str_split_braces(&rest, LIST_SEPS, &w)) {
         const struct access_word *word = word_find(w);
         const struct unread_word *unread = unread_word_find(w);
-        if (unread != NULL ? unread->argument : word != NULL && word->kind == WORD_CHECK)
-            str_split_braces(&rest, LIST_SEPS, &skip);
+        bool checks = unread == NULL && word != NULL && word->kind == WORD_CHECK;
+        bool argument = checks || (unread != NULL && unread->argument);
+        bool has_table = argument && str_split_braces(&rest, LIST_SEPS, &skip);
+        if (checks && !(has_table && map_looks_like(skip)))
+            diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: %s: %s needs a table: mail that comes to it is refused, 451 4.3.5",
+                     svc->name, name, word->name);
         if (word == NULL && unread == NULL && !map_looks_like(w))
             diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: unknown restriction \"%.*s\"", svc->name, name, STR_FMT(w));

@@ -4,7 +4,7 @@ import re
 import pytest
 
 import pair
-from kit import Client, FakeRelay
+from kit import Client, FakeRelay, free_port
 
 ADDRESSES = r"""<b@far.test> <b@far.test.> <b@far.test..> <b@.far.test> <b@[127.0.0.1]> <b@[127.0.0.3]> <b@[192.0.2.1]>
 <b@192.0.2.1> <b@1.2.3> <b@-a.test> <b@a-.test> <b@a_b.test> <"b"@far.test> <"a@b"@far.test> <'b@far.test'>
@@ -77,3 +77,43 @@ def test_a_list_refuses_in_its_own_words(name_server, postfix, which):
         finally:
             mta.over()
     assert said[0] == said[1]
+
+
+WHO = "127.0.0.1 REJECT the client\nhelo.test REJECT the name\na@x.test REJECT the sender\n" \
+      "joe+x@far.test REJECT the recipient\n"
+EXTENSIONS = ["joe@far.test REJECT plain\n", "joe+x@far.test DUNNO\njoe@far.test REJECT plain\n",
+              "joe@far.test DUNNO\nfar.test REJECT domain\n",
+              "test REJECT top\njoe+x@ DUNNO\n", "joe+x@ REJECT extended\njoe@ DUNNO\n", "joe@ REJECT user\n"]
+# (the table, its list, what stands there)
+ACCESS = [(WHO, name, "texthash:$tables/{}, reject_unauth_destination")
+          for name in ("client", "helo", "sender", "relay", "recipient", "data")]
+ACCESS += [(WHO, name, f"check_{name}_access{rest}")
+           for name in ("client", "helo", "sender", "recipient") for rest in ("", " permit")]
+ACCESS += [(WHO, "data", "check_sasl_access")]
+ACCESS += [(table, name, f"check_{name}_access texthash:$tables/{{}}")
+           for name in ("sender", "recipient") for table in EXTENSIONS]
+ACCESS += [("/^joe@far/ REJECT pattern\n", "recipient", "check_recipient_access regexp:$tables/{}")]
+
+
+def test_access_tables_like_postfix(name_server, postfix):
+    """A bare table is asked as its list has it, check_*_access needs one, and an address counts without its extension.
+
+    Each case is a service of its own."""
+    said = []
+    for mta in (postfix, pair.Ours(name_server)):
+        ports = [free_port() for _ in ACCESS]
+        master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o {{ "
+                         f"smtpd_{name}_restrictions = {words.format(f'acl{i}')} }}\n"
+                         for i, (port, (_, name, words)) in enumerate(zip(ports, ACCESS)))
+        mta.case(MAIN.format(port=9) + "recipient_delimiter = +\ntables = {dir}\n",
+                 {f"acl{i}": case[0] for i, case in enumerate(ACCESS)}, master)
+        try:
+            said.append({})
+            for port, case in zip(ports, ACCESS):
+                sender = "joe+x@far.test" if "check_sender_access texthash" in case[2] else "a@x.test"
+                with Client(port) as c:
+                    said[-1][case] = [re.sub(r"localhost|unknown", "name", c.cmd(line)) for line in
+                                      ("EHLO helo.test", f"MAIL FROM:<{sender}>", "RCPT TO:<joe+x@far.test>", "DATA")][2:]
+        finally:
+            mta.over()
+    assert {case: (reply, said[1][case]) for case, reply in said[0].items() if said[1][case] != reply} == {}

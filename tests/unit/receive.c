@@ -615,8 +615,11 @@ static void test_access_words(void **state) {
     ask(RECIPIENT "warn_if_reject defer, reject_non_fqdn_recipient", f, ACCESS_RCPT,
         "504 5.5.2 <b@short>: Recipient address rejected: need fully-qualified address");
     ask(RECIPIENT "warn_if_reject, no_such_word", f, ACCESS_RCPT, "");
-    ask(RELAY "hash:/nowhere, reject", f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
-    ask(RECIPIENT "check_sender_access", f, ACCESS_RCPT, "");
+    ask(RECIPIENT "check_sender_access", f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
+    ask(SENDER "check_helo_access permit\n" CLOSED, f, ACCESS_RCPT,
+        "451 4.3.5 Server configuration error");
+    ask("smtpd_data_restrictions = hash:/nowhere", f, ACCESS_DATA,
+        "451 4.3.5 Server configuration error");
     f.helo = NULL;
     ask("smtpd_helo_restrictions = reject_invalid_helo_hostname, reject_non_fqdn_helo_hostname, "
         "check_helo_access "
@@ -702,6 +705,15 @@ static void test_access_keys(void **state) {
     keys_are("parent_domain_matches_subdomains =\n" SENDER "check_sender_access hash:t\n" CLOSED, f,
              "a@x.example ~x.example ~.example ~a@ ");
     keys_are(RECIPIENT "hash:t", f, "b@y.example ~y.example ~example ~b@ ");
+    keys_are(RELAY "hash:t, reject_unauth_destination", f, "b@y.example ~y.example ~example ~b@ ");
+    keys_are(SENDER "hash:t\n" CLOSED, f, "a@x.example ~x.example ~example ~a@ ");
+    keys_are("smtpd_helo_restrictions = hash:t\n" CLOSED, f,
+             "client.example ~client.example ~example ");
+    keys_are("smtpd_client_restrictions = hash:t\n" CLOSED, f, "192.0.2.9 ~192.0.2 ~192.0 ~192 ");
+    f.rcpt = STR_LIT("b-c+d@y.example");
+    keys_are("recipient_delimiter = +-\n" RECIPIENT "hash:t", f,
+             "b-c+d@y.example ~b@y.example ~y.example ~example ~b-c+d@ ~b@ ");
+    f.rcpt = STR_LIT("b@y.example");
     keys_are("smtpd_helo_restrictions = check_helo_access hash:t\n" CLOSED, f,
              "client.example ~client.example ~example ");
     f.sender = STR_LIT("");
