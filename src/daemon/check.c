@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
@@ -44,7 +45,7 @@ static void check_level(const struct config *cfg, const char *name, const char *
     static const char *known[] = {"", "none", "may", "encrypt", "verify", "secure", "fingerprint"};
     bool server = strncmp(name, "smtpd", 5) == 0; /* the last word is not for it */
     for (size_t i = 0; i < sizeof known / sizeof known[0] - server; i++)
-        if (strcmp(value, known[i]) == 0)
+        if (strcasecmp(value, known[i]) == 0)
             return;
     diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name),
              "%s: Posthouse does not have the level \"%s\"", name, value);

@@ -12,9 +12,14 @@
 
 enum server_tls server_tls_level(const struct params *p) {
     const char *word = p->smtpd_tls_security_level;
-    if (strcmp(word, "encrypt") == 0)
-        return SERVER_TLS_MUST;
-    return strcmp(word, "may") == 0 ? SERVER_TLS_MAY : SERVER_TLS_NONE;
+    if (word[0] == '\0' || strcasecmp(word, "none") == 0)
+        return SERVER_TLS_NONE;
+    return strcasecmp(word, "may") == 0 ? SERVER_TLS_MAY : SERVER_TLS_MUST;
+}
+
+bool server_tls_overstated(const struct params *p) {
+    return server_tls_level(p) == SERVER_TLS_MUST &&
+           strcasecmp(p->smtpd_tls_security_level, "encrypt") != 0;
 }
 
 /* The file that holds the certificate, or NULL. */
@@ -188,6 +193,13 @@ static void certificate_check_one(const struct config *cfg, const struct params 
                  svc_name, svc_name[0] == '\0' ? "" : ": ", why);
     free(why);
     SSL_CTX_free(ctx);
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *svc = cfg->services[i];
+        if (svc->kind == SERVICE_SMTPD && server_tls_overstated(&svc->p))
+            diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: unsupported TLS level \"%s\", using \"encrypt\"", svc->name,
+                     svc->p.smtpd_tls_security_level);
+    }
 }
 
 void certificate_check(const struct config *cfg, struct diags *d) {

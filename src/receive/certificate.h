@@ -11,9 +11,12 @@
 
 #include "config/config.h"
 
-/* smtpd_tls_security_level; what is none of its words counts as none. */
+/* smtpd_tls_security_level.  A level that an SMTP server does not have counts as encrypt: mail is
+ * never taken in clear where more than that was asked for. */
 enum server_tls { SERVER_TLS_NONE = 1, SERVER_TLS_MAY, SERVER_TLS_MUST };
 enum server_tls server_tls_level(const struct params *p);
+/* Is the level one that an SMTP server does not have? */
+bool server_tls_overstated(const struct params *p);
 
 /* main.cf's context, and those of services that have settings of their own. */
 struct certificates {

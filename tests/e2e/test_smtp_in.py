@@ -338,12 +338,16 @@ def test_starttls_and_injection(dns, relay, tmp_path):
         assert "evil@x.example" not in p.log()
 
 
-def test_tls_required(dns, relay):
-    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtpd_tls_security_level = encrypt\n"
+@pytest.mark.parametrize("level", ["encrypt", "Encrypt", "verify", "secure"])
+def test_tls_required(dns, relay, level):
+    """A level that an SMTP server does not have counts as encrypt, as in Postfix; check says so."""
+    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtpd_tls_security_level = {level}\n"
                   "smtpd_tls_chain_files = {dir}/both.pem\n", dns=dns)
     cert, key = make_cert(p.dir, "mta.example")
     (p.dir / "both.pem").write_text(key.read_text() + cert.read_text())
     with p:
+        warned = f'unsupported TLS level "{level}", using "encrypt"' in p.run("check").stdout
+        assert warned == (level in ("verify", "secure"))
         assert p.send() == "530 5.7.0 Must issue a STARTTLS command first"
         with p.client() as c:
             c.starttls()
