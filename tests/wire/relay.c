@@ -77,13 +77,17 @@ static void put(struct relay *r, const struct bytes *b) {
         wire_send(r->end, b->p, b->n);
 }
 
+/* Subject and detail of the enhanced status code of a reply to a command of that stage. */
+static const char *stage_about(enum ledger_stage stage) {
+    return stage == STAGE_MAIL ? "1.0" : stage == STAGE_RCPT ? "1.5" : "0.0";
+}
+
 /* One reply as it ought to be, to a command of that stage. */
 static void reply_text(const struct relay *r, struct bytes *out, enum ledger_stage stage, int code,
                        unsigned token, const char *words) {
-    const char *about = stage == STAGE_MAIL ? "1.0" : stage == STAGE_RCPT ? "1.5" : "0.0";
     char dsn[16] = "";
     if (!r->host->plan.bare)
-        snprintf(dsn, sizeof dsn, "%d.%s ", code / 100, about);
+        snprintf(dsn, sizeof dsn, "%d.%s ", code / 100, stage_about(stage));
     if (r->host->plan.lines)
         bytes_printf(out, "%d-%sseveral lines\r\n%d-%sand one more\r\n", code, dsn, code, dsn);
     bytes_printf(out, "%d %s%s w%u\r\n", code, dsn, words, token);
@@ -128,10 +132,11 @@ static void say_extra(struct relay *r, const struct answer *a, int code, struct 
 
 static void say_lines(struct relay *r, const struct answer *a, bool mixed, struct bytes *out) {
     unsigned token = told(r, a, a->code);
+    const char *about = stage_about(a->stage);
     for (int i = 0; i < 20; i++)
-        bytes_printf(out, "%d-%d.0.0 line %d of many\r\n", mixed && i > 3 ? a->code + 100 : a->code,
-                     a->code / 100, i);
-    bytes_printf(out, "%d %d.0.0 %s w%u\r\n", a->code, a->code / 100, a->words, token);
+        bytes_printf(out, "%d-%d.%s line %d of many\r\n", mixed && i > 3 ? a->code + 100 : a->code,
+                     a->code / 100, about, i);
+    bytes_printf(out, "%d %d.%s %s w%u\r\n", a->code, a->code / 100, about, a->words, token);
     if (mixed)
         ledger_conn_crime(r->conn, CRIME_GARBAGE);
 }
