@@ -64,8 +64,30 @@ static bool by_dovecot(const struct params *p) {
     return strcmp(p->smtpd_sasl_type, "dovecot") == 0;
 }
 
+/* A smtpd_sasl_path that services have, with its connection. */
+struct auth_server {
+    struct dl link; /* receive->auth_servers */
+    char *path;
+    struct dovecot *dovecot;
+};
+
+static struct auth_server *auth_server_find(const struct dl *servers, const char *path) {
+    DL_EACH (it, servers) {
+        struct auth_server *server = DL_OWNER(it, struct auth_server, link);
+        if (strcmp(server->path, path) == 0)
+            return server;
+    }
+    return NULL;
+}
+
+/* The one that the session's service asks; NULL: a reload has taken it away. */
+static struct dovecot *auth_dovecot(const struct session *s) {
+    struct auth_server *server = auth_server_find(&s->r->auth_servers, s->p->smtpd_sasl_path);
+    return server == NULL ? NULL : server->dovecot;
+}
+
 static bool dovecot_there(const struct session *s) {
-    return s->r->dovecot != NULL && dovecot_ready(s->r->dovecot);
+    return auth_dovecot(s) != NULL && dovecot_ready(auth_dovecot(s));
 }
 
 /* Is AUTH for this client at all? */
@@ -81,8 +103,8 @@ static void auth_free(struct session *s) {
     s->auth = NULL;
     if (a == NULL)
         return;
-    if (a->id != 0 && s->r->dovecot != NULL)
-        dovecot_cancel(s->r->dovecot, a->id);
+    if (a->id != 0 && auth_dovecot(s) != NULL)
+        dovecot_cancel(auth_dovecot(s), a->id);
     free(a->method);
     sbuf_wipe(&a->resp);
     sbuf_wipe(&a->user);
@@ -126,8 +148,8 @@ void auth_mechanisms(const struct session *s, struct sbuf *mechs) {
     unsigned options = sasl_options(s);
     if (!auth_is_active(s) || (s->p->smtpd_tls_auth_only && !s->tls_on))
         return;
-    if (by_dovecot(s->p) && s->r->dovecot != NULL)
-        dovecot_mechs(s->r->dovecot, options, &all);
+    if (by_dovecot(s->p) && auth_dovecot(s) != NULL)
+        dovecot_mechs(auth_dovecot(s), options, &all);
     else if (!by_dovecot(s->p) && (options & SASL_NOPLAINTEXT) == 0)
         sbuf_add_c(&all, "PLAIN LOGIN");
     if (all.n > 0)
@@ -145,12 +167,12 @@ static void auth_wait_over(void *arg) {
 }
 
 bool auth_await(struct session *s, void (*fn)(struct session *s)) {
-    if (!auth_is_active(s) || !by_dovecot(s->p) || s->r->dovecot == NULL || dovecot_there(s))
+    if (!auth_is_active(s) || !by_dovecot(s->p) || auth_dovecot(s) == NULL || dovecot_there(s))
         return false;
     struct auth_wait *w = MEM_NEW(struct auth_wait);
     *w = (struct auth_wait){.wait = {.fn = auth_wait_over, .arg = w}, .s = s, .fn = fn};
     s->auth_wait = w;
-    dovecot_await(s->r->dovecot, &w->wait);
+    dovecot_await(auth_dovecot(s), &w->wait);
     return true;
 }
 
@@ -266,7 +288,7 @@ static enum cmd begin_dovecot(struct session *s, struct str resp) {
     if (!is_base64(resp))
         return auth_fail(s, "Invalid base64 data in initial response", STR_NONE);
     a->step = AUTH_DOVECOT;
-    a->id = dovecot_begin(s->r->dovecot, &login, on_dovecot, s);
+    a->id = dovecot_begin(auth_dovecot(s), &login, on_dovecot, s);
     return a->id != 0 ? CMD_WAIT : fail_for_now(s, "the authentication server cannot be asked");
 }
 
@@ -444,7 +466,7 @@ static enum cmd dovecot_answer(struct session *s, struct str line) {
     struct auth *a = s->auth;
     if (!is_base64(line))
         return auth_fail(s, "Invalid base64 data in continued response", STR_NONE);
-    if (a->lost || !dovecot_continue(s->r->dovecot, a->id, line))
+    if (a->lost || !dovecot_continue(auth_dovecot(s), a->id, line))
         return fail_for_now(s, "Connection lost to authentication server");
     return CMD_WAIT;
 }
@@ -459,18 +481,36 @@ enum cmd auth_line(struct session *s, struct str line) {
     return CMD_DONE;
 }
 
+/* Puts the server for path among those of r: the one that it had, which is among old, or a new
+ * one. */
+static void auth_server_want(struct receive *r, const struct dl *old, const char *path) {
+    struct auth_server *server = auth_server_find(old, path);
+    if (auth_server_find(&r->auth_servers, path) != NULL)
+        return;
+    if (server != NULL) {
+        dl_remove(&server->link);
+    } else {
+        server = MEM_NEW(struct auth_server);
+        server->path = mem_strdup(path);
+        server->dovecot = dovecot_new(r->loop, path);
+    }
+    dl_push(&r->auth_servers, &server->link);
+}
+
 void auth_reload(struct receive *r) {
-    const char *path = NULL;
-    for (size_t i = 0; i < r->cfg->n_services && path == NULL; i++) {
+    struct dl old, *n;
+    dl_init(&old);
+    while ((n = dl_pop(&r->auth_servers)) != NULL)
+        dl_push(&old, n);
+    for (size_t i = 0; i < r->cfg->n_services; i++) {
         const struct service *svc = r->cfg->services[i];
         if (svc->kind == SERVICE_SMTPD && svc->p.smtpd_sasl_auth_enable && by_dovecot(&svc->p))
-            path = svc->p.smtpd_sasl_path;
+            auth_server_want(r, &old, svc->p.smtpd_sasl_path);
     }
-    if (path != NULL && r->dovecot != NULL && strcmp(path, r->dovecot_path) == 0)
-        return;
-    struct dovecot *old = r->dovecot; /* sessions that it tells of its end look at the new one */
-    free(r->dovecot_path);
-    r->dovecot = path == NULL ? NULL : dovecot_new(r->loop, path);
-    r->dovecot_path = path == NULL ? NULL : mem_strdup(path);
-    dovecot_free(old);
+    while ((n = dl_pop(&old)) != NULL) {
+        struct auth_server *server = DL_OWNER(n, struct auth_server, link);
+        dovecot_free(server->dovecot);
+        free(server->path);
+        free(server);
+    }
 }

@@ -22,7 +22,8 @@ bool auth_await(struct session *s, void (*fn)(struct session *s));
 void auth_drop(struct session *s);
 /* Forgets who the client is. */
 void auth_logout(struct session *s);
-/* A new configuration: the connection to Dovecot is made anew where it is another service. */
+/* A new configuration: each smtpd_sasl_path has a connection to Dovecot of its own, and keeps the
+ * one that it has. */
 void auth_reload(struct receive *r);
 
 #endif

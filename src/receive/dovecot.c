@@ -23,6 +23,9 @@
 #define LINE_LIMIT   16384U
 /* After a failed connect, the next one. */
 #define RETRY_MS 1000
+/* A CPID is a thread ID, which has 22 bits at most, and a number above it. */
+#define CPID_SHIFT   22U
+#define CPID_NUMBERS 512U
 
 struct mech {
     char *name;
@@ -39,6 +42,7 @@ struct question {
 struct dovecot {
     struct loop *loop;
     char *path;
+    unsigned number;   /* below CPID_NUMBERS; two of a thread have different ones */
     struct conn *conn; /* NULL: not connected */
     bool ready;
     struct dl waits;     /* struct dovecot_wait */
@@ -109,10 +113,13 @@ static void dovecot_tick(uv_timer_t *t) {
         }
 }
 
+static _Thread_local unsigned dovecot_number; /* of the next one of this thread */
+
 struct dovecot *dovecot_new(struct loop *l, const char *path) {
     struct dovecot *d = MEM_NEW(struct dovecot);
     d->loop = l;
     d->path = mem_strdup(path);
+    d->number = dovecot_number++ % CPID_NUMBERS;
     d->failed_ms = -RETRY_MS;
     dl_init(&d->waits);
     d->waking.run = dovecot_tell_waiting;
@@ -183,9 +190,10 @@ static int start_inet(struct dovecot *d, struct str where) {
     return 0;
 }
 
-/* Each connection says a process ID that no other one has: a thread's serves. */
+/* Each connection says a process ID that no other one has, or the service hangs up: several paths
+ * may lead to one service. */
 static void dovecot_greet(struct dovecot *d) {
-    conn_printf(d->conn, "VERSION\t1\t1\nCPID\t%d\n", (int)gettid());
+    conn_printf(d->conn, "VERSION\t1\t1\nCPID\t%u\n", (unsigned)gettid() | d->number << CPID_SHIFT);
     conn_deadline(d->conn, HANDSHAKE_MS);
 }
 

@@ -1,8 +1,8 @@
 /*
  * receive/dovecot.h - Dovecot's auth service as an SMTP server asks it (its auth protocol, 1.1)
  *
- * One connection a loop, for all its sessions; made when it is first needed and made again when it
- * is lost.  The loop's thread only.
+ * One connection a loop and path, for all its sessions; made when it is first needed and made again
+ * when it is lost.  The loop's thread only.
  */
 #ifndef PH_RECEIVE_DOVECOT_H
 #define PH_RECEIVE_DOVECOT_H

@@ -121,6 +121,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     r->ops = *ops;
     dl_init(&r->listeners);
     dl_init(&r->sessions);
+    dl_init(&r->auth_servers);
     certificates_load(&r->tls, r->cfg);
     struct rlimit rl = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &rl);

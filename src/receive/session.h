@@ -48,8 +48,7 @@ struct receive {
     struct dl sessions;
     size_t n_sessions;
     struct certificates tls; /* of new sessions */
-    struct dovecot *dovecot; /* NULL: no service asks it */
-    char *dovecot_path;      /* NULL: likewise */
+    struct dl auth_servers;  /* Dovecot's sockets that services ask (auth.c) */
     int fd_max;      /* clients above it are refused: the rest is for the spool and deliveries */
     int64_t full_ms; /* when that was last said in the log, on the loop's clock */
     enum receive_stage stop;

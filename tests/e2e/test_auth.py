@@ -157,6 +157,31 @@ def test_dovecot(dns, dovecot, cert, where):
     relay.stop()
 
 
+def test_each_service_asks_its_own_dovecot(dns, cert):
+    """smtpd_sasl_path of a service is asked, also where it leads to the same Dovecot; a reload keeps and changes it."""
+    first, second = Dovecot({"user@domain.com": SECRET}), Dovecot({"other@domain.com": SECRET})
+    ports = [free_port(), free_port()]
+    master = (f"127.0.0.1:{ports[0]} inet n - n - - smtpd -o smtpd_sasl_path={second.dir}/auth.sock\n"
+              f"127.0.0.1:{ports[1]} inet n - n - - smtpd -o smtpd_sasl_path=inet:127.0.0.1:{second.port}\n")
+    main = base(cert) + f"relay_threads = 1\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {first.dir}/auth.sock\n"
+
+    def codes(port):
+        said = []
+        for user in ("user@domain.com", "other@domain.com"):
+            with Client(port) as c:
+                said.append(login(c, user, SECRET)[:3])
+        return said
+    with Posthouse(main, dns=dns, master=master) as p:
+        for _ in range(2):
+            assert [codes(port) for port in (p.port, *ports)] == [["235", "535"], ["535", "235"], ["535", "235"]]
+        p.write_main(main.replace(str(first.dir), str(second.dir)))
+        p.reload()
+        assert [codes(port) for port in (p.port, *ports)] == [["535", "235"]] * 3
+        assert "Connection lost" not in p.log()
+    first.stop()
+    second.stop()
+
+
 def test_dovecot_goes_and_comes_back(dns, cert):
     d = Dovecot({"user@domain.com": SECRET})
     with Posthouse(base(cert) + f"smtpd_sasl_type = dovecot\nsmtpd_sasl_path = {d.dir}/auth.sock\n", dns=dns) as p:
