@@ -256,6 +256,7 @@ def test_no_login_in_clear_where_tls_was_offered_and_failed(dns, offer, user):
             p.wait_log(r"dsn=4\.7\.[45], status=deferred")
         else:
             p.wait_log("status=sent")
+            relay.wait_mails(1)
         assert not any(c.startswith("AUTH") for s in relay.sessions for c in s.commands)
         assert len(relay.mails) == (0 if user else 1)
     relay.stop()
