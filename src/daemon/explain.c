@@ -89,7 +89,8 @@ static void here(struct explain *x, const struct route *r) {
     struct str text = sbuf_str(&r->nexthop);
     if (r->transport->kind == SERVICE_DISCARD)
         outcome(x, "2.0.0", "mail would be dropped and counted as sent", text);
-    else if (r->transport->kind == SERVICE_RETRY || (text.n > 0 && text.p[0] == '4'))
+    else if (r->transport->kind == SERVICE_RETRY || x->cfg->p.soft_bounce ||
+             (text.n > 0 && text.p[0] == '4'))
         outcome(x, "4.0.0", "mail would be deferred", text);
     else
         outcome(x, "5.0.0", "mail would be bounced", text);

@@ -198,8 +198,12 @@ static bool is_own_literal(const struct config *cfg, struct str domain) {
     if (domain.n < 3 || domain.p[0] != '[')
         return false;
     struct str ip = str_make(domain.p + 1, domain.n - 2);
-    if (str_istarts(ip, "IPv6:"))
+    bool v6 = str_istarts(ip, "IPv6:");
+    if (v6)
         ip = str_from(ip, 5);
+    if (v6 && strstr(cfg->p.inet_protocols, "6") == NULL &&
+        strstr(cfg->p.inet_protocols, "all") == NULL)
+        return false;
     return netaddr_parse(&a, ip, 0) && (cfg_is_own_address(cfg, netaddr_text(&a, text)) ||
                                         list_has_word(str_of(cfg->p.proxy_interfaces), text));
 }

@@ -148,7 +148,7 @@ def test_too_many_sessions_and_lines(dns, relay):
             s.close()
         wait_for(p._greets)
     with server(dns, relay, "") as p:
-        with p.client() as c:
+        with Client(p.port, ehlo=None) as c:
             c.raw(b"NOOP\nEHLO lf\nNOOP " + b"x" * 10000)  # a bare LF ends a line, none at all does not
             assert c.reply().startswith("250") and c.reply().startswith("250")
             assert c.reply() == "500 5.5.2 Error: line too long" and c.reply() is None

@@ -80,7 +80,7 @@ def test_mail_that_was_refused_nowhere_goes_to_the_first_host(dns, second):
 
 
 def test_an_old_configurations_failure_is_not_the_new_ones(dns):
-    """A session logs in with a password that a reload corrects: mail that came after the reload is not refused with it."""
+    """A session logs in with a password that a reload corrects: no mail that is not on the wire is refused with it."""
     over, logins = threading.Event(), []
 
     def auth(_):
@@ -102,7 +102,7 @@ def test_an_old_configurations_failure_is_not_the_new_ones(dns):
             p.send(rcpts=["after@y.example"])
             p.wait_log(r"from=<a@x\.example>.*queue active", count=2)
             over.set()
-            p.wait_log("to=<before@y.example>.*status=bounced")
+            p.wait_log("to=<before@y.example>.*status=sent")
             p.wait_log("to=<after@y.example>.*status=sent")
 
 
