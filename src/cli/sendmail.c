@@ -31,7 +31,6 @@ struct sendmail {
     const char *queue; /* what stands behind -q; NULL: no -q */
     bool from_header;  /* -t */
     bool dot_ends;     /* not -i */
-    bool from_given;   /* -f */
     bool resent;       /* there is a Resent- field */
     bool has_from, has_resent_from, has_resent_date, has_resent_id;
 };
@@ -183,11 +182,7 @@ static void header_rewrite(struct sendmail *m) {
 /* Without the lines that mbox files have before a message. */
 static struct str without_mbox_lines(struct str in) {
     for (;;) {
-        size_t n = 0;
-        while (n < in.n && in.p[n] == '>')
-            n++;
-        const char *nl =
-            in.n - n > 5 && memcmp(in.p + n, "From ", 5) == 0 ? memchr(in.p, '\n', in.n) : NULL;
+        const char *nl = header_is_mbox_line(in) ? memchr(in.p, '\n', in.n) : NULL;
         if (nl == NULL)
             return in;
         in = str_from(in, (size_t)(nl - in.p) + 1);
@@ -249,7 +244,6 @@ static int option_take(struct sendmail *m, int opt) {
     case 'r':
         free(m->s.from);
         m->s.from = mem_strdup("");
-        m->from_given = true;
         addrlist_each(str_of(optarg), sender_take, m);
         break;
     case 'F':

@@ -44,13 +44,6 @@ static bool is_dropped(const struct edit_rules *rules, struct str name) {
     return list_has_word(str_of(rules->drop), text);
 }
 
-/* "From " with any number of '>' before it begins a message in an mbox file. */
-static bool is_mbox_line(struct str line) {
-    while (line.n > 0 && line.p[0] == '>')
-        line = str_from(line, 1);
-    return line.n >= 5 && memcmp(line.p, "From ", 5) == 0;
-}
-
 /* -- addresses get their domain -- */
 
 struct completion {
@@ -128,7 +121,7 @@ static size_t edit_line(struct header_edit *e, const struct edit_rules *rules, s
     if (nl == NULL && !last && !e->mid_line && line < HEADER_LINE_MAX)
         return 0;
     struct str name = header_field_name(str_make(rest.p, line));
-    bool mbox = !e->begun && !continues && is_mbox_line(str_make(rest.p, line));
+    bool mbox = !e->begun && !continues && header_is_mbox_line(str_make(rest.p, line));
     size_t used = line;
     if (!continues && name.n > 0 && !mbox) {
         used = edit_field(e, rules, name, rest, line, last, out);

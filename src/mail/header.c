@@ -15,6 +15,12 @@ struct str header_field_name(struct str line) {
     return n > 0 && colon < line.n && line.p[colon] == ':' ? str_make(line.p, n) : STR_NONE;
 }
 
+bool header_is_mbox_line(struct str line) {
+    while (line.n > 0 && line.p[0] == '>')
+        line = str_from(line, 1);
+    return line.n >= 5 && memcmp(line.p, "From ", 5) == 0;
+}
+
 static void note_field(struct header_scan *h, struct str name, struct str value) {
     if (str_ieq_c(name, "received"))
         h->received++;

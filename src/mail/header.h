@@ -31,6 +31,9 @@ struct header_scan {
 /* The name of the field that line begins with, without the blanks before its colon (RFC 5322
  * section 4.5); empty: line is no beginning of a field. */
 struct str header_field_name(struct str line);
+/* Is line, or what begins with it, one that begins a message in an mbox file: "From " with any
+ * number of '>' before it? */
+bool header_is_mbox_line(struct str line);
 /* The content begins with n bytes of a Received: field of our own.  What the client sent begins
  * behind it: its first line continues no field, even when that line begins with a blank. */
 void header_skip_received(struct header_scan *h, size_t n);
