@@ -395,11 +395,12 @@ def test_quoted_local_part_is_nobody_else(dns):
 def test_warning_that_could_not_be_queued_comes_later(dns, little_disk):
     """The delay warning counts as sent when it is durable, not before."""
     relay = FakeRelay(replies={"RCPT": lambda l: "450 4.2.0 later" if "slow" in l else None})
-    main = f"relayhost = [127.0.0.1]:{relay.port}\nqueue_directory = {little_disk}/spool\n" \
-           "delay_warning_time = 1s\n" + SMALL + QUICK
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nqueue_directory = {little_disk}/spool\n" + SMALL + QUICK
     with Posthouse(main, dns=dns) as p:
         assert p.send(rcpts=["slow@far.example"], content=LONG_HEADER)[:3] == "250"
         with full(little_disk):
+            p.write_main(main + "delay_warning_time = 1s\n")
+            p.reload()
             p.wait_log("cannot queue a report")
         relay.wait_mail(b"Delayed Mail")
         p.wait_log("status=deferred", count=len(re.findall("status=deferred", p.log())) + 2)
