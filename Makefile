@@ -98,6 +98,12 @@ wire:
 	@$(MAKE) --no-print-directory build
 	@build/tests/sim_wire -x -n $(or $(N),100000) $(if $(SEED),-s $(SEED))
 
+# Clients that mean harm, to one daemon, for MINUTES; POSTHOUSE_BUILD=build-asan: another build, which is there already.
+hostile:
+	@sh scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@$(PYTHON) tests/crash/hostile.py --minutes $(or $(MINUTES),60) $(ARGS)
+
 format: web/node_modules/.installed
 	@clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
 	@cd web && npm run --silent format >/dev/null
