@@ -15,6 +15,7 @@
 
 #include "config/secret.h"
 #include "deliver/session.h"
+#include "deliver/verdict.h"
 #include "maps/relays.h"
 #include "route/keys.h"
 #include "util/codec.h"
@@ -359,7 +360,9 @@ enum step auth_begin(struct dsess *s) {
 static enum step auth_refused(struct dsess *s) {
     char dsn[12];
     dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
-    bool bounce = s->reply.code / 100 == 5 && !s->p->smtp_sasl_auth_soft_bounce;
+    /* A reply about the order of commands refuses no login, so that it returns no mail. */
+    bool bounce = s->reply.code / 100 == 5 && !s->p->smtp_sasl_auth_soft_bounce &&
+                  !verdict_is_about_session(s->reply.code, false);
     if (!bounce)
         dsn[0] = '4';
     session_note_reply(s, bounce ? MAIL_BOUNCED : MAIL_DEFERRED,

@@ -197,6 +197,7 @@ def test_mechanisms(dns, mechs, filter_, want):
     ("535 5.7.8 Authentication credentials invalid", "", "4.7.8", "deferred"),
     ("454 4.7.0 Temporary authentication failure", "", "4.7.0", "deferred"),
     ("535 5.7.8 Authentication credentials invalid", "smtp_sasl_auth_soft_bounce = no\n", "5.7.8", "bounced"),
+    ("503 5.5.1 Bad sequence of commands", "smtp_sasl_auth_soft_bounce = no\n", "4.5.1", "deferred"),
 ])
 def test_auth_refused(dns, reply, extra, dsn, status):
     relay = FakeRelay(auth=["LOGIN"], replies={"AUTH": reply})
