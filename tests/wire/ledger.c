@@ -18,6 +18,8 @@
 #define RELOAD_MS 1000
 /* Less than minimal_backoff_time, which is a minute in every scenario. */
 #define ATTEMPT_MS 30000
+/* The longest attempt: a host says nothing to the content (600 s), after it was slow before. */
+#define LONG_ATTEMPT_MS 700000
 
 static void *zeroed(size_t n) {
     void *p = calloc(1, n);
@@ -638,9 +640,19 @@ void ledger_order(struct ledger *l, enum ledger_order o, unsigned number, const 
         rep->over = rep->over || o == ORDER_DELETE;
 }
 
+/* When the attempt of which r was a part was over: a message waits as a whole, from the answer to
+ * its last recipient on. */
+static int64_t attempt_over_ms(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    int64_t over = r->tried_ms;
+    for (unsigned i = 0; i < m->n_rcpts; i++)
+        if (m->rcpts[i].tried_ms - r->tried_ms <= LONG_ATTEMPT_MS)
+            over = later_of(over, m->rcpts[i].tried_ms);
+    return over;
+}
+
 /* What waits has its next attempt within maximal_backoff_time. */
 static void check_turn(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
-    int64_t since = later_of(later_of(r->tried_ms, m->released_ms), last_down_ms(l));
+    int64_t since = later_of(later_of(attempt_over_ms(m, r), m->released_ms), last_down_ms(l));
     int64_t waits = l->rules.now_ms(l->rules.arg) - since;
     if (!m->expired && r->tried_ms > 0 && waits > l->rules.backoff_ms + l->rules.backoff_ms / 2 &&
         !l->rules.faulted(l->rules.arg))
