@@ -38,8 +38,11 @@ static int64_t age_us(const struct msg *m, int64_t now) {
     return now - m->env->arrival_us - m->shift_us;
 }
 
+/* What a reload or an order has taken back before it was tried does not end for its age: its next
+ * round begins at once, or when it is released. */
 static bool too_old(const struct msg *m, int64_t now) {
-    return age_us(m, now) >= lifetime_us(m);
+    bool tried = !m->at_once && (m->flags & PROGRESS_HOLD) == 0;
+    return tried && age_us(m, now) >= lifetime_us(m);
 }
 
 /* now + the message's age, between the two back-off times (qmgr(8)). */

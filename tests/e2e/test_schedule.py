@@ -465,3 +465,29 @@ def test_a_reload_moves_what_waits(dns, move):
     old, new = new_relay(dns, MOVES[move])
     assert old == [("s0", ("PLAIN", "ua", "old-secret"))]
     assert sorted(new) == [(f"s{i}", ("PLAIN", "ub", "new-secret")) for i in range(1, 6)]
+
+
+@pytest.mark.parametrize("what", ["reload", "hold"])
+def test_what_was_not_tried_does_not_expire(dns, what):
+    """Mail may be tried once only, and all but the first wait for their turn. A reload or an order takes them back before
+    they have had it: none is returned for its age."""
+    gate = Gate()
+    relay = FakeRelay(replies={"DOT": lambda l: gate(l)}, pipelining=False)
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_concurrency_limit = 1\nmaximal_queue_lifetime = 0\n"
+    with Posthouse(main, dns=dns) as p:
+        for i in range(4):
+            p.send(sender=f"o{i}@client.example", rcpts=[f"u{i}@far.example"])
+        assert gate.reached.wait(20)
+        if what == "reload":
+            p.reload()
+            p.wait_log(r"from=<o[123]@client\.example>, .*queue active", count=6)  # they are routed anew
+        else:
+            p.run("queue", "hold", "ALL", check=True)
+            wait_for(lambda: sorted(states(p).values()) == ["active", "hold", "hold", "hold"])
+        gate.open.set()
+        p.wait_log("status=sent")
+        p.run("queue", "release", "ALL", check=True)
+        relay.wait_mails(4)
+        wait_for(lambda: p.queue() == [])
+        assert "expired" not in p.log() and len(relay.mails) == 4
+    relay.stop()
