@@ -27,23 +27,39 @@ struct choice {
     bool all;
 };
 
+/* The name of the filter that a, an option, is; NULL: it is none. */
+static const char *filter_name(const char *a) {
+    static const char *const names[] = {"sender", "recipient", "reason", "relay", "site"};
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++)
+        if (strncmp(a, "--", 2) == 0 && strcmp(a + 2, names[k]) == 0)
+            return names[k];
+    return NULL;
+}
+
+/* An empty text, as a variable of a shell that is not set gives it, and a filter that another one
+ * of its kind replaces would be for more mail than was meant.  (--relay "" is direct delivery.) */
+static bool filter_add(struct choice *c, const char *name, const char *text) {
+    bool empty = *text == '\0' && strcmp(name, "relay") != 0;
+    bool twice = json_object_get(c->filter, name) != NULL;
+    if (empty || twice)
+        fprintf(stderr, "posthouse: queue: %s is %s\n", name, twice ? "given twice" : "empty");
+    else
+        json_object_set_new(c->filter, name, json_string(text));
+    return !empty && !twice;
+}
+
 /* Takes the arguments from at on; an exit status, after saying what is not understood. */
 static int choice_take(struct choice *c, int argc, char **argv, int at) {
-    static const char *const names[] = {"sender", "recipient", "reason", "relay", "site"};
     c->filter = json_object();
     for (int i = at; i < argc; i++) {
-        const char *a = argv[i];
-        bool known = false;
-        for (size_t k = 0; k < sizeof names / sizeof names[0] && i + 1 < argc; k++)
-            if (strncmp(a, "--", 2) == 0 && strcmp(a + 2, names[k]) == 0) {
-                json_object_set_new(c->filter, names[k], json_string(argv[++i]));
-                known = true;
-                break;
-            }
-        if (known)
-            continue;
-        if (strcmp(a, "active") == 0 || strcmp(a, "deferred") == 0 || strcmp(a, "hold") == 0) {
-            json_object_set_new(c->filter, "queue", json_string(a));
+        const char *a = argv[i], *name = i + 1 < argc ? filter_name(a) : NULL;
+        if (name != NULL) {
+            if (!filter_add(c, name, argv[++i]))
+                return queue_usage();
+        } else if (strcmp(a, "active") == 0 || strcmp(a, "deferred") == 0 ||
+                   strcmp(a, "hold") == 0) {
+            if (!filter_add(c, "queue", a))
+                return queue_usage();
         } else if (strcmp(a, "ALL") == 0) {
             c->all = true;
         } else if (strcmp(a, "-") == 0 || idlist_valid(a)) {

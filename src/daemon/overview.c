@@ -205,12 +205,32 @@ static int queue_of(struct str name) {
     return -1;
 }
 
+/* Has the request a member that nothing here reads?  The text of a condition may be empty: then
+ * it is none. */
+static bool has_other_member(json_t *req) {
+    static const char *const known[] = {"cmd",   "id",     "ids",    "queue",     "queues",
+                                        "relay", "record", "sender", "recipient", "reason",
+                                        "site",  "after",  "limit"};
+    const char *key;
+    json_t *value;
+    json_object_foreach(req, key, value) {
+        size_t i = 0;
+        while (i < sizeof known / sizeof known[0] && strcmp(known[i], key) != 0)
+            i++;
+        if (i == sizeof known / sizeof known[0])
+            return true;
+    }
+    return false;
+}
+
 const char *overview_filter_wrong(json_t *req) {
     static const char *const texts[] = {"id",     "queue",     "relay",  "record",
                                         "sender", "recipient", "reason", "site"};
     json_t *ids = json_object_get(req, "ids"), *queues = json_object_get(req, "queues"), *one;
     struct str queue = overview_text_of(req, "queue");
     size_t i;
+    if (has_other_member(req))
+        return "a member of the request";
     for (i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         json_t *text = json_object_get(req, texts[i]);
         if (text != NULL && !json_is_string(text))

@@ -25,8 +25,8 @@ void overview_senders(struct sbuf *b, const struct sched *s, size_t max);
  * line. */
 void overview_counts(struct sbuf *b, const struct sched *s, size_t max);
 
-/* The first of a request's conditions that is none (of another type, a queue that does not exist),
- * or NULL. */
+/* The first of a request's conditions that is none (of another type, a queue that does not exist, a
+ * member that nothing reads), or NULL. */
 const char *overview_filter_wrong(json_t *req);
 /* What a request asks for: "queue", "queues" (an array), "relay" (with "record"), "sender",
  * "recipient", "reason", "site" (the domain of a recipient), "ids" (an array of queue IDs) or "id"

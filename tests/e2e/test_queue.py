@@ -261,7 +261,9 @@ def test_counts_are_of_what_changed(deferred):
 @pytest.mark.parametrize("args", [
     ["list", "defered"], ["list", "--sendr", "x"], ["list", "--sender"], ["list", "NOSUCH"], ["list", "--json", "NOSUCH"],
     ["show"], ["show", "NOSUCH"], ["show", "--content", "a/b"], ["delete"], ["delete", "held"], ["delete", "ALL", "NOSUCH"],
-    ["delete", "NOSUCH"], ["retry", "--json"], ["hold", "--sender"], ["flush", "ALL"], ["flush", "deferred"]])
+    ["delete", "NOSUCH"], ["retry", "--json"], ["hold", "--sender"], ["flush", "ALL"], ["flush", "deferred"],
+    ["delete", "--sender", ""], ["hold", "deferred", "--recipient", ""], ["expire", "--site", ""], ["list", "--reason", ""],
+    ["delete", "--sender", "aa1", "--sender", "nobody"], ["hold", "deferred", "active"]])
 def test_what_is_not_understood_is_refused(deferred, args):
     """Neither all of the queue is listed nor anything done where the arguments name something else."""
     p = deferred
@@ -309,7 +311,7 @@ def test_show_prints_envelope_header_and_content(dns):
         assert p.run("-qb", qid, face="postcat", check=True).stdout == "\n" + body.replace("\r\n", "\n") + "\n"
 
 
-@pytest.mark.parametrize("wrong", ["queue", "queues", "sender", "recipient", "ids", "id", "relay", "site"])
+@pytest.mark.parametrize("wrong", ["queue", "queues", "sender", "recipient", "ids", "id", "relay", "site", "recpient"])
 @pytest.mark.parametrize("order", ["queue-delete", "queue-hold", "queue-expire", "queue-find", "queue-requeue", "queue-list"])
 def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
     """A condition that is not understood is not left out: that would make the order one for more mail."""
@@ -320,7 +322,8 @@ def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
         s.connect(str(p.dir / "spool/control.sock"))
         s.sendall(json.dumps(request).encode() + b"\n")
         answer = json.loads(s.makefile("rb").readline())
-    assert answer == {"ok": False, "error": f"{wrong} is not valid"}
+    name = "a member of the request" if wrong == "recpient" else wrong
+    assert answer == {"ok": False, "error": f"{name} is not valid"}
     assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == before and before
 
 
