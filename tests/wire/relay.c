@@ -143,7 +143,9 @@ static void say_lines(struct relay *r, const struct answer *a, bool mixed, struc
 
 static void say_echo(struct relay *r, const struct answer *a, int code, struct bytes *out) {
     unsigned token = told(r, a, code);
-    bytes_printf(out, "%d %d.7.0 w%u you said: %.900s\r\n", code, code / 100, token,
+    /* A positive reply that names another command than its own has the mail sent again. */
+    bytes_printf(out, "%d %d.%s w%u you said: %.900s\r\n", code, code / 100,
+                 code / 100 == 2 ? stage_about(a->stage) : "7.0", token,
                  a->heard == NULL ? "" : a->heard);
 }
 
