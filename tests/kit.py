@@ -586,7 +586,7 @@ class Posthouse:
         found.__doc__ = f"log line {pattern!r}"
         return wait_for(found, timeout)
 
-    def run(self, *args, face="posthouse", check=False, stdin=None):
+    def run(self, *args, face="posthouse", check=False, stdin=None, encoding=None):
         """Runs the command-line tool by one of its names on this configuration."""
         link = self.dir / ("cmd-" + face)
         link.mkdir(exist_ok=True)
@@ -594,7 +594,7 @@ class Posthouse:
         if not exe.exists():
             exe.symlink_to(POSTHOUSE)
         r = subprocess.run([str(exe), *map(str, args)], capture_output=True, text=True,
-                           env=dict(self.env(), MAIL_CONFIG=str(self.dir)), input=stdin)
+                           env=dict(self.env(), MAIL_CONFIG=str(self.dir)), input=stdin, encoding=encoding)
         if check:
             assert r.returncode == 0, r.stderr + r.stdout
         return r

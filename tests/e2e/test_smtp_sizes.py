@@ -3,6 +3,7 @@ import itertools
 import re
 
 import pytest
+from corpus import difference
 from kit import FakeRelay, Posthouse, wait_for
 
 KIB = 1024
@@ -68,12 +69,6 @@ def deliver(pair, contents, chunks=0):
         got = {m["rcpts"][0].split(" ")[1]: m["content"] for m in relay.mails}
         return [got[key] for key in keys] if all(key in got for key in keys) else None
     return wait_for(delivered, 60)
-
-
-def difference(sent, got):
-    """Where they part, for a failure that can be read."""
-    i = next((i for i, (a, b) in enumerate(zip(sent, got)) if a != b), min(len(sent), len(got)))
-    return len(sent), len(got), i, sent[max(0, i - 60):i + 60], got[max(0, i - 60):i + 60]
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
