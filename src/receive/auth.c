@@ -64,11 +64,15 @@ static bool by_dovecot(const struct params *p) {
     return strcmp(p->smtpd_sasl_type, "dovecot") == 0;
 }
 
-/* A smtpd_sasl_path that services have, with its connection. */
+/* A smtpd_sasl_path that services have, with its connection.  A session keeps the one that it began
+ * with, whatever a reload brings. */
 struct auth_server {
     struct dl link; /* receive->auth_servers */
     char *path;
     struct dovecot *dovecot;
+    bool wanted;         /* the configuration of new sessions has it */
+    size_t n_sessions;   /* that keep it */
+    struct later unused; /* the last one has ended */
 };
 
 static struct auth_server *auth_server_find(const struct dl *servers, const char *path) {
@@ -80,10 +84,32 @@ static struct auth_server *auth_server_find(const struct dl *servers, const char
     return NULL;
 }
 
-/* The one that the session's service asks; NULL: a reload has taken it away. */
+/* The one that the session's service asks; NULL: it asks none. */
 static struct dovecot *auth_dovecot(const struct session *s) {
-    struct auth_server *server = auth_server_find(&s->r->auth_servers, s->p->smtpd_sasl_path);
-    return server == NULL ? NULL : server->dovecot;
+    return s->auth_server == NULL ? NULL : s->auth_server->dovecot;
+}
+
+/* Frees the server if nothing uses it any more.  Not from inside a call of its connection. */
+static void auth_server_settle(struct auth_server *server) {
+    if (server->wanted || server->n_sessions > 0)
+        return;
+    loop_never(&server->unused);
+    dl_remove(&server->link);
+    dovecot_free(server->dovecot);
+    free(server->path);
+    free(server);
+}
+
+static void auth_server_unused(struct later *later) {
+    auth_server_settle(DL_OWNER(later, struct auth_server, unused));
+}
+
+void auth_keep_server(struct session *s) {
+    if (!s->p->smtpd_sasl_auth_enable || !by_dovecot(s->p))
+        return;
+    s->auth_server = auth_server_find(&s->r->auth_servers, s->p->smtpd_sasl_path);
+    if (s->auth_server != NULL)
+        s->auth_server->n_sessions++;
 }
 
 static bool dovecot_there(const struct session *s) {
@@ -111,7 +137,7 @@ static void auth_free(struct session *s) {
     free(a);
 }
 
-void auth_drop(struct session *s) {
+void auth_leave(struct session *s) {
     if (s->auth != NULL)
         lookup_cancel(s->r->lookup, s->auth->tag);
     auth_free(s);
@@ -119,6 +145,13 @@ void auth_drop(struct session *s) {
         dl_remove(&s->auth_wait->wait.link);
     free(s->auth_wait);
     s->auth_wait = NULL;
+    struct auth_server *server = s->auth_server;
+    s->auth_server = NULL;
+    if (server == NULL)
+        return;
+    server->n_sessions--;
+    if (server->n_sessions == 0 && !server->wanted)
+        loop_later(s->r->loop, &server->unused);
 }
 
 void auth_logout(struct session *s) {
@@ -481,36 +514,26 @@ enum cmd auth_line(struct session *s, struct str line) {
     return CMD_DONE;
 }
 
-/* Puts the server for path among those of r: the one that it had, which is among old, or a new
- * one. */
-static void auth_server_want(struct receive *r, const struct dl *old, const char *path) {
-    struct auth_server *server = auth_server_find(old, path);
-    if (auth_server_find(&r->auth_servers, path) != NULL)
-        return;
-    if (server != NULL) {
-        dl_remove(&server->link);
-    } else {
+static void auth_server_want(struct receive *r, const char *path) {
+    struct auth_server *server = auth_server_find(&r->auth_servers, path);
+    if (server == NULL) {
         server = MEM_NEW(struct auth_server);
         server->path = mem_strdup(path);
         server->dovecot = dovecot_new(r->loop, path);
+        server->unused.run = auth_server_unused;
+        dl_push(&r->auth_servers, &server->link);
     }
-    dl_push(&r->auth_servers, &server->link);
+    server->wanted = true;
 }
 
 void auth_reload(struct receive *r) {
-    struct dl old, *n;
-    dl_init(&old);
-    while ((n = dl_pop(&r->auth_servers)) != NULL)
-        dl_push(&old, n);
+    DL_EACH (it, &r->auth_servers)
+        DL_OWNER(it, struct auth_server, link)->wanted = false;
     for (size_t i = 0; i < r->cfg->n_services; i++) {
         const struct service *svc = r->cfg->services[i];
         if (svc->kind == SERVICE_SMTPD && svc->p.smtpd_sasl_auth_enable && by_dovecot(&svc->p))
-            auth_server_want(r, &old, svc->p.smtpd_sasl_path);
+            auth_server_want(r, svc->p.smtpd_sasl_path);
     }
-    while ((n = dl_pop(&old)) != NULL) {
-        struct auth_server *server = DL_OWNER(n, struct auth_server, link);
-        dovecot_free(server->dovecot);
-        free(server->path);
-        free(server);
-    }
+    DL_EACH_SAFE (it, &r->auth_servers)
+        auth_server_settle(DL_OWNER(it, struct auth_server, link));
 }

@@ -18,12 +18,15 @@ void auth_mechanisms(const struct session *s, struct sbuf *mechs);
 /* True if the list of mechanisms is not there yet: fn is called by the loop when it is, or when it
  * cannot be had. */
 bool auth_await(struct session *s, void (*fn)(struct session *s));
-/* Ends a dialogue, and waiting. */
-void auth_drop(struct session *s);
+/* Once, when the session has its service: it keeps the Dovecot that the service asks until
+ * auth_leave, also when a reload takes that path away. */
+void auth_keep_server(struct session *s);
+/* Once, when the session ends: ends a dialogue, and waiting. */
+void auth_leave(struct session *s);
 /* Forgets who the client is. */
 void auth_logout(struct session *s);
 /* A new configuration: each smtpd_sasl_path has a connection to Dovecot of its own, and keeps the
- * one that it has. */
+ * one that it has; one that it does not name goes with the last session that keeps it. */
 void auth_reload(struct receive *r);
 
 #endif

@@ -58,7 +58,7 @@ static void serve_close(struct session *s, const char *what) {
             anvil_disconnect(s->client.addr);
     }
     transaction_end(s);
-    auth_drop(s);
+    auth_leave(s);
     message_forget(s);
     if (s->naming != NULL)
         s->naming->s = NULL;
@@ -397,6 +397,7 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
         smtpd_free(s);
         return;
     }
+    auth_keep_server(s);
     dl_push(&r->sessions, &s->link);
     r->n_sessions++;
     atomic_fetch_add(&load->n_sessions, 1);

@@ -78,6 +78,7 @@ struct transaction;
 struct intake;
 struct auth;
 struct auth_wait;
+struct auth_server;
 struct commit;
 struct name_query;
 
@@ -105,12 +106,13 @@ struct session {
     unsigned errors;     /* since a message was taken, as Postfix counts them */
     unsigned junk;       /* commands that lead nowhere, since a message was taken */
     unsigned ok[VERB_COUNT], total[VERB_COUNT];
-    struct auth *auth;             /* a dialogue about who the client is, or NULL */
-    struct auth_wait *auth_wait;   /* for Dovecot's list of mechanisms, or NULL */
-    char *sasl_user, *sasl_method; /* NULL: not logged in */
-    struct transaction *tx;        /* NULL: no MAIL */
-    struct intake *intake;         /* NULL: no DATA and no BDAT */
-    struct commit *commit;         /* the message on its way into the spool, or NULL */
+    struct auth *auth;               /* a dialogue about who the client is, or NULL */
+    struct auth_server *auth_server; /* Dovecot's socket; NULL: none is asked */
+    struct auth_wait *auth_wait;     /* for Dovecot's list of mechanisms, or NULL */
+    char *sasl_user, *sasl_method;   /* NULL: not logged in */
+    struct transaction *tx;          /* NULL: no MAIL */
+    struct intake *intake;           /* NULL: no DATA and no BDAT */
+    struct commit *commit;           /* the message on its way into the spool, or NULL */
 };
 
 /* Changes the state: pauses and resumes the client, sets the deadline. */

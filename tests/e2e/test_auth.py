@@ -182,6 +182,36 @@ def test_each_service_asks_its_own_dovecot(dns, cert):
     second.stop()
 
 
+def test_a_session_keeps_the_dovecot_that_it_began_with(dns):
+    """A reload that takes a service's Dovecot away, or asks none any more, is for sessions that come after it."""
+    fake, other = FakeDovecot(asks_and_believes), FakeDovecot(asks_and_believes)
+    with Posthouse(fake_main(fake), dns=dns) as p:
+        started, half, idle = p.client(), p.client(), p.client()
+        assert half.cmd("AUTH PLAIN") == "334 cGxlYXNl"
+        p.write_main(fake_main(other))
+        p.reload()
+        with p.client() as c:
+            assert c.cmd("AUTH PLAIN AGFuZAAxMjM=") == "235 2.7.0 Authentication successful"
+        asked = len(fake.lines)
+        assert started.cmd("AUTH PLAIN AGFuZAAxMjM=") == "235 2.7.0 Authentication successful"
+        assert half.cmd("AGFuZAAxMjM=") == "235 2.7.0 Authentication successful"
+        assert len(fake.lines) > asked and len(fake.conns) == len(other.conns) == 1
+        p.write_main("smtpd_sasl_auth_enable = no\nrelay_threads = 1\n")
+        p.reload()
+        with p.client() as c:
+            assert c.cmd("AUTH PLAIN AGFuZAAxMjM=").startswith("503 5.5.1 Error: authentication not enabled")
+        assert idle.cmd("AUTH PLAIN AGFuZAAxMjM=") == "235 2.7.0 Authentication successful"
+        for c in (started, half, idle):
+            assert c.cmd("QUIT").startswith("221")
+        p.wait_log(f"SASL: inet:127.0.0.1:{fake.port}: not used any more")
+        p.write_main(fake_main(fake))
+        p.reload()
+        with p.client() as c:
+            assert c.cmd("AUTH PLAIN AGFuZAAxMjM=") == "235 2.7.0 Authentication successful"
+    fake.down()
+    other.down()
+
+
 def test_dovecot_goes_and_comes_back(dns, cert):
     d = Dovecot({"user@domain.com": SECRET})
     with Posthouse(base(cert) + f"smtpd_sasl_type = dovecot\nsmtpd_sasl_path = {d.dir}/auth.sock\n", dns=dns) as p:
