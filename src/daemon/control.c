@@ -38,16 +38,13 @@ struct control {
 
 struct client {
     struct control *c;
-    struct dl link;            /* control->users; in no list: one who may do everything */
-    uid_t uid;                 /* of such a user */
-    uint32_t allowed;          /* the question whether the user may do it; 0: none is open */
-    json_t *asked;             /* what is done then; NULL: nothing */
-    struct explain *explain;   /* NULL: none is running */
-    uint32_t forget;           /* what the lookup process was asked; 0: nothing */
-    struct sched_wait *wait;   /* until an order is durable; NULL: none is waited for */
-    const struct order *order; /* that one */
-    size_t n_hit, n_changed;   /* by it */
-    bool by_id;                /* it names messages */
+    struct dl link;          /* control->users; in no list: one who may do everything */
+    uid_t uid;               /* of such a user */
+    uint32_t allowed;        /* the question whether the user may do it; 0: none is open */
+    json_t *asked;           /* what is done then; NULL: nothing */
+    struct explain *explain; /* NULL: none is running */
+    uint32_t forget;         /* what the lookup process was asked; 0: nothing */
+    struct ordered *ordered; /* waits until it is durable; NULL: none does */
     struct conn *conn;
     uint64_t *listing; /* ids still to be shown, while it lists the queue */
     size_t n_listing, shown;
@@ -163,45 +160,77 @@ static const struct order {
               {"queue-expire", ACT_EXPIRE, "expired", "Force-expired"},
               {"queue-requeue", ACT_REQUEUE, "requeued", "Requeued"}};
 
-/* No order is called done that a power cut could still undo. */
-static void control_order_durable(void *arg, int rc) {
-    struct client *k = arg;
-    k->wait = NULL;
-    if (k->order->all != NULL)
-        log_info("postsuper", "%s: %zu message%s", k->order->all, k->n_changed,
-                 k->n_changed == 1 ? "" : "s");
-    if (rc < 0)
-        conn_printf(k->conn,
+/* An order that was given.  It is called done, to the client and in the log, when no power cut can
+ * undo it any more, and in the log also when the client has gone. */
+struct ordered {
+    struct client *k; /* NULL: it has gone */
+    const struct order *order;
+    size_t n_hit, n_changed;
+    bool by_id;       /* it names messages: each is told by itself */
+    struct sbuf qids; /* of those that it changed, with a blank behind each */
+};
+
+/* On disk, or (why is not NULL) not yet. */
+static void ordered_log(const struct ordered *o, const char *why) {
+    struct str rest = sbuf_str(&o->qids), qid;
+    while (o->order->one != NULL && str_split(&rest, " ", &qid))
+        if (why == NULL)
+            log_info("postsuper", "%.*s: %s", STR_FMT(qid), o->order->one);
+        else
+            log_warn("postsuper", "%.*s: %s, but that is not noted on disk yet: %s", STR_FMT(qid),
+                     o->order->one, why);
+    if (o->order->all != NULL)
+        log_info("postsuper", "%s: %zu message%s%s", o->order->all, o->n_changed,
+                 o->n_changed == 1 ? "" : "s", why == NULL ? "" : ", not noted on disk yet");
+}
+
+static void ordered_answer(const struct ordered *o, const char *why) {
+    struct str rest = sbuf_str(&o->qids), qid;
+    struct conn *to = o->k->conn;
+    while (str_split(&rest, " ", &qid))
+        conn_printf(to, "{\"changed\": \"%.*s\"}\n", STR_FMT(qid));
+    if (why != NULL)
+        conn_printf(to,
                     "{\"ok\": false, \"error\": \"messages: %zu; done, but not noted on disk yet "
                     "(%s): it is tried again\"}\n",
-                    k->n_changed, strerror(-rc));
+                    o->n_changed, why);
     else
-        conn_printf(k->conn, "{\"ok\": true, \"count\": %zu, \"matched\": %zu}\n", k->n_changed,
-                    k->n_hit);
-    conn_resume(k->conn);
+        conn_printf(to, "{\"ok\": true, \"count\": %zu, \"matched\": %zu}\n", o->n_changed,
+                    o->n_hit);
+    o->k->ordered = NULL;
+    conn_resume(to);
 }
 
-/* Messages that were named are told one by one. */
+static void control_order_durable(void *arg, int rc) {
+    struct ordered *o = arg;
+    const char *why = rc < 0 ? strerror(-rc) : NULL;
+    ordered_log(o, why);
+    if (o->k != NULL)
+        ordered_answer(o, why);
+    sbuf_free(&o->qids);
+    free(o);
+}
+
 static void control_order_changed(void *arg, const char *qid) {
-    struct client *k = arg;
-    if (!k->by_id)
-        return;
-    if (k->order->one != NULL)
-        log_info("postsuper", "%s: %s", qid, k->order->one);
-    conn_printf(k->conn, "{\"changed\": \"%s\"}\n", qid);
+    struct ordered *o = arg;
+    if (o->by_id)
+        sbuf_printf(&o->qids, "%s ", qid);
 }
 
-static void control_order(struct client *k, const struct order *o, json_t *req) {
+static void control_order(struct client *k, const struct order *order, json_t *req) {
     struct sched_filter f;
     struct htab ids = {0};
-    struct sched_changes changes = {0, control_order_changed, k};
-    k->order = o;
-    k->by_id = json_object_get(req, "ids") != NULL;
-    k->n_hit = overview_filter(req, &f, &ids) ? sched_act(k->c->sched, o->act, &f, &changes) : 0;
-    k->n_changed = changes.n;
+    struct ordered *o = k->ordered = MEM_NEW(struct ordered);
+    struct sched_changes changes = {0, control_order_changed, o};
+    o->k = k;
+    o->order = order;
+    o->by_id = json_object_get(req, "ids") != NULL;
+    o->n_hit =
+        overview_filter(req, &f, &ids) ? sched_act(k->c->sched, order->act, &f, &changes) : 0;
+    o->n_changed = changes.n;
     htab_free(&ids);
     conn_pause(k->conn);
-    k->wait = sched_when_durable(k->c->sched, control_order_durable, k);
+    sched_when_durable(k->c->sched, control_order_durable, o);
 }
 
 static bool run_order(struct client *k, const char *cmd, json_t *req) {
@@ -352,7 +381,7 @@ static void control_on_allowed(void *arg, enum match_rc rc) {
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"whether you may do this cannot be "
                               "looked up now\"}\n");
     }
-    if (k->listing == NULL && k->wait == NULL)
+    if (k->listing == NULL && k->ordered == NULL)
         conn_resume(k->conn);
     json_decref(req);
 }
@@ -404,7 +433,8 @@ static void client_free(struct client *k) {
     json_decref(k->asked);
     if (is_limited(k))
         dl_remove(&k->link);
-    sched_wait_cancel(k->wait);
+    if (k->ordered != NULL)
+        k->ordered->k = NULL;
     content_forget(k->content);
     conn_close(k->conn);
     list_end(k);

@@ -105,13 +105,10 @@ size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter 
                  struct sched_changes *changes);
 /* Does the filter fit the view's message? */
 bool sched_fits(const struct sched_view *v, const struct sched_filter *f);
-struct sched_wait;
 /* Calls fn once, from the loop and never before this returns, when every order that was given by
  * now is durable (rc 0: no power cut undoes it), or could not be written (negative errno: it counts
  * as long as the process lives, and is written again until that succeeds). */
-struct sched_wait *sched_when_durable(struct sched *s, void (*fn)(void *arg, int rc), void *arg);
-/* fn is not called any more; w may be NULL. */
-void sched_wait_cancel(struct sched_wait *w);
+void sched_when_durable(struct sched *s, void (*fn)(void *arg, int rc), void *arg);
 /* The max oldest ids above after, oldest first; how many. */
 size_t sched_find(const struct sched *s, const struct sched_filter *f, uint64_t after,
                   uint64_t *ids, size_t max);

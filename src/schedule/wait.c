@@ -17,7 +17,7 @@ struct sched_wait {
     struct task back;
     struct sched *s;
     bool owed; /* orders were owed when op was submitted: once they are noted it is again */
-    void (*fn)(void *arg, int rc); /* NULL: cancelled */
+    void (*fn)(void *arg, int rc);
     void *arg;
 };
 
@@ -34,13 +34,12 @@ static void wait_submit(struct sched_wait *w) {
 
 static void wait_back(struct task *t) {
     struct sched_wait *w = DL_OWNER(t, struct sched_wait, back);
-    if (w->fn != NULL && w->owed && w->s->n_owed > 0) {
+    if (w->owed && w->s->n_owed > 0) {
         dl_push(&w->s->waits, &w->link);
-    } else if (w->fn != NULL && w->owed) {
+    } else if (w->owed) {
         wait_submit(w);
     } else {
-        if (w->fn != NULL)
-            w->fn(w->arg, w->op.rc);
+        w->fn(w->arg, w->op.rc);
         free(w);
     }
 }
@@ -56,7 +55,7 @@ void msg_orders_noted(struct msg *m) {
         wait_submit(DL_OWNER(n, struct sched_wait, link));
 }
 
-struct sched_wait *sched_when_durable(struct sched *s, void (*fn)(void *arg, int rc), void *arg) {
+void sched_when_durable(struct sched *s, void (*fn)(void *arg, int rc), void *arg) {
     struct sched_wait *w = MEM_NEW(struct sched_wait);
     w->s = s;
     w->fn = fn;
@@ -65,15 +64,4 @@ struct sched_wait *sched_when_durable(struct sched *s, void (*fn)(void *arg, int
     w->op.done = wait_done;
     w->back.run = wait_back;
     wait_submit(w);
-    return w;
-}
-
-void sched_wait_cancel(struct sched_wait *w) {
-    if (w == NULL)
-        return;
-    w->fn = NULL;
-    if (!dl_linked(&w->link)) /* it comes back from the spool, and ends then */
-        return;
-    dl_remove(&w->link);
-    free(w);
 }

@@ -135,6 +135,31 @@ def test_failing_fsync(dns, tmp_path):
     relay.stop()
 
 
+@needs_shim
+def test_an_order_is_in_the_log_when_it_is_durable(dns, tmp_path):
+    """Not while a power cut could undo it, and also when the command that gave it is gone by then."""
+    s = shim.Shim(tmp_path)
+    p = Posthouse("relayhost = [127.0.0.1]:9\nqueue_directory = {dir}/spool\n", dns=dns)
+    p.extra_env = s.env
+    with p:
+        for _ in range(2):
+            assert p.send().startswith("250")
+        wait_for(lambda: [m["queue_name"] for m in p.queue()] == ["deferred"] * 2)
+        first, second = [m["queue_id"] for m in p.queue()]
+        s.set(sync_errno=errno.EIO, sync_count=1000)
+        r = p.run("-h", first, face="postsuper")
+        assert r.returncode != 0 and "not noted on disk yet" in r.stderr, r.stderr
+        p.wait_log(rf"postsuper\[\d+\]: warning: {first}: placed on hold, but that is not noted on disk yet: Input/output error")
+        p.wait_log(r"postsuper\[\d+\]: Placed on hold: 1 message, not noted on disk yet")
+        assert not re.search(rf"{first}: placed on hold$|Placed on hold: 1 message$", p.log(), re.M)
+        s.set(sync_count=0)
+        with socket.socket(socket.AF_UNIX) as c:
+            c.connect(str(p.dir / "spool" / "control.sock"))
+            c.sendall(json.dumps({"cmd": "queue-hold", "ids": [second]}).encode() + b"\n")
+        p.wait_log(rf"postsuper\[\d+\]: {second}: placed on hold$")
+        p.wait_log(r"postsuper\[\d+\]: Placed on hold: 1 message$")
+
+
 def send_as(p, name, n, size, taken):
     """Sends n messages, whatever the answers; adds the senders of those that were taken."""
     with p.client() as c:
