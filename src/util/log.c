@@ -10,20 +10,24 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "util/fs.h"
 #include "util/mem.h"
 #include "util/str.h"
 
 #define LOG_BATCH_NS 5000000L
 #define LOG_BUF_MAX  (32U << 20)
+#define LINKS_MAX    16U
 #define LOG_LINE_MAX 40000U /* bytes of one line's text; the rest is left out */
 
 static struct {
@@ -58,13 +62,56 @@ static int facility_value(const char *name) {
     return LOG_MAIL;
 }
 
+/* Can only root put another file in the place of this one? */
+static bool folder_is_roots(const char *path) {
+    struct stat st;
+    char *dir = fs_folder(str_of(path));
+    bool yes = stat(dir, &st) == 0 && st.st_uid == 0 && (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+    free(dir);
+    return yes;
+}
+
+static int log_file_open(const char *path) {
+    const int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC;
+    int fd = open(path, flags, 0644);
+    return fd < 0 ? -errno : fd;
+}
+
+/* Where the link at path leads; NULL: it is none. */
+static char *link_target(const char *path) {
+    struct sbuf to = {0};
+    char text[PATH_MAX];
+    ssize_t n = readlink(path, text, sizeof text);
+    if (n < 0 || n == (ssize_t)sizeof text)
+        return NULL;
+    if (n > 0 && text[0] != '/') {
+        char *dir = fs_folder(str_of(path));
+        sbuf_printf(&to, "%s/", dir);
+        free(dir);
+    }
+    sbuf_add(&to, text, (size_t)n);
+    return sbuf_take(&to);
+}
+
+/* Root follows a link, or writes to a file with several names, only where root alone can have made
+ * it. */
+static int root_file_open(const char *path, unsigned links) {
+    if (!folder_is_roots(path))
+        return fs_open_only(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    char *target = link_target(path);
+    if (target == NULL)
+        return log_file_open(path);
+    int fd = links == 0 ? -ELOOP : root_file_open(target, links - 1);
+    free(target);
+    return fd;
+}
+
 static int file_open(const char *path) {
     if (strcmp(path, "/dev/stdout") == 0)
         return 1;
     if (strcmp(path, "/dev/stderr") == 0)
         return 2;
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    return fd < 0 ? -errno : fd;
+    return geteuid() == 0 ? root_file_open(path, LINKS_MAX) : log_file_open(path);
 }
 
 static void note_pid(void);

@@ -146,6 +146,40 @@ def test_the_pid_file_is_no_way_to_another_file(dns, place, kind):
 
 
 @root_only
+@pytest.mark.parametrize("kind", ["symlink", "hardlink"])
+def test_the_log_file_is_no_way_to_another_file(dns, place, kind):
+    """What the owner of the log's folder puts there is not written to by root: neither at a start nor after a rotation."""
+    logs, victim = place / "logs", place / "victim"
+    victim.write_text("not to be touched\n")
+    logs.mkdir()
+    pw = pwd.getpwnam(owner())
+    os.chown(logs, pw.pw_uid, pw.pw_gid)
+    main = f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nmaillog_file = {logs}/mail.log\n"
+    with Posthouse(main, dns=dns) as p:
+        kept = logs / "mail.log.1"
+        (logs / "mail.log").rename(kept)
+        (os.symlink if kind == "symlink" else os.link)(victim, logs / "mail.log")
+        p.proc.send_signal(signal.SIGUSR1)
+        wait_for(lambda: f"cannot reopen log file {logs}/mail.log" in kept.read_text())
+        p.send()
+        wait_for(lambda: "queue active" in kept.read_text())
+    p = Posthouse(main, dns=dns)
+    with pytest.raises(AssertionError, match="posthoused ended"):
+        p.start()
+    assert f"maillog_file {logs}/mail.log" in (p.dir / "stderr").read_text()
+    assert victim.read_text() == "not to be touched\n"
+
+
+@root_only
+def test_a_link_of_roots_own_leads_to_the_log(dns, place):
+    (place / "far").mkdir()
+    (place / "mail.log").symlink_to(place / "far" / "mail.log")
+    p = Posthouse(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nmaillog_file = {place}/mail.log\n", dns=dns)
+    with p:
+        wait_for(lambda: "daemon started" in (place / "far" / "mail.log").read_text())
+
+
+@root_only
 def test_sockets_are_made_with_their_rights(dns, place):
     """Who owns the spool cannot change what a path means between two calls: there is one."""
     spool = place / "spool"
