@@ -11,11 +11,12 @@
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
 #include "daemon/unread_say.h"
-#include "mail/address.h"
+#include "deliver/policy.h"
 #include "maps/maps.h"
 #include "receive/receive.h"
 #include "route/nexthop.h"
 #include "smtp/sasl.h"
+#include "util/idn.h"
 
 static int check_line_of(const struct config *cfg, const char *name) {
     const struct cfg_entry *e = cfg_file_find(&cfg->main, str_of(name));
@@ -53,12 +54,37 @@ static void check_level(const struct config *cfg, const char *name, const char *
 
 static void check_servername(const struct config *cfg, const char *service, const char *value,
                              struct diags *d) {
-    if (value[0] != '\0' && !addr_is_dns_name(str_of(value)))
+    if (value[0] != '\0' && !server_name_ok(str_of(value)))
         diag_add(
             d, DIAG_WARN, cfg->main.path, check_line_of(cfg, "smtp_tls_servername"),
             "%s%ssmtp_tls_servername: \"%s\" is neither hostname, nexthop nor a host name: mail "
             "that goes by TLS waits",
             service, service[0] == '\0' ? "" : ": ", value);
+}
+
+static void check_helo_name(const struct config *cfg, const char *service, const char *value,
+                            struct diags *d) {
+    struct sbuf ascii = {0};
+    const char *why;
+    if (!idn_to_ascii(str_of(value), false, &ascii, &why))
+        diag_add(d, DIAG_WARN, cfg->main.path, check_line_of(cfg, "smtp_helo_name"),
+                 "%s%ssmtp_helo_name: \"%s\" is no host name: %s: mail waits", service,
+                 service[0] == '\0' ? "" : ": ", value, why);
+    sbuf_free(&ascii);
+}
+
+/* What the client says of itself, and asks for, by name. */
+static void check_client_names(const struct config *cfg, struct diags *d) {
+    const struct params *p = &cfg->p;
+    check_servername(cfg, "", p->smtp_tls_servername, d);
+    check_helo_name(cfg, "", p->smtp_helo_name, d);
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *svc = cfg->services[i];
+        if (strcmp(svc->p.smtp_tls_servername, p->smtp_tls_servername) != 0)
+            check_servername(cfg, svc->name, svc->p.smtp_tls_servername, d);
+        if (strcmp(svc->p.smtp_helo_name, p->smtp_helo_name) != 0)
+            check_helo_name(cfg, svc->name, svc->p.smtp_helo_name, d);
+    }
 }
 
 /* AUTH from clients: warns where there is no server or store to ask. */
@@ -164,11 +190,7 @@ void daemon_check(const struct config *cfg, struct diags *d) {
     check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
     check_level(cfg, "smtp_tls_security_level", p->smtp_tls_security_level, d);
     check_level(cfg, "smtpd_tls_security_level", p->smtpd_tls_security_level, d);
-    check_servername(cfg, "", p->smtp_tls_servername, d);
-    for (size_t i = 0; i < cfg->n_services; i++)
-        if (strcmp(cfg->services[i]->p.smtp_tls_servername, p->smtp_tls_servername) != 0)
-            check_servername(cfg, cfg->services[i]->name, cfg->services[i]->p.smtp_tls_servername,
-                             d);
+    check_client_names(cfg, d);
     if (p->line_length_limit < 512)
         diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "line_length_limit"),
                  "line_length_limit: at least 512 (RFC 5321 section 4.5.3.1)");

@@ -328,6 +328,14 @@ static enum step begin_record(struct dsess *s) {
     return step;
 }
 
+static void add_host_key(struct keys *keys, const struct params *p, const char *host) {
+    struct sbuf other = {0};
+    keys_add(keys, false, "", str_of(host), STR_NONE);
+    if (keys_other_spelling(p, str_of(host), &other))
+        keys_add(keys, false, "", sbuf_str(&other), STR_NONE);
+    sbuf_free(&other);
+}
+
 enum step credentials_begin(struct dsess *s) {
     struct keys keys = {.n = 0};
     const struct target *t = session_target(s);
@@ -344,8 +352,8 @@ enum step credentials_begin(struct dsess *s) {
         s->auth_sender = str_dup(first->env->sender);
         keys_sender(&keys, s->p, first->env->sender);
     }
-    keys_add(&keys, false, "", str_of(t->host), STR_NONE);
-    keys_add(&keys, false, "", str_of(t->dest), STR_NONE);
+    add_host_key(&keys, s->p, t->host);
+    add_host_key(&keys, s->p, t->dest);
     enum step step = ask_credentials(s, s->p->smtp_sasl_password_maps, &keys);
     keys_clear(&keys);
     return step;

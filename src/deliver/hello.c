@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "deliver/session.h"
+#include "util/idn.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -23,9 +24,18 @@ enum step greeting_reply(struct dsess *s) {
     return STEP_DONE;
 }
 
+/* An internationalised name goes in A-labels: before EHLO, SMTPUTF8 has not been offered (RFC 6531
+ * section 3.7.1). */
 static enum step send_ehlo(struct dsess *s, bool helo) {
+    const char *why;
     s->helo = helo;
-    sbuf_printf(&s->line, "%s %s", helo ? "HELO" : "EHLO", s->p->smtp_helo_name);
+    sbuf_add_c(&s->line, helo ? "HELO " : "EHLO ");
+    if (!idn_to_ascii(str_of(s->p->smtp_helo_name), s->p->enable_idna2003_compatibility, &s->line,
+                      &why)) {
+        sbuf_reset(&s->line);
+        return host_failed(s, BLAME_OURSELVES, "4.3.5", "smtp_helo_name = %s: %s",
+                           s->p->smtp_helo_name, why);
+    }
     if (!session_say(s))
         return host_failed(s, BLAME_OURSELVES, "4.3.5", "smtp_helo_name has a control character");
     session_deadline(s, s->p->smtp_helo_timeout);

@@ -12,6 +12,8 @@
 #include "config/secret.h"
 #include "deliver/session.h"
 #include "mail/address.h"
+#include "route/keys.h"
+#include "util/idn.h"
 #include "util/tls.h"
 
 static const struct {
@@ -59,10 +61,14 @@ static bool match_add(struct tls_policy *p, struct str value, struct sbuf *why) 
     return true;
 }
 
+bool server_name_ok(struct str name) {
+    return addr_is_ascii(name) ? addr_is_dns_name(name) : addr_valid_host(name);
+}
+
 static bool servername_set(struct tls_policy *p, struct str value, struct sbuf *why) {
     if (p->servername != NULL)
         sbuf_add_c(why, "servername is given twice");
-    else if (!addr_is_dns_name(value))
+    else if (!server_name_ok(value))
         sbuf_printf(why, "servername=%.*s is no host name", STR_FMT(value));
     else
         p->servername = str_dup(value);
@@ -191,24 +197,36 @@ static enum step record_policy(struct dsess *s) {
     return STEP_DONE;
 }
 
-/* Asks for the destination as written; for its parents (".example.com"), of every kind of table,
- * only if it is a plain domain. */
-static enum step ask_policy(struct dsess *s) {
-    struct maps_key keys[KEYS_MAX];
-    size_t n = 0;
+/* The destination; its parents (".example.com"), for every kind of table, only if it is a plain
+ * domain; each with its labels as people write them. */
+static void policy_keys(const struct dsess *s, struct keys *keys) {
+    struct sbuf other = {0};
     struct str key = str_of(session_target(s)->dest);
     bool plain = addr_is_dns_name(key);
-    keys[n++] = (struct maps_key){key, false};
-    for (ptrdiff_t dot; plain && n < KEYS_MAX && (dot = str_chr(str_from(key, 1), '.')) >= 0; n++) {
-        key = str_from(key, (size_t)dot + 1);
-        keys[n] = (struct maps_key){key, false};
+    keys_other_spelling(s->p, key, &other);
+    struct str written = sbuf_str(&other);
+    for (ptrdiff_t dot = 0; dot >= 0;) {
+        keys_add(keys, false, "", key, STR_NONE);
+        if (written.n > 0)
+            keys_add(keys, false, "", written, STR_NONE);
+        dot = plain ? str_chr(str_from(key, 1), '.') : -1;
+        key = str_from(key, (size_t)(dot + 1));
+        ptrdiff_t next = str_chr(str_from(written, 1), '.');
+        written = next < 0 ? STR_NONE : str_from(written, (size_t)next + 1);
     }
+    sbuf_free(&other);
+}
+
+static enum step ask_policy(struct dsess *s) {
+    struct keys keys = {.n = 0};
     const char *spec = s->p->smtp_tls_policy_maps;
+    policy_keys(s, &keys);
     if (s->watch != NULL)
-        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys, n,
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys.v, keys.n,
                                     secret_answers(s->cfg, s->p, spec), on_policy, s);
     else
-        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys, n, on_policy, s);
+        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys.v, keys.n, on_policy, s);
+    keys_clear(&keys);
     return STEP_WAIT;
 }
 

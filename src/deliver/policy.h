@@ -39,5 +39,7 @@ const char *tls_level_name(enum tls_level level);
 bool tls_policy_parse(struct tls_policy *p, struct str row, struct sbuf *why);
 /* Empties it. */
 void tls_policy_clear(struct tls_policy *p);
+/* Is it a host name that may be sent for SNI, in ASCII or not? */
+bool server_name_ok(struct str name);
 
 #endif

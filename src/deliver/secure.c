@@ -14,6 +14,7 @@
 #include "deliver/secure.h"
 #include "deliver/session.h"
 #include "mail/address.h"
+#include "util/idn.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/tls.h"
@@ -292,7 +293,7 @@ static enum step begin_handshake(struct dsess *s) {
         return host_failed(s, BLAME_OURSELVES, "4.7.5",
                            "client TLS configuration problem: smtp_tls_fingerprint_digest = %s",
                            s->p->smtp_tls_fingerprint_digest);
-    if (s->policy.servername == NULL && own[0] != '\0' && !addr_is_dns_name(str_of(own)))
+    if (s->policy.servername == NULL && own[0] != '\0' && !server_name_ok(str_of(own)))
         return host_failed(s, BLAME_OURSELVES, "4.7.5",
                            "client TLS configuration problem: smtp_tls_servername = %s", own);
     SSL_CTX *ctx = context_get(s);
@@ -302,10 +303,11 @@ static enum step begin_handshake(struct dsess *s) {
     SSL_CTX_free(ctx);
     if (ssl == NULL)
         return host_failed(s, BLAME_OURSELVES, "4.7.5", "TLS client settings: out of memory");
-    char *name = str_dup(server_name(s));
-    if (name[0] != '\0')
-        SSL_set_tlsext_host_name(ssl, name);
-    free(name);
+    struct sbuf name = {0};
+    idn_to_ascii(server_name(s), s->p->enable_idna2003_compatibility, &name, NULL);
+    if (name.n > 0)
+        SSL_set_tlsext_host_name(ssl, name.p);
+    sbuf_free(&name);
     session_deadline(s, s->p->smtp_starttls_timeout);
     conn_tls(s->conn, ssl, false);
     return STEP_WAIT;
@@ -342,6 +344,17 @@ enum step tls_lost(struct dsess *s, bool timeout) {
     return STEP_SAME_HOST;
 }
 
+/* Is it for that name, or with a dot before it for a name below it?  Certificates have A-labels
+ * (RFC 5280 section 7.2). */
+static bool certificate_has(const struct dsess *s, SSL *ssl, const char *dot, struct str domain) {
+    struct sbuf name = {0};
+    sbuf_add_c(&name, dot);
+    bool ok = idn_to_ascii(domain, s->p->enable_idna2003_compatibility, &name, NULL) &&
+              name.n > 0 && tls_peer_has_name(ssl, name.p);
+    sbuf_free(&name);
+    return ok;
+}
+
 /* Names the certificate may have: hostname, nexthop, dot-nexthop or a literal name. */
 static bool name_matches(struct dsess *s, SSL *ssl) {
     const char *spec = s->policy.match != NULL           ? s->policy.match
@@ -352,18 +365,15 @@ static bool name_matches(struct dsess *s, SSL *ssl) {
     if (nexthop_parse(&hop, str_of(session_target(s)->dest), 25) != NULL)
         return false;
     while (str_split(&rest, ",: \t", &w)) {
-        struct sbuf name = {0};
         if (str_ieq_c(w, "hostname"))
-            sbuf_add_c(&name, session_target(s)->host);
+            w = str_of(session_target(s)->host);
         else if (str_ieq_c(w, "nexthop"))
-            sbuf_add_str(&name, hop.host);
-        else if (str_ieq_c(w, "dot-nexthop"))
-            sbuf_printf(&name, ".%.*s", STR_FMT(hop.host));
-        else
-            sbuf_add_str(&name, w);
-        bool ok = tls_peer_has_name(ssl, name.p);
-        sbuf_free(&name);
-        if (ok)
+            w = hop.host;
+        bool any = str_ieq_c(w, "dot-nexthop")
+                       ? certificate_has(s, ssl, ".", hop.host)
+                       : certificate_has(s, ssl, w.p[0] == '.' ? "." : "",
+                                         str_from(w, w.p[0] == '.' ? 1 : 0));
+        if (any)
             return true;
     }
     return false;

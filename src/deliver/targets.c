@@ -283,8 +283,12 @@ static enum step begin_exchanger(struct dsess *s) {
 static bool add_fallback(struct dsess *s) {
     if (s->fallback_added || s->p->smtp_fallback_relay[0] == '\0')
         return false;
+    struct sbuf hops = {0};
+    nexthop_to_ascii(str_of(s->p->smtp_fallback_relay), s->p->enable_idna2003_compatibility, &hops);
+    free(s->hops);
+    s->hops = sbuf_take(&hops);
     s->fallback_added = true;
-    s->hops_left = str_of(s->p->smtp_fallback_relay);
+    s->hops_left = str_of(s->hops);
     s->configured = true;
     return true;
 }

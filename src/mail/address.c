@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "util/codec.h"
+#include "util/idn.h"
 #include "util/net.h"
 
 static bool is_atext(uint8_t c) {
@@ -45,14 +46,23 @@ struct str addr_strip_ext(struct str local, const char *delimiters) {
     return str_make(local.p, 0);
 }
 
+static bool valid_idn(struct str s) {
+    struct sbuf ascii = {0};
+    bool ok = idn_to_ascii(s, false, &ascii, NULL);
+    sbuf_free(&ascii);
+    return ok;
+}
+
 bool addr_valid_host(struct str s) {
     size_t label = 0;
+    if (!addr_is_ascii(s))
+        return s.n <= ADDR_MAX && valid_idn(s);
     if (s.n == 0 || s.n > 255)
         return false;
     for (size_t i = 0; i < s.n; i++) {
         uint8_t c = (uint8_t)s.p[i];
-        bool ok = c >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                  (c >= '0' && c <= '9') || c == '-' || c == '_';
+        bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '-' || c == '_';
         if (c == '.') {
             if (label == 0)
                 return false;

@@ -33,7 +33,8 @@ struct str addr_domain(struct str internal);
 struct str addr_local(struct str internal);
 /* Appends the external form. */
 void addr_external(struct sbuf *out, struct str internal);
-/* Is it a host name: letters, digits, '-', '_' and dots, no empty label, 255 at most? */
+/* Is it a host name: letters, digits, '-', '_' and dots, no empty label, 255 at most?  Or an
+ * internationalised domain name (util/idn.h)? */
 bool addr_valid_host(struct str s);
 /* Is it a host name of DNS: addr_valid_host, in ASCII, no label that begins or ends with '-', and
  * not an address in digits? */

@@ -19,6 +19,7 @@
 #include "maps/tabconf.h"
 #include "util/codec.h"
 #include "util/fs.h"
+#include "util/idn.h"
 #include "util/mem.h"
 #include "util/seal.h"
 
@@ -96,10 +97,22 @@ static enum map_rc get_record(struct map *m, sqlite3_stmt *st, struct str key, s
     return rc == SQLITE_DONE ? MAP_NOT_FOUND : MAP_ERROR;
 }
 
+/* The next hop has its host in A-labels, by one of the two ways of making them. */
+static bool is_same_hop(struct str host, struct str nexthop) {
+    bool same = str_ieq(host, nexthop);
+    for (int idna2003 = 0; !same && idna2003 < 2; idna2003++) {
+        struct sbuf ascii = {0};
+        same = idn_hop_to_ascii(host, idna2003 == 1, &ascii, NULL) &&
+               str_ieq(sbuf_str(&ascii), nexthop);
+        sbuf_free(&ascii);
+    }
+    return same;
+}
+
 static bool is_own_host(const char *hosts, struct str nexthop) {
     struct str rest = str_of(hosts), one;
     while (str_split(&rest, ", \t\r\n", &one))
-        if (str_ieq(one, nexthop))
+        if (is_same_hop(one, nexthop))
             return true;
     return false;
 }

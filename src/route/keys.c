@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "mail/address.h"
+#include "util/idn.h"
 
 void keys_clear(struct keys *k) {
     for (size_t i = 0; i < k->n; i++)
@@ -54,17 +55,63 @@ static struct str without_extension(const struct params *p, struct str local) {
     return delim[0] == '\0' ? STR_NONE : addr_strip_ext(local, delim);
 }
 
+bool keys_other_spelling(const struct params *p, struct str hop, struct sbuf *out) {
+    if (addr_is_ascii(hop))
+        return idn_to_unicode(hop, out);
+    return idn_hop_to_ascii(hop, p->enable_idna2003_compatibility, out, NULL);
+}
+
+/* A domain and its other spelling (n 0: none), which is as long a list of labels. */
+struct spellings {
+    struct str domain, other;
+};
+
+/* Keys of the other spelling are added behind those of the written one, while there is room for all
+ * that are certain to be needed: a domain has 128 labels at most. */
+#define SPELLINGS_MAX 16
+
+static void add_spellings(struct keys *k, bool partial, const char *prefix, struct str head,
+                          const struct spellings *s) {
+    keys_add(k, partial, prefix, head, s->domain);
+    if (s->other.n > 0 && k->n < SPELLINGS_MAX)
+        keys_add(k, partial, prefix, head, s->other);
+}
+
+/* What stands before the domain of an address, with its @. */
+static struct str before_domain(struct str address, struct str domain) {
+    return str_make(address.p, address.n - domain.n);
+}
+
+/* The address as SMTP has it, then as it is; ext is given room for the former. */
+static void add_address(struct keys *k, struct sbuf *ext, struct str address,
+                        const struct spellings *both) {
+    addr_external(ext, address);
+    add_spellings(k, false, "", before_domain(sbuf_str(ext), both->domain), both);
+    add_spellings(k, false, "", before_domain(address, both->domain), both);
+}
+
+/* The address without its extension. */
+static void add_bare(struct keys *k, struct str bare, struct str address,
+                     const struct spellings *both) {
+    struct sbuf head = {0};
+    sbuf_add_str(&head, bare);
+    if (address.n > addr_local(address).n)
+        sbuf_add_ch(&head, '@');
+    add_spellings(k, true, "", sbuf_str(&head), both);
+    sbuf_free(&head);
+}
+
 void keys_sender(struct keys *k, const struct params *p, struct str sender) {
     struct str local = addr_local(sender), domain = addr_domain(sender);
-    struct sbuf ext = {0};
+    struct sbuf ext = {0}, other = {0};
     if (sender.n == 0)
         return;
     struct str bare = without_extension(p, local);
-    addr_external(&ext, sender);
-    keys_add(k, false, "", sbuf_str(&ext), STR_NONE);
-    keys_add(k, false, "", sender, STR_NONE);
+    keys_other_spelling(p, domain, &other);
+    struct spellings both = {domain, sbuf_str(&other)};
+    add_address(k, &ext, sender, &both);
     if (bare.n > 0)
-        keys_add(k, true, "", bare, str_from(sender, local.n));
+        add_bare(k, bare, sender, &both);
     /* A quoted local part with an @ would be the key of another address, or of a domain. */
     if (is_local_domain(p, domain) && str_chr(local, '@') < 0) {
         keys_add(k, true, "", local, STR_NONE);
@@ -72,25 +119,34 @@ void keys_sender(struct keys *k, const struct params *p, struct str sender) {
             keys_add(k, true, "", bare, STR_NONE);
     }
     if (domain.n > 0)
-        keys_add(k, true, "@", domain, STR_NONE);
+        add_spellings(k, true, "@", STR_LIT(""), &both);
     sbuf_free(&ext);
+    sbuf_free(&other);
+}
+
+/* The domain without its first label; false if it has one only. */
+static bool to_parent(struct str *domain) {
+    ptrdiff_t dot = str_chr(*domain, '.');
+    *domain = dot < 0 ? STR_NONE : str_from(*domain, (size_t)dot + 1);
+    return dot >= 0;
 }
 
 void keys_recipient(struct keys *k, const struct params *p, struct str rcpt) {
     struct str local = addr_local(rcpt), domain = addr_domain(rcpt);
     bool bare_parents = keys_has_word(p->parent_domain_matches_subdomains, "transport_maps");
-    struct sbuf ext = {0};
-    addr_external(&ext, rcpt);
-    keys_add(k, false, "", sbuf_str(&ext), STR_NONE);
-    keys_add(k, false, "", rcpt, STR_NONE);
+    struct sbuf ext = {0}, other = {0};
+    keys_other_spelling(p, domain, &other);
+    struct spellings both = {domain, sbuf_str(&other)};
+    add_address(k, &ext, rcpt, &both);
     struct str bare = without_extension(p, local);
     if (bare.n > 0)
-        keys_add(k, true, "", bare, str_from(rcpt, local.n));
-    keys_add(k, true, "", domain, STR_NONE);
-    for (ptrdiff_t dot; (dot = str_chr(domain, '.')) >= 0;) {
-        domain = str_from(domain, (size_t)dot + 1);
-        keys_add(k, true, bare_parents ? "" : ".", domain, STR_NONE);
+        add_bare(k, bare, rcpt, &both);
+    add_spellings(k, true, "", STR_LIT(""), &both);
+    while (to_parent(&both.domain)) {
+        to_parent(&both.other);
+        add_spellings(k, true, bare_parents ? "" : ".", STR_LIT(""), &both);
     }
     keys_add(k, false, "*", STR_NONE, STR_NONE);
     sbuf_free(&ext);
+    sbuf_free(&other);
 }

@@ -1,7 +1,8 @@
 /*
  * route/keys.h - the keys that a table is asked, in order
  *
- * Postfix's mail_addr_find(3) for senders, transport(5) for recipients.  One thread per set.
+ * Postfix's mail_addr_find(3) for senders, transport(5) for recipients; and each with the domain in
+ * its other spelling, if it is internationalised.  One thread per set.
  */
 #ifndef PH_ROUTE_KEYS_H
 #define PH_ROUTE_KEYS_H
@@ -23,6 +24,10 @@ void keys_add(struct keys *k, bool partial, const char *prefix, struct str a, st
 void keys_sender(struct keys *k, const struct params *p, struct str sender);
 /* Address, without extension, domain, its parents, "*". */
 void keys_recipient(struct keys *k, const struct params *p, struct str rcpt);
+/* Appends a domain or a destination in its other spelling: A-labels as people write them, or the
+ * other way round (util/idn.h).  False if it has none.  Both stand for one domain, so tables are
+ * asked for both, the written one first. */
+bool keys_other_spelling(const struct params *p, struct str hop, struct sbuf *out);
 /* Makes it empty. */
 void keys_clear(struct keys *k);
 /* Is the word in a list separated by commas or blanks? */

@@ -4,6 +4,7 @@
 #include "route/nexthop.h"
 
 #include "mail/address.h"
+#include "util/idn.h"
 #include "util/net.h"
 
 static const struct {
@@ -34,7 +35,8 @@ static const char *check_host(struct nexthop *n) {
         return "no host name or address";
     if (netaddr_parse(&a, n->host, 0) || addr_valid_host(n->host))
         return NULL;
-    return "valid hostname or network address required";
+    return addr_is_ascii(n->host) ? "valid hostname or network address required"
+                                  : "it is no internationalised domain name";
 }
 
 /* What people write for a transport and Postfix takes for a host name. */
@@ -105,6 +107,20 @@ bool nexthop_without_transport(struct str list, struct sbuf *out) {
         sbuf_add_str(out, whole);
     }
     return cut;
+}
+
+void nexthop_to_ascii(struct str list, bool idna2003, struct sbuf *out) {
+    struct str one;
+    if (addr_is_ascii(list)) {
+        sbuf_add_str(out, list);
+        return;
+    }
+    while (nexthop_split(&list, &one)) {
+        if (out->n > 0)
+            sbuf_add_c(out, ", ");
+        if (!idn_hop_to_ascii(one, idna2003, out, NULL))
+            sbuf_add_str(out, one);
+    }
 }
 
 const char *nexthop_check(struct str list, struct str *bad) {

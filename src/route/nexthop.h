@@ -20,6 +20,9 @@ bool nexthop_split(struct str *rest, struct str *one);
 /* Appends a table's next hops without the transport name that people write before them
  * ("smtp:[192.168.1.2]:25", as iRedAdmin-Pro's manual has it); true if there was one. */
 bool nexthop_without_transport(struct str list, struct sbuf *out);
+/* Appends a list with its hosts in A-labels (util/idn.h); a list in ASCII, and a destination that
+ * is none, as they are. */
+void nexthop_to_ascii(struct str list, bool idna2003, struct sbuf *out);
 /* What is wrong with the first bad destination of a list (*bad), or NULL. */
 const char *nexthop_check(struct str list, struct str *bad);
 

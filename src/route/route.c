@@ -19,6 +19,7 @@
 #include "route/keys.h"
 #include "route/nexthop.h"
 #include "route/record.h"
+#include "util/idn.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -485,6 +486,25 @@ static void decide_here(struct route_query *q, enum service_kind kind) {
     mailerr_blame(&q->r.here, PHASE_ROUTE, BLAME_RECIPIENT);
 }
 
+/* Both spellings of a domain are one destination: that of A-labels.  A recipient whose domain is no
+ * domain name is refused for good; an administrator's next hop has been checked. */
+static void hop_to_ascii(struct route_query *q) {
+    struct sbuf ascii = {0};
+    const char *why;
+    struct str domain = sbuf_str(&q->r.nexthop);
+    bool idna2003 = q->cfg->p.enable_idna2003_compatibility;
+    if (q->r.configured) {
+        nexthop_to_ascii(domain, idna2003, &ascii);
+    } else if (!idn_to_ascii(domain, idna2003, &ascii, &why)) {
+        mailerr_set(&q->r.here, MAIL_BOUNCED, "5.1.2", "bad domain name %.*s: %s", STR_FMT(domain),
+                    why);
+        mailerr_blame(&q->r.here, PHASE_ROUTE, BLAME_RECIPIENT);
+        return;
+    }
+    sbuf_free(&q->r.nexthop);
+    q->r.nexthop = ascii;
+}
+
 static enum went step_end(struct route_query *q) {
     struct str hop = sbuf_str(&q->r.nexthop), which;
     const struct service *t = config_transport(q->cfg, sbuf_str(&q->transport));
@@ -502,7 +522,9 @@ static enum went step_end(struct route_query *q) {
     if (why != NULL)
         return route_bad(q, "bad next hop \"%.*s\" (%s): %s", STR_FMT(which),
                          q->r.why.n > 0 ? q->r.why.p : "", why);
-    if (t->kind != SERVICE_SMTP)
+    if (t->kind == SERVICE_SMTP)
+        hop_to_ascii(q);
+    else
         decide_here(q, t->kind);
     q->r.rc = ROUTE_OK;
     return WENT_OVER;

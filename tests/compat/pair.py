@@ -14,12 +14,15 @@ SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 
 class NameServer:
-    """An unbound of ours on port 53 of a loopback address: Postfix asks no other port."""
+    """An unbound of ours on port 53 of a loopback address: Postfix asks no other port.
 
-    def __init__(self, directory, names):
+    zones are domains below which all names have the records of the domain itself."""
+
+    def __init__(self, directory, names, zones=()):
         self.address = "127.77.%d.%d" % (os.getpid() // 250 % 250 + 1, os.getpid() % 250 + 1)
         conf = directory / "unbound.conf"
-        data = "".join(f"  local-data: '{line}'\n" for line in names)
+        data = "".join(f"  local-zone: '{zone}' redirect\n" for zone in zones)
+        data += "".join(f"  local-data: '{line}'\n" for line in names)
         conf.write_text(
             f'server:\n  interface: {self.address}\n  port: 53\n  do-daemonize: no\n  chroot: ""\n  username: ""\n'
             f'  pidfile: "{directory}/unbound.pid"\n  use-syslog: no\n  directory: "{directory}"\n  do-ip6: no\n'

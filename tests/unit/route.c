@@ -336,6 +336,26 @@ static const struct {
     {TM "inline:{{y.test=retry:5.7.1 soon}}", "a@x.test", "c@y.test", "retry deferred 4.7.1 soon",
      NULL},
     {"", "a@x.test", "nodomain", "bad", "no next hop"},
+    /* internationalised domains: A-labels, or an error that names them */
+    {"", "a@x.test", "b@W\u00e4lder.test", "smtp xn--wlder-gra.test default", NULL},
+    {"enable_idna2003_compatibility = yes", "a@x.test", "b@gro\u00df.test",
+     "smtp gross.test default", NULL},
+    {"", "a@x.test", "b@gro\u00df.test", "smtp xn--gro-7ka.test default", NULL},
+    {"relayhost = [w\u00e4lder.test]:26, w\u00e4ld.test", "a@x.test", "b@y.test",
+     "smtp [xn--wlder-gra.test]:26, xn--wld-qla.test default configured", NULL},
+    {"", "a@x.test", "b@w\u00e4..test",
+     "smtp bounced 5.1.2 bad domain name w\u00e4..test: it has a character that no host name has",
+     NULL},
+    {"", "a@x.test", "b@\xe4.test",
+     "smtp bounced 5.1.2 bad domain name \xe4.test: string encoding error", NULL},
+    {TM "inline:{y.test=smtp:[w\u00e4\uff0fx.test]}", "a@x.test", "b@y.test", "bad",
+     "no internationalised domain name"},
+    {TM "inline:{xn--wlder-gra.test=smtp:[one.test]}", "a@x.test", "b@w\u00e4lder.test",
+     "smtp [one.test] default configured", NULL},
+    {TM "inline:{.w\u00e4lder.test=smtp:[one.test],.test=smtp:[two.test]}", "a@x.test",
+     "b@sub.xn--wlder-gra.test", "smtp [one.test] default configured", NULL},
+    {HOST SDR "inline:{@w\u00e4lder.test=[one.test]}", "a@xn--wlder-gra.test", "b@y.test",
+     "smtp [one.test] default configured", NULL},
 };
 
 static void test_roads(void **state) {
@@ -642,6 +662,13 @@ static void test_keys(void **state) {
          "b@y.test\ny.test (partial)\ntest (partial)\n*\n"},
         {"recipient_delimiter = +", true, "b+c@y.test",
          "b+c@y.test\nb@y.test (partial)\ny.test (partial)\n.test (partial)\n*\n"},
+        {"recipient_delimiter = +", true, "b+c@a.\u00f6.test",
+         "b+c@a.\u00f6.test\nb+c@a.xn--nda.test\nb@a.\u00f6.test (partial)\n"
+         "b@a.xn--nda.test (partial)\na.\u00f6.test (partial)\na.xn--nda.test (partial)\n"
+         ".\u00f6.test (partial)\n.xn--nda.test (partial)\n.test (partial)\n*\n"},
+        {"", false, "a b@xn--nda.test",
+         "\"a b\"@xn--nda.test\n\"a b\"@\u00f6.test\na b@xn--nda.test\na b@\u00f6.test\n"
+         "@xn--nda.test (partial)\n@\u00f6.test (partial)\n"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -676,6 +703,13 @@ static void test_keys_are_bounded(void **state) {
         keys_add(&k, false, "", str_of(name), STR_NONE);
     }
     assert_int_equal(k.n, KEYS_MAX);
+    keys_clear(&k);
+    sbuf_reset(&address); /* in two spellings */
+    for (int i = 0; i < 127; i++)
+        sbuf_printf(&address, i == 0 ? "b@xn--nda" : ".%c", 'a' + i % 26);
+    keys_recipient(&k, &c->p, sbuf_str(&address));
+    assert_in_range(k.n, 1 + 127 + 2, KEYS_MAX - 1);
+    assert_true(str_eq_c(k.v[k.n - 1].key, "*"));
     keys_clear(&k);
     assert_int_equal(k.n, 0);
     assert_true(keys_has_word("a, b\tc", "b") && !keys_has_word("ab, bc", "b"));

@@ -1,0 +1,119 @@
+/*
+ * util/idn.c - internationalised domain names by libidn2; see idn.h
+ */
+#include "util/idn.h"
+
+#include <idn2.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool idn_is_ascii(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0x80)
+            return false;
+    return true;
+}
+
+/* Has it ß, final sigma or a joiner, which IDNA2003 and IDNA2008 take differently? */
+static bool idn_deviates(const char *text) {
+    static const char *const deviations[] = {"\u00df", "\u1e9e", "\u03c2", "\u200c", "\u200d"};
+    for (size_t i = 0; i < sizeof deviations / sizeof deviations[0]; i++)
+        if (strstr(text, deviations[i]) != NULL)
+            return true;
+    return false;
+}
+
+/* The processing of UTS 46 that is not transitional.  libidn2 then refuses what IDNA2008 forbids as
+ * well; transitional it does not, and gives the same for names without deviations. */
+static int idn_convert(const char *text, bool idna2003, char **ascii) {
+    const uint8_t *in = (const uint8_t *)text;
+    int rc =
+        idn2_lookup_u8(in, (uint8_t **)ascii, idna2003 ? IDN2_TRANSITIONAL : IDN2_NONTRANSITIONAL);
+    if (rc != IDN2_OK && !idna2003 && !idn_deviates(text))
+        rc = idn2_lookup_u8(in, (uint8_t **)ascii, IDN2_TRANSITIONAL);
+    return rc;
+}
+
+/* What was converted may have become other characters (a wide slash is a slash), an address in
+ * digits, or longer than DNS allows. */
+static bool idn_is_domain(struct str s) {
+    size_t label = 0;
+    bool numeric = true;
+    if (s.n > 0 && s.p[s.n - 1] == '.')
+        s.n--;
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        bool digit = c >= '0' && c <= '9';
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+        numeric = numeric && (digit || c == '.');
+        if ((!digit && !letter && c != '.') || (c == '.' && label == 0) || label > 63)
+            return false;
+        label = c == '.' ? 0 : label + 1;
+    }
+    return label > 0 && label <= 63 && s.n <= 253 && !numeric;
+}
+
+bool idn_to_ascii(struct str domain, bool idna2003, struct sbuf *out, const char **why) {
+    const char *unused, **says = why == NULL ? &unused : why;
+    if (idn_is_ascii(domain)) {
+        sbuf_add_str(out, domain);
+        return true;
+    }
+    char *text = str_dup(domain), *ascii = NULL;
+    int rc = memchr(domain.p, '\0', domain.n) != NULL ? IDN2_ENCODING_ERROR
+                                                      : idn_convert(text, idna2003, &ascii);
+    bool ok = rc == IDN2_OK && idn_is_domain(str_of(ascii));
+    if (ok)
+        sbuf_add_c(out, ascii);
+    else
+        *says = rc == IDN2_OK ? "it has a character that no host name has" : idn2_strerror(rc);
+    idn2_free(ascii);
+    free(text);
+    return ok;
+}
+
+/* The host of a hop. */
+static struct str idn_host_of(struct str hop) {
+    size_t from = hop.n > 0 && hop.p[0] == '[' ? 1 : 0;
+    ptrdiff_t end = from > 0 ? str_chr(hop, ']') : str_rchr(hop, ':');
+    return str_make(hop.p + from, (end < 0 ? hop.n : (size_t)end) - from);
+}
+
+/* Appends hop with another host. */
+static void idn_add_hop(struct sbuf *out, struct str hop, struct str old, struct str host) {
+    size_t at = (size_t)(old.p - hop.p);
+    sbuf_add(out, hop.p, at);
+    sbuf_add_str(out, host);
+    sbuf_add_str(out, str_from(hop, at + old.n));
+}
+
+bool idn_hop_to_ascii(struct str hop, bool idna2003, struct sbuf *out, const char **why) {
+    struct str host = idn_host_of(hop);
+    struct sbuf ascii = {0};
+    bool ok = idn_to_ascii(host, idna2003, &ascii, why);
+    if (ok)
+        idn_add_hop(out, hop, host, sbuf_str(&ascii));
+    sbuf_free(&ascii);
+    return ok;
+}
+
+static bool idn_has_a_label(struct str host) {
+    for (size_t i = 0; i + 4 <= host.n; i++)
+        if ((i == 0 || host.p[i - 1] == '.') && str_istarts(str_from(host, i), "xn--"))
+            return true;
+    return false;
+}
+
+bool idn_to_unicode(struct str hop, struct sbuf *out) {
+    struct str host = idn_host_of(hop);
+    char *unicode = NULL;
+    if (!idn_is_ascii(hop) || !idn_has_a_label(host))
+        return false;
+    char *text = str_dup(host);
+    bool ok = idn2_to_unicode_8z8z(text, &unicode, 0) == IDN2_OK && strcmp(text, unicode) != 0;
+    if (ok)
+        idn_add_hop(out, hop, host, str_of(unicode));
+    idn2_free(unicode);
+    free(text);
+    return ok;
+}
