@@ -10,10 +10,13 @@
 
 #include "ledger_inside.h"
 
-/* The part of type message/delivery-status; 0 bytes: there is none. */
+/* The part with the fields of RFC 3464, or of RFC 6533 for an international sender; 0 bytes: there
+ * is none. */
 static struct bytes status_part(const struct bytes *b) {
     struct bytes out = {0};
     const char *at = bytes_find(b->p, b->n, "Content-Type: message/delivery-status\r\n");
+    if (at == NULL)
+        at = bytes_find(b->p, b->n, "Content-Type: message/global-delivery-status\r\n");
     if (at == NULL)
         return out;
     size_t left = b->n - (size_t)(at - b->p);
