@@ -37,8 +37,10 @@
 #define RESTART_MS 500
 /* A child that has not taken a message after so long is killed: it hangs. */
 #define SEND_MS 20000
-/* A stop is over after so long, whatever a child does: what hangs is killed. */
-#define STOP_KILL_MS 15000
+/* What hangs at a stop is killed after so long; the lookup process, which has nothing to finish
+ * once the relay has gone, sooner. */
+#define STOP_KILL_MS   15000
+#define STOP_LOOKUP_MS 5000
 /* … and is not waited for after this: the kernel holds it, for instance in a disk that hangs. */
 #define STOP_LEAVE_MS 5000
 #define STOP_LOOK_US  20000
@@ -249,9 +251,9 @@ static void child_begin(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* No message waits for a child that hangs. */
-static void chan_bound(int fd) {
-    struct timeval tv = {SEND_MS / 1000, SEND_MS % 1000 * 1000};
+/* No message waits for a child that hangs longer than that; ms is not 0. */
+static void chan_bound(int fd, int64_t ms) {
+    struct timeval tv = {ms / 1000, ms % 1000 * 1000};
     if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv) < 0)
         log_warn("master", "setsockopt: %s", strerror(errno));
 }
@@ -293,7 +295,7 @@ static bool spawn(struct child *c, const int *lookups) {
     if (c->chan >= 0)
         close(c->chan);
     c->chan = chan[0];
-    chan_bound(c->chan);
+    chan_bound(c->chan, SEND_MS);
     c->pid = pid;
     c->started_ms = clock_mono_ms();
     return true;
@@ -503,13 +505,18 @@ static bool child_ends(struct child *c, int64_t until_ms) {
     return ended != 0;
 }
 
-/* What the spool has is safe, however the child ends. */
-static void stop_child(struct child *c, int64_t until_ms) {
+/* What the spool has is safe, however the child ends.  Neither telling it nor waiting for it takes
+ * longer than ms. */
+static void stop_child(struct child *c, int64_t ms) {
+    int64_t until_ms = clock_mono_ms() + ms;
+    if (c->pid <= 0)
+        return;
+    chan_bound(c->chan, ms);
     tell(c, SUP_STOP, NULL);
-    if (c->pid <= 0 || child_ends(c, until_ms))
+    if (child_ends(c, until_ms))
         return;
     log_warn("master", "process %s pid %d has not stopped in %d s: it is killed", c->name, c->pid,
-             STOP_KILL_MS / 1000);
+             (int)(ms / 1000));
     kill(c->pid, SIGKILL);
     if (!child_ends(c, clock_mono_ms() + STOP_LEAVE_MS))
         log_error("master", "process %s pid %d cannot be killed: it is left behind", c->name,
@@ -517,10 +524,9 @@ static void stop_child(struct child *c, int64_t until_ms) {
 }
 
 static void sup_stop(void) {
-    int64_t until_ms = clock_mono_ms() + STOP_KILL_MS;
     log_info("master", "terminating on signal 15");
-    stop_child(&sup.relay, until_ms);
-    stop_child(&sup.lookup, until_ms);
+    stop_child(&sup.relay, STOP_KILL_MS);
+    stop_child(&sup.lookup, STOP_LOOKUP_MS);
     unlink("control.sock");
     unlink(RELOAD_SOCKET);
     unlink("public/submit.sock");

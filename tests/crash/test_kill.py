@@ -3,10 +3,12 @@
 The sender keeps a ledger of what got 250; the sink keeps what it took.  Each round starts the daemon
 on the spool that the last one left behind.
 """
+import contextlib
 import os
 import random
 import re
 import signal
+import socket
 import threading
 import time
 
@@ -188,11 +190,40 @@ def test_a_child_that_hangs_holds_up_no_stop(dns):
         p.proc.terminate()
         assert p.proc.wait(120) == 0
         assert not p.children_of(hangs)
-        for name in ("relay", "lookup"):
-            p.wait_log(rf"warning: process {name} pid \d+ has not stopped in 15 s: it is killed")
+        for name, seconds in (("relay", 15), ("lookup", 5)):
+            p.wait_log(rf"warning: process {name} pid \d+ has not stopped in {seconds} s: it is killed")
         p.out.close()
         p.start()
         assert len(p.queue()) == 1
+
+
+def channel_holds():
+    """How many small messages with a descriptor a channel takes that is not read from."""
+    a, b = socket.socketpair(socket.AF_UNIX)
+    n = 0
+    with a, b, contextlib.suppress(BlockingIOError):
+        a.setblocking(False)
+        while True:
+            socket.send_fds(a, [b"x" * 12], [b.fileno()])
+            n += 1
+    return n
+
+
+def test_children_that_cannot_be_told_hold_up_no_stop(dns):
+    """Their channels are full when they are to be told to stop: that too takes no more than half a minute together."""
+    with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
+        for name in ("relay", "lookup"):
+            os.kill(p.child(name), signal.SIGSTOP)
+        for _ in range(channel_holds()):
+            (p.dir / "maillog").unlink()
+            p.proc.send_signal(signal.SIGUSR1)
+            wait_for((p.dir / "maillog").exists)
+        began = time.monotonic()
+        p.proc.terminate()
+        assert p.proc.wait(120) == 0
+        assert time.monotonic() - began < 30 + 5  # as promised; a few seconds for a machine that has more to do
+        for name in ("relay", "lookup"):
+            p.wait_log(f"warning: cannot reach the {name} process: Resource temporarily unavailable; it is killed")
 
 
 def test_an_old_lookup_process_that_hangs_goes(dns):
