@@ -74,6 +74,9 @@ static json_t *next_hops(const struct config *cfg) {
 
 /* In a child of the helper: what type asks for, as JSON, to out. */
 _Noreturn static void audit_main(const char *dir, uint32_t type, int out) {
+    sigset_t none; /* the page waits for its signals with sigwait, and nothing here does */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     alarm(AUDIT_S);
     struct config *cfg = config_build(cfg_source_new(dir));
     confine_audit(cfg);

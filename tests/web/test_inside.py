@@ -4,9 +4,10 @@ import pathlib
 import signal
 import subprocess
 import tempfile
+import threading
 
 import pytest
-from kit import free_port, wait_for
+from kit import Listener, free_port, wait_for
 from webkit import GLOBAL, SECRET, Web
 
 import shim
@@ -87,6 +88,29 @@ def helper_of(web_pid):
     out = subprocess.run(["pgrep", "-x", "posthouse-help"], capture_output=True, text=True).stdout
     mine = [int(p) for p in out.split() if status(p)["PPid"] == str(web_pid)]
     return mine[0] if mine else None
+
+
+def audits():
+    """The processes that look at a configuration now."""
+    return [int(p) for p in subprocess.run(["pgrep", "-x", "posthouse-audit"], capture_output=True, text=True).stdout.split()]
+
+
+def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
+    """A database that accepts and is silent holds it up; SIGTERM ends it at once, and the page goes on."""
+    with Listener(lambda conn: conn.recv(1)) as silent:
+        w = Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nrelay_domains = pgsql:{place}/table.cf\n", dns=dns)
+        (place / "table.cf").write_text(f"hosts = 127.0.0.1:{silent.port}\nuser = u\npassword = p\ndbname = d\nquery = SELECT 1\n")
+        with w:
+            w.command("admin", "add", GLOBAL, input=SECRET + "\n")
+            boss = w.api(GLOBAL)
+            asking = threading.Thread(target=boss.request, args=("GET", "/api/check"))
+            asking.start()
+            helper = wait_for(lambda: helper_of(w.web.pid))
+            hangs = wait_for(lambda: [p for p in audits() if status(p)["PPid"] == str(helper)])
+            os.kill(hangs[0], signal.SIGTERM)
+            w.wait_log(r"warning: an audit of the configuration failed \(status 15\)")
+            asking.join()
+            assert w.api(GLOBAL).get("/api/session")["admin"] == GLOBAL
 
 
 def test_the_helper_goes_on_working(dns, place):
