@@ -108,10 +108,26 @@ static void give_away(const struct config *cfg, const struct passwd *pw) {
     own(cfg->p.relays_database, pw);
 }
 
+/* Records that were there and cannot be opened are no reason to keep the whole page away: it says
+ * so wherever they are asked for.  True if they were made now. */
+static bool records_prepare(const struct config *cfg) {
+    char *why = NULL;
+    bool made = false;
+    struct relays *r =
+        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, true, &made, &why);
+    if (r == NULL) {
+        fprintf(stderr, "posthouse-web: warning: relays_database: %s\n", why);
+        log_error("web", "relay records: %s", why);
+    }
+    free(why);
+    relays_close(r);
+    return r != NULL && made;
+}
+
 /* True if the daemon has to read its configuration again. */
 static bool make_missing(struct config **cfg, const char *dir) {
     char *why = NULL;
-    bool made = false, fresh = false;
+    bool fresh = false;
     int rc = fs_mkdir((*cfg)->p.data_directory, 0755);
     if (rc < 0)
         web_fatal((*cfg)->p.data_directory, strerror(-rc));
@@ -122,11 +138,7 @@ static bool make_missing(struct config **cfg, const char *dir) {
         store_close(st);
         fresh = true;
     }
-    struct relays *r =
-        relays_open((*cfg)->p.relays_database, (*cfg)->p.relays_key_file, true, &made, &why);
-    if (r == NULL)
-        web_fatal("relays_database", why);
-    relays_close(r);
+    bool made = records_prepare(*cfg);
     if (!fresh && !made)
         return false;
     config_unref(*cfg);

@@ -186,6 +186,27 @@ def test_tokens(web):
 
 # -- relays --
 
+def test_the_page_starts_without_the_records_that_are_gone(dns):
+    """It says so, makes no empty store in their place, and has them again when they are back."""
+    with site(dns) as w:
+        w.command("record", "set", "[relay.example]:25", "hosts=[relay.example]:25", "tls=may")
+        assert len(w.api(GLOBAL).get("/api/relays")["records"]) == 1
+        w.stop_web()
+        path, away = w.dir / "data" / "relays.db", w.dir / "away"
+        path.rename(away)
+        w.start_web()
+        assert "relays.db is gone" in (w.dir / "web-stderr").read_text()
+        w.wait_log(r"web\[\d+\]: error: relay records: .*relays.db is gone")
+        boss = w.api(GLOBAL)
+        assert "The relay records cannot be opened" in boss.fails(503, "GET", "/api/relays")
+        assert boss.fails(503, "PUT", "/api/relay/other", body={"hosts": "[127.0.0.1]:9", "tls": "may"})
+        assert boss.get("/api/domains") and not path.exists()
+        w.stop_web()
+        away.rename(path)
+        w.start_web()
+        assert len(w.api(GLOBAL).get("/api/relays")["records"]) == 1
+
+
 def test_relay_records(dns):
     relay = FakeRelay(auth=["PLAIN", "LOGIN"], need_auth=True, users={"u": "pw"}, tls=tls())
     hop = f"[127.0.0.1]:{relay.port}"
