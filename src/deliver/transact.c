@@ -236,11 +236,11 @@ static void all_results(struct dsess *s, struct txn *t, enum txn_command command
             reply_result(s, t, t->rcpts[k], command, v);
 }
 
-/* If another host is left, forgets temporary refusals so that they are tried there.  True if there
- * were any. */
+/* If another host is left, forgets temporary refusals so that they are tried there, whatever went
+ * out of the content: the host has said that it did not take it.  True if there were any. */
 static bool try_elsewhere(struct dsess *s, struct txn *t) {
     bool any = false;
-    if (t->whole || !session_more_hosts(s))
+    if (!session_more_hosts(s))
         return false;
     for (uint32_t k = 0; k < t->n_rcpts; k++) {
         uint32_t i = t->rcpts[k];
@@ -256,7 +256,29 @@ static bool try_elsewhere(struct dsess *s, struct txn *t) {
     return any;
 }
 
-/* Every recipient has its result: the attempt is given back, or waits in s->todo for the next host.
+static bool attempt_has_sent(const struct attempt *a) {
+    for (uint32_t i = 0; i < a->n; i++)
+        if (a->tried[i] && a->res[i].status == MAIL_SENT)
+            return true;
+    return false;
+}
+
+/* Some recipients have results, the others are to be tried with another host.  They wait in s->todo
+ * for it, unless the message was taken for one of them: that is noted at once, and the scheduler
+ * has the others tried anew. */
+static void attempt_goes_on(struct dsess *s, struct attempt *a, unsigned uses) {
+    if (attempt_has_sent(a)) {
+        a->outcome = ATTEMPT_RETURNED;
+        log_attempt(s, a, uses);
+        s->d->ops->result(s->slot, a);
+        return;
+    }
+    s->leaving = true;
+    atomic_store(&a->whole, false);
+    dl_push_front(&s->todo, &a->link);
+}
+
+/* Every recipient has its result: the attempt is given back, or goes on with the next host.
  * What counts as sent went out whole and was answered so. */
 static void txn_over(struct dsess *s, struct txn *t) {
     struct attempt *a = t->a;
@@ -266,12 +288,10 @@ static void txn_over(struct dsess *s, struct txn *t) {
     bool again = try_elsewhere(s, t);
     attempt_set_relay(a, s->relay);
     txn_free(t);
-    if (again) {
-        s->leaving = true;
-        dl_push_front(&s->todo, &a->link);
-    } else {
+    if (again)
+        attempt_goes_on(s, a, uses);
+    else
         give_back(s, a, uses);
-    }
 }
 
 /* -- sending -- */

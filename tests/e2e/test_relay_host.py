@@ -403,6 +403,32 @@ def test_what_was_said_of_a_recipient_is_no_other_mails_result(dns):
         relay.stop()
 
 
+PUT_OFF = [(caps, stage, rcpts) for caps in ("PIPELINING CHUNKING", "PIPELINING", "") for stage in ("MAIL", "RCPT", ".")
+           for rcpts in (["late@y.example"], ["early@y.example", "late@y.example", "later@y.example"])]
+
+
+def test_what_one_host_puts_off_the_next_one_is_given(dns):
+    """Whatever has gone out of the content by then, and at once; what the first host took is not sent to the next one."""
+    rows, pairs = "", []
+    for i, (caps, stage, _) in enumerate(PUT_OFF):
+        late = "450 4.2.1 not now"
+        first = FakeRelay(pipelining="PIPE" in caps, chunking="CHUNK" in caps, replies={
+            {".": "DOT"}.get(stage, stage): lambda l, stage=stage: late if stage != "RCPT" or "<late" in l else None})
+        pairs.append((first, FakeRelay()))
+        rows += f"s{i}@x.example [127.0.0.1]:{first.port}, [127.0.0.1]:{pairs[i][1].port}\n"
+    with Posthouse("sender_dependent_relayhost_maps = texthash:{dir}/hops\n", dns=dns, files={"hops": rows}) as p:
+        for i, (_, _, rcpts) in enumerate(PUT_OFF):
+            p.send(sender=f"s{i}@x.example", rcpts=rcpts)
+        wait_for(lambda: p.log().count("status=") >= sum(len(c[2]) for c in PUT_OFF))
+        for i, (caps, stage, rcpts) in enumerate(PUT_OFF):
+            first, second = ([c.split("<")[1].split(">")[0] for m in relay.mails for c in m["rcpts"]] for relay in pairs[i])
+            there = [r for r in rcpts if stage == "RCPT" and not r.startswith("late")]
+            assert (first, second) == (there, [r for r in rcpts if r not in there]), PUT_OFF[i]
+        assert set(re.findall(r"status=(\w+)", p.log())) == {"sent"}
+    for relay in (r for pair in pairs for r in pair):
+        relay.stop()
+
+
 AFTER_BDAT = {
     "RSET refused for now": {"RSET": ["450 4.3.0 cannot"]},
     "RSET refused": {"RSET": ["502 5.5.1 what is that"]},
