@@ -1,10 +1,10 @@
 /*
  * schedule/dest.c - destinations: their sessions, concurrency, rest after failure
  *
- * A destination that fails as a whole (no host answers, login refused) rests for
- * minimal_backoff_time; what is queued for it is deferred with "delivery temporarily suspended",
- * and no other destination notices.  postqueue -f wakes it.  Ticks look at what is idle or held
- * back by a rate delay, never at all destinations.
+ * A destination that fails as a whole (no host answers, login refused), as often in a row as it may
+ * have sessions, rests for minimal_backoff_time; what is queued for it is deferred with "delivery
+ * temporarily suspended", and no other destination notices.  postqueue -f wakes it.  Ticks look at
+ * what is idle or held back by a rate delay, never at all destinations.
  */
 #include "schedule/dest.h"
 
@@ -270,17 +270,20 @@ static bool attempt_site_worked(const struct attempt *a) {
     return false;
 }
 
+/* A failure is the part of a cohort that its session is of the window, as in Postfix: a host that
+ * turns away one session of many for now does not hold up the others. */
 static void dest_failed(struct sched *s, struct dest *d, const struct mailerr *e) {
     int64_t limit =
         config_transport_int(s->cfg, d->transport, "destination_concurrency_failed_cohort_limit");
+    d->failed_cohorts += 1.0 / d->window;
     if (d->window > 1)
         d->window--;
-    if (++d->failures < (limit <= 0 ? 1 : limit) || d->dead_until > s->loop->now_ms)
+    if (limit <= 0 || d->failed_cohorts < (double)limit || d->dead_until > s->loop->now_ms)
         return;
     dest_suspend(d, s->loop->now_ms + s->cfg->p.minimal_backoff_time * 1000);
     mailerr_copy(&d->dead_err, e);
     d->window = first_window(s, d);
-    d->failures = 0;
+    d->failed_cohorts = 0;
 }
 
 void dest_learn(struct sched *s, struct dest *d, const struct attempt *a) {
@@ -290,7 +293,7 @@ void dest_learn(struct sched *s, struct dest *d, const struct attempt *a) {
     if (e != NULL) {
         dest_failed(s, d, e);
     } else if (attempt_site_worked(a)) {
-        d->failures = 0;
+        d->failed_cohorts = 0;
         if (d->window < d->max_window)
             d->window++;
     }
@@ -300,7 +303,7 @@ void dest_wake_all(struct sched *s) {
     size_t pos = 0;
     for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;) {
         dest_wake(d);
-        d->failures = 0;
+        d->failed_cohorts = 0;
         dest_limits(s, d);
         if (d->window > d->max_window)
             d->window = d->max_window;

@@ -162,8 +162,8 @@ struct dest {
     unsigned depth;  /* of all slots */
     unsigned window; /* sessions allowed now */
     unsigned max_window;
-    unsigned failures;  /* pseudo-cohorts in a row */
-    int64_t dead_until; /* monotonic ms; 0: alive */
+    double failed_cohorts; /* in a row: a failed session is one part of a window's number */
+    int64_t dead_until;    /* monotonic ms; 0: alive */
     struct mailerr dead_err;
     int64_t rate_delay_ms;
     int64_t not_before; /* monotonic ms: rate delay */

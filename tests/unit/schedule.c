@@ -393,7 +393,7 @@ static const struct rig_result refused = {MAIL_DEFERRED, BLAME_SITE, "4.4.1",
 static void test_rests_with_the_sites_error(void **state) {
     struct rig r;
     (void)state;
-    rig_open(&r, "relayhost = [far.example]:2525\n");
+    rig_open(&r, "relayhost = [far.example]:2525\ninitial_destination_concurrency = 1\n");
     rig_mail(&r, "", "ann@away.example bob@away.example");
     rig_answer(&r, (const struct rig_result[]){gone, refused});
     const struct msg *m = rig_mail(&r, "carl@here.example", "dora@away.example");
@@ -403,6 +403,51 @@ static void test_rests_with_the_sites_error(void **state) {
         "delivery temporarily suspended: connect to far.example: Connection refused");
     assert_true(m->rcpts[0].why->err.blame == BLAME_SITE);
     assert_string_equal(m->rcpts[0].why->err.dsn, "4.4.1");
+    rig_close(&r);
+}
+
+/* How many mails one after the other the destination takes that are all refused, of at most 30. */
+static int refused_until_rest(struct rig *r) {
+    for (int n = 0; n < 30; n++) {
+        rig_mail(r, "", "ann@away.example");
+        if (r->n_given == 0)
+            return n;
+        rig_answer(r, &refused);
+    }
+    return 30;
+}
+
+/* One session of many that is refused is no reason to rest: as many failures as there may be
+ * sessions are, each weighed by how many there might be then, with no success between them. */
+static void test_a_cohort_has_to_fail(void **state) {
+    static const struct {
+        const char *settings;
+        int until;
+    } rows[] = {{"initial_destination_concurrency = 1\n", 1},
+                {"", 4}, /* 1/5 + 1/4 + 1/3 + 1/2 */
+                {"initial_destination_concurrency = 3\n", 3},
+                {"smtp_destination_concurrency_limit = 2\n", 2},
+                {"smtp_destination_concurrency_limit = 1\n"
+                 "default_destination_concurrency_failed_cohort_limit = 3\n",
+                 3},
+                {"default_destination_concurrency_failed_cohort_limit = 0\n", 30}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct rig r;
+        struct sbuf main = {0};
+        sbuf_printf(&main, "relayhost = [far.example]:2525\n%s", rows[i].settings);
+        rig_open(&r, main.p);
+        assert_int_equal(refused_until_rest(&r), rows[i].until);
+        sbuf_free(&main);
+        rig_close(&r);
+    }
+    struct rig r;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    for (int i = 0; i < 40; i++) { /* the host turns away what is too much for it */
+        rig_mail(&r, "", "ann@away.example");
+        assert_int_equal(r.n_given, 1);
+        rig_answer(&r, i % 2 == 0 ? &sent : &refused);
+    }
     rig_close(&r);
 }
 
@@ -425,21 +470,20 @@ static void test_a_bounce_is_no_rest(void **state) {
 static void test_old_settings_teach_nothing(void **state) {
     struct rig r;
     (void)state;
-    rig_open(&r, "relayhost = [far.example]:2525\n"
-                 "smtp_destination_concurrency_failed_cohort_limit = 2\n");
+    rig_open(&r, "relayhost = [far.example]:2525\n");
     rig_mail(&r, "", "ann@away.example");
     rig_mail(&r, "", "bob@away.example");
-    rig_answer(&r, &refused);
+    rig_answer(&r, &refused); /* of five sessions four are left */
     sched_reload(r.s, rig_config("relayhost = [far.example]:2525\n"));
     const struct msg *waits = rig_mail(&r, "", "carl@away.example");
     rig_answer(&r, &refused); /* bob, with the old settings */
     assert_int_equal(r.n_given, 1);
     rig_mail(&r, "", "dora@away.example");
     assert_int_equal(r.n_given, 2);
-    rig_answer(&r, &refused); /* carl, with the new ones */
+    rig_answer(&r, &refused); /* carl, with the new ones: 1/4 */
     assert_string_equal(why_waits(waits, 0), refused.text);
-    rig_mail(&r, "", "emil@away.example");
-    assert_int_equal(r.n_given, 1);
+    rig_answer(&r, &refused); /* dora: 1/3 */
+    assert_int_equal(refused_until_rest(&r), 1);
     rig_close(&r);
 }
 
@@ -449,6 +493,7 @@ static void test_our_faults_teach_nothing(void **state) {
     struct rig r;
     (void)state;
     rig_open(&r, "relayhost = [far.example]:2525\n"
+                 "initial_destination_concurrency = 1\n"
                  "default_destination_concurrency_failed_cohort_limit = 2\n");
     static const struct rig_result *const results[] = {&refused, &ours, &refused};
     for (int i = 0; i < 3; i++) {
@@ -966,6 +1011,7 @@ int main(void) {
                                        cmocka_unit_test(test_reasons),
                                        cmocka_unit_test(test_owed_report),
                                        RIG(test_rests_with_the_sites_error),
+                                       RIG(test_a_cohort_has_to_fail),
                                        RIG(test_a_bounce_is_no_rest),
                                        RIG(test_old_settings_teach_nothing),
                                        RIG(test_our_faults_teach_nothing),
