@@ -29,7 +29,8 @@
 
 struct control {
     struct loop *loop;
-    struct dl users; /* struct client: those that came by the socket for all users */
+    struct acceptor *doors[2]; /* for those who may do everything, for all users; NULL: closed */
+    struct dl users;           /* struct client: those that came by the socket for all users */
     struct sched *sched;
     struct spool *spool;
     struct lookup *lookup;
@@ -524,7 +525,7 @@ static void control_user(void *arg, int fd, const struct netaddr *peer) {
 
 static const struct accept_ops user_ops = {control_user, control_full};
 
-struct control *control_new(struct loop *l, int fd, int all, struct sched *s, struct spool *sp,
+struct control *control_new(struct loop *l, struct sched *s, struct spool *sp,
                             struct lookup *lookup, const struct explain_at *at) {
     struct control *c = MEM_NEW(struct control);
     c->loop = l;
@@ -533,7 +534,18 @@ struct control *control_new(struct loop *l, int fd, int all, struct sched *s, st
     c->lookup = lookup;
     c->at = *at;
     dl_init(&c->users);
-    acceptor_new(l, fd, &control_ops, c); /* as long as the process lives */
-    acceptor_new(l, all, &user_ops, c);
     return c;
+}
+
+void control_listen(struct control *c, int fd, bool all) {
+    struct acceptor **at = &c->doors[all];
+    acceptor_close(*at);
+    *at = acceptor_new(c->loop, fd, all ? &user_ops : &control_ops, c);
+}
+
+void control_deaf(struct control *c) {
+    for (size_t i = 0; i < 2; i++) {
+        acceptor_close(c->doors[i]);
+        c->doors[i] = NULL;
+    }
 }

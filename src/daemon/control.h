@@ -13,10 +13,14 @@
 
 struct control;
 
-/* Takes over the listening sockets: fd for those who may do everything, all for every user, who may
- * list the queue and have it tried at once, as authorized_mailq_users and authorized_flush_users
- * say. */
-struct control *control_new(struct loop *l, int fd, int all, struct sched *s, struct spool *sp,
+/* Its sockets come with control_listen. */
+struct control *control_new(struct loop *l, struct sched *s, struct spool *sp,
                             struct lookup *lookup, const struct explain_at *at);
+/* Takes over the listening socket fd.  all: it is for every user, who may list the queue and have
+ * it tried at once, as authorized_mailq_users and authorized_flush_users say; else for those who
+ * may do everything. */
+void control_listen(struct control *c, int fd, bool all);
+/* Closes the listening sockets; requests in progress go on. */
+void control_deaf(struct control *c);
 
 #endif

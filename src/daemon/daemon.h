@@ -11,35 +11,24 @@ enum {
     SUP_RELOAD = 1, /* to the relay: a configuration bundle */
     SUP_LOOKUP = 2, /* new channels between relay and lookup process, one a loop */
     SUP_STOP = 3,
-    SUP_REOPEN = 4 /* the log file, opened again: a descriptor */
+    SUP_REOPEN = 4, /* the log file, opened again: a descriptor */
+    SUP_LISTEN = 5, /* to the relay: a listening socket, with enum listen_kind, loop and service */
+    SUP_DEAF = 6    /* to the relay: it listens at no socket any more */
+};
+
+/* Messages from them to the supervisor, once in their life. */
+enum {
+    CHILD_READY = 1, /* the process does its work from now on */
+    CHILD_FAILS = 2  /* it cannot, and ends: service and text of its last log line */
 };
 
 #define LOOPS_MAX 63
 
-/* A listening socket, bound by the supervisor and kept over restarts of the relay. */
-struct listen_socket {
-    char *service; /* master.cf name */
-    int fd;
-    size_t loop; /* which loop serves it */
-    bool local;  /* sendmail's unix socket */
-};
-
-struct listen_set {
-    struct listen_socket *v;
-    size_t n;
-    int control; /* control socket, the relay's */
-    int queue;   /* the same for all users: listings and flushing */
-    int reload;  /* reload.sock, the supervisor's own */
-};
-
-/* Binds every smtpd service, loops times each (SO_REUSEPORT), and the unix sockets in the current
- * directory.  Negative errno after logging what could not be bound. */
-int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops);
+enum listen_kind { LISTEN_SMTPD = 1, LISTEN_SENDMAIL, LISTEN_CONTROL, LISTEN_QUEUE };
 
 /* The relay's life; never returns.  sup: channel to the supervisor; lookups: loops + 1 channels to
- * the lookup process. */
-_Noreturn void relay_main(struct config *cfg, const struct listen_set *set, size_t loops, int sup,
-                          const int *lookups);
+ * the lookup process.  Sockets come with SUP_LISTEN, after CHILD_READY. */
+_Noreturn void relay_main(struct config *cfg, size_t loops, int sup, const int *lookups);
 /* The lookup process's life; never returns. */
 _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int *lookups);
 

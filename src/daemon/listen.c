@@ -1,6 +1,8 @@
 /*
- * daemon/listen.c - listening sockets, bound by the supervisor
+ * daemon/listen.c - listening sockets, bound by the supervisor; see listen.h
  */
+#include "daemon/listen.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +14,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "daemon/daemon.h"
 #include "daemon/reload.h"
 #include "route/nexthop.h"
 #include "util/fs.h"
@@ -20,14 +21,42 @@
 #include "util/mem.h"
 #include "util/net.h"
 
-#define BACKLOG 1024
+#define BACKLOG       1024
+#define BACKLOG_LOCAL 128
 
-static void set_add(struct listen_set *set, const char *service, int fd, size_t loop, bool local) {
+static void set_add(struct listen_set *set, const char *svc_name, struct listen_socket sock) {
     set->v = mem_realloc(set->v, (set->n + 1) * sizeof *set->v);
-    set->v[set->n++] = (struct listen_socket){mem_strdup(service), fd, loop, local};
+    sock.svc_name = mem_strdup(svc_name);
+    set->v[set->n++] = sock;
 }
 
-static int bind_one(const struct netaddr *a) {
+/* Closes sockets, but for those that another set has taken over, and empties the set. */
+static void set_clear(struct listen_set *set) {
+    for (size_t i = 0; i < set->n; i++) {
+        if (!set->v[i].taken)
+            close(set->v[i].fd);
+        free(set->v[i].svc_name);
+    }
+    free(set->v);
+    *set = (struct listen_set){.open = set->open};
+}
+
+/* What happens while sockets are bound. */
+struct binding {
+    struct listen_set *old, *next;
+    const struct config *cfg;
+    size_t loops;
+};
+
+/* Before the daemon has begun it is the end; at a reload the old sockets stay. */
+static void binding_fails(const struct binding *b, const char *svc_name, const char *what) {
+    if (b->old->n > 0)
+        log_error("master", "service %s: %s", svc_name, what);
+    else
+        log_fatal("master", "service %s: %s", svc_name, what);
+}
+
+static int bind_one(const struct netaddr *a, bool open) {
     int on = 1;
     int fd = socket(a->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -36,7 +65,7 @@ static int bind_one(const struct netaddr *a) {
     setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     if (a->u.sa.sa_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
-    if (bind(fd, &a->u.sa, netaddr_len(a)) < 0 || listen(fd, BACKLOG) < 0) {
+    if (bind(fd, &a->u.sa, netaddr_len(a)) < 0 || (open && listen(fd, BACKLOG) < 0)) {
         int err = -errno;
         close(fd);
         return err;
@@ -59,19 +88,67 @@ static int port_is_free(const struct netaddr *a) {
     return rc;
 }
 
-static int bind_addr(struct listen_set *set, const struct service *svc, const struct netaddr *a,
-                     size_t loops) {
-    char ip[INET6_ADDRSTRLEN];
-    int rc = port_is_free(a);
-    for (size_t i = 0; i < loops && rc >= 0; i++) {
-        rc = bind_one(a);
-        if (rc >= 0)
-            set_add(set, svc->name, rc, i, false);
+static bool addr_is(const struct listen_socket *sock, const struct netaddr *a) {
+    return sock->kind == LISTEN_SMTPD && netaddr_same(&sock->addr, a) &&
+           netaddr_port(&sock->addr) == netaddr_port(a);
+}
+
+/* Sockets of the old set with that address go on; false: there are none. */
+static bool take_over(struct binding *b, const char *svc_name, const struct netaddr *a) {
+    bool any = false;
+    for (size_t i = 0; i < b->old->n; i++) {
+        struct listen_socket *sock = &b->old->v[i];
+        if (!addr_is(sock, a))
+            continue;
+        set_add(b->next, svc_name,
+                (struct listen_socket){
+                    .fd = sock->fd, .loop = sock->loop, .kind = LISTEN_SMTPD, .addr = *a});
+        sock->taken = any = true;
     }
-    if (rc < 0)
-        log_fatal("master", "bind %s port %u (service %s): %s", netaddr_text(a, ip),
-                  netaddr_port(a), svc->name, strerror(-rc));
+    return any;
+}
+
+/* On a port of ours the question whether it is free would be answered by ourselves. */
+static bool port_is_ours(const struct listen_set *old, const struct netaddr *a) {
+    for (size_t i = 0; i < old->n; i++)
+        if (old->v[i].kind == LISTEN_SMTPD && netaddr_port(&old->v[i].addr) == netaddr_port(a))
+            return true;
+    return false;
+}
+
+static int bind_new(struct binding *b, const char *svc_name, const struct netaddr *a) {
+    int rc = port_is_ours(b->old, a) ? 0 : port_is_free(a);
+    for (size_t i = 0; i < b->loops && rc >= 0; i++) {
+        rc = bind_one(a, b->old->open);
+        if (rc >= 0)
+            set_add(b->next, svc_name,
+                    (struct listen_socket){.fd = rc, .loop = i, .kind = LISTEN_SMTPD, .addr = *a});
+    }
     return rc < 0 ? rc : 0;
+}
+
+static int bind_addr(struct binding *b, const char *svc_name, const struct netaddr *a) {
+    char ip[INET6_ADDRSTRLEN];
+    struct sbuf why = {0};
+    int rc = 0;
+    for (size_t i = 0; i < b->next->n && rc == 0; i++)
+        if (addr_is(&b->next->v[i], a)) {
+            sbuf_printf(&why, "bind %s port %u: service %s of master.cf listens there",
+                        netaddr_text(a, ip), netaddr_port(a), b->next->v[i].svc_name);
+            rc = -EADDRINUSE;
+        }
+    if (rc == 0 && !take_over(b, svc_name, a))
+        rc = bind_new(b, svc_name, a);
+    if (rc == -EAFNOSUPPORT || rc == -EADDRNOTAVAIL)
+        if (a->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr))
+            return 0; /* a machine without IPv6 */
+    if (rc < 0 && why.n == 0)
+        sbuf_printf(&why, "bind %s port %u: %s", netaddr_text(a, ip), netaddr_port(a),
+                    strerror(-rc));
+    if (rc < 0)
+        binding_fails(b, svc_name, why.p);
+    sbuf_free(&why);
+    return rc;
 }
 
 static bool family_on(const struct config *cfg, int family) {
@@ -89,26 +166,31 @@ static const char *interfaces(const struct config *cfg) {
     return v;
 }
 
-static int bind_service(struct listen_set *set, const struct config *cfg, const struct service *svc,
-                        size_t loops) {
-    struct str name = str_of(svc->name), host = STR_NONE, word;
+/* The port of a service, and where its name says so, its host. */
+static const char *service_port(struct str name, struct str *host, uint16_t *number) {
     ptrdiff_t colon = str_rchr(name, ':');
     struct nexthop port;
     struct sbuf probe = {0};
-    if (colon >= 0)
-        host = str_make(name.p, (size_t)colon);
+    *host = str_make(name.p, colon < 0 ? 0 : (size_t)colon);
     sbuf_printf(&probe, "h:%.*s", STR_FMT(str_from(name, (size_t)(colon + 1))));
     const char *why = nexthop_parse(&port, sbuf_str(&probe), 25);
-    uint16_t number = port.port;
+    *number = port.port;
     sbuf_free(&probe);
+    if (host->n > 2 && host->p[0] == '[')
+        *host = str_make(host->p + 1, host->n - 2);
+    return why;
+}
+
+static int bind_service(struct binding *b, const char *svc_name) {
+    struct str host, word;
+    uint16_t number;
+    int rc = 0;
+    const char *why = service_port(str_of(svc_name), &host, &number);
     if (why != NULL) {
-        log_fatal("master", "service %s: %s", svc->name, why);
+        binding_fails(b, svc_name, why);
         return -EINVAL;
     }
-    if (host.n > 2 && host.p[0] == '[')
-        host = str_make(host.p + 1, host.n - 2);
-    struct str rest = host.n > 0 ? host : str_of(interfaces(cfg));
-    int rc = 0;
+    struct str rest = host.n > 0 ? host : str_of(interfaces(b->cfg));
     while (rc == 0 && str_split(&rest, ", \t", &word)) {
         struct netaddr a;
         if (word.n > 2 && word.p[0] == '[')
@@ -116,16 +198,48 @@ static int bind_service(struct listen_set *set, const struct config *cfg, const 
         if (str_ieq_c(word, "localhost"))
             word = STR_LIT("127.0.0.1");
         if (!netaddr_parse(&a, word, number)) {
-            log_fatal("master", "service %s: \"%.*s\" is not an address", svc->name, STR_FMT(word));
+            struct sbuf text = {0};
+            sbuf_printf(&text, "\"%.*s\" is not an address", STR_FMT(word));
+            binding_fails(b, svc_name, text.p);
+            sbuf_free(&text);
             rc = -EINVAL;
-        } else if (family_on(cfg, a.u.sa.sa_family)) {
-            rc = bind_addr(set, svc, &a, loops);
-            bool any6 = a.u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a.u.in6.sin6_addr);
-            if (any6 && (rc == -EAFNOSUPPORT || rc == -EADDRNOTAVAIL))
-                rc = 0; /* a machine without IPv6 */
+        } else if (family_on(b->cfg, a.u.sa.sa_family)) {
+            rc = bind_addr(b, svc_name, &a);
         }
     }
     return rc;
+}
+
+/* The set goes back to what it was. */
+static void binding_undo(struct binding *b) {
+    for (size_t i = 0; i < b->next->n; i++)
+        for (size_t k = 0; k < b->old->n; k++)
+            if (b->old->v[k].fd == b->next->v[i].fd)
+                b->next->v[i].taken = true;
+    for (size_t k = 0; k < b->old->n; k++)
+        b->old->v[k].taken = false;
+    set_clear(b->next);
+}
+
+int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) {
+    struct listen_set next = {.open = set->open};
+    struct binding b = {set, &next, cfg, loops};
+    int rc = 0;
+    for (size_t i = 0; i < cfg->n_services && rc == 0; i++)
+        if (cfg->services[i]->kind == SERVICE_SMTPD)
+            rc = bind_service(&b, cfg->services[i]->name);
+    if (rc < 0) {
+        binding_undo(&b);
+        return rc;
+    }
+    for (size_t i = 0; i < set->n; i++)
+        if (set->v[i].kind != LISTEN_SMTPD) {
+            set_add(&next, set->v[i].svc_name, set->v[i]);
+            set->v[i].taken = true;
+        }
+    set_clear(set);
+    *set = next;
+    return 0;
 }
 
 /* The name a socket is bound to in a folder that another user owns: made at once with its mode and
@@ -159,7 +273,7 @@ static int bind_unix(const char *folder, const char *name, mode_t mode, int64_t 
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", at, name);
     if (rc == 0)
         rc = bind_as(fd, path, mode, group);
-    if (rc == 0 && listen(fd, 128) < 0)
+    if (rc == 0 && listen(fd, BACKLOG_LOCAL) < 0)
         rc = -errno;
     close(at);
     if (rc < 0 && fd >= 0)
@@ -173,30 +287,78 @@ static int64_t spool_group(void) {
     return stat(".", &st) < 0 ? -1 : (int64_t)st.st_gid;
 }
 
-static int bind_local(struct listen_set *set, const struct config *cfg) {
-    int rc = fs_mkdir("public", 0755);
-    int fd = rc < 0 ? rc : bind_unix("public", "submit.sock", 0666, -1);
-    if (fd >= 0) {
-        set_add(set, "sendmail", fd, 0, true);
-        fd = set->control = bind_unix(".", "control.sock", 0660, spool_group());
+static const struct {
+    enum listen_kind kind;
+    const char *folder, *name;
+    mode_t mode;
+} local_sockets[] = {{LISTEN_SENDMAIL, "public", "submit.sock", 0666},
+                     {LISTEN_CONTROL, ".", "control.sock", 0660},
+                     {LISTEN_QUEUE, "public", "queue.sock", 0666}};
+#define N_LOCAL (sizeof local_sockets / sizeof local_sockets[0])
+
+static int open_local(struct listen_set *set, const struct config *cfg) {
+    int fd = fs_mkdir("public", 0755);
+    for (size_t i = 0; i < N_LOCAL && fd >= 0; i++) {
+        int64_t group = local_sockets[i].kind == LISTEN_CONTROL ? spool_group() : -1;
+        fd =
+            bind_unix(local_sockets[i].folder, local_sockets[i].name, local_sockets[i].mode, group);
+        if (fd >= 0)
+            set_add(set, "", (struct listen_socket){.fd = fd, .kind = local_sockets[i].kind});
     }
-    if (fd >= 0)
-        fd = set->queue = bind_unix("public", "queue.sock", 0666, -1);
-    if (fd >= 0)
-        fd = set->reload = bind_unix(".", RELOAD_SOCKET, 0660, reload_group(cfg));
     if (fd < 0)
         log_fatal("master", "unix sockets in %s: %s", cfg->p.queue_directory, strerror(-fd));
     return fd < 0 ? fd : 0;
 }
 
-int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) {
-    *set = (struct listen_set){.control = -1, .queue = -1, .reload = -1};
-    for (size_t i = 0; i < cfg->n_services; i++) {
-        if (cfg->services[i]->kind != SERVICE_SMTPD)
+int listen_open(struct listen_set *set, const struct config *cfg) {
+    char ip[INET6_ADDRSTRLEN];
+    if (set->open)
+        return 0;
+    for (size_t i = 0; i < set->n; i++) {
+        const struct listen_socket *sock = &set->v[i];
+        if (listen(sock->fd, BACKLOG) == 0)
             continue;
-        int rc = bind_service(set, cfg, cfg->services[i], loops);
-        if (rc < 0)
-            return rc;
+        int rc = -errno;
+        log_fatal("master", "service %s: listen at %s port %u: %s", sock->svc_name,
+                  netaddr_text(&sock->addr, ip), netaddr_port(&sock->addr), strerror(-rc));
+        return rc;
     }
-    return bind_local(set, cfg);
+    set->open = true;
+    return open_local(set, cfg);
+}
+
+void listen_unlink(void) {
+    for (size_t i = 0; i < N_LOCAL; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/%s", local_sockets[i].folder, local_sockets[i].name);
+        unlink(path);
+    }
+}
+
+/* A socket that listened and is shut down keeps its address, and can listen again (Linux). */
+void listen_shut(struct listen_set *set) {
+    size_t kept = 0;
+    for (size_t i = 0; i < set->n; i++) {
+        if (set->v[i].kind == LISTEN_SMTPD) {
+            shutdown(set->v[i].fd, SHUT_RDWR);
+            set->v[kept++] = set->v[i];
+            continue;
+        }
+        close(set->v[i].fd);
+        free(set->v[i].svc_name);
+    }
+    set->n = kept;
+    set->open = false;
+    listen_unlink();
+}
+
+void listen_forget(struct listen_set *set) {
+    set_clear(set);
+}
+
+int listen_reload(const struct config *cfg) {
+    int fd = bind_unix(".", RELOAD_SOCKET, 0660, reload_group(cfg));
+    if (fd < 0)
+        log_fatal("master", RELOAD_SOCKET " in %s: %s", cfg->p.queue_directory, strerror(-fd));
+    return fd;
 }

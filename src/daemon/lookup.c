@@ -10,6 +10,7 @@
 #include "accounts/store.h"
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
+#include "daemon/tell.h"
 #include "maps/server.h"
 #include "maps/tabconf.h"
 #include "util/log.h"
@@ -83,6 +84,7 @@ static char *lookup_from_main(void *arg, const char *name) {
 }
 
 _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int *lookups) {
+    tell_fatal_to(sup);
     confine_lookup(cfg);
     log_start();
     struct lookup_server *s = lookup_server_new(WORKERS, cfg->dir);
@@ -93,6 +95,7 @@ _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int 
     lookup_server_verify(s, lookup_check_password, NULL);
     for (size_t i = 0; i <= loops; i++)
         lookup_server_add(s, lookups[i]);
+    tell_ready(sup);
     do {
         lookup_server_run(s, sup);
     } while (control(s, sup));

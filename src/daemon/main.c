@@ -22,9 +22,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/begin.h"
 #include "daemon/confine.h"
-#include "daemon/daemon.h"
 #include "daemon/foreign.h"
+#include "daemon/listen.h"
 #include "daemon/reload.h"
 #include "daemon/restart.h"
 #include "daemon/unread_say.h"
@@ -33,8 +34,10 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-/* A child that ends at once is not started again at once. */
-#define RESTART_MS 500
+/* A child that ends at once is not started again at once; one that cannot start, less and less
+ * often up to this. */
+#define RESTART_MS     500
+#define RESTART_MAX_MS 60000
 /* A child that has not taken a message after so long is killed: it hangs. */
 #define SEND_MS 20000
 /* What hangs at a stop is killed after so long; the lookup process, which has nothing to finish
@@ -48,9 +51,13 @@
 
 struct child {
     const char *name;
-    pid_t pid;
-    int chan;
+    pid_t pid;      /* 0: it does not run */
+    int chan;       /* -1: none */
+    bool ready;     /* it has said so */
+    bool silent;    /* nothing more is to be read from it */
+    unsigned fails; /* how often it ended before it was ready, since it was last */
     int64_t started_ms;
+    int64_t again_ms; /* not started again before */
 };
 
 /* A lookup process that was told to go because another one has taken over. */
@@ -65,6 +72,10 @@ static struct {
     struct config *cfg;
     struct config *begun; /* what it was started with */
     struct listen_set set;
+    int reload;         /* reload.sock; -1: not yet */
+    bool started;       /* both children have been ready once: the start is over */
+    bool serving;       /* the relay has the listening sockets */
+    char *last_failure; /* why a child could not start, as it said last; NULL: nothing */
     size_t loops;
     struct child relay, lookup;
     struct retired retired[RETIRED_MAX];
@@ -121,6 +132,16 @@ static bool sup_report(const struct config *cfg, const struct diags *more, bool 
     return ok;
 }
 
+/* Errors of the users that the daemon is to become.  mail_owner is the one of the start. */
+static void check_users(const struct config *cfg, struct diags *d) {
+    if (geteuid() != 0)
+        return;
+    if (sup.cfg == NULL && getpwnam(cfg->p.mail_owner) == NULL)
+        diag_add(d, DIAG_ERROR, NULL, 0, "mail_owner = %s: no such user", cfg->p.mail_owner);
+    if (getpwnam(cfg->p.lookup_owner) == NULL)
+        diag_add(d, DIAG_ERROR, NULL, 0, "lookup_owner = %s: no such user", cfg->p.lookup_owner);
+}
+
 static struct config *sup_load(bool verbose) {
     struct config *cfg = config_build(cfg_source_new(sup.dir));
     struct diags more = {0};
@@ -134,6 +155,7 @@ static struct config *sup_load(bool verbose) {
             cfg_source_size(cfg->source), IPC_MAX);
     if (sup.cfg != NULL)
         restart_check(sup.cfg, cfg, &more);
+    check_users(cfg, &more);
     unread_say_refused(cfg, DIAG_WARN, &more);
     daemon_check_stores(cfg, &more);
     foreign_check(cfg, &more);
@@ -177,10 +199,6 @@ static void enter_queue(const struct config *cfg) {
     if (rc == 0 && chdir(dir) < 0)
         rc = -errno;
     struct passwd *pw = geteuid() == 0 ? getpwnam(cfg->p.mail_owner) : NULL;
-    if (rc == 0 && geteuid() == 0 && pw == NULL) {
-        fprintf(stderr, "posthoused: fatal: mail_owner = %s: no such user\n", cfg->p.mail_owner);
-        exit(1);
-    }
     if (rc == 0 && pw != NULL && chown(".", pw->pw_uid, pw->pw_gid) < 0)
         rc = -errno;
     if (rc == 0)
@@ -199,29 +217,13 @@ static void lock_queue(void) {
     fd = fs_open_only("master.pid", O_RDWR | O_CREAT, 0644);
     int rc = fd < 0 ? fd : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
     if (rc < 0) {
-        fprintf(stderr, "posthoused: fatal: %s/master.pid: %s\n", sup.cfg->p.queue_directory,
-                rc == -EAGAIN || rc == -EACCES ? "another posthoused is running" : strerror(-rc));
+        log_fatal("master", "%s/master.pid: %s", sup.cfg->p.queue_directory,
+                  rc == -EAGAIN || rc == -EACCES ? "another posthoused is running" : strerror(-rc));
         exit(1);
     }
     snprintf(text, sizeof text, "%d\n", getpid());
     if (ftruncate(fd, 0) < 0 || fs_write_all(fd, text, strlen(text)) < 0)
         log_warn("master", "cannot write master.pid: %s", strerror(errno));
-}
-
-static void sup_daemonize(void) {
-    pid_t pid = fork();
-    if (pid < 0) {
-        perror("posthoused: fork");
-        exit(1);
-    }
-    if (pid > 0)
-        _exit(0);
-    setsid();
-    int fd = open("/dev/null", O_RDWR);
-    for (int i = 0; i < 3 && fd >= 0; i++)
-        dup2(fd, i);
-    if (fd > 2)
-        close(fd);
 }
 
 static void raise_limits(void) {
@@ -251,10 +253,11 @@ static void child_begin(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* No message waits for a child that hangs longer than that; ms is not 0. */
+/* No message waits for a child that hangs longer than that, in either direction; ms is not 0. */
 static void chan_bound(int fd, int64_t ms) {
     struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv) < 0)
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) < 0)
         log_warn("master", "setsockopt: %s", strerror(errno));
 }
 
@@ -268,6 +271,13 @@ static void child_send(struct child *c, struct str msg, const int *fds, size_t n
     kill(c->pid, SIGKILL);
 }
 
+/* In a child: the supervisor's end of a channel is not its. */
+static void child_forget(struct child *c) {
+    if (c->chan >= 0)
+        close(c->chan);
+    c->chan = -1;
+}
+
 /* False: the system has no room for it now. */
 static bool spawn(struct child *c, const int *lookups) {
     int chan[2];
@@ -277,13 +287,12 @@ static bool spawn(struct child *c, const int *lookups) {
     if (pid == 0) {
         child_begin();
         close(chan[0]);
-        close(sup.set.reload);
+        close(sup.reload);
+        listen_forget(&sup.set);
+        child_forget(&sup.relay);
+        child_forget(&sup.lookup);
         if (c == &sup.relay)
-            relay_main(sup.cfg, &sup.set, sup.loops, chan[1], lookups);
-        for (size_t i = 0; i < sup.set.n; i++)
-            close(sup.set.v[i].fd);
-        close(sup.set.control);
-        close(sup.set.queue);
+            relay_main(sup.cfg, sup.loops, chan[1], lookups);
         lookup_main(sup.cfg, sup.loops, chan[1], lookups);
     }
     close(chan[1]);
@@ -297,6 +306,7 @@ static bool spawn(struct child *c, const int *lookups) {
     c->chan = chan[0];
     chan_bound(c->chan, SEND_MS);
     c->pid = pid;
+    c->ready = c->silent = false;
     c->started_ms = clock_mono_ms();
     return true;
 }
@@ -323,11 +333,9 @@ static bool start_with(const int *relay_ends, const int *lookup_ends) {
 }
 
 /* False: something could not be started, and is to be tried again. */
-static bool start_children(void) {
+static bool start_both(void) {
     int a[LOOPS_MAX + 1], b[LOOPS_MAX + 1];
     size_t n = 0;
-    if (sup.relay.pid != 0 && sup.lookup.pid != 0)
-        return true;
     for (int fds[2]; n <= sup.loops && pair(fds); n++) {
         a[n] = fds[0];
         b[n] = fds[1];
@@ -338,6 +346,22 @@ static bool start_children(void) {
         close(b[i]);
     }
     return started;
+}
+
+/* Milliseconds until a child that does not run is started again; 0: now, or it runs. */
+static int64_t child_waits_ms(const struct child *c, int64_t now_ms) {
+    return c->pid != 0 || c->again_ms <= now_ms ? 0 : c->again_ms - now_ms;
+}
+
+/* Milliseconds until it is to be called again; -1: both run. */
+static int start_children(void) {
+    int64_t now_ms = clock_mono_ms(), relay_ms = child_waits_ms(&sup.relay, now_ms),
+            lookup_ms = child_waits_ms(&sup.lookup, now_ms);
+    if (sup.relay.pid != 0 && sup.lookup.pid != 0)
+        return -1;
+    if (relay_ms > 0 || lookup_ms > 0)
+        return (int)(relay_ms > lookup_ms ? relay_ms : lookup_ms);
+    return start_both() ? -1 : RESTART_MS;
 }
 
 /* A child's end that was not ordered, or not in order. */
@@ -396,24 +420,6 @@ static int retired_watch(void) {
     return (int)next;
 }
 
-static void reap(void) {
-    int status;
-    pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        struct child *c = pid == sup.relay.pid    ? &sup.relay
-                          : pid == sup.lookup.pid ? &sup.lookup
-                                                  : NULL;
-        if (c == NULL) {
-            retired_gone(pid);
-            continue;
-        }
-        c->pid = 0;
-        log_death(c, pid, status);
-        if (clock_mono_ms() - c->started_ms < RESTART_MS)
-            usleep(RESTART_MS * 1000);
-    }
-}
-
 static void tell(struct child *c, uint32_t type, const struct cfg_source *src) {
     struct sbuf b = {0};
     size_t at = ipc_begin(&b, type, 0);
@@ -438,15 +444,6 @@ static void reopen_log(void) {
     sbuf_free(&b);
 }
 
-/* A lookup process for the new configuration, confined to the new tables' folders, takes over; what
- * the old one was asked and has not answered, the relay asks again. */
-static void replace_lookup(void) {
-    tell(&sup.lookup, SUP_STOP, NULL);
-    retired_add(sup.lookup.pid);
-    sup.lookup.pid = 0;
-    start_children();
-}
-
 /* The next start knows that there was an accounts store. */
 static void mark_accounts(void) {
     if (!sup.cfg->embedded || sup.cfg->accounts_gone)
@@ -457,41 +454,6 @@ static void mark_accounts(void) {
                  sup.cfg->p.queue_directory, strerror(-fd));
     else
         close(fd);
-}
-
-/* What the log says at start and reload. */
-static void log_remarks(void) {
-    struct diags d = {0};
-    unread_say_refused(sup.cfg, DIAG_WARN, &d);
-    daemon_check_stores(sup.cfg, &d);
-    foreign_check(sup.cfg, &d);
-    for (size_t i = 0; i < d.n; i++)
-        if (d.v[i].line > 0)
-            log_warn("master", "%s, line %d: %s", d.v[i].file, d.v[i].line, d.v[i].text);
-        else
-            log_warn("master", "%s: %s", d.v[i].file, d.v[i].text);
-    diag_free(&d);
-}
-
-/* False: the new configuration has errors, the old one stays. */
-static bool sup_reload(void) {
-    struct config *cfg = sup_load(false);
-    if (cfg == NULL) {
-        log_error("master",
-                  "reload refused: run \"posthouse -c %s check\"; the old configuration "
-                  "stays in use",
-                  sup.dir);
-        return false;
-    }
-    restart_freeze(sup.begun, cfg);
-    config_follows(cfg, sup.cfg);
-    sup.cfg = cfg;
-    mark_accounts();
-    log_remarks();
-    restart_say(sup.begun, cfg, &sup.set);
-    replace_lookup();
-    tell(&sup.relay, SUP_RELOAD, cfg->source);
-    return true;
 }
 
 /* True if the child has ended by then. */
@@ -523,14 +485,200 @@ static void stop_child(struct child *c, int64_t ms) {
                   c->pid);
 }
 
-static void sup_stop(void) {
-    log_info("master", "terminating on signal 15");
+static void stop_children(void) {
     stop_child(&sup.relay, STOP_KILL_MS);
     stop_child(&sup.lookup, STOP_LOOKUP_MS);
-    unlink("control.sock");
+    listen_unlink();
     unlink(RELOAD_SOCKET);
-    unlink("public/submit.sock");
-    unlink("public/queue.sock");
+}
+
+/* -- children that begin, and end -- */
+
+static void relay_gets_sockets(void) {
+    tell(&sup.relay, SUP_DEAF, NULL);
+    for (size_t i = 0; i < sup.set.n; i++) {
+        const struct listen_socket *sock = &sup.set.v[i];
+        struct sbuf b = {0};
+        size_t at = ipc_begin(&b, SUP_LISTEN, 0);
+        ipc_put_u32(&b, sock->kind);
+        ipc_put_u32(&b, (uint32_t)sock->loop);
+        ipc_put_str(&b, str_of(sock->svc_name));
+        ipc_end(&b, at);
+        child_send(&sup.relay, sbuf_str(&b), &sock->fd, 1);
+        sbuf_free(&b);
+    }
+    sup.serving = true;
+}
+
+/* The end of a start that did not come so far: children are stopped in order. */
+_Noreturn static void sup_give_up(void) {
+    stop_children();
+    exit(1);
+}
+
+/* Both children do their work: clients are let in. */
+static void sup_serve(void) {
+    if (sup.serving || !sup.relay.ready || !sup.lookup.ready)
+        return;
+    if (listen_open(&sup.set, sup.cfg) < 0) {
+        if (!sup.started)
+            sup_give_up();
+        return;
+    }
+    relay_gets_sockets();
+    if (sup.started)
+        return;
+    sup.started = true;
+    mark_accounts();
+    log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
+    begin_done();
+}
+
+/* Why a child cannot start, said once for as long as it is the same. */
+static void child_fails(struct child *c, struct str fields) {
+    struct ipc_reader r = {.rest = fields};
+    char *service = str_dup(ipc_get_str(&r)), *text = str_dup(ipc_get_str(&r));
+    if (sup.last_failure == NULL || strcmp(sup.last_failure, text) != 0)
+        log_fatal(service, "%s", text);
+    else
+        c->silent = true;
+    free(sup.last_failure);
+    sup.last_failure = text;
+    free(service);
+}
+
+static void child_is_ready(struct child *c) {
+    if (c->fails > 1)
+        log_info("master", "the %s process could be started", c->name);
+    c->ready = true;
+    c->fails = 0;
+    free(sup.last_failure);
+    sup.last_failure = NULL;
+    sup_serve();
+}
+
+/* What a child says before it has taken any input from outside. */
+static void child_says(struct child *c) {
+    struct sbuf buf = {0};
+    struct ipc_head head;
+    struct str fields;
+    int rc = ipc_recv(c->chan, &buf, &head, &fields, NULL, 0, NULL);
+    if (rc == 0 && head.type == CHILD_READY)
+        child_is_ready(c);
+    else if (rc == 0 && head.type == CHILD_FAILS)
+        child_fails(c, fields);
+    else
+        c->silent = true; /* it has ended; SIGCHLD says how */
+    sbuf_free(&buf);
+}
+
+/* A child has ended before it was ready.  From the second time on it counts as one that cannot
+ * start, and no client is let in to wait for it. */
+static void child_cannot_start(struct child *c) {
+    int64_t wait_ms = RESTART_MS;
+    for (unsigned i = 0; i < c->fails && wait_ms < RESTART_MAX_MS; i++)
+        wait_ms *= 2;
+    if (wait_ms > RESTART_MAX_MS)
+        wait_ms = RESTART_MAX_MS;
+    c->again_ms = clock_mono_ms() + wait_ms;
+    if (++c->fails != 2)
+        return;
+    log_error("master",
+              "the %s process cannot start: no client is let in until it can; it is tried again, "
+              "at last once in %d s, and at a reload",
+              c->name, RESTART_MAX_MS / 1000);
+    tell(&sup.relay, SUP_DEAF, NULL);
+    listen_shut(&sup.set);
+    sup.serving = false;
+}
+
+static void child_ended(struct child *c, int status) {
+    pid_t pid = c->pid;
+    c->pid = 0;
+    while (!c->ready && !c->silent) /* its last words */
+        child_says(c);
+    if (c->ready || c->fails < 2)
+        log_death(c, pid, status);
+    if (c == &sup.relay)
+        sup.serving = false;
+    if (!c->ready && !sup.started) {
+        log_fatal("master", "the %s process could not be started", c->name);
+        sup_give_up();
+    }
+    if (!c->ready)
+        child_cannot_start(c);
+    else if (clock_mono_ms() - c->started_ms < RESTART_MS)
+        c->again_ms = clock_mono_ms() + RESTART_MS;
+    c->ready = false;
+}
+
+static void reap(void) {
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == sup.relay.pid)
+            child_ended(&sup.relay, status);
+        else if (pid == sup.lookup.pid)
+            child_ended(&sup.lookup, status);
+        else
+            retired_gone(pid);
+    }
+}
+
+/* A lookup process for the new configuration, confined to the new tables' folders, takes over; what
+ * the old one was asked and has not answered, the relay asks again. */
+static void replace_lookup(void) {
+    tell(&sup.lookup, SUP_STOP, NULL);
+    retired_add(sup.lookup.pid);
+    sup.lookup.pid = 0;
+    start_children();
+}
+
+/* What the log says at start and reload. */
+static void log_remarks(void) {
+    struct diags d = {0};
+    unread_say_refused(sup.cfg, DIAG_WARN, &d);
+    daemon_check_stores(sup.cfg, &d);
+    foreign_check(sup.cfg, &d);
+    for (size_t i = 0; i < d.n; i++)
+        if (d.v[i].line > 0)
+            log_warn("master", "%s, line %d: %s", d.v[i].file, d.v[i].line, d.v[i].text);
+        else
+            log_warn("master", "%s: %s", d.v[i].file, d.v[i].text);
+    diag_free(&d);
+}
+
+/* False: the new configuration has errors, or its ports cannot be had; the old one stays. */
+static bool sup_reload(void) {
+    struct config *cfg = sup_load(false);
+    if (cfg != NULL && listen_bind(&sup.set, cfg, sup.loops) < 0) {
+        config_unref(cfg);
+        cfg = NULL;
+    }
+    if (cfg == NULL) {
+        log_error("master",
+                  "reload refused: run \"posthouse -c %s check\"; the old configuration "
+                  "stays in use",
+                  sup.dir);
+        return false;
+    }
+    restart_freeze(sup.begun, cfg);
+    config_follows(cfg, sup.cfg);
+    sup.cfg = cfg;
+    mark_accounts();
+    log_remarks();
+    restart_say(sup.begun, cfg);
+    sup.relay.again_ms = sup.lookup.again_ms = 0;
+    replace_lookup();
+    tell(&sup.relay, SUP_RELOAD, cfg->source);
+    if (sup.serving)
+        relay_gets_sockets();
+    return true;
+}
+
+static void sup_stop(void) {
+    log_info("master", "terminating on signal 15");
+    stop_children();
     exit(0);
 }
 
@@ -545,21 +693,35 @@ static void on_signal(int signo) {
         reap();
 }
 
+static int sooner_ms(int a, int b) {
+    return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+/* A child is listened to until it is ready: only then does it take input from outside. */
+static struct pollfd child_poll(const struct child *c) {
+    bool listen_to = c->pid != 0 && !c->ready && !c->silent;
+    return (struct pollfd){.fd = listen_to ? c->chan : -1, .events = POLLIN};
+}
+
 _Noreturn static void supervise(void) {
     int sfd = signalfd(-1, &sup.mask, SFD_CLOEXEC);
     struct signalfd_siginfo si;
     for (;;) {
-        int most_ms = start_children() ? retired_watch() : RESTART_MS, wait_ms = reload_wait_ms();
-        struct pollfd p[2] = {{.fd = sfd, .events = POLLIN},
-                              {.fd = wait_ms > 0 ? -1 : sup.set.reload, .events = POLLIN}};
-        if (wait_ms > 0 && (most_ms < 0 || wait_ms < most_ms))
-            most_ms = wait_ms;
-        if (poll(p, 2, most_ms) <= 0)
+        int most_ms = sooner_ms(start_children(), retired_watch()), wait_ms = reload_wait_ms();
+        struct pollfd p[] = {{.fd = sfd, .events = POLLIN},
+                             {.fd = wait_ms > 0 ? -1 : sup.reload, .events = POLLIN},
+                             child_poll(&sup.relay),
+                             child_poll(&sup.lookup)};
+        if (poll(p, 4, sooner_ms(most_ms, wait_ms > 0 ? wait_ms : -1)) <= 0)
             continue;
+        if (p[2].revents != 0)
+            child_says(&sup.relay);
+        if (p[3].revents != 0)
+            child_says(&sup.lookup);
         if (p[0].revents != 0 && read(sfd, &si, sizeof si) == sizeof si)
             on_signal((int)si.ssi_signo);
         if (p[1].revents != 0)
-            reload_serve(sup.set.reload, sup.cfg, sup_reload);
+            reload_serve(sup.reload, sup.cfg, sup_reload);
     }
 }
 
@@ -611,14 +773,14 @@ int main(int argc, char **argv) {
     sup.loops = daemon_loops(sup.cfg);
     raise_limits();
     if (!sup.foreground)
-        sup_daemonize();
+        begin_in_background();
+    begin_print_fatal();
     lock_queue();
     sup_block_signals();
     confine_memory(); /* keys of certificates */
-    if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0)
+    sup.reload = -1;
+    if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0 || (sup.reload = listen_reload(sup.cfg)) < 0)
         return 1;
-    mark_accounts();
     log_remarks();
-    log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
     supervise();
 }

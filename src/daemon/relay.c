@@ -15,6 +15,7 @@
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/peername.h"
+#include "daemon/tell.h"
 #include "deliver/deliver.h"
 #include "receive/receive.h"
 #include "schedule/schedule.h"
@@ -46,6 +47,7 @@ static struct relay {
     struct recent *memory; /* of routes, for all loops */
     struct sched *sched;
     struct spool *spool;
+    struct control *control;
     atomic_bool sched_stopped;
     size_t next_loop; /* where the next delivery session goes */
 } relay;
@@ -247,6 +249,60 @@ _Noreturn static void stop(void) {
     _exit(0);
 }
 
+/* -- listening sockets -- */
+
+struct listen_task {
+    struct task task;
+    struct worker *w; /* NULL: the scheduler's loop */
+    enum listen_kind kind;
+    int fd;
+    char *svc_name;
+};
+
+static void run_listen(struct task *t) {
+    struct listen_task *x = DL_OWNER(t, struct listen_task, task);
+    if (x->w == NULL)
+        control_listen(relay.control, x->fd, x->kind == LISTEN_QUEUE);
+    else
+        receive_listen(x->w->receive, x->fd, x->svc_name, x->kind == LISTEN_SENDMAIL);
+    free(x->svc_name);
+    free(x);
+}
+
+/* A socket for one of the loops. */
+static void relay_listen(struct str fields, int fd) {
+    struct ipc_reader r = {.rest = fields};
+    uint32_t kind = ipc_get_u32(&r), loop = ipc_get_u32(&r);
+    struct str svc_name = ipc_get_str(&r);
+    bool control = kind == LISTEN_CONTROL || kind == LISTEN_QUEUE;
+    if (!ipc_done(&r) || loop >= relay.n) {
+        close(fd);
+        return;
+    }
+    struct listen_task *x = MEM_NEW(struct listen_task);
+    x->task.run = run_listen;
+    x->w = control ? NULL : &relay.w[loop];
+    x->kind = (enum listen_kind)kind;
+    x->fd = fd;
+    x->svc_name = str_dup(svc_name);
+    loop_post(control ? relay.sched_loop : x->w->loop, &x->task);
+}
+
+static void run_deaf(struct task *t) {
+    struct loop_task *x = DL_OWNER(t, struct loop_task, task);
+    if (x->w == NULL)
+        control_deaf(relay.control);
+    else
+        receive_deaf(x->w->receive);
+    free(x);
+}
+
+static void relay_deaf(void) {
+    for (size_t i = 0; i < relay.n; i++)
+        post(&relay.w[i], run_deaf, -1, NULL);
+    post(NULL, run_deaf, -1, NULL);
+}
+
 static void listen_to_supervisor(int sup) {
     struct sbuf buf = {0};
     struct ipc_head head;
@@ -258,6 +314,10 @@ static void listen_to_supervisor(int sup) {
             relay_reload(fields);
         else if (head.type == SUP_REOPEN && n == 1)
             log_replace(fds[0]);
+        else if (head.type == SUP_LISTEN && n == 1)
+            relay_listen(fields, fds[0]);
+        else if (head.type == SUP_DEAF)
+            relay_deaf();
         else if (head.type == SUP_STOP)
             stop();
         for (size_t i = 0; head.type == SUP_LOOKUP && i < n; i++)
@@ -266,13 +326,10 @@ static void listen_to_supervisor(int sup) {
     _exit(1); /* the supervisor is gone: so are we; the spool is safe */
 }
 
-static void relay_serve(const struct listen_set *set) {
-    for (size_t i = 0; i < set->n; i++)
-        receive_listen(relay.w[set->v[i].loop].receive, set->v[i].fd, set->v[i].service,
-                       set->v[i].local);
+static void relay_serve(void) {
     struct explain_at at = {relay.w[0].loop, relay.w[0].lookup, relay.w[0].deliver};
-    control_new(relay.sched_loop, set->control, set->queue, relay.sched, relay.spool,
-                relay.sched_lookup, &at);
+    relay.control =
+        control_new(relay.sched_loop, relay.sched, relay.spool, relay.sched_lookup, &at);
     sched_start(relay.sched);
     for (size_t i = 0; i < relay.n; i++)
         loop_start(relay.w[i].loop);
@@ -286,8 +343,8 @@ static void libraries_start(void) {
     OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG | OPENSSL_INIT_ADD_ALL_CIPHERS, NULL);
 }
 
-_Noreturn void relay_main(struct config *cfg, const struct listen_set *set, size_t loops, int sup,
-                          const int *lookups) {
+_Noreturn void relay_main(struct config *cfg, size_t loops, int sup, const int *lookups) {
+    tell_fatal_to(sup);
     libraries_start();
     confine_relay(cfg);
     log_start();
@@ -305,7 +362,8 @@ _Noreturn void relay_main(struct config *cfg, const struct listen_set *set, size
     sched_set_spool(relay.sched, relay.spool);
     for (size_t i = 0; i < loops; i++)
         worker_init(&relay.w[i], i, lookups[i]);
-    relay_serve(set);
+    relay_serve();
+    tell_ready(sup);
     listen_to_supervisor(sup);
     _exit(0);
 }

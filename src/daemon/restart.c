@@ -13,7 +13,7 @@ static const char *const once[] = {"queue_directory", "mail_owner",        "mail
                                    "inet_interfaces", "inet_protocols",    "relay_threads",
                                    "syslog_facility", "spool_segment_size"};
 
-static void say_params(const struct config *begun, const struct config *now) {
+void restart_say(const struct config *begun, const struct config *now) {
     for (size_t i = 0; i < sizeof once / sizeof once[0]; i++) {
         char *old = config_value(begun, once[i], NULL), *new = config_value(now, once[i], NULL);
         if (old != NULL && new != NULL && strcmp(old, new) != 0)
@@ -32,41 +32,6 @@ void restart_freeze(const struct config *begun, struct config *now) {
         if (value != NULL)
             config_freeze(now, once[i], value);
         free(value);
-    }
-}
-
-static bool config_serves(const struct config *c, const char *name) {
-    for (size_t i = 0; i < c->n_services; i++)
-        if (c->services[i]->kind == SERVICE_SMTPD && strcmp(c->services[i]->name, name) == 0)
-            return true;
-    return false;
-}
-
-static bool set_listens(const struct listen_set *set, const char *name, size_t before) {
-    for (size_t i = 0; i < before; i++)
-        if (!set->v[i].local && strcmp(set->v[i].service, name) == 0)
-            return true;
-    return false;
-}
-
-void restart_say(const struct config *begun, const struct config *now,
-                 const struct listen_set *set) {
-    say_params(begun, now);
-    for (size_t i = 0; i < set->n; i++) { /* a service has several sockets */
-        const char *name = set->v[i].service;
-        if (!set->v[i].local && !set_listens(set, name, i) && !config_serves(now, name))
-            log_warn("master",
-                     "master.cf has no service %s any more: its clients get 421 until it is there "
-                     "again, or Posthouse is restarted",
-                     name);
-    }
-    for (size_t i = 0; i < now->n_services; i++) {
-        const struct service *svc = now->services[i];
-        if (svc->kind == SERVICE_SMTPD && !set_listens(set, svc->name, set->n))
-            log_warn("master",
-                     "master.cf, line %d: service %s is new: it is not listened for until "
-                     "Posthouse is restarted",
-                     svc->line, svc->name);
     }
 }
 

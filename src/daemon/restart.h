@@ -7,10 +7,8 @@
 #include "daemon/daemon.h"
 
 /* Warns in the log of each parameter that has another value in now than in begun, the configuration
- * that the daemon was started with, and that a reload does not take up; and of services that now
- * has and set does not listen for, or the other way round. */
-void restart_say(const struct config *begun, const struct config *now,
-                 const struct listen_set *set);
+ * that the daemon was started with, and that a reload does not take up. */
+void restart_say(const struct config *begun, const struct config *now);
 /* Those parameters have the values of begun in now, too: a child that is started again goes on with
  * them.  Before now is in use. */
 void restart_freeze(const struct config *begun, struct config *now);

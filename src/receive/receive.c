@@ -2,7 +2,7 @@
  * receive/receive.c - the SMTP server of one loop: listeners, certificate, reload, stop
  *
  * The loop's thread.  A struct receive lives as long as the process; listeners are freed by
- * receive_stop, sessions free themselves (serve.c).
+ * receive_deaf and receive_stop, sessions free themselves (serve.c).
  */
 #include "receive/receive.h"
 
@@ -147,13 +147,17 @@ static void stop_sessions(struct receive *r, enum receive_stage stage) {
         serve_stop(DL_OWNER(it, struct session, link));
 }
 
-void receive_stop(struct receive *r) {
+void receive_deaf(struct receive *r) {
     struct dl *n;
     while ((n = dl_pop(&r->listeners)) != NULL) {
         struct listener *ln = DL_OWNER(n, struct listener, link);
         acceptor_close(ln->acceptor);
         free(ln);
     }
+}
+
+void receive_stop(struct receive *r) {
+    receive_deaf(r);
     stop_sessions(r, RECEIVE_ENDS);
 }
 

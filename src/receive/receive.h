@@ -32,6 +32,8 @@ void receive_reload(struct receive *r, struct config *cfg);
 /* Serves a listening socket (non-blocking; taken over).  svc_name is the master.cf service whose
  * settings apply; local: a unix socket for sendmail. */
 void receive_listen(struct receive *r, int fd, const char *svc_name, bool local);
+/* Closes every listening socket; sessions go on. */
+void receive_deaf(struct receive *r);
 /* No new clients from now on.  Those who are connected are told 421 4.3.2 and let go: at once,
  * after the answer that they wait for, or after the content that they have begun to send.  Calling
  * it again changes nothing. */

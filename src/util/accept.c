@@ -45,6 +45,8 @@ static void acceptor_ready(uv_poll_t *h, int status, int events) {
             a->batch = 1;
         if (fd == -EMFILE || fd == -ENFILE)
             acceptor_full(a);
+        if (fd == -EINVAL) /* the owner of the socket has shut it down */
+            uv_poll_stop(h);
         if (fd < 0)
             return;
         a->ops->client(a->arg, fd, &peer);

@@ -424,6 +424,26 @@ void log_error(const char *service, const char *fmt, ...) {
     LOG_BODY(NULL, service, LOG_ERR, "error: ");
 }
 
-void log_fatal(const char *service, const char *fmt, ...) {
+static void log_as_fatal(const char *service, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+static void log_as_fatal(const char *service, const char *fmt, ...) {
     LOG_BODY(NULL, service, LOG_CRIT, "fatal: ");
+}
+
+static bool (*fatal_taker)(const char *service, const char *text);
+
+void log_on_fatal(bool (*fn)(const char *service, const char *text)) {
+    fatal_taker = fn;
+}
+
+void log_fatal(const char *service, const char *fmt, ...) {
+    struct sbuf text = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&text, fmt, ap);
+    va_end(ap);
+    printable(text.p);
+    if (fatal_taker == NULL || !fatal_taker(service, text.p))
+        log_as_fatal(service, "%s", text.p);
+    sbuf_free(&text);
 }

@@ -1,0 +1,47 @@
+/*
+ * daemon/listen.h - the listening sockets: bound and kept by the supervisor, served by the relay
+ *
+ * A socket outlives the relay process: clients wait in the kernel's queue while another one is
+ * started.  One thread, the supervisor's; the current directory is the spool.
+ */
+#ifndef PH_DAEMON_LISTEN_H
+#define PH_DAEMON_LISTEN_H
+
+#include "daemon/daemon.h"
+#include "util/net.h"
+
+struct listen_socket {
+    char *svc_name; /* master.cf's; "" for a unix socket */
+    int fd;
+    size_t loop; /* which loop serves it */
+    enum listen_kind kind;
+    struct netaddr addr; /* of LISTEN_SMTPD */
+    bool taken;          /* while the sockets are changed: the next set has it too */
+};
+
+/* Zeroed: no sockets. */
+struct listen_set {
+    struct listen_socket *v;
+    size_t n;
+    bool open; /* clients are let in; else the addresses are only bound */
+};
+
+/* Binds every smtpd service of cfg, loops times each (SO_REUSEPORT).  Addresses that the set has
+ * already keep their sockets, and with them the clients that wait there; those that cfg does not
+ * have any more are closed.  Negative errno, and nothing is changed, when one cannot be bound: the
+ * log says which. */
+int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops);
+/* Lets clients in, at the unix sockets too, which are bound now unless they are already.  Negative
+ * errno after logging what failed. */
+int listen_open(struct listen_set *set, const struct config *cfg);
+/* Turns clients away, as if no daemon ran; the addresses of services stay ours. */
+void listen_shut(struct listen_set *set);
+/* Removes the names of the unix sockets. */
+void listen_unlink(void);
+/* In a child: the sockets are not its. */
+void listen_forget(struct listen_set *set);
+/* A listening socket for requests to reload; the supervisor's own.  Negative errno after logging.
+ */
+int listen_reload(const struct config *cfg);
+
+#endif

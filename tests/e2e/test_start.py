@@ -1,0 +1,184 @@
+"""The start: its errors are printed before the terminal is given back; what cannot start lets nobody in; listeners follow master.cf."""
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+from kit import POSTHOUSED, SLOW, Client, FakeRelay, Posthouse, free_port, wait_for
+
+MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_peername_lookup = no\n"
+
+
+def background(p):
+    """posthoused as a script of the system starts it: returns when the terminal is free again."""
+    return subprocess.run([str(POSTHOUSED), "-c", str(p.dir)], capture_output=True, text=True, env=p.env(), timeout=60 * SLOW)
+
+
+def stop(p):
+    """Ends a daemon in the background."""
+    pid = int((p.dir / "spool/master.pid").read_text())
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not p.children_of([pid]), 60)
+
+
+def answers(port):
+    """Whether somebody lets clients in there."""
+    with socket.socket() as s:
+        s.settimeout(10 * SLOW)
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def take_log_away(p):
+    """The spool's log belongs to a user who is not ours, as in a restored backup; returns what undoes it."""
+    log = p.dir / "spool/log"
+    if os.geteuid() == 0:
+        st = log.stat()
+        os.chown(log, 12345, 12345), log.chmod(0o700)
+        return lambda: (os.chown(log, st.st_uid, st.st_gid), log.chmod(st.st_mode & 0o777))
+    log.chmod(0)
+    return lambda: log.chmod(0o755)
+
+
+def test_a_start_in_the_background_serves_when_it_returns():
+    p = Posthouse(MAIN)
+    r = background(p)
+    try:
+        assert (r.returncode, r.stdout, r.stderr) == (0, "", "")
+        assert p.send().startswith("250 2.0.0")
+        second = background(p)
+        assert second.returncode == 1 and "another posthoused is running" in second.stderr
+        assert p.send().startswith("250 2.0.0")
+    finally:
+        stop(p)
+    undo = take_log_away(p)
+    r = background(p)
+    undo()
+    assert r.returncode == 1 and re.search(r"fatal: .*cannot list log/: Permission denied", r.stderr), r.stderr
+    assert "the relay process could not be started" in r.stderr
+    assert not answers(p.port) and not list((p.dir / "spool").rglob("*.sock"))
+    assert "cannot list log/: Permission denied" in p.log()
+
+
+FAULTS = {
+    "a port that is taken": ("", "127.0.0.1:{taken} inet n - n - - smtpd\n",
+                             r"service 127.0.0.1:\d+: bind 127.0.0.1 port \d+: Address already in use"),
+    "a port twice": ("", "127.0.0.1:{free} inet n - n - - smtpd\nlocalhost:{free} inet n - n - - smtpd\n",
+                     r"service localhost:\d+: bind 127.0.0.1 port \d+: service 127.0.0.1:\d+ of master.cf listens there"),
+    "no address": ("", "mx.nowhere:{free} inet n - n - - smtpd\n", r'service mx.nowhere:\d+: "mx.nowhere" is not an address'),
+    "no such service name": ("", "127.0.0.1:smtpx inet n - n - - smtpd\n", r"service 127.0.0.1:smtpx: "),
+    "no queue": ("queue_directory = /proc/nowhere/spool\n", "", r"queue_directory /proc/nowhere/spool: "),
+    "no log": ("maillog_file = /proc/nowhere/log\n", "", r"maillog_file /proc/nowhere/log: "),
+    "a mistake": ("message_size_limit = many\n", "", r"main.cf, line \d+: .*message_size_limit"),
+}
+if os.geteuid() == 0:
+    FAULTS["no mail_owner"] = ("mail_owner = nosuchuser\n", "", "mail_owner = nosuchuser: no such user")
+    FAULTS["no lookup_owner"] = ("lookup_owner = nosuchuser\n", "", "lookup_owner = nosuchuser: no such user")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_start_that_fails_says_why_and_fails(tmp_path, fault):
+    main, master, said = FAULTS[fault]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        master = master.replace("{taken}", str(taken.getsockname()[1])).replace("{free}", str(free_port()))
+        p = Posthouse(MAIN + main, master=master, directory=tmp_path)
+        r = background(p)
+        assert r.returncode == 1 and re.search("posthoused: fatal: .*" + said, r.stderr), r.stderr
+        assert not answers(p.port)
+        if "owner" in fault:
+            assert not (p.dir / "spool").exists()
+
+
+def test_a_process_that_cannot_start_lets_nobody_in():
+    """Said once, tried less and less often, and at once at a reload; programs are told at once that there is no daemon."""
+    with Posthouse(MAIN) as p:
+        assert p.send().startswith("250 2.0.0")
+        undo = take_log_away(p)
+        os.kill(p.child("relay"), signal.SIGKILL)
+        p.wait_log("the relay process cannot start: no client is let in until it can")
+        wait_for(lambda: not answers(p.port))
+        assert p.run(face="mailq").returncode in (0, 69)
+        assert not (p.dir / "spool/public/submit.sock").exists()
+        tried = len(re.findall("killed by signal 9|exit status 1", p.log()))
+        assert tried <= 4 and p.log().count("cannot list log/") == 1
+        undo()
+        p.proc.send_signal(signal.SIGHUP)
+        wait_for(p._greets)
+        p.wait_log("the relay process could be started")
+        assert p.send().startswith("250 2.0.0") and len(p.queue()) == 2
+        assert p.log().count("cannot start: no client") == 1
+
+
+def serves(p, port):
+    """The greeting of a port, or None where nobody is."""
+    try:
+        with Client(port) as c:
+            return c.greeting
+    except OSError:
+        return None
+
+
+def test_a_reload_opens_and_closes_listeners(dns):
+    a, b, c = free_port(), free_port(), free_port()
+    line = "127.0.0.1:%d inet n - n - - smtpd -o smtpd_banner=%s\n"
+    relay = FakeRelay()
+    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtpd_peername_lookup = no\n", master=line % (a, "first"), dns=dns)
+    file = p.dir / "master.cf"
+    base = file.read_text().replace(line % (a, "first"), "")
+    with p, relay:
+        stays, goes = p.client(), Client(a)
+        stays.cmd("MAIL FROM:<stays@x.example>"), goes.cmd("MAIL FROM:<goes@x.example>")
+        file.write_text(base + line % (b, "second") + line % (c, "third"))
+        p.reload()
+        assert [wait_for(lambda: serves(p, port)) for port in (p.port, b, c)] == [
+            "220 mta.example ESMTP Posthouse", "220 second", "220 third"]
+        wait_for(lambda: not answers(a))
+        for client in (stays, goes):  # both were begun before
+            assert client.cmd("RCPT TO:<r@y.example>").startswith("250") and client.cmd("DATA").startswith("354")
+            client.raw("Subject: x\r\n\r\nx\r\n.\r\n")
+            assert client.reply().startswith("250")
+        # another name of the same address, a wider address of the same port, and a new one
+        file.write_text(base.replace("127.0.0.1:", "localhost:") + f"{b} inet n - n - - smtpd -o smtpd_banner=wide\n" + line % (a, "again"))
+        p.reload()
+        assert [wait_for(lambda: serves(p, port)) for port in (p.port, b, a)][1:] == ["220 wide", "220 again"]
+        wait_for(lambda: not answers(c))
+        os.kill(p.child("relay"), signal.SIGKILL)
+        assert [wait_for(lambda: serves(p, port)) for port in (p.port, b, a)][1:] == ["220 wide", "220 again"]
+        relay.wait_mails(2)
+
+
+def test_a_listener_that_cannot_be_had_changes_nothing(dns):
+    ours, new = free_port(), free_port()
+    line = "127.0.0.1:%d inet n - n - - smtpd -o smtpd_banner=%s\n"
+    p = Posthouse(MAIN, master=line % (ours, "old"), dns=dns)
+    file = p.dir / "master.cf"
+    text = file.read_text()
+    with p, socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = taken.getsockname()[1]
+        file.write_text(text.replace(line % (ours, "old"), line % (new, "new") + line % (busy, "busy")))
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log(rf"error: service 127\.0\.0\.1:{busy}: bind 127\.0\.0\.1 port {busy}: Address already in use")
+        p.wait_log("reload refused: .*; the old configuration stays in use")
+        assert serves(p, ours) == "220 old" and not answers(new)
+        file.write_text(text.replace("banner=old", "banner=mended"))
+        p.reload()
+        wait_for(lambda: serves(p, ours) == "220 mended")
+
+
+def test_no_client_is_lost_while_listeners_are_changed(dns):
+    """Clients that come while a reload is going on are all served."""
+    other = free_port()
+    p = Posthouse(MAIN, dns=dns)
+    file = p.dir / "master.cf"
+    text = file.read_text()
+    with p:
+        for i in range(10):
+            file.write_text(text + (f"127.0.0.1:{other} inet n - n - - smtpd\n" if i % 2 == 0 else ""))
+            p.proc.send_signal(signal.SIGHUP)
+            for _ in range(20):
+                with p.client() as c:
+                    assert c.greeting.startswith("220") and c.cmd("NOOP").startswith("250")
+        assert "reload refused" not in p.log()
