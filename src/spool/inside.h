@@ -65,6 +65,8 @@ struct rec_begin {
 
 #define REC_FILE_BIT (1ULL << 63)
 #define REC_META_MAX (64U << 20)
+/* Offsets are kept in eighths, in 32 bits. */
+#define SEGMENT_MAX (16ULL << 30)
 
 /* A stretch of a segment that is no record. */
 struct gap {

@@ -143,7 +143,7 @@ int log_room(struct spool *s, uint64_t span, bool may_use_reserve) {
     if (g != NULL && g->sync_rc == 0 && disk_is_full(g->write_rc))
         return g->write_rc; /* the same place is tried again after this batch */
     uint64_t size = rec_span(sizeof(struct rec_begin), 0) + span + reserve;
-    if (size > s->segment_size && !may_use_reserve)
+    if (size > SEGMENT_MAX)
         return -EFBIG;
     int rc = log_roll(s, size > s->segment_size ? size : s->segment_size);
     return disk_is_full(rc) && may_use_reserve && log_adopt_last(s, span) ? 0 : rc;

@@ -7,9 +7,9 @@
 #include "spool/inside.h"
 
 /* Makes sure that span bytes fit into the head, in a new segment if need be; without
- * may_use_reserve some room is left for PROGRESS and DONE, so that a full disk can be emptied.  A
- * message that is too large for a segment is refused (-EFBIG); for what must be noted (reports,
- * too) and for what is copied on there is a segment as large as it needs. */
+ * may_use_reserve some room is left for PROGRESS and DONE, so that a full disk can be emptied. What
+ * is larger than a segment gets one as large as it needs; -EFBIG: that would be above SEGMENT_MAX.
+ */
 int log_room(struct spool *s, uint64_t span, bool may_use_reserve);
 /* Adds one record at the head's end; what r points to is not needed after it returns.  *off is
  * where it begins. */

@@ -27,7 +27,6 @@
 
 #define SPACE_MS    1000
 #define SEGMENT_MIN (64ULL << 10)
-#define SEGMENT_MAX (16ULL << 30) /* offsets are kept in eighths, in 32 bits */
 /* How long progress waits for company. */
 #define NOTE_MS 5
 /* How long a message waits for others that are on their way: at most TURNS times NS, and no longer
@@ -125,13 +124,6 @@ static int op_write_settle(struct spool *s, struct spool_op *op) {
     return rc;
 }
 
-/* A report must be noted like what it settles: were it refused for its size, each attempt to make
- * it would be, and its message would stay for ever. */
-static int room_for_new(struct spool *s, const struct spool_op *op, uint64_t span) {
-    int rc = log_room(s, span, false);
-    return rc == -EFBIG && op->settles != 0 ? log_room(s, span, true) : rc;
-}
-
 static int op_run_new(struct spool *s, struct spool_op *op) {
     bool file = op->body->p == NULL;
     uint64_t size = op->body->size;
@@ -149,7 +141,7 @@ static int op_run_new(struct spool *s, struct spool_op *op) {
     /* Content in a file must be durable before the record that promises it. */
     int rc = file ? bodyfile_take(s, op->id, op->body) : 0;
     if (rc == 0)
-        rc = room_for_new(s, op, span);
+        rc = log_room(s, span, false);
     if (rc < 0)
         return rc;
     op->seg = s->head; /* from here on something of it may be on the disk, whatever fails */
