@@ -203,7 +203,7 @@ def test_failing_fsync_in_long_batches(dns, tmp_path):
 
 
 def test_unreadable_segment(dns):
-    """The daemon says which file and waits for the administrator; nothing is skipped, nothing sent twice."""
+    """The daemon says which file and does not start; once it can be read, nothing is skipped, nothing sent twice."""
     port = free_port()
     p = Posthouse(f"relayhost = [127.0.0.1]:{port}\n" + FAST, dns=dns)
     p.start()
@@ -217,11 +217,13 @@ def test_unreadable_segment(dns):
     p.out = open(p.dir / "stderr", "ab")
     p.proc = subprocess.Popen([p.exe, "-c", p.dir, "-f"], stdout=p.out, stderr=p.out, env=p.env())
     p.wait_log(rf"fatal: .*cannot open .*{segment.name}; make it readable.*Permission denied")
+    assert p.proc.wait(30) != 0
     segment.chmod(mode)
     if os.geteuid() == 0:
         st = segment.parent.stat()
         os.chown(segment, st.st_uid, st.st_gid)
     relay = FakeRelay(port=port, keep=False)
+    p.start()
     wait_for(lambda: keys(relay) >= taken, 30)
     wait_for(lambda: p.queue() == [], 30)
     assert len(relay.mails) == len(taken)
