@@ -1,10 +1,12 @@
 /*
  * deliver/advice.c - what a failure means, in a sentence
  *
- * Two tables: what relay hosts say (replies of the large providers and of common servers, by what
- * is constant in them), and what Posthouse says itself.  A text that quotes a reply is looked up by
- * the reply alone, so that no word of ours is taken for one of theirs.  Long phrases come before
- * codes: a code often has several causes.
+ * What relay hosts say is looked up in two tables: phrases that providers and common servers use,
+ * each long enough to mean one thing; then reply codes with a status that RFC 4954 gives one
+ * meaning.  What Posthouse says itself has a table of its own: a text that quotes a reply is looked
+ * up by the reply alone, so that no word of ours is taken for one of theirs.  A reply that is in no
+ * table gets no sentence: a wrong one is worse than none.  tests/unit/replies.txt has replies as
+ * they were seen, with what is said of each.
  */
 #include "deliver/probe.h"
 
@@ -12,68 +14,211 @@
 #include <strings.h>
 
 struct saying {
-    const char *word; /* in any case */
+    const char *word; /* in any case; '*' is anything */
     const char *text;
 };
 
-static const struct saying replies[] = {
+#define LOGIN_WRONG  "User name or password is wrong, or the account may not log in this way."
+#define LOGIN_WANTED "The relay host wants a login: set a user name and password for it."
+#define LOGINS_TOO_OFTEN                                                                           \
+    "Too many logins: wait, and look whether something else tries with a wrong password."
+#define LOGIN_DISABLED                                                                             \
+    "Microsoft 365 refused the login: user name or password is wrong, or basic authentication is " \
+    "switched off for this account."
+#define TLS_WANTED "The relay host wants TLS first: set the TLS level to encrypt or higher."
+#define SENDER_FOREIGN                                                                             \
+    "The account may not send as this sender: give it the right to, or use the sender's own "      \
+    "account."
+#define SENDER_UNVERIFIED                                                                          \
+    "The provider has not verified this sender: verify the address or its domain with the "        \
+    "provider."
+#define ACCOUNT_BLOCKED                                                                            \
+    "The provider has stopped the account's outgoing mail: the account's page says why; change "   \
+    "its password if others may have used it."
+#define LIMIT_DAY "The account's daily sending limit is used up; it is counted again tomorrow."
+#define LIMIT_RATE                                                                                 \
+    "The relay host limits how much mail it takes from here for now: the mail is tried again by "  \
+    "itself."
+#define LIMIT_SESSIONS                                                                             \
+    "The relay host takes fewer connections at a time: lower the limit of the destination's "      \
+    "concurrency."
+#define REPUTATION                                                                                 \
+    "The provider finds too much unwanted mail coming from this address or domain, and takes "     \
+    "less or none of it: look for what sends it."
+#define CONTENT       "The provider takes this message for spam."
+#define LISTED        "Our address is on a block list that the relay host uses."
+#define SENDER_LISTED "A domain of this message is on a block list that the relay host uses."
+#define NOT_DIRECT                                                                                 \
+    "The provider takes no mail from this address itself: send it through a relay host."
+#define AUTHENTICATE                                                                               \
+    "The provider wants the sender's domain to name this road in its SPF record, or mail to be "   \
+    "signed with DKIM for it."
+#define DMARC                                                                                      \
+    "The sender's domain forbids (DMARC) mail that is neither signed with DKIM for it nor comes "  \
+    "by a road of its SPF record."
+#define REVERSE_NAME                                                                               \
+    "The address that the mail comes from has no name in the DNS (PTR): its provider can set one."
+#define NO_RELAY                                                                                   \
+    "The host does not relay for us: it wants a login, or our address on its list; or the "        \
+    "recipient's domain is not one of its own."
+#define TOO_LARGE    "The message is larger than the relay host takes."
+#define MAILBOX_FULL "The recipient's mailbox is full."
+#define GREYLISTED   "The relay host makes strangers wait: the mail is tried again by itself."
+#define LATER        "The relay host is busy: the mail is tried again by itself."
+
+/* In this order: a phrase stands before those that a reply with it may have besides. */
+static const struct saying phrases[] = {
+    /* logins */
     {"application-specific password", "Google wants an application password: make one in the "
-                                      "account's security settings and use it instead of "
-                                      "the account's own password."},
-    {"incorrect or basic authentication is disabled",
-     "Microsoft 365 refused the login: user name or password is wrong, or basic authentication is "
-     "switched off for this account."},
-    {"user credentials were incorrect",
-     "User name or password is wrong, or the account may not log in this way."},
+                                      "account's security settings and use it instead of the "
+                                      "account's own password."},
+    {"log in * your web browser", "Google wants this login to be confirmed in a web browser "
+                                  "once, by the account's owner."},
+    {"(#AUTH005) Too many bad auth attempts",
+     "Yahoo refuses the login: it wants an application password, which the account's security "
+     "settings make."},
+    {"incorrect or basic authentication is disabled", LOGIN_DISABLED},
+    {"user credentials were incorrect", LOGIN_WRONG},
     {"basic authentication is disabled",
      "Microsoft 365 has basic authentication switched off for this account: allow authenticated "
      "SMTP for the mailbox, or use OAuth."},
-    {"5.7.139", "Microsoft 365 refused the login: user name or password is wrong, or basic "
-                "authentication is switched off for this account."},
-    {"5.7.30", "The provider has retired basic authentication: it needs OAuth, not a password."},
-    {"5.7.57", "Microsoft 365 wants a login before MAIL: the session was not authenticated."},
-    {"SmtpClientAuthentication is disabled", "Authenticated SMTP is switched off for this tenant "
-                                             "or mailbox: an administrator of Microsoft 365 can "
-                                             "allow it."},
-    {"5.7.60",
-     "The account may not send as this sender: give it Send As rights, or use the sender's own "
-     "account."},
-    {"SendAsDenied",
-     "The account may not send as this sender: give it Send As rights, or use the sender's own "
-     "account."},
-    {"not owned by user", "The account may not send as this sender."},
-    {"sender address rejected",
-     "The relay host does not accept this sender address from this account."},
+    {"SmtpClientAuthentication is disabled",
+     "Authenticated SMTP is switched off for this tenant or mailbox: an administrator of Microsoft "
+     "365 can allow it."},
+    {"user is locked by your organization's security defaults",
+     "The tenant's security defaults keep accounts from logging in by SMTP: an administrator of "
+     "Microsoft 365 can change them."},
+    {"did not meet the criteria to be authenticated",
+     "A rule of the tenant (conditional access) keeps the account from logging in: an "
+     "administrator "
+     "of Microsoft 365 can change it."},
+    {"Basic authentication is not supported for Client Submission",
+     "The provider has retired basic authentication: it needs OAuth, not a password."},
+    {"Client not authenticated to send", "Microsoft 365 wants a login before MAIL: the session was "
+                                         "not authenticated."},
+    {"Client was not authenticated to send", "Microsoft 365 wants a login before MAIL: the session "
+                                             "was not authenticated."},
+    {"Maximum credits exceeded", "The account's credits with the provider are used up."},
+    {"valid Server token", "Postmark wants a server's API token, as user name and as password."},
+    {"Unauthorized IP address",
+     "The provider takes logins from listed addresses only: add this system's address to the list "
+     "in the account's security settings."},
+    {"SMTP account is not yet activated",
+     "The provider has not activated this account for sending yet: ask its support."},
+    {"too many login attempts", LOGINS_TOO_OFTEN},
+    {"Username and Password not accepted", LOGIN_WRONG},
+    {"Authentication failed: Could not authenticate", LOGIN_WRONG},
+    {"Temporary authentication failure",
+     "The relay host cannot check logins for now: the mail is tried again by itself."},
+    {"Cannot authenticate due to temporary system problem",
+     "The relay host cannot check logins for now: the mail is tried again by itself."},
+    {"Unauthenticated senders not allowed", LOGIN_WANTED},
+    {"Please authenticate first", LOGIN_WANTED},
+    {"turn on SMTP Authentication", LOGIN_WANTED},
+    {"Authentication required", LOGIN_WANTED},
+    {"authentication is required", LOGIN_WANTED},
+    /* TLS */
+    {"Must issue a STARTTLS", TLS_WANTED},
+    {"STARTTLS is required to send mail", TLS_WANTED},
+    {"TLS required for RCPT domain", TLS_WANTED},
+    /* what the account may do */
+    {"does not have permissions to send as this sender", SENDER_FOREIGN},
+    {"SendAsDenied", SENDER_FOREIGN},
+    {"not owned by user", SENDER_FOREIGN},
+    {"not owned by auth user", SENDER_FOREIGN},
+    {"From address is not one of your addresses", SENDER_FOREIGN},
+    {"Relaying disallowed as", SENDER_FOREIGN},
+    {"Sender is not allowed to relay", SENDER_FOREIGN},
+    {"Sender address is not allowed", SENDER_FOREIGN},
     {"Email address is not verified", "Amazon SES accepts verified addresses and domains only: "
                                       "verify the sender's domain there, and the recipient too "
                                       "while the account is in the sandbox."},
-    {"not verified", "The provider has not verified this sender: verify the address or its domain "
-                     "with the provider."},
-    {"5.4.5", "The account's daily sending limit is used up; it is counted again tomorrow."},
-    {"sending limit", "The account's sending limit is used up for now."},
-    {"5.7.9", "The provider wants another way to log in: an application password or OAuth."},
-    {"5.7.8", "User name or password is wrong, or the account may not log in this way."},
-    {"5.7.3", "The relay host refused the login."},
-    {"Must issue a STARTTLS",
-     "The relay host wants TLS first: set the TLS level to encrypt or higher."},
-    {"5.7.11",
+    {"match a verified Sender Identity", SENDER_UNVERIFIED},
+    {"sender domain not verified", SENDER_UNVERIFIED},
+    {"From address not verified", SENDER_UNVERIFIED},
+    {"sender not verified", SENDER_UNVERIFIED},
+    {"is not a Sender Signature on your account", SENDER_UNVERIFIED},
+    {"Sender signature not", SENDER_UNVERIFIED},
+    {"Unconfigured Sending Domain", SENDER_UNVERIFIED},
+    {"domain-lockdown", "MailChannels wants a record of the sender's domain in the DNS "
+                        "that names this account (domain lockdown)."},
+    {"Free accounts are for test purposes only",
+     "Mailgun's free accounts send to authorized recipients only: authorize the recipient there, "
+     "or add a way of payment."},
+    {"marked as inactive", "The provider sends nothing to this recipient any more, because mail to "
+                           "it was returned or complained about: activate it there again."},
+    {"Invalid credentials for relay", "Google's relay service does not know this system's address "
+                                      "for the sender's domain: look at the service's settings in "
+                                      "the Workspace console."},
+    {"TenantAttribution", "Microsoft 365 does not know this system: its connector has another "
+                          "address or certificate."},
+    {"bad outbound sender", ACCOUNT_BLOCKED},
+    {"Email Outgoing Blocked", ACCOUNT_BLOCKED},
+    {"Unusual sending activity detected", ACCOUNT_BLOCKED},
+    {"tenant has exceeded threshold", ACCOUNT_BLOCKED},
+    /* limits */
+    {"Daily user sending", LIMIT_DAY},
+    {"Daily SMTP relay", LIMIT_DAY},
+    {"Daily message quota exceeded", LIMIT_DAY},
+    {"Submission quota exceeded", LIMIT_DAY},
+    {"SubmissionQuotaExceeded", LIMIT_DAY},
+    {"Maximum sending rate exceeded", LIMIT_RATE},
+    {"Peak SMTP relay limit exceeded", LIMIT_RATE},
+    {"deferred due to excessive volume", LIMIT_RATE},
+    {"receiving mail too quickly", LIMIT_RATE},
+    {"receiving mail at a rate that", LIMIT_RATE},
+    {"concurrent connections", LIMIT_SESSIONS},
+    {"concurrent SMTP connections", LIMIT_SESSIONS},
+    {"sender thread limit exceeded", LIMIT_SESSIONS},
+    /* what others think of our mail */
+    {"not authorized to send email directly", NOT_DIRECT},
+    {"unusual rate of unsolicited mail", REPUTATION},
+    {"unusual rate of mail", LIMIT_RATE},
+    {"very low reputation", REPUTATION},
+    {"deferred due to unexpected volume or user complaints", REPUTATION},
+    {"deferred due to user complaints", REPUTATION},
+    {"traffic not accepted from this IP", REPUTATION},
+    {"likely unsolicited mail", CONTENT},
+    {"flagged as Spam", CONTENT},
+    {"under suspicion of SPAM", CONTENT},
+    {"spam message rejected", CONTENT},
+    {"DMARC policy", DMARC},
+    {"due to DMARC", DMARC},
+    {"doesn't meet the required authentication level", AUTHENTICATE},
+    {"sender is unauthenticated", AUTHENTICATE},
+    {"does not have authentication information or fails to pass", AUTHENTICATE},
+    {"does not have a PTR record", REVERSE_NAME},
+    {"Fix reverse DNS", REVERSE_NAME},
+    {"domain present in the Spamhaus", SENDER_LISTED},
+    {"MailFrom domain is listed", SENDER_LISTED},
+    {"Sender address * blocked using", SENDER_LISTED},
+    {"client * blocked using", LISTED},
+    {"client blocked using", LISTED},
+    {"is on our block list", LISTED},
+    {"banned sending IP", LISTED},
+    {"Anti-Spoofing policy", "The recipient takes mail from this sender's domain from known hosts "
+                             "only: the recipient's administrator can add this one."},
+    {"Relay access denied", NO_RELAY},
+    {"relaying denied", NO_RELAY},
+    {"relay not permitted", NO_RELAY},
+    {"Greylisted", GREYLISTED},
+    {"Greylisting", GREYLISTED},
+    /* the message and its recipient */
+    {"exceeded Google's message size limits", TOO_LARGE},
+    {"message size exceeds", TOO_LARGE},
+    {"you tried to reach is over quota", MAILBOX_FULL},
+    {"mailbox for user is full", MAILBOX_FULL},
+    {"Server busy", LATER},
+};
+
+/* At the beginning of a reply (RFC 4954 section 6, and Microsoft's own). */
+static const struct saying codes[] = {
+    {"535 5.7.139", LOGIN_DISABLED},
+    {"535 ", LOGIN_WRONG},
+    {"435 4.7.8", LOGIN_WRONG},
+    {"534 5.7.9", "The provider wants another way to log in: an application password or OAuth."},
+    {"538 5.7.11",
      "The relay host takes passwords inside TLS only: set the TLS level to encrypt or higher."},
-    {"Authentication required",
-     "The relay host wants a login: set a user name and password for it."},
-    {"authentication is required",
-     "The relay host wants a login: set a user name and password for it."},
-    {"Relay access denied",
-     "The relay host does not relay for us: it wants a login, or our address on its list."},
-    {"relaying denied",
-     "The relay host does not relay for us: it wants a login, or our address on its list."},
-    {"too many login attempts",
-     "Too many logins: wait, and look whether something else tries with a wrong password."},
-    {"blocked using", "Our address is on a block list that the relay host uses."},
-    {"blacklist", "Our address is on a block list that the relay host uses."},
-    {"greylist", "The relay host makes strangers wait: the mail is tried again by itself."},
-    {"4.7.28", "The relay host limits how much mail it takes from here for now: the mail is tried "
-               "again by itself."},
-    {"454 4.7.0", "The relay host cannot check logins for now: the mail is tried again by itself."},
 };
 
 static const struct saying ours[] = {
@@ -113,15 +258,18 @@ static const struct saying ours[] = {
      "A table, or the key of the relay records, could not be read: the log says which."},
 };
 
+/* Do the parts of word, between '*', stand in text one behind the other? */
 static bool contains(struct str text, const char *word) {
-    size_t n = str_of(word).n;
-    for (size_t i = 0; i + n <= text.n; i++)
-        if (strncasecmp(text.p + i, word, n) == 0 &&
-            /* "5.7.3" is not "5.7.30" */
-            !(word[n - 1] >= '0' && word[n - 1] <= '9' && i + n < text.n && text.p[i + n] >= '0' &&
-              text.p[i + n] <= '9'))
-            return true;
-    return false;
+    struct str rest = str_of(word), part;
+    while (str_split(&rest, "*", &part)) {
+        size_t at = 0;
+        while (at + part.n <= text.n && !str_ieq(str_make(text.p + at, part.n), part))
+            at++;
+        if (at + part.n > text.n)
+            return false;
+        text = str_from(text, at + part.n);
+    }
+    return true;
 }
 
 static const char *advice_of(const struct saying *list, size_t n, struct str text) {
@@ -129,6 +277,43 @@ static const char *advice_of(const struct saying *list, size_t n, struct str tex
         if (contains(text, list[i].word))
             return list[i].text;
     return NULL;
+}
+
+/* How long "550-5.1.1 " at the beginning of text is, where it is the code of the reply, and its
+ * status. */
+static size_t code_span(struct str text, int code) {
+    char dsn[12];
+    struct str rest = str_from(text, 4);
+    if (text.n < 4 || (text.p[3] != '-' && text.p[3] != ' ') || text.p[0] - '0' != code / 100 ||
+        text.p[1] - '0' != code / 10 % 10 || text.p[2] - '0' != code % 10)
+        return 0;
+    return 4 + (dsn_from_reply(dsn, code, rest) ? strlen(dsn) + 1 : 0);
+}
+
+/* A reply of several lines as one: each line begins with the code again, and often with the status,
+ * and a phrase may run from one line into the next. */
+static void join_lines(struct str reply, struct sbuf *out) {
+    bool coded = reply.n > 3 && reply.p[0] >= '2' && reply.p[0] <= '5';
+    int code = coded ? (reply.p[0] - '0') * 100 + (reply.p[1] - '0') * 10 + reply.p[2] - '0' : 0;
+    for (size_t i = 0; i < reply.n; i++) {
+        bool begins = coded && i > 0 && reply.p[i - 1] == ' ';
+        size_t skip = begins ? code_span(str_from(reply, i), code) : 0;
+        if (skip > 0 && i + skip <= reply.n)
+            i += skip - 1;
+        else
+            sbuf_add_ch(out, i == 3 && reply.p[i] == '-' ? ' ' : reply.p[i]);
+    }
+}
+
+static const char *reply_advice(struct str reply) {
+    struct sbuf line = {0};
+    join_lines(reply, &line);
+    const char *text = advice_of(phrases, sizeof phrases / sizeof phrases[0], sbuf_str(&line));
+    for (size_t i = 0; text == NULL && i < sizeof codes / sizeof codes[0]; i++)
+        if (str_istarts(sbuf_str(&line), codes[i].word))
+            text = codes[i].text;
+    sbuf_free(&line);
+    return text;
 }
 
 /* Behind the first mark in text, or STR_NONE. */
@@ -146,9 +331,8 @@ const char *advice_for(struct str text) {
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
         struct str reply = behind(text, marks[i]);
         if (reply.p != NULL)
-            return advice_of(replies, sizeof replies / sizeof replies[0], reply);
+            return reply_advice(reply);
     }
     bool reply = text.n > 2 && text.p[0] >= '2' && text.p[0] <= '5';
-    return reply ? advice_of(replies, sizeof replies / sizeof replies[0], text)
-                 : advice_of(ours, sizeof ours / sizeof ours[0], text);
+    return reply ? reply_advice(text) : advice_of(ours, sizeof ours / sizeof ours[0], text);
 }

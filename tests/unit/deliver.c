@@ -273,6 +273,39 @@ static void test_advice(void **state) {
     }
 }
 
+static bool advice_says(const char *text, const char *says) {
+    const char *got = advice_for(str_of(text));
+    return strcmp(says, "-") == 0 ? got == NULL
+                                  : got != NULL && str_icontains(str_of(got), str_of(says));
+}
+
+/* Replies as providers give them: the sentence of each, and none where none is certain. */
+static void test_advice_for_replies(void **state) {
+    char line[1024], reply[1024] = "", text[1200];
+    unsigned replies = 0, providers = 0;
+    FILE *f = fopen(REPLIES, "r");
+    (void)state;
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        if (line[0] == '#' && reply[0] == '\0') {
+            providers += line[1] == ' ';
+        } else if (line[0] == '\t') {
+            replies++;
+            snprintf(text, sizeof text, "host a[192.0.2.1] said: %s (in reply to RCPT TO command)",
+                     reply);
+            if (!advice_says(reply, line + 1) || !advice_says(text, line + 1))
+                fail_msg("%s: not \"%s\" but %s", reply, line + 1,
+                         advice_for(str_of(reply)) == NULL ? "nothing" : advice_for(str_of(reply)));
+            reply[0] = '\0';
+        } else {
+            snprintf(reply, sizeof reply, "%s", line);
+        }
+    }
+    fclose(f);
+    assert_true(replies >= 60 && providers >= 10);
+}
+
 /* -- where to connect to: a resolver and a chance in memory -- */
 
 /* A name's records: addresses of a host, or exchangers of a domain. */
@@ -562,6 +595,7 @@ int main(void) {
         cmocka_unit_test(test_tls_policies),
         cmocka_unit_test(test_host_in_use),
         cmocka_unit_test(test_advice),
+        cmocka_unit_test(test_advice_for_replies),
         cmocka_unit_test(test_unusable_exchangers),
         cmocka_unit_test(test_turns_of_exchangers),
         cmocka_unit_test(test_balance_of_families),
