@@ -117,8 +117,18 @@ static void add_as_is(const struct addrlist *l, size_t i, struct sbuf *out) {
     sbuf_add(out, l->text.p + t->at, t->end - t->at);
 }
 
-/* The tokens from i to end are one address. */
-static void address_give(const struct addrlist *l, size_t i, size_t end) {
+/* A quoted string with no end but the list's. */
+static bool is_open(const struct addrlist *l, size_t i) {
+    const struct token *t = &l->tokens[i];
+    size_t escapes = 0;
+    while (t->end - escapes > t->at + 1 && l->text.p[t->end - 2 - escapes] == '\\')
+        escapes++;
+    return t->kind == TOKEN_QUOTED &&
+           (t->end == t->at + 1 || l->text.p[t->end - 1] != '"' || escapes % 2 == 1);
+}
+
+/* The tokens from i to end are one address, those from route to i its route. */
+static void address_give(const struct addrlist *l, size_t route, size_t i, size_t end) {
     size_t at_sign = end;
     struct sbuf addr = {0};
     for (size_t k = i; k < end; k++)
@@ -129,15 +139,20 @@ static void address_give(const struct addrlist *l, size_t i, size_t end) {
             add_unquoted(l, k, &addr);
         else
             add_as_is(l, k, &addr);
-    struct addrlist_item item = {sbuf_str(&addr), at_sign < end, i < end ? l->tokens[i].at : 0,
-                                 i < end ? l->tokens[end - 1].end : 0};
+    struct addrlist_item item = {.addr = sbuf_str(&addr), .has_domain = at_sign < end};
+    if (i < end) {
+        item.at = l->tokens[i].at;
+        item.end = l->tokens[end - 1].end;
+        item.route = l->tokens[route].at;
+        item.is_open = is_open(l, end - 1);
+    }
     l->fn(l->arg, &item);
     sbuf_free(&addr);
 }
 
 /* From behind "<" to ">", which the result is behind: the route, if there is one, is left out. */
 static size_t angle_read(const struct addrlist *l, size_t i, size_t end) {
-    size_t close = i;
+    size_t close = i, route = i;
     while (close < end && !token_is(l, close, '>'))
         close++;
     if (i < close && token_is(l, i, '@'))
@@ -146,7 +161,7 @@ static size_t angle_read(const struct addrlist *l, size_t i, size_t end) {
                 i = k + 1;
                 break;
             }
-    address_give(l, i, close);
+    address_give(l, route, i, close);
     return close < end ? close + 1 : end;
 }
 
@@ -161,7 +176,7 @@ static void words_read(const struct addrlist *l, size_t i, size_t end) {
         while (k < end && (joins(l, k) || joins(l, k - 1)))
             k++;
         if (l->tokens[i].kind != TOKEN_SPECIAL || joins(l, i))
-            address_give(l, i, k);
+            address_give(l, i, i, k);
         i = k;
     }
 }

@@ -13,6 +13,8 @@ struct addrlist_item {
     struct str addr; /* internal form (address.h); empty: "<>"; valid until fn returns */
     bool has_domain; /* there is an '@' */
     size_t at, end;  /* the bytes of the list from the first to behind the last word of it */
+    size_t route;    /* the first byte of the route before it; at, if there is none */
+    bool is_open;    /* it ends in a quoted string that is not closed */
 };
 
 /* Calls fn for each address of the list, in its order.  Control characters count as blanks. */

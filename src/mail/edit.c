@@ -49,12 +49,38 @@ static bool is_dropped(const struct edit_rules *rules, struct str name) {
 struct completion {
     const struct edit_rules *rules;
     struct str body;
-    size_t done; /* of body, is in out */
+    size_t done;     /* of body, is in out */
+    size_t last_end; /* of body, behind the address before; 0: there is none */
+    bool changed;    /* an address was */
     struct sbuf *out;
 };
 
+/* Leaves the bytes of the field from at to end out. */
+static void field_cut(struct completion *c, size_t at, size_t end) {
+    sbuf_add(c->out, c->body.p + c->done, at - c->done);
+    c->done = end;
+}
+
+/* Two addresses with blanks alone between them get a comma. */
+static void addresses_part(struct completion *c, const struct addrlist_item *item) {
+    size_t n = c->last_end;
+    while (n < item->route && (unsigned char)c->body.p[n] <= ' ')
+        n++;
+    if (c->last_end > 0 && n == item->route) {
+        field_cut(c, c->last_end, c->last_end);
+        sbuf_add_ch(c->out, ',');
+    }
+    c->last_end = item->end;
+}
+
+/* The route goes (RFC 5322 section 4.4), and so does a dot at the domain's end. */
 static void address_complete(void *arg, const struct addrlist_item *item) {
     struct completion *c = arg;
+    addresses_part(c, item);
+    if (item->route < item->at) {
+        field_cut(c, item->route, item->at);
+        c->changed = true;
+    }
     ptrdiff_t at = str_rchr(item->addr, '@');
     struct str domain = at < 0 ? STR_NONE : str_from(item->addr, (size_t)at + 1);
     const char *more = NULL;
@@ -62,20 +88,34 @@ static void address_complete(void *arg, const struct addrlist_item *item) {
         more = c->rules->origin;
     else if (domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0)
         more = c->rules->domain;
-    if (more == NULL)
-        return;
-    sbuf_add(c->out, c->body.p + c->done, item->end - c->done);
-    sbuf_printf(c->out, "%c%s", item->has_domain ? '.' : '@', more);
-    c->done = item->end;
+    bool dot = domain.n > 1 && domain.p[domain.n - 1] == '.';
+    c->changed = c->changed || dot || more != NULL;
+    if (dot) {
+        field_cut(c, item->end - 1, item->end);
+    } else if (more != NULL) {
+        field_cut(c, item->end, item->end);
+        sbuf_printf(c->out, "%s%c%s", item->is_open ? "\"" : "", item->has_domain ? '.' : '@',
+                    more);
+    }
 }
 
-/* The whole field, of which name bytes are the name. */
+/* The whole field, which stays as it is where no address is changed.  Its line's end belongs to no
+ * address, not even to one that is not closed. */
 static void field_complete(const struct edit_rules *rules, struct str field, struct sbuf *out) {
-    size_t colon = (size_t)str_chr(field, ':') + 1;
-    struct completion c = {rules, str_from(field, colon), 0, out};
-    sbuf_add(out, field.p, colon);
+    size_t colon = (size_t)str_chr(field, ':') + 1, end = field.n;
+    while (end > colon && (field.p[end - 1] == '\n' || field.p[end - 1] == '\r'))
+        end--;
+    struct sbuf edited = {0};
+    struct completion c = {
+        .rules = rules, .body = str_make(field.p + colon, end - colon), .out = &edited};
     addrlist_each(c.body, address_complete, &c);
-    sbuf_add_str(out, str_from(c.body, c.done));
+    if (c.changed) {
+        sbuf_add(out, field.p, colon);
+        sbuf_add_str(out, sbuf_str(&edited));
+        field = str_from(field, colon + c.done);
+    }
+    sbuf_add_str(out, field);
+    sbuf_free(&edited);
 }
 
 /* The length of the field at the start of rest with the lines that continue it; 0: its end has not

@@ -98,6 +98,12 @@ static void test_edit(void **state) {
         {"Subject: root\r\nTo: <>, team: x;\r\n",
          "Subject: root\r\nTo: <>, team: x@o.example;\r\n"},
         {"To: a", "To: a@o.example"},
+        {"To: \"a b\r\nSubject: s\r\n", "To: \"a b\"@o.example\r\nSubject: s\r\n"},
+        {"Cc: \"a\\\"\r\n c\\\r\nX: y\r\n", "Cc: \"a\\\"\r\n c\\\"@o.example\r\nX: y\r\n"},
+        {"To: a\\\r\nTo: [\r\n", "To: a\\@o.example\r\nTo: [@o.example\r\n"},
+        {"To: <@x,@y:a>, b@c.e., <d@e.>\r\n", "To: <a@o.example>, b@c.e, <d@e>\r\n"},
+        {"From: a@b.e b@c.e <c@d.e> d@e.f\r\n", "From: a@b.e b@c.e <c@d.e> d@e.f\r\n"},
+        {"From: a b@c.e d\r\n e\r\n", "From: a@o.example, b@c.e, d@o.example,\r\n e@o.example\r\n"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
