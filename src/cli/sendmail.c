@@ -19,7 +19,6 @@
 #include "mail/address.h"
 #include "mail/addrlist.h"
 #include "mail/header.h"
-#include "util/clock.h"
 #include "util/mem.h"
 
 #define EX_IOERR_ 74
@@ -32,7 +31,7 @@ struct sendmail {
     bool from_header;  /* -t */
     bool dot_ends;     /* not -i */
     bool resent;       /* there is a Resent- field */
-    bool has_from, has_resent_from, has_resent_date, has_resent_id;
+    bool has_from, has_resent_from;
 };
 
 /* -- the header -- */
@@ -79,8 +78,6 @@ static void field_note(struct sendmail *m, struct str name, struct str field) {
     m->resent = m->resent || str_istarts(name, "resent-");
     m->has_from = m->has_from || str_ieq_c(name, "from");
     m->has_resent_from = m->has_resent_from || str_ieq_c(name, "resent-from");
-    m->has_resent_date = m->has_resent_date || str_ieq_c(name, "resent-date");
-    m->has_resent_id = m->has_resent_id || str_ieq_c(name, "resent-message-id");
 }
 
 /* -t */
@@ -123,50 +120,49 @@ static void full_name(const struct sendmail *m, struct sbuf *out) {
             sbuf_add_ch(out, *p);
 }
 
-/* "From: Joe User <joe@example.com>". */
+static void add_sender(const struct sendmail *m, struct sbuf *out) {
+    addr_external(out, str_of(m->s.from));
+    if (strchr(m->s.from, '@') == NULL)
+        sbuf_printf(out, "@%s", m->s.cfg->p.myorigin);
+}
+
+/* "From: Joe User <joe@example.com>"; "From: joe@example.com" without a full name. */
 static void add_from(const struct sendmail *m, const char *field, struct sbuf *out) {
     struct sbuf name = {0};
-    const char *from = m->s.from[0] == '\0' ? "MAILER-DAEMON" : m->s.from;
     full_name(m, &name);
     for (size_t i = 0; i < name.n; i++)
         if ((unsigned char)name.p[i] < ' ' || name.p[i] == 0x7f)
             name.p[i] = ' ';
     sbuf_printf(out, "%s: ", field);
-    if (name.n > 0) {
+    if (name.n == 0) {
+        add_sender(m, out);
+    } else {
         add_phrase(out, name.p);
-        sbuf_add_ch(out, ' ');
+        sbuf_add_c(out, " <");
+        add_sender(m, out);
+        sbuf_add_ch(out, '>');
     }
-    sbuf_add_ch(out, '<');
-    addr_external(out, str_of(from));
-    if (strchr(from, '@') == NULL)
-        sbuf_printf(out, "@%s", m->s.cfg->p.myorigin);
-    sbuf_add_c(out, ">\n");
+    sbuf_add_ch(out, '\n');
     sbuf_free(&name);
 }
 
-/* What a message that is sent again must say (RFC 5322 section 3.6.6). */
-static void add_resent(const struct sendmail *m, struct sbuf *out) {
-    if (!m->has_resent_from)
+/* The field that says who sends the message, unless it is there or comes from elsewhere (-G).
+ * The daemon adds the others that are missing, and this one for the null sender. */
+static void add_author(const struct sendmail *m, struct sbuf *out) {
+    if (m->s.is_remote || m->s.from[0] == '\0')
+        return;
+    if (m->resent && !m->has_resent_from)
         add_from(m, "Resent-From", out);
-    if (!m->has_resent_date) {
-        sbuf_add_c(out, "Resent-Date: ");
-        clock_add_rfc5322(out, clock_wall_us());
-        sbuf_add_ch(out, '\n');
-    }
-    if (!m->has_resent_id)
-        sbuf_printf(out, "Resent-Message-Id: <%llx.%x@%s>\n", (unsigned long long)clock_wall_us(),
-                    (unsigned)getpid(), m->s.cfg->p.myhostname);
+    else if (!m->resent && !m->has_from)
+        add_from(m, "From", out);
 }
 
-/* The fields that are missing, then those that are there, with -t without those that name hidden
+/* The field that is missing, then those that are there, with -t without those that name hidden
  * recipients. */
 static void header_rewrite(struct sendmail *m) {
     struct str rest = sbuf_str(&m->s.content);
     struct sbuf out = {0};
-    if (m->resent)
-        add_resent(m, &out);
-    else if (!m->has_from)
-        add_from(m, "From", &out);
+    add_author(m, &out);
     if (rest.n > 0 && (rest.p[0] == ' ' || rest.p[0] == '\t') && out.n > 0)
         sbuf_add_ch(&out, '\n'); /* the body begins there: it continues no field of ours */
     while (rest.n > 0 && header_field_name(rest).n > 0) {
@@ -216,8 +212,11 @@ static bool content_read(struct sendmail *m) {
 
 static void sender_take(void *arg, const struct addrlist_item *item) {
     struct sendmail *m = arg;
+    struct str addr = item->addr;
+    if (addr.n > 1 && str_chr(addr, '@') > 0 && addr.p[addr.n - 1] == '.')
+        addr.n--; /* as at the daemon's door */
     free(m->s.from);
-    m->s.from = str_dup(item->addr);
+    m->s.from = str_dup(addr);
 }
 
 static const char *notify_value(const char *arg) {
@@ -248,6 +247,9 @@ static int option_take(struct sendmail *m, int opt) {
         break;
     case 'F':
         m->name = optarg;
+        break;
+    case 'G':
+        m->s.is_remote = true;
         break;
     case 't':
         m->from_header = true;

@@ -142,6 +142,8 @@ static int say_mail(struct dialogue *d, const struct submission *s) {
     }
     if (s->ret != NULL)
         sbuf_printf(&b, " RET=%s", s->ret);
+    if (s->is_remote)
+        sbuf_add_c(&b, " REWRITE=REMOTE");
     sbuf_add_c(&b, "\r\n");
     int code = dialogue_say(d, b.p, b.n);
     sbuf_free(&b);

@@ -22,6 +22,7 @@ struct submission {
     const char *envid;   /* NULL: none */
     const char *notify;  /* of every recipient, as NOTIFY has it; NULL: none */
     const char *ret;     /* "FULL" or "HDRS"; NULL: none */
+    bool is_remote;      /* it comes from another host: its header is not completed (-G) */
 };
 
 /* Adds a recipient, in internal form. */

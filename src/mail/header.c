@@ -21,6 +21,14 @@ bool header_is_mbox_line(struct str line) {
     return line.n >= 5 && memcmp(line.p, "From ", 5) == 0;
 }
 
+/* A field "Resent-NAME". */
+static void note_resent(struct header_scan *h, struct str name) {
+    h->resent = true;
+    h->has_resent_from = h->has_resent_from || str_ieq_c(name, "from");
+    h->has_resent_date = h->has_resent_date || str_ieq_c(name, "date");
+    h->has_resent_id = h->has_resent_id || str_ieq_c(name, "message-id");
+}
+
 static void note_field(struct header_scan *h, struct str name, struct str value) {
     if (str_ieq_c(name, "received"))
         h->received++;
@@ -30,6 +38,8 @@ static void note_field(struct header_scan *h, struct str name, struct str value)
         h->has_date = true;
     else if (str_ieq_c(name, "to") || str_ieq_c(name, "cc"))
         h->has_to = true;
+    if (str_istarts(name, "resent-"))
+        note_resent(h, str_from(name, 7));
     h->in_message_id = str_ieq_c(name, "message-id") && !h->has_message_id;
     if (h->in_message_id) {
         h->has_message_id = true;

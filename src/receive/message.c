@@ -78,11 +78,12 @@ static void add_received(const struct session *s, struct sbuf *b) {
     sbuf_add_c(b, "\r\n");
 }
 
-/* Is the client one of local_header_rewrite_clients?  permit_inet_interfaces, permit_mynetworks. */
+/* Is the client one of local_header_rewrite_clients?  permit_inet_interfaces, permit_mynetworks.
+ * What sendmail -G hands over comes from elsewhere. */
 static bool rewrites_headers(const struct session *s) {
     struct str who = str_of(s->p->local_header_rewrite_clients);
     if (s->client.local)
-        return true;
+        return !s->tx->is_remote;
     if (list_has_word(who, "permit_mynetworks") && client_is_in(&s->client, s->p->mynetworks))
         return true;
     return list_has_word(who, "permit_inet_interfaces") &&
@@ -94,29 +95,54 @@ static bool completes_headers(const struct session *s) {
     return s->p->always_add_missing_headers || rewrites_headers(s);
 }
 
+static void add_date_field(const struct transaction *tx, const char *field, struct sbuf *add) {
+    sbuf_printf(add, "%s: ", field);
+    clock_add_rfc5322(add, tx->arrival_us);
+    sbuf_add_c(add, "\r\n");
+}
+
+static void add_sender_field(const struct transaction *tx, const char *field, struct sbuf *add) {
+    sbuf_printf(add, "%s: ", field);
+    if (tx->sender_n == 0)
+        sbuf_add_c(add, "MAILER-DAEMON");
+    else
+        addr_external(add, transaction_sender(tx));
+    sbuf_add_c(add, "\r\n");
+}
+
+static void add_missing_fields(const struct transaction *tx, const struct params *p,
+                               struct header_scan *h, struct sbuf *add) {
+    if (!h->has_message_id) {
+        qid_message_id(&h->message_id, tx->qid, tx->arrival_us, p->myhostname);
+        sbuf_printf(add, "Message-Id: %s\r\n", h->message_id.p);
+    }
+    if (!h->has_date)
+        add_date_field(tx, "Date", add);
+    if (!h->has_from)
+        add_sender_field(tx, "From", add);
+}
+
+/* A message that is sent again says so in fields of its own (RFC 5322 section 3.6.6). */
+static void add_missing_resent(const struct transaction *tx, const struct params *p,
+                               const struct header_scan *h, struct sbuf *add) {
+    if (!h->has_resent_id) {
+        sbuf_add_c(add, "Resent-Message-Id: ");
+        qid_message_id(add, tx->qid, tx->arrival_us, p->myhostname);
+        sbuf_add_c(add, "\r\n");
+    }
+    if (!h->has_resent_date)
+        add_date_field(tx, "Resent-Date", add);
+    if (!h->has_resent_from)
+        add_sender_field(tx, "Resent-From", add);
+}
+
 /* Fields that are missing, to be put at the end of the header section. */
 static void missing_fields(void *arg, struct header_scan *h, struct sbuf *add) {
     const struct session *s = arg;
-    const struct transaction *tx = s->tx;
-    if (completes_headers(s)) {
-        if (!h->has_message_id) {
-            qid_message_id(&h->message_id, tx->qid, tx->arrival_us, s->cfg->p.myhostname);
-            sbuf_printf(add, "Message-Id: %s\r\n", h->message_id.p);
-        }
-        if (!h->has_date) {
-            sbuf_add_c(add, "Date: ");
-            clock_add_rfc5322(add, tx->arrival_us);
-            sbuf_add_c(add, "\r\n");
-        }
-        if (!h->has_from) {
-            sbuf_add_c(add, "From: ");
-            if (tx->sender_n == 0)
-                sbuf_printf(add, "MAILER-DAEMON@%s", s->cfg->p.myorigin);
-            else
-                addr_external(add, transaction_sender(tx));
-            sbuf_add_c(add, "\r\n");
-        }
-    }
+    if (completes_headers(s) && h->resent)
+        add_missing_resent(s->tx, &s->cfg->p, h, add);
+    else if (completes_headers(s))
+        add_missing_fields(s->tx, &s->cfg->p, h, add);
     if (h->no_separator)
         sbuf_add_c(add, "\r\n");
 }

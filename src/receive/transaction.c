@@ -163,6 +163,8 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
         s->tx->flags |= str_ieq_c(value, "FULL") ? ENV_RET_FULL : ENV_RET_HDRS;
         return true;
     }
+    if (s->client.local && str_ieq_c(key, "REWRITE") && str_ieq_c(value, "REMOTE"))
+        return s->tx->is_remote = true;
     if (str_ieq_c(key, "ENVID") && take_envid(&s->tx->envid, value))
         return true;
     if (str_ieq_c(key, "RET") || str_ieq_c(key, "ENVID") ||

@@ -41,6 +41,7 @@ struct transaction {
     uint64_t chunk_n;               /* bytes of the first BDAT, while access decides about it */
     bool chunk_last;                /* that was BDAT … LAST */
     bool expected;                  /* the spool was told that a message is on its way */
+    bool is_remote;                 /* sendmail says that another host wrote the message (-G) */
 };
 
 enum cmd transaction_mail(struct session *s, struct str args);

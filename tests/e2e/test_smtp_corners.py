@@ -102,7 +102,7 @@ def test_what_is_added_to_whose_mail(dns, relay):
     assert fields("local_header_rewrite_clients = permit_mynetworks\nmynetworks = 192.0.2.0/24\n"
                   "smtpd_relay_restrictions = permit_inet_interfaces, reject\n", "others") == []
     assert "From" in fields("", "no-sender", sender="")
-    assert b"MAILER-DAEMON@" in relay.wait_mail(b"no-sender")["content"]
+    assert b"From: MAILER-DAEMON\r\n" in relay.wait_mail(b"no-sender")["content"]
 
 
 def test_transports_that_refuse(dns, relay):
