@@ -7,7 +7,6 @@
  */
 #include "receive/anvil.h"
 
-#include <arpa/inet.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +15,9 @@
 #include "util/htab.h"
 #include "util/list.h"
 #include "util/mem.h"
+#include "util/net.h"
 
-#define IPV6_PREFIX 84
+#define IPV6_PREFIX 84 /* of a client's network, as in Postfix 3.8 */
 
 struct anvil_client {
     struct dl link; /* idle: no connection is open */
@@ -33,17 +33,6 @@ static struct htab anvil_table;
 static struct dl anvil_idle = {&anvil_idle, &anvil_idle};
 static size_t anvil_n_idle;
 static int64_t (*anvil_clock)(void) = clock_mono_ms;
-
-/* The key of an address: of IPv6 the network. */
-static const char *anvil_key(const char *addr, char key[INET6_ADDRSTRLEN]) {
-    struct in6_addr a;
-    if (strchr(addr, ':') == NULL || inet_pton(AF_INET6, addr, &a) != 1)
-        return addr;
-    a.s6_addr[IPV6_PREFIX / 8] &= (uint8_t)(0xff << (8 - IPV6_PREFIX % 8));
-    for (size_t i = IPV6_PREFIX / 8 + 1; i < sizeof a.s6_addr; i++)
-        a.s6_addr[i] = 0;
-    return inet_ntop(AF_INET6, &a, key, INET6_ADDRSTRLEN);
-}
 
 static void anvil_forget(struct anvil_client *c) {
     dl_remove(&c->link);
@@ -83,7 +72,7 @@ static struct anvil_client *anvil_get(const char *addr, int64_t unit_s) {
     char key[INET6_ADDRSTRLEN];
     int64_t now = anvil_clock();
     anvil_shrink(now);
-    addr = anvil_key(addr, key);
+    addr = netaddr_network(addr, IPV6_PREFIX, key);
     struct anvil_client *c = htab_get(&anvil_table, str_of(addr));
     if (c == NULL) {
         c = MEM_NEW(struct anvil_client);
@@ -115,7 +104,8 @@ bool anvil_connect(const char *addr, int64_t max_count, int64_t max_rate, int64_
 void anvil_disconnect(const char *addr) {
     char key[INET6_ADDRSTRLEN];
     pthread_mutex_lock(&anvil_lock);
-    struct anvil_client *c = htab_get(&anvil_table, str_of(anvil_key(addr, key)));
+    struct anvil_client *c =
+        htab_get(&anvil_table, str_of(netaddr_network(addr, IPV6_PREFIX, key)));
     if (c != NULL && c->open > 0 && --c->open == 0)
         anvil_set_idle(c);
     anvil_shrink(anvil_clock());

@@ -47,6 +47,15 @@ const char *netaddr_text(const struct netaddr *a, char buf[INET6_ADDRSTRLEN]) {
     return buf;
 }
 
+const char *netaddr_network(const char *addr, unsigned bits, char buf[INET6_ADDRSTRLEN]) {
+    struct in6_addr a;
+    if (strchr(addr, ':') == NULL || inet_pton(AF_INET6, addr, &a) != 1)
+        return addr;
+    for (unsigned i = bits; i < sizeof a.s6_addr * 8; i++)
+        a.s6_addr[i / 8] &= (uint8_t) ~(0x80U >> i % 8);
+    return inet_ntop(AF_INET6, &a, buf, INET6_ADDRSTRLEN);
+}
+
 uint16_t netaddr_port(const struct netaddr *a) {
     return ntohs(a->u.sa.sa_family == AF_INET ? a->u.in4.sin_port : a->u.in6.sin6_port);
 }

@@ -26,6 +26,9 @@ bool netaddr_parse(struct netaddr *a, struct str s, uint16_t port);
 void netaddr_unmap(struct netaddr *a);
 /* Numeric text without port. */
 const char *netaddr_text(const struct netaddr *a, char buf[INET6_ADDRSTRLEN]);
+/* Who has an address, as far as counting goes: an address of IPv4 as it is, of IPv6 its network of
+ * so many bits, in buf. */
+const char *netaddr_network(const char *addr, unsigned bits, char buf[INET6_ADDRSTRLEN]);
 uint16_t netaddr_port(const struct netaddr *a);
 void netaddr_set_port(struct netaddr *a, uint16_t port);
 socklen_t netaddr_len(const struct netaddr *a);

@@ -250,11 +250,26 @@ static bool parse_body(struct req *r) {
     return false;
 }
 
+static enum MHD_Result take_forwarded(void *arg, enum MHD_ValueKind kind, const char *name,
+                                      const char *value) {
+    (void)kind;
+    if (strcasecmp(name, "X-Forwarded-For") == 0 && value != NULL)
+        *(const char **)arg = value;
+    return MHD_YES;
+}
+
+/* The last such field, or NULL: a proxy may add one of its own behind what the client sent. */
+static const char *forwarded_for(struct req *r) {
+    const char *last = NULL;
+    MHD_get_connection_values(r->conn, MHD_HEADER_KIND, take_forwarded, &last);
+    return last;
+}
+
 /* The client's address: what the proxy on this machine says, else the peer's. */
 static void find_client(struct req *r) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    const char *by = req_header(r, "X-Forwarded-For"), *proto = req_header(r, "X-Forwarded-Proto");
+    const char *by = forwarded_for(r), *proto = req_header(r, "X-Forwarded-Proto");
     struct netaddr peer = {0}, from;
     bool local = true; /* a unix socket */
     if (info != NULL && info->client_addr != NULL && info->client_addr->sa_family != AF_UNIX) {
@@ -269,8 +284,10 @@ static void find_client(struct req *r) {
         struct str s = str_of(by);
         ptrdiff_t comma = str_rchr(s, ',');
         s = str_trim(comma < 0 ? s : str_from(s, (size_t)comma + 1));
-        if (netaddr_parse(&from, s, 0))
+        if (netaddr_parse(&from, s, 0)) {
+            netaddr_unmap(&from);
             netaddr_text(&from, r->client);
+        }
     }
     r->https = local && proto != NULL && strcmp(proto, "https") == 0;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "util/clock.h"
+#include "util/net.h"
 #include "util/str.h"
 
 #define ENTRIES    4096U
@@ -15,6 +16,7 @@
 #define WAIT_MAX   900U /* of an address */
 #define SHARED_MAX 30U  /* of an account: its owner cannot be locked out for longer */
 #define FORGET_MS  3600000
+#define NETWORK    64 /* bits of an address of IPv6: who has one has all of its network */
 
 struct entry {
     char key[300];     /* "": free */
@@ -75,6 +77,8 @@ static unsigned wait_of(const struct entry *e, unsigned most) {
 }
 
 unsigned throttle_begin(const char *client, const char *account) {
+    char key[INET6_ADDRSTRLEN];
+    client = netaddr_network(client, NETWORK, key);
     pthread_mutex_lock(&lock);
     struct entry *from = entry_find("from", client, true), *to = entry_find("for", account, true);
     unsigned a = wait_of(from, WAIT_MAX), b = wait_of(to, SHARED_MAX);
@@ -87,8 +91,10 @@ unsigned throttle_begin(const char *client, const char *account) {
 }
 
 void throttle_end(const char *client, const char *account, enum throttle_end how) {
+    char key[INET6_ADDRSTRLEN];
     if (how == THROTTLE_WRONG)
         return;
+    client = netaddr_network(client, NETWORK, key);
     pthread_mutex_lock(&lock); /* an entry may have made room for another one meanwhile */
     struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
     if (from != NULL)

@@ -1,11 +1,12 @@
 /*
  * web/throttle.h - how often passwords may be guessed
  *
- * In memory, per client address and per account.  A guess counts from its beginning, so that many
- * at once are not looked at either.  Five are free, then each one doubles a wait of one second, up
- * to a quarter of an hour for an address and half a minute for an account.  The right password
- * forgives an account everything, an address what it guessed for that account last; an hour's rest
- * forgives both.  The table is bounded: when it is full, the oldest entry makes room.  Any thread.
+ * In memory, per client address (of IPv6, its network of 64 bits) and per account.  A guess counts
+ * from its beginning, so that many at once are not looked at either.  Five are free, then each one
+ * doubles a wait of one second, up to a quarter of an hour for an address and half a minute for an
+ * account.  The right password forgives an account everything, an address what it guessed for that
+ * account last; an hour's rest forgives both.  The table is bounded: when it is full, the oldest
+ * entry makes room.  Any thread.
  */
 #ifndef PH_WEB_THROTTLE_H
 #define PH_WEB_THROTTLE_H

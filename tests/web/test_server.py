@@ -1,5 +1,6 @@
 """posthouse-web: sessions and what protects them, tokens, relays, tests, queue, metrics, OpenAPI, nginx."""
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -104,6 +105,33 @@ def test_guessing_is_throttled(dns):
         assert status == 429 and "try again in" in answer["_msg"] and int(api.last.getheader("Retry-After")) > 0  # the right one waits too
         wait_for(lambda: api.request("POST", "/api/login", form={"username": GLOBAL, "password": SECRET})[0] == 200, 30, 0.3)
         assert w.log().count(f"web[{w.web.pid}]: warning: 127.0.0.1: login failed for {GLOBAL}") >= 5
+
+
+def guess(w, n, *forwarded):
+    """A guess for an account of its own, by way of a proxy that sends these fields."""
+    c = http.client.HTTPConnection("127.0.0.1", w.web_port, timeout=30 * SLOW)
+    body = f"username=nobody{n}%40a.example&password=wrong"
+    c.putrequest("POST", "/api/login")
+    for value in forwarded:
+        c.putheader("X-Forwarded-For", value)
+    c.putheader("Content-Type", "application/x-www-form-urlencoded")
+    c.putheader("Content-Length", str(len(body)))
+    c.endheaders(body.encode())
+    status = c.getresponse().status
+    c.close()
+    return status
+
+
+def test_no_choice_of_address_makes_guessing_fast(dns):
+    """Who has one address of IPv6 has 2^64 of them; and what a client says of itself is not what its proxy says of it."""
+    with site(dns) as w:
+        codes = [guess(w, n, f"2001:db8:7:8:{n:x}::{n:x}") for n in range(1, 9)]
+        assert codes[:5] == [401] * 5 and 429 in codes[5:], codes
+        assert guess(w, 9, "2001:db8:7:9::1") == 401
+        assert [guess(w, 40 + n, f"::ffff:203.0.113.{n}") for n in range(1, 9)] == [401] * 8  # these are eight
+        codes = [guess(w, 20 + n, f"192.0.2.{n}", "198.51.100.77") for n in range(1, 9)]
+        assert codes[:5] == [401] * 5 and 429 in codes[5:], codes
+        assert "warning: 198.51.100.77: login failed for nobody21@a.example" in w.log() and ": 192.0.2." not in w.log()
 
 
 def test_one_time_link(dns):
