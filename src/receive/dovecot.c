@@ -21,6 +21,7 @@
 #define HANDSHAKE_MS 10000
 #define ANSWER_MS    60000
 #define LINE_LIMIT   16384U
+#define MECHS_MAX    64U /* that it may name */
 /* After a failed connect, the next one. */
 #define RETRY_MS 1000
 /* A CPID is a thread ID, which has 22 bits at most, and a number above it. */
@@ -52,6 +53,7 @@ struct dovecot {
     struct itab open;
     uint32_t next_id;
     int64_t failed_ms;
+    int64_t answered_ms; /* when a question was answered last */
     uv_timer_t tick;
 };
 
@@ -102,15 +104,32 @@ static void dovecot_lose(struct dovecot *d, const char *why) {
     dovecot_wake(d);
 }
 
-static void dovecot_tick(uv_timer_t *t) {
-    struct dovecot *d = t->data;
+/* One that has been asked for too long, or NULL. */
+static struct question *question_late(const struct dovecot *d) {
     int64_t now = loop_now_ms(d->loop);
     struct question *q;
     for (size_t pos = 0; (q = itab_next(&d->open, &pos)) != NULL;)
-        if (q->asked_ms != 0 && now - q->asked_ms > ANSWER_MS) {
+        if (q->asked_ms != 0 && now - q->asked_ms > ANSWER_MS)
+            return q;
+    return NULL;
+}
+
+/* A service that has answered others since is there: that question alone is given up.  Answers may
+ * end questions, so each is looked for anew. */
+static void dovecot_tick(uv_timer_t *t) {
+    struct dovecot *d = t->data;
+    struct question *q;
+    while ((q = question_late(d)) != NULL) {
+        if (d->answered_ms <= q->asked_ms) {
             dovecot_lose(d, "no answer in time");
             return;
         }
+        log_warn("smtpd", "SASL: %s: no answer in time to one question", d->path);
+        conn_printf(d->conn, "CANCEL\t%u\n", q->id);
+        itab_del(&d->open, q->id);
+        q->fn(q->arg, DOVECOT_TEMP, STR_LIT("no answer in time"), STR_NONE);
+        free(q);
+    }
 }
 
 static _Thread_local unsigned dovecot_number; /* of the next one of this thread */
@@ -253,6 +272,10 @@ static void add_mech(struct dovecot *d, struct str rest) {
     }
     if (private)
         return;
+    if (d->n_mechs == MECHS_MAX) {
+        dovecot_lose(d, "too many mechanisms");
+        return;
+    }
     d->mechs = mem_realloc(d->mechs, (d->n_mechs + 1) * sizeof *d->mechs);
     d->mechs[d->n_mechs++] = (struct mech){str_dup(name), lacks};
 }
@@ -283,6 +306,7 @@ static void dovecot_on_answer(struct dovecot *d, struct str verb, struct str res
         dovecot_lose(d, "malformed answer");
         return;
     }
+    d->answered_ms = loop_now_ms(d->loop);
     struct question *q = itab_get(&d->open, n);
     if (q == NULL)
         return;

@@ -991,6 +991,60 @@ static void test_dovecot_silence(void **state) {
     turn();
 }
 
+/* A question that the service never answers fails alone, as long as it answers others. */
+static void test_dovecot_forgets_one(void **state) {
+    static const struct dovecot_login l = {"LOGIN", "smtp", "", "192.0.2.2", true, {NULL, 0}};
+    struct login_answer lost = {0}, good = {0};
+    char said[100];
+    (void)state;
+    service = -1;
+    service_listens();
+    struct dovecot *d = dovecot_new(loop, socket_path);
+    service_greets(d);
+    uint32_t id = dovecot_begin(d, &l, on_login, &lost);
+    assert_non_null(strstr(service_hears(), "LOGIN"));
+    for (int i = 1; i <= 5; i++) {
+        uint32_t other = dovecot_begin(d, &l, on_login, &good);
+        assert_non_null(strstr(service_hears(), "AUTH\t"));
+        snprintf(said, sizeof said, "FAIL\t%u\tuser=u\n", other);
+        service_says(said);
+        assert_true(good.times == i && good.rc == DOVECOT_FAIL);
+        ahead_s += 20;
+        turn();
+    }
+    assert_true(lost.times == 1 && lost.rc == DOVECOT_TEMP && dovecot_ready(d));
+    snprintf(said, sizeof said, "OK\t%u\tuser=u\n", id);
+    service_says(said); /* too late */
+    assert_true(lost.times == 1 && dovecot_ready(d));
+    close(listener);
+    close(service);
+    dovecot_free(d);
+    turn();
+}
+
+/* No service makes us remember more than there can be mechanisms. */
+static void test_dovecot_names_too_many(void **state) {
+    struct dovecot_wait w = {.fn = is_told};
+    struct sbuf greeting = {0};
+    (void)state;
+    n_told = 0;
+    service = -1;
+    service_listens();
+    struct dovecot *d = dovecot_new(loop, socket_path);
+    dovecot_await(d, &w);
+    assert_non_null(strstr(service_hears(), "VERSION\t1\t"));
+    for (int i = 0; i < 100; i++)
+        sbuf_printf(&greeting, "MECH\tM%d\n", i);
+    sbuf_add_c(&greeting, "DONE\n");
+    service_says(greeting.p);
+    assert_true(!dovecot_ready(d) && n_told == 1);
+    sbuf_free(&greeting);
+    close(listener);
+    close(service);
+    dovecot_free(d);
+    turn();
+}
+
 /* A service that never completes the connection (a full queue, a firewall) is as absent as one that
  * does not greet: clients that say EHLO wait seconds for its list, not until the kernel gives up.
  */
@@ -1178,6 +1232,8 @@ int main(void) {
         cmocka_unit_test(test_access_networks),
         cmocka_unit_test(test_dovecot_lines),
         cmocka_unit_test(test_dovecot_silence),
+        cmocka_unit_test(test_dovecot_forgets_one),
+        cmocka_unit_test(test_dovecot_names_too_many),
         cmocka_unit_test(test_dovecot_never_connects),
     };
     return cmocka_run_group_tests(tests, loop_make, dir_remove);
