@@ -307,6 +307,20 @@ static void relays_fill(struct config *c) {
     c->relays_spec = config_text_keep(c, sbuf_take(&b));
 }
 
+/* The alias file that Postfix has by default counts where it is there: a machine without one has no
+ * aliases, and its tables lie in fewer folders. */
+static void aliases_fill(const struct config *c, struct params *p) {
+    struct str spec = str_of(p->alias_maps);
+    ptrdiff_t colon = str_chr(spec, ':');
+    struct sbuf path = {0};
+    if (cfg_file_find(&c->main, STR_LIT("alias_maps")) != NULL || colon < 0)
+        return;
+    sbuf_printf(&path, "%s.db", spec.p + colon + 1);
+    if (!cfg_source_may_exist(c->source, path.p))
+        p->alias_maps = "";
+    sbuf_free(&path);
+}
+
 /* A name below queue_directory that Dovecot made there: Postfix's, where that is the one meant. */
 static void sasl_path_fill(struct config *c, struct params *p) {
     const char *path = p->smtpd_sasl_path;
@@ -323,6 +337,7 @@ static void params_fill(struct config *c, const struct service *svc, struct para
     accounts_fill(c, p);
     origin_fill(c, p);
     sasl_path_fill(c, p);
+    aliases_fill(c, p);
     for (size_t i = 0; i < sizeof pattern_lists / sizeof pattern_lists[0]; i++)
         list_fill(c, p, pattern_lists[i]);
     if (p->smtp_tls_security_level[0] == '\0')
@@ -606,7 +621,7 @@ bool config_name_used(const struct config *c, const char *name) {
         if (n <= k || strcmp(name + n - k, transport_suffixes[i]) != 0)
             continue;
         const struct service *s = config_transport(c, str_make(name, n - k));
-        return s != NULL && s->kind != SERVICE_UNUSED;
+        return s != NULL && s->kind != SERVICE_UNUSED && s->kind != SERVICE_LOCAL;
     }
     struct str rest = sbuf_str(&c->used_names), used;
     while (str_split(&rest, "\n", &used))

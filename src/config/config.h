@@ -22,6 +22,7 @@ enum service_kind {
     SERVICE_ERROR,   /* transport: bounce with the next hop as text */
     SERVICE_RETRY,   /* transport: defer with the next hop as text */
     SERVICE_DISCARD, /* transport: drop, counted as sent */
+    SERVICE_LOCAL,   /* transport: aliases(5) */
     SERVICE_UNUSED   /* a line that Posthouse does not use */
 };
 

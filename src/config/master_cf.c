@@ -44,6 +44,8 @@ static enum service_kind kind_of(struct str type, struct str command) {
         return SERVICE_ERROR;
     if (local && str_eq_c(command, "discard"))
         return SERVICE_DISCARD;
+    if (local && str_eq_c(command, "local"))
+        return SERVICE_LOCAL;
     return SERVICE_UNUSED;
 }
 
@@ -179,6 +181,7 @@ void master_cf_defaults(struct config *c) {
     builtin_add(c, SERVICE_SMTP, "smtp", "smtp");
     builtin_add(c, SERVICE_SMTP, "relay", "smtp");
     builtin_add(c, SERVICE_LMTP, "lmtp", "lmtp");
+    builtin_add(c, SERVICE_LOCAL, "local", "local");
     const struct cfg_entry *cert = cfg_file_find(&c->main, STR_LIT("smtpd_tls_cert_file"));
     const struct cfg_entry *chain = cfg_file_find(&c->main, STR_LIT("smtpd_tls_chain_files"));
     if ((cert == NULL || cert->value[0] == '\0') && (chain == NULL || chain->value[0] == '\0'))

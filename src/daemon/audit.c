@@ -42,6 +42,7 @@ static void check_tables(const struct config *c, const char *name, const char *v
     struct str rest = str_of(value), one;
     const struct cfg_entry *e = cfg_file_find(&c->main, str_of(name));
     int line = e == NULL ? 0 : e->line;
+    bool aliases = strcmp(name, "alias_maps") == 0;
     while (str_split_braces(&rest, ", \t\r\n", &one)) {
         if (!map_looks_like(one))
             continue;
@@ -50,9 +51,12 @@ static void check_tables(const struct config *c, const char *name, const char *v
         char *stale = map_stale(m);
         if (!m->opened)
             diag_add(d, DIAG_ERROR, c->main.path, line, "%s: %s%s", name, m->err,
-                     m->path != NULL && m->ops->build != NULL ? " (run postmap on it)" : "");
+                     m->path == NULL || m->ops->build == NULL ? ""
+                     : aliases                                ? " (run newaliases)"
+                                                              : " (run postmap on it)");
         if (stale != NULL)
-            diag_add(d, DIAG_WARN, c->main.path, line, "%s: %s (run postmap on it)", name, stale);
+            diag_add(d, DIAG_WARN, c->main.path, line, "%s: %s (run %s)", name, stale,
+                     aliases ? "newaliases" : "postmap on it");
         free(stale);
         map_close(m);
         free(spec);
@@ -149,5 +153,6 @@ void audit(const struct config *c, struct diags *d) {
     check_self(c, d);
     check_certificates(c, d);
     audit_rows(c, d);
+    audit_aliases(c, d);
     audit_tls(c, d);
 }

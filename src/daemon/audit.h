@@ -16,8 +16,10 @@ void audit(const struct config *c, struct diags *d);
 void audit_credentials(const struct config *c, struct diags *d);
 /* what TLS needs: files, protocols, the rows of smtp_tls_policy_maps; */
 void audit_tls(const struct config *c, struct diags *d);
-/* rows and keys in tables that people fill by hand. */
+/* rows and keys in tables that people fill by hand; */
 void audit_rows(const struct config *c, struct diags *d);
+/* aliases that ask for what is not done, and where root's mail goes. */
+void audit_aliases(const struct config *c, struct diags *d);
 /* Tables that are opened from now on may use c's parameters (mysql:NAME); NULL: none. */
 void audit_tables_of(const struct config *c);
 

@@ -132,16 +132,12 @@ static void check_folder(void *arg, const char *dir) {
 }
 
 static bool has_transport(const struct config *cfg, const char *transport) {
-    size_t n = strcspn(transport, ":");
-    for (size_t i = 0; i < cfg->n_services; i++)
-        if (cfg->services[i]->kind == SERVICE_SMTP && strlen(cfg->services[i]->name) == n &&
-            strncmp(cfg->services[i]->name, transport, n) == 0)
-            return true;
-    return false;
+    const struct service *t = config_transport(cfg, str_make(transport, strcspn(transport, ":")));
+    return t != NULL && (t->kind == SERVICE_SMTP || t->kind == SERVICE_LOCAL);
 }
 
-/* What cron and other programs send to "root" gets myorigin's name.  Without mailboxes and aliases
- * that is no place where it can go. */
+/* What cron and other programs send to "root" gets myorigin's name.  Without a line for local(8) in
+ * master.cf, which expands aliases, there is no place where it can go. */
 static void check_local_mail(const struct config *cfg, struct diags *d) {
     const struct params *p = &cfg->p;
     char *err = NULL;
@@ -150,12 +146,14 @@ static void check_local_mail(const struct config *cfg, struct diags *d) {
         return;
     struct matchlist *names = matchlist_open(p->mydestination, NULL, MATCH_DOMAIN, false);
     if (matchlist_has(names, str_of(p->myorigin), &err) == MATCH_YES)
-        diag_add(d, DIAG_NOTE, cfg->main.path, check_line_of(cfg, "mydestination"),
-                 "mail without a domain, such as cron's for root, is for root@%s, which "
-                 "mydestination names: Posthouse has no mailboxes and expands no alias_maps, so it "
-                 "waits in the queue (clients get 451) until it is too old; an empty mydestination "
-                 "sends it to the relay host, a row in transport_maps where that says",
-                 p->myorigin);
+        diag_add(
+            d, DIAG_NOTE, cfg->main.path, check_line_of(cfg, "mydestination"),
+            "mail without a domain, such as cron's for root, is for root@%s, which "
+            "mydestination names, and local_transport = %s is no transport of Posthouse: it "
+            "waits in the queue (clients get 451) until it is too old; a line \"local unix - n "
+            "n - - local\" in master.cf sends it where alias_maps says, an empty "
+            "mydestination to the relay host",
+            p->myorigin, p->local_transport);
     free(err);
     matchlist_close(names);
 }

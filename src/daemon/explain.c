@@ -10,11 +10,14 @@
 #include <string.h>
 
 #include "deliver/probe.h"
+#include "route/alias.h"
 #include "route/route.h"
 #include "util/mem.h"
 
 /* Stands for any recipient that no rule names. */
 #define ANYBODY "anybody@elsewhere.invalid"
+/* Roads of one alias's addresses. */
+#define ALIAS_SHOWN_MAX 20U
 
 struct explain {
     struct loop *home;
@@ -24,7 +27,10 @@ struct explain {
     char *sender, *rcpt;
     char *via; /* a relay host to test; NULL: what the rules say */
     bool connect, any_rcpt;
-    struct config *cfg; /* reference */
+    struct alias_result alias; /* what the recipient stands for, when it is an alias */
+    size_t next;               /* of its addresses */
+    bool failed;               /* one of them would not be delivered */
+    struct config *cfg;        /* reference */
     struct trace trace;
     struct task begin;
 };
@@ -69,8 +75,28 @@ static void explain_emit(void *arg, json_t *step) {
     explain_send_line(arg, step, false);
 }
 
+static void explain_on_route(void *arg, const struct route *r);
+
+/* The road of the next address that the recipient stands for. */
+static void explain_next(struct explain *x) {
+    free(x->rcpt);
+    x->rcpt = mem_strdup(x->alias.addrs[x->next++]);
+    trace_note(&x->trace, "forwarded to", "%s", x->rcpt);
+    route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace,
+                  explain_on_route, x);
+}
+
 static void over(void *arg, bool ok) {
     struct explain *x = arg;
+    x->failed = x->failed || !ok;
+    if (x->next < x->alias.n && x->next < ALIAS_SHOWN_MAX) {
+        explain_next(x);
+        return;
+    }
+    if (x->next < x->alias.n)
+        trace_note(&x->trace, "alias", "%zu more addresses are not shown", x->alias.n - x->next);
+    ok = !x->failed;
+    alias_result_free(&x->alias);
     config_unref(x->cfg);
     x->cfg = NULL;
     explain_send_line(x, json_pack("{s:b, s:b}", "ok", 1, "passed", ok), true);
@@ -106,6 +132,38 @@ static void note_route(struct explain *x, const struct route *r) {
     trace_end(&x->trace, o);
 }
 
+static void explain_on_alias(void *arg, struct alias_result *r) {
+    struct explain *x = arg;
+    struct sbuf all = {0};
+    if (r->rc != ALIAS_OK) {
+        outcome(x, r->rc == ALIAS_FAILED ? "4.3.0" : "4.3.5", "mail would be deferred",
+                r->rc == ALIAS_FAILED ? STR_LIT("alias database unavailable") : sbuf_str(&r->why));
+        over(x, false);
+        return;
+    }
+    x->alias = *r;
+    *r = (struct alias_result){0};
+    for (size_t i = 0; i < x->alias.n && i < ALIAS_SHOWN_MAX; i++)
+        sbuf_printf(&all, "%s%s", i > 0 ? ", " : "", x->alias.addrs[i]);
+    if (x->alias.owner != NULL) {
+        free(x->sender);
+        x->sender = mem_strdup(x->alias.owner);
+    }
+    trace_note(&x->trace, "alias", "goes on from <%s> to %s", x->sender, all.p);
+    sbuf_free(&all);
+    explain_next(x);
+}
+
+/* What the recipient stands for.  An address of an alias is one that is a list of its own. */
+static void explain_local(struct explain *x) {
+    if (x->alias.n > 0) {
+        trace_note(&x->trace, "alias", "a list of its own, with a sender of its own");
+        over(x, true);
+        return;
+    }
+    alias_expand(x->cfg, x->at.lookup, str_of(x->rcpt), &x->trace, explain_on_alias, x);
+}
+
 static void explain_on_route(void *arg, const struct route *r) {
     struct explain *x = arg;
     if (r->rc != ROUTE_OK) {
@@ -115,6 +173,10 @@ static void explain_on_route(void *arg, const struct route *r) {
         return;
     }
     note_route(x, r);
+    if (r->transport->kind == SERVICE_LOCAL) {
+        explain_local(x);
+        return;
+    }
     if (r->transport->kind != SERVICE_SMTP) {
         here(x, r);
         over(x, r->transport->kind == SERVICE_DISCARD);

@@ -222,7 +222,7 @@ static void get_errors(struct progress *p, struct ipc_reader *r) {
 
 static bool are_states(struct str done) {
     for (size_t i = 0; i < done.n; i++)
-        if ((uint8_t)done.p[i] > RCPT_REPORT)
+        if ((uint8_t)done.p[i] > RCPT_LISTED || done.p[i] == 3)
             return false;
     return true;
 }

@@ -66,7 +66,9 @@ struct envelope *envelope_decode(struct str in);
 enum rcpt_state {
     RCPT_WAITS = 0,
     RCPT_DONE = 1,
-    RCPT_REPORT = 2 /* delivered; the report of success that its sender asked for is owed */
+    RCPT_REPORT = 2,   /* delivered; the report of success that its sender asked for is owed */
+    RCPT_EXPANDED = 4, /* likewise, of an alias that stands for others */
+    RCPT_LISTED = 5    /* likewise, of an alias that has an owner: a mailing list */
 };
 
 /* Why recipients wait: what their last attempt ended with.  Views into the record. */

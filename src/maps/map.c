@@ -232,6 +232,8 @@ static void source_where(struct map *m, struct str key, struct sbuf *out) {
     struct source_find f = {.key = key};
     if (fs_read(m->name, &text, SOURCE_MAX) == 0)
         map_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, &f);
+    if (f.line == 0 && text.n > 0) /* it may be an alias file */
+        alias_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, &f);
     sbuf_wipe(&text);
     if (f.line > 0)
         sbuf_printf(out, "%s, line %d", m->name, f.line);

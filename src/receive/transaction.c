@@ -43,6 +43,7 @@ void transaction_end(struct session *s) {
     if (tx == NULL)
         return;
     route_cancel(tx->route);
+    alias_cancel(tx->alias);
     access_cancel(tx->access);
     if (tx->expected)
         spool_expect(s->r->spool, -1);
@@ -430,7 +431,9 @@ static enum cmd rcpt_allowed(struct session *s) {
     if (!s->tx->served)
         return rcpt_refuse(
             s, "451 4.3.5",
-            STR_LIT("mail transport unavailable: Posthouse relays only, see transport_maps"));
+            s->tx->is_alias
+                ? STR_LIT("mail transport unavailable: this alias asks for more than forwarding")
+                : STR_LIT("mail transport unavailable: Posthouse relays only, see transport_maps"));
     return s->tx->refused.status != MAIL_UNSET ? rcpt_refused(s) : rcpt_accept(s);
 }
 
@@ -447,6 +450,27 @@ static void on_rcpt_access(void *arg, enum verdict v, unsigned code, const char 
     smtpd_answered(s, rc);
 }
 
+static void rcpt_ask_access(struct session *s) {
+    struct access_facts f = transaction_facts(s, &s->tx->pending);
+    s->tx->access = access_begin(&f, ACCESS_RCPT, on_rcpt_access, s);
+}
+
+/* A name that a local transport delivers is taken if it stands for addresses.  What is wrong with
+ * an alias is for the log, and not for strangers. */
+static void on_rcpt_alias(void *arg, struct alias_result *r) {
+    struct session *s = arg;
+    s->tx->alias = NULL;
+    s->tx->served = r->rc == ALIAS_OK;
+    s->tx->is_alias = r->is_named;
+    if (r->rc == ALIAS_FAILED) {
+        smtpd_answered(s, rcpt_refuse(s, "451 4.3.0", STR_LIT("Temporary lookup failure")));
+        return;
+    }
+    if (r->rc == ALIAS_WAITS && r->is_named)
+        log_warn("local", "mail is not taken: %s", r->why.p);
+    rcpt_ask_access(s);
+}
+
 static void on_rcpt_route(void *arg, const struct route *r) {
     struct session *s = arg;
     struct transaction *tx = s->tx;
@@ -456,6 +480,7 @@ static void on_rcpt_route(void *arg, const struct route *r) {
     tx->served =
         r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP &&
                                refusals_first(&r->transport->refusals) == NULL);
+    tx->is_alias = false;
     tx->refused_coded = r->here_coded;
     mailerr_free(&tx->refused);
     if (refused != NULL && s->p->smtpd_reject_unlisted_recipient)
@@ -464,8 +489,10 @@ static void on_rcpt_route(void *arg, const struct route *r) {
         smtpd_answered(s, rcpt_refuse(s, "451 4.3.0", STR_LIT("Temporary lookup failure")));
         return;
     }
-    struct access_facts f = transaction_facts(s, &tx->pending);
-    tx->access = access_begin(&f, ACCESS_RCPT, on_rcpt_access, s);
+    if (r->rc == ROUTE_OK && r->transport->kind == SERVICE_LOCAL)
+        tx->alias = alias_expand(s->cfg, s->r->lookup, pending_addr(tx), NULL, on_rcpt_alias, s);
+    else
+        rcpt_ask_access(s);
 }
 
 /* As Postfix: a client that has too many recipients for one message is told so for each, and is not

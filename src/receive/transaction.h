@@ -10,6 +10,7 @@
 #include "mail/envelope.h"
 #include "receive/access.h"
 #include "receive/session.h"
+#include "route/alias.h"
 
 struct rcpt_in {
     size_t addr_at, addr_n;   /* into transaction->texts */
@@ -30,8 +31,10 @@ struct transaction {
     int64_t n_beyond;               /* refused because there were too many */
     struct rcpt_in pending;         /* the recipient that is being decided about */
     struct route_query *route;      /* the question where it goes, or NULL */
+    struct alias_query *alias;      /* the question what it stands for, or NULL */
     enum route_class address_class; /* of it */
     bool served;                    /* its transport is one that Posthouse has */
+    bool is_alias;                  /* not served: it is an alias that cannot be carried out */
     struct mailerr refused;         /* its transport says error: or retry:; unset: it does not */
     bool refused_coded;             /* with an enhanced status code of its own */
     struct access_run *access;      /* the question whether it may, or NULL */

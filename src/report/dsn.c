@@ -23,7 +23,12 @@ static const char *subject(enum dsn_kind k) {
 }
 
 static const char *action(const struct dsn *d) {
-    return d->kind == DSN_FAILED ? "failed" : d->kind == DSN_DELAYED ? "delayed" : "relayed";
+    static const char *const actions[] = {[DSN_FAILED] = "failed",
+                                          [DSN_DELAYED] = "delayed",
+                                          [DSN_RELAYED] = "relayed",
+                                          [DSN_EXPANDED] = "expanded",
+                                          [DSN_LISTED] = "delivered"};
+    return actions[d->kind];
 }
 
 /* A report being written.  All text but the original message goes through report_line and
@@ -163,11 +168,18 @@ static void add_words(struct report *r) {
         "Your message was handed over to the mail system named below, which\r\n"
         "does not report on deliveries: no further notice will come from there.\r\n\r\n"
         "                   The mail system\r\n";
+    static const char *expanded =
+        "Your message was successfully delivered to the destination(s)\r\n"
+        "listed below. If the message was delivered to mailbox you will\r\n"
+        "receive no further notifications. Otherwise you may still receive\r\n"
+        "notifications of mail delivery errors from other systems.\r\n\r\n"
+        "                   The mail system\r\n";
     report_line(r, "This is the mail system at host %s.", d->cfg->p.myhostname);
     report_line(r, "%s", "");
     sbuf_add_c(&r->text, d->kind == DSN_FAILED    ? failed
                          : d->kind == DSN_DELAYED ? delayed
-                                                  : relayed);
+                         : d->kind == DSN_RELAYED ? relayed
+                                                  : expanded);
     for (size_t i = 0; i < d->n; i++) {
         struct sbuf who = {0};
         sbuf_add_ch(&who, '<');

@@ -11,7 +11,13 @@
 #include "mail/envelope.h"
 #include "mail/mailerr.h"
 
-enum dsn_kind { DSN_FAILED, DSN_DELAYED, DSN_RELAYED };
+enum dsn_kind {
+    DSN_FAILED,
+    DSN_DELAYED,
+    DSN_RELAYED,  /* to another system */
+    DSN_EXPANDED, /* an alias, to what it stands for */
+    DSN_LISTED    /* the same of a mailing list, which has taken it (RFC 3461 section 5.2.7.3) */
+};
 
 struct dsn_rcpt {
     const struct rcpt *rcpt;

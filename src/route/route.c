@@ -524,7 +524,7 @@ static enum went step_end(struct route_query *q) {
                          q->r.why.n > 0 ? q->r.why.p : "", why);
     if (t->kind == SERVICE_SMTP)
         hop_to_ascii(q);
-    else
+    else if (t->kind != SERVICE_LOCAL)
         decide_here(q, t->kind);
     q->r.rc = ROUTE_OK;
     return WENT_OVER;

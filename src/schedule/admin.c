@@ -51,7 +51,7 @@ bool sched_view(const struct sched *s, uint64_t id, struct sched_view *v) {
 bool sched_view_rcpt(const struct sched_view *v, uint32_t i, const struct mailerr **e) {
     const struct msg_rcpt *r = &v->msg->rcpts[i];
     *e = r->why == NULL ? NULL : &r->why->err;
-    return r->state == RCPT_WAITS || r->state == RCPT_FAILED;
+    return r->state == RCPT_WAITS || r->state == RCPT_FAILED || r->state == RCPT_FORWARD;
 }
 
 static bool rcpt_matches(const struct msg *m, struct str text) {

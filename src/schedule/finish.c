@@ -13,6 +13,7 @@
 
 #include "report/dsn.h"
 #include "report/logline.h"
+#include "schedule/forward.h"
 #include "schedule/msg.h"
 #include "schedule/rcpt.h"
 #include "schedule/timers.h"
@@ -87,12 +88,31 @@ struct report_op {
     bool settles_all; /* the record of the report is the end of the message, too */
 };
 
+/* What each kind of report is about, but for that of a delay, and what its record settles. */
+static const struct {
+    uint8_t state;
+    enum settle what;
+} report_about[] = {[DSN_FAILED] = {RCPT_FAILED, SETTLE_FAILED},
+                    [DSN_DELAYED] = {RCPT_WAITS, SETTLE_WARNED},
+                    [DSN_RELAYED] = {RCPT_REPORT, SETTLE_REPORTED},
+                    [DSN_EXPANDED] = {RCPT_EXPANDED, SETTLE_EXPANDED},
+                    [DSN_LISTED] = {RCPT_LISTED, SETTLE_LISTED}};
+
+static const enum dsn_kind reports_of_success[] = {DSN_RELAYED, DSN_EXPANDED, DSN_LISTED};
+
+static uint32_t msg_count_state(const struct msg *m, uint8_t state) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++)
+        n += m->rcpts[i].state == state;
+    return n;
+}
+
 /* The report is durable, and with it that it was made. */
 static void report_made(struct msg *m, const struct report_op *r) {
     if (r->kind == DSN_DELAYED)
         m->flags |= PROGRESS_WARNED;
     else
-        msg_settle_all(m, r->kind == DSN_FAILED ? RCPT_FAILED : RCPT_REPORT, RCPT_DONE);
+        msg_settle_all(m, report_about[r->kind].state, RCPT_DONE);
     if (r->settles_all && !m->deleted)
         msg_remove(m, true);
     else
@@ -139,15 +159,13 @@ static void report_done(struct spool_op *op) {
 
 /* What the report's record says of the message, in the same breath. */
 static void report_settles(struct msg *m, struct report_op *r) {
-    static const enum settle what[] = {[DSN_FAILED] = SETTLE_FAILED,
-                                       [DSN_DELAYED] = SETTLE_WARNED,
-                                       [DSN_RELAYED] = SETTLE_REPORTED};
     uint32_t rest = m->left + m->reporting;
-    rest -= r->kind == DSN_FAILED ? m->failed : r->kind == DSN_RELAYED ? m->reporting : 0;
+    if (r->kind != DSN_DELAYED)
+        rest -= msg_count_state(m, report_about[r->kind].state);
     r->op.settles = m->env->id;
     r->settles_all = rest == 0;
     if (!r->settles_all)
-        msg_encode(m, what[r->kind], &r->op.settled);
+        msg_encode(m, report_about[r->kind].what, &r->op.settled);
 }
 
 static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt *rcpts, size_t n) {
@@ -188,20 +206,20 @@ static bool is_wanted(const struct msg *m, uint32_t rcpt, enum dsn_kind kind) {
     uint32_t notify = m->env->rcpts[rcpt].notify;
     if (m->env->sender.n == 0)
         return false;
-    if (kind == DSN_RELAYED)
+    if (kind != DSN_FAILED && kind != DSN_DELAYED)
         return (notify & NOTIFY_SUCCESS) != 0;
     return notify == 0 || (notify & (kind == DSN_FAILED ? NOTIFY_FAILURE : NOTIFY_DELAY)) != 0;
 }
 
-/* Reports on every recipient in that state, each with its own error.  True if a report is on its
- * way; false if none is wanted. */
-static bool report_state(struct msg *m, enum dsn_kind kind, uint8_t state) {
+/* Reports on every recipient that the kind is about, each with its own error.  True if a report is
+ * on its way; false if none is wanted. */
+static bool report_state(struct msg *m, enum dsn_kind kind) {
     static const struct mailerr nothing = {.status = MAIL_DEFERRED, .dsn = "4.0.0"};
     struct dsn_rcpt *list = mem_alloc(m->env->n_rcpts * sizeof *list);
     size_t n = 0;
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         const struct reason *why = m->rcpts[i].why;
-        if (m->rcpts[i].state == state && is_wanted(m, i, kind))
+        if (m->rcpts[i].state == report_about[kind].state && is_wanted(m, i, kind))
             list[n++] = (struct dsn_rcpt){&m->env->rcpts[i], why == NULL ? &nothing : &why->err};
     }
     if (n > 0)
@@ -278,18 +296,33 @@ static bool is_warning_due(const struct msg *m, int64_t now) {
  */
 static bool msg_report(struct msg *m, int64_t now) {
     if (m->failed > 0) {
-        if (report_state(m, DSN_FAILED, RCPT_FAILED))
+        if (report_state(m, DSN_FAILED))
             return true;
         msg_settle_all(m, RCPT_FAILED, RCPT_DONE); /* it is not wanted */
     }
-    if (m->reporting > 0 && report_state(m, DSN_RELAYED, RCPT_REPORT))
-        return true;
+    for (size_t i = 0; m->reporting > 0 && i < 3; i++)
+        if (report_state(m, reports_of_success[i]))
+            return true;
     if (is_warning_due(m, now)) {
-        if (report_state(m, DSN_DELAYED, RCPT_WAITS))
+        if (report_state(m, DSN_DELAYED))
             return true;
         m->flags |= PROGRESS_WARNED;
     }
     return false;
+}
+
+/* What aliases stand for goes on, unless an order or a reload came first.  True if a message is on
+ * its way. */
+static bool msg_forward(struct msg *m) {
+    bool reloaded = m->settings != m->s->settings;
+    if (m->expansions == NULL)
+        return false;
+    if (reloaded || (m->flags & (PROGRESS_HOLD | PROGRESS_EXPIRE)) != 0) {
+        forward_forget(m);
+        m->at_once = m->at_once || reloaded;
+        return false;
+    }
+    return fetch_original(m) || forward_next(m, msg_finish);
 }
 
 void msg_finish(struct msg *m) {
@@ -302,6 +335,8 @@ void msg_finish(struct msg *m) {
         msg_free(m);
         return;
     }
+    if (msg_forward(m))
+        return;
     if (!m->no_report) {
         bool reports =
             m->failed > 0 || m->reporting > 0 || (old && m->left > 0) || is_warning_due(m, now);
@@ -313,10 +348,11 @@ void msg_finish(struct msg *m) {
             return;
     } else if (m->reporting > 0 && m->left == 0 && old) {
         log_warn("bounce", "%s: given up: the report of success", m->env->qid);
-        msg_settle_all(m, RCPT_REPORT, RCPT_DONE);
+        for (size_t i = 0; i < 3; i++)
+            msg_settle_all(m, report_about[reports_of_success[i]].state, RCPT_DONE);
     }
     if (m->left + m->reporting == 0)
-        msg_remove(m, false);
+        msg_remove(m, m->ended);
     else
         msg_defer(m);
 }

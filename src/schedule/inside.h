@@ -32,17 +32,21 @@ struct reason {
 };
 
 /* More than enum rcpt_state, for a round that is not over. */
-enum { RCPT_FAILED = 3 }; /* to be reported, and then done; in the spool it waits */
+enum {
+    RCPT_FAILED = 3, /* to be reported, and then done; in the spool it waits */
+    RCPT_FORWARD = 6 /* an alias: what it stands for is to go on; in the spool it waits */
+};
 
 struct msg_rcpt {
     struct reason *why; /* of its last attempt; NULL: none yet */
-    uint8_t state;      /* enum rcpt_state or RCPT_FAILED */
+    uint8_t state;      /* enum rcpt_state, RCPT_FAILED or RCPT_FORWARD */
 };
 
 struct routing {
     struct msg *m;
     uint32_t rcpt;
     struct route_query *query; /* NULL: answered, or not asked */
+    struct alias_query *alias; /* likewise */
 };
 
 struct msg {
@@ -51,7 +55,7 @@ struct msg {
     struct body *body;  /* NULL: in the spool only */
     uint32_t left;      /* recipients that wait or have failed */
     uint32_t failed;    /* RCPT_FAILED */
-    uint32_t reporting; /* RCPT_REPORT */
+    uint32_t reporting; /* a report of success is owed */
     uint32_t attempts;
     int64_t next_us;   /* 0: as soon as possible */
     int64_t active_us; /* when its round began */
@@ -65,15 +69,20 @@ struct msg {
     uint64_t settings;      /* sched->settings when its round began: its routes follow those */
     struct routing *routes; /* per recipient, while routing; else NULL */
     struct dl jobs;         /* struct job: all of this message */
-    bool reading;           /* its content is being read for a job */
-    bool deleted;           /* by the administrator; what is on the wire ends first */
-    bool finishing;         /* a report, or a read for one, is with the spool */
-    bool no_body;           /* the content cannot be read */
-    bool no_report;         /* a report could not be queued in this round */
-    bool at_once;           /* its next round begins at once */
-    bool partial;           /* progress to save: some recipients are done, others are not */
-    bool counted;           /* its reasons know of it */
-    bool owed;              /* an order is not noted: it is when the report is made */
+    struct expansion *expansions; /* of recipients that are RCPT_FORWARD, but for the one that is
+                                   * with the spool; owned */
+    uint32_t forwarding;          /* the recipient of SETTLE_FORWARDED */
+    uint8_t forwarded_as;         /* its state then */
+    bool reading;                 /* its content is being read for a job */
+    bool ended;                   /* the spool knows that nothing is left to do */
+    bool deleted;                 /* by the administrator; what is on the wire ends first */
+    bool finishing;               /* a report, or a read for one, is with the spool */
+    bool no_body;                 /* the content cannot be read */
+    bool no_report;               /* a report could not be queued in this round */
+    bool at_once;                 /* its next round begins at once */
+    bool partial;                 /* progress to save: some recipients are done, others are not */
+    bool counted;                 /* its reasons know of it */
+    bool owed;                    /* an order is not noted: it is when the report is made */
     struct msg_rcpt rcpts[];
 };
 
@@ -205,6 +214,14 @@ struct sched {
 };
 
 /* What of a round that is not over counts as done in the record. */
-enum settle { SETTLE_NOTHING, SETTLE_FAILED, SETTLE_REPORTED, SETTLE_WARNED };
+enum settle {
+    SETTLE_NOTHING,
+    SETTLE_FAILED,
+    SETTLE_REPORTED,
+    SETTLE_EXPANDED,
+    SETTLE_LISTED,
+    SETTLE_FORWARDED, /* msg->forwarding */
+    SETTLE_WARNED
+};
 
 #endif

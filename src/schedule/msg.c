@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "schedule/forward.h"
 #include "schedule/rcpt.h"
 #include "schedule/timers.h"
 #include "schedule/wait.h"
@@ -44,6 +45,7 @@ void msg_free(struct msg *m) {
     s->n_queue[m->queue]--;
     msg_orders_noted(m);
     free(m->routes);
+    forward_forget(m);
     msg_drop_reasons(m);
     msg_set_hop(m, NULL);
     body_unref(m->body);

@@ -90,18 +90,22 @@ void msg_count_reasons(struct msg *m, bool on) {
 }
 
 static bool is_left(uint8_t state) {
-    return state == RCPT_WAITS || state == RCPT_FAILED;
+    return state == RCPT_WAITS || state == RCPT_FAILED || state == RCPT_FORWARD;
+}
+
+static bool is_reporting(uint8_t state) {
+    return state == RCPT_REPORT || state == RCPT_EXPANDED || state == RCPT_LISTED;
 }
 
 void msg_set_state(struct msg *m, uint32_t rcpt, uint8_t state) {
     uint8_t old = m->rcpts[rcpt].state;
     m->left -= is_left(old);
     m->failed -= old == RCPT_FAILED;
-    m->reporting -= old == RCPT_REPORT;
+    m->reporting -= is_reporting(old);
     m->rcpts[rcpt].state = state;
     m->left += is_left(state);
     m->failed += state == RCPT_FAILED;
-    m->reporting += state == RCPT_REPORT;
+    m->reporting += is_reporting(state);
     if (state == RCPT_DONE)
         msg_set_reason(m, rcpt, NULL);
 }
@@ -140,9 +144,20 @@ void msg_untried(struct msg *m, uint32_t rcpt, const struct service *svc, const 
 
 /* The state that a record says, if the report of that kind is in the same breath. */
 static uint8_t settled_state(uint8_t state, enum settle what) {
-    if (state == RCPT_FAILED)
+    switch (state) {
+    case RCPT_FORWARD:
+        return RCPT_WAITS;
+    case RCPT_FAILED:
         return what == SETTLE_FAILED ? RCPT_DONE : RCPT_WAITS;
-    return state == RCPT_REPORT && what == SETTLE_REPORTED ? RCPT_DONE : state;
+    case RCPT_REPORT:
+        return what == SETTLE_REPORTED ? RCPT_DONE : state;
+    case RCPT_EXPANDED:
+        return what == SETTLE_EXPANDED ? RCPT_DONE : state;
+    case RCPT_LISTED:
+        return what == SETTLE_LISTED ? RCPT_DONE : state;
+    default:
+        return state;
+    }
 }
 
 static size_t error_bytes(const struct mailerr *e) {
@@ -181,7 +196,9 @@ void msg_encode(const struct msg *m, enum settle what, struct sbuf *out) {
                          .errors = mem_alloc(n * sizeof *p.errors),
                          .error_of = mem_zalloc(n * sizeof *p.error_of)};
     for (uint32_t i = 0; i < n; i++)
-        p.done[i] = settled_state(m->rcpts[i].state, what);
+        p.done[i] = what == SETTLE_FORWARDED && i == m->forwarding
+                        ? m->forwarded_as
+                        : settled_state(m->rcpts[i].state, what);
     collect_errors(m, &p);
     progress_encode(&p, out);
     progress_free(&p);
@@ -213,7 +230,7 @@ static void restore_error(struct msg *m, uint32_t rcpt, const struct rcpt_error 
 void msg_restore(struct msg *m, const struct progress *p) {
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         if (p->done[i] != RCPT_WAITS)
-            msg_set_state(m, i, p->done[i] == RCPT_REPORT ? RCPT_REPORT : RCPT_DONE);
+            msg_set_state(m, i, p->done[i]);
         if (p->done[i] != RCPT_DONE && p->error_of != NULL && p->error_of[i] > 0)
             restore_error(m, i, &p->errors[p->error_of[i] - 1]);
     }

@@ -10,6 +10,7 @@
 #include "schedule/dest.h"
 #include "schedule/dispatch.h"
 #include "schedule/finish.h"
+#include "schedule/forward.h"
 #include "schedule/job.h"
 #include "schedule/msg.h"
 #include "schedule/rcpt.h"
@@ -73,16 +74,40 @@ static bool msg_take_route(struct msg *m, uint32_t i, const struct route *r) {
     return false;
 }
 
+static void msg_routed(struct msg *m) {
+    if (--m->routing == 0)
+        msg_jobs_go(m);
+}
+
+static void msg_on_alias(void *arg, struct alias_result *r) {
+    struct routing *g = arg;
+    struct msg *m = g->m;
+    g->alias = NULL;
+    m->open--;
+    if (r->rc == ALIAS_OK)
+        forward_keep(m, g->rcpt, r);
+    else if (r->rc == ALIAS_FAILED)
+        msg_defer_here(m, g->rcpt, BLAME_OURSELVES, "4.3.0", "alias database unavailable");
+    else
+        msg_defer_here(m, g->rcpt, BLAME_OURSELVES, "4.3.5", r->why.p);
+    msg_routed(m);
+}
+
 static void msg_on_route(void *arg, const struct route *r) {
     struct routing *g = arg;
     struct msg *m = g->m;
+    struct sched *s = m->s;
     g->query = NULL;
-    if (msg_take_route(m, g->rcpt, r))
-        job_for(m, g->rcpt, dest_get(m->s, r));
-    else
+    if (!msg_take_route(m, g->rcpt, r)) {
         m->open--;
-    if (--m->routing == 0)
-        msg_jobs_go(m);
+    } else if (r->transport->kind == SERVICE_LOCAL) {
+        g->alias =
+            alias_expand(s->cfg, s->lookup, m->env->rcpts[g->rcpt].addr, NULL, msg_on_alias, g);
+        return;
+    } else {
+        job_for(m, g->rcpt, dest_get(s, r));
+    }
+    msg_routed(m);
 }
 
 void msg_activate(struct msg *m) {
@@ -112,8 +137,9 @@ void msg_activate(struct msg *m) {
 
 static void msg_stop_routing(struct msg *m) {
     for (uint32_t i = 0; m->routes != NULL && i < m->env->n_rcpts; i++)
-        if (m->routes[i].query != NULL) {
+        if (m->routes[i].query != NULL || m->routes[i].alias != NULL) {
             route_cancel(m->routes[i].query);
+            alias_cancel(m->routes[i].alias);
             m->routing--;
             m->open--;
         }

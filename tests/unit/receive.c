@@ -17,6 +17,7 @@
 #include "receive/dovecot.h"
 #include "receive/intake.h"
 #include "receive/serve.h"
+#include "route/alias.h"
 #include "util/codec.h"
 #include "util/mem.h"
 
@@ -1139,6 +1140,22 @@ const struct mailerr *route_refuses(const struct route *r) {
 }
 
 void route_cancel(struct route_query *q) {
+    (void)q;
+}
+
+struct alias_query *alias_expand(const struct config *cfg, struct lookup *k, struct str rcpt,
+                                 struct trace *trace, alias_fn fn, void *arg) {
+    (void)cfg;
+    (void)k;
+    (void)rcpt;
+    (void)trace;
+    (void)fn;
+    (void)arg;
+    fail();
+    return NULL;
+}
+
+void alias_cancel(struct alias_query *q) {
     (void)q;
 }
 

@@ -234,7 +234,8 @@ static const struct {
     {"local_transport = smtp:[own.test]", "a@x.test", "b@mta.example",
      "smtp [own.test] local configured", NULL},
     {"local_transport = smtp", "", "", "smtp mta.example local", NULL}, /* a report to nobody */
-    {"", "a@x.test", "b@mta.example", "bad", "mail transport unavailable"},
+    {"", "a@x.test", "b@mta.example", "local mta.example local configured", NULL}, /* aliases */
+    {"local_transport = virtual", "a@x.test", "b@mta.example", "bad", "mail transport unavailable"},
     {"virtual_alias_domains = y.test", "a@x.test", "b@y.test",
      "error bounced 5.1.1 User unknown in virtual alias table", NULL},
     {"virtual_mailbox_domains = y.test\nvirtual_transport = smtp:[v.test]:26", "a@x.test",

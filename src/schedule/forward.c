@@ -1,0 +1,388 @@
+/*
+ * schedule/forward.c - messages that are made of aliases; see forward.h
+ *
+ * An expansion is the message's from forward_keep until its own message is begun, and then a part
+ * of the operation, which frees itself when the spool has answered.  While an operation is with the
+ * spool the message has m->finishing and stays.  Large content is copied to its file piece by
+ * piece, each piece when the one before is written.
+ */
+#include "schedule/forward.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mail/address.h"
+#include "mail/header.h"
+#include "report/logline.h"
+#include "route/keys.h"
+#include "schedule/rcpt.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define PIECE 65536U
+/* How much of the content is looked at for its header section. */
+#define HEAD_MAX 262144U
+/* A line of the header section that is made here may be longer than RFC 5321 allows. */
+#define LONG_ADDRESS 900U
+
+struct expansion {
+    struct expansion *next;
+    uint32_t rcpt;
+    char **addrs;
+    size_t n;
+    char *owner; /* NULL: the sender stays */
+};
+
+struct forward {
+    struct spool_op op;
+    struct task back;
+    struct sched *s;
+    uint64_t about;       /* the message that it is made of */
+    struct envelope *env; /* of the new message */
+    struct expansion *x;
+    struct body *from;
+    uint64_t copied;   /* bytes of from */
+    uint64_t file_at;  /* bytes that are in the file of the new message */
+    uint32_t file_crc; /* of them */
+    bool in_file;
+    struct sbuf content; /* what is not in the file */
+    void (*then)(struct msg *m);
+};
+
+static void expansion_free(struct expansion *x) {
+    for (size_t i = 0; i < x->n; i++)
+        free(x->addrs[i]);
+    free(x->addrs);
+    free(x->owner);
+    free(x);
+}
+
+void forward_keep(struct msg *m, uint32_t rcpt, struct alias_result *r) {
+    struct expansion *x = MEM_NEW(struct expansion), **last = &m->expansions;
+    *x = (struct expansion){.rcpt = rcpt, .addrs = r->addrs, .n = r->n, .owner = r->owner};
+    r->addrs = NULL;
+    r->owner = NULL;
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = x;
+    msg_set_state(m, rcpt, RCPT_FORWARD);
+}
+
+static struct expansion *expansion_take(struct msg *m) {
+    struct expansion *x = m->expansions;
+    if (x != NULL)
+        m->expansions = x->next;
+    return x;
+}
+
+void forward_forget(struct msg *m) {
+    for (struct expansion *x; (x = expansion_take(m)) != NULL;) {
+        msg_set_state(m, x->rcpt, RCPT_WAITS);
+        expansion_free(x);
+    }
+}
+
+/* The recipient's line in the log, and its count. */
+static void forward_log(struct msg *m, uint32_t rcpt, const struct mailerr *e) {
+    const struct service *svc = config_transport(m->s->cfg, STR_LIT("local"));
+    int64_t now = clock_wall_us();
+    struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
+    logline_delivery(svc == NULL ? NULL : svc->log_name, "local", m->env->qid,
+                     m->env->rcpts[rcpt].addr, "local", 0, &t, e);
+    tally_result(&m->s->tally, NULL, m->env->sender, e);
+}
+
+static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status, const char *dsn,
+                         const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+/* The recipient's attempt has ended so. */
+static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status, const char *dsn,
+                         const char *fmt, ...) {
+    struct mailerr e = {0};
+    struct sbuf text = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    sbuf_vprintf(&text, fmt, ap);
+    va_end(ap);
+    mailerr_set(&e, status, dsn, "%s", text.p);
+    mailerr_blame(&e, PHASE_ROUTE, status == MAIL_BOUNCED ? BLAME_RECIPIENT : BLAME_OURSELVES);
+    if (m->s->cfg->p.soft_bounce && status == MAIL_BOUNCED)
+        mailerr_soften(&e);
+    forward_log(m, rcpt, &e);
+    msg_set_state(m, rcpt, RCPT_WAITS);
+    msg_result(m, rcpt, &e, false);
+    mailerr_free(&e);
+    sbuf_free(&text);
+}
+
+/* -- the new message -- */
+
+/* Does the header section say that the message was delivered to that address? */
+static bool was_delivered_to(struct str content, struct str addr) {
+    struct str line;
+    while (content.n > 0) {
+        ptrdiff_t end = str_chr(content, '\n');
+        line = str_make(content.p, end < 0 ? content.n : (size_t)end);
+        content = str_from(content, end < 0 ? content.n : (size_t)end + 1);
+        if (str_trim(line).n == 0)
+            return false;
+        ptrdiff_t colon = str_chr(line, ':');
+        if (str_ieq_c(header_field_name(line), "Delivered-To") && colon >= 0 &&
+            str_ieq(str_trim(str_from(line, (size_t)colon + 1)), addr))
+            return true;
+    }
+    return false;
+}
+
+/* ORCPT of what goes on: that of the recipient, but for a list, whose addresses have their own. */
+static struct str forward_orcpt(const struct rcpt *r, const struct expansion *x, struct sbuf *out) {
+    if (x->owner != NULL)
+        return STR_NONE;
+    if (r->orcpt.n > 0)
+        return r->orcpt;
+    if (!addr_is_ascii(r->addr))
+        return STR_NONE;
+    sbuf_add_c(out, "rfc822;");
+    addr_external(out, r->addr);
+    return sbuf_str(out);
+}
+
+/* The report of success is made here (RFC 3461 section 5.2.7). */
+static uint32_t forward_notify(uint32_t notify) {
+    uint32_t rest = notify & ~(uint32_t)NOTIFY_SUCCESS;
+    return notify != 0 && rest == 0 ? NOTIFY_NEVER : rest;
+}
+
+static struct envelope *forward_envelope(const struct msg *m, const struct expansion *x) {
+    const struct envelope *old = m->env;
+    const struct rcpt *r = &old->rcpts[x->rcpt];
+    struct sbuf orcpt = {0};
+    struct envelope t = {.arrival_us = clock_wall_us(),
+                         .flags = old->flags,
+                         .sender = x->owner != NULL ? str_of(x->owner) : old->sender,
+                         .envid = old->envid,
+                         .client = old->client,
+                         .sasl_user = old->sasl_user,
+                         .n_rcpts = (uint32_t)x->n};
+    struct rcpt *rcpts = mem_alloc(x->n * sizeof *rcpts);
+    struct str given = forward_orcpt(r, x, &orcpt);
+    for (size_t i = 0; i < x->n; i++) {
+        rcpts[i] = (struct rcpt){str_of(x->addrs[i]), given, forward_notify(r->notify)};
+        if (m->s->cfg->p.smtputf8_enable && !addr_is_ascii(rcpts[i].addr))
+            t.flags |= ENV_SMTPUTF8;
+    }
+    if (r->addr.n > LONG_ADDRESS)
+        t.flags |= ENV_LONG_LINES;
+    t.rcpts = rcpts;
+    qid_next(m->s->cfg->p.enable_long_queue_ids, &t.id, t.qid);
+    struct envelope *e = envelope_make(&t);
+    free(rcpts);
+    sbuf_free(&orcpt);
+    return e;
+}
+
+/* What is put before the content. */
+static void forward_head(const struct msg *m, const struct forward *f, struct sbuf *out) {
+    const struct params *p = &m->s->cfg->p;
+    sbuf_printf(out, "Received: by %s (%s)\r\n\tid %s; ", p->myhostname, p->mail_name, f->env->qid);
+    clock_add_rfc5322(out, f->env->arrival_us);
+    sbuf_add_c(out, "\r\n");
+    if (!keys_has_word(p->prepend_delivered_header, "forward"))
+        return;
+    sbuf_add_c(out, "Delivered-To: ");
+    size_t at = out->n;
+    sbuf_add_safe(out, m->env->rcpts[f->x->rcpt].addr);
+    str_lower(out->p + at, out->n - at);
+    sbuf_add_c(out, "\r\n");
+}
+
+static void forward_log_id(const struct forward *f, struct str head) {
+    struct header_scan h = {0};
+    header_scan(&h, head, false);
+    log_info("cleanup", "%s: message-id=%s", f->env->qid,
+             h.message_id.n == 0 ? "<>" : h.message_id.p);
+    header_scan_free(&h);
+}
+
+static void forward_submit(struct forward *f, enum spool_kind kind);
+
+static void forward_free(struct forward *f) {
+    if (f->x != NULL)
+        expansion_free(f->x);
+    envelope_unref(f->env);
+    body_unref(f->from);
+    sbuf_free(&f->content);
+    sbuf_free(&f->op.chunk);
+    sbuf_free(&f->op.meta);
+    sbuf_free(&f->op.settled);
+    free(f);
+}
+
+/* It is given up: rc says why. */
+static void forward_give_up(struct forward *f, struct msg *m, int rc) {
+    void (*then)(struct msg * m) = f->then;
+    if (m != NULL)
+        m->finishing = false;
+    if (m != NULL && !m->deleted) {
+        forward_fail(m, f->x->rcpt, MAIL_DEFERRED, "4.3.0",
+                     "cannot queue what the alias stands for: %s", strerror(-rc));
+        forward_forget(m);
+    }
+    if (f->in_file) {
+        expansion_free(f->x);
+        f->x = NULL;
+        forward_submit(f, SPOOL_BODY_DROP); /* frees f */
+    } else {
+        forward_free(f);
+    }
+    if (m != NULL)
+        then(m);
+}
+
+/* The new message is durable, and with it that the recipient is done. */
+static void forward_made(struct forward *f, struct msg *m) {
+    struct mailerr e = {0};
+    void (*then)(struct msg * m) = f->then;
+    uint32_t rcpt = f->x->rcpt;
+    f->s->add(f->s, envelope_ref(f->env), f->op.body);
+    if (m != NULL) {
+        m->finishing = false;
+        mailerr_set(&e, MAIL_SENT, "2.0.0", "forwarded as %s", f->env->qid);
+        forward_log(m, rcpt, &e);
+        msg_set_state(m, rcpt, m->forwarded_as);
+        m->ended = f->op.settled.n == 0 && !m->deleted;
+        mailerr_free(&e);
+    }
+    forward_free(f);
+    if (m != NULL)
+        then(m);
+}
+
+/* Takes the next piece of the content; false: it cannot be read. */
+static bool forward_copy(struct forward *f, size_t max) {
+    struct sbuf tmp = {0};
+    struct str piece = body_view(f->from, f->copied, max, &tmp);
+    bool ok = piece.p != NULL;
+    if (ok)
+        sbuf_add_str(&f->content, piece);
+    f->copied += piece.n;
+    sbuf_free(&tmp);
+    return ok;
+}
+
+/* The state that the recipient has when the record is durable: a list has taken its mail, any other
+ * alias has passed it on. */
+static uint8_t state_when_made(const struct msg *m, const struct expansion *x) {
+    if (m->env->sender.n == 0 || (m->env->rcpts[x->rcpt].notify & NOTIFY_SUCCESS) == 0)
+        return RCPT_DONE;
+    return x->owner != NULL ? RCPT_LISTED : RCPT_EXPANDED;
+}
+
+static void forward_commit(struct forward *f, struct msg *m) {
+    struct mailerr e = {0};
+    m->forwarding = f->x->rcpt;
+    m->forwarded_as = state_when_made(m, f->x);
+    mailerr_set(&e, MAIL_SENT, "2.0.0", "delivery via local: alias expanded");
+    msg_set_reason(m, f->x->rcpt, &e);
+    mailerr_free(&e);
+    f->env->size = f->in_file ? f->file_at : f->content.n;
+    struct body *body =
+        f->in_file ? body_from_file(f->file_at, f->file_crc) : body_from_buf(&f->content);
+    f->in_file = false; /* the file is the message's now */
+    f->op = (struct spool_op){.id = f->env->id, .body = body, .settles = m->env->id};
+    envelope_encode(f->env, &f->op.meta);
+    if (m->left + m->reporting > 1 || m->forwarded_as != RCPT_DONE)
+        msg_encode(m, SETTLE_FORWARDED, &f->op.settled);
+    forward_submit(f, SPOOL_NEW);
+}
+
+/* The next piece for the file, or the whole message. */
+static void forward_go_on(struct forward *f, struct msg *m) {
+    size_t max = f->in_file ? PIECE : (size_t)(f->from->size - f->copied);
+    if (f->copied < f->from->size && !forward_copy(f, max)) {
+        forward_give_up(f, m, -EIO);
+        return;
+    }
+    if (f->in_file && f->content.n > 0) {
+        f->op = (struct spool_op){
+            .id = f->env->id, .off = f->file_at, .crc = f->file_crc, .chunk = f->content};
+        f->content = (struct sbuf){0};
+        f->file_at += f->op.chunk.n;
+        forward_submit(f, SPOOL_BODY_WRITE);
+        return;
+    }
+    forward_commit(f, m);
+}
+
+static void forward_back(struct task *t) {
+    struct forward *f = DL_OWNER(t, struct forward, back);
+    struct msg *m = itab_get(&f->s->msgs, f->about);
+    int rc = f->op.rc;
+    if (f->op.kind == SPOOL_BODY_DROP) {
+        forward_free(f);
+    } else if (f->op.kind == SPOOL_NEW && rc == 0) {
+        forward_made(f, m);
+    } else if (f->op.kind == SPOOL_NEW) {
+        body_unref(f->op.body);
+        forward_give_up(f, m, rc);
+    } else if (rc < 0 || m == NULL || m->deleted) {
+        forward_give_up(f, m, rc < 0 ? rc : -ECANCELED);
+    } else {
+        f->file_crc = f->op.crc;
+        sbuf_free(&f->op.chunk);
+        forward_go_on(f, m);
+    }
+}
+
+static void forward_done(struct spool_op *op) {
+    struct forward *f = DL_OWNER(op, struct forward, op);
+    f->back.run = forward_back;
+    loop_post(f->s->loop, &f->back);
+}
+
+static void forward_submit(struct forward *f, enum spool_kind kind) {
+    f->op.kind = kind;
+    f->op.id = f->env->id;
+    f->op.done = forward_done;
+    spool_submit(f->s->spool, &f->op);
+}
+
+static void forward_begin(struct msg *m, struct expansion *x, struct str head,
+                          void (*then)(struct msg *m)) {
+    struct forward *f = MEM_NEW(struct forward);
+    f->s = m->s;
+    f->about = m->env->id;
+    f->x = x;
+    f->env = forward_envelope(m, x);
+    f->from = body_ref(m->body);
+    f->then = then;
+    forward_head(m, f, &f->content);
+    f->in_file = m->body->size + f->content.n >= (uint64_t)m->s->cfg->p.spool_body_file_size;
+    forward_log_id(f, head);
+    m->finishing = true;
+    forward_go_on(f, m);
+}
+
+bool forward_next(struct msg *m, void (*then)(struct msg *m)) {
+    struct sbuf tmp = {0};
+    struct str head = m->body == NULL ? STR_NONE : body_view(m->body, 0, HEAD_MAX, &tmp);
+    struct expansion *x = NULL;
+    while (!m->finishing && (x = expansion_take(m)) != NULL) {
+        struct str addr = m->env->rcpts[x->rcpt].addr;
+        bool loops = was_delivered_to(head, addr);
+        if (head.p != NULL && !loops) {
+            forward_begin(m, x, head, then);
+            break;
+        }
+        if (loops)
+            forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.6", "mail forwarding loop for %.*s",
+                         STR_FMT(addr));
+        else
+            forward_fail(m, x->rcpt, MAIL_DEFERRED, "4.3.0", "cannot read the message content");
+        expansion_free(x);
+    }
+    sbuf_free(&tmp);
+    return x != NULL;
+}

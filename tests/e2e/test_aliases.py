@@ -1,0 +1,264 @@
+"""aliases(5): what a name of mydestination stands for goes on as a message of its own, or waits and says why."""
+import re
+import time
+
+import pytest
+
+from kit import Client, FakeRelay, Posthouse, wait_for
+
+MASTER = "local unix - n n - - local\n"
+ALIASES = """
+postmaster: root
+Root: admin@far.example
+crew: ann@far.example, "Bob B." <bob@far.example> (the other), ANN@far.example,
+  root, cy@far.example
+owner-crew: lead@far.example
+all: crew, dee@far.example
+ping: pong
+pong: ping, eve@far.example
+tick: tock
+tock: tick
+keep: keep, gus@far.example
+mixed+tag: hal@far.example
+mixed: ida@far.example
+odd: "two words"@far.example
+pipe: jo@far.example, "|/usr/bin/vacation jo"
+box: /var/mail/archive
+many: :include:/etc/lists/many
+mailbox: \\\\kim
+stray: nosuchuser
+home: ~/mail
+nothing: far.example:
+here: root@mta.example
+"""
+
+
+class Site:
+    def __init__(self, dns, more="", aliases=ALIASES, **kw):
+        self.relay = FakeRelay()
+        self.p = Posthouse(f"relayhost = [127.0.0.1]:{self.relay.port}\nmyorigin = mta.example\nmydestination = mta.example\n"
+                           f"alias_maps = hash:{{dir}}/aliases\nrecipient_delimiter = +\n{more}",
+                           master=MASTER, files={"aliases": aliases}, dns=dns, **kw)
+        self.alias()
+        self.p.start()
+
+    def alias(self):
+        r = self.p.run(f"hash:{self.p.dir}/aliases", face="postalias")
+        assert r.returncode == 0 and not r.stderr, r.stderr
+
+    def stop(self):
+        self.p.__exit__(None, None, None)
+        self.relay.stop()
+
+    def mail(self, rcpts, sender="s@src.example", params="", head="", body="hello", mail=""):
+        """Sends one mail by SMTP; its mark and the answer to its content."""
+        mark = f"mark-{time.monotonic_ns()}-"
+        with Client(self.p.port) as c:
+            c.cmd("EHLO client.example")
+            assert c.cmd(f"MAIL FROM:<{sender}>{mail}").startswith("250")
+            for r in rcpts:
+                reply = c.cmd(f"RCPT TO:<{r}@mta.example>{params}")
+                if not reply.startswith("250"):
+                    return None, reply
+            c.cmd("DATA")
+            return mark.encode(), c.cmd(f"{head}Subject: x\r\nX-Mark: {mark}\r\n\r\n{body}\r\n.")
+
+    def arrives(self, rcpts, **kw):
+        """What of it reaches the relay: who sent it, who gets it, with what; and how to wait for the report about it."""
+        mark, reply = self.mail(rcpts, **kw)
+        assert reply.startswith("250"), reply
+
+        def seen(is_report):
+            return wait_for(lambda: next((m for m in self.relay.mails if mark in m["content"] and
+                                          m["from"].startswith("MAIL FROM:<>") == is_report), None))
+        return seen(False), lambda: seen(True)
+
+
+@pytest.fixture(scope="module")
+def site(dns):
+    s = Site(dns)
+    yield s
+    s.stop()
+
+
+def path_of(line):
+    return re.search("<(.*?)>", line).group(1)
+
+
+def paths(mail):
+    return sorted(path_of(line) for line in mail["rcpts"])
+
+
+FORWARDS = {
+    "root": (["admin@far.example"], "s@src.example"),
+    "ROOT": (["admin@far.example"], "s@src.example"),
+    "root+cron": (["admin@far.example"], "s@src.example"),
+    "postmaster": (["admin@far.example"], "s@src.example"),
+    "crew": (["admin@far.example", "ann@far.example", "bob@far.example", "cy@far.example"], "owner-crew@mta.example"),
+    "ping": (["eve@far.example"], "s@src.example"),
+    "mixed+tag": (["hal@far.example"], "s@src.example"),
+    "mixed+other": (["ida@far.example"], "s@src.example"),
+    "odd": (['"two words"@far.example'], "s@src.example"),
+    "here": (["admin@far.example"], "s@src.example"),
+    "owner-crew": (["lead@far.example"], "s@src.example"),
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_forwards(site, name):
+    m, _ = site.arrives([name])
+    assert (paths(m), re.search("<(.*?)>", m["from"]).group(1)) == FORWARDS[name]
+    lines = m["content"].decode().split("\r\n")
+    assert re.fullmatch(r"Received: by mta\.example \(Posthouse\)", lines[0]) and lines[2] == f"Delivered-To: {name.lower()}@mta.example"
+    assert lines[3].startswith("Received: from client.example")
+
+
+NOT_DONE = {
+    "pipe": 'alias "pipe": ""|/usr/bin/vacation jo"": delivery to a command is not implemented',
+    "box": 'alias "box": "/var/mail/archive": delivery to a file is not implemented',
+    "many": 'alias "many": ":include:/etc/lists/many": :include: is not implemented',
+    "mailbox": "it asks for a mailbox",
+    "keep": "it asks for a mailbox",
+    "stray": 'alias "stray": there is no alias "nosuchuser"',
+    "home": "delivery to a file is not implemented",
+    "nothing": "it is no address",
+    "tick": "name each other, and no address",
+    "nobody": 'there is no alias "nobody"',
+}
+
+
+def test_what_is_not_done_waits_and_is_named(site):
+    """A client is refused; what sendmail hands over waits with the reason; nothing of it goes out."""
+    before = len(site.relay.mails)
+    for name in NOT_DONE:
+        _, reply = site.mail([name])
+        assert reply.startswith(f"451 4.3.5 <{name}@mta.example>: mail transport unavailable"), reply
+        r = site.p.run(name, face="sendmail", stdin="Subject: x\n\nx\n")
+        assert r.returncode == 0, r.stderr
+    for name, text in NOT_DONE.items():
+        wait_for(lambda: any(text in q["recipients"][0].get("delay_reason", "") for q in site.p.queue()))
+        assert f"to=<{name}@mta.example>" in site.p.log() and "dsn=4.3.5, status=deferred" in site.p.log()
+    assert len(site.relay.mails) == before
+    assert site.p.run("queue", "delete", "ALL").returncode == 0
+
+
+def test_a_list_in_a_list_has_its_own_owner(site):
+    """The inner list is met under its own name: its members' mail has its owner for a sender."""
+    mark, _ = site.mail(["all"])
+    mails = wait_for(lambda: (got := [m for m in site.relay.mails if mark in m["content"]]) and len(got) == 2 and got)
+    assert sorted((m["from"].split()[1], *paths(m)) for m in mails) == [
+        ("FROM:<owner-crew@mta.example>", *FORWARDS["crew"][0]), ("FROM:<s@src.example>", "dee@far.example")]
+    inner = [m for m in mails if "owner" in m["from"]][0]["content"]
+    assert b"Delivered-To: crew@mta.example" in inner and b"Delivered-To: all@mta.example" in inner
+
+
+def test_one_mail_for_each_name(site):
+    """Two names of one mail, and one that goes on elsewhere; each has its Delivered-To, none its neighbour's fate."""
+    mark, reply = site.mail(["root", "ping", "odd"])
+    assert reply.startswith("250")
+    mails = wait_for(lambda: (got := [m for m in site.relay.mails if mark in m["content"]]) and len(got) == 3 and got)
+    assert sorted(paths(m)[0] for m in mails) == ['"two words"@far.example', "admin@far.example", "eve@far.example"]
+    names = sorted(m["content"].split(b"Delivered-To: ")[1].split(b"@")[0] for m in mails)
+    assert names == [b"odd", b"ping", b"root"]
+    qid = reply.split()[-1]
+    site.p.wait_log(rf"{qid}: to=<\w+@mta.example>, relay=local, .*dsn=2.0.0, status=sent \(forwarded as \w+\)", count=3)
+    site.p.wait_log(f"{qid}: removed")
+
+
+@pytest.mark.parametrize("size", [1000, 250000, 700000])
+def test_content_goes_on_byte_for_byte(site, size):
+    body = "".join(f"{i:07d} {'x' * 60}\r\n" for i in range(size // 70))
+    m, _ = site.arrives(["root"], body=body)
+    content = m["content"].decode()
+    assert content.split("\r\n\r\n", 1)[1] == body + "\r\n"
+    assert content.split("Received: ")[1].startswith("by mta.example") and content.count("Received: ") == 2
+
+
+REPORTS = {
+    ("root", " NOTIFY=SUCCESS ORCPT=rfc822;old@x.example"): ("expanded", "ORCPT=rfc822;old@x.example NOTIFY=NEVER"),
+    ("ping", " NOTIFY=SUCCESS,FAILURE"): ("expanded", "ORCPT=rfc822;ping@mta.example NOTIFY=FAILURE"),
+    ("crew", " NOTIFY=SUCCESS,DELAY"): ("delivered", "NOTIFY=DELAY"),
+    ("root", " NOTIFY=NEVER"): (None, "ORCPT=rfc822;root@mta.example NOTIFY=NEVER"),
+    ("root+a", ""): (None, "ORCPT=rfc822;root+2Ba@mta.example"),
+}
+
+
+@pytest.mark.parametrize("name,params", REPORTS)
+def test_reports_of_success(site, name, params):
+    """As local(8): the report is made where the alias is, and what goes on asks for none."""
+    action, wanted = REPORTS[name, params]
+    m, report = site.arrives([name], params=params, mail=" RET=HDRS ENVID=one")
+    for r in m["rcpts"]:
+        said = sorted(w for w in r.split()[2:] if w != f"ORCPT=rfc822;{path_of(r)}")
+        assert said == sorted(wanted.split()), r
+    assert "ENVID=one RET=HDRS" in m["from"] or "RET=HDRS ENVID=one" in m["from"]
+    if action is not None:
+        text = report()["content"].decode()
+        assert f"Final-Recipient: rfc822; {name}@mta.example\r\n" in text
+        assert f"Action: {action}\r\nStatus: 2.0.0\r\n" in text and "delivery via local: alias expanded" in text
+
+
+def test_a_loop_through_another_host_ends(site):
+    """What was delivered to the name once is returned, whatever the case."""
+    mark, reply = site.mail(["root"], head="Delivered-To: ROOT@mta.example\r\n")
+    qid = reply.split()[-1]
+    site.p.wait_log(rf"{qid}: to=<root@mta.example>, relay=local, .*dsn=5.4.6, status=bounced "
+                    r"\(mail forwarding loop for root@mta.example\)")
+    report = site.relay.wait_mail(mark)
+    assert report["from"].startswith("MAIL FROM:<>") and b"mail forwarding loop" in report["content"]
+
+
+def test_explain_shows_what_a_name_stands_for(site):
+    out = site.p.run("explain", "s@src.example", "crew@mta.example").stdout
+    for text in ("transport local", '"crew" stands for ann@far.example', "owner-crew@mta.example", "admin@far.example",
+                 f"[127.0.0.1]:{site.relay.port}"):
+        assert text in out, (text, out)
+    r = site.p.run("test", "s@src.example", "root@mta.example")
+    assert r.returncode == 0 and "admin@far.example" in r.stdout, r.stdout
+    r = site.p.run("explain", "s@src.example", "many@mta.example")
+    assert r.returncode == 1 and ":include: is not implemented" in r.stdout
+
+
+def test_crons_mail_waits_until_there_is_an_alias(dns):
+    """No alias, then a table that is gone, then an alias: nothing is bounced, and in the end it arrives."""
+    s = Site(dns, "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n", aliases="postmaster: root\n")
+    r = s.p.run("-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root", face="sendmail", stdin="Subject: cron\n\nit failed\n")
+    assert r.returncode == 0
+    s.p.wait_log(r'to=<root@mta.example>.*dsn=4.3.5, status=deferred \(there is no alias "root", and Posthouse has no mailboxes\)')
+    table = s.p.dir / "aliases.db"
+    table.rename(s.p.dir / "away")
+    assert s.p.run("postmaster", face="sendmail", stdin="Subject: other\n\n").returncode == 0
+    s.p.wait_log(r"to=<postmaster@mta.example>.*dsn=4.3.0, status=deferred \(alias database unavailable\)")
+    assert s.mail(["crew"])[1] == "451 4.3.0 <crew@mta.example>: Temporary lookup failure"
+    (s.p.dir / "aliases").write_text("postmaster: root\nroot: admin@far.example\n")
+    s.alias()
+    mails = s.relay.wait_mails(2)
+    assert {tuple(paths(m)) for m in mails} == {("admin@far.example",)}
+    assert any(b"it failed" in m["content"] for m in mails) and s.p.queue() == []
+    s.stop()
+
+
+def test_check_names_what_is_not_done(site):
+    r = site.p.run("check")
+    lines = ALIASES.splitlines()
+    assert r.returncode == 2
+    for name, text in NOT_DONE.items():
+        said = [line for line in r.stdout.splitlines() if f'alias "{name}": ' in line]
+        if name in ("tick", "nobody"):  # which aliases only name each other is found by walking them all
+            continue
+        at = next(i for i, line in enumerate(lines, 1) if line.startswith(f"{name}:"))
+        assert len(said) == 1 and said[0].startswith(f"error: {site.p.dir}/aliases, line {at}: alias \"{name}\""), (name, said)
+        assert "mail for it waits" in said[0]
+    assert not [line for line in r.stdout.splitlines() if "alias" in line and any(f'"{n}"' in line for n in FORWARDS)]
+    assert "root@" not in r.stdout
+
+
+def test_check_says_where_roots_mail_waits(tmp_path):
+    main = "mydestination = mta.example\nrelayhost = [127.0.0.1]:9\n"
+    p = Posthouse(main + "alias_maps = inline:{{postmaster=root}}\n", master=MASTER, directory=tmp_path)
+    out = p.run("check").stdout
+    assert "is for root@mta.example" in out and "alias_maps has no root" in out
+    p.write_main(main + "alias_maps = inline:{{root=me@far.example}}\n")
+    assert "root@" not in p.run("check").stdout
+    (tmp_path / "master.cf").write_text("smtp unix - - n - - smtp\n")
+    assert "local_transport = local:mta.example is no transport of Posthouse" in p.run("check").stdout
