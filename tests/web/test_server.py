@@ -238,7 +238,7 @@ def test_the_page_starts_without_the_records_that_are_gone(dns):
 def test_relay_records(dns):
     relay = FakeRelay(auth=["PLAIN", "LOGIN"], need_auth=True, users={"u": "pw"}, tls=tls())
     hop = f"[127.0.0.1]:{relay.port}"
-    with site(dns, "minimal_backoff_time = 30s\n") as w:
+    with site(dns, "minimal_backoff_time = 30s\ninitial_destination_concurrency = 1\n") as w:
         boss = w.api(GLOBAL)
         put = lambda **body: boss.ok("PUT", "/api/relay/my relay", body=body)
         fails = lambda **body: boss.fails(400, "PUT", "/api/relay/my relay", body=body)
