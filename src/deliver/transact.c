@@ -837,6 +837,8 @@ static void transact_over(struct dsess *s) {
                      s->nexthop);
         session_take_error(s);
     }
+    if (s->moved && s->err.blame == BLAME_SITE)
+        s->err.blame = BLAME_MESSAGE; /* a host of the site works: other mail need not wait */
     bool reached = s->err.phase != PHASE_CONNECT && s->sessions > 0;
     DL_EACH_SAFE (it, &s->todo) {
         struct attempt *a = DL_OWNER(it, struct attempt, link);

@@ -429,6 +429,19 @@ def test_what_one_host_puts_off_the_next_one_is_given(dns):
         relay.stop()
 
 
+@pytest.mark.parametrize("grey", ["450 4.2.0 greylisted", "421 4.3.2 not you", ""])
+def test_a_dead_second_host_stops_nothing(dns, grey):
+    """What the first one puts off meets the second, which is dead: the first one works, and other mail goes on to it."""
+    relay = FakeRelay(replies={"RCPT": lambda line: grey if "<grey" in line else None})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}, [127.0.0.1]:{free_port()}\ninitial_destination_concurrency = 1\n", dns=dns) as p:
+        p.send(rcpts=["grey@y.example"])
+        p.wait_log("to=<grey@y.example>.*status=deferred .*Connection refused")
+        p.send(rcpts=["fine@y.example"])
+        p.wait_log("to=<fine@y.example>.*status=")
+        assert re.search("to=<fine@y.example>.*status=sent", p.log())
+    relay.stop()
+
+
 AFTER_BDAT = {
     "RSET refused for now": {"RSET": ["450 4.3.0 cannot"]},
     "RSET refused": {"RSET": ["502 5.5.1 what is that"]},
