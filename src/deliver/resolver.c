@@ -4,6 +4,7 @@
  * A query frees itself after fn has returned, or, when it was cancelled, once libunbound has
  * nothing of it any more.  It keeps the settings that it was asked with (struct ways): they are
  * freed when a reload has replaced them and the last such query is gone, never inside libunbound.
+ * What could not be started (no descriptor was left) is started by a later question.
  */
 #include "deliver/resolver.h"
 
@@ -21,11 +22,15 @@
 #define T_MX   15
 #define T_AAAA 28
 
+#define RESTART_MS 1000 /* so long no start is tried again */
+
 /* How names are looked up, by one configuration. */
 struct ways {
     size_t users;       /* open queries, and the resolver while they are its own */
-    struct ub_ctx *ctx; /* NULL: no servers are configured */
+    struct ub_ctx *ctx; /* NULL: it could not be started yet, or no servers are configured */
     uv_poll_t poll;     /* of ctx; in use while ctx is not NULL */
+    struct sbuf servers;
+    int64_t restart_ms; /* while ctx is NULL: when a start is tried again, in loop's time */
     bool use_dns;
     bool use_hosts;
     char *hosts;       /* text of the hosts file; NULL: none */
@@ -126,25 +131,45 @@ static struct ub_ctx *dns_new(struct str servers) {
     return ctx;
 }
 
-static void ways_start_dns(struct loop *l, struct ways *w, struct str servers, const char *file) {
-    w->ctx = dns_new(servers);
-    if (w->ctx == NULL) {
-        log_warn("smtp", "no DNS server is configured in resolver_servers or %s", file);
-        return;
-    }
-    int rc = uv_poll_init(&l->uv, &w->poll, ub_fd(w->ctx));
-    if (rc != 0) {
-        log_warn("smtp", "the resolver cannot be waited for: %s", uv_strerror(rc));
+static bool ways_try_dns(struct loop *l, struct ways *w) {
+    w->ctx = dns_new(sbuf_str(&w->servers));
+    if (w->ctx == NULL)
+        return false;
+    if (uv_poll_init(&l->uv, &w->poll, ub_fd(w->ctx)) != 0) {
         ub_ctx_delete(w->ctx);
         w->ctx = NULL;
-        return;
+        return false;
     }
     w->poll.data = w;
     uv_poll_start(&w->poll, UV_READABLE, on_readable);
+    return true;
+}
+
+/* There are servers, and nothing asks them. */
+static bool ways_lack_dns(const struct ways *w) {
+    return w->use_dns && w->ctx == NULL && w->servers.n > 0;
+}
+
+static void ways_start_dns(struct loop *l, struct ways *w, const char *file) {
+    w->restart_ms = l->now_ms + RESTART_MS;
+    if (w->servers.n == 0)
+        log_warn("smtp", "no DNS server is configured in resolver_servers or %s", file);
+    else if (!ways_try_dns(l, w))
+        log_warn("smtp", "the DNS servers %scannot be asked for now: names are not resolved",
+                 w->servers.p);
+}
+
+/* A later question finds what was lacking. */
+static void ways_restart_dns(struct loop *l, struct ways *w) {
+    if (!ways_lack_dns(w) || l->now_ms < w->restart_ms)
+        return;
+    w->restart_ms = l->now_ms + RESTART_MS;
+    if (ways_try_dns(l, w))
+        log_info("smtp", "the DNS servers %sare asked again", w->servers.p);
 }
 
 /* The settings, without what they begin. */
-static struct ways *ways_of(const struct config *cfg, struct sbuf *servers) {
+static struct ways *ways_of(const struct config *cfg) {
     struct ways *w = MEM_NEW(struct ways);
     const char *how = cfg->p.smtp_host_lookup;
     int err;
@@ -154,14 +179,15 @@ static struct ways *ways_of(const struct config *cfg, struct sbuf *servers) {
     if (w->use_hosts)
         w->hosts = str_dup(config_file(cfg, cfg->p.resolver_hosts_file, &err));
     if (w->use_dns)
-        list_servers(cfg, servers);
+        list_servers(cfg, &w->servers);
     sbuf_printf(&w->about, "%d %d %s\n%s", w->use_dns, w->use_hosts,
-                servers->n > 0 ? servers->p : "", w->hosts == NULL ? "" : w->hosts);
+                w->servers.n > 0 ? w->servers.p : "", w->hosts == NULL ? "" : w->hosts);
     return w;
 }
 
 static void ways_free(struct ways *w) {
     sbuf_free(&w->about);
+    sbuf_free(&w->servers);
     free(w->hosts);
     free(w);
 }
@@ -183,18 +209,16 @@ static void ways_unuse(struct ways *w) {
 }
 
 void resolver_reload(struct resolver *r, const struct config *cfg) {
-    struct sbuf servers = {0};
-    struct ways *w = ways_of(cfg, &servers);
+    struct ways *w = ways_of(cfg);
     if (r->ways != NULL && str_eq(sbuf_str(&w->about), sbuf_str(&r->ways->about))) {
         ways_free(w);
-    } else {
-        if (w->use_dns)
-            ways_start_dns(r->loop, w, sbuf_str(&servers), cfg->p.resolver_file);
-        if (r->ways != NULL)
-            ways_unuse(r->ways);
-        r->ways = w;
+        return;
     }
-    sbuf_free(&servers);
+    if (w->use_dns)
+        ways_start_dns(r->loop, w, cfg->p.resolver_file);
+    if (r->ways != NULL)
+        ways_unuse(r->ways);
+    r->ways = w;
 }
 
 struct resolver *resolver_new(struct loop *l, const struct config *cfg) {
@@ -366,6 +390,7 @@ struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, 
     struct ways *w = r->ways;
     *q = (struct resolver_query){.r = r, .ways = w, .type = type, .fn = fn, .arg = arg};
     w->users++;
+    ways_restart_dns(r->loop, w);
     if (type == RESOLVE_MX && w->use_dns)
         ask_dns(q, 0, name, T_MX);
     if (type == RESOLVE_PTR && w->use_dns)

@@ -4,6 +4,7 @@
  */
 #include "unit.h"
 
+#include <sys/resource.h>
 #include <uv.h>
 
 #include "deliver/resolver.h"
@@ -269,6 +270,34 @@ static void test_servers(void **state) {
     assert_int_equal(heard, before);
 }
 
+/* At a start and at a reload no descriptor was left for libunbound: it is not given up. */
+static void test_no_descriptors_for_a_while(void **state) {
+    struct rlimit before, none;
+    (void)state;
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = before;
+    none.rlim_cur = 3;
+    struct config *cfg = config_of("smtp_host_lookup = dns\n");
+    for (int at_reload = 0; at_reload < 2; at_reload++) {
+        struct resolver *r = at_reload == 1 ? resolver_of("smtp_host_lookup = native\n") : NULL;
+        setrlimit(RLIMIT_NOFILE, &none);
+        if (r == NULL)
+            r = resolver_new(loop, cfg);
+        else
+            resolver_reload(r, cfg);
+        expect_answer(r, RESOLVE_MX, "digits.example", "failed");
+        setrlimit(RLIMIT_NOFILE, &before);
+        do { /* a start is not tried all the time */
+            sbuf_reset(&got);
+            resolver_ask(r, RESOLVE_MX, "digits.example", note_answer, NULL);
+            while (got.n == 0)
+                uv_run(&loop->uv, UV_RUN_ONCE);
+        } while (str_eq_c(sbuf_str(&got), "failed"));
+        assert_str(sbuf_str(&got), "ok 5:192.0.2.9");
+    }
+    config_unref(cfg);
+}
+
 static void never_called(void *arg, const struct resolve_answer *a) {
     (void)arg;
     (void)a;
@@ -313,6 +342,7 @@ int main(void) {
         cmocka_unit_test(test_names_of_addresses),
         cmocka_unit_test(test_hosts_file),
         cmocka_unit_test(test_servers),
+        cmocka_unit_test(test_no_descriptors_for_a_while),
         cmocka_unit_test(test_cancelled),
     };
     return cmocka_run_group_tests(tests, start, dir_remove);
