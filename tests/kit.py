@@ -258,7 +258,7 @@ class _Dialogue:
         if self.r.utf8:
             words.append("SMTPUTF8")
         if self.r.chunking:
-            words.append("CHUNKING")
+            words += ["CHUNKING", "ENHANCEDSTATUSCODES"]
         if self.r.tls and not self.s.tls:
             words.append("STARTTLS")
         if self.r.auth and (self.s.tls or not self.r.tls_first):

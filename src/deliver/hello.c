@@ -54,9 +54,10 @@ enum step ehlo_secure_begin(struct dsess *s) {
 static const struct {
     const char *word;
     unsigned cap;
-} keywords[] = {{"PIPELINING", CAP_PIPELINING}, {"SIZE", CAP_SIZE}, {"8BITMIME", CAP_8BITMIME},
-                {"SMTPUTF8", CAP_SMTPUTF8},     {"DSN", CAP_DSN},   {"CHUNKING", CAP_CHUNKING},
-                {"STARTTLS", CAP_STARTTLS},     {"AUTH", CAP_AUTH}};
+} keywords[] = {
+    {"PIPELINING", CAP_PIPELINING}, {"SIZE", CAP_SIZE}, {"8BITMIME", CAP_8BITMIME},
+    {"SMTPUTF8", CAP_SMTPUTF8},     {"DSN", CAP_DSN},   {"CHUNKING", CAP_CHUNKING},
+    {"STARTTLS", CAP_STARTTLS},     {"AUTH", CAP_AUTH}, {"ENHANCEDSTATUSCODES", CAP_CODES}};
 
 static bool keyword_discarded(const struct dsess *s, const char *word) {
     struct str rest = str_of(s->p->smtp_discard_ehlo_keywords), w;

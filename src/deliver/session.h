@@ -96,7 +96,8 @@ enum {
     CAP_DSN = 16,
     CAP_CHUNKING = 32,
     CAP_STARTTLS = 64,
-    CAP_AUTH = 128
+    CAP_AUTH = 128,
+    CAP_CODES = 256 /* ENHANCEDSTATUSCODES (RFC 2034) */
 };
 
 /* What has been sent of a transaction last. */

@@ -3,8 +3,8 @@
  *
  * With PIPELINING, MAIL, RCPT and DATA go in one packet; and the end of one message's content
  * travels with the next message's MAIL, RCPT and DATA (RFC 2920 section 3.1: content may begin a
- * group), so a busy session needs one round trip a message.  With CHUNKING small content for one
- * recipient follows RCPT without waiting for 354.
+ * group), so a busy session needs one round trip a message.  With CHUNKING, and enhanced status
+ * codes, small content for one recipient follows RCPT without waiting for 354.
  *
  * Every command that waits for its reply is in s->fifo, and verdict.c says what a reply to it
  * means. A peer may give one reply too many or too few, and then every later reply is taken for
@@ -17,7 +17,8 @@
  * can: those of MAIL and RCPT are about addresses (X.1.X, RFC 3463), those of content are not, so
  * replies that have shifted show.  A host that named one transaction so may have the next MAIL
  * behind RSET, and is out of step when a later reply does not name its command.  A host that does
- * not name them is given DATA from its second transaction on (dataonly.h).
+ * not announce them is given DATA; one that announces them and has none, from its second
+ * transaction on (dataonly.h).
  *
  * 250 to the last chunk is the host's acceptance (RFC 3030 section 2).  When no 2xx to RSET
  * confirms that it was the reply to the chunk (the host refuses RSET or has gone), the enhanced
@@ -427,10 +428,11 @@ static bool verbatim(const struct dsess *s, const struct txn *t, bool bdat) {
     return !fold && (bdat || (f & ENV_DOTS) == 0);
 }
 
-/* BDAT is used where it saves a round trip.  Anywhere else DATA costs no more, and 354 shows
+/* BDAT is used where it saves a round trip, and where a reply too many would show: the host says
+ * that its replies have enhanced status codes.  Anywhere else DATA costs no more, and 354 shows
  * whether the replies of several recipients have shifted, which BDAT cannot. */
 static bool use_bdat(const struct dsess *s, const struct txn *t) {
-    unsigned need = CAP_CHUNKING | CAP_PIPELINING;
+    unsigned need = CAP_CHUNKING | CAP_PIPELINING | CAP_CODES;
     return (s->caps & need) == need && !t->data_only && t->n_rcpts == 1 &&
            t->a->body->size <= BDAT_EAGER && verbatim(s, t, true);
 }

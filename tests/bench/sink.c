@@ -129,7 +129,8 @@ int main(int argc, char **argv) {
     if (argc < 3)
         return 2;
     ehlo = argc > 3 ? "250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
-                    : "250-sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 8BITMIME\r\n";
+                    : "250-sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-"
+                      "ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n";
     int file = open(argv[2], O_RDWR | O_CREAT, 0600);
     if (file < 0 || ftruncate(file, 8) < 0)
         return 1;

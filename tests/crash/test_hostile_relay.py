@@ -36,7 +36,7 @@ class Resetter(Listener):
 
 HELLO = b"220 there.example\r\n"
 EHLO = b"250-there.example\r\n250 8BITMIME\r\n"
-PIPES = b"250-there.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+PIPES = b"250-there.example\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n"
 OK = b"250 2.0.0 ok\r\n"
 GO = b"354 go\r\n"
 

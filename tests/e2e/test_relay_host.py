@@ -203,10 +203,12 @@ def test_a_short_password_inside_a_word_is_not_shown(dns, text):
 
 class Script(FakeRelay):
     """A relay host that answers some commands in its own way: verb to a list of whole replies, and "." to those for the
-    end of content, or to a function of the content; "" hangs up.  A verb that is not there gets its usual reply."""
+    end of content, or to a function of the content; "" hangs up.  A verb that is not there gets its usual reply.  With
+    CHUNKING enhanced status codes are announced, whatever is said then, unless announces is False."""
 
-    def __init__(self, says, caps="PIPELINING 8BITMIME", times=1000, pause=0, **kw):
+    def __init__(self, says, caps="PIPELINING 8BITMIME", times=1000, pause=0, announces=True, **kw):
         self.says, self.caps, self.times, self.pause = says, caps.split(), times, pause
+        self.caps += ["ENHANCEDSTATUSCODES"] if "CHUNKING" in caps and announces else []
         self.taken, self.ways, self.quits, self.dialogues = [], [], 0, 0
         super().__init__(**kw)
 
@@ -377,7 +379,7 @@ class Wearing(Script):
                 if verb == b"BDAT":
                     f.read(int(line.split()[1]))
                 user = line.split(b"<")[1].split(b"@")[0].decode() if verb == b"RCPT" else ""
-                offers = "250-wearing\r\n250-PIPELINING\r\n250 CHUNKING" if first else "250 wearing"
+                offers = "250-wearing\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING" if first else "250 wearing"
                 put_off = f"450 4.2.2 the box of {user} is full"
                 says = {b"EHLO": offers, b"MAIL": "250 2.1.0 ok", b"RCPT": "250 2.1.5 ok" if first else put_off}
                 conn.sendall((says.get(verb, "250 2.0.0 ok") + "\r\n").encode())
@@ -401,6 +403,23 @@ def test_what_was_said_of_a_recipient_is_no_other_mails_result(dns):
         for user, _, words in said:
             assert "the box of" not in words or f"the box of {user} is" in words, said
         relay.stop()
+
+
+BARE = {"MAIL": ["250 ok"], "RCPT": ["250 ok"], ".": ["250 ok"]}
+
+
+@pytest.mark.parametrize("extra", [1, 2, 3])
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT"])
+def test_surplus_replies_without_codes_hide_no_refusal(dns, verb, extra):
+    """The host says no to the content, and yes more often than it was asked before that."""
+    says = dict(BARE, RSET=["250 ok"], **{".": ["554 not this"]})
+    says[verb] = says[verb] * (1 + extra)
+    relay = Script(says, "PIPELINING CHUNKING", announces=False)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send()
+        p.wait_log("status=deferred")
+        assert not re.search("status=(sent|bounced)", p.log())
+    relay.stop()
 
 
 PUT_OFF = [(caps, stage, rcpts) for caps in ("PIPELINING CHUNKING", "PIPELINING", "") for stage in ("MAIL", "RCPT", ".")
@@ -456,7 +475,6 @@ AFTER_BDAT = {
 }
 
 
-BARE = {"MAIL": ["250 ok"], "RCPT": ["250 ok"], ".": ["250 ok"]}
 
 
 @pytest.fixture(scope="module")
