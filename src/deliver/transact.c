@@ -806,6 +806,12 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
     return STEP_DONE;
 }
 
+/* No server takes a recipient of a sender that it has refused: the refusal answered something else.
+ * Were the host believed, it would get a lone dot for the content of mail that it has taken. */
+static bool contradicts_mail(const struct expected *e, enum verdict v) {
+    return e->command == TXN_RCPT && v == VERDICT_OK && e->t->refused;
+}
+
 static enum step transact_reply(struct dsess *s) {
     if (s->fifo_n == 0) {
         /* Nothing waits: the host may leave at any time, and says so. */
@@ -816,7 +822,8 @@ static enum step transact_reply(struct dsess *s) {
                                 !session_target(s)->own_mx, s->cfg->p.soft_bounce);
     if (v == VERDICT_CLOSING)
         return closing(s, &e);
-    if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone || !reply_fits(s, &e))
+    if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone || contradicts_mail(&e, v) ||
+        !reply_fits(s, &e))
         return out_of_step(s, &e);
     s->fifo_at++;
     s->fifo_n--;
