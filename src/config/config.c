@@ -229,6 +229,7 @@ static const char *const pattern_lists[] = {"mynetworks",
                                             "virtual_alias_domains",
                                             "virtual_mailbox_domains",
                                             "smtpd_client_event_limit_exceptions",
+                                            "smtpd_forbid_bare_newline_exclusions",
                                             "authorized_submit_users",
                                             "authorized_mailq_users",
                                             "authorized_flush_users"};

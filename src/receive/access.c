@@ -744,12 +744,27 @@ static void check_list(const struct service *svc, const char *name, const char *
     }
 }
 
+static void check_bare_newline(const struct service *svc, struct diags *d) {
+    const char *file = svc->line > 0 ? "master.cf" : NULL;
+    int64_t code = svc->p.smtpd_forbid_bare_newline_reject_code;
+    if (bare_newline_of(svc->p.smtpd_forbid_bare_newline) == BARE_UNSET)
+        diag_add(
+            d, DIAG_ERROR, file, svc->line,
+            "%s: smtpd_forbid_bare_newline: \"%s\" is none of no, yes, normalize, note, reject",
+            svc->name, svc->p.smtpd_forbid_bare_newline);
+    if (code < 500 || code > 599)
+        diag_add(d, DIAG_ERROR, file, svc->line,
+                 "%s: smtpd_forbid_bare_newline_reject_code: %lld is not between 500 and 599",
+                 svc->name, (long long)code);
+}
+
 void receive_check(const struct config *cfg, struct diags *d) {
     certificate_check(cfg, d);
     for (size_t i = 0; i < cfg->n_services; i++) {
         const struct service *svc = cfg->services[i];
         if (svc->kind != SERVICE_SMTPD)
             continue;
+        check_bare_newline(svc, d);
         for (size_t l = 0; l < RCPT_LISTS; l++)
             check_list(svc, rcpt_lists[l], rcpt_list(&svc->p, l), d);
         for (size_t l = 0; l < RCPT_LISTS; l++)

@@ -4,6 +4,7 @@
 #include "receive/client.h"
 
 #include <stdlib.h>
+#include <strings.h>
 
 #include "maps/maps.h"
 
@@ -27,6 +28,21 @@ bool client_is_in(const struct client *c, const char *networks) {
     matchlist_close(l);
     free(err);
     return yes;
+}
+
+enum bare_newline bare_newline_of(const char *word) {
+    static const struct {
+        const char *word;
+        enum bare_newline bare;
+    } words[] = {{"no", BARE_TAKEN},
+                 {"yes", BARE_NORMALIZED},
+                 {"normalize", BARE_NORMALIZED},
+                 {"note", BARE_NOTED},
+                 {"reject", BARE_REJECTED}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcasecmp(word, words[i].word) == 0)
+            return words[i].bare;
+    return BARE_UNSET;
 }
 
 void client_clear(struct client *c) {

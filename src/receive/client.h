@@ -9,6 +9,15 @@
 #include "util/net.h"
 #include "util/str.h"
 
+/* What becomes of a line that a client ends in LF alone, postconf(5) smtpd_forbid_bare_newline. */
+enum bare_newline {
+    BARE_UNSET,
+    BARE_TAKEN,      /* it is a line like any other: LF . LF ends a message */
+    BARE_NORMALIZED, /* it is a line, and no part of the end of a message */
+    BARE_NOTED,      /* the same, and the log has it */
+    BARE_REJECTED    /* the command or the message is refused */
+};
+
 struct client {
     struct netaddr peer;
     char addr[INET6_ADDRSTRLEN]; /* the same as text; 127.0.0.1 for a local client */
@@ -18,6 +27,7 @@ struct client {
     bool limits_off;             /* it is in smtpd_client_event_limit_exceptions */
     bool counted;                /* anvil counts its connection */
     bool over;                   /* it has more of them than it may */
+    enum bare_newline bare;      /* BARE_UNSET until its session begins */
 };
 
 /* Its name, "unknown" if none is known; as text only. */
@@ -26,6 +36,8 @@ const char *client_name(const struct client *c);
 const char *client_text(const struct client *c, struct sbuf *b);
 /* Is it in a list of networks that has no tables?  A local client is in every one. */
 bool client_is_in(const struct client *c, const char *networks);
+/* The word in smtpd_forbid_bare_newline; BARE_UNSET: it is none. */
+enum bare_newline bare_newline_of(const char *word);
 void client_clear(struct client *c);
 
 #endif

@@ -234,12 +234,18 @@ static enum cmd refuse_line(struct session *s, enum smtp_verb v, const char *wha
     return v == VERB_BDAT ? CMD_CLOSE : CMD_DONE; /* a chunk may follow: it would be commands */
 }
 
-/* A browser or a header field: the client is no mail client. */
+/* A browser, a header field, or what begins with no letter: the client is no mail client (the
+ * default of smtpd_forbidden_commands). */
 static bool is_forbidden(struct str line) {
-    static const char *const words[] = {"CONNECT ", "GET ", "POST "};
+    static const char *const words[] = {"CONNECT", "GET", "POST"};
+    struct str rest = line, word = STR_NONE;
+    str_split(&rest, " \t", &word);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (str_istarts(line, words[i]))
+        if (str_ieq_c(word, words[i]))
             return true;
+    if (word.n > 0 &&
+        ((unsigned char)(word.p[0] | 0x20) < 'a' || (unsigned char)(word.p[0] | 0x20) > 'z'))
+        return true;
     size_t n = 0;
     while (n < line.n && line.p[n] > ' ' && line.p[n] != ':')
         n++;

@@ -259,6 +259,8 @@ static void log_message_id(const struct session *s) {
     log_info("cleanup", "%s: message-id=%s", tx->qid, id->n == 0 ? "<>" : id->p);
 }
 
+static void intake_start(struct session *s, enum intake_kind kind);
+
 static bool refuse_content(struct session *s) {
     const struct intake *in = s->intake;
     if (in->failed < 0)
@@ -274,12 +276,39 @@ static bool refuse_content(struct session *s) {
     return true;
 }
 
+/* Has the content a bare LF that the service forbids? */
+static bool content_is_bare(const struct session *s) {
+    return s->intake->in.has_bare && s->client.bare == BARE_REJECTED;
+}
+
+static enum cmd content_refuse_bare(struct session *s, const char *stage) {
+    struct sbuf text = {0};
+    bool last = transaction_bare_newline(s, stage, &text);
+    smtpd_reply(s, false, "%s", text.p);
+    sbuf_free(&text);
+    return last ? CMD_CLOSE : CMD_DONE;
+}
+
+static void content_note_bare(const struct session *s) {
+    struct sbuf from = {0};
+    if (s->intake->in.has_bare && s->client.bare == BARE_NOTED)
+        log_as(s->svc->log_name, "smtpd", "%s: bare <LF> received from %s", s->tx->qid,
+               client_text(&s->client, &from));
+    sbuf_free(&from);
+}
+
 /* The content is complete, or what is left of a refused one was read. */
 static enum cmd message_end(struct session *s) {
+    if (s->intake->kind != INTAKE_REFUSED && content_is_bare(s)) {
+        enum cmd rc = content_refuse_bare(s, "END-OF-MESSAGE");
+        transaction_end(s);
+        return rc;
+    }
     if (s->intake->kind == INTAKE_REFUSED || refuse_content(s)) {
         transaction_end(s);
         return CMD_DONE;
     }
+    content_note_bare(s);
     log_message_id(s);
     return commit(s);
 }
@@ -288,6 +317,12 @@ static enum cmd chunk_end(struct session *s) {
     const struct intake *in = s->intake;
     if (in->kind == INTAKE_REFUSED) /* it was answered when it was refused */
         return CMD_DONE;
+    if (content_is_bare(s)) { /* so are those that follow, and are read all the same */
+        enum cmd rc = content_refuse_bare(s, "BDAT content");
+        intake_free(s->intake);
+        intake_start(s, INTAKE_REFUSED);
+        return rc;
+    }
     smtpd_reply(s, true, "250 2.0.0 Ok: %llu bytes", (unsigned long long)in->chunk_n);
     return in->writing != NULL ? CMD_WAIT : CMD_DONE;
 }
@@ -333,6 +368,7 @@ static void intake_start(struct session *s, enum intake_kind kind) {
     struct sbuf received = {0};
     uint64_t id = kind == INTAKE_REFUSED ? 0 : s->tx->id;
     s->intake = intake_new(kind, s->r->loop, s->r->spool, &s->cfg->p, id, &ops);
+    s->intake->in.bare_ends = s->client.bare == BARE_TAKEN;
     if (kind == INTAKE_REFUSED)
         return;
     add_received(s, &received);

@@ -62,7 +62,7 @@ static void serve_close(struct session *s, const char *what) {
     message_forget(s);
     if (s->naming != NULL)
         s->naming->s = NULL;
-    lookup_cancel(s->r->lookup, s->submits);
+    lookup_cancel(s->r->lookup, s->asked);
     dl_remove(&s->link);
     s->r->n_sessions--;
     atomic_fetch_sub(&s->load->n_sessions, 1);
@@ -148,18 +148,29 @@ static void serve_line_too_long(struct session *s) {
 
 /* The end of the line at p, behind its LF; 0: it has not come.  A client that ends its lines in CR
  * LF has a bare LF inside them: it was put into an address, say, so that what follows becomes a
- * command of another's making.  *bare: there is one, and the line is refused. */
+ * command of another's making.  *bare: there is one. */
 static size_t serve_line_end(const struct session *s, const char *p, size_t n, bool *bare) {
     for (size_t at = 0; at < n;) {
         const char *nl = memchr(p + at, '\n', n - at);
         if (nl == NULL)
             return 0;
         at = (size_t)(nl - p) + 1;
-        if (!s->ends_in_crlf || (at > 1 && nl[-1] == '\r'))
+        bool crlf = at > 1 && nl[-1] == '\r';
+        *bare = *bare || !crlf;
+        if (crlf || !s->ends_in_crlf || s->client.bare == BARE_REJECTED)
             return at;
-        *bare = true;
     }
     return 0;
+}
+
+/* smtpd_forbid_bare_newline = reject: as in Postfix, that ends the session. */
+static void serve_reject_bare(struct session *s) {
+    struct sbuf text = {0};
+    transaction_bare_newline(s, smtpd_last_verb(s), &text);
+    s->verb = VERB_UNKNOWN;
+    smtpd_reply(s, false, "%s", text.p);
+    sbuf_free(&text);
+    serve_close(s, NULL);
 }
 
 static void serve_bare_newline(struct session *s) {
@@ -188,7 +199,11 @@ static size_t serve_line(struct session *s, const char *p, size_t n) {
         line.n--;
         s->ends_in_crlf = true;
     }
-    if (bare && !answer) {
+    if (bare && !answer && s->client.bare == BARE_REJECTED) {
+        serve_reject_bare(s);
+        return used;
+    }
+    if (bare && !answer && s->ends_in_crlf) {
         serve_bare_newline(s);
         return used;
     }
@@ -327,6 +342,27 @@ static void serve_begin(struct session *s) {
     }
 }
 
+/* A list that cannot be asked excludes no client. */
+static void on_bare_excluded(void *arg, enum match_rc rc) {
+    struct session *s = arg;
+    s->asked = 0;
+    s->client.bare =
+        rc == MATCH_YES ? BARE_TAKEN : bare_newline_of(s->p->smtpd_forbid_bare_newline);
+    serve_begin(s);
+}
+
+/* Asks what becomes of the client's lines in smtpd_forbid_bare_newline_exclusions, before its first
+ * line. */
+static void serve_ask_bare(struct session *s) {
+    enum match_rc now = MATCH_NO;
+    if (bare_newline_of(s->p->smtpd_forbid_bare_newline) != BARE_TAKEN)
+        s->asked = lookup_match_now(s->r->lookup, "smtpd",
+                                    s->p->smtpd_forbid_bare_newline_exclusions, MATCH_NETWORK,
+                                    false, str_of(s->client.addr), &now, on_bare_excluded, s);
+    if (s->asked == 0)
+        on_bare_excluded(s, now);
+}
+
 static void name_came(void *ctx, const char *name) {
     struct name_query *q = ctx;
     struct session *s = q->s;
@@ -337,13 +373,14 @@ static void name_came(void *ctx, const char *name) {
     /* The DNS may hold any bytes; this goes into Received:. */
     if (name != NULL && addr_valid_host(str_of(name)))
         s->client.name = mem_strdup(name);
-    serve_begin(s);
+    serve_ask_bare(s);
 }
 
 /* A user who may not submit mail is told so instead of being greeted. */
 static void on_submits(void *arg, enum match_rc rc) {
     struct session *s = arg;
-    s->submits = 0;
+    s->asked = 0;
+    s->client.bare = BARE_TAKEN;
     if (rc == MATCH_YES) {
         s->client.name = mem_strdup("localhost");
         serve_begin(s);
@@ -361,9 +398,9 @@ static void serve_local(struct session *s) {
     const char *list = s->cfg->p.authorized_submit_users;
     enum match_rc now = MATCH_YES;
     if (!lookup_users_all(list))
-        s->submits =
+        s->asked =
             lookup_user_now(s->r->lookup, "postdrop", list, s->client.uid, &now, on_submits, s);
-    if (s->submits == 0)
+    if (s->asked == 0)
         on_submits(s, now);
 }
 

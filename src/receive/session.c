@@ -115,12 +115,14 @@ void smtpd_say(struct session *s, const char *fmt, ...) {
     va_end(ap);
 }
 
+const char *smtpd_last_verb(const struct session *s) {
+    return s->verb == VERB_UNKNOWN && s->total[VERB_UNKNOWN] == 0 ? "CONNECT"
+                                                                  : smtp_verb_name(s->verb, true);
+}
+
 void smtpd_log_end(const struct session *s, const char *what) {
     struct sbuf b = {0};
-    const char *verb = s->verb == VERB_UNKNOWN && s->total[VERB_UNKNOWN] == 0
-                           ? "CONNECT"
-                           : smtp_verb_name(s->verb, true);
-    sbuf_printf(&b, "%s after %s", what, verb);
+    sbuf_printf(&b, "%s after %s", what, smtpd_last_verb(s));
     if (s->intake != NULL && intake_open(s->intake))
         sbuf_printf(&b, " (%llu bytes)", (unsigned long long)s->intake->size);
     sbuf_add_c(&b, " from ");

@@ -96,7 +96,7 @@ struct session {
     int64_t left_ms; /* for content: what is left of its time; 0: all of it */
     void (*answered)(struct session *s, enum cmd rc); /* set by serve.c; see smtpd_answered */
     struct name_query *naming; /* the question for the client's name, or NULL */
-    uint32_t submits;          /* the question whether a local user may; 0: none is open */
+    uint32_t asked;            /* the question that its beginning waits for; 0: none is open */
     char *helo;                /* NULL: it has not said any */
     bool esmtp;                /* that was EHLO */
     bool tls_on;
@@ -136,6 +136,8 @@ void smtpd_reply(struct session *s, bool ok, const char *fmt, ...)
  * characters become '?'. */
 void smtpd_say(struct session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* "EHLO": the last command, or "CONNECT". */
+const char *smtpd_last_verb(const struct session *s);
 /* Log lines.  "lost connection after DATA (123 bytes) from host[addr]". */
 void smtpd_log_end(const struct session *s, const char *what);
 /* "disconnect from host[addr] ehlo=1 mail=1 … commands=7". */

@@ -77,22 +77,31 @@ static const struct rcpt_in *rejected_rcpt(const struct session *s) {
     return s->tx->n_rcpts == 1 ? &s->tx->rcpts[0] : NULL;
 }
 
-static void log_reject(struct session *s, const char *stage, const char *text) {
+/* " from=<> to=<>" */
+static void reject_addresses(const struct session *s, const struct rcpt_in *r, struct sbuf *b) {
+    sbuf_add_c(b, " from=<");
+    addr_external(b, transaction_sender(s->tx));
+    sbuf_add_ch(b, '>');
+    if (r == NULL)
+        return;
+    sbuf_add_c(b, " to=<");
+    addr_external(b, transaction_rcpt_addr(s->tx, r));
+    sbuf_add_ch(b, '>');
+}
+
+/* r: the recipient to name; NULL: none. */
+static void log_reject(struct session *s, const char *stage, const char *text,
+                       const struct rcpt_in *r) {
     struct sbuf b = {0};
-    const struct rcpt_in *r = rejected_rcpt(s);
-    sbuf_printf(&b, "%s: reject: %s from ", s->tx->qid[0] == '\0' ? "NOQUEUE" : s->tx->qid, stage);
+    bool queued = s->tx != NULL && s->tx->qid[0] != '\0';
+    sbuf_printf(&b, "%s: reject: %s from ", queued ? s->tx->qid : "NOQUEUE", stage);
     client_text(&s->client, &b);
     sbuf_add_c(&b, ": ");
     size_t at = b.n;
-    sbuf_printf(&b, "%s; from=<", text);
+    sbuf_printf(&b, "%s;", text);
     smtpd_soften(s, b.p + at);
-    addr_external(&b, transaction_sender(s->tx));
-    sbuf_add_ch(&b, '>');
-    if (r != NULL) {
-        sbuf_add_c(&b, " to=<");
-        addr_external(&b, transaction_rcpt_addr(s->tx, r));
-        sbuf_add_ch(&b, '>');
-    }
+    if (s->tx != NULL)
+        reject_addresses(s, r, &b);
     sbuf_printf(&b, " proto=%s", s->esmtp ? "ESMTP" : "SMTP");
     if (s->helo != NULL)
         sbuf_printf(&b, " helo=<%s>", s->helo);
@@ -101,8 +110,17 @@ static void log_reject(struct session *s, const char *stage, const char *text) {
 }
 
 void transaction_reject(struct session *s, const char *stage, const char *text) {
-    log_reject(s, stage, text);
+    log_reject(s, stage, text, rejected_rcpt(s));
     smtpd_reply(s, false, "%s", text);
+}
+
+bool transaction_bare_newline(struct session *s, const char *stage, struct sbuf *reply) {
+    const struct transaction *tx = s->tx;
+    log_reject(s, stage, "bare <LF> received",
+               tx != NULL && tx->n_rcpts == 1 ? &tx->rcpts[0] : NULL);
+    sbuf_printf(reply, "%lld 5.5.2 %s Error: bare <LF> received",
+                (long long)s->p->smtpd_forbid_bare_newline_reject_code, s->cfg->p.myhostname);
+    return s->p->smtpd_forbid_bare_newline_reject_code == 521;
 }
 
 enum cmd transaction_refuse(struct session *s, const char *stage, unsigned code, const char *text) {

@@ -57,6 +57,9 @@ struct str transaction_rcpt_addr(const struct transaction *tx, const struct rcpt
 struct access_facts transaction_facts(const struct session *s, const struct rcpt_in *r);
 /* Refuses with text, and logs "NOQUEUE: reject: RCPT from …: text; from=<> to=<> proto=ESMTP". */
 void transaction_reject(struct session *s, const char *stage, const char *text);
+/* Logs that a command or content had a bare LF, with or without a transaction, and appends the
+ * reply.  Returns whether that is the session's end. */
+bool transaction_bare_newline(struct session *s, const char *stage, struct sbuf *reply);
 /* The same with a reply in two parts, as access gives it: 421 and 521 end the session. */
 enum cmd transaction_refuse(struct session *s, const char *stage, unsigned code, const char *text);
 

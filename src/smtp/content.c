@@ -51,8 +51,9 @@ static void emit_end(struct content_in *in, struct sbuf *out) {
 
 /* One whole line without its end; true if it is the end of the content. */
 static bool data_line(struct content_in *in, const char *p, size_t n, bool crlf, struct sbuf *out) {
+    in->has_bare = in->has_bare || !crlf;
     if (!in->mid_line && n > 0 && p[0] == '.') {
-        if (n == 1 && crlf && !in->prev_bare)
+        if (n == 1 && (in->bare_ends || (crlf && !in->prev_bare)))
             return true;
         if (n > 1) {
             p++;
@@ -128,6 +129,7 @@ void content_bdat(struct content_in *in, struct str data, struct sbuf *out) {
         bdat_part(in, data.p, n, out);
         if (nl == NULL)
             return;
+        in->has_bare = in->has_bare || in->crs == 0;
         emit_end(in, out);
         data = str_from(data, n + 1);
     }

@@ -4,7 +4,8 @@
  * Whatever comes in, what is kept has CR LF line ends only: a bare LF ends a line of content, CRs
  * before a line's end go, as with Postfix, and any other CR becomes a blank.  The end of DATA is CR
  * LF . CR LF exactly, so what one server takes for the end can never be content for the next (SMTP
- * smuggling, CVE-2023-51764).  No state but the struct; one thread each.
+ * smuggling, CVE-2023-51764), unless bare_ends says that a bare LF will do.  No state but the
+ * struct; one thread each.
  */
 #ifndef PH_SMTP_CONTENT_H
 #define PH_SMTP_CONTENT_H
@@ -15,6 +16,8 @@
 #define CONTENT_LONG_LINE 998U
 
 struct content_in {
+    bool bare_ends; /* set before the first byte: LF . LF ends DATA, too */
+    bool has_bare;  /* a line ended with a bare LF */
     bool mid_line;  /* the current line has begun */
     bool prev_bare; /* the previous line ended with a bare LF */
     size_t crs;     /* so many CRs came that are the line's end, or blanks if text follows */

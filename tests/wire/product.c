@@ -62,6 +62,7 @@ static unsigned next_config WIRE_KEEP;
 
 static const char base_main_cf[] = "myhostname = posthouse.test\n"
                                    "mynetworks = 10.1.0.0/16\n"
+                                   "smtpd_forbid_bare_newline_exclusions =\n"
                                    "mydestination =\n"
                                    "queue_directory = /w\n"
                                    "spool_segment_size = 65536\n"
