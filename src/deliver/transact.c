@@ -686,6 +686,8 @@ static void txn_dropped(struct dsess *s, struct txn *t, bool suspect, bool to_bl
     attempt_set_relay(a, s->relay);
     txn_free(t);
     if (repeat) {
+        if (!to_blame)
+            a->begin_us = 0; /* the loss is none of its own: as if it had not begun */
         dl_push(again, &a->link);
     } else {
         fill_untried(a, &s->now);

@@ -463,6 +463,26 @@ def test_a_dead_second_host_stops_nothing(dns, grey):
     relay.stop()
 
 
+@pytest.mark.parametrize("reply", ["", "421 4.3.2 not this"])
+@pytest.mark.parametrize("chunking", [True, False])
+def test_mail_beside_one_that_ends_the_connection_goes_on(dns, chunking, reply):
+    """Behind the first host is a dead one: mail that shared the connection begins with the first one again."""
+    port = free_port()
+    main = f"relayhost = [127.0.0.1]:{port}, [127.0.0.1]:{free_port()}\nsmtp_destination_concurrency_limit = 1\nrelay_threads = 1\n" \
+           "minimal_backoff_time = 300s\n"
+    with Posthouse(main, dns=dns) as p:
+        for i in range(9):
+            p.send(rcpts=[f"{'bad' if i % 3 == 1 else 'u'}{i}@y.example"])
+        p.wait_log("status=deferred", count=9)
+        relay = FakeRelay(port=port, chunking=chunking, replies={"RCPT": lambda line: reply if "<bad" in line else None})
+        p.run("queue", "flush", check=True)
+        p.wait_log(r"status=\w+", count=18)
+        after = dict(re.findall(r"to=<(\w+)@y\.example>.* status=(\w+)", p.log())[9:])
+        assert after == {f"bad{i}": "deferred" for i in (1, 4, 7)} | {f"u{i}": "sent" for i in (0, 2, 3, 5, 6, 8)}
+        assert len(relay.mails) == 6 or chunking  # what a host says behind that is not heard
+        relay.stop()
+
+
 AFTER_BDAT = {
     "RSET refused for now": {"RSET": ["450 4.3.0 cannot"]},
     "RSET refused": {"RSET": ["502 5.5.1 what is that"]},
