@@ -1,7 +1,7 @@
 # Posthouse's front door.  Everything is built in build/ by Meson.
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build web demo check-fast test test-asan test-tsan mutants bench pictures load coverage fuzz wire hostile format docs install clean
+.PHONY: all setup build web demo check-fast test test-asan test-tsan mutants bench pictures load coverage fuzz wire hostile format docs dist deb install uninstall clean
 
 all: build
 
@@ -25,7 +25,7 @@ web/dist/assets.c: web/node_modules/.installed $(PAGE_SOURCES) scripts/embed.py
 
 build: setup web
 	@test -f build/src/posthouse-web || test ! -f build/build.ninja || meson setup --reconfigure build >/dev/null
-	@test -f build/build.ninja || meson setup build >/dev/null
+	@test -f build/build.ninja || meson setup build $(if $(PREFIX),--prefix=$(PREFIX)) >/dev/null
 	@ninja -C build | tail -1
 
 # Posthouse with two relay hosts that demand AUTH; ends by itself without a terminal.
@@ -113,8 +113,23 @@ docs: build
 	@sh scripts/parameters.sh md > docs/parameters.md
 	@sh scripts/parameters.sh man > docs/man/posthouse-main.cf.5
 
-install: build
-	@meson install -C build
+# The source with the built page: it builds without git, node or a network.
+dist: web
+	@sh scripts/dist.sh
+
+# Debian packages, in build/deb.
+deb:
+	@sh scripts/setup.sh deb
+	@$(MAKE) --no-print-directory web
+	@sh scripts/deb.sh
+
+# Only installs what "make" has built: DESTDIR=, PREFIX= (when it is configured).
+install:
+	@test -f build/build.ninja || { echo "make install: build first (make, or make PREFIX=/usr)" >&2; exit 1; }
+	@meson install -C build --no-rebuild
+
+uninstall:
+	@ninja -C build uninstall
 
 clean:
 	rm -rf web/dist web/node_modules build build-asan build-tsan build-cov build-fuzz

@@ -31,5 +31,5 @@ Postfix that is not listed here is refused or harmless (posthouse config \-U lis
 names what is set.
 .SH PARAMETERS
 H
-exec $posthouse config -M ;;
+exec $posthouse config -R ;;
 esac

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what is missing of Debian's packages, and says what.  Safe to run again.
-#   scripts/setup.sh build|demo|test
+#   scripts/setup.sh build|demo|test|deb
 # No service is started: a package that brings a daemon (Postfix, unbound) is installed with its
 # start suppressed, because tests start their own instances.
 set -eu
@@ -8,6 +8,7 @@ set -eu
 build="gcc make meson ninja-build pkg-config libc6-dev libuv1-dev libssl-dev libunbound-dev libidn2-dev \
 libgsasl-dev libseccomp-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev libmariadb-dev \
 libpq-dev libmicrohttpd-dev python3-minimal libsqlite3-dev libldap-dev libsasl2-dev libcrypt-dev ca-certificates"
+deb="$build debhelper dpkg-dev fakeroot po-debconf"
 demo="$build python3 python3-aiosmtpd openssl"
 test="$demo python3-pytest libcmocka-dev postfix postfix-lmdb postfix-cdb postfix-pcre postfix-mysql \
 postfix-pgsql postfix-sqlite postfix-ldap unbound mariadb-server mariadb-client postgresql slapd ldap-utils \
@@ -18,7 +19,8 @@ case "${1:-build}" in
 build) want=$build ;;
 demo) want=$demo ;;
 test) want=$test ;;
-*) echo "usage: $0 build|demo|test" >&2; exit 2 ;;
+deb) want=$deb ;;
+*) echo "usage: $0 build|demo|test|deb" >&2; exit 2 ;;
 esac
 
 missing=

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/config_edit.h"
 #include "config/secret.h"
 #include "config/unread.h"
 #include "maps/maps.h"
@@ -139,11 +140,20 @@ static void print_man(void) {
     }
 }
 
+static int config_usage(void) {
+    fputs(
+        "usage: posthouse config [-n] [-d] [-h] [-x] [NAME …]  (-n set only, -d defaults, -h "
+        "values only, -x expanded); -e NAME=VALUE …, -X NAME … or -# NAME … to change main.cf; or "
+        "-U: every name of Postfix's and what becomes of it\n",
+        stderr);
+    return EX_USAGE_;
+}
+
 int cli_postconf(const char *dir, int argc, char **argv) {
     struct show s = {0};
-    int opt;
+    int opt, edit = 0;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:ndhxDMU")) != -1) {
+    while ((opt = getopt(argc, argv, "c:ndhxeX#DRU")) != -1) {
         switch (opt) {
         case 'c':
             dir = optarg;
@@ -164,21 +174,27 @@ int cli_postconf(const char *dir, int argc, char **argv) {
             print_docs();
             print_all_unread_docs();
             return 0;
-        case 'M': /* the body of posthouse-main.cf(5) */
+        case 'R': /* the body of posthouse-main.cf(5) */
             print_man();
             return 0;
+        case 'e':
+        case 'X':
+        case '#':
+            edit = edit == 0 || edit == opt ? opt : '?';
+            break;
         case 'U': /* every name that Postfix has, and what Posthouse makes of it */
             print_verdicts();
             return 0;
         default:
-            fputs(
-                "usage: posthouse config [-n] [-d] [-h] [-x] [NAME …]  (-n set only, -d defaults, "
-                "-h values only, -x expanded), or -U: every name of Postfix's and what becomes of "
-                "it\n",
-                stderr);
-            return EX_USAGE_;
+            return config_usage();
         }
     }
+    if (edit == 0 && optind < argc && strchr(argv[optind], '=') != NULL)
+        edit = 'e'; /* "postconf NAME=VALUE" */
+    if (edit == '?' || (edit != 0 && (s.set_only || s.defaults || s.no_name || s.expand)))
+        return config_usage();
+    if (edit != 0)
+        return config_edit(dir, (char)edit, argc - optind, argv + optind);
     struct config *c = cli_config("postconf", dir);
     if (c == NULL)
         return 1;

@@ -38,6 +38,8 @@ static const struct face commands[] = {
      "admin add|link ADDRESS [DOMAIN]   the same, an administrator; link: his way into the page"},
     {"queue", cli_queue,
      "queue list|show|flush|delete|retry|hold|release|expire   [--json] [FILTER …] [ID …|ALL]"},
+    {"reload", cli_reload,
+     "reload                       have the daemon read its configuration again"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},
     {"config", cli_postconf, "config [-n|-d|-h] [NAME …]   what postconf shows"},
 };
@@ -48,6 +50,7 @@ static const struct face faces[] = {
     {"postconf", cli_postconf, NULL},   {"postsuper", cli_postsuper, NULL},
     {"postalias", cli_postalias, NULL}, {"newaliases", cli_newaliases, NULL},
     {"postcat", cli_postcat, NULL},     {"qshape", cli_qshape, NULL},
+    {"postfix", cli_postfix, NULL},
 };
 
 static int cli_usage(FILE *to) {

@@ -1,0 +1,75 @@
+"""postconf -e, -X and -#: main.cf afterwards, exit status and standard output, beside Debian's."""
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from kit import BUILD
+
+MAIN = """# head comment
+a_one = 1
+relayhost = [x]:25
+# in between
+mynetworks = 127.0.0.0/8
+# inside
+
+   10.0.0.0/8
+   # a comment that continues nothing
+\t192.168.0.0/16
+# after
+relayhost = second
+  continued
+maillog_file=/x
+$odd = 1
+x_y = 1
+ z
+"""
+
+CASES = [
+    ["-e", "relayhost=[new]:587"],
+    ["-e", "relayhost=[new]:587", "mynetworks = 1.2.3.4/32", "fresh_one=  spaced value  "],
+    ["-e", "empty_one ="],
+    ["-e", "a_one = one", "a_one = two"],
+    ["-e", "x_y = a=b # no comment"],
+    ["-e", "=5"], ["-e", "word"], ["-e", "two words=1"], ["-e"], ["-e", "x_a = 1\nx_b = 2"], ["-e", "#x = 1"],
+    ["-X", "relayhost"], ["-X", "mynetworks", "x_y"], ["-X", "nothing_there"], ["-X", "a=b"], ["-X"],
+    ["-#", "relayhost"], ["-#", "mynetworks", "x_y"], ["-#", "a=b"],
+    ["relayhost=plain", "x_y=2"],
+    ["-e", "-X", "relayhost"], ["-e", "-n", "relayhost=1"],
+    ["-e", "maillog_file = $x_y/log", "a_one=\t1"],
+]
+
+
+def run(command, where, args):
+    where.mkdir()
+    (where / "main.cf").write_text(MAIN)
+    (where / "main.cf").chmod(0o640)
+    (where / "master.cf").touch()
+    r = subprocess.run([*command, "-c", where, *args], capture_output=True, text=True)
+    return (where / "main.cf").read_text().replace("= \n", "=\n"), bool(r.returncode), r.stdout, sorted(os.listdir(where))
+
+
+@pytest.mark.parametrize("args", CASES, ids=lambda a: " ".join(a)[:50].replace("\n", "|"))
+def test_postconf_edits_like_postfix(tmp_path, args):
+    face = tmp_path / "postconf"
+    face.symlink_to(BUILD / "src" / "posthouse")
+    ours = run([face], tmp_path / "ours", args)
+    theirs = run([shutil.which("postconf", path="/usr/sbin:/usr/bin")], tmp_path / "theirs", args)
+    assert ours == theirs
+    # Postfix makes the file anew, readable by everybody.
+    assert (tmp_path / "ours" / "main.cf").stat().st_mode & 0o777 == 0o640
+
+
+def test_two_edits_at_once_lose_none(tmp_path):
+    face = tmp_path / "postconf"
+    face.symlink_to(BUILD / "src" / "posthouse")
+    (tmp_path / "main.cf").write_text("relayhost =\n")
+    link = tmp_path / "link"
+    link.mkdir()
+    (link / "main.cf").symlink_to("../main.cf")
+    runs = [subprocess.Popen([face, "-c", link if i % 2 else tmp_path, "-e", f"x_{i} = {i}"]) for i in range(20)]
+    assert [r.wait(60) for r in runs] == [0] * 20
+    assert sorted((tmp_path / "main.cf").read_text().split()) == sorted("relayhost =".split() + [
+        word for i in range(20) for word in (f"x_{i}", "=", str(i))])
+    assert (link / "main.cf").is_symlink()
