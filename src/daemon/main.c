@@ -33,6 +33,7 @@
 #include "util/fs.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/notify.h"
 
 /* A child that ends at once is not started again at once; one that cannot start, less and less
  * often up to this. */
@@ -532,6 +533,7 @@ static void sup_serve(void) {
     mark_accounts();
     log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
     begin_done();
+    notify_send("READY=1\nSTATUS=serving");
 }
 
 /* Why a child cannot start, said once for as long as it is the same. */
@@ -649,7 +651,7 @@ static void log_remarks(void) {
 }
 
 /* False: the new configuration has errors, or its ports cannot be had; the old one stays. */
-static bool sup_reload(void) {
+static bool reload_all(void) {
     struct config *cfg = sup_load(false);
     if (cfg != NULL && listen_bind(&sup.set, cfg, sup.loops) < 0) {
         config_unref(cfg);
@@ -676,8 +678,18 @@ static bool sup_reload(void) {
     return true;
 }
 
+static bool sup_reload(void) {
+    notify_reloading();
+    bool taken = reload_all();
+    notify_send(taken
+                    ? "READY=1\nSTATUS=serving"
+                    : "READY=1\nSTATUS=serving; the last reload was refused: see posthouse check");
+    return taken;
+}
+
 static void sup_stop(void) {
     log_info("master", "terminating on signal 15");
+    notify_send("STOPPING=1\nSTATUS=stopping: deliveries end, new mail waits");
     stop_children();
     exit(0);
 }
@@ -697,6 +709,21 @@ static int sooner_ms(int a, int b) {
     return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
+/* Tells systemd in time that the supervisor is not stuck; milliseconds until it must be told again,
+ * -1: it does not ask. */
+static int sup_alive(void) {
+    static int64_t due_ms;
+    int every_ms = notify_watchdog_ms();
+    int64_t now_ms = clock_mono_ms();
+    if (every_ms == 0)
+        return -1;
+    if (now_ms >= due_ms) {
+        notify_send("WATCHDOG=1");
+        due_ms = now_ms + every_ms;
+    }
+    return (int)(due_ms - now_ms);
+}
+
 /* A child is listened to until it is ready: only then does it take input from outside. */
 static struct pollfd child_poll(const struct child *c) {
     bool listen_to = c->pid != 0 && !c->ready && !c->silent;
@@ -708,6 +735,7 @@ _Noreturn static void supervise(void) {
     struct signalfd_siginfo si;
     for (;;) {
         int most_ms = sooner_ms(start_children(), retired_watch()), wait_ms = reload_wait_ms();
+        most_ms = sooner_ms(most_ms, sup_alive());
         struct pollfd p[] = {{.fd = sfd, .events = POLLIN},
                              {.fd = wait_ms > 0 ? -1 : sup.reload, .events = POLLIN},
                              child_poll(&sup.relay),
