@@ -36,7 +36,7 @@ struct edit_run {
     struct sbuf out;
 };
 
-static int edit_fatal(const char *text, const char *what) {
+static int lines_fatal(const char *text, const char *what) {
     fprintf(stderr, "postconf: fatal: %s%s%s%s\n", text, what == NULL ? "" : ": \"",
             what == NULL ? "" : what, what == NULL ? "" : "\"");
     return 1;
@@ -50,21 +50,21 @@ static bool is_name(struct str name) {
 }
 
 /* "name = value", or of -X and -# a name alone. */
-static int edit_parse(struct edit_run *run, const char *text) {
+static int lines_parse(struct edit_run *run, const char *text) {
     struct edit *e = &run->edits[run->n];
     const char *equals = strchr(text, '=');
     if (strpbrk(text, "\r\n") != NULL)
-        return edit_fatal("-e, -X, or -# accepts no multi-line input", NULL);
+        return lines_fatal("-e, -X, or -# accepts no multi-line input", NULL);
     if (run->kind != 'e' && equals != NULL)
-        return edit_fatal("-X or -# requires names without value", text);
+        return lines_fatal("-X or -# requires names without value", text);
     if (run->kind == 'e' && equals == NULL)
-        return edit_fatal("missing '=' after attribute name", text);
+        return lines_fatal("missing '=' after attribute name", text);
     e->name = str_trim(equals == NULL ? str_of(text) : str_make(text, (size_t)(equals - text)));
     e->value = equals == NULL ? STR_NONE : str_trim(str_of(equals + 1));
     if (e->name.n == 0)
-        return edit_fatal("missing attribute name", text);
+        return lines_fatal("missing attribute name", text);
     if (!is_name(e->name))
-        return edit_fatal("missing '=' after attribute name", text);
+        return lines_fatal("missing '=' after attribute name", text);
     for (size_t i = 0; i < run->n; i++)
         if (str_eq(run->edits[i].name, e->name)) { /* the last one counts */
             run->edits[i].value = e->value;
@@ -74,7 +74,7 @@ static int edit_parse(struct edit_run *run, const char *text) {
     return 0;
 }
 
-static struct edit *edit_of(const struct edit_run *run, struct str line) {
+static struct edit *lines_of(const struct edit_run *run, struct str line) {
     size_t n = 0;
     while (n < line.n && line.p[n] != '=' && line.p[n] != ' ' && line.p[n] != '\t')
         n++;
@@ -84,13 +84,13 @@ static struct edit *edit_of(const struct edit_run *run, struct str line) {
     return NULL;
 }
 
-static void edit_write(struct edit_run *run, const struct edit *e) {
+static void lines_write(struct edit_run *run, const struct edit *e) {
     sbuf_printf(&run->out, "%.*s =%s%.*s\n", (int)e->name.n, e->name.p, e->value.n == 0 ? "" : " ",
                 (int)e->value.n, e->value.p);
 }
 
 /* A line of a parameter that is changed, or one that continues it. */
-static void edit_line(struct edit_run *run, struct edit *e, struct str line, bool first) {
+static void lines_line(struct edit_run *run, struct edit *e, struct str line, bool first) {
     if (run->kind == '#') {
         sbuf_add_c(&run->out, "#");
         sbuf_add_str(&run->out, line);
@@ -102,10 +102,10 @@ static void edit_line(struct edit_run *run, struct edit *e, struct str line, boo
         fprintf(stderr, "postconf: warning: %s: multiple entries for \"%.*s\"\n", run->path,
                 (int)e->name.n, e->name.p);
     e->found = true;
-    edit_write(run, e);
+    lines_write(run, e);
 }
 
-static void edit_all(struct edit_run *run, struct str text) {
+static void lines_all(struct edit_run *run, struct str text) {
     struct edit *now = NULL; /* the parameter whose lines these are; NULL: another one's */
     while (text.n > 0) {
         const char *lf = memchr(text.p, '\n', text.n);
@@ -115,20 +115,20 @@ static void edit_all(struct edit_run *run, struct str text) {
         bool idle = bare.n == 0 || bare.p[0] == '#';
         bool continues = !idle && (line.p[0] == ' ' || line.p[0] == '\t');
         if (!idle && !continues)
-            now = edit_of(run, line);
+            now = lines_of(run, line);
         if (idle || now == NULL)
             sbuf_add_str(&run->out, line);
         else
-            edit_line(run, now, line, !continues);
+            lines_line(run, now, line, !continues);
         if (lf == NULL && run->out.n > 0 && run->out.p[run->out.n - 1] != '\n')
             sbuf_add_c(&run->out, "\n");
     }
     for (size_t i = 0; i < run->n; i++)
         if (run->kind == 'e' && !run->edits[i].found)
-            edit_write(run, &run->edits[i]);
+            lines_write(run, &run->edits[i]);
 }
 
-static int edit_save(const struct edit_run *run) {
+static int lines_save(const struct edit_run *run) {
     struct sbuf tmp = {0};
     struct stat st;
     sbuf_printf(&tmp, "%s.tmp", run->path);
@@ -154,7 +154,7 @@ static int edit_save(const struct edit_run *run) {
 }
 
 /* Until it is closed no other edit goes on in that directory. */
-static int edit_lock(const char *path) {
+static int lines_lock(const char *path) {
     char *folder = fs_folder(str_of(path));
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     free(folder);
@@ -164,15 +164,15 @@ static int edit_lock(const char *path) {
 }
 
 /* A symbolic link stays one: the file that it names is changed. */
-static int edit_file(struct edit_run *run) {
+static int lines_file(struct edit_run *run) {
     struct sbuf text = {0};
-    int lock = edit_lock(run->path);
+    int lock = lines_lock(run->path);
     int rc = fs_read(run->path, &text, MAIN_CF_MAX);
     if (rc == 0 && memchr(text.p == NULL ? "" : text.p, '\0', text.n) != NULL)
         rc = -EINVAL;
     if (rc == 0) {
-        edit_all(run, sbuf_str(&text));
-        rc = edit_save(run);
+        lines_all(run, sbuf_str(&text));
+        rc = lines_save(run);
     }
     sbuf_free(&text);
     if (lock >= 0)
@@ -185,18 +185,18 @@ static int edit_file(struct edit_run *run) {
 int config_edit(const char *dir, char kind, int argc, char **argv) {
     struct edit_run run = {.kind = kind};
     struct sbuf path = {0};
-    int rc = argc == 0 ? edit_fatal(kind == 'e' ? "-e requires name=value argument"
-                                                : "-X or -# requires a name",
-                                    NULL)
+    int rc = argc == 0 ? lines_fatal(kind == 'e' ? "-e requires name=value argument"
+                                                 : "-X or -# requires a name",
+                                     NULL)
                        : 0;
     run.edits = mem_zalloc(((size_t)argc + 1) * sizeof *run.edits);
     for (int i = 0; rc == 0 && i < argc; i++)
-        rc = edit_parse(&run, argv[i]);
+        rc = lines_parse(&run, argv[i]);
     sbuf_printf(&path, "%s/main.cf", cli_dir(dir));
     run.path = rc == 0 ? realpath(path.p, NULL) : NULL;
     if (rc == 0 && run.path == NULL)
         fprintf(stderr, "postconf: fatal: open %s for reading: %s\n", path.p, strerror(errno));
-    rc = run.path == NULL ? 1 : edit_file(&run);
+    rc = run.path == NULL ? 1 : lines_file(&run);
     free(run.path);
     free(run.edits);
     sbuf_free(&path);
