@@ -290,6 +290,66 @@ bool cfg_source_same(const struct cfg_source *a, const struct cfg_source *b) {
     return true;
 }
 
+struct cfg_source *cfg_source_copy(const struct cfg_source *s) {
+    struct cfg_source *copy = MEM_NEW(struct cfg_source);
+    copy->dir = mem_strdup(s->dir);
+    copy->may_read = s->may_read;
+    for (size_t i = 0; i < s->n_facts; i++)
+        fact_add(copy, s->facts[i].name, mem_strdup(s->facts[i].value));
+    for (size_t i = 0; i < s->n_files; i++) {
+        struct src_file *f = file_add(copy, mem_strdup(s->files[i]->path));
+        f->err = s->files[i]->err;
+        sbuf_add_str(&f->text, sbuf_str(&s->files[i]->text));
+    }
+    return copy;
+}
+
+/* May hold a private key. */
+static void src_file_empty(struct src_file *f) {
+    if (f->text.p != NULL)
+        mem_wipe(f->text.p, f->text.n);
+    sbuf_reset(&f->text);
+}
+
+/* The entry of a file, and that of a folder of the same path. */
+static size_t src_entries(const struct cfg_source *s, const char *path, struct src_file **found) {
+    struct sbuf folder = {0};
+    size_t n = 0;
+    sbuf_printf(&folder, "%s/*", path);
+    for (size_t i = 0; i < s->n_files && n < 2; i++)
+        if (strcmp(s->files[i]->path, path) == 0 || strcmp(s->files[i]->path, folder.p) == 0)
+            found[n++] = s->files[i];
+    sbuf_free(&folder);
+    return n;
+}
+
+void cfg_source_again(struct cfg_source *s, const char *path) {
+    struct src_file *found[2];
+    for (size_t i = src_entries(s, path, found); i > 0; i--) {
+        struct src_file *f = found[i - 1];
+        src_file_empty(f);
+        if (strcmp(f->path, path) != 0) {
+            folder_read(f, path);
+            continue;
+        }
+        f->err = fs_read(path, &f->text, FILE_MAX);
+        if (f->err < 0)
+            sbuf_reset(&f->text);
+    }
+}
+
+void cfg_source_take(struct cfg_source *s, const struct cfg_source *from, const char *path) {
+    struct src_file *found[2];
+    for (size_t i = src_entries(s, path, found); i > 0; i--) {
+        struct src_file *f = found[i - 1], *other = src_file_find(from, f->path);
+        if (other == NULL)
+            continue;
+        src_file_empty(f);
+        f->err = other->err;
+        sbuf_add_str(&f->text, sbuf_str(&other->text));
+    }
+}
+
 size_t cfg_source_size(const struct cfg_source *s) {
     size_t n = strlen(s->dir) + 3 * sizeof(uint32_t);
     for (size_t i = 0; i < s->n_facts; i++)

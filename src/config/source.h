@@ -31,6 +31,12 @@ bool cfg_source_exists(struct cfg_source *s, const char *path);
 bool cfg_source_may_exist(struct cfg_source *s, const char *path);
 /* Are they made of the same files, with the same content? */
 bool cfg_source_same(const struct cfg_source *a, const struct cfg_source *b);
+/* A copy of its own; may read if s may. */
+struct cfg_source *cfg_source_copy(const struct cfg_source *s);
+/* The file (or a folder's files) of that path are read again from the disk, if s has them. */
+void cfg_source_again(struct cfg_source *s, const char *path);
+/* The file (or a folder's files) of that path are in s what they are in from. */
+void cfg_source_take(struct cfg_source *s, const struct cfg_source *from, const char *path);
 /* Bytes that cfg_source_put would add. */
 size_t cfg_source_size(const struct cfg_source *s);
 /* For another process. */

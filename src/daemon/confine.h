@@ -32,6 +32,9 @@ void confine_memory(void);
 /* Calls fn with each file of certificates or keys that cfg names (absolute paths). */
 void confine_certificates(const struct config *cfg, void (*fn)(void *arg, const char *file),
                           void *arg);
+/* The same of the parameters p of cfg alone: of the SMTP server's (server), or of all others. */
+void confine_certificates_of(const struct config *cfg, const struct params *p, bool server,
+                             void (*fn)(void *arg, const char *file), void *arg);
 /* Calls fn with each folder that a table of cfg lies in (and the configuration directory). */
 void confine_folders(const struct config *cfg, void (*fn)(void *arg, const char *dir), void *arg);
 /* The same for the tables that one parameter's text names. */

@@ -124,12 +124,22 @@ static bool names_certificates(const char *name) {
     return false;
 }
 
+/* Files of a certificate and its key are not read where a chain is named. */
+static bool chain_is_instead(const struct params *p, const char *name, bool server) {
+    size_t n = strlen(name);
+    const char *chain = server ? p->smtpd_tls_chain_files : p->smtp_tls_chain_files;
+    return chain[0] != '\0' && n > 9 &&
+           (strcmp(name + n - 10, "_cert_file") == 0 || strcmp(name + n - 9, "_key_file") == 0);
+}
+
 static void params_certificates(const struct visit *v, const struct config *cfg,
-                                const struct params *p) {
+                                const struct params *p, bool server) {
     for (size_t i = 0; i < param_count; i++) {
         const char *const *at = (const void *)((const char *)p + param_table[i].offset);
         struct str rest, file;
-        if (param_table[i].type != PARAM_STR || !names_certificates(param_table[i].name))
+        if (param_table[i].type != PARAM_STR || !names_certificates(param_table[i].name) ||
+            (strncmp(param_table[i].name, "smtpd_", 6) == 0) != server ||
+            chain_is_instead(p, param_table[i].name, server))
             continue;
         for (rest = str_of(*at); str_split(&rest, ", \t\r\n", &file);) {
             struct sbuf path = {0};
@@ -141,12 +151,19 @@ static void params_certificates(const struct visit *v, const struct config *cfg,
     }
 }
 
+void confine_certificates_of(const struct config *cfg, const struct params *p, bool server,
+                             void (*fn)(void *arg, const char *file), void *arg) {
+    struct visit v = {fn, arg};
+    params_certificates(&v, cfg, p, server);
+}
+
 void confine_certificates(const struct config *cfg, void (*fn)(void *arg, const char *file),
                           void *arg) {
-    struct visit v = {fn, arg};
-    params_certificates(&v, cfg, &cfg->p);
-    for (size_t i = 0; i < cfg->n_services; i++)
-        params_certificates(&v, cfg, &cfg->services[i]->p);
+    for (size_t i = 0; i <= cfg->n_services; i++) {
+        const struct params *p = i == 0 ? &cfg->p : &cfg->services[i - 1]->p;
+        confine_certificates_of(cfg, p, true, fn, arg);
+        confine_certificates_of(cfg, p, false, fn, arg);
+    }
 }
 
 void confine_folders_of(const char *text, void (*fn)(void *arg, const char *dir), void *arg) {

@@ -13,6 +13,7 @@ enum {
     SUP_STOP = 3,
     SUP_REOPEN = 4, /* the log file, opened again: a descriptor */
     SUP_LISTEN = 5, /* to the relay: a listening socket, with enum listen_kind, loop and service */
+    SUP_RENEW = 7,  /* to the relay: the bundle in use, with certificates that were renewed */
     SUP_DEAF = 6    /* to the relay: it listens at no socket any more */
 };
 

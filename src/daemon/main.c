@@ -27,6 +27,7 @@
 #include "daemon/foreign.h"
 #include "daemon/listen.h"
 #include "daemon/reload.h"
+#include "daemon/renew.h"
 #include "daemon/restart.h"
 #include "daemon/unread_say.h"
 #include "util/clock.h"
@@ -669,6 +670,7 @@ static bool reload_all(void) {
     sup.cfg = cfg;
     mark_accounts();
     log_remarks();
+    renew_begin(cfg);
     restart_say(sup.begun, cfg);
     sup.relay.again_ms = sup.lookup.again_ms = 0;
     replace_lookup();
@@ -703,6 +705,17 @@ static void on_signal(int signo) {
         reopen_log();
     if (signo == SIGCHLD)
         reap();
+}
+
+/* Certificates that were renewed are in use at once; everything else stays. */
+static void sup_renew(void) {
+    struct config *cfg = renew_look(sup.cfg);
+    if (cfg == NULL)
+        return;
+    config_follows(cfg, sup.cfg);
+    sup.cfg = cfg;
+    log_info("master", "certificate files have changed, and are in use now");
+    tell(&sup.relay, SUP_RENEW, cfg->source);
 }
 
 static int sooner_ms(int a, int b) {
@@ -740,7 +753,10 @@ _Noreturn static void supervise(void) {
                              {.fd = wait_ms > 0 ? -1 : sup.reload, .events = POLLIN},
                              child_poll(&sup.relay),
                              child_poll(&sup.lookup)};
-        if (poll(p, 4, sooner_ms(most_ms, wait_ms > 0 ? wait_ms : -1)) <= 0)
+        if (renew_wait_ms() == 0)
+            sup_renew();
+        most_ms = sooner_ms(sooner_ms(most_ms, wait_ms > 0 ? wait_ms : -1), renew_wait_ms());
+        if (poll(p, 4, most_ms) <= 0)
             continue;
         if (p[2].revents != 0)
             child_says(&sup.relay);
@@ -796,6 +812,7 @@ int main(int argc, char **argv) {
     if (sup.cfg == NULL)
         return 1;
     sup.begun = config_ref(sup.cfg);
+    renew_begin(sup.cfg);
     sup_start_log(sup.cfg);
     enter_queue(sup.cfg);
     sup.loops = daemon_loops(sup.cfg);

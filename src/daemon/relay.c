@@ -206,7 +206,7 @@ static void run_leave(struct task *t) {
     free(x);
 }
 
-static void relay_reload(struct str fields) {
+static void relay_reload(struct str fields, bool renewed) {
     struct ipc_reader r = {.rest = fields};
     struct config *cfg = config_build(cfg_source_get(&r));
     for (size_t i = 0; i < relay.n; i++)
@@ -214,7 +214,8 @@ static void relay_reload(struct str fields) {
     post(NULL, run_reload, -1, config_ref(cfg));
     config_unref(relay.cfg);
     relay.cfg = cfg;
-    log_info("master", "reload -- configuration %s", cfg->dir);
+    if (!renewed)
+        log_info("master", "reload -- configuration %s", cfg->dir);
 }
 
 /* Asks the workers to run a task until none has a session any more. */
@@ -310,8 +311,8 @@ static void listen_to_supervisor(int sup) {
     int fds[LOOPS_MAX + 1];
     size_t n;
     while (ipc_recv(sup, &buf, &head, &fields, fds, LOOPS_MAX + 1, &n) == 0) {
-        if (head.type == SUP_RELOAD)
-            relay_reload(fields);
+        if (head.type == SUP_RELOAD || head.type == SUP_RENEW)
+            relay_reload(fields, head.type == SUP_RENEW);
         else if (head.type == SUP_REOPEN && n == 1)
             log_replace(fds[0]);
         else if (head.type == SUP_LISTEN && n == 1)

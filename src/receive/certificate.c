@@ -179,6 +179,17 @@ SSL_CTX *certificates_of(const struct certificates *c, const struct config *cfg,
     return o != NULL && has_own_tls(&svc->p, &cfg->p) ? o->ctx : c->shared;
 }
 
+/* Does a service with the same certificate as p offer TLS? */
+static bool certificate_needed(const struct config *cfg, const struct params *p) {
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *svc = cfg->services[i];
+        if (svc->kind == SERVICE_SMTPD && (&svc->p == p || !has_own_tls(&svc->p, p)) &&
+            (svc->p.smtpd_tls_wrappermode || server_tls_level(&svc->p) != SERVER_TLS_NONE))
+            return true;
+    }
+    return false;
+}
+
 static void certificate_check_one(const struct config *cfg, const struct params *p,
                                   const char *svc_name, struct diags *d) {
     char *why;
@@ -187,10 +198,8 @@ static void certificate_check_one(const struct config *cfg, const struct params 
         p->smtpd_tls_chain_files[0] != '\0' ? "smtpd_tls_chain_files" : "smtpd_tls_cert_file";
     const struct cfg_entry *e = cfg_file_find(&cfg->main, str_of(name));
     if (why != NULL)
-        diag_add(d, DIAG_WARN, cfg->main.path, e == NULL ? 0 : e->line,
-                 "%s%s%s; STARTTLS is not offered, and services with smtpd_tls_wrappermode are not "
-                 "served",
-                 svc_name, svc_name[0] == '\0' ? "" : ": ", why);
+        diag_add(d, certificate_needed(cfg, p) ? DIAG_ERROR : DIAG_WARN, cfg->main.path,
+                 e == NULL ? 0 : e->line, "%s%s%s", svc_name, svc_name[0] == '\0' ? "" : ": ", why);
     free(why);
     SSL_CTX_free(ctx);
     for (size_t i = 0; i < cfg->n_services; i++) {

@@ -1,10 +1,14 @@
 """The SMTP server's certificate: what is half written never takes the good one away, and no wrapped port speaks in clear."""
+import os
 import re
+import shutil
+import signal
 import socket
 import ssl
+import subprocess
 
 import pytest
-from kit import SLOW, Client, Posthouse, free_port, make_cert
+from kit import POSTHOUSED, SLOW, Client, FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
 
 
 def wrapped(port):
@@ -18,9 +22,11 @@ def wrapped(port):
 
 
 def in_clear(port):
-    """All that such a port says to a client that waits."""
-    with socket.create_connection(("127.0.0.1", port), 10) as s:
+    """All that such a port says to a client that waits; None: it lets no client in."""
+    with socket.socket() as s:
         s.settimeout(20 * SLOW)
+        if s.connect_ex(("127.0.0.1", port)) != 0:
+            return None
         s.sendall(b"EHLO x\r\nMAIL FROM:<a@x.example>\r\n")
         try:
             return b"".join(iter(lambda: s.recv(1000), b""))
@@ -29,11 +35,12 @@ def in_clear(port):
 
 
 class Server:
-    def __init__(self, dns, level="may", chain=False):
+    def __init__(self, dns, level="may", chain=False, more="", master="", directory=None):
         self.port = free_port()
         files = "smtpd_tls_chain_files = {dir}/cert\n" if chain else "smtpd_tls_cert_file = {dir}/cert\nsmtpd_tls_key_file = {dir}/key\n"
-        self.p = Posthouse(f"smtpd_tls_security_level = {level}\nsmtpd_peername_lookup = no\n" + files, dns=dns,
-                           master=f"127.0.0.1:{self.port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n")
+        self.main = f"smtpd_tls_security_level = {level}\nsmtpd_peername_lookup = no\n" + files + more
+        self.p = Posthouse(self.main, dns=dns, directory=directory,
+                           master=f"127.0.0.1:{self.port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n" + master)
         self.chain = chain
 
     def write(self, name):
@@ -62,14 +69,16 @@ def test_a_reload_keeps_the_good_certificate(dns, kind):
     with server.p as p:
         assert wrapped(server.port)[0] == good
         server.put(*BROKEN[kind](server))
-        p.reload()
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("error: .*cannot load the TLS certificate of .*")
+        p.wait_log("reload refused: .*the old configuration stays in use")
         assert wrapped(server.port) == (good, b"220 mta.example ESMTP Posthouse\r\n")
         assert b"220" not in in_clear(server.port) and b"250" not in in_clear(server.port)
         with p.client() as c:
             c.starttls()
             assert c.sock.getpeercert(True) == good and c.cmd("EHLO x").startswith("250")
-        p.wait_log("warning: cannot load the TLS certificate of .*: .*; the one that was loaded before stays in use")
-        assert "cannot load the TLS certificate" in p.run("check").stdout
+        r = p.run("check")
+        assert r.returncode == 2 and "cannot load the TLS certificate" in r.stdout
         renewed = server.write("renewed.example")
         p.reload()
         assert wrapped(server.port)[0] == renewed
@@ -77,22 +86,70 @@ def test_a_reload_keeps_the_good_certificate(dns, kind):
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-@pytest.mark.parametrize("level", ["may", "encrypt", "none"])
-def test_without_a_certificate_a_wrapped_service_is_not_served(dns, kind, level):
-    server = Server(dns, level)
-    server.other = make_cert(server.p.dir, "other.example")[1].read_bytes()
+def test_a_start_with_a_broken_certificate_fails(dns, tmp_path, kind):
+    """Of main.cf, and of a service alone, whatever its level."""
+    server = Server(dns, "may" if "key" in kind else "none", directory=tmp_path)
+    server.other = make_cert(tmp_path, "other.example")[1].read_bytes()
     server.write("mta.example")
     server.put(*BROKEN[kind](server))
-    with server.p as p:
-        assert in_clear(server.port) == b""
-        p.wait_log(r"warning: Wrapper-mode request dropped from unknown\[127\.0\.0\.1\] for service 127\.0\.0\.1:\d+")
+    r = subprocess.run([str(POSTHOUSED), "-c", str(tmp_path)], capture_output=True, text=True, timeout=60 * SLOW)
+    assert r.returncode == 1 and re.search("fatal: .*cannot load the TLS certificate of .*: ", r.stderr), r.stderr
+    assert in_clear(server.port) is None and in_clear(server.p.port) is None
+
+
+def test_a_certificate_that_nobody_is_shown_may_be_broken(dns):
+    """As in a main.cf that was copied from elsewhere: a warning, and mail is taken."""
+    with Posthouse("smtpd_tls_security_level = none\nsmtpd_tls_cert_file = {dir}/none.pem\n", dns=dns) as p:
+        r = p.run("check")
+        assert r.returncode == 1 and "warning: " in r.stdout and "cannot load the TLS certificate" in r.stdout
         with p.client() as c:
             assert "STARTTLS" not in c.ehlo
-        p.wait_log("warning: cannot load the TLS certificate of .*: .*; STARTTLS is not offered, and services with smtpd_tls_wrappermode are not served")
-        assert "services with smtpd_tls_wrappermode are not served" in p.run("check").stdout
-        good = server.write("mta.example")
+
+
+def shown(server, own):
+    """The certificates that main.cf's service and one of its own show."""
+    return [wrapped(port)[0] for port in (server.port, own)]
+
+
+def test_renewed_files_are_in_use_without_a_reload(dns):
+    """Of main.cf, of a service and of the client; what is broken stays what it was, also after a crash, and is said once."""
+    own = free_port()
+    server = Server(dns, more="smtp_tls_cert_file = {dir}/client.pem\nsmtp_tls_key_file = {dir}/client.key\n",
+        master=f"127.0.0.1:{own} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes -o smtpd_tls_chain_files=own.both\n")
+    d, ders = server.p.dir, {}
+    ours = make_cert(d, "relay.server")
+    for name in ("client", "own", "renewed.client", "renewed.own"):
+        cert, key = make_cert(d, name)
+        ders[name] = ssl.PEM_cert_to_DER_cert(cert.read_text())
+        (d / f"{name}.both").write_bytes(key.read_bytes() + cert.read_bytes())
+    ctx = server_tls(*ours)
+    ctx.verify_mode = ssl.CERT_REQUIRED
+    ctx.load_verify_locations(d / "renewed.client.pem")
+    good = server.write("mta.example")
+    with FakeRelay(tls=ctx) as relay, server.p as p:
+        p.write_main(server.main + f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_tls_security_level = encrypt\n")
         p.reload()
-        assert wrapped(server.port) == (good, b"220 mta.example ESMTP Posthouse\r\n")
+        reloads = p.log().count("reload -- ")
+        assert shown(server, own) == [good, ders["own"]]
+        p.send()
+        p.wait_log("status=deferred")
+        renewed = server.write("renewed.example")
+        shutil.move(d / "renewed.own.both", d / "own.both")
+        shutil.copy(d / "renewed.client.key", d / "client.key"), shutil.copy(d / "renewed.client.pem", d / "client.pem")
+        wait_for(lambda: shown(server, own) == [renewed, ders["renewed.own"]], 60)
+        p.run("-f", face="postqueue", check=True)
+        assert relay.wait_mails(1)[0]["tls"]
+        server.put(server.cert, b"")
+        (d / "own.both").write_text("")
+        p.wait_log("error: certificate files have changed and cannot be used: cannot load the TLS certificate of .*/key: ", 60)
+        p.wait_log(rf"error: 127\.0\.0\.1:{own}: certificate files have changed and cannot be used: .*own.both", 60)
+        os.kill(p.child("relay"), signal.SIGKILL)
+        wait_for(p._greets)
+        assert shown(server, own) == [renewed, ders["renewed.own"]]
+        assert b"220" not in in_clear(own)
+        last = server.write("last.example")
+        wait_for(lambda: shown(server, own) == [last, ders["renewed.own"]], 60)
+        assert len(re.findall("cannot be used: .*own.both", p.log())) == 1 and p.log().count("reload -- ") == reloads
 
 
 def test_a_chain_file_and_a_configuration_that_gives_tls_up(dns):
@@ -101,7 +158,8 @@ def test_a_chain_file_and_a_configuration_that_gives_tls_up(dns):
     with server.p as p:
         assert wrapped(server.port)[0] == good
         server.put(server.cert[:500], server.key)
-        p.reload()
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("reload refused")
         assert wrapped(server.port)[0] == good
         p.write_main("smtpd_peername_lookup = no\n")
         p.reload()
