@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mail/address.h"
 #include "maps/relays.h"
 #include "route/nexthop.h"
 #include "util/codec.h"
@@ -20,9 +21,11 @@
 #include "util/mem.h"
 
 #define BUSY_MS   5000
-#define COLUMNS   "name, nexthop, account, hosts, tls, mechanisms, username, secret"
+#define COLUMNS   "name, nexthop, account, hosts, tls, mechanisms, username, secret, owner"
+#define N_COLUMNS 9
 #define USERS_MAX 65536U
 
+#define RELAY_TAKEN   "another record has that name"
 #define RELAY_CHANGED "somebody else has changed the record since it was read"
 
 struct relays {
@@ -107,6 +110,17 @@ static bool make_folder(const char *path, char **why) {
     return rc == 0;
 }
 
+/* A file of an older version: its records are the server's.  Another process may do the same. */
+static int add_owner(sqlite3 *db) {
+    for (int i = 0; i < 2; i++) {
+        if (sqlite3_table_column_metadata(db, NULL, "relay", "owner", NULL, NULL, NULL, NULL,
+                                          NULL) == SQLITE_OK)
+            return SQLITE_OK;
+        sqlite3_exec(db, RELAYS_ADD_OWNER, NULL, NULL, NULL);
+    }
+    return sqlite3_errcode(db) == SQLITE_OK ? SQLITE_ERROR : sqlite3_errcode(db);
+}
+
 struct relays *relays_open(const char *database, const char *key_file, bool create, bool *made,
                            char **why) {
     struct relays *r = MEM_NEW(struct relays);
@@ -131,6 +145,8 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
         sqlite3_busy_timeout(r->db, BUSY_MS);
         rc = sqlite3_exec(r->db, RELAYS_SCHEMA, NULL, NULL, NULL);
     }
+    if (rc == SQLITE_OK)
+        rc = add_owner(r->db);
     umask(old);
     if (*made && rc == SQLITE_OK)
         fs_adopt(database);
@@ -164,7 +180,7 @@ static const char *users_shown(const char *stored) {
 /* Columns are those of COLUMNS. */
 static void set_version(struct relay_fields *f, sqlite3_stmt *st) {
     struct sbuf all = {0};
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < N_COLUMNS; i++) {
         const void *p = sqlite3_column_blob(st, i);
         int n = sqlite3_column_bytes(st, i);
         sbuf_printf(&all, "%d:", n);
@@ -182,7 +198,8 @@ static struct relay_fields record_fields_of(sqlite3_stmt *st) {
                              .tls = record_text_of(st, 4),
                              .mechanisms = record_text_of(st, 5),
                              .user = record_text_of(st, 6),
-                             .has_secret = sqlite3_column_type(st, 7) != SQLITE_NULL};
+                             .has_secret = sqlite3_column_type(st, 7) != SQLITE_NULL,
+                             .owner = record_text_of(st, 8)};
     set_version(&f, st);
     return f;
 }
@@ -213,8 +230,14 @@ static bool users_have(const char *users, struct str account) {
     return false;
 }
 
+bool relay_belongs(const char *owner, const char *by) {
+    return by == NULL || strcasecmp(owner, by) == 0;
+}
+
 bool relay_is_for(const struct relay_fields *f, const char *account) {
     const char *at = strrchr(account, '@');
+    if (f->owner[0] != '\0' && (at == NULL || strcasecmp(at + 1, f->owner) != 0))
+        return false;
     if (strcmp(f->users, RELAY_EVERYBODY) == 0)
         return true;
     return account[0] != '\0' && (users_have(f->users, str_of(account)) ||
@@ -239,6 +262,7 @@ bool relay_covers(const struct relay_fields *wide, const struct relay_fields *na
  * user@domain, @domain or <>. */
 static bool users_stored(const char *users, struct sbuf *out, struct str *bad) {
     struct str rest = str_of(users);
+    *bad = STR_NONE;
     if (strcasecmp(users, RELAY_EVERYBODY) == 0)
         return true;
     while (str_split(&rest, ", \t", bad)) {
@@ -250,6 +274,22 @@ static bool users_stored(const char *users, struct sbuf *out, struct str *bad) {
     if (out->n == 0)
         sbuf_add_c(out, RELAYS_NAMED);
     str_lower(out->p, out->n);
+    return true;
+}
+
+/* Is everybody on the list of the owner's domain?  An empty list is not. */
+static bool users_are_owners(const struct relay_fields *f, struct str *bad) {
+    struct str rest = str_of(f->users);
+    *bad = rest;
+    if (f->owner[0] == '\0')
+        return true;
+    if (strcasecmp(f->users, RELAY_EVERYBODY) == 0 || !str_split(&rest, ", \t", bad))
+        return false;
+    do {
+        ptrdiff_t at = str_rchr(*bad, '@');
+        if (at < 0 || !str_ieq_c(str_from(*bad, (size_t)at + 1), f->owner))
+            return false;
+    } while (str_split(&rest, ", \t", bad));
     return true;
 }
 
@@ -286,6 +326,11 @@ static const char *record_check(const struct relay_fields *f, struct str *bad) {
     *bad = str_of(f->tls);
     if (!is_one_of(f->tls, modes))
         return "TLS mode is none, may, encrypt, verify or secure";
+    *bad = str_of(f->owner);
+    if (bad->n > 0 && !addr_valid_host(*bad))
+        return "the owner is a domain";
+    if (!users_are_owners(f, bad))
+        return "a domain's own record is for that domain or its users";
     *bad = str_of(f->user);
     if (f->password != NULL && bad->n == 0)
         return "a password needs a user name";
@@ -303,8 +348,9 @@ static char *record_lowered(const char *s) {
 /* What f leaves out, from the record of that name or by default. */
 struct merged {
     struct relay_fields f;
-    sqlite3_stmt *st;  /* owns the old record's texts */
-    struct sbuf users; /* as the database has it */
+    sqlite3_stmt *st;     /* owns the old record's texts */
+    struct sbuf users;    /* as the database has it */
+    struct sbuf of_owner; /* "@owner" */
     bool exists;
 };
 
@@ -320,12 +366,16 @@ static const char *merge_nexthop(const struct relay_fields *f, const struct rela
     return strcasecmp(old->nexthop, old->hosts) == 0 ? hosts : old->nexthop;
 }
 
-/* Who may use it: an account is for no one else until a change says so. */
+/* Who may use it: an account is for no one else until a change says so, and a domain's own is for
+ * that domain. */
 static const char *merge_users(const struct relay_fields *f, const struct relay_fields *old,
-                               bool exists) {
+                               bool exists, const char *of_owner) {
     bool had = old->user[0] != '\0', has = merge_text(f->user, old->user)[0] != '\0';
     if (f->users != NULL)
         return f->users;
+    bool none = old->users[0] == '\0' || strcmp(old->users, RELAY_EVERYBODY) == 0;
+    if (of_owner[1] != '\0' && (!exists || none))
+        return of_owner;
     if (!exists)
         return has ? "" : RELAY_EVERYBODY;
     return has && !had && strcmp(old->users, RELAY_EVERYBODY) == 0 ? "" : old->users;
@@ -340,7 +390,8 @@ static bool record_find_old(struct relays *r, const char *name, struct merged *m
                                  .hosts = "",
                                  .tls = "encrypt",
                                  .mechanisms = "",
-                                 .user = ""};
+                                 .user = "",
+                                 .owner = ""};
     int rc = sqlite3_prepare_v2(r->db, "SELECT " COLUMNS " FROM relay WHERE name = ?1", -1, &m->st,
                                 NULL);
     if (rc == SQLITE_OK) {
@@ -355,18 +406,25 @@ static bool record_find_old(struct relays *r, const char *name, struct merged *m
     return rc == SQLITE_ROW || rc == SQLITE_DONE;
 }
 
-static enum relays_rc merge(struct relays *r, const struct relay_fields *f, struct merged *m,
-                            char **why) {
+static enum relays_rc merge(struct relays *r, const struct relay_fields *f, const char *by,
+                            struct merged *m, char **why) {
     struct relay_fields old;
     if (!record_find_old(r, f->name, m, &old, why))
         return RELAYS_BAD;
+    if (!relay_belongs(m->exists ? old.owner : merge_text(f->owner, ""), by) ||
+        !relay_belongs(merge_text(f->owner, old.owner), by)) {
+        record_say(why, m->exists ? RELAY_TAKEN : "a record of one's own has one's own domain");
+        return RELAYS_BAD;
+    }
     if (f->version[0] != '\0' && strcmp(f->version, old.version) != 0) {
         record_say(why, RELAY_CHANGED);
         return RELAYS_STALE;
     }
     m->f = *f;
     m->f.nexthop = merge_nexthop(f, &old);
-    m->f.users = merge_users(f, &old, m->exists);
+    m->f.owner = merge_text(f->owner, old.owner);
+    sbuf_printf(&m->of_owner, "@%s", m->f.owner);
+    m->f.users = merge_users(f, &old, m->exists, m->of_owner.p);
     m->f.hosts = merge_text(f->hosts, old.hosts);
     m->f.tls = merge_text(f->tls, old.tls);
     m->f.mechanisms = merge_text(f->mechanisms, old.mechanisms);
@@ -386,6 +444,7 @@ static enum relays_rc merge(struct relays *r, const struct relay_fields *f, stru
 static void merged_free(struct merged *m) {
     sqlite3_finalize(m->st);
     sbuf_free(&m->users);
+    sbuf_free(&m->of_owner);
 }
 
 char *relays_next_hop(struct relays *r, const struct relay_fields *f, char **old) {
@@ -406,6 +465,7 @@ char *relays_next_hop(struct relays *r, const struct relay_fields *f, char **old
 
 struct rival {
     const struct relay_fields *f; /* that is to be written; users as they are given */
+    const char *by;               /* whose other records may be named; NULL: all may */
     const char *hop;              /* of it, in lower case */
     char *why;
 };
@@ -415,8 +475,12 @@ static void rival_take(void *arg, const struct relay_fields *other) {
     struct str rest = str_of(v->f->users), one;
     if (v->why != NULL || strcmp(other->name, v->f->name) == 0)
         return;
+    bool shown = relay_belongs(other->owner, v->by);
     if (strcasecmp(other->name, v->f->name) == 0) {
-        record_say(&v->why, "another record has that name, in other case: \"%s\"", other->name);
+        if (shown)
+            record_say(&v->why, RELAY_TAKEN ", in other case: \"%s\"", other->name);
+        else
+            record_say(&v->why, RELAY_TAKEN);
         return;
     }
     if (strcasecmp(other->nexthop, v->hop) != 0)
@@ -424,7 +488,12 @@ static void rival_take(void *arg, const struct relay_fields *other) {
     bool same = strcasecmp(other->users, v->f->users) == 0;
     while (!same && str_split(&rest, ", \t", &one))
         same = users_have(other->users, one);
-    if (same)
+    if (same && !shown)
+        record_say(&v->why,
+                   "the administrator of this server has set another account for the next "
+                   "hop \"%s\" and one of those who may use this one",
+                   v->hop);
+    else if (same)
         record_say(&v->why, "another record, \"%s\", is already for the next hop \"%s\" and %s",
                    other->name, v->hop,
                    v->f->users[0] == '\0' ? "what main.cf names" : other->users);
@@ -436,10 +505,11 @@ static bool write_record(struct relays *r, const struct merged *m, const char *h
     const char *sql =
         m->exists
             ? "UPDATE relay SET nexthop = ?2, account = ?3, hosts = ?4, tls = ?5, mechanisms ="
-              " ?6, username = ?7, modified = ?8, secret = CASE WHEN ?10 THEN ?9 ELSE secret"
+              " ?6, username = ?7, modified = ?8, owner = lower(?11), secret = CASE WHEN ?10 THEN "
+              "?9 ELSE secret"
               " END WHERE name = ?1"
             : "INSERT INTO relay (name, nexthop, account, hosts, tls, mechanisms, username,"
-              " modified, secret) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+              " modified, secret, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, lower(?11))";
     int rc = sqlite3_prepare_v2(r->db, sql, -1, &st, NULL);
     const char *texts[] = {m->f.name,  hop,      m->users.n == 0 ? RELAYS_ALL : m->users.p,
                            m->f.hosts, m->f.tls, m->f.mechanisms,
@@ -447,6 +517,7 @@ static bool write_record(struct relays *r, const struct merged *m, const char *h
     for (int i = 0; i < 7; i++)
         sqlite3_bind_text(st, i + 1, texts[i], -1, SQLITE_STATIC);
     sqlite3_bind_int64(st, 8, time(NULL));
+    sqlite3_bind_text(st, 11, m->f.owner, -1, SQLITE_STATIC);
     if (sealed.p != NULL)
         sqlite3_bind_blob(st, 9, sealed.p, (int)sealed.n, SQLITE_STATIC);
     if (m->exists) /* without a user there is no secret either */
@@ -460,10 +531,10 @@ static bool write_record(struct relays *r, const struct merged *m, const char *h
 }
 
 /* Seals the password and writes, unless another record has the same mail. */
-static bool merged_write(struct relays *r, const struct merged *m, char **why) {
+static bool merged_write(struct relays *r, const struct merged *m, const char *by, char **why) {
     struct sbuf sealed = {0}, bound = {0};
     char *hop = record_lowered(m->f.nexthop);
-    struct rival v = {&m->f, hop, NULL};
+    struct rival v = {&m->f, by, hop, NULL};
     bool ok = relays_each(r, rival_take, &v, why);
     if (ok && v.why != NULL) {
         *why = v.why;
@@ -483,29 +554,30 @@ static bool merged_write(struct relays *r, const struct merged *m, char **why) {
 }
 
 static enum relays_rc relays_set_inside(struct relays *r, const struct relay_fields *f,
-                                        char **why) {
+                                        const char *by, char **why) {
     struct merged m = {.st = NULL};
     struct str bad = STR_NONE;
-    enum relays_rc rc = merge(r, f, &m, why);
+    enum relays_rc rc = merge(r, f, by, &m, why);
     const char *wrong = rc == RELAYS_DONE ? record_check(&m.f, &bad) : NULL;
     if (rc == RELAYS_DONE && wrong == NULL && !users_stored(m.f.users, &m.users, &bad))
         wrong = "a record is for " RELAY_EVERYBODY ", or for user@domain and @domain";
     if (wrong != NULL)
         record_say(why, "\"%.*s\": %s", STR_FMT(bad), wrong);
-    if (wrong != NULL || (rc == RELAYS_DONE && !merged_write(r, &m, why)))
+    if (wrong != NULL || (rc == RELAYS_DONE && !merged_write(r, &m, by, why)))
         rc = RELAYS_BAD;
     merged_free(&m);
     return rc;
 }
 
 /* What was read is what is changed: there is no other write between. */
-enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, char **why) {
+enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, const char *by,
+                          char **why) {
     enum relays_rc rc = RELAYS_BAD;
     if (sqlite3_exec(r->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK) {
         record_say(why, "%s", sqlite3_errmsg(r->db));
         return rc;
     }
-    rc = relays_set_inside(r, f, why);
+    rc = relays_set_inside(r, f, by, why);
     bool end = rc == RELAYS_DONE && sqlite3_exec(r->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
     if (rc == RELAYS_DONE && !end) {
         record_say(why, "%s", sqlite3_errmsg(r->db));
@@ -531,6 +603,8 @@ static void asked_take(void *arg, const struct relay_fields *f) {
         return;
     if (relay_is_for(f, q->account))
         q->use = RELAY_MAY;
+    else if (f->owner[0] != '\0')
+        ; /* for the mail of others it is no record */
     else if (q->use == RELAY_NO_RECORD && f->user[0] != '\0') {
         q->use = RELAY_MAY_NOT;
         q->name = mem_strdup(f->name);
@@ -558,19 +632,22 @@ bool relays_let(struct relays *r, const char *name, const char *account, char **
         sbuf_printf(&users, "%s%s%s", old.users, old.users[0] == '\0' ? "" : ", ", account);
         f.users = users.p;
         memcpy(f.version, old.version, sizeof f.version);
-        ok = relays_set(r, &f, why) == RELAYS_DONE;
+        ok = relays_set(r, &f, NULL, why) == RELAYS_DONE;
     }
     sbuf_free(&users);
     merged_free(&m);
     return ok;
 }
 
-bool relays_delete(struct relays *r, const char *name, char **why) {
+bool relays_delete(struct relays *r, const char *name, const char *by, char **why) {
     sqlite3_stmt *st = NULL;
     *why = NULL;
-    int rc = sqlite3_prepare_v2(r->db, "DELETE FROM relay WHERE name = ?1", -1, &st, NULL);
+    int rc = sqlite3_prepare_v2(
+        r->db, "DELETE FROM relay WHERE name = ?1 AND (?2 IS NULL OR owner = lower(?2))", -1, &st,
+        NULL);
     if (rc == SQLITE_OK) {
         sqlite3_bind_text(st, 1, name, -1, SQLITE_STATIC);
+        sqlite3_bind_text(st, 2, by, -1, SQLITE_STATIC);
         rc = sqlite3_step(st);
     }
     if (rc != SQLITE_DONE)

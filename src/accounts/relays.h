@@ -24,11 +24,14 @@ struct relay_fields {
     const char *tls;
     const char *mechanisms;
     const char *user;
+    const char *owner;    /* the domain whose it is; "": the server's */
     const char *password; /* write only; NULL when read, and when it stays as it is */
     bool has_secret;
     char version[VALUE_VERSION]; /* read: other for every state; "" when it is not known */
 };
 
+/* Does the record of that owner belong to who asks?  by: a domain; NULL: the server. */
+bool relay_belongs(const char *owner, const char *by);
 /* May mail of account (user@domain, @domain or <>; "": anybody's) use it, whose next hop is in no
  * file of this machine's administrator? */
 bool relay_is_for(const struct relay_fields *f, const char *account);
@@ -54,8 +57,10 @@ enum relays_rc {
 /* Adds a record or sets the fields that are not NULL of the one of that name.  RELAYS_BAD also for
  * values that cannot be used, and when hosts or user change while the password is not given again.
  * Where users is not given, a record that gets an account is only for mail whose next hop
- * main.cf names.  version "": whatever the record has become. */
-enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, char **why);
+ * main.cf names, and a domain's for that domain.  version "": whatever the record has become.  by:
+ * a domain, whose own the record must be, or NULL. */
+enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, const char *by,
+                          char **why);
 /* What the record's next hop becomes by f: the caller frees.  *old: what it is now, or NULL for a
  * record that is not there. */
 char *relays_next_hop(struct relays *r, const struct relay_fields *f, char **old);
@@ -74,7 +79,7 @@ enum relay_use relays_use(struct relays *r, struct str value, const char *accoun
                           char **why);
 /* Puts account on the list of those who may use the record. */
 bool relays_let(struct relays *r, const char *name, const char *account, char **why);
-/* False: *why, or there is none (*why NULL). */
-bool relays_delete(struct relays *r, const char *name, char **why);
+/* False: *why, or there is none that is by's (*why NULL). */
+bool relays_delete(struct relays *r, const char *name, const char *by, char **why);
 
 #endif

@@ -15,12 +15,15 @@
 static int record_usage(void) {
     fputs("usage: posthouse record list [--json]\n"
           "       posthouse record set NAME [hosts=[HOST]:PORT,…] [nexthop=TEXT] [for=ACCOUNT]\n"
-          "                 [tls=none|may|encrypt|verify|secure] [mechanisms=WORDS] [user=NAME] "
+          "                 [owner=DOMAIN] [tls=none|may|encrypt|verify|secure] [mechanisms=WORDS] "
+          "[user=NAME] "
           "[password]\n"
           "       posthouse record delete NAME\n"
           "A record is used for the relayhost value nexthop (by default its hosts), or its name.\n"
           "for: everybody, or user@domain and @domain with commas between; by default, if it has\n"
           "an account, only mail whose next hop main.cf itself names, or a table in a file.\n"
+          "owner: the domain whose record it is: for mail of that domain alone, and its\n"
+          "administrators see and change it on the page; without one it is the server's.\n"
           "password: read from standard input.\n",
           stderr);
     return EX_USAGE_;
@@ -39,6 +42,8 @@ static void print_record(void *arg, const struct relay_fields *f) {
                f->tls);
         if (f->mechanisms[0] != '\0')
             printf("  mechanisms  %s\n", f->mechanisms);
+        if (f->owner[0] != '\0')
+            printf("  owner       %s\n", f->owner);
         printf("  account     %s%s\n", f->user[0] != '\0' ? f->user : "none",
                f->has_secret ? " (password set)" : "");
         return;
@@ -50,6 +55,7 @@ static void print_record(void *arg, const struct relay_fields *f) {
     put_member(&b, "tls", f->tls, false);
     put_member(&b, "mechanisms", f->mechanisms, false);
     put_member(&b, "user", f->user, false);
+    put_member(&b, "owner", f->owner, false);
     sbuf_printf(&b, ", \"password_set\": %s}", f->has_secret ? "true" : "false");
     puts(b.p);
     sbuf_free(&b);
@@ -67,7 +73,8 @@ static bool take_words(int argc, char **argv, struct relay_fields *f, bool *pass
         const char *word;
         const char **at;
     } known[] = {{"hosts", &f->hosts}, {"nexthop", &f->nexthop},       {"for", &f->users},
-                 {"tls", &f->tls},     {"mechanisms", &f->mechanisms}, {"user", &f->user}};
+                 {"tls", &f->tls},     {"mechanisms", &f->mechanisms}, {"user", &f->user},
+                 {"owner", &f->owner}};
     for (int i = 3; i < argc; i++) {
         const char *eq = strchr(argv[i], '=');
         size_t k = 0;
@@ -75,10 +82,10 @@ static bool take_words(int argc, char **argv, struct relay_fields *f, bool *pass
             *password = true;
             continue;
         }
-        while (k < 6 && (eq == NULL || strlen(known[k].word) != (size_t)(eq - argv[i]) ||
+        while (k < 7 && (eq == NULL || strlen(known[k].word) != (size_t)(eq - argv[i]) ||
                          strncmp(argv[i], known[k].word, strlen(known[k].word)) != 0))
             k++;
-        if (k == 6) {
+        if (k == 7) {
             fprintf(stderr, "posthouse: unknown word \"%s\"\n", argv[i]);
             return false;
         }
@@ -93,6 +100,7 @@ struct wanted {
     const char *name; /* of the record that is to be deleted; "": its next hop alone is to change */
     char *hop;        /* its next hop; NULL: there is none of that name */
     char *users;      /* who may use it */
+    char *owner;      /* the domain whose it is, or "" */
     bool covered;     /* its next hop means another record as well */
     char *by;         /* the first place or account that names it; NULL: not in use */
 };
@@ -103,11 +111,13 @@ static void take_hop(void *arg, const struct relay_fields *f) {
         return;
     w->hop = mem_strdup(f->nexthop);
     w->users = mem_strdup(f->users);
+    w->owner = mem_strdup(f->owner);
 }
 
 static void take_cover(void *arg, const struct relay_fields *f) {
     struct wanted *w = arg;
-    struct relay_fields own = {.name = w->name, .nexthop = w->hop, .users = w->users};
+    struct relay_fields own = {
+        .name = w->name, .nexthop = w->hop, .users = w->users, .owner = w->owner};
     w->covered = w->covered || relay_covers(f, &own);
 }
 
@@ -175,7 +185,7 @@ static int set(const struct config *cfg, struct relays *r, int argc, char **argv
         return failed(NULL, "no password on standard input");
     f.password = secret;
     bool may = record_hop_may_change(cfg, r, &f);
-    bool ok = may && relays_set(r, &f, &why) == RELAYS_DONE;
+    bool ok = may && relays_set(r, &f, NULL, &why) == RELAYS_DONE;
     if (secret != NULL)
         mem_wipe(secret, strlen(secret));
     free(secret);
@@ -199,11 +209,12 @@ static int record_delete(const struct config *cfg, struct relays *r, const char 
         fprintf(stderr, "posthouse: it is in use, by %s: give them another relay host first\n",
                 w.by);
         rc = 1;
-    } else if (!relays_delete(r, name, &why)) {
+    } else if (!relays_delete(r, name, NULL, &why)) {
         rc = failed(why, "there is no such record");
     }
     free(w.hop);
     free(w.users);
+    free(w.owner);
     free(w.by);
     return rc;
 }

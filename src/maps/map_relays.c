@@ -164,6 +164,15 @@ static enum map_rc get_secret(struct map *m, sqlite3_stmt *st, struct str key, s
     return MAP_ERROR;
 }
 
+/* The page or the command gives a file of an older version its new column; until then it has none.
+ */
+static bool relays_prepare(sqlite3 *db, bool secret, sqlite3_stmt **st) {
+    bool owned = sqlite3_table_column_metadata(db, NULL, "relay", "owner", NULL, NULL, NULL, NULL,
+                                               NULL) == SQLITE_OK;
+    const char *find = owned ? RELAYS_FIND : RELAYS_FIND_UNOWNED;
+    return sqlite3_prepare_v2(db, secret ? RELAYS_SECRET : find, -1, st, NULL) == SQLITE_OK;
+}
+
 static enum map_rc relays_get(struct map *m, struct str key, struct sbuf *value) {
     bool secret = str_istarts(key, "\n\n");
     sqlite3_stmt *st = NULL;
@@ -171,7 +180,7 @@ static enum map_rc relays_get(struct map *m, struct str key, struct sbuf *value)
     if (db == NULL)
         return MAP_ERROR;
     enum map_rc rc = MAP_ERROR;
-    if (sqlite3_prepare_v2(db, secret ? RELAYS_SECRET : RELAYS_FIND, -1, &st, NULL) != SQLITE_OK)
+    if (!relays_prepare(db, secret, &st))
         map_set_error(m, "%s: %s", m->path, sqlite3_errmsg(db));
     else
         rc = secret ? get_secret(m, st, key, value) : get_record(m, st, key, value);

@@ -21,6 +21,7 @@
     " username TEXT NOT NULL DEFAULT '',"                                                          \
     " secret BLOB," /* sealed: util/seal.h */                                                      \
     " modified INTEGER NOT NULL DEFAULT 0,"                                                        \
+    " owner TEXT NOT NULL DEFAULT ''," /* the domain whose it is; '': the server's */              \
     " UNIQUE (nexthop, account));"                                                                 \
     "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
@@ -29,16 +30,26 @@
 #define RELAYS_ALL   ""
 #define RELAYS_NAMED "-"
 
+/* A file that an older version has made is read as it is, and gets this before it is written. */
+#define RELAYS_ADD_OWNER "ALTER TABLE relay ADD COLUMN owner TEXT NOT NULL DEFAULT ''"
+
 /* For an account of a list: a record that has it.  For RELAYS_NAMED: one that is for what main.cf
  * names, or that has that name and an account of others, so that mail which may not use it can be
  * told so. */
-#define RELAYS_FIND                                                                                \
+#define RELAYS_FIND_WHERE(may, servers)                                                            \
     "SELECT id, name, hosts, tls, mechanisms, username, account, modified FROM relay"              \
-    " WHERE (nexthop = ?2 OR lower(name) = ?2) AND CASE ?1 WHEN '" RELAYS_ALL "' THEN account = "  \
+    " WHERE (nexthop = ?2 OR lower(name) = ?2)" may " AND CASE ?1 WHEN '" RELAYS_ALL               \
+    "' THEN account = "                                                                            \
     "'" RELAYS_ALL "' WHEN '" RELAYS_NAMED "' THEN account = '" RELAYS_NAMED "'"                   \
-    " OR (username <> '' AND lower(name) = ?2)"                                                    \
+    " OR (username <> '' AND lower(name) = ?2" servers ")"                                         \
     " ELSE instr(',' || account || ',', ',' || ?1 || ',') > 0 END"                                 \
     " ORDER BY nexthop = ?2 DESC, account = ?1 DESC, id LIMIT 1"
+/* A domain's own record is for mail of that domain alone, and is none for the mail of others. */
+#define RELAYS_FIND                                                                                \
+    RELAYS_FIND_WHERE(" AND (owner = '' OR owner = substr(?1, instr(?1, '@') + 1))",               \
+                      " AND owner = ''")
+/* The same where no record has an owner. */
+#define RELAYS_FIND_UNOWNED RELAYS_FIND_WHERE("", "")
 #define RELAYS_SECRET                                                                              \
     "SELECT hosts, username, secret, tls, mechanisms, account FROM relay WHERE id = ?1"
 

@@ -16,6 +16,7 @@
 #include "util/mem.h"
 #include "web/adminlog.h"
 #include "web/daemon.h"
+#include "web/owners.h"
 #include "web/relays.h"
 #include "web/session.h"
 #include "web/steps.h"
@@ -58,13 +59,6 @@ bool accounts_named(struct req *r, bool user) {
     return false;
 }
 
-/* May the administrator who asks see the Relay tab?  dom is the account's domain. */
-static bool tab_shown(const struct req *r, const struct account *dom, bool user) {
-    return r->who.global ||
-           !settings_disable(dom->settings,
-                             user ? "disabled_user_profiles" : "disabled_domain_profiles", "relay");
-}
-
 /* False after a reply. */
 static bool tab_may(struct req *r, const char *domain, bool users) {
     struct account dom;
@@ -72,7 +66,7 @@ static bool tab_may(struct req *r, const char *domain, bool users) {
         return true;
     if (!get(r, domain, &dom))
         return false;
-    bool shown = tab_shown(r, &dom, users);
+    bool shown = owners_tab_shown(r, &dom, users);
     account_free(&dom);
     if (!shown)
         reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
@@ -145,7 +139,7 @@ static void add_row(void *arg, const struct account *a) {
     json_object_set_new(o, "name", json_text(a->name));
     json_object_set_new(o, "title", json_text(a->title));
     json_object_set_new(o, "active", json_boolean(a->active));
-    if (!l->hide_relay && (user || tab_shown(l->r, a, false)))
+    if (!l->hide_relay && (user || owners_tab_shown(l->r, a, false)))
         row_add_relay(l, a, o, user);
     if (user)
         json_object_set_new(o, "admin", json_boolean(a->admin));
@@ -202,7 +196,7 @@ void users_list(struct req *r) {
     struct browse b = browse_of(r, &l, &text);
     b.domain = r->arg;
     l.inherited = dom.relayhost;
-    l.hide_relay = !tab_shown(r, &dom, true);
+    l.hide_relay = !owners_tab_shown(r, &dom, true);
     enum store_rc rc = store_browse(r->w->store, &b, add_row, &l, &why);
     reply_list(r, &l, rc, why, "users");
     account_free(&dom);
@@ -268,9 +262,9 @@ void domain_show(struct req *r) {
     if (!get(r, r->arg, &c))
         return;
     json_t *o = profile(&c);
-    bool shown = tab_shown(r, &c, false);
+    bool shown = owners_tab_shown(r, &c, false);
     json_object_set_new(o, "relay_tab", json_boolean(shown));
-    json_object_set_new(o, "relay_tab_of_users", json_boolean(tab_shown(r, &c, true)));
+    json_object_set_new(o, "relay_tab_of_users", json_boolean(owners_tab_shown(r, &c, true)));
     if (shown) {
         add_relay_fields(o, &c);
         json_object_set_new(o, "is_backupmx", json_string(c.backup_mx ? "yes" : "no"));
@@ -290,7 +284,7 @@ void user_show(struct req *r) {
         return;
     }
     json_t *o = profile(&c);
-    bool shown = tab_shown(r, &dom, true);
+    bool shown = owners_tab_shown(r, &dom, true);
     json_object_set_new(o, "domain", json_text(dom.name));
     json_object_set_new(o, "admin", json_boolean(c.admin));
     json_object_set_new(o, "relay_tab", json_boolean(shown));

@@ -1,7 +1,9 @@
 /*
  * web/relays.c - relay records and their health; see relays.h
  *
- * A record's password goes in and never comes out: what is shown is whether there is one.
+ * A record's password goes in and never comes out: what is shown is whether there is one.  Who
+ * administers a domain sees and changes the records that the domain owns, and of the others not
+ * even that they are there.
  */
 #include "web/relays.h"
 
@@ -17,8 +19,11 @@
 #include "util/mem.h"
 #include "web/adminlog.h"
 #include "web/daemon.h"
+#include "web/owners.h"
 
 #define USERS_SHOWN 100U
+/* Accounts that are looked through for those of one domain. */
+#define USERS_READ 1000000U
 
 static struct relays *open_records(struct req *r) {
     const struct params *p = &r->w->cfg->p;
@@ -35,18 +40,29 @@ static struct relays *open_records(struct req *r) {
 }
 
 static json_t *record(const struct relay_fields *f) {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s}", "name", json_text(f->name),
-                     "nexthop", json_text(f->nexthop), "for", json_text(f->users), "hosts",
-                     json_text(f->hosts), "tls", json_text(f->tls), "mechanisms",
-                     json_text(f->mechanisms), "user", json_text(f->user), "password_set",
-                     f->has_secret, "version", f->version);
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s}", "name",
+                     json_text(f->name), "nexthop", json_text(f->nexthop), "for",
+                     json_text(f->users), "hosts", json_text(f->hosts), "tls", json_text(f->tls),
+                     "mechanisms", json_text(f->mechanisms), "user", json_text(f->user), "owner",
+                     json_text(f->owner), "password_set", f->has_secret, "version", f->version);
 }
 
 static void add_record(void *arg, const struct relay_fields *f) {
     json_array_append_new(arg, record(f));
 }
 
-/* All records; NULL after a reply. */
+/* May the one who asks see and change records of that owner? */
+static bool owner_is_asking(struct req *r, const char *owner) {
+    return r->who.global || (owner[0] != '\0' && owners_may_relay(r, owner));
+}
+
+static void records_leave_own(struct req *r, json_t *list) {
+    for (size_t i = json_array_size(list); i > 0; i--)
+        if (!owner_is_asking(r, json_member(json_array_get(list, i - 1), "owner")))
+            json_array_remove(list, i - 1);
+}
+
+/* All records that the one who asks may see; NULL after a reply. */
 static json_t *records(struct req *r) {
     json_t *list = json_array();
     char *why = NULL;
@@ -55,6 +71,8 @@ static json_t *records(struct req *r) {
     if (rel != NULL && !ok)
         reply_store_failed(r, why);
     relays_close(rel);
+    if (ok)
+        records_leave_own(r, list);
     if (ok)
         return list;
     json_decref(list);
@@ -137,6 +155,52 @@ static json_t *others(json_t *hops) {
     return list;
 }
 
+struct users_found {
+    json_t *list;
+    const char *owner; /* accounts of that domain alone; "": any */
+};
+
+static void add_user(void *arg, struct str account, struct str value) {
+    struct users_found *f = arg;
+    char *copy = str_dup(account);
+    const char *at = strrchr(copy, '@');
+    (void)value;
+    if (f->owner[0] == '\0' || (at != NULL && strcasecmp(at + 1, f->owner) == 0 &&
+                                json_array_size(f->list) <= USERS_SHOWN))
+        json_array_append_new(f->list, json_text(copy));
+    free(copy);
+}
+
+/* The first accounts that name a record of that owner, by its next hop (NULL: not asked) or its
+ * name ("": not asked); NULL after a reply. */
+static json_t *users_of(struct req *r, const char *name, const char *hop, const char *owner) {
+    struct users_found f = {json_array(), owner};
+    unsigned max = owner[0] == '\0' ? USERS_SHOWN + 1 : USERS_READ;
+    char *why = NULL;
+    enum store_rc rc = STORE_YES;
+    if (hop != NULL)
+        rc = store_relay_users(r->w->store, hop, max, add_user, &f, &why);
+    if (rc != STORE_ERROR && name[0] != '\0' && (hop == NULL || strcasecmp(name, hop) != 0))
+        rc = store_relay_users(r->w->store, name, max, add_user, &f, &why);
+    if (rc != STORE_ERROR)
+        return f.list;
+    reply_store_failed(r, why);
+    json_decref(f.list);
+    return NULL;
+}
+
+/* How many accounts use a record; of a domain's own, those of the domain, as far as they are shown.
+ * -1 after a reply. */
+static json_int_t uses_of_owned(struct req *r, json_t *counts, json_t *rec) {
+    const char *owner = json_member(rec, "owner");
+    if (owner[0] == '\0')
+        return uses_of(counts, rec);
+    json_t *users = users_of(r, json_member(rec, "name"), json_member(rec, "nexthop"), owner);
+    json_int_t n = users == NULL ? -1 : (json_int_t)json_array_size(users);
+    json_decref(users);
+    return n;
+}
+
 void relays_list(struct req *r) {
     json_t *list = records(r), *rec, *counts = json_object();
     char *why = NULL;
@@ -150,11 +214,12 @@ void relays_list(struct req *r) {
     }
     json_t *known = hops(r);
     json_array_foreach(list, i, rec) {
-        json_object_set_new(rec, "used_by", json_integer(uses_of(counts, rec)));
+        json_object_set_new(rec, "used_by", json_integer(uses_of_owned(r, counts, rec)));
         json_object_set_new(rec, "health", health_of(known, rec));
     }
-    reply_data(r, json_pack("{s:o, s:o, s:o}", "records", list, "others", others(known),
-                            "everybody", json_text(r->w->cfg->p.relayhost)));
+    reply_data(r, json_pack("{s:o, s:o, s:o}", "records", list, "others",
+                            r->who.global ? others(known) : json_array(), "everybody",
+                            json_text(r->who.global ? r->w->cfg->p.relayhost : "")));
     json_decref(known);
     json_decref(counts);
 }
@@ -169,30 +234,6 @@ static json_t *record_find(json_t *list, const char *name) {
     return NULL;
 }
 
-static void add_user(void *arg, struct str account, struct str value) {
-    char *copy = str_dup(account);
-    (void)value;
-    json_array_append_new(arg, json_text(copy));
-    free(copy);
-}
-
-/* The first accounts that name it, by its next hop (NULL: not asked) or its name ("": not asked);
- * NULL after a reply. */
-static json_t *users_of(struct req *r, const char *name, const char *hop) {
-    json_t *list = json_array();
-    char *why = NULL;
-    enum store_rc rc = STORE_YES;
-    if (hop != NULL)
-        rc = store_relay_users(r->w->store, hop, USERS_SHOWN + 1, add_user, list, &why);
-    if (rc != STORE_ERROR && name[0] != '\0' && (hop == NULL || strcasecmp(name, hop) != 0))
-        rc = store_relay_users(r->w->store, name, USERS_SHOWN + 1, add_user, list, &why);
-    if (rc != STORE_ERROR)
-        return list;
-    reply_store_failed(r, why);
-    json_decref(list);
-    return NULL;
-}
-
 void relay_show(struct req *r) {
     json_t *list = records(r), *rec = record_find(list, r->arg);
     if (list == NULL)
@@ -201,7 +242,7 @@ void relay_show(struct req *r) {
         reply_fail(r, MHD_HTTP_NOT_FOUND, "There is no relay record of that name.");
     } else {
         json_t *known = hops(r);
-        json_t *users = users_of(r, r->arg, json_member(rec, "nexthop"));
+        json_t *users = users_of(r, r->arg, json_member(rec, "nexthop"), json_member(rec, "owner"));
         if (users != NULL) {
             json_object_set_new(rec, "more_users",
                                 json_boolean(json_array_size(users) > USERS_SHOWN));
@@ -250,19 +291,24 @@ static bool records_fields_of(struct req *r, struct relay_fields *f) {
     const struct {
         const char *name;
         const char **at;
-    } known[] = {{"nexthop", &f->nexthop},       {"for", &f->users},
-                 {"hosts", &f->hosts},           {"tls", &f->tls},
-                 {"mechanisms", &f->mechanisms}, {"user", &f->user},
-                 {"password", &f->password},     {"version", &version}};
+    } known[] = {{"nexthop", &f->nexthop},
+                 {"for", &f->users},
+                 {"hosts", &f->hosts},
+                 {"tls", &f->tls},
+                 {"mechanisms", &f->mechanisms},
+                 {"user", &f->user},
+                 {"password", &f->password},
+                 {"version", &version},
+                 {"owner", &f->owner}};
     const char *key;
     json_t *v;
     json_object_foreach(r->in, key, v) {
         size_t i = 0;
-        while (i < 8 && strcmp(known[i].name, key) != 0)
+        while (i < 9 && strcmp(known[i].name, key) != 0)
             i++;
-        if (i == 8 || (!json_is_string(v) && !json_is_null(v))) {
+        if (i == 9 || (!json_is_string(v) && !json_is_null(v))) {
             reply_fail(r, MHD_HTTP_BAD_REQUEST,
-                       i == 8 ? "A relay record has no %s." : "%s must be a text.", key);
+                       i == 9 ? "A relay record has no %s." : "%s must be a text.", key);
             return false;
         }
         *known[i].at = json_string_value(v);
@@ -276,7 +322,8 @@ static bool records_fields_of(struct req *r, struct relay_fields *f) {
 static struct relay_fields fields_in(json_t *rec) {
     return (struct relay_fields){.name = json_member(rec, "name"),
                                  .nexthop = json_member(rec, "nexthop"),
-                                 .users = json_member(rec, "for")};
+                                 .users = json_member(rec, "for"),
+                                 .owner = json_member(rec, "owner")};
 }
 
 /* Has its next hop another record, that its mail would be sent by? */
@@ -293,9 +340,12 @@ static bool is_covered(json_t *list, json_t *rec) {
 }
 
 /* The places of main.cf and its tables that name a record, by its name ("": not asked) or its next
- * hop (NULL: not asked), before the accounts that do; NULL after a reply. */
-static json_t *places_of(struct req *r, const char *name, const char *own) {
-    json_t *users = users_of(r, name, own), *place;
+ * hop (NULL: not asked), before the accounts that do; of a domain's own record the domain's
+ * accounts alone.  NULL after a reply. */
+static json_t *places_of(struct req *r, const char *name, const char *own, const char *owner) {
+    json_t *users = users_of(r, name, own, owner), *place;
+    if (owner[0] != '\0')
+        return users;
     json_t *hops = users == NULL ? NULL : helper_next_hops(r->w);
     const char *hop;
     if (users != NULL && hops == NULL) {
@@ -313,7 +363,8 @@ static json_t *places_of(struct req *r, const char *name, const char *own) {
 
 static json_t *all_users_of(struct req *r, json_t *list, json_t *rec) {
     return places_of(r, json_member(rec, "name"),
-                     is_covered(list, rec) ? NULL : json_member(rec, "nexthop"));
+                     is_covered(list, rec) ? NULL : json_member(rec, "nexthop"),
+                     json_member(rec, "owner"));
 }
 
 /* What names the record by its next hop would lose it; false after a reply. */
@@ -321,9 +372,11 @@ static bool records_hop_may_change(struct req *r, struct relays *rel,
                                    const struct relay_fields *f) {
     char *old, *hop = relays_next_hop(rel, f, &old);
     bool ok = old == NULL || hop == NULL || strcmp(old, hop) == 0;
-    json_t *list = ok ? NULL : records(r), *users = NULL;
-    if (list != NULL)
-        users = places_of(r, "", is_covered(list, record_find(list, f->name)) ? NULL : old);
+    json_t *list = ok ? NULL : records(r), *users = NULL, *rec = record_find(list, f->name);
+    if (list != NULL && rec == NULL)
+        ok = true; /* it is not there for the one who asks: relays_set says so */
+    else if (list != NULL)
+        users = places_of(r, "", is_covered(list, rec) ? NULL : old, json_member(rec, "owner"));
     if (users != NULL && json_array_size(users) == 0)
         ok = true;
     else if (users != NULL)
@@ -338,27 +391,52 @@ static bool records_hop_may_change(struct req *r, struct relays *rel,
     return ok;
 }
 
+/* Whose record it is to be: *by, which the caller frees, is NULL for the server's administrator.
+ * False after a reply. */
+static bool owner_of_change(struct req *r, struct relay_fields *f, const char *had, char **by) {
+    char *owner = mem_strdup(had != NULL ? had : f->owner == NULL ? "" : f->owner);
+    bool moves = had != NULL && f->owner != NULL && strcasecmp(f->owner, had) != 0;
+    str_lower(owner, strlen(owner));
+    *by = NULL;
+    if (r->who.global) {
+        free(owner);
+        return true;
+    }
+    *by = owner;
+    if (!moves && owner_is_asking(r, owner))
+        return true;
+    reply_fail(r, MHD_HTTP_FORBIDDEN,
+               owner[0] == '\0' ? "The owner must be a domain that you administer."
+                                : "Permission denied.");
+    return false;
+}
+
 void relay_change(struct req *r) {
     struct relay_fields f = {.name = r->arg};
-    char *why = NULL;
+    char *why = NULL, *by = NULL;
     bool fresh = strcmp(req_query(r, "new"), "yes") == 0;
-    json_t *list = records(r);
+    json_t *list = records(r), *old = record_find(list, r->arg);
     if (list == NULL)
         return;
-    bool there = record_find(list, r->arg) != NULL;
+    bool there = old != NULL;
+    char *had = there ? mem_strdup(json_member(old, "owner")) : NULL;
     json_decref(list);
     if (fresh && there) {
+        free(had);
         reply_fail(r, MHD_HTTP_CONFLICT, "There is a relay record of that name already.");
         return;
     }
-    struct relays *rel = records_fields_of(r, &f) ? open_records(r) : NULL;
+    bool may = records_fields_of(r, &f) && owner_of_change(r, &f, had, &by);
+    struct relays *rel = may ? open_records(r) : NULL;
+    free(had);
     if (rel == NULL || !records_hop_may_change(r, rel, &f)) {
         relays_close(rel);
+        free(by);
         return;
     }
-    enum relays_rc rc = relays_set(rel, &f, &why);
+    enum relays_rc rc = relays_set(rel, &f, by, &why);
     if (rc == RELAYS_DONE) {
-        adminlog(r, there ? "update" : "create", "", "%s relay record: %s%s.",
+        adminlog(r, there ? "update" : "create", by == NULL ? "" : by, "%s relay record: %s%s.",
                  there ? "Update" : "Create", r->arg,
                  f.password != NULL ? " (with a new password)" : "");
         if (daemon_take_up(r, ASK_RELAYS))
@@ -370,6 +448,7 @@ void relay_change(struct req *r) {
     }
     relays_close(rel);
     free(why);
+    free(by);
 }
 
 /* Mail of those that name the record would go on without its account: it must not be in use. */
@@ -385,8 +464,9 @@ void relay_delete(struct req *r) {
                    "It is in use, by %s%s: give them another relay host first.",
                    json_string_value(json_array_get(users, 0)), used > 1 ? " and others" : "");
     struct relays *rel = users != NULL && used == 0 ? open_records(r) : NULL;
-    if (rel != NULL && relays_delete(rel, r->arg, &why)) {
-        adminlog(r, "delete", "", "Delete relay record: %s.", r->arg);
+    const char *by = rec == NULL || r->who.global ? NULL : json_member(rec, "owner");
+    if (rel != NULL && relays_delete(rel, r->arg, by, &why)) {
+        adminlog(r, "delete", by == NULL ? "" : by, "Delete relay record: %s.", r->arg);
         if (daemon_take_up(r, ASK_RELAYS))
             reply_ok(r);
     } else if (rel != NULL) {

@@ -344,18 +344,21 @@ void session_welcome(struct req *r) {
 
 /* -- what an administrator may -- */
 
+enum store_rc session_manages(const struct req *r, const char *domain, char **why) {
+    if (r->who.domain != NULL && strcmp(r->who.domain, domain) != 0)
+        return STORE_NO;
+    if (r->who.global)
+        return STORE_YES;
+    struct admin is = {.global = false}; /* a global administrator's token for this domain */
+    enum store_rc rc = r->who.domain == NULL ? STORE_YES : role_find(r->w, r->who.admin, &is, why);
+    if (rc == STORE_YES && !is.global)
+        rc = store_manages(r->w->store, r->who.admin, domain, why);
+    return rc;
+}
+
 bool session_may(struct req *r, const char *domain) {
     char *why = NULL;
-    if (r->who.domain != NULL && strcmp(r->who.domain, domain) != 0) {
-        reply_fail(r, MHD_HTTP_FORBIDDEN, "Permission denied.");
-        return false;
-    }
-    if (r->who.global)
-        return true;
-    struct admin is = {.global = false}; /* a global administrator's token for this domain */
-    enum store_rc rc = r->who.domain == NULL ? STORE_YES : role_find(r->w, r->who.admin, &is, &why);
-    if (rc == STORE_YES && !is.global)
-        rc = store_manages(r->w->store, r->who.admin, domain, &why);
+    enum store_rc rc = session_manages(r, domain, &why);
     if (rc == STORE_ERROR)
         reply_store_failed(r, why);
     else if (rc == STORE_NO)

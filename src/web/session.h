@@ -28,6 +28,8 @@ void session_welcome(struct req *r);
 
 /* May the administrator who asks manage that domain?  False after a reply (403, or 503). */
 bool session_may(struct req *r, const char *domain);
+/* The same without a reply.  STORE_ERROR: *why, which the caller frees. */
+enum store_rc session_manages(const struct req *r, const char *domain, char **why);
 /* NULL for a global administrator: no restriction on lists. */
 const char *session_lists(const struct req *r);
 

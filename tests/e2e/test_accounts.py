@@ -134,6 +134,42 @@ def tls(tmp_path_factory):
     return server_tls(*make_cert(d))
 
 
+def test_records_of_an_older_version_get_an_owner(dns, tls):
+    """A database without owners is read as it is, gets the column when it is written, and loses nothing."""
+    relay = FakeRelay(auth=("PLAIN",), need_auth=True, users={"old": "pw-1", "own": "pw-2"}, tls=tls, tls_first=True)
+    hop = f"[127.0.0.1]:{relay.port}"
+    with Posthouse(f"relayhost = {hop}\n", dns=dns) as p:
+        def record(name, *words, secret):
+            return p.run("record", "set", name, *words, "password", stdin=secret + "\n")
+        assert record("one", f"hosts={hop}", "user=old", "for=@x.example", "tls=encrypt", secret="pw-1").returncode == 0
+        database = p.dir / "data/relays.db"
+        with sqlite3.connect(database, 10) as db:
+            db.execute("ALTER TABLE relay DROP COLUMN owner")
+            had = db.execute("SELECT * FROM relay").fetchall()
+        assert p.send(sender="a@x.example").startswith("250")
+        assert relay.wait_mails(1)[0]["auth"][1] == "old"
+        listed, = [json.loads(line) for line in p.run("record", "list", "--json", check=True).stdout.splitlines()]
+        assert (listed["name"], listed["for"], listed["owner"], listed["password_set"]) == ("one", "@x.example", "", True)
+        with sqlite3.connect(database, 10) as db:
+            assert [(*row, "") for row in had] == db.execute("SELECT * FROM relay").fetchall()
+        # A domain's own is for mail of that domain, whatever stands in it.
+        r = record("two", f"hosts={hop}", "user=own", "owner=Y.example", "for=@y.example,@z.example", secret="pw-2")
+        assert r.returncode == 1 and "a domain's own record is for that domain or its users" in r.stderr
+        assert record("two", f"hosts={hop}", "user=own", "owner=Y.example", secret="pw-2").returncode == 0
+        assert "  for         @y.example\n" in (shown := p.run("record", "list").stdout) and "  owner       y.example\n" in shown
+        with sqlite3.connect(database, 10) as db:
+            db.execute("UPDATE relay SET account = account || ',@z.example' WHERE name = 'two'")
+        for sender in ("b@y.example", "c@x.example", "d@z.example"):
+            assert p.send(sender=sender).startswith("250")
+        p.wait_log("from=<d@z.example>")
+        mails = wait_for(lambda: (got := {m["from"].split("<")[1].split(">")[0]: m["auth"][1] for m in relay.mails if m["auth"]}) and
+                         len(got) == 3 and got)
+        assert mails == {"a@x.example": "old", "b@y.example": "own", "c@x.example": "old"}
+        p.wait_log(r"to=<b@y.example>.*status=(bounced|deferred) .*530")
+        assert "d@z.example" not in str(relay.mails)
+    relay.stop()
+
+
 def test_relay_records(dns, tls):
     """Hosts, TLS mode and account in one record, found from the value as it is; different accounts at one host."""
     users = {"shared": PASSWORD, "of-domain": "domain's", "of-user": "user's"}

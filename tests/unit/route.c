@@ -410,7 +410,7 @@ static void records_make(void) {
         f.mechanisms = "";
         f.user = "u";
         f.password = "sesame";
-        if (!relays_set(r, &f, &why))
+        if (!relays_set(r, &f, NULL, &why))
             fail_msg("%s", why);
     }
     relays_close(r);

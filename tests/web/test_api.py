@@ -236,10 +236,15 @@ def test_domain_administrators(site):
     assert local.get("/api/search?q=ann")["users"][0]["name"] == "ann@a.example" and len(local.get("/api/search?q=ann")["users"]) == 1
     for method, path in (("GET", "/api/domain/b.example"), ("PUT", "/api/domain/b.example"), ("GET", "/api/users/b.example"), ("PUT", "/api/users/b.example"),
                          ("GET", "/api/user/ann@b.example"), ("PUT", "/api/user/ann@b.example"), ("GET", "/api/effective?account=b.example"),
-                         ("GET", "/api/relays"), ("GET", "/api/relay/x"), ("PUT", "/api/relay/x"), ("DELETE", "/api/relay/x"), ("GET", "/api/queue"),
+                         ("GET", "/api/queue"),
                          ("GET", "/api/queue/counts"), ("POST", "/api/queue/delete"), ("GET", "/api/message/x"), ("GET", "/api/dashboard"), ("GET", "/api/check"),
-                         ("GET", "/api/log"), ("GET", "/api/presets")):
+                         ("GET", "/api/log")):
         assert local.fails(403, method, path, form={"outboundRelay": "[x]:25"} if method == "PUT" else None) == "Permission denied.", path
+    for owner in ("", "b.example", "hidden.example", "none.example"):
+        local.fails(403, "PUT", "/api/relay/x", body={"hosts": "[x]:25", "owner": owner})
+    local.fails(404, "GET", "/api/relay/x")
+    local.fails(404, "DELETE", "/api/relay/x")
+    assert local.get("/api/relays")["records"] == [] and local.get("/api/presets")
     local.ok("PUT", "/api/domain/a.example", form={"outboundRelay": "[mine.example]:587"})
     assert site.stored("a.example")[2] == "[mine.example]:587"
     local.ok("PUT", "/api/domain/a.example", form={"outboundRelay": ""})

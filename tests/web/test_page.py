@@ -138,10 +138,29 @@ def test_domain_administrator(world):
         b.sees("a.example")
         text = b.text()
         assert "a.example" in text and "b.example" not in text
-        assert b.js("return await page.getByRole('navigation', {name: 'Main'}).getByRole('link').allInnerTexts()") == ["Domains", "Test", "API tokens"]
+        assert b.js("return await page.getByRole('navigation', {name: 'Main'}).getByRole('link').allInnerTexts()") == ["Domains", "Relays", "Test", "API tokens"]
         b.open("#/queue", "Domains")  # there is no such place for him
         b.open("#/domain/b.example/relay")
         b.sees("Permission denied.")
+        b.open("#/relays", "Relays")
+        b.sees("Here are those that belong to the domains that you administer.")
+        assert "provider" not in b.text() and "broken" not in b.text()
+        b.click("link", "Add a relay")
+        b.heading("New relay record")
+        b.fill("Name", "ours")
+        b.fill("Belongs to the domain", "a.example")
+        b.fill("Host 1", "[smtp.ours.example]:587")
+        b.fill("Account", "me")
+        b.fill("Password", "pw")
+        b.shot("own-record-new")
+        b.click("button", "Save changes")
+        b.heading("ours")
+        b.shot("own-record")
+        assert world.api(GLOBAL).get("/api/relay/ours")["for"] == "@a.example"
+        b.open("#/relays", "Relays")
+        b.sees("of a.example")
+        b.shot("own-records")
+        world.api(OF_DOMAIN).ok("DELETE", "/api/relay/ours")
         b.open("#/domain/a.example/relay", "Profile of domain: a.example")
         b.sees("of the relay record")
         assert "account office" not in b.text()  # the record is shared: whose account it is, is not theirs to see

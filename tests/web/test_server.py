@@ -194,7 +194,8 @@ def test_tokens(web):
     assert writer.fails(403, "GET", "/api/domains")
     bound = make(scopes="read accounts test", domain="b.example")
     assert [d["name"] for d in bound.get("/api/domains")["domains"]] == ["b.example"]
-    assert bound.get("/api/user/ann@b.example") and bound.fails(403, "GET", "/api/domain/a.example") and bound.fails(403, "GET", "/api/relays")
+    assert bound.get("/api/user/ann@b.example") and bound.fails(403, "GET", "/api/domain/a.example")
+    assert bound.get("/api/relays")["records"] == []
     local = web.api(OF_DOMAIN)
     mine = web.api(token=local.ok("POST", "/api/tokens", body={"name": "l", "scopes": "read queue"})["token"])
     assert [d["name"] for d in mine.get("/api/domains")["domains"]] == ["a.example"] and mine.fails(403, "GET", "/api/queue")
@@ -919,6 +920,62 @@ def test_no_tenant_sends_by_anothers_account(dns):
         assert "account b," not in json.dumps(local.get("/api/effective?account=a.example"))
         r = w.run("relay", "set", "cy@c.example", "Shared")
         assert r.returncode == 0 and 'the relay record "Shared" is for cy@c.example too' in r.stdout
+    relay.stop()
+
+
+def test_a_domain_has_records_of_its_own(dns):
+    """Its administrators see, change, use and delete them; of all others they learn and reach nothing, nor do others of theirs."""
+    relay = FakeRelay(auth=["PLAIN"], users={"own": "pw", "clerk": "pw"}, tls=tls())
+    hop, other = f"[127.0.0.1]:{relay.port}", "other@admin.example"
+    mine = {"hosts": hop, "tls": "encrypt", "user": "own", "password": "pw", "owner": "A.example"}
+    with site(dns, f"relayhost = [localhost]:{relay.port}\n") as w:
+        w.command("admin", "add", other, "b.example", input=SECRET + "\n")
+        boss, ours, theirs = w.api(GLOBAL), w.api(OF_DOMAIN), w.api(other)
+        boss.ok("PUT", "/api/relay/server", body={"hosts": hop, "tls": "encrypt", "user": "clerk", "password": "pw", "for": "@b.example"})
+        assert ours.get("/api/relays") == {"records": [], "others": [], "everybody": ""}
+        for body, code in (({**mine, "owner": "b.example"}, 403), ({**mine, "owner": ""}, 403), ({**mine, "for": "everybody"}, 400),
+                           ({**mine, "for": "@a.example, ann@b.example"}, 400), ({**mine, "for": "<>"}, 400)):
+            ours.fails(code, "PUT", "/api/relay/mail?new=yes", body=body)
+        ours.ok("PUT", "/api/relay/mail?new=yes", body=mine)
+        record = ours.get("/api/relay/mail")
+        assert (record["owner"], record["for"], record["user"], record["password_set"]) == ("a.example", "@a.example", "own", True)
+        assert [r["name"] for r in ours.get("/api/relays")["records"]] == ["mail"]
+        # Neither has the other's, nor what is the server's, by whatever call; nothing has changed by the attempts.
+        before = boss.get("/api/relay/mail"), boss.get("/api/relay/server")
+        for api, names in ((theirs, ("mail", "MAIL", "server")), (ours, ("server",))):
+            for name in names:
+                api.fails(404, "GET", f"/api/relay/{name}")
+                api.fails(404, "DELETE", f"/api/relay/{name}")
+                own = "b.example" if api is theirs else "a.example"
+                for query in ("", "?new=yes"):
+                    said = api.fails(400, "PUT", f"/api/relay/{name}{query}", body={**mine, "owner": own, "for": f"@{own}"})
+                    assert said == "another record has that name", said
+                api.fails(403, "PUT", f"/api/relay/{name}", body={"hosts": "[evil.example]", "password": "x"})
+        assert "clerk" not in str(theirs.get("/api/relays")) + str(ours.get("/api/relays")) and theirs.get("/api/relays")["records"] == []
+        ours.fails(403, "PUT", "/api/relay/mail", body={"owner": ""})
+        ours.fails(400, "PUT", "/api/relay/mail", body={"for": "everybody"})
+        said = ours.fails(400, "PUT", "/api/relay/mail", body={"hosts": "[thief.example]"})
+        assert "password is needed again" in said
+        assert (boss.get("/api/relay/mail"), boss.get("/api/relay/server")) == before
+        # It is for the domain's mail alone, whatever stands in the store or main.cf; for others its name is no record.
+        ours.ok("PUT", "/api/domain/a.example", form={"outboundRelay": "mail"})
+        assert w.send(sender="any@a.example", rcpts=["friend@far.example"]).startswith("250")
+        relay.wait_mails(1)
+        assert relay.mails[0]["auth"][1] == "own"
+        theirs.ok("PUT", "/api/user/ann@b.example", form={"outboundRelay": "mail"})
+        assert theirs.get("/api/effective?account=ann@b.example")["next_hop"] == "mail"
+        with sqlite3.connect(w.dir / "data" / "relays.db", 10) as db:
+            db.execute("UPDATE relay SET account = account || ',@b.example,ann@b.example' WHERE name = 'mail'")
+        w.reload()
+        assert theirs.get("/api/effective?account=ann@b.example")["next_hop"] == "mail"
+        assert "own" not in str(theirs.get("/api/effective?account=ann@b.example"))
+        # A token for one domain, changes that are late, and the end.
+        ours.fails(409, "PUT", "/api/relay/mail", body={"tls": "verify", "version": record["version"]})
+        assert "It is in use, by @a.example" in ours.fails(409, "DELETE", "/api/relay/mail")
+        ours.ok("PUT", "/api/domain/a.example", form={"outboundRelay": ""})
+        ours.ok("DELETE", "/api/relay/mail")
+        assert boss.fails(404, "GET", "/api/relay/mail")
+        assert "own" == [m["auth"][1] for m in relay.mails if m["auth"]][0]
     relay.stop()
 
 

@@ -24,9 +24,9 @@ function Content({ place, me }: { place: Place; me: Me }) {
   if (what === "test") return <NewRun args={place.args} me={me} />;
   if (what === "run" && a) return <Result id={a} />;
   if (what === "tokens") return <Tokens me={me} />;
+  if (what === "relays") return <Relays me={me} />;
+  if (what === "relay") return <RelayForm name={a} me={me} />;
   if (me.global) {
-    if (what === "relays") return <Relays />;
-    if (what === "relay") return <RelayForm name={a} />;
     if (what === "queue") return <Queue args={place.args} />;
     if (what === "log") return <Log args={place.args} />;
     if (what !== "domains") return <Dashboard />;
@@ -46,7 +46,7 @@ function Header({ place, me, onOut }: { place: Place; me: Me; onOut: () => void 
   };
   const items = me.global
     ? ["dashboard", "domains", "relays", "queue", "test", "log", "tokens"]
-    : ["domains", "test", "tokens"];
+    : ["domains", "relays", "test", "tokens"];
   const names = text.nav as Record<string, string>;
   return (
     <header class="top">

@@ -162,6 +162,7 @@ export const text = {
     lead:
       "A relay record is a relay host with its TLS mode and its account in one. " +
       "It is used wherever “Relay outgoing email to” has its relayhost value or its name.",
+    leadOwn: "Here are those that belong to the domains that you administer.",
     add: "Add a relay",
     name: "Name",
     hosts: "Hosts, in the order in which they are tried",
@@ -192,6 +193,13 @@ export const text = {
     onlyHint:
       "“everybody”, or user@domain and @domain with commas between. Empty: only mail whose next hop main.cf itself " +
       "names. Whom you give this relay on a Relay tab is added here.",
+    onlyOwn: "@domain for all of it, or user@domain with commas between. Empty for a new relay: the whole domain.",
+    owner: "Belongs to the domain",
+    ownerIs: (domain: string) => `of ${domain}`,
+    ownerOwn: "It is for mail of this domain alone; other domains' administrators do not see it.",
+    ownerHint:
+      "Empty: to this server. A domain's record is for mail of that domain alone, " +
+      "and its administrators see and change it.",
     preset: "Provider",
     usedBy: "Used by",
     health: "Health",

@@ -1,6 +1,6 @@
 // Relay records: the list with their health, and the form of one.
 import { useState } from "preact/hooks";
-import { Health, Preset, query, Relay, Relays as List, useApi } from "../api";
+import { Health, Me, Preset, query, Relay, Relays as List, useApi } from "../api";
 import { go, to } from "../router";
 import { text } from "../text";
 import {
@@ -93,16 +93,17 @@ export function HealthFacts({ health }: { health: Health }) {
   );
 }
 
-function waitingLink(h: Health) {
+function waitingLink(h: Health, me: Me) {
+  if (!me.global) return <>{h.waiting ?? 0}</>;
   return h.waiting ? <a href={`#/queue?${query({ relay: h.nexthop, record: h.record })}`}>{h.waiting}</a> : <>0</>;
 }
 
-export function Relays() {
+export function Relays({ me }: { me: Me }) {
   const list = useLoad<List>("relays");
   return (
     <Page
       title={t.title}
-      lead={t.lead}
+      lead={me.global ? t.lead : `${t.lead} ${t.leadOwn}`}
       side={
         <a class="button primary" href="#/relay">
           {t.add}
@@ -142,6 +143,7 @@ export function Relays() {
                   <tr key={r.name}>
                     <th scope="row">
                       <a href={to("relay", r.name)}>{r.name}</a>
+                      {r.owner && <div class="small quiet">{t.ownerIs(r.owner)}</div>}
                     </th>
                     <td>
                       <code>{r.hosts}</code>
@@ -159,7 +161,7 @@ export function Relays() {
                       <State health={r.health} /> {r.health.advice && <span class="small">{r.health.advice}</span>}
                     </td>
                     <td class="wide" data-label={t.waiting}>
-                      {waitingLink(r.health)}
+                      {waitingLink(r.health, me)}
                     </td>
                   </tr>
                 ))}
@@ -189,7 +191,7 @@ export function Relays() {
                         <State health={h} />
                       </td>
                       <td class="small">{h.advice ?? h.error ?? text.none}</td>
-                      <td class="wide">{waitingLink(h)}</td>
+                      <td class="wide">{waitingLink(h, me)}</td>
                     </tr>
                   ))}
                 </Table>
@@ -259,6 +261,7 @@ interface Draft {
   password: string;
   nexthop: string;
   only: string;
+  owner: string;
 }
 
 function draftOf(r?: Relay): Draft {
@@ -272,8 +275,19 @@ function draftOf(r?: Relay): Draft {
         password: "",
         nexthop: r.nexthop === r.hosts.toLowerCase() ? "" : r.nexthop,
         only: r.for,
+        owner: r.owner,
       }
-    : { name: "", hosts: [""], tls: "verify", mechanisms: "", user: "", password: "", nexthop: "", only: "" };
+    : {
+        name: "",
+        hosts: [""],
+        tls: "verify",
+        mechanisms: "",
+        user: "",
+        password: "",
+        nexthop: "",
+        only: "",
+        owner: "",
+      };
 }
 
 function Presets({ use }: { use: (p: Preset) => void }) {
@@ -302,10 +316,12 @@ function Presets({ use }: { use: (p: Preset) => void }) {
 }
 
 function Editor({
+  me,
   relay,
   done,
   again,
 }: {
+  me: Me;
   relay?: Relay;
   done: (name: string) => Promise<void> | void;
   again?: () => Promise<void>;
@@ -328,6 +344,7 @@ function Editor({
     };
     if (relay) body.version = relay.version;
     if (relay || d.only.trim()) body.for = d.only.trim();
+    if (relay ? me.global && d.owner !== relay.owner : d.owner.trim()) body.owner = d.owner.trim();
     if (d.password) body.password = d.password;
     const path = `relay/${encodeURIComponent(d.name)}`;
     api.put(path + (relay ? "" : "?new=yes"), body).then(
@@ -360,6 +377,16 @@ function Editor({
         />
       )}
       <Field label={t.name} value={d.name} onInput={(name) => set({ ...d, name })} disabled={!!relay} required />
+      {!me.global && (
+        <Field
+          label={t.owner}
+          value={d.owner}
+          onInput={(owner) => set({ ...d, owner })}
+          disabled={!!relay}
+          hint={t.ownerOwn}
+          required
+        />
+      )}
       <HostList hosts={d.hosts} set={(h) => set({ ...d, hosts: h })} />
       <Select label={t.tls} value={d.tls} onChange={(tls) => set({ ...d, tls })} options={Object.entries(t.tlsModes)} />
       <Field label={t.account} value={d.user} onInput={(user) => set({ ...d, user })} hint={hint?.user} />
@@ -381,7 +408,15 @@ function Editor({
           hint={t.mechanismsHint}
         />
         <Field label={t.nexthop} value={d.nexthop} onInput={(nexthop) => set({ ...d, nexthop })} hint={t.nexthopHint} />
-        <Field label={t.only} value={d.only} onInput={(only) => set({ ...d, only })} hint={t.onlyHint} />
+        <Field
+          label={t.only}
+          value={d.only}
+          onInput={(only) => set({ ...d, only })}
+          hint={me.global ? t.onlyHint : t.onlyOwn}
+        />
+        {me.global && (
+          <Field label={t.owner} value={d.owner} onInput={(owner) => set({ ...d, owner })} hint={t.ownerHint} />
+        )}
       </details>
       <button class="primary">{text.save}</button>
     </Form>
@@ -406,7 +441,7 @@ function Users({ relay }: { relay: Relay }) {
   );
 }
 
-function One({ relay, again }: { relay: Relay; again: () => Promise<void> }) {
+function One({ relay, me, again }: { relay: Relay; me: Me; again: () => Promise<void> }) {
   const [api, tell] = [useApi(), useTell()];
   const [sure, ask] = useState(false);
   const remove = () =>
@@ -422,11 +457,12 @@ function One({ relay, again }: { relay: Relay; again: () => Promise<void> }) {
     );
   const user = relay.users?.find((u) => !u.startsWith("@"));
   const named = relay.for.split(",").find((a) => a.includes("@"));
+  const past = me.global ? relay.nexthop : undefined; // past all rules is for who administers the server
   const sender = (named || user || relay.users?.[0] || "").trim().replace(/^@/, "postmaster@");
   return (
     <div class="columns">
       <div>
-        <Editor relay={relay} done={again} again={again} />
+        <Editor me={me} relay={relay} done={again} again={again} />
         <p>
           <button type="button" class="danger" onClick={() => ask(true)}>
             {t.delete}
@@ -441,10 +477,10 @@ function One({ relay, again }: { relay: Relay; again: () => Promise<void> }) {
           </h2>
           <HealthFacts health={relay.health} />
           <p class="row">
-            <a class="button" href={`#/test?${query({ kind: "test", sender, relay: relay.nexthop })}`}>
+            <a class="button" href={`#/test?${query({ kind: "test", sender, relay: past })}`}>
               {text.relay.test}
             </a>
-            <a class="button" href={`#/test?${query({ kind: "explain", sender, relay: relay.nexthop })}`}>
+            <a class="button" href={`#/test?${query({ kind: "explain", sender, relay: past })}`}>
               {text.relay.explain}
             </a>
           </p>
@@ -455,15 +491,15 @@ function One({ relay, again }: { relay: Relay; again: () => Promise<void> }) {
   );
 }
 
-export function RelayForm({ name }: { name?: string }) {
+export function RelayForm({ name, me }: { name?: string; me: Me }) {
   const data = useLoad<Relay>(name ? `relay/${encodeURIComponent(name)}` : null);
   return (
     <Page title={name ?? t.new} path={<a href="#/relays">{t.title}</a>}>
       {name ? (
-        <Loaded of={data}>{(r) => <One relay={r} again={data.again} />}</Loaded>
+        <Loaded of={data}>{(r) => <One relay={r} me={me} again={data.again} />}</Loaded>
       ) : (
         <div class="narrow">
-          <Editor done={(n) => go(to("relay", n))} />
+          <Editor me={me} done={(n) => go(to("relay", n))} />
         </div>
       )}
     </Page>
