@@ -322,7 +322,7 @@ static void session_on_event(void *arg, enum conn_event ev) {
 static void withhold_login(struct dsess *s) {
     char dsn[12];
     bool asked = conn_pending(s->conn) == 0 && s->sasl_work == NULL;
-    bool challenge = s->phase == PHASE_AUTH && s->reply.code / 100 == 3 && asked;
+    bool challenge = s->phase == PHASE_AUTH && s->reply.code == 334 && asked;
     if (challenge || !withhold_matches(&s->sent, sbuf_str(&s->reply.text)))
         return;
     dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
