@@ -34,6 +34,15 @@ def free_port(host="127.0.0.1"):
         return s.getsockname()[1]
 
 
+def free_ports(n):
+    """n of them, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
 def privileged_socket(host, port):
     """A listening socket on a port below 1024; a user's comes by way of sudo."""
     if os.geteuid() == 0:

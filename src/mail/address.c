@@ -87,8 +87,7 @@ bool addr_is_dns_name(struct str s) {
     return !numeric;
 }
 
-/* "[192.0.2.1]", "[IPv6:2001:db8::1]" (RFC 5321 section 4.1.3); other literals name no host. */
-static bool valid_literal(struct str s) {
+bool addr_is_literal(struct str s) {
     static const struct str tag = STR_LIT("IPv6:");
     struct netaddr parsed;
     if (s.n < 3 || s.p[0] != '[' || s.p[s.n - 1] != ']')
@@ -145,7 +144,7 @@ static size_t parse_domain(struct str s) {
     if (s.n > 0 && s.p[0] == '[') {
         ptrdiff_t end = str_chr(s, ']');
         n = end < 0 ? 0 : (size_t)end + 1;
-        return valid_literal(str_make(s.p, n)) ? n : 0;
+        return addr_is_literal(str_make(s.p, n)) ? n : 0;
     }
     while (n < s.n && s.p[n] != '>' && s.p[n] != ' ' && s.p[n] != ':' && s.p[n] != ',')
         n++;
@@ -178,7 +177,7 @@ static bool skip_route(struct str *s) {
 static bool valid_dequoted(struct str a) {
     struct str domain = addr_domain(a);
     return str_chr(a, '@') < 0 ||
-           (addr_local(a).n > 0 && (valid_domain(domain) || valid_literal(domain)));
+           (addr_local(a).n > 0 && (valid_domain(domain) || addr_is_literal(domain)));
 }
 
 /* "user@domain." is user@domain: tables, owners and logins must not take it for another address. */

@@ -39,6 +39,9 @@ bool addr_valid_host(struct str s);
 /* Is it a host name of DNS: addr_valid_host, in ASCII, no label that begins or ends with '-', and
  * not an address in digits? */
 bool addr_is_dns_name(struct str s);
+/* Is it an address literal, "[192.0.2.1]" or "[IPv6:2001:db8::1]" (RFC 5321 section 4.1.3)?  Others
+ * name no host. */
+bool addr_is_literal(struct str s);
 /* The local part up to the first of the delimiters (empty result: none present). */
 struct str addr_strip_ext(struct str local, const char *delimiters);
 bool addr_is_ascii(struct str s);

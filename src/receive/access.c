@@ -76,11 +76,28 @@ struct access_word {
 
 /* -- rejecting -- */
 
+/* The code and the beginning of a reply; as in Postfix, the class of the enhanced status code
+ * follows a code that was configured. */
+static void access_code(struct access_run *a, int64_t code, const char *dsn) {
+    a->code = (unsigned)code;
+    sbuf_printf(&a->text, "%c%s", code < 500 ? '4' : '5', dsn + 1);
+}
+
+/* A code that was configured, and is none of a refusal. */
+static void access_check_code(struct access_run *a) {
+    if (a->code >= 400 && a->code < 600)
+        return;
+    log_warn("smtpd", "response code configuration error: %u %s", a->code, a->text.p);
+    sbuf_reset(&a->text);
+    sbuf_add_c(&a->text, "4.7.1 Service unavailable");
+    a->code = 450;
+}
+
 /* "code dsn <subject>: text". */
-static enum access_step access_reject(struct access_run *a, unsigned code, const char *dsn,
+static enum access_step access_reject(struct access_run *a, int64_t code, const char *dsn,
                                       struct str address, const char *text) {
-    a->code = code;
-    sbuf_printf(&a->text, "%s <", dsn);
+    access_code(a, code, dsn);
+    sbuf_add_c(&a->text, " <");
     addr_external(&a->text, address);
     sbuf_printf(&a->text, ">: %s", text);
     return STEP_REJECT;
@@ -92,20 +109,24 @@ static enum access_step access_reject_text(struct access_run *a, unsigned code, 
     return STEP_REJECT;
 }
 
-static enum access_step reject_helo(struct access_run *a, unsigned code, const char *dsn,
+static enum access_step reject_helo(struct access_run *a, int64_t code, const char *dsn,
                                     const char *why) {
-    a->code = code;
-    sbuf_printf(&a->text, "%s <%s>: Helo command rejected: %s", dsn, a->f.helo, why);
+    access_code(a, code, dsn);
+    sbuf_printf(&a->text, " <%s>: Helo command rejected: %s", a->f.helo, why);
     return STEP_REJECT;
 }
 
 /* What the list that stands for it refuses, in Postfix's words for each list: log readers know a
  * client, a name or a sender that was refused by them. */
-static enum access_step access_list_refuses(struct access_run *a, unsigned code, const char *dsn,
+static enum access_step access_list_refuses(struct access_run *a, int64_t code, const char *dsn,
                                             const char *why) {
     bool helo = a->list == HELO_LIST && a->f.helo != NULL;
-    a->code = code;
-    sbuf_printf(&a->text, "%s <", dsn);
+    access_code(a, code, dsn);
+    if (a->stage == ACCESS_DATA) {
+        sbuf_printf(&a->text, " <DATA>: Data command rejected: %s", why);
+        return STEP_REJECT;
+    }
+    sbuf_add_c(&a->text, " <");
     if (a->list == CLIENT_LIST)
         client_text(a->f.client, &a->text);
     else if (helo)
@@ -122,15 +143,11 @@ static enum access_step access_list_refuses(struct access_run *a, unsigned code,
 }
 
 static enum access_step test_reject(struct access_run *a) {
-    if (a->stage == ACCESS_DATA)
-        return access_reject_text(a, 554, "5.7.1 <DATA>: Data command rejected: Access denied");
-    return access_list_refuses(a, 554, "5.7.1", "Access denied");
+    return access_list_refuses(a, a->f.p->reject_code, "5.7.1", "Access denied");
 }
 
 static enum access_step test_defer(struct access_run *a) {
-    if (a->stage == ACCESS_DATA)
-        return access_reject_text(a, 450, "4.3.2 <DATA>: Data command rejected: Try again later");
-    return access_list_refuses(a, 450, "4.3.2", "Try again later");
+    return access_list_refuses(a, a->f.p->defer_code, "4.3.2", "Try again later");
 }
 
 /* -- who the client is -- */
@@ -158,6 +175,8 @@ static void access_warn(struct access_run *a) {
 
 /* Takes what a word said; true: the next word is looked at. */
 static bool access_goes_on(struct access_run *a, enum access_step step) {
+    if (step == STEP_REJECT)
+        access_check_code(a);
     if (step == STEP_REJECT && !a->warns) {
         access_over(a, VERDICT_REJECT);
         return false;
@@ -207,15 +226,18 @@ static enum access_step test_sasl_authenticated(struct access_run *a) {
 static enum access_step test_client_name(struct access_run *a) {
     if (a->f.client->name != NULL)
         return STEP_NEXT;
-    a->code = 450;
-    sbuf_printf(&a->text, "4.7.25 Client host rejected: cannot find your hostname, [%s]",
+    access_code(a, a->f.p->unknown_client_reject_code, "4.7.25");
+    sbuf_printf(&a->text, " Client host rejected: cannot find your hostname, [%s]",
                 a->f.client->addr);
     return STEP_REJECT;
 }
 
 static enum access_step test_plaintext(struct access_run *a) {
-    return a->f.encrypted ? STEP_NEXT
-                          : access_reject_text(a, 450, "4.7.1 Session encryption is required");
+    if (a->f.encrypted)
+        return STEP_NEXT;
+    access_code(a, a->f.p->plaintext_reject_code, "4.7.1");
+    sbuf_add_c(&a->text, " Session encryption is required");
+    return STEP_REJECT;
 }
 
 /* -- where the mail goes -- */
@@ -235,12 +257,14 @@ static enum access_step test_auth_destination(struct access_run *a) {
 
 static enum access_step test_reject_unauth(struct access_run *a) {
     return auth_destination(a) ? STEP_NEXT
-                               : access_reject(a, 554, "5.7.1", a->f.rcpt, "Relay access denied");
+                               : access_reject(a, a->f.p->relay_domains_reject_code, "5.7.1",
+                                               a->f.rcpt, "Relay access denied");
 }
 
 static enum access_step test_defer_unauth(struct access_run *a) {
     return auth_destination(a) ? STEP_NEXT
-                               : access_reject(a, 454, "4.7.1", a->f.rcpt, "Relay access denied");
+                               : access_reject(a, a->f.p->relay_domains_reject_code - 100, "4.7.1",
+                                               a->f.rcpt, "Relay access denied");
 }
 
 /* -- what it calls itself and its mail -- */
@@ -251,29 +275,36 @@ static bool is_fqdn(struct str domain) {
 
 static enum access_step test_invalid_helo(struct access_run *a) {
     struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
-    if (helo.n == 0 || helo.p[0] == '[' || (addr_is_ascii(helo) && addr_valid_host(helo)))
+    int64_t code = a->f.p->invalid_hostname_reject_code;
+    struct netaddr addr;
+    if (helo.n > 0 && helo.p[0] == '[')
+        return addr_is_literal(helo) ? STEP_NEXT
+                                     : reject_helo(a, code, "5.5.2", "invalid ip address");
+    if (helo.n > 1 && helo.p[helo.n - 1] == '.')
+        helo.n--;
+    if (helo.n == 0 || addr_is_dns_name(helo) || netaddr_parse(&addr, helo, 0))
         return STEP_NEXT;
-    return reject_helo(a, 501, "5.5.2", "Invalid name");
+    return reject_helo(a, code, "5.5.2", "Invalid name");
 }
 
 static enum access_step test_fqdn_helo(struct access_run *a) {
     struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
     if (helo.n == 0 || is_fqdn(helo))
         return STEP_NEXT;
-    return reject_helo(a, 504, "5.5.2", "need fully-qualified hostname");
+    return reject_helo(a, a->f.p->non_fqdn_reject_code, "5.5.2", "need fully-qualified hostname");
 }
 
 static enum access_step test_fqdn_sender(struct access_run *a) {
     if (a->f.sender.n == 0 || is_fqdn(addr_domain(a->f.sender)))
         return STEP_NEXT;
-    return access_reject(a, 504, "5.5.2", a->f.sender,
+    return access_reject(a, a->f.p->non_fqdn_reject_code, "5.5.2", a->f.sender,
                          "Sender address rejected: need fully-qualified address");
 }
 
 static enum access_step test_fqdn_recipient(struct access_run *a) {
     if (a->f.rcpt.n == 0 || is_fqdn(addr_domain(a->f.rcpt)))
         return STEP_NEXT;
-    return access_reject(a, 504, "5.5.2", a->f.rcpt,
+    return access_reject(a, a->f.p->non_fqdn_reject_code, "5.5.2", a->f.rcpt,
                          "Recipient address rejected: need fully-qualified address");
 }
 
@@ -281,7 +312,8 @@ static enum access_step test_multi_bounce(struct access_run *a) {
     size_t more = a->stage == ACCESS_DATA ? 1 : 0;
     if (a->f.sender.n > 0 || a->f.n_rcpts <= more)
         return STEP_NEXT;
-    return access_reject_text(a, 550, "5.5.3 Multi-recipient bounce");
+    return access_list_refuses(a, a->f.p->multi_recipient_bounce_reject_code, "5.5.3",
+                               "Multi-recipient bounce");
 }
 
 /* -- may this login use this sender?  reject_*sender_login_mismatch -- */
@@ -512,10 +544,11 @@ static struct str take_dsn(struct str *text, const char *def) {
 }
 
 /* "REJECT text", "DEFER text", "550 5.7.1 text". */
-static enum access_step action_refuses(struct access_run *a, unsigned code, struct str text) {
-    struct str dsn = take_dsn(&text, code / 100 == 4 ? "4.7.1" : "5.7.1");
-    a->code = code;
-    sbuf_printf(&a->text, "%.*s ", STR_FMT(dsn));
+static enum access_step action_refuses(struct access_run *a, int64_t code, struct str text) {
+    char *dsn = str_dup(take_dsn(&text, "5.7.1"));
+    access_code(a, code, dsn);
+    free(dsn);
+    sbuf_add_ch(&a->text, ' ');
     add_subject(a, &a->text);
     sbuf_add_safe(&a->text, text.n > 0 ? text : STR_LIT("Access denied"));
     return STEP_REJECT;
@@ -533,11 +566,11 @@ static enum access_step action_step(struct access_run *a, struct str key, struct
         if (str_ieq_c(word, "OK") || str_ieq_c(word, "permit") || (number && word.n != 3))
             return STEP_PERMIT;
         if (str_ieq_c(word, "REJECT"))
-            return action_refuses(a, 554, text);
+            return action_refuses(a, a->f.p->access_map_reject_code, text);
         if (str_ieq_c(word, "DEFER"))
-            return action_refuses(a, 450, text);
+            return action_refuses(a, a->f.p->access_map_defer_code, text);
         if (number && (code / 100 == 4 || code / 100 == 5))
-            return action_refuses(a, (unsigned)code, text);
+            return action_refuses(a, (int64_t)code, text);
     }
     log_warn("smtpd", "access table %s: entry \"%.*s\" has an action that Posthouse does not have",
              a->table, STR_FMT(key));

@@ -1,4 +1,5 @@
 """Debian's Postfix and Posthouse on the same configuration, tables and relays; what each does, made comparable."""
+import contextlib
 import os
 import pathlib
 import re
@@ -165,6 +166,12 @@ class Ours:
     def over(self):
         self.p.stop()
         shutil.rmtree(self.p.dir, ignore_errors=True)
+
+
+def listens(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
+        return True
+    return False
 
 
 OUTCOME = re.compile(r"to=<([^>]*)>, (?:orig_to=<[^>]*>, )?relay=(\S+), (?:conn_use=\d+, )?delay=\S+ delays=\S+ dsn=(\S+), status=(\w+) \((.*)\)$", re.M)

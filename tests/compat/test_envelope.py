@@ -4,7 +4,7 @@ import re
 import pytest
 
 import pair
-from kit import Client, FakeRelay, free_port
+from kit import Client, FakeRelay, free_ports, wait_for
 
 ADDRESSES = r"""<b@far.test> <b@far.test.> <b@far.test..> <b@.far.test> <b@[127.0.0.1]> <b@[127.0.0.3]> <b@[192.0.2.1]>
 <b@192.0.2.1> <b@1.2.3> <b@-a.test> <b@a-.test> <b@a_b.test> <"b"@far.test> <"a@b"@far.test> <'b@far.test'>
@@ -101,13 +101,14 @@ def test_access_tables_like_postfix(name_server, postfix):
     Each case is a service of its own."""
     said = []
     for mta in (postfix, pair.Ours(name_server)):
-        ports = [free_port() for _ in ACCESS]
+        ports = free_ports(len(ACCESS))
         master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o {{ "
                          f"smtpd_{name}_restrictions = {words.format(f'acl{i}')} }}\n"
                          for i, (port, (_, name, words)) in enumerate(zip(ports, ACCESS)))
         mta.case(MAIN.format(port=9) + "recipient_delimiter = +\ntables = {dir}\n",
                  {f"acl{i}": case[0] for i, case in enumerate(ACCESS)}, master)
         try:
+            wait_for(lambda: pair.listens(ports[-1]))
             said.append({})
             for port, case in zip(ports, ACCESS):
                 sender = "joe+x@far.test" if "check_sender_access texthash" in case[2] else "a@x.test"
@@ -117,3 +118,63 @@ def test_access_tables_like_postfix(name_server, postfix):
         finally:
             mta.over()
     assert {case: (reply, said[1][case]) for case, reply in said[0].items() if said[1][case] != reply} == {}
+
+
+# (parameter, the list, what stands there)
+CODES = [("reject_code", name, "reject") for name in ("client", "helo", "sender", "relay", "recipient", "data")]
+CODES += [("defer_code", name, "defer") for name in ("client", "recipient", "data")]
+CODES += [("access_map_reject_code", "sender", "check_sender_access inline:{a@x.test=REJECT}"),
+          ("access_map_reject_code", "sender", "check_sender_access inline:{a@x.test={REJECT 5.7.9 go away}}"),
+          ("access_map_reject_code", "sender", "check_sender_access inline:{a@x.test={553 5.7.9 go away}}"),
+          ("access_map_defer_code", "recipient", "check_recipient_access inline:{joe@far.test={DEFER later}}"),
+          ("access_map_defer_code", "recipient", "check_recipient_access inline:{joe@far.test=DEFER}"),
+          ("relay_domains_reject_code", "relay", "reject_unauth_destination"),
+          ("relay_domains_reject_code", "relay", "defer_unauth_destination"),
+          ("invalid_hostname_reject_code", "helo", "reject_invalid_helo_hostname"),
+          ("non_fqdn_reject_code", "helo", "reject_non_fqdn_helo_hostname"),
+          ("non_fqdn_reject_code", "sender", "reject_non_fqdn_sender"),
+          ("non_fqdn_reject_code", "recipient", "reject_non_fqdn_recipient"),
+          ("plaintext_reject_code", "client", "reject_plaintext_session"),
+          ("multi_recipient_bounce_reject_code", "data", "reject_multi_recipient_bounce"),
+          ("unknown_client_reject_code", "client", "reject_unknown_reverse_client_hostname")]
+NAMES = ["[127.0.0.1]", "[1.2.3]", "[IPv6:::1]", "[x", "1.2.3.4", "1.2.3", "1234", "a_b.test", "a-.test", "a..b", "a.",
+         "x", "m\u00fc.test",
+         "a." + "x" * 64, "::1", "a b"]
+CODES = [(*case, code) for case in CODES for code in ("421", "455", "521", "559", "250")]
+NAMES_AT = CODES.index(("invalid_hostname_reject_code", "helo", "reject_invalid_helo_hostname", "559"))
+SAYS = {"non_fqdn_reject_code": ("HELO name", "MAIL FROM:<a@x>", "RCPT TO:<b@far>"),
+        "invalid_hostname_reject_code": ("HELO -name", "MAIL FROM:<a@x.test>", "RCPT TO:<b@far.test>"),
+        "multi_recipient_bounce_reject_code": ("HELO c", "MAIL FROM:<>", "RCPT TO:<joe@far.test>", "RCPT TO:<jim@far.test>")}
+
+
+def said_to(c, line):
+    try:
+        return c.cmd(line) or "closed"
+    except OSError:
+        return "closed"
+
+
+def test_codes_of_replies_like_postfix(name_server, postfix):
+    """Each parameter with the code of a reply, for a restriction that refuses; what is no code of a refusal, too."""
+    said = []
+    for mta in (postfix, pair.Ours(name_server)):
+        ports = free_ports(len(CODES))
+        master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd "
+                         f"-o {{ smtpd_{name}_restrictions = {words} }} -o {param}={code}\n"
+                         for port, (param, name, words, code) in zip(ports, CODES))
+        mta.case(MAIN.format(port=9) + "append_dot_mydomain = no\n", {}, master)
+        try:
+            wait_for(lambda: pair.listens(ports[-1]))
+            said.append({})
+            for port, case in zip(ports, CODES):
+                lines = SAYS.get(case[0], ("HELO c.test", "MAIL FROM:<a@x.test>", "RCPT TO:<joe@far.test>"))
+                with Client(port, ehlo=None) as c:
+                    said[-1][case] = [re.sub(r"localhost|unknown", "name", said_to(c, line)) for line in (*lines, "DATA")]
+            for name in NAMES:
+                with Client(ports[NAMES_AT], ehlo=None) as c:
+                    said[-1][name] = [said_to(c, line) for line in
+                                      ("HELO " + name, "MAIL FROM:<a@x.test>", "RCPT TO:<b@far.test>")]
+        finally:
+            mta.over()
+    different = [(case, reply, said[1][case]) for case, reply in said[0].items() if said[1][case] != reply]
+    assert different == [], "\n".join(map(str, different))

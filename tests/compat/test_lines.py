@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import pair
-from kit import Client, FakeRelay, Posthouse, free_port, wait_for
+from kit import Client, FakeRelay, Posthouse, free_ports, wait_for
 
 # (value, an exclusion that does not match, or none: the default, reply code)
 MODES = [("no", None, None), ("normalize", None, None), ("reject", None, None), ("yes", "192.0.2.9", None),
@@ -37,7 +37,7 @@ def name_server(tmp_path_factory):
 
 
 def services():
-    ports = [free_port() for _ in MODES]
+    ports = free_ports(len(MODES))
     lines = []
     for port, (value, excluded, code) in zip(ports, MODES):
         options = f" -o smtpd_forbid_bare_newline={value}"
@@ -70,6 +70,7 @@ def test_bare_newlines_like_postfix(name_server):
         ports, master = services()
         mta.case("relayhost = [127.0.0.1]:9\nsmtpd_error_sleep_time = 0\n", {}, master)
         try:
+            wait_for(lambda: pair.listens(ports[-1]))
             answers.append({(mode, d): said(port, d) for port, mode in zip(ports, MODES) for d in DIALOGUES})
             refused = sum("bare <LF>" in (r or "") for (mode, d), replies in answers[-1].items() for r in replies if d not in OURS)
             wait_for(lambda: len(refusals(mta.new_log())) >= refused)

@@ -77,7 +77,7 @@ CASES = {
     "a policy service": ("smtpd_end_of_data_restrictions = check_policy_service inet:127.0.0.1:9\n",
                          "smtpd_end_of_data_restrictions"),
     "a word": ("smtpd_client_restrictions = reject_rbl_client dnsbl.example\n", "reject_rbl_client"),
-    "a reply code": ("access_map_reject_code = 450\n", "access_map_reject_code"),
+    "a certificate of the client": ("smtpd_tls_req_ccert = yes\n", "smtpd_tls_req_ccert"),
     "a pause": ("smtp_transport_rate_delay = 9s\n", "smtp_transport_rate_delay"),
 }
 

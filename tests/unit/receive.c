@@ -599,7 +599,7 @@ static void test_access_words(void **state) {
         "");
     f.n_rcpts = 1;
     ask(RECIPIENT "reject_multi_recipient_bounce", f, ACCESS_RCPT,
-        "550 5.5.3 Multi-recipient bounce");
+        "550 5.5.3 <b@y.example>: Recipient address rejected: Multi-recipient bounce");
     f.rcpt = STR_LIT("b@[192.0.2.1]");
     ask(RECIPIENT "reject_non_fqdn_recipient", f, ACCESS_RCPT, "");
     f.rcpt = STR_LIT("b@short");
@@ -813,7 +813,7 @@ static void test_access_data(void **state) {
     f.n_rcpts = 2;
     f.rcpt = STR_NONE;
     ask("smtpd_data_restrictions = reject_multi_recipient_bounce", f, ACCESS_DATA,
-        "550 5.5.3 Multi-recipient bounce");
+        "550 5.5.3 <DATA>: Data command rejected: Multi-recipient bounce");
     ask("smtpd_data_restrictions = check_recipient_access texthash:/nowhere, "
         "reject_non_fqdn_recipient",
         f, ACCESS_DATA, "");
