@@ -269,13 +269,15 @@ static void control_read(struct client *k, const char *qid) {
     htab_free(&ids);
 }
 
-/* What was remembered of tables is forgotten, here and in the lookup process.  The answer also says
+/* What was remembered of tables is forgotten, here and in the lookup process, and mail that waits
+ * behind other mail goes by what they say now.  The answer also says
  * whether the configuration in use has the accounts store and the relay records at all: a program
  * that has just made one of them has to have it reloaded. */
 static void on_forgotten(void *arg, const struct maps_answer *a) {
     struct client *k = arg;
     const struct config *cfg = sched_config(k->c->sched);
     k->forget = 0;
+    sched_route_anew(k->c->sched);
     if (a->rc == MAP_ERROR)
         conn_write_c(k->conn,
                      "{\"ok\": false, \"error\": \"the lookup process does not answer\"}\n");

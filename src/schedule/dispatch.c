@@ -210,9 +210,8 @@ void dest_dispatch_stirred(struct sched *s) {
     }
 }
 
-void dest_reload(struct sched *s) {
+void dest_route_all_anew(struct sched *s) {
     size_t pos = 0;
-    dest_wake_all(s);
     for (struct dest *d; (d = kset_next(&s->dests, &pos)) != NULL;)
         dest_route_anew(d);
     dest_dispatch_stirred(s);

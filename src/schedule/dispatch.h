@@ -11,8 +11,8 @@
 void dest_dispatch(struct sched *s, struct dest *d);
 /* The same where an order has made a session free. */
 void dest_dispatch_stirred(struct sched *s);
-/* The configuration is another one: what is queued anywhere is routed anew. */
-void dest_reload(struct sched *s);
+/* What is queued anywhere is routed anew. */
+void dest_route_all_anew(struct sched *s);
 /* An attempt is back. */
 void dest_result(struct sched *s, struct slot *slot, struct attempt *a);
 /* Also what a rate delay held back goes. */

@@ -184,7 +184,7 @@ struct sched {
     struct lookup *lookup;
     struct spool *spool;
     struct config *cfg;
-    uint64_t settings; /* how many there have been before cfg */
+    uint64_t settings; /* how many there have been, with those of tables that were told of */
     struct sched_ops ops;
     /* How a new message comes in: a report is one, too. */
     void (*add)(struct sched *s, struct envelope *env, struct body *body);

@@ -293,13 +293,18 @@ void sched_start(struct sched *s) {
     uv_timer_start(&s->tick, on_tick, 1, TICK_MS);
 }
 
+void sched_route_anew(struct sched *s) {
+    s->settings++;
+    DL_EACH (it, &s->given)
+        job_recall(DL_OWNER(it, struct job, link));
+    dest_route_all_anew(s);
+}
+
 void sched_reload(struct sched *s, struct config *cfg) {
     config_unref(s->cfg);
     s->cfg = config_ref(cfg);
-    s->settings++;
-    DL_EACH (it, &s->given) /* what a session has and has not begun is routed anew, as what waits */
-        job_recall(DL_OWNER(it, struct job, link));
-    dest_reload(s);
+    dest_wake_all(s);
+    sched_route_anew(s);
 }
 
 bool sched_stop(struct sched *s) {

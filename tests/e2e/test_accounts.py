@@ -322,6 +322,27 @@ def test_a_record_that_gets_stricter_is_so_for_mail_that_waits(dns, tls):
     relay.stop()
 
 
+def test_a_record_that_is_taken_away_takes_waiting_mail_from_its_session(dns, tls):
+    """Mail that was routed, and waits behind others for a session that has logged in, goes by what the record says now."""
+    gate = threading.Event()
+    relay = FakeRelay(auth=("PLAIN",), tls=tls, replies={"DOT": lambda line: gate.wait(60) and None})
+    main = "relayhost = office\nsmtp_destination_concurrency_limit = 1\nsmtp_tls_CAfile = /dev/null\nsmtp_pipeline_transactions = no\n"
+    with Posthouse(main, dns=dns) as p:
+        def record(sender):
+            words = ["office", f"hosts=[127.0.0.1]:{relay.port}", "tls=encrypt", f"for={sender}", "user=ann", "password"]
+            p.run("record", "set", *words, stdin="sesame\n", check=True)
+        record("ann@x.example")
+        wait_for(lambda: "reload -- " in p.log())
+        for i in range(7):
+            p.send(sender="ann@x.example")
+        wait_for(lambda: relay.sessions and any(c == "DATA" for c in relay.sessions[0].commands))
+        record("ben@x.example")
+        gate.set()
+        p.wait_log("status=", count=7)
+        assert p.log().count("status=sent") == 1 and len(relay.mails) == 1
+    relay.stop()
+
+
 def test_a_record_for_another_account_is_not_used_by_mail_that_waits(dns, tls):
     """Mail that was routed by a record for its sender does not log in as the user that the record has got since."""
     gate = threading.Event()
