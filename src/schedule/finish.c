@@ -328,7 +328,9 @@ static bool msg_forward(struct msg *m) {
 void msg_finish(struct msg *m) {
     sched_watch_clock(m->s); /* the message may be no older than it seems */
     int64_t now = clock_wall_us();
-    bool forced = (m->flags & PROGRESS_EXPIRE) != 0, old = forced || too_old(m, now);
+    /* What goes on hold is expired by an order when it is released, as what is on hold already. */
+    bool forced = (m->flags & (PROGRESS_EXPIRE | PROGRESS_HOLD)) == PROGRESS_EXPIRE;
+    bool old = forced || too_old(m, now);
     if (m->finishing)
         return;
     if (m->deleted) {

@@ -491,3 +491,24 @@ def test_what_was_not_tried_does_not_expire(dns, what):
         wait_for(lambda: p.queue() == [])
         assert "expired" not in p.log() and len(relay.mails) == 4
     relay.stop()
+
+
+@pytest.mark.parametrize("first, then", [("expire", "hold"), ("hold", "expire")])
+def test_what_is_on_hold_is_not_returned(dns, first, then):
+    """Both orders come while the message is on the wire: when that has ended it is on hold, as one that was there before."""
+    gate = Gate(reply="450 4.2.0 not now")
+    relay = FakeRelay(replies={"DOT": lambda l: gate(l)})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(sender="both@client.example")
+        assert gate.reached.wait(20)
+        p.run("queue", first, "ALL", check=True)
+        p.run("queue", then, "ALL", check=True)
+        gate.open.set()
+        p.wait_log("status=deferred")
+        wait_for(lambda: states(p) == {"both@client.example": "hold"})
+        gate.reply = None
+        p.run("queue", "release", "ALL", check=True)
+        relay.wait_mail(b"Undelivered Mail Returned to Sender")
+        wait_for(lambda: p.queue() == [])
+        assert not relay.mails[0]["from"].startswith("FROM:<both@")
+    relay.stop()
