@@ -181,7 +181,7 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
                     .n = n,
                     .original = orig,
                     .original_whole = m->body != NULL && orig.n == m->body->size,
-                    .expires_us = m->env->arrival_us + lifetime_us(m)};
+                    .expires_us = m->env->arrival_us + m->shift_us + lifetime_us(m)};
     r->s = m->s;
     r->kind = kind;
     r->env = dsn_build(&d, &content);

@@ -1,6 +1,7 @@
 """Real faults: full disks, failing syncs, unreadable segments, no descriptors, a clock that jumps, relays
 that misbehave at every stage.  Each in bounded time, and nothing lost."""
 import contextlib
+import email.utils
 import errno
 import json
 import os
@@ -389,6 +390,24 @@ def test_clock_jumps_while_a_relay_answers(dns, tmp_path):
             assert p.send(sender="early@x.example").startswith("250")
             p.wait_log("to=<.*status=deferred", count=2)
             assert "status=expired" not in p.log() and len(p.queue()) == 1
+
+
+@needs_shim
+def test_a_warning_after_the_clock_was_set_says_until_when(dns, tmp_path):
+    """Mail that came before is tried as long as it would have been, and its sender is told that."""
+    s = shim.Shim(tmp_path)
+    with FakeRelay(replies={"RCPT": lambda line: "451 4.0.0 later" if "b@y.example" in line else None}) as relay:
+        p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nmaximal_queue_lifetime = 6h\ndelay_warning_time = 4s\n" + FAST, dns=dns)
+        p.extra_env = s.env
+        with p:
+            assert p.send(sender="warned@x.example").startswith("250")
+            p.wait_log("status=deferred")
+            s.set(clock_s=90000)
+            p.wait_log("the clock was set forward by ")
+            report = relay.wait_mail(b"Will-Retry-Until:", 30)["content"].decode()
+        when = [email.utils.parsedate_to_datetime(re.search(rf"^{field}: (.*)", report, re.M)[1].strip()).timestamp()
+                for field in ("Date", "Will-Retry-Until")]
+        assert 5 * 3600 < when[1] - when[0] <= 6 * 3600
 
 
 @needs_shim
