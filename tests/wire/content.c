@@ -63,6 +63,12 @@ static void put_head(struct dice *d, enum content_head head, size_t size, struct
                          i + 1);
         bytes_text(out, "\r\n");
         break;
+    case HEAD_HIDDEN:
+        bytes_text(out, "Return-Path: <old@alpha.example>\r\nSubject: seen\r\n"
+                        "BCC: one@hidden.example,\r\n\ttwo@hidden.example\r\nX-Bcc: seen\r\n"
+                        "resent-bcc:\r\nTo: joe@far.example\r\nContent-Length : 7\r\n\r\n"
+                        "Bcc: seen\r\n");
+        break;
     case HEAD_ONLY:
         bytes_text(out, "Subject: nothing else\r\nX-Last: yes\r\n");
         break;

@@ -15,6 +15,7 @@ enum content_head {
     HEAD_LARGE,  /* about `size` bytes of header fields */
     HEAD_HOPS,   /* many Received fields */
     HEAD_ONLY,   /* no empty line and no text */
+    HEAD_HIDDEN, /* with fields that must not leave, in any case, folded */
     HEAD_COUNT
 };
 

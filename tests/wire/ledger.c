@@ -293,6 +293,15 @@ void ledger_conn_login(struct ledger_conn *c, const char *user, const char *pass
     ledger_fail(l, "host %u was sent a password that nobody set: %.100s", c->host, password);
 }
 
+/* A transaction begins: may it, on that connection? */
+static void check_connection(struct ledger_conn *c) {
+    const struct ledger_rules *rules = &c->l->rules;
+    if ((rules->strange >> c->host & 1) != 0)
+        ledger_fail(c->l, "mail came to host %u, whose certificate is not trusted", c->host);
+    if (c->takes++ > 0 && c->tls && (rules->alone >> c->host & 1) != 0)
+        ledger_fail(c->l, "a second message came to host %u over one connection", c->host);
+}
+
 struct ledger_take *ledger_take(struct ledger_conn *c, int64_t at_ms, const char *sender,
                                 const struct ledger_envelope *e, bool dsn) {
     struct ledger_take *t = zeroed(sizeof *t);
@@ -302,6 +311,7 @@ struct ledger_take *ledger_take(struct ledger_conn *c, int64_t at_ms, const char
     t->e.can8 = e->can8 && (c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) == 0;
     t->dsn = dsn && (c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) == 0;
     t->at_ms = at_ms;
+    check_connection(c);
     return t;
 }
 
@@ -352,9 +362,13 @@ static int64_t later_of(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
+/* When the recipient was routed last, or later. */
+static int64_t routed_ms(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    return later_of(later_of(m->begun_ms, r->tried_ms), last_down_ms(m->l));
+}
+
 struct ledger_road road_of_rcpt(const struct ledger_mail *m, const struct rcpt_entry *r) {
-    int64_t since = later_of(later_of(m->begun_ms, r->tried_ms), last_down_ms(m->l));
-    return m->l->rules.road(m->l->rules.arg, m->sender, r->addr, since);
+    return m->l->rules.road(m->l->rules.arg, m->sender, r->addr, routed_ms(m, r));
 }
 
 /* Is the login on that connection one of those that the road has? */
@@ -368,6 +382,18 @@ static bool login_is_right(const struct ledger_conn *c, const struct ledger_road
            (road->before != NULL && strcmp(road->before, c->user) == 0);
 }
 
+/* The road of a recipient in this transaction: what has not begun when the configuration becomes
+ * another one is routed anew. */
+static struct ledger_road road_in(const struct ledger_take *t, const struct ledger_mail *m,
+                                  const struct rcpt_entry *r) {
+    const struct ledger *l = m->l;
+    int64_t since = routed_ms(m, r);
+    for (unsigned i = 0; i < l->n_reloads; i++)
+        if (t->at_ms > l->reload_ms[i] + WIRE_MS)
+            since = later_of(since, l->reload_ms[i] + 1);
+    return l->rules.road(l->rules.arg, m->sender, r->addr, since);
+}
+
 static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt_entry *r,
                        const char *plain) {
     struct ledger *l = t->c->l;
@@ -377,7 +403,7 @@ static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt
     if (t->mail != NULL && t->mail != m)
         ledger_fail(l, "recipients of messages %u and %u in one transaction", t->mail->number,
                     m->number);
-    struct ledger_road road = road_of_rcpt(m, r);
+    struct ledger_road road = road_in(t, m, r);
     if ((road.hosts >> t->c->host & 1) == 0)
         ledger_fail(l, "recipient <%s> of message %u (from <%s>) came to host %u: a wrong relay",
                     r->addr, m->number, m->sender, t->c->host);
@@ -492,7 +518,8 @@ bool ledger_down_since(const struct ledger *l, int64_t ms) {
 
 /* May what was delivered be delivered again, by t?  Before the product knows: after a loss, or when
  * it went down.  After that: only if it went down before it could note it.  Who refuses RSET behind
- * a chunk has shown it the first time, and is given no chunk again. */
+ * a chunk has shown it the first time, and is given no chunk again; nor are the other hosts of the
+ * same domain. */
 static bool repeat_is_excused(const struct ledger_take *t, const struct rcpt_entry *r) {
     const struct ledger *l = t->c->l;
     if (r->sent)
@@ -501,8 +528,8 @@ static bool repeat_is_excused(const struct ledger_take *t, const struct rcpt_ent
         return true;
     if (r->last_conn->crime != 0 && l->rules.faulted(l->rules.arg))
         return true; /* a fault behind the host's own end may have taken its last words */
-    return r->last_conn->crime != 0 && r->last_bdat &&
-           !(t->bdat && t->c->host == r->last_conn->host);
+    bool known = t->c->host == r->last_conn->host || !road_of_rcpt(t->mail, r).configured;
+    return r->last_conn->crime != 0 && r->last_bdat && !(t->bdat && known);
 }
 
 static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
@@ -564,8 +591,11 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
     bool whole = t != NULL && t->whole;
     l->said[l->n_said] =
         (struct said){c, stage, code, t, rcpt, whole, l->rules.now_ms(l->rules.arg)};
-    if (t != NULL && stage == STAGE_RCPT && rcpt < t->n)
+    if (t != NULL && stage == STAGE_RCPT && rcpt < t->n) {
         t->codes[rcpt] = code;
+        if (t->rcpts[rcpt] != NULL && code / 100 == 4 && c->crime == 0)
+            t->rcpts[rcpt]->put_off = true;
+    }
     if (stage == STAGE_BODY && code / 100 == 2 && whole)
         deliver(t);
     return l->n_said++;

@@ -47,6 +47,8 @@ struct ledger_rules {
     int64_t lifetime_ms; /* maximal_queue_lifetime; 0: not looked at */
     int64_t backoff_ms;  /* maximal_backoff_time */
     bool hurries;        /* orders may begin an attempt at any time */
+    uint64_t alone;      /* hosts that get one message a connection inside TLS */
+    uint64_t strange;    /* hosts whose certificate is none that is trusted: they get nothing */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
     bool soft;           /* soft_bounce: nothing is refused or returned for good, but for its age */
     bool login_bounces;  /* smtp_sasl_auth_soft_bounce = no: a refused login returns the mail */

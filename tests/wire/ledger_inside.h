@@ -32,6 +32,7 @@ struct rcpt_entry {
     bool reported;       /* a report that was delivered says that it failed */
     int64_t reported_ms; /* since when */
     int64_t tried_ms;    /* when the log last said something of it; 0: never */
+    bool put_off;        /* a host has put off the recipient itself since then */
     bool queued;         /* at the end */
 };
 
@@ -58,7 +59,10 @@ struct ledger_mail {
     int64_t unreadable_ms; /* when an attempt first found its content unreadable; 0: never */
     bool gone;             /* its client has gone by itself, and heard no answer */
     bool untold;           /* the product was stopped in order, and had not answered its content */
-    bool notified;         /* a non-delivery notification is logged */
+    bool warned;           /* a report that was delivered says that it is delayed */
+    int64_t warned_ms;
+    const struct ledger_take *warned_by;
+    bool notified; /* a non-delivery notification is logged */
     int64_t notified_ms;
 };
 
@@ -69,6 +73,7 @@ struct ledger_conn {
     unsigned crime;
     bool bare;       /* its replies have no enhanced status codes */
     unsigned extras; /* replies too many */
+    unsigned takes;  /* transactions that have begun */
     int64_t at_ms;   /* when it was made */
     char *user; /* who is logged in; ""; NULL: the host says that somebody is, and has heard no name
                  */

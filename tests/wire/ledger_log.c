@@ -162,6 +162,8 @@ static void log_deferred(struct ledger *l, const struct line *x) {
     const struct said *s = x->token;
     bool rests = strstr(x->said, "temporarily suspended") != NULL;
     log_unreadable(l, x);
+    if (x->r->put_off && strstr(x->said, "put off other mail") != NULL)
+        ledger_fail(l, "deferred without what was said of the recipient: %s", x->text);
     if (s == NULL || (s->c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) != 0)
         return;
     if (settings_are_old(s->c, x->m))
@@ -196,6 +198,7 @@ static void log_delivery(struct ledger *l, struct line *x) {
         log_deferred(l, x);
     else
         ledger_fail(l, "an unknown status: %s", x->text);
+    x->r->put_off = false;
 }
 
 static bool is_over(const struct ledger_mail *m, const struct rcpt_entry *r) {
@@ -233,6 +236,10 @@ static void log_expired(struct ledger *l, const char *qid, const char *text) {
     if (strstr(text, "force-expired") != NULL ? !m->forced : age < l->rules.lifetime_ms)
         ledger_fail(l, "message %u expired at the age of %lld ms: %s", m->number, (long long)age,
                     text);
+    for (unsigned i = 0; i < m->n_rcpts && l->downs == 0 && !m->forced; i++)
+        if (m->rcpts[i].code / 100 == 2 && m->rcpts[i].tried_ms == 0)
+            ledger_fail(l, "message %u expired, and <%s> was never tried: %s", m->number,
+                        m->rcpts[i].addr, text);
     m->expired = true;
 }
 

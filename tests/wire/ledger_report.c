@@ -91,6 +91,46 @@ static void check_quote(struct ledger *l, const struct ledger_mail *m, const str
                     m->number, text);
 }
 
+/* The sender is warned of a delay once. */
+static void check_warning(struct ledger *l, struct ledger_mail *m, const struct ledger_take *t) {
+    if (m->warned && m->warned_by != t && !forgotten_after(l, m->warned_ms))
+        ledger_fail(l, "the sender of message %u is warned of its delay twice", m->number);
+    if (!m->warned)
+        m->warned_ms = l->rules.now_ms(l->rules.arg);
+    m->warned = true;
+    m->warned_by = t;
+}
+
+/* What the report has as the whole message, behind Return-Path and our Received field; 0 bytes: it
+ * says that it has the header only. */
+static struct bytes original_part(const struct bytes *b) {
+    static const char whole[] = "\r\nContent-Type: message/rfc822\r\n", boundary[] = "\r\n--";
+    struct bytes out = {0};
+    char qid[32];
+    const char *end = b->p + b->n, *p = bytes_find(b->p, b->n, whole), *last = NULL;
+    if (p == NULL || (p = bytes_find(p, (size_t)(end - p), "\r\n\r\nReturn-Path: ")) == NULL)
+        return out;
+    p = bytes_find(p + 4, (size_t)(end - p) - 4, "\r\n") + 2;
+    p += received_field(p, (size_t)(end - p), qid);
+    for (const char *at = p; (at = bytes_find(at, (size_t)(end - at), boundary)) != NULL; at++)
+        last = at;
+    bytes_add(&out, p, (size_t)((last == NULL ? end : last) - p));
+    return out;
+}
+
+static void check_original(const struct ledger_take *t, const struct ledger_mail *m) {
+    struct ledger *l = t->c->l;
+    struct bytes part = original_part(&t->content);
+    char where[600];
+    const char *why = part.n == 0 ? NULL
+                                  : content_differs(&m->content, part.p, part.n,
+                                                    l->rules.line_limit, where, sizeof where);
+    if (why != NULL)
+        ledger_fail(l, "the report about message %u has it as a whole, and it is not: %s",
+                    m->number, why);
+    bytes_free(&part);
+}
+
 /* The fields of one recipient. */
 static void check_group(struct ledger_take *t, struct ledger_mail *m, const char *p, size_t n) {
     struct ledger *l = t->c->l;
@@ -99,6 +139,8 @@ static void check_group(struct ledger_take *t, struct ledger_mail *m, const char
     char *code = field(p, n, "Diagnostic-Code"), *original = field(p, n, "Original-Recipient");
     const char *semi = strchr(final, ';');
     bool failed = strcmp(action, "failed") == 0;
+    if (strcmp(action, "delayed") == 0)
+        check_warning(l, m, t);
     struct rcpt_entry *r = NULL;
     if (semi != NULL && address_numbers(semi, &mail, &num) && mail == m->number)
         r = mail_rcpt(m, num);
@@ -179,8 +221,10 @@ void report_taken(struct ledger_take *t, const char *qid) {
         ledger_fail(l, "the report %s about message %u was delivered twice", qid, m->number);
     struct bytes part = status_part(&t->content);
     check_lines(t);
-    if (r->delivered++ == 0)
+    if (r->delivered++ == 0) {
         check_groups(t, m, &part);
+        check_original(t, m);
+    }
     r->last_conn = t->c;
     r->last_ms = l->rules.now_ms(l->rules.arg);
     bytes_free(&part);

@@ -169,6 +169,8 @@ static size_t name_length(const char *p, size_t n) {
 }
 
 static const char *const added_names[] = {"message-id", "date", "from"};
+/* Fields that must not leave: message_drop_headers as it is if main.cf says nothing. */
+static const char *const hidden_names[] = {"bcc", "content-length", "resent-bcc", "return-path"};
 
 struct head {
     size_t end;   /* where the section ends */
@@ -194,6 +196,29 @@ static struct head head_of(const struct bytes *b) {
         h.end += n;
     }
     return h;
+}
+
+static bool is_hidden(const char *p, size_t name) {
+    for (size_t i = 0; i < sizeof hidden_names / sizeof hidden_names[0]; i++)
+        if (strlen(hidden_names[i]) == name && strncasecmp(p, hidden_names[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* What is to come of b, whose header section ends at end: no hidden field. */
+static struct bytes without_hidden(const struct bytes *b, size_t end) {
+    struct bytes out = {0};
+    bool hidden = false;
+    for (size_t i = 0, n; i < end; i += n) {
+        const char *p = b->p + i, *lf = memchr(p, '\n', end - i);
+        n = lf == NULL ? end - i : (size_t)(lf - p) + 1;
+        if (p[0] != ' ' && p[0] != '\t')
+            hidden = is_hidden(p, name_length(p, n));
+        if (!hidden)
+            bytes_add(&out, p, n);
+    }
+    bytes_add(&out, bytes_str(b) + end, b->n - end);
+    return out;
 }
 
 /* Where a walk over both texts stands. */
@@ -261,8 +286,9 @@ static void show(char *out, size_t out_n, const char *p, size_t n) {
     out[at] = '\0';
 }
 
-const char *content_differs(const struct bytes *sent, const char *came, size_t n, size_t limit,
-                            char *where, size_t where_n) {
+/* content_differs, of what the client sent without hidden fields. */
+static const char *visible_differs(const struct bytes *sent, const char *came, size_t n,
+                                   size_t limit, char *where, size_t where_n) {
     struct head h = head_of(sent);
     struct walk w = {.sent = sent, .came = came, .n = n, .limit = limit};
     bool added = false;
@@ -289,6 +315,14 @@ const char *content_differs(const struct bytes *sent, const char *came, size_t n
         }
     }
     return NULL;
+}
+
+const char *content_differs(const struct bytes *sent, const char *came, size_t n, size_t limit,
+                            char *where, size_t where_n) {
+    struct bytes visible = without_hidden(sent, head_of(sent).end);
+    const char *why = visible_differs(&visible, came, n, limit, where, where_n);
+    bytes_free(&visible);
+    return why;
 }
 
 int control_in(const char *p, size_t n) {

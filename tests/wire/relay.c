@@ -29,6 +29,7 @@ struct relay {
     bool close_after;   /* when what was said has been said */
     struct bytes later; /* a slow reply */
     unsigned seen[STAGE_COUNT];
+    unsigned nth; /* of the host's connections, from 1 */
     bool healed;
     /* the transaction */
     struct ledger_take *take;
@@ -55,7 +56,9 @@ static const struct relay_twist *twist_of(const struct relay *r, enum ledger_sta
                                           unsigned nth) {
     for (unsigned i = 0; i < r->host->plan.n_twists && !r->healed; i++) {
         const struct relay_twist *t = &r->host->plan.twists[i];
-        if (t->stage == stage && nth >= t->nth && (t->times == 0 || nth < t->nth + t->times))
+        bool here = t->conn == 0 || t->conn == r->nth;
+        if (here && t->stage == stage && nth >= t->nth &&
+            (t->times == 0 || nth < t->nth + t->times))
             return t;
     }
     return NULL;
@@ -884,6 +887,6 @@ struct wire_peer *relay_peer_new(void *arg, const struct netaddr *to) {
     if (host->plan.bare)
         ledger_conn_bare(r->conn);
     r->healed = host->plan.heals > 0 && host->conns >= host->plan.heals;
-    host->conns++;
+    r->nth = ++host->conns;
     return &r->peer;
 }

@@ -56,6 +56,7 @@ struct relay_twist {
     int code;
     unsigned nth;   /* at the n-th time of a connection that this stage comes (0: the first) */
     unsigned times; /* so often in a row; 0: always */
+    unsigned conn;  /* at the host's connection of that number only, from 1; 0: at each */
 };
 
 struct relay_plan {

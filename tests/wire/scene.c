@@ -51,6 +51,17 @@ static const struct domain {
     {"number.example", {{10, "10.2.0.3"}}, .hosts = HOST(2)},
     {"broken.example", {{10, "!"}, {20, "!"}}, .addr = "10.2.0.3", .fault = "Malformed"},
     {"twice.example", {{10, "mx.near.example"}, {10, "bare.example"}}, .hosts = HOST(2)},
+    {"equal.example",
+     {{10, "mx.near.example"}, {10, "mx.own.example"}, {10, "bare.example"}},
+     .beyond = HOST(2),
+     .fault = "loops back"},
+    {"mixed.example", {{10, "mx.mixed.example"}}, .fault = "loops back"},
+    {"pool.example",
+     {{10, "mx1.far.example"},
+      {10, "mx2.far.example"},
+      {10, "mx.near.example"},
+      {10, "mx.other.example"}},
+     .hosts = HOST(0) | HOST(1) | HOST(2) | HOST(4)},
 };
 #define DOMAINS (sizeof domains / sizeof domains[0])
 
@@ -131,14 +142,15 @@ static void road_login(const struct scene *s, const char *sender, bool moved,
     *road = r;
 }
 
-/* A change has come to every part of the product by then, and no answer from before is remembered.
- */
+/* A change of a table has come to every part of the product by then, and no answer from before is
+ * remembered. */
 #define MOVE_MS 2000
 
 static struct ledger_road scene_road(void *arg, const char *sender, const char *rcpt,
                                      int64_t since_ms) {
     const struct scene *s = arg;
-    bool moved = s->moved_ms > 0, surely = moved && since_ms > s->moved_ms + MOVE_MS;
+    int64_t known_ms = s->road == ROAD_SINGLE ? 0 : MOVE_MS; /* main.cf is taken up at once */
+    bool moved = s->moved_ms > 0, surely = moved && since_ms > s->moved_ms + known_ms;
     struct ledger_road road = road_of(s, sender, rcpt, moved);
     struct ledger_road old = road_of(s, sender, rcpt, false);
     road_login(s, sender, moved, &road);
@@ -186,6 +198,11 @@ static void names_of(struct wire_world *w) {
         wire_dns_addr(w, names[i], addr);
     }
     wire_dns_addr(w, "mx.own.example", "10.9.9.9"); /* system_addresses */
+    for (unsigned i = 2; i < SCENE_HOSTS; i++) {
+        snprintf(addr, sizeof addr, "10.2.0.%u", i + 1);
+        wire_dns_addr(w, "mx.mixed.example", addr);
+    }
+    wire_dns_addr(w, "mx.mixed.example", "10.9.9.9");
     for (size_t i = 0; i < DOMAINS; i++) {
         const struct domain *d = &domains[i];
         for (size_t k = 0; k < 4 && d->mx[k].host != NULL; k++)

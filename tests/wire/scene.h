@@ -50,6 +50,7 @@ struct scene {
     unsigned n_orders;
     bool cuts_orders;   /* power fails as soon as an order is called done */
     unsigned must_send; /* so many deliveries at least, if there is no fault */
+    unsigned may_send;  /* so many at most; 0: any number */
     int64_t ends_ms;    /* the scenario may end, whatever is queued */
     int64_t moved_ms;   /* when the road became another one; 0: it has not */
 };

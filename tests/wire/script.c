@@ -45,6 +45,7 @@ static const char *const settings[] = {
     "always_add_missing_headers = yes\n",
     "smtpd_timeout = 20s\nsmtpd_starttls_timeout = 5s\n",
     "smtp_destination_rate_delay = 1s\n",
+    "smtp_mx_address_limit = 1\n",
     "enable_long_queue_ids = yes\n",
     "smtp_randomize_addresses = no\n",
     "strict_rfc821_envelopes = yes\n",
@@ -494,4 +495,6 @@ void script_check(struct wire_world *w) {
     ledger_counts(s->ledger, &accepted, &delivered, &bounced);
     if (delivered < s->must_send && !wire_faulted(w))
         wire_fail(w, "%u deliveries, and the script has %u", delivered, s->must_send);
+    if (delivered > s->may_send && s->may_send > 0 && !wire_faulted(w))
+        wire_fail(w, "%u deliveries, and the script has %u at most", delivered, s->may_send);
 }

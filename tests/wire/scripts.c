@@ -43,7 +43,7 @@ struct named {
     const char *conf;
     unsigned can;
     unsigned sheds; /* of can, inside TLS */
-    struct relay_twist twist, second;
+    struct relay_twist twist, second, third;
     unsigned mails, rcpts;
     unsigned must_send; /* deliveries, without a fault */
     int64_t by_ms;      /* and when; 0: at the end */
@@ -65,8 +65,14 @@ struct named {
     bool cut;                /* power fails when the event, an order, is called done */
     enum client_end end;
     unsigned after;
-    int64_t late_ms; /* the end comes so long after the last step, whatever is not answered */
-    int64_t disk_ms; /* what the disk takes for a batch */
+    int64_t lifetime_s; /* maximal_queue_lifetime; 0: an hour */
+    bool all;           /* the other hosts are as host 0 */
+    const char *to;     /* the recipients' domain; NULL: as the road has it */
+    unsigned may_send;  /* deliveries at most, without a fault; 0: any number */
+    const char *policy; /* the row of smtp_tls_policy_maps for host 0; NULL: there is no table */
+    bool strange;       /* which that host does not fit */
+    int64_t late_ms;    /* the end comes so long after the last step, whatever is not answered */
+    int64_t disk_ms;    /* what the disk takes for a batch */
 };
 
 static const struct named scripts[] = {
@@ -260,6 +266,17 @@ static const struct named scripts[] = {
      .size = 300,
      .twist = {STAGE_BODY, ACT_CODE, 554, 4, 1},
      .second = {STAGE_BODY, ACT_EXTRA, 250, 0, 0},
+     .heals = 3,
+     .shape = SHAPE_TOGETHER | SHAPE_NEXT},
+    {.name = "each chunk is answered twice, the third is refused",
+     .can = CHUNK_CAN,
+     .conf = "default_destination_concurrency_limit = 1\ndefault_destination_recipient_limit = 1\n",
+     .mails = 1,
+     .rcpts = 7,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_CODE, 554, 2, 1},
+     .second = {STAGE_BODY, ACT_EXTRA, 250, 0, 0},
+     .third = {STAGE_RSET, ACT_SLOW, 1, 0, 0},
      .heals = 3,
      .shape = SHAPE_TOGETHER | SHAPE_NEXT},
     {.name = "each chunk is answered twice, one refused, no codes",
@@ -479,11 +496,31 @@ static const struct named scripts[] = {
     {.name = "direct, to every kind of domain",
      .road = ROAD_DIRECT,
      .can = PIPE_CAN,
-     .mails = 13,
+     .mails = 16,
+     .rcpts = 1,
+     .must_send = 6,
+     .size = 300,
+     .shape = SHAPE_DOMAINS},
+    {.name = "direct, one address of each name",
+     .road = ROAD_DIRECT,
+     .conf = "smtp_mx_address_limit = 1\n",
+     .can = PIPE_CAN,
+     .mails = 16,
      .rcpts = 1,
      .must_send = 5,
      .size = 300,
-     .shape = SHAPE_DOMAINS},
+     .shape = SHAPE_DOMAINS | SHAPE_MORE},
+    {.name = "direct, and no host confirms a chunk, no codes",
+     .road = ROAD_DIRECT,
+     .can = CHUNK_CAN,
+     .to = "pool.example",
+     .bare = true,
+     .all = true,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .twist = {STAGE_RSET, ACT_CODE, 502, 0, 0}},
     {.name = "direct, the best host is down",
      .road = ROAD_DIRECT,
      .can = PIPE_CAN,
@@ -507,6 +544,175 @@ static const struct named scripts[] = {
      .must_send = 3,
      .size = 300,
      .shape = SHAPE_MIXED},
+    {.name = "a reload before mail that may be tried once is tried",
+     .can = PIPE_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .mails = 4,
+     .rcpts = 1,
+     .must_send = 4,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_RELOAD,
+     .event_ms = 20000,
+     .lifetime_s = 1},
+    {.name = "an order before mail that may be tried once is tried",
+     .can = PIPE_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .mails = 4,
+     .rcpts = 1,
+     .must_send = 4,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_HOLD_ALL,
+     .event_ms = 20000,
+     .lifetime_s = 1},
+    {.name = "the road changes while mail waits",
+     .can = PIPE_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .mails = 4,
+     .rcpts = 1,
+     .must_send = 4,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_MOVE,
+     .event_ms = 20000},
+    {.name = "a row has one message go over a connection",
+     .can = CHUNK_CAN | CAN_STARTTLS,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .policy = "may connection_reuse=no",
+     .mails = 3,
+     .rcpts = 1,
+     .must_send = 3,
+     .size = 300,
+     .shape = SHAPE_TOGETHER | SHAPE_NEXT},
+    {.name = "a row has the fingerprint of another certificate",
+     .can = PIPE_CAN | CAN_STARTTLS,
+     .policy = "fingerprint match=3D:95:34:51:24:66:33:B9:D2:40:99:C0:C1:17:0B:D1",
+     .strange = true,
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300},
+    {.name = "fields that must not leave",
+     .can = CHUNK_CAN,
+     .mails = 2,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 900,
+     .head = HEAD_HIDDEN,
+     .shape = SHAPE_BDAT | SHAPE_CUTS},
+    {.name = "a report of part of the message",
+     .can = PIPE_CAN,
+     .conf = "bounce_size_limit = 1000\n",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 30000,
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 0, 1}},
+    {.name = "warned of a delay, and killed",
+     .can = PIPE_CAN,
+     .conf = "delay_warning_time = 1m\n",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 0},
+     .heals = 8,
+     .event = EVENT_KILL,
+     .event_ms = 300000},
+    {.name = "a table without a restriction refuses a recipient",
+     .can = PIPE_CAN,
+     .conf = "smtpd_recipient_restrictions = hash:access\n",
+     .mails = 1,
+     .rcpts = 3,
+     .must_send = 2,
+     .may_send = 2,
+     .size = 300,
+     .shape = SHAPE_ACCESS},
+    {.name = "both recipients are put off, and there is no next host",
+     .road = ROAD_LIST,
+     .can = PIPE_CAN,
+     .conf = "relayhost = [10.2.0.1], [none.example]\n",
+     .mails = 1,
+     .rcpts = 2,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 2}},
+    {.name = "mail of a lost connection goes along with what is put off",
+     .road = ROAD_LIST,
+     .can = CHUNK_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n"
+             "default_destination_recipient_limit = 1\n"
+             "relayhost = [10.2.0.1], [none.example]\n",
+     .mails = 1,
+     .rcpts = 5,
+     .size = 300,
+     .twist = {STAGE_MAIL, ACT_CLOSE, 0, 1, 1, .conn = 1},
+     .second = {STAGE_RCPT, ACT_CODE, 450, 0, 1, .conn = 2},
+     .third = {STAGE_EHLO, ACT_CODE, 502, 0, 1, .conn = 2},
+     .heals = 2},
+    {.name = "the first recipient is refused, and the site fails the second",
+     .road = ROAD_LIST,
+     .can = PLAIN_CAN,
+     .mails = 1,
+     .rcpts = 2,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 0, 1},
+     .second = {STAGE_RCPT, ACT_CLOSE, 0, 1, 1},
+     .heals = 1,
+     .shape = SHAPE_MORE,
+     .more_ms = 10000,
+     .host1 = WIRE_REFUSES},
+    {.name = "the clock is set while content is made durable",
+     .can = PIPE_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .size = 300,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 0},
+     .heals = 3,
+     .event = EVENT_CLOCK,
+     .event_ms = 1500,
+     .disk_ms = 3000},
+    {.name = "the road changes while a host is slow to greet",
+     .can = PIPE_CAN,
+     .mails = 2,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .twist = {STAGE_GREETING, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_MOVE,
+     .event_ms = 20000},
+    {.name = "held while content is read back",
+     .can = PIPE_CAN,
+     .conf = "smtp_destination_rate_delay = 1s\nmessage_memory_limit = 1\n",
+     .mails = 3,
+     .rcpts = 1,
+     .must_send = 3,
+     .size = 300,
+     .event = EVENT_HOLD_ALL,
+     .event_ms = 15000,
+     .disk_ms = 4000},
+    {.name = "too many recipients at once",
+     .can = PIPE_CAN,
+     .conf = "smtpd_recipient_limit = 1\nsmtpd_soft_error_limit = 2\nsmtpd_hard_error_limit = 4\n",
+     .mails = 1,
+     .rcpts = 8,
+     .must_send = 1,
+     .size = 300,
+     .shape = SHAPE_TOGETHER},
+    {.name = "any 3xx to AUTH",
+     .login = LOGIN_HOST,
+     .can = LOGIN_CAN,
+     .mechs = "LOGIN",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_AUTH, ACT_CODE, 354, 0, 1}},
+    {.name = "503 to AUTH, where a refused login returns the mail",
+     .login = LOGIN_HOST,
+     .can = LOGIN_CAN,
+     .conf = "smtp_sasl_auth_soft_bounce = no\n",
+     .mails = 1,
+     .rcpts = 1,
+     .size = 300,
+     .twist = {STAGE_AUTH, ACT_CODE, 503, 0, 1}},
     {.name = "delete",
      .can = PIPE_CAN,
      .conf = "default_destination_concurrency_limit = 1\n",
@@ -670,6 +876,15 @@ static const struct named scripts[] = {
      .event = EVENT_POWER,
      .event_ms = 20000,
      .shape = SHAPE_MORE},
+    {.name = "copied on with what is known of its recipients, and killed",
+     .can = PIPE_CAN,
+     .conf = "spool_segment_size = 65536\ndefault_destination_concurrency_limit = 1\n",
+     .mails = 14,
+     .rcpts = 2,
+     .size = 20000,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 1, 1},
+     .event = EVENT_KILL,
+     .event_ms = 20000},
     {.name = "large header",
      .can = CHUNK_CAN,
      .mails = 2,
@@ -901,6 +1116,19 @@ static const struct named scripts[] = {
      .event_ms = 20000,
      .shape = SHAPE_MORE,
      .more_ms = 110000},
+    {.name = "another setting while content waits for a host that falls out of step",
+     .can = PLAIN_CAN,
+     .mails = 1,
+     .rcpts = 1,
+     .must_send = 1,
+     .by_ms = 110000,
+     .size = 300,
+     .twist = {STAGE_DATA, ACT_LATER, 250, 0, 0},
+     .heals = 1,
+     .event = EVENT_CHANGE,
+     .event_ms = 20000,
+     .shape = SHAPE_MORE,
+     .more_ms = 102000},
     {.name = "one recipient is sent while the other's host is slow, and it is killed",
      .road = ROAD_TRANSPORT,
      .can = PIPE_CAN,
@@ -1110,6 +1338,8 @@ static void add_mail(struct scene *s, struct client *c, const struct named *n, u
                                   : "far.example";
     if ((n->shape & SHAPE_DOMAINS) != 0)
         to = scene_domain(i);
+    else if (n->to != NULL)
+        to = n->to;
     struct client_mail m = scene_mail(s, from, n->rcpts, to);
     if ((n->shape & SHAPE_SPREAD) != 0)
         scene_spread(&m);
@@ -1163,35 +1393,51 @@ static void look_early(struct wire_world *w, void *arg) {
                   s->must_send);
 }
 
+static void policy_configure(struct scene *s, const struct named *n) {
+    struct ledger_rules *rules = ledger_rules(s->ledger);
+    wire_main_cf(s->world, "smtp_tls_policy_maps = hash:policies\n");
+    wire_table(s->world, "policies", "[10.2.0.1]", n->policy);
+    *(n->strange ? &rules->strange : &rules->alone) = 1;
+}
+
+/* Only host 0 is no correct server, unless the script says so of all. */
+static void plans_make(struct scene *s, const struct named *n) {
+    for (unsigned k = 0; k < SCENE_HOSTS; k++) {
+        s->hosts[k].plan.can = n->can;
+        if (n->mechs != NULL)
+            s->hosts[k].plan.mechs = n->mechs;
+        s->hosts[k].plan.bare = n->bare;
+    }
+    s->hosts[1].plan.is = n->host1;
+    for (unsigned k = 0; k < (n->all ? SCENE_HOSTS : 1); k++) {
+        struct relay_plan *p = &s->hosts[k].plan;
+        p->twists[0] = n->twist;
+        p->twists[1] = n->second;
+        p->twists[2] = n->third;
+        while (p->n_twists < 3 && p->twists[p->n_twists].act != ACT_NORMAL)
+            p->n_twists++;
+        p->sheds = n->sheds;
+        p->heals = n->heals > 0 ? n->heals : n->twist.times == 0 ? 0 : 1;
+    }
+}
+
 void scripts_setup(struct wire_world *w, unsigned i) {
     const struct named *n = &scripts[i];
     struct scene *s =
-        scene_new(w, i, n->road, n->login, 998, 3600, (n->shape & SHAPE_REFUSED) != 0);
+        scene_new(w, i, n->road, n->login, 998, n->lifetime_s == 0 ? 3600 : n->lifetime_s,
+                  (n->shape & SHAPE_REFUSED) != 0);
     wire_main_cf(w, "minimal_backoff_time = 60s\nmaximal_backoff_time = 600s\n%s",
                  n->conf == NULL ? "" : n->conf);
     if ((n->shape & SHAPE_ACCESS) != 0)
         wire_table(w, "access", "m1r1@far.example", "REJECT");
+    if (n->policy != NULL)
+        policy_configure(s, n);
     wire_slow_disk(w, n->disk_ms);
     if (n->ptr != NULL)
         wire_dns_ptr(w, "10.1.0.7", n->ptr);
     wire_account(w, "user@alpha.example", "client-Secret-5");
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);
-    for (unsigned k = 0; k < SCENE_HOSTS; k++) {
-        {
-            s->hosts[k].plan.can = n->can;
-            if (n->mechs != NULL)
-                s->hosts[k].plan.mechs = n->mechs;
-        }
-        s->hosts[k].plan.bare = n->bare;
-    }
-    s->hosts[1].plan.is = n->host1;
-    s->hosts[0].plan.twists[0] = n->twist;
-    s->hosts[0].plan.twists[1] = n->second;
-    s->hosts[0].plan.n_twists = n->twist.act == ACT_NORMAL    ? 0
-                                : n->second.act == ACT_NORMAL ? 1
-                                                              : 2;
-    s->hosts[0].plan.sheds = n->sheds;
-    s->hosts[0].plan.heals = n->heals > 0 ? n->heals : n->twist.times == 0 ? 0 : 1;
+    plans_make(s, n);
     scene_open(s);
     add_client(s, n, 0);
     if ((n->shape & SHAPE_MORE) != 0)
@@ -1204,6 +1450,7 @@ void scripts_setup(struct wire_world *w, unsigned i) {
     if (n->event == EVENT_HOLD_ALL)
         scene_event(s, EVENT_RELEASE_ALL, 200000, 0);
     s->must_send = n->must_send;
+    s->may_send = n->may_send;
     if (n->by_ms > 0)
         wire_at(w, n->by_ms, look_early, s);
     s->ends_ms = 10000000;
