@@ -211,7 +211,7 @@ void ledger_client_line(struct ledger *l, const char *p, size_t n) {
     int c = control_in(p, n);
     if (c >= 0)
         ledger_fail(l, "a reply to a client has the control character %d: %.*s", c, (int)n, p);
-    if (!l->rules.faulted(l->rules.arg) &&
+    if (!l->rules.faulted(l->rules.arg) && !l->rules.fills &&
         (bytes_find(p, n, "queue file write error") != NULL ||
          bytes_find(p, n, "Insufficient system storage") != NULL))
         ledger_fail(l, "the disk works, and a client is told: %.*s", (int)n, p);

@@ -50,6 +50,7 @@ struct ledger_rules {
     uint64_t alone;      /* hosts that get one message a connection inside TLS */
     uint64_t strange;    /* hosts whose certificate is none that is trusted: they get nothing */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
+    bool fills;          /* the disk is full for a while */
     bool soft;           /* soft_bounce: nothing is refused or returned for good, but for its age */
     bool login_bounces;  /* smtp_sasl_auth_soft_bounce = no: a refused login returns the mail */
 };

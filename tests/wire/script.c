@@ -434,6 +434,19 @@ static void draw_events(struct scene *s) {
     }
 }
 
+/* A disk or a table that is out of order for a while. */
+static void draw_trouble(struct scene *s) {
+    static const char *const tables[] = {"senders", "transport", "passwords"};
+    struct dice *d = &s->dice;
+    int64_t ms = (int64_t)dice_roll(d, dice_says(d, 50) ? 2000 : 600000);
+    if (dice_says(d, 8)) {
+        wire_full_disk(s->world, ms, ms + 1 + (int64_t)dice_roll(d, 100000));
+        ledger_rules(s->ledger)->fills = true;
+    }
+    if (dice_says(d, 8))
+        wire_table_fails(s->world, tables[dice_roll(d, 3)], 1 + (int64_t)dice_roll(d, 200000));
+}
+
 static void draw_scene(struct wire_world *w, uint64_t seed) {
     struct dice d = dice_new(seed, 0);
     enum road_kind road = (enum road_kind)dice_roll(&d, ROAD_COUNT);
@@ -455,6 +468,7 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
     for (unsigned i = 0, n = 1 + dice_roll(&s->dice, dice_says(&s->dice, 70) ? 3 : 8); i < n; i++)
         draw_client(s);
     draw_events(s);
+    draw_trouble(s);
     s->ends_ms =
         dice_says(&s->dice, 60) ? 600000 + (int64_t)dice_roll(&s->dice, 3600000) : 14400000;
 }

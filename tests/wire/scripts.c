@@ -73,6 +73,8 @@ struct named {
     bool strange;       /* which that host does not fit */
     int64_t late_ms;    /* the end comes so long after the last step, whatever is not answered */
     int64_t disk_ms;    /* what the disk takes for a batch */
+    int64_t full_ms;    /* the disk is full from then on, for 100 s; 0: never */
+    const char *fails;  /* the table that is out of order for the first 30 s; NULL: none */
 };
 
 static const struct named scripts[] = {
@@ -976,6 +978,44 @@ static const struct named scripts[] = {
      .rcpts = 2,
      .must_send = 4,
      .size = 300},
+    {.name = "the table of senders is out of order",
+     .road = ROAD_SENDERS,
+     .can = PIPE_CAN,
+     .mails = 3,
+     .rcpts = 1,
+     .must_send = 3,
+     .size = 300,
+     .shape = SHAPE_MORE,
+     .more_ms = 31000,
+     .fails = "senders"},
+    {.name = "the table of transports is out of order",
+     .road = ROAD_TRANSPORT,
+     .can = PIPE_CAN,
+     .mails = 2,
+     .rcpts = 2,
+     .must_send = 4,
+     .size = 300,
+     .shape = SHAPE_MORE,
+     .more_ms = 31000,
+     .fails = "transport"},
+    {.name = "the table of passwords is out of order",
+     .login = LOGIN_HOST,
+     .can = LOGIN_CAN,
+     .mails = 2,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 300,
+     .fails = "passwords"},
+    {.name = "a report of success without room",
+     .can = PIPE_CAN & ~(unsigned)CAN_DSN,
+     .mails = 4,
+     .rcpts = 1,
+     .must_send = 2,
+     .size = 24000,
+     .shape = SHAPE_NOTIFY,
+     .twist = {STAGE_BODY, ACT_SLOW, 20, 0, 0},
+     .heals = 2,
+     .full_ms = 5000},
     {.name = "a client with a name that forges",
      .can = PIPE_CAN,
      .mails = 1,
@@ -1433,6 +1473,12 @@ void scripts_setup(struct wire_world *w, unsigned i) {
     if (n->policy != NULL)
         policy_configure(s, n);
     wire_slow_disk(w, n->disk_ms);
+    if (n->full_ms > 0) {
+        wire_full_disk(w, n->full_ms, n->full_ms + 100000);
+        ledger_rules(s->ledger)->fills = true;
+    }
+    if (n->fails != NULL)
+        wire_table_fails(w, n->fails, 30000);
     if (n->ptr != NULL)
         wire_dns_ptr(w, "10.1.0.7", n->ptr);
     wire_account(w, "user@alpha.example", "client-Secret-5");

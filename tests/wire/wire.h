@@ -88,6 +88,11 @@ enum wire_host_is {
 };
 /* The disk takes at least so long for each batch of the spool. */
 void wire_slow_disk(struct wire_world *w, int64_t ms);
+/* No new segment has room on the disk in that time; what was preallocated has. */
+void wire_full_disk(struct wire_world *w, int64_t from_ms, int64_t until_ms);
+/* Every question to the table of that name, which lives as long as the scenario, ends in an error
+ * until then. */
+void wire_table_fails(struct wire_world *w, const char *table, int64_t until_ms);
 
 /* What is at that address and port; may be changed later.  Addresses that were never named refuse.
  * relay_new may return NULL: refused. */

@@ -288,6 +288,8 @@ static ssize_t disk_pread(void *arg, int fd, void *buf, size_t n, uint64_t off) 
 
 static int disk_allocate(void *arg, int fd, uint64_t size) {
     (void)arg;
+    if (W->now_us >= W->full_from_us && W->now_us < W->full_until_us)
+        return -ENOSPC;
     DISK(int, -EIO, CALL_DISK, io->allocate(io->arg, fd, size));
 }
 
@@ -357,6 +359,16 @@ static void disk_make(struct wire_world *w, uint64_t seed) {
 
 void wire_slow_disk(struct wire_world *w, int64_t ms) {
     w->disk_us = ms * 1000;
+}
+
+void wire_full_disk(struct wire_world *w, int64_t from_ms, int64_t until_ms) {
+    w->full_from_us = w->now_us + from_ms * 1000;
+    w->full_until_us = w->now_us + until_ms * 1000;
+}
+
+void wire_table_fails(struct wire_world *w, const char *table, int64_t until_ms) {
+    w->failing_table = table;
+    w->fails_until_us = w->now_us + until_ms * 1000;
 }
 
 /* ---- restarts ---- */

@@ -126,7 +126,10 @@ struct wire_world {
     unsigned last_stream;
     struct sim *disk;
     struct spool_io io;
-    int64_t disk_us; /* what each batch of the spool takes at least */
+    int64_t disk_us;                     /* what each batch of the spool takes at least */
+    int64_t full_from_us, full_until_us; /* the disk is, in that time */
+    const char *failing_table;           /* NULL: none */
+    int64_t fails_until_us;
     unsigned files_open;
     /* what happens elsewhere */
     struct host *hosts;
