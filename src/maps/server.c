@@ -2,8 +2,9 @@
  * maps/server.c - answering questions about tables; see server.h
  *
  * The main thread reads; workers answer and write the reply under the channel's lock.  Tables
- * stay open for the life of the process.  Questions to databases have workers of their own, and
- * a memory of less than a second: a slow one does not hold up questions to files.
+ * stay open for the life of the process.  Questions to databases have workers of their own, which
+ * each table has its part of (turns.h), and a memory of less than a second: a slow one holds up
+ * neither questions to files nor those to another one.
  */
 #include "maps/server.h"
 
@@ -19,6 +20,7 @@
 #include "maps/maps.h"
 #include "maps/query.h"
 #include "maps/recent.h"
+#include "maps/turns.h"
 #include "util/clock.h"
 #include "util/htab.h"
 #include "util/ipc.h"
@@ -27,8 +29,6 @@
 #include "util/queue.h"
 
 #define CHANNELS_MAX 256U
-/* Questions that databases may work on at the same time. */
-#define REMOTE_WORKERS 32U
 
 struct channel {
     int fd;
@@ -57,9 +57,8 @@ struct table_set {
 
 struct lookup_server {
     struct queue work;
-    struct queue remote_work;
+    struct turns *remote_work;
     struct recent *recent_maps, *recent_matches; /* what was asked lately */
-    bool has_remote;                             /* its workers were started */
     struct channel *chans[CHANNELS_MAX];
     size_t n_chans;
     struct table_set *tables;
@@ -354,6 +353,7 @@ struct lookup_server *lookup_server_new(size_t workers, const char *dir) {
     s->tables = tables_new(dir);
     s->recent_maps = recent_new();
     s->recent_matches = recent_new();
+    s->remote_work = turns_new();
     start_workers(&s->work, workers);
     return s;
 }
@@ -388,23 +388,26 @@ void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *ar
     s->allowed_arg = arg;
 }
 
-static void remote_push(struct lookup_server *s, struct question *q) {
-    if (!s->has_remote)
-        start_workers(&s->remote_work, REMOTE_WORKERS);
-    s->has_remote = true;
-    queue_push(&s->remote_work, &q->task);
+static bool spec_is_allowed(const struct lookup_server *s, const char *spec) {
+    return s->allowed == NULL || s->allowed(s->allowed_arg, spec);
+}
+
+/* spec: the table that it asks; the accounts store is one, and so are all that may not be asked. */
+static void remote_push(struct lookup_server *s, struct question *q, const char *spec) {
+    bool known = q->head.type != LOOKUP_VERIFY && spec_is_allowed(s, spec);
+    turns_push(s->remote_work, str_of(known ? spec : ""), &q->task);
 }
 
 /* Its tables are in a database: answered from memory, together with another one, or by the workers
  * for such. */
-static void question_remote(struct lookup_server *s, struct question *q) {
+static void question_remote(struct lookup_server *s, struct question *q, const char *spec) {
     struct sbuf answer = {0};
     q->remembered = true;
     enum recent_rc rc = recent_find(*recent_of(q), q->what, &q->task, &answer);
     if (rc == RECENT_ALONE)
         q->remembered = false;
     if (rc == RECENT_ASK || rc == RECENT_ALONE)
-        remote_push(s, q);
+        remote_push(s, q, spec);
     else if (rc == RECENT_KNOWN)
         question_reply(q, sbuf_str(&answer));
     sbuf_wipe(&answer);
@@ -419,8 +422,7 @@ static bool needs_server(struct lookup_server *s, const char *spec, struct ipc_r
         keys[i].key = ipc_get_str(&r);
         keys[i].partial = ipc_get_u32(&r) != 0;
     }
-    return !ipc_done(&r) || n > KEYS_MAX ||
-           (s->allowed != NULL && !s->allowed(s->allowed_arg, spec)) ||
+    return !ipc_done(&r) || n > KEYS_MAX || !spec_is_allowed(s, spec) ||
            maps_ask_remote(tables_maps(s->tables, spec), keys, n);
 }
 
@@ -431,10 +433,10 @@ static void server_question_go(struct lookup_server *s, struct question *q) {
     char *spec = str_dup(ipc_get_str(&r));
     bool ask_now = q->head.type == LOOKUP_VERIFY || q->head.type == LOOKUP_TRACED;
     if (ask_now)
-        remote_push(s, q);
+        remote_push(s, q, spec);
     else if (!r.bad && maps_are_remote(spec) &&
              (q->head.type != LOOKUP_MAPS || needs_server(s, spec, r)))
-        question_remote(s, q);
+        question_remote(s, q, spec);
     else
         queue_push(&s->work, &q->task);
     free(spec);

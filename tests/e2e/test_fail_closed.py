@@ -1,11 +1,12 @@
 """A database that goes away in every way while mail flows: mail waits, and takes no other road."""
 import re
+import select
 import socket
 import threading
 import time
 
 import pytest
-from kit import FakeRelay, Posthouse, wait_for
+from kit import Client, FakeRelay, Listener, Posthouse, free_port, wait_for
 
 import servers
 import test_ldap
@@ -145,6 +146,32 @@ def test_while_mail_flows(dns, db, how):
     proxy.stop()
     everybody.stop()
     domain.stop()
+
+
+def test_a_silent_table_is_slow_only_for_who_asks_it(dns):
+    """More clients than there are workers wait for one server; who asks another one is answered."""
+    def says_no(conn):
+        for _ in conn.makefile("rb"):
+            conn.sendall(b"500 no\n")
+    over = threading.Event()
+    port = free_port()
+    with Listener(lambda conn: over.wait(60)) as silent, Listener(says_no) as good:
+        asks = lambda server: f"smtpd_sender_restrictions=check_sender_access,tcp:127.0.0.1:{server.port}"
+        master = f"127.0.0.1:{port} inet n - n - - smtpd -o {asks(good)}\n"
+        with Posthouse(f"relayhost = [127.0.0.1]:9\n{asks(silent)}\n", dns=dns, master=master) as p:
+            waiting = [p.client() for _ in range(60)]
+            for i, c in enumerate(waiting):
+                assert c.cmd(f"MAIL FROM:<s{i}@x.example>").startswith("250")
+                c.raw("RCPT TO:<b@y.example>\r\n")
+            with Client(port) as c:
+                assert c.cmd("MAIL FROM:<other@x.example>").startswith("250")
+                assert c.cmd("RCPT TO:<b@y.example>") == "250 2.1.5 Ok"
+            answered = [c for c in waiting if select.select([c.sock], [], [], 0)[0]]
+            assert len(answered) < 32, "the silent server had been given up before: nothing was shown"
+            over.set()
+            for c in waiting:
+                assert c.reply().startswith("451 4.3.0")
+                c.sock.close()
 
 
 def test_slow_database_slows_only_who_asks(dns, db):

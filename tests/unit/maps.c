@@ -7,6 +7,7 @@
 #include "maps/maps.h"
 #include "maps/tabconf.h"
 #include "maps/template.h"
+#include "maps/turns.h"
 #include "util/codec.h"
 
 static struct map *table(const char *type, const char *text) {
@@ -339,11 +340,59 @@ static void test_base64(void **state) {
     sbuf_free(&out);
 }
 
+/* A question: it says that it has begun, and ends when it is let go. */
+struct slow {
+    struct task task;
+    atomic_int *begun;
+    pthread_mutex_t *gate; /* held until then */
+};
+
+static void slow_run(struct task *t) {
+    struct slow *s = DL_OWNER(t, struct slow, task);
+    atomic_fetch_add(s->begun, 1);
+    pthread_mutex_lock(s->gate);
+    pthread_mutex_unlock(s->gate);
+    atomic_fetch_sub(s->begun, 1);
+}
+
+static void begun_is(const atomic_int *begun, int want) {
+    for (int i = 0; i < 10000 && atomic_load(begun) != want; i++)
+        usleep(1000);
+    assert_int_equal(atomic_load(begun), want);
+}
+
+/* Whatever waits for other tables, each has places of its own; and what waited is done in the end.
+ */
+static void test_turns(void **state) {
+    static struct slow slow[3][200];
+    static atomic_int begun[3];
+    static pthread_mutex_t gates[3] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
+                                       PTHREAD_MUTEX_INITIALIZER};
+    static const char *const names[3] = {"mysql:/a", "mysql:/b", ""};
+    struct turns *t = turns_new();
+    (void)state;
+    for (size_t n = 0; n < 3; n++) {
+        pthread_mutex_lock(&gates[n]);
+        for (size_t i = 0; i < 200; i++) {
+            slow[n][i] = (struct slow){{NULL, slow_run}, &begun[n], &gates[n]};
+            turns_push(t, str_of(names[n]), &slow[n][i].task);
+        }
+        begun_is(&begun[n], n == 0 ? TURNS_OWN + TURNS_SHARED : TURNS_OWN);
+    }
+    pthread_mutex_unlock(&gates[1]); /* nobody's places but its own: they are enough */
+    begun_is(&begun[1], 0);
+    pthread_mutex_unlock(&gates[0]);
+    begun_is(&begun[2], TURNS_OWN + TURNS_SHARED);
+    begun_is(&begun[0], 0);
+    pthread_mutex_unlock(&gates[2]);
+    begun_is(&begun[2], 0);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, dir_make, dir_remove)
     const struct CMUnitTest tests[] = {
-        T(test_regexp),      T(test_regexp_blocks), T(test_bad_rules),
-        T(test_cidr),        T(test_memory_tables), T(test_templates),
-        T(test_table_files), T(test_crc),           T(test_base64)};
+        T(test_regexp),        T(test_regexp_blocks), T(test_bad_rules),   T(test_cidr),
+        T(test_memory_tables), T(test_templates),     T(test_table_files), T(test_crc),
+        T(test_base64),        T(test_turns)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
