@@ -116,12 +116,23 @@ static bool send_all(int fd, struct str text, int64_t until) {
     return true;
 }
 
+/* A server that has spoken without being asked: what comes next would be taken for the answer. */
+static bool is_quiet(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, 0) == 0;
+}
+
+/* Is the reply whole, and nothing behind it? */
+static bool is_one_reply(const struct ask *a) {
+    return !a->t->is_whole(str_make(a->reply.p, a->reply.n - 1));
+}
+
 static enum remote_rc net_map_ask_conn(void *arg, void *conn, char **why) {
     struct ask *a = arg;
     int fd = conn_fd_of(conn);
     int64_t until = clock_mono_ms() + 1000 * REMOTE_ANSWER_S;
     sbuf_reset(&a->reply);
-    bool ok = send_all(fd, a->question, until);
+    bool ok = is_quiet(fd) && send_all(fd, a->question, until);
     while (ok && !a->t->is_whole(sbuf_str(&a->reply))) {
         ssize_t n = -1;
         char *at = sbuf_room(&a->reply, 4096);
@@ -131,9 +142,11 @@ static enum remote_rc net_map_ask_conn(void *arg, void *conn, char **why) {
         if (ok)
             sbuf_advance(&a->reply, (size_t)n);
     }
-    if (!ok)
-        *why = mem_strdup("no answer, or the connection was lost");
-    return ok ? REMOTE_OK : REMOTE_LOST;
+    if (ok && is_one_reply(a))
+        return REMOTE_OK;
+    *why =
+        mem_strdup(ok ? "it says more than it was asked" : "no answer, or the connection was lost");
+    return REMOTE_LOST;
 }
 
 static void net_shut(struct map *m) {

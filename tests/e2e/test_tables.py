@@ -331,6 +331,47 @@ def test_socket_tables_route_mail_and_fail_closed(dns):
     everybody.stop()
 
 
+@pytest.mark.parametrize("kind", ["socketmap", "tcp"])
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_one_questions_answer_is_not_the_next_ones(dns, kind, when):
+    """A table's server that says an answer twice: no other sender's mail goes by it."""
+    from kit import FakeRelay, Listener, wait_for
+    everybody, own = FakeRelay(), FakeRelay()
+    asked = []
+
+    def serve(conn):
+        f = conn.makefile("rb")
+        while q := read_netstring(f) if kind == "socketmap" else f.readline():
+            asked.append(q)
+            mine = b"a@x.example" in q
+            said = f"[127.0.0.1]:{own.port}".encode()
+            if kind == "socketmap":
+                reply = netstring(b"OK " + said if mine else b"NOTFOUND ")
+            else:
+                reply = b"200 " + said + b"\n" if mine else b"500 no\n"
+            conn.sendall(reply * 2 if mine and when == "at once" else reply)
+            if mine and when == "later":
+                time.sleep(0.05)
+                conn.sendall(reply)
+                asked.append(b"said twice")
+
+    with Listener(serve) as server:
+        table = f"inet:127.0.0.1:{server.port}:relays" if kind == "socketmap" else f"127.0.0.1:{server.port}"
+        with Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\nsender_dependent_relayhost_maps = {kind}:{table}\n", dns=dns) as p:
+            first = p.send(sender="a@x.example")
+            if when == "at once":
+                assert first.startswith("451 4.3.0")
+                p.wait_log("it says more than it was asked")
+            else:
+                assert first.startswith("250")
+                wait_for(lambda: b"said twice" in asked)
+                assert p.send(sender="b@x.example").startswith("250")
+                wait_for(lambda: len(everybody.mails) == 1)
+            assert not [m for m in own.mails if "a@x.example" not in m["from"]]
+    own.stop()
+    everybody.stop()
+
+
 def test_table_parameters_in_main_cf(dns, tmp_path):
     """sqlite:name with name_query and so on in main.cf, as Postfix still takes it."""
     import sqlite3
