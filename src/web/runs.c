@@ -16,9 +16,12 @@
 #include "util/mem.h"
 #include "web/accounts.h"
 #include "web/daemon.h"
+#include "web/session.h"
 #include "web/steps.h"
 
 #define RUNS_MAX 32U /* at a time */
+#define RUNS_OWN 4U  /* … of one administrator of some domains */
+#define LOOKS    8U  /* streams of one */
 #define PING_S   10
 
 struct run {
@@ -109,13 +112,22 @@ static void *run_main(void *arg) {
     return NULL;
 }
 
-/* Room for one more?  Under the lock. */
-static bool enter(struct run *x) {
+/* Under the lock. */
+static size_t runs_of(const char *admin) {
+    size_t n = 0;
+    DL_EACH (it, &running)
+        n += strcmp(DL_OWNER(it, struct run, link)->admin, admin) == 0;
+    return n;
+}
+
+/* Room for one more?  An administrator of some domains cannot fill it for all others.  Under the
+ * lock. */
+static bool enter(struct run *x, bool global) {
     pthread_attr_t attr;
     pthread_t thread;
     if (running.next == NULL)
         dl_init(&running);
-    if (n_running >= RUNS_MAX)
+    if (n_running >= RUNS_MAX || (!global && runs_of(x->admin) >= RUNS_OWN))
         return false;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -179,7 +191,7 @@ void run_start(struct req *r) {
     x->id[16] = '\0'; /* not a secret: who may see it is asked again */
     reply_data(r, json_pack("{s:s}", "id", x->id));
     pthread_mutex_lock(&lock);
-    bool ok = enter(x);
+    bool ok = enter(x, r->who.global);
     pthread_mutex_unlock(&lock);
     if (ok)
         return;
@@ -193,6 +205,7 @@ struct look {
     struct run *x; /* NULL: it was over before, and these are its steps */
     json_t *kept;
     size_t next;
+    struct who who; /* of a running one: its key only */
     bool global, ended, passed;
 };
 
@@ -228,7 +241,7 @@ static bool next_event(void *arg, struct sbuf *out) {
     struct run *x = k->x;
     struct timespec until;
     int rc = 0;
-    if (k->ended)
+    if (k->ended || !session_lasts(x->w, &k->who))
         return false;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += PING_S;
@@ -278,13 +291,20 @@ static struct run *find_running(const char *id) {
 /* Under the lock, which is given up. */
 static void show_running(struct req *r, struct run *x) {
     char *sender = mem_strdup(x->sender);
-    x->users++;
+    bool stream = req_wants_stream(r), crowded = ++x->users > LOOKS + 1; /* the thread, too */
     pthread_mutex_unlock(&lock);
     bool may = r->who.global || accounts_may(r, sender);
     free(sender);
-    if (may && req_wants_stream(r)) {
+    if (may && stream && crowded) {
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "Too many look on.");
+        may = false;
+    }
+    if (may && stream) {
         struct look *k = MEM_NEW(struct look);
-        *k = (struct look){.x = x, .global = r->who.global};
+        *k = (struct look){.x = x,
+                           .global = r->who.global,
+                           .who = {.token = r->who.token, .global = r->who.global}};
+        memcpy(k->who.key, r->who.key, sizeof k->who.key);
         reply_stream(r, next_event, look_done, k);
         return;
     }

@@ -17,7 +17,7 @@ import urllib.request
 
 import jsonschema
 import pytest
-from kit import BUILD, ROOT, SLOW, FakeRelay, free_port, make_cert, server_tls, wait_for
+from kit import BUILD, ROOT, SLOW, FakeRelay, Listener, free_port, make_cert, server_tls, wait_for
 from webkit import GLOBAL, OF_DOMAIN, SECRET, Web
 
 OPENAPI = json.loads((ROOT / "web" / "openapi.json").read_text())
@@ -464,6 +464,30 @@ def test_a_stream_ends_with_its_session(dns):
                 db.execute("UPDATE domain_admins SET domain = 'a.example' WHERE username = ?", (GLOBAL,))
                 db.commit()
             ends(demoted)
+
+
+def test_a_tenants_tests_are_bounded_and_end_with_the_session(dns):
+    """Tests of a relay host that is silent: they take no place of the others', and are not seen after signing out."""
+    over = threading.Event()
+    with Listener(lambda conn: over.wait(120)) as silent, site(dns, f"relayhost = [127.0.0.1]:{silent.port}\n") as w:
+        local, boss = w.api(OF_DOMAIN), w.api(GLOBAL)
+        body = {"kind": "test", "sender": "ann@a.example"}
+        for _ in range(4):
+            ident = local.ok("POST", "/api/runs", body=body)["id"]
+        assert "Too many tests" in local.fails(503, "POST", "/api/runs", body=body)
+        for _ in range(5):
+            boss.ok("POST", "/api/runs", body=body)
+        request = urllib.request.Request(w.url + f"api/run/{ident}", headers={"Accept": "text/event-stream", "Cookie": local.cookie})
+        with urllib.request.urlopen(request, timeout=40 * SLOW) as stream:
+            assert stream.readline() == b"event: step\n"
+            with contextlib.ExitStack() as more:
+                for _ in range(7):
+                    assert more.enter_context(urllib.request.urlopen(request, timeout=40 * SLOW)).readline() == b"event: step\n"
+                assert "Too many look on" in local.fails(503, "GET", f"/api/run/{ident}", headers={"Accept": "text/event-stream"})
+                assert local.get(f"/api/run/{ident}")["over"] is False
+            local.ok("POST", "/api/logout")
+            assert b"event: end\n" not in list(stream)  # it ends, and the test has not
+        over.set()
 
 
 def test_dashboard_and_metrics(dns):
