@@ -1,7 +1,7 @@
 # Posthouse's front door.  Everything is built in build/ by Meson.
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build web demo check-fast test test-asan test-tsan mutants bench pictures load coverage fuzz wire hostile format docs dist deb install uninstall clean
+.PHONY: all setup build web demo check-fast test test-asan test-tsan mutants bench pictures load coverage fuzz wire hostile format docs dist deb test-packages install uninstall clean
 
 all: build
 
@@ -122,6 +122,11 @@ deb:
 	@sh scripts/setup.sh deb
 	@$(MAKE) --no-print-directory web
 	@sh scripts/deb.sh
+
+# The packages in a fresh Debian with systemd, by the words of iRedMail's page; as root, some minutes.
+test-packages: deb
+	@command -v debootstrap systemd-nspawn >/dev/null || apt-get install -y -q debootstrap systemd-container >/dev/null
+	@$(PYTHON) tests/packages/first_mail.py $(ARGS)
 
 # Only installs what "make" has built: DESTDIR=, PREFIX= (when it is configured).
 install:

@@ -1,0 +1,170 @@
+"""A fresh Debian 12, the packages, and what the page on relay hosts of iRedMail's documentation says, word for word.
+
+    first_mail.py [--root DIR] [--debs DIR]
+
+As root.  A debootstrap root (kept in --root for the next time; a copy of it is written to) gets the packages by apt with
+bsd-mailx and mdadm, which want a mail server.  The copy is then booted with systemd as its first process, in a network of
+its own that holds nothing but a name server and a relay host that demands AUTH, and the page's commands are typed.  The
+mail that arrives there, its account, the number of commands and the time are printed; exit status 1 if anything is not as
+it should be.
+"""
+import argparse
+import contextlib
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+TREE = HERE.parent.parent
+
+MAIN_CF = """
+relayhost = [relay.server]:{port}
+smtp_sasl_password_maps = hash:/etc/postfix/sasl_password
+smtp_sasl_auth_enable = yes
+smtp_sasl_mechanism_filter = login
+smtp_sasl_security_options = noanonymous
+"""
+# Each is one line that an administrator types.
+WORDS = ["cat >>/etc/postfix/main.cf <<'X'\n{main}\nX",
+         "echo 'relay.server user:password' >/etc/postfix/sasl_password",
+         "postmap hash:/etc/postfix/sasl_password",
+         "service postfix restart"]
+RELAY = """
+import pathlib, sys, tempfile
+sys.path.insert(0, {tests!r})
+import kit
+kit.free_port = lambda free=kit.free_port, ports=[53]: ports.pop() if ports else free()  # Dns asks first
+from kit import Dns, FakeRelay
+folder = tempfile.TemporaryDirectory()
+names = Dns(pathlib.Path(folder.name), ["relay.server. 60 IN A 127.0.0.1"])
+relay = FakeRelay(auth=["LOGIN"], need_auth=True, users={{"user": "password"}})
+print(relay.port, flush=True)
+mail = relay.wait_mails(1, timeout=120)[0]
+print(mail["auth"], mail["from"], flush=True)
+sys.stdout.write(mail["content"].decode())
+names.stop()
+"""
+
+
+def sh(*args, **more):
+    return subprocess.run(args, check=True, text=True, **more)
+
+
+def base_root(root):
+    """A root that debootstrap has made, made once."""
+    if not (root / "usr/bin/apt-get").exists() or (root / "debootstrap").exists():
+        print("first_mail: debootstrap (some minutes)", flush=True)
+        sh("debootstrap", "--include=systemd,systemd-sysv,dbus,ca-certificates", "bookworm", root, stdout=subprocess.DEVNULL)
+    return root
+
+
+@contextlib.contextmanager
+def copy_of(root):
+    """A root that may be written to, above the other one."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="posthouse-root-", dir=root.parent))
+    for name in ("up", "work", "root"):
+        (work / name).mkdir()
+    sh("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={root},upperdir={work}/up,workdir={work}/work", work / "root")
+    try:
+        yield work / "root"
+    finally:
+        subprocess.run(["umount", "-l", work / "root"], check=False)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def install(root, debs):
+    """By apt, with nothing else; services are not started here."""
+    (root / "debs").mkdir()
+    for deb in debs:
+        shutil.copy(deb, root / "debs")
+    for part in ("etc/apt", "etc/resolv.conf"):  # this machine's package sources
+        if pathlib.Path("/", part).is_dir():
+            shutil.copytree(f"/{part}", root / part, dirs_exist_ok=True, symlinks=True)
+        else:
+            shutil.copy(f"/{part}", root / part)
+    policy = root / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    names = " ".join(f"/debs/{d.name}" for d in debs)
+    r = subprocess.run(["chroot", root, "sh", "-c", "apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "
+                        f"--no-install-recommends {names} bsd-mailx mdadm"], capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-2000:]
+    for other in ("exim4", "postfix", "opensmtpd"):
+        assert f"Setting up {other}" not in r.stdout, f"apt brought {other}"
+    policy.unlink()
+    (root / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
+
+
+@contextlib.contextmanager
+def booted(root):
+    """Yields the process number of its systemd; nothing outside is reached from there."""
+    with open(root.parent / "console", "wb") as console:
+        nspawn = subprocess.Popen(["systemd-nspawn", "-D", root, "--register=no", "--keep-unit", "-b", "--private-network",
+                                   "--resolv-conf=off", "--hostname=relaybox"], stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+    try:
+        yield wait(lambda: child_of(nspawn.pid))
+    finally:
+        nspawn.terminate()
+        nspawn.wait(60)
+
+
+def child_of(pid):
+    r = subprocess.run(["pgrep", "-P", str(pid), "-x", "systemd"], capture_output=True, text=True)
+    return r.stdout.split()[0] if r.stdout else None
+
+
+def wait(what, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = what()
+        if value:
+            return value
+        time.sleep(0.2)
+    raise AssertionError("timed out")
+
+
+def inside(pid, line):
+    return subprocess.run(["nsenter", "-t", pid, "-a", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LOGNAME=root",
+                           "sh", "-c", line], capture_output=True, text=True)
+
+
+def run_page(root, commands, started):
+    with booted(root) as pid:
+        wait(lambda: inside(pid, "systemctl is-system-running").stdout.strip() in ("running", "degraded"))
+        relay = subprocess.Popen(["nsenter", "-t", pid, "-n", sys.executable, "-c", RELAY.format(tests=str(TREE / "tests"))],
+                                 stdout=subprocess.PIPE, text=True)
+        port = relay.stdout.readline().strip()
+        for line in [w.format(main=MAIN_CF.format(port=port)) for w in WORDS] + ["echo hello | mail -s first bob@far.example"]:
+            r = inside(pid, line)
+            print(f"# {line.splitlines()[0]}", r.stdout, r.stderr, sep="\n" if r.stdout or r.stderr else "", flush=True)
+            assert r.returncode == 0, r.returncode
+            commands += 1
+        text = relay.communicate(timeout=120)[0]
+        print(text)
+        assert "('LOGIN', 'user', 'password')" in text and "Subject: first" in text
+        print(f"{commands} commands, {time.monotonic() - started:.0f} s from the fresh root to the mail")
+        score = inside(pid, "systemd-analyze security --no-pager posthouse.service; "
+                       "systemd-analyze security --no-pager posthouse-web.service").stdout
+        print("\n".join(re.findall(r".*Overall exposure level.*", score)))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path("/var/tmp/posthouse-roots/bookworm"))
+    parser.add_argument("--debs", type=pathlib.Path, default=TREE / "build" / "deb")
+    args = parser.parse_args()
+    args.root.parent.mkdir(parents=True, exist_ok=True)
+    debs = sorted(d for d in args.debs.glob("*.deb") if "dbgsym" not in d.name)
+    assert len(debs) == 2, f"no packages in {args.debs}: make deb"
+    with copy_of(base_root(args.root)) as root:
+        started = time.monotonic()
+        install(root, debs)
+        run_page(root, 1, started)  # apt-get install
+
+
+if __name__ == "__main__":
+    main()
