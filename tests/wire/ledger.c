@@ -553,8 +553,11 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
         ledger_fail(l, "<%s> of message %u was returned to its sender and then delivered", r->addr,
                     m->number);
     int64_t now = l->rules.now_ms(l->rules.arg);
+    /* A host that says it will not take the content, and then takes it, sends the mail to the next
+     * one at once. */
+    bool refused = r->delivered > 0 && (r->last_conn->crime & CRIME_EXTRA) != 0;
     if (r->delivered > 0 && !ledger_down_since(l, r->last_ms) && !l->rules.hurries &&
-        !r->last_bdat && now < r->last_ms + ATTEMPT_MS)
+        !r->last_bdat && !refused && now < r->last_ms + ATTEMPT_MS)
         ledger_fail(l, "<%s> of message %u was delivered twice within one attempt", r->addr,
                     m->number);
     r->delivered++;
