@@ -204,7 +204,11 @@ static void log_delivery(struct ledger *l, struct line *x) {
 static bool is_over(const struct ledger_mail *m, const struct rcpt_entry *r) {
     if (r->delivered > 0 || r->trusted || r->code / 100 != 2)
         return true;
-    return (r->bounced || m->expired) && (!report_is_due(m, r) || m->notified || r->reported);
+    /* A report can be durable before the product goes down, and its line in the log be lost: the
+     * end of the scenario says whether it comes. */
+    bool unsaid = r->bounced && ledger_down_since(m->l, r->bounced_ms);
+    return (r->bounced || m->expired) &&
+           (!report_is_due(m, r) || m->notified || r->reported || unsaid);
 }
 
 static void log_removed(struct ledger *l, const char *qid) {
