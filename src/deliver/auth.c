@@ -367,7 +367,7 @@ enum step auth_begin(struct dsess *s) {
 
 static enum step auth_refused(struct dsess *s) {
     char dsn[12];
-    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
     /* A reply about the order of commands refuses no login, so that it returns no mail. */
     bool bounce = s->reply.code / 100 == 5 && !s->p->smtp_sasl_auth_soft_bounce &&
                   !verdict_is_about_session(s->reply.code, false);

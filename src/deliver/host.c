@@ -17,6 +17,10 @@ bool session_wrapped(const struct dsess *s) {
     return s->p->smtp_tls_wrappermode || netaddr_port(&session_target(s)->addr) == 465;
 }
 
+bool session_reply_is_early(const struct dsess *s) {
+    return s->reply_gone < s->out_total;
+}
+
 bool session_more_hosts(const struct dsess *s) {
     struct str rest = s->hops_left, one;
     int64_t limit = s->p->smtp_mx_session_limit;

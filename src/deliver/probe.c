@@ -86,13 +86,13 @@ static enum step probe_reply(struct dsess *s) {
     struct probe *p = probe_of(s);
     enum txn_command at = p->at;
     enum verdict v = probe_verdict(s, at);
-    if (conn_pending(s->conn) > 0 || (at == TXN_RSET && v != VERDICT_OK)) {
+    if (session_reply_is_early(s) || (at == TXN_RSET && v != VERDICT_OK)) {
         host_out_of_step(s);
         return probe_malformed(s);
     }
     if (at != TXN_RSET && v != VERDICT_OK) {
         char dsn[12];
-        dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+        dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
         dsn[0] = v == VERDICT_REFUSED ? '5' : '4';
         struct sbuf said = {0};
         smtp_reply_line(&s->reply, &said);

@@ -237,6 +237,8 @@ static void answer_clear(struct resolve_answer *a) {
     free(a->mx);
     free(a->addrs);
     free(a->name);
+    free(a->from[0].owner);
+    free(a->from[1].owner);
     *a = (struct resolve_answer){0};
 }
 
@@ -321,7 +323,20 @@ static void add_ptr(struct resolve_answer *a, const uint8_t *p, size_t n) {
     sbuf_free(&name);
 }
 
+/* Without the dot at its end. */
+static struct str owner_of(const struct ub_result *res) {
+    const char *given =
+        res->canonname != NULL && res->canonname[0] != '\0' ? res->canonname : res->qname;
+    struct str name = str_of(given);
+    if (name.n > 1 && name.p[name.n - 1] == '.')
+        name.n--;
+    return name;
+}
+
 static void take_result(struct resolver_query *q, const struct ub_result *res) {
+    struct resolve_from *from = &q->a.from[res->qtype == T_AAAA];
+    if (res->havedata && from->owner == NULL)
+        *from = (struct resolve_from){str_dup(owner_of(res)), res->ttl};
     for (int i = 0; res->havedata && res->data[i] != NULL; i++) {
         size_t n = (size_t)res->len[i];
         if (res->qtype == T_A && n == 4)
@@ -379,6 +394,7 @@ static void ask_hosts(struct resolver_query *q, const char *name) {
             if (str_ieq_c(word, name)) {
                 q->a.addrs = mem_realloc(q->a.addrs, (q->a.n_addrs + 1) * sizeof(struct netaddr));
                 q->a.addrs[q->a.n_addrs++] = a;
+                q->a.from_file = true;
                 break;
             }
     }

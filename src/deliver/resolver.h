@@ -20,8 +20,17 @@ struct resolver_query;
 enum resolve_rc {
     RESOLVE_OK,
     RESOLVE_NOTFOUND,
-    RESOLVE_FAILED,   /* SERVFAIL, timeout */
-    RESOLVE_MALFORMED /* MX: there are records, and none names a host */
+    RESOLVE_FAILED,    /* SERVFAIL, timeout */
+    RESOLVE_MALFORMED, /* MX: there are records, and none names a host */
+    /* Of smtp_dns_reply_filter (filter.c), never of the resolver. */
+    RESOLVE_ALL_DROPPED,
+    RESOLVE_UNFILTERED /* its table could not be asked, or has an action that is none */
+};
+
+/* Where records of one type came from. */
+struct resolve_from {
+    char *owner; /* behind all aliases; NULL: there are none */
+    int ttl;     /* seconds */
 };
 
 struct resolve_mx {
@@ -35,9 +44,11 @@ struct resolve_answer {
     size_t n_addrs;
     struct resolve_mx *mx; /* MX queries, sorted by preference; malformed names are left out */
     size_t n_mx;
-    char *name;   /* PTR queries */
-    bool null_mx; /* a record says that the domain takes no mail (RFC 7505) */
-    bool bad_mx;  /* a malformed name was left out */
+    char *name;                  /* PTR queries */
+    bool null_mx;                /* a record says that the domain takes no mail (RFC 7505) */
+    bool bad_mx;                 /* a malformed name was left out */
+    bool from_file;              /* addresses: of the hosts file */
+    struct resolve_from from[2]; /* of A or MX; of AAAA */
 };
 
 typedef void (*resolve_fn)(void *arg, const struct resolve_answer *a);

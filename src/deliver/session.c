@@ -17,6 +17,7 @@
 #include "deliver/session.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,6 +131,7 @@ static void connection_close(struct dsess *s) {
                 conn_error(c) == 0;
     resolver_cancel(s->query);
     s->query = NULL;
+    filter_cancel(s);
     auth_cancel(s);
     if (quit) {
         sbuf_reset(&s->line);
@@ -320,14 +322,14 @@ static void session_on_event(void *arg, enum conn_event ev) {
  * enhanced status code.  A challenge that was waited for is input of the mechanism and is shown
  * nowhere. */
 static void withhold_login(struct dsess *s) {
-    char dsn[12];
-    bool asked = conn_pending(s->conn) == 0 && s->sasl_work == NULL;
+    char dsn[12], text[80];
+    bool asked = !session_reply_is_early(s) && s->sasl_work == NULL;
     bool challenge = s->phase == PHASE_AUTH && s->reply.code == 334 && asked;
     if (challenge || !withhold_matches(&s->sent, sbuf_str(&s->reply.text)))
         return;
-    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
-    sbuf_wipe(&s->reply.text);
-    sbuf_printf(&s->reply.text, "%s (text withheld: it repeats what was sent at login)", dsn);
+    dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
+    snprintf(text, sizeof text, "%s (text withheld: it repeats what was sent at login)", dsn);
+    smtp_reply_withhold(&s->reply, text);
 }
 
 /* A whole reply has come.  No reply is owed while the question has not left. */
@@ -338,7 +340,7 @@ static enum step take_reply(struct dsess *s) {
         return stage->reply(s);
     if (s->reply.code == 421 && s->phase != PHASE_GREETING)
         return host_refused(s, s->phase == PHASE_EHLO ? "refused to talk to me:" : "said:");
-    if (stage->reply == NULL || conn_pending(s->conn) > 0)
+    if (stage->reply == NULL || session_reply_is_early(s))
         return host_out_of_step(s);
     return stage->reply(s);
 }
@@ -350,22 +352,47 @@ static enum step take_malformed(struct dsess *s) {
     return s->stage == STAGE_MAIL ? s->mail->malformed(s) : STEP_HOST_FAILED;
 }
 
-/* At most one reply a call: what follows it is offered again. */
+/* A reply has been read, or more of it has to come. */
+static void reply_read(struct dsess *s, enum reply_rc rc) {
+    if (rc == REPLY_MORE)
+        return;
+    enum step step = rc == REPLY_BAD ? take_malformed(s) : take_reply(s);
+    smtp_reply_reset(&s->reply);
+    /* The next one may be here already, before anything more is written. */
+    s->reply_begun = s->input_more;
+    s->reply_gone = s->input_gone;
+    drive(s, step);
+}
+
+/* A line of a reply has come through the filter, or cannot: then the connection is over. */
+static void reply_filtered(struct dsess *s, bool known) {
+    size_t used;
+    if (known) {
+        reply_read(s, smtp_reply_feed(&s->reply, sbuf_str(&s->filter_line), &used));
+        return;
+    }
+    s->mute = true;
+    host_failed(s, BLAME_OURSELVES, "4.3.0", "local data error while talking to %s", s->where);
+    drive(s, s->stage == STAGE_MAIL ? s->mail->malformed(s) : STEP_HOST_FAILED);
+}
+
+/* At most one reply a call, or one line that goes through a filter: what follows it is offered
+ * again. */
 static size_t session_on_input(void *arg, const char *p, size_t n) {
     struct dsess *s = arg;
     size_t used;
-    uint64_t gone = s->out_total - conn_pending(s->conn);
+    s->input_gone = s->out_total - conn_pending(s->conn);
     if (!s->reply_begun)
-        s->reply_gone = gone;
+        s->reply_gone = s->input_gone;
     s->reply_begun = true;
-    enum reply_rc rc = smtp_reply_feed(&s->reply, str_make(p, n), &used);
-    if (rc == REPLY_MORE)
+    if (filter_has_replies(s)) {
+        used = filter_reply(s, str_make(p, n));
+        s->input_more = used < n;
         return used;
-    enum step step = rc == REPLY_BAD ? take_malformed(s) : take_reply(s);
-    smtp_reply_reset(&s->reply);
-    s->reply_begun = used < n; /* the next one is here already, before anything more is written */
-    s->reply_gone = gone;
-    drive(s, step);
+    }
+    enum reply_rc rc = smtp_reply_feed(&s->reply, str_make(p, n), &used);
+    s->input_more = used < n;
+    reply_read(s, rc);
     return rc == REPLY_BAD ? n : used;
 }
 
@@ -377,6 +404,7 @@ struct dsess *session_new(struct deliver *d, void *slot, const struct stage *mai
     s->slot = slot;
     s->mail = mail;
     s->resume = drive;
+    s->filtered = reply_filtered;
     s->stage_name = stages[STAGE_COLD].name;
     dl_init(&s->todo);
     dl_init(&s->txns);
@@ -430,6 +458,7 @@ static void session_free(struct dsess *s) {
     targets_free(s);
     smtp_reply_free(&s->reply);
     sbuf_free(&s->line);
+    sbuf_free(&s->filter_line);
     mailerr_free(&s->now);
     mailerr_free(&s->err);
     config_unref(s->cfg);

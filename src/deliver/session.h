@@ -37,6 +37,8 @@ struct warned {
     int64_t at_ms;
 };
 
+struct name_filter;
+
 struct deliver {
     struct loop *loop;
     struct lookup *lookup;
@@ -191,8 +193,16 @@ struct dsess {
     bool reply_begun;    /* bytes of the reply that is being read have come */
     uint64_t reply_gone; /* bytes of out_total that had left when its first byte came: the reply
                           * cannot be about anything behind them */
+    uint64_t input_gone; /* the same of the bytes that came last */
+    bool input_more;     /* bytes behind those that were taken last are here */
     uint64_t out_total;  /* bytes written to the connection by session_say and as content */
     uint32_t tag;        /* of an open table look-up; 0: none */
+    /* filter.c */
+    uint32_t filter_tag; /* of an open question to a filter's table; 0: none */
+    /* The line is s->filter_line, with its end; not known: its table could not be asked. */
+    void (*filtered)(struct dsess *s, bool known);
+    struct sbuf filter_line;         /* the line of a reply that is asked for */
+    struct name_filter *names_asked; /* the answer of the DNS that is asked for; NULL: none */
     /* hello.c */
     unsigned caps;
     uint64_t size_limit; /* 0: none */
@@ -228,6 +238,19 @@ struct dsess {
 struct dsess *session_new(struct deliver *d, void *slot, const struct stage *mail);
 /* On the loop: the session takes up what is in s->todo. */
 void session_begin(struct dsess *s);
+
+/* -- filter.c: tables that change what hosts and name servers say, and results -- */
+bool filter_has_replies(const struct dsess *s);
+/* Takes the first line of data, pauses the connection and asks for the line; s->filtered follows,
+ * from the loop, unless filter_cancel comes first.  Returns the bytes that it took. */
+size_t filter_reply(struct dsess *s, struct str data);
+/* As resolver_ask; what smtp_dns_reply_filter drops is not in the answer.  fn gets s. */
+void filter_ask_names(struct dsess *s, enum resolve_type type, const char *name, resolve_fn fn);
+/* No answer for the session comes any more. */
+void filter_cancel(struct dsess *s);
+/* Logs the results of the attempt, as smtp_delivery_status_filter has them, and gives it back to
+ * the scheduler.  uses: transactions of the connection, for the log. */
+void filter_results(struct dsess *s, struct attempt *a, unsigned uses);
 
 /* -- talk.c: what went wrong, and what is said -- */
 /* Sets s->now, with the phase of the stage. */
@@ -266,6 +289,9 @@ const struct target *session_target(const struct dsess *s);
 bool session_uses_record(const struct dsess *s);
 /* Is the host spoken to in TLS from the first byte? */
 bool session_wrapped(const struct dsess *s);
+/* Did the reply in s->reply come, or begin to, before all that was said had left?  Then it is not
+ * about the last command. */
+bool session_reply_is_early(const struct dsess *s);
 /* Is there a further address or destination to try in this round? */
 bool session_more_hosts(const struct dsess *s);
 

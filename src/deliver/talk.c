@@ -54,7 +54,7 @@ enum step host_failed(struct dsess *s, enum mail_blame blame, const char *dsn, c
 
 enum step host_refused(struct dsess *s, const char *what) {
     char dsn[12];
-    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
     dsn[0] = '4'; /* what a host says of itself is never about the mail */
     session_note_reply(s, MAIL_DEFERRED, BLAME_SITE, dsn, "host %s %s", s->where, what);
     return STEP_HOST_FAILED;

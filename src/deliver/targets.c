@@ -180,6 +180,14 @@ static void name_failed(struct dsess *s, const char *name, const char *type, enu
                      "Host or domain name not found. Name service error for name=%s type=%s: Host "
                      "not found, try again",
                      name, type);
+    else if (rc == RESOLVE_ALL_DROPPED)
+        session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.7.0",
+                     "Error looking up name=%s type=%s: DNS reply filter drops all results", name,
+                     type);
+    else if (rc == RESOLVE_UNFILTERED)
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.4.3",
+                     "Error looking up name=%s type=%s: Invalid DNS reply filter syntax", name,
+                     type);
     else
         session_note(s, ours ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE, ours ? "4.3.5" : "5.4.4",
                      "Host or domain name not found. Name service error for name=%s type=%s: Host "
@@ -205,7 +213,7 @@ static void on_host(void *arg, const struct resolve_answer *a) {
 }
 
 static enum step ask_host(struct dsess *s, const char *host) {
-    s->query = resolver_ask(s->d->resolver, RESOLVE_ADDR, host, on_host, s);
+    filter_ask_names(s, RESOLVE_ADDR, host, on_host);
     return STEP_WAIT;
 }
 
@@ -243,7 +251,7 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
         domain_failed(s, "5.4.4", "Name service error for name=", domain,
                       " type=MX: Malformed or unexpected name server reply");
     else
-        name_failed(s, domain, "MX", RESOLVE_FAILED);
+        name_failed(s, domain, "MX", a->rc);
     free(domain);
     if (s->query == NULL)
         s->resume(s, STEP_AGAIN);
@@ -261,7 +269,7 @@ static enum step begin_hop(struct dsess *s) {
     } else if (s->hop.bracketed || strcmp(s->p->smtp_dns_support_level, "disabled") == 0) {
         step = ask_host(s, host);
     } else {
-        s->query = resolver_ask(s->d->resolver, RESOLVE_MX, host, on_mx, s);
+        filter_ask_names(s, RESOLVE_MX, host, on_mx);
     }
     free(host);
     return step;

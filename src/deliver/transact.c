@@ -36,7 +36,6 @@
 #include "deliver/dataonly.h"
 #include "deliver/session.h"
 #include "mail/address.h"
-#include "report/logline.h"
 #include "util/clock.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -143,29 +142,13 @@ static struct txn *txn_new(struct dsess *s, struct attempt *a) {
     return t;
 }
 
-/* A line for each recipient that has a result. */
-static void log_attempt(const struct dsess *s, struct attempt *a, unsigned uses) {
-    struct logline_times times = {a->env->arrival_us, a->active_us, a->begin_us, a->conn_us,
-                                  clock_wall_us()};
-    const char *service = a->transport->kind == SERVICE_LMTP ? "lmtp" : "smtp";
-    for (uint32_t i = 0; i < a->n; i++) {
-        if (!a->tried[i])
-            continue;
-        if (s->cfg->p.soft_bounce)
-            mailerr_soften(&a->res[i]);
-        logline_delivery(s->svc->log_name, service, a->env->qid, a->env->rcpts[a->idx[i]].addr,
-                         a->relay[0] == '\0' ? "none" : a->relay, uses, &times, &a->res[i]);
-    }
-}
-
 /* The end of an attempt in this session: every recipient has a result. */
 static void give_back(struct dsess *s, struct attempt *a, unsigned uses) {
     for (uint32_t i = 0; i < a->n; i++)
         assert(a->tried[i] && a->res[i].status != MAIL_UNSET);
     a->outcome = ATTEMPT_TRIED;
     a->cert_until = s->cert_until;
-    log_attempt(s, a, uses);
-    s->d->ops->result(s->slot, a);
+    filter_results(s, a, uses);
 }
 
 void transact_return_recalled(struct dsess *s) {
@@ -175,8 +158,7 @@ void transact_return_recalled(struct dsess *s) {
             continue;
         dl_remove(&a->link);
         a->outcome = ATTEMPT_RETURNED;
-        log_attempt(s, a, 0); /* what an earlier host refused for good */
-        s->d->ops->result(s->slot, a);
+        filter_results(s, a, 0); /* what an earlier host refused for good */
     }
 }
 
@@ -216,11 +198,12 @@ static void reply_result(struct dsess *s, struct txn *t, uint32_t i, enum txn_co
     struct mailerr *e = &t->a->res[i];
     char dsn[12];
     smtp_reply_line(&s->reply, &line);
-    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
     if (v == VERDICT_SENT) {
         mailerr_set(e, MAIL_SENT, dsn, "%s", line.p);
     } else {
-        dsn[0] = v == VERDICT_LATER ? '4' : '5';
+        bool softened = s->cfg->p.soft_bounce && s->reply.code / 100 == 5;
+        dsn[0] = v == VERDICT_LATER && !softened ? '4' : '5';
         mailerr_set(e, v == VERDICT_LATER ? MAIL_DEFERRED : MAIL_BOUNCED, dsn,
                     "host %s said: %s (in reply to %s command)", s->where, line.p,
                     verdict_command_name(command));
@@ -270,8 +253,7 @@ static bool attempt_has_sent(const struct attempt *a) {
 static void attempt_goes_on(struct dsess *s, struct attempt *a, unsigned uses) {
     if (attempt_has_sent(a)) {
         a->outcome = ATTEMPT_RETURNED;
-        log_attempt(s, a, uses);
-        s->d->ops->result(s->slot, a);
+        filter_results(s, a, uses);
         return;
     }
     s->leaving = true;
@@ -621,9 +603,10 @@ static enum step transact_drained(struct dsess *s) {
 
 /* -- replies -- */
 
-/* The host is given DATA from now on. */
+/* The host is given DATA from now on, unless the trouble was ours. */
 static void use_data_only(const struct dsess *s) {
-    data_only_add(&session_target(s)->addr, session_target(s)->dest);
+    if (s->now.blame != BLAME_OURSELVES)
+        data_only_add(&session_target(s)->addr, session_target(s)->dest);
 }
 
 /* The connection is of no more use, and s->now says why.  May t be sent again in this attempt? */
@@ -645,7 +628,7 @@ static bool reply_misnames(const struct dsess *s, enum txn_command command) {
     char dsn[12];
     if (s->reply.code / 100 != 2 || command == TXN_RSET)
         return false;
-    bool there = dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    bool there = dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
     bool about_address = strncmp(dsn + 1, ".1.", 3) == 0;
     return !there || about_address != (command == TXN_MAIL || command == TXN_RCPT);
 }
@@ -659,7 +642,7 @@ static bool reply_fits(struct dsess *s, const struct expected *e) {
     e->t->misnamed = true;
     if (!use_bdat(s, e->t))
         return true;
-    bool there = dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    bool there = dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
     return !s->names && !(e->command == TXN_CONTENT && there);
 }
 
@@ -750,7 +733,7 @@ static enum step closing(struct dsess *s, const struct expected *e) {
     struct sbuf line = {0};
     char dsn[12];
     smtp_reply_line(&s->reply, &line);
-    dsn_from_reply(dsn, s->reply.code, sbuf_str(&s->reply.text));
+    dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
     if (e == NULL)
         session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, dsn, "host %s said: %s", s->where, line.p);
     else

@@ -49,6 +49,14 @@ void mailerr_soften(struct mailerr *e) {
     e->dsn[0] = '4';
 }
 
+void mailerr_restate(struct mailerr *e, struct str dsn, struct str text) {
+    snprintf(e->dsn, sizeof e->dsn, "%.*s", STR_FMT(dsn));
+    char *old = e->text; /* may be what text is of */
+    e->text = str_dup(text);
+    free(old);
+    e->status = dsn.p[0] == '2' ? MAIL_SENT : dsn.p[0] == '4' ? MAIL_DEFERRED : MAIL_BOUNCED;
+}
+
 void mailerr_copy(struct mailerr *to, const struct mailerr *from) {
     mailerr_free(to);
     *to = *from;
@@ -73,8 +81,7 @@ const char *mail_phase_name(enum mail_phase phase) {
     return names[phase];
 }
 
-/* Length of "d.ddd.ddd" at the start of s, or 0. */
-static size_t dsn_span(struct str s) {
+size_t dsn_length(struct str s) {
     size_t i = 0;
     for (int part = 0; part < 3; part++) {
         size_t digits = 0;
@@ -91,7 +98,7 @@ static size_t dsn_span(struct str s) {
 }
 
 bool dsn_from_reply(char dsn[12], int code, struct str text) {
-    size_t n = dsn_span(text);
+    size_t n = dsn_length(text);
     bool own = n > 0 && n < 12 && text.p[0] == '0' + code / 100;
     if (!own) {
         snprintf(dsn, 12, "%d.0.0", code / 100 % 10);

@@ -65,12 +65,17 @@ void mailerr_blame(struct mailerr *e, enum mail_phase phase, enum mail_blame bla
 void mailerr_remote(struct mailerr *e, const char *mta, struct str reply);
 /* soft_bounce: what would end the mail defers it. */
 void mailerr_soften(struct mailerr *e);
+/* Puts another enhanced status code, of class 2, 4 or 5, and another text in place; all that was
+ * said of the peer stays. */
+void mailerr_restate(struct mailerr *e, struct str dsn, struct str text);
 void mailerr_copy(struct mailerr *to, const struct mailerr *from);
 void mailerr_free(struct mailerr *e);
 /* "sent", "bounced", "deferred"; what is unset is deferred. */
 const char *mail_status_name(enum mail_status s);
 /* "connect", "greeting", …; "" if unset. */
 const char *mail_phase_name(enum mail_phase phase);
+/* How long the enhanced status code ("4.7.28") at the start of s is, or 0. */
+size_t dsn_length(struct str s);
 /* The enhanced status code at the start of text ("5.1.1 no such user") if its class fits the reply
  * code, else code's class and ".0.0".  True if text has one that fits. */
 bool dsn_from_reply(char dsn[12], int code, struct str text);

@@ -8,9 +8,14 @@
 
 #include "util/str.h"
 
+/* Bytes of a line; a longer one is no reply. */
+#define REPLY_LINE_MAX 4096U
+
 struct smtp_reply {
-    int code;
-    struct sbuf text; /* lines joined with '\n', without codes */
+    int code;          /* of the last line */
+    struct sbuf text;  /* lines joined with '\n', without codes */
+    struct sbuf shown; /* lines joined with ' ', as they came */
+    size_t last;       /* where the last line begins in text */
     unsigned lines;
 };
 
@@ -21,6 +26,11 @@ enum reply_rc { REPLY_MORE, REPLY_DONE, REPLY_BAD };
 enum reply_rc smtp_reply_feed(struct smtp_reply *r, struct str data, size_t *used);
 void smtp_reply_reset(struct smtp_reply *r);
 void smtp_reply_free(struct smtp_reply *r);
+/* What the last line says, without its code: as in Postfix, it alone has the enhanced status code
+ * of the reply. */
+struct str smtp_reply_last(const struct smtp_reply *r);
+/* Puts text in place of all that was said, and overwrites that. */
+void smtp_reply_withhold(struct smtp_reply *r, const char *text);
 /* Appends "550 5.1.1 no such user", or as Postfix logs several lines: "550-5.1.1 no 550 5.1.1
  * user". */
 void smtp_reply_line(const struct smtp_reply *r, struct sbuf *out);

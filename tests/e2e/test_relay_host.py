@@ -172,6 +172,21 @@ def test_a_challenge_that_was_not_asked_for_is_not_shown(dns, mech):
     relay.stop()
 
 
+def test_a_line_that_repeats_the_login_goes_through_no_filter(dns):
+    """Its replacement, and a table that cannot be asked, would put it into the log."""
+    password = "Cr1mson-Anchor?88"
+    relay = FakeRelay(auth=["PLAIN"], replies={"AUTH": f"535 5.7.8 who is {password}"})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_reply_filter = regexp:{{dir}}/filter\n" +
+                   LOGIN.format(user="shop", password=password), files={"filter": "/^(535) (.*)/ $1 replaced $2\n/^250-DSN/ 250-X\n"},
+                   dns=dns) as p:
+        p.send()
+        p.wait_log("status=deferred")
+        assert 'replacing server reply "250-DSN" with "250-X"' in p.log()
+        said = p.log() + str(p.queue())
+        assert "Cr1mson" not in said and "withheld" in said, said
+    relay.stop()
+
+
 def test_only_334_asks_for_the_password(dns):
     """Any other 3xx is no challenge: nothing of the login follows it."""
     said = []

@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
                 MUST(r.code >= 100 && r.code <= 999);
                 sbuf_reset(&line);
                 smtp_reply_line(&r, &line);
-                dsn_from_reply(dsn, r.code, sbuf_str(&r.text));
+                dsn_from_reply(dsn, r.code, smtp_reply_last(&r));
                 MUST(strlen(dsn) >= 5);
                 sbuf_reset(&mechs);
                 sasl_filter(sbuf_str(&r.text), STR_LIT("!gssapi, static:all"), &mechs);

@@ -154,7 +154,17 @@ static void test_replies(void **state) {
     assert_str(sbuf_str(&line), "250-a 250 b");
     assert_int_equal(feed(&r, "250\r\n"), REPLY_DONE);
     assert_int_equal(feed(&r, "250-a\r\n"), REPLY_MORE);
-    assert_int_equal(feed(&r, "250-a\r\n550 b\r\n"), REPLY_BAD);
+    assert_int_equal(feed(&r, "250-5.1.0 a\r\n550 5.2.0 b\r\n"), REPLY_DONE); /* the last counts */
+    assert_int_equal(r.code, 550);
+    assert_str(smtp_reply_last(&r), "5.2.0 b");
+    sbuf_reset(&line);
+    smtp_reply_line(&r, &line);
+    assert_str(sbuf_str(&line), "250-5.1.0 a 550 5.2.0 b");
+    smtp_reply_withhold(&r, "5.2.0 secret");
+    assert_str(smtp_reply_last(&r), "5.2.0 secret");
+    sbuf_reset(&line);
+    smtp_reply_line(&r, &line);
+    assert_str(sbuf_str(&line), "550 5.2.0 secret");
     assert_int_equal(feed(&r, "hello\r\n"), REPLY_BAD);
     assert_int_equal(feed(&r, "999 x\r\n"), REPLY_BAD);
     assert_int_equal(feed(&r, "250_x\r\n"), REPLY_BAD);
