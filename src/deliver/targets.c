@@ -17,6 +17,7 @@
 
 #include "deliver/session.h"
 #include "util/chance.h"
+#include "util/log.h"
 #include "util/mem.h"
 
 static void add_target(struct dsess *s, const char *host, const struct netaddr *a) {
@@ -282,6 +283,9 @@ static enum step begin_exchanger(struct dsess *s) {
     if (!netaddr_parse(&a, str_of(host), s->hop.port))
         return ask_host(s, host);
     s->mx_at++;
+    if (s->watch == NULL)
+        log_warn("smtp", "numeric domain name in resource data of MX record for %.*s: %s",
+                 STR_FMT(s->hop.host), host);
     note_self(s, &a);
     add_target(s, host, &a);
     return STEP_AGAIN;
