@@ -121,7 +121,7 @@ struct txn {
     bool empty;           /* a lone dot after 354, because every recipient was refused */
     bool taken;           /* the relay host said 2xx to the whole content */
     bool answered;        /* any reply to this transaction has come */
-    bool data_only;       /* content goes by DATA, whatever the host offers: see dataonly.h */
+    bool data_only;       /* content goes by DATA, whatever the host offers: see traits.h */
     bool misnamed;        /* some 2xx did not name its own command by its enhanced status code */
     uint64_t off;         /* bytes of content that were read and written */
     uint64_t content_end; /* dsess.out_total behind the content */
@@ -133,6 +133,7 @@ struct expected {
     struct txn *t;
     uint32_t rcpt;    /* TXN_RCPT: index into a->res */
     uint64_t out_end; /* dsess.out_total behind the command: no reply comes before that left */
+    bool piped;       /* a reply to a command before it was not there yet when it was sent */
 };
 
 /* What `explain` and `test` see of a session: see probe.h. */

@@ -18,7 +18,7 @@
  * replies that have shifted show.  A host that named one transaction so may have the next MAIL
  * behind RSET, and is out of step when a later reply does not name its command.  A host that does
  * not announce them is given DATA; one that announces them and has none, from its second
- * transaction on (dataonly.h).
+ * transaction on (traits.h).
  *
  * 250 to the last chunk is the host's acceptance (RFC 3030 section 2).  When no 2xx to RSET
  * confirms that it was the reply to the chunk (the host refuses RSET or has gone), the enhanced
@@ -33,8 +33,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "deliver/dataonly.h"
 #include "deliver/session.h"
+#include "deliver/traits.h"
 #include "mail/address.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -57,7 +57,9 @@ static void expect(struct dsess *s, enum txn_command command, struct txn *t, uin
         s->fifo_cap = s->fifo_cap == 0 ? 16 : s->fifo_cap * 2;
         s->fifo = mem_realloc(s->fifo, s->fifo_cap * sizeof *s->fifo);
     }
-    s->fifo[s->fifo_at + s->fifo_n++] = (struct expected){command, t, rcpt, s->out_total};
+    s->fifo[s->fifo_at + s->fifo_n] = (struct expected){
+        .command = command, .t = t, .rcpt = rcpt, .out_end = s->out_total, .piped = s->fifo_n > 0};
+    s->fifo_n++;
 }
 
 static bool awaits_reply(const struct dsess *s, const struct txn *t) {
@@ -123,6 +125,10 @@ static void txn_free(struct txn *t) {
     free(t);
 }
 
+static bool has_trait(const struct dsess *s, enum host_trait trait) {
+    return host_trait_has(trait, &session_target(s)->addr, session_target(s)->dest);
+}
+
 static struct txn *txn_new(struct dsess *s, struct attempt *a) {
     struct txn *t = MEM_NEW(struct txn);
     t->a = a;
@@ -136,7 +142,7 @@ static struct txn *txn_new(struct dsess *s, struct attempt *a) {
     a->conn_us = s->uses == 0 ? s->conn_us : a->begin_us;
     atomic_store(&a->whole, false);
     a->remote_dsn = (s->caps & CAP_DSN) != 0;
-    t->data_only = data_only_has(&session_target(s)->addr, session_target(s)->dest);
+    t->data_only = has_trait(s, HOST_DATA_ONLY);
     s->uses++;
     dl_push(&s->txns, &t->link);
     return t;
@@ -606,7 +612,7 @@ static enum step transact_drained(struct dsess *s) {
 /* The host is given DATA from now on, unless the trouble was ours. */
 static void use_data_only(const struct dsess *s) {
     if (s->now.blame != BLAME_OURSELVES)
-        data_only_add(&session_target(s)->addr, session_target(s)->dest);
+        host_trait_add(HOST_DATA_ONLY, &session_target(s)->addr, session_target(s)->dest);
 }
 
 /* The connection is of no more use, and s->now says why.  May t be sent again in this attempt? */
@@ -708,12 +714,27 @@ static enum step drop(struct dsess *s, bool suspect) {
     return next_host ? STEP_NEXT_HOST : STEP_RECONNECT;
 }
 
+/* The host has not answered a command that was sent before the reply to the one before: perhaps it
+ * drops what is pipelined. */
+static void learn_one_by_one(const struct dsess *s) {
+    const struct target *t = session_target(s);
+    bool piped = s->fifo_n > 0 && s->fifo[s->fifo_at].piped;
+    if (piped && host_trait_add(HOST_ONE_BY_ONE, &t->addr, t->dest))
+        log_as(
+            s->svc->log_name, "smtp",
+            "%s does not answer a command that was sent before the reply to the one before: from "
+            "now on they go one by one",
+            s->relay);
+}
+
 static enum step transact_lost(struct dsess *s, bool timeout) {
     if (timeout && dl_empty(&s->txns)) /* unused for smtp_connection_cache_time_limit */
         return STEP_RECONNECT;
     session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, "4.4.2", "%s with %s %s %s",
                  timeout ? "conversation" : "lost connection", s->where,
                  timeout ? "timed out while" : "while", transact_doing(s));
+    if (timeout)
+        learn_one_by_one(s);
     return drop(s, false);
 }
 
@@ -851,6 +872,8 @@ static void transact_over(struct dsess *s) {
 static enum step transact_begin(struct dsess *s) {
     s->ready_ms = s->d->loop->now_ms;
     s->conn_us = clock_wall_us();
+    if (has_trait(s, HOST_ONE_BY_ONE))
+        s->caps &= ~(unsigned)CAP_PIPELINING;
     return transact_pump(s);
 }
 
