@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/unread_say.h"
 #include "deliver/probe.h"
 #include "route/alias.h"
 #include "route/route.h"
@@ -200,6 +201,22 @@ static void explain_on_route(void *arg, const struct route *r) {
     probe_start(x->at.deliver, &ask);
 }
 
+/* What no mail is taken for. */
+static void explain_refused(void *arg, const struct refusal *r, const char *services) {
+    struct explain *x = arg;
+    json_t *o = trace_step(&x->trace, "refused");
+    json_object_set_new(o, "pass", json_false());
+    trace_setf(o, "result",
+               "%s%s%s is not implemented: %s; no mail is taken (451 4.3.5) by %s; "
+               "accept_unimplemented = %s lets it pass",
+               r->list == NULL ? "" : r->list, r->list == NULL ? "" : ": ", r->name, r->text,
+               services, r->name);
+    if (r->file != NULL)
+        trace_setf(o, "set_at", "%s, line %d", r->file, r->line);
+    trace_end(&x->trace, o);
+    x->failed = true;
+}
+
 static void run_begin(struct task *t) {
     struct explain *x = DL_OWNER(t, struct explain, begin);
     x->cfg = config_ref(deliver_config(x->at.deliver));
@@ -209,6 +226,7 @@ static void run_begin(struct task *t) {
     trace_setf(o, "result", "from <%s> to %s", x->sender,
                x->any_rcpt ? "any recipient that no rule names" : x->rcpt);
     trace_end(&x->trace, o);
+    unread_each_refused(x->cfg, explain_refused, x);
     if (x->via != NULL)
         route_resolve_via(x->cfg, x->at.lookup, str_of(x->via), str_of(x->sender), str_of(x->rcpt),
                           &x->trace, explain_on_route, x);

@@ -75,6 +75,21 @@ void unread_say_refused(const struct config *cfg, enum diag_level refused, struc
             }
 }
 
+void unread_each_refused(const struct config *cfg,
+                         void (*fn)(void *arg, const struct refusal *x, const char *services),
+                         void *arg) {
+    for (size_t i = 0; i <= cfg->n_services; i++)
+        for (size_t k = 0; k < list_at(cfg, i)->n; k++) {
+            const struct refusal *x = &list_at(cfg, i)->v[k];
+            struct sbuf services = {0};
+            if (x->accepted || said_before(cfg, i, x))
+                continue;
+            add_services(cfg, x, &services);
+            fn(arg, x, services.p);
+            sbuf_free(&services);
+        }
+}
+
 void unread_check_accepted(const struct config *cfg, struct diags *d) {
     const struct cfg_entry *e = cfg_file_find(&cfg->main, STR_LIT("accept_unimplemented"));
     struct str rest = str_of(cfg->p.accept_unimplemented), w;

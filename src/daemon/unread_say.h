@@ -14,4 +14,10 @@ void unread_check_accepted(const struct config *cfg, struct diags *d);
 /* What is harmless, by reasons, and the names that neither Postfix nor Posthouse has: notes. */
 void unread_say_rest(const struct config *cfg, struct diags *d);
 
+/* Calls fn with each refusal that is not accepted, once, and with the services that it is about, as
+ * "smtp, submission and sendmail". */
+void unread_each_refused(const struct config *cfg,
+                         void (*fn)(void *arg, const struct refusal *x, const char *services),
+                         void *arg);
+
 #endif

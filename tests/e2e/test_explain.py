@@ -203,3 +203,22 @@ def test_without_a_daemon(tmp_path):
     p = Posthouse("", directory=tmp_path)
     r = p.run("explain", "a@x.example")
     assert r.returncode == 69 and "is posthoused running?" in r.stderr
+
+
+def test_what_is_refused_is_explained(dns):
+    """A service that takes no mail is named with what it asks for, whatever the road; an accepted name is not."""
+    port = free_port()
+    main = "relayhost = [127.0.0.1]:9\ntransport_maps = static:error:5.7.1\n"
+    own = f"127.0.0.1:{port} inet n - n - - smtpd -o always_bcc=archive@x.example\n"
+    with Posthouse(main + "header_checks = regexp:/x\n", master=own, dns=dns) as p:
+        r = p.run("explain", "a@x.example", "b@y.example")
+        said = [line for line in r.stdout.splitlines() if line.startswith("FAIL  refused: ")]
+        assert r.returncode == 1 and len(said) == 2
+        for line, services, name in zip(said, (f"127.0.0.1:{p.port}, 127.0.0.1:{port} and sendmail", f"127.0.0.1:{port}"),
+                                        ("header_checks", "always_bcc")):
+            assert line.startswith(f"FAIL  refused: {name} is not implemented: ") and f"(451 4.3.5) by {services};" in line, line
+        assert "accept_unimplemented = header_checks lets it pass" in r.stdout and re.search(r"set at: \S+main.cf, line \d+", r.stdout)
+        p.write_main(main + "header_checks = regexp:/x\naccept_unimplemented = header_checks\n")
+        p.reload()
+        said = [line for line in p.run("explain", "a@x.example", "b@y.example").stdout.splitlines() if "refused: " in line]
+        assert len(said) == 1 and "always_bcc is not implemented" in said[0], said
