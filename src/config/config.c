@@ -387,12 +387,23 @@ static void directory_is_foreign(struct config *c, const char *param) {
     free(dir);
 }
 
+/* A folder called postfix is Postfix's, also when it was never used. */
+static bool directory_is_postfixs(const struct config *c, const char *param) {
+    char *dir = config_value(c, param, NULL);
+    const char *last = dir == NULL ? NULL : strrchr(dir, '/');
+    bool is = last != NULL && strcmp(last, "/postfix") == 0;
+    free(dir);
+    return is;
+}
+
 static void load_directories(struct config *c) {
-    if (directory_has(c, "queue_directory", "deferred") &&
-        directory_has(c, "queue_directory", "active") &&
-        directory_has(c, "queue_directory", "maildrop"))
+    if (directory_is_postfixs(c, "queue_directory") ||
+        (directory_has(c, "queue_directory", "deferred") &&
+         directory_has(c, "queue_directory", "active") &&
+         directory_has(c, "queue_directory", "maildrop")))
         directory_is_foreign(c, "queue_directory");
-    if (directory_has(c, "data_directory", "master.lock") ||
+    if (directory_is_postfixs(c, "data_directory") ||
+        directory_has(c, "data_directory", "master.lock") ||
         directory_has(c, "data_directory", "prng_exch"))
         directory_is_foreign(c, "data_directory");
 }

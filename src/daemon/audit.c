@@ -36,6 +36,16 @@ static void check_services(const struct config *c, struct diags *d) {
     }
 }
 
+/* Lists of domains and networks have words that are no tables; all others have nothing else. */
+static void check_bare_table(const struct config *c, const char *name, struct str word, int line,
+                             struct diags *d) {
+    size_t n = strlen(name);
+    if (n > 5 && strcmp(name + n - 5, "_maps") == 0)
+        diag_add(d, DIAG_ERROR, c->main.path, line,
+                 "%s: \"%.*s\" is no table: a type belongs before it (hash:%.*s)", name,
+                 STR_FMT(word), STR_FMT(word));
+}
+
 /* Tables named in a parameter: can they be opened, are they up to date? */
 static void check_tables(const struct config *c, const char *name, const char *value,
                          struct diags *d) {
@@ -44,8 +54,10 @@ static void check_tables(const struct config *c, const char *name, const char *v
     int line = e == NULL ? 0 : e->line;
     bool aliases = strcmp(name, "alias_maps") == 0;
     while (str_split_braces(&rest, ", \t\r\n", &one)) {
-        if (!map_looks_like(one))
+        if (!map_looks_like(one)) {
+            check_bare_table(c, name, one, line, d);
             continue;
+        }
         char *spec = str_dup(one);
         struct map *m = map_open(spec, c->dir);
         char *stale = map_stale(m);
@@ -142,7 +154,7 @@ void audit_tables_of(const struct config *c) {
 }
 
 void audit(const struct config *c, struct diags *d) {
-    daemon_check(c, d);
+    daemon_check(c, DIAG_ERROR, d);
     unread_say_refused(c, DIAG_ERROR, d);
     daemon_check_stores(c, d);
     foreign_check(c, d);
@@ -150,6 +162,7 @@ void audit(const struct config *c, struct diags *d) {
     check_services(c, d);
     check_all_tables(c, d);
     audit_credentials(c, d);
+    audit_places(c, d);
     check_self(c, d);
     check_certificates(c, d);
     audit_rows(c, d);

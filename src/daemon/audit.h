@@ -20,6 +20,8 @@ void audit_tls(const struct config *c, struct diags *d);
 void audit_rows(const struct config *c, struct diags *d);
 /* aliases that ask for what is not done, and where root's mail goes. */
 void audit_aliases(const struct config *c, struct diags *d);
+/* who owns and may read the spool, keys and passwords; transports; Postfix in front. */
+void audit_places(const struct config *c, struct diags *d);
 /* Tables that are opened from now on may use c's parameters (mysql:NAME); NULL: none. */
 void audit_tables_of(const struct config *c);
 

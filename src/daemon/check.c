@@ -24,12 +24,12 @@ static int check_line_of(const struct config *cfg, const char *name) {
 }
 
 static void check_hops(const struct config *cfg, const char *name, const char *value,
-                       struct diags *d) {
+                       enum diag_level waits, struct diags *d) {
     struct str bad;
     const char *why = value[0] == '\0' ? NULL : nexthop_check(str_of(value), &bad);
     if (why != NULL)
-        diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name), "%s: \"%.*s\": %s", name,
-                 STR_FMT(bad), why);
+        diag_add(d, waits, cfg->main.path, check_line_of(cfg, name),
+                 "%s: \"%.*s\": %s: mail for it waits", name, STR_FMT(bad), why);
 }
 
 static void check_options(const struct config *cfg, const char *name, const char *value,
@@ -173,17 +173,45 @@ void daemon_check_stores(const struct config *cfg, struct diags *d) {
                  cfg->p.data_directory, cfg->p.queue_directory);
 }
 
-void daemon_check(const struct config *cfg, struct diags *d) {
-    const struct params *p = &cfg->p;
+static void check_networks(const struct config *cfg, const struct service *svc,
+                           enum diag_level waits, struct diags *d) {
+    const char *value = svc == NULL ? cfg->p.mynetworks : svc->p.mynetworks;
     struct str what;
-    const char *why = matchlist_check_networks(p->mynetworks, &what);
-    if (why != NULL)
-        diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "mynetworks"),
-                 "mynetworks: %s: \"%.*s\"", why, STR_FMT(what));
+    const char *why = matchlist_check_networks(value, &what);
+    if (why == NULL || (svc != NULL && strcmp(value, cfg->p.mynetworks) == 0))
+        return;
+    diag_add(d, waits, svc == NULL ? cfg->main.path : "master.cf",
+             svc == NULL ? check_line_of(cfg, "mynetworks") : svc->line,
+             "%s%smynetworks: %s: \"%.*s\": clients that nothing before it names get 451",
+             svc == NULL ? "" : svc->name, svc == NULL ? "" : ": ", why, STR_FMT(what));
+}
+
+/* A comment behind a value is none, in Postfix as here: only a line of its own is one. */
+static void check_comments(const struct config *cfg, struct diags *d) {
+    for (size_t i = 0; i < cfg->main.n; i++) {
+        const struct cfg_entry *e = &cfg->main.v[i];
+        struct str rest = str_of(e->line > 0 ? e->value : ""), word;
+        while (str_split_braces(&rest, " \t\r\n", &word) && word.p[0] != '#')
+            ;
+        if (word.n > 0 && word.p[0] == '#' && strstr(e->name, "banner") == NULL)
+            diag_add(d, DIAG_WARN, cfg->main.path, e->line,
+                     "%s: \"%.*s\" is part of the value and no comment: a comment stands on a line "
+                     "of its own",
+                     e->name, (int)strlen(word.p), word.p);
+    }
+}
+
+void daemon_check(const struct config *cfg, enum diag_level waits, struct diags *d) {
+    const struct params *p = &cfg->p;
+    check_comments(cfg, d);
+    check_networks(cfg, NULL, waits, d);
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (cfg->services[i]->kind == SERVICE_SMTPD)
+            check_networks(cfg, cfg->services[i], waits, d);
     unread_check_accepted(cfg, d);
     check_local_mail(cfg, d);
-    check_hops(cfg, "relayhost", p->relayhost, d);
-    check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, d);
+    check_hops(cfg, "relayhost", p->relayhost, waits, d);
+    check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, waits, d);
     check_options(cfg, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);
     check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
     check_level(cfg, "smtp_tls_security_level", p->smtp_tls_security_level, d);

@@ -148,7 +148,8 @@ static struct config *sup_load(bool verbose) {
     struct config *cfg = config_build(cfg_source_new(sup.dir));
     struct diags more = {0};
     config_preload(cfg);
-    daemon_check(cfg, &more);
+    /* a start goes on where Postfix does; a reload has something better to go on with */
+    daemon_check(cfg, sup.cfg == NULL ? DIAG_WARN : DIAG_ERROR, &more);
     if (cfg_source_size(cfg->source) > IPC_MAX)
         diag_add(
             &more, DIAG_ERROR, NULL, 0,

@@ -178,6 +178,7 @@ struct pattern {
     struct map *map; /* or a table */
     bool is_net;
     struct netblock net;
+    const char *wrong; /* why it cannot be asked; NULL: it can */
 };
 
 struct matchlist {
@@ -189,7 +190,7 @@ struct matchlist {
 
 static void pattern_add(struct matchlist *l, struct str piece, const char *dir) {
     struct pattern p = {0};
-    const char *why;
+    const char *why = NULL;
     while (piece.n > 0 && piece.p[0] == '!') {
         p.negate = !p.negate;
         piece = str_from(piece, 1);
@@ -199,6 +200,8 @@ static void pattern_add(struct matchlist *l, struct str piece, const char *dir) 
         p.is_net = true;
     else if (map_looks_like(piece))
         p.map = map_open(p.text, dir);
+    else if (l->kind == MATCH_NETWORK)
+        p.wrong = why;
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
     l->v[l->n++] = p;
 }
@@ -259,6 +262,12 @@ static enum match_rc pattern_has(const struct matchlist *l, const struct pattern
                                  const struct netaddr *addr, char **err) {
     if (p->map != NULL)
         return table_has(l, p->map, key, err);
+    if (p->wrong != NULL) {
+        struct sbuf text = {0};
+        sbuf_printf(&text, "%s in \"%s\"", p->wrong, p->text);
+        *err = sbuf_take(&text);
+        return MATCH_ERROR;
+    }
     if (p->is_net)
         return addr != NULL && netblock_has(&p->net, addr) ? MATCH_YES : MATCH_NO;
     return literal_has(l, p->text, key) ? MATCH_YES : MATCH_NO;

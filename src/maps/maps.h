@@ -109,7 +109,7 @@ enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err);
 /* Does it ask tables?  Then only the lookup process can answer. */
 bool matchlist_has_tables(const char *spec);
 /* A pattern of a network list that is wrong ("non-null host address bits"), or NULL; *what is the
- * pattern. */
+ * pattern.  A key that matches before it is in the list or not; for all others it is an error. */
 const char *matchlist_check_networks(const char *spec, struct str *what);
 
 #endif

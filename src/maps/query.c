@@ -9,6 +9,7 @@
 
 #include "util/htab.h"
 #include "util/ipc_chan.h"
+#include "util/log.h"
 #include "util/mem.h"
 
 /* Questions wait this long for a lookup process that is being started again. */
@@ -381,6 +382,8 @@ uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spe
         return 0;
     if (kind != MATCH_USER && !matchlist_has_tables(spec)) {
         *now = matchlist_has(list_get(k, spec, kind, parents), key, &err);
+        if (err != NULL)
+            log_warn(service, "%s", err);
         free(err);
         return 0;
     }

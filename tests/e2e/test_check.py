@@ -1,4 +1,7 @@
 """posthouse check: what stands in tables and files, and would make mail wait or send a password astray."""
+import os
+import re
+
 import pytest
 
 from kit import Posthouse, make_cert
@@ -11,6 +14,7 @@ def check(tmp_path, main, files=None, raw=None):
     p = Posthouse(main, directory=tmp_path, files=files)
     for name, data in (raw or {}).items():
         (tmp_path / name).write_bytes(data)
+        (tmp_path / name).chmod(0o600)
     r = p.run("check")
     return r.returncode, r.stdout
 
@@ -131,3 +135,64 @@ def test_files_and_words_of_tls(tmp_path, main, bad):
         cert.rename(tmp_path / f"{name}.pem"), key.rename(tmp_path / f"{name}.key")
     rc, said = check(tmp_path, "relayhost = [relay.example]\n" + main, {"empty": ""})
     assert (bad in said and rc == 2) if bad else rc == 0, said
+
+
+@pytest.mark.parametrize("main,said", [
+    ("transport_maps = /etc/transport\n", 'error: .*transport_maps: "/etc/transport" is no table: a type belongs before it'),
+    ("smtpd_sender_login_maps = login\n", 'error: .*smtpd_sender_login_maps: "login" is no table'),
+    ("relay_domains = own.example, other.example\n", None),
+    ("virtual_transport = mailbox\n", 'warning: .*virtual_transport: "mailbox" is not a transport that Posthouse has, and master.cf has'),
+    ("relay_transport = smtp:[x.example]\n", None),
+    ("default_transport = smpt:[x.example]\n", 'warning: .*default_transport: "smpt" is not')])
+def test_words_that_are_no_tables_and_no_transports(tmp_path, main, said):
+    _, out = check(tmp_path, main)
+    assert re.search(said, out) if said else "is no table" not in out and "not a transport" not in out, out
+
+
+def test_owners_and_rights(tmp_path):
+    """Whoever may read a password; a spool that is another user's."""
+    cert, key = make_cert(tmp_path, "x.example")
+    main = LOGIN + f"relayhost = [relay.example]\nsmtp_tls_cert_file = {cert}\nsmtp_tls_key_file = {key}\n" \
+        "smtp_sasl_password_maps = texthash:{dir}/sasl\n"
+    files = {"sasl": "[relay.example] u:p\n"}
+    for mode in (0o600, 0o644):
+        (tmp_path / "sasl").touch()
+        (tmp_path / "sasl").chmod(mode), key.chmod(mode)
+        _, out = check(tmp_path, main, files)
+        for path in (tmp_path / "sasl", key):
+            assert (f"warning: {path}: it has a password or a key, and every user may read it" in out) == (mode == 0o644), out
+        assert f"warning: {cert}" not in out
+    if os.geteuid() == 0:
+        (tmp_path / "spool/log").mkdir(parents=True)
+        os.chown(tmp_path / "spool/log", 12345, 12345)
+        rc, out = check(tmp_path, main, files)
+        assert rc == 2 and f"error: {tmp_path}/spool/log: it belongs to user 12345, and mail_owner is " in out
+
+
+FRONT = "myhostname = mx.example\nmyorigin = mx.example\nmessage_size_limit = {size}\nrecipient_delimiter = {tag}\n"
+
+
+@pytest.mark.parametrize("front,size,tag,main,said", [
+    ("default_transport = smtp:[127.0.0.1]:{port}", 9000000, "+", "", ["recipient_delimiter: Postfix in front"]),
+    ("default_transport = smtp:[localhost]:{port}", 0, "", "",
+     ["message_size_limit: Postfix in front (.*) takes larger mail than 10240000"]),
+    ("relayhost = [127.0.0.1]:{port}\nsender_dependent_relayhost_maps = static:[x.example]", 10240000, "", "",
+     ["sender_dependent_relayhost_maps of the same Postfix is stronger"]),
+    ("default_transport = smtp:[127.0.0.1]:{port}", 1, "", "myhostname = MX.example\nrelay_transport = relay:[127.0.0.1]:25\n",
+     ["error: .*myhostname: MX.example is the name of Postfix in front, too .*relay_transport sends mail back to it"]),
+    ("default_transport = smtp:[127.0.0.1]:1", 0, "+", "myhostname = mx.example\nrelayhost = [127.0.0.1]:25\n", [])])
+def test_beside_postfix(tmp_path, front, size, tag, main, said):
+    """What Postfix in front has otherwise, and would bounce or loop."""
+    p = Posthouse("relayhost = [relay.example]\nfront_config_directory = {dir}/front\n" + main, directory=tmp_path)
+    (tmp_path / "front").mkdir()
+    (tmp_path / "front/main.cf").write_text(FRONT.format(size=size, tag=tag) + front.format(port=p.port) + "\n")
+    out = p.run("check").stdout
+    for line in said:
+        assert re.search(line.replace("(.*)", r"\(.*\)"), out), out
+    assert out.count("Postfix in front") + out.count("the same Postfix") == len(said), out
+
+
+def test_folders_of_a_postfix_that_was_never_used(tmp_path):
+    (tmp_path / "var/postfix").mkdir(parents=True)
+    rc, out = check(tmp_path, "data_directory = {dir}/var/postfix\nqueue_directory = {dir}/elsewhere/postfix\n")
+    assert rc == 1 and "data_directory: " in out and out.count("belongs to Postfix: Posthouse does not touch it") == 2

@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     fuzz_quiet();
     struct config *cfg = bundle_config(in, STR_LIT(""));
     struct diags d = {0};
-    daemon_check(cfg, &d);
+    daemon_check(cfg, DIAG_ERROR, &d);
     diag_free(&d);
     for (size_t i = 0; i < cfg->main.n; i++) {
         char *v = config_value(cfg, cfg->main.v[i].name, NULL);
