@@ -633,7 +633,7 @@ bool config_name_used(const struct config *c, const char *name) {
         if (n <= k || strcmp(name + n - k, transport_suffixes[i]) != 0)
             continue;
         const struct service *s = config_transport(c, str_make(name, n - k));
-        return s != NULL && s->kind != SERVICE_UNUSED && s->kind != SERVICE_LOCAL;
+        return s != NULL && s->kind == SERVICE_SMTP;
     }
     struct str rest = sbuf_str(&c->used_names), used;
     while (str_split(&rest, "\n", &used))

@@ -22,13 +22,44 @@
 
 #define CERT_DAYS 14
 
+/* Is it a line that has Postfix's own processes done what Posthouse does in its own? */
+static bool is_internal(const struct service *s) {
+    static const char *const commands[] = {
+        "anvil",  "bounce", "cleanup",  "defer",    "dnsblog",  "flush",
+        "oqmgr",  "pickup", "postlogd", "qmgr",     "proxymap", "trivial-rewrite",
+        "scache", "showq",  "tlsmgr",   "tlsproxy", "verify"};
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(s->command, commands[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Lines of master.cf that no process of Posthouse serves, in one remark. */
+static void check_unused(const struct config *c, const char *path, bool internal, struct diags *d) {
+    struct sbuf names = {0};
+    size_t n = 0;
+    int line = 0;
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        if (s->kind != SERVICE_UNUSED || is_internal(s) != internal)
+            continue;
+        sbuf_printf(&names, "%s%s (%s)", n++ > 0 ? ", " : "", s->name, s->command);
+        line = n == 1 ? s->line : 0;
+    }
+    if (n > 0)
+        diag_add(d, DIAG_NOTE, path, line, "%s (%zu): %s",
+                 internal ? "harmless: Posthouse does without these processes" : "not used", n,
+                 names.p);
+    sbuf_free(&names);
+}
+
 static void check_services(const struct config *c, struct diags *d) {
     char path[512];
     snprintf(path, sizeof path, "%s/master.cf", c->dir);
+    check_unused(c, path, false, d);
+    check_unused(c, path, true, d);
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
-        if (s->kind == SERVICE_UNUSED)
-            diag_add(d, DIAG_NOTE, path, s->line, "not used: %s (%s)", s->name, s->command);
         if (s->kind == SERVICE_SMTPD && s->p.smtpd_tls_wrappermode &&
             s->p.smtpd_tls_cert_file[0] == '\0' && s->p.smtpd_tls_chain_files[0] == '\0')
             diag_add(d, DIAG_ERROR, s->line > 0 ? path : NULL, s->line,
@@ -136,11 +167,22 @@ static void check_certificate(const struct service *s, const char *file, const c
     sbuf_free(&path);
 }
 
+/* By an earlier service with the same one? */
+static bool certificate_was_looked_at(const struct config *c, size_t at) {
+    for (size_t i = 0; i < at; i++)
+        if (c->services[i]->kind == SERVICE_SMTPD &&
+            strcmp(c->services[i]->p.smtpd_tls_cert_file, c->services[at]->p.smtpd_tls_cert_file) ==
+                0)
+            return true;
+    return false;
+}
+
 static void check_certificates(const struct config *c, struct diags *d) {
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
         const char *file = s->p.smtpd_tls_cert_file;
-        if (s->kind == SERVICE_SMTPD && file[0] != '\0' && strcmp(file, "none") != 0)
+        if (s->kind == SERVICE_SMTPD && !certificate_was_looked_at(c, i) && file[0] != '\0' &&
+            strcmp(file, "none") != 0)
             check_certificate(s, file, c->dir, d);
     }
 }

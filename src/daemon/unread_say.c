@@ -128,21 +128,41 @@ static const char *harmless_reason(const struct config *cfg, const struct cfg_en
     return u->text;
 }
 
-/* The names of main.cf with the reason of the entry at, unless an earlier one had it. */
+/* What main.cf and the services set, one after the other; NULL at the end. */
+static const struct cfg_entry *setting_at(const struct config *cfg, size_t at) {
+    if (at < cfg->main.n)
+        return &cfg->main.v[at];
+    at -= cfg->main.n;
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *svc = cfg->services[i];
+        if (svc->kind == SERVICE_UNUSED)
+            continue;
+        if (at < svc->overrides.n)
+            return &svc->overrides.v[at];
+        at -= svc->overrides.n;
+    }
+    return NULL;
+}
+
+/* The names with the reason of the setting at, unless an earlier one had it; each name once. */
 static void say_harmless(const struct config *cfg, size_t at, struct diags *d) {
-    const char *why = harmless_reason(cfg, &cfg->main.v[at]);
+    const char *why = harmless_reason(cfg, setting_at(cfg, at));
     struct sbuf names = {0};
     size_t n = 0;
-    for (size_t i = 0; why != NULL && i < cfg->main.n; i++) {
-        const char *other = harmless_reason(cfg, &cfg->main.v[i]);
+    const struct cfg_entry *e;
+    for (size_t i = 0; why != NULL && (e = setting_at(cfg, i)) != NULL; i++) {
+        const char *other = harmless_reason(cfg, e);
         if (other == NULL || strcmp(other, why) != 0)
             continue;
         if (i < at)
             why = NULL;
-        sbuf_printf(&names, "%s%s", n++ > 0 ? ", " : "", cfg->main.v[i].name);
+        if (n > 0 && list_has_word(sbuf_str(&names), e->name))
+            continue;
+        sbuf_printf(&names, "%s%s", n++ > 0 ? ", " : "", e->name);
     }
     if (why != NULL)
-        diag_add(d, DIAG_NOTE, cfg->main.path, 0, "harmless (%zu): %s: %s", n, why, names.p);
+        diag_add(d, DIAG_NOTE, at < cfg->main.n ? cfg->main.path : "master.cf", 0,
+                 "harmless (%zu): %s: %s", n, why, names.p);
     sbuf_free(&names);
 }
 
@@ -172,7 +192,7 @@ static void say_unknown(const struct config *cfg, const struct cfg_file *f, stru
 }
 
 void unread_say_rest(const struct config *cfg, struct diags *d) {
-    for (size_t i = 0; i < cfg->main.n; i++)
+    for (size_t i = 0; setting_at(cfg, i) != NULL; i++)
         say_harmless(cfg, i, d);
     say_unknown(cfg, &cfg->main, d);
     struct sbuf said = {0};
