@@ -237,7 +237,7 @@ static void web_serve(struct web *w, const char *dir, const sigset_t *set) {
 
 int main(int argc, char **argv) {
     static struct web w;
-    const char *dir = "/etc/posthouse";
+    const char *env = getenv("MAIL_CONFIG"), *dir = env != NULL ? env : "/etc/posthouse";
     bool foreground = false;
     sigset_t set;
     int opt;
