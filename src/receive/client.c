@@ -3,10 +3,18 @@
  */
 #include "receive/client.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 
 #include "maps/maps.h"
+
+const char *client_key(const struct client *c, char key[CLIENT_KEY_MAX]) {
+    if (!c->local)
+        return c->addr;
+    snprintf(key, CLIENT_KEY_MAX, "user %u", c->uid);
+    return key;
+}
 
 const char *client_name(const struct client *c) {
     return c->name == NULL ? "unknown" : c->name;

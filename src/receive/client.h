@@ -30,6 +30,11 @@ struct client {
     enum bare_newline bare;      /* BARE_UNSET until its session begins */
 };
 
+/* Bytes of what a client is counted by. */
+#define CLIENT_KEY_MAX 64
+/* What its connections are counted by: its address, or for a local client its user, written to
+ * key. */
+const char *client_key(const struct client *c, char key[CLIENT_KEY_MAX]);
 /* Its name, "unknown" if none is known; as text only. */
 const char *client_name(const struct client *c);
 /* Appends "name[address]", as the log has it; returns the text of b. */

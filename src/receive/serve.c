@@ -49,14 +49,15 @@ static void count_unfinished(struct session *s) {
 /* The end of the session, which is gone when this returns.  what: why, for the log, or NULL.  What
  * was written is sent. */
 static void serve_close(struct session *s, const char *what) {
+    char key[CLIENT_KEY_MAX];
     if (!s->client.local) {
         if (what != NULL)
             smtpd_log_end(s, what);
         count_unfinished(s);
         smtpd_log_counts(s);
-        if (s->client.counted)
-            anvil_disconnect(s->client.addr);
     }
+    if (s->client.counted)
+        anvil_disconnect(client_key(&s->client, key));
     transaction_end(s);
     auth_leave(s);
     message_forget(s);
@@ -290,14 +291,27 @@ static void serve_event(void *arg, enum conn_event ev) {
 
 /* -- the beginning -- */
 
+/* Connections of one user's programs to the socket of sendmail. */
+enum { LOCAL_USER_MAX = 500 };
+
+/* Programs of one user take a part of the places alone; root's are not counted. */
+static void count_local(struct client *c) {
+    char key[CLIENT_KEY_MAX];
+    c->counted = c->uid != 0;
+    c->over = c->counted && !anvil_connect(client_key(c, key), LOCAL_USER_MAX, 0, 1);
+}
+
 /* Counts the connection; notes whether the client has too many. */
 static void count_client(struct session *s) {
     const struct params *p = s->p;
     struct client *c = &s->client;
+    if (c->local) {
+        count_local(c);
+        return;
+    }
     c->limits_off = client_is_in(c, p->smtpd_client_event_limit_exceptions);
-    c->counted = !c->local;
-    c->over = c->counted &&
-              !anvil_connect(c->addr, c->limits_off ? 0 : p->smtpd_client_connection_count_limit,
+    c->counted = true;
+    c->over = !anvil_connect(c->addr, c->limits_off ? 0 : p->smtpd_client_connection_count_limit,
                              c->limits_off ? 0 : p->smtpd_client_connection_rate_limit,
                              p->anvil_rate_time_unit);
 }

@@ -543,6 +543,31 @@ def test_users_may_do_nothing_more(deferred):
     assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == before
 
 
+# Opens argv[2] connections as user argv[1], says how they are greeted, and waits.
+CROWD = """import os, socket, sys
+os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
+crowd = []
+for i in range(int(sys.argv[2])):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sys.argv[3])
+    crowd.append(s)
+    print(s.recv(200).decode()[:3], flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_root
+def test_no_user_takes_all_places_of_sendmail(deferred):
+    p = deferred
+    crowd = subprocess.Popen(["/usr/bin/python3", "-c", CROWD, "4242", "510", f"{p.dir}/spool/public/submit.sock"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    greeted = [crowd.stdout.readline().strip() for _ in range(510)]
+    assert greeted == ["220"] * 500 + ["421"] * 10
+    assert as_user(p, 1, "sendmail", "b@y.example", stdin="Subject: other\n\nx\n").returncode == 0
+    crowd.communicate("")
+    wait_for(lambda: as_user(p, 4242, "sendmail", "b@y.example", stdin="Subject: again\n\nx\n").returncode == 0)
+
+
 @needs_root
 @pytest.mark.parametrize("form", ["names", "file", "table"])
 def test_authorized_users(dns, form):
