@@ -117,6 +117,10 @@ static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status, 
     sbuf_free(&text);
 }
 
+void forward_defer(struct msg *m, uint32_t rcpt, const char *dsn, const char *why) {
+    forward_fail(m, rcpt, MAIL_DEFERRED, dsn, "%s", why);
+}
+
 /* -- the new message -- */
 
 /* Does the header section say that the message was delivered to that address? */

@@ -87,9 +87,9 @@ static void msg_on_alias(void *arg, struct alias_result *r) {
     if (r->rc == ALIAS_OK)
         forward_keep(m, g->rcpt, r);
     else if (r->rc == ALIAS_FAILED)
-        msg_defer_here(m, g->rcpt, BLAME_OURSELVES, "4.3.0", "alias database unavailable");
+        forward_defer(m, g->rcpt, "4.3.0", "alias database unavailable");
     else
-        msg_defer_here(m, g->rcpt, BLAME_OURSELVES, "4.3.5", r->why.p);
+        forward_defer(m, g->rcpt, "4.3.5", r->why.p);
     msg_routed(m);
 }
 

@@ -287,7 +287,7 @@ def test_reload_without_the_transport(dns):
 
 @pytest.mark.parametrize("stage, sent", [("GREETING", 0), ("DOT", 1)])
 @pytest.mark.parametrize("kind, says", [("error", "dsn=5\\.0\\.0, status=bounced"), ("discard", "dsn=2\\.0\\.0, status=sent"),
-                                        ("local", "dsn=4\\.3\\.5, status=deferred \\(.*side")])
+                                        ("virtual", "dsn=4\\.3\\.5, status=deferred \\(.*side")])
 def test_reload_with_another_kind_of_transport(dns, stage, sent, kind, says):
     """A reload makes another program of a transport: what waits for a session of the old one, queued or given, goes
     by the new one at once. What is on the wire ends."""
@@ -306,7 +306,7 @@ def test_reload_with_another_kind_of_transport(dns, stage, sent, kind, says):
         gate.open.set()
         hits = p.wait_log(rf"to=<(u\d)@far\.example>, relay=none,.*{says}", count=5 - sent)
         assert len(set(hits)) == 5 - sent
-        if kind != "local":
+        if kind != "virtual":
             wait_for(lambda: not any("far.example" in str(q) for q in p.queue()))
         assert len(relay.mails) == sent
     relay.stop()
