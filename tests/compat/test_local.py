@@ -126,6 +126,38 @@ def test_aliases_like_postfix(both, what):
     assert (ours[what] == theirs[what]) == (what not in DIFFERENT)
 
 
+EXTENSIONS = """full: j@far.test, inner, k+z@far.test
+inner: i@far.test
+full+own: o@far.test
+dash-request: dr@far.test
+dash: d@far.test
+owner-dash: od@far.test
+"""
+
+
+def test_extensions_like_postfix(tmp_path):
+    """What an alias leaves of a name is given to its addresses if that is asked for; names that only look so are whole."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "aliases").write_text(EXTENSIONS)
+    subprocess.run(["postalias", f"hash:{tmp_path}/aliases"], check=True)
+    dns, relay, said = pair.NameServer(tmp_path, []), FakeRelay(), []
+    postfix = pair.Postfix(dns)
+    for mta, master in ((postfix, ""), (pair.Ours(dns), "local unix - n n - - local\n")):
+        mta.case(f"relayhost = [127.0.0.1]:{relay.port}\nalias_maps = hash:{tmp_path}/aliases\nrecipient_delimiter = +-\n"
+                 "propagate_unmatched_extensions = alias\nprepend_delivered_header = command\n", {}, master)
+        seen = {}
+        for n, name in enumerate(("full+ext", "full-e-x", "full+own", "full", "dash-request", "dash-other", "owner-dash", "inner+a+b")):
+            with Client(mta.port) as c:
+                c.mail("s@src.test", [f"{name}@mta.example"], content=f"X-Case: {len(said)}-{n}-\r\n\r\nbody\r\n")
+            m = relay.wait_mail(f"{len(said)}-{n}-".encode())
+            seen[name] = words(m["from"]), sorted(r.split()[1] for r in m["rcpts"]), m["content"].count(b"Delivered-To")
+        said.append(seen)
+        mta.over()
+    for x in (postfix, dns, relay):
+        x.stop()
+    assert said[0] == said[1] and said[0]["full+ext"][1] == ["TO:<i+ext@far.test>", "TO:<j+ext@far.test>", "TO:<k+z+ext@far.test>"]
+
+
 def test_log_like_postfix(both):
     (_, theirs), (_, ours) = both
     inner = re.compile("^(outer|team)@")  # which is named twice, as a list in an alias is
