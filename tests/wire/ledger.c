@@ -693,6 +693,17 @@ static void check_turn(struct ledger *l, const struct ledger_mail *m, const stru
                     (long long)waits);
 }
 
+/* Has a recipient of m not had its turn since r was refused?  The report is made when the round is
+ * over, and a slow host can make others wait long for their turn. */
+static bool round_goes_on(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    for (unsigned i = 0; i < m->n_rcpts; i++) {
+        const struct rcpt_entry *o = &m->rcpts[i];
+        if (o->code / 100 == 2 && !o->bounced && !o->sent && o->tried_ms < r->bounced_ms)
+            return true;
+    }
+    return false;
+}
+
 void ledger_queued(struct ledger *l, const char *qid, const char *sender, const char *rcpt,
                    bool deferred) {
     struct report_entry *rep = report_by_qid(l, qid);
@@ -715,7 +726,8 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
             ledger_fail(l, "<%s> of message %u waits, and its domain takes no mail (%s)", r->addr,
                         m->number, road.fault);
         if (r->bounced && !l->rules.faulted(l->rules.arg) && last_down_ms(l) < r->bounced_ms &&
-            l->rules.now_ms(l->rules.arg) > r->bounced_ms + 2 * l->rules.backoff_ms)
+            l->rules.now_ms(l->rules.arg) > r->bounced_ms + 2 * l->rules.backoff_ms &&
+            !round_goes_on(m, r))
             ledger_fail(l, "<%s> of message %u was bounced, and its sender is not told", r->addr,
                         m->number);
         if (m->deleted && (m->durable_ms != 0 || l->downs == 0))
