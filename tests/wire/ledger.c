@@ -18,8 +18,6 @@
 #define RELOAD_MS 1000
 /* Less than minimal_backoff_time, which is a minute in every scenario. */
 #define ATTEMPT_MS 30000
-/* The longest attempt: a host says nothing to the content (600 s), after it was slow before. */
-#define LONG_ATTEMPT_MS 700000
 
 static void *zeroed(size_t n) {
     void *p = calloc(1, n);
@@ -678,7 +676,7 @@ void ledger_order(struct ledger *l, enum ledger_order o, unsigned number, const 
 static int64_t attempt_over_ms(const struct ledger_mail *m, const struct rcpt_entry *r) {
     int64_t over = r->tried_ms;
     for (unsigned i = 0; i < m->n_rcpts; i++)
-        if (m->rcpts[i].tried_ms - r->tried_ms <= LONG_ATTEMPT_MS)
+        if (m->rcpts[i].tries <= r->tries) /* not in a later round */
             over = later_of(over, m->rcpts[i].tried_ms);
     return over;
 }

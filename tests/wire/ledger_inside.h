@@ -32,6 +32,7 @@ struct rcpt_entry {
     bool reported;       /* a report that was delivered says that it failed */
     int64_t reported_ms; /* since when */
     int64_t tried_ms;    /* when the log last said something of it; 0: never */
+    unsigned tries;      /* how often it did */
     bool put_off;        /* a host has put off the recipient itself since then */
     bool queued;         /* at the end */
 };

@@ -184,12 +184,12 @@ static void log_delivery(struct ledger *l, struct line *x) {
             ledger_fail(l, "\"sent\", and no relay host has the report: %s", x->text);
         return;
     }
-    if (x->r != NULL)
-        x->r->tried_ms = l->rules.now_ms(l->rules.arg);
     if (x->r == NULL) {
         report_of_old(l, x->addr);
         return;
     }
+    x->r->tried_ms = l->rules.now_ms(l->rules.arg);
+    x->r->tries++;
     if (strcmp(x->status, "sent") == 0)
         log_sent(l, x);
     else if (strcmp(x->status, "bounced") == 0)
