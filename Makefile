@@ -104,6 +104,13 @@ hostile:
 	@$(MAKE) --no-print-directory build
 	@$(PYTHON) tests/crash/hostile.py --minutes $(or $(MINUTES),60) $(ARGS)
 
+# The comparisons with Postfix, with that of Debian 13, which debootstrap makes in build-debian13/.  ARGS: these tests only.
+.PHONY: compat-13
+compat-13:
+	@sh scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@sh scripts/compat13.sh $(ARGS)
+
 format: web/node_modules/.installed
 	@clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
 	@cd web && npm run --silent format >/dev/null

@@ -220,7 +220,7 @@ EDGES = [b"", b"\r\n", b"\r\n\r\n", b"\r\n\r\n\r\n", b"x", b"x\r\n", b".\r\n", b
          H + b"\r\nRSET\r\nQUIT\r\nMAIL FROM:<a@x.example>\r\n.QUIT\r\nBDAT 5 LAST\r\n250 ok\r\n",
          H + b"Received: by x\r\nReceived: by y\r\n\r\nx\r\n", H + b"X-End: without a line's end",
          b"X" * 70 + b": long name\r\n\r\nx\r\n", H + b"X-Q: \"unfinished\r\nX-C: (comment\r\nX-A: <addr\r\n\r\nx\r\n",
-         H + b"\r\n" + b"".join(b"%06d " % i + b"=" * (i % 90) + b"\r\n" for i in range(4000))]
+         H + b"\r\nx" + b"." * 150000 + b"\r\n", H + b"\r\n" + b"".join(b"%06d " % i + b"=" * (i % 90) + b"\r\n" for i in range(4000))]
 
 
 def mails():

@@ -6,6 +6,7 @@ ours that knows the names a test gives it and nothing else.
 """
 import base64
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -28,10 +29,18 @@ os.environ["PATH"] += ":/usr/sbin:/sbin"  # postmap and friends, for users too
 SLOW = 4 if "asan" in BUILD.name or "tsan" in BUILD.name else 1
 
 
+# Below the ports that the kernel gives to clients, so that none of these takes a server's port before it listens; each
+# process of tests begins elsewhere, and takes the next one each time.
+PORTS = itertools.cycle(range(10000, 32000))
+for _ in range(os.getpid() * 397 % 22000):
+    next(PORTS)
+
+
 def free_port(host="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return s.getsockname()[1]
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind((host, port))
+            return port
 
 
 def free_ports(n):

@@ -1,12 +1,17 @@
 """Runs every test and ends in one line "N passed, N failed": unit tests (cmocka), then pytest.  Arguments are pytest's.
 
+Without arguments two files of tests run at a time, each in a pytest of its own: most tests wait for something most of the
+time.  What takes longest begins first, so that no core is left alone with it at the end.
+
 --fast: what finds most in two minutes: unit tests, the fuzzers' corpora, style, and a part of each kind of the others.
 """
+import concurrent.futures
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / os.environ.get("POSTHOUSE_BUILD", "build")
@@ -48,21 +53,49 @@ def corpora():
     return ok, bad or int(ok == 0)
 
 
+def run_pytest(*args):
+    """What pytest says of the tests: (passed, failed, its output)."""
+    r = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *args], cwd=ROOT,
+                       stdout=subprocess.PIPE, text=True)
+    summary = [l for l in r.stdout.splitlines() if re.search(r"\b(passed|failed|error|skipped)\b.* in [\d.:]+", l)]
+    count = lambda word: sum(int(n) for n in re.findall(rf"(\d+) {word}", summary[-1] if summary else ""))
+    ok, bad = count("passed"), count("failed") + count("error")
+    return ok, bad or int(r.returncode != 0 or not summary), r.stdout
+
+
+# What takes longest, the longest first; all others follow by name.
+LONGEST = ["fuzz/test_coverage.py", "e2e/test_queue.py", "fuzz/test_fuzz.py", "compat/test_compat.py", "wire/test_wire.py",
+           "web/test_server.py", "e2e/test_smtp_out.py", "compat/test_explained.py", "crash/test_faults.py", "crash/test_sim.py",
+           "e2e/test_auth.py", "e2e/test_limits.py", "web/test_page.py", "crash/test_kill.py", "e2e/test_seed.py",
+           "e2e/test_accounts.py", "test_style.py"]
+
+
+def files():
+    names = sorted(p.relative_to(ROOT / "tests").as_posix() for p in (ROOT / "tests").rglob("test_*.py"))
+    return ["tests/" + n for n in sorted(names, key=lambda n: LONGEST.index(n) if n in LONGEST else len(LONGEST))]
+
+
+def one_file(name):
+    began = time.monotonic()
+    ok, bad, out = run_pytest("--durations=4", "--durations-min=5", name)
+    print(out if bad else "".join(l + "\n" for l in out.splitlines() if re.match(r"[\d.]+s ", l)), end="")
+    print(f"{name}: {ok} passed, {bad} failed, {time.monotonic() - began:.0f} s", flush=True)
+    return ok, bad
+
+
 def main():
-    args = sys.argv[1:] or ["tests"]
+    args = sys.argv[1:]
     passed, failed = unit()
     if args == ["--fast"]:
         args = FAST
         ok, bad = corpora()
         passed, failed = passed + ok, failed + bad
-    r = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
-                        "--durations=8", *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    print(r.stdout)
-    summary = [l for l in r.stdout.splitlines() if re.search(r"\b(passed|failed|error)\b.* in [\d.:]+", l)]
-    count = lambda word: sum(int(n) for n in re.findall(rf"(\d+) {word}", summary[-1] if summary else ""))
-    more_ok, more_bad = count("passed"), count("failed") + count("error")
-    if (r.returncode != 0 or not summary) and more_bad == 0:
-        more_bad = 1
+    if args:
+        more_ok, more_bad, out = run_pytest("--durations=8", *args)
+        print(out)
+    else:
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            more_ok, more_bad = map(sum, zip(*pool.map(one_file, files())))
     passed, failed = passed + more_ok, failed + more_bad
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0

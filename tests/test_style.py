@@ -132,10 +132,10 @@ def test_guarantees_name_tests_that_exist():
 def test_make_targets_exist():
     """Each `make NAME` of the documents, and each name that is said to be no file, has a rule."""
     makefile = (ROOT / "Makefile").read_text()
-    rules = {name for line in re.findall(r"^([a-z][a-z -]*):(?!=)", makefile, re.M) for name in line.split()}
+    rules = {name for line in re.findall(r"^([a-z][a-z0-9 -]*):(?!=)", makefile, re.M) for name in line.split()}
     phony = set(re.search(r"^\.PHONY: (.*)", makefile, re.M)[1].split())
     docs = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
-    named = {name for doc in docs for name in re.findall(r"`(?:[A-Z_]+=\S+ )*make ([a-z-]+)", doc.read_text())}
+    named = {name for doc in docs for name in re.findall(r"`(?:[A-Z_]+=\S+ )*make ([a-z0-9-]+)", doc.read_text())}
     assert len(named) > 8
     assert phony | named <= rules, (phony | named) - rules
 

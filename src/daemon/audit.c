@@ -7,6 +7,7 @@
 #include "daemon/audit.h"
 
 #include <openssl/pem.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,6 +198,9 @@ void audit_tables_of(const struct config *c) {
 
 void audit(const struct config *c, struct diags *d) {
     daemon_check(c, DIAG_ERROR, d);
+    if (getpwnam(c->p.mail_owner) == NULL)
+        diag_add(d, DIAG_ERROR, c->main.path, 0,
+                 "mail_owner = %s: no such user: the daemon does not start", c->p.mail_owner);
     unread_say_refused(c, DIAG_ERROR, d);
     daemon_check_stores(c, d);
     foreign_check(c, d);

@@ -184,6 +184,41 @@ static void serve_bare_newline(struct session *s) {
     serve_next(s, CMD_DONE);
 }
 
+/* Text of a client for the log, as Postfix writes it: control characters as in C. */
+static void serve_add_escaped(struct sbuf *b, struct str text) {
+    static const char names[] = "a\ab\bf\fn\nr\rt\tv\v\\\\";
+    for (size_t i = 0; i < text.n; i++) {
+        unsigned char c = (unsigned char)text.p[i];
+        const char *name = names;
+        while (*name != '\0' && (unsigned char)name[1] != c)
+            name += 2;
+        if (*name != '\0')
+            sbuf_printf(b, "\\%c", *name);
+        else if (c < ' ' || c >= 0x7f)
+            sbuf_printf(b, "\\%03o", c);
+        else
+            sbuf_add_ch(b, (char)c);
+    }
+}
+
+/* A client that sends on before it has the answer to line, which RFC 2920 section 3.1 does not
+ * permit, is logged once: fail2ban looks for such clients.  rest: what came behind line. */
+static void serve_note_early(struct session *s, struct str line, struct str rest) {
+    struct str args;
+    enum smtp_verb v = smtp_verb_parse(line, &args);
+    bool waits = v == VERB_EHLO || v == VERB_HELO || v == VERB_NOOP || v == VERB_VRFY ||
+                 v == VERB_DATA || !s->esmtp;
+    if (rest.n == 0 || v == VERB_UNKNOWN || !waits || s->came_early || s->client.local)
+        return;
+    struct sbuf from = {0}, text = {0};
+    s->came_early = true;
+    serve_add_escaped(&text, str_make(rest.p, rest.n < 100 ? rest.n : 100));
+    log_info("smtpd", "improper command pipelining after %s from %s: %s", smtp_verb_name(v, true),
+             client_text(&s->client, &from), text.p);
+    sbuf_free(&from);
+    sbuf_free(&text);
+}
+
 static size_t serve_line(struct session *s, const char *p, size_t n) {
     bool bare = false;
     size_t used = serve_line_end(s, p, n, &bare);
@@ -208,6 +243,8 @@ static size_t serve_line(struct session *s, const char *p, size_t n) {
         serve_bare_newline(s);
         return used;
     }
+    if (!answer)
+        serve_note_early(s, line, str_make(p + used, n - used));
     serve_next(s, answer ? auth_line(s, line) : command_line(s, line));
     return used;
 }

@@ -103,6 +103,7 @@ struct session {
     bool wrapped;        /* TLS comes before the greeting */
     bool ends_in_crlf;   /* the client has ended a line in CR LF */
     enum smtp_verb verb; /* the last command */
+    bool came_early;     /* a command came before it may, and the log has said so */
     unsigned errors;     /* since a message was taken, as Postfix counts them */
     unsigned junk;       /* commands that lead nowhere, since a message was taken */
     unsigned ok[VERB_COUNT], total[VERB_COUNT];

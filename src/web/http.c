@@ -12,7 +12,8 @@
 #include "util/mem.h"
 #include "util/net.h"
 
-#define IDLE_S 75U /* a keep-alive connection, a client that does not read */
+#define IDLE_S 75U /* a client that does not read, or does not send the rest of a body */
+#define HEAD_S 10U /* a request whose head has not come, and a connection between two requests */
 
 struct http {
     struct web *w;
@@ -323,6 +324,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
         r = MEM_NEW(struct req);
         *r = (struct req){.w = h->w, .conn = conn};
         *ctx = r;
+        MHD_set_connection_option(conn, MHD_CONNECTION_OPTION_TIMEOUT, IDLE_S);
         return MHD_YES;
     }
     r->method = strcmp(method, "HEAD") == 0 ? "GET" : method;
@@ -350,8 +352,8 @@ static void on_done(void *cls, struct MHD_Connection *conn, void **ctx,
                     enum MHD_RequestTerminationCode how) {
     struct req *r = *ctx;
     (void)cls;
-    (void)conn;
     (void)how;
+    MHD_set_connection_option(conn, MHD_CONNECTION_OPTION_TIMEOUT, HEAD_S);
     if (r == NULL)
         return;
     if (r->reply != NULL)
@@ -382,7 +384,7 @@ bool http_start(struct web *w, int fd, void (*dispatch)(struct req *r)) {
                              MHD_USE_POLL | MHD_USE_ERROR_LOG,
                          0, NULL, NULL, on_request, &h, MHD_OPTION_EXTERNAL_LOGGER, on_panic, NULL,
                          MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, WEB_CONNECTIONS,
-                         MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                         MHD_OPTION_CONNECTION_TIMEOUT, HEAD_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                          (size_t)65536, MHD_OPTION_NOTIFY_COMPLETED, on_done, NULL,
                          MHD_OPTION_THREAD_STACK_SIZE, (size_t)(512 * 1024), MHD_OPTION_END);
     return d != NULL;

@@ -12,6 +12,11 @@ import time
 from kit import Client, FakeRelay, Posthouse, free_port, wait_for
 
 SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
+# The folder of another Debian, into which /tmp, /dev and /proc are bound (scripts/compat13.sh): its Postfix is asked.
+ROOT = os.environ.get("POSTFIX_ROOT", "/")
+INSIDE = [*SUDO, "chroot", ROOT] if ROOT != "/" else []
+AS_ROOT = INSIDE or SUDO  # before a command of Postfix's that root alone may give
+KEPT = ["--propagation", "unchanged"] if INSIDE else []  # its root is no mount point
 
 
 class NameServer:
@@ -71,15 +76,15 @@ class Postfix:
         self.proc = None
         for d in ("etc", "spool", "data"):
             (self.dir / d).mkdir()
-        subprocess.run([*SUDO, "chown", "postfix", self.dir / "data"], check=True)
+        subprocess.run([*AS_ROOT, "chown", "postfix", self.dir / "data"], check=True)
         (self.dir / "resolv.conf").write_text(f"nameserver {dns.address}\noptions timeout:1 attempts:1\n")
         self.log_path = self.dir / "maillog"
         self.master("")
         self.configure("")
-        subprocess.run([*SUDO, "postfix", "-c", str(self.dir / "etc"), "check"], check=True, capture_output=True)
+        subprocess.run([*AS_ROOT, "postfix", "-c", str(self.dir / "etc"), "check"], check=True, capture_output=True)
 
     def master(self, more):
-        text = pathlib.Path("/usr/share/postfix/master.cf.dist").read_text()
+        text = pathlib.Path(ROOT, "usr/share/postfix/master.cf.dist").read_text()
         text = text.replace("\nsmtp      inet", f"\n127.0.0.1:{self.port} inet")
         lines = [" ".join([*l.split()[:4], "n", *l.split()[5:]]) if l[:1] not in " #\t" and len(l.split()) > 7 else l
                  for l in text.splitlines()]
@@ -97,13 +102,13 @@ class Postfix:
             (self.dir / "etc" / name).write_text(text)
             if text.startswith("/"):
                 continue  # patterns
-            subprocess.run(["postmap", f"hash:{self.dir}/etc/{name}"], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run([*INSIDE, "postmap", f"hash:{self.dir}/etc/{name}"], check=True, stderr=subprocess.DEVNULL)
         self.master(master)
         self.configure(main)
         subprocess.run([*SUDO, "rm", "-f", self.log_path])
         script = f"mount --bind {self.dir}/resolv.conf /etc/resolv.conf && exec /usr/lib/postfix/sbin/master -d -c {self.dir}/etc"
         with open(self.dir / "stderr", "w") as errors:
-            self.proc = subprocess.Popen([*SUDO, "unshare", "-m", "sh", "-c", script], stdout=subprocess.DEVNULL,
+            self.proc = subprocess.Popen([*AS_ROOT, "unshare", "-m", *KEPT, "sh", "-c", script], stdout=subprocess.DEVNULL,
                                          stderr=errors, start_new_session=True)
 
     def case(self, main, files, master):
@@ -130,7 +135,7 @@ class Postfix:
         return self.read(self.log_path)
 
     def over(self):
-        subprocess.run([*SUDO, "postsuper", "-c", str(self.dir / "etc"), "-d", "ALL"], capture_output=True)
+        subprocess.run([*AS_ROOT, "postsuper", "-c", str(self.dir / "etc"), "-d", "ALL"], capture_output=True)
         self.kill()
 
     def kill(self):

@@ -31,7 +31,7 @@ def reload_by(postfix, how):
     if how == "SIGHUP":
         subprocess.run([*pair.SUDO, "kill", "-HUP", master_of(postfix)], check=True)
         return 0
-    return subprocess.run([*pair.SUDO, "postfix", "-c", str(postfix.dir / "etc"), "reload"], capture_output=True).returncode
+    return subprocess.run([*pair.AS_ROOT, "postfix", "-c", str(postfix.dir / "etc"), "reload"], capture_output=True).returncode
 
 
 def refuses_clients(postfix):

@@ -119,7 +119,7 @@ def both(tmp_path_factory):
             env = dict(os.environ, MAIL_CONFIG=f"{postfix.dir}/etc")
 
             def theirs(tool, args, text):
-                r = subprocess.run([*pair.SUDO, "env", f"MAIL_CONFIG={postfix.dir}/etc", tool, *args], input=text.encode("utf-8"),
+                r = subprocess.run([*pair.AS_ROOT, "env", f"MAIL_CONFIG={postfix.dir}/etc", tool, *args], input=text.encode("utf-8"),
                                    capture_output=True, env=env)
                 return r.returncode, r.stdout
             out.append(results(CALLS, lambda args, text: theirs("/usr/sbin/sendmail", args, text)[0], relay,

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from kit import Client, free_port, wait_for
-from pair import SUDO, NameServer, Ours, Postfix
+from pair import AS_ROOT, NameServer, Ours, Postfix
 
 MAIN = "relayhost = [127.0.0.1]:{port}\nminimal_backoff_time = 3000s\nmaximal_backoff_time = 4000s\n"
 MAILS = [("ann@a.example", ["one@far.example"]), ("ben@b.example", ["two@far.example", '"john doe"@away.example']),
@@ -47,7 +47,7 @@ def sides(tmp_path):
         ours.case(main, {}, "")
 
         def theirs(tool, args, stdin):
-            return subprocess.run([*SUDO, "env", f"MAIL_CONFIG={postfix.dir}/etc", "PATH=/usr/sbin:/usr/bin:/bin", tool, *args],
+            return subprocess.run([*AS_ROOT, "env", f"MAIL_CONFIG={postfix.dir}/etc", "PATH=/usr/sbin:/usr/bin:/bin", tool, *args],
                                   capture_output=True, text=True, input=stdin)
         yield Tools(postfix, theirs), Tools(ours.p, lambda tool, args, stdin: ours.p.run(*args, face=tool, stdin=stdin))
     finally:
@@ -93,15 +93,20 @@ def test_postsuper_expires_in_the_named_queue_alone(sides):
         assert sorted(held) == ["0", "1", "3"]
 
 
+IDS = [(["-h", "-"], "$1\n\n  $2\nNOSUCH\n$0\n"), (["-H", "-"], ""), (["-H", "-", "-d", "$3"], "$1\n$1\n"), (["-d", "-"], "$0\n$1")]
+
+
 def test_postsuper_from_standard_input(sides):
-    for args, stdin in ((["-h", "-"], "$1\n\n  $2\nNOSUCH\n$0\n"), (["-H", "-"], ""), (["-H", "-", "-d", "$3"], "$1\n$1\n"),
-                        (["-d", "-"], "$0\n$1")):
+    for args, stdin in IDS:
         theirs, ours = (side("postsuper", *args, stdin=stdin) for side in sides)
         assert (ours[0], lines(ours[2])) == (theirs[0], lines(theirs[2])), args
 
 
+QUEUE = [["-i", "$0"], ["-i", "NOSUCH"], ["-i", "a/b"], ["-s", "a b"], ["-f", "-p"], [], ["-p", "x"], ["-z"], ["-i"]]
+
+
 def test_postqueue(sides):
-    for args in [["-i", "$0"], ["-i", "NOSUCH"], ["-i", "a/b"], ["-s", "a b"], ["-f", "-p"], [], ["-p", "x"], ["-z"], ["-i"]]:
+    for args in QUEUE:
         theirs, ours = (side("postqueue", *args) for side in sides)
         assert ours[:2] == theirs[:2], args
         assert lines(by_name(ours[2])) == lines(theirs[2]), args
@@ -126,9 +131,12 @@ def test_mailq(sides):
         assert ours == theirs and len(ours) == 4
 
 
+SHAPES = [["deferred"], ["-s", "deferred"], ["-p", "-m", "1", "deferred"], ["-l", "-b", "4", "-t", "7", "deferred", "hold"],
+          ["hold", "incoming"], ["-w", "120", "deferred"]]
+
+
 def test_qshape(sides):
-    for args in [["deferred"], ["-s", "deferred"], ["-p", "-m", "1", "deferred"], ["-l", "-b", "4", "-t", "7", "deferred", "hold"],
-                 ["hold", "incoming"], ["-w", "120", "deferred"]]:
+    for args in SHAPES:
         for side in sides:
             side("postsuper", "-H", "ALL")
         theirs, ours = (side("qshape", *args) for side in sides)
@@ -165,7 +173,7 @@ def test_the_manuals_recipe(sides):
     for face in ("mailq", "postsuper"):
         ours(face, "-c", directory)  # makes the command's folder
     env = dict(os.environ, MAIL_CONFIG=directory, PATH=f"{directory}/cmd-mailq:{directory}/cmd-postsuper:{os.environ['PATH']}")
-    for side, run in ((theirs, [*SUDO, "env", f"MAIL_CONFIG={theirs.product.dir}/etc", "PATH=/usr/sbin:/usr/bin:/bin"]), (ours, [])):
+    for side, run in ((theirs, [*AS_ROOT, "env", f"MAIL_CONFIG={theirs.product.dir}/etc", "PATH=/usr/sbin:/usr/bin:/bin"]), (ours, [])):
         r = subprocess.run([*run, "sh", "-c", RECIPE], capture_output=True, text=True, env=env)
         assert r.stderr == f"postsuper: {side.ids[1]}: removed\npostsuper: Deleted: 1 message\n"
         assert side.ids[1] not in side("postqueue", "-j")[1]

@@ -105,6 +105,11 @@ def test_rows_that_make_mail_wait(tmp_path, param, row, bad):
         assert (len(line) == 1 and bad in line[0] and param in line[0] and rc == 2) if bad else (line == [] and rc == 0), said
 
 
+def test_an_owner_that_does_not_exist(tmp_path):
+    rc, said = check(tmp_path, "relayhost = [relay.example]\nmail_owner = no-such-owner\n", {})
+    assert rc == 2 and "mail_owner = no-such-owner: no such user" in said
+
+
 @pytest.mark.parametrize("row,bad", [
     ("must", 'there is no level "must"'), ("encrypt protocols=TLS1.2", 'there is no TLS protocol "TLS1.2"'),
     ("may ciphers=strong", 'there is no "strong"'), ("encrypt colour=red", "the attribute colour is not known"),

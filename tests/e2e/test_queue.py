@@ -489,6 +489,18 @@ def as_user(p, uid, face, *args, stdin=None):
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users' programs are run")
 
 
+def test_the_queue_of_another_configuration(dns):
+    """mailq -C DIRECTORY, as sendmail has it."""
+    main = f"relayhost = [127.0.0.1]:{free_port()}\n"
+    with Posthouse(main, dns=dns) as p, Posthouse(main, dns=dns) as other:
+        assert other.send(sender="there@x.example").startswith("250")
+        for face in ("mailq", "sendmail", "postqueue"):
+            more = {"mailq": [], "sendmail": ["-bp"], "postqueue": ["-p"]}[face]
+            option = "-c" if face == "postqueue" else "-C"
+            assert "there@x.example" in p.run(option, other.dir, *more, face=face, check=True).stdout, face
+            assert "there@x.example" not in p.run(*more, face=face, check=True).stdout, face
+
+
 @needs_root
 def test_every_user_lists_and_flushes(dns):
     """Whatever umask the queue's folder was made with."""

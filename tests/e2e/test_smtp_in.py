@@ -120,6 +120,15 @@ def test_malformed_commands(mta, line, want):
         assert c.cmd(line) == want
 
 
+def test_a_line_that_is_too_long_is_no_command(mta):
+    """No part of it is; what is long, but not too long, is."""
+    with mta.client() as c:
+        assert c.cmd("NOOP " + "x" * 2000) == "250 2.0.0 Ok"
+        c.raw("MAIL FROM:<a@x.example>" + " " * 3000 + "\r\n")
+        assert c.reply() == "500 5.5.2 Error: line too long" and c.reply() is None
+    mta.wait_log("line too long")
+
+
 def test_recipient_limit_and_size(mta):
     with mta.client() as c:
         c.cmd("MAIL FROM:<a@x.example>")

@@ -665,6 +665,23 @@ def test_start_says_what_is_wrong(dns, tmp_path):
         fails("web_owner = no-such-user\n", "web_owner is no user of this system")
     r = subprocess.run([BUILD / "src" / "posthouse-web", "-c", "/nonexistent", "-f"], capture_output=True, text=True)
     assert r.returncode == 1 and "No such file" in r.stderr
+    r = subprocess.run([BUILD / "src" / "posthouse-web", "-f"], capture_output=True, text=True, env={"MAIL_CONFIG": "/not-there"})
+    assert r.returncode == 1 and "/not-there: No such file" in r.stderr
+
+
+def test_requests_that_never_end_shut_nobody_out(web):
+    """As many as there are connections, each with half a head: they are given up soon, and others are served."""
+    half = [socket.create_connection(("127.0.0.1", web.web_port)) for _ in range(256)]
+    for s in half:
+        s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+
+    def served():
+        "an answer to others"
+        with contextlib.suppress(OSError):
+            return web.api().request("GET", "/healthz")[0] == 200
+    wait_for(served, 50)
+    for s in half:
+        s.close()
 
 
 # -- behind nginx --

@@ -1,0 +1,30 @@
+#!/bin/sh
+# The cases of tests/compat, given to the Postfix of Debian 13 (make compat-13).  Arguments are pytest's.
+# The random dialogues are left out: what they may draw is known of 3.7 alone.
+# Debian 13 is made by debootstrap in build-debian13/, once; it costs some 300 MB, and needs root.
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD/build-debian13
+mirror=${MIRROR:-http://deb.debian.org/debian}
+
+if [ "$(id -u)" != 0 ]; then
+    exec sudo -n -E sh "$0" "$@"
+fi
+if [ ! -x "$root/usr/sbin/postfix" ]; then
+    if ! command -v debootstrap >/dev/null && ! apt-get install -y -q --no-install-recommends debootstrap >/dev/null; then
+        echo "compat-13: debootstrap is needed, and apt-get could not install it" >&2
+        exit 2
+    fi
+    rm -rf "$root.part"
+    echo "compat-13: making Debian 13 in $root"
+    debootstrap --variant=minbase --include=postfix,postfix-pcre,postfix-cdb,postfix-lmdb,libsasl2-modules,perl,procps trixie "$root.part" "$mirror" >"$root.log" 2>&1 || {
+        tail -3 "$root.log" >&2
+        echo "compat-13: Debian 13 could not be had from $mirror (all of it: $root.log); MIRROR=… names another" >&2
+        exit 2
+    }
+    mv "$root.part" "$root"
+fi
+chroot "$root" postconf mail_version
+# The binds are in a namespace of their own, and go with it.
+exec unshare -m sh -c 'for d in /tmp /dev /proc; do mount --rbind $d "$0$d" || exit 2; done
+    POSTFIX_ROOT=$0 exec /usr/bin/python3 -m pytest -q --tb=short -p no:cacheprovider "$@"' "$root" "${@:-tests/compat}" --ignore=tests/compat/dialogues
