@@ -180,36 +180,25 @@ static int say_content(struct dialogue *d, struct str content) {
     return code;
 }
 
-/* The daemon takes no more recipients in this transaction. */
-static bool is_full(const struct dialogue *d, int code, size_t taken) {
-    return code == 452 && taken > 0 && str_istarts(sbuf_str(&d->r.text), "4.5.3");
-}
-
-/* One transaction with as many recipients, from the one at *at on, as the daemon takes.  Returns
- * the code that ended it, 2xx if all is well or no recipient was taken; *taken counts those that
- * were. */
-static int transact_some(struct dialogue *d, struct submission *s, size_t *at, size_t *taken) {
-    size_t now = 0;
+/* The whole message in one transaction: what fails has been taken for none of the recipients, and
+ * who tries again sends no second copy to any of them.  Returns the code that ended it, 2xx if all
+ * is well or no recipient was taken; *taken: how many were. */
+static int submission_transact(struct dialogue *d, struct submission *s, size_t *taken) {
+    *taken = 0;
     int code = say_mail(d, s);
     if (code / 100 != 2)
         return code;
-    for (; *at < s->n_rcpts; (*at)++) {
-        struct submission_rcpt *r = &s->rcpts[*at];
+    for (size_t i = 0; i < s->n_rcpts; i++) {
+        struct submission_rcpt *r = &s->rcpts[i];
         code = say_rcpt(d, s, r->addr);
         if (code == 0 || code == 421)
             return code;
-        if (is_full(d, code, now))
-            break;
         if (code / 100 == 2)
-            now++;
+            (*taken)++;
         else
             r->refused = dialogue_reply(d, code);
     }
-    if (now == 0)
-        return dialogue_say(d, "RSET\r\n", 6);
-    code = say_content(d, sbuf_str(&s->content));
-    *taken += code / 100 == 2 ? now : 0;
-    return code;
+    return *taken == 0 ? dialogue_say(d, "RSET\r\n", 6) : say_content(d, sbuf_str(&s->content));
 }
 
 /* -- those who were refused -- */
@@ -241,7 +230,7 @@ static void add_refused(const struct submission *s, const char *indent, struct s
 /* Others have the message, so the program that sent it does not look at what was refused. */
 static void tell_sender(struct dialogue *d, const struct submission *s) {
     struct submission note = {.cfg = s->cfg, .from = mem_strdup("")};
-    size_t at = 0, taken = 0;
+    size_t taken;
     if (s->from[0] != '\0') {
         submission_add(&note, str_of(s->from));
         sbuf_printf(&note.content, "From: Mail Delivery System <MAILER-DAEMON@%s>\nTo: <",
@@ -255,7 +244,7 @@ static void tell_sender(struct dialogue *d, const struct submission *s) {
         add_refused(s, "", &note.content);
         sbuf_add_c(&note.content, "\n--\n");
         add_header_of(sbuf_str(&s->content), &note.content);
-        transact_some(d, &note, &at, &taken);
+        submission_transact(d, &note, &taken);
     }
     submission_free(&note);
 }
@@ -286,10 +275,10 @@ static int submission_end(struct dialogue *d, const struct submission *s, size_t
 
 int submission_send(struct submission *s) {
     struct dialogue d = {.fd = -1};
-    size_t at = 0, taken = 0;
+    size_t taken = 0;
     int rc = dialogue_open(&d, s->cfg);
-    while (rc == EX_OK_ && at < s->n_rcpts) {
-        int code = transact_some(&d, s, &at, &taken);
+    if (rc == EX_OK_) {
+        int code = submission_transact(&d, s, &taken);
         if (code / 100 != 2)
             rc = dialogue_fatal(&d, code);
     }

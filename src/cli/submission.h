@@ -27,8 +27,8 @@ struct submission {
 
 /* Adds a recipient, in internal form. */
 void submission_add(struct submission *s, struct str addr);
-/* Hands the message over, in several transactions where the daemon takes no more recipients at a
- * time.  While the daemon is not there, waits a moment.  Those who were refused are told on
+/* Hands the message over, to all of its recipients or, where the status says that it failed, to
+ * none.  While the daemon is not there, waits a moment.  Those who were refused are told on
  * standard error, and the sender by mail if others were taken.  Returns an exit status. */
 int submission_send(struct submission *s);
 /* Asks for each recipient whether mail would be taken, and prints the answers; an exit status. */

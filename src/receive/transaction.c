@@ -11,7 +11,6 @@
 #include "receive/anvil.h"
 #include "receive/intake.h"
 #include "util/clock.h"
-#include "util/kset.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -50,6 +49,7 @@ void transaction_end(struct session *s) {
     sbuf_free(&tx->texts);
     sbuf_free(&tx->envid);
     mailerr_free(&tx->refused);
+    kset_free(&tx->named);
     free(tx->rcpts);
     free(tx);
 }
@@ -380,14 +380,16 @@ static bool rcpt_is_same(const struct transaction *tx, const struct rcpt_in *a,
                    str_make(tx->texts.p + b->orcpt_at, b->orcpt_n));
 }
 
+static bool rcpt_is_pending(const void *number, const void *transaction) {
+    const struct transaction *tx = transaction;
+    return rcpt_is_same(tx, &tx->rcpts[(uintptr_t)number - 1], &tx->pending);
+}
+
 /* Was the pending recipient named before?  It gets one copy, as Postfix's cleanup(8) has it, which
  * takes no notice of case. */
 static bool rcpt_is_repeated(struct transaction *tx) {
-    tx->pending.key = kset_mix_folded(0, transaction_rcpt_addr(tx, &tx->pending));
-    for (size_t i = 0; i < tx->n_rcpts; i++)
-        if (rcpt_is_same(tx, &tx->rcpts[i], &tx->pending))
-            return true;
-    return false;
+    tx->pending.key = kset_mix_folded(KSET_SEED, transaction_rcpt_addr(tx, &tx->pending));
+    return kset_get(&tx->named, tx->pending.key, rcpt_is_pending, tx) != NULL;
 }
 
 static enum cmd rcpt_accept(struct session *s) {
@@ -403,6 +405,7 @@ static enum cmd rcpt_accept(struct session *s) {
         tx->rcpts = mem_realloc(tx->rcpts, tx->cap_rcpts * sizeof *tx->rcpts);
     }
     tx->rcpts[tx->n_rcpts++] = tx->pending;
+    kset_add(&tx->named, tx->pending.key, (void *)(uintptr_t)tx->n_rcpts);
     if (tx->qid[0] == '\0') {
         qid_next(s->cfg->p.enable_long_queue_ids, &tx->id, tx->qid);
         client_text(&s->client, &from);
@@ -528,7 +531,8 @@ static bool rcpt_expected(struct session *s, struct str args) {
         tx_say(s, false, "503 5.5.1 Error: RCPT after BDAT"); /* RFC 3030 section 4.2 */
     else if (!str_istarts(args, "TO:"))
         tx_say(s, false, "501 5.5.4 Syntax: RCPT TO:<address>");
-    else if (s->tx->n_rcpts + s->tx->n_repeated >= (size_t)s->p->smtpd_recipient_limit)
+    else if (!s->client.local && /* sendmail(1) hands a message over whole */
+             s->tx->n_rcpts + s->tx->n_repeated >= (size_t)s->p->smtpd_recipient_limit)
         rcpt_too_many(s);
     else
         return !rate_exceeded(s, ANVIL_RCPT, s->p->smtpd_client_recipient_rate_limit);

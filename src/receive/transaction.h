@@ -11,6 +11,7 @@
 #include "receive/access.h"
 #include "receive/session.h"
 #include "route/alias.h"
+#include "util/kset.h"
 
 struct rcpt_in {
     size_t addr_at, addr_n;   /* into transaction->texts */
@@ -27,6 +28,7 @@ struct transaction {
     uint32_t flags;    /* ENV_* that MAIL asks for */
     struct rcpt_in *rcpts;
     size_t n_rcpts, cap_rcpts;
+    struct kset named;              /* recipients by key: the number in rcpts, from 1 */
     size_t n_repeated;              /* recipients that were named again */
     int64_t n_beyond;               /* refused because there were too many */
     struct rcpt_in pending;         /* the recipient that is being decided about */
