@@ -80,16 +80,15 @@ static void refuse_entry(struct refusals *to, const struct refusal_asker *who,
                                  e->line, own, false});
 }
 
-/* Parameters that are read from main.cf alone: an -o of another value would not be done. */
-static const char *const main_only[] = {"message_size_limit",
-                                        "myhostname",
+/* Parameters that are read from main.cf alone: an -o of a client or a server with another value
+ * would not be done. */
+static const char *const main_only[] = {"myhostname",
                                         "mydomain",
                                         "myorigin",
                                         "inet_protocols",
                                         "smtp_host_lookup",
                                         "smtp_dns_support_level",
                                         "soft_bounce",
-                                        "queue_minfree",
                                         "mydestination",
                                         "relay_domains",
                                         "virtual_mailbox_domains",
@@ -130,10 +129,23 @@ static bool differs_from_main(const struct refusal_asker *who, const struct cfg_
     return differs;
 }
 
+/* Is it a parameter that Posthouse has, and that changes mail by the line of a service that every
+ * mail passes in Postfix?  There is no such service here. */
+static bool changes_all_mail(const char *name) {
+    static const char *const log[] = {"syslog_name", "syslog_facility", "maillog_file"};
+    for (size_t i = 0; i < sizeof log / sizeof log[0]; i++)
+        if (strcmp(log[i], name) == 0)
+            return false;
+    return param_find(name, strlen(name)) != NULL && strncmp(name, "smtp_", 5) != 0 &&
+           strncmp(name, "smtpd_", 6) != 0;
+}
+
+/* elsewhere: the line is of another service, which every mail passes in Postfix. */
 static void refuse_main_only(struct refusals *to, const struct refusal_asker *who,
-                             const struct cfg_file *line) {
+                             const struct cfg_file *line, bool elsewhere) {
     for (size_t i = 0; i < line->n; i++)
-        if (is_main_only(line->v[i].name) && differs_from_main(who, &line->v[i]))
+        if ((elsewhere ? changes_all_mail(line->v[i].name) : is_main_only(line->v[i].name)) &&
+            differs_from_main(who, &line->v[i]))
             refusal_add(to, who,
                         (struct refusal){line->v[i].name, NULL,
                                          "it is read from main.cf alone, and not from an -o",
@@ -147,7 +159,7 @@ void refusals_add_line(struct refusals *to, const struct refusal_asker *who,
     as.receives = true;
     for (size_t i = 0; i < line->n; i++)
         refuse_entry(to, &as, &line->v[i], true);
-    refuse_main_only(to, &as, line);
+    refuse_main_only(to, &as, line, true);
 }
 
 static void refuse_words(struct refusals *to, const struct refusal_asker *who, const char *list) {
@@ -171,7 +183,7 @@ void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
     for (size_t i = 0; who->own != NULL && i < who->own->n; i++)
         refuse_entry(to, who, &who->own->v[i], true);
     if (who->own != NULL)
-        refuse_main_only(to, who, who->own);
+        refuse_main_only(to, who, who->own, false);
     for (size_t i = 0; i < who->main->n; i++)
         if (who->own == NULL || cfg_file_find(who->own, str_of(who->main->v[i].name)) == NULL)
             refuse_entry(to, who, &who->main->v[i], false);

@@ -344,7 +344,7 @@ static void on_owners(void *arg, const struct maps_answer *ans) {
 
 static enum access_step ask_owners(struct access_run *a) {
     struct keys keys = {.n = 0};
-    keys_sender(&keys, &a->f.cfg->p, a->f.sender);
+    keys_sender(&keys, a->f.p, a->f.sender);
     if (keys.n > 0 && a->f.p->smtpd_sender_login_maps[0] != '\0')
         a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, keys.v, keys.n,
                              on_owners, a);
@@ -413,7 +413,7 @@ static void keys_domain(struct access_run *a, struct str domain) {
 /* EMAIL ADDRESS PATTERNS, and with an extension ADDRESS EXTENSION. */
 static void keys_address(struct access_run *a, struct str addr) {
     struct str local = addr_local(addr);
-    const char *delimiters = a->f.cfg->p.recipient_delimiter;
+    const char *delimiters = a->f.p->recipient_delimiter;
     struct str bare = delimiters[0] == '\0' ? STR_NONE : addr_strip_ext(local, delimiters);
     if (addr.n == 0) {
         key_add(a, false, STR_LIT("<>"), STR_NONE);

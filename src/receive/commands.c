@@ -86,8 +86,9 @@ static void ehlo_add_auth(const struct session *s, struct ehlo *e) {
 
 /* In Postfix's order. */
 static void ehlo_offers(const struct session *s, struct ehlo *e) {
-    char size[32];
-    snprintf(size, sizeof size, " %lld", (long long)s->cfg->p.message_size_limit);
+    char size[32] = ""; /* no number: no limit */
+    if (s->p->message_size_limit > 0)
+        snprintf(size, sizeof size, " %lld", (long long)s->p->message_size_limit);
     ehlo_add(e, "PIPELINING", "");
     ehlo_add(e, "SIZE", size);
     if (!s->p->disable_vrfy_command)

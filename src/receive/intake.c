@@ -182,7 +182,7 @@ static struct sbuf *decode_to(struct intake *in) {
 /* What is too big or failed is read to its end, but not kept.  before: the length of to before the
  * bytes that are counted now. */
 static void check_size(struct intake *in, struct sbuf *to, size_t before) {
-    int64_t limit = in->p->message_size_limit;
+    int64_t limit = in->ops.size_limit;
     in->size += to->n - before;
     if (limit > 0 && in->size > (uint64_t)limit)
         in->too_big = true;

@@ -34,6 +34,7 @@ struct intake_ops {
     /* The end of the header section: appends fields that are missing to add. */
     void (*missing)(void *arg, struct header_scan *h, struct sbuf *add);
     struct edit_rules rules; /* its texts live as long as the configuration */
+    int64_t size_limit;      /* bytes of content; 0: none */
     void *arg;
 };
 
@@ -60,7 +61,7 @@ struct intake {
     bool hdr_done;                /* the header section is over and completed */
     uint64_t size;                /* bytes of content, without what intake_begin was given */
     uint64_t counted_mem;         /* bytes, of the budget of all intakes */
-    bool too_big;                 /* above message_size_limit: read on, not kept */
+    bool too_big;                 /* above ops.size_limit: read on, not kept */
     int failed;                   /* negative errno: the file cannot be written; 0: no failure */
     bool in_file;                 /* it goes to the file */
     uint64_t file_at;             /* bytes in the file and on their way there */

@@ -355,12 +355,20 @@ size_t message_input(struct session *s, const char *p, size_t n, enum cmd *rc) {
 
 /* -- DATA -- */
 
+/* Bytes that content may have: as in Postfix, where smtpd's -o does not raise what cleanup takes.
+ */
+static int64_t content_limit(const struct session *s) {
+    int64_t own = s->p->message_size_limit, all = s->cfg->p.message_size_limit;
+    return own == 0 || (all > 0 && all < own) ? all : own;
+}
+
 static void intake_start(struct session *s, enum intake_kind kind) {
     const struct params *p = &s->cfg->p;
     bool local = rewrites_headers(s);
     const struct intake_ops ops = {
         .ready = message_ready,
         .missing = missing_fields,
+        .size_limit = content_limit(s),
         .rules = {.drop = p->message_drop_headers,
                   .origin = local && p->append_at_myorigin ? p->myorigin : NULL,
                   .domain = local && p->append_dot_mydomain ? p->mydomain : NULL},

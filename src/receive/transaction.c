@@ -140,7 +140,7 @@ static enum cmd tx_say(struct session *s, bool ok, const char *text) {
 
 static bool mail_size(struct session *s, struct str value) {
     uint64_t size;
-    int64_t limit = s->cfg->p.message_size_limit;
+    int64_t limit = s->p->message_size_limit;
     if (!str_u64(value, &size)) {
         smtpd_reply(s, false, "501 5.5.4 Bad message size syntax");
         return false;
@@ -197,9 +197,9 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
 }
 
 static bool has_space(struct session *s) {
-    int64_t need = s->cfg->p.message_size_limit * 3 / 2;
-    if (need < s->cfg->p.queue_minfree)
-        need = s->cfg->p.queue_minfree;
+    int64_t need = s->p->message_size_limit * 3 / 2;
+    if (need < s->p->queue_minfree)
+        need = s->p->queue_minfree;
     if (spool_space(s->r->spool) > need)
         return true;
     log_warn("smtpd", "not enough free space in mail queue: %lld bytes < 1.5*message size limit",
@@ -407,7 +407,7 @@ static enum cmd rcpt_accept(struct session *s) {
     tx->rcpts[tx->n_rcpts++] = tx->pending;
     kset_add(&tx->named, tx->pending.key, (void *)(uintptr_t)tx->n_rcpts);
     if (tx->qid[0] == '\0') {
-        qid_next(s->cfg->p.enable_long_queue_ids, &tx->id, tx->qid);
+        qid_next(s->p->enable_long_queue_ids, &tx->id, tx->qid);
         client_text(&s->client, &from);
         if (s->sasl_user != NULL)
             sbuf_printf(&from, ", sasl_method=%s, sasl_username=%s", s->sasl_method, s->sasl_user);

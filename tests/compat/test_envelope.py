@@ -178,3 +178,31 @@ def test_codes_of_replies_like_postfix(name_server, postfix):
             mta.over()
     different = [(case, reply, said[1][case]) for case, reply in said[0].items() if said[1][case] != reply]
     assert different == [], "\n".join(map(str, different))
+
+
+# (message_size_limit of the service, what is sent)
+SIZES = [(own, size) for own in ("1500", "6000", "0") for size in (1000, 2500, 5000, 9000)]
+
+
+def test_size_limits_of_a_service_like_postfix(name_server, postfix):
+    """A service announces and checks its own limit; what main.cf allows is the most."""
+    said = []
+    with FakeRelay() as relay:
+        for mta in (postfix, pair.Ours(name_server)):
+            ports = free_ports(len(SIZES))
+            master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o message_size_limit={own}\n" for port, (own, _) in zip(ports, SIZES))
+            mta.case(MAIN.format(port=relay.port) + "message_size_limit = 4000\n", {}, master)
+            try:
+                wait_for(lambda: pair.listens(ports[-1]))
+                said.append({})
+                for port, (own, size) in zip(ports, SIZES):
+                    with Client(port) as c:
+                        announced = re.search("SIZE.*", c.ehlo)[0]
+                        declared = c.cmd(f"MAIL FROM:<a@x.test> SIZE={size}")[:9]
+                        c.cmd("RSET")
+                        sent = c.mail(content="Subject: x\r\n\r\n" + "x" * 98 * (size // 98) + "\r\n")
+                        said[-1][own, size] = announced, declared, re.sub(r"queued as \w+", "queued", sent)
+            finally:
+                mta.over()
+    different = [(case, reply, said[1][case]) for case, reply in said[0].items() if said[1][case] != reply]
+    assert different == [], "\n".join(map(str, different))

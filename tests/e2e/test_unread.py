@@ -244,9 +244,26 @@ def test_pickups_line_is_about_sendmail(dns):
 def test_an_override_that_is_read_from_main_cf_alone(dns):
     """It is refused where it says something else than main.cf."""
     ports = [free_port() for _ in range(3)]
-    overs = ["message_size_limit=2000", "soft_bounce=yes", "myhostname=mta.example"]
+    overs = ["hopcount_limit=7", "soft_bounce=yes", "myhostname=mta.example"]
     master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o {o}\n" for port, o in zip(ports, overs))
     with Posthouse("relayhost = [127.0.0.1]:9\n", master=master, dns=dns) as p:
         for port, taken in zip(ports, (False, False, True)):
             with Client(port) as c:
                 assert c.cmd("MAIL FROM:<a@x.example>") == ("250 2.1.0 Ok" if taken else REFUSED), port
+
+
+def test_a_line_that_every_mail_passes_has_no_settings_of_its_own(dns):
+    """What cleanup, qmgr and the others get by -o in Postfix is read from main.cf here, so another value is refused."""
+    lines = {"qmgr unix n - n 300 1 qmgr -o minimal_backoff_time=9s": "minimal_backoff_time",
+             "bounce unix - - n - 0 bounce -o bounce_size_limit=1": "bounce_size_limit",
+             "cleanup unix n - n - 0 cleanup -o message_size_limit=5": "message_size_limit",
+             "rewrite unix - - n - - trivial-rewrite -o append_dot_mydomain=yes": "append_dot_mydomain"}
+    good = "qmgr unix n - n 300 1 qmgr -o minimal_backoff_time=300s -o syslog_name=postfix/q -o smtpd_timeout=1s\n"
+    with Posthouse("relayhost = [127.0.0.1]:9\n", master=good, dns=dns) as p:
+        assert "not implemented" not in p.run("check").stdout
+        assert p.send().startswith("250")
+        text = (p.dir / "master.cf").read_text()
+        for line, name in lines.items():
+            (p.dir / "master.cf").write_text(text.replace(good, line + "\n"))
+            r = p.run("check")
+            assert r.returncode == 2 and re.search(rf"not implemented: {name}: it is read from main.cf alone", r.stdout), r.stdout

@@ -69,8 +69,7 @@ static void spool_answers(void) {
 
 /* -- intake -- */
 
-static struct params small = {
-    .message_size_limit = 20000, .message_memory_limit = 1 << 20, .spool_body_file_size = 3000};
+static struct params small = {.message_memory_limit = 1 << 20, .spool_body_file_size = 3000};
 static size_t n_ready;
 
 static void is_ready(void *arg) {
@@ -87,7 +86,7 @@ static void adds_a_field(void *arg, struct header_scan *h, struct sbuf *add) {
 }
 
 static const struct intake_ops plain_ops = {
-    .ready = is_ready, .missing = adds_a_field, .rules = {.drop = ""}};
+    .size_limit = 20000, .ready = is_ready, .missing = adds_a_field, .rules = {.drop = ""}};
 
 static struct intake *begin(enum intake_kind kind) {
     struct sbuf received = {0};
