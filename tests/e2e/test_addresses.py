@@ -1,7 +1,7 @@
 """One form of each address at the door: what is the same recipient, what is this system, who is always there."""
 import re
 
-from kit import Client, FakeRelay, Posthouse
+from kit import Client, FakeRelay, Posthouse, wait_for
 
 
 def rcpts(relay, text):
@@ -54,6 +54,22 @@ def test_postmaster_is_there_for_everybody(dns):
         assert c.reply().startswith("250")
         assert rcpts(relay, b"to postmaster") == ["PostMaster@own.example"]
     relay.stop()
+
+
+def test_postmaster_waits_where_nothing_delivers(dns):
+    """It is taken (RFC 5321 section 4.5.1), kept with its reason, and check says why beforehand."""
+    with Posthouse("relayhost = [127.0.0.1]:9\nmyorigin = own.example\nmydestination = own.example\n", dns=dns) as p:
+        assert "any client's for <Postmaster>" in p.run("check").stdout
+        with p.client() as c:
+            c.cmd("MAIL FROM:<a@x.example>")
+            assert c.cmd("RCPT TO:<pOSTMASTER>") == "250 2.1.5 Ok"
+            assert c.cmd("RCPT TO:<other@own.example>").startswith("451 4.3.5")
+            c.cmd("DATA")
+            c.raw(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            assert c.reply().startswith("250")
+        mail = wait_for(lambda: next((m for m in p.queue() if m["recipients"][0].get("delay_reason")), None))
+        assert mail["recipients"][0]["address"] == "pOSTMASTER@own.example"
+        assert "local" in mail["recipients"][0]["delay_reason"], mail
 
 
 def test_a_bare_newline_makes_no_command(dns):
