@@ -777,6 +777,23 @@ static void check_list(const struct service *svc, const char *name, const char *
     }
 }
 
+/* The words of receive/rewrite.c. */
+static void check_rewrite_clients(const struct service *svc, struct diags *d) {
+    static const char *const known_words[] = {
+        "permit_inet_interfaces", "permit_mynetworks",          "permit_sasl_authenticated",
+        "permit_tls_clientcerts", "permit_tls_all_clientcerts", "check_address_map"};
+    struct str rest = str_of(svc->p.local_header_rewrite_clients), word;
+    while (str_split_braces(&rest, LIST_SEPS, &word)) {
+        bool known = map_looks_like(word);
+        for (size_t i = 0; i < sizeof known_words / sizeof known_words[0]; i++)
+            known = known || str_ieq_c(word, known_words[i]);
+        if (!known)
+            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: local_header_rewrite_clients: there is no \"%.*s\"", svc->name,
+                     STR_FMT(word));
+    }
+}
+
 static void check_bare_newline(const struct service *svc, struct diags *d) {
     const char *file = svc->line > 0 ? "master.cf" : NULL;
     int64_t code = svc->p.smtpd_forbid_bare_newline_reject_code;
@@ -798,6 +815,7 @@ void receive_check(const struct config *cfg, struct diags *d) {
         if (svc->kind != SERVICE_SMTPD)
             continue;
         check_bare_newline(svc, d);
+        check_rewrite_clients(svc, d);
         for (size_t l = 0; l < RCPT_LISTS; l++)
             check_list(svc, rcpt_lists[l], rcpt_list(&svc->p, l), d);
         for (size_t l = 0; l < RCPT_LISTS; l++)

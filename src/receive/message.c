@@ -12,6 +12,7 @@
 
 #include "mail/address.h"
 #include "receive/intake.h"
+#include "receive/rewrite.h"
 #include "receive/transaction.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -78,21 +79,9 @@ static void add_received(const struct session *s, struct sbuf *b) {
     sbuf_add_c(b, "\r\n");
 }
 
-/* Is the client one of local_header_rewrite_clients?  permit_inet_interfaces, permit_mynetworks.
- * What sendmail -G hands over comes from elsewhere. */
-static bool rewrites_headers(const struct session *s) {
-    struct str who = str_of(s->p->local_header_rewrite_clients);
-    if (s->client.local)
-        return !s->tx->is_remote;
-    if (list_has_word(who, "permit_mynetworks") && client_is_in(&s->client, s->p->mynetworks))
-        return true;
-    return list_has_word(who, "permit_inet_interfaces") &&
-           cfg_is_own_address(s->cfg, s->client.addr);
-}
-
 /* Does this client get missing header fields added? */
 static bool completes_headers(const struct session *s) {
-    return s->p->always_add_missing_headers || rewrites_headers(s);
+    return s->p->always_add_missing_headers || s->tx->local_headers;
 }
 
 static void add_date_field(const struct transaction *tx, const char *field, struct sbuf *add) {
@@ -364,7 +353,7 @@ static int64_t content_limit(const struct session *s) {
 
 static void intake_start(struct session *s, enum intake_kind kind) {
     const struct params *p = &s->cfg->p;
-    bool local = rewrites_headers(s);
+    bool local = s->tx != NULL && s->tx->local_headers;
     const struct intake_ops ops = {
         .ready = message_ready,
         .missing = missing_fields,
@@ -384,6 +373,10 @@ static void intake_start(struct session *s, enum intake_kind kind) {
 }
 
 static enum cmd data_begin(struct session *s) {
+    if (s->tx->local_unknown) {
+        transaction_reject(s, "DATA", "451 4.3.0 Temporary lookup failure");
+        return CMD_DONE;
+    }
     intake_start(s, INTAKE_DATA);
     smtpd_say(s, "354 End data with <CR><LF>.<CR><LF>"); /* counted at its end */
     return CMD_DONE;
@@ -402,8 +395,10 @@ static enum cmd ask_restrictions(struct session *s, access_fn fn) {
 static void on_data_access(void *arg, enum verdict v, unsigned code, const char *text) {
     struct session *s = arg;
     s->tx->access = NULL;
-    enum cmd rc = v == VERDICT_REJECT ? transaction_refuse(s, "DATA", code, text) : data_begin(s);
-    smtpd_answered(s, rc);
+    enum cmd rc = v == VERDICT_REJECT ? transaction_refuse(s, "DATA", code, text)
+                                      : rewrite_ask(s, data_begin);
+    if (rc != CMD_WAIT)
+        smtpd_answered(s, rc);
 }
 
 enum cmd message_data(struct session *s, struct str args) {
@@ -416,7 +411,8 @@ enum cmd message_data(struct session *s, struct str args) {
     else if (args.n > 0)
         smtpd_reply(s, false, "501 5.5.4 Syntax: DATA");
     else
-        return ask_restrictions(s, on_data_access) == CMD_WAIT ? CMD_WAIT : data_begin(s);
+        return ask_restrictions(s, on_data_access) == CMD_WAIT ? CMD_WAIT
+                                                               : rewrite_ask(s, data_begin);
     return CMD_DONE;
 }
 
@@ -456,7 +452,12 @@ static enum cmd chunk_take(struct session *s, struct chunk c) {
     return message_follow(s, intake_chunk(s->intake, c.n, c.last));
 }
 
-static enum cmd chunk_first(struct session *s, struct chunk c) {
+static enum cmd chunk_first(struct session *s) {
+    struct chunk c = {s->tx->chunk_n, s->tx->chunk_last};
+    if (s->tx->local_unknown) {
+        transaction_reject(s, "BDAT", "451 4.3.0 Temporary lookup failure");
+        return chunk_drop(s, c);
+    }
     intake_start(s, INTAKE_BDAT);
     return chunk_take(s, c);
 }
@@ -467,10 +468,11 @@ static void on_bdat_access(void *arg, enum verdict v, unsigned code, const char 
     enum cmd rc;
     s->tx->access = NULL;
     if (v != VERDICT_REJECT)
-        rc = chunk_first(s, c);
+        rc = rewrite_ask(s, chunk_first);
     else if ((rc = transaction_refuse(s, "BDAT", code, text)) == CMD_DONE)
         rc = chunk_drop(s, c);
-    smtpd_answered(s, rc);
+    if (rc != CMD_WAIT)
+        smtpd_answered(s, rc);
 }
 
 enum cmd message_bdat(struct session *s, struct str args) {
@@ -494,5 +496,5 @@ enum cmd message_bdat(struct session *s, struct str args) {
         return chunk_take(s, c);
     s->tx->chunk_n = c.n;
     s->tx->chunk_last = c.last;
-    return ask_restrictions(s, on_bdat_access) == CMD_WAIT ? CMD_WAIT : chunk_first(s, c);
+    return ask_restrictions(s, on_bdat_access) == CMD_WAIT ? CMD_WAIT : rewrite_ask(s, chunk_first);
 }

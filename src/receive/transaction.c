@@ -44,6 +44,7 @@ void transaction_end(struct session *s) {
     route_cancel(tx->route);
     alias_cancel(tx->alias);
     access_cancel(tx->access);
+    lookup_cancel(s->r->lookup, tx->rewrite_asked);
     if (tx->expected)
         spool_expect(s->r->spool, -1);
     sbuf_free(&tx->texts);

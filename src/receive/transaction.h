@@ -46,7 +46,12 @@ struct transaction {
     uint64_t chunk_n;               /* bytes of the first BDAT, while access decides about it */
     bool chunk_last;                /* that was BDAT … LAST */
     bool expected;                  /* the spool was told that a message is on its way */
-    bool is_remote;                 /* sendmail says that another host wrote the message (-G) */
+    bool local_headers;             /* header addresses are completed: see rewrite.h */
+    bool local_unknown;             /* whether they are could not be found out */
+    struct str rewrite_rest;        /* words of local_header_rewrite_clients that are left */
+    uint32_t rewrite_asked;         /* the question about one; 0: none is open */
+    enum cmd (*rewrite_then)(struct session *s);
+    bool is_remote; /* sendmail says that another host wrote the message (-G) */
 };
 
 enum cmd transaction_mail(struct session *s, struct str args);
