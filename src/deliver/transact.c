@@ -285,7 +285,10 @@ static void txn_over(struct dsess *s, struct txn *t) {
 
 /* -- sending -- */
 
+/* Must the host have SMTPUTF8?  Not for mail that did not ask for it (strict_smtputf8 = no). */
 static bool needs_utf8(const struct envelope *e, const struct txn *t) {
+    if ((e->flags & ENV_SMTPUTF8) == 0)
+        return false;
     if (!addr_is_ascii(e->sender))
         return true;
     for (uint32_t k = 0; k < t->n_rcpts; k++)

@@ -26,8 +26,9 @@ static struct str pending_addr(const struct transaction *tx) {
     return transaction_rcpt_addr(tx, &tx->pending);
 }
 
-static bool wants_utf8(const struct transaction *tx) {
-    return (tx->flags & ENV_SMTPUTF8) != 0;
+/* May addresses be more than ASCII?  As in Postfix, undeclared too, unless strict_smtputf8. */
+static bool takes_utf8(const struct session *s) {
+    return (s->tx->flags & ENV_SMTPUTF8) != 0 || !s->p->smtputf8_enable || !s->p->strict_smtputf8;
 }
 
 static struct transaction *transaction_new(void) {
@@ -293,8 +294,7 @@ static bool mail_parse(struct session *s, struct str args) {
     size_t len = 0;
     if (asks_utf8(s, args))
         tx->flags |= ENV_SMTPUTF8;
-    struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(tx) || !s->p->smtputf8_enable,
-                          true};
+    struct addr_opts o = {s->p->strict_rfc821_envelopes, takes_utf8(s), true};
     enum addr_rc rc = addr_parse(args, &o, &tx->texts, &len);
     if (rc != ADDR_OK || is_option(s, 0)) {
         bad_address(s, rc, "501 5.1.7 Bad sender address syntax");
@@ -545,8 +545,7 @@ static bool rcpt_parse(struct session *s, struct str args) {
     struct transaction *tx = s->tx;
     size_t len = 0, begun = tx->texts.n;
     struct str key, value;
-    struct addr_opts o = {s->p->strict_rfc821_envelopes, wants_utf8(tx) || !s->p->smtputf8_enable,
-                          false};
+    struct addr_opts o = {s->p->strict_rfc821_envelopes, takes_utf8(s), false};
     enum addr_rc rc = addr_parse(args, &o, &tx->texts, &len);
     if (rc != ADDR_OK || is_option(s, begun)) {
         bad_address(s, rc, "501 5.1.3 Bad recipient address syntax");

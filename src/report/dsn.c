@@ -39,7 +39,7 @@ struct report {
     char qid[QID_MAX];
     char *boundary; /* owned */
     int64_t now_us;
-    bool utf8; /* RFC 6533: addresses and header may have more than ASCII */
+    bool utf8; /* the original asked for SMTPUTF8: the form of RFC 6533 */
 };
 
 /* Where text is folded at a blank, and where without one. */
@@ -216,7 +216,9 @@ static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
         report_given(r, "Original-Recipient: ", str_make(rcpt->rcpt->orcpt.p, type_n),
                      str_from(rcpt->rcpt->orcpt, type_n));
     else
-        report_address(r, "Original-Recipient: rfc822;", addr, "");
+        report_address(
+            r, addr_is_ascii(addr) ? "Original-Recipient: rfc822;" : "Original-Recipient: utf-8;",
+            addr, "");
     report_line(r, "Action: %s", action(r->d));
     report_line(r, "Status: %s", e->dsn);
     if (e->mta != NULL)
@@ -299,7 +301,7 @@ struct envelope *dsn_build(const struct dsn *d, struct sbuf *content) {
     sbuf_printf(&boundary, "%s.%lld/%s", d->env->qid, (long long)(r.now_us / 1000000),
                 d->cfg->p.myhostname);
     r.boundary = boundary.p;
-    r.utf8 = (d->env->flags & ENV_SMTPUTF8) != 0 || !addr_is_ascii(d->env->sender);
+    r.utf8 = (d->env->flags & ENV_SMTPUTF8) != 0;
     report_write(&r);
     content_bdat(&in, sbuf_str(&r.text), content);
     content_bdat_end(&in, content);

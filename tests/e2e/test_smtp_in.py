@@ -19,7 +19,7 @@ def relay():
 def mta(dns, relay):
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtpd_hard_error_limit = 100\n"
                    "smtpd_soft_error_limit = 100\nmessage_size_limit = 100000\n"
-                   "smtpd_recipient_limit = 5\nsmtpd_forbid_bare_newline_exclusions =\n", dns=dns) as p:
+                   "smtpd_recipient_limit = 5\nsmtpd_forbid_bare_newline_exclusions =\nstrict_smtputf8 = yes\n", dns=dns) as p:
         yield p
 
 

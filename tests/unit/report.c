@@ -160,7 +160,7 @@ static void test_flags(void **state) {
 /* RFC 6533 for senders and mail that need it. */
 static void test_global(void **state) {
     (void)state;
-    struct envelope t = {.sender = STR_LIT("j\xc3\xb6rg@client.example")};
+    struct envelope t = {.sender = STR_LIT("j\xc3\xb6rg@client.example"), .flags = ENV_SMTPUTF8};
     mailerr_set(&err, MAIL_BOUNCED, "5.1.1", "no");
     struct case_report c = build(DSN_FAILED, t, STR_LIT(CONTENT), true);
     assert_true((c.report->flags & (ENV_SMTPUTF8 | ENV_8BIT)) == (ENV_SMTPUTF8 | ENV_8BIT));
@@ -168,6 +168,10 @@ static void test_global(void **state) {
     assert_true(has(&c, "Content-Type: message/global-delivery-status\r\n"));
     assert_true(has(&c, "Content-Type: message/global\r\n"));
     assert_true(has(&c, "X-Postfix-Sender: utf-8; j\xc3\xb6rg@client.example\r\n"));
+    drop(&c);
+    t.flags = 0; /* it did not ask for the extension, and no host needs it for the report */
+    c = build(DSN_FAILED, t, STR_LIT(CONTENT), true);
+    assert_true((c.report->flags & ENV_SMTPUTF8) == 0 && has(&c, "=delivery-status"));
     drop(&c);
     t.sender = STR_LIT("s@client.example");
     c = build(DSN_FAILED, t, STR_LIT(CONTENT), true);
