@@ -311,7 +311,10 @@ static enum step next_hop(struct dsess *s) {
     if (!nexthop_split(&s->hops_left, &one) &&
         (!add_fallback(s) || !nexthop_split(&s->hops_left, &one)))
         return STEP_ROUND_OVER;
-    const char *why = nexthop_parse(&s->hop, one, 25);
+    uint16_t port;
+    const char *why = nexthop_port(str_of(s->p->smtp_tcp_port), &port)
+                          ? nexthop_parse(&s->hop, one, port)
+                          : "smtp_tcp_port is no port";
     if (why == NULL)
         return begin_hop(s);
     session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.3.5", "bad next hop \"%.*s\": %s", STR_FMT(one),

@@ -13,7 +13,7 @@ static const struct {
 } services[] = {{"smtp", 25},         {"smtps", 465},      {"ssmtp", 465},
                 {"submissions", 465}, {"submission", 587}, {"lmtp", 24}};
 
-static bool port_parse(struct str s, uint16_t *port) {
+bool nexthop_port(struct str s, uint16_t *port) {
     uint64_t v;
     if (str_u64(s, &v)) {
         *port = (uint16_t)v;
@@ -45,7 +45,7 @@ static const char *check_prefix(struct str text) {
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         struct str rest = str_from(text, str_of(words[i]).n);
         uint16_t port;
-        if (str_istarts(text, words[i]) && !port_parse(rest, &port))
+        if (str_istarts(text, words[i]) && !nexthop_port(rest, &port))
             return "a transport name does not belong in a next hop: write only [host]:port";
     }
     return NULL;
@@ -79,7 +79,7 @@ const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_p
                 return "no port after ':'";
         }
     }
-    if (service.n > 0 && !port_parse(service, &n->port))
+    if (service.n > 0 && !nexthop_port(service, &n->port))
         return "bad port or unknown service";
     return check_host(n);
 }

@@ -13,6 +13,8 @@ struct nexthop {
     uint16_t port;
 };
 
+/* Is it a port: a number, or a service that is known? */
+bool nexthop_port(struct str text, uint16_t *port);
 /* Parses one destination; NULL, or what is wrong with it. */
 const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_port);
 /* The next destination of a list separated by commas or blanks. */

@@ -536,3 +536,9 @@ def test_a_reload_while_names_are_looked_up(moving):
                 p.send(sender=f"b{i}@x.example")
                 relays[i % 2].wait_mails(i // 2 + 1)
             assert p.child("relay") == pid and "killed by signal" not in p.log()
+
+
+def test_a_next_hop_without_a_port_has_that_of_smtp_tcp_port(dns):
+    with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]\nsmtp_tcp_port = {relay.port}\n", dns=dns) as p:
+        p.send()
+        relay.wait_mail(b"hello")

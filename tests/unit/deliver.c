@@ -483,6 +483,8 @@ static void test_unusable_exchangers(void **state) {
     expect_targets("", true, "bad.example", "4.3.5 " MALFORMED("bad.example"));
     expect_targets("ignore_mx_lookup_error = yes\n", false, "bad.example",
                    "bad.example[198.51.100.66] ");
+    expect_targets("smtp_tcp_port = nowhere\n", true, "[a.example]",
+                   "4.3.5 bad next hop \"[a.example]\": smtp_tcp_port is no port");
     expect_targets("", false, "half.example", "a.example[198.51.100.1] ");
     expect_targets("", false, "null.example", "5.1.0 " NO_MAIL);
     expect_targets("", true, "null.example", "4.3.5 " NO_MAIL);
