@@ -176,7 +176,8 @@ def test_no_client_is_lost_while_listeners_are_changed(dns):
     text = file.read_text()
     with p:
         for i in range(10):
-            file.write_text(text + (f"127.0.0.1:{other} inet n - n - - smtpd\n" if i % 2 == 0 else ""))
+            (p.dir / "next").write_text(text + (f"127.0.0.1:{other} inet n - n - - smtpd\n" if i % 2 == 0 else ""))
+            (p.dir / "next").rename(file)  # a reload that is still going on reads it whole
             p.proc.send_signal(signal.SIGHUP)
             for _ in range(20):
                 with p.client() as c:
