@@ -236,6 +236,9 @@ int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) 
         if (set->v[i].kind != LISTEN_SMTPD) {
             set_add(&next, set->v[i].svc_name, set->v[i]);
             set->v[i].taken = true;
+        } else if (!set->v[i].taken) {
+            /* the relay has it for a moment yet: its port can be bound again at once */
+            shutdown(set->v[i].fd, SHUT_RDWR);
         }
     set_clear(set);
     *set = next;
