@@ -144,6 +144,7 @@ static bool client_ciphers(struct client_tls *t, const struct params *p,
     const char *grade =
         text_or(policy->grade, must ? p->smtp_tls_mandatory_ciphers : p->smtp_tls_ciphers);
     sbuf_add_c(&out, text_or(policy->exclude, p->smtp_tls_exclude_ciphers));
+    size_t of_all = out.n;
     if (must && policy->exclude == NULL)
         sbuf_printf(&out, " %s", p->smtp_tls_mandatory_exclude_ciphers);
     sbuf_add_c(&out, policy->level > LEVEL_ENCRYPT ? " aNULL" : must ? " eNULL" : "");
@@ -152,8 +153,8 @@ static bool client_ciphers(struct client_tls *t, const struct params *p,
     if (!ok)
         client_tls_bad(t,
                        bad.p == grade ? must ? "smtp_tls_mandatory_ciphers" : "smtp_tls_ciphers"
-                       : must         ? "smtp_tls_mandatory_exclude_ciphers"
-                                      : "smtp_tls_exclude_ciphers",
+                       : bad.p < out.p + of_all ? "smtp_tls_exclude_ciphers"
+                                                : "smtp_tls_mandatory_exclude_ciphers",
                        "there is no \"%.*s\"", STR_FMT(bad));
     sbuf_free(&out);
     t->conf.ciphers = t->ciphers.p;

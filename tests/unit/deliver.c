@@ -3,7 +3,9 @@
  */
 #include "unit.h"
 
+#include "../fuzz/bundle.h"
 #include "deliver/probe.h"
+#include "deliver/secure.h"
 #include "deliver/session.h"
 #include "deliver/verdict.h"
 #include "util/chance.h"
@@ -122,6 +124,15 @@ static void test_tls_policies(void **state) {
          NULL},
         {"may connection_reuse", "\"connection_reuse\" is no attribute=value", 0, NULL, NULL},
         {"secure tafile=/a", "the attribute tafile is not known", 0, NULL, NULL},
+        {"fingerprint match=00:11|22 match=33:44", NULL, LEVEL_FINGERPRINT, "00:11|22|33:44", NULL},
+        {"dane", "there is no level \"dane\"", 0, NULL, NULL},
+        {"encrypt protocols=TLSv1.2:>=TLSv1.2 ciphers=high exclude=aRSA", NULL, LEVEL_ENCRYPT, NULL,
+         NULL},
+        {"encrypt protocols=TLSv1.2,protocols=TLSv1.3", "protocols is given twice", 0, NULL, NULL},
+        {"may protocols=TLSv9", "there is no TLS protocol \"TLSv9\"", 0, NULL, NULL},
+        {"may ciphers=strong", "ciphers=strong: there is no \"strong\"", 0, NULL, NULL},
+        {"may ciphers=high ciphers=high", "ciphers is given twice", 0, NULL, NULL},
+        {"may exclude=a exclude=b", "exclude is given twice", 0, NULL, NULL},
     };
     struct tls_policy p = {.level = LEVEL_NONE};
     (void)state;
@@ -146,6 +157,51 @@ static void test_tls_policies(void **state) {
         enum tls_level back;
         assert_true(tls_level_parse(str_of(tls_level_name((enum tls_level)level)), &back));
         assert_int_equal(back, level);
+    }
+}
+
+/* Which parameter is wrong, and how: `posthouse check` and the mail that waits say it. */
+static void test_client_settings(void **state) {
+    static const struct {
+        const char *settings, *param, *why;
+        enum tls_level level;
+    } rows[] = {
+        {"", NULL, NULL, LEVEL_MAY},
+        {"smtp_tls_protocols = TLSv9\n", "smtp_tls_protocols", "there is no TLS protocol \"TLSv9\"",
+         LEVEL_MAY},
+        {"smtp_tls_protocols = TLSv9\n", NULL, NULL, LEVEL_ENCRYPT},
+        {"smtp_tls_mandatory_protocols = !x\n", "smtp_tls_mandatory_protocols",
+         "there is no TLS protocol \"!x\"", LEVEL_SECURE},
+        {"smtp_tls_ciphers = strong\n", "smtp_tls_ciphers", "there is no \"strong\"", LEVEL_MAY},
+        {"smtp_tls_mandatory_ciphers = good\n", "smtp_tls_mandatory_ciphers",
+         "there is no \"good\"", LEVEL_ENCRYPT},
+        {"smtp_tls_exclude_ciphers = aNULL, !x\n", "smtp_tls_exclude_ciphers", "there is no \"!x\"",
+         LEVEL_MAY},
+        {"smtp_tls_exclude_ciphers = aNULL, !x\n", "smtp_tls_exclude_ciphers", "there is no \"!x\"",
+         LEVEL_ENCRYPT},
+        {"smtp_tls_exclude_ciphers = aRSA\nsmtp_tls_mandatory_exclude_ciphers = !y\n",
+         "smtp_tls_mandatory_exclude_ciphers", "there is no \"!y\"", LEVEL_ENCRYPT},
+        {"smtp_tls_mandatory_exclude_ciphers = !y\n", NULL, NULL, LEVEL_MAY},
+        {"smtp_tls_cert_file = /gone.pem\n", "smtp_tls_cert_file",
+         "/gone.pem: No such file or directory", LEVEL_MAY},
+        {"smtp_tls_chain_files = /one.pem /two.pem\n", "smtp_tls_chain_files",
+         "/one.pem: No such file or directory", LEVEL_MAY},
+        {"smtp_tls_CAfile = /gone.pem\n", "smtp_tls_CAfile", "/gone.pem: No such file or directory",
+         LEVEL_MAY},
+        {"smtp_tls_CApath = /gone\n", "smtp_tls_CApath", "/gone: No such file or directory",
+         LEVEL_VERIFY}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct config *cfg = bundle_config(str_of(rows[i].settings), STR_NONE);
+        const char *param = NULL;
+        char *why = NULL;
+        bool good = secure_check(cfg, &cfg->p, rows[i].level, &param, &why);
+        if (good != (rows[i].param == NULL) || (!good && strcmp(param, rows[i].param) != 0) ||
+            (!good && strcmp(why, rows[i].why) != 0))
+            fail_msg("%s at %s: %s: %s", rows[i].settings, tls_level_name(rows[i].level),
+                     good ? "good" : param, good ? "" : why);
+        free(why);
+        config_unref(cfg);
     }
 }
 
@@ -595,6 +651,7 @@ int main(void) {
         cmocka_unit_test(test_which_error_stands_for_all_hosts),
         cmocka_unit_test(test_error_of_a_round),
         cmocka_unit_test(test_tls_policies),
+        cmocka_unit_test(test_client_settings),
         cmocka_unit_test(test_host_in_use),
         cmocka_unit_test(test_advice),
         cmocka_unit_test(test_advice_for_replies),
