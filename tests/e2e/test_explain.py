@@ -8,6 +8,7 @@ import pytest
 from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
 
 import servers
+from test_relay_host import Script
 
 SECRET = "pass:word-of-the-relay"
 
@@ -222,3 +223,25 @@ def test_what_is_refused_is_explained(dns):
         p.reload()
         said = [line for line in p.run("explain", "a@x.example", "b@y.example").stdout.splitlines() if "refused: " in line]
         assert len(said) == 1 and "always_bcc is not implemented" in said[0], said
+
+
+# How a relay host ends the dialogue of `posthouse test`, and what is said of it.
+ENDS = [({"MAIL": [""]}, "lost connection with .* while sending MAIL FROM"), ({"RCPT": [""]}, "lost connection with .* while sending RCPT TO"),
+        ({"RSET": [""]}, "lost connection with .* while sending RSET"), ({"RSET": ["502 5.5.1 what"]}, "Protocol error: .* said 502"),
+        ({"MAIL": ["250 2.1.0 ok", "250 2.1.0 ok"], "RCPT": ["550 5.1.1 nobody"]}, "Protocol error|550 5.1.1 nobody"),
+        ({"MAIL": ["25 what"]}, "malformed or endless reply while sending MAIL FROM"), ({"RCPT": ["421 4.3.2 bye", ""]}, "421 4.3.2 bye"),
+        ({"MAIL": ["354 go"]}, "said: 354 go"), ({"RCPT": ["550 5.1.1 nobody"]}, "mail would be: bounced"), ({}, "250 2.1.5 ok")]
+
+
+def test_a_dialogue_that_ends_otherwise(dns):
+    """What is found is said, and only a dialogue that went through is called good."""
+    relays = [Script(says) for says, _ in ENDS]
+    rows = "".join(f"s{i}@x.example [127.0.0.1]:{r.port}\n" for i, r in enumerate(relays))
+    with Posthouse("sender_dependent_relayhost_maps = texthash:{dir}/hops\n", dns=dns, files={"hops": rows}) as p:
+        for i, (says, words) in enumerate(ENDS):
+            r = p.run("test", f"s{i}@x.example", "b@y.example")
+            assert re.search(words, r.stdout), (says, r.stdout)
+            assert (r.returncode == 0) == (says == {}), (says, r.stdout)
+    for r in relays:
+        assert not r.taken
+        r.stop()

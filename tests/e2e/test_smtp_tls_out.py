@@ -1,5 +1,6 @@
 """TLS to relay hosts: each transport's own settings, the client's certificate, the name for SNI, and what becomes of mail when
 TLS is refused or breaks."""
+import hashlib
 import re
 import ssl
 import subprocess
@@ -73,6 +74,43 @@ def test_policy_of_a_domain(dns, policy, result):
             p.send(rcpts=["b@aonly.example"])
             p.wait_log("dsn=" + result)
             assert len(relay.mails) == ("sent" in result)
+
+
+# A row for the next hop, and what becomes of mail to a host whose certificate is for relay.server.
+PROOFS = [("secure", "sent"), ("verify", "sent"), ("secure match=relay.server", "sent"), ("secure match=other.test", "does not match"),
+          ("secure match=other.test:hostname", "sent"), ("secure match=.server", "sent"), ("secure match=.relay.server", "does not match"),
+          ("secure match=dot-nexthop", "does not match"), ("verify match=nexthop", "sent"), ("fingerprint", "sent"),
+          ("fingerprint match={print}", "sent"), ("fingerprint match=00:11|{lower}", "sent"), ("fingerprint match=00:11", "not verified"),
+          ("fingerprint match={print}:00", "not verified"), ("encrypt ciphers=high exclude=aNULL", "sent"),
+          ("encrypt protocols=TLSv1.2", "sent"), ("encrypt servername=-no-", "is no host name"), ("none", "sent"), ("may", "sent")]
+
+
+def test_what_a_certificate_has_to_prove(dns, cert):
+    """One daemon, a host and a row for each case; where nothing is proven nothing is said to the host, and no login."""
+    der = ssl.PEM_cert_to_DER_cert(cert[0].read_text())
+    mark = ":".join(re.findall("..", hashlib.sha256(der).hexdigest().upper()))
+    relays = [FakeRelay(tls=server_tls(*cert), auth=["PLAIN"]) for _ in range(len(PROOFS) + 2)]
+    policies = "".join(f"[relay.server]:{r.port} " + row.format(print=mark, lower=mark.lower()) + "\n"
+                       for (row, _), r in zip(PROOFS, relays))
+    services = "bare unix - - n - - smtp\n  -o smtp_tls_security_level=fingerprint\n  -o smtp_tls_fingerprint_cert_match=\n" \
+               "odd unix - - n - - smtp\n  -o smtp_tls_security_level=fingerprint\n  -o smtp_tls_fingerprint_digest=none-such\n"
+    ways = ["smtp"] * len(PROOFS) + ["bare", "odd"]
+    hops = ",".join(f"d{i}.example={way}:[relay.server]:{r.port}" for i, (way, r) in enumerate(zip(ways, relays)))
+    main = f"transport_maps = inline:{{{{{hops}}}}}\nsmtp_tls_policy_maps = texthash:{{dir}}/pol\nsmtp_tls_CAfile = {cert[0]}\n" \
+           f"smtp_tls_fingerprint_digest = sha256\nsmtp_tls_fingerprint_cert_match = 00:11, {mark}\nsmtp_tls_loglevel = 1\n" \
+           "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_sasl_password_maps = static:u:p4ssw0rd\n"
+    with Posthouse(main, dns=dns, master=services, files={"pol": policies}) as p:
+        for i in range(len(relays)):
+            p.send(rcpts=[f"b@d{i}.example"])
+        p.wait_log("status=", count=len(relays))
+        said = dict(re.findall(r"to=<b@d(\d+)\.example>.* status=(.*)", p.log()))
+        wanted = [result for _, result in PROOFS] + ["there is none to match", "smtp_tls_fingerprint_digest = none-such"]
+        for i, (result, relay) in enumerate(zip(wanted, relays)):
+            assert result in said[str(i)], (i, result, said[str(i)])
+            talked = {s.auth for s in relay.sessions if s.auth} | {c for s in relay.sessions for c in s.commands if c[:4] == "MAIL"}
+            assert bool(talked) == (result == "sent"), (i, talked)
+    for relay in relays:
+        relay.stop()
 
 
 def test_each_transport_has_its_own_settings(dns, cert):
