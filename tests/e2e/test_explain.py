@@ -226,7 +226,8 @@ def test_what_is_refused_is_explained(dns):
 
 
 # How a relay host ends the dialogue of `posthouse test`, and what is said of it.
-ENDS = [({"MAIL": [""]}, "lost connection with .* while sending MAIL FROM"), ({"RCPT": [""]}, "lost connection with .* while sending RCPT TO"),
+ENDS = [({"MAIL": [""]}, "lost connection with .* while sending MAIL FROM"),
+        ({"RCPT": [""]}, "lost connection with .* while sending RCPT TO"),
         ({"RSET": [""]}, "lost connection with .* while sending RSET"), ({"RSET": ["502 5.5.1 what"]}, "Protocol error: .* said 502"),
         ({"MAIL": ["250 2.1.0 ok", "250 2.1.0 ok"], "RCPT": ["550 5.1.1 nobody"]}, "Protocol error|550 5.1.1 nobody"),
         ({"MAIL": ["25 what"]}, "malformed or endless reply while sending MAIL FROM"), ({"RCPT": ["421 4.3.2 bye", ""]}, "421 4.3.2 bye"),

@@ -465,6 +465,21 @@ def test_what_one_host_puts_off_the_next_one_is_given(dns):
         relay.stop()
 
 
+def test_what_the_first_host_took_is_noted_while_the_second_is_silent(dns):
+    """A daemon that is killed then sends to the other recipient only."""
+    late = {"RCPT": lambda line: "450 4.2.1 not now" if "<late" in line else None}
+    with FakeRelay(replies=late) as first, kit.Listener(lambda conn: conn.recv(1)) as silent, \
+            Posthouse(f"relayhost = [127.0.0.1]:{first.port}, [127.0.0.1]:{silent.port}\n", dns=dns) as p:
+        p.send(rcpts=["early@y.example", "late@y.example"])
+        p.wait_log("to=<early@y.example>.*status=sent")
+        wait_for(lambda: [r["address"] for q in p.queue() for r in q["recipients"]] == ["late@y.example"])
+        p.kill()
+        late.clear()
+        p.start()
+        wait_for(lambda: p.queue() == [])
+        assert [m["rcpts"][0][:14] for m in first.mails] == ["RCPT TO:<early", "RCPT TO:<late@"]
+
+
 @pytest.mark.parametrize("grey", ["450 4.2.0 greylisted", "421 4.3.2 not you", ""])
 def test_a_dead_second_host_stops_nothing(dns, grey):
     """What the first one puts off meets the second, which is dead: the first one works, and other mail goes on to it."""
