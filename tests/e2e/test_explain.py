@@ -151,7 +151,7 @@ REFUSALS = [  # stage and reply of the relay host; the words that say what to do
     ("AUTH", "535 5.7.139 Authentication unsuccessful, the user credentials were incorrect or basic authentication is disabled", "basic authentication is switched off"),
     ("AUTH", "550 5.7.30 Basic authentication is not supported for Client Submission.", "retired basic authentication"),
     ("AUTH", "535 5.7.8 Error: authentication failed", "User name or password is wrong"),
-    ("MAIL", "550 5.7.60 SMTP; Client does not have permissions to send as this sender", "Send As"),
+    ("MAIL", "550 5.7.60 SMTP; Client does not have permissions to send as this sender", "may not send as this sender"),
     ("MAIL", "554 Message rejected: Email address is not verified. The following identities failed the check in region EU", "verify the sender's domain"),
     ("MAIL", "530 5.7.0 Must issue a STARTTLS command first", "TLS first"),
     ("RCPT", "554 5.7.1 <b@y.example>: Relay access denied", "does not relay for us"),
