@@ -77,7 +77,7 @@ struct msg {
     bool ended;                   /* the spool knows that nothing is left to do */
     bool deleted;                 /* by the administrator; what is on the wire ends first */
     bool finishing;               /* a report, or a read for one, is with the spool */
-    bool no_body;                 /* the content cannot be read */
+    bool no_body;                 /* the content could not be read in this round */
     bool no_report;               /* a report could not be queued in this round */
     bool at_once;                 /* its next round begins at once */
     bool partial;                 /* progress to save: some recipients are done, others are not */

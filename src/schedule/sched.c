@@ -118,7 +118,7 @@ void msg_activate(struct msg *m) {
     m->active_us = clock_wall_us();
     m->attempts++;
     m->settings = s->settings;
-    m->no_report = m->at_once = false;
+    m->no_report = m->no_body = m->at_once = false;
     logline_active(m->env, m->left);
     if ((m->flags & PROGRESS_EXPIRE) != 0 || m->left == 0) { /* no further attempt */
         msg_finish(m);

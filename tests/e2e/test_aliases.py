@@ -239,6 +239,21 @@ def test_crons_mail_waits_until_there_is_an_alias(dns):
     s.stop()
 
 
+def test_content_that_could_not_be_read_once_is_read_again(dns):
+    """A disk that is away for a while costs a round, and not the mail."""
+    s = Site(dns, "spool_body_file_size = 20000\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n", aliases="postmaster: root\n")
+    assert s.p.run("root", face="sendmail", stdin="Subject: x\n\n" + "x\n" * 20000).returncode == 0
+    s.p.wait_log("there is no alias .root.")
+    content, = s.p.dir.glob("spool/body/*")
+    content.rename(s.p.dir / "away")
+    (s.p.dir / "aliases").write_text("root: admin@far.example\n")
+    s.alias()
+    s.p.wait_log(r"to=<root@mta.example>.*dsn=4.3.0, status=deferred \(cannot read the message content\)")
+    (s.p.dir / "away").rename(content)
+    assert paths(s.relay.wait_mails(1)[0]) == ["admin@far.example"]
+    s.stop()
+
+
 def test_check_names_what_is_not_done(site):
     r = site.p.run("check")
     lines = ALIASES.splitlines()
