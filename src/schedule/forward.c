@@ -140,6 +140,15 @@ static bool was_delivered_to(struct str content, struct str addr) {
     return false;
 }
 
+/* Would what is made of it be refused if it came in?  Delivered-To: does not end each loop: it may
+ * not be asked for, and the extensions of an address may grow. */
+static bool has_too_many_hops(const struct msg *m, struct str content) {
+    struct header_scan h = {0};
+    header_scan(&h, content, false);
+    header_scan_free(&h);
+    return h.received >= (unsigned)m->s->cfg->p.hopcount_limit;
+}
+
 /* ORCPT of what goes on: that of the recipient, but for a list, whose addresses have their own. */
 static struct str forward_orcpt(const struct rcpt *r, const struct expansion *x, struct sbuf *out) {
     if (x->owner != NULL)
@@ -375,14 +384,16 @@ bool forward_next(struct msg *m, void (*then)(struct msg *m)) {
     struct expansion *x = NULL;
     while (!m->finishing && (x = expansion_take(m)) != NULL) {
         struct str addr = m->env->rcpts[x->rcpt].addr;
-        bool loops = was_delivered_to(head, addr);
-        if (head.p != NULL && !loops) {
+        bool loops = was_delivered_to(head, addr), hops = has_too_many_hops(m, head);
+        if (head.p != NULL && !loops && !hops) {
             forward_begin(m, x, head, then);
             break;
         }
         if (loops)
             forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.6", "mail forwarding loop for %.*s",
                          STR_FMT(addr));
+        else if (hops)
+            forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.0", "too many hops");
         else
             forward_fail(m, x->rcpt, MAIL_DEFERRED, "4.3.0", "cannot read the message content");
         expansion_free(x);

@@ -209,6 +209,23 @@ def test_a_loop_through_another_host_ends(site):
     assert report["from"].startswith("MAIL FROM:<>") and b"mail forwarding loop" in report["content"]
 
 
+LISTS = "one: two+x\nowner-one: root\ntwo: one+y\nowner-two: root\nroot: admin@far.example\n"
+
+
+@pytest.mark.parametrize("more", ["prepend_delivered_header = command, file", "propagate_unmatched_extensions = alias"])
+def test_lists_that_name_each_other_end(dns, more):
+    """Where no Delivered-To: is there, or each is another one, the number of Received: fields ends it."""
+    s = Site(dns, f"{more}\nhopcount_limit = 20\n", aliases=LISTS)
+    _, reply = s.mail(["one"])
+    assert reply.startswith("250")
+    s.p.wait_log(r"to=<[^>]*@mta\.example>, relay=local, .*dsn=5.4.0, status=bounced \(too many hops\)")
+    report = s.relay.wait_mail(b"too many hops")
+    assert paths(report) == ["admin@far.example"]
+    wait_for(lambda: s.p.queue() == [])
+    assert len(re.findall("forwarded as", s.p.log())) == 19 + 1  # the report, too
+    s.stop()
+
+
 def test_explain_shows_what_a_name_stands_for(site):
     out = site.p.run("explain", "s@src.example", "crew@mta.example").stdout
     for text in ("transport local", '"crew" stands for ann@far.example', "owner-crew@mta.example", "admin@far.example",
