@@ -322,6 +322,8 @@ static bool msg_forward(struct msg *m) {
         m->at_once = m->at_once || reloaded;
         return false;
     }
+    if (m->partial) /* reading and copying the content may take a while */
+        msg_save_progress(m);
     return fetch_original(m) || forward_next(m, msg_finish);
 }
 

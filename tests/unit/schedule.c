@@ -10,6 +10,7 @@
 #include "../fuzz/bundle.h"
 #include "schedule/dest.h"
 #include "schedule/dispatch.h"
+#include "schedule/forward.h"
 #include "schedule/msg.h"
 #include "schedule/rcpt.h"
 #include "schedule/sched.h"
@@ -911,6 +912,38 @@ static void test_report_of_success(void **state) {
     }
 }
 
+/* The recipient turned out to be an alias of that address. */
+static void rig_alias(struct msg *m, uint32_t rcpt, const char *addr) {
+    struct alias_result res = {.rc = ALIAS_OK, .addrs = MEM_NEW(char *), .n = 1};
+    res.addrs[0] = mem_strdup(addr);
+    forward_keep(m, rcpt, &res);
+}
+
+/* What a relay host has taken is noted before what an alias stands for is copied: the copy may take
+ * its time, or find no room. */
+static void test_delivered_is_noted_before_aliases_go_on(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\nspool_body_file_size = 1\n");
+    struct msg *m = rig_mail(&r, "carl@here.example", "ann@away.example root@here.example");
+    uint64_t id = m->env->id;
+    rig_alias(m, 1, "bob@away.example");
+    struct attempt *a = r.given[0];
+    mailerr_set(&a->res[0], MAIL_SENT, "2.0.0", "250 ok");
+    a->tried[0] = true;
+    a->outcome = ATTEMPT_TRIED;
+    a->n = 1;
+    sched_result(r.s, a->task_session, a);
+    rig_loop(&r);
+    assert_true(m->finishing);
+    spool_turn(r.spool);
+    rig_close(&r); /* before the new message is made */
+    rig_open(&r, "");
+    m = itab_get(&r.s->msgs, id);
+    assert_true(m->rcpts[0].state == RCPT_DONE && m->rcpts[1].state == RCPT_WAITS);
+    rig_close(&r);
+}
+
 /* A backlog of failures does not rest before its limit, and a reload takes the transport from what
  * is queued, read and given. */
 static void test_a_transport_goes(void **state) {
@@ -1024,6 +1057,7 @@ int main(void) {
                                        RIG(test_without_a_session),
                                        RIG(test_a_result_is_missing),
                                        RIG(test_report_of_success),
+                                       RIG(test_delivered_is_noted_before_aliases_go_on),
                                        RIG(test_a_transport_goes),
                                        RIG(test_what_is_found),
                                        RIG(test_process_limit_of_a_transport),
