@@ -124,6 +124,11 @@ static int op_write_settle(struct spool *s, struct spool_op *op) {
     return rc;
 }
 
+/* Would recovery take its records for damage? */
+static bool is_too_large(const struct spool_op *op) {
+    return op->meta.n > REC_META_MAX || op->settled.n > REC_META_MAX - SETTLE_HEAD;
+}
+
 static int op_run_new(struct spool *s, struct spool_op *op) {
     bool file = op->body->p == NULL;
     uint64_t size = op->body->size;
@@ -141,7 +146,7 @@ static int op_run_new(struct spool *s, struct spool_op *op) {
     /* Content in a file must be durable before the record that promises it. */
     int rc = file ? bodyfile_take(s, op->id, op->body) : 0;
     if (rc == 0)
-        rc = log_room(s, span, false);
+        rc = is_too_large(op) ? -EFBIG : log_room(s, span, false);
     if (rc < 0)
         return rc;
     op->seg = s->head; /* from here on something of it may be on the disk, whatever fails */

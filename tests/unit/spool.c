@@ -1040,6 +1040,33 @@ static void test_progress_larger_than_a_segment(void **state) {
     free(large);
 }
 
+/* An envelope that would not be believed at the next start is not taken, and stops nobody else. */
+static void test_envelope_larger_than_a_record_may_have(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 1; id < 3; id++) {
+        size_t n = REC_META_MAX + 1 - id % 2;
+        struct spool_op op = {.kind = SPOOL_NEW, .id = id};
+        struct sbuf body = {0};
+        sbuf_add_c(&body, "content");
+        memset(sbuf_room(&op.meta, n), 'm', n);
+        sbuf_advance(&op.meta, n);
+        op.body = body_from_buf(&body);
+        turn_op(s, &t, &op);
+    }
+    turn_new(s, &t, 3, 100, 0, "");
+    turns(s, 1);
+    assert_true(t.told[0] == 0 && t.told[1] == -EFBIG && t.told[2] == 0);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 2);
+    index_of(&seen, 1);
+    index_of(&seen, 3);
+    spool_close(s);
+}
+
 static int bad_rename(void *arg, const char *from, const char *to) {
     return strstr(to, "/damaged/") != NULL ? -EXDEV : spool_io_disk.rename(arg, from, to);
 }
@@ -1476,7 +1503,7 @@ static int turn_put(struct spool *s, struct turn *t, uint64_t id, size_t size) {
     return t->told[i];
 }
 
-/* A place that cannot be written is left behind; a message larger than a segment is refused. */
+/* A place that cannot be written is left behind; a message larger than a segment is taken. */
 static void test_odd_writes(void **state) {
     struct seen seen;
     struct turn t = {.n = 0};
@@ -2300,6 +2327,7 @@ int main(void) {
                                        T(test_setting_aside_is_interrupted),
                                        T(test_set_aside_twice),
                                        T(test_progress_larger_than_a_segment),
+                                       T(test_envelope_larger_than_a_record_may_have),
                                        T(test_sync_fails_in_long_batch),
                                        T(test_durable_is_what_the_segment_says),
                                        T(test_order_after_failed_sync),
