@@ -16,7 +16,6 @@
 #define ENVELOPE_VERSION    1U
 #define PROGRESS_VERSION    2U
 #define PROGRESS_ONE_REASON 1U /* what Posthouse 0.1 wrote */
-#define RCPT_MAX            1000000U
 
 static const char alphabet[] = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
 
@@ -146,8 +145,8 @@ struct envelope *envelope_decode(struct str in) {
     t.client = ipc_get_str(&r);
     t.sasl_user = ipc_get_str(&r);
     t.n_rcpts = ipc_get_u32(&r);
-    if (r.bad || qid.n >= QID_MAX || memchr(qid.p, '\0', qid.n) != NULL || t.n_rcpts > RCPT_MAX ||
-        t.n_rcpts > r.rest.n / 12)
+    if (r.bad || qid.n >= QID_MAX || memchr(qid.p, '\0', qid.n) != NULL ||
+        t.n_rcpts > ENVELOPE_RCPTS_MAX || t.n_rcpts > r.rest.n / 12)
         return NULL;
     memcpy(t.qid, qid.p, qid.n);
     t.rcpts = mem_zalloc(t.n_rcpts * sizeof *t.rcpts);
@@ -238,7 +237,7 @@ bool progress_decode(struct progress *p, struct str in) {
     p->last_us = (int64_t)ipc_get_u64(&r);
     p->flags = ipc_get_u32(&r);
     struct str done = ipc_get_str(&r);
-    if (r.bad || done.n > RCPT_MAX || !are_states(done))
+    if (r.bad || done.n > ENVELOPE_RCPTS_MAX || !are_states(done))
         return false;
     p->n = (uint32_t)done.n;
     p->done = (uint8_t *)str_dup(done);

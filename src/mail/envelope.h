@@ -12,6 +12,8 @@
 #include "util/str.h"
 
 #define QID_MAX 24
+/* Recipients of an envelope that is believed when it is read back. */
+#define ENVELOPE_RCPTS_MAX 1000000U
 
 enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
 

@@ -532,8 +532,9 @@ static bool rcpt_expected(struct session *s, struct str args) {
         tx_say(s, false, "503 5.5.1 Error: RCPT after BDAT"); /* RFC 3030 section 4.2 */
     else if (!str_istarts(args, "TO:"))
         tx_say(s, false, "501 5.5.4 Syntax: RCPT TO:<address>");
-    else if (!s->client.local && /* sendmail(1) hands a message over whole */
-             s->tx->n_rcpts + s->tx->n_repeated >= (size_t)s->p->smtpd_recipient_limit)
+    else if (s->tx->n_rcpts >= ENVELOPE_RCPTS_MAX ||
+             (!s->client.local && /* sendmail(1) hands a message over whole */
+              s->tx->n_rcpts + s->tx->n_repeated >= (size_t)s->p->smtpd_recipient_limit))
         rcpt_too_many(s);
     else
         return !rate_exceeded(s, ANVIL_RCPT, s->p->smtpd_client_recipient_rate_limit);

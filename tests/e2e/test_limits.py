@@ -216,3 +216,17 @@ def test_a_wrapped_port_refuses_without_a_word(server_cert, dns):
         waits = connect()
         p.proc.terminate()
         assert waits.recv(100) == b""
+
+
+def test_an_envelope_is_as_large_as_is_read_back(dns):
+    """What sendmail hands over has no smtpd_recipient_limit; a recipient beyond what a start believes is refused."""
+    with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p, socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(p.dir / "spool/public/submit.sock"))
+        replies = s.makefile("rb")
+        s.sendall(b"HELO x\r\n" + FROM.encode() + b"\r\n")
+        assert [replies.readline()[:3] for _ in range(3)] == [b"220", b"250", b"250"]
+        for first in range(0, 10**6, 500):
+            s.sendall(b"".join(b"RCPT TO:<%d@y.example>\r\n" % i for i in range(first, first + 500)))
+            assert {replies.readline() for _ in range(500)} == {b"250 2.1.5 Ok\r\n"}
+        s.sendall(TO.encode() + b"\r\n")
+        assert replies.readline() == b"452 4.5.3 Error: too many recipients\r\n"
