@@ -655,6 +655,8 @@ static void log_remarks(void) {
 /* False: the new configuration has errors, or its ports cannot be had; the old one stays. */
 static bool reload_all(void) {
     struct config *cfg = sup_load(false);
+    if (cfg != NULL)
+        restart_freeze(sup.begun, cfg); /* it says which addresses are to be bound, too */
     if (cfg != NULL && listen_bind(&sup.set, cfg, sup.loops) < 0) {
         config_unref(cfg);
         cfg = NULL;
@@ -666,7 +668,6 @@ static bool reload_all(void) {
                   sup.dir);
         return false;
     }
-    restart_freeze(sup.begun, cfg);
     config_follows(cfg, sup.cfg);
     sup.cfg = cfg;
     mark_accounts();

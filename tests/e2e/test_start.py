@@ -25,11 +25,11 @@ def stop(p):
     wait_for(lambda: not p.children_of([pid]), 60)
 
 
-def answers(port):
+def answers(port, host="127.0.0.1"):
     """Whether somebody lets clients in there."""
     with socket.socket() as s:
         s.settimeout(10 * SLOW)
-        return s.connect_ex(("127.0.0.1", port)) == 0
+        return s.connect_ex((host, port)) == 0
 
 
 def take_log_away(p):
@@ -166,6 +166,19 @@ def test_a_listener_that_cannot_be_had_changes_nothing(dns):
         file.write_text(text.replace("banner=old", "banner=mended"))
         p.reload()
         wait_for(lambda: serves(p, ours) == "220 mended")
+
+
+def test_addresses_of_a_start_stay_until_the_next_one(dns):
+    """The log says that another inet_interfaces is ignored until a restart: no listener follows it before."""
+    port, main = free_port(), MAIN + "inet_interfaces = 127.0.0.%d\n"
+    p = Posthouse(main % 1, master=f"{port} inet n - n - - smtpd\n", dns=dns)
+    with p:
+        p.write_main(main % 2)
+        p.reload()
+        p.wait_log(r'ignoring inet_interfaces parameter value change: old value "127\.0\.0\.1", new value "127\.0\.0\.2"')
+        assert answers(port) and not answers(port, "127.0.0.2")
+        p.stop(), p.start()
+        assert answers(port, "127.0.0.2") and not answers(port)
 
 
 def test_no_client_is_lost_while_listeners_are_changed(dns):
