@@ -80,11 +80,12 @@ unsigned throttle_begin(const char *client, const char *account) {
     char key[INET6_ADDRSTRLEN];
     client = netaddr_network(client, NETWORK, key);
     pthread_mutex_lock(&lock);
-    struct entry *from = entry_find("from", client, true), *to = entry_find("for", account, true);
-    unsigned a = wait_of(from, WAIT_MAX), b = wait_of(to, SHARED_MAX);
-    if (a == 0 && b == 0) {
-        entry_begin(from, account);
-        entry_begin(to, account);
+    struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
+    unsigned a = from == NULL ? 0 : wait_of(from, WAIT_MAX);
+    unsigned b = to == NULL ? 0 : wait_of(to, SHARED_MAX);
+    if (a == 0 && b == 0) { /* what is refused has no entry made: none has to make room for it */
+        entry_begin(entry_find("from", client, true), account);
+        entry_begin(entry_find("for", account, true), account);
     }
     pthread_mutex_unlock(&lock);
     return a > b ? a : b;
