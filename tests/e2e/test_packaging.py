@@ -1,0 +1,55 @@
+"""The package's scripts: what they do to mail and to what is the administrator's."""
+import subprocess
+
+import pytest
+from kit import POSTHOUSE, ROOT, Posthouse
+
+MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_peername_lookup = no\nqueue_directory = {dir}/spool\n"
+
+
+def script(p, name, *args, debhelper=""):
+    """One of them, with the daemon's folders in the place of the system's; debhelper: what debhelper has it do."""
+    text = (ROOT / "packaging/debian" / name).read_text().replace("#DEBHELPER#", debhelper)
+    for ours, theirs in (("/var/spool/posthouse", "spool"), ("/var/lib/posthouse", "data")):
+        text = text.replace(ours, str(p.dir / theirs))
+    env = dict(p.env(), PATH=f"{POSTHOUSE.parent}:/usr/sbin:/usr/bin:/bin", MAIL_CONFIG=str(p.dir))
+    return subprocess.run(["sh", "-c", text, name, *args], capture_output=True, text=True, env=env, check=True)
+
+
+def stopping(p):
+    """As the script that debhelper writes stops the service."""
+    return f"kill {p.proc.pid}; while posthouse postfix status 2>/dev/null; do sleep 0.05; done"
+
+
+def removed(p):
+    """Removes and purges the package; whether the spool is left."""
+    script(p, "posthouse.prerm", "remove", debhelper=stopping(p))
+    p.proc.wait()
+    script(p, "posthouse.postrm", "purge")
+    return (p.dir / "spool").exists()
+
+
+@pytest.mark.parametrize("what", ["nothing", "mail that came last", "damaged", "a daemon that runs on", "a spool of old"])
+def test_a_purge_removes_no_mail(what):
+    with Posthouse(MAIN) as p:
+        if what == "mail that came last":  # the service is stopped after it
+            late = p.dir / "late.py"
+            late.write_text(f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nimport kit\nc = kit.Client({p.port})\n"
+                            "c.cmd('MAIL FROM:<a@b.example>'), c.cmd('RCPT TO:<x@y.example>'), c.cmd('DATA')\n"
+                            "c.raw('Subject: x\\r\\n\\r\\nx\\r\\n.\\r\\n')\nassert c.reply().startswith('250')\n")
+            script(p, "posthouse.prerm", "remove", debhelper=f"/usr/bin/python3 {late}\n" + stopping(p))
+            p.proc.wait()
+            script(p, "posthouse.postrm", "purge")
+            assert (p.dir / "spool").exists()
+        elif what == "a daemon that runs on":
+            script(p, "posthouse.prerm", "remove")
+            assert p.send().startswith("250")
+            script(p, "posthouse.postrm", "purge")
+            assert (p.dir / "spool/log").exists()
+        elif what == "a spool of old":
+            p.write_main(MAIN.replace("/spool", "/another"))
+            assert removed(p)
+        else:
+            if what == "damaged":
+                (p.dir / "spool/damaged/body").write_text("what was set aside\n")
+            assert removed(p) == (what == "damaged")
