@@ -313,10 +313,9 @@ static int open_local(struct listen_set *set, const struct config *cfg) {
     return fd < 0 ? fd : 0;
 }
 
-int listen_open(struct listen_set *set, const struct config *cfg) {
+/* Negative errno after logging. */
+static int open_services(const struct listen_set *set) {
     char ip[INET6_ADDRSTRLEN];
-    if (set->open)
-        return 0;
     for (size_t i = 0; i < set->n; i++) {
         const struct listen_socket *sock = &set->v[i];
         if (listen(sock->fd, BACKLOG) == 0)
@@ -326,8 +325,7 @@ int listen_open(struct listen_set *set, const struct config *cfg) {
                   netaddr_text(&sock->addr, ip), netaddr_port(&sock->addr), strerror(-rc));
         return rc;
     }
-    set->open = true;
-    return open_local(set, cfg);
+    return 0;
 }
 
 void listen_unlink(void) {
@@ -353,6 +351,19 @@ void listen_shut(struct listen_set *set) {
     set->n = kept;
     set->open = false;
     listen_unlink();
+}
+
+int listen_open(struct listen_set *set, const struct config *cfg) {
+    if (set->open)
+        return 0;
+    int rc = open_services(set);
+    if (rc == 0)
+        rc = open_local(set, cfg);
+    if (rc < 0)
+        listen_shut(set);
+    else
+        set->open = true;
+    return rc;
 }
 
 void listen_forget(struct listen_set *set) {

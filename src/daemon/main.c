@@ -40,6 +40,9 @@
  * often up to this. */
 #define RESTART_MS     500
 #define RESTART_MAX_MS 60000
+/* What keeps clients out although both children are ready, a full disk or a program that took a
+ * port meanwhile, passes: that is seen after so long. */
+#define SERVE_AGAIN_MS 10000
 /* A child that has not taken a message after so long is killed: it hangs. */
 #define SEND_MS 20000
 /* What hangs at a stop is killed after so long; the lookup process, which has nothing to finish
@@ -74,10 +77,11 @@ static struct {
     struct config *cfg;
     struct config *begun; /* what it was started with */
     struct listen_set set;
-    int reload;         /* reload.sock; -1: not yet */
-    bool started;       /* both children have been ready once: the start is over */
-    bool serving;       /* the relay has the listening sockets */
-    char *last_failure; /* why a child could not start, as it said last; NULL: nothing */
+    int reload;             /* reload.sock; -1: not yet */
+    bool started;           /* both children have been ready once: the start is over */
+    bool serving;           /* the relay has the listening sockets */
+    int64_t serve_again_ms; /* clients could not be let in: not tried again before */
+    char *last_failure;     /* why a child could not start, as it said last; NULL: nothing */
     size_t loops;
     struct child relay, lookup;
     struct retired retired[RETIRED_MAX];
@@ -526,6 +530,7 @@ static void sup_serve(void) {
     if (listen_open(&sup.set, sup.cfg) < 0) {
         if (!sup.started)
             sup_give_up();
+        sup.serve_again_ms = clock_mono_ms() + SERVE_AGAIN_MS;
         return;
     }
     relay_gets_sockets();
@@ -536,6 +541,17 @@ static void sup_serve(void) {
     log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
     begin_done();
     notify_send("READY=1\nSTATUS=serving");
+}
+
+/* Where they could not be let in it is tried again; milliseconds until then, -1: they are, or a
+ * child is not ready. */
+static int sup_serve_again(void) {
+    if (sup.serving || !sup.started || !sup.relay.ready || !sup.lookup.ready)
+        return -1;
+    if (sup.serve_again_ms <= clock_mono_ms())
+        sup_serve();
+    int64_t left = sup.serve_again_ms - clock_mono_ms();
+    return sup.serving ? -1 : left <= 0 ? 0 : (int)left;
 }
 
 /* Why a child cannot start, said once for as long as it is the same. */
@@ -750,7 +766,7 @@ _Noreturn static void supervise(void) {
     struct signalfd_siginfo si;
     for (;;) {
         int most_ms = sooner_ms(start_children(), retired_watch()), wait_ms = reload_wait_ms();
-        most_ms = sooner_ms(most_ms, sup_alive());
+        most_ms = sooner_ms(sooner_ms(most_ms, sup_alive()), sup_serve_again());
         struct pollfd p[] = {{.fd = sfd, .events = POLLIN},
                              {.fd = wait_ms > 0 ? -1 : sup.reload, .events = POLLIN},
                              child_poll(&sup.relay),

@@ -112,6 +112,22 @@ def test_a_process_that_cannot_start_lets_nobody_in():
         assert p.log().count("cannot start: no client") == 1
 
 
+def test_clients_who_could_not_be_let_in_are_later():
+    """The ports are shut, no client is left to wait at them, and they are opened when what was in the way has gone."""
+    with Posthouse(MAIN) as p:
+        undo, public = take_log_away(p), p.dir / "spool/public"
+        os.kill(p.child("relay"), signal.SIGKILL)
+        wait_for(lambda: not answers(p.port))
+        public.rmdir(), public.write_text("")  # no socket can be made there, as on a disk without inodes
+        undo()
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("unix sockets in .*: Not a directory")
+        assert not answers(p.port)
+        public.unlink()
+        wait_for(p._greets, 30)
+        assert p.send().startswith("250 2.0.0") and (p.dir / "spool/public/submit.sock").exists() and len(p.queue()) == 1
+
+
 def serves(p, port):
     """The greeting of a port, or None where nobody is."""
     try:
