@@ -52,6 +52,9 @@
 /* … and is not waited for after this: the kernel holds it, for instance in a disk that hangs. */
 #define STOP_LEAVE_MS 5000
 #define STOP_LOOK_US  20000
+/* A start that reads a large queue takes as long as it takes: systemd is told so in time. */
+#define START_TELL_MS 20000
+#define START_TELL    "EXTEND_TIMEOUT_USEC=90000000\nSTATUS=starting: the queue is read"
 #define RETIRED_MAX   16U
 
 struct child {
@@ -523,6 +526,15 @@ _Noreturn static void sup_give_up(void) {
     exit(1);
 }
 
+/* Tells systemd how the service is; before: "READY=1\n" or "". */
+static void sup_status(const char *before, bool refused) {
+    char lines[160];
+    snprintf(lines, sizeof lines, "%sSTATUS=%s%s", before,
+             sup.serving ? "serving" : "no client is let in: the log says why",
+             refused ? "; the last reload was refused: see posthouse check" : "");
+    notify_send(lines);
+}
+
 /* Both children do their work: clients are let in. */
 static void sup_serve(void) {
     if (sup.serving || !sup.relay.ready || !sup.lookup.ready)
@@ -531,16 +543,19 @@ static void sup_serve(void) {
         if (!sup.started)
             sup_give_up();
         sup.serve_again_ms = clock_mono_ms() + SERVE_AGAIN_MS;
+        sup_status("", false);
         return;
     }
     relay_gets_sockets();
-    if (sup.started)
+    if (sup.started) {
+        sup_status("", false);
         return;
+    }
     sup.started = true;
     mark_accounts();
     log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
     begin_done();
-    notify_send("READY=1\nSTATUS=serving");
+    sup_status("READY=1\n", false);
 }
 
 /* Where they could not be let in it is tried again; milliseconds until then, -1: they are, or a
@@ -610,6 +625,7 @@ static void child_cannot_start(struct child *c) {
     tell(&sup.relay, SUP_DEAF, NULL);
     listen_shut(&sup.set);
     sup.serving = false;
+    sup_status("", false);
 }
 
 static void child_ended(struct child *c, int status) {
@@ -701,9 +717,7 @@ static bool reload_all(void) {
 static bool sup_reload(void) {
     notify_reloading();
     bool taken = reload_all();
-    notify_send(taken
-                    ? "READY=1\nSTATUS=serving"
-                    : "READY=1\nSTATUS=serving; the last reload was refused: see posthouse check");
+    sup_status("READY=1\n", !taken);
     return taken;
 }
 
@@ -755,6 +769,19 @@ static int sup_alive(void) {
     return (int)(due_ms - now_ms);
 }
 
+/* The same while a start goes on. */
+static int sup_begins(void) {
+    static int64_t due_ms;
+    int64_t now_ms = clock_mono_ms();
+    if (sup.started)
+        return -1;
+    if (now_ms >= due_ms) {
+        notify_send(START_TELL);
+        due_ms = now_ms + START_TELL_MS;
+    }
+    return (int)(due_ms - now_ms);
+}
+
 /* A child is listened to until it is ready: only then does it take input from outside. */
 static struct pollfd child_poll(const struct child *c) {
     bool listen_to = c->pid != 0 && !c->ready && !c->silent;
@@ -767,6 +794,7 @@ _Noreturn static void supervise(void) {
     for (;;) {
         int most_ms = sooner_ms(start_children(), retired_watch()), wait_ms = reload_wait_ms();
         most_ms = sooner_ms(sooner_ms(most_ms, sup_alive()), sup_serve_again());
+        most_ms = sooner_ms(most_ms, sup_begins());
         struct pollfd p[] = {{.fd = sfd, .events = POLLIN},
                              {.fd = wait_ms > 0 ? -1 : sup.reload, .events = POLLIN},
                              child_poll(&sup.relay),

@@ -112,6 +112,31 @@ def test_a_process_that_cannot_start_lets_nobody_in():
         assert p.log().count("cannot start: no client") == 1
 
 
+def test_systemd_is_told_how_the_service_is():
+    """A start may take longer than systemd waits for one that says nothing; nobody is let in where the status says so."""
+    p = Posthouse(MAIN)
+    p.extra_env["NOTIFY_SOCKET"] = str(p.dir / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(p.extra_env["NOTIFY_SOCKET"])
+        s.settimeout(20 * SLOW)
+
+        def told(what):
+            while what not in (said := s.recv(4096).decode()):
+                pass
+            return said
+        with p:
+            assert re.fullmatch("EXTEND_TIMEOUT_USEC=[0-9]+\nSTATUS=starting: .*", s.recv(4096).decode())
+            assert told("READY=1") == "READY=1\nSTATUS=serving"
+            undo = take_log_away(p)
+            os.kill(p.child("relay"), signal.SIGKILL)
+            assert told("STATUS") == "STATUS=no client is let in: the log says why"
+            p.proc.send_signal(signal.SIGHUP)
+            assert told("READY=1") == "READY=1\nSTATUS=no client is let in: the log says why"
+            undo()
+            p.proc.send_signal(signal.SIGHUP)
+            assert told("STATUS=serving") == "STATUS=serving"
+
+
 def test_clients_who_could_not_be_let_in_are_later():
     """The ports are shut, no client is left to wait at them, and they are opened when what was in the way has gone."""
     with Posthouse(MAIN) as p:
