@@ -168,12 +168,17 @@ static void check_certificate(const struct service *s, const char *file, const c
     sbuf_free(&path);
 }
 
-/* By an earlier service with the same one? */
+/* Where its certificates are: smtpd_tls_chain_files is used instead of the other. */
+static const char *certificate_files(const struct service *s) {
+    return s->p.smtpd_tls_chain_files[0] != '\0' ? s->p.smtpd_tls_chain_files
+                                                 : s->p.smtpd_tls_cert_file;
+}
+
+/* By an earlier service with the same ones? */
 static bool certificate_was_looked_at(const struct config *c, size_t at) {
     for (size_t i = 0; i < at; i++)
         if (c->services[i]->kind == SERVICE_SMTPD &&
-            strcmp(c->services[i]->p.smtpd_tls_cert_file, c->services[at]->p.smtpd_tls_cert_file) ==
-                0)
+            strcmp(certificate_files(c->services[i]), certificate_files(c->services[at])) == 0)
             return true;
     return false;
 }
@@ -181,10 +186,16 @@ static bool certificate_was_looked_at(const struct config *c, size_t at) {
 static void check_certificates(const struct config *c, struct diags *d) {
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
-        const char *file = s->p.smtpd_tls_cert_file;
-        if (s->kind == SERVICE_SMTPD && !certificate_was_looked_at(c, i) && file[0] != '\0' &&
-            strcmp(file, "none") != 0)
-            check_certificate(s, file, c->dir, d);
+        struct str rest = str_of(certificate_files(s)), one;
+        bool look = s->kind == SERVICE_SMTPD && !certificate_was_looked_at(c, i);
+        /* one file's name may have blanks in it */
+        const char *between = s->p.smtpd_tls_chain_files[0] != '\0' ? ", \t\r\n" : "";
+        while (look && str_split(&rest, between, &one)) {
+            char *file = str_dup(one);
+            if (strcmp(file, "none") != 0)
+                check_certificate(s, file, c->dir, d);
+            free(file);
+        }
     }
 }
 

@@ -201,3 +201,16 @@ def test_folders_of_a_postfix_that_was_never_used(tmp_path):
     (tmp_path / "var/postfix").mkdir(parents=True)
     rc, out = check(tmp_path, "data_directory = {dir}/var/postfix\nqueue_directory = {dir}/elsewhere/postfix\n")
     assert rc == 1 and "data_directory: " in out and out.count("belongs to Postfix: Posthouse does not touch it") == 2
+
+
+def test_certificates_that_end_soon_are_named(tmp_path):
+    """Those that clients are shown: of smtpd_tls_chain_files, where that is set, each file."""
+    cert, key = make_cert(tmp_path, "mta.example")  # for two days
+    other, other_key = make_cert(tmp_path, "another.example")
+    chain, second = tmp_path / "chain.pem", tmp_path / "second.pem"
+    chain.write_text(key.read_text() + cert.read_text()), second.write_text(other_key.read_text() + other.read_text())
+    own = f"smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {cert}\nsmtpd_tls_key_file = {key}\n"
+    says = re.compile(r"warning: (\S+): .*the certificate expires in [12] days")
+    assert says.findall(check(tmp_path, own)[1]) == [str(cert)]
+    chains = f"smtpd_tls_chain_files = {chain}, {second}\n"
+    assert says.findall(check(tmp_path, own + chains)[1]) == [str(chain), str(second)]
