@@ -144,9 +144,10 @@ static void maps_note(struct maps_trace *t, struct map *m, const struct maps_key
         s->value = str_dup(sbuf_str(&a->value));
 }
 
+/* As in Postfix, no table has an empty key: not even one of patterns, which any text would fit. */
 static bool maps_ask_one(struct map *m, const struct maps_key *k, struct maps_answer *a,
                          struct maps_trace *t) {
-    bool skipped = k->partial && !m->fixed;
+    bool skipped = k->key.n == 0 || (k->partial && !m->fixed);
     if (!skipped)
         a->rc = map_get(m, k->key, &a->value);
     if (!skipped && a->rc == MAP_ERROR)

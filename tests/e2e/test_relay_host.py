@@ -172,12 +172,14 @@ def test_a_challenge_that_was_not_asked_for_is_not_shown(dns, mech):
     relay.stop()
 
 
-def test_a_line_that_repeats_the_login_goes_through_no_filter(dns):
-    """Its replacement, and a table that cannot be asked, would put it into the log."""
+@pytest.mark.parametrize("rule", ["/^(535) (.*)/ $1 replaced $2", "!/^([2-5][0-9][0-9]($|[- ]))/ 250 filler for garbage"])
+def test_a_line_that_repeats_the_login_goes_through_no_filter(dns, rule):
+    """Its replacement, and a table that cannot be asked, would put it into the log.  Nor does a pattern that fits nothing at all
+    (the second one, almost as in postconf(5)) make of the refusal a login that was taken."""
     password = "Cr1mson-Anchor?88"
     relay = FakeRelay(auth=["PLAIN"], replies={"AUTH": f"535 5.7.8 who is {password}"})
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_reply_filter = regexp:{{dir}}/filter\n" +
-                   LOGIN.format(user="shop", password=password), files={"filter": "/^(535) (.*)/ $1 replaced $2\n/^250-DSN/ 250-X\n"},
+                   LOGIN.format(user="shop", password=password), files={"filter": rule + "\n/^250-DSN/ 250-X\n"},
                    dns=dns) as p:
         p.send()
         p.wait_log("status=deferred")
