@@ -26,8 +26,9 @@ bool str_eq(struct str a, struct str b) {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Bytes of the sequence at p, 0 if it is none; n: bytes that are there. */
-static size_t utf8_span(const uint8_t *p, size_t n) {
+size_t str_utf8_span(struct str s) {
+    const uint8_t *p = (const uint8_t *)s.p;
+    size_t n = s.n;
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
     size_t len = p[0] < 0x80   ? 1
                  : p[0] < 0xc0 ? 0
@@ -48,7 +49,7 @@ static size_t utf8_span(const uint8_t *p, size_t n) {
 
 bool str_is_utf8(struct str s) {
     for (size_t i = 0, len; i < s.n; i += len)
-        if ((len = utf8_span((const uint8_t *)s.p + i, s.n - i)) == 0)
+        if ((len = str_utf8_span(str_from(s, i))) == 0)
             return false;
     return true;
 }
@@ -111,12 +112,6 @@ char *str_dup(struct str s) {
         memcpy(p, s.p, s.n);
     p[s.n] = '\0';
     return p;
-}
-
-void str_lower(char *p, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (p[i] >= 'A' && p[i] <= 'Z')
-            p[i] = (char)(p[i] + 32);
 }
 
 bool str_split(struct str *rest, const char *seps, struct str *piece) {

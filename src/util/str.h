@@ -35,6 +35,8 @@ struct sbuf {
 struct str str_of(const char *cstr);
 struct str str_make(const char *p, size_t n);
 bool str_eq(struct str a, struct str b);
+/* Bytes of the character that s, which is not empty, begins with; 0: it is no UTF-8. */
+size_t str_utf8_span(struct str s);
 /* Well formed UTF-8, without surrogates and overlong forms? */
 bool str_is_utf8(struct str s);
 bool str_eq_c(struct str a, const char *b);
@@ -51,7 +53,8 @@ struct str str_trim(struct str s);
 struct str str_from(struct str s, size_t off);
 /* Copies with a NUL; the caller frees. */
 char *str_dup(struct str s);
-/* Lower-cases ASCII in place. */
+/* Lower case in place, of UTF-8 too: character by character, where the length stays.  Bytes that
+ * are no UTF-8 stay. */
 void str_lower(char *p, size_t n);
 /* Takes the next piece separated by any byte of seps; pieces of length 0 are skipped. */
 bool str_split(struct str *rest, const char *seps, struct str *piece);

@@ -27,7 +27,7 @@ notify_classes =
 smtp_connection_cache_on_demand = no
 """
 TABLES = {
-    "sdr": "@grün.test [münze.test]\n",
+    "sdr": "@grün.test [münze.test]\nFRÜH@x.test [münze.test]\nspäter@x.test [münze.test]\n",
     "tr": """hop.test smtp:[GRÜN.test]:25
 exchanger.test smtp:mx-grün.test
 closed.test smtp:[closed.test]
@@ -39,6 +39,7 @@ dot.test smtp:[sub.münze.test]
 name.test smtp:münze.test:25
 other.test smtp:münze.test:smtp
 .grün.test smtp:[a.münze.test]
+MÄNNER.test smtp:[münze.test]
 """,
     "sasl": "[grün.test] hop:pw\nxn--grn-ioa.test host:pw\n",
     "pol": """[münze.test] encrypt
@@ -52,6 +53,7 @@ münze.test:smtp secure match=grün.test
 """}
 MAILS = [("a@x.test", f"b@{w}.test") for w in "y hop exchanger closed encrypt parent nexthop host dot name other".split()]
 MAILS += [("a@grün.test", "b@y.test"), ("a@x.test", "b@sub.grün.test")]
+MAILS += [("a@GRÜN.test", "b@y.test"), ("früh@x.test", "b@y.test"), ("SPÄTER@X.test", "b@y.test"), ("a@x.test", "b@männer.test")]
 
 
 @pytest.fixture(scope="module")

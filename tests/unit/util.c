@@ -341,6 +341,29 @@ static void test_utf8(void **state) {
         assert_false(str_is_utf8(str_of(*v)));
 }
 
+static void test_lower_case(void **state) {
+    static const char *const texts[][2] = {
+        {"", ""},
+        {"MiXed@Case.09-_", "mixed@case.09-_"},
+        {"GRÜN@MÜNZE", "grün@münze"},
+        {"ΛΌΓΟΣ", "λόγοσ"},
+        {"ЖУК.Ł", "жук.ł"},
+        {"\U00010400Ａ", "\U00010428ａ"},
+        /* what is in lower case, has none, or would be longer or shorter */
+        {"straße λόγος 東京 ×÷ ſ", "straße λόγος 東京 ×÷ ſ"},
+        {"\u0130\u1e9e\u212a", "\u0130\u1e9e\u212a"},
+        /* no UTF-8 */
+        {"A\xc3", "a\xc3"},
+        {"\x9cÄ\xff\xfe\xc0\x80Z", "\x9cä\xff\xfe\xc0\x80z"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        char *text = str_dup(str_of(texts[i][0]));
+        str_lower(text, strlen(text));
+        assert_string_equal(text, texts[i][1]);
+        free(text);
+    }
+}
+
 /* -- the log -- */
 
 static char *log_text(const char *path) {
@@ -466,6 +489,7 @@ int main(void) {
         cmocka_unit_test(test_ipc_errors),
         cmocka_unit_test(test_ipc_signals),
         cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_lower_case),
         cmocka_unit_test(test_lost_lines_are_said),
         cmocka_unit_test(test_a_slow_log_says_what_it_lost),
         cmocka_unit_test(test_a_line_has_an_end),
