@@ -23,19 +23,36 @@ static size_t without_crs(const char *p, size_t n) {
     return n;
 }
 
-/* Part of a line, without its end, that does not end in a CR.  The CRs that stood before it were
- * not the line's end: they become blanks. */
+static void count_line(struct content_in *in, size_t n) {
+    in->line_len += n;
+    in->has_long = in->has_long || in->line_len > CONTENT_LONG_LINE;
+}
+
+/* All but the last keep of the CRs that came last are not the line's end: they become blanks. */
+static void emit_crs(struct content_in *in, size_t keep, struct sbuf *out) {
+    size_t n = in->crs - keep;
+    memset(sbuf_room(out, n), ' ', n);
+    sbuf_advance(out, n);
+    count_line(in, n);
+    in->crs = keep;
+}
+
+/* n more CRs came, which may be the line's end. */
+static void keep_crs(struct content_in *in, size_t n, struct sbuf *out) {
+    in->crs += n;
+    if (in->crs > CONTENT_CRS_MAX)
+        emit_crs(in, 1, out);
+}
+
+/* Part of a line, without its end, that does not end in a CR. */
 static void emit(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
     if (n == 0)
         return;
+    if (in->crs > 0)
+        emit_crs(in, 0, out);
     in->has_8bit = in->has_8bit || any_8bit(p, n);
-    in->line_len += in->crs + n;
-    in->has_long = in->has_long || in->line_len > CONTENT_LONG_LINE;
-    char *at = sbuf_room(out, in->crs + n);
-    memset(at, ' ', in->crs);
-    sbuf_advance(out, in->crs);
-    in->crs = 0;
-    at = sbuf_room(out, n);
+    count_line(in, n);
+    char *at = sbuf_room(out, n);
     memcpy(at, p, n);
     for (char *cr = at; (cr = memchr(cr, '\r', (size_t)(at + n - cr))) != NULL;)
         *cr = ' ';
@@ -68,9 +85,9 @@ static bool data_line(struct content_in *in, const char *p, size_t n, bool crlf,
 }
 
 /* A part of a line that is all CRs: the last one may belong to the line's end. */
-static size_t crs_take(struct content_in *in, size_t n) {
+static size_t crs_take(struct content_in *in, size_t n, struct sbuf *out) {
     in->mid_line = in->mid_line || n > 1;
-    in->crs += n - 1;
+    keep_crs(in, n - 1, out);
     return n - 1;
 }
 
@@ -79,7 +96,7 @@ static size_t crs_take(struct content_in *in, size_t n) {
 static size_t data_piece(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
     size_t take = without_crs(p, n), skip = 0;
     if (take == 0)
-        return crs_take(in, n);
+        return crs_take(in, n, out);
     if (!in->mid_line && p[0] == '.') {
         if (n <= 2 && take == 1)
             return 0;
@@ -119,7 +136,7 @@ static void bdat_part(struct content_in *in, const char *p, size_t n, struct sbu
         in->has_dots = true;
     in->mid_line = true;
     emit(in, p, text, out);
-    in->crs += n - text;
+    keep_crs(in, n - text, out);
 }
 
 void content_bdat(struct content_in *in, struct str data, struct sbuf *out) {

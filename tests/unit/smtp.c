@@ -54,6 +54,37 @@ static void test_data(void **state) {
         }
 }
 
+/* CRs without end are content soon, and not only when the line's end shows what they are. */
+static void test_many_crs(void **state) {
+    static char wire[100000];
+    (void)state;
+    memset(wire, '\r', sizeof wire);
+    for (int bdat = 0; bdat < 2; bdat++) {
+        struct content_in in = {0};
+        struct sbuf out = {0};
+        size_t used = 0;
+        for (size_t at = 0; at < sizeof wire; at += bdat ? 1000 : used) {
+            struct str piece =
+                str_make(wire + at, at + 1000 < sizeof wire ? 1000 : sizeof wire - at);
+            if (bdat)
+                content_bdat(&in, piece, &out);
+            else
+                assert_false(content_data(&in, piece, &out, &used));
+            if (!bdat && used == 0)
+                break; /* the last one is left for what follows it */
+            assert_true(in.crs + out.n + 1001 > at && in.crs <= CONTENT_CRS_MAX);
+        }
+        if (bdat)
+            content_bdat(&in, STR_LIT("\n"), &out);
+        else
+            assert_false(content_data(&in, STR_LIT("\r\n"), &out, &used));
+        assert_true(out.n > sizeof wire - CONTENT_CRS_MAX && out.n <= sizeof wire + 2);
+        assert_memory_equal(out.p + out.n - 3, " \r\n", 3);
+        assert_true(in.has_long && !in.has_bare);
+        sbuf_free(&out);
+    }
+}
+
 /* Lines longer than the decoder waits for, cut at every place near a CR. */
 static void test_long_lines(void **state) {
     size_t n = 30000;
@@ -284,15 +315,11 @@ static void test_login_is_recognised(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_data),
-        cmocka_unit_test(test_long_lines),
-        cmocka_unit_test(test_bdat),
-        cmocka_unit_test(test_stuff),
-        cmocka_unit_test(test_narrow_lines),
-        cmocka_unit_test(test_replies),
-        cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_mechanisms),
-        cmocka_unit_test(test_login_is_recognised),
+        cmocka_unit_test(test_data),       cmocka_unit_test(test_many_crs),
+        cmocka_unit_test(test_long_lines), cmocka_unit_test(test_bdat),
+        cmocka_unit_test(test_stuff),      cmocka_unit_test(test_narrow_lines),
+        cmocka_unit_test(test_replies),    cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_mechanisms), cmocka_unit_test(test_login_is_recognised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
