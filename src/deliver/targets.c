@@ -246,6 +246,8 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
         domain_failed(s, "5.1.0", "Domain ", domain, " does not accept mail (nullMX)");
     else if (a->rc == RESOLVE_OK)
         take_exchangers(s, domain, a);
+    else if (a->rc == RESOLVE_ALL_DROPPED)
+        name_failed(s, domain, "MX", a->rc);
     else if (a->rc == RESOLVE_NOTFOUND || s->p->ignore_mx_lookup_error)
         ask_host(s, domain);
     else if (a->rc == RESOLVE_MALFORMED)

@@ -130,7 +130,9 @@ def results(mta, main, rcpts):
         mta.over()
 
 
-@pytest.mark.parametrize("main, rcpts", [(MAIN, RCPTS), (MAIN + "soft_bounce = yes\n", SOFT)], ids=["", "soft_bounce"])
+@pytest.mark.parametrize("main, rcpts", [(MAIN, RCPTS), (MAIN + "soft_bounce = yes\n", SOFT),
+                                         (MAIN + "ignore_mx_lookup_error = yes\n", ["b@none.test", "b@two.test"])],
+                         ids=["", "soft_bounce", "ignore_mx"])
 def test_filters_like_postfix(main, rcpts, name_server, postfix, relay):
     theirs, their_words = results(postfix, main, rcpts)
     ours, our_words = results(pair.Ours(name_server), main, rcpts)
