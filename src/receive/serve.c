@@ -201,6 +201,20 @@ static void serve_add_escaped(struct sbuf *b, struct str text) {
     }
 }
 
+/* What is shown of what came early: some of it, and nothing of a login. */
+static struct str serve_early_shown(enum smtp_verb before, struct str rest) {
+    struct str left = str_make(rest.p, rest.n < 100 ? rest.n : 100), line;
+    size_t n = left.n;
+    if (before == VERB_AUTH) /* answers to challenges follow it */
+        return STR_LIT("");
+    while (str_split(&left, "\r\n", &line)) {
+        struct str word = str_trim(line);
+        if (str_istarts(word, "AUTH"))
+            return str_make(rest.p, (size_t)(word.p - rest.p) + strlen("AUTH"));
+    }
+    return str_make(rest.p, n);
+}
+
 /* A client that sends on before it has the answer to line, which RFC 2920 section 3.1 does not
  * permit, is logged once: fail2ban looks for such clients.  rest: what came behind line. */
 static void serve_note_early(struct session *s, struct str line, struct str rest) {
@@ -212,9 +226,9 @@ static void serve_note_early(struct session *s, struct str line, struct str rest
         return;
     struct sbuf from = {0}, text = {0};
     s->came_early = true;
-    serve_add_escaped(&text, str_make(rest.p, rest.n < 100 ? rest.n : 100));
-    log_info("smtpd", "improper command pipelining after %s from %s: %s", smtp_verb_name(v, true),
-             client_text(&s->client, &from), text.p);
+    serve_add_escaped(&text, serve_early_shown(v, rest));
+    log_info("smtpd", "improper command pipelining after %s from %s: %.*s", smtp_verb_name(v, true),
+             client_text(&s->client, &from), STR_FMT(sbuf_str(&text)));
     sbuf_free(&from);
     sbuf_free(&text);
 }

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 import pair
-from kit import Client, wait_for
+from kit import Client, Posthouse, wait_for
 
 MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_error_sleep_time = 0\nsmtpd_forbid_unauth_pipelining = no\n"
 # A session's beginning, one command at a time, and what then comes in one packet.
@@ -55,3 +55,19 @@ def both(tmp_path_factory):
 @pytest.mark.parametrize("n", range(len(PACKETS)))
 def test_commands_that_come_too_early(both, n):
     assert both[1][n] == both[0][n], PACKETS[n]
+
+
+# docs/differences.md: "a login that came early"
+LOGINS = [[EHLO, "AUTH PLAIN AHRvbQBXaDFza2V5"], ["NOOP", EHLO, " auth login", "dG9t", "V2gxc2tleQ=="], ["AUTH LOGIN", "dG9t", "V2gxc2tleQ=="]]
+
+
+@pytest.mark.parametrize("packet", LOGINS)
+def test_a_login_that_came_early_is_not_in_the_log(packet):
+    with Posthouse(MAIN) as p:
+        with Client(p.port, ehlo=None) as c:
+            c.raw("".join(f"{line}\r\n" for line in packet))
+            c.sock.shutdown(socket.SHUT_WR)
+            c.f.read()
+        p.wait_log("disconnect from localhost.*commands=", count=2)
+        assert "improper command pipelining after" in p.log()
+        assert "AHRvb" not in p.log() and "dG9t" not in p.log() and "V2gx" not in p.log()
