@@ -193,10 +193,12 @@ static void worker_stop(struct worker *w, void (*how)(struct receive *r)) {
 
 static void run_stop(struct task *t) {
     struct loop_task *x = DL_OWNER(t, struct loop_task, task);
-    if (x->w == NULL)
+    if (x->w == NULL) {
         atomic_store(&relay.sched_stopped, sched_stop(relay.sched));
-    else
+    } else {
+        deliver_stop(x->w->deliver);
         worker_stop(x->w, receive_stop);
+    }
     free(x);
 }
 

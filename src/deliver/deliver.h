@@ -25,6 +25,9 @@ struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct confi
                             const struct deliver_ops *ops);
 /* On the loop: TLS contexts are made anew from this snapshot, and names are looked up by it. */
 void deliver_reload(struct deliver *d, const struct config *cfg);
+/* On the loop: from now on results wait for no filter.  What was taken is so, and what would be
+ * given up waits for the next start. */
+void deliver_stop(struct deliver *d);
 struct resolver *deliver_resolver(struct deliver *d);
 /* On the loop: the configuration of new sessions. */
 struct config *deliver_config(struct deliver *d);

@@ -219,11 +219,13 @@ void filter_cancel(struct dsess *s) {
 /* -- results -- */
 
 struct result_filter {
+    struct dl link; /* in deliver.results */
     struct deliver *d;
     void *slot;
     struct attempt *a;
     unsigned uses;    /* of the connection, for the log */
     uint32_t at;      /* index of the recipient whose result is asked for */
+    uint32_t tag;     /* of the question */
     struct sbuf line; /* its status and text */
 };
 
@@ -271,20 +273,39 @@ static void result_filter_on_answer(void *arg, const struct maps_answer *a) {
     result_filter_next(f);
 }
 
-static void result_filter_next(struct result_filter *f) {
-    while (f->at < f->a->n && !f->a->tried[f->at])
-        f->at++;
-    if (f->at == f->a->n) {
-        results_end(f->d, f->slot, f->a, f->uses);
-        sbuf_free(&f->line);
-        free(f);
-        return;
-    }
+static void result_filter_ask(struct result_filter *f) {
+    const struct mailerr *e = &f->a->res[f->at];
     sbuf_reset(&f->line);
-    sbuf_printf(&f->line, "%s %s", f->a->res[f->at].dsn, f->a->res[f->at].text);
+    sbuf_printf(&f->line, "%s %s", e->dsn, e->text);
     struct maps_key key = filter_key(sbuf_str(&f->line));
-    lookup_maps(f->d->lookup, "smtp", f->a->transport->p.smtp_delivery_status_filter, &key, 1,
-                result_filter_on_answer, f);
+    f->tag = lookup_maps(f->d->lookup, "smtp", f->a->transport->p.smtp_delivery_status_filter, &key,
+                         1, result_filter_on_answer, f);
+}
+
+/* Once the daemon is being stopped, no table is waited for. */
+static void result_filter_next(struct result_filter *f) {
+    for (; f->at < f->a->n; f->at++) {
+        if (!f->a->tried[f->at])
+            continue;
+        if (!f->d->stopping) {
+            result_filter_ask(f);
+            return;
+        }
+        mailerr_soften(&f->a->res[f->at]);
+    }
+    results_end(f->d, f->slot, f->a, f->uses);
+    dl_remove(&f->link);
+    sbuf_free(&f->line);
+    free(f);
+}
+
+void deliver_stop(struct deliver *d) {
+    d->stopping = true;
+    DL_EACH_SAFE (it, &d->results) {
+        struct result_filter *f = DL_OWNER(it, struct result_filter, link);
+        lookup_cancel(d->lookup, f->tag);
+        result_filter_next(f);
+    }
 }
 
 void filter_results(struct dsess *s, struct attempt *a, unsigned uses) {
@@ -294,5 +315,6 @@ void filter_results(struct dsess *s, struct attempt *a, unsigned uses) {
     }
     struct result_filter *f = MEM_NEW(struct result_filter);
     *f = (struct result_filter){.d = s->d, .slot = s->slot, .a = a, .uses = uses};
+    dl_push(&s->d->results, &f->link);
     result_filter_next(f);
 }

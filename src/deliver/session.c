@@ -488,6 +488,7 @@ struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct confi
     d->cfg = config_ref((struct config *)(uintptr_t)cfg);
     d->resolver = resolver_new(l, cfg);
     d->tells = getenv("POSTHOUSE_STAGES") != NULL;
+    dl_init(&d->results);
     return d;
 }
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 
 import pytest
-from kit import FakeRelay, Posthouse, free_port, wait_for
+from kit import FakeRelay, Listener, Posthouse, free_port, wait_for
 
 SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
 QUICK = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"
@@ -423,6 +423,25 @@ def test_orderly_stop_waits_for_the_answer_to_the_content(dns):
         wait_for(lambda: p.queue() == [])
         assert len(relay.mails) == 1
         p.wait_log("status=sent", count=1)
+    relay.stop()
+
+
+def test_orderly_stop_waits_for_no_filter(dns):
+    """A table of smtp_delivery_status_filter that says nothing: what the relay host has taken is noted, and not sent again."""
+    silent = threading.Event()
+    relay = FakeRelay()
+    with Listener(lambda conn: (conn.recv(100), silent.wait(60))) as table, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + QUICK +
+                      f"smtp_delivery_status_filter = tcp:127.0.0.1:{table.port}\n", dns=dns) as p:
+        p.send(sender="taken@client.example")
+        relay.wait_mails(1)
+        p.proc.terminate()
+        p.proc.wait(30)
+        p.start()
+        wait_for(lambda: p.queue() == [])
+        p.wait_log("status=sent", count=1)
+        assert len(relay.mails) == 1
+        silent.set()
     relay.stop()
 
 

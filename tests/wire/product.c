@@ -338,8 +338,10 @@ void product_stop(struct wire_world *w) {
     p->stopping = true;
     p->stop_until_us = w->now_us + STOP_US;
     heap_switch(HEAP_PRODUCT);
-    for (size_t i = 0; i < WORKERS; i++)
+    for (size_t i = 0; i < WORKERS; i++) {
+        deliver_stop(p->w[i].deliver);
         receive_stop(p->w[i].receive);
+    }
     heap_switch(HEAP_WORLD);
     loops_wake(w);
 }
