@@ -32,7 +32,7 @@ struct listen_set {
  * log says which. */
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops);
 /* Lets clients in, at the unix sockets too, which are bound now unless they are already.  Negative
- * errno after logging what failed: nobody is let in then. */
+ * errno after logging what failed: no client is let in then. */
 int listen_open(struct listen_set *set, const struct config *cfg);
 /* Turns clients away, as if no daemon ran; the addresses of services stay ours. */
 void listen_shut(struct listen_set *set);

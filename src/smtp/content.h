@@ -15,7 +15,7 @@
 /* Bytes of a line: a longer one counts as long (RFC 5321 section 4.5.3.1.6). */
 #define CONTENT_LONG_LINE 998U
 /* CRs in a row that may be a line's end, and are only counted till that is known.  Those before
- * them are blanks: bytes that nobody counts as content have a bound. */
+ * them are blanks: bytes that count as no content have a bound. */
 #define CONTENT_CRS_MAX 2048U
 
 struct content_in {

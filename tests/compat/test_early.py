@@ -58,7 +58,8 @@ def test_commands_that_come_too_early(both, n):
 
 
 # docs/differences.md: "a login that came early"
-LOGINS = [[EHLO, "AUTH PLAIN AHRvbQBXaDFza2V5"], ["NOOP", EHLO, " auth login", "dG9t", "V2gxc2tleQ=="], ["AUTH LOGIN", "dG9t", "V2gxc2tleQ=="]]
+LOGINS = [[EHLO, "AUTH PLAIN AHRvbQBXaDFza2V5"], ["NOOP", EHLO, " auth login", "dG9t", "V2gxc2tleQ=="],
+          ["AUTH LOGIN", "dG9t", "V2gxc2tleQ=="]]
 
 
 @pytest.mark.parametrize("packet", LOGINS)
