@@ -2,11 +2,12 @@
  * maps/map_relays.c - relays: Posthouse's own relay records and their secrets
  *
  * A SQLite file (accounts/relays.c writes it).  Two kinds of keys: "account\nnext hop" is answered
- * with the record that this account may use, as JSON (route/record.h), "\n\nid\nTLS
- * mode\nmechanisms\nnext hop" with "user\nsecret", if that next hop is one of the record's hosts
- * and the rest is as the record has it now.  Secrets are sealed for the key in relays_key_file,
- * which only this process reads; each is bound to the hosts and the user that it was given for, so
- * that writing the file is not enough to have it sent elsewhere.
+ * with the record that this account may use, as JSON (route/record.h), "account\n\tnext hop" with
+ * one that is the server's, "\n\nid\nTLS mode\nmechanisms\nnext hop" with "user\nsecret", if that
+ * next hop is one of the record's hosts and the rest is as the record has it now.  Secrets are
+ * sealed for the key in relays_key_file, which only this process reads; each is bound to the hosts
+ * and the user that it was given for, so that writing the file is not enough to have it sent
+ * elsewhere.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -83,10 +84,13 @@ static enum map_rc get_record(struct map *m, sqlite3_stmt *st, struct str key, s
     ptrdiff_t nl = str_chr(key, '\n');
     struct str hop = str_from(key, (size_t)(nl + 1)),
                account = str_make(key.p, nl < 0 ? 0 : (size_t)nl);
+    bool servers = str_istarts(hop, RELAYS_SERVERS);
     if (str_chr(account, ',') >= 0) /* of a list there is one */
         return MAP_NOT_FOUND;
     sqlite3_bind_text(st, 1, account.n == 0 ? "" : account.p, (int)account.n, SQLITE_STATIC);
+    hop = str_from(hop, servers ? 1 : 0);
     sqlite3_bind_text(st, 2, hop.p, (int)hop.n, SQLITE_STATIC);
+    sqlite3_bind_int(st, 3, servers); /* a file without owners has no such parameter */
     int rc = sqlite3_step(st);
     if (rc == SQLITE_ROW) {
         put_record(st, value);

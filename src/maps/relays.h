@@ -30,6 +30,9 @@
 #define RELAYS_ALL   ""
 #define RELAYS_NAMED "-"
 
+/* Before the next hop of a question: the server's records alone are asked for. */
+#define RELAYS_SERVERS "\t"
+
 /* A file that an older version has made is read as it is, and gets this before it is written. */
 #define RELAYS_ADD_OWNER "ALTER TABLE relay ADD COLUMN owner TEXT NOT NULL DEFAULT ''"
 
@@ -44,9 +47,10 @@
     " OR (username <> '' AND lower(name) = ?2" servers ")"                                         \
     " ELSE instr(',' || account || ',', ',' || ?1 || ',') > 0 END"                                 \
     " ORDER BY nexthop = ?2 DESC, account = ?1 DESC, id LIMIT 1"
-/* A domain's own record is for mail of that domain alone, and is none for the mail of others. */
+/* A domain's own record is for mail of that domain alone, and is none for the mail of others, or
+ * where the server's alone are asked for (?3). */
 #define RELAYS_FIND                                                                                \
-    RELAYS_FIND_WHERE(" AND (owner = '' OR owner = substr(?1, instr(?1, '@') + 1))",               \
+    RELAYS_FIND_WHERE(" AND (owner = '' OR (NOT ?3 AND owner = substr(?1, instr(?1, '@') + 1)))",  \
                       " AND owner = ''")
 /* The same where no record has an owner. */
 #define RELAYS_FIND_UNOWNED RELAYS_FIND_WHERE("", "")

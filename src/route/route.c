@@ -55,6 +55,7 @@ struct route_query {
     struct sbuf transport; /* "smtp" or "smtp:nexthop" of main.cf */
     bool transport_ours;   /* main.cf or a table in a file has that transport */
     bool hop_ours;         /* main.cf or a table in a file has r.nexthop, no database of accounts */
+    bool of_transport;     /* r.nexthop came with a transport: no relay host of the sender's */
     struct route r;        /* r.address_class: the candidate while STEP_CLASS runs */
     struct keys keys;
 };
@@ -344,6 +345,7 @@ static void apply_main_transport(struct route_query *q) {
     struct str hop = str_from(t, (size_t)colon + 1);
     if (hop.n > 0) {
         set_nexthop(q, hop, q->transport_ours, "default_transport or relay_transport");
+        q->of_transport = true;
         trace_note(q->trace, "transport", "its own next hop %.*s is stronger", STR_FMT(hop));
     }
     q->transport.n = (size_t)colon;
@@ -366,8 +368,10 @@ static void apply_table(struct route_query *q, struct str v, bool ours) {
             q->r.configured = false;
         }
     }
-    if (hop.n > 0)
+    if (hop.n > 0) {
         set_nexthop(q, hop, ours, "transport_maps");
+        q->of_transport = true;
+    }
     sbuf_reset(&q->r.why);
     sbuf_add_c(&q->r.why, "transport_maps");
 }
@@ -446,9 +450,11 @@ static enum went take_record(struct route_query *q, const struct maps_answer *a)
 
 /* Does a record of Posthouse's own stand behind the next hop as it is, that this mail may use?
  * One for the sender first, then one for its domain, then one for everybody.  A local part alone is
- * no account. */
+ * no account.  Who administers the sender's domain chooses its relay host, and no other route: a
+ * domain's own record takes no mail from the next hop of a transport. */
 static enum went step_record(struct route_query *q) {
     const char *hop = q->r.nexthop.p;
+    struct str sep = str_of(q->of_transport ? "\n" RELAYS_SERVERS : "\n");
     struct keys senders = {.n = 0};
     q->step = STEP_END;
     if (q->cfg->relays_spec[0] == '\0' || !q->r.configured || hop == NULL)
@@ -457,12 +463,12 @@ static enum went step_record(struct route_query *q) {
     keys_sender(&senders, &q->cfg->p, str_of(q->sender));
     for (size_t i = 0; i < senders.n; i++)
         if (strchr(senders.texts[i], '@') != NULL)
-            keys_add(&q->keys, false, senders.texts[i], STR_LIT("\n"), str_of(hop));
+            keys_add(&q->keys, false, senders.texts[i], sep, str_of(hop));
     keys_clear(&senders);
     if (q->sender[0] == '\0')
-        keys_add(&q->keys, false, "<>\n", str_of(hop), STR_NONE);
-    keys_add(&q->keys, false, RELAYS_ALL "\n", str_of(hop), STR_NONE);
-    keys_add(&q->keys, false, RELAYS_NAMED "\n", str_of(hop), STR_NONE);
+        keys_add(&q->keys, false, "<>", sep, str_of(hop));
+    keys_add(&q->keys, false, RELAYS_ALL, sep, str_of(hop));
+    keys_add(&q->keys, false, RELAYS_NAMED, sep, str_of(hop));
     return route_ask(q, q->cfg->relays_spec, take_record);
 }
 

@@ -1020,6 +1020,24 @@ def test_a_domain_has_records_of_its_own(dns):
     relay.stop()
 
 
+def test_a_domains_record_takes_no_mail_from_a_transport(dns):
+    """Its administrators choose its relay host; where transport_maps sends mail is the server's, and so is its record."""
+    thief, bank = FakeRelay(auth=["PLAIN"], users={"own": "pw"}, tls=tls()), FakeRelay(auth=["PLAIN"], users={"clerk": "pw"}, tls=tls())
+    hop = f"[127.0.0.1]:{bank.port}"
+    with site(dns, f"relayhost = {hop}\ntransport_maps = inline:{{{{bank.example=smtp:{hop}}}}}\n") as w:
+        ours = w.api(OF_DOMAIN)
+        w.api(GLOBAL).ok("PUT", "/api/relay/server", body={"hosts": hop, "tls": "encrypt", "user": "clerk", "password": "pw"})
+        ours.ok("PUT", "/api/relay/mail?new=yes", body={"hosts": f"[127.0.0.1]:{thief.port}", "nexthop": hop, "tls": "encrypt",
+                                                        "user": "own", "password": "pw", "owner": "a.example"})
+        assert w.send(sender="any@a.example", rcpts=["x@bank.example"]).startswith("250")
+        assert w.send(sender="any@a.example", rcpts=["x@far.example"]).startswith("250")
+        for host, rcpt, user in ((bank, "bank", "clerk"), (thief, "far", "own")):
+            host.wait_mails(1)
+            assert [(m["rcpts"][0].split()[1], m["auth"][1]) for m in host.mails] == [(f"TO:<x@{rcpt}.example>", user)]
+    thief.stop()
+    bank.stop()
+
+
 def test_a_change_made_for_an_older_state_is_refused(dns):
     """Two tabs: what the older one saves does not undo what the newer one saved, in records, domains and users."""
     with site(dns) as w:
