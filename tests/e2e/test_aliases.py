@@ -237,6 +237,18 @@ def test_explain_shows_what_a_name_stands_for(site):
     assert r.returncode == 1 and ":include: is not implemented" in r.stdout
 
 
+def test_a_list_of_ten_thousand_goes_on_and_no_longer_one(dns):
+    """Addresses of aliases within it count; each is sent to once."""
+    many = [f"u{i}@far.example" for i in range(10000)]
+    text = f"near: {', '.join(many[:9998])}, root\nfull: near, {many[0]}, {many[9998]}\nover: full, {many[9999]}\nroot: admin@far.example\n"
+    s = Site(dns, "smtp_destination_recipient_limit = 10000\n", aliases=text)
+    assert s.mail(["over"])[1].startswith("451 4.3.5 <over@mta.example>: mail transport unavailable")
+    s.p.wait_log(r'mail is not taken: alias "\w+": more than 10000 addresses')
+    m, _ = s.arrives(["near"])
+    assert len(paths(m)) == 9999 and len(set(paths(m))) == 9999
+    s.stop()
+
+
 def test_crons_mail_waits_until_there_is_an_alias(dns):
     """No alias, then a table that is gone, then an alias: nothing is bounced, and in the end it arrives."""
     s = Site(dns, "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n", aliases="postmaster: root\n")
