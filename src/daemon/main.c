@@ -81,6 +81,7 @@ static struct {
     struct config *begun; /* what it was started with */
     struct listen_set set;
     int reload;             /* reload.sock; -1: not yet */
+    bool reload_due;        /* SIGHUP asked for one */
     bool started;           /* both children have been ready once: the start is over */
     bool serving;           /* the relay has the listening sockets */
     int64_t serve_again_ms; /* clients could not be let in: not tried again before */
@@ -708,7 +709,10 @@ static bool reload_all(void) {
     restart_say(sup.begun, cfg);
     sup.relay.again_ms = sup.lookup.again_ms = 0;
     replace_lookup();
-    tell(&sup.relay, SUP_RELOAD, cfg->source);
+    if (sup.relay.ready)
+        tell(&sup.relay, SUP_RELOAD, cfg->source);
+    else /* it has been, or will be, started with the new one */
+        log_info("master", "reload -- configuration %s", cfg->dir);
     if (sup.serving)
         relay_gets_sockets();
     return true;
@@ -719,6 +723,18 @@ static bool sup_reload(void) {
     bool taken = reload_all();
     sup_status("READY=1\n", !taken);
     return taken;
+}
+
+/* It reads the queue, and nothing that it is told: a configuration, which is larger than a socket
+ * holds, would keep us until it had to be killed. */
+static bool relay_begins(void) {
+    return sup.relay.pid != 0 && !sup.relay.ready;
+}
+
+static void sup_reload_soon(void) {
+    sup.reload_due = true;
+    if (relay_begins())
+        log_info("master", "the reload waits until the relay process has begun");
 }
 
 static void sup_stop(void) {
@@ -732,7 +748,7 @@ static void on_signal(int signo) {
     if (signo == SIGTERM || signo == SIGINT)
         sup_stop();
     if (signo == SIGHUP)
-        sup_reload();
+        sup_reload_soon();
     if (signo == SIGUSR1)
         reopen_log();
     if (signo == SIGCHLD)
@@ -748,6 +764,15 @@ static void sup_renew(void) {
     sup.cfg = cfg;
     log_info("master", "certificate files have changed, and are in use now");
     tell(&sup.relay, SUP_RENEW, cfg->source);
+}
+
+/* Milliseconds until it is to be called again; -1: not before something else happens. */
+static int sup_renewal(void) {
+    if (relay_begins())
+        return -1;
+    if (renew_wait_ms() == 0)
+        sup_renew();
+    return renew_wait_ms();
 }
 
 static int sooner_ms(int a, int b) {
@@ -792,16 +817,19 @@ _Noreturn static void supervise(void) {
     int sfd = signalfd(-1, &sup.mask, SFD_CLOEXEC);
     struct signalfd_siginfo si;
     for (;;) {
+        if (sup.reload_due && !relay_begins()) {
+            sup.reload_due = false;
+            sup_reload();
+        }
         int most_ms = sooner_ms(start_children(), retired_watch()), wait_ms = reload_wait_ms();
         most_ms = sooner_ms(sooner_ms(most_ms, sup_alive()), sup_serve_again());
-        most_ms = sooner_ms(most_ms, sup_begins());
-        struct pollfd p[] = {{.fd = sfd, .events = POLLIN},
-                             {.fd = wait_ms > 0 ? -1 : sup.reload, .events = POLLIN},
-                             child_poll(&sup.relay),
-                             child_poll(&sup.lookup)};
-        if (renew_wait_ms() == 0)
-            sup_renew();
-        most_ms = sooner_ms(sooner_ms(most_ms, wait_ms > 0 ? wait_ms : -1), renew_wait_ms());
+        most_ms = sooner_ms(sooner_ms(most_ms, sup_begins()), sup_renewal());
+        struct pollfd p[] = {
+            {.fd = sfd, .events = POLLIN},
+            {.fd = wait_ms > 0 || relay_begins() ? -1 : sup.reload, .events = POLLIN},
+            child_poll(&sup.relay),
+            child_poll(&sup.lookup)};
+        most_ms = sooner_ms(most_ms, wait_ms > 0 ? wait_ms : -1);
         if (poll(p, 4, most_ms) <= 0)
             continue;
         if (p[2].revents != 0)

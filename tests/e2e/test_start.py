@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 import pytest
-from kit import POSTHOUSED, SLOW, Client, FakeRelay, Posthouse, free_port, wait_for
+from kit import POSTHOUSE, POSTHOUSED, SLOW, Client, FakeRelay, Posthouse, free_port, wait_for
 
 MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_peername_lookup = no\n"
 
@@ -110,6 +110,44 @@ def test_a_process_that_cannot_start_lets_nobody_in():
         p.wait_log("the relay process could be started")
         assert p.send().startswith("250 2.0.0") and len(p.queue()) == 2
         assert p.log().count("cannot start: no client") == 1
+
+
+def begin_and_hold(p):
+    """Starts the daemon, and holds its relay process before it is ready, as one that reads a large queue; returns its ID."""
+    for _ in range(20):
+        p.out = open(p.dir / "stderr", "ab")
+        p.proc = subprocess.Popen([str(POSTHOUSED), "-c", str(p.dir), "-f"], stdout=p.out, stderr=p.out, env=p.env())
+        children = []
+        while len(children) < 2:
+            children = [int(n) for n in open(f"/proc/{p.proc.pid}/task/{p.proc.pid}/children").read().split()]
+        os.kill(max(children), signal.SIGSTOP)
+        with contextlib.suppress(AssertionError):
+            p.wait_log("daemon started", 0.5)
+            os.kill(max(children), signal.SIGCONT)  # it was ready before
+            p.stop()
+            (p.dir / "maillog").unlink()
+            continue
+        return max(children)
+    raise AssertionError("the relay process is always faster")
+
+
+def test_a_reload_does_not_hold_up_a_start():
+    """A configuration is more than a socket holds: who waited until a process that reads the queue took it had to kill that."""
+    p = Posthouse(MAIN)
+    try:
+        relay = begin_and_hold(p)
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("the reload waits until the relay process has begun")
+        (p.dir / "maillog").rename(p.dir / "maillog.1")
+        p.proc.send_signal(signal.SIGUSR1)  # the supervisor does its other work
+        wait_for((p.dir / "maillog").exists)
+        asked = subprocess.Popen([str(POSTHOUSE), "-c", str(p.dir), "reload"], env=p.env())
+        os.kill(relay, signal.SIGCONT)
+        p.wait_log("reload -- configuration", count=2)
+        assert asked.wait(30) == 0 and p.log().index("daemon started") < p.log().index("reload -- ")
+        assert p.send().startswith("250 2.0.0") and p.child("relay") == relay
+    finally:
+        p.stop()
 
 
 def test_systemd_is_told_how_the_service_is():
