@@ -1,8 +1,9 @@
 """The package's scripts: what they do to mail and to what is the administrator's."""
+import signal
 import subprocess
 
 import pytest
-from kit import POSTHOUSE, ROOT, Posthouse
+from kit import POSTHOUSE, ROOT, Posthouse, wait_for
 
 MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_peername_lookup = no\nqueue_directory = {dir}/spool\n"
 
@@ -53,3 +54,23 @@ def test_a_purge_removes_no_mail(what):
             if what == "damaged":
                 (p.dir / "spool/damaged/body").write_text("what was set aside\n")
             assert removed(p) == (what == "damaged")
+
+
+@pytest.mark.parametrize("file", ["debian/posthouse.logrotate", "logrotate/posthouse"])
+def test_a_rotated_log_is_opened_again_and_no_other_program_hears_of_it(file):
+    text = (ROOT / "packaging" / file).read_text()
+    after = text[text.index("postrotate\n") + 11:text.index("endscript")]
+    with Posthouse(MAIN) as p, subprocess.Popen(["sleep", "600"]) as other:
+        def rotate():
+            (p.dir / "maillog").rename(p.dir / "maillog.1")
+            subprocess.run(["sh", "-ec", after.replace("/var/spool/posthouse", str(p.dir / "spool"))], check=True)
+        rotate()
+        wait_for((p.dir / "maillog").exists)
+        number = p.dir / "spool/master.pid"
+        for said in (f"{other.pid}\n", f"-{other.pid}\n", f"{other.pid} {other.pid}\n", ""):  # as one that was left behind
+            number.write_text(said)
+            rotate()
+            p.proc.send_signal(signal.SIGUSR1)
+            wait_for((p.dir / "maillog").exists)
+        assert other.poll() is None
+        other.kill()
