@@ -14,6 +14,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/foreign.h"
+#include "daemon/listen.h"
 #include "daemon/unread_say.h"
 #include "maps/maps.h"
 #include "maps/tabconf.h"
@@ -212,6 +213,10 @@ void audit(const struct config *c, struct diags *d) {
     if (getpwnam(c->p.mail_owner) == NULL)
         diag_add(d, DIAG_ERROR, c->main.path, 0,
                  "mail_owner = %s: no such user: the daemon does not start", c->p.mail_owner);
+    if (getpwnam(c->p.lookup_owner) == NULL)
+        diag_add(d, DIAG_ERROR, c->main.path, 0,
+                 "lookup_owner = %s: no such user: the daemon does not start", c->p.lookup_owner);
+    listen_check(c, d);
     unread_say_refused(c, DIAG_ERROR, d);
     daemon_check_stores(c, d);
     foreign_check(c, d);

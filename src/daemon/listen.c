@@ -46,11 +46,17 @@ struct binding {
     struct listen_set *old, *next;
     const struct config *cfg;
     size_t loops;
+    struct diags *mistakes; /* not NULL: they are looked for, and nothing is bound */
+    const struct service *svc;
 };
 
 /* Before the daemon has begun it is the end; at a reload the old sockets stay. */
-static void binding_fails(const struct binding *b, const char *svc_name, const char *what) {
-    if (b->old->n > 0)
+static void binding_fails(const struct binding *b, const char *what) {
+    const char *svc_name = b->svc->name;
+    if (b->mistakes != NULL)
+        diag_add(b->mistakes, DIAG_ERROR, b->svc->line > 0 ? "master.cf" : NULL, b->svc->line,
+                 "service %s: %s: the daemon does not start", svc_name, what);
+    else if (b->old->n > 0)
         log_error("master", "service %s: %s", svc_name, what);
     else
         log_fatal("master", "service %s: %s", svc_name, what);
@@ -127,7 +133,8 @@ static int bind_new(struct binding *b, const char *svc_name, const struct netadd
     return rc < 0 ? rc : 0;
 }
 
-static int bind_addr(struct binding *b, const char *svc_name, const struct netaddr *a) {
+static int bind_addr(struct binding *b, const struct netaddr *a) {
+    const char *svc_name = b->svc->name;
     char ip[INET6_ADDRSTRLEN];
     struct sbuf why = {0};
     int rc = 0;
@@ -137,7 +144,10 @@ static int bind_addr(struct binding *b, const char *svc_name, const struct netad
                         netaddr_text(a, ip), netaddr_port(a), b->next->v[i].svc_name);
             rc = -EADDRINUSE;
         }
-    if (rc == 0 && !take_over(b, svc_name, a))
+    if (rc == 0 && b->mistakes != NULL)
+        set_add(b->next, svc_name,
+                (struct listen_socket){.fd = -1, .kind = LISTEN_SMTPD, .addr = *a, .taken = true});
+    else if (rc == 0 && !take_over(b, svc_name, a))
         rc = bind_new(b, svc_name, a);
     if (rc == -EAFNOSUPPORT || rc == -EADDRNOTAVAIL)
         if (a->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr))
@@ -146,7 +156,7 @@ static int bind_addr(struct binding *b, const char *svc_name, const struct netad
         sbuf_printf(&why, "bind %s port %u: %s", netaddr_text(a, ip), netaddr_port(a),
                     strerror(-rc));
     if (rc < 0)
-        binding_fails(b, svc_name, why.p);
+        binding_fails(b, why.p);
     sbuf_free(&why);
     return rc;
 }
@@ -181,13 +191,14 @@ static const char *service_port(struct str name, struct str *host, uint16_t *num
     return why;
 }
 
-static int bind_service(struct binding *b, const char *svc_name) {
+static int bind_service(struct binding *b, const struct service *svc) {
     struct str host, word;
     uint16_t number;
     int rc = 0;
-    const char *why = service_port(str_of(svc_name), &host, &number);
+    const char *why = service_port(str_of(svc->name), &host, &number);
+    b->svc = svc;
     if (why != NULL) {
-        binding_fails(b, svc_name, why);
+        binding_fails(b, why);
         return -EINVAL;
     }
     struct str rest = host.n > 0 ? host : str_of(interfaces(b->cfg));
@@ -200,11 +211,11 @@ static int bind_service(struct binding *b, const char *svc_name) {
         if (!netaddr_parse(&a, word, number)) {
             struct sbuf text = {0};
             sbuf_printf(&text, "\"%.*s\" is not an address", STR_FMT(word));
-            binding_fails(b, svc_name, text.p);
+            binding_fails(b, text.p);
             sbuf_free(&text);
             rc = -EINVAL;
         } else if (family_on(b->cfg, a.u.sa.sa_family)) {
-            rc = bind_addr(b, svc_name, &a);
+            rc = bind_addr(b, &a);
         }
     }
     return rc;
@@ -223,11 +234,11 @@ static void binding_undo(struct binding *b) {
 
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) {
     struct listen_set next = {.open = set->open};
-    struct binding b = {set, &next, cfg, loops};
+    struct binding b = {.old = set, .next = &next, .cfg = cfg, .loops = loops};
     int rc = 0;
     for (size_t i = 0; i < cfg->n_services && rc == 0; i++)
         if (cfg->services[i]->kind == SERVICE_SMTPD)
-            rc = bind_service(&b, cfg->services[i]->name);
+            rc = bind_service(&b, cfg->services[i]);
     if (rc < 0) {
         binding_undo(&b);
         return rc;
@@ -243,6 +254,15 @@ int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) 
     set_clear(set);
     *set = next;
     return 0;
+}
+
+void listen_check(const struct config *cfg, struct diags *d) {
+    struct listen_set none = {0}, seen = {0};
+    struct binding b = {.old = &none, .next = &seen, .cfg = cfg, .mistakes = d};
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (cfg->services[i]->kind == SERVICE_SMTPD)
+            bind_service(&b, cfg->services[i]);
+    set_clear(&seen);
 }
 
 /* The name a socket is bound to in a folder that another user owns: made at once with its mode and

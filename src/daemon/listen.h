@@ -31,6 +31,9 @@ struct listen_set {
  * have any more are closed.  Negative errno, and nothing is changed, when one cannot be bound: the
  * log says which. */
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops);
+/* Mistakes for which listen_bind fails on any machine: what is no port or address, or there twice.
+ */
+void listen_check(const struct config *cfg, struct diags *d);
 /* Lets clients in, at the unix sockets too, which are bound now unless they are already.  Negative
  * errno after logging what failed: no client is let in then. */
 int listen_open(struct listen_set *set, const struct config *cfg);

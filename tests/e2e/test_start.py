@@ -74,6 +74,7 @@ FAULTS = {
     "no log": ("maillog_file = /proc/nowhere/log\n", "", r"maillog_file /proc/nowhere/log: "),
     "a mistake": ("message_size_limit = many\n", "", r"main.cf, line \d+: .*message_size_limit"),
 }
+CHECKED = {"a port twice", "no address", "no such service name", "a mistake", "no mail_owner", "no lookup_owner"}  # by posthouse check, too
 if os.geteuid() == 0:
     FAULTS["no mail_owner"] = ("mail_owner = nosuchuser\n", "", "mail_owner = nosuchuser: no such user")
     FAULTS["no lookup_owner"] = ("lookup_owner = nosuchuser\n", "", "lookup_owner = nosuchuser: no such user")
@@ -87,6 +88,9 @@ def test_a_start_that_fails_says_why_and_fails(tmp_path, fault):
         p = Posthouse(MAIN + main, master=master, directory=tmp_path)
         r = background(p)
         assert r.returncode == 1 and re.search("posthoused: fatal: .*" + said, r.stderr), r.stderr
+        checked = p.run("check")
+        if fault in CHECKED:
+            assert checked.returncode == 2 and re.search("(?m)^error: .*" + said, checked.stdout), checked.stdout
         assert not answers(p.port)
         if "owner" in fault:
             assert not (p.dir / "spool").exists()
