@@ -74,3 +74,15 @@ def test_a_rotated_log_is_opened_again_and_no_other_program_hears_of_it(file):
             wait_for((p.dir / "maillog").exists)
         assert other.poll() is None
         other.kill()
+
+
+def test_what_the_administrator_has_in_aliases_stays_whole(tmp_path):
+    """The last line of a file that somebody wrote may have no end."""
+    text = (ROOT / "packaging/debian/posthouse-mta.postinst").read_text().replace("/etc/", f"{tmp_path}/etc/")
+    text = text.replace("/run/systemd/system", f"{tmp_path}/none").replace(
+        ". /usr/share/debconf/confmodule", "db_get() { RET=root@far.example; }\ndb_stop() { :; }\nnewaliases() { :; }")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/aliases").write_text("postmaster: root\nann: ann@far.example")
+    for _ in range(2):
+        subprocess.run(["sh", "-c", text, "postinst", "configure"], check=True)
+        assert (tmp_path / "etc/aliases").read_text() == "postmaster: root\nann: ann@far.example\nroot: root@far.example\n"
