@@ -86,3 +86,15 @@ def test_what_the_administrator_has_in_aliases_stays_whole(tmp_path):
     for _ in range(2):
         subprocess.run(["sh", "-c", text, "postinst", "configure"], check=True)
         assert (tmp_path / "etc/aliases").read_text() == "postmaster: root\nann: ann@far.example\nroot: root@far.example\n"
+
+
+def test_a_purge_keeps_what_came_after_the_removal():
+    """Another installation may have the same spool."""
+    with Posthouse(MAIN) as p:
+        script(p, "posthouse.prerm", "remove", debhelper=stopping(p))
+        p.proc.wait()
+        p.start()
+        assert p.send().startswith("250")
+        p.stop()
+        script(p, "posthouse.postrm", "purge")
+        assert (p.dir / "spool/log").exists()
