@@ -225,8 +225,9 @@ static void lock_queue(void) {
     static int fd; /* stays open */
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char text[32];
-    fd = fs_open_only("master.pid", O_RDWR | O_CREAT, 0644);
-    int rc = fd < 0 ? fd : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
+    /* who could read it could hold a lock, too */
+    fd = fs_open_only("master.pid", O_RDWR | O_CREAT, 0600);
+    int rc = fd < 0 ? fd : fchmod(fd, 0600) < 0 ? -errno : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
     if (rc < 0) {
         log_fatal("master", "%s/master.pid: %s", sup.cfg->p.queue_directory,
                   rc == -EAGAIN || rc == -EACCES ? "another posthoused is running" : strerror(-rc));

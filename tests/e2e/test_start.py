@@ -63,6 +63,22 @@ def test_a_start_in_the_background_serves_when_it_returns():
     assert "cannot list log/: Permission denied" in p.log()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_no_other_user_keeps_it_from_starting():
+    """Who may read a file may hold a lock on it that keeps its owner's away."""
+    hold = "import fcntl, os, sys\nfor f in sys.argv[1:]:\n    try: fcntl.lockf(os.open(f, os.O_RDONLY), fcntl.LOCK_SH)\n" \
+        "    except PermissionError: pass\nprint('held', flush=True)\nsys.stdin.read()"
+    with Posthouse(MAIN) as p:
+        p.stop()
+        files = [str(f) for f in (p.dir / "spool").rglob("*") if f.is_file()]
+        assert any(f.endswith("/master.pid") for f in files)
+        with subprocess.Popen(["/usr/bin/python3", "-c", hold, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=12345) as other:
+            assert other.stdout.readline() == b"held\n"
+            p.start()
+            other.stdin.close()
+        assert p.send().startswith("250")
+
+
 FAULTS = {
     "a port that is taken": ("", "127.0.0.1:{taken} inet n - n - - smtpd\n",
                              r"service 127.0.0.1:\d+: bind 127.0.0.1 port \d+: Address already in use"),
