@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -20,6 +21,9 @@
 #include "util/mem.h"
 
 #define MAIN_CF_MAX (8U << 20)
+/* Another edit takes less than this. */
+#define LOCK_MS      5000
+#define LOCK_LOOK_MS 20
 
 /* One change that was asked for. */
 struct edit {
@@ -153,13 +157,20 @@ static int lines_save(const struct edit_run *run) {
     return rc;
 }
 
-/* Until it is closed no other edit goes on in that directory. */
+/* Until it is closed no other edit goes on in that directory.  Whoever may read the directory can
+ * hold it, so it is not waited for without end: -EBUSY.  -1: there can be no lock. */
 static int lines_lock(const char *path) {
+    static const struct timespec pause = {0, LOCK_LOOK_MS * 1000000L};
     char *folder = fs_folder(str_of(path));
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     free(folder);
-    if (fd >= 0)
-        flock(fd, LOCK_EX);
+    for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK; i++) {
+        if (i == LOCK_MS / LOCK_LOOK_MS) {
+            close(fd);
+            return -EBUSY;
+        }
+        nanosleep(&pause, NULL);
+    }
     return fd;
 }
 
@@ -167,6 +178,8 @@ static int lines_lock(const char *path) {
 static int lines_file(struct edit_run *run) {
     struct sbuf text = {0};
     int lock = lines_lock(run->path);
+    if (lock == -EBUSY)
+        return lines_fatal("another program holds a lock on the directory", run->path);
     int rc = fs_read(run->path, &text, MAIN_CF_MAX);
     if (rc == 0 && memchr(text.p == NULL ? "" : text.p, '\0', text.n) != NULL)
         rc = -EINVAL;

@@ -2,6 +2,7 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 
@@ -374,3 +375,23 @@ def test_of_two_lines_of_a_transport_the_last_counts(dns):
         relay.wait_mails(1)
         assert relay.sessions[0].commands[0] == "EHLO second.example"
     relay.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_no_other_user_holds_up_an_edit():
+    """Whoever may read a directory can hold a lock on it: that is said, and main.cf is as it was."""
+    hold = ("import fcntl, os, sys\nfcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
+            "print('held', flush=True)\nsys.stdin.read()")
+    p = Posthouse("relayhost = [a.example]\n")
+    before = (p.dir / "main.cf").read_text()
+    with subprocess.Popen(["/usr/bin/python3", "-c", hold, p.dir], stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=12345) as other:
+        assert other.stdout.readline() == b"held\n"
+        try:
+            r = subprocess.run([POSTHOUSE, "-c", p.dir, "postconf", "-e", "relayhost = [b.example]"],
+                               capture_output=True, text=True, timeout=60)
+        finally:
+            other.stdin.close()
+    assert r.returncode == 1 and "another program holds a lock" in r.stderr and (p.dir / "main.cf").read_text() == before
+    assert p.run("-e", "relayhost = [b.example]", face="postconf").returncode == 0
+    assert (p.dir / "main.cf").read_text() == before.replace("[a.example]", "[b.example]")
+    shutil.rmtree(p.dir)
