@@ -61,13 +61,22 @@ bool keys_other_spelling(const struct params *p, struct str hop, struct sbuf *ou
     return idn_hop_to_ascii(hop, p->enable_idna2003_compatibility, out, NULL);
 }
 
-/* A domain and its other spelling (n 0: none), which is as long a list of labels. */
+/* A domain as it is written, and its other spellings (n 0: none), which are as long lists of
+ * labels: the other one, and that of U-labels where what is written is an odd form of it. */
 struct spellings {
-    struct str domain, other;
+    struct str domain, other, plain;
 };
 
-/* Keys of the other spelling are added behind those of the written one, while there is room for all
- * that are certain to be needed: a domain has 128 labels at most. */
+static void spellings_of(const struct params *p, struct str domain, struct sbuf *other,
+                         struct sbuf *plain, struct spellings *s) {
+    bool odd = keys_other_spelling(p, domain, other) && !addr_is_ascii(domain);
+    if (odd)
+        idn_to_unicode(sbuf_str(other), plain);
+    *s = (struct spellings){domain, sbuf_str(other), sbuf_str(plain)};
+}
+
+/* Keys of the other spellings are added behind those of the written one, while there is room for
+ * all that are certain to be needed: a domain has 128 labels at most. */
 #define SPELLINGS_MAX 16
 
 static void add_spellings(struct keys *k, bool partial, const char *prefix, struct str head,
@@ -75,6 +84,8 @@ static void add_spellings(struct keys *k, bool partial, const char *prefix, stru
     keys_add(k, partial, prefix, head, s->domain);
     if (s->other.n > 0 && k->n < SPELLINGS_MAX)
         keys_add(k, partial, prefix, head, s->other);
+    if (s->plain.n > 0 && k->n < SPELLINGS_MAX)
+        keys_add(k, partial, prefix, head, s->plain);
 }
 
 /* What stands before the domain of an address, with its @. */
@@ -84,34 +95,34 @@ static struct str before_domain(struct str address, struct str domain) {
 
 /* The address as SMTP has it, then as it is; ext is given room for the former. */
 static void add_address(struct keys *k, struct sbuf *ext, struct str address,
-                        const struct spellings *both) {
+                        const struct spellings *all) {
     addr_external(ext, address);
-    add_spellings(k, false, "", before_domain(sbuf_str(ext), both->domain), both);
-    add_spellings(k, false, "", before_domain(address, both->domain), both);
+    add_spellings(k, false, "", before_domain(sbuf_str(ext), all->domain), all);
+    add_spellings(k, false, "", before_domain(address, all->domain), all);
 }
 
 /* The address without its extension. */
 static void add_bare(struct keys *k, struct str bare, struct str address,
-                     const struct spellings *both) {
+                     const struct spellings *all) {
     struct sbuf head = {0};
     sbuf_add_str(&head, bare);
     if (address.n > addr_local(address).n)
         sbuf_add_ch(&head, '@');
-    add_spellings(k, true, "", sbuf_str(&head), both);
+    add_spellings(k, true, "", sbuf_str(&head), all);
     sbuf_free(&head);
 }
 
 void keys_sender(struct keys *k, const struct params *p, struct str sender) {
     struct str local = addr_local(sender), domain = addr_domain(sender);
-    struct sbuf ext = {0}, other = {0};
+    struct sbuf ext = {0}, other = {0}, plain = {0};
+    struct spellings all;
     if (sender.n == 0)
         return;
     struct str bare = without_extension(p, local);
-    keys_other_spelling(p, domain, &other);
-    struct spellings both = {domain, sbuf_str(&other)};
-    add_address(k, &ext, sender, &both);
+    spellings_of(p, domain, &other, &plain, &all);
+    add_address(k, &ext, sender, &all);
     if (bare.n > 0)
-        add_bare(k, bare, sender, &both);
+        add_bare(k, bare, sender, &all);
     /* A quoted local part with an @ would be the key of another address, or of a domain. */
     if (is_local_domain(p, domain) && str_chr(local, '@') < 0) {
         keys_add(k, true, "", local, STR_NONE);
@@ -119,9 +130,10 @@ void keys_sender(struct keys *k, const struct params *p, struct str sender) {
             keys_add(k, true, "", bare, STR_NONE);
     }
     if (domain.n > 0)
-        add_spellings(k, true, "@", STR_LIT(""), &both);
+        add_spellings(k, true, "@", STR_LIT(""), &all);
     sbuf_free(&ext);
     sbuf_free(&other);
+    sbuf_free(&plain);
 }
 
 /* The domain without its first label; false if it has one only. */
@@ -134,19 +146,21 @@ static bool to_parent(struct str *domain) {
 void keys_recipient(struct keys *k, const struct params *p, struct str rcpt) {
     struct str local = addr_local(rcpt), domain = addr_domain(rcpt);
     bool bare_parents = keys_has_word(p->parent_domain_matches_subdomains, "transport_maps");
-    struct sbuf ext = {0}, other = {0};
-    keys_other_spelling(p, domain, &other);
-    struct spellings both = {domain, sbuf_str(&other)};
-    add_address(k, &ext, rcpt, &both);
+    struct sbuf ext = {0}, other = {0}, plain = {0};
+    struct spellings all;
+    spellings_of(p, domain, &other, &plain, &all);
+    add_address(k, &ext, rcpt, &all);
     struct str bare = without_extension(p, local);
     if (bare.n > 0)
-        add_bare(k, bare, rcpt, &both);
-    add_spellings(k, true, "", STR_LIT(""), &both);
-    while (to_parent(&both.domain)) {
-        to_parent(&both.other);
-        add_spellings(k, true, bare_parents ? "" : ".", STR_LIT(""), &both);
+        add_bare(k, bare, rcpt, &all);
+    add_spellings(k, true, "", STR_LIT(""), &all);
+    while (to_parent(&all.domain)) {
+        to_parent(&all.other);
+        to_parent(&all.plain);
+        add_spellings(k, true, bare_parents ? "" : ".", STR_LIT(""), &all);
     }
     keys_add(k, false, "*", STR_NONE, STR_NONE);
     sbuf_free(&ext);
     sbuf_free(&other);
+    sbuf_free(&plain);
 }

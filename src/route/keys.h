@@ -2,7 +2,7 @@
  * route/keys.h - the keys that a table is asked, in order
  *
  * Postfix's mail_addr_find(3) for senders, transport(5) for recipients; and each with the domain in
- * its other spelling, if it is internationalised.  One thread per set.
+ * its other spellings, if it is internationalised.  One thread per set.
  */
 #ifndef PH_ROUTE_KEYS_H
 #define PH_ROUTE_KEYS_H

@@ -670,6 +670,15 @@ static void test_keys(void **state) {
         {"", false, "a b@xn--nda.test",
          "\"a b\"@xn--nda.test\n\"a b\"@\u00f6.test\na b@xn--nda.test\na b@\u00f6.test\n"
          "@xn--nda.test (partial)\n@\u00f6.test (partial)\n"},
+        /* neither spelling is the one that people write */
+        {"", false, "a@o\u0308.test",
+         "a@o\u0308.test\na@xn--nda.test\na@\u00f6.test\n@o\u0308.test (partial)\n"
+         "@xn--nda.test (partial)\n@\u00f6.test (partial)\n"},
+        {"", true, "b@\uff59.o\u0308.test",
+         "b@\uff59.o\u0308.test\nb@y.xn--nda.test\nb@y.\u00f6.test\n"
+         "\uff59.o\u0308.test (partial)\ny.xn--nda.test (partial)\ny.\u00f6.test (partial)\n"
+         ".o\u0308.test (partial)\n.xn--nda.test (partial)\n.\u00f6.test (partial)\n"
+         ".test (partial)\n*\n"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
