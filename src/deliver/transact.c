@@ -821,6 +821,13 @@ static bool contradicts_mail(const struct expected *e, enum verdict v) {
     return e->command == TXN_RCPT && v == VERDICT_OK && e->t->refused;
 }
 
+/* It comes of the sender that the host refuses, perhaps: other mail need not wait. */
+static enum step transact_contradiction(struct dsess *s, const struct expected *e) {
+    session_note_out_of_step(s, verdict_command_name(e->command));
+    s->now.blame = BLAME_MESSAGE;
+    return drop(s, true);
+}
+
 static enum step transact_reply(struct dsess *s) {
     if (s->fifo_n == 0) {
         /* Nothing waits: the host may leave at any time, and says so. */
@@ -831,9 +838,10 @@ static enum step transact_reply(struct dsess *s) {
                                 !session_target(s)->own_mx, s->cfg->p.soft_bounce);
     if (v == VERDICT_CLOSING)
         return closing(s, &e);
-    if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone || contradicts_mail(&e, v) ||
-        !reply_fits(s, &e))
+    if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone || !reply_fits(s, &e))
         return out_of_step(s, &e);
+    if (contradicts_mail(&e, v))
+        return transact_contradiction(s, &e);
     s->fifo_at++;
     s->fifo_n--;
     e.t->answered = e.t->answered || e.command != TXN_RSET;

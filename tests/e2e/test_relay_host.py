@@ -495,6 +495,19 @@ def test_a_dead_second_host_stops_nothing(dns, grey):
     relay.stop()
 
 
+def test_a_sender_that_is_refused_out_of_step_stops_no_other(dns):
+    """A host that refuses MAIL and takes the recipient all the same: that mail waits, and no other."""
+    relay = FakeRelay(replies={"MAIL": lambda line: "550 5.7.1 not this sender" if "refused@" in line else None, "RCPT": "250 2.1.5 Ok"})
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        for _ in range(8):
+            p.send(sender="refused@x.example")
+        p.wait_log("status=deferred", count=8)
+        p.send(sender="other@x.example")
+        p.wait_log("status=sent")
+        assert "suspended" not in p.log()
+    relay.stop()
+
+
 @pytest.mark.parametrize("reply", ["", "421 4.3.2 not this"])
 @pytest.mark.parametrize("chunking", [True, False])
 def test_mail_beside_one_that_ends_the_connection_goes_on(dns, chunking, reply):
