@@ -226,6 +226,7 @@ struct result_filter {
     unsigned uses;    /* of the connection, for the log */
     uint32_t at;      /* index of the recipient whose result is asked for */
     uint32_t tag;     /* of the question */
+    bool failed;      /* the table could not be asked: it is not asked for the others */
     struct sbuf line; /* its status and text */
 };
 
@@ -270,6 +271,7 @@ static void result_filter_on_answer(void *arg, const struct maps_answer *a) {
         result_apply(e, str_trim(sbuf_str(&a->value)));
     if (a->rc == MAP_ERROR)
         mailerr_soften(e);
+    f->failed = a->rc == MAP_ERROR;
     result_filter_next(f);
 }
 
@@ -282,12 +284,13 @@ static void result_filter_ask(struct result_filter *f) {
                          1, result_filter_on_answer, f);
 }
 
-/* Once the daemon is being stopped, no table is waited for. */
+/* Once the daemon is being stopped, no table is waited for; nor is one that has just failed, for
+ * what was taken is not noted before. */
 static void result_filter_next(struct result_filter *f) {
     for (; f->at < f->a->n; f->at++) {
         if (!f->a->tried[f->at])
             continue;
-        if (!f->d->stopping) {
+        if (!f->d->stopping && !f->failed) {
             result_filter_ask(f);
             return;
         }

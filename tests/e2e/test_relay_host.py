@@ -189,6 +189,24 @@ def test_a_line_that_repeats_the_login_goes_through_no_filter(dns, rule):
     relay.stop()
 
 
+def test_a_filter_that_fails_is_asked_once_for_a_mail(dns):
+    """What the relay host has taken is noted soon, however many recipients there are, and what it refused waits."""
+    asked = []
+
+    def fails(conn):
+        for line in conn.makefile():
+            asked.append(line)
+            conn.sendall(b"400 out of order\n")
+    relay = FakeRelay(replies={"RCPT": lambda line: "550 5.1.1 no such user" if "b3" in line else None})
+    with kit.Listener(fails) as table, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_delivery_status_filter = tcp:127.0.0.1:{table.port}\n", dns=dns) as p:
+        p.send(rcpts=[f"b{i}@y.example" for i in range(6)])
+        p.wait_log(r"status=\w+", count=6)
+        assert sorted(re.findall(r"to=<(b\d).*status=(\w+)", p.log())) == [(f"b{i}", "deferred" if i == 3 else "sent") for i in range(6)]
+        assert len(asked) == 1, asked
+    relay.stop()
+
+
 def test_only_334_asks_for_the_password(dns):
     """Any other 3xx is no challenge: nothing of the login follows it."""
     said = []
