@@ -157,8 +157,8 @@ static int lines_save(const struct edit_run *run) {
     return rc;
 }
 
-/* Until it is closed no other edit goes on in that directory.  Whoever may read the directory can
- * hold it, so it is not waited for without end: -EBUSY.  -1: there can be no lock. */
+/* Until it is closed no other edit goes on in that directory.  Each user who may read the directory
+ * can hold it, so it is not waited for without end: -EBUSY.  -1: there can be no lock. */
 static int lines_lock(const char *path) {
     static const struct timespec pause = {0, LOCK_LOOK_MS * 1000000L};
     char *folder = fs_folder(str_of(path));
