@@ -5,7 +5,7 @@
  * record of an answer, smtp_delivery_status_filter each recipient's result before it is logged
  * (postconf(5)).  All three ask the lookup process, one line after the other: the session's loop
  * goes on meanwhile.  A table that cannot be asked never lets something pass as it is that would
- * end the mail: it waits.
+ * end the mail: it waits.  One thing passes: that a host has taken the content.
  *
  * The session's loop only.  The line and the names that are being asked for belong to the session
  * until filter_cancel; a result that is asked for belongs to struct result_filter, which frees

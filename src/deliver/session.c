@@ -365,9 +365,15 @@ static void reply_read(struct dsess *s, enum reply_rc rc) {
 }
 
 /* A line of a reply has come through the filter, or cannot: then the connection is over. */
+/* A host that has taken the content is not given it again for a table that cannot be asked. */
+static bool is_receipt(const struct dsess *s) {
+    struct str line = sbuf_str(&s->filter_line);
+    return s->stage == STAGE_MAIL && transact_content_due(s) && line.n > 0 && line.p[0] == '2';
+}
+
 static void reply_filtered(struct dsess *s, bool known) {
     size_t used;
-    if (known) {
+    if (known || is_receipt(s)) {
         reply_read(s, smtp_reply_feed(&s->reply, sbuf_str(&s->filter_line), &used));
         return;
     }

@@ -344,6 +344,8 @@ void auth_cancel(struct dsess *s);
 /* transact.c */
 /* Gives back the waiting attempts that the scheduler has recalled. */
 void transact_return_recalled(struct dsess *s);
+/* Does the next reply answer the content of a message? */
+bool transact_content_due(const struct dsess *s);
 extern const struct stage transact_stage;
 
 #endif

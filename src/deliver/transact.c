@@ -828,6 +828,10 @@ static enum step transact_contradiction(struct dsess *s, const struct expected *
     return drop(s, true);
 }
 
+bool transact_content_due(const struct dsess *s) {
+    return s->fifo_n > 0 && s->fifo[s->fifo_at].command == TXN_CONTENT;
+}
+
 static enum step transact_reply(struct dsess *s) {
     if (s->fifo_n == 0) {
         /* Nothing waits: the host may leave at any time, and says so. */

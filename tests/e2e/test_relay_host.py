@@ -207,6 +207,23 @@ def test_a_filter_that_fails_is_asked_once_for_a_mail(dns):
     relay.stop()
 
 
+def test_a_filter_that_fails_repeats_no_mail(dns):
+    """smtp_reply_filter has no answer about what the relay host says to the content: that it has the mail counts, a refusal waits."""
+    def fails(conn):
+        for line in conn.makefile():
+            conn.sendall(b"400 out of order\n" if "dot" in line else b"500 none\n")
+    said = iter(["554 5.7.1 dot refused", "250 2.0.0 dot taken"])
+    relay = FakeRelay(replies={"DOT": lambda line: next(said)})
+    with kit.Listener(fails) as table, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_reply_filter = tcp:127.0.0.1:{table.port}\n"
+                      "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n", dns=dns) as p:
+        p.send()
+        p.wait_log("status=deferred .*local data error")
+        p.wait_log(r"status=sent \(250 2.0.0 dot taken\)")
+        wait_for(lambda: p.queue() == [])
+    relay.stop()
+
+
 def test_only_334_asks_for_the_password(dns):
     """Any other 3xx is no challenge: nothing of the login follows it."""
     said = []
