@@ -50,14 +50,14 @@ static void count_unfinished(struct session *s) {
  * was written is sent. */
 static void serve_close(struct session *s, const char *what) {
     char key[CLIENT_KEY_MAX];
+    if (s->client.counted) /* before the log says that the client has gone */
+        anvil_disconnect(client_key(&s->client, key));
     if (!s->client.local) {
         if (what != NULL)
             smtpd_log_end(s, what);
         count_unfinished(s);
         smtpd_log_counts(s);
     }
-    if (s->client.counted)
-        anvil_disconnect(client_key(&s->client, key));
     transaction_end(s);
     auth_leave(s);
     message_forget(s);
