@@ -1,7 +1,8 @@
 /*
  * receive/rewrite.c - local_header_rewrite_clients; see rewrite.h
  *
- * A word that permits ends the list, as in Postfix; sendmail(1) is local whatever the list says.
+ * A word that permits ends the list, as in Postfix; sendmail(1) is local whatever the list says,
+ * but for sendmail -G.
  * Words about client certificates never match, because none is asked for; a configuration that
  * would ask is refused (config/refusal.c).
  */
@@ -83,5 +84,5 @@ static enum cmd rewrite_go(struct session *s) {
 enum cmd rewrite_ask(struct session *s, enum cmd (*then)(struct session *s)) {
     s->tx->rewrite_then = then;
     s->tx->rewrite_rest = str_of(s->p->local_header_rewrite_clients);
-    return s->client.local ? rewrite_over(s, true, false) : rewrite_go(s);
+    return s->client.local ? rewrite_over(s, !s->tx->is_remote, false) : rewrite_go(s);
 }
