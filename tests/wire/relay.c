@@ -175,10 +175,16 @@ static unsigned crime_of(enum ledger_stage stage, const struct relay_twist *t) {
 static int say_twist(struct relay *r, const struct answer *a, const struct relay_twist *t,
                      struct bytes *out) {
     switch (t->act) {
-    case ACT_CODE:
     case ACT_CODE_CLOSE:
+        /* As behind ACT_CLOSE_AFTER; replies that were not read yet are lost, too. */
+        if ((relay_can(r) & CAN_PIPELINING) != 0)
+            ledger_conn_crime(r->conn, CRIME_LOST);
         reply_text(r, out, a->stage, t->code, told(r, a, t->code), "as I like it");
-        r->close_after = t->act == ACT_CODE_CLOSE;
+        r->close_after = true;
+        ledger_conn_crime(r->conn, crime_of(a->stage, t));
+        return t->code;
+    case ACT_CODE:
+        reply_text(r, out, a->stage, t->code, told(r, a, t->code), "as I like it");
         ledger_conn_crime(r->conn, crime_of(a->stage, t));
         return t->code;
     case ACT_EXTRA:
