@@ -465,8 +465,8 @@ char *relays_next_hop(struct relays *r, const struct relay_fields *f, char **old
 
 struct rival {
     const struct relay_fields *f; /* that is to be written; users as they are given */
-    const char *by;               /* whose other records may be named; NULL: all may */
-    const char *hop;              /* of it, in lower case */
+    const char *by;  /* a domain: why names its own records alone; NULL: why names any */
+    const char *hop; /* of it, in lower case */
     char *why;
 };
 

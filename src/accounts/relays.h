@@ -24,7 +24,7 @@ struct relay_fields {
     const char *tls;
     const char *mechanisms;
     const char *user;
-    const char *owner;    /* the domain whose it is; "": the server's */
+    const char *owner;    /* the domain that the record belongs to; "": it is the server's */
     const char *password; /* write only; NULL when read, and when it stays as it is */
     bool has_secret;
     char version[VALUE_VERSION]; /* read: other for every state; "" when it is not known */
@@ -58,7 +58,7 @@ enum relays_rc {
  * values that cannot be used, and when hosts or user change while the password is not given again.
  * Where users is not given, a record that gets an account is only for mail whose next hop
  * main.cf names, and a domain's for that domain.  version "": whatever the record has become.  by:
- * a domain, whose own the record must be, or NULL. */
+ * the record must belong to this domain; NULL: it may belong to any. */
 enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, const char *by,
                           char **why);
 /* What the record's next hop becomes by f: the caller frees.  *old: what it is now, or NULL for a

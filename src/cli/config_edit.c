@@ -110,7 +110,7 @@ static void lines_line(struct edit_run *run, struct edit *e, struct str line, bo
 }
 
 static void lines_all(struct edit_run *run, struct str text) {
-    struct edit *now = NULL; /* the parameter whose lines these are; NULL: another one's */
+    struct edit *now = NULL; /* the edit of the parameter that the line belongs to, or NULL */
     while (text.n > 0) {
         const char *lf = memchr(text.p, '\n', text.n);
         struct str line = str_make(text.p, lf == NULL ? text.n : (size_t)(lf - text.p) + 1);

@@ -100,7 +100,7 @@ struct wanted {
     const char *name; /* of the record that is to be deleted; "": its next hop alone is to change */
     char *hop;        /* its next hop; NULL: there is none of that name */
     char *users;      /* who may use it */
-    char *owner;      /* the domain whose it is, or "" */
+    char *owner;      /* the domain that the record belongs to, or "" */
     bool covered;     /* its next hop means another record as well */
     char *by;         /* the first place or account that names it; NULL: not in use */
 };

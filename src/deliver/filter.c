@@ -74,7 +74,8 @@ size_t filter_reply(struct dsess *s, struct str data) {
 
 /* -- records of the DNS -- */
 
-/* An answer whose records are asked for, one after the other: addresses, then exchangers. */
+/* An answer of the DNS; the table is asked for its records one after the other, addresses first,
+ * then exchangers. */
 struct name_filter {
     struct dsess *s;
     enum resolve_type type;
@@ -224,7 +225,7 @@ struct result_filter {
     void *slot;
     struct attempt *a;
     unsigned uses;    /* of the connection, for the log */
-    uint32_t at;      /* index of the recipient whose result is asked for */
+    uint32_t at;      /* index of the recipient; the table is asked for its result */
     uint32_t tag;     /* of the question */
     bool failed;      /* the table could not be asked: it is not asked for the others */
     struct sbuf line; /* its status and text */

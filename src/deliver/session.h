@@ -49,8 +49,8 @@ struct deliver {
     unsigned tls_turn;        /* whose slot is taken next when none is free */
     struct warned warned[64]; /* one warning an hour per relay without credentials */
     bool tells;               /* each change of stage is logged (POSTHOUSE_STAGES is set) */
-    struct dl results;        /* filter.c: attempts whose results a table is asked for */
-    bool stopping;            /* deliver_stop was called */
+    struct dl results; /* filter.c: attempts that wait for a table to answer for their results */
+    bool stopping;     /* deliver_stop was called */
 };
 
 /* One address to try. */

@@ -21,7 +21,7 @@
     " username TEXT NOT NULL DEFAULT '',"                                                          \
     " secret BLOB," /* sealed: util/seal.h */                                                      \
     " modified INTEGER NOT NULL DEFAULT 0,"                                                        \
-    " owner TEXT NOT NULL DEFAULT ''," /* the domain whose it is; '': the server's */              \
+    " owner TEXT NOT NULL DEFAULT ''," /* the domain it belongs to, or empty */                    \
     " UNIQUE (nexthop, account));"                                                                 \
     "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
