@@ -21,13 +21,6 @@ def name_server(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(scope="module")
-def postfix(name_server):
-    p = pair.Postfix(name_server)
-    yield p
-    p.stop()
-
-
 def outputs(postfix, name_server, main, mails):
     """{name: content without Received:} of each product."""
     for mta in (postfix, pair.Ours(name_server)):

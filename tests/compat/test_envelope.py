@@ -43,13 +43,6 @@ def replies(mta, port):
         mta.over()
 
 
-@pytest.fixture(scope="module")
-def postfix(name_server):
-    p = pair.Postfix(name_server)
-    yield p
-    p.stop()
-
-
 def test_addresses_like_postfix(name_server, postfix):
     with FakeRelay() as relay:
         theirs = replies(postfix, relay.port)

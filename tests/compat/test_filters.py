@@ -93,13 +93,6 @@ def name_server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def postfix(name_server):
-    p = pair.Postfix(name_server)
-    yield p
-    p.stop()
-
-
-@pytest.fixture(scope="module")
 def relay():
     state = {}
 

@@ -69,13 +69,6 @@ def name_server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def postfix(name_server):
-    p = pair.Postfix(name_server)
-    yield p
-    p.stop()
-
-
-@pytest.fixture(scope="module")
 def relays(tmp_path_factory):
     cert, key = make_cert(tmp_path_factory.mktemp("cert"), "xn--mnze-0ra.test")
     cert.parent.chmod(0o755)

@@ -110,13 +110,6 @@ def name_server(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(scope="module")
-def postfix(name_server):
-    p = pair.Postfix(name_server)
-    yield p
-    p.stop()
-
-
 class Chosen:
     """A context that keeps what its sessions have agreed on."""
 
