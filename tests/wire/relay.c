@@ -784,9 +784,23 @@ static void on_line(struct relay *r, char *line) {
     }
 }
 
+/*
+ * A reply too many can be taken for the one to STARTTLS: then a handshake comes though STARTTLS was
+ * refused.  To the host that is nonsense, and it goes.
+ */
+static bool is_handshake(struct relay *r, const char *p, size_t n) {
+    if (r->tls || n < 2 || memcmp(p, "\x16\x03", 2) != 0)
+        return false;
+    ledger_conn_nonsense(r->conn, "a handshake of TLS");
+    hang_up(r, false);
+    return true;
+}
+
 static bool take_line(struct relay *r) {
     const char *p = r->in.p + r->at;
     size_t left = r->in.n - r->at;
+    if (is_handshake(r, p, left))
+        return false;
     const char *lf = left == 0 ? NULL : memchr(p, '\n', left);
     if (lf == NULL)
         return false;
