@@ -8,23 +8,17 @@ all: build
 setup:
 	@sh scripts/setup.sh build
 
-# The page, built by npm into a table that posthouse-web is compiled with.
-PAGE_SOURCES := $(shell git ls-files -co --exclude-standard web)
-
-web: web/dist/assets.c
+# The page, made by npm into web/built, which is kept in the tree: only who changes the page needs npm.
+web: web/node_modules/.installed
+	@cd web && npm run --silent build >build.log 2>&1 || { cat build.log; exit 1; }
+	@rm -f web/build.log
 
 web/node_modules/.installed: web/package-lock.json
 	@echo "setup: installing with npm: $$(sed -n '/devDependencies/,/}/s/^    "\(.*\)": .*/\1/p' web/package.json | tr '\n' ' ')"
 	@cd web && npm ci --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-web/dist/assets.c: web/node_modules/.installed $(PAGE_SOURCES) scripts/embed.py
-	@cd web && npm run --silent build >build.log 2>&1 || { cat build.log; exit 1; }
-	@rm -f web/build.log
-	@$(PYTHON) scripts/embed.py web/dist $@ web/openapi.json
-
-build: setup web
-	@test -f build/src/posthouse-web || test ! -f build/build.ninja || meson setup --reconfigure build >/dev/null
+build: setup
 	@test -f build/build.ninja || meson setup build $(if $(PREFIX),--prefix=$(PREFIX)) >/dev/null
 	@ninja -C build | tail -1
 
@@ -45,13 +39,13 @@ test:
 	@sh scripts/setup.sh test
 	@# A build that was configured before the test packages were there has no unit tests.
 	@test ! -f build/build.ninja || test -d build/tests || meson setup --reconfigure build >/dev/null
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build web/node_modules/.installed
 	@$(PYTHON) tests/run.py
 
 # The same tests on a build with sanitizers.
 test-asan test-tsan: test-%:
 	@sh scripts/setup.sh test
-	@$(MAKE) --no-print-directory web
+	@$(MAKE) --no-print-directory web/node_modules/.installed
 	@test -f build-$*/build.ninja || meson setup build-$* -Db_lundef=false \
 	    -Db_sanitize=$(if $(filter asan,$*),address$(comma)undefined,thread) >/dev/null
 	@ninja -C build-$* | tail -1

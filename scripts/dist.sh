@@ -12,8 +12,6 @@ if git rev-parse --git-dir >/dev/null 2>&1; then
 else
     tar -cf - --exclude=./build --exclude='./build-*' --exclude=./web/node_modules . | tar -xf - -C "build/$name"
 fi
-mkdir -p "build/$name/web/dist"
-cp web/dist/assets.c "build/$name/web/dist/"
 tar -czf "build/$name.tar.gz" --owner=0 --group=0 --sort=name -C build "$name"
 rm -rf "build/$name"
 echo "build/$name.tar.gz"

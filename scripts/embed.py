@@ -1,6 +1,6 @@
-"""Makes a C table of the files of a directory, each as it is and compressed: embed.py DIRECTORY OUT.c EXTRA…
+"""Makes a C table of the files of a directory, each as it is and compressed: embed.py DIRECTORY OUT.c DEPFILE EXTRA…
 
-EXTRA files are added under their own name.  See src/web/assets.h.
+EXTRA files are added under their own name.  DEPFILE gets the names of all files, and of the folders, for Ninja.  See src/web/assets.h.
 """
 import gzip
 import hashlib
@@ -17,7 +17,8 @@ def array(name, data):
 
 
 def main():
-    root, out, extra = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), [pathlib.Path(p) for p in sys.argv[3:]]
+    root, out, deps = map(pathlib.Path, sys.argv[1:4])
+    extra = [pathlib.Path(p) for p in sys.argv[4:]]
     files = [("/" + str(p.relative_to(root)), p) for p in sorted(root.rglob("*")) if p.is_file() and p.suffix in TYPES]
     files += [("/" + p.name, p) for p in extra]
     text, rows = '#include "web/assets.h"\n\n', []
@@ -29,8 +30,9 @@ def main():
         forever = "true" if path.startswith("/assets/") else "false"
         rows.append(f'    {{"{path}", "{TYPES[p.suffix]}", "\\"{etag}\\"", plain_{i}, gzip_{i}, {len(data)}, {len(small)}, {forever}}},\n')
     text += "\nconst struct asset assets[] = {\n" + "".join(rows) + "};\nconst size_t assets_n = sizeof assets / sizeof assets[0];\n"
-    if not out.exists() or out.read_text() != text:
-        out.write_text(text)
+    out.write_text(text)
+    read = [root] + [p for p in root.rglob("*") if p.is_dir()] + [p for _, p in files]
+    deps.write_text(f"{out}: " + " ".join(str(p).replace(" ", "\\ ") for p in read) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,5 +4,5 @@ import { defineConfig } from "vite";
 export default defineConfig({
   base: "./",
   esbuild: { jsx: "automatic", jsxImportSource: "preact" },
-  build: { target: "es2020", assetsInlineLimit: 0, modulePreload: false, reportCompressedSize: true },
+  build: { outDir: "built", target: "es2020", assetsInlineLimit: 0, modulePreload: false, reportCompressedSize: true },
 });

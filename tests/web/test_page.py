@@ -432,6 +432,16 @@ def test_texts_are_in_one_file():
     assert not bad, bad
 
 
+def test_the_page_in_the_tree_is_the_one_that_its_source_makes(tmp_path):
+    """`make web` puts it there; a machine without node builds with what is in web/built."""
+    command = "npm run --silent types && npx vite build --logLevel error --outDir $0"
+    r = subprocess.run(["sh", "-c", command, tmp_path / "built"], cwd=ROOT / "web", capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
+    made, kept = ({str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}
+                  for top in (tmp_path / "built", ROOT / "web" / "built"))
+    assert made.keys() == kept.keys() and made == kept, "web/built is not what web/src makes: make web"
+
+
 def test_the_page_is_formatted():
     """As `npm run format` leaves it: prettier, with what package.json says."""
     r = subprocess.run(["npm", "run", "--silent", "formatted"], cwd=ROOT / "web", capture_output=True, text=True)
