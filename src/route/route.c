@@ -423,8 +423,10 @@ static bool record_is_for(const struct route_query *q, const struct record *rec,
 
 static enum went record_apply(struct route_query *q, const struct maps_answer *a,
                               const struct record *rec) {
-    if (!record_is_for(q, rec, a->key))
+    if (!record_is_for(q, rec, a->key)) {
+        q->r.transport = config_transport(q->cfg, sbuf_str(&q->transport));
         return route_bad(q, "relay record \"%s\" is not for mail from <%s>", rec->name, q->sender);
+    }
     note(q, "relay record", a, "\"%s\": %s%s%s", rec->name, rec->hosts,
          rec->user[0] != '\0' ? " as account " : ", without credentials", rec->user);
     sbuf_add_str(&q->r.record, sbuf_str(&a->value));

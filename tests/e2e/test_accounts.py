@@ -170,6 +170,22 @@ def test_records_of_an_older_version_get_an_owner(dns, tls):
     relay.stop()
 
 
+def test_mail_that_may_not_use_its_record_waits(dns, tls):
+    """As for any other mistake of a configuration: taken, kept, named in the log, and sent when the record is for it."""
+    relay = FakeRelay(auth=("PLAIN",), need_auth=True, users={"own": "pw"}, tls=tls, tls_first=True)
+    hop = f"[relay.server]:{relay.port}"
+    with Posthouse("relayhost = [relay.server]:9\n", dns=dns) as p:
+        assert p.run("relay", "set", "@y.example", hop).returncode == 0
+        words = ["record", "set", "own", f"hosts={hop}", "tls=encrypt", "user=own", "password"]
+        assert p.run(*words, stdin="pw\n").returncode == 0
+        assert p.send(sender="a@y.example").startswith("250")
+        p.wait_log(r'status=deferred \(relay record "own" is not for mail from <a@y.example>')
+        assert p.run(*words, "for=@y.example", stdin="pw\n").returncode == 0
+        p.run("queue", "retry", "ALL", check=True)
+        assert relay.wait_mails(1)[0]["auth"][1] == "own"
+    relay.stop()
+
+
 def test_relay_records(dns, tls):
     """Hosts, TLS mode and account in one record, found from the value as it is; different accounts at one host."""
     users = {"shared": PASSWORD, "of-domain": "domain's", "of-user": "user's"}
