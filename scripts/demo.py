@@ -1,6 +1,6 @@
 """make demo: Posthouse between a few senders and two relay hosts that demand AUTH.
 
-Everything is on loopback and in build/demo; on a terminal it stays up until Ctrl-C, without one it
+Everything is on loopback and in a directory of its own (below TMPDIR, where that is set); on a terminal it stays up until Ctrl-C, without one it
 ends by itself.  Nothing asks the Internet: host names come from a hosts file of the demo's own.
 """
 import email.message
@@ -27,8 +27,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build" / "src"
-DIR = pathlib.Path("/tmp" if os.geteuid() == 0 else ROOT / "build") / f"posthouse-demo-{os.getuid()}"
+BUILD = ROOT / os.environ.get("POSTHOUSE_BUILD", "build") / "src"
+DIR = pathlib.Path(os.environ.get("TMPDIR") or ("/tmp" if os.geteuid() == 0 else ROOT / "build")) / f"posthouse-demo-{os.getuid()}"
 ETC = DIR / "etc"
 
 MAIN_CF = """\
@@ -193,7 +193,7 @@ def main():
     show("relay", "set", "@shop.example", hop)
     show("relay", "set", "carol@example.com", hop)
     show("relay", "list")
-    show("record", "set", "provider", f"hosts={hop}", "tls=encrypt", f"user={b.user}", "password", stdin=b.password + "\n")
+    show("record", "set", "provider", f"hosts={hop}", "tls=encrypt", "for=@shop.example,carol@example.com", f"user={b.user}", "password", stdin=b.password + "\n")
     show("record", "list")
     title("posthouse check")
     print("  " + posthouse("check").stdout.strip())
