@@ -161,7 +161,7 @@ static void connection_forget(struct dsess *s) {
     s->names = false;
     s->out_total = 0;
     s->tls_on = s->tls_verified = s->tls_agreed = false;
-    s->leaving = s->mute = s->helo = false;
+    s->leaving = s->parting = s->mute = s->helo = false;
 }
 
 /* -- the driver -- */

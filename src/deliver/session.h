@@ -232,6 +232,7 @@ struct dsess {
     bool names;   /* all replies to a transaction of the connection that was taken named their
                    * commands by their enhanced status codes */
     bool leaving; /* no new transaction: what waits goes to the next host */
+    bool parting; /* no new transaction: the host said 421, and may go on with what it has */
     /* probe.c */
     struct watch *watch; /* set for explain and test: nothing is delivered */
 };

@@ -575,8 +575,10 @@ static bool may_follow(const struct dsess *s) {
 /* Begins the next waiting attempt if the connection can take it now. */
 static enum step begin_next(struct dsess *s) {
     transact_return_recalled(s);
-    if (s->leaving)
-        return dl_empty(&s->txns) ? STEP_NEXT_HOST : STEP_WAIT;
+    if ((s->leaving || s->parting) && !dl_empty(&s->txns))
+        return STEP_WAIT;
+    if (s->leaving || s->parting)
+        return s->leaving ? STEP_NEXT_HOST : STEP_RECONNECT;
     if (dl_empty(&s->todo))
         return STEP_WAIT;
     struct attempt *a = DL_OWNER(s->todo.next, struct attempt, link);
@@ -753,7 +755,7 @@ static enum step out_of_step(struct dsess *s, const struct expected *e) {
 }
 
 /* 421: the host ends the session; e is the command that it answers, or NULL when none waits. */
-static enum step closing(struct dsess *s, const struct expected *e) {
+static void note_closing(struct dsess *s, const struct expected *e) {
     struct sbuf line = {0};
     char dsn[12];
     smtp_reply_line(&s->reply, &line);
@@ -766,6 +768,10 @@ static enum step closing(struct dsess *s, const struct expected *e) {
                      verdict_command_name(e->command));
     mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&line));
     sbuf_free(&line);
+}
+
+static enum step closing(struct dsess *s, const struct expected *e) {
+    note_closing(s, e);
     return drop(s, false);
 }
 
@@ -780,6 +786,36 @@ static void on_refusal(struct dsess *s, const struct expected *e, enum verdict v
     t->refused = t->refused || e->command == TXN_MAIL || e->command == TXN_DATA;
 }
 
+/* Is the reply to some chunk still to come? */
+static bool chunk_is_out(const struct dsess *s) {
+    for (size_t i = 0; i < s->fifo_n; i++) {
+        const struct expected *e = &s->fifo[s->fifo_at + i];
+        if (e->command == TXN_CONTENT && use_bdat(s, e->t))
+            return true;
+    }
+    return false;
+}
+
+/* Does the host that says 421 have chunks whose replies are read all the same?  It may neither hang
+ * up nor stop reading, and what it takes then is not sent again. */
+static bool parts_slowly(const struct dsess *s, const struct expected *e) {
+    bool early = e->out_end > s->reply_gone;
+    return !early && content_state(s, e->t) != CONTENT_PART && chunk_is_out(s);
+}
+
+/* 421, and replies of the host are waited for: to e it is a refusal for now. */
+static void host_parts(struct dsess *s, const struct expected *e) {
+    struct dl again;
+    dl_init(&again);
+    note_closing(s, e);
+    s->parting = true;
+    if (e->command != TXN_RSET)
+        on_refusal(s, e, VERDICT_LATER);
+    else
+        txn_dropped(s, e->t, false, true, &again);
+    assert(dl_empty(&again)); /* what RSET was sent behind has its result or was whole */
+}
+
 /* The last reply to t has come, and the connection goes on. */
 static void txn_ended(struct dsess *s, struct txn *t) {
     if (t->misnamed && use_bdat(s, t))
@@ -791,6 +827,10 @@ static void txn_ended(struct dsess *s, struct txn *t) {
 static enum step on_verdict(struct dsess *s, const struct expected *e, enum verdict v) {
     struct txn *t = e->t;
     bool part = content_state(s, t) == CONTENT_PART;
+    if (v == VERDICT_CLOSING) {
+        host_parts(s, e);
+        return STEP_DONE;
+    }
     if (v == VERDICT_LATER || v == VERDICT_REFUSED) {
         on_refusal(s, e, v);
     } else if (v == VERDICT_SENT) {
@@ -840,7 +880,7 @@ static enum step transact_reply(struct dsess *s) {
     struct expected e = s->fifo[s->fifo_at];
     enum verdict v = verdict_of(e.command, s->reply.code, content_state(s, e.t),
                                 !session_target(s)->own_mx, s->cfg->p.soft_bounce);
-    if (v == VERDICT_CLOSING)
+    if (v == VERDICT_CLOSING && !parts_slowly(s, &e))
         return closing(s, &e);
     if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone || !reply_fits(s, &e))
         return out_of_step(s, &e);

@@ -168,7 +168,7 @@ static unsigned crime_of(enum ledger_stage stage, const struct relay_twist *t) {
     bool third = t->code / 100 == 3 && stage != STAGE_DATA && stage != STAGE_AUTH;
     if (stage == STAGE_RSET && t->code / 100 != 2)
         return CRIME_RSET;
-    return third || (t->code == 421 && t->act == ACT_CODE) ? CRIME_LOST : 0;
+    return third ? CRIME_LOST : 0;
 }
 
 /* Puts the reply of a twist into out; the code that counts for what happens next (0: none). */
@@ -232,7 +232,7 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
         r->mode = MODE_DEAF;
         return 0;
     case ACT_ECHO:
-        ledger_conn_crime(r->conn, t->code == 421 ? CRIME_LOST : crime_of(a->stage, t));
+        ledger_conn_crime(r->conn, crime_of(a->stage, t));
         say_echo(r, a, t->code, out);
         return t->code;
     case ACT_LATER:
