@@ -689,25 +689,29 @@ static void txn_dropped(struct dsess *s, struct txn *t, bool suspect, bool to_bl
     }
 }
 
-/* A connection that had carried mail before and dies before it answered is merely old: the same
- * host again.  A fresh one that dies, and one that is out of step, is a failing host: the next one.
- * A message whose end was sent is never sent again in this attempt. */
-static enum step drop(struct dsess *s, bool suspect) {
-    bool first = true, fresh = true;
+/* Is the host itself at fault when the connection dies?  One that had carried mail before, and dies
+ * before it answered, is merely old. */
+static bool host_is_failing(const struct dsess *s) {
+    if (dl_empty(&s->txns))
+        return true;
+    return DL_OWNER(s->txns.next, struct txn, link)->answered || s->uses <= txn_count(s);
+}
+
+/* Ends all transactions of a connection that is of no more use.  A failing host is left for the
+ * next one, else the same host is tried again.  A message whose end was sent is never sent again in
+ * this attempt. */
+static enum step drop_all(struct dsess *s, bool suspect, bool failing) {
+    bool first = true;
     struct dl again;
     dl_init(&again);
     s->mute = true;
     if (suspect)
         use_data_only(s);
-    if (!dl_empty(&s->txns)) {
-        const struct txn *t = DL_OWNER(s->txns.next, struct txn, link);
-        fresh = suspect || t->answered || s->uses <= txn_count(s);
-    }
     while (!dl_empty(&s->txns)) { /* only the first has anything to do with the loss */
-        txn_dropped(s, DL_OWNER(s->txns.next, struct txn, link), suspect, first && fresh, &again);
+        txn_dropped(s, DL_OWNER(s->txns.next, struct txn, link), suspect, first && failing, &again);
         first = false;
     }
-    bool next_host = s->leaving || (fresh && !dl_empty(&again) && session_more_hosts(s));
+    bool next_host = s->leaving || (failing && !dl_empty(&again) && session_more_hosts(s));
     if (next_host && !dl_empty(&again))
         log_as(s->svc->log_name, "smtp", "%s: %s",
                DL_OWNER(again.next, struct attempt, link)->env->qid, s->now.text);
@@ -719,17 +723,23 @@ static enum step drop(struct dsess *s, bool suspect) {
     return next_host ? STEP_NEXT_HOST : STEP_RECONNECT;
 }
 
-/* The host has not answered a command that was sent before the reply to the one before: perhaps it
- * drops what is pipelined. */
-static void learn_one_by_one(const struct dsess *s) {
+/* suspect: the host is out of step. */
+static enum step drop(struct dsess *s, bool suspect) {
+    return drop_all(s, suspect, suspect || host_is_failing(s));
+}
+
+/* From now on the host gets its commands one by one. */
+static void use_one_by_one(const struct dsess *s, const char *why) {
     const struct target *t = session_target(s);
-    bool piped = s->fifo_n > 0 && s->fifo[s->fifo_at].piped;
-    if (piped && host_trait_add(HOST_ONE_BY_ONE, &t->addr, t->dest))
-        log_as(
-            s->svc->log_name, "smtp",
-            "%s does not answer a command that was sent before the reply to the one before: from "
-            "now on they go one by one",
-            s->relay);
+    if (host_trait_add(HOST_ONE_BY_ONE, &t->addr, t->dest))
+        log_as(s->svc->log_name, "smtp", "%s %s: from now on they go one by one", s->relay, why);
+}
+
+/* The host has not answered in time: perhaps it drops what is pipelined. */
+static void learn_one_by_one(const struct dsess *s) {
+    if (s->fifo_n > 0 && s->fifo[s->fifo_at].piped)
+        use_one_by_one(
+            s, "does not answer a command that was sent before the reply to the one before");
 }
 
 static enum step transact_lost(struct dsess *s, bool timeout) {
@@ -855,17 +865,21 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
     return STEP_DONE;
 }
 
-/* No server takes a recipient of a sender that it has refused: the refusal answered something else.
- * Were the host believed, it would get a lone dot for the content of mail that it has taken. */
+/* A recipient of a sender that it has refused: either the host takes no notice of what went before,
+ * or the refusal answered something else.  Were the host believed, it would get a lone dot for the
+ * content of mail that it has taken. */
 static bool contradicts_mail(const struct expected *e, enum verdict v) {
     return e->command == TXN_RCPT && v == VERDICT_OK && e->t->refused;
 }
 
-/* It comes of the sender that the host refuses, perhaps: other mail need not wait. */
+/* The mail goes to the same host once more, one command at a time: then each reply is that of its
+ * command. */
 static enum step transact_contradiction(struct dsess *s, const struct expected *e) {
     session_note_out_of_step(s, verdict_command_name(e->command));
     s->now.blame = BLAME_MESSAGE;
-    return drop(s, true);
+    assert((s->caps & CAP_PIPELINING) != 0); /* else RCPT is not sent behind a refused MAIL */
+    use_one_by_one(s, "takes a recipient behind a sender that it refused");
+    return drop_all(s, true, false);
 }
 
 bool transact_content_due(const struct dsess *s) {

@@ -530,16 +530,18 @@ def test_a_dead_second_host_stops_nothing(dns, grey):
     relay.stop()
 
 
-def test_a_sender_that_is_refused_out_of_step_stops_no_other(dns):
-    """A host that refuses MAIL and takes the recipient all the same: that mail waits, and no other."""
-    relay = FakeRelay(replies={"MAIL": lambda line: "550 5.7.1 not this sender" if "refused@" in line else None, "RCPT": "250 2.1.5 Ok"})
+@pytest.mark.parametrize("chunking", [True, False])
+def test_a_sender_that_is_refused_out_of_step_stops_no_other(dns, chunking):
+    """A host that refuses MAIL and takes the recipient all the same: what it refuses when it is asked alone is returned."""
+    relay = FakeRelay(chunking=chunking, replies={"MAIL": lambda line: "550 5.7.1 not this sender" if "refused@" in line else None,
+                                                  "RCPT": "250 2.1.5 Ok"})
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
         for _ in range(8):
             p.send(sender="refused@x.example")
-        p.wait_log("status=deferred", count=8)
+        p.wait_log("status=bounced .*550 5.7.1 not this sender .in reply to MAIL FROM command", count=8)
         p.send(sender="other@x.example")
-        p.wait_log("status=sent")
-        assert "suspended" not in p.log()
+        p.wait_log("status=sent.*")
+        assert "suspended" not in p.log() and all("refused@" not in (m["from"] or "") for m in relay.mails)
     relay.stop()
 
 
