@@ -8,6 +8,7 @@
 
 #include "accounts/inside.h"
 #include "util/htab.h"
+#include "util/idn.h"
 #include "util/mem.h"
 
 void account_copy(struct account *to, const struct account *from) {
@@ -83,7 +84,7 @@ struct uses {
 
 static void use_pair(void *arg, struct str account, struct str value) {
     struct uses *u = arg;
-    if (u->left == 0 || !str_ieq(str_trim(value), u->value))
+    if (u->left == 0 || !idn_same(str_trim(value), u->value))
         return;
     u->left--;
     u->fn(u->arg, account, value);
@@ -105,18 +106,21 @@ enum store_rc store_relay_users(struct store *st, const char *value, unsigned li
     struct uses u = {fn, arg, str_of(value), limit, NULL};
     if (st->sql == NULL)
         return store_relay_each(st, "", use_pair, &u, why);
-    struct sbuf sql = {0};
+    struct sbuf sql = {0}, other = {0}, plain = {0};
     char *low = mem_strdup(value);
     str_lower(low, strlen(low));
-    const char *args[] = {low};
+    idn_spellings(str_of(low), false, &other, &plain);
+    const char *args[] = {low, other.n > 0 ? other.p : low, plain.n > 0 ? plain.p : low};
     sbuf_printf(&sql,
-                "SELECT account, relayhost FROM sender_relayhost WHERE LOWER(relayhost) = ? ORDER "
-                "BY account LIMIT %u",
+                "SELECT account, relayhost FROM sender_relayhost WHERE LOWER(relayhost) IN "
+                "(?, ?, ?) ORDER BY account LIMIT %u",
                 limit);
     enum store_rc rc = store_sql_run(st, sql.p, args, use_value, &u, why);
     free(u.account);
     free(low);
     sbuf_free(&sql);
+    sbuf_free(&other);
+    sbuf_free(&plain);
     return rc;
 }
 

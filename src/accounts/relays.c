@@ -17,6 +17,7 @@
 #include "route/nexthop.h"
 #include "util/codec.h"
 #include "util/fs.h"
+#include "util/idn.h"
 #include "util/lite.h"
 #include "util/mem.h"
 
@@ -225,18 +226,22 @@ bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fiel
 static bool users_have(const char *users, struct str account) {
     struct str rest = str_of(users), one;
     while (str_split(&rest, ", \t", &one))
-        if (str_ieq(one, account))
+        if (idn_same(one, account))
             return true;
     return false;
 }
 
+static bool texts_same(const char *a, const char *b) {
+    return idn_same(str_of(a), str_of(b));
+}
+
 bool relay_belongs(const char *owner, const char *by) {
-    return by == NULL || strcasecmp(owner, by) == 0;
+    return by == NULL || texts_same(owner, by);
 }
 
 bool relay_is_for(const struct relay_fields *f, const char *account) {
     const char *at = strrchr(account, '@');
-    if (f->owner[0] != '\0' && (at == NULL || strcasecmp(at + 1, f->owner) != 0))
+    if (f->owner[0] != '\0' && (at == NULL || !texts_same(at + 1, f->owner)))
         return false;
     if (strcmp(f->users, RELAY_EVERYBODY) == 0)
         return true;
@@ -247,7 +252,7 @@ bool relay_is_for(const struct relay_fields *f, const char *account) {
 bool relay_covers(const struct relay_fields *wide, const struct relay_fields *narrow) {
     struct str rest = str_of(narrow->users), one;
     bool all = narrow->users[0] != '\0';
-    if (strcasecmp(wide->nexthop, narrow->nexthop) != 0 || strcmp(wide->name, narrow->name) == 0 ||
+    if (!texts_same(wide->nexthop, narrow->nexthop) || strcmp(wide->name, narrow->name) == 0 ||
         strcmp(narrow->users, RELAY_EVERYBODY) == 0)
         return false;
     while (all && str_split(&rest, ", \t", &one)) {
@@ -287,7 +292,7 @@ static bool users_are_owners(const struct relay_fields *f, struct str *bad) {
         return false;
     do {
         ptrdiff_t at = str_rchr(*bad, '@');
-        if (at < 0 || !str_ieq_c(str_from(*bad, (size_t)at + 1), f->owner))
+        if (at < 0 || !idn_same(str_from(*bad, (size_t)at + 1), str_of(f->owner)))
             return false;
     } while (str_split(&rest, ", \t", bad));
     return true;
@@ -363,7 +368,7 @@ static const char *merge_nexthop(const struct relay_fields *f, const struct rela
     const char *hosts = merge_text(f->hosts, old->hosts);
     if (f->nexthop != NULL)
         return f->nexthop[0] == '\0' ? hosts : f->nexthop;
-    return strcasecmp(old->nexthop, old->hosts) == 0 ? hosts : old->nexthop;
+    return texts_same(old->nexthop, old->hosts) ? hosts : old->nexthop;
 }
 
 /* Who may use it: an account is for no one else until a change says so, and a domain's own is for
@@ -476,16 +481,16 @@ static void rival_take(void *arg, const struct relay_fields *other) {
     if (v->why != NULL || strcmp(other->name, v->f->name) == 0)
         return;
     bool shown = relay_belongs(other->owner, v->by);
-    if (strcasecmp(other->name, v->f->name) == 0) {
+    if (texts_same(other->name, v->f->name)) {
         if (shown)
-            record_say(&v->why, RELAY_TAKEN ", in other case: \"%s\"", other->name);
+            record_say(&v->why, RELAY_TAKEN ", written otherwise: \"%s\"", other->name);
         else
             record_say(&v->why, RELAY_TAKEN);
         return;
     }
-    if (strcasecmp(other->nexthop, v->hop) != 0)
+    if (!texts_same(other->nexthop, v->hop))
         return;
-    bool same = strcasecmp(other->users, v->f->users) == 0;
+    bool same = texts_same(other->users, v->f->users);
     while (!same && str_split(&rest, ", \t", &one))
         same = users_have(other->users, one);
     if (same && !shown)
@@ -599,7 +604,7 @@ struct asked {
 
 static void asked_take(void *arg, const struct relay_fields *f) {
     struct asked *q = arg;
-    if (!str_ieq_c(q->hop, f->nexthop) && !str_ieq_c(q->hop, f->name))
+    if (!idn_same(q->hop, str_of(f->nexthop)) && !idn_same(q->hop, str_of(f->name)))
         return;
     if (relay_is_for(f, q->account))
         q->use = RELAY_MAY;

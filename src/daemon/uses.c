@@ -8,6 +8,7 @@
 
 #include "maps/maps.h"
 #include "route/nexthop.h"
+#include "util/idn.h"
 
 enum use_kind { USE_HOP, USE_TRANSPORT, USE_HOP_TABLE, USE_TRANSPORT_TABLE };
 
@@ -98,5 +99,5 @@ void uses_each(const struct config *cfg, uses_fn fn, void *arg) {
 }
 
 bool uses_mean(struct str hop, const char *name, const char *nexthop) {
-    return (nexthop != NULL && str_ieq_c(hop, nexthop)) || str_ieq_c(hop, name);
+    return (nexthop != NULL && idn_same(hop, str_of(nexthop))) || idn_same(hop, str_of(name));
 }

@@ -52,9 +52,21 @@ static int relays_map_open(struct map *m) {
     return 0;
 }
 
+/* plain(text): util/idn.h, idn_plain. */
+static void sql_plain(sqlite3_context *context, int n, sqlite3_value **args) {
+    struct sbuf plain = {0};
+    const char *text = n == 1 ? (const char *)sqlite3_value_text(args[0]) : NULL;
+    idn_plain(str_of(text == NULL ? "" : text), &plain);
+    sqlite3_result_text(context, plain.n == 0 ? "" : plain.p, (int)plain.n, SQLITE_TRANSIENT);
+    sbuf_free(&plain);
+}
+
 static sqlite3 *db_open(struct map *m) {
     sqlite3 *db = NULL;
     int rc = sqlite3_open_v2(m->path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_create_function_v2(db, RELAYS_PLAIN, 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC,
+                                        NULL, sql_plain, NULL, NULL, NULL);
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(db, BUSY_MS);
         return db;
@@ -80,6 +92,13 @@ static void put_record(sqlite3_stmt *st, struct sbuf *value) {
     sbuf_add_ch(value, '}');
 }
 
+static void bind_plain(sqlite3_stmt *st, int at, struct str text) {
+    struct sbuf plain = {0};
+    idn_plain(text, &plain);
+    sqlite3_bind_text(st, at, plain.n == 0 ? "" : plain.p, (int)plain.n, SQLITE_TRANSIENT);
+    sbuf_free(&plain);
+}
+
 static enum map_rc get_record(struct map *m, sqlite3_stmt *st, struct str key, struct sbuf *value) {
     ptrdiff_t nl = str_chr(key, '\n');
     struct str hop = str_from(key, (size_t)(nl + 1)),
@@ -87,9 +106,8 @@ static enum map_rc get_record(struct map *m, sqlite3_stmt *st, struct str key, s
     bool servers = str_istarts(hop, RELAYS_SERVERS);
     if (str_chr(account, ',') >= 0) /* of a list there is one */
         return MAP_NOT_FOUND;
-    sqlite3_bind_text(st, 1, account.n == 0 ? "" : account.p, (int)account.n, SQLITE_STATIC);
-    hop = str_from(hop, servers ? 1 : 0);
-    sqlite3_bind_text(st, 2, hop.p, (int)hop.n, SQLITE_STATIC);
+    bind_plain(st, 1, account);
+    bind_plain(st, 2, str_from(hop, servers ? 1 : 0));
     sqlite3_bind_int(st, 3, servers); /* a file without owners has no such parameter */
     int rc = sqlite3_step(st);
     if (rc == SQLITE_ROW) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/idn.h"
 #include "util/mem.h"
 
 struct maps *maps_open(const char *spec, const char *dir) {
@@ -175,7 +176,7 @@ void maps_find(struct maps *m, const struct maps_key *keys, size_t n_keys, struc
 
 struct pattern {
     bool negate;
-    char *text;      /* literal, lower case */
+    char *text;      /* literal; a domain in its one form (idn_plain) */
     struct map *map; /* or a table */
     bool is_net;
     struct netblock net;
@@ -189,6 +190,17 @@ struct matchlist {
     size_t n;
 };
 
+/* "example.com" or ".example.com" */
+static char *pattern_text(enum match_kind kind, struct str piece) {
+    struct sbuf text = {0};
+    bool dot = piece.n > 0 && piece.p[0] == '.';
+    if (kind != MATCH_DOMAIN || map_looks_like(piece))
+        return str_dup(piece);
+    sbuf_add(&text, piece.p, dot);
+    idn_plain(str_from(piece, dot), &text);
+    return sbuf_take(&text);
+}
+
 static void pattern_add(struct matchlist *l, struct str piece, const char *dir) {
     struct pattern p = {0};
     const char *why = NULL;
@@ -196,7 +208,7 @@ static void pattern_add(struct matchlist *l, struct str piece, const char *dir) 
         p.negate = !p.negate;
         piece = str_from(piece, 1);
     }
-    p.text = str_dup(piece);
+    p.text = pattern_text(l->kind, piece);
     if (l->kind == MATCH_NETWORK && netblock_parse(&p.net, piece, &why))
         p.is_net = true;
     else if (map_looks_like(piece))
@@ -259,10 +271,46 @@ static bool literal_has(const struct matchlist *l, const char *pattern, struct s
     return l->parents && p.n > 0 && tail.p[-1] == '.' && str_ieq(p, tail);
 }
 
-static enum match_rc pattern_has(const struct matchlist *l, const struct pattern *p, struct str key,
-                                 const struct netaddr *addr, char **err) {
+/* What a list is asked: of a domain, its spellings. */
+struct asked_key {
+    struct str written, other, plain; /* n 0: none */
+    struct str one;                   /* that literals are compared with */
+    struct sbuf texts[3];
+    struct netaddr addr;
+    bool is_addr;
+};
+
+static void asked_key_init(struct asked_key *q, enum match_kind kind, struct str key) {
+    *q = (struct asked_key){.written = key, .one = key};
+    q->is_addr = kind == MATCH_NETWORK && netaddr_parse(&q->addr, key, 0);
+    if (kind != MATCH_DOMAIN)
+        return;
+    idn_spellings(key, false, &q->texts[0], &q->texts[1]);
+    idn_plain(key, &q->texts[2]);
+    q->other = sbuf_str(&q->texts[0]);
+    q->plain = sbuf_str(&q->texts[1]);
+    q->one = sbuf_str(&q->texts[2]);
+}
+
+static void asked_key_free(struct asked_key *q) {
+    for (size_t i = 0; i < 3; i++)
+        sbuf_free(&q->texts[i]);
+}
+
+static enum match_rc table_has_any(const struct matchlist *l, struct map *m,
+                                   const struct asked_key *q, char **err) {
+    const struct str all[] = {q->written, q->other, q->plain};
+    enum match_rc rc = table_has(l, m, q->written, err);
+    for (size_t i = 1; i < 3 && rc == MATCH_NO; i++)
+        if (all[i].n > 0)
+            rc = table_has(l, m, all[i], err);
+    return rc;
+}
+
+static enum match_rc pattern_has(const struct matchlist *l, const struct pattern *p,
+                                 const struct asked_key *q, char **err) {
     if (p->map != NULL)
-        return table_has(l, p->map, key, err);
+        return table_has_any(l, p->map, q, err);
     if (p->wrong != NULL) {
         struct sbuf text = {0};
         sbuf_printf(&text, "%s in \"%s\"", p->wrong, p->text);
@@ -270,22 +318,24 @@ static enum match_rc pattern_has(const struct matchlist *l, const struct pattern
         return MATCH_ERROR;
     }
     if (p->is_net)
-        return addr != NULL && netblock_has(&p->net, addr) ? MATCH_YES : MATCH_NO;
-    return literal_has(l, p->text, key) ? MATCH_YES : MATCH_NO;
+        return q->is_addr && netblock_has(&p->net, &q->addr) ? MATCH_YES : MATCH_NO;
+    return literal_has(l, p->text, q->one) ? MATCH_YES : MATCH_NO;
 }
 
 enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err) {
-    struct netaddr addr;
-    bool have = l->kind == MATCH_NETWORK && netaddr_parse(&addr, key, 0);
+    struct asked_key q;
+    enum match_rc rc = MATCH_NO;
     *err = NULL;
-    for (size_t i = 0; i < l->n; i++) {
-        enum match_rc rc = pattern_has(l, &l->v[i], key, have ? &addr : NULL, err);
-        if (rc == MATCH_YES)
-            return l->v[i].negate ? MATCH_NO : MATCH_YES;
-        if (rc == MATCH_ERROR)
-            return rc;
+    asked_key_init(&q, l->kind, key);
+    for (size_t i = 0; i < l->n && rc == MATCH_NO; i++) {
+        rc = pattern_has(l, &l->v[i], &q, err);
+        if (rc == MATCH_YES && l->v[i].negate) {
+            rc = MATCH_NO;
+            break;
+        }
     }
-    return MATCH_NO;
+    asked_key_free(&q);
+    return rc;
 }
 
 bool matchlist_has_tables(const char *spec) {

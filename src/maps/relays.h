@@ -38,20 +38,23 @@
 
 /* For an account of a list: a record that has it.  For RELAYS_NAMED: one that is for what main.cf
  * names, or that has that name and an account of others, so that mail which may not use it can be
- * told so. */
+ * told so.  RELAYS_PLAIN gives what is written and what is asked for one form for every spelling of
+ * a domain. */
+#define RELAYS_PLAIN "plain"
 #define RELAYS_FIND_WHERE(may, servers)                                                            \
     "SELECT id, name, hosts, tls, mechanisms, username, account, modified FROM relay"              \
-    " WHERE (nexthop = ?2 OR lower(name) = ?2)" may " AND CASE ?1 WHEN '" RELAYS_ALL               \
+    " WHERE (plain(nexthop) = ?2 OR plain(name) = ?2)" may " AND CASE ?1 WHEN '" RELAYS_ALL        \
     "' THEN account = "                                                                            \
     "'" RELAYS_ALL "' WHEN '" RELAYS_NAMED "' THEN account = '" RELAYS_NAMED "'"                   \
-    " OR (username <> '' AND lower(name) = ?2" servers ")"                                         \
-    " ELSE instr(',' || account || ',', ',' || ?1 || ',') > 0 END"                                 \
-    " ORDER BY nexthop = ?2 DESC, account = ?1 DESC, id LIMIT 1"
+    " OR (username <> '' AND plain(name) = ?2" servers ")"                                         \
+    " ELSE instr(',' || plain(account) || ',', ',' || ?1 || ',') > 0 END"                          \
+    " ORDER BY plain(nexthop) = ?2 DESC, plain(account) = ?1 DESC, id LIMIT 1"
 /* A domain's own record is for mail of that domain alone, and is none for the mail of others, or
  * where the server's alone are asked for (?3). */
 #define RELAYS_FIND                                                                                \
-    RELAYS_FIND_WHERE(" AND (owner = '' OR (NOT ?3 AND owner = substr(?1, instr(?1, '@') + 1)))",  \
-                      " AND owner = ''")
+    RELAYS_FIND_WHERE(                                                                             \
+        " AND (owner = '' OR (NOT ?3 AND plain(owner) = substr(?1, instr(?1, '@') + 1)))",         \
+        " AND owner = ''")
 /* The same where no record has an owner. */
 #define RELAYS_FIND_UNOWNED RELAYS_FIND_WHERE("", "")
 #define RELAYS_SECRET                                                                              \

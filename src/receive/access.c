@@ -51,9 +51,7 @@ struct access_run {
     bool warns_next;                /* … before the next one */
     uint32_t tag;                   /* the question to the lookup process; 0: none */
     char *table;                    /* of the check_*_access that is being asked */
-    char *keys_text[KEYS_MAX];
-    struct maps_key keys[KEYS_MAX];
-    size_t n_keys;
+    struct keys keys;               /* that it is asked for */
 };
 
 /* What a test says. */
@@ -372,23 +370,6 @@ static enum access_step test_login_outside(struct access_run *a) {
 
 /* -- check_*_access: the keys of each (access(5)) -- */
 
-static void key_add(struct access_run *a, bool partial, struct str k, struct str tail) {
-    struct sbuf b = {0};
-    if (a->n_keys == KEYS_MAX || k.n + tail.n == 0)
-        return;
-    sbuf_add_str(&b, k);
-    sbuf_add_str(&b, tail);
-    a->keys_text[a->n_keys] = sbuf_take(&b);
-    a->keys[a->n_keys] = (struct maps_key){str_of(a->keys_text[a->n_keys]), partial};
-    a->n_keys++;
-}
-
-static void keys_drop(struct access_run *a) {
-    for (size_t i = 0; i < a->n_keys; i++)
-        free(a->keys_text[i]);
-    a->n_keys = 0;
-}
-
 /* Without the first labels of a name that is longer than a domain can be (RFC 1035 section 2.3.4),
  * which only a HELO is: its parents are asked for all the same. */
 static struct str domain_end(struct str domain) {
@@ -399,74 +380,46 @@ static struct str domain_end(struct str domain) {
     return domain;
 }
 
-static void keys_domain(struct access_run *a, struct str domain) {
-    bool bare =
-        list_has_word(str_of(a->f.p->parent_domain_matches_subdomains), "smtpd_access_maps");
-    domain = domain_end(domain);
-    key_add(a, true, domain, STR_NONE);
-    for (ptrdiff_t dot; (dot = str_chr(domain, '.')) >= 0;) {
-        domain = str_from(domain, (size_t)dot + 1);
-        key_add(a, true, bare ? STR_LIT("") : STR_LIT("."), domain);
-    }
-}
-
-/* EMAIL ADDRESS PATTERNS, and with an extension ADDRESS EXTENSION. */
-static void keys_address(struct access_run *a, struct str addr) {
-    struct str local = addr_local(addr);
-    const char *delimiters = a->f.p->recipient_delimiter;
-    struct str bare = delimiters[0] == '\0' ? STR_NONE : addr_strip_ext(local, delimiters);
-    if (addr.n == 0) {
-        key_add(a, false, STR_LIT("<>"), STR_NONE);
-        return;
-    }
-    key_add(a, false, addr, STR_NONE);
-    if (bare.n > 0)
-        key_add(a, true, bare, str_from(addr, local.n));
-    keys_domain(a, addr_domain(addr));
-    key_add(a, true, local, STR_LIT("@"));
-    if (bare.n > 0)
-        key_add(a, true, bare, STR_LIT("@"));
+/* A whole name is a key for tables of patterns, too. */
+static void keys_host(struct access_run *a, struct str name) {
+    keys_add(&a->keys, false, "", name, STR_NONE);
+    keys_domain(&a->keys, a->f.p, domain_end(name));
 }
 
 /* HOST NAME/ADDRESS PATTERNS. */
 static enum access_step check_client(struct access_run *a) {
     struct str ip = str_of(a->f.client->addr);
-    struct str name = str_of(a->f.client->name);
     char sep = str_chr(ip, ':') >= 0 ? ':' : '.';
-    if (name.p != NULL) {
-        key_add(a, false, name, STR_NONE);
-        keys_domain(a, name);
-    }
-    key_add(a, false, ip, STR_NONE);
+    if (a->f.client->name != NULL)
+        keys_host(a, str_of(a->f.client->name));
+    keys_add(&a->keys, false, "", ip, STR_NONE);
     for (ptrdiff_t dot; (dot = str_rchr(ip, sep)) > 0;) {
         ip.n = (size_t)dot;
-        key_add(a, true, ip, STR_NONE);
+        keys_add(&a->keys, true, "", ip, STR_NONE);
     }
     return STEP_NEXT;
 }
 
 static enum access_step check_helo(struct access_run *a) {
-    if (a->f.helo != NULL) {
-        key_add(a, false, str_of(a->f.helo), STR_NONE);
-        keys_domain(a, str_of(a->f.helo));
-    }
+    if (a->f.helo != NULL && a->f.helo[0] != '\0')
+        keys_host(a, str_of(a->f.helo));
     return STEP_NEXT;
 }
 
 static enum access_step check_sender(struct access_run *a) {
-    keys_address(a, a->f.sender);
+    keys_access(&a->keys, a->f.p, a->f.sender);
     return STEP_NEXT;
 }
 
 static enum access_step check_recipient(struct access_run *a) {
     if (a->f.rcpt.n > 0)
-        keys_address(a, a->f.rcpt);
+        keys_access(&a->keys, a->f.p, a->f.rcpt);
     return STEP_NEXT;
 }
 
 static enum access_step check_login(struct access_run *a) {
-    if (a->f.sasl_user != NULL)
-        key_add(a, false, str_of(a->f.sasl_user), STR_NONE);
+    if (a->f.sasl_user != NULL && a->f.sasl_user[0] != '\0')
+        keys_add(&a->keys, false, "", str_of(a->f.sasl_user), STR_NONE);
     return STEP_NEXT;
 }
 
@@ -580,8 +533,8 @@ static enum access_step action_step(struct access_run *a, struct str key, struct
 static enum access_step table_step(struct access_run *a, const struct maps_answer *ans) {
     if (ans->rc == MAP_NOT_FOUND)
         return STEP_NEXT;
-    if (ans->rc == MAP_FOUND && ans->key < a->n_keys)
-        return action_step(a, a->keys[ans->key].key, str_trim(sbuf_str(&ans->value)));
+    if (ans->rc == MAP_FOUND && ans->key < a->keys.n)
+        return action_step(a, a->keys.v[ans->key].key, str_trim(sbuf_str(&ans->value)));
     if (ans->rc == MAP_FOUND) /* an answer is from another process: it may be anything */
         log_warn("smtpd", "access table %s: the answer is of a key that was not asked for",
                  a->table);
@@ -592,17 +545,17 @@ static void on_table(void *arg, const struct maps_answer *ans) {
     struct access_run *a = arg;
     a->tag = 0;
     enum access_step step = table_step(a, ans);
-    keys_drop(a);
+    keys_clear(&a->keys);
     access_resume(a, step);
 }
 
 static enum access_step ask_table(struct access_run *a, struct str table) {
     a->word->test(a);
-    if (a->n_keys == 0)
+    if (a->keys.n == 0)
         return STEP_NEXT;
     free(a->table);
     a->table = str_dup(table);
-    a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, a->keys, a->n_keys, on_table, a);
+    a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, a->keys.v, a->keys.n, on_table, a);
     return STEP_WAIT;
 }
 
@@ -695,7 +648,7 @@ static void access_go(struct access_run *a) {
 }
 
 static void access_free(struct access_run *a) {
-    keys_drop(a);
+    keys_clear(&a->keys);
     sbuf_free(&a->text);
     free(a->table);
     free(a);

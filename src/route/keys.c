@@ -42,10 +42,10 @@ bool keys_has_word(const char *list, const char *word) {
 /* Do local parts alone count for this domain (mail_addr_find(3))? */
 static bool is_local_domain(const struct params *p, struct str domain) {
     struct str rest = str_of(p->mydestination), w;
-    if (domain.n == 0 || str_ieq_c(domain, p->myorigin))
+    if (domain.n == 0 || idn_same(domain, str_of(p->myorigin)))
         return domain.n > 0;
     while (str_split(&rest, ", \t\r\n", &w))
-        if (str_ieq(w, domain))
+        if (idn_same(w, domain))
             return true;
     return false;
 }
@@ -69,9 +69,7 @@ struct spellings {
 
 static void spellings_of(const struct params *p, struct str domain, struct sbuf *other,
                          struct sbuf *plain, struct spellings *s) {
-    bool odd = keys_other_spelling(p, domain, other) && !addr_is_ascii(domain);
-    if (odd)
-        idn_to_unicode(sbuf_str(other), plain);
+    idn_spellings(domain, p->enable_idna2003_compatibility, other, plain);
     *s = (struct spellings){domain, sbuf_str(other), sbuf_str(plain)};
 }
 
@@ -143,6 +141,48 @@ static bool to_parent(struct str *domain) {
     return dot >= 0;
 }
 
+/* The parents of a domain: bare, or with a dot before them. */
+static void add_parents(struct keys *k, bool bare, struct spellings *all) {
+    while (to_parent(&all->domain)) {
+        to_parent(&all->other);
+        to_parent(&all->plain);
+        add_spellings(k, true, bare ? "" : ".", STR_LIT(""), all);
+    }
+}
+
+void keys_domain(struct keys *k, const struct params *p, struct str domain) {
+    struct sbuf other = {0}, plain = {0};
+    struct spellings all;
+    if (domain.n == 0)
+        return;
+    spellings_of(p, domain, &other, &plain, &all);
+    add_spellings(k, true, "", STR_LIT(""), &all);
+    add_parents(k, keys_has_word(p->parent_domain_matches_subdomains, "smtpd_access_maps"), &all);
+    sbuf_free(&other);
+    sbuf_free(&plain);
+}
+
+void keys_access(struct keys *k, const struct params *p, struct str address) {
+    struct str local = addr_local(address), domain = addr_domain(address);
+    struct str bare = without_extension(p, local);
+    struct sbuf other = {0}, plain = {0};
+    struct spellings all;
+    if (address.n == 0) {
+        keys_add(k, false, "<>", STR_NONE, STR_NONE);
+        return;
+    }
+    spellings_of(p, domain, &other, &plain, &all);
+    add_spellings(k, false, "", before_domain(address, domain), &all);
+    if (bare.n > 0)
+        add_bare(k, bare, address, &all);
+    keys_domain(k, p, domain);
+    keys_add(k, true, "", local, STR_LIT("@"));
+    if (bare.n > 0)
+        keys_add(k, true, "", bare, STR_LIT("@"));
+    sbuf_free(&other);
+    sbuf_free(&plain);
+}
+
 void keys_recipient(struct keys *k, const struct params *p, struct str rcpt) {
     struct str local = addr_local(rcpt), domain = addr_domain(rcpt);
     bool bare_parents = keys_has_word(p->parent_domain_matches_subdomains, "transport_maps");
@@ -154,11 +194,7 @@ void keys_recipient(struct keys *k, const struct params *p, struct str rcpt) {
     if (bare.n > 0)
         add_bare(k, bare, rcpt, &all);
     add_spellings(k, true, "", STR_LIT(""), &all);
-    while (to_parent(&all.domain)) {
-        to_parent(&all.other);
-        to_parent(&all.plain);
-        add_spellings(k, true, bare_parents ? "" : ".", STR_LIT(""), &all);
-    }
+    add_parents(k, bare_parents, &all);
     keys_add(k, false, "*", STR_NONE, STR_NONE);
     sbuf_free(&ext);
     sbuf_free(&other);

@@ -24,6 +24,10 @@ void keys_add(struct keys *k, bool partial, const char *prefix, struct str a, st
 void keys_sender(struct keys *k, const struct params *p, struct str sender);
 /* Address, without extension, domain, its parents, "*". */
 void keys_recipient(struct keys *k, const struct params *p, struct str rcpt);
+/* access(5): a domain and its parents; nothing for an empty one. */
+void keys_domain(struct keys *k, const struct params *p, struct str domain);
+/* access(5): address, without extension, domain, its parents, local part with an @; "<>". */
+void keys_access(struct keys *k, const struct params *p, struct str address);
 /* Appends a domain or a destination in its other spelling: A-labels as people write them, or the
  * other way round (util/idn.h).  False if it has none.  Both stand for one domain, so tables are
  * asked for both, the written one first. */

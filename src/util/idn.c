@@ -117,3 +117,52 @@ bool idn_to_unicode(struct str hop, struct sbuf *out) {
     free(text);
     return ok;
 }
+
+void idn_spellings(struct str hop, bool idna2003, struct sbuf *other, struct sbuf *plain) {
+    if (idn_is_ascii(hop))
+        idn_to_unicode(hop, other);
+    else if (idn_hop_to_ascii(hop, idna2003, other, NULL))
+        idn_to_unicode(sbuf_str(other), plain);
+}
+
+static void idn_plain_word(struct str word, struct sbuf *out) {
+    struct sbuf ascii = {0};
+    size_t from = (size_t)(str_rchr(word, '@') + 1), at = out->n;
+    struct str hop = str_from(word, from);
+    sbuf_add(out, word.p, from);
+    if (!idn_is_ascii(hop) && idn_hop_to_ascii(hop, false, &ascii, NULL))
+        sbuf_add_str(out, sbuf_str(&ascii));
+    else
+        sbuf_add_str(out, hop);
+    str_lower(out->p + at, out->n - at);
+    sbuf_free(&ascii);
+}
+
+void idn_plain(struct str text, struct sbuf *out) {
+    static const char seps[] = ", \t";
+    while (text.n > 0) {
+        size_t n = 0;
+        bool sep = strchr(seps, text.p[0]) != NULL;
+        while (n < text.n && (strchr(seps, text.p[n]) != NULL) == sep)
+            n++;
+        if (sep)
+            sbuf_add(out, text.p, n);
+        else
+            idn_plain_word(str_make(text.p, n), out);
+        text = str_from(text, n);
+    }
+}
+
+bool idn_same(struct str a, struct str b) {
+    struct sbuf x = {0}, y = {0};
+    if (str_ieq(a, b))
+        return true;
+    if (idn_is_ascii(a) && idn_is_ascii(b))
+        return false;
+    idn_plain(a, &x);
+    idn_plain(b, &y);
+    bool same = str_eq(sbuf_str(&x), sbuf_str(&y));
+    sbuf_free(&x);
+    sbuf_free(&y);
+    return same;
+}

@@ -19,5 +19,15 @@ bool idn_hop_to_ascii(struct str hop, bool idna2003, struct sbuf *out, const cha
 /* Appends a domain or a hop in ASCII with its labels as people write them; false if it has no
  * A-label, or one that stands for nothing. */
 bool idn_to_unicode(struct str hop, struct sbuf *out);
+/* The other spellings of a domain or hop, each appended as long as there is one: other is that of
+ * A-labels, or for one in A-labels that of U-labels; plain that of U-labels where what is written
+ * is an odd form of it. */
+void idn_spellings(struct str hop, bool idna2003, struct sbuf *other, struct sbuf *plain);
+/* Appends the one form of all texts that mean the same: in lower case, and with A-labels for the
+ * domain of an address, of a hop or alone, that of IDNA2008.  text may be a list of them, separated
+ * by commas and blanks, which stay.  What is no domain name is in lower case only. */
+void idn_plain(struct str text, struct sbuf *out);
+/* Have both one form? */
+bool idn_same(struct str a, struct str b);
 
 #endif

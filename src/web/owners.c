@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "util/idn.h"
 #include "web/session.h"
 
 bool owners_tab_shown(const struct req *r, const struct account *dom, bool user) {
@@ -17,7 +18,7 @@ static void owners_take_copy(void *arg, const struct account *a) {
     account_copy(arg, a);
 }
 
-bool owners_may_relay(const struct req *r, const char *domain) {
+static bool owners_may(const struct req *r, const char *domain) {
     char *why = NULL;
     struct account dom = {0};
     bool may = session_manages(r, domain, &why) == STORE_YES &&
@@ -25,5 +26,16 @@ bool owners_may_relay(const struct req *r, const char *domain) {
                owners_tab_shown(r, &dom, false);
     account_free(&dom);
     free(why);
+    return may;
+}
+
+bool owners_may_relay(const struct req *r, const char *domain) {
+    struct sbuf other = {0}, plain = {0};
+    bool may = owners_may(r, domain);
+    idn_spellings(str_of(domain), false, &other, &plain);
+    may = may || (other.n > 0 && owners_may(r, other.p));
+    may = may || (plain.n > 0 && owners_may(r, plain.p));
+    sbuf_free(&other);
+    sbuf_free(&plain);
     return may;
 }

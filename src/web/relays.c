@@ -15,6 +15,7 @@
 #include "accounts/values.h"
 #include "daemon/uses.h"
 #include "deliver/probe.h"
+#include "util/idn.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "web/adminlog.h"
@@ -123,25 +124,25 @@ static json_t *hops(struct req *r) {
 }
 
 static void add_count(void *arg, const char *value, long accounts) {
-    char *low = mem_strdup(value);
-    struct str trimmed = str_trim(str_of(low));
-    str_lower(low, strlen(low));
-    json_object_setn_new(arg, trimmed.p, trimmed.n, json_integer(accounts));
-    free(low);
+    struct sbuf plain = {0};
+    idn_plain(str_trim(str_of(value)), &plain);
+    json_int_t had = json_integer_value(json_object_getn(arg, plain.p, plain.n));
+    json_object_setn_new(arg, plain.p, plain.n, json_integer(had + accounts));
+    sbuf_free(&plain);
 }
 
 static json_int_t count_of(json_t *counts, const char *value) {
-    char *low = mem_strdup(value);
-    str_lower(low, strlen(low));
-    json_int_t n = json_integer_value(json_object_get(counts, low));
-    free(low);
+    struct sbuf plain = {0};
+    idn_plain(str_of(value), &plain);
+    json_int_t n = json_integer_value(json_object_getn(counts, plain.p, plain.n));
+    sbuf_free(&plain);
     return n;
 }
 
 static json_int_t uses_of(json_t *counts, json_t *rec) {
     const char *name = json_member(rec, "name"), *hop = json_member(rec, "nexthop");
     json_int_t n = count_of(counts, hop);
-    return strcasecmp(name, hop) == 0 ? n : n + count_of(counts, name);
+    return idn_same(str_of(name), str_of(hop)) ? n : n + count_of(counts, name);
 }
 
 /* Relay hosts that mail went to and that have no record. */
@@ -165,7 +166,7 @@ static void add_user(void *arg, struct str account, struct str value) {
     char *copy = str_dup(account);
     const char *at = strrchr(copy, '@');
     (void)value;
-    if (f->owner[0] == '\0' || (at != NULL && strcasecmp(at + 1, f->owner) == 0 &&
+    if (f->owner[0] == '\0' || (at != NULL && idn_same(str_of(at + 1), str_of(f->owner)) &&
                                 json_array_size(f->list) <= USERS_SHOWN))
         json_array_append_new(f->list, json_text(copy));
     free(copy);
@@ -395,7 +396,7 @@ static bool records_hop_may_change(struct req *r, struct relays *rel,
  * False after a reply. */
 static bool owner_of_change(struct req *r, struct relay_fields *f, const char *had, char **by) {
     char *owner = mem_strdup(had != NULL ? had : f->owner == NULL ? "" : f->owner);
-    bool moves = had != NULL && f->owner != NULL && strcasecmp(f->owner, had) != 0;
+    bool moves = had != NULL && f->owner != NULL && !idn_same(str_of(f->owner), str_of(had));
     str_lower(owner, strlen(owner));
     *by = NULL;
     if (r->who.global) {

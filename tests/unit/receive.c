@@ -707,15 +707,14 @@ static void test_access_keys(void **state) {
     keys_are(RECIPIENT "hash:t", f, "b@y.example ~y.example ~example ~b@ ");
     keys_are(RELAY "hash:t, reject_unauth_destination", f, "b@y.example ~y.example ~example ~b@ ");
     keys_are(SENDER "hash:t\n" CLOSED, f, "a@x.example ~x.example ~example ~a@ ");
-    keys_are("smtpd_helo_restrictions = hash:t\n" CLOSED, f,
-             "client.example ~client.example ~example ");
+    keys_are("smtpd_helo_restrictions = hash:t\n" CLOSED, f, "client.example ~example ");
     keys_are("smtpd_client_restrictions = hash:t\n" CLOSED, f, "192.0.2.9 ~192.0.2 ~192.0 ~192 ");
     f.rcpt = STR_LIT("b-c+d@y.example");
     keys_are("recipient_delimiter = +-\n" RECIPIENT "hash:t", f,
              "b-c+d@y.example ~b@y.example ~y.example ~example ~b-c+d@ ~b@ ");
     f.rcpt = STR_LIT("b@y.example");
     keys_are("smtpd_helo_restrictions = check_helo_access hash:t\n" CLOSED, f,
-             "client.example ~client.example ~example ");
+             "client.example ~example ");
     f.sender = STR_LIT("");
     keys_are(SENDER "check_sender_access hash:t\n" CLOSED, f, "<> ");
     f.client = &v4;
@@ -723,7 +722,7 @@ static void test_access_keys(void **state) {
              "192.0.2.9 ~192.0.2 ~192.0 ~192 ");
     f.client = &v6;
     keys_are("smtpd_client_restrictions = check_client_access hash:t\n" CLOSED, f,
-             "c.far.example ~c.far.example ~far.example ~example 2001:db8::9 ~2001:db8: ~2001:db8 "
+             "c.far.example ~far.example ~example 2001:db8::9 ~2001:db8: ~2001:db8 "
              "~2001 ");
     f.sasl_user = "u@x.example";
     keys_are(SENDER "check_sasl_access hash:t\n" CLOSED, f, "u@x.example ");
