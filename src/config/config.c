@@ -533,9 +533,11 @@ static void preload_one(struct config *c, const char *paths) {
 }
 
 static void preload_params(struct config *c, const struct params *p) {
-    const char *names[] = {p->smtpd_tls_cert_file,  p->smtpd_tls_key_file, p->smtpd_tls_chain_files,
-                           p->smtp_tls_cert_file,   p->smtp_tls_key_file,  p->smtp_tls_CAfile,
-                           p->smtp_tls_chain_files, p->resolver_file,      p->resolver_hosts_file};
+    const char *names[] = {p->smtpd_tls_cert_file,   p->smtpd_tls_key_file,
+                           p->smtpd_tls_chain_files, p->smtp_tls_cert_file,
+                           p->smtp_tls_key_file,     p->smtp_tls_CAfile,
+                           p->smtp_tls_chain_files,  p->resolver_file,
+                           p->resolver_hosts_file,   p->smtp_tls_trust_anchor_file};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         preload_one(c, names[i]);
     if (p->smtp_tls_CApath[0] != '\0') {
@@ -664,6 +666,32 @@ struct str config_folder(const struct config *c, const char *path, int *err) {
     struct str text = cfg_source_folder(c->source, full, err);
     free(full);
     return text;
+}
+
+static char *rows_name(const char *param, const char *spec) {
+    struct sbuf name = {0};
+    sbuf_printf(&name, "rows of %s = %s", param, spec);
+    return sbuf_take(&name);
+}
+
+struct str config_rows(const struct config *c, const char *param, const char *spec) {
+    char *name = rows_name(param, spec);
+    struct str text = cfg_source_kept(c->source, name);
+    free(name);
+    return text;
+}
+
+void config_rows_keep(struct config *c, const char *param, const char *spec, struct sbuf *text) {
+    char *name = rows_name(param, spec);
+    cfg_source_keep(c->source, name, text);
+    free(name);
+}
+
+void config_rows_take(struct config *c, const struct config *from, const char *param,
+                      const char *spec) {
+    char *name = rows_name(param, spec);
+    cfg_source_take(c->source, from->source, name);
+    free(name);
 }
 
 int config_open_log(const struct config *c) {

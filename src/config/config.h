@@ -99,5 +99,11 @@ bool cfg_is_own_address(const struct config *c, const char *addr);
 struct str config_file(const struct config *c, const char *path, int *err);
 /* The same of a folder with trust anchors (cfg_source_folder). */
 struct str config_folder(const struct config *c, const char *path, int *err);
+/* What daemon/certrows.h has noted of the tables of spec, which param names; empty: nothing. */
+struct str config_rows(const struct config *c, const char *param, const char *spec);
+/* Notes it; text is taken over, and empty then.  config_rows_take notes what was noted in from. */
+void config_rows_keep(struct config *c, const char *param, const char *spec, struct sbuf *text);
+void config_rows_take(struct config *c, const struct config *from, const char *param,
+                      const char *spec);
 
 #endif

@@ -350,6 +350,21 @@ void cfg_source_take(struct cfg_source *s, const struct cfg_source *from, const 
     }
 }
 
+void cfg_source_keep(struct cfg_source *s, const char *name, struct sbuf *text) {
+    struct src_file *f = src_file_find(s, name);
+    if (f == NULL)
+        f = file_add(s, mem_strdup(name));
+    src_file_empty(f);
+    sbuf_free(&f->text);
+    f->text = *text;
+    *text = (struct sbuf){0};
+}
+
+struct str cfg_source_kept(const struct cfg_source *s, const char *name) {
+    const struct src_file *f = src_file_find(s, name);
+    return f == NULL ? STR_LIT("") : sbuf_str(&f->text);
+}
+
 size_t cfg_source_size(const struct cfg_source *s) {
     size_t n = strlen(s->dir) + 3 * sizeof(uint32_t);
     for (size_t i = 0; i < s->n_facts; i++)

@@ -21,6 +21,10 @@ struct str cfg_source_file(struct cfg_source *s, const char *path, int *err);
 /* The same of all files of a folder that have a certificate's hash for a name (12ab34cd.0), as one.
  */
 struct str cfg_source_folder(struct cfg_source *s, const char *path, int *err);
+/* A text that is no file's, under a name that no file has; may hold keys.  It is kept, or replaced
+ * (*text is taken over, and empty then), and found again ("": there is none of that name). */
+void cfg_source_keep(struct cfg_source *s, const char *name, struct sbuf *text);
+struct str cfg_source_kept(const struct cfg_source *s, const char *name);
 /* A fact about this machine: system_hostname, system_domain, system_networks_host, … */
 const char *cfg_source_fact(const struct cfg_source *s, const char *name);
 /* One more, for this bundle and for the snapshots that are built from it. */

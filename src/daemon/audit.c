@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/certrows.h"
 #include "daemon/daemon.h"
 #include "daemon/foreign.h"
 #include "daemon/listen.h"
@@ -208,7 +209,8 @@ void audit_tables_of(const struct config *c) {
     tabconf_use_main(c == NULL ? NULL : audit_from_main, (void *)(uintptr_t)c);
 }
 
-void audit(const struct config *c, struct diags *d) {
+void audit(struct config *c, struct diags *d) {
+    certrows_read(c);
     daemon_check(c, DIAG_ERROR, d);
     if (getpwnam(c->p.mail_owner) == NULL)
         diag_add(d, DIAG_ERROR, c->main.path, 0,

@@ -11,7 +11,7 @@
 
 /* Beyond c->diags: unused parameters, tables that cannot be opened, credentials that match nothing,
  * loops, rows that never match. */
-void audit(const struct config *c, struct diags *d);
+void audit(struct config *c, struct diags *d);
 /* Parts of that: credentials for relay hosts; */
 void audit_credentials(const struct config *c, struct diags *d);
 /* what TLS needs: files, protocols, the rows of smtp_tls_policy_maps; */

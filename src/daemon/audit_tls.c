@@ -29,11 +29,24 @@ static void tls_say(struct tls_audit *t, enum diag_level level, const char *para
              t->service[0] == '\0' ? "" : ": ", param, text);
 }
 
+/* Can the files of its tafile= be used? */
+static bool policy_anchors_good(struct tls_audit *t, const struct tls_policy *p, struct sbuf *why) {
+    const char *param = NULL;
+    char *text = NULL;
+    bool good = p->anchors == NULL || secure_check(t->c, t->p, p, &param, &text) ||
+                strcmp(param, "tafile") != 0;
+    if (!good)
+        sbuf_printf(why, "tafile: %s", text);
+    free(text);
+    return good;
+}
+
 static int policy_row(void *arg, struct str key, struct str value) {
     struct tls_audit *t = arg;
     struct tls_policy p = {0};
     struct sbuf why = {0}, text = {0};
-    if (!tls_policy_parse(&p, value, &why) && ++t->said <= POLICIES_SHOWN) {
+    bool good = tls_policy_parse(&p, value, &why) && policy_anchors_good(t, &p, &why);
+    if (!good && ++t->said <= POLICIES_SHOWN) {
         sbuf_add_c(&text, "the row of \"");
         sbuf_add_safe(&text, key);
         sbuf_printf(&text, "\": %s: mail for it waits (4.7.5)", why.p);
@@ -55,10 +68,13 @@ static void check_policies(struct tls_audit *t) {
 
 /* What would keep sessions of some level from having TLS. */
 static void check_levels(struct tls_audit *t) {
-    for (enum tls_level level = LEVEL_MAY; level <= LEVEL_ENCRYPT; level++) {
+    static const enum tls_level levels[] = {LEVEL_MAY, LEVEL_ENCRYPT, LEVEL_SECURE};
+    size_t n = t->p->smtp_tls_trust_anchor_file[0] != '\0' ? 3 : 2;
+    for (size_t i = 0; i < n; i++) {
+        struct tls_policy policy = {.level = levels[i]};
         char *why = NULL;
         const char *param = NULL;
-        if (secure_check(t->c, t->p, level, &param, &why))
+        if (secure_check(t->c, t->p, &policy, &param, &why))
             continue;
         tls_say(t, DIAG_ERROR, param, why);
         free(why);
@@ -79,6 +95,7 @@ static bool same_tls(const struct params *a, const struct params *b) {
         offsetof(struct params, smtp_tls_protocols),
         offsetof(struct params, smtp_tls_mandatory_protocols),
         offsetof(struct params, smtp_tls_policy_maps),
+        offsetof(struct params, smtp_tls_trust_anchor_file),
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (strcmp(*(const char *const *)(const void *)((const char *)a + texts[i]),

@@ -21,6 +21,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/certrows.h"
 #include "daemon/confine_calls.h"
 #include "daemon/daemon.h"
 #include "maps/maps.h"
@@ -251,8 +252,9 @@ void confine_lookup(const struct config *cfg) {
     confine_reader(cfg, "lookup", false);
 }
 
-void confine_audit(const struct config *cfg) {
+void confine_audit(struct config *cfg) {
     prctl(PR_SET_NAME, "posthouse-audit");
+    certrows_read(cfg);
     confine_reader(cfg, "audit", true);
 }
 

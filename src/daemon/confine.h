@@ -24,12 +24,14 @@ void confine_web(const struct config *cfg);
  * file system it can read, and write in the folder of the log file only; it can fork and change its
  * user, but execute nothing, and signal no process. */
 void confine_helper(const struct config *cfg);
-/* An audit of cfg: as the lookup process of cfg, and the certificates that cfg names. */
-void confine_audit(const struct config *cfg);
+/* An audit of cfg: as the lookup process of cfg, and the certificates that cfg, and rows of its
+ * tables, name. */
+void confine_audit(struct config *cfg);
 /* No core dump, no ptrace by other processes of the same user: for every process of ours. */
 void confine_memory(void);
 
-/* Calls fn with each file of certificates or keys that cfg names (absolute paths). */
+/* Calls fn with each file of certificates or keys that cfg names, or rows that are noted in it
+ * (certrows.h); absolute paths. */
 void confine_certificates(const struct config *cfg, void (*fn)(void *arg, const char *file),
                           void *arg);
 /* The same of the parameters p of cfg alone: of the SMTP server's (server), or of all others. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/certrows.h"
 #include "daemon/confine.h"
 #include "maps/tabconf.h"
 #include "util/codec.h"
@@ -115,8 +116,8 @@ static void main_folders(const struct visit *v, const struct config *cfg) {
 
 /* Parameters whose values are files (or, CApath, folders) of certificates and keys. */
 static bool names_certificates(const char *name) {
-    static const char *const ends[] = {"_cert_file", "_key_file", "_chain_files", "_CAfile",
-                                       "_CApath"};
+    static const char *const ends[] = {"_cert_file", "_key_file", "_chain_files",
+                                       "_CAfile",    "_CApath",   "_trust_anchor_file"};
     size_t n = strlen(name);
     for (size_t i = 0; i < N(ends); i++)
         if (n > strlen(ends[i]) && strcmp(name + n - strlen(ends[i]), ends[i]) == 0)
@@ -155,6 +156,7 @@ void confine_certificates_of(const struct config *cfg, const struct params *p, b
                              void (*fn)(void *arg, const char *file), void *arg) {
     struct visit v = {fn, arg};
     params_certificates(&v, cfg, p, server);
+    certrows_files(cfg, p, server, fn, arg);
 }
 
 void confine_certificates(const struct config *cfg, void (*fn)(void *arg, const char *file),

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "daemon/begin.h"
+#include "daemon/certrows.h"
 #include "daemon/confine.h"
 #include "daemon/foreign.h"
 #include "daemon/listen.h"
@@ -156,6 +157,7 @@ static struct config *sup_load(bool verbose) {
     struct config *cfg = config_build(cfg_source_new(sup.dir));
     struct diags more = {0};
     config_preload(cfg);
+    certrows_read(cfg);
     /* a start goes on where Postfix does; a reload has something better to go on with */
     daemon_check(cfg, sup.cfg == NULL ? DIAG_WARN : DIAG_ERROR, &more);
     if (cfg_source_size(cfg->source) > IPC_MAX)

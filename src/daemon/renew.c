@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "daemon/certrows.h"
 #include "daemon/confine.h"
 #include "deliver/secure.h"
 #include "receive/certificate.h"
@@ -43,6 +44,7 @@ static void stamp_file(void *arg, const char *file) {
 static void stamp_all(const struct config *cfg, struct sbuf *stamps) {
     sbuf_reset(stamps);
     confine_certificates(cfg, stamp_file, stamps);
+    certrows_tables(cfg, stamp_file, stamps);
     renew.looked_ms = clock_mono_ms();
 }
 
@@ -63,14 +65,40 @@ static void again_file(void *arg, const char *file) {
     cfg_source_again(arg, file);
 }
 
+struct anchors_look {
+    const struct config *cfg;
+    const struct params *p;
+    char *why;
+};
+
+static void look_at_anchor(void *arg, const char *file) {
+    struct anchors_look *look = arg;
+    struct tls_policy policy = {.level = LEVEL_SECURE, .anchors = (char *)(uintptr_t)file};
+    struct sbuf text = {0};
+    const char *param = NULL;
+    char *why = NULL;
+    if (look->why == NULL && !secure_check(look->cfg, look->p, &policy, &param, &why)) {
+        sbuf_printf(&text, "%s: %s", param, why);
+        look->why = sbuf_take(&text);
+    }
+    free(why);
+}
+
+/* NULL: all trust anchors that rows name can be used; else why not. */
+static char *anchors_broken(const struct config *cfg, const struct params *p) {
+    struct anchors_look look = {cfg, p, NULL};
+    certrows_files(cfg, p, false, look_at_anchor, &look);
+    return look.why;
+}
+
 /* NULL: TLS can be had with what the parameters p name for that side; else why not. */
 static char *side_broken(const struct config *cfg, const struct params *p, bool server) {
     char *why = NULL;
     const char *param = NULL;
     if (server)
         SSL_CTX_free(certificate_load(cfg, p, &why));
-    else
-        secure_check(cfg, p, LEVEL_MAY, &param, &why);
+    else if (secure_check(cfg, p, &(struct tls_policy){.level = LEVEL_MAY}, &param, &why))
+        why = anchors_broken(cfg, p);
     return why;
 }
 
@@ -107,6 +135,7 @@ static void keep_side(struct config *next, const struct config *now, size_t at, 
     if (why != NULL && before == NULL) {
         say_broken(at == 0 ? NULL : next->services[at - 1], why, said);
         confine_certificates_of(next, p, server, keep_file, &k);
+        certrows_take(next, now, p, server);
     }
     free(why);
     free(before);
@@ -128,6 +157,7 @@ struct config *renew_look(const struct config *cfg) {
     struct cfg_source *src = cfg_source_copy(cfg->source);
     confine_certificates(cfg, again_file, src);
     struct config *next = config_build(src);
+    certrows_read(next);
     for (size_t i = 0; i <= next->n_services && next->n_services == cfg->n_services; i++) {
         keep_side(next, cfg, i, true, &said);
         keep_side(next, cfg, i, false, &said);

@@ -42,6 +42,7 @@ void tls_policy_clear(struct tls_policy *p) {
     free(p->protocols);
     free(p->grade);
     free(p->exclude);
+    free(p->anchors);
     *p = (struct tls_policy){.level = LEVEL_NONE};
 }
 
@@ -58,6 +59,22 @@ static bool match_add(struct tls_policy *p, struct str value, struct sbuf *why) 
     sbuf_add_str(&names, value);
     free(p->match);
     p->match = sbuf_take(&names);
+    return true;
+}
+
+static bool anchors_add(struct tls_policy *p, struct str value, struct sbuf *why) {
+    struct sbuf files = {0};
+    if (value.n == 0)
+        sbuf_add_c(why, "tafile is empty");
+    else if (p->level < LEVEL_VERIFY)
+        sbuf_printf(why, "tafile is not for level %s", tls_level_name(p->level));
+    if (why->n > 0)
+        return false;
+    if (p->anchors != NULL)
+        sbuf_printf(&files, "%s,", p->anchors);
+    sbuf_add_str(&files, value);
+    free(p->anchors);
+    p->anchors = sbuf_take(&files);
     return true;
 }
 
@@ -121,6 +138,8 @@ static bool attribute_take(struct tls_policy *p, struct str word, struct sbuf *w
     }
     if (str_ieq_c(name, "match"))
         return match_add(p, value, why);
+    if (str_ieq_c(name, "tafile"))
+        return anchors_add(p, value, why);
     if (str_ieq_c(name, "servername"))
         return servername_set(p, value, why);
     if (str_ieq_c(name, "connection_reuse"))

@@ -24,6 +24,7 @@ struct tls_policy {
     char *protocols;  /* NULL: main.cf's, of the level */
     char *grade;      /* of ciphers; NULL: main.cf's, of the level */
     char *exclude;    /* ciphers; instead of what main.cf excludes, if not NULL */
+    char *anchors;    /* files of tafile=, ',' between; NULL: smtp_tls_trust_anchor_file */
     bool alone;       /* one message a connection */
     char *servername; /* hostname, nexthop or a name; NULL: smtp_tls_servername */
 };
@@ -33,9 +34,9 @@ bool tls_level_parse(struct str s, enum tls_level *level);
 const char *tls_level_name(enum tls_level level);
 /* Reads "level attribute=value ..." into *p, which is emptied before.  False if the row cannot be
  * used as it is: why (appended) says what is wrong then, and *p is not to be used.  Attributes are
- * as in Postfix: match is added up, of connection_reuse the last counts, the others stand once;
- * level none has none of them.  An attribute that is not known is an error:
- * a condition that is not understood is not met. */
+ * as in Postfix: match and tafile are added up, of connection_reuse the last counts, the others
+ * stand once; level none has none of them.  An attribute that is not known is an error: a condition
+ * that is not understood is not met. */
 bool tls_policy_parse(struct tls_policy *p, struct str row, struct sbuf *why);
 /* Empties it. */
 void tls_policy_clear(struct tls_policy *p);

@@ -104,6 +104,40 @@ static bool client_folder(struct client_tls *t, const struct config *cfg, const 
                                   : "no certificate has its hash for a name (see c_rehash(1))");
 }
 
+/* The files of trust anchors that stand instead of authorities; "": there are none. */
+static const char *trust_files(const struct params *p, const struct tls_policy *policy) {
+    if (policy->level < LEVEL_VERIFY)
+        return "";
+    return policy->anchors != NULL ? policy->anchors : p->smtp_tls_trust_anchor_file;
+}
+
+static const char *trust_param(const struct tls_policy *policy) {
+    return policy->anchors != NULL ? "tafile" : "smtp_tls_trust_anchor_file";
+}
+
+static bool client_trust_one(struct client_tls *t, const struct config *cfg, const char *param,
+                             const char *file, SSL *ssl) {
+    struct str pem;
+    if (!client_file(t, cfg, param, file, &pem))
+        return false;
+    const char *why = tls_trust(ssl, pem);
+    return why == NULL || client_tls_bad(t, param, "%s: %s", file, why);
+}
+
+/* Tells ssl what it trusts, where that is not up to its context. */
+static bool client_trust(struct client_tls *t, const struct config *cfg, const struct params *p,
+                         const struct tls_policy *policy, SSL *ssl) {
+    struct str rest = str_of(trust_files(p, policy)), one;
+    bool ok = rest.n == 0 || tls_trust_begin(ssl) ||
+              client_tls_bad(t, trust_param(policy), "out of memory");
+    while (ok && str_split(&rest, ", \t\r\n", &one)) {
+        char *file = str_dup(one);
+        ok = client_trust_one(t, cfg, trust_param(policy), file, ssl);
+        free(file);
+    }
+    return ok;
+}
+
 /* Those that main.cf names, or the system's. */
 static bool client_all_anchors(struct client_tls *t, const struct config *cfg,
                                const struct params *p) {
@@ -177,8 +211,10 @@ static SSL_CTX *client_context(struct client_tls *t, const struct config *cfg,
                                const struct params *p, const struct tls_policy *policy,
                                bool strict) {
     char *why = NULL;
+    t->conf.pinned = trust_files(p, policy)[0] != '\0';
     if (!client_protocols(t, p, policy) || !client_ciphers(t, p, policy) ||
-        !client_certificate(t, cfg, p) || !client_anchors(t, cfg, p, policy->level, strict))
+        !client_certificate(t, cfg, p) ||
+        (!t->conf.pinned && !client_anchors(t, cfg, p, policy->level, strict)))
         return NULL;
     SSL_CTX *ctx = tls_context(&t->conf, &why);
     if (ctx == NULL)
@@ -191,12 +227,13 @@ static SSL_CTX *client_context(struct client_tls *t, const struct config *cfg,
     return ctx;
 }
 
-bool secure_check(const struct config *cfg, const struct params *p, enum tls_level level,
+bool secure_check(const struct config *cfg, const struct params *p, const struct tls_policy *policy,
                   const char **param, char **why) {
     struct client_tls t = {.why = NULL};
-    struct tls_policy policy = {.level = level};
-    SSL_CTX *ctx = client_context(&t, cfg, p, &policy, true);
-    bool ok = ctx != NULL;
+    SSL_CTX *ctx = client_context(&t, cfg, p, policy, true);
+    SSL *ssl = ctx == NULL ? NULL : SSL_new(ctx);
+    bool ok = ssl != NULL && client_trust(&t, cfg, p, policy, ssl);
+    SSL_free(ssl);
     *param = t.param;
     *why = t.why;
     t.why = NULL;
@@ -237,8 +274,9 @@ static struct tls_slot *context_slot(struct deliver *d, const struct service *sv
 /* What tells contexts of one transport apart. */
 static char *context_key(const struct tls_policy *p) {
     struct sbuf b = {0};
-    sbuf_printf(&b, "%d\n%s\n%s\n%d%s", (int)p->level, text_or(p->protocols, ""),
-                text_or(p->grade, ""), p->exclude != NULL, text_or(p->exclude, ""));
+    sbuf_printf(&b, "%d\n%s\n%s\n%d\n%d%s", (int)p->level, text_or(p->protocols, ""),
+                text_or(p->grade, ""), p->anchors != NULL, p->exclude != NULL,
+                text_or(p->exclude, ""));
     return sbuf_take(&b);
 }
 
@@ -282,6 +320,17 @@ static struct str server_name(const struct dsess *s) {
     return netaddr_parse(&a, name, 0) ? STR_LIT("") : name; /* RFC 6066 section 3 */
 }
 
+/* False with s->now set. */
+static bool trust_anchors(struct dsess *s, SSL *ssl) {
+    struct client_tls t = {.why = NULL};
+    bool ok = client_trust(&t, s->cfg, s->p, &s->policy, ssl);
+    if (!ok)
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.7.5", "TLS client settings: %s: %s",
+                     t.param, t.why);
+    client_tls_free(&t);
+    return ok;
+}
+
 /* Begins the handshake. */
 static enum step begin_handshake(struct dsess *s) {
     const char *own = s->p->smtp_tls_servername;
@@ -304,6 +353,10 @@ static enum step begin_handshake(struct dsess *s) {
     SSL_CTX_free(ctx);
     if (ssl == NULL)
         return host_failed(s, BLAME_OURSELVES, "4.7.5", "TLS client settings: out of memory");
+    if (!trust_anchors(s, ssl)) {
+        SSL_free(ssl);
+        return STEP_HOST_FAILED;
+    }
     struct sbuf name = {0};
     idn_to_ascii(server_name(s), s->p->enable_idna2003_compatibility, &name, NULL);
     if (name.n > 0)

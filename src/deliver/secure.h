@@ -9,9 +9,9 @@
 #include "config/config.h"
 #include "deliver/policy.h"
 
-/* Reads what p names for sessions of that level.  False: *param is the parameter that is wrong (a
+/* Reads what p and the policy name for sessions.  False: *param is the parameter that is wrong (a
  * literal), and *why says how (the caller frees). */
-bool secure_check(const struct config *cfg, const struct params *p, enum tls_level level,
+bool secure_check(const struct config *cfg, const struct params *p, const struct tls_policy *policy,
                   const char **param, char **why);
 
 #endif

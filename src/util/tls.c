@@ -215,6 +215,8 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
         what = "cannot use the private key";
     if (c->ca.n > 0)
         use_anchors(ctx, c->ca);
+    if (what == NULL && c->pinned && SSL_CTX_dane_enable(ctx) != 1)
+        what = "cannot use trust anchors";
     if (what != NULL) {
         *why = tls_reason(what);
         SSL_CTX_free(ctx);
@@ -223,6 +225,42 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
     if (c->server)
         SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"posthouse", 9);
     return ctx;
+}
+
+/* One object of a PEM file becomes records of RFC 6698 section 2.1: of usage 2, a trust anchor, and
+ * of usage 3, the peer's own; it is a whole certificate (selector 0) or public key (selector 1). */
+static const char *trust_one(SSL *ssl, const char *kind, const unsigned char *der, size_t n) {
+    bool cert = strcmp(kind, PEM_STRING_X509) == 0 || strcmp(kind, PEM_STRING_X509_OLD) == 0;
+    if (!cert && strcmp(kind, PEM_STRING_PUBLIC) != 0)
+        return NULL;
+    return SSL_dane_tlsa_add(ssl, 2, cert ? 0 : 1, 0, der, n) == 1 &&
+                   SSL_dane_tlsa_add(ssl, 3, cert ? 0 : 1, 0, der, n) == 1
+               ? NULL
+               : "a certificate or a public key cannot be read";
+}
+
+bool tls_trust_begin(SSL *ssl) {
+    return SSL_dane_enable(ssl, NULL) == 1;
+}
+
+const char *tls_trust(SSL *ssl, struct str pem) {
+    BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
+    struct chain_part part = {0};
+    size_t objects = 0;
+    const char *why = NULL;
+    while (why == NULL && PEM_read_bio(bio, &part.name, &part.header, &part.data, &part.n) == 1) {
+        why = trust_one(ssl, part.name, part.data, (size_t)part.n);
+        objects++;
+        chain_part_free(&part);
+        part = (struct chain_part){0};
+    }
+    if (why == NULL && ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
+        why = "it is damaged";
+    if (why == NULL && objects == 0)
+        why = "it has neither a certificate nor a public key";
+    BIO_free(bio);
+    ERR_clear_error();
+    return why;
 }
 
 static const char *key_type(EVP_PKEY *k) {

@@ -18,6 +18,7 @@ struct tls_conf {
     struct str chains;     /* PEM, instead of both: keys, each with its chain behind
                             * it, or one key behind its chain */
     struct str ca;         /* PEM anchors; empty: none */
+    bool pinned;           /* each connection is told by tls_trust what it trusts */
     const char *protocols; /* ">=TLSv1.2", "!SSLv3 !TLSv1", "TLSv1.2 TLSv1.3" */
     const char *ciphers;   /* OpenSSL's list, as tls_ciphers makes it */
 };
@@ -37,6 +38,11 @@ bool tls_peer_has_digest(SSL *ssl, const char *digest, const char *list, const c
 
 /* NULL with *why (owned by the caller) on failure. */
 SSL_CTX *tls_context(const struct tls_conf *c, char **why);
+/* A connection whose context is pinned, before its handshake: it trusts nothing from now on, and
+ * then, for each tls_trust, chains that a certificate or a public key of pem has signed, wherever
+ * that stands in them.  NULL, or why pem cannot be used (a literal). */
+bool tls_trust_begin(SSL *ssl);
+const char *tls_trust(SSL *ssl, struct str pem);
 /* "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)" and key exchange, as Postfix logs. */
 void tls_describe(SSL *ssl, struct sbuf *out);
 /* When the peer's certificate expires, in seconds since 1970; 0: it has shown none. */

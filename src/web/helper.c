@@ -45,7 +45,7 @@ static void add_findings(json_t *list, const struct diags *d) {
     }
 }
 
-static json_t *findings(const struct config *cfg) {
+static json_t *findings(struct config *cfg) {
     struct diags d = {0};
     json_t *list = json_array();
     audit(cfg, &d);

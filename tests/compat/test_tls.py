@@ -1,15 +1,18 @@
 """TLS policies for Debian's Postfix and for Posthouse: which keys are asked of which kind of table, what the attributes of a
 row mean, which name is sent for SNI, and when mail goes on in clear."""
 import hashlib
+import pathlib
+import shutil
 import ssl
 import subprocess
+import tempfile
 
 import pytest
 from kit import FakeRelay, make_cert, server_tls
 
 import pair
 
-PLAIN, SECURE, REFUSING, OLD = "127.0.0.73", "127.0.0.72", "127.0.0.74", "127.0.0.75"
+PLAIN, SECURE, REFUSING, OLD, CHAIN, PAST = "127.0.0.73", "127.0.0.72", "127.0.0.74", "127.0.0.75", "127.0.0.76", "127.0.0.77"
 MAY = "smtp_tls_security_level = may\n"
 HOP = "relayhost = [relay.test]\n"
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = static:clerk:sesame\nsmtp_sasl_security_options = "
@@ -38,6 +41,19 @@ CHOICES = ["encrypt protocols=TLSv1.2", "encrypt protocols=!SSLv2:!SSLv3:!TLSv1.
            "fingerprint match=00:11|{print}",
            "fingerprint match=00:11 match={print}", "fingerprint match=00:11", "fingerprint match=", "fingerprint match={print}:00",
            "encrypt match={print}", "fingerprint match={print} protocols=TLSv1.2"]
+# {ca}: who signed the certificate of the host at chain.test by way of {middle}; {capub} is the public key of {ca}
+ANCHORS = ["secure match=chain.test tafile={ca}", "secure match=chain.test tafile={capub}", "secure match=chain.test tafile={middle}",
+           "secure match=chain.test tafile={other}", "verify match=chain.test tafile={other} tafile={capub}",
+           "verify match=chain.test tafile={capub} tafile={other}", "secure match=other.test tafile={ca}",
+           "secure match=chain.test tafile={leaf}", "encrypt tafile={ca}", "fingerprint match=00:11 tafile={ca}",
+           "secure match=chain.test tafile=", "secure match=chain.test tafile=/nonexistent.pem", "secure match=chain.test tafile={empty}",
+           "secure match=chain.test tafile={half}", "secure match=chain.test tafile={ca} tafile={half}",
+           "secure match=chain.test tafile={withkey}", "secure match=chain.test tafile={both}", "secure match=chain.test TAFILE={ca}",
+           "secure match=chain.test tafile={expired}", "secure match=chain.test", "none tafile={half}",
+           "secure match=chain.test tafile={leafpub}", "secure match=other.test tafile={leaf}", "secure match=other.test tafile={leafpub}",
+           "secure match=chain.test tafile={middlepub}"]
+TRUST = (f"relayhost = [{CHAIN}]\nsmtp_tls_security_level = {{}}\nsmtp_tls_secure_cert_match = chain.test\n"
+         "smtp_tls_verify_cert_match = chain.test\n")
 V12 = "smtp_tls_mandatory_protocols = TLSv1.2\nsmtp_tls_protocols = TLSv1.2\n"
 ENCRYPT = HOP + "smtp_tls_security_level = encrypt\n"
 PRINT = HOP + "smtp_tls_security_level = fingerprint\n"
@@ -87,6 +103,22 @@ CASES = [
         PRINT, PRINT + "smtp_tls_fingerprint_cert_match = 00:11, {print}\n", PRINT + "smtp_tls_fingerprint_cert_match = {key}\n",
         PRINT + "smtp_tls_fingerprint_cert_match = {sha1}\nsmtp_tls_fingerprint_digest = sha1\n",
         PRINT + "smtp_tls_fingerprint_cert_match = {sha1}\n", PRINT + "smtp_tls_fingerprint_cert_match = 00:11\n"])],
+    # trust anchors instead of authorities: of a row, and of main.cf
+    *[case(f"anchors in {kind}", MAY + "transport_maps = hash:{dir}/tr\nsmtp_tls_CAfile = {ca}\n",
+           "\n".join(f"/^\\[c{i}\\.test\\]$/ {r}" if kind == "regexp" else f"[c{i}.test] {r}" for i, r in enumerate(rows)), kind,
+           rcpts=[f"b@r{i}.test" for i in range(len(rows))], sni=[],
+           more={"tr": "".join(f"r{i}.test smtp:[c{i}.test]\n" for i in range(len(rows)))})
+      for kind, rows in (("hash", ANCHORS), ("regexp", ANCHORS[:4]))],
+    *[case(f"anchor of main.cf, {i}", TRUST.format(level) + more, row, sni=[]) for i, (level, more, row) in enumerate([
+        ("secure", "smtp_tls_trust_anchor_file = {other}, {capub}\n", None), ("secure", "smtp_tls_trust_anchor_file = {other}\n", None),
+        ("verify", "smtp_tls_trust_anchor_file = {ca}\n", None), ("encrypt", "smtp_tls_trust_anchor_file = {other}\n", None),
+        ("may", "smtp_tls_trust_anchor_file = {half}\n", None),
+        ("secure", "smtp_tls_CAfile = {ca}\nsmtp_tls_trust_anchor_file = {other}\n", None),
+        ("verify", "smtp_tls_trust_anchor_file = {half}\n", None),
+        ("verify", "smtp_tls_trust_anchor_file = {other}\n", f"[{CHAIN}] verify tafile={{ca}}"),
+        ("verify", "smtp_tls_trust_anchor_file = {ca}\n", f"[{CHAIN}] verify tafile={{other}}"),
+        ("may", "smtp_tls_trust_anchor_file = {ca}\n", f"[{CHAIN}] secure match=chain.test"),
+        ("secure", f"relayhost = [{PAST}]\nsmtp_tls_secure_cert_match = past.test\nsmtp_tls_trust_anchor_file = {{past}}\n", None)])],
     # a host that has no more than TLS 1.1
     case("old, at may", f"relayhost = [{OLD}]\n" + MAY),
     case("old, required and permitted",
@@ -105,6 +137,7 @@ def name_server(tmp_path_factory):
     d.chmod(0o755)
     names = [f"relay.test. 60 IN A {SECURE}", "dom.test. 60 IN MX 10 relay.test."]
     names += [f"h{i}.test. 60 IN A {SECURE}" for i in range(max(len(ROWS), len(CHOICES)))]
+    names += [f"c{i}.test. 60 IN A {CHAIN}" for i in range(len(ANCHORS))]
     server = pair.NameServer(d, names + [f"{n}plain.test. 60 IN A {PLAIN}" for n in ("", "sub.", "deep.sub.")])
     yield server
     server.stop()
@@ -132,31 +165,69 @@ def fingerprints(cert):
         "{sha1}": shown(der, "sha1")}
 
 
+def openssl(*args):
+    subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
+
+
+def signed(directory, name, by, ca=False, days=2):
+    """A certificate that another one has signed, and its key."""
+    cert, key, request, text = (directory / f"{name}.{end}" for end in ("pem", "key", "csr", "cnf"))
+    openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+    text.write_text(f"basicConstraints=CA:{'TRUE' if ca else 'FALSE'}\nsubjectAltName=DNS:{name}\n")
+    openssl("x509", "-req", "-in", request, "-CA", by[0], "-CAkey", by[1], "-CAcreateserial", "-days", days, "-extfile", text, "-out", cert)
+    return cert, key
+
+
+def chain(d):
+    """The files of ANCHORS, and the contexts of a host with a chain of three, and of one whose certificate has expired."""
+    ca, other = make_cert(d, "ca.test"), make_cert(d, "other.test")
+    middle = signed(d, "middle.test", ca, True)
+    leaf = signed(d, "chain.test", middle)
+    keys = {"capub": ca, "middlepub": middle, "leafpub": leaf}
+    for name, (cert, _) in keys.items():
+        openssl("x509", "-in", cert, "-pubkey", "-noout", "-out", d / name)
+    texts = {"empty": "", "half": ca[0].read_text()[:400], "withkey": ca[1].read_text() + ca[0].read_text(),
+             "both": "a remark\n" + other[0].read_text() + (d / "capub").read_text(), "shown": leaf[0].read_text() + middle[0].read_text()}
+    for name, text in texts.items():
+        (d / name).write_text(text)
+    openssl("x509", "-in", ca[0], "-signkey", ca[1], "-days", "-1", "-out", d / "expired")
+    past = make_cert(d, "past.test")
+    openssl("x509", "-in", past[0], "-signkey", past[1], "-days", "-1", "-out", d / "past")
+    files = {n: d / n for n in ("expired", "past", *keys, *texts)}
+    files |= {"ca": ca[0], "other": other[0], "middle": middle[0], "leaf": leaf[0]}
+    return {f"{{{n}}}": str(path) for n, path in files.items()}, server_tls(d / "shown", leaf[1]), server_tls(d / "past", past[1])
+
+
 @pytest.fixture(scope="module")
 def relays(tmp_path_factory):
     cert, key = make_cert(tmp_path_factory.mktemp("cert"), "relay.test")
     cert.parent.chmod(0o755)
+    read_by_all = pathlib.Path(tempfile.mkdtemp(prefix="compat-anchors-"))  # Postfix's client reads trust anchors as its user
+    read_by_all.chmod(0o755)
+    words, chained, past = chain(read_by_all)
     names = []
     tls, old = Chosen(server_tls(cert, key)), Chosen(server_tls(cert, key))
     tls.context.sni_callback = lambda sock, name, context: names.append(name)
     old.context.set_ciphers("ALL:@SECLEVEL=0")
     old.context.minimum_version, old.context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     all_ = {"plain": FakeRelay(PLAIN, 25), "secure": FakeRelay(SECURE, 25, tls=tls), "old": FakeRelay(OLD, 25, tls=old),
+            "chain": FakeRelay(CHAIN, 25, tls=chained), "past": FakeRelay(PAST, 25, tls=past),
             "refusing": FakeRelay(REFUSING, 25, tls=tls, auth=("PLAIN",), replies={"STARTTLS": "454 4.7.0 not now"})}
-    yield all_, names, cert
+    yield all_, names, cert, fingerprints(cert) | words
     for r in all_.values():
         r.stop()
+    shutil.rmtree(read_by_all)
 
 
 def what_happens(mta, relays, c):
     """(status and detail code, how each relay was spoken to, names of SNI); texts differ on purpose: Posthouse's says what is wrong."""
-    all_, names, cert = relays
+    all_, names, cert, words = relays
     names.clear()
     chosen = [all_[n].tls for n in ("secure", "old")]
     for tls in chosen:
         tls.seen.clear()
-    main, files = f"smtp_tls_CAfile = {cert}\n" + c["main"], dict(c["files"])
-    for word, value in fingerprints(cert).items():
+    main, files = ("" if "smtp_tls_CAfile" in c["main"] else f"smtp_tls_CAfile = {cert}\n") + c["main"], dict(c["files"])
+    for word, value in words.items():
         main, files = main.replace(word, value), {n: t.replace(word, value) for n, t in files.items()}
     replies, results, _ = pair.run(mta, all_, main, files, "", [("a@x.test", r) for r in c["rcpts"]])
     assert not replies

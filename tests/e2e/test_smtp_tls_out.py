@@ -265,3 +265,41 @@ def test_a_folder_of_anchors(dns, cert, tmp_path, folder, sent, level):
             p.wait_log(r"dsn=4\.7\.5, status=deferred \(TLS client settings: smtp_tls_CApath: ")
         r = p.run("check")
         assert ("smtp_tls_CApath: " in r.stdout) == (not sent), r.stdout
+
+
+def test_trust_anchors_of_rows(dns, cert, tmp_path):
+    """A file that a row names is read with the configuration, also when the row or the file is new; what it signs alone is trusted."""
+    other = make_cert(tmp_path, "other.server")[0]
+    with FakeRelay(tls=server_tls(*cert)) as relay, Posthouse(
+            f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_tls_CAfile = {cert[0]}\nsmtp_tls_policy_maps = texthash:{{dir}}/rows\n", dns=dns,
+            files={"rows": "unused.example none\n", "roots": other.read_text()}) as p:
+        hop, taken = f"[127.0.0.1]:{relay.port}", "certificate files have changed, and are in use now"
+
+        def rows(text, n):
+            (p.dir / "new").write_text(text)
+            (p.dir / "new").rename(p.dir / "rows")
+            wait_for(lambda: p.log().count(taken) >= n, 60)
+
+        def sent(n, why=None):
+            p.send()
+            p.run("-f", face="postqueue", check=True)
+            if why:
+                p.wait_log(rf"dsn=4\.7\.5, status=deferred \({why}")
+            else:
+                relay.wait_mails(n)
+        rows(f"{hop} secure match=relay.server tafile=roots\n", 1)
+        sent(0, "Server certificate not verified")
+        (p.dir / "next").write_text(cert[0].read_text())
+        (p.dir / "next").rename(p.dir / "roots")
+        wait_for(lambda: p.log().count(taken) >= 2, 60)
+        sent(2)
+        (p.dir / "roots").write_text("-----BEGIN CERTIFICATE-----\nhalf")  # what was loaded before stays in use
+        p.wait_log("error: certificate files have changed and cannot be used: tafile: .*roots: it is damaged", 60)
+        sent(3)
+        r = p.run("check")
+        assert r.returncode == 2 and re.search(r'error: .*main\.cf, line \d+: smtp_tls_policy_maps: the row of "' + re.escape(hop) +
+                                               '": tafile: roots: it is damaged', r.stdout), r.stdout
+        (p.dir / "roots").write_text("no certificate\n")
+        assert "tafile: roots: it has neither a certificate nor a public key" in p.run("check").stdout
+        (p.dir / "roots").unlink()
+        assert "tafile: roots: No such file or directory" in p.run("check").stdout

@@ -123,7 +123,10 @@ static void test_tls_policies(void **state) {
         {"may connection_reuse=perhaps", "connection_reuse=perhaps is neither yes nor no", 0, NULL,
          NULL},
         {"may connection_reuse", "\"connection_reuse\" is no attribute=value", 0, NULL, NULL},
-        {"secure tafile=/a", "the attribute tafile is not known", 0, NULL, NULL},
+        {"secure tafile=/a match=x tafile=/b", NULL, LEVEL_SECURE, "x", NULL},
+        {"verify tafile=", "tafile is empty", 0, NULL, NULL},
+        {"fingerprint tafile=/a", "tafile is not for level fingerprint", 0, NULL, NULL},
+        {"encrypt tafile=/a", "tafile is not for level encrypt", 0, NULL, NULL},
         {"fingerprint match=00:11|22 match=33:44", NULL, LEVEL_FINGERPRINT, "00:11|22|33:44", NULL},
         {"dane", "there is no level \"dane\"", 0, NULL, NULL},
         {"encrypt protocols=TLSv1.2:>=TLSv1.2 ciphers=high exclude=aRSA", NULL, LEVEL_ENCRYPT, NULL,
@@ -189,13 +192,17 @@ static void test_client_settings(void **state) {
         {"smtp_tls_CAfile = /gone.pem\n", "smtp_tls_CAfile", "/gone.pem: No such file or directory",
          LEVEL_MAY},
         {"smtp_tls_CApath = /gone\n", "smtp_tls_CApath", "/gone: No such file or directory",
-         LEVEL_VERIFY}};
+         LEVEL_VERIFY},
+        {"smtp_tls_trust_anchor_file = /gone.pem\n", "smtp_tls_trust_anchor_file",
+         "/gone.pem: No such file or directory", LEVEL_VERIFY},
+        {"smtp_tls_trust_anchor_file = /gone.pem\n", NULL, NULL, LEVEL_ENCRYPT}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct config *cfg = bundle_config(str_of(rows[i].settings), STR_NONE);
         const char *param = NULL;
         char *why = NULL;
-        bool good = secure_check(cfg, &cfg->p, rows[i].level, &param, &why);
+        bool good =
+            secure_check(cfg, &cfg->p, &(struct tls_policy){.level = rows[i].level}, &param, &why);
         if (good != (rows[i].param == NULL) || (!good && strcmp(param, rows[i].param) != 0) ||
             (!good && strcmp(why, rows[i].why) != 0))
             fail_msg("%s at %s: %s: %s", rows[i].settings, tls_level_name(rows[i].level),
