@@ -73,7 +73,7 @@ static bool folder_is_roots(const char *path) {
 
 static int log_file_open(const char *path) {
     const int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC;
-    int fd = open(path, flags, 0644);
+    int fd = open(path, flags, 0640);
     return fd < 0 ? -errno : fd;
 }
 
@@ -97,7 +97,7 @@ static char *link_target(const char *path) {
  * it. */
 static int root_file_open(const char *path, unsigned links) {
     if (!folder_is_roots(path))
-        return fs_open_only(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+        return fs_open_only(path, O_WRONLY | O_CREAT | O_APPEND, 0640);
     char *target = link_target(path);
     if (target == NULL)
         return log_file_open(path);

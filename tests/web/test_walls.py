@@ -177,6 +177,7 @@ def test_a_link_of_roots_own_leads_to_the_log(dns, place):
     p = Posthouse(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nmaillog_file = {place}/mail.log\n", dns=dns)
     with p:
         wait_for(lambda: "daemon started" in (place / "far" / "mail.log").read_text())
+        assert (place / "far" / "mail.log").stat().st_mode & 0o007 == 0, "addresses are nobody else's business"
 
 
 @root_only
