@@ -1,11 +1,10 @@
 #!/bin/sh
 # The cases of tests/compat, given to the Postfix of Debian 13 (make compat-13).  Arguments are pytest's.
 # The random dialogues are left out: what they may draw is known of 3.7 alone.
-# Debian 13 is made by debootstrap in build-debian13/, once; it costs some 300 MB, and needs root.
+# Debian 13 is made by debootstrap in build-debian13/, once, from apt's mirror; it costs some 300 MB, and needs root.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD/build-debian13
-mirror=${MIRROR:-http://deb.debian.org/debian}
 
 if [ "$(id -u)" != 0 ]; then
     exec sudo -n -E sh "$0" "$@"
@@ -13,6 +12,12 @@ fi
 if [ ! -x "$root/usr/sbin/postfix" ]; then
     if ! command -v debootstrap >/dev/null && ! apt-get install -y -q --no-install-recommends debootstrap >/dev/null; then
         echo "compat-13: debootstrap is needed, and apt-get could not install it" >&2
+        exit 2
+    fi
+    # The mirror that apt has this system's own Debian from.
+    mirror=${MIRROR:-$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null | sed -n 's/^Debian //p' | head -1)}
+    if [ -z "$mirror" ]; then
+        echo "compat-13: apt knows no mirror of Debian (apt-get update); MIRROR=… names one" >&2
         exit 2
     fi
     rm -rf "$root.part"

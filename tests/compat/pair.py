@@ -17,17 +17,21 @@ ROOT = os.environ.get("POSTFIX_ROOT", "/")
 INSIDE = [*SUDO, "chroot", ROOT] if ROOT != "/" else []
 AS_ROOT = INSIDE or SUDO  # before a command of Postfix's that root alone may give
 KEPT = ["--propagation", "unchanged"] if INSIDE else []  # its root is no mount point
+# (3, 7) or (3, 10); docs/differences.md names the version where the two differ.
+VERSION = tuple(map(int, subprocess.run([*INSIDE, "postconf", "-hd", "mail_version"], capture_output=True, text=True,
+                                        check=True).stdout.split(".")[:2]))
 
 
 class NameServer:
     """An unbound of ours on port 53 of a loopback address: Postfix asks no other port.
 
-    zones are domains below which all names have the records of the domain itself."""
+    zones are domains below which all names have the records of the domain itself; fails are domains that it answers REFUSED."""
 
-    def __init__(self, directory, names, zones=()):
+    def __init__(self, directory, names, zones=(), fails=()):
         self.address = "127.77.%d.%d" % (os.getpid() // 250 % 250 + 1, os.getpid() % 250 + 1)
         conf = directory / "unbound.conf"
         data = "".join(f"  local-zone: '{zone}' redirect\n" for zone in zones)
+        data += "".join(f"  local-zone: '{zone}' refuse\n" for zone in fails)
         data += "".join(f"  local-data: '{line}'\n" for line in names)
         conf.write_text(
             f'server:\n  interface: {self.address}\n  port: 53\n  do-daemonize: no\n  chroot: ""\n  username: ""\n'
@@ -62,6 +66,7 @@ alias_maps =
 local_recipient_maps =
 enable_original_recipient = no
 smtp_tls_security_level =
+smtpd_forbid_unauth_pipelining = no
 smtp_sasl_tls_security_options = noanonymous
 """
 

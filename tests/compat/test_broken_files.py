@@ -9,18 +9,6 @@ from kit import wait_for
 import pair
 
 
-@pytest.fixture(scope="module")
-def postfix(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    d.parent.chmod(0o755)
-    names = pair.NameServer(d, [])
-    p = pair.Postfix(names)
-    yield p
-    p.stop()
-    names.stop()
-
-
 def master_of(postfix):
     """The master's own process; others of the same command line start it."""
     out = subprocess.run(["pgrep", "-f", f"^/usr/lib/postfix/sbin/master -d -c {postfix.dir}/etc"], capture_output=True, text=True).stdout

@@ -159,14 +159,8 @@ def relays():
         r.stop()
 
 
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    names = [f"{n}.test. 60 IN A {a}" for n, a in NAMES.items()]
-    server = pair.NameServer(d, names + ["mx.test. 60 IN MX 10 mx1.test.", "mx1.test. 60 IN A 127.0.0.2"])
-    yield server
-    server.stop()
+RECORDS = [f"{n}.test. 60 IN A {a}" for n, a in NAMES.items()]
+RECORDS += ["mx.test. 60 IN MX 10 mx1.test.", "mx1.test. 60 IN A 127.0.0.2"]
 
 
 @pytest.fixture(scope="module")

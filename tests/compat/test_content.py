@@ -1,7 +1,6 @@
 """What Debian's Postfix and Posthouse make of the content of each mail of tests/corpus.py: the same, but for Received:."""
 import re
 
-import pytest
 from corpus import MAIN, RECEIVED, difference
 from kit import Client, FakeRelay
 
@@ -10,15 +9,6 @@ import pair
 
 MAILS = corpus.mails()
 CONFIG = MAIN + "relayhost = [127.0.0.1]:{port}\nsmtp_destination_recipient_limit = 1\n"
-
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    server = pair.NameServer(d, [])
-    yield server
-    server.stop()
 
 
 def outputs(postfix, name_server, main, mails):

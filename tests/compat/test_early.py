@@ -42,14 +42,8 @@ def said(mta):
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    dns = pair.NameServer(d, [])
-    postfix = pair.Postfix(dns)
-    yield said(postfix), said(pair.Ours(dns))
-    postfix.stop()
-    dns.stop()
+def both(name_server, postfix):
+    return said(postfix), said(pair.Ours(name_server))
 
 
 @pytest.mark.parametrize("n", range(len(PACKETS)))

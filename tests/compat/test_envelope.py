@@ -18,15 +18,6 @@ DIFFERENT = {"<b@[127.0.0.1]>": "451 4.3.5", "<b@localhost>": None}
 MAIN = "relayhost = [127.0.0.1]:{port}\nsmtpd_error_sleep_time = 0\n"
 
 
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    server = pair.NameServer(d, ["relay.test. 60 IN A 127.0.0.9"])
-    yield server
-    server.stop()
-
-
 def replies(mta, port):
     """What is said of each address, as MAIL and as RCPT, up to the enhanced status code."""
     mta.case(MAIN.format(port=port), {}, "")

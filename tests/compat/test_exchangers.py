@@ -15,30 +15,25 @@ DOMAINS = {"blank": ["10 sp\\032ace.test."], "dash": ["10 -lead.test.", "20 tail
            "digits-behind": ["5 b@d.test.", "10 127.0.0.43."],
            "stale": ["10 gone.test."], "plain": []}
 MAIN = "relayhost =\nsmtp_tls_security_level = none\nnotify_classes =\nsmtp_randomize_addresses = no\n"
+RECORDS = [f"{z}.test. 60 IN MX {m}" for z, ms in DOMAINS.items() for m in ms]
+RECORDS += [f"{z}.test. 60 IN A 127.0.0.44" for z in DOMAINS]
+RECORDS += ["good.test. 60 IN A 127.0.0.43", "under_score.test. 60 IN A 127.0.0.43"]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(name_server, postfix):
     """{domain: outcome} of Postfix and of Posthouse, and what reached the domain's own address."""
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    names = [f"{z}.test. 60 IN MX {m}" for z, ms in DOMAINS.items() for m in ms]
-    names += [f"{z}.test. 60 IN A 127.0.0.44" for z in DOMAINS]
-    dns = pair.NameServer(d, names + ["good.test. 60 IN A 127.0.0.43", "under_score.test. 60 IN A 127.0.0.43"])
     relays = {"right": FakeRelay("127.0.0.43", 25), "own": FakeRelay("127.0.0.44", 25)}
     mails = [("", f"b@{z}.test") for z in DOMAINS]
-    postfix = pair.Postfix(dns)
     postfix.prepare(MAIN, {}, "")
     seen = []
-    for mta in (postfix, pair.Ours(dns)):
+    for mta in (postfix, pair.Ours(name_server)):
         logs = []
         with mock.patch.object(pair, "outcomes", lambda log, f=pair.outcomes: logs.append(log) or f(log)):
             _, outcomes, _ = pair.run(mta, relays, MAIN, {}, "", mails)
         numeric = set(re.findall(r"warning: numeric domain name in resource data of MX record for .*", logs[-1]))
         seen.append(({o[0]: o[1:] for o in outcomes}, {r for m in relays["own"].mails for r in m["rcpts"]}, numeric))
     yield seen
-    postfix.stop()
-    dns.stop()
     for r in relays.values():
         r.stop()
 

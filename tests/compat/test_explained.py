@@ -5,7 +5,7 @@ import pytest
 from kit import Client, wait_for
 
 import pair
-from test_compat import CASES, name_server, relays  # noqa: F401 (fixtures)
+from test_compat import CASES, RECORDS, relays  # noqa: F401 (the name server's, and a fixture)
 
 
 def explain(p, sender, rcpt):

@@ -56,16 +56,10 @@ MAILS += [("a@grün.test", "b@y.test"), ("a@x.test", "b@sub.grün.test")]
 MAILS += [("a@GRÜN.test", "b@y.test"), ("früh@x.test", "b@y.test"), ("SPÄTER@X.test", "b@y.test"), ("a@x.test", "b@männer.test")]
 
 
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    special = {"münze.test": f"A {SECURE}", "closed.test": "A 127.0.0.85", "mx-grün.test": "MX 5 xn--grn-ioa.test."}
-    special = {name.encode("idna").decode(): record for name, record in special.items()}
-    names = [f"{name}. 60 IN {record}" for name, record in special.items()]
-    dns = pair.NameServer(d, ["test. 60 IN A " + RIGHT, *names], zones=["test.", *special])
-    yield dns
-    dns.stop()
+SPECIAL = {"münze.test": f"A {SECURE}", "closed.test": "A 127.0.0.85", "mx-grün.test": "MX 5 xn--grn-ioa.test."}
+SPECIAL = {name.encode("idna").decode(): record for name, record in SPECIAL.items()}
+RECORDS = ["test. 60 IN A " + RIGHT, *(f"{name}. 60 IN {record}" for name, record in SPECIAL.items())]
+ZONES = ["test.", *SPECIAL]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +96,10 @@ def where_it_goes(mta):
 def test_domains_like_postfix(name_server, postfix, relays):
     theirs = where_it_goes(postfix)
     assert {d for d in DOMAINS if theirs[d][0].startswith("501")} == set(DOMAINS[DOMAINS.index("\u0308a.test"):])
-    assert where_it_goes(pair.Ours(name_server)) == theirs
+    ours = where_it_goes(pair.Ours(name_server))
+    if pair.VERSION >= (3, 10):  # docs/differences.md: "ICU decides which domain names are valid"
+        assert theirs.pop("\u1e9e.test")[0].startswith("xn--zca.test[") and ours.pop("\u1e9e.test")[0].startswith("ss.test[")
+    assert ours == theirs
 
 
 def roads(mta, relays, main, files, mails):

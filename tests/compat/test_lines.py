@@ -3,8 +3,6 @@ import re
 import socket
 import subprocess
 
-import pytest
-
 import pair
 from kit import Client, FakeRelay, Posthouse, free_ports, wait_for
 
@@ -25,15 +23,6 @@ DIALOGUES += [(b"HELO client.example\r\n" + TO + b"DATA\r\nS: x\r\n\r\nfirst\r\n
               TO + b"BDAT 8 LAST\r\nS: x\r\n\r\nNOOP\r\nQUIT\r\n"]
 # docs/differences.md: "a bare LF ends a command line"
 OURS = {b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nNOOP\nQUIT\r\n"}
-
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    server = pair.NameServer(d, ["relay.test. 60 IN A 127.0.0.9"])
-    yield server
-    server.stop()
 
 
 def services():

@@ -99,12 +99,10 @@ EXPECTED = len(MAILS) + 1 + 3
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
+def both(name_server, postfix, tmp_path_factory):
+    d = tmp_path_factory.mktemp("ours")
     d.chmod(0o755)
-    dns = pair.NameServer(d, [])
-    relay = FakeRelay()
-    postfix, ours = pair.Postfix(dns), pair.Ours(dns)
+    relay, ours = FakeRelay(), pair.Ours(name_server)
     seen = []
     for mta, master in ((postfix, ""), (ours, "local unix - n n - - local\n")):
         home = postfix.dir / "etc" if mta is postfix else d
@@ -114,8 +112,6 @@ def both(tmp_path_factory):
         seen.append(run(mta, relay, home, aliases, master))
         mta.over()
     yield seen
-    postfix.stop()
-    dns.stop()
     relay.stop()
 
 
@@ -135,14 +131,13 @@ owner-dash: od@far.test
 """
 
 
-def test_extensions_like_postfix(tmp_path):
+def test_extensions_like_postfix(name_server, postfix, tmp_path):
     """What an alias leaves of a name is given to its addresses if that is asked for; names that only look so are whole."""
     tmp_path.chmod(0o755)
     (tmp_path / "aliases").write_text(EXTENSIONS)
     subprocess.run(["postalias", f"hash:{tmp_path}/aliases"], check=True)
-    dns, relay, said = pair.NameServer(tmp_path, []), FakeRelay(), []
-    postfix = pair.Postfix(dns)
-    for mta, master in ((postfix, ""), (pair.Ours(dns), "local unix - n n - - local\n")):
+    relay, said = FakeRelay(), []
+    for mta, master in ((postfix, ""), (pair.Ours(name_server), "local unix - n n - - local\n")):
         mta.case(f"relayhost = [127.0.0.1]:{relay.port}\nalias_maps = hash:{tmp_path}/aliases\nrecipient_delimiter = +-\n"
                  "propagate_unmatched_extensions = alias\nprepend_delivered_header = command\n", {}, master)
         seen = {}
@@ -153,8 +148,7 @@ def test_extensions_like_postfix(tmp_path):
             seen[name] = words(m["from"]), sorted(r.split()[1] for r in m["rcpts"]), m["content"].count(b"Delivered-To")
         said.append(seen)
         mta.over()
-    for x in (postfix, dns, relay):
-        x.stop()
+    relay.stop()
     assert said[0] == said[1] and said[0]["full+ext"][1] == ["TO:<i+ext@far.test>", "TO:<j+ext@far.test>", "TO:<k+z+ext@far.test>"]
 
 

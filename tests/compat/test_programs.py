@@ -107,33 +107,25 @@ def results(calls, run, relay, queue):
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    dns = pair.NameServer(d, [])
-    postfix, ours = pair.Postfix(dns), pair.Ours(dns)
-    out = []
-    try:
-        with FakeRelay() as relay:
-            postfix.case(MAIN.replace("PORT", str(relay.port)), GONE, "")
-            env = dict(os.environ, MAIL_CONFIG=f"{postfix.dir}/etc")
+def both(name_server, postfix):
+    ours, out = pair.Ours(name_server), []
+    with FakeRelay() as relay:
+        postfix.case(MAIN.replace("PORT", str(relay.port)), GONE, "")
+        env = dict(os.environ, MAIL_CONFIG=f"{postfix.dir}/etc")
 
-            def theirs(tool, args, text):
-                r = subprocess.run([*pair.AS_ROOT, "env", f"MAIL_CONFIG={postfix.dir}/etc", tool, *args], input=text.encode("utf-8"),
-                                   capture_output=True, env=env)
-                return r.returncode, r.stdout
-            out.append(results(CALLS, lambda args, text: theirs("/usr/sbin/sendmail", args, text)[0], relay,
-                               lambda: len(theirs("/usr/sbin/postqueue", ["-j"], "")[1])))
-            postfix.over()
-        with FakeRelay() as relay:
-            ours.case(MAIN.replace("PORT", str(relay.port)), GONE, "")
-            out.append(results(CALLS, lambda args, text: ours.p.run(*args, face="sendmail", stdin=text).returncode, relay,
-                               lambda: len(ours.p.queue())))
-            ours.over()
-        yield out
-    finally:
-        postfix.stop()
-        dns.stop()
+        def theirs(tool, args, text):
+            r = subprocess.run([*pair.AS_ROOT, "env", f"MAIL_CONFIG={postfix.dir}/etc", tool, *args], input=text.encode("utf-8"),
+                               capture_output=True, env=env)
+            return r.returncode, r.stdout
+        out.append(results(CALLS, lambda args, text: theirs("/usr/sbin/sendmail", args, text)[0], relay,
+                           lambda: len(theirs("/usr/sbin/postqueue", ["-j"], "")[1])))
+        postfix.over()
+    with FakeRelay() as relay:
+        ours.case(MAIN.replace("PORT", str(relay.port)), GONE, "")
+        out.append(results(CALLS, lambda args, text: ours.p.run(*args, face="sendmail", stdin=text).returncode, relay,
+                           lambda: len(ours.p.queue())))
+        ours.over()
+    return out
 
 
 @pytest.mark.parametrize("n", range(len(CALLS)))

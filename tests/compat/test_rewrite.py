@@ -1,8 +1,6 @@
 """Whose header addresses get their domain: Debian's Postfix and Posthouse agree on local_header_rewrite_clients."""
 import re
 
-import pytest
-
 import pair
 from kit import Client, FakeRelay, free_ports, wait_for
 
@@ -12,15 +10,6 @@ LISTS = ["", "permit_inet_interfaces", "permit_mynetworks", "permit_sasl_authent
          "hash:$tables/others, permit_mynetworks", "regexp:$tables/patterns"]
 FILES = {"known": "127.0.0.1 whatever\n", "others": "127.0.0.9 x\n127.0.0 x\n127 x\nlocalhost x\n",
          "patterns": "/^127\\.0\\.0\\.1$/ x\n"}
-
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    server = pair.NameServer(d, ["relay.test. 60 IN A 127.0.0.9"])
-    yield server
-    server.stop()
 
 
 def fields(content):

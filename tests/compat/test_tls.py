@@ -131,16 +131,10 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    names = [f"relay.test. 60 IN A {SECURE}", "dom.test. 60 IN MX 10 relay.test."]
-    names += [f"h{i}.test. 60 IN A {SECURE}" for i in range(max(len(ROWS), len(CHOICES)))]
-    names += [f"c{i}.test. 60 IN A {CHAIN}" for i in range(len(ANCHORS))]
-    server = pair.NameServer(d, names + [f"{n}plain.test. 60 IN A {PLAIN}" for n in ("", "sub.", "deep.sub.")])
-    yield server
-    server.stop()
+RECORDS = [f"relay.test. 60 IN A {SECURE}", "dom.test. 60 IN MX 10 relay.test."]
+RECORDS += [f"h{i}.test. 60 IN A {SECURE}" for i in range(max(len(ROWS), len(CHOICES)))]
+RECORDS += [f"c{i}.test. 60 IN A {CHAIN}" for i in range(len(ANCHORS))]
+RECORDS += [f"{n}plain.test. 60 IN A {PLAIN}" for n in ("", "sub.", "deep.sub.")]
 
 
 class Chosen:

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from kit import Client, free_port, wait_for
-from pair import AS_ROOT, NameServer, Ours, Postfix
+from pair import AS_ROOT, Ours
 
 MAIN = "relayhost = [127.0.0.1]:{port}\nminimal_backoff_time = 3000s\nmaximal_backoff_time = 4000s\n"
 MAILS = [("ann@a.example", ["one@far.example"]), ("ben@b.example", ["two@far.example", '"john doe"@away.example']),
@@ -37,10 +37,8 @@ class Tools:
 
 
 @pytest.fixture
-def sides(tmp_path):
-    tmp_path.chmod(0o755)
-    dns = NameServer(tmp_path, [])
-    postfix, ours = Postfix(dns), Ours(dns)
+def sides(name_server, postfix):
+    ours = Ours(name_server)
     main = MAIN.format(port=free_port())
     try:
         postfix.case(main, {}, "")
@@ -52,9 +50,7 @@ def sides(tmp_path):
         yield Tools(postfix, theirs), Tools(ours.p, lambda tool, args, stdin: ours.p.run(*args, face=tool, stdin=stdin))
     finally:
         postfix.over()
-        postfix.stop()
         ours.over()
-        dns.stop()
 
 
 def lines(text):

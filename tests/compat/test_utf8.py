@@ -1,23 +1,12 @@
 """Addresses that are not ASCII, declared or not: Debian's Postfix and Posthouse take them and hand them on alike."""
 import re
 
-import pytest
-
 import pair
 from kit import Client, FakeRelay, free_ports, wait_for
 
 # (strict_smtputf8, the relay host has SMTPUTF8, declared, sender, recipient)
 CASES = [(strict, able, declared, sender, rcpt) for strict in ("no", "yes") for able in (True, False) for declared in (False, True)
          for sender, rcpt in (("jürg@x.example", "b@y.example"), ("a@x.example", "jörg@y.example"), ("a@x.example", "b@y.example"))]
-
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    server = pair.NameServer(d, ["relay.test. 60 IN A 127.0.0.9"])
-    yield server
-    server.stop()
 
 
 def said_of(mta, port, case, relays):

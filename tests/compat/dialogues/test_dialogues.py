@@ -18,13 +18,7 @@ DOCS = (pathlib.Path(__file__).resolve().parents[3] / "docs/differences.md").rea
 FIRST = int(os.environ.get("DIALOGUES_SEED", "1"))
 
 
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("dns")
-    directory.chmod(0o755)
-    server = pair.NameServer(directory, ["y.test. 60 IN A 127.0.0.1"])
-    yield server
-    server.stop()
+RECORDS = ["y.test. 60 IN A 127.0.0.1"]
 
 
 def text_of(differences):
