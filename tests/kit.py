@@ -89,9 +89,9 @@ def owner():
 class Dns:
     """A real unbound that answers from local data only."""
 
-    def __init__(self, directory, names, refused=()):
+    def __init__(self, directory, names, refused=(), port=None):
         """refused: domains for which the server fails."""
-        self.port = free_port()
+        self.port = port or free_port()
         conf = directory / "unbound.conf"
         data = "".join(f"  local-data: '{line}'\n" for line in names) + "".join(f"  local-zone: {zone} refuse\n" for zone in refused)
         conf.write_text(
@@ -636,8 +636,9 @@ class Posthouse:
 class Client:
     """A plain SMTP client that shows every reply as (code, text)."""
 
-    def __init__(self, port, host="127.0.0.1", ehlo="client.example"):
-        self.sock = socket.create_connection((host, port), 10)
+    def __init__(self, port, host="127.0.0.1", ehlo="client.example", source=None):
+        """source: the address that it comes from."""
+        self.sock = socket.create_connection((host, port), 10, source_address=source and (source, 0))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.settimeout(20 * SLOW)
         self.f = self.sock.makefile("rb")

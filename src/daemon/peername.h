@@ -1,5 +1,5 @@
 /*
- * daemon/peername.h - host names of clients: PTR, then A/AAAA back to the address
+ * daemon/peername.h - host names of clients: of an address, then back to the address
  *
  * One cache per loop; used on that loop only.
  */
@@ -7,12 +7,15 @@
 #define PH_DAEMON_PEERNAME_H
 
 #include "deliver/resolver.h"
+#include "receive/client.h"
 
 struct peername;
 
 struct peername *peername_new(struct resolver *r, struct loop *l);
-/* done(ctx, name or NULL), perhaps before this returns. */
-void peername_find(struct peername *p, const struct netaddr *addr,
-                   void (*done)(void *ctx, const char *name), void *ctx);
+/* done(ctx, what was found), perhaps before this returns; what was found is valid until done has
+ * returned. */
+void peername_find(struct peername *p, const struct netaddr *addr, client_named_fn done, void *ctx);
+/* Forgets all names: the hosts file and the name servers may be others now. */
+void peername_forget(struct peername *p);
 
 #endif

@@ -57,8 +57,7 @@ static void on_accepted(void *arg, struct envelope *env, struct body *body) {
     sched_add(relay.sched, env, body);
 }
 
-static void find_name(void *arg, const struct netaddr *addr,
-                      void (*done)(void *ctx, const char *name), void *ctx) {
+static void find_name(void *arg, const struct netaddr *addr, client_named_fn done, void *ctx) {
     struct worker *w = arg;
     peername_find(w->names, addr, done, ctx);
 }
@@ -173,6 +172,7 @@ static void run_reload(struct task *t) {
     } else {
         receive_reload(x->w->receive, x->cfg);
         deliver_reload(x->w->deliver, x->cfg);
+        peername_forget(x->w->names);
     }
     config_unref(x->cfg);
     free(x);

@@ -32,8 +32,8 @@ struct ways {
     struct sbuf servers;
     int64_t restart_ms; /* while ctx is NULL: when a start is tried again, in loop's time */
     bool use_dns;
-    bool use_hosts;
-    char *hosts;       /* text of the hosts file; NULL: none */
+    bool use_hosts;    /* for ADDR */
+    char *hosts;       /* text of the hosts file */
     struct sbuf about; /* all settings that they were made of */
 };
 
@@ -52,7 +52,6 @@ struct part {
 struct resolver_query {
     struct resolver *r;
     struct ways *ways;
-    enum resolve_type type;
     resolve_fn fn; /* NULL: cancelled */
     void *arg;
     struct part parts[2];
@@ -128,6 +127,7 @@ static struct ub_ctx *dns_new(struct str servers) {
     }
     /* What the servers say of a laboratory's names counts.  Last: it freezes the options. */
     ub_ctx_zone_remove(ctx, "test.");
+    ub_ctx_zone_remove(ctx, "127.in-addr.arpa.");
     return ctx;
 }
 
@@ -176,12 +176,11 @@ static struct ways *ways_of(const struct config *cfg) {
     w->users = 1;
     w->use_dns = word_in(how, "dns") && !word_in(cfg->p.smtp_dns_support_level, "disabled");
     w->use_hosts = word_in(how, "native") || !w->use_dns;
-    if (w->use_hosts)
-        w->hosts = str_dup(config_file(cfg, cfg->p.resolver_hosts_file, &err));
+    w->hosts = str_dup(config_file(cfg, cfg->p.resolver_hosts_file, &err));
     if (w->use_dns)
         list_servers(cfg, &w->servers);
     sbuf_printf(&w->about, "%d %d %s\n%s", w->use_dns, w->use_hosts,
-                w->servers.n > 0 ? w->servers.p : "", w->hosts == NULL ? "" : w->hosts);
+                w->servers.n > 0 ? w->servers.p : "", w->hosts);
     return w;
 }
 
@@ -318,7 +317,7 @@ static void add_mx(struct resolve_answer *a, const uint8_t *p, size_t n) {
 
 static void add_ptr(struct resolve_answer *a, const uint8_t *p, size_t n) {
     struct sbuf name = {0};
-    if (a->name == NULL && wire_name(p, n, &name) && addr_valid_host(sbuf_str(&name)))
+    if (a->name == NULL && wire_name(p, n, &name))
         a->name = sbuf_take(&name);
     sbuf_free(&name);
 }
@@ -379,18 +378,26 @@ static void ask_dns(struct resolver_query *q, size_t i, const char *name, int ty
     }
 }
 
-/* Lines "address name name…". */
-static void ask_hosts(struct resolver_query *q, const char *name) {
-    struct str rest = str_of(q->ways->hosts == NULL ? "" : q->ways->hosts), line, addr, word;
-    while (str_split(&rest, "\n", &line)) {
-        ptrdiff_t hash = str_chr(line, '#');
+/* The next line of the hosts file, "address name name…": its address, and the names behind it. */
+static bool hosts_line(struct str *rest, struct str *addr, struct str *names) {
+    while (str_split(rest, "\n", names)) {
+        ptrdiff_t hash = str_chr(*names, '#');
         if (hash >= 0)
-            line.n = (size_t)hash;
-        struct netaddr a;
-        if (!str_split(&line, " \t", &addr) || !netaddr_parse(&a, addr, 0))
+            names->n = (size_t)hash;
+        if (str_split(names, " \t", addr))
+            return true;
+    }
+    return false;
+}
+
+static void ask_hosts(struct resolver_query *q, const char *name) {
+    struct str rest = str_of(q->ways->hosts), addr, names, word;
+    struct netaddr a;
+    while (hosts_line(&rest, &addr, &names)) {
+        if (!netaddr_parse(&a, addr, 0))
             continue;
         bool wanted = a.u.sa.sa_family == AF_INET ? q->r->v4 : q->r->v6;
-        while (wanted && str_split(&line, " \t", &word))
+        while (wanted && str_split(&names, " \t", &word))
             if (str_ieq_c(word, name)) {
                 q->a.addrs = mem_realloc(q->a.addrs, (q->a.n_addrs + 1) * sizeof(struct netaddr));
                 q->a.addrs[q->a.n_addrs++] = a;
@@ -400,31 +407,64 @@ static void ask_hosts(struct resolver_query *q, const char *name) {
     }
 }
 
+/* Most lines are other addresses: they are told by their text. */
+static void ask_hosts_name(struct resolver_query *q, const struct netaddr *of) {
+    struct str rest = str_of(q->ways->hosts), addr, names, word;
+    char text[INET6_ADDRSTRLEN];
+    struct netaddr a;
+    netaddr_text(of, text);
+    while (q->a.name == NULL && hosts_line(&rest, &addr, &names)) {
+        bool same = str_ieq_c(addr, text) ||
+                    (str_chr(addr, ':') >= 0 && netaddr_parse(&a, addr, 0) && netaddr_same(&a, of));
+        if (same && str_split(&names, " \t", &word))
+            q->a.name = str_dup(word);
+    }
+}
+
+static struct resolver_query *query_new(struct resolver *r, resolve_fn fn, void *arg) {
+    struct resolver_query *q = MEM_NEW(struct resolver_query);
+    *q = (struct resolver_query){.r = r, .ways = r->ways, .fn = fn, .arg = arg};
+    q->known.run = run_known;
+    q->ways->users++;
+    ways_restart_dns(r->loop, q->ways);
+    return q;
+}
+
+/* An answer that is there already is given in the loop's turn. */
+static struct resolver_query *query_begun(struct resolver_query *q) {
+    if (q->open == 0)
+        loop_later(q->r->loop, &q->known);
+    return q;
+}
+
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg) {
-    struct resolver_query *q = MEM_NEW(struct resolver_query);
-    struct ways *w = r->ways;
-    *q = (struct resolver_query){.r = r, .ways = w, .type = type, .fn = fn, .arg = arg};
-    w->users++;
-    ways_restart_dns(r->loop, w);
+    struct resolver_query *q = query_new(r, fn, arg);
+    struct ways *w = q->ways;
     if (type == RESOLVE_MX && w->use_dns)
         ask_dns(q, 0, name, T_MX);
-    if (type == RESOLVE_PTR && w->use_dns)
-        ask_dns(q, 0, name, T_PTR);
-    if (type == RESOLVE_ADDR) {
-        if (w->use_hosts)
-            ask_hosts(q, name);
-        if (w->use_dns && q->a.n_addrs == 0) {
-            if (r->v4)
-                ask_dns(q, 0, name, T_A);
-            if (r->v6)
-                ask_dns(q, 1, name, T_AAAA);
-        }
+    if (type == RESOLVE_NATIVE || (type == RESOLVE_ADDR && w->use_hosts))
+        ask_hosts(q, name);
+    if ((type == RESOLVE_NATIVE || type == RESOLVE_ADDR) && w->use_dns && q->a.n_addrs == 0) {
+        if (r->v4)
+            ask_dns(q, 0, name, T_A);
+        if (r->v6)
+            ask_dns(q, 1, name, T_AAAA);
     }
-    q->known.run = run_known;
-    if (q->open == 0)
-        loop_later(r->loop, &q->known);
-    return q;
+    return query_begun(q);
+}
+
+struct resolver_query *resolver_ask_name(struct resolver *r, const struct netaddr *addr,
+                                         resolve_fn fn, void *arg) {
+    struct resolver_query *q = query_new(r, fn, arg);
+    ask_hosts_name(q, addr);
+    if (q->a.name == NULL && q->ways->use_dns) {
+        struct sbuf arpa = {0};
+        netaddr_arpa(addr, &arpa);
+        ask_dns(q, 0, arpa.p, T_PTR);
+        sbuf_free(&arpa);
+    }
+    return query_begun(q);
 }
 
 void resolver_cancel(struct resolver_query *q) {

@@ -44,7 +44,7 @@ struct resolve_answer {
     size_t n_addrs;
     struct resolve_mx *mx; /* MX queries, sorted by preference; malformed names are left out */
     size_t n_mx;
-    char *name;                  /* PTR queries */
+    char *name;                  /* of an address */
     bool null_mx;                /* a record says that the domain takes no mail (RFC 7505) */
     bool bad_mx;                 /* a malformed name was left out */
     bool from_file;              /* addresses: of the hosts file */
@@ -53,16 +53,20 @@ struct resolve_answer {
 
 typedef void (*resolve_fn)(void *arg, const struct resolve_answer *a);
 
-enum resolve_type { RESOLVE_ADDR, RESOLVE_MX, RESOLVE_PTR };
+enum resolve_type { RESOLVE_ADDR, RESOLVE_MX, RESOLVE_NATIVE };
 
 struct resolver *resolver_new(struct loop *l, const struct config *cfg);
 /* On the loop: new questions go by cfg.  What was remembered of old answers is kept if the settings
  * that concern the resolver are the same; inet_protocols stays as it was at the start. */
 void resolver_reload(struct resolver *r, const struct config *cfg);
-/* ADDR: A and AAAA as inet_protocols says, from DNS or the hosts file as smtp_host_lookup says.
- * fn is called once, from the loop; the query is no more valid then. */
+/* ADDR: A and AAAA as inet_protocols says, from DNS or the hosts file as smtp_host_lookup says;
+ * NATIVE: the same from the hosts file, and from DNS where that has none.  fn is called once, from
+ * the loop; the query is no more valid then. */
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg);
+/* The name of an address, as NATIVE: any text without NUL, which may be no host name. */
+struct resolver_query *resolver_ask_name(struct resolver *r, const struct netaddr *addr,
+                                         resolve_fn fn, void *arg);
 /* fn is not called any more.  NULL: nothing. */
 void resolver_cancel(struct resolver_query *q);
 

@@ -221,13 +221,23 @@ static enum access_step test_sasl_authenticated(struct access_run *a) {
     return permit_if(a->f.sasl_user != NULL);
 }
 
-static enum access_step test_client_name(struct access_run *a) {
-    if (a->f.client->name != NULL)
+/* Name servers that fail are no reason to refuse for good, whatever code is configured. */
+static enum access_step name_step(struct access_run *a, enum client_naming naming, const char *dsn,
+                                  const char *what) {
+    if (naming == CLIENT_NAME_FOUND || a->f.client->local)
         return STEP_NEXT;
-    access_code(a, a->f.p->unknown_client_reject_code, "4.7.25");
-    sbuf_printf(&a->text, " Client host rejected: cannot find your hostname, [%s]",
+    access_code(a, naming == CLIENT_NAME_FAILED ? 450 : a->f.p->unknown_client_reject_code, dsn);
+    sbuf_printf(&a->text, " Client host rejected: cannot find your %shostname, [%s]", what,
                 a->f.client->addr);
     return STEP_REJECT;
+}
+
+static enum access_step test_client_name(struct access_run *a) {
+    return name_step(a, a->f.client->verified, "4.7.25", "");
+}
+
+static enum access_step test_reverse_name(struct access_run *a) {
+    return name_step(a, a->f.client->reverse, "4.7.1", "reverse ");
 }
 
 static enum access_step test_plaintext(struct access_run *a) {
@@ -390,8 +400,7 @@ static void keys_host(struct access_run *a, struct str name) {
 static enum access_step check_client(struct access_run *a) {
     struct str ip = str_of(a->f.client->addr);
     char sep = str_chr(ip, ':') >= 0 ? ':' : '.';
-    if (a->f.client->name != NULL)
-        keys_host(a, str_of(a->f.client->name));
+    keys_host(a, str_of(client_name(a->f.client)));
     keys_add(&a->keys, false, "", ip, STR_NONE);
     for (ptrdiff_t dot; (dot = str_rchr(ip, sep)) > 0;) {
         ip.n = (size_t)dot;
@@ -441,7 +450,7 @@ static const struct access_word words[] = {
     {"reject_invalid_helo_hostname", WORD_TEST, test_invalid_helo},
     {"reject_invalid_hostname", WORD_TEST, test_invalid_helo},
     {"reject_unknown_client_hostname", WORD_TEST, test_client_name},
-    {"reject_unknown_reverse_client_hostname", WORD_TEST, test_client_name},
+    {"reject_unknown_reverse_client_hostname", WORD_TEST, test_reverse_name},
     {"reject_plaintext_session", WORD_TEST, test_plaintext},
     {"reject_multi_recipient_bounce", WORD_TEST, test_multi_bounce},
     {"warn_if_reject", WORD_WARN, NULL},

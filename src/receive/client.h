@@ -18,16 +18,34 @@ enum bare_newline {
     BARE_REJECTED    /* the command or the message is refused */
 };
 
+/* What became of a search for a name. */
+enum client_naming {
+    CLIENT_NAME_UNSET, /* none was made */
+    CLIENT_NAME_FOUND,
+    CLIENT_NAME_NONE,  /* there is none, or it leads to other addresses */
+    CLIENT_NAME_FAILED /* name servers failed: there may be one */
+};
+
+struct client_names {
+    enum client_naming reverse;  /* of the name that the address has */
+    enum client_naming verified; /* of that name's way back to the address */
+    const char *name;            /* NULL unless verified is CLIENT_NAME_FOUND */
+};
+
+typedef void (*client_named_fn)(void *ctx, const struct client_names *found);
+
 struct client {
     struct netaddr peer;
     char addr[INET6_ADDRSTRLEN]; /* the same as text; 127.0.0.1 for a local client */
     char *name;                  /* verified host name, or NULL: none is known */
-    bool local;                  /* a unix socket: sendmail */
-    unsigned uid;                /* of a local client */
-    bool limits_off;             /* it is in smtpd_client_event_limit_exceptions */
-    bool counted;                /* anvil counts its connection */
-    bool over;                   /* it has more of them than it may */
-    enum bare_newline bare;      /* BARE_UNSET until its session begins */
+    enum client_naming reverse;  /* UNSET, and so is verified: no search was made */
+    enum client_naming verified;
+    bool local;             /* a unix socket: sendmail */
+    unsigned uid;           /* of a local client */
+    bool limits_off;        /* it is in smtpd_client_event_limit_exceptions */
+    bool counted;           /* anvil counts its connection */
+    bool over;              /* it has more of them than it may */
+    enum bare_newline bare; /* BARE_UNSET until its session begins */
 };
 
 /* Bytes of what a client is counted by. */

@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "mail/envelope.h"
 #include "maps/query.h"
+#include "receive/client.h"
 #include "spool/spool.h"
 #include "util/loop.h"
 #include "util/net.h"
@@ -17,9 +18,8 @@
 struct receive;
 
 struct receive_ops {
-    /* The host name of a client; calls done (perhaps at once) with a verified name or NULL. */
-    void (*peername)(void *arg, const struct netaddr *addr,
-                     void (*done)(void *ctx, const char *name), void *ctx);
+    /* The host name of a client; calls done, perhaps at once. */
+    void (*peername)(void *arg, const struct netaddr *addr, client_named_fn done, void *ctx);
     /* A message is durable; references are the receiver's.  On the spool thread. */
     void (*accepted)(void *arg, struct envelope *env, struct body *body);
     void *arg;

@@ -428,16 +428,17 @@ static void serve_ask_bare(struct session *s) {
         on_bare_excluded(s, now);
 }
 
-static void name_came(void *ctx, const char *name) {
+static void name_came(void *ctx, const struct client_names *found) {
     struct name_query *q = ctx;
     struct session *s = q->s;
     free(q);
     if (s == NULL)
         return;
     s->naming = NULL;
-    /* The DNS may hold any bytes; this goes into Received:. */
-    if (name != NULL && addr_valid_host(str_of(name)))
-        s->client.name = mem_strdup(name);
+    s->client.reverse = found->reverse;
+    s->client.verified = found->verified;
+    if (found->name != NULL)
+        s->client.name = mem_strdup(found->name);
     serve_ask_bare(s);
 }
 
@@ -512,8 +513,9 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     }
     struct name_query *q = s->naming = MEM_NEW(struct name_query);
     q->s = s;
+    static const struct client_names unknown = {CLIENT_NAME_UNSET, CLIENT_NAME_UNSET, NULL};
     if (!s->p->smtpd_peername_lookup || s->client.over)
-        name_came(q, NULL);
+        name_came(q, &unknown);
     else
         r->ops.peername(r->ops.arg, &s->client.peer, name_came, q);
 }

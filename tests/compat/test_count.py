@@ -7,6 +7,7 @@ import test_compat
 import test_content
 import test_envelope
 import test_exchangers
+import test_names
 import test_early
 import test_programs
 import test_tls
@@ -19,6 +20,7 @@ KINDS = {
     "restrictions and access tables": (len(test_envelope.LISTS) + len(test_envelope.ACCESS), 40),
     "commands that come too early": (len(test_early.PACKETS), 20),
     "exchangers": (len(test_exchangers.DOMAINS), 12),
+    "names of clients": (len(test_names.CLIENTS) * len(test_names.LISTS), 45),
     "content of whole mails": (len(corpus.mails()), 500),
     "addresses in header fields": (len(test_content.FIELDS), 64),
     "calls of sendmail": (len(test_programs.CALLS), 130),

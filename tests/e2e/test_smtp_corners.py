@@ -4,7 +4,7 @@ import re
 import socket
 
 import pytest
-from kit import Client, FakeRelay, Posthouse, make_cert, wait_for
+from kit import Client, Dns, FakeRelay, Posthouse, make_cert, wait_for
 from test_auth import FakeDovecot, fake_main
 
 FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
@@ -241,6 +241,31 @@ def test_passwords_that_are_none(dns):
     with Posthouse(main + "smtpd_sasl_security_options = noplaintext\n", dns=dns) as p, p.client() as c:
         assert "AUTH" not in c.ehlo
     db.stop()
+
+
+def test_a_clients_name_that_was_not_found_is_asked_for_again(tmp_path):
+    """Name servers that fail are no reason to refuse for good.  A name that was found counts on, until a reload."""
+    who, arpa = "127.0.62.90", "90.62.0.127.in-addr.arpa."
+    names = Dns(tmp_path, [], refused=[arpa])
+    hosts = tmp_path / "hosts"
+    hosts.write_text("")
+    p = Posthouse(f"relayhost = [127.0.0.1]:9\nmynetworks = 127.0.0.0/8\nresolver_hosts_file = {hosts}\nunknown_client_reject_code = 550\n"
+                  "smtpd_client_restrictions = reject_unknown_client_hostname, check_client_access inline:{{old.example=521}}\n", dns=names)
+
+    def reply():
+        with Client(p.port, source=who) as c:
+            c.cmd(FROM)
+            return c.cmd(TO)
+    with p:
+        assert reply() == f"450 4.7.25 Client host rejected: cannot find your hostname, [{who}]"
+        names.stop()
+        names = Dns(tmp_path, [f"{arpa} 60 IN PTR here.example.", f"here.example. 60 IN A {who}"], port=names.port)
+        wait_for(lambda: reply().startswith("250"))
+        names.stop()
+        assert reply().startswith("250")
+        hosts.write_text(f"{who} old.example\n")
+        p.reload()
+        wait_for(lambda: reply().startswith("521"))
 
 
 def test_states_can_be_followed(dns, relay):

@@ -708,7 +708,8 @@ static void test_access_keys(void **state) {
     keys_are(RELAY "hash:t, reject_unauth_destination", f, "b@y.example ~y.example ~example ~b@ ");
     keys_are(SENDER "hash:t\n" CLOSED, f, "a@x.example ~x.example ~example ~a@ ");
     keys_are("smtpd_helo_restrictions = hash:t\n" CLOSED, f, "client.example ~example ");
-    keys_are("smtpd_client_restrictions = hash:t\n" CLOSED, f, "192.0.2.9 ~192.0.2 ~192.0 ~192 ");
+    keys_are("smtpd_client_restrictions = hash:t\n" CLOSED, f,
+             "unknown 192.0.2.9 ~192.0.2 ~192.0 ~192 ");
     f.rcpt = STR_LIT("b-c+d@y.example");
     keys_are("recipient_delimiter = +-\n" RECIPIENT "hash:t", f,
              "b-c+d@y.example ~b@y.example ~y.example ~example ~b-c+d@ ~b@ ");
@@ -719,7 +720,7 @@ static void test_access_keys(void **state) {
     keys_are(SENDER "check_sender_access hash:t\n" CLOSED, f, "<> ");
     f.client = &v4;
     keys_are("smtpd_client_restrictions = check_client_access hash:t\n" CLOSED, f,
-             "192.0.2.9 ~192.0.2 ~192.0 ~192 ");
+             "unknown 192.0.2.9 ~192.0.2 ~192.0 ~192 ");
     f.client = &v6;
     keys_are("smtpd_client_restrictions = check_client_access hash:t\n" CLOSED, f,
              "c.far.example ~far.example ~example 2001:db8::9 ~2001:db8: ~2001:db8 "
@@ -1159,12 +1160,12 @@ void alias_cancel(struct alias_query *q) {
 
 /* -- clients whose name servers do not answer -- */
 
-static void (*named)(void *ctx, const char *name);
+static client_named_fn named;
 static void *named_ctx[8];
 static size_t n_named;
 
-static void find_name_later(void *arg, const struct netaddr *addr,
-                            void (*done)(void *ctx, const char *name), void *ctx) {
+static void find_name_later(void *arg, const struct netaddr *addr, client_named_fn done,
+                            void *ctx) {
     (void)arg;
     (void)addr;
     named = done;
@@ -1210,7 +1211,8 @@ static void test_clients_without_names(void **state) {
     }
     assert_int_equal(n_named, 2);
     assert_int_equal(receive_sessions(r), 2);
-    named(named_ctx[0], "mx.far.example");
+    named(named_ctx[0],
+          &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_FOUND, "mx.far.example"});
     turn();
     assert_hears(one, "220 mta.example ESMTP Posthouse\r\n");
     receive_stop(r);
@@ -1218,7 +1220,7 @@ static void test_clients_without_names(void **state) {
     assert_hears(one, SHUTTING);
     assert_hears(two, SHUTTING);
     assert_int_equal(receive_sessions(r), 0);
-    named(named_ctx[1], "late.far.example");
+    named(named_ctx[1], &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_NONE, NULL});
     turn();
     close(one);
     close(two);

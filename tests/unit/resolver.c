@@ -45,6 +45,8 @@ static const struct says {
     {"broken.example", TYPE_AAAA, 2, {{0, NULL}}},
     {"4.3.2.1.in-addr.arpa", TYPE_PTR, 0, {NAME("\3two\5names")}},
     {"5.3.2.1.in-addr.arpa", TYPE_PTR, 0, {NAME("\3a b\5names")}},
+    {"6.3.2.1.in-addr.arpa", TYPE_PTR, 0, {NAME("\0011\0012\0013\0014")}},
+    {"7.3.2.1.in-addr.arpa", TYPE_PTR, 2, {{0, NULL}}},
 };
 
 static struct loop *loop;
@@ -179,6 +181,17 @@ static void expect_answer(struct resolver *r, enum resolve_type type, const char
     assert_str(sbuf_str(&got), want);
 }
 
+static void expect_name(struct resolver *r, const char *addr, const char *want) {
+    struct netaddr a;
+    assert_true(netaddr_parse(&a, str_of(addr), 0));
+    sbuf_reset(&got);
+    resolver_ask_name(r, &a, note_answer, NULL);
+    assert_int_equal(got.n, 0);
+    while (got.n == 0)
+        uv_run(&loop->uv, UV_RUN_ONCE);
+    assert_str(sbuf_str(&got), want);
+}
+
 static struct resolver *resolver_of(const char *more) {
     struct config *cfg = config_of(more);
     struct resolver *r = resolver_new(loop, cfg);
@@ -223,8 +236,20 @@ static void test_addresses(void **state) {
 static void test_names_of_addresses(void **state) {
     struct resolver *r = resolver_of("");
     (void)state;
-    expect_answer(r, RESOLVE_PTR, "4.3.2.1.in-addr.arpa", "ok two.names");
-    expect_answer(r, RESOLVE_PTR, "5.3.2.1.in-addr.arpa", "none");
+    expect_name(r, "1.2.3.4", "ok two.names");
+    expect_name(r, "1.2.3.5", "ok a b.names");
+    expect_name(r, "1.2.3.6", "ok 1.2.3.4");
+    expect_name(r, "1.2.3.8", "none");
+    expect_name(r, "1.2.3.7", "failed");
+    write_file("hosts", "1.2.3.4 # nameless\n1.2.3.44 x.hosts\n1.2.3.4 four.hosts other.hosts\n"
+                        "2001:db8:0::5 five.hosts\n");
+    reload(r, "smtp_host_lookup = dns\n"); /* of mail */
+    unsigned before = heard;
+    expect_name(r, "1.2.3.4", "ok four.hosts");
+    expect_name(r, "2001:db8::5", "ok five.hosts");
+    expect_answer(r, RESOLVE_NATIVE, "Other.hosts", "ok 1.2.3.4");
+    assert_int_equal(heard, before);
+    expect_answer(r, RESOLVE_NATIVE, "one.example", "ok 2001:db8::6");
 }
 
 static void test_hosts_file(void **state) {
@@ -237,7 +262,7 @@ static void test_hosts_file(void **state) {
     expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.8 198.51.100.9");
     expect_answer(r, RESOLVE_ADDR, "nowhere.example", "none");
     expect_answer(r, RESOLVE_MX, "many.example", "none");
-    expect_answer(r, RESOLVE_PTR, "4.3.2.1.in-addr.arpa", "none");
+    expect_name(r, "1.2.3.4", "none");
     assert_int_equal(heard, before);
     reload(r, "smtp_host_lookup = native, dns\ninet_protocols = all\n"); /* families stay */
     expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.8 198.51.100.9");

@@ -34,6 +34,7 @@ struct question {
     void *arg;
     char *spec; /* tables; or the name that is looked up */
     enum resolve_type type;
+    bool of_address; /* the name of the address in spec */
     enum match_kind match;
     bool parents;
     struct maps_key keys[KEYS]; /* texts are the question's own */
@@ -350,17 +351,33 @@ void resolver_reload(struct resolver *r, const struct config *cfg) {
     (void)cfg;
 }
 
-struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
-                                    resolve_fn fn, void *arg) {
+static struct question *ask_name(const char *name, resolve_fn fn, void *arg) {
     enum heap_side side = heap_switch(HEAP_WORLD);
     struct question *q = question_new(QUESTION_NAME, CALL_NAME, arg);
-    (void)r;
-    q->type = type;
     q->spec = copy(name);
     if (name[0] != '\0' && name[strlen(name) - 1] == '.')
         q->spec[strlen(name) - 1] = '\0';
     q->resolve_fn = fn;
     heap_switch(side);
+    return q;
+}
+
+struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
+                                    resolve_fn fn, void *arg) {
+    struct question *q = ask_name(name, fn, arg);
+    (void)r;
+    q->type = type;
+    return (struct resolver_query *)(void *)q;
+}
+
+struct resolver_query *resolver_ask_name(struct resolver *r, const struct netaddr *addr,
+                                         resolve_fn fn, void *arg) {
+    struct sbuf arpa = {0};
+    (void)r;
+    netaddr_arpa(addr, &arpa);
+    struct question *q = ask_name(arpa.p, fn, arg);
+    q->of_address = true;
+    sbuf_free(&arpa);
     return (struct resolver_query *)(void *)q;
 }
 
@@ -456,22 +473,21 @@ static void add_addr(struct resolve_answer *a, const char *value) {
 }
 
 static void answer_name(struct question *q) {
-    static const char *const tables[] = {
-        [RESOLVE_ADDR] = " addr", [RESOLVE_MX] = " mx", [RESOLVE_PTR] = " ptr"};
+    const char *table = q->of_address ? " ptr" : q->type == RESOLVE_MX ? " mx" : " addr";
     struct resolve_answer a = {0};
     bool fails = q->wrong;
     for (const struct row *r = W->rows; r != NULL && !fails; r = r->next) {
-        if (strcmp(r->table, tables[q->type]) != 0 || strcasecmp(r->key, q->spec) != 0)
+        if (strcmp(r->table, table) != 0 || strcasecmp(r->key, q->spec) != 0)
             continue;
         fails = r->value[strlen(r->value) - 1] == '?';
         if (fails)
             break;
-        if (q->type == RESOLVE_ADDR)
-            add_addr(&a, r->value);
+        if (q->of_address)
+            a.name = r->value;
         else if (q->type == RESOLVE_MX)
             add_mx(&a, r->value);
         else
-            a.name = r->value;
+            add_addr(&a, r->value);
     }
     bool any = a.n_addrs > 0 || a.n_mx > 0 || a.name != NULL || a.null_mx;
     a.rc = fails      ? RESOLVE_FAILED

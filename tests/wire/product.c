@@ -194,8 +194,7 @@ _Static_assert(sizeof(struct sched_ops) == 5 * sizeof(void *), "sched_ops has gr
 _Static_assert(sizeof(struct deliver_ops) == sizeof(void *), "deliver_ops has grown");
 _Static_assert(sizeof(struct receive_ops) == 3 * sizeof(void *), "receive_ops has grown");
 
-static void find_name(void *arg, const struct netaddr *addr,
-                      void (*done)(void *ctx, const char *name), void *ctx) {
+static void find_name(void *arg, const struct netaddr *addr, client_named_fn done, void *ctx) {
     const struct worker *k = arg;
     peername_find(k->names, addr, done, ctx);
 }
@@ -391,6 +390,7 @@ static void run_reload(struct task *t) {
     } else {
         receive_reload(x->w->receive, x->cfg);
         deliver_reload(x->w->deliver, x->cfg);
+        peername_forget(x->w->names);
     }
     config_unref(x->cfg);
     free(x);
