@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -87,118 +88,167 @@ _Noreturn static void audit_main(const char *dir, uint32_t type, int out) {
     _exit(rc < 0 ? 1 : 0);
 }
 
-/* Appends what comes from fd until its end; false: it failed, or is more than an answer may be. */
-static bool read_to_end(int fd, struct sbuf *text) {
-    for (;;) {
-        char *at = sbuf_room(text, 65536);
-        ssize_t n = read(fd, at, 65536);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n == 0;
-        sbuf_advance(text, (size_t)n);
-        if (text->n > IPC_MAX / 2)
-            return false;
-    }
-}
+/* What an audit was asked for, and how far its child has come. */
+struct helper_job {
+    pid_t pid;        /* 0: no audit goes on */
+    int from;         /* the child's answer comes here; -1: none */
+    uint32_t tag;     /* of the question */
+    struct sbuf text; /* the answer so far */
+};
 
-/* What a child wrote; "" when it failed. */
-static void run_audit(const char *dir, uint32_t type, struct sbuf *text) {
-    int ends[2], status = 0;
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return;
-    pid_t pid = fork();
-    if (pid == 0) {
+/* The helper's ends of both channels. */
+static const int *helper_ends;
+
+static void helper_job_begin(struct helper_job *job, const char *dir, const struct ipc_head *head) {
+    int ends[2] = {-1, -1};
+    job->tag = head->tag;
+    job->pid = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();
+    if (job->pid == 0) {
         close(ends[0]);
-        audit_main(dir, type, ends[1]);
+        close(helper_ends[HELPER_AUDITS]);
+        close(helper_ends[HELPER_FILES]);
+        audit_main(dir, head->type, ends[1]);
     }
-    close(ends[1]);
-    bool whole = pid > 0 && read_to_end(ends[0], text);
-    close(ends[0]); /* a child that goes on writing ends by that */
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    if (whole && WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return;
-    log_warn("web", "an audit of the configuration failed (status %d)", status);
-    sbuf_reset(text);
+    if (ends[1] >= 0)
+        close(ends[1]);
+    job->from = ends[0];
 }
 
-static void helper_answer(int fd, const struct config *cfg, const struct ipc_head *head) {
-    struct sbuf out = {0}, text = {0};
-    size_t at = ipc_begin(&out, HELPER_ANSWER, head->tag);
-    if (head->type == HELPER_AUDIT || head->type == HELPER_USES)
-        run_audit(cfg->dir, head->type, &text);
-    int log_fd = head->type == HELPER_LOG ? log_reopen() : -1;
-    ipc_put_str(&out, text.n == 0 ? STR_LIT("{}") : sbuf_str(&text));
+static void helper_answer(int channel, uint32_t tag, struct str text, int log_fd) {
+    struct sbuf out = {0};
+    size_t at = ipc_begin(&out, HELPER_ANSWER, tag);
+    ipc_put_str(&out, text.n == 0 ? STR_LIT("{}") : text);
     ipc_end(&out, at);
-    ipc_send(fd, sbuf_str(&out), &log_fd, log_fd < 0 ? 0 : 1);
-    sbuf_free(&text);
+    ipc_send(helper_ends[channel], sbuf_str(&out), &log_fd, log_fd < 0 ? 0 : 1);
     sbuf_free(&out);
 }
 
-/* Without a log thread: what it logs is written at once, and it can fork. */
-_Noreturn static void helper_main(const struct config *cfg, int fd) {
+/* whole: the child's answer came to its end. */
+static void helper_job_end(struct helper_job *job, bool whole) {
+    int status = 0;
+    close(job->from); /* a child that goes on writing ends by that */
+    while (job->pid > 0 && waitpid(job->pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    if (!whole || job->pid < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        log_warn("web", "an audit of the configuration failed (status %d)", status);
+        sbuf_reset(&job->text);
+    }
+    helper_answer(HELPER_AUDITS, job->tag, sbuf_str(&job->text), -1);
+    sbuf_free(&job->text);
+    *job = (struct helper_job){.from = -1};
+}
+
+/* Takes what the child has written; an answer that is longer than one may be ends the audit. */
+static void helper_job_read(struct helper_job *job) {
+    char *at = sbuf_room(&job->text, 65536);
+    ssize_t n = read(job->from, at, 65536);
+    if (n < 0 && errno == EINTR)
+        return;
+    if (n > 0)
+        sbuf_advance(&job->text, (size_t)n);
+    if (n <= 0 || job->text.n > IPC_MAX / 2)
+        helper_job_end(job, n == 0);
+}
+
+/* False: the page's process has gone. */
+static bool helper_take(int channel, const struct config *cfg, struct helper_job *job) {
     struct sbuf in = {0};
     struct ipc_head head;
     struct str fields;
     size_t n;
+    bool came = ipc_recv(helper_ends[channel], &in, &head, &fields, NULL, 0, &n) == 0;
+    sbuf_free(&in);
+    if (came && channel == HELPER_AUDITS)
+        helper_job_begin(job, cfg->dir, &head);
+    if (came && channel == HELPER_FILES) {
+        int log_fd = log_reopen();
+        helper_answer(HELPER_FILES, head.tag, STR_NONE, log_fd);
+    }
+    return came;
+}
+
+/* Without a log thread: what it logs is written at once, and it can fork.  One audit goes on at a
+ * time; the log file is opened meanwhile. */
+_Noreturn static void helper_main(const struct config *cfg, const int *ends) {
+    struct helper_job job = {.from = -1};
+    bool goes_on = true;
+    helper_ends = ends;
     confine_helper(cfg);
-    while (ipc_recv(fd, &in, &head, &fields, NULL, 0, &n) == 0)
-        helper_answer(fd, cfg, &head);
+    while (goes_on) {
+        struct pollfd p[] = {{.fd = job.pid == 0 ? ends[HELPER_AUDITS] : -1, .events = POLLIN},
+                             {.fd = ends[HELPER_FILES], .events = POLLIN},
+                             {.fd = job.from, .events = POLLIN}};
+        if (poll(p, 3, -1) < 0)
+            continue;
+        if (p[2].revents != 0)
+            helper_job_read(&job);
+        for (int channel = 0; channel < HELPER_CHANNELS && goes_on; channel++)
+            if (p[channel].revents != 0)
+                goes_on = helper_take(channel, cfg, &job);
+        if (job.pid < 0)
+            helper_job_end(&job, false);
+    }
     _exit(0);
 }
 
 bool helper_start(struct web *w) {
-    int fds[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-        return false;
+    int pairs[HELPER_CHANNELS][2], theirs[HELPER_CHANNELS];
+    for (int i = 0; i < HELPER_CHANNELS; i++)
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[i]) < 0)
+            return false;
+    for (int i = 0; i < HELPER_CHANNELS; i++) {
+        w->helper[i] = pairs[i][0];
+        theirs[i] = pairs[i][1];
+    }
     pid_t pid = fork();
     if (pid == 0) {
-        close(fds[0]);
+        for (int i = 0; i < HELPER_CHANNELS; i++)
+            close(w->helper[i]);
         close(w->listen_fd);
-        helper_main(w->cfg, fds[1]);
+        helper_main(w->cfg, theirs);
     }
-    close(fds[1]);
-    w->helper = fds[0];
+    for (int i = 0; i < HELPER_CHANNELS; i++)
+        close(theirs[i]);
     return pid > 0;
 }
 
-/* One question at a time. */
-static json_t *helper_ask(struct web *w, uint32_t type) {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* One question at a time on each channel. */
+static json_t *helper_ask(struct web *w, int channel, uint32_t type) {
+    static pthread_mutex_t locks[HELPER_CHANNELS] = {PTHREAD_MUTEX_INITIALIZER,
+                                                     PTHREAD_MUTEX_INITIALIZER};
     struct sbuf out = {0}, in = {0};
     struct ipc_head head;
     struct str fields;
     size_t n;
     int log_fd;
     json_t *answer = NULL;
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&locks[channel]);
     ipc_end(&out, ipc_begin(&out, type, 1));
-    if (ipc_send(w->helper, sbuf_str(&out), NULL, 0) == 0 &&
-        ipc_recv(w->helper, &in, &head, &fields, &log_fd, 1, &n) == 0) {
+    if (ipc_send(w->helper[channel], sbuf_str(&out), NULL, 0) == 0 &&
+        ipc_recv(w->helper[channel], &in, &head, &fields, &log_fd, 1, &n) == 0) {
         if (n > 0)
             log_replace(log_fd);
         struct ipc_reader rd = {.rest = fields};
         struct str text = ipc_get_str(&rd);
         answer = json_loadb(text.p, text.n, 0, NULL);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&locks[channel]);
     sbuf_free(&out);
     sbuf_free(&in);
     return answer;
 }
 
 json_t *helper_audit(struct web *w) {
-    return helper_ask(w, HELPER_AUDIT);
+    return helper_ask(w, HELPER_AUDITS, HELPER_AUDIT);
 }
 
 json_t *helper_next_hops(struct web *w) {
-    json_t *o = helper_ask(w, HELPER_USES), *hops = json_object_get(o, "next_hops");
+    json_t *o = helper_ask(w, HELPER_AUDITS, HELPER_USES), *hops = json_object_get(o, "next_hops");
     json_incref(hops);
     json_decref(o);
     return hops;
 }
 
 void helper_reopen_log(struct web *w) {
-    json_decref(helper_ask(w, HELPER_LOG));
+    json_decref(helper_ask(w, HELPER_FILES, HELPER_LOG));
 }

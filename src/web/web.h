@@ -11,12 +11,15 @@
 #include "config/config.h"
 #include "web/state.h"
 
+/* Channels to the helper: of audits, one of which goes on at a time, and of what takes no time. */
+enum { HELPER_AUDITS, HELPER_FILES, HELPER_CHANNELS };
+
 struct web {
     struct config *_Atomic cfg;
     struct store *store;
     struct state *state;
     int listen_fd;
-    int helper; /* to the process that reads what only root may (helper.c) */
+    int helper[HELPER_CHANNELS]; /* to the process that reads what only root may (helper.c) */
 };
 
 /* What a token may be for. */

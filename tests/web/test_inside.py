@@ -96,7 +96,7 @@ def audits():
 
 
 def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
-    """A database that accepts and is silent holds it up; SIGTERM ends it at once, and the page goes on."""
+    """A database that accepts and is silent holds it up, and not the rotation; SIGTERM ends it at once, and the page goes on."""
     with Listener(lambda conn: conn.recv(1)) as silent:
         w = Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nrelay_domains = pgsql:{place}/table.cf\n", dns=dns)
         (place / "table.cf").write_text(f"hosts = 127.0.0.1:{silent.port}\nuser = u\npassword = p\ndbname = d\nquery = SELECT 1\n")
@@ -107,6 +107,9 @@ def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
             asking.start()
             helper = wait_for(lambda: helper_of(w.web.pid))
             hangs = wait_for(lambda: [p for p in audits() if status(p)["PPid"] == str(helper)])
+            (w.dir / "maillog").rename(w.dir / "maillog.1")
+            w.web.send_signal(signal.SIGUSR1)  # the log file does not wait for it
+            wait_for((w.dir / "maillog").exists)
             os.kill(hangs[0], signal.SIGTERM)
             w.wait_log(r"warning: an audit of the configuration failed \(status 15\)")
             asking.join()
