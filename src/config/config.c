@@ -229,43 +229,60 @@ static const char *const pattern_lists[] = {"mynetworks",
                                             "virtual_alias_domains",
                                             "virtual_mailbox_domains",
                                             "smtpd_client_event_limit_exceptions",
+                                            "smtpd_sasl_exceptions_networks",
+                                            "smtpd_sasl_mechanism_filter",
+                                            "smtp_sasl_mechanism_filter",
                                             "smtpd_forbid_bare_newline_exclusions",
                                             "authorized_submit_users",
                                             "authorized_mailq_users",
                                             "authorized_flush_users"};
 
-/* The file's lines as patterns, without comments. */
-static void list_file_add(struct config *c, const char *name, const char *path, struct sbuf *out) {
+#define LIST_FILES_DEEP 10 /* a file that names itself is no list */
+
+static void list_add(struct config *c, const char *name, struct str list, bool negated, int deep,
+                     struct sbuf *out);
+
+/* The file's patterns, without comments. */
+static void list_file_add(struct config *c, const char *name, const char *path, bool negated,
+                          int deep, struct sbuf *out) {
     int err, line;
     struct str text = config_file(c, path, &err), one;
-    if (err < 0) {
+    if (err < 0 || deep == LIST_FILES_DEEP) {
         const char *file = config_place(c, NULL, name, &line);
         diag_add(&c->diags, DIAG_ERROR, file, line, "%s: cannot read %s: %s", name, path,
-                 strerror(-err));
+                 err < 0 ? strerror(-err) : "it is named by itself, or by too many files");
         return;
     }
     while (str_split(&text, "\n", &one)) {
         one = str_trim(one);
         if (one.n > 0 && one.p[0] != '#')
-            sbuf_printf(out, " %.*s", STR_FMT(one));
+            list_add(c, name, one, negated, deep + 1, out);
+    }
+}
+
+/* Appends the patterns; what stands in a file behind an exclamation mark is negated, each one. */
+static void list_add(struct config *c, const char *name, struct str list, bool negated, int deep,
+                     struct sbuf *out) {
+    struct str one;
+    while (str_split_braces(&list, ", \t\r\n", &one)) {
+        bool not = negated;
+        for (; one.n > 1 && one.p[0] == '!'; one = str_from(one, 1))
+            not = !not ;
+        char *path = str_dup(one);
+        if (path[0] == '/')
+            list_file_add(c, name, path, not, deep, out);
+        else
+            sbuf_printf(out, " %s%s", not ? "!" : "", path);
+        free(path);
     }
 }
 
 static void list_fill(struct config *c, struct params *p, const char *name) {
     const char **at = (void *)((char *)p + param_find(name, strlen(name))->offset);
-    struct str rest = str_of(*at), one;
     struct sbuf out = {0};
     if (strchr(*at, '/') == NULL)
         return;
-    while (str_split_braces(&rest, ", \t\r\n", &one)) {
-        bool negated = one.p[0] == '!';
-        char *path = str_dup(str_from(one, negated));
-        if (path[0] == '/' && !negated)
-            list_file_add(c, name, path, &out);
-        else
-            sbuf_printf(&out, " %.*s", STR_FMT(one));
-        free(path);
-    }
+    list_add(c, name, str_of(*at), false, 0, &out);
     *at = config_text_keep(c, sbuf_take(&out));
 }
 

@@ -201,6 +201,27 @@ static void refuse_certificate_words(struct refusals *to, const struct refusal_a
                                          e == NULL ? 0 : e->line, own, false});
 }
 
+/* Mechanisms are compared with the words of the filter, and no table is asked for them. */
+static void refuse_filter_tables(struct refusals *to, const struct refusal_asker *who) {
+    const char *name = who->receives ? "smtpd_sasl_mechanism_filter" : "smtp_sasl_mechanism_filter";
+    struct str rest = str_of(who->receives ? who->p->smtpd_sasl_mechanism_filter
+                                           : who->p->smtp_sasl_mechanism_filter);
+    const struct cfg_entry *e = who->own == NULL ? NULL : cfg_file_find(who->own, str_of(name));
+    bool own = e != NULL;
+    if (!(who->receives ? who->p->smtpd_sasl_auth_enable : who->p->smtp_sasl_auth_enable))
+        return;
+    if (e == NULL)
+        e = cfg_file_find(who->main, str_of(name));
+    for (struct str w; str_split_braces(&rest, ", \t\r\n", &w);)
+        if (str_chr(w, ':') > 0 && !str_istarts(w, "static:") && !str_istarts(w, "!static:"))
+            refusal_add(to, who,
+                        (struct refusal){name, NULL,
+                                         "mechanisms are compared with the names that stand in it, "
+                                         "and no table is asked",
+                                         own ? who->own->path : who->main->path,
+                                         e == NULL ? 0 : e->line, own, false});
+}
+
 void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
     for (size_t i = 0; who->own != NULL && i < who->own->n; i++)
         refuse_entry(to, who, &who->own->v[i], true);
@@ -213,6 +234,7 @@ void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
         refuse_words(to, who, refusal_lists[i]);
     if (who->receives)
         refuse_certificate_words(to, who);
+    refuse_filter_tables(to, who);
 }
 
 void refusals_free(struct refusals *r) {

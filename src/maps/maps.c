@@ -194,7 +194,7 @@ struct matchlist {
 static char *pattern_text(enum match_kind kind, struct str piece) {
     struct sbuf text = {0};
     bool dot = piece.n > 0 && piece.p[0] == '.';
-    if (kind != MATCH_DOMAIN || map_looks_like(piece))
+    if ((kind != MATCH_DOMAIN && kind != MATCH_NETWORK) || map_looks_like(piece))
         return str_dup(piece);
     sbuf_add(&text, piece.p, dot);
     idn_plain(str_from(piece, dot), &text);
@@ -241,12 +241,17 @@ void matchlist_close(struct matchlist *l) {
     free(l);
 }
 
+/* A host name, or a domain? */
+static bool has_parents(const struct matchlist *l) {
+    return l->kind == MATCH_DOMAIN || l->kind == MATCH_NETWORK;
+}
+
 /* The table asked for the domain itself, then for its parents: bare or with a leading dot. */
 static enum match_rc table_has(const struct matchlist *l, struct map *m, struct str key,
                                char **err) {
     struct sbuf value = {0};
     enum map_rc rc = map_get(m, key, &value);
-    while (rc == MAP_NOT_FOUND && l->kind == MATCH_DOMAIN && m->fixed) {
+    while (rc == MAP_NOT_FOUND && has_parents(l) && m->fixed) {
         ptrdiff_t dot = str_chr(str_from(key, key.n > 0 && key.p[0] == '.'), '.');
         if (dot < 0)
             break;
@@ -259,34 +264,43 @@ static enum match_rc table_has(const struct matchlist *l, struct map *m, struct 
     return rc == MAP_ERROR ? MATCH_ERROR : rc == MAP_FOUND ? MATCH_YES : MATCH_NO;
 }
 
+/* As in Postfix, where the list has parents by name only, a leading dot asks for them. */
 static bool literal_has(const struct matchlist *l, const char *pattern, struct str key) {
     struct str p = str_of(pattern);
     if (str_ieq(p, key))
         return true;
-    if (l->kind != MATCH_DOMAIN || key.n <= p.n)
+    if (!has_parents(l) || key.n <= p.n || p.n == 0)
         return false;
     struct str tail = str_from(key, key.n - p.n);
-    if (p.n > 1 && p.p[0] == '.')
-        return str_ieq(p, tail);
-    return l->parents && p.n > 0 && tail.p[-1] == '.' && str_ieq(p, tail);
+    return (l->parents ? tail.p[-1] : p.p[0]) == '.' && str_ieq(p, tail);
 }
 
-/* What a list is asked: of a domain, its spellings. */
+/* What a list is asked: of a domain or the name of a host, its spellings. */
 struct asked_key {
     struct str written, other, plain; /* n 0: none */
     struct str one;                   /* that literals are compared with */
     struct sbuf texts[3];
+    struct str address; /* of the client, or n 0 */
     struct netaddr addr;
     bool is_addr;
 };
 
+/* "address name" of a client, or "address". */
+static struct str asked_key_address(struct asked_key *q, struct str key) {
+    ptrdiff_t blank = str_chr(key, ' ');
+    q->address = str_make(key.p, blank < 0 ? key.n : (size_t)blank);
+    q->is_addr = netaddr_parse(&q->addr, q->address, 0);
+    return blank < 0 ? STR_LIT("") : str_from(key, (size_t)blank + 1);
+}
+
 static void asked_key_init(struct asked_key *q, enum match_kind kind, struct str key) {
     *q = (struct asked_key){.written = key, .one = key};
-    q->is_addr = kind == MATCH_NETWORK && netaddr_parse(&q->addr, key, 0);
-    if (kind != MATCH_DOMAIN)
+    if (kind == MATCH_NETWORK)
+        q->written = q->one = asked_key_address(q, key);
+    if ((kind != MATCH_DOMAIN && kind != MATCH_NETWORK) || q->written.n == 0)
         return;
-    idn_spellings(key, false, &q->texts[0], &q->texts[1]);
-    idn_plain(key, &q->texts[2]);
+    idn_spellings(q->written, false, &q->texts[0], &q->texts[1]);
+    idn_plain(q->written, &q->texts[2]);
     q->other = sbuf_str(&q->texts[0]);
     q->plain = sbuf_str(&q->texts[1]);
     q->one = sbuf_str(&q->texts[2]);
@@ -297,13 +311,21 @@ static void asked_key_free(struct asked_key *q) {
         sbuf_free(&q->texts[i]);
 }
 
+/* The name before the address, as in Postfix. */
 static enum match_rc table_has_any(const struct matchlist *l, struct map *m,
                                    const struct asked_key *q, char **err) {
     const struct str all[] = {q->written, q->other, q->plain};
-    enum match_rc rc = table_has(l, m, q->written, err);
-    for (size_t i = 1; i < 3 && rc == MATCH_NO; i++)
+    struct sbuf value = {0};
+    enum match_rc rc = l->kind == MATCH_NETWORK ? MATCH_NO : table_has(l, m, q->written, err);
+    for (size_t i = l->kind == MATCH_NETWORK ? 0 : 1; i < 3 && rc == MATCH_NO; i++)
         if (all[i].n > 0)
             rc = table_has(l, m, all[i], err);
+    if (rc != MATCH_NO || q->address.n == 0)
+        return rc;
+    rc = match_rc_of(map_get(m, q->address, &value));
+    if (rc == MATCH_ERROR)
+        *err = map_error(m);
+    sbuf_free(&value);
     return rc;
 }
 
@@ -336,6 +358,19 @@ enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err) {
     }
     asked_key_free(&q);
     return rc;
+}
+
+bool matchlist_has_names(const char *spec) {
+    struct str rest = str_of(spec), piece;
+    while (str_split_braces(&rest, ", \t\r\n", &piece)) {
+        while (piece.n > 0 && piece.p[0] == '!')
+            piece = str_from(piece, 1);
+        struct netblock net;
+        const char *why;
+        if (!netblock_parse(&net, piece, &why) && why == NULL)
+            return true;
+    }
+    return false;
 }
 
 bool matchlist_has_tables(const char *spec) {

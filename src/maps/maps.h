@@ -103,11 +103,13 @@ struct matchlist;
 struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_kind kind,
                                  bool parents);
 void matchlist_close(struct matchlist *l);
-/* key: a domain or string; for MATCH_NETWORK an address as text.  *err (MATCH_ERROR) is the
- * caller's to free. */
+/* key: a domain or string; for MATCH_NETWORK an address as text, or "address name" of a client.
+ * *err (MATCH_ERROR) is the caller's to free. */
 enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err);
 /* Does it ask tables?  Then only the lookup process can answer. */
 bool matchlist_has_tables(const char *spec);
+/* Has a network list anything but networks: names of hosts, or tables? */
+bool matchlist_has_names(const char *spec);
 /* A pattern of a network list that is wrong ("non-null host address bits"), or NULL; *what is the
  * pattern.  A key that matches before it is in the list or not; for all others it is an error. */
 const char *matchlist_check_networks(const char *spec, struct str *what);

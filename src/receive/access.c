@@ -206,10 +206,9 @@ static void on_network(void *arg, enum match_rc rc) {
 
 /* A local client (sendmail) is always in. */
 static enum access_step test_mynetworks(struct access_run *a) {
-    enum match_rc now = MATCH_YES;
-    if (!a->f.client->local)
-        a->tag = lookup_match_now(a->f.lookup, "smtpd", a->f.p->mynetworks, MATCH_NETWORK, false,
-                                  str_of(a->f.client->addr), &now, on_network, a);
+    enum match_rc now;
+    a->tag = client_match_now(a->f.client, a->f.lookup, a->f.p, "mynetworks", a->f.p->mynetworks,
+                              &now, on_network, a);
     return a->tag != 0 ? STEP_WAIT : network_step(a, now);
 }
 

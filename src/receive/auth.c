@@ -118,9 +118,7 @@ static bool dovecot_there(const struct session *s) {
 
 /* Is AUTH for this client at all? */
 static bool auth_is_active(const struct session *s) {
-    const char *except = s->p->smtpd_sasl_exceptions_networks;
-    return s->p->smtpd_sasl_auth_enable && !s->client.local &&
-           (*except == '\0' || !client_is_in(&s->client, except));
+    return s->p->smtpd_sasl_auth_enable && !s->client.local && !s->client.no_auth;
 }
 
 /* Ends a dialogue; an answer of Dovecot's that is still to come is for no session any more. */

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <strings.h>
 
-#include "maps/maps.h"
-
 const char *client_key(const struct client *c, char key[CLIENT_KEY_MAX]) {
     if (!c->local)
         return c->addr;
@@ -25,17 +23,19 @@ const char *client_text(const struct client *c, struct sbuf *b) {
     return b->p;
 }
 
-bool client_is_in(const struct client *c, const char *networks) {
-    char *err = NULL;
+uint32_t client_match_now(const struct client *c, struct lookup *k, const struct params *p,
+                          const char *name, const char *list, enum match_rc *now,
+                          lookup_match_fn fn, void *arg) {
+    struct sbuf key = {0};
+    bool parents = list_has_word(str_of(p->parent_domain_matches_subdomains), name);
+    *now = MATCH_YES;
     if (c->local)
-        return true;
-    if (matchlist_has_tables(networks))
-        return false;
-    struct matchlist *l = matchlist_open(networks, NULL, MATCH_NETWORK, false);
-    bool yes = matchlist_has(l, str_of(c->addr), &err) == MATCH_YES;
-    matchlist_close(l);
-    free(err);
-    return yes;
+        return 0;
+    sbuf_printf(&key, "%s %s", c->addr, client_name(c));
+    uint32_t tag =
+        lookup_match_now(k, "smtpd", list, MATCH_NETWORK, parents, sbuf_str(&key), now, fn, arg);
+    sbuf_free(&key);
+    return tag;
 }
 
 enum bare_newline bare_newline_of(const char *word) {

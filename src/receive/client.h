@@ -6,6 +6,8 @@
 #ifndef PH_RECEIVE_CLIENT_H
 #define PH_RECEIVE_CLIENT_H
 
+#include "config/params.h"
+#include "maps/query.h"
 #include "util/net.h"
 #include "util/str.h"
 
@@ -43,8 +45,9 @@ struct client {
     bool local;             /* a unix socket: sendmail */
     unsigned uid;           /* of a local client */
     bool limits_off;        /* it is in smtpd_client_event_limit_exceptions */
+    bool no_auth;           /* it is in smtpd_sasl_exceptions_networks */
     bool counted;           /* anvil counts its connection */
-    bool over;              /* it has more of them than it may */
+    bool over;              /* it has more of them than it may, if limits are for it */
     enum bare_newline bare; /* BARE_UNSET until its session begins */
 };
 
@@ -57,8 +60,11 @@ const char *client_key(const struct client *c, char key[CLIENT_KEY_MAX]);
 const char *client_name(const struct client *c);
 /* Appends "name[address]", as the log has it; returns the text of b. */
 const char *client_text(const struct client *c, struct sbuf *b);
-/* Is it in a list of networks that has no tables?  A local client is in every one. */
-bool client_is_in(const struct client *c, const char *networks);
+/* Is it in the list of clients that the parameter of that name has?  As lookup_match_now.  A local
+ * client is in every one. */
+uint32_t client_match_now(const struct client *c, struct lookup *k, const struct params *p,
+                          const char *name, const char *list, enum match_rc *now,
+                          lookup_match_fn fn, void *arg);
 /* The word in smtpd_forbid_bare_newline; BARE_UNSET: it is none. */
 enum bare_newline bare_newline_of(const char *word);
 void client_clear(struct client *c);

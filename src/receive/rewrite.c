@@ -42,9 +42,8 @@ static void on_rewrite_table(void *arg, const struct maps_answer *ans) {
 /* permit_mynetworks; MATCH_YES, MATCH_NO or MATCH_ERROR unless a question is open now. */
 static enum match_rc rewrite_in_mynetworks(struct session *s) {
     enum match_rc now = MATCH_NO;
-    s->tx->rewrite_asked =
-        lookup_match_now(s->r->lookup, "smtpd", s->p->mynetworks, MATCH_NETWORK, false,
-                         str_of(s->client.addr), &now, on_rewrite_network, s);
+    s->tx->rewrite_asked = client_match_now(&s->client, s->r->lookup, s->p, "mynetworks",
+                                            s->p->mynetworks, &now, on_rewrite_network, s);
     return now;
 }
 

@@ -360,16 +360,14 @@ static void count_client(struct session *s) {
         count_local(c);
         return;
     }
-    c->limits_off = client_is_in(c, p->smtpd_client_event_limit_exceptions);
     c->counted = true;
-    c->over = !anvil_connect(c->addr, c->limits_off ? 0 : p->smtpd_client_connection_count_limit,
-                             c->limits_off ? 0 : p->smtpd_client_connection_rate_limit,
-                             p->anvil_rate_time_unit);
+    c->over = !anvil_connect(c->addr, p->smtpd_client_connection_count_limit,
+                             p->smtpd_client_connection_rate_limit, p->anvil_rate_time_unit);
 }
 
 static bool has_room(struct session *s) {
     struct sbuf from = {0};
-    if (!s->client.over)
+    if (!s->client.over || (s->client.limits_off && !s->client.local))
         return true;
     log_warn("smtpd", "Connection concurrency or rate limit exceeded from %s for service %s",
              client_text(&s->client, &from), s->svc->name);
@@ -407,25 +405,66 @@ static void serve_begin(struct session *s) {
     }
 }
 
-/* A list that cannot be asked excludes no client. */
-static void on_bare_excluded(void *arg, enum match_rc rc) {
-    struct session *s = arg;
-    s->asked = 0;
-    s->client.bare =
-        rc == MATCH_YES ? BARE_TAKEN : bare_newline_of(s->p->smtpd_forbid_bare_newline);
-    serve_begin(s);
+/* What a list says of the client; one that cannot be asked is as one without it. */
+static void limits_take(struct session *s, bool is_in) {
+    s->client.limits_off = is_in;
 }
 
-/* Asks what becomes of the client's lines in smtpd_forbid_bare_newline_exclusions, before its first
- * line. */
-static void serve_ask_bare(struct session *s) {
-    enum match_rc now = MATCH_NO;
-    if (bare_newline_of(s->p->smtpd_forbid_bare_newline) != BARE_TAKEN)
-        s->asked = lookup_match_now(s->r->lookup, "smtpd",
-                                    s->p->smtpd_forbid_bare_newline_exclusions, MATCH_NETWORK,
-                                    false, str_of(s->client.addr), &now, on_bare_excluded, s);
-    if (s->asked == 0)
-        on_bare_excluded(s, now);
+static void auth_take(struct session *s, bool is_in) {
+    s->client.no_auth = is_in;
+}
+
+static void bare_take(struct session *s, bool is_in) {
+    s->client.bare = is_in ? BARE_TAKEN : bare_newline_of(s->p->smtpd_forbid_bare_newline);
+}
+
+static const char *limits_list(const struct params *p) {
+    return p->smtpd_client_event_limit_exceptions;
+}
+
+static const char *auth_list(const struct params *p) {
+    return p->smtpd_sasl_auth_enable ? p->smtpd_sasl_exceptions_networks : "";
+}
+
+static const char *bare_list(const struct params *p) {
+    bool taken = bare_newline_of(p->smtpd_forbid_bare_newline) == BARE_TAKEN;
+    return taken ? "" : p->smtpd_forbid_bare_newline_exclusions;
+}
+
+/* The lists of clients that are asked before a client's first line. */
+static const struct {
+    const char *name;
+    const char *(*list)(const struct params *p);
+    void (*take)(struct session *s, bool is_in);
+} serve_lists[] = {{"smtpd_client_event_limit_exceptions", limits_list, limits_take},
+                   {"smtpd_sasl_exceptions_networks", auth_list, auth_take},
+                   {"smtpd_forbid_bare_newline_exclusions", bare_list, bare_take}};
+
+static void serve_ask_lists(struct session *s);
+
+static void serve_list_take(struct session *s, enum match_rc rc) {
+    serve_lists[s->lists_asked++].take(s, rc == MATCH_YES);
+}
+
+static void on_serve_list(void *arg, enum match_rc rc) {
+    struct session *s = arg;
+    s->asked = 0;
+    serve_list_take(s, rc);
+    serve_ask_lists(s);
+}
+
+/* Asks the lists that are left, and begins. */
+static void serve_ask_lists(struct session *s) {
+    while (s->lists_asked < sizeof serve_lists / sizeof serve_lists[0]) {
+        enum match_rc now;
+        s->asked =
+            client_match_now(&s->client, s->r->lookup, s->p, serve_lists[s->lists_asked].name,
+                             serve_lists[s->lists_asked].list(s->p), &now, on_serve_list, s);
+        if (s->asked != 0)
+            return;
+        serve_list_take(s, now);
+    }
+    serve_begin(s);
 }
 
 static void name_came(void *ctx, const struct client_names *found) {
@@ -439,7 +478,7 @@ static void name_came(void *ctx, const struct client_names *found) {
     s->client.verified = found->verified;
     if (found->name != NULL)
         s->client.name = mem_strdup(found->name);
-    serve_ask_bare(s);
+    serve_ask_lists(s);
 }
 
 /* A user who may not submit mail is told so instead of being greeted. */
@@ -485,6 +524,16 @@ static void set_client(struct session *s, const struct netaddr *peer, bool local
     strcpy(c->addr, "127.0.0.1");
 }
 
+/* Has it too many connections, whatever its name is? */
+static bool is_refused_unnamed(struct session *s) {
+    const char *list = limits_list(s->p);
+    enum match_rc now;
+    if (!s->client.over || matchlist_has_names(list))
+        return false;
+    client_match_now(&s->client, s->r->lookup, s->p, serve_lists[0].name, list, &now, NULL, NULL);
+    return now != MATCH_YES;
+}
+
 void serve_client(struct receive *r, int fd, const struct netaddr *peer, const struct service *svc,
                   struct service_load *load, bool local) {
     struct session *s = MEM_NEW(struct session);
@@ -514,7 +563,7 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     struct name_query *q = s->naming = MEM_NEW(struct name_query);
     q->s = s;
     static const struct client_names unknown = {CLIENT_NAME_UNSET, CLIENT_NAME_UNSET, NULL};
-    if (!s->p->smtpd_peername_lookup || s->client.over)
+    if (!s->p->smtpd_peername_lookup || is_refused_unnamed(s))
         name_came(q, &unknown);
     else
         r->ops.peername(r->ops.arg, &s->client.peer, name_came, q);

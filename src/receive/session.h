@@ -96,6 +96,7 @@ struct session {
     int64_t left_ms; /* for content: what is left of its time; 0: all of it */
     void (*answered)(struct session *s, enum cmd rc); /* set by serve.c; see smtpd_answered */
     struct name_query *naming; /* the question for the client's name, or NULL */
+    size_t lists_asked;        /* of the lists of clients, those that have said whether it is in */
     uint32_t asked;            /* the question that its beginning waits for; 0: none is open */
     char *helo;                /* NULL: it has not said any */
     bool esmtp;                /* that was EHLO */

@@ -267,3 +267,21 @@ def test_a_line_that_every_mail_passes_has_no_settings_of_its_own(dns):
             (p.dir / "master.cf").write_text(text.replace(good, line + "\n"))
             r = p.run("check")
             assert r.returncode == 2 and re.search(rf"not implemented: {name}: it is read from main.cf alone", r.stdout), r.stdout
+
+
+def test_a_filter_of_mechanisms_that_is_a_table_is_refused(dns, tmp_path):
+    """Names, and names from a file, are filtered by; a table would be passed over."""
+    (tmp_path / "mechanisms").write_text("# what we use\nplain, login\n")
+    main = "relayhost = [127.0.0.1]:9\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_mechanism_filter = {value}\n"
+    p = Posthouse(directory=tmp_path)
+    for value, refused in {f"!{tmp_path}/mechanisms, static:rest": False, "plain, hash:/etc/none": True, "static:all": False}.items():
+        p.write_main(main.replace("{value}", value))
+        r = p.run("check")
+        assert ("smtp_sasl_mechanism_filter" in r.stdout) == refused and (r.returncode == 2) == refused, r.stdout
+    p.write_main(main.replace("{value}", f"{tmp_path}/mechanisms, cram-md5"))
+    with FakeRelay(auth=["PLAIN"]) as relay:
+        text = (tmp_path / "main.cf").read_text().replace("]:9", f"]:{relay.port}")
+        (tmp_path / "main.cf").write_text(text + "smtp_sasl_security_options =\nsmtp_sasl_password_maps = static:u:w\n")
+        with p:
+            assert p.send().startswith("250")
+            assert relay.wait_mail(b"hello")["auth"] == ("PLAIN", "u", "w")
