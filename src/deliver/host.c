@@ -21,11 +21,14 @@ bool session_reply_is_early(const struct dsess *s) {
     return s->reply_gone < s->out_total;
 }
 
+bool session_hop_is_over(const struct dsess *s) {
+    int64_t limit = s->p->smtp_mx_session_limit;
+    return limit > 0 && s->hop_sessions >= limit;
+}
+
 bool session_more_hosts(const struct dsess *s) {
     struct str rest = s->hops_left, one;
-    int64_t limit = s->p->smtp_mx_session_limit;
-    bool limited = limit > 0 && s->uses > 0 && s->hop_sessions >= limit;
     bool in_hop = s->at + 1 < s->n_targets || (s->mx != NULL && s->mx_at < s->n_mx);
-    return (in_hop && !limited) || nexthop_split(&rest, &one) ||
+    return (in_hop && !session_hop_is_over(s)) || nexthop_split(&rest, &one) ||
            (!s->fallback_added && s->p->smtp_fallback_relay[0] != '\0');
 }

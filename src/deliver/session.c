@@ -299,7 +299,6 @@ static enum step connection_lost(struct dsess *s, bool timeout) {
 
 static enum step connected(struct dsess *s) {
     s->sessions++;
-    s->hop_sessions++;
     watch_ok(s, "connect", "%s", s->relay);
     return STEP_DONE;
 }

@@ -174,10 +174,12 @@ struct dsess {
     int64_t begin_us;
     /* targets.c */
     struct target *targets;
-    size_t n_targets;
+    size_t n_targets;     /* of targets: those that may be used */
+    size_t n_known;       /* of targets: behind those, what smtp_mx_address_limit may leave out */
     size_t at;            /* index of the target in use */
-    int64_t hop_targets;  /* of the destination being resolved: smtp_mx_address_limit */
-    int64_t hop_sessions; /* connections to its hosts: smtp_mx_session_limit */
+    size_t hop_at;        /* index of the first target of the destination being resolved */
+    size_t group_at;      /* … of the preference, or of the name, whose addresses are coming */
+    int64_t hop_sessions; /* of that destination: for smtp_mx_session_limit */
     struct str hops_left; /* destinations not yet resolved; inside hops */
     char *hops;
     struct nexthop hop; /* being resolved */
@@ -296,6 +298,9 @@ bool session_wrapped(const struct dsess *s);
 /* Did the reply in s->reply come, or begin to, before all that was said had left?  Then it is not
  * about the last command. */
 bool session_reply_is_early(const struct dsess *s);
+/* Were there as many sessions with hosts of the destination as smtp_mx_session_limit allows?  Only
+ * those count that came as far as mail. */
+bool session_hop_is_over(const struct dsess *s);
 /* Is there a further address or destination to try in this round? */
 bool session_more_hosts(const struct dsess *s);
 

@@ -2,10 +2,14 @@
  * deliver/targets.c - the stage dns: what to connect to; next hops, MX, addresses
  *
  * Destinations of the next hop list are resolved one after the other, only when the ones before
- * have failed.  [host] means its addresses, host its mail exchangers (RFC 5321 section 5); those of
- * one preference come in an order of chance, and all their addresses are known before the first is
- * used.  The stage begins again with each answer, until the
- * target s->at is known or nothing is left.
+ * have failed.  [host] means its addresses, host its mail exchangers (RFC 5321 section 5); the
+ * addresses of all those of one preference come in an order of chance, and are known before the
+ * first is used.  The stage begins again with each answer, until the target s->at is known or
+ * nothing is left.
+ *
+ * The targets of the destination in use are, in this order: up to n_targets, what is used; up to
+ * group_at, what is in its order, while must_look_on; up to n_known, what comes of the preference
+ * that is being resolved.
  *
  * The session owns targets and names until targets_free; s->query is open from the question until
  * its answer or resolver_cancel.
@@ -21,16 +25,21 @@
 #include "util/mem.h"
 
 static void add_target(struct dsess *s, const char *host, const struct netaddr *a) {
-    int64_t max = s->p->smtp_mx_address_limit;
-    if (max > 0 && s->hop_targets >= max)
-        return;
-    s->hop_targets++;
-    s->targets = mem_realloc(s->targets, (s->n_targets + 1) * sizeof *s->targets);
-    struct target *t = &s->targets[s->n_targets++];
+    s->targets = mem_realloc(s->targets, (s->n_known + 1) * sizeof *s->targets);
+    struct target *t = &s->targets[s->n_known++];
     *t = (struct target){.host = mem_strdup(host), .dest = str_dup(s->hop.dest), .addr = *a};
     t->own_mx = !s->configured;
     t->fallback = s->fallback_added;
     netaddr_set_port(&t->addr, s->hop.port);
+}
+
+/* Forgets the targets that are known from there on. */
+static void drop_targets(struct dsess *s, size_t from) {
+    while (s->n_known > from) {
+        struct target *t = &s->targets[--s->n_known];
+        free(t->host);
+        free(t->dest);
+    }
 }
 
 static void mx_free(struct dsess *s) {
@@ -43,13 +52,10 @@ static void mx_free(struct dsess *s) {
 }
 
 void targets_free(struct dsess *s) {
-    for (size_t i = 0; i < s->n_targets; i++) {
-        free(s->targets[i].host);
-        free(s->targets[i].dest);
-    }
+    drop_targets(s, 0);
     free(s->targets);
     s->targets = NULL;
-    s->n_targets = s->at = 0;
+    s->n_targets = s->at = s->hop_at = s->group_at = 0;
     mx_free(s);
     free(s->hops);
     s->hops = NULL;
@@ -102,57 +108,101 @@ static bool target_is_self(const struct dsess *s, const struct netaddr *a) {
     return false;
 }
 
-/* Each order of n elements of that size is as likely as the others. */
-static void shuffle(const struct dsess *s, void *v, size_t n, size_t size) {
-    char *p = v, keep[sizeof(struct netaddr)];
-    assert(size <= sizeof keep);
-    for (size_t i = n; i > 1 && s->p->smtp_randomize_addresses; i--) {
-        char *a = p + (i - 1) * size, *b = p + chance_below((uint32_t)i) * size;
-        memcpy(keep, a, size);
-        memmove(a, b, size);
-        memcpy(b, keep, size);
-    }
+static bool target_is_v4(const struct target *t) {
+    return t->addr.u.sa.sa_family == AF_INET;
 }
 
-/* Exchangers of one preference take turns (RFC 5321 section 5.1). */
-static void shuffle_exchangers(struct dsess *s) {
-    for (size_t i = 0, n; i < s->n_mx; i += n) {
-        for (n = 1; i + n < s->n_mx && s->mx[i + n].pref == s->mx[i].pref;)
-            n++;
-        shuffle(s, s->mx + i, n, sizeof *s->mx);
-    }
+static void swap_targets(struct dsess *s, size_t i, size_t k) {
+    struct target keep = s->targets[i];
+    s->targets[i] = s->targets[k];
+    s->targets[k] = keep;
 }
 
-/* Preferred family first, as smtp_address_preference says. */
-static bool wrong_family(const struct dsess *s, const struct netaddr *a) {
+/* Each order of the targets that are known from there on is as likely as the others. */
+static void shuffle_targets(struct dsess *s, size_t from) {
+    for (size_t i = s->n_known; i > from + 1 && s->p->smtp_randomize_addresses; i--)
+        swap_targets(s, i - 1, from + chance_below((uint32_t)(i - from)));
+}
+
+/* Not of the family that smtp_address_preference has first. */
+static bool wrong_family(const struct dsess *s, const struct target *t) {
     const char *pref = s->p->smtp_address_preference;
-    return (strcmp(pref, "ipv4") == 0 && a->u.sa.sa_family != AF_INET) ||
-           (strcmp(pref, "ipv6") == 0 && a->u.sa.sa_family != AF_INET6);
+    return (strcmp(pref, "ipv4") == 0 && !target_is_v4(t)) ||
+           (strcmp(pref, "ipv6") == 0 && target_is_v4(t));
 }
 
-/* How many addresses of each family are used where smtp_mx_address_limit does not let in all: half
- * and half, and more where the other family has less. */
+/* Exchangers of one preference take turns (RFC 5321 section 5.1), each address for itself, those
+ * of the preferred family first.  None of them is used where one is ourselves. */
+static void close_group(struct dsess *s) {
+    size_t right = s->group_at;
+    if (s->mx_self)
+        drop_targets(s, s->group_at);
+    shuffle_targets(s, s->group_at);
+    for (size_t i = s->group_at; i < s->n_known; i++) {
+        if (wrong_family(s, &s->targets[i]))
+            continue;
+        for (size_t k = i; k > right; k--)
+            swap_targets(s, k - 1, k);
+        right++;
+    }
+    s->group_at = s->n_known;
+}
+
+/* Addresses of each family. */
 struct quota {
     size_t v4, v6;
 };
 
-static struct quota quota_of(const struct dsess *s, const struct resolve_answer *a) {
+/* Of the destination that is being resolved, up to that target. */
+static struct quota count_families(const struct dsess *s, size_t end) {
     struct quota q = {0, 0};
-    int64_t room = s->p->smtp_mx_address_limit - s->hop_targets;
-    for (size_t i = 0; i < a->n_addrs; i++)
-        *(a->addrs[i].u.sa.sa_family == AF_INET ? &q.v4 : &q.v6) += 1;
-    size_t max = room < 0 ? 0 : (size_t)room, half = max / 2;
-    if (s->p->smtp_mx_address_limit <= 0 || !s->p->smtp_balance_inet_protocols || q.v4 == 0 ||
-        q.v6 == 0 || a->n_addrs <= max)
-        return q;
-    size_t v4 = q.v4 < half ? q.v4 : half;
-    q.v6 = q.v6 < max - v4 ? q.v6 : max - v4;
-    q.v4 = q.v4 < max - q.v6 ? q.v4 : max - q.v6;
+    for (size_t i = s->hop_at; i < end; i++)
+        *(target_is_v4(&s->targets[i]) ? &q.v4 : &q.v6) += 1;
     return q;
 }
 
-/* Notes whether the address of an exchanger is ours, also where smtp_mx_address_limit leaves it
- * out. */
+static size_t address_limit(const struct dsess *s) {
+    int64_t limit = s->p->smtp_mx_address_limit;
+    return limit <= 0 ? SIZE_MAX : (size_t)limit;
+}
+
+/* How many are used where smtp_mx_address_limit does not let in all: half and half, of which the
+ * family of the first address has the odd one, and more where the other family has less. */
+static struct quota quota_of(const struct dsess *s, struct quota q) {
+    size_t max = address_limit(s), half = max / 2;
+    if (!s->p->smtp_balance_inet_protocols || q.v4 == 0 || q.v6 == 0 || q.v4 + q.v6 <= max)
+        return q;
+    size_t *first = target_is_v4(&s->targets[s->hop_at]) ? &q.v4 : &q.v6;
+    size_t *other = first == &q.v4 ? &q.v6 : &q.v4;
+    size_t least = *other < half ? *other : half;
+    *first = *first < max - least ? *first : max - least;
+    *other = *other < max - *first ? *other : max - *first;
+    return q;
+}
+
+/* Does which of the known addresses are used hang on exchangers of a later preference?  They may
+ * have the other family. */
+static bool must_look_on(const struct dsess *s) {
+    struct quota q = count_families(s, s->n_known);
+    size_t half = address_limit(s) / 2;
+    return s->n_known > s->n_targets && s->mx != NULL && s->mx_at < s->n_mx && !s->mx_self &&
+           s->p->smtp_balance_inet_protocols && (q.v4 > half || q.v6 > half);
+}
+
+/* Decides which of the known addresses are used. */
+static void settle_targets(struct dsess *s) {
+    struct quota max = quota_of(s, count_families(s, s->n_known));
+    for (size_t i = s->n_targets; i < s->n_known; i++) {
+        struct quota used = count_families(s, s->n_targets);
+        bool room = target_is_v4(&s->targets[i]) ? used.v4 < max.v4 : used.v6 < max.v6;
+        if (room && s->n_targets - s->hop_at < address_limit(s))
+            swap_targets(s, s->n_targets++, i);
+    }
+    drop_targets(s, s->n_targets);
+    s->group_at = s->n_known;
+}
+
+/* Notes whether the address of an exchanger is ours. */
 static void note_self(struct dsess *s, const struct netaddr *a) {
     struct netaddr to = *a;
     netaddr_set_port(&to, s->hop.port);
@@ -160,17 +210,10 @@ static void note_self(struct dsess *s, const struct netaddr *a) {
 }
 
 static void add_addresses(struct dsess *s, const char *host, const struct resolve_answer *a) {
-    shuffle(s, a->addrs, a->n_addrs, sizeof *a->addrs);
-    struct quota q = quota_of(s, a);
-    for (int late = 0; late < 2; late++)
-        for (size_t i = 0; i < a->n_addrs; i++) {
-            note_self(s, &a->addrs[i]);
-            size_t *left = a->addrs[i].u.sa.sa_family == AF_INET ? &q.v4 : &q.v6;
-            if (wrong_family(s, &a->addrs[i]) != (late == 1) || *left == 0)
-                continue;
-            (*left)--;
-            add_target(s, host, &a->addrs[i]);
-        }
+    for (size_t i = 0; i < a->n_addrs; i++) {
+        note_self(s, &a->addrs[i]);
+        add_target(s, host, &a->addrs[i]);
+    }
 }
 
 /* A name of the destination leads nowhere: kept in case that all other hosts fail too. */
@@ -223,7 +266,6 @@ static void take_exchangers(struct dsess *s, const char *domain, const struct re
     s->n_mx = a->n_mx;
     for (size_t i = 0; i < a->n_mx; i++)
         s->mx[i] = (struct resolve_mx){mem_strdup(a->mx[i].name), a->mx[i].pref};
-    shuffle_exchangers(s);
     watch_ok(s, "dns", "%s has %zu mail exchanger%s, first %s", domain, a->n_mx,
              a->n_mx == 1 ? "" : "s", s->mx[0].name);
 }
@@ -264,7 +306,8 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
 static enum step begin_hop(struct dsess *s) {
     struct netaddr a;
     enum step step = STEP_WAIT;
-    s->hop_targets = s->hop_sessions = 0;
+    s->hop_at = s->group_at = s->n_known;
+    s->hop_sessions = 0;
     char *host = str_dup(s->hop.host);
     if (netaddr_parse(&a, s->hop.host, s->hop.port)) {
         add_target(s, host, &a);
@@ -353,14 +396,27 @@ static enum step use_target(struct dsess *s) {
     return STEP_DONE;
 }
 
+/* May an exchanger of a later preference be of use? */
+static bool has_exchangers_left(const struct dsess *s) {
+    return s->mx != NULL && s->mx_at < s->n_mx && s->n_targets - s->hop_at < address_limit(s);
+}
+
 enum step dns_begin(struct dsess *s) {
     if (shares_preference(s))
         return begin_exchanger(s);
-    if (s->mx_self)
-        return loops_back(s, s->hop.dest, !s->configured);
+    close_group(s);
+    if (must_look_on(s))
+        return begin_exchanger(s);
+    settle_targets(s);
+    if (session_hop_is_over(s)) {
+        s->at = s->n_targets;
+        return next_hop(s);
+    }
     if (s->at < s->n_targets)
         return use_target(s);
-    if (s->mx != NULL && s->mx_at < s->n_mx)
+    if (s->mx_self)
+        return loops_back(s, s->hop.dest, !s->configured);
+    if (has_exchangers_left(s))
         return begin_exchanger(s);
     return next_hop(s);
 }

@@ -17,6 +17,12 @@ DOMAINS = {"blank": ["10 sp\\032ace.test."], "dash": ["10 -lead.test.", "20 tail
 MAIN = "relayhost =\nsmtp_tls_security_level = none\nnotify_classes =\nsmtp_randomize_addresses = no\n"
 RECORDS = [f"{z}.test. 60 IN MX {m}" for z, ms in DOMAINS.items() for m in ms]
 RECORDS += [f"{z}.test. 60 IN A 127.0.0.44" for z in DOMAINS]
+# What exchangers of a domain say, one preference after the other: to the greeting, and to RCPT.
+TALKS = {"45": ("554 no", "220 in"), "46": ("220 in", "451 4.3.0 first"), "47": ("421 4.3.2 no", "220 in"),
+         "48": ("220 in", "452 4.3.1 second"), "49": ("220 in", "250 2.1.5 third")}
+RECORDS += [f"talks.test. 60 IN MX {n} h{n}.test." for n in TALKS] + [f"h{n}.test. 60 IN A 127.0.0.{n}" for n in TALKS]
+RECORDS += [f"many.test. 60 IN MX 10 m{n}.test." for n in (1, 2)]
+RECORDS += [f"m{n}.test. 60 IN A 127.0.0.{n}{k}" for n in (1, 2) for k in range(4)]
 RECORDS += ["good.test. 60 IN A 127.0.0.43", "under_score.test. 60 IN A 127.0.0.43"]
 
 
@@ -45,3 +51,22 @@ def test_exchangers_like_postfix(both, domain):
     assert ours[rcpt] == theirs[rcpt]
     assert {w for w in our_words if f" {domain}.test: " in w} == {w for w in their_words if f" {domain}.test: " in w}
     assert (f"RCPT TO:<{rcpt}>" in own) == (domain == "plain")
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+def test_sessions_and_addresses_like_postfix(name_server, postfix, limit):
+    """smtp_mx_session_limit counts hosts that came as far as mail; smtp_mx_address_limit all addresses of one preference."""
+    relays = [FakeRelay(f"127.0.0.{n}", 25, replies={"GREETING": greeting, "RCPT": rcpt}) for n, (greeting, rcpt) in TALKS.items()]
+    main = f"relayhost =\nsmtp_tls_security_level = none\nnotify_classes =\nsmtp_mx_session_limit = {limit}\n"
+    seen = []
+    for mta in (postfix, pair.Ours(name_server)):
+        for r in relays:
+            r.sessions.clear()
+        logs = []
+        with mock.patch.object(pair, "outcomes", lambda log, f=pair.outcomes: logs.append(log) or f(log)):
+            _, outcomes, _ = pair.run(mta, {}, main, {}, "", [("", "b@talks.test"), ("", "b@many.test")])
+        tried = set(re.findall(r"connect to m\d\.test\[([\d.]*)\]:25: Connection refused", logs[-1]))
+        seen.append(([len(r.sessions) for r in relays], next(o[1:] for o in outcomes if o[0] == "b@talks.test"), len(tried)))
+    for r in relays:
+        r.stop()
+    assert seen[0] == seen[1] and seen[0][0] == [1, 1, 1, 1, int(limit == 3)] and seen[0][2] == 5

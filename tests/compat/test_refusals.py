@@ -37,15 +37,6 @@ class GoesOn(FakeRelay):
 
 
 @pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    server = pair.NameServer(d, [])
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def refusals(name_server, postfix):
     """[outcomes by host] of Postfix and of Posthouse, and the content that the hosts got."""
     relay = GoesOn(RELAY, 25)

@@ -523,6 +523,17 @@ static const struct zone mail_zones[] = {
     {"fails.example", "198.51.100.66", NULL},
     {"turns.example", NULL, "10 a.example, 10 b.example, 10 c.example, 20 d.example"},
     {"literal.example", NULL, "10 b.example, 10 198.51.100.77, 10 c.example"},
+    {"wide.example", NULL, "10 many.example, 10 more.example, 20 d.example"},
+    {"six.example", NULL, "10 v6.example, 10 w6.example, 20 x6.example, 30 more.example"},
+    {"mixed.example", NULL, "10 one.example, 10 other.example, 20 a.example"},
+    {"own.example", NULL, "10 v6.example, 20 a.example, 20 b.example, 30 c.example"},
+    {"many.example", "198.51.100.11 198.51.100.12 198.51.100.13", NULL},
+    {"more.example", "198.51.100.21 198.51.100.22 198.51.100.23", NULL},
+    {"v6.example", "2001:db8::1 2001:db8::2", NULL},
+    {"w6.example", "2001:db8::3 2001:db8::4", NULL},
+    {"x6.example", "2001:db8::5", NULL},
+    {"one.example", "198.51.100.31 2001:db8::31", NULL},
+    {"other.example", "198.51.100.32 2001:db8::32", NULL},
     {"a.example", "198.51.100.1", NULL},
     {"b.example", "198.51.100.2", NULL},
     {"c.example", "198.51.100.3", NULL},
@@ -605,6 +616,40 @@ static void test_balance_of_families(void **state) {
                    "few.example[198.51.100.3] few.example[198.51.100.4] ");
 }
 
+/* Chance and limit are about all addresses of all exchangers, as in Postfix; a later preference is
+ * looked up early only where it may have the family that the first ones lack. */
+static void test_addresses_of_exchangers(void **state) {
+    (void)state;
+    zones = mail_zones;
+    chance = chance_first;
+    expect_targets("smtp_mx_address_limit = 4\n", false, "wide.example",
+                   "many.example[198.51.100.12] many.example[198.51.100.13] "
+                   "more.example[198.51.100.21] more.example[198.51.100.22] ");
+    assert_int_equal(asked.questions, 4);
+    chance = chance_none;
+    expect_targets("smtp_mx_address_limit = 4\nsmtp_address_preference = ipv6\n", false,
+                   "six.example",
+                   "v6.example[2001:db8::1] v6.example[2001:db8::2] more.example[198.51.100.21] "
+                   "more.example[198.51.100.22] ");
+    expect_targets("smtp_mx_address_limit = 4\nsmtp_balance_inet_protocols = no\n", false,
+                   "six.example",
+                   "v6.example[2001:db8::1] v6.example[2001:db8::2] w6.example[2001:db8::3] "
+                   "w6.example[2001:db8::4] ");
+    assert_int_equal(asked.questions, 3);
+    expect_targets("smtp_mx_address_limit = 3\nsmtp_address_preference = ipv4\n", false,
+                   "mixed.example",
+                   "one.example[198.51.100.31] other.example[198.51.100.32] "
+                   "one.example[2001:db8::31] ");
+    expect_targets("smtp_address_preference = ipv6\n", false, "mixed.example",
+                   "one.example[2001:db8::31] other.example[2001:db8::32] "
+                   "one.example[198.51.100.31] other.example[198.51.100.32] "
+                   "a.example[198.51.100.1] ");
+    expect_targets("smtp_mx_address_limit = 2\nproxy_interfaces = 198.51.100.2\n", false,
+                   "own.example",
+                   "v6.example[2001:db8::1] v6.example[2001:db8::2] 5.4.6 mail for own.example "
+                   "loops back to myself");
+}
+
 static void test_hops_one_after_the_other(void **state) {
     (void)state;
     zones = mail_zones;
@@ -665,6 +710,7 @@ int main(void) {
         cmocka_unit_test(test_unusable_exchangers),
         cmocka_unit_test(test_turns_of_exchangers),
         cmocka_unit_test(test_balance_of_families),
+        cmocka_unit_test(test_addresses_of_exchangers),
         cmocka_unit_test(test_hops_one_after_the_other),
         cmocka_unit_test(test_loops_to_ourselves),
     };
