@@ -78,15 +78,21 @@ struct build {
     const struct options *o;
 };
 
-/* -F: the base64 of the named files' content, one after the other. */
+/* -F: the base64 of the named files' content, with a line's end between two. */
 static void files_value(struct str names, struct sbuf *out) {
     struct sbuf content = {0};
     struct str one;
     while (str_split(&names, ", \t", &one)) {
         char *path = str_dup(one);
-        int rc = fs_read(path, &content, SOURCE_MAX);
+        struct sbuf text = {0};
+        int rc = fs_read(path, &text, SOURCE_MAX);
         if (rc < 0)
             postmap_fatal("open %s: %s", path, strerror(-rc));
+        sbuf_add_c(&content, content.n > 0 ? "\n" : "");
+        sbuf_add_str(&content, sbuf_str(&text));
+        if (text.p != NULL)
+            mem_wipe(text.p, text.n);
+        sbuf_free(&text);
         free(path);
     }
     base64_encode(out, sbuf_str(&content));
@@ -312,10 +318,16 @@ static int run_query(struct map **maps, size_t n, const struct options *o) {
 
 static int postmap_print_pair(void *arg, struct str key, struct str value) {
     const struct options *o = arg;
+    struct sbuf plain = {0};
+    if (o->files && !base64_decode(&plain, value))
+        postmap_fatal("value is not base64: key %s", str_dup(key));
+    if (o->files)
+        value = sbuf_str(&plain);
     if (o->json)
         print_pair_json(key, value);
     else
         print_pair(o, key, value);
+    sbuf_free(&plain);
     return 0;
 }
 

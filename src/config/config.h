@@ -99,6 +99,14 @@ bool cfg_is_own_address(const struct config *c, const char *addr);
 struct str config_file(const struct config *c, const char *path, int *err);
 /* The same of a folder with trust anchors (cfg_source_folder). */
 struct str config_folder(const struct config *c, const char *path, int *err);
+/* Rows of tables with certificates, as they are noted: each a kind (ipc_put_u32) and two texts
+ * (ipc_put_str), the key and the value. */
+enum config_row {
+    CONFIG_ROW_TABLE = 1, /* the rows that follow are of this table; key: its spec */
+    CONFIG_ROW_PEM,       /* value: PEM text, in base64 */
+    CONFIG_ROW_FILES,     /* value: names of files */
+    CONFIG_ROW_END        /* the table cannot be asked further; value: why */
+};
 /* What daemon/certrows.h has noted of the tables of spec, which param names; empty: nothing. */
 struct str config_rows(const struct config *c, const char *param, const char *spec);
 /* Notes it; text is taken over, and empty then.  config_rows_take notes what was noted in from. */

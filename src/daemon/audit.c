@@ -19,6 +19,7 @@
 #include "daemon/unread_say.h"
 #include "maps/maps.h"
 #include "maps/tabconf.h"
+#include "receive/sni.h"
 #include "route/nexthop.h"
 #include "util/mem.h"
 #include "util/net.h"
@@ -229,6 +230,7 @@ void audit(struct config *c, struct diags *d) {
     audit_places(c, d);
     check_self(c, d);
     check_certificates(c, d);
+    sni_check_dates(c, CERT_DAYS, d);
     audit_rows(c, d);
     audit_aliases(c, d);
     audit_tls(c, d);

@@ -78,6 +78,15 @@ static void check_spool_owner(struct places *a) {
     }
 }
 
+/* Tables that have keys in them; those of texthash are in files. */
+static void check_key_tables(struct places *a, const char *value) {
+    struct maps *m = maps_open(value, a->c->dir);
+    for (size_t i = 0; i < m->n; i++)
+        if (m->v[i]->path != NULL && m->v[i]->ops != &map_texthash)
+            check_secret_file(a, m->v[i]->path);
+    maps_close(m);
+}
+
 /* -- transports -- */
 
 static void check_transport(struct places *a, const char *name, const char *value) {
@@ -175,6 +184,7 @@ void audit_places(const struct config *c, struct diags *d) {
     check_secret_tables(&a, p->accounts_store);
     check_secret_file(&a, p->relays_key_file);
     confine_certificates(c, check_key_file, &a);
+    check_key_tables(&a, p->tls_server_sni_maps);
     check_transport(&a, "default_transport", p->default_transport);
     check_transport(&a, "relay_transport", p->relay_transport);
     check_transport(&a, "virtual_transport", p->virtual_transport);

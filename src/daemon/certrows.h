@@ -10,8 +10,9 @@
 
 #include "config/config.h"
 
-/* Reads the tables in files of smtp_tls_policy_maps, and the files that tafile= of their rows
- * names; both stand in cfg then, whose source may read.  What was noted before is replaced. */
+/* Reads the tables in files of smtp_tls_policy_maps and tls_server_sni_maps, and the files that
+ * their rows name (tafile=, or keys and chains); both stand in cfg then, whose source may read.
+ * What was noted before is replaced. */
 void certrows_read(struct config *cfg);
 /* Calls fn with each file (an absolute path) that rows which were read name, for the parameters p
  * of cfg and that side: the SMTP server's (server), or the client's. */

@@ -14,6 +14,7 @@
 #include "deliver/policy.h"
 #include "maps/maps.h"
 #include "receive/receive.h"
+#include "receive/sni.h"
 #include "route/nexthop.h"
 #include "smtp/sasl.h"
 #include "util/idn.h"
@@ -227,4 +228,5 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
     struct inside in = {cfg, d};
     confine_folders(cfg, check_folder, &in);
     receive_check(cfg, d);
+    sni_check(cfg, waits, d);
 }

@@ -15,6 +15,7 @@
 #include "daemon/confine.h"
 #include "deliver/secure.h"
 #include "receive/certificate.h"
+#include "receive/sni.h"
 #include "util/clock.h"
 #include "util/log.h"
 
@@ -95,9 +96,11 @@ static char *anchors_broken(const struct config *cfg, const struct params *p) {
 static char *side_broken(const struct config *cfg, const struct params *p, bool server) {
     char *why = NULL;
     const char *param = NULL;
-    if (server)
+    if (server) {
         SSL_CTX_free(certificate_load(cfg, p, &why));
-    else if (secure_check(cfg, p, &(struct tls_policy){.level = LEVEL_MAY}, &param, &why))
+        return why != NULL ? why : sni_broken(cfg, p);
+    }
+    if (secure_check(cfg, p, &(struct tls_policy){.level = LEVEL_MAY}, &param, &why))
         why = anchors_broken(cfg, p);
     return why;
 }

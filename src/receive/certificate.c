@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "receive/sni.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/tls.h"
@@ -98,6 +99,8 @@ SSL_CTX *certificate_load(const struct config *cfg, const struct params *p, char
         ctx = tls_context(&c, &reason);
         if (ctx == NULL)
             *why = cannot_load(file, reason);
+        else
+            sni_use(ctx, cfg, p);
     }
     if (chains.p != NULL)
         mem_wipe(chains.p, chains.n);
@@ -113,6 +116,7 @@ static bool has_own_tls(const struct params *p, const struct params *shared) {
         offsetof(struct params, smtpd_tls_cert_file),
         offsetof(struct params, smtpd_tls_key_file),
         offsetof(struct params, smtpd_tls_chain_files),
+        offsetof(struct params, tls_server_sni_maps),
         offsetof(struct params, smtpd_tls_protocols),
         offsetof(struct params, smtpd_tls_mandatory_protocols),
         offsetof(struct params, smtpd_tls_ciphers),

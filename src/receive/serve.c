@@ -17,6 +17,7 @@
 #include "receive/commands.h"
 #include "receive/intake.h"
 #include "receive/message.h"
+#include "receive/sni.h"
 #include "receive/transaction.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -120,6 +121,14 @@ static void serve_on(struct session *s) {
     }
 }
 
+/* NULL: there is no memory. */
+static SSL *serve_ssl(struct session *s) {
+    SSL *ssl = SSL_new(certificates_of(&s->r->tls, s->cfg, s->svc));
+    if (ssl != NULL)
+        SSL_set_app_data(ssl, s);
+    return ssl;
+}
+
 /* What comes after a command; s may be gone when this returns. */
 static void serve_next(struct session *s, enum cmd rc) {
     switch (rc) {
@@ -128,7 +137,7 @@ static void serve_next(struct session *s, enum cmd rc) {
         break;
     case CMD_TLS:
         smtpd_enter(s, SESSION_TLS);
-        conn_tls(s->conn, SSL_new(certificates_of(&s->r->tls, s->cfg, s->svc)), true);
+        conn_tls(s->conn, serve_ssl(s), true);
         break;
     case CMD_CLOSE:
         serve_close(s, NULL);
@@ -292,11 +301,14 @@ static void serve_greet(struct session *s) {
 
 static void serve_tls_up(struct session *s) {
     struct sbuf b = {0}, from = {0};
+    SSL *ssl = conn_ssl(s->conn);
     s->tls_on = true;
     if (s->p->smtpd_tls_loglevel >= 1) {
-        tls_describe(conn_ssl(s->conn), &b);
-        log_as(s->svc->log_name, "smtpd", "Anonymous TLS connection established from %s: %s",
-               client_text(&s->client, &from), b.p);
+        tls_describe(ssl, &b);
+        bool named = sni_matched(ssl);
+        log_as(s->svc->log_name, "smtpd", "Anonymous TLS connection established from %s%s%s: %s",
+               client_text(&s->client, &from), named ? " to " : "",
+               named ? SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) : "", b.p);
     }
     sbuf_free(&b);
     sbuf_free(&from);

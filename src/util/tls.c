@@ -145,10 +145,30 @@ static void chain_part_free(struct chain_part *p) {
     OPENSSL_clear_free(p->data, (size_t)p->n);
 }
 
+/* Who shows a chain: all connections of a context, or one. */
+struct chain_owner {
+    SSL_CTX *ctx; /* NULL: ssl */
+    SSL *ssl;
+};
+
+/* x is the owner's where that goes well. */
+static bool chain_add(const struct chain_owner *to, X509 *x) {
+    return to->ctx != NULL ? SSL_CTX_add0_chain_cert(to->ctx, x) == 1
+                           : SSL_add0_chain_cert(to->ssl, x) == 1;
+}
+
+static bool chain_begin(const struct chain_owner *to, X509 *x, EVP_PKEY *key) {
+    return to->ctx != NULL ? SSL_CTX_use_cert_and_key(to->ctx, x, key, NULL, 1) == 1
+                           : SSL_use_cert_and_key(to->ssl, x, key, NULL, 1) == 1;
+}
+
 /* Takes a key, or a certificate behind one: the first is the key's own, the others its chain. */
-static bool chain_take(SSL_CTX *ctx, const struct chain_part *p, EVP_PKEY **key, bool *own) {
+static bool chain_take(const struct chain_owner *to, const struct chain_part *p, EVP_PKEY **key,
+                       bool *own) {
     const unsigned char *at = p->data;
     if (strstr(p->name, "PRIVATE KEY") != NULL) {
+        if (*key != NULL && !*own)
+            return false; /* the key before has no certificate */
         EVP_PKEY_free(*key);
         *key = d2i_AutoPrivateKey(NULL, &at, p->n);
         *own = false;
@@ -159,8 +179,7 @@ static bool chain_take(SSL_CTX *ctx, const struct chain_part *p, EVP_PKEY **key,
     X509 *x = *key == NULL ? NULL : d2i_X509(NULL, &at, p->n);
     if (x == NULL)
         return false; /* a certificate before any key */
-    bool ok = *own ? SSL_CTX_add0_chain_cert(ctx, x) == 1
-                   : SSL_CTX_use_cert_and_key(ctx, x, *key, NULL, 1) == 1;
+    bool ok = *own ? chain_add(to, x) : chain_begin(to, x, *key);
     if (!*own || !ok)
         X509_free(x);
     *own = true;
@@ -168,13 +187,13 @@ static bool chain_take(SSL_CTX *ctx, const struct chain_part *p, EVP_PKEY **key,
 }
 
 /* Keys, each with its certificates behind it. */
-static bool use_chains(SSL_CTX *ctx, struct str pem) {
+static bool use_chains(const struct chain_owner *to, struct str pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
     EVP_PKEY *key = NULL;
     struct chain_part p = {0};
     bool own = false, ok = true, any = false;
     while (ok && PEM_read_bio(bio, &p.name, &p.header, &p.data, &p.n) == 1) {
-        ok = chain_take(ctx, &p, &key, &own);
+        ok = chain_take(to, &p, &key, &own);
         any = any || own;
         chain_part_free(&p);
         p = (struct chain_part){0};
@@ -184,6 +203,16 @@ static bool use_chains(SSL_CTX *ctx, struct str pem) {
         ERR_clear_error(); /* the end of the file */
     EVP_PKEY_free(key);
     BIO_free(bio);
+    return ok;
+}
+
+bool tls_show_chains(SSL *ssl, struct str pem) {
+    struct chain_owner to = {NULL, ssl};
+    SSL_certs_clear(ssl);
+    bool ok = pem.n > 0 && use_chains(&to, pem);
+    if (!ok)
+        SSL_certs_clear(ssl);
+    ERR_clear_error();
     return ok;
 }
 
@@ -206,7 +235,8 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
         what = "no cipher is left";
     if (what == NULL && !set_protocols(ctx, c->protocols))
         what = "unknown TLS protocol name";
-    if (what == NULL && c->chains.n > 0 && !use_chains(ctx, c->chains) &&
+    if (what == NULL && c->chains.n > 0 &&
+        !use_chains(&(struct chain_owner){ctx, NULL}, c->chains) &&
         !(use_chain(ctx, c->chains) && use_key(ctx, c->chains)))
         what = "cannot use the keys and their certificates";
     if (what == NULL && c->cert.n > 0 && !use_chain(ctx, c->cert))

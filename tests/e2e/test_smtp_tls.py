@@ -205,3 +205,82 @@ def test_each_service_has_its_own_tls(dns):
             old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
             assert [(agreed(port, old) or [None])[0] for port in (p.port, must, own)] == ["TLSv1.1", None, "TLSv1.1"]
             p.reload()
+
+
+def asked(port, name):
+    """The certificate that a client is shown that asks for name; None: the handshake fails."""
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.settimeout(20 * SLOW)
+        try:
+            with ctx.wrap_socket(s, server_hostname=name) as t:
+                return t.getpeercert(True)
+        except (ssl.SSLError, ConnectionError):
+            return None
+
+
+def replace(path, text):
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+def test_certificates_of_names(dns):
+    """Rows and files that change are in use without a reload; what breaks stays what it was; a row that was never good is refused by name,
+    by check and by a reload too, and no other certificate stands in for it; no key is in a log."""
+    server = Server(dns, more="tls_server_sni_maps = texthash:{dir}/rows hash:{dir}/made\n")
+    p, d, ders, both = server.p, server.p.dir, {}, {}
+    for name in ("a.example", "b.example", "b.renewed", "c.example"):
+        cert, key = make_cert(d, name)
+        ders[name], both[name] = ssl.PEM_cert_to_DER_cert(cert.read_text()), key.read_text() + cert.read_text()
+        (d / f"{name}.both").write_text(both[name])
+
+    def make(rows):
+        (d / "made").write_text(rows)
+        p.run("-F", f"hash:{d}/made", face="postmap", check=True)
+    (d / "rows").write_text("B.example b.example.both\nbroken.example c.example.pem\n")
+    make(f"a.example {d}/a.example.both\n")
+    good = server.write("mta.example")
+    with p:
+        row = r'tls_server_sni_maps: texthash:.*/rows: the row of "broken\.example": it is not a private key'
+        assert re.search(r"warning: .*main.cf, line \d+: " + row, (d / "stderr").read_text())
+        look = lambda *names: [asked(server.port, n) for n in names]
+        assert look("a.example", "b.EXAMPLE") == [ders["a.example"], ders["b.example"]]
+        assert look("none.example", None, "broken.example") == [good, good, None]
+        p.wait_log('warning: TLS SNI broken.example from unknown.*: the row of "broken.example": it is not a private key '
+                   "with its certificate and chain behind it: the handshake is refused")
+        p.wait_log("TLS SNI none.example from unknown.*not matched, using default chain")
+        r = p.run("check")
+        assert r.returncode == 2 and re.search(r"error: .*main.cf, line \d+: " + row, r.stdout), r.stdout
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("reload refused")
+        replace(d / "rows", "b.example b.example.both\nc.example c.example.both\n")
+        replace(d / "b.example.both", both["b.renewed"])
+        make(f"made.example {d}/a.example.both\n")
+        want = [ders["c.example"], ders["b.renewed"], ders["a.example"], good]
+        wait_for(lambda: look("c.example", "b.example", "made.example", "a.example") == want, 60)
+        replace(d / "b.example.both", both["b.example"][:1500])
+        p.wait_log('error: certificate files have changed and cannot be used: tls_server_sni_maps: .*: the row of "b.example": ', 60)
+        assert look("b.example", "c.example", None) == [ders["b.renewed"], ders["c.example"], good]
+        os.kill(p.child("relay"), signal.SIGKILL)
+        wait_for(p._greets)
+        assert look("b.example", "made.example") == [ders["b.renewed"], ders["a.example"]]
+        replace(d / "b.example.both", both["b.example"])
+        p.reload()
+        assert look("b.example") == [ders["b.example"]]
+        said = p.run("check").stdout
+        assert 'tls_server_sni_maps: hash:' in said and 'the row of "made.example": the certificate is for another name' in said
+        assert re.search(r"b.example.both: it has a password or a key, and every user may read it", said), said
+        assert re.search(r"made.db: it has a password or a key, and every user may read it", said), said
+        assert "PRIVATE KEY" not in p.log() and both["a.example"][60:90] not in p.log() + (d / "stderr").read_text()
+
+
+def test_names_whose_table_cannot_be_asked(dns):
+    """A client that asks for a name is shown no certificate; one that asks for none is served."""
+    server = Server(dns, more="tls_server_sni_maps = regexp:{dir}/rows\n")
+    (server.p.dir / "rows").write_text("/x/ y\n")
+    good = server.write("mta.example")
+    with server.p as p:
+        assert [asked(server.port, n) for n in ("a.example", None)] == [None, good]
+        p.wait_log("warning: TLS SNI a.example from .*: tls_server_sni_maps: its rows cannot be listed: .*: the handshake is refused")
+        assert "tls_server_sni_maps: regexp:" in p.run("check").stdout
