@@ -35,6 +35,7 @@ int cli_reload(const char *dir, int argc, char **argv);
 int cli_sendmail(const char *dir, int argc, char **argv);
 int cli_postconf(const char *dir, int argc, char **argv);
 int cli_check(const char *dir, int argc, char **argv);
+int cli_setup(const char *dir, int argc, char **argv);
 int cli_queue(const char *dir, int argc, char **argv);
 int cli_relay(const char *dir, int argc, char **argv);
 int cli_record(const char *dir, int argc, char **argv);

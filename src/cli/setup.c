@@ -1,0 +1,371 @@
+/*
+ * cli/setup.c - posthouse setup: a place for Posthouse on a machine that has a Postfix
+ *
+ * One thread.  beside-postfix writes Posthouse's own configuration from Postfix's and says which
+ * line Postfix needs; with --apply it sets that line, has Postfix take it up and looks whether it
+ * has; with --undo it puts back what was there.  A file that is there is never written over.  What
+ * was changed in Postfix's directory is noted in beside-postfix.undo before it is changed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/beside.h"
+#include "cli/cli.h"
+#include "cli/config_edit.h"
+#include "util/fs.h"
+#include "util/sock.h"
+
+#define NAME      "default_transport"
+#define FILE_MAX  (8U << 20)
+#define GREETS_MS 5000
+
+struct setup {
+    const char *dir;    /* Posthouse's configuration directory */
+    const char *front;  /* Postfix's */
+    uint16_t port;      /* where Postfix finds Posthouse */
+    struct config *cfg; /* Postfix's configuration */
+    struct sbuf hop;    /* the value that NAME needs there */
+    bool own_transport; /* hop names a transport that master.cf there needs */
+};
+
+static int setup_fatal(const char *what, const char *why) {
+    fprintf(stderr, "posthouse: fatal: %s: %s\n", what, why);
+    return 1;
+}
+
+/* -- files -- */
+
+static char *setup_path(const char *dir, const char *name) {
+    struct sbuf path = {0};
+    sbuf_printf(&path, "%s/%s", dir, name);
+    return sbuf_take(&path);
+}
+
+/* Writes a new file, whole or not at all; 0, or 1 after saying why. */
+static int setup_write(const char *path, struct str text, mode_t mode, bool replace) {
+    struct sbuf name = {0};
+    sbuf_printf(&name, "%s.tmp", path);
+    char *tmp = sbuf_take(&name);
+    unlink(tmp);
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    int rc = fd < 0 ? -errno : fs_write_all(fd, text.p, text.n);
+    if (rc == 0 && !replace && access(path, F_OK) == 0)
+        rc = -EEXIST;
+    if (rc == 0)
+        rc = fs_commit(fd, tmp, path);
+    if (fd >= 0)
+        close(fd);
+    if (rc < 0 && fd >= 0)
+        unlink(tmp);
+    free(tmp);
+    return rc < 0 ? setup_fatal(path, strerror(-rc)) : 0;
+}
+
+/* Posthouse's main.cf and master.cf, unless they are there. */
+static int setup_files(const struct setup *s) {
+    struct sbuf main = {0}, master = {0};
+    char *main_path = setup_path(s->dir, "main.cf"), *master_path = setup_path(s->dir, "master.cf");
+    int rc = 0;
+    if (access(main_path, F_OK) == 0) {
+        printf("posthouse: %s is there already, and stays as it is\n", main_path);
+    } else {
+        beside_main(&main, s->cfg);
+        beside_master(&master, s->port);
+        rc = fs_mkdir(s->dir, 0755) < 0 && errno != EEXIST ? setup_fatal(s->dir, strerror(errno))
+                                                           : 0;
+        if (rc == 0)
+            rc = setup_write(master_path, sbuf_str(&master), 0644, false);
+        if (rc == 0)
+            rc = setup_write(main_path, sbuf_str(&main), 0644, false);
+        if (rc == 0)
+            printf("posthouse: wrote %s and %s\n", main_path, master_path);
+    }
+    free(main_path);
+    free(master_path);
+    sbuf_free(&main);
+    sbuf_free(&master);
+    return rc;
+}
+
+/* -- Postfix -- */
+
+/* Runs Postfix's own postfix(1) with one word; its exit status. */
+static int front_postfix(const struct setup *s, const char *word) {
+    char *folder = config_value(s->cfg, "command_directory", NULL);
+    struct sbuf program = {0};
+    sbuf_printf(&program, "%s/postfix", folder == NULL ? "/usr/sbin" : folder);
+    free(folder);
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (strcmp(word, "status") == 0 && freopen("/dev/null", "w", stderr) == NULL)
+            _exit(127);
+        execl(program.p, program.p, "-c", s->front, word, (char *)NULL);
+        fprintf(stderr, "posthouse: fatal: %s: %s\n", program.p, strerror(errno));
+        _exit(127);
+    }
+    int status = 0;
+    bool ended = pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status);
+    sbuf_free(&program);
+    return ended ? WEXITSTATUS(status) : 127;
+}
+
+/* Sets or takes out NAME (value NULL) in Postfix's main.cf. */
+static int front_set(const struct setup *s, const char *value) {
+    struct sbuf word = {0};
+    sbuf_printf(&word, NAME "%s%s", value == NULL ? "" : "=", value == NULL ? "" : value);
+    int rc = config_edit(s->front, value == NULL ? 'X' : 'e', 1, &word.p);
+    sbuf_free(&word);
+    return rc;
+}
+
+/* All lines of text but that of Posthouse's transport, and this one at the end where it is wanted.
+ */
+static void transport_lines(struct sbuf *out, struct str text, bool wanted) {
+    while (text.n > 0) {
+        const char *lf = memchr(text.p, '\n', text.n);
+        struct str line = str_make(text.p, lf == NULL ? text.n : (size_t)(lf - text.p) + 1);
+        text = str_from(text, line.n);
+        if (!str_eq(line, STR_LIT(BESIDE_TRANSPORT)))
+            sbuf_add_str(out, line);
+    }
+    if (wanted && out->n > 0 && out->p[out->n - 1] != '\n')
+        sbuf_add_c(out, "\n");
+    if (wanted)
+        sbuf_add_c(out, BESIDE_TRANSPORT);
+}
+
+/* Puts the line of Posthouse's transport into Postfix's master.cf, or takes it out. */
+static int front_transport(const struct setup *s, bool wanted) {
+    char *name = setup_path(s->front, "master.cf"), *path = realpath(name, NULL);
+    struct sbuf text = {0}, out = {0};
+    struct stat st = {0};
+    int rc = path == NULL || stat(path, &st) < 0 ? -errno : fs_read(path, &text, FILE_MAX);
+    if (rc == 0)
+        transport_lines(&out, sbuf_str(&text), wanted);
+    if (rc < 0)
+        rc = setup_fatal(name, strerror(-rc));
+    else if (!str_eq(sbuf_str(&out), sbuf_str(&text)))
+        rc = setup_write(path, sbuf_str(&out), st.st_mode & 0777, true);
+    free(name);
+    free(path);
+    sbuf_free(&text);
+    sbuf_free(&out);
+    return rc;
+}
+
+/* A Postfix that runs takes up what was changed; one that does not, when it starts. */
+static int front_take_up(const struct setup *s) {
+    if (front_postfix(s, "status") != 0) {
+        puts("posthouse: Postfix is not running: it begins with the new setting");
+        return 0;
+    }
+    return front_postfix(s, "reload") == 0
+               ? 0
+               : setup_fatal(s->front, "Postfix does not take up its configuration");
+}
+
+/* What is needed there, for an administrator who does it by hand. */
+static void setup_say(const struct setup *s) {
+    struct sbuf notes = {0};
+    beside_passes_by(&notes, s->cfg);
+    printf("\nPostfix needs this line in %s/main.cf:\n\n    " NAME " = %s\n\n", s->front, s->hop.p);
+    if (s->own_transport)
+        printf("and, because its client asks every host for TLS, this one in %s/master.cf:\n\n"
+               "    " BESIDE_TRANSPORT "\n",
+               s->front);
+    puts("then: postfix reload.  Or: posthouse setup beside-postfix --apply");
+    fputs(notes.n == 0 ? "" : notes.p, stdout);
+    sbuf_free(&notes);
+}
+
+/* -- the change, and the way back -- */
+
+/* Is Posthouse there for Postfix?  Otherwise all mail would wait in Postfix's queue. */
+static bool setup_is_served(const struct setup *s) {
+    struct netaddr addr;
+    char greeting[4] = "";
+    netaddr_parse(&addr, STR_LIT("127.0.0.1"), s->port);
+    int fd = sock_connect(&addr, NULL);
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    bool yes = fd >= 0 && poll(&readable, 1, GREETS_MS) == 1 && sock_recv(fd, greeting, 3) == 3 &&
+               strcmp(greeting, "220") == 0;
+    if (fd >= 0)
+        sock_close(fd);
+    return yes;
+}
+
+/* Notes what NAME was, "=value" or nothing, before it is changed. */
+static int setup_note_undo(const struct setup *s) {
+    const struct cfg_entry *was = cfg_file_find(&s->cfg->main, STR_LIT(NAME));
+    char *path = setup_path(s->dir, "beside-postfix.undo");
+    struct sbuf note = {0};
+    sbuf_printf(&note, "%s%s\n", was == NULL ? "" : "=", was == NULL ? "" : was->value);
+    int rc = access(path, F_OK) == 0
+                 ? setup_fatal(path, "an earlier --apply is noted there: --undo comes first")
+                 : setup_write(path, sbuf_str(&note), 0644, false);
+    free(path);
+    sbuf_free(&note);
+    return rc;
+}
+
+static int setup_put_back(const struct setup *s, struct str note) {
+    struct str value = str_trim(note);
+    char *was = value.n == 0 ? NULL : str_dup(str_from(value, 1));
+    int rc = front_set(s, was);
+    if (rc == 0)
+        rc = front_transport(s, false);
+    free(was);
+    return rc;
+}
+
+static int setup_undo(const struct setup *s) {
+    char *path = setup_path(s->dir, "beside-postfix.undo");
+    struct sbuf note = {0};
+    int rc = fs_read(path, &note, FILE_MAX);
+    if (rc < 0)
+        rc = setup_fatal(path, rc == -ENOENT ? "nothing was applied that could be undone"
+                                             : strerror(-rc));
+    if (rc == 0)
+        rc = setup_put_back(s, sbuf_str(&note));
+    if (rc == 0)
+        rc = front_take_up(s);
+    if (rc == 0 && unlink(path) < 0)
+        rc = setup_fatal(path, strerror(errno));
+    if (rc == 0)
+        puts("posthouse: Postfix sends its mail itself again; what Posthouse has taken it still "
+             "sends (posthouse queue list)");
+    free(path);
+    sbuf_free(&note);
+    return rc;
+}
+
+static bool setup_is_applied(const struct setup *s) {
+    char *now = config_value(s->cfg, NAME, NULL);
+    bool is = now != NULL && strcmp(now, s->hop.p) == 0;
+    free(now);
+    return is;
+}
+
+static int setup_change(const struct setup *s) {
+    int rc = s->own_transport ? front_transport(s, true) : 0;
+    if (rc == 0)
+        rc = front_set(s, s->hop.p);
+    return rc == 0 ? front_take_up(s) : rc;
+}
+
+static int setup_apply(const struct setup *s) {
+    char *check[] = {(char *)(uintptr_t) "check", NULL};
+    if (setup_is_applied(s)) {
+        printf("posthouse: Postfix has " NAME " = %s already\n", s->hop.p);
+        return 0;
+    }
+    if (cli_check(s->dir, 1, check) > 1)
+        return setup_fatal(s->dir, "correct the errors first; Postfix was not changed");
+    if (!setup_is_served(s)) {
+        fprintf(stderr,
+                "posthouse: fatal: no Posthouse greets at 127.0.0.1:%u: start it first (systemctl "
+                "start posthouse); Postfix was not changed\n",
+                s->port);
+        return 1;
+    }
+    if (setup_note_undo(s) != 0)
+        return 1;
+    if (setup_change(s) != 0) {
+        setup_undo(s);
+        return 1;
+    }
+    printf("posthouse: Postfix gives what leaves this machine to Posthouse at 127.0.0.1:%u; back: "
+           "posthouse setup beside-postfix --undo\n",
+           s->port);
+    return 0;
+}
+
+/* -- the command -- */
+
+static int setup_usage(void) {
+    fputs(
+        "usage: posthouse setup beside-postfix [--postfix DIR] [--port PORT] [--apply|--undo]\n"
+        "Writes a configuration for a Posthouse that relays for the Postfix of DIR (/etc/postfix), "
+        "and says\nwhich line that Postfix needs.  --apply sets it, --undo puts back what was "
+        "there.\n",
+        stderr);
+    return EX_USAGE_;
+}
+
+/* Reads Postfix's configuration; 0, or 1 after saying why not. */
+static int setup_front(struct setup *s, char **full) {
+    char *ours = realpath(s->dir, NULL), *main = setup_path(s->front, "main.cf");
+    int rc = access(main, R_OK) < 0 ? setup_fatal(main, strerror(errno)) : 0;
+    *full = rc == 0 ? realpath(s->front, NULL) : NULL;
+    if (rc == 0 && *full == NULL)
+        rc = setup_fatal(s->front, strerror(errno));
+    else if (rc == 0 && ours != NULL && strcmp(ours, *full) == 0)
+        rc = setup_fatal(ours, "is Posthouse's configuration, too: it is in Postfix's place, and "
+                               "not beside it");
+    if (rc == 0) {
+        s->front = *full;
+        s->cfg = config_build(cfg_source_new(*full));
+        s->own_transport = beside_hop(&s->hop, s->cfg, s->port);
+    }
+    free(ours);
+    free(main);
+    return rc;
+}
+
+static int setup_beside(struct setup *s, bool apply, bool undo) {
+    char *full = NULL;
+    int rc = setup_front(s, &full);
+    if (rc == 0 && undo)
+        rc = setup_undo(s);
+    else if (rc == 0)
+        rc = setup_files(s);
+    if (rc == 0 && apply)
+        rc = setup_apply(s);
+    else if (rc == 0 && !undo)
+        setup_say(s);
+    config_unref(s->cfg);
+    sbuf_free(&s->hop);
+    free(full);
+    return rc;
+}
+
+int cli_setup(const char *dir, int argc, char **argv) {
+    static const struct option options[] = {{"postfix", required_argument, NULL, 'p'},
+                                            {"port", required_argument, NULL, 'n'},
+                                            {"apply", no_argument, NULL, 'a'},
+                                            {"undo", no_argument, NULL, 'u'},
+                                            {0}};
+    struct setup s = {.dir = cli_dir(dir), .front = "/etc/postfix"};
+    unsigned long port = 10587;
+    bool apply = false, undo = false;
+    char *end = NULL;
+    int opt;
+    optind = 1;
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (opt == 'p')
+            s.front = optarg;
+        else if (opt == 'n')
+            port = strtoul(optarg, &end, 10);
+        else if (opt == 'a')
+            apply = true;
+        else if (opt == 'u')
+            undo = true;
+        else
+            return setup_usage();
+    }
+    if (optind + 1 != argc || strcmp(argv[optind], "beside-postfix") != 0 || (apply && undo))
+        return setup_usage();
+    if (port == 0 || port > UINT16_MAX || (end != NULL && *end != '\0'))
+        return setup_fatal("--port", "a number from 1 to 65535 is wanted");
+    s.port = (uint16_t)port;
+    return setup_beside(&s, apply, undo);
+}
