@@ -32,9 +32,10 @@ enum rec_type {
     REC_MESSAGE = 1,
     REC_PROGRESS = 2,
     REC_DONE = 3,
-    REC_SETTLE = 4, /* follows the MESSAGE that settles: counts only together with that one */
-    REC_BEGIN = 5,  /* first of a segment */
-    REC_FORGET = 6  /* withdraws a MESSAGE (and its SETTLE) that has failed */
+    REC_SETTLE = 4,  /* follows the MESSAGE that settles: counts only together with that one */
+    REC_BEGIN = 5,   /* first of a segment */
+    REC_FORGET = 6,  /* withdraws a MESSAGE (and its SETTLE) that has failed */
+    REC_SETTLING = 7 /* a MESSAGE that settles: counts only together with the SETTLE behind it */
 };
 
 /* REC_SETTLE's meta begins with the id of the message that settles; then comes progress, or

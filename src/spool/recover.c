@@ -83,6 +83,12 @@ struct settled {
     bool done; /* the entry is gone */
 };
 
+/* A SETTLING record whose SETTLE has not been met. */
+struct unsettled {
+    struct segment *g;
+    uint64_t id, off, span;
+};
+
 /* A segment being read, and what is remembered over all of them. */
 struct scan {
     struct spool *s;
@@ -91,6 +97,8 @@ struct scan {
     uint64_t at, n;
     struct settled *settled;
     size_t n_settled;
+    struct unsettled *unsettled;
+    size_t n_unsettled;
 };
 
 /* need bytes from off, or NULL if the disk does not give them. */
@@ -122,7 +130,7 @@ static bool scan_plausible(const struct segment *g, uint64_t off, const struct r
     uint64_t left = g->size - off;
     size_t begin = g->salt == 0 ? REC_BEGIN_OLD : sizeof(struct rec_begin);
     return h->mark == rec_mark(g->salt) && h->meta_len <= REC_META_MAX && h->type >= REC_MESSAGE &&
-           h->type <= REC_FORGET && body <= left && rec_span(h->meta_len, h->body_len) <= left &&
+           h->type <= REC_SETTLING && body <= left && rec_span(h->meta_len, h->body_len) <= left &&
            (h->type != REC_BEGIN || (off == 0 && h->meta_len == begin)) &&
            (h->type != REC_SETTLE || h->meta_len >= SETTLE_HEAD);
 }
@@ -201,12 +209,27 @@ static void scan_apply_begin(struct scan *sc, const struct rec_head *h, const ch
     s->st.damaged++;
 }
 
+static void scan_apply_settling(struct scan *sc, uint64_t off, const struct rec_head *h) {
+    entry_set(sc->s, h->id, sc->g, off, h->meta_len, h->body_len);
+    sc->unsettled = mem_realloc(sc->unsettled, (sc->n_unsettled + 1) * sizeof *sc->unsettled);
+    sc->unsettled[sc->n_unsettled++] =
+        (struct unsettled){sc->g, h->id, off, rec_span(h->meta_len, h->body_len)};
+}
+
+/* The SETTLE at off lies right behind the SETTLING record that it belongs to. */
+static void scan_is_settled(struct scan *sc, uint64_t off, uint64_t by) {
+    const struct unsettled *u = sc->n_unsettled == 0 ? NULL : &sc->unsettled[sc->n_unsettled - 1];
+    if (u != NULL && u->g == sc->g && u->id == by && u->off + u->span == off)
+        sc->n_unsettled--;
+}
+
 static void scan_apply_settle(struct scan *sc, uint64_t off, const struct rec_head *h,
                               const char *meta) {
     struct spool *s = sc->s;
     const struct entry *e = itab_get(&s->index, h->id);
     uint64_t by;
     memcpy(&by, meta, sizeof by);
+    scan_is_settled(sc, off, by);
     if (e == NULL || itab_get(&s->index, by) == NULL) /* the settling message was not written */
         return;
     sc->settled = mem_realloc(sc->settled, (sc->n_settled + 1) * sizeof *sc->settled);
@@ -237,6 +260,9 @@ static void scan_apply(struct scan *sc, uint64_t off, const struct rec_head *h, 
     switch (h->type) {
     case REC_MESSAGE:
         entry_set(s, h->id, sc->g, off, h->meta_len, h->body_len);
+        break;
+    case REC_SETTLING:
+        scan_apply_settling(sc, off, h);
         break;
     case REC_PROGRESS:
         entry_set_progress(s, h->id, sc->g, off, h->meta_len);
@@ -447,6 +473,21 @@ static int recover_files(struct spool *s) {
     return rc;
 }
 
+/* Drops messages of batches that broke off between the message and what it settles: they would be
+ * there twice.  What was durable stays, for then its SETTLE is damaged. */
+static void recover_unsettled(struct scan *sc) {
+    for (size_t i = 0; i < sc->n_unsettled; i++) {
+        const struct unsettled *u = &sc->unsettled[i];
+        const struct entry *e = itab_get(&sc->s->index, u->id);
+        if (u->off < u->g->synced || e == NULL || e->seg != u->g || entry_off(e) != u->off)
+            continue;
+        entry_drop(sc->s, u->id);
+        u->g->gaps = mem_realloc(u->g->gaps, (u->g->n_gaps + 1) * sizeof *u->g->gaps);
+        u->g->gaps[u->g->n_gaps++] = (struct gap){.off = u->off, .n = u->span};
+    }
+    free(sc->unsettled);
+}
+
 static int recover_segments(struct spool *s, char **why) {
     struct names l = {0};
     struct scan sc = {.s = s};
@@ -455,6 +496,7 @@ static int recover_segments(struct spool *s, char **why) {
         *why = mem_strdup("cannot list log/");
     for (size_t i = 0; i < l.n && rc == 0; i++)
         rc = recover_segment(&sc, &l.v[i], why);
+    recover_unsettled(&sc);
     sbuf_free(&sc.buf);
     free(sc.settled);
     free(l.v);

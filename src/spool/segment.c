@@ -91,11 +91,16 @@ int disk_read(const struct spool *s, int fd, void *buf, size_t n, uint64_t off) 
     return 0;
 }
 
+/* A message's record is the same, whatever it settles. */
+static bool rec_is_like(const struct rec_head *h, const struct rec_head *like) {
+    bool type = h->type == like->type || (h->type == REC_SETTLING && like->type == REC_MESSAGE);
+    return type && h->id == like->id && h->meta_len == like->meta_len;
+}
+
 int rec_read(const struct spool *s, const struct segment *g, uint64_t off,
              const struct rec_head *like, size_t body_n, struct rec_head *h, struct sbuf *data) {
     int rc = disk_read(s, g->fd, h, sizeof *h, off);
-    if (rc == 0 && (h->mark != rec_mark(g->salt) || h->type != like->type || h->id != like->id ||
-                    h->meta_len != like->meta_len))
+    if (rc == 0 && (h->mark != rec_mark(g->salt) || !rec_is_like(h, like)))
         rc = -EBADMSG;
     sbuf_reset(data);
     size_t n = like->meta_len + body_n;

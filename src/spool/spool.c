@@ -112,8 +112,8 @@ static void ops_fail(struct task *list, int rc) {
     }
 }
 
-/* What a new report settles is in the same segment and right behind it; at the next start it counts
- * only if the report is there. */
+/* What a new message settles is in the same segment and right behind it; at the next start each of
+ * the two counts only if the other is there. */
 static int op_write_settle(struct spool *s, struct spool_op *op) {
     struct sbuf meta = {0};
     sbuf_add(&meta, &op->id, SETTLE_HEAD);
@@ -132,7 +132,7 @@ static bool is_too_large(const struct spool_op *op) {
 static int op_run_new(struct spool *s, struct spool_op *op) {
     bool file = op->body->p == NULL;
     uint64_t size = op->body->size;
-    struct rec r = {.type = REC_MESSAGE,
+    struct rec r = {.type = op->settles != 0 ? REC_SETTLING : REC_MESSAGE,
                     .id = op->id,
                     .meta = sbuf_str(&op->meta),
                     .body = file ? STR_NONE : str_make(op->body->p, (size_t)size),

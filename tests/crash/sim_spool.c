@@ -40,7 +40,8 @@ struct known {
     enum told new_, done;
     bool done_asked;
     uint32_t prog_asked, prog_told; /* versions; 0: none */
-    unsigned settled_by;            /* a report whose acceptance ends this one */
+    unsigned settled_by;            /* a report whose acceptance ends this one … */
+    bool settled_all;               /* … wholly */
     unsigned maybe_by[MAYBE_MAX];   /* refused ones that a power cut may bring back … */
     unsigned n_maybe;               /* … and how many there were */
     bool found;                     /* by the recovery that is being checked */
@@ -177,6 +178,7 @@ static void submit_new(struct run *r, uint64_t id, uint64_t settles, bool all) {
         struct known *t = &r->m[settles];
         o->op.settles = settles;
         t->settled_by = (unsigned)id;
+        t->settled_all = all;
         if (!all) {
             o->version = ++t->prog_asked;
             sbuf_printf(&o->op.settled, "%u", o->version);
@@ -340,6 +342,8 @@ static void check_found(struct run *r, bool cut) {
             bad(r, "an acknowledged message is missing", id);
         if (by != NULL && m->new_ == TOLD_YES && !m->found && !by->found)
             bad(r, "settled by a report that is not there", id);
+        if (by != NULL && m->settled_all && m->found && by->found)
+            bad(r, "there, and the report that settles it too", id);
         if (m->done == TOLD_YES && m->found)
             bad(r, "a message whose end was noted is back", id);
         if (m->new_ == TOLD_NO && m->found && !cut)

@@ -722,7 +722,7 @@ static void test_strange_files(void **state) {
 static void test_implausible_heads(void **state) {
     static const struct rec_head heads[] = {{.type = REC_MESSAGE, .meta_len = REC_META_MAX + 1},
                                             {.type = 0},
-                                            {.type = REC_FORGET + 1},
+                                            {.type = REC_SETTLING + 1},
                                             {.type = REC_MESSAGE, .body_len = 1ULL << 40},
                                             {.type = REC_MESSAGE, .meta_len = 2U << 20},
                                             {.type = REC_MESSAGE, .body_len = (1U << 20) - 1},
@@ -1627,6 +1627,51 @@ static void test_write_fails_half_way(void **state) {
     part_rc = 0;
 }
 
+static int cut_after; /* writes that reach the disk before the process is killed */
+static ssize_t cut_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    ssize_t all = 0;
+    if (cut_after-- > 0)
+        return spool_io_disk.pwritev(arg, fd, iov, n, off);
+    for (int i = 0; i < n; i++)
+        all += (ssize_t)iov[i].iov_len;
+    return all;
+}
+
+/* Killed between a message of large content and what it settles: the one without the other never
+ * counts, neither at the next start nor at the one after that, when more has been queued. */
+static void test_killed_before_what_it_settles(void **state) {
+    static const char *const settled[] = {"", "partly"};
+    (void)state;
+    io.pwritev = cut_write;
+    for (int i = 0; i < 4; i++) {
+        struct seen seen;
+        struct turn t = {.n = 0};
+        bool whole = i >= 2;
+        char cmd[200];
+        cut_after = 1000;
+        struct spool *s = turn_open(&seen);
+        turn_new(s, &t, 1, 10, 0, "");
+        turns(s, 1);
+        cut_after = whole ? 2 : 1;
+        turn_new(s, &t, 2, 20000, 1, settled[i % 2]);
+        turns(s, 1);
+        spool_close(s);
+        cut_after = 1000;
+        for (uint64_t start = 0; start < 2; start++) {
+            s = turn_open(&seen);
+            assert_int_equal(seen.n, start + (whole && i % 2 == 1 ? 2 : 1));
+            index_of(&seen, whole ? 2 : 1);
+            if (i % 2 == 1)
+                assert_string_equal(seen.progress[index_of(&seen, 1)], whole ? "partly" : "");
+            turn_new(s, &t, 3 + start, 10, 0, "");
+            turns(s, 1);
+            spool_close(s);
+        }
+        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        assert_int_equal(system(cmd), 0);
+    }
+}
+
 static int writes;
 static ssize_t counting_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
     writes++;
@@ -2310,6 +2355,7 @@ int main(void) {
                                        T(test_impossible_segment),
                                        T(test_copies_no_damage),
                                        T(test_write_fails_half_way),
+                                       T(test_killed_before_what_it_settles),
                                        T(test_one_write_a_batch),
                                        T(test_write_back_error),
                                        T(test_chunk_fails),
