@@ -298,6 +298,8 @@ static void tell_rcpt(struct client *c, const struct client_step *s) {
     const struct client_rcpt *r = &s->txn->mail.rcpts[s->number];
     (void)c;
     ledger_mail_rcpt(s->txn->entry, s->number, r->addr, r->notify, &r->orcpt);
+    if (r->list != NULL)
+        list_tell(r->list, s->txn->entry, s->number);
 }
 
 /* The ledger hears of it before the product does. */
@@ -424,7 +426,8 @@ static void on_reply(struct client *c, const struct client_step *s, int code, co
             ledger_fail(c->ledger, "a client logged in with a wrong password");
         break;
     case STEP_RCPT:
-        if (code / 100 == 2 && c->stranger && !c->logged_in)
+        if (code / 100 == 2 && c->stranger && !c->logged_in &&
+            s->txn->mail.rcpts[s->number].list == NULL)
             ledger_fail(c->ledger, "a stranger may relay: %s", text);
         ledger_mail_rcpt_answer(s->txn->entry, s->number, code);
         break;

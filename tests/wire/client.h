@@ -9,6 +9,7 @@
 #define PH_TESTS_WIRE_CLIENT_H
 
 #include "ledger.h"
+#include "lists.h"
 #include "wire.h"
 
 struct client;
@@ -22,10 +23,11 @@ enum client_end {
 };
 
 struct client_rcpt {
-    const char *addr;   /* with "m1r2" in its local part */
-    unsigned notify;    /* LEDGER_* */
-    struct bytes orcpt; /* "type;decoded" */
-    const char *more;   /* further parameters, " X=y"; NULL: none */
+    const char *addr;        /* with "m1r2" in its local part */
+    unsigned notify;         /* LEDGER_* */
+    struct bytes orcpt;      /* "type;decoded" */
+    const char *more;        /* further parameters, " X=y"; NULL: none */
+    const struct list *list; /* what it stands for; NULL: for itself */
 };
 
 struct client_mail {

@@ -409,6 +409,7 @@ static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt
     if (!login_is_right(t->c, &road, user))
         ledger_fail(l, "message %u (from <%s>) came to host %u under the login \"%s\", not \"%s\"",
                     m->number, m->sender, t->c->host, t->c->user == NULL ? "?" : t->c->user, user);
+    list_seen(m);
     if (m->state == MAIL_OPEN)
         ledger_fail(l, "message %u is being sent, and its client has not ended it", m->number);
 }
@@ -456,21 +457,10 @@ static bool has_8bit(const struct bytes *b) {
 static void compare_content(struct ledger_take *t) {
     struct ledger *l = t->c->l;
     struct ledger_mail *m = t->mail;
-    char qid[32], where[600];
-    size_t head = received_field(t->content.p, t->content.n, qid);
-    if (head == 0 || qid[0] == '\0') {
-        ledger_fail(l, "message %u came without a Received field of ours", m->number);
+    char where[600];
+    size_t head = list_head(m, t->content.p, t->content.n);
+    if (head == 0)
         return;
-    }
-    if (m->qid[0] == '\0')
-        snprintf(m->qid, sizeof m->qid, "%s", qid);
-    else if (strcmp(m->qid, qid) != 0)
-        ledger_fail(l, "message %u is %s and came as %s", m->number, m->qid, qid);
-    char *forged = received_forged(t->content.p, head);
-    if (forged != NULL)
-        ledger_fail(l, "message %u: a line of our Received field is not ours: %s", m->number,
-                    forged);
-    free(forged);
     if (t->e.can8 && !t->e.body8 && has_8bit(&m->content))
         ledger_fail(l, "message %u has bytes above 127, and came to host %u without BODY=8BITMIME",
                     m->number, t->c->host);
@@ -666,6 +656,8 @@ void ledger_order(struct ledger *l, enum ledger_order o, unsigned number, const 
     if (m != NULL && m->qid[0] == '\0')
         snprintf(m->qid, sizeof m->qid, "%s", qid);
     if (m != NULL)
+        list_seen(m);
+    if (m != NULL)
         order_mail(m, o, number);
     else if (rep != NULL)
         rep->over = rep->over || o == ORDER_DELETE;
@@ -716,6 +708,7 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
     if (address_numbers(plain, &mail, &num) && (m = mail_by_number(l, mail)) != NULL)
         r = mail_rcpt(m, num);
     if (r != NULL) {
+        list_seen(m);
         r->queued = true;
         if (deferred)
             check_turn(l, m, r);

@@ -17,7 +17,7 @@
 
 #include "bytes.h"
 
-#define LEDGER_MAILS  256
+#define LEDGER_MAILS  1024
 #define LEDGER_RCPTS  16
 #define LEDGER_HOSTS  16
 #define LEDGER_NOBODY 0xffffU /* no recipient in particular */
@@ -51,6 +51,7 @@ struct ledger_rules {
     uint64_t strange;    /* hosts whose certificate is none that is trusted: they get nothing */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
     bool fills;          /* the disk is full for a while */
+    bool gaps;           /* a table is out of order for a while */
     bool soft;           /* soft_bounce: nothing is refused or returned for good, but for its age */
     bool login_bounces;  /* smtp_sasl_auth_soft_bounce = no: a refused login returns the mail */
 };
@@ -89,6 +90,13 @@ void ledger_mail_rcpt_answer(struct ledger_mail *m, unsigned number, int code);
 /* The content as it went over the wire (data: dots stuffed, with its end; else the chunks), to its
  * last byte: from now on the message may be taken. */
 void ledger_mail_content(struct ledger_mail *m, const char *p, size_t n, bool data);
+/* The recipient is a name of the product's own that stands for others (aliases(5)): what is made of
+ * it is a message of that number, to its members alone, from sender (NULL: that of the message).
+ * Reports to that sender come to reports_to (NULL: to the sender).  A list without members is one
+ * of which nothing may be made. */
+struct ledger_mail *ledger_list(struct ledger_mail *m, unsigned rcpt, unsigned number,
+                                const char *sender, const char *reports_to);
+void ledger_list_member(struct ledger_mail *list, unsigned number, const char *addr);
 /* The client leaves by itself, and hears no answer any more. */
 void ledger_mail_gone(struct ledger_mail *m);
 /* What was said to the content. */

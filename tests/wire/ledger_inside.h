@@ -26,15 +26,16 @@ struct rcpt_entry {
     bool sent;                     /* the log says so, of the last delivery */
     int64_t sent_ms;
     const struct ledger_take *early; /* sent by a reply before the content had come whole */
-    bool trusted;        /* on the word of a host that leaves out replies: it may be nowhere */
-    bool bounced;        /* the log says so */
-    int64_t bounced_ms;  /* for the first time */
-    bool reported;       /* a report that was delivered says that it failed */
-    int64_t reported_ms; /* since when */
-    int64_t tried_ms;    /* when the log last said something of it; 0: never */
-    unsigned tries;      /* how often it did */
-    bool put_off;        /* a host has put off the recipient itself since then */
-    bool queued;         /* at the end */
+    bool trusted;             /* on the word of a host that leaves out replies: it may be nowhere */
+    bool bounced;             /* the log says so */
+    int64_t bounced_ms;       /* for the first time */
+    bool reported;            /* a report that was delivered says that it failed */
+    int64_t reported_ms;      /* since when */
+    int64_t tried_ms;         /* when the log last said something of it; 0: never */
+    unsigned tries;           /* how often it did */
+    bool put_off;             /* a host has put off the recipient itself since then */
+    bool queued;              /* at the end */
+    struct ledger_mail *list; /* what is made of a name that stands for others; NULL: it is none */
 };
 
 struct ledger_mail {
@@ -63,7 +64,10 @@ struct ledger_mail {
     bool warned;           /* a report that was delivered says that it is delayed */
     int64_t warned_ms;
     const struct ledger_take *warned_by;
-    bool notified; /* a non-delivery notification is logged */
+    struct ledger_mail *parent; /* of which this one is made, of the recipient of; NULL: none */
+    struct rcpt_entry *of;
+    const char *reports_to; /* where reports to the sender come to; NULL: to the sender */
+    bool notified;          /* a non-delivery notification is logged */
     int64_t notified_ms;
 };
 
@@ -193,6 +197,19 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
                          const struct rcpt_entry *r);
 /* Is it about this message?  A refused MAIL names its sender only. */
 bool said_is_about(const struct said *s, const struct ledger_mail *m);
+/* ledger_list.c: what is made of a list is there. */
+void list_seen(struct ledger_mail *m);
+/* "forwarded as QID" in what the log says of a recipient; false: it does not say so. */
+bool list_forwarded(const char *said, char qid[32]);
+/* The log says that the list has been sent: made is the queue ID of what was made of it. */
+void list_sent(const struct ledger_mail *m, struct rcpt_entry *r, const char *said);
+/* The log says that the list waits. */
+void list_waits(const struct ledger_mail *m, const struct rcpt_entry *r, const char *said);
+/* May the list be returned for that? */
+bool list_may_bounce(const struct ledger_mail *m, const char *said);
+/* How many bytes the product put before the content of m: its Received fields, and of each list
+ * that the message came through a Delivered-To field.  0: what is there is not that. */
+size_t list_head(struct ledger_mail *m, const char *p, size_t n);
 /* ledger_report.c: a report that a relay host took. */
 void report_taken(struct ledger_take *t, const char *qid);
 bool report_is_due(const struct ledger_mail *m, const struct rcpt_entry *r);

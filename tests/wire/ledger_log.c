@@ -77,6 +77,10 @@ static const char *sent_is_wrong(const struct line *x) {
 
 static void log_sent(struct ledger *l, struct line *x) {
     const struct said *s = x->token;
+    if (x->r->list != NULL) {
+        list_sent(x->m, x->r, x->said);
+        return;
+    }
     const char *why = sent_is_wrong(x);
     if (why != NULL)
         ledger_fail(l, "\"sent\" %s: %s", why, x->text);
@@ -101,10 +105,10 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
                          const struct rcpt_entry *r) {
     const struct ledger_rules *rules = &m->l->rules;
     bool dialogue = s->code == 503 || s->code == 530; /* says nothing of the message */
+    if (s->stage == STAGE_AUTH)                       /* 503 is about the order of commands */
+        return rules->login_bounces && s->code / 100 == 5 && s->code != 503;
     if (s->code / 100 != 5 || (dialogue && road_of_rcpt(m, r).configured))
         return false;
-    if (s->stage == STAGE_AUTH)
-        return rules->login_bounces;
     if ((s->c->crime & (CRIME_EXTRA | CRIME_FEWER)) != 0)
         return true;
     if (!said_is_about(s, m))
@@ -126,9 +130,10 @@ static bool is_own_fault(const char *text, const struct ledger_road *road) {
 static void log_bounced(struct ledger *l, struct line *x) {
     struct ledger_road road = road_of_rcpt(x->m, x->r);
     /* A reply that repeats the login is not shown, nor what it is known by. */
+    bool list = x->r->list != NULL && list_may_bounce(x->m, x->said);
     bool hidden = l->rules.login_bounces && strstr(x->said, "(text withheld: ") != NULL;
     bool good = x->token != NULL ? said_permits_bounce(x->token, x->m, x->r)
-                                 : hidden || is_own_fault(x->said, &road);
+                                 : list || hidden || is_own_fault(x->said, &road);
     if (!good)
         ledger_fail(l, "bounced, and no 5xx was said of it: %s", x->text);
     if (l->rules.soft)
@@ -164,6 +169,8 @@ static void log_deferred(struct ledger *l, const struct line *x) {
     const struct said *s = x->token;
     bool rests = strstr(x->said, "temporarily suspended") != NULL;
     log_unreadable(l, x);
+    if (x->r->list != NULL)
+        list_waits(x->m, x->r, x->said);
     if (x->r->put_off && strstr(x->said, "put off other mail") != NULL)
         ledger_fail(l, "deferred without what was said of the recipient: %s", x->text);
     if (s == NULL || (s->c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) != 0)
@@ -177,7 +184,22 @@ static void log_deferred(struct ledger *l, const struct line *x) {
         ledger_fail(l, "deferred for what was said of another: %s", x->text);
 }
 
+/* The owner of a list is a name that stands for others: what goes on is a report of its own. */
+static bool report_forwarded(struct ledger *l, const struct line *x) {
+    char qid[32];
+    if (strcmp(x->status, "sent") != 0 || !list_forwarded(x->said, qid))
+        return false;
+    if (x->report->over)
+        ledger_fail(l, "a report goes on twice: %s", x->text);
+    x->report->over = true;
+    if (report_by_qid(l, qid) == NULL)
+        report_new(l, qid, x->report->about);
+    return true;
+}
+
 static void log_delivery(struct ledger *l, struct line *x) {
+    if (x->report != NULL && report_forwarded(l, x))
+        return;
     if (x->report != NULL) {
         bool early = x->token != NULL && x->token->stage == STAGE_BODY && !x->token->whole;
         bool trusted = early || (x->token != NULL && cannot_be_told(x->token->c));
@@ -273,6 +295,8 @@ void ledger_log(struct ledger *l, const char *service, const char *text) {
     if (strstr(text, "damaged on disk") != NULL)
         ledger_fail(l, "content that was accepted is not what was written: %s", text);
     if (read_line(l, text, &x)) {
+        if (x.m != NULL)
+            list_seen(x.m);
         if (x.m != NULL && x.m->qid[0] == '\0')
             snprintf(x.m->qid, sizeof x.m->qid, "%s", x.qid);
         log_delivery(l, &x);

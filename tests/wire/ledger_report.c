@@ -103,24 +103,23 @@ static void check_warning(struct ledger *l, struct ledger_mail *m, const struct 
 
 /* What the report has as the whole message, behind Return-Path and our Received field; 0 bytes: it
  * says that it has the header only. */
-static struct bytes original_part(const struct bytes *b) {
+static struct bytes original_part(struct ledger_mail *m, const struct bytes *b) {
     static const char whole[] = "\r\nContent-Type: message/rfc822\r\n", boundary[] = "\r\n--";
     struct bytes out = {0};
-    char qid[32];
     const char *end = b->p + b->n, *p = bytes_find(b->p, b->n, whole), *last = NULL;
     if (p == NULL || (p = bytes_find(p, (size_t)(end - p), "\r\n\r\nReturn-Path: ")) == NULL)
         return out;
     p = bytes_find(p + 4, (size_t)(end - p) - 4, "\r\n") + 2;
-    p += received_field(p, (size_t)(end - p), qid);
+    p += list_head(m, p, (size_t)(end - p));
     for (const char *at = p; (at = bytes_find(at, (size_t)(end - at), boundary)) != NULL; at++)
         last = at;
     bytes_add(&out, p, (size_t)((last == NULL ? end : last) - p));
     return out;
 }
 
-static void check_original(const struct ledger_take *t, const struct ledger_mail *m) {
+static void check_original(const struct ledger_take *t, struct ledger_mail *m) {
     struct ledger *l = t->c->l;
-    struct bytes part = original_part(&t->content);
+    struct bytes part = original_part(m, &t->content);
     char where[600];
     const char *why = part.n == 0 ? NULL
                                   : content_differs(&m->content, part.p, part.n,
@@ -210,7 +209,7 @@ void report_taken(struct ledger_take *t, const char *qid) {
     }
     if (r == NULL)
         r = report_new(l, qid, m);
-    if (strcmp(t->addrs[0], m->sender) != 0)
+    if (strcmp(t->addrs[0], m->reports_to == NULL ? m->sender : m->reports_to) != 0)
         ledger_fail(l, "the report about message %u from <%s> came to <%s>", m->number, m->sender,
                     t->addrs[0]);
     struct ledger_road road = l->rules.road(l->rules.arg, "", t->addrs[0], 0);

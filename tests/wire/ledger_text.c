@@ -32,6 +32,8 @@ char *address_plain(const char *text, const char *origin) {
 
 bool address_numbers(const char *addr, unsigned *mail, unsigned *rcpt) {
     const char *end = strrchr(addr, '@');
+    if (strncmp(addr, "owner-", 6) == 0) /* of a list: reports come there */
+        return false;
     for (const char *p = addr; *p != '\0' && (end == NULL || p < end); p++) {
         int used = 0;
         if (*p == 'm' && isdigit((unsigned char)p[1]) &&

@@ -85,7 +85,8 @@ static const char master_cf[] =
     " -o smtpd_sasl_auth_enable=yes\n"
     "smtp unix - - n - - smtp\n"
     "relay unix - - n - - smtp\n"
-    "lmtp unix - - n - - lmtp\n";
+    "lmtp unix - - n - - lmtp\n"
+    "local unix - n n - - local\n";
 
 static void put_fact(struct sbuf *b, const char *name, const char *value) {
     ipc_put_str(b, str_of(name));

@@ -243,6 +243,8 @@ static struct client_mail draw_mail(struct scene *s) {
         draw_rcpt(d, &m.rcpts[i]);
         if (dice_says(d, 20))
             m.rcpts[i].addr = draw_spelling(d, m.rcpts[i].addr);
+        if (s->lists && dice_says(d, 60))
+            list_draw(s, &m, i);
     }
     return m;
 }
@@ -436,15 +438,18 @@ static void draw_events(struct scene *s) {
 
 /* A disk or a table that is out of order for a while. */
 static void draw_trouble(struct scene *s) {
-    static const char *const tables[] = {"senders", "transport", "passwords"};
+    static const char *const tables[] = {"senders", "transport", "passwords", "aliases"};
     struct dice *d = &s->dice;
     int64_t ms = (int64_t)dice_roll(d, dice_says(d, 50) ? 2000 : 600000);
     if (dice_says(d, 8)) {
         wire_full_disk(s->world, ms, ms + 1 + (int64_t)dice_roll(d, 100000));
         ledger_rules(s->ledger)->fills = true;
     }
-    if (dice_says(d, 8))
-        wire_table_fails(s->world, tables[dice_roll(d, 3)], 1 + (int64_t)dice_roll(d, 200000));
+    if (dice_says(d, s->lists ? 30 : 8)) {
+        wire_table_fails(s->world, tables[s->lists ? 3 : dice_roll(d, 3)],
+                         1 + (int64_t)dice_roll(d, 200000));
+        ledger_rules(s->ledger)->gaps = true;
+    }
 }
 
 static void draw_scene(struct wire_world *w, uint64_t seed) {
@@ -456,6 +461,8 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
     int64_t lifetime_s = dice_says(&d, 30) ? 432000 : 3600;
     struct scene *s = scene_new(w, seed, road, login, limit, lifetime_s, dice_says(&d, 3));
     draw_settings(s);
+    if (dice_says(&d, 20))
+        lists_configure(s);
     if (dice_says(&d, 15))
         wire_slow_disk(w, 1 + (int64_t)dice_roll(&d, 400));
     if (dice_says(&d, 30))
