@@ -121,21 +121,11 @@ static void dialogue_close(struct dialogue *d) {
 
 /* -- a transaction -- */
 
-/* Does an address need SMTPUTF8 (smtputf8_autodetect_classes = sendmail)? */
-static bool submission_is_utf8(const struct submission *s) {
-    bool ascii = addr_is_ascii(str_of(s->from));
-    for (size_t i = 0; i < s->n_rcpts; i++)
-        ascii = ascii && addr_is_ascii(str_of(s->rcpts[i].addr));
-    return !ascii && s->cfg->p.smtputf8_enable;
-}
-
 static int say_mail(struct dialogue *d, const struct submission *s) {
     struct sbuf b = {0};
     sbuf_add_c(&b, "MAIL FROM:<");
     addr_external(&b, str_of(s->from));
     sbuf_add_c(&b, "> BODY=8BITMIME");
-    if (submission_is_utf8(s))
-        sbuf_add_c(&b, " SMTPUTF8");
     if (s->envid != NULL) {
         sbuf_add_c(&b, " ENVID=");
         xtext_encode(&b, str_of(s->envid));

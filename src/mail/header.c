@@ -89,6 +89,8 @@ static bool next_line(struct header_scan *h, struct str content, bool last) {
         return false;
     if (!h->mid_line)
         scan_line(h, str_make(rest.p, n < HEADER_LINE_MAX ? n : HEADER_LINE_MAX), h->at);
+    for (size_t i = 0; i < n && !h->ended && !h->is_utf8; i++)
+        h->is_utf8 = (unsigned char)rest.p[i] >= 0x80;
     h->mid_line = nl < 0;
     h->at += nl < 0 ? n : n + 1;
     return true;

@@ -24,7 +24,8 @@ struct header_scan {
     size_t end;        /* where it ended: offset of the blank line or first body line */
     unsigned received; /* Received: fields */
     bool has_from, has_date, has_message_id, has_to;
-    bool resent; /* there is a Resent- field (RFC 5322 section 3.6.6) */
+    bool is_utf8; /* a field is not in ASCII */
+    bool resent;  /* there is a Resent- field (RFC 5322 section 3.6.6) */
     bool has_resent_from, has_resent_date, has_resent_id;
     struct sbuf message_id; /* value of Message-ID:, trimmed, at most HEADER_ID_MAX bytes */
     bool in_message_id;     /* the current field is Message-ID: (it may be folded) */

@@ -138,6 +138,20 @@ static void missing_fields(void *arg, struct header_scan *h, struct sbuf *add) {
 
 /* -- into the spool -- */
 
+/* What the mail is known to need of every host that it goes to.  As Postfix detects it: by
+ * addresses and header fields, from where smtputf8_autodetect_classes says. */
+static uint32_t utf8_flags(const struct session *s) {
+    const struct transaction *tx = s->tx;
+    struct str classes = str_of(s->cfg->p.smtputf8_autodetect_classes);
+    bool detects = list_has_word(classes, "all") ||
+                   list_has_word(classes, s->client.local ? "sendmail" : "smtpd");
+    bool utf8 = s->intake->hdr.is_utf8 || !addr_is_ascii(transaction_sender(tx));
+    for (size_t i = 0; i < tx->n_rcpts && detects && !utf8; i++)
+        utf8 = !addr_is_ascii(transaction_rcpt_addr(tx, &tx->rcpts[i]));
+    return (s->intake->hdr.is_utf8 ? ENV_UTF8_HEADER : 0U) |
+           (detects && utf8 && s->p->smtputf8_enable ? ENV_SMTPUTF8 : 0U);
+}
+
 static struct envelope *make_envelope(const struct session *s, uint64_t size) {
     const struct transaction *tx = s->tx;
     const struct content_in *in = &s->intake->in;
@@ -149,18 +163,19 @@ static struct envelope *make_envelope(const struct session *s, uint64_t size) {
                                  str_make(tx->texts.p + r->orcpt_at, r->orcpt_n), r->notify};
     }
     client_text(&s->client, &from);
-    struct envelope t = {
-        .id = tx->id,
-        .arrival_us = tx->arrival_us,
-        .size = size,
-        .flags = tx->flags | (in->has_8bit ? ENV_8BIT : 0U) | (in->has_dots ? ENV_DOTS : 0U) |
-                 (in->has_long ? ENV_LONG_LINES : 0U) | (s->client.local ? ENV_LOCAL : 0U),
-        .sender = transaction_sender(tx),
-        .envid = sbuf_str(&tx->envid),
-        .client = sbuf_str(&from),
-        .sasl_user = str_of(s->sasl_user == NULL ? "" : s->sasl_user),
-        .rcpts = rcpts,
-        .n_rcpts = (uint32_t)tx->n_rcpts};
+    struct envelope t = {.id = tx->id,
+                         .arrival_us = tx->arrival_us,
+                         .size = size,
+                         .flags = tx->flags | (in->has_8bit ? ENV_8BIT : 0U) |
+                                  (in->has_dots ? ENV_DOTS : 0U) |
+                                  (in->has_long ? ENV_LONG_LINES : 0U) |
+                                  (s->client.local ? ENV_LOCAL : 0U) | utf8_flags(s),
+                         .sender = transaction_sender(tx),
+                         .envid = sbuf_str(&tx->envid),
+                         .client = sbuf_str(&from),
+                         .sasl_user = str_of(s->sasl_user == NULL ? "" : s->sasl_user),
+                         .rcpts = rcpts,
+                         .n_rcpts = (uint32_t)tx->n_rcpts};
     memcpy(t.qid, tx->qid, sizeof t.qid);
     struct envelope *e = envelope_make(&t);
     free(rcpts);
@@ -258,7 +273,7 @@ static bool refuse_content(struct session *s) {
                                               : "451 4.3.0 Error: queue file write error");
     else if (in->too_big)
         transaction_reject(s, "END-OF-MESSAGE", "552 5.3.4 Error: message file too big");
-    else if (in->hdr.received > (unsigned)s->cfg->p.hopcount_limit)
+    else if (in->hdr.received >= (unsigned)s->cfg->p.hopcount_limit)
         transaction_reject(s, "END-OF-MESSAGE", "554 5.4.0 Error: too many hops");
     else
         return false;

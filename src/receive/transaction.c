@@ -26,9 +26,11 @@ static struct str pending_addr(const struct transaction *tx) {
     return transaction_rcpt_addr(tx, &tx->pending);
 }
 
-/* May addresses be more than ASCII?  As in Postfix, undeclared too, unless strict_smtputf8. */
+/* May addresses be more than ASCII?  As in Postfix, undeclared too, unless strict_smtputf8; whether
+ * mail of sendmail needs it is found when it is there. */
 static bool takes_utf8(const struct session *s) {
-    return (s->tx->flags & ENV_SMTPUTF8) != 0 || !s->p->smtputf8_enable || !s->p->strict_smtputf8;
+    return s->client.local || (s->tx->flags & ENV_SMTPUTF8) != 0 || !s->p->smtputf8_enable ||
+           !s->p->strict_smtputf8;
 }
 
 static struct transaction *transaction_new(void) {

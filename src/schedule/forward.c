@@ -146,7 +146,7 @@ static bool has_too_many_hops(const struct msg *m, struct str content) {
     struct header_scan h = {0};
     header_scan(&h, content, false);
     header_scan_free(&h);
-    return h.received >= (unsigned)m->s->cfg->p.hopcount_limit;
+    return h.received + 1 >= (unsigned)m->s->cfg->p.hopcount_limit;
 }
 
 /* ORCPT of what goes on: that of the recipient, but for a list, whose addresses have their own. */
