@@ -21,6 +21,8 @@
 /* An orderly stop lets deliveries end that are past their last dot. */
 #define STOP_S  60
 #define LOOK_MS 100
+/* The most that posthouse reload waits for an answer. */
+#define RELOAD_MOST_S 86400
 
 struct postfix_run {
     const char *dir; /* the configuration directory */
@@ -96,8 +98,11 @@ static int postfix_stop(const struct postfix_run *run) {
 }
 
 /* Has the daemon read its configuration again; NULL, or what went wrong. */
-static const char *reload_failure(const struct config *cfg) {
-    int rc = ask_reload(cfg->p.queue_directory);
+static const char *reload_failure(const struct config *cfg, long wait_s) {
+    int rc = ask_reload(cfg->p.queue_directory, wait_s);
+    if (rc == -ETIMEDOUT)
+        return "the daemon is busy and has not answered yet; it was asked, and its log will say "
+               "whether it has reloaded or refused to";
     if (rc == -ESRCH)
         return "no daemon is running";
     if (rc == -EINVAL)
@@ -109,18 +114,20 @@ static int postfix_reload(const struct postfix_run *run) {
     if (postfix_master(run) <= 0)
         return postfix_not_running(run);
     fputs(SCRIPT "refreshing the Postfix mail system\n", stderr);
-    const char *failure = reload_failure(run->cfg);
+    const char *failure = reload_failure(run->cfg, ASK_RELOAD_S);
     return failure == NULL ? 0 : postfix_fatal("cannot reload", failure);
 }
 
 int cli_reload(const char *dir, int argc, char **argv) {
-    (void)argv;
-    if (argc != 1) {
-        fputs("usage: posthouse reload\n", stderr);
+    uint64_t wait_s = ASK_RELOAD_S;
+    bool waits = argc == 3 && strcmp(argv[1], "--wait") == 0 && str_u64(str_of(argv[2]), &wait_s) &&
+                 wait_s > 0 && wait_s <= RELOAD_MOST_S;
+    if (argc != 1 && !waits) {
+        fputs("usage: posthouse reload [--wait SECONDS]\n", stderr);
         return EX_USAGE_;
     }
     struct config *cfg = cli_config("posthouse", dir);
-    const char *failure = cfg == NULL ? NULL : reload_failure(cfg);
+    const char *failure = cfg == NULL ? NULL : reload_failure(cfg, (long)wait_s);
     if (failure != NULL)
         fprintf(stderr, "posthouse: cannot reload: %s\n", failure);
     int rc = cfg == NULL || failure != NULL;

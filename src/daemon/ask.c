@@ -22,7 +22,6 @@
 #define TAKE_UP_MS     5000
 #define LOOK_MS        20
 #define LINE_MAX_BYTES (16U << 20) /* of an answer: the relay's process is not believed */
-#define RELOAD_S       30          /* an answer to a reload; it comes when the tables are open */
 
 int ask_connect(const char *dir, const char *name) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -134,15 +133,15 @@ static bool is_supervisor(int fd) {
            (peer.uid == 0 || peer.uid == geteuid());
 }
 
-int ask_reload(const char *queue_directory) {
+int ask_reload(const char *queue_directory, long wait_s) {
     char answer[64] = "";
-    struct timeval most = {.tv_sec = RELOAD_S};
+    struct timeval most = {.tv_sec = wait_s};
     int fd = ask_connect(queue_directory, RELOAD_SOCKET);
     if (fd < 0)
         return fd == -ENOENT || fd == -ECONNREFUSED ? -ESRCH : fd;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
     ssize_t n = is_supervisor(fd) ? read(fd, answer, sizeof answer - 1) : 0;
-    int rc = n < 0 ? -errno : n == 0 ? -EPERM : -EINVAL;
+    int rc = n == 0 ? -EPERM : n > 0 ? -EINVAL : errno == EAGAIN ? -ETIMEDOUT : -errno;
     if (strcmp(answer, RELOAD_DONE "\n") == 0)
         rc = 0;
     close(fd);
@@ -152,6 +151,8 @@ int ask_reload(const char *queue_directory) {
 int ask_take_up(const char *queue_directory, unsigned uses, char **why) {
     int64_t end = clock_mono_ms() + TAKE_UP_MS;
     bool reloaded = false;
+    const char *left = "the running daemon does not use it: it was not reloaded, or refused to "
+                       "(posthouse check says why)";
     do {
         struct ask_end now = {0};
         int rc = ask_daemon(queue_directory, "{\"cmd\": \"forget\"}", NULL, NULL, &now, why);
@@ -162,12 +163,15 @@ int ask_take_up(const char *queue_directory, unsigned uses, char **why) {
         *why = NULL;
         if (none || (rc == 0 && (now.uses & uses) == uses))
             return reloaded && !none ? 1 : 0;
-        if (!reloaded && ask_reload(queue_directory) < 0)
+        rc = reloaded ? 0 : ask_reload(queue_directory, ASK_RELOAD_S);
+        if (rc == -ETIMEDOUT)
+            left = "the running daemon was asked to reload, and has not answered yet; its log will "
+                   "say whether it has";
+        if (rc < 0)
             break;
         reloaded = true;
         usleep(LOOK_MS * 1000);
     } while (clock_mono_ms() < end);
-    *why = mem_strdup("the running daemon does not use it: it was not reloaded, or refused to "
-                      "(posthouse check says why)");
+    *why = mem_strdup(left);
     return -ETIMEDOUT;
 }

@@ -31,10 +31,12 @@ int ask_connect(const char *dir, const char *name);
 int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
                struct ask_end *end, char **why);
 
+#define ASK_RELOAD_S 30 /* in which a daemon whose processes hang has reloaded, too */
 /* Has the daemon whose queue_directory that is read its configuration again, and waits until it
- * has. -ESRCH: none runs; -EPERM, -EACCES: this user may not ask; -EINVAL: the configuration has
- * errors and the old one stays in use. */
-int ask_reload(const char *queue_directory);
+ * has, for at most wait_s seconds. -ESRCH: none runs; -EPERM, -EACCES: this user may not ask;
+ * -EINVAL: the configuration has errors and the old one stays in use; -ETIMEDOUT: it was asked, and
+ * does so when it can. */
+int ask_reload(const char *queue_directory, long wait_s);
 
 /* Something was written: it counts from the next message on when this returns.  What the daemon
  * remembers is forgotten; if its configuration is older than what was written to (uses: enum

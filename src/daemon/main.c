@@ -44,8 +44,10 @@
 /* What keeps clients out although both children are ready, a full disk or a program that took a
  * port meanwhile, passes: that is seen after so long. */
 #define SERVE_AGAIN_MS 10000
-/* A child that has not taken a message after so long is killed: it hangs. */
-#define SEND_MS 20000
+/* A child that has not taken a message after so long is killed: it hangs.  The time is for all
+ * messages of one turn, to both children; a healthy one has SEND_LEAST_MS in any case. */
+#define SEND_MS       20000
+#define SEND_LEAST_MS 2000
 /* What hangs at a stop is killed after so long; the lookup process, which has nothing to finish
  * once the relay has gone, sooner. */
 #define STOP_KILL_MS   15000
@@ -64,6 +66,7 @@ struct child {
     int chan;       /* -1: none */
     bool ready;     /* it has said so */
     bool silent;    /* nothing more is to be read from it */
+    bool lost;      /* it did not take a message, and was killed */
     unsigned fails; /* how often it ended before it was ready, since it was last */
     int64_t started_ms;
     int64_t again_ms; /* not started again before */
@@ -83,6 +86,7 @@ static struct {
     struct listen_set set;
     int reload;             /* reload.sock; -1: not yet */
     bool reload_due;        /* SIGHUP asked for one */
+    int64_t send_until_ms;  /* messages of this turn are waited for so long */
     bool started;           /* both children have been ready once: the start is over */
     bool serving;           /* the relay has the listening sockets */
     int64_t serve_again_ms; /* clients could not be let in: not tried again before */
@@ -267,20 +271,23 @@ static void child_begin(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* No message waits for a child that hangs longer than that, in either direction; ms is not 0. */
-static void chan_bound(int fd, int64_t ms) {
-    struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) < 0)
+/* No message of a child that hangs is waited for longer than that. */
+static void chan_bound(int fd) {
+    struct timeval tv = {.tv_sec = SEND_MS / 1000};
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) < 0)
         log_warn("master", "setsockopt: %s", strerror(errno));
 }
 
 /* What a child was to be told did not go out, or not whole: it is of no more use, and is started
  * again when it has ended. */
 static void child_send(struct child *c, struct str msg, const int *fds, size_t n) {
-    int rc = c->pid > 0 ? ipc_send(c->chan, msg, fds, n) : 0;
+    int64_t until_ms = clock_mono_ms() + SEND_LEAST_MS;
+    if (until_ms < sup.send_until_ms)
+        until_ms = sup.send_until_ms;
+    int rc = c->pid <= 0 || c->lost ? 0 : ipc_send_until(c->chan, msg, fds, n, until_ms);
     if (rc == 0)
         return;
+    c->lost = true;
     log_warn("master", "cannot reach the %s process: %s; it is killed", c->name, strerror(-rc));
     kill(c->pid, SIGKILL);
 }
@@ -318,9 +325,9 @@ static bool spawn(struct child *c, const int *lookups) {
     if (c->chan >= 0)
         close(c->chan);
     c->chan = chan[0];
-    chan_bound(c->chan, SEND_MS);
+    chan_bound(c->chan);
     c->pid = pid;
-    c->ready = c->silent = false;
+    c->ready = c->silent = c->lost = false;
     c->started_ms = clock_mono_ms();
     return true;
 }
@@ -487,7 +494,7 @@ static void stop_child(struct child *c, int64_t ms) {
     int64_t until_ms = clock_mono_ms() + ms;
     if (c->pid <= 0)
         return;
-    chan_bound(c->chan, ms);
+    sup.send_until_ms = until_ms;
     tell(c, SUP_STOP, NULL);
     if (child_ends(c, until_ms))
         return;
@@ -820,6 +827,7 @@ _Noreturn static void supervise(void) {
     int sfd = signalfd(-1, &sup.mask, SFD_CLOEXEC);
     struct signalfd_siginfo si;
     for (;;) {
+        sup.send_until_ms = clock_mono_ms() + SEND_MS;
         if (sup.reload_due && !relay_begins()) {
             sup.reload_due = false;
             sup_reload();
@@ -835,6 +843,7 @@ _Noreturn static void supervise(void) {
         most_ms = sooner_ms(most_ms, wait_ms > 0 ? wait_ms : -1);
         if (poll(p, 4, most_ms) <= 0)
             continue;
+        sup.send_until_ms = clock_mono_ms() + SEND_MS;
         if (p[2].revents != 0)
             child_says(&sup.relay);
         if (p[3].revents != 0)

@@ -6,9 +6,12 @@
 #include "util/ipc.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "util/clock.h"
 
 size_t ipc_begin(struct sbuf *b, uint32_t type, uint32_t tag) {
     size_t at = b->n;
@@ -85,14 +88,24 @@ int ipc_peek(struct str buf, struct ipc_head *head, struct str *fields) {
     return 1;
 }
 
-int ipc_send(int fd, struct str msg, const int *fds, size_t n_fds) {
+/* Waits until fd may take more; for ever where until_ms is negative. */
+static int ipc_wait(int fd, int64_t until_ms) {
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int64_t left_ms = until_ms < 0 ? -1 : until_ms - clock_mono_ms();
+    if (until_ms >= 0 && left_ms <= 0)
+        return -ETIMEDOUT;
+    return poll(&p, 1, (int)left_ms) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int ipc_send_until(int fd, struct str msg, const int *fds, size_t n_fds, int64_t until_ms) {
     union {
         char buf[CMSG_SPACE(64 * sizeof(int))];
         struct cmsghdr align;
     } ctl;
     if (n_fds > 64)
         return -EINVAL;
-    while (msg.n > 0) {
+    int rc = 0;
+    while (msg.n > 0 && rc == 0) {
         struct iovec iov = {(void *)(uintptr_t)msg.p, msg.n};
         struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
         if (n_fds > 0) {
@@ -105,15 +118,21 @@ int ipc_send(int fd, struct str msg, const int *fds, size_t n_fds) {
             c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
             memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
         }
-        ssize_t n = sendmsg(fd, &mh, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = sendmsg(fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno == EAGAIN)
+            rc = ipc_wait(fd, until_ms);
+        else if (n < 0 && errno != EINTR)
+            rc = -errno;
         if (n < 0)
-            return -errno;
+            continue;
         n_fds = 0; /* the descriptors went with the first bytes */
         msg = str_from(msg, (size_t)n);
     }
-    return 0;
+    return rc;
+}
+
+int ipc_send(int fd, struct str msg, const int *fds, size_t n_fds) {
+    return ipc_send_until(fd, msg, fds, n_fds, -1);
 }
 
 static void take_fds(struct msghdr *mh, int *fds, size_t max_fds, size_t *n_fds) {

@@ -43,6 +43,8 @@ int ipc_peek(struct str buf, struct ipc_head *head, struct str *fields);
 
 /* Blocking: sends a whole message, with n_fds descriptors (SCM_RIGHTS).  Negative errno. */
 int ipc_send(int fd, struct str msg, const int *fds, size_t n_fds);
+/* The same until then, by clock_mono_ms; -ETIMEDOUT: a part of it may have gone out. */
+int ipc_send_until(int fd, struct str msg, const int *fds, size_t n_fds, int64_t until_ms);
 /* Blocking: receives one message into buf (reset first); up to max_fds descriptors are stored,
  * *n_fds says how many.  -EPIPE when the peer is gone. */
 int ipc_recv(int fd, struct sbuf *buf, struct ipc_head *head, struct str *fields, int *fds,

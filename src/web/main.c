@@ -202,7 +202,7 @@ static void web_prepare(struct web *w, struct config *cfg, const char *dir, bool
     confine_web(cfg);
     log_start();
     if (made)
-        ask_reload(cfg->p.queue_directory);
+        ask_reload(cfg->p.queue_directory, ASK_RELOAD_S);
 }
 
 /* Before any thread, so that none takes one while the main thread is busy with another. */

@@ -161,9 +161,14 @@ def test_a_reload_does_not_hold_up_a_start():
         (p.dir / "maillog").rename(p.dir / "maillog.1")
         p.proc.send_signal(signal.SIGUSR1)  # the supervisor does its other work
         wait_for((p.dir / "maillog").exists)
+        r = p.run("reload", "--wait", "1")
+        assert r.returncode == 1 and r.stderr == ("posthouse: cannot reload: the daemon is busy and has not answered yet; it was asked, "
+                                                  "and its log will say whether it has reloaded or refused to\n")
         asked = subprocess.Popen([str(POSTHOUSE), "-c", str(p.dir), "reload"], env=p.env())
         os.kill(relay, signal.SIGCONT)
         p.wait_log("reload -- configuration", count=2)
+        for wrong in (["--wait"], ["--wait", "0"], ["--wait", "x"], ["now"], ["--wait", "1", "2"]):
+            assert p.run("reload", *wrong).returncode == 64
         assert asked.wait(30) == 0 and p.log().index("daemon started") < p.log().index("reload -- ")
         assert p.send().startswith("250 2.0.0") and p.child("relay") == relay
     finally:

@@ -292,6 +292,27 @@ static void *other_end(void *arg) {
 }
 
 /* Signals in the middle of either are nothing. */
+/* A peer that does not read is waited for no longer than is said, though a part went out. */
+static void test_ipc_until(void **state) {
+    int s[2];
+    struct sbuf b = {0};
+    char *text = mem_zalloc(4U << 20);
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    size_t at = ipc_begin(&b, 1, 0);
+    ipc_put_str(&b, str_make(text, 4U << 20));
+    ipc_end(&b, at);
+    assert_int_equal(ipc_send_until(s[0], sbuf_str(&b), NULL, 0, clock_mono_ms() + 20), -ETIMEDOUT);
+    assert_true(recv(s[1], text, 4U << 20, MSG_DONTWAIT) > 0);
+    sbuf_reset(&b);
+    ipc_end(&b, ipc_begin(&b, 1, 0));
+    assert_int_equal(ipc_send_until(s[0], sbuf_str(&b), NULL, 0, 0), 0); /* there is room */
+    close(s[0]);
+    close(s[1]);
+    sbuf_free(&b);
+    free(text);
+}
+
 static void test_ipc_signals(void **state) {
     struct sigaction on = {.sa_handler = on_alarm}, old;
     struct itimerval often = {{0, 5000}, {0, 5000}}, never = {{0, 0}, {0, 0}};
@@ -487,6 +508,7 @@ int main(void) {
         cmocka_unit_test(test_ipc),
         cmocka_unit_test(test_ipc_fds),
         cmocka_unit_test(test_ipc_errors),
+        cmocka_unit_test(test_ipc_until),
         cmocka_unit_test(test_ipc_signals),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_lower_case),
