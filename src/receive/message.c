@@ -52,6 +52,17 @@ static void add_tls(const struct session *s, struct sbuf *b) {
         sbuf_printf(b, "\t(Authenticated sender: %s)\r\n", s->sasl_user);
 }
 
+/* One recipient is named; several need not know of each other. */
+static void add_for(const struct transaction *tx, struct sbuf *b) {
+    if (tx->n_rcpts != 1) {
+        sbuf_add_c(b, ";\r\n\t");
+        return;
+    }
+    sbuf_add_c(b, "\r\n\tfor <");
+    addr_external(b, transaction_rcpt_addr(tx, &tx->rcpts[0]));
+    sbuf_add_c(b, ">; ");
+}
+
 /* Postfix's Received: header field. */
 static void add_received(const struct session *s, struct sbuf *b) {
     const struct transaction *tx = s->tx;
@@ -60,6 +71,9 @@ static void add_received(const struct session *s, struct sbuf *b) {
     if (c->local) {
         sbuf_printf(b, "Received: by %s (%s, from userid %u)\r\n\tid %s; ", p->myhostname,
                     p->mail_name, c->uid, tx->qid);
+    } else if (s->p->smtpd_hide_client_session) {
+        sbuf_printf(b, "Received: by %s (%s) id %s", p->myhostname, p->mail_name, tx->qid);
+        add_for(tx, b);
     } else {
         sbuf_printf(b, "Received: from %s (%s [%s%s])\r\n",
                     s->helo == NULL ? client_name(c) : s->helo, client_name(c),
@@ -67,13 +81,7 @@ static void add_received(const struct session *s, struct sbuf *b) {
         add_tls(s, b);
         sbuf_printf(b, "\tby %s (%s) with %s id %s", p->myhostname, p->mail_name, protocol_name(s),
                     tx->qid);
-        if (tx->n_rcpts == 1) {
-            sbuf_add_c(b, "\r\n\tfor <");
-            addr_external(b, transaction_rcpt_addr(tx, &tx->rcpts[0]));
-            sbuf_add_c(b, ">; ");
-        } else {
-            sbuf_add_c(b, ";\r\n\t");
-        }
+        add_for(tx, b);
     }
     clock_add_rfc5322(b, tx->arrival_us);
     sbuf_add_c(b, "\r\n");

@@ -1,11 +1,17 @@
 """postconf -e, -X and -#: main.cf afterwards, exit status and standard output, beside Debian's."""
 import os
+import re
 import shutil
+import sys
 import subprocess
 
 import pytest
 
+import pair
 from kit import BUILD
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "e2e"))
+import test_unread  # noqa: E402
 
 MAIN = """# head comment
 a_one = 1
@@ -59,6 +65,16 @@ def test_postconf_edits_like_postfix(tmp_path, args):
     assert ours == theirs
     # Postfix makes the file anew, readable by everybody.
     assert (tmp_path / "ours" / "main.cf").stat().st_mode & 0o777 == 0o640
+
+
+def test_every_parameter_of_this_postfix_has_its_verdict():
+    out = subprocess.run([*pair.INSIDE, "postconf", "-d"], capture_output=True, text=True, check=True).stdout
+    rows = dict(re.findall(r"^([\w-]+) =[ ]*(.*)$", out, re.M))
+    assert len(rows) > 900 and test_unread.without_verdict(rows) == []
+    refused = {name: idle.split("|") for kind, name, idle, *_ in test_unread.table() if kind == "refused" and name in rows}
+    assert {name: rows[name] for name, idle in refused.items() if rows[name] not in idle} == {}
+    if pair.VERSION >= (3, 10):
+        assert {name: rows[name] for name in test_unread.LATER} == test_unread.LATER
 
 
 def test_two_edits_at_once_lose_none(tmp_path):

@@ -4,7 +4,7 @@ import re
 import socket
 
 import pytest
-from kit import Client, Dns, FakeRelay, Posthouse, make_cert, wait_for
+from kit import Client, Dns, FakeRelay, Posthouse, free_port, make_cert, wait_for
 from test_auth import FakeDovecot, fake_main
 
 FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
@@ -241,6 +241,21 @@ def test_passwords_that_are_none(dns):
     with Posthouse(main + "smtpd_sasl_security_options = noplaintext\n", dns=dns) as p, p.client() as c:
         assert "AUTH" not in c.ehlo
     db.stop()
+
+
+def test_a_submission_service_says_nothing_of_its_clients(dns):
+    """The Received field of Postfix 3.10, for one recipient and for several; other services tell."""
+    port = free_port()
+    with FakeRelay() as relay, server(dns, relay, "mynetworks = 127.0.0.0/8\n", master=f"127.0.0.1:{port} inet n - n - - smtpd "
+                                      "-o smtpd_hide_client_session=yes\n") as p:
+        for n, (to, how) in enumerate(((port, ["b@y.example"]), (port, ["b@y.example", "c@y.example"]), (p.port, ["b@y.example"]))):
+            with Client(to) as c:
+                assert c.mail("a@x.example", how, content=f"X-Case: {n}-\r\n\r\n").startswith("250")
+        date = rb"\w{3}, +\d+ \w{3} \d{4} [\d:]{8} [+-]\d{4} \(\w+\)\r\n"
+        top = rb"Received: by mta\.example \(Post\w+\) id \w+"
+        for n, rest in enumerate((rb"\r\n\tfor <b@y\.example>; ", rb";\r\n\t")):
+            assert re.match(top + rest + date + b"X-Case", relay.wait_mail(b"%d-" % n)["content"])
+        assert relay.wait_mail(b"2-")["content"].startswith(b"Received: from client.example (")
 
 
 def test_a_clients_name_that_was_not_found_is_asked_for_again(tmp_path):
