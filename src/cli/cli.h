@@ -45,6 +45,8 @@ int cli_admin(const char *dir, int argc, char **argv);
 int cli_explain(const char *dir, int argc, char **argv);
 int cli_test(const char *dir, int argc, char **argv);
 
+/* Prints a line {"name": "value"}, as Postfix 3.11 does with -j. */
+void cli_print_pair(struct str name, struct str value);
 /* The configuration directory: dir, else MAIL_CONFIG, else /etc/posthouse. */
 const char *cli_dir(const char *dir);
 /* Loads it; NULL after saying why. */

@@ -19,6 +19,17 @@ const char *cli_dir(const char *dir) {
     return dir != NULL ? dir : env != NULL ? env : "/etc/posthouse";
 }
 
+void cli_print_pair(struct str name, struct str value) {
+    struct sbuf b = {0};
+    sbuf_add_ch(&b, '{');
+    sbuf_add_json(&b, name);
+    sbuf_add_c(&b, ": ");
+    sbuf_add_json(&b, value);
+    sbuf_add_ch(&b, '}');
+    puts(b.p);
+    sbuf_free(&b);
+}
+
 struct config *cli_config(const char *who, const char *dir) {
     char *full = realpath(cli_dir(dir), NULL);
     if (full == NULL) {

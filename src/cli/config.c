@@ -14,8 +14,9 @@
 #include "util/mem.h"
 
 struct show {
-    bool set_only, defaults, no_name, expand;
-    bool list; /* of all: what is a secret or may have one within is hidden */
+    bool set_only, defaults, no_name, expand, json;
+    bool quiet; /* no warnings */
+    bool list;  /* of all: what is a secret or may have one within is hidden */
 };
 
 static const char *raw_value(const struct config *c, const char *name, bool defaults) {
@@ -41,12 +42,15 @@ static bool print_value(const struct config *c, const char *name, const struct s
     const char *raw = raw_value(c, name, s->defaults);
     char *text = raw != NULL && s->expand ? config_value(c, name, NULL) : NULL;
     if (raw == NULL) {
-        fprintf(stderr, "postconf: warning: %s: unknown parameter\n", name);
+        if (!s->quiet)
+            fprintf(stderr, "postconf: warning: %s: unknown parameter\n", name);
         return false;
     }
     char *v = s->list ? without_secret(name, text != NULL ? text : raw)
                       : mem_strdup(text != NULL ? text : raw);
-    if (s->no_name)
+    if (s->json)
+        cli_print_pair(str_of(name), str_of(v));
+    else if (s->no_name)
         printf("%s\n", v);
     else
         printf("%s =%s%s\n", name, v[0] == '\0' ? "" : " ", v);
@@ -141,11 +145,12 @@ static void print_man(void) {
 }
 
 static int config_usage(void) {
-    fputs(
-        "usage: posthouse config [-n] [-d] [-h] [-x] [NAME …]  (-n set only, -d defaults, -h "
-        "values only, -x expanded); -e NAME=VALUE …, -X NAME … or -# NAME … to change main.cf; or "
-        "-U: every name of Postfix's and what becomes of it\n",
-        stderr);
+    fputs("usage: posthouse config [-n] [-d] [-h|-j] [-q] [-x] [NAME …]  (-n set only, -d "
+          "defaults, -h "
+          "values only, -j JSON, -q without warnings, -x expanded); -e NAME=VALUE …, -X NAME … or "
+          "-# NAME … to change main.cf; or "
+          "-U: every name of Postfix's and what becomes of it\n",
+          stderr);
     return EX_USAGE_;
 }
 
@@ -153,7 +158,7 @@ int cli_postconf(const char *dir, int argc, char **argv) {
     struct show s = {0};
     int opt, edit = 0;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:ndhxeX#DRU")) != -1) {
+    while ((opt = getopt(argc, argv, "c:ndhjqxeX#DRU")) != -1) {
         switch (opt) {
         case 'c':
             dir = optarg;
@@ -166,6 +171,12 @@ int cli_postconf(const char *dir, int argc, char **argv) {
             break;
         case 'h':
             s.no_name = true;
+            break;
+        case 'j':
+            s.json = true;
+            break;
+        case 'q':
+            s.quiet = true;
             break;
         case 'x':
             s.expand = true;
@@ -191,7 +202,9 @@ int cli_postconf(const char *dir, int argc, char **argv) {
     }
     if (edit == 0 && optind < argc && strchr(argv[optind], '=') != NULL)
         edit = 'e'; /* "postconf NAME=VALUE" */
-    if (edit == '?' || (edit != 0 && (s.set_only || s.defaults || s.no_name || s.expand)))
+    if (edit == '?' ||
+        (edit != 0 && (s.set_only || s.defaults || s.no_name || s.expand || s.json)) ||
+        (s.json && s.no_name))
         return config_usage();
     if (edit != 0)
         return config_edit(dir, (char)edit, argc - optind, argv + optind);

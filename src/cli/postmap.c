@@ -236,17 +236,6 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
     return 0;
 }
 
-static void print_pair_json(struct str key, struct str value) {
-    struct sbuf b = {0};
-    sbuf_add_ch(&b, '{');
-    sbuf_add_json(&b, key);
-    sbuf_add_c(&b, ": ");
-    sbuf_add_json(&b, value);
-    sbuf_add_ch(&b, '}');
-    puts(b.p);
-    sbuf_free(&b);
-}
-
 static void print_pair(const struct options *o, struct str key, struct str value) {
     printf("%.*s%s\t%.*s\n", STR_FMT(key), o->alias ? ":" : "", STR_FMT(value));
 }
@@ -261,7 +250,7 @@ static int postmap_ask(struct map *m, struct str key, bool with_key, const struc
         postmap_fatal("table %s: value is not base64: key %s", m->spec, str_dup(key));
     struct str value = o->files ? sbuf_str(&plain) : sbuf_str(&v);
     if (rc == MAP_FOUND && o->json)
-        print_pair_json(key, value);
+        cli_print_pair(key, value);
     else if (rc == MAP_FOUND && with_key)
         print_pair(o, key, value);
     else if (rc == MAP_FOUND)
@@ -324,7 +313,7 @@ static int postmap_print_pair(void *arg, struct str key, struct str value) {
     if (o->files)
         value = sbuf_str(&plain);
     if (o->json)
-        print_pair_json(key, value);
+        cli_print_pair(key, value);
     else
         print_pair(o, key, value);
     sbuf_free(&plain);
@@ -493,6 +482,6 @@ int cli_postmap(const char *dir, int argc, char **argv) {
 int cli_postalias(const char *dir, int argc, char **argv) {
     struct options o = {.dir = dir, .alias = true};
     postmap_who = "postalias";
-    return postmap_run(&o, "Nc:d:finopq:rsuvw", "[-Nfinoprsuvw] [-c config_dir] [-d key] [-q key]",
+    return postmap_run(&o, "Nc:d:fijnopq:rsuvw", "[-Nfinoprsuvw] [-c config_dir] [-d key] [-q key]",
                        argc, argv);
 }

@@ -1,4 +1,5 @@
 """main.cf and master.cf in Postfix's syntax; posthouse config and check."""
+import json
 import os
 import pathlib
 import re
@@ -345,6 +346,12 @@ def test_a_listing_hides_passwords(tmp_path):
                 assert "s3cret" not in out and "acc_dbname = vmail" in out and "acc_password = (hidden)" in out
                 assert re.search("^smtp_sasl_password_maps = inline:\\(hidden\\), hash:/", out, re.M)
         assert p.run("-h", "acc_password", face="postconf").stdout == "s3cret1\n"
+        objects = [json.loads(line) for line in p.run("-jn", face="postconf").stdout.splitlines()]
+        assert {name: value for o in objects for name, value in o.items()}["acc_password"] == "(hidden)"
+        assert p.run("-j", "acc_password", face="postconf").stdout == '{"acc_password": "s3cret1"}\n'
+        assert p.run("-jh", face="postconf").returncode == p.run("-j", "-e", "x=1", face="postconf").returncode == 64
+        unknown = p.run("-q", "no_such_name", face="postconf")
+        assert (unknown.returncode, unknown.stdout + unknown.stderr) == (1, "")
 
 
 UNKEPT = {

@@ -216,6 +216,7 @@ def test_message_and_file_values(box):
     assert ours.stdout == theirs.stdout
     box.postmap(f"hash:{box.dir}/src", check=False)
     assert '{"alpha": "one"}' in box.postmap("-j", "-s", f"hash:{box.dir}/src").stdout
+    assert box.postmap("-j", "-q", "alpha", f"hash:{box.dir}/src").stdout == '{"alpha": "one"}\n'
 
 
 # -- tables made of tables, tables behind sockets, names in main.cf --
@@ -566,6 +567,7 @@ def test_postalias_like_postfix(box, type_):
     r = box.run("-i", table, face="postalias", stdin="new: n1,n2\ndup: three\n")
     assert r.returncode == 0 and 'duplicate entry: "dup"' in r.stderr
     assert box.run("-q", "new", table, face="postalias").stdout == "n1, n2\n"
+    assert box.run("-j", "-q", "new", table, face="postalias").stdout == '{"new": "n1, n2"}\n'
     theirs, ours = alias_both(box, "postalias", "regexp:/x")
     assert (ours.returncode, said(ours)) == (theirs.returncode, said(theirs))
 
