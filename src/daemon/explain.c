@@ -28,10 +28,13 @@ struct explain {
     char *sender, *rcpt;
     char *via; /* a relay host to test; NULL: what the rules say */
     bool connect, any_rcpt;
-    struct alias_result alias; /* what the recipient stands for, when it is an alias */
-    size_t next;               /* of its addresses */
-    bool failed;               /* one of them would not be delivered */
-    struct config *cfg;        /* reference */
+    struct alias_result alias;  /* what the recipient stands for, when it is an alias */
+    struct alias_groups groups; /* likewise: its addresses, with their senders */
+    uint32_t group;             /* of the address that is shown */
+    uint32_t next;              /* the one behind it, in its group */
+    uint32_t shown;             /* addresses of all groups */
+    bool failed;                /* one of them would not be delivered */
+    struct config *cfg;         /* reference */
     struct trace trace;
     struct task begin;
 };
@@ -78,25 +81,38 @@ static void explain_emit(void *arg, json_t *step) {
 
 static void explain_on_route(void *arg, const struct route *r);
 
-/* The road of the next address that the recipient stands for. */
+/* The sender of what goes on. */
+static const char *sender_now(const struct explain *x) {
+    const char *owner = x->groups.n > 0 ? x->groups.v[x->group].owner : NULL;
+    return owner != NULL ? owner : x->sender;
+}
+
+/* The road of the next address that the recipient stands for; there is one. */
 static void explain_next(struct explain *x) {
+    if (x->next == x->groups.v[x->group].n) {
+        x->group++;
+        x->next = 0;
+    }
     free(x->rcpt);
-    x->rcpt = mem_strdup(x->alias.addrs[x->next++]);
+    x->rcpt = mem_strdup(x->groups.v[x->group].addrs[x->next++]);
+    x->shown++;
     trace_note(&x->trace, "forwarded to", "%s", x->rcpt);
-    route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace,
+    route_resolve(x->cfg, x->at.lookup, str_of(sender_now(x)), str_of(x->rcpt), &x->trace,
                   explain_on_route, x);
 }
 
 static void over(void *arg, bool ok) {
     struct explain *x = arg;
     x->failed = x->failed || !ok;
-    if (x->next < x->alias.n && x->next < ALIAS_SHOWN_MAX) {
+    if (x->shown < x->groups.addrs && x->shown < ALIAS_SHOWN_MAX) {
         explain_next(x);
         return;
     }
-    if (x->next < x->alias.n)
-        trace_note(&x->trace, "alias", "%zu more addresses are not shown", x->alias.n - x->next);
+    if (x->shown < x->groups.addrs)
+        trace_note(&x->trace, "alias", "%u more addresses are not shown",
+                   x->groups.addrs - x->shown);
     ok = !x->failed;
+    alias_groups_free(&x->groups);
     alias_result_free(&x->alias);
     config_unref(x->cfg);
     x->cfg = NULL;
@@ -133,9 +149,17 @@ static void note_route(struct explain *x, const struct route *r) {
     trace_end(&x->trace, o);
 }
 
+static void note_group(struct explain *x, const struct alias_group *group) {
+    struct sbuf all = {0};
+    for (uint32_t i = 0; i < group->n && i < ALIAS_SHOWN_MAX; i++)
+        sbuf_printf(&all, "%s%s", i > 0 ? ", " : "", group->addrs[i]);
+    trace_note(&x->trace, "alias", "goes on from <%s> to %s",
+               group->owner != NULL ? group->owner : x->sender, all.p);
+    sbuf_free(&all);
+}
+
 static void explain_on_alias(void *arg, struct alias_result *r) {
     struct explain *x = arg;
-    struct sbuf all = {0};
     if (r->rc != ALIAS_OK) {
         outcome(x, r->rc == ALIAS_FAILED ? "4.3.0" : "4.3.5", "mail would be deferred",
                 r->rc == ALIAS_FAILED ? STR_LIT("alias database unavailable") : sbuf_str(&r->why));
@@ -144,21 +168,16 @@ static void explain_on_alias(void *arg, struct alias_result *r) {
     }
     x->alias = *r;
     *r = (struct alias_result){0};
-    for (size_t i = 0; i < x->alias.n && i < ALIAS_SHOWN_MAX; i++)
-        sbuf_printf(&all, "%s%s", i > 0 ? ", " : "", x->alias.addrs[i]);
-    if (x->alias.owner != NULL) {
-        free(x->sender);
-        x->sender = mem_strdup(x->alias.owner);
-    }
-    trace_note(&x->trace, "alias", "goes on from <%s> to %s", x->sender, all.p);
-    sbuf_free(&all);
+    alias_walk(x->alias.graph, NULL, NULL, &x->groups);
+    for (uint32_t i = 0; i < x->groups.n && i < ALIAS_SHOWN_MAX; i++)
+        note_group(x, &x->groups.v[i]);
     explain_next(x);
 }
 
-/* What the recipient stands for.  An address of an alias is one that is a list of its own. */
+/* What the recipient stands for.  An address of an alias is local for some senders only. */
 static void explain_local(struct explain *x) {
-    if (x->alias.n > 0) {
-        trace_note(&x->trace, "alias", "a list of its own, with a sender of its own");
+    if (x->groups.n > 0) {
+        trace_note(&x->trace, "alias", "looked up when it goes on");
         over(x, true);
         return;
     }
@@ -192,7 +211,7 @@ static void explain_on_route(void *arg, const struct route *r) {
     }
     struct probe_ask ask = {.cfg = x->cfg,
                             .route = r,
-                            .sender = str_of(x->sender),
+                            .sender = str_of(sender_now(x)),
                             .rcpt = str_of(x->any_rcpt ? "" : x->rcpt),
                             .connect = x->connect,
                             .trace = &x->trace,

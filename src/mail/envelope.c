@@ -14,6 +14,7 @@
 #include "util/mem.h"
 
 #define ENVELOPE_VERSION    1U
+#define ENVELOPE_OWNERS     2U /* each recipient has an owner, too: written only where one has */
 #define PROGRESS_VERSION    2U
 #define PROGRESS_ONE_REASON 1U /* what Posthouse 0.1 wrote */
 
@@ -93,7 +94,7 @@ struct envelope *envelope_make(const struct envelope *t) {
     size_t head = sizeof(struct envelope) + t->n_rcpts * sizeof *t->rcpts;
     size_t n = t->sender.n + t->envid.n + t->client.n + t->sasl_user.n;
     for (uint32_t i = 0; i < t->n_rcpts; i++)
-        n += t->rcpts[i].addr.n + t->rcpts[i].orcpt.n;
+        n += t->rcpts[i].addr.n + t->rcpts[i].orcpt.n + t->rcpts[i].owner.n;
     struct envelope *e = mem_alloc(head + n);
     char *at = (char *)e + head;
     *e = *t;
@@ -106,13 +107,22 @@ struct envelope *envelope_make(const struct envelope *t) {
     for (uint32_t i = 0; i < t->n_rcpts; i++) {
         e->rcpts[i].addr = store_add(&at, t->rcpts[i].addr);
         e->rcpts[i].orcpt = store_add(&at, t->rcpts[i].orcpt);
+        e->rcpts[i].owner = store_add(&at, t->rcpts[i].owner);
         e->rcpts[i].notify = t->rcpts[i].notify;
     }
     return e;
 }
 
+static bool has_owners(const struct envelope *e) {
+    uint32_t i = 0;
+    while (i < e->n_rcpts && e->rcpts[i].owner.n == 0)
+        i++;
+    return i < e->n_rcpts;
+}
+
 void envelope_encode(const struct envelope *e, struct sbuf *out) {
-    ipc_put_u32(out, ENVELOPE_VERSION);
+    bool owners = has_owners(e);
+    ipc_put_u32(out, owners ? ENVELOPE_OWNERS : ENVELOPE_VERSION);
     ipc_put_u64(out, e->id);
     ipc_put_str(out, str_of(e->qid));
     ipc_put_u64(out, (uint64_t)e->arrival_us);
@@ -127,13 +137,16 @@ void envelope_encode(const struct envelope *e, struct sbuf *out) {
         ipc_put_str(out, e->rcpts[i].addr);
         ipc_put_str(out, e->rcpts[i].orcpt);
         ipc_put_u32(out, e->rcpts[i].notify);
+        if (owners)
+            ipc_put_str(out, e->rcpts[i].owner);
     }
 }
 
 struct envelope *envelope_decode(struct str in) {
     struct ipc_reader r = {.rest = in};
     struct envelope t = {0}, *e = NULL;
-    if (ipc_get_u32(&r) != ENVELOPE_VERSION)
+    uint32_t version = ipc_get_u32(&r);
+    if (version != ENVELOPE_VERSION && version != ENVELOPE_OWNERS)
         return NULL;
     t.id = ipc_get_u64(&r);
     struct str qid = ipc_get_str(&r);
@@ -154,6 +167,8 @@ struct envelope *envelope_decode(struct str in) {
         t.rcpts[i].addr = ipc_get_str(&r);
         t.rcpts[i].orcpt = ipc_get_str(&r);
         t.rcpts[i].notify = ipc_get_u32(&r);
+        if (version == ENVELOPE_OWNERS)
+            t.rcpts[i].owner = ipc_get_str(&r);
     }
     if (ipc_done(&r))
         e = envelope_make(&t);

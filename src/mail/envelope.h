@@ -32,6 +32,9 @@ struct rcpt {
     struct str addr;  /* internal form */
     struct str orcpt; /* ORCPT as given, decoded: "rfc822;user@host"; may be empty */
     uint32_t notify;  /* NOTIFY_*; 0: not given */
+    /* The sender that its mail is to have, in a message of its own that is still to be made
+     * (schedule/forward.c); empty: the envelope's. */
+    struct str owner;
 };
 
 struct envelope {

@@ -1,11 +1,11 @@
 /*
  * route/alias.c - what a name stands for by aliases(5); see alias.h
  *
- * A query is a list of addresses that grows while it is walked: an address that a local transport
- * delivers is looked up, and what it stands for is put at the end of the list unless it is there
- * already.  So each address is met once, and aliases that name each other end.  Runs on the thread
- * of the loop of its struct lookup.  The query owns all that is in it; it frees itself after the
- * asker's callback has returned, or in alias_cancel.
+ * A query is a graph of addresses (alias_walk.h) that grows while its nodes are looked at one after
+ * the other: an address that a local transport delivers is looked up, and what it stands for is put
+ * at the end unless it is there already.  So each address is looked up once, and aliases that name
+ * each other end.  Runs on the thread of the loop of its struct lookup.  The query owns all that is
+ * in it; it frees itself after the asker's callback has returned, or in alias_cancel.
  */
 #include "route/alias.h"
 
@@ -16,22 +16,13 @@
 #include "mail/addrlist.h"
 #include "route/keys.h"
 #include "route/route.h"
-#include "util/kset.h"
 #include "util/log.h"
 #include "util/mem.h"
 
-/* As local(8) has it: aliases in aliases, which only a table of patterns can make endless. */
-#define DEPTH_MAX 100U
-/* Addresses of one alias with all that it names. */
+/* Addresses of one alias with all that it names; and how often they may be named. */
 #define ADDRS_MAX 10000U
+#define EDGES_MAX (10 * ADDRS_MAX)
 #define OWNER     "owner-"
-
-struct alias_entry {
-    char *addr;
-    char *name; /* of the alias that named it; NULL: the first address */
-    uint32_t depth;
-    bool goes_on; /* no alias of ours: it is a part of the result */
-};
 
 enum alias_step { ALIAS_STEP_CLASS, ALIAS_STEP_NAME, ALIAS_STEP_OWNER, ALIAS_STEP_TAKE };
 
@@ -43,17 +34,13 @@ struct alias_query {
     struct trace *trace;
     alias_fn fn; /* NULL: cancelled while give was posted */
     void *arg;
-    struct alias_entry **v;
-    size_t n, cap;
-    struct kset seen; /* struct alias_entry, by address */
-    size_t at;        /* the entry that is being looked at */
+    uint32_t at; /* the node of r.graph that is being looked at */
     enum alias_step step;
     uint32_t tag;              /* of the question that is open; 0: none */
-    struct route_query *route; /* likewise, where the entry goes */
+    struct route_query *route; /* likewise, where the node goes */
     enum alias_went (*take)(struct alias_query *q, const struct maps_answer *a);
     struct keys keys;
-    struct sbuf value; /* what the entry at stands for */
-    struct sbuf name;  /* the key that had it */
+    struct sbuf value; /* what the node stands for */
     struct later give;
     bool posted;
     struct alias_result r;
@@ -144,32 +131,26 @@ struct str alias_bare(const struct params *p, struct str local) {
 /* -- the query -- */
 
 void alias_result_free(struct alias_result *r) {
-    for (size_t i = 0; r->addrs != NULL && i < r->n; i++)
-        free(r->addrs[i]);
-    free(r->addrs);
-    free(r->owner);
+    alias_graph_free(r->graph);
     sbuf_free(&r->why);
     *r = (struct alias_result){0};
 }
 
 static void alias_query_free(struct alias_query *q) {
-    for (size_t i = 0; i < q->n; i++) {
-        free(q->v[i]->addr);
-        free(q->v[i]->name);
-        free(q->v[i]);
-    }
-    free(q->v);
-    kset_free(&q->seen);
     keys_clear(&q->keys);
     sbuf_free(&q->value);
-    sbuf_free(&q->name);
     alias_result_free(&q->r);
     config_unref(q->cfg);
     free(q);
 }
 
-static struct alias_entry *entry_at(const struct alias_query *q) {
-    return q->v[q->at];
+static struct alias_node *node_at(const struct alias_query *q) {
+    return q->r.graph->v[q->at];
+}
+
+/* The alias that named the node first; of the first node the empty text. */
+static const char *named_by(const struct alias_query *q) {
+    return q->at == 0 ? "" : q->r.graph->v[node_at(q)->by]->name;
 }
 
 static enum alias_went alias_waits(struct alias_query *q, const char *fmt, ...)
@@ -192,25 +173,6 @@ static enum alias_went alias_failed(struct alias_query *q, const char *what) {
     return ALIAS_OVER;
 }
 
-static bool is_same_address(const void *val, const void *key) {
-    return str_ieq(str_of(((const struct alias_entry *)val)->addr), *(const struct str *)key);
-}
-
-static void alias_entry_add(struct alias_query *q, struct str addr, uint64_t hash) {
-    struct alias_entry *e = MEM_NEW(struct alias_entry);
-    e->addr = str_dup(addr);
-    if (q->n > 0) {
-        e->name = str_dup(sbuf_str(&q->name));
-        e->depth = entry_at(q)->depth + 1;
-    }
-    if (q->n == q->cap) {
-        q->cap = q->cap == 0 ? 8 : q->cap * 2;
-        q->v = mem_realloc(q->v, q->cap * sizeof(struct alias_entry *));
-    }
-    q->v[q->n++] = e;
-    kset_add(&q->seen, hash, e);
-}
-
 /* -- what an alias stands for -- */
 
 struct alias_taking {
@@ -223,8 +185,8 @@ struct alias_taking {
 static enum alias_went alias_bad_item(struct alias_query *q, struct str item, const char *what) {
     struct sbuf shown = {0};
     sbuf_add_safe(&shown, item);
-    enum alias_went went =
-        alias_waits(q, "alias \"%s\": \"%s\": %s", q->name.p, shown.p == NULL ? "" : shown.p, what);
+    enum alias_went went = alias_waits(q, "alias \"%s\": \"%s\": %s", node_at(q)->name,
+                                       shown.p == NULL ? "" : shown.p, what);
     sbuf_free(&shown);
     return went;
 }
@@ -247,13 +209,15 @@ static void complete_address(const struct params *p, const struct addrlist_item 
     sbuf_free(&whole);
 }
 
-/* The extension that the entry has and its alias has not, if it is to be kept; with its delimiter.
+/* The extension that the node has and its alias has not, if it is to be kept; with its delimiter.
  */
 static struct str unmatched_extension(const struct alias_query *q) {
-    struct str local = addr_local(str_of(entry_at(q)->addr));
-    if (!keys_has_word(q->cfg->p.propagate_unmatched_extensions, "alias") || q->name.n >= local.n)
+    const struct alias_node *node = node_at(q);
+    struct str local = addr_local(str_of(node->addr));
+    size_t n = strlen(node->name);
+    if (!keys_has_word(q->cfg->p.propagate_unmatched_extensions, "alias") || n >= local.n)
         return STR_NONE;
-    return str_from(local, q->name.n);
+    return str_from(local, n);
 }
 
 static void add_extension(struct sbuf *addr, struct str extension) {
@@ -266,21 +230,13 @@ static void add_extension(struct sbuf *addr, struct str extension) {
     *addr = with;
 }
 
-/* An address in its one form goes to the end of the list.  A name that stands for itself means the
- * mailbox of that name; what others have named already is left out. */
+/* An address in its one form. */
 static void take_address(struct alias_taking *t, struct str addr) {
-    struct alias_query *q = t->q;
-    uint64_t hash = kset_mix_folded(KSET_SEED, addr);
-    const struct alias_entry *same = kset_get(&q->seen, hash, is_same_address, &addr);
-    if (same == entry_at(q)) {
-        alias_bad_item(q, t->item, alias_kind_text(ALIAS_MAILBOX));
-        t->ended = true;
-    } else if (same == NULL && q->n > ADDRS_MAX) {
-        alias_waits(q, "alias \"%s\": more than %u addresses", q->name.p, ADDRS_MAX);
-        t->ended = true;
-    } else if (same == NULL) {
-        alias_entry_add(q, addr, hash);
-    }
+    struct alias_graph *g = t->q->r.graph;
+    alias_graph_add(g, t->q->at, addr);
+    t->ended = g->n > ADDRS_MAX + 1 || g->edges > EDGES_MAX;
+    if (t->ended)
+        alias_waits(t->q, "alias \"%s\": more than %u addresses", node_at(t->q)->name, ADDRS_MAX);
 }
 
 static void alias_on_address(void *arg, const struct addrlist_item *item) {
@@ -324,7 +280,7 @@ static enum alias_went alias_step_take(struct alias_query *q) {
     if (t.ended)
         return ALIAS_OVER;
     if (items == 0)
-        return alias_waits(q, "alias \"%s\": it stands for nothing", q->name.p);
+        return alias_waits(q, "alias \"%s\": it stands for nothing", node_at(q)->name);
     q->at++;
     q->step = ALIAS_STEP_CLASS;
     return ALIAS_ON;
@@ -376,30 +332,27 @@ static void alias_note(struct alias_query *q, const struct maps_answer *a, const
     trace_end(q->trace, step);
 }
 
-/* owner-NAME: mail to NAME is a list's.  A list in a list goes on under its own name, so that its
- * own message has its owner for a sender. */
+/* owner-NAME: mail to NAME is a list's. */
 static enum alias_went take_owner(struct alias_query *q, const struct maps_answer *a) {
+    struct sbuf owner = {0};
     if (a->rc == MAP_ERROR)
         return alias_failed(q, "alias_maps");
     q->step = ALIAS_STEP_TAKE;
     if (a->rc == MAP_NOT_FOUND)
         return ALIAS_ON;
-    if (q->at > 0) {
-        entry_at(q)->goes_on = true;
-        q->at++;
-        q->step = ALIAS_STEP_CLASS;
-        return ALIAS_ON;
-    }
-    struct sbuf owner = {0};
-    sbuf_printf(&owner, OWNER "%s@%s", q->name.p, q->cfg->p.myorigin);
-    q->r.owner = sbuf_take(&owner);
+    sbuf_printf(&owner, OWNER "%s@%s", node_at(q)->name, q->cfg->p.myorigin);
+    node_at(q)->owner = sbuf_take(&owner);
     alias_note(q, a, "a mailing list: reports about what goes on are for its owner");
     return ALIAS_ON;
 }
 
 static enum alias_went alias_step_owner(struct alias_query *q) {
+    if (!q->cfg->p.owner_request_special) {
+        q->step = ALIAS_STEP_TAKE;
+        return ALIAS_ON;
+    }
     keys_clear(&q->keys);
-    keys_add(&q->keys, false, OWNER, sbuf_str(&q->name), STR_NONE);
+    keys_add(&q->keys, false, OWNER, str_of(node_at(q)->name), STR_NONE);
     return alias_ask(q, take_owner);
 }
 
@@ -409,17 +362,17 @@ static enum alias_went take_name(struct alias_query *q, const struct maps_answer
     if (a->rc == MAP_NOT_FOUND) {
         alias_note(q, a, "no alias");
         return alias_waits(q, "%s%s%sthere is no alias \"%.*s\", and Posthouse has no mailboxes",
-                           q->at > 0 ? "alias \"" : "", q->at > 0 ? entry_at(q)->name : "",
-                           q->at > 0 ? "\": " : "", STR_FMT(q->keys.v[0].key));
+                           q->at > 0 ? "alias \"" : "", named_by(q), q->at > 0 ? "\": " : "",
+                           STR_FMT(q->keys.v[0].key));
     }
     q->r.is_named = true;
-    sbuf_reset(&q->name);
-    sbuf_add_str(&q->name, q->keys.v[a->key < q->keys.n ? a->key : 0].key);
+    node_at(q)->name = str_dup(q->keys.v[a->key < q->keys.n ? a->key : 0].key);
     sbuf_reset(&q->value);
     sbuf_add_str(&q->value, sbuf_str(&a->value));
     if (q->trace != NULL) {
         struct sbuf text = {0};
-        sbuf_printf(&text, "\"%s\" stands for %.*s", q->name.p, STR_FMT(sbuf_str(&a->value)));
+        sbuf_printf(&text, "\"%s\" stands for %.*s", node_at(q)->name,
+                    STR_FMT(sbuf_str(&a->value)));
         alias_note(q, a, text.p);
         sbuf_free(&text);
     }
@@ -427,29 +380,23 @@ static enum alias_went take_name(struct alias_query *q, const struct maps_answer
     return ALIAS_ON;
 }
 
-/* The names of entry at, in lower case; false: one of them is the alias that named it. */
-static bool entry_keys(struct alias_query *q) {
-    const struct alias_entry *e = entry_at(q);
-    char *local = str_dup(addr_local(str_of(e->addr)));
+/* The names by which a table may have the node, in lower case. */
+static void node_keys(struct alias_query *q) {
+    char *local = str_dup(addr_local(str_of(node_at(q)->addr)));
     str_lower(local, strlen(local));
     struct str bare = alias_bare(&q->cfg->p, str_of(local));
-    bool own = e->name != NULL && (str_ieq_c(bare, e->name) || str_ieq_c(str_of(local), e->name));
     keys_clear(&q->keys);
     keys_add(&q->keys, false, "", str_of(local), STR_NONE);
     if (bare.n > 0)
         keys_add(&q->keys, false, "", bare, STR_NONE);
     free(local);
-    return !own;
 }
 
 static enum alias_went alias_step_name(struct alias_query *q) {
-    const struct alias_entry *e = entry_at(q);
-    if (e->depth > DEPTH_MAX)
-        return alias_waits(q, "alias \"%s\": more than %u aliases in each other", e->name,
-                           DEPTH_MAX);
-    if (!entry_keys(q))
-        return alias_waits(q, "alias \"%s\": \"%s\": %s", e->name, e->addr,
-                           alias_kind_text(ALIAS_MAILBOX));
+    if (node_at(q)->depth >= ALIAS_DEPTH_MAX)
+        return alias_waits(q, "alias \"%s\": more than %u aliases in each other", named_by(q),
+                           ALIAS_DEPTH_MAX);
+    node_keys(q);
     if (q->cfg->p.alias_maps[0] == '\0')
         return alias_waits(q,
                            "alias_maps is empty, and Posthouse has no mailboxes: there is no "
@@ -467,37 +414,35 @@ static void alias_on_route(void *arg, const struct route *r) {
     } else if (r->rc == ROUTE_OK && r->transport->kind == SERVICE_LOCAL) {
         q->step = ALIAS_STEP_NAME;
     } else {
-        entry_at(q)->goes_on = true;
-        q->at++;
+        q->at++; /* it goes on as it is */
     }
     if (alias_run(q, went) == ALIAS_OVER)
         alias_give(q);
 }
 
-/* Where does the entry go?  (Of the first one that is known.) */
+/* Where does the node go?  (Of the first one that is known.) */
 static enum alias_went alias_step_class(struct alias_query *q) {
     if (q->at == 0) {
         q->step = ALIAS_STEP_NAME;
         return ALIAS_ON;
     }
-    q->route = route_resolve(q->cfg, q->lookup, STR_NONE, str_of(entry_at(q)->addr), NULL,
+    q->route = route_resolve(q->cfg, q->lookup, STR_NONE, str_of(node_at(q)->addr), NULL,
                              alias_on_route, q);
     return ALIAS_ASKING;
 }
 
-/* Every entry was looked at. */
+/* Every node was looked at.  A name that stands for itself means the mailbox of that name. */
 static enum alias_went alias_end(struct alias_query *q) {
-    q->r.addrs = mem_alloc(q->n * sizeof(char *));
-    for (size_t i = 0; i < q->n; i++)
-        if (q->v[i]->goes_on) {
-            q->r.addrs[q->r.n++] = q->v[i]->addr;
-            q->v[i]->addr = NULL;
-        }
-    if (q->r.n == 0)
+    const struct alias_graph *g = q->r.graph;
+    uint32_t alias, kid;
+    if (alias_graph_names_itself(g, &alias, &kid))
+        return alias_waits(q, "alias \"%s\": \"%s\": %s", g->v[alias]->name, g->v[kid]->addr,
+                           alias_kind_text(ALIAS_MAILBOX));
+    if (!alias_graph_goes_on(g))
         return alias_waits(q,
                            "alias \"%s\": the aliases that it stands for name each other, and "
                            "no address",
-                           q->name.p);
+                           g->v[0]->name);
     q->r.rc = ALIAS_OK;
     return ALIAS_OVER;
 }
@@ -509,7 +454,7 @@ static enum alias_went alias_run(struct alias_query *q, enum alias_went went) {
         [ALIAS_STEP_OWNER] = alias_step_owner,
         [ALIAS_STEP_TAKE] = alias_step_take};
     while (went == ALIAS_ON)
-        went = q->at == q->n ? alias_end(q) : steps[q->step](q);
+        went = q->at == q->r.graph->n ? alias_end(q) : steps[q->step](q);
     return went;
 }
 
@@ -525,7 +470,8 @@ struct alias_query *alias_expand(const struct config *cfg, struct lookup *k, str
     q->trace = trace;
     q->fn = fn;
     q->arg = arg;
-    alias_entry_add(q, rcpt, kset_mix_folded(KSET_SEED, rcpt));
+    q->r.graph = MEM_NEW(struct alias_graph);
+    alias_graph_add(q->r.graph, 0, rcpt);
     if (alias_run(q, ALIAS_ON) == ALIAS_OVER) { /* a result that needs no answer comes later, too */
         q->posted = true;
         q->give.run = alias_give_later;

@@ -2,16 +2,18 @@
  * route/alias.h - what a name that a local transport delivers stands for, by aliases(5)
  *
  * Postfix's local(8) as far as it forwards: the table is asked for the local part, then for that
- * without its extension; names among the answers are looked up in their turn.  The result is a list
- * of addresses, each once, that go on as a message of their own.  What local(8) would put into a
- * mailbox or a file, give to a command or read from an :include: file is not done: the result says
- * so by the alias's name.  Asked at RCPT and anew at every attempt; nothing is stored.
+ * without its extension; names among the answers are looked up in their turn.  The result is a
+ * graph of all the names, out of which a walk makes the addresses that go on, each once, and their
+ * senders.  What local(8) would put into a mailbox or a file, give to a command or read from an
+ * :include: file is not done: then nothing goes on, and the result says so by the alias's name.
+ * Asked at RCPT and anew at every attempt; nothing is stored.
  */
 #ifndef PH_ROUTE_ALIAS_H
 #define PH_ROUTE_ALIAS_H
 
 #include "config/config.h"
 #include "maps/query.h"
+#include "route/alias_walk.h"
 #include "route/trace.h"
 
 enum alias_rc {
@@ -42,11 +44,9 @@ struct str alias_bare(const struct params *p, struct str local);
 
 struct alias_result {
     enum alias_rc rc;
-    struct sbuf why; /* ALIAS_WAITS: names the alias */
-    bool is_named;   /* the first name is that of an alias */
-    char **addrs;    /* ALIAS_OK: internal form */
-    size_t n;
-    char *owner; /* the sender from here on, for it is a list's; NULL: the sender stays */
+    struct sbuf why;           /* ALIAS_WAITS: names the alias */
+    bool is_named;             /* the first name is that of an alias */
+    struct alias_graph *graph; /* ALIAS_OK: what goes on, for alias_walk */
 };
 
 /* Ends what a result has; safe for one that is zeroed. */

@@ -248,9 +248,10 @@ struct fetch_op {
     struct spool_op op;
     struct task back;
     struct sched *s;
+    void (*then)(struct msg *m);
 };
 
-static void fetch_original_back(struct task *t) {
+static void msg_fetch_back(struct task *t) {
     struct fetch_op *f = DL_OWNER(t, struct fetch_op, back);
     struct msg *m = itab_get(&f->s->msgs, f->op.id);
     if (m == NULL) {
@@ -260,26 +261,26 @@ static void fetch_original_back(struct task *t) {
         if (f->op.rc == 0)
             m->body = f->op.body;
         m->no_body = f->op.rc < 0; /* a report without the original is better than none */
-        msg_finish(m);
+        f->then(m);
     }
     free(f);
 }
 
-static void fetch_original_done(struct spool_op *op) {
+static void msg_fetch_done(struct spool_op *op) {
     struct fetch_op *f = DL_OWNER(op, struct fetch_op, op);
-    f->back.run = fetch_original_back;
+    f->back.run = msg_fetch_back;
     loop_post(f->s->loop, &f->back);
 }
 
-/* A report quotes the message: its content must be in memory.  True if it is being fetched. */
-static bool fetch_original(struct msg *m) {
+bool msg_fetch(struct msg *m, void (*then)(struct msg *m)) {
     if (m->body != NULL || m->no_body)
         return false;
     struct fetch_op *f = MEM_NEW(struct fetch_op);
     f->s = m->s;
+    f->then = then;
     f->op.kind = SPOOL_READ;
     f->op.id = m->env->id;
-    f->op.done = fetch_original_done;
+    f->op.done = msg_fetch_done;
     m->finishing = true;
     spool_submit(m->s->spool, &f->op);
     return true;
@@ -324,7 +325,7 @@ static bool msg_forward(struct msg *m) {
     }
     if (m->partial) /* reading and copying the content may take a while */
         msg_save_progress(m);
-    return fetch_original(m) || forward_next(m, msg_finish);
+    return msg_fetch(m, msg_finish) || forward_next(m, msg_finish);
 }
 
 void msg_finish(struct msg *m) {
@@ -344,7 +345,7 @@ void msg_finish(struct msg *m) {
     if (!m->no_report) {
         bool reports =
             m->failed > 0 || m->reporting > 0 || (old && m->left > 0) || is_warning_due(m, now);
-        if (reports && m->env->sender.n > 0 && fetch_original(m))
+        if (reports && m->env->sender.n > 0 && msg_fetch(m, msg_finish))
             return;
         if (old && m->left > m->failed)
             msg_expire(m, forced);

@@ -1,8 +1,8 @@
 /*
  * schedule/forward.c - messages that are made of aliases; see forward.h
  *
- * An expansion is the message's from forward_keep until its own message is begun, and then a part
- * of the operation, which frees itself when the spool has answered.  While an operation is with the
+ * An expansion is the message's from forward_keep until its own message is begun.  Then there is an
+ * operation, which frees itself when the spool has answered.  While an operation is with the
  * spool the message has m->finishing and stays.  Large content is copied to its file piece by
  * piece, each piece when the one before is written.
  */
@@ -18,6 +18,7 @@
 #include "route/keys.h"
 #include "schedule/rcpt.h"
 #include "util/clock.h"
+#include "util/htab.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -30,9 +31,7 @@
 struct expansion {
     struct expansion *next;
     uint32_t rcpt;
-    char **addrs;
-    size_t n;
-    char *owner; /* NULL: the sender stays */
+    struct alias_graph *graph; /* owned */
 };
 
 struct forward {
@@ -41,7 +40,9 @@ struct forward {
     struct sched *s;
     uint64_t about;       /* the message that it is made of */
     struct envelope *env; /* of the new message */
-    struct expansion *x;
+    bool splits;          /* it takes recipients of the message over, those that are RCPT_FORWARD */
+    bool is_list;         /* else: the recipient has an owner of its own */
+    uint32_t rcpt;        /* likewise: the recipient that it is made for */
     struct body *from;
     uint64_t copied;   /* bytes of from */
     uint64_t file_at;  /* bytes that are in the file of the new message */
@@ -52,18 +53,14 @@ struct forward {
 };
 
 static void expansion_free(struct expansion *x) {
-    for (size_t i = 0; i < x->n; i++)
-        free(x->addrs[i]);
-    free(x->addrs);
-    free(x->owner);
+    alias_graph_free(x->graph);
     free(x);
 }
 
 void forward_keep(struct msg *m, uint32_t rcpt, struct alias_result *r) {
     struct expansion *x = MEM_NEW(struct expansion), **last = &m->expansions;
-    *x = (struct expansion){.rcpt = rcpt, .addrs = r->addrs, .n = r->n, .owner = r->owner};
-    r->addrs = NULL;
-    r->owner = NULL;
+    *x = (struct expansion){.rcpt = rcpt, .graph = r->graph};
+    r->graph = NULL;
     while (*last != NULL)
         last = &(*last)->next;
     *last = x;
@@ -123,21 +120,49 @@ void forward_defer(struct msg *m, uint32_t rcpt, const char *dsn, const char *wh
 
 /* -- the new message -- */
 
-/* Does the header section say that the message was delivered to that address? */
-static bool was_delivered_to(struct str content, struct str addr) {
-    struct str line;
+/* What the header section says that the message was delivered to. */
+struct delivered {
+    struct htab by_addr; /* the texts, in lower case */
+    char **v;            /* the same, owned */
+    size_t n;
+};
+
+static void delivered_add(struct delivered *d, struct str addr) {
+    d->v = mem_realloc(d->v, (d->n + 1) * sizeof *d->v);
+    char *text = d->v[d->n++] = str_dup(addr);
+    str_lower(text, addr.n);
+    htab_put(&d->by_addr, str_of(text), text);
+}
+
+static void delivered_read(struct delivered *d, struct str content) {
     while (content.n > 0) {
         ptrdiff_t end = str_chr(content, '\n');
-        line = str_make(content.p, end < 0 ? content.n : (size_t)end);
+        struct str line = str_make(content.p, end < 0 ? content.n : (size_t)end);
         content = str_from(content, end < 0 ? content.n : (size_t)end + 1);
         if (str_trim(line).n == 0)
-            return false;
+            return;
         ptrdiff_t colon = str_chr(line, ':');
-        if (str_ieq_c(header_field_name(line), "Delivered-To") && colon >= 0 &&
-            str_ieq(str_trim(str_from(line, (size_t)colon + 1)), addr))
-            return true;
+        if (str_ieq_c(header_field_name(line), "Delivered-To") && colon >= 0)
+            delivered_add(d, str_trim(str_from(line, (size_t)colon + 1)));
     }
-    return false;
+}
+
+static bool was_delivered_to(void *arg, struct str addr) {
+    const struct delivered *d = arg;
+    if (d->n == 0)
+        return false;
+    char *text = str_dup(addr);
+    str_lower(text, addr.n);
+    bool was = htab_get(&d->by_addr, str_of(text)) != NULL;
+    free(text);
+    return was;
+}
+
+static void delivered_free(struct delivered *d) {
+    for (size_t i = 0; i < d->n; i++)
+        free(d->v[i]);
+    free(d->v);
+    htab_free(&d->by_addr);
 }
 
 /* Would what is made of it be refused if it came in?  Delivered-To: does not end each loop: it may
@@ -150,9 +175,7 @@ static bool has_too_many_hops(const struct msg *m, struct str content) {
 }
 
 /* ORCPT of what goes on: that of the recipient, but for a list, whose addresses have their own. */
-static struct str forward_orcpt(const struct rcpt *r, const struct expansion *x, struct sbuf *out) {
-    if (x->owner != NULL)
-        return STR_NONE;
+static struct str forward_orcpt(const struct rcpt *r, struct sbuf *out) {
     if (r->orcpt.n > 0)
         return r->orcpt;
     if (!addr_is_ascii(r->addr))
@@ -168,30 +191,51 @@ static uint32_t forward_notify(uint32_t notify) {
     return notify != 0 && rest == 0 ? NOTIFY_NEVER : rest;
 }
 
-static struct envelope *forward_envelope(const struct msg *m, const struct expansion *x) {
+/* A new message with what the old one says of all its recipients. */
+static struct envelope forward_tmpl(const struct msg *m) {
     const struct envelope *old = m->env;
-    const struct rcpt *r = &old->rcpts[x->rcpt];
-    struct sbuf orcpt = {0};
     struct envelope t = {.arrival_us = clock_wall_us(),
                          .flags = old->flags,
-                         .sender = x->owner != NULL ? str_of(x->owner) : old->sender,
+                         .sender = old->sender,
                          .envid = old->envid,
                          .client = old->client,
-                         .sasl_user = old->sasl_user,
-                         .n_rcpts = (uint32_t)x->n};
-    struct rcpt *rcpts = mem_alloc(x->n * sizeof *rcpts);
-    struct str given = forward_orcpt(r, x, &orcpt);
-    for (size_t i = 0; i < x->n; i++) {
-        rcpts[i] = (struct rcpt){str_of(x->addrs[i]), given, forward_notify(r->notify)};
-        if (m->s->cfg->p.smtputf8_enable && !addr_is_ascii(rcpts[i].addr))
-            t.flags |= ENV_SMTPUTF8;
+                         .sasl_user = old->sasl_user};
+    qid_next(m->s->cfg->p.enable_long_queue_ids, &t.id, t.qid);
+    return t;
+}
+
+static void add_group(const struct msg *m, const struct alias_group *group, struct rcpt like,
+                      struct envelope *t) {
+    for (uint32_t i = 0; i < group->n; i++) {
+        like.addr = str_of(group->addrs[i]);
+        if (m->s->cfg->p.smtputf8_enable && !addr_is_ascii(like.addr))
+            t->flags |= ENV_SMTPUTF8;
+        t->rcpts[t->n_rcpts++] = like;
+    }
+}
+
+/* All addresses that the recipient stands for.  The first group's sender is that of the message;
+ * the others are split off when it is durable. */
+static struct envelope *forward_envelope(const struct msg *m, uint32_t rcpt,
+                                         const struct alias_groups *groups) {
+    const struct rcpt *r = &m->env->rcpts[rcpt];
+    struct sbuf orcpt = {0};
+    struct envelope t = forward_tmpl(m);
+    struct str given = forward_orcpt(r, &orcpt);
+    t.rcpts = mem_alloc(groups->addrs * sizeof *t.rcpts);
+    if (groups->v[0].owner != NULL)
+        t.sender = str_of(groups->v[0].owner);
+    for (uint32_t i = 0; i < groups->n; i++) {
+        const char *owner = groups->v[i].owner;
+        struct rcpt like = {.orcpt = owner == NULL ? given : STR_NONE,
+                            .notify = forward_notify(r->notify),
+                            .owner = i == 0 ? STR_NONE : str_of(owner)};
+        add_group(m, &groups->v[i], like, &t);
     }
     if (r->addr.n > LONG_ADDRESS)
         t.flags |= ENV_LONG_LINES;
-    t.rcpts = rcpts;
-    qid_next(m->s->cfg->p.enable_long_queue_ids, &t.id, t.qid);
     struct envelope *e = envelope_make(&t);
-    free(rcpts);
+    free(t.rcpts);
     sbuf_free(&orcpt);
     return e;
 }
@@ -202,13 +246,28 @@ static void forward_head(const struct msg *m, const struct forward *f, struct sb
     sbuf_printf(out, "Received: by %s (%s)\r\n\tid %s; ", p->myhostname, p->mail_name, f->env->qid);
     clock_add_rfc5322(out, f->env->arrival_us);
     sbuf_add_c(out, "\r\n");
-    if (!keys_has_word(p->prepend_delivered_header, "forward"))
+    if (f->splits || !keys_has_word(p->prepend_delivered_header, "forward"))
         return;
     sbuf_add_c(out, "Delivered-To: ");
     size_t at = out->n;
-    sbuf_add_safe(out, m->env->rcpts[f->x->rcpt].addr);
+    sbuf_add_safe(out, m->env->rcpts[f->rcpt].addr);
     str_lower(out->p + at, out->n - at);
     sbuf_add_c(out, "\r\n");
+}
+
+/* Where the content goes on behind its first field, the Received: field that a message of aliases
+ * begins with: what is split off has its own. */
+static size_t head_first_field(struct str head) {
+    size_t at = 0;
+    if (!str_istarts(head, "Received:"))
+        return 0;
+    do {
+        ptrdiff_t end = str_chr(str_from(head, at), '\n');
+        if (end < 0)
+            return 0;
+        at += (size_t)end + 1;
+    } while (at < head.n && (head.p[at] == ' ' || head.p[at] == '\t'));
+    return at;
 }
 
 static void forward_log_id(const struct forward *f, struct str head) {
@@ -222,8 +281,6 @@ static void forward_log_id(const struct forward *f, struct str head) {
 static void forward_submit(struct forward *f, enum spool_kind kind);
 
 static void forward_free(struct forward *f) {
-    if (f->x != NULL)
-        expansion_free(f->x);
     envelope_unref(f->env);
     body_unref(f->from);
     sbuf_free(&f->content);
@@ -233,19 +290,30 @@ static void forward_free(struct forward *f) {
     free(f);
 }
 
+/* What was to be split off waits for the next round, and so do all that are to be. */
+static void split_fail(struct msg *m, const char *why) {
+    m->no_split = true;
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++)
+        if (m->rcpts[i].state == RCPT_FORWARD)
+            forward_fail(m, i, MAIL_DEFERRED, "4.3.0", "%s", why);
+}
+
 /* It is given up: rc says why. */
 static void forward_give_up(struct forward *f, struct msg *m, int rc) {
     void (*then)(struct msg * m) = f->then;
     if (m != NULL)
         m->finishing = false;
     if (m != NULL && !m->deleted) {
-        forward_fail(m, f->x->rcpt, MAIL_DEFERRED, "4.3.0",
-                     "cannot queue what the alias stands for: %s", strerror(-rc));
+        struct sbuf why = {0};
+        sbuf_printf(&why, "cannot queue what the alias stands for: %s", strerror(-rc));
+        if (f->splits)
+            split_fail(m, why.p);
+        else
+            forward_defer(m, f->rcpt, "4.3.0", why.p);
         forward_forget(m);
+        sbuf_free(&why);
     }
     if (f->in_file) {
-        expansion_free(f->x);
-        f->x = NULL;
         forward_submit(f, SPOOL_BODY_DROP); /* frees f */
     } else {
         forward_free(f);
@@ -254,19 +322,32 @@ static void forward_give_up(struct forward *f, struct msg *m, int rc) {
         then(m);
 }
 
-/* The new message is durable, and with it that the recipient is done. */
-static void forward_made(struct forward *f, struct msg *m) {
+static void forward_took(struct msg *m, const struct forward *f) {
     struct mailerr e = {0};
+    mailerr_set(&e, MAIL_SENT, "2.0.0", "forwarded as %s", f->env->qid);
+    forward_log(m, f->rcpt, &e);
+    msg_set_state(m, f->rcpt, m->forwarded_as);
+    mailerr_free(&e);
+}
+
+static void split_took(struct msg *m, const struct forward *f) {
+    log_info("local", "%s: for a list that is named: %s", m->env->qid, f->env->qid);
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++)
+        if (m->rcpts[i].state == RCPT_FORWARD)
+            msg_set_state(m, i, RCPT_DONE);
+}
+
+/* The new message is durable, and with it that the recipients that it was made for are done. */
+static void forward_made(struct forward *f, struct msg *m) {
     void (*then)(struct msg * m) = f->then;
-    uint32_t rcpt = f->x->rcpt;
     f->s->add(f->s, envelope_ref(f->env), f->op.body);
     if (m != NULL) {
         m->finishing = false;
-        mailerr_set(&e, MAIL_SENT, "2.0.0", "forwarded as %s", f->env->qid);
-        forward_log(m, rcpt, &e);
-        msg_set_state(m, rcpt, m->forwarded_as);
+        if (f->splits)
+            split_took(m, f);
+        else
+            forward_took(m, f);
         m->ended = f->op.settled.n == 0 && !m->deleted;
-        mailerr_free(&e);
     }
     forward_free(f);
     if (m != NULL)
@@ -287,27 +368,37 @@ static bool forward_copy(struct forward *f, size_t max) {
 
 /* The state that the recipient has when the record is durable: a list has taken its mail, any other
  * alias has passed it on. */
-static uint8_t state_when_made(const struct msg *m, const struct expansion *x) {
-    if (m->env->sender.n == 0 || (m->env->rcpts[x->rcpt].notify & NOTIFY_SUCCESS) == 0)
+static uint8_t state_when_made(const struct msg *m, const struct forward *f) {
+    if (m->env->sender.n == 0 || (m->env->rcpts[f->rcpt].notify & NOTIFY_SUCCESS) == 0)
         return RCPT_DONE;
-    return x->owner != NULL ? RCPT_LISTED : RCPT_EXPANDED;
+    return f->is_list ? RCPT_LISTED : RCPT_EXPANDED;
+}
+
+/* What the record of the new message says of the old one. */
+static void forward_settles(struct forward *f, struct msg *m) {
+    struct mailerr e = {0};
+    if (f->splits) {
+        if (m->left + m->reporting > f->env->n_rcpts)
+            msg_encode(m, SETTLE_SPLIT, &f->op.settled);
+        return;
+    }
+    m->forwarding = f->rcpt;
+    m->forwarded_as = state_when_made(m, f);
+    mailerr_set(&e, MAIL_SENT, "2.0.0", "delivery via local: alias expanded");
+    msg_set_reason(m, f->rcpt, &e);
+    mailerr_free(&e);
+    if (m->left + m->reporting > 1 || m->forwarded_as != RCPT_DONE)
+        msg_encode(m, SETTLE_FORWARDED, &f->op.settled);
 }
 
 static void forward_commit(struct forward *f, struct msg *m) {
-    struct mailerr e = {0};
-    m->forwarding = f->x->rcpt;
-    m->forwarded_as = state_when_made(m, f->x);
-    mailerr_set(&e, MAIL_SENT, "2.0.0", "delivery via local: alias expanded");
-    msg_set_reason(m, f->x->rcpt, &e);
-    mailerr_free(&e);
     f->env->size = f->in_file ? f->file_at : f->content.n;
     struct body *body =
         f->in_file ? body_from_file(f->file_at, f->file_crc) : body_from_buf(&f->content);
     f->in_file = false; /* the file is the message's now */
     f->op = (struct spool_op){.id = f->env->id, .body = body, .settles = m->env->id};
     envelope_encode(f->env, &f->op.meta);
-    if (m->left + m->reporting > 1 || m->forwarded_as != RCPT_DONE)
-        msg_encode(m, SETTLE_FORWARDED, &f->op.settled);
+    forward_settles(f, m);
     forward_submit(f, SPOOL_NEW);
 }
 
@@ -362,15 +453,19 @@ static void forward_submit(struct forward *f, enum spool_kind kind) {
     spool_submit(f->s->spool, &f->op);
 }
 
-static void forward_begin(struct msg *m, struct expansion *x, struct str head,
-                          void (*then)(struct msg *m)) {
+/* env is the new message's, and is taken over. */
+static struct forward *forward_new(struct msg *m, struct envelope *env,
+                                   void (*then)(struct msg *m)) {
     struct forward *f = MEM_NEW(struct forward);
     f->s = m->s;
     f->about = m->env->id;
-    f->x = x;
-    f->env = forward_envelope(m, x);
+    f->env = env;
     f->from = body_ref(m->body);
     f->then = then;
+    return f;
+}
+
+static void forward_begin(struct msg *m, struct forward *f, struct str head) {
     forward_head(m, f, &f->content);
     f->in_file = m->body->size + f->content.n >= (uint64_t)m->s->cfg->p.spool_body_file_size;
     forward_log_id(f, head);
@@ -378,26 +473,102 @@ static void forward_begin(struct msg *m, struct expansion *x, struct str head,
     forward_go_on(f, m);
 }
 
+/* The message of an alias. */
+static void forward_expansion(struct msg *m, const struct expansion *x, struct delivered *d,
+                              struct str head, void (*then)(struct msg *m)) {
+    struct alias_groups groups;
+    alias_walk(x->graph, was_delivered_to, d, &groups);
+    struct forward *f = forward_new(m, forward_envelope(m, x->rcpt, &groups), then);
+    f->rcpt = x->rcpt;
+    f->is_list = x->graph->v[0]->owner != NULL;
+    alias_groups_free(&groups);
+    forward_begin(m, f, head);
+}
+
+/* True: a message is on its way.  False: the recipient has its result. */
+static bool forward_one(struct msg *m, const struct expansion *x, struct str head,
+                        void (*then)(struct msg *m)) {
+    struct str addr = m->env->rcpts[x->rcpt].addr;
+    struct delivered d = {0};
+    delivered_read(&d, head);
+    bool loops = was_delivered_to(&d, addr), hops = has_too_many_hops(m, head);
+    bool goes = head.p != NULL && !loops && !hops;
+    if (goes)
+        forward_expansion(m, x, &d, head, then);
+    else if (loops)
+        forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.6", "mail forwarding loop for %.*s",
+                     STR_FMT(addr));
+    else if (hops)
+        forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.0", "too many hops");
+    else
+        forward_fail(m, x->rcpt, MAIL_DEFERRED, "4.3.0", "cannot read the message content");
+    delivered_free(&d);
+    return goes;
+}
+
 bool forward_next(struct msg *m, void (*then)(struct msg *m)) {
     struct sbuf tmp = {0};
     struct str head = m->body == NULL ? STR_NONE : body_view(m->body, 0, HEAD_MAX, &tmp);
     struct expansion *x = NULL;
-    while (!m->finishing && (x = expansion_take(m)) != NULL) {
-        struct str addr = m->env->rcpts[x->rcpt].addr;
-        bool loops = was_delivered_to(head, addr), hops = has_too_many_hops(m, head);
-        if (head.p != NULL && !loops && !hops) {
-            forward_begin(m, x, head, then);
-            break;
-        }
-        if (loops)
-            forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.6", "mail forwarding loop for %.*s",
-                         STR_FMT(addr));
-        else if (hops)
-            forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.0", "too many hops");
-        else
-            forward_fail(m, x->rcpt, MAIL_DEFERRED, "4.3.0", "cannot read the message content");
+    bool goes = false;
+    while (!m->finishing && !goes && (x = expansion_take(m)) != NULL) {
+        goes = forward_one(m, x, head, then);
         expansion_free(x);
     }
     sbuf_free(&tmp);
-    return x != NULL;
+    return goes;
+}
+
+/* -- what is split off -- */
+
+bool forward_is_split_off(const struct msg *m, uint32_t rcpt) {
+    return m->env->rcpts[rcpt].owner.n > 0;
+}
+
+/* Does the recipient wait for being split off? */
+static bool waits_for_split(const struct msg *m, uint32_t rcpt) {
+    return forward_is_split_off(m, rcpt) && m->rcpts[rcpt].state == RCPT_WAITS;
+}
+
+bool forward_has_split(const struct msg *m) {
+    uint32_t i = 0;
+    while (i < m->env->n_rcpts && !waits_for_split(m, i))
+        i++;
+    return i < m->env->n_rcpts && !m->no_split;
+}
+
+/* The first of those recipients, and all that are to have the same sender: RCPT_FORWARD. */
+static struct envelope *split_envelope(struct msg *m) {
+    struct envelope t = forward_tmpl(m);
+    t.rcpts = mem_alloc(m->env->n_rcpts * sizeof *t.rcpts);
+    t.sender = STR_NONE;
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
+        struct rcpt r = m->env->rcpts[i];
+        if (!waits_for_split(m, i) || (t.n_rcpts > 0 && !str_eq(r.owner, t.sender)))
+            continue;
+        t.sender = r.owner;
+        r.owner = STR_NONE;
+        t.rcpts[t.n_rcpts++] = r;
+        msg_set_state(m, i, RCPT_FORWARD);
+    }
+    struct envelope *e = envelope_make(&t);
+    free(t.rcpts);
+    return e;
+}
+
+bool forward_split(struct msg *m, void (*then)(struct msg *m)) {
+    struct sbuf tmp = {0};
+    struct envelope *env = split_envelope(m);
+    struct str head = m->body == NULL ? STR_NONE : body_view(m->body, 0, HEAD_MAX, &tmp);
+    if (head.p == NULL) {
+        envelope_unref(env);
+        split_fail(m, "cannot read the message content");
+    } else {
+        struct forward *f = forward_new(m, env, then);
+        f->splits = true;
+        f->copied = head_first_field(head);
+        forward_begin(m, f, head);
+    }
+    sbuf_free(&tmp);
+    return head.p != NULL;
 }

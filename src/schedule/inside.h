@@ -34,7 +34,9 @@ struct reason {
 /* More than enum rcpt_state, for a round that is not over. */
 enum {
     RCPT_FAILED = 3, /* to be reported, and then done; in the spool it waits */
-    RCPT_FORWARD = 6 /* an alias: what it stands for is to go on; in the spool it waits */
+    /* An alias: what it stands for is to go on.  Or it is being split off.  In the spool it waits.
+     */
+    RCPT_FORWARD = 6
 };
 
 struct msg_rcpt {
@@ -78,6 +80,7 @@ struct msg {
     bool deleted;                 /* by the administrator; what is on the wire ends first */
     bool finishing;               /* a report, or a read for one, is with the spool */
     bool no_body;                 /* the content could not be read in this round */
+    bool no_split;                /* a list's message could not be queued in this round */
     bool no_report;               /* a report could not be queued in this round */
     bool at_once;                 /* its next round begins at once */
     bool partial;                 /* progress to save: some recipients are done, others are not */
@@ -221,6 +224,7 @@ enum settle {
     SETTLE_EXPANDED,
     SETTLE_LISTED,
     SETTLE_FORWARDED, /* msg->forwarding */
+    SETTLE_SPLIT,     /* what is RCPT_FORWARD */
     SETTLE_WARNED
 };
 

@@ -146,7 +146,7 @@ void msg_untried(struct msg *m, uint32_t rcpt, const struct service *svc, const 
 static uint8_t settled_state(uint8_t state, enum settle what) {
     switch (state) {
     case RCPT_FORWARD:
-        return RCPT_WAITS;
+        return what == SETTLE_SPLIT ? RCPT_DONE : RCPT_WAITS;
     case RCPT_FAILED:
         return what == SETTLE_FAILED ? RCPT_DONE : RCPT_WAITS;
     case RCPT_REPORT:

@@ -110,6 +110,43 @@ static void msg_on_route(void *arg, const struct route *r) {
     msg_routed(m);
 }
 
+/* How many recipients are to be routed in this round. */
+static uint32_t msg_count_routed(const struct msg *m) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++)
+        n += m->rcpts[i].state == RCPT_WAITS && !forward_is_split_off(m, i);
+    return n;
+}
+
+static void msg_route(struct msg *m) {
+    struct sched *s = m->s;
+    m->settings = s->settings;
+    m->open = m->routing = msg_count_routed(m);
+    if (m->open == 0) {
+        msg_finish(m);
+        return;
+    }
+    m->routes = mem_zalloc(m->env->n_rcpts * sizeof *m->routes);
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
+        if (m->rcpts[i].state != RCPT_WAITS || forward_is_split_off(m, i))
+            continue;
+        m->routes[i] = (struct routing){.m = m, .rcpt = i};
+        m->routes[i].query = route_resolve(s->cfg, s->lookup, m->env->sender, m->env->rcpts[i].addr,
+                                           NULL, msg_on_route, &m->routes[i]);
+    }
+}
+
+/* First what is to be split off, then the rest, unless an order came in between. */
+static void msg_goes_on(struct msg *m) {
+    bool ordered = m->deleted || (m->flags & (PROGRESS_HOLD | PROGRESS_EXPIRE)) != 0;
+    if (ordered)
+        msg_finish(m);
+    else if (!forward_has_split(m))
+        msg_route(m);
+    else if (!msg_fetch(m, msg_goes_on) && !forward_split(m, msg_goes_on))
+        msg_route(m);
+}
+
 void msg_activate(struct msg *m) {
     struct sched *s = m->s;
     heap_del(s, m);
@@ -117,22 +154,13 @@ void msg_activate(struct msg *m) {
     msg_set_queue(m, QUEUE_ACTIVE);
     m->active_us = clock_wall_us();
     m->attempts++;
-    m->settings = s->settings;
-    m->no_report = m->no_body = m->at_once = false;
+    m->no_report = m->no_split = m->no_body = m->at_once = false;
     logline_active(m->env, m->left);
     if ((m->flags & PROGRESS_EXPIRE) != 0 || m->left == 0) { /* no further attempt */
         msg_finish(m);
         return;
     }
-    m->routes = mem_zalloc(m->env->n_rcpts * sizeof *m->routes);
-    m->open = m->routing = m->left;
-    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
-        if (m->rcpts[i].state != RCPT_WAITS)
-            continue;
-        m->routes[i] = (struct routing){.m = m, .rcpt = i};
-        m->routes[i].query = route_resolve(s->cfg, s->lookup, m->env->sender, m->env->rcpts[i].addr,
-                                           NULL, msg_on_route, &m->routes[i]);
-    }
+    msg_goes_on(m);
 }
 
 static void msg_stop_routing(struct msg *m) {

@@ -314,8 +314,9 @@ static void test_xtext(void **state) {
 /* Every truncation of an encoded envelope is refused, and what is whole comes back as it was. */
 static void test_envelope(void **state) {
     (void)state;
-    struct rcpt rcpts[2] = {{STR_LIT("b@y"), STR_LIT("rfc822;o@y"), NOTIFY_FAILURE},
-                            {STR_LIT("c@y"), STR_NONE, 0}};
+    struct rcpt rcpts[2] = {
+        {.addr = STR_LIT("b@y"), .orcpt = STR_LIT("rfc822;o@y"), .notify = NOTIFY_FAILURE},
+        {.addr = STR_LIT("c@y")}};
     struct envelope t = {.id = 77,
                          .arrival_us = 5,
                          .size = 9,
@@ -326,22 +327,28 @@ static void test_envelope(void **state) {
                          .rcpts = rcpts,
                          .n_rcpts = 2};
     strcpy(t.qid, "ABC");
-    struct sbuf b = {0};
-    envelope_encode(&t, &b);
-    struct envelope *e = envelope_decode(sbuf_str(&b));
-    assert_non_null(e);
-    assert_true(e->id == 77 && e->n_rcpts == 2 && e->flags == ENV_8BIT);
-    assert_str(e->rcpts[0].orcpt, "rfc822;o@y");
-    assert_str(e->rcpts[1].addr, "c@y");
-    assert_ptr_equal(envelope_ref(e), e);
-    envelope_unref(e);
-    envelope_unref(e);
-    envelope_unref(NULL);
-    for (size_t n = 0; n < b.n; n++)
-        assert_null(envelope_decode(str_make(b.p, n)));
-    sbuf_add_ch(&b, 'x');
-    assert_null(envelope_decode(sbuf_str(&b)));
-    sbuf_free(&b);
+    for (int owners = 0; owners < 2; owners++) { /* what has none is as older versions read it */
+        rcpts[1].owner = owners ? STR_LIT("owner-c@y") : STR_NONE;
+        struct sbuf b = {0};
+        envelope_encode(&t, &b);
+        assert_int_equal(b.p[0], owners ? 2 : 1);
+        struct envelope *e = envelope_decode(sbuf_str(&b));
+        assert_non_null(e);
+        assert_true(e->id == 77 && e->n_rcpts == 2 && e->flags == ENV_8BIT);
+        assert_str(e->rcpts[0].orcpt, "rfc822;o@y");
+        assert_str(e->rcpts[1].addr, "c@y");
+        assert_str(e->rcpts[1].owner, owners ? "owner-c@y" : "");
+        assert_int_equal(e->rcpts[0].owner.n, 0);
+        assert_ptr_equal(envelope_ref(e), e);
+        envelope_unref(e);
+        envelope_unref(e);
+        envelope_unref(NULL);
+        for (size_t n = 0; n < b.n; n++)
+            assert_null(envelope_decode(str_make(b.p, n)));
+        sbuf_add_ch(&b, 'x');
+        assert_null(envelope_decode(sbuf_str(&b)));
+        sbuf_free(&b);
+    }
 }
 
 static void test_progress(void **state) {

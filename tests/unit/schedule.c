@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "../fuzz/bundle.h"
+#include "mail/address.h"
 #include "schedule/dest.h"
 #include "schedule/dispatch.h"
 #include "schedule/forward.h"
@@ -914,8 +915,10 @@ static void test_report_of_success(void **state) {
 
 /* The recipient turned out to be an alias of that address. */
 static void rig_alias(struct msg *m, uint32_t rcpt, const char *addr) {
-    struct alias_result res = {.rc = ALIAS_OK, .addrs = MEM_NEW(char *), .n = 1};
-    res.addrs[0] = mem_strdup(addr);
+    struct alias_result res = {.rc = ALIAS_OK, .graph = MEM_NEW(struct alias_graph)};
+    alias_graph_add(res.graph, 0, m->env->rcpts[rcpt].addr);
+    alias_graph_add(res.graph, 0, str_of(addr));
+    res.graph->v[0]->name = mem_strdup("alias");
     forward_keep(m, rcpt, &res);
 }
 
@@ -942,6 +945,140 @@ static void test_delivered_is_noted_before_aliases_go_on(void **state) {
     m = itab_get(&r.s->msgs, id);
     assert_true(m->rcpts[0].state == RCPT_DONE && m->rcpts[1].state == RCPT_WAITS);
     rig_close(&r);
+}
+
+/* The recipient turned out to be an alias of an address and of two lists, of one address each. */
+static void rig_lists(struct msg *m, uint32_t rcpt) {
+    static const char *const names[] = {"crew", "dock"};
+    struct alias_result res = {.rc = ALIAS_OK, .graph = MEM_NEW(struct alias_graph)};
+    struct alias_graph *g = res.graph;
+    alias_graph_add(g, 0, m->env->rcpts[rcpt].addr);
+    alias_graph_add(g, 0, STR_LIT("eve@away.example"));
+    g->v[0]->name = mem_strdup("all");
+    for (uint32_t i = 0; i < 2; i++) {
+        struct sbuf text = {0};
+        uint32_t at = alias_graph_add(g, 0, str_of(names[i]));
+        g->v[at]->name = mem_strdup(names[i]);
+        sbuf_printf(&text, "owner-%s@here.example", names[i]);
+        g->v[at]->owner = sbuf_take(&text);
+        sbuf_printf(&text, "%s@away.example", names[i]);
+        alias_graph_add(g, at, sbuf_str(&text));
+        sbuf_free(&text);
+    }
+    forward_keep(m, rcpt, &res);
+}
+
+/* A message whose second recipient is to go on; its first one is delivered, so its round ends.
+ * `turns` turns of the loop and the spool follow. */
+static void rig_mail_to_lists(struct rig *r, int turns) {
+    struct msg *m = rig_mail(r, "carl@here.example", "ann@away.example all@here.example");
+    rig_lists(m, 1);
+    struct attempt *a = r->given[0];
+    mailerr_set(&a->res[0], MAIL_SENT, "2.0.0", "250 ok");
+    a->tried[0] = true;
+    a->outcome = ATTEMPT_TRIED;
+    a->n = 1;
+    r->n_given = 0;
+    sched_result(r->s, a->task_session, a);
+    for (int i = 0; i < turns; i++) {
+        uv_run(&r->s->loop->uv, UV_RUN_NOWAIT);
+        spool_turn(r->spool);
+    }
+}
+
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Who sends to whom in all attempts, in order. */
+static void rig_given(const struct rig *r, struct sbuf *out) {
+    char *lines[32];
+    size_t n = 0;
+    for (size_t i = 0; i < r->n_given; i++)
+        for (uint32_t k = 0; k < r->given[i]->n; k++) {
+            const struct envelope *env = r->given[i]->env;
+            struct sbuf line = {0};
+            sbuf_printf(&line, "%.*s>%.*s ", STR_FMT(addr_local(env->sender)),
+                        STR_FMT(addr_local(env->rcpts[r->given[i]->idx[k]].addr)));
+            assert_true(n < 32);
+            lines[n++] = sbuf_take(&line);
+        }
+    qsort(lines, n, sizeof *lines, by_text);
+    sbuf_reset(out);
+    for (size_t i = 0; i < n; i++) {
+        sbuf_add_c(out, lines[i]);
+        free(lines[i]);
+    }
+}
+
+#define LISTS_GO_ON "carl>eve owner-crew>crew owner-dock>dock "
+
+/* Lists in an alias: wherever the process is killed, each address has the mail once, from the owner
+ * of its list, or all of it is still to be done. */
+static void test_lists_are_split_off(void **state) {
+    struct rig r;
+    struct sbuf given = {0};
+    int whole = 0, ended = 0;
+    for (int file = 0; file < 2; file++)
+        for (int turns = 0; turns < 40; turns++) {
+            const char *main_cf = file ? "relayhost = [far.example]\nspool_body_file_size = 1\n"
+                                       : "relayhost = [far.example]\n";
+            rig_open(&r, main_cf);
+            rig_mail_to_lists(&r, turns);
+            rig_close(&r);
+            rig_open(&r, main_cf);
+            sched_run_due(r.s);
+            rig_turn(&r);
+            rig_given(&r, &given);
+            bool before =
+                strcmp(given.p, "carl>all ") == 0 || strcmp(given.p, "carl>all carl>ann ") == 0;
+            whole += before;
+            ended += !before;
+            if (!before)
+                assert_string_equal(given.p, LISTS_GO_ON);
+            rig_close(&r);
+            dir_remove(state);
+            dir_make(state);
+        }
+    assert_true(whole > 1 && ended > 40);
+    sbuf_free(&given);
+}
+
+/* The message with the addresses of all lists, or NULL. */
+static struct msg *rig_to_be_split(const struct rig *r) {
+    size_t pos = 0;
+    struct msg *m;
+    while ((m = itab_next(&r->s->msgs, &pos)) != NULL && m->env->n_rcpts != 3) {
+    }
+    return m;
+}
+
+/* What has no room is split off later, and nothing is sent with another sender meanwhile. */
+static void test_a_list_that_cannot_be_split_off_waits(void **state) {
+    struct rig r;
+    struct sbuf given = {0};
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]\n");
+    rig_mail_to_lists(&r, 0);
+    struct msg *m = NULL;
+    while ((m = rig_to_be_split(&r)) == NULL) {
+        spool_turn(r.spool);
+        uv_run(&r.s->loop->uv, UV_RUN_NOWAIT);
+    }
+    rig_no_sync = true;
+    rig_turn(&r);
+    rig_given(&r, &given);
+    assert_string_equal(given.p, "carl>eve ");
+    rig_answer(&r, &sent);
+    assert_true(rig_to_be_split(&r) == m && m->left == 2 && m->queue == QUEUE_DEFERRED);
+    assert_non_null(strstr(why_waits(m, 1), "cannot queue what the alias stands for"));
+    rig_no_sync = false;
+    order_one(&r, ACT_RETRY, m);
+    rig_turn(&r);
+    rig_given(&r, &given);
+    assert_string_equal(given.p, "owner-crew>crew owner-dock>dock ");
+    rig_close(&r);
+    sbuf_free(&given);
 }
 
 /* A backlog of failures does not rest before its limit, and a reload takes the transport from what
@@ -1058,6 +1195,8 @@ int main(void) {
                                        RIG(test_a_result_is_missing),
                                        RIG(test_report_of_success),
                                        RIG(test_delivered_is_noted_before_aliases_go_on),
+                                       RIG(test_lists_are_split_off),
+                                       RIG(test_a_list_that_cannot_be_split_off_waits),
                                        RIG(test_a_transport_goes),
                                        RIG(test_what_is_found),
                                        RIG(test_process_limit_of_a_transport),
