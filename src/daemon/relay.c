@@ -66,7 +66,11 @@ static void relay_on_result(void *slot, struct attempt *a) {
     sched_result(relay.sched, slot, a);
 }
 
-static const struct deliver_ops deliver_ops = {relay_on_result};
+static void relay_on_taken(struct attempt_taken *t) {
+    sched_taken(relay.sched, t);
+}
+
+static const struct deliver_ops deliver_ops = {relay_on_taken, relay_on_result};
 
 /* Sessions are spread over the loops in turn. */
 static void *new_session(void *arg, void *slot) {

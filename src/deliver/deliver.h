@@ -16,6 +16,9 @@ struct deliver;
 struct dsess;
 
 struct deliver_ops {
+    /* This much of an attempt that comes back later is on the relay host; it is the receiver's.  On
+     * the loop's thread, before result. */
+    void (*taken)(struct attempt_taken *t);
     /* The attempt is over; it is the receiver's now.  On the loop's thread. */
     void (*result)(void *slot, struct attempt *a);
 };

@@ -5,7 +5,8 @@
  * record of an answer, smtp_delivery_status_filter each recipient's result before it is logged
  * (postconf(5)).  All three ask the lookup process, one line after the other: the session's loop
  * goes on meanwhile.  A table that cannot be asked never lets something pass as it is that would
- * end the mail: it waits.  One thing passes: that a host has taken the content.
+ * end the mail: it waits.  One thing passes: that a host has taken the content.  That is told
+ * before smtp_delivery_status_filter is asked, which can change its words only.
  *
  * The session's loop only.  The line and the names that are being asked for belong to the session
  * until filter_cancel; a result that is asked for belongs to struct result_filter, which frees
@@ -285,8 +286,7 @@ static void result_filter_ask(struct result_filter *f) {
                          1, result_filter_on_answer, f);
 }
 
-/* Once the daemon is being stopped, no table is waited for; nor is one that has just failed, for
- * what was taken is not noted before. */
+/* Once the daemon is being stopped, no table is waited for; nor is one that has just failed. */
 static void result_filter_next(struct result_filter *f) {
     for (; f->at < f->a->n; f->at++) {
         if (!f->a->tried[f->at])
@@ -317,6 +317,9 @@ void filter_results(struct dsess *s, struct attempt *a, unsigned uses) {
         results_end(s->d, s->slot, a, uses);
         return;
     }
+    struct attempt_taken *taken = attempt_taken_new(a);
+    if (taken != NULL)
+        s->d->ops->taken(taken);
     struct result_filter *f = MEM_NEW(struct result_filter);
     *f = (struct result_filter){.d = s->d, .slot = s->slot, .a = a, .uses = uses};
     dl_push(&s->d->results, &f->link);

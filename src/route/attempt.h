@@ -47,6 +47,21 @@ struct attempt {
     char relay[400];   /* "host[addr]:port" of the log */
 };
 
+/* What a relay host has taken of an attempt that a session still has: told at once, so that nothing
+ * of it is sent again.  It owns idx and res. */
+struct attempt_taken {
+    struct task task;
+    void *owner; /* of the attempt, which comes back later: the scheduler's job */
+    uint32_t n;
+    uint32_t *idx;       /* into the envelope's recipients */
+    struct mailerr *res; /* one per recipient: MAIL_SENT */
+    bool remote_dsn;     /* as the attempt's */
+};
+
+/* NULL if nothing of it has been taken. */
+struct attempt_taken *attempt_taken_new(const struct attempt *a);
+void attempt_taken_free(struct attempt_taken *t);
+
 /* Sets the relay host of the log line: "host[addr]:port", or "". */
 void attempt_set_relay(struct attempt *a, const char *relay);
 /* Gives back all that it has. */

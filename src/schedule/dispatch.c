@@ -220,9 +220,17 @@ void dest_route_all_anew(struct sched *s) {
 /* -- back from a session -- */
 
 /* Success reports are ours to send where the remote does not take them over. */
-static bool wants_relayed(const struct attempt *a, uint32_t i) {
-    return a->env->sender.n > 0 && !a->remote_dsn &&
-           (a->env->rcpts[a->idx[i]].notify & NOTIFY_SUCCESS) != 0;
+static bool wants_relayed(const struct envelope *env, uint32_t rcpt, bool remote_dsn) {
+    return env->sender.n > 0 && !remote_dsn && (env->rcpts[rcpt].notify & NOTIFY_SUCCESS) != 0;
+}
+
+void dest_taken(const struct attempt_taken *t) {
+    const struct job *j = t->owner;
+    struct msg *m = j->m;
+    for (uint32_t i = 0; i < t->n; i++)
+        msg_result(m, t->idx[i], &t->res[i], wants_relayed(m->env, t->idx[i], t->remote_dsn));
+    if (m->partial)
+        msg_save_progress(m);
 }
 
 /* A recipient that a session forgot has no result, and waits. */
@@ -241,7 +249,7 @@ static void msg_take_results(struct msg *m, struct attempt *a, struct hop *hop) 
     for (uint32_t i = 0; i < a->n; i++) {
         const struct mailerr *e = attempt_result(a, i);
         tally_result(&m->s->tally, hop, m->env->sender, e);
-        msg_result(m, a->idx[i], e, wants_relayed(a, i));
+        msg_result(m, a->idx[i], e, wants_relayed(m->env, a->idx[i], a->remote_dsn));
     }
 }
 
@@ -257,7 +265,7 @@ static void job_returned(struct job *j, struct attempt *a) {
             continue;
         }
         tally_result(&s->tally, j->d->hop, m->env->sender, &a->res[i]);
-        msg_result(m, a->idx[i], &a->res[i], wants_relayed(a, i));
+        msg_result(m, a->idx[i], &a->res[i], wants_relayed(m->env, a->idx[i], a->remote_dsn));
     }
     m->open -= j->n - kept;
     j->n = kept;

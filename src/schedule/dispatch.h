@@ -13,6 +13,8 @@ void dest_dispatch(struct sched *s, struct dest *d);
 void dest_dispatch_stirred(struct sched *s);
 /* What is queued anywhere is routed anew. */
 void dest_route_all_anew(struct sched *s);
+/* What is on the relay host counts as sent at once; the attempt comes back later. */
+void dest_taken(const struct attempt_taken *t);
 /* An attempt is back. */
 void dest_result(struct sched *s, struct slot *slot, struct attempt *a);
 /* Also what a rate delay held back goes. */

@@ -111,6 +111,8 @@ void msg_set_state(struct msg *m, uint32_t rcpt, uint8_t state) {
 }
 
 void msg_result(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool report) {
+    if (m->rcpts[rcpt].state == RCPT_REPORT && e->status == MAIL_SENT)
+        msg_set_reason(m, rcpt, e); /* noted before its filter was asked: these are its words */
     if (m->rcpts[rcpt].state != RCPT_WAITS)
         return;
     if (e->status == MAIL_SENT) {

@@ -232,6 +232,17 @@ void sched_add(struct sched *s, struct envelope *env, struct body *body) {
     loop_post(s->loop, &a->task);
 }
 
+static void run_taken(struct task *t) {
+    struct attempt_taken *taken = DL_OWNER(t, struct attempt_taken, task);
+    dest_taken(taken);
+    attempt_taken_free(taken);
+}
+
+void sched_taken(struct sched *s, struct attempt_taken *t) {
+    t->task.run = run_taken;
+    loop_post(s->loop, &t->task);
+}
+
 static void run_result(struct task *t) {
     struct attempt *a = DL_OWNER(t, struct attempt, task);
     struct slot *slot = a->task_session;

@@ -37,6 +37,8 @@ void sched_set_spool(struct sched *s, struct spool *sp);
 bool sched_recover(struct sched *s, struct envelope *env, struct str progress);
 /* Any thread: a new durable message; takes both references. */
 void sched_add(struct sched *s, struct envelope *env, struct body *body);
+/* Any thread: what is on the relay host of an attempt that a session gives back later; takes it. */
+void sched_taken(struct sched *s, struct attempt_taken *t);
 /* Any thread: an attempt that a session gives back. */
 void sched_result(struct sched *s, void *slot, struct attempt *a);
 

@@ -445,6 +445,39 @@ def test_orderly_stop_waits_for_no_filter(dns):
     relay.stop()
 
 
+def test_what_was_taken_is_noted_before_its_filter_answers(dns):
+    """A table of smtp_delivery_status_filter changes the words of a success, also in the report.  When it says nothing and
+    everything is killed, what was taken is not sent again."""
+    hush, silent = threading.Event(), threading.Event()
+
+    def serve(conn):
+        for _ in conn.makefile("rb"):
+            if hush.is_set():
+                silent.wait(60)
+            conn.sendall(b"200 2.7.7%20by%20another%20name\n")
+    relay = FakeRelay(dsn=False, replies={"RCPT": lambda line: "450 4.2.1 come back" if "<later@" in line else None})
+    with Listener(serve) as table, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n"
+                                             f"smtp_delivery_status_filter = tcp:127.0.0.1:{table.port}\n", dns=dns) as p:
+        p.send(sender="words@client.example", rparams=" NOTIFY=SUCCESS")
+        relay.wait_mail(b"Status: 2.7.7")
+        p.wait_log(r"to=<b@y\.example>.*dsn=2\.7\.7, status=sent \(by another name\)")
+        hush.set()
+        for content, rparams in (("first", ""), ("second", " NOTIFY=SUCCESS")):
+            p.send(sender=f"{content}@client.example", rcpts=["fine@y.example", "later@y.example"], rparams=rparams,
+                   content=f"Subject: {content}\r\n\r\nx\r\n")
+            relay.wait_mail(f"Subject: {content}".encode())
+            wait_for(lambda: [r["address"] for q in p.queue() if q["sender"].startswith(content) for r in q["recipients"]]
+                     == ["later@y.example"])
+        p.kill()
+        silent.set()
+        p.start()
+        relay.wait_mail(b"Final-Recipient: rfc822; fine@y.example")
+        p.wait_log(r"to=<later@y\.example>.*status=deferred")
+        to_fine = [m for m in relay.mails if any("<fine@" in r for r in m["rcpts"])]
+        assert [b"Subject: first" in m["content"] for m in to_fine] == [True, False]
+    relay.stop()
+
+
 def new_relay(dns, change, common=""):
     """Six mails wait behind one whose content a relay host has; a reload makes change(old, new) of the settings."""
     gate = Gate()

@@ -166,7 +166,11 @@ static void on_result(void *slot, struct attempt *a) {
     sched_result(W->product->sched, slot, a);
 }
 
-static const struct deliver_ops deliver_ops = {on_result};
+static void on_taken(struct attempt_taken *t) {
+    sched_taken(W->product->sched, t);
+}
+
+static const struct deliver_ops deliver_ops = {on_taken, on_result};
 
 static void *new_session(void *arg, void *slot) {
     struct product *p = W->product;
@@ -192,7 +196,7 @@ static const struct sched_ops sched_ops = {.session_new = new_session,
                                            .session_recall = recall};
 /* A function that is new in the real glue is missing here. */
 _Static_assert(sizeof(struct sched_ops) == 5 * sizeof(void *), "sched_ops has grown");
-_Static_assert(sizeof(struct deliver_ops) == sizeof(void *), "deliver_ops has grown");
+_Static_assert(sizeof(struct deliver_ops) == 2 * sizeof(void *), "deliver_ops has grown");
 _Static_assert(sizeof(struct receive_ops) == 3 * sizeof(void *), "receive_ops has grown");
 
 static void find_name(void *arg, const struct netaddr *addr, client_named_fn done, void *ctx) {
