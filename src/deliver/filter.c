@@ -42,9 +42,18 @@ static void filter_take_line(struct dsess *s, struct str given) {
     sbuf_add_str(&s->filter_line, given);
 }
 
+/* What has come by now came before anything that the line leads to is said. */
+static void filter_note_input(struct dsess *s) {
+    if (s->input_more || !conn_fetch(s->conn))
+        return;
+    s->input_more = true;
+    s->input_gone = s->out_total - conn_pending(s->conn);
+}
+
 static void filter_on_line(void *arg, const struct maps_answer *a) {
     struct dsess *s = arg;
     s->filter_tag = 0;
+    filter_note_input(s);
     conn_resume(s->conn);
     if (a->rc == MAP_FOUND)
         filter_take_line(s, sbuf_str(&a->value));

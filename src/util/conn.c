@@ -30,6 +30,8 @@
 #define HEAR_OUT_MAX 256U
 /* Reads of one connection before others have their turn. */
 #define READS_A_TURN 4
+/* What conn_fetch reads at most. */
+#define FETCH_MAX 4096U
 /* Reads of a connection that cannot be written to any more. */
 #define READS_OF_BROKEN 32U
 /* Capacity of a buffer that an idle connection may keep. */
@@ -554,6 +556,15 @@ static void read_ready(struct conn *c) {
         c->input_due = true; /* the descriptor does not announce what the TLS layer holds */
         loop_later(c->loop, &c->turn);
     }
+}
+
+bool conn_fetch(struct conn *c) {
+    bool up = c->tls != CONN_TO_TLS && c->tls != CONN_SHAKING;
+    if (!c->closing && !c->ended && !c->connecting && up && c->in.n == 0) {
+        ssize_t n = read_some(c, sbuf_room(&c->in, FETCH_MAX), FETCH_MAX);
+        sbuf_advance(&c->in, n > 0 ? (size_t)n : 0);
+    }
+    return c->in.n > 0;
 }
 
 void conn_pause(struct conn *c) {

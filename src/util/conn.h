@@ -90,6 +90,8 @@ size_t conn_pending(const struct conn *c);
  * by the loop.  While paused, CONN_CLOSED comes for an error and not for the end of input. */
 void conn_pause(struct conn *c);
 void conn_resume(struct conn *c);
+/* Has anything come that the owner, which is paused, has not been offered?  It is read and kept. */
+bool conn_fetch(struct conn *c);
 /* Milliseconds from now, at the loop's tick; 0: none.  Replaces the one that was set. */
 void conn_deadline(struct conn *c, int64_t ms);
 /* Starts TLS on ssl (taken over), from the loop, when all that was written before is in the

@@ -1,7 +1,10 @@
 """Relay hosts that are out of step, ask for too much or say too much; and what content and passwords make of it."""
 import base64
 import contextlib
+import fcntl
 import re
+import termios
+import threading
 import time
 from unittest import mock
 
@@ -251,6 +254,38 @@ def test_a_short_password_inside_a_word_is_not_shown(dns, text):
         p.wait_log("status=deferred .*text withheld")
         assert "k1tten" not in p.log() + p.run("test", "a@x.example", "b@y.example").stdout + str(p.queue())
     relay.stop()
+
+
+def test_what_comes_while_a_filter_is_asked_came_before_what_follows(dns):
+    """354 is being looked up when a surplus 250 comes: that is no answer to the content, which goes out afterwards."""
+    early, contents = threading.Event(), []
+
+    def host(conn):
+        f = conn.makefile("rb")
+        conn.sendall(b"220 early\r\n")
+        for line in f:
+            verb = line.split()[0].upper()
+            conn.sendall({b"EHLO": b"250 early\r\n", b"DATA": b"354 go\r\n"}.get(verb, b"250 2.0.0 fine\r\n"))
+            if verb == b"DATA":
+                assert early.wait(20)
+                conn.sendall(b"250 2.0.0 taken before it came\r\n")
+                wait_for(lambda: fcntl.ioctl(conn, termios.TIOCOUTQ, b"1234") == bytes(4))  # it is there
+                came.set()
+                contents.append(b"".join(iter(f.readline, b".\r\n")))
+                conn.sendall(b"554 5.7.1 spam\r\n")
+
+    def table(conn):
+        for line in conn.makefile("rb"):
+            if b"354" in line:
+                early.set()
+                assert came.wait(20)
+            conn.sendall(b"500 not%20found\n")
+    came = threading.Event()
+    with kit.Listener(host) as relay, kit.Listener(table) as server, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_reply_filter = tcp:127.0.0.1:{server.port}\n", dns=dns) as p:
+        p.send()
+        p.wait_log(r"status=\w+")
+        assert "status=deferred" in p.log() and "out of step" in p.log()
 
 
 class Script(FakeRelay):
