@@ -673,11 +673,12 @@ static int64_t attempt_over_ms(const struct ledger_mail *m, const struct rcpt_en
     return over;
 }
 
-/* What waits has its next attempt within maximal_backoff_time. */
+/* What waits has its next attempt within maximal_backoff_time; where nothing happens, time goes on
+ * in steps of half of what has gone by. */
 static void check_turn(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
     int64_t since = later_of(later_of(attempt_over_ms(m, r), m->released_ms), last_down_ms(l));
     int64_t waits = l->rules.now_ms(l->rules.arg) - since;
-    if (!m->expired && r->tried_ms > 0 && waits > l->rules.backoff_ms + l->rules.backoff_ms / 2 &&
+    if (!m->expired && r->tried_ms > 0 && waits > 2 * l->rules.backoff_ms &&
         !l->rules.faulted(l->rules.arg))
         ledger_fail(l, "<%s> of message %u has not been tried for %lld ms", r->addr, m->number,
                     (long long)waits);
