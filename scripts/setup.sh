@@ -5,7 +5,7 @@
 # start suppressed, because tests start their own instances.
 set -eu
 
-build="gcc make meson ninja-build pkg-config libc6-dev libuv1-dev libssl-dev libunbound-dev libidn2-dev \
+build="gcc make meson ninja-build pkg-config libc6-dev libuv1-dev libssl-dev libunbound-dev libidn2-dev libunistring-dev \
 libgsasl-dev libseccomp-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev libmariadb-dev \
 libpq-dev libmicrohttpd-dev python3-minimal libsqlite3-dev libldap-dev libsasl2-dev libcrypt-dev ca-certificates"
 deb="$build debhelper dpkg-dev fakeroot po-debconf"
