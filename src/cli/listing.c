@@ -69,9 +69,10 @@ static void print_one(json_t *o, bool wide) {
     struct sbuf id = {0}, when = {0};
     const char *q = listing_text(o, "queue_name");
     sbuf_printf(&id, "%s%s%s", listing_text(o, "queue_id"),
-                strcmp(q, "active") == 0 ? "*"
-                : strcmp(q, "hold") == 0 ? "!"
-                                         : "",
+                strcmp(q, "active") == 0       ? "*"
+                : strcmp(q, "hold") == 0       ? "!"
+                : strcmp(q, "unreadable") == 0 ? "?"
+                                               : "",
                 json_is_true(json_object_get(o, "forced_expire")) ? "#" : "");
     clock_add_asctime(&when, json_integer_value(json_object_get(o, "arrival_time")) * 1000000);
     long long size = json_integer_value(json_object_get(o, "message_size"));

@@ -34,6 +34,7 @@ struct control {
     struct sched *sched;
     struct spool *spool;
     struct lookup *lookup;
+    const struct unreadable_list *kept; /* the owner's */
     struct explain_at at;
 };
 
@@ -81,8 +82,12 @@ static void list_more(struct client *k) {
             list_one(k, &v);
     if (k->shown < k->n_listing)
         return;
+    struct sbuf b = {0};
+    unreadable_show(&b, k->c->kept, &k->filter);
     list_end(k);
-    conn_write_c(k->conn, "{\"ok\": true}\n");
+    sbuf_add_c(&b, "{\"ok\": true}\n");
+    conn_write(k->conn, b.p, b.n);
+    sbuf_free(&b);
     conn_resume(k->conn);
 }
 
@@ -528,12 +533,14 @@ static void control_user(void *arg, int fd, const struct netaddr *peer) {
 static const struct accept_ops user_ops = {control_user, control_full};
 
 struct control *control_new(struct loop *l, struct sched *s, struct spool *sp,
-                            struct lookup *lookup, const struct explain_at *at) {
+                            struct lookup *lookup, const struct unreadable_list *kept,
+                            const struct explain_at *at) {
     struct control *c = MEM_NEW(struct control);
     c->loop = l;
     c->sched = s;
     c->spool = sp;
     c->lookup = lookup;
+    c->kept = kept;
     c->at = *at;
     dl_init(&c->users);
     return c;

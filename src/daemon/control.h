@@ -8,6 +8,7 @@
 #define PH_DAEMON_CONTROL_H
 
 #include "daemon/explain.h"
+#include "daemon/unreadable.h"
 #include "schedule/schedule.h"
 #include "spool/spool.h"
 
@@ -15,7 +16,8 @@ struct control;
 
 /* Its sockets come with control_listen. */
 struct control *control_new(struct loop *l, struct sched *s, struct spool *sp,
-                            struct lookup *lookup, const struct explain_at *at);
+                            struct lookup *lookup, const struct unreadable_list *kept,
+                            const struct explain_at *at);
 /* Takes over the listening socket fd.  all: it is for every user, who may list the queue and have
  * it tried at once, as authorized_mailq_users and authorized_flush_users say; else for those who
  * may do everything. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "daemon/overview.h"
+#include "daemon/unreadable.h"
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -22,6 +23,7 @@ struct offline {
     struct config *cfg;
     struct sched *sched;
     struct spool *spool;
+    struct unreadable_list kept;
     ask_line_fn fn;
     void *arg;
 };
@@ -29,8 +31,10 @@ struct offline {
 static void offline_found(void *arg, const struct spool_found *f) {
     struct offline *o = arg;
     struct envelope *env = envelope_decode(f->meta);
-    if (env != NULL)
-        sched_recover(o->sched, env, f->progress);
+    if (env != NULL && sched_recover(o->sched, envelope_ref(env), f->progress))
+        envelope_unref(env);
+    else
+        unreadable_add(&o->kept, f->id, env);
 }
 
 static int offline_open(struct offline *o, const char *dir, char **why) {
@@ -76,6 +80,10 @@ static bool offline_each(struct offline *o, json_t *req, bool list, uint64_t *id
         overview_message(&line, &v);
         offline_line(o, &line);
     }
+    if (list)
+        unreadable_show(&line, &o->kept, &f);
+    for (struct str rest = sbuf_str(&line), one; str_split(&rest, "\n", &one);)
+        o->fn(o->arg, one);
     free(ids);
     sbuf_free(&line);
     htab_free(&wanted);

@@ -68,6 +68,32 @@ void overview_message(struct sbuf *b, const struct sched_view *v) {
     sbuf_printf(b, ", \"cursor\": \"%llu\"}\n", (unsigned long long)v->env->id);
 }
 
+void overview_unreadable(struct sbuf *b, struct str qid, uint64_t id, const struct envelope *env) {
+    int64_t arrival_us = env == NULL ? (int64_t)id : env->arrival_us;
+    uint32_t n = env == NULL ? 1 : env->n_rcpts;
+    sbuf_add_c(b, "{\"queue_name\": \"unreadable\"");
+    add_str(b, "queue_id", qid);
+    sbuf_printf(b,
+                ", \"arrival_time\": %lld, \"message_size\": %llu, \"forced_expire\": false, "
+                "\"sender\": ",
+                (long long)(arrival_us / 1000000),
+                (unsigned long long)(env == NULL ? 0 : env->size));
+    overview_add_addr(b, env == NULL          ? STR_LIT("unknown")
+                         : env->sender.n == 0 ? STR_LIT("MAILER-DAEMON")
+                                              : env->sender);
+    sbuf_add_c(b, ", \"recipients\": [");
+    for (uint32_t i = 0; i < n; i++) {
+        sbuf_add_c(b, i == 0 ? "{\"address\": " : ", {\"address\": ");
+        overview_add_addr(b, env == NULL ? STR_LIT("unknown") : env->rcpts[i].addr);
+        add_str(b, "delay_reason",
+                env == NULL ? STR_LIT("this version cannot read its envelope: it is kept, not sent")
+                            : STR_LIT("this version cannot read what became of its recipients: it "
+                                      "is kept, not sent"));
+        sbuf_add_ch(b, '}');
+    }
+    sbuf_printf(b, "], \"cursor\": \"%llu\"}\n", (unsigned long long)id);
+}
+
 void overview_envelope(struct sbuf *b, const struct sched_view *v) {
     const struct envelope *env = v->env;
     const struct mailerr *e;

@@ -12,6 +12,8 @@
 
 /* Appends one message: postqueue -j's members, then ours. */
 void overview_message(struct sbuf *b, const struct sched_view *v);
+/* The same of a message that this version cannot read, with the reason; env may be NULL. */
+void overview_unreadable(struct sbuf *b, struct str qid, uint64_t id, const struct envelope *env);
 /* Appends all that is known of a message but its content and what became of it, as one line. */
 void overview_envelope(struct sbuf *b, const struct sched_view *v);
 /* Appends totals, the oldest message, the queues' lengths. */

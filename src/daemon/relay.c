@@ -47,6 +47,7 @@ static struct relay {
     struct recent *memory; /* of routes, for all loops */
     struct sched *sched;
     struct spool *spool;
+    struct unreadable_list kept;
     struct control *control;
     atomic_bool sched_stopped;
     size_t next_loop; /* where the next delivery session goes */
@@ -103,30 +104,30 @@ static void worker_init(struct worker *w, size_t i, int lookup_fd) {
 
 /* What cannot be read whole is neither sent, perhaps again, nor deleted: another version may read
  * it. */
-static void found_unreadable(size_t *kept, uint64_t id, const char *what) {
+static void found_unreadable(uint64_t id, struct envelope *env, const char *what) {
     log_error("spool", "message %016llx has %s that this version cannot read: it is kept, not sent",
               (unsigned long long)id, what);
-    (*kept)++;
+    unreadable_add(&relay.kept, id, env);
 }
 
 static void on_found(void *arg, const struct spool_found *f) {
     struct envelope *env = envelope_decode(f->meta);
+    (void)arg;
     qid_after(f->id);
-    if (env == NULL) {
-        found_unreadable(arg, f->id, "an envelope");
-        return;
-    }
-    if (!sched_recover(relay.sched, env, f->progress))
-        found_unreadable(arg, f->id, "a record of progress");
+    if (env == NULL)
+        found_unreadable(f->id, NULL, "an envelope");
+    else if (sched_recover(relay.sched, envelope_ref(env), f->progress))
+        envelope_unref(env);
+    else
+        found_unreadable(f->id, env, "a record of progress");
 }
 
 static void open_spool(void) {
     struct spool_conf conf = {".", (uint64_t)relay.cfg->p.spool_segment_size};
     char *why;
-    size_t kept = 0;
     struct spool_stats st;
     int64_t begun = clock_mono_ms();
-    int rc = spool_open(&relay.spool, &conf, &spool_io_disk, on_found, &kept, &why);
+    int rc = spool_open(&relay.spool, &conf, &spool_io_disk, on_found, NULL, &why);
     if (rc < 0) {
         log_fatal("spool", "%s: %s: %s", relay.cfg->p.queue_directory, why, strerror(-rc));
         free(why);
@@ -137,8 +138,9 @@ static void open_spool(void) {
     log_info("spool", "recovered %llu messages from %llu segments in %lld ms",
              (unsigned long long)st.messages, (unsigned long long)st.segments,
              (long long)(clock_mono_ms() - begun));
-    if (kept > 0)
-        log_error("spool", "%zu of them cannot be read and wait for a version that can", kept);
+    if (relay.kept.n > 0)
+        log_error("spool", "%zu of them cannot be read and wait for a version that can",
+                  relay.kept.n);
     rc = spool_start(relay.spool);
     if (rc < 0) {
         log_fatal("spool", "cannot start its threads: %s", strerror(-rc));
@@ -335,8 +337,8 @@ static void listen_to_supervisor(int sup) {
 
 static void relay_serve(void) {
     struct explain_at at = {relay.w[0].loop, relay.w[0].lookup, relay.w[0].deliver};
-    relay.control =
-        control_new(relay.sched_loop, relay.sched, relay.spool, relay.sched_lookup, &at);
+    relay.control = control_new(relay.sched_loop, relay.sched, relay.spool, relay.sched_lookup,
+                                &relay.kept, &at);
     sched_start(relay.sched);
     for (size_t i = 0; i < relay.n; i++)
         loop_start(relay.w[i].loop);

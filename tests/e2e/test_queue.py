@@ -8,9 +8,41 @@ import subprocess
 import time
 
 import pytest
-from kit import FakeRelay, Posthouse, free_port, wait_for
+from kit import BUILD, FakeRelay, Posthouse, free_port, wait_for
 
 DEAD = "relayhost = [127.0.0.1]:{port}\nminimal_backoff_time = {backoff}\n"
+
+
+def test_mail_that_only_a_newer_version_can_read_is_listed(dns):
+    """It is neither sent nor dropped, whether the daemon runs or not, and its listing says so; other mail goes on."""
+    with FakeRelay(replies={"RCPT": "450 4.2.0 later"}) as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nminimal_backoff_time = 1000s\n", dns=dns) as p:
+        for sender in ("ann@x.example", "ben@x.example"):
+            p.send(sender=sender, rcpts=['"a b"@y.example', "c@y.example"])
+        p.wait_log("status=deferred", count=4)
+        wait_for(lambda: [q["queue_name"] for q in p.queue()] == ["deferred"] * 2)
+        qids = [q["queue_id"] for q in p.queue()]
+        p.stop()
+        other = subprocess.run([BUILD / "tests" / "newer", p.dir / "spool"], capture_output=True, text=True, check=True).stdout.strip()
+        for segment in (p.dir / "spool/log").iterdir():
+            os.chown(segment, (p.dir / "spool").stat().st_uid, -1)
+        for runs in (False, True):
+            if runs:
+                p.start()
+                p.wait_log("2 of them cannot be read and wait for a version that can")
+            seen = {q["queue_id"]: q for q in p.queue()}
+            assert {i: q["queue_name"] for i, q in seen.items()} == {qids[0]: "unreadable", qids[1]: "deferred", other: "unreadable"}
+            assert [r["address"] for r in seen[qids[0]]["recipients"]] == ['"a b"@y.example', "c@y.example"]
+            assert seen[qids[0]]["sender"] == "ann@x.example" and seen[other]["sender"] == "unknown"
+            assert all("this version cannot read" in r["delay_reason"] for i in (qids[0], other) for r in seen[i]["recipients"])
+            listing = p.run(face="mailq").stdout
+            assert f"{qids[0]}?" in listing and f"{other}?" in listing and "in 3 Requests." in listing
+            assert [json.loads(line)["queue_id"] for line in p.run("queue", "list", "--json", other).stdout.splitlines()] == [other]
+            assert [q["queue_id"] for q in map(json.loads, p.run("queue", "list", "--json", "deferred").stdout.splitlines())] == [qids[1]]
+        tried = len(relay.sessions)
+        p.run("-d", "ALL", face="postsuper", check=True)
+        p.run("queue", "flush", check=True)
+        assert [q["queue_name"] for q in p.queue()] == ["unreadable"] * 2 and len(relay.sessions) == tried
 
 
 def test_retry_and_expiry(dns):
