@@ -81,14 +81,13 @@ static void access_code(struct access_run *a, int64_t code, const char *dsn) {
     sbuf_printf(&a->text, "%c%s", code < 500 ? '4' : '5', dsn + 1);
 }
 
-/* A code that was configured, and is none of a refusal. */
-static void access_check_code(struct access_run *a) {
-    if (a->code >= 400 && a->code < 600)
-        return;
-    log_warn("smtpd", "response code configuration error: %u %s", a->code, a->text.p);
-    sbuf_reset(&a->text);
-    sbuf_add_c(&a->text, "4.7.1 Service unavailable");
-    a->code = 450;
+unsigned access_checked_code(int64_t code, struct sbuf *text) {
+    if (code >= 400 && code < 600)
+        return (unsigned)code;
+    log_warn("smtpd", "response code configuration error: %lld %s", (long long)code, text->p);
+    sbuf_reset(text);
+    sbuf_add_c(text, "4.7.1 Service unavailable");
+    return 450;
 }
 
 /* "code dsn <subject>: text". */
@@ -174,7 +173,7 @@ static void access_warn(struct access_run *a) {
 /* Takes what a word said; true: the next word is looked at. */
 static bool access_goes_on(struct access_run *a, enum access_step step) {
     if (step == STEP_REJECT)
-        access_check_code(a);
+        a->code = access_checked_code(a->code, &a->text);
     if (step == STEP_REJECT && !a->warns) {
         access_over(a, VERDICT_REJECT);
         return false;

@@ -49,4 +49,8 @@ struct access_run *access_begin(const struct access_facts *f, enum access_stage 
 /* fn is not called any more.  Safe with NULL. */
 void access_cancel(struct access_run *a);
 
+/* The code of a reply that was configured; where it is none of a refusal, 450, and text (what
+ * stands behind it) says so instead. */
+unsigned access_checked_code(int64_t code, struct sbuf *text);
+
 #endif

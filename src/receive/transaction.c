@@ -436,16 +436,22 @@ static enum cmd rcpt_refuse(struct session *s, const char *code, struct str text
 
 /* "error:5.1.1 no such place": the sender still has the mail, and learns it now. */
 static enum cmd rcpt_refused(struct session *s) {
-    const struct mailerr *e = &s->tx->refused;
-    struct sbuf code = {0}, text = {0};
+    const struct transaction *tx = s->tx;
+    const struct mailerr *e = &tx->refused;
+    struct sbuf text = {0};
     bool hard = e->status == MAIL_BOUNCED;
-    const char *dsn = s->tx->refused_coded ? e->dsn : hard ? "5.1.1" : "4.1.1";
-    sbuf_printf(&code, "%d %s", hard ? 550 : 450, dsn);
-    sbuf_printf(&text, "Recipient address rejected: %s", e->text);
-    rcpt_refuse(s, code.p, sbuf_str(&text));
-    sbuf_free(&code);
+    int64_t code = !hard                              ? 450
+                   : tx->address_class == CLASS_ALIAS ? s->p->unknown_virtual_alias_reject_code
+                                                      : 550;
+    const char *dsn = tx->refused_coded ? e->dsn : "5.1.1";
+    sbuf_printf(&text, "%c%s <", code < 500 ? '4' : '5', dsn + 1);
+    addr_external(&text, pending_addr(tx));
+    sbuf_printf(&text, ">: Recipient address rejected: %s", e->text);
+    unsigned checked = access_checked_code(code, &text);
+    enum cmd rc = transaction_refuse(s, "RCPT", checked, text.p);
+    s->tx->texts.n = s->tx->pending.addr_at;
     sbuf_free(&text);
-    return CMD_DONE;
+    return rc;
 }
 
 /* Access has nothing against the recipient. */

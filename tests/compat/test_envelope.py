@@ -120,13 +120,15 @@ CODES += [("access_map_reject_code", "sender", "check_sender_access inline:{a@x.
           ("non_fqdn_reject_code", "recipient", "reject_non_fqdn_recipient"),
           ("plaintext_reject_code", "client", "reject_plaintext_session"),
           ("multi_recipient_bounce_reject_code", "data", "reject_multi_recipient_bounce"),
+          ("unknown_virtual_alias_reject_code", "recipient", "permit_mynetworks"),
           ("unknown_client_reject_code", "client", "reject_unknown_reverse_client_hostname")]
 NAMES = ["[127.0.0.1]", "[1.2.3]", "[IPv6:::1]", "[x", "1.2.3.4", "1.2.3", "1234", "a_b.test", "a-.test", "a..b", "a.",
          "x", "m\u00fc.test",
          "a." + "x" * 64, "::1", "a b"]
 CODES = [(*case, code) for case in CODES for code in ("421", "455", "521", "559", "250")]
 NAMES_AT = CODES.index(("invalid_hostname_reject_code", "helo", "reject_invalid_helo_hostname", "559"))
-SAYS = {"non_fqdn_reject_code": ("HELO name", "MAIL FROM:<a@x>", "RCPT TO:<b@far>"),
+SAYS = {"unknown_virtual_alias_reject_code": ("HELO c", "MAIL FROM:<a@x.test>", "RCPT TO:<joe@alias.test>", "RCPT TO:<joe@far.test>"),
+        "non_fqdn_reject_code": ("HELO name", "MAIL FROM:<a@x>", "RCPT TO:<b@far>"),
         "invalid_hostname_reject_code": ("HELO -name", "MAIL FROM:<a@x.test>", "RCPT TO:<b@far.test>"),
         "multi_recipient_bounce_reject_code": ("HELO c", "MAIL FROM:<>", "RCPT TO:<joe@far.test>", "RCPT TO:<jim@far.test>")}
 
@@ -146,7 +148,7 @@ def test_codes_of_replies_like_postfix(name_server, postfix):
         master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd "
                          f"-o {{ smtpd_{name}_restrictions = {words} }} -o {param}={code}\n"
                          for port, (param, name, words, code) in zip(ports, CODES))
-        mta.case(MAIN.format(port=9) + "append_dot_mydomain = no\n", {}, master)
+        mta.case(MAIN.format(port=9) + "append_dot_mydomain = no\nvirtual_alias_domains = alias.test\n", {}, master)
         try:
             wait_for(lambda: pair.listens(ports[-1]))
             said.append({})
