@@ -88,13 +88,12 @@ static void rows_members(struct scene *s, const struct list *x, struct rows *t, 
 
 /* Every name is named by one before it, and in a list of names that name each other also by one
  * behind it. */
-static void rows_names(struct scene *s, struct rows *t, bool mutual, bool owner) {
+static void rows_names(struct scene *s, struct rows *t, bool mutual) {
     struct dice *d = &s->dice;
-    unsigned first = owner ? 1 : 0; /* a list in itself goes on as itself, once more */
     for (unsigned i = 1; i < t->n; i++) {
         row_add_name(d, &t->values[dice_roll(d, i)], t->names[i]);
-        if (mutual && i > first)
-            row_add_name(d, &t->values[i], t->names[first + dice_roll(d, i - first)]);
+        if (mutual)
+            row_add_name(d, &t->values[i], t->names[dice_roll(d, i)]);
     }
 }
 
@@ -131,7 +130,7 @@ void list_make(struct scene *s, struct client_mail *m, unsigned rcpt, enum list_
         snprintf(t.names[i], sizeof t.names[i], i == 0 ? "m%ur%u" : "m%ur%un%u", m->number, rcpt,
                  i);
     rows_members(s, x, &t, shape == LIST_MUTUAL);
-    rows_names(s, &t, shape == LIST_MUTUAL, owner);
+    rows_names(s, &t, shape == LIST_MUTUAL);
     if (x->broken)
         rows_break(d, &t);
     if (owner)
