@@ -60,10 +60,9 @@ def run_daemon(work, tests):
     os.chmod(work, 0o777)  # each daemon's owner writes its own
     exes = [DAEMON_DIR / "tests/sim_wire", DAEMON_DIR / "src/posthoused"]
     subprocess.run([exes[0], "-n", "3000", "-s", "7000", "-j", "1"], env=env("wire"), check=True)
-    for name in (*DAEMON_FOLDERS, "resolver"):
-        unit = DAEMON_DIR / f"tests/unit_{name}"
-        if unit.exists():
-            subprocess.run([unit], env=env(name), cwd=DAEMON_DIR, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for unit in sorted((DAEMON_DIR / "tests").glob("unit_*")):
+        if not unit.is_dir() and unit.name.split("_")[1] in (*DAEMON_FOLDERS, "resolver"):
+            subprocess.run([unit], env=env(unit.name), cwd=DAEMON_DIR, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             exes.append(unit)
     subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], env=env("%p"), cwd=ROOT, check=True)
     return exes

@@ -65,7 +65,8 @@ def test_functions_are_short():
 
 
 def test_files_are_short():
-    long = [f"{p}: {n}" for p in files() if (n := len(p.read_text().splitlines())) > 1000]
+    tests = [p for p in (ROOT / "tests").rglob("*") if p.suffix in (".c", ".h", ".py")]
+    long = [f"{p}: {n}" for p in files() + tests if (n := len(p.read_text().splitlines())) > 1000]
     assert not long, long
 
 
@@ -164,7 +165,7 @@ LONG_LINES = {
     "tests/e2e/test_schedule.py": 1, "tests/e2e/test_smtp_out.py": 1,
     "tests/e2e/test_smtp_sizes.py": 3, "tests/e2e/test_smtp_strangers.py": 6, "tests/e2e/test_sql.py": 1,
     "tests/e2e/test_tables.py": 3, "tests/servers.py": 23, "tests/test_style.py": 2, "tests/web/pictures.py": 4,
-    "tests/web/test_api.py": 16, "tests/web/test_page.py": 9, "tests/web/test_server.py": 19,
+    "tests/web/test_api.py": 16, "tests/web/test_page.py": 9, "tests/web/test_server.py": 18,
     "tests/web/test_walls.py": 1, "tests/web/webkit.py": 3,
 }
 

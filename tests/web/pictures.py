@@ -6,8 +6,7 @@ import sys
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1]), str(pathlib.Path(__file__).resolve().parent)]
 sys.dont_write_bytecode = True
 from kit import ROOT, FakeRelay, wait_for  # noqa: E402
-from test_server import tls  # noqa: E402
-from webkit import GLOBAL, SECRET, SHOTS, Browser, Web  # noqa: E402
+from webkit import GLOBAL, SECRET, SHOTS, Browser, Web, tls  # noqa: E402
 
 
 def relay(host, **kw):

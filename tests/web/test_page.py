@@ -7,8 +7,7 @@ import time
 
 import pytest
 from kit import ROOT, FakeRelay, free_port, wait_for
-from test_server import site, tls
-from webkit import GLOBAL, OF_DOMAIN, SECRET, SHOTS, Browser, Web
+from webkit import GLOBAL, OF_DOMAIN, SECRET, SHOTS, Browser, Web, site, tls
 
 
 @contextlib.contextmanager

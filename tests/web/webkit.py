@@ -4,12 +4,14 @@ import json
 import os
 import pathlib
 import subprocess
+import tempfile
 import urllib.parse
 
-from kit import BUILD, POSTHOUSE, ROOT, SLOW, Posthouse, free_port, wait_for
+from kit import BUILD, POSTHOUSE, ROOT, SLOW, Posthouse, free_port, make_cert, server_tls, wait_for
 
 GLOBAL, OF_DOMAIN, SECRET = "boss@admin.example", "local@admin.example", "correct horse 1"
 SHOTS = ROOT / "build" / "screenshots"
+OPENAPI = json.loads((ROOT / "web" / "openapi.json").read_text())
 
 
 class Web(Posthouse):
@@ -176,3 +178,26 @@ class Browser:
     def close(self):
         self.proc.stdin.close()
         self.proc.wait(30)
+
+
+def site(dns, main="", **kw):
+    """A page with the embedded store: two domains, two users, two administrators."""
+    w = Web(main, dns=dns, **kw)
+    for d in ("a.example", "b.example"):
+        w.command("domain", "add", d)
+        w.command("user", "add", f"ann@{d}", input=SECRET + "\n")
+    w.command("admin", "add", GLOBAL, input=SECRET + "\n")
+    w.command("admin", "add", OF_DOMAIN, "a.example", input=SECRET + "\n")
+    return w
+
+
+def tls():
+    """A relay host's certificate."""
+    with tempfile.TemporaryDirectory() as d:
+        return server_tls(*make_cert(pathlib.Path(d)))
+
+
+def run(api, **body):
+    """A run to its end, as JSON."""
+    ident = api.ok("POST", "/api/runs", body=body)["id"]
+    return wait_for(lambda: (r := api.get(f"/api/run/{ident}"))["over"] and r)
