@@ -232,6 +232,7 @@ void audit(struct config *c, struct diags *d) {
     check_certificates(c, d);
     sni_check_dates(c, CERT_DAYS, d);
     audit_rows(c, d);
+    audit_senders(c, d);
     audit_aliases(c, d);
     audit_tls(c, d);
 }

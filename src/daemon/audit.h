@@ -18,6 +18,8 @@ void audit_credentials(const struct config *c, struct diags *d);
 void audit_tls(const struct config *c, struct diags *d);
 /* rows and keys in tables that people fill by hand; */
 void audit_rows(const struct config *c, struct diags *d);
+/* keys of senders that no sender has; */
+void audit_senders(const struct config *c, struct diags *d);
 /* aliases that ask for what is not done, and where root's mail goes. */
 void audit_aliases(const struct config *c, struct diags *d);
 /* who owns and may read the spool, keys and passwords; transports; Postfix in front. */

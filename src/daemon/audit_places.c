@@ -4,6 +4,7 @@
  * Owners and rights of the spool, of keys and of tables with passwords; transports that
  * master.cf does not have; Postfix in front of Posthouse on the same machine.
  */
+#include <errno.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "daemon/uses.h"
 #include "maps/maps.h"
 #include "route/nexthop.h"
+#include "util/fs.h"
 #include "util/net.h"
 
 struct places {
@@ -176,9 +178,34 @@ static void check_front(struct places *a) {
         uses_each(c, front_hop, a);
 }
 
+/* -- what the daemon opens at its start -- */
+
+static void cannot_open(struct places *a, const char *param, const char *path, const char *why) {
+    diag_add(a->d, DIAG_ERROR, a->c->main.path, places_line_of(a->c, param),
+             "%s: %s: %s: the daemon does not start", param, path, why);
+}
+
+/* A folder that is there, or may be made; a user who is not root cannot say what root may. */
+static void check_opens(struct places *a, const char *param, const char *path, bool folder) {
+    struct stat st;
+    char *parent = fs_folder(str_of(path));
+    if (path[0] == '/' && stat(path, &st) == 0) {
+        if (folder != S_ISDIR(st.st_mode))
+            cannot_open(a, param, path, folder ? "it is no directory" : "it is a directory");
+    } else if (path[0] == '/' && errno != ENOENT) {
+        if (errno != EACCES || geteuid() == 0)
+            cannot_open(a, param, path, strerror(errno));
+    } else if (path[0] == '/' && !folder && stat(parent, &st) < 0 && errno == ENOENT) {
+        cannot_open(a, param, path, "its directory is not there");
+    }
+    free(parent);
+}
+
 void audit_places(const struct config *c, struct diags *d) {
     const struct params *p = &c->p;
     struct places a = {.c = c, .d = d};
+    check_opens(&a, "queue_directory", p->queue_directory, true);
+    check_opens(&a, "maillog_file", p->maillog_file, false);
     check_spool_owner(&a);
     check_secret_tables(&a, p->smtp_sasl_password_maps);
     check_secret_tables(&a, p->accounts_store);

@@ -133,6 +133,19 @@ static int bind_new(struct binding *b, const char *svc_name, const struct netadd
     return rc < 0 ? rc : 0;
 }
 
+/* -EADDRNOTAVAIL: no interface of this machine has the address.  Anything else says nothing. */
+static int addr_is_here(const struct netaddr *a) {
+    struct netaddr any_port = *a;
+    int fd = socket(a->u.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), rc = 0;
+    if (fd < 0)
+        return 0;
+    netaddr_set_port(&any_port, 0);
+    if (bind(fd, &any_port.u.sa, netaddr_len(&any_port)) < 0 && errno == EADDRNOTAVAIL)
+        rc = -EADDRNOTAVAIL;
+    close(fd);
+    return rc;
+}
+
 static int bind_addr(struct binding *b, const struct netaddr *a) {
     const char *svc_name = b->svc->name;
     char ip[INET6_ADDRSTRLEN];
@@ -144,6 +157,8 @@ static int bind_addr(struct binding *b, const struct netaddr *a) {
                         netaddr_text(a, ip), netaddr_port(a), b->next->v[i].svc_name);
             rc = -EADDRINUSE;
         }
+    if (rc == 0 && b->mistakes != NULL)
+        rc = addr_is_here(a);
     if (rc == 0 && b->mistakes != NULL)
         set_add(b->next, svc_name,
                 (struct listen_socket){.fd = -1, .kind = LISTEN_SMTPD, .addr = *a, .taken = true});

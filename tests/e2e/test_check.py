@@ -1,10 +1,11 @@
 """posthouse check: what stands in tables and files, and would make mail wait or send a password astray."""
 import os
 import re
+import subprocess
 
 import pytest
 
-from kit import Posthouse, make_cert
+from kit import Posthouse, free_port, make_cert
 
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_tls_security_level = encrypt\n"
 
@@ -214,3 +215,41 @@ def test_certificates_that_end_soon_are_named(tmp_path):
     assert says.findall(check(tmp_path, own)[1]) == [str(cert)]
     chains = f"smtpd_tls_chain_files = {chain}, {second}\n"
     assert says.findall(check(tmp_path, own + chains)[1]) == [str(chain), str(second)]
+
+
+DOMAINS = "mydestination = own.example\nvirtual_mailbox_domains = texthash:{dir}/virtual, größe.example\nrelay_domains = other.example\n"
+SENDERS = [  # (key, what is said of it)
+    ("ann@customer.example", None), ("@customer.example", None), ("ann@cutsomer.example", "which has customer.example"),
+    ("@custmer.example", "which has customer.example"), ("@customerr.example", "which has customer.example"),
+    ("ann@ownn.example", "which has own.example"),
+    ("@othre.example", "which has other.example"), ("ann@grösse.example", None),
+    ("@xn--gre-6ka8i.example", None), ("@far.example", None), ("<ann@customer.example>", "angle brackets"),
+    ("*@customer.example", "write @domain"),
+    ("@.customer.example", "no key of their own kind"), ("ann@customer.example.", "a dot at the end"), ("<>", None)]
+
+
+@pytest.mark.parametrize("param", ["sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps", "smtp_sasl_password_maps",
+                                   "smtpd_sender_login_maps"])
+def test_keys_that_no_sender_has(tmp_path, param):
+    values = {"sender_dependent_default_transport_maps": "smtp:[127.0.0.1]", "smtp_sasl_password_maps": "u:open-sesame"}
+    value = values.get(param, "[127.0.0.1]:9")
+    main = f"{LOGIN}relayhost = [127.0.0.1]:9\nsmtp_sender_dependent_authentication = yes\n{DOMAINS}{param} = texthash:{{dir}}/keys\n"
+    _, said = check(tmp_path, main, {"virtual": "customer.example x\n", "keys": "".join(f"{key} {value}\n" for key, _ in SENDERS)})
+    assert "open-sesame" not in said
+    for key, what in SENDERS:
+        line = next((ln for ln in said.splitlines() if f"{param}: " in ln and f'"{key}": ' in ln), None)
+        assert (line is None) if what is None else (line is not None and what in line), (key, line, said)
+
+
+@pytest.mark.parametrize("main,said", [
+    ("inet_interfaces = 198.51.100.77\n", "198.51.100.77"), ("inet_interfaces = no.such.invalid\n", "no.such.invalid"),
+    ("maillog_file = {dir}/none/maillog\n", "its directory is not there"), ("maillog_file = {dir}\n", "it is a directory"),
+    ("queue_directory = /dev/null/spool\n", "Not a directory"), ("queue_directory = {dir}/main.cf\n", "it is no directory")])
+def test_what_cannot_be_opened(tmp_path, main, said):
+    """Where the daemon would not start, check says why."""
+    p = Posthouse(main, directory=tmp_path)
+    (tmp_path / "master.cf").write_text(f"{free_port()} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n")
+    r = p.run("check")
+    assert r.returncode == 2 and said in r.stdout, r.stdout
+    started = subprocess.run([p.exe, "-c", str(tmp_path), "-f"], env=p.env(), capture_output=True, text=True, timeout=60)
+    assert started.returncode != 0, started.stderr
