@@ -82,6 +82,13 @@ static bool is_in(struct str list, const struct netaddr *a) {
     return false;
 }
 
+/* The address that the name of a service has before its port, as it is bound (daemon/listen.c). */
+static bool service_address(struct str host, struct netaddr *bound) {
+    if (host.n > 2 && host.p[0] == '[')
+        host = str_make(host.p + 1, host.n - 2);
+    return netaddr_parse(bound, str_ieq_c(host, "localhost") ? STR_LIT("127.0.0.1") : host, 0);
+}
+
 /* Does the service listen on this address and port? */
 static bool service_listens(const struct service *svc, const struct netaddr *a) {
     struct nexthop n;
@@ -92,7 +99,7 @@ static bool service_listens(const struct service *svc, const struct netaddr *a) 
     sbuf_printf(&b, "h:%.*s", STR_FMT(str_from(name, (size_t)(colon + 1))));
     bool port = nexthop_parse(&n, sbuf_str(&b), 0) == NULL && n.port == netaddr_port(a);
     sbuf_free(&b);
-    bool one = colon > 0 && netaddr_parse(&bound, str_make(name.p, (size_t)colon), 0);
+    bool one = colon > 0 && service_address(str_make(name.p, (size_t)colon), &bound);
     return port && (!one || netaddr_same(&bound, a));
 }
 

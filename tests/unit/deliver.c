@@ -3,6 +3,8 @@
  */
 #include "unit.h"
 
+#include <unistd.h>
+
 #include "../fuzz/bundle.h"
 #include "deliver/probe.h"
 #include "deliver/secure.h"
@@ -136,6 +138,9 @@ static void test_tls_policies(void **state) {
         {"may ciphers=strong", "ciphers=strong: there is no \"strong\"", 0, NULL, NULL},
         {"may ciphers=high ciphers=high", "ciphers is given twice", 0, NULL, NULL},
         {"may exclude=a exclude=b", "exclude is given twice", 0, NULL, NULL},
+        {"may servername=k\u00f6ln.test", NULL, LEVEL_MAY, NULL, "k\u00f6ln.test"},
+        {"may servername=k\u00f6ln..test", "servername=k\u00f6ln..test is no host name", 0, NULL,
+         NULL},
     };
     struct tls_policy p = {.level = LEVEL_NONE};
     (void)state;
@@ -323,6 +328,19 @@ static void test_advice(void **state) {
          "again",
          "DNS servers"},
         {"535 5.7.8 bad", "password is wrong"},
+        /* Of a phrase that goes on in the next line; another code, or none, parts it. */
+        {"host a[b] said: 550-5.7.1 sender not 550-5.7.1 verified", "verify the address"},
+        {"host a[b] said: 550-5.7.1 sender not 550 verified", "verify the address"},
+        {"host a[b] said: 550-5.7.1 sender not 540-5.7.1 verified", NULL},
+        {"host a[b] said: 550-5.7.1 sender not 551-5.7.1 verified", NULL},
+        {"host a[b] said: 550-5.7.1 sender not 650-5.7.1 verified", NULL},
+        {"host a[b] said: 550-5.7.1 sender not 550: verified", NULL},
+        {"host a[b] said: 550-5.7.1 sender not verified 550 5.7.1", "verify the address"},
+        {"host a[b] said: sender not verified", "verify the address"},
+        {"host a[b] said: 150 sender not verified", "verify the address"},
+        {"host a[b] said: no", NULL},
+        {"250 sender", NULL},
+        {"750 sender", NULL},
         {"", NULL},
     };
     (void)state;
@@ -541,6 +559,8 @@ static const struct zone mail_zones[] = {
     {"both.example", "2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4 198.51.100.1 198.51.100.2",
      NULL},
     {"few.example", "2001:db8::1 198.51.100.1 198.51.100.2 198.51.100.3 198.51.100.4", NULL},
+    {"six.example", "2001:db8::11 2001:db8::12 2001:db8::13 2001:db8::14", NULL},
+    {"four.example", "198.51.100.11 198.51.100.12 198.51.100.13", NULL},
     {NULL, NULL, NULL}};
 
 #define MALFORMED(name)                                                                            \
@@ -611,6 +631,17 @@ static void test_balance_of_families(void **state) {
     expect_targets("smtp_mx_address_limit = 2\n", false, "[both.example], [few.example]:587",
                    "both.example[2001:db8::1] both.example[198.51.100.1] few.example[2001:db8::1] "
                    "few.example[198.51.100.1] ");
+    expect_targets(
+        "smtp_mx_address_limit = 3\n", false, "[six.example]",
+        "six.example[2001:db8::11] six.example[2001:db8::12] six.example[2001:db8::13] ");
+    expect_targets("smtp_mx_address_limit = 2\n", false, "[four.example]",
+                   "four.example[198.51.100.11] four.example[198.51.100.12] ");
+    expect_targets("smtp_mx_address_limit = 5\n", false, "[few.example]",
+                   "few.example[2001:db8::1] few.example[198.51.100.1] few.example[198.51.100.2] "
+                   "few.example[198.51.100.3] few.example[198.51.100.4] ");
+    expect_targets("smtp_mx_address_limit = 5\n", false, "[both.example]",
+                   "both.example[2001:db8::1] both.example[2001:db8::2] both.example[2001:db8::3] "
+                   "both.example[198.51.100.1] both.example[198.51.100.2] ");
     expect_targets("smtp_mx_address_limit = 0\n", false, "[few.example]",
                    "few.example[2001:db8::1] few.example[198.51.100.1] few.example[198.51.100.2] "
                    "few.example[198.51.100.3] few.example[198.51.100.4] ");
@@ -663,6 +694,9 @@ static void test_hops_one_after_the_other(void **state) {
     expect_targets("", true, "[a.example]:no",
                    "4.3.5 bad next hop \"[a.example]:no\": bad port or unknown service");
     expect_targets("", true, ",", "");
+    expect_targets("smtp_fallback_relay = ,\n", true, "[a.example]", "a.example[198.51.100.1] ");
+    expect_targets("smtp_fallback_relay = [a.example\n", true, "[b.example]",
+                   "b.example[198.51.100.2] 4.3.5 bad next hop \"[a.example\": missing ']'");
 }
 
 /* No exchanger behind ourselves is used; who is meant by an administrator does not bounce. */
@@ -696,6 +730,80 @@ static void test_loops_to_ourselves(void **state) {
                    "a.example[198.51.100.1] ");
 }
 
+/* A service is of the address before its port, of whichever family; without one, of all of ours. */
+static void test_loops_by_what_listens(void **state) {
+    static const char ours[] =
+        "proxy_interfaces = our.example 198.51.100.1, 198.51.100.2 2001:db8::11 2001:db8::12\n";
+    char path[100];
+    (void)state;
+    zones = mail_zones;
+    chance = chance_none;
+    snprintf(path, sizeof path, "%s/master.cf", dir);
+    FILE *f = fopen(path, "w");
+    fputs("smtp unix - - n - - smtp\n"
+          "198.51.100.1:2525 inet n - n - - smtpd\n"
+          "[2001:db8::11]:2626 inet n - n - - smtpd\n"
+          "localhost:2727 inet n - n - - smtpd\n"
+          "nowhere inet n - n - - smtpd\n"
+          "submission inet n - n - - smtpd\n",
+          f);
+    fclose(f);
+    expect_targets(ours, true, "[a.example]:2525",
+                   "4.3.5 mail for [a.example]:2525 loops back to myself");
+    expect_targets(ours, true, "[b.example]:2525", "b.example[198.51.100.2] ");
+    expect_targets(ours, true, "[2001:db8::11]:2626",
+                   "4.3.5 mail for [2001:db8::11]:2626 loops back to myself");
+    expect_targets(ours, true, "[2001:db8::12]:2626", "2001:db8::12[2001:db8::12] ");
+    expect_targets(ours, true, "[127.0.0.1]:2727",
+                   "4.3.5 mail for [127.0.0.1]:2727 loops back to myself");
+    expect_targets(ours, true, "[b.example]:2727", "b.example[198.51.100.2] ");
+    expect_targets(ours, true, "[b.example]:587",
+                   "4.3.5 mail for [b.example]:587 loops back to myself");
+    expect_targets(ours, true, "[c.example]:587", "c.example[198.51.100.3] ");
+    assert_int_equal(unlink(path), 0);
+}
+
+/* Files that are there, and are not what they are to be. */
+static void test_client_files(void **state) {
+    static const struct {
+        const char *settings, *param, *why; /* why: what it contains */
+    } rows[] = {
+        {"smtp_tls_cert_file = $config_directory/nothing\n", "smtp_tls_cert_file",
+         "the file is empty"},
+        {"smtp_tls_cert_file = $config_directory/words\nsmtp_tls_key_file = "
+         "$config_directory/nothing\n",
+         "smtp_tls_key_file", "the file is empty"},
+        {"smtp_tls_cert_file = $config_directory/words\nsmtp_tls_key_file = "
+         "$config_directory/words\n",
+         "smtp_tls_cert_file", ""},
+        {"smtp_tls_chain_files = $config_directory/words\n", "smtp_tls_chain_files", ""},
+        {"smtp_tls_chain_files = $config_directory/words, $config_directory/nothing\n",
+         "smtp_tls_chain_files", "the file is empty"},
+        {"smtp_tls_CAfile = $config_directory/nothing\n", "smtp_tls_CAfile", "the file is empty"},
+        {"smtp_tls_CApath = $config_directory\n", "smtp_tls_CApath",
+         "no certificate has its hash for a name"},
+    };
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char path[100];
+        snprintf(path, sizeof path, "%s/%s", dir, i == 0 ? "nothing" : "words");
+        FILE *f = fopen(path, "w");
+        fputs(i == 0 ? "" : "no certificate\n", f);
+        fclose(f);
+    }
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const char *param = NULL;
+        char *why = NULL;
+        struct config *cfg = config_of(rows[i].settings);
+        assert_false(
+            secure_check(cfg, &cfg->p, &(struct tls_policy){.level = LEVEL_VERIFY}, &param, &why));
+        if (strcmp(param, rows[i].param) != 0 || strstr(why, rows[i].why) == NULL)
+            fail_msg("%s: %s: %s", rows[i].settings, param, why);
+        free(why);
+        config_unref(cfg);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_reply_to_every_command),
@@ -713,6 +821,8 @@ int main(void) {
         cmocka_unit_test(test_addresses_of_exchangers),
         cmocka_unit_test(test_hops_one_after_the_other),
         cmocka_unit_test(test_loops_to_ourselves),
+        cmocka_unit_test(test_loops_by_what_listens),
+        cmocka_unit_test(test_client_files),
     };
     return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }
