@@ -739,6 +739,83 @@ static void test_attempt(void **state) {
     attempt_free(a);
 }
 
+/* -- next hops as they are written -- */
+
+static void test_next_hops(void **state) {
+    static const struct {
+        const char *text, *host; /* host NULL: it cannot be used, and why */
+        uint16_t port;
+        const char *why;
+    } rows[] = {
+        {"a.example", "a.example", 7, NULL},
+        {"a.example:26", "a.example", 26, NULL},
+        {"[a.example]", "a.example", 7, NULL},
+        {"[a.example]:submission", "a.example", 587, NULL},
+        {"[a.example]:SMTPS", "a.example", 465, NULL},
+        {"[192.0.2.1]:65535", "192.0.2.1", 65535, NULL},
+        {"[2001:db8::1]:lmtp", "2001:db8::1", 24, NULL},
+        {"[IPv6:2001:db8::1]:25", "2001:db8::1", 25, NULL},
+        {"smtp:25", "smtp", 25, NULL},
+        {"", NULL, 0, "no host name or address"},
+        {"[]", NULL, 0, "no host name or address"},
+        {"[ipv6:]:25", NULL, 0, "no host name or address"},
+        {":25", NULL, 0, "no host name or address"},
+        {"[a.example", NULL, 0, "missing ']'"},
+        {"[a.example]25", NULL, 0, "garbage after ']'"},
+        {"[a.example]:", NULL, 0, "no port after ':'"},
+        {"a.example:", NULL, 0, "no port after ':'"},
+        {"a.example:0", NULL, 0, "bad port or unknown service"},
+        {"[a.example]:65536", NULL, 0, "bad port or unknown service"},
+        {"[a.example]:mail", NULL, 0, "bad port or unknown service"},
+        {"[a_b c]", NULL, 0, "valid hostname or network address required"},
+        {"[k\u00f6ln..example]", NULL, 0, "it is no internationalised domain name"},
+        {"relay:[a.example]", NULL, 0,
+         "a transport name does not belong in a next hop: write only [host]:port"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct nexthop n;
+        const char *why = nexthop_parse(&n, str_of(rows[i].text), 7);
+        bool same = (why == NULL) == (rows[i].why == NULL) &&
+                    (why == NULL ? str_eq_c(n.host, rows[i].host) && n.port == rows[i].port
+                                 : strcmp(why, rows[i].why) == 0);
+        if (!same)
+            fail_msg("%s: %s", rows[i].text, why == NULL ? "it can be used" : why);
+    }
+}
+
+/* In lists: what people write of a transport is cut, and names get the form that DNS has. */
+static void test_lists_of_next_hops(void **state) {
+    static const struct {
+        const char *list, *without, *ascii;
+    } rows[] = {
+        {"smtp:[a.example]:587, [b.example]", "[a.example]:587, [b.example]", NULL},
+        {"relay:[a.example]", "[a.example]", NULL},
+        {"relay:c.example", "c.example", NULL},
+        {"smtp:25,  [b.example]", NULL, NULL},
+        {"relay:[a.example", NULL, NULL},
+        {"lmtp:[a.example]", NULL, NULL},
+        {"[k\u00f6ln.example]:26,\tb.example", NULL, "[xn--kln-sna.example]:26, b.example"},
+        {"b.example [k\u00f6ln..example]", NULL, "b.example, [k\u00f6ln..example]"},
+    };
+    struct str bad;
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct sbuf out = {0};
+        bool cut = nexthop_without_transport(str_of(rows[i].list), &out);
+        assert_int_equal(cut, rows[i].without != NULL);
+        assert_str(sbuf_str(&out), cut ? rows[i].without : rows[i].list);
+        sbuf_reset(&out);
+        nexthop_to_ascii(str_of(rows[i].list), false, &out);
+        assert_str(sbuf_str(&out), rows[i].ascii == NULL ? rows[i].list : rows[i].ascii);
+        sbuf_free(&out);
+    }
+    assert_null(nexthop_check(STR_LIT("[a.example], b.example:26"), &bad));
+    assert_string_equal(nexthop_check(STR_LIT("[a.example], b.example:x, [c"), &bad),
+                        "bad port or unknown service");
+    assert_str(bad, "b.example:x");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_roads),
@@ -751,6 +828,8 @@ int main(void) {
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_keys_are_bounded),
         cmocka_unit_test(test_attempt),
+        cmocka_unit_test(test_next_hops),
+        cmocka_unit_test(test_lists_of_next_hops),
     };
     return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }
