@@ -14,8 +14,8 @@
 /* How often in one turn what was put off may put off more, before sockets are looked at again. */
 #define LATER_ROUNDS 4
 
-static void on_wake(uv_async_t *a) {
-    struct loop *l = a->data;
+static void loop_woken(struct wake *w) {
+    struct loop *l = DL_OWNER(w, struct loop, wake);
     struct task *t = atomic_exchange_explicit(&l->inbox, NULL, memory_order_acquire);
     struct task *fifo = NULL;
     l->now_ms = clock_mono_ms();
@@ -61,12 +61,17 @@ static void on_prepare(uv_prepare_t *p) {
     for (int i = 0; i < LATER_ROUNDS && !dl_empty(&l->later); i++)
         run_round(l);
     if (!dl_empty(&l->later))
-        uv_async_send(&l->wake);
+        wake_send(&l->wake);
 }
 
 struct loop *loop_new(size_t index) {
     struct loop *l = MEM_NEW(struct loop);
     if (uv_loop_init(&l->uv) != 0) {
+        free(l);
+        return NULL;
+    }
+    if (wake_init(&l->uv, &l->wake, loop_woken) != 0) {
+        uv_loop_close(&l->uv);
         free(l);
         return NULL;
     }
@@ -76,10 +81,9 @@ struct loop *loop_new(size_t index) {
     l->scratch = mem_alloc(LOOP_SCRATCH);
     l->read_max = LOOP_SCRATCH;
     l->now_ms = clock_mono_ms();
-    uv_async_init(&l->uv, &l->wake, on_wake);
     uv_timer_init(&l->uv, &l->tick);
     uv_prepare_init(&l->uv, &l->prep);
-    l->wake.data = l->tick.data = l->prep.data = l;
+    l->tick.data = l->prep.data = l;
     uv_timer_start(&l->tick, loop_on_tick, LOOP_TICK_MS, LOOP_TICK_MS);
     uv_prepare_start(&l->prep, on_prepare);
     return l;
@@ -92,7 +96,7 @@ void loop_post(struct loop *l, struct task *t) {
     } while (!atomic_compare_exchange_weak_explicit(&l->inbox, &head, t, memory_order_release,
                                                     memory_order_relaxed));
     if (head == NULL)
-        uv_async_send(&l->wake);
+        wake_send(&l->wake);
 }
 
 void loop_later(struct loop *l, struct later *later) {

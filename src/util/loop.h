@@ -17,6 +17,7 @@
 #include <uv.h>
 
 #include "util/list.h"
+#include "util/wake.h"
 
 struct task {
     struct task *next;
@@ -41,7 +42,7 @@ struct loop_alarm {
 
 struct loop {
     uv_loop_t uv;
-    uv_async_t wake;
+    struct wake wake;  /* the mailbox has something */
     uv_timer_t tick;   /* every LOOP_TICK_MS: alarms */
     uv_prepare_t prep; /* before the loop sleeps: what was put off */
     _Atomic(struct task *) inbox;

@@ -1,15 +1,18 @@
 /*
  * tests/wire/loop.c - libuv for the simulated product
  *
- * Defines the uv_* functions that the product uses, on the world's ready list and clock; libuv
- * itself is not linked.  A turn of a loop is an iteration of libuv 1.44: timers, prepare, what was
- * ready when the loop looked, closing.  Several loops take their turns as chance has it.
+ * Defines the uv_* functions that the product uses, and util/wake.h, on the world's ready list and
+ * clock; libuv itself is not linked.  A turn of a loop is an iteration of libuv 1.44: timers,
+ * prepare, what was ready when the loop looked, closing.  Several loops take their turns as chance
+ * has it.
  */
 #include "world.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "util/wake.h"
 
 struct uvloop {
     struct dl link;
@@ -22,7 +25,7 @@ struct handle {
     uv_handle_t *uv;
     struct uvloop *loop;
     bool active, closing;
-    bool sent;  /* async: uv_async_send was called */
+    bool sent;  /* a loop's wake: wake_send was called */
     int fd;     /* poll */
     int events; /* poll: wanted */
     int seen;   /* poll: ready when the loop looked */
@@ -30,7 +33,7 @@ struct handle {
     int64_t due_us, repeat_us; /* timer; repeat 0: fires once */
     uv_close_cb close_cb;
     union {
-        uv_async_cb async;
+        void (*wake)(struct wake *w);
         uv_poll_cb poll;
         uv_timer_cb timer;
         uv_prepare_cb prepare;
@@ -98,17 +101,16 @@ int uv_thread_create(uv_thread_t *tid, uv_thread_cb entry, void *arg) {
     return 0;
 }
 
-int uv_async_init(uv_loop_t *loop, uv_async_t *uv, uv_async_cb cb) {
-    struct handle *h = handle_init(loop, uv, UV_ASYNC);
-    h->cb.async = cb;
+int wake_init(uv_loop_t *loop, struct wake *w, void (*run)(struct wake *w)) {
+    struct handle *h = handle_init(loop, &w->poll, UV_ASYNC);
+    h->cb.wake = run;
     h->active = true;
     return 0;
 }
 
-int uv_async_send(uv_async_t *uv) {
-    handle_of(uv)->sent = true;
+void wake_send(struct wake *w) {
+    handle_of(&w->poll)->sent = true;
     W->busy++;
-    return 0;
 }
 
 int uv_prepare_init(uv_loop_t *loop, uv_prepare_t *uv) {
@@ -282,7 +284,7 @@ static void run_handle(struct handle *h) {
         run_poll(h);
     } else if (h->sent) {
         h->sent = false;
-        h->cb.async((uv_async_t *)h->uv);
+        h->cb.wake(DL_OWNER(h->uv, struct wake, poll));
     }
 }
 
