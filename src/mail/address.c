@@ -280,7 +280,7 @@ bool xtext_decode(struct sbuf *out, struct str in) {
             c = (char)(hi * 16 + lo);
             i += 2;
         }
-        if (str_has_control(str_make(&c, 1)))
+        if (is_control(c))
             return false;
         sbuf_add_ch(out, c);
     }

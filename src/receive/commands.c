@@ -223,7 +223,7 @@ static bool is_malformed(struct str line) {
     if (str_trim(line).n == 0)
         return true;
     for (size_t i = 0; i < line.n; i++)
-        if (line.p[i] != '\t' && str_has_control(str_make(line.p + i, 1)))
+        if (line.p[i] != '\t' && is_control(line.p[i]))
             return true;
     return false;
 }

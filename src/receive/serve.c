@@ -228,10 +228,12 @@ static struct str serve_early_shown(enum smtp_verb before, struct str rest) {
  * permit, is logged once: fail2ban looks for such clients.  rest: what came behind line. */
 static void serve_note_early(struct session *s, struct str line, struct str rest) {
     struct str args;
+    if (rest.n == 0 || s->came_early || s->client.local)
+        return;
     enum smtp_verb v = smtp_verb_parse(line, &args);
     bool waits = v == VERB_EHLO || v == VERB_HELO || v == VERB_NOOP || v == VERB_VRFY ||
                  v == VERB_DATA || !s->esmtp;
-    if (rest.n == 0 || v == VERB_UNKNOWN || !waits || s->came_early || s->client.local)
+    if (v == VERB_UNKNOWN || !waits)
         return;
     struct sbuf from = {0}, text = {0};
     s->came_early = true;

@@ -90,7 +90,7 @@ static void put_line(struct session *s, const char *fmt, va_list ap) {
     sbuf_vprintf(out, fmt, ap);
     smtpd_soften(s, out->p + at);
     for (; at < out->n; at++)
-        if (str_has_control(str_make(out->p + at, 1)))
+        if (is_control(out->p[at]))
             out->p[at] = '?';
     sbuf_add_c(out, "\r\n");
     conn_touch(s->conn);

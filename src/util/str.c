@@ -14,14 +14,6 @@
 
 #define GROW_WIPED 131072U /* bytes */
 
-struct str str_of(const char *cstr) {
-    return (struct str){cstr, cstr == NULL ? 0 : strlen(cstr)};
-}
-
-struct str str_make(const char *p, size_t n) {
-    return (struct str){p, n};
-}
-
 bool str_eq(struct str a, struct str b) {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
@@ -62,8 +54,9 @@ bool str_ieq(struct str a, struct str b) {
     return a.n == b.n && (a.n == 0 || strncasecmp(a.p, b.p, a.n) == 0);
 }
 
+/* Most texts differ in their first letter. */
 bool str_ieq_c(struct str a, const char *b) {
-    return str_ieq(a, str_of(b));
+    return (a.n == 0 || ((a.p[0] ^ b[0]) & ~0x20) == 0) && str_ieq(a, str_of(b));
 }
 
 bool str_istarts(struct str s, const char *prefix) {
@@ -102,10 +95,6 @@ struct str str_trim(struct str s) {
     return s;
 }
 
-struct str str_from(struct str s, size_t off) {
-    return off >= s.n ? str_make(s.p, 0) : str_make(s.p + off, s.n - off);
-}
-
 char *str_dup(struct str s) {
     char *p = mem_alloc(s.n + 1);
     if (s.n > 0)
@@ -114,17 +103,34 @@ char *str_dup(struct str s) {
     return p;
 }
 
+/* A byte for each bit. */
+struct byte_set {
+    uint64_t bits[4];
+};
+
+static struct byte_set set_of(const char *bytes) {
+    struct byte_set set = {{0}};
+    for (; *bytes != '\0'; bytes++)
+        set.bits[(uint8_t)*bytes / 64] |= 1ULL << (uint8_t)*bytes % 64;
+    return set;
+}
+
+static bool set_has(const struct byte_set *set, char c) {
+    return (set->bits[(uint8_t)c / 64] >> (uint8_t)c % 64 & 1) != 0;
+}
+
 bool str_split(struct str *rest, const char *seps, struct str *piece) {
-    while (rest->n > 0 && strchr(seps, rest->p[0]) != NULL && rest->p[0] != '\0')
-        *rest = str_from(*rest, 1);
-    if (rest->n == 0)
-        return false;
-    size_t i = 0;
-    while (i < rest->n && (rest->p[i] == '\0' || strchr(seps, rest->p[i]) == NULL))
-        i++;
-    *piece = str_make(rest->p, i);
-    *rest = str_from(*rest, i);
-    return true;
+    const struct byte_set set = set_of(seps);
+    size_t from = 0;
+    while (from < rest->n && set_has(&set, rest->p[from]))
+        from++;
+    size_t to = from;
+    while (to < rest->n && !set_has(&set, rest->p[to]))
+        to++;
+    if (to > from)
+        *piece = str_make(rest->p + from, to - from);
+    *rest = str_from(*rest, to);
+    return to > from;
 }
 
 /* Length of the balanced {...} at the start of s, or 0 when it never closes. */
@@ -148,12 +154,13 @@ bool list_has_word(struct str list, const char *word) {
 }
 
 bool str_split_braces(struct str *rest, const char *seps, struct str *piece) {
-    while (rest->n > 0 && strchr(seps, rest->p[0]) != NULL)
+    const struct byte_set set = set_of(seps);
+    while (rest->n > 0 && set_has(&set, rest->p[0]))
         *rest = str_from(*rest, 1);
     if (rest->n == 0)
         return false;
     size_t i = 0;
-    while (i < rest->n && strchr(seps, rest->p[i]) == NULL) {
+    while (i < rest->n && !set_has(&set, rest->p[i])) {
         size_t span = rest->p[i] == '{' ? brace_span(str_from(*rest, i)) : 0;
         i += span > 0 ? span : 1;
     }
@@ -175,10 +182,6 @@ bool str_u64(struct str s, uint64_t *v) {
     }
     *v = out;
     return true;
-}
-
-static bool is_control(char c) {
-    return (unsigned char)c < ' ' || c == 0x7f;
 }
 
 bool str_has_control(struct str s) {

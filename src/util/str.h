@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* A view: bytes that belong to another object. */
 struct str {
@@ -32,8 +33,20 @@ struct sbuf {
 /* For "%.*s". */
 #define STR_FMT(s) (int)(s).n, (s).p
 
-struct str str_of(const char *cstr);
-struct str str_make(const char *p, size_t n);
+static inline struct str str_make(const char *p, size_t n) {
+    return (struct str){p, n};
+}
+
+/* NULL is a text of no bytes. */
+static inline struct str str_of(const char *cstr) {
+    return str_make(cstr, cstr == NULL ? 0 : strlen(cstr));
+}
+
+/* Without the first off bytes; empty if there are not that many. */
+static inline struct str str_from(struct str s, size_t off) {
+    return off >= s.n ? str_make(s.p, 0) : str_make(s.p + off, s.n - off);
+}
+
 bool str_eq(struct str a, struct str b);
 /* Bytes of the character that s, which is not empty, begins with; 0: it is no UTF-8. */
 size_t str_utf8_span(struct str s);
@@ -50,7 +63,6 @@ bool str_icontains(struct str s, struct str part);
 ptrdiff_t str_chr(struct str s, char c);
 ptrdiff_t str_rchr(struct str s, char c);
 struct str str_trim(struct str s);
-struct str str_from(struct str s, size_t off);
 /* Copies with a NUL; the caller frees. */
 char *str_dup(struct str s);
 /* Lower case in place, of UTF-8 too: character by character, where the length stays.  Bytes that
@@ -69,7 +81,11 @@ bool str_u64(struct str s, uint64_t *v);
 uint64_t str_hash(struct str s);
 /* For simulators and tests, which repeat themselves: a key instead of the one that was drawn. */
 void str_hash_key(uint64_t first, uint64_t second);
-/* Is there a byte below the blank, or DEL? */
+/* Is it below the blank, or DEL? */
+static inline bool is_control(char c) {
+    return (unsigned char)c < ' ' || c == 0x7f;
+}
+
 bool str_has_control(struct str s);
 
 void sbuf_free(struct sbuf *b);
