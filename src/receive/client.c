@@ -19,7 +19,10 @@ const char *client_name(const struct client *c) {
 }
 
 const char *client_text(const struct client *c, struct sbuf *b) {
-    sbuf_printf(b, "%s[%s]", client_name(c), c->addr);
+    sbuf_add_c(b, client_name(c));
+    sbuf_add_ch(b, '[');
+    sbuf_add_c(b, c->addr);
+    sbuf_add_ch(b, ']');
     return b->p;
 }
 

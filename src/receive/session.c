@@ -132,10 +132,14 @@ void smtpd_log_end(const struct session *s, const char *what) {
 }
 
 static void smtpd_add_count(struct sbuf *b, const char *what, unsigned ok, unsigned total) {
-    if (ok == total && total > 0)
-        sbuf_printf(b, " %s=%u", what, ok);
-    else
-        sbuf_printf(b, " %s=%u/%u", what, ok, total);
+    sbuf_add_ch(b, ' ');
+    sbuf_add_c(b, what);
+    sbuf_add_ch(b, '=');
+    sbuf_add_u64(b, ok);
+    if (ok != total || total == 0) {
+        sbuf_add_ch(b, '/');
+        sbuf_add_u64(b, total);
+    }
 }
 
 void smtpd_log_counts(const struct session *s) {

@@ -45,10 +45,12 @@ void clock_add_delay(struct sbuf *b, int64_t us) {
     if (us < 0)
         us = 0;
     int64_t unit = us >= 10000000 ? 1000000 : us >= 1000000 ? 100000 : 10000;
-    int64_t centi = (us + unit / 2) / unit * unit / 10000;
-    sbuf_printf(b, "%lld", (long long)(centi / 100));
+    uint64_t centi = (uint64_t)((us + unit / 2) / unit * unit / 10000);
+    sbuf_add_u64(b, centi / 100);
     if (centi % 100 == 0)
         return;
-    sbuf_printf(b, centi % 10 == 0 ? ".%lld" : ".%02lld",
-                (long long)(centi % 10 == 0 ? centi % 100 / 10 : centi % 100));
+    sbuf_add_ch(b, '.');
+    sbuf_add_u64(b, centi / 10 % 10);
+    if (centi % 10 != 0)
+        sbuf_add_u64(b, centi % 10);
 }

@@ -257,6 +257,16 @@ void sbuf_add_ch(struct sbuf *b, char c) {
     sbuf_add(b, &c, 1);
 }
 
+void sbuf_add_u64(struct sbuf *b, uint64_t v) {
+    char digits[20];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    sbuf_add(b, digits + at, sizeof digits - at);
+}
+
 void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap) {
     va_list again;
     va_copy(again, ap);

@@ -99,6 +99,8 @@ void sbuf_add(struct sbuf *b, const void *p, size_t n);
 void sbuf_add_c(struct sbuf *b, const char *cstr);
 void sbuf_add_str(struct sbuf *b, struct str s);
 void sbuf_add_ch(struct sbuf *b, char c);
+/* In decimal. */
+void sbuf_add_u64(struct sbuf *b, uint64_t v);
 void sbuf_printf(struct sbuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap)
     __attribute__((format(printf, 2, 0)));
