@@ -50,7 +50,6 @@ static void emit(struct content_in *in, const char *p, size_t n, struct sbuf *ou
         return;
     if (in->crs > 0)
         emit_crs(in, 0, out);
-    in->has_8bit = in->has_8bit || any_8bit(p, n);
     count_line(in, n);
     char *at = sbuf_room(out, n);
     memcpy(at, p, n);
@@ -108,7 +107,7 @@ static size_t data_piece(struct content_in *in, const char *p, size_t n, struct 
     return take;
 }
 
-bool content_data(struct content_in *in, struct str data, struct sbuf *out, size_t *used) {
+static bool data_lines(struct content_in *in, struct str data, struct sbuf *out, size_t *used) {
     size_t i = 0;
     while (i < data.n) {
         const char *p = data.p + i, *nl = memchr(p, '\n', data.n - i);
@@ -128,6 +127,13 @@ bool content_data(struct content_in *in, struct str data, struct sbuf *out, size
     return false;
 }
 
+bool content_data(struct content_in *in, struct str data, struct sbuf *out, size_t *used) {
+    sbuf_room(out, data.n);
+    bool end = data_lines(in, data, out, used);
+    in->has_8bit = in->has_8bit || any_8bit(data.p, *used);
+    return end;
+}
+
 static void bdat_part(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
     size_t text = without_crs(p, n);
     if (n == 0)
@@ -140,6 +146,8 @@ static void bdat_part(struct content_in *in, const char *p, size_t n, struct sbu
 }
 
 void content_bdat(struct content_in *in, struct str data, struct sbuf *out) {
+    sbuf_room(out, data.n);
+    in->has_8bit = in->has_8bit || any_8bit(data.p, data.n);
     while (data.n > 0) {
         const char *nl = memchr(data.p, '\n', data.n);
         size_t n = nl == NULL ? data.n : (size_t)(nl - data.p);

@@ -223,19 +223,11 @@ static void sbuf_grow(struct sbuf *b, size_t cap) {
     b->cap = cap;
 }
 
-char *sbuf_room(struct sbuf *b, size_t n) {
-    if (b->cap - b->n <= n) {
-        size_t cap = b->cap == 0 ? 64 : b->cap;
-        while (cap - b->n <= n)
-            cap *= 2;
-        sbuf_grow(b, cap);
-    }
-    return b->p + b->n;
-}
-
-void sbuf_advance(struct sbuf *b, size_t n) {
-    b->n += n;
-    b->p[b->n] = '\0';
+void sbuf_make_room(struct sbuf *b, size_t n) {
+    size_t cap = b->cap == 0 ? 64 : b->cap;
+    while (cap - b->n <= n)
+        cap *= 2;
+    sbuf_grow(b, cap);
 }
 
 void sbuf_add(struct sbuf *b, const void *p, size_t n) {
@@ -251,10 +243,6 @@ void sbuf_add_c(struct sbuf *b, const char *cstr) {
 
 void sbuf_add_str(struct sbuf *b, struct str s) {
     sbuf_add(b, s.p, s.n);
-}
-
-void sbuf_add_ch(struct sbuf *b, char c) {
-    sbuf_add(b, &c, 1);
 }
 
 void sbuf_add_u64(struct sbuf *b, uint64_t v) {

@@ -92,13 +92,28 @@ void sbuf_free(struct sbuf *b);
 /* The same for what held a secret: overwritten first.  A buffer that grew has left no copy. */
 void sbuf_wipe(struct sbuf *b);
 void sbuf_reset(struct sbuf *b);
+/* For sbuf_room, where there is not enough. */
+void sbuf_make_room(struct sbuf *b, size_t n);
 /* Makes room for n more bytes and returns where they go; advance with sbuf_advance. */
-char *sbuf_room(struct sbuf *b, size_t n);
-void sbuf_advance(struct sbuf *b, size_t n);
+static inline char *sbuf_room(struct sbuf *b, size_t n) {
+    if (b->cap - b->n <= n)
+        sbuf_make_room(b, n);
+    return b->p + b->n;
+}
+
+static inline void sbuf_advance(struct sbuf *b, size_t n) {
+    b->n += n;
+    b->p[b->n] = '\0';
+}
+
 void sbuf_add(struct sbuf *b, const void *p, size_t n);
 void sbuf_add_c(struct sbuf *b, const char *cstr);
 void sbuf_add_str(struct sbuf *b, struct str s);
-void sbuf_add_ch(struct sbuf *b, char c);
+static inline void sbuf_add_ch(struct sbuf *b, char c) {
+    *sbuf_room(b, 1) = c;
+    sbuf_advance(b, 1);
+}
+
 /* In decimal. */
 void sbuf_add_u64(struct sbuf *b, uint64_t v);
 void sbuf_printf(struct sbuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
