@@ -7,28 +7,33 @@
 
 #include "mail/address.h"
 #include "util/idn.h"
+#include "util/mem.h"
 
 void keys_clear(struct keys *k) {
     for (size_t i = 0; i < k->n; i++)
-        free(k->texts[i]);
-    k->n = 0;
+        free((char *)(uintptr_t)k->v[i].key.p);
+    free(k->v);
+    *k = (struct keys){.n = 0};
 }
 
 void keys_add(struct keys *k, bool partial, const char *prefix, struct str a, struct str b) {
     struct sbuf t = {0};
-    if (k->n == KEYS_MAX)
-        return;
+    bool there = k->n == KEYS_MAX;
     sbuf_add_c(&t, prefix);
     sbuf_add_str(&t, a);
     sbuf_add_str(&t, b);
-    for (size_t i = 0; i < k->n; i++)
-        if (str_eq(k->v[i].key, sbuf_str(&t))) {
-            sbuf_free(&t);
-            return;
-        }
-    k->texts[k->n] = sbuf_take(&t);
-    k->v[k->n] = (struct maps_key){str_of(k->texts[k->n]), partial};
-    k->n++;
+    for (size_t i = 0; i < k->n && !there; i++)
+        there = str_eq(k->v[i].key, sbuf_str(&t));
+    if (there) {
+        sbuf_free(&t);
+        return;
+    }
+    if (k->n == k->cap) {
+        k->cap = k->cap == 0 ? 8 : 2 * k->cap;
+        k->v = mem_realloc(k->v, k->cap * sizeof k->v[0]);
+    }
+    size_t n = t.n;
+    k->v[k->n++] = (struct maps_key){str_make(sbuf_take(&t), n), partial};
 }
 
 bool keys_has_word(const char *list, const char *word) {

@@ -10,10 +10,10 @@
 #include "config/params.h"
 #include "maps/maps.h"
 
+/* At most KEYS_MAX.  Zeroed is valid and empty.  The texts belong to it, and end in a NUL. */
 struct keys {
-    struct maps_key v[KEYS_MAX];
-    char *texts[KEYS_MAX];
-    size_t n;
+    struct maps_key *v;
+    size_t n, cap;
 };
 
 /* Appends prefix + a + b unless it is there already.  partial: a shortened form, not for tables of
@@ -32,7 +32,7 @@ void keys_access(struct keys *k, const struct params *p, struct str address);
  * other way round (util/idn.h).  False if it has none.  Both stand for one domain, so tables are
  * asked for both, the written one first. */
 bool keys_other_spelling(const struct params *p, struct str hop, struct sbuf *out);
-/* Makes it empty. */
+/* Makes it empty, and gives its memory back. */
 void keys_clear(struct keys *k);
 /* Is the word in a list separated by commas or blanks? */
 bool keys_has_word(const char *list, const char *word);

@@ -464,8 +464,8 @@ static enum went step_record(struct route_query *q) {
     keys_clear(&q->keys);
     keys_sender(&senders, &q->cfg->p, str_of(q->sender));
     for (size_t i = 0; i < senders.n; i++)
-        if (strchr(senders.texts[i], '@') != NULL)
-            keys_add(&q->keys, false, senders.texts[i], sep, str_of(hop));
+        if (strchr(senders.v[i].key.p, '@') != NULL)
+            keys_add(&q->keys, false, senders.v[i].key.p, sep, str_of(hop));
     keys_clear(&senders);
     if (q->sender[0] == '\0')
         keys_add(&q->keys, false, "<>", sep, str_of(hop));

@@ -91,7 +91,7 @@ static void test_sealed(void **state) {
 static void keys_are(struct keys *k, const char *want) {
     struct sbuf b = {0};
     for (size_t i = 0; i < k->n; i++)
-        sbuf_printf(&b, "%s%s%s", i > 0 ? " " : "", k->v[i].partial ? "~" : "", k->texts[i]);
+        sbuf_printf(&b, "%s%s%s", i > 0 ? " " : "", k->v[i].partial ? "~" : "", k->v[i].key.p);
     assert_str(sbuf_str(&b), want);
     sbuf_free(&b);
     keys_clear(k);
