@@ -43,7 +43,7 @@ struct report {
 };
 
 /* Where text is folded at a blank, and where without one. */
-#define FOLD_AT  78U
+#define FOLD_AT  79U
 #define BREAK_AT 900U
 
 /* Appends one line; fmt has no line end. */
@@ -148,6 +148,21 @@ static struct str text_of_error(const struct mailerr *e) {
     return str_of(e->text == NULL ? "" : e->text);
 }
 
+static void add_warning(struct report *r) {
+    static const char rule[] =
+        "####################################################################";
+    const struct params *p = &r->d->cfg->p;
+    report_line(r, "%s", rule);
+    report_line(r, "# THIS IS A WARNING ONLY.  YOU DO NOT NEED TO RESEND YOUR MESSAGE. #");
+    report_line(r, "%s", rule);
+    report_line(r, "%s", "");
+    report_line(r, "Your message could not be delivered for more than %lld hour(s).",
+                (long long)p->delay_warning_time / 3600);
+    report_line(r, "It will be retried until it is %lld day(s) old.",
+                (long long)p->maximal_queue_lifetime / 86400);
+    report_line(r, "%s", "");
+}
+
 static void add_words(struct report *r) {
     const struct dsn *d = r->d;
     static const char *failed =
@@ -157,13 +172,10 @@ static void add_words(struct report *r) {
         "If you do so, please include this problem report. You can\r\n"
         "delete your own text from the attached returned message.\r\n\r\n"
         "                   The mail system\r\n";
-    static const char *delayed =
-        "####################################################################\r\n"
-        "# THIS IS A WARNING ONLY.  YOU DO NOT NEED TO RESEND YOUR MESSAGE. #\r\n"
-        "####################################################################\r\n\r\n"
-        "Your message has not been delivered yet to one or more recipients.\r\n"
-        "It will be retried until it is delivered or too old.\r\n\r\n"
-        "                   The mail system\r\n";
+    static const char *delayed = "For further assistance, please send mail to postmaster.\r\n\r\n"
+                                 "If you do so, please include this problem report. You can\r\n"
+                                 "delete your own text from the attached returned message.\r\n\r\n"
+                                 "                   The mail system\r\n";
     static const char *relayed =
         "Your message was handed over to the mail system named below, which\r\n"
         "does not report on deliveries: no further notice will come from there.\r\n\r\n"
@@ -176,6 +188,8 @@ static void add_words(struct report *r) {
         "                   The mail system\r\n";
     report_line(r, "This is the mail system at host %s.", d->cfg->p.myhostname);
     report_line(r, "%s", "");
+    if (d->kind == DSN_DELAYED)
+        add_warning(r);
     sbuf_add_c(&r->text, d->kind == DSN_FAILED    ? failed
                          : d->kind == DSN_DELAYED ? delayed
                          : d->kind == DSN_RELAYED ? relayed
@@ -258,7 +272,12 @@ static void add_original(struct report *r) {
     const char *type = full      ? r->utf8 ? "message/global" : "message/rfc822"
                        : r->utf8 ? "message/global-headers"
                                  : "text/rfc822-headers";
-    report_part(r, full ? "Undelivered Message" : "Undelivered Message Headers", type);
+    bool undelivered = d->kind == DSN_FAILED || d->kind == DSN_DELAYED;
+    report_part(r,
+                full          ? "Undelivered Message"
+                : undelivered ? "Undelivered Message Headers"
+                              : "Message Headers",
+                type);
     report_line(r, "Content-Transfer-Encoding: 8bit");
     report_line(r, "%s", "");
     report_address(r, "Return-Path: <", d->env->sender, ">");
