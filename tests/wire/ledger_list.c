@@ -111,7 +111,7 @@ static unsigned hops_of(const struct bytes *content) {
 }
 
 bool list_may_bounce(const struct ledger_mail *m, const char *said) {
-    return strstr(said, "too many hops") != NULL && hops_of(&m->content) >= 49;
+    return strstr(said, "too many hops") != NULL && hops_of(&m->content) >= 48;
 }
 
 /* The field, in any case, that names the list; its length, 0: it is not there. */
