@@ -40,9 +40,10 @@ struct config *cli_config(const char *who, const char *dir) {
     free(full);
     for (size_t i = 0; i < c->diags.n; i++) {
         const struct diag *d = &c->diags.v[i];
-        if (d->level == DIAG_ERROR)
-            fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file == NULL ? "?" : d->file,
-                    d->line, d->text);
+        if (d->level == DIAG_ERROR && d->file != NULL && d->line > 0)
+            fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file, d->line, d->text);
+        else if (d->level == DIAG_ERROR)
+            fprintf(stderr, "%s: fatal: %s: %s\n", who, d->file == NULL ? dir : d->file, d->text);
     }
     audit_tables_of(c);
     if (c->diags.errors == 0)

@@ -425,12 +425,21 @@ static void load_directories(struct config *c) {
         directory_is_foreign(c, "data_directory");
 }
 
+/* Some editors begin a file so.  As in Postfix the mark is part of the first name. */
+static void say_mark(struct config *c, const char *path, struct str text) {
+    if (str_istarts(text, "\xef\xbb\xbf"))
+        diag_add(&c->diags, DIAG_WARN, path, 1,
+                 "it begins with a byte order mark, which makes another name of the first one: "
+                 "take it out");
+}
+
 static void load_main(struct config *c) {
     char *path = path_in(c, "main.cf");
     int err;
     struct str text = cfg_source_file(c->source, path, &err);
     if (err < 0)
         diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", strerror(-err));
+    say_mark(c, path, text);
     cfg_file_parse(&c->main, path, text, &c->diags);
     domain_default(c);
     free(path);
@@ -447,6 +456,7 @@ static void load_master(struct config *c) {
         diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", strerror(-err));
     else
         master_cf_parse(c, path, text);
+    say_mark(c, path, text);
     if (c->n_services == 0 && err == 0)
         diag_add(&c->diags, DIAG_ERROR, path, 0, "it has no services");
     master_cf_builtin(c);

@@ -5,9 +5,22 @@
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "util/mem.h"
 #include "util/str.h"
+
+/* Services have parameters of their own, and the same mistake in each. */
+static bool diag_was_said(const struct diags *d, enum diag_level level, const char *file, int line,
+                          const char *text) {
+    for (size_t i = 0; i < d->n && level == DIAG_ERROR; i++) {
+        const struct diag *x = &d->v[i];
+        if (x->level == level && x->line == line && strcmp(x->text, text) == 0 &&
+            strcmp(x->file == NULL ? "" : x->file, file == NULL ? "" : file) == 0)
+            return true;
+    }
+    return false;
+}
 
 void diag_add(struct diags *d, enum diag_level level, const char *file, int line, const char *fmt,
               ...) {
@@ -18,6 +31,10 @@ void diag_add(struct diags *d, enum diag_level level, const char *file, int line
     va_start(ap, fmt);
     sbuf_vprintf(&text, fmt, ap);
     va_end(ap);
+    if (diag_was_said(d, level, file, line, text.p == NULL ? "" : text.p)) {
+        sbuf_free(&text);
+        return;
+    }
     d->v = mem_realloc(d->v, (d->n + 1) * sizeof *d->v);
     d->v[d->n++] =
         (struct diag){level, file == NULL ? NULL : mem_strdup(file), line, sbuf_take(&text)};

@@ -59,7 +59,8 @@ static void override_add(struct parse *p, struct service *s, struct str text, in
         text = str_trim(str_make(text.p + 1, text.n - 2));
     ptrdiff_t eq = str_chr(text, '=');
     if (eq <= 0) {
-        diag_add(&p->c->diags, DIAG_ERROR, p->path, line, "-o needs name=value: \"%.*s\"",
+        diag_add(&p->c->diags, DIAG_ERROR, p->path, line,
+                 "-o needs name=value without blanks, or { name = value }: \"%.*s\"",
                  STR_FMT(text));
         return;
     }

@@ -81,32 +81,81 @@ static void check_bare_table(const struct config *c, const char *name, struct st
                  STR_FMT(word), STR_FMT(word));
 }
 
-/* Tables named in a parameter: can they be opened, are they up to date? */
+/* A table that a parameter names: can it be opened, is it up to date, are all its lines used? */
+static void audit_table(const struct config *c, struct str one, const char *name, const char *file,
+                        int line, struct diags *d) {
+    bool aliases = strcmp(name, "alias_maps") == 0;
+    char *spec = str_dup(one);
+    struct map *m = map_open(spec, c->dir);
+    char *stale = map_stale(m);
+    if (!m->opened)
+        diag_add(d, DIAG_ERROR, file, line, "%s: %s%s", name, m->err,
+                 m->path == NULL || m->ops->build == NULL ? ""
+                 : aliases                                ? " (run newaliases)"
+                                                          : " (run postmap on it)");
+    if (stale != NULL)
+        diag_add(d, DIAG_WARN, file, line, "%s: %s (run %s)", name, stale,
+                 aliases ? "newaliases" : "postmap on it");
+    if (m->opened && m->remark != NULL)
+        diag_add(d, DIAG_WARN, file, line, "%s: %s", name, m->remark);
+    free(stale);
+    map_close(m);
+    free(spec);
+}
+
 static void check_tables(const struct config *c, const char *name, const char *value,
                          struct diags *d) {
     struct str rest = str_of(value), one;
     const struct cfg_entry *e = cfg_file_find(&c->main, str_of(name));
     int line = e == NULL ? 0 : e->line;
-    bool aliases = strcmp(name, "alias_maps") == 0;
     while (str_split_braces(&rest, ", \t\r\n", &one)) {
-        if (!map_looks_like(one)) {
+        if (map_looks_like(one))
+            audit_table(c, one, name, c->main.path, line, d);
+        else
             check_bare_table(c, name, one, line, d);
-            continue;
-        }
-        char *spec = str_dup(one);
-        struct map *m = map_open(spec, c->dir);
-        char *stale = map_stale(m);
-        if (!m->opened)
-            diag_add(d, DIAG_ERROR, c->main.path, line, "%s: %s%s", name, m->err,
-                     m->path == NULL || m->ops->build == NULL ? ""
-                     : aliases                                ? " (run newaliases)"
-                                                              : " (run postmap on it)");
-        if (stale != NULL)
-            diag_add(d, DIAG_WARN, c->main.path, line, "%s: %s (run %s)", name, stale,
-                     aliases ? "newaliases" : "postmap on it");
-        free(stale);
-        map_close(m);
-        free(spec);
+    }
+}
+
+/* A list in which tables stand among other words, some of which have a colon, too. */
+static void audit_list(const struct config *c, const char *name, const char *value,
+                       const char *file, int line, struct diags *d) {
+    struct str rest = str_of(value), one, before = STR_NONE;
+    for (; str_split_braces(&rest, ", \t\r\n", &one); before = one) {
+        ptrdiff_t colon = str_chr(one, ':');
+        bool known = colon > 0 && map_type(str_make(one.p, (size_t)colon)) != NULL;
+        if (map_looks_like(one) && (known || str_istarts(one, "proxy:")) &&
+            !str_ieq_c(before, "check_policy_service"))
+            audit_table(c, one, name, file, line, d);
+    }
+}
+
+static const char *audit_text_of(const struct params *p, const struct param_info *info) {
+    return *(const char *const *)(const void *)((const char *)p + info->offset);
+}
+
+static bool is_list_with_tables(const char *name) {
+    static const char *const ends[] = {"_restrictions", "_exclusions", "_exceptions",
+                                       "_header_rewrite_clients"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        size_t n = strlen(name), m = strlen(ends[i]);
+        if (n >= m && strcmp(name + n - m, ends[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What a restriction list names and cannot be asked refuses all mail for a while. */
+static void audit_lists(const struct config *c, const struct param_info *info, struct diags *d) {
+    char path[512];
+    const char *value = audit_text_of(&c->p, info);
+    const struct cfg_entry *e = cfg_file_find(&c->main, str_of(info->name));
+    snprintf(path, sizeof path, "%s/master.cf", c->dir);
+    audit_list(c, info->name, value, c->main.path, e == NULL ? 0 : e->line, d);
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        const char *own = audit_text_of(&s->p, info);
+        if (s->kind == SERVICE_SMTPD && strcmp(own, value) != 0)
+            audit_list(c, info->name, own, path, s->line, d);
     }
 }
 
@@ -115,7 +164,9 @@ static void check_all_tables(const struct config *c, struct diags *d) {
         const struct param_info *info = &param_table[i];
         if (info->type != PARAM_STR)
             continue;
-        const char *v = *(const char *const *)(const void *)((const char *)&c->p + info->offset);
+        const char *v = audit_text_of(&c->p, info);
+        if (is_list_with_tables(info->name))
+            audit_lists(c, info, d);
         if (strstr(info->name, "_maps") != NULL || strcmp(info->name, "relay_domains") == 0 ||
             strcmp(info->name, "mydestination") == 0 || strcmp(info->name, "mynetworks") == 0)
             check_tables(c, info->name, v, d);

@@ -138,9 +138,11 @@ static bool sup_report(const struct config *cfg, const struct diags *more, bool 
             const char *kind = d->level == DIAG_ERROR  ? "fatal"
                                : d->level == DIAG_WARN ? "warning"
                                                        : "note";
-            if (d->file != NULL)
+            if (d->file != NULL && d->line > 0)
                 fprintf(stderr, "posthoused: %s: %s, line %d: %s\n", kind, d->file, d->line,
                         d->text);
+            else if (d->file != NULL)
+                fprintf(stderr, "posthoused: %s: %s: %s\n", kind, d->file, d->text);
             else
                 fprintf(stderr, "posthoused: %s: %s\n", kind, d->text);
         }

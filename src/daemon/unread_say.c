@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "config/unread.h"
+#include "mail/address.h"
 #include "util/str.h"
 
 /* The lists of the services and, last, the one of sendmail's mail. */
@@ -182,11 +183,60 @@ static void say_words(const struct config *cfg, const struct service *svc, const
     free(value);
 }
 
+/* Is one the other but for a character too many, one too few, another one, or two that have changed
+ * places? */
+static bool is_one_slip(const char *a, const char *b) {
+    while (*a != '\0' && *a == *b) {
+        a++;
+        b++;
+    }
+    size_t n = strlen(a), m = strlen(b);
+    while (n > 0 && m > 0 && a[n - 1] == b[m - 1]) {
+        n--;
+        m--;
+    }
+    return (n <= 1 && m <= 1) || (n == 2 && m == 2 && a[0] == b[1] && a[1] == b[0]);
+}
+
+struct slip {
+    const char *name;  /* as it is written */
+    const char *meant; /* NULL: nothing is that like it */
+};
+
+static void slip_of_unread(void *arg, const struct unread_row *row) {
+    struct slip *s = arg;
+    if (s->meant == NULL && is_one_slip(s->name, row->name))
+        s->meant = row->name;
+}
+
+/* The parameter that a name which is none was meant for, or NULL. */
+static const char *meant_by(const char *name) {
+    struct slip s = {name, NULL};
+    for (size_t i = 0; i < param_count && s.meant == NULL; i++)
+        if (is_one_slip(name, param_table[i].name))
+            s.meant = param_table[i].name;
+    if (s.meant == NULL)
+        unread_each(slip_of_unread, &s);
+    return s.meant;
+}
+
 static void say_unknown(const struct config *cfg, const struct cfg_file *f, struct diags *d) {
     for (size_t i = 0; i < f->n; i++) {
         const struct cfg_entry *e = &f->v[i];
-        if (e->line != 0 && !config_name_used(cfg, e->name) && !names_table_part(cfg, e->name) &&
-            unread_find(e->name) == NULL)
+        if (e->line == 0 || config_name_used(cfg, e->name) || names_table_part(cfg, e->name) ||
+            unread_find(e->name) != NULL)
+            continue;
+        const char *meant = meant_by(e->name);
+        if (meant != NULL)
+            diag_add(d, DIAG_WARN, f->path, e->line,
+                     "unused parameter: %s=%s: there is none of that name; is %s meant?", e->name,
+                     e->value, meant);
+        else if (!addr_is_ascii(str_of(e->name)))
+            diag_add(d, DIAG_WARN, f->path, e->line,
+                     "unused parameter: %s=%s: its name has characters that no name has, such as "
+                     "a byte order mark or a blank that does not break",
+                     e->name, e->value);
+        else
             diag_add(d, DIAG_NOTE, f->path, e->line, "unused parameter: %s=%s", e->name, e->value);
     }
 }

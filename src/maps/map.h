@@ -61,9 +61,10 @@ struct map {
     char *dir;  /* where relative names begin, or NULL */
     char *path; /* file that holds the data, or NULL */
     void *state;
-    struct tabconf *given;      /* instead of a file; owned */
-    char *err;                  /* why the last open or look-up failed */
-    pthread_rwlock_t lock;      /* to ask or to open; shared tables are asked with it for reading */
+    struct tabconf *given; /* instead of a file; owned */
+    char *err;             /* why the last open or look-up failed */
+    char *remark;          /* of the last open: the first line that counts for nothing, or NULL */
+    pthread_rwlock_t lock; /* to ask or to open; shared tables are asked with it for reading */
     pthread_mutex_t err_lock;   /* of err */
     struct stat st;             /* of path when it was opened */
     _Atomic int64_t checked_ms; /* when path was last looked at */

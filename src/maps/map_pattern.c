@@ -42,7 +42,12 @@ struct state {
 };
 
 static void rule_warn(struct state *s, int line, const char *text) {
+    struct sbuf b = {0};
     log_warn("maps", "%s, line %d: %s: ignoring this line", s->m->name, line, text);
+    if (s->m->remark != NULL)
+        return;
+    sbuf_printf(&b, "%s, line %d: %s: this line counts for nothing", s->m->name, line, text);
+    s->m->remark = sbuf_take(&b);
 }
 
 static void rule_free(struct rule *r) {
@@ -57,6 +62,8 @@ static void pattern_shut(struct map *m) {
     pcre2_match_data_free(s->md);
     free(s->v);
     free(s);
+    free(m->remark);
+    m->remark = NULL;
 }
 
 static uint32_t flag_bits(struct str flags, bool *ok) {

@@ -113,6 +113,13 @@ static bool use_chain(SSL_CTX *ctx, struct str pem) {
     return ok;
 }
 
+/* As when the names of key and certificate have changed places. */
+static bool has_key_only(struct str pem) {
+    static const char key[] = "PRIVATE KEY-----", cert[] = "BEGIN CERTIFICATE";
+    return memmem(pem.p, pem.n, key, sizeof key - 1) != NULL &&
+           memmem(pem.p, pem.n, cert, sizeof cert - 1) == NULL;
+}
+
 static bool use_key(SSL_CTX *ctx, struct str pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
     EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
@@ -240,7 +247,9 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
         !(use_chain(ctx, c->chains) && use_key(ctx, c->chains)))
         what = "cannot use the keys and their certificates";
     if (what == NULL && c->cert.n > 0 && !use_chain(ctx, c->cert))
-        what = "cannot use the certificate";
+        what = has_key_only(c->cert)
+                   ? "cannot use the certificate: the file has a private key alone"
+                   : "cannot use the certificate";
     if (what == NULL && c->cert.n > 0 && !use_key(ctx, c->key.n > 0 ? c->key : c->cert))
         what = "cannot use the private key";
     if (c->ca.n > 0)
