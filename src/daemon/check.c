@@ -74,6 +74,28 @@ static void check_helo_name(const struct config *cfg, const char *service, const
     sbuf_free(&ascii);
 }
 
+/* Names would have to be looked up: what they stand for counts for nothing. */
+static void check_own_addresses(const struct config *cfg, const char *service,
+                                const struct params *p, enum diag_level waits, struct diags *d) {
+    const struct {
+        const char *name, *value, *what;
+    } all[] = {
+        {"proxy_interfaces", p->proxy_interfaces, "is no address, and counts for no mail"},
+        {"smtp_bind_address", p->smtp_bind_address, "is no IPv4 address: mail to those waits"},
+        {"smtp_bind_address6", p->smtp_bind_address6, "is no IPv6 address: mail to those waits"}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        struct str rest = str_of(all[i].value), one;
+        while (str_split(&rest, ", \t\r\n", &one)) {
+            struct netaddr a;
+            int family = i == 0 ? AF_UNSPEC : i == 1 ? AF_INET : AF_INET6;
+            if (!netaddr_parse(&a, one, 0) || (family != AF_UNSPEC && a.u.sa.sa_family != family))
+                diag_add(d, waits, cfg->main.path, check_line_of(cfg, all[i].name),
+                         "%s%s%s: \"%.*s\" %s", service, service[0] == '\0' ? "" : ": ",
+                         all[i].name, STR_FMT(one), all[i].what);
+        }
+    }
+}
+
 /* Postfix's words; of those that Posthouse does nothing for, none needs more than it does. */
 static void check_utf8_classes(const struct config *cfg, struct diags *d) {
     static const char words[] = "sendmail smtpd qmqpd forward bounce notify verify all";
@@ -90,15 +112,19 @@ static void check_utf8_classes(const struct config *cfg, struct diags *d) {
 }
 
 /* What the client says of itself, and asks for, by name. */
-static void check_client_names(const struct config *cfg, struct diags *d) {
+static void check_client_names(const struct config *cfg, enum diag_level waits, struct diags *d) {
     const struct params *p = &cfg->p;
     check_servername(cfg, "", p->smtp_tls_servername, d);
     check_helo_name(cfg, "", p->smtp_helo_name, d);
     check_utf8_classes(cfg, d);
+    check_own_addresses(cfg, "", p, waits, d);
     for (size_t i = 0; i < cfg->n_services; i++) {
         const struct service *svc = cfg->services[i];
         if (strcmp(svc->p.smtp_tls_servername, p->smtp_tls_servername) != 0)
             check_servername(cfg, svc->name, svc->p.smtp_tls_servername, d);
+        if (strcmp(svc->p.smtp_bind_address, p->smtp_bind_address) != 0 ||
+            strcmp(svc->p.smtp_bind_address6, p->smtp_bind_address6) != 0)
+            check_own_addresses(cfg, svc->name, &svc->p, waits, d);
         if (strcmp(svc->p.smtp_helo_name, p->smtp_helo_name) != 0)
             check_helo_name(cfg, svc->name, svc->p.smtp_helo_name, d);
     }
@@ -235,7 +261,7 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
     check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
     check_level(cfg, "smtp_tls_security_level", p->smtp_tls_security_level, d);
     check_level(cfg, "smtpd_tls_security_level", p->smtpd_tls_security_level, d);
-    check_client_names(cfg, d);
+    check_client_names(cfg, waits, d);
     if (p->line_length_limit < 512)
         diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "line_length_limit"),
                  "line_length_limit: at least 512 (RFC 5321 section 4.5.3.1)");

@@ -111,7 +111,10 @@ static enum step connect_begin(struct dsess *s) {
     int err = 0;
     const char *text =
         to->u.sa.sa_family == AF_INET ? s->p->smtp_bind_address : s->p->smtp_bind_address6;
-    bool bound = text[0] != '\0' && netaddr_parse(&from, str_of(text), 0);
+    bool bound = text[0] != '\0';
+    if (bound && (!netaddr_parse(&from, str_of(text), 0) ||
+                  from.u.sa.sa_family != to->u.sa.sa_family)) /* never from another address */
+        return host_failed(s, BLAME_OURSELVES, "4.3.5", "bad value of smtp_bind_address: %s", text);
     s->conn = conn_connect(s->d->loop, to, bound ? &from : NULL, &session_conn_ops, s, &err);
     if (s->conn == NULL)
         return host_failed(s, BLAME_SITE, "4.4.1", "connect to %s: %s", s->relay, strerror(-err));

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from kit import Posthouse, free_port, make_cert
+from kit import FakeRelay, Posthouse, free_port, make_cert
 
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_tls_security_level = encrypt\n"
 
@@ -253,3 +253,23 @@ def test_what_cannot_be_opened(tmp_path, main, said):
     assert r.returncode == 2 and said in r.stdout, r.stdout
     started = subprocess.run([p.exe, "-c", str(tmp_path), "-f"], env=p.env(), capture_output=True, text=True, timeout=60)
     assert started.returncode != 0, started.stderr
+
+
+@pytest.mark.parametrize("main,said", [
+    ("proxy_interfaces = 192.0.2.1, front.example", '"front.example" is no address'), ("proxy_interfaces = 192.0.2.1 2001:db8::1", None),
+    ("smtp_bind_address = 2001:db8::1", "is no IPv4 address"), ("smtp_bind_address6 = 127.0.0.1", "is no IPv6 address"),
+    ("smtp_bind_address = 127.0.0.1", None), ("smtp_bind_address = 127.0.0", "is no IPv4 address")])
+def test_addresses_of_our_own(tmp_path, main, said):
+    """A name that is not looked up is said; mail never leaves from another address than the one that is set."""
+    p = Posthouse(f"{main}\nrelayhost = [127.0.0.1]:9\n", directory=tmp_path)
+    r = p.run("check")
+    rc, out = r.returncode, r.stdout
+    assert (rc == 2 and said in out) if said else rc == 0, out
+    if said is None or "smtp_bind_address =" not in main:
+        return
+    with FakeRelay() as relay:
+        p.write_main(f"{main}\nrelayhost = [127.0.0.1]:{relay.port}\n")
+        with p:
+            assert p.send().startswith("250")
+            p.wait_log(r"dsn=4\.3\.5, status=deferred \(bad value of smtp_bind_address: ")
+        assert relay.sessions == []
