@@ -30,11 +30,13 @@ uint32_t client_match_now(const struct client *c, struct lookup *k, const struct
                           const char *name, const char *list, enum match_rc *now,
                           lookup_match_fn fn, void *arg) {
     struct sbuf key = {0};
-    bool parents = list_has_word(str_of(p->parent_domain_matches_subdomains), name);
-    *now = MATCH_YES;
-    if (c->local)
+    *now = c->local ? MATCH_YES : MATCH_NO;
+    if (c->local || list[0] == '\0')
         return 0;
-    sbuf_printf(&key, "%s %s", c->addr, client_name(c));
+    bool parents = list_has_word(str_of(p->parent_domain_matches_subdomains), name);
+    sbuf_add_c(&key, c->addr);
+    sbuf_add_ch(&key, ' ');
+    sbuf_add_c(&key, client_name(c));
     uint32_t tag =
         lookup_match_now(k, "smtpd", list, MATCH_NETWORK, parents, sbuf_str(&key), now, fn, arg);
     sbuf_free(&key);

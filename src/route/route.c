@@ -220,8 +220,8 @@ static enum went step_class(struct route_query *q) {
     if (at == CLASS_DEFAULT ||
         (at == CLASS_LOCAL && is_own_literal(q->cfg, addr_domain(str_of(q->rcpt)))))
         return class_done(q);
-    bool parents =
-        at == CLASS_RELAY && keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");
+    bool parents = at == CLASS_RELAY && lists[at][0] != '\0' &&
+                   keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");
     q->tag = lookup_match_now(q->lookup, "trivial-rewrite", lists[at], MATCH_DOMAIN, parents,
                               addr_domain(str_of(q->rcpt)), &now, route_on_class, q);
     return q->tag != 0 ? WENT_ASKING : take_class(q, now);
