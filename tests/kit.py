@@ -672,11 +672,12 @@ class Client:
         self.raw(line + "\r\n")
         return self.reply()
 
-    def starttls(self):
+    def starttls(self, ctx=None):
         r = self.cmd("STARTTLS")
         assert r.startswith("220"), r
-        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+        if ctx is None:
+            ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
         self.sock = ctx.wrap_socket(self.sock)
         self.f = self.sock.makefile("rb")
 

@@ -560,16 +560,18 @@ static void preload_one(struct config *c, const char *paths) {
 }
 
 static void preload_params(struct config *c, const struct params *p) {
-    const char *names[] = {p->smtpd_tls_cert_file,   p->smtpd_tls_key_file,
-                           p->smtpd_tls_chain_files, p->smtp_tls_cert_file,
-                           p->smtp_tls_key_file,     p->smtp_tls_CAfile,
-                           p->smtp_tls_chain_files,  p->resolver_file,
-                           p->resolver_hosts_file,   p->smtp_tls_trust_anchor_file};
+    const char *names[] = {
+        p->smtpd_tls_cert_file,        p->smtpd_tls_key_file, p->smtpd_tls_chain_files,
+        p->smtp_tls_cert_file,         p->smtp_tls_key_file,  p->smtp_tls_CAfile,
+        p->smtp_tls_chain_files,       p->resolver_file,      p->resolver_hosts_file,
+        p->smtp_tls_trust_anchor_file, p->smtpd_tls_CAfile};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         preload_one(c, names[i]);
-    if (p->smtp_tls_CApath[0] != '\0') {
+    const char *folders[] = {p->smtp_tls_CApath, p->smtpd_tls_CApath};
+    for (size_t i = 0; i < 2; i++) {
         int err;
-        config_folder(c, p->smtp_tls_CApath, &err);
+        if (folders[i][0] != '\0')
+            config_folder(c, folders[i], &err);
     }
 }
 

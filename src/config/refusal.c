@@ -179,28 +179,6 @@ static void refuse_words(struct refusals *to, const struct refusal_asker *who, c
     }
 }
 
-/* local_header_rewrite_clients asks for the client's certificate, and no client is asked for one.
- */
-static void refuse_certificate_words(struct refusals *to, const struct refusal_asker *who) {
-    static const char *const words[] = {"permit_tls_clientcerts", "permit_tls_all_clientcerts"};
-    static const char list[] = "local_header_rewrite_clients";
-    const struct cfg_entry *asks = cfg_file_find(who->own, STR_LIT("smtpd_tls_ask_ccert"));
-    const struct cfg_entry *e = cfg_file_find(who->own, str_of(list));
-    bool own = e != NULL;
-    if (asks == NULL)
-        asks = cfg_file_find(who->main, STR_LIT("smtpd_tls_ask_ccert"));
-    if (e == NULL)
-        e = cfg_file_find(who->main, str_of(list));
-    for (size_t i = 0; asks != NULL && !str_ieq_c(str_of(asks->value), "no") && i < 2; i++)
-        if (list_has_word(str_of(who->p->local_header_rewrite_clients), words[i]))
-            refusal_add(to, who,
-                        (struct refusal){words[i], list,
-                                         "header addresses of clients with a certificate are not "
-                                         "completed",
-                                         own ? who->own->path : who->main->path,
-                                         e == NULL ? 0 : e->line, own, false});
-}
-
 /* Mechanisms are compared with the words of the filter, and no table is asked for them. */
 static void refuse_filter_tables(struct refusals *to, const struct refusal_asker *who) {
     const char *name = who->receives ? "smtpd_sasl_mechanism_filter" : "smtp_sasl_mechanism_filter";
@@ -232,8 +210,6 @@ void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
             refuse_entry(to, who, &who->main->v[i], false);
     for (size_t i = 0; who->receives && refusal_lists[i] != NULL; i++)
         refuse_words(to, who, refusal_lists[i]);
-    if (who->receives)
-        refuse_certificate_words(to, who);
     refuse_filter_tables(to, who);
 }
 

@@ -455,7 +455,7 @@ static void show_certificate(struct dsess *s, SSL *ssl, bool trusted, bool match
     json_t *o = watch_step(s, "tls", true);
     if (o == NULL)
         return;
-    tls_describe(ssl, &text);
+    tls_describe(ssl, " ", &text);
     trace_set(o, "result", sbuf_str(&text));
     sbuf_free(&text);
     if (cert != NULL) {
@@ -480,7 +480,7 @@ static void log_certificate(struct dsess *s, SSL *ssl, bool trusted, bool matche
     bool cert = SSL_get0_peer_certificate(ssl) != NULL;
     if (s->p->smtp_tls_loglevel < 1)
         return;
-    tls_describe(ssl, &b);
+    tls_describe(ssl, " ", &b);
     if (s->policy.level >= LEVEL_VERIFY && !trusted)
         log_as(s->svc->log_name, "smtp", "certificate verification failed for %s: %s", s->relay,
                X509_verify_cert_error_string(SSL_get_verify_result(ssl)));

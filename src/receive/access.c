@@ -69,7 +69,8 @@ typedef enum access_step (*access_test)(struct access_run *a);
 struct access_word {
     const char *name;
     enum word_kind kind;
-    access_test test; /* of WORD_REJECT and WORD_TEST; of WORD_CHECK: adds the keys to ask for */
+    access_test test; /* of WORD_REJECT and WORD_TEST; of WORD_CHECK: adds the keys to ask for, or
+                       * rejects */
 };
 
 /* -- rejecting -- */
@@ -113,28 +114,32 @@ static enum access_step reject_helo(struct access_run *a, int64_t code, const ch
     return STEP_REJECT;
 }
 
+/* " <client.example[192.0.2.1]>: ": what the list that is evaluated is about. */
+static void access_list_subject(struct access_run *a) {
+    sbuf_add_c(&a->text, " <");
+    if (a->stage == ACCESS_DATA)
+        sbuf_add_c(&a->text, "DATA");
+    else if (a->list == CLIENT_LIST)
+        client_text(a->f.client, &a->text);
+    else if (a->list == HELO_LIST && a->f.helo != NULL)
+        sbuf_add_c(&a->text, a->f.helo);
+    else
+        addr_external(&a->text, a->list == SENDER_LIST ? a->f.sender : a->f.rcpt);
+    sbuf_add_c(&a->text, ">: ");
+}
+
 /* What the list that stands for it refuses, in Postfix's words for each list: log readers know a
  * client, a name or a sender that was refused by them. */
 static enum access_step access_list_refuses(struct access_run *a, int64_t code, const char *dsn,
                                             const char *why) {
-    bool helo = a->list == HELO_LIST && a->f.helo != NULL;
     access_code(a, code, dsn);
-    if (a->stage == ACCESS_DATA) {
-        sbuf_printf(&a->text, " <DATA>: Data command rejected: %s", why);
-        return STEP_REJECT;
-    }
-    sbuf_add_c(&a->text, " <");
-    if (a->list == CLIENT_LIST)
-        client_text(a->f.client, &a->text);
-    else if (helo)
-        sbuf_add_c(&a->text, a->f.helo);
-    else
-        addr_external(&a->text, a->list == SENDER_LIST ? a->f.sender : a->f.rcpt);
-    sbuf_printf(&a->text, ">: %s rejected: %s",
-                a->list == CLIENT_LIST   ? "Client host"
-                : helo                   ? "Helo command"
-                : a->list == SENDER_LIST ? "Sender address"
-                                         : "Recipient address",
+    access_list_subject(a);
+    sbuf_printf(&a->text, "%s rejected: %s",
+                a->stage == ACCESS_DATA                     ? "Data command"
+                : a->list == CLIENT_LIST                    ? "Client host"
+                : a->list == HELO_LIST && a->f.helo != NULL ? "Helo command"
+                : a->list == SENDER_LIST                    ? "Sender address"
+                                                            : "Recipient address",
                 why);
     return STEP_REJECT;
 }
@@ -217,6 +222,47 @@ static enum access_step test_inet_interfaces(struct access_run *a) {
 
 static enum access_step test_sasl_authenticated(struct access_run *a) {
     return permit_if(a->f.sasl_user != NULL);
+}
+
+static enum access_step certs_step(struct access_run *a, const struct maps_answer *ans) {
+    if (ans->rc != MAP_ERROR)
+        return permit_if(ans->rc == MAP_FOUND);
+    access_code(a, 451, "4.3.0");
+    access_list_subject(a);
+    sbuf_add_c(&a->text, "Temporary lookup failure");
+    return STEP_REJECT;
+}
+
+static void on_certs(void *arg, const struct maps_answer *ans) {
+    struct access_run *a = arg;
+    a->tag = 0;
+    access_resume(a, certs_step(a, ans));
+}
+
+static enum access_step no_fingerprint(struct access_run *a) {
+    log_warn("smtpd", "smtpd_tls_fingerprint_digest: there is no \"%s\"",
+             a->f.p->smtpd_tls_fingerprint_digest);
+    return access_reject_text(a, 451, "4.3.5 Server configuration error");
+}
+
+/* A fingerprint says which certificate it is: nothing else has to vouch for it. */
+static enum access_step test_clientcerts(struct access_run *a) {
+    struct keys keys = {.n = 0};
+    if (a->f.cert == NULL)
+        return STEP_NEXT;
+    if (a->f.cert->print == NULL)
+        return no_fingerprint(a);
+    if (a->f.p->relay_clientcerts[0] == '\0')
+        return STEP_NEXT;
+    clientcert_keys(a->f.cert, &keys);
+    a->tag =
+        lookup_maps(a->f.lookup, "smtpd", a->f.p->relay_clientcerts, keys.v, keys.n, on_certs, a);
+    keys_clear(&keys);
+    return STEP_WAIT;
+}
+
+static enum access_step test_all_clientcerts(struct access_run *a) {
+    return a->f.cert != NULL && a->f.cert->trusted ? STEP_PERMIT : test_clientcerts(a);
 }
 
 /* Name servers that fail are no reason to refuse for good, whatever code is configured. */
@@ -430,6 +476,15 @@ static enum access_step check_login(struct access_run *a) {
     return STEP_NEXT;
 }
 
+static enum access_step check_ccert(struct access_run *a) {
+    if (a->f.cert == NULL)
+        return STEP_NEXT;
+    if (a->f.cert->print == NULL)
+        return no_fingerprint(a);
+    clientcert_keys(a->f.cert, &a->keys);
+    return STEP_NEXT;
+}
+
 /* The restrictions of Postfix 3.7 but for those of config/unread.def. */
 static const struct access_word words[] = {
     {"permit", WORD_PERMIT, NULL},
@@ -437,6 +492,9 @@ static const struct access_word words[] = {
     {"defer", WORD_REJECT, test_defer},
     {"permit_mynetworks", WORD_TEST, test_mynetworks},
     {"permit_sasl_authenticated", WORD_TEST, test_sasl_authenticated},
+    {"permit_tls_clientcerts", WORD_TEST, test_clientcerts},
+    {"permit_tls_all_clientcerts", WORD_TEST, test_all_clientcerts},
+    {"check_ccert_access", WORD_CHECK, check_ccert},
     {"permit_inet_interfaces", WORD_TEST, test_inet_interfaces},
     {"permit_auth_destination", WORD_TEST, test_auth_destination},
     {"reject_unauth_destination", WORD_TEST, test_reject_unauth},
@@ -483,6 +541,8 @@ static void add_subject(struct access_run *a, struct sbuf *b) {
         sbuf_add_c(b, ">: Client host rejected: ");
     } else if (keys == check_helo) {
         sbuf_printf(b, "<%s>: Helo command rejected: ", a->f.helo);
+    } else if (keys == check_ccert) {
+        sbuf_printf(b, "<%s>: Client certificate rejected: ", a->f.cert->name);
     } else if (keys == check_login) {
         sbuf_printf(b, "<%s>: SASL login name rejected: ", a->f.sasl_user);
     } else {
@@ -548,18 +608,32 @@ static enum access_step table_step(struct access_run *a, const struct maps_answe
     return access_reject_text(a, 451, "4.3.0 Temporary lookup failure");
 }
 
+static void on_table(void *arg, const struct maps_answer *ans);
+
+/* A row of a certificate that says nothing leaves it to that of its key. */
+static bool ask_certificates_key(struct access_run *a, const struct maps_answer *ans) {
+    if (a->word->test != check_ccert || ans->rc != MAP_FOUND || ans->key > 0 || a->keys.n < 2)
+        return false;
+    keys_clear(&a->keys);
+    keys_add(&a->keys, false, "", str_of(a->f.cert->key_print), STR_NONE);
+    a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, a->keys.v, a->keys.n, on_table, a);
+    return true;
+}
+
 static void on_table(void *arg, const struct maps_answer *ans) {
     struct access_run *a = arg;
     a->tag = 0;
     enum access_step step = table_step(a, ans);
+    if (step == STEP_NEXT && ask_certificates_key(a, ans))
+        return;
     keys_clear(&a->keys);
     access_resume(a, step);
 }
 
 static enum access_step ask_table(struct access_run *a, struct str table) {
-    a->word->test(a);
-    if (a->keys.n == 0)
-        return STEP_NEXT;
+    enum access_step step = a->word->test(a);
+    if (step == STEP_REJECT || a->keys.n == 0)
+        return step;
     free(a->table);
     a->table = str_dup(table);
     a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, a->keys.v, a->keys.n, on_table, a);
@@ -770,6 +844,7 @@ static void check_bare_newline(const struct service *svc, struct diags *d) {
 
 void receive_check(const struct config *cfg, struct diags *d) {
     certificate_check(cfg, d);
+    clientcert_check(cfg, d);
     for (size_t i = 0; i < cfg->n_services; i++) {
         const struct service *svc = cfg->services[i];
         if (svc->kind != SERVICE_SMTPD)

@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "maps/query.h"
 #include "receive/client.h"
+#include "receive/clientcert.h"
 #include "route/route.h"
 
 enum verdict { VERDICT_UNSET, VERDICT_ALLOW, VERDICT_REJECT };
@@ -30,6 +31,7 @@ struct access_facts {
     const char *helo;      /* NULL: it has not said any */
     const char *sasl_user; /* NULL: not logged in */
     bool encrypted;
+    const struct clientcert *cert; /* that the client has shown; NULL: none */
     struct str sender;
     struct str rcpt; /* the one to decide about; at ACCESS_DATA the only one, or empty */
     size_t n_rcpts;  /* accepted so far */

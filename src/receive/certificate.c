@@ -23,11 +23,27 @@ bool server_tls_overstated(const struct params *p) {
            strcasecmp(p->smtpd_tls_security_level, "encrypt") != 0;
 }
 
+bool clientcert_needed(const struct params *p) {
+    return p->smtpd_tls_req_ccert &&
+           (p->smtpd_tls_wrappermode || server_tls_level(p) == SERVER_TLS_MUST);
+}
+
+bool clientcert_asked(const struct params *p) {
+    return p->smtpd_tls_ask_ccert || clientcert_needed(p);
+}
+
 /* The file that holds the certificate, or NULL. */
 static const char *certificate_file(const struct params *p) {
     const char *file =
         p->smtpd_tls_chain_files[0] != '\0' ? p->smtpd_tls_chain_files : p->smtpd_tls_cert_file;
     return file[0] == '\0' || strcmp(file, "none") == 0 ? NULL : file;
+}
+
+static char *cannot_load_anchors(const char *param, const char *file, int err) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "cannot load %s = %s: %s", param, file,
+                err < 0 ? strerror(-err) : "it has no certificate");
+    return sbuf_take(&b);
 }
 
 static char *cannot_load(const char *file, const char *reason) {
@@ -75,6 +91,29 @@ static bool read_chains(const struct config *cfg, const char *files, struct sbuf
     return *why == NULL;
 }
 
+/* What clients' certificates are to be signed by; none where none is named. */
+static bool client_anchors_read(const struct config *cfg, const struct params *p,
+                                struct tls_conf *c, struct sbuf *anchors, char **why) {
+    const char *file = p->smtpd_tls_CAfile, *folder = p->smtpd_tls_CApath;
+    int err = 0;
+    if (!clientcert_asked(p))
+        return true;
+    c->asks = true;
+    c->depth = (int)p->smtpd_tls_ccert_verifydepth;
+    if (file[0] != '\0')
+        c->asked = config_file(cfg, file, &err);
+    if (file[0] != '\0' && c->asked.n == 0)
+        *why = cannot_load_anchors("smtpd_tls_CAfile", file, err);
+    sbuf_add_str(anchors, c->asked);
+    sbuf_add_ch(anchors, '\n');
+    struct str more = folder[0] == '\0' ? STR_NONE : config_folder(cfg, folder, &err);
+    if (folder[0] != '\0' && more.n == 0 && *why == NULL)
+        *why = cannot_load_anchors("smtpd_tls_CApath", folder, err);
+    sbuf_add_str(anchors, more);
+    c->ca = sbuf_str(anchors);
+    return *why == NULL;
+}
+
 SSL_CTX *certificate_load(const struct config *cfg, const struct params *p, char **why) {
     const char *file = certificate_file(p);
     bool must = server_tls_level(p) == SERVER_TLS_MUST;
@@ -82,7 +121,7 @@ SSL_CTX *certificate_load(const struct config *cfg, const struct params *p, char
     struct tls_conf c = {.server = true,
                          .protocols =
                              must ? p->smtpd_tls_mandatory_protocols : p->smtpd_tls_protocols};
-    struct sbuf ciphers = {0}, chains = {0};
+    struct sbuf ciphers = {0}, chains = {0}, anchors = {0};
     SSL_CTX *ctx = NULL;
     char *reason = NULL;
     *why = NULL;
@@ -94,7 +133,8 @@ SSL_CTX *certificate_load(const struct config *cfg, const struct params *p, char
         c.cert = read_pem(cfg, file, why);
     if (!chain && *why == NULL)
         c.key = read_pem(cfg, p->smtpd_tls_key_file, why);
-    if (*why == NULL && server_ciphers(p, &ciphers, why)) {
+    if (*why == NULL && client_anchors_read(cfg, p, &c, &anchors, why) &&
+        server_ciphers(p, &ciphers, why)) {
         c.ciphers = ciphers.p;
         ctx = tls_context(&c, &reason);
         if (ctx == NULL)
@@ -106,6 +146,7 @@ SSL_CTX *certificate_load(const struct config *cfg, const struct params *p, char
         mem_wipe(chains.p, chains.n);
     sbuf_free(&chains);
     sbuf_free(&ciphers);
+    sbuf_free(&anchors);
     free(reason);
     return ctx;
 }
@@ -117,6 +158,8 @@ static bool has_own_tls(const struct params *p, const struct params *shared) {
         offsetof(struct params, smtpd_tls_key_file),
         offsetof(struct params, smtpd_tls_chain_files),
         offsetof(struct params, tls_server_sni_maps),
+        offsetof(struct params, smtpd_tls_CAfile),
+        offsetof(struct params, smtpd_tls_CApath),
         offsetof(struct params, smtpd_tls_protocols),
         offsetof(struct params, smtpd_tls_mandatory_protocols),
         offsetof(struct params, smtpd_tls_ciphers),
@@ -128,8 +171,10 @@ static bool has_own_tls(const struct params *p, const struct params *shared) {
         if (strcmp(*(const char *const *)(const void *)((const char *)p + texts[i]),
                    *(const char *const *)(const void *)((const char *)shared + texts[i])) != 0)
             return true;
-    return (server_tls_level(p) == SERVER_TLS_MUST) !=
-           (server_tls_level(shared) == SERVER_TLS_MUST);
+    return clientcert_asked(p) != clientcert_asked(shared) ||
+           p->smtpd_tls_ccert_verifydepth != shared->smtpd_tls_ccert_verifydepth ||
+           (server_tls_level(p) == SERVER_TLS_MUST) !=
+               (server_tls_level(shared) == SERVER_TLS_MUST);
 }
 
 struct own_certificate {

@@ -18,6 +18,10 @@ enum server_tls server_tls_level(const struct params *p);
 /* Is the level one that an SMTP server does not have? */
 bool server_tls_overstated(const struct params *p);
 
+/* Are clients asked for a certificate?  Must they have one that is trusted? */
+bool clientcert_asked(const struct params *p);
+bool clientcert_needed(const struct params *p);
+
 /* main.cf's context, and those of services that have settings of their own. */
 struct certificates {
     SSL_CTX *shared; /* NULL: no certificate was ever loaded */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "mail/address.h"
+#include "receive/clientcert.h"
 #include "receive/intake.h"
 #include "receive/rewrite.h"
 #include "receive/transaction.h"
@@ -42,11 +43,21 @@ static const char *protocol_name(const struct session *s) {
     return names[utf8][s->tls_on][s->sasl_user != NULL];
 }
 
+static void add_certificate(const struct session *s, struct sbuf *b) {
+    if (s->cert != NULL)
+        sbuf_printf(b, "\t(Client CN \"%s\", Issuer \"%s\" (%s))\r\n", s->cert->name,
+                    s->cert->issuer, s->cert->trusted ? "verified OK" : "not verified");
+    else
+        sbuf_add_c(b, s->p->smtpd_tls_ask_ccert ? "\t(Client did not present a certificate)\r\n"
+                                                : "\t(No client certificate requested)\r\n");
+}
+
 static void add_tls(const struct session *s, struct sbuf *b) {
     if (s->tls_on && s->p->smtpd_tls_received_header) {
         sbuf_add_c(b, "\t(using ");
-        tls_describe(conn_ssl(s->conn), b);
-        sbuf_add_c(b, ")\r\n\t(No client certificate requested)\r\n");
+        tls_describe(conn_ssl(s->conn), "\r\n\t ", b);
+        sbuf_add_c(b, ")\r\n");
+        add_certificate(s, b);
     }
     if (s->sasl_user != NULL && s->p->smtpd_sasl_authenticated_header)
         sbuf_printf(b, "\t(Authenticated sender: %s)\r\n", s->sasl_user);

@@ -3,14 +3,13 @@
  *
  * A word that permits ends the list, as in Postfix; sendmail(1) is local whatever the list says,
  * but for sendmail -G.
- * Words about client certificates never match, because none is asked for; a configuration that
- * would ask is refused (config/refusal.c).
  */
 #include "receive/rewrite.h"
 
 #include <stdlib.h>
 
 #include "maps/maps.h"
+#include "receive/clientcert.h"
 #include "util/log.h"
 
 #define LIST_SEPS ", \t\r\n"
@@ -54,6 +53,24 @@ static void rewrite_ask_table(struct session *s, struct str table) {
     free(spec);
 }
 
+/* permit_tls_clientcerts, or permit_tls_all_clientcerts (all); as rewrite_in_mynetworks. */
+static enum match_rc rewrite_clientcerts(struct session *s, bool all) {
+    struct keys keys = {.n = 0};
+    if (s->cert == NULL)
+        return MATCH_NO;
+    if (all && s->cert->trusted)
+        return MATCH_YES;
+    if (s->cert->print == NULL)
+        return MATCH_ERROR;
+    if (s->p->relay_clientcerts[0] == '\0')
+        return MATCH_NO;
+    clientcert_keys(s->cert, &keys);
+    s->tx->rewrite_asked = lookup_maps(s->r->lookup, "smtpd", s->p->relay_clientcerts, keys.v,
+                                       keys.n, on_rewrite_table, s);
+    keys_clear(&keys);
+    return MATCH_NO;
+}
+
 /* One word; MATCH_NO: the next one, if no question is open. */
 static enum match_rc rewrite_word(struct session *s, struct str word) {
     if (str_ieq_c(word, "permit_inet_interfaces"))
@@ -62,6 +79,10 @@ static enum match_rc rewrite_word(struct session *s, struct str word) {
         return rewrite_in_mynetworks(s);
     if (str_ieq_c(word, "permit_sasl_authenticated"))
         return s->sasl_user != NULL ? MATCH_YES : MATCH_NO;
+    if (str_ieq_c(word, "permit_tls_clientcerts"))
+        return rewrite_clientcerts(s, false);
+    if (str_ieq_c(word, "permit_tls_all_clientcerts"))
+        return rewrite_clientcerts(s, true);
     if (map_looks_like(word))
         rewrite_ask_table(s, word);
     return MATCH_NO; /* check_address_map: a table follows */

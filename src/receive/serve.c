@@ -14,6 +14,7 @@
 #include "mail/address.h"
 #include "receive/anvil.h"
 #include "receive/auth.h"
+#include "receive/clientcert.h"
 #include "receive/commands.h"
 #include "receive/intake.h"
 #include "receive/message.h"
@@ -38,6 +39,7 @@ static void smtpd_free(struct session *s) {
     client_clear(&s->client);
     auth_logout(s);
     free(s->helo);
+    clientcert_free(s->cert);
     free(s);
 }
 
@@ -301,19 +303,48 @@ static void serve_greet(struct session *s) {
     smtpd_say(s, "220 %s", s->p->smtpd_banner);
 }
 
-static void serve_tls_up(struct session *s) {
+static void serve_log_tls(const struct session *s, SSL *ssl) {
     struct sbuf b = {0}, from = {0};
-    SSL *ssl = conn_ssl(s->conn);
-    s->tls_on = true;
-    if (s->p->smtpd_tls_loglevel >= 1) {
-        tls_describe(ssl, &b);
-        bool named = sni_matched(ssl);
-        log_as(s->svc->log_name, "smtpd", "Anonymous TLS connection established from %s%s%s: %s",
-               client_text(&s->client, &from), named ? " to " : "",
-               named ? SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) : "", b.p);
-    }
+    bool named = sni_matched(ssl);
+    client_text(&s->client, &from);
+    tls_describe(ssl, " ", &b);
+    if (s->cert != NULL && !s->cert->trusted)
+        log_as(s->svc->log_name, "smtpd", "certificate verification failed for %s: %s", from.p,
+               s->cert->why);
+    log_as(s->svc->log_name, "smtpd", "%s TLS connection established from %s%s%s: %s",
+           s->cert == NULL    ? "Anonymous"
+           : s->cert->trusted ? "Trusted"
+                              : "Untrusted",
+           from.p, named ? " to " : "",
+           named ? SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) : "", b.p);
     sbuf_free(&b);
     sbuf_free(&from);
+}
+
+/* Has the client shown what it must?  It is told if not, also on a wrapped port. */
+static bool serve_certified(struct session *s) {
+    struct sbuf from = {0};
+    if (!clientcert_needed(s->p) || (s->cert != NULL && s->cert->trusted))
+        return true;
+    const char *why =
+        s->cert == NULL ? "No client certificate presented" : "Client certificate not trusted";
+    log_as(s->svc->log_name, "smtpd", "NOQUEUE: abort: TLS from %s: %s",
+           client_text(&s->client, &from), why);
+    sbuf_free(&from);
+    smtpd_say(s, "421 4.7.1 %s Error: %s", s->cfg->p.myhostname, why);
+    return false;
+}
+
+static void serve_tls_up(struct session *s) {
+    SSL *ssl = conn_ssl(s->conn);
+    s->tls_on = true;
+    s->cert = clientcert_of(ssl, s->p);
+    if (s->p->smtpd_tls_loglevel >= 1)
+        serve_log_tls(s, ssl);
+    if (!serve_certified(s)) {
+        serve_close(s, NULL);
+        return;
+    }
     if (s->wrapped)
         serve_greet(s);
     smtpd_enter(s, SESSION_COMMAND);

@@ -75,6 +75,7 @@ enum cmd {
 };
 
 struct transaction;
+struct clientcert;
 struct intake;
 struct auth;
 struct auth_wait;
@@ -101,12 +102,13 @@ struct session {
     char *helo;                /* NULL: it has not said any */
     bool esmtp;                /* that was EHLO */
     bool tls_on;
-    bool wrapped;        /* TLS comes before the greeting */
-    bool ends_in_crlf;   /* the client has ended a line in CR LF */
-    enum smtp_verb verb; /* the last command */
-    bool came_early;     /* a command came before it may, and the log has said so */
-    unsigned errors;     /* since a message was taken, as Postfix counts them */
-    unsigned junk;       /* commands that lead nowhere, since a message was taken */
+    struct clientcert *cert; /* that the client has shown; NULL: none */
+    bool wrapped;            /* TLS comes before the greeting */
+    bool ends_in_crlf;       /* the client has ended a line in CR LF */
+    enum smtp_verb verb;     /* the last command */
+    bool came_early;         /* a command came before it may, and the log has said so */
+    unsigned errors;         /* since a message was taken, as Postfix counts them */
+    unsigned junk;           /* commands that lead nowhere, since a message was taken */
     unsigned ok[VERB_COUNT], total[VERB_COUNT];
     struct auth *auth;               /* a dialogue about who the client is, or NULL */
     struct auth_server *auth_server; /* Dovecot's socket; NULL: none is asked */

@@ -68,6 +68,7 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
                                  .helo = s->helo,
                                  .sasl_user = s->sasl_user,
                                  .encrypted = s->tls_on,
+                                 .cert = s->cert,
                                  .sender = transaction_sender(tx),
                                  .rcpt = r == NULL ? STR_NONE : transaction_rcpt_addr(tx, r),
                                  .n_rcpts = tx->n_rcpts + tx->n_repeated,

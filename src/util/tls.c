@@ -139,6 +139,27 @@ static void use_anchors(SSL_CTX *ctx, struct str pem) {
     ERR_clear_error();
 }
 
+static void name_authorities(SSL_CTX *ctx, struct str pem) {
+    BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
+    for (X509 *x; (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL; X509_free(x))
+        SSL_CTX_add_client_CA(ctx, x);
+    BIO_free(bio);
+    ERR_clear_error();
+}
+
+/* The handshake goes on whatever a client shows; SSL_get_verify_result says what it is worth. */
+static int on_client_chain(int ok, X509_STORE_CTX *chain) {
+    (void)ok, (void)chain;
+    return 1;
+}
+
+static void ask_clients(SSL_CTX *ctx, const struct tls_conf *c) {
+    if (c->asked.n > 0)
+        name_authorities(ctx, c->asked);
+    SSL_CTX_set_verify_depth(ctx, c->depth + 1); /* as Postfix */
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_CLIENT_ONCE, on_client_chain);
+}
+
 /* What was read of a PEM file's part, or NULL where it is of another kind. */
 struct chain_part {
     char *name, *header;
@@ -254,6 +275,8 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
         what = "cannot use the private key";
     if (c->ca.n > 0)
         use_anchors(ctx, c->ca);
+    if (c->asks)
+        ask_clients(ctx, c);
     if (what == NULL && c->pinned && SSL_CTX_dane_enable(ctx) != 1)
         what = "cannot use trust anchors";
     if (what != NULL) {
@@ -302,30 +325,70 @@ const char *tls_trust(SSL *ssl, struct str pem) {
     return why;
 }
 
-static const char *key_type(EVP_PKEY *k) {
-    int id = EVP_PKEY_get_base_id(k);
-    return id == EVP_PKEY_RSA ? "RSA" : id == EVP_PKEY_EC ? "ECDSA" : OBJ_nid2sn(id);
+/* "RSA-PSS (2048 bits)", "ECDSA (prime256v1)": a signature of that kind, by that key. */
+static void describe_signature(const char *who, int kind, int digest, EVP_PKEY *key,
+                               struct sbuf *out) {
+    char curve[80] = "";
+    bool ec = kind == EVP_PKEY_EC;
+    sbuf_printf(out, "%s-signature %s", who,
+                kind == EVP_PKEY_RSA       ? "RSA"
+                : kind == EVP_PKEY_RSA_PSS ? "RSA-PSS"
+                : ec                       ? "ECDSA"
+                                           : OBJ_nid2sn(kind));
+    if (ec)
+        EVP_PKEY_get_group_name(key, curve, sizeof curve, NULL);
+    if (curve[0] != '\0')
+        sbuf_printf(out, " (%s)", curve);
+    else if (kind == EVP_PKEY_RSA || kind == EVP_PKEY_RSA_PSS || kind == EVP_PKEY_DSA)
+        sbuf_printf(out, " (%d bits)", EVP_PKEY_get_bits(key));
+    if (digest != NID_undef)
+        sbuf_printf(out, " %s-digest %s", who, OBJ_nid2sn(digest));
 }
 
-void tls_describe(SSL *ssl, struct sbuf *out) {
+static void describe_exchange(EVP_PKEY *key, struct sbuf *out) {
+    char curve[80] = "";
+    int id = EVP_PKEY_get_base_id(key);
+    sbuf_printf(out, "key-exchange %s",
+                id == EVP_PKEY_EC   ? "ECDHE"
+                : id == EVP_PKEY_DH ? "DHE"
+                                    : OBJ_nid2sn(id));
+    if (id == EVP_PKEY_EC && EVP_PKEY_get_group_name(key, curve, sizeof curve, NULL) == 1)
+        sbuf_printf(out, " (%s)", curve);
+    if (id == EVP_PKEY_DH)
+        sbuf_printf(out, " (%d bits)", EVP_PKEY_get_bits(key));
+}
+
+/* own: the signature of our side. */
+static void describe_side(SSL *ssl, bool own, const char *who, const char *before,
+                          struct sbuf *out) {
+    X509 *cert = own ? SSL_get_certificate(ssl) : SSL_get0_peer_certificate(ssl);
+    int kind = NID_undef, digest = NID_undef;
+    bool have = own ? SSL_get_signature_type_nid(ssl, &kind) == 1
+                    : SSL_get_peer_signature_type_nid(ssl, &kind) == 1;
+    if (cert == NULL || !have || kind == NID_undef)
+        return;
+    if ((own ? SSL_get_signature_nid(ssl, &digest) : SSL_get_peer_signature_nid(ssl, &digest)) != 1)
+        digest = NID_undef;
+    sbuf_add_c(out, before);
+    describe_signature(who, kind, digest, X509_get0_pubkey(cert), out);
+}
+
+void tls_describe(SSL *ssl, const char *fold, struct sbuf *out) {
     const SSL_CIPHER *c = SSL_get_current_cipher(ssl);
-    int alg = 0, bits = SSL_CIPHER_get_bits(c, &alg), nid = 0;
+    bool server = SSL_is_server(ssl);
+    int alg = 0, bits = SSL_CIPHER_get_bits(c, &alg);
+    EVP_PKEY *tmp = NULL;
     sbuf_printf(out, "%s with cipher %s (%d/%d bits)", SSL_get_version(ssl), SSL_CIPHER_get_name(c),
                 bits, alg);
-    EVP_PKEY *tmp = NULL;
+    const char *before = fold;
     if (SSL_get_peer_tmp_key(ssl, &tmp) == 1 && tmp != NULL) {
-        int id = EVP_PKEY_get_base_id(tmp);
-        sbuf_printf(out, " key-exchange %s", id == EVP_PKEY_X25519 ? "X25519" : key_type(tmp));
+        sbuf_add_c(out, fold);
+        describe_exchange(tmp, out);
         EVP_PKEY_free(tmp);
+        before = " ";
     }
-    X509 *cert = SSL_is_server(ssl) ? SSL_get_certificate(ssl) : SSL_get0_peer_certificate(ssl);
-    EVP_PKEY *pub = cert == NULL ? NULL : X509_get0_pubkey(cert);
-    if (pub != NULL)
-        sbuf_printf(out, " server-signature %s (%d bits)", key_type(pub), EVP_PKEY_get_bits(pub));
-    bool have = SSL_is_server(ssl) ? SSL_get_signature_nid(ssl, &nid) == 1
-                                   : SSL_get_peer_signature_nid(ssl, &nid) == 1;
-    if (have && nid != NID_undef)
-        sbuf_printf(out, " server-digest %s", OBJ_nid2sn(nid));
+    describe_side(ssl, server, "server", before, out);
+    describe_side(ssl, !server, "client", fold, out);
 }
 
 bool tls_peer_has_name(SSL *ssl, const char *name) {
@@ -356,22 +419,46 @@ static bool digest_is(struct str text, const unsigned char *md, unsigned n) {
     return true;
 }
 
+/* False: the digest cannot be had. */
+static bool peer_digests(X509 *cert, const EVP_MD *md, unsigned char *of_cert, unsigned *n_cert,
+                         unsigned char *of_key, unsigned *n_key) {
+    unsigned char *der = NULL;
+    int n = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+    bool ok = X509_digest(cert, md, of_cert, n_cert) == 1 && n > 0 &&
+              EVP_Digest(der, (size_t)n, of_key, n_key, md, NULL) == 1;
+    OPENSSL_free(der);
+    return ok;
+}
+
 bool tls_peer_has_digest(SSL *ssl, const char *digest, const char *list, const char *delims) {
     X509 *cert = SSL_get0_peer_certificate(ssl);
     const EVP_MD *md = EVP_get_digestbyname(digest);
-    unsigned char of_cert[EVP_MAX_MD_SIZE], of_key[EVP_MAX_MD_SIZE], *der = NULL;
+    unsigned char of_cert[EVP_MAX_MD_SIZE], of_key[EVP_MAX_MD_SIZE];
     unsigned n_cert = 0, n_key = 0;
     struct str rest = str_of(list), one;
     bool found = false;
-    if (cert == NULL || md == NULL || X509_digest(cert, md, of_cert, &n_cert) != 1)
+    if (cert == NULL || md == NULL || !peer_digests(cert, md, of_cert, &n_cert, of_key, &n_key))
         return false;
-    int n = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
-    if (n <= 0 || EVP_Digest(der, (size_t)n, of_key, &n_key, md, NULL) != 1)
-        n_key = 0;
-    OPENSSL_free(der);
     while (!found && str_split(&rest, delims, &one))
         found = digest_is(one, of_cert, n_cert) || digest_is(one, of_key, n_key);
     return found;
+}
+
+static void digest_text(const unsigned char *md, unsigned n, struct sbuf *out) {
+    for (unsigned i = 0; i < n; i++)
+        sbuf_printf(out, "%s%02X", i > 0 ? ":" : "", md[i]);
+}
+
+bool tls_peer_digests(SSL *ssl, const char *digest, struct sbuf *of_cert, struct sbuf *of_key) {
+    X509 *cert = SSL_get0_peer_certificate(ssl);
+    const EVP_MD *md = EVP_get_digestbyname(digest);
+    unsigned char cert_md[EVP_MAX_MD_SIZE], key_md[EVP_MAX_MD_SIZE];
+    unsigned n_cert = 0, n_key = 0;
+    if (cert == NULL || md == NULL || !peer_digests(cert, md, cert_md, &n_cert, key_md, &n_key))
+        return false;
+    digest_text(cert_md, n_cert, of_cert);
+    digest_text(key_md, n_key, of_key);
+    return true;
 }
 
 int64_t tls_peer_until(SSL *ssl) {

@@ -18,6 +18,9 @@ struct tls_conf {
     struct str chains;     /* PEM, instead of both: keys, each with its chain behind
                             * it, or one key behind its chain */
     struct str ca;         /* PEM anchors; empty: none */
+    bool asks;             /* a server: clients are asked for a certificate */
+    struct str asked;      /* PEM: the authorities that they are told */
+    int depth;             /* of a chain that clients show, at most */
     bool pinned;           /* each connection is told by tls_trust what it trusts */
     const char *protocols; /* ">=TLSv1.2", "!SSLv3 !TLSv1", "TLSv1.2 TLSv1.3" */
     const char *ciphers;   /* OpenSSL's list, as tls_ciphers makes it */
@@ -36,6 +39,10 @@ bool tls_digest_ok(const char *name);
  * of delims between)? */
 bool tls_peer_has_digest(SSL *ssl, const char *digest, const char *list, const char *delims);
 
+/* Appends "AB:CD:…", the digests of the peer's certificate and of its public key.  False: there is
+ * no such digest, or no certificate. */
+bool tls_peer_digests(SSL *ssl, const char *digest, struct sbuf *of_cert, struct sbuf *of_key);
+
 /* NULL with *why (owned by the caller) on failure. */
 SSL_CTX *tls_context(const struct tls_conf *c, char **why);
 /* A server's connection, before it has chosen what to show: it shows the keys of pem, each with its
@@ -46,8 +53,9 @@ bool tls_show_chains(SSL *ssl, struct str pem);
  * that stands in them.  NULL, or why pem cannot be used (a literal). */
 bool tls_trust_begin(SSL *ssl);
 const char *tls_trust(SSL *ssl, struct str pem);
-/* "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)" and key exchange, as Postfix logs. */
-void tls_describe(SSL *ssl, struct sbuf *out);
+/* "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)" and key exchange, as Postfix logs;
+ * fold stands where Postfix begins a line in a Received: field, " " for none. */
+void tls_describe(SSL *ssl, const char *fold, struct sbuf *out);
 /* When the peer's certificate expires, in seconds since 1970; 0: it has shown none. */
 int64_t tls_peer_until(SSL *ssl);
 /* Does the peer's certificate carry name (".name": a name below it)? */

@@ -1,4 +1,5 @@
 """The SMTP server's certificate: what is half written never takes the good one away, and no wrapped port speaks in clear."""
+import hashlib
 import os
 import re
 import shutil
@@ -284,3 +285,76 @@ def test_names_whose_table_cannot_be_asked(dns):
         assert [asked(server.port, n) for n in ("a.example", None)] == [None, good]
         p.wait_log("warning: TLS SNI a.example from .*: tls_server_sni_maps: its rows cannot be listed: .*: the handshake is refused")
         assert "tls_server_sni_maps: regexp:" in p.run("check").stdout
+
+
+def certified(port, cert, lines):
+    """The replies, inside TLS, to a client with that certificate; None: without."""
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+    if cert:
+        ctx.load_cert_chain(*cert)
+    with Client(port, ehlo="x") as c:
+        c.starttls(ctx)
+        return [c.cmd(line) for line in lines]
+
+
+def test_what_a_certificate_permits(dns, tmp_path):
+    """A fingerprint permits that certificate alone, and a trusted issuer those that it has signed; a digest that is none, or a table that
+    fails, permits nothing; headers of such clients are completed; anchors that are renewed count at once."""
+    one, two = make_cert(tmp_path, "one.example"), make_cert(tmp_path, "two.example")
+    der = ssl.PEM_cert_to_DER_cert(one[0].read_text())
+    mark = ":".join(f"{b:02x}" for b in hashlib.sha256(der).digest())
+    words = {"prints": ("permit_tls_clientcerts", ""), "all": ("permit_tls_all_clientcerts", "-o relay_clientcerts="),
+             "digest": ("permit_tls_clientcerts", "-o smtpd_tls_fingerprint_digest=nonesuch"),
+             "access": ("check_ccert_access static:OK", "-o smtpd_tls_fingerprint_digest=nonesuch"),
+             "gone": ("permit_tls_clientcerts", "-o relay_clientcerts=hash:{dir}/gone"),
+             "unasked": ("permit_tls_all_clientcerts", "-o smtpd_tls_ask_ccert=no")}
+    ports = {name: free_port() for name in words}
+    lines = "".join(f"127.0.0.1:{ports[name]} inet n - n - - smtpd {more}\n  -o {{{{ smtpd_relay_restrictions = {word}, reject }}}}\n"
+                    for name, (word, more) in words.items())
+    server = Server(dns, more="smtpd_tls_ask_ccert = yes\nsmtpd_tls_CAfile = {dir}/anchors\nsmtpd_tls_fingerprint_digest = sha256\n"
+                    f"relay_clientcerts = inline:{{{{ {mark}=x }}}}\nmynetworks = 192.0.2.1\n", master=lines)
+    server.write("mta.example")
+    (server.p.dir / "anchors").write_text(two[0].read_text())
+    mail = ["EHLO x", "MAIL FROM:<a@x.example>", "RCPT TO:<b@far.example>"]
+    rcpt = lambda name, cert: certified(ports[name], cert, mail)[2][:9]
+    no = "554 5.7.1"
+    with server.p as p:
+        assert [rcpt("prints", c) for c in (None, one, two)] == [no, "250 2.1.5", no]
+        assert [rcpt("all", c) for c in (None, one, two)] == [no, no, "250 2.1.5"]
+        assert [rcpt("digest", c) for c in (None, one)] == [no, "451 4.3.5"] and rcpt("access", one) == "451 4.3.5"
+        assert [rcpt("gone", c) for c in (None, one)] == [no, "451 4.3.0"] and rcpt("unasked", two) == no
+        said = p.run("check").stdout
+        assert f"127.0.0.1:{ports['digest']}: smtpd_tls_fingerprint_digest: there is no such digest" in said
+        assert f"127.0.0.1:{ports['unasked']}: smtpd_tls_ask_ccert: no client is asked for the certificate" in said
+        (p.dir / "next").write_text(one[0].read_text())
+        (p.dir / "next").rename(p.dir / "anchors")
+        wait_for(lambda: [rcpt("all", c) for c in (one, two)] == ["250 2.1.5", no], 60)
+        (p.dir / "anchors").write_text("")
+        r = p.run("check")
+        assert r.returncode == 2 and re.search("cannot load smtpd_tls_CAfile = .*anchors: it has no certificate", r.stdout), r.stdout
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("reload refused")
+        assert rcpt("all", one) == "250 2.1.5"
+
+
+def test_a_certificate_that_is_required(dns, tmp_path):
+    """Nobody is served without a trusted one, on a wrapped port too; where TLS is not required the setting counts for nothing, and check
+    says so; the header of a client that is known by its certificate is completed."""
+    cert, must, may = make_cert(tmp_path, "one.example"), free_port(), free_port()
+    with FakeRelay() as relay:
+        server = Server(dns, more="smtpd_tls_req_ccert = yes\nsmtpd_tls_CAfile = {dir}/anchors\n"
+                        f"relayhost = [127.0.0.1]:{relay.port}\nlocal_header_rewrite_clients = permit_tls_all_clientcerts\n",
+                        master=f"127.0.0.1:{must} inet n - n - - smtpd -o smtpd_tls_security_level=encrypt\n"
+                        f"127.0.0.1:{may} inet n - n - - smtpd -o smtpd_tls_ask_ccert=yes\n")
+        server.write("mta.example")
+        (server.p.dir / "anchors").write_text(cert[0].read_text())
+        with server.p as p:
+            assert certified(must, cert, ["EHLO x"])[0].startswith("250") and certified(may, None, ["EHLO x"])[0].startswith("250")
+            assert wrapped(server.port)[1] == b"421 4.7.1 mta.example Error: No client certificate presented\r\n"
+            p.wait_log(r"NOQUEUE: abort: TLS from unknown\[127\.0\.0\.1\]: No client certificate presented")
+            assert f"127.0.0.1:{may}: smtpd_tls_req_ccert: it counts for nothing unless TLS is required" in p.run("check").stdout
+            for name, shows in (("with", cert), ("without", None)):
+                assert certified(may, shows, ["EHLO x", "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>", "DATA",
+                                              f"Subject: {name}-certificate\r\n\r\nx\r\n."])[-1].startswith("250")
+                assert (b"\r\nMessage-Id:" in relay.wait_mail(f"{name}-certificate".encode())["content"]) == (shows is not None)

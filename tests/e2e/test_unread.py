@@ -92,9 +92,9 @@ CASES = {
     "a policy service": ("smtpd_end_of_data_restrictions = check_policy_service inet:127.0.0.1:9\n",
                          "smtpd_end_of_data_restrictions"),
     "a word": ("smtpd_client_restrictions = reject_rbl_client dnsbl.example\n", "reject_rbl_client"),
-    "a certificate of the client": ("smtpd_tls_req_ccert = yes\n", "smtpd_tls_req_ccert"),
     "networks of clients": ("smtpd_client_ipv6_prefix_length = 64\n", "smtpd_client_ipv6_prefix_length"),
     "SRV records": ("use_srv_lookup = submission\n", "use_srv_lookup"),
+    "another certificate": ("smtpd_tls_eccert_file = /x.pem\n", "smtpd_tls_eccert_file"),
     "a pause": ("smtp_transport_rate_delay = 9s\n", "smtp_transport_rate_delay"),
 }
 
