@@ -23,7 +23,11 @@ struct ledger_mail *ledger_list(struct ledger_mail *m, unsigned rcpt, unsigned n
                                 const char *sender, const char *reports_to) {
     struct rcpt_entry *r = mail_rcpt(m, rcpt);
     struct ledger_mail *x =
-        ledger_mail(m->l, number, sender == NULL ? m->sender : sender, &m->envid, m->ret);
+        ledger_mail(m->l, number, sender == NULL ? "" : sender, &m->envid, m->ret);
+    if (sender == NULL) { /* that of m is plain already */
+        free(x->sender);
+        x->sender = bytes_copy(m->sender, strlen(m->sender));
+    }
     x->parent = m;
     x->of = r;
     x->reports_to = reports_to;
