@@ -263,11 +263,16 @@ bool sched_recover(struct sched *s, struct envelope *env, struct str progress) {
         return false;
     }
     struct msg *m = msg_new(s, env, NULL);
-    /* The clock may have been set back since. */
-    int64_t latest = clock_wall_us() + s->cfg->p.maximal_backoff_time * 1000000;
+    /* The clock may have been set back since.  A message that came later than now is as old as if
+     * it had come now: else it would not expire before the clock is where it was. */
+    int64_t now = clock_wall_us(), latest = now + s->cfg->p.maximal_backoff_time * 1000000;
+    if (env->arrival_us > now)
+        m->shift_us = now - env->arrival_us;
     if (progress.n > 0) {
         msg_restore(m, &p);
         m->next_us = p.next_us < latest ? p.next_us : latest;
+        if ((m->flags & PROGRESS_EXPIRE) != 0)
+            m->next_us = 0; /* the order is carried out at once, whatever the clock says */
     }
     progress_free(&p);
     msg_count_reasons(m, true);

@@ -432,6 +432,28 @@ def test_clock_was_set_back_while_down(dns, tmp_path):
     relay.stop()
 
 
+@needs_shim
+def test_mail_from_the_future_expires(dns, tmp_path):
+    """The clock was years ahead when the mail came, and is right after a restart: it is tried, and returned after its lifetime."""
+    port = free_port()
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{port}\n" + FAST, dns=dns)
+    p.extra_env = s.env
+    s.set(clock_s=3 * 365 * 86400)
+    p.start()
+    p.send(sender="early@x.example")
+    p.wait_log("status=deferred")
+    p.stop()
+    s.set(clock_s=0)
+    p.write_main(f"relayhost = [127.0.0.1]:{port}\nmaximal_queue_lifetime = 2s\n" + FAST)
+    p.start()
+    tried = lambda: p.log().count("status=deferred")
+    before = tried()
+    p.wait_log("from=<early@x.example>, status=expired", timeout=40)
+    assert tried() > before
+    p.stop()
+
+
 class BadRelay(Listener):
     """Does to each connection what act(relay, conn) does."""
 
