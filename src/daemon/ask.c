@@ -23,6 +23,18 @@
 #define LOOK_MS        20
 #define LINE_MAX_BYTES (16U << 20) /* of an answer: the relay's process is not believed */
 
+static int64_t patience_ms;
+
+void ask_set_patience(int64_t ms) {
+    patience_ms = ms;
+}
+
+static void ask_limit_time(int fd) {
+    struct timeval most = {.tv_sec = patience_ms / 1000, .tv_usec = patience_ms % 1000 * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
+}
+
 int ask_connect(const char *dir, const char *name) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     int at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC), rc = -errno;
@@ -82,6 +94,10 @@ static void read_answer(int fd, struct answer *a) {
         char *nl, *at = sbuf_room(&in, 65536);
         ssize_t n = read(fd, at, 65536);
         size_t used = 0;
+        if (n < 0 && errno == EAGAIN) {
+            end_with(a, -ETIMEDOUT, "the daemon has been silent for too long");
+            break;
+        }
         if (n <= 0) {
             end_with(a, -EPIPE, "the daemon did not answer");
             break;
@@ -113,6 +129,7 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
         *why = sbuf_take(&b);
         return fd;
     }
+    ask_limit_time(fd);
     sbuf_printf(&b, "%s\n", request);
     /* A daemon that has closed already has said why: its answer is read all the same. */
     for (size_t at = 0, n = 1; at < b.n && n > 0; at += n) {

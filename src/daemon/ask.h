@@ -22,6 +22,9 @@ struct ask_end {
 /* One line of an answer. */
 typedef void (*ask_line_fn)(void *arg, struct str line);
 
+/* How long a daemon may be silent before it is given up, in milliseconds; 0, as at the start: for
+ * ever.  Before any thread asks. */
+void ask_set_patience(int64_t ms);
 /* Connects to a unix socket called name in a directory whose path may be longer than a socket's
  * name can be.  Negative errno. */
 int ask_connect(const char *dir, const char *name);

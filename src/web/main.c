@@ -30,7 +30,9 @@
 #include "web/http.h"
 #include "web/routes.h"
 
-#define NICE 10 /* where mail and the page want the same processor, mail has it */
+/* No step of a test takes as long, and no thread waits for ever. */
+#define DAEMON_PATIENCE_MS 180000
+#define NICE               10 /* where mail and the page want the same processor, mail has it */
 
 static void web_usage(FILE *to) {
     fputs("usage: posthouse-web [-c DIR] [-f] [-V]\n"
@@ -258,6 +260,7 @@ int main(int argc, char **argv) {
     if (full == NULL)
         web_fatal(dir, strerror(errno));
     signal(SIGPIPE, SIG_IGN);
+    ask_set_patience(DAEMON_PATIENCE_MS);
     web_block_signals(&set);
     struct config *cfg = web_load(full);
     if (cfg == NULL)

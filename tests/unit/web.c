@@ -1,8 +1,14 @@
 /*
- * How often passwords may be guessed, on a clock of the test's own.
+ * How often passwords may be guessed, on a clock of the test's own; and a daemon that is silent.
  */
 #include "unit.h"
 
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "daemon/ask.h"
 #include "util/clock.h"
 #include "web/throttle.h"
 
@@ -40,7 +46,27 @@ static void test_what_is_refused_makes_no_room(void **state) {
     assert_int_not_equal(throttle_begin("192.0.2.2", "boss@a.example"), 0);
 }
 
+/* It listens, and never answers: who asks is not held up for ever. */
+static void test_a_silent_daemon_is_given_up(void **state) {
+    char folder[] = "/tmp/unit-ask-XXXXXX", *why = NULL;
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(at.sun_path, sizeof at.sun_path, "%s/control.sock", folder);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    ask_set_patience(50);
+    assert_int_equal(ask_daemon(folder, "{}", NULL, NULL, NULL, &why), -ETIMEDOUT);
+    assert_non_null(strstr(why, "silent"));
+    free(why);
+    close(fd);
+    unlink(at.sun_path);
+    rmdir(folder);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_refused_makes_no_room)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_refused_makes_no_room),
+                                       cmocka_unit_test(test_a_silent_daemon_is_given_up)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
