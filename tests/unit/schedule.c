@@ -23,6 +23,13 @@ static void test_hops(void **state) {
     count(&t, a, "s", MAIL_SENT, "ok");
     assert_true(a->count[MAIL_DEFERRED] == 1 && a->count[MAIL_SENT] == 1 && a->ok_us > 0);
     assert_string_equal(a->err, "refused");
+    count(&t, a, "s", MAIL_DEFERRED, "refused");
+    count(&t, a, "s", MAIL_BOUNCED, "no such user");
+    assert_true(a->count[MAIL_DEFERRED] == 2 && a->count[MAIL_BOUNCED] == 1);
+    assert_string_equal(a->err, "no such user");
+    tally_result(&t, a, STR_LIT("s"), &(struct mailerr){.status = MAIL_DEFERRED, .dsn = "4.4.2"});
+    assert_string_equal(a->err, "");
+    assert_string_equal(a->dsn, "4.4.2");
     for (unsigned i = 0; i < HOPS_MAX + 10; i++) { /* bounded: the rest are one */
         char name[32];
         snprintf(name, sizeof name, "[h%u]", i);
@@ -47,6 +54,21 @@ static void test_senders(void **state) {
     assert_string_equal(v[0]->sender, "many@x");
     assert_string_equal(v[1]->sender, "");
     free(v);
+    for (unsigned i = 0; i < SENDERS_MAX + 5; i++) { /* bounded: the rest are not told apart */
+        char name[32];
+        snprintf(name, sizeof name, "%u@y", i);
+        count(&t, NULL, name, MAIL_DEFERRED, "");
+    }
+    n = SENDERS_MAX + 5;
+    v = tally_busiest(&t, &n);
+    assert_int_equal(n, SENDERS_MAX);
+    assert_string_equal(v[0]->sender, "many@x");
+    for (size_t i = 1; i < n; i++)
+        assert_true(v[i]->count[MAIL_SENT] + v[i]->count[MAIL_DEFERRED] <=
+                    v[i - 1]->count[MAIL_SENT] + v[i - 1]->count[MAIL_DEFERRED] +
+                        v[i - 1]->count[MAIL_BOUNCED]);
+    free(v);
+    assert_int_equal(t.count[MAIL_DEFERRED], SENDERS_MAX + 5);
     tally_tick(&t, 1000 + 86400000000LL); /* a new day */
     n = 10;
     v = tally_busiest(&t, &n);

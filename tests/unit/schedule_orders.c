@@ -36,6 +36,29 @@ static void test_owed_report(void **state) {
     }
     msg_result(m, 0, &bad, false); /* a second result changes nothing */
     assert_true(m->reporting == 1);
+    static const struct {
+        uint8_t state;
+        enum settle what;
+        uint8_t noted;
+    } owed[] = {{RCPT_EXPANDED, SETTLE_NOTHING, RCPT_EXPANDED},
+                {RCPT_EXPANDED, SETTLE_REPORTED, RCPT_EXPANDED},
+                {RCPT_EXPANDED, SETTLE_EXPANDED, RCPT_DONE},
+                {RCPT_LISTED, SETTLE_EXPANDED, RCPT_LISTED},
+                {RCPT_LISTED, SETTLE_LISTED, RCPT_DONE},
+                {RCPT_FORWARD, SETTLE_FAILED, RCPT_WAITS},
+                {RCPT_FORWARD, SETTLE_SPLIT, RCPT_DONE},
+                {RCPT_WAITS, SETTLE_FAILED, RCPT_WAITS}};
+    for (size_t i = 0; i < sizeof owed / sizeof owed[0]; i++) {
+        sbuf_reset(&b);
+        msg_set_state(m, 0, owed[i].state);
+        assert_int_equal(m->reporting,
+                         owed[i].state != RCPT_FORWARD && owed[i].state != RCPT_WAITS);
+        assert_int_equal(m->left, m->reporting ? 1 : 2);
+        msg_encode(m, owed[i].what, &b);
+        assert_true(progress_decode(&q, sbuf_str(&b)));
+        assert_int_equal(q.done[0], owed[i].noted);
+        progress_free(&q);
+    }
     msg_free(m);
     mailerr_free(&success);
     mailerr_free(&bad);
@@ -506,6 +529,14 @@ static void test_what_is_found(void **state) {
     f.reason = STR_LIT("nothing of that kind");
     assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 0);
     f = SCHED_ALL;
+    f.site = STR_LIT("EVEN.example");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 3);
+    f.site = STR_LIT("ven.example"); /* a site is named whole */
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 0);
+    f = SCHED_ALL;
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 2), 2); /* the oldest */
+    assert_true(ids[0] == sched_oldest(r.s) && ids[1] > ids[0]);
+    f = SCHED_ALL;
     f.by_hop = true;
     f.nexthop = STR_LIT("[FAR.example]:2525");
     assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 4);
@@ -537,6 +568,51 @@ static void test_what_is_found(void **state) {
     rig_close(&r);
 }
 
+/* What is done of a message is neither found nor shown as waiting. */
+static void test_what_is_done_is_not_found(void **state) {
+    struct rig r;
+    struct sched_filter f = SCHED_ALL;
+    struct sched_view v;
+    const struct mailerr *e;
+    uint64_t ids[4];
+    size_t n;
+    static const struct rig_result results[] = {
+        {MAIL_SENT, BLAME_MESSAGE, "2.0.0", "250 ok"},
+        {MAIL_DEFERRED, BLAME_RECIPIENT, "4.2.2", "mailbox full"}};
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\n");
+    struct msg *m = rig_mail(&r, "ann@here.example", "one@first.example two@second.example");
+    rig_answer(&r, results);
+    assert_int_equal(m->queue, QUEUE_DEFERRED);
+    f.rcpt = STR_LIT("one@");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 0);
+    f.rcpt = STR_LIT("TWO@");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 1);
+    f = SCHED_ALL;
+    f.site = STR_LIT("first.example");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 0);
+    f.site = STR_LIT("second.example");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 1);
+    f = SCHED_ALL;
+    f.reason = STR_LIT("250 ok");
+    assert_int_equal(sched_find(r.s, &f, 0, ids, 4), 0);
+    assert_true(sched_view(r.s, ids[0], &v) || sched_view(r.s, m->env->id, &v));
+    assert_false(sched_view_rcpt(&v, 0, &e));
+    assert_true(sched_view_rcpt(&v, 1, &e) && e != NULL);
+    assert_string_equal(e->text, "mailbox full");
+    msg_set_state(m, 1, RCPT_FAILED); /* its report is still to come: it is in the queue */
+    assert_true(sched_view_rcpt(&v, 1, &e) && e != NULL);
+    msg_set_state(m, 1, RCPT_WAITS);
+    assert_int_equal(order_one(&r, ACT_REQUEUE, m), 1);
+    struct sched_reason *why = sched_reasons(r.s, &n);
+    free(why);
+    assert_int_equal(order_one(&r, ACT_EXPIRE, m), 1);
+    assert_int_equal(m->flags & PROGRESS_EXPIRE, PROGRESS_EXPIRE);
+    assert_int_equal(order_one(&r, ACT_REQUEUE, m), 1); /* begins again: it does not expire */
+    assert_int_equal(m->flags & (PROGRESS_EXPIRE | PROGRESS_WARNED), 0);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_owed_report),
@@ -550,6 +626,7 @@ int main(void) {
         RIG(test_lists_are_split_off),
         RIG(test_a_list_that_cannot_be_split_off_waits),
         RIG(test_what_is_found),
+        RIG(test_what_is_done_is_not_found),
         RIG(test_unknown_progress_is_not_none),
         RIG(test_an_order_is_done_when_it_is_durable),
         RIG(test_an_order_during_a_report),
