@@ -275,7 +275,7 @@ static enum step take_credentials(struct dsess *s, const struct maps_answer *a) 
     note_account(s, a, user);
     if (!watch_connects(s))
         return STEP_DONE;
-    if ((s->caps & CAP_AUTH) == 0 || s->mechs == NULL)
+    if ((s->caps & CAP_AUTH) == 0)
         return host_failed(
             s, login_blame(s), "4.7.0",
             "credentials are configured for %s, but it did not offer AUTH%s", s->where,
@@ -301,7 +301,7 @@ static enum step ask_credentials(struct dsess *s, const char *spec, const struct
 /* As Postfix, at EHLO time and whether or not a credential exists. */
 static void warn_mechanisms(struct dsess *s) {
     struct sbuf mechs = {0};
-    if ((s->caps & CAP_AUTH) == 0 || s->mechs == NULL || s->watch != NULL ||
+    if ((s->caps & CAP_AUTH) == 0 || s->watch != NULL ||
         !(session_uses_record(s) || s->p->smtp_sasl_auth_enable))
         return;
     sasl_filter(str_of(s->mechs), filter_of(s), &mechs);

@@ -246,3 +246,40 @@ def test_a_dialogue_that_ends_otherwise(dns):
     for r in relays:
         assert not r.taken
         r.stop()
+
+
+# What main.cf says of credentials, whether `posthouse test` goes through, what it says, and the login that the host gets.
+LOGINS = [
+    ("smtp_sasl_password_maps = fail:broken", False, "never sent without", None),
+    ("smtp_sasl_password_maps = inline:{{ {{ [elsewhere] = user:pass }} }}", True, "no entry: mail goes without AUTH", None),
+    ("smtp_sasl_password_maps =", True, "smtp_sasl_password_maps is empty: no AUTH", None),
+    ("smtp_sasl_password_maps = static:user:pa:ss", True, "account user", ("user", "pa:ss")),
+    ("smtp_sasl_password_maps = static:user", True, "account user", ("user", "")),
+    ("smtp_sasl_password_maps = static:us:er/pass\nsmtp_sasl_password_result_delimiter = /", True, "account us:er", ("us:er", "pass")),
+    ("smtp_sasl_password_maps = static:user:pass\nsmtp_sasl_password_result_delimiter =", True, "account user:pass", ("user:pass", "")),
+    ("smtp_sasl_password_maps = static:user:pass\nsmtp_sasl_mechanism_filter = !plain", False, "no compatible authentication", None),
+    ("smtp_sasl_password_maps = static:user:pass\nsmtp_sasl_security_options = noplaintext", False, "no mechanism available", None),
+]
+
+
+def test_logins_as_they_are_configured(dns):
+    """The test logs in as mail would, or says why mail does not; what it does not find is not logged as a delivery's."""
+    relay = FakeRelay(auth=["PLAIN"])
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_sasl_auth_enable = yes\n"
+    with Posthouse(main, dns=dns) as p:
+        for row, passes, words, login in LOGINS:
+            p.write_main(f"smtp_sasl_security_options = noanonymous\n{main}{row}\n")
+            p.reload()
+            before = len(relay.sessions)
+            r = p.run("test", "a@x.example", "b@y.example")
+            assert words in r.stdout and (r.returncode == 0) == passes, (row, r.stdout)
+            said = [s.auth for s in relay.sessions[before:]]
+            assert said == [login and ("PLAIN", *login)], (row, said)
+        assert "no credential matched" not in p.log() and "smtp_sasl_password_maps lookup error" not in p.log()
+        # A host that hears MAIL and says nothing.
+        relay.replies["MAIL"] = lambda line: wait_for(lambda: relay.closed, 60)
+        p.write_main(main + "smtp_mail_timeout = 1s\n")
+        p.reload()
+        r = p.run("test", "a@x.example", "b@y.example")
+        assert r.returncode == 1 and re.search(r"conversation with .* timed out while sending MAIL FROM", r.stdout), r.stdout
+        relay.stop()

@@ -1,4 +1,5 @@
 """The SMTP client: where mail goes, failover, TLS, extensions, replies, timeouts."""
+import re
 import socket
 import threading
 import time
@@ -542,3 +543,45 @@ def test_a_next_hop_without_a_port_has_that_of_smtp_tcp_port(dns):
     with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]\nsmtp_tcp_port = {relay.port}\n", dns=dns) as p:
         p.send()
         relay.wait_mail(b"hello")
+
+
+# What the host says to EHLO, what main.cf has, the line of the log, and the login that the host gets.
+LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_sasl_password_maps = static:user:pass\n"
+NONE = r"status=deferred \(SASL authentication failed: server .* offered no compatible authentication mechanisms"
+NOTED = "smtp_tls_security_level = none\nsmtp_tls_note_starttls_offer = yes\n"
+HELLOS = [
+    ("250-fake.relay\r\n250-AUTH PLAIN\r\n250 AUTH=LOGIN", LOGIN + "smtp_sasl_mechanism_filter = login\n",
+     "status=sent", ("LOGIN", "user", "pass")),
+    ("250-fake.relay\r\n250 AUTH", LOGIN, NONE, None),
+    ("250-fake.relay\r\n250 AUTH=", LOGIN, NONE, None),
+    ("250-fake.relay\r\n250 STARTTLS", NOTED,
+     r"Host offered STARTTLS: \[127\.0\.0\.1\][\s\S]*status=sent", None),
+    ("250-fake.relay\r\n250 STARTTLS", NOTED + "smtp_discard_ehlo_keywords = starttls\n",
+     "status=sent", None),
+    ("250 fake.relay", "smtp_helo_name = k\u00f6ln..example\n", r"dsn=4\.3\.5, status=deferred \(smtp_helo_name = ", None),
+    ("250 MTA.example", "", "status=sent", None),  # by our own name, on a port that is not 25
+]
+
+
+def test_what_hosts_say_to_ehlo(dns):
+    """What is made of lists that come twice or are empty, of offers that are noted only, and of a host that is ourselves by its name."""
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        for n, (hello, main, line, login) in enumerate(HELLOS):
+            relay.replies["EHLO"] = hello
+            p.write_main(f"relayhost = [127.0.0.1]:{relay.port}\n{main}")
+            p.reload()
+            before, logged = len(relay.sessions), len(p.log())
+            p.send(rcpts=[f"n{n}@y.example"])
+            wait_for(lambda: re.search(rf"to=<n{n}@y\.example>", p.log()))
+            assert re.search(line, p.log()[logged:]), (hello, p.log()[logged:])
+            assert ("Host offered STARTTLS" in p.log()[logged:]) == ("offered STARTTLS" in line), hello
+            assert [s.auth for s in relay.sessions[before:] if s.auth] == ([login] if login else []), hello
+        with FakeRelay("127.0.0.78", 25, replies={"EHLO": "250-MTA.example hello\r\n250 DSN"}) as own:
+            p.write_main("relayhost = [port25.server]\n")
+            p.reload()
+            p.send(rcpts=["own@y.example"])
+            p.wait_log(r"warning: host port25\.server\[127\.0\.0\.78\]:25 replied to HELO/EHLO with my own hostname mta\.example")
+            p.wait_log(r"to=<own@y\.example>.*dsn=4\.3\.5, status=deferred \(mail for \[port25\.server\] loops back to myself\)")
+            assert own.mails == []
+    relay.stop()
