@@ -7,6 +7,7 @@
  */
 #include "config/config.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,6 +393,7 @@ static void directory_is_foreign(struct config *c, const char *param) {
     char *own = config_expand(c, NULL, param_find(param, strlen(param))->def);
     int line;
     const char *file = config_place(c, NULL, param, &line);
+    assert(dir != NULL && own != NULL); /* both have a default */
     if (strcmp(param, "queue_directory") == 0)
         c->foreign_queue = config_text_keep(c, mem_strdup(dir));
     cfg_file_set(&c->main, str_of(param), str_of(own), line);
