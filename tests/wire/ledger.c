@@ -592,6 +592,15 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
     return l->n_said++;
 }
 
+void ledger_restated(struct ledger *l, unsigned token, int code) {
+    if (token == 0 || token >= l->n_said)
+        return;
+    struct said *s = &l->said[token];
+    s->code = code;
+    if (s->t != NULL && s->stage == STAGE_RCPT && s->rcpt < s->t->n && s->t->rcpts[s->rcpt] != NULL)
+        s->t->rcpts[s->rcpt]->put_off = code / 100 == 4 && s->c->crime == 0;
+}
+
 /* ---- orders and the end ---- */
 
 void ledger_reload(struct ledger *l) {
@@ -761,7 +770,7 @@ void ledger_end(struct ledger *l) {
                 end_rcpt(l, l->mails[i], &l->mails[i]->rcpts[k]);
     for (unsigned i = 0; i < l->n_reports; i++) {
         struct report_entry *r = &l->reports[i];
-        if (r->delivered == 0 && !r->over && !r->queued)
+        if (r->delivered == 0 && !r->over && !r->queued && !list_has_report(l, r))
             ledger_fail(l, "the report %s about message %u: neither delivered nor queued", r->qid,
                         r->about == NULL ? 0 : r->about->number);
     }

@@ -171,6 +171,9 @@ void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bd
 unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, struct ledger_take *t,
                     unsigned rcpt);
 
+/* A table of the product's has made a reply of that token one with another code. */
+void ledger_restated(struct ledger *l, unsigned token, int code);
+
 /* ---- what else happens ---- */
 
 /* The configuration becomes another one now. */

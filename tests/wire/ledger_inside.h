@@ -199,6 +199,9 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
 bool said_is_about(const struct said *s, const struct ledger_mail *m);
 /* ledger_list.c: what is made of a list is there. */
 void list_seen(struct ledger_mail *m);
+/* May the report have gone on under another queue ID, and the log not say so, for the product went
+ * down? */
+bool list_has_report(const struct ledger *l, const struct report_entry *r);
 /* "forwarded as QID" in what the log says of a recipient; false: it does not say so. */
 bool list_forwarded(const char *said, char qid[32]);
 /* The log says that the list has been sent: made is the queue ID of what was made of it. */

@@ -71,6 +71,10 @@ void list_seen(struct ledger_mail *m) {
     m->of->delivered = 1;
 }
 
+bool list_has_report(const struct ledger *l, const struct report_entry *r) {
+    return l->downs > 0 && r->about != NULL && r->about->reports_to != NULL;
+}
+
 bool list_forwarded(const char *said, char qid[32]) {
     const char *at = strstr(said, "forwarded as ");
     return at != NULL && sscanf(at, "forwarded as %31[A-Za-z0-9]", qid) == 1;

@@ -228,6 +228,9 @@ static void log_delivery(struct ledger *l, struct line *x) {
 static bool is_over(const struct ledger_mail *m, const struct rcpt_entry *r) {
     if (r->delivered > 0 || r->trusted || r->code / 100 != 2)
         return true;
+    /* What was made of a list can be durable, and nothing said of it yet. */
+    if (r->list != NULL && m->l->downs > 0)
+        return true;
     /* A report can be durable before the product goes down, and its line in the log be lost: the
      * end of the scenario says whether it comes. */
     bool unsaid = r->bounced && ledger_down_since(m->l, r->bounced_ms);
@@ -240,7 +243,7 @@ static void log_removed(struct ledger *l, const char *qid) {
     struct report_entry *rep = report_by_qid(l, qid);
     if (rep != NULL && rep->delivered > 0)
         rep->over = true;
-    if (rep != NULL && !rep->over) {
+    if (rep != NULL && !rep->over && !list_has_report(l, rep)) {
         ledger_fail(l, "the report %s is removed, and nobody has it", qid);
         rep->over = true;
     }

@@ -63,7 +63,8 @@ static char *copy(const char *s) {
 
 static void row_add(struct wire_world *w, const char *table, const char *key, const char *value) {
     struct row *r = calloc(1, sizeof *r);
-    *r = (struct row){w->rows, copy(table), copy(key), copy(value)};
+    *r =
+        (struct row){.next = w->rows, .table = copy(table), .key = copy(key), .value = copy(value)};
     w->rows = r;
 }
 
@@ -73,6 +74,30 @@ void wire_table(struct wire_world *w, const char *table, const char *key, const 
         r->value = copy(value);
     else
         row_add(w, table, key, value);
+}
+
+void wire_table_made(struct wire_world *w, const char *table,
+                     char *(*fn)(void *arg, const char *key), void *arg) {
+    row_add(w, table, "", NULL);
+    w->rows->made = fn;
+    w->rows->arg = arg;
+}
+
+/* Adds what the table makes of the key to out; false: nothing. */
+static bool row_make(const char *table, struct str key, struct sbuf *out) {
+    const struct row *r = row_find(W, table, STR_LIT(""));
+    if (r == NULL || r->made == NULL)
+        return false;
+    enum heap_side side = heap_switch(HEAP_WORLD);
+    char *asked = str_dup(key), *value = r->made(r->arg, asked);
+    free(asked);
+    heap_switch(side);
+    if (value != NULL)
+        sbuf_add_c(out, value);
+    heap_switch(HEAP_WORLD);
+    free(value);
+    heap_switch(side);
+    return out->n > 0;
 }
 
 void wire_dns_addr(struct wire_world *w, const char *name, const char *addr) {
@@ -150,13 +175,16 @@ static enum map_rc find_in_tables(const struct question *q, struct maps_answer *
             char *table = str_dup(str_from(one, (size_t)(colon + 1)));
             bool relays = colon == 6 && str_istarts(one, "relays");
             const char *value = row_get(W, relays ? " relays" : table, q->keys[i].key);
+            bool made = value == NULL && row_make(table, q->keys[i].key, &a->value);
             free(table);
+            a->key = i;
+            a->table = t;
+            if (made)
+                return MAP_FOUND;
             if (value == NULL && relays && str_istarts(q->keys[i].key, "\n\n"))
                 return MAP_ERROR; /* a secret that is not for that host */
             if (value == NULL)
                 continue;
-            a->key = i;
-            a->table = t;
             sbuf_add_c(&a->value, value);
             return MAP_FOUND;
         }
@@ -474,7 +502,8 @@ static void add_addr(struct resolve_answer *a, const char *value) {
 
 static void answer_name(struct question *q) {
     const char *table = q->of_address ? " ptr" : q->type == RESOLVE_MX ? " mx" : " addr";
-    struct resolve_answer a = {0};
+    struct resolve_answer a = {
+        .from = {{.owner = q->spec, .ttl = 60}, {.owner = q->spec, .ttl = 60}}};
     bool fails = q->wrong;
     for (const struct row *r = W->rows; r != NULL && !fails; r = r->next) {
         if (strcmp(r->table, table) != 0 || strcasecmp(r->key, q->spec) != 0)

@@ -3,6 +3,8 @@
  */
 #include "scene.h"
 
+#include "filters.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,11 +76,13 @@ unsigned scene_domains(void) {
 }
 
 static struct ledger_road direct_road(const struct scene *s, const char *rcpt) {
+    uint64_t hidden = (s->filters & FILTER_RECORDS) != 0 ? HOST(1) : 0;
     for (size_t i = 0; i < DOMAINS; i++)
         if (has_domain(rcpt, domains[i].name))
-            return (struct ledger_road){.hosts = domains[i].hosts |
-                                                 (wire_faulted(s->world) ? domains[i].beyond : 0),
-                                        .fault = domains[i].fault};
+            return (struct ledger_road){
+                .hosts =
+                    (domains[i].hosts | (wire_faulted(s->world) ? domains[i].beyond : 0)) & ~hidden,
+                .fault = domains[i].fault};
     return (struct ledger_road){.hosts = HOST(3)};
 }
 

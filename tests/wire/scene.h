@@ -49,6 +49,7 @@ struct scene {
     unsigned n_mails;
     unsigned n_orders;
     bool lists;         /* names of the product's own stand for others: see lists.h */
+    unsigned filters;   /* FILTER_*: see filters.h */
     bool cuts_orders;   /* power fails as soon as an order is called done */
     unsigned must_send; /* so many deliveries at least, if there is no fault */
     unsigned may_send;  /* so many at most; 0: any number */

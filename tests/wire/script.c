@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "filters.h"
 #include "scene.h"
 
 static unsigned pick_of(struct dice *d, const unsigned *v, size_t n) {
@@ -445,11 +446,21 @@ static void draw_trouble(struct scene *s) {
         wire_full_disk(s->world, ms, ms + 1 + (int64_t)dice_roll(d, 100000));
         ledger_rules(s->ledger)->fills = true;
     }
-    if (dice_says(d, s->lists ? 30 : 8)) {
-        wire_table_fails(s->world, tables[s->lists ? 3 : dice_roll(d, 3)],
-                         1 + (int64_t)dice_roll(d, 200000));
+    if (dice_says(d, s->lists || s->filters != 0 ? 30 : 8)) {
+        const char *table = s->filters != 0 && dice_says(d, 50) ? filters_table(s)
+                            : s->lists                          ? tables[3]
+                                                                : tables[dice_roll(d, 3)];
+        wire_table_fails(s->world, table, 1 + (int64_t)dice_roll(d, 200000));
         ledger_rules(s->ledger)->gaps = true;
     }
+}
+
+static void draw_filters(struct scene *s) {
+    static const unsigned kinds[] = {FILTER_SOFTENS, FILTER_HARDENS,
+                                     FILTER_SOFTENS | FILTER_RESULTS,
+                                     FILTER_HARDENS | FILTER_RESULTS, FILTER_RECORDS};
+    filters_configure(s, pick_of(&s->dice, kinds, 5) |
+                             (dice_says(&s->dice, 30) ? FILTER_RECORDS : 0U));
 }
 
 static void draw_scene(struct wire_world *w, uint64_t seed) {
@@ -463,6 +474,8 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
     draw_settings(s);
     if (dice_says(&d, 20))
         lists_configure(s);
+    if (dice_says(&d, 15))
+        draw_filters(s);
     if (dice_says(&d, 15))
         wire_slow_disk(w, 1 + (int64_t)dice_roll(&d, 400));
     if (dice_says(&d, 30))

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct named_group *const groups[] = {&scripts_receive, &scripts_replies,
-                                                   &scripts_login,   &scripts_roads,
-                                                   &scripts_queue,   &scripts_lists};
+static const struct named_group *const groups[] = {
+    &scripts_receive, &scripts_replies, &scripts_login,  &scripts_roads,
+    &scripts_queue,   &scripts_lists,   &scripts_filters};
 #define GROUPS (sizeof groups / sizeof groups[0])
 
 unsigned scripts_count(void) {
@@ -162,6 +162,8 @@ void scripts_setup(struct wire_world *w, unsigned i) {
                  n->conf == NULL ? "" : n->conf);
     if (n->members > 0)
         lists_configure(s);
+    if (n->filters != 0)
+        filters_configure(s, n->filters);
     if ((n->shape & SHAPE_ACCESS) != 0)
         wire_table(w, "access", "m1r1@far.example", "REJECT");
     if (n->policy != NULL)

@@ -6,6 +6,7 @@
 #ifndef PH_TESTS_WIRE_SCRIPTS_H
 #define PH_TESTS_WIRE_SCRIPTS_H
 
+#include "filters.h"
 #include "scene.h"
 
 /* Messages of so many recipients each, with little content. */
@@ -81,6 +82,7 @@ struct named {
     const char *fails;    /* the table that is out of order for the first 30 s; NULL: none */
     enum list_shape list; /* the first recipient of each message is one … */
     unsigned members;     /* … of so many; 0: it is none */
+    unsigned filters;     /* FILTER_* */
     bool owner;           /* that has an owner */
 };
 
@@ -89,6 +91,6 @@ struct named_group {
     unsigned n;
 };
 extern const struct named_group scripts_receive, scripts_replies, scripts_login, scripts_roads,
-    scripts_queue, scripts_lists;
+    scripts_queue, scripts_lists, scripts_filters;
 
 #endif

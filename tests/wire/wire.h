@@ -108,6 +108,10 @@ void wire_main_cf(struct wire_world *w, const char *fmt, ...) __attribute__((for
 /* A row of a table.  "hash:NAME" (any type) in main.cf asks the table NAME.  value NULL: no such
  * row. Counts at once. */
 void wire_table(struct wire_world *w, const char *table, const char *key, const char *value);
+/* A table without rows: fn makes the value for a key when the answer is given (by malloc; NULL:
+ * there is none). */
+void wire_table_made(struct wire_world *w, const char *table,
+                     char *(*fn)(void *arg, const char *key), void *arg);
 /* DNS.  An exchanger "" is a null MX, "!" a name that is none; an address or exchanger "?": the
  * question fails. */
 void wire_dns_addr(struct wire_world *w, const char *name, const char *addr);

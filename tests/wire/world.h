@@ -87,7 +87,9 @@ struct row {
     struct row *next;
     char *table; /* "hash" tables by name; " addr", " mx", " ptr", " account" are the world's own */
     char *key;
-    char *value; /* NULL: deleted */
+    char *value;                               /* NULL: deleted */
+    char *(*made)(void *arg, const char *key); /* key is "": makes all values; NULL: does not */
+    void *arg;
 };
 
 struct at {

@@ -1,0 +1,68 @@
+/*
+ * tests/wire/scripts_filters.c - named scripts: tables that change what is said
+ *
+ * Refusals that become delays and the other way round, records that are hidden, and tables that
+ * cannot be asked.
+ */
+#include "scripts.h"
+
+static const struct named rows[] = {
+    {.name = "a refusal is made a delay",
+     .can = PIPE_CAN,
+     SMALL(1, 2),
+     .must_send = 2,
+     .filters = FILTER_SOFTENS,
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 0, 1}},
+    {.name = "a delay is made a refusal",
+     .can = PIPE_CAN,
+     SMALL(1, 2),
+     .must_send = 1,
+     .filters = FILTER_HARDENS,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 1}},
+    {.name = "a result that is a refusal is made a delay",
+     .can = CHUNK_CAN,
+     SMALL(1, 2),
+     .must_send = 2,
+     .filters = FILTER_RESULTS | FILTER_SOFTENS,
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 0, 1}},
+    {.name = "a result that is a delay is made a refusal, and power fails",
+     .can = PIPE_CAN,
+     SMALL(2, 2),
+     .filters = FILTER_RESULTS | FILTER_HARDENS,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 0, 2},
+     .event = EVENT_POWER,
+     .event_ms = 12},
+    {.name = "the table of replies is out of order",
+     .can = PIPE_CAN,
+     SMALL(1, 2),
+     .must_send = 2,
+     .filters = FILTER_SOFTENS,
+     .fails = "replies",
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 0, 1}},
+    {.name = "the table of results is out of order, and one recipient is taken",
+     .can = PIPE_CAN,
+     SMALL(1, 2),
+     .must_send = 2,
+     .may_send = 2,
+     .filters = FILTER_RESULTS | FILTER_SOFTENS,
+     .fails = "results",
+     .twist = {STAGE_RCPT, ACT_CODE, 550, 0, 1}},
+    {.name = "the address of the best host is hidden",
+     .road = ROAD_DIRECT,
+     .can = PIPE_CAN,
+     SMALL(2, 2),
+     .must_send = 4,
+     .filters = FILTER_RECORDS,
+     .to = "far.example",
+     .twist = {STAGE_GREETING, ACT_CODE, 421, 0, 1}},
+    {.name = "the table of records is out of order",
+     .road = ROAD_DIRECT,
+     .can = PIPE_CAN,
+     SMALL(1, 2),
+     .must_send = 2,
+     .filters = FILTER_RECORDS,
+     .fails = "records",
+     .to = "near.example"},
+};
+
+const struct named_group scripts_filters = {rows, sizeof rows / sizeof rows[0]};
