@@ -8,32 +8,14 @@
 #include "maps/map.h"
 #include "util/lines.h"
 
+#define QUOTES "\"\""
+
 struct alias_source {
     bool fold;
     void (*fn)(void *arg, struct str key, struct str value, int line);
     void (*warn)(void *arg, int line, const char *text);
     void *arg;
 };
-
-/* The end of the token that begins at i: a quoted string, an escaped character, or one byte. */
-static size_t token_end(struct str s, size_t i) {
-    if (s.p[i] == '\\')
-        return i + 2 < s.n ? i + 2 : s.n;
-    if (s.p[i] != '"')
-        return i + 1;
-    for (i++; i < s.n && s.p[i] != '"'; i++)
-        if (s.p[i] == '\\')
-            i++;
-    return i + 1 < s.n ? i + 1 : s.n;
-}
-
-/* The first c outside of quotes, or s.n. */
-static size_t token_find(struct str s, char c) {
-    size_t i = 0;
-    while (i < s.n && s.p[i] != c)
-        i = token_end(s, i);
-    return i;
-}
 
 static bool is_blank_at(struct str s, size_t i) {
     return i < s.n && isspace((unsigned char)s.p[i]);
@@ -63,7 +45,7 @@ static void alias_key(struct str s, bool fold, struct sbuf *out) {
 /* The value with one blank between words, and behind commas. */
 static void alias_value(struct str s, struct sbuf *out) {
     for (size_t i = 0, end; i < s.n; i = end) {
-        end = token_end(s, i);
+        end = str_token_end(s, i, QUOTES);
         if (is_blank_at(s, i)) {
             while (is_blank_at(s, end))
                 end++;
@@ -80,14 +62,14 @@ static void alias_value(struct str s, struct sbuf *out) {
 static void alias_line(void *arg, struct str line, int no) {
     struct alias_source *s = arg;
     struct sbuf key = {0}, value = {0};
-    size_t colon = token_find(line, ':');
+    size_t colon = str_token_find(line, ':', QUOTES);
     struct str name = str_trim(str_make(line.p, colon));
     struct str rest = colon < line.n ? str_trim(str_from(line, colon + 1)) : STR_NONE;
     alias_key(name, s->fold, &key);
     alias_value(rest, &value);
     if (key.n == 0 || value.n == 0)
         s->warn(s->arg, no, "need name:value pair");
-    else if (token_find(name, '@') < name.n)
+    else if (str_token_find(name, '@', QUOTES) < name.n)
         s->warn(s->arg, no, "name must be local");
     else
         s->fn(s->arg, sbuf_str(&key), sbuf_str(&value), no);

@@ -23,6 +23,8 @@
 #define ADDRS_MAX 10000U
 #define EDGES_MAX (10 * ADDRS_MAX)
 #define OWNER     "owner-"
+/* Quotes, comments and angles: what is in them ends no item. */
+#define BRACKETS "\"\"()<>"
 
 enum alias_step { ALIAS_STEP_CLASS, ALIAS_STEP_NAME, ALIAS_STEP_OWNER, ALIAS_STEP_TAKE };
 
@@ -48,32 +50,11 @@ struct alias_query {
 
 /* -- the parts of a value -- */
 
-/* The end of what begins at i: a quoted string, a comment, an escaped character, or one byte. */
-static size_t alias_token_end(struct str s, size_t i) {
-    char close = s.p[i] == '"' ? '"' : s.p[i] == '(' ? ')' : s.p[i] == '<' ? '>' : '\0';
-    if (s.p[i] == '\\')
-        return i + 2 < s.n ? i + 2 : s.n;
-    if (close == '\0')
-        return i + 1;
-    for (i++; i < s.n && s.p[i] != close; i++)
-        if (s.p[i] == '\\')
-            i++;
-    return i + 1 < s.n ? i + 1 : s.n;
-}
-
-/* The first c outside of quotes, comments and angles, or s.n. */
-static size_t alias_token_find(struct str s, char c) {
-    size_t i = 0;
-    while (i < s.n && s.p[i] != c)
-        i = alias_token_end(s, i);
-    return i;
-}
-
 bool alias_item_next(struct str *rest, struct str *item) {
     do {
         if (rest->n == 0)
             return false;
-        size_t n = alias_token_find(*rest, ',');
+        size_t n = str_token_find(*rest, ',', BRACKETS);
         *item = str_trim(str_make(rest->p, n));
         *rest = str_from(*rest, n < rest->n ? n + 1 : n);
     } while (item->n == 0);
@@ -82,7 +63,7 @@ bool alias_item_next(struct str *rest, struct str *item) {
 
 /* Is there a colon that belongs to no address in digits? */
 static bool has_colon(struct str item) {
-    size_t open = alias_token_find(item, '['), colon = alias_token_find(item, ':');
+    size_t open = str_token_find(item, '[', BRACKETS), colon = str_token_find(item, ':', BRACKETS);
     return colon < item.n && colon < open;
 }
 

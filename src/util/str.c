@@ -95,6 +95,26 @@ struct str str_trim(struct str s) {
     return s;
 }
 
+size_t str_token_end(struct str s, size_t i, const char *pairs) {
+    while (pairs[0] != '\0' && pairs[0] != s.p[i])
+        pairs += 2;
+    if (s.p[i] == '\\')
+        return i + 2 < s.n ? i + 2 : s.n;
+    if (pairs[0] == '\0')
+        return i + 1;
+    for (i++; i < s.n && s.p[i] != pairs[1]; i++)
+        if (s.p[i] == '\\')
+            i++;
+    return i + 1 < s.n ? i + 1 : s.n;
+}
+
+size_t str_token_find(struct str s, char c, const char *pairs) {
+    size_t i = 0;
+    while (i < s.n && s.p[i] != c)
+        i = str_token_end(s, i, pairs);
+    return i;
+}
+
 char *str_dup(struct str s) {
     char *p = mem_alloc(s.n + 1);
     if (s.n > 0)

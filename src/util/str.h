@@ -72,6 +72,11 @@ void str_lower(char *p, size_t n);
 bool str_split(struct str *rest, const char *seps, struct str *piece);
 /* Like str_split, but a piece that begins with '{' runs to its closing brace (braces kept). */
 bool str_split_braces(struct str *rest, const char *seps, struct str *piece);
+/* Where the token ends that begins at i: a text in quotes or brackets, an escaped character, or one
+ * byte.  pairs has the first and the last character of each kind that counts: "\"\"()". */
+size_t str_token_end(struct str s, size_t i, const char *pairs);
+/* The first token that is c, or s.n. */
+size_t str_token_find(struct str s, char c, const char *pairs);
 /* Is word one of the words of list, which commas and white space divide?  In any (ASCII) case. */
 bool list_has_word(struct str list, const char *word);
 /* Whole string as a decimal number; false if it is not one or overflows. */
