@@ -46,7 +46,8 @@ def test_an_alias_is_expanded_once(dns):
     p.start()
 
     def settled():
-        queue = p.queue()
+        queue = p.queue()  # a page after the other: what is made of a message that was not listed yet may be in none
+        queue = queue if queue == p.queue() else [{"recipients": [{"address": "it changes"}]}]
         ends = ({"ann@far.example", "bob@far.example"}, {"cy@far.example"}, {"dee@far.example"})
         return queue if all({r["address"] for r in q["recipients"]} in ends for q in queue) else None
     queue = wait_for(settled, 60)

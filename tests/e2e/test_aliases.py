@@ -1,10 +1,11 @@
 """aliases(5): what a name of mydestination stands for goes on as a message of its own, or waits and says why."""
 import re
 import time
+from urllib.parse import quote, unquote
 
 import pytest
 
-from kit import Client, FakeRelay, Posthouse, wait_for
+from kit import Client, FakeRelay, Listener, Posthouse, wait_for
 
 MASTER = "local unix - n n - - local\n"
 ALIASES = """
@@ -300,6 +301,38 @@ def test_crons_mail_waits_until_there_is_an_alias(dns):
     assert {tuple(paths(m)) for m in mails} == {("admin@far.example",)}
     assert any(b"it failed" in m["content"] for m in mails) and s.p.queue() == []
     s.stop()
+
+
+def test_a_table_that_fails_in_the_middle_of_a_list(dns):
+    """Whichever name it fails at: nothing goes on, and when it answers again everything does, once, by the names of then."""
+    rows = {"all": "crew, dee@far.example", "crew": "ann@far.example, deck", "deck": "bob@far.example", "owner-crew": "root"}
+    down, said = set(), set()
+
+    def table(conn):
+        for line in conn.makefile("rb"):
+            key = unquote(line.split()[1].decode())
+            said.add(rows.get(key))
+            conn.sendall(b"400 down\n" if key in down else f"200 {quote(rows[key])}\n".encode() if key in rows else b"500 no\n")
+    with Listener(table) as server:
+        s = Site(dns, f"minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nalias_maps = tcp:127.0.0.1:{server.port}\n")
+        names = ["all", "owner-all", "crew", "owner-crew", "deck", "owner-deck"]
+        for key in names:
+            down = {key}
+            assert s.mail(["all"])[1] == "451 4.3.0 <all@mta.example>: Temporary lookup failure", key
+            r = s.p.run("-f", f"{key}@src.example", "all", face="sendmail", stdin=f"Subject: x\n\nwhile {key} fails\n")
+            assert r.returncode == 0, r.stderr
+            s.p.wait_log(r"dsn=4.3.0, status=deferred \(alias database unavailable\)", count=names.index(key) + 1)
+        assert s.relay.mails == []
+        rows["deck"] = "cy@far.example"
+        wait_for(lambda: rows["deck"] in said)  # the old answer may be remembered for a second
+        down = set()
+        wait_for(lambda: len(s.relay.mails) >= 2 * len(names) and s.p.queue() == [])
+        for key in names:
+            mails = [m for m in s.relay.mails if f"while {key} fails".encode() in m["content"]]
+            assert {(path_of(m["from"]), *paths(m)) for m in mails} == {
+                ("owner-crew@mta.example", "ann@far.example", "cy@far.example"), (f"{key}@src.example", "dee@far.example")}
+            assert len(mails) == 2
+        s.stop()
 
 
 def test_content_that_could_not_be_read_once_is_read_again(dns):
