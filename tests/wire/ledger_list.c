@@ -102,6 +102,8 @@ void list_waits(const struct ledger_mail *m, const struct rcpt_entry *r, const c
     if (r->list->state == MAIL_ACCEPTED)
         ledger_fail(m->l, "the list <%s> of message %u was expanded and waits: %s", r->addr,
                     m->number, said);
+    if (list_may_bounce(m, said)) /* soft_bounce */
+        return;
     if (r->list->n_rcpts > 0 && !rules->faulted(rules->arg) && !rules->fills && !rules->gaps)
         ledger_fail(m->l, "the list <%s> of message %u waits, and nothing is out of order: %s",
                     r->addr, m->number, said);
