@@ -596,6 +596,7 @@ void ledger_restated(struct ledger *l, unsigned token, int code) {
     if (token == 0 || token >= l->n_said)
         return;
     struct said *s = &l->said[token];
+    s->of_all = s->of_all || s->code == 421;
     s->code = code;
     if (s->t != NULL && s->stage == STAGE_RCPT && s->rcpt < s->t->n && s->t->rcpts[s->rcpt] != NULL)
         s->t->rcpts[s->rcpt]->put_off = code / 100 == 4 && s->c->crime == 0;

@@ -109,6 +109,7 @@ struct said {
     unsigned rcpt;
     bool whole;
     int64_t at_ms;
+    bool of_all; /* 421, which a filter has restated: it ended the attempt of all recipients */
 };
 
 struct report_entry {

@@ -113,9 +113,10 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
         return true;
     if (!said_is_about(s, m))
         return false;
-    if (s->stage == STAGE_RCPT)
+    if (s->stage == STAGE_RCPT && !s->of_all)
         return s->rcpt < s->t->n && s->t->rcpts[s->rcpt] == r;
-    return s->stage == STAGE_MAIL || s->stage == STAGE_DATA || s->stage == STAGE_BODY;
+    return s->stage == STAGE_MAIL || s->stage == STAGE_RCPT || s->stage == STAGE_DATA ||
+           s->stage == STAGE_BODY;
 }
 
 /* Reasons of the message's own. */

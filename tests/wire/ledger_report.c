@@ -77,7 +77,8 @@ static void check_quote(struct ledger *l, const struct ledger_mail *m, const str
     if (token == 0 || token >= l->n_said)
         return;
     const struct said *s = &l->said[token];
-    if (s->code == 421 || s->code / 100 == 3 || strstr(text, "temporarily suspended") != NULL)
+    if (s->code == 421 || s->of_all || s->code / 100 == 3 ||
+        strstr(text, "temporarily suspended") != NULL)
         return; /* it is said of all that was on its way, or of the host */
     bool other = s->t != NULL &&
                  (!said_is_about(s, m) || (s->stage == STAGE_RCPT && s->t->rcpts[s->rcpt] != r));
