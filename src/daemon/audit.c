@@ -201,14 +201,15 @@ static void check_self(const struct config *c, struct diags *d) {
 }
 
 /* Certificates of our own services: expired, or about to. */
-static void check_certificate(const struct service *s, const char *file, const char *dir,
+static void check_certificate(const struct config *c, const struct service *s, const char *file,
                               struct diags *d) {
     struct sbuf path = {0};
-    int days = 0, secs = 0;
+    int days = 0, secs = 0, err;
     if (file[0] != '/')
-        sbuf_printf(&path, "%s/", dir);
+        sbuf_printf(&path, "%s/", c->dir);
     sbuf_add_c(&path, file);
-    BIO *b = BIO_new_file(path.p, "r");
+    struct str pem = config_file(c, file, &err);
+    BIO *b = BIO_new_mem_buf(pem.p, (int)pem.n);
     X509 *cert = b == NULL ? NULL : PEM_read_bio_X509(b, NULL, NULL, NULL);
     if (cert != NULL && ASN1_TIME_diff(&days, &secs, NULL, X509_get0_notAfter(cert)) == 1) {
         if (days < 0 || secs < 0)
@@ -247,7 +248,7 @@ static void check_certificates(const struct config *c, struct diags *d) {
         while (look && str_split(&rest, between, &one)) {
             char *file = str_dup(one);
             if (strcmp(file, "none") != 0)
-                check_certificate(s, file, c->dir, d);
+                check_certificate(c, s, file, d);
             free(file);
         }
     }

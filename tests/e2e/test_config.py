@@ -208,7 +208,7 @@ def test_a_reload_with_a_broken_file_changes_nothing(dns, case):
 
 
 def test_a_pipe_in_place_of_a_file_holds_up_nothing(dns, tmp_path):
-    """Nothing waits for somebody to write into it: no reload, no look-up, no stop."""
+    """Nothing waits for somebody to write into it: no reload, no check, no look-up, no stop."""
     tmp_path.chmod(0o755)
     os.mkfifo(tmp_path / "pipe", 0o666)
     os.mkfifo(tmp_path / "pipe.cdb", 0o666)
@@ -218,6 +218,11 @@ def test_a_pipe_in_place_of_a_file_holds_up_nothing(dns, tmp_path):
         p.write_main(f"smtpd_tls_cert_file = {tmp_path}/pipe\n")
         p.reload()
         p.wait_log("cannot load the TLS certificate of .*pipe")
+        r = p.run("check")
+        assert r.returncode == 1 and re.search("warning: .*cannot load the TLS certificate of .*pipe", r.stdout), r.stdout
+        p.write_main(f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {tmp_path}/pipe\n")
+        r = p.run("check")
+        assert r.returncode == 2 and re.search("error: .*cannot load the TLS certificate of .*pipe", r.stdout), r.stdout
         for kind in ("texthash", "pcre", "cidr", "cdb", "hash", "lmdb", "pgsql"):
             p.write_main(f"smtpd_sender_restrictions = check_sender_access {kind}:{tmp_path}/pipe\n")
             p.reload()
