@@ -45,8 +45,7 @@ static bool lacks_tls(const struct session *s) {
 }
 
 static bool offers_tls(const struct session *s) {
-    return certificates_of(&s->r->tls, s->cfg, s->svc) != NULL &&
-           server_tls_level(s->p) != SERVER_TLS_NONE && lacks_tls(s);
+    return s->tls != NULL && server_tls_level(s->p) != SERVER_TLS_NONE && lacks_tls(s);
 }
 
 static bool must_tls(const struct session *s) {

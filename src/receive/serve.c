@@ -36,6 +36,7 @@ struct name_query {
 
 static void smtpd_free(struct session *s) {
     config_unref(s->cfg);
+    SSL_CTX_free(s->tls);
     client_clear(&s->client);
     auth_logout(s);
     free(s->helo);
@@ -125,7 +126,7 @@ static void serve_on(struct session *s) {
 
 /* NULL: there is no memory. */
 static SSL *serve_ssl(struct session *s) {
-    SSL *ssl = SSL_new(certificates_of(&s->r->tls, s->cfg, s->svc));
+    SSL *ssl = SSL_new(s->tls);
     if (ssl != NULL)
         SSL_set_app_data(ssl, s);
     return ssl;
@@ -425,7 +426,7 @@ static bool has_room(struct session *s) {
 
 static bool has_certificate(const struct session *s) {
     struct sbuf from = {0};
-    if (!s->wrapped || certificates_of(&s->r->tls, s->cfg, s->svc) != NULL)
+    if (!s->wrapped || s->tls != NULL)
         return true;
     log_warn("smtpd",
              "Wrapper-mode request dropped from %s for service %s: no TLS certificate is loaded",
@@ -526,6 +527,14 @@ static void name_came(void *ctx, const struct client_names *found) {
     serve_ask_lists(s);
 }
 
+/* The session goes by the certificates and anchors of the configuration that it began with: another
+ * one's anchors may vouch for clients that its restrictions do not mean. */
+static void session_keep_tls(struct session *s) {
+    s->tls = certificates_of(&s->r->tls, s->cfg, s->svc);
+    if (s->tls != NULL)
+        SSL_CTX_up_ref(s->tls);
+}
+
 /* A user who may not submit mail is told so instead of being greeted. */
 static void on_submits(void *arg, enum match_rc rc) {
     struct session *s = arg;
@@ -587,6 +596,7 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     s->cfg = config_ref(r->cfg);
     s->svc = svc;
     s->p = &svc->p;
+    session_keep_tls(s);
     s->answered = serve_next;
     s->wrapped = s->p->smtpd_tls_wrappermode && !local;
     s->conn = conn_new(r->loop, fd, &serve_ops, s);

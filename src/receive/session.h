@@ -101,6 +101,7 @@ struct session {
     uint32_t asked;            /* the question that its beginning waits for; 0: none is open */
     char *helo;                /* NULL: it has not said any */
     bool esmtp;                /* that was EHLO */
+    SSL_CTX *tls; /* a reference: what its configuration has loaded for svc; NULL: no TLS */
     bool tls_on;
     struct clientcert *cert; /* that the client has shown; NULL: none */
     bool wrapped;            /* TLS comes before the greeting */

@@ -338,6 +338,27 @@ def test_what_a_certificate_permits(dns, tmp_path):
         assert rcpt("all", one) == "250 2.1.5"
 
 
+def test_a_session_keeps_the_anchors_that_it_began_with(dns, tmp_path):
+    """A client that waits with STARTTLS until a reload has widened the anchors, and narrowed what they permit, is still judged by both of
+    the time when it came."""
+    one, two = make_cert(tmp_path, "first.example"), make_cert(tmp_path, "second.example")
+    server = Server(dns, more="smtpd_tls_ask_ccert = yes\nmynetworks = 192.0.2.1\n")
+    server.write("mta.example")
+    settings = lambda cert, word: server.main + f"smtpd_tls_CAfile = {cert[0]}\nsmtpd_relay_restrictions = {word}, reject\n"
+    server.p.write_main(settings(one, "permit_tls_all_clientcerts"))
+    lines = ["EHLO x", "MAIL FROM:<a@x.example>", "RCPT TO:<b@far.example>"]
+    with server.p as p, Client(p.port) as shows_one, Client(p.port) as shows_two:
+        p.write_main(settings(two, "permit_tls_clientcerts"))
+        p.reload()
+        for client, cert, want in ((shows_one, one, "250 2.1.5"), (shows_two, two, "554 5.7.1")):
+            ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+            ctx.load_cert_chain(*cert)
+            client.starttls(ctx)
+            assert [client.cmd(line) for line in lines][2][:9] == want
+        assert certified(p.port, one, lines)[2][:9] == certified(p.port, two, lines)[2][:9] == "554 5.7.1"
+
+
 def test_a_certificate_that_is_required(dns, tmp_path):
     """Nobody is served without a trusted one, on a wrapped port too; where TLS is not required the setting counts for nothing, and check
     says so; the header of a client that is known by its certificate is completed."""
