@@ -223,11 +223,15 @@ def test_a_pipe_in_place_of_a_file_holds_up_nothing(dns, tmp_path):
         p.write_main(f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {tmp_path}/pipe\n")
         r = p.run("check")
         assert r.returncode == 2 and re.search("error: .*cannot load the TLS certificate of .*pipe", r.stdout), r.stdout
-        for kind in ("texthash", "pcre", "cidr", "cdb", "hash", "lmdb", "pgsql"):
+        for kind in ("texthash", "pcre", "cidr", "cdb", "hash", "btree", "lmdb", "pgsql"):
             p.write_main(f"smtpd_sender_restrictions = check_sender_access {kind}:{tmp_path}/pipe\n")
             p.reload()
             with p.client() as c:
                 assert c.mail(sender="who@client.example")[:3] == "451", kind
+        for kind in ("hash", "btree", "lmdb", "cdb", "texthash"):
+            p.write_main(f"tls_server_sni_maps = {kind}:{tmp_path}/pipe\nsmtp_tls_policy_maps = {kind}:{tmp_path}/pipe\n")
+            p.proc.send_signal(signal.SIGHUP)
+            p.wait_log(f"tls_server_sni_maps: {kind}:.*/pipe")
         p.proc.terminate()
         assert p.proc.wait(60) == 0
 
