@@ -23,6 +23,7 @@
 #include "route/nexthop.h"
 #include "util/mem.h"
 #include "util/net.h"
+#include "util/tls.h"
 
 #define CERT_DAYS 14
 
@@ -210,7 +211,7 @@ static void check_certificate(const struct config *c, const struct service *s, c
     sbuf_add_c(&path, file);
     struct str pem = config_file(c, file, &err);
     BIO *b = BIO_new_mem_buf(pem.p, (int)pem.n);
-    X509 *cert = b == NULL ? NULL : PEM_read_bio_X509(b, NULL, NULL, NULL);
+    X509 *cert = b == NULL ? NULL : PEM_read_bio_X509(b, NULL, tls_no_password, NULL);
     if (cert != NULL && ASN1_TIME_diff(&days, &secs, NULL, X509_get0_notAfter(cert)) == 1) {
         if (days < 0 || secs < 0)
             diag_add(d, DIAG_ERROR, path.p, 0, "%s: the certificate has expired", s->name);

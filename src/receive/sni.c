@@ -326,7 +326,7 @@ static void sni_check_list_dates(struct sni_audit *a, const struct params *p) {
     size_t pos = 0;
     while ((row = htab_next(&rows->by_key, &pos)) != NULL) {
         BIO *bio = BIO_new_mem_buf(row->pem.n == 0 ? "" : row->pem.p, (int)row->pem.n);
-        X509 *cert = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+        X509 *cert = PEM_read_bio_X509(bio, NULL, tls_no_password, NULL);
         if (cert != NULL)
             sni_check_date(a, row, cert);
         X509_free(cert);

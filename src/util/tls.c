@@ -100,12 +100,17 @@ static char *tls_reason(const char *what) {
     return sbuf_take(&b);
 }
 
+int tls_no_password(char *buf, int size, int writing, void *arg) {
+    (void)buf, (void)size, (void)writing, (void)arg;
+    return -1;
+}
+
 static bool use_chain(SSL_CTX *ctx, struct str pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
-    X509 *x = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    X509 *x = PEM_read_bio_X509(bio, NULL, tls_no_password, NULL);
     bool ok = x != NULL && SSL_CTX_use_certificate(ctx, x) == 1;
     X509_free(x);
-    while (ok && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL)
+    while (ok && (x = PEM_read_bio_X509(bio, NULL, tls_no_password, NULL)) != NULL)
         ok = SSL_CTX_add0_chain_cert(ctx, x) == 1;
     BIO_free(bio);
     if (ok)
@@ -120,9 +125,14 @@ static bool has_key_only(struct str pem) {
            memmem(pem.p, pem.n, cert, sizeof cert - 1) == NULL;
 }
 
+static bool is_encrypted(struct str pem) {
+    static const char word[] = "ENCRYPTED";
+    return memmem(pem.p, pem.n, word, sizeof word - 1) != NULL;
+}
+
 static bool use_key(SSL_CTX *ctx, struct str pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, tls_no_password, NULL);
     bool ok =
         key != NULL && SSL_CTX_use_PrivateKey(ctx, key) == 1 && SSL_CTX_check_private_key(ctx) == 1;
     EVP_PKEY_free(key);
@@ -133,7 +143,7 @@ static bool use_key(SSL_CTX *ctx, struct str pem) {
 static void use_anchors(SSL_CTX *ctx, struct str pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
-    for (X509 *x; (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL; X509_free(x))
+    for (X509 *x; (x = PEM_read_bio_X509(bio, NULL, tls_no_password, NULL)) != NULL; X509_free(x))
         X509_STORE_add_cert(store, x);
     BIO_free(bio);
     ERR_clear_error();
@@ -141,7 +151,7 @@ static void use_anchors(SSL_CTX *ctx, struct str pem) {
 
 static void name_authorities(SSL_CTX *ctx, struct str pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
-    for (X509 *x; (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL; X509_free(x))
+    for (X509 *x; (x = PEM_read_bio_X509(bio, NULL, tls_no_password, NULL)) != NULL; X509_free(x))
         SSL_CTX_add_client_CA(ctx, x);
     BIO_free(bio);
     ERR_clear_error();
@@ -266,13 +276,17 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
     if (what == NULL && c->chains.n > 0 &&
         !use_chains(&(struct chain_owner){ctx, NULL}, c->chains) &&
         !(use_chain(ctx, c->chains) && use_key(ctx, c->chains)))
-        what = "cannot use the keys and their certificates";
+        what = is_encrypted(c->chains)
+                   ? "cannot use the keys and their certificates: a password is needed to read them"
+                   : "cannot use the keys and their certificates";
     if (what == NULL && c->cert.n > 0 && !use_chain(ctx, c->cert))
         what = has_key_only(c->cert)
                    ? "cannot use the certificate: the file has a private key alone"
                    : "cannot use the certificate";
     if (what == NULL && c->cert.n > 0 && !use_key(ctx, c->key.n > 0 ? c->key : c->cert))
-        what = "cannot use the private key";
+        what = is_encrypted(c->key.n > 0 ? c->key : c->cert)
+                   ? "cannot use the private key: a password is needed to read it"
+                   : "cannot use the private key";
     if (c->ca.n > 0)
         use_anchors(ctx, c->ca);
     if (c->asks)

@@ -43,6 +43,9 @@ bool tls_peer_has_digest(SSL *ssl, const char *digest, const char *list, const c
  * no such digest, or no certificate. */
 bool tls_peer_digests(SSL *ssl, const char *digest, struct sbuf *of_cert, struct sbuf *of_key);
 
+/* For OpenSSL's readers of PEM, which would ask at the terminal, and wait there, for the password
+ * of what is encrypted: there is none. */
+int tls_no_password(char *buf, int size, int writing, void *arg);
 /* NULL with *why (owned by the caller) on failure. */
 SSL_CTX *tls_context(const struct tls_conf *c, char **why);
 /* A server's connection, before it has chosen what to show: it shows the keys of pem, each with its

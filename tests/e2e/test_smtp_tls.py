@@ -1,7 +1,10 @@
 """The SMTP server's certificate: what is half written never takes the good one away, and no wrapped port speaks in clear."""
+import contextlib
 import hashlib
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import socket
@@ -9,7 +12,7 @@ import ssl
 import subprocess
 
 import pytest
-from kit import POSTHOUSED, SLOW, Client, FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
+from kit import POSTHOUSE, POSTHOUSED, SLOW, Client, FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
 
 
 def wrapped(port):
@@ -96,6 +99,38 @@ def test_a_start_with_a_broken_certificate_fails(dns, tmp_path, kind):
     r = subprocess.run([str(POSTHOUSED), "-c", str(tmp_path)], capture_output=True, text=True, timeout=60 * SLOW)
     assert r.returncode == 1 and re.search("fatal: .*cannot load the TLS certificate of .*: ", r.stderr), r.stderr
     assert in_clear(server.port) is None and in_clear(server.p.port) is None
+
+
+def at_a_terminal(args, env):
+    """What a program says at a terminal of its own, where nobody types, and its status."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(args[0], args, env)
+    said = b""
+    with contextlib.suppress(OSError):  # the terminal has no other end any more
+        while select.select([fd], [], [], 60 * SLOW)[0]:
+            part = os.read(fd, 4096)
+            said += part
+            if not part:
+                break
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    os.close(fd)
+    return said.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("form", ["traditional", "PKCS #8", "chain"])
+def test_nobody_is_asked_for_the_password_of_a_key(dns, tmp_path, form):
+    """Neither by check nor by a start: both say what is the matter, as they would where there is no terminal."""
+    server = Server(dns, chain=form == "chain", directory=tmp_path)
+    server.write("mta.example")
+    kind = ["pkcs8", "-topk8", "-v2", "aes128"] if form == "PKCS #8" else ["rsa", "-traditional", "-aes128"]
+    key = subprocess.run(["openssl", *kind, "-passout", "pass:something", "-in", tmp_path / "mta.example.key"], check=True, capture_output=True).stdout
+    server.put(server.cert, key)
+    for args, want in (([str(POSTHOUSE), "check"], 2), ([str(POSTHOUSED), "-c", str(tmp_path)], 1)):
+        said, status = at_a_terminal(args, dict(server.p.env(), MAIL_CONFIG=str(tmp_path)))
+        assert status == want and re.search("cannot use the .*key.*: a password is needed to read", said), said
+        assert "pass phrase" not in said
 
 
 def test_a_certificate_that_nobody_is_shown_may_be_broken(dns):
