@@ -445,7 +445,7 @@ void alias_cancel(struct alias_query *q) {
 /* -- clients whose name servers do not answer -- */
 
 static client_named_fn named;
-static void *named_ctx[8];
+static void *named_ctx[16];
 static size_t n_named;
 
 static void find_name_later(void *arg, const struct netaddr *addr, client_named_fn done,
@@ -511,6 +511,95 @@ static void test_clients_without_names(void **state) {
     config_unref(cfg);
 }
 
+/* -- listeners -- */
+
+/* A listener of the service; *path is where a client reaches it. */
+static void listen_at(struct receive *r, const char *svc_name, bool local, struct sockaddr_un *at) {
+    static unsigned n;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    *at = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(at->sun_path, sizeof at->sun_path, "%s/listener%u", dir, n++);
+    assert_int_equal(bind(fd, (struct sockaddr *)at, sizeof *at), 0);
+    assert_int_equal(listen(fd, 10), 0);
+    receive_listen(r, fd, svc_name, local);
+}
+
+static int connect_listener(const struct sockaddr_un *at) {
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)at, sizeof *at), 0);
+    turn();
+    return fd;
+}
+
+/* What a client that comes there is told before its name is known. */
+static void assert_told(const struct sockaddr_un *at, const char *want) {
+    int fd = connect_listener(at);
+    assert_hears(fd, want);
+    close(fd);
+    turn();
+}
+
+static struct config *configure_service(const char *main, const char *master) {
+    struct config *cfg = configure_services(main, master);
+    assert_int_equal(cfg->diags.errors, 0);
+    return cfg;
+}
+
+#define UNAVAILABLE "421 4.3.2 Service not available, try again later\r\n"
+#define FULL        "421 4.3.2 Too many connections, try again later\r\n"
+
+/* A service that a reload has taken away, one that is full and a process without descriptors say
+ * so, but never in clear on a port where TLS comes first. */
+static void test_listeners_refuse(void **state) {
+    struct receive_ops ops = {.peername = find_name_later};
+    struct config *cfg = configure_service(
+        "smtpd_tls_cert_file = none\n",
+        "25 inet n - n - 1 smtpd\n26 inet n - n - 0 smtpd\n27 inet n - n - - smtpd\n"
+        "465 inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n");
+    struct config *fewer = configure_service("", "26 inet n - n - 0 smtpd\n");
+    struct config *none = configure_service("", "relay unix - - n - - smtp\n");
+    struct receive *r = receive_new(loop, NULL, NULL, cfg, &ops);
+    struct sockaddr_un one, any, usual, wrapped, local;
+    (void)state;
+    listen_at(r, "25", false, &one);
+    listen_at(r, "26", false, &any);
+    listen_at(r, "27", false, &usual);
+    listen_at(r, "465", false, &wrapped);
+    listen_at(r, "25", true, &local);
+    size_t before = n_named;
+    assert_told(&any, "");
+    assert_told(&usual, "");
+    assert_told(&one, "");
+    assert_int_equal(n_named, before + 3); /* they are served, each when its name is known */
+    int fd = connect_listener(&one);
+    struct service_load *load = DL_OWNER(r->sessions.prev, struct session, link)->load;
+    assert_string_equal(load->svc_name, "25");
+    atomic_fetch_add(&load->n_sessions, 100);
+    assert_told(&one, UNAVAILABLE);
+    assert_told(&any, "");
+    atomic_fetch_sub(&load->n_sessions, 100);
+    close(fd);
+    receive_reload(r, fewer);
+    assert_told(&one, UNAVAILABLE);
+    assert_told(&wrapped, UNAVAILABLE);
+    receive_reload(r, none);
+    assert_told(&local, UNAVAILABLE);
+    receive_reload(r, cfg);
+    r->fd_max = 0;
+    assert_told(&one, FULL);
+    assert_told(&local, FULL);
+    assert_told(&wrapped, "");
+    receive_stop(r);
+    turn();
+    for (; before < n_named; before++)
+        named(named_ctx[before], &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_NONE, NULL});
+    turn();
+    assert_int_equal(receive_sessions(r), 0);
+    config_unref(cfg);
+    config_unref(fewer);
+    config_unref(none);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_intake),
@@ -523,6 +612,7 @@ int main(void) {
         cmocka_unit_test(test_anvil_forgets),
         cmocka_unit_test(test_anvil_networks),
         cmocka_unit_test(test_clients_without_names),
+        cmocka_unit_test(test_listeners_refuse),
     };
     return cmocka_run_group_tests(tests, loop_make, dir_remove);
 }

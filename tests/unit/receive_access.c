@@ -29,6 +29,8 @@ static void lookup_answers(void) {
         match(asking.arg, network_says);
 }
 
+static char run_keys[sizeof asked_keys]; /* asked_keys at the end of the last run that ended */
+
 /* What a list says of a client: "" if it allows it, else the reply. */
 static void ask(const char *main, struct access_facts f, enum access_stage stage,
                 const char *want) {
@@ -49,6 +51,7 @@ static void ask(const char *main, struct access_facts f, enum access_stage stage
     assert_int_equal(a.times, 1);
     assert_string_equal(a.text, want);
     assert_int_equal(a.v, *want == '\0' ? VERDICT_ALLOW : VERDICT_REJECT);
+    memcpy(run_keys, asked_keys, sizeof run_keys);
     access_cancel(access_begin(&f, stage, on_verdict, &a));
     turn();
     assert_int_equal(a.times, 1);
@@ -349,12 +352,230 @@ static void test_access_data(void **state) {
         f, ACCESS_DATA, "");
 }
 
+/* What a list refuses is said in the words of that list. */
+static void test_access_subjects(void **state) {
+    struct client there = {.addr = "198.51.100.7"}, root = {.addr = "127.0.0.1", .local = true};
+    struct access_facts f = facts(CLASS_RELAY);
+    (void)state;
+    f.client = &there;
+    ask("smtpd_client_restrictions = reject\n" CLOSED, f, ACCESS_RCPT,
+        "554 5.7.1 <unknown[198.51.100.7]>: Client host rejected: Access denied");
+    ask("smtpd_helo_restrictions = defer\n" CLOSED, f, ACCESS_RCPT,
+        "450 4.3.2 <client.example>: Helo command rejected: Try again later");
+    ask(SENDER "reject\n" CLOSED, f, ACCESS_RCPT,
+        "554 5.7.1 <a@x.example>: Sender address rejected: Access denied");
+    ask(RELAY "permit_inet_interfaces, reject", f, ACCESS_RCPT,
+        "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied");
+    f.helo = NULL;
+    ask("smtpd_helo_restrictions = reject\n" CLOSED, f, ACCESS_RCPT,
+        "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied");
+    ask("reject_code = 250\n" RECIPIENT "reject", f, ACCESS_RCPT, "450 4.7.1 Service unavailable");
+    ask("reject_code = 600\n" RECIPIENT "reject", f, ACCESS_RCPT, "450 4.7.1 Service unavailable");
+    ask("smtpd_data_restrictions = warn_if_reject reject", f, ACCESS_DATA, "");
+    f.client = &root;
+    ask("smtpd_client_restrictions = reject_unknown_client_hostname, "
+        "reject_unknown_reverse_client_hostname\n" CLOSED,
+        f, ACCESS_RCPT, "");
+    f.client = &there;
+    f.sender = STR_LIT("");
+    f.rcpt = STR_NONE;
+    ask("smtpd_data_restrictions = warn_if_reject reject", f, ACCESS_DATA, "");
+}
+
+/* Name servers that fail are no reason to refuse for good. */
+static void test_access_names_of_clients(void **state) {
+    static const char names[] = "smtpd_client_restrictions = reject_unknown_client_hostname\n"
+                                "unknown_client_reject_code = 550\n" CLOSED;
+    static const char reverse[] =
+        "smtpd_client_restrictions = reject_unknown_reverse_client_hostname\n"
+        "unknown_client_reject_code = 550\n" CLOSED;
+    struct client there = {
+        .addr = "198.51.100.7", .reverse = CLIENT_NAME_FOUND, .verified = CLIENT_NAME_FAILED};
+    struct access_facts f = facts(CLASS_RELAY);
+    (void)state;
+    f.client = &there;
+    ask(reverse, f, ACCESS_RCPT, "");
+    ask(names, f, ACCESS_RCPT,
+        "450 4.7.25 Client host rejected: cannot find your hostname, [198.51.100.7]");
+    there.reverse = there.verified = CLIENT_NAME_NONE;
+    ask(names, f, ACCESS_RCPT,
+        "550 5.7.25 Client host rejected: cannot find your hostname, [198.51.100.7]");
+    ask(reverse, f, ACCESS_RCPT,
+        "550 5.7.1 Client host rejected: cannot find your reverse hostname, [198.51.100.7]");
+    there.verified = CLIENT_NAME_FOUND;
+    ask(names, f, ACCESS_RCPT, "");
+}
+
+static void test_access_helo_names(void **state) {
+    static const char invalid[] = "smtpd_helo_restrictions = reject_invalid_helo_hostname\n" CLOSED;
+    static const char table[] = "smtpd_helo_restrictions = check_helo_access hash:t\n" CLOSED;
+    static const char *const good[] = {"", "client.example.", "192.0.2.1", "2001:db8::1",
+                                       "[IPv6:2001:db8::1]"};
+    struct access_facts f = facts(CLASS_RELAY);
+    char name[300], want[400];
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        f.helo = good[i];
+        ask(invalid, f, ACCESS_RCPT, "");
+    }
+    f.helo = "[client]";
+    ask(invalid, f, ACCESS_RCPT, "501 5.5.2 <[client]>: Helo command rejected: invalid ip address");
+    f.helo = ".";
+    ask(invalid, f, ACCESS_RCPT, "501 5.5.2 <.>: Helo command rejected: Invalid name");
+    f.helo = name; /* longer than a domain: what is above its first labels is asked for */
+    snprintf(name, sizeof name, "%0*d.b.example", 250, 0);
+    snprintf(want, sizeof want, "%s ~b.example ~example ", name);
+    keys_are(table, f, want);
+    snprintf(name, sizeof name, "%0*d", 270, 0);
+    snprintf(want, sizeof want, "%s ", name);
+    keys_are(table, f, want);
+    f.helo = f.sasl_user = "";
+    says("REJECT");
+    ask(table, f, ACCESS_RCPT, ""); /* there is nothing to ask for */
+    ask(SENDER "check_sasl_access hash:t, reject_sender_login_mismatch\n" CLOSED, f, ACCESS_RCPT,
+        "");
+    f.n_rcpts = 2;
+    ask(RECIPIENT "reject_multi_recipient_bounce", f, ACCESS_RCPT, "");
+}
+
+#define PRINTS "relay_clientcerts = hash:c\n" RELAY "permit_tls_clientcerts, reject\n"
+#define ALL    RELAY "permit_tls_all_clientcerts, reject\n"
+#define CCERT  RELAY "check_ccert_access hash:c, reject\n"
+
+/* A fingerprint is asked for in a table, the issuer is trusted or not; neither counts without a
+ * certificate, and a digest that there is not refuses. */
+static void test_access_certificates(void **state) {
+    static const char no[] = "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied";
+    struct clientcert cert = {.print = mem_strdup("AB:CD"),
+                              .key_print = mem_strdup("EF:01"),
+                              .name = mem_strdup("c.example")};
+    struct clientcert no_digest = {.name = cert.name};
+    struct access_facts f = facts(CLASS_DEFAULT);
+    (void)state;
+    says("x");
+    ask(PRINTS, f, ACCESS_RCPT, no);
+    ask(ALL, f, ACCESS_RCPT, no);
+    ask(CCERT, f, ACCESS_RCPT, no);
+    f.cert = &cert;
+    ask(PRINTS, f, ACCESS_RCPT, "");
+    assert_string_equal(asked_keys, "AB:CD EF:01 ");
+    ask(RELAY "permit_tls_clientcerts, reject", f, ACCESS_RCPT, no); /* no table */
+    ask(ALL, f, ACCESS_RCPT, no);
+    table_says.rc = MAP_NOT_FOUND;
+    ask(PRINTS, f, ACCESS_RCPT, no);
+    ask(CCERT, f, ACCESS_RCPT, no);
+    table_says.rc = MAP_ERROR;
+    ask(PRINTS, f, ACCESS_RCPT, "451 4.3.0 <b@y.example>: Temporary lookup failure");
+    ask(CCERT, f, ACCESS_RCPT, "451 4.3.0 Temporary lookup failure");
+    says("REJECT go away");
+    ask(CCERT, f, ACCESS_RCPT, "554 5.7.1 <c.example>: Client certificate rejected: go away");
+    says("OK");
+    ask(CCERT, f, ACCESS_RCPT, "");
+    says("DUNNO"); /* then its key may say more */
+    ask(CCERT, f, ACCESS_RCPT, no);
+    assert_string_equal(run_keys, "EF:01 ");
+    table_says.key = 1; /* it was the key that said so */
+    ask(CCERT, f, ACCESS_RCPT, no);
+    assert_string_equal(run_keys, "AB:CD EF:01 ");
+    cert.trusted = true;
+    ask(ALL, f, ACCESS_RCPT, "");
+    f.cert = &no_digest;
+    ask(PRINTS, f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
+    ask(ALL, f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
+    ask(CCERT, f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
+    free(cert.print);
+    free(cert.key_print);
+    free(cert.name);
+}
+
+/* -- what check says of lists -- */
+
+#define OPEN                                                                                       \
+    "open relay: in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify "  \
+    "at least one working instance of: reject_unauth_destination, defer_unauth_destination, "      \
+    "reject or defer\n"
+#define NO_OWNERS " compares senders with logins, but smtpd_sender_login_maps is empty\n"
+#define NO_TABLE  " needs a table: mail that comes to it is refused, 451 4.3.5\n"
+
+static void test_lists_are_checked(void **state) {
+    static const struct {
+        const char *main, *options, *want;
+    } rows[] = {
+        {"", "", ""},
+        {RELAY "\n", "", "E 25: " OPEN},
+        {RELAY "permit_mynetworks\n", "-o smtpd_recipient_restrictions=reject", ""},
+        {RELAY "permit_mynetworks\n", "-o smtpd_client_restrictions=defer", ""},
+        {RELAY "permit\n", "-o smtpd_relay_restrictions=defer_unauth_destination", ""},
+        {SENDER "check_sender_access\n", "",
+         "W 25: smtpd_sender_restrictions: check_sender_access" NO_TABLE},
+        {SENDER "check_sender_access permit\n", "",
+         "W 25: smtpd_sender_restrictions: check_sender_access" NO_TABLE},
+        {SENDER "check_sender_access hash:t, hash:u, warn_if_reject, check_policy_service unix:x\n",
+         "", ""},
+        {SENDER "nosuch hash:t\n", "",
+         "E 25: smtpd_sender_restrictions: unknown restriction \"nosuch\"\n"},
+        {SENDER "reject_sender_login_mismatch\n", "", "W 25: smtpd_sender_restrictions" NO_OWNERS},
+        {SENDER "permit_mynetworks reject_known_sender_login_mismatch\n", "",
+         "W 25: smtpd_sender_restrictions" NO_OWNERS},
+        {RECIPIENT "reject_authenticated_sender_login_mismatch\n", "",
+         "W 25: smtpd_recipient_restrictions" NO_OWNERS},
+        {RECIPIENT "nosuch2, reject_unauthenticated_sender_login_mismatch\n", "",
+         "E 25: smtpd_recipient_restrictions: unknown restriction \"nosuch2\"\n"
+         "W 25: smtpd_recipient_restrictions" NO_OWNERS},
+        {SENDER "reject_sender_login_mismatch\n", "-o smtpd_sender_login_maps=hash:l", ""},
+        {"local_header_rewrite_clients = permit_mynetworks, hash:t, nosuch\n", "",
+         "E 25: local_header_rewrite_clients: there is no \"nosuch\"\n"},
+        {"smtpd_forbid_bare_newline = perhaps\n", "",
+         "E 25: smtpd_forbid_bare_newline: \"perhaps\" is none of no, yes, normalize, note, "
+         "reject\n"},
+        {"", "-o smtpd_forbid_bare_newline_reject_code=499",
+         "E 25: smtpd_forbid_bare_newline_reject_code: 499 is not between 500 and 599\n"},
+        {"", "-o smtpd_forbid_bare_newline_reject_code=600",
+         "E 25: smtpd_forbid_bare_newline_reject_code: 600 is not between 500 and 599\n"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct diags d = {0};
+        char master[300];
+        snprintf(master, sizeof master, "25 inet " LINE "%s\nrelay unix - - n - - smtp\n",
+                 rows[i].options);
+        struct config *cfg = configure_services(rows[i].main, master);
+        receive_check(cfg, &d);
+        diags_are(&d, rows[i].want);
+        config_unref(cfg);
+    }
+}
+
+/* Services that no master.cf has have no line to name. */
+static void test_built_in_services_are_checked(void **state) {
+    struct diags d = {0};
+    struct config *cfg = configure(RELAY "nosuch\nlocal_header_rewrite_clients = nosuch\n" SENDER
+                                         "check_helo_access, reject_sender_login_mismatch\n");
+    (void)state;
+    receive_check(cfg, &d);
+    assert_true(d.errors >= 3 && d.warnings >= 1);
+    for (size_t i = 0; i < d.n; i++)
+        assert_true(d.v[i].file == NULL && d.v[i].line == 0);
+    diag_free(&d);
+    config_unref(cfg);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_access_who),    cmocka_unit_test(test_access_where),
-        cmocka_unit_test(test_access_words),  cmocka_unit_test(test_access_data),
-        cmocka_unit_test(test_access_tables), cmocka_unit_test(test_access_keys),
-        cmocka_unit_test(test_access_logins), cmocka_unit_test(test_access_networks),
+        cmocka_unit_test(test_access_who),
+        cmocka_unit_test(test_access_where),
+        cmocka_unit_test(test_access_words),
+        cmocka_unit_test(test_access_data),
+        cmocka_unit_test(test_access_tables),
+        cmocka_unit_test(test_access_keys),
+        cmocka_unit_test(test_access_logins),
+        cmocka_unit_test(test_access_networks),
+        cmocka_unit_test(test_access_subjects),
+        cmocka_unit_test(test_access_names_of_clients),
+        cmocka_unit_test(test_access_helo_names),
+        cmocka_unit_test(test_access_certificates),
+        cmocka_unit_test(test_lists_are_checked),
+        cmocka_unit_test(test_built_in_services_are_checked),
     };
     return cmocka_run_group_tests(tests, loop_make, dir_remove);
 }

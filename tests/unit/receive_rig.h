@@ -56,6 +56,39 @@ static struct config *configure(const char *main) {
     return cfg;
 }
 
+/* -- what check says -- */
+
+/* Of a service in master.cf, behind its address and type. */
+#define LINE "n - n - - smtpd "
+
+static void file_put(const char *name, struct str text) {
+    char path[100];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    fwrite(text.p, 1, text.n, f);
+    fclose(f);
+}
+
+/* With the services of master.cf. */
+static struct config *configure_services(const char *main, const char *master) {
+    char path[100];
+    file_put("master.cf", str_of(master));
+    struct config *cfg = configure(main);
+    snprintf(path, sizeof path, "%s/master.cf", dir);
+    remove(path);
+    return cfg;
+}
+
+/* The texts of d, a line each behind the first letter of its level; in the order they were said. */
+static void diags_are(struct diags *d, const char *want) {
+    struct sbuf got = {0};
+    for (size_t i = 0; i < d->n; i++)
+        sbuf_printf(&got, "%c %s\n", "NWE"[d->v[i].level], d -> v[i].text);
+    assert_str(sbuf_str(&got), want);
+    sbuf_free(&got);
+    diag_free(d);
+}
+
 /* -- a lookup process in memory: it says what the test says -- */
 
 static struct maps_answer table_says; /* to every table */
