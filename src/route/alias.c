@@ -176,10 +176,9 @@ static enum alias_went alias_bad_item(struct alias_query *q, struct str item, co
 static void complete_address(const struct params *p, const struct addrlist_item *item,
                              struct sbuf *out) {
     struct sbuf whole = {0};
-    sbuf_add_str(&whole, item->addr);
-    if (item->addr.n == 0) /* "<>" */
-        sbuf_add_c(&whole, p->empty_address_recipient);
-    if (!item->has_domain)
+    bool none = item->addr.n == 0; /* "<>" */
+    sbuf_add_str(&whole, none ? str_of(p->empty_address_recipient) : item->addr);
+    if (none ? strchr(p->empty_address_recipient, '@') == NULL : !item->has_domain)
         sbuf_printf(&whole, "@%s", p->myorigin);
     struct str domain = addr_domain(sbuf_str(&whole));
     if (p->append_dot_mydomain && domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0)

@@ -568,7 +568,9 @@ static struct route_query *route_query_new(const struct config *cfg, struct look
     q->sender = str_dup(sender);
     if (recipient.n == 0) {
         struct sbuf r = {0};
-        sbuf_printf(&r, "%s@%s", cfg->p.empty_address_recipient, cfg->p.myhostname);
+        sbuf_add_c(&r, cfg->p.empty_address_recipient);
+        if (str_chr(sbuf_str(&r), '@') < 0)
+            sbuf_printf(&r, "@%s", cfg->p.myhostname);
         q->rcpt = sbuf_take(&r);
     } else {
         q->rcpt = str_dup(recipient);

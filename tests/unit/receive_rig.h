@@ -65,7 +65,8 @@ static void file_put(const char *name, struct str text) {
     char path[100];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *f = fopen(path, "w");
-    fwrite(text.p, 1, text.n, f);
+    if (text.n > 0)
+        fwrite(text.p, 1, text.n, f);
     fclose(f);
 }
 

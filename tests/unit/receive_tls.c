@@ -58,7 +58,7 @@ static void pem_put(const char *file, const char *name) {
 
 /* The files that every test may name. */
 static int files_make(void **state) {
-    if (loop_make(state) != 0)
+    if (dir_make(state) != 0)
         return 1;
     pem_put("own.pem", "own.example");
     pem_put("b.pem", "b.example");
