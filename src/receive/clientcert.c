@@ -26,16 +26,21 @@ static void comment_add(struct sbuf *out, struct str text) {
         sbuf_add_ch(out, ')');
 }
 
-/* The first entry of that kind, as UTF-8.  False: there is none, or it is no text. */
+/* Bytes of a name; Postfix takes no longer ones either. */
+#define NAME_MAX_N 255
+
+/* The first entry of that kind, as UTF-8.  False: there is none, or it is no text of a line, or too
+ * long. */
 static bool name_entry(const X509_NAME *name, int kind, struct sbuf *out) {
     int at = X509_NAME_get_index_by_NID(name, kind, -1);
     unsigned char *utf8 = NULL;
     if (at < 0)
         return false;
     int n = ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
-    bool ok = n > 0 && memchr(utf8, '\0', (size_t)n) == NULL;
+    struct str text = str_make((const char *)utf8, n > 0 ? (size_t)n : 0);
+    bool ok = text.n > 0 && text.n <= NAME_MAX_N && !str_has_control(text);
     if (ok)
-        comment_add(out, str_make((const char *)utf8, (size_t)n));
+        comment_add(out, text);
     OPENSSL_free(utf8);
     return ok;
 }

@@ -13,6 +13,9 @@
 #include "util/clock.h"
 #include "util/mem.h"
 
+/* Bytes of all certificates that a client shows, and of its own. */
+enum { CLIENT_CERTS_MAX = 32768, CLIENT_CERT_MAX = 8192 };
+
 static const struct {
     const char *name;
     int version;
@@ -163,9 +166,41 @@ static int on_client_chain(int ok, X509_STORE_CTX *chain) {
     return 1;
 }
 
+/* The certificate as it came: what OpenSSL reads of its extensions takes many times as much.  NULL:
+ * it is larger than may be kept. */
+static X509 *client_certificate_bare(X509 *shown) {
+    unsigned char *der = NULL;
+    int n = i2d_X509(shown, &der);
+    const unsigned char *at = der;
+    X509 *bare = n > 0 && n <= CLIENT_CERT_MAX ? d2i_X509(NULL, &at, n) : NULL;
+    OPENSSL_free(der);
+    return bare;
+}
+
+/* Verifies what a client has shown.  Its session keeps its own certificate alone, as long as it
+ * lasts: of a chain, and of what was read of it, a stranger could make a hundred times its size. */
+static int on_client_certificates(X509_STORE_CTX *chain, void *arg) {
+    (void)arg;
+    int ok = X509_verify_cert(chain);
+    STACK_OF(X509) *shown = X509_STORE_CTX_get0_untrusted(chain);
+    X509 *bare = ok > 0 ? client_certificate_bare(sk_X509_value(shown, 0)) : NULL;
+    if (bare == NULL) {
+        X509_STORE_CTX_set_error(chain, X509_V_ERR_CERT_REJECTED);
+        return 0;
+    }
+    X509_STORE_CTX_set0_verified_chain(chain, NULL);
+    X509_STORE_CTX_set_cert(chain, bare);
+    while (sk_X509_num(shown) > 0)
+        X509_free(sk_X509_pop(shown));
+    sk_X509_push(shown, bare);
+    return 1;
+}
+
 static void ask_clients(SSL_CTX *ctx, const struct tls_conf *c) {
     if (c->asked.n > 0)
         name_authorities(ctx, c->asked);
+    SSL_CTX_set_max_cert_list(ctx, CLIENT_CERTS_MAX);
+    SSL_CTX_set_cert_verify_callback(ctx, on_client_certificates, NULL);
     SSL_CTX_set_verify_depth(ctx, c->depth + 1); /* as Postfix */
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_CLIENT_ONCE, on_client_chain);
 }
@@ -298,8 +333,11 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
         SSL_CTX_free(ctx);
         return NULL;
     }
-    if (c->server)
+    if (c->server) { /* clients keep their sessions themselves, as tickets: here they would pile up
+                      */
         SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"posthouse", 9);
+        SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    }
     return ctx;
 }
 

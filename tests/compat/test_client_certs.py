@@ -16,7 +16,8 @@ from kit import SLOW, FakeRelay, free_port, make_cert
 import pair
 
 RELAY = "127.0.0.78"
-NAMES = {"paren": "a (b) c)d(e", "slash": 'back\\\\slash "quoted"', "utf8": "Zoë Größe"}
+NAMES = {"paren": "a (b) c)d(e", "slash": 'back\\\\slash "quoted"', "utf8": "Zoë Größe", "lines": "first\nsecond", "tab": "x\ty",
+         "252 bytes": "\U0001d11e" * 63, "256 bytes": "\U0001d11e" * 64}
 
 
 def openssl(*args):

@@ -80,6 +80,42 @@ def test_memory_of_what_strangers_say(dns):
         assert SLOW > 1 or (held(p) - before) / len(clients) < 80
 
 
+def test_memory_of_certificates_that_clients_show(dns, server_cert, tmp_path):
+    """A chain of 32 KiB, to a server that asks: less than 80 KiB a session, and nothing stays of those that have ended, of TLS 1.2
+    without tickets neither; a longer one ends the handshake."""
+    pem, key = (path.read_text() for path in server_cert)
+    each = len(ssl.PEM_cert_to_DER_cert(pem)) + 8
+    conf = (STRANGERS + "smtpd_client_connection_count_limit = 0\nsmtpd_tls_security_level = may\nsmtpd_tls_ask_ccert = yes\n"
+            f"smtpd_tls_cert_file = {server_cert[0]}\nsmtpd_tls_key_file = {server_cert[1]}\n")
+
+    def context(n):
+        (tmp_path / "chain").write_text(key + pem * n)
+        c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        c.check_hostname, c.verify_mode, c.maximum_version = False, ssl.CERT_NONE, ssl.TLSVersion.TLSv1_2
+        c.options |= ssl.OP_NO_TICKET
+        c.load_cert_chain(tmp_path / "chain")
+        return c
+
+    with Posthouse(conf, dns=dns) as p:
+        most, longer, clients, used = context(32 * KIB // each), context(32 * KIB // each + 1), [], []
+        for ends in (True, False):
+            for i in range(70):
+                c = p.client()
+                c.starttls(most)
+                assert c.cmd("EHLO x").startswith("250")
+                clients.append(c)
+                if ends:
+                    assert c.cmd("QUIT").startswith("221")
+                    c.f.close(), c.sock.close()
+                if i == 9:
+                    before = held(p)
+            used.append((held(p) - before) / 60)
+        print(f"{used[0]:.1f} KiB of one that has ended, {used[1]:.1f} KiB a session")
+        assert SLOW > 1 or (used[0] < 8 and used[1] < 80)
+        with p.client() as c, pytest.raises(OSError):
+            c.starttls(longer)
+
+
 def test_memory_of_the_greatest_envelope(dns):
     """smtpd_recipient_limit recipients of the greatest length from a client that may send: 4 MiB, which come back."""
     conf = "relayhost = [127.0.0.1]:9\nrelay_threads = 1\nline_length_limit = 2048\n"
