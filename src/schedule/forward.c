@@ -141,9 +141,8 @@ static void delivered_read(struct delivered *d, struct str content) {
         content = str_from(content, end < 0 ? content.n : (size_t)end + 1);
         if (str_trim(line).n == 0)
             return;
-        ptrdiff_t colon = str_chr(line, ':');
-        if (str_ieq_c(header_field_name(line), "Delivered-To") && colon >= 0)
-            delivered_add(d, str_trim(str_from(line, (size_t)colon + 1)));
+        if (str_ieq_c(header_field_name(line), "Delivered-To"))
+            delivered_add(d, str_trim(str_from(line, (size_t)str_chr(line, ':') + 1)));
     }
 }
 

@@ -80,6 +80,11 @@ static int rig_sync(void *arg, int fd) {
     return rig_no_sync ? -EIO : spool_io_disk.datasync(arg, fd);
 }
 
+static bool rig_no_room; /* the disk takes nothing */
+static ssize_t rig_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    return rig_no_room ? -ENOSPC : spool_io_disk.pwritev(arg, fd, iov, n, off);
+}
+
 static void rig_found(void *arg, const struct spool_found *f) {
     struct rig *r = arg;
     struct envelope *env = envelope_decode(f->meta);
@@ -112,7 +117,8 @@ static void rig_open(struct rig *r, const char *main_cf) {
     char *why;
     io = spool_io_disk;
     io.datasync = rig_sync;
-    rig_no_sync = false;
+    io.pwritev = rig_write;
+    rig_no_sync = rig_no_room = false;
     *r = (struct rig){0};
     r->s = sched_new(loop, lookup_new(loop), rig_config(main_cf), &ops);
     assert_int_equal(spool_open(&r->spool, &conf, &io, rig_found, r, &why), 0);
@@ -145,13 +151,14 @@ static void rig_new_done(struct spool_op *op) {
     assert_int_equal(op->rc, 0);
 }
 
-static uint32_t rig_notify; /* of each recipient of the next message */
+static uint32_t rig_notify;     /* of each recipient of the next message */
+static const char *rig_content; /* of the messages to come; NULL: some */
 
 /* A message to those addresses (separated by blanks), stored and queued; the message, if it is
  * queued still when nothing more happens by itself. */
 static struct msg *rig_mail(struct rig *r, const char *sender, const char *rcpts) {
     struct rcpt list[8] = {0};
-    struct envelope tmpl = {.id = rig_id(), .arrival_us = clock_wall_us(), .size = 9};
+    struct envelope tmpl = {.id = rig_id(), .arrival_us = clock_wall_us()};
     struct sbuf content = {0};
     struct str rest = str_of(rcpts), word;
     tmpl.sender = str_of(sender);
@@ -160,7 +167,8 @@ static struct msg *rig_mail(struct rig *r, const char *sender, const char *rcpts
         list[tmpl.n_rcpts++] = (struct rcpt){.addr = word, .notify = rig_notify};
     rig_notify = 0;
     snprintf(tmpl.qid, sizeof tmpl.qid, "%llX", (unsigned long long)tmpl.id);
-    sbuf_add_c(&content, "S: x\r\n\r\ny\r\n");
+    sbuf_add_c(&content, rig_content == NULL ? "S: x\r\n\r\ny\r\n" : rig_content);
+    tmpl.size = content.n;
     struct spool_op op = {.kind = SPOOL_NEW, .id = tmpl.id, .done = rig_new_done};
     struct envelope *env = envelope_make(&tmpl);
     envelope_encode(env, &op.meta);
