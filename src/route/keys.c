@@ -146,8 +146,18 @@ static bool to_parent(struct str *domain) {
     return dot >= 0;
 }
 
-/* The parents of a domain: bare, or with a dot before them. */
+static size_t dots_of(struct str domain) {
+    size_t n = 0;
+    for (size_t i = 0; i < domain.n; i++)
+        n += domain.p[i] == '.';
+    return n;
+}
+
+/* The parents of a domain: bare, or with a dot before them.  What is written with other dots
+ * (U+3002 and its like) has none but those of its other spelling. */
 static void add_parents(struct keys *k, bool bare, struct spellings *all) {
+    if (all->other.n > 0 && dots_of(all->domain) != dots_of(all->other))
+        *all = (struct spellings){all->other, all->plain, STR_NONE};
     while (to_parent(&all->domain)) {
         to_parent(&all->other);
         to_parent(&all->plain);

@@ -42,6 +42,27 @@ smtpd_recipient_restrictions = check_sender_access texthash:{{dir}}/senders chec
             assert said(p, "a@x.example", "b@" + domain).startswith(reply), domain
 
 
+@pytest.mark.parametrize("dot", ["\u3002", "\uff0e", "\uff61"], ids=["ideographic", "wide", "half"])
+def test_domains_that_are_written_with_other_dots(dns, dot):
+    """The rules of a domain's parents, in access tables and in transport_maps, are for it, too: the nearest one."""
+    main = """mynetworks = 192.0.2.0/24
+relay_domains = fjörd.example
+smtpd_recipient_restrictions = check_sender_access texthash:{dir}/senders, permit
+transport_maps = texthash:{dir}/roads
+"""
+    with FakeRelay() as near, FakeRelay() as far:
+        files = {"senders": "shut.example 450 that domain\nexample OK\nfjörd.example 451 below it\n",
+                 "roads": f".fjörd.example smtp:[127.0.0.1]:{near.port}\n* smtp:[127.0.0.1]:{far.port}\n"}
+        with Posthouse(main, dns=dns, files=files) as p:
+            for domain, reply in {"a.shut.example": "450", "a.b.shut.example": "450", "x.fjörd.example": "451"}.items():
+                for written in (domain.replace(".", dot), domain.replace(".", dot, 1), dot.join(domain.rsplit(".", 1))):
+                    assert said(p, "a@" + written, "b@fjörd.example").startswith(reply), written
+            rcpt = "b@of.fjörd.example".replace(".", dot)
+            assert p.send("a@x.test", [rcpt], params=" SMTPUTF8").startswith("250")
+            near.wait_mails(1)
+            assert not far.mails
+
+
 @pytest.mark.parametrize("written", SPELLINGS[:4])
 def test_relay_records(dns, relay, written):
     """By next hop, by name, by user and by domain; a record is its domain's in every spelling and no other domain's."""
