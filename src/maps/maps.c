@@ -211,10 +211,10 @@ static void pattern_add(struct matchlist *l, struct str piece, const char *dir) 
     p.text = pattern_text(l->kind, piece);
     if (l->kind == MATCH_NETWORK && netblock_parse(&p.net, piece, &why))
         p.is_net = true;
+    else if (l->kind == MATCH_NETWORK && why != NULL) /* of IPv6, it looks like a table, too */
+        p.wrong = why;
     else if (map_looks_like(piece))
         p.map = map_open(p.text, dir);
-    else if (l->kind == MATCH_NETWORK)
-        p.wrong = why;
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
     l->v[l->n++] = p;
 }
@@ -380,7 +380,7 @@ bool matchlist_has_tables(const char *spec) {
             piece = str_from(piece, 1);
         struct netblock net;
         const char *why;
-        if (map_looks_like(piece) && !netblock_parse(&net, piece, &why))
+        if (map_looks_like(piece) && !netblock_parse(&net, piece, &why) && why == NULL)
             return true;
     }
     return false;

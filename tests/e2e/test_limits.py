@@ -58,6 +58,20 @@ def test_memory_of_sessions_that_wait(dns, server_cert, tls):
         wait_for(lambda: descriptors(p) <= fds + 2)
 
 
+@pytest.mark.parametrize("wrong", ["fd00:5::7/16", "2001:db8::/130"])
+def test_too_many_connections_where_a_network_is_wrong(dns, wrong):
+    """What looks like a table, and is a network with a mistake, exempts nobody, and stops nothing."""
+    conf = f"smtpd_client_connection_count_limit = 1\nsmtpd_client_event_limit_exceptions = {wrong}, 192.0.2.0/24\n"
+    with Posthouse(conf, dns=dns) as p:
+        relay = p.child("relay")
+        with p.client():
+            for _ in range(3):
+                with Client(p.port, ehlo=None) as c:
+                    assert c.greeting and c.greeting.startswith("421"), c.greeting
+            assert p.child("relay") == relay
+        assert f'"{wrong}"' in p.log()
+
+
 LONG = "x" * 60 + "." + "y" * 60 + ".example"
 
 
