@@ -235,7 +235,7 @@ static void check_networks(const struct config *cfg, const struct service *svc,
 static void check_comments(const struct config *cfg, struct diags *d) {
     for (size_t i = 0; i < cfg->main.n; i++) {
         const struct cfg_entry *e = &cfg->main.v[i];
-        struct str rest = str_of(e->line > 0 ? e->value : ""), word;
+        struct str rest = str_of(e->line > 0 ? e->value : ""), word = STR_NONE;
         while (str_split_braces(&rest, " \t\r\n", &word) && word.p[0] != '#')
             ;
         if (word.n > 0 && word.p[0] == '#' && strstr(e->name, "banner") == NULL)

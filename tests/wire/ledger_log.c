@@ -178,7 +178,7 @@ static void log_deferred(struct ledger *l, const struct line *x) {
         return;
     if (settings_are_old(s->c, x->m))
         ledger_fail(l, "deferred by a connection of old settings: %s", x->text);
-    if (s->t == NULL || s->code == 421 || s->code / 100 == 3)
+    if (s->t == NULL || s->code == 421 || s->of_all || s->code / 100 == 3)
         return;
     if (rests || !said_is_about(s, x->m) ||
         (s->stage == STAGE_RCPT && s->t->rcpts[s->rcpt] != x->r))
