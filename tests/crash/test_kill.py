@@ -223,7 +223,7 @@ def test_children_that_cannot_be_told_hold_up_no_stop(dns):
         assert p.proc.wait(120) == 0
         assert time.monotonic() - began < 30 + 5  # as promised; a few seconds for a machine that has more to do
         for name in ("relay", "lookup"):
-            p.wait_log(f"warning: cannot reach the {name} process: Resource temporarily unavailable; it is killed")
+            p.wait_log(f"warning: cannot reach the {name} process: Connection timed out; it is killed")
 
 
 def test_an_old_lookup_process_that_hangs_goes(dns):
