@@ -117,8 +117,6 @@ struct move {
     uint64_t id;
     uint64_t off, prog_off; /* of the copies */
     uint64_t end;           /* where the last one ends */
-    const struct segment *was_prog_seg;
-    uint32_t was_prog_off;
 };
 
 struct spool {

@@ -6,17 +6,16 @@
  */
 #include "spool/moves.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "spool/index.h"
 #include "util/mem.h"
 
-/* The copy is durable: from now on it is the message's record.  Progress that came later than the
- * copy stays. */
+/* The copy is durable: from now on it is the message's record. */
 static void move_apply(struct spool *s, const struct move *m, const struct entry *e) {
-    bool same = e->prog_seg == m->was_prog_seg && e->prog_off == m->was_prog_off;
     entry_set(s, e->id, m->seg, m->off, e->meta_len, e->body_len);
-    if (e->prog_len > 0 && same)
+    if (e->prog_len > 0)
         entry_set_progress(s, e->id, m->seg, m->prog_off, e->prog_len);
 }
 
@@ -25,11 +24,11 @@ void moves_settle(struct spool *s) {
     for (size_t i = 0; i < s->n_moves; i++) {
         const struct move *m = &s->moves[i];
         struct entry *e = itab_get(&s->index, m->id);
-        if (e != NULL) /* else it was settled meanwhile */
-            e->moving = false;
+        assert(e != NULL); /* the index changes when a batch was synced: that comes first to here */
+        e->moving = false;
         if (m->end > m->seg->synced)
             lost = true;
-        else if (e != NULL)
+        else
             move_apply(s, m, e);
     }
     s->n_moves = 0;

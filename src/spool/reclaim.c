@@ -62,7 +62,7 @@ static int reclaim_read(const struct spool *s, const struct entry *e, struct rec
 static int reclaim_write(struct spool *s, struct entry *e, const struct rec *message,
                          struct str progress) {
     struct rec p = {.type = REC_PROGRESS, .id = e->id, .meta = progress};
-    struct move m = {.id = e->id, .was_prog_seg = e->prog_seg, .was_prog_off = e->prog_off};
+    struct move m = {.id = e->id};
     int rc = log_room(s, rec_span(e->meta_len, e->body_len) + rec_span(e->prog_len, 0), true);
     if (rc == 0)
         rc = log_write(s, message, &m.off);

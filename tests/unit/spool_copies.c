@@ -80,12 +80,15 @@ static void test_envelope_larger_than_a_record_may_have(void **state) {
         turn_op(s, &t, &op);
     }
     turn_new(s, &t, 3, 100, 0, "");
+    size_t last = turn_new(s, &t, 4, 100, 1, ""); /* the same of what it settles */
+    memset(sbuf_room(&t.ops[last].settled, REC_META_MAX), 'p', REC_META_MAX);
+    sbuf_advance(&t.ops[last].settled, REC_META_MAX);
     turns(s, 1);
-    assert_true(t.told[0] == 0 && t.told[1] == -EFBIG && t.told[2] == 0);
+    assert_true(t.told[0] == 0 && t.told[1] == -EFBIG && t.told[2] == 0 && t.told[3] == -EFBIG);
     spool_close(s);
     s = turn_open(&seen);
     assert_int_equal(seen.n, 2);
-    index_of(&seen, 1);
+    assert_string_equal(seen.progress[index_of(&seen, 1)], "");
     index_of(&seen, 3);
     spool_close(s);
 }

@@ -321,6 +321,36 @@ static void test_orphans_of_damage(void **state) {
     spool_close(s);
 }
 
+/* A durable message whose SETTLE the disk has damaged stays, and so does what it settled: twice is
+ * better than not at all.  It is damage, and is told. */
+static void test_damaged_settle_of_a_durable_message(void **state) {
+    static const char *const settled[] = {"", "partly"};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct seen seen;
+        struct turn t = {.n = 0};
+        char path[128], cmd[200];
+        struct spool *s = turn_open(&seen);
+        turn_new(s, &t, 1, 10, 0, "");
+        turns(s, 1);
+        size_t at = turn_new(s, &t, 2, i < 2 ? 10 : 20000, 1, settled[i % 2]);
+        turns(s, 1);
+        turn_new(s, &t, 3, 10, 0, "");
+        turns(s, 1); /* says that all before it is durable */
+        log_file(path, 1);
+        overwrite(path, t.ops[at].settle_at + 20, "????", 4);
+        spool_close(s);
+        s = turn_open(&seen);
+        assert_int_equal(seen.n, 3);
+        assert_string_equal(seen.progress[index_of(&seen, 1)], "");
+        index_of(&seen, 2);
+        assert_int_equal(damage_count(s), 1);
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        assert_int_equal(system(cmd), 0);
+    }
+}
+
 /* A disk that writes one record over another one of the same length: the copy is valid in itself,
  * and is no record in that place, neither while the spool is open nor at the next start. */
 static void test_record_in_another_place(void **state) {
@@ -904,6 +934,7 @@ int main(void) {
         T(test_lost_ends),
         T(test_orphans_of_damage),
         T(test_set_aside_fails),
+        T(test_damaged_settle_of_a_durable_message),
         T(test_record_in_another_place),
         T(test_directory_cannot_be_read),
         T(test_orphans_of_the_last_record),
