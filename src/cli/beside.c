@@ -34,8 +34,60 @@ static const char *const copied[] = {
 static const char *const own_domains[] = {"mydestination", "virtual_alias_domains",
                                           "virtual_mailbox_domains", "relay_domains"};
 
+/* What Postfix's client is told about other hosts, and would do to mail on its way to Posthouse:
+ * another sender (so another account), a host that is asked while Posthouse is down, TLS. */
+static const char *const meant_for_others[] = {
+    "smtp_tls_policy_maps",
+    "smtp_tls_per_site",
+    "smtp_generic_maps",
+    "smtp_fallback_relay",
+    "smtp_header_checks",
+    "smtp_mime_header_checks",
+    "smtp_nested_header_checks",
+    "smtp_body_checks",
+    "smtp_reply_filter",
+    "smtp_discard_ehlo_keywords",
+    "smtp_discard_ehlo_keyword_address_maps",
+    "smtp_bind_address",
+};
+
+/* value is expanded: a $ in it is one. */
 static void beside_line(struct sbuf *out, const char *name, const char *value) {
-    sbuf_printf(out, "%s =%s%s\n", name, value[0] == '\0' ? "" : " ", value);
+    sbuf_printf(out, "%s =%s", name, value[0] == '\0' ? "" : " ");
+    for (const char *at = value; *at != '\0'; at++)
+        sbuf_printf(out, "%s%c", *at == '$' ? "$" : "", *at);
+    sbuf_add_c(out, "\n");
+}
+
+/* What mail leaves front by now. */
+struct exit_road {
+    const struct service *client; /* NULL: no SMTP client that front's master.cf has */
+    char *hop;                    /* what default_transport names besides; "": nothing; owned */
+};
+
+/* Where default_transport names Posthouse already, it is what Postfix has by default. */
+static struct exit_road front_road(const struct config *front, uint16_t port) {
+    struct sbuf ours = {0};
+    struct exit_road road = {0};
+    char *value = config_value(front, "default_transport", NULL);
+    struct str name = str_of(value == NULL ? "smtp" : value), hop = STR_NONE;
+    const char *colon = memchr(name.p, ':', name.n);
+    sbuf_printf(&ours, "[127.0.0.1]:%u", port);
+    if (colon != NULL) {
+        hop = str_from(name, (size_t)(colon - name.p) + 1);
+        name.n = (size_t)(colon - name.p);
+    }
+    if (str_eq(hop, sbuf_str(&ours))) {
+        hop = STR_NONE;
+        name = STR_LIT("smtp");
+    }
+    road.client = config_transport(front, name);
+    if (road.client != NULL && road.client->kind != SERVICE_SMTP)
+        road.client = NULL;
+    road.hop = str_dup(road.client == NULL ? STR_NONE : hop);
+    free(value);
+    sbuf_free(&ours);
+    return road;
 }
 
 static bool is_copied(const char *name) {
@@ -47,22 +99,35 @@ static bool is_copied(const char *name) {
     return false;
 }
 
-static void beside_copy(struct sbuf *out, const struct config *front) {
+static void beside_copy_one(struct sbuf *out, const struct config *front, const char *name,
+                            const struct service *client) {
+    char *value = config_value(front, name, client);
+    if (value != NULL && (strncmp(name, "smtp_", 5) == 0 || value[0] != '\0'))
+        beside_line(out, name, value);
+    free(value);
+}
+
+/* main.cf's settings, as client's own line in master.cf changes them. */
+static void beside_copy(struct sbuf *out, const struct config *front,
+                        const struct service *client) {
     for (size_t i = 0; i < front->main.n; i++) {
         const char *name = front->main.v[i].name;
-        if (!is_copied(name) || !config_name_used(front, name))
-            continue;
-        char *value = config_value(front, name, NULL);
-        if (value != NULL && (strncmp(name, "smtp_", 5) == 0 || value[0] != '\0'))
-            beside_line(out, name, value);
-        free(value);
+        if (is_copied(name) && config_name_used(front, name))
+            beside_copy_one(out, front, name, client);
+    }
+    for (size_t i = 0; client != NULL && i < client->overrides.n; i++) {
+        const char *name = client->overrides.v[i].name;
+        if (is_copied(name) && config_name_used(front, name) &&
+            cfg_file_find(&front->main, str_of(name)) == NULL)
+            beside_copy_one(out, front, name, client);
     }
 }
 
 /* A parameter that front has no line of: what it has by default, under another name. */
-static void beside_default(struct sbuf *out, const struct config *front, const char *name,
-                           const char *value) {
-    if (cfg_file_find(&front->main, str_of(name)) == NULL)
+static void beside_default(struct sbuf *out, const struct config *front,
+                           const struct service *client, const char *name, const char *value) {
+    if (cfg_file_find(&front->main, str_of(name)) == NULL &&
+        (client == NULL || cfg_file_find(&client->overrides, str_of(name)) == NULL))
         beside_line(out, name, value);
 }
 
@@ -94,7 +159,8 @@ static uint16_t front_port(const struct config *front) {
     return 25;
 }
 
-void beside_main(struct sbuf *out, const struct config *front) {
+void beside_main(struct sbuf *out, const struct config *front, uint16_t port) {
+    struct exit_road road = front_road(front, port);
     char *host = config_value(front, "myhostname", NULL);
     char *origin = config_value(front, "myorigin", NULL);
     sbuf_printf(out,
@@ -105,7 +171,7 @@ void beside_main(struct sbuf *out, const struct config *front) {
                 "# world sees the server's.\n",
                 front->dir);
     sbuf_printf(out, "myhostname = relay.%s\n", host);
-    beside_default(out, front, "smtp_helo_name", host);
+    beside_default(out, front, road.client, "smtp_helo_name", host);
     beside_line(out, "myorigin", origin);
     sbuf_printf(out, "front_config_directory = %s\n", front->dir);
     sbuf_add_c(
@@ -121,7 +187,14 @@ void beside_main(struct sbuf *out, const struct config *front) {
     beside_domains(out, front);
     sbuf_printf(out, "relay_transport = relay:[127.0.0.1]:%u\n", front_port(front));
     sbuf_add_c(out, "\n# As Postfix's client is told.\n");
-    beside_copy(out, front);
+    beside_copy(out, front, road.client);
+    if (road.hop[0] != '\0') {
+        struct sbuf value = {0};
+        sbuf_printf(&value, "smtp:%s", road.hop);
+        beside_line(out, "default_transport", value.p);
+        sbuf_free(&value);
+    }
+    free(road.hop);
     free(host);
     free(origin);
 }
@@ -147,9 +220,23 @@ static bool front_wants_tls(const struct config *front) {
     return wants;
 }
 
+/* Is front's client told what is meant for other hosts? */
+static bool front_has_own_ways(const struct config *front, uint16_t port) {
+    struct exit_road road = front_road(front, port);
+    bool has = road.client == NULL || strcmp(road.client->name, "smtp") != 0 ||
+               road.client->overrides.n > 0 || front_wants_tls(front);
+    free(road.hop);
+    for (size_t i = 0; i < sizeof meant_for_others / sizeof meant_for_others[0] && !has; i++) {
+        char *value = config_value(front, meant_for_others[i], NULL);
+        has = value != NULL && value[0] != '\0';
+        free(value);
+    }
+    return has;
+}
+
 bool beside_hop(struct sbuf *out, const struct config *front, uint16_t port) {
-    bool own = front_wants_tls(front);
-    sbuf_printf(out, "%s:[127.0.0.1]:%u", own ? "posthouse" : "smtp", port);
+    bool own = front_has_own_ways(front, port);
+    sbuf_printf(out, "%s:[127.0.0.1]:%u", own ? BESIDE_NAME : "smtp", port);
     return own;
 }
 

@@ -12,15 +12,25 @@
 #define BESIDE_MARK "# Made by posthouse setup beside-postfix"
 
 /* Appends main.cf for Posthouse behind the Postfix of front: what front's SMTP client is told
- * (relay hosts, credentials, TLS), and mail for front's own domains goes back to it. */
-void beside_main(struct sbuf *out, const struct config *front);
+ * (relay hosts, credentials, TLS), and mail for front's own domains goes back to it.  A
+ * default_transport that names port of loopback is Posthouse's own, and says nothing. */
+void beside_main(struct sbuf *out, const struct config *front, uint16_t port);
 /* Appends master.cf: one service for front at that port of loopback, and the transports. */
 void beside_master(struct sbuf *out, uint16_t port);
-/* Appends the value of default_transport that front needs.  True: it names a transport of its own,
- * BESIDE_TRANSPORT's line in front's master.cf, because front's client asks every host for TLS. */
+/* Appends the value of default_transport that front needs.  True: it names BESIDE_NAME, a transport
+ * that front's master.cf needs, because front's own client is told what is meant for other hosts.
+ */
 bool beside_hop(struct sbuf *out, const struct config *front, uint16_t port);
+#define BESIDE_NAME "posthouse"
+/* How the line of that transport begins, and the whole of it. */
+#define BESIDE_OURS BESIDE_NAME " unix - - - - - smtp -o smtp_tls_security_level=none "
 #define BESIDE_TRANSPORT                                                                           \
-    "posthouse unix - - - - - smtp -o smtp_tls_security_level=none -o smtp_enforce_tls=no\n"
+    BESIDE_OURS "-o smtp_enforce_tls=no -o smtp_tls_wrappermode=no -o smtp_tls_policy_maps= "      \
+                "-o smtp_tls_per_site= -o smtp_generic_maps= -o smtp_fallback_relay= "             \
+                "-o smtp_header_checks= -o smtp_mime_header_checks= "                              \
+                "-o smtp_nested_header_checks= -o smtp_body_checks= -o smtp_reply_filter= "        \
+                "-o smtp_discard_ehlo_keywords= -o smtp_discard_ehlo_keyword_address_maps= "       \
+                "-o smtp_bind_address=127.0.0.1\n"
 /* Appends what keeps mail from Posthouse though default_transport names it, a line for each. */
 void beside_passes_by(struct sbuf *out, const struct config *front);
 

@@ -4,7 +4,9 @@
  * One thread.  beside-postfix writes Posthouse's own configuration from Postfix's and says which
  * line Postfix needs; with --apply it sets that line, has Postfix take it up and looks whether it
  * has; with --undo it puts back what was there.  A file that is there is never written over.  What
- * was changed in Postfix's directory is noted in beside-postfix.undo before it is changed.
+ * was changed in Postfix's directory is noted in beside-postfix.undo before it is changed: what the
+ * line was, whose it was, and what it became.  Killed between two steps, --apply goes on from there
+ * or asks for --undo.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,16 +52,21 @@ static char *setup_path(const char *dir, const char *name) {
     return sbuf_take(&path);
 }
 
-/* Writes a new file, whole or not at all; 0, or 1 after saying why. */
-static int setup_write(const char *path, struct str text, mode_t mode, bool replace) {
+/* Writes a file, whole or not at all: a new one of that mode, or one in the place of was, with its
+ * mode and owner.  0, or 1 after saying why. */
+static int setup_write(const char *path, struct str text, mode_t mode, const struct stat *was) {
     struct sbuf name = {0};
     sbuf_printf(&name, "%s.tmp", path);
     char *tmp = sbuf_take(&name);
     unlink(tmp);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
     int rc = fd < 0 ? -errno : fs_write_all(fd, text.p, text.n);
-    if (rc == 0 && !replace && access(path, F_OK) == 0)
+    if (rc == 0 && was == NULL && access(path, F_OK) == 0)
         rc = -EEXIST;
+    if (rc == 0 && was != NULL && geteuid() == 0 && fchown(fd, was->st_uid, was->st_gid) < 0)
+        rc = -errno;
+    if (rc == 0 && was != NULL && fchmod(fd, was->st_mode & 07777) < 0)
+        rc = -errno;
     if (rc == 0)
         rc = fs_commit(fd, tmp, path);
     if (fd >= 0)
@@ -69,6 +77,23 @@ static int setup_write(const char *path, struct str text, mode_t mode, bool repl
     return rc < 0 ? setup_fatal(path, strerror(-rc)) : 0;
 }
 
+/* master.cf, unless a setup that was killed behind it has written the same. */
+static int setup_master(const char *path, struct str text) {
+    struct sbuf there = {0};
+    bool same = fs_read(path, &there, FILE_MAX) == 0 && str_eq(sbuf_str(&there), text);
+    sbuf_free(&there);
+    return same ? 0 : setup_write(path, text, 0644, NULL);
+}
+
+/* Who may read Postfix's main.cf may read ours: there can be a password in both. */
+static mode_t setup_mode(const struct setup *s) {
+    char *path = setup_path(s->front, "main.cf");
+    struct stat st = {0};
+    mode_t mode = stat(path, &st) < 0 ? 0600 : (st.st_mode & 0644) | 0600;
+    free(path);
+    return mode;
+}
+
 /* Posthouse's main.cf and master.cf, unless they are there. */
 static int setup_files(const struct setup *s) {
     struct sbuf main = {0}, master = {0};
@@ -77,14 +102,14 @@ static int setup_files(const struct setup *s) {
     if (access(main_path, F_OK) == 0) {
         printf("posthouse: %s is there already, and stays as it is\n", main_path);
     } else {
-        beside_main(&main, s->cfg);
+        beside_main(&main, s->cfg, s->port);
         beside_master(&master, s->port);
         rc = fs_mkdir(s->dir, 0755) < 0 && errno != EEXIST ? setup_fatal(s->dir, strerror(errno))
                                                            : 0;
         if (rc == 0)
-            rc = setup_write(master_path, sbuf_str(&master), 0644, false);
+            rc = setup_master(master_path, sbuf_str(&master));
         if (rc == 0)
-            rc = setup_write(main_path, sbuf_str(&main), 0644, false);
+            rc = setup_write(main_path, sbuf_str(&main), setup_mode(s), NULL);
         if (rc == 0)
             printf("posthouse: wrote %s and %s\n", main_path, master_path);
     }
@@ -127,20 +152,34 @@ static int front_set(const struct setup *s, const char *value) {
     return rc;
 }
 
-/* All lines of text but that of Posthouse's transport, and this one at the end where it is wanted.
- */
-static void transport_lines(struct sbuf *out, struct str text, bool wanted) {
+/* Is it the line of a transport that has our name? */
+static bool transport_is_named(struct str line) {
+    size_t n = sizeof BESIDE_NAME - 1;
+    return line.n > n && memcmp(line.p, BESIDE_NAME, n) == 0 &&
+           (line.p[n] == ' ' || line.p[n] == '\t');
+}
+
+/* All lines of text but those of Posthouse's transport, with what was put below it, and its line at
+ * the end where it is wanted.  False: a transport of that name is another's. */
+static bool transport_lines(struct sbuf *out, struct str text, bool wanted) {
+    bool ours = false, free_name = true;
     while (text.n > 0) {
         const char *lf = memchr(text.p, '\n', text.n);
         struct str line = str_make(text.p, lf == NULL ? text.n : (size_t)(lf - text.p) + 1);
         text = str_from(text, line.n);
-        if (!str_eq(line, STR_LIT(BESIDE_TRANSPORT)))
+        bool begins = strchr(" \t\n#", line.p[0]) == NULL;
+        if (begins || line.p[0] == '#')
+            ours = str_istarts(line, BESIDE_OURS);
+        if (transport_is_named(line) && !ours)
+            free_name = false;
+        if (!ours)
             sbuf_add_str(out, line);
     }
     if (wanted && out->n > 0 && out->p[out->n - 1] != '\n')
         sbuf_add_c(out, "\n");
     if (wanted)
         sbuf_add_c(out, BESIDE_TRANSPORT);
+    return free_name || !wanted;
 }
 
 /* Puts the line of Posthouse's transport into Postfix's master.cf, or takes it out. */
@@ -149,12 +188,12 @@ static int front_transport(const struct setup *s, bool wanted) {
     struct sbuf text = {0}, out = {0};
     struct stat st = {0};
     int rc = path == NULL || stat(path, &st) < 0 ? -errno : fs_read(path, &text, FILE_MAX);
-    if (rc == 0)
-        transport_lines(&out, sbuf_str(&text), wanted);
     if (rc < 0)
         rc = setup_fatal(name, strerror(-rc));
+    else if (!transport_lines(&out, sbuf_str(&text), wanted))
+        rc = setup_fatal(name, "it has another transport by the name of " BESIDE_NAME);
     else if (!str_eq(sbuf_str(&out), sbuf_str(&text)))
-        rc = setup_write(path, sbuf_str(&out), st.st_mode & 0777, true);
+        rc = setup_write(path, sbuf_str(&out), 0600, &st);
     free(name);
     free(path);
     sbuf_free(&text);
@@ -179,10 +218,12 @@ static void setup_say(const struct setup *s) {
     beside_passes_by(&notes, s->cfg);
     printf("\nPostfix needs this line in %s/main.cf:\n\n    " NAME " = %s\n\n", s->front, s->hop.p);
     if (s->own_transport)
-        printf("and, because its client asks every host for TLS, this one in %s/master.cf:\n\n"
-               "    " BESIDE_TRANSPORT "\n",
+        printf("and, because its own client is told what is meant for other hosts, this one in "
+               "%s/master.cf:\n\n    " BESIDE_TRANSPORT "\n",
                s->front);
-    puts("then: postfix reload.  Or: posthouse setup beside-postfix --apply");
+    printf("then: postfix -c %s reload.  Or: posthouse setup beside-postfix --postfix %s --port %u "
+           "--apply\n",
+           s->front, s->front, s->port);
     fputs(notes.n == 0 ? "" : notes.p, stdout);
     sbuf_free(&notes);
 }
@@ -203,28 +244,56 @@ static bool setup_is_served(const struct setup *s) {
     return yes;
 }
 
-/* Notes what NAME was, "=value" or nothing, before it is changed. */
+/* Notes what NAME was, "=value" or nothing, whose it was, and what it becomes, a line each. */
 static int setup_note_undo(const struct setup *s) {
     const struct cfg_entry *was = cfg_file_find(&s->cfg->main, STR_LIT(NAME));
     char *path = setup_path(s->dir, "beside-postfix.undo");
     struct sbuf note = {0};
-    sbuf_printf(&note, "%s%s\n", was == NULL ? "" : "=", was == NULL ? "" : was->value);
+    sbuf_printf(&note, "%s%s\n%s\n%s\n", was == NULL ? "" : "=", was == NULL ? "" : was->value,
+                s->front, s->hop.p);
     int rc = access(path, F_OK) == 0
                  ? setup_fatal(path, "an earlier --apply is noted there: --undo comes first")
-                 : setup_write(path, sbuf_str(&note), 0644, false);
+                 : setup_write(path, sbuf_str(&note), 0644, NULL);
     free(path);
     sbuf_free(&note);
     return rc;
 }
 
-static int setup_put_back(const struct setup *s, struct str note) {
-    struct str value = str_trim(note);
-    char *was = value.n == 0 ? NULL : str_dup(str_from(value, 1));
-    int rc = front_set(s, was);
-    if (rc == 0)
+/* A line that was changed since --apply is the administrator's, and stays, with what it needs. */
+static int setup_put_back(const struct setup *s, struct str was, struct str became) {
+    struct config *cfg = config_build(cfg_source_new(s->front));
+    const struct cfg_entry *entry = cfg_file_find(&cfg->main, STR_LIT(NAME));
+    struct str now = str_of(entry == NULL ? "" : entry->value);
+    char *value = was.n == 0 ? NULL : str_dup(str_from(was, 1));
+    int rc = 0;
+    if (str_eq(now, became))
+        rc = front_set(s, value);
+    else
+        printf("posthouse: " NAME " is not what --apply made of it, and stays as it is: %s\n",
+               entry == NULL ? "not set" : entry->value);
+    if (rc == 0 && (str_eq(now, became) || !str_istarts(now, BESIDE_NAME ":")))
         rc = front_transport(s, false);
-    free(was);
+    free(value);
+    config_unref(cfg);
     return rc;
+}
+
+static int setup_undo_noted(const struct setup *s, struct str note) {
+    struct str was = STR_NONE, front = STR_NONE, became = STR_NONE;
+    const char *lf = memchr(note.p, '\n', note.n);
+    if (lf != NULL) {
+        was = str_trim(str_make(note.p, (size_t)(lf - note.p)));
+        note = str_from(note, (size_t)(lf - note.p) + 1);
+    }
+    str_split(&note, "\n", &front);
+    str_split(&note, "\n", &became);
+    if (str_eq_c(front, s->front))
+        return setup_put_back(s, was, became);
+    fprintf(stderr,
+            "posthouse: fatal: what was applied is Postfix's in %.*s, and not in %s: --postfix "
+            "says which\n",
+            (int)front.n, front.p, s->front);
+    return 1;
 }
 
 static int setup_undo(const struct setup *s) {
@@ -235,7 +304,7 @@ static int setup_undo(const struct setup *s) {
         rc = setup_fatal(path, rc == -ENOENT ? "nothing was applied that could be undone"
                                              : strerror(-rc));
     if (rc == 0)
-        rc = setup_put_back(s, sbuf_str(&note));
+        rc = setup_undo_noted(s, sbuf_str(&note));
     if (rc == 0)
         rc = front_take_up(s);
     if (rc == 0 && unlink(path) < 0)
@@ -255,6 +324,11 @@ static bool setup_is_applied(const struct setup *s) {
     return is;
 }
 
+static int setup_take_up(const struct setup *s) {
+    int rc = s->own_transport ? front_transport(s, true) : 0;
+    return rc == 0 ? front_take_up(s) : rc;
+}
+
 static int setup_change(const struct setup *s) {
     int rc = s->own_transport ? front_transport(s, true) : 0;
     if (rc == 0)
@@ -264,9 +338,9 @@ static int setup_change(const struct setup *s) {
 
 static int setup_apply(const struct setup *s) {
     char *check[] = {(char *)(uintptr_t) "check", NULL};
-    if (setup_is_applied(s)) {
+    if (setup_is_applied(s)) { /* but by what was killed before Postfix took it up, perhaps */
         printf("posthouse: Postfix has " NAME " = %s already\n", s->hop.p);
-        return 0;
+        return setup_take_up(s);
     }
     if (cli_check(s->dir, 1, check) > 1)
         return setup_fatal(s->dir, "correct the errors first; Postfix was not changed");
@@ -367,5 +441,6 @@ int cli_setup(const char *dir, int argc, char **argv) {
     if (port == 0 || port > UINT16_MAX || (end != NULL && *end != '\0'))
         return setup_fatal("--port", "a number from 1 to 65535 is wanted");
     s.port = (uint16_t)port;
+    umask(022); /* users' programs read what is written */
     return setup_beside(&s, apply, undo);
 }

@@ -1,4 +1,5 @@
 """posthouse setup beside-postfix: a real Postfix with iRedMail's tables in MariaDB in front, Posthouse behind it, and back."""
+import os
 import re
 import shutil
 import subprocess
@@ -252,12 +253,16 @@ def test_the_way_back(house):
     assert accounts(h.arrived(1)) == [("user@domain.com", "office")]  # by Postfix itself
 
 
-def test_a_client_that_wants_tls_gets_a_transport_of_its_own(house):
-    """And what default_transport was comes back word for word."""
+def test_what_postfixs_client_is_told_about_others(house):
+    """TLS within TLS, other senders, another host while Posthouse is down: not on the way to Posthouse.  And what
+    default_transport was comes back word for word."""
     h = house
     h.clear()
     h.p.start()
-    for name, value in (("smtp_tls_security_level", "encrypt"), ("default_transport", "smtp:$relayhost")):
+    other = FakeRelay()
+    for name, value in (("smtp_tls_security_level", "encrypt"), ("smtp_tls_wrappermode", "yes"), ("default_transport", "smtp:$relayhost"),
+                        ("smtp_generic_maps", "inline:{boss@domain.com=shown@public.example}"),
+                        ("smtp_fallback_relay", f"[127.0.0.1]:{other.port}")):
         subprocess.run(["postconf", "-c", h.front, "-e", f"{name}={value}"], check=True)
     master = (h.front / "master.cf").read_text()
     r = h.setup("--apply")
@@ -266,6 +271,11 @@ def test_a_client_that_wants_tls_gets_a_transport_of_its_own(house):
     subprocess.run(["postfix", "-c", h.front, "reload"], check=True, capture_output=True)
     h.send("boss@domain.com")
     assert accounts(h.arrived(1)) == [("boss@domain.com", "boss")]
+    h.p.stop()
+    h.send("boss@domain.com", rcpt="kept@far.example")
+    wait_for(lambda: re.search(r"to=<kept@far.example>.*status=deferred", h.postfix.new_log()))
+    assert not other.mails
+    other.stop()
     assert h.setup("--undo").returncode == 0
     assert (h.front / "master.cf").read_text() == master and h.postfix_is() == "smtp:$relayhost"
 
@@ -278,3 +288,131 @@ def test_what_is_refused(tmp_path):
                         (["beside-postfix", "--postfix", tmp_path], "in Postfix's place")):
         r = p.run("setup", *words)
         assert r.returncode != 0 and said in r.stderr, (words, r.stderr)
+
+
+class Desk:
+    """A directory as Postfix's, with a postfix(1) of ours that notes what it is told, and a Posthouse that greets."""
+
+    def __init__(self, folder, main="", master="smtp unix - - n - - smtp\n", mode=0o644):
+        folder.chmod(0o755)
+        self.front, self.calls = folder / "front", folder / "calls"
+        self.front.mkdir()
+        (folder / "postfix").write_text(f"#!/bin/sh\necho $3 >> {self.calls}\n")
+        (folder / "postfix").chmod(0o755)
+        self.main, self.master = self.front / "main.cf", self.front / "master.cf"
+        self.main.write_text(f"myhostname = mta.example\ncommand_directory = {folder}\n{main}")
+        self.main.chmod(mode)
+        self.master.write_text(master)
+        self.greeter = FakeRelay()
+        self.p = Posthouse("", dns=None)
+        for name in ("main.cf", "master.cf"):
+            (self.p.dir / name).unlink()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.greeter.stop()
+        shutil.rmtree(self.p.dir, ignore_errors=True)
+
+    def setup(self, *words, front=None):
+        command = ["setup", "beside-postfix", "--postfix", front or self.front, "--port", self.greeter.port, *words]
+        umask = os.umask(0o077)
+        try:
+            return self.p.run(*command)
+        finally:
+            os.umask(umask)
+
+    def applied(self):
+        assert self.setup().returncode == 0
+        with open(self.p.dir / "main.cf", "a") as f:
+            f.write(f"queue_directory = {self.p.dir}/spool\ndata_directory = {self.p.dir}/data\nmail_owner = {owner()}\n")
+        r = self.setup("--apply")
+        assert r.returncode == 0, r.stdout + r.stderr
+        self.ours = re.search(r"^default_transport = (.*)$", self.main.read_text(), re.M).group(1)
+        return r
+
+
+def test_what_was_changed_since_is_the_administrators(tmp_path):
+    with Desk(tmp_path, "smtp_tls_security_level = secure\n") as desk:
+        desk.applied()
+        desk.main.write_text(desk.main.read_text().replace(desk.ours, "smtp:[new.example]"))
+        with open(desk.master, "a") as f:
+            f.write("  -o smtp_helo_timeout=7\nlast unix - - n - - smtp\n")
+        r = desk.setup("--undo")
+        assert r.returncode == 0 and "stays as it is: smtp:[new.example]" in r.stdout, r.stdout + r.stderr
+        assert "default_transport = smtp:[new.example]\n" in desk.main.read_text()
+        # What was put below our line goes with it: the line above would have it.
+        assert desk.master.read_text() == "smtp unix - - n - - smtp\nlast unix - - n - - smtp\n"
+
+
+def test_undo_of_another_postfix_is_refused(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "main.cf").write_text("myhostname = b.example\ndefault_transport = smtp:[b.example]\n")
+    before = (other / "main.cf").read_text()
+    with Desk(tmp_path) as desk:
+        desk.applied()
+        r = desk.setup("--undo", front=other)
+        assert r.returncode == 1 and f"is Postfix's in {desk.front}" in r.stderr, r.stdout + r.stderr
+        assert (other / "main.cf").read_text() == before
+        assert desk.setup("--undo").returncode == 0 and "default_transport" not in desk.main.read_text()
+
+
+def test_killed_between_two_steps(tmp_path):
+    """Each state that a killed setup leaves is one from which the command goes on."""
+    with Desk(tmp_path, "smtp_tls_security_level = encrypt\n") as desk:
+        assert desk.setup().returncode == 0
+        (desk.p.dir / "main.cf").unlink()  # master.cf was written, main.cf was not
+        desk.applied()
+        undo = desk.p.dir / "beside-postfix.undo"
+        note = undo.read_text()
+        desk.calls.unlink()  # the line is set, Postfix was not told
+        r = desk.setup("--apply")
+        assert r.returncode == 0 and desk.calls.read_text().split() == ["status", "reload"], r.stdout + r.stderr
+        desk.master.write_text("smtp unix - - n - - smtp\n")  # the line is set by hand, its transport was forgotten
+        assert desk.setup("--apply").returncode == 0 and "\nposthouse unix " in desk.master.read_text()
+        assert desk.setup("--undo").returncode == 0
+        undo.write_text(note)  # noted, nothing set
+        assert desk.setup("--apply").returncode == 1
+        assert desk.setup("--undo").returncode == 0 and not undo.exists() and "default_transport" not in desk.main.read_text()
+        assert desk.setup("--apply").returncode == 0
+
+
+def test_files_keep_their_readers(tmp_path):
+    """The umask is 077 here; Postfix's main.cf, with a password in it, is not for everybody."""
+    with Desk(tmp_path, "smtp_tls_security_level = encrypt\nsmtp_sasl_password_maps = static:u:sesame\n", mode=0o640) as desk:
+        desk.applied()
+        modes = [path.stat().st_mode & 0o777 for path in (desk.p.dir / "main.cf", desk.p.dir / "master.cf", desk.main, desk.master)]
+        assert modes == [0o640, 0o644, 0o640, 0o644]
+
+
+def test_a_transport_of_that_name_is_anothers(tmp_path):
+    master = "smtp unix - - n - - smtp\nposthouse unix - n n - - pipe\n  user=x argv=/y\n"
+    with Desk(tmp_path, "smtp_generic_maps = inline:{a=b}\n", master) as desk:
+        before = desk.master.read_text()
+        with pytest.raises(AssertionError, match="another transport by the name of posthouse"):
+            desk.applied()
+        assert desk.master.read_text() == before and "default_transport" not in desk.main.read_text()
+
+
+WRITTEN = [  # Postfix's main.cf, its master.cf, and lines that Posthouse's main.cf has
+    ("smtp_reply_filter = pcre:{{/^5(.*)/ 4$$1}}\nsmtp_helo_name = a$$b\n", "",
+     ["smtp_reply_filter = pcre:{{/^5(.*)/ 4$$1}}", "smtp_helo_name = a$$b"]),
+    ("default_transport =\n  smtp:[gate.example]:2525\n", "", ["default_transport = smtp:[gate.example]:2525"]),
+    ("default_transport = out:[gate.example]\n", "out unix - - n - - smtp -o smtp_sasl_auth_enable=yes -o smtp_helo_name=o.example\n",
+     ["default_transport = smtp:[gate.example]", "smtp_sasl_auth_enable = yes", "smtp_helo_name = o.example"]),
+    ("relayhost = [a.example]\nsmtp_sasl_auth_enable = no\n",
+     "smtp unix - - n - - smtp\n  -o smtp_sasl_auth_enable=yes -o smtp_sasl_password_maps=hash:/x\n",
+     ["smtp_sasl_auth_enable = yes", "smtp_sasl_password_maps = hash:/x", "relayhost = [a.example]"]),
+]
+
+
+def test_what_postfix_is_told_is_what_posthouse_is_told(tmp_path):
+    for i, (main, master, lines) in enumerate(WRITTEN):
+        (tmp_path / str(i)).mkdir()
+        with Desk(tmp_path / str(i), main, master or "smtp unix - - n - - smtp\n") as desk:
+            assert desk.setup().returncode == 0
+            written = (desk.p.dir / "main.cf").read_text()
+            for line in lines:
+                assert written.count(f"\n{line.split(' = ')[0]} = ") == 1 and f"\n{line}\n" in written, (line, written)
