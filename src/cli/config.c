@@ -25,10 +25,23 @@ static const char *raw_value(const struct config *c, const char *name, bool defa
     return e != NULL ? e->value : info != NULL ? info->def : NULL;
 }
 
+/* Is name a variable of the administrator's that the tables of passwords are written with? */
+static bool logins_use(const struct config *c, const char *name) {
+    const struct cfg_entry *logins = cfg_file_find(&c->main, STR_LIT("smtp_sasl_password_maps"));
+    const char *at =
+        logins == NULL || param_find(name, strlen(name)) != NULL ? NULL : logins->value;
+    while (at != NULL && (at = strchr(at, '$')) != NULL) {
+        at += strspn(at, "${(");
+        if (strncmp(at, name, strlen(name)) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The value as it is listed; a listing of all ends up in forums. */
-static char *without_secret(const char *name, const char *value) {
+static char *without_secret(const struct config *c, const char *name, const char *value) {
     struct sbuf b = {0};
-    enum secret_kind kind = secret_param(name);
+    enum secret_kind kind = logins_use(c, name) ? SECRET_INLINE : secret_param(name);
     if (kind == SECRET_INLINE)
         maps_show(value, &b);
     else if (kind == SECRET_VALUE && value[0] != '\0')
@@ -46,7 +59,7 @@ static bool print_value(const struct config *c, const char *name, const struct s
             fprintf(stderr, "postconf: warning: %s: unknown parameter\n", name);
         return false;
     }
-    char *v = s->list ? without_secret(name, text != NULL ? text : raw)
+    char *v = s->list ? without_secret(c, name, text != NULL ? text : raw)
                       : mem_strdup(text != NULL ? text : raw);
     if (s->json)
         cli_print_pair(str_of(name), str_of(v));

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/secret.h"
 #include "daemon/certrows.h"
 #include "daemon/daemon.h"
 #include "daemon/foreign.h"
@@ -76,6 +77,9 @@ static void check_services(const struct config *c, struct diags *d) {
 static void check_bare_table(const struct config *c, const char *name, struct str word, int line,
                              struct diags *d) {
     size_t n = strlen(name);
+    bool hidden = secret_param(name) != SECRET_NOT && word.p[0] != '/';
+    if (hidden)
+        word = STR_LIT("(hidden)");
     if (n > 5 && strcmp(name + n - 5, "_maps") == 0)
         diag_add(d, DIAG_ERROR, c->main.path, line,
                  "%s: \"%.*s\" is no table: a type belongs before it (hash:%.*s)", name,

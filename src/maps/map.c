@@ -81,15 +81,21 @@ static void map_path(struct map *m, const char *dir) {
 static void try_open(struct map *m) {
     m->checked_ms = clock_mono_ms();
     if (m->path != NULL && stat(m->path, &m->st) < 0) {
-        map_set_error(m, "open database %s: %s", m->path, strerror(errno));
+        const char *why = strerror(errno), *brace = strchr(m->spec, '{');
+        map_set_error(m, "open database %s: %s", brace == NULL ? m->path : "{(hidden)}", why);
         return;
     }
     m->opened = m->ops->open(m) == 0;
 }
 
-/* What a spec of a type we do not have becomes. */
+/* What a spec of a type we do not have becomes.  What is no file's name may be the login of a row
+ * that was written here, and is not shown. */
 static int refuse_open(struct map *m) {
-    map_set_error(m, "unsupported dictionary type: %s", m->spec);
+    const char *colon = strchr(m->spec, ':');
+    int type = colon == NULL ? 0 : (int)(colon - m->spec) + 1;
+    bool shown = m->spec[type] == '/';
+    map_set_error(m, "unsupported dictionary type: %.*s%s", type, m->spec,
+                  shown ? m->spec + type : "(hidden)");
     return -EOPNOTSUPP;
 }
 

@@ -23,14 +23,26 @@ struct maps *maps_open(const char *spec, const char *dir) {
     return m;
 }
 
+/* What may be a file's name or another table's: all else was written into the list, by a slip of
+ * the pen too, and may be a password. */
+static bool names_a_place(struct str type, struct str rest) {
+    bool composed = str_ieq_c(type, "pipemap") || str_ieq_c(type, "unionmap");
+    if (rest.n == 0 || rest.p[0] == '/')
+        return true;
+    if (str_ieq_c(type, "static") || str_ieq_c(type, "inline") || map_type(type) == NULL)
+        return false;
+    return composed || rest.p[0] != '{';
+}
+
 static void show_list(struct str list, struct sbuf *out) {
     struct str one;
     for (bool first = true; str_split_braces(&list, ", \t\r\n", &one); first = false) {
         struct str type = str_istarts(one, "proxy:") ? str_from(one, 6) : one;
         ptrdiff_t colon = str_chr(type, ':'), brace = str_chr(type, '{');
         size_t head = one.n - type.n + (size_t)(colon + 1);
+        struct str word = str_make(type.p, colon < 0 ? 0 : (size_t)colon);
         sbuf_add_c(out, first ? "" : ", ");
-        if (str_istarts(type, "static:") || str_istarts(type, "inline:")) {
+        if (!names_a_place(word, str_from(type, (size_t)(colon + 1)))) {
             sbuf_printf(out, "%.*s(hidden)", (int)head, one.p);
         } else if (brace >= 0 && one.p[one.n - 1] == '}') {
             struct str inner = str_from(type, (size_t)brace + 1);

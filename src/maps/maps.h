@@ -19,8 +19,8 @@ struct maps {
 struct maps *maps_open(const char *spec, const char *dir);
 void maps_close(struct maps *m);
 
-/* Appends spec for people to read: what static: and inline: hold may be a password and is left out.
- */
+/* Appends spec for people to read: what stands in it besides types and files (static:, inline:,
+ * words that are no table) may be a password and is left out. */
 void maps_show(const char *spec, struct sbuf *out);
 
 /* Is some table of spec (a list of tables or a match list) in a database or behind a socket? */

@@ -363,6 +363,27 @@ def test_a_listing_hides_passwords(tmp_path):
         assert (unknown.returncode, unknown.stdout + unknown.stderr) == (1, "")
 
 
+SLIPS = [  # ways to have a password in main.cf, some of them by mistake
+    "my_login = inline:{{ {{[a.example]=u:s3cret}} }}\nsmtp_sasl_password_maps = $my_login\n",
+    "my_login = static:u:s3cret\nsmtp_sasl_password_maps = ${{my_login}}\n",
+    "smtp_sasl_password_maps = pcre:{{ {{/x/ u:s3cret}} }}\n",
+    "smtp_sasl_password_maps = randmap:{{u:s3cret}}\n",
+    "smtp_sasl_password_maps = pipemap:{{inline:{{a=b}}, static:s3cret}}\n",
+    "smtp_sasl_password_maps = inline:{{ {{a.example=u:s3cret }}\n",
+    "smtp_sasl_password_maps = [a.example]:587 u:s3cret\n",
+    "smtp_sasl_password_maps = u:s3cret\n",
+]
+
+
+def test_no_slip_shows_a_password():
+    for main in SLIPS:
+        p = Posthouse("relayhost = [a.example]:587\nsmtp_sasl_auth_enable = yes\n" + main)
+        for words in (["config", "-n"], ["config", "-nx"], ["config"], ["check"]):
+            r = p.run(*words)
+            assert "s3cret" not in r.stdout + r.stderr, (main, words, r.stdout + r.stderr)
+        shutil.rmtree(p.dir)
+
+
 UNKEPT = {
     "main": ("smtpd_sender_restrictions = check_policy_service inet:127.0.0.1:7777\n", ""),
     "data": ("smtpd_data_restrictions = permit_mynetworks,\n  check_policy_service {{ inet:127.0.0.1:7777, timeout = 3s }}\n", ""),
