@@ -92,15 +92,24 @@ static char *anchors_broken(const struct config *cfg, const struct params *p) {
     return look.why;
 }
 
+/* Are the rows of a service those of main.cf, which are looked at before?  There may be thousands,
+ * for each of dozens of services, and nobody starts a process again meanwhile. */
+static bool rows_are_main(const struct config *cfg, const struct params *p, bool server) {
+    const char *own = server ? p->tls_server_sni_maps : p->smtp_tls_policy_maps;
+    const char *shared = server ? cfg->p.tls_server_sni_maps : cfg->p.smtp_tls_policy_maps;
+    return p != &cfg->p && strcmp(own, shared) == 0;
+}
+
 /* NULL: TLS can be had with what the parameters p name for that side; else why not. */
 static char *side_broken(const struct config *cfg, const struct params *p, bool server) {
     char *why = NULL;
     const char *param = NULL;
     if (server) {
         SSL_CTX_free(certificate_load(cfg, p, &why));
-        return why != NULL ? why : sni_broken(cfg, p);
+        return why != NULL || rows_are_main(cfg, p, true) ? why : sni_broken(cfg, p);
     }
-    if (secure_check(cfg, p, &(struct tls_policy){.level = LEVEL_MAY}, &param, &why))
+    if (secure_check(cfg, p, &(struct tls_policy){.level = LEVEL_MAY}, &param, &why) &&
+        !rows_are_main(cfg, p, false))
         why = anchors_broken(cfg, p);
     return why;
 }
