@@ -93,7 +93,7 @@ static char *anchors_broken(const struct config *cfg, const struct params *p) {
 }
 
 /* Are the rows of a service those of main.cf, which are looked at before?  There may be thousands,
- * for each of dozens of services, and nobody starts a process again meanwhile. */
+ * for each of dozens of services, and no process is started again meanwhile. */
 static bool rows_are_main(const struct config *cfg, const struct params *p, bool server) {
     const char *own = server ? p->tls_server_sni_maps : p->smtp_tls_policy_maps;
     const char *shared = server ? cfg->p.tls_server_sni_maps : cfg->p.smtp_tls_policy_maps;

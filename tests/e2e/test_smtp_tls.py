@@ -311,26 +311,6 @@ def test_certificates_of_names(dns):
         assert "PRIVATE KEY" not in p.log() and both["a.example"][60:90] not in p.log() + (d / "stderr").read_text()
 
 
-def test_names_are_looked_at_once(dns):
-    """Hundreds of names are read again when their file is renewed: that does not cost the supervisor as much for each service as a reload."""
-    server = Server(dns, more="tls_server_sni_maps = texthash:{dir}/rows\n", master="".join(f"more{i} unix - - n - - smtp\n" for i in range(40)))
-    p, d = server.p, server.p.dir
-    good = server.write("mta.example")
-    cert, key = make_cert(d, "old.name")
-    renewed = make_cert(d, "new.name")
-    (d / "both").write_text(key.read_text() + cert.read_text())
-    (d / "rows").write_text("".join(f"n{i}.example both\n" for i in range(200)))
-    with p:
-        spent = lambda: sum(int(n) for n in open(f"/proc/{p.proc.pid}/stat").read().rsplit(")", 1)[1].split()[11:13])
-        wait_for(lambda: asked(server.port, None) == good)
-        before = spent()
-        p.reload()
-        one = spent() - before
-        replace(d / "both", renewed[1].read_text() + renewed[0].read_text())
-        wait_for(lambda: asked(server.port, "n7.example") == ssl.PEM_cert_to_DER_cert(renewed[0].read_text()), 120)
-        assert spent() - before - one < 20 * (one + 5)
-
-
 def test_names_whose_table_cannot_be_asked(dns):
     """A client that asks for a name is shown no certificate; one that asks for none is served."""
     server = Server(dns, more="tls_server_sni_maps = regexp:{dir}/rows\n")

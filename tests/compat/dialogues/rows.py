@@ -14,7 +14,8 @@ VRFY = "VRFY is judged by the restrictions on senders and recipients"
 SIZE = "a MAIL that was refused for its SIZE has the next one refused"
 NESTED = "a nested MAIL that is refused takes RET and ENVID from the one before"
 BLANK = "a first line that begins with a blank continues its own Received: field when it came by BDAT"
-ROWS = (BLANK, STRICT, VRFY, SIZE, NESTED, DIALOGUE, PROTOCOL, LOGIN, CLOSING)
+EMPTY = "a host that refuses MAIL and takes what follows gets a lone dot"
+ROWS = (EMPTY, BLANK, STRICT, VRFY, SIZE, NESTED, DIALOGUE, PROTOCOL, LOGIN, CLOSING)
 
 
 def first_reply(theirs, ours):
@@ -57,6 +58,8 @@ def changed(theirs, ours):
 
 def explains_out(what, theirs, ours):
     """Mail that Posthouse keeps where Postfix bounces it, or sends what is left of it, for a reason that has a row."""
+    if what == "mails" and [m for m in theirs["mails"] if m[2] != b""] == ours["mails"]:
+        return EMPTY
     pairs = changed(theirs, ours)
     if what == "replies" or len(theirs["log"]) != len(ours["log"]) or not pairs or any(o[2] != "deferred" for _, o in pairs):
         return None
