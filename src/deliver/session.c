@@ -300,6 +300,10 @@ static enum step connection_lost(struct dsess *s, bool timeout) {
                        doing(s));
 }
 
+/* The connection is over.  A receipt that a filter is being asked about has come before that, and
+ * counts as the host has said it.  False: with it the session has left the connection. */
+static bool take_receipt(struct dsess *s);
+
 static enum step connected(struct dsess *s) {
     s->sessions++;
     watch_ok(s, "connect", "%s", s->relay);
@@ -309,6 +313,8 @@ static enum step connected(struct dsess *s) {
 static void session_on_event(void *arg, enum conn_event ev) {
     struct dsess *s = arg;
     enum step step = STEP_WAIT;
+    if ((ev == CONN_CLOSED || ev == CONN_TIMEOUT) && !take_receipt(s))
+        return;
     if (ev == CONN_CONNECTED)
         step = connected(s);
     else if (ev == CONN_TLS_UP)
@@ -366,13 +372,24 @@ static void reply_read(struct dsess *s, enum reply_rc rc) {
     drive(s, step);
 }
 
-/* A line of a reply has come through the filter, or cannot: then the connection is over. */
 /* A host that has taken the content is not given it again for a table that cannot be asked. */
 static bool is_receipt(const struct dsess *s) {
     struct str line = sbuf_str(&s->filter_line);
     return s->stage == STAGE_MAIL && transact_content_due(s) && line.n > 0 && line.p[0] == '2';
 }
 
+static bool take_receipt(struct dsess *s) {
+    const struct conn *conn = s->conn;
+    size_t used;
+    if (s->filter_tag == 0 || !is_receipt(s))
+        return true;
+    filter_cancel(s);
+    sbuf_add_ch(&s->filter_line, '\n');
+    reply_read(s, smtp_reply_feed(&s->reply, sbuf_str(&s->filter_line), &used));
+    return s->conn == conn;
+}
+
+/* A line of a reply has come through the filter, or cannot: then the connection is over. */
 static void reply_filtered(struct dsess *s, bool known) {
     size_t used;
     if (known || is_receipt(s)) {

@@ -3,6 +3,8 @@ import base64
 import contextlib
 import fcntl
 import re
+import socket
+import struct
 import termios
 import threading
 import time
@@ -286,6 +288,39 @@ def test_what_comes_while_a_filter_is_asked_came_before_what_follows(dns):
         p.send()
         p.wait_log(r"status=\w+")
         assert "status=deferred" in p.log() and "out of step" in p.log()
+
+
+def test_a_receipt_that_a_filter_is_asked_about_counts(dns):
+    """The host has the mail and says so, and resets the connection while smtp_reply_filter is being asked about that."""
+    asked = threading.Event()
+
+    def host(conn):
+        f = conn.makefile("rb")
+        conn.sendall(b"220 hasty\r\n")
+        for line in f:
+            verb = line.split()[0].upper()
+            conn.sendall({b"EHLO": b"250 hasty\r\n", b"DATA": b"354 go\r\n"}.get(verb, b"250 2.0.0 fine\r\n"))
+            if verb == b"DATA":
+                contents.append(b"".join(iter(f.readline, b".\r\n")))
+                conn.sendall(b"250 2.0.0 taken whole\r\n")
+                asked.wait(20)
+                conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                f.close()
+                conn.close()
+                return
+
+    def table(conn):
+        for line in conn.makefile("rb"):
+            if b"taken" in line:
+                asked.set()
+                wait_for(lambda: "status=" in p.log())  # the daemon has heard of the reset
+            conn.sendall(b"500 not%20found\n")
+    contents = []
+    with kit.Listener(host) as relay, kit.Listener(table) as server, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_reply_filter = tcp:127.0.0.1:{server.port}\n", dns=dns) as p:
+        p.send()
+        p.wait_log(r"status=sent \(250 2.0.0 taken whole\)")
+        assert len(contents) == 1 and "status=deferred" not in p.log()
 
 
 class Script(FakeRelay):
