@@ -146,15 +146,11 @@ static void beside_domains(struct sbuf *out, const struct config *front) {
 /* The port at which front takes mail: that of its first smtpd service. */
 static uint16_t front_port(const struct config *front) {
     for (size_t i = 0; i < front->n_services; i++) {
-        struct sbuf probe = {0};
-        struct nexthop own;
-        const char *name = front->services[i]->name, *colon = strrchr(name, ':');
-        sbuf_printf(&probe, "h:%s", colon == NULL ? name : colon + 1);
-        bool is = front->services[i]->kind == SERVICE_SMTPD &&
-                  nexthop_parse(&own, sbuf_str(&probe), 25) == NULL;
-        sbuf_free(&probe);
-        if (is)
-            return own.port;
+        const struct service *s = front->services[i];
+        struct str host;
+        uint16_t own;
+        if (s->kind == SERVICE_SMTPD && nexthop_of_service(str_of(s->name), &host, &own) == NULL)
+            return own;
     }
     return 25;
 }

@@ -191,16 +191,13 @@ static void check_self(const struct config *c, struct diags *d) {
         bool addr = netaddr_parse(&a, hop.host, 0) && netaddr_is_loopback(&a);
         for (size_t i = 0; (name || addr) && i < c->n_services; i++) {
             const struct service *s = c->services[i];
-            struct sbuf probe = {0};
-            struct nexthop port;
-            ptrdiff_t colon = str_rchr(str_of(s->name), ':');
-            sbuf_printf(&probe, "h:%s", s->name + colon + 1);
-            if (s->kind == SERVICE_SMTPD && nexthop_parse(&port, sbuf_str(&probe), 25) == NULL &&
-                port.port == hop.port)
+            struct str host;
+            uint16_t port;
+            if (s->kind == SERVICE_SMTPD &&
+                nexthop_of_service(str_of(s->name), &host, &port) == NULL && port == hop.port)
                 diag_add(d, DIAG_ERROR, c->main.path, e == NULL ? 0 : e->line,
                          "relayhost: %.*s is this system itself (service %s): mail would loop",
                          STR_FMT(one), s->name);
-            sbuf_free(&probe);
         }
     }
 }

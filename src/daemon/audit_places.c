@@ -115,14 +115,11 @@ static bool hop_is_here(struct str text, struct nexthop *hop) {
 
 static bool port_is_served(const struct config *c, uint16_t port) {
     for (size_t i = 0; i < c->n_services; i++) {
-        struct sbuf probe = {0};
-        struct nexthop own;
-        const char *name = c->services[i]->name, *colon = strrchr(name, ':');
-        sbuf_printf(&probe, "h:%s", colon == NULL ? name : colon + 1);
-        bool is = c->services[i]->kind == SERVICE_SMTPD &&
-                  nexthop_parse(&own, sbuf_str(&probe), 25) == NULL && own.port == port;
-        sbuf_free(&probe);
-        if (is)
+        const struct service *s = c->services[i];
+        struct str host;
+        uint16_t own;
+        if (s->kind == SERVICE_SMTPD && nexthop_of_service(str_of(s->name), &host, &own) == NULL &&
+            own == port)
             return true;
     }
     return false;

@@ -191,26 +191,11 @@ static const char *interfaces(const struct config *cfg) {
     return v;
 }
 
-/* The port of a service, and where its name says so, its host. */
-static const char *service_port(struct str name, struct str *host, uint16_t *number) {
-    ptrdiff_t colon = str_rchr(name, ':');
-    struct nexthop port;
-    struct sbuf probe = {0};
-    *host = str_make(name.p, colon < 0 ? 0 : (size_t)colon);
-    sbuf_printf(&probe, "h:%.*s", STR_FMT(str_from(name, (size_t)(colon + 1))));
-    const char *why = nexthop_parse(&port, sbuf_str(&probe), 25);
-    *number = port.port;
-    sbuf_free(&probe);
-    if (host->n > 2 && host->p[0] == '[')
-        *host = str_make(host->p + 1, host->n - 2);
-    return why;
-}
-
 static int bind_service(struct binding *b, const struct service *svc) {
     struct str host, word;
     uint16_t number;
     int rc = 0;
-    const char *why = service_port(str_of(svc->name), &host, &number);
+    const char *why = nexthop_of_service(str_of(svc->name), &host, &number);
     b->svc = svc;
     if (why != NULL) {
         binding_fails(b, why);

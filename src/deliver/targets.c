@@ -84,23 +84,17 @@ static bool is_in(struct str list, const struct netaddr *a) {
 
 /* The address that the name of a service has before its port, as it is bound (daemon/listen.c). */
 static bool service_address(struct str host, struct netaddr *bound) {
-    if (host.n > 2 && host.p[0] == '[')
-        host = str_make(host.p + 1, host.n - 2);
     return netaddr_parse(bound, str_ieq_c(host, "localhost") ? STR_LIT("127.0.0.1") : host, 0);
 }
 
 /* Does the service listen on this address and port? */
 static bool service_listens(const struct service *svc, const struct netaddr *a) {
-    struct nexthop n;
     struct netaddr bound;
-    struct str name = str_of(svc->name);
-    ptrdiff_t colon = str_rchr(name, ':');
-    struct sbuf b = {0};
-    sbuf_printf(&b, "h:%.*s", STR_FMT(str_from(name, (size_t)(colon + 1))));
-    bool port = nexthop_parse(&n, sbuf_str(&b), 0) == NULL && n.port == netaddr_port(a);
-    sbuf_free(&b);
-    bool one = colon > 0 && service_address(str_make(name.p, (size_t)colon), &bound);
-    return port && (!one || netaddr_same(&bound, a));
+    struct str host;
+    uint16_t port;
+    if (nexthop_of_service(str_of(svc->name), &host, &port) != NULL || port != netaddr_port(a))
+        return false;
+    return !service_address(host, &bound) || netaddr_same(&bound, a);
 }
 
 /* Is the address one of ours and the port one that we listen on? */

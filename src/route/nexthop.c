@@ -27,6 +27,17 @@ bool nexthop_port(struct str s, uint16_t *port) {
     return false;
 }
 
+const char *nexthop_of_service(struct str name, struct str *host, uint16_t *port) {
+    ptrdiff_t colon = str_rchr(name, ':');
+    struct str service = str_from(name, (size_t)(colon + 1));
+    *host = str_make(name.p, colon < 0 ? 0 : (size_t)colon);
+    if (host->n > 2 && host->p[0] == '[')
+        *host = str_make(host->p + 1, host->n - 2);
+    if (service.n == 0)
+        return "no port after ':'";
+    return nexthop_port(service, port) ? NULL : "bad port or unknown service";
+}
+
 static const char *check_host(struct nexthop *n) {
     struct netaddr a;
     if (str_istarts(n->host, "ipv6:"))

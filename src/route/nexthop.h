@@ -15,6 +15,9 @@ struct nexthop {
 
 /* Is it a port: a number, or a service that is known? */
 bool nexthop_port(struct str text, uint16_t *port);
+/* The port that a service's name in master.cf has ("smtp", "127.0.0.1:10025"), and the host before
+ * it, without brackets; no host: empty.  NULL, or what is wrong with the port. */
+const char *nexthop_of_service(struct str name, struct str *host, uint16_t *port);
 /* Parses one destination; NULL, or what is wrong with it. */
 const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_port);
 /* The next destination of a list separated by commas or blanks. */
