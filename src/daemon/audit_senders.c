@@ -73,21 +73,6 @@ static bool own_domains_have(const struct own_domains *own, const char *domain) 
     return false;
 }
 
-/* Does one letter that is wrong, too many, missing or in its neighbour's place make a into b? */
-static bool is_slip(struct str a, struct str b) {
-    size_t head = 0, tail = 0, least = a.n < b.n ? a.n : b.n;
-    if (a.n > b.n + 1 || b.n > a.n + 1 || str_eq(a, b))
-        return false;
-    while (head < least && a.p[head] == b.p[head])
-        head++;
-    while (tail < least - head && a.p[a.n - 1 - tail] == b.p[b.n - 1 - tail])
-        tail++;
-    size_t left_a = a.n - head - tail, left_b = b.n - head - tail;
-    if (left_a <= 1 && left_b <= 1)
-        return true;
-    return left_a == 2 && left_b == 2 && a.p[head] == b.p[head + 1] && a.p[head + 1] == b.p[head];
-}
-
 /* The domain of this server that was perhaps meant, or NULL. */
 static const char *own_domain_near(const struct own_domains *own, struct str domain) {
     struct sbuf plain = {0};
@@ -95,7 +80,7 @@ static const char *own_domain_near(const struct own_domains *own, struct str dom
     idn_plain(domain, &plain);
     bool compares = plain.n > 0 && plain.n <= DOMAIN_COMPARE && !own_domains_have(own, plain.p);
     for (size_t i = 0; compares && near == NULL && i < own->n; i++)
-        if (is_slip(sbuf_str(&plain), str_of(own->v[i])))
+        if (str_is_slip(sbuf_str(&plain), str_of(own->v[i])))
             near = own->v[i];
     sbuf_free(&plain);
     return near;

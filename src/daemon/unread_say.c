@@ -183,21 +183,6 @@ static void say_words(const struct config *cfg, const struct service *svc, const
     free(value);
 }
 
-/* Is one the other but for a character too many, one too few, another one, or two that have changed
- * places? */
-static bool is_one_slip(const char *a, const char *b) {
-    while (*a != '\0' && *a == *b) {
-        a++;
-        b++;
-    }
-    size_t n = strlen(a), m = strlen(b);
-    while (n > 0 && m > 0 && a[n - 1] == b[m - 1]) {
-        n--;
-        m--;
-    }
-    return (n <= 1 && m <= 1) || (n == 2 && m == 2 && a[0] == b[1] && a[1] == b[0]);
-}
-
 struct slip {
     const char *name;  /* as it is written */
     const char *meant; /* NULL: nothing is that like it */
@@ -205,7 +190,7 @@ struct slip {
 
 static void slip_of_unread(void *arg, const struct unread_row *row) {
     struct slip *s = arg;
-    if (s->meant == NULL && is_one_slip(s->name, row->name))
+    if (s->meant == NULL && str_is_slip(str_of(s->name), str_of(row->name)))
         s->meant = row->name;
 }
 
@@ -213,7 +198,7 @@ static void slip_of_unread(void *arg, const struct unread_row *row) {
 static const char *meant_by(const char *name) {
     struct slip s = {name, NULL};
     for (size_t i = 0; i < param_count && s.meant == NULL; i++)
-        if (is_one_slip(name, param_table[i].name))
+        if (str_is_slip(str_of(name), str_of(param_table[i].name)))
             s.meant = param_table[i].name;
     if (s.meant == NULL)
         unread_each(slip_of_unread, &s);

@@ -123,7 +123,7 @@ char *str_dup(struct str s) {
     return p;
 }
 
-/* A byte for each bit. */
+/* A bit for each byte that is in it. */
 struct byte_set {
     uint64_t bits[4];
 };
@@ -202,6 +202,20 @@ bool str_u64(struct str s, uint64_t *v) {
     }
     *v = out;
     return true;
+}
+
+bool str_is_slip(struct str a, struct str b) {
+    size_t head = 0, tail = 0, least = a.n < b.n ? a.n : b.n;
+    if (a.n > b.n + 1 || b.n > a.n + 1 || str_eq(a, b))
+        return false;
+    while (head < least && a.p[head] == b.p[head])
+        head++;
+    while (tail < least - head && a.p[a.n - 1 - tail] == b.p[b.n - 1 - tail])
+        tail++;
+    size_t left_a = a.n - head - tail, left_b = b.n - head - tail;
+    if (left_a <= 1 && left_b <= 1)
+        return true;
+    return left_a == 2 && left_b == 2 && a.p[head] == b.p[head + 1] && a.p[head + 1] == b.p[head];
 }
 
 bool str_has_control(struct str s) {

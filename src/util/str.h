@@ -86,6 +86,8 @@ bool str_u64(struct str s, uint64_t *v);
 uint64_t str_hash(struct str s);
 /* For simulators and tests, which repeat themselves: a key instead of the one that was drawn. */
 void str_hash_key(uint64_t first, uint64_t second);
+/* Does one byte that is wrong, too many, missing or in its neighbour's place make a into b? */
+bool str_is_slip(struct str a, struct str b);
 /* Is it below the blank, or DEL? */
 static inline bool is_control(char c) {
     return (unsigned char)c < ' ' || c == 0x7f;
