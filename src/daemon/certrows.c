@@ -79,13 +79,8 @@ static void policy_rows_read(struct config *cfg, const char *spec) {
 static void policy_rows_files(const struct config *cfg, const char *spec,
                               void (*fn)(void *arg, const char *file), void *arg) {
     struct str rest = config_rows(cfg, POLICY_MAPS, spec), one;
-    while (str_split(&rest, "\n", &one)) {
-        struct sbuf path = {0};
-        sbuf_printf(&path, "%s%s%.*s", one.p[0] == '/' ? "" : cfg->dir, one.p[0] == '/' ? "" : "/",
-                    STR_FMT(one));
-        fn(arg, path.p);
-        sbuf_free(&path);
-    }
+    while (str_split(&rest, "\n", &one))
+        visit_file(cfg, one, fn, arg);
 }
 
 /* -- tls_server_sni_maps -- */
