@@ -133,28 +133,9 @@ static void lines_all(struct edit_run *run, struct str text) {
 }
 
 static int lines_save(const struct edit_run *run) {
-    struct sbuf tmp = {0};
     struct stat st;
-    sbuf_printf(&tmp, "%s.tmp", run->path);
-    unlink(tmp.p);
-    int rc = stat(run->path, &st) < 0 ? -errno : 0;
-    int fd = rc < 0 ? rc : open(tmp.p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        rc = rc < 0 ? rc : -errno;
-    if (rc == 0 && geteuid() == 0 && fchown(fd, st.st_uid, st.st_gid) < 0)
-        rc = -errno;
-    if (rc == 0 && fchmod(fd, st.st_mode & 07777) < 0)
-        rc = -errno;
-    if (rc == 0)
-        rc = fs_write_all(fd, run->out.p == NULL ? "" : run->out.p, run->out.n);
-    if (rc == 0)
-        rc = fs_commit(fd, tmp.p, run->path);
-    if (fd >= 0)
-        close(fd);
-    if (rc < 0 && fd >= 0)
-        unlink(tmp.p);
-    sbuf_free(&tmp);
-    return rc;
+    return stat(run->path, &st) < 0 ? -errno
+                                    : fs_write_whole(run->path, sbuf_str(&run->out), 0, &st);
 }
 
 /* Until it is closed no other edit goes on in that directory.  Each user who may read the directory

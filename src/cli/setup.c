@@ -9,7 +9,6 @@
  * or asks for --undo.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -52,28 +51,9 @@ static char *setup_path(const char *dir, const char *name) {
     return sbuf_take(&path);
 }
 
-/* Writes a file, whole or not at all: a new one of that mode, or one in the place of was, with its
- * mode and owner.  0, or 1 after saying why. */
+/* As fs_write_whole; 0, or 1 after saying why. */
 static int setup_write(const char *path, struct str text, mode_t mode, const struct stat *was) {
-    struct sbuf name = {0};
-    sbuf_printf(&name, "%s.tmp", path);
-    char *tmp = sbuf_take(&name);
-    unlink(tmp);
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
-    int rc = fd < 0 ? -errno : fs_write_all(fd, text.p, text.n);
-    if (rc == 0 && was == NULL && access(path, F_OK) == 0)
-        rc = -EEXIST;
-    if (rc == 0 && was != NULL && geteuid() == 0 && fchown(fd, was->st_uid, was->st_gid) < 0)
-        rc = -errno;
-    if (rc == 0 && was != NULL && fchmod(fd, was->st_mode & 07777) < 0)
-        rc = -errno;
-    if (rc == 0)
-        rc = fs_commit(fd, tmp, path);
-    if (fd >= 0)
-        close(fd);
-    if (rc < 0 && fd >= 0)
-        unlink(tmp);
-    free(tmp);
+    int rc = fs_write_whole(path, text, mode, was);
     return rc < 0 ? setup_fatal(path, strerror(-rc)) : 0;
 }
 

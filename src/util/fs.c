@@ -49,6 +49,34 @@ int fs_read(const char *path, struct sbuf *out, size_t max) {
     return rc;
 }
 
+/* The new file's content, mode and owner. */
+static int whole_fill(int fd, struct str text, const struct stat *was) {
+    if (was != NULL && geteuid() == 0 && fchown(fd, was->st_uid, was->st_gid) < 0)
+        return -errno;
+    if (was != NULL && fchmod(fd, was->st_mode & 07777) < 0)
+        return -errno;
+    return fs_write_all(fd, text.p == NULL ? "" : text.p, text.n);
+}
+
+int fs_write_whole(const char *path, struct str text, mode_t mode, const struct stat *was) {
+    struct sbuf tmp = {0};
+    sbuf_printf(&tmp, "%s.tmp", path);
+    unlink(tmp.p);
+    int fd = open(tmp.p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                  was == NULL ? mode : 0600);
+    int rc = fd < 0 ? -errno : whole_fill(fd, text, was);
+    if (rc == 0 && was == NULL && access(path, F_OK) == 0)
+        rc = -EEXIST;
+    if (rc == 0)
+        rc = fs_commit(fd, tmp.p, path);
+    if (fd >= 0)
+        close(fd);
+    if (rc < 0 && fd >= 0)
+        unlink(tmp.p);
+    sbuf_free(&tmp);
+    return rc;
+}
+
 char *fs_folder(struct str path) {
     ptrdiff_t slash = str_rchr(path, '/');
     return slash <= 0 ? mem_strdup(slash == 0 ? "/" : ".")

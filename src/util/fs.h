@@ -20,6 +20,9 @@ int fs_commit(int tmp_fd, const char *tmp, const char *path);
 /* The same for a file that a library has written and closed; it gets that mode.  On failure tmp is
  * removed. */
 int fs_commit_named(const char *tmp, const char *path, mode_t mode);
+/* Writes text to path, whole or not at all, by way of path.tmp: in the place of was, with its mode
+ * and owner, or, was being NULL, as a new file of that mode; -EEXIST if there is one already. */
+int fs_write_whole(const char *path, struct str text, mode_t mode, const struct stat *was);
 /* The directory that holds path ("." for a bare name); the caller frees. */
 char *fs_folder(struct str path);
 /* fsync of the directory that holds path. */
