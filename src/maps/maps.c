@@ -372,30 +372,26 @@ enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err) {
     return rc;
 }
 
-bool matchlist_has_names(const char *spec) {
+/* Has it a pattern that is no network, or, with tables, one that is a table? */
+static bool list_has_more(const char *spec, bool tables) {
     struct str rest = str_of(spec), piece;
     while (str_split_braces(&rest, ", \t\r\n", &piece)) {
         while (piece.n > 0 && piece.p[0] == '!')
             piece = str_from(piece, 1);
         struct netblock net;
         const char *why;
-        if (!netblock_parse(&net, piece, &why) && why == NULL)
+        if ((!tables || map_looks_like(piece)) && !netblock_parse(&net, piece, &why) && why == NULL)
             return true;
     }
     return false;
 }
 
+bool matchlist_has_names(const char *spec) {
+    return list_has_more(spec, false);
+}
+
 bool matchlist_has_tables(const char *spec) {
-    struct str rest = str_of(spec), piece;
-    while (str_split_braces(&rest, ", \t\r\n", &piece)) {
-        while (piece.n > 0 && piece.p[0] == '!')
-            piece = str_from(piece, 1);
-        struct netblock net;
-        const char *why;
-        if (map_looks_like(piece) && !netblock_parse(&net, piece, &why) && why == NULL)
-            return true;
-    }
-    return false;
+    return list_has_more(spec, true);
 }
 
 const char *matchlist_check_networks(const char *spec, struct str *what) {

@@ -582,7 +582,7 @@ static void set_client(struct session *s, const struct netaddr *peer, bool local
 static bool is_refused_unnamed(struct session *s) {
     const char *list = limits_list(s->p);
     enum match_rc now;
-    if (!s->client.over || matchlist_has_names(list) || matchlist_has_tables(list))
+    if (!s->client.over || matchlist_has_names(list))
         return false;
     client_match_now(&s->client, s->r->lookup, s->p, serve_lists[0].name, list, &now, NULL, NULL);
     return now != MATCH_YES;
