@@ -247,17 +247,13 @@ static enum access_step no_fingerprint(struct access_run *a) {
 
 /* A fingerprint says which certificate it is: nothing else has to vouch for it. */
 static enum access_step test_clientcerts(struct access_run *a) {
-    struct keys keys = {.n = 0};
     if (a->f.cert == NULL)
         return STEP_NEXT;
     if (a->f.cert->print == NULL)
         return no_fingerprint(a);
     if (a->f.p->relay_clientcerts[0] == '\0')
         return STEP_NEXT;
-    clientcert_keys(a->f.cert, &keys);
-    a->tag =
-        lookup_maps(a->f.lookup, "smtpd", a->f.p->relay_clientcerts, keys.v, keys.n, on_certs, a);
-    keys_clear(&keys);
+    a->tag = clientcert_ask(a->f.cert, a->f.lookup, a->f.p, on_certs, a);
     return STEP_WAIT;
 }
 

@@ -87,6 +87,15 @@ void clientcert_keys(const struct clientcert *c, struct keys *keys) {
     keys_add(keys, false, "", str_of(c->key_print), STR_NONE);
 }
 
+uint32_t clientcert_ask(const struct clientcert *c, struct lookup *k, const struct params *p,
+                        lookup_maps_fn fn, void *arg) {
+    struct keys keys = {.n = 0};
+    clientcert_keys(c, &keys);
+    uint32_t tag = lookup_maps(k, "smtpd", p->relay_clientcerts, keys.v, keys.n, fn, arg);
+    keys_clear(&keys);
+    return tag;
+}
+
 /* -- mistakes in a configuration -- */
 
 static void clientcert_say(const struct config *cfg, const struct service *svc,

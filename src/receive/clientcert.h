@@ -10,6 +10,7 @@
 #include <openssl/ssl.h>
 
 #include "config/config.h"
+#include "maps/query.h"
 #include "route/keys.h"
 
 struct clientcert {
@@ -24,6 +25,9 @@ struct clientcert {
 /* Of a handshake that is over; NULL: the client has shown none.  The caller frees it. */
 struct clientcert *clientcert_of(SSL *ssl, const struct params *p);
 void clientcert_free(struct clientcert *c);
+/* Asks relay_clientcerts, which is not empty, for c, which has fingerprints; as lookup_maps. */
+uint32_t clientcert_ask(const struct clientcert *c, struct lookup *k, const struct params *p,
+                        lookup_maps_fn fn, void *arg);
 /* Adds the keys that tables of certificates are asked for: its fingerprint, then its key's. */
 void clientcert_keys(const struct clientcert *c, struct keys *keys);
 /* Says what in the configuration asks for certificates in vain. */

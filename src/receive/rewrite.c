@@ -55,7 +55,6 @@ static void rewrite_ask_table(struct session *s, struct str table) {
 
 /* permit_tls_clientcerts, or permit_tls_all_clientcerts (all); as rewrite_in_mynetworks. */
 static enum match_rc rewrite_clientcerts(struct session *s, bool all) {
-    struct keys keys = {.n = 0};
     if (s->cert == NULL)
         return MATCH_NO;
     if (all && s->cert->trusted)
@@ -64,10 +63,7 @@ static enum match_rc rewrite_clientcerts(struct session *s, bool all) {
         return MATCH_ERROR;
     if (s->p->relay_clientcerts[0] == '\0')
         return MATCH_NO;
-    clientcert_keys(s->cert, &keys);
-    s->tx->rewrite_asked = lookup_maps(s->r->lookup, "smtpd", s->p->relay_clientcerts, keys.v,
-                                       keys.n, on_rewrite_table, s);
-    keys_clear(&keys);
+    s->tx->rewrite_asked = clientcert_ask(s->cert, s->r->lookup, s->p, on_rewrite_table, s);
     return MATCH_NO;
 }
 
