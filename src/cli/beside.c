@@ -35,20 +35,23 @@ static const char *const own_domains[] = {"mydestination", "virtual_alias_domain
                                           "virtual_mailbox_domains", "relay_domains"};
 
 /* What Postfix's client is told about other hosts, and would do to mail on its way to Posthouse:
- * another sender (so another account), a host that is asked while Posthouse is down, TLS. */
-static const char *const meant_for_others[] = {
-    "smtp_tls_policy_maps",
-    "smtp_tls_per_site",
-    "smtp_generic_maps",
-    "smtp_fallback_relay",
-    "smtp_header_checks",
-    "smtp_mime_header_checks",
-    "smtp_nested_header_checks",
-    "smtp_body_checks",
-    "smtp_reply_filter",
-    "smtp_discard_ehlo_keywords",
-    "smtp_discard_ehlo_keyword_address_maps",
-    "smtp_bind_address",
+ * another sender (so another account), a host that is asked while Posthouse is down, TLS.  With the
+ * value that BESIDE_NAME has instead. */
+static const struct {
+    const char *name, *value;
+} meant_for_others[] = {
+    {"smtp_tls_policy_maps", ""},
+    {"smtp_tls_per_site", ""},
+    {"smtp_generic_maps", ""},
+    {"smtp_fallback_relay", ""},
+    {"smtp_header_checks", ""},
+    {"smtp_mime_header_checks", ""},
+    {"smtp_nested_header_checks", ""},
+    {"smtp_body_checks", ""},
+    {"smtp_reply_filter", ""},
+    {"smtp_discard_ehlo_keywords", ""},
+    {"smtp_discard_ehlo_keyword_address_maps", ""},
+    {"smtp_bind_address", "127.0.0.1"},
 };
 
 /* value is expanded: a $ in it is one. */
@@ -223,11 +226,18 @@ static bool front_has_own_ways(const struct config *front, uint16_t port) {
                road.client->overrides.n > 0 || front_wants_tls(front);
     free(road.hop);
     for (size_t i = 0; i < sizeof meant_for_others / sizeof meant_for_others[0] && !has; i++) {
-        char *value = config_value(front, meant_for_others[i], NULL);
+        char *value = config_value(front, meant_for_others[i].name, NULL);
         has = value != NULL && value[0] != '\0';
         free(value);
     }
     return has;
+}
+
+void beside_transport(struct sbuf *out) {
+    sbuf_add_c(out, BESIDE_OURS "-o smtp_enforce_tls=no -o smtp_tls_wrappermode=no");
+    for (size_t i = 0; i < sizeof meant_for_others / sizeof meant_for_others[0]; i++)
+        sbuf_printf(out, " -o %s=%s", meant_for_others[i].name, meant_for_others[i].value);
+    sbuf_add_c(out, "\n");
 }
 
 bool beside_hop(struct sbuf *out, const struct config *front, uint16_t port) {

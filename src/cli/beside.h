@@ -22,15 +22,10 @@ void beside_master(struct sbuf *out, uint16_t port);
  */
 bool beside_hop(struct sbuf *out, const struct config *front, uint16_t port);
 #define BESIDE_NAME "posthouse"
-/* How the line of that transport begins, and the whole of it. */
+/* How the line of that transport begins. */
 #define BESIDE_OURS BESIDE_NAME " unix - - - - - smtp -o smtp_tls_security_level=none "
-#define BESIDE_TRANSPORT                                                                           \
-    BESIDE_OURS "-o smtp_enforce_tls=no -o smtp_tls_wrappermode=no -o smtp_tls_policy_maps= "      \
-                "-o smtp_tls_per_site= -o smtp_generic_maps= -o smtp_fallback_relay= "             \
-                "-o smtp_header_checks= -o smtp_mime_header_checks= "                              \
-                "-o smtp_nested_header_checks= -o smtp_body_checks= -o smtp_reply_filter= "        \
-                "-o smtp_discard_ehlo_keywords= -o smtp_discard_ehlo_keyword_address_maps= "       \
-                "-o smtp_bind_address=127.0.0.1\n"
+/* Appends that line. */
+void beside_transport(struct sbuf *out);
 /* Appends what keeps mail from Posthouse though default_transport names it, a line for each. */
 void beside_passes_by(struct sbuf *out, const struct config *front);
 

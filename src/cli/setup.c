@@ -5,8 +5,8 @@
  * line Postfix needs; with --apply it sets that line, has Postfix take it up and looks whether it
  * has; with --undo it puts back what was there.  A file that is there is never written over.  What
  * was changed in Postfix's directory is noted in beside-postfix.undo before it is changed: what the
- * line was, whose it was, and what it became.  Killed between two steps, --apply goes on from there
- * or asks for --undo.
+ * line was, which directory it stands in, and what it became.  Killed between two steps, --apply
+ * goes on from there or asks for --undo.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -158,7 +158,7 @@ static bool transport_lines(struct sbuf *out, struct str text, bool wanted) {
     if (wanted && out->n > 0 && out->p[out->n - 1] != '\n')
         sbuf_add_c(out, "\n");
     if (wanted)
-        sbuf_add_c(out, BESIDE_TRANSPORT);
+        beside_transport(out);
     return free_name || !wanted;
 }
 
@@ -194,18 +194,20 @@ static int front_take_up(const struct setup *s) {
 
 /* What is needed there, for an administrator who does it by hand. */
 static void setup_say(const struct setup *s) {
-    struct sbuf notes = {0};
+    struct sbuf notes = {0}, line = {0};
     beside_passes_by(&notes, s->cfg);
+    beside_transport(&line);
     printf("\nPostfix needs this line in %s/main.cf:\n\n    " NAME " = %s\n\n", s->front, s->hop.p);
     if (s->own_transport)
         printf("and, because its own client is told what is meant for other hosts, this one in "
-               "%s/master.cf:\n\n    " BESIDE_TRANSPORT "\n",
-               s->front);
+               "%s/master.cf:\n\n    %s\n",
+               s->front, line.p);
     printf("then: postfix -c %s reload.  Or: posthouse setup beside-postfix --postfix %s --port %u "
            "--apply\n",
            s->front, s->front, s->port);
     fputs(notes.n == 0 ? "" : notes.p, stdout);
     sbuf_free(&notes);
+    sbuf_free(&line);
 }
 
 /* -- the change, and the way back -- */
@@ -224,7 +226,8 @@ static bool setup_is_served(const struct setup *s) {
     return yes;
 }
 
-/* Notes what NAME was, "=value" or nothing, whose it was, and what it becomes, a line each. */
+/* Notes what NAME was, "=value" or nothing, Postfix's directory, and what NAME becomes, a line
+ * each. */
 static int setup_note_undo(const struct setup *s) {
     const struct cfg_entry *was = cfg_file_find(&s->cfg->main, STR_LIT(NAME));
     char *path = setup_path(s->dir, "beside-postfix.undo");
