@@ -34,7 +34,8 @@ int ask_connect(const char *dir, const char *name);
 int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
                struct ask_end *end, char **why);
 
-#define ASK_RELOAD_S 30 /* in which a daemon whose processes hang has reloaded, too */
+/* A daemon has reloaded in this time, also when processes of it hang. */
+#define ASK_RELOAD_S 30
 /* Has the daemon whose queue_directory that is read its configuration again, and waits until it
  * has, for at most wait_s seconds. -ESRCH: none runs; -EPERM, -EACCES: this user may not ask;
  * -EINVAL: the configuration has errors and the old one stays in use; -ETIMEDOUT: it was asked, and

@@ -2,7 +2,7 @@
  * daemon/audit_senders.c - posthouse check: keys of senders that no sender has
  *
  * Rows of the tables that are asked by sender, in file tables: a key in a form that is never asked,
- * and one whose domain is one letter away from a domain of this server, while it is none itself.
+ * and a key with a domain that is none of this server's and is one letter away from one of them.
  */
 #include <stdlib.h>
 

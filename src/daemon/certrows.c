@@ -2,7 +2,7 @@
  * daemon/certrows.c - certificates that rows of tables name, or hold; see certrows.h
  *
  * What is noted of smtp_tls_policy_maps are the names of files, a line each; of tls_server_sni_maps
- * all rows (enum config_row), whose keys and certificates are in files, or in the rows.
+ * all rows (enum config_row).  Keys and certificates are in files, or in the rows.
  */
 #include "daemon/certrows.h"
 

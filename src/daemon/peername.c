@@ -3,7 +3,7 @@
  *
  * A name counts only if it leads back to the address, as in Postfix.  Loopback is "localhost"
  * without asking (RFC 6761).  Names that were found are kept for five minutes, in a fixed number of
- * places; a client that has none, or whose name servers fail, is asked for each time it comes.
+ * places.  Where there is none, or name servers fail, the name is looked for each time again.
  */
 #include "daemon/peername.h"
 
