@@ -15,6 +15,8 @@ from kit import SLOW, FakeRelay, free_port, make_cert
 
 import pair
 
+RECORDS = ["relay.test. 60 IN A 127.0.0.1"]
+
 RELAY = "127.0.0.78"
 NAMES = {"paren": "a (b) c)d(e", "slash": 'back\\\\slash "quoted"', "utf8": "Zoë Größe", "lines": "first\nsecond", "tab": "x\ty",
          "252 bytes": "\U0001d11e" * 63, "256 bytes": "\U0001d11e" * 64}
@@ -107,15 +109,6 @@ def clients():
     c = Clients()
     yield c
     shutil.rmtree(c.dir)
-
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    server = pair.NameServer(d, ["relay.test. 60 IN A 127.0.0.1"])
-    yield server
-    server.stop()
 
 
 def base(c, more=""):

@@ -6,6 +6,8 @@ from kit import Client, Posthouse, free_port, wait_for
 
 import pair
 
+RECORDS = ["x.example. 60 IN A 127.0.0.1"]
+
 # The client is localhost[127.0.0.1].
 CLIENTS = ["127.0.0.1", "127.0.0.0/8", "[127.0.0.1]", "[127.0.0.0]/8", "!127.0.0.1,127.0.0.0/8", "!!127.0.0.1", "localhost", "LocalHost",
            ".localhost", "!localhost,127.0.0.0/8", "unknown", "host", "hash:{dir}/addresses",
@@ -40,15 +42,6 @@ def tables(tmp_path_factory):
         if name in ("addresses", "names", "domains"):
             subprocess.run(["postmap", f"hash:{d}/{name}"], check=True)
     return d
-
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    dns = pair.NameServer(d, ["x.example. 60 IN A 127.0.0.1"])
-    yield dns
-    dns.stop()
 
 
 def ask(mta, services, talk):

@@ -7,14 +7,7 @@ from kit import Client, FakeRelay, wait_for
 
 import pair
 
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    dns = pair.NameServer(d, ["x.example. 60 IN A 127.0.0.1"])
-    yield dns
-    dns.stop()
+RECORDS = ["x.example. 60 IN A 127.0.0.1"]
 
 
 def hops(mta):

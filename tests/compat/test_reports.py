@@ -2,10 +2,11 @@
 import difflib
 import re
 
-import pytest
 from kit import Client, FakeRelay, wait_for
 
 import pair
+
+RECORDS = ["x.example. 60 IN A 127.0.0.1"]
 
 # (name, sender, parameters of MAIL, [(recipient, parameters of RCPT)], content); the local part says what becomes of it.
 PLAIN = "From: a@x.example\r\nTo: b@y.example\r\nSubject: plain\r\nMessage-Id: <1@x.example>\r\n" \
@@ -48,15 +49,6 @@ smtp_destination_recipient_limit = 1
 notify_classes =
 bounce_size_limit = 4000
 """
-
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    dns = pair.NameServer(d, ["x.example. 60 IN A 127.0.0.1"])
-    yield dns
-    dns.stop()
 
 
 def says(line):

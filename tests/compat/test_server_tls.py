@@ -12,6 +12,8 @@ from kit import POSTHOUSED, SLOW, free_port, make_cert
 
 import pair
 
+RECORDS = ["relay.test. 60 IN A 127.0.0.1"]
+
 
 def openssl(*args):
     subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
@@ -88,15 +90,6 @@ def chains():
     c.table("plain", {"plain.test": "own.test.both"}, files=False)
     yield c
     shutil.rmtree(c.dir)
-
-
-@pytest.fixture(scope="module")
-def name_server(tmp_path_factory):
-    d = tmp_path_factory.mktemp("dns")
-    d.chmod(0o755)
-    server = pair.NameServer(d, ["relay.test. 60 IN A 127.0.0.1"])
-    yield server
-    server.stop()
 
 
 @contextlib.contextmanager
