@@ -33,12 +33,24 @@ static const char *networks_fact(const struct config *c) {
     return cfg_source_fact(c->source, "system_networks_host");
 }
 
+/* The entry that sets a name, and the file's name for remarks; NULL, both: the name is not set. */
+static const struct cfg_entry *config_entry(const struct config *c, const struct service *svc,
+                                            struct str name, const char **file) {
+    const struct cfg_entry *e = svc == NULL ? NULL : cfg_file_find(&svc->overrides, name);
+    if (e != NULL) {
+        *file = "master.cf";
+        return e;
+    }
+    e = cfg_file_find(&c->main, name);
+    *file = e == NULL ? NULL : c->main.path;
+    return e;
+}
+
 /* -o, main.cf, the table's default, a fact about the machine; NULL if none. */
 static const char *scope_lookup(void *arg, struct str name) {
     const struct scope *s = arg;
-    const struct cfg_entry *e = s->svc == NULL ? NULL : cfg_file_find(&s->svc->overrides, name);
-    if (e == NULL)
-        e = cfg_file_find(&s->c->main, name);
+    const char *file;
+    const struct cfg_entry *e = config_entry(s->c, s->svc, name, &file);
     if (s->used != NULL)
         sbuf_printf(s->used, "%.*s\n", STR_FMT(name));
     if (e != NULL)
@@ -111,14 +123,10 @@ bool config_time(struct str s, char unit, int64_t *seconds) {
 /* Where a name was set, for remarks. */
 static const char *config_place(const struct config *c, const struct service *svc, const char *name,
                                 int *line) {
-    const struct cfg_entry *e = svc == NULL ? NULL : cfg_file_find(&svc->overrides, str_of(name));
-    if (e != NULL) {
-        *line = e->line;
-        return "master.cf";
-    }
-    e = cfg_file_find(&c->main, str_of(name));
+    const char *file;
+    const struct cfg_entry *e = config_entry(c, svc, str_of(name), &file);
     *line = e == NULL ? 0 : e->line;
-    return e == NULL ? NULL : c->main.path;
+    return file;
 }
 
 static const char *config_text_keep(struct config *c, char *text) {
@@ -169,10 +177,11 @@ static void param_fill(struct config *c, const struct service *svc, struct param
     struct scope s = {c, svc, svc == NULL ? &c->used_names : NULL};
     struct sbuf out = {0}, undefined = {0};
     const char *why;
-    int line;
+    const char *file;
     void *at = (char *)p + info->offset;
-    const char *raw = scope_lookup(&s, str_of(info->name));
-    const char *file = config_place(c, svc, info->name, &line);
+    const struct cfg_entry *set = config_entry(c, svc, str_make(info->name, info->name_n), &file);
+    const char *raw = set == NULL ? info->def : set->value;
+    int line = set == NULL ? 0 : set->line;
     if (cfg_expand(&out, str_of(raw), scope_lookup, &s, &why, &undefined) < 0) {
         diag_add(&c->diags, DIAG_ERROR, file, line, "%s: %s in \"%s\"", info->name, why, raw);
         sbuf_reset(&out);

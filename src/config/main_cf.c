@@ -11,7 +11,7 @@
 
 const struct cfg_entry *cfg_file_find(const struct cfg_file *f, struct str name) {
     for (size_t i = 0; i < f->n; i++)
-        if (str_eq_c(name, f->v[i].name))
+        if (str_eq(name, str_make(f->v[i].name, f->v[i].name_n)))
             return &f->v[i];
     return NULL;
 }
@@ -26,7 +26,8 @@ void cfg_file_set(struct cfg_file *f, struct str name, struct str value, int lin
         return;
     }
     f->v = mem_realloc(f->v, (f->n + 1) * sizeof *f->v);
-    f->v[f->n++] = (struct cfg_entry){str_dup(name), str_dup(value), line};
+    char *own = str_dup(name);
+    f->v[f->n++] = (struct cfg_entry){own, str_dup(value), line, strlen(own)};
 }
 
 struct parse {

@@ -14,6 +14,7 @@ struct cfg_entry {
     char *name;
     char *value;
     int line;
+    size_t name_n; /* bytes of name */
 };
 
 struct cfg_file {

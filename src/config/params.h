@@ -28,6 +28,7 @@ struct params {
 
 struct param_info {
     const char *name;
+    size_t name_n; /* bytes of name: a snapshot looks up names by the thousand */
     enum param_type type;
     const char *def;
     const char *doc;

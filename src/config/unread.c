@@ -20,8 +20,8 @@
 
 #undef REFUSED
 #undef HARMLESS
-#define REFUSED(where, name, idle, text) {#name, UNREAD_##where, idle, text},
-#define HARMLESS(name, reason)           {#name, UNREAD_NOWHERE, NULL, reason_##reason},
+#define REFUSED(where, name, idle, text) {#name, sizeof #name - 1, UNREAD_##where, idle, text},
+#define HARMLESS(name, reason)           {#name, sizeof #name - 1, UNREAD_NOWHERE, NULL, reason_##reason},
 static const struct unread by_name[] = {
 #include "config/unread.def"
 };
@@ -32,8 +32,10 @@ static const struct unread by_name[] = {
 
 #undef REFUSED_SUFFIX
 #undef HARMLESS_SUFFIX
-#define REFUSED_SUFFIX(where, suffix, idle, text) {suffix, UNREAD_##where, idle, text},
-#define HARMLESS_SUFFIX(suffix, reason)           {suffix, UNREAD_NOWHERE, NULL, reason_##reason},
+#define REFUSED_SUFFIX(where, suffix, idle, text)                                                  \
+    {suffix, sizeof suffix - 1, UNREAD_##where, idle, text},
+#define HARMLESS_SUFFIX(suffix, reason)                                                            \
+    {suffix, sizeof suffix - 1, UNREAD_NOWHERE, NULL, reason_##reason},
 static const struct unread by_suffix[] = {
 #include "config/unread.def"
 };
@@ -43,7 +45,8 @@ static const struct unread by_suffix[] = {
 #define HARMLESS_SUFFIX(suffix, reason)
 
 #undef HARMLESS_PREFIX
-#define HARMLESS_PREFIX(prefix, reason) {prefix, UNREAD_NOWHERE, NULL, reason_##reason},
+#define HARMLESS_PREFIX(prefix, reason)                                                            \
+    {prefix, sizeof prefix - 1, UNREAD_NOWHERE, NULL, reason_##reason},
 static const struct unread by_prefix[] = {
 #include "config/unread.def"
 };
@@ -62,20 +65,18 @@ static const struct unread_word words[] = {
 
 #define ROWS(table) (sizeof(table) / sizeof(table)[0])
 
-static bool name_ends(const char *name, const char *suffix) {
-    size_t n = strlen(name), k = strlen(suffix);
-    return n > k && strcmp(name + n - k, suffix) == 0;
-}
-
 const struct unread *unread_find(const char *name) {
+    size_t n = strlen(name);
     for (size_t i = 0; i < ROWS(by_name); i++)
-        if (strcmp(by_name[i].name, name) == 0)
+        if (by_name[i].name_n == n && memcmp(by_name[i].name, name, n) == 0)
             return &by_name[i];
-    for (size_t i = 0; i < ROWS(by_suffix); i++)
-        if (name_ends(name, by_suffix[i].name))
+    for (size_t i = 0; i < ROWS(by_suffix); i++) {
+        size_t end = by_suffix[i].name_n;
+        if (n > end && memcmp(name + n - end, by_suffix[i].name, end) == 0)
             return &by_suffix[i];
+    }
     for (size_t i = 0; i < ROWS(by_prefix); i++)
-        if (strncmp(name, by_prefix[i].name, strlen(by_prefix[i].name)) == 0)
+        if (strncmp(name, by_prefix[i].name, by_prefix[i].name_n) == 0)
             return &by_prefix[i];
     return NULL;
 }

@@ -26,6 +26,7 @@ enum unread_where {
 
 struct unread {
     const char *name;        /* the whole name, or its beginning or end */
+    size_t name_n;           /* bytes of name */
     enum unread_where where; /* UNREAD_NOWHERE: harmless */
     const char *idle;        /* values that ask for nothing, "|" between them; NULL: harmless */
     const char *text;        /* what would be done instead, or why the name is harmless */

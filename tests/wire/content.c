@@ -20,9 +20,13 @@ static void put_text(struct bytes *out, bool data, const char *text) {
 
 /* A line of n letters. */
 static void put_letters(struct dice *d, struct bytes *out, size_t n) {
+    static const char letters[] =
+        "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
     unsigned from = dice_roll(d, 26);
-    for (size_t i = 0; i < n; i++)
-        bytes_char(out, (char)('a' + (from + i) % 26));
+    for (size_t take; n > 0; n -= take) {
+        take = n < 52 ? n : 52; /* a whole number of alphabets */
+        bytes_add(out, letters + from, take);
+    }
     bytes_text(out, "\r\n");
 }
 
