@@ -64,7 +64,8 @@ static void client_end(struct str in) {
     lookup_cancel(k, again);
 }
 
-/* What was read is written as the smallest version that holds it: older and larger ones come out otherwise. */
+/* What was read is written as the smallest version that holds it: older and larger ones come out
+ * otherwise. */
 static void stored_envelope(struct str in) {
     struct envelope *e = envelope_decode(in), *again;
     struct sbuf out = {0}, out_again = {0};
