@@ -21,7 +21,7 @@
 #include "util/mem.h"
 #include "util/net.h"
 
-#define BACKLOG       1024
+#define BACKLOG       4096
 #define BACKLOG_LOCAL 128
 
 static void set_add(struct listen_set *set, const char *svc_name, struct listen_socket sock) {
@@ -56,7 +56,7 @@ static void binding_fails(const struct binding *b, const char *what) {
     if (b->mistakes != NULL)
         diag_add(b->mistakes, DIAG_ERROR, b->svc->line > 0 ? "master.cf" : NULL, b->svc->line,
                  "service %s: %s: the daemon does not start", svc_name, what);
-    else if (b->old->n > 0)
+    else if (b->old->n > 0 && !b->old->inherited)
         log_error("master", "service %s: %s", svc_name, what);
     else
         log_fatal("master", "service %s: %s", svc_name, what);
@@ -99,9 +99,9 @@ static bool addr_is(const struct listen_socket *sock, const struct netaddr *a) {
            netaddr_port(&sock->addr) == netaddr_port(a);
 }
 
-/* Sockets of the old set with that address go on; false: there are none. */
-static bool take_over(struct binding *b, const char *svc_name, const struct netaddr *a) {
-    bool any = false;
+/* Sockets of the old set with that address go on; how many there are. */
+static size_t take_over(struct binding *b, const char *svc_name, const struct netaddr *a) {
+    size_t taken = 0;
     for (size_t i = 0; i < b->old->n; i++) {
         struct listen_socket *sock = &b->old->v[i];
         if (!addr_is(sock, a))
@@ -109,9 +109,10 @@ static bool take_over(struct binding *b, const char *svc_name, const struct neta
         set_add(b->next, svc_name,
                 (struct listen_socket){
                     .fd = sock->fd, .loop = sock->loop, .kind = LISTEN_SMTPD, .addr = *a});
-        sock->taken = any = true;
+        sock->taken = true;
+        taken++;
     }
-    return any;
+    return taken;
 }
 
 /* On a port of ours the question whether it is free would be answered by ourselves. */
@@ -122,9 +123,11 @@ static bool port_is_ours(const struct listen_set *old, const struct netaddr *a) 
     return false;
 }
 
-static int bind_new(struct binding *b, const char *svc_name, const struct netaddr *a) {
-    int rc = port_is_ours(b->old, a) ? 0 : port_is_free(a);
-    for (size_t i = 0; i < b->loops && rc >= 0; i++) {
+/* One for each loop but for the first, who have theirs. */
+static int bind_new(struct binding *b, const char *svc_name, const struct netaddr *a,
+                    size_t first) {
+    int rc = first >= b->loops || port_is_ours(b->old, a) ? 0 : port_is_free(a);
+    for (size_t i = first; i < b->loops && rc >= 0; i++) {
         rc = bind_one(a, b->old->open);
         if (rc >= 0)
             set_add(b->next, svc_name,
@@ -162,8 +165,8 @@ static int bind_addr(struct binding *b, const struct netaddr *a) {
     if (rc == 0 && b->mistakes != NULL)
         set_add(b->next, svc_name,
                 (struct listen_socket){.fd = -1, .kind = LISTEN_SMTPD, .addr = *a, .taken = true});
-    else if (rc == 0 && !take_over(b, svc_name, a))
-        rc = bind_new(b, svc_name, a);
+    else if (rc == 0)
+        rc = bind_new(b, svc_name, a, take_over(b, svc_name, a));
     if (rc == -EAFNOSUPPORT || rc == -EADDRNOTAVAIL)
         if (a->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr))
             return 0; /* a machine without IPv6 */
@@ -230,6 +233,33 @@ static void binding_undo(struct binding *b) {
     for (size_t k = 0; k < b->old->n; k++)
         b->old->v[k].taken = false;
     set_clear(b->next);
+}
+
+static bool sock_listens(int fd) {
+    int on = 0, type = 0;
+    socklen_t n = sizeof on, m = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &n) == 0 && on != 0 &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &m) == 0 && type == SOCK_STREAM;
+}
+
+/* However many there are of an address, loops serve all of them: none with its clients is closed.
+ */
+void listen_inherit(struct listen_set *set, int fd, size_t loops) {
+    struct listen_socket sock = {.fd = fd, .kind = LISTEN_SMTPD};
+    socklen_t n = sizeof sock.addr.u;
+    int flags = fcntl(fd, F_GETFL);
+    if (!sock_listens(fd) || getsockname(fd, &sock.addr.u.sa, &n) < 0 ||
+        (sock.addr.u.sa.sa_family != AF_INET && sock.addr.u.sa.sa_family != AF_INET6) ||
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+        close(fd);
+        return;
+    }
+    size_t same = 0;
+    for (size_t i = 0; i < set->n; i++)
+        same += addr_is(&set->v[i], &sock.addr);
+    sock.loop = same % loops;
+    set_add(set, "", sock);
+    set->inherited = true;
 }
 
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) {

@@ -23,9 +23,13 @@ struct listen_socket {
 struct listen_set {
     struct listen_socket *v;
     size_t n;
-    bool open; /* clients are let in; else the addresses are only bound */
+    bool open;      /* clients are let in; else the addresses are only bound */
+    bool inherited; /* these are the sockets of the supervisor before */
 };
 
+/* Before the first listen_bind: the set has a listening socket of the supervisor before, at which
+ * clients may wait.  Takes fd; what is no such socket is closed. */
+void listen_inherit(struct listen_set *set, int fd, size_t loops);
 /* Binds every smtpd service of cfg, loops times each (SO_REUSEPORT).  Addresses that the set has
  * already keep their sockets, and with them the clients that wait there; those that cfg does not
  * have any more are closed.  Negative errno, and nothing is changed, when one cannot be bound: the

@@ -26,6 +26,8 @@
 #include "daemon/certrows.h"
 #include "daemon/confine.h"
 #include "daemon/foreign.h"
+#include "daemon/handover.h"
+#include "daemon/inherit.h"
 #include "daemon/listen.h"
 #include "daemon/reload.h"
 #include "daemon/renew.h"
@@ -90,6 +92,7 @@ static struct {
     bool started;           /* both children have been ready once: the start is over */
     bool serving;           /* the relay has the listening sockets */
     int64_t serve_again_ms; /* clients could not be let in: not tried again before */
+    bool refused;           /* the files have another configuration, which was not taken */
     char *last_failure;     /* why a child could not start, as it said last; NULL: nothing */
     size_t loops;
     struct child relay, lookup;
@@ -531,6 +534,7 @@ static void relay_gets_sockets(void) {
         sbuf_free(&b);
     }
     sup.serving = true;
+    handover_leave(&sup.set, sup.cfg);
 }
 
 /* The end of a start that did not come so far: children are stopped in order. */
@@ -540,11 +544,11 @@ _Noreturn static void sup_give_up(void) {
 }
 
 /* Tells systemd how the service is; before: "READY=1\n" or "". */
-static void sup_status(const char *before, bool refused) {
+static void sup_status(const char *before) {
     char lines[160];
     snprintf(lines, sizeof lines, "%sSTATUS=%s%s", before,
              sup.serving ? "serving" : "no client is let in: the log says why",
-             refused ? "; the last reload was refused: see posthouse check" : "");
+             sup.refused ? "; the new configuration was refused: see posthouse check" : "");
     notify_send(lines);
 }
 
@@ -556,19 +560,20 @@ static void sup_serve(void) {
         if (!sup.started)
             sup_give_up();
         sup.serve_again_ms = clock_mono_ms() + SERVE_AGAIN_MS;
-        sup_status("", false);
+        sup_status("");
         return;
     }
     relay_gets_sockets();
     if (sup.started) {
-        sup_status("", false);
+        sup_status("");
         return;
     }
     sup.started = true;
+    handover_begun();
     mark_accounts();
     log_info("master", "daemon started -- version " PH_VERSION ", configuration %s", sup.dir);
     begin_done();
-    sup_status("READY=1\n", false);
+    sup_status("READY=1\n");
 }
 
 /* Where they could not be let in it is tried again; milliseconds until then, -1: they are, or a
@@ -638,7 +643,7 @@ static void child_cannot_start(struct child *c) {
     tell(&sup.relay, SUP_DEAF, NULL);
     listen_shut(&sup.set);
     sup.serving = false;
-    sup_status("", false);
+    sup_status("");
 }
 
 static void child_ended(struct child *c, int status) {
@@ -732,9 +737,9 @@ static bool reload_all(void) {
 
 static bool sup_reload(void) {
     notify_reloading();
-    bool taken = reload_all();
-    sup_status("READY=1\n", !taken);
-    return taken;
+    sup.refused = !reload_all();
+    sup_status("READY=1\n");
+    return !sup.refused;
 }
 
 /* It reads the queue, and nothing that it is told: a configuration, which is larger than a socket
@@ -750,6 +755,7 @@ static void sup_reload_soon(void) {
 }
 
 static void sup_stop(void) {
+    handover_begun();
     log_info("master", "terminating on signal 15");
     notify_send("STOPPING=1\nSTATUS=stopping: deliveries end, new mail waits");
     stop_children();
@@ -776,6 +782,8 @@ static void sup_renew(void) {
     sup.cfg = cfg;
     log_info("master", "certificate files have changed, and are in use now");
     tell(&sup.relay, SUP_RENEW, cfg->source);
+    if (sup.serving)
+        handover_leave(&sup.set, cfg);
 }
 
 /* Milliseconds until it is to be called again; -1: not before something else happens. */
@@ -857,6 +865,13 @@ _Noreturn static void supervise(void) {
     }
 }
 
+/* Clients may wait at the sockets of the supervisor before. */
+static void sup_inherit(void) {
+    for (int fd; (fd = inherit_take(INHERIT_LISTENER)) >= 0;)
+        listen_inherit(&sup.set, fd, sup.loops);
+    inherit_end();
+}
+
 static void sup_block_signals(void) {
     sigemptyset(&sup.mask);
     sigaddset(&sup.mask, SIGTERM);
@@ -896,7 +911,11 @@ int main(int argc, char **argv) {
         return 1;
     }
     sup.dir = full;
-    sup.cfg = sup_load(verbose);
+    inherit_begin();
+    sup.cfg = handover_config(sup.dir);
+    sup.refused = sup.cfg != NULL;
+    if (sup.cfg == NULL)
+        sup.cfg = sup_load(verbose);
     if (sup.cfg == NULL)
         return 1;
     sup.begun = config_ref(sup.cfg);
@@ -912,8 +931,14 @@ int main(int argc, char **argv) {
     sup_block_signals();
     confine_memory(); /* keys of certificates */
     sup.reload = -1;
+    sup_inherit();
     if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0 || (sup.reload = listen_reload(sup.cfg)) < 0)
         return 1;
+    if (sup.refused)
+        log_error("master",
+                  "the start was refused: run \"posthouse -c %s check\"; the configuration that "
+                  "was in use before it is in use again",
+                  sup.dir);
     log_remarks();
     supervise();
 }

@@ -13,6 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* SCM_MAX_FD of the kernel. */
+#define FDS_MOST 253
+
 /* A path, or with '@' the name of an abstract socket.  0: neither. */
 static socklen_t notify_address(struct sockaddr_un *to) {
     const char *name = getenv("NOTIFY_SOCKET");
@@ -27,14 +30,39 @@ static socklen_t notify_address(struct sockaddr_un *to) {
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
 }
 
-void notify_send(const char *lines) {
+bool notify_wanted(void) {
     struct sockaddr_un to;
-    socklen_t length = notify_address(&to);
-    int fd = length == 0 ? -1 : socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    return notify_address(&to) != 0;
+}
+
+void notify_send(const char *lines) {
+    notify_send_fds(lines, NULL, 0);
+}
+
+void notify_send_fds(const char *lines, const int *fds, size_t n) {
+    struct sockaddr_un to;
+    union {
+        char bytes[CMSG_SPACE(FDS_MOST * sizeof *fds)];
+        struct cmsghdr align;
+    } control;
+    struct iovec text = {(void *)(uintptr_t)lines, strlen(lines)};
+    struct msghdr msg = {.msg_name = &to, .msg_iov = &text, .msg_iovlen = 1};
+    msg.msg_namelen = notify_address(&to);
+    int fd =
+        msg.msg_namelen == 0 || n > FDS_MOST ? -1 : socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return;
-    (void)!sendto(fd, lines, strlen(lines), MSG_NOSIGNAL | MSG_DONTWAIT,
-                  (const struct sockaddr *)&to, length);
+    if (n > 0) {
+        msg.msg_control = control.bytes;
+        msg.msg_controllen = CMSG_SPACE(n * sizeof *fds);
+        memset(control.bytes, 0, msg.msg_controllen);
+        struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN(n * sizeof *fds);
+        memcpy(CMSG_DATA(head), fds, n * sizeof *fds);
+    }
+    (void)!sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     close(fd);
 }
 

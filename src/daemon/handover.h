@@ -1,0 +1,26 @@
+/*
+ * daemon/handover.h - what a supervisor leaves to the next one: listening sockets, and the
+ * configuration that was in use
+ *
+ * Systemd keeps both in its file descriptor store while the service is restarted, so clients wait
+ * in the sockets' queues.  A restart cannot be refused as a reload is: systemd stops the daemon
+ * first.  So a start that fails leaves the files that it failed with, and a start that finds the
+ * same ones goes on with the configuration that was in use before.  The supervisor's, on its one
+ * thread.
+ */
+#ifndef PH_DAEMON_HANDOVER_H
+#define PH_DAEMON_HANDOVER_H
+
+#include "daemon/listen.h"
+
+/* After inherit_begin, once: the configuration of before, if the last start failed with the files
+ * that are in dir (kept) now, as a reference of the caller's; NULL: begin with those.  From now on,
+ * unless handover_begun is called, the process's exit is that of a start that has failed. */
+struct config *handover_config(const char *dir);
+/* The start is over, or it is stopped by order. */
+void handover_begun(void);
+/* Puts the sockets of set and the configuration in use into systemd's store, in the place of what
+ * was put there before.  Without systemd nothing happens. */
+void handover_leave(const struct listen_set *set, const struct config *cfg);
+
+#endif

@@ -1,0 +1,191 @@
+"""Restarts under systemd's file descriptor store, which is kept by the test: no client is refused meanwhile, and a start
+with a broken configuration is followed by one with the configuration that was in use."""
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from kit import SLOW, Client, FakeRelay, Posthouse, free_port, free_ports, wait_for
+
+LINE = "127.0.0.1:%d inet n - n - - smtpd -o smtpd_banner=%s\n"
+# Gives descriptors the numbers that systemd gives them, and becomes the daemon.
+PASS = ("import os, sys; fds = [int(n) for n in sys.argv[1].split()]; [(os.dup2(fd, 3 + i), os.close(fd)) for i, fd in enumerate(fds)]; "
+        "os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[2], sys.argv[2:])")
+
+
+class Manager:
+    """What systemd does for a service that says how it is: it hears that, and keeps descriptors for the next process."""
+
+    def __init__(self, p):
+        self.p, self.store, self.said = p, [], []
+        self.path = str(p.dir / "notify")
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(self.path)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        with contextlib.suppress(OSError):
+            while True:
+                text, fds, _, _ = socket.recv_fds(self.sock, 4096, 253)
+                lines = dict(line.split("=", 1) for line in text.decode().split("\n"))
+                if "FDSTOREREMOVE" in lines:
+                    for name, fd in self.store:
+                        os.close(fd) if name == lines["FDNAME"] else None
+                    self.store = [kept for kept in self.store if kept[0] != lines["FDNAME"]]
+                self.store = self.store + [(lines["FDNAME"], fcntl.fcntl(fd, fcntl.F_DUPFD, 200)) for fd in fds]
+                for fd in fds:
+                    os.close(fd)
+                self.said.append(lines)
+
+    def names(self):
+        return sorted(name for name, _ in self.store)
+
+    def launch(self):
+        """Starts the daemon with what is in the store; does not wait until it serves."""
+        p, store = self.p, self.store
+        self.said = []
+        env = dict(p.env(), NOTIFY_SOCKET=self.path, LISTEN_FDS=str(len(store)), LISTEN_FDNAMES=":".join(name for name, _ in store))
+        p.out = open(p.dir / "stderr", "ab")
+        p.proc = subprocess.Popen([sys.executable, "-c", PASS, " ".join(str(fd) for _, fd in store), p.exe, "-c", str(p.dir), "-f"],
+                                  stdout=p.out, stderr=p.out, env=env, pass_fds=[fd for _, fd in store])
+
+    def serves(self):
+        wait_for(lambda: any("READY" in lines for lines in self.said), 30)
+        wait_for(lambda: any(lines.get("FDNAME") == "configuration" and "FDSTORE" in lines for lines in self.said))
+
+    def start(self):
+        self.launch()
+        self.serves()
+
+    def status(self):
+        return [lines["STATUS"] for lines in self.said if "STATUS" in lines][-1]
+
+    def close(self):
+        self.p.stop()
+        self.sock.close()
+        for _, fd in self.store:
+            os.close(fd)
+
+
+@pytest.fixture
+def relay():
+    with FakeRelay() as r:
+        yield r
+
+
+@contextlib.contextmanager
+def managed(main, **more):
+    p = Posthouse(main, **more)
+    m = Manager(p)
+    try:
+        yield p, m
+    finally:
+        m.close()
+        p.__exit__(*sys.exc_info())
+
+
+def banner(port):
+    with Client(port) as c:
+        return c.greeting
+
+
+def refused(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_no_client_is_refused_while_the_daemon_is_restarted(relay):
+    """Neither while none runs, nor when the next one has other threads and another set of ports."""
+    goes, comes = free_ports(2)
+    main = f"relayhost = [127.0.0.1]:{relay.port}\n"
+    with managed(main, master=LINE % (goes, "goes")) as (p, m):
+        m.start()
+        assert m.names() == ["configuration"] + 4 * ["smtpd"]
+        sent = 0
+        for threads in (1, 3):  # fewer than before, and more
+            idle = p.client()
+            assert p.send(content=f"Subject: before {threads}\r\n\r\nx\r\n").startswith("250")
+            p.proc.terminate()
+            assert idle.reply() == "421 4.3.2 mta.example Service shutting down"
+            p.proc.wait(60 * SLOW)
+            waiting = []
+            for _ in range(12):  # at each of the sockets
+                s = socket.create_connection(("127.0.0.1", p.port), 5)
+                s.settimeout(30 * SLOW)
+                waiting.append(s)
+            p.write_main(main + f"relay_threads = {threads}\n")
+            m.start()
+            for i, s in enumerate(waiting):
+                f = s.makefile("rb")
+                assert f.readline().startswith(b"220 ")
+                for line in ("HELO c.example", "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"):
+                    s.sendall(line.encode() + b"\r\n")
+                    assert f.readline().startswith(b"250"), line
+                s.sendall(b"DATA\r\nSubject: waited %d %d\r\n\r\nx\r\n.\r\nQUIT\r\n" % (threads, i))
+                assert [f.readline()[:3] for _ in range(3)] == [b"354", b"250", b"221"]
+                s.close()
+            sent += 13
+        assert m.names().count("smtpd") == 6
+        master = p.dir / "master.cf"
+        master.write_text(master.read_text().replace(LINE % (goes, "goes"), LINE % (comes, "comes")))
+        p.proc.terminate(), p.proc.wait(60 * SLOW)
+        assert not refused(goes) and refused(comes)
+        m.start()
+        assert refused(goes) and banner(comes) == "220 comes"
+        mails = relay.wait_mails(sent)
+        assert len({x["content"] for x in mails}) == len(mails) == sent
+
+
+BROKEN = {"a parameter that cannot be": lambda p, taken: p.write_main("relayhost = [127.0.0.1]:9\nrelay_threads = many\n"),
+          "a port that is taken": lambda p, taken: (p.dir / "master.cf").write_text(
+              (p.dir / "master.cf").read_text() + LINE % (taken, "taken"))}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_after_a_start_that_is_refused_the_old_configuration_goes_on(how):
+    """The start fails, so systemctl says so; the next one serves, and those who connected meanwhile are served."""
+    with managed("relayhost = [127.0.0.1]:9\n", master=LINE % (free_port(), "other")) as (p, m), socket.socket() as other:
+        other.bind(("127.0.0.1", 0)), other.listen(1)
+        good = {name: (p.dir / name).read_text() for name in ("main.cf", "master.cf")}
+        m.start()
+        p.proc.terminate(), p.proc.wait(60 * SLOW)
+        BROKEN[how](p, other.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", p.port), 5) as waits:
+            waits.settimeout(60 * SLOW)
+            m.launch()
+            assert p.proc.wait(60 * SLOW) == 1 and "READY" not in str(m.said)
+            wait_for(lambda: "refused" in m.names())
+            m.start()
+            assert waits.recv(4) == b"220 "
+        assert m.status() == "serving; the new configuration was refused: see posthouse check" and "refused" not in m.names()
+        assert "the configuration that was in use before it is in use again" in p.log()
+        assert p.send().startswith("250 2.0.0")
+        p.proc.terminate(), p.proc.wait(60 * SLOW)
+        m.launch()  # said once more, and not passed over
+        assert p.proc.wait(60 * SLOW) == 1
+        wait_for(lambda: "refused" in m.names())
+        for name, text in good.items():
+            (p.dir / name).write_text(text.replace("-o smtpd_banner=other", "-o smtpd_banner=corrected"))
+        m.start()  # other files than those that were refused
+        assert m.status() == "serving" and "refused" not in m.names()
+        corrected = int(good["master.cf"].split("-o smtpd_banner=other")[0].split("\n")[-1].split(" ")[0].split(":")[1])
+        assert banner(corrected) == "220 corrected"
+
+
+def test_descriptors_that_are_not_ours_are_not_used():
+    """Another process's are not taken; what is no listening socket, or has another name, is closed and changes nothing."""
+    with managed("relayhost = [127.0.0.1]:9\n") as (p, m), socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        foreign = [("smtpd", os.open("/dev/null", os.O_RDONLY)), ("smtpd", os.dup(bound.fileno())),
+                   ("configuration", os.open("/dev/null", os.O_RDONLY)), ("refused", os.open(p.dir / "main.cf", os.O_RDONLY)),
+                   ("stored", os.open("/etc/passwd", os.O_RDONLY))]
+        m.store = [(name, fcntl.fcntl(fd, fcntl.F_DUPFD, 200)) for name, fd in foreign]
+        for _, fd in foreign:
+            os.close(fd)
+        m.start()
+        assert "passwd" not in " ".join(os.readlink(f"/proc/{p.proc.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{p.proc.pid}/fd"))
+        assert p.send().startswith("250 2.0.0") and m.names() == ["configuration", "smtpd", "smtpd", "stored"]
