@@ -109,6 +109,11 @@ static void set_option(struct ub_ctx *ctx, const char *name, const char *value) 
         log_warn("smtp", "resolver option %s %s: %s", name, value, ub_strerror(rc));
 }
 
+/* Zones that libunbound would answer by itself.  What the servers say of a home's, a laboratory's
+ * or a hidden network's names counts. */
+static const char *const reserved[] = {"test.", "invalid.", "onion.", "home.arpa.",
+                                       "127.in-addr.arpa."};
+
 /* NULL if there is no server to be asked. */
 static struct ub_ctx *dns_new(struct str servers) {
     struct ub_ctx *ctx = ub_ctx_create();
@@ -125,9 +130,8 @@ static struct ub_ctx *dns_new(struct str servers) {
         ub_ctx_delete(ctx);
         return NULL;
     }
-    /* What the servers say of a laboratory's names counts.  Last: it freezes the options. */
-    ub_ctx_zone_remove(ctx, "test.");
-    ub_ctx_zone_remove(ctx, "127.in-addr.arpa.");
+    for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++)
+        ub_ctx_zone_remove(ctx, reserved[i]); /* last: it freezes the options */
     return ctx;
 }
 

@@ -43,6 +43,9 @@ static const struct says {
     {"one.example", TYPE_AAAA, 0, {RAW("\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\6")}},
     {"broken.example", TYPE_A, 2, {{0, NULL}}},
     {"broken.example", TYPE_AAAA, 2, {{0, NULL}}},
+    {"smart.home.arpa", TYPE_A, 0, {RAW("\xc6\x33\x64\2")}},
+    {"mail.onion", TYPE_A, 0, {RAW("\xc6\x33\x64\3")}},
+    {"lab.invalid", TYPE_A, 0, {RAW("\xc6\x33\x64\4")}},
     {"4.3.2.1.in-addr.arpa", TYPE_PTR, 0, {NAME("\3two\5names")}},
     {"5.3.2.1.in-addr.arpa", TYPE_PTR, 0, {NAME("\3a b\5names")}},
     {"6.3.2.1.in-addr.arpa", TYPE_PTR, 0, {NAME("\0011\0012\0013\0014")}},
@@ -233,6 +236,16 @@ static void test_addresses(void **state) {
     assert_non_null(strstr(got.p, " 2001:db8::5"));
 }
 
+/* What RFC 8375 and its like reserve is what the servers make of it. */
+static void test_reserved_names(void **state) {
+    struct resolver *r = resolver_of("inet_protocols = ipv4\n");
+    (void)state;
+    expect_answer(r, RESOLVE_ADDR, "smart.home.arpa", "ok 198.51.100.2");
+    expect_answer(r, RESOLVE_ADDR, "mail.onion", "ok 198.51.100.3");
+    expect_answer(r, RESOLVE_ADDR, "lab.invalid", "ok 198.51.100.4");
+    expect_answer(r, RESOLVE_ADDR, "none.home.arpa", "none");
+}
+
 static void test_names_of_addresses(void **state) {
     struct resolver *r = resolver_of("");
     (void)state;
@@ -364,6 +377,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exchangers),
         cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_reserved_names),
         cmocka_unit_test(test_names_of_addresses),
         cmocka_unit_test(test_hosts_file),
         cmocka_unit_test(test_servers),
