@@ -24,6 +24,11 @@
 #include "util/log.h"
 #include "util/mem.h"
 
+/* Of a domain's exchangers, the best ones, and of the addresses of a name: the owner of a name can
+ * give it thousands. */
+#define EXCHANGERS_MAX 100U
+#define ADDRESSES_MAX  100U
+
 static void add_target(struct dsess *s, const char *host, const struct netaddr *a) {
     s->targets = mem_realloc(s->targets, (s->n_known + 1) * sizeof *s->targets);
     struct target *t = &s->targets[s->n_known++];
@@ -213,7 +218,8 @@ static void note_self(struct dsess *s, const struct netaddr *a) {
 static void add_addresses(struct dsess *s, const char *host, const struct resolve_answer *a) {
     for (size_t i = 0; i < a->n_addrs; i++) {
         note_self(s, &a->addrs[i]);
-        add_target(s, host, &a->addrs[i]);
+        if (i < ADDRESSES_MAX)
+            add_target(s, host, &a->addrs[i]);
     }
 }
 
@@ -263,9 +269,9 @@ static enum step ask_host(struct dsess *s, const char *host) {
 }
 
 static void take_exchangers(struct dsess *s, const char *domain, const struct resolve_answer *a) {
-    s->mx = mem_zalloc(a->n_mx * sizeof *s->mx);
-    s->n_mx = a->n_mx;
-    for (size_t i = 0; i < a->n_mx; i++)
+    s->n_mx = a->n_mx < EXCHANGERS_MAX ? a->n_mx : EXCHANGERS_MAX;
+    s->mx = mem_zalloc(s->n_mx * sizeof *s->mx);
+    for (size_t i = 0; i < s->n_mx; i++)
         s->mx[i] = (struct resolve_mx){mem_strdup(a->mx[i].name), a->mx[i].pref};
     watch_ok(s, "dns", "%s has %zu mail exchanger%s, first %s", domain, a->n_mx,
              a->n_mx == 1 ? "" : "s", s->mx[0].name);

@@ -451,7 +451,11 @@ static void note_resumed(struct dsess *s, enum step step) {
     resumed = step;
 }
 
-static void zone_mx(const struct zone *z, struct resolve_answer *a, struct resolve_mx mx[8]) {
+/* Of a name in the zones. */
+#define MX_MAX    300
+#define ADDRS_MAX 200
+
+static void zone_mx(const struct zone *z, struct resolve_answer *a, struct resolve_mx mx[MX_MAX]) {
     struct str rest = str_of(z->mx == NULL ? "" : z->mx), one;
     while (str_split(&rest, ",", &one)) {
         struct str pref, host;
@@ -468,8 +472,8 @@ static void zone_mx(const struct zone *z, struct resolve_answer *a, struct resol
 
 /* Answers the open question out of the zones; "fails" at the beginning of a name is a failure. */
 static void answer_from_zones(void) {
-    struct resolve_mx mx[8];
-    struct netaddr addrs[16];
+    struct resolve_mx mx[MX_MAX];
+    struct netaddr addrs[ADDRS_MAX];
     struct resolve_answer a = {.rc = RESOLVE_NOTFOUND, .addrs = addrs};
     for (const struct zone *z = zones; z->name != NULL; z++) {
         struct str rest = str_of(z->addrs == NULL ? "" : z->addrs), one;
@@ -501,28 +505,36 @@ static struct config *config_of(const char *main) {
     return cfg;
 }
 
+/* Goes on to the next target of the session, and is false when there is none. */
+static bool next_target(struct dsess *s) {
+    enum step step = STEP_AGAIN;
+    while (step == STEP_AGAIN || step == STEP_WAIT) {
+        step = dns_begin(s);
+        while (step == STEP_WAIT && s->query != NULL)
+            answer_from_zones();
+    }
+    return step == STEP_DONE;
+}
+
+static void session_of(struct dsess *s, struct deliver *d, struct config *cfg,
+                       const char *nexthop) {
+    *s = (struct dsess){.d = d, .cfg = cfg, .p = &cfg->p, .phase = PHASE_DNS, .stage_name = "dns"};
+    s->nexthop = (char *)(uintptr_t)nexthop;
+    s->resume = note_resumed;
+    asked.questions = 0;
+    targets_begin(s);
+}
+
 /* The targets that a session meets one after the other, each with a blank; then how it ended. */
 static void expect_targets(const char *main, bool configured, const char *nexthop,
                            const char *want) {
     struct deliver d = {0};
     struct config *cfg = config_of(main);
-    struct dsess s = {.d = &d, .cfg = cfg, .p = &cfg->p, .phase = PHASE_DNS, .stage_name = "dns"};
+    struct dsess s;
     struct sbuf got = {0};
-    enum step step = STEP_AGAIN;
-    s.configured = configured;
-    s.nexthop = (char *)(uintptr_t)nexthop;
-    s.resume = note_resumed;
-    asked.questions = 0;
-    targets_begin(&s);
-    while (step != STEP_ROUND_OVER) {
-        step = dns_begin(&s);
-        while (step == STEP_WAIT && s.query != NULL)
-            answer_from_zones();
-        if (step != STEP_DONE)
-            continue;
+    session_of(&s, &d, cfg, nexthop);
+    for (s.configured = configured; next_target(&s); s.at++)
         sbuf_printf(&got, "%s ", s.where);
-        s.at++;
-    }
     if (s.err.status != MAIL_UNSET)
         sbuf_printf(&got, "%s %s", s.err.dsn, s.err.text);
     assert_str(sbuf_str(&got), want);
@@ -530,6 +542,18 @@ static void expect_targets(const char *main, bool configured, const char *nextho
     targets_free(&s);
     mailerr_free(&s.err);
     config_unref(cfg);
+}
+
+static size_t count_targets(struct config *cfg, const char *nexthop) {
+    struct deliver d = {0};
+    struct dsess s;
+    size_t n = 0;
+    session_of(&s, &d, cfg, nexthop);
+    for (; next_target(&s); s.at++)
+        n++;
+    targets_free(&s);
+    mailerr_free(&s.err);
+    return n;
 }
 
 static const struct zone mail_zones[] = {
@@ -593,6 +617,29 @@ static void test_unusable_exchangers(void **state) {
                    "fails.example[198.51.100.66] ");
     expect_targets("smtp_dns_support_level = disabled\n", false, "bad.example",
                    "bad.example[198.51.100.66] ");
+}
+
+/* The owner of a domain can give it thousands of exchangers and addresses. */
+static void test_endless_exchangers(void **state) {
+    struct sbuf mx = {0}, addrs = {0};
+    (void)state;
+    for (int i = 0; i < MX_MAX; i++)
+        sbuf_printf(&mx, "%s%d crowd.example", i == 0 ? "" : ", ", i < 7 ? i : 7);
+    for (int i = 0; i < ADDRS_MAX; i++)
+        sbuf_printf(&addrs, "198.51.100.%d ", i + 1);
+    const struct zone crowd[] = {{"crowd.example", addrs.p, mx.p}, {NULL, NULL, NULL}};
+    zones = crowd;
+    chance = chance_none;
+    struct config *cfg = config_of("smtp_mx_address_limit = 0\n");
+    assert_int_equal(count_targets(cfg, "[crowd.example]"), 100);
+    assert_int_equal(count_targets(cfg, "crowd.example"), 100 * 100);
+    assert_int_equal(asked.questions, 101);
+    config_unref(cfg);
+    cfg = config_of("");
+    assert_int_equal(count_targets(cfg, "crowd.example"), 5);
+    config_unref(cfg);
+    sbuf_free(&mx);
+    sbuf_free(&addrs);
 }
 
 static void test_turns_of_exchangers(void **state) {
@@ -816,6 +863,7 @@ int main(void) {
         cmocka_unit_test(test_advice),
         cmocka_unit_test(test_advice_for_replies),
         cmocka_unit_test(test_unusable_exchangers),
+        cmocka_unit_test(test_endless_exchangers),
         cmocka_unit_test(test_turns_of_exchangers),
         cmocka_unit_test(test_balance_of_families),
         cmocka_unit_test(test_addresses_of_exchangers),
