@@ -47,9 +47,11 @@ void auth_cancel(struct dsess *s) {
     sbuf_wipe(&s->first_answer);
 }
 
-/* With credentials per sender, one sender's trouble is not the destination's. */
+/* With credentials per sender, one sender's trouble is not the destination's.  A relay record has
+ * one account for all. */
 static enum mail_blame login_blame(const struct dsess *s) {
-    return s->p->smtp_sender_dependent_authentication ? BLAME_MESSAGE : BLAME_SITE;
+    bool of_sender = s->p->smtp_sender_dependent_authentication && !session_uses_record(s);
+    return of_sender ? BLAME_MESSAGE : BLAME_SITE;
 }
 
 /* One line an hour per relay: without it mail silently goes unauthenticated. */

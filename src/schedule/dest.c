@@ -149,8 +149,10 @@ const struct service *dest_service(const struct sched *s, const struct dest *d) 
 /* Does a session keep to one sender, because it has that sender's login? */
 static bool dest_is_per_sender(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    /* A relay record has one account for all senders. */
-    return t != NULL && t->p.smtp_sender_dependent_authentication && d->record[0] == '\0';
+    if (t == NULL || !t->p.smtp_sender_dependent_authentication)
+        return false;
+    /* A relay record has one account for all senders, and none for the fallback relay. */
+    return d->record[0] == '\0' || t->p.smtp_fallback_relay[0] != '\0';
 }
 
 void dest_stir(struct sched *s, struct dest *d) {

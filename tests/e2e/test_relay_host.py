@@ -93,6 +93,46 @@ def test_fallback_relay_never_has_a_records_password(dns, tls, found, first, lev
         own.stop()
 
 
+@pytest.mark.parametrize("sender_dependent", ["no", "yes"])
+def test_a_records_account_that_is_refused_is_the_relays_trouble(dns, tls, sender_dependent):
+    """A record has one account for all senders: what is refused is not tried again for each mail."""
+    relay = FakeRelay(auth=("PLAIN",), users={}, tls=tls)
+    main = "relayhost = Provider\nsmtp_destination_concurrency_limit = 1\nsmtp_destination_concurrency_failed_cohort_limit = 1\n" \
+           f"smtp_sender_dependent_authentication = {sender_dependent}\n"
+    with Posthouse(main, dns=dns) as p:
+        p.run("record", "set", "Provider", f"hosts=[127.0.0.1]:{relay.port}", "tls=encrypt", "user=shop", "password", stdin=SECRET + "\n",
+              check=True)
+        p.send(sender="first@x.example")
+        p.wait_log("status=deferred .SASL authentication failed")
+        p.send(sender="second@x.example")
+        p.wait_log("status=deferred .delivery temporarily suspended: SASL authentication failed")
+        assert len(relay.sessions) == 1
+    relay.stop()
+
+
+def test_one_senders_login_at_the_fallback_relay_is_not_the_others(dns, tls):
+    """The record's account is for all senders, those of the fallback relay each for one: its refusal says nothing of the others."""
+    gate = threading.Event()
+    down = FakeRelay(replies={"GREETING": lambda line: gate.wait(60) and "421 4.3.2 not now"})
+    fallback = FakeRelay("127.0.0.2", auth=("PLAIN",), users={"cleo": "c-word"}, tls=tls)
+    main = f"relayhost = Provider\nsmtp_fallback_relay = [127.0.0.2]:{fallback.port}\nsmtp_sasl_auth_enable = yes\n" \
+           "smtp_tls_security_level = may\nsmtp_sasl_tls_security_options = noanonymous\nsmtp_sender_dependent_authentication = yes\n" \
+           "smtp_sasl_password_maps = inline:{{ abel@x.example=abel:a-word, cleo@x.example=cleo:c-word }}\n" \
+           "smtp_destination_concurrency_limit = 1\nrelay_threads = 1\n"
+    with Posthouse(main, dns=dns) as p:
+        p.run("record", "set", "Provider", f"hosts=[127.0.0.1]:{down.port}", "tls=may", check=True)
+        for sender in ("abel@x.example", "cleo@x.example"):
+            assert p.send(sender=sender).startswith("250")
+            p.wait_log(f"from=<{sender}>.*queue active")
+        wait_for(lambda: down.sessions)
+        gate.set()
+        p.wait_log("status=deferred .*535")
+        assert fallback.wait_mail(b"hello")["auth"] == ("PLAIN", "cleo", "c-word")
+        assert p.log().count(" 535 ") == 1
+    down.stop()
+    fallback.stop()
+
+
 def test_sender_that_looks_like_a_question_about_a_secret(dns):
     """Addresses are never taken for the relay records' other kind of question."""
     relay = FakeRelay()
