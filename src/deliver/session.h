@@ -124,6 +124,7 @@ struct txn {
     bool taken;           /* the relay host said 2xx to the whole content */
     bool answered;        /* any reply to this transaction has come */
     bool data_only;       /* content goes by DATA, whatever the host offers: see traits.h */
+    bool disputed;        /* the host took what comes behind a refusal: see txn_dispute */
     bool misnamed;        /* some 2xx did not name its own command by its enhanced status code */
     uint64_t off;         /* bytes of content that were read and written */
     uint64_t content_end; /* dsess.out_total behind the content */
@@ -234,7 +235,8 @@ struct dsess {
     bool names;   /* all replies to a transaction of the connection that was taken named their
                    * commands by their enhanced status codes */
     bool leaving; /* no new transaction: what waits goes to the next host */
-    bool parting; /* no new transaction: the host said 421, and may go on with what it has */
+    bool parting; /* no new transaction: the host said 421, or contradicted itself, and may go on
+                   * with what it has */
     /* probe.c */
     struct watch *watch; /* set for explain and test: nothing is delivered */
 };

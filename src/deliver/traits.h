@@ -5,8 +5,8 @@
  * BDAT, and what came behind it did not confirm that this was the answer to the content.  The mail
  * may have to wait, and then comes to the host twice; by DATA there is no such doubt.
  * HOST_ONE_BY_ONE: it offers PIPELINING and answers nothing that came behind a command of which the
- * reply was not there yet: each message would wait until a time-out; or it takes recipients that
- * came behind a sender that it refused.  So either happens once, and not at each attempt.
+ * reply was not there yet: each message would wait until a time-out; or it takes what comes behind
+ * a sender or a recipient that it refused.  So either happens once, and not at each attempt.
  *
  * A host is known by its address and by its next hop: another address of the same next hop, which
  * may have many, is treated alike.  Any thread.  The process remembers the last HOST_TRAITS_MAX

@@ -787,6 +787,10 @@ static enum step closing(struct dsess *s, const struct expected *e) {
 
 static void on_refusal(struct dsess *s, const struct expected *e, enum verdict v) {
     struct txn *t = e->t;
+    if (t->disputed) { /* no refusal counts: txn_answered has the mail go once more */
+        t->accepted = 0;
+        return;
+    }
     if (e->command == TXN_RCPT) {
         if (!t->refused)
             reply_result(s, t, e->rcpt, TXN_RCPT, v);
@@ -826,12 +830,26 @@ static void host_parts(struct dsess *s, const struct expected *e) {
     assert(dl_empty(&again)); /* what RSET was sent behind has its result or was whole */
 }
 
+/* All that is to come of replies to t has come.  What a host that contradicted itself has not taken
+ * goes to it once more. */
+static void txn_answered(struct dsess *s, struct txn *t) {
+    struct attempt *a = t->a;
+    if (!t->disputed || t->taken) {
+        txn_over(s, t);
+        return;
+    }
+    a->begin_us = 0; /* as if it had not begun */
+    atomic_store(&a->whole, false);
+    txn_free(t);
+    dl_push_front(&s->todo, &a->link);
+}
+
 /* The last reply to t has come, and the connection goes on. */
 static void txn_ended(struct dsess *s, struct txn *t) {
     if (t->misnamed && use_bdat(s, t))
         use_data_only(s);
     s->names = s->names || (t->taken && !t->misnamed);
-    txn_over(s, t);
+    txn_answered(s, t);
 }
 
 static enum step on_verdict(struct dsess *s, const struct expected *e, enum verdict v) {
@@ -856,7 +874,7 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
         t->accepted++;
     }
     if (e->command == TXN_CONTENT && part) { /* the rest of it cannot be taken back */
-        txn_over(s, t);
+        txn_answered(s, t);
         return drop(s, false);
     }
     bool dot = e->command == TXN_CONTENT && (t->empty || !use_bdat(s, t));
@@ -865,21 +883,32 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
     return STEP_DONE;
 }
 
-/* A recipient of a sender that it has refused: either the host takes no notice of what went before,
- * or the refusal answered something else.  Were the host believed, it would get a lone dot for the
- * content of mail that it has taken. */
-static bool contradicts_mail(const struct expected *e, enum verdict v) {
-    return e->command == TXN_RCPT && v == VERDICT_OK && e->t->refused;
+/* Does the host take a recipient of a sender that it has refused, or content for which it has taken
+ * no recipient?  Either it takes no notice of what went before, or the refusal answered something
+ * else. */
+static bool contradicts(const struct expected *e, enum verdict v) {
+    return v == VERDICT_OK &&
+           (e->command == TXN_CONTENT || (e->command == TXN_RCPT && e->t->refused));
 }
 
-/* The mail goes to the same host once more, one command at a time: then each reply is that of its
- * command. */
-static enum step transact_contradiction(struct dsess *s, const struct expected *e) {
+/* The host contradicts itself: its refusals in this transaction are not believed.  What it says to
+ * content that went out whole counts: what it takes is sent (RFC 5321 section 6.1), anything else
+ * goes to it once more, one command at a time, where each reply is that of its command.  False if
+ * nothing of the content went out: then the connection is of no more use, for to wait for 354 would
+ * be to owe the host content, or to give it a lone dot for mail that it has taken. */
+static bool txn_dispute(struct dsess *s, const struct expected *e) {
+    struct txn *t = e->t;
     session_note_out_of_step(s, verdict_command_name(e->command));
     s->now.blame = BLAME_MESSAGE;
-    assert((s->caps & CAP_PIPELINING) != 0); /* else RCPT is not sent behind a refused MAIL */
-    use_one_by_one(s, "takes a recipient behind a sender that it refused");
-    return drop_all(s, true, false);
+    assert((s->caps & CAP_PIPELINING) != 0); /* else nothing is sent behind a refusal */
+    use_one_by_one(s, "takes what comes behind a sender or a recipient that it refused");
+    if (!t->begun && !t->empty)
+        return false;
+    forget_results(t);
+    t->refused = false;
+    t->disputed = true;
+    s->parting = true;
+    return true;
 }
 
 bool transact_content_due(const struct dsess *s) {
@@ -898,8 +927,8 @@ static enum step transact_reply(struct dsess *s) {
         return closing(s, &e);
     if (v == VERDICT_SUSPECT || e.out_end > s->reply_gone || !reply_fits(s, &e))
         return out_of_step(s, &e);
-    if (contradicts_mail(&e, v))
-        return transact_contradiction(s, &e);
+    if (contradicts(&e, v) && !txn_dispute(s, &e))
+        return drop_all(s, true, false);
     s->fifo_at++;
     s->fifo_n--;
     e.t->answered = e.t->answered || e.command != TXN_RSET;

@@ -1,4 +1,4 @@
-"""Relay hosts that refuse the sender and go on as if they had not: what Debian's Postfix and Posthouse make of the mail."""
+"""Relay hosts that refuse sender or recipient and go on as if they had not: what Debian's Postfix and Posthouse make of the mail."""
 import re
 
 import pytest
@@ -6,12 +6,17 @@ from kit import Client, FakeRelay, wait_for
 
 import pair
 
-# What the host says to MAIL, RCPT and DATA; 354 is followed by 554 to the empty content.
-HOSTS = {"goes-on": ("550 5.7.1 not this sender", "250 2.1.5 fine", "354 go"),
-         "no-data": ("553 5.1.8 sender unknown", "250 2.1.5 fine", "503 5.5.1 bad sequence"),
-         "no-mail": ("552 5.2.2 too much of this sender", "251 2.1.5 will forward", "554 5.5.1 no valid sender"),
-         "later": ("451 4.7.1 sender greylisted", "250 2.1.5 fine", "354 go"),
-         "correct": ("550 5.7.1 not this sender", "503 5.5.1 need MAIL", "503 5.5.1 need MAIL")}
+NO_SENDER, NO_RCPT, LATER = "550 5.7.1 not this sender", "550 5.1.1 not you", "451 4.7.1 sender greylisted"
+# What the host says to MAIL, RCPT and DATA, and to the empty content behind 354.
+HOSTS = {"goes-on": (NO_SENDER, "250 2.1.5 fine", "354 go", "554 5.5.1 no recipients"),
+         "no-data": ("553 5.1.8 sender unknown", "250 2.1.5 fine", "503 5.5.1 bad sequence", None),
+         "no-mail": ("552 5.2.2 too much of this sender", "251 2.1.5 will forward", "554 5.5.1 no valid sender", None),
+         "later": (LATER, "250 2.1.5 fine", "354 go", "554 5.5.1 no recipients"),
+         "takes-it": (NO_SENDER, "250 2.1.5 fine", "354 go", "250 2.0.0 taken"),
+         "later-takes-it": (LATER, "250 2.1.5 fine", "354 go", "250 2.0.0 taken"),
+         "takes-it-for-nobody": ("250 2.1.0 fine", NO_RCPT, "354 go", "250 2.0.0 taken"),
+         "takes-it-from-nobody": (NO_SENDER, NO_RCPT, "354 go", "250 2.0.0 taken"),
+         "correct": (NO_SENDER, "503 5.5.1 need MAIL", "503 5.5.1 need MAIL", None)}
 RELAY = "127.0.0.96"
 MAIN = "relayhost =\ntransport_maps = hash:{dir}/tr\nsmtp_tls_security_level = none\nnotify_classes =\n"
 
@@ -33,7 +38,7 @@ class GoesOn(FakeRelay):
                 if says.startswith("354"):
                     content = b"".join(iter(f.readline, b".\r\n"))
                     self.sessions.append(content)
-                    conn.sendall(b"554 5.5.1 no recipients\r\n")
+                    conn.sendall(case[3].encode() + b"\r\n")
 
 
 @pytest.fixture(scope="module")

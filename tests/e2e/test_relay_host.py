@@ -472,6 +472,52 @@ def test_relay_host_out_of_step(steps_day, case, caps):
         assert status.group(2) == "deferred" and status.group(1).startswith("4."), status.group(0)
 
 
+REFUSED = {"421": "421 4.3.2 not this sender", "450": "450 4.7.1 not this sender", "550": "550 5.7.1 not this sender"}
+NOT_YOU = "550 5.1.1 not you"
+# What the host says, by verb; what becomes of the mail; how often the host takes it, and by what.
+CONTRADICTIONS = {
+    **{f"{code} to MAIL, the chunk is taken": ({"MAIL": [says]}, "sent", [b"BDAT"]) for code, says in REFUSED.items()},
+    "550 to MAIL, the chunk is refused": ({"MAIL": [REFUSED["550"]], ".": ["554 5.5.1 no sender"]}, "bounced", []),
+    "450 to MAIL, the chunk is refused": ({"MAIL": [REFUSED["450"]], ".": ["554 5.5.1 no sender"]}, "deferred", []),
+    "550 to MAIL, the chunk is put off": ({"MAIL": [REFUSED["550"]], ".": ["451 4.3.0 later"]}, "bounced", []),
+    "550 to MAIL, an end at the chunk": ({"MAIL": [REFUSED["550"]], ".": [""]}, "deferred", []),
+    "550 to RCPT, the chunk is taken": ({"RCPT": [NOT_YOU]}, "bounced", [b"BDAT"]),
+    "550 to MAIL and RCPT, the chunk is taken": ({"MAIL": [REFUSED["550"]], "RCPT": [NOT_YOU]}, "bounced", [b"BDAT"]),
+    "550 to MAIL, and DATA": ({"MAIL": [REFUSED["550"]]}, "bounced", []),
+    "550 to RCPT, and an empty message is taken": ({"RCPT": [NOT_YOU]}, "bounced", [b"."]),
+    "a reply too many, one too few, the chunk is taken": ({"MAIL": ["250 2.1.0 ok", "550 5.1.0 no"], "RCPT": []}, "deferred", [b"BDAT"]),
+    "a reply too many, one too few, and DATA": ({"MAIL": ["250 2.1.0 ok", "550 5.1.0 no"], "RCPT": []}, "deferred", [b"."]),
+}
+
+
+@pytest.fixture(scope="module")
+def contradictions(dns):
+    """One daemon, and for each case a relay host that gets one message."""
+    relays, hops = [], ""
+    for i, (name, (says, _, _)) in enumerate(CONTRADICTIONS.items()):
+        relays.append(Script(says, "PIPELINING" if "DATA" in name or "empty" in name else "PIPELINING CHUNKING"))
+        hops += f"c{i}@x.example [127.0.0.1]:{relays[i].port}\n"
+    with Posthouse("sender_dependent_relayhost_maps = texthash:{dir}/hops\nminimal_backoff_time = 300s\n", dns=dns,
+                   files={"hops": hops}) as p:
+        for i in range(len(relays)):
+            assert p.send(sender=f"c{i}@x.example", rcpts=[f"u{i}@y.example"]).startswith("250")
+        p.wait_log(r"to=<u\d+@y\.example>.*status=", count=len(relays))
+        results = {int(i): (status, words) for i, status, words in re.findall(r"to=<u(\d+)@y.*status=(\w+) (.*)", p.log())}
+        yield {name: (*results[i], relays[i].ways) for i, name in enumerate(CONTRADICTIONS)}
+        for r in relays:
+            r.stop()
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_a_host_that_contradicts_itself(contradictions, case):
+    """What it took whole, for a recipient that it took, is sent and not given to it again; what it took for no recipient is asked
+    for once more, one command at a time."""
+    status, words, ways = contradictions[case]
+    assert (status, ways) == CONTRADICTIONS[case][1:], words
+    if status == "bounced":
+        assert ("not you" if "550 to RCPT" in case else "not this sender") in words
+
+
 @pytest.mark.parametrize("caps", ["PIPELINING", "", "PIPELINING CHUNKING"])
 def test_what_was_taken_before_stays_sent(dns, caps):
     """A reply that nothing waits for ends the session; mail before it stays sent, mail after it goes by another one."""
@@ -643,12 +689,14 @@ def test_a_dead_second_host_stops_nothing(dns, grey):
 @pytest.mark.parametrize("chunking", [True, False])
 def test_a_sender_that_is_refused_out_of_step_stops_no_other(dns, chunking):
     """A host that refuses MAIL and takes the recipient all the same: what it refuses when it is asked alone is returned."""
-    relay = FakeRelay(chunking=chunking, replies={"MAIL": lambda line: "550 5.7.1 not this sender" if "refused@" in line else None,
-                                                  "RCPT": "250 2.1.5 Ok"})
+    replies = {"MAIL": lambda line: "550 5.7.1 not this sender" if "refused@" in line else None, "RCPT": "250 2.1.5 Ok",
+               "DOT": "554 5.5.1 no sender"}
+    relay = FakeRelay(chunking=chunking, replies=replies)
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
         for _ in range(8):
             p.send(sender="refused@x.example")
         p.wait_log("status=bounced .*550 5.7.1 not this sender .in reply to MAIL FROM command", count=8)
+        del replies["DOT"]
         p.send(sender="other@x.example")
         p.wait_log("status=sent.*")
         assert "suspended" not in p.log() and all("refused@" not in (m["from"] or "") for m in relay.mails)

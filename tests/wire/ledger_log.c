@@ -128,6 +128,15 @@ static bool is_own_fault(const char *text, const struct ledger_road *road) {
     return road->fault != NULL && strstr(text, road->fault) != NULL;
 }
 
+/* Is it returned after a host has taken it?  A host that departed from the protocol, or a fault,
+ * can have taken its word from the product. */
+static void check_not_taken(struct ledger *l, const struct line *x) {
+    const struct rcpt_entry *r = x->r;
+    if (r->delivered > 0 && r->last_conn->crime == 0 && !l->rules.faulted(l->rules.arg) &&
+        !ledger_down_since(l, r->last_ms))
+        ledger_fail(l, "bounced, and host %u has taken it: %s", r->last_conn->host, x->text);
+}
+
 static void log_bounced(struct ledger *l, struct line *x) {
     struct ledger_road road = road_of_rcpt(x->m, x->r);
     /* A reply that repeats the login is not shown, nor what it is known by. */
@@ -137,6 +146,7 @@ static void log_bounced(struct ledger *l, struct line *x) {
                                  : list || hidden || is_own_fault(x->said, &road);
     if (!good)
         ledger_fail(l, "bounced, and no 5xx was said of it: %s", x->text);
+    check_not_taken(l, x);
     if (l->rules.soft)
         ledger_fail(l, "bounced, and soft_bounce forbids it: %s", x->text);
     if (!x->r->bounced)

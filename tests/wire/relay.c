@@ -187,6 +187,10 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
         reply_text(r, out, a->stage, t->code, told(r, a, t->code), "as I like it");
         ledger_conn_crime(r->conn, crime_of(a->stage, t));
         return t->code;
+    case ACT_CODE_ON:
+        reply_text(r, out, a->stage, t->code, told(r, a, t->code), "and on");
+        ledger_conn_crime(r->conn, crime_of(a->stage, t));
+        return a->code;
     case ACT_EXTRA:
         say_right(r, a, out);
         say_extra(r, a, t->code, out);
@@ -249,26 +253,12 @@ static int say_twist(struct relay *r, const struct answer *a, const struct relay
     }
 }
 
-static const char *const act_names[ACT_COUNT] = {"it should",
-                                                 "a code",
-                                                 "a code and close",
-                                                 "one too many",
-                                                 "no reply",
-                                                 "silence",
-                                                 "a close",
-                                                 "a reset",
-                                                 "right, then close",
-                                                 "right, then reset",
-                                                 "garbage",
-                                                 "many lines",
-                                                 "mixed lines",
-                                                 "an endless one",
-                                                 "an echo",
-                                                 "early",
-                                                 "in the middle",
-                                                 "a stall",
-                                                 "late",
-                                                 "a code, late"};
+static const char *const act_names[ACT_COUNT] = {
+    "it should",         "a code",  "a code and close", "a code, and on", "one too many",
+    "no reply",          "silence", "a close",          "a reset",        "right, then close",
+    "right, then reset", "garbage", "many lines",       "mixed lines",    "an endless one",
+    "an echo",           "early",   "in the middle",    "a stall",        "late",
+    "a code, late"};
 
 /* Answers; the code that the dialogue goes on with. */
 static int answer(struct relay *r, const struct answer *a) {

@@ -30,6 +30,7 @@ enum relay_act {
     ACT_NORMAL,
     ACT_CODE,       /* this code instead */
     ACT_CODE_CLOSE, /* this code, then close */
+    ACT_CODE_ON,    /* MAIL, RCPT: this code, and on as if it had been the right one */
     ACT_EXTRA,      /* the right reply, then one more with this code (0: garbage) */
     ACT_NONE,       /* no reply, and on with the next command */
     ACT_SILENT,     /* nothing any more */

@@ -84,6 +84,8 @@ static struct relay_twist draw_twist(struct dice *d) {
     struct relay_twist t = {
         .stage = (enum ledger_stage)pick_of(d, stages, sizeof stages / sizeof stages[0])};
     t.act = dice_says(d, 40) ? ACT_CODE : (enum relay_act)(1 + dice_roll(d, ACT_COUNT - 1));
+    if (t.act == ACT_CODE_ON && t.stage != STAGE_MAIL && t.stage != STAGE_RCPT)
+        t.act = ACT_CODE;
     t.nth = dice_roll(d, 3);
     t.times = dice_says(d, 30) ? 0 : 1 + dice_roll(d, 2);
     t.code = t.act == ACT_SLOW ? (int)pick_of(d, slow, 6) : draw_code(d, t.stage);
