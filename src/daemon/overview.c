@@ -26,6 +26,14 @@ static const char *queue_name(enum sched_queue q) {
     return q == QUEUE_ACTIVE ? "active" : q == QUEUE_HOLD ? "hold" : "deferred";
 }
 
+/* Why mail waits, as data: what is said of it to people may follow from it. */
+static void overview_add_why(struct sbuf *b, const struct mailerr *e) {
+    if (e->cause != CAUSE_UNSET)
+        add_str(b, "cause", str_of(mail_cause_name(e->cause)));
+    if (e->reply != NULL)
+        add_str(b, "reply", str_of(e->reply));
+}
+
 static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
     bool first = true;
     sbuf_add_c(b, ", \"recipients\": [");
@@ -38,6 +46,7 @@ static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
         if (e != NULL) {
             add_str(b, "delay_reason", str_of(e->text));
             add_str(b, "status", str_of(e->dsn));
+            overview_add_why(b, e);
         }
         if (e != NULL && e->mta != NULL)
             add_str(b, "host", str_of(e->mta));
@@ -160,8 +169,9 @@ static void add_hop(struct sbuf *b, const struct hop *h, int64_t now_ms) {
         sbuf_printf(b, ", \"last_success\": %lld", (long long)(h->ok_us / 1000000));
     if (h->err_us != 0) {
         sbuf_printf(b, ", \"last_failure\": %lld", (long long)(h->err_us / 1000000));
-        add_str(b, "error", str_of(h->err));
-        add_str(b, "dsn", str_of(h->dsn));
+        add_str(b, "error", str_of(h->err.text == NULL ? "" : h->err.text));
+        add_str(b, "dsn", str_of(h->err.dsn));
+        overview_add_why(b, &h->err);
     }
     if (h->resting_ms > now_ms)
         sbuf_printf(b, ", \"resting_until\": %lld",

@@ -1,12 +1,12 @@
 /*
  * deliver/advice.c - what a failure means, in a sentence
  *
- * What relay hosts say is looked up in two tables: phrases that providers and common servers use,
- * each long enough to mean one thing; then reply codes with a status that RFC 4954 gives one
- * meaning.  What Posthouse says itself has a table of its own: a text that quotes a reply is looked
- * up by the reply alone, so that no word of ours is taken for one of theirs.  A reply that is in no
- * table gets no sentence: a wrong one is worse than none.  tests/unit/replies.txt has replies as
- * they were seen, with what is said of each.
+ * What Posthouse itself found wrong has a cause, which is set where the error arises, and each
+ * cause has its sentence here, or none.  What relay hosts say is looked up in two tables: phrases
+ * that providers and common servers use, each long enough to mean one thing; then reply codes with
+ * a status that RFC 4954 gives one meaning.  A reply that is in no table gets no sentence: a wrong
+ * one is worse than none.  tests/unit/replies.txt has replies as they were seen, with what is said
+ * of each.  Any thread; the sentences are constants.
  */
 #include "deliver/probe.h"
 
@@ -221,41 +221,72 @@ static const struct saying codes[] = {
      "The relay host takes passwords inside TLS only: set the TLS level to encrypt or higher."},
 };
 
-static const struct saying ours[] = {
-    {"no mechanism available", "The relay host offers no login that may be used here. Without TLS "
-                               "passwords are not sent: set the TLS mode to encrypt; inside TLS it "
-                               "offers none of SCRAM-SHA-256, CRAM-MD5, PLAIN and LOGIN."},
-    {"offered no compatible authentication mechanisms",
-     "The relay host offers only logins that the mechanism filter leaves out."},
-    {"did not offer AUTH", "The relay host offers no login on this port: many do so inside TLS "
-                           "only, or on port 587 only."},
-    {"did not prove that it knows the password",
-     "The relay host does not know this password, or is not the one that it should be."},
-    {"Server certificate not verified",
-     "The relay host's certificate is not of an authority that this system trusts, or has expired: "
-     "have it renewed, or name its authority in smtp_tls_CAfile."},
-    {"Server certificate does not match", "The relay host's certificate is for another name: use "
-                                          "the name that it has, or another TLS mode."},
-    {"TLS is required, but", "The relay host offers no TLS on this port: port 465 has TLS from the "
-                             "first byte, port 587 offers it."},
-    {"Cannot start TLS", "The TLS handshake failed: this may be a port with another kind of TLS "
-                         "(465: from the first byte), or a server that is too old."},
-    {"Connection refused",
-     "Nothing listens there, or a firewall refuses: look at the relay host's name and port."},
-    {"No route to host",
-     "The network does not lead there: look at the relay host's address and the firewall."},
-    {"Network is unreachable",
-     "The network does not lead there: look at the relay host's address and the firewall."},
-    {"timed out while receiving the initial server greeting",
-     "The relay host takes connections and says nothing: perhaps it wants TLS from the first byte, "
-     "as on port 465."},
-    {"timed out", "The relay host did not answer in time: a firewall may drop what is sent, or the "
-                  "port is wrong."},
-    {"Host not found, try again", "The DNS servers do not answer for this name for now."},
-    {"Host not found", "This name does not exist, or has no address: look at how it is written."},
-    {"loops back to myself", "The next hop is this system itself: name another one."},
-    {"local data error",
-     "A table, or the key of the relay records, could not be read: the log says which."},
+#define NO_ROAD                                                                                    \
+    "The network does not lead there: look at the relay host's address and the firewall."
+
+/* NULL: the error's text says what there is to say, or the cause has too many reasons for one
+ * sentence. */
+static const char *const of_causes[MAIL_CAUSES] = {
+    [CAUSE_UNSET] = NULL, /* the reply is looked up */
+    [CAUSE_REFUSED] =
+        "Nothing listens there, or a firewall refuses: look at the relay host's name and port.",
+    [CAUSE_UNREACHABLE] = NO_ROAD,
+    [CAUSE_UNCONNECTED] = NULL,
+    [CAUSE_TIMEOUT] = "The relay host did not answer in time: a firewall may drop what is sent, or "
+                      "the port is wrong.",
+    [CAUSE_NO_GREETING] = "The relay host takes connections and says nothing: perhaps it wants TLS "
+                          "from the first byte, as on port 465.",
+    [CAUSE_LOST] = NULL,
+    [CAUSE_PROTOCOL] = NULL,
+    [CAUSE_NAME_LATER] = "The DNS servers do not answer for this name for now.",
+    [CAUSE_NAME_UNKNOWN] =
+        "This name does not exist, or has no address: look at how it is written.",
+    [CAUSE_NAME_MALFORMED] = "The DNS of this domain is in disorder: its operator can mend it.",
+    [CAUSE_NAME_FILTERED] = "The DNS has answers, and smtp_dns_reply_filter drops all of them: "
+                            "look at its table.",
+    [CAUSE_NULL_MX] = "The domain says in the DNS that it takes no mail: look at how the address "
+                      "is written.",
+    [CAUSE_NO_HOST] = NULL,
+    [CAUSE_LOOP] = "The next hop is this system itself: name another one.",
+    [CAUSE_TLS_MISSING] = "The relay host offers no TLS on this port: port 465 has TLS from the "
+                          "first byte, port 587 offers it.",
+    [CAUSE_TLS_HANDSHAKE] = "The TLS handshake failed: this may be a port with another kind of TLS "
+                            "(465: from the first byte), or a server that is too old.",
+    [CAUSE_CERT_UNTRUSTED] =
+        "The relay host's certificate is not of an authority that this system trusts, or has "
+        "expired: have it renewed, or name its authority in smtp_tls_CAfile.",
+    [CAUSE_CERT_NAME] = "The relay host's certificate is for another name: use the name that it "
+                        "has, or another TLS mode.",
+    [CAUSE_CERT_PRINT] = "The relay host's certificate has none of the fingerprints that are set "
+                         "for it: ask its operator whether it was renewed.",
+    [CAUSE_LOGIN_MISSING] = "The relay host offers no login on this port: many do so inside TLS "
+                            "only, or on port 587 only.",
+    [CAUSE_LOGIN_UNUSABLE] =
+        "The relay host offers no login that may be used here. Without TLS passwords are not sent: "
+        "set the TLS mode to encrypt; inside TLS it offers none of SCRAM-SHA-256, CRAM-MD5, PLAIN "
+        "and LOGIN.",
+    [CAUSE_LOGIN_FILTERED] = "The relay host offers only logins that the mechanism filter leaves "
+                             "out.",
+    [CAUSE_LOGIN_UNPROVEN] = "The relay host does not know this password, or is not the one that "
+                             "it should be.",
+    [CAUSE_LOGIN_DIALOGUE] = NULL,
+    [CAUSE_LOOKUP] =
+        "A table, or the key of the relay records, could not be read: the log says which.",
+    [CAUSE_SETTING] = NULL,
+    [CAUSE_TOO_LARGE] = TOO_LARGE,
+    [CAUSE_NO_SMTPUTF8] =
+        "An address or the header has characters beyond ASCII, which the relay host does not take.",
+    [CAUSE_ADDRESS] = NULL,
+    [CAUSE_CONTENT] =
+        "The message cannot be read from the queue: look at the log, and at the disk.",
+    [CAUSE_QUEUE] = "The queue cannot be written to: look at the log, and at the room on the disk.",
+    [CAUSE_OTHER_MAIL] = NULL,
+    [CAUSE_FORWARD_LOOP] = "The message goes round in a circle: an alias here, or a forwarding "
+                           "elsewhere, leads back.",
+    [CAUSE_TRANSPORT_SAYS] = NULL,
+    [CAUSE_TRANSPORT_WAITS] = "The setting defer_transports keeps this mail back.",
+    [CAUSE_EXPIRED] = NULL,
+    [CAUSE_INTERNAL] = NULL,
 };
 
 /* Do the parts of word, between '*', stand in text one behind the other? */
@@ -316,23 +347,6 @@ static const char *reply_advice(struct str reply) {
     return text;
 }
 
-/* Behind the first mark in text, or STR_NONE. */
-static struct str behind(struct str text, const char *mark) {
-    size_t n = strlen(mark);
-    for (size_t i = 0; i + n <= text.n; i++)
-        if (memcmp(text.p + i, mark, n) == 0)
-            return str_from(text, i + n);
-    return STR_NONE;
-}
-
-const char *advice_for(struct str text) {
-    static const char *const marks[] = {
-        " said: ", " refused to talk to me: ", " refused to start TLS: "};
-    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
-        struct str reply = behind(text, marks[i]);
-        if (reply.p != NULL)
-            return reply_advice(reply);
-    }
-    bool reply = text.n > 2 && text.p[0] >= '2' && text.p[0] <= '5';
-    return reply ? reply_advice(text) : advice_of(ours, sizeof ours / sizeof ours[0], text);
+const char *advice_for(enum mail_cause cause, struct str reply) {
+    return cause == CAUSE_UNSET ? reply_advice(reply) : of_causes[cause];
 }

@@ -103,7 +103,8 @@ static enum step say_secret(struct dsess *s) {
     conn_wipe_output(s->conn);
     mem_wipe(s->line.p, s->line.cap);
     if (!said)
-        return host_failed(s, BLAME_OURSELVES, "4.7.0", "SASL answer with a control character");
+        return host_failed(s, BLAME_OURSELVES, CAUSE_INTERNAL, "4.7.0",
+                           "SASL answer with a control character");
     session_deadline(s, s->p->smtp_helo_timeout);
     return STEP_WAIT;
 }
@@ -129,7 +130,7 @@ static enum step say_auth(struct dsess *s) {
 static enum step answered(struct dsess *s, int rc, struct sbuf *answer, const char *why,
                           bool first) {
     if (rc != 0)
-        return host_failed(s, login_blame(s), "4.7.0",
+        return host_failed(s, login_blame(s), CAUSE_LOGIN_DIALOGUE, "4.7.0",
                            "SASL authentication failed; cannot authenticate to server %s: %s",
                            s->where, why);
     withhold_add(&s->sent, sbuf_str(answer));
@@ -194,15 +195,16 @@ static enum step choose_mechanism(struct dsess *s, struct str user, struct str p
     struct sbuf mechs = {0};
     sasl_filter(str_of(s->mechs), filter_of(s), &mechs);
     const char *mech = mechs.n == 0 ? NULL : sasl_choose(sbuf_str(&mechs), session_options(s));
-    bool none = mechs.n == 0;
+    bool none = mechs.n == 0, offered = str_trim(str_of(s->mechs)).n > 0;
     sbuf_free(&mechs);
     if (none)
-        return host_failed(s, login_blame(s), "4.7.0",
+        return host_failed(s, login_blame(s), offered ? CAUSE_LOGIN_FILTERED : CAUSE_LOGIN_UNUSABLE,
+                           "4.7.0",
                            "SASL authentication failed: server %s offered no compatible "
                            "authentication mechanisms for this type of connection security",
                            s->where);
     if (mech == NULL)
-        return host_failed(s, login_blame(s), "4.7.0",
+        return host_failed(s, login_blame(s), CAUSE_LOGIN_UNUSABLE, "4.7.0",
                            "SASL authentication failed; cannot authenticate to server %s: no "
                            "mechanism available",
                            s->where);
@@ -210,7 +212,7 @@ static enum step choose_mechanism(struct dsess *s, struct str user, struct str p
     withhold_add_password(&s->sent, password);
     s->sasl = sasl_login_new(mech, user, password, session_target(s)->host);
     if (s->sasl == NULL)
-        return host_failed(s, login_blame(s), "4.7.0",
+        return host_failed(s, login_blame(s), CAUSE_INTERNAL, "4.7.0",
                            "SASL authentication failed: mechanism not available");
     return STEP_DONE;
 }
@@ -236,8 +238,8 @@ static enum step credentials_unknown(struct dsess *s, const struct maps_answer *
     if (s->watch == NULL)
         log_warn("smtp", "%s: %s lookup error", first->env->qid,
                  session_uses_record(s) ? "relay record" : "smtp_sasl_password_maps");
-    return host_failed(s, login_blame(s), "4.3.0", "local data error while talking to %s",
-                       s->where);
+    return host_failed(s, login_blame(s), CAUSE_LOOKUP, "4.3.0",
+                       "local data error while talking to %s", s->where);
 }
 
 /* The account; its password is never shown. */
@@ -279,7 +281,7 @@ static enum step take_credentials(struct dsess *s, const struct maps_answer *a) 
         return STEP_DONE;
     if ((s->caps & CAP_AUTH) == 0)
         return host_failed(
-            s, login_blame(s), "4.7.0",
+            s, login_blame(s), CAUSE_LOGIN_MISSING, "4.7.0",
             "credentials are configured for %s, but it did not offer AUTH%s", s->where,
             s->tls_on ? "" : " (perhaps only inside TLS: see smtp_tls_security_level)");
     return choose_mechanism(s, user, password);
@@ -384,7 +386,7 @@ static enum step auth_refused(struct dsess *s) {
 static enum step logged_in(struct dsess *s) {
     struct sbuf said = {0};
     if (!sasl_login_proven(s->sasl))
-        return host_failed(s, login_blame(s), "4.7.0",
+        return host_failed(s, login_blame(s), CAUSE_LOGIN_UNPROVEN, "4.7.0",
                            "SASL authentication failed; server %s did not prove that it knows the "
                            "password",
                            s->where);

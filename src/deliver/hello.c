@@ -33,11 +33,12 @@ static enum step send_ehlo(struct dsess *s, bool helo) {
     if (!idn_to_ascii(str_of(s->p->smtp_helo_name), s->p->enable_idna2003_compatibility, &s->line,
                       &why)) {
         sbuf_reset(&s->line);
-        return host_failed(s, BLAME_OURSELVES, "4.3.5", "smtp_helo_name = %s: %s",
+        return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.3.5", "smtp_helo_name = %s: %s",
                            s->p->smtp_helo_name, why);
     }
     if (!session_say(s))
-        return host_failed(s, BLAME_OURSELVES, "4.3.5", "smtp_helo_name has a control character");
+        return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.3.5",
+                           "smtp_helo_name has a control character");
     session_deadline(s, s->p->smtp_helo_timeout);
     return STEP_WAIT;
 }
@@ -115,7 +116,7 @@ static bool has_own_name(struct dsess *s) {
         return false;
     log_warn("smtp", "host %s replied to HELO/EHLO with my own hostname %s", s->relay,
              s->cfg->p.myhostname);
-    session_note(s, t->own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_SITE,
+    session_note(s, t->own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_SITE, CAUSE_LOOP,
                  t->own_mx ? "5.4.6" : "4.3.5", "mail for %s loops back to myself", t->dest);
     return true;
 }
@@ -151,7 +152,7 @@ enum step ehlo_reply(struct dsess *s) {
         s->p->smtp_tls_note_starttls_offer)
         log_as(s->svc->log_name, "smtp", "Host offered STARTTLS: [%s]", session_target(s)->host);
     if (!s->tls_on && s->policy.level >= LEVEL_ENCRYPT && !wants_starttls(s))
-        return host_failed(s, BLAME_SITE, "4.7.4",
+        return host_failed(s, BLAME_SITE, CAUSE_TLS_MISSING, "4.7.4",
                            "TLS is required, but was not offered by host %s", s->where);
     return STEP_DONE;
 }

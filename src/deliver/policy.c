@@ -186,7 +186,7 @@ static enum step row_apply(struct dsess *s, const struct maps_answer *a) {
     if (tls_policy_parse(&s->policy, sbuf_str(&a->value), &why))
         note_level(s, a, "smtp_tls_policy_maps");
     else
-        step = host_failed(s, BLAME_OURSELVES, "4.7.5",
+        step = host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
                            "client TLS configuration problem: invalid TLS policy for %s: %s",
                            session_target(s)->dest, why.p);
     sbuf_free(&why);
@@ -198,8 +198,8 @@ static void on_policy(void *arg, const struct maps_answer *a) {
     enum step step = STEP_DONE;
     s->tag = 0;
     if (a->rc == MAP_ERROR)
-        step = host_failed(s, BLAME_OURSELVES, "4.3.0", "TLS policy lookup error for %s",
-                           session_target(s)->dest);
+        step = host_failed(s, BLAME_OURSELVES, CAUSE_LOOKUP, "4.3.0",
+                           "TLS policy lookup error for %s", session_target(s)->dest);
     else if (a->rc == MAP_FOUND)
         step = row_apply(s, a);
     else
@@ -210,8 +210,8 @@ static void on_policy(void *arg, const struct maps_answer *a) {
 /* With a relay record its TLS mode is the level; policy tables are not asked. */
 static enum step record_policy(struct dsess *s) {
     if (!tls_level_parse(str_of(s->rec.tls), &s->policy.level))
-        return host_failed(s, BLAME_OURSELVES, "4.7.5", "relay record \"%s\": unknown TLS mode %s",
-                           s->rec.name, s->rec.tls);
+        return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
+                           "relay record \"%s\": unknown TLS mode %s", s->rec.name, s->rec.tls);
     note_level(s, NULL, "the relay record");
     return STEP_DONE;
 }
@@ -254,7 +254,7 @@ enum step policy_begin(struct dsess *s) {
     if (session_uses_record(s))
         return record_policy(s);
     if (!tls_level_parse(str_of(s->p->smtp_tls_security_level), &s->policy.level))
-        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+        return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
                            "client TLS configuration problem: smtp_tls_security_level = %s",
                            s->p->smtp_tls_security_level);
     if (s->p->smtp_tls_policy_maps[0] != '\0')

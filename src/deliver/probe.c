@@ -56,7 +56,7 @@ static enum step probe_say_path(struct dsess *s, enum txn_command command, const
     addr_external(&s->line, str_of(addr));
     sbuf_add_ch(&s->line, '>');
     if (!session_say(s)) {
-        session_note(s, MAIL_BOUNCED, BLAME_MESSAGE, "5.1.3",
+        session_note(s, MAIL_BOUNCED, BLAME_MESSAGE, CAUSE_ADDRESS, "5.1.3",
                      "the address has a control character");
         return probe_refused(s, command);
     }
@@ -96,9 +96,10 @@ static enum step probe_reply(struct dsess *s) {
         dsn[0] = v == VERDICT_REFUSED ? '5' : '4';
         struct sbuf said = {0};
         smtp_reply_line(&s->reply, &said);
-        session_note(s, v == VERDICT_REFUSED ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_MESSAGE, dsn,
-                     "host %s said: %s (in reply to %s command)", s->where, said.p,
-                     verdict_command_name(at));
+        session_note(s, v == VERDICT_REFUSED ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_MESSAGE,
+                     CAUSE_UNSET, dsn, "host %s said: %s (in reply to %s command)", s->where,
+                     said.p, verdict_command_name(at));
+        mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&said));
         sbuf_free(&said);
         return probe_refused(s, at);
     }
@@ -124,8 +125,8 @@ static const char *probe_doing(const struct dsess *s) {
 }
 
 static enum step probe_lost(struct dsess *s, bool timeout) {
-    session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.4.2", "%s with %s %s %s",
-                 timeout ? "conversation" : "lost connection", s->where,
+    session_note(s, MAIL_DEFERRED, BLAME_SITE, timeout ? CAUSE_TIMEOUT : CAUSE_LOST, "4.4.2",
+                 "%s with %s %s %s", timeout ? "conversation" : "lost connection", s->where,
                  timeout ? "timed out while" : "while", probe_doing(s));
     return probe_malformed(s);
 }

@@ -26,7 +26,8 @@ struct probe_ask {
 
 void probe_start(struct deliver *d, const struct probe_ask *ask);
 
-/* What an error's text, or a reply, means and what to do, in a sentence; NULL: nothing to add. */
-const char *advice_for(struct str text);
+/* What a failure means and what to do, in a sentence: of the cause, or, where that is unset, of the
+ * remote's reply, which may be empty.  NULL: nothing to add. */
+const char *advice_for(enum mail_cause cause, struct str reply);
 
 #endif

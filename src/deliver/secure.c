@@ -247,8 +247,8 @@ static SSL_CTX *context_make(struct dsess *s) {
     struct client_tls t = {.why = NULL};
     SSL_CTX *ctx = client_context(&t, s->cfg, s->p, &s->policy, false);
     if (ctx == NULL)
-        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.7.5", "TLS client settings: %s: %s",
-                     t.param, t.why);
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
+                     "TLS client settings: %s: %s", t.param, t.why);
     client_tls_free(&t);
     return ctx;
 }
@@ -325,8 +325,8 @@ static bool trust_anchors(struct dsess *s, SSL *ssl) {
     struct client_tls t = {.why = NULL};
     bool ok = client_trust(&t, s->cfg, s->p, &s->policy, ssl);
     if (!ok)
-        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.7.5", "TLS client settings: %s: %s",
-                     t.param, t.why);
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
+                     "TLS client settings: %s: %s", t.param, t.why);
     client_tls_free(&t);
     return ok;
 }
@@ -336,15 +336,15 @@ static enum step begin_handshake(struct dsess *s) {
     const char *own = s->p->smtp_tls_servername;
     if (s->policy.level == LEVEL_FINGERPRINT && s->policy.match == NULL &&
         s->p->smtp_tls_fingerprint_cert_match[0] == '\0')
-        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+        return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
                            "client TLS configuration problem: level fingerprint, and there is none "
                            "to match");
     if (s->policy.level == LEVEL_FINGERPRINT && !tls_digest_ok(s->p->smtp_tls_fingerprint_digest))
-        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+        return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
                            "client TLS configuration problem: smtp_tls_fingerprint_digest = %s",
                            s->p->smtp_tls_fingerprint_digest);
     if (s->policy.servername == NULL && own[0] != '\0' && !server_name_ok(str_of(own)))
-        return host_failed(s, BLAME_OURSELVES, "4.7.5",
+        return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
                            "client TLS configuration problem: smtp_tls_servername = %s", own);
     SSL_CTX *ctx = context_get(s);
     if (ctx == NULL)
@@ -352,7 +352,8 @@ static enum step begin_handshake(struct dsess *s) {
     SSL *ssl = SSL_new(ctx);
     SSL_CTX_free(ctx);
     if (ssl == NULL)
-        return host_failed(s, BLAME_OURSELVES, "4.7.5", "TLS client settings: out of memory");
+        return host_failed(s, BLAME_OURSELVES, CAUSE_INTERNAL, "4.7.5",
+                           "TLS client settings: out of memory");
     if (!trust_anchors(s, ssl)) {
         SSL_free(ssl);
         return STEP_HOST_FAILED;
@@ -391,7 +392,7 @@ enum step tls_lost(struct dsess *s, bool timeout) {
     (void)timeout;
     log_as(s->svc->log_name, "smtp", "SSL_connect error to %s: %s", s->relay,
            conn_tls_error(s->conn));
-    host_failed(s, BLAME_SITE, "4.7.5", "Cannot start TLS: handshake failure");
+    host_failed(s, BLAME_SITE, CAUSE_TLS_HANDSHAKE, "4.7.5", "Cannot start TLS: handshake failure");
     if (s->plain_retry || !secure_clear_is_left(s, true))
         return STEP_HOST_FAILED;
     s->plain_retry = true; /* opportunistic: the same host again, in clear */
@@ -508,7 +509,8 @@ enum step tls_up(struct dsess *s) {
     if (s->policy.level < LEVEL_FINGERPRINT || matched)
         return STEP_DONE;
     if (!trusted || prints)
-        return host_failed(s, BLAME_SITE, "4.7.5", "Server certificate not verified");
-    return host_failed(s, BLAME_SITE, "4.7.5", "Server certificate does not match the name %s",
-                       session_target(s)->host);
+        return host_failed(s, BLAME_SITE, prints ? CAUSE_CERT_PRINT : CAUSE_CERT_UNTRUSTED, "4.7.5",
+                           "Server certificate not verified");
+    return host_failed(s, BLAME_SITE, CAUSE_CERT_NAME, "4.7.5",
+                       "Server certificate does not match the name %s", session_target(s)->host);
 }

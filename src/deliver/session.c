@@ -105,6 +105,26 @@ static const char *doing(const struct dsess *s) {
 
 /* -- the connection -- */
 
+static enum mail_cause connect_cause(int err) {
+    switch (err) {
+    case ECONNREFUSED:
+        return CAUSE_REFUSED;
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+        return CAUSE_UNREACHABLE;
+    case ETIMEDOUT:
+        return CAUSE_TIMEOUT;
+    default:
+        return CAUSE_UNCONNECTED;
+    }
+}
+
+/* err: a positive errno. */
+static enum step connect_failed(struct dsess *s, int err) {
+    return host_failed(s, BLAME_SITE, connect_cause(err), "4.4.1", "connect to %s: %s", s->relay,
+                       strerror(err));
+}
+
 static enum step connect_begin(struct dsess *s) {
     const struct netaddr *to = &session_target(s)->addr;
     struct netaddr from;
@@ -114,17 +134,17 @@ static enum step connect_begin(struct dsess *s) {
     bool bound = text[0] != '\0';
     if (bound && (!netaddr_parse(&from, str_of(text), 0) ||
                   from.u.sa.sa_family != to->u.sa.sa_family)) /* never from another address */
-        return host_failed(s, BLAME_OURSELVES, "4.3.5", "bad value of smtp_bind_address: %s", text);
+        return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.3.5",
+                           "bad value of smtp_bind_address: %s", text);
     s->conn = conn_connect(s->d->loop, to, bound ? &from : NULL, &session_conn_ops, s, &err);
     if (s->conn == NULL)
-        return host_failed(s, BLAME_SITE, "4.4.1", "connect to %s: %s", s->relay, strerror(-err));
+        return connect_failed(s, -err);
     session_deadline(s, s->p->smtp_connect_timeout);
     return STEP_WAIT;
 }
 
 static enum step connect_lost(struct dsess *s, bool timeout) {
-    int err = timeout ? ETIMEDOUT : -conn_error(s->conn);
-    return host_failed(s, BLAME_SITE, "4.4.1", "connect to %s: %s", s->relay, strerror(err));
+    return connect_failed(s, timeout ? ETIMEDOUT : -conn_error(s->conn));
 }
 
 /* Closes the connection, politely if it can still be written to. */
@@ -294,10 +314,11 @@ static enum step connection_lost(struct dsess *s, bool timeout) {
     if (stage->lost != NULL)
         return stage->lost(s, timeout);
     if (timeout)
-        return host_failed(s, BLAME_SITE, "4.4.2", "conversation with %s timed out while %s",
-                           s->where, doing(s));
-    return host_failed(s, BLAME_SITE, "4.4.2", "lost connection with %s while %s", s->where,
-                       doing(s));
+        return host_failed(s, BLAME_SITE,
+                           s->phase == PHASE_GREETING ? CAUSE_NO_GREETING : CAUSE_TIMEOUT, "4.4.2",
+                           "conversation with %s timed out while %s", s->where, doing(s));
+    return host_failed(s, BLAME_SITE, CAUSE_LOST, "4.4.2", "lost connection with %s while %s",
+                       s->where, doing(s));
 }
 
 /* The connection is over.  A receipt that a filter is being asked about has come before that, and
@@ -355,8 +376,8 @@ static enum step take_reply(struct dsess *s) {
 
 static enum step take_malformed(struct dsess *s) {
     s->mute = true;
-    host_failed(s, BLAME_SITE, "4.5.0", "host %s sent a malformed or endless reply while %s",
-                s->where, doing(s));
+    host_failed(s, BLAME_SITE, CAUSE_PROTOCOL, "4.5.0",
+                "host %s sent a malformed or endless reply while %s", s->where, doing(s));
     return s->stage == STAGE_MAIL ? s->mail->malformed(s) : STEP_HOST_FAILED;
 }
 
@@ -397,7 +418,8 @@ static void reply_filtered(struct dsess *s, bool known) {
         return;
     }
     s->mute = true;
-    host_failed(s, BLAME_OURSELVES, "4.3.0", "local data error while talking to %s", s->where);
+    host_failed(s, BLAME_OURSELVES, CAUSE_LOOKUP, "4.3.0", "local data error while talking to %s",
+                s->where);
     drive(s, s->stage == STAGE_MAIL ? s->mail->malformed(s) : STEP_HOST_FAILED);
 }
 

@@ -262,15 +262,16 @@ void filter_results(struct dsess *s, struct attempt *a, unsigned uses);
 
 /* -- talk.c: what went wrong, and what is said -- */
 /* Sets s->now, with the phase of the stage. */
-void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame, const char *dsn,
-                  const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-/* The same for what the relay host's reply says: "host X said: …" after fmt. */
+void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame,
+                  enum mail_cause cause, const char *dsn, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* The same for what the relay host's reply says, which is the cause: "host X said: …" after fmt. */
 void session_note_reply(struct dsess *s, enum mail_status status, enum mail_blame blame,
                         const char *dsn, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 /* The mail waits, because of this: STEP_HOST_FAILED. */
-enum step host_failed(struct dsess *s, enum mail_blame blame, const char *dsn, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+enum step host_failed(struct dsess *s, enum mail_blame blame, enum mail_cause cause,
+                      const char *dsn, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 /* The reply in s->reply ends the conversation: "host X refused to talk to me: 554 …".  A 5xx at
  * such a place says nothing about the mail. */
 enum step host_refused(struct dsess *s, const char *what);

@@ -48,7 +48,7 @@ void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e) {
     if (s->watch == NULL || e->status == MAIL_UNSET)
         return;
     json_t *o = watch_step(s, stage, false);
-    const char *advice = advice_for(str_of(e->text));
+    const char *advice = advice_for(e->cause, e->reply == NULL ? STR_NONE : str_of(e->reply));
     trace_set(o, "result", str_of(e->text));
     trace_set(o, "dsn", str_of(e->dsn));
     /* One name of several that leads nowhere decides nothing. */

@@ -13,19 +13,20 @@
 #define WATCHED_PATIENCE_S 30
 
 static void note_text(struct dsess *s, enum mail_status status, enum mail_blame blame,
-                      const char *dsn, const char *fmt, va_list ap) {
+                      enum mail_cause cause, const char *dsn, const char *fmt, va_list ap) {
     struct sbuf text = {0};
     sbuf_vprintf(&text, fmt, ap);
     mailerr_set(&s->now, status, dsn, "%s", text.p);
     mailerr_blame(&s->now, s->phase, blame);
+    s->now.cause = cause;
     sbuf_free(&text);
 }
 
-void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame, const char *dsn,
-                  const char *fmt, ...) {
+void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame,
+                  enum mail_cause cause, const char *dsn, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    note_text(s, status, blame, dsn, fmt, ap);
+    note_text(s, status, blame, cause, dsn, fmt, ap);
     va_end(ap);
 }
 
@@ -37,17 +38,17 @@ void session_note_reply(struct dsess *s, enum mail_status status, enum mail_blam
     sbuf_vprintf(&text, fmt, ap);
     va_end(ap);
     smtp_reply_line(&s->reply, &said);
-    session_note(s, status, blame, dsn, "%s %s", text.p, said.p);
+    session_note(s, status, blame, CAUSE_UNSET, dsn, "%s %s", text.p, said.p);
     mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&said));
     sbuf_free(&said);
     sbuf_free(&text);
 }
 
-enum step host_failed(struct dsess *s, enum mail_blame blame, const char *dsn, const char *fmt,
-                      ...) {
+enum step host_failed(struct dsess *s, enum mail_blame blame, enum mail_cause cause,
+                      const char *dsn, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    note_text(s, MAIL_DEFERRED, blame, dsn, fmt, ap);
+    note_text(s, MAIL_DEFERRED, blame, cause, dsn, fmt, ap);
     va_end(ap);
     return STEP_HOST_FAILED;
 }
@@ -66,7 +67,7 @@ void session_note_out_of_step(struct dsess *s, const char *command) {
     if (s->watch == NULL)
         log_warn("smtp", "host %s is out of step: %s (in reply to %s command)", s->relay, said.p,
                  command);
-    session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.5.0",
+    session_note(s, MAIL_DEFERRED, BLAME_SITE, CAUSE_PROTOCOL, "4.5.0",
                  "Protocol error: host %s said %d in reply to %s command", s->where, s->reply.code,
                  command);
     sbuf_free(&said);

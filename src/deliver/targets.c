@@ -227,20 +227,21 @@ static void add_addresses(struct dsess *s, const char *host, const struct resolv
 static void name_failed(struct dsess *s, const char *name, const char *type, enum resolve_rc rc) {
     bool ours = s->configured; /* a name that an administrator wrote never bounces mail */
     if (rc == RESOLVE_FAILED)
-        session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.4.3",
+        session_note(s, MAIL_DEFERRED, BLAME_SITE, CAUSE_NAME_LATER, "4.4.3",
                      "Host or domain name not found. Name service error for name=%s type=%s: Host "
                      "not found, try again",
                      name, type);
     else if (rc == RESOLVE_ALL_DROPPED)
-        session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.7.0",
+        session_note(s, MAIL_DEFERRED, BLAME_SITE, CAUSE_NAME_FILTERED, "4.7.0",
                      "Error looking up name=%s type=%s: DNS reply filter drops all results", name,
                      type);
     else if (rc == RESOLVE_UNFILTERED)
-        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.4.3",
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, CAUSE_SETTING, "4.4.3",
                      "Error looking up name=%s type=%s: Invalid DNS reply filter syntax", name,
                      type);
     else
-        session_note(s, ours ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE, ours ? "4.3.5" : "5.4.4",
+        session_note(s, ours ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE, CAUSE_NAME_UNKNOWN,
+                     ours ? "4.3.5" : "5.4.4",
                      "Host or domain name not found. Name service error for name=%s type=%s: Host "
                      "not found",
                      name, type);
@@ -279,11 +280,11 @@ static void take_exchangers(struct dsess *s, const char *domain, const struct re
 
 /* The domain's own MX records forbid delivery: its address is no way round them (RFC 5321 section
  * 5.1). */
-static void domain_failed(struct dsess *s, const char *dsn, const char *why, const char *domain,
-                          const char *more) {
+static void domain_failed(struct dsess *s, enum mail_cause cause, const char *dsn, const char *why,
+                          const char *domain, const char *more) {
     bool ours = s->configured;
-    session_note(s, ours ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE, ours ? "4.3.5" : dsn, "%s%s%s",
-                 why, domain, more);
+    session_note(s, ours ? MAIL_DEFERRED : MAIL_BOUNCED, BLAME_SITE, cause, ours ? "4.3.5" : dsn,
+                 "%s%s%s", why, domain, more);
     session_take_error(s);
 }
 
@@ -292,7 +293,8 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
     char *domain = str_dup(s->hop.host);
     s->query = NULL;
     if (a->null_mx)
-        domain_failed(s, "5.1.0", "Domain ", domain, " does not accept mail (nullMX)");
+        domain_failed(s, CAUSE_NULL_MX, "5.1.0", "Domain ", domain,
+                      " does not accept mail (nullMX)");
     else if (a->rc == RESOLVE_OK)
         take_exchangers(s, domain, a);
     else if (a->rc == RESOLVE_ALL_DROPPED)
@@ -300,7 +302,7 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
     else if (a->rc == RESOLVE_NOTFOUND || s->p->ignore_mx_lookup_error)
         ask_host(s, domain);
     else if (a->rc == RESOLVE_MALFORMED)
-        domain_failed(s, "5.4.4", "Name service error for name=", domain,
+        domain_failed(s, CAUSE_NAME_MALFORMED, "5.4.4", "Name service error for name=", domain,
                       " type=MX: Malformed or unexpected name server reply");
     else
         name_failed(s, domain, "MX", a->rc);
@@ -369,8 +371,8 @@ static enum step next_hop(struct dsess *s) {
                           : "smtp_tcp_port is no port";
     if (why == NULL)
         return begin_hop(s);
-    session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.3.5", "bad next hop \"%.*s\": %s", STR_FMT(one),
-                 why);
+    session_note(s, MAIL_DEFERRED, BLAME_SITE, CAUSE_SETTING, "4.3.5", "bad next hop \"%.*s\": %s",
+                 STR_FMT(one), why);
     session_take_error(s);
     return STEP_AGAIN;
 }
@@ -378,8 +380,8 @@ static enum step next_hop(struct dsess *s) {
 /* It is ourselves: no exchanger of the same preference or after it may be used (RFC 5321 section
  * 5.1). */
 static enum step loops_back(struct dsess *s, struct str dest, bool own_mx) {
-    session_note(s, own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_SITE, own_mx ? "5.4.6" : "4.3.5",
-                 "mail for %.*s loops back to myself", STR_FMT(dest));
+    session_note(s, own_mx ? MAIL_BOUNCED : MAIL_DEFERRED, BLAME_SITE, CAUSE_LOOP,
+                 own_mx ? "5.4.6" : "4.3.5", "mail for %.*s loops back to myself", STR_FMT(dest));
     session_take_error(s);
     return STEP_ROUND_OVER;
 }

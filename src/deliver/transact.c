@@ -241,7 +241,7 @@ static bool try_elsewhere(struct dsess *s, struct txn *t) {
         }
     }
     if (any && s->now.status == MAIL_UNSET) /* other mail goes to the next host too, and may wait */
-        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.4.0",
+        session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, CAUSE_OTHER_MAIL, "4.4.0",
                      "host %s put off other mail, and no further host took this", s->where);
     return any;
 }
@@ -310,7 +310,8 @@ static void txn_refuse(struct dsess *s, struct txn *t, const struct mailerr *e) 
 static bool refuse_early(struct dsess *s, struct txn *t) {
     const struct envelope *e = t->a->env;
     struct mailerr err = {0};
-    if ((s->caps & CAP_SIZE) != 0 && s->size_limit > 0 && e->size > s->size_limit)
+    bool large = (s->caps & CAP_SIZE) != 0 && s->size_limit > 0 && e->size > s->size_limit;
+    if (large)
         mailerr_set(&err, MAIL_BOUNCED, "5.3.4",
                     "message size %llu exceeds size limit %llu of server %s",
                     (unsigned long long)e->size, (unsigned long long)s->size_limit, s->where);
@@ -320,6 +321,7 @@ static bool refuse_early(struct dsess *s, struct txn *t) {
     if (err.text == NULL)
         return false;
     mailerr_blame(&err, PHASE_MAIL, BLAME_MESSAGE);
+    err.cause = large ? CAUSE_TOO_LARGE : CAUSE_NO_SMTPUTF8;
     txn_refuse(s, t, &err);
     mailerr_free(&err);
     return true;
@@ -328,6 +330,7 @@ static bool refuse_early(struct dsess *s, struct txn *t) {
 static void control_character(struct mailerr *e, enum mail_blame blame) {
     mailerr_set(e, MAIL_BOUNCED, "5.1.3", "the envelope has a control character: it is not sent");
     mailerr_blame(e, PHASE_MAIL, blame);
+    e->cause = CAUSE_ADDRESS;
 }
 
 static void add_dsn_mail(struct sbuf *line, const struct envelope *e) {
@@ -461,7 +464,7 @@ static bool stream_content(struct dsess *s, struct txn *t) {
 static enum step drop(struct dsess *s, bool suspect);
 
 static enum step content_unreadable(struct dsess *s) {
-    session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, "4.3.0",
+    session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, CAUSE_CONTENT, "4.3.0",
                  "local error reading the message content");
     return drop(s, false);
 }
@@ -745,8 +748,8 @@ static void learn_one_by_one(const struct dsess *s) {
 static enum step transact_lost(struct dsess *s, bool timeout) {
     if (timeout && dl_empty(&s->txns)) /* unused for smtp_connection_cache_time_limit */
         return STEP_RECONNECT;
-    session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, "4.4.2", "%s with %s %s %s",
-                 timeout ? "conversation" : "lost connection", s->where,
+    session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, timeout ? CAUSE_TIMEOUT : CAUSE_LOST, "4.4.2",
+                 "%s with %s %s %s", timeout ? "conversation" : "lost connection", s->where,
                  timeout ? "timed out while" : "while", transact_doing(s));
     if (timeout)
         learn_one_by_one(s);
@@ -771,9 +774,10 @@ static void note_closing(struct dsess *s, const struct expected *e) {
     smtp_reply_line(&s->reply, &line);
     dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
     if (e == NULL)
-        session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, dsn, "host %s said: %s", s->where, line.p);
+        session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, CAUSE_UNSET, dsn, "host %s said: %s",
+                     s->where, line.p);
     else
-        session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, dsn,
+        session_note(s, MAIL_DEFERRED, BLAME_MESSAGE, CAUSE_UNSET, dsn,
                      "host %s said: %s (in reply to %s command)", s->where, line.p,
                      verdict_command_name(e->command));
     mailerr_remote(&s->now, session_target(s)->host, sbuf_str(&line));
@@ -946,8 +950,8 @@ static bool is_untouched(const struct dsess *s, const struct attempt *a) {
  * with the first host. */
 static void transact_over(struct dsess *s) {
     if (s->err.status == MAIL_UNSET) {
-        session_note(s, MAIL_DEFERRED, BLAME_SITE, "4.4.4", "unable to find primary relay for %s",
-                     s->nexthop);
+        session_note(s, MAIL_DEFERRED, BLAME_SITE, CAUSE_NO_HOST, "4.4.4",
+                     "unable to find primary relay for %s", s->nexthop);
         session_take_error(s);
     }
     if (s->moved && s->err.blame == BLAME_SITE)

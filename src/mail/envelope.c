@@ -16,6 +16,7 @@
 #define ENVELOPE_VERSION    1U
 #define ENVELOPE_OWNERS     2U /* each recipient has an owner, too: written only where one has */
 #define PROGRESS_VERSION    2U
+#define PROGRESS_CAUSES     3U /* each error has a cause, too: written only where one has */
 #define PROGRESS_ONE_REASON 1U /* what Posthouse 0.1 wrote */
 
 static const char alphabet[] = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
@@ -176,8 +177,16 @@ struct envelope *envelope_decode(struct str in) {
     return e;
 }
 
+static bool has_causes(const struct progress *p) {
+    uint32_t i = 0;
+    while (i < p->n_errors && p->errors[i].cause == 0)
+        i++;
+    return i < p->n_errors;
+}
+
 void progress_encode(const struct progress *p, struct sbuf *out) {
-    ipc_put_u32(out, PROGRESS_VERSION);
+    bool causes = has_causes(p);
+    ipc_put_u32(out, causes ? PROGRESS_CAUSES : PROGRESS_VERSION);
     ipc_put_u32(out, p->attempts);
     ipc_put_u64(out, (uint64_t)p->next_us);
     ipc_put_u64(out, (uint64_t)p->last_us);
@@ -189,6 +198,8 @@ void progress_encode(const struct progress *p, struct sbuf *out) {
         ipc_put_str(out, p->errors[i].text);
         ipc_put_str(out, p->errors[i].mta);
         ipc_put_str(out, p->errors[i].reply);
+        if (causes)
+            ipc_put_u32(out, p->errors[i].cause);
     }
     for (uint32_t i = 0; p->n_errors > 0 && i < p->n; i++)
         ipc_put_u32(out, p->error_of[i]);
@@ -214,7 +225,7 @@ static void get_reason(struct progress *p, struct ipc_reader *r) {
         p->error_of[i] = 1;
 }
 
-static void get_errors(struct progress *p, struct ipc_reader *r) {
+static void get_errors(struct progress *p, struct ipc_reader *r, bool causes) {
     uint32_t n = ipc_get_u32(r);
     r->bad = r->bad || n > p->n || n > r->rest.n / 16; /* each has four lengths */
     if (r->bad || n == 0)
@@ -227,6 +238,8 @@ static void get_errors(struct progress *p, struct ipc_reader *r) {
         p->errors[i].text = ipc_get_str(r);
         p->errors[i].mta = ipc_get_str(r);
         p->errors[i].reply = ipc_get_str(r);
+        if (causes)
+            p->errors[i].cause = ipc_get_u32(r);
     }
     for (uint32_t i = 0; i < p->n && !r->bad; i++) {
         p->error_of[i] = ipc_get_u32(r);
@@ -245,7 +258,7 @@ bool progress_decode(struct progress *p, struct str in) {
     struct ipc_reader r = {.rest = in};
     *p = (struct progress){0};
     uint32_t version = ipc_get_u32(&r);
-    if (version != PROGRESS_VERSION && version != PROGRESS_ONE_REASON)
+    if (version < PROGRESS_ONE_REASON || version > PROGRESS_CAUSES)
         return false;
     p->attempts = ipc_get_u32(&r);
     p->next_us = (int64_t)ipc_get_u64(&r);
@@ -259,7 +272,7 @@ bool progress_decode(struct progress *p, struct str in) {
     if (version == PROGRESS_ONE_REASON)
         get_reason(p, &r);
     else
-        get_errors(p, &r);
+        get_errors(p, &r, version == PROGRESS_CAUSES);
     if (ipc_done(&r))
         return true;
     progress_free(p);

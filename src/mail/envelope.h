@@ -82,7 +82,8 @@ struct rcpt_error {
     struct str dsn;   /* "4.4.1" */
     struct str text;  /* for log and listing */
     struct str mta;   /* the host that said it; empty: none did */
-    struct str reply; /* its words; empty: none */
+    struct str reply; /* its words, or those that another mail got; empty: none */
+    uint32_t cause;   /* enum mail_cause, perhaps of a newer version; 0: unset */
 };
 
 /* Mutable state of a queued message, as the spool keeps it. */

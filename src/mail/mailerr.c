@@ -34,6 +34,13 @@ void mailerr_blame(struct mailerr *e, enum mail_phase phase, enum mail_blame bla
     e->blame = blame;
 }
 
+void mailerr_suspend(struct mailerr *e, const struct mailerr *of) {
+    mailerr_set(e, MAIL_DEFERRED, of->dsn, "delivery temporarily suspended: %s", of->text);
+    mailerr_blame(e, PHASE_ROUTE, BLAME_SITE);
+    e->cause = of->cause;
+    e->reply = of->reply == NULL ? NULL : mem_strdup(of->reply);
+}
+
 void mailerr_remote(struct mailerr *e, const char *mta, struct str reply) {
     free(e->mta);
     free(e->reply);
@@ -79,6 +86,62 @@ const char *mail_phase_name(enum mail_phase phase) {
         [PHASE_AUTH] = "auth",       [PHASE_MAIL] = "mail",
     };
     return names[phase];
+}
+
+static const char *const cause_names[MAIL_CAUSES] = {
+    [CAUSE_UNSET] = "",
+    [CAUSE_REFUSED] = "connection refused",
+    [CAUSE_UNREACHABLE] = "unreachable",
+    [CAUSE_UNCONNECTED] = "no connection",
+    [CAUSE_TIMEOUT] = "timeout",
+    [CAUSE_NO_GREETING] = "no greeting",
+    [CAUSE_LOST] = "connection lost",
+    [CAUSE_PROTOCOL] = "protocol",
+    [CAUSE_NAME_LATER] = "name server",
+    [CAUSE_NAME_UNKNOWN] = "name unknown",
+    [CAUSE_NAME_MALFORMED] = "name malformed",
+    [CAUSE_NAME_FILTERED] = "name filtered",
+    [CAUSE_NULL_MX] = "null mx",
+    [CAUSE_NO_HOST] = "no host",
+    [CAUSE_LOOP] = "loop",
+    [CAUSE_TLS_MISSING] = "tls missing",
+    [CAUSE_TLS_HANDSHAKE] = "tls handshake",
+    [CAUSE_CERT_UNTRUSTED] = "certificate untrusted",
+    [CAUSE_CERT_NAME] = "certificate name",
+    [CAUSE_CERT_PRINT] = "certificate fingerprint",
+    [CAUSE_LOGIN_MISSING] = "login missing",
+    [CAUSE_LOGIN_UNUSABLE] = "login unusable",
+    [CAUSE_LOGIN_FILTERED] = "login filtered",
+    [CAUSE_LOGIN_UNPROVEN] = "login unproven",
+    [CAUSE_LOGIN_DIALOGUE] = "login dialogue",
+    [CAUSE_LOOKUP] = "table",
+    [CAUSE_SETTING] = "setting",
+    [CAUSE_TOO_LARGE] = "too large",
+    [CAUSE_NO_SMTPUTF8] = "no smtputf8",
+    [CAUSE_ADDRESS] = "address",
+    [CAUSE_CONTENT] = "content",
+    [CAUSE_QUEUE] = "queue",
+    [CAUSE_OTHER_MAIL] = "other mail",
+    [CAUSE_FORWARD_LOOP] = "forwarding loop",
+    [CAUSE_TRANSPORT_SAYS] = "transport says",
+    [CAUSE_TRANSPORT_WAITS] = "transport waits",
+    [CAUSE_EXPIRED] = "expired",
+    [CAUSE_INTERNAL] = "internal",
+};
+
+const char *mail_cause_name(enum mail_cause cause) {
+    return cause_names[mail_cause_numbered(cause)];
+}
+
+enum mail_cause mail_cause_named(struct str name) {
+    for (uint32_t i = 0; i < MAIL_CAUSES; i++)
+        if (str_eq_c(name, cause_names[i]))
+            return (enum mail_cause)i;
+    return CAUSE_UNSET;
+}
+
+enum mail_cause mail_cause_numbered(uint32_t number) {
+    return number < MAIL_CAUSES ? (enum mail_cause)number : CAUSE_UNSET;
 }
 
 size_t dsn_length(struct str s) {

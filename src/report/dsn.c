@@ -237,7 +237,7 @@ static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
     report_line(r, "Status: %s", e->dsn);
     if (e->mta != NULL)
         report_line(r, "Remote-MTA: dns; %s", e->mta);
-    if (e->reply != NULL)
+    if (e->mta != NULL && e->reply != NULL)
         report_fold(r, STR_LIT("Diagnostic-Code: smtp; "), str_of(e->reply));
     else
         report_fold(r, STR_LIT("Diagnostic-Code: X-Postfix; "), text_of_error(e));

@@ -492,6 +492,7 @@ static void decide_here(struct route_query *q, enum service_kind kind) {
     else
         mailerr_set(&q->r.here, soft ? MAIL_DEFERRED : MAIL_BOUNCED, dsn, "%.*s", STR_FMT(text));
     mailerr_blame(&q->r.here, PHASE_ROUTE, BLAME_RECIPIENT);
+    q->r.here.cause = CAUSE_TRANSPORT_SAYS;
 }
 
 /* Both spellings of a domain are one destination: that of A-labels.  A recipient whose domain is no
@@ -507,6 +508,7 @@ static void hop_to_ascii(struct route_query *q) {
         mailerr_set(&q->r.here, MAIL_BOUNCED, "5.1.2", "bad domain name %.*s: %s", STR_FMT(domain),
                     why);
         mailerr_blame(&q->r.here, PHASE_ROUTE, BLAME_RECIPIENT);
+        q->r.here.cause = CAUSE_ADDRESS;
         return;
     }
     sbuf_free(&q->r.nexthop);

@@ -60,6 +60,7 @@ static void job_unreadable(struct job *j, int rc) {
     mailerr_set(&e, MAIL_DEFERRED, "4.3.0", "cannot read the message content: %s",
                 rc == -EBADMSG ? "it was damaged on disk" : strerror(-rc));
     mailerr_blame(&e, PHASE_ROUTE, BLAME_OURSELVES);
+    e.cause = CAUSE_CONTENT;
     job_untried(j, &e);
     dest_dispatch_stirred(s);
     mailerr_free(&e);
@@ -162,9 +163,7 @@ static void dest_defer_all(struct dest *d, const struct mailerr *e) {
 
 static void dest_defer_resting(struct dest *d) {
     struct mailerr e = {0};
-    mailerr_set(&e, MAIL_DEFERRED, d->dead_err.dsn, "delivery temporarily suspended: %s",
-                d->dead_err.text);
-    mailerr_blame(&e, PHASE_ROUTE, BLAME_SITE);
+    mailerr_suspend(&e, &d->dead_err);
     dest_defer_all(d, &e);
     mailerr_free(&e);
 }
@@ -239,6 +238,7 @@ static const struct mailerr *attempt_result(struct attempt *a, uint32_t i) {
         log_error("qmgr", "%s: a delivery session gave no result", a->env->qid);
         mailerr_set(&a->res[i], MAIL_DEFERRED, "4.3.0", "internal error: no result");
         mailerr_blame(&a->res[i], PHASE_ROUTE, BLAME_OURSELVES);
+        a->res[i].cause = CAUSE_INTERNAL;
     }
     return &a->res[i];
 }

@@ -234,6 +234,7 @@ static void msg_expire(struct msg *m, bool forced) {
     logline_expired(m->env, forced);
     mailerr_set(&e, MAIL_BOUNCED, "4.4.7", "message expired");
     mailerr_blame(&e, PHASE_ROUTE, BLAME_MESSAGE);
+    e.cause = CAUSE_EXPIRED;
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         if (m->rcpts[i].state != RCPT_WAITS)
             continue;

@@ -91,12 +91,13 @@ static void forward_log(struct msg *m, uint32_t rcpt, const struct mailerr *e) {
     tally_result(&m->s->tally, NULL, m->env->sender, e);
 }
 
-static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status, const char *dsn,
-                         const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status,
+                         enum mail_cause cause, const char *dsn, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
 
 /* The recipient's attempt has ended so. */
-static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status, const char *dsn,
-                         const char *fmt, ...) {
+static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status,
+                         enum mail_cause cause, const char *dsn, const char *fmt, ...) {
     struct mailerr e = {0};
     struct sbuf text = {0};
     va_list ap;
@@ -105,6 +106,7 @@ static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status, 
     va_end(ap);
     mailerr_set(&e, status, dsn, "%s", text.p);
     mailerr_blame(&e, PHASE_ROUTE, status == MAIL_BOUNCED ? BLAME_RECIPIENT : BLAME_OURSELVES);
+    e.cause = cause;
     if (m->s->cfg->p.soft_bounce && status == MAIL_BOUNCED)
         mailerr_soften(&e);
     forward_log(m, rcpt, &e);
@@ -114,8 +116,9 @@ static void forward_fail(struct msg *m, uint32_t rcpt, enum mail_status status, 
     sbuf_free(&text);
 }
 
-void forward_defer(struct msg *m, uint32_t rcpt, const char *dsn, const char *why) {
-    forward_fail(m, rcpt, MAIL_DEFERRED, dsn, "%s", why);
+void forward_defer(struct msg *m, uint32_t rcpt, enum mail_cause cause, const char *dsn,
+                   const char *why) {
+    forward_fail(m, rcpt, MAIL_DEFERRED, cause, dsn, "%s", why);
 }
 
 /* -- the new message -- */
@@ -290,11 +293,11 @@ static void forward_free(struct forward *f) {
 }
 
 /* What was to be split off waits for the next round, and so do all that are to be. */
-static void split_fail(struct msg *m, const char *why) {
+static void split_fail(struct msg *m, enum mail_cause cause, const char *why) {
     m->no_split = true;
     for (uint32_t i = 0; i < m->env->n_rcpts; i++)
         if (m->rcpts[i].state == RCPT_FORWARD)
-            forward_fail(m, i, MAIL_DEFERRED, "4.3.0", "%s", why);
+            forward_fail(m, i, MAIL_DEFERRED, cause, "4.3.0", "%s", why);
 }
 
 /* It is given up: rc says why. */
@@ -306,9 +309,9 @@ static void forward_give_up(struct forward *f, struct msg *m, int rc) {
         struct sbuf why = {0};
         sbuf_printf(&why, "cannot queue what the alias stands for: %s", strerror(-rc));
         if (f->splits)
-            split_fail(m, why.p);
+            split_fail(m, CAUSE_QUEUE, why.p);
         else
-            forward_defer(m, f->rcpt, "4.3.0", why.p);
+            forward_defer(m, f->rcpt, CAUSE_QUEUE, "4.3.0", why.p);
         forward_forget(m);
         sbuf_free(&why);
     }
@@ -495,12 +498,13 @@ static bool forward_one(struct msg *m, const struct expansion *x, struct str hea
     if (goes)
         forward_expansion(m, x, &d, head, then);
     else if (loops)
-        forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.6", "mail forwarding loop for %.*s",
-                     STR_FMT(addr));
+        forward_fail(m, x->rcpt, MAIL_BOUNCED, CAUSE_FORWARD_LOOP, "5.4.6",
+                     "mail forwarding loop for %.*s", STR_FMT(addr));
     else if (hops)
-        forward_fail(m, x->rcpt, MAIL_BOUNCED, "5.4.0", "too many hops");
+        forward_fail(m, x->rcpt, MAIL_BOUNCED, CAUSE_FORWARD_LOOP, "5.4.0", "too many hops");
     else
-        forward_fail(m, x->rcpt, MAIL_DEFERRED, "4.3.0", "cannot read the message content");
+        forward_fail(m, x->rcpt, MAIL_DEFERRED, CAUSE_CONTENT, "4.3.0",
+                     "cannot read the message content");
     delivered_free(&d);
     return goes;
 }
@@ -561,7 +565,7 @@ bool forward_split(struct msg *m, void (*then)(struct msg *m)) {
     struct str head = m->body == NULL ? STR_NONE : body_view(m->body, 0, HEAD_MAX, &tmp);
     if (head.p == NULL) {
         envelope_unref(env);
-        split_fail(m, "cannot read the message content");
+        split_fail(m, CAUSE_CONTENT, "cannot read the message content");
     } else {
         struct forward *f = forward_new(m, env, then);
         f->splits = true;

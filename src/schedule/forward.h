@@ -20,7 +20,8 @@
  * end of the round. */
 void forward_keep(struct msg *m, uint32_t rcpt, struct alias_result *r);
 /* The recipient waits, with that reason: a name that stands for nothing that goes on. */
-void forward_defer(struct msg *m, uint32_t rcpt, const char *dsn, const char *why);
+void forward_defer(struct msg *m, uint32_t rcpt, enum mail_cause cause, const char *dsn,
+                   const char *why);
 /* What is not begun waits for the next round. */
 void forward_forget(struct msg *m);
 /* The next message, of content that is there unless it cannot be read.  True if it is on its way:

@@ -28,8 +28,9 @@ static struct str text_of(const char *text) {
 
 static bool reason_same(const void *val, const void *key) {
     const struct mailerr *a = &((const struct reason *)val)->err, *b = key;
-    return strcmp(a->dsn, b->dsn) == 0 && str_eq(text_of(a->text), text_of(b->text)) &&
-           str_eq(text_of(a->mta), text_of(b->mta)) && str_eq(text_of(a->reply), text_of(b->reply));
+    return a->cause == b->cause && strcmp(a->dsn, b->dsn) == 0 &&
+           str_eq(text_of(a->text), text_of(b->text)) && str_eq(text_of(a->mta), text_of(b->mta)) &&
+           str_eq(text_of(a->reply), text_of(b->reply));
 }
 
 static char *text_keep(const char *text) {
@@ -180,7 +181,7 @@ static void collect_errors(const struct msg *m, struct progress *p) {
             r->seen = first + p->n_errors;
             p->errors[p->n_errors++] =
                 (struct rcpt_error){str_of(r->err.dsn), str_of(r->err.text), text_of(r->err.mta),
-                                    text_of(r->err.reply)};
+                                    text_of(r->err.reply), r->err.cause};
         }
         if (r->seen >= first)
             p->error_of[i] = (uint32_t)(r->seen - first) + 1;
@@ -223,6 +224,7 @@ static void restore_error(struct msg *m, uint32_t rcpt, const struct rcpt_error 
         memcpy(e.dsn, from->dsn.p, from->dsn.n);
         e.dsn[from->dsn.n] = '\0';
     }
+    e.cause = mail_cause_numbered(from->cause);
     e.mta = from->mta.n == 0 ? NULL : str_dup(from->mta);
     e.reply = from->reply.n == 0 ? NULL : str_dup(from->reply);
     msg_set_reason(m, rcpt, &e);

@@ -22,11 +22,12 @@
 #define SLICE_MS       5
 #define BODY_FILES_MAX 512U /* descriptors that waiting messages may hold */
 
-static void msg_defer_here(struct msg *m, uint32_t i, enum mail_blame blame, const char *dsn,
+static void msg_defer_here(struct msg *m, uint32_t i, enum mail_cause cause, const char *dsn,
                            const char *text) {
     struct mailerr e = {0};
     mailerr_set(&e, MAIL_DEFERRED, dsn, "%s", text);
-    mailerr_blame(&e, PHASE_ROUTE, blame);
+    mailerr_blame(&e, PHASE_ROUTE, BLAME_OURSELVES);
+    e.cause = cause;
     msg_untried(m, i, NULL, &e);
     mailerr_free(&e);
 }
@@ -62,13 +63,13 @@ static void msg_jobs_go(struct msg *m) {
 static bool msg_take_route(struct msg *m, uint32_t i, const struct route *r) {
     struct sched *s = m->s;
     if (r->rc == ROUTE_FAILED)
-        msg_defer_here(m, i, BLAME_OURSELVES, "4.3.0", "address resolver failure");
+        msg_defer_here(m, i, CAUSE_LOOKUP, "4.3.0", "address resolver failure");
     else if (r->rc == ROUTE_BAD)
-        msg_defer_here(m, i, BLAME_OURSELVES, "4.3.5", r->why.p);
+        msg_defer_here(m, i, CAUSE_SETTING, "4.3.5", r->why.p);
     else if (r->here.status != MAIL_UNSET)
         msg_untried(m, i, r->transport, &r->here);
     else if (keys_has_word(s->cfg->p.defer_transports, r->transport->name))
-        msg_defer_here(m, i, BLAME_OURSELVES, "4.3.2", "deferred transport");
+        msg_defer_here(m, i, CAUSE_TRANSPORT_WAITS, "4.3.2", "deferred transport");
     else
         return true;
     return false;
@@ -87,9 +88,9 @@ static void msg_on_alias(void *arg, struct alias_result *r) {
     if (r->rc == ALIAS_OK)
         forward_keep(m, g->rcpt, r);
     else if (r->rc == ALIAS_FAILED)
-        forward_defer(m, g->rcpt, "4.3.0", "alias database unavailable");
+        forward_defer(m, g->rcpt, CAUSE_LOOKUP, "4.3.0", "alias database unavailable");
     else
-        forward_defer(m, g->rcpt, "4.3.5", r->why.p);
+        forward_defer(m, g->rcpt, CAUSE_SETTING, "4.3.5", r->why.p);
     msg_routed(m);
 }
 

@@ -69,11 +69,7 @@ void tally_result(struct tally *t, struct hop *hop, struct str sender, const str
         return;
     }
     hop->err_us = clock_wall_us();
-    if (hop->err == NULL || e->text == NULL || strcmp(hop->err, e->text) != 0) {
-        free(hop->err);
-        hop->err = mem_strdup(e->text == NULL ? "" : e->text);
-    }
-    memcpy(hop->dsn, e->dsn, sizeof hop->dsn);
+    mailerr_copy(&hop->err, e);
 }
 
 void tally_tick(struct tally *t, int64_t now_us) {

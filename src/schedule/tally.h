@@ -22,11 +22,10 @@ struct hop {
     uint64_t count[MAIL_STATUSES]; /* recipients, by enum mail_status */
     int64_t ok_us;                 /* when one was last sent */
     int64_t err_us;                /* when the relay host itself, or a mail on it, last failed */
-    char *err;                     /* with what; NULL: never */
-    char dsn[12];
-    int64_t cert_until; /* seconds; 0: not known */
-    int64_t resting_ms; /* monotonic: until when no mail is tried there; 0: it is */
-    size_t waiting;     /* queued messages that were last tried there */
+    struct mailerr err;            /* with what; zeroed: never */
+    int64_t cert_until;            /* seconds; 0: not known */
+    int64_t resting_ms;            /* monotonic: until when no mail is tried there; 0: it is */
+    size_t waiting;                /* queued messages that were last tried there */
 };
 
 struct sender_count {

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "deliver/probe.h"
 #include "util/log.h"
 
 static void daemon_take(void *arg, struct str line) {
@@ -26,6 +27,13 @@ json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **w
         return list;
     json_decref(list);
     return NULL;
+}
+
+void daemon_add_advice(json_t *to, json_t *why) {
+    enum mail_cause cause = mail_cause_named(str_of(json_member(why, "cause")));
+    const char *advice = advice_for(cause, str_of(json_member(why, "reply")));
+    if (advice != NULL)
+        json_object_set_new(to, "advice", json_string(advice));
 }
 
 json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end) {

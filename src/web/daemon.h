@@ -16,6 +16,9 @@ json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end);
 json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **why);
 /* A command of one word; NULL when the daemon does not answer. */
 json_t *daemon_ask(struct web *w, const char *cmd);
+/* What an error of the daemon's means, where it is known: why has its "cause" and "reply"; the
+ * sentence becomes the member "advice" of to. */
+void daemon_add_advice(json_t *to, json_t *why);
 /* What was changed counts from the next message on (uses: enum ask_uses, where it was written).
  * False after a reply that says that it is saved but not in use. */
 bool daemon_take_up(struct req *r, unsigned uses);

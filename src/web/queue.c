@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "deliver/probe.h"
 #include "util/mem.h"
 #include "web/adminlog.h"
 #include "web/daemon.h"
@@ -24,14 +23,6 @@ static const char *const filters[] = {"queue", "relay", "record", "sender", "rec
 static bool queue_known(const char *name) {
     return strcmp(name, "active") == 0 || strcmp(name, "deferred") == 0 ||
            strcmp(name, "hold") == 0;
-}
-
-static void queue_add_advice(json_t *msg) {
-    json_t *rcpts = json_object_get(msg, "recipients");
-    const char *why = json_string_value(json_object_get(json_array_get(rcpts, 0), "delay_reason"));
-    const char *advice = why == NULL ? NULL : advice_for(str_of(why));
-    if (advice != NULL)
-        json_object_set_new(msg, "advice", json_string(advice));
 }
 
 void queue_list(struct req *r) {
@@ -61,7 +52,7 @@ void queue_list(struct req *r) {
     if (list == NULL)
         return;
     json_array_foreach(list, i, msg) {
-        queue_add_advice(msg);
+        daemon_add_advice(msg, json_array_get(json_object_get(msg, "recipients"), 0));
     }
     reply_data(r, json_pack("{s:o, s:b}", "messages", list, "more", end.more));
 }
@@ -137,7 +128,7 @@ void queue_show(struct req *r) {
     if (msg == NULL) {
         reply_fail(r, MHD_HTTP_NOT_FOUND, "That message is not in the queue any more.");
     } else {
-        queue_add_advice(msg);
+        daemon_add_advice(msg, json_array_get(json_object_get(msg, "recipients"), 0));
         reply_data(r, json_incref(msg));
     }
     json_decref(list);

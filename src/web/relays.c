@@ -14,7 +14,6 @@
 #include "accounts/relays.h"
 #include "accounts/values.h"
 #include "daemon/uses.h"
-#include "deliver/probe.h"
 #include "util/idn.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -80,20 +79,15 @@ static json_t *records(struct req *r) {
     return NULL;
 }
 
-/* What the error means, where it is known. */
-static void records_add_advice(json_t *hop) {
-    const char *error = json_member(hop, "error"), *advice = advice_for(str_of(error));
-    if (error[0] != '\0' && advice != NULL)
-        json_object_set_new(hop, "advice", json_string(advice));
-}
-
 static bool records_belongs(json_t *hop, json_t *rec) {
     return strcmp(json_member(hop, "record"), json_member(rec, "name")) == 0;
 }
 
-/* A record may have been used under several next hops: the counts add up, the latest counts. */
+/* A record may have been used under several next hops: the counts add up, and of errors the last
+ * one counts, with all that is said of it. */
 static json_t *health_of(json_t *hops, json_t *rec) {
     static const char *const sums[] = {"sent", "deferred", "bounced", "waiting"};
+    static const char *const of_errors[] = {"cause", "reply", "advice"}; /* not every error's */
     json_t *all = json_object(), *hop;
     size_t i;
     json_array_foreach(hops, i, hop) {
@@ -102,6 +96,8 @@ static json_t *health_of(json_t *hops, json_t *rec) {
         json_int_t had[4];
         for (size_t k = 0; k < 4; k++)
             had[k] = json_integer_value(json_object_get(all, sums[k]));
+        for (size_t k = 0; json_object_get(hop, "error") != NULL && k < 3; k++)
+            json_object_del(all, of_errors[k]);
         json_object_update(all, hop);
         for (size_t k = 0; k < 4; k++)
             json_object_set_new(
@@ -118,7 +114,7 @@ static json_t *hops(struct req *r) {
     if (list == NULL)
         return json_array();
     json_array_foreach(list, i, hop) {
-        records_add_advice(hop);
+        daemon_add_advice(hop, hop);
     }
     return list;
 }

@@ -2,6 +2,7 @@
 import datetime
 import json
 import re
+import ssl
 import subprocess
 
 import pytest
@@ -284,3 +285,55 @@ def test_logins_as_they_are_configured(dns):
         r = p.run("test", "a@x.example", "b@y.example")
         assert r.returncode == 1 and re.search(r"conversation with .* timed out while sending MAIL FROM", r.stdout), r.stdout
         relay.stop()
+
+
+OWN_ERRORS = [  # what is wrong with the host; the cause; words of the advice
+    ("refused", "connection refused", "Nothing listens there"),
+    ("nowhere", "name unknown", "does not exist"),
+    ("login-missing", "login missing", "no login on this port"),
+    ("unusable", "login unusable", "no login that may be used"),
+    ("filtered", "login filtered", "mechanism filter"),
+    ("tls-missing", "tls missing", "offers no TLS"),
+    ("handshake", "tls handshake", "handshake failed"),
+    ("untrusted", "certificate untrusted", "authority"),
+    ("print", "certificate fingerprint", "fingerprints"),
+    ("hangs-up", "connection lost", None),
+]
+
+
+def faulty_hosts(cert):
+    old = server_tls(*cert)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    return {"login-missing": FakeRelay(), "unusable": FakeRelay(auth=("XOAUTH2",)), "filtered": FakeRelay(auth=("PLAIN",)),
+            "tls-missing": FakeRelay(), "handshake": FakeRelay(tls=old), "untrusted": FakeRelay(tls=server_tls(*cert)),
+            "print": FakeRelay(tls=server_tls(*cert)), "hangs-up": FakeRelay(replies={"EHLO": ""})}
+
+
+def test_own_errors_are_explained(dns, cert):
+    """By what was found, which is data: `test` says what to do, and the queue keeps the cause over a restart."""
+    relays = faulty_hosts(cert)
+    hops = {name: f"[127.0.0.1]:{r.port}" for name, r in relays.items()}
+    hops |= {"refused": f"[127.0.0.1]:{free_port()}", "nowhere": "[no.such.name.example]"}
+    services = {"login-missing": "login", "unusable": "login", "filtered": "scram"}
+    levels = {"tls-missing": "encrypt", "handshake": "encrypt protocols=TLSv1.3", "untrusted": "verify",
+              "print": "fingerprint match=" + ":".join(["0A"] * 32)}
+    files = {"transport": "".join(f"{name}.example {services.get(name, 'smtp')}:{hop}\n" for name, hop in hops.items()),
+             "policy": "".join(f"{hops[name]} {level}\n" for name, level in levels.items())}
+    login = ("unix - - n - - smtp -o smtp_sasl_auth_enable=yes -o smtp_sasl_security_options=noanonymous"
+             f" -o smtp_sasl_password_maps=static:u:{SECRET}")
+    with Posthouse("transport_maps = texthash:{dir}/transport\nsmtp_tls_policy_maps = texthash:{dir}/policy\n"
+                   "smtp_tls_fingerprint_digest = sha256\nminimal_backoff_time = 1000s\n",
+                   dns=dns, files=files, master=f"login {login}\nscram {login} -o smtp_sasl_mechanism_filter=scram-sha-256\n") as p:
+        for name, _, words in OWN_ERRORS:
+            shown = p.run("test", "a@x.example", f"b@{name}.example").stdout
+            advice = re.findall(r"advice: (.*)", shown)
+            assert (advice == []) if words is None else (len(advice) == 1 and words in advice[0]), shown
+            p.send(rcpts=[f"b@{name}.example"])
+        expected = {f"b@{name}.example": cause for name, cause, _ in OWN_ERRORS}
+        causes = lambda: {r["address"]: r.get("cause") for q in p.queue() for r in q["recipients"]}
+        wait_for(lambda: causes() == expected)
+        p.stop()
+        p.start()
+        wait_for(lambda: causes() == expected)
+    for r in relays.values():
+        r.stop()

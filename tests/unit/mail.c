@@ -351,12 +351,12 @@ static void test_envelope(void **state) {
     }
 }
 
-static void test_progress(void **state) {
-    (void)state;
+/* Errors without a cause are written as older versions read them. */
+static void progress_test(uint32_t cause, uint32_t version) {
     uint8_t done[3] = {RCPT_DONE, RCPT_WAITS, RCPT_REPORT};
     struct rcpt_error errors[2] = {
         {STR_LIT("4.4.1"), STR_LIT("refused"), STR_LIT(""), STR_LIT("")},
-        {STR_LIT("2.0.0"), STR_LIT("ok"), STR_LIT("mx.far"), STR_LIT("250 ok")}};
+        {STR_LIT("2.0.0"), STR_LIT("ok"), STR_LIT("mx.far"), STR_LIT("250 ok"), .cause = cause}};
     uint32_t error_of[3] = {0, 1, 2};
     struct progress p = {.done = done,
                          .n = 3,
@@ -369,6 +369,7 @@ static void test_progress(void **state) {
                     q;
     struct sbuf b = {0};
     progress_encode(&p, &b);
+    assert_int_equal(b.p[0], version);
     assert_true(progress_decode(&q, sbuf_str(&b)));
     assert_true(q.n == 3 && q.attempts == 4 && q.next_us == 99 && q.flags == PROGRESS_HOLD);
     assert_memory_equal(q.done, done, 3);
@@ -376,12 +377,25 @@ static void test_progress(void **state) {
     assert_str(q.errors[0].text, "refused");
     assert_str(q.errors[1].mta, "mx.far");
     assert_str(q.errors[1].reply, "250 ok");
+    assert_true(q.errors[0].cause == 0 && q.errors[1].cause == cause);
     progress_free(&q);
     for (size_t n = 0; n < b.n; n++)
         assert_false(progress_decode(&q, str_make(b.p, n)));
     b.p[b.n - 4] = 3; /* an error that is not there */
     assert_false(progress_decode(&q, sbuf_str(&b)));
+    b.p[b.n - 4] = 2;
+    b.p[0] = (char)(version + 2); /* of a newer version, or with more behind it */
+    assert_false(progress_decode(&q, sbuf_str(&b)));
+    b.p[0] = 0;
+    assert_false(progress_decode(&q, sbuf_str(&b)));
     sbuf_free(&b);
+}
+
+static void test_progress(void **state) {
+    (void)state;
+    progress_test(CAUSE_UNSET, 2);
+    progress_test(CAUSE_LOST, 3);
+    progress_test(99999, 3); /* a newer version's: kept as it is */
 }
 
 /* What the first version wrote: one reason for all. */

@@ -197,6 +197,14 @@ static void test_kinds(void **state) {
     assert_true(has(&c, "Remote-MTA: dns; mx.far.example\r\n"));
     assert_true(has(&c, "Diagnostic-Code: smtp; 452 4.2.2 full\r\n"));
     drop(&c);
+    struct mailerr rests = {0};
+    mailerr_suspend(&rests, &err);
+    mailerr_copy(&err, &rests);
+    c = build(DSN_DELAYED, t, STR_LIT(CONTENT), true); /* other mail got the reply */
+    assert_true(has(&c, "Diagnostic-Code: X-Postfix; delivery temporarily suspended: full\r\n"));
+    assert_true(!has(&c, "Remote-MTA") && !has(&c, "452 4.2.2 full"));
+    drop(&c);
+    mailerr_free(&rests);
     c = build(DSN_RELAYED, t, STR_LIT(""), false); /* the content could not be read */
     assert_true(has(&c, "Action: relayed\r\n") && has(&c, "Successful Mail Delivery Report"));
     drop(&c);

@@ -22,14 +22,14 @@ static void test_hops(void **state) {
     count(&t, a, "s", MAIL_DEFERRED, "refused");
     count(&t, a, "s", MAIL_SENT, "ok");
     assert_true(a->count[MAIL_DEFERRED] == 1 && a->count[MAIL_SENT] == 1 && a->ok_us > 0);
-    assert_string_equal(a->err, "refused");
+    assert_string_equal(a->err.text, "refused");
     count(&t, a, "s", MAIL_DEFERRED, "refused");
     count(&t, a, "s", MAIL_BOUNCED, "no such user");
     assert_true(a->count[MAIL_DEFERRED] == 2 && a->count[MAIL_BOUNCED] == 1);
-    assert_string_equal(a->err, "no such user");
+    assert_string_equal(a->err.text, "no such user");
     tally_result(&t, a, STR_LIT("s"), &(struct mailerr){.status = MAIL_DEFERRED, .dsn = "4.4.2"});
-    assert_string_equal(a->err, "");
-    assert_string_equal(a->dsn, "4.4.2");
+    assert_null(a->err.text);
+    assert_string_equal(a->err.dsn, "4.4.2");
     for (unsigned i = 0; i < HOPS_MAX + 10; i++) { /* bounded: the rest are one */
         char name[32];
         snprintf(name, sizeof name, "[h%u]", i);
@@ -137,6 +137,7 @@ static void test_reasons(void **state) {
     struct mailerr no_answer = {0}, full = {0};
     size_t n;
     mailerr_set(&no_answer, MAIL_DEFERRED, "4.4.1", "no_answer");
+    no_answer.cause = CAUSE_TIMEOUT;
     mailerr_set(&full, MAIL_DEFERRED, "4.2.2", "full");
     mailerr_remote(&full, "mx", STR_LIT("452 full"));
     struct progress p = {.n = 3, .done = (uint8_t[]){0, 0, 0}};
@@ -189,7 +190,59 @@ static void test_rests_with_the_sites_error(void **state) {
         "delivery temporarily suspended: connect to far.example: Connection refused");
     assert_true(m->rcpts[0].why->err.blame == BLAME_SITE);
     assert_string_equal(m->rcpts[0].why->err.dsn, "4.4.1");
+    assert_true(m->rcpts[0].why->err.cause == CAUSE_REFUSED);
     rig_close(&r);
+}
+
+/* What a host said to other mail is known of the mail that rests for it, and is not its own reply:
+ * no host is named. */
+static void test_rests_with_the_sites_reply(void **state) {
+    static const struct rig_result turned_away = {MAIL_DEFERRED, BLAME_SITE,
+                                                  "4.3.2",       "host said: 421 4.3.2 too many",
+                                                  CAUSE_UNSET,   "421 4.3.2 too many"};
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]:2525\ninitial_destination_concurrency = 1\n");
+    rig_mail(&r, "", "ann@away.example");
+    rig_answer(&r, &turned_away);
+    const struct mailerr *e = &rig_mail(&r, "", "dora@away.example")->rcpts[0].why->err;
+    assert_string_equal(e->text, "delivery temporarily suspended: host said: 421 4.3.2 too many");
+    assert_string_equal(e->reply, "421 4.3.2 too many");
+    assert_true(e->mta == NULL && !e->remote && e->cause == CAUSE_UNSET);
+    rig_close(&r);
+}
+
+/* The cause is in the spool, as data; one of a newer version is none. */
+static void test_cause_is_kept(void **state) {
+    struct sched *s = sched_make();
+    struct rcpt rcpts[3] = {
+        {.addr = STR_LIT("a@x")}, {.addr = STR_LIT("b@x")}, {.addr = STR_LIT("c@x")}};
+    struct rcpt_error errors[3] = {
+        {.dsn = STR_LIT("4.7.5"), .text = STR_LIT("same"), .cause = CAUSE_CERT_NAME},
+        {.dsn = STR_LIT("4.7.5"), .text = STR_LIT("same"), .cause = CAUSE_CERT_PRINT},
+        {.dsn = STR_LIT("4.7.5"), .text = STR_LIT("same"), .cause = 4000}};
+    struct envelope t = {.id = 8, .n_rcpts = 3, .rcpts = rcpts};
+    struct progress q, p = {.n = 3,
+                            .done = (uint8_t[]){0, 0, 0},
+                            .errors = errors,
+                            .n_errors = 3,
+                            .error_of = (uint32_t[]){1, 2, 3}};
+    struct sbuf b = {0};
+    (void)state;
+    progress_encode(&p, &b);
+    sched_recover(s, envelope_make(&t), sbuf_str(&b));
+    struct msg *m = itab_get(&s->msgs, 8);
+    assert_true(m->rcpts[0].why->err.cause == CAUSE_CERT_NAME);
+    assert_true(m->rcpts[1].why->err.cause == CAUSE_CERT_PRINT);
+    assert_true(m->rcpts[2].why->err.cause == CAUSE_UNSET);
+    sbuf_reset(&b);
+    msg_encode(m, SETTLE_NOTHING, &b);
+    assert_true(progress_decode(&q, sbuf_str(&b)));
+    assert_true(q.n_errors == 3 && q.errors[q.error_of[1] - 1].cause == CAUSE_CERT_PRINT);
+    progress_free(&q);
+    msg_free(m);
+    assert_true(s->reasons.n == 0 && s->msgs.n == 0);
+    sbuf_free(&b);
 }
 
 /* How many mails one after the other the destination takes that are all refused, of at most 30. */
@@ -452,6 +505,8 @@ int main(void) {
         cmocka_unit_test(test_dests_bounded),
         cmocka_unit_test(test_reasons),
         RIG(test_rests_with_the_sites_error),
+        RIG(test_rests_with_the_sites_reply),
+        cmocka_unit_test(test_cause_is_kept),
         RIG(test_a_cohort_has_to_fail),
         RIG(test_a_bounce_is_no_rest),
         RIG(test_old_settings_teach_nothing),

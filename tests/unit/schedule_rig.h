@@ -185,6 +185,8 @@ struct rig_result {
     enum mail_status status;
     enum mail_blame blame;
     const char *dsn, *text;
+    enum mail_cause cause;
+    const char *reply; /* the host's, or NULL */
 };
 
 /* The oldest attempt comes back, with a result for each of its recipients. */
@@ -195,6 +197,9 @@ static void rig_answer(struct rig *r, const struct rig_result *results) {
     for (uint32_t i = 0; i < a->n; i++) {
         mailerr_set(&a->res[i], results[i].status, results[i].dsn, "%s", results[i].text);
         mailerr_blame(&a->res[i], PHASE_CONNECT, results[i].blame);
+        a->res[i].cause = results[i].cause;
+        if (results[i].reply != NULL)
+            mailerr_remote(&a->res[i], "host", str_of(results[i].reply));
         a->tried[i] = true;
     }
     a->outcome = ATTEMPT_TRIED;
@@ -216,7 +221,8 @@ static const struct rig_result sent = {MAIL_SENT, BLAME_MESSAGE, "2.0.0", "250 o
 static const struct rig_result gone = {MAIL_BOUNCED, BLAME_RECIPIENT, "5.1.1",
                                        "host said: 550 no ann@away.example here"};
 static const struct rig_result refused = {MAIL_DEFERRED, BLAME_SITE, "4.4.1",
-                                          "connect to far.example: Connection refused"};
+                                          "connect to far.example: Connection refused",
+                                          CAUSE_REFUSED};
 
 static size_t order_one(struct rig *r, enum sched_act act, const struct msg *m) {
     struct htab ids = {0};

@@ -250,6 +250,27 @@ def test_relay_records(dns):
     relay.stop()
 
 
+def test_health_is_of_one_error(dns):
+    """A record that was used under several next hops: what to do is said of the error that is shown."""
+    relay = FakeRelay(replies={"RCPT": "550 5.1.1 who is that"})
+    with site(dns) as w:
+        boss = w.api(GLOBAL)
+        for i in range(4):
+            for hosts in (f"[127.0.0.1]:{free_port()}", f"[127.0.0.1]:{relay.port}")[::-1 if i % 2 else 1]:
+                boss.ok("PUT", "/api/domain/a.example", form={"outboundRelay": ""})
+                boss.ok("PUT", f"/api/relay/r{i}", body={"hosts": hosts, "tls": "none"})
+                boss.ok("PUT", "/api/domain/a.example", form={"outboundRelay": hosts})
+                tried = lambda: sum(boss.get(f"/api/relay/r{i}")["health"].get(k, 0) for k in ("deferred", "bounced"))
+                had = tried()
+                w.send(sender="ann@a.example", rcpts=[f"b{i}@far.example"])
+                wait_for(lambda: tried() > had)
+            health = boss.get(f"/api/relay/r{i}")["health"]
+            assert ("refused" in health["error"]) == ("cause" in health) == ("advice" in health) == ("reply" not in health), health
+            boss.ok("PUT", "/api/domain/a.example", form={"outboundRelay": ""})
+            boss.ok("DELETE", f"/api/relay/r{i}")
+    relay.stop()
+
+
 # -- tests and explanations --
 
 def test_stages_appear_as_they_happen(dns):
@@ -332,6 +353,7 @@ def test_queue(dns):
         assert first["more"] and find(f"after={first['messages'][2]['cursor']}") == ["full"]
         one = first["messages"][0]
         assert one["attempts"] == 1 and one["next_attempt"] > one["arrival_time"] and "Connection refused" in one["recipients"][0]["delay_reason"]
+        assert one["recipients"][0]["cause"] == "connection refused" and one["advice"].startswith("Nothing listens there")
         assert boss.get(f"/api/message/{one['queue_id']}")["queue_id"] == one["queue_id"]
         act = lambda action, **body: boss.ok("POST", f"/api/queue/{action}", body=body)["count"]
         assert act("hold", ids=[m["queue_id"] for m in first["messages"][:2]]) == 2 and find("queue=hold") == ["r0", "r1"]
