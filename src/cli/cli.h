@@ -32,6 +32,7 @@ int cli_postalias(const char *dir, int argc, char **argv);
 int cli_newaliases(const char *dir, int argc, char **argv);
 int cli_postfix(const char *dir, int argc, char **argv);
 int cli_reload(const char *dir, int argc, char **argv);
+int cli_restart(const char *dir, int argc, char **argv);
 int cli_sendmail(const char *dir, int argc, char **argv);
 int cli_postconf(const char *dir, int argc, char **argv);
 int cli_check(const char *dir, int argc, char **argv);

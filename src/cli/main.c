@@ -40,6 +40,8 @@ static const struct face commands[] = {
      "queue list|show|flush|delete|retry|hold|release|expire   [--json] [FILTER …] [ID …|ALL]"},
     {"reload", cli_reload,
      "reload                       have the daemon read its configuration again"},
+    {"restart", cli_restart,
+     "restart                      have it become a new one; no client is refused"},
     {"setup", cli_setup,
      "setup beside-postfix [--apply|--undo]   relay for the Postfix of this machine, and back"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},

@@ -110,6 +110,19 @@ static const char *reload_failure(const struct config *cfg, long wait_s) {
     return rc < 0 ? strerror(-rc) : NULL;
 }
 
+/* The same of a restart. */
+static const char *restart_failure(const struct config *cfg) {
+    int rc = ask_restart(cfg->p.queue_directory, ASK_RESTART_S);
+    if (rc == -ETIMEDOUT)
+        return "the daemon has not answered yet; its log will say whether it serves again";
+    if (rc == -ESRCH)
+        return "no daemon is running";
+    if (rc == -EINVAL)
+        return "the new configuration has errors (posthouse check and the log name them); the old "
+               "one stays in use";
+    return rc == -EPIPE ? "the daemon has ended; its log says why" : rc < 0 ? strerror(-rc) : NULL;
+}
+
 static int postfix_reload(const struct postfix_run *run) {
     if (postfix_master(run) <= 0)
         return postfix_not_running(run);
@@ -135,9 +148,28 @@ int cli_reload(const char *dir, int argc, char **argv) {
     return rc;
 }
 
+/* The process stays, and becomes a new one: clients that connect meanwhile wait. */
 static int postfix_restart(const struct postfix_run *run) {
-    int rc = postfix_master(run) > 0 ? postfix_stop(run) : 0;
-    return rc == 0 ? postfix_start(run, false) : rc;
+    if (postfix_master(run) <= 0)
+        return postfix_start(run, false);
+    fputs(SCRIPT "restarting the Postfix mail system\n", stderr);
+    const char *failure = restart_failure(run->cfg);
+    return failure == NULL ? 0 : postfix_fatal("cannot restart", failure);
+}
+
+int cli_restart(const char *dir, int argc, char **argv) {
+    (void)argv;
+    if (argc != 1) {
+        fputs("usage: posthouse restart\n", stderr);
+        return EX_USAGE_;
+    }
+    struct config *cfg = cli_config("posthouse", dir);
+    const char *failure = cfg == NULL ? NULL : restart_failure(cfg);
+    if (failure != NULL)
+        fprintf(stderr, "posthouse: cannot restart: %s\n", failure);
+    int rc = cfg == NULL || failure != NULL;
+    config_unref(cfg);
+    return rc;
 }
 
 static int postfix_status(const struct postfix_run *run) {

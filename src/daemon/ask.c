@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/reexec.h"
 #include "daemon/reload.h"
 #include "util/clock.h"
 #include "util/fs.h"
@@ -150,19 +151,30 @@ static bool is_supervisor(int fd) {
            (peer.uid == 0 || peer.uid == geteuid());
 }
 
-int ask_reload(const char *queue_directory, long wait_s) {
+/* A connection to the socket is the request; 0 when the answer is done. */
+static int ask_supervisor(const char *queue_directory, const char *name, const char *done,
+                          long wait_s) {
     char answer[64] = "";
     struct timeval most = {.tv_sec = wait_s};
-    int fd = ask_connect(queue_directory, RELOAD_SOCKET);
+    int fd = ask_connect(queue_directory, name);
     if (fd < 0)
         return fd == -ENOENT || fd == -ECONNREFUSED ? -ESRCH : fd;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
     ssize_t n = is_supervisor(fd) ? read(fd, answer, sizeof answer - 1) : 0;
     int rc = n == 0 ? -EPERM : n > 0 ? -EINVAL : errno == EAGAIN ? -ETIMEDOUT : -errno;
-    if (strcmp(answer, RELOAD_DONE "\n") == 0)
+    if (strcmp(answer, done) == 0)
         rc = 0;
     close(fd);
     return rc;
+}
+
+int ask_reload(const char *queue_directory, long wait_s) {
+    return ask_supervisor(queue_directory, RELOAD_SOCKET, RELOAD_DONE "\n", wait_s);
+}
+
+int ask_restart(const char *queue_directory, long wait_s) {
+    int rc = ask_supervisor(queue_directory, RESTART_SOCKET, RESTART_DONE "\n", wait_s);
+    return rc == -EPERM || rc == -ECONNRESET ? -EPIPE : rc;
 }
 
 int ask_take_up(const char *queue_directory, unsigned uses, char **why) {

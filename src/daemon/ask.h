@@ -41,6 +41,11 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
  * -EINVAL: the configuration has errors and the old one stays in use; -ETIMEDOUT: it was asked, and
  * does so when it can. */
 int ask_reload(const char *queue_directory, long wait_s);
+/* A daemon has restarted in this time, also when processes of it hang and its queue is large. */
+#define ASK_RESTART_S 300
+/* Is restarted, as it was started, and waited for until it serves.  Errors as ask_reload's; -EPIPE:
+ * it has ended instead, or this user may not ask. */
+int ask_restart(const char *queue_directory, long wait_s);
 
 /* Something was written: it counts from the next message on when this returns.  What the daemon
  * remembers is forgotten; if its configuration is older than what was written to (uses: enum

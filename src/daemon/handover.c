@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "daemon/inherit.h"
+#include "daemon/reexec.h"
 #include "util/fs.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -24,11 +25,15 @@
 #define BUNDLE_MOST   (64U << 20)
 
 static struct {
-    int bundle; /* of the supervisor before; -1: none */
     const char *dir;
+    struct listen_set *set;
+    bool verbose;
+    int lock;    /* master.pid, locked; -1: not yet */
+    int asker;   /* waits for the end of this start, which is a restart by exec; -1: none */
+    int bundle;  /* of the supervisor before; -1: none */
     bool second; /* the start before this one failed, with the files that are there now */
     bool begun;  /* there is nothing to be said of this start any more */
-} handover = {.bundle = -1};
+} handover = {.lock = -1, .asker = -1, .bundle = -1};
 
 static void store_fds(const char *name, const int *fds, size_t n) {
     char lines[64];
@@ -98,20 +103,34 @@ static struct config *files_config(const char *dir) {
     return config_build(cfg_source_new(dir));
 }
 
+/* For an exec; the set's sockets and the lock are those of now. */
+static struct reexec handover_next(int asker, int bundle, int refused) {
+    return (struct reexec){.dir = handover.dir,
+                           .set = handover.set,
+                           .lock = handover.lock,
+                           .asker = asker,
+                           .bundle = bundle,
+                           .refused = refused,
+                           .verbose = handover.verbose};
+}
+
 /* The exit of a start that has failed: the next one is to know with which files. */
 static void handover_fails(void) {
-    if (handover.begun || handover.second || handover.bundle < 0 || !notify_wanted())
+    if (handover.begun || handover.second || handover.bundle < 0)
         return;
     struct config *cfg = files_config(handover.dir);
     int mark = bundle_write(cfg);
     config_unref(cfg);
     if (mark < 0)
         return;
-    store_fds(INHERIT_REFUSED, &mark, 1);
-    close(mark);
     fputs("posthoused: this start has failed; the next one goes on with the configuration that was "
           "in use before, unless the files have changed\n",
           stderr);
+    struct reexec next = handover_next(handover.asker, handover.bundle, mark);
+    if (handover.asker >= 0)
+        reexec_now(&next);
+    store_fds(INHERIT_REFUSED, &mark, 1);
+    close(mark);
 }
 
 /* Has the last start failed with the files that are there now? */
@@ -129,10 +148,19 @@ static bool files_refused(void) {
     return same;
 }
 
-struct config *handover_config(const char *dir) {
+struct config *handover_begin(const char *dir, bool verbose, struct listen_set *set) {
+    inherit_begin();
+    for (int fd; (fd = inherit_take(INHERIT_LISTENER)) >= 0;)
+        listen_inherit(set, fd);
     handover.dir = dir;
+    handover.verbose = verbose;
+    handover.set = set;
+    handover.lock = inherit_take(INHERIT_LOCK);
+    handover.asker = inherit_take(INHERIT_ASKER);
     handover.bundle = inherit_take(INHERIT_CONFIG);
     handover.second = files_refused();
+    inherit_end();
+    reexec_begin();
     atexit(handover_fails);
     struct config *cfg =
         handover.second && handover.bundle >= 0 ? bundle_config(handover.bundle, dir) : NULL;
@@ -143,11 +171,29 @@ struct config *handover_config(const char *dir) {
     return cfg;
 }
 
+int handover_lock(void) {
+    return handover.lock;
+}
+
+void handover_set_lock(int fd) {
+    if (handover.lock >= 0 && handover.lock != fd)
+        close(handover.lock);
+    handover.lock = fd;
+}
+
 void handover_begun(void) {
     handover.begun = true;
     if (handover.bundle >= 0)
         close(handover.bundle);
     handover.bundle = -1;
+    reexec_answer(handover.asker, handover.second);
+    handover.asker = -1;
+}
+
+void handover_restart(const struct config *cfg, int asker) {
+    int bundle = bundle_write(cfg);
+    struct reexec next = handover_next(asker, bundle, -1);
+    reexec_now(&next);
 }
 
 void handover_leave(const struct listen_set *set, const struct config *cfg) {

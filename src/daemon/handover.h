@@ -13,12 +13,20 @@
 
 #include "daemon/listen.h"
 
-/* After inherit_begin, once: the configuration of before, if the last start failed with the files
- * that are in dir (kept) now, as a reference of the caller's; NULL: begin with those.  From now on,
- * unless handover_begun is called, the process's exit is that of a start that has failed. */
-struct config *handover_config(const char *dir);
+/* At the start, once: set gets the listening sockets of before, and the result is the configuration
+ * of before, as a reference of the caller's, if the last start failed with the files that are in
+ * dir now; NULL: begin with those.  dir and set are kept.  From now on, unless handover_begun is
+ * called, the process's exit is that of a start that has failed. */
+struct config *handover_begin(const char *dir, bool verbose, struct listen_set *set);
+/* The locked master.pid; -1: none was left. */
+int handover_lock(void);
+/* Another one, which is kept for the next supervisor; one that was left is closed. */
+void handover_set_lock(int fd);
 /* The start is over, or it is stopped by order. */
 void handover_begun(void);
+/* Becomes the next supervisor by exec, when no child runs any more; asker waits for its answer.
+ * Returns only if there is no such program. */
+void handover_restart(const struct config *cfg, int asker);
 /* Puts the sockets of set and the configuration in use into systemd's store, in the place of what
  * was put there before.  Without systemd nothing happens. */
 void handover_leave(const struct listen_set *set, const struct config *cfg);

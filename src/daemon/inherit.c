@@ -12,9 +12,7 @@
 #include "util/mem.h"
 #include "util/str.h"
 
-/* The first descriptor that is passed: sd_listen_fds(3). */
-#define INHERIT_FIRST 3
-#define INHERIT_MOST  65536U
+#define INHERIT_MOST 65536U
 
 static struct {
     char **names; /* NULL: taken, or never there */

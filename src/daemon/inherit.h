@@ -15,6 +15,12 @@
 #define INHERIT_CONFIG   "configuration" /* the bundle that was in use: handover.h */
 #define INHERIT_REFUSED  "refused"       /* the bundle with which the last start failed */
 
+#define INHERIT_LOCK  "lock"  /* master.pid, locked; from an exec only */
+#define INHERIT_ASKER "asker" /* who has asked for the restart; the same */
+
+/* The first descriptor that is passed: sd_listen_fds(3). */
+#define INHERIT_FIRST 3
+
 /* Takes what was passed to this process and marks it close-on-exec; the environment does not name
  * it any more. */
 void inherit_begin(void);

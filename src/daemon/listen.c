@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/reexec.h"
 #include "daemon/reload.h"
 #include "route/nexthop.h"
 #include "util/fs.h"
@@ -99,7 +100,9 @@ static bool addr_is(const struct listen_socket *sock, const struct netaddr *a) {
            netaddr_port(&sock->addr) == netaddr_port(a);
 }
 
-/* Sockets of the old set with that address go on; how many there are. */
+/* Sockets of the old set with that address go on; how many there are.  Of a supervisor with more
+ * threads there are more than loops: a loop serves several then, and none with its clients is
+ * closed. */
 static size_t take_over(struct binding *b, const char *svc_name, const struct netaddr *a) {
     size_t taken = 0;
     for (size_t i = 0; i < b->old->n; i++) {
@@ -108,7 +111,7 @@ static size_t take_over(struct binding *b, const char *svc_name, const struct ne
             continue;
         set_add(b->next, svc_name,
                 (struct listen_socket){
-                    .fd = sock->fd, .loop = sock->loop, .kind = LISTEN_SMTPD, .addr = *a});
+                    .fd = sock->fd, .loop = taken % b->loops, .kind = LISTEN_SMTPD, .addr = *a});
         sock->taken = true;
         taken++;
     }
@@ -242,9 +245,7 @@ static bool sock_listens(int fd) {
            getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &m) == 0 && type == SOCK_STREAM;
 }
 
-/* However many there are of an address, loops serve all of them: none with its clients is closed.
- */
-void listen_inherit(struct listen_set *set, int fd, size_t loops) {
+void listen_inherit(struct listen_set *set, int fd) {
     struct listen_socket sock = {.fd = fd, .kind = LISTEN_SMTPD};
     socklen_t n = sizeof sock.addr.u;
     int flags = fcntl(fd, F_GETFL);
@@ -254,10 +255,6 @@ void listen_inherit(struct listen_set *set, int fd, size_t loops) {
         close(fd);
         return;
     }
-    size_t same = 0;
-    for (size_t i = 0; i < set->n; i++)
-        same += addr_is(&set->v[i], &sock.addr);
-    sock.loop = same % loops;
     set_add(set, "", sock);
     set->inherited = true;
 }
@@ -418,6 +415,13 @@ int listen_open(struct listen_set *set, const struct config *cfg) {
 
 void listen_forget(struct listen_set *set) {
     set_clear(set);
+}
+
+int listen_restart(const struct config *cfg) {
+    int fd = bind_unix(".", RESTART_SOCKET, 0600, -1);
+    if (fd < 0)
+        log_fatal("master", RESTART_SOCKET " in %s: %s", cfg->p.queue_directory, strerror(-fd));
+    return fd;
 }
 
 int listen_reload(const struct config *cfg) {

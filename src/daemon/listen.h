@@ -29,7 +29,7 @@ struct listen_set {
 
 /* Before the first listen_bind: the set has a listening socket of the supervisor before, at which
  * clients may wait.  Takes fd; what is no such socket is closed. */
-void listen_inherit(struct listen_set *set, int fd, size_t loops);
+void listen_inherit(struct listen_set *set, int fd);
 /* Binds every smtpd service of cfg, loops times each (SO_REUSEPORT).  Addresses that the set has
  * already keep their sockets, and with them the clients that wait there; those that cfg does not
  * have any more are closed.  Negative errno, and nothing is changed, when one cannot be bound: the
@@ -50,5 +50,7 @@ void listen_forget(struct listen_set *set);
 /* A listening socket for requests to reload; the supervisor's own.  Negative errno after logging.
  */
 int listen_reload(const struct config *cfg);
+/* The same for requests to restart, of root and the daemon's own user only. */
+int listen_restart(const struct config *cfg);
 
 #endif

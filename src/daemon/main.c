@@ -27,8 +27,8 @@
 #include "daemon/confine.h"
 #include "daemon/foreign.h"
 #include "daemon/handover.h"
-#include "daemon/inherit.h"
 #include "daemon/listen.h"
+#include "daemon/reexec.h"
 #include "daemon/reload.h"
 #include "daemon/renew.h"
 #include "daemon/restart.h"
@@ -87,6 +87,7 @@ static struct {
     struct config *begun; /* what it was started with */
     struct listen_set set;
     int reload;             /* reload.sock; -1: not yet */
+    int restart;            /* restart.sock; the same */
     bool reload_due;        /* SIGHUP asked for one */
     int64_t send_until_ms;  /* messages of this turn are waited for so long */
     bool started;           /* both children have been ready once: the start is over */
@@ -106,9 +107,10 @@ size_t daemon_loops(const struct config *cfg) {
 }
 
 static void sup_usage(FILE *to) {
-    fputs("usage: posthoused [-c DIR] [-f] [-v] [-V]\n"
+    fputs("usage: posthoused [-c DIR] [-f] [-t] [-v] [-V]\n"
           "  -c DIR  configuration directory (default /etc/posthouse)\n"
           "  -f      stay in the foreground\n"
+          "  -t      look for what would stop a start, and exit\n"
           "  -v      say at start what the configuration leaves unused\n"
           "  -V      print the version and exit\n",
           to);
@@ -231,21 +233,33 @@ static void enter_queue(const struct config *cfg) {
     exit(1);
 }
 
+/* The lock of a supervisor that has become this one by exec is ours, and would be lost if another
+ * descriptor of the file were closed. */
+static int lock_file(void) {
+    struct stat ours, there;
+    int fd = handover_lock();
+    if (fd >= 0 && fstat(fd, &ours) == 0 && lstat("master.pid", &there) == 0 &&
+        ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
+        return fd;
+    return fs_open_only("master.pid", O_RDWR | O_CREAT, 0600);
+}
+
 /* One daemon a spool: the lock is held as long as the supervisor lives. */
 static void lock_queue(void) {
-    static int fd; /* stays open */
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char text[32];
     /* who could read it could hold a lock, too */
-    fd = fs_open_only("master.pid", O_RDWR | O_CREAT, 0600);
+    int fd = lock_file();
     int rc = fd < 0 ? fd : fchmod(fd, 0600) < 0 ? -errno : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
     if (rc < 0) {
         log_fatal("master", "%s/master.pid: %s", sup.cfg->p.queue_directory,
                   rc == -EAGAIN || rc == -EACCES ? "another posthoused is running" : strerror(-rc));
         exit(1);
     }
+    handover_set_lock(fd);
     snprintf(text, sizeof text, "%d\n", getpid());
-    if (ftruncate(fd, 0) < 0 || fs_write_all(fd, text, strlen(text)) < 0)
+    if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0 ||
+        fs_write_all(fd, text, strlen(text)) < 0)
         log_warn("master", "cannot write master.pid: %s", strerror(errno));
 }
 
@@ -314,6 +328,7 @@ static bool spawn(struct child *c, const int *lookups) {
         child_begin();
         close(chan[0]);
         close(sup.reload);
+        close(sup.restart);
         listen_forget(&sup.set);
         child_forget(&sup.relay);
         child_forget(&sup.lookup);
@@ -494,28 +509,31 @@ static bool child_ends(struct child *c, int64_t until_ms) {
 }
 
 /* What the spool has is safe, however the child ends.  Neither telling it nor waiting for it takes
- * longer than ms. */
-static void stop_child(struct child *c, int64_t ms) {
+ * longer than ms.  False: it cannot be killed. */
+static bool stop_child(struct child *c, int64_t ms) {
     int64_t until_ms = clock_mono_ms() + ms;
     if (c->pid <= 0)
-        return;
+        return true;
     sup.send_until_ms = until_ms;
     tell(c, SUP_STOP, NULL);
     if (child_ends(c, until_ms))
-        return;
+        return true;
     log_warn("master", "process %s pid %d has not stopped in %d s: it is killed", c->name, c->pid,
              (int)(ms / 1000));
     kill(c->pid, SIGKILL);
-    if (!child_ends(c, clock_mono_ms() + STOP_LEAVE_MS))
-        log_error("master", "process %s pid %d cannot be killed: it is left behind", c->name,
-                  c->pid);
+    if (child_ends(c, clock_mono_ms() + STOP_LEAVE_MS))
+        return true;
+    log_error("master", "process %s pid %d cannot be killed: it is left behind", c->name, c->pid);
+    return false;
 }
 
-static void stop_children(void) {
-    stop_child(&sup.relay, STOP_KILL_MS);
-    stop_child(&sup.lookup, STOP_LOOKUP_MS);
+static bool stop_children(void) {
+    bool relay = stop_child(&sup.relay, STOP_KILL_MS);
+    bool lookup = stop_child(&sup.lookup, STOP_LOOKUP_MS);
     listen_unlink();
     unlink(RELOAD_SOCKET);
+    unlink(RESTART_SOCKET);
+    return relay && lookup;
 }
 
 /* -- children that begin, and end -- */
@@ -762,6 +780,24 @@ static void sup_stop(void) {
     exit(0);
 }
 
+/* What the files and the program have become is looked at first: this supervisor goes on where the
+ * next one would not begin.  Two relay processes never have one spool. */
+static void sup_restart(void) {
+    int asker = reexec_asked(sup.restart);
+    if (asker < 0)
+        return;
+    if (!reexec_try(sup.dir)) {
+        reexec_answer(asker, true);
+        return;
+    }
+    log_info("master", "restarting");
+    notify_reloading();
+    if (!stop_children())
+        exit(1);
+    handover_restart(sup.cfg, asker);
+    exit(1);
+}
+
 static void on_signal(int signo) {
     if (signo == SIGTERM || signo == SIGINT)
         sup_stop();
@@ -848,28 +884,24 @@ _Noreturn static void supervise(void) {
         struct pollfd p[] = {
             {.fd = sfd, .events = POLLIN},
             {.fd = wait_ms > 0 || relay_begins() ? -1 : sup.reload, .events = POLLIN},
+            {.fd = relay_begins() ? -1 : sup.restart, .events = POLLIN},
             child_poll(&sup.relay),
             child_poll(&sup.lookup)};
         most_ms = sooner_ms(most_ms, wait_ms > 0 ? wait_ms : -1);
-        if (poll(p, 4, most_ms) <= 0)
+        if (poll(p, 5, most_ms) <= 0)
             continue;
         sup.send_until_ms = clock_mono_ms() + SEND_MS;
-        if (p[2].revents != 0)
-            child_says(&sup.relay);
         if (p[3].revents != 0)
+            child_says(&sup.relay);
+        if (p[4].revents != 0)
             child_says(&sup.lookup);
         if (p[0].revents != 0 && read(sfd, &si, sizeof si) == sizeof si)
             on_signal((int)si.ssi_signo);
         if (p[1].revents != 0)
             reload_serve(sup.reload, sup.cfg, sup_reload);
+        if (p[2].revents != 0)
+            sup_restart();
     }
-}
-
-/* Clients may wait at the sockets of the supervisor before. */
-static void sup_inherit(void) {
-    for (int fd; (fd = inherit_take(INHERIT_LISTENER)) >= 0;)
-        listen_inherit(&sup.set, fd, sup.loops);
-    inherit_end();
 }
 
 static void sup_block_signals(void) {
@@ -885,16 +917,18 @@ static void sup_block_signals(void) {
 
 int main(int argc, char **argv) {
     const char *env = getenv("MAIL_CONFIG");
-    bool verbose = false;
+    bool verbose = false, test = false;
     int opt;
     sup.dir = env != NULL ? env : "/etc/posthouse";
     sup.relay = (struct child){.name = "relay", .chan = -1};
     sup.lookup = (struct child){.name = "lookup", .chan = -1};
-    while ((opt = getopt(argc, argv, "c:fvVh")) != -1) {
+    while ((opt = getopt(argc, argv, "c:ftvVh")) != -1) {
         if (opt == 'c') {
             sup.dir = optarg;
         } else if (opt == 'f') {
             sup.foreground = true;
+        } else if (opt == 't') {
+            test = true;
         } else if (opt == 'v') {
             verbose = true;
         } else if (opt == 'V') {
@@ -911,11 +945,12 @@ int main(int argc, char **argv) {
         return 1;
     }
     sup.dir = full;
-    inherit_begin();
-    sup.cfg = handover_config(sup.dir);
+    sup.cfg = test ? NULL : handover_begin(sup.dir, verbose, &sup.set);
     sup.refused = sup.cfg != NULL;
     if (sup.cfg == NULL)
         sup.cfg = sup_load(verbose);
+    if (test)
+        return sup.cfg == NULL ? 1 : 0;
     if (sup.cfg == NULL)
         return 1;
     sup.begun = config_ref(sup.cfg);
@@ -930,9 +965,9 @@ int main(int argc, char **argv) {
     lock_queue();
     sup_block_signals();
     confine_memory(); /* keys of certificates */
-    sup.reload = -1;
-    sup_inherit();
-    if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0 || (sup.reload = listen_reload(sup.cfg)) < 0)
+    sup.reload = sup.restart = -1;
+    if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0 ||
+        (sup.reload = listen_reload(sup.cfg)) < 0 || (sup.restart = listen_restart(sup.cfg)) < 0)
         return 1;
     if (sup.refused)
         log_error("master",

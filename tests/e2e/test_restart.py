@@ -1,5 +1,5 @@
-"""Restarts under systemd's file descriptor store, which is kept by the test: no client is refused meanwhile, and a start
-with a broken configuration is followed by one with the configuration that was in use."""
+"""Restarts, under systemd's file descriptor store, which is kept by the test, and by exec: no client is refused meanwhile,
+and a broken configuration leaves the one that was in use."""
 import contextlib
 import fcntl
 import os
@@ -189,3 +189,68 @@ def test_descriptors_that_are_not_ours_are_not_used():
         m.start()
         assert "passwd" not in " ".join(os.readlink(f"/proc/{p.proc.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{p.proc.pid}/fd"))
         assert p.send().startswith("250 2.0.0") and m.names() == ["configuration", "smtpd", "smtpd", "stored"]
+
+
+def connect_all_the_time(port, seen, over):
+    while not over.is_set():
+        try:
+            with socket.create_connection(("127.0.0.1", port), 60 * SLOW) as s:
+                s.settimeout(60 * SLOW)
+                seen.append(s.recv(3))
+        except OSError as error:
+            seen.append(error)
+
+
+def test_a_restart_without_systemd_is_by_exec(relay):
+    """The process and its lock stay; who connects meanwhile waits; a broken configuration, whoever finds it, changes nothing."""
+    other = free_port()
+    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", master=LINE % (other, "other"))
+    with p:
+        good, pid, seen, over = (p.dir / "main.cf").read_text(), p.proc.pid, [], threading.Event()
+        held = len(os.listdir(f"/proc/{pid}/fd"))
+        asking = threading.Thread(target=connect_all_the_time, args=(other, seen, over))
+        asking.start()
+        for i, command in enumerate((("posthouse", "restart"), ("postfix", "restart"))):
+            idle, child = p.client(), p.child("relay")
+            assert p.send(content=f"Subject: before {i}\r\n\r\nx\r\n").startswith("250")
+            p.write_main(f"relayhost = [127.0.0.1]:{relay.port}\nrelay_threads = {3 - 2 * i}\nsmtpd_banner = {i}\n")
+            r = p.run(*command[1:], face=command[0])
+            assert r.returncode == 0, r.stderr
+            assert idle.reply() == "421 4.3.2 mta.example Service shutting down"
+            assert banner(p.port) == f"220 {i}" and p.child("relay") != child
+            assert p.proc.poll() is None and (p.dir / "spool/master.pid").read_text() == f"{pid}\n"
+            assert f"PID: {pid}" in p.run("status", face="postfix").stderr
+        for wrong, said in (("relay_threads = many\n", "bad numerical configuration"),  # the command finds it
+                            ("mail_owner = nobody-of-that-name\n", "cannot restart: the new configuration has errors")):
+            p.write_main(wrong)
+            r = p.run("restart")
+            assert r.returncode == 1 and (said in r.stderr or os.geteuid() != 0), r.stderr
+        assert banner(p.port) == "220 1" and p.log().count("daemon started") == 3
+        assert os.geteuid() != 0 or "restart refused: posthoused: fatal: mail_owner" in p.log()
+        with socket.socket() as taken:  # what only the next supervisor finds
+            taken.bind(("127.0.0.1", 0)), taken.listen(1)
+            (p.dir / "main.cf").write_text(good)
+            master = (p.dir / "master.cf").read_text()
+            (p.dir / "master.cf").write_text(master + LINE % (taken.getsockname()[1], "taken"))
+            r = p.run("restart")
+        assert r.returncode == 1 and "the new configuration has errors" in r.stderr
+        assert banner(p.port) == "220 1" and banner(other) == "220 other" and p.proc.poll() is None
+        (p.dir / "master.cf").write_text(master)
+        assert p.run("restart").returncode == 0 and banner(p.port).endswith("Posthouse") and p.proc.pid == pid
+        over.set(), asking.join()
+        assert set(seen) == {b"220"}, set(seen)
+        assert len(relay.wait_mails(2)) == 2
+        wait_for(lambda: len(os.listdir(f"/proc/{pid}/fd")) == held + 2)  # a third socket of each port
+        assert p.run("restart", "now").returncode == 64
+        p.stop()
+        assert p.run("restart").returncode == 1
+
+
+def test_a_configuration_is_tried_without_a_start():
+    p = Posthouse("relayhost = [127.0.0.1]:9\n")
+    assert subprocess.run([p.exe, "-c", str(p.dir), "-t"], capture_output=True, text=True, check=False).returncode == 0
+    p.write_main("relay_threads = some\n")
+    r = subprocess.run([p.exe, "-c", str(p.dir), "-t"], capture_output=True, text=True, check=False)
+    assert r.returncode == 1 and "relay_threads = some (must be a number)" in r.stderr
+    assert not (p.dir / "spool").exists()
+    p.__exit__(None)

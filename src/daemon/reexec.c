@@ -1,0 +1,159 @@
+/*
+ * daemon/reexec.c - a restart without systemd; see reexec.h
+ */
+#include "daemon/reexec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/inherit.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/mem.h"
+
+#define TRY_MS      30000
+#define TRY_SAYS    16384U /* bytes of what it says */
+#define PROGRAM_MAX 4096
+
+static char program[PROGRAM_MAX];
+
+void reexec_begin(void) {
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[n < 0 ? 0 : n] = '\0';
+}
+
+int reexec_asked(int fd) {
+    struct ucred peer;
+    socklen_t n = sizeof peer;
+    int asker = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (asker < 0)
+        return -1;
+    if (getsockopt(asker, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0 &&
+        (peer.uid == 0 || peer.uid == geteuid()))
+        return asker;
+    close(asker);
+    return -1;
+}
+
+void reexec_answer(int asker, bool refused) {
+    const char *line = refused ? RESTART_REFUSED "\n" : RESTART_DONE "\n";
+    if (asker < 0)
+        return;
+    send(asker, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(asker);
+}
+
+/* -- the configuration is tried -- */
+
+_Noreturn static void try_in_child(const char *dir, int say) {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    dup2(say, 2);
+    execl(program, "posthoused", "-c", dir, "-t", (char *)NULL);
+    fprintf(stderr, "%s: %s\n", program, strerror(errno));
+    _exit(1);
+}
+
+/* What the child says, to its end; false: it takes too long. */
+static bool try_listen(int from, struct sbuf *said) {
+    int64_t until_ms = clock_mono_ms() + TRY_MS;
+    for (;;) {
+        char part[1024];
+        struct pollfd p = {.fd = from, .events = POLLIN};
+        int64_t left_ms = until_ms - clock_mono_ms();
+        if (left_ms <= 0 || (poll(&p, 1, (int)left_ms) < 0 && errno != EINTR))
+            return false;
+        ssize_t n = p.revents == 0 ? -1 : read(from, part, sizeof part);
+        if (n == 0)
+            return true;
+        if (n > 0 && said->n < TRY_SAYS)
+            sbuf_add(said, part, (size_t)n);
+    }
+}
+
+static void try_log(struct str said) {
+    struct str line;
+    while (str_split(&said, "\n", &line))
+        log_error("master", "restart refused: %.*s", STR_FMT(line));
+}
+
+bool reexec_try(const char *dir) {
+    struct sbuf said = {0};
+    int say[2], status = -1;
+    if (pipe2(say, O_CLOEXEC) < 0) {
+        log_error("master", "restart refused: pipe: %s", strerror(errno));
+        return false;
+    }
+    pid_t pid = fork();
+    if (pid == 0)
+        try_in_child(dir, say[1]);
+    close(say[1]);
+    if (pid > 0 && !try_listen(say[0], &said)) {
+        kill(pid, SIGKILL);
+        sbuf_add_str(&said, STR_LIT("\nthe configuration could not be read in time"));
+    }
+    close(say[0]);
+    bool good = pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+    if (!good)
+        try_log(pid < 0 ? str_of(strerror(errno)) : sbuf_str(&said));
+    sbuf_free(&said);
+    return good;
+}
+
+/* -- the exec -- */
+
+/* Descriptors on their way: named, and numbered from INHERIT_FIRST on. */
+struct passing {
+    int *fds;
+    size_t n;
+    struct sbuf names;
+};
+
+/* A copy above all numbers that will be used, so that none is overwritten before it is passed. */
+static void passing_add(struct passing *p, const char *name, int fd, int above) {
+    int copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, above);
+    if (copy < 0)
+        return;
+    sbuf_printf(&p->names, "%s%s", p->n == 0 ? "" : ":", name);
+    p->fds[p->n++] = copy;
+}
+
+static void passing_env(const struct passing *p) {
+    char number[32];
+    snprintf(number, sizeof number, "%d", (int)getpid());
+    setenv("LISTEN_PID", number, 1);
+    snprintf(number, sizeof number, "%zu", p->n);
+    setenv("LISTEN_FDS", number, 1);
+    setenv("LISTEN_FDNAMES", p->names.p, 1);
+}
+
+void reexec_now(const struct reexec *next) {
+    size_t most = next->set->n + 4;
+    int above = INHERIT_FIRST + (int)most;
+    struct passing p = {.fds = mem_zalloc(most * sizeof *p.fds)};
+    if (access(program, X_OK) < 0)
+        return;
+    sbuf_add_str(&p.names, STR_LIT(""));
+    for (size_t i = 0; i < next->set->n; i++)
+        if (next->set->v[i].kind == LISTEN_SMTPD)
+            passing_add(&p, INHERIT_LISTENER, next->set->v[i].fd, above);
+    passing_add(&p, INHERIT_LOCK, next->lock, above);
+    passing_add(&p, INHERIT_ASKER, next->asker, above);
+    passing_add(&p, INHERIT_CONFIG, next->bundle, above);
+    passing_add(&p, INHERIT_REFUSED, next->refused, above);
+    for (size_t i = 0; i < p.n; i++)
+        dup2(p.fds[i], INHERIT_FIRST + (int)i);
+    passing_env(&p);
+    execl(program, "posthoused", "-c", next->dir, "-f", next->verbose ? "-v" : (char *)NULL,
+          (char *)NULL);
+    log_fatal("master", "%s: %s", program, strerror(errno));
+}
