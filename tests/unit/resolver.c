@@ -4,10 +4,12 @@
  */
 #include "unit.h"
 
+#include <dirent.h>
 #include <sys/resource.h>
 #include <uv.h>
 
 #include "deliver/resolver.h"
+#include "util/clock.h"
 
 #define TYPE_A    1
 #define TYPE_PTR  12
@@ -342,6 +344,39 @@ static void never_called(void *arg, const struct resolve_answer *a) {
     fail();
 }
 
+static size_t count_descriptors(void) {
+    size_t n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    assert_non_null(d);
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* Questions that get no answer do not wait for each other, nor does any other wait for them. */
+static void test_silent_servers(void **state) {
+    struct resolver *r = resolver_of("inet_protocols = ipv4\n");
+    struct resolver_query *open[100];
+    (void)state;
+    size_t before = count_descriptors();
+    deaf = true;
+    for (int i = 0; i < 100; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "silent%d.example", i);
+        open[i] = resolver_ask(r, RESOLVE_ADDR, name, note_answer, NULL);
+    }
+    int64_t end = clock_mono_ms() + 30000;
+    while (count_descriptors() < before + 100) { /* libunbound's thread opens them */
+        assert_true(clock_mono_ms() < end);
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+    }
+    deaf = false;
+    for (int i = 0; i < 100; i++)
+        resolver_cancel(open[i]);
+    expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.1");
+}
+
 /* Cancelled before the answer, after it is known, and while a reload takes the ways away. */
 static void test_cancelled(void **state) {
     struct resolver *r = resolver_of("");
@@ -382,6 +417,7 @@ int main(void) {
         cmocka_unit_test(test_hosts_file),
         cmocka_unit_test(test_servers),
         cmocka_unit_test(test_no_descriptors_for_a_while),
+        cmocka_unit_test(test_silent_servers),
         cmocka_unit_test(test_cancelled),
     };
     return cmocka_run_group_tests(tests, start, dir_remove);
