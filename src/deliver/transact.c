@@ -552,8 +552,11 @@ static bool worn_out(const struct dsess *s) {
                            !s->p->smtp_connection_cache_on_demand || is_alone(s));
 }
 
-/* May this connection carry that attempt?  Never with another sender's login or old settings. */
+/* May this connection carry that attempt?  Never with another sender's login or old settings, nor
+ * where other mail has left the host before this one, which would have taken it. */
 static bool fits(const struct dsess *s, const struct attempt *a) {
+    if (s->moved && a->begin_us == 0)
+        return false;
     if (a->cfg != s->cfg || a->transport != s->svc || strcmp(a->nexthop, s->nexthop) != 0 ||
         strcmp(a->record, s->record) != 0)
         return false;
@@ -940,12 +943,6 @@ static enum step transact_reply(struct dsess *s) {
     return step == STEP_DONE ? transact_pump(s) : step;
 }
 
-/* Is the round's error none of the attempt's?  It only went along when other mail left a host that
- * works, or it came with settings (after a reload) that the round did not have. */
-static bool is_untouched(const struct dsess *s, const struct attempt *a) {
-    return (s->moved && a->begin_us == 0) || !fits(s, a);
-}
-
 /* No host is left: s->err is the result of what waits.  What it is no result for stays, and begins
  * with the first host. */
 static void transact_over(struct dsess *s) {
@@ -959,7 +956,7 @@ static void transact_over(struct dsess *s) {
     bool reached = s->err.phase != PHASE_CONNECT && s->sessions > 0;
     DL_EACH_SAFE (it, &s->todo) {
         struct attempt *a = DL_OWNER(it, struct attempt, link);
-        if (is_untouched(s, a))
+        if (!fits(s, a)) /* none of the round's errors is its own */
             continue;
         dl_remove(&a->link);
         if (a->begin_us == 0)

@@ -686,6 +686,27 @@ def test_a_dead_second_host_stops_nothing(dns, grey):
     relay.stop()
 
 
+@pytest.mark.parametrize("grey", ["450 4.2.0 greylisted", "421 4.3.2 not you", ""])
+@pytest.mark.parametrize("second", ["relayhost = [127.0.0.1]:{first}, [127.0.0.2]:{last}",
+                                    "relayhost = [127.0.0.1]:{first}\nsmtp_fallback_relay = [127.0.0.2]:{last}"])
+def test_mail_that_the_first_host_takes_never_goes_to_the_second(dns, second, grey):
+    """A session that one mail has taken to the next host carries no other there: neither what waits behind it nor what comes later."""
+    gate = threading.Event()
+    first = FakeRelay(replies={"RCPT": lambda line: grey if "<grey" in line else None, "GREETING": lambda line: gate.wait(60) and None})
+    last = FakeRelay("127.0.0.2", replies={"RCPT": lambda line: None if "<grey" in line else "550 5.7.1 not a customer"})
+    with Posthouse(second.format(first=first.port, last=last.port) + "\nsmtp_destination_concurrency_limit = 1\n", dns=dns) as p:
+        for rcpt in ("grey1", "behind", "grey2"):
+            p.send(rcpts=[f"{rcpt}@y.example"])
+        gate.set()
+        p.wait_log("to=<grey2@y.example>.*status=sent")
+        p.send(rcpts=["later@y.example"])
+        p.wait_log("to=<later@y.example>.*status=")
+        took = [{m["rcpts"][0].split("<")[1].split("@")[0] for m in relay.mails} for relay in (first, last)]
+        assert took == [{"behind", "later"}, {"grey1", "grey2"}]
+    first.stop()
+    last.stop()
+
+
 @pytest.mark.parametrize("chunking", [True, False])
 def test_a_sender_that_is_refused_out_of_step_stops_no_other(dns, chunking):
     """A host that refuses MAIL and takes the recipient all the same: what it refuses when it is asked alone is returned."""
