@@ -474,12 +474,20 @@ static void compare_content(struct ledger_take *t) {
                     (unsigned long long)t->e.size, t->content.n);
 }
 
+/* Was some recipient taken?  Else the content is an empty message behind 354, or for nobody. */
+static bool take_is_for_some(const struct ledger_take *t) {
+    for (unsigned i = 0; i < t->n; i++)
+        if (t->codes[i] / 100 == 2)
+            return true;
+    return false;
+}
+
 void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bdat) {
     bytes_clear(&t->content);
     bytes_add(&t->content, p, n);
     t->bdat = bdat;
     t->whole = true;
-    if (t->mail != NULL)
+    if (t->mail != NULL && take_is_for_some(t))
         compare_content(t);
 }
 
@@ -561,7 +569,7 @@ static void deliver(struct ledger_take *t) {
     for (unsigned i = 0; i < t->n; i++)
         if (t->rcpts[i] != NULL && t->codes[i] / 100 == 2)
             deliver_rcpt(t, t->rcpts[i]);
-    if (t->mail != NULL || t->n == 0 || t->sender[0] != '\0')
+    if (t->mail != NULL || !take_is_for_some(t) || t->sender[0] != '\0')
         return;
     if (received_field(t->content.p, t->content.n, qid) == 0)
         ledger_fail(t->c->l, "host %u: mail from <> for <%s> without a Received field of ours",
