@@ -23,8 +23,9 @@ MAY = {
     "deliver": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report"},
     "schedule": {"util", "config", "maps", "mail", "spool", "route", "report"},
     "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule", "accounts"},
+    "transfer": {"util", "config", "mail", "smtp", "spool"},
     "web": {"util", "config", "mail", "route", "deliver", "daemon", "accounts"},
-    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon", "accounts", "web"},
+    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon", "accounts", "web", "transfer"},
 }
 
 

@@ -37,6 +37,8 @@ int cli_sendmail(const char *dir, int argc, char **argv);
 int cli_postconf(const char *dir, int argc, char **argv);
 int cli_check(const char *dir, int argc, char **argv);
 int cli_setup(const char *dir, int argc, char **argv);
+int cli_import(const char *dir, int argc, char **argv);
+int cli_export(const char *dir, int argc, char **argv);
 int cli_queue(const char *dir, int argc, char **argv);
 int cli_relay(const char *dir, int argc, char **argv);
 int cli_record(const char *dir, int argc, char **argv);

@@ -44,6 +44,8 @@ static const struct face commands[] = {
      "restart                      have it become a new one; no client is refused"},
     {"setup", cli_setup,
      "setup beside-postfix [--apply|--undo]   relay for the Postfix of this machine, and back"},
+    {"import", cli_import, "import [--keep] [DIR]        the queue of a Postfix that is stopped"},
+    {"export", cli_export, "export [DIR]                 and back: what waits here, to Postfix"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},
     {"config", cli_postconf, "config [-n|-d|-h] [NAME …]   what postconf shows"},
 };

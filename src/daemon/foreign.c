@@ -51,8 +51,8 @@ void foreign_check(const struct config *cfg, struct diags *d) {
     if (n > 0)
         diag_add(
             d, DIAG_WARN, cfg->foreign_queue, 0,
-            "Postfix's queue holds %zu message%s, which Posthouse does not deliver: let Postfix "
-            "send them first (postfix start; postqueue -f), or start it again for them",
+            "Postfix's queue holds %zu message%s, which Posthouse does not deliver: take them over "
+            "(posthouse import, while both are stopped), or let Postfix send them",
             n, n == 1 ? "" : "s");
     else if (!read)
         diag_add(d, DIAG_WARN, cfg->foreign_queue, 0,

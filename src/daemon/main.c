@@ -263,6 +263,21 @@ static void lock_queue(void) {
         log_warn("master", "cannot write master.pid: %s", strerror(errno));
 }
 
+/* A move of mail that has not ended (transfer/transfer.h): a message that was sent now could be
+ * taken over once more. */
+static void refuse_half_moved(void) {
+    struct sbuf other = {0};
+    int rc = fs_read("moving", &other, 8192);
+    if (rc == -ENOENT)
+        return;
+    struct str queue = str_trim(sbuf_str(&other));
+    log_fatal("master",
+              "mail was on its way to or from Postfix's queue %.*s when that was stopped: end it "
+              "with \"posthouse import\" (or \"posthouse export\", to go back), then start",
+              STR_FMT(queue));
+    exit(1);
+}
+
 static void raise_limits(void) {
     struct rlimit rl;
     if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
@@ -963,6 +978,7 @@ int main(int argc, char **argv) {
         begin_in_background();
     begin_print_fatal();
     lock_queue();
+    refuse_half_moved();
     sup_block_signals();
     confine_memory(); /* keys of certificates */
     sup.reload = sup.restart = -1;

@@ -1,0 +1,160 @@
+/*
+ * cli/transfer.c - posthouse import and posthouse export: Postfix's queue, and back
+ *
+ * One thread.  Both mail systems are stopped, and the locks of both are held meanwhile.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "transfer/transfer.h"
+#include "util/mem.h"
+
+#define QUEUE_DEFAULT  "/var/spool/postfix"
+#define HASHED_DEFAULT "deferred, defer"
+
+/* What a run needs to know; all owned. */
+struct places {
+    struct config *cfg;
+    struct config *front; /* Postfix's configuration; NULL: none can be read */
+    char *queue;          /* Postfix's queue_directory */
+    char *hashed;
+    unsigned depth;
+};
+
+static int transfer_usage(const char *name) {
+    if (strcmp(name, "import") == 0)
+        fputs("usage: posthouse import [--keep] [DIR]\n"
+              "Takes over the mail of a Postfix that is stopped; the daemon is stopped, too.\n"
+              "DIR: Postfix's queue_directory, if its main.cf does not say it.\n"
+              "--keep: its files are not removed, but kept in DIR/" PFQUEUE_KEPT ".\n",
+              stderr);
+    else
+        fputs("usage: posthouse export [DIR]\n"
+              "Gives Postfix, which is stopped, the mail that waits here; the daemon is stopped, "
+              "too.\n"
+              "DIR: Postfix's queue_directory, if its main.cf does not say it.\n",
+              stderr);
+    return EX_USAGE_;
+}
+
+/* A parameter of Postfix's; the caller frees. */
+static char *places_value(const struct places *p, const char *name, const char *otherwise) {
+    char *value = p->front == NULL ? NULL : config_value(p->front, name, NULL);
+    if (value != NULL && value[0] != '\0')
+        return value;
+    free(value);
+    return mem_strdup(otherwise);
+}
+
+static bool places_find(struct places *p, const char *dir, const char *queue) {
+    uint64_t depth = 1;
+    p->cfg = cli_config("posthouse", dir);
+    if (p->cfg == NULL)
+        return false;
+    if (access(p->cfg->p.front_config_directory, R_OK | X_OK) == 0)
+        p->front = config_build(cfg_source_new(p->cfg->p.front_config_directory));
+    if (queue != NULL)
+        p->queue = mem_strdup(queue);
+    else if (p->cfg->foreign_queue != NULL)
+        p->queue = mem_strdup(p->cfg->foreign_queue);
+    else
+        p->queue = places_value(p, "queue_directory", QUEUE_DEFAULT);
+    p->hashed = places_value(p, "hash_queue_names", HASHED_DEFAULT);
+    char *text = places_value(p, "hash_queue_depth", "1");
+    p->depth = str_u64(str_of(text), &depth) ? (unsigned)depth : 1;
+    free(text);
+    return true;
+}
+
+static void places_free(struct places *p) {
+    config_unref(p->cfg);
+    config_unref(p->front);
+    free(p->queue);
+    free(p->hashed);
+}
+
+static void transfer_left_one(void *arg, const char *name, const char *why) {
+    (void)arg;
+    fprintf(stderr, "posthouse: %s stays where it is: %s\n", name, why);
+}
+
+static int transfer_fatal(const char *what, int rc, const char *running) {
+    if (rc == -EAGAIN)
+        fprintf(stderr, "posthouse: fatal: %s\n", running);
+    else
+        fprintf(stderr, "posthouse: fatal: %s: %s\n", what, strerror(-rc));
+    return EX_UNAVAILABLE_;
+}
+
+/* Both queues are open. */
+static int transfer_run(struct transfer *t, bool in) {
+    char *why = NULL;
+    t->left_one = transfer_left_one;
+    int rc = in ? transfer_import(t, &why) : transfer_export(t, &why);
+    printf("posthouse: %zu message%s %s, %zu left", t->moved, t->moved == 1 ? "" : "s",
+           in ? "taken over" : "given to Postfix", t->left);
+    if (t->known > 0)
+        printf("; %zu of an earlier run", t->known);
+    putchar('\n');
+    if (rc == -EBUSY && t->moved == 0)
+        fprintf(stderr,
+                "posthouse: fatal: %s/" OURS_MOVING " names another queue, whose move has not "
+                "ended: name that queue\n",
+                t->ours->dir);
+    else if (rc < 0)
+        fprintf(stderr,
+                "posthouse: fatal: %s: what was moved is safe; give the command again to go on, "
+                "or posthouse %s to go back\n",
+                why, in ? "export" : "import");
+    free(why);
+    return rc < 0 ? EX_TEMPFAIL_ : t->left > 0 ? 1 : EX_OK_;
+}
+
+static int transfer_between(const struct places *p, bool in, bool keep) {
+    struct pfqueue theirs = {.dir = p->queue, .hashed = p->hashed, .depth = p->depth};
+    struct ours ours;
+    char *why = NULL;
+    int rc = pfqueue_open(&theirs, &why), status;
+    if (rc < 0) {
+        status = transfer_fatal(why, rc, "Postfix is running: stop it first (postfix stop)");
+        free(why);
+        pfqueue_close(&theirs);
+        return status;
+    }
+    rc = ours_open(&ours, p->cfg, &why);
+    if (rc < 0) {
+        status = transfer_fatal(why, rc, "Posthouse is running: stop it first");
+    } else {
+        struct transfer t = {.cfg = p->cfg, .theirs = &theirs, .ours = &ours, .keep = keep};
+        status = transfer_run(&t, in);
+    }
+    free(why);
+    ours_close(&ours);
+    pfqueue_close(&theirs);
+    return status;
+}
+
+static int transfer_command(const char *dir, int argc, char **argv) {
+    bool in = strcmp(argv[0], "import") == 0;
+    bool keep = in && cli_take_flag(&argc, argv, "--keep");
+    struct places p = {0};
+    if (argc > 2 || (argc == 2 && argv[1][0] == '-'))
+        return transfer_usage(argv[0]);
+    int status = EX_UNAVAILABLE_;
+    if (places_find(&p, dir, argc == 2 ? argv[1] : NULL))
+        status = transfer_between(&p, in, keep);
+    places_free(&p);
+    return status;
+}
+
+int cli_import(const char *dir, int argc, char **argv) {
+    return transfer_command(dir, argc, argv);
+}
+
+int cli_export(const char *dir, int argc, char **argv) {
+    return transfer_command(dir, argc, argv);
+}

@@ -1,0 +1,196 @@
+/*
+ * transfer/export.c - mail from the spool into Postfix's queue; see transfer.h
+ *
+ * Messages are written into PFQUEUE_FOLDER, with others; when all of the batch are on the disk they
+ * end in the spool, and when that is durable their files get their places in Postfix's queues.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "transfer/queuefile.h"
+#include "transfer/reasons.h"
+#include "transfer/transfer.h"
+#include "util/fs.h"
+#include "util/mem.h"
+
+#define BATCH      256U
+#define MODE_READY 0700U
+/* Postfix's mark of a message that was expired by an order. */
+#define MODE_EXPIRED 0010U
+
+struct export {
+    struct transfer *t;
+    struct {
+        const char *queue;
+        char *path; /* in PFQUEUE_FOLDER; owned */
+        char id[QID_MAX];
+    } batch[BATCH];
+    size_t n;
+};
+
+static void export_leave(struct export *ex, const char *name, const char *why) {
+    ex->t->left++;
+    ex->t->left_one(ex->t->arg, name, why);
+}
+
+/* The progress of m; nothing that it says of recipients who are all done is of use.  False: Postfix
+ * has no words for it. */
+static bool export_progress(const struct ours_message *m, struct progress *p, const char **why) {
+    *p = (struct progress){0};
+    if (m->progress.n == 0) {
+        p->n = m->env->n_rcpts;
+        p->done = mem_zalloc(p->n);
+    } else if (!progress_decode(p, sbuf_str(&m->progress)) || p->n != m->env->n_rcpts) {
+        *why = "its record of progress cannot be read";
+        return false;
+    }
+    for (uint32_t i = 0; i < p->n; i++)
+        if (p->done[i] > RCPT_DONE || m->env->rcpts[i].owner.n > 0) {
+            *why = "a report or a copy of it is still to be made, which Postfix knows no record "
+                   "of: start Posthouse for a moment, or delete the message";
+            return false;
+        }
+    return true;
+}
+
+static const char *export_queue(const struct progress *p) {
+    return (p->flags & PROGRESS_HOLD) != 0 ? "hold" : p->attempts > 0 ? "deferred" : "incoming";
+}
+
+/* A name that no file of Postfix's has: mostly the message's own. */
+static void export_name(const struct export *ex, const struct ours_message *m, char id[QID_MAX]) {
+    uint64_t unused;
+    memcpy(id, m->env->qid, QID_MAX);
+    while (pfqueue_has(ex->t->theirs, id) || !pfqueue_id_ok(str_of(id)))
+        qid_next(ex->t->cfg->p.enable_long_queue_ids, &unused, id);
+}
+
+/* Why recipients wait.  Without it the message is as good as with it, so no error is one. */
+static void export_reasons(const struct export *ex, const char *id, const struct envelope *env,
+                           const struct progress *p, const uint64_t *offsets) {
+    struct sbuf text = {0};
+    char *path = pfqueue_path(ex->t->theirs, "defer", id);
+    reasons_write(&text, env, p, offsets);
+    if (text.n > 0 && pfqueue_make_folders(ex->t->theirs, path) == 0)
+        pfqueue_write(ex->t->theirs, path, sbuf_str(&text), 0600, 0);
+    free(path);
+    sbuf_free(&text);
+}
+
+/* The message is in PFQUEUE_FOLDER.  0 or negative errno. */
+static int export_write(struct export *ex, const struct ours_message *m, const struct progress *p,
+                        struct body *body) {
+    struct sbuf text = {0};
+    struct queuefile_state st = {p->done, (p->flags & PROGRESS_WARNED) != 0};
+    uint64_t *offsets = mem_zalloc(m->env->n_rcpts * sizeof *offsets);
+    const char *queue = export_queue(p);
+    mode_t mode = MODE_READY | ((p->flags & PROGRESS_EXPIRE) != 0 ? MODE_EXPIRED : 0U);
+    char *id = ex->batch[ex->n].id;
+    export_name(ex, m, id);
+    ex->batch[ex->n].queue = queue;
+    ex->batch[ex->n].path = pfqueue_folder_path(ex->t->theirs, queue, id);
+    int rc = queuefile_write(&text, m->env, &st, body, offsets) ? 0 : -EIO;
+    if (rc == 0)
+        rc = pfqueue_write(ex->t->theirs, ex->batch[ex->n].path, sbuf_str(&text), mode,
+                           strcmp(queue, "deferred") == 0 ? p->next_us / 1000000 : 0);
+    if (rc == 0) {
+        export_reasons(ex, id, m->env, p, offsets);
+        ours_end(ex->t->ours, m->id);
+        ex->n++;
+    } else {
+        free(ex->batch[ex->n].path);
+    }
+    free(offsets);
+    sbuf_free(&text);
+    return rc;
+}
+
+static int export_commit(struct export *ex) {
+    int rc = pfqueue_sync_folder(ex->t->theirs);
+    if (rc == 0)
+        rc = ours_commit(ex->t->ours);
+    for (size_t i = 0; i < ex->n; i++) {
+        if (rc == 0)
+            rc = pfqueue_place(ex->t->theirs, ex->batch[i].path, ex->batch[i].queue,
+                               ex->batch[i].id);
+        ex->t->moved += rc == 0;
+        free(ex->batch[i].path);
+    }
+    ex->n = 0;
+    return rc;
+}
+
+static int export_one(struct export *ex, const struct ours_message *m) {
+    struct progress p;
+    const char *why = NULL;
+    struct body *body = NULL;
+    int rc = 0;
+    if (export_progress(m, &p, &why)) {
+        body = ours_read(ex->t->ours, m->id);
+        why = body == NULL ? "the disk does not give its content back" : NULL;
+        if (why == NULL)
+            rc = export_write(ex, m, &p, body);
+    }
+    if (why != NULL)
+        export_leave(ex, m->env->qid, why);
+    body_unref(body);
+    progress_free(&p);
+    return rc == 0 && ex->n == BATCH ? export_commit(ex) : rc;
+}
+
+/* What a run that was killed has left in PFQUEUE_FOLDER: it is written again if it is still the
+ * spool's, and else Postfix's. */
+static int export_settle_one(struct export *ex, const struct pfqueue_file *f) {
+    struct queuefile q = {0};
+    struct sbuf text = {0};
+    int rc = fs_only_name(f->path);
+    bool linked = rc == -EMLINK; /* it has its place already, but for its second name */
+    if (rc == 0)
+        rc = fs_read(f->path, &text, SIZE_MAX);
+    const char *why = rc < 0 || linked ? NULL : queuefile_read(&q, sbuf_str(&text));
+    bool ours =
+        rc == 0 && why == NULL && ours_find(ex->t->ours, f->id, q.ident, q.arrival_us) != NULL;
+    if (rc == 0 || linked)
+        rc = ours ? unlink(f->path) < 0 ? -errno : 0
+                  : pfqueue_place(ex->t->theirs, f->path, f->queue, f->id);
+    ex->t->known += rc == 0 && !ours;
+    queuefile_free(&q);
+    sbuf_free(&text);
+    return rc;
+}
+
+static int export_settle(struct export *ex) {
+    struct pfqueue_list l = {0};
+    int rc = pfqueue_list_folder(ex->t->theirs, &l);
+    for (size_t i = 0; i < l.n && rc == 0; i++)
+        rc = export_settle_one(ex, &l.v[i]);
+    pfqueue_list_free(&l);
+    return rc;
+}
+
+int transfer_export(struct transfer *t, char **why) {
+    struct export *ex = MEM_NEW(struct export);
+    ex->t = t;
+    *why = NULL;
+    int rc = ours_mark(t->ours, t->theirs->dir);
+    if (rc == 0)
+        rc = export_settle(ex);
+    for (size_t i = 0; i < t->ours->n && rc == 0; i++)
+        rc = export_one(ex, t->ours->v[i]);
+    if (rc == 0)
+        rc = export_commit(ex);
+    if (rc == 0)
+        rc = pfqueue_sync_folder(t->theirs);
+    if (t->ours->unreadable > 0) {
+        t->left += t->ours->unreadable;
+        t->left_one(t->arg, "mail in the spool", "another version of Posthouse has written it");
+    }
+    if (rc == 0 && pfqueue_is_settled(t->theirs))
+        rc = ours_unmark(t->ours);
+    if (rc < 0)
+        *why = mem_strdup(strerror(-rc));
+    free(ex);
+    return rc;
+}

@@ -1,0 +1,294 @@
+/*
+ * transfer/import.c - mail from Postfix's queue into the spool; see transfer.h
+ *
+ * A file that can be read is moved into PFQUEUE_FOLDER, with others; then the spool gets their
+ * messages in one batch, and the files are removed when that is durable.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "transfer/queuefile.h"
+#include "transfer/reasons.h"
+#include "transfer/transfer.h"
+#include "util/clock.h"
+#include "util/fs.h"
+#include "util/mem.h"
+
+/* A batch: messages, or bytes of content. */
+#define BATCH       256U
+#define BATCH_BYTES (32U << 20)
+#define REASONS_MAX (16U << 20)
+
+struct import {
+    struct transfer *t;
+    struct {
+        char *path; /* in PFQUEUE_FOLDER; owned */
+        char *id;   /* owned */
+        bool known; /* the spool had it */
+    } batch[BATCH];
+    size_t n;
+    char *synced; /* the folder that the files of the batch came from; owned; NULL: none yet */
+};
+
+static void import_leave(struct import *im, const struct pfqueue_file *f, const char *why) {
+    im->t->left++;
+    im->t->left_one(im->t->arg, f->path, why);
+}
+
+/* -- reading -- */
+
+static int import_slurp(const char *path, struct sbuf *out, struct stat *st) {
+    int fd = fs_open_only(path, O_RDONLY, 0);
+    int rc = fd < 0 ? fd : fstat(fd, st) < 0 ? -errno : 0;
+    for (ssize_t n = 1; rc == 0 && n != 0;) {
+        char *at = sbuf_room(out, (size_t)st->st_size + 1);
+        n = read(fd, at, (size_t)st->st_size + 1);
+        if (n < 0)
+            rc = -errno;
+        else
+            sbuf_advance(out, (size_t)n);
+        if (out->n > (size_t)st->st_size)
+            rc = -EBUSY; /* it grows: a process writes to it */
+    }
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* What Postfix has noted beside the queue file; empty if nothing. */
+static void import_notes(const struct import *im, const char *folder, const char *id,
+                         struct sbuf *out) {
+    char *path = pfqueue_path(im->t->theirs, folder, id);
+    if (fs_only_name(path) == 0 && fs_read(path, out, REASONS_MAX) < 0)
+        sbuf_reset(out);
+    free(path);
+}
+
+/* What the spool keeps beside the envelope: hold, age, recipients that are done, why others wait.
+ * Nothing if it is as new. */
+static void import_progress(const struct import *im, const struct pfqueue_file *f,
+                            const struct queuefile *q, const struct stat *st,
+                            const struct envelope *env, struct sbuf *out) {
+    struct sbuf deferred = {0}, bounced = {0};
+    bool waits = strcmp(f->queue, "deferred") == 0, held = strcmp(f->queue, "hold") == 0;
+    struct progress p = {.n = env->n_rcpts, .done = mem_zalloc(env->n_rcpts)};
+    bool some = false;
+    for (uint32_t i = 0; i < p.n && q->redirect.n == 0; i++) {
+        p.done[i] = (uint8_t)q->rcpts[i].state;
+        some = some || p.done[i] != RCPT_WAITS;
+    }
+    p.flags = (held ? PROGRESS_HOLD : 0U) | (q->warned ? PROGRESS_WARNED : 0U) |
+              ((st->st_mode & S_IXGRP) != 0 ? PROGRESS_EXPIRE : 0U);
+    if (waits)
+        p.next_us = (int64_t)st->st_mtim.tv_sec * 1000000;
+    import_notes(im, "defer", f->id, &deferred);
+    import_notes(im, "bounce", f->id, &bounced);
+    reasons_revive(&p, env, sbuf_str(&bounced));
+    reasons_note(&p, env, sbuf_str(&deferred));
+    p.attempts = waits ? 1 : 0;
+    p.last_us = waits ? clock_wall_us() : 0;
+    if (some || p.flags != 0 || waits || p.n_errors > 0)
+        progress_encode(&p, out);
+    progress_free(&p);
+    sbuf_free(&deferred);
+    sbuf_free(&bounced);
+}
+
+static bool import_waits(const struct queuefile *q) {
+    size_t i = 0;
+    while (i < q->n_rcpts && q->rcpts[i].state != RCPT_WAITS)
+        i++;
+    return i < q->n_rcpts;
+}
+
+/* Why a file is no message that can be taken over; NULL: it is one. */
+static const char *import_judge(const struct pfqueue_file *f, const struct stat *st,
+                                struct queuefile *q, struct str text) {
+    const char *why = NULL;
+    if ((st->st_mode & S_IXUSR) == 0)
+        why = "it is not complete: Postfix had not said yet that it has it";
+    else if (!pfqueue_id_ok(str_of(f->id)) || strlen(f->id) >= QID_MAX)
+        why = "its name is no queue ID";
+    if (why == NULL)
+        why = queuefile_read(q, text);
+    if (why == NULL && !import_waits(q))
+        why = "no recipient is left";
+    return why;
+}
+
+/* -- a batch -- */
+
+/* The folders that the batch came from have forgotten its files. */
+static int import_sync_origin(struct import *im, const char *path) {
+    char *dir = path == NULL ? NULL : fs_folder(str_of(path));
+    int rc = 0;
+    if (im->synced != NULL && (dir == NULL || strcmp(dir, im->synced) != 0)) {
+        struct sbuf inside = {0};
+        sbuf_printf(&inside, "%s/.", im->synced);
+        rc = fs_sync_dir(inside.p);
+        sbuf_free(&inside);
+    }
+    free(im->synced);
+    im->synced = dir;
+    return rc;
+}
+
+/* Into PFQUEUE_FOLDER, where Postfix does not look. */
+static int import_withdraw(struct import *im, const struct pfqueue_file *f, char **path) {
+    struct stat st;
+    *path = pfqueue_folder_path(im->t->theirs, f->queue, f->id);
+    if (f->waits_in_folder)
+        return 0;
+    int rc = lstat(*path, &st) == 0 ? -EEXIST : import_sync_origin(im, f->path);
+    if (rc == 0 && rename(f->path, *path) < 0)
+        rc = -errno;
+    return rc;
+}
+
+static void import_forget_notes(const struct import *im, const char *id) {
+    static const char *const folders[] = {"defer", "bounce", "trace"};
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        char *path = pfqueue_path(im->t->theirs, folders[i], id);
+        unlink(path);
+        free(path);
+    }
+}
+
+/* The spool has it: the file goes. */
+static int import_settle(struct import *im, const char *path, const char *id) {
+    struct sbuf kept = {0};
+    int rc = 0;
+    if (im->t->keep) {
+        sbuf_printf(&kept, "%s/" PFQUEUE_KEPT, im->t->theirs->dir);
+        rc = fs_mkdir(kept.p, 0700);
+        sbuf_printf(&kept, "/%s", strrchr(path, '/') + 1);
+    }
+    if (rc == 0 && (im->t->keep ? rename(path, kept.p) : unlink(path)) < 0)
+        rc = -errno;
+    if (rc == 0)
+        import_forget_notes(im, id);
+    sbuf_free(&kept);
+    return rc;
+}
+
+static int import_commit(struct import *im) {
+    int rc = import_sync_origin(im, NULL);
+    if (rc == 0)
+        rc = pfqueue_sync_folder(im->t->theirs);
+    if (rc == 0)
+        rc = ours_commit(im->t->ours);
+    for (size_t i = 0; i < im->n; i++) {
+        if (rc == 0)
+            rc = import_settle(im, im->batch[i].path, im->batch[i].id);
+        if (rc == 0 && im->batch[i].known)
+            im->t->known++;
+        else if (rc == 0)
+            im->t->moved++;
+        free(im->batch[i].path);
+        free(im->batch[i].id);
+    }
+    im->n = 0;
+    return rc;
+}
+
+/* -- a file -- */
+
+static void import_add(struct import *im, const struct pfqueue_file *f, struct queuefile *q,
+                       const struct stat *st, char *path) {
+    struct envelope *env = queuefile_envelope(q, f->id);
+    struct sbuf progress = {0};
+    import_progress(im, f, q, st, env, &progress);
+    const struct ours_message *m = ours_find(im->t->ours, f->id, q->ident, env->arrival_us);
+    im->batch[im->n].path = path;
+    im->batch[im->n].id = mem_strdup(f->id);
+    im->batch[im->n++].known = m != NULL;
+    if (m == NULL) {
+        ours_add(im->t->ours, env, &q->content, &progress);
+        return;
+    }
+    /* The run that was killed may have written the message and not its progress. */
+    if (progress.n > 0)
+        ours_note(im->t->ours, m->id, &progress);
+    envelope_unref(env);
+}
+
+static void import_put_back(struct import *im, const struct pfqueue_file *f) {
+    if (f->waits_in_folder)
+        pfqueue_place(im->t->theirs, f->path, f->queue, f->id);
+}
+
+static int import_one(struct import *im, const struct pfqueue_file *f) {
+    struct queuefile q = {0};
+    struct sbuf text = {0};
+    struct stat st;
+    char *path = NULL;
+    int rc = import_slurp(f->path, &text, &st);
+    if (rc == -EMLINK && f->waits_in_folder) /* an export was killed, which had placed it */
+        return pfqueue_place(im->t->theirs, f->path, f->queue, f->id);
+    const char *why = rc < 0 ? strerror(-rc) : import_judge(f, &st, &q, sbuf_str(&text));
+    if (why != NULL) {
+        import_leave(im, f, why);
+        import_put_back(im, f);
+    } else if ((rc = import_withdraw(im, f, &path)) < 0) {
+        import_leave(im, f, strerror(-rc));
+        free(path);
+    } else {
+        import_add(im, f, &q, &st, path);
+    }
+    queuefile_free(&q);
+    sbuf_free(&text);
+    return im->n == BATCH || im->t->ours->bytes >= BATCH_BYTES ? import_commit(im) : 0;
+}
+
+static int import_all(struct import *im, const struct pfqueue_list *l) {
+    int rc = 0;
+    for (size_t i = 0; i < l->n && rc == 0; i++)
+        rc = import_one(im, &l->v[i]);
+    return rc == 0 ? import_commit(im) : rc;
+}
+
+/* Why nothing of a queue is taken over; NULL: mail is. */
+static const char *import_never(const char *queue) {
+    return strcmp(queue, "corrupt") == 0 ? "Postfix has put it aside as damaged"
+           : strcmp(queue, "maildrop") == 0
+               ? "Postfix has not picked it up yet: start it for a moment"
+               : NULL;
+}
+
+static int import_queue(struct import *im, const char *queue) {
+    struct pfqueue_list l = {0};
+    int rc = queue == NULL ? pfqueue_list_folder(im->t->theirs, &l)
+                           : pfqueue_list(im->t->theirs, queue, &l);
+    const char *why = queue == NULL ? NULL : import_never(queue);
+    if (rc == 0 && why != NULL)
+        for (size_t i = 0; i < l.n; i++)
+            import_leave(im, &l.v[i], why);
+    else if (rc == 0)
+        rc = import_all(im, &l);
+    pfqueue_list_free(&l);
+    return rc;
+}
+
+int transfer_import(struct transfer *t, char **why) {
+    static const char *const queues[] = {NULL,     "hold",     "deferred", "incoming",
+                                         "active", "maildrop", "corrupt"};
+    struct import *im = MEM_NEW(struct import);
+    im->t = t;
+    *why = NULL;
+    int rc = ours_mark(t->ours, t->theirs->dir);
+    for (size_t i = 0; i < sizeof queues / sizeof queues[0] && rc == 0; i++)
+        rc = import_queue(im, queues[i]);
+    if (rc == 0)
+        rc = pfqueue_sync_folder(t->theirs);
+    if (rc == 0 && pfqueue_is_settled(t->theirs))
+        rc = ours_unmark(t->ours);
+    if (rc < 0)
+        *why = mem_strdup(strerror(-rc));
+    free(im->synced);
+    free(im);
+    return rc;
+}

@@ -1,0 +1,72 @@
+/*
+ * transfer/pfqueue.h - Postfix's queue directory, while Postfix is stopped
+ *
+ * One thread; blocks on the disk.  Between Postfix's queues and Posthouse's spool stands a folder
+ * of that directory, PFQUEUE_FOLDER, at which Postfix does not look.  A file there is a message
+ * only as long as the spool has not the same one: so whichever way mail goes, no moment leaves a
+ * message with both, or with neither.
+ */
+#ifndef PH_TRANSFER_PFQUEUE_H
+#define PH_TRANSFER_PFQUEUE_H
+
+#include <sys/stat.h>
+
+#include "util/str.h"
+
+#define PFQUEUE_FOLDER "posthouse"
+
+struct pfqueue {
+    const char *dir;    /* queue_directory of Postfix; the caller's */
+    const char *hashed; /* hash_queue_names there; the caller's */
+    unsigned depth;     /* hash_queue_depth there */
+    uid_t uid;          /* whose its files are */
+    gid_t gid;
+    int lock_fd; /* of master.pid, locked: Postfix cannot start; -1: not open */
+};
+
+/* One file of a queue. */
+struct pfqueue_file {
+    const char *queue;    /* "deferred" */
+    char *path;           /* owned */
+    char *id;             /* the part of path behind its last '/', or behind the queue's name */
+    bool waits_in_folder; /* it is in PFQUEUE_FOLDER */
+};
+
+struct pfqueue_list {
+    struct pfqueue_file *v;
+    size_t n, room;
+};
+
+/* Takes the lock that Postfix's master needs, and makes PFQUEUE_FOLDER.  0 or negative errno with
+ * *why, which the caller frees: -EAGAIN says that Postfix is running.  pfqueue_close in any case.
+ */
+int pfqueue_open(struct pfqueue *p, char **why);
+/* Has PFQUEUE_FOLDER no message?  Then it is taken away. */
+bool pfqueue_is_settled(const struct pfqueue *p);
+void pfqueue_close(struct pfqueue *p);
+
+/* Appends the files of a queue; queue is a constant.  0 or negative errno. */
+int pfqueue_list(const struct pfqueue *p, const char *queue, struct pfqueue_list *out);
+/* Those in PFQUEUE_FOLDER. */
+int pfqueue_list_folder(const struct pfqueue *p, struct pfqueue_list *out);
+void pfqueue_list_free(struct pfqueue_list *l);
+
+/* Where a file of that queue has its place.  The caller frees. */
+char *pfqueue_path(const struct pfqueue *p, const char *queue, const char *id);
+/* Where it has its place in PFQUEUE_FOLDER. */
+char *pfqueue_folder_path(const struct pfqueue *p, const char *queue, const char *id);
+/* Has any of Postfix's queues a file of that name, or PFQUEUE_FOLDER one for it? */
+bool pfqueue_has(const struct pfqueue *p, const char *id);
+/* Is it a queue ID that Postfix would give? */
+bool pfqueue_id_ok(struct str id);
+/* Writes a file as Postfix owns it, and syncs it; it is in the place of one that is there.  mode:
+ * of the file; mtime: seconds since 1970, 0: now. */
+int pfqueue_write(const struct pfqueue *p, const char *path, struct str text, mode_t mode,
+                  int64_t mtime);
+/* Makes the folders between a queue and path, as Postfix does; 0 or negative errno. */
+int pfqueue_make_folders(const struct pfqueue *p, const char *path);
+/* Gives a file of PFQUEUE_FOLDER its place in a queue, durably; -EEXIST: there is one. */
+int pfqueue_place(const struct pfqueue *p, const char *from, const char *queue, const char *id);
+int pfqueue_sync_folder(const struct pfqueue *p);
+
+#endif

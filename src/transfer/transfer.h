@@ -1,0 +1,36 @@
+/*
+ * transfer/transfer.h - mail from Postfix's queue into the spool, and from the spool into it
+ *
+ * Both programs are stopped; one thread; blocks on the disk.  A run that is killed, at any moment,
+ * is carried on by the next one, in either direction: no message is lost, and none is there twice.
+ * Until then the mark OURS_MOVING keeps the daemon from starting, and Postfix does not see the mail
+ * that is on its way (pfqueue.h).
+ */
+#ifndef PH_TRANSFER_TRANSFER_H
+#define PH_TRANSFER_TRANSFER_H
+
+#include "transfer/ours.h"
+#include "transfer/pfqueue.h"
+
+struct transfer {
+    const struct config *cfg; /* Posthouse's */
+    struct pfqueue *theirs;   /* open */
+    struct ours *ours;        /* open */
+    bool keep;                /* import: Postfix's files are kept in its folder PFQUEUE_KEPT */
+    /* A message that stays where it is, and why. */
+    void (*left_one)(void *arg, const char *name, const char *why);
+    void *arg;
+    /* What came of it. */
+    size_t moved; /* messages */
+    size_t known; /* of an earlier run: they were there already */
+    size_t left;  /* left_one was called for them */
+};
+
+/* Where import leaves files that are kept. */
+#define PFQUEUE_KEPT "posthouse-taken"
+
+/* 0, or negative errno with *why, which the caller frees: the run ended half-way. */
+int transfer_import(struct transfer *t, char **why);
+int transfer_export(struct transfer *t, char **why);
+
+#endif

@@ -1,0 +1,263 @@
+"""posthouse import and export: the queue of a real Postfix goes into the spool and back.  MAILS=10000 for a large one."""
+import collections
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from kit import BUILD, Client, FakeRelay, Posthouse, free_port, wait_for
+from pair import INSIDE
+
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="Postfix's queue is root's to read"),
+              pytest.mark.skipif(bool(INSIDE), reason="its commands see another /tmp")]
+
+MAILS = int(os.environ.get("MAILS", "120"))
+QUEUES = ("incoming", "active", "deferred", "hold")
+STOPAT = BUILD / "tests" / "libstopat.so"
+
+
+can_stop = pytest.mark.skipif(not STOPAT.exists(), reason="a sanitizer's own wrappers would come after it")
+
+
+class Message:
+    """A queue file as it is on the disk."""
+
+    def __init__(self, path):
+        self.data, self.path = path.read_bytes(), path
+        self.records, at = [], 0
+        while at < len(self.data):
+            kind, n, shift, at = chr(self.data[at]), 0, 0, at + 1
+            while True:
+                n, shift, at = n | (self.data[at] & 127) << shift, shift + 7, at + 1
+                if self.data[at - 1] < 128:
+                    break
+            self.records.append((kind, self.data[at:at + n]))
+            at += n
+        kinds = [kind for kind, _ in self.records]
+        self.content = b"".join(text + (b"\r\n" if kind == "N" else b"")
+                                for kind, text in self.records[kinds.index("M"):kinds.index("X")] if kind in "NL")
+        self.mtime = int(path.stat().st_mtime)
+
+    def envelope(self):
+        """What must come back as it was."""
+        kept = ("envelope_id=", "ret_flags=", "notify_flags=", "dsn_orig_rcpt=", "log_client_name=", "log_client_address=",
+                "sasl_username=", "encoding=")
+        return sorted({(kind, text) for kind, text in self.records
+                       if kind in "TSRD" or (kind == "A" and text.decode().startswith(kept))})
+
+
+class Place:
+    """A Postfix that is stopped, with mail of all kinds, and a Posthouse that is stopped, without any."""
+
+    def __init__(self, postfix, main="", mails=6):
+        self.postfix, self.spool = postfix, postfix.dir / "spool"
+        self.files = {"hc": "/^X-Hold:/ HOLD\n/^X-Filter:/ FILTER smtp:[127.0.0.1]:1\n/^X-Redirect:/ REDIRECT other@far.example\n"
+                            "/^X-Prepend:/ PREPEND X-Added: yes\n"}
+        self.port = free_port()  # nobody answers there
+        self.relay = FakeRelay(replies={"RCPT": lambda line: "450 4.2.1 not now" if "<later" in line else None})
+        self.main = (f"relayhost = [127.0.0.1]:{self.port}\nheader_checks = regexp:{{dir}}/hc\nminimal_backoff_time = 3600\n"
+                     f"transport_maps = inline:{{{{ half.example=smtp:[127.0.0.1]:{self.relay.port} }}}}\n" + main)
+        self.p = Posthouse(f"relayhost = [127.0.0.1]:{self.relay.port}\nspool_segment_size = 1048576\n")
+        self.fill(mails)
+
+    def fill(self, mails):
+        self.postfix.case(self.main, self.files, "")
+        with Client(self.postfix.port) as c:
+            for i in range(mails):
+                sender, rcpts, content, params, rparams = KINDS[i % len(KINDS)](i)
+                assert c.mail(sender, rcpts, content, params, rparams).startswith("250")
+        wait_for(lambda: not list((self.spool / "incoming").iterdir()) and not list((self.spool / "active").iterdir()), 120, 0.2)
+        held = [f["queue_id"] for f in self.listed() if f["queue_name"] == "hold"]
+        self.tool("postsuper", "-e", "-", stdin="\n".join(held[:1]))
+        self.postfix.kill()
+        deferred = sorted(self.files_of("deferred"))
+        for queue, path in zip(("active", "incoming"), deferred[1::5]):  # as they are when the machine stops
+            path.rename(self.spool / queue / path.name)
+
+    def tool(self, name, *args, stdin=None, check=True):
+        r = subprocess.run([name, "-c", str(self.postfix.dir / "etc"), *args], capture_output=True, text=True, input=stdin)
+        assert not check or r.returncode == 0, r.stderr
+        return r.stdout
+
+    def listed(self):
+        return [json.loads(line) for line in self.tool("postqueue", "-j").splitlines()]
+
+    def files_of(self, *queues):
+        return [p for q in queues for p in (self.spool / q).rglob("*") if p.is_file()]
+
+    def messages(self):
+        return {p.name: Message(p) for p in self.files_of(*QUEUES)}
+
+    def run(self, *words, env=None):
+        return subprocess.run([BUILD / "src/posthouse", "-c", self.p.dir, *words, self.spool], capture_output=True, text=True,
+                              env=dict(self.p.env(), **(env or {})))
+
+    def ours(self):
+        return self.p.queue() if (self.p.dir / "spool/log").exists() else []
+
+    def everything(self):
+        """How often each message is there: in Postfix's queues, or on its way, and in the spool."""
+        there = collections.Counter(m["queue_id"] for m in self.ours())
+        there.update(p.name for p in self.files_of(*QUEUES))
+        return there
+
+    def stop(self):
+        self.p.stop()
+        shutil.rmtree(self.p.dir, ignore_errors=True)
+        self.relay.stop()
+        self.postfix.over()
+        for path in self.files_of(*QUEUES, "defer", "bounce", "maildrop"):
+            path.unlink()
+
+
+def plain(i):
+    return f"a{i}@from.example", [f"b{i}@far.example"], None, "", ""
+
+
+def asking(i):
+    return (f"a{i}@from.example", [f"b{i}@far.example", f"c{i}@far.example"], None, f" RET=HDRS ENVID=id+2B{i}",
+            f" NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;o+2B{i}@first.example")
+
+
+def held(i):
+    return f"a{i}@from.example", [f"b{i}@far.example"], f"X-Hold: 1\r\nSubject: {i}\r\n\r\nheld\r\n", "", ""
+
+
+def half_done(i):
+    return f"a{i}@from.example", [f"now{i}@half.example", f"later{i}@half.example"], None, "", " NOTIFY=NEVER"
+
+
+def foreign(i):
+    return f"ä{i}@from.example", [f"ö{i}@far.example"], f"Subject: grüße\r\n\r\n{i} ü\r\n", " BODY=8BITMIME SMTPUTF8", ""
+
+
+def long_lines(i):
+    text = f"Subject: {i}\r\n\r\n.\r\n..\r\n" + "x" * 998 + "\r\n" + "".join(f"line {k}\r\n" for k in range(i % 7 * 4000)) + "\r\n"
+    return "", ['"odd @ name"@far.example'], text, "", ""
+
+
+def prepended(i):
+    return f"a{i}@from.example", [f"b{i}@far.example"], f"X-Prepend: 1\r\nSubject: {i}\r\n\r\nx\r\n", "", ""
+
+
+KINDS = (plain, asking, held, half_done, foreign, long_lines, prepended)
+
+
+@pytest.fixture
+def place(postfix):
+    places = []
+
+    def make(**how):
+        places.append(Place(postfix, **how))
+        return places[-1]
+    yield make
+    for p in places:
+        p.stop()
+
+
+def without_queue(row):
+    """Mail that was being delivered comes back as mail that has just come."""
+    name = "incoming" if row["queue_name"] == "active" else row["queue_name"]
+    return json.dumps({**row, "queue_name": name, "recipients": sorted(row["recipients"], key=str)}, sort_keys=True)
+
+
+def test_there_and_back(place):
+    at = place(mails=MAILS)
+    before, files = at.listed(), at.messages()
+    assert len(before) == MAILS
+    r = at.run("import")
+    assert r.returncode == 0 and f"{MAILS} messages taken over, 0 left" in r.stdout, r.stderr + r.stdout
+    assert not at.messages() and len(at.ours()) == MAILS
+    assert not at.files_of("defer", "posthouse")
+    assert {m["queue_id"] for m in at.ours() if m["queue_name"] == "hold"} == {m["queue_id"] for m in before if m["queue_name"] == "hold"}
+    r = at.run("export")
+    assert r.returncode == 0 and f"{MAILS} messages given to Postfix, 0 left" in r.stdout, r.stderr + r.stdout
+    assert not at.ours()
+    after, back = at.listed(), at.messages()
+    assert sorted(map(without_queue, before)) == sorted(map(without_queue, after))
+    for name, m in files.items():
+        assert back[name].content == m.content and back[name].envelope() == m.envelope(), name
+        if "deferred" in str(m.path):
+            assert back[name].mtime == m.mtime
+    at.postfix.case(at.main.replace(str(at.port), str(at.relay.port)), at.files, "")
+    at.tool("postqueue", "-f")
+    wait_for(lambda: all(m["queue_name"] == "hold" or "later" in str(m) for m in at.listed()), 120, 0.3)
+    assert not re.search(r"warning: .*(corrupt|malformed|bad)", at.postfix.new_log())
+
+
+def test_the_daemon_delivers_what_was_taken_over(place):
+    at = place(mails=len(KINDS))
+    files = at.messages()
+    at.run("import")
+    at.p.start()
+    at.p.run("queue", "flush")
+    wait_for(lambda: all(m["queue_name"] == "hold" or "later" in str(m) for m in at.ours()), 60)
+    mails = at.relay.mails
+    asked = next(m for m in mails if "ENVID" in m["from"])
+    assert " RET=HDRS ENVID=id+2B1" in asked["from"]
+    assert asked["rcpts"][0] == "RCPT TO:<b1@far.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;o+2B1@first.example"
+    sent = [m["content"] for m in mails]
+    for m in files.values():
+        if ("S", b"") not in m.records and "hold" not in str(m.path):
+            assert m.content in sent
+    assert not any("now3@" in str(m["rcpts"]) for m in mails[1:])  # Postfix had delivered that
+
+
+def test_nothing_moves_while_one_of_both_runs(place):
+    at = place(mails=2)
+    before = at.everything()
+    at.p.start()
+    r = at.run("import")
+    assert r.returncode == 69 and "Posthouse is running" in r.stderr
+    at.p.stop()
+    with open(at.spool / "pid/master.pid", "r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for word in ("import", "export"):
+            r = at.run(word)
+            assert r.returncode == 69 and "Postfix is running" in r.stderr
+    assert at.everything() == before
+
+
+@can_stop
+def test_the_daemon_waits_for_the_end_of_a_move(place):
+    at = place(mails=3)
+    mark = at.p.dir / "spool/moving"
+    for step in range(1, 1000):
+        at.run("import", env={"LD_PRELOAD": str(STOPAT), "STOP_AT": str(step)})
+        if mark.exists():
+            break
+    assert mark.read_text() == f"{at.spool}\n"
+    with pytest.raises(AssertionError, match="mail was on its way to or from Postfix's queue"):
+        at.p.start()
+    at.p.stop()
+    at.run("import")
+    at.p.start()
+
+
+@can_stop
+@pytest.mark.parametrize("word", ["import", "export"])
+def test_killed_before_each_step(place, word):
+    """Whatever the step, and whichever way the mail goes then: each message is there once."""
+    at = place(mails=3)
+    whole = at.everything()
+    assert set(whole.values()) == {1}
+    steps, killed = 0, True
+    while killed:
+        if word == "export":
+            assert at.run("import").returncode == 0
+        steps += 1
+        r = at.run(word, env={"LD_PRELOAD": str(STOPAT), "STOP_AT": str(steps)})
+        killed = r.returncode == -9
+        assert killed or r.returncode == 0, r.stderr
+        r = at.run("import" if steps % 2 else "export")
+        assert r.returncode == 0, r.stderr
+        assert at.everything() == whole, f"{word}, step {steps}"
+        assert not (at.p.dir / "spool/moving").exists() and not at.files_of("posthouse")
+        if steps % 2:
+            assert at.run("export").returncode == 0
+        assert at.everything() == whole and not at.ours(), f"{word}, step {steps}, and back"
+    print(f"{word}: {steps} steps")
+    assert steps > 20

@@ -1,0 +1,77 @@
+/*
+ * Loaded into a command (LD_PRELOAD): kills it with SIGKILL before its n-th call that changes the
+ * disk, STOP_AT says which.  What was written and not synced before is then on the disk or not, as
+ * the kernel has it: a test of a power cut is the simulator's.
+ */
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static void step(void) {
+    static long left = -1;
+    if (left < 0) {
+        const char *at = getenv("STOP_AT");
+        left = at == NULL ? 0 : atol(at);
+    }
+    if (left > 0 && --left == 0)
+        kill(getpid(), SIGKILL);
+}
+
+/* The function that the command would have called. */
+#define NEXT(name)                                                                                 \
+    __typeof__(name) *next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);                          \
+    step()
+
+int rename(const char *from, const char *to) {
+    NEXT(rename);
+    return next(from, to);
+}
+
+int link(const char *from, const char *to) {
+    NEXT(link);
+    return next(from, to);
+}
+
+int unlink(const char *path) {
+    NEXT(unlink);
+    return next(path);
+}
+
+int rmdir(const char *path) {
+    NEXT(rmdir);
+    return next(path);
+}
+
+int mkdir(const char *path, mode_t mode) {
+    NEXT(mkdir);
+    return next(path, mode);
+}
+
+int fsync(int fd) {
+    NEXT(fsync);
+    return next(fd);
+}
+
+int fdatasync(int fd) {
+    NEXT(fdatasync);
+    return next(fd);
+}
+
+int fchmod(int fd, mode_t mode) {
+    NEXT(fchmod);
+    return next(fd, mode);
+}
+
+ssize_t write(int fd, const void *p, size_t n) {
+    NEXT(write);
+    return next(fd, p, n);
+}
+
+ssize_t pwritev64(int fd, const struct iovec *iov, int n, off_t off) {
+    NEXT(pwritev64);
+    return next(fd, iov, n, off);
+}
