@@ -66,6 +66,14 @@ int bodyfile_write(struct spool *s, struct spool_op *op) {
     return f->rc;
 }
 
+/* The sync of body/ failed: the names of files that are being written may be lost, and the next
+ * sync would succeed and lie. */
+static void bodyfiles_lost(struct spool *s, int rc) {
+    size_t pos = 0;
+    for (struct bodyfile *f; (f = itab_next(&s->bodyfiles, &pos)) != NULL;)
+        f->rc = f->rc == 0 ? rc : f->rc;
+}
+
 int bodyfile_take(struct spool *s, uint64_t id, struct body *body) {
     struct bodyfile *f = itab_get(&s->bodyfiles, id);
     if (f == NULL)
@@ -73,8 +81,8 @@ int bodyfile_take(struct spool *s, uint64_t id, struct body *body) {
     int rc = f->rc;
     if (rc == 0)
         rc = s->io->datasync(s->io->arg, f->fd);
-    if (rc == 0)
-        rc = spool_sync_dir(s, "body");
+    if (rc == 0 && (rc = spool_sync_dir(s, "body")) < 0)
+        bodyfiles_lost(s, rc);
     if (rc < 0) {
         bodyfile_close(s, f);
         return rc;

@@ -66,8 +66,11 @@ static int io_allocate(void *arg, int fd, uint64_t size) {
 }
 
 static int io_datasync(void *arg, int fd) {
+    struct stat st;
     (void)arg;
-    return fdatasync(fd) < 0 ? -errno : 0;
+    if (fdatasync(fd) < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    return st.st_nlink == 0 ? -ENOENT : 0;
 }
 
 static int io_sync_dir(void *arg, const char *dir) {

@@ -19,6 +19,7 @@ struct spool_io {
     ssize_t (*pwritev)(void *arg, int fd, const struct iovec *iov, int n, uint64_t off);
     ssize_t (*pread)(void *arg, int fd, void *buf, size_t n, uint64_t off);
     int (*allocate)(void *arg, int fd, uint64_t size);
+    /* -ENOENT: the file was removed, so that nothing in it outlives the process. */
     int (*datasync)(void *arg, int fd);
     int (*sync_dir)(void *arg, const char *dir);
     /* Keeps other processes from locking the file, as long as fd is open; -EAGAIN: one has. */

@@ -60,6 +60,23 @@ int log_write(struct spool *s, const struct rec *r, uint64_t *off) {
     return s->gathered.n < GATHER_MAX ? 0 : log_flush(s, STR_NONE, 0);
 }
 
+/* The head was removed by somebody else: which others were?  What lies in them is still read
+ * through their descriptors, and written again. */
+static void log_is_removed(struct spool *s) {
+    DL_EACH (it, &s->segments) {
+        struct segment *g = DL_OWNER(it, struct segment, link);
+        if (g->sync_rc == 0)
+            g->sync_rc = s->io->datasync(s->io->arg, g->fd);
+        if (g->sync_rc == -ENOENT)
+            log_error(
+                "spool",
+                "segment %016llx was removed from log/ while it was in use; what is queued in "
+                "it is written again",
+                (unsigned long long)g->no);
+    }
+    s->rescue = true;
+}
+
 int log_sync(struct spool *s) {
     struct segment *g = s->head;
     if (g->sync_rc < 0)
@@ -69,6 +86,8 @@ int log_sync(struct spool *s) {
         g->sync_rc = s->io->datasync(s->io->arg, g->fd);
         if (g->sync_rc == 0)
             g->synced = g->written;
+        else if (g->sync_rc == -ENOENT)
+            log_is_removed(s);
         else /* the kernel may have dropped the dirty pages: a second sync would succeed and lie */
             log_error("spool", "fdatasync of segment %016llx failed: %s; using a new one",
                       (unsigned long long)g->no, strerror(-g->sync_rc));

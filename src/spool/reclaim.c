@@ -144,13 +144,19 @@ static int reclaim_some(struct spool *s, struct segment *g, bool *bad) {
     return 0;
 }
 
+static bool segment_is_removed(const struct segment *g) {
+    return g->sync_rc == -ENOENT;
+}
+
 /* Durable, and found again after the older segments are gone: progress must lie behind the message.
  */
 static bool entry_is_safe(const struct entry *e) {
-    if (entry_off(e) >= e->seg->synced)
+    if (entry_off(e) >= e->seg->synced || segment_is_removed(e->seg))
         return false;
     if (e->prog_len == 0)
         return true;
+    if (segment_is_removed(e->prog_seg))
+        return false;
     bool behind = e->prog_seg->no > e->seg->no || (e->prog_seg == e->seg && e->prog_off > e->off);
     return behind && entry_prog_off(e) < e->prog_seg->synced;
 }
@@ -164,8 +170,8 @@ static void reclaim_pass_over(const struct entry *e, int rc) {
     e->seg->damaged = e->seg->damaged || rc == -EBADMSG;
 }
 
-/* Writes again what was found at start and is not safe where it is.  One message that cannot be
- * read keeps none of the others from it. */
+/* Writes again what is not safe where it is: found at start, or in files that were removed.  One
+ * message that cannot be read keeps none of the others from it. */
 static int reclaim_rescue(struct spool *s) {
     size_t pos = 0;
     int rc = 0;

@@ -204,7 +204,7 @@ static void scan_apply_begin(struct scan *sc, const struct rec_head *h, const ch
     struct segment *first = DL_OWNER(s->segments.next, struct segment, link);
     if (b.prev_no < first->no || b.prev_synced == 0) /* removed in its time, or never used */
         return;
-    log_error("spool", "segment %016llx is missing from log/: what was queued there is lost",
+    log_error("spool", "segment %016llx is missing from log/: what was queued only there is lost",
               (unsigned long long)b.prev_no);
     s->st.damaged++;
 }
@@ -330,7 +330,9 @@ static int recover_segment(struct scan *sc, const struct name *name, char **why)
     return size < 0 ? (int)size : 0;
 }
 
-/* Copies the bytes of a gap to a file of their own; false if that is not possible. */
+/* Copies the bytes of a gap to a file of their own; false if that is not possible.  The copy is
+ * made durable when it is the only one: a segment that has no damage is deleted when it is not
+ * needed. */
 static bool gap_keep(struct spool *s, const struct segment *g, const struct gap *gap,
                      const char *path) {
     struct sbuf buf = {0};
@@ -344,6 +346,8 @@ static bool gap_keep(struct spool *s, const struct segment *g, const struct gap 
         ok = disk_write(s, fd, &iov, 1, at, NULL) == 0;
         at += n;
     }
+    if (ok && gap->off >= g->synced)
+        ok = s->io->datasync(s->io->arg, fd) == 0 && spool_sync_dir(s, "damaged") == 0;
     if (fd >= 0)
         s->io->close(s->io->arg, fd);
     sbuf_free(&buf);
@@ -356,7 +360,8 @@ static void gap_report(struct spool *s, struct segment *g, const struct gap *gap
     sbuf_printf(&path, "%s/damaged/%s-%llu", s->dir, strrchr(name, '/') + 1,
                 (unsigned long long)gap->off);
     free(name);
-    const char *kept = gap_keep(s, g, gap, path.p) ? "kept in" : "could not be kept in";
+    bool is_kept = gap_keep(s, g, gap, path.p);
+    const char *kept = is_kept ? "kept in" : "could not be kept in";
     if (gap->off < g->synced || gap->unreadable) {
         log_error("spool", "damage in segment %016llx at %llu: %llu bytes%s are no records; %s %s",
                   (unsigned long long)g->no, (unsigned long long)gap->off,
@@ -370,6 +375,7 @@ static void gap_report(struct spool *s, struct segment *g, const struct gap *gap
                  "anybody; %s %s",
                  (unsigned long long)g->no, (unsigned long long)gap->off,
                  (unsigned long long)gap->n, kept, path.p);
+        g->damaged = g->damaged || !is_kept;
         s->st.unfinished++;
     }
     sbuf_free(&path);

@@ -446,6 +446,84 @@ static void test_bodies(void **state) {
     sbuf_free(&tmp);
 }
 
+/* A log file that is removed while it is in use: nobody is told that its mail is safe, and what lay
+ * in it is written again. */
+static void test_segment_is_removed(void **state) {
+    struct seen seen;
+    char path[128], was[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put(s, 1, "first", 100), 0);
+    note(s, SPOOL_PROGRESS, 1, "tried");
+    log_file(path, 1);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(put(s, 2, "nowhere", 100), -ENOENT);
+    assert_int_equal(put(s, 3, "after", 100), 0);
+    assert_int_equal(read_rc(s, 1), 0);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 2);
+    assert_string_equal(seen.progress[index_of(&seen, 1)], "tried");
+    assert_string_equal(seen.meta[index_of(&seen, 3)], "after");
+    log_file(path, 2);
+    snprintf(was, sizeof was, "%s/log.was", dir);
+    snprintf(path, sizeof path, "%s/log", dir);
+    assert_int_equal(rename(path, was), 0);
+    assert_int_equal(put(s, 4, "no log/", 100), -ENOENT);
+    assert_int_equal(rename(was, path), 0);
+    assert_int_equal(put(s, 5, "log/ again", 100), 0);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 3);
+    spool_close(s);
+}
+
+/* All files of the log are removed, not only the one that is written to. */
+static void test_segments_are_removed(void **state) {
+    struct seen seen;
+    char cmd[160];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    for (uint64_t id = 1; id <= 5; id++)
+        assert_int_equal(put(s, id, "m", 500000), 0);
+    assert_true(file_count("log/%016x", 3) > 0);
+    snprintf(cmd, sizeof cmd, "rm %s/log/*", dir);
+    assert_int_equal(system(cmd), 0);
+    assert_int_equal(put(s, 6, "nowhere", 100), -ENOENT);
+    assert_int_equal(put(s, 7, "after", 100), 0);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 6);
+    spool_close(s);
+}
+
+static int fail_dir_sync; /* how many of the next calls fail */
+static int flaky_dir_sync(void *arg, const char *path) {
+    return fail_dir_sync > 0 && fail_dir_sync-- > 0 ? -EIO : spool_io_disk.sync_dir(arg, path);
+}
+
+/* The name of a file that was there when a sync of its directory failed may be lost, whatever the
+ * next sync says. */
+static void test_directory_sync_fails(void **state) {
+    struct seen seen;
+    (void)state;
+    io.sync_dir = flaky_dir_sync;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_chunk(s, 1, 0, "one"), 0);
+    assert_int_equal(put_chunk(s, 2, 0, "two"), 0);
+    fail_dir_sync = 1;
+    assert_int_equal(put_filed(s, 1, 3), -EIO);
+    assert_int_equal(put_filed(s, 2, 3), -EIO);
+    assert_int_equal(put_chunk(s, 3, 0, "three"), 0);
+    assert_int_equal(put_filed(s, 3, 5), 0);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_false(exists("body/%016x", 1));
+    assert_false(exists("body/%016x", 2));
+    spool_close(s);
+}
+
 static void test_what_is_full(void **state) {
     (void)state;
     assert_true(spool_is_full(-ENOSPC) && spool_is_full(-EDQUOT) && spool_is_full(-EFBIG));
@@ -472,6 +550,9 @@ int main(void) {
         T(test_durable_is_what_the_segment_says),
         T(test_order_after_failed_sync),
         T(test_what_is_full),
+        T(test_segment_is_removed),
+        T(test_segments_are_removed),
+        T(test_directory_sync_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

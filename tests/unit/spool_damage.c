@@ -913,6 +913,34 @@ static void test_power_cut_behind_the_end_of_what_is_damaged(void **state) {
     }
 }
 
+/* An unfinished write may be damage to the last record: when it cannot be copied to damaged/, or
+ * the copy is not durable, its file goes there. */
+static void test_unfinished_write_is_kept(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    io.datasync = flaky_sync;
+    io.pwritev = flaky_write;
+    for (unsigned no = 1; no <= 5; no += 2) {
+        struct spool *s = open_spool(&seen);
+        assert_int_equal(put(s, no, "m", 1000), 0);
+        spool_close(s);
+        log_file(path, no);
+        overwrite(path, (uint64_t)BEGIN + 200, "XXXX", 4);
+        fail_write = no == 1;
+        fail_sync = no == 3;
+        s = open_spool(&seen);
+        assert_int_equal(seen.n, 0);
+        assert_int_equal(put(s, no + 1, "m", 1000), 0);
+        note(s, SPOOL_DONE, no + 1, "");
+        spool_close(s);
+        assert_false(exists("log/%016x", no));
+        assert_int_equal(exists("damaged/log-%016x", no), no < 5);
+        s = open_spool(&seen);
+        spool_close(s);
+    }
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
@@ -942,6 +970,7 @@ int main(void) {
         T(test_set_aside_twice),
         T(test_only_looked_at),
         T(test_power_cut_behind_the_end_of_what_is_damaged),
+        T(test_unfinished_write_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
