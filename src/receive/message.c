@@ -202,18 +202,21 @@ static struct envelope *make_envelope(const struct session *s, uint64_t size) {
     return e;
 }
 
+/* The client may come again; the log says why it has to. */
+static void message_not_written(struct session *s, const char *qid, int rc) {
+    smtpd_reply(s, false,
+                spool_is_full(rc) ? "452 4.3.1 Insufficient system storage"
+                                  : "451 4.3.0 Error: queue file write error");
+    log_warn("smtpd", "%s: queue write error: %s", qid, strerror(-rc));
+}
+
 static void commit_reply(struct session *s, const struct commit *c) {
-    int rc = c->op.rc;
-    if (rc == 0)
-        smtpd_reply(s, true, "250 2.0.0 Ok: queued as %s", c->env->qid);
-    else if (spool_is_full(rc))
-        smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
-    else
-        smtpd_reply(s, false, "451 4.3.0 Error: queue file write error");
-    if (rc == 0) /* as Postfix: a client that gets mail through may err again */
-        s->errors = s->junk = 0;
-    else
-        log_warn("smtpd", "%s: queue write error: %s", c->env->qid, strerror(-rc));
+    if (c->op.rc < 0) {
+        message_not_written(s, c->env->qid, c->op.rc);
+        return;
+    }
+    smtpd_reply(s, true, "250 2.0.0 Ok: queued as %s", c->env->qid);
+    s->errors = s->junk = 0; /* as Postfix: a client that gets mail through may err again */
 }
 
 /* The commit's answer, on the session's loop: the one place that says 250 to a message. */
@@ -287,9 +290,7 @@ static void intake_start(struct session *s, enum intake_kind kind);
 static bool refuse_content(struct session *s) {
     const struct intake *in = s->intake;
     if (in->failed < 0)
-        smtpd_reply(s, false,
-                    spool_is_full(in->failed) ? "452 4.3.1 Insufficient system storage"
-                                              : "451 4.3.0 Error: queue file write error");
+        message_not_written(s, s->tx->qid, in->failed);
     else if (in->too_big)
         transaction_reject(s, "END-OF-MESSAGE", "552 5.3.4 Error: message file too big");
     else if (in->hdr.received >= (unsigned)s->cfg->p.hopcount_limit)

@@ -71,6 +71,7 @@ def test_no_room_is_452(tmp_path, dns, number, how):
         else:
             reply = c.mail(content=content)
         assert reply == "452 4.3.1 Insufficient system storage"
+        p.wait_log(f"warning: [0-9A-F]+: queue write error: {os.strerror(number)}")
         s.set(write_count=0)
         assert c.mail(content=content).startswith("250")
         assert len(p.queue()) == 1
