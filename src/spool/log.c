@@ -70,8 +70,8 @@ static void log_is_removed(struct spool *s) {
         if (g->sync_rc == -ENOENT)
             log_error(
                 "spool",
-                "segment %016llx was removed from log/ while it was in use; what is queued in "
-                "it is written again",
+                "segment %016llx was removed from log/ while it was in use; until what is queued "
+                "in it is written again it outlives no stop",
                 (unsigned long long)g->no);
     }
     s->rescue = true;

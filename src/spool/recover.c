@@ -99,6 +99,7 @@ struct scan {
     size_t n_settled;
     struct unsettled *unsettled;
     size_t n_unsettled;
+    char *newer; /* what a newer version has written; NULL: nothing */
 };
 
 /* need bytes from off, or NULL if the disk does not give them. */
@@ -130,7 +131,8 @@ static bool scan_plausible(const struct segment *g, uint64_t off, const struct r
     uint64_t left = g->size - off;
     size_t begin = g->salt == 0 ? REC_BEGIN_OLD : sizeof(struct rec_begin);
     return h->mark == rec_mark(g->salt) && h->meta_len <= REC_META_MAX && h->type >= REC_MESSAGE &&
-           h->type <= REC_SETTLING && body <= left && rec_span(h->meta_len, h->body_len) <= left &&
+           (h->type <= REC_SETTLING || g->salt != 0) && body <= left &&
+           rec_span(h->meta_len, h->body_len) <= left &&
            (h->type != REC_BEGIN || (off == 0 && h->meta_len == begin)) &&
            (h->type != REC_SETTLE || h->meta_len >= SETTLE_HEAD);
 }
@@ -255,6 +257,19 @@ static void scan_apply_forget(struct scan *sc, uint64_t id) {
     entry_drop(s, id);
 }
 
+/* A record of a kind that this version does not know may say of mail that it is done, or that it is
+ * not. */
+static void scan_is_newer(struct scan *sc, uint64_t off, const struct rec_head *h) {
+    struct sbuf b = {0};
+    if (sc->newer != NULL)
+        return;
+    sbuf_printf(&b,
+                "segment %016llx has a record of kind %u at %llu, which only a newer version can "
+                "read: let that one send what is queued",
+                (unsigned long long)sc->g->no, h->type, (unsigned long long)off);
+    sc->newer = sbuf_take(&b);
+}
+
 static void scan_apply(struct scan *sc, uint64_t off, const struct rec_head *h, const char *meta) {
     struct spool *s = sc->s;
     switch (h->type) {
@@ -276,8 +291,11 @@ static void scan_apply(struct scan *sc, uint64_t off, const struct rec_head *h, 
     case REC_FORGET:
         scan_apply_forget(sc, h->id);
         break;
-    default:
+    case REC_BEGIN:
         scan_apply_begin(sc, h, meta);
+        break;
+    default:
+        scan_is_newer(sc, off, h);
         break;
     }
 }
@@ -502,6 +520,12 @@ static int recover_segments(struct spool *s, char **why) {
         *why = mem_strdup("cannot list log/");
     for (size_t i = 0; i < l.n && rc == 0; i++)
         rc = recover_segment(&sc, &l.v[i], why);
+    if (rc == 0 && sc.newer != NULL) {
+        *why = sc.newer;
+        sc.newer = NULL;
+        rc = -ENOTSUP;
+    }
+    free(sc.newer);
     recover_unsettled(&sc);
     sbuf_free(&sc.buf);
     free(sc.settled);

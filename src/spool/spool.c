@@ -46,7 +46,9 @@ static int spool_lock(struct spool *s, char **why) {
     sbuf_printf(&path, "%s/lock", s->dir);
     s->lock_fd = s->io->open(s->io->arg, path.p, O_RDWR | O_CREAT, 0600);
     int rc = s->lock_fd < 0 ? s->lock_fd : s->io->lock(s->io->arg, s->lock_fd);
-    if (rc < 0)
+    if (s->lock_fd < 0)
+        sbuf_printf(&path, ": cannot be opened");
+    else if (rc < 0)
         sbuf_printf(&path, rc == -EAGAIN || rc == -EACCES ? ": another process has the spool"
                                                           : ": cannot be locked");
     if (rc < 0)

@@ -524,6 +524,57 @@ static void test_directory_sync_fails(void **state) {
     spool_close(s);
 }
 
+/* A record of a kind that a newer version has: its meaning may be that mail is done, or is not. */
+static void test_record_of_a_newer_version(void **state) {
+    struct seen seen;
+    struct spool_conf conf = {dir, 1U << 20};
+    char path[128], *why;
+    uint64_t salt;
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put(s, 1, "m", 100), 0);
+    spool_close(s);
+    log_file(path, 1);
+    salt = strtoull(strrchr(path, '-') + 1, NULL, 16);
+    struct segment g = {.no = 1, .salt = salt, .used = (uint64_t)BEGIN + rec_span(1, 100)};
+    struct rec r = {.type = REC_SETTLING + 1, .id = 1, .meta = STR_LIT("?")};
+    struct rec_head h = rec_head_of(&g, &r);
+    overwrite(path, g.used, &h, sizeof h);
+    overwrite(path, g.used + sizeof h, "?", 1);
+    assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), -ENOTSUP);
+    assert_non_null(strstr(why, "newer version"));
+    free(why);
+    spool_close(s);
+    assert_false(exists("damaged/%016x", 1));
+    h.crc++; /* damage: of no version */
+    overwrite(path, g.used, &h, sizeof h);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 1);
+    spool_close(s);
+}
+
+/* What is said when the spool cannot be had. */
+static void test_lock_says_why(void **state) {
+    struct seen seen;
+    struct spool_conf conf = {dir, 1U << 20};
+    struct spool *s, *other;
+    char path[128], *why;
+    (void)state;
+    s = open_spool(&seen);
+    assert_int_equal(spool_open(&other, &conf, &io, on_found, &seen, &why), -EAGAIN);
+    assert_non_null(strstr(why, "another process"));
+    free(why);
+    spool_close(other);
+    spool_close(s);
+    snprintf(path, sizeof path, "%s/lock", dir);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0); /* cannot be opened, by root neither */
+    assert_int_equal(spool_open(&other, &conf, &io, on_found, &seen, &why), -EISDIR);
+    assert_non_null(strstr(why, "cannot be opened"));
+    free(why);
+    spool_close(other);
+}
+
 static void test_what_is_full(void **state) {
     (void)state;
     assert_true(spool_is_full(-ENOSPC) && spool_is_full(-EDQUOT) && spool_is_full(-EFBIG));
@@ -553,6 +604,8 @@ int main(void) {
         T(test_segment_is_removed),
         T(test_segments_are_removed),
         T(test_directory_sync_fails),
+        T(test_record_of_a_newer_version),
+        T(test_lock_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -432,7 +432,7 @@ static void test_limits(void **state) {
     snprintf(nowhere, sizeof nowhere, "%s/none", dir);
     struct spool_conf conf = {nowhere, 1U << 20};
     assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), -ENOENT);
-    assert_non_null(strstr(why, "none/lock: cannot be locked"));
+    assert_non_null(strstr(why, "none/lock: cannot be opened"));
     free(why);
     spool_close(s);
     io.mkdir = bad_mkdir;
