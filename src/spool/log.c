@@ -60,8 +60,8 @@ int log_write(struct spool *s, const struct rec *r, uint64_t *off) {
     return s->gathered.n < GATHER_MAX ? 0 : log_flush(s, STR_NONE, 0);
 }
 
-/* The head was removed by somebody else: which others were?  What lies in them is still read
- * through their descriptors, and written again. */
+/* The head was removed, perhaps others too.  What lies in removed files is still read through their
+ * descriptors, and written again. */
 static void log_is_removed(struct spool *s) {
     DL_EACH (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
