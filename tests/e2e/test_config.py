@@ -1,4 +1,5 @@
 """main.cf and master.cf in Postfix's syntax; posthouse config and check."""
+import contextlib
 import json
 import os
 import pathlib
@@ -249,8 +250,12 @@ def test_a_reload_says_what_needs_a_restart(dns):
 
 def test_what_needs_a_restart_is_not_taken_up_by_a_child_that_is_started_again(dns):
     """A reload ignores some parameters; a relay process that crashes later begins with their old values, too."""
-    def segments():
-        return {f.name: f.stat().st_size for f in (p.dir / "spool/log").iterdir()}
+    def sizes():  # of the segments; one that holds nothing more is removed at any time
+        found = set()
+        for file in (p.dir / "spool/log").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.add(file.stat().st_size)
+        return found
 
     def again():
         pid = p.child("relay")
@@ -266,7 +271,7 @@ def test_what_needs_a_restart_is_not_taken_up_by_a_child_that_is_started_again(d
             p.reload()
             p.wait_log(r"warning: ignoring mail_owner parameter value change", count=n)
             again()
-            assert set(segments().values()) == {1048576}
+            assert sizes() == {1048576}
         p.write_main(before)
         assert len(p.queue()) == 3
 
