@@ -113,7 +113,6 @@ static void found_unreadable(uint64_t id, struct envelope *env, const char *what
 static void on_found(void *arg, const struct spool_found *f) {
     struct envelope *env = envelope_decode(f->meta);
     (void)arg;
-    qid_after(f->id);
     if (env == NULL)
         found_unreadable(f->id, NULL, "an envelope");
     else if (sched_recover(relay.sched, envelope_ref(env), f->progress))
@@ -135,6 +134,7 @@ static void open_spool(void) {
         _exit(1);
     }
     spool_stats(relay.spool, &st);
+    qid_after(st.last_id);
     log_info("spool", "recovered %llu messages from %llu segments in %lld ms",
              (unsigned long long)st.messages, (unsigned long long)st.segments,
              (long long)(clock_mono_ms() - begun));

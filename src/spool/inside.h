@@ -47,7 +47,7 @@ struct rec_head {
     uint32_t crc;  /* CRC32C of segment number and salt, place, the rest of the head and the meta */
     uint32_t body_crc;
     uint32_t meta_len;
-    uint64_t id;
+    uint64_t id;       /* of the message; REC_BEGIN: the largest one that any message had before */
     uint64_t body_len; /* of content in the record; with REC_FILE_BIT: in body/ID instead */
     uint32_t type;
     uint32_t synced; /* eighths of the segment's durable bytes at that time */
@@ -161,6 +161,12 @@ static inline uint64_t entry_prog_off(const struct entry *e) {
 /* True if the message's content is in a file; e may be NULL. */
 static inline bool entry_has_file(const struct entry *e) {
     return e != NULL && (e->body_len & REC_FILE_BIT) != 0;
+}
+
+/* IDs are never given twice, so the largest one outlives its message. */
+static inline void spool_note_id(struct spool *s, uint64_t id) {
+    if (s->st.last_id < id)
+        s->st.last_id = id;
 }
 
 /* What log_write writes. */

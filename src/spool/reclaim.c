@@ -221,6 +221,8 @@ void log_reclaim(struct spool *s) {
         struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
         if (g == s->head || (g->live > 0 && !reclaim_try(s, g)))
             return;
+        if (s->head == NULL && g->link.next == &s->segments && !g->damaged)
+            return; /* the last one says which IDs were used, until a new one says it */
         /* What was copied on must be durable before its old place goes. */
         if (s->head != NULL && log_sync(s) < 0)
             return;

@@ -311,6 +311,7 @@ static void scan_segment(struct scan *sc) {
             continue;
         }
         scan_apply(sc, off, &h, meta);
+        spool_note_id(sc->s, h.id);
         if (g->synced < (uint64_t)h.synced * 8)
             g->synced = (uint64_t)h.synced * 8;
         off += span;

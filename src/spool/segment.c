@@ -173,7 +173,8 @@ static int segment_begin(struct spool *s, struct segment *g) {
         b.prev_synced = prev->synced;
         b.prev_salt = prev->salt;
     }
-    struct rec r = {.type = REC_BEGIN, .meta = str_make((const char *)&b, sizeof b)};
+    struct rec r = {
+        .type = REC_BEGIN, .id = s->st.last_id, .meta = str_make((const char *)&b, sizeof b)};
     struct rec_head h = rec_head_of(g, &r);
     struct iovec iov[2] = {{&h, sizeof h}, {&b, sizeof b}};
     g->used = g->written = g->synced = rec_span(sizeof b, 0);

@@ -151,6 +151,7 @@ static int op_run_new(struct spool *s, struct spool_op *op) {
         rc = is_too_large(op) ? -EFBIG : log_room(s, span, false);
     if (rc < 0)
         return rc;
+    spool_note_id(s, op->id);
     op->seg = s->head; /* from here on something of it may be on the disk, whatever fails */
     rc = log_write(s, &r, &op->at);
     if (rc == 0 && op->settles != 0)

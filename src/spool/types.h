@@ -71,6 +71,7 @@ struct spool_stats {
     uint64_t bytes_written;
     uint64_t damaged;    /* found at start: places where something promised is missing */
     uint64_t unfinished; /* found at start: writes that no client was told of */
+    uint64_t last_id; /* the largest ID that a message ever had, also before this start; 0: none */
 };
 
 #endif

@@ -29,6 +29,36 @@ static void test_recovers(void **state) {
     spool_close(s);
 }
 
+static uint64_t last_id(struct spool *s) {
+    struct spool_stats st;
+    spool_stats(s, &st);
+    return st.last_id;
+}
+
+/* An ID outlives its message and the segment of its message, however often the spool is opened. */
+static void test_ids_are_remembered(void **state) {
+    struct seen seen;
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(last_id(s), 0);
+    put(s, 40, "the largest", 10);
+    put(s, 7, "a small one", 10);
+    note(s, SPOOL_DONE, 40, "");
+    note(s, SPOOL_DONE, 7, "");
+    spool_close(s);
+    for (uint64_t id = 3; id <= 5; id++) {
+        s = open_spool(&seen);
+        assert_int_equal(seen.n, 0);
+        assert_int_equal(last_id(s), 40);
+        spool_close(s);
+        s = open_spool(&seen);
+        assert_int_equal(last_id(s), 40);
+        put(s, id, "a message of a clock that was set back", 10);
+        note(s, SPOOL_DONE, id, "");
+        spool_close(s);
+    }
+}
+
 /* A report and what it settles: together. */
 static void test_settles(void **state) {
     struct seen seen;
@@ -585,6 +615,7 @@ int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
         T(test_recovers),
+        T(test_ids_are_remembered),
         T(test_settles),
         T(test_sync_fails),
         T(test_body_file),

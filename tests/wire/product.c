@@ -220,7 +220,6 @@ static void on_found(void *arg, const struct spool_found *f) {
         wire_fail(W, "message %016llx has an unreadable envelope", (unsigned long long)f->id);
         return;
     }
-    qid_after(env->id);
     if (!sched_recover(p->sched, env, f->progress))
         wire_fail(W, "message %016llx has unreadable progress", (unsigned long long)f->id);
 }
@@ -232,7 +231,12 @@ static bool open_spool(struct wire_world *w, struct product *p) {
     if (rc < 0 && !w->dying && !w->fault_done)
         wire_fail(w, "the spool cannot be opened: %s: %s", why == NULL ? "" : why, strerror(-rc));
     free(why);
-    return rc >= 0;
+    if (rc < 0)
+        return false;
+    struct spool_stats st;
+    spool_stats(p->spool, &st);
+    qid_after(st.last_id);
+    return true;
 }
 
 /* Each worker listens on each port. */
