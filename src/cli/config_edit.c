@@ -161,6 +161,7 @@ static int lines_file(struct edit_run *run) {
     int lock = lines_lock(run->path);
     if (lock == -EBUSY)
         return lines_fatal("another program holds a lock on the directory", run->path);
+    char why[FS_WHY_MAX];
     int rc = fs_read(run->path, &text, MAIN_CF_MAX);
     if (rc == 0 && memchr(text.p == NULL ? "" : text.p, '\0', text.n) != NULL)
         rc = -EINVAL;
@@ -172,7 +173,7 @@ static int lines_file(struct edit_run *run) {
     if (lock >= 0)
         close(lock);
     if (rc < 0)
-        fprintf(stderr, "postconf: fatal: %s: %s\n", run->path, strerror(-rc));
+        fprintf(stderr, "postconf: fatal: %s: %s\n", run->path, fs_read_why(rc, MAIN_CF_MAX, why));
     return rc < 0;
 }
 

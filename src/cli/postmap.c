@@ -85,9 +85,10 @@ static void files_value(struct str names, struct sbuf *out) {
     while (str_split(&names, ", \t", &one)) {
         char *path = str_dup(one);
         struct sbuf text = {0};
+        char why[FS_WHY_MAX];
         int rc = fs_read(path, &text, SOURCE_MAX);
         if (rc < 0)
-            postmap_fatal("open %s: %s", path, strerror(-rc));
+            postmap_fatal("open %s: %s", path, fs_read_why(rc, SOURCE_MAX, why));
         sbuf_add_c(&content, content.n > 0 ? "\n" : "");
         sbuf_add_str(&content, sbuf_str(&text));
         if (text.p != NULL)
@@ -214,9 +215,10 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
     struct build b = {&p, o};
     bool have = stat(name, &st) == 0;
     if (!o->incremental) {
+        char why[FS_WHY_MAX];
         int rc = have ? fs_read(name, &text, SOURCE_MAX) : -errno;
         if (rc < 0)
-            postmap_fatal("open %s: %s", name, strerror(-rc));
+            postmap_fatal("open %s: %s", name, fs_read_why(rc, SOURCE_MAX, why));
         if (!o->keep_root)
             become_owner(&st);
     } else {

@@ -214,7 +214,7 @@ static void origin_fill(struct config *c, struct params *p) {
     if (err < 0 || !str_split(&text, "\n", &first)) {
         const char *file = config_place(c, NULL, "myorigin", &line);
         diag_add(&c->diags, DIAG_WARN, file, line, "myorigin: cannot read %s: %s; using %s",
-                 p->myorigin, strerror(-err), p->myhostname);
+                 p->myorigin, err < 0 ? cfg_source_why(err) : "it is empty", p->myhostname);
         p->myorigin = p->myhostname;
         return;
     }
@@ -260,7 +260,7 @@ static void list_file_add(struct config *c, const char *name, const char *path, 
     if (err < 0 || deep == LIST_FILES_DEEP) {
         const char *file = config_place(c, NULL, name, &line);
         diag_add(&c->diags, DIAG_ERROR, file, line, "%s: cannot read %s: %s", name, path,
-                 err < 0 ? strerror(-err) : "it is named by itself, or by too many files");
+                 err < 0 ? cfg_source_why(err) : "it is named by itself, or by too many files");
         return;
     }
     while (str_split(&text, "\n", &one)) {
@@ -449,7 +449,7 @@ static void load_main(struct config *c) {
     int err;
     struct str text = cfg_source_file(c->source, path, &err);
     if (err < 0)
-        diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", strerror(-err));
+        diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", cfg_source_why(err));
     say_mark(c, path, text);
     cfg_file_parse(&c->main, path, text, &c->diags);
     domain_default(c);
@@ -464,7 +464,7 @@ static void load_master(struct config *c) {
     if (c->no_master)
         master_cf_defaults(c);
     else if (err < 0)
-        diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", strerror(-err));
+        diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", cfg_source_why(err));
     else
         master_cf_parse(c, path, text);
     say_mark(c, path, text);

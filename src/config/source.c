@@ -17,7 +17,8 @@
 #include "util/mem.h"
 #include "util/net.h"
 
-#define FILE_MAX (8U << 20)
+#define FILE_MAX      (8U << 20)
+#define FILE_MAX_TEXT "8 MiB"
 
 struct src_file {
     char *path;
@@ -185,6 +186,12 @@ static struct src_file *src_file_find(const struct cfg_source *s, const char *pa
 static struct str src_file_text(const struct src_file *f, int *err) {
     *err = f == NULL ? -ENOENT : f->err;
     return f == NULL ? STR_LIT("") : sbuf_str(&f->text);
+}
+
+const char *cfg_source_why(int err) {
+    return err == -EFBIG ? "it is larger than " FILE_MAX_TEXT
+                           ", the most that a file of the configuration may have"
+                         : strerror(-err);
 }
 
 struct str cfg_source_file(struct cfg_source *s, const char *path, int *err) {
@@ -372,6 +379,15 @@ size_t cfg_source_size(const struct cfg_source *s) {
     for (size_t i = 0; i < s->n_files; i++)
         n += strlen(s->files[i]->path) + s->files[i]->text.n + 3 * sizeof(uint32_t);
     return n;
+}
+
+const char *cfg_source_largest(const struct cfg_source *s, size_t *bytes) {
+    const struct src_file *largest = NULL;
+    for (size_t i = 0; i < s->n_files; i++)
+        if (largest == NULL || s->files[i]->text.n > largest->text.n)
+            largest = s->files[i];
+    *bytes = largest == NULL ? 0 : largest->text.n;
+    return largest == NULL ? NULL : largest->path;
 }
 
 void cfg_source_put(const struct cfg_source *s, struct sbuf *msg) {

@@ -18,6 +18,8 @@ void cfg_source_free(struct cfg_source *s);
 const char *cfg_source_dir(const struct cfg_source *s);
 /* A file's content; negative errno in *err and an empty text if it could not be read. */
 struct str cfg_source_file(struct cfg_source *s, const char *path, int *err);
+/* What is wrong with a file, in words, by that errno: -EFBIG is said with the limit. */
+const char *cfg_source_why(int err);
 /* The same of all files of a folder that have a certificate's hash for a name (12ab34cd.0), as one.
  */
 struct str cfg_source_folder(struct cfg_source *s, const char *path, int *err);
@@ -43,6 +45,8 @@ void cfg_source_again(struct cfg_source *s, const char *path);
 void cfg_source_take(struct cfg_source *s, const struct cfg_source *from, const char *path);
 /* Bytes that cfg_source_put would add. */
 size_t cfg_source_size(const struct cfg_source *s);
+/* The file that has most of them, and how many; NULL: there is none. */
+const char *cfg_source_largest(const struct cfg_source *s, size_t *bytes);
 /* For another process. */
 void cfg_source_put(const struct cfg_source *s, struct sbuf *msg);
 struct cfg_source *cfg_source_get(struct ipc_reader *r);

@@ -265,6 +265,7 @@ void audit_tables_of(const struct config *c) {
 }
 
 void audit(struct config *c, struct diags *d) {
+    config_preload(c);
     certrows_read(c);
     daemon_check(c, DIAG_ERROR, d);
     if (getpwnam(c->p.mail_owner) == NULL)

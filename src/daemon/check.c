@@ -246,8 +246,21 @@ static void check_comments(const struct config *cfg, struct diags *d) {
     }
 }
 
+/* All files go to the other processes as one message. */
+static void check_bundle_size(const struct config *cfg, struct diags *d) {
+    size_t all = cfg_source_size(cfg->source), most;
+    const char *largest = cfg_source_largest(cfg->source, &most);
+    if (all > IPC_MAX && largest != NULL)
+        diag_add(d, DIAG_ERROR, largest, 0,
+                 "this file, of %zu bytes, is the largest of those that the configuration is made "
+                 "of; together they have %zu bytes, and at most %u are possible: the daemon does "
+                 "not start; large lists belong into tables",
+                 most, all, IPC_MAX);
+}
+
 void daemon_check(const struct config *cfg, enum diag_level waits, struct diags *d) {
     const struct params *p = &cfg->p;
+    check_bundle_size(cfg, d);
     check_comments(cfg, d);
     check_networks(cfg, NULL, waits, d);
     for (size_t i = 0; i < cfg->n_services; i++)

@@ -36,7 +36,8 @@ _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int 
 /* Number of loops that cfg asks for. */
 size_t daemon_loops(const struct config *cfg);
 /* What is wrong with a configuration beyond its syntax (also `posthouse check`): restrictions, next
- * hops, networks.  waits: the level of what lets mail wait and no more, as it does in Postfix. */
+ * hops, networks, and, once it was preloaded, its size.  waits: the level of what lets mail wait
+ * and no more, as it does in Postfix. */
 void daemon_check(const struct config *cfg, enum diag_level waits, struct diags *d);
 /* Warns of stores that were there and are gone. */
 void daemon_check_stores(const struct config *cfg, struct diags *d);

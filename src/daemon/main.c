@@ -171,12 +171,6 @@ static struct config *sup_load(bool verbose) {
     certrows_read(cfg);
     /* a start goes on where Postfix does; a reload has something better to go on with */
     daemon_check(cfg, sup.cfg == NULL ? DIAG_WARN : DIAG_ERROR, &more);
-    if (cfg_source_size(cfg->source) > IPC_MAX)
-        diag_add(
-            &more, DIAG_ERROR, NULL, 0,
-            "the files that the configuration is made of are too large: %zu bytes together, of "
-            "at most %u; large lists belong into tables",
-            cfg_source_size(cfg->source), IPC_MAX);
     if (sup.cfg != NULL)
         restart_check(sup.cfg, cfg, &more);
     check_users(cfg, &more);

@@ -62,8 +62,8 @@ static bool client_file(struct client_tls *t, const struct config *cfg, const ch
                         const char *file, struct str *text) {
     int err = 0;
     *text = config_file(cfg, file, &err);
-    return text->n > 0 ||
-           client_tls_bad(t, param, "%s: %s", file, err < 0 ? strerror(-err) : "the file is empty");
+    return text->n > 0 || client_tls_bad(t, param, "%s: %s", file,
+                                         err < 0 ? cfg_source_why(err) : "the file is empty");
 }
 
 static bool client_chains(struct client_tls *t, const struct config *cfg, const struct params *p) {
@@ -100,7 +100,7 @@ static bool client_folder(struct client_tls *t, const struct config *cfg, const 
     t->conf.ca = sbuf_str(&t->anchors);
     return more.n > 0 ||
            client_tls_bad(t, "smtp_tls_CApath", "%s: %s", folder,
-                          err < 0 ? strerror(-err)
+                          err < 0 ? cfg_source_why(err)
                                   : "no certificate has its hash for a name (see c_rehash(1))");
 }
 

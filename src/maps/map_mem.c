@@ -45,9 +45,10 @@ static int texthash_open(struct map *m) {
     struct state *s = MEM_NEW(struct state);
     s->m = m;
     m->state = s;
+    char why[FS_WHY_MAX];
     int rc = fs_read(m->path, &text, TEXT_MAX);
     if (rc < 0) {
-        map_set_error(m, "open database %s: %s", m->path, strerror(-rc));
+        map_set_error(m, "open database %s: %s", m->path, fs_read_why(rc, TEXT_MAX, why));
         free(s);
     } else {
         map_source_parse(sbuf_str(&text), m->fold, entry_add, entry_warn, s);

@@ -193,9 +193,10 @@ static const struct lines_ops rule_ops = {rule_add, rule_orphan};
 
 static int pattern_open(struct map *m, bool cidr) {
     struct sbuf text = {0};
+    char why[FS_WHY_MAX];
     int rc = fs_read(m->path, &text, TEXT_MAX);
     if (rc < 0) {
-        map_set_error(m, "open %s: %s", m->path, strerror(-rc));
+        map_set_error(m, "open %s: %s", m->path, fs_read_why(rc, TEXT_MAX, why));
         sbuf_free(&text);
         return rc;
     }

@@ -173,11 +173,12 @@ struct tabconf *tabconf_legacy(const char *name) {
 struct tabconf *tabconf_read(const char *path, char **why) {
     struct sbuf text = {0}, b = {0};
     struct tabconf *c = NULL;
+    char words[FS_WHY_MAX];
     int rc = fs_read(path, &text, TEXT_MAX);
     if (rc == 0) {
         c = tabconf_parse(sbuf_str(&text));
     } else {
-        sbuf_printf(&b, "open %s: %s", path, strerror(-rc));
+        sbuf_printf(&b, "open %s: %s", path, fs_read_why(rc, TEXT_MAX, words));
         *why = sbuf_take(&b);
     }
     sbuf_wipe(&text);

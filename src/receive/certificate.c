@@ -42,7 +42,7 @@ static const char *certificate_file(const struct params *p) {
 static char *cannot_load_anchors(const char *param, const char *file, int err) {
     struct sbuf b = {0};
     sbuf_printf(&b, "cannot load %s = %s: %s", param, file,
-                err < 0 ? strerror(-err) : "it has no certificate");
+                err < 0 ? cfg_source_why(err) : "it has no certificate");
     return sbuf_take(&b);
 }
 
@@ -57,7 +57,7 @@ static struct str read_pem(const struct config *cfg, const char *file, char **wh
     int err = 0;
     struct str pem = config_file(cfg, file, &err);
     if (pem.n == 0)
-        *why = cannot_load(file, err < 0 ? strerror(-err) : "the file is empty");
+        *why = cannot_load(file, err < 0 ? cfg_source_why(err) : "the file is empty");
     return pem;
 }
 

@@ -65,7 +65,7 @@ static void sni_row_files(struct sni_row *row, const struct config *cfg, struct 
         char *file = str_dup(one);
         struct str pem = config_file(cfg, file, &err);
         if (err < 0)
-            sni_row_bad(row, file, strerror(-err));
+            sni_row_bad(row, file, cfg_source_why(err));
         sbuf_add_str(&row->pem, pem);
         sbuf_add_ch(&row->pem, '\n');
         free(file);

@@ -49,6 +49,13 @@ int fs_read(const char *path, struct sbuf *out, size_t max) {
     return rc;
 }
 
+const char *fs_read_why(int err, size_t max, char text[FS_WHY_MAX]) {
+    if (err != -EFBIG)
+        return strerror(-err);
+    snprintf(text, FS_WHY_MAX, "it is larger than %zu MiB, the most that it may have", max >> 20);
+    return text;
+}
+
 /* The new file's content, mode and owner. */
 static int whole_fill(int fd, struct str text, const struct stat *was) {
     if (was != NULL && geteuid() == 0 && fchown(fd, was->st_uid, was->st_gid) < 0)

@@ -12,6 +12,9 @@
 
 /* Appends the file's content to out; -EFBIG above max bytes, -EINVAL for a named pipe. */
 int fs_read(const char *path, struct sbuf *out, size_t max);
+#define FS_WHY_MAX 64
+/* Why it failed, in words, some of which are written to text. */
+const char *fs_read_why(int err, size_t max, char text[FS_WHY_MAX]);
 /* Shows all of a file to check and returns what that says; a text of its own for what cannot be
  * shown, NULL if the file cannot be opened. */
 const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint64_t n));

@@ -273,3 +273,29 @@ def test_addresses_of_our_own(tmp_path, main, said):
             assert p.send().startswith("250")
             p.wait_log(r"dsn=4\.3\.5, status=deferred \(bad value of smtp_bind_address: ")
         assert relay.sessions == []
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("main,sizes,said", [
+    ("mynetworks = 127.0.0.0/8 {dir}/few {dir}/most {dir}/others\n", {"few": 2, "most": 7.9, "others": 7.5},
+    ["error: {dir}/most: this file, of 8283750 bytes, is the largest of those", "at most 16777216 are possible"]),
+    ("smtp_tls_security_level = may\nsmtp_tls_CAfile = {dir}/ca\n", {"ca": 9},
+    ["smtp_tls_CAfile: {dir}/ca: it is larger than 8 MiB"]),
+    ("mynetworks = {dir}/long\n", {"long": 8.5}, ["line {line}: mynetworks: cannot read {dir}/long: it is larger than 8 MiB"]),
+    ("transport_maps = regexp:{dir}/rules\n", {"rules": 16.5}, ["transport_maps: open {dir}/rules: it is larger than 16 MiB"]),
+    ("transport_maps = ldap:{dir}/cf\n", {"cf": 1.5}, ["open {dir}/cf: it is larger than 1 MiB"]),
+    ("", {"main.cf": 8.2}, ["error: {dir}/main.cf: cannot read: it is larger than 8 MiB"])])
+def test_files_that_are_too_large(tmp_path, main, sizes, said):
+    """The file and the limit are named, those of one file and that of all together."""
+    p = Posthouse(f"relayhost = [127.0.0.1]:9\n{main}", directory=tmp_path)
+    for name, size in sizes.items():
+        with open(tmp_path / name, "a") as f:
+            f.write(("#" * 1249 + "\n") * int(size * MIB / 1250))
+    lines = (tmp_path / "main.cf").read_text().splitlines() if main else []
+    line = next((i for i, x in enumerate(lines, 1) if x.startswith("mynetworks = ")), 0)
+    r = p.run("check")
+    assert r.returncode == 2, r.stdout
+    for text in said:
+        assert text.format(dir=tmp_path, line=line) in r.stdout, r.stdout
