@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config/secret.h"
 #include "daemon/certrows.h"
@@ -95,9 +96,9 @@ static void audit_table(const struct config *c, struct str one, const char *name
     char *stale = map_stale(m);
     if (!m->opened)
         diag_add(d, DIAG_ERROR, file, line, "%s: %s%s", name, m->err,
-                 m->path == NULL || m->ops->build == NULL ? ""
-                 : aliases                                ? " (run newaliases)"
-                                                          : " (run postmap on it)");
+                 m->path == NULL || m->ops->build == NULL || access(m->path, F_OK) == 0 ? ""
+                 : aliases ? " (run newaliases)"
+                           : " (run postmap on it)");
     if (stale != NULL)
         diag_add(d, DIAG_WARN, file, line, "%s: %s (run %s)", name, stale,
                  aliases ? "newaliases" : "postmap on it");

@@ -4,8 +4,7 @@
 #ifndef PH_MAPS_HASH_CHECK_H
 #define PH_MAPS_HASH_CHECK_H
 
-/* libdb believes what a file says of itself, and its own verification does so too: a damaged file
- * would end the process.  Reads the file at path once and follows every bucket.  NULL, or what is
+/* Reads the file at path once and follows every bucket.  NULL, or what is
  * wrong (static text); a file that cannot be opened is left for libdb to complain about.  Any
  * thread. */
 const char *hash_check(const char *path);

@@ -55,6 +55,14 @@ void map_set_error(struct map *m, const char *fmt, ...) {
     pthread_mutex_unlock(&m->err_lock);
 }
 
+int map_broken(struct map *m, const char *why) {
+    map_set_error(m,
+                  "open database %s: %s; it has to be made again (postmap, or for aliases "
+                  "newaliases)",
+                  m->path, why);
+    return -EIO;
+}
+
 char *map_error(struct map *m) {
     pthread_mutex_lock(&m->err_lock);
     char *e = mem_strdup(m->err == NULL ? "unknown error" : m->err);

@@ -91,6 +91,8 @@ void map_where(struct map *m, struct str key, struct sbuf *out);
 /* Returns 0 to go on. */
 typedef int (*map_row_fn)(void *arg, struct str key, struct str value);
 int map_each(struct map *m, map_row_fn fn, void *arg);
+/* The file that a program made cannot be used as it is: sets the error, with what to do.  -EIO. */
+int map_broken(struct map *m, const char *why);
 void map_set_error(struct map *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* NULL if there is no such type. */
 const struct map_ops *map_type(struct str type);

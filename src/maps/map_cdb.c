@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "maps/cdb_check.h"
 #include "maps/map.h"
 #include "util/fs.h"
 #include "util/mem.h"
@@ -18,6 +19,9 @@ struct state {
 };
 
 static int cdb_map_open(struct map *m) {
+    const char *why = cdb_check(m->path);
+    if (why != NULL)
+        return map_broken(m, why);
     struct state *s = MEM_NEW(struct state);
     s->fd = open(m->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (s->fd < 0 || cdb_init(&s->cdb, s->fd) != 0) {

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "maps/btree_check.h"
 #include "maps/hash_check.h"
 #include "maps/map.h"
 #include "util/fs.h"
@@ -34,27 +35,15 @@ static int db_start(DB **db, const char *path, DBTYPE type, uint32_t flags, int 
     return rc;
 }
 
-static const char *any_content(const void *p, uint64_t n) {
-    (void)p, (void)n;
-    return NULL;
-}
-
-/* NULL, or why the file is not given to Berkeley DB, which would wait for the writer of a pipe. */
-static const char *db_file_broken(const char *path, DBTYPE type) {
-    return type == DB_HASH ? hash_check(path) : fs_mapped(path, any_content);
-}
-
 static int open_type(struct map *m, DBTYPE type) {
-    const char *why = db_file_broken(m->path, type);
-    if (why != NULL) {
-        map_set_error(m, "open database %s: %s; make it again with postmap", m->path, why);
-        return -EIO;
-    }
+    const char *why = type == DB_HASH ? hash_check(m->path) : btree_check(m->path);
+    if (why != NULL)
+        return map_broken(m, why);
     struct state *s = MEM_NEW(struct state);
     int rc = db_start(&s->db, m->path, type, DB_RDONLY, 0);
     if (rc != 0) {
-        map_set_error(m, "open database %s: %s", m->path, db_strerror(rc));
         free(s);
+        map_set_error(m, "open database %s: %s", m->path, db_strerror(rc));
         return -EIO;
     }
     s->try_null = s->try_plain = true;

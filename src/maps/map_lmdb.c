@@ -41,15 +41,13 @@ static int env_open(struct state *s, const char *path, unsigned flags, size_t si
 
 static int lmdb_open(struct map *m) {
     const char *why = lmdb_check(m->path);
-    if (why != NULL) {
-        map_set_error(m, "open database %s: %s; make it again with postmap", m->path, why);
-        return -EIO;
-    }
+    if (why != NULL)
+        return map_broken(m, why);
     struct state *s = MEM_NEW(struct state);
     int rc = env_open(s, m->path, MDB_RDONLY, 0, 0);
     if (rc != 0) {
-        map_set_error(m, "open database %s: %s", m->path, mdb_strerror(rc));
         free(s);
+        map_set_error(m, "open database %s: %s", m->path, mdb_strerror(rc));
         return -EIO;
     }
     m->state = s;

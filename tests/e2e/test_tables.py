@@ -48,7 +48,8 @@ def postfix_conf(d):
     return c
 
 
-TYPES = ["hash", "btree", "lmdb", "cdb"]
+SUFFIXES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}
+TYPES = list(SUFFIXES)
 
 
 def sorted_out(r):
@@ -67,7 +68,7 @@ def test_build_like_postfix(box, type_):
 @pytest.mark.parametrize("type_", TYPES)
 def test_each_reads_the_other(box, type_):
     table = f"{type_}:{box.dir}/src"
-    suffix = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}[type_]
+    suffix = SUFFIXES[type_]
     env = dict(os.environ, MAIL_CONFIG=str(postfix_conf(box.dir)))
     subprocess.run(["postmap", table], env=env, check=True, capture_output=True)
     theirs = {k: box.postmap("-q", k, table).stdout for k in ("alpha", "beta", "gamma", "dup", "alias:")}
@@ -492,7 +493,7 @@ def test_options_of_postmap(box, args):
 @pytest.mark.parametrize("nul", [[], ["-n"], ["-N"]])
 def test_nul_bytes(box, type_, nul):
     """Keys and values with and without a NUL at the end: the same bytes in the file, and both sides find them."""
-    suffix = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}[type_]
+    suffix = SUFFIXES[type_]
     (box.dir / "one").write_text("thekey thevalue\n")
     env = dict(os.environ, MAIL_CONFIG=str(postfix_conf(box.dir)))
     files = []
@@ -587,3 +588,72 @@ def test_newaliases(box):
     assert r.returncode == 1 and r.stderr.endswith(f"fatal: open {box.dir}/none: No such file or directory\n")
     box.write_main("relayhost = [127.0.0.1]:9\nalias_database =\n")
     assert box.run(face="newaliases").returncode == 0
+
+
+def no_longer_tables(made):
+    """What a table's file may have become, and what is said of it; None: whatever it is, it is refused."""
+    middle = len(made) // 2
+    return {"empty": (b"", "it is empty"), "its own source": (b"host.example smtp:[relay.example]\n" * 200, "it is no "),
+            "a few bytes of it": (made[:9], "it is no "), "half of it": (made[:middle], "cut off|shorter"),
+            "without its end": (made[:-1], "cut off|shorter"), "blank": (bytes(len(made)), "it is no "),
+            "blank from the middle": (made[:middle] + bytes(len(made) - middle), None),
+            "other from the middle": (made[:middle] + b"\xa5" * (len(made) - middle), None)}
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_files_that_are_no_tables(box, type_):
+    """Named with what is wrong and what to do, by check and postmap alike: no key is just not found."""
+    suffix = SUFFIXES[type_]
+    (box.dir / "hops").write_text("".join(f"host{i}.example smtp:[relay{i}.example]\n" for i in range(80)))
+    assert box.run(f"{type_}:{box.dir}/hops", face="postmap").returncode == 0
+    file = box.dir / f"hops{suffix}"
+    box.write_main(f"relayhost = [127.0.0.1]:9\ntransport_maps = {type_}:{{dir}}/hops\n")
+    for name, (data, why) in no_longer_tables(file.read_bytes()).items():
+        file.write_bytes(data)
+        asked = [box.run("-q", key, f"{type_}:{box.dir}/hops", face="postmap") for key in ("host7.example", "none.example")]
+        checked = box.run("check")
+        line = rf"open database {re.escape(str(file))}: [^\n]*({why or 'it'})[^\n]*; it has to be made again \(postmap, or for aliases newaliases\)"
+        assert checked.returncode == 2 and re.search(f"transport_maps: {line}$", checked.stdout, re.M), (name, checked.stdout)
+        for r in asked:
+            assert (r.returncode, r.stdout) == (1, "") and re.search(line, r.stderr), (name, r.stderr)
+    (box.dir / "other").write_text("a.example smtp:[b.example]\n")
+    other = {"hash": "btree", "btree": "hash", "cdb": "lmdb", "lmdb": "cdb"}[type_]
+    assert box.run(f"{other}:{box.dir}/other", face="postmap").returncode == 0
+    file.write_bytes((box.dir / f"other{SUFFIXES[other]}").read_bytes())
+    assert re.search("it is (a|no) .*made again", box.run("-q", "a.example", f"{type_}:{box.dir}/hops", face="postmap").stderr)
+
+
+def test_no_key_of_a_damaged_cdb_is_passed_by(box):
+    """One bit of it is another: the file is refused, or all keys are found, in any order of damage."""
+    keys = [f"host{i}.example" for i in range(40)]
+    (box.dir / "hops").write_text("".join(f"{key} smtp:[relay.example]\n" for key in keys))
+    assert box.run(f"cdb:{box.dir}/hops", face="postmap").returncode == 0
+    file = box.dir / "hops.cdb"
+    made = file.read_bytes()
+    refused = 0
+    for bit in range(5, len(made) * 8, len(made) * 8 // 47):
+        bad = bytearray(made)
+        bad[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(bad)
+        r = box.run("-q", "-", f"cdb:{box.dir}/hops", face="postmap", stdin="\n".join(keys) + "\n", encoding="latin-1")
+        assert "it has to be made again" in r.stderr or len(r.stdout.splitlines()) == len(keys), (bit, r.stderr)
+        refused += r.returncode != 0
+    assert refused > 15
+
+
+def test_a_damaged_table_keeps_mail_out(dns):
+    """… for a while, with its name in the log; once it is made again, mail goes."""
+    with FakeRelay() as relay, Posthouse("relayhost = [127.0.0.1]:9\ntransport_maps = cdb:{dir}/first, btree:{dir}/second\n", dns=dns) as p:
+        (p.dir / "first").write_text("other.example discard:\n")
+        (p.dir / "second").write_text(f"y.example smtp:[127.0.0.1]:{relay.port}\n")
+        for table, file in ((f"cdb:{p.dir}/first", p.dir / "first.cdb"), (f"btree:{p.dir}/second", p.dir / "second.db")):
+            assert p.run(table, face="postmap").returncode == 0
+        for file in (p.dir / "first.cdb", p.dir / "second.db"):
+            whole = file.read_bytes()
+            wait_for(lambda: p.send().startswith("250"))
+            file.write_bytes(whole[:-3])
+            wait_for(lambda: p.send().startswith("451 4.3.0"))
+            p.wait_log(rf"open database {re.escape(str(file))}: it is [^\n]*cut off[^\n]*it has to be made again")
+            file.write_bytes(whole)
+        wait_for(lambda: p.send().startswith("250"))
+        relay.wait_mails(3)

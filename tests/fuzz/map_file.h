@@ -21,8 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     fuzz_quiet();
     if (name[0] == '\0') {
         snprintf(name, sizeof name, FUZZ_MAP_TYPE ":/dev/shm/posthouse-fuzz-%d", getpid());
-        snprintf(path, sizeof path, "%s.%s", strchr(name, '/'),
-                 strcmp(FUZZ_MAP_TYPE, "hash") == 0 ? "db" : FUZZ_MAP_TYPE);
+        bool db = strcmp(FUZZ_MAP_TYPE, "hash") == 0 || strcmp(FUZZ_MAP_TYPE, "btree") == 0;
+        snprintf(path, sizeof path, "%s.%s", strchr(name, '/'), db ? "db" : FUZZ_MAP_TYPE);
     }
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     MUST(fd >= 0 && write(fd, p, n) == (ssize_t)n);

@@ -1,0 +1,3 @@
+/* A btree table with any content. */
+#define FUZZ_MAP_TYPE "btree"
+#include "map_file.h"
