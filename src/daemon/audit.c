@@ -19,10 +19,12 @@
 #include "daemon/foreign.h"
 #include "daemon/listen.h"
 #include "daemon/unread_say.h"
+#include "daemon/uses.h"
 #include "maps/maps.h"
 #include "maps/tabconf.h"
 #include "receive/sni.h"
 #include "route/nexthop.h"
+#include "route/own.h"
 #include "util/mem.h"
 #include "util/net.h"
 #include "util/tls.h"
@@ -179,28 +181,44 @@ static void check_all_tables(const struct config *c, struct diags *d) {
     }
 }
 
-/* A relay host that is this machine, on a port that it listens on. */
-static void check_self(const struct config *c, struct diags *d) {
-    struct str rest = str_of(c->p.relayhost), one;
-    const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("relayhost"));
-    while (nexthop_split(&rest, &one)) {
+/* -- next hops that are this system -- */
+
+struct loops {
+    const struct config *c;
+    struct diags *d;
+    struct sbuf said; /* "where: hop", a line each: said once */
+};
+
+/* By their own names these go nowhere: what stands behind the colon is no host. */
+static bool leads_nowhere(const char *where) {
+    return strcmp(where, "local_transport") == 0 || strcmp(where, "virtual_transport") == 0;
+}
+
+static void check_self(void *arg, struct str text, const char *where) {
+    struct loops *l = arg;
+    struct str one;
+    const struct cfg_entry *e = cfg_file_find(&l->c->main, str_make(where, strcspn(where, " ")));
+    while (!leads_nowhere(where) && nexthop_split(&text, &one)) {
         struct nexthop hop;
-        struct netaddr a;
-        if (nexthop_parse(&hop, one, 25) != NULL)
-            continue;
-        bool name = str_ieq_c(hop.host, c->p.myhostname) || str_ieq_c(hop.host, "localhost");
-        bool addr = netaddr_parse(&a, hop.host, 0) && netaddr_is_loopback(&a);
-        for (size_t i = 0; (name || addr) && i < c->n_services; i++) {
-            const struct service *s = c->services[i];
-            struct str host;
-            uint16_t port;
-            if (s->kind == SERVICE_SMTPD &&
-                nexthop_of_service(str_of(s->name), &host, &port) == NULL && port == hop.port)
-                diag_add(d, DIAG_ERROR, c->main.path, e == NULL ? 0 : e->line,
-                         "relayhost: %.*s is this system itself (service %s): mail would loop",
-                         STR_FMT(one), s->name);
+        struct sbuf line = {0};
+        const struct service *svc =
+            nexthop_parse(&hop, one, 25) == NULL ? own_service_of(l->c, &hop) : NULL;
+        sbuf_printf(&line, "%s: %.*s\n", where, STR_FMT(one));
+        if (svc != NULL && (l->said.n == 0 || strstr(l->said.p, line.p) == NULL)) {
+            diag_add(l->d, DIAG_ERROR, l->c->main.path, e == NULL ? 0 : e->line,
+                     "%s: %.*s is this system itself (service %s): mail would loop", where,
+                     STR_FMT(one), svc->name);
+            sbuf_add_str(&l->said, sbuf_str(&line));
         }
+        sbuf_free(&line);
     }
+}
+
+static void check_loops(const struct config *c, struct diags *d) {
+    struct loops l = {.c = c, .d = d};
+    uses_each(c, check_self, &l);
+    check_self(&l, str_of(c->p.smtp_fallback_relay), "smtp_fallback_relay");
+    sbuf_free(&l.said);
 }
 
 /* Certificates of our own services: expired, or about to. */
@@ -284,7 +302,7 @@ void audit(struct config *c, struct diags *d) {
     check_all_tables(c, d);
     audit_credentials(c, d);
     audit_places(c, d);
-    check_self(c, d);
+    check_loops(c, d);
     check_certificates(c, d);
     sni_check_dates(c, CERT_DAYS, d);
     audit_rows(c, d);

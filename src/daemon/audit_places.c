@@ -16,6 +16,7 @@
 #include "daemon/uses.h"
 #include "maps/maps.h"
 #include "route/nexthop.h"
+#include "route/own.h"
 #include "util/fs.h"
 #include "util/net.h"
 
@@ -105,24 +106,12 @@ static void check_transport(struct places *a, const char *name, const char *valu
 
 /* -- Postfix in front -- */
 
-/* Is the hop on this machine? */
+/* Is the hop on this machine, by an address that only it has? */
 static bool hop_is_here(struct str text, struct nexthop *hop) {
     struct netaddr addr;
     return nexthop_parse(hop, text, 25) == NULL &&
            (str_ieq_c(hop->host, "localhost") ||
             (netaddr_parse(&addr, hop->host, 0) && netaddr_is_loopback(&addr)));
-}
-
-static bool port_is_served(const struct config *c, uint16_t port) {
-    for (size_t i = 0; i < c->n_services; i++) {
-        const struct service *s = c->services[i];
-        struct str host;
-        uint16_t own;
-        if (s->kind == SERVICE_SMTPD && nexthop_of_service(str_of(s->name), &host, &own) == NULL &&
-            own == port)
-            return true;
-    }
-    return false;
 }
 
 /* Does a value of the front server's, a relay host or transport:next hop, lead to us? */
@@ -132,13 +121,13 @@ static bool front_leads_here(const struct config *c, const char *value, bool tra
     struct nexthop hop;
     if (transport)
         text = colon < 0 ? STR_LIT("") : str_from(text, (size_t)colon + 1);
-    return text.n > 0 && hop_is_here(text, &hop) && port_is_served(c, hop.port);
+    return text.n > 0 && hop_is_here(text, &hop) && own_service_of(c, &hop) != NULL;
 }
 
 static void front_hop(void *arg, struct str text, const char *where) {
     struct places *a = arg;
     struct nexthop hop;
-    if (a->said || !hop_is_here(text, &hop) || port_is_served(a->c, hop.port))
+    if (a->said || !hop_is_here(text, &hop) || own_service_of(a->c, &hop) != NULL)
         return;
     a->said = true;
     diag_add(

@@ -17,6 +17,7 @@
 #include "daemon/reexec.h"
 #include "daemon/reload.h"
 #include "route/nexthop.h"
+#include "route/own.h"
 #include "util/fs.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -187,16 +188,6 @@ static bool family_on(const struct config *cfg, int family) {
     return strstr(p, "all") != NULL || strstr(p, family == AF_INET ? "ipv4" : "ipv6") != NULL;
 }
 
-/* "all" and "loopback-only" as addresses. */
-static const char *interfaces(const struct config *cfg) {
-    const char *v = cfg->p.inet_interfaces;
-    if (strcmp(v, "all") == 0)
-        return "0.0.0.0 ::";
-    if (strcmp(v, "loopback-only") == 0)
-        return "127.0.0.1 ::1";
-    return v;
-}
-
 static int bind_service(struct binding *b, const struct service *svc) {
     struct str host, word;
     uint16_t number;
@@ -207,14 +198,10 @@ static int bind_service(struct binding *b, const struct service *svc) {
         binding_fails(b, why);
         return -EINVAL;
     }
-    struct str rest = host.n > 0 ? host : str_of(interfaces(b->cfg));
+    struct str rest = host.n > 0 ? host : str_of(own_interfaces(b->cfg));
     while (rc == 0 && str_split(&rest, ", \t", &word)) {
         struct netaddr a;
-        if (word.n > 2 && word.p[0] == '[')
-            word = str_make(word.p + 1, word.n - 2);
-        if (str_ieq_c(word, "localhost"))
-            word = STR_LIT("127.0.0.1");
-        if (!netaddr_parse(&a, word, number)) {
+        if (!own_address_parse(&a, word, number)) {
             struct sbuf text = {0};
             sbuf_printf(&text, "\"%.*s\" is not an address", STR_FMT(word));
             binding_fails(b, text.p);

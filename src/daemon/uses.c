@@ -38,13 +38,21 @@ struct uses {
     const char *where;
 };
 
+/* A transport of that name takes mail to no host. */
+static bool transport_has_no_host(const struct config *cfg, struct str name) {
+    const struct service *t = config_transport(cfg, name);
+    return t != NULL && (t->kind == SERVICE_ERROR || t->kind == SERVICE_RETRY ||
+                         t->kind == SERVICE_DISCARD || t->kind == SERVICE_LOCAL);
+}
+
 /* A relay host, perhaps with a transport's name that is passed over; or transport:next hop. */
 static void uses_take(const struct uses *u, struct str value) {
     struct sbuf plain = {0};
     struct str hop = str_trim(value);
     if (u->kind == USE_TRANSPORT || u->kind == USE_TRANSPORT_TABLE) {
         ptrdiff_t colon = str_chr(hop, ':');
-        hop = colon < 0 ? STR_LIT("") : str_from(hop, (size_t)colon + 1);
+        bool none = colon < 0 || transport_has_no_host(u->cfg, str_make(hop.p, (size_t)colon));
+        hop = none ? STR_LIT("") : str_from(hop, (size_t)colon + 1);
     } else if (hop.n > 0) {
         nexthop_without_transport(hop, &plain);
         hop = sbuf_str(&plain);

@@ -2,8 +2,9 @@
  * daemon/uses.h - which next hops a configuration names, in main.cf, master.cf and their tables
  *
  * For those who take a relay record away: mail to the record's next hop would go on without its
- * account.  Tables in files are read row by row; what a pattern or a server would answer cannot be
- * listed.  Blocks on the disk; one thread at a time for a configuration.
+ * account.  What stands behind error:, retry:, discard: and local: is none.  Tables in files are
+ * read row by row; what a pattern or a server would answer cannot be listed.  Blocks on the disk;
+ * one thread at a time for a configuration.
  */
 #ifndef PH_DAEMON_USES_H
 #define PH_DAEMON_USES_H

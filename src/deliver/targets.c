@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "deliver/session.h"
+#include "route/own.h"
 #include "util/chance.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -78,40 +79,9 @@ void targets_begin(struct dsess *s) {
     mailerr_free(&s->err);
 }
 
-static bool is_in(struct str list, const struct netaddr *a) {
-    struct str word;
-    struct netaddr one;
-    while (str_split(&list, ", \t", &word))
-        if (netaddr_parse(&one, word, 0) && netaddr_same(&one, a))
-            return true;
-    return false;
-}
-
-/* The address that the name of a service has before its port, as it is bound (daemon/listen.c). */
-static bool service_address(struct str host, struct netaddr *bound) {
-    return netaddr_parse(bound, str_ieq_c(host, "localhost") ? STR_LIT("127.0.0.1") : host, 0);
-}
-
-/* Does the service listen on this address and port? */
-static bool service_listens(const struct service *svc, const struct netaddr *a) {
-    struct netaddr bound;
-    struct str host;
-    uint16_t port;
-    if (nexthop_of_service(str_of(svc->name), &host, &port) != NULL || port != netaddr_port(a))
-        return false;
-    return !service_address(host, &bound) || netaddr_same(&bound, a);
-}
-
-/* Is the address one of ours and the port one that we listen on? */
+/* Is it an address and a port that we listen on? */
 static bool target_is_self(const struct dsess *s, const struct netaddr *a) {
-    char ip[INET6_ADDRSTRLEN];
-    if (!cfg_is_own_address(s->cfg, netaddr_text(a, ip)) &&
-        !is_in(str_of(s->p->proxy_interfaces), a))
-        return false;
-    for (size_t i = 0; i < s->cfg->n_services; i++)
-        if (s->cfg->services[i]->kind == SERVICE_SMTPD && service_listens(s->cfg->services[i], a))
-            return true;
-    return false;
+    return own_service_at(s->cfg, s->p->proxy_interfaces, a) != NULL;
 }
 
 static bool target_is_v4(const struct target *t) {

@@ -299,3 +299,53 @@ def test_files_that_are_too_large(tmp_path, main, sizes, said):
     assert r.returncode == 2, r.stdout
     for text in said:
         assert text.format(dir=tmp_path, line=line) in r.stdout, r.stdout
+
+
+@pytest.mark.parametrize("services,main,own", [
+    ("127.0.0.1:{port}", "relayhost = [127.0.0.1]:{port}", "relayhost: [127.0.0.1]:{port} is"), ("127.0.0.1:{port}",
+    "relayhost = [127.0.0.2]:{port}", None),
+    ("127.0.0.5:{port}", "relayhost = [127.0.0.1]:{port}", None),
+    ("127.0.0.5:{port}", "relayhost = 127.0.0.5:{port}", "relayhost: 127.0.0.5:{port} is"),
+    ("127.0.0.1:{port}", "relayhost = [127.0.0.1]:{other}", None),
+    ("localhost:{port}", "relayhost = localhost:{port}", "localhost:{port} is"),
+    ("{port}", "relayhost = [127.0.0.2]:{port}", "relayhost: [127.0.0.2]:{port} is"),
+    ("{port}", "inet_interfaces = 127.0.0.1\nrelayhost = [127.0.0.2]:{port}", None),
+    ("{port}", "inet_interfaces = loopback-only\nrelayhost = [127.0.0.1]:{port}", "relayhost: [127.0.0.1]:{port} is"),
+    ("{port}", "inet_interfaces = loopback-only\nrelayhost = [own.example]:{port}\nmyhostname = own.example", None),
+    ("{port}", "relayhost = [own.example]:{port}\nmyhostname = own.example", "relayhost: [own.example]:{port} is"),
+    ("{port}", "relayhost = [192.0.2.77]:{port}\nproxy_interfaces = 192.0.2.76, 192.0.2.77", "relayhost: [192.0.2.77]:{port} is"),
+    ("192.0.2.90:{port}", "relayhost = [192.0.2.77]:{port}\nproxy_interfaces = 192.0.2.77", "relayhost: [192.0.2.77]:{port} is"),
+    ("127.0.0.1:{port}", "relayhost = [192.0.2.77]:{port}\nproxy_interfaces = 192.0.2.77", None),
+    ("{port}", "relayhost = [192.0.2.78]:{port}\nproxy_interfaces = 192.0.2.77", None),
+    ("127.0.0.1:{port}", "relayhost = [relay.example]\nsmtp_fallback_relay = [127.0.0.1]:{port}",
+    "smtp_fallback_relay: [127.0.0.1]:{port} is"),
+    ("127.0.0.1:{port}", "relayhost = [relay.example]\ntransport_maps = inline:{{{{ {{{{ a.example=smtp:[127.0.0.1]:{port} }}}} }}}}",
+    "[127.0.0.1]:{port} is this system itself"),
+    ("127.0.0.1:{port}", "relayhost = [relay.example]\ntransport_maps = inline:{{{{ {{{{ a.example=error:127.0.0.1:{port} }}}} }}}}", None),
+    ("127.0.0.1:{port}", "sender_dependent_relayhost_maps = inline:{{{{ {{{{ a@a.example=[127.0.0.1]:{port} }}}} }}}}",
+    "[127.0.0.1]:{port} is this system itself")])
+def test_next_hops_that_are_this_system(tmp_path, services, main, own):
+    """By address and port: by the addresses that a service has in master.cf, else by inet_interfaces; proxies lead to all of them."""
+    port, other = free_port(), free_port()
+    p = Posthouse(main.format(port=port, other=other) + "\n", directory=tmp_path)
+    (tmp_path / "master.cf").write_text(f"{services.format(port=port)} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n")
+    r = p.run("check")
+    said = [line for line in r.stdout.splitlines() if "is this system itself" in line]
+    if own is None:
+        assert said == [], r.stdout
+    else:
+        assert len(said) == 1 and own.format(port=port) in said[0] and r.returncode == 2, r.stdout
+
+
+def test_mail_to_this_system_does_not_go_round():
+    """What check says of a next hop is what delivery makes of it."""
+    everywhere = free_port()
+    p = Posthouse("", master=f"{everywhere} inet n - n - - smtpd\n")
+    with FakeRelay(host="127.0.0.2", port=p.port) as relay:
+        p.write_main(f"relayhost = [127.0.0.2]:{p.port}\n"
+                     f"transport_maps = inline:{{{{ {{{{ round.example=smtp:[127.0.0.3]:{everywhere} }}}} }}}}\n")
+        with p:
+            assert p.send(rcpts=["u@round.example"]).startswith("250")
+            p.wait_log(r"mail for \[127\.0\.0\.3\]:\d+ loops back to myself")
+            assert p.send().startswith("250")
+            relay.wait_mails(1)

@@ -612,7 +612,8 @@ def test_files_that_are_no_tables(box, type_):
         file.write_bytes(data)
         asked = [box.run("-q", key, f"{type_}:{box.dir}/hops", face="postmap") for key in ("host7.example", "none.example")]
         checked = box.run("check")
-        line = rf"open database {re.escape(str(file))}: [^\n]*({why or 'it'})[^\n]*; it has to be made again \(postmap, or for aliases newaliases\)"
+        what = rf"[^\n]*({why or 'it'})[^\n]*; it has to be made again \(postmap, or for aliases newaliases\)"
+        line = f"open database {re.escape(str(file))}: {what}"
         assert checked.returncode == 2 and re.search(f"transport_maps: {line}$", checked.stdout, re.M), (name, checked.stdout)
         for r in asked:
             assert (r.returncode, r.stdout) == (1, "") and re.search(line, r.stderr), (name, r.stderr)
