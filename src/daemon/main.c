@@ -28,10 +28,12 @@
 #include "daemon/foreign.h"
 #include "daemon/handover.h"
 #include "daemon/listen.h"
+#include "daemon/queue_dir.h"
 #include "daemon/reexec.h"
 #include "daemon/reload.h"
 #include "daemon/renew.h"
 #include "daemon/restart.h"
+#include "daemon/status.h"
 #include "daemon/unread_say.h"
 #include "util/clock.h"
 #include "util/fs.h"
@@ -192,84 +194,6 @@ static void sup_start_log(const struct config *cfg) {
                 strerror(-rc));
         exit(1);
     }
-}
-
-/* The sockets of sendmail and mailq are for all users, so all may pass through the folders that
- * they are in, whatever umask those were made with. */
-static int queue_open_to_all(void) {
-    static const char *const dirs[] = {".", "public"};
-    int rc = fs_mkdir("public", 0755);
-    for (size_t i = 0; i < 2 && rc == 0; i++) {
-        struct stat st;
-        if (lstat(dirs[i], &st) < 0)
-            rc = -errno;
-        else if (S_ISDIR(st.st_mode) && (st.st_mode & 0111) != 0111 &&
-                 fchmodat(AT_FDCWD, dirs[i], (st.st_mode & 07777) | 0111, 0) < 0)
-            rc = -errno;
-    }
-    return rc;
-}
-
-/* The spool belongs to mail_owner; everything in it is opened relative to it. */
-static void enter_queue(const struct config *cfg) {
-    const char *dir = cfg->p.queue_directory;
-    int rc = fs_mkdir(dir, 0755);
-    if (rc == 0 && chdir(dir) < 0)
-        rc = -errno;
-    struct passwd *pw = geteuid() == 0 ? getpwnam(cfg->p.mail_owner) : NULL;
-    if (rc == 0 && pw != NULL && chown(".", pw->pw_uid, pw->pw_gid) < 0)
-        rc = -errno;
-    if (rc == 0)
-        rc = queue_open_to_all();
-    if (rc == 0)
-        return;
-    fprintf(stderr, "posthoused: fatal: queue_directory %s: %s\n", dir, strerror(-rc));
-    exit(1);
-}
-
-/* The lock of a supervisor that has become this one by exec is ours, and would be lost if another
- * descriptor of the file were closed. */
-static int lock_file(void) {
-    struct stat ours, there;
-    int fd = handover_lock();
-    if (fd >= 0 && fstat(fd, &ours) == 0 && lstat("master.pid", &there) == 0 &&
-        ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
-        return fd;
-    return fs_open_only("master.pid", O_RDWR | O_CREAT, 0600);
-}
-
-/* One daemon a spool: the lock is held as long as the supervisor lives. */
-static void lock_queue(void) {
-    struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    char text[32];
-    /* who could read it could hold a lock, too */
-    int fd = lock_file();
-    int rc = fd < 0 ? fd : fchmod(fd, 0600) < 0 ? -errno : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
-    if (rc < 0) {
-        log_fatal("master", "%s/master.pid: %s", sup.cfg->p.queue_directory,
-                  rc == -EAGAIN || rc == -EACCES ? "another posthoused is running" : strerror(-rc));
-        exit(1);
-    }
-    handover_set_lock(fd);
-    snprintf(text, sizeof text, "%d\n", getpid());
-    if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0 ||
-        fs_write_all(fd, text, strlen(text)) < 0)
-        log_warn("master", "cannot write master.pid: %s", strerror(errno));
-}
-
-/* A move of mail that has not ended (transfer/transfer.h): a message that was sent now could be
- * taken over once more. */
-static void refuse_half_moved(void) {
-    struct sbuf other = {0};
-    int rc = fs_read("moving", &other, 8192);
-    if (rc == -ENOENT)
-        return;
-    struct str queue = str_trim(sbuf_str(&other));
-    log_fatal("master",
-              "mail was on its way to or from Postfix's queue %.*s when that was stopped: end it "
-              "with \"posthouse import\" (or \"posthouse export\", to go back), then start",
-              STR_FMT(queue));
-    exit(1);
 }
 
 static void raise_limits(void) {
@@ -570,13 +494,8 @@ _Noreturn static void sup_give_up(void) {
     exit(1);
 }
 
-/* Tells systemd how the service is; before: "READY=1\n" or "". */
-static void sup_status(const char *before) {
-    char lines[160];
-    snprintf(lines, sizeof lines, "%sSTATUS=%s%s", before,
-             sup.serving ? "serving" : "no client is let in: the log says why",
-             sup.refused ? "; the new configuration was refused: see posthouse check" : "");
-    notify_send(lines);
+static void sup_status(const char *lines) {
+    status_send(lines, sup.serving, sup.refused);
 }
 
 /* Both children do their work: clients are let in. */
@@ -890,6 +809,7 @@ _Noreturn static void supervise(void) {
         int most_ms = sooner_ms(start_children(), retired_watch()), wait_ms = reload_wait_ms();
         most_ms = sooner_ms(sooner_ms(most_ms, sup_alive()), sup_serve_again());
         most_ms = sooner_ms(sooner_ms(most_ms, sup_begins()), sup_renewal());
+        most_ms = sooner_ms(most_ms, status_watch());
         struct pollfd p[] = {
             {.fd = sfd, .events = POLLIN},
             {.fd = wait_ms > 0 || relay_begins() ? -1 : sup.reload, .events = POLLIN},
@@ -965,16 +885,17 @@ int main(int argc, char **argv) {
     sup.begun = config_ref(sup.cfg);
     renew_begin(sup.cfg);
     sup_start_log(sup.cfg);
-    enter_queue(sup.cfg);
+    queue_enter(sup.cfg);
     sup.loops = daemon_loops(sup.cfg);
     raise_limits();
     if (!sup.foreground)
         begin_in_background();
     begin_print_fatal();
-    lock_queue();
-    refuse_half_moved();
+    queue_lock(sup.cfg);
+    queue_refuse_half_moved();
     sup_block_signals();
     confine_memory(); /* keys of certificates */
+    status_begin();
     sup.reload = sup.restart = -1;
     if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0 ||
         (sup.reload = listen_reload(sup.cfg)) < 0 || (sup.restart = listen_restart(sup.cfg)) < 0)

@@ -15,6 +15,7 @@
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/peername.h"
+#include "daemon/status.h"
 #include "daemon/tell.h"
 #include "deliver/deliver.h"
 #include "receive/receive.h"
@@ -340,6 +341,7 @@ static void relay_serve(void) {
     relay.control = control_new(relay.sched_loop, relay.sched, relay.spool, relay.sched_lookup,
                                 &relay.kept, &at);
     sched_start(relay.sched);
+    status_count(relay.sched_loop, relay.sched);
     for (size_t i = 0; i < relay.n; i++)
         loop_start(relay.w[i].loop);
     loop_start(relay.sched_loop);

@@ -1,0 +1,101 @@
+/*
+ * daemon/queue_dir.c - queue_directory, as the supervisor enters it; see queue_dir.h
+ */
+#include "daemon/queue_dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/handover.h"
+#include "util/fs.h"
+#include "util/log.h"
+
+/* The sockets of sendmail and mailq are for all users, so all may pass through the folders that
+ * they are in, whatever umask those were made with. */
+static int queue_open_to_all(void) {
+    static const char *const dirs[] = {".", "public"};
+    int rc = fs_mkdir("public", 0755);
+    for (size_t i = 0; i < 2 && rc == 0; i++) {
+        struct stat st;
+        if (lstat(dirs[i], &st) < 0)
+            rc = -errno;
+        else if (S_ISDIR(st.st_mode) && (st.st_mode & 0111) != 0111 &&
+                 fchmodat(AT_FDCWD, dirs[i], (st.st_mode & 07777) | 0111, 0) < 0)
+            rc = -errno;
+    }
+    return rc;
+}
+
+/* What belongs to its user already needs no right to be given away. */
+static int queue_give(const struct passwd *pw) {
+    struct stat st;
+    if (pw == NULL || (stat(".", &st) == 0 && st.st_uid == pw->pw_uid && st.st_gid == pw->pw_gid))
+        return 0;
+    return chown(".", pw->pw_uid, pw->pw_gid) < 0 ? -errno : 0;
+}
+
+void queue_enter(const struct config *cfg) {
+    const char *dir = cfg->p.queue_directory;
+    int rc = fs_mkdir(dir, 0755);
+    if (rc == 0 && chdir(dir) < 0)
+        rc = -errno;
+    int given = rc == 0 ? queue_give(geteuid() == 0 ? getpwnam(cfg->p.mail_owner) : NULL) : 0;
+    if (rc == 0 && given == 0)
+        rc = queue_open_to_all();
+    if (rc == 0 && given == 0)
+        return;
+    fprintf(stderr, "posthoused: fatal: queue_directory %s: %s%s\n", dir,
+            strerror(given < 0 ? -given : -rc),
+            given < 0 ? "; it has to belong to mail_owner (chown), and this service may not change "
+                        "that"
+                      : "");
+    exit(1);
+}
+
+/* The lock of a supervisor that has become this one by exec is ours, and would be lost if another
+ * descriptor of the file were closed. */
+static int lock_file(void) {
+    struct stat ours, there;
+    int fd = handover_lock();
+    if (fd >= 0 && fstat(fd, &ours) == 0 && lstat("master.pid", &there) == 0 &&
+        ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
+        return fd;
+    return fs_open_only("master.pid", O_RDWR | O_CREAT, 0600);
+}
+
+void queue_lock(const struct config *cfg) {
+    struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char text[32];
+    /* who could read it could hold a lock, too */
+    int fd = lock_file();
+    int rc = fd < 0 ? fd : fchmod(fd, 0600) < 0 ? -errno : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
+    if (rc < 0) {
+        log_fatal("master", "%s/master.pid: %s", cfg->p.queue_directory,
+                  rc == -EAGAIN || rc == -EACCES ? "another posthoused is running" : strerror(-rc));
+        exit(1);
+    }
+    handover_set_lock(fd);
+    snprintf(text, sizeof text, "%d\n", getpid());
+    if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0 ||
+        fs_write_all(fd, text, strlen(text)) < 0)
+        log_warn("master", "cannot write master.pid: %s", strerror(errno));
+}
+
+void queue_refuse_half_moved(void) {
+    struct sbuf other = {0};
+    int rc = fs_read("moving", &other, 8192);
+    if (rc == -ENOENT)
+        return;
+    struct str queue = str_trim(sbuf_str(&other));
+    log_fatal("master",
+              "mail was on its way to or from Postfix's queue %.*s when that was stopped: end it "
+              "with \"posthouse import\" (or \"posthouse export\", to go back), then start",
+              STR_FMT(queue));
+    exit(1);
+}
