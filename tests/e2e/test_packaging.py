@@ -1,4 +1,5 @@
 """The package's scripts: what they do to mail and to what is the administrator's."""
+import re
 import signal
 import subprocess
 
@@ -98,3 +99,16 @@ def test_a_purge_keeps_what_came_after_the_removal():
         p.stop()
         script(p, "posthouse.postrm", "purge")
         assert (p.dir / "spool/log").exists()
+
+
+@pytest.mark.parametrize("unit, most", [("posthouse", 2.4), ("posthouse-web", 2.6)])
+def test_what_a_unit_permits(unit, most, tmp_path):
+    """What systemd does not know it passes over with a warning: a daemon that was to confine itself by that call could not."""
+    text = (ROOT / f"packaging/systemd/{unit}.service").read_text().replace("@sbindir@", "/usr/sbin").replace("@bindir@", "/usr/bin")
+    (tmp_path / f"{unit}.service").write_text(text)
+    r = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", str(tmp_path / f"{unit}.service")],
+                       capture_output=True, text=True)
+    assert "gnoring" not in r.stderr and "nknown" not in r.stderr, r.stderr
+    assert float(re.search(r"exposure level for \S+: ([0-9.]+)", r.stdout)[1]) <= most
+    calls = re.search("^SystemCallFilter=(@system-service .*)", text, re.M)[1].split()
+    assert {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} <= set(calls)
