@@ -258,12 +258,17 @@ static void note_account(struct dsess *s, const struct maps_answer *a, struct st
     watch_end_step(s, o);
 }
 
+/* What a table may have in front of the user, or behind it, is no part of its name; a password may
+ * have blanks. */
 static void split_value(const struct dsess *s, struct str v, struct str *user,
                         struct str *password) {
-    const char *delim = session_uses_record(s) ? "\n" : s->p->smtp_sasl_password_result_delimiter;
+    bool record = session_uses_record(s);
+    const char *delim = record ? "\n" : s->p->smtp_sasl_password_result_delimiter;
     ptrdiff_t at = delim[0] == '\0' ? -1 : str_chr(v, delim[0]);
     *user = at < 0 ? v : str_make(v.p, (size_t)at);
     *password = at < 0 ? STR_LIT("") : str_from(v, (size_t)at + 1);
+    if (!record)
+        *user = str_trim(*user);
 }
 
 static enum step take_credentials(struct dsess *s, const struct maps_answer *a) {
@@ -275,7 +280,7 @@ static enum step take_credentials(struct dsess *s, const struct maps_answer *a) 
         return go_without(s, a, "no entry: mail goes without AUTH");
     }
     struct str v = sbuf_str(&a->value), user, password;
-    split_value(s, session_uses_record(s) ? v : str_trim(v), &user, &password);
+    split_value(s, v, &user, &password);
     note_account(s, a, user);
     if (!watch_connects(s))
         return STEP_DONE;

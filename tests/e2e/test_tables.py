@@ -313,6 +313,19 @@ def test_tcp_table(box):
         assert r.returncode == 1 and r.stdout == "" and why in r.stderr, r
 
 
+@pytest.mark.parametrize("value,login", [(b"clerk:open sesame ", ("clerk", "open sesame ")), (b" clerk : \tx", ("clerk", " \tx")),
+                                         (b"clerk ", ("clerk", ""))])
+def test_blanks_of_a_password_are_its_own(dns, value, login):
+    """Files have none at a line's end, but servers and databases may; Debian's Postfix sends the same."""
+    from kit import FakeRelay
+    server = LineServer(read_netstring, lambda q: netstring(b"OK " + value))
+    main = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\n" \
+           f"smtp_sasl_password_maps = socketmap:inet:127.0.0.1:{server.port}:logins\n"
+    with FakeRelay(auth=["PLAIN"]) as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + main, dns=dns) as p:
+        p.send()
+        assert relay.wait_mail(b"hello")["auth"] == ("PLAIN", *login)
+
+
 def test_socket_tables_route_mail_and_fail_closed(dns):
     from kit import FakeRelay, wait_for
     everybody, own = FakeRelay(), FakeRelay()
