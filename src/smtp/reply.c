@@ -7,6 +7,8 @@
 
 #define REPLY_MAX_BYTES 32768U
 #define REPLY_MAX_LINES 256U
+/* Of a reply in log and reports, where it stands once for each recipient: as in Postfix. */
+#define REPLY_SHOWN_MAX 2048U
 
 void smtp_reply_reset(struct smtp_reply *r) {
     r->code = 0;
@@ -22,12 +24,14 @@ void smtp_reply_free(struct smtp_reply *r) {
     *r = (struct smtp_reply){0};
 }
 
-/* A carriage return inside a line becomes a blank. */
+/* Appends the line while there is room.  A carriage return inside it becomes a blank. */
 static void reply_show(struct smtp_reply *r, struct str line) {
+    if (r->shown.n >= REPLY_SHOWN_MAX)
+        return;
     if (r->lines > 1)
         sbuf_add_ch(&r->shown, ' ');
-    size_t begun = r->shown.n;
-    sbuf_add_str(&r->shown, line);
+    size_t begun = r->shown.n, room = REPLY_SHOWN_MAX - begun;
+    sbuf_add(&r->shown, line.p, line.n < room ? line.n : room);
     for (size_t i = begun; i < r->shown.n; i++)
         if (r->shown.p[i] == '\r')
             r->shown.p[i] = ' ';

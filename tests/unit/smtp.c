@@ -173,6 +173,28 @@ static void test_narrow_lines(void **state) {
     }
 }
 
+/* What is shown of a reply does not grow with it; what it means is in its last line all the same.
+ */
+static void test_long_replies(void **state) {
+    struct smtp_reply r = {0};
+    struct sbuf said = {0}, line = {0};
+    size_t used;
+    (void)state;
+    for (int i = 0; i < 200; i++)
+        sbuf_printf(&said, "451-4.3.%d %0100d\r\n", i % 10, i);
+    sbuf_add_c(&said, "552 5.3.4 too long\r\n");
+    assert_int_equal(smtp_reply_feed(&r, sbuf_str(&said), &used), REPLY_DONE);
+    assert_int_equal(used, said.n);
+    assert_int_equal(r.code, 552);
+    assert_str(smtp_reply_last(&r), "5.3.4 too long");
+    smtp_reply_line(&r, &line);
+    assert_int_equal(line.n, 2048);
+    assert_memory_equal(line.p, said.p, 100);
+    smtp_reply_free(&r);
+    sbuf_free(&said);
+    sbuf_free(&line);
+}
+
 static void test_replies(void **state) {
     struct smtp_reply r = {0};
     struct sbuf line = {0};
@@ -315,11 +337,17 @@ static void test_login_is_recognised(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_data),       cmocka_unit_test(test_many_crs),
-        cmocka_unit_test(test_long_lines), cmocka_unit_test(test_bdat),
-        cmocka_unit_test(test_stuff),      cmocka_unit_test(test_narrow_lines),
-        cmocka_unit_test(test_replies),    cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_mechanisms), cmocka_unit_test(test_login_is_recognised),
+        cmocka_unit_test(test_data),
+        cmocka_unit_test(test_many_crs),
+        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_bdat),
+        cmocka_unit_test(test_stuff),
+        cmocka_unit_test(test_narrow_lines),
+        cmocka_unit_test(test_long_replies),
+        cmocka_unit_test(test_replies),
+        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_mechanisms),
+        cmocka_unit_test(test_login_is_recognised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
