@@ -84,7 +84,7 @@ struct uses {
 
 static void use_pair(void *arg, struct str account, struct str value) {
     struct uses *u = arg;
-    if (u->left == 0 || !idn_same(str_trim(value), u->value))
+    if (u->left == 0 || !idn_same(str_trim(value), u->value, false))
         return;
     u->left--;
     u->fn(u->arg, account, value);

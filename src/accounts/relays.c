@@ -226,13 +226,13 @@ bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fiel
 static bool users_have(const char *users, struct str account) {
     struct str rest = str_of(users), one;
     while (str_split(&rest, ", \t", &one))
-        if (idn_same(one, account))
+        if (idn_same(one, account, false))
             return true;
     return false;
 }
 
 static bool texts_same(const char *a, const char *b) {
-    return idn_same(str_of(a), str_of(b));
+    return idn_same(str_of(a), str_of(b), false);
 }
 
 bool relay_belongs(const char *owner, const char *by) {
@@ -292,7 +292,7 @@ static bool users_are_owners(const struct relay_fields *f, struct str *bad) {
         return false;
     do {
         ptrdiff_t at = str_rchr(*bad, '@');
-        if (at < 0 || !idn_same(str_from(*bad, (size_t)at + 1), str_of(f->owner)))
+        if (at < 0 || !idn_same(str_from(*bad, (size_t)at + 1), str_of(f->owner), false))
             return false;
     } while (str_split(&rest, ", \t", bad));
     return true;
@@ -604,7 +604,7 @@ struct asked {
 
 static void asked_take(void *arg, const struct relay_fields *f) {
     struct asked *q = arg;
-    if (!idn_same(q->hop, str_of(f->nexthop)) && !idn_same(q->hop, str_of(f->name)))
+    if (!idn_same(q->hop, str_of(f->nexthop), false) && !idn_same(q->hop, str_of(f->name), false))
         return;
     if (relay_is_for(f, q->account))
         q->use = RELAY_MAY;

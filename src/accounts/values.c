@@ -94,7 +94,7 @@ void value_version(struct str text, char out[VALUE_VERSION]) {
 bool value_net_ok(const char *nets, const char *client) {
     if (nets[0] == '\0')
         return true;
-    struct matchlist *l = matchlist_open(nets, NULL, MATCH_NETWORK, false);
+    struct matchlist *l = matchlist_open(nets, NULL, MATCH_NETWORK, 0);
     char *err = NULL;
     bool ok = matchlist_has(l, str_of(client), &err) == MATCH_YES;
     free(err);

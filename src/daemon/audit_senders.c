@@ -36,7 +36,7 @@ static void own_domains_add(struct own_domains *own, struct str domain) {
     struct sbuf plain = {0};
     if (own->n == DOMAINS_KNOWN || str_chr(domain, '.') <= 0 || str_chr(domain, '@') >= 0)
         return;
-    idn_plain(domain, &plain);
+    idn_plain(domain, false, &plain);
     own->v = mem_realloc(own->v, (own->n + 1) * sizeof *own->v);
     own->v[own->n++] = sbuf_take(&plain);
 }
@@ -77,7 +77,7 @@ static bool own_domains_have(const struct own_domains *own, const char *domain) 
 static const char *own_domain_near(const struct own_domains *own, struct str domain) {
     struct sbuf plain = {0};
     const char *near = NULL;
-    idn_plain(domain, &plain);
+    idn_plain(domain, false, &plain);
     bool compares = plain.n > 0 && plain.n <= DOMAIN_COMPARE && !own_domains_have(own, plain.p);
     for (size_t i = 0; compares && near == NULL && i < own->n; i++)
         if (str_is_slip(sbuf_str(&plain), str_of(own->v[i])))

@@ -187,7 +187,8 @@ static void check_local_mail(const struct config *cfg, struct diags *d) {
     if (matchlist_has_tables(p->mydestination) || p->transport_maps[0] != '\0' ||
         has_transport(cfg, p->local_transport))
         return;
-    struct matchlist *names = matchlist_open(p->mydestination, NULL, MATCH_DOMAIN, false);
+    struct matchlist *names = matchlist_open(p->mydestination, NULL, MATCH_DOMAIN,
+                                             match_how(false, p->enable_idna2003_compatibility));
     if (matchlist_has(names, str_of(p->myorigin), &err) == MATCH_YES)
         diag_add(
             d, DIAG_NOTE, cfg->main.path, check_line_of(cfg, "mydestination"),

@@ -107,5 +107,6 @@ void uses_each(const struct config *cfg, uses_fn fn, void *arg) {
 }
 
 bool uses_mean(struct str hop, const char *name, const char *nexthop) {
-    return (nexthop != NULL && idn_same(hop, str_of(nexthop))) || idn_same(hop, str_of(name));
+    return (nexthop != NULL && idn_same(hop, str_of(nexthop), false)) ||
+           idn_same(hop, str_of(name), false);
 }

@@ -118,7 +118,7 @@ static const char *ldap_map_take_conf(struct ldap_table *t, const char **bad) {
     t->timeout = tabconf_int(c, "timeout", 10, bad);
     tabconf_bool(c, "start_tls", false, bad);
     if (*domains != '\0')
-        t->domains = matchlist_open(domains, NULL, MATCH_STRING, false);
+        t->domains = matchlist_open(domains, NULL, MATCH_STRING, 0);
     char *uris = t->uris = directory_uris(c, bad);
     for (char *p = uris; *p != '\0'; p++)
         if (*p == ' ') /* one host to the pool */

@@ -56,7 +56,7 @@ static int relays_map_open(struct map *m) {
 static void sql_plain(sqlite3_context *context, int n, sqlite3_value **args) {
     struct sbuf plain = {0};
     const char *text = n == 1 ? (const char *)sqlite3_value_text(args[0]) : NULL;
-    idn_plain(str_of(text == NULL ? "" : text), &plain);
+    idn_plain(str_of(text == NULL ? "" : text), false, &plain);
     sqlite3_result_text(context, plain.n == 0 ? "" : plain.p, (int)plain.n, SQLITE_TRANSIENT);
     sbuf_free(&plain);
 }
@@ -94,7 +94,7 @@ static void put_record(sqlite3_stmt *st, struct sbuf *value) {
 
 static void bind_plain(sqlite3_stmt *st, int at, struct str text) {
     struct sbuf plain = {0};
-    idn_plain(text, &plain);
+    idn_plain(text, false, &plain);
     sqlite3_bind_text(st, at, plain.n == 0 ? "" : plain.p, (int)plain.n, SQLITE_TRANSIENT);
     sbuf_free(&plain);
 }

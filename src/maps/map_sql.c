@@ -54,7 +54,7 @@ static const char *sql_map_take_conf(struct sql *q, const char **bad) {
     q->expansion_limit = tabconf_int(c, "expansion_limit", 0, bad);
     q->require_result_set = tabconf_bool(c, "require_result_set", true, bad);
     if (*domains != '\0')
-        q->domains = matchlist_open(domains, NULL, MATCH_STRING, false);
+        q->domains = matchlist_open(domains, NULL, MATCH_STRING, 0);
     q->pool = pool_new(&q->ops->pool, c, q->m->spec,
                        local ? tabconf_str(c, "dbpath", "") : tabconf_str(c, "hosts", q->ops->host),
                        local ? 0 : 1000 * idle, 1000 * retry); /* the file may be another one */

@@ -197,19 +197,19 @@ struct pattern {
 
 struct matchlist {
     enum match_kind kind;
-    bool parents;
+    unsigned how;
     struct pattern *v;
     size_t n;
 };
 
 /* "example.com" or ".example.com" */
-static char *pattern_text(enum match_kind kind, struct str piece) {
+static char *pattern_text(enum match_kind kind, unsigned how, struct str piece) {
     struct sbuf text = {0};
     bool dot = piece.n > 0 && piece.p[0] == '.';
     if ((kind != MATCH_DOMAIN && kind != MATCH_NETWORK) || map_looks_like(piece))
         return str_dup(piece);
     sbuf_add(&text, piece.p, dot);
-    idn_plain(str_from(piece, dot), &text);
+    idn_plain(str_from(piece, dot), (how & MATCH_IDNA2003) != 0, &text);
     return sbuf_take(&text);
 }
 
@@ -220,7 +220,7 @@ static void pattern_add(struct matchlist *l, struct str piece, const char *dir) 
         p.negate = !p.negate;
         piece = str_from(piece, 1);
     }
-    p.text = pattern_text(l->kind, piece);
+    p.text = pattern_text(l->kind, l->how, piece);
     if (l->kind == MATCH_NETWORK && netblock_parse(&p.net, piece, &why))
         p.is_net = true;
     else if (l->kind == MATCH_NETWORK && why != NULL) /* of IPv6, it looks like a table, too */
@@ -232,11 +232,11 @@ static void pattern_add(struct matchlist *l, struct str piece, const char *dir) 
 }
 
 struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_kind kind,
-                                 bool parents) {
+                                 unsigned how) {
     struct matchlist *l = MEM_NEW(struct matchlist);
     struct str rest = str_of(spec), piece;
     l->kind = kind;
-    l->parents = parents;
+    l->how = how;
     while (str_split_braces(&rest, ", \t\r\n", &piece))
         pattern_add(l, piece, dir);
     return l;
@@ -268,7 +268,7 @@ static enum match_rc table_has(const struct matchlist *l, struct map *m, struct 
         if (dot < 0)
             break;
         key = str_from(key, (size_t)dot + (key.p[0] == '.'));
-        rc = map_get(m, l->parents ? str_from(key, 1) : key, &value);
+        rc = map_get(m, (l->how & MATCH_PARENTS) != 0 ? str_from(key, 1) : key, &value);
     }
     sbuf_free(&value);
     if (rc == MAP_ERROR)
@@ -284,7 +284,7 @@ static bool literal_has(const struct matchlist *l, const char *pattern, struct s
     if (!has_parents(l) || key.n <= p.n || p.n == 0)
         return false;
     struct str tail = str_from(key, key.n - p.n);
-    return (l->parents ? tail.p[-1] : p.p[0]) == '.' && str_ieq(p, tail);
+    return ((l->how & MATCH_PARENTS) != 0 ? tail.p[-1] : p.p[0]) == '.' && str_ieq(p, tail);
 }
 
 /* What a list is asked: of a domain or the name of a host, its spellings. */
@@ -305,14 +305,16 @@ static struct str asked_key_address(struct asked_key *q, struct str key) {
     return blank < 0 ? STR_LIT("") : str_from(key, (size_t)blank + 1);
 }
 
-static void asked_key_init(struct asked_key *q, enum match_kind kind, struct str key) {
+static void asked_key_init(struct asked_key *q, const struct matchlist *l, struct str key) {
+    enum match_kind kind = l->kind;
+    bool idna2003 = (l->how & MATCH_IDNA2003) != 0;
     *q = (struct asked_key){.written = key, .one = key};
     if (kind == MATCH_NETWORK)
         q->written = q->one = asked_key_address(q, key);
     if ((kind != MATCH_DOMAIN && kind != MATCH_NETWORK) || q->written.n == 0)
         return;
-    idn_spellings(q->written, false, &q->texts[0], &q->texts[1]);
-    idn_plain(q->written, &q->texts[2]);
+    idn_spellings(q->written, idna2003, &q->texts[0], &q->texts[1]);
+    idn_plain(q->written, idna2003, &q->texts[2]);
     q->other = sbuf_str(&q->texts[0]);
     q->plain = sbuf_str(&q->texts[1]);
     q->one = sbuf_str(&q->texts[2]);
@@ -360,7 +362,7 @@ enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err) {
     struct asked_key q;
     enum match_rc rc = MATCH_NO;
     *err = NULL;
-    asked_key_init(&q, l->kind, key);
+    asked_key_init(&q, l, key);
     for (size_t i = 0; i < l->n && rc == MATCH_NO; i++) {
         rc = pattern_has(l, &l->v[i], &q, err);
         if (rc == MATCH_YES && l->v[i].negate) {

@@ -85,6 +85,16 @@ enum match_kind {
     MATCH_USER /* a login name; the lookup process is asked by the number of the user */
 };
 
+/* How a list of domains or hosts is compared, as bits. */
+enum match_how {
+    MATCH_PARENTS = 1, /* example.com also matches sub.example.com */
+    MATCH_IDNA2003 = 2 /* spellings mean the same as enable_idna2003_compatibility says */
+};
+
+static inline unsigned match_how(bool parents, bool idna2003) {
+    return (parents ? MATCH_PARENTS : 0U) | (idna2003 ? MATCH_IDNA2003 : 0U);
+}
+
 enum match_rc { MATCH_ERROR = -1, MATCH_NO = 0, MATCH_YES = 1 };
 
 /* A list that has a word is a table that was found to have it. */
@@ -99,9 +109,9 @@ static inline enum map_rc map_rc_of(enum match_rc rc) {
 struct matchlist;
 
 /* Parses a list of patterns, "!pattern", "type:table" and the pieces of files already put in
- * place of "/file/name".  parents: example.com also matches sub.example.com. */
+ * place of "/file/name".  how: bits of enum match_how. */
 struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_kind kind,
-                                 bool parents);
+                                 unsigned how);
 void matchlist_close(struct matchlist *l);
 /* key: a domain or string; for MATCH_NETWORK an address as text, or "address name" of a client.
  * *err (MATCH_ERROR) is the caller's to free. */

@@ -36,7 +36,7 @@ struct pending {
 struct list {
     char *spec;
     enum match_kind kind;
-    bool parents;
+    unsigned how;
     struct matchlist *l;
 };
 
@@ -347,33 +347,33 @@ uint32_t lookup_forget(struct lookup *k, lookup_maps_fn fn, void *arg) {
 
 /* The parsed list, which stays for a while: the oldest of LISTS_MAX gives way to a new one. */
 static struct matchlist *list_get(struct lookup *k, const char *spec, enum match_kind kind,
-                                  bool parents) {
+                                  unsigned how) {
     for (size_t i = 0; i < k->lists_n; i++) {
         const struct list *l = &k->lists[i];
-        if (l->kind == kind && l->parents == parents && strcmp(l->spec, spec) == 0)
+        if (l->kind == kind && l->how == how && strcmp(l->spec, spec) == 0)
             return l->l;
     }
     size_t at = k->lists_n < LISTS_MAX ? k->lists_n++ : k->lists_at++ % LISTS_MAX;
     matchlist_close(k->lists[at].l);
     free(k->lists[at].spec);
     k->lists[at] =
-        (struct list){mem_strdup(spec), kind, parents, matchlist_open(spec, NULL, kind, parents)};
+        (struct list){mem_strdup(spec), kind, how, matchlist_open(spec, NULL, kind, how)};
     return k->lists[at].l;
 }
 
 static void put_match(struct sbuf *out, const char *service, const char *spec, enum match_kind kind,
-                      bool parents, struct str key) {
+                      unsigned how, struct str key) {
     size_t at = ipc_begin(out, LOOKUP_MATCH, 0);
     ipc_put_str(out, str_of(service));
     ipc_put_str(out, str_of(spec));
     ipc_put_u32(out, kind);
-    ipc_put_u32(out, parents);
+    ipc_put_u32(out, how);
     ipc_put_str(out, key);
     ipc_end(out, at);
 }
 
 uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
-                          enum match_kind kind, bool parents, struct str key, enum match_rc *now,
+                          enum match_kind kind, unsigned how, struct str key, enum match_rc *now,
                           lookup_match_fn fn, void *arg) {
     struct maps_answer a = {0};
     char *err = NULL;
@@ -381,14 +381,14 @@ uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spe
     if (spec[0] == '\0')
         return 0;
     if (kind != MATCH_USER && !matchlist_has_tables(spec)) {
-        *now = matchlist_has(list_get(k, spec, kind, parents), key, &err);
+        *now = matchlist_has(list_get(k, spec, kind, how), key, &err);
         if (err != NULL)
             log_warn(service, "%s", err);
         free(err);
         return 0;
     }
     struct sbuf out = {0};
-    put_match(&out, service, spec, kind, parents, key);
+    put_match(&out, service, spec, kind, how, key);
     if (question_known(k, &out, &a)) {
         *now = match_rc_of(a.rc);
         maps_answer_free(&a);
@@ -399,9 +399,9 @@ uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spe
 }
 
 uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
-                      bool parents, struct str key, lookup_match_fn fn, void *arg) {
+                      unsigned how, struct str key, lookup_match_fn fn, void *arg) {
     enum match_rc now;
-    uint32_t tag = lookup_match_now(k, service, spec, kind, parents, key, &now, fn, arg);
+    uint32_t tag = lookup_match_now(k, service, spec, kind, how, key, &now, fn, arg);
     if (tag != 0)
         return tag;
     struct pending *p = pending_add(k, arg);

@@ -49,10 +49,10 @@ uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *s
 /* Asks a match list.  fn is called from the loop, never before this returns, also where the list
  * has no tables or the answer is remembered (as in lookup_route). */
 uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
-                      bool parents, struct str key, lookup_match_fn fn, void *arg);
+                      unsigned how, struct str key, lookup_match_fn fn, void *arg);
 /* As lookup_match, but returns 0 if the answer is known: it is *now then, and fn is not called. */
 uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
-                          enum match_kind kind, bool parents, struct str key, enum match_rc *now,
+                          enum match_kind kind, unsigned how, struct str key, enum match_rc *now,
                           lookup_match_fn fn, void *arg);
 /* Asks the accounts store whether that is user's password: MAP_FOUND (the value is the user's
  * canonical name), MAP_NOT_FOUND (no; value says why, for the log), MAP_ERROR.  secure: the session

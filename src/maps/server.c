@@ -112,15 +112,15 @@ static struct maps *tables_maps(struct table_set *t, const char *spec) {
 }
 
 static struct matchlist *tables_list(struct table_set *t, const char *spec, enum match_kind kind,
-                                     bool parents) {
+                                     unsigned how) {
     struct sbuf key = {0};
-    sbuf_printf(&key, "%d%d%s", (int)kind, parents, spec);
+    sbuf_printf(&key, "%d%u%s", (int)kind, how, spec);
     pthread_mutex_lock(&t->lock);
     struct open_list *l = htab_get(&t->lists, sbuf_str(&key));
     if (l == NULL) {
         l = MEM_NEW(struct open_list);
         l->spec = mem_strdup(key.p);
-        l->list = matchlist_open(spec, t->dir, kind, parents);
+        l->list = matchlist_open(spec, t->dir, kind, how);
         htab_put(&t->lists, str_of(l->spec), l);
     }
     pthread_mutex_unlock(&t->lock);
@@ -232,7 +232,7 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
                          struct maps_answer *a) {
     char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
     uint32_t kind = ipc_get_u32(r);
-    bool parents = ipc_get_u32(r) != 0;
+    unsigned how = ipc_get_u32(r) & (MATCH_PARENTS | MATCH_IDNA2003);
     struct str key = ipc_get_str(r);
     struct sbuf name = {0};
     if (kind == MATCH_USER) {
@@ -242,7 +242,7 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
     if (!ipc_done(r) || kind > MATCH_USER) {
         a->rc = MAP_ERROR;
     } else if (server_allowed(s, spec, a)) {
-        struct matchlist *l = tables_list(tables, spec, (enum match_kind)kind, parents);
+        struct matchlist *l = tables_list(tables, spec, (enum match_kind)kind, how);
         a->rc = map_rc_of(matchlist_has(l, key, &a->err));
         if (a->rc == MAP_ERROR)
             log_warn(service, "lookup error for \"%.*s\": %s", STR_FMT(key), a->err);

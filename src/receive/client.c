@@ -33,12 +33,13 @@ uint32_t client_match_now(const struct client *c, struct lookup *k, const struct
     *now = c->local ? MATCH_YES : MATCH_NO;
     if (c->local || list[0] == '\0')
         return 0;
-    bool parents = list_has_word(str_of(p->parent_domain_matches_subdomains), name);
+    unsigned how = match_how(list_has_word(str_of(p->parent_domain_matches_subdomains), name),
+                             p->enable_idna2003_compatibility);
     sbuf_add_c(&key, c->addr);
     sbuf_add_ch(&key, ' ');
     sbuf_add_c(&key, client_name(c));
     uint32_t tag =
-        lookup_match_now(k, "smtpd", list, MATCH_NETWORK, parents, sbuf_str(&key), now, fn, arg);
+        lookup_match_now(k, "smtpd", list, MATCH_NETWORK, how, sbuf_str(&key), now, fn, arg);
     sbuf_free(&key);
     return tag;
 }

@@ -47,10 +47,10 @@ bool keys_has_word(const char *list, const char *word) {
 /* Do local parts alone count for this domain (mail_addr_find(3))? */
 static bool is_local_domain(const struct params *p, struct str domain) {
     struct str rest = str_of(p->mydestination), w;
-    if (domain.n == 0 || idn_same(domain, str_of(p->myorigin)))
+    if (domain.n == 0 || idn_same(domain, str_of(p->myorigin), p->enable_idna2003_compatibility))
         return domain.n > 0;
     while (str_split(&rest, ", \t\r\n", &w))
-        if (idn_same(w, domain))
+        if (idn_same(w, domain, p->enable_idna2003_compatibility))
             return true;
     return false;
 }

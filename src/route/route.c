@@ -222,7 +222,8 @@ static enum went step_class(struct route_query *q) {
         return class_done(q);
     bool parents = at == CLASS_RELAY && lists[at][0] != '\0' &&
                    keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");
-    q->tag = lookup_match_now(q->lookup, "trivial-rewrite", lists[at], MATCH_DOMAIN, parents,
+    q->tag = lookup_match_now(q->lookup, "trivial-rewrite", lists[at], MATCH_DOMAIN,
+                              match_how(parents, p->enable_idna2003_compatibility),
                               addr_domain(str_of(q->rcpt)), &now, route_on_class, q);
     return q->tag != 0 ? WENT_ASKING : take_class(q, now);
 }

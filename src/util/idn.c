@@ -125,12 +125,12 @@ void idn_spellings(struct str hop, bool idna2003, struct sbuf *other, struct sbu
         idn_to_unicode(sbuf_str(other), plain);
 }
 
-static void idn_plain_word(struct str word, struct sbuf *out) {
+static void idn_plain_word(struct str word, bool idna2003, struct sbuf *out) {
     struct sbuf ascii = {0};
     size_t from = (size_t)(str_rchr(word, '@') + 1), at = out->n;
     struct str hop = str_from(word, from);
     sbuf_add(out, word.p, from);
-    if (!idn_is_ascii(hop) && idn_hop_to_ascii(hop, false, &ascii, NULL))
+    if (!idn_is_ascii(hop) && idn_hop_to_ascii(hop, idna2003, &ascii, NULL))
         sbuf_add_str(out, sbuf_str(&ascii));
     else
         sbuf_add_str(out, hop);
@@ -138,7 +138,7 @@ static void idn_plain_word(struct str word, struct sbuf *out) {
     sbuf_free(&ascii);
 }
 
-void idn_plain(struct str text, struct sbuf *out) {
+void idn_plain(struct str text, bool idna2003, struct sbuf *out) {
     static const char seps[] = ", \t";
     while (text.n > 0) {
         size_t n = 0;
@@ -148,19 +148,19 @@ void idn_plain(struct str text, struct sbuf *out) {
         if (sep)
             sbuf_add(out, text.p, n);
         else
-            idn_plain_word(str_make(text.p, n), out);
+            idn_plain_word(str_make(text.p, n), idna2003, out);
         text = str_from(text, n);
     }
 }
 
-bool idn_same(struct str a, struct str b) {
+bool idn_same(struct str a, struct str b, bool idna2003) {
     struct sbuf x = {0}, y = {0};
     if (str_ieq(a, b))
         return true;
     if (idn_is_ascii(a) && idn_is_ascii(b))
         return false;
-    idn_plain(a, &x);
-    idn_plain(b, &y);
+    idn_plain(a, idna2003, &x);
+    idn_plain(b, idna2003, &y);
     bool same = str_eq(sbuf_str(&x), sbuf_str(&y));
     sbuf_free(&x);
     sbuf_free(&y);

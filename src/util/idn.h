@@ -24,10 +24,11 @@ bool idn_to_unicode(struct str hop, struct sbuf *out);
  * is an odd form of it. */
 void idn_spellings(struct str hop, bool idna2003, struct sbuf *other, struct sbuf *plain);
 /* Appends the one form of all texts that mean the same: in lower case, and with A-labels for the
- * domain of an address, of a hop or alone, that of IDNA2008.  text may be a list of them, separated
+ * domain of an address, of a hop or alone.  What is kept for longer than a configuration is in
+ * the form of IDNA2008.  text may be a list of them, separated
  * by commas and blanks, which stay.  What is no domain name is in lower case only. */
-void idn_plain(struct str text, struct sbuf *out);
+void idn_plain(struct str text, bool idna2003, struct sbuf *out);
 /* Have both one form? */
-bool idn_same(struct str a, struct str b);
+bool idn_same(struct str a, struct str b, bool idna2003);
 
 #endif

@@ -121,7 +121,7 @@ static json_t *hops(struct req *r) {
 
 static void add_count(void *arg, const char *value, long accounts) {
     struct sbuf plain = {0};
-    idn_plain(str_trim(str_of(value)), &plain);
+    idn_plain(str_trim(str_of(value)), false, &plain);
     json_int_t had = json_integer_value(json_object_getn(arg, plain.p, plain.n));
     json_object_setn_new(arg, plain.p, plain.n, json_integer(had + accounts));
     sbuf_free(&plain);
@@ -129,7 +129,7 @@ static void add_count(void *arg, const char *value, long accounts) {
 
 static json_int_t count_of(json_t *counts, const char *value) {
     struct sbuf plain = {0};
-    idn_plain(str_of(value), &plain);
+    idn_plain(str_of(value), false, &plain);
     json_int_t n = json_integer_value(json_object_getn(counts, plain.p, plain.n));
     sbuf_free(&plain);
     return n;
@@ -138,7 +138,7 @@ static json_int_t count_of(json_t *counts, const char *value) {
 static json_int_t uses_of(json_t *counts, json_t *rec) {
     const char *name = json_member(rec, "name"), *hop = json_member(rec, "nexthop");
     json_int_t n = count_of(counts, hop);
-    return idn_same(str_of(name), str_of(hop)) ? n : n + count_of(counts, name);
+    return idn_same(str_of(name), str_of(hop), false) ? n : n + count_of(counts, name);
 }
 
 /* Relay hosts that mail went to and that have no record. */
@@ -162,7 +162,7 @@ static void add_user(void *arg, struct str account, struct str value) {
     char *copy = str_dup(account);
     const char *at = strrchr(copy, '@');
     (void)value;
-    if (f->owner[0] == '\0' || (at != NULL && idn_same(str_of(at + 1), str_of(f->owner)) &&
+    if (f->owner[0] == '\0' || (at != NULL && idn_same(str_of(at + 1), str_of(f->owner), false) &&
                                 json_array_size(f->list) <= USERS_SHOWN))
         json_array_append_new(f->list, json_text(copy));
     free(copy);
@@ -392,7 +392,7 @@ static bool records_hop_may_change(struct req *r, struct relays *rel,
  * False after a reply. */
 static bool owner_of_change(struct req *r, struct relay_fields *f, const char *had, char **by) {
     char *owner = mem_strdup(had != NULL ? had : f->owner == NULL ? "" : f->owner);
-    bool moves = had != NULL && f->owner != NULL && !idn_same(str_of(f->owner), str_of(had));
+    bool moves = had != NULL && f->owner != NULL && !idn_same(str_of(f->owner), str_of(had), false);
     str_lower(owner, strlen(owner));
     *by = NULL;
     if (r->who.global) {

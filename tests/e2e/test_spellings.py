@@ -110,3 +110,24 @@ sender_dependent_relayhost_maps = inline:{{{{bob=[127.0.0.1]:77}}}}
     with Posthouse(main, dns=dns) as p:
         for domain, found in {"FJÖRD.example": True, "xn--gre-6ka8i.example": True, "fjord.example": False}.items():
             assert ("next hop [127.0.0.1]:77" in p.run("explain", f"bob@{domain}").stdout) == found, domain
+
+
+@pytest.mark.parametrize("mode", ["no", "yes"])
+def test_which_spellings_are_one_domain(dns, mode):
+    """enable_idna2003_compatibility says it, to look-ups and lists alike: no list takes mail for a domain that is another one's."""
+    main = f"""relayhost = [127.0.0.1]:9
+enable_idna2003_compatibility = {mode}
+mynetworks = 192.0.2.0/24
+mydestination =
+relay_domains = straße.example, faß.example, texthash:{{dir}}/domains
+smtpd_recipient_restrictions = check_recipient_access texthash:{{dir}}/rcpts
+"""
+    files = {"domains": "groß.example x\nweiss.example x\n", "rcpts": "strasse.example 450 that one\nxn--strae-oqa.example 451 this one\n"}
+    same = {"straße.example": "450" if mode == "yes" else "451", "STRASSE.example": "450" if mode == "yes" else "454",
+            "xn--strae-oqa.example": "454" if mode == "yes" else "451",
+            "fass.example": "250" if mode == "yes" else "454", "xn--fa-hia.example": "454" if mode == "yes" else "250",
+            "groß.example": "250", "gross.example": "454", "weiss.example": "250",  # a key of a table has one spelling
+            "weiß.example": "250" if mode == "yes" else "454"}
+    with Posthouse(main, dns=dns, files=files) as p:
+        replies = {domain: said(p, "a@x.example", "b@" + domain)[:3] for domain in same}
+        assert replies == same

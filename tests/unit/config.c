@@ -92,7 +92,7 @@ static void test_times(void **state) {
 
 static bool has(const char *spec, enum match_kind kind, bool parents, const char *key) {
     char *err;
-    struct matchlist *l = matchlist_open(spec, NULL, kind, parents);
+    struct matchlist *l = matchlist_open(spec, NULL, kind, match_how(parents, false));
     bool yes = matchlist_has(l, str_of(key), &err) == MATCH_YES;
     matchlist_close(l);
     return yes;

@@ -263,7 +263,7 @@ static void test_templates(void **state) {
     assert_str(sbuf_str(&b), "a of k,c");
     sbuf_wipe(&b);
     sbuf_wipe(&b);
-    struct matchlist *l = matchlist_open("example.com", NULL, MATCH_STRING, false);
+    struct matchlist *l = matchlist_open("example.com", NULL, MATCH_STRING, 0);
     assert_true(template_key_ok(STR_LIT("u@example.com"), l));
     assert_true(template_key_ok(STR_LIT("u@other"), NULL));
     assert_false(template_key_ok(STR_LIT("u@other"), l));

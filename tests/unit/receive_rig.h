@@ -119,13 +119,13 @@ uint32_t lookup_maps(struct lookup *k, const char *svc, const char *spec,
 }
 
 uint32_t lookup_match_now(struct lookup *k, const char *svc, const char *spec, enum match_kind kind,
-                          bool parents, struct str key, enum match_rc *now, lookup_match_fn fn,
+                          unsigned how, struct str key, enum match_rc *now, lookup_match_fn fn,
                           void *arg) {
     char *err = NULL;
     (void)k;
     (void)svc;
     if (!matchlist_has_tables(spec)) {
-        struct matchlist *l = matchlist_open(spec, NULL, kind, parents);
+        struct matchlist *l = matchlist_open(spec, NULL, kind, how);
         *now = matchlist_has(l, key, &err);
         matchlist_close(l);
         return 0;

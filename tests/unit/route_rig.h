@@ -68,10 +68,10 @@ uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *s
 }
 
 uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
-                          enum match_kind kind, bool parents, struct str key, enum match_rc *now,
+                          enum match_kind kind, unsigned how, struct str key, enum match_rc *now,
                           lookup_match_fn fn, void *arg) {
     char *err = NULL;
-    struct matchlist *l = matchlist_open(spec, dir, kind, parents);
+    struct matchlist *l = matchlist_open(spec, dir, kind, how);
     (void)service;
     k->asked++;
     k->rc = matchlist_has(l, key, &err);

@@ -36,7 +36,7 @@ struct question {
     enum resolve_type type;
     bool of_address; /* the name of the address in spec */
     enum match_kind match;
-    bool parents;
+    unsigned how;
     struct maps_key keys[KEYS]; /* texts are the question's own */
     size_t n_keys;
     char *password;
@@ -287,17 +287,17 @@ uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *s
     return ask_tables(spec, keys, n, true, fn, arg);
 }
 
-static enum match_rc list_match(const char *spec, enum match_kind kind, bool parents,
+static enum match_rc list_match(const char *spec, enum match_kind kind, unsigned how,
                                 struct str key) {
     char *err;
-    struct matchlist *l = matchlist_open(spec, NULL, kind, parents);
+    struct matchlist *l = matchlist_open(spec, NULL, kind, how);
     enum match_rc rc = matchlist_has(l, key, &err);
     matchlist_close(l);
     return rc;
 }
 
 uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
-                      bool parents, struct str key, lookup_match_fn fn, void *arg) {
+                      unsigned how, struct str key, lookup_match_fn fn, void *arg) {
     enum heap_side side = heap_switch(HEAP_WORLD);
     struct question *q = question_new(QUESTION_MATCH, CALL_TABLE, arg);
     (void)k;
@@ -305,18 +305,18 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
     q->match_fn = fn;
     q->spec = copy(spec);
     q->match = kind;
-    q->parents = parents;
+    q->how = how;
     question_key(q, key, false);
     heap_switch(side);
     return q->tag;
 }
 
 uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
-                          enum match_kind kind, bool parents, struct str key, enum match_rc *now,
+                          enum match_kind kind, unsigned how, struct str key, enum match_rc *now,
                           lookup_match_fn fn, void *arg) {
     if (spec[0] != '\0' && matchlist_has_tables(spec))
-        return lookup_match(k, service, spec, kind, parents, key, fn, arg);
-    *now = spec[0] == '\0' ? MATCH_NO : list_match(spec, kind, parents, key);
+        return lookup_match(k, service, spec, kind, how, key, fn, arg);
+    *now = spec[0] == '\0' ? MATCH_NO : list_match(spec, kind, how, key);
     return 0;
 }
 
@@ -468,7 +468,7 @@ static void answer_match(struct question *q) {
     if (q->spec[0] == '\0')
         rc = MATCH_NO;
     else if (!matchlist_has_tables(q->spec))
-        rc = list_match(q->spec, q->match, q->parents, q->keys[0].key);
+        rc = list_match(q->spec, q->match, q->how, q->keys[0].key);
     else if (!q->wrong)
         rc = match_by_row(q);
     heap_switch(HEAP_PRODUCT);
