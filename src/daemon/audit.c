@@ -106,6 +106,8 @@ static void audit_table(const struct config *c, struct str one, const char *name
                  aliases ? "newaliases" : "postmap on it");
     if (m->opened && m->remark != NULL)
         diag_add(d, DIAG_WARN, file, line, "%s: %s", name, m->remark);
+    if (!aliases)
+        audit_spellings(c, m, name, file, line, d);
     free(stale);
     map_close(m);
     free(spec);

@@ -8,6 +8,7 @@
 #define PH_DAEMON_AUDIT_H
 
 #include "config/config.h"
+#include "maps/map.h"
 
 /* Beyond c->diags: unused parameters, tables that cannot be opened, credentials that match nothing,
  * loops, rows that never match. */
@@ -18,6 +19,10 @@ void audit_credentials(const struct config *c, struct diags *d);
 void audit_tls(const struct config *c, struct diags *d);
 /* rows and keys in tables that people fill by hand; */
 void audit_rows(const struct config *c, struct diags *d);
+/* keys of m, a table that a parameter names in that line, whose domain is written as none is asked;
+ */
+void audit_spellings(const struct config *cfg, struct map *m, const char *param, const char *file,
+                     int line, struct diags *d);
 /* keys of senders that no sender has; */
 void audit_senders(const struct config *c, struct diags *d);
 /* aliases that ask for what is not done, and where root's mail goes. */

@@ -2,9 +2,8 @@
  * daemon/audit_rows.c - posthouse check: what stands in tables that people fill by hand
  *
  * Rows of sender_relayhost (SQL or directory) that never match, or that would make mail wait; keys
- * of file tables that the parameter does not ask.  Values are shown as they are, control characters
- * as
- * '?'.
+ * of file tables that the parameter does not ask, or whose domain is in a form that is not asked.
+ * Values are shown as they are, control characters as '?'.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "maps/tabconf.h"
 #include "route/nexthop.h"
 #include "util/htab.h"
+#include "util/idn.h"
 #include "util/mem.h"
 
 /* More of one kind are only counted. */
@@ -224,6 +224,70 @@ static int check_key(void *arg, struct str key, struct str value) {
         sbuf_free(&b);
     }
     return 0;
+}
+
+/* -- keys whose domain is written in an odd form -- */
+
+struct spelling_check {
+    const struct config *cfg;
+    struct diags *d;
+    const char *param, *file;
+    int line;
+    const struct map *table;
+    size_t said;
+};
+
+/* A look-up asks for the domain as it is written, in A-labels, and in U-labels as those stand for.
+ * Appends what to write instead; false: the key is one of these.  certain: it is a domain also
+ * without a dot. */
+static bool spelling_is_odd(const struct config *cfg, struct str domain, bool certain,
+                            struct sbuf *instead) {
+    struct sbuf ascii = {0}, unicode = {0};
+    const char *why;
+    if (!idn_hop_to_ascii(domain, cfg->p.enable_idna2003_compatibility, &ascii, &why)) {
+        if (certain || str_chr(domain, '.') >= 0)
+            sbuf_printf(instead, "its domain is none (%s): no mail asks for it", why);
+    } else if (!certain && str_chr(sbuf_str(&ascii), '.') < 0) {
+        /* a name of another kind, perhaps */
+    } else if (!idn_to_unicode(sbuf_str(&ascii), &unicode) || !str_eq(sbuf_str(&unicode), domain)) {
+        sbuf_add_c(instead,
+                   "only mail that writes the domain in this very form asks for it: write ");
+        if (unicode.n > 0)
+            sbuf_printf(instead, "\"%.*s\" or ", STR_FMT(sbuf_str(&unicode)));
+        sbuf_printf(instead, "\"%.*s\"", STR_FMT(sbuf_str(&ascii)));
+    }
+    sbuf_free(&ascii);
+    sbuf_free(&unicode);
+    return instead->n > 0;
+}
+
+static int check_spelling(void *arg, struct str key, struct str value) {
+    struct spelling_check *k = arg;
+    struct str domain = str_from(key, (size_t)(str_rchr(key, '@') + 1));
+    struct sbuf instead = {0}, b = {0};
+    (void)value;
+    if (domain.n > 0 && domain.p[0] == '.')
+        domain = str_from(domain, 1);
+    if (addr_is_ascii(domain) || !spelling_is_odd(k->cfg, domain, domain.n < key.n, &instead) ||
+        ++k->said > SHOWN_MAX)
+        goto out;
+    sbuf_add_safe(&b, key);
+    diag_add(k->d, DIAG_WARN, k->file, k->line, "%s: %s: \"%s\": %s", k->param, k->table->spec, b.p,
+             instead.p);
+out:
+    sbuf_free(&instead);
+    sbuf_free(&b);
+    return 0;
+}
+
+void audit_spellings(const struct config *cfg, struct map *m, const char *param, const char *file,
+                     int line, struct diags *d) {
+    struct spelling_check k = {cfg, d, param, file, line, m, 0};
+    if (m->opened && m->fixed && !m->ops->remote && m->ops->each != NULL)
+        map_each(m, check_spelling, &k);
+    if (k.said > SHOWN_MAX)
+        diag_add(d, DIAG_WARN, file, line, "%s: %s: %zu more keys like these", param, m->spec,
+                 k.said - SHOWN_MAX);
 }
 
 /* -- values that make mail wait -- */
