@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "route/nexthop.h"
+#include "route/own.h"
 
 /* Besides smtp_…, what Postfix's client and queue are told that Posthouse is told, too. */
 static const char *const copied[] = {
@@ -146,16 +147,47 @@ static void beside_domains(struct sbuf *out, const struct config *front) {
     sbuf_free(&all);
 }
 
-/* The port at which front takes mail: that of its first smtpd service. */
-static uint16_t front_port(const struct config *front) {
+/* Does a list of addresses that are listened on have one that loopback reaches?  *address: the
+ * first of those, or of all. */
+static bool list_has_loopback(struct str list, struct str *address) {
+    struct str word;
+    *address = STR_NONE;
+    while (str_split(&list, ", \t\r\n", &word)) {
+        struct netaddr a;
+        bool known = own_address_parse(&a, word, 0);
+        char text[INET6_ADDRSTRLEN] = "";
+        if (known)
+            netaddr_text(&a, text);
+        if (strcmp(text, "0.0.0.0") == 0 || (known && netaddr_is_loopback(&a))) {
+            *address = strcmp(text, "::1") == 0 ? STR_LIT("::1") : STR_LIT("127.0.0.1");
+            return true;
+        }
+        if (address->n == 0)
+            *address = word;
+    }
+    return false;
+}
+
+static bool front_has_loopback(const struct config *front) {
+    struct str unused;
+    return list_has_loopback(str_of(own_interfaces(front)), &unused);
+}
+
+/* Where front takes mail: the address and port of its first smtpd service. */
+static void front_listener(struct sbuf *out, const struct config *front) {
+    struct str address = STR_LIT("127.0.0.1");
+    uint16_t port = 25;
     for (size_t i = 0; i < front->n_services; i++) {
         const struct service *s = front->services[i];
         struct str host;
-        uint16_t own;
-        if (s->kind == SERVICE_SMTPD && nexthop_of_service(str_of(s->name), &host, &own) == NULL)
-            return own;
+        if (s->kind != SERVICE_SMTPD || nexthop_of_service(str_of(s->name), &host, &port) != NULL)
+            continue;
+        list_has_loopback(host.n > 0 ? host : str_of(own_interfaces(front)), &address);
+        break;
     }
-    return 25;
+    if (address.n > 2 && address.p[0] == '[')
+        address = str_make(address.p + 1, address.n - 2);
+    sbuf_printf(out, "[%.*s]:%u", STR_FMT(address), port);
 }
 
 void beside_main(struct sbuf *out, const struct config *front, uint16_t port) {
@@ -184,7 +216,9 @@ void beside_main(struct sbuf *out, const struct config *front, uint16_t port) {
         "\n# Reports for users of this server go back to Postfix, and not out by a relay host.\n"
         "parent_domain_matches_subdomains =\n");
     beside_domains(out, front);
-    sbuf_printf(out, "relay_transport = relay:[127.0.0.1]:%u\n", front_port(front));
+    sbuf_add_c(out, "relay_transport = relay:");
+    front_listener(out, front);
+    sbuf_add_c(out, "\n");
     sbuf_add_c(out, "\n# As Postfix's client is told.\n");
     beside_copy(out, front, road.client);
     if (road.hop[0] != '\0') {
@@ -219,11 +253,12 @@ static bool front_wants_tls(const struct config *front) {
     return wants;
 }
 
-/* Is front's client told what is meant for other hosts? */
+/* Is front's client told what is meant for other hosts?  Where it listens on no loopback address,
+ * it sends from another one, too, and Posthouse would not know it. */
 static bool front_has_own_ways(const struct config *front, uint16_t port) {
     struct exit_road road = front_road(front, port);
     bool has = road.client == NULL || strcmp(road.client->name, "smtp") != 0 ||
-               road.client->overrides.n > 0 || front_wants_tls(front);
+               road.client->overrides.n > 0 || front_wants_tls(front) || !front_has_loopback(front);
     free(road.hop);
     for (size_t i = 0; i < sizeof meant_for_others / sizeof meant_for_others[0] && !has; i++) {
         char *value = config_value(front, meant_for_others[i].name, NULL);
@@ -246,9 +281,23 @@ bool beside_hop(struct sbuf *out, const struct config *front, uint16_t port) {
     return own;
 }
 
-void beside_passes_by(struct sbuf *out, const struct config *front) {
+/* A pause that front makes between mails to one destination, all of which is Posthouse. */
+static void note_pause(struct sbuf *out, const struct config *front, const char *transport,
+                       const char *suffix) {
+    int64_t seconds = config_transport_int(front, transport, suffix);
+    if (seconds > 0)
+        sbuf_printf(out,
+                    "note: %s_%s of %s is %lld s for what goes to Posthouse, which is one "
+                    "destination: all mail waits for that pause, whoever it is for; %s_%s = 0s in "
+                    "%s/main.cf leaves it to Posthouse\n",
+                    transport, suffix, front->dir, (long long)seconds, transport, suffix,
+                    front->dir);
+}
+
+void beside_notes(struct sbuf *out, const struct config *front, bool own_transport) {
     static const char *const stronger[] = {"transport_maps",
                                            "sender_dependent_default_transport_maps"};
+    const char *transport = own_transport ? BESIDE_NAME : "smtp";
     for (size_t i = 0; i < sizeof stronger / sizeof stronger[0]; i++) {
         char *value = config_value(front, stronger[i], NULL);
         if (value != NULL && value[0] != '\0')
@@ -258,4 +307,6 @@ void beside_passes_by(struct sbuf *out, const struct config *front) {
                         stronger[i], front->dir);
         free(value);
     }
+    note_pause(out, front, transport, "destination_rate_delay");
+    note_pause(out, front, transport, "transport_rate_delay");
 }

@@ -26,7 +26,8 @@ bool beside_hop(struct sbuf *out, const struct config *front, uint16_t port);
 #define BESIDE_OURS BESIDE_NAME " unix - - - - - smtp -o smtp_tls_security_level=none "
 /* Appends that line. */
 void beside_transport(struct sbuf *out);
-/* Appends what keeps mail from Posthouse though default_transport names it, a line for each. */
-void beside_passes_by(struct sbuf *out, const struct config *front);
+/* Appends what keeps mail from Posthouse though default_transport names it, or slows all of it
+ * down, a line for each.  own_transport: as beside_hop said. */
+void beside_notes(struct sbuf *out, const struct config *front, bool own_transport);
 
 #endif

@@ -12,6 +12,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,10 @@
 #define NAME      "default_transport"
 #define FILE_MAX  (8U << 20)
 #define GREETS_MS 5000
+#define STATUS_MS 10000  /* says at once what it knows */
+#define RELOAD_MS 300000 /* goes through all of the active queue */
+#define LOOK_MS   20
+#define TIMED_OUT 256 /* no exit status */
 
 struct setup {
     const char *dir;    /* Posthouse's configuration directory */
@@ -102,8 +107,23 @@ static int setup_files(const struct setup *s) {
 
 /* -- Postfix -- */
 
-/* Runs Postfix's own postfix(1) with one word; its exit status. */
-static int front_postfix(const struct setup *s, const char *word) {
+/* The exit status of a program that leads a process group; TIMED_OUT: it was killed then. */
+static int wait_ended(pid_t pid, int limit_ms) {
+    int status = 0;
+    pid_t done;
+    for (int waited = 0; (done = waitpid(pid, &status, WNOHANG)) == 0; waited += LOOK_MS) {
+        if (waited >= limit_ms) {
+            kill(-pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            return TIMED_OUT;
+        }
+        poll(NULL, 0, LOOK_MS);
+    }
+    return done == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 127;
+}
+
+/* Runs Postfix's own postfix(1) with one word; as wait_ended. */
+static int front_postfix(const struct setup *s, const char *word, int limit_ms) {
     char *folder = config_value(s->cfg, "command_directory", NULL);
     struct sbuf program = {0};
     sbuf_printf(&program, "%s/postfix", folder == NULL ? "/usr/sbin" : folder);
@@ -111,16 +131,21 @@ static int front_postfix(const struct setup *s, const char *word) {
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
+        setpgid(0, 0);
         if (strcmp(word, "status") == 0 && freopen("/dev/null", "w", stderr) == NULL)
             _exit(127);
         execl(program.p, program.p, "-c", s->front, word, (char *)NULL);
         fprintf(stderr, "posthouse: fatal: %s: %s\n", program.p, strerror(errno));
         _exit(127);
     }
-    int status = 0;
-    bool ended = pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status);
+    if (pid > 0)
+        setpgid(pid, pid); /* whichever of both is first */
+    int rc = pid > 0 ? wait_ended(pid, limit_ms) : 127;
+    if (rc == TIMED_OUT)
+        fprintf(stderr, "posthouse: fatal: %s -c %s %s did not end within %d s\n", program.p,
+                s->front, word, limit_ms / 1000);
     sbuf_free(&program);
-    return ended ? WEXITSTATUS(status) : 127;
+    return rc;
 }
 
 /* Sets or takes out NAME (value NULL) in Postfix's main.cf. */
@@ -183,11 +208,14 @@ static int front_transport(const struct setup *s, bool wanted) {
 
 /* A Postfix that runs takes up what was changed; one that does not, when it starts. */
 static int front_take_up(const struct setup *s) {
-    if (front_postfix(s, "status") != 0) {
+    int status = front_postfix(s, "status", STATUS_MS);
+    if (status == TIMED_OUT)
+        return 1;
+    if (status != 0) {
         puts("posthouse: Postfix is not running: it begins with the new setting");
         return 0;
     }
-    return front_postfix(s, "reload") == 0
+    return front_postfix(s, "reload", RELOAD_MS) == 0
                ? 0
                : setup_fatal(s->front, "Postfix does not take up its configuration");
 }
@@ -195,7 +223,7 @@ static int front_take_up(const struct setup *s) {
 /* What is needed there, for an administrator who does it by hand. */
 static void setup_say(const struct setup *s) {
     struct sbuf notes = {0}, line = {0};
-    beside_passes_by(&notes, s->cfg);
+    beside_notes(&notes, s->cfg, s->own_transport);
     beside_transport(&line);
     printf("\nPostfix needs this line in %s/main.cf:\n\n    " NAME " = %s\n\n", s->front, s->hop.p);
     if (s->own_transport)
@@ -340,9 +368,12 @@ static int setup_apply(const struct setup *s) {
         setup_undo(s);
         return 1;
     }
+    struct sbuf notes = {0};
+    beside_notes(&notes, s->cfg, s->own_transport);
     printf("posthouse: Postfix gives what leaves this machine to Posthouse at 127.0.0.1:%u; back: "
-           "posthouse setup beside-postfix --undo\n",
-           s->port);
+           "posthouse setup beside-postfix --undo\n%s",
+           s->port, notes.n == 0 ? "" : notes.p);
+    sbuf_free(&notes);
     return 0;
 }
 

@@ -416,3 +416,48 @@ def test_what_postfix_is_told_is_what_posthouse_is_told(tmp_path):
             written = (desk.p.dir / "main.cf").read_text()
             for line in lines:
                 assert written.count(f"\n{line.split(' = ')[0]} = ") == 1 and f"\n{line}\n" in written, (line, written)
+
+
+LISTENERS = [  # Postfix's main.cf, the first line of its master.cf, where its own mail goes, does it need a transport of its own?
+    ("", "smtp", "[127.0.0.1]:25", False), ("inet_interfaces = loopback-only\n", "2525", "[127.0.0.1]:2525", False),
+    ("inet_interfaces = 192.0.2.3, 127.0.0.1\n", "smtp", "[127.0.0.1]:25", False),
+    ("inet_interfaces = 192.0.2.3\n", "smtp", "[192.0.2.3]:25", True),
+    ("inet_interfaces = [2001:db8::3] 192.0.2.4\n", "2525", "[2001:db8::3]:2525", True),
+    ("inet_interfaces = $myhostname, localhost\n", "smtp", "[127.0.0.1]:25", False),
+    ("inet_interfaces = $myhostname\n", "smtp", "[mta.example]:25", True), ("", "192.0.2.5:26", "[192.0.2.5]:26", False),
+    ("inet_interfaces = 192.0.2.3\n", "localhost:27", "[127.0.0.1]:27", True)]
+
+
+def test_where_postfix_listens(tmp_path):
+    """Mail for its own users goes to an address that it has; what it sends comes from one that Posthouse knows."""
+    for i, (main, service, hop, own) in enumerate(LISTENERS):
+        (tmp_path / str(i)).mkdir()
+        with Desk(tmp_path / str(i), main, f"{service} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n") as desk:
+            r = desk.setup()
+            assert f"\nrelay_transport = relay:{hop}\n" in (desk.p.dir / "main.cf").read_text(), main
+            assert ("-o smtp_bind_address=127.0.0.1" in r.stdout) == own, (main, r.stdout)
+
+
+@pytest.mark.parametrize("main,note", [
+    ("default_destination_rate_delay = 2s\n", "smtp_destination_rate_delay = 0s in {front}/main.cf"),
+    ("default_destination_rate_delay = 1m\nsmtp_destination_rate_delay = 0\n", None),
+    ("smtp_destination_rate_delay = 3s\nsmtp_tls_security_level = encrypt\n", None),
+    ("default_destination_rate_delay = 3s\nsmtp_tls_security_level = encrypt\n",
+     "posthouse_destination_rate_delay = 0s in {front}/main.cf"),
+    ("default_transport_rate_delay = 4s\n", "smtp_transport_rate_delay = 0s in {front}/main.cf"), ("", None)])
+def test_a_pause_between_mails_is_named(tmp_path, main, note):
+    """To Postfix, Posthouse is one destination; said before and with the change."""
+    with Desk(tmp_path, main) as desk:
+        said = desk.setup().stdout, desk.applied().stdout
+        for text in said:
+            assert (note.format(front=desk.front) in text) if note else "rate_delay" not in text, text
+
+
+def test_a_postfix_that_does_not_answer(tmp_path):
+    """… is not waited for without end, and is what it was before."""
+    with Desk(tmp_path) as desk:
+        before = desk.main.read_text()
+        (tmp_path / "postfix").write_text("#!/bin/sh\nsleep 600\n")
+        with pytest.raises(AssertionError, match="status did not end within 10 s"):
+            desk.applied()
+        assert desk.main.read_text() == before

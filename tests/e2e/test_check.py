@@ -355,12 +355,15 @@ def test_mail_to_this_system_does_not_go_round():
 @pytest.mark.parametrize("type_", ["hash", "cdb", "texthash"])
 def test_keys_whose_domain_is_written_in_an_odd_form(tmp_path, type_, mode):
     """A table's key has one spelling, and a look-up asks for three: each other key is named, with what to write."""
-    fine = ["fähre.example", "xn--fhre-loa.example", ".fähre.example", "user@fähre.example", "FÄHRE2.example", "plain.example", "müller@plain.example"]
+    fine = ["fähre.example", "xn--fhre-loa.example", ".fähre.example", "user@fähre.example", "FÄHRE2.example", "plain.example",
+            "müller@plain.example"]
     odd = {"ｗeit.example": '"weit.example"', "user@fa\u0308hre3.example": '"fähre3.example" or "xn--fhre3-gra.example"',
-           ".ｆähre4.example": '"fähre4.example" or "xn--fhre4-gra.example"', "fähre5。example": '"fähre5.example"', "ö\u00a0x.example": "its domain is none"}
+           ".ｆähre4.example": '"fähre4.example" or "xn--fhre4-gra.example"', "fähre5。example": '"fähre5.example"',
+           "ö\u00a0x.example": "its domain is none"}
     odd |= {"groß.example": '"gross.example"'} if mode == "yes" else {}
     p = Posthouse(f"relayhost = [127.0.0.1]:9\nenable_idna2003_compatibility = {mode}\ntransport_maps = {type_}:{{dir}}/roads\n"
-                  f"relay_domains = {type_}:{{dir}}/roads\nsmtpd_recipient_restrictions = check_recipient_access {type_}:{{dir}}/roads, permit\n",
+                  f"relay_domains = {type_}:{{dir}}/roads\n"
+                  f"smtpd_recipient_restrictions = check_recipient_access {type_}:{{dir}}/roads, permit\n",
                   directory=tmp_path)
     keys = fine + list(odd) + ([] if "groß.example" in odd else ["groß.example"])
     (tmp_path / "roads").write_text("".join(f"{key} smtp:[127.0.0.1]:9\n" for key in keys))
