@@ -4,6 +4,11 @@
  * A name counts only if it leads back to the address, as in Postfix.  Loopback is "localhost"
  * without asking (RFC 6761).  Names that were found are kept for five minutes, in a fixed number of
  * places.  Where there is none, or name servers fail, the name is looked for each time again.
+ *
+ * The questions go through a resolver of their own: libunbound has few questions on the wire at a
+ * time and rests servers that do not answer, so clients whose addresses lead to no name server
+ * would hold up the names of relay hosts.  For the same reason a search has an end, and there are
+ * not many at a time: a client beyond them is served as one whose name servers fail.
  */
 #include "daemon/peername.h"
 
@@ -11,10 +16,16 @@
 #include <string.h>
 
 #include "mail/address.h"
+#include "util/log.h"
 #include "util/mem.h"
 
 #define PLACES  1024U
 #define KEEP_MS 300000
+/* Searches at a time of one loop, and how long each may take. */
+#define SEARCHES_MAX 100U
+#define SEARCH_MS    10000
+/* The log says at most so often that there are too many. */
+#define TELL_MS 60000
 
 struct place {
     char addr[INET6_ADDRSTRLEN];
@@ -25,13 +36,26 @@ struct place {
 struct peername {
     struct resolver *r;
     struct loop *loop;
+    struct dl searches; /* struct search */
+    size_t n_searches;
+    int64_t told_ms; /* when the log said that there are too many; on the loop's clock */
     struct place places[PLACES];
 };
 
+/* For one address.  A search frees itself when those that wait for it have been told. */
 struct search {
+    struct dl link; /* peername->searches */
     struct peername *p;
     struct netaddr addr;
-    char *name; /* that the address has; NULL: none yet */
+    char *name;                   /* that the address has; NULL: none yet */
+    struct resolver_query *query; /* the open one */
+    struct loop_alarm alarm;      /* the end of its time */
+    struct later late;
+    struct dl waiters; /* struct waiter */
+};
+
+struct waiter {
+    struct dl link;
     client_named_fn done;
     void *ctx;
 };
@@ -54,11 +78,27 @@ static void peername_finish(struct search *s, enum client_naming reverse,
                             enum client_naming verified) {
     const struct client_names found = {reverse, verified,
                                        verified == CLIENT_NAME_FOUND ? s->name : NULL};
+    struct dl *n;
+    dl_remove(&s->link);
+    s->p->n_searches--;
+    loop_alarm_remove(&s->alarm);
+    loop_never(&s->late);
     if (found.name != NULL)
         place_keep(s->p, &s->addr, found.name);
-    s->done(s->ctx, &found);
+    while ((n = dl_pop(&s->waiters)) != NULL) {
+        struct waiter *w = DL_OWNER(n, struct waiter, link);
+        w->done(w->ctx, &found);
+        free(w);
+    }
     free(s->name);
     free(s);
+}
+
+static void search_late(struct later *late) {
+    struct search *s = DL_OWNER(late, struct search, late);
+    resolver_cancel(s->query);
+    peername_finish(s, s->name == NULL ? CLIENT_NAME_FAILED : CLIENT_NAME_FOUND,
+                    CLIENT_NAME_FAILED);
 }
 
 static enum client_naming naming_of(enum resolve_rc rc) {
@@ -88,14 +128,48 @@ static void on_name(void *arg, const struct resolve_answer *a) {
         return;
     }
     s->name = mem_strdup(a->name);
-    resolver_ask(s->p->r, RESOLVE_NATIVE, s->name, on_back, s);
+    s->query = resolver_ask(s->p->r, RESOLVE_NATIVE, s->name, on_back, s);
 }
 
-struct peername *peername_new(struct resolver *r, struct loop *l) {
+struct peername *peername_new(struct loop *l, const struct config *cfg) {
     struct peername *p = MEM_NEW(struct peername);
-    p->r = r;
+    p->r = resolver_new(l, cfg);
     p->loop = l;
+    p->told_ms = -TELL_MS;
+    dl_init(&p->searches);
     return p;
+}
+
+/* The search for that address; NULL: there is none. */
+static struct search *search_of(const struct peername *p, const struct netaddr *addr) {
+    DL_EACH (it, &p->searches) {
+        struct search *s = DL_OWNER(it, struct search, link);
+        if (netaddr_same(&s->addr, addr))
+            return s;
+    }
+    return NULL;
+}
+
+static struct search *search_begin(struct peername *p, const struct netaddr *addr) {
+    struct search *s = MEM_NEW(struct search);
+    s->p = p;
+    s->addr = *addr;
+    dl_init(&s->waiters);
+    dl_push(&p->searches, &s->link);
+    p->n_searches++;
+    s->late.run = search_late;
+    loop_alarm_add(p->loop, &s->alarm, &s->late);
+    s->alarm.at_ms = p->loop->now_ms + SEARCH_MS;
+    s->query = resolver_ask_name(p->r, addr, on_name, s);
+    return s;
+}
+
+static void tell_too_many(struct peername *p) {
+    if (p->loop->now_ms - p->told_ms < TELL_MS)
+        return;
+    p->told_ms = p->loop->now_ms;
+    log_warn("smtpd", "name servers do not answer for %zu clients: others have no name for now",
+             p->n_searches);
 }
 
 void peername_find(struct peername *p, const struct netaddr *addr, client_named_fn done,
@@ -115,12 +189,21 @@ void peername_find(struct peername *p, const struct netaddr *addr, client_named_
         done(ctx, &known);
         return;
     }
-    struct search *s = MEM_NEW(struct search);
-    *s = (struct search){.p = p, .addr = *addr, .done = done, .ctx = ctx};
-    resolver_ask_name(p->r, addr, on_name, s);
+    struct search *s = search_of(p, addr);
+    if (s == NULL && p->n_searches >= SEARCHES_MAX) {
+        static const struct client_names failed = {CLIENT_NAME_FAILED, CLIENT_NAME_FAILED, NULL};
+        tell_too_many(p);
+        done(ctx, &failed);
+        return;
+    }
+    struct waiter *w = MEM_NEW(struct waiter);
+    w->done = done;
+    w->ctx = ctx;
+    dl_push(&(s == NULL ? search_begin(p, addr) : s)->waiters, &w->link);
 }
 
-void peername_forget(struct peername *p) {
+void peername_reload(struct peername *p, const struct config *cfg) {
+    resolver_reload(p->r, cfg);
     for (size_t i = 0; i < PLACES; i++) {
         free(p->places[i].name);
         p->places[i].name = NULL;

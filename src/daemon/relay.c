@@ -98,7 +98,7 @@ static void worker_init(struct worker *w, size_t i, int lookup_fd) {
     lookup_remember(w->lookup, relay.memory);
     lookup_attach(w->lookup, lookup_fd);
     w->deliver = deliver_new(w->loop, w->lookup, relay.cfg, &deliver_ops);
-    w->names = peername_new(deliver_resolver(w->deliver), w->loop);
+    w->names = peername_new(w->loop, relay.cfg);
     struct receive_ops ops = {.peername = find_name, .accepted = on_accepted, .arg = w};
     w->receive = receive_new(w->loop, w->lookup, relay.spool, relay.cfg, &ops);
 }
@@ -179,7 +179,7 @@ static void run_reload(struct task *t) {
     } else {
         receive_reload(x->w->receive, x->cfg);
         deliver_reload(x->w->deliver, x->cfg);
-        peername_forget(x->w->names);
+        peername_reload(x->w->names, x->cfg);
     }
     config_unref(x->cfg);
     free(x);

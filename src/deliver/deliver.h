@@ -31,7 +31,6 @@ void deliver_reload(struct deliver *d, const struct config *cfg);
 /* On the loop: from now on results wait for no filter.  What was taken is so, and what would be
  * given up waits for the next start. */
 void deliver_stop(struct deliver *d);
-struct resolver *deliver_resolver(struct deliver *d);
 /* On the loop: the configuration of new sessions. */
 struct config *deliver_config(struct deliver *d);
 /* Any thread. */

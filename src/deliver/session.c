@@ -549,7 +549,3 @@ void deliver_reload(struct deliver *d, const struct config *cfg) {
 struct config *deliver_config(struct deliver *d) {
     return d->cfg;
 }
-
-struct resolver *deliver_resolver(struct deliver *d) {
-    return d->resolver;
-}

@@ -209,7 +209,7 @@ static void worker_start(struct product *p, struct worker *k, size_t i) {
     k->loop = loop_new(i);
     k->lookup = lookup_new(k->loop);
     k->deliver = deliver_new(k->loop, k->lookup, p->cfg, &deliver_ops);
-    k->names = peername_new(deliver_resolver(k->deliver), k->loop);
+    k->names = peername_new(k->loop, p->cfg);
     k->receive = receive_new(k->loop, k->lookup, p->spool, p->cfg, &ops);
 }
 
@@ -399,7 +399,7 @@ static void run_reload(struct task *t) {
     } else {
         receive_reload(x->w->receive, x->cfg);
         deliver_reload(x->w->deliver, x->cfg);
-        peername_forget(x->w->names);
+        peername_reload(x->w->names, x->cfg);
     }
     config_unref(x->cfg);
     free(x);

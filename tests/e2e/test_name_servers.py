@@ -1,0 +1,64 @@
+"""Clients whose name servers leave questions open wait alone."""
+import contextlib
+import re
+import socket
+import struct
+import threading
+
+from kit import FakeRelay, Posthouse
+
+
+class HalfDns:
+    """Answers MX with the host "mx", and A with the loopback address; has no answer for addresses."""
+
+    def __init__(self):
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.port = self.sock.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.sock.close()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                query, peer = self.sock.recvfrom(4096)
+                at = 12
+                while query[at]:
+                    at += query[at] + 1
+                kind = struct.unpack(">H", query[at + 1:at + 3])[0]
+                if kind == 12:
+                    continue
+                data = {1: b"\x7f\0\0\x01", 15: b"\0\x0a\x02mx" + query[12:at + 1]}.get(kind, b"")
+                answer = b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data if data else b""
+                self.sock.sendto(query[:2] + b"\x85\x80\0\x01" + (b"\0\x01" if data else b"\0\0") + b"\0\0\0\0" +
+                                 query[12:at + 5] + answer, peer)
+
+
+def conf(relay):
+    return f"mynetworks = 127.0.0.1\nsmtp_tcp_port = {relay.port}\nrelay_threads = 1\nsmtpd_client_event_limit_exceptions =\n"
+
+
+def test_clients_without_names_hold_up_no_mail():
+    """Neither those that wait for their greeting nor those that have gone: names of hosts are found meanwhile.  Each client is
+    greeted, and more than there can be searches are so at once."""
+    with HalfDns() as dns, FakeRelay() as relay, Posthouse(conf(relay), dns=dns) as p, contextlib.ExitStack() as open_:
+        def come(net, i):
+            s = socket.create_connection(("127.0.0.1", p.port), 10, source_address=(f"127.{net}.{i // 200}.{i % 200 + 1}", 0))
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return s
+        waits = [open_.enter_context(come(7, i)) for i in range(150)]
+        for i in range(600):
+            come(8, i).close()
+        for i in range(3):
+            assert p.send(rcpts=[f"b@direct{i}.example"], content=f"Subject: mail {i}-\r\n\r\n").startswith("250")
+            relay.wait_mail(b"mail %d-" % i)
+        for s in waits:
+            s.settimeout(20)
+            assert s.recv(100).startswith(b"220 ")
+        p.wait_log(r"name servers do not answer for \d+ clients: others have no name for now")
+        assert set(re.findall(r"\]: connect from (\w+)\[127\.[78]\.", p.log())) == {"unknown"}
