@@ -151,6 +151,14 @@ static void serve_next(struct session *s, enum cmd rc) {
     }
 }
 
+/* The answer that the session waited for. */
+static void serve_answered(struct session *s, enum cmd rc) {
+    if (s->gone && rc != CMD_WAIT)
+        serve_close(s, "lost connection");
+    else
+        serve_next(s, rc);
+}
+
 /* -- input -- */
 
 static void serve_line_too_long(struct session *s) {
@@ -360,8 +368,14 @@ static void serve_timed_out(struct session *s) {
     serve_close(s, "timeout");
 }
 
+/* A client that hangs up while something is asked for it keeps its place until that is answered, as
+ * it keeps a process of Postfix's: who connects again and again has no more questions open than
+ * connections. */
 static void serve_lost(struct session *s) {
     struct sbuf from = {0};
+    s->gone = s->state == SESSION_WAIT;
+    if (s->gone)
+        return;
     if (conn_ssl(s->conn) != NULL && !s->tls_on)
         log_as(s->svc->log_name, "smtpd", "SSL_accept error from %s: %s",
                client_text(&s->client, &from), conn_tls_error(s->conn));
@@ -597,7 +611,7 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     s->svc = svc;
     s->p = &svc->p;
     session_keep_tls(s);
-    s->answered = serve_next;
+    s->answered = serve_answered;
     s->wrapped = s->p->smtpd_tls_wrappermode && !local;
     s->conn = conn_new(r->loop, fd, &serve_ops, s);
     if (s->conn == NULL) {

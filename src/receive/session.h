@@ -108,6 +108,7 @@ struct session {
     bool ends_in_crlf;       /* the client has ended a line in CR LF */
     enum smtp_verb verb;     /* the last command */
     bool came_early;         /* a command came before it may, and the log has said so */
+    bool gone;               /* the client has hung up: see serve_lost */
     unsigned errors;         /* since a message was taken, as Postfix counts them */
     unsigned junk;           /* commands that lead nowhere, since a message was taken */
     unsigned ok[VERB_COUNT], total[VERB_COUNT];

@@ -4,10 +4,11 @@ import os
 import re
 import socket
 import ssl
+import struct
 import threading
 
 import pytest
-from kit import SLOW, Client, FakeRelay, Posthouse, free_port, wait_for
+from kit import SLOW, Client, FakeRelay, Listener, Posthouse, free_port, wait_for
 
 FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
 STRANGERS = "mynetworks = 127.0.0.9\nsmtpd_client_event_limit_exceptions =\nrelayhost = [127.0.0.1]:9\nrelay_threads = 1\n"
@@ -280,3 +281,48 @@ def test_an_envelope_is_as_large_as_is_read_back(dns):
             assert {replies.readline() for _ in range(500)} == {b"250 2.1.5 Ok\r\n"}
         s.sendall(TO.encode() + b"\r\n")
         assert replies.readline() == b"452 4.5.3 Error: too many recipients\r\n"
+
+
+@pytest.mark.parametrize("what", ["table", "login"])
+def test_a_client_that_has_gone_keeps_its_place(what, dns):
+    """As long as what was asked for it is not answered: clients that reset do not have more questions open than connections."""
+    asked, answer = [], threading.Event()
+
+    def table(conn):
+        for line in conn.makefile("rb"):
+            asked.append(line)
+            answer.wait(60)
+            conn.sendall(b"500 no\n")
+
+    def logins(conn):
+        conn.sendall(b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nDONE\n")
+        for line in conn.makefile("rb"):
+            if line.startswith(b"AUTH"):
+                asked.append(line)
+                answer.wait(60)
+                conn.sendall(b"FAIL\t%b\n" % line.split(b"\t")[1])
+    with Listener(table) as a, Listener(logins) as b:
+        conf = (STRANGERS + "smtpd_client_connection_count_limit = 6\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\n"
+                f"smtpd_sasl_path = inet:127.0.0.1:{b.port}\nsmtpd_client_restrictions = check_recipient_access tcp:127.0.0.1:{a.port}\n")
+        with Posthouse(conf, dns=dns) as p:
+            clients = [p.client() for _ in range(6)]
+            for i, c in enumerate(clients):
+                c.raw("AUTH PLAIN AGV2ZQBndWVzcw==\r\n" if what == "login" else f"{FROM}\r\nRCPT TO:<b{i}@y.example>\r\n")
+            if what == "login":
+                wait_for(lambda: asked)
+            else:
+                wait_for(lambda: len({line for line in asked if b"@y.example" in line}) >= 6)
+            for c in clients:
+                c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                c.f.close(), c.sock.close()
+            for _ in range(20):
+                with Client(p.port, ehlo=None) as c:
+                    assert c.greeting.startswith("421 4.7.0"), c.greeting
+            answer.set()
+
+            def greeted():
+                with Client(p.port, ehlo=None) as c:
+                    return c.greeting.startswith("220")
+            wait_for(greeted)
+            p.wait_log(f"lost connection after {'AUTH' if what == 'login' else 'RCPT'} from", count=6)
+            assert what != "login" or len(re.findall("SASL PLAIN authentication failed", p.log())) == 6
