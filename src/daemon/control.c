@@ -22,6 +22,7 @@
 #define SHOWN_MAX      50U    /* senders, reasons */
 #define FOUND_MAX      500U   /* messages in one answer */
 #define LISTING_AHEAD  65536U /* written before the client has taken it */
+#define LISTING_STEP   256U   /* messages looked at before others have their turn */
 
 #define USERS_MAX    64U   /* connections to the socket for all users */
 #define PER_USER_MAX 8U    /* … of one of them */
@@ -48,6 +49,7 @@ struct client {
     uint32_t forget;         /* what the lookup process was asked; 0: nothing */
     struct ordered *ordered; /* waits until it is durable; NULL: none does */
     struct conn *conn;
+    struct later turn; /* what is left of a listing, or the next request */
     uint64_t *listing; /* ids still to be shown, while it lists the queue */
     size_t n_listing, shown;
     struct sched_filter filter; /* of the listing; its texts are list_req's */
@@ -74,12 +76,18 @@ static void list_end(struct client *k) {
 }
 
 /* As much as the client takes; the rest when it has, for a queue may be longer than memory allows
- * to list at once. */
+ * to list at once.  Of a long queue some messages in each turn: mail goes on meanwhile, however
+ * many listings are asked for. */
 static void list_more(struct client *k) {
     struct sched_view v;
-    while (k->shown < k->n_listing && conn_pending(k->conn) < LISTING_AHEAD)
+    for (size_t n = 0; k->shown < k->n_listing && conn_pending(k->conn) < LISTING_AHEAD; n++) {
+        if (n == LISTING_STEP) {
+            loop_later(k->c->loop, &k->turn);
+            return;
+        }
         if (sched_view(k->c->sched, k->listing[k->shown++], &v))
             list_one(k, &v);
+    }
     if (k->shown < k->n_listing)
         return;
     struct sbuf b = {0};
@@ -91,14 +99,28 @@ static void list_more(struct client *k) {
     conn_resume(k->conn);
 }
 
+static void control_turn(struct later *later) {
+    struct client *k = DL_OWNER(later, struct client, turn);
+    if (k->list_req != NULL)
+        list_more(k);
+    else
+        conn_resume(k->conn);
+}
+
+/* What is left to do for the client, its next request if nothing is, waits for the loop's next
+ * turn. */
+static void control_give_way(struct client *k) {
+    conn_pause(k->conn);
+    loop_later(k->c->loop, &k->turn);
+}
+
 /* The messages that req asks for; without any condition, all. */
 static void list_begin(struct client *k, json_t *req) {
     k->list_req = json_incref(req);
     overview_filter(req, &k->filter, &k->filter_ids);
     k->listing = sched_ids(k->c->sched, &k->n_listing);
     k->shown = 0;
-    conn_pause(k->conn);
-    list_more(k);
+    control_give_way(k);
 }
 
 /* What fits in one answer: lines and the last one. */
@@ -336,6 +358,7 @@ static void run_request(struct client *k, const char *cmd, json_t *req) {
         control_find(k, req);
     } else if (strcmp(cmd, "queue-flush") == 0) {
         conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", sched_flush(k->c->sched));
+        control_give_way(k);
     } else if (strcmp(cmd, "forget") == 0) {
         conn_pause(k->conn);
         k->forget = lookup_forget(k->c->lookup, on_forgotten, k);
@@ -389,7 +412,7 @@ static void control_on_allowed(void *arg, enum match_rc rc) {
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"whether you may do this cannot be "
                               "looked up now\"}\n");
     }
-    if (k->listing == NULL && k->ordered == NULL)
+    if (!dl_linked(&k->turn.link) && k->ordered == NULL)
         conn_resume(k->conn);
     json_decref(req);
 }
@@ -441,6 +464,7 @@ static void client_free(struct client *k) {
     json_decref(k->asked);
     if (is_limited(k))
         dl_remove(&k->link);
+    loop_never(&k->turn);
     if (k->ordered != NULL)
         k->ordered->k = NULL;
     content_forget(k->content);
@@ -467,7 +491,7 @@ static void control_on_event(void *arg, enum conn_event ev) {
         conn_deadline(k->conn, USERS_MS);
     if (ev == CONN_CLOSED || ev == CONN_TIMEOUT)
         client_free(k);
-    else if (ev == CONN_DRAINED && k->listing != NULL)
+    else if (ev == CONN_DRAINED && k->list_req != NULL)
         list_more(k);
     else if (ev == CONN_DRAINED && k->content != NULL)
         content_more(k->content);
@@ -481,6 +505,7 @@ static void control_client(void *arg, int fd, const struct netaddr *peer) {
     struct client *k = MEM_NEW(struct client);
     (void)peer;
     k->c = c;
+    k->turn.run = control_turn;
     k->conn = conn_new(c->loop, fd, &client_ops, k);
     if (k->conn == NULL)
         free(k);
@@ -520,6 +545,7 @@ static void control_user(void *arg, int fd, const struct netaddr *peer) {
     }
     struct client *k = MEM_NEW(struct client);
     k->c = c;
+    k->turn.run = control_turn;
     k->uid = cred.uid;
     k->conn = conn_new(c->loop, fd, &client_ops, k);
     if (k->conn == NULL) {

@@ -1,10 +1,12 @@
 """Retry, concurrency, dead destinations, reports, queue commands, sendmail, pflogsumm."""
 import email
+import itertools
 import json
 import os
 import re
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -534,6 +536,26 @@ def test_the_queue_of_another_configuration(dns):
 
 
 @needs_root
+def test_a_users_listings_hold_up_no_mail(dns):
+    """Thousands that were sent at once are answered in turns: mail is delivered before the last answer."""
+    with FakeRelay() as relay:
+        main = f"relayhost = [127.0.0.1]:{relay.port}\ndefer_transports = hold\ntransport_maps = inline:{{{{y.example=hold:}}}}\n"
+        with Posthouse(main, dns=dns, master="hold unix - - n - - smtp\n") as p, socket.socket(socket.AF_UNIX) as s:
+            with p.client() as c:
+                for i in range(600):
+                    assert c.mail(rcpts=[f"b{i}@y.example"]).startswith("250")
+            s.connect(str(p.dir / "spool/public/queue.sock"))
+            n, answers = 12000, []
+            t = threading.Thread(target=lambda: answers.extend(itertools.islice(s.makefile("rb"), n)))
+            t.start()
+            s.sendall(b'{"cmd": "queue-list", "sender": "nobody"}\n' * n)
+            assert p.send(rcpts=["b@fast.example"], content="Subject: meanwhile\r\n\r\n").startswith("250")
+            relay.wait_mail(b"meanwhile")
+            early = len(answers)
+            t.join()
+            assert len(answers) == n and all(b'"ok": true' in a for a in answers) and early < n
+
+
 def test_every_user_lists_and_flushes(dns):
     """Whatever umask the queue's folder was made with."""
     old = os.umask(0o077)
