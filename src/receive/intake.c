@@ -58,9 +58,20 @@ struct intake *intake_new(enum intake_kind kind, struct loop *l, struct spool *s
     return in;
 }
 
+/* Text of the header section as it goes on, which may have longer lines than the client's and other
+ * bytes: the field of our own quotes what the client calls itself. */
+static void note_own(struct intake *in, struct content_in *own, struct str text) {
+    struct sbuf same = {0};
+    content_bdat(own, text, &same);
+    sbuf_free(&same);
+    in->in.has_long = in->in.has_long || own->has_long;
+    in->in.has_8bit = in->in.has_8bit || own->has_8bit;
+}
+
 void intake_begin(struct intake *in, struct sbuf *received) {
     in->content = *received;
     *received = (struct sbuf){0};
+    note_own(in, &in->own, sbuf_str(&in->content));
     header_skip_received(&in->hdr, in->content.n);
     count_memory(in, 0);
 }
@@ -193,6 +204,7 @@ static void check_size(struct intake *in, struct sbuf *to, size_t before) {
 /* Looks at new header lines; at the end of the section, completes it. */
 static void scan_header(struct intake *in, bool last) {
     struct sbuf add = {0};
+    struct content_in own = {0};
     if (in->hdr_done || in->too_big)
         return;
     header_scan(&in->hdr, sbuf_str(&in->content), last);
@@ -201,6 +213,7 @@ static void scan_header(struct intake *in, bool last) {
     in->hdr_done = true;
     in->ops.missing(in->ops.arg, &in->hdr, &add);
     if (add.n > 0) {
+        note_own(in, &own, sbuf_str(&add));
         size_t at = in->hdr.end, tail = in->content.n - at;
         sbuf_room(&in->content, add.n);
         memmove(in->content.p + at + add.n, in->content.p + at, tail);
@@ -225,8 +238,11 @@ static enum intake_rc intake_end(struct intake *in) {
 /* Bytes were decoded behind the first before bytes of to; last: they are the last ones. */
 static void bytes_came(struct intake *in, struct sbuf *to, size_t before, bool last) {
     check_size(in, to, before);
-    if (!in->edit.ended)
+    if (!in->edit.ended) {
+        size_t at = in->content.n;
         header_edit(&in->edit, &in->ops.rules, &in->raw, last, &in->content);
+        note_own(in, &in->own, str_from(sbuf_str(&in->content), at));
+    }
     count_memory(in, 0);
     scan_header(in, last);
 }

@@ -54,6 +54,7 @@ struct intake {
     struct intake_ops ops;
     uint64_t id;                  /* the message's */
     struct content_in in;         /* the decoder */
+    struct content_in own;        /* what it makes of the header section as it goes on */
     struct sbuf raw;              /* of the header section, what is not decided */
     struct header_edit edit;      /* from raw to content */
     struct sbuf content;          /* all of it, or what is not yet in the file */

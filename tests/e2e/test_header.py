@@ -93,3 +93,21 @@ def test_lines_that_end_in_cr_cr_lf(pair, how):
     content = "Message-Id: <1@x>\r\r\nDate: x\r\r\nFrom: a@x.example\r\r\r\n\r\r\nline \r\r\n@MARK@\r\r\n\r\n"
     got = through(pair, content, how)
     assert got.startswith("Message-Id: <1@x>\r\nDate: x\r\nFrom: a@x.example\r\n\r\nline \r\nmark")
+
+
+def test_what_is_put_into_the_header_section_makes_no_long_lines(pair):
+    """A client's name, an mbox line, addresses: no line that goes on is longer than 998, and 8-bit bytes are declared."""
+    p, relay = pair
+    names = [f"n{i}{'.' + 'x' * 60}" + ".y" * 700 for i in range(2)] + ["\u00e4" * 600]
+    heads = [first + f"Subject: received-{i}-\r\n" for i, first in enumerate(
+        ("", "From " + "f" * 985 + "\r\n", "To: " + "t" * 990 + "\r\n"))]
+    for i, (name, head) in enumerate(zip(names, heads)):
+        with Client(p.port, ehlo=name) as c:
+            assert c.mail(content=head + "\r\nshort\r\n").startswith("250")
+        mail = relay.wait_mail(b"received-%d-" % i)
+        lines = mail["content"].split(b"\r\n")
+        assert max(map(len, lines)) <= 998, i
+        whole = mail["content"].replace(b"\r\n ", b"")
+        assert whole.startswith(b"Received: from " + name.encode() + b" (localhost [127.0.0.1])"), whole[:80]
+        assert i != 1 or b"X-Mailbox-Line: From " + b"f" * 985 in whole
+        assert i != 2 or (b"t" * 990 + b"@own.example" in whole and "8BITMIME" in str(mail["from"]).upper()), mail
