@@ -202,7 +202,8 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
 }
 
 static bool has_space(struct session *s) {
-    int64_t need = s->p->message_size_limit * 3 / 2;
+    int64_t most = s->p->message_size_limit;
+    int64_t need = most > INT64_MAX / 3 ? INT64_MAX : most * 3 / 2;
     if (need < s->p->queue_minfree)
         need = s->p->queue_minfree;
     if (spool_space(s->r->spool) > need)

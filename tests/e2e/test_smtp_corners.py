@@ -139,9 +139,10 @@ def test_transports_that_refuse(dns, relay):
 
 
 def test_no_room(dns, relay):
-    with server(dns, relay, "queue_minfree = 8000000000000000\n") as p, p.client() as c:
-        assert c.cmd(FROM) == "452 4.3.1 Insufficient system storage"
-        p.wait_log("warning: not enough free space in mail queue")
+    for most in ("queue_minfree = 8000000000000000", "message_size_limit = 8000000000000000", "message_size_limit = 6148914691236517206"):
+        with server(dns, relay, most + "\n") as p, p.client() as c:
+            assert c.cmd(FROM) == "452 4.3.1 Insufficient system storage"
+            p.wait_log("warning: not enough free space in mail queue")
     limit = "smtpd_client_recipient_rate_limit = 2\nsmtpd_client_event_limit_exceptions =\n"
     with server(dns, relay, limit) as p, p.client() as c:
         c.cmd(FROM)
