@@ -9,6 +9,8 @@ if it is there).  Then it is looked for in the fixed scripts without a fault, in
 with faults by chance, SCENARIOS (20,000) from SEED (1,000) on, and in the fixed scripts with every fault at every
 fourth call.  How much is run is counted, not timed, so that a loaded machine finds the same: on two cores that are
 free this takes less than a minute.  What was found is printed with the command that repeats it, in the mutant's tree.
+A patch whose defect shows at one call only names the fixed script of that call in a line of its text, "Script: NAME":
+that one is run with every fault at every call.
 
 A patch that does not apply, a mutant that does not build and one that is not found are errors; all are named
 at the end.  -a only looks whether the patches apply.
@@ -104,15 +106,23 @@ def children_cpu_s():
     return used.ru_utime + used.ru_stime
 
 
-def find(tree, seed, scenarios):
+def fixed_scripts(tree):
+    """Their names, in the order of their seeds."""
+    wire = tree.root / "tests" / "wire"
+    groups = re.findall(r"&scripts_(\w+)", (wire / "scripts.c").read_text())
+    return [n for g in groups for n in re.findall(r'\.name = "([^"]+)"', (wire / f"scripts_{g}.c").read_text())]
+
+
+def find(tree, seed, scenarios, text=""):
     """What the simulator finds, and after how much processor time."""
     begun = children_cpu_s()
     sim = tree.build / "tests" / "sim_wire"
-    rows = "".join(x.read_text() for x in (tree.root / "tests" / "wire").glob("scripts_*.c"))
-    scripts = len(re.findall(r"\.name =", rows))
+    scripts = fixed_scripts(tree)
     first = min(scenarios, FIRST_RANDOM)
     rest = scenarios - first
-    found = simulate(sim, "-s", "0", "-n", str(scripts))
+    found = simulate(sim, "-s", "0", "-n", str(len(scripts)))
+    for name in re.findall(r"^Script: (.+)$", text, re.M):
+        found = found or simulate(sim, "-x", "-s", str(scripts.index(name)))
     found = found or simulate(sim, "-s", str(seed), "-n", str(first))
     found = found or simulate(sim, "-x", "-e", "4")
     found = found or (rest and simulate(sim, "-s", str(seed + first), "-n", str(rest)))
@@ -130,7 +140,7 @@ def check(tree, patch, o):
         bad = tree.make()
         if bad:
             return f"does not build: {bad}", False
-        found, took = find(tree, o.seed, o.scenarios)
+        found, took = find(tree, o.seed, o.scenarios, patch.read_text())
         return (f"{took:5.1f} s  {found}", True) if found else (f"NOT FOUND in {took:.0f} s", False)
     finally:
         tree.restore()
