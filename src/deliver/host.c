@@ -32,3 +32,7 @@ bool session_more_hosts(const struct dsess *s) {
     return (in_hop && !session_hop_is_over(s)) || nexthop_split(&rest, &one) ||
            (!s->fallback_added && s->p->smtp_fallback_relay[0] != '\0');
 }
+
+bool session_has_trait(const struct dsess *s, enum host_trait trait) {
+    return host_trait_has(trait, &session_target(s)->addr, session_target(s)->dest);
+}

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "deliver/session.h"
+#include "deliver/verdict.h"
 #include "mail/address.h"
 #include "util/clock.h"
 #include "util/mem.h"

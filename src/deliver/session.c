@@ -15,6 +15,7 @@
  * it calls too, no answer.
  */
 #include "deliver/session.h"
+#include "deliver/txn.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -242,7 +243,7 @@ static void adopt(struct dsess *s, const struct attempt *a) {
 
 /* What waits begins with the first host, or there is nothing to do. */
 static enum step round_begin(struct dsess *s) {
-    transact_return_recalled(s);
+    txn_return_recalled(s);
     if (dl_empty(&s->todo))
         return enter_stage(s, STAGE_COLD);
     adopt(s, DL_OWNER(s->todo.next, struct attempt, link));
@@ -262,7 +263,7 @@ static enum step round_over(struct dsess *s) {
 
 /* The connection is over; so was the host, unless it is to be tried again. */
 static enum step next_host(struct dsess *s, bool same) {
-    transact_return_recalled(s);
+    txn_return_recalled(s);
     if (dl_empty(&s->todo))
         return enter_stage(s, STAGE_COLD);
     s->plain_retry = same && s->plain_retry;
@@ -486,7 +487,7 @@ static void run_recall(struct task *t) {
     struct dsess *s = r->s;
     bool had = !dl_empty(&s->todo);
     free(r);
-    transact_return_recalled(s);
+    txn_return_recalled(s);
     if (had && dl_empty(&s->todo) && s->stage != STAGE_MAIL && s->stage != STAGE_COLD)
         drive(s, STEP_RECONNECT);
 }

@@ -13,11 +13,10 @@
 
 #include "deliver/deliver.h"
 #include "deliver/policy.h"
-#include "deliver/verdict.h"
+#include "deliver/traits.h"
 #include "route/nexthop.h"
 #include "route/record.h"
 #include "route/trace.h"
-#include "smtp/content.h"
 #include "smtp/reply.h"
 #include "smtp/sasl.h"
 #include "smtp/withhold.h"
@@ -104,41 +103,6 @@ enum {
     CAP_CODES = 256 /* ENHANCEDSTATUSCODES (RFC 2034) */
 };
 
-/* What has been sent of a transaction last. */
-enum txn_sent { SENT_NOTHING, SENT_MAIL, SENT_DATA, SENT_PART, SENT_CONTENT, SENT_RSET };
-
-/* A transaction: an attempt on its way over the connection. */
-struct txn {
-    struct dl link; /* in dsess.txns */
-    struct attempt *a;
-    uint32_t *rcpts;     /* indices into a->res: the recipients to be tried here */
-    uint32_t n_rcpts;    /* of rcpts */
-    uint32_t sent_rcpts; /* RCPT commands sent, or not sendable */
-    uint32_t accepted;
-    bool *ok; /* RCPT was accepted, by index into a->res */
-    enum txn_sent sent;
-    bool refused;         /* MAIL or DATA was: only RSET is left */
-    bool begun;           /* content is being sent, or was */
-    bool whole;           /* all of the content was written */
-    bool empty;           /* a lone dot after 354, because every recipient was refused */
-    bool taken;           /* the relay host said 2xx to the whole content */
-    bool answered;        /* any reply to this transaction has come */
-    bool data_only;       /* content goes by DATA, whatever the host offers: see traits.h */
-    bool disputed;        /* the host took what comes behind a refusal: see txn_dispute */
-    bool misnamed;        /* some 2xx did not name its own command by its enhanced status code */
-    uint64_t off;         /* bytes of content that were read and written */
-    uint64_t content_end; /* dsess.out_total behind the content */
-    struct content_out out;
-};
-
-struct expected {
-    enum txn_command command;
-    struct txn *t;
-    uint32_t rcpt;    /* TXN_RCPT: index into a->res */
-    uint64_t out_end; /* dsess.out_total behind the command: no reply comes before that left */
-    bool piped;       /* a reply to a command before it was not there yet when it was sent */
-};
-
 /* What `explain` and `test` see of a session: see probe.h. */
 struct watch {
     struct trace *trace;
@@ -159,7 +123,7 @@ struct dsess {
     void (*resume)(struct dsess *s,
                    enum step step); /* from the loop: the stage's answer has come */
     struct dl todo;                 /* attempts not yet begun */
-    struct dl txns;                 /* on the connection, oldest first */
+    struct dl txns;                 /* struct txn: on the connection, oldest first */
     struct mailerr now;             /* why the host in use failed; taken into err by the driver */
     struct mailerr err;             /* why all hosts of the round failed */
     /* the round: what all its hosts have in common */
@@ -226,7 +190,7 @@ struct dsess {
     uv_work_t *sasl_work;     /* a slow step is running */
     struct sbuf first_answer; /* too long for the AUTH command: kept for the first 334 */
     struct withhold sent;     /* what was sent at login: replies that repeat it are not shown */
-    /* transact.c */
+    /* txn.c, txn_send.c, transact.c */
     struct expected *fifo; /* commands that wait for a reply */
     size_t fifo_n, fifo_cap, fifo_at;
     unsigned uses;    /* transactions begun on the connection */
@@ -306,6 +270,8 @@ bool session_reply_is_early(const struct dsess *s);
 bool session_hop_is_over(const struct dsess *s);
 /* Is there a further address or destination to try in this round? */
 bool session_more_hosts(const struct dsess *s);
+/* Is the host in use to be spoken to in another way than it offers? */
+bool session_has_trait(const struct dsess *s, enum host_trait trait);
 
 /* -- steps.c: what explain and test show; nothing unless s->watch is set -- */
 /* A step of the stage that ends now, to be filled in; then watch_end_step.  NULL: not watched. */
@@ -351,8 +317,6 @@ enum step auth_reply(struct dsess *s);
 /* Nothing of a login is left, and no answer of its look-up comes any more. */
 void auth_cancel(struct dsess *s);
 /* transact.c */
-/* Gives back the waiting attempts that the scheduler has recalled. */
-void transact_return_recalled(struct dsess *s);
 /* Does the next reply answer the content of a message? */
 bool transact_content_due(const struct dsess *s);
 extern const struct stage transact_stage;
