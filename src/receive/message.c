@@ -313,16 +313,9 @@ static enum cmd content_refuse_bare(struct session *s, const char *stage) {
     return last ? CMD_CLOSE : CMD_DONE;
 }
 
-static void content_note_bare(const struct session *s) {
-    struct sbuf from = {0};
-    if (s->intake->in.has_bare && s->client.bare == BARE_NOTED)
-        log_as(s->svc->log_name, "smtpd", "%s: bare <LF> received from %s", s->tx->qid,
-               client_text(&s->client, &from));
-    sbuf_free(&from);
-}
-
 /* The content is complete, or what is left of a refused one was read. */
 static enum cmd message_end(struct session *s) {
+    s->came_bare = s->came_bare || s->intake->in.has_bare;
     if (s->intake->kind != INTAKE_REFUSED && content_is_bare(s)) {
         enum cmd rc = content_refuse_bare(s, "END-OF-MESSAGE");
         transaction_end(s);
@@ -332,7 +325,6 @@ static enum cmd message_end(struct session *s) {
         transaction_end(s);
         return CMD_DONE;
     }
-    content_note_bare(s);
     log_message_id(s);
     return commit(s);
 }

@@ -266,6 +266,7 @@ static size_t serve_line(struct session *s, const char *p, size_t n) {
         serve_line_too_long(s);
         return n;
     }
+    s->came_bare = s->came_bare || bare;
     struct str line = str_make(p, used - 1);
     if (line.n > 0 && line.p[line.n - 1] == '\r') {
         line.n--;

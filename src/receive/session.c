@@ -156,6 +156,8 @@ void smtpd_log_counts(const struct session *s) {
         total += s->total[v];
     }
     smtpd_add_count(&b, "commands", ok, total);
+    if (s->came_bare && s->client.bare == BARE_NOTED)
+        sbuf_add_c(&b, " notes=bare_lf");
     log_as(s->svc->log_name, "smtpd", "%s", b.p);
     sbuf_free(&b);
 }

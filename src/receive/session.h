@@ -106,6 +106,7 @@ struct session {
     struct clientcert *cert; /* that the client has shown; NULL: none */
     bool wrapped;            /* TLS comes before the greeting */
     bool ends_in_crlf;       /* the client has ended a line in CR LF */
+    bool came_bare;          /* the client has ended a line, of content too, in LF alone */
     enum smtp_verb verb;     /* the last command */
     bool came_early;         /* a command came before it may, and the log has said so */
     bool gone;               /* the client has hung up: see serve_lost */

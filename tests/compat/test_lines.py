@@ -81,8 +81,15 @@ def test_a_bare_newline_that_is_noted(dns):
     with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtpd_forbid_bare_newline = note\n"
                                          "smtpd_forbid_bare_newline_exclusions =\n", dns=dns) as p:
         assert p.send(content=b"Subject: lf\r\n\r\none\ntwo\r\n").startswith("250")
-        p.wait_log(r"smtpd\[\d+\]: \w+: bare <LF> received from localhost\[127\.0\.0\.1\]")
+        p.wait_log(r"disconnect from localhost\[127\.0\.0\.1\] .* commands=\d+ notes=bare_lf$")
         assert relay.wait_mail(b"Subject: lf")["content"].endswith(b"one\r\ntwo\r\n")
+        with Client(p.port, ehlo=None) as c:
+            c.raw("NOOP\n")
+            assert c.reply()[:3] == "250" and c.cmd("QUIT")[:3] == "221"
+        p.wait_log(r"noop=1 quit=1 commands=2 notes=bare_lf$")
+        with Client(p.port, ehlo=None) as c:
+            assert c.cmd("RSET")[:3] == "250" and c.cmd("QUIT")[:3] == "221"
+        p.wait_log(r"rset=1 quit=1 commands=2$")
         for bad in ("smtpd_forbid_bare_newline = maybe\n", "smtpd_forbid_bare_newline_reject_code = 450\n"):
             p.write_main(bad)
             assert p.run("check").returncode == 2
