@@ -161,17 +161,37 @@ static enum access_step permit_if(bool yes) {
 static void access_go(struct access_run *a);
 static void access_over(struct access_run *a, enum verdict v);
 
+static void access_add_address(struct sbuf *b, const char *name, struct str addr) {
+    sbuf_printf(b, " %s=<", name);
+    addr_external(b, addr);
+    sbuf_add_ch(b, '>');
+}
+
+void access_add_facts(const struct access_facts *f, struct sbuf *b) {
+    if (f->qid != NULL)
+        access_add_address(b, "from", f->sender);
+    if (f->qid != NULL && f->rcpt.n > 0)
+        access_add_address(b, "to", f->rcpt);
+    sbuf_printf(b, " proto=%s", f->esmtp ? "ESMTP" : "SMTP");
+    if (f->helo != NULL)
+        sbuf_printf(b, " helo=<%s>", f->helo);
+    if (f->sasl_user != NULL)
+        sbuf_printf(b, " sasl_method=%s sasl_username=%s", f->sasl_method, f->sasl_user);
+    if (f->sasl_sender.n > 0)
+        sbuf_printf(b, " sasl_sender=%.*s", STR_FMT(f->sasl_sender));
+}
+
 /* A restriction behind warn_if_reject would have refused the mail. */
 static void access_warn(struct access_run *a) {
-    struct sbuf from = {0}, sender = {0}, rcpt = {0};
-    addr_external(&sender, a->f.sender);
-    addr_external(&rcpt, a->f.rcpt);
-    log_info("smtpd", "NOQUEUE: reject_warning: %s from %s: %u %s; from=<%s> to=<%s>",
-             a->stage == ACCESS_DATA ? "DATA" : "RCPT", client_text(a->f.client, &from), a->code,
-             a->text.p, sender.p == NULL ? "" : sender.p, rcpt.p == NULL ? "" : rcpt.p);
-    sbuf_free(&from);
-    sbuf_free(&sender);
-    sbuf_free(&rcpt);
+    struct sbuf b = {0};
+    bool queued = a->f.qid != NULL && a->f.qid[0] != '\0';
+    sbuf_printf(&b, "%s: reject_warning: %s from ", queued ? a->f.qid : "NOQUEUE",
+                a->stage == ACCESS_DATA ? "DATA" : "RCPT");
+    client_text(a->f.client, &b);
+    sbuf_printf(&b, ": %u %s;", a->code, a->text.p);
+    access_add_facts(&a->f, &b);
+    log_info("smtpd", "%s", b.p);
+    sbuf_free(&b);
     sbuf_reset(&a->text);
 }
 

@@ -28,8 +28,11 @@ struct access_facts {
     const struct config *cfg;
     const struct params *p; /* of the service */
     const struct client *client;
-    const char *helo;      /* NULL: it has not said any */
-    const char *sasl_user; /* NULL: not logged in */
+    const char *helo;                    /* NULL: it has not said any */
+    bool esmtp;                          /* that was EHLO */
+    const char *sasl_user, *sasl_method; /* NULL: not logged in */
+    struct str sasl_sender;              /* AUTH= of MAIL, as it came; empty: none, or <> */
+    const char *qid; /* "": the transaction has none yet; NULL: there is no transaction */
     bool encrypted;
     const struct clientcert *cert; /* that the client has shown; NULL: none */
     struct str sender;
@@ -51,6 +54,10 @@ struct access_run *access_begin(const struct access_facts *f, enum access_stage 
 /* fn is not called any more.  Safe with NULL. */
 void access_cancel(struct access_run *a);
 
+/* Appends what a log line about a refusal ends with: " from=<a@x> to=<b@y> proto=ESMTP helo=<c>"
+ * and, as Postfix 3.10 has it, " sasl_method=PLAIN sasl_username=a" of a client that has logged in,
+ * and " sasl_sender=b". */
+void access_add_facts(const struct access_facts *f, struct sbuf *b);
 /* The code of a reply that was configured; where it is none of a refusal, 450, and text (what
  * stands behind it) says so instead. */
 unsigned access_checked_code(int64_t code, struct sbuf *text);

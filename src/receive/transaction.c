@@ -52,6 +52,7 @@ void transaction_end(struct session *s) {
         spool_expect(s->r->spool, -1);
     sbuf_free(&tx->texts);
     sbuf_free(&tx->envid);
+    sbuf_free(&tx->auth);
     mailerr_free(&tx->refused);
     kset_free(&tx->named);
     free(tx->rcpts);
@@ -60,19 +61,26 @@ void transaction_end(struct session *s) {
 
 struct access_facts transaction_facts(const struct session *s, const struct rcpt_in *r) {
     const struct transaction *tx = s->tx;
-    return (struct access_facts){.loop = s->r->loop,
-                                 .lookup = s->r->lookup,
-                                 .cfg = s->cfg,
-                                 .p = s->p,
-                                 .client = &s->client,
-                                 .helo = s->helo,
-                                 .sasl_user = s->sasl_user,
-                                 .encrypted = s->tls_on,
-                                 .cert = s->cert,
-                                 .sender = transaction_sender(tx),
-                                 .rcpt = r == NULL ? STR_NONE : transaction_rcpt_addr(tx, r),
-                                 .n_rcpts = tx->n_rcpts + tx->n_repeated,
-                                 .address_class = tx->address_class};
+    struct access_facts f = {.loop = s->r->loop,
+                             .lookup = s->r->lookup,
+                             .cfg = s->cfg,
+                             .p = s->p,
+                             .client = &s->client,
+                             .helo = s->helo,
+                             .esmtp = s->esmtp,
+                             .sasl_user = s->sasl_user,
+                             .sasl_method = s->sasl_method,
+                             .encrypted = s->tls_on,
+                             .cert = s->cert};
+    if (tx == NULL)
+        return f;
+    f.qid = tx->qid;
+    f.sasl_sender = sbuf_str(&tx->auth);
+    f.sender = transaction_sender(tx);
+    f.rcpt = r == NULL ? STR_NONE : transaction_rcpt_addr(tx, r);
+    f.n_rcpts = tx->n_rcpts + tx->n_repeated;
+    f.address_class = tx->address_class;
+    return f;
 }
 
 /* The recipient that a reject line names: the one that is decided about, or the only one. */
@@ -82,34 +90,19 @@ static const struct rcpt_in *rejected_rcpt(const struct session *s) {
     return s->tx->n_rcpts == 1 ? &s->tx->rcpts[0] : NULL;
 }
 
-/* " from=<> to=<>" */
-static void reject_addresses(const struct session *s, const struct rcpt_in *r, struct sbuf *b) {
-    sbuf_add_c(b, " from=<");
-    addr_external(b, transaction_sender(s->tx));
-    sbuf_add_ch(b, '>');
-    if (r == NULL)
-        return;
-    sbuf_add_c(b, " to=<");
-    addr_external(b, transaction_rcpt_addr(s->tx, r));
-    sbuf_add_ch(b, '>');
-}
-
 /* r: the recipient to name; NULL: none. */
 static void log_reject(struct session *s, const char *stage, const char *text,
                        const struct rcpt_in *r) {
     struct sbuf b = {0};
-    bool queued = s->tx != NULL && s->tx->qid[0] != '\0';
-    sbuf_printf(&b, "%s: reject: %s from ", queued ? s->tx->qid : "NOQUEUE", stage);
+    struct access_facts f = transaction_facts(s, r);
+    bool queued = f.qid != NULL && f.qid[0] != '\0';
+    sbuf_printf(&b, "%s: reject: %s from ", queued ? f.qid : "NOQUEUE", stage);
     client_text(&s->client, &b);
     sbuf_add_c(&b, ": ");
     size_t at = b.n;
     sbuf_printf(&b, "%s;", text);
     smtpd_soften(s, b.p + at);
-    if (s->tx != NULL)
-        reject_addresses(s, r, &b);
-    sbuf_printf(&b, " proto=%s", s->esmtp ? "ESMTP" : "SMTP");
-    if (s->helo != NULL)
-        sbuf_printf(&b, " helo=<%s>", s->helo);
+    access_add_facts(&f, &b);
     log_as(s->svc->log_name, "smtpd", "%s", b.p);
     sbuf_free(&b);
 }
@@ -171,6 +164,18 @@ static bool take_envid(struct sbuf *envid, struct str value) {
            addr_is_ascii(sbuf_str(envid));
 }
 
+/* RFC 4954 section 5: who wrote it is for trusted clients to say; the log has it, and no more. */
+static bool mail_auth(struct session *s, struct str value) {
+    struct transaction *tx = s->tx;
+    if (tx->auth.n > 0) {
+        smtpd_reply(s, false, "503 5.5.4 Error: multiple AUTH= options");
+        return false;
+    }
+    if (!str_eq_c(value, "<>"))
+        sbuf_add_str(&tx->auth, value);
+    return true;
+}
+
 static bool mail_param(struct session *s, struct str key, struct str value) {
     if (str_ieq_c(key, "SIZE"))
         return mail_size(s, value);
@@ -181,7 +186,7 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
     if (str_ieq_c(key, "SMTPUTF8") && value.n == 0 && s->p->smtputf8_enable)
         return true; /* seen before the address was parsed */
     if (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable && is_xtext(value))
-        return true; /* RFC 4954 section 5: who wrote it is for trusted clients to say; not used */
+        return mail_auth(s, value);
     if (str_ieq_c(key, "RET") && (s->tx->flags & (ENV_RET_FULL | ENV_RET_HDRS)) == 0 &&
         (str_ieq_c(value, "FULL") || str_ieq_c(value, "HDRS"))) {
         s->tx->flags |= str_ieq_c(value, "FULL") ? ENV_RET_FULL : ENV_RET_HDRS;
@@ -416,6 +421,8 @@ static enum cmd rcpt_accept(struct session *s) {
         client_text(&s->client, &from);
         if (s->sasl_user != NULL)
             sbuf_printf(&from, ", sasl_method=%s, sasl_username=%s", s->sasl_method, s->sasl_user);
+        if (tx->auth.n > 0)
+            sbuf_printf(&from, ", sasl_sender=%s", tx->auth.p);
         if (!s->client.local)
             log_as(s->svc->log_name, "smtpd", "%s: client=%s", tx->qid, from.p);
     }

@@ -25,6 +25,7 @@ struct transaction {
     struct sbuf texts; /* the sender, then recipients with their ORCPTs */
     size_t sender_n;   /* bytes of texts that are the sender */
     struct sbuf envid; /* empty: none was given */
+    struct sbuf auth;  /* AUTH= of MAIL, as it came; empty: none was given, or <> */
     uint32_t flags;    /* ENV_* that MAIL asks for */
     struct rcpt_in *rcpts;
     size_t n_rcpts, cap_rcpts;
@@ -60,9 +61,11 @@ enum cmd transaction_rcpt(struct session *s, struct str args);
 void transaction_end(struct session *s);
 struct str transaction_sender(const struct transaction *tx);
 struct str transaction_rcpt_addr(const struct transaction *tx, const struct rcpt_in *r);
-/* What access asks about a recipient (NULL: about none). */
+/* What access asks about a recipient (NULL: about none), and what a log line says of it.  There may
+ * be no transaction. */
 struct access_facts transaction_facts(const struct session *s, const struct rcpt_in *r);
-/* Refuses with text, and logs "NOQUEUE: reject: RCPT from …: text; from=<> to=<> proto=ESMTP". */
+/* Refuses with text, and logs "NOQUEUE: reject: RCPT from …: text; from=<> to=<> proto=ESMTP"
+ * with the rest of access_add_facts. */
 void transaction_reject(struct session *s, const char *stage, const char *text);
 /* Logs that a command or content had a bare LF, with or without a transaction, and appends the
  * reply.  Returns whether that is the session's end. */

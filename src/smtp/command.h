@@ -6,10 +6,13 @@
 
 #include "util/str.h"
 
+/* In the order in which Postfix counts commands at the end of a session. */
 enum smtp_verb {
     VERB_UNKNOWN,
     VERB_HELO,
     VERB_EHLO,
+    VERB_STARTTLS,
+    VERB_AUTH,
     VERB_MAIL,
     VERB_RCPT,
     VERB_DATA,
@@ -18,8 +21,6 @@ enum smtp_verb {
     VERB_NOOP,
     VERB_VRFY,
     VERB_ETRN,
-    VERB_AUTH,
-    VERB_STARTTLS,
     VERB_QUIT,
     VERB_COUNT
 };
