@@ -19,6 +19,7 @@
 #include "mail/address.h"
 #include "mail/addrlist.h"
 #include "mail/header.h"
+#include "mail/words.h"
 #include "util/mem.h"
 
 #define EX_IOERR_ 74
@@ -105,6 +106,15 @@ static void add_phrase(struct sbuf *out, const char *name) {
     sbuf_add_ch(out, '"');
 }
 
+/* One that is not ASCII as encoded words, if it is known in which character set it is. */
+static void add_name(const struct sendmail *m, struct str name, struct sbuf *out) {
+    struct str charset = str_of(m->s.cfg->p.full_name_encoding_charset);
+    if (addr_is_ascii(name) || !words_charset_ok(charset))
+        add_phrase(out, name.p);
+    else
+        words_add(out, str_trim(name), charset);
+}
+
 /* -F, else NAME, else the user's entry in passwd(5), of which "&" is the user's name. */
 static void full_name(const struct sendmail *m, struct sbuf *out) {
     const struct passwd *pw = getpwuid(getuid());
@@ -137,7 +147,7 @@ static void add_from(const struct sendmail *m, const char *field, struct sbuf *o
     if (name.n == 0) {
         add_sender(m, out);
     } else {
-        add_phrase(out, name.p);
+        add_name(m, sbuf_str(&name), out);
         sbuf_add_c(out, " <");
         add_sender(m, out);
         sbuf_add_ch(out, '>');

@@ -1,4 +1,5 @@
 """sendmail(1): what programs hand to it arrives, as Postfix would have sent it, or they are told."""
+import email.header
 import os
 import re
 import subprocess
@@ -279,3 +280,23 @@ def test_many_bad_recipients_keep_no_good_one(pair):
 def test_a_first_line_with_a_blank_continues_no_field_of_ours(pair):
     _, content, _ = send(*pair, "-f", "me@x.example", "a@far.example", header=" <evil@evil.example>\n")
     assert "\r\n\r\n <evil@evil.example>\r\n" in content
+
+
+FULL_NAMES = {  # as Debian 13's sendmail writes them
+    "Jörg Müller": "=?utf-8?Q?J=C3=B6rg_M=C3=BCller?=", "J. Müller, X": "=?utf-8?Q?J=2E_M=C3=BCller=2C_X?=",
+    " (é)\t": "=?utf-8?Q?=28=C3=A9=29?=",
+    "日本語 太郎": "=?utf-8?Q?=E6=97=A5=E6=9C=AC=E8=AA=9E_=E5=A4=AA=E9=83=8E?=", "a_b é=?": "=?utf-8?Q?a=5Fb_=C3=A9=3D=3F?=", "O'Neil": "O'Neil"}
+
+
+def test_a_full_name_that_is_not_ascii(pair):
+    """It is encoded, so that a relay host without SMTPUTF8 takes the mail; the words of a long one are whole characters each."""
+    p, relay = pair
+    for name, written in FULL_NAMES.items():
+        _, content, _ = send(p, relay, "-f", "me@x.example", "-F", name, "a@far.example")
+        assert re.search(r"(?m)^From: (.*)\r$", content)[1] == f"{written} <me@x.example>"
+    for name in ("é" * 70, "abcdefgh ijklmnop é " * 7 + "z", "字" * 41):
+        _, content, _ = send(p, relay, "-f", "me@x.example", "-F", name, "a@far.example")
+        words = re.search(r"(?ms)^From: (.*?) <me@x.example>\r\n", content)[1].split("\r\n\t")
+        assert len(words) > 1 and all(len(w) <= 75 and w.isascii() for w in words)
+        assert "".join(b.decode(c) for w in words for b, c in email.header.decode_header(w)) == name
+    assert not any("SMTPUTF8" in m["from"] for s in relay.sessions for m in s.mails if "me@x.example" in m["from"])
