@@ -70,11 +70,12 @@ pictures:
 	@$(MAKE) --no-print-directory build
 	@$(PYTHON) tests/web/pictures.py
 
-# Idle sessions by the thousand, a million queued messages, dead relays; some ten minutes and 6 GB of disk.
+# Idle sessions by the thousand, a million queued messages, dead relays, ten restarts; some ten minutes and 6 GB of disk.
 load:
 	@sh scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	@ulimit -n 20000; $(PYTHON) tests/bench/load.py
+	@$(PYTHON) tests/bench/restarts.py
 
 # Branches of the spool and of the parsers that tests take; build-cov/.  "-v" as ARGS: which ones are not.
 coverage:

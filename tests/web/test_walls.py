@@ -187,7 +187,8 @@ def test_sockets_are_made_with_their_rights(dns, place):
     p = Posthouse(f"relayhost = [127.0.0.1]:9\nqueue_directory = {spool}\nweb_owner = www-data\n", dns=dns)
     with p:
         pw, web = pwd.getpwnam(owner()), pwd.getpwnam("www-data")
-        for name, mode, group in (("control.sock", 0o660, pw.pw_gid), ("reload.sock", 0o660, web.pw_gid), ("public/submit.sock", 0o666, None)):
+        for name, mode, group in (("control.sock", 0o660, pw.pw_gid), ("reload.sock", 0o660, web.pw_gid), ("public/submit.sock", 0o666, None),
+                                  ("restart.sock", 0o600, 0)):
             st = (spool / name).lstat()
             assert stat.S_ISSOCK(st.st_mode) and stat.S_IMODE(st.st_mode) == mode, name
             assert group is None or st.st_gid == group, name
