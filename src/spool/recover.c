@@ -472,15 +472,16 @@ static void recover_missing_files(struct spool *s, const struct names *files) {
     }
 }
 
-/* Drops the content of messages that never became ours.  When anything is damaged, it may be that
- * of a message whose record is lost: it is kept.  So it is when a write is unfinished: the damage
- * may be to the last record, of which nothing says that it was durable. */
+/* Drops the content of messages that never became ours.  When anything is damaged, or there is no
+ * log, it may be that of a message whose record is lost: it is kept.  So it is when a write is
+ * unfinished: the damage may be to the last record, of which nothing says that it was durable. */
 static void recover_orphans(struct spool *s, const struct names *files) {
+    bool nothing_is_lost = s->st.damaged + s->st.unfinished == 0 && !dl_empty(&s->segments);
     for (size_t i = 0; i < files->n; i++) {
         uint64_t id = files->v[i].no;
         if (files->v[i].salt != 0 || entry_has_file(itab_get(&s->index, id)))
             continue;
-        if (s->st.damaged + s->st.unfinished == 0)
+        if (nothing_is_lost)
             bodyfile_unlink(s, id);
         else if (bodyfile_set_aside(s, id) < 0)
             s->damage_stays = true;

@@ -605,6 +605,30 @@ static void test_lock_says_why(void **state) {
     spool_close(other);
 }
 
+/* The log is gone, and content is there: it may be that of queued mail. */
+static void test_content_without_a_log(void **state) {
+    struct seen seen;
+    char cmd[160];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_chunk(s, 1, 0, "large"), 0);
+    assert_int_equal(put_filed(s, 1, 5), 0);
+    spool_close(s);
+    snprintf(cmd, sizeof cmd, "rm %s/log/*", dir);
+    assert_int_equal(system(cmd), 0);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 0);
+    assert_true(exists("damaged/body-%016x", 1));
+    assert_int_equal(put(s, 2, "m", 10), 0);
+    assert_int_equal(put_chunk(s, 3, 0, "given up"), 0);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_false(exists("body/%016x", 3));
+    assert_false(exists("damaged/body-%016x", 3));
+    spool_close(s);
+}
+
 static void test_what_is_full(void **state) {
     (void)state;
     assert_true(spool_is_full(-ENOSPC) && spool_is_full(-EDQUOT) && spool_is_full(-EFBIG));
@@ -632,6 +656,7 @@ int main(void) {
         T(test_durable_is_what_the_segment_says),
         T(test_order_after_failed_sync),
         T(test_what_is_full),
+        T(test_content_without_a_log),
         T(test_segment_is_removed),
         T(test_segments_are_removed),
         T(test_directory_sync_fails),
