@@ -209,11 +209,20 @@ static void web_prepare(struct web *w, struct config *cfg, const char *dir, bool
 
 /* Before any thread, so that none takes one while the main thread is busy with another. */
 static void web_block_signals(sigset_t *set) {
-    static const int waited_for[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+    static const int waited_for[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD};
+    sigaction(SIGCHLD, &(struct sigaction){.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP}, NULL);
     sigemptyset(set);
     for (size_t i = 0; i < sizeof waited_for / sizeof waited_for[0]; i++)
         sigaddset(set, waited_for[i]);
     pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+/* The one child is the helper.  Without it nothing is audited and no new log file is opened, and
+ * only root can start another. */
+_Noreturn static void web_helper_ended(void) {
+    log_error("web", "the helper process has ended, and the page with it");
+    log_close();
+    _exit(1);
 }
 
 static void web_serve(struct web *w, const char *dir, const sigset_t *set) {
@@ -221,7 +230,9 @@ static void web_serve(struct web *w, const char *dir, const sigset_t *set) {
     if (!http_start(w, w->listen_fd, routes_dispatch) || !samples_start(w))
         web_fatal("http", "cannot start");
     log_info("web", "the page is at http://%s/", w->cfg->p.web_listen);
-    while (sigwait(set, &sig) == 0 && (sig == SIGHUP || sig == SIGUSR1)) {
+    while (sigwait(set, &sig) == 0 && sig != SIGTERM && sig != SIGINT) {
+        if (sig == SIGCHLD)
+            web_helper_ended();
         if (sig == SIGUSR1) {
             helper_reopen_log(w);
             continue;

@@ -7,7 +7,7 @@ import tempfile
 import threading
 
 import pytest
-from kit import Listener, free_port, wait_for
+from kit import SLOW, Listener, free_port, wait_for
 from webkit import GLOBAL, SECRET, Web
 
 import shim
@@ -88,6 +88,19 @@ def helper_of(web_pid):
     out = subprocess.run(["pgrep", "-x", "posthouse-help"], capture_output=True, text=True).stdout
     mine = [int(p) for p in out.split() if status(p)["PPid"] == str(web_pid)]
     return mine[0] if mine else None
+
+
+def test_the_page_does_not_outlive_its_helper(dns, place):
+    """Killed, it would leave a page that audits nothing and writes on to a log file that was rotated away."""
+    with Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\n", dns=dns) as w:
+        helper = wait_for(lambda: helper_of(w.web.pid))
+        os.kill(helper, signal.SIGSTOP)
+        os.kill(helper, signal.SIGCONT)
+        w.command("admin", "add", GLOBAL, input=SECRET + "\n")
+        assert w.api(GLOBAL).get("/api/session")["admin"] == GLOBAL
+        os.kill(helper, signal.SIGKILL)
+        assert w.web.wait(30 * SLOW) == 1  # for systemd a reason to start it again
+        w.wait_log("error: the helper process has ended")
 
 
 def audits():
