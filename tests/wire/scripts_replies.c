@@ -425,6 +425,20 @@ static const struct named rows[] = {
      .twist = {STAGE_MAIL, ACT_EXTRA, 550, 0, 1},
      .second = {STAGE_RCPT, ACT_NONE, 0, 0, 1},
      .heals = 1},
+    {.name = "421 to RSET behind a chunk, no codes",
+     .can = CHUNK_CAN,
+     .bare = true,
+     SMALL(1, 1),
+     .must_send = 1,
+     .twist = {STAGE_RSET, ACT_CODE, 421, 0, 0}},
+    {.name = "MAIL is answered twice, the content by an end, no codes",
+     .can = CHUNK_CAN,
+     .bare = true,
+     SMALL(1, 1),
+     .must_send = 1,
+     .twist = {STAGE_MAIL, ACT_EXTRA, 250, 0, 1},
+     .second = {STAGE_BODY, ACT_CLOSE, 0, 0, 1},
+     .heals = 2},
 };
 
 const struct named_group scripts_replies = {rows, sizeof rows / sizeof rows[0]};
