@@ -223,7 +223,7 @@ def test_a_restart_without_systemd_is_by_exec(relay):
     with p:
         good, pid, seen, over = (p.dir / "main.cf").read_text(), p.proc.pid, [], threading.Event()
         held = len(os.listdir(f"/proc/{pid}/fd"))
-        asking = threading.Thread(target=connect_all_the_time, args=(other, seen, over))
+        asking = threading.Thread(target=connect_all_the_time, args=(other, seen, over), daemon=True)
         asking.start()
         for i, command in enumerate((("posthouse", "restart"), ("postfix", "restart"))):
             idle, child = p.client(), p.child("relay")
