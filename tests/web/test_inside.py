@@ -83,11 +83,15 @@ def test_from_inside_the_helper(dns, place):
         assert not (w.dir / "new-file").exists()
 
 
+def children(name, parent):
+    """The processes of that name that parent has."""
+    out = subprocess.run(["pgrep", "-x", "-P", str(parent), name], capture_output=True, text=True).stdout
+    return [int(p) for p in out.split()]
+
+
 def helper_of(web_pid):
     """The one child of the page's process."""
-    out = subprocess.run(["pgrep", "-x", "posthouse-help"], capture_output=True, text=True).stdout
-    mine = [int(p) for p in out.split() if status(p)["PPid"] == str(web_pid)]
-    return mine[0] if mine else None
+    return next(iter(children("posthouse-help", web_pid)), None)
 
 
 def test_the_page_does_not_outlive_its_helper(dns, place):
@@ -103,11 +107,6 @@ def test_the_page_does_not_outlive_its_helper(dns, place):
         w.wait_log("error: the helper process has ended")
 
 
-def audits():
-    """The processes that look at a configuration now."""
-    return [int(p) for p in subprocess.run(["pgrep", "-x", "posthouse-audit"], capture_output=True, text=True).stdout.split()]
-
-
 def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
     """A database that accepts and is silent holds it up, and not the rotation; SIGTERM ends it at once, and the page goes on."""
     with Listener(lambda conn: conn.recv(1)) as silent:
@@ -119,7 +118,7 @@ def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
             asking = threading.Thread(target=boss.request, args=("GET", "/api/check"))
             asking.start()
             helper = wait_for(lambda: helper_of(w.web.pid))
-            hangs = wait_for(lambda: [p for p in audits() if status(p)["PPid"] == str(helper)])
+            hangs = wait_for(lambda: children("posthouse-audit", helper))
             (w.dir / "maillog").rename(w.dir / "maillog.1")
             w.web.send_signal(signal.SIGUSR1)  # the log file does not wait for it
             wait_for((w.dir / "maillog").exists)
