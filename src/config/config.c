@@ -670,11 +670,11 @@ bool config_name_used(const struct config *c, const char *name) {
     size_t n = strlen(name);
     if (param_find(name, n) != NULL)
         return true;
-    for (size_t i = 0; i < sizeof transport_suffixes / sizeof transport_suffixes[0]; i++) {
-        size_t k = strlen(transport_suffixes[i]);
-        if (n <= k || strcmp(name + n - k, transport_suffixes[i]) != 0)
-            continue;
-        const struct service *s = config_transport(c, str_make(name, n - k));
+    ptrdiff_t end = str_end_of(name, transport_suffixes,
+                               sizeof transport_suffixes / sizeof transport_suffixes[0]);
+    if (end >= 0) {
+        const struct service *s =
+            config_transport(c, str_make(name, n - strlen(transport_suffixes[end])));
         return s != NULL && s->kind == SERVICE_SMTP;
     }
     struct str rest = sbuf_str(&c->used_names), used;

@@ -11,17 +11,12 @@
 static const char *const of_tables[] = {"_password", "_bind_pw"};
 
 enum secret_kind secret_param(const char *name) {
-    size_t n = strlen(name);
     if (strcmp(name, "smtp_sasl_password_maps") == 0)
         return SECRET_INLINE;
-    if (param_find(name, n) != NULL)
+    if (param_find(name, strlen(name)) != NULL)
         return SECRET_NOT;
-    for (size_t i = 0; i < sizeof of_tables / sizeof of_tables[0]; i++) {
-        size_t end = strlen(of_tables[i]);
-        if (n > end && strcmp(name + n - end, of_tables[i]) == 0)
-            return SECRET_VALUE;
-    }
-    return SECRET_NOT;
+    bool of_table = str_end_of(name, of_tables, sizeof of_tables / sizeof of_tables[0]) >= 0;
+    return of_table ? SECRET_VALUE : SECRET_NOT;
 }
 
 bool secret_answers(const struct config *c, const struct params *p, const char *spec) {

@@ -79,11 +79,11 @@ static void check_services(const struct config *c, struct diags *d) {
 /* Lists of domains and networks have words that are no tables; all others have nothing else. */
 static void check_bare_table(const struct config *c, const char *name, struct str word, int line,
                              struct diags *d) {
-    size_t n = strlen(name);
+    static const char *const maps[] = {"_maps"};
     bool hidden = secret_param(name) != SECRET_NOT && word.p[0] != '/';
     if (hidden)
         word = STR_LIT("(hidden)");
-    if (n > 5 && strcmp(name + n - 5, "_maps") == 0)
+    if (str_end_of(name, maps, 1) >= 0)
         diag_add(d, DIAG_ERROR, c->main.path, line,
                  "%s: \"%.*s\" is no table: a type belongs before it (hash:%.*s)", name,
                  STR_FMT(word), STR_FMT(word));
@@ -146,12 +146,7 @@ static const char *audit_text_of(const struct params *p, const struct param_info
 static bool is_list_with_tables(const char *name) {
     static const char *const ends[] = {"_restrictions", "_exclusions", "_exceptions",
                                        "_header_rewrite_clients"};
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
-        size_t n = strlen(name), m = strlen(ends[i]);
-        if (n >= m && strcmp(name + n - m, ends[i]) == 0)
-            return true;
-    }
-    return false;
+    return str_end_of(name, ends, sizeof ends / sizeof ends[0]) >= 0;
 }
 
 /* What a restriction list names and cannot be asked refuses all mail for a while. */

@@ -118,19 +118,14 @@ static void main_folders(const struct visit *v, const struct config *cfg) {
 static bool names_certificates(const char *name) {
     static const char *const ends[] = {"_cert_file", "_key_file", "_chain_files",
                                        "_CAfile",    "_CApath",   "_trust_anchor_file"};
-    size_t n = strlen(name);
-    for (size_t i = 0; i < N(ends); i++)
-        if (n > strlen(ends[i]) && strcmp(name + n - strlen(ends[i]), ends[i]) == 0)
-            return true;
-    return false;
+    return str_end_of(name, ends, N(ends)) >= 0;
 }
 
 /* Files of a certificate and its key are not read where a chain is named. */
 static bool chain_is_instead(const struct params *p, const char *name, bool server) {
-    size_t n = strlen(name);
+    static const char *const ends[] = {"_cert_file", "_key_file"};
     const char *chain = server ? p->smtpd_tls_chain_files : p->smtp_tls_chain_files;
-    return chain[0] != '\0' && n > 9 &&
-           (strcmp(name + n - 10, "_cert_file") == 0 || strcmp(name + n - 9, "_key_file") == 0);
+    return chain[0] != '\0' && str_end_of(name, ends, N(ends)) >= 0;
 }
 
 static void params_certificates(const struct visit *v, const struct config *cfg,

@@ -64,6 +64,16 @@ bool str_istarts(struct str s, const char *prefix) {
     return s.n >= n && strncasecmp(s.p, prefix, n) == 0;
 }
 
+ptrdiff_t str_end_of(const char *name, const char *const *ends, size_t n) {
+    size_t length = strlen(name);
+    for (size_t i = 0; i < n; i++) {
+        size_t end = strlen(ends[i]);
+        if (length > end && strcmp(name + length - end, ends[i]) == 0)
+            return (ptrdiff_t)i;
+    }
+    return -1;
+}
+
 bool str_icontains(struct str s, struct str part) {
     for (size_t i = 0; i + part.n <= s.n; i++)
         if (str_ieq(str_make(s.p + i, part.n), part))

@@ -57,6 +57,8 @@ bool str_eq_c(struct str a, const char *b);
 bool str_ieq(struct str a, struct str b);
 bool str_ieq_c(struct str a, const char *b);
 bool str_istarts(struct str s, const char *prefix);
+/* Has name one of the n ends, and something before it?  Which: its index; -1: none. */
+ptrdiff_t str_end_of(const char *name, const char *const *ends, size_t n);
 /* Does part stand in s, in any (ASCII) case? */
 bool str_icontains(struct str s, struct str part);
 /* Index of the first/last byte c, or -1. */
