@@ -222,20 +222,18 @@ static void check_loops(const struct config *c, struct diags *d) {
 static void check_certificate(const struct config *c, const struct service *s, const char *file,
                               struct diags *d) {
     struct sbuf path = {0};
-    int days = 0, secs = 0, err;
+    struct sbuf what = {0};
+    bool over = false;
+    int err;
     if (file[0] != '/')
         sbuf_printf(&path, "%s/", c->dir);
     sbuf_add_c(&path, file);
     struct str pem = config_file(c, file, &err);
     BIO *b = BIO_new_mem_buf(pem.p, (int)pem.n);
     X509 *cert = b == NULL ? NULL : PEM_read_bio_X509(b, NULL, tls_no_password, NULL);
-    if (cert != NULL && ASN1_TIME_diff(&days, &secs, NULL, X509_get0_notAfter(cert)) == 1) {
-        if (days < 0 || secs < 0)
-            diag_add(d, DIAG_ERROR, path.p, 0, "%s: the certificate has expired", s->name);
-        else if (days < CERT_DAYS)
-            diag_add(d, DIAG_WARN, path.p, 0, "%s: the certificate expires in %d days", s->name,
-                     days);
-    }
+    if (cert != NULL && tls_cert_ends(cert, CERT_DAYS, &over, &what))
+        diag_add(d, over ? DIAG_ERROR : DIAG_WARN, path.p, 0, "%s: %s", s->name, what.p);
+    sbuf_free(&what);
     X509_free(cert);
     BIO_free(b);
     sbuf_free(&path);

@@ -307,13 +307,8 @@ static bool sni_is_for(X509 *cert, const char *key) {
 
 static void sni_check_date(struct sni_audit *a, const struct sni_row *row, X509 *cert) {
     struct sbuf text = {0};
-    int days = 0, secs = 0;
-    bool have = ASN1_TIME_diff(&days, &secs, NULL, X509_get0_notAfter(cert)) == 1;
-    if (have && (days < 0 || secs < 0))
-        sni_say(a, row->table, row->key, "the certificate has expired");
-    else if (have && days < a->days)
-        sbuf_printf(&text, "the certificate expires in %d days", days);
-    if (text.n > 0)
+    bool over;
+    if (tls_cert_ends(cert, a->days, &over, &text))
         sni_say(a, row->table, row->key, text.p);
     if (!sni_is_for(cert, row->key))
         sni_say(a, row->table, row->key, "the certificate is for another name");

@@ -103,6 +103,19 @@ static char *tls_reason(const char *what) {
     return sbuf_take(&b);
 }
 
+bool tls_cert_ends(const X509 *cert, int days, bool *over, struct sbuf *what) {
+    int left = 0, secs = 0;
+    *over = false;
+    if (ASN1_TIME_diff(&left, &secs, NULL, X509_get0_notAfter(cert)) != 1)
+        return false;
+    *over = left < 0 || secs < 0;
+    if (*over)
+        sbuf_add_c(what, "the certificate has expired");
+    else if (left < days)
+        sbuf_printf(what, "the certificate expires in %d days", left);
+    return *over || left < days;
+}
+
 int tls_no_password(char *buf, int size, int writing, void *arg) {
     (void)buf, (void)size, (void)writing, (void)arg;
     return -1;

@@ -43,6 +43,9 @@ bool tls_peer_has_digest(SSL *ssl, const char *digest, const char *list, const c
  * no such digest, or no certificate. */
 bool tls_peer_digests(SSL *ssl, const char *digest, struct sbuf *of_cert, struct sbuf *of_key);
 
+/* Is the certificate over, or within so many days?  Appends that in words; *over: it is. */
+bool tls_cert_ends(const X509 *cert, int days, bool *over, struct sbuf *what);
+
 /* For OpenSSL's readers of PEM, which would ask at the terminal, and wait there, for the password
  * of what is encrypted: there is none. */
 int tls_no_password(char *buf, int size, int writing, void *arg);
