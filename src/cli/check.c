@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "daemon/audit.h"
+#include "daemon/certrows.h"
 
 /* The remarks of one level; first what is refused. */
 static void print_level(const struct diags *d, enum diag_level level) {
@@ -40,6 +41,7 @@ int cli_check(const char *dir, int argc, char **argv) {
     }
     struct config *c = config_build(cfg_source_new(full));
     audit_tables_of(c);
+    certrows_read(c);
     audit(c, &d);
     for (int level = DIAG_ERROR; level >= DIAG_NOTE; level--) {
         print_level(&c->diags, (enum diag_level)level);

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "config/secret.h"
-#include "daemon/certrows.h"
 #include "daemon/daemon.h"
 #include "daemon/foreign.h"
 #include "daemon/listen.h"
@@ -280,7 +279,6 @@ void audit_tables_of(const struct config *c) {
 
 void audit(struct config *c, struct diags *d) {
     config_preload(c);
-    certrows_read(c);
     daemon_check(c, DIAG_ERROR, d);
     if (getpwnam(c->p.mail_owner) == NULL)
         diag_add(d, DIAG_ERROR, c->main.path, 0,

@@ -10,8 +10,9 @@
 #include "config/config.h"
 #include "maps/map.h"
 
-/* Beyond c->diags: unused parameters, tables that cannot be opened, credentials that match nothing,
- * loops, rows that never match. */
+/* c's certificates' tables have been read (certrows.h; confine_audit does it).  Beyond c->diags:
+ * unused parameters, tables that cannot be opened, credentials that match nothing, loops, rows that
+ * never match. */
 void audit(struct config *c, struct diags *d);
 /* Parts of that: credentials for relay hosts; */
 void audit_credentials(const struct config *c, struct diags *d);
