@@ -30,7 +30,7 @@ SPOOL = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "src/spool").glob
 PARSERS = [f"src/{f}.c" for f in (
     "smtp/command", "smtp/reply", "smtp/content", "config/main_cf", "config/master_cf", "util/lines", "util/codec", "util/ipc",
     "mail/address", "mail/envelope", "mail/header", "route/nexthop", "report/dsn", "maps/hash_check", "maps/lmdb_check",
-    "maps/map_mem", "maps/map_pattern", "maps/template", "maps/tabconf")]
+    "maps/map_mem", "maps/map_pattern", "maps/template", "maps/tabconf", "transfer/queuefile", "transfer/reasons")]
 
 
 def build():

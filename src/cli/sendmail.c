@@ -88,29 +88,12 @@ static void field_recipients(struct sendmail *m, struct str name, struct str fie
         addrlist_each(str_from(field, colon + 1), recipient_take, &m->s);
 }
 
-/* A full name as RFC 5322 section 3.2.5 has it. */
-static void add_phrase(struct sbuf *out, const char *name) {
-    bool plain = true;
-    for (const char *p = name; *p != '\0'; p++)
-        plain = plain && strchr("()<>[]:;@\\,.\"", *p) == NULL;
-    if (plain) {
-        sbuf_add_c(out, name);
-        return;
-    }
-    sbuf_add_ch(out, '"');
-    for (const char *p = name; *p != '\0'; p++) {
-        if (*p == '"' || *p == '\\')
-            sbuf_add_ch(out, '\\');
-        sbuf_add_ch(out, *p);
-    }
-    sbuf_add_ch(out, '"');
-}
-
-/* One that is not ASCII as encoded words, if it is known in which character set it is. */
+/* A full name; one that is not ASCII as encoded words, if it is known in which character set it is.
+ */
 static void add_name(const struct sendmail *m, struct str name, struct sbuf *out) {
     struct str charset = str_of(m->s.cfg->p.full_name_encoding_charset);
     if (addr_is_ascii(name) || !words_charset_ok(charset))
-        add_phrase(out, name.p);
+        addr_phrase(out, name);
     else
         words_add(out, str_trim(name), charset);
 }

@@ -332,3 +332,18 @@ void xtext_encode(struct sbuf *out, struct str in) {
             sbuf_add_ch(out, (char)c);
     }
 }
+
+void addr_phrase(struct sbuf *out, struct str name) {
+    bool plain = true;
+    for (size_t i = 0; i < name.n && plain; i++)
+        plain = memchr("()<>[]:;@\\,.\"", name.p[i], 13) == NULL;
+    if (!plain)
+        sbuf_add_ch(out, '"');
+    for (size_t i = 0; i < name.n; i++) {
+        if (!plain && (name.p[i] == '"' || name.p[i] == '\\'))
+            sbuf_add_ch(out, '\\');
+        sbuf_add_ch(out, name.p[i]);
+    }
+    if (!plain)
+        sbuf_add_ch(out, '"');
+}

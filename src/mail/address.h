@@ -33,6 +33,8 @@ struct str addr_domain(struct str internal);
 struct str addr_local(struct str internal);
 /* Appends the external form. */
 void addr_external(struct sbuf *out, struct str internal);
+/* Appends a person's name as it stands before an address (RFC 5322 section 3.2.5). */
+void addr_phrase(struct sbuf *out, struct str name);
 /* Is it a host name: letters, digits, '-', '_' and dots, no empty label, 255 at most?  Or an
  * internationalised domain name (util/idn.h)? */
 bool addr_valid_host(struct str s);

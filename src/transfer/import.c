@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "transfer/maildrop.h"
 #include "transfer/queuefile.h"
 #include "transfer/reasons.h"
 #include "transfer/transfer.h"
@@ -105,6 +106,10 @@ static bool import_waits(const struct queuefile *q) {
     return i < q->n_rcpts;
 }
 
+static bool import_is_drop(const struct pfqueue_file *f) {
+    return strcmp(f->queue, "maildrop") == 0;
+}
+
 /* Why a file is no message that can be taken over; NULL: it is one. */
 static const char *import_judge(const struct pfqueue_file *f, const struct stat *st,
                                 struct queuefile *q, struct str text) {
@@ -115,6 +120,8 @@ static const char *import_judge(const struct pfqueue_file *f, const struct stat 
         why = "its name is no queue ID";
     if (why == NULL)
         why = queuefile_read(q, text);
+    if (why == NULL && !q->has_size && !import_is_drop(f))
+        why = "it has no record of its size";
     if (why == NULL && !import_waits(q))
         why = "no recipient is left";
     return why;
@@ -223,7 +230,7 @@ static void import_put_back(struct import *im, const struct pfqueue_file *f) {
 
 static int import_one(struct import *im, const struct pfqueue_file *f) {
     struct queuefile q = {0};
-    struct sbuf text = {0};
+    struct sbuf text = {0}, made = {0};
     struct stat st;
     char *path = NULL;
     int rc = import_slurp(f->path, &text, &st);
@@ -237,10 +244,13 @@ static int import_one(struct import *im, const struct pfqueue_file *f) {
         import_leave(im, f, strerror(-rc));
         free(path);
     } else {
+        if (import_is_drop(f) && !q.has_size) /* with one it comes from another queue (-r) */
+            maildrop_complete(&q, im->t->cfg, f->id, st.st_uid, &made);
         import_add(im, f, &q, &st, path);
     }
     queuefile_free(&q);
     sbuf_free(&text);
+    sbuf_free(&made);
     return im->n == BATCH || im->t->ours->bytes >= BATCH_BYTES ? import_commit(im) : 0;
 }
 
@@ -251,22 +261,13 @@ static int import_all(struct import *im, const struct pfqueue_list *l) {
     return rc == 0 ? import_commit(im) : rc;
 }
 
-/* Why nothing of a queue is taken over; NULL: mail is. */
-static const char *import_never(const char *queue) {
-    return strcmp(queue, "corrupt") == 0 ? "Postfix has put it aside as damaged"
-           : strcmp(queue, "maildrop") == 0
-               ? "Postfix has not picked it up yet: start it for a moment"
-               : NULL;
-}
-
 static int import_queue(struct import *im, const char *queue) {
     struct pfqueue_list l = {0};
     int rc = queue == NULL ? pfqueue_list_folder(im->t->theirs, &l)
                            : pfqueue_list(im->t->theirs, queue, &l);
-    const char *why = queue == NULL ? NULL : import_never(queue);
-    if (rc == 0 && why != NULL)
+    if (rc == 0 && queue != NULL && strcmp(queue, "corrupt") == 0)
         for (size_t i = 0; i < l.n; i++)
-            import_leave(im, &l.v[i], why);
+            import_leave(im, &l.v[i], "Postfix has put it aside as damaged");
     else if (rc == 0)
         rc = import_all(im, &l);
     pfqueue_list_free(&l);

@@ -87,6 +87,7 @@ static const char *take_size(struct queuefile *q, struct str text) {
     uint64_t v[6] = {0};
     for (size_t i = 0; i < 6 && number_next(&text, &v[i]); i++) {
     }
+    q->has_size = true;
     if ((v[5] & UTF8_ANY) != 0)
         q->flags |= ENV_SMTPUTF8;
     if ((v[5] & UTF8_HEADER) != 0)
@@ -136,7 +137,8 @@ static const char *take_notify(struct queuefile_reader *r, struct str value) {
 }
 
 static const char *take_ret(struct queuefile *q, struct str value) {
-    q->flags |= str_eq_c(value, "1") ? ENV_RET_FULL : str_eq_c(value, "2") ? ENV_RET_HDRS : 0U;
+    if ((q->flags & (ENV_RET_FULL | ENV_RET_HDRS)) == 0)
+        q->flags |= str_eq_c(value, "1") ? ENV_RET_FULL : str_eq_c(value, "2") ? ENV_RET_HDRS : 0U;
     return NULL;
 }
 
@@ -265,6 +267,8 @@ static const char *queuefile_judge(const struct queuefile *q) {
         return "it has no sender";
     if (q->n_rcpts == 0)
         return "it has no recipient";
+    if (str_chr(q->client_addr, '[') >= 0 || str_chr(q->client_addr, ']') >= 0)
+        return "the address of its client is none";
     return NULL;
 }
 
@@ -382,7 +386,7 @@ static void size_put(struct sbuf *out, const struct envelope *env, uint64_t byte
 static void client_put(struct sbuf *out, const struct envelope *env) {
     struct str c = env->client;
     ptrdiff_t open = str_rchr(c, '[');
-    if (open <= 0 || c.p[c.n - 1] != ']') {
+    if (open < 0 || c.p[c.n - 1] != ']') {
         attribute_put(out, "log_message_origin", STR_LIT("local"));
         return;
     }

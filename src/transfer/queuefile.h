@@ -20,6 +20,7 @@ struct queuefile_rcpt {
 
 /* What a queue file says.  All texts are views into the file's bytes. */
 struct queuefile {
+    bool has_size;      /* the record that Postfix writes when it has a file whole */
     int64_t arrival_us; /* since 1970; -1: not said */
     bool has_sender;
     struct str sender; /* internal form, as are the recipients; in a file of maildrop as typed */

@@ -1,6 +1,7 @@
 """posthouse import and export: the queue of a real Postfix goes into the spool and back.  MAILS=10000 for a large one."""
 import collections
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -15,38 +16,46 @@ pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="Postfix's queue is r
               pytest.mark.skipif(bool(INSIDE), reason="its commands see another /tmp")]
 
 MAILS = int(os.environ.get("MAILS", "120"))
-QUEUES = ("incoming", "active", "deferred", "hold")
+QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 STOPAT = BUILD / "tests" / "libstopat.so"
 
 
 can_stop = pytest.mark.skipif(not STOPAT.exists(), reason="a sanitizer's own wrappers would come after it")
 
 
+KEPT = (b"envelope_id=", b"ret_flags=", b"notify_flags=", b"dsn_orig_rcpt=", b"log_client_name=", b"log_client_address=",
+        b"sasl_username=", b"encoding=")
+
+
 class Message:
-    """A queue file as it is on the disk."""
+    """A queue file as it is on the disk: its content, and of its envelope what must come back as it was."""
 
     def __init__(self, path):
-        self.data, self.path = path.read_bytes(), path
-        self.records, at = [], 0
+        self.data, self.path, self.mtime = path.read_bytes(), path, int(path.stat().st_mtime)
+        self.envelope, content, group = set(), [], ""
+        for kind, text in self.records():
+            group = kind if kind in "MX" else group
+            if group == "M" and kind in "NL":
+                content += [text, b"\r\n" if kind == "N" else b""]
+            elif kind in "TSRD" or (kind == "A" and text.startswith(KEPT)):
+                self.envelope.add((kind, text))
+        self.content = b"".join(content)
+
+    def records(self):
+        at = 0
         while at < len(self.data):
             kind, n, shift, at = chr(self.data[at]), 0, 0, at + 1
             while True:
                 n, shift, at = n | (self.data[at] & 127) << shift, shift + 7, at + 1
                 if self.data[at - 1] < 128:
                     break
-            self.records.append((kind, self.data[at:at + n]))
+            yield kind, self.data[at:at + n]
             at += n
-        kinds = [kind for kind, _ in self.records]
-        self.content = b"".join(text + (b"\r\n" if kind == "N" else b"")
-                                for kind, text in self.records[kinds.index("M"):kinds.index("X")] if kind in "NL")
-        self.mtime = int(path.stat().st_mtime)
 
-    def envelope(self):
-        """What must come back as it was."""
-        kept = ("envelope_id=", "ret_flags=", "notify_flags=", "dsn_orig_rcpt=", "log_client_name=", "log_client_address=",
-                "sasl_username=", "encoding=")
-        return sorted({(kind, text) for kind, text in self.records
-                       if kind in "TSRD" or (kind == "A" and text.decode().startswith(kept))})
+    def digest(self):
+        """The same in little memory."""
+        self.data, self.content = b"", hashlib.sha256(self.content).digest()
+        return self
 
 
 class Place:
@@ -69,13 +78,17 @@ class Place:
             for i in range(mails):
                 sender, rcpts, content, params, rparams = KINDS[i % len(KINDS)](i)
                 assert c.mail(sender, rcpts, content, params, rparams).startswith("250")
-        wait_for(lambda: not list((self.spool / "incoming").iterdir()) and not list((self.spool / "active").iterdir()), 120, 0.2)
+        wait_for(lambda: not list((self.spool / "incoming").iterdir()) and not list((self.spool / "active").iterdir()), 120 + mails, 0.2)
         held = [f["queue_id"] for f in self.listed() if f["queue_name"] == "hold"]
         self.tool("postsuper", "-e", "-", stdin="\n".join(held[:1]))
         self.postfix.kill()
         deferred = sorted(self.files_of("deferred"))
         for queue, path in zip(("active", "incoming"), deferred[1::5]):  # as they are when the machine stops
             path.rename(self.spool / queue / path.name)
+
+    def drop(self, *words, text):
+        env = dict(os.environ, MAIL_CONFIG=str(self.postfix.dir / "etc"))
+        subprocess.run(["sendmail", *words], input=text, text=True, check=True, env=env, capture_output=True)
 
     def tool(self, name, *args, stdin=None, check=True):
         r = subprocess.run([name, "-c", str(self.postfix.dir / "etc"), *args], capture_output=True, text=True, input=stdin)
@@ -88,8 +101,11 @@ class Place:
     def files_of(self, *queues):
         return [p for q in queues for p in (self.spool / q).rglob("*") if p.is_file()]
 
+    def each(self):
+        return ((p.name, Message(p)) for p in self.files_of(*QUEUES))
+
     def messages(self):
-        return {p.name: Message(p) for p in self.files_of(*QUEUES)}
+        return dict(self.each())
 
     def run(self, *words, env=None):
         return subprocess.run([BUILD / "src/posthouse", "-c", self.p.dir, *words, self.spool], capture_output=True, text=True,
@@ -97,6 +113,10 @@ class Place:
 
     def ours(self):
         return self.p.queue() if (self.p.dir / "spool/log").exists() else []
+
+    @staticmethod
+    def on_hold(rows):
+        return {m["queue_id"] for m in rows if m["queue_name"] == "hold"}
 
     def everything(self):
         """How often each message is there: in Postfix's queues, or on its way, and in the spool."""
@@ -135,7 +155,7 @@ def foreign(i):
 
 
 def long_lines(i):
-    text = f"Subject: {i}\r\n\r\n.\r\n..\r\n" + "x" * 998 + "\r\n" + "".join(f"line {k}\r\n" for k in range(i % 7 * 4000)) + "\r\n"
+    text = f"Subject: {i}\r\n\r\n.\r\n..\r\n" + "x" * 998 + "\r\n" + "".join(f"line {k}\r\n" for k in range(i % 49 * 500)) + "\r\n"
     return "", ['"odd @ name"@far.example'], text, "", ""
 
 
@@ -166,26 +186,26 @@ def without_queue(row):
 
 def test_there_and_back(place):
     at = place(mails=MAILS)
-    before, files = at.listed(), at.messages()
+    before, files = at.listed(), {name: m.digest() for name, m in at.each()}
     assert len(before) == MAILS
     r = at.run("import")
     assert r.returncode == 0 and f"{MAILS} messages taken over, 0 left" in r.stdout, r.stderr + r.stdout
     assert not at.messages() and len(at.ours()) == MAILS
     assert not at.files_of("defer", "posthouse")
-    assert {m["queue_id"] for m in at.ours() if m["queue_name"] == "hold"} == {m["queue_id"] for m in before if m["queue_name"] == "hold"}
+    assert at.on_hold(at.ours()) == at.on_hold(before)
     r = at.run("export")
     assert r.returncode == 0 and f"{MAILS} messages given to Postfix, 0 left" in r.stdout, r.stderr + r.stdout
     assert not at.ours()
-    after, back = at.listed(), at.messages()
+    after, back = at.listed(), {name: m.digest() for name, m in at.each()}
     assert sorted(map(without_queue, before)) == sorted(map(without_queue, after))
     for name, m in files.items():
-        assert back[name].content == m.content and back[name].envelope() == m.envelope(), name
+        assert back[name].content == m.content and back[name].envelope == m.envelope, name
         if "deferred" in str(m.path):
             assert back[name].mtime == m.mtime
     at.postfix.case(at.main.replace(str(at.port), str(at.relay.port)), at.files, "")
     at.tool("postqueue", "-f")
     wait_for(lambda: all(m["queue_name"] == "hold" or "later" in str(m) for m in at.listed()), 120, 0.3)
-    assert not re.search(r"warning: .*(corrupt|malformed|bad)", at.postfix.new_log())
+    assert not re.search(r"warning: .*(corrupt|malformed|invalid|rejected)", at.postfix.new_log())
 
 
 def test_the_daemon_delivers_what_was_taken_over(place):
@@ -201,9 +221,121 @@ def test_the_daemon_delivers_what_was_taken_over(place):
     assert asked["rcpts"][0] == "RCPT TO:<b1@far.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;o+2B1@first.example"
     sent = [m["content"] for m in mails]
     for m in files.values():
-        if ("S", b"") not in m.records and "hold" not in str(m.path):
+        if ("S", b"") not in m.envelope and "hold" not in str(m.path):
             assert m.content in sent
     assert not any("now3@" in str(m["rcpts"]) for m in mails[1:])  # Postfix had delivered that
+
+
+def test_what_programs_have_sent(place):
+    """maildrop: as if it had been sent with Posthouse's sendmail."""
+    at = place(mails=1)
+    with open(at.p.dir / "main.cf", "a") as f:
+        f.write("myhostname = our.example\nmydomain = local.example\nmyorigin = origin.example\nappend_dot_mydomain = yes\n")
+    at.drop("-F", "Doe, J.", "-f", "joe", "-N", "success,delay", "-V", "e+1", "friend@far", "neighbour",
+            text="Subject: drop\n\nhello")
+    at.drop("-i", "-t", "-f", "joe@from.example",
+            text="To: one@far.example,\n two@far.example\nBcc: three@far.example\nFrom: j@from\n\n.\n")
+    at.drop("-bv", "-f", "joe", "friend@far.example", text="")
+    r = at.run("import")
+    assert "3 messages taken over, 1 left" in r.stdout and "(sendmail -bv)" in r.stderr and len(at.files_of("maildrop")) == 1
+    at.p.start()
+    first, second = at.relay.wait_mail(b"Subject: drop"), at.relay.wait_mail(b"two@far.example")
+    assert first["from"] == "MAIL FROM:<joe@origin.example> ENVID=e+2B1"
+    assert [r.split(" ORCPT")[0] for r in first["rcpts"]] == ["RCPT TO:<friend@far.local.example> NOTIFY=SUCCESS,DELAY",
+                                                              "RCPT TO:<neighbour@origin.example> NOTIFY=SUCCESS,DELAY"]
+    assert re.fullmatch(rb"Received: by our.example \(Posthouse, from userid 0\)\r\n\tid \w+; [^\r]*\r\nSubject: drop\r\n"
+                        rb"Message-Id: <\S+@our.example>\r\nDate: [^\r]*\r\nFrom: \"Doe, J.\" <joe@origin.example>\r\n\r\nhello\r\n",
+                        first["content"]), first["content"]
+    assert [r.split(" ")[1] for r in second["rcpts"]] == [f"TO:<{n}@far.example>" for n in ("one", "two", "three")]
+    assert b"From: j@from.local.example\r\n" in second["content"] and b"Bcc" not in second["content"]
+    assert second["content"].endswith(b"\r\n\r\n.\r\n")
+
+
+def record(kind, text=b""):
+    n, length = len(text), b""
+    while n > 127:
+        length, n = length + bytes([n & 127 | 128]), n >> 7
+    return kind.encode() + length + bytes([n]) + text
+
+
+SIZE = record("C", b"%15d %15d %15d %15d %15d %15d" % (3, 160, 1, 0, 3, 0))
+HEAD = SIZE + record("T", b"1600000000 7") + record("S", b"a@from.example")
+TAIL = record("M") + record("N", b"x") + record("X") + record("E")
+RCPT = record("R", b"b@far.example")
+HOSTILE = {  # what is wrong, and what is said of it
+    "cut off in a record": (HEAD + RCPT + b"N\x50short", "within a record"),
+    "without its end": (HEAD + RCPT + record("M") + record("N", b"x"), "before its last record"),
+    "empty": (b"", "before its last record"),
+    "no lengths": (HEAD + b"R" + b"\xff" * 40, "no length"),
+    "a length beyond the file": (HEAD + b"R\xff\xff\xff\x07", "within a record"),
+    "unknown": (HEAD + RCPT + record("~", b"x") + TAIL, "type that is not known"),
+    "unknown in its content": (HEAD + RCPT + record("M") + record("R", b"c@d") + record("X") + record("E"), "type that is not known"),
+    "no sender": (SIZE + record("T", b"1600000000 7") + RCPT + TAIL, "no sender"),
+    "no time": (SIZE + record("S", b"a@b") + RCPT + TAIL, "when it came"),
+    "no recipient": (HEAD + TAIL, "no recipient"),
+    "all done": (HEAD + record("D", b"b@far.example") + TAIL, "no recipient is left"),
+    "a circle": (HEAD + RCPT + record("p", b"%15d" % len(HEAD)) + TAIL, "circle"),
+    "a pointer far away": (HEAD + RCPT + record("p", b"%15d" % 10**9) + TAIL, "out of the file"),
+    "a second command in an address": (HEAD + record("R", b"b@far.example>\r\nRCPT TO:<c@far.example") + TAIL, "control character"),
+    "a line feed in a login": (HEAD + record("A", b"sasl_username=a\nb") + RCPT + TAIL, "control character"),
+    "a filter": (HEAD + record("L", b"smtp:[127.0.0.1]:10025") + RCPT + TAIL, "through a filter"),
+    "VERP": (HEAD + record("V", b"+=") + RCPT + TAIL, "VERP"),
+    "not Postfix's": (b"From: a mail\n\nof another program\n", "within a record"),
+    "without its size": (HEAD[len(SIZE):] + RCPT + TAIL, "record of its size"),
+}
+
+
+def test_what_cannot_be_taken_over_is_named_and_stays(place):
+    at = place(mails=1)
+    files = {}
+
+    def put(queue, name, data, mode=0o700):
+        path = at.spool / queue / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(mode)
+        shutil.chown(path, "postfix", "postfix")
+        files[path] = data
+        return path
+    for i, (data, _) in enumerate(HOSTILE.values()):
+        put("hold", f"B{i:04}", data)
+    put("deferred/C", "CC.lock", HEAD + RCPT + TAIL)
+    put("incoming", "D0000", HEAD + RCPT + TAIL, 0o600)
+    put("corrupt", "E0000", HEAD + RCPT + TAIL)
+    secret = at.p.dir / "secret"
+    secret.write_bytes(HEAD + RCPT + TAIL)
+    secret.chmod(0o700)
+    (at.spool / "hold/F0000").symlink_to(secret)
+    os.link(secret, at.spool / "hold/F0001")
+    os.mkfifo(at.spool / "hold/F0002")
+    put("hold", "A0000", HEAD + RCPT + TAIL)
+    r = at.run("import")
+    assert r.returncode == 1 and f"2 messages taken over, {len(HOSTILE) + 6} left" in r.stdout, r.stdout + r.stderr
+    said = dict(re.findall(r"/(\w+(?:\.lock)?) stays where it is: (.*)", r.stderr))
+    for i, (what, (_, why)) in enumerate(HOSTILE.items()):
+        assert why in said[f"B{i:04}"], what
+    assert "no queue ID" in said["CC.lock"] and "not complete" in said["D0000"] and "damaged" in said["E0000"]
+    assert "F0000" in said and "F0001" in said and "F0002" in said
+    assert not (at.spool / "hold/A0000").exists()
+    for path, data in files.items():
+        assert path.name == "A0000" or path.read_bytes() == data
+    assert {m["queue_id"] for m in at.ours()} >= {"A0000"} and not (at.p.dir / "spool/moving").exists()
+    for name in ("hold", "deferred", "incoming", "corrupt"):
+        shutil.rmtree(at.spool / name)
+        (at.spool / name).mkdir(0o700)
+        shutil.chown(at.spool / name, "postfix", "root")
+
+
+def test_kept_files_are_not_taken_twice(place):
+    at = place(mails=3)
+    before = at.messages()
+    r = at.run("import", "--keep")
+    assert r.returncode == 0 and "3 messages taken over" in r.stdout
+    kept = {p.name.split(".")[1]: p.read_bytes() for p in at.files_of("posthouse-taken")}
+    assert kept == {name: m.data for name, m in before.items()}
+    r = at.run("import")
+    assert "0 messages taken over" in r.stdout and len(at.ours()) == 3
+    shutil.rmtree(at.spool / "posthouse-taken")
 
 
 def test_nothing_moves_while_one_of_both_runs(place):

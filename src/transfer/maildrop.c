@@ -1,0 +1,152 @@
+/*
+ * transfer/maildrop.c - mail that Postfix has not picked up yet; see maildrop.h
+ */
+#include "transfer/maildrop.h"
+
+#include <string.h>
+
+#include "mail/address.h"
+#include "mail/edit.h"
+#include "mail/header.h"
+#include "mail/words.h"
+#include "util/clock.h"
+
+struct completing {
+    struct queuefile *q;
+    const struct params *p;
+    const char *qid;
+};
+
+/* -- addresses -- */
+
+/* The most that an address may get behind it. */
+static size_t origin_room(const struct params *p) {
+    return strlen(p->myorigin) + strlen(p->mydomain) + 3;
+}
+
+/* texts has room: views into it stay. */
+static struct str drop_address(const struct params *p, struct str addr, struct sbuf *texts) {
+    size_t at = texts->n;
+    sbuf_add_str(texts, addr);
+    if (addr.n > 0 && str_rchr(addr, '@') < 0 && p->append_at_myorigin)
+        sbuf_printf(texts, "@%s", p->myorigin);
+    struct str domain = addr_domain(str_from(sbuf_str(texts), at));
+    if (domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0 && p->append_dot_mydomain)
+        sbuf_printf(texts, ".%s", p->mydomain);
+    return str_from(sbuf_str(texts), at);
+}
+
+static void drop_addresses(struct completing *c, struct sbuf *texts) {
+    struct queuefile *q = c->q;
+    size_t room = q->sender.n + origin_room(c->p) * (q->n_rcpts + 1) + 1;
+    for (size_t i = 0; i < q->n_rcpts; i++)
+        room += q->rcpts[i].r.addr.n;
+    sbuf_make_room(texts, room);
+    q->sender = drop_address(c->p, q->sender, texts);
+    for (size_t i = 0; i < q->n_rcpts; i++)
+        q->rcpts[i].r.addr = drop_address(c->p, q->rcpts[i].r.addr, texts);
+}
+
+/* -- the header -- */
+
+/* One that is not ASCII as encoded words, if it is known in which character set it is. */
+static void author_name(const struct completing *c, struct sbuf *out) {
+    struct str name = c->q->full_name, charset = str_of(c->p->full_name_encoding_charset);
+    struct sbuf words = {0};
+    if (addr_is_ascii(name) || !words_charset_ok(charset)) {
+        addr_phrase(out, name);
+        return;
+    }
+    words_add(&words, str_trim(name), charset);
+    for (size_t i = 0; i < words.n; i++) {
+        if (words.p[i] == '\n')
+            sbuf_add_ch(out, '\r');
+        sbuf_add_ch(out, words.p[i]);
+    }
+    sbuf_free(&words);
+}
+
+static void author_put(const struct completing *c, const char *field, struct sbuf *out) {
+    struct str name = c->q->full_name;
+    sbuf_printf(out, "%s: ", field);
+    if (c->q->sender.n == 0) {
+        sbuf_add_c(out, "MAILER-DAEMON\r\n");
+        return;
+    }
+    if (name.n > 0) {
+        author_name(c, out);
+        sbuf_add_c(out, " <");
+    }
+    addr_external(out, c->q->sender);
+    sbuf_add_c(out, name.n > 0 ? ">\r\n" : "\r\n");
+}
+
+/* The fields that are missing; of mail that is sent again, those that say so. */
+static void missing_put(const struct completing *c, const struct header_scan *h, struct sbuf *out) {
+    const char *again = h->resent ? "Resent-" : "";
+    bool id = h->resent ? h->has_resent_id : h->has_message_id;
+    bool date = h->resent ? h->has_resent_date : h->has_date;
+    bool from = h->resent ? h->has_resent_from : h->has_from;
+    if (!id) {
+        sbuf_printf(out, "%sMessage-Id: ", again);
+        qid_message_id(out, c->qid, c->q->arrival_us, c->p->myhostname);
+        sbuf_add_c(out, "\r\n");
+    }
+    if (!date) {
+        sbuf_printf(out, "%sDate: ", again);
+        clock_add_rfc5322(out, c->q->arrival_us);
+        sbuf_add_c(out, "\r\n");
+    }
+    if (!from)
+        author_put(c, h->resent ? "Resent-From" : "From", out);
+    if (h->no_separator)
+        sbuf_add_c(out, "\r\n");
+}
+
+static void received_put(const struct completing *c, uid_t uid, struct sbuf *out) {
+    sbuf_printf(out, "Received: by %s (%s, from userid %lu)\r\n\tid %s; ", c->p->myhostname,
+                c->p->mail_name, (unsigned long)uid, c->qid);
+    clock_add_rfc5322(out, c->q->arrival_us);
+    sbuf_add_c(out, "\r\n");
+}
+
+static uint32_t utf8_needs(const struct queuefile *q, const struct header_scan *h,
+                           const struct params *p) {
+    struct str classes = str_of(p->smtputf8_autodetect_classes);
+    bool detects =
+        p->smtputf8_enable && (list_has_word(classes, "all") || list_has_word(classes, "sendmail"));
+    bool utf8 = h->is_utf8 || !addr_is_ascii(q->sender);
+    for (size_t i = 0; i < q->n_rcpts && !utf8; i++)
+        utf8 = !addr_is_ascii(q->rcpts[i].r.addr);
+    return (h->is_utf8 ? ENV_UTF8_HEADER : 0U) | (detects && utf8 ? ENV_SMTPUTF8 : 0U);
+}
+
+static void header_complete(struct completing *c, uid_t uid) {
+    const struct params *p = c->p;
+    struct edit_rules rules = {.drop = p->message_drop_headers,
+                               .origin = p->append_at_myorigin ? p->myorigin : NULL,
+                               .domain = p->append_dot_mydomain ? p->mydomain : NULL};
+    struct header_edit edit = {0};
+    struct header_scan h = {0};
+    struct sbuf all = {0}, out = {0};
+    received_put(c, uid, &all);
+    header_skip_received(&h, all.n);
+    header_edit(&edit, &rules, &c->q->content, true, &all);
+    header_scan(&h, sbuf_str(&all), true);
+    size_t end = h.ended ? h.end : all.n;
+    sbuf_add_str(&out, str_make(all.p, end));
+    missing_put(c, &h, &out);
+    sbuf_add_str(&out, str_from(sbuf_str(&all), end));
+    c->q->flags |= utf8_needs(c->q, &h, p);
+    sbuf_free(&c->q->content);
+    c->q->content = out;
+    sbuf_free(&all);
+    header_scan_free(&h);
+}
+
+void maildrop_complete(struct queuefile *q, const struct config *cfg, const char *qid, uid_t uid,
+                       struct sbuf *texts) {
+    struct completing c = {q, &cfg->p, qid};
+    drop_addresses(&c, texts);
+    header_complete(&c, uid);
+}
