@@ -109,7 +109,11 @@ def test_the_page_does_not_outlive_its_helper(dns, place):
 
 def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
     """A database that accepts and is silent holds it up, and not the rotation; SIGTERM ends it at once, and the page goes on."""
-    with Listener(lambda conn: conn.recv(1)) as silent:
+    def listens(conn):
+        while conn.recv(4096):
+            pass
+
+    with Listener(listens) as silent:
         w = Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nrelay_domains = pgsql:{place}/table.cf\n", dns=dns)
         (place / "table.cf").write_text(f"hosts = 127.0.0.1:{silent.port}\nuser = u\npassword = p\ndbname = d\nquery = SELECT 1\n")
         with w:
