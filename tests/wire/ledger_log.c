@@ -304,6 +304,14 @@ static void log_notified(struct ledger *l, const char *qid, const char *text) {
         note_notified(l, m);
 }
 
+/* The disk had no room for the report: what failed is tried again. */
+static void log_no_report(struct ledger *l, const char *qid) {
+    struct ledger_mail *m = mail_by_qid(l, qid);
+    for (unsigned i = 0; m != NULL && i < m->n_rcpts; i++)
+        if (report_is_due(m, &m->rcpts[i]) && !m->rcpts[i].reported)
+            m->rcpts[i].bounced = false;
+}
+
 void ledger_log(struct ledger *l, const char *service, const char *text) {
     struct line x;
     char qid[32] = "", end[2] = "";
@@ -316,6 +324,9 @@ void ledger_log(struct ledger *l, const char *service, const char *text) {
         if (x.m != NULL && x.m->qid[0] == '\0')
             snprintf(x.m->qid, sizeof x.m->qid, "%s", x.qid);
         log_delivery(l, &x);
+    } else if (strstr(text, ": cannot queue a report: ") != NULL &&
+               sscanf(text, "warning: %31[A-Za-z0-9]", qid) == 1) {
+        log_no_report(l, qid);
     } else if (strcmp(service, "smtpd") == 0 ||
                sscanf(text, "%31[A-Za-z0-9]%1[:]", qid, end) != 2) {
         return;
