@@ -26,6 +26,7 @@ struct export {
         const char *queue;
         char *path; /* in PFQUEUE_FOLDER; owned */
         char id[QID_MAX];
+        uint64_t message; /* in the spool */
     } batch[BATCH];
     size_t n;
 };
@@ -97,7 +98,7 @@ static int export_write(struct export *ex, const struct ours_message *m, const s
                            strcmp(queue, "deferred") == 0 ? p->next_us / 1000000 : 0);
     if (rc == 0) {
         export_reasons(ex, id, m->env, p, offsets);
-        ours_end(ex->t->ours, m->id);
+        ex->batch[ex->n].message = m->id;
         ex->n++;
     } else {
         free(ex->batch[ex->n].path);
@@ -109,6 +110,9 @@ static int export_write(struct export *ex, const struct ours_message *m, const s
 
 static int export_commit(struct export *ex) {
     int rc = pfqueue_sync_folder(ex->t->theirs);
+    /* Not before: a read, too, has the spool write what it was given. */
+    for (size_t i = 0; i < ex->n && rc == 0; i++)
+        ours_end(ex->t->ours, ex->batch[i].message);
     if (rc == 0)
         rc = ours_commit(ex->t->ours);
     for (size_t i = 0; i < ex->n; i++) {
