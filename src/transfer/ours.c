@@ -95,11 +95,17 @@ static void ours_remember(struct ours *o, uint64_t id, struct envelope *env, str
 static void ours_found(void *arg, const struct spool_found *f) {
     struct ours *o = arg;
     struct envelope *env = envelope_decode(f->meta);
-    qid_after(f->id);
     if (env == NULL)
         o->unreadable++;
     else
         ours_remember(o, f->id, env, f->progress);
+}
+
+/* What is taken over gets IDs that no message here ever had. */
+static void ours_note_ids(const struct ours *o) {
+    struct spool_stats st;
+    spool_stats(o->spool, &st);
+    qid_after(st.last_id);
 }
 
 int ours_open(struct ours *o, const struct config *cfg, char **why) {
@@ -115,6 +121,8 @@ int ours_open(struct ours *o, const struct config *cfg, char **why) {
         rc = ours_lock(o, why);
     if (rc == 0)
         rc = spool_open(&o->spool, &conf, &o->io, ours_found, o, why);
+    if (rc == 0)
+        ours_note_ids(o);
     return rc;
 }
 
