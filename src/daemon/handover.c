@@ -181,6 +181,16 @@ void handover_set_lock(int fd) {
     handover.lock = fd;
 }
 
+void handover_forget(void) {
+    int *const fds[] = {&handover.lock, &handover.asker, &handover.bundle};
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+    handover.begun = true;
+}
+
 void handover_begun(void) {
     handover.begun = true;
     if (handover.bundle >= 0)

@@ -22,6 +22,9 @@ struct config *handover_begin(const char *dir, bool verbose, struct listen_set *
 int handover_lock(void);
 /* Another one, which is kept for the next supervisor; one that was left is closed. */
 void handover_set_lock(int fd);
+/* In a child: what is left to the next supervisor is none of its descriptors, and its exit is that
+ * of no start. */
+void handover_forget(void);
 /* The start is over, or it is stopped by order. */
 void handover_begun(void);
 /* Becomes the next supervisor by exec, when no child runs any more; asker waits for its answer.

@@ -263,6 +263,7 @@ static bool spawn(struct child *c, const int *lookups) {
         close(sup.reload);
         close(sup.restart);
         listen_forget(&sup.set);
+        handover_forget();
         child_forget(&sup.relay);
         child_forget(&sup.lookup);
         if (c == &sup.relay)

@@ -111,20 +111,51 @@ bool reexec_try(const char *dir) {
 
 /* -- the exec -- */
 
-/* Descriptors on their way: named, and numbered from INHERIT_FIRST on. */
+/* Descriptors on their way, numbered from INHERIT_FIRST on. */
 struct passing {
-    int *fds;
+    int *fds; /* -1: none has that number */
     size_t n;
     struct sbuf names;
+    int lock;  /* keeps its number; -1: there is none, or it cannot be passed */
+    int above; /* all numbers that are used */
 };
 
+static void passing_put(struct passing *p, const char *name, int fd) {
+    sbuf_printf(&p->names, "%s%s", p->n == 0 ? "" : ":", name);
+    p->fds[p->n++] = fd;
+}
+
+/* The lock is passed if its number is the next one.  It is not copied: the exec closes one of two
+ * descriptors, and when any descriptor of a file is closed, its locks are lost (fcntl(2)). */
+static void passing_lock(struct passing *p) {
+    if (p->lock == INHERIT_FIRST + (int)p->n)
+        passing_put(p, INHERIT_LOCK, p->lock);
+}
+
 /* A copy above all numbers that will be used, so that none is overwritten before it is passed. */
-static void passing_add(struct passing *p, const char *name, int fd, int above) {
-    int copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, above);
+static void passing_add(struct passing *p, const char *name, int fd) {
+    int copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, p->above);
     if (copy < 0)
         return;
-    sbuf_printf(&p->names, "%s%s", p->n == 0 ? "" : ":", name);
-    p->fds[p->n++] = copy;
+    passing_lock(p);
+    passing_put(p, name, copy);
+}
+
+/* Numbers up to the lock's have nothing. */
+static void passing_fill(struct passing *p) {
+    while (p->lock > INHERIT_FIRST + (int)p->n)
+        passing_put(p, "none", -1);
+    passing_lock(p);
+}
+
+static void passing_number(const struct passing *p) {
+    for (size_t i = 0; i < p->n; i++) {
+        int number = INHERIT_FIRST + (int)i;
+        if (p->fds[i] == number)
+            fcntl(number, F_SETFD, 0);
+        else if (p->fds[i] >= 0)
+            dup2(p->fds[i], number);
+    }
 }
 
 static void passing_env(const struct passing *p) {
@@ -137,21 +168,23 @@ static void passing_env(const struct passing *p) {
 }
 
 void reexec_now(const struct reexec *next) {
-    size_t most = next->set->n + 4;
-    int above = INHERIT_FIRST + (int)most;
-    struct passing p = {.fds = mem_zalloc(most * sizeof *p.fds)};
+    int lock = next->lock < INHERIT_FIRST ? -1 : next->lock;
+    size_t most = next->set->n + 4, to_lock = lock < 0 ? 0 : (size_t)(lock - INHERIT_FIRST + 1);
+    if (most < to_lock)
+        most = to_lock;
+    struct passing p = {
+        .fds = mem_zalloc(most * sizeof *p.fds), .lock = lock, .above = INHERIT_FIRST + (int)most};
     if (access(program, X_OK) < 0)
         return;
     sbuf_add_str(&p.names, STR_LIT(""));
     for (size_t i = 0; i < next->set->n; i++)
         if (next->set->v[i].kind == LISTEN_SMTPD)
-            passing_add(&p, INHERIT_LISTENER, next->set->v[i].fd, above);
-    passing_add(&p, INHERIT_LOCK, next->lock, above);
-    passing_add(&p, INHERIT_ASKER, next->asker, above);
-    passing_add(&p, INHERIT_CONFIG, next->bundle, above);
-    passing_add(&p, INHERIT_REFUSED, next->refused, above);
-    for (size_t i = 0; i < p.n; i++)
-        dup2(p.fds[i], INHERIT_FIRST + (int)i);
+            passing_add(&p, INHERIT_LISTENER, next->set->v[i].fd);
+    passing_add(&p, INHERIT_ASKER, next->asker);
+    passing_add(&p, INHERIT_CONFIG, next->bundle);
+    passing_add(&p, INHERIT_REFUSED, next->refused);
+    passing_fill(&p);
+    passing_number(&p);
     passing_env(&p);
     execl(program, "posthoused", "-c", next->dir, "-f", next->verbose ? "-v" : (char *)NULL,
           (char *)NULL);

@@ -261,6 +261,31 @@ def test_a_restart_without_systemd_is_by_exec(relay):
         assert p.run("restart").returncode == 1
 
 
+LOOKS = ("import fcntl, struct, sys\n"
+         "f, none = open(sys.argv[1], 'rb+'), struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0)\n"
+         "print(flush=True)\n"
+         "while struct.unpack('hhqqi4x', fcntl.fcntl(f, fcntl.F_GETLK, none))[0] == fcntl.F_WRLCK:\n    pass\n")
+
+
+def test_the_lock_is_held_all_the_time_and_is_no_childs():
+    """Another daemon never finds the queue free during a restart; no child has the lock, the configuration or who has asked."""
+    with Posthouse("relayhost = [127.0.0.1]:9\n") as p:
+        def has(child):
+            there = f"/proc/{p.child(child)}/fd"
+            return sorted(os.readlink(f"{there}/{fd}").split(":")[0] for fd in os.listdir(there))
+        held = has("lookup")
+        for _ in range(2):
+            looks = subprocess.Popen([sys.executable, "-c", LOOKS, p.dir / "spool/master.pid"], stdout=subprocess.PIPE)
+            looks.stdout.readline()
+            assert p.run("restart").returncode == 0
+            assert looks.poll() is None
+            looks.kill(), looks.communicate()
+            wait_for(lambda: len(has("lookup")) <= len(held))
+            assert has("lookup") == held
+            for child in ("relay", "lookup"):
+                assert not [name for name in has(child) if "master.pid" in name or "memfd" in name]
+
+
 def test_a_configuration_is_tried_without_a_start():
     p = Posthouse("relayhost = [127.0.0.1]:9\n")
     assert subprocess.run([p.exe, "-c", str(p.dir), "-t"], capture_output=True, text=True, check=False).returncode == 0
