@@ -312,7 +312,7 @@ static void take_mark(LDAP *ld, LDAPMessage *e, struct admin *a) {
  */
 static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf *dn,
                       struct admin *a) {
-    static char *wanted[] = {TEXT("domainGlobalAdmin"), TEXT("userPassword"), NULL};
+    static char *wanted[] = {TEXT("mail"), TEXT("domainGlobalAdmin"), TEXT("userPassword"), NULL};
     struct sbuf base = {0}, filter = {0};
     int rc = LDAP_SUCCESS;
     admins_base(st, &base);
@@ -328,7 +328,8 @@ static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf 
         LDAPMessage *e = rc == LDAP_SUCCESS && ldap_count_entries(ld, res) == 1
                              ? ldap_first_entry(ld, res)
                              : NULL;
-        char *name = e == NULL ? NULL : ldap_get_dn(ld, e);
+        /* To the directory a name with more blanks is the same one. */
+        char *name = e == NULL || !has(ld, e, "mail", user) ? NULL : ldap_get_dn(ld, e);
         if (name != NULL) {
             sbuf_add_c(dn, name);
             a->global = has(ld, e, "domainGlobalAdmin", "yes");

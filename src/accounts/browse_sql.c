@@ -193,15 +193,23 @@ static enum store_rc browse_add_counts(struct store *st, struct page *p, char **
     return rc;
 }
 
+/* only (NULL: any): the one name that is meant.  A database may find others for it: to MariaDB's
+ * usual collations letters with and without accents are equal, and so is a name with blanks behind
+ * it. */
 static enum store_rc browse_give(struct store *st, struct ask *q, bool users, bool counted,
-                                 account_fn fn, void *arg, char **why) {
+                                 const char *only, account_fn fn, void *arg, char **why) {
+    size_t given = 0;
     struct page p = {.v = mem_zalloc(PAGE_MAX * sizeof *p.v), .users = users};
     enum store_rc rc = browse_run(st, q, 7, browse_take_account, &p, why);
     if (rc == STORE_YES && counted && !users)
         rc = browse_add_counts(st, &p, why);
-    for (size_t i = 0; rc == STORE_YES && i < p.n; i++)
+    for (size_t i = 0; rc == STORE_YES && i < p.n; i++) {
+        if (only != NULL && !str_ieq_c(str_of(p.v[i].name), only))
+            continue;
         fn(arg, &p.v[i]);
-    if (rc == STORE_YES && p.n == 0)
+        given++;
+    }
+    if (rc == STORE_YES && given == 0)
         rc = STORE_NO;
     page_free(&p);
     return rc;
@@ -273,7 +281,7 @@ enum store_rc sql_browse(struct store *st, const struct browse *b, account_fn fn
         ask_domains(st, &q, b);
     else
         ask_users(st, &q, b);
-    enum store_rc rc = browse_give(st, &q, b->domain != NULL, true, fn, arg, why);
+    enum store_rc rc = browse_give(st, &q, b->domain != NULL, true, NULL, fn, arg, why);
     return rc == STORE_NO ? STORE_YES : rc;
 }
 
@@ -285,7 +293,7 @@ enum store_rc sql_search(struct store *st, const char *text, const char *admin, 
     if (admin != NULL)
         browse_add(&q, MANAGED, admin);
     end_page(&q, "username", limit);
-    enum store_rc rc = browse_give(st, &q, true, false, fn, arg, why);
+    enum store_rc rc = browse_give(st, &q, true, false, NULL, fn, arg, why);
     return rc == STORE_NO ? STORE_YES : rc;
 }
 
@@ -295,7 +303,7 @@ enum store_rc sql_account(struct store *st, const char *name, account_fn fn, voi
     bool user = strchr(name, '@') != NULL;
     browse_add(&q, user ? users(st) : domains(st), NULL);
     browse_add(&q, user ? "username = ?" : "domain = ?", name);
-    return browse_give(st, &q, user, false, fn, arg, why);
+    return browse_give(st, &q, user, false, name, fn, arg, why);
 }
 
 enum store_rc sql_change(struct store *st, const char *name, const struct account_change *c,
@@ -322,50 +330,61 @@ enum store_rc sql_change(struct store *st, const char *name, const struct accoun
 /* -- administrators -- */
 
 struct login {
+    const char *user;
     char *password; /* NULL: no such account */
 };
 
 static void take_login(void *arg, char **row) {
     struct login *l = arg;
-    if (l->password == NULL)
-        l->password = mem_strdup(row[0]);
+    if (l->password == NULL && str_ieq_c(str_of(row[0]), l->user))
+        l->password = mem_strdup(row[1]);
 }
 
-static void take_flag(void *arg, char **row) {
-    (void)row;
-    *(bool *)arg = true;
+/* Rows of domain_admins; see browse_give about names that are not the one that was asked for. */
+struct managing {
+    const char *user;
+    const char *domain; /* NULL: any */
+    bool found;
+};
+
+static void take_managing(void *arg, char **row) {
+    struct managing *m = arg;
+    m->found = m->found || (str_ieq_c(str_of(row[0]), m->user) &&
+                            (m->domain == NULL || str_ieq_c(str_of(row[1]), m->domain)));
 }
 
-static enum store_rc browse_ask_one(struct store *st, const char *text, const char *a,
+static enum store_rc browse_ask_few(struct store *st, const char *text, const char *a,
                                     const char *b, void (*fn)(void *arg, char **row), void *arg,
                                     char **why) {
     struct ask q = {0};
     browse_add(&q, text, a);
     if (b != NULL)
         browse_add(&q, "", b);
-    return browse_run(st, &q, 1, fn, arg, why);
+    return browse_run(st, &q, 2, fn, arg, why);
 }
 
 /* The stored password of an administrator: a standalone one's, else a mail user's that is marked.
  */
-static enum store_rc find_login(struct store *st, const char *user, struct login *l, char **why) {
+static enum store_rc find_login(struct store *st, struct login *l, char **why) {
     enum store_rc rc =
-        browse_ask_one(st, "SELECT password FROM admin WHERE active = 1 AND username = ?", user,
-                       NULL, take_login, l, why);
+        browse_ask_few(st, "SELECT username, password FROM admin WHERE active = 1 AND username = ?",
+                       l->user, NULL, take_login, l, why);
     if (rc == STORE_YES && l->password == NULL)
-        rc = browse_ask_one(st,
-                            "SELECT password FROM mailbox WHERE active = 1 AND (isadmin = 1 OR "
-                            "isglobaladmin = 1) AND username = ?",
-                            user, NULL, take_login, l, why);
+        rc = browse_ask_few(st,
+                            "SELECT username, password FROM mailbox WHERE active = 1 AND "
+                            "(isadmin = 1 OR isglobaladmin = 1) AND username = ?",
+                            l->user, NULL, take_login, l, why);
     return rc;
 }
 
+#define MANAGING "SELECT username, domain FROM domain_admins WHERE active = 1 AND username = ?"
+
 enum store_rc sql_admin(struct store *st, const char *user, const char *password, struct admin *a,
                         char **why) {
-    struct login l = {0};
-    bool some = false;
+    struct login l = {.user = user};
+    struct managing all = {.user = user, .domain = "ALL"}, some = {.user = user};
     *a = (struct admin){0};
-    enum store_rc rc = find_login(st, user, &l, why);
+    enum store_rc rc = find_login(st, &l, why);
     if (rc == STORE_YES && l.password == NULL && password != NULL)
         password_pretend(password);
     if (rc == STORE_YES &&
@@ -378,22 +397,17 @@ enum store_rc sql_admin(struct store *st, const char *user, const char *password
         mem_wipe(l.password, strlen(l.password));
     free(l.password);
     if (rc == STORE_YES)
-        rc = browse_ask_one(
-            st,
-            "SELECT domain FROM domain_admins WHERE active = 1 AND domain = 'ALL' AND "
-            "username = ?",
-            user, NULL, take_flag, &a->global, why);
+        rc = browse_ask_few(st, MANAGING " AND domain = 'ALL'", user, NULL, take_managing, &all,
+                            why);
+    a->global = all.found;
     if (rc == STORE_YES && !a->global)
-        rc = browse_ask_one(
-            st, "SELECT domain FROM domain_admins WHERE active = 1 AND username = ? LIMIT 1", user,
-            NULL, take_flag, &some, why);
-    return rc == STORE_YES && !a->global && !some ? STORE_NO : rc;
+        rc = browse_ask_few(st, MANAGING " LIMIT 1", user, NULL, take_managing, &some, why);
+    return rc == STORE_YES && !a->global && !some.found ? STORE_NO : rc;
 }
 
 enum store_rc sql_manages(struct store *st, const char *user, const char *domain, char **why) {
-    bool some = false;
-    enum store_rc rc = browse_ask_one(
-        st, "SELECT domain FROM domain_admins WHERE active = 1 AND username = ? AND domain = ?",
-        user, domain, take_flag, &some, why);
-    return rc == STORE_YES && !some ? STORE_NO : rc;
+    struct managing m = {.user = user, .domain = domain};
+    enum store_rc rc =
+        browse_ask_few(st, MANAGING " AND domain = ?", user, domain, take_managing, &m, why);
+    return rc == STORE_YES && !m.found ? STORE_NO : rc;
 }

@@ -276,3 +276,23 @@ def test_effective_for_the_next_message(site):
         assert site.web.send(sender="cid@a.example", content=f"Subject: turn-{site.kind}-{turn}\r\n\r\nx\r\n").startswith("250")
         site.relays[name].wait_mail(f"turn-{site.kind}-{turn}\r".encode())
     assert all(m["content"].count(b"turn-") == 1 for r in site.relays.values() for m in r.mails)
+
+
+def test_another_spelling_is_another_name(site):
+    """Whatever is equal to a database or a directory: blanks, accents."""
+    for i, name in enumerate([GLOBAL + " ", GLOBAL + "  ", " " + GLOBAL, GLOBAL.replace("s@", "\u015b@")]):
+        status, answer = site.web.api().request("POST", "/api/login", body={"username": name, "password": SECRET},
+                                                headers={"X-Forwarded-For": f"192.0.2.{i}"})
+        assert status in (401, 503) and not answer["_success"], (name, answer)  # 503: a directory knows no such letter
+    for user in ("kim@xn--mller-kva.example", "eve@muller.example"):
+        servers.add_user(site.store, user, site.hash)
+        servers.add_admin(site.store, user.split("@")[0] + "@admin.example", site.hash, user.split("@")[1])
+    kim, eve = site.web.api("kim@admin.example"), site.web.api("eve@admin.example")
+    kim.ok("PUT", "/api/relay/of-kim", body={"hosts": site.value("two"), "for": "@xn--mller-kva.example", "owner": "xn--mller-kva.example",
+                                             "user": "kim", "password": "sesame-77"})
+    assert [r["name"] for r in kim.get("/api/relays")["records"]] == ["of-kim"]
+    assert eve.get("/api/relays")["records"] == []
+    for method, path in (("GET", "/api/relay/of-kim"), ("PUT", "/api/relay/of-kim"), ("DELETE", "/api/relay/of-kim"),
+                         ("GET", "/api/domain/m\u00fcller.example"), ("GET", "/api/users/m\u00fcller.example"), ("GET", "/api/user/eve@m\u00fcller.example")):
+        assert eve.request(method, path, body={"user": "eve", "password": "x"} if method == "PUT" else None)[0] in (400, 403, 404, 503), (method, path)
+    kim.ok("DELETE", "/api/relay/of-kim")
