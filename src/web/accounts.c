@@ -181,7 +181,7 @@ void domains_list(struct req *r) {
     enum store_rc rc = STORE_YES;
     if (r->who.domain == NULL)
         rc = store_browse(r->w->store, &b, add_row, &l, &why);
-    else /* a token for one */
+    else if ((rc = session_manages(r, r->who.domain, &why)) == STORE_YES) /* a token for one */
         rc = store_account(r->w->store, r->who.domain, add_row, &l, &why);
     reply_list(r, &l, rc, why, "domains");
     free(text);

@@ -188,6 +188,18 @@ def test_tokens(web):
     assert writer.fails(401, "PUT", "/api/domain/b.example", body={})
 
 
+def test_a_token_shows_nothing_of_a_domain_that_its_maker_lost(web):
+    web.command("admin", "add", "two@admin.example", "b.example", input=SECRET + "\n")
+    change = lambda sql: sqlite3.connect(web.dir / "data" / "accounts.db").executescript(sql).close()
+    change("INSERT INTO domain_admins (username, domain) VALUES ('two@admin.example', 'a.example')")
+    maker = web.api("two@admin.example")
+    token = web.api(token=maker.ok("POST", "/api/tokens", body={"name": "t", "scopes": "read", "domain": "a.example"})["token"])
+    assert [d["name"] for d in token.get("/api/domains")["domains"]] == ["a.example"]
+    change("DELETE FROM domain_admins WHERE username = 'two@admin.example' AND domain = 'a.example'")
+    wait_for(lambda: token.request("GET", "/api/domain/a.example")[0] == 403)
+    assert token.get("/api/domains")["domains"] == []
+
+
 # -- relays --
 
 def test_the_page_starts_without_the_records_that_are_gone(dns):
