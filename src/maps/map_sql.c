@@ -123,21 +123,33 @@ static void quote(void *arg, struct str text, struct sbuf *out) {
     g->ops->quote(g->conn, text, out);
 }
 
-/* One question over one connection. */
-static enum remote_rc sql_map_ask_conn(void *arg, void *conn, char **why) {
-    struct ask *a = arg;
-    struct sql *q = a->q;
-    struct sbuf query = {0};
-    struct quoting g = {q->ops, conn};
+static enum remote_rc sql_map_ask_once(struct ask *a, void *conn, const char *query, char **why) {
     int sets = 0;
     dbvalues_reset(&a->values);
-    template_query(q->query, a->values.key, quote, &g, &query);
-    enum remote_rc rc = q->ops->ask(conn, query.p, take_value, &a->values, &sets, why);
-    if (rc == REMOTE_OK && sets == 0 && q->require_result_set) {
+    enum remote_rc rc = a->q->ops->ask(conn, query, take_value, &a->values, &sets, why);
+    if (rc == REMOTE_OK && sets == 0 && a->q->require_result_set) {
         *why = mem_strdup("the query gave no result set (require_result_set)");
         rc = REMOTE_FAILED;
     }
+    return rc;
+}
+
+/* One question over one connection.  An exact one may find its row without an index: only what was
+ * found is asked for so. */
+static enum remote_rc sql_map_ask_conn(void *arg, void *conn, char **why) {
+    struct ask *a = arg;
+    struct sql *q = a->q;
+    struct sbuf query = {0}, exact = {0};
+    struct quoting g = {q->ops, conn};
+    template_query(q->query, a->values.key, quote, &g, &query);
+    enum remote_rc rc = sql_map_ask_once(a, conn, query.p, why);
+    if (rc == REMOTE_OK && a->values.n > 0 && q->ops->exact != NULL &&
+        !str_is_ascii(a->values.key)) {
+        q->ops->exact(conn, query.p, &exact);
+        rc = sql_map_ask_once(a, conn, exact.p, why);
+    }
     sbuf_free(&query);
+    sbuf_free(&exact);
     return rc;
 }
 

@@ -23,6 +23,9 @@ struct sql_ops {
      * also of SQLite's further columns.  *why unless REMOTE_OK. */
     enum remote_rc (*ask)(void *conn, const char *query, sql_value_fn fn, void *arg, int *sets,
                           char **why);
+    /* Appends the query so that it finds nothing but what has the letters of its texts, and no
+     * accents that they do not have.  NULL: the database does not find anything else. */
+    void (*exact)(void *conn, const char *query, struct sbuf *out);
 };
 
 extern const struct sql_ops sql_mysql, sql_pgsql, sql_sqlite;

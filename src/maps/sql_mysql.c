@@ -127,5 +127,37 @@ static enum remote_rc my_ask(void *conn, const char *query, sql_value_fn fn, voi
     return mysql_failure(db, why);
 }
 
-const struct sql_ops sql_mysql = {
-    .host = "localhost", .pool = {my_connect, my_close}, .quote = my_quote, .ask = my_ask};
+/* Behind the text in quotes that begins at p. */
+static const char *mysql_text_end(const char *p) {
+    char mark = *p++;
+    while (*p != '\0') {
+        if (*p == '\\' && p[1] != '\0')
+            p++;
+        else if (*p == mark && p[1] == mark)
+            p++;
+        else if (*p == mark)
+            return p + 1;
+        p++;
+    }
+    return p;
+}
+
+/* The usual collations take letters with and without accents for equal (and so müller.example for
+ * muller.example); a text with a collation of its own is compared by that. */
+static void my_exact(void *conn, const char *query, struct sbuf *out) {
+    while (*query != '\0') {
+        bool quoted = *query == '\'' || *query == '"';
+        const char *end = quoted ? mysql_text_end(query) : query + 1;
+        struct str part = str_make(query, (size_t)(end - query));
+        sbuf_add_str(out, part);
+        if (quoted && !str_is_ascii(part))
+            sbuf_printf(out, " COLLATE %s_bin", mysql_character_set_name(conn));
+        query = end;
+    }
+}
+
+const struct sql_ops sql_mysql = {.host = "localhost",
+                                  .pool = {my_connect, my_close},
+                                  .quote = my_quote,
+                                  .ask = my_ask,
+                                  .exact = my_exact};

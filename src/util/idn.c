@@ -7,13 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool idn_is_ascii(struct str s) {
-    for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] >= 0x80)
-            return false;
-    return true;
-}
-
 /* Has it ß, final sigma or a joiner, which IDNA2003 and IDNA2008 take differently? */
 static bool idn_deviates(const char *text) {
     static const char *const deviations[] = {"\u00df", "\u1e9e", "\u03c2", "\u200c", "\u200d"};
@@ -55,7 +48,7 @@ static bool idn_is_domain(struct str s) {
 
 bool idn_to_ascii(struct str domain, bool idna2003, struct sbuf *out, const char **why) {
     const char *unused, **says = why == NULL ? &unused : why;
-    if (idn_is_ascii(domain)) {
+    if (str_is_ascii(domain)) {
         sbuf_add_str(out, domain);
         return true;
     }
@@ -107,7 +100,7 @@ static bool idn_has_a_label(struct str host) {
 bool idn_to_unicode(struct str hop, struct sbuf *out) {
     struct str host = idn_host_of(hop);
     char *unicode = NULL;
-    if (!idn_is_ascii(hop) || !idn_has_a_label(host))
+    if (!str_is_ascii(hop) || !idn_has_a_label(host))
         return false;
     char *text = str_dup(host);
     bool ok = idn2_to_unicode_8z8z(text, &unicode, 0) == IDN2_OK && strcmp(text, unicode) != 0;
@@ -119,7 +112,7 @@ bool idn_to_unicode(struct str hop, struct sbuf *out) {
 }
 
 void idn_spellings(struct str hop, bool idna2003, struct sbuf *other, struct sbuf *plain) {
-    if (idn_is_ascii(hop))
+    if (str_is_ascii(hop))
         idn_to_unicode(hop, other);
     else if (idn_hop_to_ascii(hop, idna2003, other, NULL))
         idn_to_unicode(sbuf_str(other), plain);
@@ -130,7 +123,7 @@ static void idn_plain_word(struct str word, bool idna2003, struct sbuf *out) {
     size_t from = (size_t)(str_rchr(word, '@') + 1), at = out->n;
     struct str hop = str_from(word, from);
     sbuf_add(out, word.p, from);
-    if (!idn_is_ascii(hop) && idn_hop_to_ascii(hop, idna2003, &ascii, NULL))
+    if (!str_is_ascii(hop) && idn_hop_to_ascii(hop, idna2003, &ascii, NULL))
         sbuf_add_str(out, sbuf_str(&ascii));
     else
         sbuf_add_str(out, hop);
@@ -157,7 +150,7 @@ bool idn_same(struct str a, struct str b, bool idna2003) {
     struct sbuf x = {0}, y = {0};
     if (str_ieq(a, b))
         return true;
-    if (idn_is_ascii(a) && idn_is_ascii(b))
+    if (str_is_ascii(a) && str_is_ascii(b))
         return false;
     idn_plain(a, idna2003, &x);
     idn_plain(b, idna2003, &y);

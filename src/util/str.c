@@ -39,6 +39,13 @@ size_t str_utf8_span(struct str s) {
     return c < least[len] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : len;
 }
 
+bool str_is_ascii(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0x80)
+            return false;
+    return true;
+}
+
 bool str_is_utf8(struct str s) {
     for (size_t i = 0, len; i < s.n; i += len)
         if ((len = str_utf8_span(str_from(s, i))) == 0)

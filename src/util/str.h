@@ -52,6 +52,7 @@ bool str_eq(struct str a, struct str b);
 size_t str_utf8_span(struct str s);
 /* Well formed UTF-8, without surrogates and overlong forms? */
 bool str_is_utf8(struct str s);
+bool str_is_ascii(struct str s);
 bool str_eq_c(struct str a, const char *b);
 /* ASCII case-insensitive. */
 bool str_ieq(struct str a, struct str b);
