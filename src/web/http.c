@@ -229,15 +229,35 @@ static json_t *form_parse(struct str body) {
     return o;
 }
 
+/* Of JSON what stands in no text, of a form all: at least as many as there are values. */
+static size_t body_parts(struct str body, bool form) {
+    size_t n = 1;
+    bool text = false;
+    for (size_t i = 0; i < body.n; i++) {
+        char c = body.p[i];
+        if (text && c == '\\')
+            i++;
+        else if (c == '"' && !form)
+            text = !text;
+        else
+            n += !text && (form ? c == '&' : c == ',' || c == '[' || c == '{');
+    }
+    return n;
+}
+
 /* False after a reply that says what is wrong with the body. */
 static bool parse_body(struct req *r) {
     const char *type = req_header(r, "Content-Type");
     json_error_t err;
+    r->form = type != NULL && strncmp(type, "application/x-www-form-urlencoded", 33) == 0;
+    if (!r->too_big && body_parts(sbuf_str(&r->body), r->form) > BODY_PARTS) {
+        reply_fail(r, MHD_HTTP_CONTENT_TOO_LARGE, "The body has more than %u parts.", BODY_PARTS);
+        return false;
+    }
     if (r->too_big) {
         reply_fail(r, MHD_HTTP_CONTENT_TOO_LARGE, "The body is larger than %u bytes.", BODY_MAX);
         return false;
     }
-    r->form = type != NULL && strncmp(type, "application/x-www-form-urlencoded", 33) == 0;
     if (r->body.n == 0)
         r->in = json_object();
     else if (r->form)

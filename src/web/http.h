@@ -2,8 +2,8 @@
  * web/http.h - requests and replies of the page's server, over libmicrohttpd
  *
  * Each connection has a thread of its own, so that whatever a handler asks (databases, the daemon)
- * may block.  A handler gives exactly one reply.  Bodies are bounded by BODY_MAX; the number of
- * connections by WEB_CONNECTIONS.
+ * may block.  A handler gives exactly one reply.  Bodies are bounded by BODY_MAX and BODY_PARTS,
+ * the number of connections by WEB_CONNECTIONS: strangers may send as many of both.
  */
 #ifndef PH_WEB_HTTP_H
 #define PH_WEB_HTTP_H
@@ -13,7 +13,8 @@
 
 #include "web/web.h"
 
-#define BODY_MAX        (1U << 20)
+#define BODY_MAX        (256U * 1024)
+#define BODY_PARTS      8192U /* members and elements: each takes far more memory than it has bytes */
 #define WEB_CONNECTIONS 256U
 
 /* Who asks. */

@@ -626,6 +626,13 @@ def test_bad_requests(web):
         assert status == 400 and answer["_success"] is False, (text, answer)
     status, answer = raw_put(web, boss, '{"outboundRelay": "' + "x" * (1 << 20) + '"}')
     assert status == 413 and "larger" in answer["_msg"]
+    # Of a stranger: what is kept of a part takes a hundred times as much memory.
+    ids = json.dumps({"ids": list(map(str, range(9000)))})
+    for kind, text in (("json", '{"a": [' + "{}," * 9000 + "0]}"), ("json", "[" * 9000), ("json", ids), ("form", "a=b&" * 9000)):
+        status, answer = raw_login(web, kind, text)
+        assert status == 413 and "parts" in answer["_msg"]
+    long = json.dumps({"username": '[{,\\"' * 5000, "password": "x"})  # one text is one part
+    assert raw_login(web, "json", long)[0] == 400
     for noise in (b"\x00\xff\x16\x03\x01" * 50, b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", b"GET /api/domains?" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n",
                   b"PUT /api/domain/a.example HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"):
         with socket.create_connection(("127.0.0.1", web.web_port), 5) as s:
@@ -638,6 +645,14 @@ def test_bad_requests(web):
             except OSError:
                 pass
     assert boss.get("/api/session")["admin"] == GLOBAL
+
+
+def raw_login(web, kind, text):
+    types = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+    c = http.client.HTTPConnection("127.0.0.1", web.web_port, timeout=60)
+    c.request("POST", "/api/login", text, {"Content-Type": types[kind]})
+    r = c.getresponse()
+    return r.status, json.loads(r.read())
 
 
 def raw_put(web, boss, text):
