@@ -709,13 +709,26 @@ static void sup_stop(void) {
     exit(0);
 }
 
+/* Tells systemd, if it asks, that the supervisor is not stuck; it is to be told again after so many
+ * milliseconds. */
+static int sup_tell_alive(void) {
+    int every_ms = notify_watchdog_ms();
+    if (every_ms > 0)
+        notify_send("WATCHDOG=1");
+    return every_ms;
+}
+
 /* What the files and the program have become is looked at first: this supervisor goes on where the
- * next one would not begin.  Two relay processes never have one spool. */
+ * next one would not begin.  Two relay processes never have one spool.  Either part may take most
+ * of the time that systemd allows between two signs of life. */
 static void sup_restart(void) {
     int asker = reexec_asked(sup.restart);
     if (asker < 0)
         return;
-    if (!reexec_try(sup.dir)) {
+    sup_tell_alive();
+    bool good = reexec_try(sup.dir);
+    sup_tell_alive();
+    if (!good) {
         reexec_answer(asker, true);
         return;
     }
@@ -768,14 +781,11 @@ static int sooner_ms(int a, int b) {
  * -1: it does not ask. */
 static int sup_alive(void) {
     static int64_t due_ms;
-    int every_ms = notify_watchdog_ms();
     int64_t now_ms = clock_mono_ms();
-    if (every_ms == 0)
+    if (notify_watchdog_ms() == 0)
         return -1;
-    if (now_ms >= due_ms) {
-        notify_send("WATCHDOG=1");
-        due_ms = now_ms + every_ms;
-    }
+    if (now_ms >= due_ms)
+        due_ms = now_ms + sup_tell_alive();
     return (int)(due_ms - now_ms);
 }
 

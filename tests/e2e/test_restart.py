@@ -191,6 +191,18 @@ def test_the_status_says_what_waits():
         wait_for(lambda: m.status() == "serving: 0 waiting, 1 relay resting; the new configuration was refused: see posthouse check")
 
 
+def test_systemd_hears_of_a_restart_that_takes_its_time(monkeypatch):
+    """Before the configuration is tried and before the old processes are stopped: each may last as long as it waits for a sign."""
+    monkeypatch.setenv("WATCHDOG_USEC", "3600000000")
+    with managed("relayhost = [127.0.0.1]:9\n") as (p, m):
+        m.start()
+        m.said.clear()
+        assert p.run("restart").returncode == 0
+        wait_for(lambda: any("READY" in lines for lines in m.said))
+        said = [next(iter(lines)) for lines in m.said]
+        assert said[:said.index("RELOADING")] == ["WATCHDOG", "WATCHDOG"], said
+
+
 def test_descriptors_that_are_not_ours_are_not_used():
     """Another process's are not taken; what is no listening socket, or has another name, is closed and changes nothing."""
     with managed("relayhost = [127.0.0.1]:9\n") as (p, m), socket.socket() as bound:
