@@ -98,9 +98,14 @@ static void serve_shut_down(struct session *s) {
     serve_close(s, NULL);
 }
 
+/* A client that has gone is owed no answer, and what it had asked is waited for no longer. */
 void serve_stop(struct session *s) {
     bool asked = s->state == SESSION_WAIT && s->r->stop != RECEIVE_LEAVES;
-    if (!asked && s->commit == NULL && !serve_may_finish(s)) /* else serve_on sees to it */
+    if (s->commit != NULL) /* serve_on sees to it, as below */
+        return;
+    if (s->gone)
+        serve_close(s, "lost connection");
+    else if (!asked && !serve_may_finish(s))
         serve_shut_down(s);
 }
 

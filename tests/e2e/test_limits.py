@@ -326,3 +326,26 @@ def test_a_client_that_has_gone_keeps_its_place(what, dns):
             wait_for(greeted)
             p.wait_log(f"lost connection after {'AUTH' if what == 'login' else 'RCPT'} from", count=6)
             assert what != "login" or len(re.findall("SASL PLAIN authentication failed", p.log())) == 6
+
+
+def test_a_client_that_has_gone_holds_up_no_stop(dns):
+    """What was asked for it is not waited for, and the log has its end; one that is there is told."""
+    def silent(conn):
+        conn.sendall(b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nDONE\n")
+        for line in conn.makefile("rb"):
+            asked.append(line[:4])
+    asked = []
+    with Listener(silent) as b:
+        conf = STRANGERS + f"smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = inet:127.0.0.1:{b.port}\n"
+        with Posthouse(conf, dns=dns) as p, p.client() as stays:
+            gone = p.client()
+            for c in (gone, stays):
+                c.raw("AUTH PLAIN AGV2ZQBndWVzcw==\r\n")
+            wait_for(lambda: asked.count(b"AUTH") == 2)
+            gone.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.f.close(), gone.sock.close()
+            with p.client() as other:  # so much time has passed
+                assert other.cmd("NOOP").startswith("250")
+            p.stop()
+            assert stays.reply().startswith("421 4.3.2 ")
+            assert p.log().count("lost connection after AUTH from") == 1
