@@ -22,8 +22,8 @@
 #include "util/mem.h"
 
 #define BUSY_MS   5000
-#define COLUMNS   "name, nexthop, account, hosts, tls, mechanisms, username, secret, owner"
-#define N_COLUMNS 9
+#define COLUMNS   "name, nexthop, account, hosts, tls, mechanisms, username, secret, owner, modified"
+#define N_COLUMNS 9 /* that make the version: all but the last one */
 #define USERS_MAX 65536U
 
 #define RELAY_TAKEN   "another record has that name"
@@ -200,7 +200,8 @@ static struct relay_fields record_fields_of(sqlite3_stmt *st) {
                              .mechanisms = record_text_of(st, 5),
                              .user = record_text_of(st, 6),
                              .has_secret = sqlite3_column_type(st, 7) != SQLITE_NULL,
-                             .owner = record_text_of(st, 8)};
+                             .owner = record_text_of(st, 8),
+                             .modified = sqlite3_column_int64(st, 9)};
     set_version(&f, st);
     return f;
 }

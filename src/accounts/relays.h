@@ -27,6 +27,7 @@ struct relay_fields {
     const char *owner;    /* the domain that the record belongs to; "": it is the server's */
     const char *password; /* write only; NULL when read, and when it stays as it is */
     bool has_secret;
+    int64_t modified;            /* read: when it was written last, in seconds */
     char version[VALUE_VERSION]; /* read: other for every state; "" when it is not known */
 };
 

@@ -40,11 +40,12 @@ static struct relays *open_records(struct req *r) {
 }
 
 static json_t *record(const struct relay_fields *f) {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s}", "name",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:I, s:s}", "name",
                      json_text(f->name), "nexthop", json_text(f->nexthop), "for",
                      json_text(f->users), "hosts", json_text(f->hosts), "tls", json_text(f->tls),
                      "mechanisms", json_text(f->mechanisms), "user", json_text(f->user), "owner",
-                     json_text(f->owner), "password_set", f->has_secret, "version", f->version);
+                     json_text(f->owner), "password_set", f->has_secret, "modified",
+                     (json_int_t)f->modified, "version", f->version);
 }
 
 static void add_record(void *arg, const struct relay_fields *f) {
@@ -83,6 +84,32 @@ static bool records_belongs(json_t *hop, json_t *rec) {
     return strcmp(json_member(hop, "record"), json_member(rec, "name")) == 0;
 }
 
+static void health_forget(json_t *hop, const char *when, json_int_t since, const char *const *names,
+                          size_t n) {
+    if (json_integer_value(json_object_get(hop, when)) >= since)
+        return;
+    for (size_t i = 0; i < n; i++)
+        json_object_del(hop, names[i]);
+    json_object_del(hop, when);
+}
+
+/* What a hop says of a record, as a copy; NULL: nothing.  The daemon knows records by their names:
+ * before a domain's was written its name may have been another domain's. */
+static json_t *health_since(json_t *hop, json_t *rec) {
+    static const char *const of_error[] = {"error", "dsn", "cause", "reply", "advice"};
+    json_int_t since = json_integer_value(json_object_get(rec, "modified"));
+    json_t *own = json_copy(hop);
+    if (json_member(rec, "owner")[0] == '\0')
+        return own;
+    health_forget(own, "last_success", since, NULL, 0);
+    health_forget(own, "last_failure", since, of_error, 5);
+    if (json_object_get(own, "last_success") != NULL ||
+        json_object_get(own, "last_failure") != NULL)
+        return own;
+    json_decref(own);
+    return NULL;
+}
+
 /* A record may have been used under several next hops: the counts add up, and of errors the last
  * one counts, with all that is said of it. */
 static json_t *health_of(json_t *hops, json_t *rec) {
@@ -91,19 +118,22 @@ static json_t *health_of(json_t *hops, json_t *rec) {
     json_t *all = json_object(), *hop;
     size_t i;
     json_array_foreach(hops, i, hop) {
-        if (!records_belongs(hop, rec))
+        json_t *own = records_belongs(hop, rec) ? health_since(hop, rec) : NULL;
+        if (own == NULL)
             continue;
         json_int_t had[4];
         for (size_t k = 0; k < 4; k++)
             had[k] = json_integer_value(json_object_get(all, sums[k]));
-        for (size_t k = 0; json_object_get(hop, "error") != NULL && k < 3; k++)
+        for (size_t k = 0; json_object_get(own, "error") != NULL && k < 3; k++)
             json_object_del(all, of_errors[k]);
-        json_object_update(all, hop);
+        json_object_update(all, own);
         for (size_t k = 0; k < 4; k++)
             json_object_set_new(
                 all, sums[k],
-                json_integer(had[k] + json_integer_value(json_object_get(hop, sums[k]))));
+                json_integer(had[k] + json_integer_value(json_object_get(own, sums[k]))));
+        json_decref(own);
     }
+    json_object_del(rec, "modified"); /* of no use to those who ask */
     return all;
 }
 

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import sqlite3
+import time
 import urllib.request
 
 import pytest
@@ -181,6 +182,26 @@ def test_a_domain_has_records_of_its_own(dns):
         assert boss.fails(404, "GET", "/api/relay/mail")
         assert "own" == [m["auth"][1] for m in relay.mails if m["auth"]][0]
     relay.stop()
+
+
+def test_a_name_that_was_anothers_says_nothing_of_it(dns):
+    """What became of a domain's mail is not shown with the next record of that name, which another domain has made."""
+    refusal = "450 4.2.1 <boss@rival.example> has no room"
+    with FakeRelay(replies={"RCPT": refusal}) as relay, site(dns, "relayhost = [127.0.0.1]:9\n") as w:
+        w.command("admin", "add", "late@admin.example", "b.example", input=SECRET + "\n")
+        early, late = w.api(OF_DOMAIN), w.api("late@admin.example")
+        hop = f"[127.0.0.1]:{relay.port}"
+        early.ok("PUT", "/api/relay/shared-name", body={"hosts": hop, "for": "@a.example", "owner": "a.example", "tls": "none"})
+        early.ok("PUT", "/api/domain/a.example", body={"outboundRelay": hop})
+        w.send(sender="ann@a.example", rcpts=["boss@rival.example"])
+        health = lambda api: api.get("/api/relay/shared-name")["health"]
+        wait_for(lambda: health(early).get("reply") == refusal)
+        early.ok("PUT", "/api/domain/a.example", body={"outboundRelay": ""})
+        early.ok("DELETE", "/api/relay/shared-name")
+        failed = wait_for(lambda: [r for r in w.api(GLOBAL).get("/api/dashboard")["relays"] if r["nexthop"] == hop])[0]["last_failure"]
+        wait_for(lambda: time.time() >= failed + 1)
+        late.ok("PUT", "/api/relay/shared-name", body={"hosts": hop, "for": "@b.example", "owner": "b.example", "tls": "none"})
+        assert health(late) == {} and late.get("/api/relays")["records"][0]["health"] == {}
 
 
 def test_a_domains_record_takes_no_mail_from_a_transport(dns):
