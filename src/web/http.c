@@ -7,13 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/clock.h"
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
 
-#define IDLE_S 75U /* a client that does not read, or does not send the rest of a body */
-#define HEAD_S 10U /* a request whose head has not come, and a connection between two requests */
+#define IDLE_S 75U /* a client that does not read */
+#define HEAD_S 10U /* between two pieces of a request, and between two requests */
+#define BODY_S 60U /* from a request's head to the end of its body */
 
 struct http {
     struct web *w;
@@ -326,6 +328,8 @@ static void add_security(struct req *r) {
 }
 
 static enum MHD_Result take_body(struct req *r, const char *data, size_t *n) {
+    if (clock_mono_ms() - r->since_ms > BODY_S * 1000)
+        return MHD_NO; /* which ends the connection */
     if (r->body.n + *n > BODY_MAX)
         r->too_big = true;
     else
@@ -342,9 +346,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
     (void)version;
     if (r == NULL) {
         r = MEM_NEW(struct req);
-        *r = (struct req){.w = h->w, .conn = conn};
+        *r = (struct req){.w = h->w, .conn = conn, .since_ms = clock_mono_ms()};
         *ctx = r;
-        MHD_set_connection_option(conn, MHD_CONNECTION_OPTION_TIMEOUT, IDLE_S);
         return MHD_YES;
     }
     r->method = strcmp(method, "HEAD") == 0 ? "GET" : method;
@@ -357,6 +360,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
     if (r->reply == NULL)
         reply_fail(r, MHD_HTTP_INTERNAL_SERVER_ERROR, "Internal error.");
     add_security(r);
+    MHD_set_connection_option(conn, MHD_CONNECTION_OPTION_TIMEOUT, IDLE_S);
     return MHD_queue_response(conn, r->status, r->reply);
 }
 

@@ -36,6 +36,7 @@ void who_free(struct who *who);
 struct req {
     struct web *w;
     struct MHD_Connection *conn;
+    int64_t since_ms; /* monotonic: when its head was there */
     const char *method, *path;
     char *arg; /* what stood at the path's {…}; NULL: it has none */
     struct sbuf body;

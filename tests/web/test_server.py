@@ -687,11 +687,15 @@ def test_start_says_what_is_wrong(dns, tmp_path):
     assert r.returncode == 1 and "/not-there: No such file" in r.stderr
 
 
-def test_requests_that_never_end_shut_nobody_out(web):
-    """As many as there are connections, each with half a head: they are given up soon, and others are served."""
+HALVES = {"head": b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", "body": b"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"}
+
+
+@pytest.mark.parametrize("half_of", HALVES)
+def test_requests_that_never_end_shut_nobody_out(web, half_of):
+    """As many as there are connections, each with half a request: they are given up soon, and others are served."""
     half = [socket.create_connection(("127.0.0.1", web.web_port)) for _ in range(256)]
     for s in half:
-        s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        s.sendall(HALVES[half_of])
 
     def served():
         "an answer to others"
