@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mail/address.h"
 #include "smtp/content.h"
 #include "util/mem.h"
 
@@ -17,10 +18,11 @@
 #define PIECE    65536U
 /* Bits of trace_flags: the sender wants to know what would become of the mail (sendmail -bv). */
 #define TRACE_VERIFY 0x300U
-/* Bits of the sixth number of a size record. */
+/* Bits of the sixth number of a size record.  The mail needs SMTPUTF8 if it was asked for and
+ * another bit is set; of the recipients each is looked at for itself. */
 #define UTF8_ASKED  1U
 #define UTF8_HEADER 2U
-#define UTF8_ANY    15U
+#define UTF8_SENDER 4U
 
 enum group { GROUP_ENVELOPE, GROUP_CONTENT, GROUP_EXTRACTED, GROUP_END };
 
@@ -88,7 +90,7 @@ static const char *take_size(struct queuefile *q, struct str text) {
     for (size_t i = 0; i < 6 && number_next(&text, &v[i]); i++) {
     }
     q->has_size = true;
-    if ((v[5] & UTF8_ANY) != 0)
+    if ((v[5] & UTF8_ASKED) != 0)
         q->flags |= ENV_SMTPUTF8;
     if ((v[5] & UTF8_HEADER) != 0)
         q->flags |= ENV_UTF8_HEADER;
@@ -376,7 +378,8 @@ static void attribute_put_number(struct sbuf *out, const char *name, uint32_t va
 static void size_put(struct sbuf *out, const struct envelope *env, uint64_t bytes, uint64_t at) {
     struct sbuf text = {0};
     unsigned utf8 = ((env->flags & ENV_SMTPUTF8) != 0 ? UTF8_ASKED : 0U) |
-                    ((env->flags & ENV_UTF8_HEADER) != 0 ? UTF8_HEADER : 0U);
+                    ((env->flags & ENV_UTF8_HEADER) != 0 ? UTF8_HEADER : 0U) |
+                    (addr_is_ascii(env->sender) ? 0U : UTF8_SENDER);
     sbuf_printf(&text, "%15llu %15llu %15u %15u %15llu %15u", (unsigned long long)bytes,
                 (unsigned long long)at, env->n_rcpts, 0U, (unsigned long long)bytes, utf8);
     record_put(out, 'C', sbuf_str(&text));

@@ -251,6 +251,33 @@ def test_what_programs_have_sent(place):
     assert second["content"].endswith(b"\r\n\r\n.\r\n")
 
 
+def test_smtputf8_is_needed_by_the_same_mail(place):
+    """What Postfix notes of it comes back, and a relay without it gets the mail that has not asked for it."""
+    at = place(mails=0)
+    at.postfix.case(at.main, at.files, "")
+    with Client(at.postfix.port) as c:
+        for sender, rcpt, subject, params in (("raw", "r", "grün", " BODY=8BITMIME"), ("häs", "r", "x", " BODY=8BITMIME SMTPUTF8"),
+                                              ("asks", "r", "grün", " BODY=8BITMIME SMTPUTF8"), ("only", "r", "x", " SMTPUTF8")):
+            text = f"Subject: {subject}\r\n\r\nx\r\n"
+            assert c.mail(f"{sender}@from.example", [f"{rcpt}@far.example"], text, params, "").startswith("250")
+    wait_for(lambda: len(at.files_of("deferred")) == 4 and not at.files_of("active", "incoming"), 120, 0.2)
+    at.postfix.kill()
+
+    def noted():
+        return {text: int(next(m.records())[1].split()[5]) for _, m in at.each() for kind, text in m.records() if kind == "S"}
+    before = noted()
+    assert at.run("import").returncode == 0 and at.run("export").returncode == 0
+    assert noted() == before and before[b"raw@from.example"] == 2
+    assert at.run("import").returncode == 0
+    at.relay.utf8 = False
+    at.p.start()
+    at.p.run("queue", "flush")
+    assert "SMTPUTF8" not in at.relay.wait_mail("grün".encode())["from"]
+    wait_for(lambda: not at.ours(), 60)
+    sent = {m["from"].split(">")[0] for m in at.relay.mails if "<>" not in m["from"]}
+    assert sent == {"MAIL FROM:<raw@from.example", "MAIL FROM:<only@from.example"}
+
+
 def record(kind, text=b""):
     n, length = len(text), b""
     while n > 127:
