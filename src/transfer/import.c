@@ -22,7 +22,6 @@
 /* A batch: messages, or bytes of content. */
 #define BATCH       256U
 #define BATCH_BYTES (32U << 20)
-#define REASONS_MAX (16U << 20)
 
 struct import {
     struct transfer *t;
@@ -42,29 +41,12 @@ static void import_leave(struct import *im, const struct pfqueue_file *f, const 
 
 /* -- reading -- */
 
-static int import_slurp(const char *path, struct sbuf *out, struct stat *st) {
-    int fd = fs_open_only(path, O_RDONLY, 0);
-    int rc = fd < 0 ? fd : fstat(fd, st) < 0 ? -errno : 0;
-    for (ssize_t n = 1; rc == 0 && n != 0;) {
-        char *at = sbuf_room(out, (size_t)st->st_size + 1);
-        n = read(fd, at, (size_t)st->st_size + 1);
-        if (n < 0)
-            rc = -errno;
-        else
-            sbuf_advance(out, (size_t)n);
-        if (out->n > (size_t)st->st_size)
-            rc = -EBUSY; /* it grows: a process writes to it */
-    }
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
 /* What Postfix has noted beside the queue file; empty if nothing. */
 static void import_notes(const struct import *im, const char *folder, const char *id,
                          struct sbuf *out) {
     char *path = pfqueue_path(im->t->theirs, folder, id);
-    if (fs_only_name(path) == 0 && fs_read(path, out, REASONS_MAX) < 0)
+    struct stat st;
+    if (pfqueue_read(im->t->theirs, path, out, &st) < 0)
         sbuf_reset(out);
     free(path);
 }
@@ -151,16 +133,14 @@ static int import_withdraw(struct import *im, const struct pfqueue_file *f, char
     if (f->waits_in_folder)
         return 0;
     int rc = lstat(*path, &st) == 0 ? -EEXIST : import_sync_origin(im, f->path);
-    if (rc == 0 && rename(f->path, *path) < 0)
-        rc = -errno;
-    return rc;
+    return rc == 0 ? pfqueue_move(im->t->theirs, f->path, *path) : rc;
 }
 
 static void import_forget_notes(const struct import *im, const char *id) {
     static const char *const folders[] = {"defer", "bounce", "trace"};
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
         char *path = pfqueue_path(im->t->theirs, folders[i], id);
-        unlink(path);
+        pfqueue_remove(im->t->theirs, path);
         free(path);
     }
 }
@@ -233,7 +213,7 @@ static int import_one(struct import *im, const struct pfqueue_file *f) {
     struct sbuf text = {0}, made = {0};
     struct stat st;
     char *path = NULL;
-    int rc = import_slurp(f->path, &text, &st);
+    int rc = pfqueue_read(im->t->theirs, f->path, &text, &st);
     if (rc == -EMLINK && f->waits_in_folder) /* an export was killed, which had placed it */
         return pfqueue_place(im->t->theirs, f->path, f->queue, f->id);
     const char *why = rc < 0 ? strerror(-rc) : import_judge(f, &st, &q, sbuf_str(&text));

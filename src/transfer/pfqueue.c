@@ -259,14 +259,92 @@ static int fill_file(const struct pfqueue *p, int fd, struct str text, mode_t mo
     return rc;
 }
 
+/* -- below the queues, which are a less privileged user's -- */
+
+/* One folder further; with make it is made, as Postfix makes it.  Closes dir. */
+static int folder_enter(const struct pfqueue *p, int dir, const char *name, bool make) {
+    bool made = make && mkdirat(dir, name, 0700) == 0;
+    int rc = made || !make || errno == EEXIST ? 0 : -errno;
+    int fd = rc < 0 ? rc : openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (rc == 0 && fd < 0)
+        rc = -errno;
+    if (rc == 0 && made && geteuid() == 0 && fchown(fd, p->uid, p->gid) < 0)
+        rc = -errno;
+    if (rc == 0 && make && fsync(dir) < 0)
+        rc = -errno;
+    if (rc < 0 && fd >= 0)
+        close(fd);
+    close(dir);
+    return rc < 0 ? rc : fd;
+}
+
+/* The folder of path, which begins with the queue directory; below that no symbolic link is
+ * followed.  *name: the part behind the last '/'.  A descriptor or negative errno. */
+static int folder_open(const struct pfqueue *p, const char *path, bool make, const char **name) {
+    char *copy = mem_strdup(path + strlen(p->dir) + 1), *at = copy;
+    int fd = open(p->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fd = fd < 0 ? -errno : fd;
+    for (char *slash; fd >= 0 && (slash = strchr(at, '/')) != NULL; at = slash + 1) {
+        *slash = '\0';
+        fd = folder_enter(p, fd, at, make);
+    }
+    *name = strrchr(path, '/') + 1;
+    free(copy);
+    return fd;
+}
+
+int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, struct stat *st) {
+    const char *name;
+    int dir = folder_open(p, path, false, &name);
+    int fd = dir < 0 ? dir : fs_open_only_at(dir, name, O_RDONLY, 0);
+    int rc = fd < 0 ? fd : fstat(fd, st) < 0 ? -errno : 0;
+    for (ssize_t n = 1; rc == 0 && n != 0;) {
+        char *at = sbuf_room(out, (size_t)st->st_size + 1);
+        n = read(fd, at, (size_t)st->st_size + 1);
+        if (n < 0)
+            rc = -errno;
+        else
+            sbuf_advance(out, (size_t)n);
+        if (out->n > (size_t)st->st_size)
+            rc = -EBUSY; /* it grows: a process writes to it */
+    }
+    if (fd >= 0)
+        close(fd);
+    if (dir >= 0)
+        close(dir);
+    return rc;
+}
+
+int pfqueue_remove(const struct pfqueue *p, const char *path) {
+    const char *name;
+    int dir = folder_open(p, path, false, &name);
+    int rc = dir < 0 ? dir : unlinkat(dir, name, 0) < 0 ? -errno : 0;
+    if (dir >= 0)
+        close(dir);
+    return rc;
+}
+
+int pfqueue_move(const struct pfqueue *p, const char *from, const char *to) {
+    const char *old, *new;
+    int a = folder_open(p, from, false, &old), b = folder_open(p, to, false, &new);
+    if (b == -ENOENT)
+        b = folder_open(p, to, true, &new);
+    int rc = a < 0 ? a : b < 0 ? b : renameat(a, old, b, new) < 0 ? -errno : 0;
+    if (a >= 0)
+        close(a);
+    if (b >= 0)
+        close(b);
+    return rc;
+}
+
 int pfqueue_write(const struct pfqueue *p, const char *path, struct str text, mode_t mode,
                   int64_t mtime) {
     char *tmp = path_of(p->dir, PFQUEUE_FOLDER "/new");
     unlink(tmp);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     int rc = fd < 0 ? -errno : fill_file(p, fd, text, mode, mtime);
-    if (rc == 0 && rename(tmp, path) < 0)
-        rc = -errno;
+    if (rc == 0)
+        rc = pfqueue_move(p, tmp, path);
     if (fd >= 0)
         close(fd);
     if (rc < 0)
@@ -275,37 +353,27 @@ int pfqueue_write(const struct pfqueue *p, const char *path, struct str text, mo
     return rc;
 }
 
-int pfqueue_make_folders(const struct pfqueue *p, const char *path) {
-    char *copy = mem_strdup(path);
-    int rc = 0;
-    for (char *at = strchr(copy + strlen(p->dir) + 1, '/'); at != NULL && rc == 0;
-         at = strchr(at + 1, '/')) {
-        *at = '\0';
-        if (mkdir(copy, 0700) == 0)
-            rc = fs_give(copy, p->uid, p->gid);
-        else
-            rc = errno == EEXIST ? 0 : -errno;
-        if (rc == 0)
-            rc = fs_sync_dir(copy);
-        *at = '/';
-    }
-    free(copy);
-    return rc;
+/* Gives the file from a second name in dir; 0 also if a run that was killed has done so. */
+static int place_link(const char *from, int dir, const char *name) {
+    struct stat a, b;
+    if (linkat(AT_FDCWD, from, dir, name, 0) == 0)
+        return 0;
+    int rc = -errno;
+    bool same = rc == -EEXIST && lstat(from, &a) == 0 &&
+                fstatat(dir, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_ino == b.st_ino &&
+                a.st_dev == b.st_dev;
+    return same ? 0 : rc;
 }
 
 int pfqueue_place(const struct pfqueue *p, const char *from, const char *queue, const char *id) {
     char *to = pfqueue_path(p, queue, id);
-    struct stat a, b;
-    int rc = pfqueue_make_folders(p, to);
-    if (rc == 0 && link(from, to) < 0)
+    const char *name;
+    int dir = folder_open(p, to, true, &name);
+    int rc = dir < 0 ? dir : place_link(from, dir, name);
+    if (rc == 0 && (fsync(dir) < 0 || unlink(from) < 0))
         rc = -errno;
-    if (rc == -EEXIST && lstat(from, &a) == 0 && lstat(to, &b) == 0 && a.st_ino == b.st_ino &&
-        a.st_dev == b.st_dev)
-        rc = 0; /* a run that was killed has done so much */
-    if (rc == 0)
-        rc = fs_sync_dir(to);
-    if (rc == 0 && unlink(from) < 0)
-        rc = -errno;
+    if (dir >= 0)
+        close(dir);
     free(to);
     return rc;
 }

@@ -59,12 +59,19 @@ char *pfqueue_folder_path(const struct pfqueue *p, const char *queue, const char
 bool pfqueue_has(const struct pfqueue *p, const char *id);
 /* Is it a queue ID that Postfix would give? */
 bool pfqueue_id_ok(struct str id);
+/* The functions below take paths that begin with dir, and follow no symbolic link below it: what
+ * lies there is a less privileged user's.  0 or negative errno. */
+
+/* Appends a file's content to out; *st is set.  It is a regular file without a second name; -EBUSY:
+ * a process writes to it. */
+int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, struct stat *st);
+int pfqueue_remove(const struct pfqueue *p, const char *path);
+/* Makes the folders that to needs, as Postfix does. */
+int pfqueue_move(const struct pfqueue *p, const char *from, const char *to);
 /* Writes a file as Postfix owns it, and syncs it; it is in the place of one that is there.  mode:
  * of the file; mtime: seconds since 1970, 0: now. */
 int pfqueue_write(const struct pfqueue *p, const char *path, struct str text, mode_t mode,
                   int64_t mtime);
-/* Makes the folders between a queue and path, as Postfix does; 0 or negative errno. */
-int pfqueue_make_folders(const struct pfqueue *p, const char *path);
 /* Gives a file of PFQUEUE_FOLDER its place in a queue, durably; -EEXIST: there is one. */
 int pfqueue_place(const struct pfqueue *p, const char *from, const char *queue, const char *id);
 int pfqueue_sync_folder(const struct pfqueue *p);

@@ -172,9 +172,9 @@ int fs_only_name(const char *path) {
     return lstat(path, &st) < 0 ? -errno : only_name(&st);
 }
 
-int fs_open_only(const char *path, int flags, mode_t mode) {
+int fs_open_only_at(int dir, const char *name, int flags, mode_t mode) {
     struct stat st;
-    int fd = open(path, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode);
+    int fd = openat(dir, name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode);
     if (fd < 0)
         return -errno;
     int rc = fstat(fd, &st) < 0 ? -errno : only_name(&st);
@@ -182,6 +182,10 @@ int fs_open_only(const char *path, int flags, mode_t mode) {
         return fd;
     close(fd);
     return rc;
+}
+
+int fs_open_only(const char *path, int flags, mode_t mode) {
+    return fs_open_only_at(AT_FDCWD, path, flags, mode);
 }
 
 int fs_give(const char *path, uid_t uid, gid_t gid) {

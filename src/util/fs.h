@@ -37,6 +37,8 @@ int fs_write_all(int fd, const void *p, size_t n);
 int fs_only_name(const char *path);
 /* Opens such a file (flags with O_CREAT: makes it); a descriptor, or an error as fs_only_name's. */
 int fs_open_only(const char *path, int flags, mode_t mode);
+/* The same for a name in the directory dir, a descriptor or AT_FDCWD. */
+int fs_open_only_at(int dir, const char *name, int flags, mode_t mode);
 /* As root: gives the regular file or the directory at path to uid and gid; a file that has a second
  * name, and what a symbolic link points to, keeps its owner.  As another user: nothing. */
 int fs_give(const char *path, uid_t uid, gid_t gid);

@@ -353,6 +353,32 @@ def test_what_cannot_be_taken_over_is_named_and_stays(place):
         shutil.chown(at.spool / name, "postfix", "root")
 
 
+def test_folders_of_postfix_lead_nowhere_else(place):
+    """Whoever has Postfix's account makes the folders below its queues: root follows no link that stands there."""
+    at = place(mails=1)
+    (name, message), = at.each()
+    outside = at.p.dir / "outside"
+    outside.mkdir()
+    deferred, defer = (at.spool / queue / name[0] for queue in ("deferred", "defer"))
+
+    def planted(word, *folders):
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.symlink_to(outside)
+        r = at.run(word)
+        for folder in folders:
+            folder.unlink()
+        return r
+    assert at.run("import").returncode == 0
+    r = planted("export", deferred, defer)
+    assert not list(outside.iterdir())
+    assert r.returncode == 75 and "0 messages given" in r.stdout, r.stderr
+    assert at.run("export").returncode == 0 and at.messages()[name].content == message.content
+    (outside / name).write_text("recipient=b0@far.example\nreason=a secret of root's\n\n")
+    assert planted("import", defer).returncode == 0
+    assert "secret" not in str(at.ours()) and [p.name for p in outside.iterdir()] == [name]
+
+
 def test_kept_files_are_not_taken_twice(place):
     at = place(mails=3)
     before = at.messages()

@@ -31,9 +31,24 @@ int rename(const char *from, const char *to) {
     return next(from, to);
 }
 
-int link(const char *from, const char *to) {
-    NEXT(link);
-    return next(from, to);
+int renameat(int a, const char *from, int b, const char *to) {
+    NEXT(renameat);
+    return next(a, from, b, to);
+}
+
+int linkat(int a, const char *from, int b, const char *to, int flags) {
+    NEXT(linkat);
+    return next(a, from, b, to, flags);
+}
+
+int unlinkat(int dir, const char *path, int flags) {
+    NEXT(unlinkat);
+    return next(dir, path, flags);
+}
+
+int mkdirat(int dir, const char *path, mode_t mode) {
+    NEXT(mkdirat);
+    return next(dir, path, mode);
 }
 
 int unlink(const char *path) {
