@@ -155,7 +155,8 @@ static int export_settle_one(struct export *ex, const struct pfqueue_file *f) {
         rc = fs_read(f->path, &text, SIZE_MAX);
     const char *why = rc < 0 || linked ? NULL : queuefile_read(&q, sbuf_str(&text));
     bool ours =
-        rc == 0 && why == NULL && ours_find(ex->t->ours, f->id, q.ident, q.arrival_us) != NULL;
+        rc == 0 && (why == NULL ? ours_find(ex->t->ours, f->id, q.ident, q.arrival_us) != NULL
+                                : ours_has_qid(ex->t->ours, f->id));
     if (rc == 0 || linked)
         rc = ours ? unlink(f->path) < 0 ? -errno : 0
                   : pfqueue_place(ex->t->theirs, f->path, f->queue, f->id);
@@ -191,8 +192,8 @@ int transfer_export(struct transfer *t, char **why) {
         t->left += t->ours->unreadable;
         t->left_one(t->arg, "mail in the spool", "another version of Posthouse has written it");
     }
-    if (rc == 0 && pfqueue_is_settled(t->theirs))
-        rc = ours_unmark(t->ours);
+    if (rc == 0)
+        rc = pfqueue_is_settled(t->theirs) ? ours_unmark(t->ours) : -ENOTEMPTY;
     if (rc < 0)
         *why = mem_strdup(strerror(-rc));
     free(ex);

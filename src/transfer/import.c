@@ -42,21 +42,46 @@ static void import_leave(struct import *im, const struct pfqueue_file *f, const 
 /* -- reading -- */
 
 /* What Postfix has noted beside the queue file; empty if nothing. */
-static void import_notes(const struct import *im, const char *folder, const char *id,
-                         struct sbuf *out) {
-    char *path = pfqueue_path(im->t->theirs, folder, id);
+struct notes {
+    struct sbuf deferred; /* why recipients wait */
+    struct sbuf bounced;  /* who was refused, before the sender is told */
+};
+
+static int notes_read_one(const struct import *im, const char *folder, const char *id,
+                          struct sbuf *out) {
     struct stat st;
-    if (pfqueue_read(im->t->theirs, path, out, &st) < 0)
+    char *path = pfqueue_path(im->t->theirs, folder, id);
+    int rc = pfqueue_read(im->t->theirs, path, out, &st);
+    if (rc < 0)
         sbuf_reset(out);
     free(path);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+/* NULL, or why the sender would not be told something if the message were taken over.  Why it waits
+ * is told again. */
+static const char *notes_read(struct notes *n, const struct import *im, const char *id) {
+    struct sbuf traced = {0};
+    const char *why = NULL;
+    notes_read_one(im, "defer", id, &n->deferred);
+    if (notes_read_one(im, "bounce", id, &n->bounced) < 0)
+        why = "its file in bounce, which says who was refused, cannot be read";
+    else if (notes_read_one(im, "trace", id, &traced) < 0 || traced.n > 0)
+        why = "its sender is still to be told what was delivered: let Postfix send it";
+    sbuf_free(&traced);
+    return why;
+}
+
+static void notes_free(struct notes *n) {
+    sbuf_free(&n->deferred);
+    sbuf_free(&n->bounced);
 }
 
 /* What the spool keeps beside the envelope: hold, age, recipients that are done, why others wait.
  * Nothing if it is as new. */
-static void import_progress(const struct import *im, const struct pfqueue_file *f,
-                            const struct queuefile *q, const struct stat *st,
+static void import_progress(const struct pfqueue_file *f, const struct queuefile *q,
+                            const struct stat *st, const struct notes *notes,
                             const struct envelope *env, struct sbuf *out) {
-    struct sbuf deferred = {0}, bounced = {0};
     bool waits = strcmp(f->queue, "deferred") == 0, held = strcmp(f->queue, "hold") == 0;
     struct progress p = {.n = env->n_rcpts, .done = mem_zalloc(env->n_rcpts)};
     bool some = false;
@@ -68,17 +93,13 @@ static void import_progress(const struct import *im, const struct pfqueue_file *
               ((st->st_mode & S_IXGRP) != 0 ? PROGRESS_EXPIRE : 0U);
     if (waits)
         p.next_us = (int64_t)st->st_mtim.tv_sec * 1000000;
-    import_notes(im, "defer", f->id, &deferred);
-    import_notes(im, "bounce", f->id, &bounced);
-    reasons_revive(&p, env, sbuf_str(&bounced));
-    reasons_note(&p, env, sbuf_str(&deferred));
+    reasons_revive(&p, env, sbuf_str(&notes->bounced));
+    reasons_note(&p, env, sbuf_str(&notes->deferred));
     p.attempts = waits ? 1 : 0;
     p.last_us = waits ? clock_wall_us() : 0;
     if (some || p.flags != 0 || waits || p.n_errors > 0)
         progress_encode(&p, out);
     progress_free(&p);
-    sbuf_free(&deferred);
-    sbuf_free(&bounced);
 }
 
 static bool import_waits(const struct queuefile *q) {
@@ -185,10 +206,10 @@ static int import_commit(struct import *im) {
 /* -- a file -- */
 
 static void import_add(struct import *im, const struct pfqueue_file *f, struct queuefile *q,
-                       const struct stat *st, char *path) {
+                       const struct stat *st, const struct notes *notes, char *path) {
     struct envelope *env = queuefile_envelope(q, f->id);
     struct sbuf progress = {0};
-    import_progress(im, f, q, st, env, &progress);
+    import_progress(f, q, st, notes, env, &progress);
     const struct ours_message *m = ours_find(im->t->ours, f->id, q->ident, env->arrival_us);
     im->batch[im->n].path = path;
     im->batch[im->n].id = mem_strdup(f->id);
@@ -203,20 +224,36 @@ static void import_add(struct import *im, const struct pfqueue_file *f, struct q
     envelope_unref(env);
 }
 
+/* The spool may have what a run that was killed has left in PFQUEUE_FOLDER: then it is not
+ * Postfix's, even if it cannot be read any more. */
 static void import_put_back(struct import *im, const struct pfqueue_file *f) {
-    if (f->waits_in_folder)
+    if (f->waits_in_folder && !ours_has_qid(im->t->ours, f->id))
         pfqueue_place(im->t->theirs, f->path, f->queue, f->id);
+}
+
+/* Why it stays where it is, or NULL. */
+static const char *import_refuses(const struct import *im, const struct pfqueue_file *f,
+                                  const struct stat *st, struct queuefile *q, struct str text,
+                                  struct notes *notes) {
+    const char *why = import_judge(f, st, q, text);
+    if (why != NULL)
+        return why;
+    bool known = ours_find(im->t->ours, f->id, q->ident, q->arrival_us) != NULL;
+    why = notes_read(notes, im, f->id);
+    return known ? NULL : why;
 }
 
 static int import_one(struct import *im, const struct pfqueue_file *f) {
     struct queuefile q = {0};
     struct sbuf text = {0}, made = {0};
+    struct notes notes = {0};
     struct stat st;
     char *path = NULL;
     int rc = pfqueue_read(im->t->theirs, f->path, &text, &st);
     if (rc == -EMLINK && f->waits_in_folder) /* an export was killed, which had placed it */
         return pfqueue_place(im->t->theirs, f->path, f->queue, f->id);
-    const char *why = rc < 0 ? strerror(-rc) : import_judge(f, &st, &q, sbuf_str(&text));
+    const char *why =
+        rc < 0 ? strerror(-rc) : import_refuses(im, f, &st, &q, sbuf_str(&text), &notes);
     if (why != NULL) {
         import_leave(im, f, why);
         import_put_back(im, f);
@@ -226,9 +263,10 @@ static int import_one(struct import *im, const struct pfqueue_file *f) {
     } else {
         if (import_is_drop(f) && !q.has_size) /* with one it comes from another queue (-r) */
             maildrop_complete(&q, im->t->cfg, f->id, st.st_uid, &made);
-        import_add(im, f, &q, &st, path);
+        import_add(im, f, &q, &st, &notes, path);
     }
     queuefile_free(&q);
+    notes_free(&notes);
     sbuf_free(&text);
     sbuf_free(&made);
     return im->n == BATCH || im->t->ours->bytes >= BATCH_BYTES ? import_commit(im) : 0;
@@ -265,8 +303,8 @@ int transfer_import(struct transfer *t, char **why) {
         rc = import_queue(im, queues[i]);
     if (rc == 0)
         rc = pfqueue_sync_folder(t->theirs);
-    if (rc == 0 && pfqueue_is_settled(t->theirs))
-        rc = ours_unmark(t->ours);
+    if (rc == 0)
+        rc = pfqueue_is_settled(t->theirs) ? ours_unmark(t->ours) : -ENOTEMPTY;
     if (rc < 0)
         *why = mem_strdup(strerror(-rc));
     free(im->synced);

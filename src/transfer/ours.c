@@ -153,6 +153,13 @@ const struct ours_message *ours_find(const struct ours *o, const char *qid, stru
     return m;
 }
 
+bool ours_has_qid(const struct ours *o, const char *qid) {
+    size_t i = 0;
+    while (i < o->n && strcmp(o->v[i]->env->qid, qid) != 0)
+        i++;
+    return i < o->n;
+}
+
 /* -- operations -- */
 
 static void ours_done(struct spool_op *op) {

@@ -47,6 +47,8 @@ void ours_close(struct ours *o);
  */
 const struct ours_message *ours_find(const struct ours *o, const char *qid, struct str other,
                                      int64_t arrival_us);
+/* Has any message that queue ID? */
+bool ours_has_qid(const struct ours *o, const char *qid);
 /* Adds a message, with an id of its own; takes the reference, content and progress over.  progress
  * may be empty. */
 void ours_add(struct ours *o, struct envelope *env, struct sbuf *content, struct sbuf *progress);

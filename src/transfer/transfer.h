@@ -29,7 +29,8 @@ struct transfer {
 /* Where import leaves files that are kept. */
 #define PFQUEUE_KEPT "posthouse-taken"
 
-/* 0, or negative errno with *why, which the caller frees: the run ended half-way. */
+/* 0, or negative errno with *why, which the caller frees: the run ended half-way; -ENOTEMPTY: mail
+ * is left in PFQUEUE_FOLDER. */
 int transfer_import(struct transfer *t, char **why);
 int transfer_export(struct transfer *t, char **why);
 

@@ -379,6 +379,46 @@ def test_folders_of_postfix_lead_nowhere_else(place):
     assert "secret" not in str(at.ours()) and [p.name for p in outside.iterdir()] == [name]
 
 
+def test_what_the_sender_is_still_to_be_told_of_is_left(place):
+    """Postfix notes in trace and bounce what it tells the sender of when an attempt is over."""
+    at = place(mails=0)
+    some = RCPT + record("D", b"c@far.example")
+    for name in ("A0001", "A0002", "A0003"):
+        path = at.spool / "hold" / name
+        path.write_bytes(HEAD + some + TAIL)
+        path.chmod(0o700)
+    (at.spool / "trace/A0001").write_text("recipient=c@far.example\nnotify_flags=2\nstatus=2.0.0\naction=relayed\n\n")
+    (at.spool / "bounce/A0002").mkdir()
+    (at.spool / "bounce/A0003").write_text("recipient=c@far.example\nstatus=5.0.0\nreason=no\n\n")
+    (at.spool / "trace/A0003").touch()
+    r = at.run("import")
+    (at.spool / "bounce/A0002").rmdir()
+    (at.spool / "trace/A0001").unlink()
+    assert r.returncode == 1 and "1 message taken over, 2 left" in r.stdout
+    assert re.search(r"hold/A0001 stays where it is: its sender is still to be told what was delivered", r.stderr)
+    assert re.search(r"hold/A0002 stays where it is: its file in bounce, .* cannot be read", r.stderr)
+    (one,) = at.ours()
+    assert one["queue_id"] == "A0003" and {r["address"] for r in one["recipients"]} == {"b@far.example", "c@far.example"}
+
+
+@can_stop
+def test_what_cannot_be_read_again_is_not_given_back_while_the_spool_has_it(place):
+    at = place(mails=1)
+    (name, message), = at.each()
+    for step in range(1, 1000):
+        at.run("import", env={"LD_PRELOAD": str(STOPAT), "STOP_AT": str(step)})
+        if at.ours():
+            break
+    (left,) = at.files_of("posthouse")
+    os.truncate(left, len(message.data) - 3)
+    r = at.run("import")
+    assert r.returncode == 75 and "it ends" in r.stderr, r.stderr
+    assert not at.files_of(*QUEUES) and at.everything() == {name: 1} and (at.p.dir / "spool/moving").exists()
+    r = at.run("export")
+    assert r.returncode == 0 and "1 message given" in r.stdout, r.stderr
+    assert at.messages()[name].content == message.content and at.everything() == {name: 1}
+
+
 def test_kept_files_are_not_taken_twice(place):
     at = place(mails=3)
     before = at.messages()
