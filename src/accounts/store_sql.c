@@ -63,6 +63,11 @@ static enum store_rc sql_relay_each(struct store *st, const char *account, store
     return rc;
 }
 
+/* Is it the row that was asked for, and none that the database takes for equal? */
+static bool row_is(const struct row *r, const char *name) {
+    return r->n > 0 && str_ieq_c(str_of(r->v[0]), name);
+}
+
 static enum store_rc sql_relay_set(struct store *st, const char *account, const char *value,
                                    char **why) {
     struct row had = {.n = 0};
@@ -70,7 +75,7 @@ static enum store_rc sql_relay_set(struct store *st, const char *account, const 
     const char *update[] = {value, account};
     enum store_rc rc = store_sql_run(st, "SELECT account FROM sender_relayhost WHERE account = ?",
                                      args, sql_take, &had, why);
-    bool there = had.n > 0;
+    bool there = row_is(&had, account);
     row_free(&had);
     if (rc != STORE_YES)
         return rc;
@@ -95,7 +100,7 @@ static enum store_rc sql_has(struct store *st, const char *account, char **why) 
                       : account[0] == '@' ? "SELECT domain FROM domain WHERE domain = ?"
                                           : "SELECT username FROM mailbox WHERE username = ?",
                       args, sql_take, &r, why);
-    bool there = r.n > 0;
+    bool there = account[0] == '\0' ? r.n > 0 : row_is(&r, args[0]);
     row_free(&r);
     return rc == STORE_YES && !there ? STORE_NO : rc;
 }

@@ -296,3 +296,7 @@ def test_another_spelling_is_another_name(site):
                          ("GET", "/api/domain/m\u00fcller.example"), ("GET", "/api/users/m\u00fcller.example"), ("GET", "/api/user/eve@m\u00fcller.example")):
         assert eve.request(method, path, body={"user": "eve", "password": "x"} if method == "PUT" else None)[0] in (400, 403, 404, 503), (method, path)
     kim.ok("DELETE", "/api/relay/of-kim")
+    site.web.command("relay", "set", "@muller.example", "[s.example]:1")
+    site.web.run("relay", "set", "@m\u00fcller.example", "[s.example]:2")
+    site.web.run("relay", "unset", "@m\u00fcller.example")
+    assert site.stored("muller.example")[2] == "[s.example]:1"
