@@ -23,6 +23,9 @@
 #define BATCH       256U
 #define BATCH_BYTES (32U << 20)
 
+/* Bytes of all recipients of a message: with more the spool would not take its envelope. */
+#define RCPTS_BYTES_MAX (32U << 20)
+
 struct import {
     struct transfer *t;
     struct {
@@ -109,6 +112,13 @@ static bool import_waits(const struct queuefile *q) {
     return i < q->n_rcpts;
 }
 
+static bool import_is_too_large(const struct queuefile *q) {
+    size_t n = 0;
+    for (size_t i = 0; i < q->n_rcpts; i++)
+        n += q->rcpts[i].r.addr.n + q->rcpts[i].r.orcpt.n + q->rcpts[i].orig.n;
+    return n > RCPTS_BYTES_MAX;
+}
+
 static bool import_is_drop(const struct pfqueue_file *f) {
     return strcmp(f->queue, "maildrop") == 0;
 }
@@ -127,6 +137,8 @@ static const char *import_judge(const struct pfqueue_file *f, const struct stat 
         why = "it has no record of its size";
     if (why == NULL && !import_waits(q))
         why = "no recipient is left";
+    if (why == NULL && import_is_too_large(q))
+        why = "its recipients take too many bytes";
     return why;
 }
 

@@ -308,6 +308,7 @@ HOSTILE = {  # what is wrong, and what is said of it
     "a filter": (HEAD + record("L", b"smtp:[127.0.0.1]:10025") + RCPT + TAIL, "through a filter"),
     "VERP": (HEAD + record("V", b"+=") + RCPT + TAIL, "VERP"),
     "not Postfix's": (b"From: a mail\n\nof another program\n", "within a record"),
+    "too large an envelope": (HEAD + record("R", b"x" * (70 << 20) + b"@far.example") + TAIL, "too many bytes"),
     "without its size": (HEAD[len(SIZE):] + RCPT + TAIL, "record of its size"),
 }
 
