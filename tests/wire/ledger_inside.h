@@ -28,6 +28,7 @@ struct rcpt_entry {
     const struct ledger_take *early; /* sent by a reply before the content had come whole */
     bool trusted;             /* on the word of a host that leaves out replies: it may be nowhere */
     bool bounced;             /* the log says so */
+    bool told;                /* the log says that a report of it is queued */
     int64_t bounced_ms;       /* for the first time */
     bool reported;            /* a report that was delivered says that it failed */
     int64_t reported_ms;      /* since when */

@@ -300,15 +300,18 @@ static void log_notified(struct ledger *l, const char *qid, const char *text) {
     struct ledger_mail *m = mail_by_qid(l, qid);
     if (report_by_qid(l, report) == NULL)
         report_new(l, report, m);
-    if (m != NULL && strstr(text, "non-delivery") != NULL)
-        note_notified(l, m);
+    if (m == NULL || strstr(text, "non-delivery") == NULL)
+        return;
+    note_notified(l, m);
+    for (unsigned i = 0; i < m->n_rcpts; i++)
+        m->rcpts[i].told = m->rcpts[i].bounced;
 }
 
 /* The disk had no room for the report: what failed is tried again. */
 static void log_no_report(struct ledger *l, const char *qid) {
     struct ledger_mail *m = mail_by_qid(l, qid);
     for (unsigned i = 0; m != NULL && i < m->n_rcpts; i++)
-        if (report_is_due(m, &m->rcpts[i]) && !m->rcpts[i].reported)
+        if (report_is_due(m, &m->rcpts[i]) && !m->rcpts[i].told)
             m->rcpts[i].bounced = false;
 }
 
