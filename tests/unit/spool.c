@@ -59,6 +59,56 @@ static void test_ids_are_remembered(void **state) {
     }
 }
 
+static int bad_unlink(void *arg, const char *path) {
+    (void)arg;
+    (void)path;
+    return -EIO;
+}
+
+/* Of segments that hold nothing more, the last one stays for the ID that it knows. */
+static void test_the_last_segment_stays(void **state) {
+    struct seen seen;
+    (void)state;
+    io.unlink = bad_unlink;
+    struct spool *s = open_spool(&seen);
+    put(s, 8, "in the first", 900000);
+    put(s, 9, "in the second", 900000);
+    note(s, SPOOL_DONE, 8, "");
+    note(s, SPOOL_DONE, 9, "");
+    spool_close(s);
+    assert_true(exists("log/%016x", 1) && exists("log/%016x", 2));
+    io.unlink = spool_io_disk.unlink;
+    s = open_spool(&seen);
+    spool_flush(s);
+    spool_close(s);
+    assert_true(!exists("log/%016x", 1) && exists("log/%016x", 2));
+    s = open_spool(&seen);
+    assert_int_equal(last_id(s), 9);
+    spool_close(s);
+}
+
+/* A second file with the number of a segment, under another salt, is damage and no harm. */
+static void test_two_segments_of_one_number(void **state) {
+    struct seen seen;
+    char path[128], cmd[512];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 8, "once", 10);
+    spool_close(s);
+    log_file(path, 1);
+    snprintf(cmd, sizeof cmd,
+             "cd %s/log; for salt in 1 f; do cp %s "
+             "0000000000000001-$salt${salt}0000000000000$salt; done",
+             dir, path);
+    assert_int_equal(system(cmd), 0);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 1);
+    struct spool_stats st;
+    spool_stats(s, &st);
+    assert_true(st.damaged + st.unfinished > 0);
+    spool_close(s);
+}
+
 /* A report and what it settles: together. */
 static void test_settles(void **state) {
     struct seen seen;
@@ -640,6 +690,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_recovers),
         T(test_ids_are_remembered),
+        T(test_the_last_segment_stays),
+        T(test_two_segments_of_one_number),
         T(test_settles),
         T(test_sync_fails),
         T(test_body_file),
