@@ -260,8 +260,13 @@ static bool worn_out(const struct dsess *s) {
                            !s->p->smtp_connection_cache_on_demand || is_alone(s));
 }
 
+/* Was the host before this one left without it? */
+static bool is_left_behind(const struct dsess *s, const struct attempt *a) {
+    return s->moved && a->begin_us == 0;
+}
+
 bool txn_fits(const struct dsess *s, const struct attempt *a) {
-    if (s->moved && a->begin_us == 0)
+    if (is_left_behind(s, a))
         return false;
     if (a->cfg != s->cfg || a->transport != s->svc || strcmp(a->nexthop, s->nexthop) != 0 ||
         strcmp(a->record, s->record) != 0)
@@ -310,6 +315,18 @@ static bool refuse_early(struct dsess *s, struct txn *t) {
     return true;
 }
 
+/* The next attempt that waits: first of all one that has come to this host.  If it had to wait for
+ * one that has not, both would begin with the first host again, and send each other back without
+ * end. */
+static struct attempt *next_waiting(const struct dsess *s) {
+    DL_EACH (it, &s->todo) {
+        struct attempt *a = DL_OWNER(it, struct attempt, link);
+        if (!is_left_behind(s, a))
+            return a;
+    }
+    return DL_OWNER(s->todo.next, struct attempt, link);
+}
+
 /* Begins the next waiting attempt if the connection can take it now. */
 static enum step begin_next(struct dsess *s) {
     txn_return_recalled(s);
@@ -319,7 +336,7 @@ static enum step begin_next(struct dsess *s) {
         return s->leaving ? STEP_NEXT_HOST : STEP_RECONNECT;
     if (dl_empty(&s->todo))
         return STEP_WAIT;
-    struct attempt *a = DL_OWNER(s->todo.next, struct attempt, link);
+    struct attempt *a = next_waiting(s);
     if (!txn_fits(s, a) || worn_out(s))
         return dl_empty(&s->txns) ? STEP_RECONNECT : STEP_WAIT;
     if (!dl_empty(&s->txns) && !may_follow(s))

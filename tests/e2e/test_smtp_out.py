@@ -585,3 +585,21 @@ def test_what_hosts_say_to_ehlo(dns):
             p.wait_log(r"to=<own@y\.example>.*dsn=4\.3\.5, status=deferred \(mail for \[port25\.server\] loops back to myself\)")
             assert own.mails == []
     relay.stop()
+
+
+@pytest.mark.parametrize("reply", ["452 4.3.1 no room today", "421 4.3.2 no room today"])
+def test_mails_that_share_a_connection_do_not_send_each_other_back(dns, reply):
+    """A host refuses each content and hangs up at the mail behind it: both go to the next host, one after the other."""
+    gate, refused = threading.Event(), []
+    first = FakeRelay(replies={"GREETING": lambda line: refused.clear() or gate.wait(60) and None,
+                               "DOT": lambda line: refused.append(line) or reply, "MAIL": lambda line: "" if refused else None})
+    last = FakeRelay("127.0.0.2")
+    main = f"relayhost = [127.0.0.1]:{first.port}, [127.0.0.2]:{last.port}\nsmtp_destination_concurrency_limit = 1\nrelay_threads = 1\n"
+    with Posthouse(main, dns=dns) as p:
+        for number in range(6):
+            p.send(rcpts=[f"u{number}@y.example"])
+        gate.set()
+        p.wait_log("status=sent", count=6)
+        assert p.queue() == [] and len(last.mails) == 6 and len(first.sessions) <= 6
+    first.stop()
+    last.stop()
