@@ -65,7 +65,7 @@ static void note_own(struct intake *in, struct content_in *own, struct str text)
     content_bdat(own, text, &same);
     sbuf_free(&same);
     in->in.has_long = in->in.has_long || own->has_long;
-    in->in.has_8bit = in->in.has_8bit || own->has_8bit;
+    in->own_8bit = in->own_8bit || own->has_8bit;
 }
 
 void intake_begin(struct intake *in, struct sbuf *received) {

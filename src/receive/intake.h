@@ -55,6 +55,7 @@ struct intake {
     uint64_t id;                  /* the message's */
     struct content_in in;         /* the decoder */
     struct content_in own;        /* what it makes of the header section as it goes on */
+    bool own_8bit;                /* what was put into the header section is not ASCII */
     struct sbuf raw;              /* of the header section, what is not decided */
     struct header_edit edit;      /* from raw to content */
     struct sbuf content;          /* all of it, or what is not yet in the file */

@@ -171,9 +171,18 @@ static uint32_t utf8_flags(const struct session *s) {
            (detects && utf8 && s->p->smtputf8_enable ? ENV_SMTPUTF8 : 0U);
 }
 
+/* What the content is like.  Addresses in our own field make it 8-bit only where SMTPUTF8 does not
+ * say that already: Postfix declares BODY=8BITMIME then if the client did. */
+static uint32_t content_flags(const struct session *s) {
+    const struct content_in *in = &s->intake->in;
+    uint32_t flags = s->tx->flags | utf8_flags(s);
+    bool own_8bit = s->intake->own_8bit && (flags & ENV_SMTPUTF8) == 0;
+    return flags | (in->has_8bit || own_8bit ? ENV_8BIT : 0U) | (in->has_dots ? ENV_DOTS : 0U) |
+           (in->has_long ? ENV_LONG_LINES : 0U);
+}
+
 static struct envelope *make_envelope(const struct session *s, uint64_t size) {
     const struct transaction *tx = s->tx;
-    const struct content_in *in = &s->intake->in;
     struct sbuf from = {0};
     struct rcpt *rcpts = mem_alloc(tx->n_rcpts * sizeof *rcpts);
     for (size_t i = 0; i < tx->n_rcpts; i++) {
@@ -185,10 +194,7 @@ static struct envelope *make_envelope(const struct session *s, uint64_t size) {
     struct envelope t = {.id = tx->id,
                          .arrival_us = tx->arrival_us,
                          .size = size,
-                         .flags = tx->flags | (in->has_8bit ? ENV_8BIT : 0U) |
-                                  (in->has_dots ? ENV_DOTS : 0U) |
-                                  (in->has_long ? ENV_LONG_LINES : 0U) |
-                                  (s->client.local ? ENV_LOCAL : 0U) | utf8_flags(s),
+                         .flags = content_flags(s) | (s->client.local ? ENV_LOCAL : 0U),
                          .sender = transaction_sender(tx),
                          .envid = sbuf_str(&tx->envid),
                          .client = sbuf_str(&from),

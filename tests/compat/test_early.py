@@ -34,7 +34,7 @@ def said(mta):
                 c.raw("".join(f"{line}\r\n" for line in packet))
                 c.sock.shutdown(socket.SHUT_WR)
                 codes = [line[:3] for line in c.f.read().decode().splitlines() if line[3:4] == " "]
-            wait_for(lambda: re.search(r"disconnect from", mta.new_log()[had:]))
+            wait_for(lambda: re.search(r"disconnect from \S+ (ehlo|helo)=", mta.new_log()[had:]))  # not that of the first greeting
             out.append((codes, re.findall(r"improper command pipelining after (.*) from \S+: (.*)$", mta.new_log()[had:], re.M)))
         return out
     finally:
