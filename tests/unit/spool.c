@@ -87,6 +87,25 @@ static void test_the_last_segment_stays(void **state) {
     spool_close(s);
 }
 
+/* A damaged one does not: its bytes are wanted for a look. */
+static void test_a_damaged_last_segment_goes(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 8, "the first", 700);
+    put(s, 9, "the second", 700);
+    note(s, SPOOL_DONE, 8, "");
+    note(s, SPOOL_DONE, 9, "");
+    spool_close(s);
+    log_file(path, 1);
+    overwrite(path, BEGIN + 50, "?", 1);
+    s = open_spool(&seen);
+    spool_flush(s);
+    spool_close(s);
+    assert_true(!exists("log/%016x", 1) && exists("damaged/log-%016x", 1));
+}
+
 /* A second file with the number of a segment, under another salt, is damage and no harm. */
 static void test_two_segments_of_one_number(void **state) {
     struct seen seen;
@@ -691,6 +710,7 @@ int main(void) {
         T(test_recovers),
         T(test_ids_are_remembered),
         T(test_the_last_segment_stays),
+        T(test_a_damaged_last_segment_goes),
         T(test_two_segments_of_one_number),
         T(test_settles),
         T(test_sync_fails),
