@@ -120,6 +120,7 @@ struct report_entry {
     struct ledger_conn *last_conn;
     int64_t last_ms; /* when it was last delivered */
     bool over;       /* sent, bounced or removed, says the log */
+    bool forwarded;  /* another one was made of it */
     bool queued;
 };
 

@@ -200,9 +200,9 @@ static bool report_forwarded(struct ledger *l, const struct line *x) {
     char qid[32];
     if (strcmp(x->status, "sent") != 0 || !list_forwarded(x->said, qid))
         return false;
-    if (x->report->over)
+    if (x->report->forwarded || x->report->delivered > 0)
         ledger_fail(l, "a report goes on twice: %s", x->text);
-    x->report->over = true;
+    x->report->over = x->report->forwarded = true; /* deleted meanwhile, perhaps */
     if (report_by_qid(l, qid) == NULL)
         report_new(l, qid, x->report->about);
     return true;
