@@ -92,7 +92,7 @@ static void field_recipients(struct sendmail *m, struct str name, struct str fie
  */
 static void add_name(const struct sendmail *m, struct str name, struct sbuf *out) {
     struct str charset = str_of(m->s.cfg->p.full_name_encoding_charset);
-    if (addr_is_ascii(name) || !words_charset_ok(charset))
+    if (str_is_ascii(name) || !words_charset_ok(charset))
         addr_phrase(out, name);
     else
         words_add(out, str_trim(name), charset);

@@ -216,7 +216,7 @@ static void say_unknown(const struct config *cfg, const struct cfg_file *f, stru
             diag_add(d, DIAG_WARN, f->path, e->line,
                      "unused parameter: %s=%s: there is none of that name; is %s meant?", e->name,
                      e->value, meant);
-        else if (!addr_is_ascii(str_of(e->name)))
+        else if (!str_is_ascii(str_of(e->name)))
             diag_add(d, DIAG_WARN, f->path, e->line,
                      "unused parameter: %s=%s: its name has characters that no name has, such as "
                      "a byte order mark or a blank that does not break",

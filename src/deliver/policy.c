@@ -79,7 +79,7 @@ static bool anchors_add(struct tls_policy *p, struct str value, struct sbuf *why
 }
 
 bool server_name_ok(struct str name) {
-    return addr_is_ascii(name) ? addr_is_dns_name(name) : addr_valid_host(name);
+    return str_is_ascii(name) ? addr_is_dns_name(name) : addr_valid_host(name);
 }
 
 static bool servername_set(struct tls_policy *p, struct str value, struct sbuf *why) {

@@ -286,10 +286,10 @@ static bool may_follow(const struct dsess *s) {
 static bool needs_utf8(const struct envelope *e, const struct txn *t) {
     if ((e->flags & ENV_SMTPUTF8) == 0)
         return false;
-    if ((e->flags & ENV_UTF8_HEADER) != 0 || !addr_is_ascii(e->sender))
+    if ((e->flags & ENV_UTF8_HEADER) != 0 || !str_is_ascii(e->sender))
         return true;
     for (uint32_t k = 0; k < t->n_rcpts; k++)
-        if (!addr_is_ascii(txn_rcpt(t, k)->addr))
+        if (!str_is_ascii(txn_rcpt(t, k)->addr))
             return true;
     return false;
 }

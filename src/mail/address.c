@@ -22,13 +22,6 @@ bool addr_is_atom(struct str s) {
     return s.n > 0;
 }
 
-bool addr_is_ascii(struct str s) {
-    for (size_t i = 0; i < s.n; i++)
-        if ((uint8_t)s.p[i] >= 0x80)
-            return false;
-    return true;
-}
-
 struct str addr_domain(struct str a) {
     ptrdiff_t at = str_rchr(a, '@');
     return at < 0 ? str_make(a.p, 0) : str_from(a, (size_t)at + 1);
@@ -55,7 +48,7 @@ static bool valid_idn(struct str s) {
 
 bool addr_valid_host(struct str s) {
     size_t label = 0;
-    if (!addr_is_ascii(s))
+    if (!str_is_ascii(s))
         return s.n <= ADDR_MAX && valid_idn(s);
     if (s.n == 0 || s.n > 255)
         return false;
@@ -76,7 +69,7 @@ bool addr_valid_host(struct str s) {
 
 bool addr_is_dns_name(struct str s) {
     bool numeric = true;
-    if (!addr_valid_host(s) || !addr_is_ascii(s) || s.p[s.n - 1] == '.')
+    if (!addr_valid_host(s) || !str_is_ascii(s) || s.p[s.n - 1] == '.')
         return false;
     for (size_t i = 0; i < s.n; i++) {
         bool edge = i == 0 || i + 1 == s.n || s.p[i - 1] == '.' || s.p[i + 1] == '.';
@@ -209,7 +202,7 @@ static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, stru
     drop_final_dot(out, begun);
     if (out->n - begun > ADDR_MAX)
         return ADDR_TOO_LONG;
-    if (!o->utf8 && !addr_is_ascii(str_make(out->p + begun, out->n - begun)))
+    if (!o->utf8 && !str_is_ascii(str_make(out->p + begun, out->n - begun)))
         return ADDR_8BIT;
     return ADDR_OK;
 }

@@ -46,7 +46,6 @@ bool addr_is_dns_name(struct str s);
 bool addr_is_literal(struct str s);
 /* The local part up to the first of the delimiters (empty result: none present). */
 struct str addr_strip_ext(struct str local, const char *delimiters);
-bool addr_is_ascii(struct str s);
 /* Is it an atom of ASCII (RFC 5322 section 3.2.3), as the type of an ORCPT must be? */
 bool addr_is_atom(struct str s);
 /* Appends "xtext" decoded (RFC 3461 section 4); false if it is malformed or has a control

@@ -164,9 +164,9 @@ static uint32_t utf8_flags(const struct session *s) {
     struct str classes = str_of(s->cfg->p.smtputf8_autodetect_classes);
     bool detects = list_has_word(classes, "all") ||
                    list_has_word(classes, s->client.local ? "sendmail" : "smtpd");
-    bool utf8 = s->intake->hdr.is_utf8 || !addr_is_ascii(transaction_sender(tx));
+    bool utf8 = s->intake->hdr.is_utf8 || !str_is_ascii(transaction_sender(tx));
     for (size_t i = 0; i < tx->n_rcpts && detects && !utf8; i++)
-        utf8 = !addr_is_ascii(transaction_rcpt_addr(tx, &tx->rcpts[i]));
+        utf8 = !str_is_ascii(transaction_rcpt_addr(tx, &tx->rcpts[i]));
     return (s->intake->hdr.is_utf8 ? ENV_UTF8_HEADER : 0U) |
            (detects && utf8 && s->p->smtputf8_enable ? ENV_SMTPUTF8 : 0U);
 }

@@ -161,7 +161,7 @@ static bool is_xtext(struct str value) {
 /* RFC 3461 section 4.4: what is decoded is printable ASCII, of at most 100 bytes before that. */
 static bool take_envid(struct sbuf *envid, struct str value) {
     return value.n > 0 && value.n <= 100 && envid->n == 0 && xtext_decode(envid, value) &&
-           addr_is_ascii(sbuf_str(envid));
+           str_is_ascii(sbuf_str(envid));
 }
 
 /* RFC 4954 section 5: who wrote it is for trusted clients to say; the log has it, and no more. */

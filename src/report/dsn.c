@@ -210,7 +210,7 @@ static void add_words(struct report *r) {
  * 2.1.1): a text that is not is written as it was given, in xtext. */
 static void report_given(struct report *r, const char *start, struct str type, struct str text) {
     struct sbuf coded = {0};
-    if (!addr_is_ascii(text)) {
+    if (!str_is_ascii(text)) {
         xtext_encode(&coded, text);
         text = sbuf_str(&coded);
     }
@@ -222,8 +222,7 @@ static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
     const struct mailerr *e = rcpt->err;
     struct str addr = rcpt->rcpt->addr;
     report_line(r, "%s", "");
-    report_address(r,
-                   addr_is_ascii(addr) ? "Final-Recipient: rfc822; " : "Final-Recipient: utf-8; ",
+    report_address(r, str_is_ascii(addr) ? "Final-Recipient: rfc822; " : "Final-Recipient: utf-8; ",
                    addr, "");
     size_t type_n = (size_t)(str_chr(rcpt->rcpt->orcpt, ';') + 1);
     if (rcpt->rcpt->orcpt.n > 0)
@@ -231,7 +230,7 @@ static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
                      str_from(rcpt->rcpt->orcpt, type_n));
     else
         report_address(
-            r, addr_is_ascii(addr) ? "Original-Recipient: rfc822;" : "Original-Recipient: utf-8;",
+            r, str_is_ascii(addr) ? "Original-Recipient: rfc822;" : "Original-Recipient: utf-8;",
             addr, "");
     report_line(r, "Action: %s", action(r->d));
     report_line(r, "Status: %s", e->dsn);
@@ -252,7 +251,7 @@ static void add_status(struct report *r) {
         report_given(r, "Original-Envelope-Id: ", STR_NONE, env->envid);
     report_line(r, "X-Postfix-Queue-ID: %s", env->qid);
     report_address(
-        r, addr_is_ascii(env->sender) ? "X-Postfix-Sender: rfc822; " : "X-Postfix-Sender: utf-8; ",
+        r, str_is_ascii(env->sender) ? "X-Postfix-Sender: rfc822; " : "X-Postfix-Sender: utf-8; ",
         env->sender, "");
     report_time(r, "Arrival-Date: ", env->arrival_us);
     for (size_t i = 0; i < r->d->n; i++)

@@ -61,7 +61,7 @@ static struct str without_extension(const struct params *p, struct str local) {
 }
 
 bool keys_other_spelling(const struct params *p, struct str hop, struct sbuf *out) {
-    if (addr_is_ascii(hop))
+    if (str_is_ascii(hop))
         return idn_to_unicode(hop, out);
     return idn_hop_to_ascii(hop, p->enable_idna2003_compatibility, out, NULL);
 }

@@ -46,8 +46,8 @@ static const char *check_host(struct nexthop *n) {
         return "no host name or address";
     if (netaddr_parse(&a, n->host, 0) || addr_valid_host(n->host))
         return NULL;
-    return addr_is_ascii(n->host) ? "valid hostname or network address required"
-                                  : "it is no internationalised domain name";
+    return str_is_ascii(n->host) ? "valid hostname or network address required"
+                                 : "it is no internationalised domain name";
 }
 
 /* What people write for a transport and Postfix takes for a host name. */
@@ -122,7 +122,7 @@ bool nexthop_without_transport(struct str list, struct sbuf *out) {
 
 void nexthop_to_ascii(struct str list, bool idna2003, struct sbuf *out) {
     struct str one;
-    if (addr_is_ascii(list)) {
+    if (str_is_ascii(list)) {
         sbuf_add_str(out, list);
         return;
     }

@@ -180,7 +180,7 @@ static bool has_too_many_hops(const struct msg *m, struct str content) {
 static struct str forward_orcpt(const struct rcpt *r, struct sbuf *out) {
     if (r->orcpt.n > 0)
         return r->orcpt;
-    if (!addr_is_ascii(r->addr))
+    if (!str_is_ascii(r->addr))
         return STR_NONE;
     sbuf_add_c(out, "rfc822;");
     addr_external(out, r->addr);
@@ -210,7 +210,7 @@ static void add_group(const struct msg *m, const struct alias_group *group, stru
                       struct envelope *t) {
     for (uint32_t i = 0; i < group->n; i++) {
         like.addr = str_of(group->addrs[i]);
-        if (m->s->cfg->p.smtputf8_enable && !addr_is_ascii(like.addr))
+        if (m->s->cfg->p.smtputf8_enable && !str_is_ascii(like.addr))
             t->flags |= ENV_SMTPUTF8;
         t->rcpts[t->n_rcpts++] = like;
     }

@@ -53,7 +53,7 @@ static void drop_addresses(struct completing *c, struct sbuf *texts) {
 static void author_name(const struct completing *c, struct sbuf *out) {
     struct str name = c->q->full_name, charset = str_of(c->p->full_name_encoding_charset);
     struct sbuf words = {0};
-    if (addr_is_ascii(name) || !words_charset_ok(charset)) {
+    if (str_is_ascii(name) || !words_charset_ok(charset)) {
         addr_phrase(out, name);
         return;
     }
@@ -115,9 +115,9 @@ static uint32_t utf8_needs(const struct queuefile *q, const struct header_scan *
     struct str classes = str_of(p->smtputf8_autodetect_classes);
     bool detects =
         p->smtputf8_enable && (list_has_word(classes, "all") || list_has_word(classes, "sendmail"));
-    bool utf8 = h->is_utf8 || !addr_is_ascii(q->sender);
+    bool utf8 = h->is_utf8 || !str_is_ascii(q->sender);
     for (size_t i = 0; i < q->n_rcpts && !utf8; i++)
-        utf8 = !addr_is_ascii(q->rcpts[i].r.addr);
+        utf8 = !str_is_ascii(q->rcpts[i].r.addr);
     return (h->is_utf8 ? ENV_UTF8_HEADER : 0U) | (detects && utf8 ? ENV_SMTPUTF8 : 0U);
 }
 

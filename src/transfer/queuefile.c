@@ -379,7 +379,7 @@ static void size_put(struct sbuf *out, const struct envelope *env, uint64_t byte
     struct sbuf text = {0};
     unsigned utf8 = ((env->flags & ENV_SMTPUTF8) != 0 ? UTF8_ASKED : 0U) |
                     ((env->flags & ENV_UTF8_HEADER) != 0 ? UTF8_HEADER : 0U) |
-                    (addr_is_ascii(env->sender) ? 0U : UTF8_SENDER);
+                    (str_is_ascii(env->sender) ? 0U : UTF8_SENDER);
     sbuf_printf(&text, "%15llu %15llu %15u %15u %15llu %15u", (unsigned long long)bytes,
                 (unsigned long long)at, env->n_rcpts, 0U, (unsigned long long)bytes, utf8);
     record_put(out, 'C', sbuf_str(&text));

@@ -82,7 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
         struct str local = addr_local(in), domain = addr_domain(in);
         MUST(local.n + domain.n <= in.n);
         addr_strip_ext(local, "+-");
-        addr_is_ascii(in);
+        str_is_ascii(in);
         xtext(in);
     } else if (which == 2) {
         map_source_parse(in, true, entry, remark, NULL);

@@ -112,7 +112,7 @@ static void test_what_a_client_gave_is_ascii(void **state) {
     struct case_report c = build(DSN_FAILED, t, STR_LIT(CONTENT), true);
     assert_true(has(&c, "\r\nOriginal-Recipient: rfc822;j+C3+B6rg+2Bx@far.example\r\n"));
     assert_true(has(&c, "\r\nOriginal-Envelope-Id: id+FF+2B+3D\r\n"));
-    assert_true(addr_is_ascii(sbuf_str(&c.text)));
+    assert_true(str_is_ascii(sbuf_str(&c.text)));
     drop(&c);
     rcpt.orcpt = STR_LIT("utf-8;j\\x{F6}rg+x@far.example");
     c = build(DSN_FAILED, t, STR_LIT(CONTENT), true);
