@@ -61,9 +61,7 @@ struct intake *intake_new(enum intake_kind kind, struct loop *l, struct spool *s
 /* Text of the header section as it goes on, which may have longer lines than the client's and other
  * bytes: the field of our own quotes what the client calls itself. */
 static void note_own(struct intake *in, struct content_in *own, struct str text) {
-    struct sbuf same = {0};
-    content_bdat(own, text, &same);
-    sbuf_free(&same);
+    content_look(own, text);
     in->in.has_long = in->in.has_long || own->has_long;
     in->own_8bit = in->own_8bit || own->has_8bit;
 }

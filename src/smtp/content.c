@@ -127,6 +127,17 @@ static bool data_lines(struct content_in *in, struct str data, struct sbuf *out,
     return false;
 }
 
+/* A CR is part of a line's end, also when the piece ends with it. */
+void content_look(struct content_in *in, struct str content) {
+    in->has_8bit = in->has_8bit || any_8bit(content.p, content.n);
+    for (ptrdiff_t nl; (nl = str_chr(content, '\n')) >= 0;) {
+        count_line(in, without_crs(content.p, (size_t)nl));
+        in->line_len = 0;
+        content = str_from(content, (size_t)nl + 1);
+    }
+    count_line(in, without_crs(content.p, content.n));
+}
+
 bool content_data(struct content_in *in, struct str data, struct sbuf *out, size_t *used) {
     sbuf_room(out, data.n);
     bool end = data_lines(in, data, out, used);

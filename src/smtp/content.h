@@ -30,6 +30,9 @@ struct content_in {
     size_t line_len; /* of the current line */
 };
 
+/* Looks at content that has CR LF line ends already, in pieces: has_8bit and has_long of in say
+ * what is in it. */
+void content_look(struct content_in *in, struct str content);
 /* Decodes DATA; normalised content is appended to out.  Returns true at the end; *used says how
  * much of the input was consumed. */
 bool content_data(struct content_in *in, struct str data, struct sbuf *out, size_t *used);

@@ -27,6 +27,15 @@ static void round_trip(const struct sbuf *content) {
     sbuf_free(&back);
 }
 
+/* A look at what was decoded finds what the decoder found, wherever it is cut. */
+static void look_again(const struct content_in *decoder, const struct sbuf *content, size_t cut) {
+    struct content_in in = {0};
+    cut = content->n == 0 ? 0 : cut % content->n;
+    content_look(&in, str_make(content->p, cut));
+    content_look(&in, str_from(sbuf_str(content), cut));
+    MUST(in.has_8bit <= decoder->has_8bit && in.has_long == decoder->has_long);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     struct str in = str_make((const char *)p, n);
     uint8_t how = fuzz_byte(&in);
@@ -51,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
         check_lines(&out);
         MUST(out.n == 0 || out.p[out.n - 1] == '\n');
         round_trip(&out);
+        look_again(&c, &out, (size_t)how * step);
     }
     sbuf_free(&out);
     sbuf_free(&have);

@@ -105,6 +105,29 @@ static void test_long_lines(void **state) {
     free(wire);
 }
 
+/* A look at decoded content says what the decoder says, wherever the content is cut. */
+static void test_look(void **state) {
+    struct sbuf text = {0};
+    (void)state;
+    for (size_t n = 996; n <= 1000; n++) {
+        sbuf_reset(&text);
+        memset(sbuf_room(&text, n), 'x', n);
+        sbuf_advance(&text, n);
+        sbuf_add_c(&text, "\r\nshort\r\n");
+        for (size_t cut = 0; cut <= text.n; cut++) {
+            struct content_in in = {0};
+            content_look(&in, str_make(text.p, cut));
+            content_look(&in, str_from(sbuf_str(&text), cut));
+            assert_int_equal(in.has_long, n > 998);
+            assert_false(in.has_8bit);
+        }
+    }
+    struct content_in in = {0};
+    content_look(&in, STR_LIT("gr\xc3\xbcn\r\n"));
+    assert_true(in.has_8bit && !in.has_long);
+    sbuf_free(&text);
+}
+
 static void test_bdat(void **state) {
     static const char *wire = "a\r\nb\nc\rd\r\n.\r\ne";
     (void)state;
@@ -337,17 +360,12 @@ static void test_login_is_recognised(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_data),
-        cmocka_unit_test(test_many_crs),
-        cmocka_unit_test(test_long_lines),
-        cmocka_unit_test(test_bdat),
-        cmocka_unit_test(test_stuff),
-        cmocka_unit_test(test_narrow_lines),
-        cmocka_unit_test(test_long_replies),
-        cmocka_unit_test(test_replies),
-        cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_mechanisms),
-        cmocka_unit_test(test_login_is_recognised),
+        cmocka_unit_test(test_data),         cmocka_unit_test(test_many_crs),
+        cmocka_unit_test(test_long_lines),   cmocka_unit_test(test_look),
+        cmocka_unit_test(test_bdat),         cmocka_unit_test(test_stuff),
+        cmocka_unit_test(test_narrow_lines), cmocka_unit_test(test_long_replies),
+        cmocka_unit_test(test_replies),      cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_mechanisms),   cmocka_unit_test(test_login_is_recognised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
