@@ -19,8 +19,6 @@
 #define LISTS_MAX 32U
 
 struct pending {
-    struct dl ready; /* lookup->ready: the answer is known, and given soon; else in no list */
-    struct maps_answer known;
     uint32_t tag;
     lookup_maps_fn maps_fn; /* one of the two */
     lookup_match_fn match_fn;
@@ -44,8 +42,6 @@ struct lookup {
     struct loop *loop;
     struct ipc_chan *chan; /* NULL: no lookup process at the moment */
     struct itab pending;
-    struct dl ready;    /* struct pending: answers that are known, oldest first */
-    struct later given; /* gives them; put off while ready is not empty */
     uint32_t next_tag;
     struct recent *memory; /* shared; NULL: none */
     struct list lists[LISTS_MAX];
@@ -53,13 +49,9 @@ struct lookup {
     uv_timer_t patience;
 };
 
-static void lookup_give(struct later *given);
-
 struct lookup *lookup_new(struct loop *l) {
     struct lookup *k = MEM_NEW(struct lookup);
     k->loop = l;
-    dl_init(&k->ready);
-    k->given.run = lookup_give;
     uv_timer_init(&l->uv, &k->patience);
     k->patience.data = k;
     return k;
@@ -70,8 +62,6 @@ void lookup_remember(struct lookup *k, struct recent *memory) {
 }
 
 static void pending_free(struct pending *p) {
-    dl_remove(&p->ready);
-    maps_answer_free(&p->known);
     sbuf_wipe(&p->question); /* may have a password */
     free(p);
 }
@@ -85,21 +75,6 @@ static void pending_answer(struct pending *p, const struct maps_answer *a) {
     pending_free(p);
 }
 
-/* Gives what was known when it was asked.  An answer may cancel others, or ask more: those are
- * given next time. */
-static void lookup_give(struct later *given) {
-    struct lookup *k = DL_OWNER(given, struct lookup, given);
-    struct dl now, *n;
-    dl_init(&now);
-    while ((n = dl_pop(&k->ready)) != NULL)
-        dl_push(&now, n);
-    while ((n = dl_pop(&now)) != NULL) {
-        struct pending *p = DL_OWNER(n, struct pending, ready);
-        itab_del(&k->pending, p->tag);
-        pending_answer(p, &p->known);
-    }
-}
-
 /* Answers with an error all questions that were lost with DEATHS_MAX lookup processes, or all.
  * Collects their tags first: an answer may cancel other questions. */
 static void fail_some(struct lookup *k, bool all) {
@@ -107,7 +82,7 @@ static void fail_some(struct lookup *k, bool all) {
     struct pending *p;
     size_t pos = 0;
     while ((p = itab_next(&k->pending, &pos)) != NULL)
-        if (!dl_linked(&p->ready) && (all || p->deaths >= DEATHS_MAX))
+        if (all || p->deaths >= DEATHS_MAX)
             sbuf_add(&tags, &p->tag, sizeof p->tag);
     for (size_t i = 0; i < tags.n; i += sizeof p->tag) {
         uint32_t tag;
@@ -222,8 +197,7 @@ void lookup_attach(struct lookup *k, int fd) {
     uv_timer_stop(&k->patience);
     k->chan = ipc_chan_new(k->loop, fd, &chan_ops, k);
     while ((p = itab_next(&k->pending, &pos)) != NULL)
-        if (!dl_linked(&p->ready))
-            pending_ask(k, p);
+        pending_ask(k, p);
 }
 
 static struct pending *pending_add(struct lookup *k, void *arg) {
@@ -242,14 +216,6 @@ static uint32_t pending_go(struct lookup *k, struct pending *p) {
         pending_ask(k, p);
     else if (!uv_is_active((uv_handle_t *)&k->patience))
         uv_timer_start(&k->patience, on_patience, PATIENCE_MS, 0);
-    return p->tag;
-}
-
-/* The answer is known, and given soon: a is taken over. */
-static uint32_t pending_know(struct lookup *k, struct pending *p, struct maps_answer a) {
-    p->known = a;
-    loop_later(k->loop, &k->given);
-    dl_push(&k->ready, &p->ready);
     return p->tag;
 }
 
@@ -396,17 +362,6 @@ uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spe
         return 0;
     }
     return question_go(k, &out, true, NULL, fn, arg);
-}
-
-uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
-                      unsigned how, struct str key, lookup_match_fn fn, void *arg) {
-    enum match_rc now;
-    uint32_t tag = lookup_match_now(k, service, spec, kind, how, key, &now, fn, arg);
-    if (tag != 0)
-        return tag;
-    struct pending *p = pending_add(k, arg);
-    p->match_fn = fn;
-    return pending_know(k, p, (struct maps_answer){.rc = map_rc_of(now)});
 }
 
 void lookup_later(struct lookup *k, struct later *later) {

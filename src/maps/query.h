@@ -30,7 +30,7 @@ typedef void (*lookup_match_fn)(void *arg, enum match_rc rc);
 struct lookup *lookup_new(struct loop *l);
 /* Takes over fd; questions still open are asked again there. */
 void lookup_attach(struct lookup *k, int fd);
-/* What lookup_route and lookup_match may answer from; shared by all loops.  NULL: nothing. */
+/* What lookup_route and lookup_match_now may answer from; shared by all loops.  NULL: nothing. */
 void lookup_remember(struct lookup *k, struct recent *memory);
 /* Asks the tables of spec.  service is the name that a warning is logged under ("smtp").  Returns a
  * tag for lookup_cancel, never 0; fn is called from the loop, never before this returns. */
@@ -46,11 +46,9 @@ uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
                             const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
                             void *arg);
-/* Asks a match list.  fn is called from the loop, never before this returns, also where the list
- * has no tables or the answer is remembered (as in lookup_route). */
-uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
-                      unsigned how, struct str key, lookup_match_fn fn, void *arg);
-/* As lookup_match, but returns 0 if the answer is known: it is *now then, and fn is not called. */
+/* Asks a match list.  Returns 0 if the answer is known, because the list has no tables or it is
+ * remembered (as in lookup_route): it is *now then, and fn is not called.  Else fn is called from
+ * the loop, never before this returns. */
 uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
                           enum match_kind kind, unsigned how, struct str key, enum match_rc *now,
                           lookup_match_fn fn, void *arg);

@@ -296,12 +296,10 @@ static enum match_rc list_match(const char *spec, enum match_kind kind, unsigned
     return rc;
 }
 
-uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, enum match_kind kind,
-                      unsigned how, struct str key, lookup_match_fn fn, void *arg) {
+static uint32_t match_ask(const char *spec, enum match_kind kind, unsigned how, struct str key,
+                          lookup_match_fn fn, void *arg) {
     enum heap_side side = heap_switch(HEAP_WORLD);
     struct question *q = question_new(QUESTION_MATCH, CALL_TABLE, arg);
-    (void)k;
-    (void)service;
     q->match_fn = fn;
     q->spec = copy(spec);
     q->match = kind;
@@ -314,8 +312,10 @@ uint32_t lookup_match(struct lookup *k, const char *service, const char *spec, e
 uint32_t lookup_match_now(struct lookup *k, const char *service, const char *spec,
                           enum match_kind kind, unsigned how, struct str key, enum match_rc *now,
                           lookup_match_fn fn, void *arg) {
+    (void)k;
+    (void)service;
     if (spec[0] != '\0' && matchlist_has_tables(spec))
-        return lookup_match(k, service, spec, kind, how, key, fn, arg);
+        return match_ask(spec, kind, how, key, fn, arg);
     *now = spec[0] == '\0' ? MATCH_NO : list_match(spec, kind, how, key);
     return 0;
 }
