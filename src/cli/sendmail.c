@@ -88,16 +88,6 @@ static void field_recipients(struct sendmail *m, struct str name, struct str fie
         addrlist_each(str_from(field, colon + 1), recipient_take, &m->s);
 }
 
-/* A full name; one that is not ASCII as encoded words, if it is known in which character set it is.
- */
-static void add_name(const struct sendmail *m, struct str name, struct sbuf *out) {
-    struct str charset = str_of(m->s.cfg->p.full_name_encoding_charset);
-    if (str_is_ascii(name) || !words_charset_ok(charset))
-        addr_phrase(out, name);
-    else
-        words_add(out, str_trim(name), charset);
-}
-
 /* -F, else NAME, else the user's entry in passwd(5), of which "&" is the user's name. */
 static void full_name(const struct sendmail *m, struct sbuf *out) {
     const struct passwd *pw = getpwuid(getuid());
@@ -130,7 +120,8 @@ static void add_from(const struct sendmail *m, const char *field, struct sbuf *o
     if (name.n == 0) {
         add_sender(m, out);
     } else {
-        add_name(m, sbuf_str(&name), out);
+        words_add_name(out, sbuf_str(&name), str_of(m->s.cfg->p.full_name_encoding_charset),
+                       "\n\t");
         sbuf_add_c(out, " <");
         add_sender(m, out);
         sbuf_add_ch(out, '>');

@@ -3,32 +3,28 @@
  */
 #include "mail/words.h"
 
+#include <ctype.h>
+#include <string.h>
+
+#include "mail/address.h"
 #include "util/codec.h"
 
 #define WORD_MAX    75U /* RFC 2047 section 2 */
 #define WORD_SIGNS  7U  /* "=?", "?Q?" and "?=" */
 #define CHARSET_MAX 40U
 
-static bool words_is_letter(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-static bool words_has(char c, const char *list) {
-    while (*list != '\0' && *list != c)
-        list++;
-    return *list != '\0';
-}
-
-bool words_charset_ok(struct str charset) {
+/* Can it stand in an encoded word?  It has letters, digits, '-', '_', '.' and '+' alone. */
+static bool words_charset_ok(struct str charset) {
     size_t i = 0;
-    while (i < charset.n && (words_is_letter(charset.p[i]) || words_has(charset.p[i], "-_.+")))
+    while (i < charset.n &&
+           (isalnum((unsigned char)charset.p[i]) || memchr("-_.+", charset.p[i], 4) != NULL))
         i++;
     return i == charset.n && i > 0 && i <= CHARSET_MAX;
 }
 
 /* RFC 2047 section 5 (3): what stands for itself in a phrase. */
 static bool words_is_literal(char c) {
-    return words_is_letter(c) || words_has(c, "!*+-/");
+    return isalnum((unsigned char)c) || memchr("!*+-/", c, 5) != NULL;
 }
 
 /* How many bytes text has as "Q". */
@@ -79,7 +75,8 @@ static size_t words_fit(struct str text, size_t room, size_t (*length)(struct st
     return n;
 }
 
-void words_add(struct sbuf *out, struct str name, struct str charset) {
+/* Encoded words of a phrase, of at most WORD_MAX bytes each. */
+static void words_add(struct sbuf *out, struct str name, struct str charset, const char *fold) {
     size_t room = WORD_MAX - WORD_SIGNS - charset.n;
     bool quoted =
         words_quoted_length(name) <= room || words_quoted_length(name) <= words_base64_length(name);
@@ -87,7 +84,7 @@ void words_add(struct sbuf *out, struct str name, struct str charset) {
         size_t n = words_fit(rest, room, quoted ? words_quoted_length : words_base64_length);
         struct str piece = str_make(rest.p, n);
         if (rest.p != name.p)
-            sbuf_add_c(out, "\n\t");
+            sbuf_add_c(out, fold);
         sbuf_printf(out, "=?%.*s?%c?", STR_FMT(charset), quoted ? 'Q' : 'B');
         if (quoted)
             words_add_quoted(out, piece);
@@ -96,4 +93,11 @@ void words_add(struct sbuf *out, struct str name, struct str charset) {
         sbuf_add_c(out, "?=");
         rest = str_from(rest, n);
     }
+}
+
+void words_add_name(struct sbuf *out, struct str name, struct str charset, const char *fold) {
+    if (str_is_ascii(name) || !words_charset_ok(charset))
+        addr_phrase(out, name);
+    else
+        words_add(out, str_trim(name), charset, fold);
 }

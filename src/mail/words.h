@@ -1,5 +1,5 @@
 /*
- * mail/words.h - a name of a person that is not ASCII, in a header field (RFC 2047)
+ * mail/words.h - the name of a person in a header field (RFC 2047)
  *
  * Any thread; nothing is kept.
  */
@@ -8,11 +8,10 @@
 
 #include "util/str.h"
 
-/* Can charset stand in an encoded word?  It has letters, digits, '-', '_', '.' and '+' alone, one
- * to forty of them. */
-bool words_charset_ok(struct str charset);
-/* Appends name as encoded words of a phrase (RFC 2047 section 5), of at most 75 bytes each, "\n\t"
- * between them, in that charset, which words_charset_ok.  No character of UTF-8 is parted. */
-void words_add(struct sbuf *out, struct str name, struct str charset);
+/* Appends name as it stands before an address.  One that is not ASCII becomes encoded words of a
+ * phrase (RFC 2047 section 5), of at most 75 bytes each, with fold between them, a line's end and a
+ * blank; no character of UTF-8 is parted.  Where charset, in which the name is, cannot stand in
+ * such a word, the name stays as it is. */
+void words_add_name(struct sbuf *out, struct str name, struct str charset, const char *fold);
 
 #endif

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "mail/address.h"
+#include "mail/missing.h"
 #include "receive/clientcert.h"
 #include "receive/intake.h"
 #include "receive/rewrite.h"
@@ -103,56 +104,25 @@ static bool completes_headers(const struct session *s) {
     return s->p->always_add_missing_headers || s->tx->local_headers;
 }
 
-static void add_date_field(const struct transaction *tx, const char *field, struct sbuf *add) {
-    sbuf_printf(add, "%s: ", field);
-    clock_add_rfc5322(add, tx->arrival_us);
-    sbuf_add_c(add, "\r\n");
-}
-
-static void add_sender_field(const struct transaction *tx, const char *field, struct sbuf *add) {
-    sbuf_printf(add, "%s: ", field);
+static void sender_as_author(const struct transaction *tx, struct sbuf *b) {
     if (tx->sender_n == 0)
-        sbuf_add_c(add, "MAILER-DAEMON");
+        sbuf_add_c(b, "MAILER-DAEMON");
     else
-        addr_external(add, transaction_sender(tx));
-    sbuf_add_c(add, "\r\n");
-}
-
-static void add_missing_fields(const struct transaction *tx, const struct params *p,
-                               struct header_scan *h, struct sbuf *add) {
-    if (!h->has_message_id) {
-        qid_message_id(&h->message_id, tx->qid, tx->arrival_us, p->myhostname);
-        sbuf_printf(add, "Message-Id: %s\r\n", h->message_id.p);
-    }
-    if (!h->has_date)
-        add_date_field(tx, "Date", add);
-    if (!h->has_from)
-        add_sender_field(tx, "From", add);
-}
-
-/* A message that is sent again says so in fields of its own (RFC 5322 section 3.6.6). */
-static void add_missing_resent(const struct transaction *tx, const struct params *p,
-                               const struct header_scan *h, struct sbuf *add) {
-    if (!h->has_resent_id) {
-        sbuf_add_c(add, "Resent-Message-Id: ");
-        qid_message_id(add, tx->qid, tx->arrival_us, p->myhostname);
-        sbuf_add_c(add, "\r\n");
-    }
-    if (!h->has_resent_date)
-        add_date_field(tx, "Resent-Date", add);
-    if (!h->has_resent_from)
-        add_sender_field(tx, "Resent-From", add);
+        addr_external(b, transaction_sender(tx));
 }
 
 /* Fields that are missing, to be put at the end of the header section. */
 static void missing_fields(void *arg, struct header_scan *h, struct sbuf *add) {
     const struct session *s = arg;
-    if (completes_headers(s) && h->resent)
-        add_missing_resent(s->tx, &s->cfg->p, h, add);
-    else if (completes_headers(s))
-        add_missing_fields(s->tx, &s->cfg->p, h, add);
+    struct sbuf author = {0};
+    if (completes_headers(s)) {
+        sender_as_author(s->tx, &author);
+        struct missing m = {s->tx->qid, s->tx->arrival_us, s->cfg->p.myhostname, sbuf_str(&author)};
+        missing_add(h, &m, add);
+    }
     if (h->no_separator)
         sbuf_add_c(add, "\r\n");
+    sbuf_free(&author);
 }
 
 /* -- into the spool -- */

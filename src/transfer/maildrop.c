@@ -7,7 +7,7 @@
 
 #include "mail/address.h"
 #include "mail/edit.h"
-#include "mail/header.h"
+#include "mail/missing.h"
 #include "mail/words.h"
 #include "util/clock.h"
 
@@ -49,58 +49,29 @@ static void drop_addresses(struct completing *c, struct sbuf *texts) {
 
 /* -- the header -- */
 
-/* One that is not ASCII as encoded words, if it is known in which character set it is. */
-static void author_name(const struct completing *c, struct sbuf *out) {
-    struct str name = c->q->full_name, charset = str_of(c->p->full_name_encoding_charset);
-    struct sbuf words = {0};
-    if (str_is_ascii(name) || !words_charset_ok(charset)) {
-        addr_phrase(out, name);
-        return;
-    }
-    words_add(&words, str_trim(name), charset);
-    for (size_t i = 0; i < words.n; i++) {
-        if (words.p[i] == '\n')
-            sbuf_add_ch(out, '\r');
-        sbuf_add_ch(out, words.p[i]);
-    }
-    sbuf_free(&words);
-}
-
-static void author_put(const struct completing *c, const char *field, struct sbuf *out) {
+static void author_put(const struct completing *c, struct sbuf *out) {
     struct str name = c->q->full_name;
-    sbuf_printf(out, "%s: ", field);
     if (c->q->sender.n == 0) {
-        sbuf_add_c(out, "MAILER-DAEMON\r\n");
+        sbuf_add_c(out, "MAILER-DAEMON");
         return;
     }
     if (name.n > 0) {
-        author_name(c, out);
+        words_add_name(out, name, str_of(c->p->full_name_encoding_charset), "\r\n\t");
         sbuf_add_c(out, " <");
     }
     addr_external(out, c->q->sender);
-    sbuf_add_c(out, name.n > 0 ? ">\r\n" : "\r\n");
+    if (name.n > 0)
+        sbuf_add_ch(out, '>');
 }
 
-/* The fields that are missing; of mail that is sent again, those that say so. */
-static void missing_put(const struct completing *c, const struct header_scan *h, struct sbuf *out) {
-    const char *again = h->resent ? "Resent-" : "";
-    bool id = h->resent ? h->has_resent_id : h->has_message_id;
-    bool date = h->resent ? h->has_resent_date : h->has_date;
-    bool from = h->resent ? h->has_resent_from : h->has_from;
-    if (!id) {
-        sbuf_printf(out, "%sMessage-Id: ", again);
-        qid_message_id(out, c->qid, c->q->arrival_us, c->p->myhostname);
-        sbuf_add_c(out, "\r\n");
-    }
-    if (!date) {
-        sbuf_printf(out, "%sDate: ", again);
-        clock_add_rfc5322(out, c->q->arrival_us);
-        sbuf_add_c(out, "\r\n");
-    }
-    if (!from)
-        author_put(c, h->resent ? "Resent-From" : "From", out);
+static void missing_put(const struct completing *c, struct header_scan *h, struct sbuf *out) {
+    struct sbuf author = {0};
+    author_put(c, &author);
+    struct missing m = {c->qid, c->q->arrival_us, c->p->myhostname, sbuf_str(&author)};
+    missing_add(h, &m, out);
     if (h->no_separator)
         sbuf_add_c(out, "\r\n");
+    sbuf_free(&author);
 }
 
 static void received_put(const struct completing *c, uid_t uid, struct sbuf *out) {
