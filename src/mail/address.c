@@ -340,3 +340,12 @@ void addr_phrase(struct sbuf *out, struct str name) {
     if (!plain)
         sbuf_add_ch(out, '"');
 }
+
+void addr_complete(struct sbuf *b, size_t begun, const char *origin, const char *domain) {
+    struct str addr = str_from(sbuf_str(b), begun);
+    if (origin != NULL && addr.n > 0 && str_rchr(addr, '@') < 0)
+        sbuf_printf(b, "@%s", origin);
+    struct str has = addr_domain(str_from(sbuf_str(b), begun));
+    if (domain != NULL && has.n > 0 && has.p[0] != '[' && str_chr(has, '.') < 0)
+        sbuf_printf(b, ".%s", domain);
+}

@@ -33,6 +33,10 @@ struct str addr_domain(struct str internal);
 struct str addr_local(struct str internal);
 /* Appends the external form. */
 void addr_external(struct sbuf *out, struct str internal);
+/* Completes the address, in internal form, that begins at begun of b and ends with it: with @origin
+ * if it has no domain, and with .domain if that has no dot.  NULL: not so.  An empty address, and a
+ * literal for a domain, stay. */
+void addr_complete(struct sbuf *b, size_t begun, const char *origin, const char *domain);
 /* Appends a person's name as it stands before an address (RFC 5322 section 3.2.5). */
 void addr_phrase(struct sbuf *out, struct str name);
 /* Is it a host name: letters, digits, '-', '_' and dots, no empty label, 255 at most?  Or an

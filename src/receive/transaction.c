@@ -221,13 +221,9 @@ static bool has_space(struct session *s) {
 
 /* Adds @$myorigin to an address without a domain, .$mydomain to a domain without a dot. */
 static void complete(struct session *s, size_t begun) {
-    struct str a = str_make(s->tx->texts.p + begun, s->tx->texts.n - begun);
-    if (a.n > 0 && str_rchr(a, '@') < 0 && s->p->append_at_myorigin)
-        sbuf_printf(&s->tx->texts, "@%s", s->cfg->p.myorigin);
-    a = str_make(s->tx->texts.p + begun, s->tx->texts.n - begun);
-    struct str domain = addr_domain(a);
-    if (domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0 && s->p->append_dot_mydomain)
-        sbuf_printf(&s->tx->texts, ".%s", s->cfg->p.mydomain);
+    const struct params *own = &s->cfg->p;
+    addr_complete(&s->tx->texts, begun, s->p->append_at_myorigin ? own->myorigin : NULL,
+                  s->p->append_dot_mydomain ? own->mydomain : NULL);
 }
 
 static bool rate_exceeded(struct session *s, enum anvil_what what, int64_t limit) {

@@ -180,9 +180,7 @@ static void complete_address(const struct params *p, const struct addrlist_item 
     sbuf_add_str(&whole, none ? str_of(p->empty_address_recipient) : item->addr);
     if (none ? strchr(p->empty_address_recipient, '@') == NULL : !item->has_domain)
         sbuf_printf(&whole, "@%s", p->myorigin);
-    struct str domain = addr_domain(sbuf_str(&whole));
-    if (p->append_dot_mydomain && domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0)
-        sbuf_printf(&whole, ".%s", p->mydomain);
+    addr_complete(&whole, 0, NULL, p->append_dot_mydomain ? p->mydomain : NULL);
     sbuf_add_ch(out, '<');
     addr_external(out, sbuf_str(&whole));
     sbuf_add_ch(out, '>');

@@ -28,11 +28,8 @@ static size_t origin_room(const struct params *p) {
 static struct str drop_address(const struct params *p, struct str addr, struct sbuf *texts) {
     size_t at = texts->n;
     sbuf_add_str(texts, addr);
-    if (addr.n > 0 && str_rchr(addr, '@') < 0 && p->append_at_myorigin)
-        sbuf_printf(texts, "@%s", p->myorigin);
-    struct str domain = addr_domain(str_from(sbuf_str(texts), at));
-    if (domain.n > 0 && domain.p[0] != '[' && str_chr(domain, '.') < 0 && p->append_dot_mydomain)
-        sbuf_printf(texts, ".%s", p->mydomain);
+    addr_complete(texts, at, p->append_at_myorigin ? p->myorigin : NULL,
+                  p->append_dot_mydomain ? p->mydomain : NULL);
     return str_from(sbuf_str(texts), at);
 }
 

@@ -579,6 +579,29 @@ static void test_dns_names(void **state) {
     assert_false(addr_is_dns_name(str_make(label, 64)));
 }
 
+static void test_complete(void **state) {
+    static const struct {
+        const char *addr, *origin, *domain, *whole;
+    } cases[] = {{"joe", "o.example", "d.example", "joe@o.example"},
+                 {"joe", "host", "d.example", "joe@host.d.example"},
+                 {"joe", NULL, "d.example", "joe"},
+                 {"joe@host", "o.example", NULL, "joe@host"},
+                 {"joe@host", "o.example", "d.example", "joe@host.d.example"},
+                 {"joe@a.b", "o.example", "d.example", "joe@a.b"},
+                 {"joe@[1]", "o.example", "d.example", "joe@[1]"},
+                 {"", "o.example", "d.example", ""}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sbuf b = {0};
+        sbuf_add_c(&b, "ann@x");
+        size_t begun = b.n;
+        sbuf_add_c(&b, cases[i].addr);
+        addr_complete(&b, begun, cases[i].origin, cases[i].domain);
+        assert_str(str_from(sbuf_str(&b), begun), cases[i].whole);
+        sbuf_free(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths),        cmocka_unit_test(test_lists),
@@ -591,6 +614,7 @@ int main(void) {
         cmocka_unit_test(test_header),       cmocka_unit_test(test_header_long_lines),
         cmocka_unit_test(test_dsn),          cmocka_unit_test(test_error_says_nothing_by_itself),
         cmocka_unit_test(test_nexthops),     cmocka_unit_test(test_dns_names),
+        cmocka_unit_test(test_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
