@@ -102,7 +102,7 @@ static int transfer_run(struct transfer *t, bool in) {
     putchar('\n');
     if (rc == -EBUSY && t->moved == 0)
         fprintf(stderr,
-                "posthouse: fatal: %s/" OURS_MOVING " names another queue, whose move has not "
+                "posthouse: fatal: %s/" SPOOL_MOVING " names another queue, whose move has not "
                 "ended: name that queue\n",
                 t->ours->dir);
     else if (rc < 0)

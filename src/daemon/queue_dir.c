@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/handover.h"
+#include "spool/spool.h"
 #include "util/fs.h"
 #include "util/log.h"
 
@@ -89,7 +90,7 @@ void queue_lock(const struct config *cfg) {
 
 void queue_refuse_half_moved(void) {
     struct sbuf other = {0};
-    int rc = fs_read("moving", &other, 8192);
+    int rc = fs_read(SPOOL_MOVING, &other, SPOOL_MOVING_MAX);
     if (rc == -ENOENT)
         return;
     struct str queue = str_trim(sbuf_str(&other));

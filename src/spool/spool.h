@@ -17,6 +17,11 @@
 
 #include "spool/types.h"
 
+/* A file beside the spool's folders: mail is on its way to or from another program's queue, which
+ * the text names, and the daemon does not start. */
+#define SPOOL_MOVING     "moving"
+#define SPOOL_MOVING_MAX 8192U
+
 struct spool;
 
 /* Locks the spool (two processes must not write to it), recovers what is there and calls found()

@@ -16,8 +16,7 @@
 #include "util/mem.h"
 
 /* Content of so many bytes goes into a file of its own, as it does when it is received. */
-#define LARGE    (256U << 10)
-#define MARK_MAX 8192U
+#define LARGE (256U << 10)
 
 /* -- files -- */
 
@@ -252,10 +251,10 @@ struct body *ours_read(struct ours *o, uint64_t id) {
 /* -- the mark -- */
 
 int ours_mark(const struct ours *o, const char *queue) {
-    char *path = ours_path(o, OURS_MOVING);
+    char *path = ours_path(o, SPOOL_MOVING);
     struct sbuf text = {0}, there = {0};
     sbuf_printf(&text, "%s\n", queue);
-    int rc = fs_read(path, &there, MARK_MAX);
+    int rc = fs_read(path, &there, SPOOL_MOVING_MAX);
     if (rc == 0)
         rc = str_eq(sbuf_str(&there), sbuf_str(&text)) ? 0 : -EBUSY;
     else if (rc == -ENOENT)
@@ -269,7 +268,7 @@ int ours_mark(const struct ours *o, const char *queue) {
 }
 
 int ours_unmark(const struct ours *o) {
-    char *path = ours_path(o, OURS_MOVING);
+    char *path = ours_path(o, SPOOL_MOVING);
     int rc = unlink(path) < 0 && errno != ENOENT ? -errno : fs_sync_dir(path);
     free(path);
     return rc;

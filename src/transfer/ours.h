@@ -11,10 +11,6 @@
 #include "spool/spool.h"
 #include "util/htab.h"
 
-/* The name of a file in queue_directory: mail is on its way to or from another program's queue, and
- * the daemon does not start.  Its text says which queue. */
-#define OURS_MOVING "moving"
-
 /* A message of the spool. */
 struct ours_message {
     uint64_t id;

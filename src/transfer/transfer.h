@@ -3,8 +3,8 @@
  *
  * Both programs are stopped; one thread; blocks on the disk.  A run that is killed, at any moment,
  * is carried on by the next one, in either direction: no message is lost, and none is there twice.
- * Until then the mark OURS_MOVING keeps the daemon from starting, and Postfix does not see the mail
- * that is on its way (pfqueue.h).
+ * Until then the mark SPOOL_MOVING keeps the daemon from starting, and Postfix does not see the
+ * mail that is on its way (pfqueue.h).
  */
 #ifndef PH_TRANSFER_TRANSFER_H
 #define PH_TRANSFER_TRANSFER_H
