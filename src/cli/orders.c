@@ -3,23 +3,19 @@
  */
 #include "cli/orders.h"
 
-#include <ctype.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "mail/envelope.h"
 #include "util/mem.h"
 
 #define IDS_AT_ONCE 1000U /* a request is one line of at most 64 KB */
 #define ID_MAX      100U
 
 bool idlist_valid(const char *id) {
-    size_t n = strlen(id);
-    for (size_t i = 0; i < n; i++)
-        if (!isalnum((unsigned char)id[i]) && id[i] != '_')
-            return false;
-    return n > 0 && n <= ID_MAX;
+    return qid_ok(str_of(id)) && strlen(id) <= ID_MAX;
 }
 
 static void idlist_add_one(struct idlist *l, const char *who, const char *id) {

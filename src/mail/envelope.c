@@ -5,6 +5,7 @@
  */
 #include "mail/envelope.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,26 @@ void qid_next(bool long_ids, uint64_t *id, char qid[QID_MAX]) {
     } else {
         snprintf(qid, QID_MAX, "%05X%X", (unsigned)us, (unsigned)(sec & 0xfffff));
     }
+}
+
+bool qid_ok(struct str id) {
+    for (size_t i = 0; i < id.n; i++)
+        if (!isalnum((unsigned char)id.p[i]) && id.p[i] != '_')
+            return false;
+    return id.n > 0;
+}
+
+/* They are the four digits of base 52 before the last 'z', behind six or more of the seconds. */
+int qid_long_us(const char *qid) {
+    const char *z = strrchr(qid, 'z');
+    int us = 0;
+    if (z == NULL || z - qid < 10)
+        return -1;
+    for (const char *at = z - 4; at < z; at++) {
+        const char *digit = strchr(alphabet, *at);
+        us = us * 52 + (digit == NULL ? 0 : (int)(digit - alphabet));
+    }
+    return us;
 }
 
 struct envelope *envelope_ref(struct envelope *e) {

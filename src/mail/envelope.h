@@ -59,6 +59,10 @@ void qid_next(bool long_ids, uint64_t *id, char qid[QID_MAX]);
 void qid_message_id(struct sbuf *out, const char *qid, int64_t arrival_us, const char *host);
 /* id is in use: those to come are greater, whatever the clock says. */
 void qid_after(uint64_t id);
+/* Can it be a queue ID, of Posthouse or of Postfix?  It has letters, digits and '_' alone. */
+bool qid_ok(struct str id);
+/* The microseconds in a long queue ID; -1: the ID is a short one. */
+int qid_long_us(const char *qid);
 
 /* Copies everything that tmpl points to; refs = 1. */
 struct envelope *envelope_make(const struct envelope *tmpl);

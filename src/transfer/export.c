@@ -64,7 +64,7 @@ static const char *export_queue(const struct progress *p) {
 static void export_name(const struct export *ex, const struct ours_message *m, char id[QID_MAX]) {
     uint64_t unused;
     memcpy(id, m->env->qid, QID_MAX);
-    while (pfqueue_has(ex->t->theirs, id) || !pfqueue_id_ok(str_of(id)))
+    while (pfqueue_has(ex->t->theirs, id) || !qid_ok(str_of(id)))
         qid_next(ex->t->cfg->p.enable_long_queue_ids, &unused, id);
 }
 

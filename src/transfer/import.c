@@ -129,7 +129,7 @@ static const char *import_judge(const struct pfqueue_file *f, const struct stat 
     const char *why = NULL;
     if ((st->st_mode & S_IXUSR) == 0)
         why = "it is not complete: Postfix had not said yet that it has it";
-    else if (!pfqueue_id_ok(str_of(f->id)) || strlen(f->id) >= QID_MAX)
+    else if (!qid_ok(str_of(f->id)) || strlen(f->id) >= QID_MAX)
         why = "its name is no queue ID";
     if (why == NULL)
         why = queuefile_read(q, text);

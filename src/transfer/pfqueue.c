@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "mail/envelope.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
@@ -192,29 +193,14 @@ void pfqueue_list_free(struct pfqueue_list *l) {
 
 /* -- places -- */
 
-bool pfqueue_id_ok(struct str id) {
-    for (size_t i = 0; i < id.n; i++)
-        if (strchr("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_", id.p[i]) ==
-            NULL)
-            return false;
-    return id.n > 0 && memchr(id.p, '\0', id.n) == NULL;
-}
-
-/* The microseconds that a long queue ID has in digits 7 to 10, of base 52, in hexadecimal; else the
- * ID itself: what the folders of a queue are named by. */
+/* The microseconds of a long queue ID, in hexadecimal, else the ID itself: what the folders of a
+ * queue are named by. */
 static void hash_key(const char *id, struct sbuf *key) {
-    static const char digits[] = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
-    const char *z = strrchr(id, 'z');
-    unsigned us = 0;
-    if (z == NULL || z - id < 10) {
+    int us = qid_long_us(id);
+    if (us < 0)
         sbuf_add_c(key, id);
-        return;
-    }
-    for (const char *at = z - 4; at < z; at++) {
-        const char *digit = strchr(digits, *at);
-        us = us * 52 + (digit == NULL ? 0U : (unsigned)(digit - digits));
-    }
-    sbuf_printf(key, "%05X", us);
+    else
+        sbuf_printf(key, "%05X", (unsigned)us);
 }
 
 char *pfqueue_path(const struct pfqueue *p, const char *queue, const char *id) {

@@ -57,8 +57,7 @@ char *pfqueue_path(const struct pfqueue *p, const char *queue, const char *id);
 char *pfqueue_folder_path(const struct pfqueue *p, const char *queue, const char *id);
 /* Has any of Postfix's queues a file of that name, or PFQUEUE_FOLDER one for it? */
 bool pfqueue_has(const struct pfqueue *p, const char *id);
-/* Is it a queue ID that Postfix would give? */
-bool pfqueue_id_ok(struct str id);
+
 /* The functions below take paths that begin with dir, and follow no symbolic link below it: what
  * lies there is a less privileged user's.  0 or negative errno. */
 

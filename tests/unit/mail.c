@@ -435,7 +435,11 @@ static void test_queue_ids(void **state) {
                          strlen(qid));
         if (i % 2 == 0)
             assert_non_null(strchr(qid, 'z'));
+        assert_int_equal(qid_long_us(qid), i % 2 == 0 ? (int)(id % 1000000) : -1);
+        assert_true(qid_ok(str_of(qid)));
     }
+    assert_true(qid_ok(STR_LIT("a_Z")));
+    assert_false(qid_ok(STR_LIT("")) || qid_ok(STR_LIT("4A/B")) || qid_ok(STR_LIT("4A\0")));
 }
 
 static void test_header(void **state) {
