@@ -67,7 +67,7 @@ static void log_is_removed(struct spool *s) {
         struct segment *g = DL_OWNER(it, struct segment, link);
         if (g->sync_rc == 0)
             g->sync_rc = s->io->datasync(s->io->arg, g->fd);
-        if (g->sync_rc == -ENOENT)
+        if (segment_is_removed(g))
             log_error(
                 "spool",
                 "segment %016llx was removed from log/ while it was in use; until what is queued "
@@ -86,7 +86,7 @@ int log_sync(struct spool *s) {
         g->sync_rc = s->io->datasync(s->io->arg, g->fd);
         if (g->sync_rc == 0)
             g->synced = g->written;
-        else if (g->sync_rc == -ENOENT)
+        else if (segment_is_removed(g))
             log_is_removed(s);
         else /* the kernel may have dropped the dirty pages: a second sync would succeed and lie */
             log_error("spool", "fdatasync of segment %016llx failed: %s; using a new one",

@@ -144,10 +144,6 @@ static int reclaim_some(struct spool *s, struct segment *g, bool *bad) {
     return 0;
 }
 
-static bool segment_is_removed(const struct segment *g) {
-    return g->sync_rc == -ENOENT;
-}
-
 /* Durable, and found again after the older segments are gone: progress must lie behind the message.
  */
 static bool entry_is_safe(const struct entry *e) {

@@ -143,6 +143,10 @@ int spool_set_aside(const struct spool *s, const char *kind, const char *path) {
     return rc;
 }
 
+bool segment_is_removed(const struct segment *g) {
+    return g->sync_rc == -ENOENT;
+}
+
 bool segment_usable(const struct segment *g) {
     return g->write_rc == 0 && g->sync_rc == 0;
 }

@@ -47,5 +47,7 @@ int segment_remove(struct spool *s, struct segment *g);
 void segment_free(struct spool *s, struct segment *g);
 /* False once a write or a sync has failed. */
 bool segment_usable(const struct segment *g);
+/* True once a sync has found that the file was removed while it was in use. */
+bool segment_is_removed(const struct segment *g);
 
 #endif
