@@ -133,8 +133,13 @@ static json_t *health_of(json_t *hops, json_t *rec) {
                 json_integer(had[k] + json_integer_value(json_object_get(own, sums[k]))));
         json_decref(own);
     }
-    json_object_del(rec, "modified"); /* of no use to those who ask */
     return all;
+}
+
+/* Adds that to what is told of the record.  When the record was written is not told. */
+static void record_add_health(json_t *rec, json_t *hops) {
+    json_object_set_new(rec, "health", health_of(hops, rec));
+    json_object_del(rec, "modified");
 }
 
 /* The daemon's relay hosts; an empty array when it does not run: records can be seen without it. */
@@ -242,7 +247,7 @@ void relays_list(struct req *r) {
     json_t *known = hops(r);
     json_array_foreach(list, i, rec) {
         json_object_set_new(rec, "used_by", json_integer(uses_of_owned(r, counts, rec)));
-        json_object_set_new(rec, "health", health_of(known, rec));
+        record_add_health(rec, known);
     }
     reply_data(r, json_pack("{s:o, s:o, s:o}", "records", list, "others",
                             r->who.global ? others(known) : json_array(), "everybody",
@@ -274,7 +279,7 @@ void relay_show(struct req *r) {
             json_object_set_new(rec, "more_users",
                                 json_boolean(json_array_size(users) > USERS_SHOWN));
             json_object_set_new(rec, "users", users);
-            json_object_set_new(rec, "health", health_of(known, rec));
+            record_add_health(rec, known);
             reply_data(r, json_incref(rec));
         }
         json_decref(known);
