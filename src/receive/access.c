@@ -181,14 +181,19 @@ void access_add_facts(const struct access_facts *f, struct sbuf *b) {
         sbuf_printf(b, " sasl_sender=%.*s", STR_FMT(f->sasl_sender));
 }
 
+void access_add_head(const struct access_facts *f, const char *what, const char *stage,
+                     struct sbuf *b) {
+    bool queued = f->qid != NULL && f->qid[0] != '\0';
+    sbuf_printf(b, "%s: %s: %s from ", queued ? f->qid : "NOQUEUE", what, stage);
+    client_text(f->client, b);
+    sbuf_add_c(b, ": ");
+}
+
 /* A restriction behind warn_if_reject would have refused the mail. */
 static void access_warn(struct access_run *a) {
     struct sbuf b = {0};
-    bool queued = a->f.qid != NULL && a->f.qid[0] != '\0';
-    sbuf_printf(&b, "%s: reject_warning: %s from ", queued ? a->f.qid : "NOQUEUE",
-                a->stage == ACCESS_DATA ? "DATA" : "RCPT");
-    client_text(a->f.client, &b);
-    sbuf_printf(&b, ": %u %s;", a->code, a->text.p);
+    access_add_head(&a->f, "reject_warning", a->stage == ACCESS_DATA ? "DATA" : "RCPT", &b);
+    sbuf_printf(&b, "%u %s;", a->code, a->text.p);
     access_add_facts(&a->f, &b);
     log_info("smtpd", "%s", b.p);
     sbuf_free(&b);

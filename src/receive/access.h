@@ -54,7 +54,11 @@ struct access_run *access_begin(const struct access_facts *f, enum access_stage 
 /* fn is not called any more.  Safe with NULL. */
 void access_cancel(struct access_run *a);
 
-/* Appends what a log line about a refusal ends with: " from=<a@x> to=<b@y> proto=ESMTP helo=<c>"
+/* Appends what a log line about a refusal begins with: "NOQUEUE: reject: RCPT from a[b]: ", what
+ * being "reject". */
+void access_add_head(const struct access_facts *f, const char *what, const char *stage,
+                     struct sbuf *b);
+/* Appends what it ends with: " from=<a@x> to=<b@y> proto=ESMTP helo=<c>"
  * and, as Postfix 3.10 has it, " sasl_method=PLAIN sasl_username=a" of a client that has logged in,
  * and " sasl_sender=b". */
 void access_add_facts(const struct access_facts *f, struct sbuf *b);

@@ -95,10 +95,7 @@ static void log_reject(struct session *s, const char *stage, const char *text,
                        const struct rcpt_in *r) {
     struct sbuf b = {0};
     struct access_facts f = transaction_facts(s, r);
-    bool queued = f.qid != NULL && f.qid[0] != '\0';
-    sbuf_printf(&b, "%s: reject: %s from ", queued ? f.qid : "NOQUEUE", stage);
-    client_text(&s->client, &b);
-    sbuf_add_c(&b, ": ");
+    access_add_head(&f, "reject", stage, &b);
     size_t at = b.n;
     sbuf_printf(&b, "%s;", text);
     smtpd_soften(s, b.p + at);
