@@ -20,8 +20,8 @@ void audit_credentials(const struct config *c, struct diags *d);
 void audit_tls(const struct config *c, struct diags *d);
 /* rows and keys in tables that people fill by hand; */
 void audit_rows(const struct config *c, struct diags *d);
-/* keys of m, a table that a parameter names in that line, whose domain is written as none is asked;
- */
+/* keys of m with a domain in a form that no look-up asks for; param names the table m in line of
+ * file; */
 void audit_spellings(const struct config *cfg, struct map *m, const char *param, const char *file,
                      int line, struct diags *d);
 /* keys of senders that no sender has; */

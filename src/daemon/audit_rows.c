@@ -2,7 +2,7 @@
  * daemon/audit_rows.c - posthouse check: what stands in tables that people fill by hand
  *
  * Rows of sender_relayhost (SQL or directory) that never match, or that would make mail wait; keys
- * of file tables that the parameter does not ask, or whose domain is in a form that is not asked.
+ * of file tables that the parameter does not ask, or with a domain in a form that no look-up has.
  * Values are shown as they are, control characters as '?'.
  */
 #include <stdlib.h>
@@ -226,7 +226,7 @@ static int check_key(void *arg, struct str key, struct str value) {
     return 0;
 }
 
-/* -- keys whose domain is written in an odd form -- */
+/* -- keys with a domain in an odd form -- */
 
 struct spelling_check {
     const struct config *cfg;

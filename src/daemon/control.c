@@ -107,7 +107,7 @@ static void control_turn(struct later *later) {
         conn_resume(k->conn);
 }
 
-/* What is left to do for the client, its next request if nothing is, waits for the loop's next
+/* The client gives way to others: its listing, or else its next request, goes on in the loop's next
  * turn. */
 static void control_give_way(struct client *k) {
     conn_pause(k->conn);

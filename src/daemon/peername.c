@@ -6,9 +6,9 @@
  * places.  Where there is none, or name servers fail, the name is looked for each time again.
  *
  * The questions go through a resolver of their own: libunbound has few questions on the wire at a
- * time and rests servers that do not answer, so clients whose addresses lead to no name server
- * would hold up the names of relay hosts.  For the same reason a search has an end, and there are
- * not many at a time: a client beyond them is served as one whose name servers fail.
+ * time and rests servers that do not answer, so addresses without a name server would hold up the
+ * names of relay hosts.  For the same reason a search has an end, and there are not many at a time:
+ * beyond them a client has the result of name servers that fail.
  */
 #include "daemon/peername.h"
 

@@ -73,7 +73,7 @@ static int lock_file(void) {
 void queue_lock(const struct config *cfg) {
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char text[32];
-    /* who could read it could hold a lock, too */
+    /* a user who can read the file can hold a lock on it, too */
     int fd = lock_file();
     int rc = fd < 0 ? fd : fchmod(fd, 0600) < 0 ? -errno : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
     if (rc < 0) {

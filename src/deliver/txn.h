@@ -83,8 +83,8 @@ void txn_answered(struct dsess *s, struct txn *t);
  * again goes into the list again. */
 void txn_dropped(struct dsess *s, struct txn *t, bool suspect, bool to_blame, struct dl *again);
 /* Ends all transactions of a connection that is of no more use; s->now says why.  A failing host is
- * left for the next one, else the same host is tried again.  A message whose end was sent is never
- * sent again in this attempt. */
+ * left for the next one, else the same host is tried again.  A message is never sent again in this
+ * attempt once its end was sent. */
 enum step txn_drop_all(struct dsess *s, bool suspect, bool failing);
 /* The same.  A host that is out of step is failing, and one that has not answered what began on a
  * new connection. */

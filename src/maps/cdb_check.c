@@ -62,7 +62,7 @@ static uint32_t cdb_hash_at(const struct cdb_file *f, uint64_t record) {
     return hash;
 }
 
-/* Does the slot stand for a record whose key has the slot's hash? */
+/* Does the slot stand for a record, and has the record's key the slot's hash? */
 static bool cdb_slot_ok(const struct cdb_file *f, uint32_t hash, uint64_t record, unsigned table) {
     return record >= HEAD && cdb_record(f, record) > 0 && hash % TABLES == table &&
            cdb_hash_at(f, record) == hash;

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define DB_PAGE_HEAD 26U
-#define DB_BIG_ITEM  12U /* bytes of an item whose value has pages of its own */
+#define DB_BIG_ITEM  12U /* bytes of an item that stands for a value on other pages */
 
 enum db_magic { DB_MAGIC_HASH = 0x061561, DB_MAGIC_BTREE = 0x053162 };
 

@@ -375,8 +375,7 @@ static void serve_timed_out(struct session *s) {
 }
 
 /* A client that hangs up while something is asked for it keeps its place until that is answered, as
- * it keeps a process of Postfix's: who connects again and again has no more questions open than
- * connections. */
+ * it keeps a process of Postfix's: an address has no more questions open than connections. */
 static void serve_lost(struct session *s) {
     struct sbuf from = {0};
     s->gone = s->state == SESSION_WAIT;

@@ -19,7 +19,7 @@ struct pfqueue {
     const char *dir;    /* queue_directory of Postfix; the caller's */
     const char *hashed; /* hash_queue_names there; the caller's */
     unsigned depth;     /* hash_queue_depth there */
-    uid_t uid;          /* whose its files are */
+    uid_t uid;          /* the owner of its files */
     gid_t gid;
     int lock_fd; /* of master.pid, locked: Postfix cannot start; -1: not open */
 };
