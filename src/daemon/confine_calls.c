@@ -4,7 +4,8 @@
  * A list of what is allowed.  clone is allowed for threads only, and clone3, whose flags a filter
  * cannot see, is answered ENOSYS so that the C library falls back to it.  Of fcntl and ioctl some
  * commands are allowed: others make the kernel signal a process of the caller's choice (F_SETOWN,
- * F_SETSIG, FIOSETOWN), or type at the terminal that the daemon was started from (TIOCSTI).
+ * F_SETSIG, FIOSETOWN), or type at the terminal that the daemon was started from (TIOCSTI).  So it
+ * would for the limits of another process: one whose processor time is used up is killed.
  */
 #include "daemon/confine_calls.h"
 
@@ -45,7 +46,7 @@ static const int common[] = {
     SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6),
     /* who we are, for libraries that ask */
     SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(uname),
-    SCMP_SYS(sysinfo), SCMP_SYS(prlimit64), SCMP_SYS(getrlimit), SCMP_SYS(getrusage),
+    SCMP_SYS(sysinfo), SCMP_SYS(getrlimit), SCMP_SYS(getrusage),
     /* sockets that are open already, and the log's */
     SCMP_SYS(sendmsg), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(recvfrom), SCMP_SYS(sendmmsg),
     SCMP_SYS(recvmmsg), SCMP_SYS(connect), SCMP_SYS(shutdown), SCMP_SYS(getsockopt),
@@ -118,6 +119,8 @@ static int allow_some(scmp_filter_ctx f, bool network, bool fork) {
     if (rc == 0) /* abort() */
         rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
                               SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    if (rc == 0) /* one's own limits */
+        rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_EQ, 0U));
     if (rc == 0 && !fork)
         rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
                               SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));

@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -192,6 +193,7 @@ static size_t try_socket(size_t at, const char *what, int family, int type) {
 
 static void probe(void) {
     char *const argv[] = {"true", NULL};
+    struct rlimit limit;
     size_t at = 0;
     at = try_open(at, "passwd", "/etc/passwd", O_RDONLY);
     at = try_open(at, "root", "/", O_RDONLY | O_DIRECTORY);
@@ -222,6 +224,9 @@ static void probe(void) {
     at = note(at, "setuid", syscall(SYS_setuid, 0));
     at = note(at, "unshare", syscall(SYS_unshare, CLONE_NEWUSER));
     at = note(at, "mount", syscall(SYS_mount, "none", "/mnt", "tmpfs", 0, NULL));
+    pid_t same_user = geteuid() == 0 ? 1 : parent; /* one that the kernel would allow */
+    at = note(at, "limit", syscall(SYS_prlimit64, same_user, RLIMIT_CPU, NULL, &limit));
+    at = note(at, "own_limit", syscall(SYS_prlimit64, 0, RLIMIT_CPU, NULL, &limit));
     at = note(at, "bpf", syscall(SYS_bpf, 0, NULL, 0));
     at = note(at, "keyctl", syscall(SYS_keyctl, 0, 0, 0, 0, 0));
     ctl->answered = 1;

@@ -11,8 +11,10 @@ NAMES = ("sync_errno", "sync_count", "read_errno", "read_count", "clock_s", "pro
 PATHS = struct.calcsize(FORMAT)
 OUT = PATHS + 4 * 256
 SIZE = OUT + 4096
-# What no process of ours may do: "own" and "type" are signals to others by way of a descriptor, and typing at a terminal.
-NEVER = ("packet", "netlink", "exec", "ptrace", "kill", "own", "own_signal", "own_ioctl", "type", "unshare", "mount", "bpf", "keyctl")
+# What no process of ours may do: "own" and "type" are signals to others by way of a descriptor, and typing at a terminal;
+# with another process's "limit" of time the kernel would kill that.
+NEVER = ("packet", "netlink", "exec", "ptrace", "kill", "own", "own_signal", "own_ioctl", "type", "unshare", "mount", "limit",
+         "bpf", "keyctl")
 LIBRARY = BUILD / "tests" / "libshim.so"
 available = LIBRARY.exists()
 

@@ -73,7 +73,7 @@ def test_from_inside_the_helper(dns, place):
             assert (helper[what], audit[what]) == ("EPERM", "EPERM"), what
         for what in ("fork", "setuid"):
             assert audit[what] == "EPERM", what
-        assert helper["config"] == audit["config"] == audit["secret"] == "ok"
+        assert helper["config"] == audit["config"] == audit["secret"] == helper["own_limit"] == "ok"
         if LANDLOCK:
             for what in ("proc", "config_write", "spool_write", "create"):
                 assert (helper[what], audit[what]) == ("EACCES", "EACCES"), what
