@@ -128,8 +128,10 @@ struct spool {
     struct segment *head; /* NULL until the first record */
     struct sbuf gathered; /* records of the head that are not written yet */
     uint64_t next_no;
-    struct itab index;     /* id -> struct entry */
-    struct itab bodyfiles; /* id -> struct bodyfile: content that is being received */
+    uint64_t newest_no, newest_salt; /* as the lock file has it (newest.h); 0: it names none */
+    bool newest_unsure;              /* what it had at start cannot be read */
+    struct itab index;               /* id -> struct entry */
+    struct itab bodyfiles;           /* id -> struct bodyfile: content that is being received */
     struct queue ops;
     struct queue reads;
     pthread_t writer;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "spool/moves.h"
+#include "spool/newest.h"
 #include "spool/segment.h"
 #include "util/log.h"
 
@@ -138,6 +139,7 @@ static int log_roll(struct spool *s, uint64_t size) {
     if (s->head != NULL)
         segment_trim(s, s->head);
     s->head = segment_add(s, &g);
+    newest_is(s, s->head);
     return 0;
 }
 

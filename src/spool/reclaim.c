@@ -13,6 +13,7 @@
 
 #include "spool/log.h"
 #include "spool/moves.h"
+#include "spool/newest.h"
 #include "spool/segment.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -227,7 +228,10 @@ void log_reclaim(struct spool *s) {
                       (unsigned long long)g->no);
             g->stuck = g->damaged = true;
         }
-        if (g->live > 0 || segment_remove(s, g) < 0)
+        if (g->live > 0)
+            return;
+        newest_goes(s, g);
+        if (segment_remove(s, g) < 0)
             return;
     }
 }

@@ -16,6 +16,7 @@
 
 #include "spool/bodyfile.h"
 #include "spool/index.h"
+#include "spool/newest.h"
 #include "spool/segment.h"
 #include "util/codec.h"
 #include "util/log.h"
@@ -423,6 +424,7 @@ static void recover_review(struct spool *s) {
             gap_report(s, g, &g->gaps[i]);
         recover_check_end(s, g);
     }
+    newest_check(s);
 }
 
 /* Lets go of segments that have no record: of those that have other bytes, to damaged/. */
@@ -433,8 +435,10 @@ static void recover_drop_empty(struct spool *s) {
         for (size_t i = 0; i < g->n_gaps; i++)
             unreadable = unreadable || g->gaps[i].unreadable;
         g->damaged = g->damaged || (g->used == 0 && g->n_gaps > 0);
-        if (g->used == 0 && !unreadable)
-            segment_remove(s, g);
+        if (g->used > 0 || unreadable)
+            continue;
+        newest_goes(s, g);
+        segment_remove(s, g);
     }
 }
 
@@ -476,7 +480,8 @@ static void recover_missing_files(struct spool *s, const struct names *files) {
  * log, it may be that of a message whose record is lost: it is kept.  So it is when a write is
  * unfinished: the damage may be to the last record, of which nothing says that it was durable. */
 static void recover_orphans(struct spool *s, const struct names *files) {
-    bool nothing_is_lost = s->st.damaged + s->st.unfinished == 0 && !dl_empty(&s->segments);
+    bool nothing_is_lost =
+        s->st.damaged + s->st.unfinished == 0 && !s->newest_unsure && !dl_empty(&s->segments);
     for (size_t i = 0; i < files->n; i++) {
         uint64_t id = files->v[i].no;
         if (files->v[i].salt != 0 || entry_has_file(itab_get(&s->index, id)))
@@ -537,6 +542,7 @@ static int recover_segments(struct spool *s, char **why) {
 
 int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_found *f), void *arg,
                 char **why) {
+    newest_read(s);
     int rc = recover_segments(s, why);
     if (rc == 0)
         recover_review(s);

@@ -106,6 +106,70 @@ static void test_a_damaged_last_segment_goes(void **state) {
     assert_true(!exists("log/%016x", 1) && exists("damaged/log-%016x", 1));
 }
 
+/* The newest segment is missing: no record of another one tells of it, and content in files may be
+ * of mail that was queued in it.  What it was given is not used again. */
+static void test_missing_newest_segment(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    char path[128], cmd[400];
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 1; id <= 4; id++) {
+        turn_new(s, &t, id, 40000, 0, "");
+        turns(s, 1);
+    }
+    spool_close(s);
+    log_file(path, 4);
+    snprintf(cmd, sizeof cmd, "mv %s %s/away; : >%s/body/%016x", path, dir, dir, 4);
+    assert_int_equal(system(cmd), 0);
+    for (int i = 0; i < 2; i++) { /* until there is a newer one */
+        s = turn_open(&seen);
+        assert_int_equal(seen.n, 3);
+        assert_int_equal(damage_count(s), 1);
+        assert_true(exists("damaged/body-%016x", 4));
+        spool_close(s);
+    }
+    s = turn_open(&seen);
+    turn_new(s, &t, 5, 100, 0, "");
+    turns(s, 1);
+    assert_int_equal(t.told[t.n - 1], 0);
+    spool_close(s);
+    assert_false(exists("log/%016x", 4));
+    log_file(path, 5);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 4);
+    assert_int_equal(damage_count(s), 0);
+    spool_close(s);
+}
+
+/* A newest segment that was set aside is not missing; neither is one where the disk did not take
+ * down which one is the newest. */
+static void test_newest_segment_went_in_its_time(void **state) {
+    struct seen seen;
+    struct spool_stats st;
+    char path[128], cmd[200];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    put(s, 1, "all that there is", 700);
+    note(s, SPOOL_DONE, 1, "");
+    spool_close(s);
+    log_file(path, 1);
+    overwrite(path, BEGIN + 50, "?", 1);
+    s = open_spool(&seen);
+    spool_flush(s);
+    spool_close(s);
+    assert_true(!exists("log/%016x", 1) && exists("damaged/log-%016x", 1));
+    static const char *const ways[] = {"", "echo nonsense >%s/lock", ": >%s/lock"};
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        snprintf(cmd, sizeof cmd, ways[i], dir);
+        assert_int_equal(system(cmd), 0);
+        s = open_spool(&seen);
+        spool_stats(s, &st);
+        assert_int_equal(st.damaged + st.unfinished, 0);
+        spool_close(s);
+    }
+}
+
 /* A second file with the number of a segment, under another salt, is damage and no harm. */
 static void test_two_segments_of_one_number(void **state) {
     struct seen seen;
@@ -207,7 +271,7 @@ static void test_sync_fails_in_long_batch(void **state) {
                 assert_true(found);
         }
         spool_close(s);
-        snprintf(cmd, sizeof cmd, "rm -rf %s/log", dir);
+        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock", dir);
         assert_int_equal(system(cmd), 0);
     }
     assert_true(failed > 10 && taken > 10);
@@ -711,6 +775,8 @@ int main(void) {
         T(test_ids_are_remembered),
         T(test_the_last_segment_stays),
         T(test_a_damaged_last_segment_goes),
+        T(test_missing_newest_segment),
+        T(test_newest_segment_went_in_its_time),
         T(test_two_segments_of_one_number),
         T(test_settles),
         T(test_sync_fails),

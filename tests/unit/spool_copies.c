@@ -164,7 +164,7 @@ static void test_copies_no_damage(void **state) {
         }
         assert_int_equal(access(path, F_OK), 0);
         spool_close(s);
-        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
         assert_int_equal(system(cmd), 0);
     }
 }
@@ -293,7 +293,7 @@ static void test_write_fails_half_way(void **state) {
         index_of(&seen, 4);
         assert_int_equal(damage_count(s), 0);
         spool_close(s);
-        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
         assert_int_equal(system(cmd), 0);
     }
     part_rc = 0;
@@ -339,7 +339,7 @@ static void test_killed_before_what_it_settles(void **state) {
             turns(s, 1);
             spool_close(s);
         }
-        snprintf(cmd, sizeof cmd, "rm -rf %s/log %s/damaged", dir, dir);
+        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
         assert_int_equal(system(cmd), 0);
     }
 }
