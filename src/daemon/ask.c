@@ -22,6 +22,7 @@
 
 #define TAKE_UP_MS     5000
 #define LOOK_MS        20
+#define COUNT_MS       1000 /* a relay process that is busy does not say what it has taken up */
 #define LINE_MAX_BYTES (16U << 20) /* of an answer: the relay's process is not believed */
 
 static int64_t patience_ms;
@@ -30,8 +31,9 @@ void ask_set_patience(int64_t ms) {
     patience_ms = ms;
 }
 
-static void ask_limit_time(int fd) {
-    struct timeval most = {.tv_sec = patience_ms / 1000, .tv_usec = patience_ms % 1000 * 1000};
+/* most_ms 0: for ever. */
+static void ask_limit_time(int fd, int64_t most_ms) {
+    struct timeval most = {.tv_sec = most_ms / 1000, .tv_usec = most_ms % 1000 * 1000};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
 }
@@ -79,6 +81,7 @@ static void ask_take_line(struct answer *a, struct str line) {
         a->end->denied = json_is_true(json_object_get(o, "denied"));
         a->end->matched = (long)json_integer_value(json_object_get(o, "matched"));
         a->end->count = (long)json_integer_value(json_object_get(o, "count"));
+        a->end->process = (long)json_integer_value(json_object_get(o, "process"));
         a->end->uses = (json_is_true(json_object_get(o, "store")) ? ASK_STORE : 0U) |
                        (json_is_true(json_object_get(o, "relays")) ? ASK_RELAYS : 0U);
         if (json_is_true(ok))
@@ -115,8 +118,9 @@ static void read_answer(int fd, struct answer *a) {
     sbuf_free(&in);
 }
 
-int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
-               struct ask_end *end, char **why) {
+/* As ask_daemon, of a daemon that may be silent for most_ms (0: for ever). */
+static int ask_within(int64_t most_ms, const char *queue_directory, const char *request,
+                      ask_line_fn fn, void *arg, struct ask_end *end, char **why) {
     struct ask_end unused;
     struct answer a = {fn, arg, end == NULL ? &unused : end, why, 1};
     struct sbuf b = {0};
@@ -130,7 +134,7 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
         *why = sbuf_take(&b);
         return fd;
     }
-    ask_limit_time(fd);
+    ask_limit_time(fd, most_ms);
     sbuf_printf(&b, "%s\n", request);
     /* A daemon that has closed already has said why: its answer is read all the same. */
     for (size_t at = 0, n = 1; at < b.n && n > 0; at += n) {
@@ -141,6 +145,11 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
     read_answer(fd, &a);
     close(fd);
     return a.rc;
+}
+
+int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
+               struct ask_end *end, char **why) {
+    return ask_within(patience_ms, queue_directory, request, fn, arg, end, why);
 }
 
 /* The process that listens there is posthoused, not the owner of the folder that it lies in. */
@@ -168,8 +177,26 @@ static int ask_supervisor(const char *queue_directory, const char *name, const c
     return rc;
 }
 
+/* How many reloads all threads of the relay process have taken up; false: it does not say. */
+static bool ask_reloads(const char *queue_directory, struct ask_end *end) {
+    char *why = NULL;
+    *end = (struct ask_end){0};
+    int rc = ask_within(COUNT_MS, queue_directory, "{\"cmd\": \"reloads\"}", NULL, NULL, end, &why);
+    free(why);
+    return rc == 0;
+}
+
+/* The supervisor answers when it has told the relay process, whose threads take it up one by one.
+ */
 int ask_reload(const char *queue_directory, long wait_s) {
-    return ask_supervisor(queue_directory, RELOAD_SOCKET, RELOAD_DONE "\n", wait_s);
+    struct ask_end before, now;
+    int64_t end = clock_mono_ms() + wait_s * 1000;
+    bool known = ask_reloads(queue_directory, &before);
+    int rc = ask_supervisor(queue_directory, RELOAD_SOCKET, RELOAD_DONE "\n", wait_s);
+    while (rc == 0 && known && clock_mono_ms() < end && ask_reloads(queue_directory, &now) &&
+           now.process == before.process && now.count == before.count)
+        usleep(LOOK_MS * 1000);
+    return rc;
 }
 
 int ask_restart(const char *queue_directory, long wait_s) {

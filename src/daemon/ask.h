@@ -16,6 +16,7 @@ struct ask_end {
     bool denied;   /* this user may not do it */
     long count;    /* messages that an order has changed */
     long matched;  /* messages that it was for */
+    long process;  /* of reloads: the relay process, whose count it is */
     unsigned uses; /* of forget: the accounts store, relay records; enum ask_uses */
 };
 

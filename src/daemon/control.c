@@ -37,6 +37,7 @@ struct control {
     struct lookup *lookup;
     const struct unreadable_list *kept; /* the owner's */
     struct explain_at at;
+    const atomic_ulong *reloads; /* that the whole process has taken up */
 };
 
 struct client {
@@ -359,6 +360,9 @@ static void run_request(struct client *k, const char *cmd, json_t *req) {
     } else if (strcmp(cmd, "queue-flush") == 0) {
         conn_printf(k->conn, "{\"ok\": true, \"count\": %zu}\n", sched_flush(k->c->sched));
         control_give_way(k);
+    } else if (strcmp(cmd, "reloads") == 0) {
+        conn_printf(k->conn, "{\"ok\": true, \"count\": %lu, \"process\": %d}\n",
+                    atomic_load(k->c->reloads), (int)getpid());
     } else if (strcmp(cmd, "forget") == 0) {
         conn_pause(k->conn);
         k->forget = lookup_forget(k->c->lookup, on_forgotten, k);
@@ -560,7 +564,7 @@ static const struct accept_ops user_ops = {control_user, control_full};
 
 struct control *control_new(struct loop *l, struct sched *s, struct spool *sp,
                             struct lookup *lookup, const struct unreadable_list *kept,
-                            const struct explain_at *at) {
+                            const struct explain_at *at, const atomic_ulong *reloads) {
     struct control *c = MEM_NEW(struct control);
     c->loop = l;
     c->sched = s;
@@ -568,6 +572,7 @@ struct control *control_new(struct loop *l, struct sched *s, struct spool *sp,
     c->lookup = lookup;
     c->kept = kept;
     c->at = *at;
+    c->reloads = reloads;
     dl_init(&c->users);
     return c;
 }

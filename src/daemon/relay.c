@@ -42,7 +42,8 @@ struct worker {
 static struct relay {
     struct config *cfg;
     size_t n;
-    struct worker *w; /* n of them */
+    struct worker *w;     /* n of them */
+    atomic_ulong reloads; /* that all loops have taken up */
     struct loop *sched_loop;
     struct lookup *sched_lookup;
     struct recent *memory; /* of routes, for all loops */
@@ -172,14 +173,27 @@ static void run_attach(struct task *t) {
     free(x);
 }
 
+/* A configuration on its way to one of the loops.  The last one of them counts and frees left. */
+struct reload_task {
+    struct task task;
+    struct worker *w; /* NULL: the scheduler's loop */
+    struct config *cfg;
+    atomic_size_t *left; /* loops that have yet to take it up */
+    bool renewed;        /* only certificates: no reload that a program waits for */
+};
+
 static void run_reload(struct task *t) {
-    struct loop_task *x = DL_OWNER(t, struct loop_task, task);
+    struct reload_task *x = DL_OWNER(t, struct reload_task, task);
     if (x->w == NULL) {
         sched_reload(relay.sched, x->cfg);
     } else {
         receive_reload(x->w->receive, x->cfg);
         deliver_reload(x->w->deliver, x->cfg);
         peername_reload(x->w->names, x->cfg);
+    }
+    if (atomic_fetch_sub(x->left, 1) == 1) {
+        atomic_fetch_add(&relay.reloads, x->renewed ? 0 : 1);
+        free(x->left);
     }
     config_unref(x->cfg);
     free(x);
@@ -218,9 +232,17 @@ static void run_leave(struct task *t) {
 static void relay_reload(struct str fields, bool renewed) {
     struct ipc_reader r = {.rest = fields};
     struct config *cfg = config_build(cfg_source_get(&r));
-    for (size_t i = 0; i < relay.n; i++)
-        post(&relay.w[i], run_reload, -1, config_ref(cfg));
-    post(NULL, run_reload, -1, config_ref(cfg));
+    atomic_size_t *left = MEM_NEW(atomic_size_t);
+    atomic_store(left, relay.n + 1);
+    for (size_t i = 0; i <= relay.n; i++) {
+        struct reload_task *x = MEM_NEW(struct reload_task);
+        *x = (struct reload_task){.task.run = run_reload,
+                                  .w = i < relay.n ? &relay.w[i] : NULL,
+                                  .cfg = config_ref(cfg),
+                                  .left = left,
+                                  .renewed = renewed};
+        loop_post(i < relay.n ? x->w->loop : relay.sched_loop, &x->task);
+    }
     config_unref(relay.cfg);
     relay.cfg = cfg;
     if (!renewed)
@@ -339,7 +361,7 @@ static void listen_to_supervisor(int sup) {
 static void relay_serve(void) {
     struct explain_at at = {relay.w[0].loop, relay.w[0].lookup, relay.w[0].deliver};
     relay.control = control_new(relay.sched_loop, relay.sched, relay.spool, relay.sched_lookup,
-                                &relay.kept, &at);
+                                &relay.kept, &at, &relay.reloads);
     sched_start(relay.sched);
     status_count(relay.sched_loop, relay.sched);
     for (size_t i = 0; i < relay.n; i++)

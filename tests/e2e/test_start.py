@@ -225,6 +225,22 @@ def serves(p, port):
         return None
 
 
+def test_a_reload_that_is_over_is_in_use_everywhere():
+    """Whichever thread is asked when `posthouse reload` has ended answers by the new configuration."""
+    with Posthouse("relayhost = [127.0.0.1]:9\nqueue_directory = {dir}/spool\nsmtpd_peername_lookup = no\n") as p:
+        long = "".join(f"own_{i} = $own_{i + 1} {'x' * 900}\n" for i in range(2000))  # reading it takes a while
+        for port in range(1, 6):
+            p.write_main(f"relayhost = [127.0.0.1]:{port}\nqueue_directory = {p.dir}/spool\nsmtpd_peername_lookup = no\n{long}")
+            assert p.run("reload").returncode == 0
+            with socket.socket(socket.AF_UNIX) as s:  # at once
+                s.connect(str(p.dir / "spool/control.sock"))
+                s.sendall(b'{"cmd": "explain", "sender": "a@x.example", "recipient": ""}\n')
+                steps = ""
+                while '"ok"' not in steps:
+                    steps += s.recv(65536).decode()
+            assert f"[127.0.0.1]:{port}\"" in steps, steps
+
+
 def test_a_reload_opens_and_closes_listeners(dns):
     a, b, c = free_port(), free_port(), free_port()
     line = "127.0.0.1:%d inet n - n - - smtpd -o smtpd_banner=%s\n"
