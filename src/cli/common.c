@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,22 +116,45 @@ void cli_take_up(const struct config *cfg, unsigned uses) {
     free(why);
 }
 
-/* A password from the terminal, without echo, or the first line of standard input; NULL: none. */
+/* -- a password from the terminal -- */
+
+static volatile sig_atomic_t password_signal; /* that came while it was typed; 0: none */
+
+static void password_on_signal(int number) {
+    password_signal = number;
+}
+
+static const int password_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
+#define N_PASSWORD_SIGNALS (sizeof password_signals / sizeof password_signals[0])
+
+/* A line that is typed without echo.  What ends or stops the program meanwhile does so when the
+ * terminal is again as it was. */
+static char *password_type(char *line, int size, const char *prompt, const struct termios *was) {
+    struct sigaction before[N_PASSWORD_SIGNALS], caught = {.sa_handler = password_on_signal};
+    struct termios quiet = *was;
+    password_signal = 0;
+    for (size_t i = 0; i < N_PASSWORD_SIGNALS; i++)
+        sigaction(password_signals[i], &caught, &before[i]); /* fgets ends with it */
+    quiet.c_lflag &= (tcflag_t)~ECHO;
+    tcsetattr(0, TCSAFLUSH, &quiet);
+    fprintf(stderr, "%s: ", prompt);
+    char *got = fgets(line, size, stdin);
+    tcsetattr(0, TCSAFLUSH, was);
+    fputc('\n', stderr);
+    for (size_t i = 0; i < N_PASSWORD_SIGNALS; i++)
+        sigaction(password_signals[i], &before[i], NULL);
+    if (password_signal == 0)
+        return got;
+    raise(password_signal);
+    return NULL;
+}
+
 char *cli_password(const char *prompt) {
-    struct termios was, quiet;
+    struct termios was;
     char line[512];
     bool tty = isatty(0) && tcgetattr(0, &was) == 0;
-    if (tty) {
-        quiet = was;
-        quiet.c_lflag &= (tcflag_t)~ECHO;
-        tcsetattr(0, TCSAFLUSH, &quiet);
-        fprintf(stderr, "%s: ", prompt);
-    }
-    char *got = fgets(line, sizeof line, stdin);
-    if (tty) {
-        tcsetattr(0, TCSAFLUSH, &was);
-        fputc('\n', stderr);
-    }
+    char *got =
+        tty ? password_type(line, sizeof line, prompt, &was) : fgets(line, sizeof line, stdin);
     if (got == NULL)
         return NULL;
     line[strcspn(line, "\r\n")] = '\0';

@@ -13,7 +13,7 @@
 
 struct shown {
     bool json, test;
-    bool failed;
+    char *failed; /* the first step that failed; NULL: none */
 };
 
 /* Text from tables and servers, without what would move a terminal's cursor. */
@@ -84,15 +84,35 @@ static void show_step(void *arg, struct str line) {
         printf("%s%s: ", json_is_false(pass) ? "FAIL  " : "", member(o, "step"));
     put_safe(member(o, "result"));
     putchar('\n');
+    if (json_is_false(pass) && w->failed == NULL)
+        w->failed = mem_strdup(member(o, "step"));
     show_asked(o);
     show_more(o);
     fflush(stdout);
     json_decref(o);
 }
 
+/* As cli_control; passed: of all steps. */
+static int explain_ask(struct shown *w, const struct config *cfg, const char *word,
+                       const char *sender, const char *recipient, bool *passed) {
+    json_t *o = json_pack("{s:s, s:s, s:s}", "cmd", word, "sender", sender, "recipient", recipient);
+    char *request = o == NULL ? NULL : json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    if (request == NULL) {
+        fputs("posthouse: fatal: an address is not UTF-8\n", stderr);
+        return EX_USAGE_;
+    }
+    struct ask_end end = {0};
+    int rc = cli_control("posthouse", cfg, request, show_step, w, &end);
+    free(request);
+    *passed = rc == 0 && end.passed;
+    return rc < 0 ? EX_UNAVAILABLE_ : 0;
+}
+
 static int explain_run(const char *word, const char *dir, int argc, char **argv) {
     struct shown w = {.json = cli_take_flag(&argc, argv, "--json"),
                       .test = strcmp(word, "test") == 0};
+    bool passed = false;
     if (argc < 2 || argc > 3 || argv[1][0] == '-' || (argc == 3 && argv[2][0] == '-')) {
         fprintf(stderr, "usage: posthouse %s SENDER [RECIPIENT] [--json]   (SENDER <>: a bounce)\n",
                 word);
@@ -101,22 +121,21 @@ static int explain_run(const char *word, const char *dir, int argc, char **argv)
     struct config *cfg = cli_config("posthouse", dir);
     if (cfg == NULL)
         return 1;
-    json_t *o = json_pack("{s:s, s:s, s:s}", "cmd", word, "sender", argv[1], "recipient",
-                          argc > 2 ? argv[2] : "");
-    char *request = o == NULL ? NULL : json_dumps(o, JSON_COMPACT);
-    json_decref(o);
-    if (request == NULL) {
-        fputs("posthouse: fatal: an address is not UTF-8\n", stderr);
-        return EX_USAGE_;
-    }
-    struct ask_end end = {0};
-    int rc = cli_control("posthouse", cfg, request, show_step, &w, &end);
-    free(request);
-    if (rc < 0)
-        return EX_UNAVAILABLE_;
+    int rc = explain_ask(&w, cfg, word, argv[1], argc > 2 ? argv[2] : "", &passed);
+    free(w.failed);
+    if (rc != 0)
+        return rc;
     if (w.test && !w.json)
-        puts(end.passed ? "all stages passed" : "it would not go through: see above");
-    return end.passed ? 0 : 1;
+        puts(passed ? "all stages passed" : "it would not go through: see above");
+    return passed ? 0 : 1;
+}
+
+bool cli_test_road(const struct config *cfg, const char *sender, char **failed) {
+    struct shown w = {.test = true};
+    bool passed = false;
+    explain_ask(&w, cfg, "test", sender, "", &passed);
+    *failed = passed || w.failed != NULL ? w.failed : mem_strdup("");
+    return passed;
 }
 
 int cli_explain(const char *dir, int argc, char **argv) {

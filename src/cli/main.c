@@ -43,6 +43,8 @@ static const struct face commands[] = {
     {"restart", cli_restart,
      "restart                      have it become a new one; no client is refused"},
     {"setup", cli_setup,
+     "setup                        asks for the relay host and its account, writes and tests it"},
+    {"setup", cli_setup,
      "setup beside-postfix [--apply|--undo]   relay for the Postfix of this machine, and back"},
     {"import", cli_import, "import [--keep] [DIR]        the queue of a Postfix that is stopped"},
     {"export", cli_export, "export [DIR]                 and back: what waits here, to Postfix"},

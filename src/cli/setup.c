@@ -1,5 +1,6 @@
 /*
- * cli/setup.c - posthouse setup: a place for Posthouse on a machine that has a Postfix
+ * cli/setup.c - posthouse setup beside-postfix: a place for Posthouse on a machine that has a
+ * Postfix
  *
  * One thread.  beside-postfix writes Posthouse's own configuration from Postfix's and says which
  * line Postfix needs; with --apply it sets that line, has Postfix take it up and looks whether it
@@ -437,6 +438,11 @@ int cli_setup(const char *dir, int argc, char **argv) {
     bool apply = false, undo = false;
     char *end = NULL;
     int opt;
+    bool beside = false;
+    for (int i = 1; i < argc; i++)
+        beside = beside || strcmp(argv[i], "beside-postfix") == 0;
+    if (!beside)
+        return cli_first(dir, argc, argv);
     optind = 1;
     while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (opt == 'p')

@@ -52,7 +52,7 @@ def test_what_a_document_says_is_typed(daemon, page):
 
 
 def test_every_preset_is_in_the_document_on_providers():
-    presets = (ROOT / "src/web/presets.c").read_text()
+    presets = (ROOT / "src/accounts/presets.c").read_text()
     rows = re.findall(r'\{"\w+", "([^"]+)", "(\[[^"]+)", "(\w+)"', presets)
     told = (ROOT / "docs/providers.md").read_text()
     assert len(rows) >= 9
