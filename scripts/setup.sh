@@ -6,11 +6,11 @@
 set -eu
 
 build="gcc make meson ninja-build pkg-config libc6-dev libuv1-dev libssl-dev libunbound-dev libidn2-dev libunistring-dev \
-libgsasl-dev libseccomp-dev libdb5.3-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev libmariadb-dev \
+libgsasl-dev libseccomp-dev liblmdb-dev libcdb-dev libpcre2-dev libjansson-dev libmariadb-dev \
 libpq-dev libmicrohttpd-dev python3-minimal libsqlite3-dev libldap-dev libsasl2-dev libcrypt-dev ca-certificates"
 deb="$build debhelper dpkg-dev fakeroot po-debconf"
 demo="$build python3 python3-aiosmtpd openssl"
-test="$demo python3-pytest libcmocka-dev postfix postfix-lmdb postfix-cdb postfix-pcre postfix-mysql \
+test="$demo python3-pytest libcmocka-dev libdb5.3-dev musl-tools postfix postfix-lmdb postfix-cdb postfix-pcre postfix-mysql \
 postfix-pgsql postfix-sqlite postfix-ldap unbound mariadb-server mariadb-client postgresql slapd ldap-utils \
 pflogsumm procps dovecot-core fail2ban clang llvm-14 libclang-rt-14-dev clang-format universal-ctags chromium nginx-light wrk python3-jsonschema \
 prometheus python3-flufl.bounce golang-github-jhillyerd-enmime-dev"

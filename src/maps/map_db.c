@@ -3,185 +3,211 @@
  *
  * Keys and values end with a NUL there; files of other writers may lack it, so both forms are
  * tried and the first that answers is kept (Postfix's try0null and try1null).  New files are
- * written beside the old one and renamed over it.
+ * written beside the old one and renamed over it.  Postfix's postmap writes into the old one: an
+ * answer counts only if the file was not changed before it was complete, and else the file is
+ * opened and asked again.
  */
-#include <db.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
-#include "maps/btree_check.h"
-#include "maps/hash_check.h"
+#include "maps/db_btree.h"
+#include "maps/db_hash.h"
 #include "maps/map.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
-struct state {
-    DB *db;
-    bool try_null;  /* keys with NUL */
-    bool try_plain; /* keys without */
+/* How often a file that changes while it is asked is opened again for the same question. */
+#define CHANGES_MAX 3
+
+struct db_table {
+    enum db_magic magic;
+    union {
+        struct db_hash hash;
+        struct db_btree btree;
+    } u;
+    struct db_file *f; /* of either */
+    bool try_null;     /* keys with NUL */
+    bool try_plain;    /* keys without */
 };
 
-static int db_start(DB **db, const char *path, DBTYPE type, uint32_t flags, int mode) {
-    int rc = db_create(db, NULL, 0);
-    if (rc != 0)
-        return rc;
-    (*db)->set_errfile(*db, NULL);
-    rc = (*db)->open(*db, NULL, path, NULL, type, flags, mode);
-    if (rc != 0)
-        (*db)->close(*db, 0);
-    return rc;
+/* Does another program hold the file as Postfix's postmap does while it writes? */
+static bool db_is_written(const char *path) {
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    bool locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    return locked;
 }
 
-static int open_type(struct map *m, DBTYPE type) {
-    const char *why = type == DB_HASH ? hash_check(m->path) : btree_check(m->path);
-    if (why != NULL)
+/* Opens the file for the table; m's error is set where that fails. */
+static int db_table_open(struct map *m, struct db_table *t) {
+    const char *why = t->magic == DB_MAGIC_HASH ? db_hash_open(&t->u.hash, m->path)
+                                                : db_btree_open(&t->u.btree, m->path);
+    if (why == NULL)
+        return 0;
+    if (t->f->err != 0)
+        map_set_error(m, "open database %s: %s", m->path, why);
+    else if (db_is_written(m->path))
+        map_set_error(m, "open database %s: another program is writing it", m->path);
+    else
         return map_broken(m, why);
-    struct state *s = MEM_NEW(struct state);
-    int rc = db_start(&s->db, m->path, type, DB_RDONLY, 0);
-    if (rc != 0) {
-        free(s);
-        map_set_error(m, "open database %s: %s", m->path, db_strerror(rc));
+    return -EIO;
+}
+
+static int db_map_open(struct map *m, enum db_magic magic) {
+    struct db_table *t = MEM_NEW(struct db_table);
+    t->magic = magic;
+    t->f = magic == DB_MAGIC_HASH ? &t->u.hash.f : &t->u.btree.f;
+    t->try_null = t->try_plain = true;
+    if (db_table_open(m, t) < 0) {
+        free(t);
         return -EIO;
     }
-    s->try_null = s->try_plain = true;
-    m->state = s;
+    m->state = t;
     return 0;
 }
 
-static int hash_open(struct map *m) {
-    return open_type(m, DB_HASH);
+static int hash_map_open(struct map *m) {
+    return db_map_open(m, DB_MAGIC_HASH);
 }
 
-static int btree_open(struct map *m) {
-    return open_type(m, DB_BTREE);
+static int btree_map_open(struct map *m) {
+    return db_map_open(m, DB_MAGIC_BTREE);
 }
 
-static void db_shut(struct map *m) {
-    struct state *s = m->state;
-    s->db->close(s->db, 0);
-    free(s);
+static void db_map_shut(struct map *m) {
+    struct db_table *t = m->state;
+    db_file_close(t->f);
+    free(t);
 }
 
-/* data is the library's own memory until the next call; a secret is not left there by us. */
-static enum map_rc db_ask(struct map *m, const char *key, size_t n, struct sbuf *value) {
-    struct state *s = m->state;
-    DBT k = {.data = (void *)(uintptr_t)key, .size = (uint32_t)n}, v = {0};
-    int rc = s->db->get(s->db, NULL, &k, &v, 0);
-    if (rc == DB_NOTFOUND)
-        return MAP_NOT_FOUND;
-    if (rc != 0) {
-        map_set_error(m, "error reading %s: %s", m->path, db_strerror(rc));
-        return MAP_ERROR;
-    }
-    size_t len = v.size;
-    if (len > 0 && ((char *)v.data)[len - 1] == '\0')
-        len--;
-    sbuf_add(value, v.data, len);
-    return MAP_FOUND;
+static enum map_rc db_ask(struct db_table *t, const char *key, size_t n, struct sbuf *value) {
+    struct str k = str_make(key, n);
+    return t->magic == DB_MAGIC_HASH ? db_hash_get(&t->u.hash, k, value)
+                                     : db_btree_get(&t->u.btree, k, value);
 }
 
-static enum map_rc db_get(struct map *m, struct str key, struct sbuf *value) {
-    struct state *s = m->state;
+/* key is followed by a NUL. */
+static enum map_rc db_ask_both(struct db_table *t, struct str key, struct sbuf *value) {
     enum map_rc rc = MAP_NOT_FOUND;
-    if (s->try_null) {
-        rc = db_ask(m, key.p, key.n + 1, value); /* map_get's copy ends with a NUL */
+    if (t->try_null) {
+        rc = db_ask(t, key.p, key.n + 1, value);
         if (rc == MAP_FOUND)
-            s->try_plain = false;
+            t->try_plain = false;
     }
-    if (rc == MAP_NOT_FOUND && s->try_plain) {
-        rc = db_ask(m, key.p, key.n, value);
+    if (rc == MAP_NOT_FOUND && t->try_plain) {
+        rc = db_ask(t, key.p, key.n, value);
         if (rc == MAP_FOUND)
-            s->try_null = false;
+            t->try_null = false;
     }
     return rc;
 }
 
-static struct str db_no_nul(const DBT *d) {
-    size_t n = d->size;
-    if (n > 0 && ((const char *)d->data)[n - 1] == '\0')
-        n--;
-    return str_make(d->data, n);
-}
-
-static int db_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value),
-                   void *arg) {
-    struct state *s = m->state;
-    DBC *cur;
-    DBT k = {0}, v = {0};
-    int stop = 0, rc = s->db->cursor(s->db, NULL, &cur, 0);
-    if (rc != 0)
-        return -EIO;
-    while (stop == 0 && (rc = cur->get(cur, &k, &v, DB_NEXT)) == 0)
-        stop = fn(arg, db_no_nul(&k), db_no_nul(&v));
-    cur->close(cur);
-    return rc == 0 || rc == DB_NOTFOUND ? 0 : -EIO;
-}
-
-static int db_put_all(DB *db, const struct map_pair *v, size_t n, bool with_nul) {
-    for (size_t i = 0; i < n; i++) {
-        char *key = str_dup(v[i].key), *val = str_dup(v[i].value);
-        DBT k = {.data = key, .size = (uint32_t)(v[i].key.n + with_nul)};
-        DBT d = {.data = val, .size = (uint32_t)(v[i].value.n + with_nul)};
-        int rc = db->put(db, NULL, &k, &d, 0);
-        mem_wipe(val, v[i].value.n);
-        free(key);
-        free(val);
-        if (rc != 0)
+static enum map_rc db_map_get(struct map *m, struct str key, struct sbuf *value) {
+    struct db_table *t = m->state;
+    size_t before = value->n;
+    for (int i = 0; i < CHANGES_MAX; i++) {
+        if (t->f->fd < 0 && db_table_open(m, t) < 0)
+            return MAP_ERROR;
+        enum map_rc rc = db_ask_both(t, key, value);
+        if (db_unchanged(t->f)) {
+            if (rc == MAP_ERROR)
+                map_broken(m, DB_DAMAGED);
+            if (rc == MAP_FOUND && value->n > before && value->p[value->n - 1] == '\0')
+                value->n--;
             return rc;
+        }
+        value->n = before;
+        t->try_null = t->try_plain = true;
+        db_file_close(t->f);
     }
-    return 0;
+    map_set_error(m, "open database %s: another program is writing it", m->path);
+    return MAP_ERROR;
 }
 
-static int build_type(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                      enum map_nul nul, const char **why, DBTYPE type) {
+struct db_listing {
+    int (*fn)(void *arg, struct str key, struct str value);
+    void *arg;
+    struct sbuf key, value;
+    bool bad;
+};
+
+static struct str db_without_nul(struct sbuf *b) {
+    return str_make(b->p, b->n > 0 && b->p[b->n - 1] == '\0' ? b->n - 1 : b->n);
+}
+
+static bool db_list_row(void *arg, struct db_file *f, const struct db_row *row) {
+    struct db_listing *l = arg;
+    l->key.n = l->value.n = 0;
+    l->bad = !db_item_text(f, &row->key, &l->key) || !db_item_text(f, &row->value, &l->value);
+    return !l->bad && l->fn(l->arg, db_without_nul(&l->key), db_without_nul(&l->value)) == 0;
+}
+
+static int db_map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value),
+                       void *arg) {
+    struct db_table *t = m->state;
+    struct db_listing l = {.fn = fn, .arg = arg};
+    bool ok = (t->f->fd >= 0 || db_table_open(m, t) == 0) &&
+              (t->magic == DB_MAGIC_HASH ? db_hash_each(&t->u.hash, db_list_row, &l)
+                                         : db_btree_each(&t->u.btree, db_list_row, &l)) &&
+              !l.bad;
+    sbuf_wipe(&l.key);
+    sbuf_wipe(&l.value);
+    if (!ok && t->f->fd >= 0)
+        map_broken(m, DB_DAMAGED);
+    return ok ? 0 : -EIO;
+}
+
+typedef int (*db_writer_fn)(int fd, const struct map_pair *v, size_t n, bool with_nul);
+
+static int db_map_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
+                        enum map_nul nul, const char **why, db_writer_fn write_rows) {
     struct sbuf tmp = {0};
-    DB *db;
     sbuf_printf(&tmp, "%s.tmp.%d", path, getpid());
     unlink(tmp.p);
-    int rc = db_start(&db, tmp.p, type, DB_CREATE | DB_EXCL, (int)mode);
-    if (rc == 0) {
-        rc = db_put_all(db, v, n, nul != MAP_NUL_NO);
-        int closed = db->close(db, 0);
-        rc = rc != 0 ? rc : closed;
-    }
-    *why = rc == 0 ? NULL : db_strerror(rc);
-    if (rc == 0) {
-        rc = fs_commit_named(tmp.p, path, mode);
-        *why = rc == 0 ? NULL : strerror(-rc);
-    } else {
+    int fd = open(tmp.p, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int rc = fd < 0 ? -errno : write_rows(fd, v, n, nul != MAP_NUL_NO);
+    if (rc == 0 && fchmod(fd, mode) < 0)
+        rc = -errno;
+    if (rc == 0)
+        rc = fs_commit(fd, tmp.p, path);
+    if (fd >= 0)
+        close(fd);
+    if (rc != 0 && fd >= 0)
         unlink(tmp.p);
-    }
+    *why = rc == 0 ? NULL : strerror(-rc);
     sbuf_free(&tmp);
-    return rc == 0 ? 0 : -EIO;
+    return rc;
 }
 
-static int hash_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                      enum map_nul nul, const char **why) {
-    return build_type(path, v, n, mode, nul, why, DB_HASH);
+static int hash_map_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
+                          enum map_nul nul, const char **why) {
+    return db_map_build(path, v, n, mode, nul, why, db_hash_write);
 }
 
-static int btree_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
-                       enum map_nul nul, const char **why) {
-    return build_type(path, v, n, mode, nul, why, DB_BTREE);
+static int btree_map_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
+                           enum map_nul nul, const char **why) {
+    return db_map_build(path, v, n, mode, nul, why, db_btree_write);
 }
 
 const struct map_ops map_hash = {.type = "hash",
                                  .suffix = ".db",
                                  .fixed = true,
-                                 .open = hash_open,
-                                 .close = db_shut,
-                                 .get = db_get,
-                                 .each = db_each,
-                                 .build = hash_build};
+                                 .open = hash_map_open,
+                                 .close = db_map_shut,
+                                 .get = db_map_get,
+                                 .each = db_map_each,
+                                 .build = hash_map_build};
 
 const struct map_ops map_btree = {.type = "btree",
                                   .suffix = ".db",
                                   .fixed = true,
-                                  .open = btree_open,
-                                  .close = db_shut,
-                                  .get = db_get,
-                                  .each = db_each,
-                                  .build = btree_build};
+                                  .open = btree_map_open,
+                                  .close = db_map_shut,
+                                  .get = db_map_get,
+                                  .each = db_map_each,
+                                  .build = btree_map_build};
