@@ -50,11 +50,11 @@ class Chains:
         self.names[ssl.PEM_cert_to_DER_cert(cert.read_text())] = name
         (self.dir / f"{name}.both").write_text(both)
 
-    def table(self, name, rows, files=True, make=("postmap",)):
-        """Made by Debian's postmap from rows that name files of the folder."""
+    def table(self, name, rows, files=True, make=(*pair.INSIDE, "postmap")):
+        """Made from rows that name files of the folder; make ends in Debian's postmap or in ours."""
         paths = {key: " ".join(str(self.dir / one) for one in value.split()) for key, value in rows.items()}
         (self.dir / name).write_text("".join(f"{key} {value}\n" for key, value in paths.items()))
-        subprocess.run([*pair.INSIDE, *make, *(["-F"] if files else []), f"hash:{self.dir}/{name}"], check=True)
+        subprocess.run([*make, *(["-F"] if files else []), f"hash:{self.dir}/{name}"], check=True)
 
     def shown(self, port, name, versions=(None, None), ciphers=None):
         """The name that stands for the certificate that is shown to a client that asks for name, or why the handshake fails."""
@@ -168,10 +168,11 @@ def test_tables_like_postfix(postfix, chains, specs, name_server):
 def test_postmap_files_like_postfix(chains):
     """A table made by either's postmap -F is the same, and either's postmap -F reads the other's."""
     posthouse = [str(POSTHOUSED.parent / "posthouse"), "postmap"]
-    for name, make in (("theirs", ["postmap"]), ("ours", posthouse)):
+    theirs = [*pair.INSIDE, "postmap"]
+    for name, make in (("theirs", theirs), ("ours", posthouse)):
         chains.table(name, {"own.test": "own.test.both", ".above.test": "above.test.key above.test.pem"}, make=make)
     run = lambda *command: subprocess.run(command, capture_output=True, text=True, check=False)
-    said = [[run(*ask, *args, f"hash:{chains.dir}/{table}") for ask in (["postmap"], posthouse) for table in ("theirs", "ours")]
+    said = [[run(*ask, *args, f"hash:{chains.dir}/{table}") for ask in (theirs, posthouse) for table in ("theirs", "ours")]
             for args in (["-F", "-q", "own.test"], ["-q", ".ABOVE.test"], ["-Fq", "none.test"], ["-s"], ["-F", "-s"])]
     for four in said:
         assert len({(r.returncode, "".join(sorted(r.stdout.splitlines(True)))) for r in four}) == 1, four
