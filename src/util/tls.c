@@ -410,13 +410,19 @@ static void describe_signature(const char *who, int kind, int digest, EVP_PKEY *
         sbuf_printf(out, " %s-digest %s", who, OBJ_nid2sn(digest));
 }
 
+/* Keys that OpenSSL has no number for, as of X25519MLKEM768, have a name all the same. */
+static const char *exchange_name(EVP_PKEY *key, int id) {
+    const char *name = id > 0 ? OBJ_nid2sn(id) : EVP_PKEY_get0_type_name(key);
+    return name == NULL ? "unknown" : name;
+}
+
 static void describe_exchange(EVP_PKEY *key, struct sbuf *out) {
     char curve[80] = "";
     int id = EVP_PKEY_get_base_id(key);
     sbuf_printf(out, "key-exchange %s",
                 id == EVP_PKEY_EC   ? "ECDHE"
                 : id == EVP_PKEY_DH ? "DHE"
-                                    : OBJ_nid2sn(id));
+                                    : exchange_name(key, id));
     if (id == EVP_PKEY_EC && EVP_PKEY_get_group_name(key, curve, sizeof curve, NULL) == 1)
         sbuf_printf(out, " (%s)", curve);
     if (id == EVP_PKEY_DH)
