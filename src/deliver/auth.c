@@ -352,6 +352,8 @@ enum step credentials_begin(struct dsess *s) {
     warn_mechanisms(s);
     if (session_uses_record(s))
         return begin_record(s);
+    if (s->tls_relaxed)
+        return go_without(s, NULL, "the mail has TLS-Required: no: no AUTH");
     if (!s->p->smtp_sasl_auth_enable)
         return go_without(s, NULL, "smtp_sasl_auth_enable = no: no AUTH");
     if (s->p->smtp_sasl_password_maps[0] == '\0')

@@ -243,8 +243,9 @@ struct result_filter {
 
 /* A line for each recipient that has a result; then the attempt is the scheduler's. */
 static void results_end(struct deliver *d, void *slot, struct attempt *a, unsigned uses) {
-    struct logline_times times = {a->env->arrival_us, a->active_us, a->begin_us, a->conn_us,
-                                  clock_wall_us()};
+    bool tells_tls = a->transport->p.smtp_log_tls_feature_status;
+    struct logline_times times = {a->env->arrival_us, a->active_us,    a->begin_us,
+                                  a->conn_us,         clock_wall_us(), tells_tls ? a->tls : NULL};
     const char *service = a->transport->kind == SERVICE_LMTP ? "lmtp" : "smtp";
     for (uint32_t i = 0; i < a->n; i++) {
         if (!a->tried[i])

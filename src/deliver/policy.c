@@ -7,6 +7,7 @@
  */
 #include "deliver/policy.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "config/secret.h"
@@ -34,6 +35,24 @@ bool tls_level_parse(struct str s, enum tls_level *level) {
 
 const char *tls_level_name(enum tls_level level) {
     return levels[level].name;
+}
+
+void tls_fate_name(struct tls_fate fate, char out[24]) {
+    static const struct {
+        const char *before, *after;
+    } forms[] = {
+        [TLS_FATE_MET] = {"", ""},
+        [TLS_FATE_CLEAR] = {"", ""},
+        [TLS_FATE_DISABLED] = {"(disabled:", ")"},
+        [TLS_FATE_REFUSED] = {"!", ""},
+        [TLS_FATE_UNDECIDED] = {"", "?"},
+    };
+    out[0] = '\0';
+    if (fate.what == TLS_FATE_UNSET)
+        return;
+    snprintf(out, 24, "%s%s%s", forms[fate.what].before,
+             fate.what == TLS_FATE_CLEAR ? "none" : tls_level_name(fate.level),
+             forms[fate.what].after);
 }
 
 void tls_policy_clear(struct tls_policy *p) {
@@ -249,10 +268,24 @@ static enum step ask_policy(struct dsess *s) {
     return STEP_WAIT;
 }
 
+/* The mail's author wants it to arrive, whatever is asked of the recipient's own exchangers (RFC
+ * 8689 section 5).  As Postfix: level may, and no table is asked. */
+static enum step relaxed_policy(struct dsess *s) {
+    enum tls_level *level = &s->policy.level;
+    bool known = tls_level_parse(str_of(s->p->smtp_tls_security_level), level);
+    s->tls_relaxed = !known || *level > LEVEL_MAY || s->p->smtp_tls_policy_maps[0] != '\0';
+    if (!known || *level > LEVEL_MAY)
+        *level = LEVEL_MAY;
+    return STEP_DONE;
+}
+
 enum step policy_begin(struct dsess *s) {
     tls_policy_clear(&s->policy);
+    s->tls_relaxed = false;
     if (session_uses_record(s))
         return record_policy(s);
+    if (s->tls_optional && session_target(s)->own_mx)
+        return relaxed_policy(s);
     if (!tls_level_parse(str_of(s->p->smtp_tls_security_level), &s->policy.level))
         return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
                            "client TLS configuration problem: smtp_tls_security_level = %s",

@@ -29,9 +29,24 @@ struct tls_policy {
     char *servername; /* hostname, nexthop or a name; NULL: smtp_tls_servername */
 };
 
+/* What became of a level with a host. */
+struct tls_fate {
+    enum tls_level level;
+    enum {
+        TLS_FATE_UNSET,    /* no host was asked */
+        TLS_FATE_MET,      /* TLS, as the level asks for it */
+        TLS_FATE_CLEAR,    /* in clear, because the level wants none, or the handshake broke */
+        TLS_FATE_DISABLED, /* in clear, because the host has no TLS */
+        TLS_FATE_REFUSED,  /* the host did not do what the level asks for */
+        TLS_FATE_UNDECIDED /* something else was wrong before that */
+    } what;
+};
+
 /* False if s is no level. */
 bool tls_level_parse(struct str s, enum tls_level *level);
 const char *tls_level_name(enum tls_level level);
+/* As "tls=" of the log has it from Postfix 3.11 on; "" if it is unset. */
+void tls_fate_name(struct tls_fate fate, char out[24]);
 /* Reads "level attribute=value ..." into *p, which is emptied before.  False if the row cannot be
  * used as it is: why (appended) says what is wrong then, and *p is not to be used.  Attributes are
  * as in Postfix: match and tafile are added up, of connection_reuse the last counts, the others

@@ -385,7 +385,7 @@ bool secure_clear_is_left(const struct dsess *s, bool broken) {
         return false;
     if (session_uses_record(s))
         return s->rec.user[0] == '\0';
-    return !broken || !s->p->smtp_sasl_auth_enable;
+    return !broken || s->tls_relaxed || !s->p->smtp_sasl_auth_enable;
 }
 
 enum step tls_lost(struct dsess *s, bool timeout) {

@@ -232,6 +232,7 @@ static void adopt(struct dsess *s, const struct attempt *a) {
     s->svc = a->transport;
     s->p = &a->transport->p;
     s->configured = a->configured;
+    s->tls_optional = a->tls_optional;
     free(s->nexthop);
     s->nexthop = mem_strdup(a->nexthop);
     free(s->record);

@@ -134,6 +134,7 @@ struct dsess {
     char *record;
     struct record rec; /* the relay record behind the next hop; rec.id NULL: none */
     bool configured;   /* the next hop was chosen by an administrator, as all that follow it */
+    bool tls_optional; /* its mail has ENV_TLS_OPTIONAL, and the next hop is its recipients' own */
     unsigned sessions; /* connections of this round */
     bool moved;        /* a host that works was left in this round, because of some mail of it */
     int64_t begin_us;
@@ -180,10 +181,12 @@ struct dsess {
     bool helo;           /* EHLO was refused */
     /* policy.c and secure.c */
     struct tls_policy policy;
+    bool tls_relaxed;   /* the policy is less than what is configured: nothing secret goes there */
     int64_t cert_until; /* the last certificate that was seen, in seconds; 0: none */
     bool tls_agreed;    /* STARTTLS was accepted */
     bool tls_on, tls_verified;
-    bool plain_retry; /* opportunistic TLS failed with this host: in clear now */
+    struct tls_fate err_tls; /* with the host that err is about */
+    bool plain_retry;        /* opportunistic TLS failed with this host: in clear now */
     /* auth.c */
     char *auth_sender;        /* whose credentials, with sender-dependent authentication */
     struct sasl_login *sasl;  /* NULL: no login */
@@ -244,6 +247,8 @@ enum step host_refused(struct dsess *s, const char *what);
 void session_note_out_of_step(struct dsess *s, const char *command);
 /* The reply in s->reply cannot be the answer to what was asked, or nothing was asked. */
 enum step host_out_of_step(struct dsess *s);
+/* What has become of the level so far; e is what is wrong, or NULL. */
+struct tls_fate session_tls_fate(const struct dsess *s, const struct mailerr *e);
 /* Takes s->now into s->err, and shows it as the end of the stage. */
 void session_take_error(struct dsess *s);
 /* Does old say more than an error with this status and phase?  Mail is given up only when each host

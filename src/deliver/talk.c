@@ -83,6 +83,29 @@ bool error_outweighs(const struct mailerr *old, enum mail_status status, enum ma
            (status == MAIL_BOUNCED || (phase == PHASE_DNS && old->phase != PHASE_DNS));
 }
 
+static bool is_about_tls(const struct dsess *s, const struct mailerr *e) {
+    bool refused = s->phase == PHASE_STARTTLS && e->remote;
+    return refused || e->cause == CAUSE_TLS_MISSING || e->cause == CAUSE_CERT_UNTRUSTED ||
+           e->cause == CAUSE_CERT_NAME || e->cause == CAUSE_CERT_PRINT;
+}
+
+struct tls_fate session_tls_fate(const struct dsess *s, const struct mailerr *e) {
+    struct tls_fate fate = {.level = s->policy.level};
+    if (e != NULL && e->phase <= PHASE_POLICY)
+        fate.what = TLS_FATE_UNSET;
+    else if (e != NULL && is_about_tls(s, e))
+        fate.what = TLS_FATE_REFUSED;
+    else if (s->tls_on)
+        fate.what = TLS_FATE_MET;
+    else if (e != NULL && e->phase < PHASE_CREDENTIALS)
+        fate.what = TLS_FATE_UNDECIDED;
+    else if (s->policy.level == LEVEL_NONE || s->plain_retry)
+        fate.what = TLS_FATE_CLEAR;
+    else
+        fate.what = TLS_FATE_DISABLED;
+    return fate;
+}
+
 void session_take_error(struct dsess *s) {
     if (s->now.status == MAIL_UNSET)
         return;
@@ -92,6 +115,7 @@ void session_take_error(struct dsess *s) {
         return;
     }
     mailerr_free(&s->err);
+    s->err_tls = session_tls_fate(s, &s->now);
     s->err = s->now;
     s->now = (struct mailerr){0};
 }

@@ -61,6 +61,7 @@ void txn_give_back(struct dsess *s, struct attempt *a, unsigned uses) {
         assert(a->tried[i] && a->res[i].status != MAIL_UNSET);
     a->outcome = ATTEMPT_TRIED;
     a->cert_until = s->cert_until;
+    tls_fate_name(uses == 0 ? s->err_tls : session_tls_fate(s, NULL), a->tls);
     filter_results(s, a, uses);
 }
 

@@ -269,7 +269,7 @@ bool txn_fits(const struct dsess *s, const struct attempt *a) {
     if (is_left_behind(s, a))
         return false;
     if (a->cfg != s->cfg || a->transport != s->svc || strcmp(a->nexthop, s->nexthop) != 0 ||
-        strcmp(a->record, s->record) != 0)
+        strcmp(a->record, s->record) != 0 || a->tls_optional != s->tls_optional)
         return false;
     return s->auth_sender == NULL || str_eq_c(a->env->sender, s->auth_sender);
 }

@@ -29,6 +29,21 @@ static void note_resent(struct header_scan *h, struct str name) {
     h->has_resent_id = h->has_resent_id || str_ieq_c(name, "message-id");
 }
 
+/* A line of the field TLS-Required:, which says "no", or nothing that is known.  As in Postfix, a
+ * blank behind the word makes it another one. */
+static void note_tls_required(struct header_scan *h, struct str words) {
+    while (words.n > 0 && (words.p[0] == ' ' || words.p[0] == '\t'))
+        words = str_from(words, 1);
+    if (words.n == 0)
+        return;
+    bool no = h->tls_field == TLS_FIELD_EMPTY && str_ieq_c(words, "no");
+    if (h->tls_field == TLS_FIELD_NO)
+        h->tls_optional--;
+    if (no)
+        h->tls_optional++;
+    h->tls_field = no ? TLS_FIELD_NO : TLS_FIELD_OTHER;
+}
+
 static void note_field(struct header_scan *h, struct str name, struct str value) {
     if (str_ieq_c(name, "received"))
         h->received++;
@@ -40,6 +55,9 @@ static void note_field(struct header_scan *h, struct str name, struct str value)
         h->has_to = true;
     if (str_istarts(name, "resent-"))
         note_resent(h, str_from(name, 7));
+    h->tls_field = str_ieq_c(name, "tls-required") ? TLS_FIELD_EMPTY : TLS_FIELD_NONE;
+    if (h->tls_field == TLS_FIELD_EMPTY)
+        note_tls_required(h, value);
     h->in_message_id = str_ieq_c(name, "message-id") && !h->has_message_id;
     if (h->in_message_id) {
         h->has_message_id = true;
@@ -53,6 +71,8 @@ static void note_field(struct header_scan *h, struct str name, struct str value)
 /* The next line of a folded field. */
 static void note_folded(struct header_scan *h, struct str line) {
     struct str more = str_trim(line);
+    if (h->tls_field != TLS_FIELD_NONE)
+        note_tls_required(h, line);
     if (!h->in_message_id || more.n == 0 || h->message_id.n + 1 + more.n > HEADER_ID_MAX)
         return;
     if (h->message_id.n > 0)

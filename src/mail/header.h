@@ -27,6 +27,13 @@ struct header_scan {
     bool is_utf8; /* a field is not in ASCII */
     bool resent;  /* there is a Resent- field (RFC 5322 section 3.6.6) */
     bool has_resent_from, has_resent_date, has_resent_id;
+    unsigned tls_optional; /* fields "TLS-Required: no" (RFC 8689 section 5) */
+    enum {
+        TLS_FIELD_NONE,
+        TLS_FIELD_EMPTY,
+        TLS_FIELD_NO,
+        TLS_FIELD_OTHER
+    } tls_field; /* what the current field says, if it is TLS-Required: (it may be folded) */
     struct sbuf message_id; /* value of Message-ID:, trimmed, at most HEADER_ID_MAX bytes */
     bool in_message_id;     /* the current field is Message-ID: (it may be folded) */
 };

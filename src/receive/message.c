@@ -147,8 +147,9 @@ static uint32_t content_flags(const struct session *s) {
     const struct content_in *in = &s->intake->in;
     uint32_t flags = s->tx->flags | utf8_flags(s);
     bool own_8bit = s->intake->own_8bit && (flags & ENV_SMTPUTF8) == 0;
+    bool tls_optional = s->intake->hdr.tls_optional > 0 && s->cfg->p.tls_required_enable;
     return flags | (in->has_8bit || own_8bit ? ENV_8BIT : 0U) | (in->has_dots ? ENV_DOTS : 0U) |
-           (in->has_long ? ENV_LONG_LINES : 0U);
+           (in->has_long ? ENV_LONG_LINES : 0U) | (tls_optional ? ENV_TLS_OPTIONAL : 0U);
 }
 
 static struct envelope *make_envelope(const struct session *s, uint64_t size) {

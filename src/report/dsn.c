@@ -128,6 +128,8 @@ static void add_header(struct report *r) {
     report_line(r, "From: Mail Delivery System <MAILER-DAEMON@%s>", p->myorigin);
     report_line(r, "Subject: %s", subject(r->d->kind));
     report_address(r, "To: ", r->d->env->sender, "");
+    if ((r->d->env->flags & ENV_TLS_OPTIONAL) != 0)
+        report_line(r, "TLS-Required: no");
     report_line(r, "Auto-Submitted: auto-replied");
     report_line(r, "MIME-Version: 1.0");
     report_line(r, "Content-Type: multipart/report; report-type=%sdelivery-status;",
@@ -304,8 +306,9 @@ static void report_write(struct report *r) {
 /* What the content says of itself decides how it is sent, whatever the original was; it is always
  * declared as 8-bit, as Postfix's is. */
 static uint32_t report_flags(const struct report *r, const struct content_in *in) {
-    return ENV_LOCAL | ENV_8BIT | (in->has_dots ? ENV_DOTS : 0U) |
-           (in->has_long ? ENV_LONG_LINES : 0U) | (r->utf8 ? ENV_SMTPUTF8 : 0U);
+    return ENV_LOCAL | ENV_8BIT | (r->d->env->flags & ENV_TLS_OPTIONAL) |
+           (in->has_dots ? ENV_DOTS : 0U) | (in->has_long ? ENV_LONG_LINES : 0U) |
+           (r->utf8 ? ENV_SMTPUTF8 : 0U);
 }
 
 struct envelope *dsn_build(const struct dsn *d, struct sbuf *content) {

@@ -40,6 +40,8 @@ void logline_delivery(const char *name, const char *service, const char *qid, st
     clock_add_delay(&b, conn - t->begin_us);
     sbuf_add_ch(&b, '/');
     clock_add_delay(&b, t->end_us - conn);
+    if (t->tls != NULL && t->tls[0] != '\0')
+        sbuf_printf(&b, ", tls=%s", t->tls);
     sbuf_printf(&b, ", dsn=%s, status=%s (%s)", e->dsn, mail_status_name(e->status),
                 e->text == NULL ? "" : e->text);
     log_as(name, service, "%s", b.p);

@@ -15,9 +15,11 @@ struct logline_times {
     int64_t begin_us;
     int64_t conn_us; /* 0: no connection */
     int64_t end_us;
+    const char *tls; /* what "tls=" says; NULL or "": the field is left out */
 };
 
-/* "QID: to=<…>, relay=…, [conn_use=n, ]delay=…, delays=a/b/c/d, dsn=…, status=… (text)". */
+/* "QID: to=<…>, relay=…, [conn_use=n, ]delay=…, delays=a/b/c/d, [tls=…, ]dsn=…, status=… (text)".
+ */
 void logline_delivery(const char *name, const char *service, const char *qid, struct str rcpt,
                       const char *relay, unsigned conn_use, const struct logline_times *t,
                       const struct mailerr *e);

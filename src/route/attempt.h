@@ -26,9 +26,11 @@ struct attempt {
     void *task_session; /* the session it was given to */
     struct config *cfg; /* reference */
     const struct service *transport;
-    char *nexthop;   /* owned */
-    char *record;    /* the relay record behind it, or ""; owned */
-    bool configured; /* the next hop was set by the administrator: its faults never bounce */
+    char *nexthop;     /* owned */
+    char *record;      /* the relay record behind it, or ""; owned */
+    bool configured;   /* the next hop was set by the administrator: its faults never bounce */
+    bool tls_optional; /* its author wants it to arrive whatever TLS is configured; never true where
+                        * configured is */
     struct envelope *env;
     struct body *body;
     uint32_t n;
@@ -45,6 +47,7 @@ struct attempt {
     atomic_bool whole; /* set by the session: the whole content went out, its answer is awaited */
     bool remote_dsn;   /* the remote takes over NOTIFY=SUCCESS */
     char relay[400];   /* "host[addr]:port" of the log */
+    char tls[24];      /* "tls=" of the log; "": no host was asked */
 };
 
 /* What a relay host has taken of an attempt that a session still has: told at once, so that nothing

@@ -60,15 +60,17 @@ void dest_wake(struct dest *d) {
 }
 
 static uint64_t dest_hash(const struct dest_key *k) {
-    uint64_t h = kset_mix(KSET_SEED + k->configured, str_of(k->transport));
+    uint64_t seed = KSET_SEED + k->configured + 2U * k->tls_optional;
+    uint64_t h = kset_mix(seed, str_of(k->transport));
     return kset_mix(kset_mix_folded(h, k->nexthop), k->record);
 }
 
 static bool dest_same(const void *val, const void *key) {
     const struct dest *d = val;
     const struct dest_key *k = key;
-    return d->configured == k->configured && strcmp(d->transport, k->transport) == 0 &&
-           str_ieq(str_of(d->nexthop), k->nexthop) && str_eq_c(k->record, d->record);
+    return d->configured == k->configured && d->tls_optional == k->tls_optional &&
+           strcmp(d->transport, k->transport) == 0 && str_ieq(str_of(d->nexthop), k->nexthop) &&
+           str_eq_c(k->record, d->record);
 }
 
 static struct transport_load *load_get(struct sched *s, const char *transport) {
@@ -90,6 +92,7 @@ static struct dest *dest_new(struct sched *s, const struct dest_key *k, uint64_t
     d->nexthop = str_dup(k->nexthop);
     d->record = str_dup(k->record);
     d->configured = k->configured;
+    d->tls_optional = k->tls_optional;
     dl_init(&d->senders);
     dl_init(&d->slots);
     d->hop = dest_hop(s, d);
@@ -119,9 +122,10 @@ void dest_unuse(struct sched *s, struct dest *d) {
     dl_push(&s->idle_dests, &d->idle);
 }
 
-struct dest *dest_get(struct sched *s, const struct route *r) {
+struct dest *dest_get(struct sched *s, const struct route *r, const struct envelope *e) {
+    bool tls_optional = !r->configured && (e->flags & ENV_TLS_OPTIONAL) != 0;
     struct dest_key key = {r->transport->name, sbuf_str(&r->nexthop), sbuf_str(&r->record),
-                           r->configured};
+                           r->configured, tls_optional};
     uint64_t hash = dest_hash(&key);
     struct dest *d = kset_get(&s->dests, hash, dest_same, &key);
     return d == NULL ? dest_new(s, &key, hash) : d;

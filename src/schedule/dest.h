@@ -6,7 +6,8 @@
 
 #include "schedule/inside.h"
 
-struct dest *dest_get(struct sched *s, const struct route *r);
+/* Where a mail with that envelope goes by that route. */
+struct dest *dest_get(struct sched *s, const struct route *r, const struct envelope *e);
 void dest_use(struct dest *d);
 void dest_unuse(struct sched *s, struct dest *d);
 /* The destination's transport; NULL: since a reload it is none that delivery sessions serve. */

@@ -26,6 +26,7 @@ static struct attempt *attempt_make(const struct job *j, const struct service *t
     a->nexthop = mem_strdup(j->d->nexthop);
     a->record = mem_strdup(j->d->record);
     a->configured = j->d->configured;
+    a->tls_optional = j->d->tls_optional;
     a->env = envelope_ref(j->m->env);
     a->body = body_ref(j->m->body);
     a->n = j->n;

@@ -85,7 +85,7 @@ void forward_forget(struct msg *m) {
 static void forward_log(struct msg *m, uint32_t rcpt, const struct mailerr *e) {
     const struct service *svc = config_transport(m->s->cfg, STR_LIT("local"));
     int64_t now = clock_wall_us();
-    struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now};
+    struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now, NULL};
     logline_delivery(svc == NULL ? NULL : svc->log_name, "local", m->env->qid,
                      m->env->rcpts[rcpt].addr, "local", 0, &t, e);
     tally_result(&m->s->tally, NULL, m->env->sender, e);

@@ -94,8 +94,9 @@ struct dest_key {
     const char *transport; /* as master.cf writes it */
     struct str nexthop;    /* ASCII case makes no difference */
     struct str record;     /* empty: none */
-    bool configured; /* the administrator's choice, not the recipient's domain: its faults never
-                      * bounce mail */
+    bool configured;   /* the administrator's choice, not the recipient's domain: its faults never
+                        * bounce mail */
+    bool tls_optional; /* of mail with ENV_TLS_OPTIONAL, which may go by sessions of its own */
 };
 
 enum job_at {
@@ -153,11 +154,12 @@ struct slot {
 };
 
 struct dest {
-    uint64_t hash; /* of its key, which is made of the next four */
+    uint64_t hash; /* of its key, which is made of the next five */
     char *transport;
     char *nexthop;
     char *record; /* "": none */
     bool configured;
+    bool tls_optional;
     struct hop *hop;
     struct dl idle;    /* sched->idle_dests while users is 0 */
     struct dl paced;   /* sched->paced while a rate delay may hold mail back */

@@ -106,7 +106,7 @@ static void msg_on_route(void *arg, const struct route *r) {
             alias_expand(s->cfg, s->lookup, m->env->rcpts[g->rcpt].addr, NULL, msg_on_alias, g);
         return;
     } else {
-        job_for(m, g->rcpt, dest_get(s, r));
+        job_for(m, g->rcpt, dest_get(s, r, m->env));
     }
     msg_routed(m);
 }

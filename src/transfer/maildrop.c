@@ -78,15 +78,16 @@ static void received_put(const struct completing *c, uid_t uid, struct sbuf *out
     sbuf_add_c(out, "\r\n");
 }
 
-static uint32_t utf8_needs(const struct queuefile *q, const struct header_scan *h,
-                           const struct params *p) {
+static uint32_t header_needs(const struct queuefile *q, const struct header_scan *h,
+                             const struct params *p) {
     struct str classes = str_of(p->smtputf8_autodetect_classes);
     bool detects =
         p->smtputf8_enable && (list_has_word(classes, "all") || list_has_word(classes, "sendmail"));
     bool utf8 = h->is_utf8 || !str_is_ascii(q->sender);
     for (size_t i = 0; i < q->n_rcpts && !utf8; i++)
         utf8 = !str_is_ascii(q->rcpts[i].r.addr);
-    return (h->is_utf8 ? ENV_UTF8_HEADER : 0U) | (detects && utf8 ? ENV_SMTPUTF8 : 0U);
+    return (h->is_utf8 ? ENV_UTF8_HEADER : 0U) | (detects && utf8 ? ENV_SMTPUTF8 : 0U) |
+           (h->tls_optional > 0 && p->tls_required_enable ? ENV_TLS_OPTIONAL : 0U);
 }
 
 static void header_complete(struct completing *c, uid_t uid) {
@@ -105,7 +106,7 @@ static void header_complete(struct completing *c, uid_t uid) {
     sbuf_add_str(&out, str_make(all.p, end));
     missing_put(c, &h, &out);
     sbuf_add_str(&out, str_from(sbuf_str(&all), end));
-    c->q->flags |= utf8_needs(c->q, &h, p);
+    c->q->flags |= header_needs(c->q, &h, p);
     sbuf_free(&c->q->content);
     c->q->content = out;
     sbuf_free(&all);

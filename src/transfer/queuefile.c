@@ -19,10 +19,12 @@
 /* Bits of trace_flags: the sender wants to know what would become of the mail (sendmail -bv). */
 #define TRACE_VERIFY 0x300U
 /* Bits of the sixth number of a size record.  The mail needs SMTPUTF8 if it was asked for and
- * another bit is set; of the recipients each is looked at for itself. */
-#define UTF8_ASKED  1U
-#define UTF8_HEADER 2U
-#define UTF8_SENDER 4U
+ * another bit is set; of the recipients each is looked at for itself.  TLS_OPTIONAL is of Postfix
+ * 3.10; older versions pass it over. */
+#define UTF8_ASKED   1U
+#define UTF8_HEADER  2U
+#define UTF8_SENDER  4U
+#define TLS_OPTIONAL 16U
 
 enum group { GROUP_ENVELOPE, GROUP_CONTENT, GROUP_EXTRACTED, GROUP_END };
 
@@ -94,6 +96,8 @@ static const char *take_size(struct queuefile *q, struct str text) {
         q->flags |= ENV_SMTPUTF8;
     if ((v[5] & UTF8_HEADER) != 0)
         q->flags |= ENV_UTF8_HEADER;
+    if ((v[5] & TLS_OPTIONAL) != 0)
+        q->flags |= ENV_TLS_OPTIONAL;
     return NULL;
 }
 
@@ -374,14 +378,16 @@ static void attribute_put_number(struct sbuf *out, const char *name, uint32_t va
     sbuf_free(&text);
 }
 
-/* Content's bytes and offset, number of recipients, none of the flags, and what needs SMTPUTF8. */
+/* Content's bytes and offset, number of recipients, none of the flags, and what the mail asks of
+ * hosts. */
 static void size_put(struct sbuf *out, const struct envelope *env, uint64_t bytes, uint64_t at) {
     struct sbuf text = {0};
-    unsigned utf8 = ((env->flags & ENV_SMTPUTF8) != 0 ? UTF8_ASKED : 0U) |
+    unsigned asks = ((env->flags & ENV_SMTPUTF8) != 0 ? UTF8_ASKED : 0U) |
                     ((env->flags & ENV_UTF8_HEADER) != 0 ? UTF8_HEADER : 0U) |
+                    ((env->flags & ENV_TLS_OPTIONAL) != 0 ? TLS_OPTIONAL : 0U) |
                     (str_is_ascii(env->sender) ? 0U : UTF8_SENDER);
     sbuf_printf(&text, "%15llu %15llu %15u %15u %15llu %15u", (unsigned long long)bytes,
-                (unsigned long long)at, env->n_rcpts, 0U, (unsigned long long)bytes, utf8);
+                (unsigned long long)at, env->n_rcpts, 0U, (unsigned long long)bytes, asks);
     record_put(out, 'C', sbuf_str(&text));
     sbuf_free(&text);
 }

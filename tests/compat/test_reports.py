@@ -40,6 +40,11 @@ CASES = [
     ("late8", "jürg@x.example", " SMTPUTF8", [("late2@y.example", "")], HEADER),
     ("lateset", "a@x.example", "", [("late3@y.example", " NOTIFY=DELAY")], PLAIN),
 ]
+if pair.VERSION >= (3, 10):  # older ones do not know the field
+    CASES += [(f"tls{kind}", "a@x.example", params, [(rcpt, more)], "TLS-Required: no\r\n" + PLAIN)
+              for kind, params, rcpt, more in [("", "", "fail@y.example", ""), ("late", "", "late4@y.example", ""),
+                                               ("relayed", "", "good@y.example", " NOTIFY=SUCCESS"),
+                                               ("utf8", " SMTPUTF8", "fail-jörg@y.example", "")]]
 MAIN = """relayhost = [127.0.0.1]:{port}
 delay_warning_time = 1s
 minimal_backoff_time = 2s

@@ -238,3 +238,32 @@ def test_tls_like_postfix(c, postfix, relays, name_server):
     theirs = what_happens(postfix, relays, c)
     assert theirs[0], "Postfix did nothing"
     assert what_happens(pair.Ours(name_server), relays, c) == theirs
+
+
+# A field of the header, or several; from 3.10 on "no" has the mail go to the recipient's own exchangers at level may.
+WISHES = ["TLS-Required: no", "TLS-Required:No \t", "tls-required:\r\n\tnO", "TLS-Required: yes", "TLS-Required: no doubt",
+          "TLS-Required: no\r\n doubt", "TLS-Required: no\r\nTLS-Required: yes", "TLS-Required: yes\r\nTLS-Required: no",
+          "TLS-Required : no", "TLS-Required: \"no\"", "TLS-Required: no (please)", "TLS-Required:", "X-TLS-Required: no"]
+
+
+def wishes_granted(mta, relays):
+    """Which recipients got mail, and whether inside TLS: all hosts have a certificate for another name."""
+    secure = relays[0]["secure"]
+    secure.sessions.clear()
+    mta.case(f"smtp_tls_security_level = secure\nsmtp_tls_CAfile = {relays[2]}\n", {}, "")
+    try:
+        for i, wish in enumerate(WISHES):
+            with pair.Client(mta.port) as c:
+                assert c.mail("", [f"b@h{i}.test"], wish + "\r\nSubject: x\r\n\r\nx\r\n").startswith("250")
+        pair.wait_for(lambda: len(pair.outcomes(mta.new_log())) >= len(WISHES), 20)
+        return sorted((m["rcpts"][0].split(" ")[1], bool(m["tls"])) for m in secure.mails)
+    finally:
+        mta.over()
+
+
+def test_authors_who_take_less_tls_like_postfix(postfix, relays, name_server):
+    ours = wishes_granted(pair.Ours(name_server), relays)
+    assert ours and all(tls for _, tls in ours)
+    if pair.VERSION >= (3, 10):
+        theirs = wishes_granted(postfix, relays)
+        assert ours == theirs, (set(ours) - set(theirs), set(theirs) - set(ours))

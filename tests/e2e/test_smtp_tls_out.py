@@ -303,3 +303,31 @@ def test_trust_anchors_of_rows(dns, cert, tmp_path):
         assert "tafile: roots: it has neither a certificate nor a public key" in p.run("check").stdout
         (p.dir / "roots").unlink()
         assert "tafile: roots: No such file or directory" in p.run("check").stdout
+
+
+def test_an_author_who_takes_less_tls(dns, cert):
+    """A field "TLS-Required: no" (RFC 8689) counts for the recipients' own exchangers, without a login there; nothing else does, and
+    a next hop that is configured keeps its level.  The report goes by the same rule.  The log says what became of the level."""
+    clear = FakeRelay("127.0.0.2", replies={"RCPT": lambda line: "550 5.1.1 no such user" if "nobody" in line else None})
+    main = ("relayhost =\nsmtp_tls_security_level = secure\nsmtp_log_tls_feature_status = yes\nsmtp_sasl_auth_enable = yes\n"
+            "smtp_sasl_password_maps = static:clerk:sesame\nsmtp_sasl_security_options = noanonymous\n"
+            f"smtp_tcp_port = {clear.port}\ntransport_maps = inline:{{{{partner.example=smtp:[127.0.0.2]}}}}\n")
+    no, missing = "TLS-Required: No\r\n", r"tls=!secure, dsn=4\.7\.4, status=deferred"
+    cases = [(no, "a@mx-a.example", r"tls=\(disabled:may\), dsn=2\.0\.0, status=sent"),
+             (no, "a@mx-b.example", r"tls=may, dsn=2\.0\.0, status=sent"),
+             ("tls-required:\r\n\tNO\r\n", "folded@mx-a.example", "status=sent"),
+             ("", "b@mx-a.example", missing), ("", "b@mx-b.example", r"tls=!secure, dsn=4\.7\.5, status=deferred"),
+             (no, "c@partner.example", missing), ("TLS-Required: yes\r\n", "d@mx-a.example", missing),
+             ("TLS-Required: no\r\n doubt\r\n", "e@mx-a.example", missing), ("X-TLS-Required: no\r\n", "f@mx-a.example", missing)]
+    with clear, FakeRelay("127.0.0.3", clear.port, tls=server_tls(*cert), auth=("PLAIN",)) as hidden, Posthouse(main, dns=dns) as p:
+        for fields, rcpt, result in cases:
+            p.send(rcpts=[rcpt], content=fields + "Subject: x\r\n\r\nhello\r\n")
+            p.wait_log(f"to=<{re.escape(rcpt)}>, .*{result}")
+        p.send("a@mx-b.example", ["nobody@mx-a.example"], no + "Subject: x\r\n\r\nhello\r\n")
+        report = hidden.wait_mail(b"MAILER-DAEMON")
+        assert b"\r\nTLS-Required: no\r\n" in report["content"].split(b"\r\n\r\n")[0]
+        assert not any(s.auth for r in (clear, hidden) for s in r.sessions)
+        p.write_main(main + "tls_required_enable = no\n")
+        p.reload()
+        p.send(rcpts=["g@mx-a.example"], content=no + "Subject: x\r\n\r\nhello\r\n")
+        p.wait_log(f"to=<g@mx-a.example>, .*{missing}")

@@ -455,6 +455,21 @@ static void test_header(void **state) {
         assert_int_equal(h.end, strstr(text, "\r\nbody") - text);
         header_scan_free(&h);
     }
+    static const struct {
+        const char *text;
+        unsigned optional;
+    } wishes[] = {{"TLS-Required: No\r\n", 1},
+                  {"tls-required :\r\n\t\r\n nO\r\n", 1},
+                  {"TLS-Required: no\r\nTo: a\r\n b\r\nTLS-Required: yes\r\n", 1},
+                  {"TLS-Required: no\r\n sir\r\n", 0},
+                  {"TLS-Required: no\r\n sir\r\n no\r\n", 0},
+                  {"TLS-Required: no \r\nTo: no\r\nTLS-Required:\r\n\r\nno\r\n", 0}};
+    for (size_t i = 0; i < sizeof wishes / sizeof wishes[0]; i++) {
+        struct header_scan w = {0};
+        header_scan(&w, str_of(wishes[i].text), true);
+        assert_int_equal(w.tls_optional, wishes[i].optional);
+        header_scan_free(&w);
+    }
     struct header_scan h = {0};
     header_scan(&h, str_of("no header here\r\n"), true);
     assert_true(h.ended && h.no_separator && h.end == 0);

@@ -247,7 +247,7 @@ static void test_log_lines(void **state) {
     snprintf(path, sizeof path, "%s/log", dir);
     struct log_conf conf = {.name = "postfix", .file = path};
     assert_int_equal(log_open(&conf), 0);
-    struct logline_times times = {1, 2000000, 3000000, 0, 4000000};
+    struct logline_times times = {1, 2000000, 3000000, 0, 4000000, NULL};
     mailerr_set(&err, MAIL_DEFERRED, "4.4.1", "%s", HOSTILE);
     logline_delivery("postfix", "smtp", "ABC", str_make("a\0b\nc@d", 7), "h[1.2.3.4]:25", 3, &times,
                      &err);

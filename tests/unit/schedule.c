@@ -77,16 +77,21 @@ static void test_senders(void **state) {
     assert_true(t.count[MAIL_SENT] == 7);
 }
 
-static struct dest *dest_of(struct sched *s, const char *nexthop, const char *record,
-                            bool configured) {
+static struct dest *dest_of_flags(struct sched *s, const char *nexthop, const char *record,
+                                  bool configured, uint32_t flags) {
     struct route r = {.transport = config_transport(s->cfg, STR_LIT("smtp")),
                       .configured = configured};
     sbuf_add_c(&r.nexthop, nexthop);
     sbuf_add_c(&r.record, record);
-    struct dest *d = dest_get(s, &r);
+    struct dest *d = dest_get(s, &r, &(struct envelope){.flags = flags});
     sbuf_free(&r.nexthop);
     sbuf_free(&r.record);
     return d;
+}
+
+static struct dest *dest_of(struct sched *s, const char *nexthop, const char *record,
+                            bool configured) {
+    return dest_of_flags(s, nexthop, record, configured, 0);
 }
 
 /* Every part of the key makes another destination; case of the next hop does not, and no separator
@@ -98,6 +103,9 @@ static void test_dest_identity(void **state) {
     assert_ptr_equal(d, dest_of(s, "[far.EXAMPLE]:587", "", true));
     assert_ptr_not_equal(d, dest_of(s, "[far.example]:587", "", false));
     assert_ptr_not_equal(d, dest_of(s, "[far.example]:587", "x", true));
+    assert_ptr_equal(d, dest_of_flags(s, "[far.example]:587", "", true, ENV_TLS_OPTIONAL));
+    assert_ptr_not_equal(dest_of(s, "far.example", "", false),
+                         dest_of_flags(s, "far.example", "", false, ENV_TLS_OPTIONAL));
     assert_ptr_not_equal(d, dest_of(s, "[far.example]:588", "", true));
     assert_ptr_not_equal(dest_of(s, "a\nb", "c", true), dest_of(s, "a", "b\nc", true));
 }
