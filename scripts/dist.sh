@@ -2,7 +2,7 @@
 # Makes build/posthouse-VERSION.tar.gz: the source with the built page, for machines without git, node or a network.
 #   scripts/dist.sh
 set -eu
-version=$(sed -n "s/^project('posthouse'.*version: '\([^']*\)'.*/\1/p" meson.build)
+version=$(sed -n "s/^project('posthouse', 'c', version: '\([^']*\)'.*/\1/p" meson.build)
 name=posthouse-$version
 rm -rf "build/$name"
 mkdir -p "build/$name"

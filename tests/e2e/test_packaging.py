@@ -1,7 +1,9 @@
 """The package's scripts: what they do to mail and to what is the administrator's."""
 import re
+import shutil
 import signal
 import subprocess
+import tarfile
 
 import pytest
 from kit import POSTHOUSE, ROOT, Posthouse, wait_for
@@ -112,3 +114,18 @@ def test_what_a_unit_permits(unit, most, tmp_path):
     assert float(re.search(r"exposure level for \S+: ([0-9.]+)", r.stdout)[1]) <= most
     calls = re.search("^SystemCallFilter=(@system-service .*)", text, re.M)[1].split()
     assert {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} <= set(calls)
+
+
+def test_the_source_archive_has_the_version_and_the_built_page(tmp_path):
+    for part in ("scripts", "web/built", "src/meson.build", "meson.build"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / part, tmp_path / part)
+    (tmp_path / "web/node_modules/x").mkdir(parents=True)
+    said = subprocess.run(["sh", "scripts/dist.sh"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+    version = subprocess.run([POSTHOUSE, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+    assert said == f"build/posthouse-{version}.tar.gz"
+    with tarfile.open(tmp_path / said) as archive:
+        names = archive.getnames()
+    assert {f"posthouse-{version}/web/built/index.html", f"posthouse-{version}/meson.build"} <= set(names)
+    assert not [n for n in names if "node_modules" in n or n.startswith(f"posthouse-{version}/build")]
