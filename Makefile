@@ -119,16 +119,16 @@ docs: build
 dist: web
 	@sh scripts/dist.sh
 
-# Debian packages, in build/deb.
+# Debian packages, in build/deb.  RELEASE=trixie, as root: those of that release, in build/deb-trixie.
 deb:
 	@sh scripts/setup.sh deb
 	@$(MAKE) --no-print-directory web
-	@sh scripts/deb.sh
+	@sh scripts/deb.sh $(RELEASE)
 
-# The packages in a fresh Debian with systemd, by the words of iRedMail's page; as root, some minutes.
+# The packages in a fresh Debian with systemd, by the words of iRedMail's page; as root, some minutes.  RELEASE: as above.
 test-packages: deb
 	@command -v debootstrap systemd-nspawn >/dev/null || apt-get install -y -q debootstrap systemd-container >/dev/null
-	@$(PYTHON) tests/packages/first_mail.py $(ARGS)
+	@$(PYTHON) tests/packages/first_mail.py $(if $(RELEASE),--release $(RELEASE)) $(ARGS)
 
 # Only installs what "make" has built: DESTDIR=, PREFIX= (when it is configured).
 install:

@@ -1,6 +1,6 @@
-"""A fresh Debian 12, the packages, and what the page on relay hosts of iRedMail's documentation says, word for word.
+"""A fresh Debian, the packages, and what the page on relay hosts of iRedMail's documentation says, word for word.
 
-    first_mail.py [--root DIR] [--debs DIR]
+    first_mail.py [--release bookworm|trixie] [--root DIR] [--debs DIR]
 
 As root.  A debootstrap root (kept in --root for the next time; a copy of it is written to) gets the packages by apt with
 bsd-mailx and mdadm, which want a mail server.  The copy is then booted with systemd as its first process, in a network of
@@ -54,11 +54,11 @@ def sh(*args, **more):
     return subprocess.run(args, check=True, text=True, **more)
 
 
-def base_root(root):
+def base_root(root, release):
     """A root that debootstrap has made, made once."""
     if not (root / "usr/bin/apt-get").exists() or (root / "debootstrap").exists():
         print("first_mail: debootstrap (some minutes)", flush=True)
-        sh("debootstrap", "--include=systemd,systemd-sysv,dbus,ca-certificates", "bookworm", root, stdout=subprocess.DEVNULL)
+        sh("debootstrap", "--include=systemd,systemd-sysv,dbus,ca-certificates", release, root, stdout=subprocess.DEVNULL)
     return root
 
 
@@ -81,11 +81,8 @@ def install(root, debs):
     (root / "debs").mkdir()
     for deb in debs:
         shutil.copy(deb, root / "debs")
-    for part in ("etc/apt", "etc/resolv.conf"):  # this machine's package sources
-        if pathlib.Path("/", part).is_dir():
-            shutil.copytree(f"/{part}", root / part, dirs_exist_ok=True, symlinks=True)
-        else:
-            shutil.copy(f"/{part}", root / part)
+    shutil.copytree("/etc/apt/apt.conf.d", root / "etc/apt/apt.conf.d", dirs_exist_ok=True, symlinks=True)
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
@@ -154,13 +151,17 @@ def run_page(root, commands, started):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path("/var/tmp/posthouse-roots/bookworm"))
-    parser.add_argument("--debs", type=pathlib.Path, default=TREE / "build" / "deb")
+    parser.add_argument("--release", help="of Debian, as for `make deb`; without: this system's packages, on bookworm")
+    parser.add_argument("--root", type=pathlib.Path)
+    parser.add_argument("--debs", type=pathlib.Path)
     args = parser.parse_args()
+    release = args.release or "bookworm"
+    args.root = args.root or pathlib.Path("/var/tmp/posthouse-roots", release)
+    args.debs = args.debs or TREE / "build" / (f"deb-{args.release}" if args.release else "deb")
     args.root.parent.mkdir(parents=True, exist_ok=True)
     debs = sorted(d for d in args.debs.glob("*.deb") if "dbgsym" not in d.name)
     assert len(debs) == 2, f"no packages in {args.debs}: make deb"
-    with copy_of(base_root(args.root)) as root:
+    with copy_of(base_root(args.root, release)) as root:
         started = time.monotonic()
         install(root, debs)
         run_page(root, 1, started)  # apt-get install
