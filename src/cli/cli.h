@@ -6,6 +6,8 @@
 #ifndef PH_CLI_CLI_H
 #define PH_CLI_CLI_H
 
+#include <sys/types.h>
+
 #include "config/config.h"
 #include "daemon/ask.h"
 
@@ -69,6 +71,15 @@ int cli_ask(const char *who, const struct config *cfg, const char *request, ask_
 /* The same as an exit status: also that this user may not do it is said. */
 int cli_control_status(const char *who, const struct config *cfg, const char *request,
                        ask_line_fn fn, void *arg, struct ask_end *end);
+/* The process that has the spool of cfg; 0: none runs; negative errno. */
+pid_t cli_daemon(const struct config *cfg);
+/* Ends that process in order and waits until it has, which a delivery past its final dot may delay.
+ * 0; -ESRCH: none runs; -ETIMEDOUT: it did not end within a minute; other negative errno. */
+int cli_stop_daemon(const struct config *cfg);
+/* Moves the queue of the Postfix whose configuration directory is front (NULL: the one that main.cf
+ * of dir names) into the spool of dir's Posthouse, or the other way: both are stopped.  The exit
+ * status of import and export; what there is to be said has been. */
+int cli_transfer(const char *dir, const char *front, bool in);
 /* Takes flag out of argv; was it there? */
 bool cli_take_flag(int *argc, char **argv, const char *flag);
 

@@ -46,6 +46,8 @@ static const struct face commands[] = {
      "setup                        asks for the relay host and its account, writes and tests it"},
     {"setup", cli_setup,
      "setup beside-postfix [--apply|--undo]   relay for the Postfix of this machine, and back"},
+    {"setup", cli_setup,
+     "setup replace-postfix [--apply|--undo]  the whole move into Postfix's place, and back"},
     {"import", cli_import, "import [--keep] [DIR]        the queue of a Postfix that is stopped"},
     {"export", cli_export, "export [DIR]                 and back: what waits here, to Postfix"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},

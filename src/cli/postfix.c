@@ -20,7 +20,7 @@
 #define SCRIPT "postfix/postfix-script: "
 /* An orderly stop lets deliveries end that are past their last dot. */
 #define STOP_S  60
-#define LOOK_MS 100
+#define LOOK_MS 20
 /* The most that posthouse reload waits for an answer. */
 #define RELOAD_MOST_S 86400
 
@@ -30,11 +30,10 @@ struct postfix_run {
     bool verbose;
 };
 
-/* The process that has the spool; 0: none; negative errno. */
-static pid_t postfix_master(const struct postfix_run *run) {
+pid_t cli_daemon(const struct config *cfg) {
     struct sbuf path = {0};
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    sbuf_printf(&path, "%s/master.pid", run->cfg->p.queue_directory);
+    sbuf_printf(&path, "%s/master.pid", cfg->p.queue_directory);
     int fd = open(path.p, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     sbuf_free(&path);
     if (fd < 0)
@@ -66,7 +65,7 @@ static int postfix_execute(const struct postfix_run *run, bool foreground) {
 }
 
 static int postfix_start(const struct postfix_run *run, bool foreground) {
-    if (postfix_master(run) > 0)
+    if (cli_daemon(run->cfg) > 0)
         return postfix_fatal("the Postfix mail system is already running", NULL);
     if (!foreground)
         fputs(SCRIPT "starting the Postfix mail system\n", stderr);
@@ -75,26 +74,37 @@ static int postfix_start(const struct postfix_run *run, bool foreground) {
 }
 
 static int postfix_not_running(const struct postfix_run *run) {
-    pid_t pid = postfix_master(run);
+    pid_t pid = cli_daemon(run->cfg);
     return postfix_fatal(pid < 0 ? run->cfg->p.queue_directory
                                  : "the Postfix mail system is not running",
                          pid < 0 ? strerror(-pid) : NULL);
 }
 
-static int postfix_stop(const struct postfix_run *run) {
-    pid_t pid = postfix_master(run);
-    if (pid <= 0)
-        return postfix_not_running(run);
-    fputs(SCRIPT "stopping the Postfix mail system\n", stderr);
-    if (kill(pid, SIGTERM) < 0)
-        return postfix_fatal("cannot stop the Postfix mail system", strerror(errno));
+int cli_stop_daemon(const struct config *cfg) {
     struct timespec pause = {0, LOOK_MS * 1000000L};
+    pid_t pid = cli_daemon(cfg);
+    if (pid <= 0)
+        return pid == 0 ? -ESRCH : (int)pid;
+    if (kill(pid, SIGTERM) < 0)
+        return -errno;
     for (int i = 0; i < STOP_S * 1000 / LOOK_MS; i++) {
-        if (postfix_master(run) != pid)
+        if (cli_daemon(cfg) != pid)
             return 0;
         nanosleep(&pause, NULL);
     }
-    return postfix_fatal("the Postfix mail system does not end", NULL);
+    return -ETIMEDOUT;
+}
+
+static int postfix_stop(const struct postfix_run *run) {
+    if (cli_daemon(run->cfg) <= 0)
+        return postfix_not_running(run);
+    fputs(SCRIPT "stopping the Postfix mail system\n", stderr);
+    int rc = cli_stop_daemon(run->cfg);
+    if (rc == -ETIMEDOUT)
+        return postfix_fatal("the Postfix mail system does not end", NULL);
+    return rc == 0 || rc == -ESRCH
+               ? 0
+               : postfix_fatal("cannot stop the Postfix mail system", strerror(-rc));
 }
 
 /* Has the daemon read its configuration again; NULL, or what went wrong. */
@@ -124,7 +134,7 @@ static const char *restart_failure(const struct config *cfg) {
 }
 
 static int postfix_reload(const struct postfix_run *run) {
-    if (postfix_master(run) <= 0)
+    if (cli_daemon(run->cfg) <= 0)
         return postfix_not_running(run);
     fputs(SCRIPT "refreshing the Postfix mail system\n", stderr);
     const char *failure = reload_failure(run->cfg, ASK_RELOAD_S);
@@ -150,7 +160,7 @@ int cli_reload(const char *dir, int argc, char **argv) {
 
 /* The process stays, and becomes a new one: clients that connect meanwhile wait. */
 static int postfix_restart(const struct postfix_run *run) {
-    if (postfix_master(run) <= 0)
+    if (cli_daemon(run->cfg) <= 0)
         return postfix_start(run, false);
     fputs(SCRIPT "restarting the Postfix mail system\n", stderr);
     const char *failure = restart_failure(run->cfg);
@@ -173,7 +183,7 @@ int cli_restart(const char *dir, int argc, char **argv) {
 }
 
 static int postfix_status(const struct postfix_run *run) {
-    pid_t pid = postfix_master(run);
+    pid_t pid = cli_daemon(run->cfg);
     if (pid <= 0)
         return postfix_not_running(run);
     fprintf(stderr, SCRIPT "the Postfix mail system is running: PID: %d\n", (int)pid);

@@ -7,33 +7,26 @@
  * has; with --undo it puts back what was there.  A file that is there is never written over.  What
  * was changed in Postfix's directory is noted in beside-postfix.undo before it is changed: what the
  * line was, which directory it stands in, and what it became.  Killed between two steps, --apply
- * goes on from there or asks for --undo.
+ * goes on from there or asks for --undo.  replace-postfix is in replace.c.
  */
 #include <errno.h>
 #include <getopt.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/config_edit.h"
+#include "cli/front.h"
+#include "cli/replace.h"
 #include "util/fs.h"
-#include "util/sock.h"
 
 #define NAME      "default_transport"
 #define FILE_MAX  (8U << 20)
 #define GREETS_MS 5000
-#define STATUS_MS 10000  /* says at once what it knows */
-#define RELOAD_MS 300000 /* goes through all of the active queue */
-#define LOOK_MS   20
-#define TIMED_OUT 256 /* no exit status */
 
 struct setup {
     const char *dir;    /* Posthouse's configuration directory */
@@ -108,47 +101,6 @@ static int setup_files(const struct setup *s) {
 
 /* -- Postfix -- */
 
-/* The exit status of a program that leads a process group; TIMED_OUT: it was killed then. */
-static int wait_ended(pid_t pid, int limit_ms) {
-    int status = 0;
-    pid_t done;
-    for (int waited = 0; (done = waitpid(pid, &status, WNOHANG)) == 0; waited += LOOK_MS) {
-        if (waited >= limit_ms) {
-            kill(-pid, SIGKILL);
-            waitpid(pid, &status, 0);
-            return TIMED_OUT;
-        }
-        poll(NULL, 0, LOOK_MS);
-    }
-    return done == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 127;
-}
-
-/* Runs Postfix's own postfix(1) with one word; as wait_ended. */
-static int front_postfix(const struct setup *s, const char *word, int limit_ms) {
-    char *folder = config_value(s->cfg, "command_directory", NULL);
-    struct sbuf program = {0};
-    sbuf_printf(&program, "%s/postfix", folder == NULL ? "/usr/sbin" : folder);
-    free(folder);
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        setpgid(0, 0);
-        if (strcmp(word, "status") == 0 && freopen("/dev/null", "w", stderr) == NULL)
-            _exit(127);
-        execl(program.p, program.p, "-c", s->front, word, (char *)NULL);
-        fprintf(stderr, "posthouse: fatal: %s: %s\n", program.p, strerror(errno));
-        _exit(127);
-    }
-    if (pid > 0)
-        setpgid(pid, pid); /* whichever of both is first */
-    int rc = pid > 0 ? wait_ended(pid, limit_ms) : 127;
-    if (rc == TIMED_OUT)
-        fprintf(stderr, "posthouse: fatal: %s -c %s %s did not end within %d s\n", program.p,
-                s->front, word, limit_ms / 1000);
-    sbuf_free(&program);
-    return rc;
-}
-
 /* Sets or takes out NAME (value NULL) in Postfix's main.cf. */
 static int front_set(const struct setup *s, const char *value) {
     struct sbuf word = {0};
@@ -209,14 +161,14 @@ static int front_transport(const struct setup *s, bool wanted) {
 
 /* A Postfix that runs takes up what was changed; one that does not, when it starts. */
 static int front_take_up(const struct setup *s) {
-    int status = front_postfix(s, "status", STATUS_MS);
-    if (status == TIMED_OUT)
+    int status = front_postfix(s->cfg, "status", FRONT_STATUS_MS);
+    if (status == FRONT_TIMED_OUT)
         return 1;
     if (status != 0) {
         puts("posthouse: Postfix is not running: it begins with the new setting");
         return 0;
     }
-    return front_postfix(s, "reload", RELOAD_MS) == 0
+    return front_postfix(s->cfg, "reload", FRONT_RELOAD_MS) == 0
                ? 0
                : setup_fatal(s->front, "Postfix does not take up its configuration");
 }
@@ -244,15 +196,8 @@ static void setup_say(const struct setup *s) {
 /* Is Posthouse there for Postfix?  Otherwise all mail would wait in Postfix's queue. */
 static bool setup_is_served(const struct setup *s) {
     struct netaddr addr;
-    char greeting[4] = "";
     netaddr_parse(&addr, STR_LIT("127.0.0.1"), s->port);
-    int fd = sock_connect(&addr, NULL);
-    struct pollfd readable = {.fd = fd, .events = POLLIN};
-    bool yes = fd >= 0 && poll(&readable, 1, GREETS_MS) == 1 && sock_recv(fd, greeting, 3) == 3 &&
-               strcmp(greeting, "220") == 0;
-    if (fd >= 0)
-        sock_close(fd);
-    return yes;
+    return front_greets(&addr, GREETS_MS);
 }
 
 /* Notes what NAME was, "=value" or nothing, Postfix's directory, and what NAME becomes, a line
@@ -383,9 +328,13 @@ static int setup_apply(const struct setup *s) {
 static int setup_usage(void) {
     fputs(
         "usage: posthouse setup beside-postfix [--postfix DIR] [--port PORT] [--apply|--undo]\n"
-        "Writes a configuration for a Posthouse that relays for the Postfix of DIR (/etc/postfix), "
-        "and says\nwhich line that Postfix needs.  --apply sets it, --undo puts back what was "
-        "there.\n",
+        "       posthouse [-c DIR] setup replace-postfix [--postfix DIR] [--apply|--undo]\n"
+        "beside-postfix writes a configuration for a Posthouse that relays for the Postfix of DIR "
+        "(/etc/postfix), and says\nwhich line that Postfix needs.  --apply sets it, --undo puts "
+        "back what was there.\n"
+        "replace-postfix says what the move into that Postfix's place would change; --apply does "
+        "it: the queue moves, and\nPosthouse starts with Postfix's main.cf, or that of -c DIR.  "
+        "--undo goes back, with the mail that waits then.\n",
         stderr);
     return EX_USAGE_;
 }
@@ -427,40 +376,75 @@ static int setup_beside(struct setup *s, bool apply, bool undo) {
     return rc;
 }
 
-int cli_setup(const char *dir, int argc, char **argv) {
+struct setup_words {
+    const char *front; /* NULL: not said */
+    const char *port;  /* NULL: not said */
+    bool apply, undo;
+};
+
+static bool setup_options(int argc, char **argv, struct setup_words *w) {
     static const struct option options[] = {{"postfix", required_argument, NULL, 'p'},
                                             {"port", required_argument, NULL, 'n'},
                                             {"apply", no_argument, NULL, 'a'},
                                             {"undo", no_argument, NULL, 'u'},
                                             {0}};
-    struct setup s = {.dir = cli_dir(dir), .front = "/etc/postfix"};
-    unsigned long port = 10587;
-    bool apply = false, undo = false;
-    char *end = NULL;
     int opt;
-    bool beside = false;
-    for (int i = 1; i < argc; i++)
-        beside = beside || strcmp(argv[i], "beside-postfix") == 0;
-    if (!beside)
-        return cli_first(dir, argc, argv);
     optind = 1;
     while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (opt == 'p')
-            s.front = optarg;
+            w->front = optarg;
         else if (opt == 'n')
-            port = strtoul(optarg, &end, 10);
+            w->port = optarg;
         else if (opt == 'a')
-            apply = true;
+            w->apply = true;
         else if (opt == 'u')
-            undo = true;
+            w->undo = true;
         else
-            return setup_usage();
+            return false;
     }
-    if (optind + 1 != argc || strcmp(argv[optind], "beside-postfix") != 0 || (apply && undo))
+    return optind + 1 == argc && !(w->apply && w->undo);
+}
+
+/* Without a directory of its own Posthouse has Postfix's. */
+static int setup_replace(const char *dir, const struct setup_words *w) {
+    const char *env = getenv("MAIL_CONFIG"), *front = w->front == NULL ? "/etc/postfix" : w->front;
+    if (w->port != NULL)
         return setup_usage();
-    if (port == 0 || port > UINT16_MAX || (end != NULL && *end != '\0'))
-        return setup_fatal("--port", "a number from 1 to 65535 is wanted");
-    s.port = (uint16_t)port;
+    return replace_postfix(dir != NULL   ? dir
+                           : env != NULL ? env
+                                         : front,
+                           front,
+                           w->apply  ? REPLACE_APPLY
+                           : w->undo ? REPLACE_UNDO
+                                     : REPLACE_SAY);
+}
+
+static bool setup_is_postfixs(int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "beside-postfix") == 0 || strcmp(argv[i], "replace-postfix") == 0)
+            return true;
+    return false;
+}
+
+int cli_setup(const char *dir, int argc, char **argv) {
+    struct setup_words w = {0};
+    struct setup s = {.dir = cli_dir(dir), .front = "/etc/postfix"};
+    uint64_t port = 10587;
+    if (!setup_is_postfixs(argc, argv))
+        return cli_first(dir, argc, argv);
+    if (!setup_options(argc, argv, &w))
+        return setup_usage();
     umask(022); /* users' programs read what is written */
-    return setup_beside(&s, apply, undo);
+    if (strcmp(argv[optind], "replace-postfix") == 0)
+        return setup_replace(dir, &w);
+    if (strcmp(argv[optind], "beside-postfix") != 0)
+        return setup_usage();
+    if (w.port != NULL && !str_u64(str_of(w.port), &port))
+        port = 0;
+    if (port == 0 || port > UINT16_MAX)
+        return setup_fatal("--port", "a number from 1 to 65535 is wanted");
+    if (w.front != NULL)
+        s.front = w.front;
+    s.port = (uint16_t)port;
+    return setup_beside(&s, w.apply, w.undo);
 }

@@ -50,17 +50,22 @@ static char *places_value(const struct places *p, const char *name, const char *
     return mem_strdup(otherwise);
 }
 
-static bool places_find(struct places *p, const char *dir, const char *queue) {
+/* front: Postfix's configuration directory; NULL: as main.cf says it.  queue: its queue_directory;
+ * NULL: as its main.cf says it. */
+static bool places_find(struct places *p, const char *dir, const char *front, const char *queue) {
     uint64_t depth = 1;
     p->cfg = cli_config("posthouse", dir);
     if (p->cfg == NULL)
         return false;
-    if (access(p->cfg->p.front_config_directory, R_OK | X_OK) == 0)
-        p->front = config_build(cfg_source_new(p->cfg->p.front_config_directory));
+    const char *from = front == NULL ? p->cfg->p.front_config_directory : front;
+    if (access(from, R_OK | X_OK) == 0)
+        p->front = config_build(cfg_source_new(from));
     if (queue != NULL)
         p->queue = mem_strdup(queue);
-    else if (p->cfg->foreign_queue != NULL)
+    else if (front == NULL && p->cfg->foreign_queue != NULL)
         p->queue = mem_strdup(p->cfg->foreign_queue);
+    else if (p->front != NULL && p->front->foreign_queue != NULL)
+        p->queue = mem_strdup(p->front->foreign_queue);
     else
         p->queue = places_value(p, "queue_directory", QUEUE_DEFAULT);
     p->hashed = places_value(p, "hash_queue_names", HASHED_DEFAULT);
@@ -138,17 +143,26 @@ static int transfer_between(const struct places *p, bool in, bool keep) {
     return status;
 }
 
-static int transfer_command(const char *dir, int argc, char **argv) {
-    bool in = strcmp(argv[0], "import") == 0;
-    bool keep = in && cli_take_flag(&argc, argv, "--keep");
+static int transfer_places(const char *dir, const char *front, const char *queue, bool in,
+                           bool keep) {
     struct places p = {0};
-    if (argc > 2 || (argc == 2 && argv[1][0] == '-'))
-        return transfer_usage(argv[0]);
     int status = EX_UNAVAILABLE_;
-    if (places_find(&p, dir, argc == 2 ? argv[1] : NULL))
+    if (places_find(&p, dir, front, queue))
         status = transfer_between(&p, in, keep);
     places_free(&p);
     return status;
+}
+
+int cli_transfer(const char *dir, const char *front, bool in) {
+    return transfer_places(dir, front, NULL, in, false);
+}
+
+static int transfer_command(const char *dir, int argc, char **argv) {
+    bool in = strcmp(argv[0], "import") == 0;
+    bool keep = in && cli_take_flag(&argc, argv, "--keep");
+    if (argc > 2 || (argc == 2 && argv[1][0] == '-'))
+        return transfer_usage(argv[0]);
+    return transfer_places(dir, NULL, argc == 2 ? argv[1] : NULL, in, keep);
 }
 
 int cli_import(const char *dir, int argc, char **argv) {

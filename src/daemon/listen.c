@@ -82,7 +82,7 @@ static int bind_one(const struct netaddr *a, bool open) {
 }
 
 /* SO_REUSEPORT would let us share a port with another program of the same user: ask first. */
-static int port_is_free(const struct netaddr *a) {
+int listen_is_free(const struct netaddr *a) {
     int on = 1, rc = 0;
     int fd = socket(a->u.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -130,7 +130,7 @@ static bool port_is_ours(const struct listen_set *old, const struct netaddr *a) 
 /* One for each loop but for the first, who have theirs. */
 static int bind_new(struct binding *b, const char *svc_name, const struct netaddr *a,
                     size_t first) {
-    int rc = first >= b->loops || port_is_ours(b->old, a) ? 0 : port_is_free(a);
+    int rc = first >= b->loops || port_is_ours(b->old, a) ? 0 : listen_is_free(a);
     for (size_t i = first; i < b->loops && rc >= 0; i++) {
         rc = bind_one(a, b->old->open);
         if (rc >= 0)
@@ -277,6 +277,23 @@ void listen_check(const struct config *cfg, struct diags *d) {
         if (cfg->services[i]->kind == SERVICE_SMTPD)
             bind_service(&b, cfg->services[i]);
     set_clear(&seen);
+}
+
+void listen_each(const struct config *cfg,
+                 void (*fn)(void *arg, const struct service *svc, const struct netaddr *a),
+                 void *arg) {
+    struct listen_set none = {0}, seen = {0};
+    struct diags unused = {0};
+    struct binding b = {.old = &none, .next = &seen, .cfg = cfg, .mistakes = &unused};
+    for (size_t i = 0, told = 0; i < cfg->n_services; i++) {
+        const struct service *svc = cfg->services[i];
+        if (svc->kind == SERVICE_SMTPD)
+            bind_service(&b, svc);
+        for (; told < seen.n; told++)
+            fn(arg, svc, &seen.v[told].addr);
+    }
+    set_clear(&seen);
+    diag_free(&unused);
 }
 
 /* The name a socket is bound to in a folder that another user owns: made at once with its mode and

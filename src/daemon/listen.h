@@ -38,6 +38,13 @@ int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops);
 /* Mistakes for which listen_bind fails on any machine: what is no port or address, or there twice.
  */
 void listen_check(const struct config *cfg, struct diags *d);
+/* Calls fn for each service of cfg and each address of TCP that it listens on; none is bound. */
+void listen_each(const struct config *cfg,
+                 void (*fn)(void *arg, const struct service *svc, const struct netaddr *a),
+                 void *arg);
+/* Can a (with its port) be listened on now?  It is bound for a moment.  0 or negative errno:
+ * -EADDRINUSE if any process, also one of ours, listens there. */
+int listen_is_free(const struct netaddr *a);
 /* Lets clients in, at the unix sockets too, which are bound now unless they are already.  Negative
  * errno after logging what failed: no client is let in then. */
 int listen_open(struct listen_set *set, const struct config *cfg);

@@ -1,10 +1,13 @@
 /*
  * Loaded into a command (LD_PRELOAD): kills it with SIGKILL before its n-th call that changes the
- * disk, STOP_AT says which.  What was written and not synced before is then on the disk or not, as
- * the kernel has it: a test of a power cut is the simulator's.
+ * disk, STOP_AT says which, and STOP_IN which command if it starts others.  What was written and
+ * not synced before is then on the disk or not, as the kernel has it: a test of a power cut is the
+ * simulator's.
  */
 #include <dlfcn.h>
+#include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,8 +17,9 @@
 static void step(void) {
     static long left = -1;
     if (left < 0) {
-        const char *at = getenv("STOP_AT");
-        left = at == NULL ? 0 : atol(at);
+        const char *at = getenv("STOP_AT"), *in = getenv("STOP_IN");
+        bool here = in == NULL || strcmp(in, program_invocation_short_name) == 0;
+        left = at == NULL || !here ? 0 : atol(at);
     }
     if (left > 0 && --left == 0)
         kill(getpid(), SIGKILL);

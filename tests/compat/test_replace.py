@@ -1,0 +1,274 @@
+"""posthouse setup replace-postfix: a real Postfix that runs, with mail of all kinds, and the whole move there and back.
+
+MAILS=10000 for a large queue; STEPS=1 kills at every step."""
+import collections
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+from kit import BUILD, Client, free_port, wait_for
+from pair import INSIDE, listens
+from test_transfer import STOPAT, Place, can_stop, without_queue
+
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this"),
+              pytest.mark.skipif(bool(INSIDE), reason="its commands see another /tmp")]
+
+MAILS = int(os.environ.get("MAILS", "30"))
+STEPS = int(os.environ.get("STEPS", "31"))
+# Postfix's own command but for what a test says about a word: {words} is a case's lines.
+COMMAND = '#!/bin/sh\ncase "$3" in\n{words}\nesac\nexec /usr/sbin/postfix "$@"\n'
+
+
+class House(Place):
+    """A Postfix that runs as it is started by hand, and the configuration of a Posthouse for the same port."""
+
+    def __init__(self, postfix, mails, main="", front=""):
+        super().__init__(postfix, f"command_directory = {postfix.dir}/bin\n" + front, mails)
+        self.dir, self.front = self.p.dir, postfix.dir / "etc"
+        (postfix.dir / "bin").mkdir(exist_ok=True)
+        for command in pathlib.Path("/usr/sbin").glob("post*"):
+            if command.name != "postfix" and not (postfix.dir / "bin" / command.name).exists():
+                (postfix.dir / "bin" / command.name).symlink_to(command)
+        self.words("")
+        (self.dir / "main.cf").write_text((self.dir / "main.cf").read_text().replace(str(self.relay.port), str(self.port)) + main)
+        master = self.dir / "master.cf"
+        master.write_text(master.read_text().replace(str(self.p.port), str(postfix.port)))
+        self.p.port = postfix.port
+        self.note = self.dir / "replace-postfix.undo"
+        self.started()
+
+    def words(self, lines):
+        path = self.postfix.dir / "bin/postfix"
+        path.write_text(COMMAND.format(words=lines))
+        path.chmod(0o755)
+
+    def postfix_does(self, word):
+        return subprocess.run(["/usr/sbin/postfix", "-c", self.front, word], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL).returncode == 0
+
+    def runs(self):
+        return self.postfix_does("status")
+
+    def started(self):
+        for path in self.files_of("incoming"):
+            os.utime(path)  # it has been in deferred, whose times lie ahead
+        assert self.runs() or self.postfix_does("start")
+        wait_for(lambda: not self.files_of("incoming", "active"), 60 + MAILS, 0.2)
+
+    def setup(self, *words, env=None, program=None):
+        env = dict(self.p.env(), PATH=f"{program or BUILD / 'src'}:{os.environ['PATH']}", **(env or {}))
+        env.pop("MAIL_CONFIG", None)
+        with open(self.dir / "said", "w") as said:
+            r = subprocess.run([BUILD / "src/posthouse", "-c", self.dir, "setup", "replace-postfix", "--postfix", self.front, *words],
+                               stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=env)
+        r.stdout = (self.dir / "said").read_text()
+        return r
+
+    def greeting(self):
+        with Client(self.postfix.port) as c:
+            return c.cmd("HELP") + c.cmd("EHLO x.example")
+
+    def ours_serves(self):
+        """Posthouse, and not Postfix, has the port."""
+        path = self.dir / "spool/master.pid"
+        pid = path.read_text().strip() if path.exists() else "none"
+        return not self.runs() and listens(self.postfix.port) and os.path.exists(f"/proc/{pid}")
+
+    def contents(self):
+        """Of all mail that Postfix has: content and envelope; a queue ID can change when Postfix starts."""
+        return collections.Counter((m.content, frozenset(m.envelope)) for _, m in self.each())
+
+    def rows(self):
+        return sorted(re.sub(r'"queue_id": "\w+"', "", without_queue(r)) for r in self.listed())
+
+    def stop(self):
+        subprocess.run([BUILD / "src/posthouse", "-c", self.dir, "postfix", "stop"], capture_output=True)
+        self.postfix_does("abort")
+        wait_for(lambda: not listens(self.postfix.port))
+        for name in ("posthouse", "posthouse-taken"):
+            shutil.rmtree(self.spool / name, ignore_errors=True)
+        super().stop()
+
+
+@pytest.fixture
+def house(postfix):
+    houses = []
+
+    def make(mails=7, **how):
+        houses.append(House(postfix, mails, **how))
+        return houses[-1]
+    yield make
+    for h in houses:
+        h.stop()
+
+
+def test_there_and_back(house, server_cert):
+    h = house(MAILS)
+    before, contents = h.rows(), h.contents()
+    assert sum(contents.values()) == MAILS
+    tls = free_port()  # who speaks first there is the client
+    with open(h.dir / "master.cf", "a") as f:
+        f.write(f"127.0.0.1:{tls} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n")
+    with open(h.dir / "main.cf", "a") as f:
+        f.write(f"smtpd_tls_cert_file = {server_cert[0]}\nsmtpd_tls_key_file = {server_cert[1]}\n")
+    r = h.setup()
+    assert r.returncode == 0 and "sendmail stays Postfix's" in r.stdout, r.stdout
+    assert f"its queue of {MAILS} messages (0 in maildrop" in r.stdout
+    assert f"127.0.0.1 port {h.postfix.port}, 127.0.0.1 port {tls}\n" in r.stdout
+    assert h.runs() and not h.note.exists() and h.rows() == before
+    assert "nothing was applied" in h.setup("--undo").stdout
+    r = h.setup("--apply")
+    assert r.returncode == 0 and f"{MAILS} messages taken over, 0 left" in r.stdout, r.stdout
+    print(re.search(r"[0-9.]+ s after Postfix began to stop", r.stdout)[0])
+    assert h.ours_serves() and not h.contents() and len(h.ours()) == MAILS
+    pid = (h.dir / "spool/master.pid").read_text()
+    r = h.setup("--apply")
+    assert r.returncode == 0 and "already" in r.stdout and (h.dir / "spool/master.pid").read_text() == pid
+    assert h.p.send("new@from.example", ["b@far.example"]).startswith("250")
+    r = h.setup("--undo")
+    assert r.returncode == 0 and f"{MAILS + 1} messages given to Postfix, 0 left" in r.stdout, r.stdout
+    assert h.runs() and listens(h.postfix.port) and not h.ours() and not h.note.exists()
+    wait_for(lambda: not h.files_of("incoming", "active"), 60)
+    assert not contents - h.contents() and sum(h.contents().values()) == MAILS + 1
+    after = [row for row in h.rows() if "new@from.example" not in row]
+    assert [row for row in before if "hold" in row] == [row for row in after if "hold" in row]
+    assert len(after) == MAILS
+
+
+def test_what_is_refused_changes_nothing(house):
+    h = house(2)
+    before = h.rows()
+    main = (h.dir / "main.cf").read_text()
+
+    def refused(status, said, *words):
+        r = h.setup(*words)
+        assert r.returncode == status and said in r.stdout, r.stdout
+        assert h.runs() and listens(h.postfix.port) and h.rows() == before and not h.note.exists() and not h.ours()
+    (h.dir / "main.cf").write_text(main + "queue_run_delay = soon\n")
+    for words in ([], ["--apply"]):
+        refused(2, "queue_run_delay", *words)
+    (h.dir / "main.cf").write_text("# Made by posthouse setup beside-postfix from x\n" + main)
+    refused(1, "stands beside Postfix", "--apply")
+    (h.dir / "main.cf").write_text(main)
+    h.words("stop) echo busy >&2; exit 1;;")
+    refused(1, "Postfix runs on; no mail was moved", "--apply")
+    h.words("stop) exit 0;;")
+    refused(1, "Postfix does not stop", "--apply")
+    h.words("")
+    (h.postfix.dir / "bin/postfix").unlink()
+    (h.postfix.dir / "bin/postfix").symlink_to(BUILD / "src/posthouse")
+    refused(1, "it is Posthouse's", "--apply")
+    (h.postfix.dir / "bin/postfix").unlink()
+    h.words("")
+    h.postfix_does("stop")
+    wait_for(lambda: not listens(h.postfix.port))
+    with socket.create_server(("127.0.0.1", h.postfix.port)):
+        r = h.setup("--apply")
+        assert r.returncode == 1 and f"127.0.0.1 port {h.postfix.port}: another program listens there" in r.stdout
+    h.p.start()
+    assert "a Posthouse runs with this configuration" in h.setup("--apply").stdout
+    h.p.stop()
+    assert not h.note.exists()
+
+
+def test_the_road_back_is_taken_by_itself(house):
+    """A port that another program has, a daemon that does not start or does not greet: Postfix runs again, with all its mail."""
+    h = house()
+    contents = h.contents()
+    other = free_port()
+    master = h.dir / "master.cf"
+    lines = master.read_text()
+    programs = h.dir / "programs"
+    programs.mkdir()
+
+    def goes_back(said, program=None):
+        r = h.setup("--apply", program=program)
+        assert r.returncode == 1 and said in r.stdout and "Postfix is in its place again, with its mail" in r.stdout, r.stdout
+        assert h.runs() and listens(h.postfix.port) and not h.note.exists() and not h.ours()
+        wait_for(lambda: not h.files_of("incoming", "active"), 60)
+        assert h.contents() == contents
+    with socket.create_server(("127.0.0.1", other)):
+        master.write_text(lines + f"127.0.0.1:{other} inet n - n - - smtpd\n")
+        goes_back(f"127.0.0.1 port {other}: another program listens there")
+    master.write_text(lines)
+    (programs / "posthoused").write_text("#!/bin/sh\nexit 3\n")
+    (programs / "posthoused").chmod(0o755)
+    goes_back("Posthouse does not start", programs)
+
+
+def test_an_undo_that_does_not_go(house):
+    """… leaves Posthouse in Postfix's place, with the mail."""
+    h = house()
+    contents = h.contents()
+    assert h.setup("--apply").returncode == 0
+    h.words("check) exit 1;;")
+    r = h.setup("--undo")
+    assert r.returncode == 1 and "Postfix would not start" in r.stdout and h.ours_serves(), r.stdout
+    h.words("start) exit 1;;")
+    r = h.setup("--undo")
+    assert r.returncode == 1 and "Posthouse stays in Postfix's place" in r.stdout and h.ours_serves(), r.stdout
+    assert len(h.ours()) == 7 and not h.contents()
+    h.words("")
+    assert h.setup("--undo").returncode == 0 and h.runs()
+    wait_for(lambda: not h.files_of("incoming", "active"), 60)
+    assert h.contents() == contents
+
+
+def test_sendmail_of_the_machine(house, tmp_path):
+    """It becomes Posthouse's, and Postfix's again; mail of a program that was sending with Postfix's comes along."""
+    tmp_path.chmod(0o755)
+    path = tmp_path / "sendmail"
+    path.write_text("#!/bin/sh\nexec /usr/sbin/sendmail \"$@\"\n")
+    path.chmod(0o755)
+    theirs = path.read_text()
+    h = house(1, front=f"sendmail_path = {path}\n")
+    env = {"MAIL_CONFIG": str(h.dir)}
+
+    def setup(word):
+        program = ["env", f"MAIL_CONFIG={h.dir}", BUILD / "src/posthouse", "setup", "replace-postfix", "--postfix", h.front, word]
+        with open(h.dir / "said", "w") as said:
+            r = subprocess.run(program, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                               env=dict(h.p.env(), PATH=f"{BUILD / 'src'}:{os.environ['PATH']}"))
+        assert r.returncode == 0, (h.dir / "said").read_text()
+    setup("--apply")
+    assert os.readlink(path) == str((BUILD / "src/posthouse").resolve()) and (tmp_path / "sendmail.postfix").read_text() == theirs
+    subprocess.run([path, "-f", "joe@from.example", "friend@far.example"], input="Subject: ours\n\nx\n", text=True, check=True,
+                   env=dict(os.environ, **env))
+    assert [m["sender"] for m in h.ours() if "joe" in m["sender"]] == ["joe@from.example"]
+    h.drop("-f", "late@from.example", "friend@far.example", text="Subject: late\n\nx\n")  # a program that had Postfix's open
+    setup("--apply")
+    assert len(h.ours()) == 3 and not h.files_of("maildrop")
+    setup("--undo")
+    assert not path.is_symlink() and path.read_text() == theirs and not (tmp_path / "sendmail.postfix").exists()
+    assert len(h.listed()) == 3 and h.runs()
+
+
+@can_stop
+@pytest.mark.parametrize("word", ["--apply", "--undo"])
+def test_killed(house, word):
+    """Whatever the step: each message is there once, and the same command, or the other one, ends the move."""
+    h = house(4)
+    contents, steps, killed = h.contents(), 1, True
+    while killed:
+        if word == "--undo":
+            assert h.setup("--apply").returncode == 0
+        r = h.setup(word, env={"LD_PRELOAD": str(STOPAT), "STOP_AT": str(steps), "STOP_IN": "posthouse"})
+        killed = r.returncode == -9
+        assert killed or r.returncode == 0, r.stdout
+        again = word if steps // STEPS % 2 == 0 or not (h.note.exists() and "applying" in h.note.read_text()) else "--undo"
+        if h.note.exists() or again == "--apply":
+            r = h.setup(again)
+            assert r.returncode == 0, (steps, again, r.stdout)
+        if again == "--apply":
+            assert h.ours_serves() and len(h.ours()) == 4 and not h.contents(), steps
+            assert h.setup("--undo").returncode == 0
+        assert h.runs() and listens(h.postfix.port) and not h.ours() and not h.note.exists(), (steps, again)
+        wait_for(lambda: not h.files_of("incoming", "active"), 60)
+        assert h.contents() == contents and not h.files_of("posthouse"), steps
+        steps += STEPS
+    print(f"{word}: {steps} steps")
+    assert steps > 2 * STEPS or STEPS > 30
