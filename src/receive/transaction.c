@@ -203,15 +203,17 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
     return false;
 }
 
+/* A disk that does not say how much is free may have it: writing says what is wrong. */
 static bool has_space(struct session *s) {
+    int64_t space = spool_space(s->r->spool);
     int64_t most = s->p->message_size_limit;
     int64_t need = most > INT64_MAX / 3 ? INT64_MAX : most * 3 / 2;
     if (need < s->p->queue_minfree)
         need = s->p->queue_minfree;
-    if (spool_space(s->r->spool) > need)
+    if (space > need || space < 0)
         return true;
     log_warn("smtpd", "not enough free space in mail queue: %lld bytes < 1.5*message size limit",
-             (long long)spool_space(s->r->spool));
+             (long long)space);
     smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
     return false;
 }

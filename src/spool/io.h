@@ -33,7 +33,7 @@ struct spool_io {
     int64_t (*size)(void *arg, int fd);
     /* Calls fn with each file name in dir. */
     int (*list)(void *arg, const char *dir, void (*fn)(void *ctx, const char *name), void *ctx);
-    /* Bytes that may still be written below dir. */
+    /* Bytes that may still be written below dir; negative errno. */
     int64_t (*space)(void *arg, const char *dir);
     void *arg;
 };

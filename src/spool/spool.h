@@ -41,7 +41,7 @@ void spool_flush(struct spool *s);
 void spool_submit(struct spool *s, struct spool_op *op);
 /* n more (or fewer) clients are in the middle of a message: a hint for how long a batch waits. */
 void spool_expect(struct spool *s, int n);
-/* Bytes free on the spool's disk, at most a second old. */
+/* Bytes free on the spool's disk, at most a second old; negative errno: the disk does not say. */
 int64_t spool_space(const struct spool *s);
 void spool_stats(struct spool *s, struct spool_stats *out);
 /* Does what an operation has ended with say that there is no room for the message?  (It may fit

@@ -22,6 +22,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -41,7 +42,8 @@ struct shim {
     int32_t no_fork;       /* no process can be made */
     int32_t write_errno;   /* the next write_count pwritev calls fail with this */
     int32_t write_count;
-    char paths[4][256]; /* configuration file, secret table, segment of the spool, new file */
+    int32_t space_errno; /* statvfs fails with this; 0: it works */
+    char paths[4][256];  /* configuration file, secret table, segment of the spool, new file */
     char out[4096];
 };
 
@@ -130,6 +132,16 @@ int fdatasync(int fd) {
     if (rc == 0 && fd >= 0 && fd < DIRTY_MAX)
         dirty[fd].to = 0;
     return rc;
+}
+
+/* What is called here is statvfs64: _FILE_OFFSET_BITS is 64. */
+int statvfs(const char *path, struct statvfs *out) {
+    int (*real)(const char *, struct statvfs *);
+    *(void **)&real = dlsym(RTLD_NEXT, "statvfs64");
+    if (ctl == NULL || ctl->space_errno == 0)
+        return real(path, out);
+    errno = ctl->space_errno;
+    return -1;
 }
 
 pid_t fork(void) {

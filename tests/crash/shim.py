@@ -5,9 +5,9 @@ import struct
 
 from kit import BUILD, wait_for
 
-FORMAT = "<iiiiqiiiiii"
+FORMAT = "<iiiiqiiiiiii"
 NAMES = ("sync_errno", "sync_count", "read_errno", "read_count", "clock_s", "probe", "answered", "sync_delay_ms", "no_fork",
-         "write_errno", "write_count")
+         "write_errno", "write_count", "space_errno")
 PATHS = struct.calcsize(FORMAT)
 OUT = PATHS + 4 * 256
 SIZE = OUT + 4096
@@ -35,7 +35,7 @@ class Shim:
             at = struct.calcsize(FORMAT[:1 + NAMES.index(name)])
             kind = "<" + FORMAT[1 + NAMES.index(name)]
             at = {"clock_s": 16, "probe": 24, "answered": 28, "sync_delay_ms": 32, "no_fork": 36,
-                  "write_errno": 40, "write_count": 44}.get(name, at)
+                  "write_errno": 40, "write_count": 44, "space_errno": 48}.get(name, at)
             struct.pack_into(kind, self.mem, at, value)
 
     def get(self, name):

@@ -77,6 +77,21 @@ def test_no_room_is_452(tmp_path, dns, number, how):
         assert len(p.queue()) == 1
 
 
+@needs_shim
+def test_free_space_that_is_not_known_is_not_little(tmp_path, dns):
+    """A disk that does not say how much is free is asked to write: what is wrong is what that says."""
+    s = shim.Shim(tmp_path)
+    p = Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns)
+    p.extra_env = s.env
+    s.set(space_errno=errno.EACCES)
+    with p:
+        assert p.send().startswith("250")
+        s.set(write_errno=errno.EROFS, write_count=1)
+        assert p.send().startswith("451")
+        p.wait_log(f"queue write error: {os.strerror(errno.EROFS)}")
+        assert "free space" not in p.log()
+
+
 def test_full_disk_and_back(dns, small_disk):
     port = free_port()
     main = f"relayhost = [127.0.0.1]:{port}\nqueue_directory = {small_disk}/spool\n" + FAST + \
