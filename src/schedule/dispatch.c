@@ -187,9 +187,19 @@ static bool dest_is_closed(struct sched *s, struct dest *d) {
     return d->rate_delay_ms > 0 && (d->depth > 0 || d->not_before > s->loop->now_ms);
 }
 
+/* What is sent while that cannot be noted would be sent again after the next start, all of it. */
+static bool sched_is_halted(struct sched *s) {
+    if (spool_is_behind(s->spool) && !s->halted) {
+        log_error("qmgr", "the disk does not take down what becomes of mail: no more is sent until "
+                          "it does");
+        s->halted = true;
+    }
+    return s->halted;
+}
+
 void dest_dispatch(struct sched *s, struct dest *d) {
     dl_remove(&d->stirred);
-    while (d->queued > 0 && !s->stopping && !dest_is_closed(s, d)) {
+    while (d->queued > 0 && !s->stopping && !sched_is_halted(s) && !dest_is_closed(s, d)) {
         dest_wake(d);
         struct squeue *q = dest_turn(d);
         struct str sender = str_of(q->sender);
@@ -318,7 +328,18 @@ static void paced_tick(struct sched *s) {
     }
 }
 
+static void halt_tick(struct sched *s) {
+    size_t pos = 0;
+    if (!s->halted || spool_is_behind(s->spool))
+        return;
+    log_info("qmgr", "the disk takes down again what becomes of mail: what waits is sent");
+    s->halted = false;
+    for (struct dest *d; !s->halted && (d = kset_next(&s->dests, &pos)) != NULL;)
+        dest_dispatch(s, d);
+}
+
 void dispatch_tick(struct sched *s, int64_t now_ms) {
     dest_tick(s, now_ms);
+    halt_tick(s);
     paced_tick(s);
 }

@@ -216,6 +216,7 @@ struct sched {
     size_t n_owed;   /* messages that are */
     struct dl waits; /* struct sched_wait: until none is */
     bool stopping;   /* nothing more is given to sessions */
+    bool halted;     /* nor while the disk does not take down what became of mail */
 };
 
 /* What of a round that is not over counts as done in the record. */

@@ -139,6 +139,8 @@ struct spool {
     bool threads;       /* they were started */
     struct task *retry; /* PROGRESS and DONE that could not be written: again later */
     struct task **retry_tail;
+    bool notes_wait;    /* some of that is no FORGET */
+    atomic_bool behind; /* so it was before the last batch, too */
     struct move *moves; /* copied to the head and not synced yet */
     size_t n_moves, cap_moves;
     bool damage_stays; /* content that may belong to it could not be moved: the next start must know

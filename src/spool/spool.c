@@ -337,6 +337,14 @@ static void batch_finish(struct spool *s, struct task *wait) {
     }
 }
 
+/* Is some progress or end of a message to be written again? */
+static bool notes_are_waiting(const struct spool *s) {
+    const struct task *t = s->retry;
+    while (t != NULL && DL_OWNER(t, const struct spool_op, task)->kind == SPOOL_FORGET)
+        t = t->next;
+    return t != NULL;
+}
+
 /* Writes the records of the batch, syncs once, tells everyone. */
 static void batch_run(struct spool *s, struct task *list) {
     struct task *wait = NULL, **tail = &wait;
@@ -357,6 +365,9 @@ static void batch_run(struct spool *s, struct task *list) {
         log_sync(s); /* the segment keeps how that went */
     s->st.batches++;
     batch_finish(s, wait);
+    bool waited = s->notes_wait;
+    s->notes_wait = notes_are_waiting(s);
+    atomic_store(&s->behind, waited && s->notes_wait);
     log_after_batch(s);
     log_reclaim(s);
     spool_show_stats(s);
@@ -499,6 +510,10 @@ bool spool_is_full(int rc) {
 
 int64_t spool_space(const struct spool *s) {
     return atomic_load(&s->space);
+}
+
+bool spool_is_behind(const struct spool *s) {
+    return atomic_load(&s->behind);
 }
 
 void spool_stats(struct spool *s, struct spool_stats *out) {

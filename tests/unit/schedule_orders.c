@@ -129,6 +129,38 @@ static void test_an_order_is_done_when_it_is_durable(void **state) {
     rig_close(&r);
 }
 
+/* While the disk does not take down that mail was sent no other mail is: the next start would send
+ * all of that again.  It goes on by itself. */
+static void test_nothing_is_sent_that_cannot_be_noted(void **state) {
+    bool *const faults[] = {&rig_no_sync, &rig_no_room};
+    (void)state;
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        struct rig r;
+        rig_open(&r, "smtp_destination_concurrency_limit = 1\n");
+        for (int n = 0; n < 12; n++)
+            rig_mail(&r, "", "ann@away.example");
+        *faults[i] = true;
+        while (r.n_given > 0)
+            rig_answer(&r, &sent);
+        assert_true(r.s->msgs.n > 0);
+        dispatch_tick(r.s, r.s->loop->now_ms);
+        rig_turn(&r);
+        assert_int_equal(r.n_given, 0);
+        *faults[i] = false;
+        rig_turn(&r);
+        dispatch_tick(r.s, r.s->loop->now_ms);
+        rig_turn(&r);
+        assert_true(r.n_given > 0);
+        while (r.n_given > 0)
+            rig_answer(&r, &sent);
+        assert_int_equal(r.s->msgs.n, 0);
+        rig_close(&r);
+        rig_open(&r, "");
+        assert_int_equal(r.s->msgs.n, 0);
+        rig_close(&r);
+    }
+}
+
 /* While a report is being written an order is noted behind it, and done after that. */
 static void test_an_order_during_a_report(void **state) {
     struct rig r;
@@ -629,6 +661,7 @@ int main(void) {
         RIG(test_what_is_done_is_not_found),
         RIG(test_unknown_progress_is_not_none),
         RIG(test_an_order_is_done_when_it_is_durable),
+        RIG(test_nothing_is_sent_that_cannot_be_noted),
         RIG(test_an_order_during_a_report),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
