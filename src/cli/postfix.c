@@ -128,8 +128,8 @@ static const char *restart_failure(const struct config *cfg) {
     if (rc == -ESRCH)
         return "no daemon is running";
     if (rc == -EINVAL)
-        return "the new configuration has errors (posthouse check and the log name them); the old "
-               "one stays in use";
+        return "it was refused, and the log says why (posthouse check names errors of the new "
+               "configuration); the daemon goes on as it was";
     return rc == -EPIPE ? "the daemon has ended; its log says why" : rc < 0 ? strerror(-rc) : NULL;
 }
 

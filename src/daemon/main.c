@@ -726,7 +726,7 @@ static void sup_restart(void) {
     if (asker < 0)
         return;
     sup_tell_alive();
-    bool good = reexec_try(sup.dir);
+    bool good = reexec_try(sup.dir) && queue_may_restart(sup.cfg);
     sup_tell_alive();
     if (!good) {
         reexec_answer(asker, true);

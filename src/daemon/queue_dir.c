@@ -70,9 +70,18 @@ static int lock_file(void) {
     return fs_open_only("master.pid", O_RDWR | O_CREAT, 0600);
 }
 
+/* The number of this process, over what is there: a full disk has room for that. */
+static int pid_write(int fd) {
+    char text[32];
+    int n = snprintf(text, sizeof text, "%d\n", getpid());
+    ssize_t done = pwrite(fd, text, (size_t)n, 0);
+    if (done != n)
+        return done < 0 ? -errno : -EIO;
+    return ftruncate(fd, n) < 0 ? -errno : 0;
+}
+
 void queue_lock(const struct config *cfg) {
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    char text[32];
     /* a user who can read the file can hold a lock on it, too */
     int fd = lock_file();
     int rc = fd < 0 ? fd : fchmod(fd, 0600) < 0 ? -errno : fcntl(fd, F_SETLK, &lk) < 0 ? -errno : 0;
@@ -82,10 +91,17 @@ void queue_lock(const struct config *cfg) {
         exit(1);
     }
     handover_set_lock(fd);
-    snprintf(text, sizeof text, "%d\n", getpid());
-    if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0 ||
-        fs_write_all(fd, text, strlen(text)) < 0)
-        log_warn("master", "cannot write master.pid: %s", strerror(errno));
+    rc = pid_write(fd);
+    if (rc < 0)
+        log_warn("master", "cannot write master.pid: %s", strerror(-rc));
+}
+
+bool queue_may_restart(const struct config *cfg) {
+    int rc = pid_write(handover_lock());
+    if (rc < 0)
+        log_error("master", "restart refused: %s/master.pid: %s", cfg->p.queue_directory,
+                  strerror(-rc));
+    return rc == 0;
 }
 
 void queue_refuse_half_moved(void) {

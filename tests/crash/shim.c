@@ -40,7 +40,7 @@ struct shim {
     int32_t answered;
     int32_t sync_delay_ms; /* the call before the first one that fails takes this long */
     int32_t no_fork;       /* no process can be made */
-    int32_t write_errno;   /* the next write_count pwritev calls fail with this */
+    int32_t write_errno;   /* the next write_count pwrite and pwritev calls fail with this */
     int32_t write_count;
     int32_t space_errno; /* statvfs fails with this; 0: it works */
     char paths[4][256];  /* configuration file, secret table, segment of the spool, new file */
@@ -102,6 +102,12 @@ ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t off) {
             dirty[fd].to = off + done;
     }
     return done;
+}
+
+/* What is called here is pwrite64: _FILE_OFFSET_BITS is 64. */
+ssize_t pwrite(int fd, const void *p, size_t n, off_t off) {
+    struct iovec iov = {(void *)(uintptr_t)p, n};
+    return pwritev(fd, &iov, 1, off);
 }
 
 /* A sync that fails leaves its bytes unwritten for ever: out names the file and the bytes, so that

@@ -92,6 +92,23 @@ def test_free_space_that_is_not_known_is_not_little(tmp_path, dns):
         assert "free space" not in p.log()
 
 
+@needs_shim
+def test_a_restart_needs_a_disk_that_can_be_written(tmp_path, dns):
+    """The daemon that runs is better than the next one, which cannot begin."""
+    s = shim.Shim(tmp_path)
+    p = Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns)
+    p.extra_env = s.env
+    with p:
+        s.set(write_errno=errno.EROFS, write_count=1000)
+        assert "refused" in p.run("restart").stderr
+        p.wait_log(f"restart refused: .*/master.pid: {os.strerror(errno.EROFS)}")
+        s.set(write_count=0)
+        assert p.send().startswith("250")
+        p.run("restart", check=True)
+        assert p.send().startswith("250")
+        assert (p.dir / "spool" / "master.pid").read_text() == f"{p.proc.pid}\n"
+
+
 def test_full_disk_and_back(dns, small_disk):
     port = free_port()
     main = f"relayhost = [127.0.0.1]:{port}\nqueue_directory = {small_disk}/spool\n" + FAST + \
