@@ -70,14 +70,20 @@ char *map_error(struct map *m) {
     return e;
 }
 
+/* Rules of patterns may stand between braces instead of in a file. */
+static bool holds_its_rules(const struct map *m) {
+    bool patterns = m->ops == &map_regexp || m->ops == &map_pcre || m->ops == &map_cidr;
+    return patterns && m->name[0] == '{';
+}
+
 static void map_path(struct map *m, const char *dir) {
     struct sbuf b = {0};
-    if (m->ops->suffix == NULL)
+    if (m->ops->suffix == NULL || holds_its_rules(m))
         return;
     if (m->ops->remote && strchr(m->name, '/') == NULL &&
         (m->given = tabconf_legacy(m->name)) != NULL)
         return;
-    if (m->name[0] != '/' && dir != NULL && m->ops != &map_inline) {
+    if (m->name[0] != '/' && dir != NULL) {
         sbuf_printf(&b, "%s/%s", dir, m->name);
         free(m->name);
         m->name = sbuf_take(&b);

@@ -8,6 +8,7 @@ import test_content
 import test_envelope
 import test_exchangers
 import test_names
+import test_patterns
 import test_early
 import test_programs
 import test_tls
@@ -24,6 +25,7 @@ KINDS = {
     "content of whole mails": (len(corpus.mails()), 500),
     "addresses in header fields": (len(test_content.FIELDS), 64),
     "calls of sendmail": (len(test_programs.CALLS), 130),
+    "tables of patterns": (sum(len(keys.split()) for _, _, keys in test_patterns.TABLES.values()) + len(test_patterns.INLINE), 89),
     "the queue's tools": (len(test_tools.SUPER + test_tools.IDS + test_tools.QUEUE + test_tools.SHAPES), 42),
     "TLS policies": (len(test_tls.CASES + test_tls.ROWS + test_tls.CHOICES) - 2, 86),  # two cases hold the rows
     "files that are no configuration": (len(test_broken_files.CASES), 6),
