@@ -1,8 +1,8 @@
 /*
  * daemon/audit.c - every mistake in a configuration, with file and line; see audit.h
  *
- * Opens the tables too: is one missing or older than its source?  What stands in them is looked at
- * in audit_creds.c, audit_rows.c and audit_tls.c.
+ * What tables there are is looked at in audit_tables.c, and what stands in them in audit_creds.c,
+ * audit_rows.c and audit_tls.c.
  */
 #include "daemon/audit.h"
 
@@ -72,108 +72,6 @@ static void check_services(const struct config *c, struct diags *d) {
             s->p.smtpd_tls_cert_file[0] == '\0' && s->p.smtpd_tls_chain_files[0] == '\0')
             diag_add(d, DIAG_ERROR, s->line > 0 ? path : NULL, s->line,
                      "%s: smtpd_tls_wrappermode without smtpd_tls_cert_file", s->name);
-    }
-}
-
-/* Lists of domains and networks have words that are no tables; all others have nothing else. */
-static void check_bare_table(const struct config *c, const char *name, struct str word, int line,
-                             struct diags *d) {
-    static const char *const maps[] = {"_maps"};
-    bool hidden = secret_param(name) != SECRET_NOT && word.p[0] != '/';
-    if (hidden)
-        word = STR_LIT("(hidden)");
-    if (str_end_of(name, maps, 1) >= 0)
-        diag_add(d, DIAG_ERROR, c->main.path, line,
-                 "%s: \"%.*s\" is no table: a type belongs before it (hash:%.*s)", name,
-                 STR_FMT(word), STR_FMT(word));
-}
-
-/* A table that a parameter names: can it be opened, is it up to date, are all its lines used? */
-static void audit_table(const struct config *c, struct str one, const char *name, const char *file,
-                        int line, struct diags *d) {
-    bool aliases = strcmp(name, "alias_maps") == 0;
-    char *spec = str_dup(one);
-    struct map *m = map_open(spec, c->dir);
-    char *stale = map_stale(m);
-    if (!m->opened)
-        diag_add(d, DIAG_ERROR, file, line, "%s: %s%s", name, m->err,
-                 m->path == NULL || m->ops->build == NULL || access(m->path, F_OK) == 0 ? ""
-                 : aliases ? " (run newaliases)"
-                           : " (run postmap on it)");
-    if (stale != NULL)
-        diag_add(d, DIAG_WARN, file, line, "%s: %s (run %s)", name, stale,
-                 aliases ? "newaliases" : "postmap on it");
-    if (m->opened && m->remark != NULL)
-        diag_add(d, DIAG_WARN, file, line, "%s: %s", name, m->remark);
-    if (!aliases)
-        audit_spellings(c, m, name, file, line, d);
-    free(stale);
-    map_close(m);
-    free(spec);
-}
-
-static void check_tables(const struct config *c, const char *name, const char *value,
-                         struct diags *d) {
-    struct str rest = str_of(value), one;
-    const struct cfg_entry *e = cfg_file_find(&c->main, str_of(name));
-    int line = e == NULL ? 0 : e->line;
-    while (str_split_braces(&rest, ", \t\r\n", &one)) {
-        if (map_looks_like(one))
-            audit_table(c, one, name, c->main.path, line, d);
-        else
-            check_bare_table(c, name, one, line, d);
-    }
-}
-
-/* A list in which tables stand among other words, some of which have a colon, too. */
-static void audit_list(const struct config *c, const char *name, const char *value,
-                       const char *file, int line, struct diags *d) {
-    struct str rest = str_of(value), one, before = STR_NONE;
-    for (; str_split_braces(&rest, ", \t\r\n", &one); before = one) {
-        ptrdiff_t colon = str_chr(one, ':');
-        bool known = colon > 0 && map_type(str_make(one.p, (size_t)colon)) != NULL;
-        if (map_looks_like(one) && (known || str_istarts(one, "proxy:")) &&
-            !str_ieq_c(before, "check_policy_service"))
-            audit_table(c, one, name, file, line, d);
-    }
-}
-
-static const char *audit_text_of(const struct params *p, const struct param_info *info) {
-    return *(const char *const *)(const void *)((const char *)p + info->offset);
-}
-
-static bool is_list_with_tables(const char *name) {
-    static const char *const ends[] = {"_restrictions", "_exclusions", "_exceptions",
-                                       "_header_rewrite_clients"};
-    return str_end_of(name, ends, sizeof ends / sizeof ends[0]) >= 0;
-}
-
-/* What a restriction list names and cannot be asked refuses all mail for a while. */
-static void audit_lists(const struct config *c, const struct param_info *info, struct diags *d) {
-    char path[512];
-    const char *value = audit_text_of(&c->p, info);
-    const struct cfg_entry *e = cfg_file_find(&c->main, str_of(info->name));
-    snprintf(path, sizeof path, "%s/master.cf", c->dir);
-    audit_list(c, info->name, value, c->main.path, e == NULL ? 0 : e->line, d);
-    for (size_t i = 0; i < c->n_services; i++) {
-        const struct service *s = c->services[i];
-        const char *own = audit_text_of(&s->p, info);
-        if (s->kind == SERVICE_SMTPD && strcmp(own, value) != 0)
-            audit_list(c, info->name, own, path, s->line, d);
-    }
-}
-
-static void check_all_tables(const struct config *c, struct diags *d) {
-    for (size_t i = 0; i < param_count; i++) {
-        const struct param_info *info = &param_table[i];
-        if (info->type != PARAM_STR)
-            continue;
-        const char *v = audit_text_of(&c->p, info);
-        if (is_list_with_tables(info->name))
-            audit_lists(c, info, d);
-        if (strstr(info->name, "_maps") != NULL || strcmp(info->name, "relay_domains") == 0 ||
-            strcmp(info->name, "mydestination") == 0 || strcmp(info->name, "mynetworks") == 0)
-            check_tables(c, info->name, v, d);
     }
 }
 
@@ -292,7 +190,7 @@ void audit(struct config *c, struct diags *d) {
     foreign_check(c, d);
     unread_say_rest(c, d);
     check_services(c, d);
-    check_all_tables(c, d);
+    audit_tables(c, d);
     audit_credentials(c, d);
     audit_places(c, d);
     check_loops(c, d);

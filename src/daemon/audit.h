@@ -14,7 +14,9 @@
  * unused parameters, tables that cannot be opened, credentials that match nothing, loops, rows that
  * never match. */
 void audit(struct config *c, struct diags *d);
-/* Parts of that: credentials for relay hosts; */
+/* Parts of that: tables that cannot be opened, are out of date or have lines that mean nothing; */
+void audit_tables(const struct config *c, struct diags *d);
+/* credentials for relay hosts; */
 void audit_credentials(const struct config *c, struct diags *d);
 /* what TLS needs: files, protocols, the rows of smtp_tls_policy_maps; */
 void audit_tls(const struct config *c, struct diags *d);

@@ -203,7 +203,8 @@ struct key_check {
     const char *param;
     const char *spec;
     bool senders;
-    bool hops; /* values are relay hosts; else transports */
+    bool hops;  /* values are relay hosts; else transports */
+    bool fixed; /* else rules of patterns */
     size_t said;
 };
 
@@ -328,7 +329,8 @@ static int check_row_value(void *arg, struct str key, struct str value) {
     struct sbuf more = {0}, b = {0};
     struct str v = str_trim(value);
     const char *why = NULL;
-    if (v.n > 0 && !str_ieq_c(v, "DUNNO"))
+    bool varies = !k->fixed && str_chr(v, '$') >= 0; /* a part of the key stands in it */
+    if (v.n > 0 && !str_ieq_c(v, "DUNNO") && !varies)
         why = k->hops ? hop_value_bad(v, &more)
                       : transport_value_bad(k->cfg, v, k->cfg->p.default_transport, &more);
     if (why != NULL && ++k->said <= SHOWN_MAX) {
@@ -349,12 +351,11 @@ static void check_keys(const struct config *cfg, const char *param, const char *
     struct maps *m = maps_open(value, cfg->dir);
     for (size_t i = 0; i < m->n; i++) {
         bool hops = strcmp(param, "sender_dependent_relayhost_maps") == 0;
-        struct key_check k = {cfg, d, param, m->v[i]->spec, senders, hops, 0};
-        if (!m->v[i]->fixed || m->v[i]->ops->remote)
-            continue;
-        map_each(m->v[i], check_key, &k);
+        struct key_check k = {cfg, d, param, m->v[i]->spec, senders, hops, m->v[i]->fixed, 0};
+        if (m->v[i]->fixed && !m->v[i]->ops->remote)
+            map_each(m->v[i], check_key, &k);
         k.said = 0;
-        map_each(m->v[i], check_row_value, &k);
+        map_rows(m->v[i], check_row_value, &k);
     }
     maps_close(m);
 }

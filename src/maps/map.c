@@ -295,6 +295,20 @@ int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str valu
     return rc;
 }
 
+void map_rows(struct map *m, map_row_fn fn, void *arg) {
+    lock_followed(m);
+    if (m->opened && m->ops->rules != NULL)
+        m->ops->rules(m, fn, arg);
+    else if (m->opened && !m->ops->remote && m->ops->each != NULL)
+        m->ops->each(m, fn, arg);
+    pthread_rwlock_unlock(&m->lock);
+}
+
+const struct maps *map_parts(const struct map *m) {
+    bool composed = m->ops == &map_union || m->ops == &map_pipe;
+    return composed && m->opened ? m->state : NULL;
+}
+
 char *map_stale(const struct map *m) {
     struct stat src, db;
     if (m->path == NULL || m->ops->suffix[0] == '\0' || stat(m->name, &src) < 0 ||

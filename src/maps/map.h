@@ -17,6 +17,7 @@
 enum map_rc { MAP_ERROR = -1, MAP_NOT_FOUND = 0, MAP_FOUND = 1 };
 
 struct map;
+struct maps;
 struct tabconf;
 
 struct map_pair {
@@ -44,6 +45,9 @@ struct map_ops {
     enum map_rc (*get)(struct map *m, struct str key, struct sbuf *value);
     /* Calls fn for every pair, until it returns non-zero; NULL: cannot be listed. */
     int (*each)(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
+    /* The same of each rule of a table of patterns, whose key is then where it stands ("line 7");
+     * NULL: it has none. */
+    void (*rules)(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
     /* Would the server be asked for key at all?  NULL: always. */
     bool (*asks)(struct map *m, struct str key);
     /* Appends where the answer for key comes from: a line of a file, a statement, a search.  NULL:
@@ -91,6 +95,11 @@ void map_where(struct map *m, struct str key, struct sbuf *out);
 /* Returns 0 to go on. */
 typedef int (*map_row_fn)(void *arg, struct str key, struct str value);
 int map_each(struct map *m, map_row_fn fn, void *arg);
+/* Calls fn for every row that can be told without asking a server: also the rules of a table of
+ * patterns, with "line 7" for a key, and what a static table says, with "". */
+void map_rows(struct map *m, map_row_fn fn, void *arg);
+/* The tables that m is made of (unionmap, pipemap); NULL: none. */
+const struct maps *map_parts(const struct map *m);
 /* The file that a program made cannot be used as it is: sets the error, with what to do.  -EIO. */
 int map_broken(struct map *m, const char *why);
 void map_set_error(struct map *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

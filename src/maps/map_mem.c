@@ -141,6 +141,13 @@ static enum map_rc static_get(struct map *m, struct str key, struct sbuf *value)
     return MAP_FOUND;
 }
 
+static void static_rules(struct map *m, map_row_fn fn, void *arg) {
+    struct sbuf value = {0};
+    static_get(m, STR_LIT(""), &value);
+    fn(arg, STR_LIT(""), sbuf_str(&value));
+    sbuf_wipe(&value);
+}
+
 static enum map_rc fail_get(struct map *m, struct str key, struct sbuf *value) {
     (void)key;
     (void)value;
@@ -164,7 +171,7 @@ const struct map_ops map_inline = {.type = "inline",
                                    .each = mem_each};
 
 const struct map_ops map_static = {
-    .type = "static", .fixed = true, .open = static_open, .get = static_get};
+    .type = "static", .fixed = true, .open = static_open, .get = static_get, .rules = static_rules};
 
 const struct map_ops map_fail = {
     .type = "fail", .fixed = true, .open = static_open, .get = fail_get};

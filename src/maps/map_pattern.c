@@ -278,7 +278,7 @@ static uint64_t rule_captures(const struct rule *r) {
 }
 
 /* What the value of a rule asks for and cannot have; NULL: nothing. */
-static const char *value_check(struct state *s, const struct rule *r) {
+static const char *rule_value_check(struct state *s, const struct rule *r) {
     const char *why = NULL;
     uint64_t highest = s->kind == PATTERN_CIDR ? 0 : value_groups(str_of(r->value), &why);
     if (why != NULL)
@@ -326,7 +326,7 @@ static void rule_add(void *arg, struct str line, int no) {
         why = pattern_take(s, &r, &line);
     r.value = str_dup(line);
     if (why == NULL && r.op == RULE_MATCH)
-        why = value_check(s, &r);
+        why = rule_value_check(s, &r);
     if (why != NULL) {
         rule_warn(s, no, why, NOTHING);
         rule_free(&r);
@@ -477,11 +477,23 @@ static void pattern_where(struct map *m, struct str key, struct sbuf *out) {
     free(text);
 }
 
+static void pattern_rules(struct map *m, map_row_fn fn, void *arg) {
+    const struct state *s = m->state;
+    bool more = true;
+    for (size_t i = 0; i < s->n && more; i++) {
+        struct sbuf line = {0};
+        sbuf_printf(&line, "line %d", s->v[i].line);
+        more = s->v[i].op != RULE_MATCH || fn(arg, sbuf_str(&line), str_of(s->v[i].value)) == 0;
+        sbuf_free(&line);
+    }
+}
+
 const struct map_ops map_regexp = {.type = "regexp",
                                    .suffix = "",
                                    .open = regexp_open,
                                    .close = pattern_shut,
                                    .get = pattern_get,
+                                   .rules = pattern_rules,
                                    .where = pattern_where};
 
 const struct map_ops map_pcre = {.type = "pcre",
@@ -489,6 +501,7 @@ const struct map_ops map_pcre = {.type = "pcre",
                                  .open = pcre_open,
                                  .close = pattern_shut,
                                  .get = pattern_get,
+                                 .rules = pattern_rules,
                                  .where = pattern_where};
 
 const struct map_ops map_cidr = {.type = "cidr",
@@ -496,4 +509,5 @@ const struct map_ops map_cidr = {.type = "cidr",
                                  .open = cidr_open,
                                  .close = pattern_shut,
                                  .get = pattern_get,
+                                 .rules = pattern_rules,
                                  .where = pattern_where};

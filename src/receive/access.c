@@ -595,23 +595,59 @@ static enum access_step action_refuses(struct access_run *a, int64_t code, struc
     return STEP_REJECT;
 }
 
+enum action {
+    ACTION_UNKNOWN,
+    ACTION_NEXT,
+    ACTION_PERMIT,
+    ACTION_REJECT,
+    ACTION_DEFER,
+    ACTION_CODE
+};
+
+/* What a value of access(5) asks for; *word is its first word, *text what stands behind it, *code
+ * that of ACTION_CODE. */
+static enum action action_of(struct str value, struct str *word, struct str *text, uint64_t *code) {
+    *text = value;
+    *word = STR_NONE;
+    if (!str_split(text, " \t", word))
+        return ACTION_UNKNOWN;
+    *text = str_trim(*text);
+    bool number = str_u64(*word, code);
+    if (str_ieq_c(*word, "DUNNO"))
+        return ACTION_NEXT;
+    if (str_ieq_c(*word, "OK") || str_ieq_c(*word, "permit") ||
+        (number && word->n != 3 && text->n == 0))
+        return ACTION_PERMIT;
+    if (str_ieq_c(*word, "REJECT"))
+        return ACTION_REJECT;
+    if (str_ieq_c(*word, "DEFER"))
+        return ACTION_DEFER;
+    return number && (*code / 100 == 4 || *code / 100 == 5) ? ACTION_CODE : ACTION_UNKNOWN;
+}
+
+struct str access_action_unknown(struct str value) {
+    struct str word, text;
+    uint64_t code;
+    return action_of(value, &word, &text, &code) == ACTION_UNKNOWN ? word : STR_NONE;
+}
+
 /* The value of an entry; key: which one it is. */
 static enum access_step action_step(struct access_run *a, struct str key, struct str value) {
-    struct str word, text = value;
+    struct str word, text;
     uint64_t code = 0;
-    if (str_split(&text, " \t", &word)) {
-        text = str_trim(text);
-        bool number = str_u64(word, &code);
-        if (str_ieq_c(word, "DUNNO"))
-            return STEP_NEXT;
-        if (str_ieq_c(word, "OK") || str_ieq_c(word, "permit") || (number && word.n != 3))
-            return STEP_PERMIT;
-        if (str_ieq_c(word, "REJECT"))
-            return action_refuses(a, a->f.p->access_map_reject_code, text);
-        if (str_ieq_c(word, "DEFER"))
-            return action_refuses(a, a->f.p->access_map_defer_code, text);
-        if (number && (code / 100 == 4 || code / 100 == 5))
-            return action_refuses(a, (int64_t)code, text);
+    switch (action_of(value, &word, &text, &code)) {
+    case ACTION_NEXT:
+        return STEP_NEXT;
+    case ACTION_PERMIT:
+        return STEP_PERMIT;
+    case ACTION_REJECT:
+        return action_refuses(a, a->f.p->access_map_reject_code, text);
+    case ACTION_DEFER:
+        return action_refuses(a, a->f.p->access_map_defer_code, text);
+    case ACTION_CODE:
+        return action_refuses(a, (int64_t)code, text);
+    case ACTION_UNKNOWN:
+        break;
     }
     log_warn("smtpd", "access table %s: entry \"%.*s\" has an action that Posthouse does not have",
              a->table, STR_FMT(key));

@@ -62,6 +62,8 @@ void access_add_head(const struct access_facts *f, const char *what, const char 
  * and, as Postfix 3.10 has it, " sasl_method=PLAIN sasl_username=a" of a client that has logged in,
  * and " sasl_sender=b". */
 void access_add_facts(const struct access_facts *f, struct sbuf *b);
+/* The first word of a value of access(5), if it is no action that there is; n 0: it is one. */
+struct str access_action_unknown(struct str value);
 /* The code of a reply that was configured; where it is none of a refusal, 450, and text (what
  * stands behind it) says so instead. */
 unsigned access_checked_code(int64_t code, struct sbuf *text);

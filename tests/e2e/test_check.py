@@ -375,3 +375,75 @@ def test_keys_whose_domain_is_written_in_an_odd_form(tmp_path, type_, mode):
         assert len(lines) == len(odd), said
         for key, instead in odd.items():
             assert [line for line in lines if f'"{key}": ' in line and instead in line], (key, lines)
+
+
+SHUT = [  # (main.cf, of a service in master.cf; the parameter that is named, what is said of it)
+    ("smtpd_sender_restrictions = check_sender_access randmap:{OK}", "", "smtpd_sender_restrictions", "type: randmap:"),
+    ("smtpd_helo_restrictions = permit_mynetworks check_helo_access pcre:DIR/none", "", "smtpd_helo_restrictions", "/none: No such"),
+    ("smtpd_client_event_limit_exceptions = 2001:db8::/32 !nosuch:x", "", "smtpd_client_event_limit_exceptions", "type: nosuch:"),
+    ("smtpd_sasl_exceptions_networks = !hash:DIR/none", "", "smtpd_sasl_exceptions_networks", "/none.db: No such"),
+    ("relay_domains = a.example !hash:DIR/none", "", "relay_domains", "/none.db: No such"),
+    ("virtual_alias_domains = nosuch:x", "", "virtual_alias_domains", "type: nosuch:"),
+    ("local_header_rewrite_clients = check_address_map randmap:{x}", "", "local_header_rewrite_clients", "type: randmap:"),
+    ("authorized_submit_users = !root hash:DIR/none", "", "authorized_submit_users", "/none.db: No such"),
+    ("authorized_mailq_users = nosuch:x", "", "authorized_mailq_users", "type: nosuch:"),
+    ("smtp_reply_filter = pcre:DIR/none", "", "smtp_reply_filter", "/none: No such"),
+    ("relay_clientcerts = hash:DIR/none", "", "relay_clientcerts", "/none.db: No such"),
+    ("transport_maps = unionmap:{inline:{a=b}, hash:DIR/none}", "", "transport_maps", "/none.db: No such"),
+    ("smtp_sasl_password_maps = pipemap:{inline:{a=b},nosuch:user:sesame}", "", "smtp_sasl_password_maps", "type: nosuch:"),
+    ("", "smtpd_sender_login_maps=hash:DIR/none", "smtpd_sender_login_maps", "/none.db: No such"),
+    ("", "mynetworks=127.0.0.0/8,cidr:DIR/none", "mynetworks", "/none: No such"),
+    ("", "smtpd_recipient_restrictions=check_client_access,nosuch:x,reject", "smtpd_recipient_restrictions", "type: nosuch:"),
+    ("", "smtp_tls_policy_maps=texthash:DIR/none", "smtp_tls_policy_maps", "/none: No such"),
+    ("", "smtp_sasl_password_maps=nosuch:/x", "smtp_sasl_password_maps", "type: nosuch:/x"),
+]
+
+
+def test_tables_that_cannot_be_opened(tmp_path):
+    """Wherever a table may stand: in every list, behind "!", among other tables, in an override of a service."""
+    p = Posthouse(directory=tmp_path)
+    for main, override, name, said in SHUT:
+        p.write_main(main.replace("DIR", str(tmp_path)).replace("{", "{{").replace("}", "}}"))
+        other = f"other unix - - n - - smtp\n  -o {override}\n" if "smtp_" in override else \
+            f"{free_port()} inet n - n - - smtpd\n  -o {override}\n"
+        (tmp_path / "master.cf").write_text(f"{free_port()} inet n - n - - smtpd\nsmtp unix - - n - - smtp\n"
+                                            "relay unix - - n - - smtp\n" + (other.replace("DIR", str(tmp_path)) if override else ""))
+        r = p.run("check")
+        lines = [ln for ln in r.stdout.splitlines() if re.search(rf"^error: .*{name}: .*{re.escape(said)}", ln)]
+        assert len(lines) == 1 and r.returncode == 2, (main, override, r.stdout)
+        assert f"{tmp_path}/{'master.cf' if override else 'main.cf'}, line " in lines[0] and "sesame" not in r.stdout, r.stdout
+
+
+ACTIONS = {  # what a row of an access table says: the word that is not done
+    "OK": None, "permit": None, "DUNNO": None, "dunno": None, "REJECT": None, "reject go away": None, "DEFER later": None,
+    "550 5.7.1 no": None, "421": None, "1700000000": None, "FILTER smtp:[127.0.0.1]:10026": "FILTER", "HOLD": "HOLD",
+    "REDIRECT a@b.example": "REDIRECT",
+    "BCC a@b.example": "BCC", "PREPEND X-A: b": "PREPEND", "DISCARD": "DISCARD", "rejekt": "rejekt", "my_class": "my_class",
+    "WARN x": "WARN", "permit_mynetworks, reject": "permit_mynetworks,", "defer_if_permit x": "defer_if_permit", "20 mails": "20"}
+
+
+def test_rows_of_access_tables(tmp_path):
+    """An action that is not done is named with its row: what meets it is refused for the time being."""
+    files = {"rows": "".join(f"h{i}.example {v}\n" for i, v in enumerate(ACTIONS)),
+             "rules": "".join(f"/h{i}[.]example/ {v}\n" for i, v in enumerate(ACTIONS)),
+             "nets": "".join(f"10.0.0.{i} {v}\n" for i, v in enumerate(ACTIONS))}
+    for table, row in (("texthash:{dir}/rows", "h%d.example"), ("pcre:{dir}/rules", "line %d"), ("cidr:{dir}/nets", "line %d"),
+                       ("unionmap:{{texthash:{dir}/rows}}", "h%d.example")):
+        rc, said = check(tmp_path, f"smtpd_client_restrictions = check_client_access {table}, check_client_access static:OK\n", files)
+        assert rc == 2
+        for i, (value, word) in enumerate(ACTIONS.items()):
+            key = row % (i + 1 if "line" in row else i)
+            named = [ln for ln in said.splitlines() if f'"{key}" -> "{value}"' in ln]
+            assert len(named) == (word is not None), (table, value, said)
+            assert word is None or (f'no action "{word}"' in named[0] and "451" in named[0] and named[0].startswith("error:")), named
+    rc, said = check(tmp_path, "smtpd_sender_restrictions = check_sender_access static:{{HOLD it}}\n")
+    assert rc == 2 and 'no action "HOLD"' in said
+
+
+def test_rules_of_transports(tmp_path):
+    """Values of rules are looked at as those of rows are, unless a part of the key stands in them."""
+    files = {"rules": "/a[.]example/ smtp:[relay.example\n/b[.]example/ smpt:[relay.example]\n/(c)[.]example/ smtp:[$1]\n"
+                      "/d[.]example/ smtp:[relay.example]\n"}
+    rc, said = check(tmp_path, "transport_maps = regexp:{dir}/rules\n", files)
+    named = [ln for ln in said.splitlines() if "mail of that row waits" in ln]
+    assert rc == 2 and len(named) == 2 and '"line 1"' in named[0] and '"line 2"' in named[1], said

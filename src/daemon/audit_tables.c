@@ -1,0 +1,182 @@
+/*
+ * daemon/audit_tables.c - posthouse check: the tables that a configuration names
+ *
+ * Is one missing or older than its source, are all its lines used, does a row of an access table
+ * ask for what is not done?  The parameters of main.cf are looked at, and what a service of
+ * master.cf has instead of them.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/secret.h"
+#include "daemon/audit.h"
+#include "maps/maps.h"
+#include "receive/access.h"
+#include "util/net.h"
+
+#define SHOWN_MAX 20U
+
+/* Where a list of tables stands. */
+struct table_place {
+    const struct config *c;
+    struct diags *d;
+    const char *name; /* of the parameter */
+    const char *file;
+    int line;
+};
+
+enum list_kind {
+    LIST_NONE,        /* a parameter without tables */
+    LIST_TABLES,      /* nothing else is in it */
+    LIST_WORDS,       /* among names, addresses, networks; "!" may stand before one */
+    LIST_RESTRICTIONS /* behind words that say what is looked up */
+};
+
+static enum list_kind list_kind_of(const char *name) {
+    static const char *const restrictions[] = {"_restrictions", "_header_rewrite_clients"};
+    static const char *const words[] = {"_exclusions", "_exceptions", "networks",
+                                        "_domains",    "_users",      "destination"};
+    static const char *const tables[] = {"_maps", "_reply_filter", "_status_filter",
+                                         "_clientcerts"};
+    if (str_end_of(name, restrictions, sizeof restrictions / sizeof restrictions[0]) >= 0)
+        return LIST_RESTRICTIONS;
+    if (str_end_of(name, words, sizeof words / sizeof words[0]) >= 0)
+        return LIST_WORDS;
+    if (str_end_of(name, tables, sizeof tables / sizeof tables[0]) >= 0)
+        return LIST_TABLES;
+    return LIST_NONE;
+}
+
+/* A word of a list that has nothing but tables. */
+static void audit_bare_word(const struct table_place *at, struct str word) {
+    bool hidden = secret_param(at->name) != SECRET_NOT && word.p[0] != '/';
+    if (hidden)
+        word = STR_LIT("(hidden)");
+    diag_add(at->d, DIAG_ERROR, at->file, at->line,
+             "%s: \"%.*s\" is no table: a type belongs before it (hash:%.*s)", at->name,
+             STR_FMT(word), STR_FMT(word));
+}
+
+/* -- rows of access tables -- */
+
+struct action_rows {
+    const struct table_place *at;
+    const struct map *table;
+    size_t said;
+};
+
+static int audit_action(void *arg, struct str key, struct str value) {
+    struct action_rows *rows = arg;
+    struct str word = access_action_unknown(str_trim(value));
+    struct sbuf row = {0};
+    if (word.n == 0 || word.p[0] == '$' || ++rows->said > SHOWN_MAX)
+        return 0;
+    sbuf_add_safe(&row, key);
+    sbuf_add_c(&row, "\" -> \"");
+    sbuf_add_safe(&row, str_trim(value));
+    diag_add(rows->at->d, DIAG_ERROR, rows->at->file, rows->at->line,
+             "%s: %s: \"%s\": Posthouse has no action \"%.*s\": what meets that row is refused, "
+             "451 4.3.5",
+             rows->at->name, rows->table->spec, row.p, STR_FMT(word));
+    sbuf_free(&row);
+    return 0;
+}
+
+static void audit_actions(const struct table_place *at, struct map *m) {
+    struct action_rows rows = {.at = at, .table = m};
+    map_rows(m, audit_action, &rows);
+    if (rows.said > SHOWN_MAX)
+        diag_add(at->d, DIAG_ERROR, at->file, at->line, "%s: %s: %zu more rows like these",
+                 at->name, m->spec, rows.said - SHOWN_MAX);
+}
+
+/* -- tables -- */
+
+static void audit_opened(const struct table_place *at, struct map *m, bool actions) {
+    bool aliases = strcmp(at->name, "alias_maps") == 0;
+    char *stale = map_stale(m);
+    if (!m->opened)
+        diag_add(at->d, DIAG_ERROR, at->file, at->line, "%s: %s%s", at->name, m->err,
+                 m->path == NULL || m->ops->build == NULL || access(m->path, F_OK) == 0 ? ""
+                 : aliases ? " (run newaliases)"
+                           : " (run postmap on it)");
+    if (stale != NULL)
+        diag_add(at->d, DIAG_WARN, at->file, at->line, "%s: %s (run %s)", at->name, stale,
+                 aliases ? "newaliases" : "postmap on it");
+    if (m->opened && m->remark != NULL)
+        diag_add(at->d, DIAG_WARN, at->file, at->line, "%s: %s", at->name, m->remark);
+    if (!aliases)
+        audit_spellings(at->c, m, at->name, at->file, at->line, at->d);
+    if (actions)
+        audit_actions(at, m);
+    free(stale);
+}
+
+/* A table, or each of those that it is made of.  actions: its values are those of access(5). */
+static void audit_table(const struct table_place *at, struct map *m, bool actions) {
+    const struct maps *parts = map_parts(m);
+    audit_opened(at, m, actions && (parts == NULL || m->ops == &map_pipe));
+    for (size_t i = 0; parts != NULL && i < parts->n; i++)
+        audit_table(at, parts->v[i], actions && m->ops != &map_pipe);
+}
+
+static void audit_spec(const struct table_place *at, struct str spec, bool actions) {
+    char *text = str_dup(spec);
+    struct map *m = map_open(text, at->c->dir);
+    audit_table(at, m, actions);
+    map_close(m);
+    free(text);
+}
+
+/* Is a word of a list a table?  An address of IPv6 looks like one. */
+static bool word_is_table(struct str word, struct str before) {
+    struct netblock net;
+    const char *why = NULL;
+    return map_looks_like(word) && !str_ieq_c(before, "check_policy_service") &&
+           !netblock_parse(&net, word, &why) && why == NULL;
+}
+
+static void audit_list(const struct table_place *at, enum list_kind kind, const char *value) {
+    struct str rest = str_of(value), one, before = STR_NONE;
+    for (; str_split_braces(&rest, ", \t\r\n", &one); before = one) {
+        bool actions = kind == LIST_RESTRICTIONS && !str_ieq_c(before, "check_address_map");
+        while (kind != LIST_TABLES && one.n > 0 && one.p[0] == '!')
+            one = str_from(one, 1);
+        if (kind == LIST_TABLES && !map_looks_like(one))
+            audit_bare_word(at, one);
+        else if (kind == LIST_TABLES || word_is_table(one, before))
+            audit_spec(at, one, actions);
+    }
+}
+
+static const char *audit_text_of(const struct params *p, const struct param_info *info) {
+    return *(const char *const *)(const void *)((const char *)p + info->offset);
+}
+
+/* What main.cf says, and the services that have something else. */
+static void audit_parameter(const struct config *c, const struct param_info *info,
+                            struct diags *d) {
+    char path[512];
+    enum list_kind kind = list_kind_of(info->name);
+    const char *value = audit_text_of(&c->p, info);
+    const struct cfg_entry *e = cfg_file_find(&c->main, str_of(info->name));
+    struct table_place at = {c, d, info->name, c->main.path, e == NULL ? 0 : e->line};
+    audit_list(&at, kind, value);
+    snprintf(path, sizeof path, "%s/master.cf", c->dir);
+    at.file = path;
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        const char *own = audit_text_of(&s->p, info);
+        at.line = s->line;
+        if ((s->kind == SERVICE_SMTPD || s->kind == SERVICE_SMTP) && strcmp(own, value) != 0)
+            audit_list(&at, kind, own);
+    }
+}
+
+void audit_tables(const struct config *c, struct diags *d) {
+    for (size_t i = 0; i < param_count; i++)
+        if (param_table[i].type == PARAM_STR && list_kind_of(param_table[i].name) != LIST_NONE)
+            audit_parameter(c, &param_table[i], d);
+}
