@@ -12,6 +12,7 @@
 #include "daemon/unread_say.h"
 #include "deliver/probe.h"
 #include "route/alias.h"
+#include "route/keys.h"
 #include "route/route.h"
 #include "util/mem.h"
 
@@ -119,6 +120,7 @@ static void over(void *arg, bool ok) {
     explain_send_line(x, json_pack("{s:b, s:b}", "ok", 1, "passed", ok), true);
 }
 
+/* No relay host is asked: what becomes of the mail. */
 static void outcome(struct explain *x, const char *dsn, const char *what, struct str text) {
     json_t *o = trace_step(&x->trace, "outcome");
     json_object_set_new(o, "pass", json_false());
@@ -127,16 +129,17 @@ static void outcome(struct explain *x, const char *dsn, const char *what, struct
     trace_end(&x->trace, o);
 }
 
-/* error:, retry:, discard: say what happens to the mail. */
+/* The route itself says what becomes of the mail. */
 static void here(struct explain *x, const struct route *r) {
-    struct str text = sbuf_str(&r->nexthop);
-    if (r->transport->kind == SERVICE_DISCARD)
-        outcome(x, "2.0.0", "mail would be dropped and counted as sent", text);
-    else if (r->transport->kind == SERVICE_RETRY || x->cfg->p.soft_bounce ||
-             (text.n > 0 && text.p[0] == '4'))
-        outcome(x, "4.0.0", "mail would be deferred", text);
-    else
-        outcome(x, "5.0.0", "mail would be bounced", text);
+    static const char *const what[] = {[MAIL_SENT] = "mail would be dropped and counted as sent",
+                                       [MAIL_DEFERRED] = "mail would be deferred",
+                                       [MAIL_BOUNCED] = "mail would be bounced"};
+    struct mailerr e = {0};
+    mailerr_copy(&e, &r->here);
+    if (x->cfg->p.soft_bounce)
+        mailerr_soften(&e);
+    outcome(x, e.dsn, what[e.status], str_of(e.text));
+    mailerr_free(&e);
 }
 
 static void note_route(struct explain *x, const struct route *r) {
@@ -193,13 +196,19 @@ static void explain_on_route(void *arg, const struct route *r) {
         return;
     }
     note_route(x, r);
-    if (r->transport->kind == SERVICE_LOCAL) {
-        explain_local(x);
+    if (r->here.status != MAIL_UNSET) {
+        here(x, r);
+        over(x, false);
         return;
     }
-    if (r->transport->kind != SERVICE_SMTP) {
-        here(x, r);
-        over(x, r->transport->kind == SERVICE_DISCARD);
+    if (keys_has_word(x->cfg->p.defer_transports, r->transport->name)) {
+        outcome(x, "4.3.2", "mail would be deferred",
+                STR_LIT("deferred transport (defer_transports)"));
+        over(x, false);
+        return;
+    }
+    if (r->transport->kind == SERVICE_LOCAL) {
+        explain_local(x);
         return;
     }
     if (x->any_rcpt && !r->configured) {

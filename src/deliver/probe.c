@@ -43,19 +43,23 @@ static enum step probe_say_rset(struct dsess *s) {
     return STEP_WAIT;
 }
 
+/* The host did not take the command; what it puts off is given to the next one, as mail is. */
 static enum step probe_refused(struct dsess *s, enum txn_command at) {
+    bool goes_on = s->now.status == MAIL_DEFERRED && session_more_hosts(s);
     watch_failed(s, probe_stage_name(at), &s->now);
     mailerr_free(&s->now);
+    if (goes_on)
+        return STEP_NEXT_HOST;
     probe_of(s)->refused = true;
     return probe_say_rset(s);
 }
 
 static enum step probe_say_path(struct dsess *s, enum txn_command command, const char *verb,
-                                const char *addr, int64_t timeout) {
+                                const char *addr, const char *param, int64_t timeout) {
     probe_of(s)->at = command;
     sbuf_printf(&s->line, "%s:<", verb);
     addr_external(&s->line, str_of(addr));
-    sbuf_add_ch(&s->line, '>');
+    sbuf_printf(&s->line, ">%s", param);
     if (!session_say(s)) {
         session_note(s, MAIL_BOUNCED, BLAME_MESSAGE, CAUSE_ADDRESS, "5.1.3",
                      "the address has a control character");
@@ -65,8 +69,17 @@ static enum step probe_say_path(struct dsess *s, enum txn_command command, const
     return STEP_WAIT;
 }
 
+/* Mail with these addresses has asked for SMTPUTF8. */
 static enum step probe_begin(struct dsess *s) {
-    return probe_say_path(s, TXN_MAIL, "MAIL FROM", probe_of(s)->sender, s->p->smtp_mail_timeout);
+    const struct probe *p = probe_of(s);
+    bool utf8 = !str_is_ascii(str_of(p->sender)) || !str_is_ascii(str_of(p->rcpt));
+    if (utf8 && (s->caps & CAP_SMTPUTF8) == 0) {
+        session_note(s, MAIL_BOUNCED, BLAME_MESSAGE, CAUSE_NO_SMTPUTF8, "5.6.7", NO_SMTPUTF8,
+                     s->where);
+        return probe_refused(s, TXN_MAIL);
+    }
+    return probe_say_path(s, TXN_MAIL, "MAIL FROM", p->sender, utf8 ? " SMTPUTF8" : "",
+                          s->p->smtp_mail_timeout);
 }
 
 /* What mail would make of the reply. */
@@ -75,11 +88,13 @@ static enum verdict probe_verdict(const struct dsess *s, enum txn_command at) {
                       s->cfg->p.soft_bounce);
 }
 
-/* The dialogue had begun: another host would not be asked by mail either. */
+/* The connection is of no more use.  Mail that has not been taken goes to the next host then. */
 static enum step probe_malformed(struct dsess *s) {
-    probe_of(s)->refused = true;
     s->mute = true;
     session_take_error(s);
+    if (probe_of(s)->at != TXN_RSET && session_more_hosts(s))
+        return STEP_NEXT_HOST;
+    probe_of(s)->refused = true;
     return STEP_ROUND_OVER;
 }
 
@@ -109,7 +124,7 @@ static enum step probe_reply(struct dsess *s) {
     watch_ok(s, probe_stage_name(at), "%s", said.p);
     sbuf_free(&said);
     if (at == TXN_MAIL && p->rcpt[0] != '\0')
-        return probe_say_path(s, TXN_RCPT, "RCPT TO", p->rcpt, s->p->smtp_rcpt_timeout);
+        return probe_say_path(s, TXN_RCPT, "RCPT TO", p->rcpt, "", s->p->smtp_rcpt_timeout);
     if (at == TXN_MAIL)
         watch_ok(s, "rcpt", "not tried: no recipient was given");
     if (at != TXN_RSET)
@@ -139,7 +154,7 @@ static void probe_over(struct dsess *s) {
     struct dl *n;
     while ((n = dl_pop(&s->todo)) != NULL)
         attempt_free(DL_OWNER(n, struct attempt, link));
-    p->ask.done(p->ask.arg, p->ask.connect ? p->passed : !p->refused);
+    p->ask.done(p->ask.arg, p->ask.connect ? p->passed : p->watch.reached);
     s->watch = NULL;
     free(p->sender);
     free(p->rcpt);
@@ -178,7 +193,8 @@ static struct attempt *make_attempt(const struct probe_ask *ask) {
 void probe_start(struct deliver *d, const struct probe_ask *ask) {
     struct dsess *s = session_new(d, NULL, &probe_stage);
     struct probe *p = MEM_NEW(struct probe);
-    p->watch = (struct watch){ask->trace, ask->connect, clock_wall_us()};
+    p->watch =
+        (struct watch){.trace = ask->trace, .connects = ask->connect, .stage_us = clock_wall_us()};
     p->ask = *ask;
     p->sender = str_dup(ask->sender);
     p->rcpt = str_dup(ask->rcpt);

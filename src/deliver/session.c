@@ -222,6 +222,7 @@ static enum step enter_stage(struct dsess *s, size_t stage) {
         return STEP_WAIT;
     if (!to->connects || watch_connects(s))
         return to->begin(s);
+    s->watch->reached = s->watch->reached || s->stage == STAGE_MAIL;
     return s->stage < STAGE_MAIL ? STEP_DONE : STEP_NEXT_HOST;
 }
 

@@ -107,6 +107,7 @@ enum {
 struct watch {
     struct trace *trace;
     bool connects;    /* false: a road is only explained */
+    bool reached;     /* such a road has come to its end with some host */
     int64_t stage_us; /* when the stage began */
 };
 
@@ -228,6 +229,8 @@ void filter_cancel(struct dsess *s);
 void filter_results(struct dsess *s, struct attempt *a, unsigned uses);
 
 /* -- talk.c: what went wrong, and what is said -- */
+/* Of the host in use ("%s"). */
+#define NO_SMTPUTF8 "SMTPUTF8 is required, but was not offered by host %s"
 /* Sets s->now, with the phase of the stage. */
 void session_note(struct dsess *s, enum mail_status status, enum mail_blame blame,
                   enum mail_cause cause, const char *dsn, const char *fmt, ...)

@@ -48,12 +48,13 @@ void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e) {
     if (s->watch == NULL || e->status == MAIL_UNSET)
         return;
     json_t *o = watch_step(s, stage, false);
+    bool soft = s->cfg->p.soft_bounce && e->status == MAIL_BOUNCED;
     const char *advice = advice_for(e->cause, e->reply == NULL ? STR_NONE : str_of(e->reply));
     trace_set(o, "result", str_of(e->text));
-    trace_set(o, "dsn", str_of(e->dsn));
+    trace_setf(o, "dsn", "%s%s", soft ? "4" : "", e->dsn + soft);
     /* One name of several that leads nowhere decides nothing. */
     if (e->phase != PHASE_DNS || (s->n_targets == 0 && !session_more_hosts(s)))
-        trace_set(o, "mail_would_be", str_of(mail_status_name(e->status)));
+        trace_set(o, "mail_would_be", str_of(mail_status_name(soft ? MAIL_DEFERRED : e->status)));
     if (advice != NULL)
         trace_set(o, "advice", str_of(advice));
     watch_end_step(s, o);

@@ -304,8 +304,7 @@ static bool refuse_early(struct dsess *s, struct txn *t) {
                     "message size %llu exceeds size limit %llu of server %s",
                     (unsigned long long)e->size, (unsigned long long)s->size_limit, s->where);
     else if (needs_utf8(e, t) && (s->caps & CAP_SMTPUTF8) == 0)
-        mailerr_set(&err, MAIL_BOUNCED, "5.6.7",
-                    "SMTPUTF8 is required, but was not offered by host %s", s->where);
+        mailerr_set(&err, MAIL_BOUNCED, "5.6.7", NO_SMTPUTF8, s->where);
     if (err.text == NULL)
         return false;
     mailerr_blame(&err, PHASE_MAIL, BLAME_MESSAGE);

@@ -117,6 +117,79 @@ def test_null_sender_direct_and_bad_hops(dns):
         assert r.returncode == 1 and "does not accept mail (nullMX)" in r.stdout
 
 
+# main.cf, the recipient, what explain says of the mail and its status code.
+OUTCOMES = [
+    ("defer_transports = smtp", "b@y.example", "deferred", "4.3.2"),
+    ("transport_maps = inline:{{{{ e.example = error:4 all of it }}}}", "b@e.example", "bounced", "5.0.0"),
+    ("transport_maps = inline:{{{{ e.example = error:4.2.9 for now }}}}", "b@e.example", "deferred", "4.2.9"),
+    ("transport_maps = inline:{{{{ e.example = error:5.2.9 for ever }}}}", "b@e.example", "bounced", "5.2.9"),
+    ("soft_bounce = yes\ntransport_maps = inline:{{{{ e.example = error:5.2.9 for ever }}}}", "b@e.example", "deferred", "4.2.9"),
+    ("transport_maps = inline:{{{{ e.example = discard:quietly }}}}", "b@e.example", "dropped", "2.0.0"),
+    ("relayhost =", "b@nx.example", "bounced", "5.4.4"),
+    ("soft_bounce = yes\nrelayhost =", "b@nx.example", "deferred", "4.4.4"),
+    ("relayhost = [nx.server]", "b@y.example", "deferred", "4.3.5"),
+    (SASL + "smtp_sasl_password_maps = fail:broken", "b@y.example", "deferred", "4.3.0"),
+]
+
+
+def test_mail_that_does_not_go_is_not_called_good(dns):
+    """By explain and test alike, with the status that the mail itself has then, where it is taken at all."""
+    relay = FakeRelay()
+    # A client hears of error: at RCPT; sendmail's mail is in the queue then.
+    with Posthouse("", dns=dns) as p:
+        for main, rcpt, word, code in OUTCOMES:
+            p.write_main(f"relayhost = [127.0.0.1]:{relay.port}\n{main}")
+            p.reload()
+            for command in ("explain", "test"):
+                last = [s for s in steps(p, command, "a@x.example", rcpt) if s.get("dsn")][-1]
+                assert word in last.get("mail_would_be", last["result"]) and last["dsn"] == code, (main, last)
+                assert p.run(command, "a@x.example", rcpt).returncode == 1, (main, command)
+            seen = p.log().count("status=")
+            p.run("-f", "a@x.example", rcpt, face="sendmail", stdin="Subject: hello\n\nhello\n", check=True)
+            wait_for(lambda: p.log().count("status=") > seen)
+            line = [l for l in p.log().splitlines() if "status=" in l][seen]
+            assert f"to=<{rcpt}>" in line and f"dsn={code}, status={'sent' if word == 'dropped' else word}" in line, (main, line)
+    relay.stop()
+
+
+# How the first host of two answers, and whether the second one gets the mail.
+ANSWERS = [({"RCPT": "450 4.2.0 later"}, True), ({"MAIL": "451 4.3.0 later"}, True), ({"MAIL": ""}, True), ({"RCPT": ""}, True),
+           ({"RCPT": "421 4.3.2 bye"}, True), ({"MAIL": "354 what"}, True), ({"MAIL": "nonsense"}, True),
+           ({"RCPT": "550 5.1.1 nobody"}, False), ({"MAIL": "553 5.7.1 not you"}, False), ({}, False)]
+
+
+def test_the_next_host_is_asked_as_it_is_for_mail(dns):
+    relays = [(FakeRelay(replies=says), FakeRelay()) for says, _ in ANSWERS]
+    rows = "".join(f"s{i}@x.example [127.0.0.1]:{a.port}, [127.0.0.1]:{b.port}\n" for i, (a, b) in enumerate(relays))
+    with Posthouse("sender_dependent_relayhost_maps = texthash:{dir}/hops\n", dns=dns, files={"hops": rows}) as p:
+        for i, (says, goes_on) in enumerate(ANSWERS):
+            first, second = relays[i]
+            r = p.run("test", f"s{i}@x.example", "b@y.example")
+            assert bool(second.sessions) == goes_on, (says, r.stdout)
+            p.send(sender=f"s{i}@x.example")
+            p.wait_log(rf"(?s)from=<s{i}@x.example>.*to=<b@y.example>.*status=\w+")
+            assert len(second.mails) == goes_on, says
+            assert (r.returncode == 0) == bool(first.mails + second.mails), (says, r.stdout)
+    for relay in (r for pair in relays for r in pair):
+        relay.stop()
+
+
+def test_an_international_address_is_tested_as_mail_with_it_goes(dns):
+    def strict(line):
+        return "553 5.6.7 SMTPUTF8 was not asked for" if not line.isascii() and not line.endswith(" SMTPUTF8") else None
+    relays = [FakeRelay(utf8=utf8, replies={"MAIL": strict}) for utf8 in (True, False)]
+    rows = "".join(f"@{name}.example [127.0.0.1]:{r.port}\n" for name, r in zip(("knows", "not"), relays))
+    with Posthouse("sender_dependent_relayhost_maps = texthash:{dir}/hops\n", dns=dns, files={"hops": rows}) as p:
+        assert p.run("test", "grün@knows.example", "b@y.example").returncode == 0
+        r = p.run("test", "grün@not.example", "b@y.example")
+        assert r.returncode == 1 and "SMTPUTF8 is required, but was not offered" in r.stdout
+        assert "mail would be: bounced" in r.stdout
+        assert all(s.raw.isascii() for s in relays[1].sessions)
+        assert p.run("test", "a@not.example", "b@y.example").returncode == 0
+    for r in relays:
+        r.stop()
+
+
 @pytest.fixture(scope="module")
 def cert(tmp_path_factory):
     return make_cert(tmp_path_factory.mktemp("cert"))
