@@ -245,7 +245,7 @@ struct result_filter {
 static void results_end(struct deliver *d, void *slot, struct attempt *a, unsigned uses) {
     bool tells_tls = a->transport->p.smtp_log_tls_feature_status;
     struct logline_times times = {a->env->arrival_us, a->active_us,    a->begin_us,
-                                  a->conn_us,         clock_wall_us(), tells_tls ? a->tls : NULL};
+                                  a->conn_us,         clock_wall_us(), NULL};
     const char *service = a->transport->kind == SERVICE_LMTP ? "lmtp" : "smtp";
     for (uint32_t i = 0; i < a->n; i++) {
         if (!a->tried[i])
@@ -254,9 +254,10 @@ static void results_end(struct deliver *d, void *slot, struct attempt *a, unsign
             mailerr_soften(&a->res[i]);
         if (a->res[i].status == MAIL_DEFERRED)
             a->res[i].dsn[0] = '4'; /* soft_bounce showed the filter what the host said */
+        times.tls = tells_tls ? attempt_tls(a, i) : NULL;
         logline_delivery(a->transport->log_name, service, a->env->qid,
-                         a->env->rcpts[a->idx[i]].addr, a->relay[0] == '\0' ? "none" : a->relay,
-                         uses, &times, &a->res[i]);
+                         a->env->rcpts[a->idx[i]].addr, attempt_host(a, i), uses, &times,
+                         &a->res[i]);
     }
     d->ops->result(slot, a);
 }

@@ -80,6 +80,7 @@ void txn_return_recalled(struct dsess *s) {
 
 static void set_result(struct attempt *a, uint32_t i, const struct mailerr *e) {
     mailerr_copy(&a->res[i], e);
+    attempt_forget_host(a, i);
     a->tried[i] = true;
 }
 
@@ -124,6 +125,7 @@ void txn_rcpt_result(struct dsess *s, struct txn *t, uint32_t i, enum txn_comman
     }
     mailerr_blame(e, PHASE_MAIL, command == TXN_RCPT ? BLAME_RECIPIENT : BLAME_MESSAGE);
     mailerr_remote(e, session_target(s)->host, sbuf_str(&line));
+    attempt_forget_host(t->a, i);
     t->a->tried[i] = true;
     sbuf_free(&line);
 }
@@ -137,18 +139,17 @@ void txn_all_results(struct dsess *s, struct txn *t, enum txn_command command, e
 void txn_forget_results(struct txn *t) {
     for (uint32_t k = 0; k < t->n_rcpts; k++) {
         mailerr_free(&t->a->res[t->rcpts[k]]);
+        attempt_forget_host(t->a, t->rcpts[k]);
         t->a->tried[t->rcpts[k]] = false;
     }
 }
 
 /* -- the end of one -- */
 
-/* If another host is left, forgets temporary refusals so that they are tried there, whatever went
- * out of the content: the host has said that it did not take it.  True if there were any. */
-static bool try_elsewhere(struct dsess *s, struct txn *t) {
+/* The recipients that the host put off are to be tried with the next one.  True if there are any.
+ */
+static bool put_off_go_on(const struct dsess *s, struct txn *t) {
     bool any = false;
-    if (!session_more_hosts(s))
-        return false;
     for (uint32_t k = 0; k < t->n_rcpts; k++) {
         uint32_t i = t->rcpts[k];
         if (t->a->tried[i] && t->a->res[i].status == MAIL_DEFERRED) {
@@ -157,6 +158,13 @@ static bool try_elsewhere(struct dsess *s, struct txn *t) {
             any = true;
         }
     }
+    return any;
+}
+
+/* If another host is left, forgets temporary refusals so that they are tried there, whatever went
+ * out of the content: the host has said that it did not take it.  True if there were any. */
+static bool try_elsewhere(struct dsess *s, struct txn *t) {
+    bool any = session_more_hosts(s) && put_off_go_on(s, t);
     if (any && s->now.status == MAIL_UNSET) /* other mail goes to the next host too, and may wait */
         session_note(s, MAIL_DEFERRED, BLAME_OURSELVES, CAUSE_OTHER_MAIL, "4.4.0",
                      "host %s put off other mail, and no further host took this", s->where);
@@ -170,6 +178,12 @@ static bool attempt_has_sent(const struct attempt *a) {
     return false;
 }
 
+/* For the log: the host in use is the one that has spoken last. */
+static void note_host(const struct dsess *s, struct attempt *a) {
+    attempt_set_relay(a, s->relay);
+    tls_fate_name(session_tls_fate(s, NULL), a->tls);
+}
+
 /* Some recipients have results, the others are to be tried with another host.  They wait in s->todo
  * for it, unless the message was taken for one of them: that is noted at once, and the scheduler
  * has the others tried anew. */
@@ -180,6 +194,7 @@ static void attempt_goes_on(struct dsess *s, struct attempt *a, unsigned uses) {
         return;
     }
     s->leaving = true;
+    attempt_keep_host(a);
     atomic_store(&a->whole, false);
     dl_push_front(&s->todo, &a->link);
 }
@@ -192,7 +207,7 @@ static void txn_over(struct dsess *s, struct txn *t) {
     for (uint32_t k = 0; k < t->n_rcpts; k++)
         assert(a->res[t->rcpts[k]].status != MAIL_SENT || (t->taken && t->whole));
     bool again = try_elsewhere(s, t);
-    attempt_set_relay(a, s->relay);
+    note_host(s, a);
     txn_free(t);
     if (again)
         attempt_goes_on(s, a, uses);
@@ -251,7 +266,11 @@ void txn_dropped(struct dsess *s, struct txn *t, bool suspect, bool to_blame, st
     if (suspect || t->taken)
         txn_forget_results(t);
     bool repeat = may_repeat(s, t, to_blame);
-    attempt_set_relay(a, s->relay);
+    note_host(s, a);
+    if (repeat && to_blame) {
+        put_off_go_on(s, t);
+        attempt_keep_host(a);
+    }
     txn_free(t);
     if (repeat) {
         if (!to_blame)

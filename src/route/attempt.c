@@ -5,11 +5,46 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "util/mem.h"
 
 void attempt_set_relay(struct attempt *a, const char *relay) {
     snprintf(a->relay, sizeof a->relay, "%s", relay);
+}
+
+void attempt_keep_host(struct attempt *a) {
+    if (a->hosts == NULL)
+        a->hosts = mem_zalloc(a->n * sizeof *a->hosts);
+    for (uint32_t i = 0; i < a->n; i++) {
+        if (a->res[i].status == MAIL_UNSET || a->hosts[i].relay != NULL)
+            continue;
+        a->hosts[i].relay = mem_strdup(a->relay);
+        memcpy(a->hosts[i].tls, a->tls, sizeof a->tls);
+    }
+}
+
+void attempt_forget_host(struct attempt *a, uint32_t i) {
+    if (a->hosts == NULL)
+        return;
+    free(a->hosts[i].relay);
+    a->hosts[i].relay = NULL;
+}
+
+/* NULL: it is the host that was used last. */
+static const struct said_by *earlier_host(const struct attempt *a, uint32_t i) {
+    return a->hosts == NULL || a->hosts[i].relay == NULL ? NULL : &a->hosts[i];
+}
+
+const char *attempt_host(const struct attempt *a, uint32_t i) {
+    const struct said_by *by = earlier_host(a, i);
+    const char *relay = by != NULL ? by->relay : a->relay;
+    return relay[0] == '\0' ? "none" : relay;
+}
+
+const char *attempt_tls(const struct attempt *a, uint32_t i) {
+    const struct said_by *by = earlier_host(a, i);
+    return by != NULL ? by->tls : a->tls;
 }
 
 struct attempt_taken *attempt_taken_new(const struct attempt *a) {
@@ -41,6 +76,9 @@ void attempt_taken_free(struct attempt_taken *t) {
 void attempt_free(struct attempt *a) {
     for (uint32_t i = 0; i < a->n; i++)
         mailerr_free(&a->res[i]);
+    for (uint32_t i = 0; i < a->n; i++)
+        attempt_forget_host(a, i);
+    free(a->hosts);
     config_unref(a->cfg);
     envelope_unref(a->env);
     body_unref(a->body);

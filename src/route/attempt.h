@@ -19,6 +19,12 @@ enum attempt_outcome {
     ATTEMPT_RETURNED /* not tried: the session closed first; to be given to another one */
 };
 
+/* The host that gave a recipient its result, where another one was used after it. */
+struct said_by {
+    char *relay; /* as in struct attempt; owned; NULL: no other one was */
+    char tls[24];
+};
+
 struct attempt {
     struct task task;
     struct dl link;
@@ -46,8 +52,10 @@ struct attempt {
     atomic_bool recalled;
     atomic_bool whole; /* set by the session: the whole content went out, its answer is awaited */
     bool remote_dsn;   /* the remote takes over NOTIFY=SUCCESS */
-    char relay[400];   /* "host[addr]:port" of the log */
+    char relay[400];   /* "host[addr]:port" of the log: of the host that was used last, or "" */
     char tls[24];      /* "tls=" of the log; "": no host was asked */
+    struct said_by
+        *hosts; /* one per recipient, or NULL: no host was left for the next one; owned */
 };
 
 /* What a relay host has taken of an attempt that a session still has: told at once, so that nothing
@@ -67,6 +75,15 @@ void attempt_taken_free(struct attempt_taken *t);
 
 /* Sets the relay host of the log line: "host[addr]:port", or "". */
 void attempt_set_relay(struct attempt *a, const char *relay);
+/* The host that relay and tls are about is left for the next one: what recipients have of it stays
+ * its word. */
+void attempt_keep_host(struct attempt *a);
+/* The recipient's result is that of the host in use. */
+void attempt_forget_host(struct attempt *a, uint32_t i);
+/* The relay host that gave the recipient's result, for the log; "none": none was reached. */
+const char *attempt_host(const struct attempt *a, uint32_t i);
+/* What "tls=" of the log says of that host. */
+const char *attempt_tls(const struct attempt *a, uint32_t i);
 /* Gives back all that it has. */
 void attempt_free(struct attempt *a);
 
