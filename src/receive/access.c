@@ -121,7 +121,7 @@ static void access_list_subject(struct access_run *a) {
         sbuf_add_c(&a->text, "DATA");
     else if (a->list == CLIENT_LIST)
         client_text(a->f.client, &a->text);
-    else if (a->list == HELO_LIST && a->f.helo != NULL)
+    else if (a->list == HELO_LIST)
         sbuf_add_c(&a->text, a->f.helo);
     else
         addr_external(&a->text, a->list == SENDER_LIST ? a->f.sender : a->f.rcpt);
@@ -135,11 +135,11 @@ static enum access_step access_list_refuses(struct access_run *a, int64_t code, 
     access_code(a, code, dsn);
     access_list_subject(a);
     sbuf_printf(&a->text, "%s rejected: %s",
-                a->stage == ACCESS_DATA                     ? "Data command"
-                : a->list == CLIENT_LIST                    ? "Client host"
-                : a->list == HELO_LIST && a->f.helo != NULL ? "Helo command"
-                : a->list == SENDER_LIST                    ? "Sender address"
-                                                            : "Recipient address",
+                a->stage == ACCESS_DATA  ? "Data command"
+                : a->list == CLIENT_LIST ? "Client host"
+                : a->list == HELO_LIST   ? "Helo command"
+                : a->list == SENDER_LIST ? "Sender address"
+                                         : "Recipient address",
                 why);
     return STEP_REJECT;
 }
@@ -346,38 +346,50 @@ static bool is_fqdn(struct str domain) {
     return domain.n > 0 && (domain.p[0] == '[' || str_chr(domain, '.') > 0);
 }
 
-static enum access_step test_invalid_helo(struct access_run *a) {
+/* What the client calls itself, without a dot at its end; empty: it has not said. */
+static struct str helo_name(const struct access_run *a) {
     struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
-    int64_t code = a->f.p->invalid_hostname_reject_code;
-    struct netaddr addr;
-    if (helo.n > 0 && helo.p[0] == '[')
-        return addr_is_literal(helo) ? STEP_NEXT
-                                     : reject_helo(a, code, "5.5.2", "invalid ip address");
     if (helo.n > 1 && helo.p[helo.n - 1] == '.')
         helo.n--;
+    return helo;
+}
+
+static enum access_step test_helo_literal(struct access_run *a, struct str helo) {
+    return addr_is_literal(helo) ? STEP_NEXT
+                                 : reject_helo(a, a->f.p->invalid_hostname_reject_code, "5.5.2",
+                                               "invalid ip address");
+}
+
+static enum access_step test_invalid_helo(struct access_run *a) {
+    struct str helo = helo_name(a);
+    struct netaddr addr;
+    if (helo.n > 0 && helo.p[0] == '[')
+        return test_helo_literal(a, helo);
     if (helo.n == 0 || addr_is_dns_name(helo) || netaddr_parse(&addr, helo, 0))
         return STEP_NEXT;
-    return reject_helo(a, code, "5.5.2", "Invalid name");
+    return reject_helo(a, a->f.p->invalid_hostname_reject_code, "5.5.2", "Invalid name");
 }
 
 static enum access_step test_fqdn_helo(struct access_run *a) {
-    struct str helo = str_of(a->f.helo == NULL ? "" : a->f.helo);
-    if (helo.n == 0 || is_fqdn(helo))
+    struct str helo = helo_name(a);
+    if (helo.n > 0 && helo.p[0] == '[')
+        return test_helo_literal(a, helo);
+    if (helo.n == 0 || (addr_is_dns_name(helo) && is_fqdn(helo)))
         return STEP_NEXT;
     return reject_helo(a, a->f.p->non_fqdn_reject_code, "5.5.2", "need fully-qualified hostname");
 }
 
 static enum access_step test_fqdn_sender(struct access_run *a) {
-    if (a->f.sender.n == 0 || is_fqdn(addr_domain(a->f.sender)))
+    if (a->f.sender_said.n == 0 || is_fqdn(addr_domain(a->f.sender_said)))
         return STEP_NEXT;
-    return access_reject(a, a->f.p->non_fqdn_reject_code, "5.5.2", a->f.sender,
+    return access_reject(a, a->f.p->non_fqdn_reject_code, "5.5.2", a->f.sender_said,
                          "Sender address rejected: need fully-qualified address");
 }
 
 static enum access_step test_fqdn_recipient(struct access_run *a) {
-    if (a->f.rcpt.n == 0 || is_fqdn(addr_domain(a->f.rcpt)))
+    if (a->f.rcpt_said.n == 0 || is_fqdn(addr_domain(a->f.rcpt_said)))
         return STEP_NEXT;
-    return access_reject(a, a->f.p->non_fqdn_reject_code, "5.5.2", a->f.rcpt,
+    return access_reject(a, a->f.p->non_fqdn_reject_code, "5.5.2", a->f.rcpt_said,
                          "Recipient address rejected: need fully-qualified address");
 }
 
@@ -415,14 +427,20 @@ static void on_owners(void *arg, const struct maps_answer *ans) {
     access_resume(a, owner_step(a, ans));
 }
 
+/* Without tables no sender has an owner.  A service without logins asks for none, as with Postfix.
+ */
 static enum access_step ask_owners(struct access_run *a) {
+    static const struct maps_answer no_owner = {.rc = MAP_NOT_FOUND};
     struct keys keys = {.n = 0};
+    if (a->f.sender.n == 0 || !a->f.p->smtpd_sasl_auth_enable)
+        return STEP_NEXT;
+    if (a->f.p->smtpd_sender_login_maps[0] == '\0')
+        return owner_step(a, &no_owner);
     keys_sender(&keys, a->f.p, a->f.sender);
-    if (keys.n > 0 && a->f.p->smtpd_sender_login_maps[0] != '\0')
-        a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, keys.v, keys.n,
-                             on_owners, a);
+    a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, keys.v, keys.n,
+                         on_owners, a);
     keys_clear(&keys);
-    return a->tag != 0 ? STEP_WAIT : STEP_NEXT;
+    return STEP_WAIT;
 }
 
 static enum access_step test_login(struct access_run *a) {
@@ -761,6 +779,12 @@ static enum access_step access_word_step(struct access_run *a, struct str w) {
     return access_misconfigured(a);
 }
 
+/* A client that has not said its name passes the list about names by, as with Postfix:
+ * smtpd_helo_required is for that. */
+static bool access_list_applies(const struct access_run *a) {
+    return a->stage == ACCESS_DATA || a->list != HELO_LIST || a->f.helo != NULL;
+}
+
 /* The next word of the current list or, when that is over, the first one of a later list. */
 static bool access_next_word(struct access_run *a, struct str *w) {
     while (!str_split_braces(&a->rest, LIST_SEPS, w)) {
@@ -768,7 +792,7 @@ static bool access_next_word(struct access_run *a, struct str *w) {
         if (list == NULL)
             return false;
         a->list++;
-        a->rest = str_of(list);
+        a->rest = access_list_applies(a) ? str_of(list) : STR_NONE;
     }
     return true;
 }
@@ -827,21 +851,59 @@ struct access_run *access_begin(const struct access_facts *f, enum access_stage 
 
 /* -- mistakes in a configuration -- */
 
-/* Does the list end mail for strangers? */
+/* A word of a list as it is written, with its argument. */
+struct list_item {
+    struct str text;
+    const struct access_word *word; /* NULL: a table alone, or one that Posthouse has not */
+    bool has_no_table;              /* although the word needs one */
+    bool is_unknown;
+};
+
+static bool list_item_next(struct str *rest, struct list_item *item) {
+    struct str table = STR_NONE;
+    *item = (struct list_item){.text = STR_NONE};
+    if (!str_split_braces(rest, LIST_SEPS, &item->text))
+        return false;
+    const struct unread_word *unread = unread_word_find(item->text);
+    item->word = unread != NULL ? NULL : word_find(item->text);
+    item->is_unknown = unread == NULL && item->word == NULL && !map_looks_like(item->text);
+    bool checks = item->word != NULL && item->word->kind == WORD_CHECK;
+    bool has_argument = (checks || (unread != NULL && unread->argument)) &&
+                        str_split_braces(rest, LIST_SEPS, &table);
+    item->has_no_table = checks && !(has_argument && map_looks_like(table));
+    return true;
+}
+
+/* Does the word refuse whatever a stranger sends elsewhere?  One without its table refuses all. */
+static bool item_closes(const struct list_item *item) {
+    access_test test = item->word == NULL ? NULL : item->word->test;
+    return item->has_no_table ||
+           (test != NULL && (test == test_reject || test == test_defer ||
+                             test == test_reject_unauth || test == test_defer_unauth));
+}
+
+/* Does the list end mail for strangers?  What stands behind a permit is never reached, and what
+ * stands behind warn_if_reject refuses nothing. */
 static bool list_closes(const char *list) {
-    static const char *closers[] = {"reject_unauth_destination", "defer_unauth_destination",
-                                    "reject", "defer"};
-    for (size_t i = 0; i < sizeof closers / sizeof closers[0]; i++)
-        if (list_has_word(str_of(list), closers[i]))
+    struct str rest = str_of(list);
+    struct list_item item;
+    bool warns = false;
+    while (list_item_next(&rest, &item)) {
+        enum word_kind kind = item.word == NULL ? WORD_SKIP : item.word->kind;
+        if (kind == WORD_PERMIT)
+            return false;
+        if (!warns && item_closes(&item))
             return true;
+        warns = kind == WORD_WARN;
+    }
     return false;
 }
 
 static bool compares_logins(const char *list) {
-    struct str rest = str_of(list), w;
-    while (str_split_braces(&rest, LIST_SEPS, &w)) {
-        const struct access_word *k = word_find(w);
-        access_test test = k == NULL ? NULL : k->test;
+    struct str rest = str_of(list);
+    struct list_item item;
+    while (list_item_next(&rest, &item)) {
+        access_test test = item.word == NULL ? NULL : item.word->test;
         if (test != NULL && (test == test_login || test == test_known_login ||
                              test == test_login_inside || test == test_login_outside))
             return true;
@@ -851,20 +913,16 @@ static bool compares_logins(const char *list) {
 
 static void check_list(const struct service *svc, const char *name, const char *value,
                        struct diags *d) {
-    struct str rest = str_of(value), w, skip;
-    while (str_split_braces(&rest, LIST_SEPS, &w)) {
-        const struct access_word *word = word_find(w);
-        const struct unread_word *unread = unread_word_find(w);
-        bool checks = unread == NULL && word != NULL && word->kind == WORD_CHECK;
-        bool argument = checks || (unread != NULL && unread->argument);
-        bool has_table = argument && str_split_braces(&rest, LIST_SEPS, &skip);
-        if (checks && !(has_table && map_looks_like(skip)))
+    struct str rest = str_of(value);
+    struct list_item item;
+    while (list_item_next(&rest, &item)) {
+        if (item.has_no_table)
             diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: %s needs a table: mail that comes to it is refused, 451 4.3.5",
-                     svc->name, name, word->name);
-        if (word == NULL && unread == NULL && !map_looks_like(w))
+                     svc->name, name, item.word->name);
+        if (item.is_unknown)
             diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                     "%s: %s: unknown restriction \"%.*s\"", svc->name, name, STR_FMT(w));
+                     "%s: %s: unknown restriction \"%.*s\"", svc->name, name, STR_FMT(item.text));
     }
 }
 
@@ -916,6 +974,11 @@ void receive_check(const struct config *cfg, struct diags *d) {
                     d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                     "%s: %s compares senders with logins, but smtpd_sender_login_maps is empty",
                     svc->name, rcpt_lists[l]);
+            else if (compares_logins(rcpt_list(&svc->p, l)) && !svc->p.smtpd_sasl_auth_enable)
+                diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                         "%s: %s compares senders with logins, but smtpd_sasl_auth_enable is off: "
+                         "it is passed over, as Postfix does",
+                         svc->name, rcpt_lists[l]);
         if (!list_closes(svc->p.smtpd_relay_restrictions) &&
             !list_closes(svc->p.smtpd_recipient_restrictions) &&
             !list_closes(svc->p.smtpd_client_restrictions))

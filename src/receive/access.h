@@ -37,7 +37,9 @@ struct access_facts {
     const struct clientcert *cert; /* that the client has shown; NULL: none */
     struct str sender;
     struct str rcpt; /* the one to decide about; at ACCESS_DATA the only one, or empty */
-    size_t n_rcpts;  /* accepted so far */
+    /* Both as the client said them, without the domain that they are completed with. */
+    struct str sender_said, rcpt_said;
+    size_t n_rcpts;                 /* accepted so far */
     enum route_class address_class; /* of rcpt */
 };
 

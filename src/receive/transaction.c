@@ -78,6 +78,8 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
     f.sasl_sender = sbuf_str(&tx->auth);
     f.sender = transaction_sender(tx);
     f.rcpt = r == NULL ? STR_NONE : transaction_rcpt_addr(tx, r);
+    f.sender_said = str_make(f.sender.p, tx->said_n);
+    f.rcpt_said = r == NULL ? STR_NONE : str_make(f.rcpt.p, r->said_n);
     f.n_rcpts = tx->n_rcpts + tx->n_repeated;
     f.address_class = tx->address_class;
     return f;
@@ -304,6 +306,7 @@ static bool mail_parse(struct session *s, struct str args) {
         bad_address(s, rc, "501 5.1.7 Bad sender address syntax");
         return false;
     }
+    tx->said_n = tx->texts.n;
     complete(s, 0);
     tx->sender_n = tx->texts.n;
     for (struct str rest = str_from(args, len); smtp_param_next(&rest, &key, &value);)
@@ -565,9 +568,12 @@ static bool rcpt_parse(struct session *s, struct str args) {
         return false;
     }
     bool postmaster = str_ieq_c(str_make(tx->texts.p + begun, tx->texts.n - begun), "postmaster");
+    size_t said_n = tx->texts.n - begun;
     complete(s, begun);
-    tx->pending = (struct rcpt_in){
-        .taken = postmaster || s->client.local, .addr_at = begun, .addr_n = tx->texts.n - begun};
+    tx->pending = (struct rcpt_in){.taken = postmaster || s->client.local,
+                                   .addr_at = begun,
+                                   .addr_n = tx->texts.n - begun,
+                                   .said_n = said_n};
     for (struct str rest = str_from(args, len); smtp_param_next(&rest, &key, &value);)
         if (!rcpt_param(s, &tx->pending, key, value))
             return false;

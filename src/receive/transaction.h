@@ -15,6 +15,7 @@
 
 struct rcpt_in {
     size_t addr_at, addr_n;   /* into transaction->texts */
+    size_t said_n;            /* of its bytes, those that the client said: the rest completes it */
     size_t orcpt_at, orcpt_n; /* likewise; orcpt_n 0: none was given */
     uint32_t notify;          /* NOTIFY_*; 0: not given */
     bool taken;               /* whatever the restrictions say */
@@ -24,6 +25,7 @@ struct rcpt_in {
 struct transaction {
     struct sbuf texts; /* the sender, then recipients with their ORCPTs */
     size_t sender_n;   /* bytes of texts that are the sender */
+    size_t said_n;     /* of them, those that the client said: the rest completes it */
     struct sbuf envid; /* empty: none was given */
     struct sbuf auth;  /* AUTH= of MAIL, as it came; empty: none was given, or <> */
     uint32_t flags;    /* ENV_* that MAIL asks for */

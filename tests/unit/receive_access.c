@@ -40,6 +40,10 @@ static void ask(const char *main, struct access_facts f, enum access_stage stage
     f.loop = loop;
     f.cfg = cfg;
     f.p = &cfg->p;
+    if (f.sender_said.p == NULL)
+        f.sender_said = f.sender;
+    if (f.rcpt_said.p == NULL)
+        f.rcpt_said = f.rcpt;
     if (f.client == NULL)
         f.client = &nobody;
     assert_non_null(access_begin(&f, stage, on_verdict, &a));
@@ -123,6 +127,12 @@ static void test_access_words(void **state) {
     (void)state;
     ask(SENDER "reject_non_fqdn_sender\n" RECIPIENT "reject_non_fqdn_recipient", f, ACCESS_RCPT,
         "");
+    f.sender_said = f.rcpt_said = STR_LIT("c");
+    ask(SENDER "reject_non_fqdn_sender\n" CLOSED, f, ACCESS_RCPT,
+        "504 5.5.2 <c>: Sender address rejected: need fully-qualified address");
+    ask(RECIPIENT "reject_non_fqdn_recipient\n", f, ACCESS_RCPT,
+        "504 5.5.2 <c>: Recipient address rejected: need fully-qualified address");
+    f.sender_said = f.rcpt_said = STR_NONE;
     f.sender = STR_LIT("a@short");
     ask(SENDER "reject_non_fqdn_sender\n" CLOSED, f, ACCESS_RCPT,
         "504 5.5.2 <a@short>: Sender address rejected: need fully-qualified address");
@@ -276,7 +286,8 @@ static void test_access_keys(void **state) {
 }
 
 static void test_access_logins(void **state) {
-    static const char maps[] = "smtpd_sender_login_maps = hash:l\n" CLOSED;
+    static const char maps[] =
+        "smtpd_sasl_auth_enable = yes\nsmtpd_sender_login_maps = hash:l\n" CLOSED;
     struct access_facts f = facts(CLASS_RELAY);
     char main_cf[300];
     (void)state;
@@ -309,6 +320,17 @@ static void test_access_logins(void **state) {
                 : "");
         f.sasl_user = NULL;
         ask(main_cf, f, ACCESS_RCPT, rows[i].out_unowned);
+    }
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) { /* without tables: no owners */
+        snprintf(main_cf, sizeof main_cf, "smtpd_sasl_auth_enable = yes\n" CLOSED SENDER "%s\n",
+                 rows[i].word);
+        f.sasl_user = "bob";
+        ask(main_cf, f, ACCESS_RCPT,
+            *rows[i].in_unowned
+                ? "553 5.7.1 <a@x.example>: Sender address rejected: not owned by user bob"
+                : "");
+        f.sasl_user = NULL;
+        ask(main_cf, f, ACCESS_RCPT, "");
     }
     table_says.rc = MAP_ERROR;
     snprintf(main_cf, sizeof main_cf, SENDER "%s\n%s", rows[0].word, maps);
@@ -367,8 +389,9 @@ static void test_access_subjects(void **state) {
     ask(RELAY "permit_inet_interfaces, reject", f, ACCESS_RCPT,
         "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied");
     f.helo = NULL;
-    ask("smtpd_helo_restrictions = reject\n" CLOSED, f, ACCESS_RCPT,
-        "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied");
+    ask("smtpd_helo_restrictions = reject\n" CLOSED, f, ACCESS_RCPT, "");
+    ask("smtpd_helo_restrictions = permit\n" SENDER "reject\n" CLOSED, f, ACCESS_RCPT,
+        "554 5.7.1 <a@x.example>: Sender address rejected: Access denied");
     ask("reject_code = 250\n" RECIPIENT "reject", f, ACCESS_RCPT, "450 4.7.1 Service unavailable");
     ask("reject_code = 600\n" RECIPIENT "reject", f, ACCESS_RCPT, "450 4.7.1 Service unavailable");
     ask("smtpd_data_restrictions = warn_if_reject reject", f, ACCESS_DATA, "");
@@ -495,7 +518,10 @@ static void test_access_certificates(void **state) {
     "at least one working instance of: reject_unauth_destination, defer_unauth_destination, "      \
     "reject or defer\n"
 #define NO_OWNERS " compares senders with logins, but smtpd_sender_login_maps is empty\n"
-#define NO_TABLE  " needs a table: mail that comes to it is refused, 451 4.3.5\n"
+#define NO_LOGINS                                                                                  \
+    " compares senders with logins, but smtpd_sasl_auth_enable is off: it is passed over, as "     \
+    "Postfix does\n"
+#define NO_TABLE " needs a table: mail that comes to it is refused, 451 4.3.5\n"
 
 static void test_lists_are_checked(void **state) {
     static const struct {
@@ -506,6 +532,15 @@ static void test_lists_are_checked(void **state) {
         {RELAY "permit_mynetworks\n", "-o smtpd_recipient_restrictions=reject", ""},
         {RELAY "permit_mynetworks\n", "-o smtpd_client_restrictions=defer", ""},
         {RELAY "permit\n", "-o smtpd_relay_restrictions=defer_unauth_destination", ""},
+        {RELAY "permit_mynetworks, permit, reject_unauth_destination\n", "", "E 25: " OPEN},
+        {RELAY "permit_mynetworks, warn_if_reject, reject_unauth_destination\n", "", "E 25: " OPEN},
+        {RELAY "warn_if_reject warn_if_reject reject\n", "", "E 25: " OPEN},
+        {RELAY "warn_if_reject check_sender_access hash:t PERMIT, defer\n", "", "E 25: " OPEN},
+        {RELAY "check_sender_access warn_if_reject permit\n", "",
+         "W 25: smtpd_relay_restrictions: check_sender_access" NO_TABLE},
+        {RELAY "warn_if_reject reject, check_sender_access hash:permit, Reject\n", "", ""},
+        {RELAY "permit\n", "-o { smtpd_client_restrictions=permit_mynetworks, permit, reject }",
+         "E 25: " OPEN},
         {SENDER "check_sender_access\n", "",
          "W 25: smtpd_sender_restrictions: check_sender_access" NO_TABLE},
         {SENDER "check_sender_access permit\n", "",
@@ -522,7 +557,10 @@ static void test_lists_are_checked(void **state) {
         {RECIPIENT "nosuch2, reject_unauthenticated_sender_login_mismatch\n", "",
          "E 25: smtpd_recipient_restrictions: unknown restriction \"nosuch2\"\n"
          "W 25: smtpd_recipient_restrictions" NO_OWNERS},
-        {SENDER "reject_sender_login_mismatch\n", "-o smtpd_sender_login_maps=hash:l", ""},
+        {SENDER "reject_sender_login_mismatch\nsmtpd_sasl_auth_enable = yes\n",
+         "-o smtpd_sender_login_maps=hash:l", ""},
+        {SENDER "reject_sender_login_mismatch\n", "-o smtpd_sender_login_maps=hash:l",
+         "W 25: smtpd_sender_restrictions" NO_LOGINS},
         {"local_header_rewrite_clients = permit_mynetworks, hash:t, nosuch\n", "",
          "E 25: local_header_rewrite_clients: there is no \"nosuch\"\n"},
         {"smtpd_forbid_bare_newline = perhaps\n", "",

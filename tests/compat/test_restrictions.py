@@ -1,0 +1,65 @@
+"""Restrictions in lists of all kinds: Debian's Postfix and Posthouse refuse the same clients, names, senders and recipients."""
+import base64
+import re
+
+import pair
+from kit import Client, Listener, free_ports, wait_for
+
+AUTH = "AUTH PLAIN " + base64.b64encode(b"\0carla\0pw").decode()
+MAPS = "smtpd_sender_login_maps = inline:{ { c@x.test = carla }, { joe@x.test = other } }"
+LOGINS = ["reject_sender_login_mismatch", "reject_known_sender_login_mismatch", "reject_authenticated_sender_login_mismatch",
+          "reject_unauthenticated_sender_login_mismatch"]
+SENDERS = ["c@x.test", "joe@x.test", "free@x.test", ""]
+NAMES = ["x.test", "-x.test", "x", "[127.0.0.1]", "[127.0.0.1", "[1.2.3]", "[IPv6:1]", "1.2.3.4", "a_b.test", "a..b", "x.", "x.test.",
+         "far.test/x", "m\u00fc.test"]
+ADDRESSES = ["a", "a@x", "a@x.test", "a%x.test", "x.test!a", '"a@x.test"', '"a@x"', "a@[127.0.0.1]", "postmaster", "@x.test:a"]
+
+# (the overrides of a service, what its clients say)
+CASES = [([f"smtpd_sender_restrictions = {word}", maps, f"smtpd_sasl_auth_enable = {enabled}"],
+          [["EHLO c.test", *login, f"MAIL FROM:<{sender}>", "RCPT TO:<b@rel.test>"] for sender in SENDERS
+           for login in ([AUTH], []) if enabled == "yes" or login == []])
+         for word in LOGINS for maps in (MAPS, "smtpd_sender_login_maps =") for enabled in ("yes", "no")]
+CASES += [([f"smtpd_{name}_restrictions = reject_non_fqdn_{word}"],
+           [[f"EHLO {helo}", "MAIL FROM:<a@x.test>", "RCPT TO:<b@rel.test>"] for helo in NAMES])
+          for name, word in (("helo", "helo_hostname"), ("recipient", "helo_hostname"))]
+CASES += [([f"smtpd_{name}_restrictions = reject_non_fqdn_{word}"],
+           [["EHLO c.test", f"MAIL FROM:<{a}>", "RCPT TO:<b@rel.test>"] for a in ADDRESSES] +
+           [["EHLO c.test", "MAIL FROM:<a@x.test>", f"RCPT TO:<{a}>"] for a in ADDRESSES])
+          for word in ("sender", "recipient") for name in ("sender", "recipient")]
+CASES += [([f"smtpd_helo_restrictions = {words}"],
+           [[*helo, "MAIL FROM:<a@x.test>", "RCPT TO:<b@rel.test>"] for helo in ([], ["HELO c.test"])])
+          for words in ("reject", "reject_plaintext_session", "check_sender_access static:REJECT")]
+MAIN = ("relayhost = [127.0.0.1]:9\nrelay_domains = rel.test\nsmtpd_error_sleep_time = 0\nsmtpd_sasl_auth_enable = yes\n"
+        "smtpd_sasl_type = dovecot\nmynetworks = 10.0.0.0/8, 127.0.0.0/8\nlocal_transport = smtp:[127.0.0.1]:9\n")
+
+
+def dovecot(c):
+    c.sendall(b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nSPID\t1\nCUID\t1\nCOOKIE\tx\nDONE\n")
+    while data := c.recv(65536):
+        for number in re.findall(rb"^AUTH\t(\d+)\t", data, re.M):
+            c.sendall(b"OK\t" + number + b"\tuser=carla\n")
+
+
+def said_to(port, lines):
+    with Client(port, ehlo=None) as c:
+        replies = [(line, c.cmd(line)) for line in lines]
+        return [reply[:3] if line.startswith("EHLO") else reply for line, reply in replies]
+
+
+def test_restrictions_like_postfix(name_server, postfix):
+    service = Listener(dovecot)
+    said = []
+    for mta in (postfix, pair.Ours(name_server)):
+        ports = free_ports(len(CASES))
+        master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd\n" + "".join(f"  -o {{ {o} }}\n" for o in options)
+                         for port, (options, _) in zip(ports, CASES))
+        mta.case(MAIN + f"smtpd_sasl_path = inet:127.0.0.1:{service.port}\n", {}, master)
+        try:
+            wait_for(lambda: pair.listens(ports[-1]))
+            said.append([said_to(port, lines) for port, (_, talks) in zip(ports, CASES) for lines in talks])
+        finally:
+            mta.over()
+    service.stop()
+    asked = [(options, lines) for options, talks in CASES for lines in talks]
+    different = [(*case, reply, ours) for case, reply, ours in zip(asked, *said) if reply != ours]
+    assert different == [], "\n".join(map(str, different))
