@@ -50,6 +50,7 @@ int cli_admin(const char *dir, int argc, char **argv);
 int cli_explain(const char *dir, int argc, char **argv);
 int cli_test(const char *dir, int argc, char **argv);
 
+int cli_container(const char *dir, int argc, char **argv);
 int cli_first(const char *dir, int argc, char **argv);
 
 /* As posthouse test of a sender, to any recipient: prints the stages, and sends no mail.  False:

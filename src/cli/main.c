@@ -48,6 +48,8 @@ static const struct face commands[] = {
      "setup beside-postfix [--apply|--undo]   relay for the Postfix of this machine, and back"},
     {"setup", cli_setup,
      "setup replace-postfix [--apply|--undo]  the whole move into Postfix's place, and back"},
+    {"container", cli_container,
+     "container [health]           a container's first process: configured by its environment"},
     {"import", cli_import, "import [--keep] [DIR]        the queue of a Postfix that is stopped"},
     {"export", cli_export, "export [DIR]                 and back: what waits here, to Postfix"},
     {"map", cmd_map, "map build|query|dump TABLE   what postmap does"},
