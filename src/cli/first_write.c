@@ -263,9 +263,7 @@ static bool main_make(const struct first *f, char *lines[], int n) {
     sbuf_add_c(&text, "\n# Only this machine may send by it; name networks to open it to them.\n"
                       "inet_interfaces = loopback-only\nmydestination =\n");
     sbuf_printf(&path, "%s/main.cf", f->dir);
-    int rc = fs_mkdir(f->dir, 0755);
-    if (rc == 0)
-        rc = fs_write_whole(path.p, sbuf_str(&text), 0644, NULL);
+    int rc = fs_write_whole(path.p, sbuf_str(&text), 0644, NULL);
     if (rc < 0)
         write_failed(path.p, strerror(-rc));
     sbuf_free(&path);
@@ -370,7 +368,10 @@ bool first_write(const struct first *f) {
     for (const int *s = (const int[]){SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, 0}; *s != 0; s++)
         sigaddset(&typed, *s);
     sigprocmask(SIG_BLOCK, &typed, &before);
-    bool ok = f->passwords != NULL ? passwords_write(f) : record_write(f);
+    int rc = f->fresh ? fs_mkdir(f->dir, 0755) : 0; /* the records' key lies there, too */
+    bool ok = rc == 0 || write_failed(f->dir, strerror(-rc));
+    if (ok)
+        ok = f->passwords != NULL ? passwords_write(f) : record_write(f);
     /* cli_relay reads main.cf. */
     if (ok && f->fresh)
         ok = main_write(f);
