@@ -102,6 +102,17 @@ static bool read_public(struct relays *r) {
 
 /* -- the file -- */
 
+/* A database that was made just now and has no key would be one whose key is lost. */
+static void relays_unmake(const char *database) {
+    static const char *const ends[] = {"", "-wal", "-shm", "-journal"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        struct sbuf path = {0};
+        sbuf_printf(&path, "%s%s", database, ends[i]);
+        unlink(path.p);
+        sbuf_free(&path);
+    }
+}
+
 static bool make_folder(const char *path, char **why) {
     char *dir = fs_folder(str_of(path));
     int rc = fs_mkdir(dir, 0755);
@@ -157,6 +168,8 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
     else if (read_public(r) || make_key(r, key_file, why))
         return r;
     relays_close(r);
+    if (create && *made && access(key_file, F_OK) < 0)
+        relays_unmake(database);
     return NULL;
 }
 

@@ -244,3 +244,13 @@ def test_a_new_machine():
     assert "\nrelayhost = [smtp.sendgrid.net]:587\n" in r.stdout and "\ninet_interfaces = loopback-only\nmydestination =\n" in r.stdout
     assert r.stdout.count("account     apikey (password set)") == 2 and "a key" not in r.stdout + r.stderr
     assert re.search(r"^@shop.example +\[smtp.sendgrid.net\]:587$", r.stdout, re.M)
+
+
+def test_records_that_cannot_have_a_key_are_not_begun():
+    """Else there would be a store without its key, and each later command would ask for that."""
+    p = Posthouse(MAIN + "relays_key_file = {dir}/keys/relays.key\n")
+    words = ["record", "set", "r", "hosts=[h.example]:587", "user=u", "password"]
+    assert p.run(*words, stdin="x\n").returncode == 1 and not list((p.dir / "data").glob("relays.db*"))
+    (p.dir / "keys").mkdir()
+    assert p.run(*words, stdin="x\n").returncode == 0 and (p.dir / "keys/relays.key").exists()
+    p.__exit__(None, None, None)
