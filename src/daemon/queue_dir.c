@@ -9,13 +9,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/handover.h"
 #include "spool/spool.h"
 #include "util/fs.h"
 #include "util/log.h"
+
+/* How long a relay process that is being killed may take. */
+#define LOG_TURNS   150
+#define LOG_TURN_NS 20000000L
 
 /* The sockets of sendmail and mailq are for all users, so all may pass through the folders that
  * they are in, whatever umask those were made with. */
@@ -80,6 +86,25 @@ static int pid_write(int fd) {
     return ftruncate(fd, n) < 0 ? -errno : 0;
 }
 
+/* Has a process log/?  Only while it is being killed, unless master.pid was removed. */
+static bool log_is_locked(void) {
+    int fd = open("log", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    return locked;
+}
+
+static void queue_wait_for_log(const struct config *cfg) {
+    for (int left = LOG_TURNS; log_is_locked(); left--) {
+        if (left == 0) {
+            log_fatal("master", "%s/log: another process has the spool", cfg->p.queue_directory);
+            exit(1);
+        }
+        nanosleep(&(struct timespec){0, LOG_TURN_NS}, NULL);
+    }
+}
+
 void queue_lock(const struct config *cfg) {
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     /* a user who can read the file can hold a lock on it, too */
@@ -91,6 +116,7 @@ void queue_lock(const struct config *cfg) {
         exit(1);
     }
     handover_set_lock(fd);
+    queue_wait_for_log(cfg);
     rc = pid_write(fd);
     if (rc < 0)
         log_warn("master", "cannot write master.pid: %s", strerror(-rc));

@@ -13,7 +13,8 @@
 /* The current directory is queue_directory, made if need be and mail_owner's: everything in it is
  * opened relative to it. */
 void queue_enter(const struct config *cfg);
-/* One daemon a queue: the lock on master.pid is held as long as the supervisor lives. */
+/* One daemon a queue: the lock on master.pid is held as long as the supervisor lives, that on log/
+ * as long as the relay process does. */
 void queue_lock(const struct config *cfg);
 /* Before a restart by exec: can the next supervisor do that, too?  If not, the log says why. */
 bool queue_may_restart(const struct config *cfg);

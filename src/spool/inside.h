@@ -124,6 +124,7 @@ struct spool {
     char *dir;
     uint64_t segment_size;
     int lock_fd;          /* open as long as the spool is; negative: none */
+    int log_fd;           /* log/, locked as well; likewise */
     struct dl segments;   /* oldest first; the last one is written to */
     struct segment *head; /* NULL until the first record */
     struct sbuf gathered; /* records of the head that are not written yet */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -83,9 +84,13 @@ static int io_sync_dir(void *arg, const char *dir) {
     return rc;
 }
 
+/* A directory cannot be opened for writing, as fcntl's locks ask. */
 static int io_lock(void *arg, int fd) {
-    (void)arg;
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct stat st;
+    (void)arg;
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
+        return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
     return fcntl(fd, F_OFD_SETLK, &whole) < 0 ? -errno : 0;
 }
 

@@ -22,7 +22,8 @@ struct spool_io {
     /* -ENOENT: the file was removed, so that nothing in it outlives the process. */
     int (*datasync)(void *arg, int fd);
     int (*sync_dir)(void *arg, const char *dir);
-    /* Keeps other processes from locking the file, as long as fd is open; -EAGAIN: one has. */
+    /* Keeps other processes from locking the file or directory, as long as fd is open; -EAGAIN: one
+     * has. */
     int (*lock)(void *arg, int fd);
     int (*unlink)(void *arg, const char *path);
     /* Within one file system; durable after sync_dir of both directories. */

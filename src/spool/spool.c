@@ -73,6 +73,21 @@ static int spool_make_dirs(struct spool *s, char **why) {
     return rc < 0 ? rc : s->io->sync_dir(s->io->arg, s->dir);
 }
 
+/* The lock file of a process that has the spool may have been removed; its directory is not so
+ * easily removed.  Where directories cannot be locked, the file is all that there is. */
+static int spool_lock_log(struct spool *s, char **why) {
+    struct sbuf path = {0};
+    sbuf_printf(&path, "%s/log", s->dir);
+    s->log_fd = s->io->open(s->io->arg, path.p, O_RDONLY | O_DIRECTORY, 0);
+    int rc = s->log_fd < 0 ? 0 : s->io->lock(s->io->arg, s->log_fd);
+    if (rc == -EAGAIN) {
+        sbuf_printf(&path, ": another process has the spool");
+        *why = sbuf_take(&path);
+    }
+    sbuf_free(&path);
+    return rc == -EAGAIN ? rc : 0;
+}
+
 static uint64_t spool_segment_size(const struct spool_conf *conf) {
     uint64_t n = conf->segment_size & ~7ULL;
     return n < SEGMENT_MIN ? SEGMENT_MIN : n > SEGMENT_MAX ? SEGMENT_MAX : n;
@@ -86,6 +101,7 @@ int spool_open(struct spool **out, const struct spool_conf *conf, const struct s
     s->dir = mem_strdup(conf->dir);
     s->segment_size = spool_segment_size(conf);
     s->next_no = 1;
+    s->log_fd = -1;
     s->retry_tail = &s->retry;
     dl_init(&s->segments);
     queue_init(&s->ops);
@@ -95,6 +111,8 @@ int spool_open(struct spool **out, const struct spool_conf *conf, const struct s
     int rc = spool_lock(s, why);
     if (rc == 0)
         rc = spool_make_dirs(s, why);
+    if (rc == 0)
+        rc = spool_lock_log(s, why);
     if (rc == 0)
         rc = log_recover(s, found, arg, why);
     if (rc < 0 && *why == NULL)
@@ -492,6 +510,8 @@ void spool_close(struct spool *s) {
         s->io->close(s->io->arg, g->fd);
         segment_free(s, g);
     }
+    if (s->log_fd >= 0)
+        s->io->close(s->io->arg, s->log_fd);
     if (s->lock_fd >= 0)
         s->io->close(s->io->arg, s->lock_fd);
     free(s->moves);

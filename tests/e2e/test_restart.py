@@ -298,6 +298,20 @@ def test_the_lock_is_held_all_the_time_and_is_no_childs():
                 assert not [name for name in has(child) if "master.pid" in name or "memfd" in name]
 
 
+def test_without_its_lock_files_the_queue_is_still_locked():
+    """Somebody takes them for old ones: no second daemon sends what is queued, nor takes the first one's sockets away."""
+    with Posthouse("relayhost = [127.0.0.1]:9\n") as p:
+        assert p.send().startswith("250")
+        second = Posthouse(f"relayhost = [127.0.0.1]:9\nqueue_directory = {p.dir}/spool\n")
+        for name in ("master.pid", "lock"):
+            (p.dir / "spool" / name).unlink()
+        r = subprocess.run([second.exe, "-c", str(second.dir), "-f"], capture_output=True, text=True, check=False, timeout=60)
+        assert r.returncode == 1 and "another process has the spool" in r.stderr
+        assert len(p.queue()) == 1
+        assert p.run("restart").returncode == 0 and p.send().startswith("250")
+        second.__exit__(None)
+
+
 def test_a_configuration_is_tried_without_a_start():
     p = Posthouse("relayhost = [127.0.0.1]:9\n")
     assert subprocess.run([p.exe, "-c", str(p.dir), "-t"], capture_output=True, text=True, check=False).returncode == 0
