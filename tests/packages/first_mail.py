@@ -2,14 +2,17 @@
 
     first_mail.py [--release bookworm|trixie] [--root DIR] [--debs DIR]
 
-As root.  A debootstrap root (kept in --root for the next time; a copy of it is written to) gets the packages by apt with
-bsd-mailx and mdadm, which want a mail server.  The copy is then booted with systemd as its first process, in a network of
-its own that holds nothing but a name server and a relay host that demands AUTH, and the page's commands are typed.  The
-mail that arrives there, its account, the number of commands and the time are printed; exit status 1 if anything is not as
-it should be.
+As root, where `make test` has installed what the tests need.  A debootstrap root (kept in --root for the next time; a copy of
+it is written to) gets the packages by apt with bsd-mailx and mdadm, which want a mail server.  The copy is then booted with
+systemd as its first process, in a network of its own that holds nothing but a name server and a relay host that demands AUTH
+(relay_host.py), and the page's commands are typed.  The mail that arrives there, its account, the number of commands and the time
+are printed.  Then the packages, with a higher version, are installed over themselves while clients send mail: none is refused,
+nothing is lost and nothing comes twice.  Exit status 1 if anything is not as it should be.
 """
 import argparse
+import collections
 import contextlib
+import json
 import pathlib
 import re
 import shutil
@@ -33,20 +36,16 @@ WORDS = ["cat >>/etc/postfix/main.cf <<'X'\n{main}\nX",
          "echo 'relay.server user:password' >/etc/postfix/sasl_password",
          "postmap hash:/etc/postfix/sasl_password",
          "service postfix restart"]
-RELAY = """
-import pathlib, sys, tempfile
-sys.path.insert(0, {tests!r})
-import kit
-kit.free_port = lambda free=kit.free_port, ports=[53]: ports.pop() if ports else free()  # Dns asks first
-from kit import Dns, FakeRelay
-folder = tempfile.TemporaryDirectory()
-names = Dns(pathlib.Path(folder.name), ["relay.server. 60 IN A 127.0.0.1"])
-relay = FakeRelay(auth=["LOGIN"], need_auth=True, users={{"user": "password"}})
-print(relay.port, flush=True)
-mail = relay.wait_mails(1, timeout=120)[0]
-print(mail["auth"], mail["from"], flush=True)
-sys.stdout.write(mail["content"].decode())
-names.stop()
+# Clients that come all the time, until standard input ends.
+LOAD = """
+import json, queue, sys, threading
+sys.path.insert(0, {bench!r})
+import restarts
+over, answer = threading.Event(), queue.Queue()
+threading.Thread(target=lambda: (sys.stdin.read(), over.set())).start()
+restarts.clients(25, {rate}, over, answer)
+number, seconds, counts, taken, waits = answer.get()
+print(json.dumps(dict(number=number, seconds=seconds, counts=counts, taken=sorted(taken), worst=waits[-1])))
 """
 
 
@@ -129,24 +128,86 @@ def inside(pid, line):
                            "sh", "-c", line], capture_output=True, text=True)
 
 
-def run_page(root, commands, started):
+class RelayHost:
+    """relay_host.py, in the network of the root whose systemd is pid."""
+
+    def __init__(self, pid):
+        self.proc = subprocess.Popen(["nsenter", "-t", pid, "-n", sys.executable, HERE / "relay_host.py"],
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = self.proc.stdout.readline().strip()
+
+    def arrived(self):
+        self.proc.stdin.write("\n")
+        self.proc.stdin.flush()
+        return json.loads(self.proc.stdout.readline())
+
+    def stop(self):
+        self.proc.stdin.close()
+        self.proc.wait(60)
+
+
+def type_page(pid, relay, commands, started):
+    for line in [w.format(main=MAIN_CF.format(port=relay.port)) for w in WORDS] + ["echo hello | mail -s first bob@far.example"]:
+        r = inside(pid, line)
+        print(f"# {line.splitlines()[0]}", r.stdout, r.stderr, sep="\n" if r.stdout or r.stderr else "", flush=True)
+        assert r.returncode == 0, r.returncode
+        commands += 1
+    mail = wait(lambda: (got := relay.arrived())["subjects"] and got)
+    seconds = time.monotonic() - started
+    print(*mail["accounts"], *mail["contents"], sep="\n")
+    assert mail["accounts"] == ["sasl_method=LOGIN, sasl_username=user"] and mail["subjects"] == ["first"]
+    print(f"{commands} commands, {seconds:.0f} s from the fresh root to the mail")
+
+
+def next_version(root, debs):
+    """The same packages, one version later."""
+    (root / "debs/next").mkdir()
+    for deb in debs:
+        files = root / "debs/files"
+        sh("dpkg-deb", "-R", deb, files)
+        control = files / "DEBIAN/control"
+        version = re.search("^Version: (.*)", control.read_text(), re.M)[1]
+        control.write_text(control.read_text().replace(version, f"{version}.0.1"))
+        sh("dpkg-deb", "--root-owner-group", "-b", files, root / "debs/next" / deb.name, stdout=subprocess.DEVNULL)
+        shutil.rmtree(files)
+
+
+def main_pid(pid):
+    return inside(pid, "systemctl show -P MainPID posthouse").stdout
+
+
+def upgrade(pid, relay, rate=50):
+    script = LOAD.format(bench=str(TREE / "tests/bench"), rate=rate)
+    load = subprocess.Popen(["nsenter", "-t", pid, "-n", sys.executable, "-c", script],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait(lambda: len(relay.arrived()["subjects"]) > 2 * rate)
+    before = main_pid(pid)
+    r = inside(pid, "export DEBIAN_FRONTEND=noninteractive; dpkg -i /debs/next/*.deb")
+    assert r.returncode == 0 and main_pid(pid) != before, r.stdout + r.stderr
+    now = len(relay.arrived()["subjects"])
+    wait(lambda: len(relay.arrived()["subjects"]) > now + 2 * rate)
+    told = json.loads(load.communicate("")[0])
+    empty = wait(lambda: inside(pid, "mailq").stdout.startswith("Mail queue is empty"))
+    got = collections.Counter(relay.arrived()["subjects"])
+    lost, twice = set(map(str, told["taken"])) - set(got), [s for s, n in got.items() if n > 1]
+    refused = sum(n for what, n in told["counts"].items() if what.startswith("not connected"))
+    print(f"upgrade: {told['number'] / told['seconds']:.0f} clients a second, {len(told['taken'])} mails taken; {refused} refused, "
+          f"{len(lost)} lost, {len(twice)} came twice; slowest {told['worst']:.1f} s; {told['counts']}")
+    assert empty and not refused and not lost and not twice
+
+
+def run_page(root, debs, commands, started):
+    next_version(root, debs)
     with booted(root) as pid:
         wait(lambda: inside(pid, "systemctl is-system-running").stdout.strip() in ("running", "degraded"))
-        relay = subprocess.Popen(["nsenter", "-t", pid, "-n", sys.executable, "-c", RELAY.format(tests=str(TREE / "tests"))],
-                                 stdout=subprocess.PIPE, text=True)
-        port = relay.stdout.readline().strip()
-        for line in [w.format(main=MAIN_CF.format(port=port)) for w in WORDS] + ["echo hello | mail -s first bob@far.example"]:
-            r = inside(pid, line)
-            print(f"# {line.splitlines()[0]}", r.stdout, r.stderr, sep="\n" if r.stdout or r.stderr else "", flush=True)
-            assert r.returncode == 0, r.returncode
-            commands += 1
-        text = relay.communicate(timeout=120)[0]
-        print(text)
-        assert "('LOGIN', 'user', 'password')" in text and "Subject: first" in text
-        print(f"{commands} commands, {time.monotonic() - started:.0f} s from the fresh root to the mail")
-        score = inside(pid, "systemd-analyze security --no-pager posthouse.service; "
-                       "systemd-analyze security --no-pager posthouse-web.service").stdout
-        print("\n".join(re.findall(r".*Overall exposure level.*", score)))
+        relay = RelayHost(pid)
+        try:
+            type_page(pid, relay, commands, started)
+            upgrade(pid, relay)
+            print("\n".join(inside(pid, f"systemd-analyze security --no-pager {unit}.service | tail -1").stdout.strip()
+                            for unit in ("posthouse", "posthouse-web")))
+        finally:
+            relay.stop()
 
 
 def main():
@@ -164,7 +225,7 @@ def main():
     with copy_of(base_root(args.root, release)) as root:
         started = time.monotonic()
         install(root, debs)
-        run_page(root, 1, started)  # apt-get install
+        run_page(root, debs, 1, started)  # apt-get install
 
 
 if __name__ == "__main__":
