@@ -17,7 +17,6 @@
 
 #include "config/unread.h"
 #include "mail/address.h"
-#include "receive/certificate.h"
 #include "receive/receive.h"
 #include "route/keys.h"
 #include "util/log.h"
@@ -315,29 +314,38 @@ static enum access_step test_plaintext(struct access_run *a) {
 
 /* -- where the mail goes -- */
 
-/* Relaying through us by way of a foreign local part ("user%elsewhere@ours") is no destination of
- * ours (allow_untrusted_routing = no). */
-static bool auth_destination(const struct access_run *a) {
+/* "user%elsewhere@ours" asks for relaying through us, and through the host that it goes to. */
+static bool is_routed(const struct access_run *a) {
     struct str local = addr_local(a->f.rcpt);
-    if (a->f.address_class == CLASS_DEFAULT)
-        return false;
-    return str_chr(local, '@') < 0 && str_chr(local, '%') < 0 && str_chr(local, '!') < 0;
+    return str_chr(local, '@') >= 0 || str_chr(local, '%') >= 0 || str_chr(local, '!') >= 0;
+}
+
+/* A foreign local part is no destination of ours (allow_untrusted_routing = no). */
+static bool auth_destination(const struct access_run *a) {
+    return a->f.address_class != CLASS_DEFAULT && !is_routed(a);
+}
+
+/* At DATA there is none to decide about where several were accepted. */
+static bool no_destination(const struct access_run *a) {
+    return a->f.rcpt.n == 0;
 }
 
 static enum access_step test_auth_destination(struct access_run *a) {
-    return permit_if(auth_destination(a));
+    return permit_if(!no_destination(a) && auth_destination(a));
 }
 
 static enum access_step test_reject_unauth(struct access_run *a) {
-    return auth_destination(a) ? STEP_NEXT
-                               : access_reject(a, a->f.p->relay_domains_reject_code, "5.7.1",
-                                               a->f.rcpt, "Relay access denied");
+    return no_destination(a) || auth_destination(a)
+               ? STEP_NEXT
+               : access_reject(a, a->f.p->relay_domains_reject_code, "5.7.1", a->f.rcpt,
+                               "Relay access denied");
 }
 
 static enum access_step test_defer_unauth(struct access_run *a) {
-    return auth_destination(a) ? STEP_NEXT
-                               : access_reject(a, a->f.p->relay_domains_reject_code - 100, "4.7.1",
-                                               a->f.rcpt, "Relay access denied");
+    return no_destination(a) || auth_destination(a)
+               ? STEP_NEXT
+               : access_reject(a, a->f.p->relay_domains_reject_code - 100, "4.7.1", a->f.rcpt,
+                               "Relay access denied");
 }
 
 /* -- what it calls itself and its mail -- */
@@ -649,6 +657,11 @@ struct str access_action_unknown(struct str value) {
     return action_of(value, &word, &text, &code) == ACTION_UNKNOWN ? word : STR_NONE;
 }
 
+/* A row permits: but not a recipient that is routed through us, as with Postfix. */
+static enum access_step action_permits(const struct access_run *a) {
+    return a->word->test == check_recipient && is_routed(a) ? STEP_NEXT : STEP_PERMIT;
+}
+
 /* The value of an entry; key: which one it is. */
 static enum access_step action_step(struct access_run *a, struct str key, struct str value) {
     struct str word, text;
@@ -657,7 +670,7 @@ static enum access_step action_step(struct access_run *a, struct str key, struct
     case ACTION_NEXT:
         return STEP_NEXT;
     case ACTION_PERMIT:
-        return STEP_PERMIT;
+        return action_permits(a);
     case ACTION_REJECT:
         return action_refuses(a, a->f.p->access_map_reject_code, text);
     case ACTION_DEFER:
@@ -926,66 +939,28 @@ static void check_list(const struct service *svc, const char *name, const char *
     }
 }
 
-/* The words of receive/rewrite.c. */
-static void check_rewrite_clients(const struct service *svc, struct diags *d) {
-    static const char *const known_words[] = {
-        "permit_inet_interfaces", "permit_mynetworks",          "permit_sasl_authenticated",
-        "permit_tls_clientcerts", "permit_tls_all_clientcerts", "check_address_map"};
-    struct str rest = str_of(svc->p.local_header_rewrite_clients), word;
-    while (str_split_braces(&rest, LIST_SEPS, &word)) {
-        bool known = map_looks_like(word);
-        for (size_t i = 0; i < sizeof known_words / sizeof known_words[0]; i++)
-            known = known || str_ieq_c(word, known_words[i]);
-        if (!known)
-            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                     "%s: local_header_rewrite_clients: there is no \"%.*s\"", svc->name,
-                     STR_FMT(word));
-    }
+/* A list that compares senders with logins, where there are no logins, or no tables of them. */
+static void check_logins(const struct service *svc, size_t list, struct diags *d) {
+    const char *why = svc->p.smtpd_sender_login_maps[0] == '\0' ? "smtpd_sender_login_maps is empty"
+                      : svc->p.smtpd_sasl_auth_enable
+                          ? NULL
+                          : "smtpd_sasl_auth_enable is off: it is passed over, as Postfix does";
+    if (why != NULL && compares_logins(rcpt_list(&svc->p, list)))
+        diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                 "%s: %s compares senders with logins, but %s", svc->name, rcpt_lists[list], why);
 }
 
-static void check_bare_newline(const struct service *svc, struct diags *d) {
-    const char *file = svc->line > 0 ? "master.cf" : NULL;
-    int64_t code = svc->p.smtpd_forbid_bare_newline_reject_code;
-    if (bare_newline_of(svc->p.smtpd_forbid_bare_newline) == BARE_UNSET)
-        diag_add(
-            d, DIAG_ERROR, file, svc->line,
-            "%s: smtpd_forbid_bare_newline: \"%s\" is none of no, yes, normalize, note, reject",
-            svc->name, svc->p.smtpd_forbid_bare_newline);
-    if (code < 500 || code > 599)
-        diag_add(d, DIAG_ERROR, file, svc->line,
-                 "%s: smtpd_forbid_bare_newline_reject_code: %lld is not between 500 and 599",
-                 svc->name, (long long)code);
-}
-
-void receive_check(const struct config *cfg, struct diags *d) {
-    certificate_check(cfg, d);
-    clientcert_check(cfg, d);
-    for (size_t i = 0; i < cfg->n_services; i++) {
-        const struct service *svc = cfg->services[i];
-        if (svc->kind != SERVICE_SMTPD)
-            continue;
-        check_bare_newline(svc, d);
-        check_rewrite_clients(svc, d);
-        for (size_t l = 0; l < RCPT_LISTS; l++)
-            check_list(svc, rcpt_lists[l], rcpt_list(&svc->p, l), d);
-        for (size_t l = 0; l < RCPT_LISTS; l++)
-            if (compares_logins(rcpt_list(&svc->p, l)) && svc->p.smtpd_sender_login_maps[0] == '\0')
-                diag_add(
-                    d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                    "%s: %s compares senders with logins, but smtpd_sender_login_maps is empty",
-                    svc->name, rcpt_lists[l]);
-            else if (compares_logins(rcpt_list(&svc->p, l)) && !svc->p.smtpd_sasl_auth_enable)
-                diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                         "%s: %s compares senders with logins, but smtpd_sasl_auth_enable is off: "
-                         "it is passed over, as Postfix does",
-                         svc->name, rcpt_lists[l]);
-        if (!list_closes(svc->p.smtpd_relay_restrictions) &&
-            !list_closes(svc->p.smtpd_recipient_restrictions) &&
-            !list_closes(svc->p.smtpd_client_restrictions))
-            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                     "%s: open relay: in parameter smtpd_relay_restrictions or "
-                     "smtpd_recipient_restrictions, specify at least one working instance of: "
-                     "reject_unauth_destination, defer_unauth_destination, reject or defer",
-                     svc->name);
-    }
+void access_check(const struct service *svc, struct diags *d) {
+    for (size_t l = 0; l < RCPT_LISTS; l++)
+        check_list(svc, rcpt_lists[l], rcpt_list(&svc->p, l), d);
+    for (size_t l = 0; l < RCPT_LISTS; l++)
+        check_logins(svc, l, d);
+    if (!list_closes(svc->p.smtpd_relay_restrictions) &&
+        !list_closes(svc->p.smtpd_recipient_restrictions) &&
+        !list_closes(svc->p.smtpd_client_restrictions))
+        diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                 "%s: open relay: in parameter smtpd_relay_restrictions or "
+                 "smtpd_recipient_restrictions, specify at least one working instance of: "
+                 "reject_unauth_destination, defer_unauth_destination, reject or defer",
+                 svc->name);
 }

@@ -70,4 +70,7 @@ struct str access_action_unknown(struct str value);
  * stands behind it) says so instead. */
 unsigned access_checked_code(int64_t code, struct sbuf *text);
 
+/* Mistakes in the lists of a service, among them an open relay. */
+void access_check(const struct service *svc, struct diags *d);
+
 #endif

@@ -391,7 +391,8 @@ static enum cmd ask_restrictions(struct session *s, access_fn fn) {
     struct transaction *tx = s->tx;
     if (s->p->smtpd_data_restrictions[0] == '\0' || s->client.local)
         return CMD_DONE;
-    struct access_facts f = transaction_facts(s, tx->n_rcpts == 1 ? &tx->rcpts[0] : NULL);
+    bool alone = tx->n_rcpts + tx->n_repeated == 1;
+    struct access_facts f = transaction_facts(s, alone ? &tx->rcpts[0] : NULL);
     tx->access = access_begin(&f, ACCESS_DATA, fn, s);
     return CMD_WAIT;
 }

@@ -81,7 +81,7 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
     f.sender_said = str_make(f.sender.p, tx->said_n);
     f.rcpt_said = r == NULL ? STR_NONE : str_make(f.rcpt.p, r->said_n);
     f.n_rcpts = tx->n_rcpts + tx->n_repeated;
-    f.address_class = tx->address_class;
+    f.address_class = r == NULL ? CLASS_DEFAULT : r->address_class;
     return f;
 }
 
@@ -447,9 +447,10 @@ static enum cmd rcpt_refused(struct session *s) {
     const struct mailerr *e = &tx->refused;
     struct sbuf text = {0};
     bool hard = e->status == MAIL_BOUNCED;
-    int64_t code = !hard                              ? 450
-                   : tx->address_class == CLASS_ALIAS ? s->p->unknown_virtual_alias_reject_code
-                                                      : 550;
+    int64_t code = !hard ? 450
+                   : tx->pending.address_class == CLASS_ALIAS
+                       ? s->p->unknown_virtual_alias_reject_code
+                       : 550;
     const char *dsn = tx->refused_coded ? e->dsn : "5.1.1";
     sbuf_printf(&text, "%c%s <", code < 500 ? '4' : '5', dsn + 1);
     addr_external(&text, pending_addr(tx));
@@ -513,7 +514,7 @@ static void on_rcpt_route(void *arg, const struct route *r) {
     struct transaction *tx = s->tx;
     const struct mailerr *refused = route_refuses(r);
     tx->route = NULL;
-    tx->address_class = r->address_class;
+    tx->pending.address_class = r->address_class;
     tx->served =
         r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP &&
                                refusals_first(&r->transport->refusals) == NULL);

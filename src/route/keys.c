@@ -177,23 +177,39 @@ void keys_domain(struct keys *k, const struct params *p, struct str domain) {
     sbuf_free(&plain);
 }
 
+/* A local part and @ before a domain, or before none: as SMTP has it, then as it is. */
+static void add_local(struct keys *k, struct str local, const struct spellings *all) {
+    struct sbuf head = {0}, ext = {0};
+    sbuf_add_str(&head, local);
+    sbuf_add_ch(&head, '@');
+    addr_external(&ext, sbuf_str(&head));
+    add_spellings(k, true, "", sbuf_str(&ext), all);
+    add_spellings(k, true, "", sbuf_str(&head), all);
+    sbuf_free(&head);
+    sbuf_free(&ext);
+}
+
 void keys_access(struct keys *k, const struct params *p, struct str address) {
+    static const struct spellings no_domain = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
     struct str local = addr_local(address), domain = addr_domain(address);
     struct str bare = without_extension(p, local);
-    struct sbuf other = {0}, plain = {0};
+    struct sbuf ext = {0}, other = {0}, plain = {0};
     struct spellings all;
     if (address.n == 0) {
         keys_add(k, false, "<>", STR_NONE, STR_NONE);
         return;
     }
     spellings_of(p, domain, &other, &plain, &all);
-    add_spellings(k, false, "", before_domain(address, domain), &all);
-    if (bare.n > 0)
+    add_address(k, &ext, address, &all);
+    if (bare.n > 0 && domain.n > 0)
+        add_local(k, bare, &all);
+    else if (bare.n > 0)
         add_bare(k, bare, address, &all);
     keys_domain(k, p, domain);
-    keys_add(k, true, "", local, STR_LIT("@"));
+    add_local(k, local, &no_domain);
     if (bare.n > 0)
-        keys_add(k, true, "", bare, STR_LIT("@"));
+        add_local(k, bare, &no_domain);
+    sbuf_free(&ext);
     sbuf_free(&other);
     sbuf_free(&plain);
 }

@@ -257,6 +257,15 @@ static void test_access_keys(void **state) {
     f.rcpt = STR_LIT("b-c+d@y.example");
     keys_are("recipient_delimiter = +-\n" RECIPIENT "hash:t", f,
              "b-c+d@y.example ~b@y.example ~y.example ~example ~b-c+d@ ~b@ ");
+    f.rcpt = STR_LIT("b c@y.example"); /* as SMTP has it, then as it is */
+    keys_are(RECIPIENT "hash:t", f,
+             "\"b c\"@y.example b c@y.example ~y.example ~example ~\"b c\"@ ~b c@ ");
+    says("OK"); /* permits, but for a recipient that is routed through us */
+    ask(RELAY "check_recipient_access hash:t, reject", f, ACCESS_RCPT, "");
+    f.rcpt = STR_LIT("b%z@y.example");
+    ask(RELAY "check_sender_access hash:t, reject", f, ACCESS_RCPT, "");
+    ask(RELAY "check_recipient_access hash:t, reject", f, ACCESS_RCPT,
+        "554 5.7.1 <b%z@y.example>: Recipient address rejected: Access denied");
     f.rcpt = STR_LIT("b@y.example");
     keys_are("smtpd_helo_restrictions = check_helo_access hash:t\n" CLOSED, f,
              "client.example ~example ");
