@@ -17,6 +17,7 @@ struct shown {
     unsigned what;
     const char *qid;
     char queue[16];
+    json_t *rcpts;    /* those who wait for it, with the reason; NULL: not known */
     struct sbuf line; /* content that has no end of line yet */
     bool in_body;
 };
@@ -59,6 +60,26 @@ static void show_envelope(const struct shown *s, json_t *o) {
         show_rcpt(r);
     }
     sbuf_free(&when);
+}
+
+/* Each reason once, before those who wait for it, and the sentence on it once. */
+static void show_reasons(const struct shown *s) {
+    size_t i;
+    json_t *r;
+    const char *last = "", *said = "";
+    json_array_foreach(s->rcpts, i, r) {
+        const char *reason = listing_text(r, "delay_reason");
+        const char *advice = ask_advice(listing_text(r, "cause"), listing_text(r, "reply"));
+        if (reason[0] != '\0' && strcmp(reason, last) != 0) {
+            printf("delay_reason: %s\n", reason);
+            if (advice != NULL && strcmp(advice, said) != 0)
+                printf("advice: %s\n", advice);
+            said = advice == NULL ? said : advice;
+        }
+        last = reason;
+        if (reason[0] != '\0')
+            printf("delayed_recipient: %s\n", listing_text(r, "address"));
+    }
 }
 
 /* Does the line belong to the header section? */
@@ -105,8 +126,11 @@ static void message_line(void *arg, struct str line) {
         show_content(s, content);
     } else if (json_object_get(o, "queue_name") != NULL) {
         snprintf(s->queue, sizeof s->queue, "%s", listing_text(o, "queue_name"));
+        s->rcpts = json_incref(json_object_get(o, "recipients"));
     } else if ((s->what & SHOW_ENVELOPE) != 0) {
         show_envelope(s, o);
+        if ((s->what & SHOW_REASONS) != 0)
+            show_reasons(s);
         printf("*** MESSAGE CONTENTS %s/%s ***\n", s->queue, s->qid);
     }
     json_decref(o);
@@ -127,6 +151,7 @@ int message_show(const char *who, const struct config *cfg, const char *qid, uns
     if (rc < 0)
         fprintf(stderr, "%s: fatal: open queue file %s: %s\n", who, qid,
                 why == NULL ? "Invalid argument" : why);
+    json_decref(s.rcpts);
     sbuf_free(&s.line);
     free(text);
     free(why);

@@ -7,7 +7,13 @@
 #include "cli/cli.h"
 
 /* What of it is printed. */
-enum { SHOW_ENVELOPE = 1, SHOW_HEADER = 2, SHOW_BODY = 4, SHOW_TYPES = 8 /* of each line */ };
+enum {
+    SHOW_ENVELOPE = 1,
+    SHOW_HEADER = 2,
+    SHOW_BODY = 4,
+    SHOW_TYPES = 8,   /* of each line */
+    SHOW_REASONS = 16 /* why it waits, and what that means */
+};
 
 /* Prints the message, from the daemon.  0; else an exit status, after saying why in the name of
  * who. */

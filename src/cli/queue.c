@@ -175,13 +175,31 @@ static int queue_flush(const struct config *cfg) {
     return rc;
 }
 
-static int choice_show(const struct config *cfg, struct choice *c, bool json, bool content) {
+/* What is known of a message, as the page has it: with a sentence that says what the first reason
+ * means. */
+static int choice_show_json(const struct config *cfg, const struct choice *c) {
+    json_t *msgs = NULL;
+    int rc = listing_fetch("posthouse", cfg, json_pack("{s:o}", "ids", choice_ids(c)), &msgs);
+    if (rc != 0)
+        return rc;
+    json_t *msg = json_array_get(msgs, 0);
+    json_t *why = json_array_get(json_object_get(msg, "recipients"), 0);
+    const char *advice = ask_advice(listing_text(why, "cause"), listing_text(why, "reply"));
+    if (msg != NULL && advice != NULL)
+        json_object_set_new(msg, "advice", json_string(advice));
+    bool missing = missing_say(c->ids.v[0], msgs) > 0;
+    listing_print_json(msgs);
+    json_decref(msgs);
+    return missing ? 1 : 0;
+}
+
+static int choice_show(const struct config *cfg, const struct choice *c, bool json, bool content) {
     if (c->ids.n != 1 || json_object_size(c->filter) > 0 || c->all)
         return queue_usage();
     if (json)
-        return choice_list(cfg, c, true);
+        return choice_show_json(cfg, c);
     return message_show("posthouse", cfg, c->ids.v[0],
-                        SHOW_ENVELOPE | SHOW_HEADER | (content ? SHOW_BODY : 0U));
+                        SHOW_ENVELOPE | SHOW_REASONS | SHOW_HEADER | (content ? SHOW_BODY : 0U));
 }
 
 static int choice_run(const struct config *cfg, const char *word, struct choice *c, bool json,

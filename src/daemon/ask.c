@@ -16,6 +16,7 @@
 
 #include "daemon/reexec.h"
 #include "daemon/reload.h"
+#include "deliver/probe.h"
 #include "util/clock.h"
 #include "util/fs.h"
 #include "util/mem.h"
@@ -230,4 +231,8 @@ int ask_take_up(const char *queue_directory, unsigned uses, char **why) {
     } while (clock_mono_ms() < end);
     *why = mem_strdup(left);
     return -ETIMEDOUT;
+}
+
+const char *ask_advice(const char *cause, const char *reply) {
+    return advice_for(mail_cause_named(str_of(cause)), str_of(reply));
 }

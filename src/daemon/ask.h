@@ -35,6 +35,10 @@ int ask_connect(const char *dir, const char *name);
 int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
                struct ask_end *end, char **why);
 
+/* What a failure that a listing tells of means and what to do, in a sentence: cause is the name of
+ * the cause, reply the remote's words, "" where there is none.  NULL: nothing to add. */
+const char *ask_advice(const char *cause, const char *reply);
+
 /* A daemon has reloaded in this time, also when processes of it hang. */
 #define ASK_RELOAD_S 30
 /* Has the daemon whose queue_directory that is read its configuration again, and waits until it

@@ -44,8 +44,11 @@ static int offline_open(struct offline *o, const char *dir, char **why) {
     struct spool_conf conf = {queue, (uint64_t)o->cfg->p.spool_segment_size};
     struct loop *l = loop_new(0);
     if (access(queue, R_OK | X_OK) < 0 || l == NULL) {
-        *why = mem_strdup(queue);
-        return -errno;
+        struct sbuf text = {0};
+        int err = errno;
+        sbuf_printf(&text, "queue_directory %s: %s", queue, strerror(err));
+        *why = sbuf_take(&text);
+        return -err;
     }
     /* What the log would say is what a start does about damage. */
     log_open(&(struct log_conf){.file = "/dev/null"});

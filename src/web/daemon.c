@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 
-#include "deliver/probe.h"
 #include "util/log.h"
 
 static void daemon_take(void *arg, struct str line) {
@@ -30,8 +29,7 @@ json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **w
 }
 
 void daemon_add_advice(json_t *to, json_t *why) {
-    enum mail_cause cause = mail_cause_named(str_of(json_member(why, "cause")));
-    const char *advice = advice_for(cause, str_of(json_member(why, "reply")));
+    const char *advice = ask_advice(json_member(why, "cause"), json_member(why, "reply"));
     if (advice != NULL)
         json_object_set_new(to, "advice", json_string(advice));
 }

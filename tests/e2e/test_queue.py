@@ -345,6 +345,30 @@ def test_show_prints_envelope_header_and_content(dns):
         assert p.run("-qb", qid, face="postcat", check=True).stdout == "\n" + body.replace("\r\n", "\n") + "\n"
 
 
+def test_show_says_why_mail_waits_and_what_that_means(dns):
+    """The reason of each recipient, and the sentence that the page has; postcat prints Postfix's form and nothing more."""
+    replies = {"RCPT": lambda line: "450 4.2.2 mailbox for user is full" if "full" in line else None, "DOT": "451 4.7.1 Greylisted"}
+    with FakeRelay(replies=replies) as relay, \
+            Posthouse("relayhost = [127.0.0.1]:%d\ntransport_maps = inline:{{ {{ away.example = smtp:[127.0.0.1]:%d }} }}\n"
+                      % (relay.port, free_port()), dns=dns) as p:
+        p.send(sender="joe@x.example", rcpts=["a@away.example", "full@y.example", "ok@y.example", '"b c"@away.example'])
+        wait_for(lambda: all("delay_reason" in r for r in p.queue()[0]["recipients"]))
+        qid = p.queue()[0]["queue_id"]
+        envelope = p.run("queue", "show", qid, check=True).stdout.split("*** MESSAGE CONTENTS")[0].splitlines()
+        said = [line for line in envelope if line.split(":")[0] in ("delay_reason", "advice", "delayed_recipient")]
+        for rcpt, reason, advice in (("a@away.example", "Connection refused", "Nothing"), ("full@y.example", "is full", "mailbox is full"),
+                                     ("ok@y.example", "Greylisted", "strangers wait"),
+                                     ('"b c"@away.example', "Connection refused", "Nothing")):
+            at = said.index(f"delayed_recipient: {rcpt}")
+            assert reason in [line for line in said[:at] if line.startswith("delay_reason: ")][-1], said
+            assert advice.lower() in [line for line in said[:at] if line.startswith("advice: ")][-1].lower(), said
+        shown = json.loads(p.run("queue", "show", "--json", qid, check=True).stdout)
+        assert f"advice: {shown['advice']}" in said
+        assert "advice" not in p.run("-q", qid, face="postcat", check=True).stdout
+        r = p.run("queue", "show", "--json", "NOSUCH")
+        assert r.returncode == 1 and r.stdout == "" and "there is no such message" in r.stderr
+
+
 @pytest.mark.parametrize("wrong", ["queue", "queues", "sender", "recipient", "ids", "id", "relay", "site", "recpient"])
 @pytest.mark.parametrize("order", ["queue-delete", "queue-hold", "queue-expire", "queue-find", "queue-requeue", "queue-list"])
 def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
@@ -359,6 +383,14 @@ def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
     name = "a member of the request" if wrong == "recpient" else wrong
     assert answer == {"ok": False, "error": f"{name} is not valid"}
     assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == before and before
+
+
+def test_a_queue_that_is_not_there(dns, tmp_path):
+    """With no daemon and no spool the reason is said, to every user."""
+    p = Posthouse(f"queue_directory = {tmp_path}/none\n", dns=dns)
+    for face, args in (("mailq", []), ("postqueue", ["-j"]), ("posthouse", ["queue", "list"]), ("qshape", []), ("postcat", ["-q", "X"])):
+        r = p.run(*args, face=face)
+        assert r.returncode != 0 and f"queue_directory {tmp_path}/none: No such file or directory" in r.stderr, r.stderr
 
 
 def test_no_daemon(dns):
