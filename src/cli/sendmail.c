@@ -23,6 +23,7 @@
 #include "util/mem.h"
 
 #define EX_IOERR_ 74
+#define ENVID_MAX 100
 
 struct sendmail {
     struct submission s;
@@ -33,6 +34,7 @@ struct sendmail {
     bool dot_ends;     /* not -i */
     bool resent;       /* there is a Resent- field */
     bool has_from, has_resent_from;
+    struct sbuf notify; /* of -N, as NOTIFY has it */
 };
 
 /* -- the header -- */
@@ -194,26 +196,66 @@ static bool content_read(struct sendmail *m) {
 
 /* -- options -- */
 
+struct sender_option {
+    struct sendmail *m;
+    size_t n; /* addresses in it */
+};
+
+/* The first one counts. */
 static void sender_take(void *arg, const struct addrlist_item *item) {
-    struct sendmail *m = arg;
+    struct sender_option *option = arg;
+    struct sendmail *m = option->m;
     struct str addr = item->addr;
+    if (option->n++ > 0)
+        return;
     if (addr.n > 1 && str_chr(addr, '@') > 0 && addr.p[addr.n - 1] == '.')
         addr.n--; /* as at the daemon's door */
     free(m->s.from);
     m->s.from = str_dup(addr);
 }
 
-static const char *notify_value(const char *arg) {
-    static const char *const values[] = {"never", "success", "failure", "delay"};
+/* -f: no address is the null sender. */
+static void sender_option(struct sendmail *m, const char *arg) {
+    struct sender_option option = {.m = m};
+    free(m->s.from);
+    m->s.from = mem_strdup("");
+    addrlist_each(str_of(arg), sender_take, &option);
+    if (option.n > 1)
+        fprintf(stderr, "sendmail: warning: -f option specified malformed sender: %s\n", arg);
+}
+
+/* A value that asks for no report that there is: the message goes without it. */
+static void value_ignored(char option) {
+    fprintf(stderr, "sendmail: warning: bad -%c option value -- ignored\n", option);
+}
+
+/* -N: a list of never, or of success, failure and delay.  Writes it into out as NOTIFY has it;
+ * NULL: it is none. */
+static const char *notify_value(const char *arg, struct sbuf *out) {
+    static const char *const values[] = {"NEVER", "SUCCESS", "FAILURE", "DELAY"};
     struct str rest = str_of(arg), w;
-    while (str_split(&rest, ",", &w)) {
-        bool known = false;
-        for (size_t i = 0; i < 4; i++)
-            known = known || str_ieq_c(w, values[i]);
-        if (!known)
+    unsigned seen = 0; /* a bit for each of values */
+    sbuf_reset(out);
+    while (str_split(&rest, ", \t", &w)) {
+        size_t i = 0;
+        while (i < 4 && !str_ieq_c(w, values[i]))
+            i++;
+        if (i == 4)
             return NULL;
+        seen |= 1U << i;
     }
-    return arg;
+    for (size_t i = 0; i < 4; i++)
+        if ((seen & 1U << i) != 0)
+            sbuf_printf(out, "%s%s", out->n > 0 ? "," : "", values[i]);
+    return seen == 0 || (seen > 1 && (seen & 1) != 0) ? NULL : out->p;
+}
+
+/* -V: what ENVID may hold (RFC 3461 section 4.4). */
+static const char *envid_value(const char *arg) {
+    size_t n = 0;
+    while (arg[n] >= ' ' && arg[n] < 0x7f)
+        n++;
+    return n == 0 || n > ENVID_MAX || arg[n] != '\0' ? NULL : arg;
 }
 
 static int usage_error(const char *what, const char *arg) {
@@ -221,13 +263,26 @@ static int usage_error(const char *what, const char *arg) {
     return EX_USAGE_;
 }
 
+/* What is to be reported to the sender. */
+static void report_option(struct sendmail *m, int opt) {
+    const char *value = NULL;
+    if (opt == 'V')
+        value = m->s.envid = envid_value(optarg);
+    else if (opt == 'N')
+        value = m->s.notify = notify_value(optarg, &m->notify);
+    else
+        value = m->s.ret = strcasecmp(optarg, "full") == 0   ? "FULL"
+                           : strcasecmp(optarg, "hdrs") == 0 ? "HDRS"
+                                                             : NULL;
+    if (value == NULL)
+        value_ignored((char)opt);
+}
+
 static int option_take(struct sendmail *m, int opt) {
     switch (opt) {
     case 'f':
     case 'r':
-        free(m->s.from);
-        m->s.from = mem_strdup("");
-        addrlist_each(str_of(optarg), sender_take, m);
+        sender_option(m, optarg);
         break;
     case 'F':
         m->name = optarg;
@@ -254,17 +309,10 @@ static int option_take(struct sendmail *m, int opt) {
         m->queue = optarg == NULL ? "" : optarg;
         break;
     case 'V':
-        m->s.envid = optarg;
-        break;
     case 'N':
-        m->s.notify = notify_value(optarg);
-        return m->s.notify == NULL ? usage_error("-N: not never, success, failure or delay", optarg)
-                                   : 0;
     case 'R':
-        m->s.ret = strcasecmp(optarg, "full") == 0   ? "FULL"
-                   : strcasecmp(optarg, "hdrs") == 0 ? "HDRS"
-                                                     : NULL;
-        return m->s.ret == NULL ? usage_error("-R: not full or hdrs", optarg) : 0;
+        report_option(m, opt);
+        break;
     default:
         break;
     }
@@ -322,7 +370,15 @@ static int message_send(struct sendmail *m) {
     return m->s.n_rcpts == 0 ? no_recipients(m) : submission_send(&m->s);
 }
 
+/* A message would come to nothing that is given to a call which sends none. */
+static bool sends_nothing(const struct sendmail *m) {
+    return m->queue != NULL || (m->mode[0] != 'm' && m->mode[0] != 'v');
+}
+
 static int mode_run(struct sendmail *m) {
+    if (sends_nothing(m) && (m->s.n_rcpts > 0 || m->from_header))
+        return usage_error("no mail is sent by this call, and it has recipients",
+                           m->s.n_rcpts > 0 ? m->s.rcpts[0].addr : "-t");
     switch (m->mode[0]) {
     case 'p':
         return listing_run("sendmail", m->s.cfg);
@@ -333,7 +389,6 @@ static int mode_run(struct sendmail *m) {
     case 'i':
         return cli_newaliases(m->s.cfg->dir, 1, (char *[]){(char *)(uintptr_t) "newaliases", NULL});
     case 'm':
-    case 'a':
         return m->queue != NULL ? queue_run(m->s.cfg, m->queue) : message_send(m);
     default:
         return usage_error("-b: not a mode that Posthouse has", m->mode);
@@ -365,5 +420,6 @@ int cli_sendmail(const char *dir, int argc, char **argv) {
     if (rc == 0)
         rc = mode_run(&m);
     submission_free(&m.s);
+    sbuf_free(&m.notify);
     return rc;
 }

@@ -66,12 +66,21 @@ def test_arguments_are_address_lists(pair, case):
 
 
 @pytest.mark.parametrize("given,want", [("joe@x.example", "joe@x.example"), ("<joe@x.example>", "joe@x.example"),
-                                        ("Joe <joe@x.example>", "joe@x.example"), ("<>", ""), ("", ""), ("joe", "joe@own.example")])
+                                        ("Joe <joe@x.example>", "joe@x.example"), ("<>", ""), ("", ""), ("joe", "joe@own.example"),
+                                        ("one@x.example, two@y.example", "one@x.example"), ("joe two@y.example", "joe@own.example"),
+                                        ("(c)", ""), ("team: joe@x.example;", "joe@x.example")])
 def test_sender_in_all_its_forms(pair, given, want):
     p, relay = pair
-    _, content, _ = send(p, relay, "-f", given, "a@far.example")
+    _, content, r = send(p, relay, "-f", given, "a@far.example")
+    assert ("malformed sender" in r.stderr) == (given.count("@") + given.count(" two") > 1), r.stderr
     mark = re.search("mark-\\d+-", content).group()
     assert path(relay.wait_mail(mark.encode())["from"]) == want
+
+
+def test_a_sender_that_is_none(pair):
+    for given in ("@x.example", "u@192.0.2.1", "-x@y.example", "u@[192.0.2]", "u@-x.example"):
+        r = pair[0].run("-f", given, "a@far.example", face="sendmail", stdin="x\n")
+        assert r.returncode == 69 and "Bad sender address syntax" in r.stderr, given
 
 
 INJECTED = "a@far.example>\r\nRCPT TO:<victim@far.example>\r\nDATA\r\nFrom: ceo@bank.example\r\n\r\nspam\r\n.\r\nNOOP <"
@@ -89,9 +98,30 @@ def test_a_line_break_in_an_argument_sends_nothing(pair, args):
     assert len(relay.mails) == before + 1
 
 
-def test_values_of_n_and_r_are_checked(pair):
-    for args in (["-N", "sometimes"], ["-R", "half"], ["-bd"], ["-bx"], ["-qRx"]):
-        assert pair[0].run(*args, "a@far.example", face="sendmail", stdin="x\n").returncode == 64, args
+BAD_VALUES = [["-N", "sometimes"], ["-N", ""], ["-N", "never,delay"], ["-N", "success;failure"], ["-R", "half"], ["-R", ""], ["-V", ""],
+              ["-V", "e" * 101], ["-V", "\u00e9nv"], ["-V", "a\tb"]]
+
+
+def test_values_that_are_none_are_ignored(pair):
+    """What cannot be reported keeps no mail."""
+    p, relay = pair
+    for args in BAD_VALUES:
+        rcpts, content, r = send(p, relay, "-f", "me@x.example", *args, "a@far.example")
+        mail = relay.wait_mail(re.search("mark-\\d+-", content).group().encode())
+        assert rcpts == ["a@far.example"] and f"bad {args[0]} option value" in r.stderr, args
+        assert not re.search("NOTIFY|RET=|ENVID", mail["from"] + "".join(mail["rcpts"])), args
+    _, content, r = send(p, relay, "-f", "me@x.example", "-N", " success, FAILURE ,", "-V", "e" * 100, "-R", "Full", "a@far.example")
+    mail = relay.wait_mail(re.search("mark-\\d+-", content).group().encode())
+    assert r.stderr == "" and "NOTIFY=SUCCESS,FAILURE" in mail["rcpts"][0] and f"RET=FULL ENVID={'e' * 100}" in mail["from"]
+
+
+def test_calls_that_send_nothing_take_no_mail(pair):
+    """A message that is given to one is not lost without a word."""
+    p, _ = pair
+    for args in (["-bd"], ["-bx"], ["-ba"], ["-bt"], ["-qRx"], ["-bs"], ["-bp"], ["-bi"], ["-I"], ["-q"], ["-q", "30m"], ["-qIABC"]):
+        for more in (["a@far.example"], ["-t"]):
+            r = p.run(*args, *more, face="sendmail", stdin="To: a@far.example\n\nx\n")
+            assert r.returncode == 64 and r.stderr, (args, more)
 
 
 HEADERS = {
