@@ -4,11 +4,13 @@
  */
 #include "unit.h"
 
+#include "maps/cdb_check.h"
 #include "maps/maps.h"
 #include "maps/tabconf.h"
 #include "maps/template.h"
 #include "maps/turns.h"
 #include "util/codec.h"
+#include "util/fs.h"
 
 static struct map *table(const char *type, const char *text) {
     char path[100], spec[120];
@@ -388,11 +390,59 @@ static void test_turns(void **state) {
     begun_is(&begun[2], 0);
 }
 
+static void file_write(const char *path, const char *p, size_t n) {
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(p, 1, n, f), n);
+    fclose(f);
+}
+
+static uint32_t number_at(const char *p) {
+    uint32_t v;
+    memcpy(&v, p, sizeof v); /* the lowest byte first, as the tests' machines have it */
+    return v;
+}
+
+/* A slot that is lost, or a table of them: the file does not answer "not found" for its keys, it is
+ * refused. */
+static void test_cdb_slots(void **state) {
+    char path[100], keys[40][16];
+    struct map_pair pairs[40];
+    struct sbuf made = {0};
+    const char *why;
+    size_t lost = 0;
+    (void)state;
+    snprintf(path, sizeof path, "%s/slots.cdb", dir);
+    for (size_t i = 0; i < 40; i++) {
+        snprintf(keys[i], sizeof keys[i], "key%zu.example", i);
+        pairs[i] = (struct map_pair){str_of(keys[i]), STR_LIT("value")};
+    }
+    assert_int_equal(map_cdb.build(path, pairs, 40, 0600, MAP_NUL_NO, &why), 0);
+    assert_null(cdb_check(path));
+    assert_int_equal(fs_read(path, &made, 1U << 20), 0);
+    for (size_t head = 0; head < 2048; head += 8) {
+        uint32_t at = number_at(made.p + head), slots = number_at(made.p + head + 4);
+        char was[8];
+        for (uint32_t i = 0; i <= slots; i++) { /* each slot, then the number of them */
+            char *gone = i < slots ? made.p + at + i * 8 : made.p + head + 4;
+            memcpy(was, gone, 8);
+            memset(gone, 0, i < slots ? 8 : 4);
+            file_write(path, made.p, made.n);
+            bool used = i < slots ? number_at(was + 4) != 0 : slots > 0;
+            assert_int_equal(cdb_check(path) != NULL, used);
+            lost += used;
+            memcpy(gone, was, 8);
+        }
+    }
+    assert_true(lost > 40);
+    sbuf_free(&made);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, dir_make, dir_remove)
     const struct CMUnitTest tests[] = {
         T(test_regexp),        T(test_regexp_blocks), T(test_bad_rules),   T(test_cidr),
         T(test_memory_tables), T(test_templates),     T(test_table_files), T(test_crc),
-        T(test_base64),        T(test_turns)};
+        T(test_base64),        T(test_turns),         T(test_cdb_slots)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
