@@ -22,7 +22,7 @@ const char *const refusal_lists[] = {"smtpd_client_restrictions",
 
 /* Is a row of that kind about the asker?  own: it is its own setting. */
 static bool where_concerns(const struct refusal_asker *who, enum unread_where where, bool own) {
-    bool sendmail = who->own == NULL;
+    bool sendmail = who->own == NULL || who->line_of_sendmail;
     switch (where) {
     case UNREAD_MAIL:
         return who->receives || sendmail;
@@ -157,6 +157,7 @@ void refusals_add_line(struct refusals *to, const struct refusal_asker *who,
     struct refusal_asker as = *who;
     as.own = line;
     as.receives = true;
+    as.line_of_sendmail = who->own == NULL;
     for (size_t i = 0; i < line->n; i++)
         refuse_entry(to, &as, &line->v[i], true);
     refuse_main_only(to, &as, line, true);

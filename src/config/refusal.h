@@ -40,6 +40,7 @@ struct refusal_asker {
     bool receives; /* it is an smtpd */
     bool sends;    /* it is a client */
     bool postscreen;
+    bool line_of_sendmail; /* own is that of a line which sendmail's mail passes */
     /* A text with its $names replaced; NULL: bad syntax.  The caller frees. */
     char *(*expand)(void *arg, const char *text);
     void *arg;

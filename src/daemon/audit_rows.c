@@ -269,8 +269,8 @@ static int check_spelling(void *arg, struct str key, struct str value) {
     (void)value;
     if (domain.n > 0 && domain.p[0] == '.')
         domain = str_from(domain, 1);
-    if (str_is_ascii(domain) || !spelling_is_odd(k->cfg, domain, domain.n < key.n, &instead) ||
-        ++k->said > SHOWN_MAX)
+    if (str_is_ascii(domain) || str_istarts(domain, "\xef\xbb\xbf") ||
+        !spelling_is_odd(k->cfg, domain, domain.n < key.n, &instead) || ++k->said > SHOWN_MAX)
         goto out;
     sbuf_add_safe(&b, key);
     diag_add(k->d, DIAG_WARN, k->file, k->line, "%s: %s: \"%s\": %s", k->param, k->table->spec, b.p,

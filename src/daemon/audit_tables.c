@@ -61,14 +61,14 @@ static void audit_bare_word(const struct table_place *at, struct str word) {
 
 /* -- rows of access tables -- */
 
-struct action_rows {
+struct table_rows {
     const struct table_place *at;
     const struct map *table;
     size_t said;
 };
 
 static int audit_action(void *arg, struct str key, struct str value) {
-    struct action_rows *rows = arg;
+    struct table_rows *rows = arg;
     struct str word = access_action_unknown(str_trim(value));
     struct sbuf row = {0};
     if (word.n == 0 || word.p[0] == '$' || ++rows->said > SHOWN_MAX)
@@ -85,7 +85,7 @@ static int audit_action(void *arg, struct str key, struct str value) {
 }
 
 static void audit_actions(const struct table_place *at, struct map *m) {
-    struct action_rows rows = {.at = at, .table = m};
+    struct table_rows rows = {.at = at, .table = m};
     map_rows(m, audit_action, &rows);
     if (rows.said > SHOWN_MAX)
         diag_add(at->d, DIAG_ERROR, at->file, at->line, "%s: %s: %zu more rows like these",
@@ -93,6 +93,20 @@ static void audit_actions(const struct table_place *at, struct map *m) {
 }
 
 /* -- tables -- */
+
+/* Editors of other systems put a byte order mark at the beginning of a file. */
+static int audit_mark(void *arg, struct str key, struct str value) {
+    const struct table_rows *rows = arg;
+    (void)value;
+    if (!str_istarts(key, "\xef\xbb\xbf"))
+        return 0;
+    struct str rest = str_from(key, 3);
+    diag_add(rows->at->d, DIAG_WARN, rows->at->file, rows->at->line,
+             "%s: %s: the key \"%.*s\" begins with a byte order mark, which is part of it: the row "
+             "counts for nothing",
+             rows->at->name, rows->table->spec, STR_FMT(rest));
+    return 1;
+}
 
 static void audit_opened(const struct table_place *at, struct map *m, bool actions) {
     bool aliases = strcmp(at->name, "alias_maps") == 0;
@@ -109,6 +123,8 @@ static void audit_opened(const struct table_place *at, struct map *m, bool actio
         diag_add(at->d, DIAG_WARN, at->file, at->line, "%s: %s", at->name, m->remark);
     if (!aliases)
         audit_spellings(at->c, m, at->name, at->file, at->line, at->d);
+    if (m->opened && m->fixed && !m->ops->remote && m->ops->each != NULL)
+        map_each(m, audit_mark, &(struct table_rows){.at = at, .table = m});
     if (actions)
         audit_actions(at, m);
     free(stale);

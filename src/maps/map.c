@@ -3,6 +3,7 @@
  */
 #include "maps/map.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -336,7 +337,7 @@ static size_t key_span(struct str line) {
             i++;
         else if (line.p[i] == '"')
             quoted = !quoted;
-        else if (!quoted && (line.p[i] == ' ' || line.p[i] == '\t'))
+        else if (!quoted && isspace((unsigned char)line.p[i]))
             return i;
     }
     return line.n;

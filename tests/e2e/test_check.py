@@ -414,6 +414,23 @@ def test_tables_that_cannot_be_opened(tmp_path):
         assert f"{tmp_path}/{'master.cf' if override else 'main.cf'}, line " in lines[0] and "sesame" not in r.stdout, r.stdout
 
 
+def test_byte_order_marks_in_tables(tmp_path):
+    """The first row of a table that another system's editor wrote is named, whatever the table is for."""
+    bom = b"\xef\xbb\xbf"
+    rows = {"access": b"x@a.example REJECT\n", "roads": b"a.example smtp:[relay.example]\n", "logins": b"x@a.example x\n",
+            "aliases": b"root: x@a.example\n"}
+    main = ("smtpd_sender_restrictions = check_sender_access hash:{dir}/access\ntransport_maps = hash:{dir}/roads\n"
+            "smtpd_sender_login_maps = unionmap:{{hash:{dir}/logins}}\nalias_maps = hash:{dir}/aliases\n")
+    p = Posthouse(main, directory=tmp_path)
+    for name, row in rows.items():
+        (tmp_path / name).write_bytes(bom + row)
+        assert p.run(f"hash:{tmp_path}/{name}", face="postalias" if name == "aliases" else "postmap").returncode == 0
+    said = p.run("check").stdout
+    for name, row in rows.items():
+        key = row.decode().split()[0].rstrip(":")
+        assert len(re.findall(f'{name}: the key "{key}" begins with a byte order mark', said)) == 1, said
+
+
 ACTIONS = {  # what a row of an access table says: the word that is not done
     "OK": None, "permit": None, "DUNNO": None, "dunno": None, "REJECT": None, "reject go away": None, "DEFER later": None,
     "550 5.7.1 no": None, "421": None, "1700000000": None, "FILTER smtp:[127.0.0.1]:10026": "FILTER", "HOLD": "HOLD",

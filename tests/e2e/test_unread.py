@@ -256,6 +256,14 @@ def test_pickups_line_is_about_sendmail(dns):
         r = p.run("b@y.example", face="sendmail", stdin="x\n")
         assert r.returncode == 75 and "content_filter is not implemented" in r.stderr
         assert p.send().startswith("250")
+        with open(p.dir / "master.cf", "a") as f:
+            f.write("cleanup unix n - n - 0 cleanup -o non_smtpd_milters=inet:x:1\n")
+        p.reload()
+        r = p.run("b@y.example", face="sendmail", stdin="x\n")
+        assert r.returncode == 75 and "not implemented" in r.stderr
+        r = p.run("check")
+        assert r.returncode == 2 and re.search(r"master.cf, line \d+: not implemented: non_smtpd_milters: ", r.stdout), r.stdout
+        assert p.send().startswith("250")
 
 
 def test_an_override_that_is_read_from_main_cf_alone(dns):

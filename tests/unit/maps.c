@@ -166,6 +166,16 @@ static int count(void *arg, struct str key, struct str value) {
     return ++*n == 2;
 }
 
+/* As an editor of another system writes them. */
+static void test_lines_that_end_in_cr(void **state) {
+    (void)state;
+    struct map *m = table("texthash", "one  first\r\ntwo\r\n  second\r\nthree\v\fthird \t\r\n");
+    ask(m, "one", "first");
+    ask(m, "two", "second");
+    ask(m, "three", "third");
+    map_close(m);
+}
+
 static void test_memory_tables(void **state) {
     int n = 0;
     (void)state;
@@ -441,8 +451,9 @@ static void test_cdb_slots(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, dir_make, dir_remove)
     const struct CMUnitTest tests[] = {
-        T(test_regexp),        T(test_regexp_blocks), T(test_bad_rules),   T(test_cidr),
-        T(test_memory_tables), T(test_templates),     T(test_table_files), T(test_crc),
-        T(test_base64),        T(test_turns),         T(test_cdb_slots)};
+        T(test_regexp),      T(test_regexp_blocks), T(test_bad_rules),
+        T(test_cidr),        T(test_memory_tables), T(test_templates),
+        T(test_table_files), T(test_crc),           T(test_base64),
+        T(test_turns),       T(test_cdb_slots),     T(test_lines_that_end_in_cr)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
