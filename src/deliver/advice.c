@@ -2,7 +2,7 @@
  * deliver/advice.c - what a failure means, in a sentence
  *
  * What Posthouse itself found wrong has a cause, which is set where the error arises, and each
- * cause has its sentence here, or none.  What relay hosts say is looked up in two tables: phrases
+ * cause has its sentence here, or none.  What relay hosts say is looked up in a table: phrases
  * that providers and common servers use, each long enough to mean one thing; then reply codes with
  * a status that RFC 4954 gives one meaning.  A reply that is in no table gets no sentence: a wrong
  * one is worse than none.  tests/unit/replies.txt has replies as they were seen, with what is said
@@ -14,14 +14,18 @@
 #include <strings.h>
 
 struct saying {
-    const char *word; /* in any case; '*' is anything */
-    const char *text;
+    /* In any case; '*' is anything.  One that begins with a digit is a reply's beginning. */
+    const char *word;
+    const char *text; /* NULL: nothing is said of such a reply, whatever stands further down */
+    bool waits;       /* the sentence is of mail that waits, and not of a reply that ends it */
 };
 
 #define LOGIN_WRONG  "User name or password is wrong, or the account may not log in this way."
 #define LOGIN_WANTED "The relay host wants a login: set a user name and password for it."
 #define LOGINS_TOO_OFTEN                                                                           \
     "Too many logins: wait, and look whether something else tries with a wrong password."
+#define LOGINS_LATER                                                                               \
+    "The relay host cannot check logins for now: the mail is tried again by itself."
 #define LOGIN_DISABLED                                                                             \
     "Microsoft 365 refused the login: user name or password is wrong, or basic authentication is " \
     "switched off for this account."
@@ -63,17 +67,21 @@ struct saying {
     "recipient's domain is not one of its own."
 #define TOO_LARGE    "The message is larger than the relay host takes."
 #define MAILBOX_FULL "The recipient's mailbox is full."
+#define MAILBOX_BUSY "The recipient gets more mail than the provider lets in at a time."
 #define GREYLISTED   "The relay host makes strangers wait: the mail is tried again by itself."
 #define LATER        "The relay host is busy: the mail is tried again by itself."
 
 /* In this order: a phrase stands before those that a reply with it may have besides. */
 static const struct saying phrases[] = {
     /* logins */
-    {"application-specific password", "Google wants an application password: make one in the "
-                                      "account's security settings and use it instead of the "
-                                      "account's own password."},
-    {"log in * your web browser", "Google wants this login to be confirmed in a web browser "
-                                  "once, by the account's owner."},
+    {"application-specific password*google", "Google wants an application password: make one in "
+                                             "the account's security settings and use it "
+                                             "instead of the account's own password."},
+    {"application-specific password",
+     "The provider wants an application password: make one in the account's security settings and "
+     "use it instead of the account's own password."},
+    {"log in * your web browser*google", "Google wants this login to be confirmed in a web "
+                                         "browser once, by the account's owner."},
     {"(#AUTH005) Too many bad auth attempts",
      "Yahoo refuses the login: it wants an application password, which the account's security "
      "settings make."},
@@ -108,15 +116,21 @@ static const struct saying phrases[] = {
     {"too many login attempts", LOGINS_TOO_OFTEN},
     {"Username and Password not accepted", LOGIN_WRONG},
     {"Authentication failed: Could not authenticate", LOGIN_WRONG},
-    {"Temporary authentication failure",
-     "The relay host cannot check logins for now: the mail is tried again by itself."},
-    {"Cannot authenticate due to temporary system problem",
-     "The relay host cannot check logins for now: the mail is tried again by itself."},
+    {"Temporary authentication failure", LOGINS_LATER, .waits = true},
+    {"Cannot authenticate due to temporary system problem", LOGINS_LATER, .waits = true},
+    {"SPF authentication", AUTHENTICATE},
+    {"DKIM authentication", AUTHENTICATE},
+    {"authentication required*SPF", NULL},
+    {"authentication required*DKIM", NULL},
     {"Unauthenticated senders not allowed", LOGIN_WANTED},
     {"Please authenticate first", LOGIN_WANTED},
+    {"Must authenticate first", LOGIN_WANTED},
     {"turn on SMTP Authentication", LOGIN_WANTED},
-    {"Authentication required", LOGIN_WANTED},
-    {"authentication is required", LOGIN_WANTED},
+    {"SMTP authentication is required", LOGIN_WANTED},
+    {"relay not permitted, authentication required", LOGIN_WANTED},
+    {"530 *authentication required", LOGIN_WANTED},
+    {"550 authentication required", LOGIN_WANTED},
+    {"550 5.7.1 authentication required", LOGIN_WANTED},
     /* TLS */
     {"Must issue a STARTTLS", TLS_WANTED},
     {"STARTTLS is required to send mail", TLS_WANTED},
@@ -136,7 +150,6 @@ static const struct saying phrases[] = {
     {"match a verified Sender Identity", SENDER_UNVERIFIED},
     {"sender domain not verified", SENDER_UNVERIFIED},
     {"From address not verified", SENDER_UNVERIFIED},
-    {"sender not verified", SENDER_UNVERIFIED},
     {"is not a Sender Signature on your account", SENDER_UNVERIFIED},
     {"Sender signature not", SENDER_UNVERIFIED},
     {"Unconfigured Sending Domain", SENDER_UNVERIFIED},
@@ -145,8 +158,9 @@ static const struct saying phrases[] = {
     {"Free accounts are for test purposes only",
      "Mailgun's free accounts send to authorized recipients only: authorize the recipient there, "
      "or add a way of payment."},
-    {"marked as inactive", "The provider sends nothing to this recipient any more, because mail to "
-                           "it was returned or complained about: activate it there again."},
+    {"recipient(s) that have been marked as inactive",
+     "The provider sends nothing to this recipient any more, because mail to "
+     "it was returned or complained about: activate it there again."},
     {"Invalid credentials for relay", "Google's relay service does not know this system's address "
                                       "for the sender's domain: look at the service's settings in "
                                       "the Workspace console."},
@@ -162,18 +176,18 @@ static const struct saying phrases[] = {
     {"Daily message quota exceeded", LIMIT_DAY},
     {"Submission quota exceeded", LIMIT_DAY},
     {"SubmissionQuotaExceeded", LIMIT_DAY},
-    {"Maximum sending rate exceeded", LIMIT_RATE},
-    {"Peak SMTP relay limit exceeded", LIMIT_RATE},
-    {"deferred due to excessive volume", LIMIT_RATE},
-    {"receiving mail too quickly", LIMIT_RATE},
-    {"receiving mail at a rate that", LIMIT_RATE},
+    {"Maximum sending rate exceeded", LIMIT_RATE, .waits = true},
+    {"Peak SMTP relay limit exceeded", LIMIT_RATE, .waits = true},
+    {"deferred due to excessive volume", LIMIT_RATE, .waits = true},
+    {"receiving mail too quickly", MAILBOX_BUSY},
+    {"receiving mail at a rate that", MAILBOX_BUSY},
     {"concurrent connections", LIMIT_SESSIONS},
     {"concurrent SMTP connections", LIMIT_SESSIONS},
     {"sender thread limit exceeded", LIMIT_SESSIONS},
     /* what others think of our mail */
     {"not authorized to send email directly", NOT_DIRECT},
     {"unusual rate of unsolicited mail", REPUTATION},
-    {"unusual rate of mail", LIMIT_RATE},
+    {"unusual rate of mail", LIMIT_RATE, .waits = true},
     {"very low reputation", REPUTATION},
     {"deferred due to unexpected volume or user complaints", REPUTATION},
     {"deferred due to user complaints", REPUTATION},
@@ -186,6 +200,7 @@ static const struct saying phrases[] = {
     {"due to DMARC", DMARC},
     {"doesn't meet the required authentication level", AUTHENTICATE},
     {"sender is unauthenticated", AUTHENTICATE},
+    {"rate limited because it is unauthenticated", AUTHENTICATE},
     {"does not have authentication information or fails to pass", AUTHENTICATE},
     {"does not have a PTR record", REVERSE_NAME},
     {"Fix reverse DNS", REVERSE_NAME},
@@ -201,19 +216,27 @@ static const struct saying phrases[] = {
     {"Relay access denied", NO_RELAY},
     {"relaying denied", NO_RELAY},
     {"relay not permitted", NO_RELAY},
-    {"Greylisted", GREYLISTED},
-    {"Greylisting", GREYLISTED},
+    {"Greylisted", GREYLISTED, .waits = true},
+    {"Greylisting", GREYLISTED, .waits = true},
     /* the message and its recipient */
     {"exceeded Google's message size limits", TOO_LARGE},
     {"message size exceeds", TOO_LARGE},
     {"you tried to reach is over quota", MAILBOX_FULL},
+    {"inbox is out of storage space", MAILBOX_FULL},
     {"mailbox for user is full", MAILBOX_FULL},
-    {"Server busy", LATER},
-};
-
-/* At the beginning of a reply (RFC 4954 section 6, and Microsoft's own). */
-static const struct saying codes[] = {
+    {"Server busy", LATER, .waits = true},
+    /* codes (RFC 4954 section 6, and Microsoft's own): a 535 is about the login, unless it says
+     * that the host cannot tell, or that the account is shut */
     {"535 5.7.139", LOGIN_DISABLED},
+    {"535 *too many", LOGINS_TOO_OFTEN},
+    {"535 *temporar", NULL},
+    {"535 *try again", NULL},
+    {"535 *connection lost", NULL},
+    {"535 *unavailable, ", NULL},
+    {"535 *internal", NULL},
+    {"535 *blocked", NULL},
+    {"535 *locked", NULL},
+    {"535 *suspended", NULL},
     {"535 ", LOGIN_WRONG},
     {"435 4.7.8", LOGIN_WRONG},
     {"534 5.7.9", "The provider wants another way to log in: an application password or OAuth."},
@@ -292,22 +315,17 @@ static const char *const of_causes[MAIL_CAUSES] = {
 /* Do the parts of word, between '*', stand in text one behind the other? */
 static bool contains(struct str text, const char *word) {
     struct str rest = str_of(word), part;
+    bool anchored = word[0] >= '0' && word[0] <= '9';
     while (str_split(&rest, "*", &part)) {
         size_t at = 0;
         while (at + part.n <= text.n && !str_ieq(str_make(text.p + at, part.n), part))
             at++;
-        if (at + part.n > text.n)
+        if (at + part.n > text.n || (anchored && at > 0))
             return false;
+        anchored = false;
         text = str_from(text, at + part.n);
     }
     return true;
-}
-
-static const char *advice_of(const struct saying *list, size_t n, struct str text) {
-    for (size_t i = 0; i < n; i++)
-        if (contains(text, list[i].word))
-            return list[i].text;
-    return NULL;
 }
 
 /* How long "550-5.1.1 " at the beginning of text is, where it is the code of the reply, and its
@@ -338,13 +356,13 @@ static void join_lines(struct str reply, struct sbuf *out) {
 
 static const char *reply_advice(struct str reply) {
     struct sbuf line = {0};
+    size_t i = 0, n = sizeof phrases / sizeof phrases[0];
     join_lines(reply, &line);
-    const char *text = advice_of(phrases, sizeof phrases / sizeof phrases[0], sbuf_str(&line));
-    for (size_t i = 0; text == NULL && i < sizeof codes / sizeof codes[0]; i++)
-        if (str_istarts(sbuf_str(&line), codes[i].word))
-            text = codes[i].text;
+    while (i < n && !contains(sbuf_str(&line), phrases[i].word))
+        i++;
+    bool ends = reply.n > 0 && reply.p[0] == '5';
     sbuf_free(&line);
-    return text;
+    return i == n || (phrases[i].waits && ends) ? NULL : phrases[i].text;
 }
 
 const char *advice_for(enum mail_cause cause, struct str reply) {
