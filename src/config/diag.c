@@ -10,15 +10,24 @@
 #include "util/mem.h"
 #include "util/str.h"
 
+static bool diag_is_error(const struct diag *x, const char *file, const char *text) {
+    return x->level == DIAG_ERROR && strcmp(x->text, text) == 0 &&
+           strcmp(x->file == NULL ? "" : x->file, file == NULL ? "" : file) == 0;
+}
+
 /* Services have parameters of their own, and the same mistake in each. */
 static bool diag_was_said(const struct diags *d, enum diag_level level, const char *file, int line,
                           const char *text) {
-    for (size_t i = 0; i < d->n && level == DIAG_ERROR; i++) {
-        const struct diag *x = &d->v[i];
-        if (x->level == level && x->line == line && strcmp(x->text, text) == 0 &&
-            strcmp(x->file == NULL ? "" : x->file, file == NULL ? "" : file) == 0)
+    for (size_t i = 0; i < d->n && level == DIAG_ERROR; i++)
+        if (d->v[i].line == line && diag_is_error(&d->v[i], file, text))
             return true;
-    }
+    return false;
+}
+
+bool diag_has_error(const struct diags *list, const struct diag *error) {
+    for (size_t i = 0; i < list->n; i++)
+        if (diag_is_error(&list->v[i], error->file, error->text))
+            return true;
     return false;
 }
 

@@ -28,6 +28,8 @@ struct diags {
 
 void diag_add(struct diags *d, enum diag_level level, const char *file, int line, const char *fmt,
               ...) __attribute__((format(printf, 5, 6)));
+/* Does list have an error of this file and text, wherever in the file? */
+bool diag_has_error(const struct diags *list, const struct diag *error);
 void diag_free(struct diags *d);
 
 #endif

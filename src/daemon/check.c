@@ -42,15 +42,31 @@ static void check_options(const struct config *cfg, const char *name, const char
                  "%s: unknown word \"%.*s\"", name, STR_FMT(bad));
 }
 
-static void check_level(const struct config *cfg, const char *name, const char *value,
-                        struct diags *d) {
-    static const char *known[] = {"", "none", "may", "encrypt", "verify", "secure", "fingerprint"};
-    bool server = strncmp(name, "smtpd", 5) == 0; /* the last word is not for it */
-    for (size_t i = 0; i < sizeof known / sizeof known[0] - server; i++)
-        if (strcasecmp(value, known[i]) == 0)
-            return;
-    diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name),
-             "%s: Posthouse does not have the level \"%s\"", name, value);
+/* Of the server: a level that it does not have counts as encrypt, and words that are none stop it.
+ */
+static void check_server_level(const struct config *cfg, struct diags *d) {
+    const char *value = cfg->p.smtpd_tls_security_level;
+    enum tls_level level;
+    if (value[0] == '\0' || (tls_level_parse(str_of(value), &level) && level != LEVEL_FINGERPRINT))
+        return;
+    diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "smtpd_tls_security_level"),
+             "smtpd_tls_security_level: Posthouse does not have the level \"%s\"", value);
+}
+
+/* Of the client, with an override's svc or NULL: its mail waits, so it goes no less safely than it
+ * should. */
+static void check_client_level(const struct config *cfg, const struct service *svc,
+                               enum diag_level waits, struct diags *d) {
+    const struct params *p = svc == NULL ? &cfg->p : &svc->p;
+    enum tls_level level;
+    if (tls_level_parse(str_of(p->smtp_tls_security_level), &level))
+        return;
+    diag_add(
+        d, waits, svc == NULL ? cfg->main.path : "master.cf",
+        svc == NULL ? check_line_of(cfg, "smtp_tls_security_level") : svc->line,
+        "%s%ssmtp_tls_security_level: Posthouse does not have the level \"%s\": mail that goes "
+        "by it waits (4.7.5)",
+        svc == NULL ? "" : svc->name, svc == NULL ? "" : ": ", p->smtp_tls_security_level);
 }
 
 static void check_servername(const struct config *cfg, const char *service, const char *value,
@@ -118,8 +134,11 @@ static void check_client_names(const struct config *cfg, enum diag_level waits, 
     check_helo_name(cfg, "", p->smtp_helo_name, d);
     check_utf8_classes(cfg, d);
     check_own_addresses(cfg, "", p, waits, d);
+    check_client_level(cfg, NULL, waits, d);
     for (size_t i = 0; i < cfg->n_services; i++) {
         const struct service *svc = cfg->services[i];
+        if (strcmp(svc->p.smtp_tls_security_level, p->smtp_tls_security_level) != 0)
+            check_client_level(cfg, svc, waits, d);
         if (strcmp(svc->p.smtp_tls_servername, p->smtp_tls_servername) != 0)
             check_servername(cfg, svc->name, svc->p.smtp_tls_servername, d);
         if (strcmp(svc->p.smtp_bind_address, p->smtp_bind_address) != 0 ||
@@ -273,8 +292,7 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
     check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, waits, d);
     check_options(cfg, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);
     check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
-    check_level(cfg, "smtp_tls_security_level", p->smtp_tls_security_level, d);
-    check_level(cfg, "smtpd_tls_security_level", p->smtpd_tls_security_level, d);
+    check_server_level(cfg, d);
     check_client_names(cfg, waits, d);
     if (p->line_length_limit < 512)
         diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "line_length_limit"),

@@ -166,13 +166,30 @@ static void check_users(const struct config *cfg, struct diags *d) {
         diag_add(d, DIAG_ERROR, NULL, 0, "lookup_owner = %s: no such user", cfg->p.lookup_owner);
 }
 
+/* Mistakes that mail or a client waits for stop no start, which goes on where Postfix does.  A
+ * reload has something better to go on with, unless what is in use has the same mistakes. */
+static enum diag_level sup_waits(const struct config *cfg) {
+    struct diags now = {0}, before = {0};
+    if (sup.cfg == NULL)
+        return DIAG_WARN;
+    daemon_check(cfg, DIAG_ERROR, &now);
+    if (now.errors > 0)
+        daemon_check(sup.cfg, DIAG_ERROR, &before);
+    size_t i = 0;
+    while (i < now.n && (now.v[i].level != DIAG_ERROR || diag_has_error(&before, &now.v[i])))
+        i++;
+    enum diag_level level = i == now.n ? DIAG_WARN : DIAG_ERROR;
+    diag_free(&now);
+    diag_free(&before);
+    return level;
+}
+
 static struct config *sup_load(bool verbose) {
     struct config *cfg = config_build(cfg_source_new(sup.dir));
     struct diags more = {0};
     config_preload(cfg);
     certrows_read(cfg);
-    /* a start goes on where Postfix does; a reload has something better to go on with */
-    daemon_check(cfg, sup.cfg == NULL ? DIAG_WARN : DIAG_ERROR, &more);
+    daemon_check(cfg, sup_waits(cfg), &more);
     if (sup.cfg != NULL)
         restart_check(sup.cfg, cfg, &more);
     check_users(cfg, &more);

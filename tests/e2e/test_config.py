@@ -77,12 +77,14 @@ TOLERATED = [
     ("relayhost = [127.0.0.1]:9 # the office", r'warning: .*line 8: relayhost: "# the office" is part of the value and no comment'),
     ("relay_domains = own.example #,other.example", r'warning: .*relay_domains: "#,other.example" is part of the value'),
     ("mynetworks = 127.0.0.0/8, 10.0.0.1/8", r'error: .*mynetworks: non-null host address bits: "10.0.0.1/8": clients .* get 451'),
+    ("smtp_tls_security_level = dane", r'error: .*line 8: smtp_tls_security_level: .* level "dane": mail that goes by it waits'),
     ("mynetworks = 127.0.0.0/8, 10.0.0.0/33", r'error: .*mynetworks: bad network length: "10.0.0.0/33"'),
 ]
 
 
 def test_what_postfix_tolerates_stops_no_daemon(dns):
-    """A start says it and goes on; check names it; mail that it is about waits, or its client is told to come again."""
+    """A start says it and goes on, and so does a reload that brings nothing worse; check names it; mail that it is about waits, or its
+    client is told to come again."""
     with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
         for text, said in TOLERATED:
             p.stop()
@@ -90,6 +92,10 @@ def test_what_postfix_tolerates_stops_no_daemon(dns):
             p.start()
             assert re.search(said.replace("line 8", r"line \d"), p.run("check").stdout), text
             assert p.send().startswith("250"), text
+            p.write_main(f"{text}\nmail_name = Another\n")
+            p.reload()
+            with p.client() as c:
+                assert "Another" in c.greeting
         p.stop()
         p.write_main("mynetworks = 192.168.7.9/24, 127.0.0.0/8\n")
         p.start()

@@ -2,6 +2,7 @@
 TLS is refused or breaks."""
 import hashlib
 import re
+import signal
 import ssl
 import subprocess
 import threading
@@ -331,3 +332,28 @@ def test_an_author_who_takes_less_tls(dns, cert):
         p.reload()
         p.send(rcpts=["g@mx-a.example"], content=no + "Subject: x\r\n\r\nhello\r\n")
         p.wait_log(f"to=<g@mx-a.example>, .*{missing}")
+
+
+def test_a_level_that_is_not_there_sends_nothing(dns, cert):
+    """Neither in main.cf nor of a transport: mail waits, inside TLS and without, and check names both; a reload to it is refused."""
+    master = "relay unix - - n - - smtp -o smtp_tls_security_level=half-dane\nother unix - - n - - smtp -o smtp_tls_security_level=may\n"
+    with FakeRelay(tls=server_tls(*cert)) as relay:
+        hop = f"[127.0.0.1]:{relay.port}"
+        main = (f"relayhost = {hop}\ntransport_maps = inline:{{{{half.example=relay:{hop}, may.example=other:{hop}}}}}\n"
+                "smtp_tls_security_level = ")
+        with Posthouse(main + "dane-only\n", master=master, dns=dns) as p:
+            said = p.run("check").stdout
+            assert re.search(r'error: .*main.cf, line \d+: smtp_tls_security_level: .* level "dane-only": mail .* waits', said), said
+            assert re.search(r'error: .*master.cf, line \d+: relay: smtp_tls_security_level: .* level "half-dane"', said), said
+            for rcpt in ("a@far.example", "b@half.example"):
+                p.send(rcpts=[rcpt])
+                p.wait_log(f"to=<{rcpt}>, .*dsn=4.7.5, status=deferred .*smtp_tls_security_level = ")
+            p.send(rcpts=["c@may.example"])
+            relay.wait_mail(b"hello")
+            assert len(relay.mails) == 1
+            p.write_main(main + "encrypt\n")
+            (p.dir / "master.cf").write_text((p.dir / "master.cf").read_text().replace("half-dane", "secure"))
+            p.reload()
+            p.write_main(main + "dane\n")
+            p.proc.send_signal(signal.SIGHUP)
+            p.wait_log("reload refused")
