@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config/master_cf.h"
 #include "util/log.h"
@@ -46,6 +47,20 @@ static const struct cfg_entry *config_entry(const struct config *c, const struct
     return e;
 }
 
+/* What a name stands for that a program of Postfix knows of itself; of a value of main.cf that is
+ * no service's, the program is Posthouse. */
+static const char *process_fact(const struct service *svc, struct str name) {
+    static _Thread_local char id[16];
+    if (str_eq_c(name, "service_name") && svc != NULL) /* master(5): the line's first field */
+        return svc->name;
+    if (str_eq_c(name, "process_name"))
+        return svc == NULL ? "posthouse" : svc->postscreen ? "smtpd" : svc->command;
+    if (!str_eq_c(name, "process_id"))
+        return NULL;
+    snprintf(id, sizeof id, "%lld", (long long)getpid());
+    return id;
+}
+
 /* -o, main.cf, the table's default, a fact about the machine; NULL if none. */
 static const char *scope_lookup(void *arg, struct str name) {
     const struct scope *s = arg;
@@ -60,8 +75,9 @@ static const char *scope_lookup(void *arg, struct str name) {
         return info->def;
     if (str_eq_c(name, "system_networks"))
         return networks_fact(s->c);
-    if (str_eq_c(name, "service_name") && s->svc != NULL) /* master(5); of the line's first field */
-        return s->svc->name;
+    const char *own = process_fact(s->svc, name);
+    if (own != NULL)
+        return own;
     char text[64];
     if (name.n >= sizeof text)
         return NULL;

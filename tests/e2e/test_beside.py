@@ -56,12 +56,15 @@ def test_postfixs_directories_are_left_alone(tmp_path, dns):
 def test_a_services_name_in_its_log(dns):
     relay, port = FakeRelay(), free_port()
     master = (f"127.0.0.1:{port} inet n - n - - smtpd\n  -o syslog_name=postfix/$service_name\n"
-              "elsewhere unix - - n - - smtp\n  -o syslog_name=postfix/${{service_name}}\n")
-    with Posthouse(f"transport_maps = static:elsewhere:[127.0.0.1]:{relay.port}\n", master=master, dns=dns) as p:
+              "elsewhere unix - - n - - smtp\n  -o syslog_name=postfix/${{service_name}}\n"
+              "  -o smtp_helo_name=$process_name.$service_name.example\n")
+    main = f"transport_maps = static:elsewhere:[127.0.0.1]:{relay.port}\nsmtpd_banner = $myhostname $process_name/$process_id\n"
+    with Posthouse(main, master=master, dns=dns) as p:
         assert p.send().startswith("250")
         p.wait_log(r"postfix/elsewhere/smtp\[\d+\]: \w+: to=<b@y.example>")
         with socket.create_connection(("127.0.0.1", port)) as s:
-            s.recv(100)
+            assert re.fullmatch(rb"220 mta.example smtpd/\d+\r\n", s.recv(100))
+        assert relay.sessions[0].commands[0] == "EHLO smtp.elsewhere.example"
         p.wait_log(rf"postfix/127.0.0.1:{port}/smtpd\[\d+\]: connect from")
     relay.stop()
 
