@@ -38,6 +38,7 @@ KEYS = [("host", "relay.test", hop(), True), ("brackets", "[relay.test]", hop(),
 SDR = R + "sender_dependent_relayhost_maps = hash:{dir}/sdr\n"
 OTHER = f"[other.test]:{PORT}"
 SDA = R + SASL + "smtp_sender_dependent_authentication = yes\n"
+HELO = "a host that refuses HELO by 5xx"
 NXDOMAIN = "a relay host of a list, a sender's table or a transport that does not resolve"
 VALUES = {  # 1.3: results of transport(5)
     "nothing": ":", "smtp-colon": "smtp:", "smtp": "smtp", "hop": f"smtp:{OTHER}", "hop-only": f":{OTHER}", "error": "error:5.7.1 no such place",
@@ -68,6 +69,8 @@ CASES = [
         ("port", hop()), ("mx-port", hop("mx.test")), ("no-mx", hop("relay.test")), ("ip", hop("[127.0.0.2]")), ("ip-bare", hop("127.0.0.2")),
         ("case", hop("[RELAY.test]")), ("list-blank", f"[127.0.0.1]:{DEAD} {hop()}"), ("list-comma", f"[127.0.0.1]:{DEAD}, {hop()}")]],
     case("list-greeting-554", f"relayhost = {hop('[greet5.test]')}, {hop()}\n"),
+    *[case(f"refuses-{n}", f"relayhost = {hop(f'[{n}.test]')}\n") for n in ("greet57", "greet45", "ehlo5", "helo4")],
+    case("refuses-helo5", f"relayhost = {hop('[helo5.test]')}\n", differs=HELO, ours=("4.5.2", "deferred")),
     case("list-greeting-421", f"relayhost = {hop('[greet4.test]')}, {hop()}\n"),
     case("list-535", f"relayhost = {hop('[reject.test]')}, {hop()}\n" + LOGIN, {"pw": "reject.test u:p\nrelay.test u2:p2\n"}),
     case("list-mail-550", f"relayhost = {hop('[mail550.test]')}, {hop()}\n"),
@@ -142,7 +145,8 @@ CASES = [
          [A, ("c@x.test", "b@y.test"), ("d@z.test", "b@y.test")]),
 ]
 NAMES = {"relay": "127.0.0.2", "other": "127.0.0.3", "third": "127.0.0.4", "noauth": "127.0.0.5", "cram": "127.0.0.6", "reject": "127.0.0.8",
-         "later": "127.0.0.9", "greet5": "127.0.0.10", "greet4": "127.0.0.11", "mail550": "127.0.0.12", "y": "127.0.0.13"}
+         "later": "127.0.0.9", "greet5": "127.0.0.10", "greet4": "127.0.0.11", "mail550": "127.0.0.12", "y": "127.0.0.13",
+         "greet57": "127.0.0.14", "greet45": "127.0.0.15", "ehlo5": "127.0.0.16", "helo5": "127.0.0.17", "helo4": "127.0.0.18"}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +156,11 @@ def relays():
     make = {"noauth": dict(replies={"RCPT": denied}), "cram": dict(auth=("CRAM-MD5",), users={"user": "pass"}),
             "reject": dict(auth=both, replies={"AUTH": "535 5.7.8 Authentication credentials invalid"}),
             "later": dict(auth=both, replies={"AUTH": "454 4.7.0 not now"}), "greet5": dict(replies={"GREETING": "554 go away"}),
-            "greet4": dict(replies={"GREETING": "421 busy"}), "mail550": dict(replies={"MAIL": "550 5.7.60 not you"})}
+            "greet4": dict(replies={"GREETING": "421 busy"}), "mail550": dict(replies={"MAIL": "550 5.7.60 not you"}),
+            "greet57": dict(replies={"GREETING": "554 5.7.1 not you"}), "greet45": dict(replies={"GREETING": "450 4.5.3 not now"}),
+            "ehlo5": dict(replies={"EHLO": "502 5.5.1 unknown"}),
+            "helo5": dict(replies={"EHLO": "501 5.5.2 no", "HELO": "501 5.5.2 bad name"}),
+            "helo4": dict(replies={"EHLO": "450 4.3.2 later", "HELO": "450 4.3.2 later"})}
     all_ = {n: FakeRelay(host=a, port=PORT, **make.get(n, dict(auth=both) if n not in ("y",) else {})) for n, a in NAMES.items()}
     yield all_
     for r in all_.values():

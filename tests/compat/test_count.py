@@ -16,7 +16,7 @@ import test_tools
 
 # kind: (inputs, how many there are at least)
 KINDS = {
-    "where mail goes, and with which credentials": (len(test_compat.CASES), 94),
+    "where mail goes, and with which credentials": (len(test_compat.CASES), 99),
     "addresses, as sender and as recipient": (2 * len(test_envelope.ADDRESSES), 90),
     "restrictions and access tables": (len(test_envelope.LISTS) + len(test_envelope.ACCESS), 40),
     "commands that come too early": (len(test_early.PACKETS), 20),
