@@ -44,6 +44,8 @@ static const char *check_host(struct nexthop *n) {
         n->host = str_from(n->host, 5);
     if (n->host.n == 0)
         return "no host name or address";
+    if (n->host.p[n->host.n - 1] == '.') /* credentials and TLS policies have it without */
+        return "a host name has no dot at its end";
     if (netaddr_parse(&a, n->host, 0) || addr_valid_host(n->host))
         return NULL;
     return str_is_ascii(n->host) ? "valid hostname or network address required"

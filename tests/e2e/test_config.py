@@ -77,6 +77,8 @@ TOLERATED = [
     ("relayhost = [127.0.0.1]:9 # the office", r'warning: .*line 8: relayhost: "# the office" is part of the value and no comment'),
     ("relay_domains = own.example #,other.example", r'warning: .*relay_domains: "#,other.example" is part of the value'),
     ("mynetworks = 127.0.0.0/8, 10.0.0.1/8", r'error: .*mynetworks: non-null host address bits: "10.0.0.1/8": clients .* get 451'),
+    ("relayhost = [relay.server.]:25",
+     r'error: .*line 8: relayhost: "\[relay.server.\]:25": a host name has no dot at its end: mail for it'),
     ("smtp_tls_security_level = dane", r'error: .*line 8: smtp_tls_security_level: .* level "dane": mail that goes by it waits'),
     ("mynetworks = 127.0.0.0/8, 10.0.0.0/33", r'error: .*mynetworks: bad network length: "10.0.0.0/33"'),
 ]
@@ -443,3 +445,13 @@ def test_no_other_user_holds_up_an_edit():
     assert p.run("-e", "relayhost = [b.example]", face="postconf").returncode == 0
     assert (p.dir / "main.cf").read_text() == before.replace("[a.example]", "[b.example]")
     shutil.rmtree(p.dir)
+
+
+def test_options_of_postconf_that_are_not_there(tmp_path):
+    """Whatever else stands beside them: nothing is shown and nothing changed."""
+    p = Posthouse(directory=tmp_path)
+    before = (p.dir / "main.cf").read_bytes()
+    for words in (["-M"], ["-jM"], ["-F", "smtp/inet"], ["-P"], ["-M", "-e", "a/inet=b"], ["-m"], ["-b"], ["-n", "-H"], ["-Me", "x=y"]):
+        r = p.run(*words, face="postconf")
+        assert (r.returncode, r.stdout) == (64, "") and "usage" in r.stderr, words
+    assert (p.dir / "main.cf").read_bytes() == before
