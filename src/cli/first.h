@@ -49,8 +49,8 @@ bool first_write(const struct first *f);
 
 /* The relay record of a next hop that is for some users. */
 struct first_record {
-    char *name;         /* the one that setup gives, if there is none */
-    char *user, *users; /* NULL: there is none */
+    char *name;               /* the one that setup gives, if there is none */
+    char *user, *users, *tls; /* NULL: there is none */
     bool has_password;
 };
 

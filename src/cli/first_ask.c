@@ -153,14 +153,16 @@ static bool tls_ok(const char *mode) {
     return question_wrong(mode, "TLS is none, may, encrypt, verify or secure");
 }
 
-static bool question_tls(struct first *f) {
+/* The mode of a record that is there stays unless another one is given. */
+static bool question_tls(struct first *f, const struct first_record *was) {
+    const char *offered = was->tls != NULL ? was->tls : f->preset->tls;
     if (f->tls == NULL && (!f->asks || f->preset != &presets[0]))
-        f->tls = mem_strdup(f->preset->tls);
+        f->tls = mem_strdup(offered);
     else if (f->tls == NULL)
         puts("TLS: encrypt demands it, verify demands the right certificate, too; with none no\n"
              "password is sent that others could read.");
     while (f->tls == NULL) {
-        f->tls = question_line("TLS", f->preset->tls);
+        f->tls = question_line("TLS", offered);
         if (f->tls == NULL)
             return false;
         if (tls_ok(f->tls))
@@ -321,10 +323,10 @@ static bool question_sender(struct first *f) {
 
 bool first_complete(struct first *f) {
     struct first_record was = {0};
-    if (!question_preset(f) || !question_hosts(f) || !question_tls(f) || !question_users(f))
+    if (!question_preset(f) || !question_hosts(f) || !question_users(f))
         return false;
-    bool ok = first_record_read(f->cfg, f->hosts, f->users, &was) && question_user(f, &was) &&
-              question_password(f, &was) && question_sender(f);
+    bool ok = first_record_read(f->cfg, f->hosts, f->users, &was) && question_tls(f, &was) &&
+              question_user(f, &was) && question_password(f, &was) && question_sender(f);
     first_record_free(&was);
     return ok;
 }

@@ -4,9 +4,8 @@
  *
  * The account goes into a relay record, or, for everybody where main.cf has a table of passwords in
  * a file and there are no records, into that table.  What names the relay host is written after the
- * account: killed in between, mail goes on as before.  A record is
- * found by its next hop and users, and keeps its next hop, so that no change takes the account from
- * mail that goes there.
+ * account: killed in between, mail goes on as before.  A record is found by its next hop and users,
+ * and keeps its next hop, so that no change takes the account from mail that goes there.
  */
 #include <errno.h>
 #include <signal.h>
@@ -73,6 +72,7 @@ static void take_wanted(void *arg, const struct relay_fields *f) {
     *w->r = (struct first_record){.name = mem_strdup(f->name),
                                   .user = mem_strdup(f->user),
                                   .users = mem_strdup(f->users),
+                                  .tls = mem_strdup(f->tls),
                                   .has_password = f->has_secret};
 }
 
@@ -98,14 +98,17 @@ void first_record_free(struct first_record *r) {
     free(r->name);
     free(r->user);
     free(r->users);
+    free(r->tls);
 }
 
+/* Mechanisms stay where the provider names none. */
 static bool record_write(const struct first *f) {
+    const char *mechanisms = f->preset->mechanisms;
     struct relay_fields fields = {.name = f->record,
                                   .hosts = f->hosts,
                                   .users = f->users,
                                   .tls = f->tls,
-                                  .mechanisms = f->preset->mechanisms,
+                                  .mechanisms = mechanisms[0] == '\0' ? NULL : mechanisms,
                                   .user = f->user,
                                   .password = f->password};
     char *why = NULL;

@@ -159,6 +159,7 @@ MADE = [
     (dict(SMTP_SERVER="h.example", SERVER_HOSTNAME="desk.example", SMTP_NETWORKS="192.0.2.0/24"),
      ["relayhost = [h.example]:587", "myhostname = desk.example", "mynetworks = 127.0.0.0/8, [::1]/128, 10.0.0.0/8, 172.16.0.0/12, "
       "192.168.0.0/16, 192.0.2.0/24"]),
+    (dict(SERVER_HOSTNAME="a$b.example"), ["myhostname = a$$b.example"]),
     (dict(maildomain="mail.example", smtp_user="a:b"), ["myhostname = mail.example", "smtpd_sasl_auth_enable = yes"]),
     (dict(POSTFIX_message_size_limit="5000"), ["message_size_limit = 5000"]),
     (dict(POSTFIX_RECIPIENT_DELIMITER="+"), ["recipient_delimiter = +"]),
