@@ -1,10 +1,13 @@
 /*
  * transfer/export.c - mail from the spool into Postfix's queue; see transfer.h
  *
- * Messages are written into PFQUEUE_FOLDER, with others; when all of the batch are on the disk they
- * end in the spool, and when that is durable their files get their places in Postfix's queues.
+ * Messages are written into PFQUEUE_FOLDER, with others, and get their names there when they are on
+ * the disk; when all of the batch are they end in the spool, and when that is durable their files
+ * get their places in Postfix's queues.  Each step is taken by the whole batch: the disk is waited
+ * for a few times for all of it, and not for each message.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,6 +28,7 @@ struct export {
     struct {
         const char *queue;
         char *path; /* in PFQUEUE_FOLDER; owned */
+        int fd;     /* open until it is on the disk */
         char id[QID_MAX];
         uint64_t message; /* in the spool */
     } batch[BATCH];
@@ -60,11 +64,18 @@ static const char *export_queue(const struct progress *p) {
     return (p->flags & PROGRESS_HOLD) != 0 ? "hold" : p->attempts > 0 ? "deferred" : "incoming";
 }
 
-/* A name that no file of Postfix's has: mostly the message's own. */
+static bool export_has(const struct export *ex, const char *id) {
+    for (size_t i = 0; i < ex->n; i++)
+        if (strcmp(ex->batch[i].id, id) == 0)
+            return true;
+    return pfqueue_has(ex->t->theirs, id);
+}
+
+/* A name that no file of Postfix's has, and none of the batch: mostly the message's own. */
 static void export_name(const struct export *ex, const struct ours_message *m, char id[QID_MAX]) {
     uint64_t unused;
     memcpy(id, m->env->qid, QID_MAX);
-    while (pfqueue_has(ex->t->theirs, id) || !qid_ok(str_of(id)))
+    while (export_has(ex, id) || !qid_ok(str_of(id)))
         qid_next(ex->t->cfg->p.enable_long_queue_ids, &unused, id);
 }
 
@@ -91,39 +102,78 @@ static int export_write(struct export *ex, const struct ours_message *m, const s
     char *id = ex->batch[ex->n].id;
     export_name(ex, m, id);
     ex->batch[ex->n].queue = queue;
-    ex->batch[ex->n].path = pfqueue_folder_path(ex->t->theirs, queue, id);
     int rc = queuefile_write(&text, m->env, &st, body, offsets) ? 0 : -EIO;
     if (rc == 0)
-        rc = pfqueue_write(ex->t->theirs, ex->batch[ex->n].path, sbuf_str(&text), mode,
+        rc = pfqueue_begin(ex->t->theirs, (unsigned)ex->n, sbuf_str(&text), mode,
                            strcmp(queue, "deferred") == 0 ? p->next_us / 1000000 : 0);
-    if (rc == 0) {
+    if (rc >= 0) {
         export_reasons(ex, id, m->env, p, offsets);
+        ex->batch[ex->n].fd = rc;
+        ex->batch[ex->n].path = pfqueue_folder_path(ex->t->theirs, queue, id);
         ex->batch[ex->n].message = m->id;
         ex->n++;
-    } else {
-        free(ex->batch[ex->n].path);
+        rc = 0;
     }
     free(offsets);
     sbuf_free(&text);
     return rc;
 }
 
-static int export_commit(struct export *ex) {
-    int rc = pfqueue_sync_folder(ex->t->theirs);
-    /* Not before: a read, too, has the spool write what it was given. */
-    for (size_t i = 0; i < ex->n && rc == 0; i++)
-        ours_end(ex->t->ours, ex->batch[i].message);
-    if (rc == 0)
-        rc = ours_commit(ex->t->ours);
+/* All of them are being written before the first is waited for: then that waits for what the disk
+ * has to do for all. */
+static int export_end_files(struct export *ex) {
+    int rc = 0;
+    for (size_t i = 0; i < ex->n; i++)
+        posix_fadvise(ex->batch[i].fd, 0, 0, POSIX_FADV_DONTNEED);
     for (size_t i = 0; i < ex->n; i++) {
-        if (rc == 0)
-            rc = pfqueue_place(ex->t->theirs, ex->batch[i].path, ex->batch[i].queue,
-                               ex->batch[i].id);
+        int ended = pfqueue_end(ex->t->theirs, (unsigned)i, ex->batch[i].fd,
+                                rc == 0 ? ex->batch[i].path : NULL);
+        rc = rc == 0 ? ended : rc;
+    }
+    return rc == 0 ? pfqueue_sync_folder(ex->t->theirs) : rc;
+}
+
+/* They are no longer Posthouse's.  Not before: a read, too, has the spool write what it was given.
+ */
+static int export_end_messages(struct export *ex) {
+    for (size_t i = 0; i < ex->n; i++)
+        ours_end(ex->t->ours, ex->batch[i].message);
+    return ours_commit(ex->t->ours);
+}
+
+static int export_place_files(struct export *ex) {
+    int rc = 0;
+    for (size_t i = 0; i < ex->n && rc == 0; i++)
+        rc = pfqueue_place_begin(ex->t->theirs, ex->batch[i].path, ex->batch[i].queue,
+                                 ex->batch[i].id);
+    if (rc == 0)
+        rc = pfqueue_sync_places(ex->t->theirs);
+    for (size_t i = 0; i < ex->n && rc == 0; i++) {
+        rc = unlink(ex->batch[i].path) < 0 ? -errno : 0;
         ex->t->moved += rc == 0;
+    }
+    return rc;
+}
+
+static int export_commit(struct export *ex) {
+    int rc = export_end_files(ex);
+    if (rc == 0)
+        rc = export_end_messages(ex);
+    if (rc == 0)
+        rc = export_place_files(ex);
+    for (size_t i = 0; i < ex->n; i++)
+        free(ex->batch[i].path);
+    ex->n = 0;
+    return rc;
+}
+
+/* A batch that is not to be ended. */
+static void export_drop(struct export *ex) {
+    for (size_t i = 0; i < ex->n; i++) {
+        pfqueue_end(ex->t->theirs, (unsigned)i, ex->batch[i].fd, NULL);
         free(ex->batch[i].path);
     }
     ex->n = 0;
-    return rc;
 }
 
 static int export_one(struct export *ex, const struct ours_message *m) {
@@ -186,6 +236,8 @@ int transfer_export(struct transfer *t, char **why) {
         rc = export_one(ex, t->ours->v[i]);
     if (rc == 0)
         rc = export_commit(ex);
+    else
+        export_drop(ex);
     if (rc == 0)
         rc = pfqueue_sync_folder(t->theirs);
     if (t->ours->unreadable > 0) {

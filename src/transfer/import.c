@@ -26,12 +26,18 @@
 /* Bytes of all recipients of a message: with more the spool would not take its envelope. */
 #define RCPTS_BYTES_MAX (32U << 20)
 
+/* Where Postfix notes something beside a queue file. */
+enum { NOTE_DEFER, NOTE_BOUNCE, NOTE_TRACE, NOTE_FOLDERS };
+static const char *const note_folders[NOTE_FOLDERS] = {"defer", "bounce", "trace"};
+#define NOTES_ALL ((1U << NOTE_FOLDERS) - 1)
+
 struct import {
     struct transfer *t;
     struct {
-        char *path; /* in PFQUEUE_FOLDER; owned */
-        char *id;   /* owned */
-        bool known; /* the spool had it */
+        char *path;     /* in PFQUEUE_FOLDER; owned */
+        char *id;       /* owned */
+        bool known;     /* the spool had it */
+        unsigned notes; /* which folders have notes about it: bits by the index in note_folders */
     } batch[BATCH];
     size_t n;
     char *synced; /* the folder that the files of the batch came from; owned; NULL: none yet */
@@ -46,17 +52,20 @@ static void import_leave(struct import *im, const struct pfqueue_file *f, const 
 
 /* What Postfix has noted beside the queue file; empty if nothing. */
 struct notes {
+    unsigned there;       /* files; bits as in a batch */
     struct sbuf deferred; /* why recipients wait */
     struct sbuf bounced;  /* who was refused, before the sender is told */
 };
 
-static int notes_read_one(const struct import *im, const char *folder, const char *id,
+static int notes_read_one(struct notes *n, const struct import *im, unsigned folder, const char *id,
                           struct sbuf *out) {
     struct stat st;
-    char *path = pfqueue_path(im->t->theirs, folder, id);
+    char *path = pfqueue_path(im->t->theirs, note_folders[folder], id);
     int rc = pfqueue_read(im->t->theirs, path, out, &st);
     if (rc < 0)
         sbuf_reset(out);
+    if (rc != -ENOENT)
+        n->there |= 1U << folder;
     free(path);
     return rc == -ENOENT ? 0 : rc;
 }
@@ -66,10 +75,10 @@ static int notes_read_one(const struct import *im, const char *folder, const cha
 static const char *notes_read(struct notes *n, const struct import *im, const char *id) {
     struct sbuf traced = {0};
     const char *why = NULL;
-    notes_read_one(im, "defer", id, &n->deferred);
-    if (notes_read_one(im, "bounce", id, &n->bounced) < 0)
+    notes_read_one(n, im, NOTE_DEFER, id, &n->deferred);
+    if (notes_read_one(n, im, NOTE_BOUNCE, id, &n->bounced) < 0)
         why = "its file in bounce, which says who was refused, cannot be read";
-    else if (notes_read_one(im, "trace", id, &traced) < 0 || traced.n > 0)
+    else if (notes_read_one(n, im, NOTE_TRACE, id, &traced) < 0 || traced.n > 0)
         why = "its sender is still to be told what was delivered: let Postfix send it";
     sbuf_free(&traced);
     return why;
@@ -169,17 +178,18 @@ static int import_withdraw(struct import *im, const struct pfqueue_file *f, char
     return rc == 0 ? pfqueue_move(im->t->theirs, f->path, *path) : rc;
 }
 
-static void import_forget_notes(const struct import *im, const char *id) {
-    static const char *const folders[] = {"defer", "bounce", "trace"};
-    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
-        char *path = pfqueue_path(im->t->theirs, folders[i], id);
+static void import_forget_notes(const struct import *im, const char *id, unsigned notes) {
+    for (unsigned i = 0; i < NOTE_FOLDERS; i++) {
+        if ((notes & 1U << i) == 0)
+            continue;
+        char *path = pfqueue_path(im->t->theirs, note_folders[i], id);
         pfqueue_remove(im->t->theirs, path);
         free(path);
     }
 }
 
 /* The spool has it: the file goes. */
-static int import_settle(struct import *im, const char *path, const char *id) {
+static int import_settle(struct import *im, const char *path, const char *id, unsigned notes) {
     struct sbuf kept = {0};
     int rc = 0;
     if (im->t->keep) {
@@ -190,7 +200,7 @@ static int import_settle(struct import *im, const char *path, const char *id) {
     if (rc == 0 && (im->t->keep ? rename(path, kept.p) : unlink(path)) < 0)
         rc = -errno;
     if (rc == 0)
-        import_forget_notes(im, id);
+        import_forget_notes(im, id, notes);
     sbuf_free(&kept);
     return rc;
 }
@@ -203,7 +213,7 @@ static int import_commit(struct import *im) {
         rc = ours_commit(im->t->ours);
     for (size_t i = 0; i < im->n; i++) {
         if (rc == 0)
-            rc = import_settle(im, im->batch[i].path, im->batch[i].id);
+            rc = import_settle(im, im->batch[i].path, im->batch[i].id, im->batch[i].notes);
         if (rc == 0 && im->batch[i].known)
             im->t->known++;
         else if (rc == 0)
@@ -225,6 +235,8 @@ static void import_add(struct import *im, const struct pfqueue_file *f, struct q
     const struct ours_message *m = ours_find(im->t->ours, f->id, q->ident, env->arrival_us);
     im->batch[im->n].path = path;
     im->batch[im->n].id = mem_strdup(f->id);
+    /* one of a run that was killed: was it known, its notes were not read */
+    im->batch[im->n].notes = m == NULL && !f->waits_in_folder ? notes->there : NOTES_ALL;
     im->batch[im->n++].known = m != NULL;
     if (m == NULL) {
         ours_add(im->t->ours, env, &q->content, &progress);

@@ -15,10 +15,29 @@
 
 #include "mail/envelope.h"
 #include "util/fs.h"
+#include "util/htab.h"
 #include "util/mem.h"
+
+/* As many folders stay open. */
+#define DIRS_MAX 256
+
+/* A folder below the queue directory that stays open: mail comes from few, many times. */
+struct pfqueue_dir {
+    char *path; /* owned */
+    int fd;
+    bool changed; /* since it was synced */
+};
+
+struct pfqueue_dirs {
+    struct htab by_path;
+    size_t n;
+};
 
 /* How deep hash_queue_depth may make the folders of a queue. */
 #define DEPTH_MAX 8
+
+/* How the name of a file begins that is no message yet. */
+#define NEW "new"
 
 static const char *const queues[] = {"incoming", "active", "deferred", "hold", "maildrop"};
 #define QUEUES (sizeof queues / sizeof queues[0])
@@ -73,6 +92,7 @@ static int master_lock(struct pfqueue *p, char **why) {
 
 int pfqueue_open(struct pfqueue *p, char **why) {
     p->lock_fd = -1;
+    p->dirs = NULL;
     *why = NULL;
     int rc = queue_owner(p, why);
     if (rc == 0)
@@ -80,6 +100,7 @@ int pfqueue_open(struct pfqueue *p, char **why) {
     if (rc < 0)
         return rc;
     char *folder = path_of(p->dir, PFQUEUE_FOLDER);
+    p->dirs = MEM_NEW(struct pfqueue_dirs);
     rc = fs_mkdir(folder, 0700);
     if (rc == 0)
         rc = fs_sync_dir(folder);
@@ -101,7 +122,22 @@ bool pfqueue_is_settled(const struct pfqueue *p) {
     return settled;
 }
 
+static void dirs_close(struct pfqueue_dirs *d) {
+    size_t pos = 0;
+    for (struct pfqueue_dir *e; (e = htab_next(&d->by_path, &pos)) != NULL;) {
+        close(e->fd);
+        free(e->path);
+        free(e);
+    }
+    htab_free(&d->by_path);
+    *d = (struct pfqueue_dirs){0};
+}
+
 void pfqueue_close(struct pfqueue *p) {
+    if (p->dirs != NULL)
+        dirs_close(p->dirs);
+    free(p->dirs);
+    p->dirs = NULL;
     if (p->lock_fd >= 0)
         close(p->lock_fd);
     p->lock_fd = -1;
@@ -171,7 +207,7 @@ int pfqueue_list_folder(const struct pfqueue *p, struct pfqueue_list *out) {
         struct pfqueue_file f = all.v[i];
         f.queue = folder_queue(f.id);
         if (f.queue == NULL) { /* "new" was being written when a run was killed */
-            if (strcmp(f.id, "new") == 0)
+            if (strncmp(f.id, NEW, sizeof NEW - 1) == 0)
                 unlink(f.path);
             free(f.path);
             continue;
@@ -239,8 +275,7 @@ static int fill_file(const struct pfqueue *p, int fd, struct str text, mode_t mo
     if (geteuid() == 0 && fchown(fd, p->uid, p->gid) < 0)
         return -errno;
     int rc = fs_write_all(fd, text.p == NULL ? "" : text.p, text.n);
-    if (rc == 0 &&
-        (fchmod(fd, mode) < 0 || (mtime > 0 && futimens(fd, times) < 0) || fsync(fd) < 0))
+    if (rc == 0 && (fchmod(fd, mode) < 0 || (mtime > 0 && futimens(fd, times) < 0)))
         rc = -errno;
     return rc;
 }
@@ -264,24 +299,58 @@ static int folder_enter(const struct pfqueue *p, int dir, const char *name, bool
     return rc < 0 ? rc : fd;
 }
 
-/* The folder of path, which begins with the queue directory; below that no symbolic link is
- * followed.  *name: the part behind the last '/'.  A descriptor or negative errno. */
-static int folder_open(const struct pfqueue *p, const char *path, bool make, const char **name) {
-    char *copy = mem_strdup(path + strlen(p->dir) + 1), *at = copy;
+/* Descends from the queue directory to folder, which begins with it; no symbolic link is followed
+ * below it.  A descriptor or negative errno. */
+static int folder_descend(const struct pfqueue *p, const char *folder, bool make) {
+    size_t skip = strlen(p->dir);
+    char *copy = mem_strdup(folder + skip + (folder[skip] == '/')), *at = copy;
     int fd = open(p->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     fd = fd < 0 ? -errno : fd;
-    for (char *slash; fd >= 0 && (slash = strchr(at, '/')) != NULL; at = slash + 1) {
-        *slash = '\0';
+    while (fd >= 0 && *at != '\0') {
+        char *slash = strchr(at, '/'), *next = slash == NULL ? at + strlen(at) : slash + 1;
+        if (slash != NULL)
+            *slash = '\0';
         fd = folder_enter(p, fd, at, make);
+        at = next;
     }
-    *name = strrchr(path, '/') + 1;
     free(copy);
     return fd;
 }
 
+/* Before the first folder_open of a function: after it nothing is closed until that returns. */
+static void dirs_trim(const struct pfqueue *p) {
+    if (p->dirs != NULL && p->dirs->n >= DIRS_MAX && pfqueue_sync_places(p) == 0)
+        dirs_close(p->dirs);
+}
+
+/* The folder of path, which begins with the queue directory.  *name: the part behind the last '/'.
+ * A descriptor, which stays open, or negative errno.  *entry is set if it is not NULL. */
+static int folder_open(const struct pfqueue *p, const char *path, bool make, const char **name,
+                       struct pfqueue_dir **entry) {
+    *name = strrchr(path, '/') + 1;
+    struct str dir = str_make(path, (size_t)(*name - path) - 1);
+    struct pfqueue_dir *e = htab_get(&p->dirs->by_path, dir);
+    if (e == NULL) {
+        char *copy = str_dup(dir);
+        int fd = folder_descend(p, copy, make);
+        if (fd < 0) {
+            free(copy);
+            return fd;
+        }
+        e = MEM_NEW(struct pfqueue_dir);
+        *e = (struct pfqueue_dir){.path = copy, .fd = fd};
+        htab_put(&p->dirs->by_path, str_of(e->path), e);
+        p->dirs->n++;
+    }
+    if (entry != NULL)
+        *entry = e;
+    return e->fd;
+}
+
 int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, struct stat *st) {
     const char *name;
-    int dir = folder_open(p, path, false, &name);
+    dirs_trim(p);
+    int dir = folder_open(p, path, false, &name, NULL);
     int fd = dir < 0 ? dir : fs_open_only_at(dir, name, O_RDONLY, 0);
     int rc = fd < 0 ? fd : fstat(fd, st) < 0 ? -errno : 0;
     for (ssize_t n = 1; rc == 0 && n != 0;) {
@@ -296,36 +365,58 @@ int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, st
     }
     if (fd >= 0)
         close(fd);
-    if (dir >= 0)
-        close(dir);
     return rc;
 }
 
 int pfqueue_remove(const struct pfqueue *p, const char *path) {
     const char *name;
-    int dir = folder_open(p, path, false, &name);
-    int rc = dir < 0 ? dir : unlinkat(dir, name, 0) < 0 ? -errno : 0;
-    if (dir >= 0)
-        close(dir);
-    return rc;
+    dirs_trim(p);
+    int dir = folder_open(p, path, false, &name, NULL);
+    return dir < 0 ? dir : unlinkat(dir, name, 0) < 0 ? -errno : 0;
 }
 
 int pfqueue_move(const struct pfqueue *p, const char *from, const char *to) {
     const char *old, *new;
-    int a = folder_open(p, from, false, &old), b = folder_open(p, to, false, &new);
-    if (b == -ENOENT)
-        b = folder_open(p, to, true, &new);
-    int rc = a < 0 ? a : b < 0 ? b : renameat(a, old, b, new) < 0 ? -errno : 0;
-    if (a >= 0)
-        close(a);
-    if (b >= 0)
-        close(b);
+    dirs_trim(p);
+    int a = folder_open(p, from, false, &old, NULL), b = folder_open(p, to, true, &new, NULL);
+    return a < 0 ? a : b < 0 ? b : renameat(a, old, b, new) < 0 ? -errno : 0;
+}
+
+/* -- what is written -- */
+
+static char *slot_path(const struct pfqueue *p, unsigned slot) {
+    struct sbuf path = {0};
+    sbuf_printf(&path, "%s/" PFQUEUE_FOLDER "/" NEW ".%u", p->dir, slot);
+    return sbuf_take(&path);
+}
+
+int pfqueue_begin(const struct pfqueue *p, unsigned slot, struct str text, mode_t mode,
+                  int64_t mtime) {
+    char *tmp = slot_path(p, slot);
+    unlink(tmp);
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int rc = fd < 0 ? -errno : fill_file(p, fd, text, mode, mtime);
+    if (rc < 0 && fd >= 0) {
+        close(fd);
+        unlink(tmp);
+    }
+    free(tmp);
+    return rc < 0 ? rc : fd;
+}
+
+int pfqueue_end(const struct pfqueue *p, unsigned slot, int fd, const char *path) {
+    char *tmp = slot_path(p, slot);
+    int rc = path == NULL ? 0 : fsync(fd) < 0 ? -errno : pfqueue_move(p, tmp, path);
+    if (rc < 0 || path == NULL)
+        unlink(tmp);
+    close(fd);
+    free(tmp);
     return rc;
 }
 
 int pfqueue_write(const struct pfqueue *p, const char *path, struct str text, mode_t mode,
                   int64_t mtime) {
-    char *tmp = path_of(p->dir, PFQUEUE_FOLDER "/new");
+    char *tmp = path_of(p->dir, PFQUEUE_FOLDER "/" NEW);
     unlink(tmp);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     int rc = fd < 0 ? -errno : fill_file(p, fd, text, mode, mtime);
@@ -351,21 +442,41 @@ static int place_link(const char *from, int dir, const char *name) {
     return same ? 0 : rc;
 }
 
-int pfqueue_place(const struct pfqueue *p, const char *from, const char *queue, const char *id) {
+int pfqueue_place_begin(const struct pfqueue *p, const char *from, const char *queue,
+                        const char *id) {
     char *to = pfqueue_path(p, queue, id);
     const char *name;
-    int dir = folder_open(p, to, true, &name);
+    struct pfqueue_dir *entry = NULL;
+    dirs_trim(p);
+    int dir = folder_open(p, to, true, &name, &entry);
     int rc = dir < 0 ? dir : place_link(from, dir, name);
-    if (rc == 0 && (fsync(dir) < 0 || unlink(from) < 0))
-        rc = -errno;
-    if (dir >= 0)
-        close(dir);
+    if (rc == 0)
+        entry->changed = true;
     free(to);
     return rc;
 }
 
+int pfqueue_sync_places(const struct pfqueue *p) {
+    size_t pos = 0;
+    int rc = 0;
+    for (struct pfqueue_dir *e; (e = htab_next(&p->dirs->by_path, &pos)) != NULL && rc == 0;) {
+        if (!e->changed)
+            continue;
+        rc = fsync(e->fd) < 0 ? -errno : 0;
+        e->changed = rc < 0;
+    }
+    return rc;
+}
+
+int pfqueue_place(const struct pfqueue *p, const char *from, const char *queue, const char *id) {
+    int rc = pfqueue_place_begin(p, from, queue, id);
+    if (rc == 0)
+        rc = pfqueue_sync_places(p);
+    return rc == 0 && unlink(from) < 0 ? -errno : rc;
+}
+
 int pfqueue_sync_folder(const struct pfqueue *p) {
-    char *inside = path_of(p->dir, PFQUEUE_FOLDER "/new");
+    char *inside = path_of(p->dir, PFQUEUE_FOLDER "/" NEW);
     int rc = fs_sync_dir(inside);
     free(inside);
     return rc;

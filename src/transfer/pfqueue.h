@@ -15,13 +15,16 @@
 
 #define PFQUEUE_FOLDER "posthouse"
 
+struct pfqueue_dirs;
+
 struct pfqueue {
     const char *dir;    /* queue_directory of Postfix; the caller's */
     const char *hashed; /* hash_queue_names there; the caller's */
     unsigned depth;     /* hash_queue_depth there */
     uid_t uid;          /* the owner of its files */
     gid_t gid;
-    int lock_fd; /* of master.pid, locked: Postfix cannot start; -1: not open */
+    int lock_fd;               /* of master.pid, locked: Postfix cannot start; -1: not open */
+    struct pfqueue_dirs *dirs; /* folders that stay open; owned; NULL: none do */
 };
 
 /* One file of a queue. */
@@ -67,12 +70,24 @@ int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, st
 int pfqueue_remove(const struct pfqueue *p, const char *path);
 /* Makes the folders that to needs, as Postfix does. */
 int pfqueue_move(const struct pfqueue *p, const char *from, const char *to);
-/* Writes a file as Postfix owns it, and syncs it; it is in the place of one that is there.  mode:
- * of the file; mtime: seconds since 1970, 0: now. */
+/* Writes a file as Postfix owns it, in the place of one that is there; it may be gone after a power
+ * cut.  mode: of the file; mtime: seconds since 1970, 0: now. */
 int pfqueue_write(const struct pfqueue *p, const char *path, struct str text, mode_t mode,
                   int64_t mtime);
+/* Begins to write the slot-th file of a batch, with any slot but those that were not ended; a
+ * descriptor or negative errno.  The file has no name of a message yet. */
+int pfqueue_begin(const struct pfqueue *p, unsigned slot, struct str text, mode_t mode,
+                  int64_t mtime);
+/* Ends that, and closes fd: the file is on the disk and is called path, in PFQUEUE_FOLDER, of which
+ * pfqueue_sync_folder comes next.  Without path it is removed. */
+int pfqueue_end(const struct pfqueue *p, unsigned slot, int fd, const char *path);
 /* Gives a file of PFQUEUE_FOLDER its place in a queue, durably; -EEXIST: there is one. */
 int pfqueue_place(const struct pfqueue *p, const char *from, const char *queue, const char *id);
+/* The same for many files: each gets a second name in its place, all places are synced, and then
+ * the caller removes the first names. */
+int pfqueue_place_begin(const struct pfqueue *p, const char *from, const char *queue,
+                        const char *id);
+int pfqueue_sync_places(const struct pfqueue *p);
 int pfqueue_sync_folder(const struct pfqueue *p);
 
 #endif
