@@ -137,12 +137,9 @@ static int make_file(const char *path) {
     char *dir = fs_folder(str_of(path));
     int rc = fs_mkdir(dir, 0755);
     free(dir);
-    int fd = rc < 0 ? rc : fs_open_only(path, O_RDWR | O_CREAT, 0600);
-    if (fd < 0)
-        return fd;
-    close(fd);
-    fs_adopt(path);
-    return 0;
+    if (rc == 0)
+        rc = fs_make(path, 0600);
+    return rc == 0 ? fs_only_name(path) : rc;
 }
 
 static enum store_rc embedded_create(const char *path, char **why) {

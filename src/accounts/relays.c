@@ -151,6 +151,8 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
         free(r);
         return NULL;
     }
+    if (create && *made)
+        fs_make(database, 0600); /* what goes wrong is said where it is opened */
     int flags = SQLITE_OPEN_READWRITE | (create ? SQLITE_OPEN_CREATE : 0);
     int rc = lite_open(database, &r->db, flags);
     if (rc == SQLITE_OK) {
@@ -160,8 +162,6 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
     if (rc == SQLITE_OK)
         rc = add_owner(r->db);
     umask(old);
-    if (*made && rc == SQLITE_OK)
-        fs_adopt(database);
     if (rc != SQLITE_OK)
         record_say(why, "%s: %s", database,
                    r->db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(r->db));

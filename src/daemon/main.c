@@ -67,6 +67,7 @@
 struct child {
     const char *name;
     pid_t pid;      /* 0: it does not run */
+    uid_t uid;      /* whose it becomes; 0: it stays the supervisor's */
     int chan;       /* -1: none */
     bool ready;     /* it has said so */
     bool silent;    /* nothing more is to be read from it */
@@ -79,6 +80,7 @@ struct child {
 /* A lookup process that was told to go because another one has taken over. */
 struct retired {
     pid_t pid;        /* 0: none */
+    uid_t uid;        /* whose it is */
     int64_t until_ms; /* then it is killed */
 };
 
@@ -247,6 +249,15 @@ static void chan_bound(int fd) {
         log_warn("master", "setsockopt: %s", strerror(errno));
 }
 
+/* Root without CAP_KILL reaches a process of another user only as that user. */
+static void process_kill(pid_t pid, uid_t uid) {
+    if (kill(pid, SIGKILL) == 0 || errno != EPERM || seteuid(uid) < 0)
+        return;
+    kill(pid, SIGKILL);
+    if (seteuid(0) < 0)
+        log_error("master", "cannot be root again: %s", strerror(errno));
+}
+
 /* What a child was to be told did not go out, or not whole: it is of no more use, and is started
  * again when it has ended. */
 static void child_send(struct child *c, struct str msg, const int *fds, size_t n) {
@@ -258,7 +269,7 @@ static void child_send(struct child *c, struct str msg, const int *fds, size_t n
         return;
     c->lost = true;
     log_warn("master", "cannot reach the %s process: %s; it is killed", c->name, strerror(-rc));
-    kill(c->pid, SIGKILL);
+    process_kill(c->pid, c->uid);
 }
 
 /* In a child: the supervisor's end of a channel is not its. */
@@ -266,6 +277,12 @@ static void child_forget(struct child *c) {
     if (c->chan >= 0)
         close(c->chan);
     c->chan = -1;
+}
+
+/* Of the user that a child becomes; 0: it becomes none. */
+static uid_t user_id(const char *name) {
+    const struct passwd *pw = geteuid() == 0 ? getpwnam(name) : NULL;
+    return pw == NULL ? 0 : pw->pw_uid;
 }
 
 /* False: the system has no room for it now. */
@@ -298,6 +315,7 @@ static bool spawn(struct child *c, const int *lookups) {
     c->chan = chan[0];
     chan_bound(c->chan);
     c->pid = pid;
+    c->uid = user_id(c == &sup.relay ? sup.cfg->p.mail_owner : sup.cfg->p.lookup_owner);
     c->ready = c->silent = c->lost = false;
     c->started_ms = clock_mono_ms();
     return true;
@@ -367,7 +385,7 @@ static void log_death(const struct child *c, pid_t pid, int status) {
 static void retired_kill(struct retired *r) {
     log_warn("master", "process lookup pid %d has not gone in %d s: it is killed", r->pid,
              STOP_KILL_MS / 1000);
-    kill(r->pid, SIGKILL);
+    process_kill(r->pid, r->uid);
     r->pid = 0;
 }
 
@@ -384,13 +402,13 @@ static struct retired *retired_place(void) {
 }
 
 /* It was told to go; when there are too many of them, one goes now. */
-static void retired_add(pid_t pid) {
+static void retired_add(pid_t pid, uid_t uid) {
     struct retired *r = retired_place();
     if (pid <= 0)
         return;
     if (r->pid != 0)
         retired_kill(r);
-    *r = (struct retired){pid, clock_mono_ms() + STOP_KILL_MS};
+    *r = (struct retired){pid, uid, clock_mono_ms() + STOP_KILL_MS};
 }
 
 static void retired_gone(pid_t pid) {
@@ -471,7 +489,7 @@ static bool stop_child(struct child *c, int64_t ms) {
         return true;
     log_warn("master", "process %s pid %d has not stopped in %d s: it is killed", c->name, c->pid,
              (int)(ms / 1000));
-    kill(c->pid, SIGKILL);
+    process_kill(c->pid, c->uid);
     if (child_ends(c, clock_mono_ms() + STOP_LEAVE_MS))
         return true;
     log_error("master", "process %s pid %d cannot be killed: it is left behind", c->name, c->pid);
@@ -481,6 +499,9 @@ static bool stop_child(struct child *c, int64_t ms) {
 static bool stop_children(void) {
     bool relay = stop_child(&sup.relay, STOP_KILL_MS);
     bool lookup = stop_child(&sup.lookup, STOP_LOOKUP_MS);
+    for (size_t i = 0; i < RETIRED_MAX; i++)
+        if (sup.retired[i].pid != 0)
+            process_kill(sup.retired[i].pid, sup.retired[i].uid);
     listen_unlink();
     unlink(RELOAD_SOCKET);
     unlink(RESTART_SOCKET);
@@ -647,7 +668,7 @@ static void reap(void) {
  * the old one was asked and has not answered, the relay asks again. */
 static void replace_lookup(void) {
     tell(&sup.lookup, SUP_STOP, NULL);
-    retired_add(sup.lookup.pid);
+    retired_add(sup.lookup.pid, sup.lookup.uid);
     sup.lookup.pid = 0;
     start_children();
 }

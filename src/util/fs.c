@@ -196,9 +196,40 @@ int fs_give(const char *path, uid_t uid, gid_t gid) {
     if (fd < 0)
         return -errno;
     int rc = fstat(fd, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? 0 : only_name(&st);
-    if (rc == 0 && fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0)
+    bool theirs = rc == 0 && st.st_uid == uid && st.st_gid == gid;
+    if (rc == 0 && !theirs && fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0)
         rc = -errno;
     close(fd);
+    return rc;
+}
+
+/* In the directory at, whose owner st names. */
+static int make_as_owner(int at, const char *name, mode_t mode, const struct stat *st) {
+    uid_t uid = geteuid();
+    gid_t gid = getegid();
+    bool becomes = uid == 0 && st->st_uid != 0;
+    if (becomes && (setegid(st->st_gid) < 0 || seteuid(st->st_uid) < 0))
+        return -errno;
+    int fd = openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    int rc = fd < 0 && errno != EEXIST ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    if (becomes && (seteuid(uid) < 0 || setegid(gid) < 0))
+        rc = -errno;
+    return rc;
+}
+
+int fs_make(const char *path, mode_t mode) {
+    const char *slash = strrchr(path, '/');
+    char *dir = fs_folder(str_of(path));
+    struct stat st;
+    int at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int rc = at < 0 || fstat(at, &st) < 0 ? -errno : 0;
+    if (rc == 0)
+        rc = make_as_owner(at, slash == NULL ? path : slash + 1, mode, &st);
+    if (at >= 0)
+        close(at);
+    free(dir);
     return rc;
 }
 

@@ -44,6 +44,10 @@ int fs_open_only_at(int dir, const char *name, int flags, mode_t mode);
 int fs_give(const char *path, uid_t uid, gid_t gid);
 /* When root has made path: it becomes its directory's owner's.  Else nothing. */
 void fs_adopt(const char *path);
+/* Makes an empty file of that mode, unless there is one; root makes it as the owner of its
+ * directory, which needs no right to give files away.  0 or negative errno; any thread of a process
+ * that is not root, else the only one. */
+int fs_make(const char *path, mode_t mode);
 /* mkdir that is content when the directory is there. */
 int fs_mkdir(const char *path, mode_t mode);
 

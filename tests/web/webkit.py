@@ -21,7 +21,7 @@ class Web(Posthouse):
         self.web_port = free_port()
         super().__init__(main + f"\nweb_listen = 127.0.0.1:{self.web_port}\nweb_owner = www-data\n"
                          "smtp_sasl_security_options = noanonymous\n", **kw)
-        self.web = None
+        self.web = self.web_preexec = None
 
     def start(self):
         super().start()
@@ -32,7 +32,8 @@ class Web(Posthouse):
 
     def start_web(self):
         self.web_out = open(self.dir / "web-stderr", "ab")
-        self.web = subprocess.Popen([BUILD / "src" / "posthouse-web", "-c", self.dir, "-f"], stdout=self.web_out, stderr=self.web_out, env=self.env())
+        self.web = subprocess.Popen([BUILD / "src" / "posthouse-web", "-c", self.dir, "-f"], stdout=self.web_out, stderr=self.web_out,
+                                    env=self.env(), preexec_fn=self.web_preexec)
         wait_for(self._serves, 20)
 
     def _serves(self):
