@@ -295,16 +295,17 @@ static enum step take_credentials(struct dsess *s, const struct maps_answer *a) 
 static void on_credentials(void *arg, const struct maps_answer *a) {
     struct dsess *s = arg;
     s->tag = 0;
+    s->login_mark = answer_mark(a);
     s->resume(s, take_credentials(s, a));
 }
 
-static enum step ask_credentials(struct dsess *s, const char *spec, const struct keys *keys) {
+static void ask_for_login(struct dsess *s, const char *spec, const struct keys *keys,
+                          lookup_maps_fn fn) {
     if (s->watch != NULL)
         s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n,
-                                    secret_answers(s->cfg, s->p, spec), on_credentials, s);
+                                    secret_answers(s->cfg, s->p, spec), fn, s);
     else
-        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys->v, keys->n, on_credentials, s);
-    return STEP_WAIT;
+        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys->v, keys->n, fn, s);
 }
 
 /* As Postfix, at EHLO time and whether or not a credential exists. */
@@ -332,9 +333,9 @@ static enum step begin_record(struct dsess *s) {
     relays_ask_secret(&question, &asked);
     keys_add(&keys, false, "", sbuf_str(&question), STR_NONE);
     sbuf_free(&question);
-    enum step step = ask_credentials(s, s->cfg->relays_spec, &keys);
+    ask_for_login(s, s->cfg->relays_spec, &keys, on_credentials);
     keys_clear(&keys);
-    return step;
+    return STEP_WAIT;
 }
 
 static void add_host_key(struct keys *keys, const struct params *p, const char *host) {
@@ -345,9 +346,22 @@ static void add_host_key(struct keys *keys, const struct params *p, const char *
     sbuf_free(&other);
 }
 
-enum step credentials_begin(struct dsess *s) {
+bool credentials_are_asked(const struct dsess *s) {
+    return !session_uses_record(s) && !s->tls_relaxed && s->p->smtp_sasl_auth_enable &&
+           s->p->smtp_sasl_password_maps[0] != '\0';
+}
+
+void credentials_ask(struct dsess *s, lookup_maps_fn fn) {
     struct keys keys = {.n = 0};
-    const struct target *t = session_target(s);
+    if (s->auth_sender != NULL)
+        keys_sender(&keys, s->p, str_of(s->auth_sender));
+    add_host_key(&keys, s->p, session_target(s)->host);
+    add_host_key(&keys, s->p, session_target(s)->dest);
+    ask_for_login(s, s->p->smtp_sasl_password_maps, &keys, fn);
+    keys_clear(&keys);
+}
+
+enum step credentials_begin(struct dsess *s) {
     const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
     warn_mechanisms(s);
     if (session_uses_record(s))
@@ -361,13 +375,9 @@ enum step credentials_begin(struct dsess *s) {
     if (s->p->smtp_sender_dependent_authentication) {
         free(s->auth_sender);
         s->auth_sender = str_dup(first->env->sender);
-        keys_sender(&keys, s->p, first->env->sender);
     }
-    add_host_key(&keys, s->p, t->host);
-    add_host_key(&keys, s->p, t->dest);
-    enum step step = ask_credentials(s, s->p->smtp_sasl_password_maps, &keys);
-    keys_clear(&keys);
-    return step;
+    credentials_ask(s, on_credentials);
+    return STEP_WAIT;
 }
 
 enum step auth_begin(struct dsess *s) {

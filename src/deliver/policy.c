@@ -216,6 +216,7 @@ static void on_policy(void *arg, const struct maps_answer *a) {
     struct dsess *s = arg;
     enum step step = STEP_DONE;
     s->tag = 0;
+    s->policy_mark = answer_mark(a);
     if (a->rc == MAP_ERROR)
         step = host_failed(s, BLAME_OURSELVES, CAUSE_LOOKUP, "4.3.0",
                            "TLS policy lookup error for %s", session_target(s)->dest);
@@ -255,17 +256,25 @@ static void policy_keys(const struct dsess *s, struct keys *keys) {
     sbuf_free(&other);
 }
 
-static enum step ask_policy(struct dsess *s) {
+void policy_ask(struct dsess *s, lookup_maps_fn fn) {
     struct keys keys = {.n = 0};
     const char *spec = s->p->smtp_tls_policy_maps;
     policy_keys(s, &keys);
     if (s->watch != NULL)
         s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys.v, keys.n,
-                                    secret_answers(s->cfg, s->p, spec), on_policy, s);
+                                    secret_answers(s->cfg, s->p, spec), fn, s);
     else
-        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys.v, keys.n, on_policy, s);
+        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys.v, keys.n, fn, s);
     keys_clear(&keys);
-    return STEP_WAIT;
+}
+
+/* Do the mail's author's wishes count, in place of what is configured? */
+static bool is_relaxed(const struct dsess *s) {
+    return s->tls_optional && session_target(s)->own_mx;
+}
+
+bool policy_is_asked(const struct dsess *s) {
+    return !session_uses_record(s) && !is_relaxed(s) && s->p->smtp_tls_policy_maps[0] != '\0';
 }
 
 /* The mail's author wants it to arrive, whatever is asked of the recipient's own exchangers (RFC
@@ -284,14 +293,16 @@ enum step policy_begin(struct dsess *s) {
     s->tls_relaxed = false;
     if (session_uses_record(s))
         return record_policy(s);
-    if (s->tls_optional && session_target(s)->own_mx)
+    if (is_relaxed(s))
         return relaxed_policy(s);
     if (!tls_level_parse(str_of(s->p->smtp_tls_security_level), &s->policy.level))
         return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.7.5",
                            "client TLS configuration problem: smtp_tls_security_level = %s",
                            s->p->smtp_tls_security_level);
-    if (s->p->smtp_tls_policy_maps[0] != '\0')
-        return ask_policy(s);
+    if (policy_is_asked(s)) {
+        policy_ask(s, on_policy);
+        return STEP_WAIT;
+    }
     note_level(s, NULL, "smtp_tls_security_level");
     return STEP_DONE;
 }

@@ -169,6 +169,9 @@ struct dsess {
     bool input_more;     /* bytes behind those that were taken last are here */
     uint64_t out_total;  /* bytes written to the connection by session_say and as content */
     uint32_t tag;        /* of an open table look-up; 0: none */
+    /* again.c: of what the tables said, since when they are not asked again */
+    uint64_t policy_mark, login_mark;
+    int64_t asked_ms;
     /* filter.c */
     uint32_t filter_tag; /* of an open question to a filter's table; 0: none */
     /* The line is s->filter_line, with its end; not known: its table could not be asked. */
@@ -318,12 +321,26 @@ enum step ehlo_secure_begin(struct dsess *s); /* once more inside TLS, after STA
 enum step ehlo_reply(struct dsess *s);
 enum step starttls_begin(struct dsess *s);
 enum step starttls_reply(struct dsess *s);
+/* Does smtp_tls_policy_maps have a say about the host in use?  Then asks it. */
+bool policy_is_asked(const struct dsess *s);
+void policy_ask(struct dsess *s, lookup_maps_fn fn);
 /* auth.c */
+/* The same of smtp_sasl_password_maps. */
+bool credentials_are_asked(const struct dsess *s);
+void credentials_ask(struct dsess *s, lookup_maps_fn fn);
 enum step credentials_begin(struct dsess *s);
 enum step auth_begin(struct dsess *s);
 enum step auth_reply(struct dsess *s);
 /* Nothing of a login is left, and no answer of its look-up comes any more. */
 void auth_cancel(struct dsess *s);
+/* mark.c */
+/* The same for the same answer, and nothing of it can be learnt from it. */
+uint64_t answer_mark(const struct maps_answer *a);
+/* again.c */
+/* Is it time to ask the tables whether the connection is still as they want it? */
+bool again_is_due(const struct dsess *s);
+/* Asks them; no transaction is open, and none begins while s->tag is set.  STEP_WAIT. */
+enum step again_begin(struct dsess *s);
 /* transact.c */
 /* Does the next reply answer the content of a message? */
 bool transact_content_due(const struct dsess *s);

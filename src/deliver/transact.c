@@ -300,7 +300,7 @@ static void transact_over(struct dsess *s) {
 
 static enum step transact_begin(struct dsess *s) {
     s->hop_sessions++;
-    s->ready_ms = s->d->loop->now_ms;
+    s->ready_ms = s->asked_ms = s->d->loop->now_ms;
     s->conn_us = clock_wall_us();
     if (session_has_trait(s, HOST_ONE_BY_ONE))
         s->caps &= ~(unsigned)CAP_PIPELINING;

@@ -329,7 +329,7 @@ static struct attempt *next_waiting(const struct dsess *s) {
 /* Begins the next waiting attempt if the connection can take it now. */
 static enum step begin_next(struct dsess *s) {
     txn_return_recalled(s);
-    if ((s->leaving || s->parting) && !dl_empty(&s->txns))
+    if (s->tag != 0 || ((s->leaving || s->parting) && !dl_empty(&s->txns)))
         return STEP_WAIT;
     if (s->leaving || s->parting)
         return s->leaving ? STEP_NEXT_HOST : STEP_RECONNECT;
@@ -338,14 +338,19 @@ static enum step begin_next(struct dsess *s) {
     struct attempt *a = next_waiting(s);
     if (!txn_fits(s, a) || worn_out(s))
         return dl_empty(&s->txns) ? STEP_RECONNECT : STEP_WAIT;
-    if (!dl_empty(&s->txns) && !may_follow(s))
+    bool due = again_is_due(s);
+    if (!dl_empty(&s->txns) && (due || !may_follow(s)))
         return STEP_WAIT;
+    if (due)
+        return again_begin(s);
     dl_remove(&a->link);
     refuse_early(s, txn_new(s, a));
     return STEP_DONE;
 }
 
 static int64_t time_limit(const struct dsess *s) {
+    if (s->tag != 0) /* idle, with mail that waits for a table */
+        return s->p->smtp_rset_timeout;
     if (s->fifo_n == 0)
         return dl_empty(&s->txns) ? s->p->smtp_connection_cache_time_limit
                                   : s->p->smtp_data_xfer_timeout;

@@ -1,7 +1,7 @@
 """Next hops of several hosts: what one of them says, what becomes of it, and which host is said to have said it."""
 import re
 
-from kit import FakeRelay, Posthouse, wait_for
+from kit import FakeRelay, Posthouse, free_port, wait_for
 
 
 def lines_of(p, sender):
@@ -72,3 +72,18 @@ def test_what_a_host_says_of_itself_is_not_about_the_mail(dns):
             assert lines_of(p, f"{sender}@x.example")["r1"][1] == wanted, sender
     for relay in (rude, good):
         relay.stop()
+
+
+def test_a_session_with_the_next_host_ends_with_the_mail(dns):
+    """It is used for further mail while the first host is down, and once there is none the first one is asked again."""
+    port = free_port()
+    with FakeRelay() as second, Posthouse(
+            f"relayhost = [127.0.0.1]:{port}, [127.0.0.1]:{second.port}\nsmtp_connection_cache_time_limit = 4s\n", dns=dns) as p:
+        for i in range(3):
+            p.send()
+            p.wait_log("status=sent", count=i + 1)
+        assert len(second.sessions) == 1 and p.log().count("Connection refused") == 1
+        with FakeRelay(port=port) as first:
+            wait_for(lambda: "QUIT" in second.sessions[0].commands)
+            p.send()
+            first.wait_mails(1)
