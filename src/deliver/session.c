@@ -120,9 +120,16 @@ static enum mail_cause connect_cause(int err) {
     }
 }
 
+/* What this system lacks says nothing about the host. */
+static bool is_lack_of_ours(int err) {
+    return err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS ||
+           err == EADDRNOTAVAIL;
+}
+
 /* err: a positive errno. */
 static enum step connect_failed(struct dsess *s, int err) {
-    return host_failed(s, BLAME_SITE, connect_cause(err), "4.4.1", "connect to %s: %s", s->relay,
+    enum mail_blame blame = is_lack_of_ours(err) ? BLAME_OURSELVES : BLAME_SITE;
+    return host_failed(s, blame, connect_cause(err), "4.4.1", "connect to %s: %s", s->relay,
                        strerror(err));
 }
 

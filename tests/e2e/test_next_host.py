@@ -87,3 +87,12 @@ def test_a_session_with_the_next_host_ends_with_the_mail(dns):
             wait_for(lambda: "QUIT" in second.sessions[0].commands)
             p.send()
             first.wait_mails(1)
+
+
+def test_what_this_system_lacks_suspends_no_host(dns):
+    """Its own address is not there: the mail waits, and the relay host is not said to have failed."""
+    with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_bind_address = 192.0.2.77\n", dns=dns) as p:
+        for i in range(12):
+            p.send()
+            p.wait_log("status=deferred .connect to .*Cannot assign requested address", count=i + 1)
+        assert "suspended" not in p.log() and not relay.sessions
