@@ -120,16 +120,14 @@ static void sup_usage(FILE *to) {
           to);
 }
 
-/* A reason to refuse a reload: the log says it, for nothing reads standard error then. */
-static void sup_log_error(const struct diag *d) {
-    if (sup.cfg == NULL)
-        return;
+/* A remark as a line of the log, at start and reload: nothing reads standard error then. */
+static void sup_log(void (*line)(const char *tag, const char *fmt, ...), const struct diag *d) {
     if (d->file != NULL && d->line > 0)
-        log_error("master", "%s, line %d: %s", d->file, d->line, d->text);
+        line("master", "%s, line %d: %s", d->file, d->line, d->text);
     else if (d->file != NULL)
-        log_error("master", "%s: %s", d->file, d->text);
+        line("master", "%s: %s", d->file, d->text);
     else
-        log_error("master", "%s", d->text);
+        line("master", "%s", d->text);
 }
 
 /* Remarks at start and reload: errors and warnings to standard error; false if there are errors. */
@@ -140,8 +138,8 @@ static bool sup_report(const struct config *cfg, const struct diags *more, bool 
         for (size_t i = 0; i < lists[l]->n; i++) {
             const struct diag *d = &lists[l]->v[i];
             ok = ok && d->level != DIAG_ERROR;
-            if (d->level == DIAG_ERROR)
-                sup_log_error(d);
+            if (d->level == DIAG_ERROR && sup.cfg != NULL) /* a reason to refuse a reload */
+                sup_log(log_error, d);
             if (d->level == DIAG_NOTE && !verbose)
                 continue;
             const char *kind = d->level == DIAG_ERROR  ? "fatal"
@@ -673,17 +671,19 @@ static void replace_lookup(void) {
     start_children();
 }
 
-/* What the log says at start and reload. */
+/* What the log says at start and reload; of mistakes, those that mail or a client waits for. */
 static void log_remarks(void) {
-    struct diags d = {0};
+    struct diags d = {0}, mistakes = {0};
+    daemon_check(sup.cfg, DIAG_ERROR, &mistakes);
     unread_say_refused(sup.cfg, DIAG_WARN, &d);
     daemon_check_stores(sup.cfg, &d);
     foreign_check(sup.cfg, &d);
+    for (size_t i = 0; i < mistakes.n; i++)
+        if (mistakes.v[i].level == DIAG_ERROR)
+            sup_log(log_warn, &mistakes.v[i]);
     for (size_t i = 0; i < d.n; i++)
-        if (d.v[i].line > 0)
-            log_warn("master", "%s, line %d: %s", d.v[i].file, d.v[i].line, d.v[i].text);
-        else
-            log_warn("master", "%s: %s", d.v[i].file, d.v[i].text);
+        sup_log(log_warn, &d.v[i]);
+    diag_free(&mistakes);
     diag_free(&d);
 }
 
