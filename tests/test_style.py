@@ -184,6 +184,8 @@ def test_names_are_unique():
     """Of whatever can stand in a backtrace: one name, one function."""
     where = {}
     for name, path, _ in functions():
+        if re.match(r"os_(?!linux)", path.name):  # another system's: never in one program with Linux's
+            continue
         where.setdefault(name, set()).add(str(path))
     shared = {name: sorted(paths) for name, paths in where.items() if len(paths) > 1}
     assert not set(shared) - SHARED_NAMES, {n: p for n, p in shared.items() if n not in SHARED_NAMES}

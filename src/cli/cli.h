@@ -58,7 +58,7 @@ int cli_first(const char *dir, int argc, char **argv);
 bool cli_test_road(const struct config *cfg, const char *sender, char **failed);
 /* Prints a line {"name": "value"}, as Postfix 3.11 does with -j. */
 void cli_print_pair(struct str name, struct str value);
-/* The configuration directory: dir, else MAIL_CONFIG, else /etc/posthouse. */
+/* The configuration directory: dir, else MAIL_CONFIG, else PH_CONFIG_DIR. */
 const char *cli_dir(const char *dir);
 /* Loads it; NULL after saying why. */
 struct config *cli_config(const char *who, const char *dir);

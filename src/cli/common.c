@@ -17,7 +17,7 @@
 
 const char *cli_dir(const char *dir) {
     const char *env = getenv("MAIL_CONFIG");
-    return dir != NULL ? dir : env != NULL ? env : "/etc/posthouse";
+    return dir != NULL ? dir : env != NULL ? env : PH_CONFIG_DIR;
 }
 
 void cli_print_pair(struct str name, struct str value) {

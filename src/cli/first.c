@@ -19,7 +19,7 @@
 #include "cli/cli.h"
 #include "util/mem.h"
 
-#define SERVICE_DIR "/etc/posthouse" /* of posthouse.service */
+#define SERVICE_DIR PH_CONFIG_DIR /* of posthouse.service */
 
 static int first_usage(FILE *to) {
     fputs(

@@ -13,6 +13,7 @@
 #include "cli/replace.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,9 +31,10 @@
 #include "util/clock.h"
 #include "util/fs.h"
 #include "util/mem.h"
+#include "util/os.h"
 
-#define OWN_PLACE     "/etc/posthouse" /* what posthouse.service and the commands read */
-#define POSTFIX_PLACE "/etc/postfix"
+#define OWN_PLACE     PH_CONFIG_DIR /* what posthouse.service and the commands read */
+#define POSTFIX_PLACE PH_POSTFIX_DIR
 #define NOTE_MAX      65536U
 #define COMMAND_MS    120000 /* a program that starts or stops a mail system */
 #define FREE_MS       10000  /* a port of a program that has ended is free by then */
@@ -402,6 +404,12 @@ static char *real_or_empty(const char *path) {
     return real == NULL ? mem_strdup("") : real;
 }
 
+/* The file of this command, or "". */
+static char *own_program(void) {
+    char path[PATH_MAX];
+    return mem_strdup(os_program(path, sizeof path) ? path : "");
+}
+
 /* Do the units and commands read dir?  Then they will, if OWN_PLACE is made. */
 static bool dir_is_placed(const struct replace *r) {
     char *own = real_or_empty(OWN_PLACE);
@@ -636,7 +644,7 @@ static int replace_open(struct replace *r, const char *dir, const char *postfix)
     if (rc == 0) {
         sbuf_printf(&note, "%s/replace-postfix.undo", r->dir);
         r->note_path = sbuf_take(&note);
-        r->program = real_or_empty("/proc/self/exe");
+        r->program = own_program();
         replace_look(r);
         rc = note_read(r);
     }

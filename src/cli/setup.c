@@ -330,7 +330,8 @@ static int setup_usage(void) {
         "usage: posthouse setup beside-postfix [--postfix DIR] [--port PORT] [--apply|--undo]\n"
         "       posthouse [-c DIR] setup replace-postfix [--postfix DIR] [--apply|--undo]\n"
         "beside-postfix writes a configuration for a Posthouse that relays for the Postfix of DIR "
-        "(/etc/postfix), and says\nwhich line that Postfix needs.  --apply sets it, --undo puts "
+        "(" PH_POSTFIX_DIR
+        "), and says\nwhich line that Postfix needs.  --apply sets it, --undo puts "
         "back what was there.\n"
         "replace-postfix says what the move into that Postfix's place would change; --apply does "
         "it: the queue moves, and\nPosthouse starts with Postfix's main.cf, or that of -c DIR.  "
@@ -407,7 +408,7 @@ static bool setup_options(int argc, char **argv, struct setup_words *w) {
 
 /* Without a directory of its own Posthouse has Postfix's. */
 static int setup_replace(const char *dir, const struct setup_words *w) {
-    const char *env = getenv("MAIL_CONFIG"), *front = w->front == NULL ? "/etc/postfix" : w->front;
+    const char *env = getenv("MAIL_CONFIG"), *front = w->front == NULL ? PH_POSTFIX_DIR : w->front;
     if (w->port != NULL)
         return setup_usage();
     return replace_postfix(dir != NULL   ? dir
@@ -428,7 +429,7 @@ static bool setup_is_postfixs(int argc, char **argv) {
 
 int cli_setup(const char *dir, int argc, char **argv) {
     struct setup_words w = {0};
-    struct setup s = {.dir = cli_dir(dir), .front = "/etc/postfix"};
+    struct setup s = {.dir = cli_dir(dir), .front = PH_POSTFIX_DIR};
     uint64_t port = 10587;
     if (!setup_is_postfixs(argc, argv))
         return cli_first(dir, argc, argv);

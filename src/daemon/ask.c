@@ -20,6 +20,7 @@
 #include "util/clock.h"
 #include "util/fs.h"
 #include "util/mem.h"
+#include "util/os.h"
 
 #define TAKE_UP_MS     5000
 #define LOOK_MS        20
@@ -40,14 +41,12 @@ static void ask_limit_time(int fd, int64_t most_ms) {
 }
 
 int ask_connect(const char *dir, const char *name) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC), rc = -errno;
+    int at = open(dir, OS_O_PLACE | O_DIRECTORY | O_CLOEXEC), rc = -errno;
     int fd = at < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (at >= 0)
         rc = fd < 0 ? -errno : 0;
-    snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%s", at, name);
-    if (rc == 0 && connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
-        rc = -errno;
+    if (rc == 0)
+        rc = os_connect_at(fd, at, name);
     if (at >= 0)
         close(at);
     if (rc < 0 && fd >= 0)
@@ -155,10 +154,8 @@ int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn,
 
 /* The process that listens there is posthoused, not the owner of the folder that it lies in. */
 static bool is_supervisor(int fd) {
-    struct ucred peer;
-    socklen_t n = sizeof peer;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0 &&
-           (peer.uid == 0 || peer.uid == geteuid());
+    uid_t peer;
+    return os_peer_uid(fd, &peer) == 0 && (peer == 0 || peer == geteuid());
 }
 
 /* A connection to the socket is the request; 0 when the answer is done. */

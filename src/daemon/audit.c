@@ -26,6 +26,7 @@
 #include "route/own.h"
 #include "util/mem.h"
 #include "util/net.h"
+#include "util/os.h"
 #include "util/tls.h"
 
 #define CERT_DAYS 14
@@ -200,4 +201,9 @@ void audit(struct config *c, struct diags *d) {
     audit_senders(c, d);
     audit_aliases(c, d);
     audit_tls(c, d);
+    if (os_left_out() != NULL)
+        diag_add(d, DIAG_NOTE, NULL, 0,
+                 "this build has no %s: a process that was broken into would be held by its user "
+                 "alone",
+                 os_left_out());
 }

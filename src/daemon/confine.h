@@ -27,8 +27,6 @@ void confine_helper(const struct config *cfg);
 /* An audit of cfg: as the lookup process of cfg, and the certificates that cfg, and rows of its
  * tables, name. */
 void confine_audit(struct config *cfg);
-/* No core dump, no ptrace by other processes of the same user: for every process of ours. */
-void confine_memory(void);
 
 /* Calls fn with each file of certificates or keys that cfg names, or rows that are noted in it
  * (certrows.h); absolute paths. */

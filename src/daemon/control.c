@@ -16,6 +16,7 @@
 #include "util/conn.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/os.h"
 #include "util/sock.h"
 
 #define LINE_MAX_BYTES 65536U
@@ -538,10 +539,9 @@ static bool users_have_room(const struct control *c, uid_t uid) {
 
 static void control_user(void *arg, int fd, const struct netaddr *peer) {
     struct control *c = arg;
-    struct ucred cred;
-    socklen_t len = sizeof cred;
+    uid_t uid;
     (void)peer;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || !users_have_room(c, cred.uid)) {
+    if (os_peer_uid(fd, &uid) < 0 || !users_have_room(c, uid)) {
         static const char busy[] = "{\"ok\": false, \"error\": \"too many connections\"}\n";
         sock_send(fd, busy, sizeof busy - 1);
         sock_close(fd);
@@ -550,7 +550,7 @@ static void control_user(void *arg, int fd, const struct netaddr *peer) {
     struct client *k = MEM_NEW(struct client);
     k->c = c;
     k->turn.run = control_turn;
-    k->uid = cred.uid;
+    k->uid = uid;
     k->conn = conn_new(c->loop, fd, &client_ops, k);
     if (k->conn == NULL) {
         free(k);

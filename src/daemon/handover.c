@@ -17,6 +17,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/notify.h"
+#include "util/os.h"
 
 /* A bundle (config/source.h) begins with this line; another version may write another bundle. */
 #define BUNDLE_HEAD "posthouse configuration 1\n"
@@ -50,9 +51,9 @@ static void store_forget(const char *name) {
 /* A descriptor of its own with the bundle; negative errno. */
 static int bundle_write(const struct config *cfg) {
     struct sbuf text = {0};
-    int fd = memfd_create("posthouse-" INHERIT_CONFIG, MFD_CLOEXEC);
+    int fd = os_memory_file("posthouse-" INHERIT_CONFIG);
     if (fd < 0)
-        return -errno;
+        return fd;
     sbuf_add_str(&text, STR_LIT(BUNDLE_HEAD));
     cfg_source_put(cfg->source, &text);
     int rc = fs_write_all(fd, text.p, text.n);

@@ -22,6 +22,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
+#include "util/os.h"
 
 #define BACKLOG       4096
 #define BACKLOG_LOCAL 128
@@ -299,16 +300,14 @@ void listen_each(const struct config *cfg,
 /* The name a socket is bound to in a folder that another user owns: made at once with its mode and
  * group, for what a path means could be changed between two calls.  Linux makes the file with the
  * mode of the socket's own inode.  group -1: root's. */
-static int bind_as(int fd, const char *path, mode_t mode, int64_t group) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
+static int bind_as(int fd, int at, const char *name, mode_t mode, int64_t group) {
     mode_t mask = umask(0);
     gid_t own = getegid();
-    strncpy(a.sun_path, path, sizeof a.sun_path - 1);
     int rc = fchmod(fd, mode) < 0 ? -errno : 0;
     if (rc == 0 && group >= 0 && geteuid() == 0 && setegid((gid_t)group) < 0)
         rc = -errno;
-    if (rc == 0 && bind(fd, (struct sockaddr *)&a, sizeof a) < 0)
-        rc = -errno;
+    if (rc == 0)
+        rc = os_bind_at(fd, at, name);
     if (getegid() != own && setegid(own) < 0 && rc == 0)
         rc = -errno;
     umask(mask);
@@ -317,16 +316,14 @@ static int bind_as(int fd, const char *path, mode_t mode, int64_t group) {
 
 /* A unix socket at name in folder (of the current directory), which must not be a symbolic link. */
 static int bind_unix(const char *folder, const char *name, mode_t mode, int64_t group) {
-    char path[64];
-    int at = open(folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int at = open(folder, OS_O_PLACE | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (at < 0)
         return -errno;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int rc = fd < 0 ? -errno : 0;
     unlinkat(at, name, 0);
-    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", at, name);
     if (rc == 0)
-        rc = bind_as(fd, path, mode, group);
+        rc = bind_as(fd, at, name, mode, group);
     if (rc == 0 && listen(fd, BACKLOG_LOCAL) < 0)
         rc = -errno;
     close(at);

@@ -14,9 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -40,6 +38,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/notify.h"
+#include "util/os.h"
 
 /* A child that ends at once is not started again at once; one that cannot start, less and less
  * often up to this. */
@@ -112,7 +111,7 @@ size_t daemon_loops(const struct config *cfg) {
 
 static void sup_usage(FILE *to) {
     fputs("usage: posthoused [-c DIR] [-f] [-t] [-v] [-V]\n"
-          "  -c DIR  configuration directory (default /etc/posthouse)\n"
+          "  -c DIR  configuration directory (default " PH_CONFIG_DIR ")\n"
           "  -f      stay in the foreground\n"
           "  -t      look for what would stop a start, and exit\n"
           "  -v      say at start what the configuration leaves unused\n"
@@ -231,7 +230,7 @@ static bool pair(int fds[2]) {
 /* In a child: the supervisor's things are not its. */
 static void child_begin(void) {
     sigset_t none;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    os_end_with_parent();
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGHUP, SIG_IGN);
@@ -847,8 +846,7 @@ static struct pollfd child_poll(const struct child *c) {
 }
 
 _Noreturn static void supervise(void) {
-    int sfd = signalfd(-1, &sup.mask, SFD_CLOEXEC);
-    struct signalfd_siginfo si;
+    int sfd = os_signals_open(&sup.mask);
     for (;;) {
         sup.send_until_ms = clock_mono_ms() + SEND_MS;
         if (sup.reload_due && !relay_begins()) {
@@ -873,8 +871,9 @@ _Noreturn static void supervise(void) {
             child_says(&sup.relay);
         if (p[4].revents != 0)
             child_says(&sup.lookup);
-        if (p[0].revents != 0 && read(sfd, &si, sizeof si) == sizeof si)
-            on_signal((int)si.ssi_signo);
+        int came = p[0].revents != 0 ? os_signals_next(sfd) : 0;
+        if (came != 0)
+            on_signal(came);
         if (p[1].revents != 0)
             reload_serve(sup.reload, sup.cfg, sup_reload);
         if (p[2].revents != 0)
@@ -897,7 +896,7 @@ int main(int argc, char **argv) {
     const char *env = getenv("MAIL_CONFIG");
     bool verbose = false, test = false;
     int opt;
-    sup.dir = env != NULL ? env : "/etc/posthouse";
+    sup.dir = env != NULL ? env : PH_CONFIG_DIR;
     sup.relay = (struct child){.name = "relay", .chan = -1};
     sup.lookup = (struct child){.name = "lookup", .chan = -1};
     while ((opt = getopt(argc, argv, "c:ftvVh")) != -1) {
@@ -943,7 +942,7 @@ int main(int argc, char **argv) {
     queue_lock(sup.cfg);
     queue_refuse_half_moved();
     sup_block_signals();
-    confine_memory(); /* keys of certificates */
+    os_no_dumps(); /* keys of certificates */
     status_begin();
     sup.reload = sup.restart = -1;
     if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0 ||

@@ -18,6 +18,7 @@
 #include "util/clock.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/os.h"
 
 #define TRY_MS      30000
 #define TRY_SAYS    16384U /* bytes of what it says */
@@ -26,18 +27,16 @@
 static char program[PROGRAM_MAX];
 
 void reexec_begin(void) {
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    program[n < 0 ? 0 : n] = '\0';
+    if (!os_program(program, sizeof program))
+        program[0] = '\0';
 }
 
 int reexec_asked(int fd) {
-    struct ucred peer;
-    socklen_t n = sizeof peer;
+    uid_t peer;
     int asker = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (asker < 0)
         return -1;
-    if (getsockopt(asker, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0 &&
-        (peer.uid == 0 || peer.uid == geteuid()))
+    if (os_peer_uid(asker, &peer) == 0 && (peer == 0 || peer == geteuid()))
         return asker;
     close(asker);
     return -1;

@@ -14,6 +14,7 @@
 
 #include "util/clock.h"
 #include "util/log.h"
+#include "util/os.h"
 
 #define RELOAD_GAP_MS 500
 #define RELOAD_ASKERS 64U
@@ -35,14 +36,13 @@ int reload_wait_ms(void) {
 }
 
 static bool may_ask(int fd, const struct config *cfg) {
-    struct ucred peer;
-    socklen_t n = sizeof peer;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
+    uid_t peer;
+    if (os_peer_uid(fd, &peer) < 0)
         return false;
     const struct passwd *web = web_user(cfg);
-    if (peer.uid == 0 || peer.uid == geteuid() || (web != NULL && peer.uid == web->pw_uid))
+    if (peer == 0 || peer == geteuid() || (web != NULL && peer == web->pw_uid))
         return true;
-    log_warn("master", "user %u may not ask for a reload", (unsigned)peer.uid);
+    log_warn("master", "user %u may not ask for a reload", (unsigned)peer);
     return false;
 }
 

@@ -5,10 +5,10 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "util/mem.h"
+#include "util/os.h"
 
 #define LSN_NOT_LOGGED 1U
 
@@ -103,7 +103,7 @@ void db_meta_put(struct db_writer *w, enum db_magic magic, void *meta, size_t by
         .last = w->next - 1,
     };
     /* an identity, by which libdb tells files apart that it has open */
-    if (getrandom(h.uid, sizeof h.uid, 0) != (ssize_t)sizeof h.uid && w->rc == 0)
+    if (!os_random(h.uid, sizeof h.uid, true) && w->rc == 0)
         w->rc = -EIO;
     memcpy(page, meta, bytes);
     memcpy(page, &h, sizeof h);

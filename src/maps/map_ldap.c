@@ -10,6 +10,7 @@
 #include <ldap.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 
 #include "maps/dbtable.h"
 #include "maps/directory.h"

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pwd.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,19 +208,27 @@ static void put_trace(struct sbuf *out, const struct maps_trace *t) {
     }
 }
 
+static struct str passwd_field(struct str *rest) {
+    ptrdiff_t end = str_chr(*rest, ':');
+    struct str field = str_make(rest->p, end < 0 ? rest->n : (size_t)end);
+    *rest = str_from(*rest, field.n + 1);
+    return field;
+}
+
 /* The login name of the user with that number. */
 static void user_name(struct str number, struct sbuf *name) {
-    char text[4096];
-    struct passwd entry, *pw;
-    uint64_t uid;
-    FILE *f = fopen("/etc/passwd", "re");
-    while (f != NULL && str_u64(number, &uid) &&
-           fgetpwent_r(f, &entry, text, sizeof text, &pw) == 0) {
-        if (pw->pw_uid != uid)
-            continue;
-        sbuf_add_c(name, pw->pw_name);
-        break;
+    uint64_t wanted, uid;
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t n;
+    FILE *f = str_u64(number, &wanted) ? fopen("/etc/passwd", "re") : NULL;
+    while (f != NULL && name->n == 0 && (n = getline(&line, &room, f)) > 0) {
+        struct str rest = str_make(line, (size_t)n), login = passwd_field(&rest);
+        passwd_field(&rest);
+        if (login.n > 0 && str_u64(passwd_field(&rest), &uid) && uid == wanted)
+            sbuf_add_str(name, login);
     }
+    free(line);
     if (f != NULL)
         fclose(f);
     if (name->n == 0)

@@ -17,6 +17,7 @@
 #include "util/htab.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/os.h"
 
 #define HANDSHAKE_MS 10000
 #define ANSWER_MS    60000
@@ -212,7 +213,7 @@ static int start_inet(struct dovecot *d, struct str where) {
 /* Each connection says a process ID that no other one has, or the service hangs up: several paths
  * may lead to one service. */
 static void dovecot_greet(struct dovecot *d) {
-    conn_printf(d->conn, "VERSION\t1\t1\nCPID\t%u\n", (unsigned)gettid() | d->number << CPID_SHIFT);
+    conn_printf(d->conn, "VERSION\t1\t1\nCPID\t%u\n", os_thread() | d->number << CPID_SHIFT);
     conn_deadline(d->conn, HANDSHAKE_MS);
 }
 

@@ -22,6 +22,7 @@
 #include "receive/transaction.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/os.h"
 #include "util/tls.h"
 
 static size_t serve_input(void *arg, const char *p, size_t n);
@@ -584,16 +585,14 @@ static void serve_local(struct session *s) {
 
 static void set_client(struct session *s, const struct netaddr *peer, bool local) {
     struct client *c = &s->client;
-    struct ucred cred = {0};
-    socklen_t len = sizeof cred;
     c->peer = *peer;
     c->local = local;
     if (!local) {
         netaddr_text(&c->peer, c->addr);
         return;
     }
-    getsockopt(conn_fd(s->conn), SOL_SOCKET, SO_PEERCRED, &cred, &len);
-    c->uid = cred.uid;
+    if (os_peer_uid(conn_fd(s->conn), &c->uid) < 0)
+        c->uid = UINT_MAX; /* no user's */
     strcpy(c->addr, "127.0.0.1");
 }
 

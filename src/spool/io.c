@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "util/fs.h"
+#include "util/os.h"
 
 #define DISCARD_STEP     (4 << 20)
 #define DISCARD_PAUSE_NS 5000000L
@@ -62,8 +63,7 @@ static ssize_t io_pread(void *arg, int fd, void *buf, size_t n, uint64_t off) {
 
 static int io_allocate(void *arg, int fd, uint64_t size) {
     (void)arg;
-    int rc = posix_fallocate(fd, 0, (off_t)size);
-    return -rc;
+    return os_allocate(fd, size);
 }
 
 static int io_datasync(void *arg, int fd) {

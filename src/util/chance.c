@@ -3,11 +3,11 @@
  */
 #include "util/chance.h"
 
-#include <sys/random.h>
+#include "util/os.h"
 
 uint32_t chance_below(uint32_t n) {
     uint32_t v = 0;
-    if (getrandom(&v, sizeof v, GRND_NONBLOCK) != (ssize_t)sizeof v)
+    if (!os_random(&v, sizeof v, false))
         return 0; /* early after the system's start there is none */
     return (uint32_t)((uint64_t)v * n >> 32);
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "util/mem.h"
+#include "util/os.h"
 
 /* Opening a pipe would wait for a writer, perhaps for ever, and an empty one is no empty file. */
 static int open_file(const char *path) {
@@ -192,13 +193,13 @@ int fs_give(const char *path, uid_t uid, gid_t gid) {
     struct stat st;
     if (geteuid() != 0)
         return 0;
-    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int fd = open(path, OS_O_PLACE | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     int rc = fstat(fd, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? 0 : only_name(&st);
     bool theirs = rc == 0 && st.st_uid == uid && st.st_gid == gid;
-    if (rc == 0 && !theirs && fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0)
-        rc = -errno;
+    if (rc == 0 && !theirs)
+        rc = os_give(fd, uid, gid);
     close(fd);
     return rc;
 }
@@ -223,7 +224,7 @@ int fs_make(const char *path, mode_t mode) {
     const char *slash = strrchr(path, '/');
     char *dir = fs_folder(str_of(path));
     struct stat st;
-    int at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int at = open(dir, OS_O_PLACE | O_DIRECTORY | O_CLOEXEC);
     int rc = at < 0 || fstat(at, &st) < 0 ? -errno : 0;
     if (rc == 0)
         rc = make_as_owner(at, slash == NULL ? path : slash + 1, mode, &st);

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "util/os.h"
 #include "util/str.h"
 
 static uint64_t hash_key[2];
@@ -21,7 +21,7 @@ void str_hash_key(uint64_t first, uint64_t second) {
 
 /* Before there are threads, and before the process is confined. */
 __attribute__((constructor)) static void hash_key_draw(void) {
-    if (getrandom(hash_key, sizeof hash_key, 0) != (ssize_t)sizeof hash_key) {
+    if (!os_random(hash_key, sizeof hash_key, true)) {
         fputs("posthouse: the kernel gives no random bytes\n", stderr);
         abort();
     }

@@ -1,8 +1,8 @@
 /*
  * util/wake.h - waking a loop from another thread
  *
- * What uv_async_t does, by one write to an eventfd.  uv_async_send holds a lock in memory while it
- * writes, and the loop that it has woken spins until the sender runs again.
+ * What uv_async_t does, by one write to a descriptor (os_wake_open).  uv_async_send holds a lock in
+ * memory while it writes, and the loop that it has woken spins until the sender runs again.
  */
 #ifndef PH_UTIL_WAKE_H
 #define PH_UTIL_WAKE_H
@@ -11,7 +11,7 @@
 
 struct wake {
     uv_poll_t poll; /* data is the owner's */
-    int fd;         /* the eventfd; kept as long as the loop */
+    int fd, to;     /* what is polled and what is written to; kept as long as the loop */
     void (*run)(struct wake *w);
 };
 

@@ -36,7 +36,7 @@
 
 static void web_usage(FILE *to) {
     fputs("usage: posthouse-web [-c DIR] [-f] [-V]\n"
-          "  -c DIR  configuration directory (default /etc/posthouse)\n"
+          "  -c DIR  configuration directory (default " PH_CONFIG_DIR ")\n"
           "  -f      stay in the foreground\n"
           "  -V      print the version and exit\n",
           to);
@@ -250,7 +250,7 @@ static void web_serve(struct web *w, const char *dir, const sigset_t *set) {
 
 int main(int argc, char **argv) {
     static struct web w;
-    const char *env = getenv("MAIL_CONFIG"), *dir = env != NULL ? env : "/etc/posthouse";
+    const char *env = getenv("MAIL_CONFIG"), *dir = env != NULL ? env : PH_CONFIG_DIR;
     bool foreground = false;
     sigset_t set;
     int opt;

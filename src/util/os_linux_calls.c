@@ -1,5 +1,5 @@
 /*
- * daemon/confine_calls.c - the seccomp filter; see confine_calls.h
+ * util/os_linux_calls.c - the seccomp filter; see os_calls_limit in os.h
  *
  * A list of what is allowed.  clone is allowed for threads only, and clone3, whose flags a filter
  * cannot see, is answered ENOSYS so that the C library falls back to it.  Of fcntl and ioctl some
@@ -7,7 +7,9 @@
  * F_SETSIG, FIOSETOWN), or type at the terminal that the daemon was started from (TIOCSTI).  So it
  * would for the limits of another process: one whose processor time is used up is killed.
  */
-#include "daemon/confine_calls.h"
+#include "util/os.h"
+
+#ifdef PH_SECCOMP
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +21,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "util/log.h"
 
 #define CLONE_NEW_ANY                                                                              \
     ((scmp_datum_t)(unsigned)(CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET |          \
@@ -133,24 +133,34 @@ static int allow_some(scmp_filter_ctx f, bool network, bool fork) {
     return rc;
 }
 
-void confine_calls(const char *who, unsigned kinds) {
+int os_calls_limit(unsigned kinds) {
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int rc = f == NULL ? -ENOMEM : allow(f, common, sizeof common / sizeof common[0]);
     if (rc == 0)
         rc = allow_commands(f, SCMP_SYS(fcntl), fcntls, sizeof fcntls / sizeof fcntls[0]);
     if (rc == 0)
         rc = allow_commands(f, SCMP_SYS(ioctl), ioctls, sizeof ioctls / sizeof ioctls[0]);
-    if (rc == 0 && (kinds & CALLS_FILES) != 0)
+    if (rc == 0 && (kinds & OS_CALLS_FILES) != 0)
         rc = allow(f, files, sizeof files / sizeof files[0]);
-    if (rc == 0 && (kinds & CALLS_CHILDREN) != 0)
+    if (rc == 0 && (kinds & OS_CALLS_CHILDREN) != 0)
         rc = allow(f, children, sizeof children / sizeof children[0]);
-    if (rc == 0 && (kinds & CALLS_LOOPS) != 0)
+    if (rc == 0 && (kinds & OS_CALLS_LOOPS) != 0)
         rc = allow(f, loops, sizeof loops / sizeof loops[0]);
     if (rc == 0)
-        rc = allow_some(f, (kinds & CALLS_NETWORK) != 0, (kinds & CALLS_CHILDREN) != 0);
+        rc = allow_some(f, (kinds & OS_CALLS_NETWORK) != 0, (kinds & OS_CALLS_CHILDREN) != 0);
     if (rc == 0)
         rc = seccomp_load(f);
-    if (rc < 0)
-        log_warn("master", "no seccomp filter for the %s process: %s", who, strerror(-rc));
     seccomp_release(f);
+    return rc;
 }
+
+#else
+
+#include <errno.h>
+
+int os_calls_limit(unsigned kinds) {
+    (void)kinds;
+    return -ENOSYS;
+}
+
+#endif
