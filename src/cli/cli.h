@@ -54,8 +54,9 @@ int cli_container(const char *dir, int argc, char **argv);
 int cli_first(const char *dir, int argc, char **argv);
 
 /* As posthouse test of a sender, to any recipient: prints the stages, and sends no mail.  False:
- * *failed is the stage that did ("" if none was reached), for the caller to free. */
-bool cli_test_road(const struct config *cfg, const char *sender, char **failed);
+ * *failed is the stage that did ("" if none was reached).  *next_hop: where the road leads, or "".
+ * Both are the caller's to free. */
+bool cli_test_road(const struct config *cfg, const char *sender, char **failed, char **next_hop);
 /* Prints a line {"name": "value"}, as Postfix 3.11 does with -j. */
 void cli_print_pair(struct str name, struct str value);
 /* The configuration directory: dir, else MAIL_CONFIG, else PH_CONFIG_DIR. */

@@ -13,7 +13,8 @@
 
 struct shown {
     bool json, test;
-    char *failed; /* the first step that failed; NULL: none */
+    char *failed;   /* the first step that failed; NULL: none */
+    char *next_hop; /* of the road; NULL: not known */
 };
 
 /* Text from tables and servers, without what would move a terminal's cursor. */
@@ -86,6 +87,8 @@ static void show_step(void *arg, struct str line) {
     putchar('\n');
     if (json_is_false(pass) && w->failed == NULL)
         w->failed = mem_strdup(member(o, "step"));
+    if (w->next_hop == NULL && *member(o, "next_hop") != '\0')
+        w->next_hop = mem_strdup(member(o, "next_hop"));
     show_asked(o);
     show_more(o);
     fflush(stdout);
@@ -123,6 +126,7 @@ static int explain_run(const char *word, const char *dir, int argc, char **argv)
         return 1;
     int rc = explain_ask(&w, cfg, word, argv[1], argc > 2 ? argv[2] : "", &passed);
     free(w.failed);
+    free(w.next_hop);
     if (rc != 0)
         return rc;
     if (w.test && !w.json)
@@ -130,10 +134,11 @@ static int explain_run(const char *word, const char *dir, int argc, char **argv)
     return passed ? 0 : 1;
 }
 
-bool cli_test_road(const struct config *cfg, const char *sender, char **failed) {
+bool cli_test_road(const struct config *cfg, const char *sender, char **failed, char **next_hop) {
     struct shown w = {.test = true};
     bool passed = false;
     explain_ask(&w, cfg, "test", sender, "", &passed);
+    *next_hop = w.next_hop != NULL ? w.next_hop : mem_strdup("");
     *failed = passed || w.failed != NULL ? w.failed : mem_strdup("");
     return passed;
 }

@@ -193,25 +193,37 @@ static const char *stage_meaning(const char *stage) {
     return "The line with FAIL says what is wrong.";
 }
 
-static bool first_test(const struct first *f, const struct config *cfg) {
-    char *failed = NULL;
-    printf("\nTesting, as mail from %s would go (none is sent):\n", f->sender);
-    fflush(stdout);
-    if (cli_test_road(cfg, f->sender, &failed)) {
-        printf("\nIt works: mail of %s goes out by %s.\n",
-               strcmp(f->users, FIRST_EVERYBODY) == 0 ? "everybody here" : f->users, f->hosts);
-        return true;
-    }
-    printf("\nIt does not work yet.  %s\n", stage_meaning(failed));
-    bool login = strcmp(failed, "auth") == 0 || strcmp(failed, "credentials") == 0;
+static void test_say_failed(const struct first *f, const char *stage) {
+    bool login = strcmp(stage, "auth") == 0 || strcmp(stage, "credentials") == 0;
+    printf("\nIt does not work yet.  %s\n", stage_meaning(stage));
     if (login)
         printf("%s wants as account: %s; as password: %s.\n", f->preset->name, f->preset->user,
                f->preset->password);
-    if (login || strcmp(failed, "mail") == 0)
+    if (login || strcmp(stage, "mail") == 0)
         puts(f->preset->note);
     puts("What was written stays, and mail waits.  Give the command again to correct it.");
+}
+
+/* False also if the sender's road is another one: then nothing is known of this one. */
+static bool first_test(const struct first *f, const struct config *cfg) {
+    char *failed = NULL, *next_hop = NULL;
+    printf("\nTesting, as mail from %s would go (none is sent):\n", f->sender);
+    fflush(stdout);
+    bool passed = cli_test_road(cfg, f->sender, &failed, &next_hop);
+    bool another = next_hop[0] != '\0' && strcmp(next_hop, f->hosts) != 0;
+    if (another)
+        printf(
+            "\nWhat was written was not tested: mail of %s goes by %s.  Name a sender of %s with "
+            "--sender.\n",
+            f->sender, next_hop, f->hosts);
+    else if (passed)
+        printf("\nIt works: mail of %s goes out by %s.\n",
+               strcmp(f->users, FIRST_EVERYBODY) == 0 ? "everybody here" : f->users, f->hosts);
+    else
+        test_say_failed(f, failed);
     free(failed);
-    return false;
+    free(next_hop);
+    return passed && !another;
 }
 
 /* -- the command -- */

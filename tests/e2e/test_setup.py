@@ -160,6 +160,9 @@ def test_everything_at_once_and_again(relay):
         for sender in ("x@shop.example", "boss@other.example"):
             assert p.send(sender=sender).startswith("250")
         assert all(m["auth"][1] == "clerk@shop.example" for m in relay.wait_mails(sent + 3))
+        # A test of a sender that has a road of its own tells nothing of the others'.
+        r = told(p, f"127.0.0.1:{silent}", "--sender", "x@shop.example")
+        assert r.returncode == 1 and f"was not tested: mail of x@shop.example goes by [127.0.0.1]:{relay.port}." in r.stdout, r.stdout
         # What is not given stays: the password, the TLS mode, mechanisms.
         p.run("record", "set", f"{here} @shop.example", "tls=may", "mechanisms=plain", check=True)
         assert p.run("setup", "--host", here, "--user", "clerk@shop.example", "--for", "shop.example").returncode == 0
