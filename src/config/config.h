@@ -36,6 +36,7 @@ struct service {
     int line;                  /* 0: built in */
     int64_t maxproc;           /* 0: no limit */
     bool postscreen;           /* an smtpd by a line of postscreen */
+    bool inet;                 /* it would listen on a port */
     struct refusals refusals;  /* what it asks for and does not get */
 };
 

@@ -108,6 +108,16 @@ static void pass_apply(struct parse *p, struct service *s) {
     }
 }
 
+/* Another word is a slip of the pen: the port that was meant would not be there. */
+static void type_check(struct parse *p, struct str type, int no) {
+    static const char types[] = "inet unix unix-dgram fifo pass";
+    char *word = str_dup(type);
+    if (!list_has_word(str_of(types), word))
+        diag_add(&p->c->diags, DIAG_ERROR, p->path, no, "\"%s\" is no type of service: %s", word,
+                 types);
+    free(word);
+}
+
 static void master_cf_parse_line(void *ctx, struct str line, int no) {
     struct parse *p = ctx;
     struct str f[8], rest = line;
@@ -118,6 +128,7 @@ static void master_cf_parse_line(void *ctx, struct str line, int no) {
             return;
         }
     }
+    type_check(p, f[1], no);
     enum service_kind kind = kind_of(f[1], f[7]);
     if (is_postscreen(f[1], f[7])) {
         kind = SERVICE_SMTPD;
@@ -127,6 +138,7 @@ static void master_cf_parse_line(void *ctx, struct str line, int no) {
     }
     struct service *s = service_add(p->c, kind, f[0], f[7], no);
     s->postscreen = is_postscreen(f[1], f[7]);
+    s->inet = str_eq_c(f[1], "inet");
     if (str_eq_c(f[1], "pass"))
         pass_keep(p, s);
     if (str_eq_c(f[0], "retry") && kind == SERVICE_ERROR)

@@ -34,13 +34,24 @@
 /* Is it a line that has Postfix's own processes done what Posthouse does in its own? */
 static bool is_internal(const struct service *s) {
     static const char *const commands[] = {
-        "anvil",  "bounce", "cleanup",  "defer",    "dnsblog",  "flush",
-        "oqmgr",  "pickup", "postlogd", "qmgr",     "proxymap", "trivial-rewrite",
-        "scache", "showq",  "tlsmgr",   "tlsproxy", "verify"};
+        "anvil",           "bounce", "cleanup", "defer",    "dnsblog",  "flush",
+        "nqmgr",           "oqmgr",  "pickup",  "postlogd", "qmgr",     "proxymap",
+        "trivial-rewrite", "scache", "showq",   "tlsmgr",   "tlsproxy", "verify"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(s->command, commands[i]) == 0)
             return true;
     return false;
+}
+
+/* A port that is in master.cf and is not opened. */
+static void check_unopened(const struct config *c, const char *path, struct diags *d) {
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        if (s->kind == SERVICE_UNUSED && s->inet)
+            diag_add(d, DIAG_ERROR, path, s->line,
+                     "%s: Posthouse has no server \"%s\": the port is not opened", s->name,
+                     s->command);
+    }
 }
 
 /* Lines of master.cf that no process of Posthouse serves, in one remark. */
@@ -50,7 +61,8 @@ static void check_unused(const struct config *c, const char *path, bool internal
     int line = 0;
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
-        if (s->kind != SERVICE_UNUSED || is_internal(s) != internal)
+        if ((s->kind != SERVICE_UNUSED && s->kind != SERVICE_LMTP) || s->inet ||
+            is_internal(s) != internal)
             continue;
         sbuf_printf(&names, "%s%s (%s)", n++ > 0 ? ", " : "", s->name, s->command);
         line = n == 1 ? s->line : 0;
@@ -65,6 +77,7 @@ static void check_unused(const struct config *c, const char *path, bool internal
 static void check_services(const struct config *c, struct diags *d) {
     char path[512];
     snprintf(path, sizeof path, "%s/master.cf", c->dir);
+    check_unopened(c, path, d);
     check_unused(c, path, false, d);
     check_unused(c, path, true, d);
     for (size_t i = 0; i < c->n_services; i++) {

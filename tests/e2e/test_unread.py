@@ -1,4 +1,5 @@
 """What a configuration asks for and Posthouse does not do is refused, unless the administrator accepts that."""
+import pathlib
 import re
 import subprocess
 
@@ -77,6 +78,58 @@ def test_every_restriction_of_postfix_has_its_verdict(tmp_path):
         assert f'unknown restriction "{word}"' not in out, out
         if word in rows and f": {word}: " not in out:
             raise AssertionError(f"{word} is passed over, and check does not say so: {out}")
+
+
+def settings(rows, form):
+    """Each of these refused parameters, with a value that asks for something."""
+    other = {"no": "yes", "yes": "no", "ignore": "enforce"} | {"postscreen_denylist_action": "drop"}
+    asks = {name: other.get(name) or other.get(idle.split("|")[-1], "7" if idle[:1].isdigit() else f"texthash:/etc/{name}")
+            for kind, name, idle, *_ in rows if kind == "refused"}
+    return [(name, form.format(name, value)) for name, value in asks.items()]
+
+
+@pytest.mark.parametrize("form", ["{} = {}\n", "other_{0} = {1}\n{0} =\n  $other_{0}\n", "  -o {}={}\n", "  -o {{ {} = {} }}\n"])
+def test_every_refused_parameter_is_named_wherever_it_is_set(tmp_path, form):
+    """By itself, through another parameter, and in both spellings of an override, in the line of each service that it concerns."""
+    lines = {"smtpd": f"127.0.0.1:{free_port()} inet n - n - - smtpd\n",
+             "postscreen": f"127.0.0.1:{free_port()} inet n - n - 1 postscreen\n",
+             "cleanup": "cleanup unix n - n - 0 cleanup\n", "smtp": "smtp unix - - n - - smtp\n"}
+    sets = settings(table(), form)
+    over = form.startswith("  -o")
+    p = Posthouse("relayhost = [127.0.0.1]:9\n" + ("" if over else "".join(text for _, text in sets)), directory=tmp_path)
+    (tmp_path / "master.cf").write_text("".join(line + ("".join(text for _, text in sets) if over else "") for line in lines.values()) +
+                                        "relay unix - - n - - smtp\n")
+    said = p.run("check")
+    unnamed = [name for name, _ in sets
+               if not re.search(rf"^error: [^\n]*{'master' if over else 'main'}\.cf, line \d+: [^\n]*\b{name}: ", said.stdout, re.M)]
+    assert said.returncode == 2 and len(sets) > 70 and unnamed == []
+
+
+def test_every_service_of_postfix_has_its_verdict(tmp_path):
+    """All lines of Debian's master.cf, and every program that one may name: served, done without, not used, or not opened."""
+    text = pathlib.Path("/usr/share/postfix/master.cf.dist").read_text()
+    lines = [line.split() for line in re.findall(r"(?m)^#?\w[\w.:-]*\s+(?:inet|unix|pass|fifo)\s+(?:[yn-]\s+){3}\S+\s+\S+\s+\w.*$", text)]
+    programs = {f[7] for f in lines} | {p.name for p in pathlib.Path("/usr/lib/postfix/sbin").iterdir() if "." not in p.name}
+    programs -= {"master", "postfix-script", "postfix-wrapper", "post-install", "postfix-tls-script", "postmulti-script"}
+    served = {"inet": {"smtpd", "postscreen"}, "unix": {"smtp", "error", "discard", "local"}, "pass": set()}
+    p = Posthouse("relayhost = [127.0.0.1]:9\n", directory=tmp_path)
+    rows = [(kind, program) for program in sorted(programs) for kind in ("inet", "unix", "pass")]
+    assert len(lines) > 30 and len(programs) > 24
+    names = [f"127.0.0.1:{free_port()}" if kind == "inet" else f"{program}-{kind}" for kind, program in rows]
+    (tmp_path / "master.cf").write_text("".join(f"{name} {kind} - - n - - {program}\n" for name, (kind, program) in zip(names, rows)))
+    said = p.run("check")
+    for name, (kind, program) in zip(names, rows):
+        unopened = re.search(rf'^error: \S+master.cf, line \d+: {name}: Posthouse has no server "{program}": the port is not opened$',
+                             said.stdout, re.M)
+        unused = re.search(rf"^note: [^\n]*(?:not used|harmless)[^\n]* {name} \({program}\)(?:,|$)", said.stdout, re.M)
+        want = "served" if program in served[kind] else "unopened" if kind == "inet" else "unused"
+        assert ("unopened" if unopened else "unused" if unused else "served") == want, (kind, program, said.stdout)
+
+
+def test_a_type_of_service_that_is_none(tmp_path):
+    p = Posthouse("relayhost = [127.0.0.1]:9\n", master="9925 innet n - n - - smtpd\n", directory=tmp_path)
+    r = p.run("check")
+    assert r.returncode == 2 and '"innet" is no type of service' in r.stdout
 
 
 CASES = {
