@@ -18,7 +18,6 @@ enum {
     EX_DATAERR_ = 65,
     EX_NOUSER_ = 67,
     EX_UNAVAILABLE_ = 69,
-    EX_SOFTWARE_ = 70,
     EX_TEMPFAIL_ = 75
 };
 
@@ -63,6 +62,9 @@ void cli_print_pair(struct str name, struct str value);
 const char *cli_dir(const char *dir);
 /* Loads it; NULL after saying why. */
 struct config *cli_config(const char *who, const char *dir);
+/* The same for those who hand mail over or look at the queue: mistakes in it are said, and what is
+ * wrong has its default; NULL where main.cf cannot be read. */
+struct config *cli_config_with_mistakes(const char *who, const char *dir);
 /* Asks the daemon, as ask_daemon does; -1 after saying why it did not answer with "ok": true. */
 int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
                 void *arg, struct ask_end *end);

@@ -31,7 +31,8 @@ void cli_print_pair(struct str name, struct str value) {
     sbuf_free(&b);
 }
 
-struct config *cli_config(const char *who, const char *dir) {
+/* NULL: there is no such directory. */
+static struct config *config_load(const char *who, const char *dir, const char *severity) {
     char *full = realpath(cli_dir(dir), NULL);
     if (full == NULL) {
         fprintf(stderr, "%s: fatal: %s: %s\n", who, cli_dir(dir), strerror(errno));
@@ -42,15 +43,30 @@ struct config *cli_config(const char *who, const char *dir) {
     for (size_t i = 0; i < c->diags.n; i++) {
         const struct diag *d = &c->diags.v[i];
         if (d->level == DIAG_ERROR && d->file != NULL && d->line > 0)
-            fprintf(stderr, "%s: fatal: %s, line %d: %s\n", who, d->file, d->line, d->text);
+            fprintf(stderr, "%s: %s: %s, line %d: %s\n", who, severity, d->file, d->line, d->text);
         else if (d->level == DIAG_ERROR)
-            fprintf(stderr, "%s: fatal: %s: %s\n", who, d->file == NULL ? dir : d->file, d->text);
+            fprintf(stderr, "%s: %s: %s: %s\n", who, severity, d->file == NULL ? dir : d->file,
+                    d->text);
     }
     audit_tables_of(c);
-    if (c->diags.errors == 0)
-        return c;
-    config_unref(c);
-    return NULL;
+    return c;
+}
+
+/* NULL where bad. */
+static struct config *config_unless(struct config *c, bool bad) {
+    if (c != NULL && bad)
+        config_unref(c);
+    return bad ? NULL : c;
+}
+
+struct config *cli_config(const char *who, const char *dir) {
+    struct config *c = config_load(who, dir, "fatal");
+    return config_unless(c, c != NULL && c->diags.errors > 0);
+}
+
+struct config *cli_config_with_mistakes(const char *who, const char *dir) {
+    struct config *c = config_load(who, dir, "warning");
+    return config_unless(c, c != NULL && access(c->main.path, R_OK) < 0);
 }
 
 int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,

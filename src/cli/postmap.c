@@ -412,6 +412,8 @@ static bool postmap_option(struct options *o, int opt, const char *arg) {
     switch (opt) {
     case 'c':
         o->dir = arg;
+        if (access(arg, F_OK) < 0)
+            postmap_fatal("open %s/main.cf: %s", arg, strerror(errno));
         return true;
     case 'd':
         o->del = arg;

@@ -78,7 +78,7 @@ int cli_postqueue(const char *dir, int argc, char **argv) {
     }
     if (what == 0 || optind < argc)
         return postqueue_usage();
-    struct config *cfg = cli_config("postqueue", dir);
+    struct config *cfg = cli_config_with_mistakes("postqueue", dir);
     return cfg == NULL ? EX_UNAVAILABLE_ : postqueue_run(cfg, what, arg);
 }
 
@@ -91,6 +91,6 @@ int cli_mailq(const char *dir, int argc, char **argv) {
         if (opt == 'C' || opt == 'c')
             dir = optarg;
     }
-    struct config *cfg = cli_config("mailq", dir);
+    struct config *cfg = cli_config_with_mistakes("mailq", dir);
     return cfg == NULL ? EX_UNAVAILABLE_ : listing_run("mailq", cfg);
 }

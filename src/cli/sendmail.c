@@ -410,10 +410,10 @@ int cli_sendmail(const char *dir, int argc, char **argv) {
             dir = optarg;
         rc = option_take(&m, opt);
     }
-    struct config *cfg = rc == 0 ? cli_config("sendmail", dir) : NULL;
+    struct config *cfg = rc == 0 ? cli_config_with_mistakes("sendmail", dir) : NULL;
     signal(SIGPIPE, SIG_IGN);
     if (rc == 0 && cfg == NULL)
-        rc = EX_SOFTWARE_;
+        rc = EX_TEMPFAIL_;
     m.s.cfg = cfg;
     for (int i = optind; rc == 0 && i < argc; i++)
         addrlist_each(str_of(argv[i]), recipient_take, &m.s);

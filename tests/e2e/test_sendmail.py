@@ -275,6 +275,24 @@ def test_a_daemon_that_restarts_is_waited_for(dns):
     relay.stop()
 
 
+def test_a_mistake_in_the_configuration_keeps_no_mail(dns):
+    """While the daemon goes on with what it has, programs can hand over their mail and see the queue; 75 where main.cf is gone."""
+    with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        main, master = (p.dir / "main.cf").read_text(), (p.dir / "master.cf").read_text()
+        mistakes = ("message_size_limit = many\n", ""), ("", "smtp innet n - n - - smtpd\n"), ("", "four fields of it\n")
+        for n, (more, lines) in enumerate(mistakes):
+            (p.dir / "main.cf").write_text(main + more)
+            (p.dir / "master.cf").write_text(master + lines)
+            r = p.run("b@y.example", face="sendmail", stdin=f"Subject: given-{n}-\n\nx\n")
+            assert r.returncode == 0 and "sendmail: warning: " in r.stderr, r.stderr
+            relay.wait_mail(f"given-{n}-".encode())
+            assert p.run(face="mailq").returncode == p.run("-f", face="postqueue").returncode == 0
+        (p.dir / "main.cf").unlink()
+        assert p.run("b@y.example", face="sendmail", stdin="x\n").returncode == 75
+        assert p.run("-C", f"{p.dir}/none", "b@y.example", face="sendmail", stdin="x\n").returncode == 75
+        (p.dir / "main.cf").write_text(main)
+
+
 def test_a_closed_pipe_does_no_harm(pair):
     """A program that does not read what sendmail says, and a daemon that hangs up, end it with a status, not a signal."""
     p, _ = pair

@@ -586,6 +586,12 @@ def test_postalias_like_postfix(box, type_):
     assert (ours.returncode, said(ours)) == (theirs.returncode, said(theirs))
 
 
+def test_a_configuration_that_is_not_there(box):
+    for face, key in (("postmap", "k"), ("postalias", "k")):
+        r = box.run("-c", f"{box.dir}/none", "-q", key, "static:v", face=face)
+        assert (r.returncode, r.stdout, r.stderr) == (1, "", f"{face}: fatal: open {box.dir}/none/main.cf: No such file or directory\n")
+
+
 def test_newaliases(box):
     (box.dir / "one").write_text("root: a@x.example\n")
     (box.dir / "two").write_text("joe: b@x.example\n")
