@@ -13,9 +13,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "util/mem.h"
 #include "util/sock.h"
 
-#define LOOK_MS 20
+#define LOOK_MS       20
+#define QUEUE_DEFAULT "/var/spool/postfix"
 
 /* The exit status of a program that leads a process group; FRONT_TIMED_OUT: it was killed then. */
 static int wait_ended(pid_t pid, int limit_ms) {
@@ -63,6 +65,18 @@ int front_run(char *const *argv, int limit_ms, bool quiet) {
     if (rc == FRONT_TIMED_OUT)
         say_timed_out(argv, limit_ms);
     return rc;
+}
+
+char *front_queue(const struct config *front) {
+    char *named = NULL;
+    if (front != NULL && front->foreign_queue != NULL)
+        named = mem_strdup(front->foreign_queue);
+    else if (front != NULL && cfg_file_find(&front->main, STR_LIT("queue_directory")) != NULL)
+        named = config_value(front, "queue_directory", NULL);
+    if (named != NULL && named[0] != '\0')
+        return named;
+    free(named);
+    return mem_strdup(QUEUE_DEFAULT);
 }
 
 char *front_program(const struct config *front) {

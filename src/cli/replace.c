@@ -389,8 +389,7 @@ static int road_is_lost(const struct replace *r, const char *again) {
 
 static size_t queue_count(const struct replace *r, const char *name) {
     struct pfqueue_list l = {0};
-    char *dir = r->front->foreign_queue != NULL ? mem_strdup(r->front->foreign_queue)
-                                                : config_value(r->front, "queue_directory", NULL);
+    char *dir = front_queue(r->front);
     struct pfqueue queue = {.dir = dir};
     pfqueue_list(&queue, name, &l);
     size_t n = l.n;

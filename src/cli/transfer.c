@@ -10,10 +10,10 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/front.h"
 #include "transfer/transfer.h"
 #include "util/mem.h"
 
-#define QUEUE_DEFAULT  "/var/spool/postfix"
 #define HASHED_DEFAULT "deferred, defer"
 
 /* What a run needs to know; all owned. */
@@ -64,10 +64,8 @@ static bool places_find(struct places *p, const char *dir, const char *front, co
         p->queue = mem_strdup(queue);
     else if (front == NULL && p->cfg->foreign_queue != NULL)
         p->queue = mem_strdup(p->cfg->foreign_queue);
-    else if (p->front != NULL && p->front->foreign_queue != NULL)
-        p->queue = mem_strdup(p->front->foreign_queue);
     else
-        p->queue = places_value(p, "queue_directory", QUEUE_DEFAULT);
+        p->queue = front_queue(p->front);
     p->hashed = places_value(p, "hash_queue_names", HASHED_DEFAULT);
     char *text = places_value(p, "hash_queue_depth", "1");
     p->depth = str_u64(str_of(text), &depth) ? (unsigned)depth : 1;

@@ -1,5 +1,6 @@
 """posthouse import and export: the queue of a real Postfix goes into the spool and back.  MAILS=10000 for a large one."""
 import collections
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -487,3 +488,21 @@ def test_killed_before_each_step(place, word):
         assert at.everything() == whole and not at.ours(), f"{word}, step {steps}, and back"
     print(f"{word}: {steps} steps")
     assert steps > 20
+
+
+def test_a_postfix_that_names_no_queue_has_the_usual_one():
+    """As Debian's main.cf: its queue is where Postfix has it by default, and not where Posthouse has its own."""
+    with contextlib.ExitStack() as stack:
+        p = Posthouse("")
+        stack.callback(shutil.rmtree, p.dir)
+        front = p.dir / "etc"
+        front.mkdir()
+        (front / "main.cf").write_text("myhostname = mta.example\n")
+        (p.dir / "main.cf").write_text((p.dir / "main.cf").read_text() + f"front_config_directory = {front}\n")
+        (p.dir / "mail").write_bytes(HEAD + RCPT + TAIL)
+        script = ("mount -t tmpfs none /var/spool && mkdir /var/spool/postfix && cd /var/spool/postfix && "
+                  "mkdir incoming active deferred hold maildrop && chown postfix * && "
+                  f"install -m 700 -o postfix {p.dir}/mail hold/A7001 && exec {BUILD}/src/posthouse -c {p.dir} import")
+        r = subprocess.run(["unshare", "-m", "sh", "-ec", script], capture_output=True, text=True, env=p.env())
+        assert r.returncode == 0 and "1 message taken over, 0 left" in r.stdout, r.stdout + r.stderr
+        assert [m["queue_id"] for m in p.queue()] == ["A7001"]
