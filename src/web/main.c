@@ -92,6 +92,9 @@ static int listen_at(const char *where) {
 
 static void own(const char *path, const struct passwd *pw) {
     int rc = pw == NULL ? 0 : fs_give(path, pw->pw_uid, pw->pw_gid);
+    if (rc == -EPERM)
+        web_fatal(path, "it has to belong to web_owner (chown -R), and this service may not change "
+                        "that");
     if (rc < 0 && rc != -ENOENT)
         web_fatal(path, strerror(-rc));
 }

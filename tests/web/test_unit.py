@@ -28,3 +28,15 @@ def test_the_page_does_with_what_its_unit_leaves_it(dns):
         (w.dir / "maillog").rename(w.dir / "maillog.1")
         w.web.send_signal(signal.SIGUSR1)
         wait_for((w.dir / "maillog").exists)
+
+
+def test_a_directory_of_somebody_elses_is_named(dns):
+    w = Web(dns=dns)
+    (w.dir / "data").mkdir()
+    w.web_preexec = walls.within("posthouse-web")
+    w.start_daemon()
+    with pytest.raises(AssertionError, match=f"{w.dir}/data: it has to belong to web_owner"):
+        w.start_web()
+    w.web = None
+    w.stop()
+    shutil.rmtree(w.dir)
