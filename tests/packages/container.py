@@ -171,12 +171,12 @@ def run_image(image):
 def say_rights(image):
     """Which rights other ways of running it need."""
     bind = "-all,+net_bind_service"
-    become = bind + ",+setuid,+setgid,+chown,+dac_override,+dac_read_search,+fowner,+kill"
+    become = bind + ",+setuid,+setgid,+chown,+dac_override,+dac_read_search,+fowner"
     for name, rights in (("ports below 1024 are privileged, no capability", dict(ports=1024)),
                          ("ports below 1024 are privileged, the port's capability", dict(ports=1024, caps=bind, ambient=bind)),
                          ("root without capabilities", dict(user="0:0")),
                          ("root with the port's alone", dict(user="0:0", caps=bind, ports=1024)),
-                         ("root with those of the unit", dict(user="0:0", caps=become, ports=1024))):
+                         ("root with those of the unit and chown", dict(user="0:0", caps=become, ports=1024))):
         make_volume(image)
         path = image.root.parent / "rights"
         with open(path, "wb") as log:
