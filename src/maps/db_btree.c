@@ -163,6 +163,8 @@ const char *db_btree_open(struct db_btree *t, const char *path) {
     sbuf_wipe(&check.text);
     if (why != NULL)
         db_file_close(&t->f);
+    else
+        db_file_opened(&t->f);
     return why;
 }
 

@@ -8,13 +8,20 @@
 
 #include <string.h>
 
+/* libdb begins a file with so many buckets where it is told no fill factor. */
+#define FIRST_BUCKETS 2U
+/* What Postfix's postmap has libdb begin the count of a file's rows with. */
+#define POSTMAP_ELEMENTS 4096U
+
 enum hash_walk { HASH_ON, HASH_STOPPED, HASH_DAMAGED };
 
 struct hash_walker {
     struct db_hash *h;
     db_row_fn fn;
     void *arg;
-    uint64_t used; /* pages that hold items or could */
+    uint64_t used;     /* pages that hold items or could */
+    uint64_t unfilled; /* buckets that have no page yet, … */
+    uint32_t last;     /* … the last of them; 0 where there is none */
 };
 
 uint32_t db_hash_of(uint32_t hash, struct str bytes) {
@@ -60,7 +67,7 @@ static enum hash_walk hash_page_walk(struct hash_walker *w, const struct db_page
 }
 
 static bool hash_page_unused(const struct db_page *page) {
-    return page->type == DB_PAGE_UNUSED && page->no == 0 && page->next == 0 && page->entries == 0;
+    return page->p[0] == 0 && memcmp(page->p, page->p + 1, page->size - 1) == 0;
 }
 
 static uint64_t hash_bucket_page(const struct db_hash *h, uint32_t bucket) {
@@ -73,14 +80,16 @@ static uint64_t hash_bucket_page(const struct db_hash *h, uint32_t bucket) {
 static enum hash_walk hash_bucket_walk(struct hash_walker *w, uint32_t bucket) {
     struct db_file *f = &w->h->f;
     struct db_page page = {0};
-    uint64_t no = hash_bucket_page(w->h, bucket);
+    uint64_t first = hash_bucket_page(w->h, bucket), no = first;
     enum hash_walk walk = no == 0 ? HASH_DAMAGED : HASH_ON; /* the first page is no bucket's */
     while (walk == HASH_ON && no != 0) {
         if (no > f->head.last || !db_page_get(f, (uint32_t)no, &page))
             walk = HASH_DAMAGED;
-        else if (hash_page_unused(&page)) /* a bucket that was never filled */
+        else if (no == first && hash_page_unused(&page)) { /* a bucket that was never filled */
+            w->unfilled++;
+            w->last = bucket;
             break;
-        else if (page.no != no || (page.type != DB_PAGE_HASH && page.type != DB_PAGE_UNSORTED))
+        } else if (page.no != no || (page.type != DB_PAGE_HASH && page.type != DB_PAGE_UNSORTED))
             walk = HASH_DAMAGED;
         else
             walk = hash_page_walk(w, &page);
@@ -109,6 +118,7 @@ static bool hash_buckets_ok(const struct db_hash_meta *m) {
 struct hash_check {
     const struct db_hash *h;
     uint32_t bucket;
+    uint64_t rows;
     bool bad;
     struct sbuf text;
 };
@@ -125,7 +135,18 @@ static bool hash_row_check(void *arg, struct db_file *f, const struct db_row *ro
     c->text.n = 0;
     if (!c->bad && row->value.big)
         c->bad = !db_item_text(f, &row->value, &c->text);
+    c->rows++;
     return !c->bad;
+}
+
+/* Pages of zeros are those that libdb has not filled yet, or what a crash has left of rows.  The
+ * first are of buckets that the file began with, and the count of rows agrees with what was found.
+ * With a fill factor, which postmap does not set, a file may begin with any number of either. */
+static bool hash_unfilled_ok(const struct hash_walker *w, uint64_t rows) {
+    const struct db_hash_meta *m = &w->h->m;
+    return w->unfilled == 0 || m->fill != 0 ||
+           (w->last < FIRST_BUCKETS &&
+            (m->elements == rows || m->elements == rows + POSTMAP_ELEMENTS));
 }
 
 static bool hash_rows_ok(struct db_hash *h) {
@@ -136,7 +157,7 @@ static bool hash_rows_ok(struct db_hash *h) {
     for (; walk == HASH_ON && check.bucket <= h->m.max_bucket; check.bucket++)
         walk = hash_bucket_walk(&w, check.bucket);
     sbuf_wipe(&check.text);
-    return walk == HASH_ON && w.used > 0;
+    return walk == HASH_ON && w.used > 0 && hash_unfilled_ok(&w, check.rows);
 }
 
 const char *db_hash_open(struct db_hash *h, const char *path) {
@@ -151,6 +172,8 @@ const char *db_hash_open(struct db_hash *h, const char *path) {
         why = DB_DAMAGED;
     if (why != NULL)
         db_file_close(&h->f);
+    else
+        db_file_opened(&h->f);
     return why;
 }
 

@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "util/mem.h"
@@ -14,6 +16,9 @@
 /* How often a page may be asked for in a walk: branches of a btree may have a large key in common
  * with the leaf. */
 #define PAGE_VISITS 8
+/* A lock on a file that was not written for so long is no sign that it is being written: everybody
+ * who may read a table can lock it. */
+#define WRITES_S 600
 /* Versions of the layout that libdb 5.3 reads too. */
 #define OLDEST_HASH  7U
 #define OLDEST_BTREE 8U
@@ -100,14 +105,30 @@ static const char *db_meta_read(struct db_file *f, enum db_magic magic, char *me
     return NULL;
 }
 
+/* Postfix's postmap holds the file locked from before it empties it until it is whole; for a time
+ * it is a whole file without rows.  Keeps postmap from beginning. */
+static const char *db_file_lock(struct db_file *f) {
+    f->written = flock(f->fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fstat(f->fd, &f->st) < 0)
+        return strerror(f->err = errno);
+    if (!f->written || llabs((long long)time(NULL) - (long long)f->st.st_mtim.tv_sec) > WRITES_S)
+        return NULL;
+    f->err = EWOULDBLOCK;
+    return DB_WRITTEN;
+}
+
+void db_file_opened(struct db_file *f) {
+    flock(f->fd, LOCK_UN);
+}
+
 const char *db_file_open(struct db_file *f, const char *path, enum db_magic magic, void *meta,
                          size_t meta_bytes) {
     *f = (struct db_file){.fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)};
     if (f->fd < 0)
         return strerror(f->err = errno);
-    const char *why = fstat(f->fd, &f->st) < 0  ? strerror(f->err = errno)
-                      : S_ISFIFO(f->st.st_mode) ? "it is a pipe"
-                                                : db_meta_read(f, magic, meta, meta_bytes);
+    const char *why = db_file_lock(f);
+    if (why == NULL)
+        why = S_ISFIFO(f->st.st_mode) ? "it is a pipe" : db_meta_read(f, magic, meta, meta_bytes);
     if (why != NULL)
         db_file_close(f);
     return why;

@@ -22,6 +22,7 @@
 #define DB_VERSION_HASH  9U
 #define DB_VERSION_BTREE 9U
 #define DB_DAMAGED       "it is damaged"
+#define DB_WRITTEN       "another program is writing it"
 
 enum db_magic { DB_MAGIC_HASH = 0x061561, DB_MAGIC_BTREE = 0x053162 };
 enum db_page_type {
@@ -49,6 +50,7 @@ struct db_file {
     int fd;         /* -1: not open */
     bool swapped;   /* written by a machine of the other byte order */
     struct stat st; /* when it was opened */
+    bool written;   /* another program held it locked when it was opened, as postmap does */
     uint64_t seen;  /* pages asked for in this walk */
     int err;        /* why it could not be opened or read; 0: that is not the reason */
     struct db_head head;
@@ -73,9 +75,12 @@ struct db_item {
 
 /* Opens the file at path and reads all of its first page that has a meaning: meta_bytes to meta, a
  * struct db_head before the type's own numbers of 32 bits, in this machine's order.  NULL, or what
- * is wrong (static text, or strerror's of f->err); f is then closed. */
+ * is wrong (static text, or strerror's of f->err); f is then closed.  Until db_file_opened is
+ * called Postfix's postmap waits: what is looked at meanwhile is whole, or was never so. */
 const char *db_file_open(struct db_file *f, const char *path, enum db_magic magic, void *meta,
                          size_t meta_bytes);
+/* The file was looked at: others may write it again. */
+void db_file_opened(struct db_file *f);
 void db_file_close(struct db_file *f);
 /* Is the file still as it was when it was opened? */
 bool db_unchanged(const struct db_file *f);

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "maps/db_btree.h"
@@ -34,13 +33,9 @@ struct db_table {
     bool try_plain;    /* keys without */
 };
 
-/* Does another program hold the file as Postfix's postmap does while it writes? */
-static bool db_is_written(const char *path) {
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    bool locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-    if (fd >= 0)
-        close(fd);
-    return locked;
+static enum map_rc db_is_written(struct map *m) {
+    map_set_error(m, "open database %s: " DB_WRITTEN, m->path);
+    return MAP_ERROR;
 }
 
 /* Opens the file for the table; m's error is set where that fails. */
@@ -51,8 +46,8 @@ static int db_table_open(struct map *m, struct db_table *t) {
         return 0;
     if (t->f->err != 0)
         map_set_error(m, "open database %s: %s", m->path, why);
-    else if (db_is_written(m->path))
-        map_set_error(m, "open database %s: another program is writing it", m->path);
+    else if (t->f->written)
+        db_is_written(m);
     else
         return map_broken(m, why);
     return -EIO;
@@ -125,8 +120,7 @@ static enum map_rc db_map_get(struct map *m, struct str key, struct sbuf *value)
         t->try_null = t->try_plain = true;
         db_file_close(t->f);
     }
-    map_set_error(m, "open database %s: another program is writing it", m->path);
-    return MAP_ERROR;
+    return db_is_written(m);
 }
 
 struct db_listing {
@@ -151,14 +145,20 @@ static int db_map_each(struct map *m, int (*fn)(void *arg, struct str key, struc
                        void *arg) {
     struct db_table *t = m->state;
     struct db_listing l = {.fn = fn, .arg = arg};
+    if (t->f->fd >= 0 && !db_unchanged(t->f))
+        db_file_close(t->f);
     bool ok = (t->f->fd >= 0 || db_table_open(m, t) == 0) &&
               (t->magic == DB_MAGIC_HASH ? db_hash_each(&t->u.hash, db_list_row, &l)
                                          : db_btree_each(&t->u.btree, db_list_row, &l)) &&
               !l.bad;
     sbuf_wipe(&l.key);
     sbuf_wipe(&l.value);
-    if (!ok && t->f->fd >= 0)
+    if (t->f->fd >= 0 && !db_unchanged(t->f)) {
+        db_is_written(m);
+        ok = false;
+    } else if (!ok && t->f->fd >= 0) {
         map_broken(m, DB_DAMAGED);
+    }
     return ok ? 0 : -EIO;
 }
 
