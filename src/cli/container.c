@@ -21,10 +21,13 @@
 #include "config/unread.h"
 #include "daemon/unread_say.h"
 #include "mail/address.h"
+#include "route/nexthop.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
 #define HEALTH_MS  5000
+#define MADE_MARK  "# Made of the container's environment at each start"
+#define HEAD_MAX   (8U << 20)
 #define ROOTS_USER "posthouse" /* of a container that is started as root */
 
 extern char **environ;
@@ -62,8 +65,7 @@ static void container_add_line(struct sbuf *out, const struct container_line *li
 
 static bool container_write_main(const struct container_plan *plan, const char *dir) {
     struct sbuf b = {0};
-    sbuf_add_c(
-        &b, "# Made of the container's environment at each start: what is changed here is lost.\n");
+    sbuf_add_c(&b, MADE_MARK ": what is changed here is lost.\n");
     for (size_t i = 0; i < plan->n_lines; i++)
         if (plan->lines[i].value[0] != '\0') /* POSTFIX_name= takes a line out */
             container_add_line(&b, &plan->lines[i]);
@@ -85,8 +87,9 @@ static bool container_write_master(const struct container_plan *plan, const char
 
 static bool container_write_login(const struct container_plan *plan, const char *dir) {
     struct sbuf b = {0};
-    if (plan->login_key != NULL)
-        sbuf_printf(&b, "%s %s:%s\n", plan->login_key, plan->login_user, plan->login_password);
+    struct str rest = str_of(plan->login_key), one;
+    while (nexthop_split(&rest, &one)) /* the table is asked for one at a time */
+        sbuf_printf(&b, "%.*s %s:%s\n", STR_FMT(one), plan->login_user, plan->login_password);
     bool ok = container_write(dir, "sasl_password", sbuf_str(&b));
     sbuf_wipe(&b);
     return ok;
@@ -96,6 +99,8 @@ static bool container_write_login(const struct container_plan *plan, const char 
 
 static bool container_add_user(struct store *st, const char *domain, struct str one,
                                struct container_plan *plan) {
+    while (one.n > 0 && strchr(" \t", one.p[0]) != NULL)
+        one = str_from(one, 1);
     ptrdiff_t colon = str_chr(one, ':');
     struct str name = str_make(one.p, colon < 0 ? 0 : (size_t)colon);
     char *password = str_dup(str_from(one, (size_t)(colon + 1))), *why = NULL;
@@ -139,9 +144,13 @@ static bool container_write_users(struct container_plan *plan, const struct conf
         return true;
     }
     struct store *st = store_embedded(folder, &why);
+    size_t n = 0;
     bool ok = st != NULL || container_failed(folder, why);
-    while (ok && str_split(&rest, ",\r\n", &one))
+    for (; ok && str_split(&rest, ",\r\n", &one); n++)
         ok = container_add_user(st, cfg->p.mydomain, one, plan);
+    if (ok && n == 0)
+        container_plan_refuse(plan, plan->users_by, "there is no name:password in it");
+    ok = ok && n > 0;
     store_close(st);
     free(folder);
     free(why);
@@ -150,11 +159,15 @@ static bool container_write_users(struct container_plan *plan, const struct conf
 
 /* -- the configuration -- */
 
-static void container_default_path(struct container_plan *plan, const char *param,
-                                   const char *before, const char *dir, const char *name) {
+/* by: the variable that needs it; NULL: none. */
+static void container_line_path(struct container_plan *plan, const char *param, const char *before,
+                                const char *dir, const char *name, const char *by) {
     struct sbuf b = {0};
     sbuf_printf(&b, "%s%s/%s", before, dir, name);
-    container_plan_default(plan, param, b.p);
+    if (by != NULL)
+        container_plan_need(plan, param, b.p, by);
+    else
+        container_plan_default(plan, param, b.p);
     sbuf_free(&b);
 }
 
@@ -164,24 +177,26 @@ static void container_defaults(struct container_plan *plan, const char *dir, con
     const struct passwd *own = root ? getpwnam(ROOTS_USER) : getpwuid(geteuid());
     if (own != NULL)
         container_plan_default(plan, "mail_owner", own->pw_name);
-    container_default_path(plan, "queue_directory", "", volume, "queue");
-    container_default_path(plan, "data_directory", "", volume, "data");
+    container_line_path(plan, "queue_directory", "", volume, "queue", NULL);
+    container_line_path(plan, "data_directory", "", volume, "data", NULL);
     container_plan_default(plan, "inet_interfaces", "all");
     container_plan_default(plan, "mydestination", "");
     container_plan_default(plan, "smtpd_relay_restrictions",
                            "permit_mynetworks, permit_sasl_authenticated, reject");
     if (plan->login_key != NULL)
-        container_default_path(plan, "smtp_sasl_password_maps", "texthash:", dir, "sasl_password");
+        container_line_path(plan, "smtp_sasl_password_maps", "texthash:", dir, "sasl_password",
+                            plan->login_by);
     if (plan->users != NULL) {
-        container_plan_default(plan, "smtpd_sasl_auth_enable", "yes");
+        container_plan_need(plan, "smtpd_sasl_auth_enable", "yes", plan->users_by);
         container_plan_default(plan, "smtpd_sasl_local_domain", "$mydomain");
-        container_default_path(plan, "accounts_store", "sqlite:", dir, "users/accounts.db");
+        container_line_path(plan, "accounts_store", "sqlite:", dir, "users/accounts.db",
+                            plan->users_by);
     }
     if (plan->senders.n > 0) {
         struct sbuf b = {0};
         sbuf_printf(&b, "check_sender_access texthash:%s/allowed_senders, %sreject", dir,
                     plan->users != NULL ? "permit_sasl_authenticated, " : "");
-        container_plan_default(plan, "smtpd_recipient_restrictions", b.p);
+        container_plan_need(plan, "smtpd_recipient_restrictions", b.p, "ALLOWED_SENDER_DOMAINS");
         sbuf_free(&b);
     }
 }
@@ -226,11 +241,26 @@ static bool container_folders(const char *dir, const char *volume) {
     return ok;
 }
 
+/* Is the configuration there one that an earlier start has made?  The command may be given where
+ * there is no container. */
+static bool container_may_write(const char *dir) {
+    struct sbuf text = {0};
+    char *path = container_path(dir, "main.cf");
+    int rc = fs_read(path, &text, HEAD_MAX);
+    bool ok =
+        rc == -ENOENT || rc == -ENOTDIR || (rc == 0 && str_istarts(sbuf_str(&text), MADE_MARK));
+    if (!ok)
+        container_failed(path, "it was not made by posthouse container, which would write over it");
+    sbuf_free(&text);
+    free(path);
+    return ok;
+}
+
 static bool container_make(struct container_plan *plan, const char *dir) {
     char *volume = fs_folder(str_of(dir));
     container_plan_read(plan, environ);
     container_defaults(plan, dir, volume);
-    bool ok = plan->wrong == 0 && container_folders(dir, volume) &&
+    bool ok = plan->wrong == 0 && container_may_write(dir) && container_folders(dir, volume) &&
               container_write_login(plan, dir) &&
               container_write(dir, "allowed_senders", sbuf_str(&plan->senders)) &&
               container_write_main(plan, dir) && container_write_master(plan, dir);

@@ -22,6 +22,7 @@ struct container_plan {
     struct container_line *lines;
     size_t n_lines;
     char *login_key, *login_user, *login_password; /* of the relay host; NULL: no login */
+    const char *login_by;                          /* the variable of the account */
     char *users;                                   /* "name:password" with ',' or a line's end
                                                     * between two; NULL: there are none */
     const char *users_by;                          /* the variable that says so */
@@ -37,6 +38,9 @@ void container_plan_read(struct container_plan *plan, char **environment);
 void container_plan_refuse(struct container_plan *plan, const char *variable, const char *why);
 /* The image's own line, unless a variable asks for that parameter. */
 void container_plan_default(struct container_plan *plan, const char *name, const char *value);
+/* A line without which what variable by asks for is not done. */
+void container_plan_need(struct container_plan *plan, const char *name, const char *value,
+                         const char *by);
 void container_plan_free(struct container_plan *plan);
 
 #endif

@@ -77,6 +77,7 @@ static const struct {
     {"OPENDKIM_", "mail is not signed: let the relay host sign it"},
     {"RSPAMD_", "mail is not signed: let the relay host sign it"},
     {"SASL_PASSWD", "use RELAY_USER and RELAY_PASSWORD"},
+    {"POSTFIXMASTER_", "master.cf is made of POSTHOUSE_PORTS"},
 };
 
 /* A name that begins so is meant for this image. */
@@ -123,12 +124,14 @@ static char *variable_secret(struct container_plan *plan, const char *name) {
     else if (path != NULL) {
         int rc = fs_read(path, &content, SECRET_MAX);
         struct str all = sbuf_str(&content);
-        while (all.n > 0 && strchr("\r\n", all.p[all.n - 1]) != NULL)
+        while (all.n > 0 && (all.p[all.n - 1] == '\r' || all.p[all.n - 1] == '\n'))
             all.n--;
         if (rc < 0)
             container_plan_refuse(plan, file, fs_read_why(rc, SECRET_MAX, why));
         else if (all.n == 0)
             container_plan_refuse(plan, file, "the file is empty");
+        else if (memchr(all.p, '\0', all.n) != NULL)
+            container_plan_refuse(plan, file, "the file has a NUL byte");
         else
             text = str_dup(all);
     }
@@ -138,6 +141,13 @@ static char *variable_secret(struct container_plan *plan, const char *name) {
 }
 
 /* -- what is unknown -- */
+
+/* POSTFIX_ and the name of one. */
+static bool is_parameter(struct str variable) {
+    size_t n = strlen(PARAMETER);
+    struct str name = str_from(variable, variable.n < n ? variable.n : n);
+    return str_istarts(variable, PARAMETER) && param_find(name.p, name.n) != NULL;
+}
 
 /* What Kubernetes and links of containers set for a service that happens to be called smtp. */
 static bool is_service_link(struct str name, const char *value) {
@@ -152,22 +162,32 @@ static bool is_service_link(struct str name, const char *value) {
     return is;
 }
 
+/* Also with letters of the other case, and after a slip of the hand. */
 static bool is_of_family(struct str name) {
+    char *low = str_dup(name);
+    bool is = false;
+    str_lower(low, strlen(low));
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
-        if (name.n >= strlen(families[i]) && memcmp(name.p, families[i], strlen(families[i])) == 0)
-            return true;
-    for (size_t i = 0; i < N_VARIABLES; i++) /* a slip of the hand */
-        if (strlen(variables[i].name) > 8 && str_is_slip(name, str_of(variables[i].name)))
-            return true;
-    return false;
+        is = is || str_istarts(name, families[i]);
+    for (size_t i = 0; i < N_VARIABLES; i++) {
+        char *known = mem_strdup(variables[i].name);
+        str_lower(known, strlen(known));
+        is = is || strcmp(low, known) == 0 ||
+             (strlen(known) > 8 && str_is_slip(str_of(low), str_of(known)));
+        free(known);
+    }
+    free(low);
+    return is;
 }
 
-/* Refuses what the image does not know, or does not do. */
-static void plan_look(struct container_plan *plan, struct str name) {
+/* Refuses what the image does not know, or does not do, and blanks for a value. */
+static void plan_look(struct container_plan *plan, struct str name, const char *value) {
     char *text = str_dup(name);
     bool known = false;
     for (size_t i = 0; i < N_VARIABLES; i++)
         known = known || variable_is(name, &variables[i]);
+    if (known && str_trim(str_of(value)).n == 0)
+        container_plan_refuse(plan, text, "it has nothing but blanks");
     for (size_t i = 0; !known && i < sizeof missing / sizeof missing[0]; i++)
         if (strncmp(text, missing[i].name, strlen(missing[i].name)) == 0) {
             container_plan_refuse(plan, text, missing[i].why);
@@ -226,6 +246,18 @@ void container_plan_default(struct container_plan *plan, const char *name, const
         plan_line_put(plan, name, value, NULL);
 }
 
+void container_plan_need(struct container_plan *plan, const char *name, const char *value,
+                         const char *by) {
+    const struct container_line *there = plan_line_find(plan, name);
+    struct sbuf why = {0};
+    if (there != NULL && there->by != NULL && strcmp(there->value, value) != 0) {
+        sbuf_printf(&why, "%s needs another %s", by, name);
+        container_plan_refuse(plan, there->by, why.p);
+    }
+    container_plan_default(plan, name, value);
+    sbuf_free(&why);
+}
+
 /* POSTFIX_name=value; also POSTFIX_NAME.  by is kept. */
 static void plan_parameter(struct container_plan *plan, const char *by, const char *value) {
     char *name = mem_strdup(by + strlen(PARAMETER)), *low = mem_strdup(name);
@@ -257,7 +289,7 @@ static const struct road {
 static char *road_hop(const struct road *road, const char *host, const char *port) {
     struct sbuf b = {0};
     if (road->usual == NULL)
-        return mem_strdup(host);
+        return str_dup(str_trim(str_of(host)));
     sbuf_printf(&b, host[0] == '[' ? "%s:%s" : "[%s]:%s", host, port == NULL ? road->usual : port);
     return sbuf_take(&b);
 }
@@ -270,6 +302,9 @@ static const char *road_port(const struct road *road) {
 
 static void plan_login(struct container_plan *plan, const struct road *road, const char *hop) {
     const char *key = variable_get("SASL_RELAYHOST");
+    struct str bad = str_of(key == NULL ? "" : key);
+    if (key != NULL && (strpbrk(key, ", \t\r\n") != NULL || nexthop_check(bad, &bad) != NULL))
+        container_plan_refuse(plan, "SASL_RELAYHOST", "one host is wanted, as in RELAYHOST");
     plan->login_user = variable_secret(plan, road->user);
     plan->login_password = variable_secret(plan, road->password);
     if (plan->wrong > 0)
@@ -280,12 +315,15 @@ static void plan_login(struct container_plan *plan, const struct road *road, con
         container_plan_refuse(plan, road->password, "a password needs an account as well");
     if (plan->login_user == NULL || plan->login_password == NULL)
         return;
-    if (strchr(plan->login_user, ':') != NULL || str_has_control(str_of(plan->login_user)))
-        container_plan_refuse(plan, road->user, "':' or control characters");
+    if (strchr(plan->login_user, ':') != NULL || str_has_control(str_of(plan->login_user)) ||
+        str_trim(str_of(plan->login_user)).n != strlen(plan->login_user))
+        container_plan_refuse(plan, road->user,
+                              "':', control characters, or blanks at its beginning or end");
     if (str_has_control(str_of(plan->login_password)) ||
         str_trim(str_of(plan->login_password)).n != strlen(plan->login_password))
         container_plan_refuse(plan, road->password,
                               "more than one line, or blanks at its beginning or end");
+    plan->login_by = road->user;
     plan->login_key = mem_strdup(key == NULL ? hop : key);
 }
 
@@ -316,7 +354,7 @@ static void plan_road(struct container_plan *plan, const struct road *road, cons
     if (road->user != NULL)
         plan_login(plan, road, hop);
     if (plan->login_key != NULL) {
-        container_plan_default(plan, "smtp_sasl_auth_enable", "yes");
+        container_plan_need(plan, "smtp_sasl_auth_enable", "yes", road->user);
         container_plan_default(plan, "smtp_sasl_security_options", "noanonymous");
         container_plan_default(plan, "smtp_tls_security_level", "encrypt");
     }
@@ -345,7 +383,8 @@ static void plan_roads(struct container_plan *plan) {
 /* -- who may send -- */
 
 static void plan_allowed(struct container_plan *plan) {
-    struct str rest = str_of(variable_get("ALLOWED_SENDER_DOMAINS")), one;
+    const char *domains = variable_get("ALLOWED_SENDER_DOMAINS");
+    struct str rest = str_of(domains), one;
     while (str_split(&rest, ", \t\r\n", &one)) {
         if (one.p[0] == '@')
             one = str_from(one, 1);
@@ -355,6 +394,8 @@ static void plan_allowed(struct container_plan *plan) {
             container_plan_refuse(plan, "ALLOWED_SENDER_DOMAINS",
                                   "domains are wanted, with blanks between them");
     }
+    if (domains != NULL && plan->senders.n == 0 && plan->wrong == 0)
+        container_plan_refuse(plan, "ALLOWED_SENDER_DOMAINS", "there is no domain in it");
 }
 
 static void plan_users(struct container_plan *plan) {
@@ -387,6 +428,15 @@ static void plan_networks(struct container_plan *plan) {
 
 /* -- the rest -- */
 
+/* Mail that goes by a level that is none of these waits. */
+static void plan_level(struct container_plan *plan) {
+    const char *level = variable_get("RELAYHOST_TLS_LEVEL");
+    if (level != NULL &&
+        !list_has_word(STR_LIT("none may encrypt fingerprint verify secure"), level))
+        container_plan_refuse(plan, "RELAYHOST_TLS_LEVEL",
+                              "none, may, encrypt, fingerprint, verify or secure");
+}
+
 static void plan_log(struct container_plan *plan) {
     const char *format = variable_get("LOG_FORMAT");
     if (format == NULL || strcmp(format, "json") == 0)
@@ -406,16 +456,18 @@ static void plan_ports(struct container_plan *plan) {
     while (str_split(&rest, ", ", &one))
         if (!str_u64(one, &port) || port == 0 || port > UINT16_MAX)
             container_plan_refuse(plan, "POSTHOUSE_PORTS", "numbers from 1 to 65535 are wanted");
+    if (plan->ports[strspn(plan->ports, ", ")] == '\0')
+        container_plan_refuse(plan, "POSTHOUSE_PORTS", "there is no number in it");
 }
 
 void container_plan_read(struct container_plan *plan, char **environment) {
     for (char **at = environment; *at != NULL; at++) {
         const char *equals = strchr(*at, '=');
         struct str name = str_make(*at, equals == NULL ? 0 : (size_t)(equals - *at));
-        if (equals == NULL || is_service_link(name, equals + 1))
+        if (equals == NULL || (!is_parameter(name) && is_service_link(name, equals + 1)))
             continue;
         if (equals[1] != '\0')
-            plan_look(plan, name);
+            plan_look(plan, name, equals + 1);
         if (name.n > strlen(PARAMETER) &&
             str_eq(str_make(name.p, strlen(PARAMETER)), STR_LIT(PARAMETER))) {
             char *by = str_dup(name); /* lives as long as the process */
@@ -426,6 +478,7 @@ void container_plan_read(struct container_plan *plan, char **environment) {
         if (variables[i].param != NULL && variable_get(variables[i].name) != NULL)
             plan_line_set(plan, variables[i].param, variable_get(variables[i].name),
                           variables[i].name);
+    plan_level(plan);
     plan_roads(plan);
     plan_allowed(plan);
     plan_users(plan);

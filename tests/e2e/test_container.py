@@ -166,6 +166,8 @@ MADE = [
     (dict(POSTFIX_own_thing="x", POSTFIX_myhostname="$own_thing.example"), ["own_thing = x", "myhostname = $own_thing.example"]),
     (dict(POSTFIX_mynetworks="10.1.0.0/16\n  10.2.0.0/16"), ["mynetworks = 10.1.0.0/16   10.2.0.0/16"]),
     (dict(LOG_FORMAT="plain"), ["log_format = postfix", "maillog_file = /dev/stdout"]),
+    (dict(RELAYHOST=" [h.example]:26  "), ["relayhost = [h.example]:26"]),
+    (dict(POSTFIX_PORT="tcp://10.0.0.9:25", POSTFIX_relayhost="[h.example]:26"), ["relayhost = [h.example]:26"]),
     (dict(RELAYHOST="", RELAY_USER="", TZ="UTC", HOME="/", POSTHOUSE_SERVICE_HOST="10.0.0.9"), ["log_format = json"]),
 ]
 REFUSED = [
@@ -197,6 +199,29 @@ REFUSED = [
     (dict(SMTPD_SASL_USERS="a:b", smtp_user="c:d"), "smtp_user: SMTPD_SASL_USERS says already"),
     (dict(POSTHOUSE_PORTS="25 99999"), "POSTHOUSE_PORTS: numbers"),
     (dict(LOG_FORMAT="xml"), "LOG_FORMAT: json or plain"),
+    # What would leave the container without its relay host, its account, its senders or its users.
+    (dict(RELAYHOST=" \t"), "RELAYHOST: it has nothing but blanks"),
+    (dict(ALLOWED_SENDER_DOMAINS=" "), "ALLOWED_SENDER_DOMAINS: it has nothing but blanks"),
+    (dict(ALLOWED_SENDER_DOMAINS=" , ,"), "ALLOWED_SENDER_DOMAINS: there is no domain"),
+    (dict(SMTPD_SASL_USERS=",\r\n,"), "SMTPD_SASL_USERS: there is no name:password"),
+    (dict(POSTHOUSE_PORTS=", ,"), "POSTHOUSE_PORTS: there is no number"),
+    (dict(RELAYHOST_TLS_LEVEL="encypt"), "RELAYHOST_TLS_LEVEL: none, may"),
+    (dict(relayhost="h.example"), "relayhost: no variable"),
+    (dict(Mynetworks="10.0.0.0/8"), "Mynetworks: no variable"),
+    (dict(postfix_mynetworks="10.0.0.0/8"), "postfix_mynetworks: no variable"),
+    (dict(POSTFIXMASTER_smtp__inet="x"), "POSTFIXMASTER_smtp__inet: master.cf is made"),
+    (dict(POSTFIX_mynetworks="tcp://x", MYNETWORKS="10.0.0.0/8"), "MYNETWORKS: POSTFIX_mynetworks says already"),
+    *[(dict(RELAYHOST="h.example", RELAYHOST_USERNAME="u", RELAYHOST_PASSWORD="p-secret", SASL_RELAYHOST=key), "SASL_RELAYHOST: one host")
+      for key in ("a.example b", "#a.example", " a.example", "a.example\nb.example", "a.example,b.example", '"a.example')],
+    (dict(RELAYHOST="a.example", RELAYHOST_USERNAME=" u", RELAYHOST_PASSWORD="p-secret"), "RELAYHOST_USERNAME: ':'"),
+    (dict(RELAYHOST="a.example", RELAYHOST_USERNAME="u", RELAYHOST_PASSWORD="p-secret", POSTFIX_smtp_sasl_password_maps="texthash:/x"),
+     "POSTFIX_smtp_sasl_password_maps: RELAYHOST_USERNAME needs"),
+    (dict(SMTP_SERVER="a.example", SMTP_USERNAME="u", SMTP_PASSWORD="p-secret", POSTFIX_smtp_sasl_auth_enable="no"),
+     "POSTFIX_smtp_sasl_auth_enable: SMTP_USERNAME needs"),
+    (dict(ALLOWED_SENDER_DOMAINS="a.example", POSTFIX_smtpd_recipient_restrictions=""),
+     "POSTFIX_smtpd_recipient_restrictions: ALLOWED_SENDER_DOMAINS needs"),
+    (dict(smtp_user="u:p-secret", POSTFIX_smtpd_sasl_auth_enable="no"), "POSTFIX_smtpd_sasl_auth_enable: smtp_user needs"),
+    (dict(SMTPD_SASL_USERS="u:p-secret", POSTFIX_accounts_store="sqlite:/x"), "POSTFIX_accounts_store: SMTPD_SASL_USERS needs"),
     (dict(MASQUERADED_DOMAINS="a.example"), "MASQUERADED_DOMAINS: addresses are not rewritten"),
     (dict(DKIM_AUTOGENERATE="1"), "DKIM_AUTOGENERATE: mail is not signed"),
     (dict(XOAUTH2_CLIENT_ID="x"), "XOAUTH2_CLIENT_ID: OAuth"),
@@ -216,7 +241,37 @@ def test_what_is_refused_is_named(environment, said):
     with Container(**environment) as c:
         made = c.make()
         assert f"posthouse: fatal: {said}" in made or ("POSTFIX_" in str(environment) and said in made), made
+        assert not (c.volume / "config/sasl_password").exists() or "POSTFIX_" in str(environment) or "SMTPD_SASL" in str(environment)
         assert "secret" not in made and "log_format" not in made
+
+
+def test_an_account_is_for_each_host_of_a_list():
+    with Container(RELAYHOST="[a.example]:587, b.example", RELAYHOST_USERNAME="us", RELAYHOST_PASSWORD=PASSWORD) as c:
+        assert "\nrelayhost = [a.example]:587, b.example\n" in c.make()
+        assert (c.volume / "config/sasl_password").read_text() == f"[a.example]:587 us:{PASSWORD}\nb.example us:{PASSWORD}\n"
+
+
+def test_a_password_with_a_nul_is_not_cut():
+    """As an editor saves it that writes UTF-16."""
+    with Container(RELAYHOST="a.example", RELAYHOST_USERNAME="us") as c:
+        (c.dir / "login").write_bytes("geheim".encode("utf-16-le"))
+        c.environment["RELAYHOST_PASSWORD_FILE"] = c.dir / "login"
+        assert "RELAYHOST_PASSWORD_FILE: the file has a NUL byte" in c.make()
+
+
+def test_no_other_configuration_is_written_over():
+    """The command may be given on a machine that is no container."""
+    with Container(RELAYHOST="a.example") as c:
+        (c.volume / "config").mkdir()
+        c.volume.chmod(0o777), (c.volume / "config").chmod(0o777)
+        for name in ("main.cf", "master.cf"):
+            (c.volume / "config" / name).write_text("relayhost = [mine.example]\n")
+        assert "it was not made by posthouse container" in c.make()
+        assert sorted(f.name for f in (c.volume / "config").iterdir()) == ["main.cf", "master.cf"]
+        assert {f.read_text() for f in (c.volume / "config").iterdir()} == {"relayhost = [mine.example]\n"}
+        (c.volume / "config/main.cf").unlink()
+        c.make(), c.make()
+        assert "\nrelayhost = a.example\n" in (c.volume / "config/main.cf").read_text()
 
 
 def compose(name):
