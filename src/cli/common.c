@@ -142,39 +142,57 @@ static void password_on_signal(int number) {
 
 static const int password_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
 #define N_PASSWORD_SIGNALS (sizeof password_signals / sizeof password_signals[0])
+#define PASSWORD_ROOM      8192 /* a longer line leaves its beginning in freed memory */
+
+struct password_line {
+    char *text;
+    size_t room;
+    ssize_t n; /* negative: there is none */
+};
+
+static void password_line_read(struct password_line *line) {
+    line->room = PASSWORD_ROOM;
+    line->text = mem_alloc(line->room);
+    line->n = getline(&line->text, &line->room, stdin);
+}
 
 /* A line that is typed without echo.  What ends or stops the program meanwhile does so when the
  * terminal is again as it was. */
-static char *password_type(char *line, int size, const char *prompt, const struct termios *was) {
+static void password_type(struct password_line *line, const char *prompt,
+                          const struct termios *was) {
     struct sigaction before[N_PASSWORD_SIGNALS], caught = {.sa_handler = password_on_signal};
     struct termios quiet = *was;
     password_signal = 0;
     for (size_t i = 0; i < N_PASSWORD_SIGNALS; i++)
-        sigaction(password_signals[i], &caught, &before[i]); /* fgets ends with it */
+        sigaction(password_signals[i], &caught, &before[i]); /* getline ends with it */
     quiet.c_lflag &= (tcflag_t)~ECHO;
     tcsetattr(0, TCSAFLUSH, &quiet);
     fprintf(stderr, "%s: ", prompt);
-    char *got = fgets(line, size, stdin);
+    password_line_read(line);
     tcsetattr(0, TCSAFLUSH, was);
     fputc('\n', stderr);
     for (size_t i = 0; i < N_PASSWORD_SIGNALS; i++)
         sigaction(password_signals[i], &before[i], NULL);
     if (password_signal == 0)
-        return got;
+        return;
     raise(password_signal);
-    return NULL;
+    line->n = -1;
 }
 
 char *cli_password(const char *prompt) {
     struct termios was;
-    char line[512];
-    bool tty = isatty(0) && tcgetattr(0, &was) == 0;
-    char *got =
-        tty ? password_type(line, sizeof line, prompt, &was) : fgets(line, sizeof line, stdin);
-    if (got == NULL)
-        return NULL;
-    line[strcspn(line, "\r\n")] = '\0';
-    char *copy = mem_strdup(line);
-    mem_wipe(line, sizeof line);
+    struct password_line line;
+    if (isatty(0) && tcgetattr(0, &was) == 0)
+        password_type(&line, prompt, &was);
+    else
+        password_line_read(&line);
+    bool whole = line.n < 0 || memchr(line.text, '\0', (size_t)line.n) == NULL;
+    if (!whole)
+        fputs("posthouse: the password has a NUL byte\n", stderr);
+    else if (line.n >= 0)
+        line.text[strcspn(line.text, "\r\n")] = '\0';
+    char *copy = line.n < 0 || !whole ? NULL : mem_strdup(line.text);
+    mem_wipe(line.text, line.room);
+    free(line.text);
     return copy;
 }

@@ -252,11 +252,12 @@ static char *password_read(const char *path) {
     char why[FS_WHY_MAX];
     int rc = fs_read(path, &text, PASSWORD_MAX);
     size_t n = 0;
-    while (n < text.n && strchr("\r\n", text.p[n]) == NULL)
+    while (n < text.n && text.p[n] != '\r' && text.p[n] != '\n')
         n++;
-    char *password = rc < 0 ? NULL : str_dup(str_make(text.p, n));
-    if (rc < 0)
-        question_wrong(path, fs_read_why(rc, PASSWORD_MAX, why));
+    bool whole = rc == 0 && (n == 0 || memchr(text.p, '\0', n) == NULL);
+    char *password = whole ? str_dup(str_make(text.p, n)) : NULL;
+    if (!whole)
+        question_wrong(path, rc < 0 ? fs_read_why(rc, PASSWORD_MAX, why) : "it has a NUL byte");
     sbuf_wipe(&text);
     return password;
 }

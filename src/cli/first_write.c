@@ -18,6 +18,7 @@
 #include "cli/cli.h"
 #include "cli/config_edit.h"
 #include "cli/first.h"
+#include "route/nexthop.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
@@ -159,9 +160,10 @@ static void table_rows(struct sbuf *out, struct str text, struct str key, struct
         sbuf_add_str(out, row);
 }
 
-/* Sets key's row in the file of a table, and has its index made. */
-static bool table_set(const struct first *f, const char *table, const char *key,
-                      const char *value) {
+/* Sets key's row in the file of a table, and has its index made, which gets the file's mode.
+ * secret: users who are neither its owner nor of its group cannot read it then. */
+static bool table_set(const struct first *f, const char *table, const char *key, const char *value,
+                      bool secret) {
     const char *name = strchr(table, ':') + 1;
     char *full = realpath(name, NULL);
     struct sbuf text = {0}, out = {0}, row = {0};
@@ -171,6 +173,7 @@ static bool table_set(const struct first *f, const char *table, const char *key,
              : stat(full, &st) < 0 ? -errno
                                    : fs_read(full, &text, TABLE_MAX);
     if (rc == 0) {
+        st.st_mode &= secret ? ~(mode_t)S_IRWXO : ~(mode_t)0;
         table_rows(&out, sbuf_str(&text), str_of(key), sbuf_str(&row));
         rc = fs_write_whole(full == NULL ? name : full, sbuf_str(&out), 0600,
                             full == NULL ? NULL : &st);
@@ -185,10 +188,17 @@ static bool table_set(const struct first *f, const char *table, const char *key,
     return str_istarts(str_of(table), "texthash:") || cli_postmap(f->dir, 2, args) == 0;
 }
 
+/* A row for each host of the next hop: the table is asked for one at a time. */
 static bool passwords_write(const struct first *f) {
     struct sbuf login = {0};
+    struct str rest = str_of(f->hosts), one;
+    bool ok = true;
     sbuf_printf(&login, "%s:%s", f->user, f->password);
-    bool ok = table_set(f, f->passwords, f->hosts, login.p);
+    while (ok && nexthop_split(&rest, &one)) {
+        char *key = str_dup(one);
+        ok = table_set(f, f->passwords, key, login.p, true);
+        free(key);
+    }
     sbuf_wipe(&login);
     return ok;
 }
@@ -203,7 +213,7 @@ static bool senders_write(const struct first *f) {
         char *account = str_dup(one);
         char *args[] = {(char *)(uintptr_t) "relay", (char *)(uintptr_t) "set", account, f->hosts,
                         NULL};
-        ok = f->senders != NULL ? table_set(f, f->senders, account, f->hosts)
+        ok = f->senders != NULL ? table_set(f, f->senders, account, f->hosts, false)
                                 : cli_relay(f->dir, 4, args) == 0;
         free(account);
     }
@@ -324,8 +334,10 @@ static bool plan_record(struct first *f) {
 
 /* A row of a table of passwords is "user:password", without white space around it. */
 static bool plan_passwords(const struct first *f) {
-    if (strchr(f->user, ':') != NULL)
-        return write_failed(f->passwords, "an account with ':' cannot stand there");
+    if (strchr(f->user, ':') != NULL || str_trim(str_of(f->user)).n != strlen(f->user))
+        return write_failed(f->passwords,
+                            "an account with ':', or with a blank at its beginning or "
+                            "end, cannot stand there");
     if (f->password == NULL)
         return write_failed(f->passwords, "the password is needed");
     return str_trim(str_of(f->password)).n == strlen(f->password) ||
@@ -342,6 +354,15 @@ bool first_plan(struct first *f) {
     return plan_record(f) && (first_is_everybodys(f) || plan_senders(f));
 }
 
+static void show_rows(const struct first *f) {
+    struct str rest = str_of(f->hosts), one;
+    struct stat st;
+    bool open = stat(strchr(f->passwords, ':') + 1, &st) == 0 && (st.st_mode & S_IRWXO) != 0;
+    printf("  %s%s\n", f->passwords, open ? " (other users cannot read it any more)" : "");
+    while (nexthop_split(&rest, &one))
+        printf("    %.*s %s:(the password)\n", STR_FMT(one), f->user);
+}
+
 void first_show(const struct first *f) {
     char *lines[LINES_MAX];
     int n = main_lines(f, lines);
@@ -352,7 +373,7 @@ void first_show(const struct first *f) {
                "%s\n",
                f->record, f->hosts, f->tls, f->user[0] == '\0' ? "none" : f->user, f->users);
     else
-        printf("  %s\n    %s %s:(the password)\n", f->passwords, f->hosts, f->user);
+        show_rows(f);
     if (!first_is_everybodys(f))
         printf("  %s\n    %s for each of these senders\n",
                f->senders == NULL ? "the accounts store" : f->senders, f->hosts);

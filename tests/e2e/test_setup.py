@@ -194,6 +194,27 @@ def test_a_directory_with_tables_keeps_them(relay, kind):
         assert (p.dir / "senders").read_text() == f"@own.example [127.0.0.1]:{relay.port}\n"
 
 
+@pytest.mark.parametrize("kind", ["hash", "texthash"])
+def test_a_table_gets_whole_passwords_that_others_cannot_read(kind):
+    """Also one that everybody could read, for each host of a list, and a password of any length; or none."""
+    hosts, long = "[a.example]:26, [b.example]:26", "p" * 3000
+    with Posthouse(MAIN + f"smtp_sasl_password_maps = {kind}:{{dir}}/logins\n", files={"logins": "# mine\n"}) as p:
+        if kind == "hash":
+            p.postmap(f"hash:{p.dir}/logins")
+        for f in p.dir.glob("logins*"):
+            f.chmod(0o644)
+        assert told(p, hosts, "--no-test", "--yes", user=" us").returncode == 1
+        assert told(p, hosts, "--no-test", password="a\0b").returncode == 1
+        (p.dir / "nul").write_bytes(b"a\0b\n")
+        assert "NUL byte" in p.run("setup", "--host", hosts, "--user", "us", "--password-file", str(p.dir / "nul"), "--no-test").stderr
+        assert (p.dir / "logins").read_text() == "# mine\n"
+        r = told(p, hosts, "--no-test", "--yes", user="us", password=long)
+        assert r.returncode == 0 and "(other users cannot read it any more)" in r.stdout, r.stdout + r.stderr
+        assert (p.dir / "logins").read_text() == f"# mine\n[a.example]:26 us:{long}\n[b.example]:26 us:{long}\n"
+        assert all(f.stat().st_mode & 0o7 == 0 for f in p.dir.glob("logins*")), list(p.dir.glob("logins*"))
+        assert f"relayhost = {hosts}\n" in (p.dir / "main.cf").read_text()
+
+
 @pytest.mark.parametrize("at", ["Number or name", "Relay host", "[everybody]", "TLS [", "an empty line)", "Password: ", "for the test",
                                 "Write it?"])
 def test_ctrl_c_leaves_nothing(relay, at):
