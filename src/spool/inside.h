@@ -64,6 +64,13 @@ struct rec_begin {
 
 #define REC_BEGIN_OLD offsetof(struct rec_begin, prev_salt)
 
+/* REC_FORGET's meta in a segment that is written to although a write in it was unfinished when it
+ * was found: what lies there is no record, and is no damage either.  The id is that of a message
+ * whose record there does not count, or 0. */
+struct rec_unfinished {
+    uint64_t off, n; /* bytes of the segment */
+};
+
 #define REC_FILE_BIT (1ULL << 63)
 #define REC_META_MAX (64U << 20)
 /* Offsets are kept in eighths, in 32 bits. */
@@ -72,7 +79,9 @@ struct rec_begin {
 /* A stretch of a segment that is no record. */
 struct gap {
     uint64_t off, n;
+    uint64_t id;     /* it is the record of that message, which does not count; 0: it is none */
     bool unreadable; /* the disk refused to read it */
+    bool known;      /* a record behind it says that it is an unfinished write */
 };
 
 struct segment {
@@ -94,6 +103,7 @@ struct segment {
     int sync_rc;         /* why a sync failed: neither written nor synced again; 0: none did */
     bool stuck;          /* something in it cannot be read: it stays as it is */
     bool damaged;        /* something in it is: the file goes to damaged/ when it is not needed */
+    bool whole;          /* found at start, and nothing of what was durable in it is damaged */
     bool warned;         /* that it cannot be removed */
 };
 

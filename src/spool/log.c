@@ -22,6 +22,8 @@
 #define GATHER_MAX  (256U << 10)
 #define GATHER_BODY (16U << 10)
 #define WIPE_STEP   4096U
+/* So much of a segment that is written to again after a start is rewritten at once. */
+#define REWRITE_STEP (256U << 10)
 
 /* Writes what was gathered, then body and pad zeros: whole records.  Once a write has failed the
  * segment takes nothing more. */
@@ -115,14 +117,19 @@ static int log_wipe(struct spool *s, struct segment *g) {
     return rc;
 }
 
+/* What could not be written to g is given up; after a full disk the place may be used again. */
+static void log_give_up(struct spool *s, struct segment *g) {
+    segment_trim(s, g);
+    if (disk_is_full(g->write_rc) && log_wipe(s, g) == 0)
+        g->write_rc = 0;
+}
+
 void log_after_batch(struct spool *s) {
     struct segment *g = s->head;
     if (g == NULL || g->write_rc == 0)
         return;
     log_sync(s); /* copies that were not written must not be looked for where others will lie */
-    segment_trim(s, g);
-    if (disk_is_full(g->write_rc) && log_wipe(s, g) == 0)
-        g->write_rc = 0;
+    log_give_up(s, g);
 }
 
 /* Opens a new segment of size bytes as the head.  What this batch has written to the old one is
@@ -143,29 +150,94 @@ static int log_roll(struct spool *s, uint64_t size) {
     return 0;
 }
 
+/* Where records can be written behind all that was found in g.  What its gaps need to say so is
+ * added to *span. */
+static uint64_t adopted_end(const struct segment *g, uint64_t *span) {
+    uint64_t end = g->used;
+    for (size_t i = 0; i < g->n_gaps; i++) {
+        const struct gap *gap = &g->gaps[i];
+        if (gap->off + gap->n > end)
+            end = (gap->off + gap->n + 7) & ~7ULL;
+        *span += gap->known ? 0 : rec_span(sizeof(struct rec_unfinished), 0);
+    }
+    return end;
+}
+
+/* Writes again, in its place, what may be in memory only: a sync that failed before this start may
+ * have dropped it, and the next one would succeed and lie. */
+static int adopted_rewrite(const struct spool *s, const struct segment *g) {
+    struct sbuf buf = {0};
+    int rc = 0;
+    for (uint64_t at = g->synced; at < g->used && rc == 0; at += REWRITE_STEP) {
+        size_t n = g->used - at < REWRITE_STEP ? (size_t)(g->used - at) : REWRITE_STEP;
+        struct iovec iov = {sbuf_room(&buf, n), n};
+        rc = disk_read(s, g->fd, iov.iov_base, n, at);
+        if (rc == 0)
+            rc = disk_write(s, g->fd, &iov, 1, at, NULL);
+    }
+    sbuf_free(&buf);
+    return rc;
+}
+
+/* What is written behind an unfinished write would make damage of it, and of a message that does
+ * not count one that does. */
+static void adopted_explain(struct spool *s, struct segment *g) {
+    uint64_t end = g->used, at;
+    for (size_t i = 0; i < g->n_gaps; i++) {
+        struct gap *gap = &g->gaps[i];
+        if (gap->off + gap->n > end - 8) /* the last bytes; records begin at eighths */
+            gap->n = end - gap->off;
+        struct rec_unfinished u = {gap->off, gap->n};
+        struct rec r = {
+            .type = REC_FORGET, .id = gap->id, .meta = str_make((const char *)&u, sizeof u)};
+        if (!gap->known)
+            log_write(s, &r, &at); /* the sync says whether it worked */
+    }
+}
+
 /* On a full disk, what is delivered can still be noted at the end of the last segment found. */
 static bool log_adopt_last(struct spool *s, uint64_t span) {
     if (s->head != NULL || dl_empty(&s->segments))
         return false;
     struct segment *g = DL_OWNER(s->segments.prev, struct segment, link);
-    if (g->n_gaps > 0 || g->damaged || g->used + span > g->size)
+    uint64_t end = adopted_end(g, &span);
+    if (!g->whole || !segment_usable(g) || end + span > g->size)
         return false;
-    g->written = g->used;
+    s->st.log_bytes += end - g->used;
+    g->used = g->written = end;
+    if (adopted_rewrite(s, g) < 0)
+        return false;
     s->head = g;
-    return true;
+    adopted_explain(s, g);
+    if (log_sync(s) == 0)
+        return true;
+    log_give_up(s, g);
+    s->head = NULL;
+    return false;
 }
 
-int log_room(struct spool *s, uint64_t span, bool may_use_reserve) {
-    uint64_t reserve = s->segment_size / 4 < RESERVE_MAX ? s->segment_size / 4 : RESERVE_MAX;
-    uint64_t need = span + (may_use_reserve ? 0 : reserve);
+static uint64_t log_reserve(const struct spool *s) {
+    return s->segment_size / 4 < RESERVE_MAX ? s->segment_size / 4 : RESERVE_MAX;
+}
+
+/* Room for span bytes with keep bytes behind them. */
+static int log_room_before(struct spool *s, uint64_t span, uint64_t keep) {
     const struct segment *g = s->head;
-    if (g != NULL && segment_usable(g) && g->used + need <= g->size)
+    if (g != NULL && segment_usable(g) && g->used + span + keep <= g->size)
         return 0;
     if (g != NULL && g->sync_rc == 0 && disk_is_full(g->write_rc))
         return g->write_rc; /* the same place is tried again after this batch */
-    uint64_t size = rec_span(sizeof(struct rec_begin), 0) + span + reserve;
+    uint64_t size = rec_span(sizeof(struct rec_begin), 0) + span + log_reserve(s);
     if (size > SEGMENT_MAX)
         return -EFBIG;
-    int rc = log_roll(s, size > s->segment_size ? size : s->segment_size);
+    return log_roll(s, size > s->segment_size ? size : s->segment_size);
+}
+
+int log_room(struct spool *s, uint64_t span, bool may_use_reserve) {
+    int rc = log_room_before(s, span, may_use_reserve ? 0 : log_reserve(s));
     return disk_is_full(rc) && may_use_reserve && log_adopt_last(s, span) ? 0 : rc;
+}
+
+int log_room_for_copy(struct spool *s, uint64_t span) {
+    return log_room_before(s, span, log_reserve(s) / 2);
 }

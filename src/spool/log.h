@@ -11,6 +11,9 @@
  * is larger than a segment gets one as large as it needs; -EFBIG: that would be above SEGMENT_MAX.
  */
 int log_room(struct spool *s, uint64_t span, bool may_use_reserve);
+/* The same for what is copied on, which gives room back when it is all copied, and none before: a
+ * half of the reserve is left to PROGRESS and DONE. */
+int log_room_for_copy(struct spool *s, uint64_t span);
 /* Adds one record at the head's end; what r points to is not needed after it returns.  *off is
  * where it begins. */
 int log_write(struct spool *s, const struct rec *r, uint64_t *off);

@@ -64,7 +64,7 @@ static int reclaim_write(struct spool *s, struct entry *e, const struct rec *mes
                          struct str progress) {
     struct rec p = {.type = REC_PROGRESS, .id = e->id, .meta = progress};
     struct move m = {.id = e->id};
-    int rc = log_room(s, rec_span(e->meta_len, e->body_len) + rec_span(e->prog_len, 0), true);
+    int rc = log_room_for_copy(s, rec_span(e->meta_len, e->body_len) + rec_span(e->prog_len, 0));
     if (rc == 0)
         rc = log_write(s, message, &m.off);
     if (rc == 0 && e->prog_len > 0)

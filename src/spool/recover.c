@@ -243,6 +243,18 @@ static void scan_apply_settle(struct scan *sc, uint64_t off, const struct rec_he
         entry_set_progress(s, h->id, sc->g, off + SETTLE_HEAD, h->meta_len - SETTLE_HEAD);
 }
 
+/* What a start that wrote behind it has said of an unfinished write. */
+static void scan_apply_unfinished(struct scan *sc, const struct rec_head *h, const char *meta) {
+    struct segment *g = sc->g;
+    struct rec_unfinished u;
+    if (h->meta_len != sizeof u)
+        return;
+    memcpy(&u, meta, sizeof u);
+    for (size_t i = 0; i < g->n_gaps; i++)
+        if (g->gaps[i].off == u.off && g->gaps[i].n == u.n)
+            g->gaps[i].known = true;
+}
+
 /* The batch with this message failed: what it settled is open again. */
 static void scan_apply_forget(struct scan *sc, uint64_t id) {
     struct spool *s = sc->s;
@@ -291,6 +303,7 @@ static void scan_apply(struct scan *sc, uint64_t off, const struct rec_head *h, 
         break;
     case REC_FORGET:
         scan_apply_forget(sc, h->id);
+        scan_apply_unfinished(sc, h, meta);
         break;
     case REC_BEGIN:
         scan_apply_begin(sc, h, meta);
@@ -350,6 +363,11 @@ static int recover_segment(struct scan *sc, const struct name *name, char **why)
     return size < 0 ? (int)size : 0;
 }
 
+/* Or else it is the rest of a batch that no client was told of. */
+static bool gap_is_damage(const struct segment *g, const struct gap *gap) {
+    return gap->unreadable || (gap->off < g->synced && !gap->known);
+}
+
 /* Copies the bytes of a gap to a file of their own; false if that is not possible.  The copy is
  * made durable when it is the only one: a segment that has no damage is deleted when it is not
  * needed. */
@@ -366,7 +384,7 @@ static bool gap_keep(struct spool *s, const struct segment *g, const struct gap 
         ok = disk_write(s, fd, &iov, 1, at, NULL) == 0;
         at += n;
     }
-    if (ok && gap->off >= g->synced)
+    if (ok && !gap_is_damage(g, gap))
         ok = s->io->datasync(s->io->arg, fd) == 0 && spool_sync_dir(s, "damaged") == 0;
     if (fd >= 0)
         s->io->close(s->io->arg, fd);
@@ -382,7 +400,8 @@ static void gap_report(struct spool *s, struct segment *g, const struct gap *gap
     free(name);
     bool is_kept = gap_keep(s, g, gap, path.p);
     const char *kept = is_kept ? "kept in" : "could not be kept in";
-    if (gap->off < g->synced || gap->unreadable) {
+    if (gap_is_damage(g, gap)) {
+        g->whole = false;
         log_error("spool", "damage in segment %016llx at %llu: %llu bytes%s are no records; %s %s",
                   (unsigned long long)g->no, (unsigned long long)gap->off,
                   (unsigned long long)gap->n,
@@ -412,6 +431,7 @@ static void recover_check_end(struct spool *s, struct segment *g) {
               "damage in segment %016llx: %llu bytes of it were durable, and it ends at %llu; what "
               "was queued behind that is lost",
               (unsigned long long)g->no, (unsigned long long)g->synced, (unsigned long long)end);
+    g->whole = false;
     g->damaged = true;
     s->st.damaged++;
 }
@@ -420,6 +440,7 @@ static void recover_check_end(struct spool *s, struct segment *g) {
 static void recover_review(struct spool *s) {
     DL_EACH (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
+        g->whole = g->used > 0;
         for (size_t i = 0; i < g->n_gaps; i++)
             gap_report(s, g, &g->gaps[i]);
         recover_check_end(s, g);
@@ -514,7 +535,7 @@ static void recover_unsettled(struct scan *sc) {
             continue;
         entry_drop(sc->s, u->id);
         u->g->gaps = mem_realloc(u->g->gaps, (u->g->n_gaps + 1) * sizeof *u->g->gaps);
-        u->g->gaps[u->g->n_gaps++] = (struct gap){.off = u->off, .n = u->span};
+        u->g->gaps[u->g->n_gaps++] = (struct gap){.off = u->off, .n = u->span, .id = u->id};
     }
     free(sc->unsettled);
 }

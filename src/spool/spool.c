@@ -208,8 +208,10 @@ static void op_run_body(struct spool *s, struct spool_op *op) {
 /* The reader has met damage: what is damaged is set aside when it is not needed any more. */
 static void op_run_damaged(struct spool *s, struct spool_op *op) {
     entry_set_damaged(s, op->id);
-    if (!op->has_file)
+    if (!op->has_file) {
         op->seg->damaged = true;
+        op->seg->whole = false;
+    }
     atomic_fetch_sub(&op->seg->readers, 1);
     op->done(op);
 }

@@ -33,6 +33,7 @@ struct sim {
     unsigned calls, at, full;
     enum fault fault;
     bool dead, sync_armed;
+    bool tight; /* no file gets longer */
 };
 
 uint64_t sim_rand(struct sim *d) {
@@ -162,6 +163,8 @@ static ssize_t sim_pwritev(void *arg, int fd, const struct iovec *iov, int n, ui
     size_t total = 0, left;
     bool half = false;
     int rc = begin(d, true, false, &half);
+    if (rc == 0 && d->tight && off >= f->size)
+        return -ENOSPC;
     if (rc < 0) {
         if (n > 0 && iov[0].iov_len > 8 && !d->dead) { /* some of it may have been written */
             grow(f, off + 8);
@@ -207,6 +210,8 @@ static ssize_t sim_pread(void *arg, int fd, void *buf, size_t n, uint64_t off) {
 static int sim_allocate(void *arg, int fd, uint64_t size) {
     struct sim *d = arg;
     int rc = begin(d, true, false, NULL);
+    if (rc == 0 && d->tight && size > d->f[fd].size)
+        rc = -ENOSPC;
     if (rc < 0)
         return rc;
     grow(&d->f[fd], size);
@@ -390,6 +395,10 @@ void sim_fault(struct sim *d, enum fault f, unsigned n) {
     d->calls = 0;
     d->full = 0;
     d->sync_armed = false;
+}
+
+void sim_tight(struct sim *d, bool tight) {
+    d->tight = tight;
 }
 
 unsigned sim_calls(const struct sim *d) {

@@ -27,6 +27,8 @@ void sim_free(struct sim *d);
 const struct spool_io *sim_io(struct sim *d);
 /* The fault happens at the n-th call from now (0: the next one). */
 void sim_fault(struct sim *d, enum fault f, unsigned n);
+/* From now on no file gets longer, until it is taken back. */
+void sim_tight(struct sim *d, bool tight);
 /* Calls since sim_fault. */
 unsigned sim_calls(const struct sim *d);
 bool sim_is_dead(const struct sim *d);

@@ -440,10 +440,13 @@ static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) 
     c->dead += sim_is_dead(r->disk);
     c->n++;
     r->rnd = salt | 1;
+    sim_tight(r->disk, rnd(r) % 4 == 0);
     reopen(r, (enum fault)(rnd(r) % FAULT_COUNT), (unsigned)(rnd(r) % 40));
     play(r, 6);
+    sim_tight(r->disk, rnd(r) % 4 == 0);
     sim_fault(r->disk, FAULT_CUT, (unsigned)(rnd(r) % 30));
     play(r, 6);
+    sim_tight(r->disk, false);
     r->must_be_whole = true;
     reopen(r, FAULT_NONE, 0);
     spool_close(r->sp);

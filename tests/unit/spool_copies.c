@@ -236,6 +236,38 @@ static void test_full_while_copying(void **state) {
     spool_close(s);
 }
 
+/* What is copied on while the disk is full leaves room for notes: only they can empty it. */
+static void test_copies_leave_room_for_notes(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.allocate = no_room;
+    allocate_rc = 0;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 1; id <= 120; id++, t.n = 0) {
+        turn_new(s, &t, id, 360, 0, "");
+        turns(s, 1);
+    }
+    for (uint64_t id = 201; id <= 206; id++, t.n = 0) {
+        turn_new(s, &t, id, 15000, 0, "");
+        turns(s, 1);
+    }
+    assert_int_equal(s->st.segments, 3);
+    allocate_rc = -ENOSPC;
+    for (uint64_t id = 201; id <= 206; id++, t.n = 0) {
+        size_t done = turn_note(s, &t, SPOOL_DONE, id, "");
+        turns(s, 2);
+        assert_int_equal(t.told[done], 0);
+    }
+    for (uint64_t id = 1; id <= 120; id++, t.n = 0) {
+        size_t done = turn_note(s, &t, SPOOL_DONE, id, "");
+        turns(s, 1);
+        assert_int_equal(t.told[done], 0);
+    }
+    assert_true(s->st.segments < 3);
+    spool_close(s);
+}
+
 static int part_calls, part_rc, part_wipe_rc; /* writes since part_rc was set; what the next say */
 static size_t part_short;                     /* bytes that the first of them leaves out */
 
@@ -342,6 +374,77 @@ static void test_killed_before_what_it_settles(void **state) {
         snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
         assert_int_equal(system(cmd), 0);
     }
+}
+
+/* Segments have their room; nothing else has any. */
+static int full_fd; /* a file of damaged/, while the disk is full; -1: none */
+static int full_open(void *arg, const char *path, int flags, mode_t mode) {
+    int fd = spool_io_disk.open(arg, path, flags, mode);
+    if (allocate_rc < 0 && fd >= 0 && strstr(path, "/damaged/") != NULL)
+        full_fd = fd;
+    return fd;
+}
+
+static ssize_t full_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    return allocate_rc < 0 && full_fd == fd ? -ENOSPC : cut_write(arg, fd, iov, n, off);
+}
+
+/* The disk was full when the process was killed in the middle of a write: what is delivered is
+ * noted nevertheless, or nothing would ever be sent again.  What was unfinished neither counts nor
+ * becomes damage by what is written behind it, and stays where it is. */
+static void test_full_behind_an_unfinished_write(void **state) {
+    char cmd[200], path[128];
+    (void)state;
+    io.open = full_open;
+    io.pwritev = full_write;
+    io.allocate = no_room;
+    for (int i = 0; i < 4; i++) {
+        struct seen seen;
+        struct turn t = {.n = 0};
+        cut_after = 1000;
+        allocate_rc = 0;
+        full_fd = -1;
+        struct spool *s = turn_open(&seen);
+        turn_new(s, &t, 1, 10, 0, "");
+        turn_new(s, &t, 2, 300, 0, "");
+        turns(s, 1);
+        uint64_t used = s->head->used;
+        cut_after = 1; /* the message of a report, and not what it settles */
+        if (i % 2 == 1)
+            turn_new(s, &t, 3, 20000, 2, "");
+        turns(s, 1);
+        spool_close(s);
+        cut_after = 1000;
+        log_file(path, 1);
+        if (i % 2 == 0)
+            overwrite(path, used, "XXXX of a record that never was", 31);
+        else if (i == 3)
+            overwrite(path, used + 30000, "XXXX", 4);
+        allocate_rc = -ENOSPC;
+        s = turn_open(&seen);
+        assert_int_equal(seen.n, 2);
+        size_t refused = turn_new(s, &t, 4, 10, 0, "");
+        size_t noted = turn_note(s, &t, SPOOL_DONE, 1, "");
+        turn_note(s, &t, SPOOL_PROGRESS, 2, "waits");
+        turns(s, 1);
+        assert_int_equal(t.told[refused], -ENOSPC);
+        assert_int_equal(t.told[noted], 0);
+        spool_close(s);
+        for (int start = 0; start < 3; start++) {
+            allocate_rc = start == 0 ? -ENOSPC : 0;
+            s = turn_open(&seen);
+            assert_int_equal(seen.n, 1);
+            assert_string_equal(seen.progress[index_of(&seen, 2)],
+                                start == 0 ? "waits" : "waits on");
+            assert_int_equal(damage_count(s), 0);
+            turn_note(s, &t, SPOOL_PROGRESS, 2, "waits on");
+            turns(s, 2);
+            spool_close(s);
+        }
+        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
+        assert_int_equal(system(cmd), 0);
+    }
+    allocate_rc = 0;
 }
 
 static int writes;
@@ -722,7 +825,7 @@ static void test_many_copies(void **state) {
     const struct entry *e = itab_get(&s->index, 0x123);
     for (uint64_t id = 0x80; e->seg->no == 1; id++) {
         t.n = 0;
-        turn_new(s, &t, id, 45000, 0, "");
+        turn_new(s, &t, id, 30000, 0, "");
         turn_note(s, &t, SPOOL_DONE, id, "");
         spool_turn(s);
     }
@@ -747,7 +850,9 @@ int main(void) {
         T(test_full_while_copying),
         T(test_copies_no_damage),
         T(test_write_fails_half_way),
+        T(test_copies_leave_room_for_notes),
         T(test_killed_before_what_it_settles),
+        T(test_full_behind_an_unfinished_write),
         T(test_one_write_a_batch),
         T(test_progress_larger_than_a_segment),
         T(test_envelope_larger_than_a_record_may_have),
