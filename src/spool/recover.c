@@ -67,10 +67,11 @@ static int name_cmp(const void *a, const void *b) {
     return x->salt < y->salt ? -1 : x->salt > y->salt;
 }
 
-static int names_list(struct spool *s, const char *sub, struct names *l) {
+static int names_list(struct spool *s, const char *sub, void (*add)(void *ctx, const char *text),
+                      struct names *l) {
     struct sbuf dir = {0};
     sbuf_printf(&dir, "%s/%s", s->dir, sub);
-    int rc = s->io->list(s->io->arg, dir.p, name_add, l);
+    int rc = s->io->list(s->io->arg, dir.p, add, l);
     sbuf_free(&dir);
     if (rc == 0 && l->n > 0)
         qsort(l->v, l->n, sizeof *l->v, name_cmp);
@@ -514,9 +515,30 @@ static void recover_orphans(struct spool *s, const struct names *files) {
     }
 }
 
+static void marked_add(void *ctx, const char *text) {
+    struct names *l = ctx;
+    struct name name = {0};
+    if (!name_part(text, &name.no) || strcmp(text + 16, BODYFILE_DAMAGED) != 0)
+        return;
+    l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
+    l->v[l->n++] = name;
+}
+
+/* Damaged content that could not be moved when its message ended. */
+static int recover_marked_files(struct spool *s) {
+    struct names files = {0};
+    int rc = names_list(s, "body", marked_add, &files);
+    for (size_t i = 0; i < files.n; i++)
+        bodyfile_set_marked_aside(s, files.v[i].no);
+    free(files.v);
+    return rc;
+}
+
 static int recover_files(struct spool *s) {
     struct names files = {0};
-    int rc = names_list(s, "body", &files);
+    int rc = recover_marked_files(s);
+    if (rc == 0)
+        rc = names_list(s, "body", name_add, &files);
     if (rc == 0) {
         recover_missing_files(s, &files);
         recover_orphans(s, &files);
@@ -543,7 +565,7 @@ static void recover_unsettled(struct scan *sc) {
 static int recover_segments(struct spool *s, char **why) {
     struct names l = {0};
     struct scan sc = {.s = s};
-    int rc = names_list(s, "log", &l);
+    int rc = names_list(s, "log", name_add, &l);
     if (rc < 0)
         *why = mem_strdup("cannot list log/");
     for (size_t i = 0; i < l.n && rc == 0; i++)

@@ -482,6 +482,37 @@ static int put_filed(struct spool *s, uint64_t id, uint64_t size) {
     return rc;
 }
 
+static int refused_moves; /* how many of the next renames to damaged/ fail */
+static int refusing_rename(void *arg, const char *from, const char *to) {
+    if (strstr(to, "/damaged/") != NULL && refused_moves > 0 && refused_moves-- > 0)
+        return -ENOSPC;
+    return spool_io_disk.rename(arg, from, to);
+}
+
+/* Damaged content that cannot be moved to damaged/ when its message ends is moved there at the next
+ * start, or at a later one. */
+static void test_damaged_content_that_cannot_be_moved(void **state) {
+    struct seen seen;
+    (void)state;
+    io.rename = refusing_rename;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_chunk(s, 0x21, 0, "content with another sum"), 0);
+    assert_int_equal(put_filed(s, 0x21, 24), 0);
+    put(s, 0x22, "stays", 100);
+    assert_int_equal(read_rc(s, 0x21), -EBADMSG);
+    refused_moves = 100;
+    note(s, SPOOL_DONE, 0x21, "");
+    spool_close(s);
+    for (int start = 0; start < 3; start++) {
+        refused_moves = start == 0 ? 100 : 0;
+        s = open_spool(&seen);
+        assert_int_equal(seen.n, 1);
+        spool_close(s);
+        assert_int_equal(file_count("body/%016x", 0x21), start == 0);
+        assert_int_equal(file_count("damaged/body-%016x", 0x21), start > 0);
+    }
+}
+
 /* An error that the kernel meets between two chunks of a large message is an error for the message.
  */
 static void test_write_back_error(void **state) {
@@ -794,6 +825,7 @@ int main(void) {
         T(test_done_at_once),
         T(test_one_owner),
         T(test_write_back_error),
+        T(test_damaged_content_that_cannot_be_moved),
         T(test_chunk_fails),
         T(test_sync_fails_in_long_batch),
         T(test_durable_is_what_the_segment_says),
