@@ -44,16 +44,19 @@ static struct str without_mark(struct str key) {
     return str_istarts(key, BYTE_ORDER_MARK) ? str_from(key, 3) : key;
 }
 
-/* The host of a key, however it is written. */
-static bool key_host(struct str key, struct nexthop *n) {
+/* Is that the host of the key, however the key is written?  *n gets its brackets and its port. */
+static bool key_has_host(struct str key, struct str host, struct nexthop *n) {
+    struct sbuf text = {0};
     key = str_trim(without_mark(key));
     if (key.n > 0 && key.p[0] == '[' && str_chr(key, ']') < 0)
         key = str_from(key, 1);
-    if (nexthop_parse(n, key, 25) != NULL)
-        return false;
-    if (n->host.n > 0 && n->host.p[n->host.n - 1] == '.')
-        n->host.n--;
-    return true;
+    for (size_t i = 0; i < key.n; i++) /* a dot at the end of the name is left out */
+        if (key.p[i] != '.' || (i + 1 < key.n && key.p[i + 1] != ']' && key.p[i + 1] != ':'))
+            sbuf_add(&text, key.p + i, 1);
+    bool has = nexthop_parse(n, sbuf_str(&text), 25) == NULL && str_ieq(n->host, host);
+    n->host = (struct str){0};
+    sbuf_free(&text);
+    return has;
 }
 
 static int near_row(void *arg, struct str key, struct str value) {
@@ -62,7 +65,7 @@ static int near_row(void *arg, struct str key, struct str value) {
     struct sbuf shown = {0};
     const char *why = "is written in another way: both have to be alike";
     (void)value;
-    if (w->what.n > 0 || !key_host(key, &n) || !str_ieq(n.host, w->hop.host))
+    if (w->what.n > 0 || !key_has_host(key, w->hop.host, &n))
         return 0;
     if (str_istarts(key, BYTE_ORDER_MARK))
         why = "begins with a byte order mark, which is part of the key";
