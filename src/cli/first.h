@@ -38,8 +38,8 @@ bool first_complete(struct first *f);
 bool first_agrees(const char *question);
 
 /* Is the first table of maps ("type:path, …") a file that can be written?  "type:path" for the
- * caller to free, or NULL. */
-char *first_table(const char *maps);
+ * caller to free, whose path is whole: one that is not lies in dir, as for the daemon; or NULL. */
+char *first_table(const char *maps, const char *dir);
 /* Where it will be written; false after saying why it cannot be. */
 bool first_plan(struct first *f);
 /* Says what will be written, and never the password. */

@@ -126,15 +126,21 @@ static bool record_write(const struct first *f) {
 
 /* -- tables in files -- */
 
-char *first_table(const char *maps) {
+char *first_table(const char *maps, const char *dir) {
     static const char *const types[] = {"hash:", "btree:", "lmdb:", "cdb:", "texthash:"};
     struct str rest = str_of(maps), one = STR_NONE;
     str_split(&rest, ", \t\r\n", &one);
     if (str_istarts(one, "proxy:"))
         one = str_from(one, strlen("proxy:"));
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        if (str_istarts(one, types[i]))
-            return str_dup(one);
+        if (str_istarts(one, types[i])) {
+            struct sbuf table = {0};
+            struct str path = str_from(one, strlen(types[i]));
+            bool whole = path.n > 0 && path.p[0] == '/';
+            sbuf_printf(&table, "%s%s%s%.*s", types[i], whole ? "" : dir, whole ? "" : "/",
+                        STR_FMT(path));
+            return sbuf_take(&table);
+        }
     return NULL;
 }
 
@@ -301,7 +307,7 @@ static bool plan_senders(struct first *f) {
     if (cfg_file_find(&f->cfg->main, STR_LIT("sender_dependent_relayhost_maps")) == NULL ||
         maps[0] == '\0')
         return true;
-    f->senders = first_table(maps);
+    f->senders = first_table(maps, f->cfg->dir);
     if (f->senders != NULL || strstr(maps, "accounts:") != NULL ||
         (f->cfg->p.accounts_store[0] != '\0' && !f->cfg->embedded))
         return true;
@@ -347,7 +353,7 @@ static bool plan_passwords(const struct first *f) {
 
 bool first_plan(struct first *f) {
     f->passwords = first_is_everybodys(f) && f->user[0] != '\0' && f->cfg->relays_spec[0] == '\0'
-                       ? first_table(f->cfg->p.smtp_sasl_password_maps)
+                       ? first_table(f->cfg->p.smtp_sasl_password_maps, f->cfg->dir)
                        : NULL;
     if (f->passwords != NULL)
         return plan_passwords(f);

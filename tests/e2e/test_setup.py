@@ -215,6 +215,23 @@ def test_a_table_gets_whole_passwords_that_others_cannot_read(kind):
         assert f"relayhost = {hosts}\n" in (p.dir / "main.cf").read_text()
 
 
+@pytest.mark.parametrize("kind", ["hash", "texthash", "btree"])
+def test_a_table_is_where_the_daemon_reads_it(kind, tmp_path):
+    """Not in the folder that the command was given in."""
+    with Posthouse(MAIN + f"smtp_sasl_password_maps = {kind}:logins\nsender_dependent_relayhost_maps = {kind}:senders\n",
+                   files={"logins": "", "senders": ""}) as p:
+        for table in ("logins", "senders"):
+            p.run("map", "build", f"{kind}:{p.dir}/{table}")
+        words = f"printf 'pw\\n' | {POSTHOUSE} -c {p.dir} setup --host h.example --user us --password-file - --no-test"
+        for more in ("", " --for own.example"):
+            r = subprocess.run(["sh", "-c", words + more], cwd=tmp_path, env=p.env(), capture_output=True, text=True)
+            assert r.returncode == 0, r.stdout + r.stderr
+        assert not list(tmp_path.iterdir())
+        assert (p.dir / "logins").read_text() == "[h.example]:587 us:pw\n"
+        assert (p.dir / "senders").read_text() == "@own.example [h.example]:587\n"
+        assert p.run("map", "query", "[h.example]:587", f"{kind}:{p.dir}/logins").stdout == "us:pw\n"
+
+
 @pytest.mark.parametrize("at", ["Number or name", "Relay host", "[everybody]", "TLS [", "an empty line)", "Password: ", "for the test",
                                 "Write it?"])
 def test_ctrl_c_leaves_nothing(relay, at):
