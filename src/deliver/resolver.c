@@ -265,8 +265,8 @@ static int cmp_mx(const void *a, const void *b) {
 static void conclude(struct resolver_query *q) {
     bool any = q->a.n_addrs > 0 || q->a.n_mx > 0 || q->a.name != NULL || q->a.null_mx;
     q->a.rc = any           ? RESOLVE_OK
-              : q->a.bad_mx ? RESOLVE_MALFORMED
               : q->failed   ? RESOLVE_FAILED
+              : q->a.bad_mx ? RESOLVE_MALFORMED
                             : RESOLVE_NOTFOUND;
     if (q->a.n_mx > 1)
         qsort(q->a.mx, q->a.n_mx, sizeof *q->a.mx, cmp_mx);
@@ -314,7 +314,7 @@ static bool names_exchanger(struct str name) {
 
 static void add_mx(struct resolve_answer *a, const uint8_t *p, size_t n) {
     struct sbuf name = {0};
-    bool whole = n >= 3 && wire_name(p + 2, n - 2, &name);
+    bool whole = wire_name(p + 2, n - 2, &name);
     if (whole && name.n == 0) {
         a->null_mx = true;
     } else if (whole && names_exchanger(sbuf_str(&name))) {
@@ -333,6 +333,28 @@ static void add_ptr(struct resolve_answer *a, const uint8_t *p, size_t n) {
     sbuf_free(&name);
 }
 
+/* Do labels and an empty one at their end fill n bytes? */
+static bool wire_is_whole(const uint8_t *p, size_t n) {
+    size_t at = 0;
+    while (at < n && p[at] != 0 && p[at] <= 63)
+        at += p[at] + 1U;
+    return at + 1 == n && p[at] == 0;
+}
+
+/* A record that is cut off says nothing: neither what there is nor that there is nothing. */
+static bool record_is_whole(int type, const uint8_t *p, size_t n) {
+    switch (type) {
+    case T_A:
+        return n == 4;
+    case T_AAAA:
+        return n == 16;
+    case T_MX:
+        return n > 2 && wire_is_whole(p + 2, n - 2);
+    default:
+        return true;
+    }
+}
+
 /* Without the dot at its end. */
 static struct str owner_of(const struct ub_result *res) {
     const char *given =
@@ -349,14 +371,17 @@ static void take_result(struct resolver_query *q, const struct ub_result *res) {
         *from = (struct resolve_from){str_dup(owner_of(res)), res->ttl};
     for (int i = 0; res->havedata && res->data[i] != NULL; i++) {
         size_t n = (size_t)res->len[i];
-        if (res->qtype == T_A && n == 4)
-            add_addr(&q->a, AF_INET, res->data[i]);
-        else if (res->qtype == T_AAAA && n == 16)
-            add_addr(&q->a, AF_INET6, res->data[i]);
+        const uint8_t *data = (const uint8_t *)res->data[i];
+        if (!record_is_whole(res->qtype, data, n))
+            q->failed = true;
+        else if (res->qtype == T_A)
+            add_addr(&q->a, AF_INET, data);
+        else if (res->qtype == T_AAAA)
+            add_addr(&q->a, AF_INET6, data);
         else if (res->qtype == T_MX)
-            add_mx(&q->a, (const uint8_t *)res->data[i], n);
+            add_mx(&q->a, data, n);
         else if (res->qtype == T_PTR)
-            add_ptr(&q->a, (const uint8_t *)res->data[i], n);
+            add_ptr(&q->a, data, n);
     }
     if (!res->havedata && res->rcode != 0 && !res->nxdomain)
         q->failed = true;
