@@ -43,13 +43,14 @@ static enum step probe_say_rset(struct dsess *s) {
     return STEP_WAIT;
 }
 
-/* The host did not take the command; what it puts off is given to the next one, as mail is. */
+/* The host did not take the command; what it puts off is given to the next one, as mail is, and
+ * waits if that has not taken it either: the driver notes it. */
 static enum step probe_refused(struct dsess *s, enum txn_command at) {
-    bool goes_on = s->now.status == MAIL_DEFERRED && session_more_hosts(s);
-    watch_failed(s, probe_stage_name(at), &s->now);
-    mailerr_free(&s->now);
-    if (goes_on)
+    s->stage_name = probe_stage_name(at);
+    if (s->now.status == MAIL_DEFERRED && session_more_hosts(s))
         return STEP_NEXT_HOST;
+    watch_failed(s, s->stage_name, &s->now);
+    mailerr_free(&s->now);
     probe_of(s)->refused = true;
     return probe_say_rset(s);
 }
@@ -154,7 +155,10 @@ static void probe_over(struct dsess *s) {
     struct dl *n;
     while ((n = dl_pop(&s->todo)) != NULL)
         attempt_free(DL_OWNER(n, struct attempt, link));
-    p->ask.done(p->ask.arg, p->ask.connect ? p->passed : p->watch.reached);
+    bool good = p->ask.connect ? p->passed : p->watch.reached;
+    if (!good && !p->refused)
+        watch_verdict(s);
+    p->ask.done(p->ask.arg, good);
     s->watch = NULL;
     free(p->sender);
     free(p->rcpt);

@@ -106,9 +106,10 @@ enum {
 /* What `explain` and `test` see of a session: see probe.h. */
 struct watch {
     struct trace *trace;
-    bool connects;    /* false: a road is only explained */
-    bool reached;     /* such a road has come to its end with some host */
-    int64_t stage_us; /* when the stage began */
+    bool connects;         /* false: a road is only explained */
+    bool reached;          /* such a road has come to its end with some host */
+    int64_t stage_us;      /* when the stage began */
+    enum mail_status said; /* what would become of mail, as it was said last; unset: not yet */
 };
 
 struct dsess {
@@ -292,6 +293,8 @@ void watch_ok(struct dsess *s, const char *stage, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* e says why the stage failed. */
 void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e);
+/* No host took the mail: says what becomes of it where the last step said something else. */
+void watch_verdict(struct dsess *s);
 /* May it connect?  True unless a road is only explained. */
 bool watch_connects(const struct dsess *s);
 

@@ -44,18 +44,39 @@ void watch_ok(struct dsess *s, const char *stage, const char *fmt, ...) {
     sbuf_free(&text);
 }
 
+/* What becomes of mail with that error. */
+static enum mail_status watched_status(const struct dsess *s, const struct mailerr *e) {
+    return s->cfg->p.soft_bounce && e->status == MAIL_BOUNCED ? MAIL_DEFERRED : e->status;
+}
+
+/* The code and the text of an error, with what becomes of the mail if that is known by it. */
+static void watch_error(struct dsess *s, json_t *o, const struct mailerr *e, bool decides) {
+    enum mail_status status = watched_status(s, e);
+    bool soft = status != e->status;
+    trace_set(o, "result", str_of(e->text));
+    trace_setf(o, "dsn", "%s%s", soft ? "4" : "", e->dsn + soft);
+    if (!decides)
+        return;
+    trace_set(o, "mail_would_be", str_of(mail_status_name(status)));
+    s->watch->said = status;
+}
+
 void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e) {
     if (s->watch == NULL || e->status == MAIL_UNSET)
         return;
     json_t *o = watch_step(s, stage, false);
-    bool soft = s->cfg->p.soft_bounce && e->status == MAIL_BOUNCED;
     const char *advice = advice_for(e->cause, e->reply == NULL ? STR_NONE : str_of(e->reply));
-    trace_set(o, "result", str_of(e->text));
-    trace_setf(o, "dsn", "%s%s", soft ? "4" : "", e->dsn + soft);
     /* One name of several that leads nowhere decides nothing. */
-    if (e->phase != PHASE_DNS || (s->n_targets == 0 && !session_more_hosts(s)))
-        trace_set(o, "mail_would_be", str_of(mail_status_name(soft ? MAIL_DEFERRED : e->status)));
+    watch_error(s, o, e, e->phase != PHASE_DNS || (s->n_targets == 0 && !session_more_hosts(s)));
     if (advice != NULL)
         trace_set(o, "advice", str_of(advice));
+    watch_end_step(s, o);
+}
+
+void watch_verdict(struct dsess *s) {
+    if (s->err.status == MAIL_UNSET || watched_status(s, &s->err) == s->watch->said)
+        return;
+    json_t *o = watch_step(s, "outcome", false);
+    watch_error(s, o, &s->err, true);
     watch_end_step(s, o);
 }

@@ -174,6 +174,32 @@ def test_the_next_host_is_asked_as_it_is_for_mail(dns):
         relay.stop()
 
 
+# What two hosts do, and what becomes of the mail: what the last step says.
+LOGIN = {"AUTH": "535 5.7.8 no"}
+ROUNDS = [(LOGIN, "nowhere", "deferred"), (LOGIN, LOGIN, "bounced"), ({"GREETING": "421 later"}, LOGIN, "deferred"),
+          ({"RCPT": "450 4.2.0 later"}, LOGIN, "deferred"), (LOGIN, {"RCPT": "450 4.2.0 later"}, "deferred"),
+          ({"RCPT": "450 4.2.0 later"}, {"RCPT": "550 5.1.1 no"}, "bounced"), (LOGIN, {"MAIL": ""}, "deferred")]
+
+
+def test_the_last_verdict_is_that_of_all_hosts(dns):
+    """Of some hosts that fail each in its own way: what test says last is what mail meets."""
+    relays, rows = [], ""
+    for i, (first, second, _) in enumerate(ROUNDS):
+        pair = [FakeRelay(auth=["PLAIN"], replies=says) for says in (first, second) if says != "nowhere"]
+        hops = [f"[127.0.0.1]:{r.port}" for r in pair] + ["[nx.server]:25"] * (2 - len(pair))
+        rows += f"s{i}@x.example {hops[0]}, {hops[1]}\n"
+        relays += pair
+    main = "sender_dependent_relayhost_maps = texthash:{dir}/hops\nsmtp_sasl_password_maps = static:me:word\n"
+    with Posthouse(SASL + main + "smtp_sasl_auth_soft_bounce = no\n", dns=dns, files={"hops": rows}) as p:
+        for i, round_ in enumerate(ROUNDS):
+            said = [s["mail_would_be"] for s in steps(p, "test", f"s{i}@x.example", "b@y.example") if "mail_would_be" in s]
+            p.send(sender=f"s{i}@x.example")
+            became = p.wait_log(rf"(?s)from=<s{i}@x\.example>.*to=<b@y\.example>.*status=(\w+)")[-1]
+            assert (said[-1], became) == (round_[2], round_[2]), (round_, said)
+    for relay in relays:
+        relay.stop()
+
+
 def test_an_international_address_is_tested_as_mail_with_it_goes(dns):
     def strict(line):
         return "553 5.6.7 SMTPUTF8 was not asked for" if not line.isascii() and not line.endswith(" SMTPUTF8") else None
