@@ -26,9 +26,15 @@ static int listing_ask(const char *who, const struct config *cfg, json_t *filter
     json_t *req = filter == NULL ? json_object() : filter;
     json_object_set_new(req, "cmd", json_string("queue-list"));
     char *text = json_dumps(req, 0);
+    struct ask_end end = {0};
     json_decref(req);
-    int rc = cli_control_status(who, cfg, text, fn, arg, NULL);
+    int rc = cli_control_status(who, cfg, text, fn, arg, &end);
     free(text);
+    if (end.halted)
+        fprintf(stderr,
+                "%s: warning: nothing is sent: the disk does not take down what becomes of mail "
+                "(is it full?)\n",
+                who);
     return rc;
 }
 

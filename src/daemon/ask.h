@@ -14,6 +14,7 @@ struct ask_end {
     bool passed;   /* of a test or an explanation */
     bool more;     /* of a page of the queue */
     bool denied;   /* this user may not do it */
+    bool halted;   /* of a listing: nothing is sent, because the disk does not take notes */
     long count;    /* messages that an order has changed */
     long matched;  /* messages that it was for */
     long process;  /* of reloads: the relay process, whose count it is */

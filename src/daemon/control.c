@@ -93,9 +93,11 @@ static void list_more(struct client *k) {
     if (k->shown < k->n_listing)
         return;
     struct sbuf b = {0};
+    struct sched_stats st;
+    sched_stats(k->c->sched, &st);
     unreadable_show(&b, k->c->kept, &k->filter);
     list_end(k);
-    sbuf_add_c(&b, "{\"ok\": true}\n");
+    sbuf_printf(&b, "{\"ok\": true, \"halted\": %s}\n", st.halted ? "true" : "false");
     conn_write(k->conn, b.p, b.n);
     sbuf_free(&b);
     conn_resume(k->conn);

@@ -18,12 +18,13 @@
 struct status_page {
     atomic_uint_least32_t waiting; /* messages in the queue */
     atomic_uint_least32_t resting; /* relay hosts that no mail is tried at for now */
+    atomic_bool halted;            /* nothing is sent: the disk takes no notes */
 };
 
 static struct {
     struct status_page *page; /* NULL: the status is not told */
     uint32_t waiting, resting;
-    bool serving, refused;
+    bool serving, refused, halted;
     int64_t again_ms;
 } status;
 
@@ -53,6 +54,7 @@ static void status_tick(uv_timer_t *t) {
     sched_stats(c->sched, &st);
     atomic_store(&status.page->waiting, (uint32_t)(st.active + st.deferred + st.hold));
     atomic_store(&status.page->resting, resting);
+    atomic_store(&status.page->halted, st.halted);
 }
 
 void status_count(struct loop *l, const struct sched *s) {
@@ -70,26 +72,33 @@ void status_count(struct loop *l, const struct sched *s) {
 /* True if they are not what was told last. */
 static bool numbers_changed(void) {
     uint32_t waiting = 0, resting = 0;
+    bool halted = false;
     if (status.page != NULL && status.serving) {
         waiting = atomic_load(&status.page->waiting);
         resting = atomic_load(&status.page->resting);
+        halted = atomic_load(&status.page->halted);
     }
-    bool changed = waiting != status.waiting || resting != status.resting;
+    bool changed =
+        waiting != status.waiting || resting != status.resting || halted != status.halted;
+    status.halted = halted;
     status.waiting = waiting;
     status.resting = resting;
     return changed;
 }
 
 static void status_say(const char *lines) {
-    char text[256], resting[48] = "", numbers[80] = "";
+    char text[384], resting[48] = "", numbers[80] = "";
     if (status.resting > 0)
         snprintf(resting, sizeof resting, ", %lu relay%s resting", (unsigned long)status.resting,
                  status.resting == 1 ? "" : "s");
     if (status.waiting > 0 || status.resting > 0)
         snprintf(numbers, sizeof numbers, ": %lu waiting%s", (unsigned long)status.waiting,
                  resting);
-    snprintf(text, sizeof text, "%sSTATUS=%s%s%s", lines,
+    snprintf(text, sizeof text, "%sSTATUS=%s%s%s%s", lines,
              status.serving ? "serving" : "no client is let in: the log says why", numbers,
+             status.halted
+                 ? "; nothing is sent: the disk takes down nothing of what becomes of mail"
+                 : "",
              status.refused ? "; the new configuration was refused: see posthouse check" : "");
     notify_send(text);
     status.again_ms = clock_mono_ms() + WATCH_MS;

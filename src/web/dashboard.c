@@ -207,6 +207,8 @@ static void add_stats(struct sbuf *b, json_t *st) {
     head(b, "queue_oldest_message_age_seconds", "gauge", "Age of the oldest message in the queue.");
     sbuf_printf(b, "posthouse_queue_oldest_message_age_seconds %lld\n",
                 oldest == NULL ? 0LL : (long long)(now_s() - number(oldest, "arrival_time")));
+    head(b, "halted", "gauge", "Is nothing sent, because the disk does not take notes of it?");
+    sbuf_printf(b, "posthouse_halted %d\n", json_is_true(json_object_get(st, "halted")));
     head(b, "spool_log_bytes", "gauge", "Bytes of the spool's log on disk.");
     sbuf_printf(b, "posthouse_spool_log_bytes %lld\n", (long long)number(st, "spool_log_bytes"));
 }
@@ -280,10 +282,14 @@ void metrics_show(struct req *r) {
 
 void health_show(struct req *r) {
     json_t *stats = daemon_ask(r->w, "stats");
-    if (stats != NULL)
-        reply_text(r, MHD_HTTP_OK, "text/plain", STR_LIT("ok\n"));
-    else
+    bool halted = json_is_true(json_object_get(json_array_get(stats, 0), "halted"));
+    if (stats == NULL)
         reply_text(r, MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
                    STR_LIT("posthoused does not answer\n"));
+    else if (halted)
+        reply_text(r, MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
+                   STR_LIT("nothing is sent: the disk does not take down what becomes of mail\n"));
+    else
+        reply_text(r, MHD_HTTP_OK, "text/plain", STR_LIT("ok\n"));
     json_decref(stats);
 }

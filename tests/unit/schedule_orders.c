@@ -136,6 +136,7 @@ static void test_nothing_is_sent_that_cannot_be_noted(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         struct rig r;
+        struct sched_stats st;
         rig_open(&r, "smtp_destination_concurrency_limit = 1\n");
         for (int n = 0; n < 12; n++)
             rig_mail(&r, "", "ann@away.example");
@@ -146,11 +147,15 @@ static void test_nothing_is_sent_that_cannot_be_noted(void **state) {
         dispatch_tick(r.s, r.s->loop->now_ms);
         rig_turn(&r);
         assert_int_equal(r.n_given, 0);
+        sched_stats(r.s, &st);
+        assert_true(st.halted);
         *faults[i] = false;
         rig_turn(&r);
         dispatch_tick(r.s, r.s->loop->now_ms);
         rig_turn(&r);
         assert_true(r.n_given > 0);
+        sched_stats(r.s, &st);
+        assert_false(st.halted);
         while (r.n_given > 0)
             rig_answer(&r, &sent);
         assert_int_equal(r.s->msgs.n, 0);

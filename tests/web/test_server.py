@@ -1,5 +1,6 @@
 """posthouse-web: sessions and what protects them, tokens, relays, tests, queue, metrics, OpenAPI, nginx."""
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -18,6 +19,8 @@ import jsonschema
 import pytest
 from kit import BUILD, ROOT, SLOW, FakeRelay, Listener, free_port, make_cert, wait_for
 from webkit import GLOBAL, OF_DOMAIN, OPENAPI, SECRET, Web, run, site, tls
+
+import shim
 
 BROWSER = {"Sec-Fetch-Site": "same-origin"}
 
@@ -491,6 +494,37 @@ def test_a_tenants_tests_are_bounded_and_end_with_the_session(dns):
             local.ok("POST", "/api/logout")
             assert b"event: end\n" not in list(stream)  # it ends, and the test has not
         over.set()
+
+
+@pytest.mark.skipif(not shim.available, reason="a sanitizer build: its wrappers and the shim's exclude each other")
+def test_a_disk_that_takes_no_notes_is_named(dns, tmp_path):
+    """Nothing is sent then: the status, listings, the metrics and the health say so, and that it is over."""
+    s, port = shim.Shim(tmp_path), free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30 * SLOW)
+        w = Web(f"relayhost = [127.0.0.1]:{port}\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n", dns=dns)
+        w.extra_env = {**s.env, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        w.start_daemon()
+        w.extra_env = {}
+        w.start_web()
+        halted = lambda: ("warning: nothing is sent" in w.run("queue", "list").stderr,
+                          "posthouse_halted 1\n" in w.api().request("GET", "/metrics")[1],
+                          w.api().request("GET", "/healthz")[0] == 503)
+        try:
+            assert halted() == (False, False, False)
+            w.send(sender="ann@a.example")
+            w.wait_log("status=deferred")
+            s.set(write_errno=errno.EROFS, write_count=1 << 30)
+            wait_for(lambda: all(halted()), 30)
+            while b"; nothing is sent: " not in manager.recv(4096):
+                pass
+            s.set(write_count=0)
+            wait_for(lambda: not any(halted()), 30)
+            while b"; nothing is sent: " in manager.recv(4096):
+                pass
+        finally:
+            w.stop()
 
 
 def test_dashboard_and_metrics(dns):
