@@ -75,7 +75,8 @@ int cli_ask(const char *who, const struct config *cfg, const char *request, ask_
 /* The same as an exit status: also that this user may not do it is said. */
 int cli_control_status(const char *who, const struct config *cfg, const char *request,
                        ask_line_fn fn, void *arg, struct ask_end *end);
-/* The process that has the spool of cfg; 0: none runs; negative errno. */
+/* The process that has the spool of cfg; 0: none runs; negative errno, -ENOLCK: one runs whose lock
+ * file was removed. */
 pid_t cli_daemon(const struct config *cfg);
 /* Ends that process in order and waits until it has, which a delivery past its final dot may delay.
  * 0; -ESRCH: none runs; -ETIMEDOUT: it did not end within a minute; other negative errno. */

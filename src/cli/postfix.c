@@ -2,7 +2,8 @@
  * cli/postfix.c - postfix(1): starts, stops and asks after the daemon; posthouse reload
  *
  * One thread.  A running daemon is known by the lock on master.pid in queue_directory, which the
- * supervisor holds as long as it lives; the number in the file is not believed.
+ * supervisor holds as long as it lives; the number in the file is not believed.  Where the file was
+ * removed, a daemon that answers is running all the same.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,15 @@ struct postfix_run {
     bool verbose;
 };
 
+/* No process holds the lock: no daemon runs, or its lock file was removed. */
+static pid_t daemon_without_lock(const struct config *cfg) {
+    int fd = ask_connect(cfg->p.queue_directory, "control.sock");
+    if (fd < 0)
+        return 0;
+    close(fd);
+    return -ENOLCK;
+}
+
 pid_t cli_daemon(const struct config *cfg) {
     struct sbuf path = {0};
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -37,10 +47,10 @@ pid_t cli_daemon(const struct config *cfg) {
     int fd = open(path.p, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     sbuf_free(&path);
     if (fd < 0)
-        return errno == ENOENT ? 0 : -errno;
+        return errno == ENOENT ? daemon_without_lock(cfg) : -errno;
     pid_t pid = fcntl(fd, F_GETLK, &lk) < 0 ? -errno : lk.l_type == F_UNLCK ? 0 : lk.l_pid;
     close(fd);
-    return pid;
+    return pid == 0 ? daemon_without_lock(cfg) : pid;
 }
 
 static int postfix_fatal(const char *text, const char *detail) {
@@ -64,8 +74,14 @@ static int postfix_execute(const struct postfix_run *run, bool foreground) {
     return postfix_fatal(PH_SBINDIR "/posthoused", strerror(errno));
 }
 
+/* It answers, with its lock or without. */
+static bool postfix_is_running(const struct postfix_run *run) {
+    pid_t pid = cli_daemon(run->cfg);
+    return pid > 0 || pid == -ENOLCK;
+}
+
 static int postfix_start(const struct postfix_run *run, bool foreground) {
-    if (cli_daemon(run->cfg) > 0)
+    if (postfix_is_running(run))
         return postfix_fatal("the Postfix mail system is already running", NULL);
     if (!foreground)
         fputs(SCRIPT "starting the Postfix mail system\n", stderr);
@@ -75,6 +91,9 @@ static int postfix_start(const struct postfix_run *run, bool foreground) {
 
 static int postfix_not_running(const struct postfix_run *run) {
     pid_t pid = cli_daemon(run->cfg);
+    if (pid == -ENOLCK)
+        return postfix_fatal("the Postfix mail system is running, but its master.pid was removed",
+                             "\"posthouse restart\" makes a new one");
     return postfix_fatal(pid < 0 ? run->cfg->p.queue_directory
                                  : "the Postfix mail system is not running",
                          pid < 0 ? strerror(-pid) : NULL);
@@ -134,7 +153,7 @@ static const char *restart_failure(const struct config *cfg) {
 }
 
 static int postfix_reload(const struct postfix_run *run) {
-    if (cli_daemon(run->cfg) <= 0)
+    if (!postfix_is_running(run))
         return postfix_not_running(run);
     fputs(SCRIPT "refreshing the Postfix mail system\n", stderr);
     const char *failure = reload_failure(run->cfg, ASK_RELOAD_S);
@@ -160,7 +179,7 @@ int cli_reload(const char *dir, int argc, char **argv) {
 
 /* The process stays, and becomes a new one: clients that connect meanwhile wait. */
 static int postfix_restart(const struct postfix_run *run) {
-    if (cli_daemon(run->cfg) <= 0)
+    if (!postfix_is_running(run))
         return postfix_start(run, false);
     fputs(SCRIPT "restarting the Postfix mail system\n", stderr);
     const char *failure = restart_failure(run->cfg);

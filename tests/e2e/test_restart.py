@@ -308,7 +308,15 @@ def test_without_its_lock_files_the_queue_is_still_locked():
         r = subprocess.run([second.exe, "-c", str(second.dir), "-f"], capture_output=True, text=True, check=False, timeout=60)
         assert r.returncode == 1 and "another process has the spool" in r.stderr
         assert len(p.queue()) == 1
+        for there in (True, False):  # the second one has left a file that it has no lock of
+            for word in ("status", "stop"):
+                r = p.run(word, face="postfix")
+                assert r.returncode == 1 and "is running, but its master.pid was removed" in r.stderr
+            assert p.run("start", face="postfix").returncode == 1 and p.run("reload", face="postfix").returncode == 0
+            if there:
+                (p.dir / "spool" / "master.pid").unlink()
         assert p.run("restart").returncode == 0 and p.send().startswith("250")
+        assert "running: PID: " in p.run("status", face="postfix").stderr
         second.__exit__(None)
 
 
