@@ -320,6 +320,22 @@ def test_without_its_lock_files_the_queue_is_still_locked():
         second.__exit__(None)
 
 
+def test_a_start_waits_for_a_relay_process_that_is_being_killed(relay):
+    """The end of a large process takes a while, in which the queue is still its own."""
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n") as p:
+        p.stop()
+        spool = p.dir / "spool"
+        (spool / "master.pid").unlink()
+        log = os.open(spool / "log", os.O_RDONLY)
+        fcntl.flock(log, fcntl.LOCK_EX)
+        start = threading.Thread(target=p.start)
+        start.start()
+        wait_for((spool / "master.pid").exists)
+        os.close(log)
+        start.join(60 * SLOW)
+        assert p.send().startswith("250")
+
+
 def test_a_configuration_is_tried_without_a_start():
     p = Posthouse("relayhost = [127.0.0.1]:9\n")
     assert subprocess.run([p.exe, "-c", str(p.dir), "-t"], capture_output=True, text=True, check=False).returncode == 0
