@@ -117,11 +117,13 @@ static int log_wipe(struct spool *s, struct segment *g) {
     return rc;
 }
 
-/* What could not be written to g is given up; after a full disk the place may be used again. */
+/* What could not be written to g is given up.  After a full disk the place is used again when there
+ * is room; where that gives another error, g is left. */
 static void log_give_up(struct spool *s, struct segment *g) {
     segment_trim(s, g);
-    if (disk_is_full(g->write_rc) && log_wipe(s, g) == 0)
-        g->write_rc = 0;
+    int rc = disk_is_full(g->write_rc) ? log_wipe(s, g) : g->write_rc;
+    if (!disk_is_full(rc))
+        g->write_rc = rc;
 }
 
 void log_after_batch(struct spool *s) {

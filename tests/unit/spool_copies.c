@@ -331,6 +331,47 @@ static void test_write_fails_half_way(void **state) {
     part_rc = 0;
 }
 
+static int worn_fd = -1, worn_calls; /* a file that is written to no more, and calls that tried */
+static ssize_t worn_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
+    if (fd != worn_fd)
+        return spool_io_disk.pwritev(arg, fd, iov, n, off);
+    worn_calls++;
+    return worn_calls == 1   ? spool_io_disk.pwritev(arg, fd, iov, 1, off) - 8
+           : worn_calls == 2 ? -ENOSPC
+                             : -EIO;
+}
+
+/* A full disk, and then one that has room and gives an error where a write had failed: that place
+ * is left, and mail goes on. */
+static void test_a_place_that_cannot_be_used_again(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    io.pwritev = worn_write;
+    worn_calls = 0;
+    worn_fd = -1;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 500, 0, "");
+    turns(s, 1);
+    worn_fd = s->head->fd;
+    size_t refused = turn_new(s, &t, 2, 700, 0, "");
+    size_t noted = turn_note(s, &t, SPOOL_PROGRESS, 1, "waits");
+    turns(s, 1);
+    assert_int_equal(t.told[refused], -ENOSPC);
+    size_t taken = turn_new(s, &t, 3, 700, 0, "");
+    turns(s, 3);
+    assert_int_equal(t.told[noted], 0);
+    assert_int_equal(t.told[taken], 0);
+    worn_fd = -1;
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 2);
+    assert_string_equal(seen.progress[index_of(&seen, 1)], "waits");
+    index_of(&seen, 3);
+    assert_int_equal(damage_count(s), 0);
+    spool_close(s);
+}
+
 static int cut_after; /* writes that reach the disk before the process is killed */
 static ssize_t cut_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
     ssize_t all = 0;
@@ -851,6 +892,7 @@ int main(void) {
         T(test_copies_no_damage),
         T(test_write_fails_half_way),
         T(test_copies_leave_room_for_notes),
+        T(test_a_place_that_cannot_be_used_again),
         T(test_killed_before_what_it_settles),
         T(test_full_behind_an_unfinished_write),
         T(test_one_write_a_batch),
