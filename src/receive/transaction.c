@@ -287,6 +287,16 @@ static bool is_option(const struct session *s, size_t begun) {
     return !s->p->allow_min_user && s->tx->texts.n > begun && s->tx->texts.p[begun] == '-';
 }
 
+/* An address that a client has said, which has the syntax rc.  "user%domain" and "domain!user"
+ * would be addresses of that domain for Postfix, and for tables that speak of it; a domain that is
+ * not ASCII needs SMTPUTF8, as with Postfix: both are refused. */
+static enum addr_rc client_address(const struct session *s, size_t begun, enum addr_rc rc) {
+    struct str addr = str_from(sbuf_str(&s->tx->texts), begun), domain = addr_domain(addr);
+    bool routed = str_chr(addr, '@') < 0 && (str_chr(addr, '%') >= 0 || str_chr(addr, '!') >= 0);
+    bool undeclared = !str_is_ascii(domain) && (s->tx->flags & ENV_SMTPUTF8) == 0;
+    return !s->client.local && (routed || undeclared) ? ADDR_SYNTAX : rc;
+}
+
 static enum cmd bad_address(struct session *s, enum addr_rc rc, const char *syntax) {
     return tx_say(s, false,
                   rc == ADDR_8BIT ? "553 5.6.7 Must declare SMTPUTF8 to send unicode address"
@@ -302,6 +312,7 @@ static bool mail_parse(struct session *s, struct str args) {
         tx->flags |= ENV_SMTPUTF8;
     struct addr_opts o = {s->p->strict_rfc821_envelopes, takes_utf8(s), true};
     enum addr_rc rc = addr_parse(args, &o, &tx->texts, &len);
+    rc = client_address(s, 0, rc);
     if (rc != ADDR_OK || is_option(s, 0)) {
         bad_address(s, rc, "501 5.1.7 Bad sender address syntax");
         return false;
@@ -564,6 +575,7 @@ static bool rcpt_parse(struct session *s, struct str args) {
     struct str key, value;
     struct addr_opts o = {s->p->strict_rfc821_envelopes, takes_utf8(s), false};
     enum addr_rc rc = addr_parse(args, &o, &tx->texts, &len);
+    rc = client_address(s, begun, rc);
     if (rc != ADDR_OK || is_option(s, begun)) {
         bad_address(s, rc, "501 5.1.3 Bad recipient address syntax");
         return false;

@@ -12,7 +12,7 @@ LOGINS = ["reject_sender_login_mismatch", "reject_known_sender_login_mismatch", 
 SENDERS = ["c@x.test", "joe@x.test", "free@x.test", ""]
 NAMES = ["x.test", "-x.test", "x", "[127.0.0.1]", "[127.0.0.1", "[1.2.3]", "[IPv6:1]", "1.2.3.4", "a_b.test", "a..b", "x.", "x.test.",
          "far.test/x", "m\u00fc.test"]
-ADDRESSES = ["a", "a@x", "a@x.test", "a%x.test", "x.test!a", '"a@x.test"', '"a@x"', "a@[127.0.0.1]", "postmaster", "@x.test:a"]
+ADDRESSES = ["a", "a@x", "a@x.test", '"a@x.test"', '"a@x"', "a@[127.0.0.1]", "postmaster", "@x.test:a"]
 
 # (the overrides of a service, what its clients say)
 CASES = [([f"smtpd_sender_restrictions = {word}", maps, f"smtpd_sasl_auth_enable = {enabled}"],

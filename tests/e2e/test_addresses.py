@@ -40,6 +40,18 @@ def test_own_addresses_are_not_relayed(dns):
     relay.stop()
 
 
+def test_addresses_that_ask_for_another_host(dns):
+    """user%domain and domain!user are addresses of that domain for Postfix: without a domain of their own they are none here."""
+    main = "relayhost = [127.0.0.1]:9\nsmtpd_sender_restrictions = check_sender_access inline:{{far.example=REJECT}}\n"
+    with Posthouse(main, dns=dns) as p, p.client() as c:
+        for address in ("a%far.example", "far.example!a", "a%", "!a", '"a%far.example"'):
+            assert c.cmd(f"MAIL FROM:<{address}>").startswith("501 5.1.7"), address
+        assert c.cmd("MAIL FROM:<a%far.example@x.example>").startswith("250")
+        for address in ("a%far.example", "far.example!a", "a%b@"):
+            assert c.cmd(f"RCPT TO:<{address}>").startswith("501 5.1.3"), address
+        assert p.run("-f", "a@x.example", "a%far.example", face="sendmail", stdin="\n").returncode == 0
+
+
 def test_postmaster_is_there_for_everybody(dns):
     relay = FakeRelay()
     main = (f"relayhost = [127.0.0.1]:{relay.port}\nmyorigin = own.example\nmynetworks = 192.0.2.0/24\n"
