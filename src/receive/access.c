@@ -58,6 +58,7 @@ enum access_step {
     STEP_NEXT = 1, /* nothing: the next word decides */
     STEP_PERMIT,   /* the list is over */
     STEP_REJECT,   /* all is over; the reply is in text */
+    STEP_FAIL,     /* likewise, also behind warn_if_reject: what the word asks is not known */
     STEP_WAIT      /* the lookup process has been asked */
 };
 
@@ -125,6 +126,19 @@ static void access_list_subject(struct access_run *a) {
     else
         addr_external(&a->text, a->list == SENDER_LIST ? a->f.sender : a->f.rcpt);
     sbuf_add_c(&a->text, ">: ");
+}
+
+/* What cannot be decided is no permission, whatever stands before the word. */
+static enum access_step access_unknown(struct access_run *a) {
+    access_code(a, 451, "4.3.0");
+    access_list_subject(a);
+    sbuf_add_c(&a->text, "Temporary lookup failure");
+    return STEP_FAIL;
+}
+
+static enum access_step access_misconfigured(struct access_run *a) {
+    access_reject_text(a, 451, "4.3.5 Server configuration error");
+    return STEP_FAIL;
 }
 
 /* What the list that stands for it refuses, in Postfix's words for each list: log readers know a
@@ -203,7 +217,7 @@ static void access_warn(struct access_run *a) {
 static bool access_goes_on(struct access_run *a, enum access_step step) {
     if (step == STEP_REJECT)
         a->code = access_checked_code(a->code, &a->text);
-    if (step == STEP_REJECT && !a->warns) {
+    if (step == STEP_FAIL || (step == STEP_REJECT && !a->warns)) {
         access_over(a, VERDICT_REJECT);
         return false;
     }
@@ -221,9 +235,7 @@ static void access_resume(struct access_run *a, enum access_step step) {
 }
 
 static enum access_step network_step(struct access_run *a, enum match_rc rc) {
-    if (rc == MATCH_ERROR)
-        return access_reject_text(a, 451, "4.3.0 Temporary lookup failure");
-    return permit_if(rc == MATCH_YES);
+    return rc == MATCH_ERROR ? access_unknown(a) : permit_if(rc == MATCH_YES);
 }
 
 static void on_network(void *arg, enum match_rc rc) {
@@ -249,12 +261,7 @@ static enum access_step test_sasl_authenticated(struct access_run *a) {
 }
 
 static enum access_step certs_step(struct access_run *a, const struct maps_answer *ans) {
-    if (ans->rc != MAP_ERROR)
-        return permit_if(ans->rc == MAP_FOUND);
-    access_code(a, 451, "4.3.0");
-    access_list_subject(a);
-    sbuf_add_c(&a->text, "Temporary lookup failure");
-    return STEP_REJECT;
+    return ans->rc == MAP_ERROR ? access_unknown(a) : permit_if(ans->rc == MAP_FOUND);
 }
 
 static void on_certs(void *arg, const struct maps_answer *ans) {
@@ -266,7 +273,7 @@ static void on_certs(void *arg, const struct maps_answer *ans) {
 static enum access_step no_fingerprint(struct access_run *a) {
     log_warn("smtpd", "smtpd_tls_fingerprint_digest: there is no \"%s\"",
              a->f.p->smtpd_tls_fingerprint_digest);
-    return access_reject_text(a, 451, "4.3.5 Server configuration error");
+    return access_misconfigured(a);
 }
 
 /* A fingerprint says which certificate it is: nothing else has to vouch for it. */
@@ -409,14 +416,36 @@ static enum access_step test_multi_bounce(struct access_run *a) {
                                "Multi-recipient bounce");
 }
 
+unsigned access_unlisted(const struct access_facts *f, struct sbuf *text) {
+    const struct mailerr *why = &f->unlisted->why;
+    int64_t code = why->status != MAIL_BOUNCED       ? 450
+                   : f->address_class == CLASS_ALIAS ? f->p->unknown_virtual_alias_reject_code
+                                                     : 550;
+    const char *dsn = f->unlisted->coded ? why->dsn : "5.1.1";
+    sbuf_printf(text, "%c%s <", code < 500 ? '4' : '5', dsn + 1);
+    addr_external(text, f->rcpt);
+    sbuf_printf(text, ">: Recipient address rejected: %s", why->text);
+    return access_checked_code(code, text);
+}
+
+/* The word says where in the list; smtpd_reject_unlisted_recipient says so of the end of all. */
+static enum access_step test_unlisted(struct access_run *a) {
+    if (a->f.unlisted == NULL)
+        return STEP_NEXT;
+    a->code = access_unlisted(&a->f, &a->text);
+    return STEP_REJECT;
+}
+
 /* -- may this login use this sender?  reject_*sender_login_mismatch -- */
 
 static enum access_step owner_step(struct access_run *a, const struct maps_answer *ans) {
     struct sbuf why = {0};
     const char *user = a->f.sasl_user;
     bool found = ans->rc == MAP_FOUND;
-    if (ans->rc == MAP_ERROR)
-        return access_reject(a, 451, "4.3.0", a->f.sender, "Temporary lookup failure");
+    if (ans->rc == MAP_ERROR) {
+        access_reject(a, 451, "4.3.0", a->f.sender, "Temporary lookup failure");
+        return STEP_FAIL;
+    }
     if (user == NULL && found)
         return access_reject(a, 553, "5.7.1", a->f.sender,
                              "Sender address rejected: not logged in");
@@ -557,8 +586,8 @@ static const struct access_word words[] = {
     {"reject_plaintext_session", WORD_TEST, test_plaintext},
     {"reject_multi_recipient_bounce", WORD_TEST, test_multi_bounce},
     {"warn_if_reject", WORD_WARN, NULL},
-    {"reject_unauth_pipelining", WORD_SKIP, NULL},  /* the session sees to it */
-    {"reject_unlisted_recipient", WORD_SKIP, NULL}, /* no mailboxes here: nothing to list */
+    {"reject_unauth_pipelining", WORD_SKIP, NULL}, /* the session sees to it */
+    {"reject_unlisted_recipient", WORD_TEST, test_unlisted},
     {"check_client_access", WORD_CHECK, check_client},
     {"check_helo_access", WORD_CHECK, check_helo},
     {"check_sender_access", WORD_CHECK, check_sender},
@@ -601,13 +630,11 @@ static void add_subject(struct access_run *a, struct sbuf *b) {
 
 /* An enhanced status code at the start of text, or the default. */
 static struct str take_dsn(struct str *text, const char *def) {
-    struct str rest = *text, w;
-    uint64_t v;
-    if (str_split(&rest, " ", &w) && w.n >= 5 && w.p[1] == '.' && str_u64(str_make(w.p, 1), &v)) {
-        *text = str_trim(rest);
-        return w;
-    }
-    return str_of(def);
+    struct str dsn = str_make(text->p, dsn_length(*text));
+    if (dsn.n == 0 || (dsn.p[0] != '2' && dsn.p[0] != '4' && dsn.p[0] != '5'))
+        return str_of(def);
+    *text = str_trim(str_from(*text, dsn.n));
+    return dsn;
 }
 
 /* "REJECT text", "DEFER text", "550 5.7.1 text". */
@@ -641,8 +668,7 @@ static enum action action_of(struct str value, struct str *word, struct str *tex
     bool number = str_u64(*word, code);
     if (str_ieq_c(*word, "DUNNO"))
         return ACTION_NEXT;
-    if (str_ieq_c(*word, "OK") || str_ieq_c(*word, "permit") ||
-        (number && word->n != 3 && text->n == 0))
+    if (str_ieq_c(*word, "OK") || str_ieq_c(*word, "permit") || (number && text->n == 0))
         return ACTION_PERMIT;
     if (str_ieq_c(*word, "REJECT"))
         return ACTION_REJECT;
@@ -682,7 +708,7 @@ static enum access_step action_step(struct access_run *a, struct str key, struct
     }
     log_warn("smtpd", "access table %s: entry \"%.*s\" has an action that Posthouse does not have",
              a->table, STR_FMT(key));
-    return access_reject_text(a, 451, "4.3.5 Server configuration error");
+    return access_misconfigured(a);
 }
 
 static enum access_step table_step(struct access_run *a, const struct maps_answer *ans) {
@@ -720,7 +746,7 @@ static void on_table(void *arg, const struct maps_answer *ans) {
 
 static enum access_step ask_table(struct access_run *a, struct str table) {
     enum access_step step = a->word->test(a);
-    if (step == STEP_REJECT || a->keys.n == 0)
+    if (step != STEP_NEXT || a->keys.n == 0)
         return step;
     free(a->table);
     a->table = str_dup(table);
@@ -746,10 +772,6 @@ static const char *access_list(const struct access_run *a, size_t i) {
     if (a->stage == ACCESS_DATA)
         return i == 0 ? a->f.p->smtpd_data_restrictions : NULL;
     return i < RCPT_LISTS ? rcpt_list(a->f.p, i) : NULL;
-}
-
-static enum access_step access_misconfigured(struct access_run *a) {
-    return access_reject_text(a, 451, "4.3.5 Server configuration error");
 }
 
 /* The restriction that a table without one stands for in the list, as in Postfix; NULL: it must

@@ -8,6 +8,7 @@
 #define PH_RECEIVE_ACCESS_H
 
 #include "config/config.h"
+#include "mail/mailerr.h"
 #include "maps/query.h"
 #include "receive/client.h"
 #include "receive/clientcert.h"
@@ -19,6 +20,12 @@ enum access_stage {
     ACCESS_RCPT, /* smtpd_client_, helo_, sender_, relay_ and recipient_restrictions, in this order
                   */
     ACCESS_DATA  /* smtpd_data_restrictions */
+};
+
+/* A recipient that there is not: its transport says error: or retry:. */
+struct unlisted {
+    struct mailerr why; /* unset: nothing says so */
+    bool coded;         /* with an enhanced status code of its own */
 };
 
 /* What is known of the client and its mail.  Everything stays as it is until the answer. */
@@ -39,8 +46,9 @@ struct access_facts {
     struct str rcpt; /* the one to decide about; at ACCESS_DATA the only one, or empty */
     /* Both as the client said them, without the domain that they are completed with. */
     struct str sender_said, rcpt_said;
-    size_t n_rcpts;                 /* accepted so far */
-    enum route_class address_class; /* of rcpt */
+    size_t n_rcpts;                  /* accepted so far */
+    enum route_class address_class;  /* of rcpt */
+    const struct unlisted *unlisted; /* rcpt; NULL: nothing says that there is none */
 };
 
 struct access_run;
@@ -69,6 +77,9 @@ struct str access_action_unknown(struct str value);
 /* The code of a reply that was configured; where it is none of a refusal, 450, and text (what
  * stands behind it) says so instead. */
 unsigned access_checked_code(int64_t code, struct sbuf *text);
+
+/* The reply to a recipient that there is not (f->unlisted): its code; what follows is appended. */
+unsigned access_unlisted(const struct access_facts *f, struct sbuf *text);
 
 /* Mistakes in the lists of a service, among them an open relay. */
 void access_check(const struct service *svc, struct diags *d);

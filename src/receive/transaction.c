@@ -53,7 +53,8 @@ void transaction_end(struct session *s) {
     sbuf_free(&tx->texts);
     sbuf_free(&tx->envid);
     sbuf_free(&tx->auth);
-    mailerr_free(&tx->refused);
+    mailerr_free(&tx->unlisted.why);
+    mailerr_free(&tx->first.why);
     kset_free(&tx->named);
     free(tx->rcpts);
     free(tx);
@@ -82,6 +83,8 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
     f.rcpt_said = r == NULL ? STR_NONE : str_make(f.rcpt.p, r->said_n);
     f.n_rcpts = tx->n_rcpts + tx->n_repeated;
     f.address_class = r == NULL ? CLASS_DEFAULT : r->address_class;
+    const struct unlisted *unlisted = r == &tx->pending ? &tx->unlisted : &tx->first;
+    f.unlisted = r == NULL || unlisted->why.status == MAIL_UNSET ? NULL : unlisted;
     return f;
 }
 
@@ -423,6 +426,10 @@ static enum cmd rcpt_accept(struct session *s) {
         tx->cap_rcpts = tx->cap_rcpts == 0 ? 4 : tx->cap_rcpts * 2;
         tx->rcpts = mem_realloc(tx->rcpts, tx->cap_rcpts * sizeof *tx->rcpts);
     }
+    if (tx->n_rcpts == 0) {
+        mailerr_copy(&tx->first.why, &tx->unlisted.why);
+        tx->first.coded = tx->unlisted.coded;
+    }
     tx->rcpts[tx->n_rcpts++] = tx->pending;
     kset_add(&tx->named, tx->pending.key, (void *)(uintptr_t)tx->n_rcpts);
     if (tx->qid[0] == '\0') {
@@ -453,21 +460,11 @@ static enum cmd rcpt_refuse(struct session *s, const char *code, struct str text
 }
 
 /* "error:5.1.1 no such place": the sender still has the mail, and learns it now. */
-static enum cmd rcpt_refused(struct session *s) {
-    const struct transaction *tx = s->tx;
-    const struct mailerr *e = &tx->refused;
+static enum cmd rcpt_unlisted(struct session *s) {
+    struct access_facts f = transaction_facts(s, &s->tx->pending);
     struct sbuf text = {0};
-    bool hard = e->status == MAIL_BOUNCED;
-    int64_t code = !hard ? 450
-                   : tx->pending.address_class == CLASS_ALIAS
-                       ? s->p->unknown_virtual_alias_reject_code
-                       : 550;
-    const char *dsn = tx->refused_coded ? e->dsn : "5.1.1";
-    sbuf_printf(&text, "%c%s <", code < 500 ? '4' : '5', dsn + 1);
-    addr_external(&text, pending_addr(tx));
-    sbuf_printf(&text, ">: Recipient address rejected: %s", e->text);
-    unsigned checked = access_checked_code(code, &text);
-    enum cmd rc = transaction_refuse(s, "RCPT", checked, text.p);
+    unsigned code = access_unlisted(&f, &text);
+    enum cmd rc = transaction_refuse(s, "RCPT", code, text.p);
     s->tx->texts.n = s->tx->pending.addr_at;
     sbuf_free(&text);
     return rc;
@@ -483,7 +480,9 @@ static enum cmd rcpt_allowed(struct session *s) {
             s->tx->is_alias
                 ? STR_LIT("mail transport unavailable: this alias asks for more than forwarding")
                 : STR_LIT("mail transport unavailable: Posthouse relays only, see transport_maps"));
-    return s->tx->refused.status != MAIL_UNSET ? rcpt_refused(s) : rcpt_accept(s);
+    return s->tx->unlisted.why.status != MAIL_UNSET && s->p->smtpd_reject_unlisted_recipient
+               ? rcpt_unlisted(s)
+               : rcpt_accept(s);
 }
 
 static void on_rcpt_access(void *arg, enum verdict v, unsigned code, const char *text) {
@@ -530,10 +529,10 @@ static void on_rcpt_route(void *arg, const struct route *r) {
         r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP &&
                                refusals_first(&r->transport->refusals) == NULL);
     tx->is_alias = false;
-    tx->refused_coded = r->here_coded;
-    mailerr_free(&tx->refused);
-    if (refused != NULL && s->p->smtpd_reject_unlisted_recipient)
-        mailerr_copy(&tx->refused, refused);
+    tx->unlisted.coded = r->here_coded;
+    mailerr_free(&tx->unlisted.why);
+    if (refused != NULL)
+        mailerr_copy(&tx->unlisted.why, refused);
     if (r->rc == ROUTE_FAILED) {
         smtpd_answered(s, rcpt_refuse(s, "451 4.3.0", STR_LIT("Temporary lookup failure")));
         return;
@@ -605,6 +604,7 @@ enum cmd transaction_rcpt(struct session *s, struct str args) {
     /* Postmaster is there for everybody (RFC 5321 section 4.5.1).  What a program hands to sendmail
      * is taken, and the queue says what becomes of it: cron and its like do not look at the answer.
      * As with Postfix, restrictions are for clients. */
+    mailerr_free(&tx->unlisted.why);
     if (tx->pending.taken)
         return rcpt_accept(s);
     tx->route = route_resolve(s->cfg, s->r->lookup, transaction_sender(tx), pending_addr(tx), NULL,

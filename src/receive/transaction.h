@@ -40,8 +40,8 @@ struct transaction {
     struct alias_query *alias; /* the question what it stands for, or NULL */
     bool served;               /* its transport is one that Posthouse has */
     bool is_alias;             /* not served: it is an alias that cannot be carried out */
-    struct mailerr refused;    /* its transport says error: or retry:; unset: it does not */
-    bool refused_coded;        /* with an enhanced status code of its own */
+    struct unlisted unlisted;  /* the pending recipient */
+    struct unlisted first;     /* the first one of rcpts */
     struct access_run *access; /* the question whether it may, or NULL */
     uint64_t id;               /* of the queue file; 0: no recipient yet */
     char qid[QID_MAX];         /* "": likewise */

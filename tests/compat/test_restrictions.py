@@ -45,8 +45,42 @@ CASES += [(["smtpd_recipient_restrictions = check_recipient_access inline:{ no@r
             f"smtpd_data_restrictions = {words}"],
            [["EHLO c.test", "MAIL FROM:<s@x.test>", *rcpts, "DATA"] for one in LAST for rcpts in ([one], [LAST[0], one], [LAST[1], one])])
           for words in ("reject_unauth_destination", "permit_auth_destination, reject", "defer_unauth_destination")]
-MAIN = ("relayhost = [127.0.0.1]:9\nrelay_domains = rel.test\nsmtpd_error_sleep_time = 0\nsmtpd_sasl_auth_enable = yes\n"
-        "smtpd_sasl_type = dovecot\nmynetworks = 10.0.0.0/8, 127.0.0.0/8\nrecipient_delimiter = +\nlocal_transport = smtp:[127.0.0.1]:9\n")
+ONE = ["EHLO c.test", "MAIL FROM:<s@x.test>", "RCPT TO:<b@rel.test>"]
+# What cannot be decided is refused behind warn_if_reject, too; a table that cannot be asked refuses as any restriction does.
+CASES += [([f"smtpd_recipient_restrictions = {before}{word}{rest}", *more], [ONE])
+          for word, *more in (["check_recipient_access inline:{ rel.test=FOO }"], ["check_helo_access"], ["inline:{ rel.test=FOO }"],
+                              ["permit_mynetworks", "mynetworks = fail:x"],
+                              ["reject_sender_login_mismatch", "smtpd_sender_login_maps = fail:x"],
+                              ["check_recipient_access inline:{ rel.test=FOO, far.test=OK }"])
+          for before in ("", "warn_if_reject ") for rest in (", permit", ", reject")]
+CASES += [(["smtpd_recipient_restrictions = warn_if_reject check_sender_access fail:x, permit"], [ONE])]
+# Digits alone permit; a status is one by its form and its class.
+CASES += [([f"smtpd_recipient_restrictions = check_recipient_access inline:{{ {{ rel.test={value} }} }}, reject"], [ONE])
+          for value in ("550", "421", "123", "000", "12", "553 x", "453 5.1.2 x", "reject 5.7.1.1 x", "550 9.1.1 x", "550 2.1.1",
+                        "defer 5.77.1", "550 5.7777.1 x")]
+# Recipients that a table says there are not, by the word and without it.
+NONE = ["b@err.test", "no@rel.test", "b@later.test", "b@rel.test", "no@alias.test", "postmaster@err.test"]
+CASES += [([f"smtpd_{where}_restrictions = {words}", f"smtpd_reject_unlisted_recipient = {implied}"],
+           [["EHLO c.test", "MAIL FROM:<s@x.test>", *(f"RCPT TO:<{r}>" for r in NONE)],
+            *(["EHLO c.test", "MAIL FROM:<s@x.test>", f"RCPT TO:<{r}>", "RCPT TO:<no@rel.test>"] for r in NONE)])
+          for where in ("recipient", "client") for implied in ("yes", "no")
+          for words in ("reject_unlisted_recipient", "reject_unlisted_recipient, reject", "permit_mynetworks, reject_unlisted_recipient",
+                        "warn_if_reject reject_unlisted_recipient, permit")]
+CASES += [(["smtpd_data_restrictions = reject_unlisted_recipient", "smtpd_reject_unlisted_recipient = no"],
+           [["EHLO c.test", "MAIL FROM:<s@x.test>", *(f"RCPT TO:<{r}>" for r in rcpts), "DATA"]
+            for rcpts in (["b@err.test"], ["b@rel.test"], ["b@rel.test", "b@err.test"])])]
+# A domain that is not ASCII, with and without SMTPUTF8.
+CASES += [(options, [["EHLO c.test", f"MAIL FROM:<{sender}>{params}", f"RCPT TO:<{rcpt}>"]
+                     for sender, rcpt in (("a@m\u00fc.test", "b@rel.test"), ("a@x.test", "b@m\u00fc.test"),
+                                          ("\u00e4@x.test", "\u00e4@rel.test"))
+                     for params in ("", " SMTPUTF8")])
+          for options in ([], ["strict_smtputf8 = yes"], ["smtputf8_enable = no"])]
+TABLES = ("transport_maps = inline:{{ {{ err.test = error:5.7.1 nope }}, {{ no@rel.test = error:gone }}, "
+          "{{ later.test = retry:4.2.1 later }} }}\n"
+          "virtual_alias_domains = alias.test\nvirtual_alias_maps =\n")
+MAIN = (TABLES + "relayhost = [127.0.0.1]:9\nrelay_domains = rel.test\nsmtpd_error_sleep_time = 0\nsmtpd_sasl_auth_enable = yes\n"
+        "smtpd_sasl_type = dovecot\nmynetworks = 10.0.0.0/8, 127.0.0.0/8\nrecipient_delimiter = +\ndefault_process_limit = 400\n"
+        "local_transport = smtp:[127.0.0.1]:9\n")
 
 
 def dovecot(c):

@@ -264,7 +264,8 @@ def test_a_clients_name_that_was_not_found_is_asked_for_again(tmp_path):
     hosts.write_text("")
     p = Posthouse("relayhost = [127.0.0.1]:9\nrelay_threads = 1\nmynetworks = 127.0.0.0/8\n"
                   f"resolver_hosts_file = {hosts}\nunknown_client_reject_code = 550\n"
-                  "smtpd_client_restrictions = reject_unknown_client_hostname, check_client_access inline:{{old.example=521}}\n", dns=names)
+                  "smtpd_client_restrictions = reject_unknown_client_hostname, "
+                  "check_client_access inline:{{ {{old.example=521 old}} }}\n", dns=names)
 
     def reply():
         with Client(p.port, source=who) as c:

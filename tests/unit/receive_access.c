@@ -158,7 +158,10 @@ static void test_access_words(void **state) {
         "450 4.3.2 <b@short>: Recipient address rejected: Try again later");
     ask(RECIPIENT "warn_if_reject defer, reject_non_fqdn_recipient", f, ACCESS_RCPT,
         "504 5.5.2 <b@short>: Recipient address rejected: need fully-qualified address");
-    ask(RECIPIENT "warn_if_reject, no_such_word", f, ACCESS_RCPT, "");
+    ask(RECIPIENT "warn_if_reject, no_such_word", f, ACCESS_RCPT,
+        "451 4.3.5 Server configuration error");
+    ask(RECIPIENT "warn_if_reject check_sender_access, reject", f, ACCESS_RCPT,
+        "451 4.3.5 Server configuration error");
     ask(RECIPIENT "check_sender_access", f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
     ask(SENDER "check_helo_access permit\n" CLOSED, f, ACCESS_RCPT,
         "451 4.3.5 Server configuration error");
@@ -198,11 +201,14 @@ static void test_access_tables(void **state) {
         {"permit", ""},
         {"1", ""},
         {"4123", ""},
+        {"553", ""},
         {"DUNNO", ""},
         {"REJECT", "554 5.7.1 <a@x.example>: Sender address rejected: Access denied"},
         {"reject  not you", "554 5.7.1 <a@x.example>: Sender address rejected: not you"},
         {"REJECT 5.7.9 no", "554 5.7.9 <a@x.example>: Sender address rejected: no"},
         {"REJECT x.7.9 no", "554 5.7.1 <a@x.example>: Sender address rejected: x.7.9 no"},
+        {"REJECT 5.7.1.2 no", "554 5.7.1 <a@x.example>: Sender address rejected: 5.7.1.2 no"},
+        {"REJECT 9.7.1 no", "554 5.7.1 <a@x.example>: Sender address rejected: 9.7.1 no"},
         {"REJECT 5.7 no", "554 5.7.1 <a@x.example>: Sender address rejected: 5.7 no"},
         {"DEFER", "450 4.7.1 <a@x.example>: Sender address rejected: Access denied"},
         {"DEFER 4.3.9 later", "450 4.3.9 <a@x.example>: Sender address rejected: later"},
@@ -358,7 +364,7 @@ static void test_access_networks(void **state) {
     network_says = MATCH_NO;
     ask(main_cf, f, ACCESS_RCPT, DENIED);
     network_says = MATCH_ERROR;
-    ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 Temporary lookup failure");
+    ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 <b@y.example>: Temporary lookup failure");
 }
 
 static void test_access_data(void **state) {
