@@ -76,6 +76,10 @@ void newest_is(struct spool *s, const struct segment *g) {
 }
 
 void newest_goes(struct spool *s, const struct segment *g) {
-    if (g->no == s->newest_no && g->salt == s->newest_salt)
+    if (s->newest_unsure && s->newest_no == 0)
+        newest_read(s); /* the file may name g all the same */
+    /* Only g shows that an older one which the file names went in its time. */
+    bool names_older = s->newest_no != 0 && s->newest_no < g->no;
+    if (names_older || (g->no == s->newest_no && g->salt == s->newest_salt))
         newest_write(s, 0, 0);
 }

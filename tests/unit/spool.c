@@ -170,6 +170,47 @@ static void test_newest_segment_went_in_its_time(void **state) {
     }
 }
 
+/* How many of the next calls fail; the first one of a start is on the lock file. */
+static int size_fails;
+static int64_t flaky_size(void *arg, int fd) {
+    return size_fails > 0 && size_fails-- > 0 ? -EIO : spool_io_disk.size(arg, fd);
+}
+
+/* Nor is one missing that was set aside by a start that could not read which one is the newest, or
+ * that read of an older one. */
+static void test_newest_segment_went_unknown(void **state) {
+    char path[128], cmd[400];
+    (void)state;
+    io.size = flaky_size;
+    for (int stale = 0; stale < 2; stale++) {
+        struct seen seen;
+        struct spool *s = open_spool(&seen);
+        put(s, 1, "in the first", 900000);
+        spool_flush(s);
+        snprintf(cmd, sizeof cmd, "cp %s/lock %s/lock.was", dir, dir);
+        assert_int_equal(system(cmd), 0);
+        put(s, 2, "in the second", 900000);
+        note(s, SPOOL_DONE, 1, "");
+        note(s, SPOOL_DONE, 2, "");
+        spool_close(s);
+        log_file(path, 2);
+        overwrite(path, BEGIN + 50, "?", 1);
+        snprintf(cmd, sizeof cmd, "cd %s && %s", dir,
+                 stale != 0 ? "cat lock.was >lock" : "rm lock.was");
+        assert_int_equal(system(cmd), 0);
+        size_fails = 1 - stale;
+        s = open_spool(&seen);
+        spool_flush(s);
+        spool_close(s);
+        assert_true(!exists("log/%016x", 2) && exists("damaged/log-%016x", 2));
+        s = open_spool(&seen);
+        assert_int_equal(damage_count(s), 0);
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
+        assert_int_equal(system(cmd), 0);
+    }
+}
+
 /* A second file with the number of a segment, under another salt, is damage and no harm. */
 static void test_two_segments_of_one_number(void **state) {
     struct seen seen;
@@ -813,6 +854,7 @@ int main(void) {
         T(test_a_damaged_last_segment_goes),
         T(test_missing_newest_segment),
         T(test_newest_segment_went_in_its_time),
+        T(test_newest_segment_went_unknown),
         T(test_two_segments_of_one_number),
         T(test_settles),
         T(test_sync_fails),
