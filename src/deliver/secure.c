@@ -223,6 +223,8 @@ static SSL_CTX *client_context(struct client_tls *t, const struct config *cfg,
                        : t->conf.cert.n > 0               ? "smtp_tls_cert_file"
                                                           : "smtp_tls_ciphers",
                        "%s", why);
+    else
+        SSL_CTX_set_verify_depth(ctx, (int)p->smtp_tls_scert_verifydepth + 1); /* as Postfix */
     free(why);
     return ctx;
 }

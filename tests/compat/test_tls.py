@@ -13,6 +13,7 @@ from kit import FakeRelay, make_cert, server_tls
 import pair
 
 PLAIN, SECURE, REFUSING, OLD, CHAIN, PAST = "127.0.0.73", "127.0.0.72", "127.0.0.74", "127.0.0.75", "127.0.0.76", "127.0.0.77"
+DEEP = "127.0.0.78"
 MAY = "smtp_tls_security_level = may\n"
 HOP = "relayhost = [relay.test]\n"
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = static:clerk:sesame\nsmtp_sasl_security_options = "
@@ -119,6 +120,9 @@ CASES = [
         ("verify", "smtp_tls_trust_anchor_file = {ca}\n", f"[{CHAIN}] verify tafile={{other}}"),
         ("may", "smtp_tls_trust_anchor_file = {ca}\n", f"[{CHAIN}] secure match=chain.test"),
         ("secure", f"relayhost = [{PAST}]\nsmtp_tls_secure_cert_match = past.test\nsmtp_tls_trust_anchor_file = {{past}}\n", None)])],
+    *[case(f"chain of four at {level}, depth {depth}", TRUST.format(level) + f"relayhost = [{DEEP}]\nsmtp_tls_CAfile = {{ca}}\n"
+           f"smtp_tls_verify_cert_match = deep.test\nsmtp_tls_scert_verifydepth = {depth}\n", None, sni=[])
+      for level, depth in (("verify", 0), ("verify", 1), ("verify", 2), ("encrypt", 0))],
     # a host that has no more than TLS 1.1
     case("old, at may", f"relayhost = [{OLD}]\n" + MAY),
     case("old, required and permitted",
@@ -173,15 +177,18 @@ def signed(directory, name, by, ca=False, days=2):
 
 
 def chain(d):
-    """The files of ANCHORS, and the contexts of a host with a chain of three, and of one whose certificate has expired."""
+    """The files of ANCHORS, and the contexts of hosts with a chain of three, with one of four, and with a certificate that has expired."""
     ca, other = make_cert(d, "ca.test"), make_cert(d, "other.test")
     middle = signed(d, "middle.test", ca, True)
     leaf = signed(d, "chain.test", middle)
+    low = signed(d, "low.test", middle, True)
+    deep = signed(d, "deep.test", low)
     keys = {"capub": ca, "middlepub": middle, "leafpub": leaf}
     for name, (cert, _) in keys.items():
         openssl("x509", "-in", cert, "-pubkey", "-noout", "-out", d / name)
     texts = {"empty": "", "half": ca[0].read_text()[:400], "withkey": ca[1].read_text() + ca[0].read_text(),
-             "both": "a remark\n" + other[0].read_text() + (d / "capub").read_text(), "shown": leaf[0].read_text() + middle[0].read_text()}
+             "both": "a remark\n" + other[0].read_text() + (d / "capub").read_text(), "shown": leaf[0].read_text() + middle[0].read_text(),
+             "deep": deep[0].read_text() + low[0].read_text() + middle[0].read_text()}
     for name, text in texts.items():
         (d / name).write_text(text)
     openssl("x509", "-in", ca[0], "-signkey", ca[1], "-days", "-1", "-out", d / "expired")
@@ -189,7 +196,8 @@ def chain(d):
     openssl("x509", "-in", past[0], "-signkey", past[1], "-days", "-1", "-out", d / "past")
     files = {n: d / n for n in ("expired", "past", *keys, *texts)}
     files |= {"ca": ca[0], "other": other[0], "middle": middle[0], "leaf": leaf[0]}
-    return {f"{{{n}}}": str(path) for n, path in files.items()}, server_tls(d / "shown", leaf[1]), server_tls(d / "past", past[1])
+    return {f"{{{n}}}": str(path) for n, path in files.items()}, [
+        server_tls(d / "shown", leaf[1]), server_tls(d / "past", past[1]), server_tls(d / "deep", deep[1])]
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +206,7 @@ def relays(tmp_path_factory):
     cert.parent.chmod(0o755)
     read_by_all = pathlib.Path(tempfile.mkdtemp(prefix="compat-anchors-"))  # Postfix's client reads trust anchors as its user
     read_by_all.chmod(0o755)
-    words, chained, past = chain(read_by_all)
+    words, (chained, past, deep) = chain(read_by_all)
     names = []
     tls, old = Chosen(server_tls(cert, key)), Chosen(server_tls(cert, key))
     tls.context.sni_callback = lambda sock, name, context: names.append(name)
@@ -206,6 +214,7 @@ def relays(tmp_path_factory):
     old.context.minimum_version, old.context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     all_ = {"plain": FakeRelay(PLAIN, 25), "secure": FakeRelay(SECURE, 25, tls=tls), "old": FakeRelay(OLD, 25, tls=old),
             "chain": FakeRelay(CHAIN, 25, tls=chained), "past": FakeRelay(PAST, 25, tls=past),
+            "deep": FakeRelay(DEEP, 25, tls=deep),
             "refusing": FakeRelay(REFUSING, 25, tls=tls, auth=("PLAIN",), replies={"STARTTLS": "454 4.7.0 not now"})}
     yield all_, names, cert, fingerprints(cert) | words
     for r in all_.values():
