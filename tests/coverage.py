@@ -29,7 +29,8 @@ DAEMON_TESTS = [f"tests/e2e/test_{name}.py" for name in (
 SPOOL = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "src/spool").glob("*.c"))
 PARSERS = [f"src/{f}.c" for f in (
     "smtp/command", "smtp/reply", "smtp/content", "config/main_cf", "config/master_cf", "util/lines", "util/codec", "util/ipc",
-    "mail/address", "mail/envelope", "mail/header", "route/nexthop", "report/dsn", "maps/hash_check", "maps/lmdb_check",
+    "mail/address", "mail/envelope", "mail/header", "route/nexthop", "report/dsn", "maps/db_pages", "maps/db_hash", "maps/db_btree",
+    "maps/lmdb_check",
     "maps/map_mem", "maps/map_pattern", "maps/template", "maps/tabconf", "transfer/queuefile", "transfer/reasons")]
 
 

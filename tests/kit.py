@@ -6,6 +6,7 @@ ours that knows the names a test gives it and nothing else.
 """
 import base64
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -53,7 +54,18 @@ def free_ports(n):
 
 
 def privileged_socket(host, port):
-    """A listening socket on a port below 1024; a user's comes by way of sudo."""
+    """A listening socket on a port below 1024; a user's comes by way of sudo.  Where another run of the tests has it, this one waits."""
+    def bound():
+        try:
+            return try_privileged_socket(host, port)
+        except OSError as e:
+            if e.errno != errno.EADDRINUSE:
+                raise
+            return None
+    return wait_for(bound, 600)
+
+
+def try_privileged_socket(host, port):
     if os.geteuid() == 0:
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,7 +76,10 @@ def privileged_socket(host, port):
     code = ("import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); "
             f"s.bind(({host!r}, {port})); s.listen(128); "
             "socket.send_fds(socket.socket(fileno=0), [b'x'], [s.fileno()])")
-    subprocess.run(["sudo", "-n", "/usr/bin/python3", "-c", code], stdin=theirs, check=True)
+    r = subprocess.run(["sudo", "-n", "/usr/bin/python3", "-c", code], stdin=theirs, stderr=subprocess.PIPE, text=True)
+    if "Address already in use" in r.stderr:
+        raise OSError(errno.EADDRINUSE, r.stderr)
+    assert r.returncode == 0, r.stderr
     _, fds, _, _ = socket.recv_fds(mine, 1, 1)
     return socket.socket(fileno=fds[0])
 

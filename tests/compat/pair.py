@@ -140,7 +140,9 @@ class Postfix:
         return self.read(self.log_path)
 
     def over(self):
-        subprocess.run([*AS_ROOT, "postsuper", "-c", str(self.dir / "etc"), "-d", "ALL"], capture_output=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # seen once: it waits for its logger, for ever
+            subprocess.run([*AS_ROOT, "postsuper", "-c", str(self.dir / "etc"), "-d", "ALL"], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL, timeout=60)
         self.kill()
 
     def kill(self):
