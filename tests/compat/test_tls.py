@@ -13,7 +13,7 @@ from kit import FakeRelay, make_cert, server_tls
 import pair
 
 PLAIN, SECURE, REFUSING, OLD, CHAIN, PAST = "127.0.0.73", "127.0.0.72", "127.0.0.74", "127.0.0.75", "127.0.0.76", "127.0.0.77"
-DEEP = "127.0.0.78"
+DEEP = "127.0.0.79"
 MAY = "smtp_tls_security_level = may\n"
 HOP = "relayhost = [relay.test]\n"
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = static:clerk:sesame\nsmtp_sasl_security_options = "

@@ -109,9 +109,11 @@ def test_the_page_does_not_outlive_its_helper(dns, place):
 
 def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
     """A database that accepts and is silent holds it up, and not the rotation; SIGTERM ends it at once, and the page goes on."""
+    asked = threading.Event()
+
     def listens(conn):
         while conn.recv(4096):
-            pass
+            asked.set()
 
     with Listener(listens) as silent:
         w = Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nrelay_domains = pgsql:{place}/table.cf\n", dns=dns)
@@ -122,6 +124,7 @@ def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
             asking = threading.Thread(target=boss.request, args=("GET", "/api/check"))
             asking.start()
             helper = wait_for(lambda: helper_of(w.web.pid))
+            wait_for(asked.is_set)  # another kind of audit may go before
             hangs = wait_for(lambda: children("posthouse-audit", helper))
             (w.dir / "maillog").rename(w.dir / "maillog.1")
             w.web.send_signal(signal.SIGUSR1)  # the log file does not wait for it
