@@ -131,12 +131,12 @@ static void test_write_fails(void **state) {
  * gets a new checksum, and its segment stays. */
 static void test_copies_no_damage(void **state) {
     static const struct {
-        off_t at; /* of the byte that is changed in the first segment */
+        off_t at; /* of four bytes that are changed in the first segment */
         uint64_t damage;
     } bytes[] = {{BEGIN + 42, 1},                     /* in the envelope */
                  {BEGIN + 1048 + 43, 1},              /* in the progress */
                  {BEGIN + 1048 + 48 + 1048 + 100, 1}, /* in what came with a report */
-                 {BEGIN + 1, 1}};                     /* in the mark */
+                 {BEGIN, 1}};                         /* the mark */
     char path[128], cmd[200];
     (void)state;
     for (size_t i = 0; i < sizeof bytes / sizeof bytes[0]; i++) {
@@ -149,7 +149,7 @@ static void test_copies_no_damage(void **state) {
         turn_new(s, &t, 3, 8, 2, "partly");
         spool_flush(s);
         log_file(path, 1);
-        overwrite(path, (uint64_t)bytes[i].at, "?", 1);
+        overwrite(path, (uint64_t)bytes[i].at, "????", 4);
         for (uint64_t id = 10; id < 200; id++) {
             put(s, id, "m", 50000);
             spool_note(s, SPOOL_DONE, id, NULL);
