@@ -354,7 +354,7 @@ static void test_a_place_that_cannot_be_used_again(void **state) {
     turn_new(s, &t, 1, 500, 0, "");
     turns(s, 1);
     worn_fd = s->head->fd;
-    size_t refused = turn_new(s, &t, 2, 700, 0, "");
+    size_t refused = turn_new(s, &t, 2, 7000, 0, "");
     size_t noted = turn_note(s, &t, SPOOL_PROGRESS, 1, "waits");
     turns(s, 1);
     assert_int_equal(t.told[refused], -ENOSPC);
@@ -486,6 +486,65 @@ static void test_full_behind_an_unfinished_write(void **state) {
         assert_int_equal(system(cmd), 0);
     }
     allocate_rc = 0;
+}
+
+/* On a full disk the last segment takes no note if it is damaged, or if what a crash may have left
+ * in memory cannot be written again or synced: then the note waits until there is room. */
+static void test_full_and_the_last_segment_takes_nothing(void **state) {
+    static const struct {
+        size_t size; /* of the first message, in bytes */
+        bool damaged;
+        int write, sync; /* what the first write and the first sync on the full disk say */
+        int told;        /* of the note, on the full disk; 1: nothing yet */
+    } cases[] = {{700, true, 1, 0, 1},
+                 {400000, false, -EIO, 0, 1},
+                 {700, false, 1, -EIO, 1},
+                 {400000, false, 1, 0, 0}};
+    char path[128], cmd[200];
+    (void)state;
+    io.allocate = no_room;
+    io.pwritev = odd_write;
+    io.datasync = turn_sync;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct spool_conf conf = {dir, 1U << 20};
+        struct spool *s;
+        struct seen seen = {0};
+        struct turn t = {.n = 0};
+        char *why;
+        allocate_rc = turn_bad_sync = turn_syncs = 0;
+        write_rc = 1;
+        assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
+        turn_new(s, &t, 1, cases[i].size, 0, "");
+        turns(s, cases[i].damaged ? 1 : 0); /* or no record says that it was durable */
+        turn_new(s, &t, 2, 300, 0, "");
+        turns(s, 1);
+        spool_close(s);
+        log_file(path, 1);
+        if (cases[i].damaged)
+            overwrite(path, (uint64_t)BEGIN + 60, "????", 4);
+        allocate_rc = -ENOSPC;
+        assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
+        size_t noted = turn_note(s, &t, SPOOL_DONE, 2, "");
+        write_rc = cases[i].write;
+        turn_syncs = 0;
+        turn_bad_sync = cases[i].sync < 0;
+        turns(s, 1);
+        assert_int_equal(t.told[noted], cases[i].told);
+        if (cases[i].write == 1) { /* where writing worked nothing is tried a second time */
+            turns(s, 2);
+            assert_int_equal(t.told[noted], cases[i].told);
+        }
+        allocate_rc = 0;
+        turns(s, 2);
+        assert_int_equal(t.told[noted], 0);
+        spool_close(s);
+        seen = (struct seen){0};
+        assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
+        assert_int_equal(seen.n, cases[i].damaged ? 0 : 1);
+        spool_close(s);
+        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
+        assert_int_equal(system(cmd), 0);
+    }
 }
 
 static int writes;
@@ -895,6 +954,7 @@ int main(void) {
         T(test_a_place_that_cannot_be_used_again),
         T(test_killed_before_what_it_settles),
         T(test_full_behind_an_unfinished_write),
+        T(test_full_and_the_last_segment_takes_nothing),
         T(test_one_write_a_batch),
         T(test_progress_larger_than_a_segment),
         T(test_envelope_larger_than_a_record_may_have),
