@@ -116,7 +116,8 @@ def test_an_audit_that_hangs_can_be_told_to_end(dns, place):
             asked.set()
 
     with Listener(listens) as silent:
-        w = Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nrelay_domains = pgsql:{place}/table.cf\n", dns=dns)
+        w = Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\nsmtp_sasl_auth_enable = yes\n"
+                f"smtp_sasl_password_maps = pgsql:{place}/table.cf\n", dns=dns)
         (place / "table.cf").write_text(f"hosts = 127.0.0.1:{silent.port}\nuser = u\npassword = p\ndbname = d\nquery = SELECT 1\n")
         with w:
             w.command("admin", "add", GLOBAL, input=SECRET + "\n")
