@@ -1,5 +1,7 @@
 /*
  * cli/config.c - posthouse config, postconf: values of parameters
+ *
+ * One thread.  Options that do not go together are refused before anything is read or written.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/config_edit.h"
+#include "cli/config_master.h"
 #include "config/secret.h"
 #include "config/unread.h"
 #include "maps/maps.h"
@@ -161,17 +164,34 @@ static int config_usage(void) {
     fputs("usage: posthouse config [-n] [-d] [-h|-j] [-q] [-x] [NAME …]  (-n set only, -d "
           "defaults, -h "
           "values only, -j JSON, -q without warnings, -x expanded); -e NAME=VALUE …, -X NAME … or "
-          "-# NAME … to change main.cf; or "
+          "-# NAME … to change main.cf; -M, -F or -P [-f] [-h|-H] [-x] [SERVICE[/TYPE[/…]] …] to "
+          "show "
+          "master.cf (services, fields or parameters); or "
           "-U: every name of Postfix's and what becomes of it\n",
           stderr);
     return EX_USAGE_;
 }
 
+/* -M, -F or -P; others: options of main.cf stand beside it. */
+static int show_master(const char *dir, struct master_show *m, bool others, int argc, char **argv) {
+    if (others || m->kind == '?' || (argc > 0 && strchr(argv[0], '=') != NULL))
+        return config_usage(); /* master.cf is not changed */
+    if (m->no_name && m->no_value)
+        fputs("postconf: fatal: specify one of -h -H\n", stderr);
+    else if (m->kind == 'M' && (m->no_name || m->no_value))
+        fprintf(stderr, "postconf: fatal: with option -M, do not specify %s\n",
+                m->no_name ? "-h" : "-H");
+    else
+        return config_master(dir, m, argc, argv);
+    return 1;
+}
+
 int cli_postconf(const char *dir, int argc, char **argv) {
     struct show s = {0};
+    struct master_show m = {0};
     int opt, edit = 0;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:ndhjqxeX#DRU")) != -1) {
+    while ((opt = getopt(argc, argv, "c:ndhjqxeX#DRUMFPfH")) != -1) {
         switch (opt) {
         case 'c':
             dir = optarg;
@@ -194,6 +214,17 @@ int cli_postconf(const char *dir, int argc, char **argv) {
         case 'x':
             s.expand = true;
             break;
+        case 'M':
+        case 'F':
+        case 'P':
+            m.kind = m.kind == 0 || m.kind == opt ? (char)opt : '?';
+            break;
+        case 'f':
+            m.fold = true;
+            break;
+        case 'H':
+            m.no_value = true;
+            break;
         case 'D': /* rows of docs/parameters.md */
             print_docs();
             print_all_unread_docs();
@@ -213,6 +244,13 @@ int cli_postconf(const char *dir, int argc, char **argv) {
             return config_usage();
         }
     }
+    m.no_name = s.no_name;
+    m.expand = s.expand;
+    if (m.kind != 0)
+        return show_master(dir, &m, edit != 0 || s.set_only || s.defaults || s.json || s.quiet,
+                           argc - optind, argv + optind);
+    if (m.fold || m.no_value)
+        return config_usage();
     if (edit == 0 && optind < argc && strchr(argv[optind], '=') != NULL)
         edit = 'e'; /* "postconf NAME=VALUE" */
     if (edit == '?' ||

@@ -86,9 +86,7 @@ static const char *scope_lookup(void *arg, struct str name) {
     return cfg_source_fact(s->c->source, text);
 }
 
-/* A text with its $names replaced as in the service (NULL: as in main.cf); NULL: bad syntax.  The
- * caller frees. */
-static char *config_expand(const struct config *c, const struct service *svc, const char *text) {
+char *config_expand(const struct config *c, const struct service *svc, const char *text) {
     struct scope s = {c, svc, NULL};
     struct sbuf out = {0};
     const char *why;

@@ -88,6 +88,9 @@ const struct service *config_transport(const struct config *c, struct str name);
 int64_t config_transport_int(const struct config *c, const char *transport, const char *suffix);
 /* A value as main.cf has it or by default, expanded; NULL if the name is unknown.  Caller frees. */
 char *config_value(const struct config *c, const char *name, const struct service *svc);
+/* A text with its $names replaced as in the service (NULL: as in main.cf); NULL: bad syntax.  The
+ * caller frees. */
+char *config_expand(const struct config *c, const struct service *svc, const char *text);
 /* Is the name one that the code reads (a table row, a transport's, or used by another value)? */
 bool config_name_used(const struct config *c, const char *name);
 /* Reads a time such as "5d"; unit is that of a bare number.  False on bad syntax. */

@@ -453,8 +453,10 @@ def test_no_other_user_holds_up_an_edit():
 def test_options_of_postconf_that_are_not_there(tmp_path):
     """Whatever else stands beside them: nothing is shown and nothing changed."""
     p = Posthouse(directory=tmp_path)
-    before = (p.dir / "main.cf").read_bytes()
-    for words in (["-M"], ["-jM"], ["-F", "smtp/inet"], ["-P"], ["-M", "-e", "a/inet=b"], ["-m"], ["-b"], ["-n", "-H"], ["-Me", "x=y"]):
+    (p.dir / "master.cf").write_text("a inet n - n - - smtpd -o b=d\n")
+    before = (p.dir / "main.cf").read_bytes(), (p.dir / "master.cf").read_bytes()
+    for words in (["-M", "-F"], ["-jM"], ["-F", "-n"], ["-Po", "x=y"], ["-M", "-e", "a/inet=b"], ["-P", "a/inet/b=c"],
+                  ["-M#", "a/inet"], ["-PX", "a/inet/b"], ["-f"], ["-m"], ["-b"], ["-n", "-H"], ["-Me", "x=y"]):
         r = p.run(*words, face="postconf")
         assert (r.returncode, r.stdout) == (64, "") and "usage" in r.stderr, words
-    assert (p.dir / "main.cf").read_bytes() == before
+    assert ((p.dir / "main.cf").read_bytes(), (p.dir / "master.cf").read_bytes()) == before
