@@ -44,7 +44,7 @@ def without_blanks(content):
 
 def test_content_like_postfix(postfix, name_server):
     theirs, ours = outputs(postfix, name_server, CONFIG, MAILS)
-    assert len(theirs) > 500
+    assert len(theirs) > 800
     different = {n: difference(theirs[n], ours[n]) for n in theirs if without_blanks(ours[n]) != theirs[n]}
     assert not different, (len(different), list(different.items())[:12])
 

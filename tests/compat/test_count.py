@@ -22,7 +22,7 @@ KINDS = {
     "commands that come too early": (len(test_early.PACKETS), 20),
     "exchangers": (len(test_exchangers.DOMAINS), 12),
     "names of clients": (len(test_names.CLIENTS) * len(test_names.LISTS), 45),
-    "content of whole mails": (len(corpus.mails()), 500),
+    "content of whole mails": (len(corpus.mails()), 800),
     "addresses in header fields": (len(test_content.FIELDS), 64),
     "calls of sendmail": (len(test_programs.CALLS), 130),
     "tables of patterns": (sum(len(keys.split()) for _, _, keys in test_patterns.TABLES.values()) + len(test_patterns.INLINE), 89),
