@@ -474,6 +474,37 @@ static void test_header(void **state) {
     header_scan(&h, str_of("no header here\r\n"), true);
     assert_true(h.ended && h.no_separator && h.end == 0);
     header_scan_free(&h);
+    static const struct {
+        const char *text;
+        bool from, date, id;
+    } resent[] = {
+        {"Resent-To: a\r\n", false, false, false},
+        {"Resent-From: a\r\nResent-Date: b\r\n", true, true, false},
+        {"resent-message-id: <a>\r\nResent-Message-ID: <b>\r\nResent-From: c\r\nResent-Date: d\r\n"
+         "Resent-From: e\r\nResent-Date: f\r\nMessage-ID: <g>\r\nMessage-ID: <h>\r\n",
+         true, true, true}};
+    for (size_t i = 0; i < sizeof resent / sizeof resent[0]; i++) {
+        struct header_scan r = {0};
+        header_scan(&r, str_of(resent[i].text), true);
+        assert_true(r.resent && r.has_resent_from == resent[i].from);
+        assert_true(r.has_resent_date == resent[i].date && r.has_resent_id == resent[i].id);
+        header_scan_free(&r);
+    }
+}
+
+/* RFC 5322 section 3.2.5: what is no phrase of atoms is quoted. */
+static void test_phrases(void **state) {
+    static const char *const rows[][2] = {{"Ann Joe", "Ann Joe"},
+                                          {"Joe, X", "\"Joe, X\""},
+                                          {"a \"b\" \\ c", "\"a \\\"b\\\" \\\\ c\""},
+                                          {"", ""}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct sbuf out = {0};
+        addr_phrase(&out, str_of(rows[i][0]));
+        assert_str(sbuf_str(&out), rows[i][1]);
+        sbuf_free(&out);
+    }
 }
 
 /* A line longer than HEADER_LINE_MAX is judged by its beginning, however it arrives. */
@@ -623,16 +654,27 @@ static void test_complete(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_paths),        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_edit),         cmocka_unit_test(test_edit_of_large_fields),
-        cmocka_unit_test(test_long_path),    cmocka_unit_test(test_future_queue_ids),
-        cmocka_unit_test(test_report_names), cmocka_unit_test(test_external),
-        cmocka_unit_test(test_xtext),        cmocka_unit_test(test_uxtext),
-        cmocka_unit_test(test_envelope),     cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_old_progress), cmocka_unit_test(test_queue_ids),
-        cmocka_unit_test(test_header),       cmocka_unit_test(test_header_long_lines),
-        cmocka_unit_test(test_dsn),          cmocka_unit_test(test_error_says_nothing_by_itself),
-        cmocka_unit_test(test_nexthops),     cmocka_unit_test(test_dns_names),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_edit),
+        cmocka_unit_test(test_edit_of_large_fields),
+        cmocka_unit_test(test_long_path),
+        cmocka_unit_test(test_future_queue_ids),
+        cmocka_unit_test(test_report_names),
+        cmocka_unit_test(test_external),
+        cmocka_unit_test(test_xtext),
+        cmocka_unit_test(test_uxtext),
+        cmocka_unit_test(test_envelope),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_old_progress),
+        cmocka_unit_test(test_queue_ids),
+        cmocka_unit_test(test_header),
+        cmocka_unit_test(test_phrases),
+        cmocka_unit_test(test_header_long_lines),
+        cmocka_unit_test(test_dsn),
+        cmocka_unit_test(test_error_says_nothing_by_itself),
+        cmocka_unit_test(test_nexthops),
+        cmocka_unit_test(test_dns_names),
         cmocka_unit_test(test_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -82,6 +82,61 @@ static void test_regexp(void **state) {
     map_close(m);
 }
 
+/* The values of the rules, in a row; it ends behind a value "last". */
+static int rule_seen(void *arg, struct str key, struct str value) {
+    sbuf_printf(arg, "%.*s=%.*s;", STR_FMT(key), STR_FMT(value));
+    return str_eq_c(value, "last");
+}
+
+/* What is compared with Postfix in compat/test_patterns.py, for POSIX's expressions. */
+static void test_regexp_posix(void **state) {
+    struct sbuf seen = {0};
+    (void)state;
+    struct map *m = table("regexp", "/^a(b)?(c)$/ <$1$2>\n"
+                                    "/Case/i exact\n"
+                                    "/one$/m line\n"
+                                    "/b+/x plain\n"
+                                    "/z/q unknown flag\n"
+                                    "/(/ bad\n"
+                                    "/p(.)/ $2\n"
+                                    "/q/ $name\n"
+                                    "/r/ $0 ${1}\n"
+                                    "!/./ $1\n"
+                                    "/s(.)/ ${1\n"
+                                    "if /blk/ more\n"
+                                    "/k1/ one\n"
+                                    "endif more\n"
+                                    "word\n"
+                                    "/empty/\n"
+                                    "/t(.)u_/ $(1)$1_\n"
+                                    "/u/ last\n"
+                                    "/v/ behind\n");
+    ask(m, "ac", "<c>");
+    ask(m, "abc", "<bc>");
+    ask(m, "Case", "exact");
+    ask(m, "case", NULL);
+    ask(m, "one\ntwo", "line");
+    ask(m, "b+", "plain");
+    ask(m, "zz", NULL);
+    ask(m, "pq", NULL);
+    ask(m, "blk1", "one");
+    ask(m, "empty", "");
+    map_rows(m, rule_seen, &seen);
+    assert_non_null(strstr(seen.p, "line 1=<$1$2>;line 2=exact;"));
+    assert_non_null(strstr(seen.p, "=last;"));
+    assert_null(strstr(seen.p, "behind"));
+    sbuf_free(&seen);
+    map_close(m);
+    m = map_open("pcre:{{/^a(.*)$/ v$1}, {!/b/ none}}", dir);
+    ask(m, "ax", "vx");
+    ask(m, "b", NULL);
+    map_close(m);
+    broken("pcre:{/a/ x}", "bad syntax");
+    broken("regexp:{{/a/ x} y}", "bad syntax");
+    broken("pcre:{{/a/ x}, {", "bad syntax");
+    broken("pcre:{", "bad syntax");
+}
+
 static void test_regexp_blocks(void **state) {
     (void)state;
     struct map *m = table("regexp", "if /@a\\./\n"
@@ -450,10 +505,18 @@ static void test_cdb_slots(void **state) {
 
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, dir_make, dir_remove)
-    const struct CMUnitTest tests[] = {
-        T(test_regexp),      T(test_regexp_blocks), T(test_bad_rules),
-        T(test_cidr),        T(test_memory_tables), T(test_templates),
-        T(test_table_files), T(test_crc),           T(test_base64),
-        T(test_turns),       T(test_cdb_slots),     T(test_lines_that_end_in_cr)};
+    const struct CMUnitTest tests[] = {T(test_regexp),
+                                       T(test_regexp_posix),
+                                       T(test_regexp_blocks),
+                                       T(test_bad_rules),
+                                       T(test_cidr),
+                                       T(test_memory_tables),
+                                       T(test_templates),
+                                       T(test_table_files),
+                                       T(test_crc),
+                                       T(test_base64),
+                                       T(test_turns),
+                                       T(test_cdb_slots),
+                                       T(test_lines_that_end_in_cr)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
