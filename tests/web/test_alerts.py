@@ -23,7 +23,7 @@ def test_each_alert_fires_when_it_must(tmp_path):
     rules, cases = (p.read_text() for p in (FOLDER / "posthouse.rules.yml", ROOT / "tests/web/alerts.yml"))
     names = re.findall(r"- alert: (\w+)", rules)
     fired = re.findall(r"alertname: (\w+)\n +exp_alerts", cases)
-    assert len(names) == 7 and set(names) == set(fired)
+    assert len(names) == 8 and set(names) == set(fired)
     told = (ROOT / "docs/operate.md").read_text()
     assert all(f"| {name} |" in told for name in names)
 
