@@ -97,8 +97,10 @@ class MariaDb(Server):
 
     def __init__(self):
         super().__init__("mysql")
+        # A folder of its own for temporary files: each server that starts removes those of the others.
         subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={self.dir}/data", "--auth-root-authentication-method=normal",
-                        "--skip-test-db"], check=True, stdout=self.log, stderr=self.log, cwd=self.dir, **self.as_user)
+                        "--skip-test-db"], check=True, stdout=self.log, stderr=self.log, cwd=self.dir,
+                       env=dict(os.environ, TMPDIR=str(self.dir)), **self.as_user)
         self.up()
         self.run(f"CREATE DATABASE vmail CHARACTER SET utf8mb4; CREATE USER vmail@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';"
                  f"GRANT SELECT ON vmail.* TO vmail@'127.0.0.1'; CREATE USER vmailadmin@'127.0.0.1' IDENTIFIED BY '{ADMIN.replace(chr(39), chr(39) * 2)}';"
@@ -110,7 +112,7 @@ class MariaDb(Server):
         tls = [f"--ssl-cert={self.cert}", f"--ssl-key={self.key}"] if self.cert else []
         self.start(["/usr/sbin/mariadbd", "--no-defaults", *tls, f"--datadir={self.dir}/data", f"--socket={self.dir}/sock",
                     f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--pid-file={self.dir}/pid",
-                    "--innodb-buffer-pool-size=16M"])
+                    "--innodb-buffer-pool-size=16M", f"--tmpdir={self.dir}"])
 
     def run(self, sql, check=True):
         db = [] if "CREATE DATABASE" in sql or not check else ["vmail"]
