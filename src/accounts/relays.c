@@ -102,7 +102,8 @@ static bool read_public(struct relays *r) {
 
 /* -- the file -- */
 
-/* A database that was made just now and has no key would be one whose key is lost. */
+/* Removes a database that was made just now: without a key it would pass for one that lost its key.
+ */
 static void relays_unmake(const char *database) {
     static const char *const ends[] = {"", "-wal", "-shm", "-journal"};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {

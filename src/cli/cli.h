@@ -69,19 +69,19 @@ struct config *cli_config_with_mistakes(const char *who, const char *dir);
 int cli_control(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
                 void *arg, struct ask_end *end);
 /* Asks the daemon, as ask_daemon does; where it is not running, what the queue holds is answered
- * from the spool, and who says so on standard error. */
+ * from the spool, and standard error says so, beginning with who. */
 int cli_ask(const char *who, const struct config *cfg, const char *request, ask_line_fn fn,
             void *arg, struct ask_end *end, char **why);
 /* The same as an exit status: also that this user may not do it is said. */
 int cli_control_status(const char *who, const struct config *cfg, const char *request,
                        ask_line_fn fn, void *arg, struct ask_end *end);
-/* The process that has the spool of cfg; 0: none runs; negative errno, -ENOLCK: one runs whose lock
- * file was removed. */
+/* The process that has the spool of cfg; 0: none runs; negative errno, -ENOLCK: one runs, and its
+ * lock file was removed. */
 pid_t cli_daemon(const struct config *cfg);
 /* Ends that process in order and waits until it has, which a delivery past its final dot may delay.
  * 0; -ESRCH: none runs; -ETIMEDOUT: it did not end within a minute; other negative errno. */
 int cli_stop_daemon(const struct config *cfg);
-/* Moves the queue of the Postfix whose configuration directory is front (NULL: the one that main.cf
+/* Moves the queue of the Postfix with the configuration directory front (NULL: the one that main.cf
  * of dir names) into the spool of dir's Posthouse, or the other way: both are stopped.  The exit
  * status of import and export; what there is to be said has been. */
 int cli_transfer(const char *dir, const char *front, bool in);

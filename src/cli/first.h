@@ -37,8 +37,8 @@ bool first_complete(struct first *f);
 /* A yes or no at the terminal; an empty line means yes, the end of input no. */
 bool first_agrees(const char *question);
 
-/* Is the first table of maps ("type:path, …") a file that can be written?  "type:path" for the
- * caller to free, whose path is whole: one that is not lies in dir, as for the daemon; or NULL. */
+/* Is the first table of maps ("type:path, …") a file that can be written?  "type:path", with the
+ * whole path (one that is not whole lies in dir, as for the daemon), or NULL.  The caller frees. */
 char *first_table(const char *maps, const char *dir);
 /* Where it will be written; false after saying why it cannot be. */
 bool first_plan(struct first *f);

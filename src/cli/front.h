@@ -17,8 +17,8 @@
  * exit status; 127: it could not be run, which has been said; FRONT_TIMED_OUT: it was killed after
  * limit_ms milliseconds, which has been said, too.  quiet: what it says is not shown. */
 int front_run(char *const *argv, int limit_ms, bool quiet);
-/* Postfix's queue_directory; front: its configuration as Posthouse reads it, whose own spool is
- * another, or NULL: none can be read.  The caller frees. */
+/* Postfix's queue_directory; front: Postfix's configuration as Posthouse reads it (its
+ * queue_directory is Posthouse's own), or NULL: none can be read.  The caller frees. */
 char *front_queue(const struct config *front);
 /* The path of Postfix's own postfix(1) by the configuration front.  The caller frees. */
 char *front_program(const struct config *front);

@@ -185,8 +185,8 @@ static bool ask_reloads(const char *queue_directory, struct ask_end *end) {
     return rc == 0;
 }
 
-/* The supervisor answers when it has told the relay process, whose threads take it up one by one.
- */
+/* The supervisor answers when it has told the relay process; the threads of that process take the
+ * reload up one by one. */
 int ask_reload(const char *queue_directory, long wait_s) {
     struct ask_end before, now;
     int64_t end = clock_mono_ms() + wait_s * 1000;

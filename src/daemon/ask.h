@@ -17,7 +17,7 @@ struct ask_end {
     bool halted;   /* of a listing: nothing is sent, because the disk does not take notes */
     long count;    /* messages that an order has changed */
     long matched;  /* messages that it was for */
-    long process;  /* of reloads: the relay process, whose count it is */
+    long process;  /* of reloads: the relay process that counts them */
     unsigned uses; /* of forget: the accounts store, relay records; enum ask_uses */
 };
 
