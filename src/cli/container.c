@@ -2,7 +2,7 @@
  * cli/container.c - posthouse container: the first process of a container
  *
  * One thread.  Makes the configuration that the environment asks for (container_plan.c) in
- * MAIL_CONFIG, whose folder is the container's only volume, and becomes the daemon, with an
+ * MAIL_CONFIG, which lies in the container's only volume, and becomes the daemon, with an
  * environment that has no secrets.  Nothing is started unless all of it is understood.  "container
  * health" asks the daemon whether it is well.
  */
@@ -58,8 +58,11 @@ static bool container_write(const char *dir, const char *name, struct str text) 
 /* '$' of a variable that is no line of main.cf stands for itself. */
 static void container_add_line(struct sbuf *out, const struct container_line *line) {
     sbuf_printf(out, "%s = ", line->name);
-    for (const char *p = line->value; *p != '\0'; p++)
-        sbuf_add_c(out, *p == '$' && !line->verbatim ? "$$" : (char[]){*p, '\0'});
+    for (const char *p = line->value; *p != '\0'; p++) {
+        if (*p == '$' && !line->verbatim)
+            sbuf_add_ch(out, '$');
+        sbuf_add_ch(out, *p);
+    }
     sbuf_add_ch(out, '\n');
 }
 
