@@ -53,30 +53,18 @@ static void word_replace(struct master_entry *e, size_t at, struct str word) {
     e->words[at] = text;
 }
 
-/* Bytes of the group in braces that s begins with; 0: it has no end. */
-static size_t group_span(struct str s) {
-    size_t depth = 0;
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] == '{')
-            depth++;
-        else if (s.p[i] == '}' && --depth == 0)
-            return i + 1;
-    }
-    return 0;
-}
-
-static void word_warn(const char *what, struct str word) {
-    fprintf(stderr, "postconf: warning: master.cf: %s \"%.*s\"\n", what, STR_FMT(word));
+static void word_warn(const char *what, const char *word) {
+    fprintf(stderr, "postconf: warning: master.cf: %s \"%s\"\n", what, word);
 }
 
 /* Takes the braces from a word that begins with one. */
 static void word_bare(struct master_entry *e, size_t at) {
     struct str word = str_of(e->words[at]);
-    size_t n = group_span(word);
+    size_t n = str_brace_span(word);
     if (n == 0)
-        word_warn("missing '}' in", word);
+        word_warn("missing '}' in", e->words[at]);
     else if (n < word.n)
-        word_warn("syntax error after '}' in", word);
+        word_warn("syntax error after '}' in", e->words[at]);
     word_replace(e, at, str_trim(n == 0 ? str_from(word, 1) : str_make(word.p + 1, n - 2)));
 }
 
@@ -103,7 +91,7 @@ static void value_bare(struct master_entry *e, size_t at) {
     word_bare(e, at);
     const char *why = pair_split(str_of(e->words[at]), &name, &value);
     if (why != NULL) {
-        word_warn(why, str_of(e->words[at]));
+        word_warn(why, e->words[at]);
         return;
     }
     struct sbuf pair = {0};

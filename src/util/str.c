@@ -170,8 +170,7 @@ bool str_split(struct str *rest, const char *seps, struct str *piece) {
     return to > from;
 }
 
-/* Length of the balanced {...} at the start of s, or 0 when it never closes. */
-static size_t brace_span(struct str s) {
+size_t str_brace_span(struct str s) {
     size_t depth = 0;
     for (size_t i = 0; i < s.n; i++) {
         if (s.p[i] == '{')
@@ -198,7 +197,7 @@ bool str_split_braces(struct str *rest, const char *seps, struct str *piece) {
         return false;
     size_t i = 0;
     while (i < rest->n && !set_has(&set, rest->p[i])) {
-        size_t span = rest->p[i] == '{' ? brace_span(str_from(*rest, i)) : 0;
+        size_t span = rest->p[i] == '{' ? str_brace_span(str_from(*rest, i)) : 0;
         i += span > 0 ? span : 1;
     }
     *piece = str_make(rest->p, i);
