@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "util/os_bsd.h"
+#include "util/os_no_wall.h"
 
 void os_end_with_parent(void) {
     int number = SIGKILL;
@@ -67,22 +68,6 @@ int os_give(int fd, uid_t uid, gid_t gid) {
 int os_allocate(int fd, uint64_t size) {
     int rc = posix_fallocate(fd, 0, (off_t)size);
     return rc == EINVAL || rc == EOPNOTSUPP ? allocate_by_writing(fd, size) : -rc;
-}
-
-void os_wall_begin(struct os_wall *w) {
-    w->set = -1;
-}
-
-int os_wall_allow(struct os_wall *w, const char *path, uint64_t rights) {
-    (void)w;
-    (void)path;
-    (void)rights;
-    return 0;
-}
-
-int os_wall_stand(struct os_wall *w) {
-    (void)w;
-    return -ENOSYS;
 }
 
 int os_calls_limit(unsigned kinds) {

@@ -200,23 +200,7 @@ int os_wall_stand(struct os_wall *w) {
 }
 
 #else
-
-void os_wall_begin(struct os_wall *w) {
-    w->set = -1;
-}
-
-int os_wall_allow(struct os_wall *w, const char *path, uint64_t rights) {
-    (void)w;
-    (void)path;
-    (void)rights;
-    return 0;
-}
-
-int os_wall_stand(struct os_wall *w) {
-    (void)w;
-    return -ENOSYS;
-}
-
+#include "util/os_no_wall.h"
 #endif
 
 const char *os_left_out(void) {
