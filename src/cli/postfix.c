@@ -160,6 +160,16 @@ static int postfix_reload(const struct postfix_run *run) {
     return failure == NULL ? 0 : postfix_fatal("cannot reload", failure);
 }
 
+/* The end of an order to the daemon of cfg, which is freed here; NULL: it cannot be read, which has
+ * been said. */
+static int order_status(struct config *cfg, const char *order, const char *failure) {
+    if (failure != NULL)
+        fprintf(stderr, "posthouse: cannot %s: %s\n", order, failure);
+    int rc = cfg == NULL || failure != NULL;
+    config_unref(cfg);
+    return rc;
+}
+
 int cli_reload(const char *dir, int argc, char **argv) {
     uint64_t wait_s = ASK_RELOAD_S;
     bool waits = argc == 3 && strcmp(argv[1], "--wait") == 0 && str_u64(str_of(argv[2]), &wait_s) &&
@@ -170,11 +180,7 @@ int cli_reload(const char *dir, int argc, char **argv) {
     }
     struct config *cfg = cli_config("posthouse", dir);
     const char *failure = cfg == NULL ? NULL : reload_failure(cfg, (long)wait_s);
-    if (failure != NULL)
-        fprintf(stderr, "posthouse: cannot reload: %s\n", failure);
-    int rc = cfg == NULL || failure != NULL;
-    config_unref(cfg);
-    return rc;
+    return order_status(cfg, "reload", failure);
 }
 
 /* The process stays, and becomes a new one: clients that connect meanwhile wait. */
@@ -194,11 +200,7 @@ int cli_restart(const char *dir, int argc, char **argv) {
     }
     struct config *cfg = cli_config("posthouse", dir);
     const char *failure = cfg == NULL ? NULL : restart_failure(cfg);
-    if (failure != NULL)
-        fprintf(stderr, "posthouse: cannot restart: %s\n", failure);
-    int rc = cfg == NULL || failure != NULL;
-    config_unref(cfg);
-    return rc;
+    return order_status(cfg, "restart", failure);
 }
 
 static int postfix_status(const struct postfix_run *run) {
