@@ -87,10 +87,21 @@ static void test_the_last_segment_stays(void **state) {
     spool_close(s);
 }
 
+/* The first segment, in which nothing waits, gets damaged, and is set aside. */
+static void first_segment_goes(void) {
+    struct seen seen;
+    char path[128];
+    log_file(path, 1);
+    overwrite(path, BEGIN + 50, "?", 1);
+    struct spool *s = open_spool(&seen);
+    spool_flush(s);
+    spool_close(s);
+    assert_true(!exists("log/%016x", 1) && exists("damaged/log-%016x", 1));
+}
+
 /* A damaged one does not: its bytes are wanted for a look. */
 static void test_a_damaged_last_segment_goes(void **state) {
     struct seen seen;
-    char path[128];
     (void)state;
     struct spool *s = open_spool(&seen);
     put(s, 8, "the first", 700);
@@ -98,12 +109,7 @@ static void test_a_damaged_last_segment_goes(void **state) {
     note(s, SPOOL_DONE, 8, "");
     note(s, SPOOL_DONE, 9, "");
     spool_close(s);
-    log_file(path, 1);
-    overwrite(path, BEGIN + 50, "?", 1);
-    s = open_spool(&seen);
-    spool_flush(s);
-    spool_close(s);
-    assert_true(!exists("log/%016x", 1) && exists("damaged/log-%016x", 1));
+    first_segment_goes();
 }
 
 /* The newest segment is missing: no record of another one tells of it, and content in files may be
@@ -147,18 +153,13 @@ static void test_missing_newest_segment(void **state) {
 static void test_newest_segment_went_in_its_time(void **state) {
     struct seen seen;
     struct spool_stats st;
-    char path[128], cmd[200];
+    char cmd[200];
     (void)state;
     struct spool *s = open_spool(&seen);
     put(s, 1, "all that there is", 700);
     note(s, SPOOL_DONE, 1, "");
     spool_close(s);
-    log_file(path, 1);
-    overwrite(path, BEGIN + 50, "?", 1);
-    s = open_spool(&seen);
-    spool_flush(s);
-    spool_close(s);
-    assert_true(!exists("log/%016x", 1) && exists("damaged/log-%016x", 1));
+    first_segment_goes();
     static const char *const ways[] = {"", "echo nonsense >%s/lock", ": >%s/lock"};
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         snprintf(cmd, sizeof cmd, ways[i], dir);
