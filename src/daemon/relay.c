@@ -155,14 +155,12 @@ struct loop_task {
     struct task task;
     struct worker *w; /* NULL: the scheduler's loop */
     int fd;
-    struct config *cfg;
 };
 
-static void post(struct worker *w, void (*run)(struct task *t), int fd, struct config *cfg) {
+static void post(struct worker *w, void (*run)(struct task *t), int fd) {
     struct loop_task *t = MEM_NEW(struct loop_task);
     t->w = w;
     t->fd = fd;
-    t->cfg = cfg;
     t->task.run = run;
     loop_post(w == NULL ? relay.sched_loop : w->loop, &t->task);
 }
@@ -255,7 +253,7 @@ static bool workers_stop(void (*run)(struct task *t)) {
     for (size_t i = 0; i < relay.n; i++) {
         bool stopped = atomic_load(&relay.w[i].stopped);
         if (!stopped)
-            post(&relay.w[i], run, -1, NULL);
+            post(&relay.w[i], run, -1);
         all = all && stopped;
     }
     return all;
@@ -268,7 +266,7 @@ _Noreturn static void stop(void) {
     int64_t until = clock_mono_ms() + STOP_MS;
     while (clock_mono_ms() < until) {
         bool workers = workers_stop(run_stop);
-        post(NULL, run_stop, -1, NULL);
+        post(NULL, run_stop, -1);
         if (workers && atomic_load(&relay.sched_stopped))
             break;
         usleep(20000);
@@ -331,8 +329,8 @@ static void run_deaf(struct task *t) {
 
 static void relay_deaf(void) {
     for (size_t i = 0; i < relay.n; i++)
-        post(&relay.w[i], run_deaf, -1, NULL);
-    post(NULL, run_deaf, -1, NULL);
+        post(&relay.w[i], run_deaf, -1);
+    post(NULL, run_deaf, -1);
 }
 
 static void listen_to_supervisor(int sup) {
@@ -353,7 +351,7 @@ static void listen_to_supervisor(int sup) {
         else if (head.type == SUP_STOP)
             stop();
         for (size_t i = 0; head.type == SUP_LOOKUP && i < n; i++)
-            post(i < relay.n ? &relay.w[i] : NULL, run_attach, fds[i], NULL);
+            post(i < relay.n ? &relay.w[i] : NULL, run_attach, fds[i]);
     }
     _exit(1); /* the supervisor is gone: so are we; the spool is safe */
 }
