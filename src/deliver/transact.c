@@ -294,6 +294,7 @@ static void transact_over(struct dsess *s) {
         a->conn_us = 0;
         txn_fill_untried(a, &s->err);
         attempt_set_relay(a, reached ? s->relay : "");
+        tls_fate_name(s->err_tls, a->tls);
         txn_give_back(s, a, 0);
     }
 }

@@ -61,7 +61,6 @@ void txn_give_back(struct dsess *s, struct attempt *a, unsigned uses) {
         assert(a->tried[i] && a->res[i].status != MAIL_UNSET);
     a->outcome = ATTEMPT_TRIED;
     a->cert_until = s->cert_until;
-    tls_fate_name(uses == 0 ? s->err_tls : session_tls_fate(s, NULL), a->tls);
     filter_results(s, a, uses);
 }
 
@@ -216,9 +215,9 @@ static void txn_over(struct dsess *s, struct txn *t) {
 }
 
 void txn_refuse(struct dsess *s, struct txn *t, const struct mailerr *e) {
-    txn_fill_untried(t->a, e);
-    attempt_set_relay(t->a, s->relay);
     struct attempt *a = t->a;
+    txn_fill_untried(a, e);
+    note_host(s, a);
     txn_free(t);
     txn_give_back(s, a, s->uses);
 }

@@ -67,8 +67,8 @@ void txn_all_results(struct dsess *s, struct txn *t, enum txn_command command, e
 void txn_forget_results(struct txn *t);
 /* Gives e as the result of every recipient that has none, or keeps its own if that says more. */
 void txn_fill_untried(struct attempt *a, const struct mailerr *e);
-/* The end of an attempt in this session: every recipient has a result.  uses: as for
- * filter_results. */
+/* The end of an attempt in this session: every recipient has a result, and a->relay and a->tls are
+ * set.  uses: as for filter_results. */
 void txn_give_back(struct dsess *s, struct attempt *a, unsigned uses);
 /* Gives back the waiting attempts that the scheduler has recalled. */
 void txn_return_recalled(struct dsess *s);
