@@ -34,8 +34,6 @@ class Shim:
         for name, value in values.items():
             at = struct.calcsize(FORMAT[:1 + NAMES.index(name)])
             kind = "<" + FORMAT[1 + NAMES.index(name)]
-            at = {"clock_s": 16, "probe": 24, "answered": 28, "sync_delay_ms": 32, "no_fork": 36,
-                  "write_errno": 40, "write_count": 44, "space_errno": 48}.get(name, at)
             struct.pack_into(kind, self.mem, at, value)
 
     def get(self, name):
