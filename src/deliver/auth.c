@@ -13,7 +13,6 @@
 #include <string.h>
 #include <uv.h>
 
-#include "config/secret.h"
 #include "deliver/session.h"
 #include "deliver/verdict.h"
 #include "maps/relays.h"
@@ -299,15 +298,6 @@ static void on_credentials(void *arg, const struct maps_answer *a) {
     s->resume(s, take_credentials(s, a));
 }
 
-static void ask_for_login(struct dsess *s, const char *spec, const struct keys *keys,
-                          lookup_maps_fn fn) {
-    if (s->watch != NULL)
-        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n,
-                                    secret_answers(s->cfg, s->p, spec), fn, s);
-    else
-        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys->v, keys->n, fn, s);
-}
-
 /* As Postfix, at EHLO time and whether or not a credential exists. */
 static void warn_mechanisms(struct dsess *s) {
     struct sbuf mechs = {0};
@@ -333,7 +323,7 @@ static enum step begin_record(struct dsess *s) {
     relays_ask_secret(&question, &asked);
     keys_add(&keys, false, "", sbuf_str(&question), STR_NONE);
     sbuf_free(&question);
-    ask_for_login(s, s->cfg->relays_spec, &keys, on_credentials);
+    watch_ask(s, s->cfg->relays_spec, &keys, on_credentials);
     keys_clear(&keys);
     return STEP_WAIT;
 }
@@ -357,7 +347,7 @@ void credentials_ask(struct dsess *s, lookup_maps_fn fn) {
         keys_sender(&keys, s->p, str_of(s->auth_sender));
     add_host_key(&keys, s->p, session_target(s)->host);
     add_host_key(&keys, s->p, session_target(s)->dest);
-    ask_for_login(s, s->p->smtp_sasl_password_maps, &keys, fn);
+    watch_ask(s, s->p->smtp_sasl_password_maps, &keys, fn);
     keys_clear(&keys);
 }
 

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "config/secret.h"
 #include "deliver/session.h"
 #include "mail/address.h"
 #include "route/keys.h"
@@ -258,13 +257,8 @@ static void policy_keys(const struct dsess *s, struct keys *keys) {
 
 void policy_ask(struct dsess *s, lookup_maps_fn fn) {
     struct keys keys = {.n = 0};
-    const char *spec = s->p->smtp_tls_policy_maps;
     policy_keys(s, &keys);
-    if (s->watch != NULL)
-        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys.v, keys.n,
-                                    secret_answers(s->cfg, s->p, spec), fn, s);
-    else
-        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys.v, keys.n, fn, s);
+    watch_ask(s, s->p->smtp_tls_policy_maps, &keys, fn);
     keys_clear(&keys);
 }
 

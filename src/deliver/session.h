@@ -36,6 +36,7 @@ struct warned {
     int64_t at_ms;
 };
 
+struct keys;
 struct name_filter;
 
 struct deliver {
@@ -285,7 +286,7 @@ bool session_more_hosts(const struct dsess *s);
 /* Is the host in use to be spoken to in another way than it offers? */
 bool session_has_trait(const struct dsess *s, enum host_trait trait);
 
-/* -- steps.c: what explain and test show; nothing unless s->watch is set -- */
+/* -- steps.c: what explain and test show; all but watch_ask do nothing unless s->watch is set -- */
 /* A step of the stage that ends now, to be filled in; then watch_end_step.  NULL: not watched. */
 json_t *watch_step(struct dsess *s, const char *stage, bool ok);
 void watch_end_step(struct dsess *s, json_t *o);
@@ -295,6 +296,8 @@ void watch_ok(struct dsess *s, const char *stage, const char *fmt, ...)
 void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e);
 /* No host took the mail: says what becomes of it where the last step said something else. */
 void watch_verdict(struct dsess *s);
+/* Asks tables for the stage; the answer tells what was asked of which table if it is watched. */
+void watch_ask(struct dsess *s, const char *spec, const struct keys *keys, lookup_maps_fn fn);
 /* May it connect?  True unless a road is only explained. */
 bool watch_connects(const struct dsess *s);
 

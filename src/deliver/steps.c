@@ -1,17 +1,27 @@
 /*
  * deliver/steps.c - what `posthouse explain` and `posthouse test` show of a session
  *
- * Leaves of a session: they write to the trace of s->watch and change nothing.
+ * Leaves of a session: they write to the trace of s->watch, and change nothing else but s->tag.
  */
 #include <jansson.h>
 #include <stdarg.h>
 
+#include "config/secret.h"
 #include "deliver/probe.h"
 #include "deliver/session.h"
+#include "route/keys.h"
 #include "util/clock.h"
 
 bool watch_connects(const struct dsess *s) {
     return s->watch == NULL || s->watch->connects;
+}
+
+void watch_ask(struct dsess *s, const char *spec, const struct keys *keys, lookup_maps_fn fn) {
+    if (s->watch != NULL)
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n,
+                                    secret_answers(s->cfg, s->p, spec), fn, s);
+    else
+        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys->v, keys->n, fn, s);
 }
 
 json_t *watch_step(struct dsess *s, const char *stage, bool ok) {
