@@ -54,21 +54,23 @@ void watch_ok(struct dsess *s, const char *stage, const char *fmt, ...) {
     sbuf_free(&text);
 }
 
-/* What becomes of mail with that error. */
-static enum mail_status watched_status(const struct dsess *s, const struct mailerr *e) {
-    return s->cfg->p.soft_bounce && e->status == MAIL_BOUNCED ? MAIL_DEFERRED : e->status;
+/* What becomes of mail with that error; the texts are e's. */
+static struct mailerr watched_error(const struct dsess *s, const struct mailerr *e) {
+    struct mailerr soft = *e;
+    if (s->cfg->p.soft_bounce)
+        mailerr_soften(&soft);
+    return soft;
 }
 
 /* The code and the text of an error, with what becomes of the mail if that is known by it. */
 static void watch_error(struct dsess *s, json_t *o, const struct mailerr *e, bool decides) {
-    enum mail_status status = watched_status(s, e);
-    bool soft = status != e->status;
-    trace_set(o, "result", str_of(e->text));
-    trace_setf(o, "dsn", "%s%s", soft ? "4" : "", e->dsn + soft);
+    struct mailerr soft = watched_error(s, e);
+    trace_set(o, "result", str_of(soft.text));
+    trace_set(o, "dsn", str_of(soft.dsn));
     if (!decides)
         return;
-    trace_set(o, "mail_would_be", str_of(mail_status_name(status)));
-    s->watch->said = status;
+    trace_set(o, "mail_would_be", str_of(mail_status_name(soft.status)));
+    s->watch->said = soft.status;
 }
 
 void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e) {
@@ -84,7 +86,7 @@ void watch_failed(struct dsess *s, const char *stage, const struct mailerr *e) {
 }
 
 void watch_verdict(struct dsess *s) {
-    if (s->err.status == MAIL_UNSET || watched_status(s, &s->err) == s->watch->said)
+    if (s->err.status == MAIL_UNSET || watched_error(s, &s->err).status == s->watch->said)
         return;
     json_t *o = watch_step(s, "outcome", false);
     watch_error(s, o, &s->err, true);
