@@ -137,7 +137,7 @@ static void test_copies_no_damage(void **state) {
                  {BEGIN + 1048 + 43, 1},              /* in the progress */
                  {BEGIN + 1048 + 48 + 1048 + 100, 1}, /* in what came with a report */
                  {BEGIN, 1}};                         /* the mark */
-    char path[128], cmd[200];
+    char path[128];
     (void)state;
     for (size_t i = 0; i < sizeof bytes / sizeof bytes[0]; i++) {
         struct seen seen;
@@ -164,8 +164,7 @@ static void test_copies_no_damage(void **state) {
         }
         assert_int_equal(access(path, F_OK), 0);
         spool_close(s);
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
 }
 
@@ -297,7 +296,6 @@ static void test_write_fails_half_way(void **state) {
         size_t left_out;
     } faults[] = {{-ENOSPC, 0, 3},       {-ENOSPC, 0, 400}, {-ENOSPC, -ENOSPC, 3},
                   {-EDQUOT, -EIO, 1200}, {-EIO, 0, 3},      {-EIO, 0, 1200}};
-    char cmd[200];
     (void)state;
     io.pwritev = part_write;
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
@@ -325,8 +323,7 @@ static void test_write_fails_half_way(void **state) {
         index_of(&seen, 4);
         assert_int_equal(damage_count(s), 0);
         spool_close(s);
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
     part_rc = 0;
 }
@@ -392,7 +389,6 @@ static void test_killed_before_what_it_settles(void **state) {
         struct seen seen;
         struct turn t = {.n = 0};
         bool whole = i >= 2;
-        char cmd[200];
         cut_after = 1000;
         struct spool *s = turn_open(&seen);
         turn_new(s, &t, 1, 10, 0, "");
@@ -412,8 +408,7 @@ static void test_killed_before_what_it_settles(void **state) {
             turns(s, 1);
             spool_close(s);
         }
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
 }
 
@@ -434,7 +429,7 @@ static ssize_t full_write(void *arg, int fd, const struct iovec *iov, int n, uin
  * noted nevertheless, or nothing would ever be sent again.  What was unfinished neither counts nor
  * becomes damage by what is written behind it, and stays where it is. */
 static void test_full_behind_an_unfinished_write(void **state) {
-    char cmd[200], path[128];
+    char path[128];
     (void)state;
     io.open = full_open;
     io.pwritev = full_write;
@@ -482,8 +477,7 @@ static void test_full_behind_an_unfinished_write(void **state) {
             turns(s, 2);
             spool_close(s);
         }
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
     allocate_rc = 0;
 }
@@ -500,7 +494,7 @@ static void test_full_and_the_last_segment_takes_nothing(void **state) {
                  {400000, false, -EIO, 0, 1},
                  {700, false, 1, -EIO, 1},
                  {400000, false, 1, 0, 0}};
-    char path[128], cmd[200];
+    char path[128];
     (void)state;
     io.allocate = no_room;
     io.pwritev = odd_write;
@@ -542,8 +536,7 @@ static void test_full_and_the_last_segment_takes_nothing(void **state) {
         assert_int_equal(spool_open(&s, &conf, &io, on_found, &seen, &why), 0);
         assert_int_equal(seen.n, cases[i].damaged ? 0 : 1);
         spool_close(s);
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
 }
 

@@ -205,9 +205,7 @@ static void test_implausible_heads(void **state) {
         spool_stats(s, &st);
         assert_int_equal(st.damaged, 1);
         spool_close(s);
-        char cmd[200];
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
 }
 
@@ -260,7 +258,7 @@ static const struct loss {
 
 /* A segment that has lost durable records is reported and kept, wherever the loss begins. */
 static void test_lost_ends(void **state) {
-    char path[128], cmd[200];
+    char path[128];
     (void)state;
     for (size_t i = 0; i < sizeof losses / sizeof losses[0]; i++) {
         const struct loss *l = &losses[i];
@@ -292,8 +290,7 @@ static void test_lost_ends(void **state) {
         assert_true(exists("damaged/log-%016x", l->no));
         assert_int_equal(access(path, F_OK), -1);
         spool_close(s);
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
 }
 
@@ -329,7 +326,7 @@ static void test_damaged_settle_of_a_durable_message(void **state) {
     for (int i = 0; i < 4; i++) {
         struct seen seen;
         struct turn t = {.n = 0};
-        char path[128], cmd[200];
+        char path[128];
         struct spool *s = turn_open(&seen);
         turn_new(s, &t, 1, 10, 0, "");
         turns(s, 1);
@@ -346,8 +343,7 @@ static void test_damaged_settle_of_a_durable_message(void **state) {
         index_of(&seen, 2);
         assert_int_equal(damage_count(s), 1);
         spool_close(s);
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
 }
 
@@ -574,7 +570,7 @@ static void forged_records(bool old, struct sbuf *out) {
 /* Content that holds records, in every alignment, behind a record that is damaged: none is
  * believed. damage: the head is torn off, or a bit of the envelope is wrong. */
 static void test_records_in_content(void **state) {
-    char path[128], cmd[200];
+    char path[128];
     (void)state;
     for (int round = 0; round < 4; round++) {
         struct seen seen;
@@ -609,8 +605,7 @@ static void test_records_in_content(void **state) {
         assert_int_equal(damage_count(s), 1);
         spool_close(s);
         sbuf_free(&forged);
-        snprintf(cmd, sizeof cmd, "cd %s && rm -rf log lock damaged", dir);
-        assert_int_equal(system(cmd), 0);
+        empty_spool();
     }
 }
 
