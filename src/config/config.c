@@ -452,7 +452,7 @@ static void load_directories(struct config *c) {
 
 /* Some editors begin a file so.  As in Postfix the mark is part of the first name. */
 static void say_mark(struct config *c, const char *path, struct str text) {
-    if (str_istarts(text, "\xef\xbb\xbf"))
+    if (str_istarts(text, BYTE_ORDER_MARK))
         diag_add(&c->diags, DIAG_WARN, path, 1,
                  "it begins with a byte order mark, which makes another name of the first one: "
                  "take it out");

@@ -14,7 +14,6 @@
 #include "smtp/sasl.h"
 #include "util/mem.h"
 
-#define BYTE_ORDER_MARK "\xef\xbb\xbf"
 /* More rows of one kind are not shown. */
 #define CREDS_SHOWN 20U
 

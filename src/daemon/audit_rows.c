@@ -269,7 +269,7 @@ static int check_spelling(void *arg, struct str key, struct str value) {
     (void)value;
     if (domain.n > 0 && domain.p[0] == '.')
         domain = str_from(domain, 1);
-    if (str_is_ascii(domain) || str_istarts(domain, "\xef\xbb\xbf") ||
+    if (str_is_ascii(domain) || str_istarts(domain, BYTE_ORDER_MARK) ||
         !spelling_is_odd(k->cfg, domain, domain.n < key.n, &instead) || ++k->said > SHOWN_MAX)
         goto out;
     sbuf_add_safe(&b, key);

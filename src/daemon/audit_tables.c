@@ -98,7 +98,7 @@ static void audit_actions(const struct table_place *at, struct map *m) {
 static int audit_mark(void *arg, struct str key, struct str value) {
     const struct table_rows *rows = arg;
     (void)value;
-    if (!str_istarts(key, "\xef\xbb\xbf"))
+    if (!str_istarts(key, BYTE_ORDER_MARK))
         return 0;
     struct str rest = str_from(key, 3);
     diag_add(rows->at->d, DIAG_WARN, rows->at->file, rows->at->line,

@@ -32,6 +32,8 @@ struct sbuf {
 #define STR_NONE   ((struct str){NULL, 0})
 /* For "%.*s". */
 #define STR_FMT(s) (int)(s).n, (s).p
+/* UTF-8 for U+FEFF, with which some editors begin a file. */
+#define BYTE_ORDER_MARK "\xef\xbb\xbf"
 
 static inline struct str str_make(const char *p, size_t n) {
     return (struct str){p, n};
