@@ -86,7 +86,7 @@ static void export_reasons(const struct export *ex, const char *id, const struct
     char *path = pfqueue_path(ex->t->theirs, "defer", id);
     reasons_write(&text, env, p, offsets);
     if (text.n > 0)
-        pfqueue_write(ex->t->theirs, path, sbuf_str(&text), 0600, 0);
+        pfqueue_write(ex->t->theirs, path, sbuf_str(&text));
     free(path);
     sbuf_free(&text);
 }

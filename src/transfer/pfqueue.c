@@ -319,7 +319,7 @@ static int folder_descend(const struct pfqueue *p, const char *folder, bool make
 
 /* Before the first folder_open of a function: after it nothing is closed until that returns. */
 static void dirs_trim(const struct pfqueue *p) {
-    if (p->dirs != NULL && p->dirs->n >= DIRS_MAX && pfqueue_sync_places(p) == 0)
+    if (p->dirs->n >= DIRS_MAX && pfqueue_sync_places(p) == 0)
         dirs_close(p->dirs);
 }
 
@@ -390,9 +390,10 @@ static char *slot_path(const struct pfqueue *p, unsigned slot) {
     return sbuf_take(&path);
 }
 
-int pfqueue_begin(const struct pfqueue *p, unsigned slot, struct str text, mode_t mode,
-                  int64_t mtime) {
-    char *tmp = slot_path(p, slot);
+/* A new file at tmp with that text, in the place of one that is there; a descriptor or negative
+ * errno. */
+static int file_begin(const struct pfqueue *p, const char *tmp, struct str text, mode_t mode,
+                      int64_t mtime) {
     unlink(tmp);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     int rc = fd < 0 ? -errno : fill_file(p, fd, text, mode, mtime);
@@ -400,8 +401,15 @@ int pfqueue_begin(const struct pfqueue *p, unsigned slot, struct str text, mode_
         close(fd);
         unlink(tmp);
     }
-    free(tmp);
     return rc < 0 ? rc : fd;
+}
+
+int pfqueue_begin(const struct pfqueue *p, unsigned slot, struct str text, mode_t mode,
+                  int64_t mtime) {
+    char *tmp = slot_path(p, slot);
+    int fd = file_begin(p, tmp, text, mode, mtime);
+    free(tmp);
+    return fd;
 }
 
 int pfqueue_end(const struct pfqueue *p, unsigned slot, int fd, const char *path) {
@@ -414,16 +422,13 @@ int pfqueue_end(const struct pfqueue *p, unsigned slot, int fd, const char *path
     return rc;
 }
 
-int pfqueue_write(const struct pfqueue *p, const char *path, struct str text, mode_t mode,
-                  int64_t mtime) {
+int pfqueue_write(const struct pfqueue *p, const char *path, struct str text) {
     char *tmp = path_of(p->dir, PFQUEUE_FOLDER "/" NEW);
-    unlink(tmp);
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    int rc = fd < 0 ? -errno : fill_file(p, fd, text, mode, mtime);
-    if (rc == 0)
-        rc = pfqueue_move(p, tmp, path);
-    if (fd >= 0)
+    int fd = file_begin(p, tmp, text, 0600, 0), rc = fd;
+    if (fd >= 0) {
         close(fd);
+        rc = pfqueue_move(p, tmp, path);
+    }
     if (rc < 0)
         unlink(tmp);
     free(tmp);

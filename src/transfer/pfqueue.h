@@ -70,12 +70,12 @@ int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, st
 int pfqueue_remove(const struct pfqueue *p, const char *path);
 /* Makes the folders that to needs, as Postfix does. */
 int pfqueue_move(const struct pfqueue *p, const char *from, const char *to);
-/* Writes a file as Postfix owns it, in the place of one that is there; it may be gone after a power
- * cut.  mode: of the file; mtime: seconds since 1970, 0: now. */
-int pfqueue_write(const struct pfqueue *p, const char *path, struct str text, mode_t mode,
-                  int64_t mtime);
-/* Begins to write the slot-th file of a batch, with any slot but those that were not ended; a
- * descriptor or negative errno.  The file has no name of a message yet. */
+/* Writes a file that only Postfix may read, in the place of one that is there; it may be gone after
+ * a power cut. */
+int pfqueue_write(const struct pfqueue *p, const char *path, struct str text);
+/* Begins to write the slot-th file of a batch, as Postfix owns it, with any slot but those that
+ * were not ended; a descriptor or negative errno.  The file has no name of a message yet.  mode: of
+ * the file; mtime: seconds since 1970, 0: now. */
 int pfqueue_begin(const struct pfqueue *p, unsigned slot, struct str text, mode_t mode,
                   int64_t mtime);
 /* Ends that, and closes fd: the file is on the disk and is called path, in PFQUEUE_FOLDER, of which
