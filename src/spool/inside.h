@@ -66,7 +66,7 @@ struct rec_begin {
 
 /* REC_FORGET's meta in a segment that is written to although a write in it was unfinished when it
  * was found: what lies there is no record, and is no damage either.  The id is that of a message
- * whose record there does not count, or 0. */
+ * with a record there that does not count, or 0. */
 struct rec_unfinished {
     uint64_t off, n; /* bytes of the segment */
 };

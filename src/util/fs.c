@@ -204,7 +204,7 @@ int fs_give(const char *path, uid_t uid, gid_t gid) {
     return rc;
 }
 
-/* In the directory at, whose owner st names. */
+/* In the directory at; st names its owner. */
 static int make_as_owner(int at, const char *name, mode_t mode, const struct stat *st) {
     uid_t uid = geteuid();
     gid_t gid = getegid();
