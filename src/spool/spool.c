@@ -359,8 +359,8 @@ static void batch_finish(struct spool *s, struct task *wait) {
 
 /* Is some progress or end of a message to be written again? */
 static bool notes_are_waiting(const struct spool *s) {
-    const struct task *t = s->retry;
-    while (t != NULL && DL_OWNER(t, const struct spool_op, task)->kind == SPOOL_FORGET)
+    struct task *t = s->retry;
+    while (t != NULL && op_of_task(t)->kind == SPOOL_FORGET)
         t = t->next;
     return t != NULL;
 }
