@@ -194,12 +194,9 @@ def main():
     parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path("/var/tmp/posthouse-roots/bookworm-minimal"))
     parser.add_argument("--debs", type=pathlib.Path, default=TREE / "build" / "deb")
     args = parser.parse_args()
-    args.root.parent.mkdir(parents=True, exist_ok=True)
     debs = sorted(d for d in args.debs.glob("*.deb") if "dbgsym" not in d.name)
     assert debs, f"no packages in {args.debs}: make deb"
-    if not (args.root / "usr/bin/apt-get").exists() or (args.root / "debootstrap").exists():
-        print("container: debootstrap (some minutes)", flush=True)
-        sh("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", args.root, stdout=subprocess.DEVNULL)
+    sh("sh", TREE / "scripts/root.sh", args.root, "bookworm", "--variant=minbase", "--include=ca-certificates")
     with copy_of(args.root) as root:
         prepare(root)
         image = Image(root, debs)

@@ -53,14 +53,6 @@ def sh(*args, **more):
     return subprocess.run(args, check=True, text=True, **more)
 
 
-def base_root(root, release):
-    """A root that debootstrap has made, made once."""
-    if not (root / "usr/bin/apt-get").exists() or (root / "debootstrap").exists():
-        print("first_mail: debootstrap (some minutes)", flush=True)
-        sh("debootstrap", "--include=systemd,systemd-sysv,dbus,ca-certificates", release, root, stdout=subprocess.DEVNULL)
-    return root
-
-
 @contextlib.contextmanager
 def copy_of(root):
     """A root that may be written to, above the other one."""
@@ -80,8 +72,6 @@ def install(root, debs):
     (root / "debs").mkdir()
     for deb in debs:
         shutil.copy(deb, root / "debs")
-    shutil.copytree("/etc/apt/apt.conf.d", root / "etc/apt/apt.conf.d", dirs_exist_ok=True, symlinks=True)
-    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
@@ -219,10 +209,10 @@ def main():
     release = args.release or "bookworm"
     args.root = args.root or pathlib.Path("/var/tmp/posthouse-roots", release)
     args.debs = args.debs or TREE / "build" / (f"deb-{args.release}" if args.release else "deb")
-    args.root.parent.mkdir(parents=True, exist_ok=True)
     debs = sorted(d for d in args.debs.glob("*.deb") if "dbgsym" not in d.name)
     assert len(debs) == 2, f"no packages in {args.debs}: make deb"
-    with copy_of(base_root(args.root, release)) as root:
+    sh("sh", TREE / "scripts/root.sh", args.root, release)
+    with copy_of(args.root) as root:
         started = time.monotonic()
         install(root, debs)
         run_page(root, debs, 1, started)  # apt-get install
