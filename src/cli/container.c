@@ -248,12 +248,15 @@ static bool container_folders(const char *dir, const char *volume) {
  * there is no container. */
 static bool container_may_write(const char *dir) {
     struct sbuf text = {0};
+    char why[FS_WHY_MAX];
     char *path = container_path(dir, "main.cf");
     int rc = fs_read(path, &text, HEAD_MAX);
     bool ok =
         rc == -ENOENT || rc == -ENOTDIR || (rc == 0 && str_istarts(sbuf_str(&text), MADE_MARK));
     if (!ok)
-        container_failed(path, "it was not made by posthouse container, which would write over it");
+        container_failed(path, rc < 0 ? fs_read_why(rc, HEAD_MAX, why)
+                                      : "it was not made by posthouse container, which would write "
+                                        "over it");
     sbuf_free(&text);
     free(path);
     return ok;

@@ -269,6 +269,8 @@ def test_no_other_configuration_is_written_over():
         assert "it was not made by posthouse container" in c.make()
         assert sorted(f.name for f in (c.volume / "config").iterdir()) == ["main.cf", "master.cf"]
         assert {f.read_text() for f in (c.volume / "config").iterdir()} == {"relayhost = [mine.example]\n"}
+        (c.volume / "config/main.cf").chmod(0)
+        assert "config/main.cf: Permission denied" in c.make()
         (c.volume / "config/main.cf").unlink()
         c.make(), c.make()
         assert "\nrelayhost = a.example\n" in (c.volume / "config/main.cf").read_text()
