@@ -97,6 +97,7 @@ static struct {
     bool serving;           /* the relay has the listening sockets */
     int64_t serve_again_ms; /* clients could not be let in: not tried again before */
     bool refused;           /* the files have another configuration, which was not taken */
+    bool bears;             /* what was loaded last has mistakes that mail or clients wait for */
     char *last_failure;     /* why a child could not start, as it said last; NULL: nothing */
     size_t loops;
     struct child relay, lookup;
@@ -167,20 +168,27 @@ static void check_users(const struct config *cfg, struct diags *d) {
 
 /* Mistakes that mail or a client waits for stop no start, which goes on where Postfix does.  A
  * reload has something better to go on with, unless what is in use has the same mistakes. */
-static enum diag_level sup_waits(const struct config *cfg) {
-    struct diags now = {0}, before = {0};
+static bool sup_bears(const struct diags *mistakes) {
+    struct diags before = {0};
     if (sup.cfg == NULL)
-        return DIAG_WARN;
-    daemon_check(cfg, DIAG_ERROR, &now);
-    if (now.errors > 0)
-        daemon_check(sup.cfg, DIAG_ERROR, &before);
+        return true;
+    daemon_check(sup.cfg, DIAG_ERROR, &before);
     size_t i = 0;
-    while (i < now.n && (now.v[i].level != DIAG_ERROR || diag_has_error(&before, &now.v[i])))
+    while (i < mistakes->n &&
+           (mistakes->v[i].level != DIAG_ERROR || diag_has_error(&before, &mistakes->v[i])))
         i++;
-    enum diag_level level = i == now.n ? DIAG_WARN : DIAG_ERROR;
-    diag_free(&now);
     diag_free(&before);
-    return level;
+    return i == mistakes->n;
+}
+
+/* Certificates are read for it, so it is done once where nothing is wrong. */
+static void sup_check(const struct config *cfg, struct diags *d) {
+    daemon_check(cfg, DIAG_ERROR, d);
+    sup.bears = d->errors > 0 && sup_bears(d);
+    if (!sup.bears)
+        return;
+    diag_free(d);
+    daemon_check(cfg, DIAG_WARN, d);
 }
 
 static struct config *sup_load(bool verbose) {
@@ -188,7 +196,7 @@ static struct config *sup_load(bool verbose) {
     struct diags more = {0};
     config_preload(cfg);
     certrows_read(cfg);
-    daemon_check(cfg, sup_waits(cfg), &more);
+    sup_check(cfg, &more);
     if (sup.cfg != NULL)
         restart_check(sup.cfg, cfg, &more);
     check_users(cfg, &more);
@@ -673,7 +681,8 @@ static void replace_lookup(void) {
 /* What the log says at start and reload; of mistakes, those that mail or a client waits for. */
 static void log_remarks(void) {
     struct diags d = {0}, mistakes = {0};
-    daemon_check(sup.cfg, DIAG_ERROR, &mistakes);
+    if (sup.bears)
+        daemon_check(sup.cfg, DIAG_ERROR, &mistakes);
     unread_say_refused(sup.cfg, DIAG_WARN, &d);
     daemon_check_stores(sup.cfg, &d);
     foreign_check(sup.cfg, &d);
