@@ -10,6 +10,9 @@
 #include "config/config.h"
 #include "maps/map.h"
 
+/* So many remarks of one kind about the rows of a table are shown. */
+#define AUDIT_SHOWN 20U
+
 /* c's certificates' tables have been read (certrows.h; confine_audit does it).  Beyond c->diags:
  * unused parameters, tables that cannot be opened, credentials that match nothing, loops, rows that
  * never match. */

@@ -15,9 +15,6 @@
 #include "route/alias.h"
 #include "util/mem.h"
 
-/* More of them are only counted. */
-#define ALIASES_SHOWN 20U
-
 struct alias_audit {
     const struct config *cfg;
     struct diags *d;
@@ -30,7 +27,7 @@ struct alias_audit {
 
 static void alias_say(struct alias_audit *a, struct str item, const char *what) {
     struct sbuf where = {0}, text = {0};
-    if (++a->said > ALIASES_SHOWN)
+    if (++a->said > AUDIT_SHOWN)
         return;
     map_where(a->map, a->name, &where);
     sbuf_add_safe(&text, a->name);
@@ -122,9 +119,9 @@ void audit_aliases(const struct config *c, struct diags *d) {
         if (a.map->fixed && !a.map->ops->remote && a.map->opened)
             map_each(a.map, audit_alias_row, &a);
     }
-    if (a.said > ALIASES_SHOWN)
+    if (a.said > AUDIT_SHOWN)
         diag_add(d, DIAG_ERROR, NULL, 0, "alias_maps: %zu more aliases like these",
-                 a.said - ALIASES_SHOWN);
+                 a.said - AUDIT_SHOWN);
     audit_root(&a);
     if (a.mine != NULL)
         matchlist_close(a.mine);

@@ -14,9 +14,6 @@
 #include "smtp/sasl.h"
 #include "util/mem.h"
 
-/* More rows of one kind are not shown. */
-#define CREDS_SHOWN 20U
-
 static int creds_line_of(const struct config *c, const char *name) {
     const struct cfg_entry *e = cfg_file_find(&c->main, str_of(name));
     return e == NULL ? 0 : e->line;
@@ -149,7 +146,7 @@ static int cred_row(void *arg, struct str key, struct str value) {
         what = "the user's name is empty";
     else if ((size_t)at + 1 == v.n)
         what = "the password is empty";
-    if (what == NULL || ++r->said > CREDS_SHOWN)
+    if (what == NULL || ++r->said > AUDIT_SHOWN)
         return 0;
     struct sbuf shown = {0};
     sbuf_add_safe(&shown, key);

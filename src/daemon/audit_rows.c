@@ -19,9 +19,6 @@
 #include "util/idn.h"
 #include "util/mem.h"
 
-/* More of one kind are only counted. */
-#define SHOWN_MAX 20U
-
 struct rows {
     const struct config *cfg;
     struct diags *d;
@@ -35,7 +32,7 @@ struct rows {
 static void rows_say(struct rows *r, enum diag_level level, struct str account, struct str value,
                      const char *what) {
     struct sbuf b = {0};
-    if (++r->said[level] > SHOWN_MAX)
+    if (++r->said[level] > AUDIT_SHOWN)
         return;
     sbuf_add_safe(&b, account);
     sbuf_add_c(&b, "\" -> \"");
@@ -143,9 +140,9 @@ static void check_store(const struct config *cfg, const char *spec, struct diags
     if (r.st == NULL || store_relay_each(r.st, "", check_row, &r, &why) == STORE_ERROR)
         diag_add(d, DIAG_WARN, NULL, 0, "%s: its rows cannot be looked at: %s", spec, why);
     for (size_t level = 0; level < 3; level++)
-        if (r.said[level] > SHOWN_MAX)
+        if (r.said[level] > AUDIT_SHOWN)
             diag_add(d, (enum diag_level)level, spec, 0,
-                     "sender_relayhost: %zu more rows like these", r.said[level] - SHOWN_MAX);
+                     "sender_relayhost: %zu more rows like these", r.said[level] - AUDIT_SHOWN);
     free(why);
     while ((key = htab_next(&r.seen, &pos)) != NULL)
         free(key);
@@ -218,7 +215,7 @@ static int check_key(void *arg, struct str key, struct str value) {
         what = "a domain alone is no key for senders: write @domain";
     else if (!k->senders && at == 0)
         what = "@domain is no key of transport_maps: write the domain alone";
-    if (what != NULL && ++k->said <= SHOWN_MAX) {
+    if (what != NULL && ++k->said <= AUDIT_SHOWN) {
         sbuf_add_safe(&b, key);
         diag_add(k->d, DIAG_WARN, k->cfg->main.path, rows_line_of(k->cfg, k->param),
                  "%s: %s: \"%s\": %s", k->param, k->spec, b.p, what);
@@ -270,7 +267,7 @@ static int check_spelling(void *arg, struct str key, struct str value) {
     if (domain.n > 0 && domain.p[0] == '.')
         domain = str_from(domain, 1);
     if (str_is_ascii(domain) || str_istarts(domain, BYTE_ORDER_MARK) ||
-        !spelling_is_odd(k->cfg, domain, domain.n < key.n, &instead) || ++k->said > SHOWN_MAX)
+        !spelling_is_odd(k->cfg, domain, domain.n < key.n, &instead) || ++k->said > AUDIT_SHOWN)
         goto out;
     sbuf_add_safe(&b, key);
     diag_add(k->d, DIAG_WARN, k->file, k->line, "%s: %s: \"%s\": %s", k->param, k->table->spec, b.p,
@@ -286,9 +283,9 @@ void audit_spellings(const struct config *cfg, struct map *m, const char *param,
     struct spelling_check k = {cfg, d, param, file, line, m, 0};
     if (m->opened && m->fixed && !m->ops->remote && m->ops->each != NULL)
         map_each(m, check_spelling, &k);
-    if (k.said > SHOWN_MAX)
+    if (k.said > AUDIT_SHOWN)
         diag_add(d, DIAG_WARN, file, line, "%s: %s: %zu more keys like these", param, m->spec,
-                 k.said - SHOWN_MAX);
+                 k.said - AUDIT_SHOWN);
 }
 
 /* -- values that make mail wait -- */
@@ -333,7 +330,7 @@ static int check_row_value(void *arg, struct str key, struct str value) {
     if (v.n > 0 && !str_ieq_c(v, "DUNNO") && !varies)
         why = k->hops ? hop_value_bad(v, &more)
                       : transport_value_bad(k->cfg, v, k->cfg->p.default_transport, &more);
-    if (why != NULL && ++k->said <= SHOWN_MAX) {
+    if (why != NULL && ++k->said <= AUDIT_SHOWN) {
         sbuf_add_safe(&b, key);
         sbuf_add_c(&b, "\" -> \"");
         sbuf_add_safe(&b, v);

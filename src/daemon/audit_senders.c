@@ -12,10 +12,8 @@
 #include "util/idn.h"
 #include "util/mem.h"
 
-/* More of one table are not shown, more domains not compared with. */
-#define SENDERS_SHOWN  20U
-#define DOMAINS_KNOWN  5000U
-#define DOMAIN_COMPARE 64U /* bytes; a longer one is not compared */
+#define DOMAINS_KNOWN  5000U /* more are not compared with */
+#define DOMAIN_COMPARE 64U   /* bytes; a longer one is not compared */
 
 /* Domains of this server, in one form. */
 struct own_domains {
@@ -110,7 +108,7 @@ static int sender_key_row(void *arg, struct str key, struct str value) {
     bad = key_form_bad(key);
     if (bad == NULL)
         near = own_domain_near(k->own, addr_domain(key));
-    if ((bad == NULL && near == NULL) || ++k->said > SENDERS_SHOWN)
+    if ((bad == NULL && near == NULL) || ++k->said > AUDIT_SHOWN)
         return 0;
     const struct cfg_entry *e = cfg_file_find(&k->cfg->main, str_of(k->param));
     sbuf_add_safe(&shown, key);

@@ -16,8 +16,6 @@
 #include "receive/access.h"
 #include "util/net.h"
 
-#define SHOWN_MAX 20U
-
 /* Where a list of tables stands. */
 struct table_place {
     const struct config *c;
@@ -71,7 +69,7 @@ static int audit_action(void *arg, struct str key, struct str value) {
     struct table_rows *rows = arg;
     struct str word = access_action_unknown(str_trim(value));
     struct sbuf row = {0};
-    if (word.n == 0 || word.p[0] == '$' || ++rows->said > SHOWN_MAX)
+    if (word.n == 0 || word.p[0] == '$' || ++rows->said > AUDIT_SHOWN)
         return 0;
     sbuf_add_safe(&row, key);
     sbuf_add_c(&row, "\" -> \"");
@@ -87,9 +85,9 @@ static int audit_action(void *arg, struct str key, struct str value) {
 static void audit_actions(const struct table_place *at, struct map *m) {
     struct table_rows rows = {.at = at, .table = m};
     map_rows(m, audit_action, &rows);
-    if (rows.said > SHOWN_MAX)
+    if (rows.said > AUDIT_SHOWN)
         diag_add(at->d, DIAG_ERROR, at->file, at->line, "%s: %s: %zu more rows like these",
-                 at->name, m->spec, rows.said - SHOWN_MAX);
+                 at->name, m->spec, rows.said - AUDIT_SHOWN);
 }
 
 /* -- tables -- */

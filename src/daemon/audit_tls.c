@@ -12,8 +12,6 @@
 #include "deliver/secure.h"
 #include "maps/maps.h"
 
-#define POLICIES_SHOWN 20U
-
 struct tls_audit {
     const struct config *c;
     const struct params *p;
@@ -46,7 +44,7 @@ static int policy_row(void *arg, struct str key, struct str value) {
     struct tls_policy p = {0};
     struct sbuf why = {0}, text = {0};
     bool good = tls_policy_parse(&p, value, &why) && policy_anchors_good(t, &p, &why);
-    if (!good && ++t->said <= POLICIES_SHOWN) {
+    if (!good && ++t->said <= AUDIT_SHOWN) {
         sbuf_add_c(&text, "the row of \"");
         sbuf_add_safe(&text, key);
         sbuf_printf(&text, "\": %s: mail for it waits (4.7.5)", why.p);
