@@ -42,6 +42,7 @@ struct map_ops {
     /* Opens m->name; negative errno with m->err set. */
     int (*open)(struct map *m);
     void (*close)(struct map *m);
+    /* A NUL follows key, here and in where. */
     enum map_rc (*get)(struct map *m, struct str key, struct sbuf *value);
     /* Calls fn for every pair, until it returns non-zero; NULL: cannot be listed. */
     int (*each)(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);

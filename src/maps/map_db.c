@@ -86,7 +86,6 @@ static enum map_rc db_ask(struct db_table *t, const char *key, size_t n, struct 
                                      : db_btree_get(&t->u.btree, k, value);
 }
 
-/* key is followed by a NUL. */
 static enum map_rc db_ask_both(struct db_table *t, struct str key, struct sbuf *value) {
     enum map_rc rc = MAP_NOT_FOUND;
     if (t->try_null) {

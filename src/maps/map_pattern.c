@@ -425,7 +425,6 @@ static int cidr_open(struct map *m) {
 
 /* -- look-ups -- */
 
-/* key ends in a NUL. */
 static bool regex_hits(struct state *s, const struct rule *r, struct str key) {
     if (r->posix != NULL)
         return regexec(r->posix, key.p, s->n_groups, s->posix, 0) == 0;
@@ -440,7 +439,7 @@ static bool rule_hits(struct state *s, const struct rule *r, struct str key,
     return regex_hits(s, r, key) != r->negate;
 }
 
-/* The rule that answers for key, or NULL.  key ends in a NUL. */
+/* The rule that answers for key, or NULL. */
 static const struct rule *rule_find(struct state *s, struct str key) {
     struct netaddr addr;
     if (s->kind == PATTERN_CIDR && !netaddr_parse(&addr, key, 0))
@@ -457,24 +456,19 @@ static const struct rule *rule_find(struct state *s, struct str key) {
 
 static enum map_rc pattern_get(struct map *m, struct str key, struct sbuf *value) {
     struct state *s = m->state;
-    char *text = str_dup(key);
-    struct str whole = str_make(text, key.n);
-    const struct rule *r = rule_find(s, whole);
+    const struct rule *r = rule_find(s, key);
     if (r != NULL && s->kind == PATTERN_CIDR)
         sbuf_add_c(value, r->value);
     else if (r != NULL)
-        value_add(s, r, whole, value);
-    free(text);
+        value_add(s, r, key, value);
     return r == NULL ? MAP_NOT_FOUND : MAP_FOUND;
 }
 
 static void pattern_where(struct map *m, struct str key, struct sbuf *out) {
-    char *text = str_dup(key);
-    const struct rule *r = rule_find(m->state, str_make(text, key.n));
+    const struct rule *r = rule_find(m->state, key);
     sbuf_add_c(out, table_name(m));
     if (r != NULL)
         sbuf_printf(out, ", line %d", r->line);
-    free(text);
 }
 
 static void pattern_rules(struct map *m, map_row_fn fn, void *arg) {
