@@ -38,12 +38,15 @@ static enum map_rc db_is_written(struct map *m) {
     return MAP_ERROR;
 }
 
-/* Opens the file for the table; m's error is set where that fails. */
+/* Opens the file for the table; m's error is set where that fails.  A file that was opened again is
+ * the one that map.c compares with what is there: it is not read a second time. */
 static int db_table_open(struct map *m, struct db_table *t) {
     const char *why = t->magic == DB_MAGIC_HASH ? db_hash_open(&t->u.hash, m->path)
                                                 : db_btree_open(&t->u.btree, m->path);
-    if (why == NULL)
+    if (why == NULL) {
+        m->st = t->f->st;
         return 0;
+    }
     if (t->f->err != 0)
         map_set_error(m, "open database %s: %s", m->path, why);
     else if (t->f->written)

@@ -401,6 +401,9 @@ static void test_a_file_that_is_written_while_it_is_open(void **state) {
         ask_one(m, "k", "old");
         library_write(kind, &b, true, 0, 0);
         ask_one(m, "k", "new"); /* at once */
+        struct stat st;
+        assert_int_equal(stat(path, &st), 0); /* and it is not opened once more for that */
+        assert_memory_equal(&m->st.st_mtim, &st.st_mtim, sizeof st.st_mtim);
         int fd = open(path, O_RDWR);
         assert_true(flock(fd, LOCK_EX | LOCK_NB) == 0 && ftruncate(fd, 100) == 0);
         assert_int_equal(map_get(m, STR_LIT("k"), &v), MAP_ERROR);
