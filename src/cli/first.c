@@ -44,8 +44,8 @@ static int first_usage(FILE *to) {
 static void first_free(struct first *f) {
     if (f->password != NULL)
         mem_wipe(f->password, strlen(f->password));
-    char *texts[] = {f->hosts,  f->tls,    f->user,      f->password, f->users,
-                     f->sender, f->record, f->passwords, f->senders};
+    char *texts[] = {f->hosts,     f->tls,     f->user,     f->password, f->users,     f->sender,
+                     f->passwords, f->senders, f->was.name, f->was.user, f->was.users, f->was.tls};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(texts[i]);
     config_unref(f->cfg);

@@ -11,6 +11,13 @@
 
 #define FIRST_EVERYBODY "everybody"
 
+/* The relay record of a next hop that is for some users. */
+struct first_record {
+    char *name;               /* the one that setup gives, if there is none */
+    char *user, *users, *tls; /* NULL: there is none */
+    bool has_password;
+};
+
 struct first {
     const char *dir;             /* configuration directory */
     struct config *cfg;          /* what is there; its main.cf may be missing */
@@ -26,8 +33,8 @@ struct first {
     const char *password_file;   /* "-": standard input; NULL: not given */
     char *users;                 /* FIRST_EVERYBODY, or accounts with ',' between two */
     char *sender;                /* of the test */
-    char *record;                /* name of the relay record; NULL: a row of passwords instead */
-    char *passwords;             /* that table, "type:path"; NULL: a relay record */
+    struct first_record was;     /* the one for hosts and users, before anything is written */
+    char *passwords;             /* table for the account, "type:path"; NULL: a relay record */
     char *senders;               /* table of senders' relay hosts; NULL: main.cf, or the store */
 };
 
@@ -47,17 +54,7 @@ void first_show(const struct first *f);
 /* Writes it; signals of the terminal wait until it is whole.  False after saying what failed. */
 bool first_write(const struct first *f);
 
-/* The relay record of a next hop that is for some users. */
-struct first_record {
-    char *name;               /* the one that setup gives, if there is none */
-    char *user, *users, *tls; /* NULL: there is none */
-    bool has_password;
-};
-
-/* users: FIRST_EVERYBODY, or accounts, any of which the record may be for.  r is empty, and to be
- * freed in any case.  False after saying why the records cannot be read. */
-bool first_record_read(const struct config *cfg, const char *hosts, const char *users,
-                       struct first_record *r);
-void first_record_free(struct first_record *r);
+/* Reads f->was, which is empty.  False after saying why the records cannot be read. */
+bool first_record_read(struct first *f);
 
 #endif

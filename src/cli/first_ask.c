@@ -154,8 +154,8 @@ static bool tls_ok(const char *mode) {
 }
 
 /* The mode of a record that is there stays unless another one is given. */
-static bool question_tls(struct first *f, const struct first_record *was) {
-    const char *offered = was->tls != NULL ? was->tls : f->preset->tls;
+static bool question_tls(struct first *f) {
+    const char *offered = f->was.tls != NULL ? f->was.tls : f->preset->tls;
     if (f->tls == NULL && (!f->asks || f->preset != &presets[0]))
         f->tls = mem_strdup(offered);
     else if (f->tls == NULL)
@@ -231,11 +231,11 @@ static bool user_ok(const char *user) {
     return true;
 }
 
-static bool question_user(struct first *f, const struct first_record *was) {
+static bool question_user(struct first *f) {
     if (f->user == NULL && f->asks) {
         printf("Account at the relay host: %s.\n", f->preset->user);
         f->user = question_line(
-            f->preset == &presets[0] ? "Account (none: an empty line)" : "Account", was->user);
+            f->preset == &presets[0] ? "Account (none: an empty line)" : "Account", f->was.user);
         if (f->user == NULL)
             return false;
     }
@@ -268,8 +268,8 @@ static bool password_ok(const char *password) {
     return !str_has_control(str_of(password)) || question_wrong("password", "control characters");
 }
 
-static bool question_password(struct first *f, const struct first_record *was) {
-    bool stays = was->has_password && was->user != NULL && strcmp(was->user, f->user) == 0;
+static bool question_password(struct first *f) {
+    bool stays = f->was.has_password && f->was.user != NULL && strcmp(f->was.user, f->user) == 0;
     if (f->user[0] == '\0')
         return f->password_file == NULL || question_wrong("--password-file", "it needs --user");
     if (f->password_file != NULL && strcmp(f->password_file, "-") != 0) {
@@ -323,11 +323,6 @@ static bool question_sender(struct first *f) {
 }
 
 bool first_complete(struct first *f) {
-    struct first_record was = {0};
-    if (!question_preset(f) || !question_hosts(f) || !question_users(f))
-        return false;
-    bool ok = first_record_read(f->cfg, f->hosts, f->users, &was) && question_tls(f, &was) &&
-              question_user(f, &was) && question_password(f, &was) && question_sender(f);
-    first_record_free(&was);
-    return ok;
+    return question_preset(f) && question_hosts(f) && question_users(f) && first_record_read(f) &&
+           question_tls(f) && question_user(f) && question_password(f) && question_sender(f);
 }

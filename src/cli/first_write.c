@@ -47,11 +47,6 @@ static char *record_name(const char *hosts, const char *users) {
     return sbuf_take(&b);
 }
 
-struct wanted_record {
-    const char *hosts, *users;
-    struct first_record *r;
-};
-
 /* Is one of users on the list? */
 static bool users_meet(const char *users, const char *list) {
     struct str rest = str_of(users), one;
@@ -64,30 +59,28 @@ static bool users_meet(const char *users, const char *list) {
     return found;
 }
 
-static void take_wanted(void *arg, const struct relay_fields *f) {
-    struct wanted_record *w = arg;
-    if (w->r->user != NULL || strcmp(f->nexthop, w->hosts) != 0 || f->owner[0] != '\0' ||
-        !users_meet(w->users, f->users))
+static void take_wanted(void *arg, const struct relay_fields *fields) {
+    struct first *f = arg;
+    if (f->was.user != NULL || strcmp(fields->nexthop, f->hosts) != 0 || fields->owner[0] != '\0' ||
+        !users_meet(f->users, fields->users))
         return;
-    free(w->r->name);
-    *w->r = (struct first_record){.name = mem_strdup(f->name),
-                                  .user = mem_strdup(f->user),
-                                  .users = mem_strdup(f->users),
-                                  .tls = mem_strdup(f->tls),
-                                  .has_password = f->has_secret};
+    free(f->was.name);
+    f->was = (struct first_record){.name = mem_strdup(fields->name),
+                                   .user = mem_strdup(fields->user),
+                                   .users = mem_strdup(fields->users),
+                                   .tls = mem_strdup(fields->tls),
+                                   .has_password = fields->has_secret};
 }
 
-bool first_record_read(const struct config *cfg, const char *hosts, const char *users,
-                       struct first_record *r) {
-    struct wanted_record w = {.hosts = hosts, .users = users, .r = r};
+bool first_record_read(struct first *f) {
+    const struct params *p = &f->cfg->p;
     char *why = NULL;
     bool made, ok = true;
-    r->name = record_name(hosts, users);
-    if (cfg->relays_spec[0] == '\0')
+    f->was.name = record_name(f->hosts, f->users);
+    if (f->cfg->relays_spec[0] == '\0')
         return true;
-    struct relays *all =
-        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, false, &made, &why);
-    ok = all != NULL && relays_each(all, take_wanted, &w, &why);
+    struct relays *all = relays_open(p->relays_database, p->relays_key_file, false, &made, &why);
+    ok = all != NULL && relays_each(all, take_wanted, f, &why);
     relays_close(all);
     if (!ok)
         write_failed("relay records", why);
@@ -95,17 +88,10 @@ bool first_record_read(const struct config *cfg, const char *hosts, const char *
     return ok;
 }
 
-void first_record_free(struct first_record *r) {
-    free(r->name);
-    free(r->user);
-    free(r->users);
-    free(r->tls);
-}
-
 /* Mechanisms stay where the provider names none. */
 static bool record_write(const struct first *f) {
     const char *mechanisms = f->preset->mechanisms;
-    struct relay_fields fields = {.name = f->record,
+    struct relay_fields fields = {.name = f->was.name,
                                   .hosts = f->hosts,
                                   .users = f->users,
                                   .tls = f->tls,
@@ -119,7 +105,7 @@ static bool record_write(const struct first *f) {
     bool ok = r != NULL && relays_set(r, &fields, NULL, &why) == RELAYS_DONE;
     relays_close(r);
     if (!ok)
-        write_failed(f->record, why);
+        write_failed(f->was.name, why);
     free(why);
     return ok;
 }
@@ -323,19 +309,14 @@ static void word_add(struct sbuf *list, struct str one) {
 }
 
 /* Users that the record of that name is for already stay on its list. */
-static bool plan_record(struct first *f) {
-    struct first_record was = {0};
-    bool ok = first_record_read(f->cfg, f->hosts, f->users, &was);
+static void plan_record(struct first *f) {
     struct sbuf all = {0};
-    struct str rest = str_of(was.users == NULL || first_is_everybodys(f) ? "" : was.users), one;
+    struct str rest = str_of(first_is_everybodys(f) ? NULL : f->was.users), one;
     sbuf_add_c(&all, f->users);
     while (str_split(&rest, ", ", &one))
         word_add(&all, one);
     free(f->users);
     f->users = sbuf_take(&all);
-    f->record = mem_strdup(was.name);
-    first_record_free(&was);
-    return ok;
 }
 
 /* A row of a table of passwords is "user:password", without white space around it. */
@@ -357,7 +338,8 @@ bool first_plan(struct first *f) {
                        : NULL;
     if (f->passwords != NULL)
         return plan_passwords(f);
-    return plan_record(f) && (first_is_everybodys(f) || plan_senders(f));
+    plan_record(f);
+    return first_is_everybodys(f) || plan_senders(f);
 }
 
 static void show_rows(const struct first *f) {
@@ -373,11 +355,11 @@ void first_show(const struct first *f) {
     char *lines[LINES_MAX];
     int n = main_lines(f, lines);
     puts("\nThis will be written:");
-    if (f->record != NULL)
+    if (f->passwords == NULL)
         printf("  relay record \"%s\"\n    hosts    %s\n    TLS      %s\n    account  %s\n    for  "
                "    "
                "%s\n",
-               f->record, f->hosts, f->tls, f->user[0] == '\0' ? "none" : f->user, f->users);
+               f->was.name, f->hosts, f->tls, f->user[0] == '\0' ? "none" : f->user, f->users);
     else
         show_rows(f);
     if (!first_is_everybodys(f))
