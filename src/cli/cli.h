@@ -85,6 +85,8 @@ int cli_stop_daemon(const struct config *cfg);
  * of dir names) into the spool of dir's Posthouse, or the other way: both are stopped.  The exit
  * status of import and export; what there is to be said has been. */
 int cli_transfer(const char *dir, const char *front, bool in);
+/* Is the (last) host of the next hop at port 465, whose TLS begins with the first byte? */
+bool cli_hop_wraps(const char *hop);
 /* Takes flag out of argv; was it there? */
 bool cli_take_flag(int *argc, char **argv, const char *flag);
 

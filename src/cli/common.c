@@ -132,6 +132,11 @@ void cli_take_up(const struct config *cfg, unsigned uses) {
     free(why);
 }
 
+bool cli_hop_wraps(const char *hop) {
+    static const char *const ends[] = {":465"};
+    return str_end_of(hop, ends, 1) >= 0;
+}
+
 /* -- a password from the terminal -- */
 
 static volatile sig_atomic_t password_signal; /* that came while it was typed; 0: none */

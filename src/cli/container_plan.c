@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "accounts/values.h"
+#include "cli/cli.h"
 #include "cli/container.h"
 #include "config/params.h"
 #include "mail/address.h"
@@ -358,8 +359,7 @@ static void plan_road(struct container_plan *plan, const struct road *road, cons
         container_plan_default(plan, "smtp_sasl_security_options", "noanonymous");
         container_plan_default(plan, "smtp_tls_security_level", "encrypt");
     }
-    size_t n = strlen(hop);
-    if (n > 4 && strcmp(hop + n - 4, ":465") == 0) {
+    if (cli_hop_wraps(hop)) {
         container_plan_default(plan, "smtp_tls_wrappermode", "yes");
         container_plan_default(plan, "smtp_tls_security_level", "encrypt");
     }

@@ -212,11 +212,6 @@ static bool senders_write(const struct first *f) {
     return ok;
 }
 
-static bool first_wraps(const struct first *f) {
-    size_t n = strlen(f->hosts);
-    return n > 4 && strcmp(f->hosts + n - 4, ":465") == 0;
-}
-
 static void main_line_add(char *lines[], int *n, const char *text) {
     lines[(*n)++] = mem_strdup(text);
 }
@@ -247,9 +242,10 @@ static int main_lines(const struct first *f, char *lines[LINES_MAX]) {
         main_line_add(lines, &n, b.p);
         sbuf_free(&b);
     }
-    if (first_wraps(f) != (strcmp(wraps, "yes") == 0))
+    bool to_wrap = cli_hop_wraps(f->hosts);
+    if (to_wrap != (strcmp(wraps, "yes") == 0))
         main_line_add(lines, &n,
-                      first_wraps(f) ? "smtp_tls_wrappermode = yes" : "smtp_tls_wrappermode = no");
+                      to_wrap ? "smtp_tls_wrappermode = yes" : "smtp_tls_wrappermode = no");
     free(now);
     free(rules);
     free(wraps);
