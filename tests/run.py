@@ -9,8 +9,10 @@ import concurrent.futures
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -54,14 +56,33 @@ def corpora():
     return ok, bad or int(ok == 0)
 
 
+# A run of pytest that takes longer hangs.  Half of that time into a test, pytest prints where its threads stand.
+LIMIT = 1500 if BUILD.name == "build" else 6000
+
+
 def run_pytest(*args):
-    """What pytest says of the tests: (passed, failed, its output)."""
-    r = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *args], cwd=ROOT,
-                       stdout=subprocess.PIPE, text=True)
-    summary = [l for l in r.stdout.splitlines() if re.search(r"\b(passed|failed|error|skipped)\b.* in [\d.:]+", l)]
+    """What pytest says of the tests: (passed, failed, its output).
+
+    The output goes to a file: a server that outlives its test would keep the other end of a pipe open for ever.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as out:
+        p = subprocess.Popen(["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
+                              "-o", f"faulthandler_timeout={LIMIT // 2}", *args],
+                             cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            p.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            print(f"not at its end after {LIMIT} s: {' '.join(args)}", file=out)
+        finally:  # also after Ctrl-C
+            if p.poll() is None:
+                os.killpg(p.pid, signal.SIGKILL)
+                p.wait()
+        out.seek(0)
+        text = out.read()
+    summary = [l for l in text.splitlines() if re.search(r"\b(passed|failed|error|skipped)\b.* in [\d.:]+", l)]
     count = lambda word: sum(int(n) for n in re.findall(rf"(\d+) {word}", summary[-1] if summary else ""))
     ok, bad = count("passed"), count("failed") + count("error")
-    return ok, bad or int(r.returncode != 0 or not summary), r.stdout
+    return ok, bad or int(p.returncode != 0 or not summary), text
 
 
 # What takes longest, the longest first; all others follow by name.
