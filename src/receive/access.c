@@ -22,20 +22,32 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define RCPT_LISTS 5U
-/* Of them: */
-#define CLIENT_LIST 0U
-#define HELO_LIST   1U
-#define SENDER_LIST 2U
-#define DOMAIN_MAX  255U /* bytes */
-#define LIST_SEPS   ", \t\r\n"
+#define DOMAIN_MAX 255U /* bytes */
+
+/* The lists in the order in which they are evaluated: those before LIST_DATA at RCPT. */
+enum list { LIST_CLIENT, LIST_HELO, LIST_SENDER, LIST_RELAY, LIST_RECIPIENT, LIST_DATA, LISTS };
+
+/* A list that is read, at a start where it is checked and for a client where it is evaluated. */
+struct list_reader {
+    enum list list;
+    struct str rest; /* its words that are left */
+};
 
 struct access_word;
+
+/* A restriction as it stands in a list, with its table. */
+struct list_item {
+    struct str text;                /* its word */
+    const struct access_word *word; /* NULL: Posthouse has none such */
+    bool is_unread;                 /* it is one of config/unread.def */
+    bool has_no_table;              /* although the word needs one */
+    struct str table;
+    bool warns; /* warn_if_reject stands before it */
+};
 
 /* A run is either in access_go, or waits for tag, or waits for the loop to give its answer. */
 struct access_run {
     struct access_facts f;
-    enum access_stage stage;
     access_fn fn;
     void *arg;
     struct later answer;
@@ -43,11 +55,9 @@ struct access_run {
     unsigned code;                  /* of VERDICT_REJECT: of the reply */
     struct sbuf text;               /* likewise: what follows the code */
     bool unowned_is_free;           /* a sender without an owner may be used by every login */
-    size_t list;                    /* the list that is evaluated, as numbered by access_list */
-    struct str rest;                /* its words that are left */
+    struct list_reader reader;      /* the list that is evaluated */
     const struct access_word *word; /* the one that is tested */
     bool warns;                     /* warn_if_reject stands before it */
-    bool warns_next;                /* … before the next one */
     uint32_t tag;                   /* the question to the lookup process; 0: none */
     char *table;                    /* of the check_*_access that is being asked */
     struct keys keys;               /* that it is asked for */
@@ -117,14 +127,14 @@ static enum access_step reject_helo(struct access_run *a, int64_t code, const ch
 /* " <client.example[192.0.2.1]>: ": what the list that is evaluated is about. */
 static void access_list_subject(struct access_run *a) {
     sbuf_add_c(&a->text, " <");
-    if (a->stage == ACCESS_DATA)
+    if (a->reader.list == LIST_DATA)
         sbuf_add_c(&a->text, "DATA");
-    else if (a->list == CLIENT_LIST)
+    else if (a->reader.list == LIST_CLIENT)
         client_text(a->f.client, &a->text);
-    else if (a->list == HELO_LIST)
+    else if (a->reader.list == LIST_HELO)
         sbuf_add_c(&a->text, a->f.helo);
     else
-        addr_external(&a->text, a->list == SENDER_LIST ? a->f.sender : a->f.rcpt);
+        addr_external(&a->text, a->reader.list == LIST_SENDER ? a->f.sender : a->f.rcpt);
     sbuf_add_c(&a->text, ">: ");
 }
 
@@ -145,15 +155,12 @@ static enum access_step access_misconfigured(struct access_run *a) {
  * client, a name or a sender that was refused by them. */
 static enum access_step access_list_refuses(struct access_run *a, int64_t code, const char *dsn,
                                             const char *why) {
+    static const char *const subjects[LISTS] = {"Client host",       "Helo command",
+                                                "Sender address",    "Recipient address",
+                                                "Recipient address", "Data command"};
     access_code(a, code, dsn);
     access_list_subject(a);
-    sbuf_printf(&a->text, "%s rejected: %s",
-                a->stage == ACCESS_DATA  ? "Data command"
-                : a->list == CLIENT_LIST ? "Client host"
-                : a->list == HELO_LIST   ? "Helo command"
-                : a->list == SENDER_LIST ? "Sender address"
-                                         : "Recipient address",
-                why);
+    sbuf_printf(&a->text, "%s rejected: %s", subjects[a->reader.list], why);
     return STEP_REJECT;
 }
 
@@ -205,7 +212,7 @@ void access_add_head(const struct access_facts *f, const char *what, const char 
 /* A restriction behind warn_if_reject would have refused the mail. */
 static void access_warn(struct access_run *a) {
     struct sbuf b = {0};
-    access_add_head(&a->f, "reject_warning", a->stage == ACCESS_DATA ? "DATA" : "RCPT", &b);
+    access_add_head(&a->f, "reject_warning", a->reader.list == LIST_DATA ? "DATA" : "RCPT", &b);
     sbuf_printf(&b, "%u %s;", a->code, a->text.p);
     access_add_facts(&a->f, &b);
     log_info("smtpd", "%s", b.p);
@@ -224,7 +231,7 @@ static bool access_goes_on(struct access_run *a, enum access_step step) {
     if (step == STEP_REJECT)
         access_warn(a);
     if (step == STEP_PERMIT)
-        a->rest = STR_NONE;
+        a->reader.rest = STR_NONE;
     return step != STEP_WAIT;
 }
 
@@ -409,7 +416,7 @@ static enum access_step test_fqdn_recipient(struct access_run *a) {
 }
 
 static enum access_step test_multi_bounce(struct access_run *a) {
-    size_t more = a->stage == ACCESS_DATA ? 1 : 0;
+    size_t more = a->reader.list == LIST_DATA ? 1 : 0;
     if (a->f.sender.n > 0 || a->f.n_rcpts <= more)
         return STEP_NEXT;
     return access_list_refuses(a, a->f.p->multi_recipient_bounce_reject_code, "5.5.3",
@@ -754,93 +761,101 @@ static enum access_step ask_table(struct access_run *a, struct str table) {
     return STEP_WAIT;
 }
 
-/* -- the loop over lists and words -- */
+/* -- the words of a list -- */
 
-static const char *const rcpt_lists[RCPT_LISTS] = {
-    "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
-    "smtpd_relay_restrictions", "smtpd_recipient_restrictions"};
+static const char *const list_names[LISTS] = {
+    "smtpd_client_restrictions", "smtpd_helo_restrictions",      "smtpd_sender_restrictions",
+    "smtpd_relay_restrictions",  "smtpd_recipient_restrictions", "smtpd_data_restrictions"};
 
-static const char *rcpt_list(const struct params *p, size_t i) {
-    const char *values[RCPT_LISTS] = {p->smtpd_client_restrictions, p->smtpd_helo_restrictions,
-                                      p->smtpd_sender_restrictions, p->smtpd_relay_restrictions,
-                                      p->smtpd_recipient_restrictions};
-    return values[i];
-}
-
-/* The lists of a stage by number, NULL after the last. */
-static const char *access_list(const struct access_run *a, size_t i) {
-    if (a->stage == ACCESS_DATA)
-        return i == 0 ? a->f.p->smtpd_data_restrictions : NULL;
-    return i < RCPT_LISTS ? rcpt_list(a->f.p, i) : NULL;
+static struct list_reader list_open(const struct params *p, enum list list) {
+    const char *const values[LISTS] = {p->smtpd_client_restrictions,    p->smtpd_helo_restrictions,
+                                       p->smtpd_sender_restrictions,    p->smtpd_relay_restrictions,
+                                       p->smtpd_recipient_restrictions, p->smtpd_data_restrictions};
+    return (struct list_reader){list, str_of(values[list])};
 }
 
 /* The restriction that a table without one stands for in the list, as in Postfix; NULL: it must
  * have one there. */
-static const struct access_word *bare_table_word(const struct access_run *a) {
-    static const char *const names[RCPT_LISTS] = {"check_client_access", "check_helo_access",
-                                                  "check_sender_access", "check_recipient_access",
-                                                  "check_recipient_access"};
-    return a->stage == ACCESS_DATA ? NULL : word_find(str_of(names[a->list]));
+static const struct access_word *bare_table_word(enum list list) {
+    static const char *const bare[LISTS] = {"check_client_access",    "check_helo_access",
+                                            "check_sender_access",    "check_recipient_access",
+                                            "check_recipient_access", NULL};
+    return bare[list] == NULL ? NULL : word_find(str_of(bare[list]));
 }
 
-static enum access_step access_word_step(struct access_run *a, struct str w) {
-    struct str table = STR_NONE;
-    const struct unread_word *unread = unread_word_find(w);
-    a->word = word_find(w);
-    if (a->word == NULL && map_looks_like(w) && bare_table_word(a) != NULL) {
-        a->word = bare_table_word(a);
-        return ask_table(a, w);
+static bool list_word(struct list_reader *r, struct str *w) {
+    return str_split_braces(&r->rest, ", \t\r\n", w);
+}
+
+/* The next restriction of a list; false: it is over.  What stands behind warn_if_reject at the end
+ * of a list is not the first one of the next list. */
+static bool list_item_next(struct list_reader *r, struct list_item *item) {
+    *item = (struct list_item){.table = STR_NONE};
+    do {
+        item->warns = item->word != NULL;
+        if (!list_word(r, &item->text))
+            return false;
+        item->word = word_find(item->text);
+    } while (item->word != NULL && item->word->kind == WORD_WARN);
+    const struct unread_word *unread = unread_word_find(item->text);
+    item->is_unread = unread != NULL;
+    if (item->word == NULL && map_looks_like(item->text)) {
+        item->word = bare_table_word(r->list);
+        item->table = item->text;
+    } else if (unread != NULL ? unread->argument
+                              : item->word != NULL && item->word->kind == WORD_CHECK) {
+        item->has_no_table = !list_word(r, &item->table) || !map_looks_like(item->table);
     }
-    bool argument =
-        unread != NULL ? unread->argument : a->word != NULL && a->word->kind == WORD_CHECK;
-    bool has_table = argument && str_split_braces(&a->rest, LIST_SEPS, &table);
-    if (unread != NULL)
+    return true;
+}
+
+/* -- the loop over lists and words -- */
+
+static enum access_step access_item_step(struct access_run *a, const struct list_item *item) {
+    a->word = item->word;
+    a->warns = item->warns;
+    if (item->is_unread)
         return STEP_NEXT;
     if (a->word == NULL) {
-        log_warn("smtpd", "unknown smtpd restriction: \"%.*s\"", STR_FMT(w));
+        log_warn("smtpd", "unknown smtpd restriction: \"%.*s\"", STR_FMT(item->text));
         return access_misconfigured(a);
     }
-    a->warns_next = a->word->kind == WORD_WARN;
-    if (a->word->kind == WORD_SKIP || a->word->kind == WORD_WARN)
-        return STEP_NEXT;
+    if (item->has_no_table) {
+        log_warn("smtpd", "restriction %s: bad argument \"%.*s\": need maptype:mapname",
+                 a->word->name, STR_FMT(item->table));
+        return access_misconfigured(a);
+    }
+    if (a->word->kind == WORD_CHECK)
+        return ask_table(a, item->table);
     if (a->word->kind == WORD_PERMIT)
         return STEP_PERMIT;
-    if (a->word->kind != WORD_CHECK)
-        return a->word->test(a);
-    if (has_table && map_looks_like(table))
-        return ask_table(a, table);
-    log_warn("smtpd", "restriction %s: bad argument \"%.*s\": need maptype:mapname", a->word->name,
-             STR_FMT(table));
-    return access_misconfigured(a);
+    return a->word->kind == WORD_SKIP ? STEP_NEXT : a->word->test(a);
 }
 
 /* A client that has not said its name passes the list about names by, as with Postfix:
  * smtpd_helo_required is for that. */
-static bool access_list_applies(const struct access_run *a) {
-    return a->stage == ACCESS_DATA || a->list != HELO_LIST || a->f.helo != NULL;
+static void access_open_list(struct access_run *a, enum list list) {
+    a->reader = list_open(a->f.p, list);
+    if (list == LIST_HELO && a->f.helo == NULL)
+        a->reader.rest = STR_NONE;
 }
 
-/* The next word of the current list or, when that is over, the first one of a later list. */
-static bool access_next_word(struct access_run *a, struct str *w) {
-    while (!str_split_braces(&a->rest, LIST_SEPS, w)) {
-        const char *list = access_list(a, a->list + 1);
-        if (list == NULL)
+/* The next restriction of the current list or, when that is over, the first one of a later list. */
+static bool access_next_item(struct access_run *a, struct list_item *item) {
+    while (!list_item_next(&a->reader, item)) {
+        if (a->reader.list >= LIST_RECIPIENT)
             return false;
-        a->list++;
-        a->rest = access_list_applies(a) ? str_of(list) : STR_NONE;
+        access_open_list(a, a->reader.list + 1);
     }
     return true;
 }
 
 /* Goes on until a word has to wait or the run is over. */
 static void access_go(struct access_run *a) {
-    struct str w;
-    while (access_next_word(a, &w)) {
-        a->warns = a->warns_next;
-        a->warns_next = false;
-        if (!access_goes_on(a, access_word_step(a, w)))
+    struct list_item item;
+    while (access_next_item(a, &item))
+        if (!access_goes_on(a, access_item_step(a, &item)))
             return;
-    }
     access_over(a, VERDICT_ALLOW);
 }
 
@@ -876,68 +891,40 @@ struct access_run *access_begin(const struct access_facts *f, enum access_stage 
                                 void *arg) {
     struct access_run *a = MEM_NEW(struct access_run);
     a->f = *f;
-    a->stage = stage;
     a->fn = fn;
     a->arg = arg;
-    a->rest = str_of(access_list(a, 0));
+    access_open_list(a, stage == ACCESS_DATA ? LIST_DATA : LIST_CLIENT);
     access_go(a);
     return a;
 }
 
 /* -- mistakes in a configuration -- */
 
-/* A word of a list as it is written, with its argument. */
-struct list_item {
-    struct str text;
-    const struct access_word *word; /* NULL: a table alone, or one that Posthouse has not */
-    bool has_no_table;              /* although the word needs one */
-    bool is_unknown;
-};
-
-static bool list_item_next(struct str *rest, struct list_item *item) {
-    struct str table = STR_NONE;
-    *item = (struct list_item){.text = STR_NONE};
-    if (!str_split_braces(rest, LIST_SEPS, &item->text))
-        return false;
-    const struct unread_word *unread = unread_word_find(item->text);
-    item->word = unread != NULL ? NULL : word_find(item->text);
-    item->is_unknown = unread == NULL && item->word == NULL && !map_looks_like(item->text);
-    bool checks = item->word != NULL && item->word->kind == WORD_CHECK;
-    bool has_argument = (checks || (unread != NULL && unread->argument)) &&
-                        str_split_braces(rest, LIST_SEPS, &table);
-    item->has_no_table = checks && !(has_argument && map_looks_like(table));
-    return true;
-}
-
 /* Does the word refuse whatever a stranger sends elsewhere?  One without its table refuses all. */
 static bool item_closes(const struct list_item *item) {
     access_test test = item->word == NULL ? NULL : item->word->test;
-    return item->has_no_table ||
-           (test != NULL && (test == test_reject || test == test_defer ||
-                             test == test_reject_unauth || test == test_defer_unauth));
+    return item->word != NULL && (item->has_no_table || test == test_reject || test == test_defer ||
+                                  test == test_reject_unauth || test == test_defer_unauth);
 }
 
 /* Does the list end mail for strangers?  What stands behind a permit is never reached, and what
  * stands behind warn_if_reject refuses nothing. */
-static bool list_closes(const char *list) {
-    struct str rest = str_of(list);
+static bool list_closes(const struct service *svc, enum list list) {
+    struct list_reader reader = list_open(&svc->p, list);
     struct list_item item;
-    bool warns = false;
-    while (list_item_next(&rest, &item)) {
-        enum word_kind kind = item.word == NULL ? WORD_SKIP : item.word->kind;
-        if (kind == WORD_PERMIT)
+    while (list_item_next(&reader, &item)) {
+        if (item.word != NULL && item.word->kind == WORD_PERMIT)
             return false;
-        if (!warns && item_closes(&item))
+        if (!item.warns && item_closes(&item))
             return true;
-        warns = kind == WORD_WARN;
     }
     return false;
 }
 
-static bool compares_logins(const char *list) {
-    struct str rest = str_of(list);
+static bool compares_logins(const struct service *svc, enum list list) {
+    struct list_reader reader = list_open(&svc->p, list);
     struct list_item item;
-    while (list_item_next(&rest, &item)) {
+    while (list_item_next(&reader, &item)) {
         access_test test = item.word == NULL ? NULL : item.word->test;
         if (test != NULL && (test == test_login || test == test_known_login ||
                              test == test_login_inside || test == test_login_outside))
@@ -946,40 +933,39 @@ static bool compares_logins(const char *list) {
     return false;
 }
 
-static void check_list(const struct service *svc, const char *name, const char *value,
-                       struct diags *d) {
-    struct str rest = str_of(value);
+static void check_list(const struct service *svc, enum list list, struct diags *d) {
+    struct list_reader reader = list_open(&svc->p, list);
     struct list_item item;
-    while (list_item_next(&rest, &item)) {
-        if (item.has_no_table)
+    while (list_item_next(&reader, &item)) {
+        if (item.word == NULL && !item.is_unread)
+            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: %s: unknown restriction \"%.*s\"", svc->name, list_names[list],
+                     STR_FMT(item.text));
+        else if (item.has_no_table && !item.is_unread)
             diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: %s needs a table: mail that comes to it is refused, 451 4.3.5",
-                     svc->name, name, item.word->name);
-        if (item.is_unknown)
-            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                     "%s: %s: unknown restriction \"%.*s\"", svc->name, name, STR_FMT(item.text));
+                     svc->name, list_names[list], item.word->name);
     }
 }
 
 /* A list that compares senders with logins, where there are no logins, or no tables of them. */
-static void check_logins(const struct service *svc, size_t list, struct diags *d) {
+static void check_logins(const struct service *svc, enum list list, struct diags *d) {
     const char *why = svc->p.smtpd_sender_login_maps[0] == '\0' ? "smtpd_sender_login_maps is empty"
                       : svc->p.smtpd_sasl_auth_enable
                           ? NULL
                           : "smtpd_sasl_auth_enable is off: it is passed over, as Postfix does";
-    if (why != NULL && compares_logins(rcpt_list(&svc->p, list)))
+    if (why != NULL && compares_logins(svc, list))
         diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                 "%s: %s compares senders with logins, but %s", svc->name, rcpt_lists[list], why);
+                 "%s: %s compares senders with logins, but %s", svc->name, list_names[list], why);
 }
 
 void access_check(const struct service *svc, struct diags *d) {
-    for (size_t l = 0; l < RCPT_LISTS; l++)
-        check_list(svc, rcpt_lists[l], rcpt_list(&svc->p, l), d);
-    for (size_t l = 0; l < RCPT_LISTS; l++)
+    for (enum list l = LIST_CLIENT; l < LISTS; l++)
+        check_list(svc, l, d);
+    for (enum list l = LIST_CLIENT; l < LISTS; l++)
         check_logins(svc, l, d);
-    if (!list_closes(svc->p.smtpd_relay_restrictions) &&
-        !list_closes(svc->p.smtpd_recipient_restrictions) &&
-        !list_closes(svc->p.smtpd_client_restrictions))
+    if (!list_closes(svc, LIST_RELAY) && !list_closes(svc, LIST_RECIPIENT) &&
+        !list_closes(svc, LIST_CLIENT))
         diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
                  "%s: open relay: in parameter smtpd_relay_restrictions or "
                  "smtpd_recipient_restrictions, specify at least one working instance of: "

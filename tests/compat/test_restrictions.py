@@ -54,6 +54,10 @@ CASES += [([f"smtpd_recipient_restrictions = {before}{word}{rest}", *more], [ONE
                               ["check_recipient_access inline:{ rel.test=FOO, far.test=OK }"])
           for before in ("", "warn_if_reject ") for rest in (", permit", ", reject")]
 CASES += [(["smtpd_recipient_restrictions = warn_if_reject check_sender_access fail:x, permit"], [ONE])]
+# warn_if_reject is about its own list.
+CASES += [([f"smtpd_{one}_restrictions = warn_if_reject", "smtpd_relay_restrictions = permit_sasl_authenticated, warn_if_reject",
+            f"smtpd_{other}_restrictions = reject_unauth_destination"], [["EHLO c.test", "MAIL FROM:<s@x.test>", "RCPT TO:<b@far.test>"]])
+          for one, other in (("client", "recipient"), ("sender", "recipient"))]
 # Digits alone permit; a status is one by its form and its class.
 CASES += [([f"smtpd_recipient_restrictions = check_recipient_access inline:{{ {{ rel.test={value} }} }}, reject"], [ONE])
           for value in ("550", "421", "123", "000", "12", "553 x", "453 5.1.2 x", "reject 5.7.1.1 x", "550 9.1.1 x", "550 2.1.1",

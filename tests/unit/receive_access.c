@@ -87,6 +87,12 @@ static void test_access_who(void **state) {
     ask(RELAY "permit_auth_destination, reject", f, ACCESS_RCPT,
         "554 5.7.1 <b@y.example>: Recipient address rejected: Access denied");
     ask(RELAY "permit_sasl_authenticated, reject_unauth_destination", f, ACCESS_RCPT, DENIED);
+    /* warn_if_reject is about the words of its own list. */
+    ask(RELAY "permit_sasl_authenticated, warn_if_reject\nsmtpd_recipient_restrictions = "
+              "reject_unauth_destination",
+        f, ACCESS_RCPT, DENIED);
+    ask("smtpd_client_restrictions = warn_if_reject warn_if_reject\n" CLOSED, f, ACCESS_RCPT,
+        DENIED);
     f.sasl_user = "u";
     ask(RELAY "permit_sasl_authenticated, reject_unauth_destination", f, ACCESS_RCPT, "");
     f.sasl_user = NULL;
@@ -562,6 +568,11 @@ static void test_lists_are_checked(void **state) {
          "W 25: smtpd_sender_restrictions: check_sender_access" NO_TABLE},
         {SENDER "check_sender_access hash:t, hash:u, warn_if_reject, check_policy_service unix:x\n",
          "", ""},
+        {RELAY "warn_if_reject\n", "-o smtpd_recipient_restrictions=reject", ""},
+        {"smtpd_data_restrictions = nosuch, hash:t, check_helo_access\n", "",
+         "E 25: smtpd_data_restrictions: unknown restriction \"nosuch\"\n"
+         "E 25: smtpd_data_restrictions: unknown restriction \"hash:t\"\n"
+         "W 25: smtpd_data_restrictions: check_helo_access" NO_TABLE},
         {SENDER "nosuch hash:t\n", "",
          "E 25: smtpd_sender_restrictions: unknown restriction \"nosuch\"\n"},
         {SENDER "reject_sender_login_mismatch\n", "", "W 25: smtpd_sender_restrictions" NO_OWNERS},
