@@ -39,10 +39,17 @@ static const struct service *smtpd_service(const struct config *cfg, const char 
     return NULL;
 }
 
-/* Each service has its own limit: strangers at one take no place of those who log in at another. */
-static bool sessions_full(struct service_load *load, const struct service *svc) {
+/* Takes a place at the service for a client; false: there is none left.  Each service has its own
+ * limit: strangers at one take no place of those who log in at another.  All loops take places at
+ * the same time: looking and taking are one step. */
+static bool load_take(struct service_load *load, const struct service *svc) {
     int64_t procs = svc->maxproc < 0 ? svc->p.default_process_limit : svc->maxproc;
-    return procs > 0 && atomic_load(&load->n_sessions) >= (size_t)procs * SESSIONS_PER_PROC;
+    size_t n = atomic_load(&load->n_sessions);
+    do {
+        if (procs > 0 && n >= (size_t)procs * SESSIONS_PER_PROC)
+            return false;
+    } while (!atomic_compare_exchange_weak(&load->n_sessions, &n, n + 1));
+    return true;
 }
 
 /* One of all loops: the limit is the machine's, and the kernel spreads clients unevenly. */
@@ -93,7 +100,7 @@ static void listener_client(void *arg, int fd, const struct netaddr *peer) {
         listener_full(ln, fd);
         return;
     }
-    if (svc == NULL || r->stop != RECEIVE_SERVES || sessions_full(ln->load, svc)) {
+    if (svc == NULL || r->stop != RECEIVE_SERVES || !load_take(ln->load, svc)) {
         listener_refuse(ln, fd, "421 4.3.2 Service not available, try again later\r\n");
         return;
     }

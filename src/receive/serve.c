@@ -55,7 +55,9 @@ static void count_unfinished(struct session *s) {
  * was written is sent. */
 static void serve_close(struct session *s, const char *what) {
     char key[CLIENT_KEY_MAX];
-    if (s->client.counted) /* before the log says that the client has gone */
+    /* Its places are free before the log says that the client has gone. */
+    atomic_fetch_sub(&s->load->n_sessions, 1);
+    if (s->client.counted)
         anvil_disconnect(client_key(&s->client, key));
     if (!s->client.local) {
         if (what != NULL)
@@ -71,7 +73,6 @@ static void serve_close(struct session *s, const char *what) {
     lookup_cancel(s->r->lookup, s->asked);
     dl_remove(&s->link);
     s->r->n_sessions--;
-    atomic_fetch_sub(&s->load->n_sessions, 1);
     conn_close_after_write(s->conn);
     smtpd_free(s);
 }
@@ -619,13 +620,13 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     s->wrapped = s->p->smtpd_tls_wrappermode && !local;
     s->conn = conn_new(r->loop, fd, &serve_ops, s);
     if (s->conn == NULL) {
+        atomic_fetch_sub(&load->n_sessions, 1);
         smtpd_free(s);
         return;
     }
     auth_keep_server(s);
     dl_push(&r->sessions, &s->link);
     r->n_sessions++;
-    atomic_fetch_add(&load->n_sessions, 1);
     set_client(s, peer, local);
     smtpd_enter(s, SESSION_NEW);
     count_client(s); /* before its name servers are asked, which may take their time */

@@ -8,7 +8,8 @@
 
 #include "receive/session.h"
 
-/* Serves the client of fd, which is taken over, as a service of r->cfg says; it counts in load. */
+/* Serves the client of fd, which is taken over, as a service of r->cfg says.  The client has
+ * taken a place in load, which is given back with the session. */
 void serve_client(struct receive *r, int fd, const struct netaddr *peer, const struct service *svc,
                   struct service_load *load, bool local);
 /* The daemon is being stopped: the client is told so (421 4.3.2) and let go, unless it may finish

@@ -24,7 +24,8 @@
 #include "smtp/command.h"
 #include "util/conn.h"
 
-/* How many clients a service of master.cf has, on all loops; kept as long as the process. */
+/* How many clients a service of master.cf has, on all loops; kept as long as the process.  A place
+ * is taken before a client is served (receive.c), and given back with its session (serve.c). */
 struct service_load {
     struct service_load *next;
     char *svc_name;
