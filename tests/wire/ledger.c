@@ -491,6 +491,14 @@ void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bd
         compare_content(t);
 }
 
+void ledger_take_left(struct ledger_take *t) {
+    t->left = true;
+}
+
+void ledger_take_given_up(struct ledger_take *t) {
+    t->given_up = true;
+}
+
 /* A reply too many shows when the transaction ends, or by its enhanced status code.  Without codes
  * two hide each other. */
 bool cannot_be_told(const struct ledger_conn *c) {
@@ -756,7 +764,7 @@ bool report_is_due(const struct ledger_mail *m, const struct rcpt_entry *r) {
 }
 
 static void end_rcpt(struct ledger *l, const struct ledger_mail *m, const struct rcpt_entry *r) {
-    if (r->early != NULL && !r->early->whole && r->delivered == 0 &&
+    if (r->early != NULL && !r->early->whole && r->delivered == 0 && !r->early->given_up &&
         !l->rules.faulted(l->rules.arg))
         ledger_fail(l, "<%s> of message %u is \"sent\", and its content never came whole", r->addr,
                     m->number);

@@ -165,6 +165,11 @@ unsigned ledger_take_rcpt(struct ledger_take *t, const char *addr, unsigned noti
                           const struct bytes *orcpt);
 /* Content that has come whole, dots unstuffed. */
 void ledger_take_content(struct ledger_take *t, const char *p, size_t n, bool bdat);
+/* All of the content had been sent when the product read the first byte of a reply that the host
+ * gave before the content had come. */
+void ledger_take_left(struct ledger_take *t);
+/* The host has said its last word to the content, and takes no more of that: it goes. */
+void ledger_take_given_up(struct ledger_take *t);
 /* A reply is about to be sent: its token ("w17" is to stand in its text).  take may be NULL; rcpt
  * is what ledger_take_rcpt returned, or LEDGER_NOBODY.  A 2xx at STAGE_BODY after the content has
  * come is a delivery. */

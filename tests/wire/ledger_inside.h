@@ -97,6 +97,8 @@ struct ledger_take {
     int codes[LEDGER_RCPTS]; /* what was said; 0: nothing yet */
     unsigned n;
     bool whole;
+    bool left;     /* all of the content, before the early reply to it was read */
+    bool given_up; /* by the host, after its early reply */
     struct bytes content;
     bool bdat;
 };

@@ -70,6 +70,8 @@ static const char *sent_is_wrong(const struct line *x) {
         return "quotes a reply that was not to its content";
     if (!s->whole && (s->c->crime & CRIME_EXTRA) == 0)
         return "quotes a reply that was sent before the content had come whole";
+    if (!s->whole && !s->t->left)
+        return "quotes a reply that was read before the content had left";
     if (!names_rcpt(s, x->r))
         return "quotes a reply to content that was not for it";
     return NULL;

@@ -56,7 +56,11 @@ struct stream {
     size_t in_at, ready;
     bool fin; /* after what is in `in` the peer has closed */
     bool fin_ready;
-    size_t window; /* what out may hold; doubled each time it was full */
+    size_t window;         /* what out may hold; doubled each time it was full */
+    wire_read_fn *read_fn; /* of wire_when_read; NULL: nobody waits */
+    void *read_arg;
+    size_t read_after; /* bytes of the peer that the product reads before that */
+    struct sbuf sent;  /* since then, and what was in out */
     struct wire_end end;
 };
 
@@ -260,6 +264,8 @@ static ssize_t send_some(int fd, const void *p, size_t n) {
     if (n == 0)
         return -EAGAIN;
     sbuf_add(&s->out, p, n);
+    if (s->read_fn != NULL)
+        sbuf_add(&s->sent, p, n);
     return (ssize_t)n;
 }
 
@@ -268,6 +274,19 @@ ssize_t sock_send(int fd, const void *p, size_t n) {
     ssize_t rc = send_some(fd, p, n);
     heap_switch(side);
     return rc;
+}
+
+/* The product has read n bytes: tells the peer that waits for it. */
+static void note_read(struct stream *s, size_t n) {
+    wire_read_fn *fn = s->read_fn;
+    if (fn == NULL)
+        return;
+    if (n <= s->read_after) {
+        s->read_after -= n;
+        return;
+    }
+    s->read_fn = NULL;
+    fn(s->read_arg, s->sent.p, s->sent.n);
 }
 
 static ssize_t recv_some(int fd, void *p, size_t n) {
@@ -293,6 +312,7 @@ static ssize_t recv_some(int fd, void *p, size_t n) {
         sbuf_reset(&s->in);
         s->in_at = 0;
     }
+    note_read(s, n);
     return (ssize_t)n;
 }
 
@@ -465,6 +485,15 @@ void wire_reset(struct wire_end *e) {
     e->timer_us = 0;
     stream_break(e->s, -ECONNRESET);
     sbuf_reset(&e->s->out);
+}
+
+void wire_when_read(struct wire_end *e, size_t skip, wire_read_fn *fn, void *arg) {
+    struct stream *s = e->s;
+    s->read_fn = fn;
+    s->read_arg = arg;
+    s->read_after = s->in.n - s->in_at + skip;
+    sbuf_reset(&s->sent);
+    sbuf_add(&s->sent, s->out.p, s->out.n);
 }
 
 void wire_after(struct wire_end *e, int64_t ms) {

@@ -38,6 +38,7 @@ struct relay {
     struct bytes content;
     uint64_t chunk_left;
     bool chunk_last, chunk_valid, answered; /* answered: the final reply was sent early */
+    bool early; /* a reply to the content was said before the content had come */
     const struct relay_twist *body_twist;
     /* AUTH */
     char mech[16];
@@ -119,6 +120,37 @@ static void say_right(struct relay *r, const struct answer *a, struct bytes *out
         reply_text(r, out, a->stage, a->code, token, a->words);
 }
 
+/* What has to leave the product before it can take an early reply for the one to its content. */
+struct early {
+    struct ledger_take *take;
+    struct bytes had; /* of the content, when the reply was said */
+    bool bdat, tls;
+    uint64_t chunk_left; /* BDAT: all that is to come */
+};
+
+/* The product reads the first byte of an early reply; inside TLS its content cannot be told. */
+static void early_is_read(void *arg, const char *p, size_t n) {
+    struct early *e = arg;
+    bytes_add(&e->had, p, n);
+    bool left =
+        e->bdat ? e->had.n >= e->chunk_left : bytes_find(e->had.p, e->had.n, "\r\n.\r\n") != NULL;
+    if (left || e->tls)
+        ledger_take_left(e->take);
+    bytes_free(&e->had);
+}
+
+/* A reply to the content is about to be said before the content has come, behind ahead bytes. */
+static void early_watch(struct relay *r, size_t ahead) {
+    struct early *e = calloc(1, sizeof *e);
+    if (e == NULL)
+        abort();
+    *e = (struct early){
+        .take = r->take, .bdat = r->mode == MODE_CHUNK, .tls = r->tls, .chunk_left = r->chunk_left};
+    bytes_add(&e->had, r->in.p + r->at, r->in.n - r->at);
+    wire_when_read(r->end, ahead, early_is_read, e);
+    r->early = true;
+}
+
 /* One more reply than was asked for. */
 static void say_extra(struct relay *r, const struct answer *a, int code, struct bytes *out) {
     ledger_conn_crime(r->conn, code == 0 ? CRIME_GARBAGE : CRIME_EXTRA);
@@ -130,6 +162,8 @@ static void say_extra(struct relay *r, const struct answer *a, int code, struct 
     bool early = a->stage == STAGE_DATA && r->take != NULL;
     unsigned token = ledger_say(r->conn, early ? STAGE_BODY : STAGE_OTHER, code,
                                 early ? r->take : NULL, LEDGER_NOBODY);
+    if (early)
+        early_watch(r, out->n);
     reply_text(r, out, a->stage, code, token, "once more");
 }
 
@@ -293,7 +327,7 @@ static int answer_simply(struct relay *r, enum ledger_stage stage, int code, con
 static void forget(struct relay *r) {
     r->take = NULL;
     r->accepted = 0;
-    r->in_chunks = r->spoilt = r->answered = false;
+    r->in_chunks = r->spoilt = r->answered = r->early = false;
     bytes_clear(&r->content);
 }
 
@@ -429,6 +463,8 @@ static bool take_middle(struct relay *r) {
     if (t == NULL || (t->act != ACT_MIDDLE && t->act != ACT_STALL))
         return false;
     ledger_conn_crime(r->conn, CRIME_LOST);
+    if (r->early)
+        ledger_take_given_up(r->take);
     if (t->act == ACT_STALL) {
         r->mode = MODE_DEAF;
         wire_stall(r->end, true);
@@ -450,6 +486,7 @@ static bool take_middle(struct relay *r) {
 static void answer_early(struct relay *r, int code) {
     struct bytes out = {0};
     ledger_conn_crime(r->conn, CRIME_EXTRA);
+    early_watch(r, 0);
     reply_text(r, &out, STAGE_BODY, code,
                ledger_say(r->conn, STAGE_BODY, code, r->take, LEDGER_NOBODY), "before the end");
     put(r, &out);

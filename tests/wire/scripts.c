@@ -8,8 +8,8 @@
 #include <string.h>
 
 static const struct named_group *const groups[] = {
-    &scripts_receive, &scripts_replies, &scripts_login,  &scripts_roads,
-    &scripts_queue,   &scripts_lists,   &scripts_filters};
+    &scripts_receive, &scripts_replies, &scripts_login,   &scripts_roads,
+    &scripts_queue,   &scripts_lists,   &scripts_filters, &scripts_early};
 #define GROUPS (sizeof groups / sizeof groups[0])
 
 unsigned scripts_count(void) {
@@ -139,6 +139,7 @@ static void plans_make(struct scene *s, const struct named *n) {
         if (n->mechs != NULL)
             s->hosts[k].plan.mechs = n->mechs;
         s->hosts[k].plan.bare = n->bare;
+        s->hosts[k].plan.split = n->split;
     }
     s->hosts[1].plan.is = n->host1;
     for (unsigned k = 0; k < (n->all ? SCENE_HOSTS : 1); k++) {

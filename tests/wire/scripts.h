@@ -62,6 +62,7 @@ struct named {
     int64_t more_ms;   /* when the client of SHAPE_MORE begins; 0: after a second */
     unsigned heals;    /* connections after which host 0 is well; 0: as the twist says */
     bool bare;         /* no enhanced status codes */
+    bool split;        /* replies come byte by byte */
     enum scene_event event;
     int64_t event_ms; /* 0: none */
     enum scene_event event2;
@@ -91,6 +92,6 @@ struct named_group {
     unsigned n;
 };
 extern const struct named_group scripts_receive, scripts_replies, scripts_login, scripts_roads,
-    scripts_queue, scripts_lists, scripts_filters;
+    scripts_queue, scripts_lists, scripts_filters, scripts_early;
 
 #endif

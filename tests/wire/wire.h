@@ -72,6 +72,11 @@ void wire_tls(struct wire_end *e, bool server);
 void wire_split(struct wire_end *e);
 /* The peer stops (or resumes) reading: the product's output is stuck once the window is full. */
 void wire_stall(struct wire_end *e, bool on);
+/* Calls fn(arg, p, n) once, when the product reads the first byte behind the next skip bytes that
+ * the peer sends: p are the bytes that the product has sent by then and the peer has not had now,
+ * as they are on the wire. */
+typedef void wire_read_fn(void *arg, const char *p, size_t n);
+void wire_when_read(struct wire_end *e, size_t skip, wire_read_fn *fn, void *arg);
 bool wire_is_open(const struct wire_end *e);
 struct wire_world *wire_world_of(const struct wire_end *e);
 
