@@ -12,6 +12,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
+#include "web/guests.h"
 
 #define IDLE_S 75U /* a client that does not read */
 #define HEAD_S 10U /* between two pieces of a request, and between two requests */
@@ -355,8 +356,10 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
     if (*n > 0)
         return take_body(r, data, n);
     find_client(r);
+    guest_keep(conn, true);
     if (parse_body(r))
         h->dispatch(r);
+    guest_keep(conn, r->who.global);
     if (r->reply == NULL)
         reply_fail(r, MHD_HTTP_INTERNAL_SERVER_ERROR, "Internal error.");
     add_security(r);
@@ -378,6 +381,7 @@ static void on_done(void *cls, struct MHD_Connection *conn, void **ctx,
     (void)cls;
     (void)how;
     MHD_set_connection_option(conn, MHD_CONNECTION_OPTION_TIMEOUT, HEAD_S);
+    guest_keep(conn, false);
     if (r == NULL)
         return;
     if (r->reply != NULL)
@@ -403,13 +407,13 @@ static void on_panic(void *cls, const char *fmt, va_list ap) {
 bool http_start(struct web *w, int fd, void (*dispatch)(struct req *r)) {
     static struct http h;
     h = (struct http){w, dispatch};
-    struct MHD_Daemon *d =
-        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
-                             MHD_USE_POLL | MHD_USE_ERROR_LOG,
-                         0, NULL, NULL, on_request, &h, MHD_OPTION_EXTERNAL_LOGGER, on_panic, NULL,
-                         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, WEB_CONNECTIONS,
-                         MHD_OPTION_CONNECTION_TIMEOUT, HEAD_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                         (size_t)65536, MHD_OPTION_NOTIFY_COMPLETED, on_done, NULL,
-                         MHD_OPTION_THREAD_STACK_SIZE, (size_t)(512 * 1024), MHD_OPTION_END);
+    struct MHD_Daemon *d = MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
+            MHD_USE_ERROR_LOG,
+        0, NULL, NULL, on_request, &h, MHD_OPTION_EXTERNAL_LOGGER, on_panic, NULL,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, WEB_CONNECTIONS,
+        MHD_OPTION_CONNECTION_TIMEOUT, HEAD_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
+        MHD_OPTION_NOTIFY_COMPLETED, on_done, NULL, MHD_OPTION_NOTIFY_CONNECTION, guests_notify,
+        NULL, MHD_OPTION_THREAD_STACK_SIZE, (size_t)(512 * 1024), MHD_OPTION_END);
     return d != NULL;
 }
