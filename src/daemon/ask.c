@@ -23,6 +23,7 @@
 #include "util/os.h"
 
 #define TAKE_UP_MS     5000
+#define FORGET_MS      30000 /* a relay process that hangs */
 #define LOOK_MS        20
 #define COUNT_MS       1000 /* a relay process that is busy does not say what it has taken up */
 #define LINE_MAX_BYTES (16U << 20) /* of an answer: the relay's process is not believed */
@@ -119,8 +120,7 @@ static void read_answer(int fd, struct answer *a) {
     sbuf_free(&in);
 }
 
-/* As ask_daemon, of a daemon that may be silent for most_ms (0: for ever). */
-static int ask_within(int64_t most_ms, const char *queue_directory, const char *request,
+int ask_daemon_within(int64_t most_ms, const char *queue_directory, const char *request,
                       ask_line_fn fn, void *arg, struct ask_end *end, char **why) {
     struct ask_end unused;
     struct answer a = {fn, arg, end == NULL ? &unused : end, why, 1};
@@ -150,7 +150,7 @@ static int ask_within(int64_t most_ms, const char *queue_directory, const char *
 
 int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
                struct ask_end *end, char **why) {
-    return ask_within(patience_ms, queue_directory, request, fn, arg, end, why);
+    return ask_daemon_within(patience_ms, queue_directory, request, fn, arg, end, why);
 }
 
 /* The process that listens there is posthoused, not the owner of the folder that it lies in. */
@@ -180,7 +180,8 @@ static int ask_supervisor(const char *queue_directory, const char *name, const c
 static bool ask_reloads(const char *queue_directory, struct ask_end *end) {
     char *why = NULL;
     *end = (struct ask_end){0};
-    int rc = ask_within(COUNT_MS, queue_directory, "{\"cmd\": \"reloads\"}", NULL, NULL, end, &why);
+    int rc = ask_daemon_within(COUNT_MS, queue_directory, "{\"cmd\": \"reloads\"}", NULL, NULL, end,
+                               &why);
     free(why);
     return rc == 0;
 }
@@ -210,7 +211,8 @@ int ask_take_up(const char *queue_directory, unsigned uses, char **why) {
                        "(posthouse check says why)";
     do {
         struct ask_end now = {0};
-        int rc = ask_daemon(queue_directory, "{\"cmd\": \"forget\"}", NULL, NULL, &now, why);
+        int rc = ask_daemon_within(FORGET_MS, queue_directory, "{\"cmd\": \"forget\"}", NULL, NULL,
+                                   &now, why);
         bool none = rc == -ENOENT || rc == -ECONNREFUSED;
         if (rc < 0 && !none && !reloaded)
             return rc;

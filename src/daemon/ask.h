@@ -35,6 +35,9 @@ int ask_connect(const char *dir, const char *name);
  * frees). */
 int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
                struct ask_end *end, char **why);
+/* The same of a daemon that may be silent for most_ms (0: for ever). */
+int ask_daemon_within(int64_t most_ms, const char *queue_directory, const char *request,
+                      ask_line_fn fn, void *arg, struct ask_end *end, char **why);
 
 /* What a failure that a listing tells of means and what to do, in a sentence: cause is the name of
  * the cause, reply the remote's words, "" where there is none.  NULL: nothing to add. */

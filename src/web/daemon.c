@@ -13,14 +13,19 @@ static void daemon_take(void *arg, struct str line) {
         json_array_append_new(arg, o);
 }
 
-json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **why) {
+/* Of what is asked in a word: also a daemon that hangs is known for one soon. */
+#define WORD_MS 5000
+
+/* The lines of the answer; NULL with *why.  Takes the request. */
+static json_t *daemon_try(struct web *w, int64_t most_ms, json_t *request, struct ask_end *end,
+                          char **why) {
     json_t *list = json_array();
     char *text = request == NULL ? NULL : json_dumps(request, JSON_COMPACT);
     json_decref(request);
     *why = NULL;
-    int rc = text == NULL
-                 ? -1
-                 : ask_daemon(w->cfg->p.queue_directory, text, daemon_take, list, end, why);
+    int rc = text == NULL ? -1
+                          : ask_daemon_within(most_ms, w->cfg->p.queue_directory, text, daemon_take,
+                                              list, end, why);
     free(text);
     if (rc == 0)
         return list;
@@ -36,7 +41,7 @@ void daemon_add_advice(json_t *to, json_t *why) {
 
 json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end) {
     char *why;
-    json_t *list = daemon_try(r->w, request, end, &why);
+    json_t *list = daemon_try(r->w, DAEMON_PATIENCE_MS, request, end, &why);
     if (list == NULL) {
         log_warn("web", "%s", why == NULL ? "a request is no JSON" : why);
         reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "posthoused does not answer: is it running?");
@@ -47,7 +52,7 @@ json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end) {
 
 json_t *daemon_ask(struct web *w, const char *cmd) {
     char *why;
-    json_t *list = daemon_try(w, json_pack("{s:s}", "cmd", cmd), NULL, &why);
+    json_t *list = daemon_try(w, WORD_MS, json_pack("{s:s}", "cmd", cmd), NULL, &why);
     free(why);
     return list;
 }

@@ -9,12 +9,13 @@
 #include "daemon/ask.h"
 #include "web/http.h"
 
+/* No step of a test takes as long, and no thread waits for ever. */
+#define DAEMON_PATIENCE_MS 180000
+
 /* Sends request (the reference is taken) and gives the lines of the answer as an array; NULL after
  * a reply that says that the daemon does not answer.  end may be NULL. */
 json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end);
-/* The same without a reply; *why is the caller's to free. */
-json_t *daemon_try(struct web *w, json_t *request, struct ask_end *end, char **why);
-/* A command of one word; NULL when the daemon does not answer. */
+/* A command of one word; NULL when the daemon does not answer within some seconds. */
 json_t *daemon_ask(struct web *w, const char *cmd);
 /* What an error of the daemon's means, where it is known: why has its "cause" and "reply"; the
  * sentence becomes the member "advice" of to. */

@@ -142,7 +142,7 @@ static json_t *certificates(json_t *relays) {
 }
 
 void dashboard_show(struct req *r) {
-    json_t *stats = daemon_lines(r, json_pack("{s:s}", "cmd", "stats"), NULL);
+    json_t *stats = daemon_ask(r->w, "stats");
     json_t *relays = stats == NULL ? NULL : daemon_ask(r->w, "relays");
     json_t *senders = stats == NULL ? NULL : daemon_ask(r->w, "senders");
     if (relays != NULL && senders != NULL)
@@ -150,7 +150,7 @@ void dashboard_show(struct req *r) {
                                 "history", history(r->w, req_query(r, "range")), "relays",
                                 busiest(relays), "senders", senders, "certificates",
                                 certificates(relays)));
-    else if (stats != NULL)
+    else
         reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "posthoused does not answer: is it running?");
     json_decref(stats);
     json_decref(relays);
@@ -267,7 +267,8 @@ void metrics_show(struct req *r) {
     struct sbuf b = {0};
     if (!metrics_allowed(r))
         return;
-    json_t *stats = daemon_ask(r->w, "stats"), *relays = daemon_ask(r->w, "relays");
+    json_t *stats = daemon_ask(r->w, "stats");
+    json_t *relays = stats == NULL ? NULL : daemon_ask(r->w, "relays");
     head(&b, "up", "gauge", "Does posthoused answer?");
     sbuf_printf(&b, "posthouse_up %d\n", stats != NULL && relays != NULL);
     if (stats != NULL && relays != NULL) {

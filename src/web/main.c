@@ -30,9 +30,7 @@
 #include "web/http.h"
 #include "web/routes.h"
 
-/* No step of a test takes as long, and no thread waits for ever. */
-#define DAEMON_PATIENCE_MS 180000
-#define NICE               10 /* where mail and the page want the same processor, mail has it */
+#define NICE 10 /* where mail and the page want the same processor, mail has it */
 
 static void web_usage(FILE *to) {
     fputs("usage: posthouse-web [-c DIR] [-f] [-V]\n"

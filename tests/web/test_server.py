@@ -553,6 +553,14 @@ def test_dashboard_and_metrics(dns):
         for scopes, want in (("read", 403), ("metrics", 200)):
             token = boss.ok("POST", "/api/tokens", body={"name": scopes, "scopes": scopes})["token"]
             assert w.api(token=token).request("GET", "/metrics", headers=far)[0] == want
+        hanging = w.children()  # a daemon that hangs is one that does not answer
+        for pid in hanging:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            assert w.api().request("GET", "/healthz")[0] == 503
+        finally:
+            for pid in hanging:
+                os.kill(pid, signal.SIGCONT)
         w.kill()
         assert w.api().request("GET", "/healthz")[0] == 503 and "posthouse_up 0" in w.api().request("GET", "/metrics")[1]
         assert boss.fails(503, "GET", "/api/dashboard") == "posthoused does not answer: is it running?"
