@@ -659,6 +659,23 @@ bool relays_let(struct relays *r, const char *name, const char *account, char **
     return ok;
 }
 
+bool relays_unlet(struct relays *r, const char *name, const char *account, char **why) {
+    struct merged m = {.st = NULL};
+    struct relay_fields old, f = {.name = name};
+    struct sbuf users = {0};
+    bool ok = record_find_old(r, name, &m, &old, why);
+    struct str rest = str_of(ok ? old.users : ""), one;
+    while (str_split(&rest, ", \t", &one))
+        if (!idn_same(one, str_of(account), false))
+            sbuf_printf(&users, "%s%.*s", users.n == 0 ? "" : ", ", STR_FMT(one));
+    f.users = users.n == 0 ? "" : users.p;
+    memcpy(f.version, old.version, sizeof f.version);
+    ok = ok && relays_set(r, &f, NULL, why) == RELAYS_DONE;
+    sbuf_free(&users);
+    merged_free(&m);
+    return ok;
+}
+
 bool relays_delete(struct relays *r, const char *name, const char *by, char **why) {
     sqlite3_stmt *st = NULL;
     *why = NULL;

@@ -80,6 +80,8 @@ enum relay_use relays_use(struct relays *r, struct str value, const char *accoun
                           char **why);
 /* Puts account on the list of those who may use the record. */
 bool relays_let(struct relays *r, const char *name, const char *account, char **why);
+/* Takes it off that list again. */
+bool relays_unlet(struct relays *r, const char *name, const char *account, char **why);
 /* False: *why, or there is none that is by's (*why NULL). */
 bool relays_delete(struct relays *r, const char *name, const char *by, char **why);
 

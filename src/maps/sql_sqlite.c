@@ -65,7 +65,7 @@ static enum remote_rc lite_ask(void *conn, const char *query, sql_value_fn fn, v
     sqlite3_finalize(st);
     if (rc == SQLITE_OK)
         return REMOTE_OK;
-    return rc == SQLITE_ERROR ? REMOTE_FAILED : REMOTE_LOST;
+    return rc == SQLITE_ERROR || rc == SQLITE_CONSTRAINT ? REMOTE_FAILED : REMOTE_LOST;
 }
 
 const struct sql_ops sql_sqlite = {

@@ -13,6 +13,7 @@
 #include "accounts/values.h"
 #include "mail/address.h"
 #include "route/nexthop.h"
+#include "util/log.h"
 #include "util/mem.h"
 #include "web/adminlog.h"
 #include "web/daemon.h"
@@ -442,25 +443,40 @@ static bool is_changed(const char *value, const char *was) {
     return value != NULL && (was == NULL || strcmp(value, was) != 0);
 }
 
-/* Neither of the two may be another's relay record.  False after a reply. */
+/* Neither of the two may be another's relay record.  False after a reply.  let: of relays_allow. */
 static bool change_allowed(struct req *r, const struct account *c, const char *transport,
-                           const char *account) {
+                           const char *account, char **let) {
     const char *out = req_text(r, "outboundRelay");
+    *let = NULL;
     return (!is_changed(transport, c->transport) || relays_allow_transport(r, transport)) &&
-           (!is_changed(out, c->relayhost) || relays_allow(r, out, account));
+           (!is_changed(out, c->relayhost) || relays_allow(r, out, account, let));
+}
+
+/* The first half of a change whose second half failed. */
+static void change_undo(struct req *r, const struct account *c, const struct account_change *plan) {
+    struct account_change was = {plan->transport == NULL ? NULL : c->transport,
+                                 plan->backup_mx < 0 ? -1 : c->backup_mx};
+    char *why = NULL;
+    if (store_change(r->w->store, r->arg, &was, &why) != STORE_YES)
+        log_error("web", "half of a change of %s stays: %s", r->arg, why == NULL ? "" : why);
+    free(why);
 }
 
 /* Writes the plan and the relay host of account, the name that the store has it by. */
 static void change_write(struct req *r, const struct account *c, const struct account_change *plan,
                          const char *account, const char *kind) {
-    char *why = NULL;
+    char *why = NULL, *let;
+    bool more = plan->transport != NULL || plan->backup_mx >= 0;
     enum store_rc rc = STORE_YES;
-    if (!change_allowed(r, c, plan->transport, account))
+    if (!change_allowed(r, c, plan->transport, account, &let))
         return;
-    if (plan->transport != NULL || plan->backup_mx >= 0)
+    if (more)
         rc = store_change(r->w->store, r->arg, plan, &why);
-    if (rc == STORE_YES)
-        rc = set_relay(r, account, &why);
+    if (rc == STORE_YES && (rc = set_relay(r, account, &why)) != STORE_YES && more)
+        change_undo(r, c, plan);
+    if (rc != STORE_YES && let != NULL)
+        relays_take_back(r, let, account);
+    free(let);
     finish_change(r, rc, why, kind, r->arg);
 }
 

@@ -287,16 +287,17 @@ void relay_show(struct req *r) {
     json_decref(list);
 }
 
-/* account "": anybody's mail. */
-static bool relays_may_name(struct req *r, struct str value, const char *account) {
+/* account "": anybody's mail.  let: of relays_allow. */
+static bool relays_may_name(struct req *r, struct str value, const char *account, char **let) {
     char *why = NULL, *name = NULL;
     struct relays *rel = open_records(r);
     enum relay_use use = rel == NULL ? RELAY_UNKNOWN : relays_use(rel, value, account, &name, &why);
     bool ok = use == RELAY_MAY || use == RELAY_NO_RECORD;
     bool lets = r->who.global && (r->who.scopes & SCOPE_RELAYS) != 0 && account[0] != '\0';
-    if (use == RELAY_MAY_NOT && lets && (ok = relays_let(rel, name, account, &why)))
+    if (use == RELAY_MAY_NOT && lets && (ok = relays_let(rel, name, account, &why))) {
         adminlog(r, "update", "", "Update relay record: %s is for %s too.", name, account);
-    else if (use == RELAY_MAY_NOT && !lets)
+        *let = name, name = NULL;
+    } else if (use == RELAY_MAY_NOT && !lets)
         reply_fail(r, MHD_HTTP_FORBIDDEN, "That relay host has an account, which is not for %s.%s",
                    account[0] == '\0' ? "mail from everybody" : account,
                    r->who.global ? "" : " Ask who administers this server.");
@@ -308,13 +309,25 @@ static bool relays_may_name(struct req *r, struct str value, const char *account
     return ok;
 }
 
-bool relays_allow(struct req *r, const char *value, const char *account) {
-    return value == NULL || value[0] == '\0' || relays_may_name(r, str_of(value), account);
+bool relays_allow(struct req *r, const char *value, const char *account, char **let) {
+    *let = NULL;
+    return value == NULL || value[0] == '\0' || relays_may_name(r, str_of(value), account, let);
+}
+
+void relays_take_back(struct req *r, const char *let, const char *account) {
+    char *why = NULL;
+    struct relays *rel = open_records(r);
+    if (rel != NULL && relays_unlet(rel, let, account, &why))
+        adminlog(r, "update", "", "Update relay record: %s is not for %s.", let, account);
+    else if (rel != NULL)
+        log_error("web", "relay record %s stays for %s: %s", let, account, why);
+    relays_close(rel);
+    free(why);
 }
 
 bool relays_allow_transport(struct req *r, const char *value) {
     const char *colon = value == NULL ? NULL : strchr(value, ':');
-    return colon == NULL || colon[1] == '\0' || relays_may_name(r, str_of(colon + 1), "");
+    return colon == NULL || colon[1] == '\0' || relays_may_name(r, str_of(colon + 1), "", NULL);
 }
 
 /* False after a reply: a member that is no text or not known. */

@@ -14,8 +14,11 @@ void presets_list(struct req *r); /* GET /api/presets */
 
 /* May account be set to the relay host value?  An administrator of everything puts it on the list
  * of the record that value means; others may name a record with an account only if they are on it.
- * False after a reply. */
-bool relays_allow(struct req *r, const char *value, const char *account);
+ * False after a reply.  *let (the caller frees): the record whose list account was put on; NULL:
+ * none. */
+bool relays_allow(struct req *r, const char *value, const char *account, char **let);
+/* Takes account off that list again: it is not set to the record after all. */
+void relays_take_back(struct req *r, const char *let, const char *account);
 /* The same of a transport ("relay:next hop"), which mail from anybody takes. */
 bool relays_allow_transport(struct req *r, const char *value);
 

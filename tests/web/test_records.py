@@ -128,6 +128,29 @@ def test_no_tenant_sends_by_anothers_account(dns):
     relay.stop()
 
 
+def test_a_change_that_fails_half_way_changes_nothing(dns):
+    """Of two values the store takes the first one only: that one is put back, and the record is nobody's who did not get it."""
+    with site(dns) as w:
+        boss = w.api(GLOBAL)
+        record = {"hosts": "[127.0.0.1]:9", "tls": "encrypt", "user": "clerk", "password": "pw", "for": "@b.example"}
+        boss.ok("PUT", "/api/relay/leased", body=record)
+        def all_of_it():
+            return boss.get("/api/domain/a.example"), boss.get("/api/user/ann@a.example"), boss.get("/api/relay/leased")["for"]
+        before = all_of_it()
+        with sqlite3.connect(w.dir / "data" / "accounts.db", 10) as db:
+            db.execute("CREATE TRIGGER stop BEFORE INSERT ON sender_relayhost BEGIN SELECT RAISE(ABORT, 'not now'); END")
+        half = {"outboundRelay": "leased", "transport": "smtp:[new.example]:25"}
+        backup = {"outboundRelay": "leased", "is_backupmx": "yes", "primarymx": "[new.example]"}
+        boss.fails(503, "PUT", "/api/domain/a.example", form=backup)
+        for path in ("/api/domain/a.example", "/api/user/ann@a.example"):
+            boss.fails(503, "PUT", path, form=half)
+        assert all_of_it() == before
+        with sqlite3.connect(w.dir / "data" / "accounts.db", 10) as db:
+            db.execute("DROP TRIGGER stop")
+        boss.ok("PUT", "/api/domain/a.example", form=half)
+        assert boss.get("/api/relay/leased")["for"] == "@b.example,@a.example"
+
+
 def test_a_domain_has_records_of_its_own(dns):
     """Its administrators see, change, use and delete them; of all others they learn and reach nothing, nor do others of theirs."""
     relay = FakeRelay(auth=["PLAIN"], users={"own": "pw", "clerk": "pw"}, tls=tls())
