@@ -76,21 +76,29 @@ static void set_cookie(struct req *r, const char *secret) {
     sbuf_wipe(&b);
 }
 
-static void login_session_start(struct req *r, const char *admin, const struct admin *is,
-                                bool page) {
+/* msg: of the log. */
+static void login_session_start(struct req *r, const char *admin, const struct admin *is, bool page,
+                                const char *msg) {
     char secret[SECRET_TEXT], csrf[SECRET_TEXT], hash[HASH_TEXT];
     secret_new(secret);
     secret_new(csrf);
     secret_hash(secret, hash);
-    state_run(
+    int rc = state_run(
         r->w->state, NULL, NULL,
         "INSERT INTO session (hash, admin, csrf, page, ip, created, used, mark) VALUES (?, ?, ?, "
         "?, ?, ?, ?, ?)",
         "sssisiis", hash, admin, csrf, (int64_t)page, r->client, now_s(), now_s(), is->mark);
-    r->who.admin = mem_strdup(admin);
-    r->who.page = page;
-    reply_data(r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", is->global, "csrf", csrf));
-    set_cookie(r, secret);
+    if (rc == 1) {
+        r->who.admin = mem_strdup(admin);
+        r->who.page = page;
+        reply_data(
+            r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", is->global, "csrf", csrf));
+        set_cookie(r, secret);
+        adminlog(r, "login", admin, "%s", msg);
+    } else {
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE,
+                   "The session cannot be kept: see the mail log of this server.");
+    }
     mem_wipe(secret, sizeof secret);
 }
 
@@ -251,8 +259,7 @@ static void sign_in(struct req *r, const char *user, const char *password) {
         return;
     }
     bool page = req_header(r, "Origin") != NULL || req_header(r, "Sec-Fetch-Site") != NULL;
-    login_session_start(r, user, &a, page);
-    adminlog(r, "login", user, "Admin login success");
+    login_session_start(r, user, &a, page, "Admin login success");
 }
 
 void session_login(struct req *r) {
@@ -278,7 +285,12 @@ void session_login(struct req *r) {
 }
 
 void session_logout(struct req *r) {
-    state_run(r->w->state, NULL, NULL, "DELETE FROM session WHERE hash = ?", "s", r->who.key);
+    if (state_run(r->w->state, NULL, NULL, "DELETE FROM session WHERE hash = ?", "s", r->who.key) <
+        0) {
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE,
+                   "The session goes on, it cannot be ended: see the mail log of this server.");
+        return;
+    }
     reply_ok(r);
     set_cookie(r, "");
 }
@@ -334,10 +346,13 @@ void session_welcome(struct req *r) {
     } else if (set_password(r, admin, password)) {
         struct admin is;
         char *why = NULL;
-        role_find(r->w, admin, &is, &why);
-        free(why);
-        login_session_start(r, admin, &is, true);
-        adminlog(r, "login", admin, "Admin password set with a one-time link");
+        enum store_rc rc = role_find(r->w, admin, &is, &why);
+        if (rc == STORE_ERROR)
+            reply_store_failed(r, why);
+        else if (rc == STORE_NO)
+            reply_fail(r, MHD_HTTP_FORBIDDEN, "%s is no administrator any more.", admin);
+        else
+            login_session_start(r, admin, &is, true, "Admin password set with a one-time link");
     }
     free(admin);
 }

@@ -1,5 +1,6 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright."""
 import contextlib
+import json
 import re
 import sqlite3
 import subprocess
@@ -323,6 +324,28 @@ def test_session_ends_while_the_queue_is_watched(world):
             db.execute("DELETE FROM session")
             db.commit()
         b.heading("Sign in")
+
+
+def test_signing_out_that_fails_is_said(world):
+    """Who is not signed out is not shown as if: the server fails, or another tab has begun another session."""
+    fails = {"no answer": "r.abort()", "an error": "r.fulfill({status: 503, contentType: 'application/json', body: '{}'})"}
+    with browser(world.url) as b:
+        b.sign_in()
+        for what, answer in fails.items():
+            b.js(f"await page.route('**/api/logout', r => {answer})")
+            b.click("button", "Sign out")
+            b.sees("You are still signed in: signing out has failed. Try again.")
+            assert b.axe() == [], what
+            b.js("""await page.unroute('**/api/logout'); await page.reload();
+                    await page.getByRole('button', {name: 'Sign out'}).waitFor()""")
+        b.js("""await page.evaluate(body => fetch('api/login', {method: 'POST', body}), args.body)""",
+             body=json.dumps({"username": GLOBAL, "password": SECRET}))
+        b.click("button", "Sign out")
+        b.sees("You are still signed in: signing out has failed. Try again.")
+        b.shot("signing-out-fails")
+        b.click("button", "Sign out")
+        b.heading("Sign in")
+        assert b.js("return await page.evaluate(() => fetch('api/session').then(r => r.status))") == 401
 
 
 def test_keyboard_alone(world):

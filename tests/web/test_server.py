@@ -657,6 +657,40 @@ def test_openapi_describes_what_comes(dns):
     relay.stop()
 
 
+def test_a_session_that_cannot_be_kept_or_ended_is_none_or_stays(dns):
+    """While the page's own database takes nothing down, nobody is told to be signed in or out."""
+    with site(dns) as w:
+        boss = w.api(GLOBAL)
+        def state(*sql):
+            with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as db:
+                for one in sql:
+                    db.execute(one)
+                db.commit()
+        refuse = "CREATE TRIGGER on_{0} BEFORE {0} ON session BEGIN SELECT RAISE(ABORT, 'not now'); END"
+        state(refuse.format("INSERT"), refuse.format("DELETE"))
+        api = w.api()
+        assert "cannot be kept" in api.fails(503, "POST", "/api/login", form={"username": GLOBAL, "password": SECRET})
+        cookie = boss.cookie
+        assert "goes on" in boss.fails(503, "POST", "/api/logout")
+        assert api.cookie is None and boss.cookie == cookie and boss.get("/api/session")["admin"] == GLOBAL
+        state("DROP TRIGGER on_INSERT", "DROP TRIGGER on_DELETE")
+        w.api(GLOBAL)
+        boss.ok("POST", "/api/logout")
+        boss.cookie = cookie
+        boss.fails(401, "GET", "/api/session")
+
+
+def test_a_link_of_somebody_who_is_no_administrator_any_more(dns):
+    with site(dns) as w:
+        word = re.search(r"welcome/(\S+)", w.command("admin", "link", OF_DOMAIN))[1]
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "accounts.db", 20)) as db:
+            db.execute("DELETE FROM domain_admins WHERE username = ?", (OF_DOMAIN,))
+            db.commit()
+        api = w.api()
+        said = api.fails(403, "POST", "/api/welcome", body={"token": word, "password": "another one 2"})
+        assert "no administrator any more" in said and api.cookie is None
+
+
 # -- whatever comes --
 
 def test_bad_requests(web):

@@ -1,6 +1,6 @@
 // Who is signed in, and which page is shown.
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { Api, ApiContext, Me } from "./api";
+import { Api, ApiContext, Failure, Me } from "./api";
 import { Accounts } from "./pages/accounts";
 import { Dashboard } from "./pages/dashboard";
 import { Log } from "./pages/log";
@@ -34,7 +34,10 @@ function Content({ place, me }: { place: Place; me: Me }) {
   return <Accounts args={place.args} />;
 }
 
-function Header({ place, me, onOut }: { place: Place; me: Me; onOut: () => void }) {
+/** stays: signing out has failed. */
+type Shown = { place: Place; me: Me; stays: boolean; onOut: () => void };
+
+function Header({ place, me, stays, onOut }: Shown) {
   const [q, setQ] = useState("");
   const at = place.parts[0] ?? (me.global ? "dashboard" : "domains");
   const under: Record<string, string> = {
@@ -81,13 +84,14 @@ function Header({ place, me, onOut }: { place: Place; me: Me; onOut: () => void 
         <button type="button" class="link" onClick={onOut}>
           {text.login.out}
         </button>
+        <span role="alert">{stays && text.login.stays}</span>
       </div>
     </header>
   );
 }
 
 /** The page of whoever is signed in. */
-function Inside({ place, me, onOut }: { place: Place; me: Me; onOut: () => void }) {
+function Inside({ place, me, stays, onOut }: Shown) {
   const skip = (e: Event) => {
     e.preventDefault();
     document.querySelector<HTMLElement>("main h1")?.focus();
@@ -97,7 +101,7 @@ function Inside({ place, me, onOut }: { place: Place; me: Me; onOut: () => void 
       <a class="skip" href="#content" onClick={skip}>
         {text.skip}
       </a>
-      <Header place={place} me={me} onOut={onOut} />
+      <Header place={place} me={me} stays={stays} onOut={onOut} />
       <Messages>
         <main id="content">
           <Content key={place.hash} place={place} me={me} />
@@ -116,9 +120,20 @@ export function App() {
   const [me, setMe] = useState<Me | null | undefined>(undefined);
   const csrf = me?.csrf ?? "";
   const api = useMemo(() => new Api(csrf, () => setMe(null)), [csrf]);
-  const look = () => api.get<Me>("session").then(setMe, () => setMe(null));
+  const [stays, setStays] = useState(false);
+  const look = () =>
+    api.get<Me>("session").then(setMe, (e: Failure) => setMe((was) => (e.status === 401 ? null : (was ?? null))));
   useEffect(() => void look(), []);
-  const out = () => api.post("logout").finally(() => setMe(null));
+  const out = async () => {
+    const failed = await api.post("logout").then(
+      () => false,
+      (e: Failure) => e.status !== 401,
+    );
+    setStays(failed);
+    if (failed)
+      look(); // another tab may have begun another session
+    else setMe(null);
+  };
   const welcome = place.parts[0] === "welcome" ? place.parts[1] : undefined;
   const welcomed = () => {
     go(to("domains"));
@@ -137,7 +152,7 @@ export function App() {
         <Login onIn={look} />
       </main>
     );
-  else if (me) shown = <Inside place={place} me={me} onOut={out} />;
+  else if (me) shown = <Inside place={place} me={me} stays={stays} onOut={out} />;
   return (
     <ApiContext.Provider value={api}>
       <Whole>{shown}</Whole>

@@ -32,6 +32,7 @@ export const text = {
     password: "Password",
     submit: "Sign in",
     out: "Sign out",
+    stays: "You are still signed in: signing out has failed. Try again.",
     as: "Signed in as",
     global: "administrator of everything",
     ofDomains: "domain administrator",
