@@ -1,11 +1,31 @@
 import pathlib
+import signal
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
 import pytest  # noqa: E402
-from kit import Dns, make_cert  # noqa: E402
+from kit import SLOW, Dns, make_cert  # noqa: E402
+
+# A phase of a test that takes longer hangs, in seconds.  The longest takes a minute or two on a quiet machine.
+HANGS = 1800 * SLOW
+
+
+def pytest_configure(config):
+    def it_hangs(number, frame):
+        pytest.fail(f"not at its end after {HANGS} s")  # which no "except Exception" of a test takes for something else
+    signal.signal(signal.SIGALRM, it_hangs)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def ended_when_it_hangs(item):
+    signal.setitimer(signal.ITIMER_REAL, HANGS, 60)  # again and again: what a test does at its end may hang too
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = ended_when_it_hangs
 
 
 @pytest.fixture(scope="session")
