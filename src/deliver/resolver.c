@@ -31,10 +31,11 @@ struct ways {
     uv_poll_t poll;     /* of ctx; in use while ctx is not NULL */
     struct sbuf servers;
     int64_t restart_ms; /* while ctx is NULL: when a start is tried again, in loop's time */
-    bool use_dns;
-    bool use_hosts;    /* for ADDR */
-    char *hosts;       /* text of the hosts file */
-    struct sbuf about; /* all settings that they were made of */
+    bool asks_mx;       /* smtp_dns_support_level does not forbid it */
+    bool dns_first;     /* ADDR: before the hosts file; else behind it */
+    bool dns_alone;     /* ADDR: the hosts file does not count */
+    char *hosts;        /* text of the hosts file */
+    struct sbuf about;  /* all settings that they were made of */
 };
 
 struct resolver {
@@ -55,6 +56,7 @@ struct resolver_query {
     resolve_fn fn; /* NULL: cancelled */
     void *arg;
     struct part parts[2];
+    char *in_hosts;     /* is looked for in the hosts file if the DNS has it not; NULL: nothing */
     unsigned open;      /* questions without an answer */
     struct later known; /* gives an answer that was known at once */
     bool failed;
@@ -158,14 +160,14 @@ static bool ways_try_dns(struct loop *l, struct ways *w) {
 
 /* There are servers, and nothing asks them. */
 static bool ways_lack_dns(const struct ways *w) {
-    return w->use_dns && w->ctx == NULL && w->servers.n > 0;
+    return w->ctx == NULL && w->servers.n > 0;
 }
 
 static void ways_start_dns(struct loop *l, struct ways *w, const char *file) {
     w->restart_ms = l->now_ms + RESTART_MS;
-    if (w->servers.n == 0)
+    if (w->servers.n == 0 && w->dns_first)
         log_warn("smtp", "no DNS server is configured in resolver_servers or %s", file);
-    else if (!ways_try_dns(l, w))
+    else if (w->servers.n > 0 && !ways_try_dns(l, w))
         log_warn("smtp", "the DNS servers %scannot be asked for now: names are not resolved",
                  w->servers.p);
 }
@@ -185,12 +187,12 @@ static struct ways *ways_of(const struct config *cfg) {
     const char *how = cfg->p.smtp_host_lookup;
     int err;
     w->users = 1;
-    w->use_dns = word_in(how, "dns") && !word_in(cfg->p.smtp_dns_support_level, "disabled");
-    w->use_hosts = word_in(how, "native") || !w->use_dns;
+    w->asks_mx = !word_in(cfg->p.smtp_dns_support_level, "disabled");
+    w->dns_first = word_in(how, "dns") && w->asks_mx;
+    w->dns_alone = w->dns_first && !word_in(how, "native");
     w->hosts = str_dup(config_file(cfg, cfg->p.resolver_hosts_file, &err));
-    if (w->use_dns)
-        list_servers(cfg, &w->servers);
-    sbuf_printf(&w->about, "%d %d %s\n%s", w->use_dns, w->use_hosts,
+    list_servers(cfg, &w->servers);
+    sbuf_printf(&w->about, "%d %d %d %s\n%s", w->asks_mx, w->dns_first, w->dns_alone,
                 w->servers.n > 0 ? w->servers.p : "", w->hosts);
     return w;
 }
@@ -224,8 +226,7 @@ void resolver_reload(struct resolver *r, const struct config *cfg) {
         ways_free(w);
         return;
     }
-    if (w->use_dns)
-        ways_start_dns(r->loop, w, cfg->p.resolver_file);
+    ways_start_dns(r->loop, w, cfg->p.resolver_file);
     if (r->ways != NULL)
         ways_unuse(r->ways);
     r->ways = w;
@@ -254,6 +255,7 @@ static void answer_clear(struct resolve_answer *a) {
 
 static void query_free(struct resolver_query *q) {
     answer_clear(&q->a);
+    free(q->in_hosts);
     ways_unuse(q->ways);
     free(q);
 }
@@ -262,7 +264,11 @@ static int cmp_mx(const void *a, const void *b) {
     return (int)((const struct resolve_mx *)a)->pref - (int)((const struct resolve_mx *)b)->pref;
 }
 
+static void ask_hosts(struct resolver_query *q, const char *name);
+
 static void conclude(struct resolver_query *q) {
+    if (q->in_hosts != NULL && q->a.n_addrs == 0 && !q->failed)
+        ask_hosts(q, q->in_hosts);
     bool any = q->a.n_addrs > 0 || q->a.n_mx > 0 || q->a.name != NULL || q->a.null_mx;
     q->a.rc = any           ? RESOLVE_OK
               : q->failed   ? RESOLVE_FAILED
@@ -414,6 +420,13 @@ static void ask_dns(struct resolver_query *q, size_t i, const char *name, int ty
     }
 }
 
+static void ask_addresses(struct resolver_query *q, const char *name) {
+    if (q->r->v4)
+        ask_dns(q, 0, name, T_A);
+    if (q->r->v6)
+        ask_dns(q, 1, name, T_AAAA);
+}
+
 /* The next line of the hosts file, "address name name…": its address, and the names behind it. */
 static bool hosts_line(struct str *rest, struct str *addr, struct str *names) {
     while (str_split(rest, "\n", names)) {
@@ -477,16 +490,14 @@ struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, 
                                     resolve_fn fn, void *arg) {
     struct resolver_query *q = query_new(r, fn, arg);
     struct ways *w = q->ways;
-    if (type == RESOLVE_MX && w->use_dns)
+    if (type == RESOLVE_MX && w->asks_mx)
         ask_dns(q, 0, name, T_MX);
-    if (type == RESOLVE_NATIVE || (type == RESOLVE_ADDR && w->use_hosts))
+    if (type == RESOLVE_NATIVE || (type == RESOLVE_ADDR && !w->dns_first))
         ask_hosts(q, name);
-    if ((type == RESOLVE_NATIVE || type == RESOLVE_ADDR) && w->use_dns && q->a.n_addrs == 0) {
-        if (r->v4)
-            ask_dns(q, 0, name, T_A);
-        if (r->v6)
-            ask_dns(q, 1, name, T_AAAA);
-    }
+    else if (type == RESOLVE_ADDR && !w->dns_alone)
+        q->in_hosts = mem_strdup(name);
+    if (type != RESOLVE_MX && q->a.n_addrs == 0)
+        ask_addresses(q, name);
     return query_begun(q);
 }
 
@@ -494,7 +505,7 @@ struct resolver_query *resolver_ask_name(struct resolver *r, const struct netadd
                                          resolve_fn fn, void *arg) {
     struct resolver_query *q = query_new(r, fn, arg);
     ask_hosts_name(q, addr);
-    if (q->a.name == NULL && q->ways->use_dns) {
+    if (q->a.name == NULL) {
         struct sbuf arpa = {0};
         netaddr_arpa(addr, &arpa);
         ask_dns(q, 0, arpa.p, T_PTR);

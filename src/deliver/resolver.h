@@ -59,8 +59,10 @@ struct resolver *resolver_new(struct loop *l, const struct config *cfg);
 /* On the loop: new questions go by cfg.  What was remembered of old answers is kept if the settings
  * that concern the resolver are the same; inet_protocols stays as it was at the start. */
 void resolver_reload(struct resolver *r, const struct config *cfg);
-/* ADDR: A and AAAA as inet_protocols says, from DNS or the hosts file as smtp_host_lookup says;
- * NATIVE: the same from the hosts file, and from DNS where that has none.  fn is called once, from
+/* ADDR: A and AAAA as inet_protocols says, from the DNS; where smtp_host_lookup has both words,
+ * from the hosts file if the DNS says that there are none; with "native" alone as NATIVE: from the
+ * hosts file, and from the DNS where that has none.  MX: no records are asked for, and there are
+ * none, where smtp_dns_support_level is disabled; ADDR is as NATIVE then.  fn is called once, from
  * the loop; the query is no more valid then. */
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg);

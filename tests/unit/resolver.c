@@ -292,16 +292,45 @@ static void test_hosts_file(void **state) {
     struct resolver *r = resolver_of("smtp_host_lookup = native\ninet_protocols = ipv4\n");
     unsigned before = heard;
     expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.8 198.51.100.9");
-    expect_answer(r, RESOLVE_ADDR, "nowhere.example", "none");
-    expect_answer(r, RESOLVE_MX, "many.example", "none");
-    expect_name(r, "1.2.3.4", "none");
     assert_int_equal(heard, before);
-    reload(r, "smtp_host_lookup = native, dns\ninet_protocols = all\n"); /* families stay */
-    expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.8 198.51.100.9");
+    expect_answer(r, RESOLVE_ADDR, "one.example", "none"); /* it has an IPv6 address alone */
+    expect_answer(r, RESOLVE_ADDR, "broken.example", "failed");
     expect_answer(r, RESOLVE_MX, "many.example", "ok 10:a.example 20:b.example bad");
+    expect_name(r, "1.2.3.4", "ok two.names");
     write_file("hosts", "198.51.100.8 other.example\n");
-    reload(r, "smtp_host_lookup = native, dns\n");
+    reload(r, "smtp_host_lookup = native\ninet_protocols = all\n"); /* families stay */
     expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.1");
+    expect_answer(r, RESOLVE_ADDR, "other.example", "ok 198.51.100.8");
+}
+
+/* Both, in whichever order they are written: what the DNS has not is looked for in the file. */
+static void test_hosts_file_behind_the_dns(void **state) {
+    static const char *const both[] = {"smtp_host_lookup = dns, native\n",
+                                       "smtp_host_lookup = native, dns\n"};
+    (void)state;
+    write_file("hosts", "198.51.100.8 two.example nowhere.example broken.example\n");
+    struct resolver *r = resolver_of("inet_protocols = ipv4\n");
+    for (int i = 0; i < 2; i++) {
+        expect_answer(r, RESOLVE_ADDR, "nowhere.example", "none");
+        reload(r, both[i]);
+        expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.1");
+        expect_answer(r, RESOLVE_ADDR, "nowhere.example", "ok 198.51.100.8");
+        expect_answer(r, RESOLVE_ADDR, "broken.example", "failed");
+        expect_answer(r, RESOLVE_MX, "many.example", "ok 10:a.example 20:b.example bad");
+        reload(r, "");
+    }
+}
+
+/* No exchangers then, and names are looked up as the system does. */
+static void test_support_that_is_disabled(void **state) {
+    (void)state;
+    write_file("hosts", "198.51.100.8 two.example\n");
+    struct resolver *r = resolver_of("inet_protocols = ipv4\nsmtp_dns_support_level = disabled\n"
+                                     "smtp_host_lookup = dns\n");
+    expect_answer(r, RESOLVE_MX, "many.example", "none");
+    expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.8");
+    expect_answer(r, RESOLVE_ADDR, "smart.home.arpa", "ok 198.51.100.2");
+    expect_name(r, "1.2.3.4", "ok two.names");
 }
 
 /* Without a server nothing is asked at all: libunbound alone would ask the root servers. */
@@ -433,6 +462,8 @@ int main(void) {
         cmocka_unit_test(test_reserved_names),
         cmocka_unit_test(test_names_of_addresses),
         cmocka_unit_test(test_hosts_file),
+        cmocka_unit_test(test_hosts_file_behind_the_dns),
+        cmocka_unit_test(test_support_that_is_disabled),
         cmocka_unit_test(test_servers),
         cmocka_unit_test(test_no_descriptors_for_a_while),
         cmocka_unit_test(test_silent_servers),
