@@ -11,6 +11,7 @@
 
 #include "daemon/unread_say.h"
 #include "deliver/probe.h"
+#include "mail/address.h"
 #include "route/alias.h"
 #include "route/keys.h"
 #include "route/route.h"
@@ -245,9 +246,23 @@ static void explain_refused(void *arg, const struct refusal *r, const char *serv
     x->failed = true;
 }
 
+/* An address without a domain gets one, as in mail of this system. */
+static void explain_complete(const struct params *p, char **address) {
+    struct sbuf whole = {0};
+    if ((*address)[0] == '\0')
+        return;
+    sbuf_add_c(&whole, *address);
+    addr_complete(&whole, 0, p->append_at_myorigin ? p->myorigin : NULL,
+                  p->append_dot_mydomain ? p->mydomain : NULL);
+    free(*address);
+    *address = sbuf_take(&whole);
+}
+
 static void run_begin(struct task *t) {
     struct explain *x = DL_OWNER(t, struct explain, begin);
     x->cfg = config_ref(deliver_config(x->at.deliver));
+    explain_complete(&x->cfg->p, &x->sender);
+    explain_complete(&x->cfg->p, &x->rcpt);
     json_t *o = trace_step(&x->trace, "question");
     trace_set(o, "sender", str_of(x->sender));
     trace_set(o, "recipient", str_of(x->rcpt));

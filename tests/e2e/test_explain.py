@@ -117,6 +117,20 @@ def test_null_sender_direct_and_bad_hops(dns):
         assert r.returncode == 1 and "does not accept mail (nullMX)" in r.stdout
 
 
+def test_an_address_without_a_domain_goes_as_mail_with_it_does(dns):
+    with Posthouse("mydomain = mta.example\nappend_dot_mydomain = yes\nmydestination =\n"
+                   "sender_dependent_relayhost_maps = "
+                   "inline:{{{{ backup@mta.example = [plain.server]:9 }}, {{ @shop.mta.example = [plain.server]:7 }}}}\n"
+                   "transport_maps = inline:{{{{ mta.example = discard:quietly }}}}\n", dns=dns) as p:
+        for sender, hop in (("backup", 9), ("x@shop", 7)):
+            said = steps(p, "explain", sender, "b@y.example")
+            assert named(said, "route")[0]["next_hop"] == f"[plain.server]:{hop}", said
+            p.send(sender, ["b@y.example"])
+            p.wait_log(rf"to=<b@y\.example>, relay=none.*connect to plain\.server\[127\.0\.0\.1\]:{hop}: ")
+        assert named(steps(p, "explain", "a@x.example", "postmaster"), "route")[0]["transport"] == "discard"
+        assert named(steps(p, "test", "<>", "postmaster"), "question")[0]["recipient"] == "postmaster@mta.example"
+
+
 # main.cf, the recipient, what explain says of the mail and its status code.
 OUTCOMES = [
     ("defer_transports = smtp", "b@y.example", "deferred", "4.3.2"),
