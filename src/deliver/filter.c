@@ -73,10 +73,8 @@ size_t filter_reply(struct dsess *s, struct str data) {
     if (nl < 0 && data.n <= REPLY_LINE_MAX)
         return 0;
     struct str line = str_make(data.p, nl < 0 ? data.n : (size_t)nl);
-    if (line.n > 0 && line.p[line.n - 1] == '\r')
-        line.n--;
     sbuf_reset(&s->filter_line);
-    sbuf_add_str(&s->filter_line, line);
+    sbuf_add_str(&s->filter_line, smtp_reply_chop(line));
     conn_pause(s->conn);
     s->filter_tag = filter_ask_line(s);
     return nl < 0 ? data.n : (size_t)nl + 1;

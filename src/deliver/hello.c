@@ -77,20 +77,34 @@ static void add_mechs(struct dsess *s, struct str list) {
     s->mechs = sbuf_take(&b);
 }
 
+/* Does it end a keyword?  An offer counts whatever stands around it: who passes over STARTTLS for a
+ * control character behind it sends a password in clear. */
+static bool ends_keyword(char c) {
+    return (unsigned char)c <= ' ' || c == '=';
+}
+
+/* What the host offers with that word; 0: nothing that is used here. */
+static unsigned keyword_cap(const struct dsess *s, struct str word) {
+    for (size_t i = 0; i < sizeof keywords / sizeof keywords[0]; i++)
+        if (str_ieq_c(word, keywords[i].word))
+            return keyword_discarded(s, keywords[i].word) ? 0 : keywords[i].cap;
+    return 0;
+}
+
 static void ehlo_keyword(struct dsess *s, struct str line) {
+    struct str word;
     size_t n = 0;
-    while (n < line.n && line.p[n] != ' ' && line.p[n] != '=')
+    while (line.n > 0 && ends_keyword(line.p[0]))
+        line = str_from(line, 1);
+    while (n < line.n && !ends_keyword(line.p[n]))
         n++;
-    struct str word = str_make(line.p, n), rest = str_trim(str_from(line, n + 1));
-    for (size_t i = 0; i < sizeof keywords / sizeof keywords[0]; i++) {
-        if (!str_ieq_c(word, keywords[i].word) || keyword_discarded(s, keywords[i].word))
-            continue;
-        s->caps |= keywords[i].cap;
-        if (keywords[i].cap == CAP_SIZE)
-            str_u64(rest, &s->size_limit);
-        if (keywords[i].cap == CAP_AUTH)
-            add_mechs(s, rest);
-    }
+    struct str rest = str_trim(str_from(line, n + 1));
+    unsigned cap = keyword_cap(s, str_make(line.p, n));
+    s->caps |= cap;
+    if (cap == CAP_SIZE && str_split(&rest, " \t", &word))
+        str_u64(word, &s->size_limit);
+    if (cap == CAP_AUTH)
+        add_mechs(s, rest);
 }
 
 static void parse_caps(struct dsess *s) {

@@ -37,6 +37,18 @@ static void reply_show(struct smtp_reply *r, struct str line) {
             r->shown.p[i] = ' ';
 }
 
+struct str smtp_reply_chop(struct str line) {
+    while (line.n > 0 && line.p[line.n - 1] == '\r')
+        line.n--;
+    return line;
+}
+
+/* What may stand behind the code of a line that is the last one; some hosts have others than a
+ * blank. */
+static bool ends_code(char c) {
+    return (unsigned char)c <= ' ';
+}
+
 /* One line without its end.  As in Postfix the last line's code counts, should they differ. */
 static enum reply_rc reply_line(struct smtp_reply *r, struct str line) {
     int code = 0;
@@ -48,7 +60,7 @@ static enum reply_rc reply_line(struct smtp_reply *r, struct str line) {
             return REPLY_BAD;
         code = code * 10 + (line.p[i] - '0');
     }
-    if (code < 200 || code > 599 || (line.n > 3 && line.p[3] != ' ' && line.p[3] != '-'))
+    if (code < 200 || code > 599 || (line.n > 3 && line.p[3] != '-' && !ends_code(line.p[3])))
         return REPLY_BAD;
     r->code = code;
     reply_show(r, line);
@@ -68,10 +80,8 @@ enum reply_rc smtp_reply_feed(struct smtp_reply *r, struct str data, size_t *use
             return data.n - i > REPLY_LINE_MAX ? REPLY_BAD : REPLY_MORE;
         struct str line = str_make(data.p + i, (size_t)(nl - data.p) - i);
         i += line.n + 1;
-        if (line.n > 0 && line.p[line.n - 1] == '\r')
-            line.n--;
         *used = i;
-        enum reply_rc rc = reply_line(r, line);
+        enum reply_rc rc = reply_line(r, smtp_reply_chop(line));
         if (rc != REPLY_MORE)
             return rc;
     }

@@ -24,6 +24,8 @@ enum reply_rc { REPLY_MORE, REPLY_DONE, REPLY_BAD };
 /* Takes whole lines from data until a reply is complete; *used says how much was consumed.  Call
  * smtp_reply_reset before the next reply. */
 enum reply_rc smtp_reply_feed(struct smtp_reply *r, struct str data, size_t *used);
+/* A line without the carriage returns before its line feed: hosts that end lines twice have two. */
+struct str smtp_reply_chop(struct str line);
 void smtp_reply_reset(struct smtp_reply *r);
 void smtp_reply_free(struct smtp_reply *r);
 /* What the last line says, without its code: as in Postfix, it alone has the enhanced status code

@@ -77,7 +77,7 @@ static bool filter_allows(struct str mech, struct str filter) {
 
 void sasl_filter(struct str offered, struct str filter, struct sbuf *out) {
     struct str mech;
-    while (str_split(&offered, " \t=", &mech)) {
+    while (str_split(&offered, " \t=,", &mech)) {
         if (filter.n > 0 && !filter_allows(mech, filter))
             continue;
         if (out->n > 0)

@@ -558,6 +558,14 @@ HELLOS = [
      r"Host offered STARTTLS: \[127\.0\.0\.1\][\s\S]*status=sent", None),
     ("250-fake.relay\r\n250 STARTTLS", NOTED + "smtp_discard_ehlo_keywords = starttls\n",
      "status=sent", None),
+    # What stands around an offer hides it not: with STARTTLS a login would go in clear.
+    *[(f"250-fake.relay{end}250-{before}STARTTLS{end}250 AUTH PLAIN", LOGIN + "smtp_tls_security_level = encrypt\n",
+       r"refused to start TLS: 454 4\.7\.0 not today", None) for end, before in
+      [("\r\r\n", ""), ("\0\r\n", ""), ("\t\r\n", ""), ("\r\n", "  "), ("\r\n", "\t"), ("\n", "")]],
+    ("250-fake.relay\r\n250-SIZE 10 bytes\r\n250 AUTH PLAIN", LOGIN,
+     r"dsn=5\.3\.4, status=bounced \(message size \d+ exceeds size limit 10 of", ("PLAIN", "user", "pass")),
+    ("250-fake.relay\r\n250 AUTH XYZ,PLAIN", LOGIN, "status=sent", ("PLAIN", "user", "pass")),
+    ("250-fake.relay\r\n250\tAUTH PLAIN", LOGIN, "status=sent", ("PLAIN", "user", "pass")),
     ("250 fake.relay", "smtp_helo_name = k\u00f6ln..example\n", r"dsn=4\.3\.5, status=deferred \(smtp_helo_name = ", None),
     ("250 MTA.example", "", "status=sent", None),  # by our own name, on a port that is not 25
 ]
@@ -565,7 +573,7 @@ HELLOS = [
 
 def test_what_hosts_say_to_ehlo(dns):
     """What is made of lists that come twice or are empty, of offers that are noted only, and of a host that is ourselves by its name."""
-    relay = FakeRelay()
+    relay = FakeRelay(replies={"STARTTLS": "454 4.7.0 not today"})
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
         for n, (hello, main, line, login) in enumerate(HELLOS):
             relay.replies["EHLO"] = hello
