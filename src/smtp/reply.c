@@ -89,7 +89,10 @@ enum reply_rc smtp_reply_feed(struct smtp_reply *r, struct str data, size_t *use
 }
 
 struct str smtp_reply_last(const struct smtp_reply *r) {
-    return str_from(sbuf_str(&r->text), r->last);
+    struct str last = str_from(sbuf_str(&r->text), r->last);
+    while (last.n > 0 && last.p[0] == ' ')
+        last = str_from(last, 1);
+    return last;
 }
 
 void smtp_reply_withhold(struct smtp_reply *r, const char *text) {

@@ -28,8 +28,8 @@ enum reply_rc smtp_reply_feed(struct smtp_reply *r, struct str data, size_t *use
 struct str smtp_reply_chop(struct str line);
 void smtp_reply_reset(struct smtp_reply *r);
 void smtp_reply_free(struct smtp_reply *r);
-/* What the last line says, without its code: as in Postfix, it alone has the enhanced status code
- * of the reply. */
+/* What the last line says, without its code and blanks behind that: as in Postfix, it alone has the
+ * enhanced status code of the reply. */
 struct str smtp_reply_last(const struct smtp_reply *r);
 /* Puts text in place of all that was said, and overwrites that. */
 void smtp_reply_withhold(struct smtp_reply *r, const char *text);

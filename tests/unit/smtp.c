@@ -244,6 +244,8 @@ static void test_replies(void **state) {
     assert_int_equal(feed(&r, "250\r\r\n"), REPLY_DONE);
     assert_int_equal(feed(&r, "250\tfine\r\r\r\n"), REPLY_DONE);
     assert_str(smtp_reply_last(&r), "fine");
+    assert_int_equal(feed(&r, "550-5.1.1 a\r\n550  5.2.0 b\r\n"), REPLY_DONE);
+    assert_str(smtp_reply_last(&r), "5.2.0 b");
     assert_int_equal(feed(&r, "hello\r\n"), REPLY_BAD);
     assert_int_equal(feed(&r, "999 x\r\n"), REPLY_BAD);
     assert_int_equal(feed(&r, "250_x\r\n"), REPLY_BAD);
