@@ -56,6 +56,9 @@ int cli_first(const char *dir, int argc, char **argv);
  * *failed is the stage that did ("" if none was reached).  *next_hop: where the road leads, or "".
  * Both are the caller's to free. */
 bool cli_test_road(const struct config *cfg, const char *sender, char **failed, char **next_hop);
+/* Prints text of clients, hosts and tables without what a terminal would obey: control characters,
+ * those behind ASCII too, are question marks, and a line feed is a blank. */
+void cli_put_safe(const char *text);
 /* Prints a line {"name": "value"}, as Postfix 3.11 does with -j. */
 void cli_print_pair(struct str name, struct str value);
 /* The configuration directory: dir, else MAIL_CONFIG, else PH_CONFIG_DIR. */

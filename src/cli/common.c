@@ -201,3 +201,16 @@ char *cli_password(const char *prompt) {
     free(line.text);
     return copy;
 }
+
+/* U+0080 to U+009F in UTF-8: some terminals obey them. */
+static bool is_c1(const unsigned char *p) {
+    return p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
+}
+
+void cli_put_safe(const char *text) {
+    for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
+        bool c1 = is_c1(p);
+        putchar(*p == '\n' ? ' ' : *p < ' ' || *p == 0x7f || c1 ? '?' : *p);
+        p += c1 ? 1 : 0;
+    }
+}

@@ -17,12 +17,6 @@ struct shown {
     char *next_hop; /* of the road; NULL: not known */
 };
 
-/* Text from tables and servers, without what would move a terminal's cursor. */
-static void put_safe(const char *text) {
-    for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++)
-        putchar(*p == '\n' ? ' ' : *p < ' ' || *p == 0x7f ? '?' : *p);
-}
-
 static const char *member(json_t *o, const char *name) {
     const char *s = json_string_value(json_object_get(o, name));
     return s == NULL ? "" : s;
@@ -35,17 +29,17 @@ static void show_asked(json_t *o) {
         const char *value = json_string_value(json_object_get(a, "value"));
         const char *source = member(a, *member(a, "source") != '\0' ? "source" : "why");
         printf("      %-9s  ", member(a, "answer"));
-        put_safe(member(a, "key"));
+        cli_put_safe(member(a, "key"));
         fputs("  in ", stdout);
-        put_safe(member(a, "table"));
+        cli_put_safe(member(a, "table"));
         if (value != NULL) {
             fputs("  = \"", stdout);
-            put_safe(value);
+            cli_put_safe(value);
             putchar('"');
         }
         if (*source != '\0') {
             fputs("\n                 (", stdout);
-            put_safe(source);
+            cli_put_safe(source);
             putchar(')');
         }
         putchar('\n');
@@ -63,7 +57,7 @@ static void show_more(json_t *o) {
         for (const char *p = names[i]; *p != '\0'; p++)
             putchar(*p == '_' ? ' ' : *p);
         fputs(": ", stdout);
-        put_safe(member(o, names[i]));
+        cli_put_safe(member(o, names[i]));
         putchar('\n');
     }
     if (json_object_get(o, "days_left") != NULL)
@@ -83,7 +77,7 @@ static void show_step(void *arg, struct str line) {
                json_real_value(json_object_get(o, "ms")));
     else
         printf("%s%s: ", json_is_false(pass) ? "FAIL  " : "", member(o, "step"));
-    put_safe(member(o, "result"));
+    cli_put_safe(member(o, "result"));
     putchar('\n');
     if (json_is_false(pass) && w->failed == NULL)
         w->failed = mem_strdup(member(o, "step"));

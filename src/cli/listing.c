@@ -64,10 +64,14 @@ static void print_rcpts(json_t *o, bool wide) {
         const char *why = json_string_value(json_object_get(r, "delay_reason"));
         if (why != NULL && (last == NULL || strcmp(why, last) != 0)) {
             int pad = 76 - (int)strlen(why);
-            printf("%*s(%s)\n", pad > 0 ? pad : 0, "", why);
+            printf("%*s(", pad > 0 ? pad : 0, "");
+            cli_put_safe(why);
+            puts(")");
             last = why;
         }
-        printf(wide ? "%-46s %s\n" : "%-40s %s\n", "", listing_text(r, "address"));
+        printf(wide ? "%-46s " : "%-40s ", "");
+        cli_put_safe(listing_text(r, "address"));
+        putchar('\n');
     }
 }
 
@@ -83,9 +87,11 @@ static void print_one(json_t *o, bool wide) {
     clock_add_asctime(&when, json_integer_value(json_object_get(o, "arrival_time")) * 1000000);
     long long size = json_integer_value(json_object_get(o, "message_size"));
     if (wide)
-        printf("%-17s %8lld %19.19s %s\n", id.p, size, when.p, listing_text(o, "sender"));
+        printf("%-17s %8lld %19.19s ", id.p, size, when.p);
     else
-        printf("%-11s %7lld %20.20s %s\n", id.p, size, when.p, listing_text(o, "sender"));
+        printf("%-11s %7lld %20.20s ", id.p, size, when.p);
+    cli_put_safe(listing_text(o, "sender"));
+    putchar('\n');
     print_rcpts(o, wide);
     putchar('\n');
     sbuf_free(&id);

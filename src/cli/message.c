@@ -22,9 +22,19 @@ struct shown {
     bool in_body;
 };
 
+/* A line whose text comes from elsewhere. */
+static void show_text(const char *name, const char *text) {
+    printf("%s: ", name);
+    cli_put_safe(text);
+    putchar('\n');
+}
+
 static void show_attr(const char *name, const char *value) {
-    if (value[0] != '\0')
-        printf("named_attribute: %s=%s\n", name, value);
+    if (value[0] == '\0')
+        return;
+    printf("named_attribute: %s=", name);
+    cli_put_safe(value);
+    putchar('\n');
 }
 
 static void show_rcpt(json_t *r) {
@@ -34,9 +44,8 @@ static void show_rcpt(json_t *r) {
     if (notify != 0)
         printf("named_attribute: notify_flags=%lld\n", notify);
     show_attr("dsn_orig_rcpt", orcpt);
-    printf("original_recipient: %s\n", original);
-    printf("%s: %s\n", json_is_true(json_object_get(r, "done")) ? "done_recipient" : "recipient",
-           addr);
+    show_text("original_recipient", original);
+    show_text(json_is_true(json_object_get(r, "done")) ? "done_recipient" : "recipient", addr);
 }
 
 static void show_envelope(const struct shown *s, json_t *o) {
@@ -53,7 +62,7 @@ static void show_envelope(const struct shown *s, json_t *o) {
     show_attr("envelope_id", listing_text(o, "envid"));
     if ((flags & (ENV_RET_FULL | ENV_RET_HDRS)) != 0)
         printf("named_attribute: ret_flags=%d\n", (flags & ENV_RET_FULL) != 0 ? 1 : 2);
-    printf("sender: %s\n", listing_text(o, "sender"));
+    show_text("sender", listing_text(o, "sender"));
     show_attr("log_message_origin", listing_text(o, "client"));
     show_attr("sasl_username", listing_text(o, "sasl_user"));
     json_array_foreach(json_object_get(o, "rcpts"), i, r) {
@@ -71,14 +80,14 @@ static void show_reasons(const struct shown *s) {
         const char *reason = listing_text(r, "delay_reason");
         const char *advice = ask_advice(listing_text(r, "cause"), listing_text(r, "reply"));
         if (reason[0] != '\0' && strcmp(reason, last) != 0) {
-            printf("delay_reason: %s\n", reason);
+            show_text("delay_reason", reason);
             if (advice != NULL && strcmp(advice, said) != 0)
                 printf("advice: %s\n", advice);
             said = advice == NULL ? said : advice;
         }
         last = reason;
         if (reason[0] != '\0')
-            printf("delayed_recipient: %s\n", listing_text(r, "address"));
+            show_text("delayed_recipient", listing_text(r, "address"));
     }
 }
 

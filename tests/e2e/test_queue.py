@@ -369,6 +369,20 @@ def test_show_says_why_mail_waits_and_what_that_means(dns):
         assert r.returncode == 1 and r.stdout == "" and "there is no such message" in r.stderr
 
 
+def test_what_a_host_says_moves_no_cursor(dns):
+    """In no listing, nor where a message is shown: not the control characters behind ASCII either."""
+    said = "450 4.7.1 \x1b]0;mine\x07 gr\u00fcn \u009b2J \u0085 \x01 end"
+    with FakeRelay(replies={"MAIL": said}) as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.send(sender="joe@x.example")
+        qid = p.wait_log(r"(\w+): to=.*status=deferred")[0]
+        wait_for(lambda: "delay_reason" in p.run("-j", face="postqueue").stdout)
+        for face, args in (("mailq", []), ("postqueue", ["-p"]), ("postcat", ["-q", qid]), ("posthouse", ["queue", "list"]),
+                           ("posthouse", ["queue", "show", qid]), ("posthouse", ["test", "joe@x.example", "b@y.example"])):
+            shown = p.run(*args, face=face).stdout
+            assert face == "postcat" or "?]0;mine? gr\u00fcn ?2J ? ? end" in shown, shown
+            assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown) is None, (face, args, shown)
+
+
 @pytest.mark.parametrize("wrong", ["queue", "queues", "sender", "recipient", "ids", "id", "relay", "site", "recpient"])
 @pytest.mark.parametrize("order", ["queue-delete", "queue-hold", "queue-expire", "queue-find", "queue-requeue", "queue-list"])
 def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
