@@ -75,7 +75,7 @@ struct map {
     _Atomic int64_t checked_ms; /* when path was last looked at */
     bool opened;
     bool fold;
-    bool fixed; /* as ops->fixed, or as the tables that it is made of */
+    bool fixed; /* as ops->fixed, or as the first of the tables that it is made of */
 };
 
 /* spec is "type:name" or "proxy:type:name".  dir is where relative names begin.  Never NULL. */

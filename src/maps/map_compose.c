@@ -26,9 +26,8 @@ static int compose_open(struct map *m) {
         maps_close(parts);
         return -EINVAL;
     }
-    m->fixed = true; /* shortened keys go to tables with fixed keys only */
-    for (size_t i = 0; i < parts->n; i++)
-        m->fixed = m->fixed && parts->v[i]->fixed;
+    m->fixed = parts->v[0]->fixed; /* as with Postfix, the first one says for all of them */
+    m->fold = false;               /* each does so for itself */
     m->state = parts;
     return 0;
 }

@@ -93,6 +93,17 @@ static int mem_each(struct map *m, int (*fn)(void *arg, struct str key, struct s
     return 0;
 }
 
+/* As with Postfix, the last value of a key counts. */
+static void inline_put(struct state *s, struct str key, struct str value) {
+    struct entry *e = htab_get(&s->tab, key);
+    entry_add(s, key, value, 0);
+    if (e == NULL)
+        return;
+    mem_wipe(e->value, strlen(e->value));
+    free(e->value);
+    e->value = str_dup(value);
+}
+
 /* "key=value", or "{ key = value with blanks }". */
 static bool inline_pair(struct state *s, struct str piece) {
     if (piece.n >= 2 && piece.p[0] == '{')
@@ -102,7 +113,7 @@ static bool inline_pair(struct state *s, struct str piece) {
         return false;
     char *key = str_dup(str_trim(str_make(piece.p, (size_t)eq)));
     str_lower(key, strlen(key));
-    entry_add(s, str_of(key), str_trim(str_from(piece, (size_t)eq + 1)), 0);
+    inline_put(s, str_of(key), str_trim(str_from(piece, (size_t)eq + 1)));
     free(key);
     return true;
 }
