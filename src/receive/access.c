@@ -443,6 +443,16 @@ static enum access_step test_unlisted(struct access_run *a) {
     return STEP_REJECT;
 }
 
+/* Adds the keys of an address in lower case, in which Postfix asks tables of patterns, too: no
+ * capital letter takes an address past a row, or past its owner. */
+static void keys_of_address(struct keys *keys, const struct access_run *a, struct str address,
+                            void (*add)(struct keys *, const struct params *, struct str)) {
+    char *lower = str_dup(address);
+    str_lower(lower, address.n);
+    add(keys, a->f.p, str_make(lower, address.n));
+    free(lower);
+}
+
 /* -- may this login use this sender?  reject_*sender_login_mismatch -- */
 
 static enum access_step owner_step(struct access_run *a, const struct maps_answer *ans) {
@@ -480,7 +490,7 @@ static enum access_step ask_owners(struct access_run *a) {
         return STEP_NEXT;
     if (a->f.p->smtpd_sender_login_maps[0] == '\0')
         return owner_step(a, &no_owner);
-    keys_sender(&keys, a->f.p, a->f.sender);
+    keys_of_address(&keys, a, a->f.sender, keys_sender);
     a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, keys.v, keys.n,
                          on_owners, a);
     keys_clear(&keys);
@@ -543,13 +553,13 @@ static enum access_step check_helo(struct access_run *a) {
 }
 
 static enum access_step check_sender(struct access_run *a) {
-    keys_access(&a->keys, a->f.p, a->f.sender);
+    keys_of_address(&a->keys, a, a->f.sender, keys_access);
     return STEP_NEXT;
 }
 
 static enum access_step check_recipient(struct access_run *a) {
     if (a->f.rcpt.n > 0)
-        keys_access(&a->keys, a->f.p, a->f.rcpt);
+        keys_of_address(&a->keys, a, a->f.rcpt, keys_access);
     return STEP_NEXT;
 }
 
@@ -644,9 +654,24 @@ static struct str take_dsn(struct str *text, const char *def) {
     return dsn;
 }
 
+/* 5.1.x says what is wrong with a recipient, or with a sender (RFC 3463 section 3.2): it is made to
+ * fit what is refused, as Postfix makes it. */
+static void dsn_fit(access_test keys, char *dsn) {
+    static const char senders[] = "078770778", recipients[] = "012345632";
+    const char *details = keys == check_sender ? senders : recipients;
+    bool is_address = keys == check_sender || keys == check_recipient;
+    if (strncmp(dsn + 1, ".1.", 3) != 0)
+        return;
+    char detail = dsn[5] == '\0' && dsn[4] < '9' ? details[dsn[4] - '0'] : '0';
+    dsn[2] = is_address ? '1' : '0';
+    dsn[4] = is_address ? detail : '0';
+    dsn[5] = '\0';
+}
+
 /* "REJECT text", "DEFER text", "550 5.7.1 text". */
 static enum access_step action_refuses(struct access_run *a, int64_t code, struct str text) {
     char *dsn = str_dup(take_dsn(&text, "5.7.1"));
+    dsn_fit(a->word->test, dsn);
     access_code(a, code, dsn);
     free(dsn);
     sbuf_add_ch(&a->text, ' ');
@@ -681,7 +706,8 @@ static enum action action_of(struct str value, struct str *word, struct str *tex
         return ACTION_REJECT;
     if (str_ieq_c(*word, "DEFER"))
         return ACTION_DEFER;
-    return number && (*code / 100 == 4 || *code / 100 == 5) ? ACTION_CODE : ACTION_UNKNOWN;
+    bool refuses = number && word->n == 3 && (word->p[0] == '4' || word->p[0] == '5');
+    return refuses ? ACTION_CODE : ACTION_UNKNOWN;
 }
 
 struct str access_action_unknown(struct str value) {

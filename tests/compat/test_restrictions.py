@@ -54,6 +54,26 @@ CASES += [([f"smtpd_recipient_restrictions = {before}{word}{rest}", *more], [ONE
                               ["check_recipient_access inline:{ rel.test=FOO, far.test=OK }"])
           for before in ("", "warn_if_reject ") for rest in (", permit", ", reject")]
 CASES += [(["smtpd_recipient_restrictions = warn_if_reject check_sender_access fail:x, permit"], [ONE])]
+# An address is asked for in lower case, also where patterns look at case ("i" turns that on); names of clients as they are.
+PATTERN = "pcre:{ { /^(s|b)@(x|rel).test$$/i REJECT seen $$1 } }"
+CAPITALS = ["EHLO C.Test", AUTH, "MAIL FROM:<S@X.Test>", "RCPT TO:<B@Rel.TEST>"]
+CASES += [([f"smtpd_recipient_restrictions = {words}, reject", "smtpd_sender_login_maps = pcre:{ { /^s@x.test$$/i other } }"], [CAPITALS])
+          for words in (*(f"check_{what}_access {PATTERN}" for what in ("sender", "recipient")), *LOGINS[:3],
+                        "check_helo_access pcre:{ { /^c.test$$/i REJECT } }")]
+# Tables that are made of others: the first one says whether domains alone are asked for.
+CASES += [([f"smtpd_recipient_restrictions = check_recipient_access {table}, defer"], [ONE])
+          for table in ("unionmap:{ inline:{ x=y }, pcre:{ { /^rel.test$$/ REJECT } } }",
+                        "unionmap:{ inline:{ rel.test=REJECT }, cidr:{ { 10.0.0.0/8 OK } } }",
+                        "unionmap:{ pcre:{ { /^rel.test$$/ REJECT } }, inline:{ rel.test=REJECT } }",
+                        "pipemap:{ inline:{ rel.test=foo }, pcre:{ { /foo/ REJECT } } }",
+                        "pipemap:{ pcre:{ { /^rel.test$$/ foo } }, inline:{ foo=REJECT } }",
+                        "inline:{ { rel.test = REJECT one }, { Rel.Test = REJECT two } }")]
+# A status that is about an address is made to fit what is refused.
+STATUS = [*(f"5.1.{n}" for n in range(10)), "4.1.10", "5.2.1"]
+ROW = "inline:{{ " + ", ".join(f"{{{{ {{}}{n}{{}}.test = REJECT {status} x }}}}" for n, status in enumerate(STATUS)) + " }}"
+CASES += [([f"smtpd_recipient_restrictions = check_{what}_access " + ROW.format(*[begin, ""] * len(STATUS)) + ", reject"],
+           [[f"EHLO h{n}.test", f"MAIL FROM:<s@s{n}.test>", f"RCPT TO:<b@r{n}.test>"] for n in range(len(STATUS))])
+          for what, begin in (("sender", "s"), ("recipient", "r"), ("helo", "h"))]
 # warn_if_reject is about its own list.
 CASES += [([f"smtpd_{one}_restrictions = warn_if_reject", "smtpd_relay_restrictions = permit_sasl_authenticated, warn_if_reject",
             f"smtpd_{other}_restrictions = reject_unauth_destination"], [["EHLO c.test", "MAIL FROM:<s@x.test>", "RCPT TO:<b@far.test>"]])

@@ -219,7 +219,7 @@ static void test_access_tables(void **state) {
         {"DEFER", "450 4.7.1 <a@x.example>: Sender address rejected: Access denied"},
         {"DEFER 4.3.9 later", "450 4.3.9 <a@x.example>: Sender address rejected: later"},
         {"450 wait", "450 4.7.1 <a@x.example>: Sender address rejected: wait"},
-        {"521 5.1.2 gone", "521 5.1.2 <a@x.example>: Sender address rejected: gone"},
+        {"521 5.1.2 gone", "521 5.1.8 <a@x.example>: Sender address rejected: gone"},
         {"521 a\tb\001c", "521 5.7.1 <a@x.example>: Sender address rejected: a?b?c"},
         {"321 what", "451 4.3.5 Server configuration error"},
         {"PREPEND X: y", "451 4.3.5 Server configuration error"},
