@@ -23,6 +23,8 @@ void bodyfile_unlink(struct spool *s, uint64_t id);
 int bodyfile_set_aside(const struct spool *s, uint64_t id);
 /* Moves one that was marked to damaged/; if that fails it stays, marked. */
 void bodyfile_set_marked_aside(const struct spool *s, uint64_t id);
+/* Moves it from damaged/ to where it was, its name durable; 0 or negative errno. */
+int bodyfile_bring_back(const struct spool *s, uint64_t id);
 void bodyfile_close_all(struct spool *s);
 
 #endif

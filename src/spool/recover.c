@@ -484,13 +484,16 @@ static int recover_entry(struct spool *s, const struct entry *e,
     return rc;
 }
 
-/* Says which content is missing. */
+/* Says which content is missing, and is not in damaged/ either: a start that could not read the
+ * record of its message has set it aside. */
 static void recover_missing_files(struct spool *s, const struct names *files) {
     size_t pos = 0;
     for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;) {
         struct name name = {.no = e->id};
-        if (!entry_has_file(e) || (files->n > 0 && bsearch(&name, files->v, files->n,
-                                                           sizeof *files->v, name_cmp) != NULL))
+        if (!entry_has_file(e) ||
+            (files->n > 0 &&
+             bsearch(&name, files->v, files->n, sizeof *files->v, name_cmp) != NULL) ||
+            bodyfile_bring_back(s, e->id) == 0)
             continue;
         log_error("spool", "the content file body/%016llx of a queued message is missing",
                   (unsigned long long)e->id);

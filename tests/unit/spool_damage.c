@@ -786,11 +786,13 @@ static void test_all_unreadable(void **state) {
     s = open_spool(&seen);
     assert_int_equal(seen.n, 0);
     assert_true(damage_count(s) > 0);
+    assert_true(exists("damaged/body-%016x", 2));
     spool_close(s);
     io.pread = spool_io_disk.pread;
     s = open_spool(&seen);
-    assert_int_equal(seen.n, 1);
+    assert_int_equal(seen.n, 2);
     assert_int_equal(damage_count(s), 0);
+    assert_int_equal(read_rc(s, 2), 0);
     spool_close(s);
 }
 
