@@ -105,6 +105,8 @@ struct segment {
     bool damaged;        /* something in it is: the file goes to damaged/ when it is not needed */
     bool whole;          /* found at start, and nothing of what was durable in it is damaged */
     bool warned;         /* that it cannot be removed */
+    bool missed;         /* it was removed while it was in use, and that was said */
+    unsigned unsaid;     /* how often the disk did not take down that it goes */
 };
 
 /* One queued message. */
@@ -141,8 +143,10 @@ struct spool {
     uint64_t next_no;
     uint64_t newest_no, newest_salt; /* as the lock file has it (newest.h); 0: it names none */
     bool newest_unsure;              /* what it had at start cannot be read */
-    struct itab index;               /* id -> struct entry */
-    struct itab bodyfiles;           /* id -> struct bodyfile: content that is being received */
+    uint64_t oldest_no;              /* likewise; 0: it names none, or that is not sure */
+    uint64_t before_oldest; /* the segment before the oldest one found; 0: none, or it is unknown */
+    struct itab index;      /* id -> struct entry */
+    struct itab bodyfiles;  /* id -> struct bodyfile: content that is being received */
     struct queue ops;
     struct queue reads;
     pthread_t writer;

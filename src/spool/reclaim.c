@@ -20,6 +20,9 @@
 
 /* At most this much is copied on after one batch: the next one does not wait long. */
 #define COPY_MAX (2U << 20)
+/* After so many batches a segment goes although the disk does not take down that it does: what is
+ * queued is to fit. */
+#define UNSAID_MAX 100U
 
 /* The progress of e, from a record of its own or from one that came with a report. */
 static int reclaim_read_progress(const struct spool *s, const struct entry *e, struct sbuf *data,
@@ -230,7 +233,9 @@ void log_reclaim(struct spool *s) {
         }
         if (g->live > 0)
             return;
-        newest_goes(s, g);
+        /* A segment that goes without a word would be missed at the next start. */
+        if (newest_goes(s, g) < 0 && g->unsaid++ < UNSAID_MAX)
+            return;
         if (segment_remove(s, g) < 0)
             return;
     }

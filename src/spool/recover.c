@@ -206,8 +206,12 @@ static void scan_apply_begin(struct scan *sc, const struct rec_head *h, const ch
         return;
     }
     struct segment *first = DL_OWNER(s->segments.next, struct segment, link);
-    if (b.prev_no < first->no || b.prev_synced == 0) /* removed in its time, or never used */
+    if (b.prev_synced == 0) /* never used */
         return;
+    if (b.prev_no < first->no) { /* the lock file knows whether that was removed in its time */
+        s->before_oldest = sc->g == first ? b.prev_no : s->before_oldest;
+        return;
+    }
     log_error("spool", "segment %016llx is missing from log/: what was queued only there is lost",
               (unsigned long long)b.prev_no);
     s->st.damaged++;
