@@ -66,12 +66,16 @@ static int io_allocate(void *arg, int fd, uint64_t size) {
     return os_allocate(fd, size);
 }
 
-static int io_datasync(void *arg, int fd) {
+static bool io_is_removed(void *arg, int fd) {
     struct stat st;
     (void)arg;
-    if (fdatasync(fd) < 0 || fstat(fd, &st) < 0)
+    return fstat(fd, &st) == 0 && st.st_nlink == 0;
+}
+
+static int io_datasync(void *arg, int fd) {
+    if (fdatasync(fd) < 0)
         return -errno;
-    return st.st_nlink == 0 ? -ENOENT : 0;
+    return io_is_removed(arg, fd) ? -ENOENT : 0;
 }
 
 static int io_sync_dir(void *arg, const char *dir) {
@@ -152,6 +156,7 @@ const struct spool_io spool_io_disk = {
     .pread = io_pread,
     .allocate = io_allocate,
     .datasync = io_datasync,
+    .is_removed = io_is_removed,
     .sync_dir = io_sync_dir,
     .lock = io_lock,
     .unlink = io_unlink,

@@ -7,6 +7,7 @@
 #ifndef PH_SPOOL_IO_H
 #define PH_SPOOL_IO_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -21,6 +22,8 @@ struct spool_io {
     int (*allocate)(void *arg, int fd, uint64_t size);
     /* -ENOENT: the file was removed, so that nothing in it outlives the process. */
     int (*datasync)(void *arg, int fd);
+    /* Does the file have no name any more?  Nothing in it outlives the process then. */
+    bool (*is_removed)(void *arg, int fd);
     int (*sync_dir)(void *arg, const char *dir);
     /* Keeps other processes from locking the file or directory, as long as fd is open; -EAGAIN: one
      * has. */

@@ -63,21 +63,24 @@ int log_write(struct spool *s, const struct rec *r, uint64_t *off) {
     return s->gathered.n < GATHER_MAX ? 0 : log_flush(s, STR_NONE, 0);
 }
 
-/* The head was removed, perhaps others too.  What lies in removed files is still read through their
- * descriptors, and written again. */
-static void log_is_removed(struct spool *s) {
+bool log_find_removed(struct spool *s) {
+    bool found = false;
     DL_EACH (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
-        if (g->sync_rc == 0)
-            g->sync_rc = s->io->datasync(s->io->arg, g->fd);
-        if (segment_is_removed(g))
+        if (!segment_is_removed(g) && !s->io->is_removed(s->io->arg, g->fd))
+            continue;
+        found = true;
+        g->sync_rc = -ENOENT;
+        if (!g->missed)
             log_error(
                 "spool",
                 "segment %016llx was removed from log/ while it was in use; until what is queued "
                 "in it is written again it outlives no stop",
                 (unsigned long long)g->no);
+        s->rescue = s->rescue || !g->missed;
+        g->missed = true;
     }
-    s->rescue = true;
+    return found;
 }
 
 int log_sync(struct spool *s) {
@@ -90,7 +93,7 @@ int log_sync(struct spool *s) {
         if (g->sync_rc == 0)
             g->synced = g->written;
         else if (segment_is_removed(g))
-            log_is_removed(s);
+            log_find_removed(s);
         else /* the kernel may have dropped the dirty pages: a second sync would succeed and lie */
             log_error("spool", "fdatasync of segment %016llx failed: %s; using a new one",
                       (unsigned long long)g->no, strerror(-g->sync_rc));

@@ -45,6 +45,10 @@ static int look_datasync(void *arg, int fd) {
     return 0;
 }
 
+static bool look_is_removed(void *arg, int fd) {
+    return spool_io_disk.is_removed(arg, fd);
+}
+
 static int look_path(void *arg, const char *path) {
     (void)arg;
     (void)path;
@@ -97,6 +101,7 @@ const struct spool_io spool_io_look = {
     .pread = look_pread,
     .allocate = look_allocate,
     .datasync = look_datasync,
+    .is_removed = look_is_removed,
     .sync_dir = look_path,
     .lock = look_lock,
     .unlink = look_path,

@@ -170,9 +170,8 @@ static void reclaim_pass_over(const struct entry *e, int rc) {
     e->seg->damaged = e->seg->damaged || rc == -EBADMSG;
 }
 
-/* Writes again what is not safe where it is: found at start, or in files that were removed.  One
- * message that cannot be read keeps none of the others from it. */
-static int reclaim_rescue(struct spool *s) {
+/* One message that cannot be read keeps none of the others from it. */
+int log_rescue(struct spool *s) {
     size_t pos = 0;
     int rc = 0;
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
@@ -215,7 +214,7 @@ static bool reclaim_try(struct spool *s, struct segment *g) {
 void log_reclaim(struct spool *s) {
     if (s->head != NULL && s->head->sync_rc < 0)
         return;
-    if (s->rescue && reclaim_rescue(s) < 0)
+    if (s->rescue && log_rescue(s) < 0)
         return;
     while (!dl_empty(&s->segments)) {
         struct segment *g = DL_OWNER(s->segments.next, struct segment, link);

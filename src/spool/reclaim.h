@@ -9,5 +9,8 @@
 /* Removes the oldest segments that hold nothing, and copies on some of what is left in the oldest
  * one when most of the log is dead.  Called after a sync. */
 void log_reclaim(struct spool *s);
+/* Writes again what is not safe where it is: found at start, or in files that were removed.  0, or
+ * the error that left something where it was: it is to be tried again. */
+int log_rescue(struct spool *s);
 
 #endif

@@ -311,18 +311,23 @@ static void op_finish(struct spool *s, struct spool_op *op, int rc) {
     op->done(op);
 }
 
-static void spool_check_space(struct spool *s) {
+static void spool_show_stats(struct spool *s) {
+    pthread_mutex_lock(&s->stats_lock);
+    s->shown = s->st;
+    pthread_mutex_unlock(&s->stats_lock);
+}
+
+/* Once a second: how much is free, and is all of the log still there? */
+static void spool_check_disk(struct spool *s) {
     int64_t now = clock_mono_ms();
     if (now - s->space_ms < SPACE_MS)
         return;
     s->space_ms = now;
     atomic_store(&s->space, s->io->space(s->io->arg, s->dir));
-}
-
-static void spool_show_stats(struct spool *s) {
-    pthread_mutex_lock(&s->stats_lock);
-    s->shown = s->st;
-    pthread_mutex_unlock(&s->stats_lock);
+    if (log_find_removed(s) && s->rescue) {
+        log_rescue(s);
+        spool_show_stats(s);
+    }
 }
 
 /* How an operation went: durable is what its own segment says, whatever became of the others that
@@ -455,7 +460,7 @@ static void *spool_writer_main(void *arg) {
     struct gathered g = {.tail = &g.head};
     for (;;) {
         gathered_add(&g, queue_take(&s->ops, g.head == NULL ? SPACE_MS : NOTE_MS));
-        spool_check_space(s);
+        spool_check_disk(s);
         bool closed = s->ops.closed;
         if (g.head == NULL && s->retry == NULL) {
             if (closed)

@@ -690,12 +690,13 @@ static void test_segment_is_removed(void **state) {
     note(s, SPOOL_PROGRESS, 1, "tried");
     log_file(path, 1);
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(put(s, 2, "nowhere", 100), -ENOENT);
+    int rc = put(s, 2, "nowhere", 100);
+    assert_true(rc == -ENOENT || rc == 0); /* that was noticed before: once a second it is */
     assert_int_equal(put(s, 3, "after", 100), 0);
     assert_int_equal(read_rc(s, 1), 0);
     spool_close(s);
     s = open_spool(&seen);
-    assert_int_equal(seen.n, 2);
+    assert_int_equal(seen.n, rc == 0 ? 3 : 2);
     assert_string_equal(seen.progress[index_of(&seen, 1)], "tried");
     assert_string_equal(seen.meta[index_of(&seen, 3)], "after");
     log_file(path, 2);
@@ -707,7 +708,7 @@ static void test_segment_is_removed(void **state) {
     assert_int_equal(put(s, 5, "log/ again", 100), 0);
     spool_close(s);
     s = open_spool(&seen);
-    assert_int_equal(seen.n, 3);
+    assert_int_equal(seen.n, rc == 0 ? 4 : 3);
     spool_close(s);
 }
 
@@ -722,11 +723,37 @@ static void test_segments_are_removed(void **state) {
     assert_true(file_count("log/%016x", 3) > 0);
     snprintf(cmd, sizeof cmd, "rm %s/log/*", dir);
     assert_int_equal(system(cmd), 0);
-    assert_int_equal(put(s, 6, "nowhere", 100), -ENOENT);
+    int rc = put(s, 6, "nowhere", 100);
+    assert_true(rc == -ENOENT || rc == 0);
     assert_int_equal(put(s, 7, "after", 100), 0);
     spool_close(s);
     s = open_spool(&seen);
-    assert_int_equal(seen.n, 6);
+    assert_int_equal(seen.n, rc == 0 ? 7 : 6);
+    spool_close(s);
+}
+
+/* A file of the log that is not the one that is written to is removed, and nothing else happens. */
+static void test_an_older_segment_is_removed(void **state) {
+    struct seen seen;
+    char path[128];
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    for (uint64_t id = 1; id <= 5; id++)
+        assert_int_equal(put(s, id, "m", 500000), 0);
+    log_file(path, 1);
+    assert_int_equal(unlink(path), 0);
+    struct spool_stats st;
+    spool_flush(s);
+    spool_stats(s, &st);
+    uint64_t before = st.records;
+    for (int i = 0; i < 600 && st.records == before; i++) {
+        nanosleep(&(struct timespec){0, 100000000}, NULL);
+        spool_stats(s, &st);
+    }
+    assert_true(st.records > before);
+    spool_close(s);
+    s = open_spool(&seen);
+    assert_int_equal(seen.n, 5);
     spool_close(s);
 }
 
@@ -874,6 +901,7 @@ int main(void) {
         T(test_content_without_a_log),
         T(test_segment_is_removed),
         T(test_segments_are_removed),
+        T(test_an_older_segment_is_removed),
         T(test_directory_sync_fails),
         T(test_record_of_a_newer_version),
         T(test_lock_says_why),
