@@ -16,6 +16,8 @@
 #define SECTOR     512U
 #define FILES_MAX  256
 #define FULL_CALLS 12
+#define RO_CALLS   14
+#define OUT_CALLS  9
 
 struct file {
     char name[64], safe_name[64];
@@ -30,8 +32,9 @@ struct sim {
     struct spool_io io;
     uint64_t rnd;
     struct file f[FILES_MAX];
-    unsigned calls, at, full;
-    enum fault fault;
+    unsigned calls, at, full, ro, out;
+    enum fault fault, then;
+    unsigned then_n;
     bool dead, sync_armed;
     bool tight; /* no file gets longer */
 };
@@ -43,19 +46,15 @@ uint64_t sim_rand(struct sim *d) {
     return d->rnd;
 }
 
-/* What happens at this call: 0, or the error it gives.  *shorten: do half of it. */
-static int begin(struct sim *d, bool needs_room, bool is_sync, bool *shorten) {
-    if (d->dead)
-        return -EIO;
-    unsigned call = d->calls++;
-    if (d->full > 0 && d->full-- > 0 && needs_room)
-        return -ENOSPC;
-    if (d->sync_armed && is_sync) {
-        d->sync_armed = false;
-        return -EIO;
-    }
-    if (d->fault == FAULT_NONE || call != d->at)
-        return 0;
+enum call {
+    CALL_LOOK,
+    CALL_ROOM, /* needs room */
+    CALL_SYNC,
+    CALL_FREE /* removes something */
+};
+
+/* The fault that is set happens now, at a call of this kind: 0, or the error that it gives. */
+static int fault_now(struct sim *d, enum call kind, bool *shorten) {
     switch (d->fault) {
     case FAULT_CUT:
         d->dead = true;
@@ -68,13 +67,45 @@ static int begin(struct sim *d, bool needs_room, bool is_sync, bool *shorten) {
         return 0;
     case FAULT_FULL:
         d->full = FULL_CALLS;
-        return needs_room ? -ENOSPC : 0;
+        return kind == CALL_ROOM ? -ENOSPC : 0;
     case FAULT_SYNC:
-        d->sync_armed = !is_sync;
-        return is_sync ? -EIO : 0;
+        d->sync_armed = kind != CALL_SYNC;
+        return kind == CALL_SYNC ? -EIO : 0;
+    case FAULT_RO:
+        d->ro = RO_CALLS;
+        return kind != CALL_LOOK ? -EROFS : 0;
+    case FAULT_OUT:
+        d->out = OUT_CALLS;
+        return -EIO;
     default:
         return 0;
     }
+}
+
+/* What happens at this call: 0, or the error it gives.  *shorten: do half of it. */
+static int begin(struct sim *d, enum call kind, bool *shorten) {
+    if (d->dead)
+        return -EIO;
+    unsigned call = d->calls++;
+    if (d->full > 0 && d->full-- > 0 && kind == CALL_ROOM)
+        return -ENOSPC;
+    if (d->out > 0 && d->out-- > 0)
+        return -EIO;
+    if (d->ro > 0 && d->ro-- > 0 && kind != CALL_LOOK)
+        return -EROFS;
+    if (d->sync_armed && kind == CALL_SYNC) {
+        d->sync_armed = false;
+        return -EIO;
+    }
+    if (d->fault == FAULT_NONE || call != d->at)
+        return 0;
+    int rc = fault_now(d, kind, shorten);
+    if (d->then != FAULT_NONE && d->fault != FAULT_AFTER) {
+        d->fault = d->then;
+        d->at = call + 1 + d->then_n;
+        d->then = FAULT_NONE;
+    }
+    return rc;
 }
 
 static void after(struct sim *d) {
@@ -108,7 +139,7 @@ static int sim_open(void *arg, const char *path, int flags, mode_t mode) {
     struct sim *d = arg;
     struct file *f = find(d, path);
     (void)mode;
-    int rc = begin(d, f == NULL && (flags & O_CREAT) != 0, false, NULL);
+    int rc = begin(d, f == NULL && (flags & O_CREAT) != 0 ? CALL_ROOM : CALL_LOOK, NULL);
     if (rc < 0)
         return rc;
     if ((flags & O_DIRECTORY) != 0) { /* directories are names of files: this one has no bytes */
@@ -162,11 +193,12 @@ static ssize_t sim_pwritev(void *arg, int fd, const struct iovec *iov, int n, ui
     struct file *f = &d->f[fd];
     size_t total = 0, left;
     bool half = false;
-    int rc = begin(d, true, false, &half);
+    int rc = begin(d, CALL_ROOM, &half);
     if (rc == 0 && d->tight && off >= f->size)
         return -ENOSPC;
     if (rc < 0) {
-        if (n > 0 && iov[0].iov_len > 8 && !d->dead) { /* some of it may have been written */
+        if (n > 0 && iov[0].iov_len > 8 && !d->dead &&
+            rc != -EROFS) { /* some of it may have been written */
             grow(f, off + 8);
             memcpy(f->now + off, iov[0].iov_base, 8);
         }
@@ -194,7 +226,7 @@ static ssize_t sim_pread(void *arg, int fd, void *buf, size_t n, uint64_t off) {
     struct sim *d = arg;
     struct file *f = &d->f[fd];
     bool half = false;
-    int rc = begin(d, false, false, &half);
+    int rc = begin(d, CALL_LOOK, &half);
     if (rc < 0)
         return rc;
     if (off >= f->size)
@@ -209,7 +241,7 @@ static ssize_t sim_pread(void *arg, int fd, void *buf, size_t n, uint64_t off) {
 
 static int sim_allocate(void *arg, int fd, uint64_t size) {
     struct sim *d = arg;
-    int rc = begin(d, true, false, NULL);
+    int rc = begin(d, CALL_ROOM, NULL);
     if (rc == 0 && d->tight && size > d->f[fd].size)
         rc = -ENOSPC;
     if (rc < 0)
@@ -222,7 +254,7 @@ static int sim_allocate(void *arg, int fd, uint64_t size) {
 static int sim_datasync(void *arg, int fd) {
     struct sim *d = arg;
     struct file *f = &d->f[fd];
-    int rc = begin(d, false, true, NULL);
+    int rc = begin(d, CALL_SYNC, NULL);
     uint64_t n = (f->size + SECTOR - 1) / SECTOR;
     if (d->dead)
         return rc;
@@ -241,6 +273,11 @@ static int sim_datasync(void *arg, int fd) {
     return rc;
 }
 
+static bool sim_is_removed(void *arg, int fd) {
+    struct sim *d = arg;
+    return !d->f[fd].named;
+}
+
 static bool in_dir(const char *name, const char *dir) {
     size_t n = strlen(dir);
     return strncmp(name, dir, n) == 0 && name[n] == '/' && strchr(name + n + 1, '/') == NULL;
@@ -248,7 +285,7 @@ static bool in_dir(const char *name, const char *dir) {
 
 static int sim_sync_dir(void *arg, const char *dir) {
     struct sim *d = arg;
-    int rc = begin(d, false, true, NULL);
+    int rc = begin(d, CALL_SYNC, NULL);
     if (rc < 0)
         return rc;
     for (int i = 0; i < FILES_MAX; i++) {
@@ -264,12 +301,12 @@ static int sim_sync_dir(void *arg, const char *dir) {
 
 static int sim_lock(void *arg, int fd) {
     (void)fd;
-    return begin(arg, false, false, NULL);
+    return begin(arg, CALL_LOOK, NULL);
 }
 
 static int sim_unlink(void *arg, const char *path) {
     struct sim *d = arg;
-    int rc = begin(d, false, false, NULL);
+    int rc = begin(d, CALL_FREE, NULL);
     if (rc < 0)
         return rc;
     struct file *f = find(d, path);
@@ -282,7 +319,7 @@ static int sim_unlink(void *arg, const char *path) {
 
 static int sim_rename(void *arg, const char *from, const char *to) {
     struct sim *d = arg;
-    int rc = begin(d, true, false, NULL);
+    int rc = begin(d, CALL_ROOM, NULL);
     if (rc < 0)
         return rc;
     struct file *f = find(d, from), *gone = find(d, to);
@@ -297,7 +334,7 @@ static int sim_rename(void *arg, const char *from, const char *to) {
 
 static int sim_mkdir(void *arg, const char *path) {
     (void)path;
-    return begin(arg, true, false, NULL);
+    return begin(arg, CALL_ROOM, NULL);
 }
 
 static int sim_random(void *arg, void *buf, size_t n) {
@@ -308,14 +345,14 @@ static int sim_random(void *arg, void *buf, size_t n) {
 
 static int64_t sim_size(void *arg, int fd) {
     struct sim *d = arg;
-    int rc = begin(d, false, false, NULL);
+    int rc = begin(d, CALL_LOOK, NULL);
     return rc < 0 ? rc : (int64_t)d->f[fd].size;
 }
 
 static int sim_list(void *arg, const char *dir, void (*fn)(void *ctx, const char *name),
                     void *ctx) {
     struct sim *d = arg;
-    int rc = begin(d, false, false, NULL);
+    int rc = begin(d, CALL_LOOK, NULL);
     if (rc < 0)
         return rc;
     for (int i = 0; i < FILES_MAX; i++)
@@ -337,6 +374,7 @@ static const struct spool_io calls = {.open = sim_open,
                                       .pread = sim_pread,
                                       .allocate = sim_allocate,
                                       .datasync = sim_datasync,
+                                      .is_removed = sim_is_removed,
                                       .sync_dir = sim_sync_dir,
                                       .lock = sim_lock,
                                       .unlink = sim_unlink,
@@ -393,8 +431,14 @@ void sim_fault(struct sim *d, enum fault f, unsigned n) {
     d->fault = f;
     d->at = n;
     d->calls = 0;
-    d->full = 0;
+    d->full = d->ro = d->out = 0;
     d->sync_armed = false;
+    d->then = FAULT_NONE;
+}
+
+void sim_fault_then(struct sim *d, enum fault f, unsigned n) {
+    d->then = f;
+    d->then_n = n;
 }
 
 void sim_tight(struct sim *d, bool tight) {
@@ -407,6 +451,63 @@ unsigned sim_calls(const struct sim *d) {
 
 bool sim_is_dead(const struct sim *d) {
     return d->dead;
+}
+
+/* A file with bytes, by chance; log/ has most of them. */
+static struct file *some_file(struct sim *d) {
+    unsigned n = 0;
+    struct file *hit = NULL;
+    for (int i = 0; i < FILES_MAX; i++) {
+        struct file *f = &d->f[i];
+        if (f->named && f->size > 0 && !in_dir(f->name, "s/damaged") && sim_rand(d) % ++n == 0)
+            hit = f;
+    }
+    return hit;
+}
+
+static bool is_newest(struct sim *d, const struct file *f) {
+    for (int i = 0; i < FILES_MAX; i++)
+        if (d->f[i].named && in_dir(d->f[i].name, "s/log") && strcmp(d->f[i].name, f->name) > 0 &&
+            strcmp(d->f[i].name, "s/log/new") != 0)
+            return false;
+    return in_dir(f->name, "s/log");
+}
+
+static void rot_older(struct file *f, const struct sim *older) {
+    const struct file *was = find((struct sim *)(uintptr_t)older, f->name);
+    if (was == NULL)
+        return;
+    f->size = 0;
+    grow(f, was->size);
+    memcpy(f->now, was->now, was->size);
+}
+
+bool sim_rot(struct sim *d, const struct sim *older, enum rot kind) {
+    struct file *f = some_file(d);
+    if (f == NULL)
+        return false;
+    bool newest = is_newest(d, f);
+    uint64_t used = f->size, at;
+    while (used > 0 && f->now[used - 1] == 0)
+        used--;
+    at = used == 0 ? 0 : sim_rand(d) % used;
+    uint64_t sector = at / SECTOR * SECTOR,
+             n = f->size - sector < SECTOR ? f->size - sector : SECTOR;
+    if (kind == ROT_BIT)
+        f->now[at] = (char)(f->now[at] ^ 1 << sim_rand(d) % 8);
+    for (uint64_t i = 0; i < n && (kind == ROT_SECTOR || kind == ROT_ZEROS); i++)
+        f->now[sector + i] = kind == ROT_ZEROS ? 0 : (char)sim_rand(d);
+    if (kind == ROT_SHORT)
+        f->size = at;
+    if (kind == ROT_GONE)
+        f->named = false;
+    if (kind == ROT_OLDER)
+        rot_older(f, older);
+    f->safe_named = f->named;
+    f->safe_size = f->size;
+    if (f->size > 0)
+        memcpy(f->safe, f->now, f->size);
+    return newest;
 }
 
 static void lose_sectors(struct sim *d, struct file *f) {

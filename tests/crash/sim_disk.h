@@ -17,6 +17,8 @@ enum fault {
     FAULT_SHORT, /* one read or write does only part of its work */
     FAULT_FULL,  /* no room for the next FULL_CALLS calls */
     FAULT_SYNC,  /* the next sync from here on fails, and its data stays unsynced for ever */
+    FAULT_RO,    /* nothing can be changed in the next RO_CALLS calls */
+    FAULT_OUT,   /* the next OUT_CALLS calls fail, whatever they ask for */
     FAULT_COUNT
 };
 
@@ -27,6 +29,8 @@ void sim_free(struct sim *d);
 const struct spool_io *sim_io(struct sim *d);
 /* The fault happens at the n-th call from now (0: the next one). */
 void sim_fault(struct sim *d, enum fault f, unsigned n);
+/* When that fault has happened, this one follows: n calls later. */
+void sim_fault_then(struct sim *d, enum fault f, unsigned n);
 /* From now on no file gets longer, until it is taken back. */
 void sim_tight(struct sim *d, bool tight);
 /* Calls since sim_fault. */
@@ -37,6 +41,19 @@ bool sim_is_dead(const struct sim *d);
 void sim_power_on(struct sim *d);
 /* Without a power cut: the process is gone, the kernel lives. */
 void sim_restart(struct sim *d);
+/* What a disk or its owner does to a file while nobody looks. */
+enum rot {
+    ROT_BIT,    /* one bit is another one */
+    ROT_SECTOR, /* a sector has other bytes */
+    ROT_ZEROS,  /* a sector has zeros */
+    ROT_SHORT,  /* the file is shorter */
+    ROT_GONE,   /* the file is gone */
+    ROT_OLDER,  /* the file is as it was in the copy */
+    ROT_COUNT
+};
+/* Does it to one of the files; older: a copy of the disk that was made before.  True if the file is
+ * the newest of log/. */
+bool sim_rot(struct sim *d, const struct sim *older, enum rot kind);
 struct sim *sim_copy(const struct sim *d, uint64_t seed);
 uint64_t sim_rand(struct sim *d);
 

@@ -1,15 +1,18 @@
 /*
  * The spool under simulated faults: accept, deliver, compact, recover, with a fault or a power cut
- * at every call to the disk, and again during the recovery that follows.
+ * at every call to the disk, perhaps with another one later, and again during the recoveries that
+ * follow. Then with files that have changed while the spool was closed: a bit, a sector, the end,
+ * all of one.
  *
- *   sim_spool [-s SEED] [-n SCRIPTS] [-v]
+ *   sim_spool [-s SEED] [-n SCRIPTS] [-r] [-v]
  *
  * A script is made from its seed.  First it runs without a fault, to count the calls; then once for
  * each call and each fault.  After a fault the spool is opened again (with a fault in there too,
- * once per run) and compared with what the script was told: every acknowledged message is there,
- * whole; none whose end was acknowledged is; progress is the last acknowledged or newer; what was
- * refused is not there, unless the power went before it could be taken back.  Prints the number of
- * cases; a failing one prints what repeats it and ends the run.
+ * up to four times) and compared with what the script was told: every acknowledged message is
+ * there, whole; none whose end was acknowledged is; progress is the last acknowledged or newer;
+ * what was refused is not there, unless the power went before it could be taken back.  Prints the
+ * number of cases (-r: of changed files only); a failing one prints what repeats it and ends the
+ * run.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -29,6 +32,9 @@
 #define TURNS     28
 #define LETTERS   26
 #define MAYBE_MAX 16
+#define ROT_CASES 200U
+/* So many messages may have records in two sectors. */
+#define SECTOR_RECORDS 20U
 
 enum told { TOLD_NOTHING, TOLD_YES, TOLD_NO };
 
@@ -56,6 +62,8 @@ struct run {
     uint64_t rnd;       /* the script's own chance: the same whatever the disk does */
     bool must_read;     /* no fault is set: every content can be read */
     bool must_be_whole; /* no read has failed */
+    bool looks_back;    /* what was lost or is back is counted only */
+    bool rotten;        /* the disk has changed bytes by itself: what is missing is reported */
     const char *bad;
     uint64_t bad_id;
 };
@@ -139,7 +147,7 @@ static void op_done(struct spool_op *op) {
         if (!content_is(op->body, op->id, m->size))
             bad(r, "content read back differs", op->id);
         body_unref(op->body);
-    } else if (op->kind == SPOOL_READ && (r->must_read || op->rc == -EBADMSG)) {
+    } else if (op->kind == SPOOL_READ && (r->must_read || op->rc == -EBADMSG) && !r->rotten) {
         bad(r, "content cannot be read", op->id);
     }
     sbuf_free(&op->meta);
@@ -314,6 +322,8 @@ static void on_found(void *arg, const struct spool_found *f) {
         printf("found %llu progress %.*s\n", (unsigned long long)f->id, STR_FMT(f->progress));
     if (f->progress.n > 0 && !str_u64(f->progress, &version))
         bad(r, "found with malformed progress", f->id);
+    if (r->looks_back && version < m->prog_told)
+        m->prog_told = (uint32_t)version;
     if (version < m->prog_told || version > m->prog_asked)
         bad(r, "found with old progress", f->id);
     sbuf_free(&want);
@@ -351,6 +361,26 @@ static void check_found(struct run *r, bool cut) {
     }
 }
 
+/* As check_found, where the disk has changed something by itself: what is missing must be reported,
+ * unless it was at the end of the log. */
+static void check_rotten(struct run *r, bool newest, enum rot kind) {
+    unsigned missing = 0, back = 0;
+    struct spool_stats st;
+    spool_stats(r->sp, &st);
+    for (uint64_t id = 1; id < r->n; id++) {
+        struct known *m = &r->m[id];
+        missing += is_queued(m) && !m->found;
+        back += m->done == TOLD_YES && m->found;
+    }
+    bool at_the_end = newest && kind != ROT_BIT && kind != ROT_SECTOR && kind != ROT_GONE;
+    if (missing > 0 && st.damaged + st.unfinished == 0 && !at_the_end)
+        bad(r, "something is missing, and that is not reported", missing);
+    if (back > 0 && st.damaged + st.unfinished == 0 && !at_the_end)
+        bad(r, "something is back, and that is not reported", back);
+    if (missing > SECTOR_RECORDS && kind <= ROT_ZEROS)
+        bad(r, "more is missing than what was damaged", missing);
+}
+
 /* From now on the script knows what recovery found. */
 static void adopt_found(struct run *r) {
     for (uint64_t id = 1; id < r->n; id++) {
@@ -362,11 +392,12 @@ static void adopt_found(struct run *r) {
     }
 }
 
-static void read_all(struct run *r) {
+/* must: every content can be read. */
+static void read_all(struct run *r, bool must) {
     for (uint64_t id = 1; id < r->n; id++)
         if (r->m[id].found)
             spool_submit(r->sp, &op_new(r, SPOOL_READ, id)->op);
-    r->must_read = true;
+    r->must_read = must;
     spool_turn(r->sp);
     r->must_read = false;
 }
@@ -387,37 +418,51 @@ static void play(struct run *r, int turns) {
         spool_turn(r->sp); /* what failed is tried again */
 }
 
-/* Opens the spool again after the fault, itself with a fault at its n-th call; then without. */
+/* Has the disk refused to read what it has?  The spool has said so, and keeps it. */
+static bool is_unread(const struct run *r, enum fault f) {
+    struct spool_stats st;
+    spool_stats(r->sp, &st);
+    return f == FAULT_OUT && st.damaged > 0;
+}
+
+/* Opens the spool again after the fault, itself with a fault at its n-th call, and again with
+ * others while chance wants that; then without. */
 static void reopen(struct run *r, enum fault f, unsigned n) {
-    bool cut = sim_is_dead(r->disk);
+    bool cut = sim_is_dead(r->disk), again = true;
     spool_close(r->sp);
-    if (verbose)
-        printf("%s, fault %d at %u\n", cut ? "power cut" : "restart", (int)f, n);
     if (cut)
         sim_power_on(r->disk);
     else
         sim_restart(r->disk);
-    sim_fault(r->disk, f, n);
-    bool opened = open_spool(r) == 0;
-    bool again = !opened || sim_is_dead(r->disk) || r->bad != NULL;
-    if (opened && !sim_is_dead(r->disk))
-        check_found(r, cut);
-    if (again) {
+    for (unsigned turn = 0; again; turn++) {
+        if (verbose)
+            printf("%s, fault %d at %u\n", cut ? "power cut" : "restart", (int)f, n);
+        sim_fault(r->disk, f, n);
+        const char *was_bad = r->bad;
+        bool opened = open_spool(r) == 0;
+        if (is_unread(r, f))
+            r->bad = was_bad;
+        if (!opened && f == FAULT_NONE)
+            bad(r, "cannot be opened without a fault", 0);
+        again = f != FAULT_NONE && (!opened || sim_is_dead(r->disk) || is_unread(r, f));
         cut = cut || sim_is_dead(r->disk);
+        if (!again)
+            check_found(r, cut);
+        if (!again)
+            break;
         spool_close(r->sp);
         if (sim_is_dead(r->disk))
             sim_power_on(r->disk);
-        sim_fault(r->disk, FAULT_NONE, 0);
-        if (open_spool(r) < 0)
-            bad(r, "cannot be opened without a fault", 0);
-        check_found(r, cut);
+        f = turn < 3 ? (enum fault)(rnd(r) % FAULT_COUNT) : FAULT_NONE;
+        n = (unsigned)(rnd(r) % 40);
     }
     sim_fault(r->disk, FAULT_NONE, 0);
     struct spool_stats st;
     spool_stats(r->sp, &st);
     if (st.damaged > 0 && r->must_be_whole)
         bad(r, "what only a power cut did is called damage", 0);
-    read_all(r);
+    /* What could not be moved back to where it is read is back after the next start. */
+    read_all(r, f != FAULT_RO && f != FAULT_OUT);
     adopt_found(r);
 }
 
@@ -436,6 +481,8 @@ static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) 
     if (open_spool(r) < 0)
         bad(r, "cannot be opened at first", 0);
     sim_fault(r->disk, f, at);
+    if (salt % 3 == 0) /* what goes wrong once does so twice */
+        sim_fault_then(r->disk, (enum fault)(salt / 3 % FAULT_COUNT), (unsigned)(salt / 7 % 60));
     play(r, TURNS);
     c->dead += sim_is_dead(r->disk);
     c->n++;
@@ -454,6 +501,47 @@ static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) 
     if (!ok)
         printf("FAILED: %s: message %llu (sim_spool -s %llu -f %d -a %u -v)\n", r->bad,
                (unsigned long long)r->bad_id, (unsigned long long)seed, (int)f, at);
+    sim_free(r->disk);
+    free(r);
+    return ok;
+}
+
+/* The disk changes a file by itself, or somebody does, while the spool is closed.  Then the script
+ * goes on, and there is a power cut. */
+static bool rot_case(uint64_t seed, unsigned at, struct cases *c) {
+    struct run *r = MEM_NEW(struct run);
+    uint64_t salt = seed * 1000003 + at * 31 + FAULT_COUNT;
+    r->disk = sim_new(salt);
+    r->rnd = seed * 0x2545f4914f6cdd1dULL + 99;
+    r->n = 1;
+    if (open_spool(r) < 0)
+        bad(r, "cannot be opened at first", 0);
+    play(r, TURNS / 2);
+    struct sim *older = sim_copy(r->disk, salt);
+    play(r, TURNS / 2);
+    c->n++;
+    r->rnd = salt | 1;
+    spool_close(r->sp);
+    sim_restart(r->disk);
+    enum rot kind = (enum rot)(rnd(r) % ROT_COUNT);
+    r->rotten = r->looks_back = true;
+    bool newest = sim_rot(r->disk, older, kind);
+    if (open_spool(r) < 0)
+        bad(r, "cannot be opened", 0);
+    check_rotten(r, newest, kind);
+    read_all(r, true);
+    adopt_found(r);
+    r->looks_back = false;
+    play(r, 6);
+    sim_fault(r->disk, FAULT_CUT, (unsigned)(rnd(r) % 30));
+    play(r, 6);
+    reopen(r, (enum fault)(rnd(r) % FAULT_COUNT), (unsigned)(rnd(r) % 40));
+    spool_close(r->sp);
+    bool ok = r->bad == NULL;
+    if (!ok)
+        printf("FAILED: %s: message %llu, kind %d (sim_spool -s %llu -r -a %u -v)\n", r->bad,
+               (unsigned long long)r->bad_id, (int)kind, (unsigned long long)seed, at);
+    sim_free(older);
     sim_free(r->disk);
     free(r);
     return ok;
@@ -480,9 +568,10 @@ int main(int argc, char **argv) {
     uint64_t seed = 1;
     unsigned scripts = 10;
     int opt, only = -1, at = -1;
+    bool rots = false;
     struct cases c = {0, 0};
     str_hash_key(1, 2); /* what a seed does is the same in every process */
-    while ((opt = getopt(argc, argv, "s:n:f:a:v")) != -1) {
+    while ((opt = getopt(argc, argv, "s:n:f:a:rv")) != -1) {
         if (opt == 's')
             seed = strtoull(optarg, NULL, 10);
         else if (opt == 'n')
@@ -491,6 +580,8 @@ int main(int argc, char **argv) {
             only = atoi(optarg);
         else if (opt == 'a')
             at = atoi(optarg);
+        else if (opt == 'r')
+            rots = true;
         else if (opt == 'v')
             verbose = true;
         else
@@ -500,7 +591,14 @@ int main(int argc, char **argv) {
         log_open(&(struct log_conf){.name = "sim", .file = "/dev/null"});
     if (only >= 0 && at >= 0)
         return one_case(seed, (enum fault)only, (unsigned)at, &c) ? 0 : 1;
+    if (rots && at >= 0)
+        return rot_case(seed, (unsigned)at, &c) ? 0 : 1;
     for (unsigned s = 0; s < scripts; s++, seed++) {
+        for (unsigned i = 0; i < ROT_CASES; i++)
+            if (!rot_case(seed, i, &c))
+                return 1;
+        if (rots)
+            continue;
         unsigned calls = count_calls(seed);
         for (unsigned i = 0; i < calls; i++)
             for (int f = FAULT_CUT; f < FAULT_COUNT; f++)

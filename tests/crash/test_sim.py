@@ -3,7 +3,7 @@ import subprocess
 
 from kit import BUILD, SLOW
 
-SCRIPTS = 60 // SLOW
+SCRIPTS = 45 // SLOW
 
 
 def test_power_loss_and_faults_at_every_call():
