@@ -160,7 +160,8 @@ struct spool {
     size_t n_moves, cap_moves;
     bool damage_stays; /* content that may belong to it could not be moved: the next start must know
                         */
-    bool rescue;       /* something found at start may not be durable: written again first */
+    uint64_t removed_no; /* the newest segment that was removed while it was in use; 0: none */
+    bool rescue;         /* something found at start may not be durable: written again first */
     _Atomic int64_t space;
     _Atomic int expected; /* clients in the middle of a message */
     int64_t space_ms;

@@ -78,6 +78,7 @@ bool log_find_removed(struct spool *s) {
                 "in it is written again it outlives no stop",
                 (unsigned long long)g->no);
         s->rescue = s->rescue || !g->missed;
+        s->removed_no = g->no;
         g->missed = true;
     }
     return found;

@@ -149,14 +149,13 @@ static int reclaim_some(struct spool *s, struct segment *g, bool *bad) {
 }
 
 /* Durable, and found again after the older segments are gone: progress must lie behind the message.
- */
-static bool entry_is_safe(const struct entry *e) {
-    if (entry_off(e) >= e->seg->synced || segment_is_removed(e->seg))
+ * Where a segment was removed, those before it go as well: it said of their messages that they had
+ * ended. */
+static bool entry_is_safe(const struct spool *s, const struct entry *e) {
+    if (entry_off(e) >= e->seg->synced || e->seg->no <= s->removed_no)
         return false;
     if (e->prog_len == 0)
         return true;
-    if (segment_is_removed(e->prog_seg))
-        return false;
     bool behind = e->prog_seg->no > e->seg->no || (e->prog_seg == e->seg && e->prog_off > e->off);
     return behind && entry_prog_off(e) < e->prog_seg->synced;
 }
@@ -176,7 +175,7 @@ int log_rescue(struct spool *s) {
     int rc = 0;
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
         bool bad = false;
-        if (!entry_is_safe(e))
+        if (!entry_is_safe(s, e))
             rc = reclaim_copy(s, e, &bad);
         if (bad) {
             reclaim_pass_over(e, rc);

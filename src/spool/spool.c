@@ -317,6 +317,16 @@ static void spool_show_stats(struct spool *s) {
     pthread_mutex_unlock(&s->stats_lock);
 }
 
+/* Is all of the log still there?  What was in a file that is not is written again, and what is not
+ * needed then goes. */
+static void spool_check_log(struct spool *s) {
+    if (!log_find_removed(s) || !s->rescue)
+        return;
+    if (log_rescue(s) == 0)
+        log_reclaim(s);
+    spool_show_stats(s);
+}
+
 /* Once a second: how much is free, and is all of the log still there? */
 static void spool_check_disk(struct spool *s) {
     int64_t now = clock_mono_ms();
@@ -324,10 +334,7 @@ static void spool_check_disk(struct spool *s) {
         return;
     s->space_ms = now;
     atomic_store(&s->space, s->io->space(s->io->arg, s->dir));
-    if (log_find_removed(s) && s->rescue) {
-        log_rescue(s);
-        spool_show_stats(s);
-    }
+    spool_check_log(s);
 }
 
 /* How an operation went: durable is what its own segment says, whatever became of the others that
@@ -410,6 +417,7 @@ static struct task *batch_with_retries(struct spool *s, struct task *list) {
 }
 
 void spool_turn(struct spool *s) {
+    spool_check_log(s);
     struct task *t, *list = batch_with_retries(s, queue_take(&s->ops, 0));
     if (list != NULL)
         batch_run(s, list);

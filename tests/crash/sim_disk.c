@@ -53,6 +53,25 @@ enum call {
     CALL_FREE /* removes something */
 };
 
+static bool in_dir(const char *name, const char *dir) {
+    size_t n = strlen(dir);
+    return strncmp(name, dir, n) == 0 && name[n] == '/' && strchr(name + n + 1, '/') == NULL;
+}
+
+/* Somebody removes a file of the log, by chance. */
+static void remove_some(struct sim *d) {
+    unsigned n = 0;
+    struct file *hit = NULL;
+    for (int i = 0; i < FILES_MAX; i++) {
+        struct file *f = &d->f[i];
+        if (f->named && in_dir(f->name, "s/log") && strcmp(f->name, "s/log/new") != 0 &&
+            sim_rand(d) % ++n == 0)
+            hit = f;
+    }
+    if (hit != NULL)
+        hit->named = hit->safe_named = false;
+}
+
 /* The fault that is set happens now, at a call of this kind: 0, or the error that it gives. */
 static int fault_now(struct sim *d, enum call kind, bool *shorten) {
     switch (d->fault) {
@@ -74,6 +93,9 @@ static int fault_now(struct sim *d, enum call kind, bool *shorten) {
     case FAULT_RO:
         d->ro = RO_CALLS;
         return kind != CALL_LOOK ? -EROFS : 0;
+    case FAULT_GONE:
+        remove_some(d);
+        return 0;
     case FAULT_OUT:
         d->out = OUT_CALLS;
         return -EIO;
@@ -100,7 +122,7 @@ static int begin(struct sim *d, enum call kind, bool *shorten) {
     if (d->fault == FAULT_NONE || call != d->at)
         return 0;
     int rc = fault_now(d, kind, shorten);
-    if (d->then != FAULT_NONE && d->fault != FAULT_AFTER) {
+    if (d->then != FAULT_NONE && d->fault != FAULT_AFTER && d->fault != FAULT_GONE) {
         d->fault = d->then;
         d->at = call + 1 + d->then_n;
         d->then = FAULT_NONE;
@@ -270,17 +292,12 @@ static int sim_datasync(void *arg, int fd) {
     if (rc == 0)
         f->safe_size = f->size;
     after(d);
-    return rc;
+    return rc == 0 && !f->named ? -ENOENT : rc;
 }
 
 static bool sim_is_removed(void *arg, int fd) {
     struct sim *d = arg;
     return !d->f[fd].named;
-}
-
-static bool in_dir(const char *name, const char *dir) {
-    size_t n = strlen(dir);
-    return strncmp(name, dir, n) == 0 && name[n] == '/' && strchr(name + n + 1, '/') == NULL;
 }
 
 static int sim_sync_dir(void *arg, const char *dir) {

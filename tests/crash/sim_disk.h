@@ -19,7 +19,9 @@ enum fault {
     FAULT_SYNC,  /* the next sync from here on fails, and its data stays unsynced for ever */
     FAULT_RO,    /* nothing can be changed in the next RO_CALLS calls */
     FAULT_OUT,   /* the next OUT_CALLS calls fail, whatever they ask for */
-    FAULT_COUNT
+    FAULT_COUNT,
+    FAULT_GONE = FAULT_COUNT, /* one file of log/ is removed */
+    FAULT_ALL
 };
 
 struct sim;
