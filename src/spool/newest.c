@@ -64,6 +64,7 @@ static void newest_check_oldest(struct spool *s) {
 void newest_check(struct spool *s) {
     uint64_t no = s->newest_no;
     newest_check_oldest(s);
+    s->oldest_no = 0; /* it may be in memory only: a sync that failed before this start */
     DL_EACH (it, &s->segments) {
         const struct segment *g = DL_OWNER(it, struct segment, link);
         if (g->no > no || (g->no == no && g->salt == s->newest_salt))

@@ -462,7 +462,7 @@ static void reopen(struct run *r, enum fault f, unsigned n) {
     if (st.damaged > 0 && r->must_be_whole)
         bad(r, "what only a power cut did is called damage", 0);
     /* What could not be moved back to where it is read is back after the next start. */
-    read_all(r, f != FAULT_RO && f != FAULT_OUT);
+    read_all(r, f != FAULT_FULL && f != FAULT_RO && f != FAULT_OUT);
     adopt_found(r);
 }
 
