@@ -135,6 +135,15 @@ static void beside_default(struct sbuf *out, const struct config *front,
         beside_line(out, name, value);
 }
 
+/* Postfix's client connects from the only address that it listens on. */
+static void beside_source(struct sbuf *out, const struct config *front,
+                          const struct service *client, int family, const char *name) {
+    struct netaddr only;
+    char text[INET6_ADDRSTRLEN];
+    if (own_only_address(front, family, &only))
+        beside_default(out, front, client, name, netaddr_text(&only, text));
+}
+
 static void beside_domains(struct sbuf *out, const struct config *front) {
     struct sbuf all = {0};
     for (size_t i = 0; i < sizeof own_domains / sizeof own_domains[0]; i++) {
@@ -221,6 +230,8 @@ void beside_main(struct sbuf *out, const struct config *front, uint16_t port) {
     sbuf_add_c(out, "\n");
     sbuf_add_c(out, "\n# As Postfix's client is told.\n");
     beside_copy(out, front, road.client);
+    beside_source(out, front, road.client, AF_INET, "smtp_bind_address");
+    beside_source(out, front, road.client, AF_INET6, "smtp_bind_address6");
     if (road.hop[0] != '\0') {
         struct sbuf value = {0};
         sbuf_printf(&value, "smtp:%s", road.hop);

@@ -18,10 +18,12 @@
 #include "deliver/txn.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "route/own.h"
 #include "util/clock.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -133,18 +135,32 @@ static enum step connect_failed(struct dsess *s, int err) {
                        strerror(err));
 }
 
-static enum step connect_begin(struct dsess *s) {
+/* Connects from there; NULL: from the only address that we listen on, as Postfix does: hosts know
+ * us by it.  On failure s->conn is NULL; *err is as of conn_connect. */
+static void connect_from(struct dsess *s, const struct netaddr *from, int *err) {
     const struct netaddr *to = &session_target(s)->addr;
+    struct netaddr only;
+    bool implied = from == NULL && own_only_address(s->cfg, to->u.sa.sa_family, &only);
+    s->conn = conn_connect(s->d->loop, to, implied ? &only : from, &session_conn_ops, s, err);
+    if (s->conn != NULL || !implied || *err != -EADDRNOTAVAIL)
+        return;
+    char text[INET6_ADDRSTRLEN]; /* as Postfix */
+    if (s->watch == NULL)
+        log_warn("smtp", "bind %s: %s", netaddr_text(&only, text), strerror(-*err));
+    s->conn = conn_connect(s->d->loop, to, NULL, &session_conn_ops, s, err);
+}
+
+static enum step connect_begin(struct dsess *s) {
+    int family = session_target(s)->addr.u.sa.sa_family;
     struct netaddr from;
     int err = 0;
-    const char *text =
-        to->u.sa.sa_family == AF_INET ? s->p->smtp_bind_address : s->p->smtp_bind_address6;
+    const char *text = family == AF_INET ? s->p->smtp_bind_address : s->p->smtp_bind_address6;
     bool bound = text[0] != '\0';
     if (bound && (!netaddr_parse(&from, str_of(text), 0) ||
-                  from.u.sa.sa_family != to->u.sa.sa_family)) /* never from another address */
+                  from.u.sa.sa_family != family)) /* never from another address */
         return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.3.5",
                            "bad value of smtp_bind_address: %s", text);
-    s->conn = conn_connect(s->d->loop, to, bound ? &from : NULL, &session_conn_ops, s, &err);
+    connect_from(s, bound ? &from : NULL, &err);
     if (s->conn == NULL)
         return connect_failed(s, -err);
     session_deadline(s, s->p->smtp_connect_timeout);

@@ -46,6 +46,23 @@ static bool own_in(const struct config *cfg, struct str list, const struct netad
     return false;
 }
 
+bool own_only_address(const struct config *cfg, int family, struct netaddr *a) {
+    struct str rest = str_of(own_interfaces(cfg)), word;
+    struct netaddr one;
+    bool any = false;
+    while (str_split(&rest, ", \t\r\n", &word)) {
+        if (!own_address_parse(&one, word, 0))
+            return false; /* a name may have more of them */
+        if (one.u.sa.sa_family != family)
+            continue;
+        if (any && !netaddr_same(&one, a))
+            return false;
+        *a = one;
+        any = true;
+    }
+    return any && !own_is_any(a) && !netaddr_is_loopback(a);
+}
+
 /* Can a proxy reach one of these addresses that are listened on?  Not a loopback address; one that
  * is a proxy's itself takes what is sent to that one alone. */
 static bool own_behind_proxy(const struct config *cfg, struct str list, const char *proxies) {

@@ -436,6 +436,8 @@ def test_where_postfix_listens(tmp_path):
             r = desk.setup()
             assert f"\nrelay_transport = relay:{hop}\n" in (desk.p.dir / "main.cf").read_text(), main
             assert ("-o smtp_bind_address=127.0.0.1" in r.stdout) == own, (main, r.stdout)
+            only = re.fullmatch(r"inet_interfaces = (?:\[\S*\] )?(192\.0\.2\.\d)\n", main)  # what its client connects from
+            assert re.findall("^smtp_bind_address = (.*)$", (desk.p.dir / "main.cf").read_text(), re.M) == ([only[1]] if only else [])
 
 
 @pytest.mark.parametrize("main,note", [

@@ -89,6 +89,25 @@ def test_a_session_with_the_next_host_ends_with_the_mail(dns):
             first.wait_mails(1)
 
 
+# What stands behind the address in main.cf, and whether it is the only one.
+INTERFACES = [("", True), (", 198.51.100.78", False), (", ::1", True), (", localhost", False),
+              ("\nsmtp_bind_address = 0.0.0.0", False), ("\nsmtp_bind_address = 127.0.0.9", False)]
+
+
+def test_connections_come_from_the_only_address_that_is_listened_on(dns):
+    """One that this system has not is said, and mail goes from another one, as with Postfix."""
+    with FakeRelay() as relay, Posthouse("relayhost = [127.0.0.1]:1\n", dns=dns) as p:
+        for n, (more, bound) in enumerate(INTERFACES):
+            p.write_main(f"relayhost = [127.0.0.1]:{relay.port}\ninet_interfaces = 198.51.100.77{more}\n")
+            p.stop()
+            p.start()
+            seen = len(p.log())
+            p.send(rcpts=[f"n{n}@y.example"])
+            p.wait_log(rf"to=<n{n}@y\.example>.*status=sent")
+            assert ("warning: bind 198.51.100.77: Cannot assign requested address" in p.log()[seen:]) == bound, more
+
+
+
 def test_what_this_system_lacks_suspends_no_host(dns):
     """Its own address is not there: the mail waits, and the relay host is not said to have failed."""
     with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_bind_address = 192.0.2.77\n", dns=dns) as p:
