@@ -24,6 +24,16 @@ void smtp_reply_free(struct smtp_reply *r) {
     *r = (struct smtp_reply){0};
 }
 
+/* As in Postfix: a question mark stands for each byte from there on that is not UTF-8. */
+static void shown_make_utf8(struct sbuf *shown, size_t at) {
+    while (at < shown->n) {
+        size_t n = str_utf8_span(str_from(sbuf_str(shown), at));
+        if (n == 0)
+            shown->p[at] = '?';
+        at += n == 0 ? 1 : n;
+    }
+}
+
 /* Appends the line while there is room.  A carriage return inside it becomes a blank. */
 static void reply_show(struct smtp_reply *r, struct str line) {
     if (r->shown.n >= REPLY_SHOWN_MAX)
@@ -35,6 +45,7 @@ static void reply_show(struct smtp_reply *r, struct str line) {
     for (size_t i = begun; i < r->shown.n; i++)
         if (r->shown.p[i] == '\r')
             r->shown.p[i] = ' ';
+    shown_make_utf8(&r->shown, begun);
 }
 
 struct str smtp_reply_chop(struct str line) {

@@ -14,7 +14,7 @@
 struct smtp_reply {
     int code;          /* of the last line */
     struct sbuf text;  /* lines joined with '\n', without codes */
-    struct sbuf shown; /* lines joined with ' ', as they came, up to 2,048 bytes */
+    struct sbuf shown; /* lines joined with ' ', up to 2,048 bytes; '?' is what was no UTF-8 */
     size_t last;       /* where the last line begins in text */
     unsigned lines;
 };

@@ -241,6 +241,10 @@ static void test_replies(void **state) {
     sbuf_reset(&line);
     smtp_reply_line(&r, &line);
     assert_str(sbuf_str(&line), "550 5.2.0 secret");
+    assert_int_equal(feed(&r, "450 caf\xe9 \xc3\xa9 \xed\xa0\x80 \xf0\x9f\x92\r\n"), REPLY_DONE);
+    sbuf_reset(&line);
+    smtp_reply_line(&r, &line);
+    assert_str(sbuf_str(&line), "450 caf? \xc3\xa9 ??? ???");
     assert_int_equal(feed(&r, "250\r\r\n"), REPLY_DONE);
     assert_int_equal(feed(&r, "250\tfine\r\r\r\n"), REPLY_DONE);
     assert_str(smtp_reply_last(&r), "fine");
