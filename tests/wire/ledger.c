@@ -157,6 +157,9 @@ void ledger_mail_refused(struct ledger_mail *m, int code) {
 void ledger_mail_rcpt_answer(struct ledger_mail *m, unsigned number, int code) {
     struct rcpt_entry *r = mail_rcpt(m, number);
     r->code = code;
+    if (code / 100 == 2 && m->l->rules.never != NULL && strcmp(r->addr, m->l->rules.never) == 0)
+        ledger_fail(m->l, "<%s> of message %u is taken, and a restriction forbids it", r->addr,
+                    m->number);
     if (code / 100 != 2 && r->delivered > 0)
         ledger_fail(m->l, "<%s> of message %u was refused with %d and was delivered", r->addr,
                     m->number, code);

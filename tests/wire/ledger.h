@@ -50,6 +50,7 @@ struct ledger_rules {
     uint64_t alone;      /* hosts that get one message a connection inside TLS */
     uint64_t strange;    /* hosts whose certificate is none that is trusted: they get nothing */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
+    const char *never;   /* a recipient that no client may be told is taken; NULL: none is */
     bool fills;          /* the disk is full for a while */
     bool gaps;           /* a table is out of order for a while */
     bool soft;           /* soft_bounce: nothing is refused or returned for good, but for its age */

@@ -280,6 +280,8 @@ static void log_expired(struct ledger *l, const char *qid, const char *text) {
     if (strstr(text, "force-expired") != NULL ? !m->forced : age < l->rules.lifetime_ms)
         ledger_fail(l, "message %u expired at the age of %lld ms: %s", m->number, (long long)age,
                     text);
+    if (m->held && m->durable_ms != 0 && l->downs == 0)
+        ledger_fail(l, "message %u is on hold and expired: %s", m->number, text);
     /* Was its alias looked up for more than a day? */
     bool late = l->rules.faulted(l->rules.arg) && age > 24 * 3600 * 1000;
     for (unsigned i = 0; i < m->n_rcpts && l->downs == 0 && !m->forced && !late; i++)

@@ -8,8 +8,8 @@
 #include <string.h>
 
 static const struct named_group *const groups[] = {
-    &scripts_receive, &scripts_replies, &scripts_login,   &scripts_roads,
-    &scripts_queue,   &scripts_lists,   &scripts_filters, &scripts_early};
+    &scripts_receive, &scripts_replies, &scripts_login, &scripts_roads, &scripts_queue,
+    &scripts_lists,   &scripts_filters, &scripts_early, &scripts_rights};
 #define GROUPS (sizeof groups / sizeof groups[0])
 
 unsigned scripts_count(void) {
@@ -167,6 +167,9 @@ void scripts_setup(struct wire_world *w, unsigned i) {
         filters_configure(s, n->filters);
     if ((n->shape & SHAPE_ACCESS) != 0)
         wire_table(w, "access", "m1r1@far.example", "REJECT");
+    if (n->owners != NULL)
+        wire_table(w, "owners", "s1.0@alpha.example", n->owners);
+    ledger_rules(s->ledger)->never = n->never;
     if (n->policy != NULL)
         policy_configure(s, n);
     wire_slow_disk(w, n->disk_ms);

@@ -80,6 +80,8 @@ struct named {
     int64_t late_ms;      /* the end comes so long after the last step, whatever is not answered */
     int64_t disk_ms;      /* what the disk takes for a batch */
     int64_t full_ms;      /* the disk is full from then on, for 100 s; 0: never */
+    const char *owners;   /* who may send as s1.0@alpha.example; NULL: nothing says so */
+    const char *never;    /* the recipient that no client may be told is taken; NULL: none is */
     const char *fails;    /* the table that is out of order for the first 30 s; NULL: none */
     enum list_shape list; /* the first recipient of each message is one … */
     unsigned members;     /* … of so many; 0: it is none */
@@ -92,6 +94,6 @@ struct named_group {
     unsigned n;
 };
 extern const struct named_group scripts_receive, scripts_replies, scripts_login, scripts_roads,
-    scripts_queue, scripts_lists, scripts_filters, scripts_early;
+    scripts_queue, scripts_lists, scripts_filters, scripts_early, scripts_rights;
 
 #endif

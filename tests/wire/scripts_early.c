@@ -2,8 +2,7 @@
  * tests/wire/scripts_early.c - named scripts: hosts that answer content before it has come
  *
  * Their replies come byte by byte, so that all, some or nothing of the content has left the product
- * when it reads the first byte.  The last group: what is added here leaves the chance of all other
- * scripts as it is.
+ * when it reads the first byte.
  */
 #include "scripts.h"
 
