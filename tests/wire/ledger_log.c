@@ -188,6 +188,8 @@ static void log_deferred(struct ledger *l, const struct line *x) {
         ledger_fail(l, "deferred without what was said of the recipient: %s", x->text);
     if (s == NULL || (s->c->crime & (CRIME_EXTRA | CRIME_FEWER | CRIME_GARBAGE)) != 0)
         return;
+    if (s->stage == STAGE_BODY && s->code / 100 == 2 && s->whole && s->c->crime == 0)
+        ledger_fail(l, "deferred, and the host has taken it: %s", x->text);
     if (settings_are_old(s->c, x->m))
         ledger_fail(l, "deferred by a connection of old settings: %s", x->text);
     if (s->t == NULL || s->code == 421 || s->of_all || s->code / 100 == 3)

@@ -94,6 +94,6 @@ struct named_group {
     unsigned n;
 };
 extern const struct named_group scripts_receive, scripts_replies, scripts_login, scripts_roads,
-    scripts_queue, scripts_lists, scripts_filters, scripts_early, scripts_rights;
+    scripts_queue, scripts_lists, scripts_filters, scripts_early, scripts_rights, scripts_kills;
 
 #endif

@@ -1,7 +1,5 @@
 /*
  * tests/wire/scripts_rights.c - named scripts: who may send what, and under which login it goes
- *
- * The last group: what is added here leaves the chance of all other scripts as it is.
  */
 #include "scripts.h"
 

@@ -1,0 +1,31 @@
+/*
+ * tests/wire/scripts_kills.c - named scripts: kill -9 while a round goes on
+ *
+ * What relay hosts have taken seconds before is known to the spool by then, and goes to nobody
+ * again.  The last group: what is added here leaves the chance of all other scripts as it is.
+ */
+#include "scripts.h"
+
+static const struct named rows[] = {
+    {.name = "one recipient is taken, one put off, killed while the next host is silent",
+     .road = ROAD_LIST,
+     .can = PIPE_CAN,
+     SMALL(1, 2),
+     .must_send = 2,
+     .may_send = 2,
+     .twist = {STAGE_RCPT, ACT_CODE, 450, 1, 1},
+     .host1 = WIRE_SILENT,
+     .event = EVENT_KILL,
+     .event_ms = 15000},
+    {.name = "one destination takes it, killed while the other one is silent",
+     .road = ROAD_TRANSPORT,
+     .can = PIPE_CAN,
+     SMALL(1, 2),
+     .may_send = 2,
+     .shape = SHAPE_SPREAD,
+     .host1 = WIRE_SILENT,
+     .event = EVENT_KILL,
+     .event_ms = 15000},
+};
+
+const struct named_group scripts_kills = {rows, sizeof rows / sizeof rows[0]};
