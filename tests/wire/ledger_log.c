@@ -316,6 +316,8 @@ static void log_notified(struct ledger *l, const char *qid, const char *text) {
 /* The disk had no room for the report: what failed is tried again. */
 static void log_no_report(struct ledger *l, const char *qid) {
     struct ledger_mail *m = mail_by_qid(l, qid);
+    if (!l->rules.faulted(l->rules.arg) && !l->rules.fills)
+        ledger_fail(l, "the disk works, and no report about %s can be queued", qid);
     for (unsigned i = 0; m != NULL && i < m->n_rcpts; i++)
         if (report_is_due(m, &m->rcpts[i]) && !m->rcpts[i].told)
             m->rcpts[i].bounced = false;

@@ -150,6 +150,14 @@ static void road_login(const struct scene *s, const char *sender, bool moved,
  * remembered. */
 #define MOVE_MS 2000
 
+/* The login became another one. */
+static void road_renamed(const struct scene *s, int64_t since_ms, struct ledger_road *road) {
+    if (s->login_ms == 0 || strcmp(road->user, "customer") != 0)
+        return;
+    road->user = "newcomer";
+    road->before = since_ms <= s->login_ms + MOVE_MS ? "customer" : NULL;
+}
+
 static struct ledger_road scene_road(void *arg, const char *sender, const char *rcpt,
                                      int64_t since_ms) {
     const struct scene *s = arg;
@@ -163,6 +171,7 @@ static struct ledger_road scene_road(void *arg, const char *sender, const char *
         road.hosts |= old.hosts;
         road.before = old.user;
     }
+    road_renamed(s, since_ms, &road);
     return road;
 }
 
@@ -464,6 +473,12 @@ static void move_now(struct scene *s) {
         record_configure(s, "", "[10.2.0.1]", "newshop", HOST(0));
 }
 
+static void rename_now(struct scene *s) {
+    s->login_ms = wire_now_ms(s->world);
+    wire_table(s->world, "passwords", "[10.2.0.1]", "newcomer:host-Secret-9");
+    ledger_secret(s->ledger, "newcomer", "host-Secret-9", HOST(0), true);
+}
+
 static void event_now(struct wire_world *w, void *arg) {
     const struct event *e = arg;
     switch (e->what) {
@@ -488,6 +503,9 @@ static void event_now(struct wire_world *w, void *arg) {
         break;
     case EVENT_CLOCK:
         clock_now(e->s, e->which % 2 == 0 ? 86400000 : -86400000);
+        break;
+    case EVENT_LOGIN:
+        rename_now(e->s);
         break;
     case EVENT_FLUSH:
         wire_order(w, WIRE_FLUSH, NULL, 0);

@@ -54,6 +54,7 @@ struct scene {
     unsigned must_send; /* so many deliveries at least, if there is no fault */
     unsigned may_send;  /* so many at most; 0: any number */
     int64_t ends_ms;    /* the scenario may end, whatever is queued */
+    int64_t login_ms;   /* when the login became another one; 0: it has not */
     int64_t moved_ms;   /* when the road became another one; 0: it has not */
 };
 
@@ -92,7 +93,8 @@ enum scene_event {
     EVENT_HOLD,
     EVENT_RELEASE,
     EVENT_EXPIRE,
-    EVENT_KINDS
+    EVENT_KINDS,              /* of those that are drawn by chance */
+    EVENT_LOGIN = EVENT_KINDS /* LOGIN_HOST: the row of host 0 has another user and password */
 };
 /* Does EVENT_MOVE change the road?  relayhost is host 1 then; @alpha.example or near.example goes
  * by host 2; the record that is everybody's has another account. */
