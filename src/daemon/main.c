@@ -905,6 +905,7 @@ int main(int argc, char **argv) {
     const char *env = getenv("MAIL_CONFIG");
     bool verbose = false, test = false;
     int opt;
+    fs_open_standard();
     sup.dir = env != NULL ? env : PH_CONFIG_DIR;
     sup.relay = (struct child){.name = "relay", .chan = -1};
     sup.lookup = (struct child){.name = "lookup", .chan = -1};

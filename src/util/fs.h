@@ -18,6 +18,10 @@ const char *fs_read_why(int err, size_t max, char text[FS_WHY_MAX]);
 /* Shows all of a file to check and returns what that says; a text of its own for what cannot be
  * shown, NULL if the file cannot be opened. */
 const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint64_t n));
+/* Makes each of the descriptors 0, 1 and 2 that is closed one of /dev/null.  For the beginning of a
+ * program: otherwise the next file that is opened would have the number, and what is meant for
+ * standard error would be written into it. */
+void fs_open_standard(void);
 /* Renames tmp to path after fsync of tmp and then of the directory. */
 int fs_commit(int tmp_fd, const char *tmp, const char *path);
 /* The same for a file that a library has written and closed; it gets that mode.  On failure tmp is

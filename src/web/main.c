@@ -255,6 +255,7 @@ int main(int argc, char **argv) {
     bool foreground = false;
     sigset_t set;
     int opt;
+    fs_open_standard();
     while ((opt = getopt(argc, argv, "c:fVh")) != -1) {
         if (opt == 'c') {
             dir = optarg;

@@ -63,6 +63,21 @@ def test_a_start_in_the_background_serves_when_it_returns():
     assert "cannot list log/: Permission denied" in p.log()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_start_without_standard_descriptors_keeps_its_log(tmp_path, closed):
+    """No file of the daemon's takes the number of standard input, output or error: the log's would be put over it."""
+    p = Posthouse(MAIN, directory=tmp_path)
+    try:
+        r = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', str(POSTHOUSED), str(p.dir)], env=p.env(), timeout=60 * SLOW)
+        assert r.returncode == 0
+        assert p.send().startswith("250 2.0.0")
+        p.wait_log("client=")
+        pid = int((p.dir / "spool/master.pid").read_text())
+        assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)} == {"/dev/null"}
+    finally:
+        stop(p)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
 def test_no_other_user_keeps_it_from_starting():
     """Who may read a file may hold a lock on it that keeps its owner's away."""
