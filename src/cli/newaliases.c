@@ -1,8 +1,9 @@
 /*
  * cli/newaliases.c - newaliases(1): makes the databases that alias_database names
  *
- * Posthouse itself reads none of them; other programs do.
+ * They are those that alias_maps reads, and other programs.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -33,6 +34,10 @@ int cli_newaliases(const char *dir, int argc, char **argv) {
             return EX_USAGE_;
         if (opt == 'C' || opt == 'c')
             dir = optarg;
+    }
+    if (optind < argc) {
+        fputs("newaliases: fatal: alias initialization mode requires no recipient\n", stderr);
+        return EX_USAGE_;
     }
     struct config *cfg = cli_config("newaliases", dir);
     if (cfg == NULL)

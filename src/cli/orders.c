@@ -3,6 +3,7 @@
  */
 #include "cli/orders.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,35 +11,48 @@
 
 #include "mail/envelope.h"
 #include "util/mem.h"
+#include "util/str.h"
 
-#define IDS_AT_ONCE 1000U /* a request is one line of at most 64 KB */
-#define ID_MAX      100U
+#define ID_MAX 100U
 
 bool idlist_valid(const char *id) {
     return qid_ok(str_of(id)) && strlen(id) <= ID_MAX;
 }
 
-static void idlist_add_one(struct idlist *l, const char *who, const char *id) {
-    if (!idlist_valid(id)) {
-        fprintf(stderr, "%s: warning: invalid mail queue id: %s\n", who, id);
-        return;
+static bool idlist_add_one(struct idlist *l, const char *who, struct str id) {
+    char *copy = str_dup(id);
+    if (strlen(copy) != id.n || !idlist_valid(copy)) {
+        struct sbuf shown = {0};
+        sbuf_add_safe(&shown, id);
+        fprintf(stderr, "%s: warning: invalid mail queue id: %s\n", who,
+                shown.p == NULL ? "" : shown.p);
+        sbuf_free(&shown);
+        free(copy);
+        return false;
     }
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof(char *));
-    l->v[l->n++] = mem_strdup(id);
+    l->v[l->n++] = copy;
+    return true;
 }
 
-void idlist_add(struct idlist *l, const char *who, const char *id) {
+bool idlist_add(struct idlist *l, const char *who, const char *id) {
     char *line = NULL;
     size_t room = 0;
-    if (strcmp(id, "-") != 0) {
-        idlist_add_one(l, who, id);
-        return;
+    ssize_t n;
+    bool good = true;
+    if (strcmp(id, "-") != 0)
+        return idlist_add_one(l, who, str_of(id));
+    while ((n = getline(&line, &room, stdin)) >= 0) {
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+            n--;
+        good = idlist_add_one(l, who, str_make(line, (size_t)n)) && good;
     }
-    while (getline(&line, &room, stdin) >= 0) {
-        line[strcspn(line, "\r\n")] = '\0';
-        idlist_add_one(l, who, line);
-    }
+    if (ferror(stdin))
+        fprintf(stderr, "%s: warning: cannot read queue IDs from standard input: %s\n", who,
+                strerror(errno));
+    good = good && !ferror(stdin);
     free(line);
+    return good;
 }
 
 void idlist_free(struct idlist *l) {

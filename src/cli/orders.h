@@ -8,6 +8,8 @@
 
 #include "cli/cli.h"
 
+#define IDS_AT_ONCE 500U /* in a request, which is one line of at most 64 KB */
+
 /* Queue IDs; texts and array are the caller's to free with idlist_free. */
 struct idlist {
     char **v;
@@ -17,8 +19,8 @@ struct idlist {
 /* Is it what a queue ID can be? */
 bool idlist_valid(const char *id);
 /* Adds id, or for "-" each line of standard input.  What is no queue ID is warned of in the name of
- * who, and left out. */
-void idlist_add(struct idlist *l, const char *who, const char *id);
+ * who, and left out; false if there was any, or if standard input cannot be read. */
+bool idlist_add(struct idlist *l, const char *who, const char *id);
 void idlist_free(struct idlist *l);
 
 struct order_result {

@@ -24,11 +24,8 @@ static int postqueue_usage(void) {
                            NULL);
 }
 
-static int flush_request(const struct config *cfg, const char *cmd, const char *name,
-                         const char *value) {
-    json_t *req = json_pack("{s:s}", "cmd", cmd);
-    if (name != NULL)
-        json_object_set_new(req, name, json_string(value));
+/* req is stolen. */
+static int flush_request(const struct config *cfg, json_t *req) {
     char *text = json_dumps(req, 0);
     json_decref(req);
     int rc = cli_control_status("postqueue", cfg, text, NULL, NULL, NULL);
@@ -51,13 +48,15 @@ static int postqueue_run(const struct config *cfg, char what, const char *arg) {
     case 'j':
         return listing_stream("postqueue", cfg, NULL);
     case 'f':
-        return flush_request(cfg, "queue-flush", NULL, NULL);
+        return flush_request(cfg, json_pack("{s:s}", "cmd", "queue-flush"));
     case 'i':
-        return idlist_valid(arg) ? flush_request(cfg, "queue-retry", "id", arg)
-                                 : postqueue_fatal("Cannot flush queue ID - invalid name", arg);
+        return idlist_valid(arg) && strcmp(arg, "ALL") != 0 /* which the daemon takes for all */
+                   ? flush_request(cfg, json_pack("{s:s, s:s}", "cmd", "queue-retry", "id", arg))
+                   : postqueue_fatal("Cannot flush queue ID - invalid name", arg);
     default:
-        return is_site(arg) ? flush_request(cfg, "queue-retry", "site", arg)
-                            : postqueue_fatal("Cannot flush mail queue - invalid destination", arg);
+        return is_site(arg)
+                   ? flush_request(cfg, json_pack("{s:s, s:s}", "cmd", "queue-retry", "site", arg))
+                   : postqueue_fatal("Cannot flush mail queue - invalid destination", arg);
     }
 }
 
@@ -90,6 +89,10 @@ int cli_mailq(const char *dir, int argc, char **argv) {
             return EX_USAGE_;
         if (opt == 'C' || opt == 'c')
             dir = optarg;
+    }
+    if (optind < argc) {
+        fputs("mailq: fatal: display queue mode requires no recipient\n", stderr);
+        return EX_USAGE_;
     }
     struct config *cfg = cli_config_with_mistakes("mailq", dir);
     return cfg == NULL ? EX_UNAVAILABLE_ : listing_run("mailq", cfg);

@@ -24,6 +24,8 @@ static int queue_usage(void) {
 struct choice {
     json_t *filter; /* members of a request, without ids */
     struct idlist ids;
+    bool listed;   /* IDs were asked for, though standard input may have named none */
+    bool mistaken; /* one of them was none */
     bool all;
 };
 
@@ -36,16 +38,20 @@ static const char *filter_name(const char *a) {
     return NULL;
 }
 
-/* An empty text, as a variable of a shell that is not set gives it, and a filter that another one
- * of its kind replaces would be for more mail than was meant.  (--relay "" is direct delivery.) */
+/* An empty text, as a variable of a shell that is not set gives it, one that a request cannot hold,
+ * and a filter that another one of its kind replaces would be for more mail than was meant.
+ * (--relay "" is direct delivery.) */
 static bool filter_add(struct choice *c, const char *name, const char *text) {
-    bool empty = *text == '\0' && strcmp(name, "relay") != 0;
-    bool twice = json_object_get(c->filter, name) != NULL;
-    if (empty || twice)
-        fprintf(stderr, "posthouse: queue: %s is %s\n", name, twice ? "given twice" : "empty");
-    else
-        json_object_set_new(c->filter, name, json_string(text));
-    return !empty && !twice;
+    const char *wrong = NULL;
+    if (*text == '\0' && strcmp(name, "relay") != 0)
+        wrong = "empty";
+    else if (json_object_get(c->filter, name) != NULL)
+        wrong = "given twice";
+    else if (json_object_set_new(c->filter, name, json_string(text)) < 0)
+        wrong = "not UTF-8";
+    if (wrong != NULL)
+        fprintf(stderr, "posthouse: queue: %s is %s\n", name, wrong);
+    return wrong == NULL;
 }
 
 /* Takes the arguments from at on; an exit status, after saying what is not understood. */
@@ -63,7 +69,8 @@ static int choice_take(struct choice *c, int argc, char **argv, int at) {
         } else if (strcmp(a, "ALL") == 0) {
             c->all = true;
         } else if (strcmp(a, "-") == 0 || idlist_valid(a)) {
-            idlist_add(&c->ids, "posthouse", a);
+            c->listed = true;
+            c->mistaken = !idlist_add(&c->ids, "posthouse", a) || c->mistaken;
         } else {
             fprintf(stderr, "posthouse: queue %s: %s is no filter and no queue ID\n", argv[1], a);
             return queue_usage();
@@ -77,43 +84,67 @@ static void choice_free(struct choice *c) {
     idlist_free(&c->ids);
 }
 
-/* Says of each ID that no message of msgs has it; how many. */
-static size_t missing_say(const char *id, json_t *msgs) {
+static void missing_name(const char *id, const json_t *filter) {
+    fprintf(stderr, "posthouse: %s: there is no such message%s\n", id,
+            json_object_size(filter) > 0 ? " that fits" : "");
+}
+
+/* Says it if no message of msgs, which fit filter, has the ID; how many are missing. */
+static size_t missing_say(const char *id, json_t *msgs, const json_t *filter) {
     size_t i;
     json_t *msg;
     json_array_foreach(msgs, i, msg) {
         if (strcmp(listing_text(msg, "queue_id"), id) == 0)
             return 0;
     }
-    fprintf(stderr, "posthouse: %s: there is no such message\n", id);
+    missing_name(id, filter);
     return 1;
 }
 
-static json_t *choice_ids(const struct choice *c) {
+static json_t *choice_ids(const struct choice *c, size_t from) {
     json_t *ids = json_array();
-    for (size_t i = 0; i < c->ids.n; i++)
+    for (size_t i = from; i < c->ids.n && i < from + IDS_AT_ONCE; i++)
         json_array_append_new(ids, json_string(c->ids.v[i]));
     return ids;
 }
 
+/* The messages with the IDs, in the order of the queue for each IDS_AT_ONCE of them. */
+static int listed_fetch(const struct config *cfg, const struct choice *c, json_t **msgs) {
+    int rc = EX_OK_;
+    *msgs = json_array();
+    for (size_t i = 0; i < c->ids.n && rc == EX_OK_; i += IDS_AT_ONCE) {
+        json_t *filter = json_copy(c->filter), *some = NULL;
+        json_object_set_new(filter, "ids", choice_ids(c, i));
+        rc = listing_fetch("posthouse", cfg, filter, &some);
+        if (rc == EX_OK_) {
+            json_array_extend(*msgs, some);
+            json_decref(some);
+        }
+    }
+    if (rc != EX_OK_)
+        json_decref(*msgs);
+    return rc;
+}
+
 static int choice_list(const struct config *cfg, struct choice *c, bool json) {
-    json_t *msgs = NULL, *filter = json_copy(c->filter);
+    json_t *msgs = NULL;
     size_t missing = 0;
-    if (c->ids.n > 0)
-        json_object_set_new(filter, "ids", choice_ids(c));
-    if (json && c->ids.n == 0)
-        return listing_stream("posthouse", cfg, filter);
-    int rc = listing_fetch("posthouse", cfg, filter, &msgs);
+    if (json && !c->listed)
+        return listing_stream("posthouse", cfg, json_copy(c->filter));
+    int rc = c->listed ? listed_fetch(cfg, c, &msgs)
+                       : listing_fetch("posthouse", cfg, json_copy(c->filter), &msgs);
     if (rc != 0)
         return rc;
     for (size_t i = 0; i < c->ids.n; i++)
-        missing += missing_say(c->ids.v[i], msgs);
+        missing += missing_say(c->ids.v[i], msgs, c->filter);
     if (json)
         listing_print_json(msgs);
-    else if (missing < c->ids.n || c->ids.n == 0)
+    else if (json_array_size(msgs) > 0 || (!c->listed && json_object_size(c->filter) == 0))
         listing_print(cfg, msgs);
+    else if (!c->listed)
+        puts("No message of the queue fits");
     json_decref(msgs);
-    return missing > 0 ? 1 : 0;
+    return missing > 0 || c->mistaken ? 1 : 0;
 }
 
 static const struct queue_action {
@@ -136,15 +167,14 @@ static void action_say(const struct queue_action *a, const struct order_result *
 /* Each ID by itself: what is not there is named. */
 static int action_by_id(const struct config *cfg, const struct queue_action *a,
                         const struct choice *c, struct order_result *res) {
-    bool missing = false;
+    bool missing = c->mistaken;
     int rc = EX_OK_;
     for (size_t i = 0; i < c->ids.n && rc == EX_OK_; i++) {
         struct order_result one = {0};
         struct idlist id = {&c->ids.v[i], 1};
         rc = order_give("posthouse", cfg, a->cmd, &id, c->filter, NULL, NULL, &one);
         if (rc == EX_OK_ && one.matched == 0) {
-            fprintf(stderr, "posthouse: %s: there is no such message%s\n", c->ids.v[i],
-                    json_object_size(c->filter) > 0 ? " that fits" : "");
+            missing_name(c->ids.v[i], c->filter);
             missing = true;
         }
         res->changed += one.changed;
@@ -156,12 +186,12 @@ static int action_by_id(const struct config *cfg, const struct queue_action *a,
 static int choice_act(const struct config *cfg, const struct queue_action *a,
                       const struct choice *c) {
     struct order_result res = {0};
-    if (c->all == (c->ids.n > 0) && (c->all || json_object_size(c->filter) == 0)) {
+    if (c->all == c->listed && (c->all || json_object_size(c->filter) == 0)) {
         fprintf(stderr, "posthouse: queue %s needs queue IDs, filters or ALL\n", a->word);
         return EX_USAGE_;
     }
-    int rc = c->ids.n > 0 ? action_by_id(cfg, a, c, &res)
-                          : order_give("posthouse", cfg, a->cmd, NULL, c->filter, NULL, NULL, &res);
+    int rc = c->listed ? action_by_id(cfg, a, c, &res)
+                       : order_give("posthouse", cfg, a->cmd, NULL, c->filter, NULL, NULL, &res);
     if (rc == EX_OK_ || rc == 1)
         action_say(a, &res);
     return rc;
@@ -179,7 +209,7 @@ static int queue_flush(const struct config *cfg) {
  * means. */
 static int choice_show_json(const struct config *cfg, const struct choice *c) {
     json_t *msgs = NULL;
-    int rc = listing_fetch("posthouse", cfg, json_pack("{s:o}", "ids", choice_ids(c)), &msgs);
+    int rc = listing_fetch("posthouse", cfg, json_pack("{s:o}", "ids", choice_ids(c, 0)), &msgs);
     if (rc != 0)
         return rc;
     json_t *msg = json_array_get(msgs, 0);
@@ -187,7 +217,7 @@ static int choice_show_json(const struct config *cfg, const struct choice *c) {
     const char *advice = ask_advice(listing_text(why, "cause"), listing_text(why, "reply"));
     if (msg != NULL && advice != NULL)
         json_object_set_new(msg, "advice", json_string(advice));
-    bool missing = missing_say(c->ids.v[0], msgs) > 0;
+    bool missing = missing_say(c->ids.v[0], msgs, c->filter) > 0;
     listing_print_json(msgs);
     json_decref(msgs);
     return missing ? 1 : 0;
@@ -214,8 +244,8 @@ static int choice_run(const struct config *cfg, const char *word, struct choice 
         if (strcmp(word, actions[i].word) == 0)
             return choice_act(cfg, &actions[i], c);
     if (strcmp(word, "flush") == 0)
-        return c->ids.n > 0 || c->all || json_object_size(c->filter) > 0 ? queue_usage()
-                                                                         : queue_flush(cfg);
+        return c->listed || c->all || json_object_size(c->filter) > 0 ? queue_usage()
+                                                                      : queue_flush(cfg);
     fprintf(stderr, "posthouse: no such queue command: %s\n", word);
     return EX_USAGE_;
 }

@@ -333,22 +333,19 @@ static int arguments_check(int argc, char **argv) {
     return 0;
 }
 
-/* -q: all of the queue; -qI ID: one message; -q30m: that is the daemon's own matter. */
+/* -q: all of the queue; -qIID: one message; -qRSITE: the mail for a domain; -q30m: that is the
+ * daemon's own matter. */
 static int queue_run(const struct config *cfg, const char *what) {
-    struct sbuf request = {0};
+    bool one = what[0] == 'I' || what[0] == 'R';
+    const char *option = what[0] == 'I' ? "-i" : what[0] == 'R' ? "-s" : "-f";
+    char *args[] = {(char *)(uintptr_t) "postqueue", (char *)(uintptr_t)option,
+                    one ? (char *)(uintptr_t)what + 1 : NULL, NULL};
     if (what[0] >= '0' && what[0] <= '9')
         return EX_OK_;
-    if (what[0] == 'I')
-        sbuf_printf(&request, "{\"cmd\": \"queue-retry\", \"id\": \"%s\"}", what + 1);
-    else if (what[0] == '\0')
-        sbuf_add_c(&request, "{\"cmd\": \"queue-flush\"}");
-    else
-        return usage_error("-q: Posthouse has -q and -qID of a message as -qI", what);
-    int rc = strpbrk(what, "\"\\") == NULL
-                 ? cli_control_status("sendmail", cfg, request.p, NULL, NULL, NULL)
-                 : EX_UNAVAILABLE_;
-    sbuf_free(&request);
-    return rc;
+    if (one ? what[1] == '\0' : what[0] != '\0')
+        return usage_error("specify -q, -qIID (a message) or -qRSITE (the mail for a domain), not",
+                           what);
+    return cli_postqueue(cfg->dir, one ? 3 : 2, args);
 }
 
 static int no_recipients(const struct sendmail *m) {

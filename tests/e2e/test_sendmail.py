@@ -240,8 +240,12 @@ def test_other_modes(pair):
     assert r.returncode == 0
     assert "a@far.example... deliverable" in r.stdout and "b@-bad..example... undeliverable" in r.stdout
     assert p.run("-bp", face="sendmail").returncode == 0
-    for args in (["-bi"], ["-I"], ["-q"], ["-q30m"]):
+    for args in (["-bi"], ["-I"], ["-q"], ["-q30m"], ["-qRfar.example"], ["-qINOSUCH"]):
         assert p.run(*args, face="sendmail").returncode == 0, args
+    for face, *args in (["sendmail", "-qI"], ["sendmail", "-qR"], ["sendmail", "-qSfar.example"], ["mailq", "x"], ["newaliases", "x"]):
+        r = p.run(*args, face=face)
+        assert (r.returncode, r.stdout) == (64, "") and f"{face}: fatal: " in r.stderr, args
+    assert p.run("-qRfar example", face="sendmail").returncode == 69
 
 
 @pytest.mark.parametrize("more,said", [("", True), ("mydestination =\n", False), ("myorigin = own.example\n", False),
