@@ -56,6 +56,10 @@ int cli_first(const char *dir, int argc, char **argv);
  * *failed is the stage that did ("" if none was reached).  *next_hop: where the road leads, or "".
  * Both are the caller's to free. */
 bool cli_test_road(const struct config *cfg, const char *sender, char **failed, char **next_hop);
+/* Until the descriptor is closed no other command changes files in the directory that holds path.
+ * Each user who may read the directory can hold it, so it is not waited for without end: -EBUSY.
+ * -1: there can be no lock. */
+int cli_lock_folder(const char *path);
 /* Prints text of clients, hosts and tables without what a terminal would obey: control characters,
  * those behind ASCII too, are question marks, and a line feed is a blank. */
 void cli_put_safe(const char *text);

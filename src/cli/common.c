@@ -2,22 +2,35 @@
  * cli/common.c - what the commands share; see cli.h
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 #include "daemon/audit.h"
 #include "daemon/offline.h"
+#include "util/fs.h"
 #include "util/mem.h"
 
 const char *cli_dir(const char *dir) {
     const char *env = getenv("MAIL_CONFIG");
     return dir != NULL ? dir : env != NULL ? env : PH_CONFIG_DIR;
+}
+
+void cli_put_safe(const char *text) {
+    char *line = mem_strdup(text);
+    for (char *p = line; (p = strchr(p, '\n')) != NULL;)
+        *p = ' ';
+    str_hide_controls(line, strlen(line));
+    fputs(line, stdout);
+    free(line);
 }
 
 void cli_print_pair(struct str name, struct str value) {
@@ -137,6 +150,25 @@ bool cli_hop_wraps(const char *hop) {
     return str_end_of(hop, ends, 1) >= 0;
 }
 
+/* Another change of a file takes less than this. */
+#define LOCK_MS      5000
+#define LOCK_LOOK_MS 20
+
+int cli_lock_folder(const char *path) {
+    static const struct timespec pause = {0, LOCK_LOOK_MS * 1000000L};
+    char *folder = fs_folder(str_of(path));
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(folder);
+    for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK; i++) {
+        if (i == LOCK_MS / LOCK_LOOK_MS) {
+            close(fd);
+            return -EBUSY;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return fd;
+}
+
 /* -- a password from the terminal -- */
 
 static volatile sig_atomic_t password_signal; /* that came while it was typed; 0: none */
@@ -200,17 +232,4 @@ char *cli_password(const char *prompt) {
     mem_wipe(line.text, line.room);
     free(line.text);
     return copy;
-}
-
-/* U+0080 to U+009F in UTF-8: some terminals obey them. */
-static bool is_c1(const unsigned char *p) {
-    return p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
-}
-
-void cli_put_safe(const char *text) {
-    for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
-        bool c1 = is_c1(p);
-        putchar(*p == '\n' ? ' ' : *p < ' ' || *p == 0x7f || c1 ? '?' : *p);
-        p += c1 ? 1 : 0;
-    }
 }

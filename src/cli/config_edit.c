@@ -6,13 +6,10 @@
  * crash, find the old one or the new one whole.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -21,9 +18,6 @@
 #include "util/mem.h"
 
 #define MAIN_CF_MAX (8U << 20)
-/* Another edit takes less than this. */
-#define LOCK_MS      5000
-#define LOCK_LOOK_MS 20
 
 /* One change that was asked for. */
 struct edit {
@@ -138,27 +132,10 @@ static int lines_save(const struct edit_run *run) {
                                     : fs_write_whole(run->path, sbuf_str(&run->out), 0, &st);
 }
 
-/* Until it is closed no other edit goes on in that directory.  Each user who may read the directory
- * can hold it, so it is not waited for without end: -EBUSY.  -1: there can be no lock. */
-static int lines_lock(const char *path) {
-    static const struct timespec pause = {0, LOCK_LOOK_MS * 1000000L};
-    char *folder = fs_folder(str_of(path));
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    free(folder);
-    for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK; i++) {
-        if (i == LOCK_MS / LOCK_LOOK_MS) {
-            close(fd);
-            return -EBUSY;
-        }
-        nanosleep(&pause, NULL);
-    }
-    return fd;
-}
-
 /* A symbolic link stays one: the file that it names is changed. */
 static int lines_file(struct edit_run *run) {
     struct sbuf text = {0};
-    int lock = lines_lock(run->path);
+    int lock = cli_lock_folder(run->path);
     if (lock == -EBUSY)
         return lines_fatal("another program holds a lock on the directory", run->path);
     char why[FS_WHY_MAX];

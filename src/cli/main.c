@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "daemon/audit.h"
+#include "util/fs.h"
 #include "util/mem.h"
 
 struct face {
@@ -96,32 +97,53 @@ static int cmd_map(const char *dir, int argc, char **argv) {
     return cli_postmap(dir, n, out);
 }
 
-int main(int argc, char **argv) {
-    const char *base = strrchr(argv[0], '/');
-    const char *dir = NULL;
-    base = base == NULL ? argv[0] : base + 1;
-    for (size_t i = 0; i < sizeof faces / sizeof faces[0]; i++)
-        if (strcmp(base, faces[i].name) == 0)
-            return faces[i].run(NULL, argc, argv);
-    int at = 1;
-    if (at + 1 < argc && strcmp(argv[at], "-c") == 0) {
-        dir = argv[at + 1];
-        at += 2;
-    }
-    if (at >= argc)
+/* What was printed must have been written: a program that keeps a listing or a message in a file
+ * learns from the exit status that it has not all of it.  As with Postfix's postqueue, who stops
+ * reading is no failure. */
+static int cli_end(const char *who, int rc) {
+    bool failed = ferror(stdout) != 0;
+    errno = 0;
+    bool fails = fclose(stdout) != 0;
+    int why = fails ? errno : 0;
+    if ((!failed && !fails) || why == EPIPE)
+        return rc;
+    fprintf(stderr, "%s: fatal: output write error%s%s\n", who, why == 0 ? "" : ": ",
+            why == 0 ? "" : strerror(why));
+    return rc == EX_OK_ ? EX_UNAVAILABLE_ : rc;
+}
+
+/* argv begins with the command. */
+static int cli_run(const char *dir, int argc, char **argv) {
+    if (argc < 1)
         return cli_usage(stderr);
-    if (strcmp(argv[at], "--help") == 0 || strcmp(argv[at], "-h") == 0)
+    if (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)
         return cli_usage(stdout);
-    if (strcmp(argv[at], "--version") == 0) {
+    if (strcmp(argv[0], "--version") == 0) {
         puts("posthouse " PH_VERSION);
         return 0;
     }
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(argv[at], commands[i].name) == 0)
-            return commands[i].run(dir, argc - at, argv + at);
+        if (strcmp(argv[0], commands[i].name) == 0)
+            return commands[i].run(dir, argc, argv);
     for (size_t i = 0; i < sizeof faces / sizeof faces[0]; i++) /* posthouse postmap … */
-        if (strcmp(argv[at], faces[i].name) == 0)
-            return faces[i].run(dir, argc - at, argv + at);
-    fprintf(stderr, "posthouse: no such command: %s\n", argv[at]);
+        if (strcmp(argv[0], faces[i].name) == 0)
+            return faces[i].run(dir, argc, argv);
+    fprintf(stderr, "posthouse: no such command: %s\n", argv[0]);
     return cli_usage(stderr);
+}
+
+int main(int argc, char **argv) {
+    const char *base = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    const char *dir = NULL;
+    fs_open_standard();
+    base = base != NULL ? base + 1 : argc > 0 ? argv[0] : "posthouse";
+    for (size_t i = 0; i < sizeof faces / sizeof faces[0]; i++)
+        if (strcmp(base, faces[i].name) == 0)
+            return cli_end(base, faces[i].run(NULL, argc, argv));
+    int at = argc > 0 ? 1 : 0;
+    if (at + 1 < argc && strcmp(argv[at], "-c") == 0) {
+        dir = argv[at + 1];
+        at += 2;
+    }
+    return cli_end("posthouse", cli_run(dir, argc - at, argv + at));
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/listing.h"
 #include "mail/envelope.h"
@@ -20,6 +21,7 @@ struct shown {
     json_t *rcpts;    /* those who wait for it, with the reason; NULL: not known */
     struct sbuf line; /* content that has no end of line yet */
     bool in_body;
+    bool terminal; /* which would obey control characters; a file or a pipe gets each byte */
 };
 
 /* A line whose text comes from elsewhere. */
@@ -104,6 +106,18 @@ static bool is_header_line(struct str line) {
     return n > 0 && colon < line.n && line.p[colon] == ':';
 }
 
+/* Tabs stay. */
+static void show_on_terminal(struct str line) {
+    struct sbuf safe = {0};
+    for (ptrdiff_t tab; (tab = str_chr(line, '\t')) >= 0; line = str_from(line, (size_t)tab + 1)) {
+        sbuf_add_safe(&safe, str_make(line.p, (size_t)tab));
+        sbuf_add_ch(&safe, '\t');
+    }
+    sbuf_add_safe(&safe, line);
+    fwrite(safe.p == NULL ? "" : safe.p, 1, safe.n, stdout);
+    sbuf_free(&safe);
+}
+
 static void show_line(struct shown *s, struct str line) {
     if (line.n > 0 && line.p[line.n - 1] == '\r')
         line.n--;
@@ -112,7 +126,10 @@ static void show_line(struct shown *s, struct str line) {
         return;
     if ((s->what & SHOW_TYPES) != 0)
         fputs("regular_text: ", stdout);
-    fwrite(line.p, 1, line.n, stdout);
+    if (s->terminal)
+        show_on_terminal(line);
+    else
+        fwrite(line.p, 1, line.n, stdout);
     putchar('\n');
 }
 
@@ -146,7 +163,7 @@ static void message_line(void *arg, struct str line) {
 }
 
 int message_show(const char *who, const struct config *cfg, const char *qid, unsigned what) {
-    struct shown s = {.what = what, .qid = qid};
+    struct shown s = {.what = what, .qid = qid, .terminal = isatty(1)};
     struct ask_end end = {0};
     json_t *req = json_pack("{s:s, s:s}", "cmd", "queue-read", "id", qid);
     char *text = req == NULL ? NULL : json_dumps(req, 0), *why = NULL;

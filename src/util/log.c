@@ -325,12 +325,6 @@ static void line_json(struct sbuf *b, const char *name, const char *service, con
     sbuf_add_ch(b, '}');
 }
 
-static void printable(char *p) {
-    for (; *p != '\0'; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
-}
-
 /* Puts a whole line into the buffer; true if the writer is to be woken. */
 static bool line_put(struct str line) {
     pthread_mutex_lock(&sink.lock);
@@ -367,7 +361,7 @@ static void line_make(struct sbuf *line, const char *name, const char *service, 
 
 static void line_add(const char *name, const char *service, int prio, char *text) {
     struct sbuf line = {0};
-    printable(text);
+    str_hide_controls(text, strlen(text));
     if (strlen(text) > LOG_LINE_MAX)
         memcpy(text + LOG_LINE_MAX - 4, " ...", 5);
     line_make(&line, name, service, prio, text);
@@ -442,7 +436,7 @@ void log_fatal(const char *service, const char *fmt, ...) {
     va_start(ap, fmt);
     sbuf_vprintf(&text, fmt, ap);
     va_end(ap);
-    printable(text.p);
+    str_hide_controls(text.p, text.n);
     if (fatal_taker == NULL || !fatal_taker(service, text.p))
         log_as_fatal(service, "%s", text.p);
     sbuf_free(&text);

@@ -319,9 +319,29 @@ void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap) {
         b->n += (size_t)n;
 }
 
+void str_hide_controls(char *p, size_t n) {
+    unsigned more = 0; /* bytes that the character has yet, where it is UTF-8 */
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)p[i];
+        unsigned char next = i + 1 < n ? (unsigned char)p[i + 1] : 0;
+        if (c == 0xc2 && (next & 0xe0) == 0x80) { /* U+0080 to U+009F */
+            p[i++] = '?';
+            p[i] = '?';
+            more = 0;
+        } else if (more > 0 && (c & 0xc0) == 0x80) {
+            more--;
+        } else {
+            more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc2 ? 1 : 0;
+            p[i] = is_control(p[i]) || (c & 0xe0) == 0x80 ? '?' : p[i];
+        }
+    }
+}
+
 void sbuf_add_safe(struct sbuf *b, struct str s) {
-    for (size_t i = 0; i < s.n; i++)
-        sbuf_add_ch(b, is_control(s.p[i]) ? '?' : s.p[i]);
+    size_t from = b->n;
+    sbuf_add_str(b, s);
+    if (s.n > 0)
+        str_hide_controls(b->p + from, s.n);
 }
 
 void sbuf_printf(struct sbuf *b, const char *fmt, ...) {

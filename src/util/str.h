@@ -101,6 +101,9 @@ static inline bool is_control(char c) {
 }
 
 bool str_has_control(struct str s);
+/* Makes '?' of each byte of a control character (U+0080 to U+009F too, and of these bytes alone,
+ * which a terminal may obey): for people, from outside. */
+void str_hide_controls(char *p, size_t n);
 
 void sbuf_free(struct sbuf *b);
 /* The same for what held a secret: overwritten first.  A buffer that grew has left no copy. */
@@ -133,7 +136,7 @@ void sbuf_add_u64(struct sbuf *b, uint64_t v);
 void sbuf_printf(struct sbuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void sbuf_vprintf(struct sbuf *b, const char *fmt, va_list ap)
     __attribute__((format(printf, 2, 0)));
-/* Appends s with '?' for each control character: for people, from outside. */
+/* Appends s without control characters (str_hide_controls). */
 void sbuf_add_safe(struct sbuf *b, struct str s);
 /* Removes the first n bytes. */
 void sbuf_drop(struct sbuf *b, size_t n);

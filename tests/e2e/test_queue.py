@@ -1,8 +1,10 @@
 """Retry, concurrency, dead destinations, reports, queue commands, sendmail, pflogsumm."""
+import contextlib
 import email
 import itertools
 import json
 import os
+import pty
 import re
 import socket
 import subprocess
@@ -307,6 +309,81 @@ def test_what_is_not_understood_is_refused(deferred, args):
     assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == [(q["queue_id"], q["queue_name"]) for q in before]
 
 
+NAMES_NOTHING = [
+    (["delete", "deferred", "-"], "", 0), (["delete", "--sender", "aa1", "-"], "", 0), (["delete", "deferred", "-"], "no/id\n", 1),
+    (["expire", "--recipient", "@", "-"], "AB\0CD\n", 1), (["delete", "ALL", "-"], "", 64), (["hold", "-"], "", 0), (["flush", "-"], "", 64),
+    (["delete", "deferred", "--sender", os.fsdecode(b"m\xfcller")], "", 64), (["list", "--reason", os.fsdecode(b"\xfc")], "", 64),
+    (["list", "-"], "", 0), (["list", "--json", "-"], "a b\n", 1), (["list", "hold", "--sender", "aa1"], "", 0)]
+
+
+def test_a_list_that_names_nothing_is_not_all(deferred):
+    """Standard input without an ID, as of a grep that found none, and a filter that is no text, ask for no mail."""
+    p = deferred
+    before = p.queue()
+    for args, stdin, code in NAMES_NOTHING:
+        r = p.run("queue", *args, stdin=stdin)
+        assert (r.returncode, "@y.example" in r.stdout, "is empty" in r.stdout) == (code, False, False), (args, r.stdout, r.stderr)
+        assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == [(q["queue_id"], q["queue_name"]) for q in before], args
+
+
+def test_all_is_no_queue_id(deferred):
+    p = deferred
+    for face, *args in (["postqueue", "-i", "ALL"], ["sendmail", "-qIALL"]):
+        r = p.run(*args, face=face)
+        assert r.returncode == 69 and 'Cannot flush queue ID - invalid name: "ALL"' in r.stderr
+    assert [q["attempts"] for q in p.queue()] == [1, 1]
+
+
+def test_thousands_of_ids(deferred):
+    """More than one request holds; the number is that of a grep through a day's log."""
+    p = deferred
+    ids = [q["queue_id"] for q in p.queue()]
+    many = "".join(f"7FFFFF8C{i:05d}\n" for i in range(20000))
+    r = p.run("queue", "list", "--json", "-", stdin=ids[0] + "\n" + many + ids[1] + "\n")
+    assert r.returncode == 1 and {json.loads(line)["queue_id"] for line in r.stdout.splitlines()} == set(ids)
+    assert r.stderr.count("there is no such message") == 20000
+
+
+def test_what_cannot_be_written_is_no_success(deferred):
+    """Who copies a message into a file on a full disk, to delete it then, learns that the copy is not whole."""
+    p = deferred
+    qid = p.queue()[0]["queue_id"]
+    for face, *args in (["mailq"], ["postqueue", "-j"], ["posthouse", "queue", "list"], ["qshape", "deferred"], ["postcat", "-q", qid],
+                        ["postconf"], ["posthouse", "check"], ["posthouse", "--help"]):
+        p.run(face=face)  # makes the link
+        with open("/dev/full", "w") as full:
+            r = subprocess.run([p.dir / f"cmd-{face}" / face, *args], stdout=full, stderr=subprocess.PIPE, text=True,
+                               env=dict(p.env(), MAIL_CONFIG=str(p.dir)))
+        assert r.returncode != 0 and f"{face}: fatal: output write error: No space left on device" in r.stderr, (face, r.stderr)
+
+
+def test_nothing_of_a_mail_moves_a_terminal(dns):
+    """What a relay host, a client and the mail itself say reaches a terminal, and the log, without control characters."""
+    raw, shown = "\x1b[31m\x9b2J\x07", "?[31m??2J?"
+    relay = FakeRelay(replies={"RCPT": f"450 4.2.0 slow {raw}"})
+    with relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        assert p.send(f"a\x9b2J@x.example", ["b\x9b2J@y.example"], f"Subject: s\t{raw}\r\n\r\nbody {raw}\r\n".encode(), " SMTPUTF8")[:3] == "250"
+        p.wait_log("status=deferred")
+        qid = p.queue()[0]["queue_id"]
+        for face, *args in (["mailq"], ["posthouse", "queue", "list"], ["posthouse", "queue", "show", "--content", qid], ["postcat", "-q", qid]):
+            p.run(face=face)  # makes the link
+            ours, terminal = pty.openpty()
+            with subprocess.Popen([p.dir / f"cmd-{face}" / face, *args], stdout=terminal, env=dict(p.env(), MAIL_CONFIG=str(p.dir))) as proc:
+                os.close(terminal)
+                said = b""
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    while piece := os.read(ours, 65536):
+                        said += piece
+                os.close(ours)
+            text = said.decode().replace("\r\n", "\n")
+            assert proc.returncode == 0 and "a??2J@x.example" in text and "b??2J@y.example" in text
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text), args
+            assert face == "postcat" or f"slow {shown}" in text
+            assert "show" not in args or f"Subject: s\t{shown}\n" in text and f"body {shown}\n" in text
+        assert f"body {raw}\n" in p.run("-q", qid, face="postcat").stdout  # a file gets each byte
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", p.log())
+
+
 def test_filters_of_the_listing(deferred):
     p = deferred
     by_sender = {q["sender"]: q["queue_id"] for q in p.queue()}
@@ -379,7 +456,7 @@ def test_what_a_host_says_moves_no_cursor(dns):
         for face, args in (("mailq", []), ("postqueue", ["-p"]), ("postcat", ["-q", qid]), ("posthouse", ["queue", "list"]),
                            ("posthouse", ["queue", "show", qid]), ("posthouse", ["test", "joe@x.example", "b@y.example"])):
             shown = p.run(*args, face=face).stdout
-            assert face == "postcat" or "?]0;mine? gr\u00fcn ?2J ? ? end" in shown, shown
+            assert face == "postcat" or "?]0;mine? gr\u00fcn ??2J ?? ? end" in shown, shown
             assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown) is None, (face, args, shown)
 
 
@@ -423,7 +500,7 @@ def state_of(directory):
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_root_sees_the_queue_of_a_daemon_that_is_down(dns, end):
     """As the spool has it, with its reasons, and nothing in it is changed: also after a kill, with a write that was not finished."""
-    big = "".join(f"row {i:06} {'y' * 60}\r\n" for i in range(6000))
+    big = "".join(f"row {i:06} {'y' * 60}\r\n" for i in range(20000))
     with Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns) as p:
         p.send(sender="ann@x.example", rcpts=['"a b"@y.example'], content="Subject: small\r\n\r\nhello\r\n")
         p.send(sender="ben@x.example", content="Subject: large\r\n\r\n" + big)

@@ -362,6 +362,31 @@ static void test_utf8(void **state) {
         assert_false(str_is_utf8(str_of(*v)));
 }
 
+/* What a terminal obeys: C0, DEL and C1, as characters or as bytes that are none. */
+static void test_controls_are_hidden(void **state) {
+    static const char *const rows[][2] = {{"a\x1b[1m\tb\x7f", "a?[1m?b?"},
+                                          {"\xc2\x9b"
+                                           "2J\xc2\x85",
+                                           "??2J??"},
+                                          {"\x9b"
+                                           "2J \x85",
+                                           "?2J ?"},
+                                          {"k\xc3\x9f \xe2\x82\x80 \xf0\x9f\x98\x80", NULL},
+                                          {"\xc2\xa0\xe9 \xc2", NULL},
+                                          {"\xe2\x82\x9b\x9b", "\xe2\x82\x9b?"},
+                                          {"\xe2\xc2\x9b", "\xe2??"},
+                                          {"", NULL}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct sbuf b = {0};
+        sbuf_add_ch(&b, '\n');
+        sbuf_add_safe(&b, str_of(rows[i][0]));
+        assert_string_equal(b.p + 1, rows[i][1] == NULL ? rows[i][0] : rows[i][1]);
+        assert_int_equal(b.p[0], '\n');
+        sbuf_free(&b);
+    }
+}
+
 static void test_lower_case(void **state) {
     static const char *const texts[][2] = {
         {"", ""},
@@ -512,6 +537,7 @@ int main(void) {
         cmocka_unit_test(test_ipc_until),
         cmocka_unit_test(test_ipc_signals),
         cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_controls_are_hidden),
         cmocka_unit_test(test_lower_case),
         cmocka_unit_test(test_lost_lines_are_said),
         cmocka_unit_test(test_a_slow_log_says_what_it_lost),
