@@ -156,6 +156,8 @@ static void read_stdin(struct sbuf *out) {
     ssize_t n;
     while ((n = read(0, sbuf_room(out, 65536), 65536)) > 0)
         sbuf_advance(out, (size_t)n);
+    if (n < 0)
+        postmap_fatal("cannot read standard input: %s", strerror(errno));
 }
 
 static char *db_path(const struct map_ops *ops, const char *name) {
@@ -166,8 +168,14 @@ static char *db_path(const struct map_ops *ops, const char *name) {
 
 /* Root acts as the source's owner, so that no user's file becomes root's. */
 static void become_owner(const struct stat *st) {
-    if (geteuid() == 0 && st->st_uid != 0 && (setgid(st->st_gid) < 0 || seteuid(st->st_uid) < 0))
+    if (geteuid() == 0 && st->st_uid != 0 && (setegid(st->st_gid) < 0 || seteuid(st->st_uid) < 0))
         postmap_fatal("cannot become the owner of the source file: %s", strerror(errno));
+}
+
+/* Before the next table, which may be another owner's. */
+static void become_root(void) {
+    if (getuid() == 0 && geteuid() != 0 && (seteuid(0) < 0 || setegid(getgid()) < 0))
+        postmap_fatal("cannot become root again: %s", strerror(errno));
 }
 
 static void write_table(const struct map_ops *ops, const char *path, const struct pairs *p,
@@ -177,11 +185,43 @@ static void write_table(const struct map_ops *ops, const char *path, const struc
         postmap_fatal("write %s: %s", path, why);
 }
 
-static void load_old(const char *spec, const struct options *o, struct pairs *p) {
-    struct map *m = map_open(spec, o->dir);
-    if (m->opened)
-        map_each(m, on_old, p);
+/* Of two that change a table's rows the second one finds what the first one has made. */
+static int table_lock(const char *path) {
+    int lock = cli_lock_folder(path);
+    if (lock == -EBUSY)
+        postmap_fatal("another program holds a lock on the directory: %s", path);
+    return lock;
+}
+
+/* The rows that the table has.  One that cannot be read is not written anew: the rows that it had
+ * would be lost.  may_miss: it need not be there. */
+static void load_old(const char *spec, const char *path, bool may_miss, struct pairs *p) {
+    struct stat st;
+    if (may_miss && lstat(path, &st) < 0 && errno == ENOENT)
+        return;
+    struct map *m = map_open(spec, NULL);
+    if (!m->opened)
+        postmap_fatal("%s", m->err);
+    if (map_each(m, on_old, p) < 0)
+        postmap_fatal("%s", map_error(m));
     map_close(m);
+}
+
+/* The changed table has the mode and the owner that it had. */
+static void rewrite_table(const struct map_ops *ops, const char *path, const struct pairs *p,
+                          mode_t otherwise, enum map_nul nul) {
+    struct stat was;
+    bool had = stat(path, &was) == 0 && S_ISREG(was.st_mode);
+    write_table(ops, path, p, had ? was.st_mode & 0777 : otherwise, nul);
+    int rc = had ? fs_give(path, was.st_uid, was.st_gid) : 0;
+    if (rc < 0)
+        postmap_fatal("%s: its owner is not what it was: %s", path, strerror(-rc));
+}
+
+static void must_be_writable(const struct map_ops *ops) {
+    if (ops->build == NULL)
+        postmap_fatal("unsupported dictionary type: %s does not support bulk-mode creation.",
+                      ops->type);
 }
 
 /* What Postfix calls the table in a warning: its library for each type does it differently. */
@@ -214,6 +254,7 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
                       .source = o->incremental ? "(stdin)" : name};
     struct build b = {&p, o};
     bool have = stat(name, &st) == 0;
+    int lock = -1;
     if (!o->incremental) {
         char why[FS_WHY_MAX];
         int rc = have ? fs_read(name, &text, SOURCE_MAX) : -errno;
@@ -222,18 +263,23 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
         if (!o->keep_root)
             become_owner(&st);
     } else {
-        load_old(spec, o, &p);
+        must_be_writable(ops);
         read_stdin(&text);
+        lock = table_lock(path);
+        load_old(spec, path, true, &p);
     }
-    if (ops->build == NULL)
-        postmap_fatal("unsupported dictionary type: %s does not support bulk-mode creation.",
-                      ops->type);
+    must_be_writable(ops);
     mode_t mode = have && !o->no_mode ? st.st_mode & 0777 : 0644;
     (o->alias ? alias_source_parse : map_source_parse)(sbuf_str(&text), !o->no_fold, on_entry,
                                                        on_warn, &b);
     if (o->alias && !o->incremental)
         alias_marks(&b);
-    write_table(ops, path, &p, mode, o->nul);
+    if (o->incremental)
+        rewrite_table(ops, path, &p, mode, o->nul);
+    else
+        write_table(ops, path, &p, mode, o->nul);
+    if (lock >= 0)
+        close(lock);
     free(path);
     return 0;
 }
@@ -327,14 +373,15 @@ static bool run_delete(const struct map_ops *ops, const char *spec, const char *
                        const struct options *o) {
     struct pairs p = {0}, keep = {0};
     struct sbuf in = {0};
-    struct stat st;
     char *path = db_path(ops, name);
     bool hit = false;
-    load_old(spec, o, &p);
+    must_be_writable(ops);
     if (strcmp(o->del, "-") == 0)
         read_stdin(&in);
     else
         sbuf_add_c(&in, o->del);
+    int lock = table_lock(path);
+    load_old(spec, path, false, &p);
     for (size_t i = 0; i < p.n; i++) {
         struct str rest = sbuf_str(&in), key;
         bool gone = false;
@@ -345,7 +392,9 @@ static bool run_delete(const struct map_ops *ops, const char *spec, const char *
             pair_set(&keep, p.v[i].key, p.v[i].value);
     }
     if (hit)
-        write_table(ops, path, &keep, stat(path, &st) == 0 ? st.st_mode & 0777 : 0644, o->nul);
+        rewrite_table(ops, path, &keep, 0644, o->nul);
+    if (lock >= 0)
+        close(lock);
     free(path);
     sbuf_free(&in);
     return hit;
@@ -376,6 +425,7 @@ static int run_tables(int argc, char **argv, const struct options *o) {
         if (ops == NULL)
             postmap_fatal("unsupported dictionary type: %.*s", (int)colon, s.p);
         const char *name = s.p + colon + 1;
+        become_root();
         if (o->del != NULL) {
             hit = run_delete(ops, spec.p, name, o) || hit;
         } else if (o->query == NULL && !o->dump) {

@@ -114,6 +114,76 @@ def test_incremental_and_delete(box, type_):
     assert box.postmap("-q", "alpha", table, check=False).returncode == 1
 
 
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_damaged_table_loses_no_rows_to_a_change(box, type_):
+    """What cannot be read is not written anew, with the new rows alone."""
+    table, file = f"{type_}:{box.dir}/src", box.dir / f"src{SUFFIXES[type_]}"
+    box.postmap(table, check=False)
+    broken = file.read_bytes()[:file.stat().st_size // 2]
+    file.write_bytes(broken)
+    for args, stdin in ((["-i"], "extra value\n"), (["-d", "alpha"], "")):
+        r = box.run(*args, table, face="postmap", stdin=stdin)
+        assert r.returncode == 1 and "postmap: fatal: open database" in r.stderr, r.stderr
+        assert file.read_bytes() == broken
+
+
+def test_changes_of_a_table_by_its_name_alone(box):
+    """A name is below the working directory, wherever -c points."""
+    (box.dir / "src").write_text("a one\nb two\n")
+    box.run(face="postmap")  # makes the link
+
+    def postmap(*args, stdin=""):
+        exe = [box.dir / "cmd-postmap/postmap", "-c", postfix_conf(box.dir)]
+        return subprocess.run([*exe, *args, "hash:src"], cwd=box.dir, input=stdin, capture_output=True, text=True)
+    assert postmap().returncode == 0 and postmap("-i", stdin="c three\n").returncode == 0
+    assert postmap("-d", "a").returncode == 0 and sorted_out(postmap("-s")) == ["b\ttwo", "c\tthree"]
+
+
+@pytest.mark.parametrize("spec", ["texthash:{dir}/src", "inline:{{a=b}}", "static:x", "fail:x"])
+def test_tables_that_are_not_written_are_not_changed(box, spec):
+    for args in (["-d", "alpha"], ["-i"]):
+        r = box.run(*args, spec.format(dir=box.dir), face="postmap", stdin="alpha new\n")
+        assert r.returncode == 1 and "does not support bulk-mode creation" in r.stderr, (r.returncode, r.stderr)
+    assert (box.dir / "src").read_text() == SOURCE
+
+
+def test_two_changes_at_once_lose_no_row(box):
+    (box.dir / "src").write_text("a one\n")
+    table = f"hash:{box.dir}/src"
+    box.postmap(table)
+
+    def add(name):
+        for i in range(10):
+            assert box.run("-i", table, face="postmap", stdin=f"{name}{i} x\n").returncode == 0
+    threads = [threading.Thread(target=add, args=(name,)) for name in ("b", "c")]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(sorted_out(box.postmap("-s", table))) == 21
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_tables_of_several_owners(box):
+    """Each is made as its source's owner, the next one too; one that is changed stays its owner's."""
+    box.dir.chmod(0o755)
+    theirs, ours = box.dir / "theirs", box.dir / "ours"
+    for folder, uid in ((theirs, 12345), (ours, 0)):
+        folder.mkdir()
+        (folder / "t").write_text("a one\n")
+        (folder / "t").chmod(0o600)
+        for f in (folder, folder / "t"):
+            os.chown(f, uid, uid)
+    subprocess.run(["chmod", "a+x", *map(str, list(box.dir.parents)[:3])], check=True)
+    r = box.run(f"hash:{theirs}/t", f"hash:{ours}/t", face="postmap")
+    assert r.returncode == 0, r.stderr
+    assert [((f / "t.db").stat().st_uid, (f / "t.db").stat().st_mode & 0o777) for f in (theirs, ours)] == [(12345, 0o600), (0, 0o600)]
+    for args, stdin in ((["-i"], "b two\n"), (["-d", "a"], "")):
+        assert box.run(*args, f"hash:{theirs}/t", face="postmap", stdin=stdin).returncode == 0
+        assert ((theirs / "t.db").stat().st_uid, (theirs / "t.db").stat().st_mode & 0o777) == (12345, 0o600)
+    assert box.postmap("-s", f"hash:{theirs}/t").stdout == "b\ttwo\n"
+
+
 def test_stale_is_a_warning(box):
     table = f"hash:{box.dir}/src"
     box.postmap(table, check=False)
