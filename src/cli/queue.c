@@ -8,6 +8,8 @@
 #include "cli/listing.h"
 #include "cli/message.h"
 #include "cli/orders.h"
+#include "util/htab.h"
+#include "util/str.h"
 
 static int queue_usage(void) {
     fputs("usage: posthouse queue list [--json] [FILTER …] [ID …]\n"
@@ -84,21 +86,25 @@ static void choice_free(struct choice *c) {
     idlist_free(&c->ids);
 }
 
-static void missing_name(const char *id, const json_t *filter) {
-    fprintf(stderr, "posthouse: %s: there is no such message%s\n", id,
-            json_object_size(filter) > 0 ? " that fits" : "");
-}
-
-/* Says it if no message of msgs, which fit filter, has the ID; how many are missing. */
-static size_t missing_say(const char *id, json_t *msgs, const json_t *filter) {
-    size_t i;
+/* Says of each ID that no message of msgs, which fit the filter, has it; how many.  acted: what an
+ * order does nothing to does not count. */
+static size_t missing_say(const struct choice *c, json_t *msgs, bool acted) {
+    struct htab there = {0};
+    size_t i, missing = 0;
     json_t *msg;
     json_array_foreach(msgs, i, msg) {
-        if (strcmp(listing_text(msg, "queue_id"), id) == 0)
-            return 0;
+        if (!acted || strcmp(listing_text(msg, "queue_name"), "unreadable") != 0)
+            htab_put(&there, str_of(listing_text(msg, "queue_id")), msg);
     }
-    missing_name(id, filter);
-    return 1;
+    for (i = 0; i < c->ids.n; i++) {
+        if (htab_get(&there, str_of(c->ids.v[i])) != NULL)
+            continue;
+        fprintf(stderr, "posthouse: %s: there is no such message%s\n", c->ids.v[i],
+                json_object_size(c->filter) > 0 ? " that fits" : "");
+        missing++;
+    }
+    htab_free(&there);
+    return missing;
 }
 
 static json_t *choice_ids(const struct choice *c, size_t from) {
@@ -128,15 +134,13 @@ static int listed_fetch(const struct config *cfg, const struct choice *c, json_t
 
 static int choice_list(const struct config *cfg, struct choice *c, bool json) {
     json_t *msgs = NULL;
-    size_t missing = 0;
     if (json && !c->listed)
         return listing_stream("posthouse", cfg, json_copy(c->filter));
     int rc = c->listed ? listed_fetch(cfg, c, &msgs)
                        : listing_fetch("posthouse", cfg, json_copy(c->filter), &msgs);
     if (rc != 0)
         return rc;
-    for (size_t i = 0; i < c->ids.n; i++)
-        missing += missing_say(c->ids.v[i], msgs, c->filter);
+    size_t missing = missing_say(c, msgs, false);
     if (json)
         listing_print_json(msgs);
     else if (json_array_size(msgs) > 0 || (!c->listed && json_object_size(c->filter) == 0))
@@ -164,22 +168,16 @@ static void action_say(const struct queue_action *a, const struct order_result *
     putchar('\n');
 }
 
-/* Each ID by itself: what is not there is named. */
+/* What is not there is named. */
 static int action_by_id(const struct config *cfg, const struct queue_action *a,
                         const struct choice *c, struct order_result *res) {
-    bool missing = c->mistaken;
-    int rc = EX_OK_;
-    for (size_t i = 0; i < c->ids.n && rc == EX_OK_; i++) {
-        struct order_result one = {0};
-        struct idlist id = {&c->ids.v[i], 1};
-        rc = order_give("posthouse", cfg, a->cmd, &id, c->filter, NULL, NULL, &one);
-        if (rc == EX_OK_ && one.matched == 0) {
-            missing_name(c->ids.v[i], c->filter);
-            missing = true;
-        }
-        res->changed += one.changed;
-        res->matched += one.matched;
-    }
+    json_t *msgs = NULL;
+    int rc = listed_fetch(cfg, c, &msgs);
+    if (rc != EX_OK_)
+        return rc;
+    bool missing = missing_say(c, msgs, true) > 0 || c->mistaken;
+    json_decref(msgs);
+    rc = order_give("posthouse", cfg, a->cmd, &c->ids, c->filter, NULL, NULL, res);
     return rc == EX_OK_ && missing ? 1 : rc;
 }
 
@@ -217,7 +215,7 @@ static int choice_show_json(const struct config *cfg, const struct choice *c) {
     const char *advice = ask_advice(listing_text(why, "cause"), listing_text(why, "reply"));
     if (msg != NULL && advice != NULL)
         json_object_set_new(msg, "advice", json_string(advice));
-    bool missing = missing_say(c->ids.v[0], msgs, c->filter) > 0;
+    bool missing = missing_say(c, msgs, false) > 0;
     listing_print_json(msgs);
     json_decref(msgs);
     return missing ? 1 : 0;

@@ -140,7 +140,8 @@ int offline_ask(const char *dir, const char *request, ask_line_fn fn, void *arg,
     uint64_t id;
     int rc = -EOPNOTSUPP;
     *why = NULL;
-    if (list || (cmd != NULL && strcmp(cmd, "queue-read") == 0))
+    bool relay = json_object_get(req, "relay") != NULL; /* the routes are the daemon's to find */
+    if ((list && !relay) || (cmd != NULL && strcmp(cmd, "queue-read") == 0))
         rc = offline_open(&o, dir, why);
     if (rc == 0 && list)
         offline_each(&o, req, true, &id);

@@ -342,6 +342,9 @@ def test_thousands_of_ids(deferred):
     r = p.run("queue", "list", "--json", "-", stdin=ids[0] + "\n" + many + ids[1] + "\n")
     assert r.returncode == 1 and {json.loads(line)["queue_id"] for line in r.stdout.splitlines()} == set(ids)
     assert r.stderr.count("there is no such message") == 20000
+    r = p.run("queue", "hold", "-", stdin=ids[0] + "\n" + many + ids[1] + "\n")
+    assert (r.returncode, r.stdout) == (1, "posthouse: Placed on hold: 2 messages\n") and r.stderr.count("there is no such message") == 20000
+    assert p.log().count("Placed on hold: ") < 100  # a line for each request
 
 
 def test_what_cannot_be_written_is_no_success(deferred):
@@ -458,6 +461,18 @@ def test_what_a_host_says_moves_no_cursor(dns):
             shown = p.run(*args, face=face).stdout
             assert face == "postcat" or "?]0;mine? gr\u00fcn ??2J ?? ? end" in shown, shown
             assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown) is None, (face, args, shown)
+
+
+def test_what_a_spool_does_not_say_is_not_found_to_be_nothing(deferred):
+    """The routes are the running daemon's to find."""
+    p = deferred
+    hop = p.queue()[0]["relay"]
+    assert "aa1@x.example" in p.run("queue", "list", "--relay", hop).stdout
+    p.stop()
+    if os.geteuid() == 0:
+        assert "aa1@x.example" in p.run("queue", "list").stdout
+    r = p.run("queue", "list", "--relay", hop)
+    assert r.returncode == 69 and "is posthoused running?" in r.stderr and r.stdout == ""
 
 
 @pytest.mark.parametrize("wrong", ["queue", "queues", "sender", "recipient", "ids", "id", "relay", "site", "recpient"])
