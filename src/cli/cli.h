@@ -56,6 +56,9 @@ int cli_first(const char *dir, int argc, char **argv);
  * *failed is the stage that did ("" if none was reached).  *next_hop: where the road leads, or "".
  * Both are the caller's to free. */
 bool cli_test_road(const struct config *cfg, const char *sender, char **failed, char **next_hop);
+/* The configuration directory that sendmail's -C names by itself or by a file in it; it lives as
+ * long as the program. */
+const char *cli_dir_or_file(const char *arg);
 /* Until the descriptor is closed no other command changes files in the directory that holds path.
  * Each user who may read the directory can hold it, so it is not waited for without end: -EBUSY.
  * -1: there can be no lock. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,11 @@
 const char *cli_dir(const char *dir) {
     const char *env = getenv("MAIL_CONFIG");
     return dir != NULL ? dir : env != NULL ? env : PH_CONFIG_DIR;
+}
+
+const char *cli_dir_or_file(const char *arg) {
+    struct stat st;
+    return stat(arg, &st) == 0 && S_ISREG(st.st_mode) ? fs_folder(str_of(arg)) : arg;
 }
 
 void cli_put_safe(const char *text) {

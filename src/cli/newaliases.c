@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "util/mem.h"
 #include "util/str.h"
 
 #define ALIASES_FILE "/etc/aliases"
@@ -27,13 +28,16 @@ static int alias_build(const char *dir, char *spec) {
 }
 
 int cli_newaliases(const char *dir, int argc, char **argv) {
+    const char *named = NULL; /* by -oA */
     int opt, rc = 0;
     optind = 1; /* sendmail's options */
     while ((opt = getopt(argc, argv, "A:B:b:C:c:d:e:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) != -1) {
         if (opt == '?')
             return EX_USAGE_;
         if (opt == 'C' || opt == 'c')
-            dir = optarg;
+            dir = cli_dir_or_file(optarg);
+        if (opt == 'o' && optarg[0] == 'A' && optarg[1] != '\0')
+            named = optarg + 1;
     }
     if (optind < argc) {
         fputs("newaliases: fatal: alias initialization mode requires no recipient\n", stderr);
@@ -42,7 +46,7 @@ int cli_newaliases(const char *dir, int argc, char **argv) {
     struct config *cfg = cli_config("newaliases", dir);
     if (cfg == NULL)
         return 1;
-    char *set = config_value(cfg, "alias_database", NULL);
+    char *set = named != NULL ? mem_strdup(named) : config_value(cfg, "alias_database", NULL);
     if (set == NULL && access(ALIASES_FILE, F_OK) < 0)
         return 0;
     struct str rest = str_of(set == NULL ? "hash:" ALIASES_FILE : set), one;

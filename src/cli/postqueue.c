@@ -88,7 +88,7 @@ int cli_mailq(const char *dir, int argc, char **argv) {
         if (opt == '?')
             return EX_USAGE_;
         if (opt == 'C' || opt == 'c')
-            dir = optarg;
+            dir = cli_dir_or_file(optarg);
     }
     if (optind < argc) {
         fputs("mailq: fatal: display queue mode requires no recipient\n", stderr);

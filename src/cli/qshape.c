@@ -16,8 +16,9 @@
 #include "util/str.h"
 
 #define BUCKETS_MAX  100
-#define NAME_MIN     18 /* columns of a domain, however wide the rest is */
-#define TOP_TERMINAL 20 /* domains that a terminal is shown */
+#define LIMIT_MAX    1000000000000L /* minutes: a column for more has this head, too */
+#define NAME_MIN     18             /* columns of a domain, however wide the rest is */
+#define TOP_TERMINAL 20             /* domains that a terminal is shown */
 
 struct shape_row {
     char *name;
@@ -139,6 +140,7 @@ static int shape_columns(const struct shape *s, char heads[][24], int *widths) {
         else
             snprintf(heads[i], 24, "%ld",
                      limit = limit == 0 || s->linear ? limit + s->minutes : limit * 2);
+        limit = limit > LIMIT_MAX ? LIMIT_MAX : limit;
         int n = snprintf(digits, sizeof digits, "%zu", s->v[0]->count[i]);
         n = (int)strlen(heads[i]) > n ? (int)strlen(heads[i]) : n;
         widths[i] = n > 2 ? n + 1 : 3;
@@ -180,11 +182,11 @@ static bool shape_option(struct shape *s, int opt, const char *arg) {
     case 'l':
         return s->linear = true;
     case 'b':
-        s->buckets = n > 0 && n <= BUCKETS_MAX ? n : s->buckets;
-        return true;
+        s->buckets = n > 0 ? n : s->buckets;
+        return n <= BUCKETS_MAX;
     case 't':
         s->minutes = n > 0 ? n : s->minutes;
-        return true;
+        return n <= LIMIT_MAX;
     case 'w':
         s->width = n > 80 && n < 10000 ? n : s->width;
         return true;

@@ -34,18 +34,27 @@ static void put_member(struct sbuf *b, const char *name, const char *value, bool
     sbuf_add_json(b, str_of(value));
 }
 
+static void put_field(const char *label, const char *value, const char *more) {
+    printf("  %-10s  ", label);
+    cli_put_safe(value);
+    puts(more);
+}
+
 static void print_record(void *arg, const struct relay_fields *f) {
     struct sbuf b = {0};
     if (!*(bool *)arg) {
-        printf("%s\n  relayhost   %s\n  for         %s\n  hosts       %s\n  TLS         %s\n",
-               f->name, f->nexthop, f->users[0] == '\0' ? "what main.cf names" : f->users, f->hosts,
-               f->tls);
+        cli_put_safe(f->name);
+        putchar('\n');
+        put_field("relayhost", f->nexthop, "");
+        put_field("for", f->users[0] == '\0' ? "what main.cf names" : f->users, "");
+        put_field("hosts", f->hosts, "");
+        put_field("TLS", f->tls, "");
         if (f->mechanisms[0] != '\0')
-            printf("  mechanisms  %s\n", f->mechanisms);
+            put_field("mechanisms", f->mechanisms, "");
         if (f->owner[0] != '\0')
-            printf("  owner       %s\n", f->owner);
-        printf("  account     %s%s\n", f->user[0] != '\0' ? f->user : "none",
-               f->has_secret ? " (password set)" : "");
+            put_field("owner", f->owner, "");
+        put_field("account", f->user[0] != '\0' ? f->user : "none",
+                  f->has_secret ? " (password set)" : "");
         return;
     }
     put_member(&b, "name", f->name, true);

@@ -27,12 +27,13 @@
 
 struct sendmail {
     struct submission s;
-    const char *mode;  /* of -b: "m", "p", "s", … */
-    const char *name;  /* -F; NULL: not given */
-    const char *queue; /* what stands behind -q; NULL: no -q */
-    bool from_header;  /* -t */
-    bool dot_ends;     /* not -i */
-    bool resent;       /* there is a Resent- field */
+    const char *mode;    /* of -b: "m", "p", "s", … */
+    const char *name;    /* -F; NULL: not given */
+    const char *aliases; /* of -o: "A" and a database; NULL: not given */
+    const char *queue;   /* what stands behind -q; NULL: no -q */
+    bool from_header;    /* -t */
+    bool dot_ends;       /* not -i */
+    bool resent;         /* there is a Resent- field */
     bool has_from, has_resent_from;
     struct sbuf notify; /* of -N, as NOTIFY has it */
 };
@@ -298,6 +299,7 @@ static int option_take(struct sendmail *m, int opt) {
         break;
     case 'o':
         m->dot_ends = m->dot_ends && optarg[0] != 'i';
+        m->aliases = optarg[0] == 'A' ? optarg : m->aliases;
         break;
     case 'b':
         m->mode = optarg;
@@ -384,7 +386,9 @@ static int mode_run(struct sendmail *m) {
     case 'v':
         return m->s.n_rcpts == 0 ? no_recipients(m) : submission_verify(&m->s);
     case 'i':
-        return cli_newaliases(m->s.cfg->dir, 1, (char *[]){(char *)(uintptr_t) "newaliases", NULL});
+        return cli_newaliases(m->s.cfg->dir, m->aliases == NULL ? 1 : 3,
+                              (char *[]){(char *)(uintptr_t) "newaliases", (char *)(uintptr_t) "-o",
+                                         (char *)(uintptr_t)m->aliases, NULL});
     case 'm':
         return m->queue != NULL ? queue_run(m->s.cfg, m->queue) : message_send(m);
     default:
@@ -404,7 +408,7 @@ int cli_sendmail(const char *dir, int argc, char **argv) {
     while (rc == 0 &&
            (opt = getopt(argc, argv, "A:B:b:C:ce:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) != -1) {
         if (opt == 'C')
-            dir = optarg;
+            dir = cli_dir_or_file(optarg);
         rc = option_take(&m, opt);
     }
     struct config *cfg = rc == 0 ? cli_config_with_mistakes("sendmail", dir) : NULL;

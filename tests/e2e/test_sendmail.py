@@ -242,6 +242,14 @@ def test_other_modes(pair):
     assert p.run("-bp", face="sendmail").returncode == 0
     for args in (["-bi"], ["-I"], ["-q"], ["-q30m"], ["-qRfar.example"], ["-qINOSUCH"]):
         assert p.run(*args, face="sendmail").returncode == 0, args
+    waiting = p.run(face="mailq").stdout
+    for face, *args in (["sendmail", "-C", p.dir / "main.cf", "-bp"], ["mailq", "-C", p.dir / "main.cf"], ["sendmail", "-C", p.dir, "-bp"]):
+        r = p.run(*args, face=face)
+        assert (r.returncode, r.stdout, r.stderr) == (0, waiting, ""), args
+    (p.dir / "other").write_text("ann: ann@far.example\n")
+    for i, (face, *args) in enumerate((["sendmail", "-bi"], ["newaliases"])):
+        assert p.run(*args, f"-oAhash:{p.dir}/other", face=face).returncode == 0
+        (p.dir / "other.db").unlink()
     for face, *args in (["sendmail", "-qI"], ["sendmail", "-qR"], ["sendmail", "-qSfar.example"], ["mailq", "x"], ["newaliases", "x"]):
         r = p.run(*args, face=face)
         assert (r.returncode, r.stdout) == (64, "") and f"{face}: fatal: " in r.stderr, args
