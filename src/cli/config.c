@@ -11,8 +11,8 @@
 #include "cli/cli.h"
 #include "cli/config_edit.h"
 #include "cli/config_master.h"
-#include "config/secret.h"
 #include "config/unread.h"
+#include "daemon/setting.h"
 #include "maps/maps.h"
 #include "util/mem.h"
 
@@ -44,13 +44,10 @@ static bool logins_use(const struct config *c, const char *name) {
 /* The value as it is listed; a listing of all ends up in forums. */
 static char *without_secret(const struct config *c, const char *name, const char *value) {
     struct sbuf b = {0};
-    enum secret_kind kind = logins_use(c, name) ? SECRET_INLINE : secret_param(name);
-    if (kind == SECRET_INLINE)
+    if (logins_use(c, name))
         maps_show(value, &b);
-    else if (kind == SECRET_VALUE && value[0] != '\0')
-        sbuf_add_c(&b, "(hidden)");
     else
-        return mem_strdup(value);
+        setting_show(name, value, &b);
     return b.p == NULL ? mem_strdup("") : sbuf_take(&b);
 }
 

@@ -14,8 +14,7 @@
 #include "cli/cli.h"
 #include "cli/master_entry.h"
 #include "config/config.h"
-#include "config/secret.h"
-#include "maps/maps.h"
+#include "daemon/setting.h"
 #include "util/fs.h"
 #include "util/lines.h"
 #include "util/mem.h"
@@ -151,13 +150,9 @@ static const struct service *service_at(const struct config *c, int line) {
 /* A parameter's value without what is secret of it, of a listing of all. */
 static char *master_hidden(struct str name, const char *value) {
     char *word = str_dup(name);
-    enum secret_kind kind = secret_param(word);
     struct sbuf out = {0};
+    setting_show(word, value, &out);
     free(word);
-    if (kind == SECRET_INLINE)
-        maps_show(value, &out);
-    else
-        sbuf_add_c(&out, kind == SECRET_VALUE && value[0] != '\0' ? "(hidden)" : value);
     return sbuf_take(&out);
 }
 

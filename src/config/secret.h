@@ -18,8 +18,11 @@ enum secret_kind {
     SECRET_INLINE /* tables: what is written into the value itself (inline:, static:) */
 };
 
-/* What is secret of the value of the main.cf parameter name. */
+/* What is secret of the value of the main.cf parameter name, or of a slip of its name. */
 enum secret_kind secret_param(const char *name);
+/* The same of a setting: rows that are written into the value of a name that is none may be logins,
+ * too. */
+enum secret_kind secret_setting(const char *name, const char *value);
 
 /* Are the answers of the tables in spec secret: logins, or relay records?  p: the parameters of the
  * transport or service that asks. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "config/unread.h"
+#include "daemon/setting.h"
 #include "mail/address.h"
 #include "util/str.h"
 
@@ -205,24 +206,33 @@ static const char *meant_by(const char *name) {
     return s.meant;
 }
 
+/* The name is none. */
+static void say_unused(const struct cfg_file *f, const struct cfg_entry *e, struct diags *d) {
+    struct sbuf value = {0};
+    const char *meant = meant_by(e->name);
+    setting_show(e->name, e->value, &value);
+    const char *shown = value.p == NULL ? "" : value.p;
+    if (meant != NULL)
+        diag_add(d, DIAG_WARN, f->path, e->line,
+                 "unused parameter: %s=%s: there is none of that name; is %s meant?", e->name,
+                 shown, meant);
+    else if (!str_is_ascii(str_of(e->name)))
+        diag_add(d, DIAG_WARN, f->path, e->line,
+                 "unused parameter: %s=%s: its name has characters that no name has, such as "
+                 "a byte order mark or a blank that does not break",
+                 e->name, shown);
+    else
+        diag_add(d, DIAG_NOTE, f->path, e->line, "unused parameter: %s=%s", e->name, shown);
+    sbuf_free(&value);
+}
+
 static void say_unknown(const struct config *cfg, const struct cfg_file *f, struct diags *d) {
     for (size_t i = 0; i < f->n; i++) {
         const struct cfg_entry *e = &f->v[i];
         if (e->line == 0 || config_name_used(cfg, e->name) || names_table_part(cfg, e->name) ||
             unread_find(e->name) != NULL)
             continue;
-        const char *meant = meant_by(e->name);
-        if (meant != NULL)
-            diag_add(d, DIAG_WARN, f->path, e->line,
-                     "unused parameter: %s=%s: there is none of that name; is %s meant?", e->name,
-                     e->value, meant);
-        else if (!str_is_ascii(str_of(e->name)))
-            diag_add(d, DIAG_WARN, f->path, e->line,
-                     "unused parameter: %s=%s: its name has characters that no name has, such as "
-                     "a byte order mark or a blank that does not break",
-                     e->name, e->value);
-        else
-            diag_add(d, DIAG_NOTE, f->path, e->line, "unused parameter: %s=%s", e->name, e->value);
+        say_unused(f, e, d);
     }
 }
 

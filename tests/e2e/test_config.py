@@ -388,13 +388,19 @@ SLIPS = [  # ways to have a password in main.cf, some of them by mistake
     "smtp_sasl_password_maps = inline:{{ {{a.example=u:s3cret }}\n",
     "smtp_sasl_password_maps = [a.example]:587 u:s3cret\n",
     "smtp_sasl_password_maps = u:s3cret\n",
+    "smtp_sasl_pasword_maps = static:u:s3cret\n",
+    "smtp_sasl_passwords_maps = [a.example]:587 u:s3cret\n",
+    "sasl_logins = inline:{{ {{[a.example]=u:s3cret}} }}\n",
 ]
 
 
 def test_no_slip_shows_a_password():
     for main in SLIPS:
-        p = Posthouse("relayhost = [a.example]:587\nsmtp_sasl_auth_enable = yes\n" + main)
-        for words in (["config", "-n"], ["config", "-nx"], ["config"], ["check"]):
+        line = main.splitlines()[0].replace("{{", "{").replace("}}", "}").replace(" = ", "=", 1)
+        service = f"login unix - - n - - smtp -o {{ {line} }}\n" if "static:u" in line or "sasl_logins" in line else ""
+        service = service.replace("{", "{{").replace("}", "}}")
+        p = Posthouse("relayhost = [a.example]:587\nsmtp_sasl_auth_enable = yes\n" + main, master=service)
+        for words in (["config", "-n"], ["config", "-nx"], ["config"], ["check"], ["config", "-M"], ["config", "-P"], ["config", "-F"]):
             r = p.run(*words)
             assert "s3cret" not in r.stdout + r.stderr, (main, words, r.stdout + r.stderr)
         shutil.rmtree(p.dir)
