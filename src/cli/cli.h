@@ -12,14 +12,7 @@
 #include "daemon/ask.h"
 
 /* Exit statuses of sysexits.h that the faces use. */
-enum {
-    EX_OK_ = 0,
-    EX_USAGE_ = 64,
-    EX_DATAERR_ = 65,
-    EX_NOUSER_ = 67,
-    EX_UNAVAILABLE_ = 69,
-    EX_TEMPFAIL_ = 75
-};
+enum { EX_OK_ = 0, EX_USAGE_ = 64, EX_DATAERR_ = 65, EX_UNAVAILABLE_ = 69, EX_TEMPFAIL_ = 75 };
 
 /* Each takes its own argv (argv[0] is the command's name) and returns the exit status.  dir is the
  * configuration directory from -c before the command, or NULL. */
@@ -66,6 +59,9 @@ int cli_lock_folder(const char *path);
 /* Prints text of clients, hosts and tables without what a terminal would obey: control characters,
  * those behind ASCII too, are question marks, and a line feed is a blank. */
 void cli_put_safe(const char *text);
+/* Prints a line of JSON, in whose texts the characters U+0080 to U+009F, which a terminal may obey,
+ * are written as escapes. */
+void cli_put_json(struct str line);
 /* Prints a line {"name": "value"}, as Postfix 3.11 does with -j. */
 void cli_print_pair(struct str name, struct str value);
 /* The configuration directory: dir, else MAIL_CONFIG, else PH_CONFIG_DIR. */

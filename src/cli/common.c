@@ -39,6 +39,20 @@ void cli_put_safe(const char *text) {
     free(line);
 }
 
+void cli_put_json(struct str line) {
+    for (size_t i = 0; i < line.n; i++) {
+        unsigned char c = (unsigned char)line.p[i];
+        unsigned char next = i + 1 < line.n ? (unsigned char)line.p[i + 1] : 0;
+        if (c == 0xc2 && (next & 0xe0) == 0x80) {
+            printf("\\u%04x", next);
+            i++;
+        } else {
+            putchar(c);
+        }
+    }
+    putchar('\n');
+}
+
 void cli_print_pair(struct str name, struct str value) {
     struct sbuf b = {0};
     sbuf_add_ch(&b, '{');

@@ -67,7 +67,7 @@ static void show_more(json_t *o) {
 static void show_step(void *arg, struct str line) {
     struct shown *w = arg;
     if (w->json) {
-        printf("%.*s\n", STR_FMT(line));
+        cli_put_json(line);
         fflush(stdout);
         return;
     }

@@ -48,7 +48,7 @@ int listing_fetch(const char *who, const struct config *cfg, json_t *filter, jso
 
 static void listing_print_line(void *arg, struct str line) {
     (void)arg;
-    printf("%.*s\n", STR_FMT(line));
+    cli_put_json(line);
 }
 
 int listing_stream(const char *who, const struct config *cfg, json_t *filter) {
@@ -119,8 +119,9 @@ void listing_print_json(json_t *msgs) {
     size_t i;
     json_t *o;
     json_array_foreach(msgs, i, o) {
-        json_dumpf(o, stdout, 0);
-        putchar('\n');
+        char *text = json_dumps(o, 0);
+        cli_put_json(str_of(text == NULL ? "" : text));
+        free(text);
     }
 }
 
