@@ -240,11 +240,12 @@ static int expand_braced(struct expand *x, struct sbuf *out, struct str s) {
         return main_cf_fail(x, "attribute syntax error after name");
     struct sbuf v = {0};
     struct sbuf *undefined = x->undefined;
+    const char *raw = x->fn(x->arg, name);
     x->undefined = NULL; /* asking whether it is set is no mistake */
     int rc = expand_name(x, &v, name);
     x->undefined = undefined;
-    if (rc == 0)
-        rc = expand_choice(x, out, rest, v.n > 0);
+    if (rc == 0) /* as with Postfix, a value that is "$empty" is none that is empty */
+        rc = expand_choice(x, out, rest, raw != NULL && raw[0] != '\0');
     sbuf_free(&v);
     return rc;
 }

@@ -8,8 +8,9 @@
 
 static const char *lookup(void *arg, struct str name) {
     (void)arg;
-    static const char *pairs[][2] = {{"a", "A"}, {"b", "$a$a"}, {"empty", ""}, {"loop", "$loop"}};
-    for (size_t i = 0; i < 4; i++)
+    static const char *pairs[][2] = {
+        {"a", "A"}, {"b", "$a$a"}, {"empty", ""}, {"loop", "$loop"}, {"void", "$empty"}};
+    for (size_t i = 0; i < 5; i++)
         if (str_eq_c(name, pairs[i][0]))
             return pairs[i][1];
     return NULL;
@@ -20,6 +21,8 @@ static void test_expand(void **state) {
                                      {"$$a", "$a"},
                                      {"${a?yes}", "yes"},
                                      {"${empty?yes}", ""},
+                                     {"${void?yes}${void:no}", "yes"},
+                                     {"${{$void}=={}?{yes}:{no}}", "yes"},
                                      {"${empty:no}", "no"},
                                      {"${a?{x}:{y}}", "x"},
                                      {"${empty?{x}:{y}}", "y"},
