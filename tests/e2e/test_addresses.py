@@ -49,6 +49,13 @@ def test_addresses_that_ask_for_another_host(dns):
         assert c.cmd("MAIL FROM:<a%far.example@x.example>").startswith("250")
         for address in ("a%far.example", "far.example!a", "a%b@"):
             assert c.cmd(f"RCPT TO:<{address}>").startswith("501 5.1.3"), address
+        # At a domain of this system it is a name of this system, and goes nowhere else.
+        c.cmd("RSET")
+        assert c.cmd("MAIL FROM:<a%far.example@mta.example>").startswith("250")
+        assert c.cmd("RCPT TO:<b@y.example>").startswith("250")
+        for address in ("a%far.example@mta.example", "far.example!a@mta.example", '"a@far.example"@mta.example',
+                        "a%far.example@[127.0.0.1]"):
+            assert c.cmd(f"RCPT TO:<{address}>").startswith("451 4.3.5"), address
         assert p.run("-f", "a@x.example", "a%far.example", face="sendmail", stdin="\n").returncode == 0
 
 
