@@ -25,6 +25,7 @@
 #define COLUMNS   "name, nexthop, account, hosts, tls, mechanisms, username, secret, owner, modified"
 #define N_COLUMNS 9 /* that make the version: all but the last one */
 #define USERS_MAX 65536U
+#define OWN_MAX   100U /* records of one domain: each look-up passes all there are */
 
 #define RELAY_TAKEN   "another record has that name"
 #define RELAY_CHANGED "somebody else has changed the record since it was read"
@@ -485,6 +486,7 @@ char *relays_next_hop(struct relays *r, const struct relay_fields *f, char **old
 
 struct rival {
     const struct relay_fields *f; /* that is to be written; users as they are given */
+    unsigned own;                 /* others of its owner, so far */
     const char *by;  /* a domain: why names its own records alone; NULL: why names any */
     const char *hop; /* of it, in lower case */
     char *why;
@@ -495,6 +497,7 @@ static void rival_take(void *arg, const struct relay_fields *other) {
     struct str rest = str_of(v->f->users), one;
     if (v->why != NULL || strcmp(other->name, v->f->name) == 0)
         return;
+    v->own += texts_same(other->owner, v->f->owner);
     bool shown = relay_belongs(other->owner, v->by);
     if (texts_same(other->name, v->f->name)) {
         if (shown)
@@ -554,8 +557,10 @@ static bool write_record(struct relays *r, const struct merged *m, const char *h
 static bool merged_write(struct relays *r, const struct merged *m, const char *by, char **why) {
     struct sbuf sealed = {0}, bound = {0};
     char *hop = record_lowered(m->f.nexthop);
-    struct rival v = {&m->f, by, hop, NULL};
+    struct rival v = {.f = &m->f, .by = by, .hop = hop};
     bool ok = relays_each(r, rival_take, &v, why);
+    if (ok && v.why == NULL && by != NULL && !m->exists && v.own >= OWN_MAX)
+        record_say(&v.why, "a domain has at most %u records of its own", OWN_MAX);
     if (ok && v.why != NULL) {
         *why = v.why;
         ok = false;

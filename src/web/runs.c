@@ -19,10 +19,11 @@
 #include "web/session.h"
 #include "web/steps.h"
 
-#define RUNS_MAX 32U /* at a time */
-#define RUNS_OWN 4U  /* … of one administrator of some domains */
-#define LOOKS    8U  /* streams of one */
-#define PING_S   10
+#define RUNS_MAX  32U /* at a time */
+#define RUNS_OWN  4U  /* … of one administrator of some domains */
+#define RUNS_KEPT 500 /* results of one administrator */
+#define LOOKS     8U  /* streams of one */
+#define PING_S    10
 
 struct run {
     struct dl link;
@@ -71,6 +72,7 @@ static void run_on_step(void *arg, struct str line) {
     pthread_mutex_unlock(&lock);
 }
 
+/* The last ones of each administrator: a program may ask for a thousand a second. */
 static void run_keep(struct run *x) {
     char *steps = json_dumps(x->steps, JSON_COMPACT);
     state_run(x->w->state, NULL, NULL,
@@ -78,6 +80,10 @@ static void run_keep(struct run *x) {
               "(?, ?, ?, ?, ?, ?, ?, ?)",
               "sssssiis", x->id, x->kind, x->sender, x->rcpt, x->admin, x->started,
               (int64_t)x->passed, steps == NULL ? "[]" : steps);
+    state_run(x->w->state, NULL, NULL,
+              "DELETE FROM run WHERE admin = ? AND rowid <= (SELECT rowid FROM run WHERE admin = ? "
+              "ORDER BY rowid DESC LIMIT 1 OFFSET ?)",
+              "ssi", x->admin, x->admin, (int64_t)RUNS_KEPT);
     free(steps);
 }
 
@@ -339,7 +345,10 @@ static void show_kept(struct req *r) {
               "SELECT kind, sender, recipient, started, passed, steps FROM run WHERE id = ?", "s",
               r->arg);
     if (k.kind == NULL) {
-        reply_fail(r, MHD_HTTP_NOT_FOUND, "There is no such result (they are kept for a month).");
+        reply_fail(
+            r, MHD_HTTP_NOT_FOUND,
+            "There is no such result: the last %d of each administrator are kept, for a month.",
+            RUNS_KEPT);
     } else if (r->who.global || accounts_may(r, k.sender)) {
         if (req_wants_stream(r)) {
             struct look *look = MEM_NEW(struct look);

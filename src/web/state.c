@@ -56,7 +56,8 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS run (id TEXT PRIMARY KEY, kind TEXT NOT NULL, sender TEXT NOT "
     "NULL, "
     "recipient TEXT NOT NULL, admin TEXT NOT NULL, started INTEGER NOT NULL, passed INTEGER, steps "
-    "TEXT NOT NULL);";
+    "TEXT NOT NULL);"
+    "CREATE INDEX IF NOT EXISTS run_admin ON run (admin);";
 
 struct state *state_open(const char *data_directory, char **why) {
     struct state *s = MEM_NEW(struct state);

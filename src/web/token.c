@@ -13,7 +13,8 @@
 #include "web/session.h"
 #include "web/token.h"
 
-#define DAYS_MAX 3650
+#define DAYS_MAX   3650
+#define TOKENS_OWN 1000 /* of one administrator of some domains */
 
 static void add_token(void *arg, sqlite3_stmt *row) {
     json_array_append_new(arg, json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "id",
@@ -69,10 +70,14 @@ void token_add(struct req *r) {
     secret_hash(shown, hash);
     int rc = state_run(r->w->state, NULL, NULL,
                        "INSERT INTO token (name, hash, scopes, domain, admin, created, expires) "
-                       "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                       "sssssii", name, hash, list, domain, r->who.admin, now_s(),
-                       (int64_t)(days == 0 ? 0 : now_s() + days * 86400));
-    if (rc != 1) {
+                       "SELECT ?, ?, ?, ?, ?, ?, ? WHERE ? OR (SELECT COUNT(*) FROM token WHERE "
+                       "admin = ?) < ?",
+                       "sssssiiisi", name, hash, list, domain, r->who.admin, now_s(),
+                       (int64_t)(days == 0 ? 0 : now_s() + days * 86400), (int64_t)r->who.global,
+                       r->who.admin, (int64_t)TOKENS_OWN);
+    if (rc == 0) {
+        reply_fail(r, MHD_HTTP_CONFLICT, "You have %d tokens: delete some first.", TOKENS_OWN);
+    } else if (rc != 1) {
         reply_fail(r, MHD_HTTP_INTERNAL_SERVER_ERROR, "The token cannot be kept.");
     } else {
         adminlog(r, "create", domain, "Create API token: %s (%s).", name, list);

@@ -763,58 +763,6 @@ def test_start_says_what_is_wrong(dns, tmp_path):
     assert r.returncode == 1 and "/not-there: No such file" in r.stderr
 
 
-HALVES = {"head": b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", "body": b"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"}
-
-
-@pytest.mark.parametrize("half_of", HALVES)
-def test_requests_that_never_end_shut_nobody_out(web, half_of):
-    """As many as there are connections, each with half a request: they are given up soon, and others are served."""
-    half = [socket.create_connection(("127.0.0.1", web.web_port)) for _ in range(256)]
-    for s in half:
-        s.sendall(HALVES[half_of])
-
-    def served():
-        "an answer to others"
-        with contextlib.suppress(OSError):
-            return web.api().request("GET", "/healthz")[0] == 200
-    wait_for(served, 50)
-    for s in half:
-        s.close()
-
-
-def test_requests_that_come_slowly_shut_nobody_out(web):
-    """Four strangers hold more connections than there are, each with a request that comes on all the time and never ends."""
-    def stranger(i):
-        s = socket.create_connection(("127.0.0.1", web.web_port), source_address=(f"127.0.0.{2 + i % 4}", 0))
-        s.sendall(HALVES["head"])
-        return s
-    boss = web.api(GLOBAL)
-    slow, over = [stranger(i) for i in range(320)], threading.Event()
-    def come_on():
-        while not over.wait(1):
-            for i, s in enumerate(slow):
-                with contextlib.suppress(OSError):
-                    s.sendall(b"x")
-                    continue
-                with contextlib.suppress(OSError):
-                    slow[i] = stranger(i)
-    thread = threading.Thread(target=come_on)
-    thread.start()
-
-    def served():
-        "an answer to others"
-        with contextlib.suppress(OSError):
-            return boss.request("GET", "/api/session")[0] == 200
-    try:
-        for _ in range(3):
-            wait_for(served, 30)
-    finally:
-        over.set()
-        thread.join()
-        for s in slow:
-            s.close()
-
-
 # -- behind nginx --
 
 @pytest.fixture

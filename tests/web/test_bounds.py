@@ -1,0 +1,99 @@
+"""What strangers, and administrators of some domains, cannot take from all others: places, time, disk."""
+import contextlib
+import socket
+import sqlite3
+import threading
+import time
+
+import pytest
+from kit import wait_for
+from webkit import GLOBAL, OF_DOMAIN, run, site
+
+
+# -- places --
+
+HALVES = {"head": b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", "body": b"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"}
+
+
+@pytest.mark.parametrize("half_of", HALVES)
+def test_requests_that_never_end_shut_nobody_out(web, half_of):
+    """As many as there are connections, each with half a request: they are given up soon, and others are served."""
+    half = [socket.create_connection(("127.0.0.1", web.web_port)) for _ in range(256)]
+    for s in half:
+        s.sendall(HALVES[half_of])
+
+    def served():
+        "an answer to others"
+        with contextlib.suppress(OSError):
+            return web.api().request("GET", "/healthz")[0] == 200
+    wait_for(served, 50)
+    for s in half:
+        s.close()
+
+
+def test_requests_that_come_slowly_shut_nobody_out(web):
+    """Four strangers hold more connections than there are, each with a request that comes on all the time and never ends."""
+    def stranger(i):
+        s = socket.create_connection(("127.0.0.1", web.web_port), source_address=(f"127.0.0.{2 + i % 4}", 0))
+        s.sendall(HALVES["head"])
+        return s
+    boss = web.api(GLOBAL)
+    slow, over = [stranger(i) for i in range(320)], threading.Event()
+    def come_on():
+        while not over.wait(1):
+            for i, s in enumerate(slow):
+                with contextlib.suppress(OSError):
+                    s.sendall(b"x")
+                    continue
+                with contextlib.suppress(OSError):
+                    slow[i] = stranger(i)
+    thread = threading.Thread(target=come_on)
+    thread.start()
+
+    def served():
+        "an answer to others"
+        with contextlib.suppress(OSError):
+            return boss.request("GET", "/api/session")[0] == 200
+    try:
+        for _ in range(3):
+            wait_for(served, 30)
+    finally:
+        over.set()
+        thread.join()
+        for s in slow:
+            s.close()
+
+
+# -- disk --
+
+def test_what_a_tenant_may_keep_is_bounded(dns):
+    """Results, tokens and records: a program of a domain's administrator can neither fill the disk nor slow down look-ups."""
+    with site(dns) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        record = {"hosts": "[127.0.0.1]:9", "tls": "may", "owner": "a.example"}
+        def insert(db, sql, rows):
+            with contextlib.closing(sqlite3.connect(w.dir / "data" / db, 20)) as c:
+                c.executemany(sql, rows)
+                c.commit()
+        insert("web.db", "INSERT INTO run VALUES (?, 'explain', 'ann@a.example', '', ?, ?, 1, '[]')",
+               [(f"{who}{i}", who, int(time.time())) for who in (OF_DOMAIN, GLOBAL) for i in range(510)])
+        ident = run(local, kind="explain", sender="ann@a.example", recipient="b@c.example")["id"]
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as c:
+            kept = dict(c.execute("SELECT admin, COUNT(*) FROM run GROUP BY admin").fetchall())
+        assert kept == {OF_DOMAIN: 500, GLOBAL: 510}
+        assert local.get(f"/api/run/{ident}") and local.get(f"/api/run/{OF_DOMAIN}11")
+        assert "the last 500" in local.fails(404, "GET", f"/api/run/{OF_DOMAIN}10")
+        insert("web.db", "INSERT INTO token (name, hash, scopes, domain, admin, created, expires) VALUES ('x', ?, 'read', '', ?, 1, 0)",
+               [(f"{who}{i}", who) for who in (OF_DOMAIN, GLOBAL) for i in range(1000)])
+        one = {"name": "one more", "scopes": "read"}
+        assert "1000 tokens" in local.fails(409, "POST", "/api/tokens", body=one) and boss.ok("POST", "/api/tokens", body=one)
+        local.ok("DELETE", f"/api/token/{local.get('/api/tokens')[0]['id']}")
+        local.ok("POST", "/api/tokens", body=one)
+        insert("relays.db", "INSERT INTO relay (name, nexthop, account, hosts, owner) VALUES (?, ?, '@a.example', ?, 'a.example')",
+               [(f"r{i}", f"[127.0.0.1]:{i + 1}", f"[127.0.0.1]:{i + 1}") for i in range(100)])
+        other = dict(record, hosts="[127.0.0.1]:999")
+        assert "at most 100 records" in local.fails(400, "PUT", "/api/relay/more", body=other)
+        local.ok("PUT", "/api/relay/r7", body={"tls": "encrypt"})
+        local.ok("DELETE", "/api/relay/r8")
+        local.ok("PUT", "/api/relay/more", body=other)
+        boss.ok("PUT", "/api/relay/still", body=dict(record, hosts="[127.0.0.1]:998"))
