@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 import subprocess
+import threading
 import time
 
 import pytest
@@ -346,6 +347,71 @@ def test_signing_out_that_fails_is_said(world):
         b.click("button", "Sign out")
         b.heading("Sign in")
         assert b.js("return await page.evaluate(() => fetch('api/session').then(r => r.status))") == 401
+
+
+SLOW_SERVER = """await page.route('**/api/**', async r => {
+    if (r.request().method() !== 'GET') await new Promise(done => setTimeout(done, 500));
+    await r.continue(); })"""
+
+
+def test_twice_is_once(world):
+    """Whoever clicks once more while the server is slow saves once, and is not told of somebody else."""
+    with browser(world.url) as b:
+        b.sign_in()
+        b.js(SLOW_SERVER)
+        b.open("#/domain/b.example/relay", "Profile of domain: b.example")
+        b.fill("Relay outgoing email to", "[slow.example]:25")
+        twice = "await page.getByRole('button', {name: args.name, exact: true}).dblclick()"
+        b.js(twice, name="Save changes")
+        b.sees("Profile has been updated.")
+        b.js("await page.waitForLoadState('networkidle')")
+        assert "Somebody else" not in b.text()
+        b.open("#/relay", "New relay record")
+        b.fill("Name", "twice")
+        b.fill("Host 1", "[slow.example]:26")
+        b.js(twice, name="Save changes")
+        b.heading("twice")
+        assert "already" not in b.text()
+        b.open("#/tokens", "API tokens")
+        b.fill("Name", "twice")
+        b.js(twice, name="Make a token")
+        b.js("await page.locator('table').getByText('twice').first().waitFor(); await page.waitForLoadState('networkidle')")
+        assert b.js("return await page.locator('table').getByText('twice').count()") == 1
+        b.js("await page.getByRole('row', {name: 'twice'}).getByRole('button').click()")
+        b.open("#/domain/b.example/relay", "Profile of domain: b.example")
+        b.fill("Relay outgoing email to", "")
+        b.click("button", "Save changes")
+        b.sees("Profile has been updated.")
+        b.open("#/relay/twice", "twice")
+        b.click("button", "Delete this relay record")
+        b.js("await page.getByRole('dialog').getByRole('button', {name: 'Delete'}).dblclick()")
+        b.heading("Relays")
+        assert "no relay record of that name" not in b.text()
+
+
+def test_steps_go_on_when_their_stream_breaks(world):
+    go_on = threading.Event()
+    relay = FakeRelay(replies={"EHLO": lambda line: go_on.wait(60) and None})
+    with browser(world.url) as b:
+        b.sign_in()
+        b.js("""globalThis.streams = 0;
+                await page.route('**/api/run/*', r => {
+                    const stream = r.request().headers().accept.includes('text/event-stream');
+                    return stream && globalThis.streams++ === 0 ? r.abort() : r.continue(); })""")
+        b.open(f"#/test?kind=test&sender=ann@b.example&relay=[127.0.0.1]:{relay.port}", "Test and explain")
+        b.click("button", "Start")
+        wait_for(lambda: b.js("return globalThis.streams"))
+        b.sees("Running")
+        go_on.set()
+        b.js("await page.getByRole('status').filter({hasText: /All stages passed|It would not/}).waitFor()")
+    relay.stop()
+
+
+def test_an_address_that_is_cut_off_is_a_page(world):
+    with browser(world.url) as b:
+        b.sign_in()
+        b.open("#/relay/%", "%")
+        b.sees("There is no relay record of that name.")
 
 
 def test_keyboard_alone(world):

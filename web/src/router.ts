@@ -8,10 +8,19 @@ export interface Place {
   args: URLSearchParams;
 }
 
+/** What somebody has typed or cut off stays as it is. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 export function here(): Place {
   const hash = location.hash;
   const [path, args] = hash.replace(/^#\/?/, "").split("?");
-  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  const parts = path.split("/").filter(Boolean).map(decoded);
   return { hash, parts, args: new URLSearchParams(args ?? "") };
 }
 

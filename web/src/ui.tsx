@@ -51,10 +51,10 @@ export function useDraft<Source, Draft>(source: Source, begin: (of: Source) => D
 }
 
 /** After a change that was refused because somebody else has made one: calls show, which loads what is there now. */
-export async function showNewer(api: Api, path: string, version: string, e: unknown, show: () => void) {
+export async function showNewer(api: Api, path: string, version: string, e: unknown, show: () => unknown) {
   if (!(e instanceof Failure) || e.status !== 409) return;
   const now = await api.get<{ version: string }>(path).catch(() => undefined);
-  if (now && now.version !== version) show();
+  if (now && now.version !== version) await show();
 }
 
 /** Asks the relay's own parser what is wrong with a value; "": nothing. */
@@ -269,6 +269,7 @@ export function Badge(p: { kind: "good" | "bad" | "warn" | "plain"; children: Co
 /** A question in a dialog of its own; Escape says no. */
 export function Confirm(p: { question: string; yes: string; onYes: () => void; onNo: () => void }) {
   const d = useRef<HTMLDialogElement>(null);
+  const [said, say] = useState(false);
   useEffect(() => {
     d.current?.showModal();
   }, []);
@@ -276,7 +277,15 @@ export function Confirm(p: { question: string; yes: string; onYes: () => void; o
     <dialog ref={d} aria-label={p.question} onCancel={p.onNo}>
       <p>{p.question}</p>
       <div class="row">
-        <button type="button" class="danger" onClick={p.onYes}>
+        <button
+          type="button"
+          class="danger"
+          disabled={said}
+          onClick={() => {
+            say(true);
+            p.onYes();
+          }}
+        >
           {p.yes}
         </button>
         <button type="button" onClick={p.onNo}>
@@ -287,10 +296,14 @@ export function Confirm(p: { question: string; yes: string; onYes: () => void; o
   );
 }
 
-export function Form(p: { onSubmit: () => void; children: ComponentChildren; class?: string; label?: string }) {
+/** onSubmit's promise, if it has one, ends when all is done: until then the form is not sent once more. */
+export function Form(p: { onSubmit: () => unknown; children: ComponentChildren; class?: string; label?: string }) {
+  const busy = useRef(false);
   const submit: JSX.SubmitEventHandler<HTMLFormElement> = (e) => {
     e.preventDefault();
-    p.onSubmit();
+    if (busy.current) return;
+    busy.current = true;
+    Promise.resolve(p.onSubmit()).finally(() => (busy.current = false));
   };
   return (
     <form class={p.class} aria-label={p.label} onSubmit={submit}>

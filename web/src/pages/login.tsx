@@ -45,8 +45,8 @@ export function Welcome({ token, onIn }: { token: string; onIn: () => void }) {
   const [again, setAgain] = useState("");
   const [error, setError] = useState("");
   const submit = () => {
-    if (password !== again) setError(text.welcome.differ);
-    else api.post("welcome", { token, password }).then(onIn, (e) => setError(words(e)));
+    if (password === again) return api.post("welcome", { token, password }).then(onIn, (e) => setError(words(e)));
+    setError(text.welcome.differ);
   };
   return (
     <Page title={text.welcome.title} lead={text.welcome.lead}>

@@ -238,11 +238,11 @@ function RelayTab({
         setError("");
         tell(text.saved);
         setTurn(turn + 1);
-        again().then(() => end(v));
+        return again().then(() => end(v));
       },
       (e) => {
         setError(words(e));
-        showNewer(api, path, data.version, e, () => again().then(() => end(v)));
+        return showNewer(api, path, data.version, e, () => again().then(() => end(v)));
       },
     );
   return (

@@ -347,7 +347,7 @@ function Editor({
     if (relay ? me.global && d.owner !== relay.owner : d.owner.trim()) body.owner = d.owner.trim();
     if (d.password) body.password = d.password;
     const path = `relay/${encodeURIComponent(d.name)}`;
-    api.put(path + (relay ? "" : "?new=yes"), body).then(
+    return api.put(path + (relay ? "" : "?new=yes"), body).then(
       () => {
         setError("");
         tell(t.created);
@@ -355,7 +355,7 @@ function Editor({
       },
       (e) => {
         setError(words(e));
-        if (relay && again) showNewer(api, path, relay.version, e, () => again().then(() => end(d)));
+        if (relay && again) return showNewer(api, path, relay.version, e, () => again().then(() => end(d)));
       },
     );
   };

@@ -98,18 +98,16 @@ function useRun(id: string) {
   const [error, setError] = useState("");
   useEffect(() => {
     let source: EventSource | undefined,
+      later: number | undefined,
       gone = false;
     const look = (then: (run: Run) => void) =>
       api.current.get<Run>(`run/${id}`).then(
-        (run) => gone || then(run),
+        (run) => gone || (setError(""), then(run)),
         (e) => gone || setError(words(e)),
       );
-    look((first) => {
-      if (first.over) {
-        set(first);
-        return;
-      }
-      set({ ...first, steps: [] });
+    const follow = (first: Run) => {
+      set(first.over ? first : { ...first, steps: [] });
+      if (first.over) return;
       source = new EventSource(`api/run/${id}`);
       source.addEventListener("step", (e) => set((r) => r && { ...r, steps: [...r.steps, JSON.parse(e.data)] }));
       source.addEventListener("end", (e) => {
@@ -118,12 +116,14 @@ function useRun(id: string) {
       });
       source.onerror = () => {
         source?.close();
-        look(set);
+        later = setTimeout(look, 1000, follow);
       };
-    });
+    };
+    look(follow);
     return () => {
       gone = true;
       source?.close();
+      clearTimeout(later);
     };
   }, [id]);
   return { run, error };
@@ -148,7 +148,7 @@ export function Result({ id }: { id: string }) {
       </ol>
       <p role="status" class={run.over ? (run.passed ? "box good" : "box bad") : "quiet"}>
         {!run.over
-          ? t.running
+          ? error || t.running
           : test
             ? run.passed
               ? t.passedTest

@@ -16,7 +16,7 @@ function Add({ me, done }: { me: Me; done: () => void }) {
   const all = Object.keys(t.scope).filter((s) => me.global || ["read", "accounts", "test"].includes(s));
   const add = () => {
     const body = { name, domain, days: /^\d+$/.test(days) ? Number(days) : days, scopes: scopes.join(" ") };
-    api.post<NewToken>("tokens", body).then(
+    return api.post<NewToken>("tokens", body).then(
       (r) => {
         setToken(r.token);
         setError("");
