@@ -17,8 +17,7 @@
 #include "util/list.h"
 #include "util/mem.h"
 #include "util/net.h"
-
-#define NETWORK 64 /* bits of an address of IPv6: who has one has all of its network */
+#include "web/throttle.h"
 
 struct guest {
     struct dl link;
@@ -44,7 +43,7 @@ static uint64_t guest_address(struct MHD_Connection *conn) {
            info->client_addr->sa_family == AF_INET6 ? sizeof a.u.in6 : sizeof a.u.in4);
     netaddr_unmap(&a);
     netaddr_text(&a, text);
-    return str_hash(str_of(netaddr_network(text, NETWORK, network)));
+    return str_hash(str_of(netaddr_network(text, THROTTLE_NETWORK, network)));
 }
 
 static unsigned guests_of(uint64_t who) {

@@ -404,6 +404,17 @@ static void on_panic(void *cls, const char *fmt, va_list ap) {
     sbuf_free(&b);
 }
 
+/* What is coded in a path or a query.  A NUL would end the text, and make another name of it. */
+static size_t http_unescape(void *cls, struct MHD_Connection *conn, char *text) {
+    size_t n = MHD_http_unescape(text);
+    (void)cls;
+    (void)conn;
+    for (size_t i = 0; i < n; i++)
+        if (text[i] == '\0')
+            text[i] = '?';
+    return n;
+}
+
 bool http_start(struct web *w, int fd, void (*dispatch)(struct req *r)) {
     static struct http h;
     h = (struct http){w, dispatch};
@@ -413,7 +424,8 @@ bool http_start(struct web *w, int fd, void (*dispatch)(struct req *r)) {
         0, NULL, NULL, on_request, &h, MHD_OPTION_EXTERNAL_LOGGER, on_panic, NULL,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, WEB_CONNECTIONS,
         MHD_OPTION_CONNECTION_TIMEOUT, HEAD_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
-        MHD_OPTION_NOTIFY_COMPLETED, on_done, NULL, MHD_OPTION_NOTIFY_CONNECTION, guests_notify,
-        NULL, MHD_OPTION_THREAD_STACK_SIZE, (size_t)(512 * 1024), MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_COMPLETED, on_done, NULL, MHD_OPTION_UNESCAPE_CALLBACK, http_unescape,
+        NULL, MHD_OPTION_NOTIFY_CONNECTION, guests_notify, NULL, MHD_OPTION_THREAD_STACK_SIZE,
+        (size_t)(512 * 1024), MHD_OPTION_END);
     return d != NULL;
 }

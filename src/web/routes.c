@@ -12,6 +12,7 @@
 #include "web/accounts.h"
 #include "web/adminlog.h"
 #include "web/assets.h"
+#include "web/crowd.h"
 #include "web/dashboard.h"
 #include "web/queue.h"
 #include "web/relays.h"
@@ -123,10 +124,23 @@ static bool may_see(struct req *r, const struct route_entry *e) {
     return accounts_named(r, mail) && (e->scope != SCOPE_ACCOUNTS || accounts_tab(r, !of_domain));
 }
 
+/* Administrators of some domains have their requests answered so many at a time. */
+static void route_serve(struct req *r, const struct route_entry *e) {
+    bool bounded = e->scope != SCOPE_PUBLIC && !r->who.global;
+    if (bounded && !crowd_enter(r->who.admin)) {
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE,
+                   "You have too many requests at a time: try again.");
+        return;
+    }
+    if (may_see(r, e))
+        e->handler(r);
+    if (bounded)
+        crowd_leave(r->who.admin);
+}
+
 void routes_dispatch(struct req *r) {
     bool changes = strcmp(r->method, "GET") != 0;
     const struct route_entry *e = route_find(r);
-    if (e != NULL && (!changes || session_origin_ok(r)) && route_allowed(r, e, changes) &&
-        may_see(r, e))
-        e->handler(r);
+    if (e != NULL && (!changes || session_origin_ok(r)) && route_allowed(r, e, changes))
+        route_serve(r, e);
 }

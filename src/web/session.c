@@ -11,6 +11,7 @@
 #include "util/clock.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/net.h"
 #include "web/adminlog.h"
 #include "web/throttle.h"
 #include "web/token.h"
@@ -21,7 +22,8 @@
 #define ROLE_MS    2000  /* how long a role is believed */
 #define ROLES      64U
 #define PASS_MIN   8U
-#define PASS_BYTES 1024U /* at a login; new ones: PASSWORD_MAX */
+#define PASS_BYTES 1024U        /* at a login; new ones: PASSWORD_MAX */
+#define KNOWN_S    (90 * 86400) /* how long an address of a sign-in is known */
 
 /* -- roles, for a moment -- */
 
@@ -66,6 +68,30 @@ static void role_forget(const char *admin) {
     pthread_mutex_unlock(&roles_lock);
 }
 
+/* -- where administrators come from -- */
+
+static void known_note(struct req *r, const char *admin) {
+    char text[INET6_ADDRSTRLEN];
+    state_run(r->w->state, NULL, NULL,
+              "INSERT OR REPLACE INTO known (admin, network, at) VALUES (?, ?, ?)", "ssi", admin,
+              netaddr_network(r->client, THROTTLE_NETWORK, text), now_s());
+}
+
+static void known_take(void *arg, sqlite3_stmt *row) {
+    (void)row;
+    *(bool *)arg = true;
+}
+
+/* Has that administrator signed in from the client's address before? */
+static bool known_is(struct req *r, const char *admin) {
+    char text[INET6_ADDRSTRLEN];
+    bool known = false;
+    state_run(r->w->state, known_take, &known,
+              "SELECT 1 FROM known WHERE admin = ? AND network = ?", "ss", admin,
+              netaddr_network(r->client, THROTTLE_NETWORK, text));
+    return known;
+}
+
 /* -- cookies -- */
 
 static void set_cookie(struct req *r, const char *secret) {
@@ -94,6 +120,7 @@ static void login_session_start(struct req *r, const char *admin, const struct a
         reply_data(
             r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", is->global, "csrf", csrf));
         set_cookie(r, secret);
+        known_note(r, admin);
         adminlog(r, "login", admin, "%s", msg);
     } else {
         reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE,
@@ -271,7 +298,9 @@ void session_login(struct req *r) {
     }
     char *user = mem_strdup(name);
     str_lower(user, strlen(user));
-    unsigned wait = throttle_begin(r->client, user);
+    unsigned wait = throttle_begin(r->client, user, false);
+    if (wait > 0 && known_is(r, user))
+        wait = throttle_begin(r->client, user, true);
     if (wait > 0) {
         char seconds[16];
         snprintf(seconds, sizeof seconds, "%u", wait);
@@ -390,6 +419,7 @@ void session_sweep(struct web *w) {
     state_run(w->state, NULL, NULL, "DELETE FROM session WHERE used < ? OR created < ?", "ii",
               now - w->cfg->p.web_session_time, now - LIFE_S);
     state_run(w->state, NULL, NULL, "DELETE FROM link WHERE expires < ?", "i", now);
+    state_run(w->state, NULL, NULL, "DELETE FROM known WHERE at < ?", "i", now - KNOWN_S);
     state_run(w->state, NULL, NULL,
               "DELETE FROM log WHERE timestamp < datetime('now', '-365 days')", "");
     state_run(w->state, NULL, NULL, "DELETE FROM run WHERE started < ?", "i", now - 30 * 86400);

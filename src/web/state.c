@@ -57,7 +57,9 @@ static const char schema[] =
     "NULL, "
     "recipient TEXT NOT NULL, admin TEXT NOT NULL, started INTEGER NOT NULL, passed INTEGER, steps "
     "TEXT NOT NULL);"
-    "CREATE INDEX IF NOT EXISTS run_admin ON run (admin);";
+    "CREATE INDEX IF NOT EXISTS run_admin ON run (admin);"
+    "CREATE TABLE IF NOT EXISTS known (admin TEXT NOT NULL, network TEXT NOT NULL, at INTEGER NOT "
+    "NULL, PRIMARY KEY (admin, network)) WITHOUT ROWID;";
 
 struct state *state_open(const char *data_directory, char **why) {
     struct state *s = MEM_NEW(struct state);

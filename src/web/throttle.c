@@ -14,9 +14,8 @@
 #define ENTRIES    4096U
 #define FREE       5U
 #define WAIT_MAX   900U /* of an address */
-#define SHARED_MAX 30U  /* of an account: its owner cannot be locked out for longer */
+#define SHARED_MAX 30U  /* of an account */
 #define FORGET_MS  3600000
-#define NETWORK    64 /* bits of an address of IPv6: who has one has all of its network */
 
 struct entry {
     char key[300];     /* "": free */
@@ -76,13 +75,13 @@ static unsigned wait_of(const struct entry *e, unsigned most) {
     return left <= 0 ? 0 : (unsigned)(left / 1000 + 1);
 }
 
-unsigned throttle_begin(const char *client, const char *account) {
+unsigned throttle_begin(const char *client, const char *account, bool known) {
     char key[INET6_ADDRSTRLEN];
-    client = netaddr_network(client, NETWORK, key);
+    client = netaddr_network(client, THROTTLE_NETWORK, key);
     pthread_mutex_lock(&lock);
     struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
     unsigned a = from == NULL ? 0 : wait_of(from, WAIT_MAX);
-    unsigned b = to == NULL ? 0 : wait_of(to, SHARED_MAX);
+    unsigned b = to == NULL || known ? 0 : wait_of(to, SHARED_MAX);
     if (a == 0 && b == 0) { /* what is refused has no entry made: none has to make room for it */
         entry_begin(entry_find("from", client, true), account);
         entry_begin(entry_find("for", account, true), account);
@@ -95,7 +94,7 @@ void throttle_end(const char *client, const char *account, enum throttle_end how
     char key[INET6_ADDRSTRLEN];
     if (how == THROTTLE_WRONG)
         return;
-    client = netaddr_network(client, NETWORK, key);
+    client = netaddr_network(client, THROTTLE_NETWORK, key);
     pthread_mutex_lock(&lock); /* an entry may have made room for another one meanwhile */
     struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
     if (from != NULL)

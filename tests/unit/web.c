@@ -26,7 +26,7 @@ int64_t clock_wall_us(void) {
 static void guess_until_it_waits(const char *client, const char *account) {
     unsigned wait;
     for (int i = 0; i < 10; i++)
-        while ((wait = throttle_begin(client, account)) > 0)
+        while ((wait = throttle_begin(client, account, false)) > 0)
             now_ms += wait * 1000;
     now_ms += 1;
 }
@@ -35,15 +35,18 @@ static void test_what_is_refused_makes_no_room(void **state) {
     char account[32];
     (void)state;
     guess_until_it_waits("192.0.2.1", "boss@a.example");
-    unsigned wait = throttle_begin("192.0.2.1", "boss@a.example");
+    unsigned wait = throttle_begin("192.0.2.1", "boss@a.example", false);
     assert_in_range(wait, 10, 40);
     for (int i = 0; i < 9000; i++) {
         snprintf(account, sizeof account, "%d@a.example", i);
-        if (throttle_begin("192.0.2.1", account) == 0)
+        if (throttle_begin("192.0.2.1", account, false) == 0)
             fail_msg("guess %d is looked at", i);
     }
-    assert_int_equal(throttle_begin("192.0.2.1", "boss@a.example"), wait);
-    assert_int_not_equal(throttle_begin("192.0.2.2", "boss@a.example"), 0);
+    assert_int_equal(throttle_begin("192.0.2.1", "boss@a.example", false), wait);
+    assert_int_not_equal(throttle_begin("192.0.2.2", "boss@a.example", false), 0);
+    /* Where the owner has come from, others' guesses keep nobody waiting, and one's own do. */
+    assert_int_equal(throttle_begin("192.0.2.1", "boss@a.example", true), wait);
+    assert_int_equal(throttle_begin("192.0.2.2", "boss@a.example", true), 0);
 }
 
 /* It listens, and never answers: who asks is not held up for ever. */

@@ -1,13 +1,15 @@
 """What strangers, and administrators of some domains, cannot take from all others: places, time, disk."""
 import contextlib
+import os
+import signal
 import socket
 import sqlite3
 import threading
 import time
 
 import pytest
-from kit import wait_for
-from webkit import GLOBAL, OF_DOMAIN, run, site
+from kit import SLOW, wait_for
+from webkit import GLOBAL, OF_DOMAIN, SECRET, log_in, run, site
 
 
 # -- places --
@@ -62,6 +64,41 @@ def test_requests_that_come_slowly_shut_nobody_out(web):
         thread.join()
         for s in slow:
             s.close()
+
+
+def test_a_tenants_requests_shut_nobody_out(dns):
+    """Those that wait for something are bounded: others have places left."""
+    with site(dns) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        codes, hanging = [], w.children()
+        def ask():
+            codes.append(local.request("GET", "/api/effective?account=a.example")[0])
+        threads = [threading.Thread(target=ask) for _ in range(40)]
+        for pid in hanging:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for t in threads:
+                t.start()
+            wait_for(lambda: codes.count(503) >= 8)
+            assert boss.get("/api/session") and local.request("GET", "/api/session")[0] == 503
+        finally:
+            for pid in hanging:
+                os.kill(pid, signal.SIGCONT)
+        for t in threads:
+            t.join(60 * SLOW)
+        assert len(codes) == 40 and local.get("/api/session")
+
+
+def test_nobodys_guesses_keep_an_owner_out(dns):
+    """Strangers of any number of addresses make an account wait, but not where its owner has signed in before."""
+    with site(dns) as w:
+        assert log_in(w, GLOBAL, SECRET, "2001:db8:7:8::1") == 200
+        def strangers_wait():
+            "strangers who have to wait for the account"
+            return 429 in [log_in(w, GLOBAL, "wrong", f"192.0.2.{n}") for n in range(1, 12)]
+        for _ in range(2):
+            wait_for(strangers_wait, 30)
+            assert log_in(w, GLOBAL, SECRET, "2001:db8:7:8::2") == 200
 
 
 # -- disk --

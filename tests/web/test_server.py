@@ -18,7 +18,7 @@ import urllib.request
 import jsonschema
 import pytest
 from kit import BUILD, ROOT, SLOW, FakeRelay, Listener, free_port, make_cert, wait_for
-from webkit import GLOBAL, OF_DOMAIN, OPENAPI, SECRET, Web, run, site, tls
+from webkit import GLOBAL, OF_DOMAIN, OPENAPI, SECRET, Web, log_in, run, site, tls
 
 import shim
 
@@ -87,17 +87,7 @@ def test_guessing_is_throttled(dns):
 
 def guess(w, n, *forwarded):
     """A guess for an account of its own, by way of a proxy that sends these fields."""
-    c = http.client.HTTPConnection("127.0.0.1", w.web_port, timeout=30 * SLOW)
-    body = f"username=nobody{n}%40a.example&password=wrong"
-    c.putrequest("POST", "/api/login")
-    for value in forwarded:
-        c.putheader("X-Forwarded-For", value)
-    c.putheader("Content-Type", "application/x-www-form-urlencoded")
-    c.putheader("Content-Length", str(len(body)))
-    c.endheaders(body.encode())
-    status = c.getresponse().status
-    c.close()
-    return status
+    return log_in(w, f"nobody{n}@a.example", "wrong", *forwarded)
 
 
 def test_no_choice_of_address_makes_guessing_fast(dns):
@@ -697,6 +687,8 @@ def test_bad_requests(web):
     boss = web.api(GLOBAL)
     assert boss.fails(404, "GET", "/api/nothing") and boss.fails(404, "GET", "/../etc/passwd") and boss.fails(404, "GET", "/api/domain/")
     assert boss.fails(405, "DELETE", "/api/domains") and boss.fails(405, "POST", "/api/session")
+    for nul in ("/api/domain/a.example%00x", "/api/user/ann@a.example%00@b.example", "/api/relay/a%00b"):  # of another name
+        assert boss.request("GET", nul)[0] in (400, 404)
     for text in ("{", "[1]", "null", '{"a": 1, "a": 2}', '{"outboundRelay": "\ud800"}'.encode("utf-8", "surrogatepass")):
         status, answer = raw_put(web, boss, text)
         assert status == 400 and answer["_success"] is False, (text, answer)

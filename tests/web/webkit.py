@@ -192,6 +192,21 @@ def site(dns, main="", **kw):
     return w
 
 
+def log_in(w, user, password, *forwarded):
+    """The answer's status, by way of a proxy that sends these fields as X-Forwarded-For."""
+    c = http.client.HTTPConnection("127.0.0.1", w.web_port, timeout=30 * SLOW)
+    body = urllib.parse.urlencode({"username": user, "password": password})
+    c.putrequest("POST", "/api/login")
+    for value in forwarded:
+        c.putheader("X-Forwarded-For", value)
+    c.putheader("Content-Type", "application/x-www-form-urlencoded")
+    c.putheader("Content-Length", str(len(body)))
+    c.endheaders(body.encode())
+    status = c.getresponse().status
+    c.close()
+    return status
+
+
 def tls():
     """A relay host's certificate."""
     with tempfile.TemporaryDirectory() as d:
