@@ -437,8 +437,9 @@ static enum relays_rc merge(struct relays *r, const struct relay_fields *f, cons
         record_say(why, m->exists ? RELAY_TAKEN : "a record of one's own has one's own domain");
         return RELAYS_BAD;
     }
-    if (f->version[0] != '\0' && strcmp(f->version, old.version) != 0) {
-        record_say(why, RELAY_CHANGED);
+    bool newer = f->version[0] != '\0' && strcmp(f->version, old.version) != 0;
+    if (newer || (f->fresh && m->exists)) {
+        record_say(why, newer ? RELAY_CHANGED : RELAY_TAKEN);
         return RELAYS_STALE;
     }
     m->f = *f;

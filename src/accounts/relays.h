@@ -29,6 +29,7 @@ struct relay_fields {
     bool has_secret;
     int64_t modified;            /* read: when it was written last, in seconds */
     char version[VALUE_VERSION]; /* read: other for every state; "" when it is not known */
+    bool fresh;                  /* write: it is to be a new record */
 };
 
 /* Does the record of that owner belong to who asks?  by: a domain; NULL: the server. */
@@ -52,7 +53,7 @@ enum relays_rc {
     RELAYS_UNSET,
     RELAYS_DONE,
     RELAYS_BAD,  /* *why */
-    RELAYS_STALE /* version is that of an older state; *why */
+    RELAYS_STALE /* version is that of an older state, or a new record is there already; *why */
 };
 
 /* Adds a record or sets the fields that are not NULL of the one of that name.  RELAYS_BAD also for

@@ -142,6 +142,16 @@ static bool action_known(const char *action) {
     return false;
 }
 
+static bool queue_texts(json_t *list) {
+    size_t i;
+    json_t *v;
+    json_array_foreach(list, i, v) {
+        if (!json_is_string(v))
+            return false;
+    }
+    return json_is_array(list);
+}
+
 /* A member that is not understood must not make it about more messages than was meant. */
 static const char *misunderstood(json_t *in) {
     const char *key;
@@ -152,7 +162,7 @@ static const char *misunderstood(json_t *in) {
             i++;
         bool good = i < N_FILTERS             ? json_is_string(v)
                     : strcmp(key, "all") == 0 ? json_is_boolean(v)
-                                              : strcmp(key, "ids") == 0 && json_is_array(v);
+                                              : strcmp(key, "ids") == 0 && queue_texts(v);
         if (good && strcmp(key, "queue") == 0)
             good = json_string_length(v) == 0 || queue_known(json_string_value(v));
         if (!good)

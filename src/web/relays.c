@@ -21,6 +21,7 @@
 #include "web/daemon.h"
 #include "web/owners.h"
 
+#define NAME_TAKEN  "There is a relay record of that name already."
 #define USERS_SHOWN 100U
 /* Accounts that are looked through for those of one domain. */
 #define USERS_READ 1000000U
@@ -457,18 +458,17 @@ static bool owner_of_change(struct req *r, struct relay_fields *f, const char *h
 }
 
 void relay_change(struct req *r) {
-    struct relay_fields f = {.name = r->arg};
+    struct relay_fields f = {.name = r->arg, .fresh = strcmp(req_query(r, "new"), "yes") == 0};
     char *why = NULL, *by = NULL;
-    bool fresh = strcmp(req_query(r, "new"), "yes") == 0;
     json_t *list = records(r), *old = record_find(list, r->arg);
     if (list == NULL)
         return;
     bool there = old != NULL;
     char *had = there ? mem_strdup(json_member(old, "owner")) : NULL;
     json_decref(list);
-    if (fresh && there) {
+    if (f.fresh && there) {
         free(had);
-        reply_fail(r, MHD_HTTP_CONFLICT, "There is a relay record of that name already.");
+        reply_fail(r, MHD_HTTP_CONFLICT, NAME_TAKEN);
         return;
     }
     bool may = records_fields_of(r, &f) && owner_of_change(r, &f, had, &by);
@@ -487,7 +487,7 @@ void relay_change(struct req *r) {
         if (daemon_take_up(r, ASK_RELAYS))
             reply_ok(r);
     } else if (rc == RELAYS_STALE) {
-        reply_fail(r, MHD_HTTP_CONFLICT, REPLY_STALE);
+        reply_fail(r, MHD_HTTP_CONFLICT, f.fresh ? NAME_TAKEN : REPLY_STALE);
     } else {
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s", why);
     }

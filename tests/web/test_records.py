@@ -2,6 +2,7 @@
 import contextlib
 import json
 import sqlite3
+import threading
 import time
 import urllib.request
 
@@ -265,6 +266,24 @@ def test_a_change_made_for_an_older_state_is_refused(dns):
                 one.ok("PUT", path, body={**change, "version": state["version"]})  # nothing has come between
             one.ok("PUT", path, body=changes[0])  # a program that does not say what it has read
             assert one.fails(400, "PUT", path, body={"version": 7})
+
+
+def test_of_two_who_make_the_same_record_one_is_told(dns):
+    with site(dns) as w:
+        two = w.api(GLOBAL), w.api(GLOBAL)
+        for i in range(15):
+            codes, gate = [], threading.Barrier(2)
+            def make(api, user):
+                gate.wait(60)
+                body = {"hosts": f"[127.0.0.1]:{1000 + i}", "tls": "may", "user": user, "password": "p"}
+                codes.append((api.request("PUT", f"/api/relay/r{i}?new=yes", body=body)[0], user))
+            threads = [threading.Thread(target=make, args=(api, user)) for api, user in zip(two, ("one", "other"))]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            assert sorted(code for code, _ in codes) == [200, 409], codes
+            assert (200, two[0].get(f"/api/relay/r{i}")["user"]) in codes
 
 
 def test_what_a_record_is_used_for_follows_its_hosts(dns):

@@ -370,7 +370,7 @@ def test_queue(dns):
         assert act("retry", all=True, relay=f"[127.0.0.1]:{full.port}", record="") == 1
         full.wait_mails(1)
         wait_for(lambda: find() == ["r2"])
-        for bad in ({}, {"ids": []}, {"ids": "ALL"}, {"all": False, "queue": "hold"}, {"all": True, "sendr": "x"}, {"all": True, "queue": "held"},
+        for bad in ({}, {"ids": []}, {"ids": "ALL"}, {"ids": [1]}, {"all": False, "queue": "hold"}, {"all": True, "sendr": "x"}, {"all": True, "queue": "held"},
                     {"all": True, "sender": None}, {"all": "yes"}):
             assert boss.fails(400, "POST", "/api/queue/delete", body=bad)
         assert boss.fails(400, "GET", "/api/queue?queue=held")
