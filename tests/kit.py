@@ -523,6 +523,7 @@ class Posthouse:
                     UBSAN_OPTIONS="print_stacktrace=1", **self.extra_env)
 
     def start(self):
+        assert self.proc is None or self.proc.poll() is not None, "it runs already"
         self.out = open(self.dir / "stderr", "ab")
         self.proc = subprocess.Popen([self.exe, "-c", str(self.dir), "-f"], stdout=self.out,
                                      stderr=self.out, env=self.env(), preexec_fn=self.preexec)

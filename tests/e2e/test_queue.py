@@ -705,13 +705,9 @@ def test_a_users_listings_hold_up_no_mail(dns):
 
 def test_every_user_lists_and_flushes(dns):
     """Whatever umask the queue's folder was made with."""
-    old = os.umask(0o077)
-    try:
-        p = Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns)
-        (p.dir / "spool").mkdir()
-        p.start()
-    finally:
-        os.umask(old)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns)
+    p.preexec = lambda: os.umask(0o077)
+    (p.dir / "spool").mkdir(0o700)
     p.dir.chmod(0o755)
     for f in p.dir.glob("*.cf"):
         f.chmod(0o644)
