@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import termios
 import threading
@@ -32,6 +33,7 @@ class Terminal:
     def own():
         import fcntl
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background has it ignored
 
     def read(self):
         while data := os.read(self.master, 4096):
