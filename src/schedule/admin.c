@@ -311,5 +311,5 @@ size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter 
 
 void sched_stats(const struct sched *s, struct sched_stats *st) {
     *st = (struct sched_stats){s->n_queue[QUEUE_ACTIVE], s->n_queue[QUEUE_DEFERRED],
-                               s->n_queue[QUEUE_HOLD], s->halted};
+                               s->n_queue[QUEUE_HOLD], s->halted || spool_is_behind(s->spool)};
 }

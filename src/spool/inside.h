@@ -154,7 +154,9 @@ struct spool {
     bool threads;       /* they were started */
     struct task *retry; /* PROGRESS and DONE that could not be written: again later */
     struct task **retry_tail;
-    bool notes_wait;    /* some of that is no FORGET */
+    bool notes_wait;   /* some of that is no FORGET */
+    bool forgets_fail; /* nor could a FORGET be written, after the message itself, in the last batch
+                        */
     atomic_bool behind; /* so it was before the last batch, too */
     struct move *moves; /* copied to the head and not synced yet */
     size_t n_moves, cap_moves;

@@ -275,6 +275,7 @@ static void op_withdraw(struct spool *s, const struct spool_op *op) {
 
 static void op_fail(struct spool *s, struct spool_op *op, int rc) {
     op->rc = rc;
+    s->forgets_fail = s->forgets_fail || op->kind == SPOOL_FORGET;
     if (op->kind == SPOOL_NEW)
         op_withdraw(s, op);
     if (op->kind == SPOOL_NEW || op->kind == SPOOL_SYNC) {
@@ -396,10 +397,11 @@ static void batch_run(struct spool *s, struct task *list) {
     if (s->head != NULL)
         log_sync(s); /* the segment keeps how that went */
     s->st.batches++;
+    s->forgets_fail = false;
     batch_finish(s, wait);
     bool waited = s->notes_wait;
     s->notes_wait = notes_are_waiting(s);
-    atomic_store(&s->behind, waited && s->notes_wait);
+    atomic_store(&s->behind, s->forgets_fail || (waited && s->notes_wait));
     log_after_batch(s);
     log_reclaim(s);
     spool_show_stats(s);

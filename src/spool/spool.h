@@ -43,8 +43,8 @@ void spool_submit(struct spool *s, struct spool_op *op);
 void spool_expect(struct spool *s, int n);
 /* Bytes free on the spool's disk, at most a second old; negative errno: the disk does not say. */
 int64_t spool_space(const struct spool *s);
-/* Could some progress or end of a message not be written twice in a row?  It is tried again. Any
- * thread. */
+/* Could some progress or end of a message not be written twice in a row, or neither a message nor
+ * that it does not count?  It is tried again. Any thread. */
 bool spool_is_behind(const struct spool *s);
 void spool_stats(struct spool *s, struct spool_stats *out);
 /* Does what an operation has ended with say that there is no room for the message?  (It may fit

@@ -93,6 +93,32 @@ def test_free_space_that_is_not_known_is_not_little(tmp_path, dns):
 
 
 @needs_shim
+def test_a_disk_that_takes_no_mail_is_named(tmp_path, dns):
+    """Also where nothing is queued, of which it could not be noted what becomes of it."""
+    s = shim.Shim(tmp_path)
+    p = Posthouse("relayhost = [127.0.0.1]:9\nqueue_directory = {dir}/spool\n", dns=dns)
+    p.extra_env = s.env
+
+    def halted():
+        with socket.socket(socket.AF_UNIX) as c:
+            c.settimeout(30 * SLOW)
+            c.connect(str(p.dir / "spool" / "control.sock"))
+            c.sendall(b'{"cmd": "stats"}\n')
+            return json.loads(c.makefile().readline())["halted"]
+    with p:
+        assert p.send().startswith("250")  # the log has a file
+        p.run("-d", "ALL", face="postsuper")
+        wait_for(lambda: p.queue() == [])
+        assert not halted()
+        s.set(write_errno=errno.EROFS, write_count=1_000_000)
+        assert p.send().startswith("451")
+        wait_for(halted, 60)
+        s.set(write_count=0)
+        wait_for(lambda: not halted(), 60)
+        assert p.send().startswith("250")
+
+
+@needs_shim
 def test_a_restart_needs_a_disk_that_can_be_written(tmp_path, dns):
     """The daemon that runs is better than the next one, which cannot begin."""
     s = shim.Shim(tmp_path)
