@@ -114,7 +114,8 @@ class Postfix:
 
     def configure(self, main):
         (self.dir / "etc/main.cf").write_text(
-            BASE + "master_service_disable = postlog/unix-dgram\n" f"queue_directory = {self.dir}/spool\ndata_directory = {self.dir}/data\nmaillog_file = {self.log_path}\n"
+            BASE + "master_service_disable = postlog/unix-dgram\n"
+            f"queue_directory = {self.dir}/spool\ndata_directory = {self.dir}/data\nmaillog_file = {self.log_path}\n"
             f"maillog_file_prefixes = {self.dir}\nmulti_instance_name = postfix-compat\n"
             f"import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C\n" + main.format(dir=self.dir / "etc"))
 
