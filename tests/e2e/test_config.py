@@ -376,7 +376,9 @@ def test_a_listing_hides_passwords(tmp_path):
         assert p.run("-j", "acc_password", face="postconf").stdout == '{"acc_password": "s3cret1"}\n'
         assert p.run("-jh", face="postconf").returncode == p.run("-j", "-e", "x=1", face="postconf").returncode == 64
         unknown = p.run("-q", "no_such_name", face="postconf")
-        assert (unknown.returncode, unknown.stdout + unknown.stderr) == (1, "")
+        assert (unknown.returncode, unknown.stdout + unknown.stderr) == (0, "")
+        some = p.run("nome_missing", "acc_dbname", face="postconf")
+        assert (some.returncode, some.stdout) == (0, "acc_dbname = vmail\n") and "warning: nome_missing: unknown parameter" in some.stderr
 
 
 SLIPS = [  # ways to have a password in main.cf, some of them by mistake
