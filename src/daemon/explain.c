@@ -246,16 +246,38 @@ static void explain_refused(void *arg, const struct refusal *r, const char *serv
     x->failed = true;
 }
 
-/* An address without a domain gets one, as in mail of this system. */
+/* The address becomes what smtpd makes of it: its quotes go, and without a domain it gets one, as
+ * in mail of this system.  One that smtpd would not take is asked for as it is. */
 static void explain_complete(const struct params *p, char **address) {
+    static const struct addr_opts any = {.utf8 = true};
     struct sbuf whole = {0};
+    size_t len = 0;
     if ((*address)[0] == '\0')
         return;
-    sbuf_add_c(&whole, *address);
+    if (addr_parse(str_of(*address), &any, &whole, &len) != ADDR_OK || len != strlen(*address)) {
+        sbuf_reset(&whole);
+        sbuf_add_c(&whole, *address);
+    }
     addr_complete(&whole, 0, p->append_at_myorigin ? p->myorigin : NULL,
                   p->append_dot_mydomain ? p->mydomain : NULL);
     free(*address);
     *address = sbuf_take(&whole);
+}
+
+/* The first step: the two addresses, with the quotes that they need. */
+static void note_question(struct explain *x) {
+    struct sbuf sender = {0}, rcpt = {0};
+    addr_external(&sender, str_of(x->sender));
+    addr_external(&rcpt, str_of(x->rcpt));
+    json_t *o = trace_step(&x->trace, "question");
+    trace_set(o, "sender", sbuf_str(&sender));
+    trace_set(o, "recipient", sbuf_str(&rcpt));
+    trace_setf(
+        o, "result", "from <%.*s> to %.*s", STR_FMT(sbuf_str(&sender)),
+        STR_FMT(x->any_rcpt ? STR_LIT("any recipient that no rule names") : sbuf_str(&rcpt)));
+    trace_end(&x->trace, o);
+    sbuf_free(&sender);
+    sbuf_free(&rcpt);
 }
 
 static void run_begin(struct task *t) {
@@ -263,12 +285,7 @@ static void run_begin(struct task *t) {
     x->cfg = config_ref(deliver_config(x->at.deliver));
     explain_complete(&x->cfg->p, &x->sender);
     explain_complete(&x->cfg->p, &x->rcpt);
-    json_t *o = trace_step(&x->trace, "question");
-    trace_set(o, "sender", str_of(x->sender));
-    trace_set(o, "recipient", str_of(x->rcpt));
-    trace_setf(o, "result", "from <%s> to %s", x->sender,
-               x->any_rcpt ? "any recipient that no rule names" : x->rcpt);
-    trace_end(&x->trace, o);
+    note_question(x);
     unread_each_refused(x->cfg, explain_refused, x);
     if (x->via != NULL)
         route_resolve_via(x->cfg, x->at.lookup, str_of(x->via), str_of(x->sender), str_of(x->rcpt),

@@ -89,6 +89,24 @@ def test_statements_and_searches_are_shown(dns, server):
     db.stop()
 
 
+def test_an_address_is_what_the_door_makes_of_it(dns):
+    """Quotes are taken off as they are in MAIL and RCPT, so tables are asked what they are asked for mail."""
+    relay = FakeRelay(keep=False)
+    rows = f'"two words"@dom.example [127.0.0.1]:{relay.port}\n"plain"@dom.example [127.0.0.1]:1\n'
+    main = "sender_dependent_relayhost_maps = texthash:{dir}/sdr, fail:unasked\n"
+    with Posthouse(main, dns=dns, files={"sdr": rows}) as p:
+        for address, first in (('"two words"@dom.example', '"two words"@dom.example'), ('two words@dom.example', '"two words"@dom.example'),
+                               ('"plain"@dom.example', "plain@dom.example"), ("<plain@dom.example>", "plain@dom.example")):
+            lines = steps(p, "explain", address, "<b@x.example>")
+            asked = named(lines, "sender_dependent_relayhost_maps")[0]["asked"]
+            question, = named(lines, "question")
+            assert (asked[0]["key"], question["sender"], question["recipient"]) == (first, first, "b@x.example"), (address, lines)
+            assert bool(named(lines, "route")) == ("two" in address), (address, lines)
+        p.send(sender='"two words"@dom.example', rcpts=["b@x.example"])
+        wait_for(lambda: len(relay.mails) == 1)
+    relay.stop()
+
+
 def test_a_transports_own_passwords_are_not_shown(dns):
     """Also where smtp_sasl_password_maps is of a transport alone, and written into master.cf."""
     relay = FakeRelay(auth=("PLAIN",))
