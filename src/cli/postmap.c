@@ -2,7 +2,7 @@
  * cli/postmap.c - postmap(1) and postalias(1): make, ask and list tables
  *
  * Files are always written whole beside the old one and renamed over it; -i and -d read the old
- * table, change it and do the same.
+ * table, change it and do the same.  A symbolic link stays one: the file that it names is replaced.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -178,6 +178,16 @@ static void become_root(void) {
         postmap_fatal("cannot become root again: %s", strerror(errno));
 }
 
+/* Where the table at path is written; the caller frees. */
+static char *table_target(const char *path) {
+    char *file = fs_followed(path);
+    if (file == NULL)
+        postmap_fatal("write %s: %s", path,
+                      errno == EPERM ? "it is a symbolic link that another user has made"
+                                     : strerror(errno));
+    return file;
+}
+
 static void write_table(const struct map_ops *ops, const char *path, const struct pairs *p,
                         mode_t mode, enum map_nul nul) {
     const char *why;
@@ -254,6 +264,7 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
                       .source = o->incremental ? "(stdin)" : name};
     struct build b = {&p, o};
     bool have = stat(name, &st) == 0;
+    char *file = NULL;
     int lock = -1;
     if (!o->incremental) {
         char why[FS_WHY_MAX];
@@ -265,8 +276,9 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
     } else {
         must_be_writable(ops);
         read_stdin(&text);
-        lock = table_lock(path);
-        load_old(spec, path, true, &p);
+        file = table_target(path);
+        lock = table_lock(file);
+        load_old(spec, file, true, &p);
     }
     must_be_writable(ops);
     mode_t mode = have && !o->no_mode ? st.st_mode & 0777 : 0644;
@@ -274,12 +286,15 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
                                                        on_warn, &b);
     if (o->alias && !o->incremental)
         alias_marks(&b);
+    if (file == NULL)
+        file = table_target(path);
     if (o->incremental)
-        rewrite_table(ops, path, &p, mode, o->nul);
+        rewrite_table(ops, file, &p, mode, o->nul);
     else
-        write_table(ops, path, &p, mode, o->nul);
+        write_table(ops, file, &p, mode, o->nul);
     if (lock >= 0)
         close(lock);
+    free(file);
     free(path);
     return 0;
 }
@@ -380,8 +395,9 @@ static bool run_delete(const struct map_ops *ops, const char *spec, const char *
         read_stdin(&in);
     else
         sbuf_add_c(&in, o->del);
-    int lock = table_lock(path);
-    load_old(spec, path, false, &p);
+    char *file = table_target(path);
+    int lock = table_lock(file);
+    load_old(spec, file, false, &p);
     for (size_t i = 0; i < p.n; i++) {
         struct str rest = sbuf_str(&in), key;
         bool gone = false;
@@ -392,9 +408,10 @@ static bool run_delete(const struct map_ops *ops, const char *spec, const char *
             pair_set(&keep, p.v[i].key, p.v[i].value);
     }
     if (hit)
-        rewrite_table(ops, path, &keep, 0644, o->nul);
+        rewrite_table(ops, file, &keep, 0644, o->nul);
     if (lock >= 0)
         close(lock);
+    free(file);
     free(path);
     sbuf_free(&in);
     return hit;

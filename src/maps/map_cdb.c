@@ -10,6 +10,7 @@
 
 #include "maps/cdb_check.h"
 #include "maps/map.h"
+#include "maps/newfile.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
@@ -94,8 +95,7 @@ static int cdb_map_build(const char *path, const struct map_pair *v, size_t n, m
                          enum map_nul nul, const char **why) {
     struct sbuf tmp = {0};
     struct cdb_make mk;
-    sbuf_printf(&tmp, "%s.tmp.%d", path, getpid());
-    unlink(tmp.p);
+    newfile_name(path, &tmp);
     int fd = open(tmp.p, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     int rc = fd < 0 ? -errno : 0;
     if (rc == 0) {

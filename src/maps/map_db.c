@@ -16,6 +16,7 @@
 #include "maps/db_btree.h"
 #include "maps/db_hash.h"
 #include "maps/map.h"
+#include "maps/newfile.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
@@ -169,8 +170,7 @@ typedef int (*db_writer_fn)(int fd, const struct map_pair *v, size_t n, bool wit
 static int db_map_build(const char *path, const struct map_pair *v, size_t n, mode_t mode,
                         enum map_nul nul, const char **why, db_writer_fn write_rows) {
     struct sbuf tmp = {0};
-    sbuf_printf(&tmp, "%s.tmp.%d", path, getpid());
-    unlink(tmp.p);
+    newfile_name(path, &tmp);
     int fd = open(tmp.p, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int rc = fd < 0 ? -errno : write_rows(fd, v, n, nul != MAP_NUL_NO);
     if (rc == 0 && fchmod(fd, mode) < 0)

@@ -10,6 +10,7 @@
 
 #include "maps/lmdb_check.h"
 #include "maps/map.h"
+#include "maps/newfile.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
@@ -138,8 +139,7 @@ static int lmdb_build(const char *path, const struct map_pair *v, size_t n, mode
     size_t size = 1U << 20;
     for (size_t i = 0; i < n; i++)
         size += 4 * (v[i].key.n + v[i].value.n + 64);
-    sbuf_printf(&tmp, "%s.tmp.%d", path, getpid());
-    unlink(tmp.p);
+    newfile_name(path, &tmp);
     int rc = env_open(&s, tmp.p, 0, size, mode);
     if (rc == 0) {
         rc = lmdb_put_all(&s, v, n, nul != MAP_NUL_NO);

@@ -91,6 +91,46 @@ char *fs_folder(struct str path) {
                       : str_dup(str_make(path.p, (size_t)slash));
 }
 
+#define FS_LINKS_MAX 40
+
+/* Where the symbolic link path leads in one step: 1 with *to, 0 if it is none, or negative errno.
+ */
+static int link_step(const char *path, char **to) {
+    struct stat st;
+    char text[4096];
+    struct sbuf b = {0};
+    if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode))
+        return 0;
+    if (geteuid() == 0 && st.st_uid != 0)
+        return -EPERM;
+    ssize_t n = readlink(path, text, sizeof text);
+    if (n <= 0 || (size_t)n == sizeof text)
+        return n < 0 ? -errno : -ENAMETOOLONG;
+    char *folder = fs_folder(str_of(path));
+    sbuf_printf(&b, "%s%s%.*s", text[0] == '/' ? "" : folder, text[0] == '/' ? "" : "/", (int)n,
+                text);
+    free(folder);
+    *to = sbuf_take(&b);
+    return 1;
+}
+
+char *fs_followed(const char *path) {
+    char *now = mem_strdup(path), *to = NULL;
+    int rc = 1;
+    for (int steps = 0; rc > 0 && steps < FS_LINKS_MAX; steps++) {
+        rc = link_step(now, &to);
+        if (rc == 0)
+            return now;
+        if (rc > 0) {
+            free(now);
+            now = to;
+        }
+    }
+    free(now);
+    errno = rc < 0 ? -rc : ELOOP;
+    return NULL;
+}
+
 int fs_sync_dir(const char *path) {
     char *dir = fs_folder(str_of(path));
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

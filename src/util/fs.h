@@ -32,6 +32,10 @@ int fs_commit_named(const char *tmp, const char *path, mode_t mode);
 int fs_write_whole(const char *path, struct str text, mode_t mode, const struct stat *was);
 /* The directory that holds path ("." for a bare name); the caller frees. */
 char *fs_folder(struct str path);
+/* The file that path is the name of when it is a symbolic link (else path), there or not; the
+ * caller frees.  NULL with errno: ELOOP, or, as root, EPERM for a link that another user has made.
+ */
+char *fs_followed(const char *path);
 /* fsync of the directory that holds path. */
 int fs_sync_dir(const char *path);
 int fs_write_all(int fd, const void *p, size_t n);

@@ -210,6 +210,44 @@ def test_replaced_atomically(box):
     assert not [f for f in os.listdir(box.dir) if ".tmp." in f]
 
 
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_link_stays_a_link_and_a_dead_ones_file_goes(box, type_):
+    """The file that the link names is replaced, also one that is not there yet; what is left by a process that was killed
+    is removed, and nothing else is."""
+    table, kept = f"{type_}:{box.dir}/src", box.dir / "kept"
+    link = box.dir / f"src{SUFFIXES[type_]}"
+    kept.mkdir()
+    (box.dir / "step").symlink_to("kept/table")
+    link.symlink_to("step")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = [f"table.tmp.{dead.pid}", f"table.tmp.{os.getpid()}", "table.tmp.x", f"other.tmp.{dead.pid}"]
+    for name in names:
+        (kept / name).write_text("half")
+    for args, stdin, rows in ((["-w"], None, 5), (["-i"], "more rows\n", 6), (["-d", "more"], None, 5)):
+        r = box.run(*args, table, face="postmap", stdin=stdin)
+        assert r.returncode == 0, (args, r)
+        assert link.is_symlink() and os.readlink(link) == "step" and os.readlink(box.dir / "step") == "kept/table"
+        assert sorted(os.listdir(kept)) == sorted(["table", *names[1:]]) and not (kept / "table").is_symlink()
+        found = box.run("-q", "more", table, face="postmap").stdout
+        assert (found == "rows\n") == (rows == 6) and box.postmap("-q", "alpha", table).stdout == "one\n"
+    link.unlink()
+    link.symlink_to(link.name)
+    r = box.run("-w", table, face="postmap")
+    assert r.returncode == 1 and "Too many levels of symbolic links" in r.stderr, r
+
+
+def test_another_users_link_is_not_followed_by_root(box):
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    link = box.dir / "src.db"
+    link.symlink_to("there")
+    os.lchown(link, 65534, 65534)
+    r = box.run("-w", f"hash:{box.dir}/src", face="postmap")
+    assert r.returncode == 1 and "src.db: it is a symbolic link that another user has made" in r.stderr, r
+    assert not (box.dir / "there").exists()
+
+
 PATTERNS = r"""# rules in order
 /^secret@/i     REJECT
 !/@/            no at sign
