@@ -235,6 +235,22 @@ static void origin_fill(struct config *c, struct params *p) {
     p->myorigin = config_text_keep(c, str_dup(str_trim(first)));
 }
 
+/* A system whose name has no domain is in mydomain. */
+static void host_default(struct config *c) {
+    const char *label = cfg_source_fact(c->source, "system_label");
+    char *domain = cfg_file_find(&c->main, STR_LIT("mydomain")) == NULL
+                       ? NULL
+                       : config_value(c, "mydomain", NULL);
+    if (label != NULL && domain != NULL && domain[0] != '\0' &&
+        cfg_file_find(&c->main, STR_LIT("myhostname")) == NULL) {
+        struct sbuf full = {0};
+        sbuf_printf(&full, "%s.%s", label, domain);
+        cfg_file_set(&c->main, STR_LIT("myhostname"), sbuf_str(&full), 0);
+        sbuf_free(&full);
+    }
+    free(domain);
+}
+
 /* mydomain defaults to myhostname without its first label. */
 static void domain_default(struct config *c) {
     if (cfg_file_find(&c->main, STR_LIT("mydomain")) != NULL)
@@ -466,6 +482,7 @@ static void load_main(struct config *c) {
         diag_add(&c->diags, DIAG_ERROR, path, 0, "cannot read: %s", cfg_source_why(err));
     say_mark(c, path, text);
     cfg_file_parse(&c->main, path, text, &c->diags);
+    host_default(c);
     domain_default(c);
     free(path);
 }

@@ -45,14 +45,17 @@ static void fact_add(struct cfg_source *s, const char *name, char *value) {
     s->facts[s->n_facts++] = (struct src_fact){mem_strdup(name), value};
 }
 
-/* As Postfix: the full name if the system knows one, else "name.localdomain". */
+/* As Postfix: the full name if the system knows one, else "name.localdomain"; the bare name is kept
+ * for a configuration that says mydomain. */
 static void fact_hostname(struct cfg_source *s) {
     char name[256] = "localhost";
     gethostname(name, sizeof name - 1);
     struct sbuf full = {0};
     sbuf_add_c(&full, name);
-    if (strchr(name, '.') == NULL)
+    if (strchr(name, '.') == NULL) {
         sbuf_add_c(&full, ".localdomain");
+        fact_add(s, "system_label", mem_strdup(name));
+    }
     const char *dot = strchr(full.p, '.');
     fact_add(s, "system_domain", mem_strdup(dot + 1));
     fact_add(s, "system_hostname", sbuf_take(&full));

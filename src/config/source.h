@@ -27,7 +27,8 @@ struct str cfg_source_folder(struct cfg_source *s, const char *path, int *err);
  * (*text is taken over, and empty then), and found again ("": there is none of that name). */
 void cfg_source_keep(struct cfg_source *s, const char *name, struct sbuf *text);
 struct str cfg_source_kept(const struct cfg_source *s, const char *name);
-/* A fact about this machine: system_hostname, system_domain, system_networks_host, … */
+/* A fact about this machine: system_hostname, system_domain, system_label (its name, if that has no
+ * dot), system_networks_host, … */
 const char *cfg_source_fact(const struct cfg_source *s, const char *name);
 /* One more, for this bundle and for the snapshots that are built from it. */
 void cfg_source_fact_add(struct cfg_source *s, const char *name, const char *value);

@@ -49,6 +49,23 @@ def test_syntax_like_postconf(tmp_path):
     assert "overriding earlier entry: mail_name=last wins" in p.run("check").stdout
 
 
+# Before a command: this system's name has no dot there.
+IN_A_SHORT_NAME = ["unshare", "-u", "sh", "-c", 'echo short > /proc/sys/kernel/hostname && exec "$@"', "sh"] if os.geteuid() == 0 else []
+
+
+@pytest.mark.parametrize("text", ["mydomain = domain.example", "part = domain.example\nmydomain = in.$part", "",
+                                  "mydomain = domain.example\nmyhostname = host"])
+def test_the_name_of_a_system_without_a_domain(tmp_path, text):
+    """It is in mydomain, as in Postfix."""
+    p = Posthouse("", directory=tmp_path)
+    (tmp_path / "main.cf").write_text(f"compatibility_level = 3.6\n{text}\n")
+    (tmp_path / "master.cf").unlink()
+    for name in ("myhostname", "mydomain", "myorigin", "mydestination", "smtp_helo_name"):
+        theirs, ours = (subprocess.run([*IN_A_SHORT_NAME, *command, "-h", "-x", name], capture_output=True, text=True).stdout
+                        for command in (["postconf", "-c", tmp_path], [POSTHOUSE, "postconf", "-c", tmp_path]))
+        assert ours == theirs != "", (name, ours, theirs)
+
+
 @pytest.mark.parametrize("text,error", [
     ("nonsense line", r"line 1: missing '=' after attribute name: \"nonsense line\""),
     ("  x = y", r"line 1: logical line must not start with whitespace"),
