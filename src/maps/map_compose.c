@@ -14,7 +14,7 @@
 
 static int compose_open(struct map *m) {
     struct str list = str_trim(str_of(m->name));
-    if (list.n < 2 || list.p[0] != '{' || list.p[list.n - 1] != '}') {
+    if (list.n == 0 || list.p[0] != '{' || str_brace_span(list) != list.n) {
         map_set_error(m, "bad syntax: need \"%s:{type:name...}\"", m->ops->type);
         return -EINVAL;
     }

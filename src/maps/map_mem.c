@@ -120,7 +120,7 @@ static bool inline_pair(struct state *s, struct str piece) {
 
 static int inline_open(struct map *m) {
     struct str rest = str_trim(str_of(m->name)), piece;
-    if (rest.n < 2 || rest.p[0] != '{' || rest.p[rest.n - 1] != '}') {
+    if (rest.n == 0 || rest.p[0] != '{' || str_brace_span(rest) != rest.n) {
         map_set_error(m, "bad syntax: need \"inline:{name=value...}\"");
         return -EINVAL;
     }
@@ -139,14 +139,17 @@ static int inline_open(struct map *m) {
 }
 
 static int static_open(struct map *m) {
-    (void)m;
-    return 0;
+    struct str v = str_of(m->name);
+    if (v.n > 0 && (v.p[0] != '{' || str_brace_span(v) == v.n))
+        return 0;
+    map_set_error(m, "bad syntax: need \"static:value\" or \"static:{value with blanks}\"");
+    return -EINVAL;
 }
 
 static enum map_rc static_get(struct map *m, struct str key, struct sbuf *value) {
     struct str v = str_of(m->name);
     (void)key;
-    if (v.n >= 2 && v.p[0] == '{' && v.p[v.n - 1] == '}')
+    if (v.p[0] == '{')
         v = str_trim(str_make(v.p + 1, v.n - 2));
     sbuf_add_str(value, v);
     return MAP_FOUND;
@@ -157,6 +160,11 @@ static void static_rules(struct map *m, map_row_fn fn, void *arg) {
     static_get(m, STR_LIT(""), &value);
     fn(arg, STR_LIT(""), sbuf_str(&value));
     sbuf_wipe(&value);
+}
+
+static int fail_open(struct map *m) {
+    (void)m;
+    return 0;
 }
 
 static enum map_rc fail_get(struct map *m, struct str key, struct sbuf *value) {
@@ -184,5 +192,4 @@ const struct map_ops map_inline = {.type = "inline",
 const struct map_ops map_static = {
     .type = "static", .fixed = true, .open = static_open, .get = static_get, .rules = static_rules};
 
-const struct map_ops map_fail = {
-    .type = "fail", .fixed = true, .open = static_open, .get = fail_get};
+const struct map_ops map_fail = {.type = "fail", .fixed = true, .open = fail_open, .get = fail_get};

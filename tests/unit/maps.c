@@ -262,12 +262,18 @@ static void test_memory_tables(void **state) {
     ask(m, "any", "all of it");
     map_close(m);
     for (const char *const *v =
-             (const char *const[]){"static:x", "static:xy", "static:{x", "static:", NULL};
+             (const char *const[]){"static:x", "static:xy", "static:x{y}", "static:x}", NULL};
          *v != NULL; v++) {
         m = map_open(*v, "/");
         ask(m, "any", *v + 7);
         map_close(m);
     }
+    broken("static:", "bad syntax");
+    broken("static:{x", "bad syntax");
+    broken("static:{x}y}", "bad syntax");
+    broken("static:{x} {y}", "bad syntax");
+    broken("inline:{a=1} {b=2}", "bad syntax");
+    broken("unionmap:{static:x} {static:y}", "bad syntax");
     broken("inline:{}x", "bad syntax");
     broken("inline:x", "bad syntax");
     broken("inline:xy}", "bad syntax");
