@@ -18,6 +18,10 @@
 
 /* How often a file is looked at for changes. */
 #define CHECK_MS 200
+/* A text that is written in place counts when nothing was written for this long, and one that was
+ * emptied, which is the beginning of most writing, when it stays so. */
+#define SETTLED_MS 500
+#define EMPTIED_MS 10000
 /* Postfix calls a table stale only if its source is older than this. */
 #define STALE_GRACE_S 100
 /* A source larger than this is not read to find a line in it. */
@@ -176,6 +180,27 @@ void map_close(struct map *m) {
     free(m);
 }
 
+static bool is_as_it_was(const struct stat *a, const struct stat *b) {
+    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* Has a text that is written in place been left alone for a while?  By its own time, or, as
+ * that may be anything, by ours. */
+static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) {
+    int64_t wait = st->st_size == 0 ? EMPTIED_MS : SETTLED_MS;
+    int64_t age = clock_wall_us() / 1000 - 1000 * (int64_t)st->st_mtim.tv_sec -
+                  (int64_t)st->st_mtim.tv_nsec / 1000000;
+    pthread_mutex_lock(&m->err_lock);
+    if (!is_as_it_was(st, &m->seen)) {
+        m->seen = *st;
+        m->seen_ms = now;
+    }
+    bool settled = age >= wait || now - m->seen_ms >= wait;
+    pthread_mutex_unlock(&m->err_lock);
+    return settled;
+}
+
 /* Is another file there than the one that was opened?  A look every CHECK_MS is enough: a change is
  * effective for the next message, a second later at most. */
 static bool has_changed(struct map *m) {
@@ -184,10 +209,11 @@ static bool has_changed(struct map *m) {
     if (m->path == NULL || (m->opened && now - m->checked_ms < CHECK_MS))
         return false;
     m->checked_ms = now;
-    bool there = stat(m->path, &st) == 0;
-    return !there || !m->opened || st.st_ino != m->st.st_ino || st.st_dev != m->st.st_dev ||
-           st.st_size != m->st.st_size || st.st_mtim.tv_sec != m->st.st_mtim.tv_sec ||
-           st.st_mtim.tv_nsec != m->st.st_mtim.tv_nsec;
+    if (stat(m->path, &st) < 0 || !m->opened || st.st_ino != m->st.st_ino ||
+        st.st_dev != m->st.st_dev)
+        return true;
+    return !is_as_it_was(&st, &m->st) &&
+           (m->ops->suffix[0] != '\0' || text_has_settled(m, &st, now));
 }
 
 static void open_again(struct map *m) {

@@ -70,8 +70,10 @@ struct map {
     char *err;             /* why the last open or look-up failed */
     char *remark;          /* of the last open: the first line that counts for nothing, or NULL */
     pthread_rwlock_t lock; /* to ask or to open; shared tables are asked with it for reading */
-    pthread_mutex_t err_lock;   /* of err */
-    struct stat st;             /* of path when it was opened */
+    pthread_mutex_t err_lock; /* of err, seen and seen_ms */
+    struct stat st;           /* of path when it was opened */
+    struct stat seen; /* of path, which is being written in place: as it was last, and since */
+    int64_t seen_ms;  /* when */
     _Atomic int64_t checked_ms; /* when path was last looked at */
     bool opened;
     bool fold;

@@ -425,49 +425,73 @@ static int cidr_open(struct map *m) {
 
 /* -- look-ups -- */
 
-static bool regex_hits(struct state *s, const struct rule *r, struct str key) {
-    if (r->posix != NULL)
-        return regexec(r->posix, key.p, s->n_groups, s->posix, 0) == 0;
-    return pcre2_match(r->pcre, (PCRE2_SPTR)key.p, key.n, 0, 0, s->md, NULL) >= 0;
+/* MAP_ERROR: the library has given up (a pattern that takes too many steps), and s->why says why.
+ */
+static enum map_rc regex_match(struct state *s, const struct rule *r, struct str key) {
+    int rc;
+    if (r->posix != NULL) {
+        rc = regexec(r->posix, key.p, s->n_groups, s->posix, 0);
+        if (rc == 0 || rc == REG_NOMATCH)
+            return rc == 0 ? MAP_FOUND : MAP_NOT_FOUND;
+        regerror(rc, r->posix, s->why, sizeof s->why);
+        return MAP_ERROR;
+    }
+    rc = pcre2_match(r->pcre, (PCRE2_SPTR)key.p, key.n, 0, 0, s->md, NULL);
+    if (rc >= 0 || rc == PCRE2_ERROR_NOMATCH)
+        return rc >= 0 ? MAP_FOUND : MAP_NOT_FOUND;
+    if (pcre2_get_error_message(rc, (PCRE2_UCHAR *)s->why, sizeof s->why) < 0)
+        snprintf(s->why, sizeof s->why, "error %d", rc);
+    return MAP_ERROR;
 }
 
-static bool rule_hits(struct state *s, const struct rule *r, struct str key,
-                      const struct netaddr *addr) {
-    if (s->kind == PATTERN_CIDR) /* "!network" is about addresses of the network's own family */
-        return r->net.base.u.sa.sa_family == addr->u.sa.sa_family &&
-               netblock_has(&r->net, addr) != r->negate;
-    return regex_hits(s, r, key) != r->negate;
+static enum map_rc rule_match(struct state *s, const struct rule *r, struct str key,
+                              const struct netaddr *addr) {
+    bool hit;
+    if (s->kind == PATTERN_CIDR) { /* "!network" is about addresses of the network's own family */
+        hit = r->net.base.u.sa.sa_family == addr->u.sa.sa_family &&
+              netblock_has(&r->net, addr) != r->negate;
+    } else {
+        enum map_rc rc = regex_match(s, r, key);
+        if (rc == MAP_ERROR)
+            return rc;
+        hit = (rc == MAP_FOUND) != r->negate;
+    }
+    return hit ? MAP_FOUND : MAP_NOT_FOUND;
 }
 
-/* The rule that answers for key, or NULL. */
-static const struct rule *rule_find(struct state *s, struct str key) {
+/* The rule that answers for key (MAP_FOUND), or that cannot be asked (MAP_ERROR, with s->why). */
+static enum map_rc rule_find(struct state *s, struct str key, const struct rule **found) {
     struct netaddr addr;
     if (s->kind == PATTERN_CIDR && !netaddr_parse(&addr, key, 0))
-        return NULL;
+        return MAP_NOT_FOUND;
     for (size_t i = 0; i < s->n;) {
-        const struct rule *r = &s->v[i];
-        bool hit = r->op != RULE_ENDIF && rule_hits(s, r, key, &addr);
-        if (hit && r->op == RULE_MATCH)
-            return r;
-        i = r->op == RULE_IF && !hit ? r->jump : i + 1;
+        const struct rule *r = *found = &s->v[i];
+        enum map_rc rc = r->op == RULE_ENDIF ? MAP_NOT_FOUND : rule_match(s, r, key, &addr);
+        if (rc == MAP_ERROR || (rc == MAP_FOUND && r->op == RULE_MATCH))
+            return rc;
+        i = r->op == RULE_IF && rc == MAP_NOT_FOUND ? r->jump : i + 1;
     }
-    return NULL;
+    return MAP_NOT_FOUND;
 }
 
 static enum map_rc pattern_get(struct map *m, struct str key, struct sbuf *value) {
     struct state *s = m->state;
-    const struct rule *r = rule_find(s, key);
-    if (r != NULL && s->kind == PATTERN_CIDR)
+    const struct rule *r;
+    enum map_rc rc = rule_find(s, key, &r);
+    if (rc == MAP_ERROR)
+        map_set_error(m, "%s, line %d: %s", table_name(m), r->line, s->why);
+    else if (rc == MAP_FOUND && s->kind == PATTERN_CIDR)
         sbuf_add_c(value, r->value);
-    else if (r != NULL)
+    else if (rc == MAP_FOUND)
         value_add(s, r, key, value);
-    return r == NULL ? MAP_NOT_FOUND : MAP_FOUND;
+    return rc;
 }
 
 static void pattern_where(struct map *m, struct str key, struct sbuf *out) {
-    const struct rule *r = rule_find(m->state, key);
+    const struct rule *r;
+    enum map_rc rc = rule_find(m->state, key, &r);
     sbuf_add_c(out, table_name(m));
-    if (r != NULL)
+    if (rc != MAP_NOT_FOUND)
         sbuf_printf(out, ", line %d", r->line);
 }
 
