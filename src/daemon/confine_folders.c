@@ -46,6 +46,16 @@ static void uri_folders(const struct visit *v, const char *uri) {
     }
 }
 
+static void text_folders(const struct visit *v, const char *text);
+
+/* The files and tables of "domain = …". */
+static void domain_folders(const struct visit *v, const char *list) {
+    struct str rest = str_of(list), w;
+    text_folders(v, list);
+    while (str_split(&rest, ", \t\r\n!", &w))
+        path_folder(v, w);
+}
+
 /* The files that a table's file names. */
 static void table_folders(const struct visit *v, struct str file) {
     char *path = str_dup(file), *why = NULL;
@@ -55,8 +65,10 @@ static void table_folders(const struct visit *v, struct str file) {
     for (size_t i = 0; c != NULL && i < N(folder_params); i++)
         if (tabconf_str(c, folder_params[i], "")[0] == '/')
             v->fn(v->arg, tabconf_str(c, folder_params[i], ""));
-    if (c != NULL)
+    if (c != NULL) {
         uri_folders(v, tabconf_str(c, "hosts", ""));
+        domain_folders(v, tabconf_str(c, "domain", ""));
+    }
     tabconf_free(c);
     free(why);
     free(path);

@@ -32,6 +32,23 @@ int dbtable_check(struct map *m, const char *wrong, const char *bad) {
     return wrong == NULL && bad == NULL ? 0 : -EINVAL;
 }
 
+bool dbtable_may_ask(struct str key, struct matchlist *domains) {
+    char *err = NULL;
+    bool may = (domains != NULL && matchlist_asks_server(domains)) ||
+               template_key_has(key, domains, &err) != MATCH_NO;
+    free(err);
+    return may;
+}
+
+enum map_rc dbtable_has_key(struct map *m, struct str key, struct matchlist *domains) {
+    char *err;
+    enum match_rc rc = template_key_has(key, domains, &err);
+    if (rc == MATCH_ERROR)
+        map_set_error(m, "%s: domain: %s", m->spec, err);
+    free(err);
+    return map_rc_of(rc);
+}
+
 void dbvalues_reset(struct dbvalues *v) {
     sbuf_reset(&v->out);
     v->n = 0;

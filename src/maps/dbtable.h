@@ -7,6 +7,7 @@
 #define PH_MAPS_DBTABLE_H
 
 #include "maps/map.h"
+#include "maps/maps.h"
 #include "maps/pool.h"
 #include "maps/tabconf.h"
 
@@ -15,6 +16,12 @@ struct tabconf *dbtable_conf(struct map *m);
 /* 0, or -EINVAL with m's error set: wrong is a sentence, bad the name of a parameter; NULL: none.
  */
 int dbtable_check(struct map *m, const char *wrong, const char *bad);
+
+/* What the table's "domain" (NULL: none) says of key: MAP_FOUND: it may be asked; MAP_ERROR: the
+ * list cannot be asked itself, and m's error says why. */
+enum map_rc dbtable_has_key(struct map *m, struct str key, struct matchlist *domains);
+/* The same for map_ops.asks: asks no server, and is true where one would have to say. */
+bool dbtable_may_ask(struct str key, struct matchlist *domains);
 
 /* The values that a question gives. */
 struct dbvalues {

@@ -119,7 +119,7 @@ static const char *ldap_map_take_conf(struct ldap_table *t, const char **bad) {
     t->timeout = tabconf_int(c, "timeout", 10, bad);
     tabconf_bool(c, "start_tls", false, bad);
     if (*domains != '\0')
-        t->domains = matchlist_open(domains, NULL, MATCH_STRING, 0);
+        t->domains = matchlist_of_table(domains);
     char *uris = t->uris = directory_uris(c, bad);
     for (char *p = uris; *p != '\0'; p++)
         if (*p == ' ') /* one host to the pool */
@@ -130,7 +130,8 @@ static const char *ldap_map_take_conf(struct ldap_table *t, const char **bad) {
         b++;
     if (b == 5)
         return "\"bind\" is yes, simple, sasl, no or none";
-    const char *why = take_attributes(t);
+    const char *why = t->domains == NULL ? NULL : matchlist_unopened(t->domains);
+    why = why != NULL ? why : take_attributes(t);
     why = why != NULL ? why : take_scope(t);
     why = why != NULL ? why : template_check(t->base);
     why = why != NULL ? why : template_check(t->filter);
@@ -181,13 +182,11 @@ static void quote_dn(void *arg, struct str text, struct sbuf *out) {
     directory_quote_dn(text, out);
 }
 
-static void take_values(struct ask *a, LDAP *ld, LDAPMessage *e, const struct names *l) {
-    for (size_t i = 0; i < l->n; i++) {
-        struct berval **v = ldap_get_values_len(ld, e, l->v[i]);
-        for (size_t k = 0; v != NULL && v[k] != NULL; k++)
-            dbvalues_add(&a->values, str_make(v[k]->bv_val, v[k]->bv_len));
-        ldap_value_free_len(v);
-    }
+static bool names_have(const struct names *l, const char *name) {
+    bool have = false;
+    for (size_t i = 0; i < l->n && !have; i++)
+        have = str_ieq_c(str_of(l->v[i]), name);
+    return have;
 }
 
 static bool has_values(LDAP *ld, LDAPMessage *e, const struct names *l) {
@@ -202,58 +201,110 @@ static bool has_values(LDAP *ld, LDAPMessage *e, const struct names *l) {
 
 static int take_entries(struct ask *a, LDAP *ld, LDAPMessage *res, int64_t depth);
 
-static int search(struct ask *a, LDAP *ld, const char *base, int scope, const char *filter,
-                  int64_t depth) {
+/* What is searched, and where: the question's own, or what a value of an entry says. */
+struct search {
+    const char *base, *filter;
+    int scope;
+    char **attributes; /* NULL: all */
+};
+
+static int search(struct ask *a, LDAP *ld, const struct search *s, int64_t depth) {
     struct timeval limit = {.tv_sec = a->t->timeout};
     LDAPMessage *res = NULL;
-    int rc = ldap_search_ext_s(ld, base, scope, filter, a->t->all.v, 0, NULL, NULL, &limit,
-                               (int)a->t->size_limit, &res);
+    int rc = ldap_search_ext_s(ld, s->base, s->scope, s->filter, s->attributes, 0, NULL, NULL,
+                               &limit, (int)a->t->size_limit, &res);
     if (rc == LDAP_SUCCESS)
         rc = take_entries(a, ld, res, depth);
     ldap_msgfree(res);
     return rc;
 }
 
-/* Values that are the names of further entries. */
-static int follow(struct ask *a, LDAP *ld, LDAPMessage *e, int64_t depth) {
-    int rc = LDAP_SUCCESS;
-    for (size_t i = 0; i < a->t->special.n && rc == LDAP_SUCCESS; i++) {
-        struct berval **v = ldap_get_values_len(ld, e, a->t->special.v[i]);
-        for (size_t k = 0; v != NULL && v[k] != NULL && rc == LDAP_SUCCESS; k++) {
-            rc = depth >= a->t->recursion_limit
-                     ? LDAP_LOOP_DETECT
-                     : search(a, ld, v[k]->bv_val, LDAP_SCOPE_BASE, "(objectClass=*)", depth + 1);
-            if (rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_INVALID_DN_SYNTAX) /* a member that left */
-                rc = LDAP_SUCCESS;
-        }
-        ldap_value_free_len(v);
-    }
+/* A URL: what it finds in this directory, whatever its host; of the attributes that it names, if it
+ * names any, those count that the table asks for (ldap_table(5)). */
+static int follow_url(struct ask *a, LDAP *ld, const char *text, int64_t depth) {
+    LDAPURLDesc *url = NULL;
+    if (ldap_url_parse(text, &url) != LDAP_URL_SUCCESS)
+        return LDAP_PARAM_ERROR;
+    struct search s = {.base = url->lud_dn == NULL ? "" : url->lud_dn,
+                       .filter = url->lud_filter == NULL ? "(objectClass=*)" : url->lud_filter,
+                       .scope =
+                           url->lud_scope == LDAP_SCOPE_DEFAULT ? LDAP_SCOPE_BASE : url->lud_scope,
+                       .attributes = url->lud_attrs};
+    int rc = search(a, ld, &s, depth);
+    ldap_free_urldesc(url);
     return rc;
 }
 
+/* A value that is the name of a further entry, or a URL that finds some. */
+static int follow(struct ask *a, LDAP *ld, const char *value, int64_t depth) {
+    struct search s = {.base = value,
+                       .filter = "(objectClass=*)",
+                       .scope = LDAP_SCOPE_BASE,
+                       .attributes = a->t->all.v};
+    if (depth >= a->t->recursion_limit)
+        return LDAP_LOOP_DETECT;
+    int rc = ldap_is_ldap_url(value) ? follow_url(a, ld, value, depth + 1)
+                                     : search(a, ld, &s, depth + 1);
+    return rc == LDAP_NO_SUCH_OBJECT ? LDAP_SUCCESS : rc; /* a member that left */
+}
+
+enum use { USE_NOTHING, USE_VALUES, USE_FOLLOW };
+
 /* Terminal attributes end it; leaf attributes count where nothing is to be followed. */
+static enum use attribute_use(const struct ldap_table *t, const char *name, bool terminal,
+                              bool leaf) {
+    if (terminal || names_have(&t->terminal, name))
+        return terminal && names_have(&t->terminal, name) ? USE_VALUES : USE_NOTHING;
+    if (names_have(&t->leaf, name))
+        return leaf ? USE_VALUES : USE_NOTHING;
+    if (names_have(&t->results, name))
+        return USE_VALUES;
+    return names_have(&t->special, name) ? USE_FOLLOW : USE_NOTHING;
+}
+
+static int ldap_take_attribute(struct ask *a, LDAP *ld, LDAPMessage *e, const char *name,
+                               enum use use, int64_t depth) {
+    int rc = LDAP_SUCCESS;
+    struct berval **v = use == USE_NOTHING ? NULL : ldap_get_values_len(ld, e, name);
+    for (size_t k = 0; v != NULL && v[k] != NULL && rc == LDAP_SUCCESS; k++) {
+        if (use == USE_FOLLOW)
+            rc = follow(a, ld, v[k]->bv_val, depth);
+        else
+            dbvalues_add(&a->values, str_make(v[k]->bv_val, v[k]->bv_len));
+    }
+    ldap_value_free_len(v);
+    return rc;
+}
+
+/* The attributes of one entry, in the server's order. */
+static int take_entry(struct ask *a, LDAP *ld, LDAPMessage *e, int64_t depth) {
+    bool terminal = has_values(ld, e, &a->t->terminal), leaf = !has_values(ld, e, &a->t->special);
+    BerElement *at = NULL;
+    int rc = LDAP_SUCCESS;
+    char *name = ldap_first_attribute(ld, e, &at);
+    while (name != NULL && rc == LDAP_SUCCESS) {
+        rc = ldap_take_attribute(a, ld, e, name, attribute_use(a->t, name, terminal, leaf), depth);
+        ldap_memfree(name);
+        name = ldap_next_attribute(ld, e, at);
+    }
+    ldap_memfree(name);
+    ber_free(at, 0);
+    return rc;
+}
+
 static int take_entries(struct ask *a, LDAP *ld, LDAPMessage *res, int64_t depth) {
-    const struct ldap_table *t = a->t;
     int rc = LDAP_SUCCESS;
     for (LDAPMessage *e = ldap_first_entry(ld, res); e != NULL && rc == LDAP_SUCCESS;
-         e = ldap_next_entry(ld, e)) {
-        if (has_values(ld, e, &t->terminal)) {
-            take_values(a, ld, e, &t->terminal);
-            continue;
-        }
-        take_values(a, ld, e, &t->results);
-        if (!has_values(ld, e, &t->special))
-            take_values(a, ld, e, &t->leaf);
-        else
-            rc = follow(a, ld, e, depth);
-    }
+         e = ldap_next_entry(ld, e))
+        rc = take_entry(a, ld, e, depth);
     return rc;
 }
 
 static enum remote_rc ldap_map_ask_conn(void *arg, void *conn, char **why) {
     struct ask *a = arg;
     dbvalues_reset(&a->values);
-    int rc = search(a, conn, a->base, a->t->scope, a->filter, 0);
+    struct search s = {a->base, a->filter, a->t->scope, a->t->all.v};
+    int rc = search(a, conn, &s, 0);
     if (rc == LDAP_SUCCESS || (rc == LDAP_NO_SUCH_OBJECT && template_is_dynamic(a->t->base)))
         return REMOTE_OK;
     *why = ldap_map_failure(rc);
@@ -263,9 +314,9 @@ static enum remote_rc ldap_map_ask_conn(void *arg, void *conn, char **why) {
 static bool dir_asks(struct map *m, struct str key) {
     const struct ldap_table *t = m->state;
     struct sbuf dry = {0};
-    bool asks = template_key_ok(key, t->domains) &&
-                template_query(t->base, key, NULL, NULL, &dry) &&
-                template_query(t->filter, key, NULL, NULL, &dry);
+    bool asks = template_query(t->base, key, NULL, NULL, &dry) &&
+                template_query(t->filter, key, NULL, NULL, &dry) &&
+                dbtable_may_ask(key, t->domains);
     sbuf_free(&dry);
     return asks;
 }
@@ -273,11 +324,13 @@ static bool dir_asks(struct map *m, struct str key) {
 static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
     struct ldap_table *t = m->state;
     struct sbuf base = {0}, filter = {0};
-    enum map_rc rc = MAP_NOT_FOUND;
     struct ask a = {.t = t, .values = {.key = key, .format = t->result_format}};
     char *why = NULL;
-    if (template_key_ok(key, t->domains) && template_query(t->base, key, quote_dn, NULL, &base) &&
-        template_query(t->filter, key, quote_filter, NULL, &filter)) {
+    enum map_rc rc = dbtable_has_key(m, key, t->domains);
+    if (rc == MAP_FOUND && (!template_query(t->base, key, quote_dn, NULL, &base) ||
+                            !template_query(t->filter, key, quote_filter, NULL, &filter)))
+        rc = MAP_NOT_FOUND;
+    if (rc == MAP_FOUND) {
         a.base = base.p == NULL ? "" : base.p;
         a.filter = filter.p;
         enum remote_rc asked = pool_use(t->pool, ldap_map_ask_conn, &a, &why);
@@ -292,11 +345,14 @@ static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
 static void dir_where(struct map *m, struct str key, struct sbuf *out) {
     const struct ldap_table *t = m->state;
     struct sbuf base = {0}, filter = {0};
-    if (template_key_ok(key, t->domains) && template_query(t->base, key, quote_dn, NULL, &base) &&
+    if (dbtable_has_key(m, key, t->domains) == MAP_FOUND &&
+        template_query(t->base, key, quote_dn, NULL, &base) &&
         template_query(t->filter, key, quote_filter, NULL, &filter))
         sbuf_printf(out, "%s below \"%s\": %s", t->uris, base.p == NULL ? "" : base.p, filter.p);
     else
-        sbuf_add_c(out, "not asked: the search needs a part that the key does not have");
+        sbuf_add_c(out,
+                   "not asked: the search needs a part that the key does not have, or \"domain\" "
+                   "does not have the key's domain");
     sbuf_free(&base);
     sbuf_free(&filter);
 }

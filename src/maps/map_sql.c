@@ -54,7 +54,7 @@ static const char *sql_map_take_conf(struct sql *q, const char **bad) {
     q->expansion_limit = tabconf_int(c, "expansion_limit", 0, bad);
     q->require_result_set = tabconf_bool(c, "require_result_set", true, bad);
     if (*domains != '\0')
-        q->domains = matchlist_open(domains, NULL, MATCH_STRING, 0);
+        q->domains = matchlist_of_table(domains);
     q->pool = pool_new(&q->ops->pool, c, q->m->spec,
                        local ? tabconf_str(c, "dbpath", "") : tabconf_str(c, "hosts", q->ops->host),
                        local ? 0 : 1000 * idle, 1000 * retry); /* the file may be another one */
@@ -62,7 +62,8 @@ static const char *sql_map_take_conf(struct sql *q, const char **bad) {
         return "it has no \"query\"";
     if (pool_hosts(q->pool) == 0)
         return local ? "it has no \"dbpath\"" : "it has no \"hosts\"";
-    const char *why = template_check(q->query);
+    const char *why = q->domains == NULL ? NULL : matchlist_unopened(q->domains);
+    why = why != NULL ? why : template_check(q->query);
     return why != NULL ? why : template_check(q->result_format);
 }
 
@@ -130,6 +131,9 @@ static enum remote_rc sql_map_ask_once(struct ask *a, void *conn, const char *qu
     if (rc == REMOTE_OK && sets == 0 && a->q->require_result_set) {
         *why = mem_strdup("the query gave no result set (require_result_set)");
         rc = REMOTE_FAILED;
+    } else if (rc == REMOTE_OK && sets > 1) {
+        *why = mem_strdup("the query gave more than one result set");
+        rc = REMOTE_FAILED;
     }
     return rc;
 }
@@ -153,23 +157,25 @@ static enum remote_rc sql_map_ask_conn(void *arg, void *conn, char **why) {
     return rc;
 }
 
-static bool can_ask(struct sql *q, struct str key) {
+static bool has_parts(struct sql *q, struct str key) {
     struct sbuf dry = {0};
-    bool ok = template_key_ok(key, q->domains) && template_query(q->query, key, NULL, NULL, &dry);
+    bool ok = template_query(q->query, key, NULL, NULL, &dry);
     sbuf_free(&dry);
     return ok;
 }
 
 static bool sql_asks(struct map *m, struct str key) {
-    return can_ask(m->state, key);
+    struct sql *q = m->state;
+    return has_parts(q, key) && dbtable_may_ask(key, q->domains);
 }
 
 static enum map_rc sql_get(struct map *m, struct str key, struct sbuf *value) {
     struct sql *q = m->state;
     struct ask a = {.q = q, .values = {.key = key, .format = q->result_format}};
     char *why = NULL;
-    if (!can_ask(q, key))
-        return MAP_NOT_FOUND;
+    enum map_rc asked = has_parts(q, key) ? dbtable_has_key(m, key, q->domains) : MAP_NOT_FOUND;
+    if (asked != MAP_FOUND)
+        return asked;
     enum remote_rc rc = pool_use(q->pool, sql_map_ask_conn, &a, &why);
     return dbvalues_end(&a.values, m, rc, why, q->expansion_limit, value);
 }
@@ -188,8 +194,10 @@ static void sql_where(struct map *m, struct str key, struct sbuf *out) {
     const struct sql *q = m->state;
     struct sbuf query = {0};
     bool local = q->ops->host == NULL;
-    if (!can_ask(m->state, key)) {
-        sbuf_add_c(out, "not asked: the query needs a part that the key does not have");
+    if (!has_parts(m->state, key) || dbtable_has_key(m, key, q->domains) != MAP_FOUND) {
+        sbuf_add_c(out,
+                   "not asked: the query needs a part that the key does not have, or \"domain\" "
+                   "does not have the key's domain");
         return;
     }
     template_query(q->query, key, quote_shown, NULL, &query);

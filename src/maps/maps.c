@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/fs.h"
 #include "util/idn.h"
 #include "util/mem.h"
 
@@ -193,6 +194,7 @@ struct pattern {
     bool is_net;
     struct netblock net;
     const char *wrong; /* why it cannot be asked; NULL: it can */
+    char *unread;      /* why its file cannot be read; NULL: it has none, or it was; owned */
 };
 
 struct matchlist {
@@ -242,12 +244,81 @@ struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_k
     return l;
 }
 
+#define LIST_FILE_MAX   (16U << 20)
+#define LIST_FILES_DEEP 10 /* a file that names itself is no list */
+
+static void pattern_unread(struct matchlist *l, const char *path, const char *why) {
+    struct sbuf b = {0};
+    struct pattern p = {.text = mem_strdup(path)};
+    sbuf_printf(&b, "open file %s: %s", path, why);
+    p.unread = sbuf_take(&b);
+    l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
+    l->v[l->n++] = p;
+}
+
+static void list_add_with_files(struct matchlist *l, struct str list, bool negated, int deep);
+
+static void list_add_file(struct matchlist *l, struct str name, bool negated, int deep) {
+    struct sbuf text = {0};
+    char *path = str_dup(name), why[FS_WHY_MAX];
+    int rc = deep == LIST_FILES_DEEP ? 0 : fs_read(path, &text, LIST_FILE_MAX);
+    struct str rest = sbuf_str(&text), line;
+    if (deep == LIST_FILES_DEEP)
+        pattern_unread(l, path, "it is named by itself, or by too many files");
+    else if (rc < 0)
+        pattern_unread(l, path, fs_read_why(rc, LIST_FILE_MAX, why));
+    while (rc == 0 && str_split(&rest, "\n", &line))
+        if (line.p[0] != '#')
+            list_add_with_files(l, line, negated, deep + 1);
+    sbuf_free(&text);
+    free(path);
+}
+
+static void list_add_with_files(struct matchlist *l, struct str list, bool negated, int deep) {
+    struct str one;
+    while (str_split_braces(&list, ", \t\r\n", &one)) {
+        bool not = negated;
+        for (; one.n > 1 && one.p[0] == '!'; one = str_from(one, 1))
+            not = !not ;
+        if (one.p[0] == '/') {
+            list_add_file(l, one, not, deep);
+            continue;
+        }
+        pattern_add(l, one, NULL);
+        l->v[l->n - 1].negate = not ;
+    }
+}
+
+struct matchlist *matchlist_of_table(const char *spec) {
+    struct matchlist *l = MEM_NEW(struct matchlist);
+    l->kind = MATCH_STRING;
+    list_add_with_files(l, str_of(spec), false, 0);
+    return l;
+}
+
+const char *matchlist_unopened(const struct matchlist *l) {
+    for (size_t i = 0; i < l->n; i++) {
+        const struct pattern *p = &l->v[i];
+        if (p->unread != NULL || (p->map != NULL && !p->map->opened))
+            return p->unread != NULL ? p->unread : p->map->err;
+    }
+    return NULL;
+}
+
+bool matchlist_asks_server(const struct matchlist *l) {
+    bool asks = false;
+    for (size_t i = 0; i < l->n && !asks; i++)
+        asks = l->v[i].map != NULL && maps_are_remote(l->v[i].text);
+    return asks;
+}
+
 void matchlist_close(struct matchlist *l) {
     if (l == NULL)
         return;
     for (size_t i = 0; i < l->n; i++) {
         map_close(l->v[i].map);
         free(l->v[i].text);
+        free(l->v[i].unread);
     }
     free(l->v);
     free(l);
@@ -347,6 +418,10 @@ static enum match_rc pattern_has(const struct matchlist *l, const struct pattern
                                  const struct asked_key *q, char **err) {
     if (p->map != NULL)
         return table_has_any(l, p->map, q, err);
+    if (p->unread != NULL) {
+        *err = mem_strdup(p->unread);
+        return MATCH_ERROR;
+    }
     if (p->wrong != NULL) {
         struct sbuf text = {0};
         sbuf_printf(&text, "%s in \"%s\"", p->wrong, p->text);

@@ -146,42 +146,50 @@ static bool pg_wait(PGconn *db, int64_t until) {
     return true;
 }
 
-static enum remote_rc pgsql_take_result(PGconn *db, PGresult *r, sql_value_fn fn, void *arg,
-                                        int *sets, char **why) {
-    enum remote_rc rc = REMOTE_OK;
-    if (PQresultStatus(r) == PGRES_TUPLES_OK) {
-        pgsql_take_rows(r, fn, arg);
-        ++*sets;
-    } else if (PQresultStatus(r) != PGRES_COMMAND_OK) {
-        free(*why);
+/* A query that copies rows (COPY) would go on for ever: its connection is of no use. */
+static enum remote_rc pgsql_result_check(PGconn *db, const PGresult *r, char **why) {
+    ExecStatusType status = PQresultStatus(r);
+    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
+        return REMOTE_OK;
+    free(*why);
+    if (status == PGRES_BAD_RESPONSE || status == PGRES_NONFATAL_ERROR ||
+        status == PGRES_FATAL_ERROR || status == PGRES_EMPTY_QUERY) {
         *why = pgsql_message(db);
-        rc = PQstatus(db) == CONNECTION_BAD ? REMOTE_LOST : REMOTE_FAILED;
+        return PQstatus(db) == CONNECTION_BAD ? REMOTE_LOST : REMOTE_FAILED;
     }
-    PQclear(r);
-    return rc;
+    *why = mem_strdup("the query gives no rows: it has to be a SELECT");
+    return REMOTE_LOST;
 }
 
+/* Of several statements the last one counts, as in Postfix, unless one of them fails. */
 static enum remote_rc pg_ask(void *conn, const char *query, sql_value_fn fn, void *arg, int *sets,
                              char **why) {
     PGconn *db = conn;
+    PGresult *last = NULL, *r = NULL;
     enum remote_rc rc = REMOTE_OK;
     int64_t until = clock_mono_ms() + 1000 * REMOTE_ANSWER_S;
-    if (PQsendQuery(db, query) == 0) {
-        *why = pgsql_message(db);
-        return REMOTE_LOST;
-    }
-    for (;;) {
+    if (PQsendQuery(db, query) == 0)
+        rc = REMOTE_LOST;
+    while (rc != REMOTE_LOST) {
         if (!pg_wait(db, until)) {
-            free(*why);
-            *why = pgsql_message(db);
-            return REMOTE_LOST;
+            rc = REMOTE_LOST;
+            break;
         }
-        PGresult *r = PQgetResult(db);
-        if (r == NULL)
-            return rc;
-        enum remote_rc one = pgsql_take_result(db, r, fn, arg, sets, why);
-        rc = rc == REMOTE_OK ? one : rc;
+        if ((r = PQgetResult(db)) == NULL)
+            break;
+        enum remote_rc one = pgsql_result_check(db, r, why);
+        rc = rc == REMOTE_OK || one == REMOTE_LOST ? one : rc;
+        PQclear(last);
+        last = r;
     }
+    if (rc == REMOTE_LOST && *why == NULL)
+        *why = pgsql_message(db);
+    if (rc == REMOTE_OK && PQresultStatus(last) == PGRES_TUPLES_OK) {
+        pgsql_take_rows(last, fn, arg);
+        ++*sets;
+    }
+    PQclear(last);
+    return rc;
 }
 
 const struct sql_ops sql_pgsql = {

@@ -39,17 +39,16 @@ bool template_is_dynamic(const char *t) {
     return false;
 }
 
-bool template_key_ok(struct str key, struct matchlist *domains) {
-    char *err = NULL;
+enum match_rc template_key_has(struct str key, struct matchlist *domains, char **err) {
+    *err = NULL;
     if (memchr(key.p, '\0', key.n) != NULL || !str_is_utf8(key))
-        return false;
+        return MATCH_NO;
     if (domains == NULL)
-        return true;
+        return MATCH_YES;
     struct parts p = parts_of(key);
-    bool ours = p.has_at && p.user.n > 0 && p.domain.n > 0 &&
-                matchlist_has(domains, p.domain, &err) == MATCH_YES;
-    free(err);
-    return ours;
+    if (!p.has_at || p.user.n == 0 || p.domain.n == 0)
+        return MATCH_NO;
+    return matchlist_has(domains, p.domain, err);
 }
 
 /* The n-th label of a domain from the right; false if it has fewer.  Empty ones do not count. */

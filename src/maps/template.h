@@ -13,8 +13,9 @@ typedef void (*template_quote_fn)(void *arg, struct str text, struct sbuf *out);
 
 /* What is wrong with the template ("unknown %x"), or NULL; static text. */
 const char *template_check(const char *t);
-/* May a table with such a "domain" list (NULL: none) be asked for key at all? */
-bool template_key_ok(struct str key, struct matchlist *domains);
+/* May a table with such a "domain" list (NULL: none) be asked for key at all?  *err (MATCH_ERROR:
+ * the list's own table or file cannot be asked) is the caller's to free. */
+enum match_rc template_key_has(struct str key, struct matchlist *domains, char **err);
 /* Does anything in it depend on the key? */
 bool template_is_dynamic(const char *t);
 /* Appends the query for key, each part through quote (NULL: as it is).  False: it cannot be asked,

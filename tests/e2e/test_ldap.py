@@ -1,5 +1,7 @@
 """ldap: tables against a real slapd with iRedMail's schema and iRedMail's own table files."""
+import os
 import re
+import subprocess
 import time
 
 import pytest
@@ -108,3 +110,47 @@ def test_fail_closed(dns, clean, how):
         assert everybody.sessions == []
     everybody.stop()
     user.stop()
+
+
+GROUP = f"""dn: cn=group,{SUFFIX}
+objectClass: inetOrgPerson
+cn: group
+sn: group
+mail: group@a.test
+mail: also@a.test
+title: Chief
+labeledURI: ldap:///{SUFFIX}??sub?(cn=member)
+seeAlso: cn=member,{SUFFIX}
+
+dn: cn=member,{SUFFIX}
+objectClass: inetOrgPerson
+cn: member
+sn: member
+mail: member@b.test
+title: Clerk
+seeAlso: cn=gone,{SUFFIX}
+"""
+# What a table file says besides query_filter = (mail=%s).
+FOLLOWED = ["result_attribute = title", "result_attribute = title, mail",
+            "result_attribute = mail\nspecial_result_attribute = labeledURI",
+            "result_attribute = title\nspecial_result_attribute = seeAlso",
+            "result_attribute = title\nspecial_result_attribute = seeAlso, labeledURI",
+            "result_attribute = title\nleaf_result_attribute = mail\nspecial_result_attribute = seeAlso",
+            "result_attribute = title\nterminal_result_attribute = mail\nspecial_result_attribute = seeAlso",
+            "result_attribute = title\nspecial_result_attribute = cn",
+            "result_attribute = title\nspecial_result_attribute = seeAlso\nrecursion_limit = 1"]
+
+
+def test_what_entries_lead_to_like_postfix(directory, tmp_path):
+    """Further entries and URLs are followed, and values come in the directory's order; what cannot be followed is an error."""
+    directory.run(GROUP, tool="ldapadd")
+    p = Posthouse("", directory=tmp_path)
+    head = f"{HEAD.format(port=directory.port, password=servers.PASSWORD)}search_base = {SUFFIX}\nquery_filter = (mail=%s)\n"
+    for i, more in enumerate(FOLLOWED):
+        file = tmp_path / f"{i}.cf"
+        file.write_text(f"{head}{more}\n")
+        os.utime(file, (0, 0))
+        theirs = subprocess.run(["postmap", "-q", "group@a.test", f"ldap:{file}"], capture_output=True, text=True)
+        ours = p.run("-q", "group@a.test", f"ldap:{file}", face="postmap")
+        said = [(r.returncode, r.stdout, "fatal:" in r.stderr) for r in (ours, theirs)]
+        assert said[0] == said[1], (more, theirs, ours)

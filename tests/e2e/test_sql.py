@@ -230,3 +230,27 @@ def test_a_burst_is_one_query(dns, clean):
         print(f"{asked} queries for 400 messages")
         assert asked <= 80  # a slow machine takes seconds for them: each may ask again
     relay.stop()
+
+
+# Statements that a table is not meant for: None: Postfix's answer; else what is to be said.
+STATEMENTS = {"mysql": [("CALL two()", None), ("CALL one()", None), ("SELECT 'a'; SELECT 'b'", None), ("DO 1", None)],
+              "pgsql": [("SELECT 'a'; SELECT 'b'", None), ("SELECT 'a'; SELECT 1/0", None), ("SELECT 'a'; SET x.y = '1'", None),
+                        ("COPY (SELECT 'x') TO STDOUT", "it has to be a SELECT"), (";", None)],
+              "sqlite": [("SELECT 'a'; SELECT 'b'", None)]}
+
+
+def test_statements_like_postfix(db, tmp_path):
+    """Several statements in one, and such as give no rows: the same answer, and never one that does not come."""
+    if db.type == "mysql":
+        db.run("DELIMITER //\nCREATE PROCEDURE two() BEGIN SELECT 'a'; SELECT 'b'; END//")
+        db.run("CREATE PROCEDURE one() SELECT 'a'")
+        db.run("GRANT EXECUTE ON vmail.* TO vmail@'127.0.0.1'")
+    p = Posthouse("", directory=tmp_path)
+    for i, (query, said) in enumerate(STATEMENTS[db.type]):
+        table = f"{db.type}:{tmp_path}/{i}.cf"
+        (tmp_path / f"{i}.cf").write_text(servers.table_file(db, query))
+        os.utime(tmp_path / f"{i}.cf", (0, 0))
+        theirs = subprocess.run(["postmap", "-q", "u@a.test", table], capture_output=True, text=True)
+        ours = p.run("-q", "u@a.test", table, face="postmap")
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), (query, theirs, ours)
+        assert said is None or said in ours.stderr

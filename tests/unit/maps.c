@@ -336,15 +336,127 @@ static void test_templates(void **state) {
     assert_str(sbuf_str(&b), "a of k,c");
     sbuf_wipe(&b);
     sbuf_wipe(&b);
+    char *err;
     struct matchlist *l = matchlist_open("example.com", NULL, MATCH_STRING, 0);
-    assert_true(template_key_ok(STR_LIT("u@example.com"), l));
-    assert_true(template_key_ok(STR_LIT("u@other"), NULL));
-    assert_false(template_key_ok(STR_LIT("u@other"), l));
-    assert_false(template_key_ok(STR_LIT("@example.com"), l));
-    assert_false(template_key_ok(STR_LIT("u@"), l));
-    assert_false(template_key_ok(STR_LIT("u"), l));
-    assert_false(template_key_ok(STR_LIT("\xff@example.com"), l));
-    assert_false(template_key_ok(str_make("a\0b", 3), NULL));
+    assert_int_equal(template_key_has(STR_LIT("u@example.com"), l, &err), MATCH_YES);
+    assert_int_equal(template_key_has(STR_LIT("u@other"), NULL, &err), MATCH_YES);
+    assert_int_equal(template_key_has(STR_LIT("u@other"), l, &err), MATCH_NO);
+    assert_int_equal(template_key_has(STR_LIT("@example.com"), l, &err), MATCH_NO);
+    assert_int_equal(template_key_has(STR_LIT("u@"), l, &err), MATCH_NO);
+    assert_int_equal(template_key_has(STR_LIT("u"), l, &err), MATCH_NO);
+    assert_int_equal(template_key_has(STR_LIT("\xff@example.com"), l, &err), MATCH_NO);
+    assert_int_equal(template_key_has(str_make("a\0b", 3), NULL, &err), MATCH_NO);
+    matchlist_close(l);
+}
+
+/* A pattern that takes too many steps has neither matched nor not matched. */
+static void test_patterns_without_end(void **state) {
+    static const char *const rules[] = {"/^(a+)+$/  x\n/./  y\n", "!/^(a+)+$/  x\n",
+                                        "if /^(a+)+$/\n/./  x\nendif\n/./  y\n",
+                                        "if !/^(a+)+$/\n/./  x\nendif\n/./  y\n"};
+    struct sbuf v = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        struct map *m = table("pcre", rules[i]);
+        assert_int_equal(map_get(m, STR_LIT("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"), &v),
+                         MAP_ERROR);
+        char *err = map_error(m);
+        assert_non_null(strstr(err, "line 1: match limit exceeded"));
+        free(err);
+        map_close(m);
+    }
+    assert_int_equal(v.n, 0);
+}
+
+static void rows_become(const char *path, const char *rows, time_t mtime) {
+    const struct timespec times[2] = {{.tv_sec = mtime}, {.tv_sec = mtime}};
+    int fd = open(path, O_WRONLY | O_TRUNC);
+    assert_int_equal(write(fd, rows, strlen(rows)), (ssize_t)strlen(rows));
+    futimens(fd, times);
+    close(fd);
+    usleep(250000); /* a table is looked at every 200 ms */
+}
+
+/* Whoever writes a table in place has not finished while its file is still new. */
+static void test_a_text_that_is_being_written(void **state) {
+    char path[100];
+    const time_t later = time(NULL) + 3600, before = 1000000;
+    (void)state;
+    struct map *m = table("texthash", "a  one\nb  two\n");
+    snprintf(path, sizeof path, "%s/table", dir);
+    ask(m, "b", "two");
+    rows_become(path, "", later);
+    ask(m, "b", "two");
+    rows_become(path, "a  three\n", later);
+    ask(m, "a", "one");
+    ask(m, "b", "two");
+    rows_become(path, "a  three\nb  four\n", before);
+    ask(m, "a", "three");
+    ask(m, "b", "four");
+    rows_become(path, "", before);
+    ask(m, "b", NULL);
+    rows_become(path, "a  five\n", later + 1);
+    ask(m, "a", NULL);
+    usleep(600000); /* whatever its time says: nobody has written */
+    ask(m, "a", "five");
+    unlink(path);
+    usleep(250000);
+    struct sbuf v = {0};
+    assert_int_equal(map_get(m, STR_LIT("a"), &v), MAP_ERROR);
+    map_close(m);
+}
+
+/* "domain" of a table: what it cannot be asked for is no domain that it does not have. */
+static void test_domains_of_tables(void **state) {
+    static const struct {
+        const char *list;
+        enum match_rc rc; /* for b.example */
+    } all[] = {{"a.example, b.example", MATCH_YES},
+               {"a.example", MATCH_NO},
+               {"fail:x", MATCH_ERROR},
+               {"a.example, hash:/nonexistent", MATCH_ERROR},
+               {"b.example, fail:x", MATCH_YES},
+               {"/nonexistent/list", MATCH_ERROR},
+               {"!/nonexistent/list", MATCH_ERROR},
+               {"inline:{b.example=x}", MATCH_YES},
+               {"{fail}", MATCH_NO}};
+    char path[] = "/tmp/unit-list-XXXXXX", list[64], *err;
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        struct matchlist *l = matchlist_of_table(all[i].list);
+        assert_int_equal(template_key_has(STR_LIT("u@b.example"), l, &err), all[i].rc);
+        assert_int_equal(err != NULL, all[i].rc == MATCH_ERROR);
+        free(err);
+        matchlist_close(l);
+    }
+    int fd = mkstemp(path);
+    dprintf(fd, "# b.example\na.example\n  !c.example  d.example\n%s\n",
+            path); /* itself, at last */
+    close(fd);
+    static const char *const domains[] = {"a.example", "c.example", "d.example", "b.example"};
+    static const enum match_rc yes[] = {MATCH_YES, MATCH_NO, MATCH_YES, MATCH_ERROR},
+                               no[] = {MATCH_NO, MATCH_YES, MATCH_NO, MATCH_ERROR};
+    for (size_t i = 0; i < 8; i++) {
+        snprintf(list, sizeof list, "%s%s", i < 4 ? "" : "!", path);
+        struct matchlist *l = matchlist_of_table(list);
+        assert_int_equal(matchlist_has(l, str_of(domains[i % 4]), &err),
+                         i < 4 ? yes[i] : no[i % 4]);
+        free(err);
+        assert_false(matchlist_asks_server(l));
+        matchlist_close(l);
+    }
+    unlink(path);
+    struct matchlist *l = matchlist_of_table("a.example, unionmap:{hash:/x, tcp:localhost:1}");
+    assert_true(matchlist_asks_server(l));
+    matchlist_close(l);
+    l = matchlist_of_table("a.example, fail:x");
+    assert_null(matchlist_unopened(l));
+    matchlist_close(l);
+    l = matchlist_of_table("a.example, hash:/nonexistent");
+    assert_non_null(strstr(matchlist_unopened(l), "open database /nonexistent.db: No such"));
+    matchlist_close(l);
+    l = matchlist_of_table("a.example, /nonexistent");
+    assert_string_equal(matchlist_unopened(l), "open file /nonexistent: No such file or directory");
     matchlist_close(l);
 }
 
@@ -518,6 +630,9 @@ int main(void) {
                                        T(test_cidr),
                                        T(test_memory_tables),
                                        T(test_templates),
+                                       T(test_patterns_without_end),
+                                       T(test_a_text_that_is_being_written),
+                                       T(test_domains_of_tables),
                                        T(test_table_files),
                                        T(test_crc),
                                        T(test_base64),
