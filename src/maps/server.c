@@ -271,6 +271,22 @@ static void question_free(struct question *q) {
     free(q);
 }
 
+/* A message that is longer than IPC_MAX would end the channel: an error takes its place. */
+static void answer_too_long(uint32_t tag, int64_t asked_ms, struct sbuf *out, size_t at) {
+    static const char why[] = "the answer is too long";
+    log_warn("lookup", "%s: %zu bytes, of at most %u", why, out->n - at, IPC_MAX);
+    mem_wipe(out->p + at, out->n - at);
+    out->n = at;
+    at = ipc_begin(out, LOOKUP_ANSWER, tag);
+    ipc_put_u64(out, (uint64_t)asked_ms);
+    ipc_put_rc(out, MAP_ERROR);
+    ipc_put_u32(out, 0);
+    ipc_put_u32(out, 0);
+    ipc_put_str(out, STR_LIT(""));
+    ipc_put_str(out, str_of(why));
+    ipc_end(out, at);
+}
+
 void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, struct str fields,
                           struct sbuf *out) {
     struct ipc_reader r = {.rest = fields};
@@ -295,6 +311,8 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
         put_trace(out, a.trace);
     ipc_end(out, at);
     maps_answer_free(&a);
+    if (out->n - at > sizeof *head + IPC_MAX)
+        answer_too_long(head->tag, asked_ms, out, at);
 }
 
 static void channel_send(struct channel *c, struct str message) {

@@ -1,6 +1,7 @@
 """Lookup tables and postmap, beside Debian's Postfix: each reads what the other writes."""
 import os
 import re
+import sqlite3
 import subprocess
 import threading
 import time
@@ -785,3 +786,38 @@ def test_a_damaged_table_keeps_mail_out(dns):
             file.write_bytes(whole)
         wait_for(lambda: p.send().startswith("250"))
         relay.wait_mails(3)
+
+
+def test_domains_of_a_table_like_postfix(box):
+    """domain = …: names, files and tables; a list that cannot be asked is an error, and not "not found"."""
+    with sqlite3.connect(box.dir / "rows.db") as db:
+        db.executescript("CREATE TABLE t (k, v); INSERT INTO t VALUES ('u@a.test', 'A'), ('u@b.test', 'B')")
+    (box.dir / "list").write_text("# b.test\na.test\n  c.test\n")
+    (box.dir / "rows").write_text("a.test x\n")
+    head = f"dbpath = {box.dir}/rows.db\nquery = SELECT v FROM t WHERE k = '%s'\n"
+    for i, domain in enumerate(["a.test", f"{box.dir}/list", f"!{box.dir}/list, static:all", f"texthash:{box.dir}/rows", "fail:x",
+                                "a.test, fail:x", f"{box.dir}/nothing", f"hash:{box.dir}/nothing"]):
+        (box.dir / f"{i}.cf").write_text(f"{head}domain = {domain}\n")
+        os.utime(box.dir / f"{i}.cf", (0, 0))
+        for key in ("u@a.test", "u@b.test"):
+            theirs, ours = both(box, "-q", key, f"sqlite:{box.dir}/{i}.cf")
+            said = [(r.returncode, r.stdout, "fatal:" in r.stderr) for r in (ours, theirs)]
+            assert said[0] == said[1], (domain, theirs, ours)
+
+
+def test_a_row_that_is_too_long_stops_no_other(dns):
+    """One answer that no message between the processes can hold: its mail waits, and that of others goes."""
+    everybody, relay = FakeRelay(), FakeRelay()
+    p = Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\nsender_dependent_relayhost_maps = sqlite:{{dir}}/t.cf\n", dns=dns)
+    with sqlite3.connect(p.dir / "rows.db") as db:
+        db.execute("CREATE TABLE t (k, v)")
+        rows = [("long@a.example", "x" * 17000000), ("short@a.example", f"[127.0.0.1]:{relay.port}")]
+        db.executemany("INSERT INTO t VALUES (?, ?)", rows)
+    (p.dir / "t.cf").write_text(f"dbpath = {p.dir}/rows.db\nquery = SELECT v FROM t WHERE k = '%s'\n")
+    with p:
+        assert p.send(sender="long@a.example").startswith("451 4.3.0")
+        assert p.send(sender="short@a.example").startswith("250")
+        relay.wait_mails(1)
+        assert "the answer is too long" in p.log() and everybody.mails == []
+    everybody.stop()
+    relay.stop()
