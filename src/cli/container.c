@@ -19,6 +19,7 @@
 #include "cli/cli.h"
 #include "cli/container.h"
 #include "config/unread.h"
+#include "daemon/daemon.h"
 #include "daemon/unread_say.h"
 #include "mail/address.h"
 #include "route/nexthop.h"
@@ -214,15 +215,28 @@ static void container_check_names(struct container_plan *plan, const struct conf
     }
 }
 
+/* The variable that has made the line which text, "NAME: …", is about; NULL: none has. */
+static const char *container_line_by(const struct container_plan *plan, const char *text) {
+    for (size_t i = 0; i < plan->n_lines; i++) {
+        size_t n = strlen(plan->lines[i].name);
+        if (strncmp(text, plan->lines[i].name, n) == 0 && text[n] == ':')
+            return plan->lines[i].by;
+    }
+    return NULL;
+}
+
 static void container_say(struct container_plan *plan, const struct diags *d) {
-    for (size_t i = 0; i < d->n; i++)
+    for (size_t i = 0; i < d->n; i++) {
+        const char *file = d->v[i].file == NULL ? "main.cf" : d->v[i].file;
+        const char *by = container_line_by(plan, d->v[i].text);
         if (d->v[i].level == DIAG_ERROR)
-            container_plan_refuse(plan, d->v[i].file == NULL ? "main.cf" : d->v[i].file,
-                                  d->v[i].text);
+            container_plan_refuse(plan, by == NULL ? file : by, d->v[i].text);
+    }
 }
 
 static bool container_check(struct container_plan *plan, const struct config *cfg) {
     struct diags d = {0};
+    daemon_check(cfg, DIAG_ERROR, &d); /* also what only lets mail wait: all of it would */
     unread_say_refused(cfg, DIAG_ERROR, &d);
     container_check_names(plan, cfg);
     container_say(plan, &cfg->diags);

@@ -428,6 +428,15 @@ static void plan_networks(struct container_plan *plan) {
 
 /* -- the rest -- */
 
+static void plan_names(struct container_plan *plan) {
+    for (size_t i = 0; i < N_VARIABLES; i++) {
+        const char *value = variable_get(variables[i].name);
+        if (value != NULL && variables[i].param != NULL &&
+            strcmp(variables[i].param, "myhostname") == 0 && !addr_is_dns_name(str_of(value)))
+            container_plan_refuse(plan, variables[i].name, "it is no host name");
+    }
+}
+
 /* Mail that goes by a level that is none of these waits. */
 static void plan_level(struct container_plan *plan) {
     const char *level = variable_get("RELAYHOST_TLS_LEVEL");
@@ -478,6 +487,7 @@ void container_plan_read(struct container_plan *plan, char **environment) {
         if (variables[i].param != NULL && variable_get(variables[i].name) != NULL)
             plan_line_set(plan, variables[i].param, variable_get(variables[i].name),
                           variables[i].name);
+    plan_names(plan);
     plan_level(plan);
     plan_roads(plan);
     plan_allowed(plan);

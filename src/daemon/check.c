@@ -12,6 +12,7 @@
 #include "daemon/daemon.h"
 #include "daemon/unread_say.h"
 #include "deliver/policy.h"
+#include "mail/address.h"
 #include "maps/maps.h"
 #include "receive/receive.h"
 #include "receive/sni.h"
@@ -22,6 +23,15 @@
 static int check_line_of(const struct config *cfg, const char *name) {
     const struct cfg_entry *e = cfg_file_find(&cfg->main, str_of(name));
     return e == NULL ? 0 : e->line;
+}
+
+/* What every greeting and every completed address has; Postfix does not start with another.  The
+ * machine's own name is not judged. */
+static void check_own_name(const struct config *cfg, const char *name, const char *value,
+                           struct diags *d) {
+    int line = check_line_of(cfg, name); /* 0: of the machine, or made of myhostname */
+    if (line > 0 && !addr_is_dns_name(str_of(value)))
+        diag_add(d, DIAG_ERROR, cfg->main.path, line, "%s: \"%s\" is no host name", name, value);
 }
 
 static void check_hops(const struct config *cfg, const char *name, const char *value,
@@ -282,6 +292,8 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
     const struct params *p = &cfg->p;
     check_bundle_size(cfg, d);
     check_comments(cfg, d);
+    check_own_name(cfg, "myhostname", p->myhostname, d);
+    check_own_name(cfg, "mydomain", p->mydomain, d);
     check_networks(cfg, NULL, waits, d);
     for (size_t i = 0; i < cfg->n_services; i++)
         if (cfg->services[i]->kind == SERVICE_SMTPD)

@@ -74,6 +74,8 @@ def test_the_name_of_a_system_without_a_domain(tmp_path, text):
     ("maximal_queue_lifetime = 5x", r"line 1: bad time configuration: maximal_queue_lifetime = 5x"),
     ("relayhost = ${myhostname", r"line 1: relayhost: truncated parameter"),
     ("relayhost = $relayhost", r"line 1: relayhost: unreasonable macro call nesting"),
+    ("myhostname = two words", r'line 1: myhostname: "two words" is no host name'),
+    ("mail_name = x\nmydomain = .example", r'line 2: mydomain: ".example" is no host name'),
     ("smtp_sasl_security_options = noplaintxt", r"unknown word \"noplaintxt\""),
     ("smtpd_recipient_restrictions = permit_mynetwork", r"unknown restriction \"permit_mynetwork\""),
 ])

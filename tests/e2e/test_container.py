@@ -159,7 +159,7 @@ MADE = [
     (dict(SMTP_SERVER="h.example", SERVER_HOSTNAME="desk.example", SMTP_NETWORKS="192.0.2.0/24"),
      ["relayhost = [h.example]:587", "myhostname = desk.example", "mynetworks = 127.0.0.0/8, [::1]/128, 10.0.0.0/8, 172.16.0.0/12, "
       "192.168.0.0/16, 192.0.2.0/24"]),
-    (dict(SERVER_HOSTNAME="a$b.example"), ["myhostname = a$$b.example"]),
+    (dict(MYNETWORKS="10.0.0.0/8 a$b.example"), ["mynetworks = 10.0.0.0/8 a$$b.example"]),
     (dict(maildomain="mail.example", smtp_user="a:b"), ["myhostname = mail.example", "smtpd_sasl_auth_enable = yes"]),
     (dict(POSTFIX_message_size_limit="5000"), ["message_size_limit = 5000"]),
     (dict(POSTFIX_RECIPIENT_DELIMITER="+"), ["recipient_delimiter = +"]),
@@ -225,6 +225,15 @@ REFUSED = [
     (dict(MASQUERADED_DOMAINS="a.example"), "MASQUERADED_DOMAINS: addresses are not rewritten"),
     (dict(DKIM_AUTOGENERATE="1"), "DKIM_AUTOGENERATE: mail is not signed"),
     (dict(XOAUTH2_CLIENT_ID="x"), "XOAUTH2_CLIENT_ID: OAuth"),
+    # What no host is called, and what all mail or all clients would wait for.
+    *[(dict(SERVER_HOSTNAME=name), "SERVER_HOSTNAME: it is no host name")
+      for name in ("relay host", "10.7.0.2", "grün.example", "a..b", "a;b")],
+    (dict(maildomain="-relay.example"), "maildomain: it is no host name"),
+    (dict(POSTFIX_myhostname="relay/host"), 'myhostname: "relay/host" is no host name'),
+    (dict(POSTFIX_mydomain="one two"), 'mydomain: "one two" is no host name'),
+    (dict(POSTFIX_relayhost="[a.example"), "relayhost: "),
+    (dict(MYNETWORKS="10.7.0.1/8"), "MYNETWORKS"), (dict(SMTP_NETWORKS="10.7.0.0/33"), "SMTP_NETWORKS"),
+    (dict(POSTFIX_smtp_tls_security_level="some"), "smtp_tls_security_level"),
 ]
 
 
@@ -241,7 +250,8 @@ def test_what_is_refused_is_named(environment, said):
     with Container(**environment) as c:
         made = c.make()
         assert f"posthouse: fatal: {said}" in made or ("POSTFIX_" in str(environment) and said in made), made
-        assert not (c.volume / "config/sasl_password").exists() or "POSTFIX_" in str(environment) or "SMTPD_SASL" in str(environment)
+        assert not (c.volume / "config/sasl_password").exists() or "POSTFIX_" in str(environment) or "SMTPD_SASL" in str(environment) \
+            or "NETWORKS" in str(environment)
         assert "secret" not in made and "log_format" not in made
 
 
