@@ -91,6 +91,9 @@ int cli_stop_daemon(const struct config *cfg);
  * of dir names) into the spool of dir's Posthouse, or the other way: both are stopped.  The exit
  * status of import and export; what there is to be said has been. */
 int cli_transfer(const char *dir, const char *front, bool in);
+/* Removes what cli_transfer has left in Postfix's queue directory of mail that it has taken over,
+ * which may take as long again: not while a mail system is waited for.  Postfix is stopped. */
+void cli_transfer_sweep(const char *dir, const char *front);
 /* Is the (last) host of the next hop at port 465, whose TLS begins with the first byte? */
 bool cli_hop_wraps(const char *hop);
 /* Takes flag out of argv; was it there? */

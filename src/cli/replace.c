@@ -355,7 +355,9 @@ static int road_forward(struct replace *r) {
     else
         printf("posthouse: Posthouse runs, %.1f s after Postfix began to stop\n",
                (double)(clock_mono_ms() - r->stopped_ms) / 1000);
-    return note_write(r, REPLACE_APPLIED);
+    rc = note_write(r, REPLACE_APPLIED);
+    cli_transfer_sweep(r->dir, r->front->dir);
+    return rc;
 }
 
 static int road_back(struct replace *r) {
@@ -576,6 +578,7 @@ static int replace_apply(struct replace *r) {
         return replace_fatal(r->note_path, "an --undo has not ended: give it again first");
     if (apply_is_done(r)) {
         replace_step("Posthouse is in Postfix's place already");
+        cli_transfer_sweep(r->dir, r->front->dir); /* what a run that was killed has left */
         return 0;
     }
     int rc = replace_may(r);

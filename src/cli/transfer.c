@@ -117,7 +117,8 @@ static int transfer_run(struct transfer *t, bool in) {
     return rc < 0 ? EX_TEMPFAIL_ : t->left > 0 ? 1 : EX_OK_;
 }
 
-static int transfer_between(const struct places *p, bool in, bool keep) {
+/* What an earlier run has left is removed first, and what this one leaves only if sweep says so. */
+static int transfer_between(const struct places *p, bool in, bool keep, bool sweep) {
     struct pfqueue theirs = {.dir = p->queue, .hashed = p->hashed, .depth = p->depth};
     struct ours ours;
     char *why = NULL;
@@ -128,6 +129,7 @@ static int transfer_between(const struct places *p, bool in, bool keep) {
         pfqueue_close(&theirs);
         return status;
     }
+    transfer_sweep(&theirs);
     rc = ours_open(&ours, p->cfg, &why);
     if (rc < 0) {
         status = transfer_fatal(why, rc, "Posthouse is running: stop it first");
@@ -137,22 +139,39 @@ static int transfer_between(const struct places *p, bool in, bool keep) {
     }
     free(why);
     ours_close(&ours);
+    if (sweep)
+        transfer_sweep(&theirs);
     pfqueue_close(&theirs);
     return status;
 }
 
 static int transfer_places(const char *dir, const char *front, const char *queue, bool in,
-                           bool keep) {
+                           bool keep, bool sweep) {
     struct places p = {0};
     int status = EX_UNAVAILABLE_;
     if (places_find(&p, dir, front, queue))
-        status = transfer_between(&p, in, keep);
+        status = transfer_between(&p, in, keep, sweep);
     places_free(&p);
     return status;
 }
 
 int cli_transfer(const char *dir, const char *front, bool in) {
-    return transfer_places(dir, front, NULL, in, false);
+    return transfer_places(dir, front, NULL, in, false, false);
+}
+
+void cli_transfer_sweep(const char *dir, const char *front) {
+    struct places p = {0};
+    char *why = NULL;
+    if (places_find(&p, dir, front, NULL)) {
+        struct pfqueue theirs = {.dir = p.queue, .hashed = p.hashed, .depth = p.depth};
+        if (pfqueue_open(&theirs, &why) == 0) {
+            transfer_sweep(&theirs);
+            pfqueue_is_settled(&theirs); /* the folder that pfqueue_open has made */
+        }
+        pfqueue_close(&theirs);
+    }
+    free(why);
+    places_free(&p);
 }
 
 static int transfer_command(const char *dir, int argc, char **argv) {
@@ -160,7 +179,7 @@ static int transfer_command(const char *dir, int argc, char **argv) {
     bool keep = in && cli_take_flag(&argc, argv, "--keep");
     if (argc > 2 || (argc == 2 && argv[1][0] == '-'))
         return transfer_usage(argv[0]);
-    return transfer_places(dir, NULL, argc == 2 ? argv[1] : NULL, in, keep);
+    return transfer_places(dir, NULL, argc == 2 ? argv[1] : NULL, in, keep, true);
 }
 
 int cli_import(const char *dir, int argc, char **argv) {

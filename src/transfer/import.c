@@ -2,7 +2,8 @@
  * transfer/import.c - mail from Postfix's queue into the spool; see transfer.h
  *
  * A file that can be read is moved into PFQUEUE_FOLDER, with others; then the spool gets their
- * messages in one batch, and the files are removed when that is durable.
+ * messages in one batch, and the files leave that folder when that is durable.  The disk is waited
+ * for a few times for all of a batch, and nothing is removed while a mail system is waited for.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,7 @@
 #include "util/mem.h"
 
 /* A batch: messages, or bytes of content. */
-#define BATCH       256U
+#define BATCH       2048U
 #define BATCH_BYTES (32U << 20)
 
 /* Bytes of all recipients of a message: with more the spool would not take its envelope. */
@@ -29,18 +30,15 @@
 /* Where Postfix notes something beside a queue file. */
 enum { NOTE_DEFER, NOTE_BOUNCE, NOTE_TRACE, NOTE_FOLDERS };
 static const char *const note_folders[NOTE_FOLDERS] = {"defer", "bounce", "trace"};
-#define NOTES_ALL ((1U << NOTE_FOLDERS) - 1)
 
 struct import {
     struct transfer *t;
     struct {
-        char *path;     /* in PFQUEUE_FOLDER; owned */
-        char *id;       /* owned */
-        bool known;     /* the spool had it */
-        unsigned notes; /* which folders have notes about it: bits by the index in note_folders */
+        char *path; /* in PFQUEUE_FOLDER; owned */
+        char *id;   /* owned */
+        bool known; /* the spool had it */
     } batch[BATCH];
     size_t n;
-    char *synced; /* the folder that the files of the batch came from; owned; NULL: none yet */
 };
 
 static void import_leave(struct import *im, const struct pfqueue_file *f, const char *why) {
@@ -52,20 +50,17 @@ static void import_leave(struct import *im, const struct pfqueue_file *f, const 
 
 /* What Postfix has noted beside the queue file; empty if nothing. */
 struct notes {
-    unsigned there;       /* files; bits as in a batch */
     struct sbuf deferred; /* why recipients wait */
     struct sbuf bounced;  /* who was refused, before the sender is told */
 };
 
-static int notes_read_one(struct notes *n, const struct import *im, unsigned folder, const char *id,
+static int notes_read_one(const struct import *im, unsigned folder, const char *id,
                           struct sbuf *out) {
     struct stat st;
     char *path = pfqueue_path(im->t->theirs, note_folders[folder], id);
     int rc = pfqueue_read(im->t->theirs, path, out, &st);
     if (rc < 0)
         sbuf_reset(out);
-    if (rc != -ENOENT)
-        n->there |= 1U << folder;
     free(path);
     return rc == -ENOENT ? 0 : rc;
 }
@@ -75,10 +70,10 @@ static int notes_read_one(struct notes *n, const struct import *im, unsigned fol
 static const char *notes_read(struct notes *n, const struct import *im, const char *id) {
     struct sbuf traced = {0};
     const char *why = NULL;
-    notes_read_one(n, im, NOTE_DEFER, id, &n->deferred);
-    if (notes_read_one(n, im, NOTE_BOUNCE, id, &n->bounced) < 0)
+    notes_read_one(im, NOTE_DEFER, id, &n->deferred);
+    if (notes_read_one(im, NOTE_BOUNCE, id, &n->bounced) < 0)
         why = "its file in bounce, which says who was refused, cannot be read";
-    else if (notes_read_one(n, im, NOTE_TRACE, id, &traced) < 0 || traced.n > 0)
+    else if (notes_read_one(im, NOTE_TRACE, id, &traced) < 0 || traced.n > 0)
         why = "its sender is still to be told what was delivered: let Postfix send it";
     sbuf_free(&traced);
     return why;
@@ -153,67 +148,50 @@ static const char *import_judge(const struct pfqueue_file *f, const struct stat 
 
 /* -- a batch -- */
 
-/* The folders that the batch came from have forgotten its files. */
-static int import_sync_origin(struct import *im, const char *path) {
-    char *dir = path == NULL ? NULL : fs_folder(str_of(path));
-    int rc = 0;
-    if (im->synced != NULL && (dir == NULL || strcmp(dir, im->synced) != 0)) {
-        struct sbuf inside = {0};
-        sbuf_printf(&inside, "%s/.", im->synced);
-        rc = fs_sync_dir(inside.p);
-        sbuf_free(&inside);
-    }
-    free(im->synced);
-    im->synced = dir;
-    return rc;
-}
-
 /* Into PFQUEUE_FOLDER, where Postfix does not look. */
-static int import_withdraw(struct import *im, const struct pfqueue_file *f, char **path) {
+static int import_withdraw(const struct import *im, const struct pfqueue_file *f, char **path) {
     struct stat st;
     *path = pfqueue_folder_path(im->t->theirs, f->queue, f->id);
     if (f->waits_in_folder)
         return 0;
-    int rc = lstat(*path, &st) == 0 ? -EEXIST : import_sync_origin(im, f->path);
-    return rc == 0 ? pfqueue_move(im->t->theirs, f->path, *path) : rc;
+    return lstat(*path, &st) == 0 ? -EEXIST : pfqueue_withdraw(im->t->theirs, f->path, *path);
 }
 
-static void import_forget_notes(const struct import *im, const char *id, unsigned notes) {
+static void forget_notes(const struct pfqueue *theirs, const char *id) {
     for (unsigned i = 0; i < NOTE_FOLDERS; i++) {
-        if ((notes & 1U << i) == 0)
-            continue;
-        char *path = pfqueue_path(im->t->theirs, note_folders[i], id);
-        pfqueue_remove(im->t->theirs, path);
+        char *path = pfqueue_path(theirs, note_folders[i], id);
+        pfqueue_remove(theirs, path);
         free(path);
     }
 }
 
-/* The spool has it: the file goes. */
-static int import_settle(struct import *im, const char *path, const char *id, unsigned notes) {
-    struct sbuf kept = {0};
-    int rc = 0;
-    if (im->t->keep) {
-        sbuf_printf(&kept, "%s/" PFQUEUE_KEPT, im->t->theirs->dir);
-        rc = fs_mkdir(kept.p, 0700);
-        sbuf_printf(&kept, "/%s", strrchr(path, '/') + 1);
-    }
-    if (rc == 0 && (im->t->keep ? rename(path, kept.p) : unlink(path)) < 0)
-        rc = -errno;
-    if (rc == 0)
-        import_forget_notes(im, id, notes);
-    sbuf_free(&kept);
+static char *import_target(const struct import *im, const char *name) {
+    struct sbuf path = {0};
+    sbuf_printf(&path, "%s/%s%s", im->t->theirs->dir, im->t->keep ? PFQUEUE_KEPT : PFQUEUE_GONE,
+                name);
+    return sbuf_take(&path);
+}
+
+/* The spool has it. */
+static int import_settle(const struct import *im, const char *path, const char *id) {
+    char *to = import_target(im, strrchr(path, '/'));
+    int rc = rename(path, to) < 0 ? -errno : 0;
+    if (rc == 0 && im->t->keep)
+        forget_notes(im->t->theirs, id);
+    free(to);
     return rc;
 }
 
+/* The folder that the batch is in knows its files before those that it came from forget them. */
 static int import_commit(struct import *im) {
-    int rc = import_sync_origin(im, NULL);
+    int rc = pfqueue_sync_folder(im->t->theirs);
     if (rc == 0)
-        rc = pfqueue_sync_folder(im->t->theirs);
+        rc = pfqueue_sync_places(im->t->theirs);
     if (rc == 0)
         rc = ours_commit(im->t->ours);
     for (size_t i = 0; i < im->n; i++) {
         if (rc == 0)
-            rc = import_settle(im, im->batch[i].path, im->batch[i].id, im->batch[i].notes);
+            rc = import_settle(im, im->batch[i].path, im->batch[i].id);
         if (rc == 0 && im->batch[i].known)
             im->t->known++;
         else if (rc == 0)
@@ -223,6 +201,21 @@ static int import_commit(struct import *im) {
     }
     im->n = 0;
     return rc;
+}
+
+void transfer_sweep(const struct pfqueue *theirs) {
+    struct pfqueue_list gone = {0};
+    struct sbuf folder = {0};
+    sbuf_printf(&folder, "%s/" PFQUEUE_GONE, theirs->dir);
+    pfqueue_list_gone(theirs, &gone);
+    for (size_t i = 0; i < gone.n; i++) {
+        if (!pfqueue_has(theirs, gone.v[i].id)) /* else the notes are of mail that has come since */
+            forget_notes(theirs, gone.v[i].id);
+        unlink(gone.v[i].path);
+    }
+    rmdir(folder.p);
+    pfqueue_list_free(&gone);
+    sbuf_free(&folder);
 }
 
 /* -- a file -- */
@@ -235,8 +228,6 @@ static void import_add(struct import *im, const struct pfqueue_file *f, struct q
     const struct ours_message *m = ours_find(im->t->ours, f->id, q->ident, env->arrival_us);
     im->batch[im->n].path = path;
     im->batch[im->n].id = mem_strdup(f->id);
-    /* one of a run that was killed: was it known, its notes were not read */
-    im->batch[im->n].notes = m == NULL && !f->waits_in_folder ? notes->there : NOTES_ALL;
     im->batch[im->n++].known = m != NULL;
     if (m == NULL) {
         ours_add(im->t->ours, env, &q->content, &progress);
@@ -322,7 +313,10 @@ int transfer_import(struct transfer *t, char **why) {
     struct import *im = MEM_NEW(struct import);
     im->t = t;
     *why = NULL;
-    int rc = ours_mark(t->ours, t->theirs->dir);
+    char *target = import_target(im, "");
+    int rc = fs_mkdir(target, 0700);
+    if (rc == 0)
+        rc = ours_mark(t->ours, t->theirs->dir);
     for (size_t i = 0; i < sizeof queues / sizeof queues[0] && rc == 0; i++)
         rc = import_queue(im, queues[i]);
     if (rc == 0)
@@ -331,7 +325,7 @@ int transfer_import(struct transfer *t, char **why) {
         rc = pfqueue_is_settled(t->theirs) ? ours_unmark(t->ours) : -ENOTEMPTY;
     if (rc < 0)
         *why = mem_strdup(strerror(-rc));
-    free(im->synced);
+    free(target);
     free(im);
     return rc;
 }

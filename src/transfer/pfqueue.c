@@ -70,24 +70,40 @@ static int queue_owner(struct pfqueue *p, char **why) {
     return 0;
 }
 
-/* Postfix's master holds a lock of flock(2) on Linux and of fcntl(2) elsewhere. */
-static int master_lock(struct pfqueue *p, char **why) {
+/* Postfix's master holds a lock of flock(2) on Linux and of fcntl(2) elsewhere.  0 or negative
+ * errno, -EAGAIN: it is held. */
+static int lock_take(int fd) {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fcntl(fd, F_OFD_SETLK, &whole) == 0)
+        return 0;
+    return errno == EACCES ? -EAGAIN : -errno;
+}
+
+static int master_lock(struct pfqueue *p, char **why) {
     char *dir = path_of(p->dir, "pid"), *path = path_of(dir, "master.pid");
     int rc = fs_mkdir(dir, 0755);
     if (rc == 0)
         p->lock_fd = fs_open_only(path, O_RDWR | O_CREAT, 0644);
     if (rc == 0 && p->lock_fd < 0)
         rc = p->lock_fd;
-    if (rc == 0 &&
-        (flock(p->lock_fd, LOCK_EX | LOCK_NB) < 0 || fcntl(p->lock_fd, F_OFD_SETLK, &whole) < 0))
-        rc = errno == EACCES ? -EAGAIN : -errno;
+    if (rc == 0)
+        rc = lock_take(p->lock_fd);
     free(dir);
     if (rc < 0)
         *why = path;
     else
         free(path);
     return rc;
+}
+
+bool pfqueue_is_locked(const char *dir) {
+    char *path = path_of(dir, "pid/master.pid");
+    int fd = fs_open_only(path, O_RDWR, 0);
+    bool locked = fd >= 0 && lock_take(fd) == -EAGAIN;
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    return locked;
 }
 
 int pfqueue_open(struct pfqueue *p, char **why) {
@@ -200,9 +216,9 @@ static const char *folder_queue(const char *name) {
     return NULL;
 }
 
-int pfqueue_list_folder(const struct pfqueue *p, struct pfqueue_list *out) {
+static int list_folder(const struct pfqueue *p, const char *folder, struct pfqueue_list *out) {
     struct pfqueue_list all = {0};
-    int rc = pfqueue_list(p, PFQUEUE_FOLDER, &all);
+    int rc = pfqueue_list(p, folder, &all);
     for (size_t i = 0; i < all.n; i++) {
         struct pfqueue_file f = all.v[i];
         f.queue = folder_queue(f.id);
@@ -218,6 +234,14 @@ int pfqueue_list_folder(const struct pfqueue *p, struct pfqueue_list *out) {
     }
     free(all.v);
     return rc;
+}
+
+int pfqueue_list_folder(const struct pfqueue *p, struct pfqueue_list *out) {
+    return list_folder(p, PFQUEUE_FOLDER, out);
+}
+
+int pfqueue_list_gone(const struct pfqueue *p, struct pfqueue_list *out) {
+    return list_folder(p, PFQUEUE_GONE, out);
 }
 
 void pfqueue_list_free(struct pfqueue_list *l) {
@@ -375,11 +399,26 @@ int pfqueue_remove(const struct pfqueue *p, const char *path) {
     return dir < 0 ? dir : unlinkat(dir, name, 0) < 0 ? -errno : 0;
 }
 
-int pfqueue_move(const struct pfqueue *p, const char *from, const char *to) {
+/* *left is set to the folder of from; it is set only if that is open. */
+static int file_move(const struct pfqueue *p, const char *from, const char *to,
+                     struct pfqueue_dir **left) {
     const char *old, *new;
     dirs_trim(p);
-    int a = folder_open(p, from, false, &old, NULL), b = folder_open(p, to, true, &new, NULL);
+    int a = folder_open(p, from, false, &old, left), b = folder_open(p, to, true, &new, NULL);
     return a < 0 ? a : b < 0 ? b : renameat(a, old, b, new) < 0 ? -errno : 0;
+}
+
+int pfqueue_move(const struct pfqueue *p, const char *from, const char *to) {
+    struct pfqueue_dir *unused;
+    return file_move(p, from, to, &unused);
+}
+
+int pfqueue_withdraw(const struct pfqueue *p, const char *from, const char *to) {
+    struct pfqueue_dir *left = NULL;
+    int rc = file_move(p, from, to, &left);
+    if (rc == 0)
+        left->changed = true;
+    return rc;
 }
 
 /* -- what is written -- */

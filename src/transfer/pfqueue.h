@@ -4,7 +4,8 @@
  * One thread; blocks on the disk.  Between Postfix's queues and Posthouse's spool stands a folder
  * of that directory, PFQUEUE_FOLDER, at which Postfix does not look.  A file there is a message
  * only as long as the spool has not the same one: so whichever way mail goes, no moment leaves a
- * message with both, or with neither.
+ * message with both, or with neither.  What the spool has goes from there into PFQUEUE_GONE, which
+ * takes less time than to remove it, and is removed when both mail systems can be waited for.
  */
 #ifndef PH_TRANSFER_PFQUEUE_H
 #define PH_TRANSFER_PFQUEUE_H
@@ -14,6 +15,7 @@
 #include "util/str.h"
 
 #define PFQUEUE_FOLDER "posthouse"
+#define PFQUEUE_GONE   "posthouse-gone"
 
 struct pfqueue_dirs;
 
@@ -44,6 +46,9 @@ struct pfqueue_list {
  * *why, which the caller frees: -EAGAIN says that Postfix is running.  pfqueue_close in any case.
  */
 int pfqueue_open(struct pfqueue *p, char **why);
+/* Is there a Postfix, or a move, that holds the lock of the queue directory dir?  Nothing is made.
+ */
+bool pfqueue_is_locked(const char *dir);
 /* Has PFQUEUE_FOLDER no message?  Then it is taken away. */
 bool pfqueue_is_settled(const struct pfqueue *p);
 void pfqueue_close(struct pfqueue *p);
@@ -52,6 +57,8 @@ void pfqueue_close(struct pfqueue *p);
 int pfqueue_list(const struct pfqueue *p, const char *queue, struct pfqueue_list *out);
 /* Those in PFQUEUE_FOLDER. */
 int pfqueue_list_folder(const struct pfqueue *p, struct pfqueue_list *out);
+/* Those in PFQUEUE_GONE, which need not be there. */
+int pfqueue_list_gone(const struct pfqueue *p, struct pfqueue_list *out);
 void pfqueue_list_free(struct pfqueue_list *l);
 
 /* Where a file of that queue has its place.  The caller frees. */
@@ -70,6 +77,8 @@ int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, st
 int pfqueue_remove(const struct pfqueue *p, const char *path);
 /* Makes the folders that to needs, as Postfix does. */
 int pfqueue_move(const struct pfqueue *p, const char *from, const char *to);
+/* The same; pfqueue_sync_places makes it durable that from is gone. */
+int pfqueue_withdraw(const struct pfqueue *p, const char *from, const char *to);
 /* Writes a file that only Postfix may read, in the place of one that is there; it may be gone after
  * a power cut. */
 int pfqueue_write(const struct pfqueue *p, const char *path, struct str text);

@@ -29,9 +29,15 @@ struct transfer {
 /* Where import leaves files that are kept. */
 #define PFQUEUE_KEPT "posthouse-taken"
 
+/* Import leaves what the spool has in PFQUEUE_GONE: the caller has transfer_sweep remove it, there
+ * or in a later run, with what Postfix has noted about it. */
+
 /* 0, or negative errno with *why, which the caller frees: the run ended half-way; -ENOTEMPTY: mail
  * is left in PFQUEUE_FOLDER. */
 int transfer_import(struct transfer *t, char **why);
 int transfer_export(struct transfer *t, char **why);
+
+/* Removes PFQUEUE_GONE; theirs is open.  What does not go is of no use to anybody. */
+void transfer_sweep(const struct pfqueue *theirs);
 
 #endif

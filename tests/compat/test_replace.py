@@ -89,7 +89,7 @@ class House(Place):
         subprocess.run([BUILD / "src/posthouse", "-c", self.dir, "postfix", "stop"], capture_output=True)
         self.postfix_does("abort")
         wait_for(lambda: not listens(self.postfix.port))
-        for name in ("posthouse", "posthouse-taken"):
+        for name in ("posthouse", "posthouse-taken", "posthouse-gone"):
             shutil.rmtree(self.spool / name, ignore_errors=True)
         super().stop()
 
@@ -125,6 +125,7 @@ def test_there_and_back(house, server_cert):
     assert r.returncode == 0 and f"{MAILS} messages taken over, 0 left" in r.stdout, r.stdout
     print(re.search(r"[0-9.]+ s after Postfix began to stop", r.stdout)[0])
     assert h.ours_serves() and not h.contents() and len(h.ours()) == MAILS
+    assert not h.files_of("defer", "posthouse", "posthouse-gone")
     pid = (h.dir / "spool/master.pid").read_text()
     r = h.setup("--apply")
     assert r.returncode == 0 and "already" in r.stdout and (h.dir / "spool/master.pid").read_text() == pid
@@ -268,7 +269,7 @@ def test_killed(house, word):
             assert h.setup("--undo").returncode == 0
         assert h.runs() and listens(h.postfix.port) and not h.ours() and not h.note.exists(), (steps, again)
         wait_for(lambda: not h.files_of("incoming", "active"), 60)
-        assert h.contents() == contents and not h.files_of("posthouse"), steps
+        assert h.contents() == contents and not h.files_of("posthouse", "posthouse-gone"), steps
         steps += STEPS
     print(f"{word}: {steps} steps")
     assert steps > 2 * STEPS or STEPS > 30

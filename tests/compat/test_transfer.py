@@ -192,7 +192,7 @@ def test_there_and_back(place):
     r = at.run("import")
     assert r.returncode == 0 and f"{MAILS} messages taken over, 0 left" in r.stdout, r.stderr + r.stdout
     assert not at.messages() and len(at.ours()) == MAILS
-    assert not at.files_of("defer", "posthouse")
+    assert not at.files_of("defer", "posthouse", "posthouse-gone")
     assert at.on_hold(at.ours()) == at.on_hold(before)
     r = at.run("export")
     assert r.returncode == 0 and f"{MAILS} messages given to Postfix, 0 left" in r.stdout, r.stderr + r.stdout
@@ -421,6 +421,24 @@ def test_what_cannot_be_read_again_is_not_given_back_while_the_spool_has_it(plac
     assert at.messages()[name].content == message.content and at.everything() == {name: 1}
 
 
+def test_what_a_run_that_was_killed_has_left_is_removed(place):
+    """With what Postfix has noted about it, unless a message of that name has come since."""
+    at = place(mails=0)
+    gone = at.spool / "posthouse-gone"
+    gone.mkdir(0o700)
+    for name in ("deferred.A0001", "hold.B0002"):
+        (gone / name).write_bytes(HEAD + RCPT + TAIL)
+    (at.spool / "hold/B0002").write_bytes(HEAD + RCPT + TAIL)
+    for folder in ("bounce", "defer/A", "defer/B"):
+        (at.spool / folder).mkdir(exist_ok=True)
+    for name in ("bounce/A0001", "defer/A/A0001", "defer/B/B0002"):
+        (at.spool / name).write_text("recipient=b@far.example\nreason=no\n\n")
+    r = at.run("export")
+    assert r.returncode == 0 and "0 messages given" in r.stdout, r.stderr
+    assert not gone.exists() and [p.name for p in at.files_of("bounce", "defer")] == ["B0002"]
+    (at.spool / "hold/B0002").unlink()
+
+
 def test_kept_files_are_not_taken_twice(place):
     at = place(mails=3)
     before = at.messages()
@@ -482,7 +500,7 @@ def test_killed_before_each_step(place, word):
         r = at.run("import" if steps % 2 else "export")
         assert r.returncode == 0, r.stderr
         assert at.everything() == whole, f"{word}, step {steps}"
-        assert not (at.p.dir / "spool/moving").exists() and not at.files_of("posthouse")
+        assert not (at.p.dir / "spool/moving").exists() and not at.files_of("posthouse", "posthouse-gone")
         if steps % 2:
             assert at.run("export").returncode == 0
         assert at.everything() == whole and not at.ours(), f"{word}, step {steps}, and back"
