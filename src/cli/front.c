@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "transfer/pfqueue.h"
 #include "util/mem.h"
 #include "util/sock.h"
 
@@ -94,6 +95,18 @@ int front_postfix(const struct config *front, const char *word, int limit_ms) {
     int rc = front_run(argv, limit_ms, strcmp(word, "status") == 0);
     free(program);
     return rc;
+}
+
+enum front_state front_state(const struct config *front) {
+    char *program = front_program(front), *queue = front_queue(front);
+    bool missing = access(program, F_OK) < 0 && errno == ENOENT;
+    int rc = missing ? 1 : front_postfix(front, "status", FRONT_STATUS_MS);
+    enum front_state state = rc == 0                                ? FRONT_RUNS
+                             : rc == 1 && !pfqueue_is_locked(queue) ? FRONT_RESTS
+                                                                    : FRONT_UNKNOWN;
+    free(program);
+    free(queue);
+    return state;
 }
 
 bool front_greets(const struct netaddr *addr, int wait_ms) {

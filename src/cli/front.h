@@ -24,6 +24,10 @@ char *front_queue(const struct config *front);
 char *front_program(const struct config *front);
 /* Runs that with the configuration and one word; as front_run.  What "status" says is not shown. */
 int front_postfix(const struct config *front, const char *word, int limit_ms);
+/* Does that Postfix run?  FRONT_UNKNOWN: "status" gives no answer, or says that it does not run
+ * while its lock is held.  Where there is no such program, the lock says it. */
+enum front_state { FRONT_UNKNOWN, FRONT_RUNS, FRONT_RESTS };
+enum front_state front_state(const struct config *front);
 /* Does an SMTP server at addr say 220 within wait_ms milliseconds? */
 bool front_greets(const struct netaddr *addr, int wait_ms);
 /* Does a server let clients in at addr, also one that waits until they speak? */

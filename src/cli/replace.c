@@ -57,7 +57,7 @@ struct replace {
     int64_t stopped_ms;   /* when Postfix was stopped, as clock_mono_ms; 0: it was not */
     /* What is noted. */
     enum replace_state state;
-    bool ran;       /* Postfix ran */
+    bool ran;       /* Postfix ran, or this is not known: then nothing is begun */
     bool at_boot;   /* systemd starts Postfix with the machine, and can start Posthouse instead */
     bool placed;    /* OWN_PLACE was made */
     char *sendmail; /* the file that becomes a link to this program; empty: none; owned */
@@ -159,18 +159,36 @@ static bool unit_is_there(const char *unit) {
 }
 
 static bool front_runs(const struct replace *r) {
-    return front_postfix(r->front, "status", FRONT_STATUS_MS) == 0;
+    return front_state(r->front) == FRONT_RUNS;
+}
+
+static int front_unknown(const struct replace *r) {
+    return replace_fatal(r->front->dir,
+                         "whether that Postfix runs is not known: postfix status gives no answer, "
+                         "or the lock of its queue is held by another program");
+}
+
+/* However it was started: by hand, perhaps, and not by systemd. */
+static enum front_state front_stop_it(const struct replace *r) {
+    if (r->front_unit)
+        unit_do("stop", "postfix.service", false);
+    enum front_state state = r->front_unit ? front_state(r->front) : FRONT_RUNS;
+    if (state != FRONT_RUNS)
+        return state;
+    front_postfix(r->front, "stop", COMMAND_MS);
+    return front_state(r->front);
 }
 
 static int front_stop(struct replace *r) {
-    if (!front_runs(r))
+    enum front_state state = front_state(r->front);
+    if (state == FRONT_RESTS)
         return 0;
     int64_t began_ms = clock_mono_ms();
-    int rc = r->front_unit ? unit_do("stop", "postfix.service", false)
-                           : front_postfix(r->front, "stop", COMMAND_MS);
-    if (front_runs(r)) /* by hand, perhaps, and not by systemd */
-        rc = r->front_unit ? front_postfix(r->front, "stop", COMMAND_MS) : rc == 0 ? 1 : rc;
-    if (rc != 0 && front_runs(r))
+    if (state == FRONT_RUNS)
+        state = front_stop_it(r);
+    if (state == FRONT_UNKNOWN)
+        return front_unknown(r);
+    if (state == FRONT_RUNS)
         return replace_fatal(r->front->dir, "Postfix does not stop");
     r->stopped_ms = began_ms;
     replace_step("Postfix is stopped");
@@ -446,7 +464,7 @@ static void replace_look(struct replace *r) {
     r->placed = strcmp(r->dir, POSTFIX_PLACE) == 0 && place_is_free();
     r->own_unit = dir_is_placed(r) && unit_is_there("posthouse.service");
     r->front_unit = strcmp(r->front->dir, POSTFIX_PLACE) == 0 && unit_is_there("postfix.service");
-    r->ran = front_runs(r);
+    r->ran = front_state(r->front) != FRONT_RESTS;
     r->at_boot =
         r->own_unit && r->front_unit && unit_do("is-enabled", "postfix.service", true) == 0;
     r->sendmail = sendmail_wanted(r);
@@ -475,9 +493,28 @@ static bool stands_beside(const struct replace *r) {
     return is;
 }
 
+/* Does systemd, or postmulti(1), start and stop that Postfix together with others?  Those would be
+ * stopped with it, or it would be started with them. */
+static bool front_has_brothers(const struct replace *r) {
+    char *others = config_value(r->front, "multi_instance_directories", NULL);
+    char *one = config_value(r->front, "multi_instance_enable", NULL);
+    bool has =
+        (others != NULL && others[0] != '\0') ||
+        (one != NULL && strcasecmp(one, "yes") == 0 && strcmp(r->front->dir, POSTFIX_PLACE) != 0);
+    free(others);
+    free(one);
+    return has;
+}
+
 /* 0, or the exit status after saying why not. */
 static int replace_may(const struct replace *r) {
     char *check[] = {(char *)(uintptr_t) "check", NULL};
+    if (front_has_brothers(r))
+        return replace_fatal(
+            r->front->dir, "it is one of several instances of Postfix (multi_instance_directories, "
+                           "multi_instance_enable), which are started and stopped together: first "
+                           "take the others out, or this one (postmulti -e disable, then -e "
+                           "deport), or make the move by hand (posthouse import)");
     if (front_is_ours(r))
         return replace_fatal("postfix", "it is Posthouse's: no Postfix is here to be replaced "
                                         "(posthouse import takes over what its queue holds)");
@@ -495,7 +532,10 @@ static int replace_may(const struct replace *r) {
     if (r->state == REPLACE_NONE && cli_daemon(r->cfg) != 0)
         return replace_fatal(r->cfg->p.queue_directory,
                              "a Posthouse runs with this configuration: stop it first");
-    return r->ran || r->state != REPLACE_NONE ? 0 : addresses_free(r, 0);
+    enum front_state now = front_state(r->front);
+    if (now == FRONT_UNKNOWN)
+        return front_unknown(r);
+    return now == FRONT_RUNS || r->state != REPLACE_NONE ? 0 : addresses_free(r, 0);
 }
 
 /* -- the three commands -- */
@@ -568,8 +608,9 @@ static int replace_stay(struct replace *r, bool fresh) {
 
 static bool apply_is_done(const struct replace *r) {
     struct address_look look;
-    return r->state == REPLACE_APPLIED && !front_runs(r) && queue_count(r, "maildrop") == 0 &&
-           cli_daemon(r->cfg) > 0 && addresses_are(r, true, 0, &look);
+    return r->state == REPLACE_APPLIED && front_state(r->front) == FRONT_RESTS &&
+           queue_count(r, "maildrop") == 0 && cli_daemon(r->cfg) > 0 &&
+           addresses_are(r, true, 0, &look);
 }
 
 static int replace_apply(struct replace *r) {
@@ -606,6 +647,8 @@ static int replace_apply(struct replace *r) {
 static int replace_undo(struct replace *r) {
     if (r->state == REPLACE_NONE)
         return replace_fatal(r->note_path, "nothing was applied that could be undone");
+    if (front_state(r->front) == FRONT_UNKNOWN)
+        return front_unknown(r);
     if (r->state != REPLACE_UNDOING && !front_is_well(r))
         return replace_fatal(r->front->dir, "Postfix would not start: correct its errors first; "
                                             "nothing was changed");

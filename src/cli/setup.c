@@ -161,10 +161,11 @@ static int front_transport(const struct setup *s, bool wanted) {
 
 /* A Postfix that runs takes up what was changed; one that does not, when it starts. */
 static int front_take_up(const struct setup *s) {
-    int status = front_postfix(s->cfg, "status", FRONT_STATUS_MS);
-    if (status == FRONT_TIMED_OUT)
-        return 1;
-    if (status != 0) {
+    enum front_state state = front_state(s->cfg);
+    if (state == FRONT_UNKNOWN)
+        return setup_fatal(s->front, "whether Postfix runs is not known: postfix status gives no "
+                                     "answer, or the lock of its queue is held");
+    if (state == FRONT_RESTS) {
         puts("posthouse: Postfix is not running: it begins with the new setting");
         return 0;
     }

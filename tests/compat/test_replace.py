@@ -155,6 +155,14 @@ def test_what_is_refused_changes_nothing(house):
     (h.dir / "main.cf").write_text("# Made by posthouse setup beside-postfix from x\n" + main)
     refused(1, "stands beside Postfix", "--apply")
     (h.dir / "main.cf").write_text(main)
+    (h.front / "main.cf").write_text((front := (h.front / "main.cf").read_text()) + "multi_instance_directories = /etc/postfix-second\n")
+    refused(1, "one of several instances of Postfix", "--apply")
+    (h.front / "main.cf").write_text(front + "multi_instance_enable = yes\n")
+    refused(1, "one of several instances of Postfix")
+    (h.front / "main.cf").write_text(front)
+    for answer in ("exit 1", "exit 70", "kill -9 $$"):
+        h.words(f"status) {answer};;")
+        refused(1, "whether that Postfix runs is not known", "--apply")
     h.words("stop) echo busy >&2; exit 1;;")
     refused(1, "Postfix runs on; no mail was moved", "--apply")
     h.words("stop) exit 0;;")
@@ -206,6 +214,9 @@ def test_an_undo_that_does_not_go(house):
     h = house()
     contents = h.contents()
     assert h.setup("--apply").returncode == 0
+    h.words("status) exit 70;;")
+    r = h.setup("--undo")
+    assert r.returncode == 1 and "is not known" in r.stdout and h.ours_serves(), r.stdout
     h.words("check) exit 1;;")
     r = h.setup("--undo")
     assert r.returncode == 1 and "Postfix would not start" in r.stdout and h.ours_serves(), r.stdout
