@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "accounts/inside.h"
@@ -142,21 +144,61 @@ static int make_file(const char *path) {
     return rc == 0 ? fs_only_name(path) : rc;
 }
 
-static enum store_rc embedded_create(const char *path, char **why) {
+static enum store_rc embedded_failed(const char *path, int err, char **why) {
+    struct sbuf text = {0};
+    sbuf_printf(&text, "%s: %s", path, strerror(-err));
+    *why = sbuf_take(&text);
+    return STORE_ERROR;
+}
+
+/* The tables that are missing, in a file that is made if it is. */
+static enum store_rc embedded_fill(const char *path, char **why) {
     struct sbuf spec = {0};
-    enum store_rc rc = STORE_YES;
+    enum store_rc rc = STORE_ERROR;
     int err = make_file(path);
-    if (err < 0) {
-        sbuf_printf(&spec, "%s: %s", path, strerror(-err));
-        *why = sbuf_take(&spec);
-        return STORE_ERROR;
-    }
+    if (err < 0)
+        return embedded_failed(path, err, why);
     sbuf_printf(&spec, "sqlite:%s", path);
     struct store *st = store_open(spec.p, "/", true, why);
     if (st != NULL)
         rc = make_tables(st, why);
     store_close(st);
     sbuf_free(&spec);
+    return rc;
+}
+
+/* A descriptor with the lock of a file that is made here, or negative errno. */
+static int next_lock(const char *next) {
+    int rc = make_file(next);
+    int fd = rc < 0 ? rc : fs_open_only(next, O_RDWR, 0);
+    if (fd < 0 || flock(fd, LOCK_EX) == 0)
+        return fd;
+    rc = -errno;
+    close(fd);
+    return rc;
+}
+
+/* A file that is there is asked for all mail: it gets its name when it has its tables.  A run that
+ * is killed before leaves NAME.new, which the next one takes up; two at a time wait for each other.
+ */
+static enum store_rc embedded_create(const char *path, char **why) {
+    struct sbuf next = {0};
+    if (access(path, F_OK) == 0)
+        return embedded_fill(path, why);
+    sbuf_printf(&next, "%s.new", path);
+    int lock = next_lock(next.p);
+    bool there = access(path, F_OK) == 0;
+    enum store_rc rc =
+        lock < 0 ? embedded_failed(next.p, lock, why) : embedded_fill(there ? path : next.p, why);
+    if (rc == STORE_YES && !there && rename(next.p, path) < 0)
+        rc = embedded_failed(path, -errno, why);
+    if (rc == STORE_YES) {
+        fs_sync_dir(path);
+        unlink(next.p); /* of one that came when the other was done */
+    }
+    if (lock >= 0)
+        close(lock);
+    sbuf_free(&next);
     return rc;
 }
 

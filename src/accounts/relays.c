@@ -48,24 +48,21 @@ static void record_say(char **why, const char *fmt, ...) {
 
 /* -- the key -- */
 
+/* Whole, or not at all. */
 static bool write_key(const char *path, const unsigned char key[SEAL_KEY], char **why) {
     struct sbuf text = {0};
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     base64_encode(&text, str_make((const char *)key, SEAL_KEY));
     sbuf_add_ch(&text, '\n');
-    bool ok = fd >= 0 && fs_write_all(fd, text.p, text.n) == 0 && fsync(fd) == 0;
-    if (!ok)
-        record_say(why, "relays_key_file %s: %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
+    int rc = fs_write_whole(path, sbuf_str(&text), 0600, NULL);
+    if (rc < 0)
+        record_say(why, "relays_key_file %s: %s", path, strerror(-rc));
     sbuf_wipe(&text);
-    return ok && fs_sync_dir(path) == 0;
+    return rc == 0;
 }
 
-/* The key file's public half goes into the database, where writers find it. */
-static bool make_key(struct relays *r, const char *key_file, char **why) {
+/* The key file's private half, which is made if there is no such file, has the public half pub. */
+static bool read_or_make_key(struct relays *r, const char *key_file, char **why) {
     unsigned char priv[SEAL_KEY];
-    struct sbuf text = {0};
     int rc = relays_key_read(key_file, priv);
     bool ok = rc == 0;
     if (rc == -ENOENT)
@@ -74,13 +71,21 @@ static bool make_key(struct relays *r, const char *key_file, char **why) {
         record_say(why, "relays_key_file %s: %s", key_file, strerror(-rc));
     ok = ok && seal_public(priv, r->pub);
     mem_wipe((char *)priv, sizeof priv);
-    if (!ok)
-        return false;
-    base64_encode(&text, str_make((const char *)r->pub, SEAL_KEY));
-    char *sql = sqlite3_mprintf("INSERT OR REPLACE INTO setting VALUES ('public_key', %Q)", text.p);
-    ok = sqlite3_exec(r->db, sql, NULL, NULL, NULL) == SQLITE_OK;
+    return ok;
+}
+
+static bool relays_exec(struct relays *r, const char *sql, char **why) {
+    bool ok = sqlite3_exec(r->db, sql, NULL, NULL, NULL) == SQLITE_OK;
     if (!ok)
         record_say(why, "%s", sqlite3_errmsg(r->db));
+    return ok;
+}
+
+static bool write_public(struct relays *r, char **why) {
+    struct sbuf text = {0};
+    base64_encode(&text, str_make((const char *)r->pub, SEAL_KEY));
+    char *sql = sqlite3_mprintf("INSERT OR REPLACE INTO setting VALUES ('public_key', %Q)", text.p);
+    bool ok = relays_exec(r, sql, why);
     sqlite3_free(sql);
     sbuf_free(&text);
     return ok;
@@ -98,6 +103,20 @@ static bool read_public(struct relays *r) {
         memcpy(r->pub, raw.p, SEAL_KEY);
     sqlite3_finalize(st);
     sbuf_free(&raw);
+    return ok;
+}
+
+/* The key file's public half goes into the database, where writers find it.  Another process that
+ * does the same waits for the database. */
+static bool make_key(struct relays *r, const char *key_file, char **why) {
+    char *unused = NULL;
+    if (!relays_exec(r, "BEGIN IMMEDIATE", why))
+        return false;
+    bool ok = read_public(r) || (read_or_make_key(r, key_file, why) && write_public(r, why));
+    ok = ok && relays_exec(r, "COMMIT", why);
+    if (!ok)
+        relays_exec(r, "ROLLBACK", &unused);
+    free(unused);
     return ok;
 }
 

@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from kit import POSTHOUSE, SLOW, FakeRelay, Posthouse, free_port, make_cert, server_tls
+from kit import BUILD, POSTHOUSE, SLOW, FakeRelay, Posthouse, free_port, make_cert, server_tls
 
+STOPAT = BUILD / "tests" / "libstopat.so"
 LOGIN = {"clerk@shop.example": "open sesame"}
 MAIN = "data_directory = {dir}/data\nqueue_directory = {dir}/spool\nmydestination =\n"
 
@@ -303,3 +304,23 @@ def test_records_that_cannot_have_a_key_are_not_begun():
     (p.dir / "keys").mkdir()
     assert p.run(*words, stdin="x\n").returncode == 0 and (p.dir / "keys/relays.key").exists()
     p.__exit__(None, None, None)
+
+
+@pytest.mark.skipif(not STOPAT.exists(), reason="a sanitizer's own wrappers would come after it")
+@pytest.mark.parametrize("who", ["everybody", "shop.example"])
+def test_killed_at_a_step(who):
+    """The same command ends what was begun, whatever is left of the key, of the records and of the accounts store."""
+    words = ["setup", "--host", "[new.example]:587", "--user", "us", "--password-file", "-", "--no-test", "--yes", "--for", who]
+    step, killed = 4, True
+    while killed:
+        p = Posthouse(MAIN + "relayhost = [old.example]:587\n")
+        env = dict(p.env(), MAIL_CONFIG=str(p.dir), LD_PRELOAD=str(STOPAT), STOP_AT=str(step), STOP_IN="posthouse")
+        killed = subprocess.run([POSTHOUSE, *words], input="pw\n", text=True, capture_output=True, env=env).returncode == -9
+        r = p.run(*words, stdin="pw\n")
+        assert r.returncode == 0, (step, r.stdout, r.stderr)
+        assert p.run("record", "list", check=True).stdout.count("account     us (password set)") == 1, step
+        assert who == "everybody" or "@shop.example" in p.run("relay", "list", check=True).stdout, step
+        assert not [f.name for f in p.dir.rglob("*") if f.suffix in (".new", ".tmp")], step
+        p.__exit__(None, None, None)
+        step += 4
+    assert step > 20
