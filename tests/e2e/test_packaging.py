@@ -107,6 +107,73 @@ def test_a_purge_keeps_what_came_after_the_removal():
         assert (p.dir / "spool/log").exists()
 
 
+def staged(tmp_path, name, *args, check=True):
+    """A script on folders of the test's own; what it would tell systemd is in the answer's stdout."""
+    text = (ROOT / "packaging/debian" / name).read_text().replace("#DEBHELPER#", "")
+    for place in ("/etc/", "/usr/lib/postfix", "/run/systemd/system", "/var/"):
+        text = text.replace(place, f"{tmp_path}{place}")
+    text = text.replace(". /usr/share/debconf/confmodule", "db_get() { RET=; }\ndb_stop() { :; }\nnewaliases() { :; }")
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    for program in ("deb-systemd-invoke", "deb-systemd-helper", "systemctl"):
+        (tmp_path / "bin" / program).write_text('#!/bin/sh\necho "$@" >&3\n')
+        (tmp_path / "bin" / program).chmod(0o755)
+    for folder in ("etc", "run/systemd/system", "var/spool"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    return subprocess.run(["sh", "-c", "exec 3>&1\n" + text, name, *args], capture_output=True, text=True, check=check,
+                          env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"})
+
+
+def test_a_relay_that_was_there_keeps_its_configuration_in_postfixs_place(tmp_path):
+    """The words for /etc/postfix are about the file that is read, and the relay stays when posthouse-mta goes."""
+    own = tmp_path / "etc/posthouse"
+    own.mkdir(parents=True)
+    (own / "main.cf").write_text("relayhost = [mine.example]\n")
+    for _ in range(2):
+        staged(tmp_path, "posthouse-mta.postinst", "configure")
+        assert (tmp_path / "etc/postfix/main.cf").samefile(own / "main.cf")
+        assert (own / "main.cf").read_text() == "relayhost = [mine.example]\n"
+    assert "stop" not in staged(tmp_path, "posthouse-mta.prerm", "remove").stdout
+    staged(tmp_path, "posthouse-mta.postrm", "purge")
+    assert (own / "main.cf").exists() and not os.path.lexists(tmp_path / "etc/postfix")
+    (tmp_path / "etc/postfix").mkdir()
+    (tmp_path / "etc/postfix/main.cf").write_text("relayhost = [theirs.example]\n")
+    assert "/etc/postfix is not read" in staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
+
+
+def test_in_postfixs_place_its_directory_is_read_as_long_as_the_package_is_there(tmp_path):
+    (tmp_path / "etc/posthouse").mkdir(parents=True)  # left empty by a purge
+    staged(tmp_path, "posthouse-mta.postinst", "configure")
+    assert os.readlink(tmp_path / "etc/posthouse") == "postfix" and (tmp_path / "etc/posthouse/main.cf").exists()
+    assert "stop posthouse.service" in staged(tmp_path, "posthouse-mta.prerm", "remove").stdout
+    staged(tmp_path, "posthouse-mta.postrm", "remove")
+    assert not os.path.lexists(tmp_path / "etc/posthouse") and (tmp_path / "etc/postfix/main.cf").exists()
+
+
+@pytest.mark.parametrize("setup", ["beside-postfix", "replace-postfix"])
+def test_a_postfix_that_counts_on_it_is_put_right_first(tmp_path, setup):
+    master, note = tmp_path / "usr/lib/postfix/sbin/master", tmp_path / f"etc/posthouse/{setup}.undo"
+    for path in (master, note):
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    master.chmod(0o755)
+    r = staged(tmp_path, "posthouse.prerm", "remove", check=False)
+    assert r.returncode == 1 and f"posthouse setup {setup} --undo" in r.stderr
+    assert staged(tmp_path, "posthouse.prerm", "upgrade").returncode == 0
+    master.unlink()
+    assert staged(tmp_path, "posthouse.prerm", "remove").returncode == 0
+
+
+@pytest.mark.parametrize("first, left", [("# Made by posthouse setup.  All parameters", {"sasl_password"}),
+                                         ("# mine", {"main.cf", "relays.key", "sasl_password"})])
+def test_a_purge_leaves_no_relay_without_its_records(tmp_path, first, left):
+    """What setup has made goes with them; where the administrator's main.cf stays, the key does, too, and mail waits."""
+    (tmp_path / "etc/posthouse").mkdir(parents=True)
+    for name, text in (("main.cf", first), ("relays.key", "x"), ("sasl_password", "mine")):
+        (tmp_path / "etc/posthouse" / name).write_text(text + "\n")
+    staged(tmp_path, "posthouse.postrm", "purge")
+    assert {f.name for f in (tmp_path / "etc/posthouse").iterdir()} == left
+
+
 @pytest.mark.parametrize("unit, most", [("posthouse", 2.3), ("posthouse-web", 2.3)])
 def test_what_a_unit_permits(unit, most, tmp_path):
     """What systemd does not know it passes over with a warning: a daemon that was to confine itself by that call could not."""
