@@ -12,13 +12,13 @@ import pytest
 import walls
 from kit import POSTHOUSE, ROOT, FakeRelay, Posthouse, owner, wait_for
 
-MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_peername_lookup = no\nqueue_directory = {dir}/spool\n"
+MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_peername_lookup = no\nplace = {dir}\nqueue_directory = $place/spool\n"
 
 
 def script(p, name, *args, debhelper=""):
     """One of them, with the daemon's folders in the place of the system's; debhelper: what debhelper has it do."""
     text = (ROOT / "packaging/debian" / name).read_text().replace("#DEBHELPER#", debhelper)
-    for ours, theirs in (("/var/spool/posthouse", "spool"), ("/var/lib/posthouse", "data")):
+    for ours, theirs in (("/var/spool/posthouse", "spool"), ("/var/lib/posthouse", "data"), ("/etc/posthouse", ".")):
         text = text.replace(ours, str(p.dir / theirs))
     env = dict(p.env(), PATH=f"{POSTHOUSE.parent}:/usr/sbin:/usr/bin:/bin", MAIL_CONFIG=str(p.dir))
     return subprocess.run(["sh", "-c", text, name, *args], capture_output=True, text=True, env=env, check=True)
@@ -27,6 +27,19 @@ def script(p, name, *args, debhelper=""):
 def stopping(p):
     """As the script that debhelper writes stops the service."""
     return f"kill {p.proc.pid}; while posthouse postfix status 2>/dev/null; do sleep 0.05; done"
+
+
+def test_a_purge_of_both_packages_leaves_no_key(tmp_path):
+    """posthouse-mta goes first, and takes main.cf along."""
+    for folder in ("posthouse", "postfix"):
+        (tmp_path / "etc" / folder).mkdir(parents=True)
+        (tmp_path / "etc" / folder / "relays.key").write_text("x\n")
+    (tmp_path / "etc/postfix/main.cf").write_text("relayhost =\n")
+    staged(tmp_path, "posthouse.postrm", "purge")
+    assert not (tmp_path / "etc/posthouse").exists() and (tmp_path / "etc/postfix/relays.key").exists()
+    (tmp_path / "etc/postfix/main.cf").unlink()
+    staged(tmp_path, "posthouse.postrm", "purge")
+    assert not (tmp_path / "etc/postfix").exists()
 
 
 def removed(p):
