@@ -1,0 +1,126 @@
+/*
+ * receive/access_list.c - the lists of restrictions: how one is read, and mistakes in them
+ *
+ * Any thread.  A list is read by the same code when the configuration is checked and when a client
+ * is judged (access.c), so that the check sees what a run sees.  Nothing is allocated: what is read
+ * points into the parameters.
+ */
+#include "receive/access_run.h"
+
+#include "config/unread.h"
+
+/* -- the words of a list -- */
+
+static const char *const list_names[LISTS] = {
+    "smtpd_client_restrictions", "smtpd_helo_restrictions",      "smtpd_sender_restrictions",
+    "smtpd_relay_restrictions",  "smtpd_recipient_restrictions", "smtpd_data_restrictions"};
+
+struct access_reader access_list_open(const struct params *p, enum list list) {
+    const char *const values[LISTS] = {p->smtpd_client_restrictions,    p->smtpd_helo_restrictions,
+                                       p->smtpd_sender_restrictions,    p->smtpd_relay_restrictions,
+                                       p->smtpd_recipient_restrictions, p->smtpd_data_restrictions};
+    return (struct access_reader){list, str_of(values[list])};
+}
+
+/* The restriction that a table without one stands for in the list, as in Postfix; NULL: it must
+ * have one there. */
+static const struct access_word *bare_table_word(enum list list) {
+    static const char *const bare[LISTS] = {"check_client_access",    "check_helo_access",
+                                            "check_sender_access",    "check_recipient_access",
+                                            "check_recipient_access", NULL};
+    return bare[list] == NULL ? NULL : access_word_find(str_of(bare[list]));
+}
+
+static bool list_word(struct access_reader *r, struct str *w) {
+    return str_split_braces(&r->rest, ", \t\r\n", w);
+}
+
+bool access_item_next(struct access_reader *r, struct access_item *item) {
+    *item = (struct access_item){.table = STR_NONE};
+    do {
+        item->warns = item->word != NULL;
+        if (!list_word(r, &item->text))
+            return false;
+        item->word = access_word_find(item->text);
+    } while (item->word != NULL && item->word->kind == WORD_WARN);
+    const struct unread_word *unread = unread_word_find(item->text);
+    item->is_unread = unread != NULL;
+    if (item->word == NULL && map_looks_like(item->text)) {
+        item->word = bare_table_word(r->list);
+        item->table = item->text;
+    } else if (unread != NULL ? unread->argument
+                              : item->word != NULL && item->word->kind == WORD_CHECK) {
+        item->has_no_table = !list_word(r, &item->table) || !map_looks_like(item->table);
+    }
+    return true;
+}
+
+/* -- mistakes in a configuration -- */
+
+/* One without its table refuses all. */
+static bool item_closes(const struct access_item *item) {
+    return item->word != NULL && (item->has_no_table || access_word_closes(item->word));
+}
+
+/* Does the list end mail for strangers?  What stands behind a permit is never reached, and what
+ * stands behind warn_if_reject refuses nothing. */
+static bool list_closes(const struct service *svc, enum list list) {
+    struct access_reader reader = access_list_open(&svc->p, list);
+    struct access_item item;
+    while (access_item_next(&reader, &item)) {
+        if (item.word != NULL && item.word->kind == WORD_PERMIT)
+            return false;
+        if (!item.warns && item_closes(&item))
+            return true;
+    }
+    return false;
+}
+
+static bool compares_logins(const struct service *svc, enum list list) {
+    struct access_reader reader = access_list_open(&svc->p, list);
+    struct access_item item;
+    while (access_item_next(&reader, &item))
+        if (item.word != NULL && access_word_compares_logins(item.word))
+            return true;
+    return false;
+}
+
+static void check_list(const struct service *svc, enum list list, struct diags *d) {
+    struct access_reader reader = access_list_open(&svc->p, list);
+    struct access_item item;
+    while (access_item_next(&reader, &item)) {
+        if (item.word == NULL && !item.is_unread)
+            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: %s: unknown restriction \"%.*s\"", svc->name, list_names[list],
+                     STR_FMT(item.text));
+        else if (item.has_no_table && !item.is_unread)
+            diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: %s: %s needs a table: mail that comes to it is refused, 451 4.3.5",
+                     svc->name, list_names[list], item.word->name);
+    }
+}
+
+/* A list that compares senders with logins, where there are no logins, or no tables of them. */
+static void check_logins(const struct service *svc, enum list list, struct diags *d) {
+    const char *why = svc->p.smtpd_sender_login_maps[0] == '\0' ? "smtpd_sender_login_maps is empty"
+                      : svc->p.smtpd_sasl_auth_enable
+                          ? NULL
+                          : "smtpd_sasl_auth_enable is off: it is passed over, as Postfix does";
+    if (why != NULL && compares_logins(svc, list))
+        diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                 "%s: %s compares senders with logins, but %s", svc->name, list_names[list], why);
+}
+
+void access_check(const struct service *svc, struct diags *d) {
+    for (enum list l = LIST_CLIENT; l < LISTS; l++)
+        check_list(svc, l, d);
+    for (enum list l = LIST_CLIENT; l < LISTS; l++)
+        check_logins(svc, l, d);
+    if (!list_closes(svc, LIST_RELAY) && !list_closes(svc, LIST_RECIPIENT) &&
+        !list_closes(svc, LIST_CLIENT))
+        diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                 "%s: open relay: in parameter smtpd_relay_restrictions or "
+                 "smtpd_recipient_restrictions, specify at least one working instance of: "
+                 "reject_unauth_destination, defer_unauth_destination, reject or defer",
+                 svc->name);
+}

@@ -1,0 +1,124 @@
+/*
+ * receive/access_reply.c - what a restriction that refuses says, to the client and in the log
+ *
+ * The loop's thread.  A reply is put together in the run (access_run.h), which has its code and its
+ * text.
+ */
+#include "receive/access_run.h"
+
+#include "mail/address.h"
+#include "receive/receive.h"
+#include "util/log.h"
+
+void access_code(struct access_run *a, int64_t code, const char *dsn) {
+    a->code = (unsigned)code;
+    sbuf_printf(&a->text, "%c%s", code < 500 ? '4' : '5', dsn + 1);
+}
+
+unsigned access_checked_code(int64_t code, struct sbuf *text) {
+    if (code >= 400 && code < 600)
+        return (unsigned)code;
+    log_warn("smtpd", "response code configuration error: %lld %s", (long long)code, text->p);
+    sbuf_reset(text);
+    sbuf_add_c(text, "4.7.1 Service unavailable");
+    return 450;
+}
+
+/* "code dsn <subject>: text". */
+enum access_step access_reject(struct access_run *a, int64_t code, const char *dsn,
+                               struct str address, const char *text) {
+    access_code(a, code, dsn);
+    sbuf_add_c(&a->text, " <");
+    addr_external(&a->text, address);
+    sbuf_printf(&a->text, ">: %s", text);
+    return STEP_REJECT;
+}
+
+enum access_step access_reject_text(struct access_run *a, unsigned code, const char *text) {
+    a->code = code;
+    sbuf_add_c(&a->text, text);
+    return STEP_REJECT;
+}
+
+/* " <client.example[192.0.2.1]>: ": what the list that is evaluated is about. */
+static void access_list_subject(struct access_run *a) {
+    sbuf_add_c(&a->text, " <");
+    if (a->reader.list == LIST_DATA)
+        sbuf_add_c(&a->text, "DATA");
+    else if (a->reader.list == LIST_CLIENT)
+        client_text(a->f.client, &a->text);
+    else if (a->reader.list == LIST_HELO)
+        sbuf_add_c(&a->text, a->f.helo);
+    else
+        addr_external(&a->text, a->reader.list == LIST_SENDER ? a->f.sender : a->f.rcpt);
+    sbuf_add_c(&a->text, ">: ");
+}
+
+enum access_step access_unknown(struct access_run *a) {
+    access_code(a, 451, "4.3.0");
+    access_list_subject(a);
+    sbuf_add_c(&a->text, "Temporary lookup failure");
+    return STEP_FAIL;
+}
+
+enum access_step access_misconfigured(struct access_run *a) {
+    access_reject_text(a, 451, "4.3.5 Server configuration error");
+    return STEP_FAIL;
+}
+
+enum access_step access_no_fingerprint(struct access_run *a) {
+    log_warn("smtpd", "smtpd_tls_fingerprint_digest: there is no \"%s\"",
+             a->f.p->smtpd_tls_fingerprint_digest);
+    return access_misconfigured(a);
+}
+
+enum access_step access_list_refuses(struct access_run *a, int64_t code, const char *dsn,
+                                     const char *why) {
+    static const char *const subjects[LISTS] = {"Client host",       "Helo command",
+                                                "Sender address",    "Recipient address",
+                                                "Recipient address", "Data command"};
+    access_code(a, code, dsn);
+    access_list_subject(a);
+    sbuf_printf(&a->text, "%s rejected: %s", subjects[a->reader.list], why);
+    return STEP_REJECT;
+}
+
+unsigned access_unlisted(const struct access_facts *f, struct sbuf *text) {
+    const struct mailerr *why = &f->unlisted->why;
+    int64_t code = why->status != MAIL_BOUNCED       ? 450
+                   : f->address_class == CLASS_ALIAS ? f->p->unknown_virtual_alias_reject_code
+                                                     : 550;
+    const char *dsn = f->unlisted->coded ? why->dsn : "5.1.1";
+    sbuf_printf(text, "%c%s <", code < 500 ? '4' : '5', dsn + 1);
+    addr_external(text, f->rcpt);
+    sbuf_printf(text, ">: Recipient address rejected: %s", why->text);
+    return access_checked_code(code, text);
+}
+
+static void access_add_address(struct sbuf *b, const char *name, struct str addr) {
+    sbuf_printf(b, " %s=<", name);
+    addr_external(b, addr);
+    sbuf_add_ch(b, '>');
+}
+
+void access_add_facts(const struct access_facts *f, struct sbuf *b) {
+    if (f->qid != NULL)
+        access_add_address(b, "from", f->sender);
+    if (f->qid != NULL && f->rcpt.n > 0)
+        access_add_address(b, "to", f->rcpt);
+    sbuf_printf(b, " proto=%s", f->esmtp ? "ESMTP" : "SMTP");
+    if (f->helo != NULL)
+        sbuf_printf(b, " helo=<%s>", f->helo);
+    if (f->sasl_user != NULL)
+        sbuf_printf(b, " sasl_method=%s sasl_username=%s", f->sasl_method, f->sasl_user);
+    if (f->sasl_sender.n > 0)
+        sbuf_printf(b, " sasl_sender=%.*s", STR_FMT(f->sasl_sender));
+}
+
+void access_add_head(const struct access_facts *f, const char *what, const char *stage,
+                     struct sbuf *b) {
+    bool queued = f->qid != NULL && f->qid[0] != '\0';
+    sbuf_printf(b, "%s: %s: %s from ", queued ? f->qid : "NOQUEUE", what, stage);
+    client_text(f->client, b);
+    sbuf_add_c(b, ": ");
+}
