@@ -17,6 +17,7 @@
 #include "deliver/verdict.h"
 #include "maps/relays.h"
 #include "route/keys.h"
+#include "route/local.h"
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -341,14 +342,33 @@ bool credentials_are_asked(const struct dsess *s) {
            s->p->smtp_sasl_password_maps[0] != '\0';
 }
 
-void credentials_ask(struct dsess *s, lookup_maps_fn fn) {
+static void credentials_ask_at(struct dsess *s, bool sender_is_local) {
     struct keys keys = {.n = 0};
     if (s->auth_sender != NULL)
-        keys_sender(&keys, s->p, str_of(s->auth_sender));
+        (sender_is_local ? keys_local_sender : keys_sender)(&keys, s->p, str_of(s->auth_sender));
     add_host_key(&keys, s->p, session_target(s)->host);
     add_host_key(&keys, s->p, session_target(s)->dest);
-    watch_ask(s, s->p->smtp_sasl_password_maps, &keys, fn);
+    watch_ask(s, s->p->smtp_sasl_password_maps, &keys, s->credentials_fn);
     keys_clear(&keys);
+}
+
+static void on_sender_domain(void *arg, enum match_rc rc) {
+    struct dsess *s = arg;
+    s->tag = 0;
+    if (rc == MATCH_ERROR)
+        s->credentials_fn(s, &(struct maps_answer){.rc = MAP_ERROR});
+    else
+        credentials_ask_at(s, rc == MATCH_YES);
+}
+
+void credentials_ask(struct dsess *s, lookup_maps_fn fn) {
+    enum match_rc now;
+    struct str sender = s->auth_sender == NULL ? STR_NONE : str_of(s->auth_sender);
+    s->credentials_fn = fn;
+    s->tag =
+        local_sender_now(s->d->lookup, "smtp", s->cfg, s->p, sender, &now, on_sender_domain, s);
+    if (s->tag == 0)
+        credentials_ask_at(s, now == MATCH_YES);
 }
 
 enum step credentials_begin(struct dsess *s) {

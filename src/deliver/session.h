@@ -194,11 +194,12 @@ struct dsess {
     struct tls_fate err_tls; /* with the host that err is about */
     bool plain_retry;        /* opportunistic TLS failed with this host: in clear now */
     /* auth.c */
-    char *auth_sender;        /* whose credentials, with sender-dependent authentication */
-    struct sasl_login *sasl;  /* NULL: no login */
-    uv_work_t *sasl_work;     /* a slow step is running */
-    struct sbuf first_answer; /* too long for the AUTH command: kept for the first 334 */
-    struct withhold sent;     /* what was sent at login: replies that repeat it are not shown */
+    lookup_maps_fn credentials_fn; /* of credentials_ask */
+    char *auth_sender;             /* whose credentials, with sender-dependent authentication */
+    struct sasl_login *sasl;       /* NULL: no login */
+    uv_work_t *sasl_work;          /* a slow step is running */
+    struct sbuf first_answer;      /* too long for the AUTH command: kept for the first 334 */
+    struct withhold sent; /* what was sent at login: replies that repeat it are not shown */
     /* txn.c, txn_send.c, transact.c */
     struct expected *fifo; /* commands that wait for a reply */
     size_t fifo_n, fifo_cap, fifo_at;

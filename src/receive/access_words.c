@@ -12,6 +12,7 @@
 
 #include "mail/address.h"
 #include "receive/receive.h"
+#include "route/local.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -242,20 +243,38 @@ static void on_owners(void *arg, const struct maps_answer *ans) {
     a->resume(a, owner_step(a, ans));
 }
 
-/* Without tables no sender has an owner.  A service without logins asks for none, as with Postfix.
- */
-static enum access_step ask_owners(struct access_run *a) {
-    static const struct maps_answer no_owner = {.rc = MAP_NOT_FOUND};
+/* A local part alone owns its addresses at domains that are local. */
+static enum access_step ask_owners_at(struct access_run *a, enum match_rc local) {
     struct keys keys = {.n = 0};
-    if (a->f.sender.n == 0 || !a->f.p->smtpd_sasl_auth_enable)
-        return STEP_NEXT;
-    if (a->f.p->smtpd_sender_login_maps[0] == '\0')
-        return owner_step(a, &no_owner);
-    access_add_keys(&keys, a, a->f.sender, keys_sender);
+    if (local == MATCH_ERROR)
+        return owner_step(a, &(struct maps_answer){.rc = MAP_ERROR});
+    access_add_keys(&keys, a, a->f.sender, local == MATCH_YES ? keys_local_sender : keys_sender);
     a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, keys.v, keys.n,
                          on_owners, a);
     keys_clear(&keys);
     return STEP_WAIT;
+}
+
+static void on_owners_domain(void *arg, enum match_rc rc) {
+    struct access_run *a = arg;
+    a->tag = 0;
+    enum access_step step = ask_owners_at(a, rc);
+    if (step != STEP_WAIT)
+        a->resume(a, step);
+}
+
+/* Without tables no sender has an owner.  A service without logins asks for none, as with Postfix.
+ */
+static enum access_step ask_owners(struct access_run *a) {
+    static const struct maps_answer no_owner = {.rc = MAP_NOT_FOUND};
+    enum match_rc now;
+    if (a->f.sender.n == 0 || !a->f.p->smtpd_sasl_auth_enable)
+        return STEP_NEXT;
+    if (a->f.p->smtpd_sender_login_maps[0] == '\0')
+        return owner_step(a, &no_owner);
+    a->tag = local_sender_now(a->f.lookup, "smtpd", a->f.cfg, a->f.p, a->f.sender, &now,
+                              on_owners_domain, a);
+    return a->tag != 0 ? STEP_WAIT : ask_owners_at(a, now);
 }
 
 static enum access_step test_login(struct access_run *a) {

@@ -44,17 +44,6 @@ bool keys_has_word(const char *list, const char *word) {
     return false;
 }
 
-/* Do local parts alone count for this domain (mail_addr_find(3))? */
-static bool is_local_domain(const struct params *p, struct str domain) {
-    struct str rest = str_of(p->mydestination), w;
-    if (domain.n == 0 || idn_same(domain, str_of(p->myorigin), p->enable_idna2003_compatibility))
-        return domain.n > 0;
-    while (str_split(&rest, ", \t\r\n", &w))
-        if (idn_same(w, domain, p->enable_idna2003_compatibility))
-            return true;
-    return false;
-}
-
 static struct str without_extension(const struct params *p, struct str local) {
     const char *delim = p->recipient_delimiter;
     return delim[0] == '\0' ? STR_NONE : addr_strip_ext(local, delim);
@@ -115,7 +104,9 @@ static void add_bare(struct keys *k, struct str bare, struct str address,
     sbuf_free(&head);
 }
 
-void keys_sender(struct keys *k, const struct params *p, struct str sender) {
+/* local_too: with the local part alone (mail_addr_find(3)). */
+static void sender_keys_add(struct keys *k, const struct params *p, struct str sender,
+                            bool local_too) {
     struct str local = addr_local(sender), domain = addr_domain(sender);
     struct sbuf ext = {0}, other = {0}, plain = {0};
     struct spellings all;
@@ -127,7 +118,7 @@ void keys_sender(struct keys *k, const struct params *p, struct str sender) {
     if (bare.n > 0)
         add_bare(k, bare, sender, &all);
     /* A quoted local part with an @ would be the key of another address, or of a domain. */
-    if (is_local_domain(p, domain) && str_chr(local, '@') < 0) {
+    if (local_too && str_chr(local, '@') < 0) {
         keys_add(k, true, "", local, STR_NONE);
         if (bare.n > 0)
             keys_add(k, true, "", bare, STR_NONE);
@@ -137,6 +128,14 @@ void keys_sender(struct keys *k, const struct params *p, struct str sender) {
     sbuf_free(&ext);
     sbuf_free(&other);
     sbuf_free(&plain);
+}
+
+void keys_sender(struct keys *k, const struct params *p, struct str sender) {
+    sender_keys_add(k, p, sender, false);
+}
+
+void keys_local_sender(struct keys *k, const struct params *p, struct str sender) {
+    sender_keys_add(k, p, sender, true);
 }
 
 /* The domain without its first label; false if it has one only. */

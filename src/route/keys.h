@@ -19,9 +19,11 @@ struct keys {
 /* Appends prefix + a + b unless it is there already.  partial: a shortened form, not for tables of
  * patterns. */
 void keys_add(struct keys *k, bool partial, const char *prefix, struct str a, struct str b);
-/* Whole address (as SMTP has it, then as it is), without extension, local part if the domain is
- * myorigin, @domain.  Nothing for the null sender. */
+/* Whole address (as SMTP has it, then as it is), without extension, @domain.  Nothing for the null
+ * sender. */
 void keys_sender(struct keys *k, const struct params *p, struct str sender);
+/* The same for a sender at a local domain (route/local.h): before @domain, the local part. */
+void keys_local_sender(struct keys *k, const struct params *p, struct str sender);
 /* Address, without extension, domain, its parents, "*". */
 void keys_recipient(struct keys *k, const struct params *p, struct str rcpt);
 /* access(5): a domain and its parents; nothing for an empty one. */

@@ -2,10 +2,10 @@
  * route/route.c - transport and next hop; see route.h
  *
  * A query is a list of steps, each of which either goes on at once or asks the lookup process:
- * address class, sender-dependent transport, relay host, transport table, relay record.  route_run
- * takes them in a loop.  Runs on the thread of the loop of its struct lookup.  The query owns all
- * that is in its result; it frees itself after the asker's callback has returned, or in
- * route_cancel.
+ * address class, that of the sender's domain, sender-dependent transport, relay host, transport
+ * table, relay record.  route_run takes them in a loop.  Runs on the thread of the loop of its
+ * struct lookup.  The query owns all that is in its result; it frees itself after the asker's
+ * callback has returned, or in route_cancel.
  */
 #include "route/route.h"
 
@@ -17,6 +17,7 @@
 #include "mail/address.h"
 #include "maps/relays.h"
 #include "route/keys.h"
+#include "route/local.h"
 #include "route/nexthop.h"
 #include "route/record.h"
 #include "util/idn.h"
@@ -25,6 +26,7 @@
 
 enum step {
     STEP_CLASS,
+    STEP_SENDER_DOMAIN,
     STEP_SENDER_TRANSPORT,
     STEP_RELAYHOST,
     STEP_TRANSPORT,
@@ -46,6 +48,7 @@ struct route_query {
     void *arg;
     char *sender;
     char *rcpt;
+    bool sender_is_local; /* tables are asked for its local part alone, too */
     enum step step;
     uint32_t tag; /* of the question that is open; 0: none */
     /* What goes on with its answer. */
@@ -149,7 +152,7 @@ static enum went route_ask_sender(struct route_query *q, const char *spec, const
     if (sender.n == 0)
         keys_add(&q->keys, false, "", str_of(null_key), STR_NONE);
     else
-        keys_sender(&q->keys, &q->cfg->p, sender);
+        (q->sender_is_local ? keys_local_sender : keys_sender)(&q->keys, &q->cfg->p, sender);
     return route_ask(q, spec, take);
 }
 
@@ -173,7 +176,7 @@ static enum went class_done(struct route_query *q) {
         trace_note(q->trace, "address class", "%s: %.*s is in %s",
                    route_class_name(q->r.address_class), STR_FMT(d),
                    class_lists[q->r.address_class]);
-    q->step = STEP_SENDER_TRANSPORT;
+    q->step = STEP_SENDER_DOMAIN;
     return WENT_ON;
 }
 
@@ -193,23 +196,6 @@ static void route_on_class(void *arg, enum match_rc rc) {
         route_give(q);
 }
 
-/* Is it this system's own address, "[192.0.2.1]" or "[IPv6:2001:db8::1]"?  proxy_interfaces too. */
-static bool is_own_literal(const struct config *cfg, struct str domain) {
-    struct netaddr a;
-    char text[INET6_ADDRSTRLEN];
-    if (domain.n < 3 || domain.p[0] != '[')
-        return false;
-    struct str ip = str_make(domain.p + 1, domain.n - 2);
-    bool v6 = str_istarts(ip, "IPv6:");
-    if (v6)
-        ip = str_from(ip, 5);
-    if (v6 && strstr(cfg->p.inet_protocols, "6") == NULL &&
-        strstr(cfg->p.inet_protocols, "all") == NULL)
-        return false;
-    return netaddr_parse(&a, ip, 0) && (cfg_is_own_address(cfg, netaddr_text(&a, text)) ||
-                                        list_has_word(str_of(cfg->p.proxy_interfaces), text));
-}
-
 /* One list of domains; the next one is the same step again. */
 static enum went step_class(struct route_query *q) {
     const struct params *p = &q->cfg->p;
@@ -218,7 +204,7 @@ static enum went step_class(struct route_query *q) {
     enum route_class at = q->r.address_class;
     enum match_rc now;
     if (at == CLASS_DEFAULT ||
-        (at == CLASS_LOCAL && is_own_literal(q->cfg, addr_domain(str_of(q->rcpt)))))
+        (at == CLASS_LOCAL && local_is_own_literal(q->cfg, addr_domain(str_of(q->rcpt)))))
         return class_done(q);
     bool parents = at == CLASS_RELAY && lists[at][0] != '\0' &&
                    keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");
@@ -226,6 +212,34 @@ static enum went step_class(struct route_query *q) {
                               match_how(parents, p->enable_idna2003_compatibility),
                               addr_domain(str_of(q->rcpt)), &now, route_on_class, q);
     return q->tag != 0 ? WENT_ASKING : take_class(q, now);
+}
+
+static enum went take_sender_domain(struct route_query *q, enum match_rc rc) {
+    if (rc == MATCH_ERROR)
+        return route_failed(q, "mydestination", NULL);
+    q->sender_is_local = rc == MATCH_YES;
+    q->step = STEP_SENDER_TRANSPORT;
+    return WENT_ON;
+}
+
+static void route_on_sender_domain(void *arg, enum match_rc rc) {
+    struct route_query *q = arg;
+    q->tag = 0;
+    if (route_run(q, take_sender_domain(q, rc)) == WENT_OVER)
+        route_give(q);
+}
+
+/* Is the sender's domain local?  Tables of senders alone want to know. */
+static enum went step_sender_domain(struct route_query *q) {
+    const struct params *p = &q->cfg->p;
+    enum match_rc now;
+    bool to_relays = q->r.address_class == CLASS_RELAY || q->r.address_class == CLASS_DEFAULT;
+    if (!to_relays || (p->sender_dependent_default_transport_maps[0] == '\0' &&
+                       p->sender_dependent_relayhost_maps[0] == '\0'))
+        return take_sender_domain(q, MATCH_NO);
+    q->tag = local_sender_now(q->lookup, "trivial-rewrite", q->cfg, p, str_of(q->sender), &now,
+                              route_on_sender_domain, q);
+    return q->tag != 0 ? WENT_ASKING : take_sender_domain(q, now);
 }
 
 static bool is_dunno(struct str v) {
@@ -544,9 +558,13 @@ static enum went step_end(struct route_query *q) {
 /* Takes steps until one waits for an answer or the result is known. */
 static enum went route_run(struct route_query *q, enum went went) {
     static enum went (*const steps[])(struct route_query *) = {
-        [STEP_CLASS] = step_class,         [STEP_SENDER_TRANSPORT] = step_sender_transport,
-        [STEP_RELAYHOST] = step_relayhost, [STEP_TRANSPORT] = step_transport,
-        [STEP_RECORD] = step_record,       [STEP_END] = step_end};
+        [STEP_CLASS] = step_class,
+        [STEP_SENDER_DOMAIN] = step_sender_domain,
+        [STEP_SENDER_TRANSPORT] = step_sender_transport,
+        [STEP_RELAYHOST] = step_relayhost,
+        [STEP_TRANSPORT] = step_transport,
+        [STEP_RECORD] = step_record,
+        [STEP_END] = step_end};
     while (went == WENT_ON)
         went = steps[q->step](q);
     return went;

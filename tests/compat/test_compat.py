@@ -38,6 +38,8 @@ KEYS = [("host", "relay.test", hop(), True), ("brackets", "[relay.test]", hop(),
 SDR = R + "sender_dependent_relayhost_maps = hash:{dir}/sdr\n"
 OTHER = f"[other.test]:{PORT}"
 SDA = R + SASL + "smtp_sender_dependent_authentication = yes\n"
+LOCAL = "mydestination = mta.example, !not.test, inline:{{{{ row.test=x, not.test=x }}}}\nproxy_interfaces = 192.0.2.9\n"
+LOCALS = ["row.test", "not.test", "[127.0.0.1]", "[192.0.2.9]", "[192.0.2.10]"]
 HELO = "a host that refuses HELO by 5xx"
 NXDOMAIN = "a relay host of a list, a sender's table or a transport that does not resolve"
 VALUES = {  # 1.3: results of transport(5)
@@ -94,6 +96,7 @@ CASES = [
     case("sender-second-table-user-wins", R + "sender_dependent_relayhost_maps = hash:{dir}/one, hash:{dir}/sdr\n",
          {"one": f"@x.test {OTHER}\n", "sdr": f"a@x.test [third.test]:{PORT}\n"}, [A, ("c@x.test", "b@y.test")]),
     case("sender-bare-local-part", SDR, {"sdr": f"root {OTHER}\n"}, [("root@mta.example", "b@y.test"), ("root@x.test", "b@y.test")]),
+    case("sender-bare-local-part-of-table", SDR + LOCAL, {"sdr": f"joe {OTHER}\n"}, [(f"joe@{d}", "b@y.test") for d in LOCALS]),
     case("sender-regexp-sees-whole-keys", R + "sender_dependent_relayhost_maps = regexp:{dir}/re, hash:{dir}/sdr\n",
          {"re": f"/^@/ {OTHER}\n/^A@/ [third.test]:{PORT}\n", "sdr": "none.test x\n"}, [A, ("z@x.test", "b@y.test")]),
     case("sender-quoted", SDR, {"sdr": f'"a b"@x.test {OTHER}\n'}, [('"a b"@x.test', "b@y.test")]),
@@ -138,6 +141,7 @@ CASES = [
     # vector 13: credentials by sender
     case("by-sender", SDA + "recipient_delimiter = +\n", {"pw": "a@x.test s:s\n@z.test zz:zz\nrelay.test host:host\n"},
          [A, ("q@z.test", "b@y.test"), ("u@w.test", "b@y.test"), ("", "b@y.test"), ("a+foo@x.test", "b@y.test"), ("A@X.TEST", "b@y.test")]),
+    case("by-sender-bare-local-part", SDA + LOCAL, {"pw": "joe j:j\nrelay.test host:host\n"}, [(f"joe@{d}", "b@y.test") for d in LOCALS]),
     case("by-sender-no-delimiter", SDA, {"pw": "a@x.test s:s\nrelay.test host:host\n"}, [("a+foo@x.test", "b@y.test")]),
     case("by-sender-off", R + SASL, {"pw": "a@x.test s:s\nrelay.test host:host\n"}),
     case("by-sender-and-host", SDA + "sender_dependent_relayhost_maps = hash:{dir}/sdr\n",

@@ -99,12 +99,19 @@ CASES += [(options, [["EHLO c.test", f"MAIL FROM:<{sender}>{params}", f"RCPT TO:
                                           ("\u00e4@x.test", "\u00e4@rel.test"))
                      for params in ("", " SMTPUTF8")])
           for options in ([], ["strict_smtputf8 = yes"], ["smtputf8_enable = no"])]
+# A local part alone owns the addresses of the domains that are local: myorigin, those of mydestination, which may be a table's,
+# and this system's own addresses.
+BOSSES = [f"{local}@{domain}" for local in ("boss", "boss+x") for domain in
+          ("mta.example", "row.test", "ROW.test", "sub.row.test", "not.test", "[127.0.0.1]", "[192.0.2.77]", "[192.0.2.78]", "[IPv6:::1]")]
+CASES += [([f"smtpd_sender_restrictions = {word}", "smtpd_sender_login_maps = inline:{ { boss = boss } }"],
+           [["EHLO c.test", AUTH, f"MAIL FROM:<{sender}>", "RCPT TO:<b@rel.test>"] for sender in BOSSES]) for word in LOGINS[:2]]
 TABLES = ("transport_maps = inline:{{ {{ err.test = error:5.7.1 nope }}, {{ no@rel.test = error:gone }}, "
           "{{ later.test = retry:4.2.1 later }} }}\n"
           "virtual_alias_domains = alias.test\nvirtual_alias_maps =\n")
 MAIN = (TABLES + "relayhost = [127.0.0.1]:9\nrelay_domains = rel.test\nsmtpd_error_sleep_time = 0\nsmtpd_sasl_auth_enable = yes\n"
         "smtpd_sasl_type = dovecot\nmynetworks = 10.0.0.0/8, 127.0.0.0/8\nrecipient_delimiter = +\ndefault_process_limit = 400\n"
-        "local_transport = smtp:[127.0.0.1]:9\n")
+        "local_transport = smtp:[127.0.0.1]:9\nproxy_interfaces = 192.0.2.77\n"
+        "mydestination = mta.example, !not.test, inline:{{ row.test=x, not.test=x }}\n")
 
 
 def dovecot(c):

@@ -108,9 +108,9 @@ static void test_keys(void **state) {
     keys_are(&k, "User+ext@Dom.example ~User@Dom.example ~@Dom.example");
     keys_sender(&k, &p, STR_LIT("a b@x.example"));
     keys_are(&k, "\"a b\"@x.example a b@x.example ~@x.example");
-    keys_sender(&k, &p, STR_LIT("u+e@my.example"));
+    keys_local_sender(&k, &p, STR_LIT("u+e@my.example"));
     keys_are(&k, "u+e@my.example ~u@my.example ~u+e ~u ~@my.example");
-    keys_sender(&k, &p, STR_LIT("u@local.example"));
+    keys_local_sender(&k, &p, STR_LIT("u@local.example"));
     keys_are(&k, "u@local.example ~u ~@local.example");
     keys_sender(&k, &p, STR_LIT(""));
     keys_are(&k, "");

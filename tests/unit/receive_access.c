@@ -306,6 +306,25 @@ static void test_access_keys(void **state) {
     client_clear(&v6);
 }
 
+/* A table of mydestination says whether the sender's local part alone is asked for. */
+static void test_access_local_senders(void **state) {
+    static const char main_cf[] =
+        "smtpd_sasl_auth_enable = yes\nsmtpd_sender_login_maps = hash:l\n" CLOSED SENDER
+        "reject_known_sender_login_mismatch\nmydestination = hash:t\n";
+    struct access_facts f = facts(CLASS_RELAY);
+    (void)state;
+    table_says.rc = MAP_NOT_FOUND;
+    network_says = MATCH_YES;
+    ask(main_cf, f, ACCESS_RCPT, "");
+    assert_string_equal(run_keys, "a@x.example ~a ~@x.example ");
+    network_says = MATCH_NO;
+    ask(main_cf, f, ACCESS_RCPT, "");
+    assert_string_equal(run_keys, "a@x.example ~@x.example ");
+    network_says = MATCH_ERROR;
+    ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 <a@x.example>: Temporary lookup failure");
+    network_says = MATCH_NO;
+}
+
 static void test_access_logins(void **state) {
     static const char maps[] =
         "smtpd_sasl_auth_enable = yes\nsmtpd_sender_login_maps = hash:l\n" CLOSED;
@@ -632,6 +651,7 @@ int main(void) {
         cmocka_unit_test(test_access_data),
         cmocka_unit_test(test_access_tables),
         cmocka_unit_test(test_access_keys),
+        cmocka_unit_test(test_access_local_senders),
         cmocka_unit_test(test_access_logins),
         cmocka_unit_test(test_access_networks),
         cmocka_unit_test(test_access_subjects),

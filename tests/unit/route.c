@@ -9,6 +9,7 @@
 #include "accounts/relays.h"
 #include "route/attempt.h"
 #include "route/keys.h"
+#include "route/local.h"
 #include "route/nexthop.h"
 #include "route/record.h"
 #include "route/route.h"
@@ -492,7 +493,7 @@ static void test_cancelled(void **state) {
         assert_int_equal(turn(&k), false);
         assert_int_equal(o.times, whole);
     }
-    assert_int_equal(cancelled, 7); /* four classes, three tables */
+    assert_int_equal(cancelled, 8); /* four classes, the sender's domain, three tables */
     struct lookup k = {.how = ANSWERS_NOW};
     struct outcome o = {0};
     route_cancel(route_resolve(c, &k, str_of("a@x.test"), str_of("b@y.test"), NULL, on_route, &o));
@@ -552,7 +553,14 @@ static void test_keys(void **state) {
         struct config *c = configure(cases[i].main);
         struct keys k = {.n = 0};
         struct sbuf got = {0};
-        (cases[i].rcpt ? keys_recipient : keys_sender)(&k, &c->p, str_of(cases[i].address));
+        struct str address = str_of(cases[i].address);
+        struct lookup lookup = {.how = ANSWERS_NOW};
+        enum match_rc local;
+        assert_int_equal(local_sender_now(&lookup, "smtp", c, &c->p, address, &local, NULL, NULL),
+                         0);
+        (cases[i].rcpt        ? keys_recipient
+         : local == MATCH_YES ? keys_local_sender
+                              : keys_sender)(&k, &c->p, address);
         for (size_t j = 0; j < k.n; j++)
             sbuf_printf(&got, "%.*s%s\n", STR_FMT(k.v[j].key), k.v[j].partial ? " (partial)" : "");
         if (!str_eq_c(sbuf_str(&got), cases[i].want))
