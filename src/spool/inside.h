@@ -102,6 +102,7 @@ struct segment {
     uint64_t tainted;    /* bytes behind written that the failed write may have left */
     int sync_rc;         /* why a sync failed: neither written nor synced again; 0: none did */
     bool stuck;          /* something in it cannot be read: it stays as it is */
+    bool unread;         /* likewise, at this start: it stays until one can read it */
     bool damaged;        /* something in it is: the file goes to damaged/ when it is not needed */
     bool whole;          /* found at start, and nothing of what was durable in it is damaged */
     bool warned;         /* that it cannot be removed */

@@ -210,6 +210,12 @@ static bool reclaim_try(struct spool *s, struct segment *g) {
     return rc == 0 && g->emptied >= g->used;
 }
 
+/* What the disk did not give back at start may be queued mail; of the rest, newer segments say what
+ * has ended. */
+static bool reclaim_must_wait(const struct segment *g) {
+    return g->unread && !segment_is_removed(g);
+}
+
 void log_reclaim(struct spool *s) {
     if (s->head != NULL && s->head->sync_rc < 0)
         return;
@@ -217,7 +223,7 @@ void log_reclaim(struct spool *s) {
         return;
     while (!dl_empty(&s->segments)) {
         struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
-        if (g == s->head || (g->live > 0 && !reclaim_try(s, g)))
+        if (g == s->head || reclaim_must_wait(g) || (g->live > 0 && !reclaim_try(s, g)))
             return;
         if (s->head == NULL && g->link.next == &s->segments && !g->damaged)
             return; /* the last one says which IDs were used, until a new one says it */

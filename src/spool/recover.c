@@ -4,7 +4,8 @@
  * Segments are read in order through a window.  What is no record is a gap: zeros up to the end are
  * the unused end of a segment; any other gap is kept in damaged/ and reported, as damage if it lies
  * below the bytes that were durable, as an unfinished write if it lies above (no client was told
- * 250). Reading goes on at the next valid record.  What the disk refuses to read is a gap too.
+ * 250). Reading goes on at the next valid record.  What the disk refuses to read is a gap too, but
+ * may be whole: its segment stays where it is, for the next start.
  */
 #include "spool/recover.h"
 
@@ -97,6 +98,7 @@ struct scan {
     struct segment *g;
     struct sbuf buf; /* bytes [at, at + n) of the segment */
     uint64_t at, n;
+    bool refused; /* since the last record: the disk did not give something back */
     struct settled *settled;
     size_t n_settled;
     struct unsettled *unsettled;
@@ -124,6 +126,7 @@ static const char *scan_view(struct scan *sc, uint64_t off, uint64_t need) {
         sc->n = need;
         return p;
     }
+    sc->refused = true;
     return NULL;
 }
 
@@ -175,7 +178,6 @@ static uint64_t scan_gap(struct scan *sc, uint64_t off) {
         if (block > g->size - at)
             block = g->size - at;
         const char *p = scan_view(sc, at, block);
-        gap.unreadable = gap.unreadable || p == NULL;
         if (p == NULL || scan_is_zero(p, block)) { /* no record begins in here */
             at += block;
             end = p == NULL ? at : end;
@@ -185,6 +187,7 @@ static uint64_t scan_gap(struct scan *sc, uint64_t off) {
         end = at;
     }
     gap.n = (at < g->size ? at : end) - off;
+    gap.unreadable = sc->refused;
     if (gap.n == 0) /* zeros: the unused end */
         return at;
     g->gaps = mem_realloc(g->gaps, (g->n_gaps + 1) * sizeof *g->gaps);
@@ -324,6 +327,7 @@ static void scan_segment(struct scan *sc) {
     struct rec_head h;
     const char *meta;
     for (uint64_t off = 0; off < g->size;) {
+        sc->refused = false;
         uint64_t span = scan_record(sc, off, &h, &meta);
         if (span == 0) {
             off = scan_gap(sc, off);
@@ -370,7 +374,7 @@ static int recover_segment(struct scan *sc, const struct name *name, char **why)
 
 /* Or else it is the rest of a batch that no client was told of. */
 static bool gap_is_damage(const struct segment *g, const struct gap *gap) {
-    return gap->unreadable || (gap->off < g->synced && !gap->known);
+    return gap->off < g->synced && !gap->known;
 }
 
 /* Copies the bytes of a gap to a file of their own; false if that is not possible.  The copy is
@@ -397,6 +401,17 @@ static bool gap_keep(struct spool *s, const struct segment *g, const struct gap 
     return ok;
 }
 
+/* Another start may find records there. */
+static void gap_report_unread(struct spool *s, struct segment *g, const struct gap *gap) {
+    log_error("spool",
+              "damage in segment %016llx at %llu: %llu bytes, which the disk does not give back; "
+              "the file and all newer ones stay in log/, and the next start reads them again",
+              (unsigned long long)g->no, (unsigned long long)gap->off, (unsigned long long)gap->n);
+    g->unread = true;
+    g->whole = false;
+    s->st.damaged++;
+}
+
 static void gap_report(struct spool *s, struct segment *g, const struct gap *gap) {
     struct sbuf path = {0};
     char *name = segment_path(s, g->no, g->salt);
@@ -407,10 +422,9 @@ static void gap_report(struct spool *s, struct segment *g, const struct gap *gap
     const char *kept = is_kept ? "kept in" : "could not be kept in";
     if (gap_is_damage(g, gap)) {
         g->whole = false;
-        log_error("spool", "damage in segment %016llx at %llu: %llu bytes%s are no records; %s %s",
+        log_error("spool", "damage in segment %016llx at %llu: %llu bytes are no records; %s %s",
                   (unsigned long long)g->no, (unsigned long long)gap->off,
-                  (unsigned long long)gap->n,
-                  gap->unreadable ? ", which the disk does not give back," : "", kept, path.p);
+                  (unsigned long long)gap->n, kept, path.p);
         g->damaged = true;
         s->st.damaged++;
     } else {
@@ -447,7 +461,7 @@ static void recover_review(struct spool *s) {
         struct segment *g = DL_OWNER(it, struct segment, link);
         g->whole = g->used > 0;
         for (size_t i = 0; i < g->n_gaps; i++)
-            gap_report(s, g, &g->gaps[i]);
+            (g->gaps[i].unreadable ? gap_report_unread : gap_report)(s, g, &g->gaps[i]);
         recover_check_end(s, g);
     }
     newest_check(s);
@@ -457,11 +471,8 @@ static void recover_review(struct spool *s) {
 static void recover_drop_empty(struct spool *s) {
     DL_EACH_SAFE (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
-        bool unreadable = false;
-        for (size_t i = 0; i < g->n_gaps; i++)
-            unreadable = unreadable || g->gaps[i].unreadable;
         g->damaged = g->damaged || (g->used == 0 && g->n_gaps > 0);
-        if (g->used > 0 || unreadable)
+        if (g->used > 0 || g->unread)
             continue;
         newest_goes(s, g);
         segment_remove(s, g);
@@ -505,10 +516,24 @@ static void recover_missing_files(struct spool *s, const struct names *files) {
     }
 }
 
+/* Nothing is wrong but that the disk did not give something back: the next start finds the same, or
+ * the records that are there. */
+static bool recover_is_only_unread(struct spool *s) {
+    uint64_t n = 0;
+    DL_EACH (it, &s->segments) {
+        const struct segment *g = DL_OWNER(it, struct segment, link);
+        for (size_t i = 0; i < g->n_gaps; i++)
+            n += g->gaps[i].unreadable;
+    }
+    return n > 0 && n == s->st.damaged && s->st.unfinished == 0 && !s->newest_unsure;
+}
+
 /* Drops the content of messages that never became ours.  When anything is damaged, or there is no
  * log, it may be that of a message whose record is lost: it is kept.  So it is when a write is
  * unfinished: the damage may be to the last record, of which nothing says that it was durable. */
 static void recover_orphans(struct spool *s, const struct names *files) {
+    if (recover_is_only_unread(s))
+        return;
     bool nothing_is_lost =
         s->st.damaged + s->st.unfinished == 0 && !s->newest_unsure && !dl_empty(&s->segments);
     for (size_t i = 0; i < files->n; i++) {

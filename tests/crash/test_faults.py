@@ -316,7 +316,7 @@ def test_damaged_record_of_large_content(dns):
 
 @needs_shim
 def test_bad_blocks(dns, tmp_path):
-    """The disk refuses to read some blocks at start: said, set aside, and the rest goes on."""
+    """The disk refuses to read some blocks at start: said, and the rest goes on."""
     port = free_port()
     s = shim.Shim(tmp_path)
     p = Posthouse(f"relayhost = [127.0.0.1]:{port}\n" + FAST, dns=dns)

@@ -86,6 +86,21 @@ static int put(struct spool *s, uint64_t id, const char *meta, size_t size) {
     return rc;
 }
 
+static int put_file(struct spool *s, uint64_t id, size_t size) {
+    struct waiter c = {.op = {.kind = SPOOL_BODY_WRITE, .id = id}};
+    memset(sbuf_room(&c.op.chunk, size), 'f', size);
+    sbuf_advance(&c.op.chunk, size);
+    assert_int_equal(run(s, &c), 0);
+    sbuf_free(&c.op.chunk);
+    struct waiter n = {.op = {.kind = SPOOL_NEW, .id = id}};
+    sbuf_add_c(&n.op.meta, "file");
+    n.op.body = body_from_file(size, c.op.crc);
+    int rc = run(s, &n);
+    body_unref(n.op.body);
+    sbuf_free(&n.op.meta);
+    return rc;
+}
+
 static void note(struct spool *s, enum spool_kind kind, uint64_t id, const char *text) {
     struct sbuf b = {0};
     sbuf_add_c(&b, text);
