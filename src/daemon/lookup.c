@@ -13,6 +13,7 @@
 #include "daemon/tell.h"
 #include "maps/server.h"
 #include "maps/tabconf.h"
+#include "util/lite.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -83,8 +84,18 @@ static char *lookup_from_main(void *arg, const char *name) {
     return config_value(arg, name, NULL);
 }
 
+/* Behind its walls this process can write no database. */
+static void lookup_take_back(const struct config *cfg) {
+    static const char sqlite[] = "sqlite:";
+    const char *store = cfg->p.accounts_store;
+    if (strncmp(store, sqlite, sizeof sqlite - 1) == 0)
+        lite_take_back(store + sizeof sqlite - 1);
+    lite_take_back(cfg->p.relays_database);
+}
+
 _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int *lookups) {
     tell_fatal_to(sup);
+    lookup_take_back(cfg);
     confine_lookup(cfg);
     log_start();
     struct lookup_server *s = lookup_server_new(WORKERS, cfg->dir);

@@ -14,4 +14,9 @@
  * own path may have links.  *db is to be closed whatever is returned. */
 int lite_open(const char *path, sqlite3 **db, int flags);
 
+/* Takes back what a writer of the file at path that was killed has left half done: readers cannot,
+ * and answer nothing until it is.  The caller has one thread; while it works, it is the user that
+ * owns the file.  What does not succeed is left to the file's readers to name. */
+void lite_take_back(const char *path);
+
 #endif

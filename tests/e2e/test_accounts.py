@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
@@ -380,6 +382,45 @@ def test_a_record_for_another_account_is_not_used_by_mail_that_waits(dns, tls):
         p.wait_log("status=deferred", count=2)
         assert {s.auth[1] for s in relay.sessions if s.auth} == {"ann"}
     relay.stop()
+
+
+# A writer that is killed when a part of what it changes is in the file.
+KILLED = """
+import os, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute("PRAGMA cache_size = 1")
+c.execute("BEGIN IMMEDIATE")
+c.execute("DELETE FROM " + sys.argv[2])
+c.execute("CREATE TABLE filler (x)")
+c.executemany("INSERT INTO filler VALUES (?)", [("x" * 200,)] * 4000)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_writer_left_is_taken_back(dns):
+    """Readers of such a file get an error, for ever, if nothing is written there again."""
+    everybody, own = FakeRelay(), FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{everybody.port}\n", dns=dns) as p:
+        def reloads():
+            return p.log().count("reload -- ")
+        p.run("domain", "add", "x.example", check=True)
+        wait_for(lambda: reloads() == 1)
+        p.run("record", "set", "mine", f"hosts=[127.0.0.1]:{own.port}", "tls=none", check=True)
+        wait_for(lambda: reloads() == 2)
+        p.run("relay", "set", "@x.example", "mine", check=True)
+        for i, take_up in enumerate((p.reload, lambda: (p.stop(), p.start()))):
+            for name, table in (("accounts", "sender_relayhost"), ("relays", "relay")):
+                path = p.dir / f"data/{name}.db"
+                subprocess.run([sys.executable, "-c", KILLED, path, table])
+                assert path.with_name(path.name + "-journal").stat().st_size > 512
+            n = reloads()
+            take_up()
+            wait_for(lambda: i == 1 or reloads() > n)
+            assert p.send(sender="a@x.example").startswith("250")
+            wait_for(lambda: len(own.mails) == i + 1)
+        assert not everybody.mails
+    everybody.stop()
+    own.stop()
 
 
 @pytest.mark.parametrize("when", ["reload", "stop", "crash"])
