@@ -14,6 +14,7 @@
 
 #include "cli/cli.h"
 #include "cli/config_edit.h"
+#include "config/secret.h"
 #include "util/fs.h"
 #include "util/mem.h"
 
@@ -35,8 +36,14 @@ struct edit_run {
 };
 
 static int lines_fatal(const char *text, const char *what) {
-    fprintf(stderr, "postconf: fatal: %s%s%s%s\n", text, what == NULL ? "" : ": \"",
-            what == NULL ? "" : what, what == NULL ? "" : "\"");
+    struct sbuf shown = {0};
+    if (what != NULL) {
+        sbuf_add_c(&shown, ": \"");
+        secret_quote(str_of(what), &shown);
+        sbuf_add_c(&shown, "\"");
+    }
+    fprintf(stderr, "postconf: fatal: %s%.*s\n", text, STR_FMT(sbuf_str(&shown)));
+    sbuf_free(&shown);
     return 1;
 }
 

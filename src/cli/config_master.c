@@ -14,6 +14,7 @@
 #include "cli/cli.h"
 #include "cli/master_entry.h"
 #include "config/config.h"
+#include "config/secret.h"
 #include "daemon/setting.h"
 #include "util/fs.h"
 #include "util/lines.h"
@@ -69,10 +70,13 @@ static void master_line(void *arg, struct str line, int no) {
 
 static void master_orphan(void *arg, struct str line, int no) {
     const struct master_run *run = arg;
+    struct sbuf shown = {0};
     (void)no;
+    secret_quote(line, &shown);
     fprintf(stderr,
             "postconf: warning: %s: logical line must not start with whitespace: \"%.*s\"\n",
-            run->path, STR_FMT(line));
+            run->path, STR_FMT(sbuf_str(&shown)));
+    sbuf_free(&shown);
 }
 
 static int master_read(struct master_run *run) {
@@ -183,7 +187,7 @@ static char *master_pair(void *arg, const struct master_entry *e, size_t i) {
 }
 
 static struct master_print master_how(struct master_run *run) {
-    return (struct master_print){run->show->fold, master_pair, run};
+    return (struct master_print){run->show->fold, run->n_requests == 0, master_pair, run};
 }
 
 static void show_field(struct master_run *run, const struct master_entry *e,

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/secret.h"
 #include "util/mem.h"
 
 #define LINE_LIMIT 80U
@@ -54,7 +55,10 @@ static void word_replace(struct master_entry *e, size_t at, struct str word) {
 }
 
 static void word_warn(const char *what, const char *word) {
-    fprintf(stderr, "postconf: warning: master.cf: %s \"%s\"\n", what, word);
+    struct sbuf shown = {0};
+    secret_quote(str_of(word), &shown);
+    fprintf(stderr, "postconf: warning: master.cf: %s \"%.*s\"\n", what, STR_FMT(sbuf_str(&shown)));
+    sbuf_free(&shown);
 }
 
 /* Takes the braces from a word that begins with one. */
@@ -180,8 +184,11 @@ static char *fields_check(const struct master_entry *e, struct str text) {
         if (field_is_right(e->words[f], f))
             continue;
         struct sbuf why = {0};
-        sbuf_printf(&why, "invalid %s field \"%s\" in \"%.*s\"", master_field_names[f], e->words[f],
-                    STR_FMT(text));
+        sbuf_printf(&why, "invalid %s field \"", master_field_names[f]);
+        secret_quote(str_of(e->words[f]), &why);
+        sbuf_add_c(&why, "\" in \"");
+        secret_quote(text, &why);
+        sbuf_add_c(&why, "\"");
         return sbuf_take(&why);
     }
     return NULL;
@@ -212,6 +219,20 @@ static void word_print(struct sbuf *out, const char *word, bool argument) {
     sbuf_printf(out, braces ? "{%s}" : "%s", word);
 }
 
+static const char *arg_shown(const char *word, const struct master_print *how) {
+    return how->hide ? secret_quote_value("", word) : word;
+}
+
+/* The value of the option at i; the caller frees. */
+static char *value_shown(const struct master_entry *e, size_t i, const struct master_print *how) {
+    char *shown = how->value == NULL ? NULL : how->value(how->arg, e, i);
+    struct sbuf out = {0};
+    if (shown != NULL || !how->hide || e->words[i + 1][0] == '\0')
+        return shown != NULL ? shown : mem_strdup(e->words[i + 1]);
+    secret_quote(str_of(e->words[i + 1]), &out);
+    return sbuf_take(&out);
+}
+
 /* One argument, or an option and its value; column: of the line, or LINE_LIMIT to begin one. */
 static size_t arg_print(struct sbuf *out, const struct master_entry *e, size_t i, bool options,
                         size_t column, const struct master_print *how) {
@@ -224,12 +245,12 @@ static size_t arg_print(struct sbuf *out, const struct master_entry *e, size_t i
         column = INDENT;
         from = out->n;
     }
-    word_print(out, e->words[i], !options);
+    word_print(out, arg_shown(e->words[i], how), !options);
     if (!value)
         return column + out->n - from;
-    char *shown = how->value == NULL ? NULL : how->value(how->arg, e, i);
+    char *shown = value_shown(e, i, how);
     sbuf_add_ch(out, ' ');
-    word_print(out, shown == NULL ? e->words[i + 1] : shown, false);
+    word_print(out, shown, false);
     free(shown);
     return LINE_LIMIT;
 }

@@ -46,6 +46,7 @@ typedef char *(*master_value_fn)(void *arg, const struct master_entry *e, size_t
 
 struct master_print {
     bool fold;             /* long lines are folded as Postfix folds them */
+    bool hide;             /* what may be a password in what is no -o name=value is not shown */
     master_value_fn value; /* may be NULL */
     void *arg;
 };

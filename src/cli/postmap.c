@@ -109,11 +109,12 @@ static void on_warn(void *arg, int line, const char *text) {
     fprintf(stderr, "%s: warning: %s, line %d: %s\n", postmap_who, b->pairs->source, line, text);
 }
 
-/* The entry is left out. */
+/* The entry is left out.  The value of one that is no alias may be a password. */
 static void warn_bytes(struct build *b, struct str key, struct str value, int line) {
     struct sbuf text = {0};
+    struct str shown = b->o->alias ? value : STR_LIT("(hidden)");
     sbuf_printf(&text, "non-UTF-8 input \"%.*s%s%.*s\" -- ignoring this line", STR_FMT(key),
-                b->o->alias ? ": " : " ", STR_FMT(value));
+                b->o->alias ? ": " : " ", STR_FMT(shown));
     for (size_t i = 0; i < text.n; i++)
         if ((unsigned char)text.p[i] < ' ' || (unsigned char)text.p[i] >= 0x7f)
             text.p[i] = '?';

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "config/master_cf.h"
+#include "config/secret.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -197,11 +198,12 @@ static void param_fill(struct config *c, const struct service *svc, struct param
     const char *raw = set == NULL ? info->def : set->value;
     int line = set == NULL ? 0 : set->line;
     if (cfg_expand(&out, str_of(raw), scope_lookup, &s, &why, &undefined) < 0) {
-        diag_add(&c->diags, DIAG_ERROR, file, line, "%s: %s in \"%s\"", info->name, why, raw);
+        diag_add(&c->diags, DIAG_ERROR, file, line, "%s: %s in \"%s\"", info->name, why,
+                 secret_quote_value(info->name, raw));
         sbuf_reset(&out);
     } else if (undefined.n > 0 && svc == NULL) {
         diag_add(&c->diags, DIAG_WARN, file, line, "%s: undefined parameter: %s", info->name,
-                 undefined.p);
+                 secret_quote_undefined(info->name, sbuf_str(&out), undefined.p));
     }
     sbuf_free(&undefined);
     char *text = sbuf_take(&out);

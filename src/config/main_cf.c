@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/secret.h"
 #include "util/lines.h"
 #include "util/mem.h"
 
@@ -35,33 +36,47 @@ struct parse {
     struct diags *d;
 };
 
+/* The line is not what it should be; text is the part of it to quote. */
+static void main_cf_wrong(struct parse *p, int no, const char *why, struct str text) {
+    struct sbuf shown = {0};
+    secret_quote_line(text, &shown);
+    diag_add(p->d, DIAG_ERROR, p->f->path, no, "%s: \"%.*s\"", why, STR_FMT(sbuf_str(&shown)));
+    sbuf_free(&shown);
+}
+
+static void say_overridden(struct parse *p, int no, struct str name, struct str value) {
+    char *name_text = str_dup(name), *value_text = str_dup(value);
+    diag_add(p->d, DIAG_WARN, p->f->path, no, "overriding earlier entry: %s=%s", name_text,
+             secret_quote_value(name_text, value_text));
+    mem_wipe(value_text, value.n);
+    free(name_text);
+    free(value_text);
+}
+
 static void main_cf_parse_line(void *arg, struct str line, int no) {
     struct parse *p = arg;
     ptrdiff_t eq = str_chr(line, '=');
     if (eq < 0) {
-        diag_add(p->d, DIAG_ERROR, p->f->path, no, "missing '=' after attribute name: \"%.*s\"",
-                 STR_FMT(line));
+        main_cf_wrong(p, no, "missing '=' after attribute name", line);
         return;
     }
     struct str name = str_trim(str_make(line.p, (size_t)eq));
     struct str value = str_trim(str_from(line, (size_t)eq + 1));
-    if (name.n == 0 || str_chr(name, ' ') >= 0 || str_chr(name, '\t') >= 0) {
-        diag_add(p->d, DIAG_ERROR, p->f->path, no,
-                 name.n == 0 ? "missing attribute name%.*s"
-                             : "whitespace in attribute name: \"%.*s\"",
-                 STR_FMT(name));
+    if (name.n == 0) {
+        diag_add(p->d, DIAG_ERROR, p->f->path, no, "missing attribute name");
+        return;
+    }
+    if (str_chr(name, ' ') >= 0 || str_chr(name, '\t') >= 0) {
+        main_cf_wrong(p, no, "whitespace in attribute name", name);
         return;
     }
     if (cfg_file_find(p->f, name) != NULL)
-        diag_add(p->d, DIAG_WARN, p->f->path, no, "overriding earlier entry: %.*s=%.*s",
-                 STR_FMT(name), STR_FMT(value));
+        say_overridden(p, no, name, value);
     cfg_file_set(p->f, name, value, no);
 }
 
 static void main_cf_parse_orphan(void *arg, struct str line, int no) {
-    struct parse *p = arg;
-    diag_add(p->d, DIAG_ERROR, p->f->path, no,
-             "logical line must not start with whitespace: \"%.*s\"", STR_FMT(line));
+    main_cf_wrong(arg, no, "logical line must not start with whitespace", line);
 }
 
 static const struct lines_ops parse_ops = {main_cf_parse_line, main_cf_parse_orphan};

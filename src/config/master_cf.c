@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/secret.h"
 #include "util/lines.h"
 #include "util/mem.h"
 
@@ -54,18 +55,25 @@ static bool is_postscreen(struct str type, struct str command) {
     return str_eq_c(type, "inet") && str_eq_c(command, "postscreen");
 }
 
+/* The line is not what it should be; text is the part of it to quote. */
+static void master_cf_wrong(struct parse *p, int line, const char *why, struct str text) {
+    struct sbuf shown = {0};
+    secret_quote(text, &shown);
+    diag_add(&p->c->diags, DIAG_ERROR, p->path, line, "%s: \"%.*s\"", why,
+             STR_FMT(sbuf_str(&shown)));
+    sbuf_free(&shown);
+}
+
 static void override_add(struct parse *p, struct service *s, struct str text, int line) {
     if (text.n >= 2 && text.p[0] == '{')
         text = str_trim(str_make(text.p + 1, text.n - 2));
     ptrdiff_t eq = str_chr(text, '=');
-    if (eq <= 0) {
-        diag_add(&p->c->diags, DIAG_ERROR, p->path, line,
-                 "-o needs name=value without blanks, or { name = value }: \"%.*s\"",
-                 STR_FMT(text));
+    struct str name = str_trim(str_make(text.p, eq < 0 ? 0 : (size_t)eq));
+    if (name.n == 0 || str_chr(name, ' ') >= 0 || str_chr(name, '\t') >= 0) {
+        master_cf_wrong(p, line, "-o needs name=value without blanks, or { name = value }", text);
         return;
     }
-    cfg_file_set(&s->overrides, str_trim(str_make(text.p, (size_t)eq)),
-                 str_trim(str_from(text, (size_t)eq + 1)), line);
+    cfg_file_set(&s->overrides, name, str_trim(str_from(text, (size_t)eq + 1)), line);
 }
 
 /* Where the value of an -o begins in arg: behind "-o", or behind "-vo" and its like; 0: arg has
@@ -112,9 +120,12 @@ static void pass_apply(struct parse *p, struct service *s) {
 static void type_check(struct parse *p, struct str type, int no) {
     static const char types[] = "inet unix unix-dgram fifo pass";
     char *word = str_dup(type);
+    struct sbuf shown = {0};
+    secret_quote(type, &shown);
     if (!list_has_word(str_of(types), word))
-        diag_add(&p->c->diags, DIAG_ERROR, p->path, no, "\"%s\" is no type of service: %s", word,
+        diag_add(&p->c->diags, DIAG_ERROR, p->path, no, "\"%s\" is no type of service: %s", shown.p,
                  types);
+    sbuf_free(&shown);
     free(word);
 }
 
@@ -123,8 +134,7 @@ static void master_cf_parse_line(void *ctx, struct str line, int no) {
     struct str f[8], rest = line;
     for (size_t i = 0; i < 8; i++) {
         if (!str_split(&rest, " \t", &f[i])) {
-            diag_add(&p->c->diags, DIAG_ERROR, p->path, no,
-                     "bad field count: a service needs 8 fields: \"%.*s\"", STR_FMT(line));
+            master_cf_wrong(p, no, "bad field count: a service needs 8 fields", line);
             return;
         }
     }
@@ -152,9 +162,7 @@ static void master_cf_parse_line(void *ctx, struct str line, int no) {
 }
 
 static void master_cf_parse_orphan(void *ctx, struct str line, int no) {
-    struct parse *p = ctx;
-    diag_add(&p->c->diags, DIAG_ERROR, p->path, no,
-             "logical line must not start with whitespace: \"%.*s\"", STR_FMT(line));
+    master_cf_wrong(ctx, no, "logical line must not start with whitespace", line);
 }
 
 static const struct lines_ops parse_ops = {master_cf_parse_line, master_cf_parse_orphan};

@@ -9,6 +9,8 @@
 
 #include <stdbool.h>
 
+#include "util/str.h"
+
 struct config;
 struct params;
 
@@ -23,6 +25,19 @@ enum secret_kind secret_param(const char *name);
 /* The same of a setting: rows that are written into the value of a name that is none may be logins,
  * too. */
 enum secret_kind secret_setting(const char *name, const char *value);
+
+/* Appends text of a configuration that cannot be read as what it should be, to be quoted in an
+ * error: all of it, or, where a word of it may be a password or be about one, the name that it
+ * begins with, if that is one, and "(hidden)". */
+void secret_quote(struct str text, struct sbuf *out);
+/* The same of a whole line of main.cf: one that is a single word, and no name, may be the rest of
+ * the value before it. */
+void secret_quote_line(struct str line, struct sbuf *out);
+/* The same of the value of the parameter name: "(hidden)" where a part of it is secret. */
+const char *secret_quote_value(const char *name, const char *value);
+/* The same of the names behind the $ of that value which stand for nothing: a password may have a
+ * $. */
+const char *secret_quote_undefined(const char *name, struct str value, const char *names);
 
 /* Are the answers of the tables in spec secret: logins, or relay records?  p: the parameters of the
  * transport or service that asks. */

@@ -64,7 +64,11 @@ static void check_unused(const struct config *c, const char *path, bool internal
         if ((s->kind != SERVICE_UNUSED && s->kind != SERVICE_LMTP) || s->inet ||
             is_internal(s) != internal)
             continue;
-        sbuf_printf(&names, "%s%s (%s)", n++ > 0 ? ", " : "", s->name, s->command);
+        sbuf_add_c(&names, n++ > 0 ? ", " : "");
+        secret_quote(str_of(s->name), &names);
+        sbuf_add_c(&names, " (");
+        secret_quote(str_of(s->command), &names);
+        sbuf_add_c(&names, ")");
         line = n == 1 ? s->line : 0;
     }
     if (n > 0)

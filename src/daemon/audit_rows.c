@@ -231,7 +231,7 @@ struct spelling_check {
     struct diags *d;
     const char *param, *file;
     int line;
-    const struct map *table;
+    const char *table; /* as it may be shown */
     size_t said;
 };
 
@@ -270,7 +270,7 @@ static int check_spelling(void *arg, struct str key, struct str value) {
         !spelling_is_odd(k->cfg, domain, domain.n < key.n, &instead) || ++k->said > AUDIT_SHOWN)
         goto out;
     sbuf_add_safe(&b, key);
-    diag_add(k->d, DIAG_WARN, k->file, k->line, "%s: %s: \"%s\": %s", k->param, k->table->spec, b.p,
+    diag_add(k->d, DIAG_WARN, k->file, k->line, "%s: %s: \"%s\": %s", k->param, k->table, b.p,
              instead.p);
 out:
     sbuf_free(&instead);
@@ -280,12 +280,15 @@ out:
 
 void audit_spellings(const struct config *cfg, struct map *m, const char *param, const char *file,
                      int line, struct diags *d) {
-    struct spelling_check k = {cfg, d, param, file, line, m, 0};
+    struct sbuf table = {0};
+    maps_show(m->spec, &table);
+    struct spelling_check k = {cfg, d, param, file, line, table.p, 0};
     if (m->opened && m->fixed && !m->ops->remote && m->ops->each != NULL)
         map_each(m, check_spelling, &k);
     if (k.said > AUDIT_SHOWN)
-        diag_add(d, DIAG_WARN, file, line, "%s: %s: %zu more keys like these", param, m->spec,
+        diag_add(d, DIAG_WARN, file, line, "%s: %s: %zu more keys like these", param, table.p,
                  k.said - AUDIT_SHOWN);
+    sbuf_free(&table);
 }
 
 /* -- values that make mail wait -- */

@@ -99,10 +99,13 @@ static int audit_mark(void *arg, struct str key, struct str value) {
     if (!str_istarts(key, BYTE_ORDER_MARK))
         return 0;
     struct str rest = str_from(key, 3);
+    struct sbuf table = {0};
+    maps_show(rows->table->spec, &table);
     diag_add(rows->at->d, DIAG_WARN, rows->at->file, rows->at->line,
              "%s: %s: the key \"%.*s\" begins with a byte order mark, which is part of it: the row "
              "counts for nothing",
-             rows->at->name, rows->table->spec, STR_FMT(rest));
+             rows->at->name, table.p, STR_FMT(rest));
+    sbuf_free(&table);
     return 1;
 }
 

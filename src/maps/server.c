@@ -138,7 +138,10 @@ static void channel_unref(struct channel *c) {
 static bool server_allowed(struct lookup_server *s, const char *spec, struct maps_answer *a) {
     if (s->allowed == NULL || s->allowed(s->allowed_arg, spec))
         return true;
-    log_warn("lookup", "refused: no parameter names the table \"%s\"", spec);
+    struct sbuf name = {0};
+    maps_show(spec, &name);
+    log_warn("lookup", "refused: no parameter names the table \"%.*s\"", STR_FMT(sbuf_str(&name)));
+    sbuf_free(&name);
     a->rc = MAP_ERROR;
     a->err = mem_strdup("no such table in the configuration");
     return false;

@@ -412,7 +412,33 @@ SLIPS = [  # ways to have a password in main.cf, some of them by mistake
     "smtp_sasl_pasword_maps = static:u:s3cret\n",
     "smtp_sasl_passwords_maps = [a.example]:587 u:s3cret\n",
     "sasl_logins = inline:{{ {{[a.example]=u:s3cret}} }}\n",
+    "smtp_sasl_password_maps static:u:s3cret\n",
+    "smtp_sasl_password_maps inline:{{ {{[a.example]=u:s3cret}} }}\n",
+    "smtp_sasl_password_maps = static:\nu:s3cret\n",
+    "acc_password =\ns3cret\n",
+    "acc_password s3cret\n",
+    "smtp_sasl_password_maps = static:u:s3cret${{\n",
+    "smtp_sasl_password_maps = static:u:$s3cret\n",
+    "smtp_sasl_password_maps = static:u:s3cret\nsmtp_sasl_password_maps = static:u:s3cret\n",
+    "acc_bind_pw = s3cret\nacc_bind_pw = s3cret\n",
+    "smtp_sasl_password_maps = inline:{{ {{\ufeff[a.example]=u:s3cret}} }}\n",
+    "smtp_sasl_password_maps = inline:{{ {{B\u00fccher.example=u:s3cret}} }}\n",
 ]
+MASTER_SLIPS = [  # the same in master.cf, below a service that has nothing else
+    "  -o smtp_sasl_password_maps:static:u:s3cret\n",
+    "  -o { smtp_sasl_password_maps static:u:s3cret }\n",
+    "  -o { smtp_sasl_password_maps inline:{{a.example=u:s3cret}} }\n",
+    "  -o { acc_password s3cret }\n",
+    "  -o smtp_sasl_password_maps = static:u:s3cret\n",
+    "  -o { smtp_sasl_password_maps=static:u:s3cret }x\n",
+    "  -o { smtp_sasl_password_maps=static:u:s3cret\n",
+    "  smtp_sasl_password_maps=static:u:s3cret\n",
+    "-o smtp_sasl_password_maps=static:u:s3cret\n",
+    "-o smtp_sasl_password_maps=static:u:s3cret -o a=b -o c=d -o e=f\n",
+    "smtp_sasl_password_maps=static:u:s3cret x - - n - - smtp\n",
+    "more unix - - n - -o smtp_sasl_password_maps=static:u:s3cret\n",
+]
+LISTINGS = (["config", "-n"], ["config", "-nx"], ["config"], ["check"], ["config", "-M"], ["config", "-P"], ["config", "-F"])
 
 
 def test_no_slip_shows_a_password():
@@ -421,10 +447,32 @@ def test_no_slip_shows_a_password():
         service = f"login unix - - n - - smtp -o {{ {line} }}\n" if "static:u" in line or "sasl_logins" in line else ""
         service = service.replace("{", "{{").replace("}", "}}")
         p = Posthouse("relayhost = [a.example]:587\nsmtp_sasl_auth_enable = yes\n" + main, master=service)
-        for words in (["config", "-n"], ["config", "-nx"], ["config"], ["check"], ["config", "-M"], ["config", "-P"], ["config", "-F"]):
+        for words in LISTINGS:
             r = p.run(*words)
             assert "s3cret" not in r.stdout + r.stderr, (main, words, r.stdout + r.stderr)
         shutil.rmtree(p.dir)
+
+
+def test_no_line_that_cannot_be_read_shows_a_password(tmp_path):
+    """Of master.cf, by whatever reads it: what is wrong is said with the line, not with what stands there."""
+    p = Posthouse("relayhost = [a.example]:587\n", directory=tmp_path)
+    good = (tmp_path / "master.cf").read_text()
+    (tmp_path / "rows").write_bytes(b"[a.example]:587 u:s3cret\xe9\n")
+    for rest in MASTER_SLIPS:
+        for text in (good + "login unix - - n - - smtp\n" + rest, "  " + rest + good):
+            (tmp_path / "master.cf").write_text(text)
+            for words in LISTINGS:
+                r = p.run(*words)
+                assert "s3cret" not in r.stdout + r.stderr, (text, words, r.stdout + r.stderr)
+            assert " line " in p.run("check").stdout
+            start = subprocess.run([POSTHOUSE.with_name("posthoused"), "-tvc", tmp_path], capture_output=True, text=True)
+            assert "s3cret" not in start.stdout + start.stderr, (text, start)
+    for words in (["-e", "smtp_sasl_password_maps static:u:s3cret"], ["-X", "acc_password=s3cret"], ["-#", "acc_bind_pw=s3cret"],
+                  ["-e", "=static:u:s3cret"]):
+        r = p.run(*words, face="postconf")
+        assert r.returncode == 1 and "fatal: " in r.stderr and "s3cret" not in r.stderr, r
+    r = p.run(f"hash:{tmp_path}/rows", face="postmap")
+    assert f"{tmp_path}/rows, line 1: non-UTF-8 input" in r.stderr and "[a.example]:587" in r.stderr and "s3cret" not in r.stderr, r
 
 
 UNKEPT = {
