@@ -436,7 +436,7 @@ static void play_unread(struct run *r) {
         if (!m->found)
             continue;
         m->prog_told = 0; /* what was told may be where the disk refuses */
-        if (m->new_ != TOLD_YES || (is_queued(m) && rnd(r) % 8 == 0))
+        if ((m->new_ != TOLD_YES && m->done != TOLD_YES) || (is_queued(m) && rnd(r) % 8 == 0))
             continue;
         m->done_asked = true; /* again, where what the disk refuses says that already */
         m->settled_by = 0;
