@@ -104,38 +104,64 @@ static void inline_put(struct state *s, struct str key, struct str value) {
     e->value = str_dup(value);
 }
 
-/* "key=value", or "{ key = value with blanks }". */
-static bool inline_pair(struct state *s, struct str piece) {
-    if (piece.n >= 2 && piece.p[0] == '{')
+/* How long is the key at the start of text?  It ends at a blank or "=" outside of quotes and behind
+ * no backslash, both of which are part of it, as with Postfix; 0: a quote has no end. */
+static size_t inline_key_length(struct str text) {
+    bool quoted = false;
+    size_t i = 0;
+    for (; i < text.n; i++) {
+        if (text.p[i] == '\\')
+            i++;
+        else if (text.p[i] == '"')
+            quoted = !quoted;
+        else if (!quoted && (text.p[i] == '=' || str_chr(STR_LIT(" \t\r\n"), text.p[i]) >= 0))
+            break;
+    }
+    return quoted ? 0 : i < text.n ? i : text.n;
+}
+
+/* "key=value", or "{ key = value with blanks }".  Returns what is wrong with it, or NULL. */
+static const char *inline_pair(struct state *s, struct str piece) {
+    if (piece.n > 0 && piece.p[0] == '{') {
+        if (str_brace_span(piece) != piece.n)
+            return "syntax error after '}'";
         piece = str_trim(str_make(piece.p + 1, piece.n - 2));
-    ptrdiff_t eq = str_chr(piece, '=');
-    if (eq <= 0)
-        return false;
-    char *key = str_dup(str_trim(str_make(piece.p, (size_t)eq)));
-    str_lower(key, strlen(key));
-    inline_put(s, str_of(key), str_trim(str_from(piece, (size_t)eq + 1)));
+    }
+    size_t n = inline_key_length(piece);
+    struct str rest = str_trim(str_from(piece, n));
+    if (n == 0)
+        return piece.n > 0 && piece.p[0] != '=' ? "unbalanced '\"'" : "no key found";
+    if (rest.n == 0 || rest.p[0] != '=')
+        return "missing '=' after attribute name";
+    char *key = str_dup(str_make(piece.p, n));
+    str_lower(key, n);
+    inline_put(s, str_make(key, n), str_trim(str_from(rest, 1)));
     free(key);
-    return true;
+    return NULL;
+}
+
+static int inline_bad(struct map *m, const char *why) {
+    map_set_error(m, "%s: need \"inline:{name=value...}\"", why);
+    return -EINVAL;
 }
 
 static int inline_open(struct map *m) {
     struct str rest = str_trim(str_of(m->name)), piece;
-    if (rest.n == 0 || rest.p[0] != '{' || str_brace_span(rest) != rest.n) {
-        map_set_error(m, "bad syntax: need \"inline:{name=value...}\"");
-        return -EINVAL;
-    }
+    const char *why = NULL;
+    if (rest.n == 0 || rest.p[0] != '{' || str_brace_span(rest) != rest.n)
+        return inline_bad(m, "bad syntax");
     struct state *s = MEM_NEW(struct state);
     s->m = m;
     m->state = s;
     rest = str_make(rest.p + 1, rest.n - 2);
-    while (str_split_braces(&rest, ", \t", &piece)) {
-        if (inline_pair(s, piece))
-            continue;
-        map_set_error(m, "bad syntax: need \"inline:{name=value...}\"");
-        mem_shut(m);
-        return -EINVAL;
-    }
-    return 0;
+    while (why == NULL && str_split_braces(&rest, ", \t", &piece))
+        why = inline_pair(s, piece);
+    if (why == NULL && s->tab.n == 0)
+        why = "empty table";
+    if (why == NULL)
+        return 0;
+    mem_shut(m);
+    return inline_bad(m, why);
 }
 
 static int static_open(struct map *m) {

@@ -363,11 +363,11 @@ static const struct lines_ops rule_ops = {rule_add, rule_orphan};
 static bool rules_of_list(struct state *s, struct str list) {
     struct str one;
     int no = 0;
-    if (list.n < 2 || list.p[list.n - 1] != '}')
+    if (str_brace_span(list) != list.n)
         return false;
     list = str_make(list.p + 1, list.n - 2);
     while (str_split_braces(&list, ", \t\r\n", &one)) {
-        if (one.n < 2 || one.p[0] != '{' || one.p[one.n - 1] != '}')
+        if (one.p[0] != '{' || str_brace_span(one) != one.n)
             return false;
         rule_add(s, str_make(one.p + 1, one.n - 2), ++no);
     }

@@ -68,6 +68,16 @@ CASES += [([f"smtpd_recipient_restrictions = check_recipient_access {table}, def
                         "pipemap:{ inline:{ rel.test=foo }, pcre:{ { /foo/ REJECT } } }",
                         "pipemap:{ pcre:{ { /^rel.test$$/ foo } }, inline:{ foo=REJECT } }",
                         "inline:{ { rel.test = REJECT one }, { Rel.Test = REJECT two } }")]
+# Tables in main.cf of which some are broken, which refuse for now, and keys in quotes.
+INLINE = [([f"smtpd_recipient_restrictions = check_recipient_access {table}, defer"], [ONE])
+          for table in ("inline:{ { rel.test far = REJECT } }", "inline:{ { rel.test, far = REJECT } }", "inline:{ { rel.test REJECT } }",
+                        "inline:{ { rel.test = REJECT }{ x = y } }", "inline:{ { rel.test = REJECT }x }",
+                        "inline:{ { rel.test=REJECT a=b } }",
+                        'inline:{ { "rel.test = REJECT } }', 'inline:{ { "a = b" = OK }, rel.test=REJECT }', "inline:{ rel.test = REJECT }",
+                        "inline:{ rel.test=REJECT, { a\\ b = OK } }", "inline:{ }", "inline:{ {} }", "inline:{ rel.test=REJECT, word }",
+                        "pcre:{ { /rel.test/ REJECT }{ /x/ OK } }", "cidr:{ { 10.0.0.0/8 OK }x }", "regexp:{ }", "static:{ REJECT }",
+                        "static:{ REJECT }x", "unionmap:{ inline:{ rel.test=REJECT } }", "unionmap:{ }")]
+CASES += INLINE
 # A status that is about an address is made to fit what is refused.
 STATUS = [*(f"5.1.{n}" for n in range(10)), "4.1.10", "5.2.1"]
 ROW = "inline:{{ " + ", ".join(f"{{{{ {{}}{n}{{}}.test = REJECT {status} x }}}}" for n, status in enumerate(STATUS)) + " }}"
@@ -128,6 +138,14 @@ def said_to(port, lines):
         return [reply[:3] if line.startswith("EHLO") else re.sub(r'["\\]', "", reply) for line, reply in replies]
 
 
+BROKEN = [(options, lines) for options, talks in INLINE for lines in talks]
+
+
+def refused_for_now(replies):
+    """docs/differences.md: a table that cannot be opened is 4.3.5 to Postfix."""
+    return re.match(r"451 4\.3\.[05] ", replies[-1])
+
+
 def test_restrictions_like_postfix(name_server, postfix):
     service = Listener(dovecot)
     said = []
@@ -143,5 +161,6 @@ def test_restrictions_like_postfix(name_server, postfix):
             mta.over()
     service.stop()
     asked = [(options, lines) for options, talks in CASES for lines in talks]
-    different = [(*case, reply, ours) for case, reply, ours in zip(asked, *said) if reply != ours]
+    different = [(*case, reply, ours) for case, reply, ours in zip(asked, *said)
+                 if reply != ours and not (case in BROKEN and refused_for_now(reply) and refused_for_now(ours))]
     assert different == [], "\n".join(map(str, different))
