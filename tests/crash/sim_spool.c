@@ -425,27 +425,6 @@ static bool is_unread(const struct run *r, enum fault f) {
     return f == FAULT_OUT && st.damaged > 0;
 }
 
-/* The spool is used although the disk has refused it something: what it has found ends, and there
- * is new mail. */
-static void play_unread(struct run *r) {
-    uint64_t id = new_message(r, false);
-    if (id != 0)
-        submit_new(r, id, 0, false);
-    for (id = 1; id < r->n; id++) {
-        struct known *m = &r->m[id];
-        if (!m->found)
-            continue;
-        m->prog_told = 0; /* what was told may be where the disk refuses */
-        if ((m->new_ != TOLD_YES && m->done != TOLD_YES) || (is_queued(m) && rnd(r) % 8 == 0))
-            continue;
-        m->done_asked = true; /* again, where what the disk refuses says that already */
-        m->settled_by = 0;
-        spool_submit(r->sp, &op_new(r, SPOOL_DONE, id)->op);
-    }
-    for (int i = 0; i < 12; i++)
-        spool_turn(r->sp);
-}
-
 /* Opens the spool again after the fault, itself with a fault at its n-th call, and again with
  * others while chance wants that; then without. */
 static void reopen(struct run *r, enum fault f, unsigned n) {
@@ -471,8 +450,6 @@ static void reopen(struct run *r, enum fault f, unsigned n) {
             check_found(r, cut);
         if (!again)
             break;
-        if (opened && is_unread(r, f))
-            play_unread(r);
         spool_close(r->sp);
         if (sim_is_dead(r->disk))
             sim_power_on(r->disk);
