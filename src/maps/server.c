@@ -274,20 +274,30 @@ static void question_free(struct question *q) {
     free(q);
 }
 
+/* Appends the message; where it begins. */
+static size_t answer_put(struct sbuf *out, uint32_t tag, int64_t asked_ms,
+                         const struct maps_answer *a) {
+    size_t at = ipc_begin(out, LOOKUP_ANSWER, tag);
+    ipc_put_u64(out, (uint64_t)asked_ms);
+    ipc_put_rc(out, a->rc);
+    ipc_put_u32(out, (uint32_t)a->key);
+    ipc_put_u32(out, (uint32_t)a->table);
+    ipc_put_str(out, sbuf_str(&a->value));
+    ipc_put_str(out, str_of(a->err == NULL ? "" : a->err));
+    if (a->trace != NULL)
+        put_trace(out, a->trace);
+    ipc_end(out, at);
+    return at;
+}
+
 /* A message that is longer than IPC_MAX would end the channel: an error takes its place. */
 static void answer_too_long(uint32_t tag, int64_t asked_ms, struct sbuf *out, size_t at) {
-    static const char why[] = "the answer is too long";
+    char why[] = "the answer is too long";
+    struct maps_answer a = {.rc = MAP_ERROR, .err = why};
     log_warn("lookup", "%s: %zu bytes, of at most %u", why, out->n - at, IPC_MAX);
     mem_wipe(out->p + at, out->n - at);
     out->n = at;
-    at = ipc_begin(out, LOOKUP_ANSWER, tag);
-    ipc_put_u64(out, (uint64_t)asked_ms);
-    ipc_put_rc(out, MAP_ERROR);
-    ipc_put_u32(out, 0);
-    ipc_put_u32(out, 0);
-    ipc_put_str(out, STR_LIT(""));
-    ipc_put_str(out, str_of(why));
-    ipc_end(out, at);
+    answer_put(out, tag, asked_ms, &a);
 }
 
 void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, struct str fields,
@@ -303,16 +313,7 @@ void lookup_server_answer(struct lookup_server *s, const struct ipc_head *head, 
         forget(s, &a);
     else
         answer_match(s, s->tables, &r, &a);
-    size_t at = ipc_begin(out, LOOKUP_ANSWER, head->tag);
-    ipc_put_u64(out, (uint64_t)asked_ms);
-    ipc_put_rc(out, a.rc);
-    ipc_put_u32(out, (uint32_t)a.key);
-    ipc_put_u32(out, (uint32_t)a.table);
-    ipc_put_str(out, sbuf_str(&a.value));
-    ipc_put_str(out, str_of(a.err == NULL ? "" : a.err));
-    if (a.trace != NULL)
-        put_trace(out, a.trace);
-    ipc_end(out, at);
+    size_t at = answer_put(out, head->tag, asked_ms, &a);
     maps_answer_free(&a);
     if (out->n - at > sizeof *head + IPC_MAX)
         answer_too_long(head->tag, asked_ms, out, at);
