@@ -193,8 +193,7 @@ struct pattern {
     struct map *map; /* or a table */
     bool is_net;
     struct netblock net;
-    const char *wrong; /* why it cannot be asked; NULL: it can */
-    char *unread;      /* why its file cannot be read; NULL: it has none, or it was; owned */
+    char *wrong; /* why it, or the file that it names, cannot be asked; NULL: it can; owned */
 };
 
 struct matchlist {
@@ -215,22 +214,32 @@ static char *pattern_text(enum match_kind kind, unsigned how, struct str piece) 
     return sbuf_take(&text);
 }
 
-static void pattern_add(struct matchlist *l, struct str piece, const char *dir) {
-    struct pattern p = {0};
+static void matchlist_push(struct matchlist *l, struct pattern p) {
+    l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
+    l->v[l->n++] = p;
+}
+
+/* Takes the "!" before a pattern, each of which turns negated over. */
+static bool take_negation(struct str *piece, bool negated) {
+    for (; piece->n > 0 && piece->p[0] == '!'; *piece = str_from(*piece, 1))
+        negated = !negated;
+    return negated;
+}
+
+/* negated: by what stands before the list. */
+static void pattern_add(struct matchlist *l, struct str piece, const char *dir, bool negated) {
+    struct pattern p = {.negate = take_negation(&piece, negated)};
+    struct sbuf wrong = {0};
     const char *why = NULL;
-    while (piece.n > 0 && piece.p[0] == '!') {
-        p.negate = !p.negate;
-        piece = str_from(piece, 1);
-    }
     p.text = pattern_text(l->kind, l->how, piece);
     if (l->kind == MATCH_NETWORK && netblock_parse(&p.net, piece, &why))
         p.is_net = true;
     else if (l->kind == MATCH_NETWORK && why != NULL) /* of IPv6, it looks like a table, too */
-        p.wrong = why;
+        sbuf_printf(&wrong, "%s in \"%s\"", why, p.text);
     else if (map_looks_like(piece))
         p.map = map_open(p.text, dir);
-    l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
-    l->v[l->n++] = p;
+    p.wrong = wrong.p;
+    matchlist_push(l, p);
 }
 
 struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_kind kind,
@@ -240,7 +249,7 @@ struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_k
     l->kind = kind;
     l->how = how;
     while (str_split_braces(&rest, ", \t\r\n", &piece))
-        pattern_add(l, piece, dir);
+        pattern_add(l, piece, dir, false);
     return l;
 }
 
@@ -249,11 +258,8 @@ struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_k
 
 static void pattern_unread(struct matchlist *l, const char *path, const char *why) {
     struct sbuf b = {0};
-    struct pattern p = {.text = mem_strdup(path)};
     sbuf_printf(&b, "open file %s: %s", path, why);
-    p.unread = sbuf_take(&b);
-    l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
-    l->v[l->n++] = p;
+    matchlist_push(l, (struct pattern){.text = mem_strdup(path), .wrong = sbuf_take(&b)});
 }
 
 static void list_add_with_files(struct matchlist *l, struct str list, bool negated, int deep);
@@ -277,15 +283,12 @@ static void list_add_file(struct matchlist *l, struct str name, bool negated, in
 static void list_add_with_files(struct matchlist *l, struct str list, bool negated, int deep) {
     struct str one;
     while (str_split_braces(&list, ", \t\r\n", &one)) {
-        bool not = negated;
-        for (; one.n > 1 && one.p[0] == '!'; one = str_from(one, 1))
-            not = !not ;
-        if (one.p[0] == '/') {
-            list_add_file(l, one, not, deep);
-            continue;
-        }
-        pattern_add(l, one, NULL);
-        l->v[l->n - 1].negate = not ;
+        struct str name = one;
+        bool name_negated = take_negation(&name, negated);
+        if (name.n > 0 && name.p[0] == '/')
+            list_add_file(l, name, name_negated, deep);
+        else
+            pattern_add(l, one, NULL, negated);
     }
 }
 
@@ -299,8 +302,8 @@ struct matchlist *matchlist_of_table(const char *spec) {
 const char *matchlist_unopened(const struct matchlist *l) {
     for (size_t i = 0; i < l->n; i++) {
         const struct pattern *p = &l->v[i];
-        if (p->unread != NULL || (p->map != NULL && !p->map->opened))
-            return p->unread != NULL ? p->unread : p->map->err;
+        if (p->wrong != NULL || (p->map != NULL && !p->map->opened))
+            return p->wrong != NULL ? p->wrong : p->map->err;
     }
     return NULL;
 }
@@ -318,7 +321,7 @@ void matchlist_close(struct matchlist *l) {
     for (size_t i = 0; i < l->n; i++) {
         map_close(l->v[i].map);
         free(l->v[i].text);
-        free(l->v[i].unread);
+        free(l->v[i].wrong);
     }
     free(l->v);
     free(l);
@@ -418,14 +421,8 @@ static enum match_rc pattern_has(const struct matchlist *l, const struct pattern
                                  const struct asked_key *q, char **err) {
     if (p->map != NULL)
         return table_has_any(l, p->map, q, err);
-    if (p->unread != NULL) {
-        *err = mem_strdup(p->unread);
-        return MATCH_ERROR;
-    }
     if (p->wrong != NULL) {
-        struct sbuf text = {0};
-        sbuf_printf(&text, "%s in \"%s\"", p->wrong, p->text);
-        *err = sbuf_take(&text);
+        *err = mem_strdup(p->wrong);
         return MATCH_ERROR;
     }
     if (p->is_net)
