@@ -32,10 +32,14 @@ int dbtable_check(struct map *m, const char *wrong, const char *bad) {
     return wrong == NULL && bad == NULL ? 0 : -EINVAL;
 }
 
+struct matchlist *dbtable_domains(const struct tabconf *c) {
+    const char *domains = tabconf_str(c, "domain", "");
+    return domains[0] == '\0' ? NULL : matchlist_of_table(domains);
+}
+
 bool dbtable_may_ask(struct str key, struct matchlist *domains) {
     char *err = NULL;
-    bool may = (domains != NULL && matchlist_asks_server(domains)) ||
-               template_key_has(key, domains, &err) != MATCH_NO;
+    bool may = matchlist_asks_server(domains) || template_key_has(key, domains, &err) != MATCH_NO;
     free(err);
     return may;
 }

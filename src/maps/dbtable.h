@@ -17,6 +17,8 @@ struct tabconf *dbtable_conf(struct map *m);
  */
 int dbtable_check(struct map *m, const char *wrong, const char *bad);
 
+/* The table's "domain" list, to be closed with matchlist_close; NULL: it has none. */
+struct matchlist *dbtable_domains(const struct tabconf *c);
 /* What the table's "domain" (NULL: none) says of key: MAP_FOUND: it may be asked; MAP_ERROR: the
  * list cannot be asked itself, and m's error says why. */
 enum map_rc dbtable_has_key(struct map *m, struct str key, struct matchlist *domains);

@@ -108,7 +108,6 @@ static const char *take_scope(struct ldap_table *t) {
 /* NULL, or what is wrong with the file. */
 static const char *ldap_map_take_conf(struct ldap_table *t, const char **bad) {
     const struct tabconf *c = t->conf;
-    const char *domains = tabconf_str(c, "domain", "");
     const char *bind = tabconf_str(c, "bind", "yes");
     t->base = tabconf_str(c, "search_base", "");
     t->filter = tabconf_str(c, "query_filter", "(mailacceptinggeneralid=%s)");
@@ -118,8 +117,7 @@ static const char *ldap_map_take_conf(struct ldap_table *t, const char **bad) {
     t->size_limit = tabconf_int(c, "size_limit", t->expansion_limit, bad);
     t->timeout = tabconf_int(c, "timeout", 10, bad);
     tabconf_bool(c, "start_tls", false, bad);
-    if (*domains != '\0')
-        t->domains = matchlist_of_table(domains);
+    t->domains = dbtable_domains(c);
     char *uris = t->uris = directory_uris(c, bad);
     for (char *p = uris; *p != '\0'; p++)
         if (*p == ' ') /* one host to the pool */
@@ -130,7 +128,7 @@ static const char *ldap_map_take_conf(struct ldap_table *t, const char **bad) {
         b++;
     if (b == 5)
         return "\"bind\" is yes, simple, sasl, no or none";
-    const char *why = t->domains == NULL ? NULL : matchlist_unopened(t->domains);
+    const char *why = matchlist_unopened(t->domains);
     why = why != NULL ? why : take_attributes(t);
     why = why != NULL ? why : take_scope(t);
     why = why != NULL ? why : template_check(t->base);

@@ -45,7 +45,7 @@ static char *legacy_query(const struct tabconf *c, const struct sql_ops *ops) {
 /* NULL, or what is wrong with the file. */
 static const char *sql_map_take_conf(struct sql *q, const char **bad) {
     const struct tabconf *c = q->conf;
-    const char *query = tabconf_str(c, "query", NULL), *domains = tabconf_str(c, "domain", "");
+    const char *query = tabconf_str(c, "query", NULL);
     bool local = q->ops->host == NULL;
     int64_t idle = tabconf_int(c, "idle_interval", 60, bad);
     int64_t retry = local ? 0 : tabconf_int(c, "retry_interval", 60, bad);
@@ -53,8 +53,7 @@ static const char *sql_map_take_conf(struct sql *q, const char **bad) {
     q->result_format = tabconf_str(c, "result_format", "%s");
     q->expansion_limit = tabconf_int(c, "expansion_limit", 0, bad);
     q->require_result_set = tabconf_bool(c, "require_result_set", true, bad);
-    if (*domains != '\0')
-        q->domains = matchlist_of_table(domains);
+    q->domains = dbtable_domains(c);
     q->pool = pool_new(&q->ops->pool, c, q->m->spec,
                        local ? tabconf_str(c, "dbpath", "") : tabconf_str(c, "hosts", q->ops->host),
                        local ? 0 : 1000 * idle, 1000 * retry); /* the file may be another one */
@@ -62,7 +61,7 @@ static const char *sql_map_take_conf(struct sql *q, const char **bad) {
         return "it has no \"query\"";
     if (pool_hosts(q->pool) == 0)
         return local ? "it has no \"dbpath\"" : "it has no \"hosts\"";
-    const char *why = q->domains == NULL ? NULL : matchlist_unopened(q->domains);
+    const char *why = matchlist_unopened(q->domains);
     why = why != NULL ? why : template_check(q->query);
     return why != NULL ? why : template_check(q->result_format);
 }

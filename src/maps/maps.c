@@ -300,7 +300,7 @@ struct matchlist *matchlist_of_table(const char *spec) {
 }
 
 const char *matchlist_unopened(const struct matchlist *l) {
-    for (size_t i = 0; i < l->n; i++) {
+    for (size_t i = 0; l != NULL && i < l->n; i++) {
         const struct pattern *p = &l->v[i];
         if (p->wrong != NULL || (p->map != NULL && !p->map->opened))
             return p->wrong != NULL ? p->wrong : p->map->err;
@@ -310,7 +310,7 @@ const char *matchlist_unopened(const struct matchlist *l) {
 
 bool matchlist_asks_server(const struct matchlist *l) {
     bool asks = false;
-    for (size_t i = 0; i < l->n && !asks; i++)
+    for (size_t i = 0; l != NULL && i < l->n && !asks; i++)
         asks = l->v[i].map != NULL && maps_are_remote(l->v[i].text);
     return asks;
 }

@@ -115,9 +115,10 @@ struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_k
 /* The "domain" list of a table in a database: strings, tables, and the names of files, which are
  * read now; one that cannot be read makes an error of each question that gets to it. */
 struct matchlist *matchlist_of_table(const char *spec);
-/* Why a file or a table of a list that was just opened cannot be read, or NULL; the list's. */
+/* Why a file or a table of a list (NULL: none) that was just opened cannot be read, or NULL; the
+ * list's. */
 const char *matchlist_unopened(const struct matchlist *l);
-/* Has it a table whose answer may take long? */
+/* Has the list (NULL: none) a table whose answer may take long? */
 bool matchlist_asks_server(const struct matchlist *l);
 void matchlist_close(struct matchlist *l);
 /* key: a domain or string; for MATCH_NETWORK an address as text, or "address name" of a client.
