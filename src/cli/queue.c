@@ -207,7 +207,7 @@ static int queue_flush(const struct config *cfg) {
  * means. */
 static int choice_show_json(const struct config *cfg, const struct choice *c) {
     json_t *msgs = NULL;
-    int rc = listing_fetch("posthouse", cfg, json_pack("{s:o}", "ids", choice_ids(c, 0)), &msgs);
+    int rc = listed_fetch(cfg, c, &msgs);
     if (rc != 0)
         return rc;
     json_t *msg = json_array_get(msgs, 0);
