@@ -48,7 +48,7 @@ static char *without_secret(const struct config *c, const char *name, const char
         maps_show(value, &b);
     else
         setting_show(name, value, &b);
-    return b.p == NULL ? mem_strdup("") : sbuf_take(&b);
+    return sbuf_take(&b);
 }
 
 /* A name that is none gets a warning and nothing else, and no exit status of its own, as from

@@ -98,8 +98,8 @@ static int cmd_map(const char *dir, int argc, char **argv) {
 }
 
 /* What was printed must have been written: a program that keeps a listing or a message in a file
- * learns from the exit status that it has not all of it.  As with Postfix's postqueue, who stops
- * reading is no failure. */
+ * learns from the exit status that it has not all of it.  As with Postfix's postqueue, a reader
+ * that stops reading is no failure. */
 static int cli_end(const char *who, int rc) {
     bool failed = ferror(stdout) != 0;
     errno = 0;
