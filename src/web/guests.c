@@ -32,17 +32,24 @@ static struct dl guests = {&guests, &guests};
 static unsigned guests_n; /* those that are not ended */
 static pthread_mutex_t guests_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static uint64_t guest_address(struct MHD_Connection *conn) {
+bool guest_peer(struct MHD_Connection *conn, struct netaddr *peer) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    struct netaddr a = {0};
-    char text[INET6_ADDRSTRLEN], network[INET6_ADDRSTRLEN];
     if (info == NULL || info->client_addr == NULL || info->client_addr->sa_family == AF_UNIX)
+        return false;
+    *peer = (struct netaddr){0};
+    memcpy(&peer->u, info->client_addr,
+           info->client_addr->sa_family == AF_INET6 ? sizeof peer->u.in6 : sizeof peer->u.in4);
+    netaddr_unmap(peer);
+    return true;
+}
+
+static uint64_t guest_address(struct MHD_Connection *conn) {
+    struct netaddr peer;
+    char text[INET6_ADDRSTRLEN], network[INET6_ADDRSTRLEN];
+    if (!guest_peer(conn, &peer))
         return 0;
-    memcpy(&a.u, info->client_addr,
-           info->client_addr->sa_family == AF_INET6 ? sizeof a.u.in6 : sizeof a.u.in4);
-    netaddr_unmap(&a);
-    netaddr_text(&a, text);
+    netaddr_text(&peer, text);
     return str_hash(str_of(netaddr_network(text, THROTTLE_NETWORK, network)));
 }
 

@@ -291,15 +291,10 @@ static const char *forwarded_for(struct req *r) {
 
 /* The client's address: what the proxy on this machine says, else the peer's. */
 static void find_client(struct req *r) {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     const char *by = forwarded_for(r), *proto = req_header(r, "X-Forwarded-Proto");
-    struct netaddr peer = {0}, from;
+    struct netaddr peer, from;
     bool local = true; /* a unix socket */
-    if (info != NULL && info->client_addr != NULL && info->client_addr->sa_family != AF_UNIX) {
-        memcpy(&peer.u, info->client_addr,
-               info->client_addr->sa_family == AF_INET6 ? sizeof peer.u.in6 : sizeof peer.u.in4);
-        netaddr_unmap(&peer);
+    if (guest_peer(r->conn, &peer)) {
         netaddr_text(&peer, r->client);
         local = netaddr_is_loopback(&peer);
     }
