@@ -668,16 +668,22 @@ enum relay_use relays_use(struct relays *r, struct str value, const char *accoun
     return q.use;
 }
 
+/* Gives the record another list of users, if it is still as old has it. */
+static bool relays_set_users(struct relays *r, const struct relay_fields *old,
+                             const struct sbuf *users, char **why) {
+    struct relay_fields f = {.name = old->name, .users = users->n == 0 ? "" : users->p};
+    memcpy(f.version, old->version, sizeof f.version);
+    return relays_set(r, &f, NULL, why) == RELAYS_DONE;
+}
+
 bool relays_let(struct relays *r, const char *name, const char *account, char **why) {
     struct merged m = {.st = NULL};
-    struct relay_fields old, f = {.name = name};
+    struct relay_fields old;
     struct sbuf users = {0};
     bool ok = record_find_old(r, name, &m, &old, why);
     if (ok && !relay_is_for(&old, account)) {
         sbuf_printf(&users, "%s%s%s", old.users, old.users[0] == '\0' ? "" : ", ", account);
-        f.users = users.p;
-        memcpy(f.version, old.version, sizeof f.version);
-        ok = relays_set(r, &f, NULL, why) == RELAYS_DONE;
+        ok = relays_set_users(r, &old, &users, why);
     }
     sbuf_free(&users);
     merged_free(&m);
@@ -686,16 +692,14 @@ bool relays_let(struct relays *r, const char *name, const char *account, char **
 
 bool relays_unlet(struct relays *r, const char *name, const char *account, char **why) {
     struct merged m = {.st = NULL};
-    struct relay_fields old, f = {.name = name};
+    struct relay_fields old;
     struct sbuf users = {0};
     bool ok = record_find_old(r, name, &m, &old, why);
     struct str rest = str_of(ok ? old.users : ""), one;
     while (str_split(&rest, ", \t", &one))
         if (!idn_same(one, str_of(account), false))
             sbuf_printf(&users, "%s%.*s", users.n == 0 ? "" : ", ", STR_FMT(one));
-    f.users = users.n == 0 ? "" : users.p;
-    memcpy(f.version, old.version, sizeof f.version);
-    ok = ok && relays_set(r, &f, NULL, why) == RELAYS_DONE;
+    ok = ok && relays_set_users(r, &old, &users, why);
     sbuf_free(&users);
     merged_free(&m);
     return ok;
