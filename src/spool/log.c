@@ -70,16 +70,16 @@ bool log_find_removed(struct spool *s) {
         if (!segment_is_removed(g) && !s->io->is_removed(s->io->arg, g->fd))
             continue;
         found = true;
+        if (g->missed)
+            continue;
+        g->missed = s->rescue = true;
         g->sync_rc = -ENOENT;
-        if (!g->missed)
-            log_error(
-                "spool",
-                "segment %016llx was removed from log/ while it was in use; until what is queued "
-                "in it is written again it outlives no stop",
-                (unsigned long long)g->no);
-        s->rescue = s->rescue || !g->missed;
-        s->removed_no = g->no;
-        g->missed = true;
+        if (g->no > s->removed_no)
+            s->removed_no = g->no;
+        log_error("spool",
+                  "segment %016llx was removed from log/ while it was in use; until what is queued "
+                  "in it is written again it outlives no stop",
+                  (unsigned long long)g->no);
     }
     return found;
 }
