@@ -58,14 +58,17 @@ static bool in_dir(const char *name, const char *dir) {
     return strncmp(name, dir, n) == 0 && name[n] == '/' && strchr(name + n + 1, '/') == NULL;
 }
 
+static bool is_segment(const struct file *f) {
+    return f->named && in_dir(f->name, "s/log") && strcmp(f->name, "s/log/new") != 0;
+}
+
 /* Somebody removes a file of the log, by chance. */
 static void remove_some(struct sim *d) {
     unsigned n = 0;
     struct file *hit = NULL;
     for (int i = 0; i < FILES_MAX; i++) {
         struct file *f = &d->f[i];
-        if (f->named && in_dir(f->name, "s/log") && strcmp(f->name, "s/log/new") != 0 &&
-            sim_rand(d) % ++n == 0)
+        if (is_segment(f) && sim_rand(d) % ++n == 0)
             hit = f;
     }
     if (hit != NULL)
@@ -484,8 +487,7 @@ static struct file *some_file(struct sim *d) {
 
 static bool is_newest(struct sim *d, const struct file *f) {
     for (int i = 0; i < FILES_MAX; i++)
-        if (d->f[i].named && in_dir(d->f[i].name, "s/log") && strcmp(d->f[i].name, f->name) > 0 &&
-            strcmp(d->f[i].name, "s/log/new") != 0)
+        if (is_segment(&d->f[i]) && strcmp(d->f[i].name, f->name) > 0)
             return false;
     return in_dir(f->name, "s/log");
 }

@@ -428,13 +428,13 @@ static bool is_unread(const struct run *r, enum fault f) {
 /* Opens the spool again after the fault, itself with a fault at its n-th call, and again with
  * others while chance wants that; then without. */
 static void reopen(struct run *r, enum fault f, unsigned n) {
-    bool cut = sim_is_dead(r->disk), again = true;
+    bool cut = sim_is_dead(r->disk);
     spool_close(r->sp);
     if (cut)
         sim_power_on(r->disk);
     else
         sim_restart(r->disk);
-    for (unsigned turn = 0; again; turn++) {
+    for (unsigned turn = 0;; turn++) {
         if (verbose)
             printf("%s, fault %d at %u\n", cut ? "power cut" : "restart", (int)f, n);
         sim_fault(r->disk, f, n);
@@ -444,11 +444,8 @@ static void reopen(struct run *r, enum fault f, unsigned n) {
             r->bad = was_bad;
         if (!opened && f == FAULT_NONE)
             bad(r, "cannot be opened without a fault", 0);
-        again = f != FAULT_NONE && (!opened || sim_is_dead(r->disk) || is_unread(r, f));
         cut = cut || sim_is_dead(r->disk);
-        if (!again)
-            check_found(r, cut);
-        if (!again)
+        if (f == FAULT_NONE || (opened && !sim_is_dead(r->disk) && !is_unread(r, f)))
             break;
         spool_close(r->sp);
         if (sim_is_dead(r->disk))
@@ -456,6 +453,7 @@ static void reopen(struct run *r, enum fault f, unsigned n) {
         f = turn < 3 ? (enum fault)(rnd(r) % FAULT_COUNT) : FAULT_NONE;
         n = (unsigned)(rnd(r) % 40);
     }
+    check_found(r, cut);
     sim_fault(r->disk, FAULT_NONE, 0);
     struct spool_stats st;
     spool_stats(r->sp, &st);
@@ -470,14 +468,25 @@ struct cases {
     uint64_t n, dead;
 };
 
-/* One case: the script with one fault, recovery with another, then the script goes on, and a power
- * cut with no warning, and a last look. */
-static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) {
+/* seed: of the script; salt: of the disk. */
+static struct run *run_new(uint64_t seed, uint64_t salt) {
     struct run *r = MEM_NEW(struct run);
-    uint64_t salt = seed * 1000003 + at * 31 + f;
     r->disk = sim_new(salt);
     r->rnd = seed * 0x2545f4914f6cdd1dULL + 99;
     r->n = 1;
+    return r;
+}
+
+static void run_free(struct run *r) {
+    sim_free(r->disk);
+    free(r);
+}
+
+/* One case: the script with one fault, recovery with another, then the script goes on, and a power
+ * cut with no warning, and a last look. */
+static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) {
+    uint64_t salt = seed * 1000003 + at * 31 + f;
+    struct run *r = run_new(seed, salt);
     if (open_spool(r) < 0)
         bad(r, "cannot be opened at first", 0);
     sim_fault(r->disk, f, at);
@@ -501,19 +510,15 @@ static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) 
     if (!ok)
         printf("FAILED: %s: message %llu (sim_spool -s %llu -f %d -a %u -v)\n", r->bad,
                (unsigned long long)r->bad_id, (unsigned long long)seed, (int)f, at);
-    sim_free(r->disk);
-    free(r);
+    run_free(r);
     return ok;
 }
 
 /* The disk changes a file by itself, or somebody does, while the spool is closed.  Then the script
  * goes on, and there is a power cut. */
 static bool rot_case(uint64_t seed, unsigned at, struct cases *c) {
-    struct run *r = MEM_NEW(struct run);
     uint64_t salt = seed * 1000003 + at * 31 + FAULT_COUNT;
-    r->disk = sim_new(salt);
-    r->rnd = seed * 0x2545f4914f6cdd1dULL + 99;
-    r->n = 1;
+    struct run *r = run_new(seed, salt);
     if (open_spool(r) < 0)
         bad(r, "cannot be opened at first", 0);
     play(r, TURNS / 2);
@@ -542,25 +547,20 @@ static bool rot_case(uint64_t seed, unsigned at, struct cases *c) {
         printf("FAILED: %s: message %llu, kind %d (sim_spool -s %llu -r -a %u -v)\n", r->bad,
                (unsigned long long)r->bad_id, (int)kind, (unsigned long long)seed, at);
     sim_free(older);
-    sim_free(r->disk);
-    free(r);
+    run_free(r);
     return ok;
 }
 
 /* How many calls the script makes without a fault. */
 static unsigned count_calls(uint64_t seed) {
-    struct run *r = MEM_NEW(struct run);
-    r->disk = sim_new(seed);
-    r->rnd = seed * 0x2545f4914f6cdd1dULL + 99;
-    r->n = 1;
+    struct run *r = run_new(seed, seed);
     if (open_spool(r) < 0)
         abort();
     sim_fault(r->disk, FAULT_NONE, 0);
     play(r, TURNS);
     unsigned n = sim_calls(r->disk);
     spool_close(r->sp);
-    sim_free(r->disk);
-    free(r);
+    run_free(r);
     return n;
 }
 
