@@ -1,7 +1,5 @@
 """What strangers, and administrators of some domains, cannot take from all others: places, time, disk."""
 import contextlib
-import os
-import signal
 import socket
 import sqlite3
 import threading
@@ -9,7 +7,7 @@ import time
 
 import pytest
 from kit import SLOW, wait_for
-from webkit import GLOBAL, OF_DOMAIN, SECRET, log_in, run, site
+from webkit import GLOBAL, OF_DOMAIN, SECRET, hanging, log_in, run, site
 
 
 # -- places --
@@ -70,20 +68,15 @@ def test_a_tenants_requests_shut_nobody_out(dns):
     """Those that wait for something are bounded: others have places left."""
     with site(dns) as w:
         boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
-        codes, hanging = [], w.children()
+        codes = []
         def ask():
             codes.append(local.request("GET", "/api/effective?account=a.example")[0])
         threads = [threading.Thread(target=ask) for _ in range(40)]
-        for pid in hanging:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with hanging(w):
             for t in threads:
                 t.start()
             wait_for(lambda: codes.count(503) >= 8)
             assert boss.get("/api/session") and local.request("GET", "/api/session")[0] == 503
-        finally:
-            for pid in hanging:
-                os.kill(pid, signal.SIGCONT)
         for t in threads:
             t.join(60 * SLOW)
         assert len(codes) == 40 and local.get("/api/session")

@@ -18,7 +18,7 @@ import urllib.request
 import jsonschema
 import pytest
 from kit import BUILD, ROOT, SLOW, FakeRelay, Listener, free_port, make_cert, wait_for
-from webkit import GLOBAL, OF_DOMAIN, OPENAPI, SECRET, Web, log_in, run, site, tls
+from webkit import GLOBAL, OF_DOMAIN, OPENAPI, SECRET, Web, hanging, log_in, run, site, tls
 
 import shim
 
@@ -543,14 +543,8 @@ def test_dashboard_and_metrics(dns):
         for scopes, want in (("read", 403), ("metrics", 200)):
             token = boss.ok("POST", "/api/tokens", body={"name": scopes, "scopes": scopes})["token"]
             assert w.api(token=token).request("GET", "/metrics", headers=far)[0] == want
-        hanging = w.children()  # a daemon that hangs is one that does not answer
-        for pid in hanging:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with hanging(w):  # a daemon that hangs is one that does not answer
             assert w.api().request("GET", "/healthz")[0] == 503
-        finally:
-            for pid in hanging:
-                os.kill(pid, signal.SIGCONT)
         w.kill()
         assert w.api().request("GET", "/healthz")[0] == 503 and "posthouse_up 0" in w.api().request("GET", "/metrics")[1]
         assert boss.fails(503, "GET", "/api/dashboard") == "posthoused does not answer: is it running?"

@@ -1,8 +1,10 @@
 """posthouse-web for the tests: the server, a client of its API, and a real browser."""
+import contextlib
 import http.client
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import tempfile
 import urllib.parse
@@ -190,6 +192,19 @@ def site(dns, main="", **kw):
     w.command("admin", "add", GLOBAL, input=SECRET + "\n")
     w.command("admin", "add", OF_DOMAIN, "a.example", input=SECRET + "\n")
     return w
+
+
+@contextlib.contextmanager
+def hanging(w):
+    """The daemon's processes do nothing meanwhile."""
+    pids = w.children()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def log_in(w, user, password, *forwarded):
