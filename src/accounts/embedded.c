@@ -194,7 +194,7 @@ static enum store_rc embedded_create(const char *path, char **why) {
         rc = embedded_failed(path, -errno, why);
     if (rc == STORE_YES) {
         fs_sync_dir(path);
-        unlink(next.p); /* of one that came when the other was done */
+        unlink(next.p); /* it is still there if another run has made the file meanwhile */
     }
     if (lock >= 0)
         close(lock);

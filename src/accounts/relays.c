@@ -48,7 +48,7 @@ static void record_say(char **why, const char *fmt, ...) {
 
 /* -- the key -- */
 
-/* Whole, or not at all. */
+/* The file is there whole, or not at all. */
 static bool write_key(const char *path, const unsigned char key[SEAL_KEY], char **why) {
     struct sbuf text = {0};
     base64_encode(&text, str_make((const char *)key, SEAL_KEY));

@@ -77,8 +77,8 @@ static void add_mechs(struct dsess *s, struct str list) {
     s->mechs = sbuf_take(&b);
 }
 
-/* Does it end a keyword?  An offer counts whatever stands around it: who passes over STARTTLS for a
- * control character behind it sends a password in clear. */
+/* Does it end a keyword?  An offer counts whatever stands around it: where a control character
+ * behind STARTTLS hid that, a password would go in clear. */
 static bool ends_keyword(char c) {
     return (unsigned char)c <= ' ' || c == '=';
 }

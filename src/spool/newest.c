@@ -55,8 +55,7 @@ static void newest_check_oldest(struct spool *s) {
         return;
     log_error("spool",
               "segment %016llx, the one before the oldest, is missing from log/: what was queued "
-              "only there "
-              "is lost",
+              "only there is lost",
               (unsigned long long)s->before_oldest);
     s->st.damaged++;
 }

@@ -1,5 +1,5 @@
 /*
- * web/guests.c - whose connections make room when the page has many; see guests.h
+ * web/guests.c - which connections make room when the page has many; see guests.h
  *
  * The library calls guests_notify from the thread that accepts, guest_keep comes from the
  * connection's own thread; one lock guards them all.  A guest belongs to its connection and is

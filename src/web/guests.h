@@ -1,5 +1,5 @@
 /*
- * web/guests.h - whose connections make room when the page has many
+ * web/guests.h - which connections make room when the page has many
  *
  * The page has WEB_CONNECTIONS places.  A client that sends its request byte by byte, or takes its
  * answer so, keeps one for as long as it likes.  When most places are taken, each new connection

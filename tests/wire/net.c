@@ -57,7 +57,7 @@ struct stream {
     bool fin; /* after what is in `in` the peer has closed */
     bool fin_ready;
     size_t window;         /* what out may hold; doubled each time it was full */
-    wire_read_fn *read_fn; /* of wire_when_read; NULL: nobody waits */
+    wire_read_fn *read_fn; /* of wire_when_read; NULL: no peer waits */
     void *read_arg;
     size_t read_after; /* bytes of the peer that the product reads before that */
     struct sbuf sent;  /* since then, and what was in out */

@@ -1,7 +1,7 @@
 /*
  * tests/wire/scripts_kills.c - named scripts: kill -9 while a round goes on
  *
- * What relay hosts have taken seconds before is known to the spool by then, and goes to nobody
+ * What relay hosts have taken seconds before is known to the spool by then, and goes to no host
  * again.  The last group: what is added here leaves the chance of all other scripts as it is.
  */
 #include "scripts.h"
