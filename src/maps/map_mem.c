@@ -93,12 +93,14 @@ static int mem_each(struct map *m, int (*fn)(void *arg, struct str key, struct s
     return 0;
 }
 
-/* As with Postfix, the last value of a key counts. */
+/* As with Postfix, the last value of a key counts, without a word: the table's name has its rows.
+ */
 static void inline_put(struct state *s, struct str key, struct str value) {
     struct entry *e = htab_get(&s->tab, key);
-    entry_add(s, key, value, 0);
-    if (e == NULL)
+    if (e == NULL) {
+        entry_add(s, key, value, 0);
         return;
+    }
     mem_wipe(e->value, strlen(e->value));
     free(e->value);
     e->value = str_dup(value);

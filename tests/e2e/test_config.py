@@ -473,6 +473,8 @@ def test_no_line_that_cannot_be_read_shows_a_password(tmp_path):
         assert r.returncode == 1 and "fatal: " in r.stderr and "s3cret" not in r.stderr, r
     r = p.run(f"hash:{tmp_path}/rows", face="postmap")
     assert f"{tmp_path}/rows, line 1: non-UTF-8 input" in r.stderr and "[a.example]:587" in r.stderr and "s3cret" not in r.stderr, r
+    r = p.run("-q", "a", "inline:{ a=u:s3cret1, a=u:s3cret2 }", face="postmap")
+    assert (r.stdout, r.stderr) == ("u:s3cret2\n", "")
 
 
 UNKEPT = {
