@@ -89,11 +89,18 @@ static void check_list(const struct service *svc, enum list list, struct diags *
     struct access_reader reader = access_list_open(&svc->p, list);
     struct access_item item;
     while (access_item_next(&reader, &item)) {
-        if (item.word == NULL && !item.is_unread)
+        if (item.is_unread) /* check names it, and its consequence, in another place */
+            continue;
+        if (item.word == NULL && item.table.n > 0)
+            diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: %s: a table needs a restriction before it: mail that comes to it is "
+                     "refused, 451 4.3.5",
+                     svc->name, list_names[list]);
+        else if (item.word == NULL)
             diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: unknown restriction \"%.*s\"", svc->name, list_names[list],
                      STR_FMT(item.text));
-        else if (item.has_no_table && !item.is_unread)
+        else if (item.has_no_table)
             diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: %s needs a table: mail that comes to it is refused, 451 4.3.5",
                      svc->name, list_names[list], item.word->name);

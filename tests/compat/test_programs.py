@@ -67,7 +67,7 @@ CALLS = [
     *[(["-f", "me@x.test", "a@far.test"], text) for text in ["Subject: s\n\n.\nmore\n", "Subject: s\n.\n\nx\n",
          "Subject: s\n\n. \n..\n"]],
     ([], PLAIN), (["-t"], "Subject: nobody\n\nx\n"), (["-t"], "To: \nSubject: s\n\nx\n"), (["-f"], PLAIN), (["-bx"], PLAIN),
-    (["-y"], PLAIN), (["-qRx"], PLAIN), (["-I"], ""), (["-q"], ""), (["-q30m"], ""), (["-bi"], ""), (["-bp"], ""),
+    (["-y"], PLAIN), (["-I"], ""), (["-q"], ""), (["-q30m"], ""), (["-bi"], ""), (["-bp"], ""),
 ]
 
 
