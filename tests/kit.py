@@ -249,11 +249,14 @@ class _Dialogue:
             raise ValueError("hang up")
         self.conn.sendall(line.encode() + b"\r\n")
 
-    def reply(self, stage, line, default):
+    def answer(self, stage, line, default):
         r = self.r.replies.get(stage, default)
         if callable(r):
             r = r(line)
-        r = default if r is None else r
+        return default if r is None else r
+
+    def reply(self, stage, line, default):
+        r = self.answer(stage, line, default)
         self.say(r)
         return r[:1]
 
@@ -383,9 +386,11 @@ class _Dialogue:
             time.sleep(self.r.delay)
         mail = {"from": self.sender, "rcpts": self.rcpts, "content": content if self.r.keep else b"", "auth": self.s.auth,
                 "tls": self.s.tls}
-        if self.reply("DOT", line, "250 2.0.0 Ok: queued as FAKE123") == "2":
+        said = self.answer("DOT", line, "250 2.0.0 Ok: queued as FAKE123")
+        if said[:1] == "2":  # it has the mail before it says so
             with self.r.lock:
                 self.s.mails.append(mail)
+        self.say(said)
         self.sender, self.rcpts, self.chunks = None, [], b""
 
     def do_data(self, line):
