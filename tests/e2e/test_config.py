@@ -222,8 +222,10 @@ def test_a_reload_with_a_broken_file_changes_nothing(dns, case):
     with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nmaximal_backoff_time = 1000s\n", dns=dns) as p:
         file = p.dir / "master.cf"
         file.write_text(file.read_text().replace("smtp unix - - n - - smtp\n", master))
+        count = len(p.children())
         p.reload()
-        log, pids = len(p.log()), p.children()
+        pids = wait_for(lambda: len(now := p.children()) == count and now)  # the lookup process of before ends by itself
+        log = len(p.log())
         WRONG[case](p.dir)
         p.proc.send_signal(signal.SIGHUP)
         p.wait_log("reload refused")
