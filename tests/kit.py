@@ -189,7 +189,7 @@ class FakeRelay:
             return [m for s in self.sessions for m in s.mails]
 
     def wait_mail(self, text, timeout=15):
-        """The mail whose content has text."""
+        """The mail that has text in its content."""
         def there():
             return next((m for m in self.mails if text in m["content"]), None)
         there.__doc__ = f"a mail with {text!r}"

@@ -8,7 +8,7 @@ import subprocess
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 
-# Who may include whom: a folder uses only folders above or beside it on the road.
+# What may include what: a folder uses only folders above or beside it on the road.
 MAY = {
     "util": set(),
     "config": {"util"},
@@ -151,7 +151,7 @@ def test_no_name_of_ours_takes_a_librarys_place():
 
 # -- names, comments and circles; what is excepted only gets less --
 
-# Static functions whose name another file has too: a backtrace and a breakpoint could mean either.
+# Static functions with a name that another file has too: a backtrace and a breakpoint could mean either.
 SHARED_NAMES = {"main"}
 
 # Comments that speak of persons where they mean parts.

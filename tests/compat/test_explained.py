@@ -49,7 +49,7 @@ def agree(steps, reply, outcome, users, relays):
         return
     assert outcome is not None, (steps, reply)
     hosts = roads(steps)
-    if outcome[1] == "none":  # nobody was reached: what the log says is about one of them, or about a name
+    if outcome[1] == "none":  # no host was reached: what the log says is about one of them, or about a name
         assert not hosts or any(h.rsplit(":", 1)[0] in outcome[4] for h, _ in hosts), (hosts, outcome)
         return
     assert outcome[1] in [h for h, _ in hosts], (hosts, outcome)

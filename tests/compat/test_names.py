@@ -1,6 +1,6 @@
 """Names of clients, found and not: what Debian's Postfix and Posthouse answer, and what they call the client in the log.
 
-Each client has an address of its own, whose name servers say what its name says."""
+Each client has an address of its own, and the name servers of that say what its name says."""
 import re
 
 import pytest

@@ -55,7 +55,7 @@ class House(Place):
 
     def started(self):
         for path in self.files_of("incoming"):
-            os.utime(path)  # it has been in deferred, whose times lie ahead
+            os.utime(path)  # it has been in deferred, where times lie ahead
         assert self.runs() or self.postfix_does("start")
         wait_for(lambda: not self.files_of("incoming", "active"), 60 + MAILS, 0.2)
 
@@ -110,7 +110,7 @@ def test_there_and_back(house, server_cert):
     h = house(MAILS)
     before, contents = h.rows(), h.contents()
     assert sum(contents.values()) == MAILS
-    tls = free_port()  # who speaks first there is the client
+    tls = free_port()  # the client speaks first there
     with open(h.dir / "master.cf", "a") as f:
         f.write(f"127.0.0.1:{tls} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n")
     with open(h.dir / "main.cf", "a") as f:

@@ -42,7 +42,7 @@ CHOICES = ["encrypt protocols=TLSv1.2", "encrypt protocols=!SSLv2:!SSLv3:!TLSv1.
            "fingerprint match=00:11|{print}",
            "fingerprint match=00:11 match={print}", "fingerprint match=00:11", "fingerprint match=", "fingerprint match={print}:00",
            "encrypt match={print}", "fingerprint match={print} protocols=TLSv1.2"]
-# {ca}: who signed the certificate of the host at chain.test by way of {middle}; {capub} is the public key of {ca}
+# {ca}: the authority that signed the certificate of the host at chain.test by way of {middle}; {capub} is the public key of {ca}
 ANCHORS = ["secure match=chain.test tafile={ca}", "secure match=chain.test tafile={capub}", "secure match=chain.test tafile={middle}",
            "secure match=chain.test tafile={other}", "verify match=chain.test tafile={other} tafile={capub}",
            "verify match=chain.test tafile={capub} tafile={other}", "secure match=other.test tafile={ca}",

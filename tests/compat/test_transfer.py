@@ -66,7 +66,7 @@ class Place:
         self.postfix, self.spool = postfix, postfix.dir / "spool"
         self.files = {"hc": "/^X-Hold:/ HOLD\n/^X-Filter:/ FILTER smtp:[127.0.0.1]:1\n/^X-Redirect:/ REDIRECT other@far.example\n"
                             "/^X-Prepend:/ PREPEND X-Added: yes\n"}
-        self.port = free_port()  # nobody answers there
+        self.port = free_port()  # no server answers there
         self.relay = FakeRelay(replies={"RCPT": lambda line: "450 4.2.1 not now" if "<later" in line else None})
         self.main = (f"relayhost = [127.0.0.1]:{self.port}\nheader_checks = regexp:{{dir}}/hc\nminimal_backoff_time = 3600\n"
                      f"transport_maps = inline:{{{{ half.example=smtp:[127.0.0.1]:{self.relay.port} }}}}\n" + main)

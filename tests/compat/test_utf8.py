@@ -10,7 +10,7 @@ CASES = [(strict, able, declared, sender, rcpt) for strict in ("no", "yes") for 
 
 
 def said_of(mta, port, case, relays):
-    """The reply, and what the relay host was told or what the log says of the recipient, whom no other case has."""
+    """The reply, and what the relay host was told or what the log says of the recipient, which no other case has."""
     _, able, declared, sender, rcpt = case
     rcpt = f"{CASES.index(case)}{rcpt}"
     with Client(port) as c:

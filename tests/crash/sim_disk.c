@@ -62,7 +62,7 @@ static bool is_segment(const struct file *f) {
     return f->named && in_dir(f->name, "s/log") && strcmp(f->name, "s/log/new") != 0;
 }
 
-/* Somebody removes a file of the log, by chance. */
+/* A file of the log, drawn by chance, is removed. */
 static void remove_some(struct sim *d) {
     unsigned n = 0;
     struct file *hit = NULL;

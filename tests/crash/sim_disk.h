@@ -43,7 +43,7 @@ bool sim_is_dead(const struct sim *d);
 void sim_power_on(struct sim *d);
 /* Without a power cut: the process is gone, the kernel lives. */
 void sim_restart(struct sim *d);
-/* What a disk or its owner does to a file while nobody looks. */
+/* What a disk or its owner does to a file while the spool is closed. */
 enum rot {
     ROT_BIT,    /* one bit is another one */
     ROT_SECTOR, /* a sector has other bytes */

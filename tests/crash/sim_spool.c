@@ -46,7 +46,7 @@ struct known {
     enum told new_, done;
     bool done_asked;
     uint32_t prog_asked, prog_told; /* versions; 0: none */
-    unsigned settled_by;            /* a report whose acceptance ends this one … */
+    unsigned settled_by;            /* the report that ends this one when it is taken … */
     bool settled_all;               /* … wholly */
     unsigned maybe_by[MAYBE_MAX];   /* refused ones that a power cut may bring back … */
     unsigned n_maybe;               /* … and how many there were */
@@ -339,9 +339,9 @@ static int open_spool(struct run *r) {
     return rc;
 }
 
-/* Compares what recovery found with what was told; cut: the power went, so what nobody was told of
- * may be there or not; behind: the spool said at its end that the disk did not take down that a
- * message does not count. */
+/* Compares what recovery found with what was told; cut: the power went, so what was not
+ * answered may be there or not; behind: the spool said at its end that the disk did not take down
+ * that a message does not count. */
 static void check_found(struct run *r, bool cut, bool behind) {
     for (uint64_t id = 1; id < r->n; id++) {
         struct known *m = &r->m[id];
@@ -515,7 +515,7 @@ static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) 
     return ok;
 }
 
-/* The disk changes a file by itself, or somebody does, while the spool is closed.  Then the script
+/* The disk changes a file by itself, or its owner does, while the spool is closed.  Then the script
  * goes on, and there is a power cut. */
 static bool rot_case(uint64_t seed, unsigned at, struct cases *c) {
     uint64_t salt = seed * 1000003 + at * 31 + FAULT_COUNT;

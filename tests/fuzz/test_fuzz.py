@@ -32,7 +32,7 @@ def start(name):
     work.mkdir(parents=True, exist_ok=True)
     (DIR / "found").mkdir(exist_ok=True)
     # No limit of its size: what the tests' own process had before it became the fuzzer counts there.
-    log = open(DIR / "found" / f"{name}.txt", "w+b")  # a pipe that nobody reads yet would stop it
+    log = open(DIR / "found" / f"{name}.txt", "w+b")  # a pipe that is not read yet would stop it
     p = subprocess.Popen([DIR / "tests" / f"fuzz_{name}", f"-max_total_time={SECONDS}", "-timeout=20", "-rss_limit_mb=0",
                           "-malloc_limit_mb=2000",
                           "-print_funcs=0",  # it would start a program, and keep a pipe to it

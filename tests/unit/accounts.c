@@ -193,7 +193,7 @@ static void test_recent_after_a_change(void **state) {
     assert_int_equal(recent_find(r, STR_LIT("q"), &first, &b), RECENT_ASK);
     assert_int_equal(recent_find(r, STR_LIT("q"), &second, &b), RECENT_JOINED);
     recent_clear(r);
-    /* What is on its way was asked before: whoever asks now asks for himself. */
+    /* What is on its way was asked before: a question now is one of its own. */
     assert_int_equal(recent_find(r, STR_LIT("q"), &third, &b), RECENT_ALONE);
     assert_ptr_equal(recent_done(r, STR_LIT("q"), STR_LIT("old"), true), &second);
     assert_false(recent_get(r, STR_LIT("q"), &b));

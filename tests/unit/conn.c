@@ -74,7 +74,7 @@ static const struct conn_ops asks = {.input = owner_input, .event = owner_event}
 static const struct conn_ops answers = {
     .input = owner_input, .event = owner_event, .answers = true};
 
-/* conn_* as the owner calls it: nobody may be called back meanwhile. */
+/* conn_* as the owner calls it: no callback may come meanwhile. */
 #define CALL(o, what)                                                                              \
     do {                                                                                           \
         (o)->busy = true;                                                                          \
@@ -234,7 +234,7 @@ static void test_reset(void **state) {
     owner_end(&paused);
 }
 
-/* Whoever asked is told what was answered before writing failed; what is pending is not called
+/* The owner is told what was answered before writing failed; what is pending is not called
  * sent. */
 static void test_answer_before_failed_write(void **state) {
     struct owner o = {0}, slow = {.use = 3}, answerer = {0};

@@ -421,7 +421,7 @@ static void test_a_file_that_is_written_while_it_is_open(void **state) {
 }
 
 /* Postfix's postmap holds the file locked until it is whole: it has no rows for a time.  A lock on
- * a file that nobody has written for long keeps no question back. */
+ * a file that was not written for long keeps no question back. */
 static void test_a_file_that_has_no_rows_yet(void **state) {
     (void)state;
     for (unsigned kind = 0; kind < 2; kind++) {

@@ -393,7 +393,7 @@ static void rows_become(const char *path, const char *rows, time_t mtime) {
     usleep(250000); /* a table is looked at every 200 ms */
 }
 
-/* Whoever writes a table in place has not finished while its file is still new. */
+/* A table that is written in place is not whole yet while its file is still new. */
 static void test_a_text_that_is_being_written(void **state) {
     char path[100];
     const time_t later = time(NULL) + 3600, before = 1000000;
@@ -413,7 +413,7 @@ static void test_a_text_that_is_being_written(void **state) {
     ask(m, "b", NULL);
     rows_become(path, "a  five\n", later + 1);
     ask(m, "a", NULL);
-    usleep(600000); /* whatever its time says: nobody has written */
+    usleep(600000); /* whatever its time says: it was not written meanwhile */
     ask(m, "a", "five");
     unlink(path);
     usleep(250000);
@@ -580,7 +580,7 @@ static void test_turns(void **state) {
         }
         begun_is(&begun[n], n == 0 ? TURNS_OWN + TURNS_SHARED : TURNS_OWN);
     }
-    pthread_mutex_unlock(&gates[1]); /* nobody's places but its own: they are enough */
+    pthread_mutex_unlock(&gates[1]); /* it has its own places alone: they are enough */
     begun_is(&begun[1], 0);
     pthread_mutex_unlock(&gates[0]);
     begun_is(&begun[2], TURNS_OWN + TURNS_SHARED);

@@ -318,7 +318,7 @@ static void test_anvil_counts(void **state) {
     anvil_disconnect("192.0.2.2");
 }
 
-/* Who has no connection and whose interval is over is forgotten; who is too many, too. */
+/* A client without a connection is forgotten when its interval is over; one too many is, too. */
 static void test_anvil_forgets(void **state) {
     char addr[40];
     (void)state;
@@ -442,7 +442,7 @@ void alias_cancel(struct alias_query *q) {
     (void)q;
 }
 
-/* -- clients whose name servers do not answer -- */
+/* -- clients with name servers that do not answer -- */
 
 static client_named_fn named;
 static void *named_ctx[16];
@@ -478,7 +478,7 @@ static void assert_hears(int fd, const char *want) {
 #define SHUTTING "421 4.3.2 mta.example Service shutting down\r\n"
 
 /* They count from the first moment; one that is over its limit is not asked for; a name that comes
- * when the client has gone is for nobody. */
+ * when the client has gone is for no session. */
 static void test_clients_without_names(void **state) {
     (void)state;
     struct receive_ops ops = {.peername = find_name_later};

@@ -237,7 +237,7 @@ static void test_access_tables(void **state) {
     table_says.rc = MAP_ERROR;
     ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 Temporary lookup failure");
     says("OK");
-    for (size_t key = 4; key < 100; key += 12) { /* nobody asked for so many */
+    for (size_t key = 4; key < 100; key += 12) { /* no question was for so many */
         table_says.key = key;
         ask(main_cf, f, ACCESS_RCPT, "451 4.3.0 Temporary lookup failure");
     }

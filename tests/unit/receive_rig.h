@@ -1,5 +1,5 @@
-/* What the unit tests of receive share: a loop whose clock can be ahead, a configuration, and a
- * lookup process in memory. */
+/* What the unit tests of receive share: a loop with a clock that can be ahead, a configuration, and
+ * a lookup process in memory. */
 #ifndef PH_TESTS_RECEIVE_RIG_H
 #define PH_TESTS_RECEIVE_RIG_H
 

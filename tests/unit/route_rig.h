@@ -1,5 +1,4 @@
-/* What the unit tests of route share: a lookup process whose tables are real, and a configuration.
- */
+/* What the unit tests of route share: a lookup process with real tables, and a configuration. */
 #ifndef PH_TESTS_ROUTE_RIG_H
 #define PH_TESTS_ROUTE_RIG_H
 

@@ -4,7 +4,8 @@
  */
 #include "schedule_rig.h"
 
-/* A success whose report is owed is no longer to be delivered, in memory and in the record. */
+/* A success with a report that is owed is no longer to be delivered, in memory and in the record.
+ */
 static void test_owed_report(void **state) {
     (void)state;
     struct sched *s = sched_make();
@@ -258,7 +259,7 @@ static void test_unreadable_content(void **state) {
     rig_close(&r);
 }
 
-/* Orders for a message whose content is just being read back, for a session or for a report. */
+/* Orders for a message while its content is read back, for a session or for a report. */
 static void test_orders_while_content_is_read(void **state) {
     static const enum sched_act acts[] = {ACT_HOLD, ACT_DELETE};
     struct rig r;
@@ -335,8 +336,8 @@ static void test_a_result_is_missing(void **state) {
     rig_close(&r);
 }
 
-/* A delivery whose report of success cannot be queued: the report is tried again, and given up with
- * the message's age. */
+/* A delivery with a report of success that cannot be queued: the report is tried again, and given
+ * up with the message's age. */
 static void test_report_of_success(void **state) {
     struct rig r;
     (void)state;
@@ -418,7 +419,7 @@ static void rig_lists(struct msg *m, uint32_t rcpt) {
     forward_keep(m, rcpt, &res);
 }
 
-/* A message whose second recipient is to go on; its first one is delivered, so its round ends.
+/* A message goes on to its second recipient; its first one is delivered, so its round ends.
  * `turns` turns of the loop and the spool follow. */
 static void rig_mail_to_lists(struct rig *r, int turns) {
     struct msg *m = rig_mail(r, "carl@here.example", "ann@away.example all@here.example");

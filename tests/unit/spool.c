@@ -262,7 +262,7 @@ static void test_settles(void **state) {
     spool_close(s);
 }
 
-/* A failed sync is an error for those who waited, and the segment is not trusted again. */
+/* A failed sync is an error for all that waited, and the segment is not trusted again. */
 static void test_sync_fails(void **state) {
     struct seen seen;
     (void)state;
@@ -280,8 +280,8 @@ static void test_sync_fails(void **state) {
     spool_close(s);
 }
 
-/* One batch over many segments, and the n-th sync fails, for each n: who is told yes is there at
- * the next start, who is told no is not. */
+/* One batch over many segments, and the n-th sync fails, for each n: what was told yes is there at
+ * the next start, what was told no is not. */
 static void test_sync_fails_in_long_batch(void **state) {
     int failed = 0, taken = 0;
     (void)state;

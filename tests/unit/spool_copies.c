@@ -63,7 +63,7 @@ static void test_progress_larger_than_a_segment(void **state) {
     free(large);
 }
 
-/* An envelope that would not be believed at the next start is not taken, and stops nobody else. */
+/* An envelope that would not be believed at the next start is not taken, and stops no other. */
 static void test_envelope_larger_than_a_record_may_have(void **state) {
     struct seen seen;
     struct turn t = {.n = 0};
@@ -706,7 +706,7 @@ static void *put_many(void *arg) {
     return NULL;
 }
 
-/* Many at once, who are expected: batches wait for company, and end when it is there. */
+/* Many at once, which are expected: batches wait for company, and end when it is there. */
 static void test_company(void **state) {
     struct seen seen;
     struct spool_stats st;
@@ -863,7 +863,7 @@ static void test_rescue_passes_over_what_is_damaged(void **state) {
     spool_close(s);
 }
 
-/* A copy whose progress was lost in a power cut: the message lies behind its progress, and the
+/* A copy that has lost its progress in a power cut: the message lies behind its progress, and the
  * segment of that may not go before both are together again. */
 static void test_progress_before_its_message(void **state) {
     struct seen seen;

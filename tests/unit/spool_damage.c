@@ -3,8 +3,8 @@
  */
 #include "spool_rig.h"
 
-/* A torn end is dropped in silence about what nobody was promised; damage in the middle is set
- * aside and what follows it is kept. */
+/* A torn end is dropped, and what was not promised is dropped in silence; damage in the middle is
+ * set aside and what follows it is kept. */
 static void test_damage(void **state) {
     struct seen seen;
     char path[128], cmd[160];
@@ -280,8 +280,8 @@ static void test_orphans_of_damage(void **state) {
     spool_close(s);
 }
 
-/* A durable message whose SETTLE the disk has damaged stays, and so does what it settled: twice is
- * better than not at all.  It is damage, and is told. */
+/* A durable message stays where the disk has damaged its SETTLE, and so does what it settled: twice
+ * is better than not at all.  It is damage, and is told. */
 static void test_damaged_settle_of_a_durable_message(void **state) {
     static const char *const settled[] = {"", "partly"};
     (void)state;

@@ -15,7 +15,8 @@ static void put(struct sbuf *out, char type, const char *text) {
     sbuf_add_c(out, text);
 }
 
-/* A file whose envelope has the records of more, "TYPEtext" each, and whose content is one line. */
+/* A file with the records of more, "TYPEtext" each, in its envelope, and with one line of content.
+ */
 static struct str file_of(struct sbuf *out, const char *const *more, size_t n) {
     sbuf_reset(out);
     put(out, 'C', "              8             100               1               0");

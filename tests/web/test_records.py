@@ -130,7 +130,7 @@ def test_no_tenant_sends_by_anothers_account(dns):
 
 
 def test_a_change_that_fails_half_way_changes_nothing(dns):
-    """Of two values the store takes the first one only: that one is put back, and the record is nobody's who did not get it."""
+    """Of two values the store takes the first one only: that one is put back, and the record is for no account that did not get it."""
     with site(dns) as w:
         boss = w.api(GLOBAL)
         record = {"hosts": "[127.0.0.1]:9", "tls": "encrypt", "user": "clerk", "password": "pw", "for": "@b.example"}

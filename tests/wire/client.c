@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Longer than the product's longest time-out: who waits so long for an answer is forgotten. */
+/* Longer than the product's longest time-out: a client that waits so long is forgotten. */
 #define PATIENCE_MS 3600000
 
 enum step_kind {
@@ -55,7 +55,7 @@ struct client {
     /* steps that wait for a reply, in order */
     const struct client_step **waits;
     unsigned n_waits, cap_waits, first_wait;
-    bool stranger, logged_in; /* whose mail is relayed only after a login */
+    bool stranger, logged_in; /* its mail is relayed only after a login */
     bool wrapped, greeted, over, quit_sent, waiting, handshake;
     enum client_end how;
     unsigned after;
@@ -65,7 +65,7 @@ struct client {
     struct client_txn *last; /* added; its content goes by DATA (last_data) */
     bool last_data;
     struct bytes in;
-    struct bytes chunks; /* of the message whose BDAT is going on */
+    struct bytes chunks; /* of the message that BDAT goes on with */
 };
 
 struct client *client_new(struct wire_world *w, struct ledger *l) {
@@ -320,7 +320,7 @@ static void tell_ledger(struct client *c, const struct client_step *s) {
     }
 }
 
-/* Nobody hears the answers that are still to come. */
+/* No client hears the answers that are still to come. */
 static void client_leaves(const struct client *c) {
     for (unsigned i = c->first_wait; i < c->n_waits; i++)
         if (c->waits[i]->txn != NULL && c->waits[i]->txn->entry != NULL)

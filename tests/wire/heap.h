@@ -2,8 +2,8 @@
  * tests/wire/heap.h - memory of a simulated life: three heaps, statics that are put back
  *
  * malloc and free of the whole program come here.  Which heap an allocation is made in depends on
- * who is running: the process (main, OpenSSL, caches), the world (peers, ledger, the simulator), or
- * the product.  The world's heap ends with the scenario, the product's with its life: nothing in
+ * what is running: the process (main, OpenSSL, caches), the world (peers, ledger, the simulator),
+ * or the product.  The world's heap ends with the scenario, the product's with its life: nothing in
  * them is freed one by one, so that killing the product costs nothing and needs no code of its own.
  * With sanitizers there is one heap only, theirs.  One thread.
  */
@@ -32,7 +32,7 @@
 
 enum heap_side { HEAP_PROCESS, HEAP_WORLD, HEAP_PRODUCT };
 
-/* Who runs from now on; returns who ran before. */
+/* What runs from now on; returns what ran before. */
 enum heap_side heap_switch(enum heap_side side);
 /* What static variables hold now is what every life begins with. */
 void heap_freeze(void);

@@ -477,7 +477,8 @@ static void compare_content(struct ledger_take *t) {
                     (unsigned long long)t->e.size, t->content.n);
 }
 
-/* Was some recipient taken?  Else the content is an empty message behind 354, or for nobody. */
+/* Was some recipient taken?  Else the content is an empty message behind 354, or for no recipient.
+ */
 static bool take_is_for_some(const struct ledger_take *t) {
     for (unsigned i = 0; i < t->n; i++)
         if (t->codes[i] / 100 == 2)
@@ -524,9 +525,9 @@ bool ledger_down_since(const struct ledger *l, int64_t ms) {
 }
 
 /* May what was delivered be delivered again, by t?  Before the product knows: after a loss, or when
- * it went down.  After that: only if it went down before it could note it.  Who refuses RSET behind
- * a chunk has shown it the first time, and is given no chunk again; nor are the other hosts of the
- * same domain. */
+ * it went down.  After that: only if it went down before it could note it.  A host that refuses
+ * RSET behind a chunk has shown it the first time, and is given no chunk again; nor are the other
+ * hosts of the same domain. */
 static bool repeat_is_excused(const struct ledger_take *t, const struct rcpt_entry *r) {
     const struct ledger *l = t->c->l;
     if (r->sent)

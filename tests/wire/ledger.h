@@ -48,7 +48,7 @@ struct ledger_rules {
     int64_t backoff_ms;  /* maximal_backoff_time */
     bool hurries;        /* orders may begin an attempt at any time */
     uint64_t alone;      /* hosts that get one message a connection inside TLS */
-    uint64_t strange;    /* hosts whose certificate is none that is trusted: they get nothing */
+    uint64_t strange;    /* hosts with a certificate that is not trusted: they get nothing */
     bool refuses;        /* smtpd_data_restrictions = reject: nothing may be accepted */
     const char *never;   /* a recipient that no client may be told is taken; NULL: none is */
     bool fills;          /* the disk is full for a while */
@@ -192,7 +192,7 @@ void ledger_log(struct ledger *l, const char *service, const char *text);
 /* The product went down without order (or in order) and came again. */
 void ledger_down(struct ledger *l, bool orderly);
 enum ledger_order { ORDER_HOLD, ORDER_RELEASE, ORDER_DELETE, ORDER_EXPIRE };
-/* An order about that message, one of whose recipients this is; its number, from 1. */
+/* An order about that message, of which this is a recipient; its number, from 1. */
 void ledger_order(struct ledger *l, enum ledger_order o, unsigned number, const char *qid,
                   const char *rcpt);
 /* The order of that number was called done: whatever goes down now, it counts. */

@@ -182,7 +182,7 @@ struct ledger_mail *mail_by_qid(struct ledger *l, const char *qid);
 struct rcpt_entry *mail_rcpt(struct ledger_mail *m, unsigned number);
 struct report_entry *report_by_qid(struct ledger *l, const char *qid);
 struct report_entry *report_new(struct ledger *l, const char *qid, struct ledger_mail *about);
-/* Has the host said so little or so much that nobody could tell its replies apart? */
+/* Has the host said so little or so much that its replies cannot be told apart? */
 bool cannot_be_told(const struct ledger_conn *c);
 /* Did the product go down so soon after ms that what was then done may not have been noted? */
 bool forgotten_after(const struct ledger *l, int64_t ms);

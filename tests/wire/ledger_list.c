@@ -1,7 +1,7 @@
 /*
  * tests/wire/ledger_list.c - the ledger on names that stand for others (aliases(5), local(8))
  *
- * A list is a recipient of which a message is made: an entry of its own, whose members are its
+ * A list is a recipient of which a message is made: an entry of its own, with the members as its
  * recipients, so that all that holds for a client's message holds for it.  It is there as soon as
  * anything is seen of it.  What is said of the list itself is looked at here: that one message is
  * made of it and no second one, of what was accepted only, and that it waits for nothing but what

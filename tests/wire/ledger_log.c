@@ -65,7 +65,7 @@ static const char *sent_is_wrong(const struct line *x) {
     if (cannot_be_told(s->c))
         return NULL; /* it says of one what is meant for another */
     if ((s->c->crime & CRIME_EXTRA) != 0 && x->r->delivered > 0 && x->r->last_conn == s->c)
-        return NULL; /* who says one too many has taken it all the same */
+        return NULL; /* a host that says one too many has taken it */
     if (s->stage != STAGE_BODY || s->t == NULL || s->t->mail != x->m)
         return "quotes a reply that was not to its content";
     if (!s->whole && (s->c->crime & CRIME_EXTRA) == 0)

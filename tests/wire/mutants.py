@@ -9,7 +9,7 @@ if it is there).  Then it is looked for in the fixed scripts without a fault, in
 with faults by chance, SCENARIOS (20,000) from SEED (1,000) on, and in the fixed scripts with every fault at every
 fourth call.  How much is run is counted, not timed, so that a loaded machine finds the same: on two cores that are
 free this takes less than a minute.  What was found is printed with the command that repeats it, in the mutant's tree.
-A patch whose defect shows at one call only names the fixed script of that call in a line of its text, "Script: NAME":
+A patch with a defect that shows at one call only names the fixed script of that call in a line of its text, "Script: NAME":
 that one is run with every fault at every call.
 
 A patch that does not apply, a mutant that does not build and one that is not found are errors; all are named

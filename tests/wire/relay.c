@@ -520,7 +520,7 @@ static void content_ends(struct relay *r, bool bdat) {
     ledger_take_content(r->take, bytes_str(&r->content), r->content.n, bdat);
     bool said = r->answered;
     int code = said ? 0 : answer_simply(r, STAGE_BODY, 250, "taken", NULL);
-    if (said) /* what it had said before counts for nobody; it takes the mail all the same */
+    if (said) /* what it had said before counts for no recipient; it takes the mail all the same */
         ledger_say(r->conn, STAGE_BODY, 250, r->take, LEDGER_NOBODY);
     if (bdat && !said && code / 100 != 2) {
         r->spoilt = true;

@@ -89,7 +89,7 @@ static struct relay_twist draw_twist(struct dice *d) {
     t.nth = dice_roll(d, 3);
     t.times = dice_says(d, 30) ? 0 : 1 + dice_roll(d, 2);
     t.code = t.act == ACT_SLOW ? (int)pick_of(d, slow, 6) : draw_code(d, t.stage);
-    if (t.act == ACT_MIDDLE && t.code < 300) /* nobody could tell it from the right reply */
+    if (t.act == ACT_MIDDLE && t.code < 300) /* it is not to be told from the right reply */
         t.code = 0;
     if ((t.act == ACT_EXTRA || t.act == ACT_MIDDLE) && dice_says(d, 20))
         t.code = 0;

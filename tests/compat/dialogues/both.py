@@ -131,7 +131,7 @@ def normal(command):
 
 
 def word_of(text, seeds):
-    """The seed whose word stands in a command or log line."""
+    """The seed with the word that stands in a command or log line."""
     found = re.search(r"u(\d+)n\d+", text, re.I)
     return int(found[1]) if found and int(found[1]) in seeds else None
 
