@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from kit import Client, FakeRelay, Posthouse, free_port, wait_for
+from kit import Client, Posthouse, free_port, wait_for
 
 SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
 # The folder of another Debian, into which /tmp, /dev and /proc are bound (scripts/compat13.sh): its Postfix is asked.

@@ -8,14 +8,13 @@ import os
 import pathlib
 import re
 import resource
-import signal
 import socket
 import subprocess
 import threading
 import time
 
 import pytest
-from kit import SLOW, Client, FakeRelay, Listener, Posthouse, free_port, wait_for
+from kit import SLOW, FakeRelay, Listener, Posthouse, free_port, wait_for
 
 import shim
 
@@ -418,7 +417,7 @@ def test_clock_jumps_a_day(dns, tmp_path, jump):
 
 @needs_shim
 def test_clock_jumps_while_mail_is_received(dns, tmp_path):
-    """A message whose client began it before the clock was set is no day old when it is there."""
+    """A message that was begun before the clock was set is no day old when it is there."""
     s = shim.Shim(tmp_path)
     p = Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\nmaximal_queue_lifetime = 5h\n" + FAST, dns=dns)
     p.extra_env = s.env

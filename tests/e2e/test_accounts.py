@@ -1,6 +1,5 @@
 """The accounts store and relay records: commands, every backend, bad rows, secrets that stay secret."""
 import json
-import os
 import re
 import signal
 import sqlite3

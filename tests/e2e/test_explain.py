@@ -1,5 +1,4 @@
 """posthouse explain and posthouse test, as an administrator uses them."""
-import datetime
 import json
 import re
 import ssl

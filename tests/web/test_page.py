@@ -5,11 +5,10 @@ import re
 import sqlite3
 import subprocess
 import threading
-import time
 
 import pytest
-from kit import ROOT, FakeRelay, free_port, wait_for
-from webkit import GLOBAL, OF_DOMAIN, SECRET, SHOTS, Browser, Web, site, tls
+from kit import ROOT, FakeRelay, wait_for
+from webkit import GLOBAL, OF_DOMAIN, SECRET, Browser, Web, site, tls
 
 
 @contextlib.contextmanager
