@@ -10,18 +10,37 @@ import tarfile
 
 import pytest
 import walls
-from kit import POSTHOUSE, ROOT, FakeRelay, Posthouse, owner, wait_for
+from kit import POSTHOUSE, ROOT, SLOW, FakeRelay, Posthouse, owner, wait_for
 
 MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_peername_lookup = no\nplace = {dir}\nqueue_directory = $place/spool\n"
 
 
-def script(p, name, *args, debhelper=""):
-    """One of them, with the daemon's folders in the place of the system's; debhelper: what debhelper has it do."""
+def moved(name, places, debhelper=""):
+    """The text of a script with other folders in the place of the system's; debhelper: what debhelper has it do."""
     text = (ROOT / "packaging/debian" / name).read_text().replace("#DEBHELPER#", debhelper)
-    for ours, theirs in (("/var/spool/posthouse", "spool"), ("/var/lib/posthouse", "data"), ("/etc/posthouse", ".")):
-        text = text.replace(ours, str(p.dir / theirs))
+    return re.sub("|".join(map(re.escape, places)), lambda place: str(places[place[0]]), text)
+
+
+def script(p, name, *args, debhelper=""):
+    """One of them, with the daemon's folders in the place of the system's."""
+    text = moved(name, {"/var/spool/posthouse": p.dir / "spool", "/var/lib/posthouse": p.dir / "data", "/etc/posthouse": p.dir},
+                 debhelper)
     env = dict(p.env(), PATH=f"{POSTHOUSE.parent}:/usr/sbin:/usr/bin:/bin", MAIL_CONFIG=str(p.dir))
     return subprocess.run(["sh", "-c", text, name, *args], capture_output=True, text=True, env=env, check=True)
+
+
+def staged(tmp_path, name, *args, check=True):
+    """A script on folders of the test's own; what it would tell systemd is in the answer's stdout."""
+    text = moved(name, {place: f"{tmp_path}{place}" for place in ("/etc/", "/usr/lib/postfix", "/run/systemd/system", "/var/")})
+    text = text.replace(". /usr/share/debconf/confmodule", "db_get() { RET=; }\ndb_stop() { :; }\nnewaliases() { :; }")
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    for program in ("deb-systemd-invoke", "deb-systemd-helper", "systemctl"):
+        (tmp_path / "bin" / program).write_text('#!/bin/sh\necho "$@" >&3\n')
+        (tmp_path / "bin" / program).chmod(0o755)
+    for folder in ("etc", "run/systemd/system", "var/spool"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    return subprocess.run(["sh", "-c", "exec 3>&1\n" + text, name, *args], capture_output=True, text=True, check=check,
+                          env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"})
 
 
 def stopping(p):
@@ -29,23 +48,10 @@ def stopping(p):
     return f"kill {p.proc.pid}; while posthouse postfix status 2>/dev/null; do sleep 0.05; done"
 
 
-def test_a_purge_of_both_packages_leaves_no_key(tmp_path):
-    """posthouse-mta goes first, and takes main.cf along."""
-    for folder in ("posthouse", "postfix"):
-        (tmp_path / "etc" / folder).mkdir(parents=True)
-        (tmp_path / "etc" / folder / "relays.key").write_text("x\n")
-    (tmp_path / "etc/postfix/main.cf").write_text("relayhost =\n")
-    staged(tmp_path, "posthouse.postrm", "purge")
-    assert not (tmp_path / "etc/posthouse").exists() and (tmp_path / "etc/postfix/relays.key").exists()
-    (tmp_path / "etc/postfix/main.cf").unlink()
-    staged(tmp_path, "posthouse.postrm", "purge")
-    assert not (tmp_path / "etc/postfix").exists()
-
-
 def removed(p):
     """Removes and purges the package; whether the spool is left."""
     script(p, "posthouse.prerm", "remove", debhelper=stopping(p))
-    p.proc.wait()
+    p.proc.wait(60 * SLOW)
     script(p, "posthouse.postrm", "purge")
     return (p.dir / "spool").exists()
 
@@ -59,7 +65,7 @@ def test_a_purge_removes_no_mail(what):
                             "c.cmd('MAIL FROM:<a@b.example>'), c.cmd('RCPT TO:<x@y.example>'), c.cmd('DATA')\n"
                             "c.raw('Subject: x\\r\\n\\r\\nx\\r\\n.\\r\\n')\nassert c.reply().startswith('250')\n")
             script(p, "posthouse.prerm", "remove", debhelper=f"/usr/bin/python3 {late}\n" + stopping(p))
-            p.proc.wait()
+            p.proc.wait(60 * SLOW)
             script(p, "posthouse.postrm", "purge")
             assert (p.dir / "spool").exists()
         elif what == "a daemon that runs on":
@@ -112,7 +118,7 @@ def test_a_purge_keeps_what_came_after_the_removal():
     """Another installation may have the same spool."""
     with Posthouse(MAIN) as p:
         script(p, "posthouse.prerm", "remove", debhelper=stopping(p))
-        p.proc.wait()
+        p.proc.wait(60 * SLOW)
         p.start()
         assert p.send().startswith("250")
         p.stop()
@@ -120,20 +126,17 @@ def test_a_purge_keeps_what_came_after_the_removal():
         assert (p.dir / "spool/log").exists()
 
 
-def staged(tmp_path, name, *args, check=True):
-    """A script on folders of the test's own; what it would tell systemd is in the answer's stdout."""
-    text = (ROOT / "packaging/debian" / name).read_text().replace("#DEBHELPER#", "")
-    for place in ("/etc/", "/usr/lib/postfix", "/run/systemd/system", "/var/"):
-        text = text.replace(place, f"{tmp_path}{place}")
-    text = text.replace(". /usr/share/debconf/confmodule", "db_get() { RET=; }\ndb_stop() { :; }\nnewaliases() { :; }")
-    (tmp_path / "bin").mkdir(exist_ok=True)
-    for program in ("deb-systemd-invoke", "deb-systemd-helper", "systemctl"):
-        (tmp_path / "bin" / program).write_text('#!/bin/sh\necho "$@" >&3\n')
-        (tmp_path / "bin" / program).chmod(0o755)
-    for folder in ("etc", "run/systemd/system", "var/spool"):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-    return subprocess.run(["sh", "-c", "exec 3>&1\n" + text, name, *args], capture_output=True, text=True, check=check,
-                          env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"})
+def test_a_purge_of_both_packages_leaves_no_key(tmp_path):
+    """posthouse-mta goes first, and takes main.cf along."""
+    for folder in ("posthouse", "postfix"):
+        (tmp_path / "etc" / folder).mkdir(parents=True)
+        (tmp_path / "etc" / folder / "relays.key").write_text("x\n")
+    (tmp_path / "etc/postfix/main.cf").write_text("relayhost =\n")
+    staged(tmp_path, "posthouse.postrm", "purge")
+    assert not (tmp_path / "etc/posthouse").exists() and (tmp_path / "etc/postfix/relays.key").exists()
+    (tmp_path / "etc/postfix/main.cf").unlink()
+    staged(tmp_path, "posthouse.postrm", "purge")
+    assert not (tmp_path / "etc/postfix").exists()
 
 
 def test_a_relay_that_was_there_keeps_its_configuration_in_postfixs_place(tmp_path):
@@ -251,7 +254,7 @@ def test_the_daemon_does_with_what_its_unit_leaves_it(dns):
         p.start()
         children = p.children()
         os.kill(p.proc.pid, signal.SIGKILL)
-        p.proc.wait()
+        p.proc.wait(60 * SLOW)
         wait_for(lambda: not p.children_of(children))
         p.out.close()
         p.start()
