@@ -445,9 +445,8 @@ LISTINGS = (["config", "-n"], ["config", "-nx"], ["config"], ["check"], ["config
 
 def test_no_slip_shows_a_password():
     for main in SLIPS:
-        line = main.splitlines()[0].replace("{{", "{").replace("}}", "}").replace(" = ", "=", 1)
-        service = f"login unix - - n - - smtp -o {{ {line} }}\n" if "static:u" in line or "sasl_logins" in line else ""
-        service = service.replace("{", "{{").replace("}", "}}")
+        line = main.splitlines()[0].replace(" = ", "=", 1)
+        service = f"login unix - - n - - smtp -o {{{{ {line} }}}}\n" if "static:u" in line or "sasl_logins" in line else ""
         p = Posthouse("relayhost = [a.example]:587\nsmtp_sasl_auth_enable = yes\n" + main, master=service)
         for words in LISTINGS:
             r = p.run(*words)

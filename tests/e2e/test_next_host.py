@@ -107,7 +107,6 @@ def test_connections_come_from_the_only_address_that_is_listened_on(dns):
             assert ("warning: bind 198.51.100.77: Cannot assign requested address" in p.log()[seen:]) == bound, more
 
 
-
 def test_what_this_system_lacks_suspends_no_host(dns):
     """Its own address is not there: the mail waits, and the relay host is not said to have failed."""
     with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_bind_address = 192.0.2.77\n", dns=dns) as p:
