@@ -96,6 +96,19 @@ def wait_for(what, timeout=15.0, step=0.02):
         time.sleep(step)
 
 
+def wait_ended(*threads):
+    """Waits until all of these threads have ended."""
+    wait_for(lambda: not any(t.is_alive() for t in threads), 300)
+
+
+def at_once(function, *arguments):
+    """Calls the function in a thread for each of these tuples of arguments, and waits for all."""
+    threads = [threading.Thread(target=function, args=args, daemon=True) for args in arguments]
+    for t in threads:
+        t.start()
+    wait_ended(*threads)
+
+
 def owner():
     """A user that the daemon may become when the tests run as root."""
     return "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name

@@ -3,9 +3,8 @@ import pathlib
 import random
 import re
 import socket
-import threading
 
-from kit import SLOW, FakeRelay, Posthouse, free_port, wait_for
+from kit import SLOW, FakeRelay, Posthouse, at_once, free_port, wait_for
 
 
 def used(directory):
@@ -77,11 +76,7 @@ def test_many_large_senders_stay_in_the_budget(dns):
             while b"\n354" not in got:
                 got += s.recv(4096)
         send = lambda mine: [s.sendall(part * 140) for _ in range(20) for s in mine]
-        threads = [threading.Thread(target=send, args=(conns[i::4],)) for i in range(4)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
+        at_once(send, *((conns[i::4],) for i in range(4)))
         for s in conns:
             s.sendall(b"\r\n.\r\n")
         assert all(s.recv(200).startswith(b"250") for s in conns)

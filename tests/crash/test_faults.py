@@ -10,11 +10,10 @@ import re
 import resource
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
-from kit import SLOW, FakeRelay, Listener, Posthouse, free_port, wait_for
+from kit import SLOW, FakeRelay, Listener, Posthouse, at_once, free_port, wait_for
 
 import shim
 
@@ -241,12 +240,8 @@ def test_failing_fsync_in_long_batches(dns, tmp_path):
     for turn in range(20):
         if len(taken) > 200 and s.unsynced():
             break
-        threads = [threading.Thread(target=send_as, args=(p, f"t{turn}-{k}", 4, 30_000 + 1000 * k, taken)) for k in range(24)]
         s.set(sync_errno=5, sync_delay_ms=700, sync_count=1)
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
+        at_once(send_as, *((p, f"t{turn}-{k}", 4, 30_000 + 1000 * k, taken) for k in range(24)))
     p.kill()
     lost = s.unsynced()
     assert lost

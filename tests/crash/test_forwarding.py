@@ -3,7 +3,7 @@ import random
 import threading
 import time
 
-from kit import Client, Posthouse, free_port, wait_for
+from kit import Client, Posthouse, free_port, wait_ended, wait_for
 
 ROUNDS = 8
 
@@ -41,8 +41,7 @@ def test_an_alias_is_expanded_once(dns):
         wait_for(lambda had=had: len(taken) > had + 5, 30)
         time.sleep(rnd.random() / 20)
         p.kill()
-        for t in threads:
-            t.join()
+        wait_ended(*threads)
     p.start()
 
     def settled():

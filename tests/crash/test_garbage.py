@@ -3,10 +3,9 @@ what was taken is settled in the end.  SEED repeats a run."""
 import os
 import random
 import socket
-import threading
 import time
 
-from kit import FakeRelay, Posthouse, wait_for
+from kit import FakeRelay, Posthouse, at_once, wait_for
 
 SECONDS = 8
 WORDS = [b"EHLO x\r\n", b"HELO x\r\n", b"MAIL FROM:<a@x.example>\r\n", b"MAIL FROM:<> BODY=8BITMIME SIZE=5\r\n",
@@ -52,11 +51,7 @@ def test_garbage(dns):
     with Posthouse(main, dns=dns) as p:
         pids = p.children()
         end = time.monotonic() + SECONDS
-        threads = [threading.Thread(target=client, args=(p.port, random.Random(rnd.random()), end)) for _ in range(6)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
+        at_once(client, *((p.port, random.Random(rnd.random()), end) for _ in range(6)))
         assert p._greets() and sorted(p.children()) == sorted(pids)
         assert " (queue active)" in p.log() and relay.sessions
         relay.replies = {}  # whether rubbish ever let one through is luck: what follows is not

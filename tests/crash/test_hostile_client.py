@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from kit import SLOW, Posthouse, wait_for
+from kit import SLOW, Posthouse, at_once, wait_ended, wait_for
 from peers import (EHLO, ENDS, FLOODS, GONE_MEANWHILE, MAIL, MIB, NONSENSE, RCPT, SAID, begin_tls, client_hello, connect, flood,
                    half_close, hang_up, outlived, reset, rss, seeded, shake_hands, slow_table, soon)
 
@@ -115,8 +115,7 @@ def test_clients_that_never_read(target, tls):
         peak = max(peak, rss(relay))
     assert target._greets()
     stop.set()
-    for t in threads:
-        t.join()
+    wait_ended(*threads)
     # 12 sessions of 64 KiB of replies and of input, and the allocator's share
     bound = 24 * MIB if SLOW == 1 else 1 << 40  # a sanitizer keeps what is freed
     assert peak - before < bound, f"{(peak - before) // 1024} KiB for {len(threads)} clients"
@@ -139,11 +138,7 @@ def test_many_of_them_at_once(target):
             except OSError:
                 pass
 
-    threads = [threading.Thread(target=client, args=(random.Random(rnd.random()),)) for _ in range(8)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    at_once(client, *((random.Random(rnd.random()),) for _ in range(8)))
 
 
 def test_the_kit_that_runs_for_hours(tmp_path):

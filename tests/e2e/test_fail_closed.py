@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from kit import Client, FakeRelay, Listener, Posthouse, free_port, wait_for
+from kit import Client, FakeRelay, Listener, Posthouse, free_port, wait_ended, wait_for
 
 import servers
 import test_ldap
@@ -195,8 +195,7 @@ def test_slow_database_slows_only_who_asks(dns, db):
                 assert c.mail(sender=f"o{i}@other.example").startswith("250")
         order = [a.is_alive() for a in askers]
         assert any(order), "the askers were done before: nothing was shown"
-        for t in askers:
-            t.join()
+        wait_ended(*askers)
         wait_for(lambda: len(everybody.mails) == 40 and len(domain.mails) == 40, 30)
     proxy.stop()
     everybody.stop()

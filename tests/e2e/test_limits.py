@@ -8,7 +8,7 @@ import struct
 import threading
 
 import pytest
-from kit import SLOW, Client, FakeRelay, Listener, Posthouse, free_port, wait_for
+from kit import SLOW, Client, FakeRelay, Listener, Posthouse, free_port, wait_ended, wait_for
 
 FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
 STRANGERS = "mynetworks = 127.0.0.9\nsmtpd_client_event_limit_exceptions =\nrelayhost = [127.0.0.1]:9\nrelay_threads = 1\n"
@@ -213,7 +213,7 @@ def test_content_that_dribbles_ends(dns, kind):
             assert c.reply() in ("421 4.4.2 mta.example Error: timeout exceeded", None)
         p.wait_log("timeout after (DATA|BDAT)")
         over.set()
-        t.join()
+        wait_ended(t)
 
 
 def test_fast_content_earns_its_time(dns):
@@ -243,7 +243,7 @@ def test_a_command_that_dribbles_ends(dns):
         t.start()
         p.wait_log(r"timeout after \w+ from", count=3)
         over.set()
-        t.join()
+        wait_ended(t)
 
 
 def test_a_wrapped_port_refuses_without_a_word(server_cert, dns):

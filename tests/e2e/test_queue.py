@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from kit import BUILD, FakeRelay, Posthouse, free_port, wait_for
+from kit import BUILD, FakeRelay, Posthouse, free_port, wait_ended, wait_for
 
 DEAD = "relayhost = [127.0.0.1]:{port}\nminimal_backoff_time = {backoff}\n"
 
@@ -699,7 +699,7 @@ def test_a_users_listings_hold_up_no_mail(dns):
             assert p.send(rcpts=["b@fast.example"], content="Subject: meanwhile\r\n\r\n").startswith("250")
             relay.wait_mail(b"meanwhile")
             early = len(answers)
-            t.join()
+            wait_ended(t)
             assert len(answers) == n and all(b'"ok": true' in a for a in answers) and early < n
 
 

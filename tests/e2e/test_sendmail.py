@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from kit import FakeRelay, Posthouse, wait_for
+from kit import FakeRelay, Posthouse, wait_ended, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +278,7 @@ def test_a_daemon_that_restarts_is_waited_for(dns):
         t.start()
         time.sleep(0.3)  # it is waiting by now, or finds the daemon at once
         p.start()
-        t.join()
+        wait_ended(t)
         assert done[0].returncode == 0, done[0].stderr
         relay.wait_mail(b"Subject: waited")
         p.stop()

@@ -4,10 +4,9 @@ import contextlib
 import re
 import signal
 import threading
-import time
 
 import pytest
-from kit import SLOW, Posthouse, wait_for
+from kit import SLOW, Posthouse, wait_ended, wait_for
 
 SHUT = "421 4.3.2 mta.example Service shutting down"
 FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
@@ -101,8 +100,7 @@ def test_clients_that_pipeline_for_ever(mta):
     wait_for(lambda: all(len(replies) > 20 for replies in heard.values()) or None, 60)
     terminate(mta)
     wait_stopped(mta)
-    for t in threads:
-        t.join()
+    wait_ended(*threads)
     mta.start()
     wait_for(lambda: mta.run("-j", face="postqueue").returncode == 0)
     said = [re.search("queued as (.*)", r)[1] for replies in heard.values() for r in replies if "queued as" in r]
@@ -133,7 +131,7 @@ def test_clients_that_dribble_are_told_at_the_end_of_the_time(mta):
     assert rest(stuck["data"]) == []
     wait_stopped(mta)
     over.set()
-    t.join()
+    wait_ended(t)
     assert len(re.findall("disconnect from", mta.log())) >= 3
     mta.start()
     assert mta.queue() == []

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from kit import FakeRelay, Posthouse, wait_for
+from kit import FakeRelay, Posthouse, at_once, wait_for
 
 SOURCE = """# a comment
 alpha   one
@@ -156,11 +156,7 @@ def test_two_changes_at_once_lose_no_row(box):
     def add(name):
         for i in range(10):
             assert box.run("-i", table, face="postmap", stdin=f"{name}{i} x\n").returncode == 0
-    threads = [threading.Thread(target=add, args=(name,)) for name in ("b", "c")]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    at_once(add, ("b",), ("c",))
     assert len(sorted_out(box.postmap("-s", table))) == 21
 
 

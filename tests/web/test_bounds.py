@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from kit import SLOW, wait_for
+from kit import wait_ended, wait_for
 from webkit import GLOBAL, OF_DOMAIN, SECRET, hanging, log_in, run, site
 
 
@@ -59,7 +59,7 @@ def test_requests_that_come_slowly_shut_nobody_out(web):
             wait_for(served, 30)
     finally:
         over.set()
-        thread.join()
+        wait_ended(thread)
         for s in slow:
             s.close()
 
@@ -77,8 +77,7 @@ def test_a_tenants_requests_shut_nobody_out(dns):
                 t.start()
             wait_for(lambda: codes.count(503) >= 8)
             assert boss.get("/api/session") and local.request("GET", "/api/session")[0] == 503
-        for t in threads:
-            t.join(60 * SLOW)
+        wait_ended(*threads)
         assert len(codes) == 40 and local.get("/api/session")
 
 

@@ -7,7 +7,7 @@ import time
 import urllib.request
 
 import pytest
-from kit import SLOW, FakeRelay, wait_for
+from kit import SLOW, FakeRelay, at_once, wait_for
 from webkit import GLOBAL, OF_DOMAIN, OPENAPI, SECRET, run, site, tls
 
 
@@ -277,11 +277,7 @@ def test_of_two_who_make_the_same_record_one_is_told(dns):
                 gate.wait(60)
                 body = {"hosts": f"[127.0.0.1]:{1000 + i}", "tls": "may", "user": user, "password": "p"}
                 codes.append((api.request("PUT", f"/api/relay/r{i}?new=yes", body=body)[0], user))
-            threads = [threading.Thread(target=make, args=(api, user)) for api, user in zip(two, ("one", "other"))]
-            for t in threads:
-                t.start()
-            for t in threads:
-                t.join()
+            at_once(make, *zip(two, ("one", "other")))
             assert sorted(code for code, _ in codes) == [200, 409], codes
             assert (200, two[0].get(f"/api/relay/r{i}")["user"]) in codes
 
