@@ -595,6 +595,14 @@ class Posthouse:
                 return False
             return True
 
+    def control(self, cmd, **members):
+        """The first line of the daemon's answer to this request, by its control socket."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(30 * SLOW)
+            s.connect(str(self.dir / "spool/control.sock"))
+            s.sendall(json.dumps({"cmd": cmd} | members).encode() + b"\n")
+            return json.loads(s.makefile("rb").readline())
+
     def children(self):
         out = subprocess.run(["pgrep", "-P", str(self.proc.pid)], capture_output=True, text=True).stdout
         return [int(p) for p in out.split()]

@@ -98,11 +98,7 @@ def test_a_disk_that_takes_no_mail_is_named(tmp_path, dns):
     p.extra_env = s.env
 
     def halted():
-        with socket.socket(socket.AF_UNIX) as c:
-            c.settimeout(30 * SLOW)
-            c.connect(str(p.dir / "spool" / "control.sock"))
-            c.sendall(b'{"cmd": "stats"}\n')
-            return json.loads(c.makefile().readline())["halted"]
+        return p.control("stats")["halted"]
     with p:
         assert p.send().startswith("250")  # the log has a file
         p.run("-d", "ALL", face="postsuper")
@@ -211,9 +207,7 @@ def test_an_order_is_in_the_log_when_it_is_durable(dns, tmp_path):
         p.wait_log(r"postsuper\[\d+\]: Placed on hold: 1 message, not noted on disk yet")
         assert not re.search(rf"{first}: placed on hold$|Placed on hold: 1 message$", p.log(), re.M)
         s.set(sync_count=0)
-        with socket.socket(socket.AF_UNIX) as c:
-            c.connect(str(p.dir / "spool" / "control.sock"))
-            c.sendall(json.dumps({"cmd": "queue-hold", "ids": [second]}).encode() + b"\n")
+        p.control("queue-hold", ids=[second])
         p.wait_log(rf"postsuper\[\d+\]: {second}: placed on hold$")
         p.wait_log(r"postsuper\[\d+\]: Placed on hold: 1 message$")
 

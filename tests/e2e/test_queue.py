@@ -490,11 +490,8 @@ def test_an_order_with_a_mistake_is_for_no_mail(deferred, order, wrong):
     """A condition that is not understood is not left out: that would make the order one for more mail."""
     p = deferred
     before = [(q["queue_id"], q["queue_name"]) for q in p.queue()]
-    request = {"cmd": order, "reason": "", "recipient": "@"} | {wrong: {"queue": "defered", "ids": {"id": "x"}}.get(wrong, 7)}
-    with socket.socket(socket.AF_UNIX) as s:
-        s.connect(str(p.dir / "spool/control.sock"))
-        s.sendall(json.dumps(request).encode() + b"\n")
-        answer = json.loads(s.makefile("rb").readline())
+    members = {"reason": "", "recipient": "@"} | {wrong: {"queue": "defered", "ids": {"id": "x"}}.get(wrong, 7)}
+    answer = p.control(order, **members)
     name = "a member of the request" if wrong == "recpient" else wrong
     assert answer == {"ok": False, "error": f"{name} is not valid"}
     assert [(q["queue_id"], q["queue_name"]) for q in p.queue()] == before and before

@@ -1,10 +1,8 @@
 """The scheduler's promises: what a destination is, orders of the administrator, reports that redeliver nothing."""
 import contextlib
 import email
-import json
 import os
 import re
-import socket
 import subprocess
 import threading
 
@@ -36,13 +34,6 @@ def states(p):
 
 def qid_of(p, sender):
     return next(q["queue_id"] for q in p.queue() if q["sender"] == sender)
-
-
-def stats(p):
-    with socket.socket(socket.AF_UNIX) as s:
-        s.connect(str(p.dir / "spool/control.sock"))
-        s.sendall(b'{"cmd": "stats"}\n')
-        return json.loads(s.makefile("rb").readline())
 
 
 @pytest.mark.parametrize("first", ["direct", "configured"])
@@ -130,7 +121,7 @@ def test_success_is_noted_while_others_wait(dns):
         p.send(rcpts=["q@quick.example", "s@slow.example"], rparams=" NOTIFY=SUCCESS")
         assert gate.reached.wait(20)
         p.wait_log(r"to=<q@quick\.example>.*status=sent")
-        wait_for(lambda: stats(p)["spool_records"] >= 2)  # the message, and its progress
+        wait_for(lambda: p.control("stats")["spool_records"] >= 2)  # the message, and its progress
         p.kill()
         gate.open.set()
         p.start()
