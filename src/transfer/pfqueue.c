@@ -399,7 +399,7 @@ int pfqueue_remove(const struct pfqueue *p, const char *path) {
     return dir < 0 ? dir : unlinkat(dir, name, 0) < 0 ? -errno : 0;
 }
 
-/* *left is set to the folder of from; it is set only if that is open. */
+/* *left, if left is not NULL, is set to the folder of from, once that is open. */
 static int file_move(const struct pfqueue *p, const char *from, const char *to,
                      struct pfqueue_dir **left) {
     const char *old, *new;
@@ -409,8 +409,7 @@ static int file_move(const struct pfqueue *p, const char *from, const char *to,
 }
 
 int pfqueue_move(const struct pfqueue *p, const char *from, const char *to) {
-    struct pfqueue_dir *unused;
-    return file_move(p, from, to, &unused);
+    return file_move(p, from, to, NULL);
 }
 
 int pfqueue_withdraw(const struct pfqueue *p, const char *from, const char *to) {
