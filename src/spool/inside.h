@@ -106,7 +106,6 @@ struct segment {
     bool damaged;        /* something in it is: the file goes to damaged/ when it is not needed */
     bool whole;          /* found at start, and nothing of what was durable in it is damaged */
     bool warned;         /* that it cannot be removed */
-    bool missed;         /* it was removed while it was in use, and that was said */
     unsigned unsaid;     /* how often the disk did not take down that it goes */
 };
 

@@ -63,23 +63,25 @@ int log_write(struct spool *s, const struct rec *r, uint64_t *off) {
     return s->gathered.n < GATHER_MAX ? 0 : log_flush(s, STR_NONE, 0);
 }
 
+/* The file of g is gone: what is queued in it is to be written again. */
+static void log_note_removed(struct spool *s, struct segment *g) {
+    g->sync_rc = -ENOENT;
+    s->rescue = true;
+    if (g->no > s->removed_no)
+        s->removed_no = g->no;
+    log_error("spool",
+              "segment %016llx was removed from log/ while it was in use; until what is queued in "
+              "it is written again it outlives no stop",
+              (unsigned long long)g->no);
+}
+
 bool log_find_removed(struct spool *s) {
     bool found = false;
     DL_EACH (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
-        if (!segment_is_removed(g) && !s->io->is_removed(s->io->arg, g->fd))
-            continue;
-        found = true;
-        if (g->missed)
-            continue;
-        g->missed = s->rescue = true;
-        g->sync_rc = -ENOENT;
-        if (g->no > s->removed_no)
-            s->removed_no = g->no;
-        log_error("spool",
-                  "segment %016llx was removed from log/ while it was in use; until what is queued "
-                  "in it is written again it outlives no stop",
-                  (unsigned long long)g->no);
+        if (!segment_is_removed(g) && s->io->is_removed(s->io->arg, g->fd))
+            log_note_removed(s, g);
+        found = found || segment_is_removed(g);
     }
     return found;
 }
@@ -91,13 +93,16 @@ int log_sync(struct spool *s) {
     int rc = log_flush(s, STR_NONE, 0);
     if (g->synced < g->written) {
         g->sync_rc = s->io->datasync(s->io->arg, g->fd);
-        if (g->sync_rc == 0)
+        if (g->sync_rc == 0) {
             g->synced = g->written;
-        else if (segment_is_removed(g))
-            log_find_removed(s);
-        else /* the kernel may have dropped the dirty pages: a second sync would succeed and lie */
+        } else if (segment_is_removed(g)) {
+            log_note_removed(s, g);
+            log_find_removed(s); /* perhaps others too */
+        } else {
+            /* The kernel may have dropped the dirty pages: a second sync would succeed and lie. */
             log_error("spool", "fdatasync of segment %016llx failed: %s; using a new one",
                       (unsigned long long)g->no, strerror(-g->sync_rc));
+        }
     }
     moves_settle(s);
     return g->sync_rc < 0 ? g->sync_rc : rc;
