@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "spool/segment.h"
 #include "util/codec.h"
@@ -123,18 +122,8 @@ int bodyfile_set_aside(const struct spool *s, uint64_t id) {
 }
 
 int bodyfile_bring_back(const struct spool *s, uint64_t id) {
-    struct sbuf from = {0};
     char *path = bodyfile_path(s, id);
-    sbuf_printf(&from, "%s/damaged/body-%s", s->dir, strrchr(path, '/') + 1);
-    int fd = s->io->open(s->io->arg, from.p, O_RDONLY, 0);
-    int rc = fd < 0 ? fd : s->io->rename(s->io->arg, from.p, path);
-    if (fd >= 0)
-        s->io->close(s->io->arg, fd);
-    if (rc == 0)
-        rc = spool_sync_dir(s, "body");
-    if (rc == 0)
-        log_warn("spool", "%s was kept as %s, and is back", path, from.p);
-    sbuf_free(&from);
+    int rc = spool_bring_back(s, "body", path);
     free(path);
     return rc;
 }

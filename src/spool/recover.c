@@ -79,6 +79,12 @@ static int names_list(struct spool *s, const char *sub, void (*add)(void *ctx, c
     return rc;
 }
 
+/* Is there a file of that number, without a salt? */
+static bool names_with(const struct names *l, uint64_t no) {
+    struct name name = {.no = no};
+    return l->n > 0 && bsearch(&name, l->v, l->n, sizeof *l->v, name_cmp) != NULL;
+}
+
 /* What a SETTLE has changed, in case a FORGET follows. */
 struct settled {
     uint64_t by;
@@ -504,11 +510,7 @@ static int recover_entry(struct spool *s, const struct entry *e,
 static void recover_missing_files(struct spool *s, const struct names *files) {
     size_t pos = 0;
     for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;) {
-        struct name name = {.no = e->id};
-        if (!entry_has_file(e) ||
-            (files->n > 0 &&
-             bsearch(&name, files->v, files->n, sizeof *files->v, name_cmp) != NULL) ||
-            bodyfile_bring_back(s, e->id) == 0)
+        if (!entry_has_file(e) || names_with(files, e->id) || bodyfile_bring_back(s, e->id) == 0)
             continue;
         log_error("spool", "the content file body/%016llx of a queued message is missing",
                   (unsigned long long)e->id);

@@ -129,17 +129,37 @@ int spool_sync_dir(const struct spool *s, const char *sub) {
     return rc;
 }
 
+/* Where the file of path has its place in damaged/; the caller frees. */
+static char *path_aside(const struct spool *s, const char *kind, const char *path) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s/damaged/%s-%s", s->dir, kind, strrchr(path, '/') + 1);
+    return sbuf_take(&b);
+}
+
 int spool_set_aside(const struct spool *s, const char *kind, const char *path) {
-    struct sbuf to = {0};
-    sbuf_printf(&to, "%s/damaged/%s-%s", s->dir, kind, strrchr(path, '/') + 1);
-    int rc = s->io->rename(s->io->arg, path, to.p);
+    char *to = path_aside(s, kind, path);
+    int rc = s->io->rename(s->io->arg, path, to);
     if (rc == 0)
         rc = spool_sync_dir(s, "damaged");
     if (rc == 0)
-        log_warn("spool", "%s is kept as %s", path, to.p);
+        log_warn("spool", "%s is kept as %s", path, to);
     else
-        log_error("spool", "%s cannot be moved to %s: %s", path, to.p, strerror(-rc));
-    sbuf_free(&to);
+        log_error("spool", "%s cannot be moved to %s: %s", path, to, strerror(-rc));
+    free(to);
+    return rc;
+}
+
+int spool_bring_back(const struct spool *s, const char *kind, const char *path) {
+    char *from = path_aside(s, kind, path);
+    int fd = s->io->open(s->io->arg, from, O_RDONLY, 0);
+    int rc = fd < 0 ? fd : s->io->rename(s->io->arg, from, path);
+    if (fd >= 0)
+        s->io->close(s->io->arg, fd);
+    if (rc == 0)
+        rc = spool_sync_dir(s, kind);
+    if (rc == 0)
+        log_warn("spool", "%s was kept as %s, and is back", path, from);
+    free(from);
     return rc;
 }
 

@@ -32,6 +32,8 @@ int spool_sync_dir(const struct spool *s, const char *sub);
 /* Moves a file of the spool to damaged/, as KIND-NAME: a name that no other file will have. Durable
  * before it returns. */
 int spool_set_aside(const struct spool *s, const char *kind, const char *path);
+/* Moves it from there to path, in the folder KIND, its name durable; 0 or negative errno. */
+int spool_bring_back(const struct spool *s, const char *kind, const char *path);
 
 /* The caller frees it. */
 char *segment_path(const struct spool *s, uint64_t no, uint64_t salt);
