@@ -44,7 +44,7 @@ json_t *daemon_lines(struct req *r, json_t *request, struct ask_end *end) {
     json_t *list = daemon_try(r->w, DAEMON_PATIENCE_MS, request, end, &why);
     if (list == NULL) {
         log_warn("web", "%s", why == NULL ? "a request is no JSON" : why);
-        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "posthoused does not answer: is it running?");
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, DAEMON_SILENT);
     }
     free(why);
     return list;

@@ -11,6 +11,8 @@
 
 /* No step of a test takes as long, and no thread waits for ever. */
 #define DAEMON_PATIENCE_MS 180000
+/* What the page says of a daemon that does not answer. */
+#define DAEMON_SILENT "posthoused does not answer: is it running?"
 
 /* Sends request (the reference is taken) and gives the lines of the answer as an array; NULL after
  * a reply that says that the daemon does not answer.  end may be NULL. */

@@ -151,7 +151,7 @@ void dashboard_show(struct req *r) {
                                 busiest(relays), "senders", senders, "certificates",
                                 certificates(relays)));
     else
-        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "posthoused does not answer: is it running?");
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, DAEMON_SILENT);
     json_decref(stats);
     json_decref(relays);
     json_decref(senders);

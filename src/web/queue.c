@@ -114,7 +114,7 @@ void queue_counts(struct req *r) {
     }
     json_t *o = counts(r->w);
     if (o == NULL)
-        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "posthoused does not answer: is it running?");
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, DAEMON_SILENT);
     else
         reply_data(r, o);
 }
