@@ -273,7 +273,6 @@ int main(int argc, char **argv) {
     if (full == NULL)
         web_fatal(dir, strerror(errno));
     signal(SIGPIPE, SIG_IGN);
-    ask_set_patience(DAEMON_PATIENCE_MS);
     web_block_signals(&set);
     struct config *cfg = web_load(full);
     if (cfg == NULL)

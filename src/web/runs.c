@@ -97,7 +97,8 @@ static void *run_main(void *arg) {
         json_object_set_new(o, "relay", json_text(x->relay));
     char *text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
-    int rc = ask_daemon(x->w->cfg->p.queue_directory, text, run_on_step, x, &end, &why);
+    int rc = ask_daemon_within(DAEMON_PATIENCE_MS, x->w->cfg->p.queue_directory, text, run_on_step,
+                               x, &end, &why);
     if (rc < 0)
         log_warn("web", "%s", why);
     free(text);
