@@ -72,7 +72,7 @@ enum store_rc store_admin_password(struct store *st, const char *user, const cha
         args, NULL, NULL, why);
 }
 
-/* -- who uses a relay host -- */
+/* -- the accounts of a relay host -- */
 
 struct uses {
     store_pair_fn fn;

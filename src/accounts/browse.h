@@ -44,14 +44,14 @@ void account_free(struct account *a);
 /* In the order of their names. */
 enum store_rc store_browse(struct store *st, const struct browse *b, account_fn fn, void *arg,
                            char **why);
-/* Users whose address begins with text, of all domains; domains are found by store_browse. */
+/* Users with addresses that begin with text, of all domains; store_browse finds domains. */
 enum store_rc store_search(struct store *st, const char *text, const char *admin, unsigned limit,
                            account_fn fn, void *arg, char **why);
 /* STORE_NO: there is none. */
 enum store_rc store_account(struct store *st, const char *name, account_fn fn, void *arg,
                             char **why);
 
-/* Accounts whose relay host is value (in any case), the first limit of them. */
+/* Accounts that have the relay host value (in any case), the first limit of them. */
 enum store_rc store_relay_users(struct store *st, const char *value, unsigned limit,
                                 store_pair_fn fn, void *arg, char **why);
 /* Every relay host that accounts name, with how many do. */

@@ -19,7 +19,7 @@ struct relay_fields {
     const char *name;
     const char *nexthop; /* the relayhost value that means it; "": its hosts, as they stand */
     const char *users; /* who may use it: RELAY_EVERYBODY, "user@domain, @domain", or "": only mail
-                        * whose next hop main.cf names, or a table in a file */
+                        * with a next hop that main.cf names, or a table in a file */
     const char *hosts;
     const char *tls;
     const char *mechanisms;
@@ -34,8 +34,8 @@ struct relay_fields {
 
 /* Does the record of that owner belong to who asks?  by: a domain; NULL: the server. */
 bool relay_belongs(const char *owner, const char *by);
-/* May mail of account (user@domain, @domain or <>; "": anybody's) use it, whose next hop is in no
- * file of this machine's administrator? */
+/* May mail of account (user@domain, @domain or <>; "": anybody's) use it, if no file of this
+ * machine's administrator has the mail's next hop? */
 bool relay_is_for(const struct relay_fields *f, const char *account);
 /* True if mail of all that narrow is for would be wide's if narrow were not there. */
 bool relay_covers(const struct relay_fields *wide, const struct relay_fields *narrow);
@@ -58,9 +58,9 @@ enum relays_rc {
 
 /* Adds a record or sets the fields that are not NULL of the one of that name.  RELAYS_BAD also for
  * values that cannot be used, and when hosts or user change while the password is not given again.
- * Where users is not given, a record that gets an account is only for mail whose next hop
- * main.cf names, and a domain's for that domain.  version "": whatever the record has become.  by:
- * the record must belong to this domain; NULL: it may belong to any. */
+ * Where users is not given, a record that gets an account is only for mail with a next hop
+ * that main.cf names, and a domain's for that domain.  version "": whatever the record has become.
+ * by: the record must belong to this domain; NULL: it may belong to any. */
 enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, const char *by,
                           char **why);
 /* What the record's next hop becomes by f: the caller frees.  *old: what it is now, or NULL for a

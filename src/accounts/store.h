@@ -1,5 +1,5 @@
 /*
- * accounts/store.h - the accounts store: domains, users, admins, and who relays where
+ * accounts/store.h - the accounts store: domains, users, admins, and where they relay
  *
  * iRedMail's tables in SQLite (the embedded default), MariaDB, MySQL or PostgreSQL, or its tree in
  * a directory.  Used by the posthouse command, and by the lookup process's workers to verify

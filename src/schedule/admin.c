@@ -183,8 +183,8 @@ static void act_delete(struct msg *m) {
         msg_free(m);
 }
 
-/* An order for a message whose round goes on is noted at once: it counts over a restart, too.  The
- * record of a report that is being written already says more than this one would: the order is
+/* An order for a message in the middle of a round is noted at once: it counts over a restart, too.
+ * The record of a report that is being written already says more than this one would: the order is
  * noted behind it. */
 static void act_note(struct msg *m) {
     if (!m->finishing) {

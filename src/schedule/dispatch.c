@@ -140,7 +140,7 @@ static void job_assign(struct job *j, struct slot *slot) {
 
 /* -- out of the queue -- */
 
-/* The sender whose turn it is: the first one, unless it has used up its share of bytes. */
+/* The sender that has its turn: the first one, unless it has used up its share of bytes. */
 static struct squeue *dest_turn(struct dest *d) {
     for (;;) {
         struct squeue *q = DL_OWNER(d->senders.next, struct squeue, link);

@@ -176,7 +176,7 @@ static bool has_too_many_hops(const struct msg *m, struct str content) {
     return h.received + 1 >= (unsigned)m->s->cfg->p.hopcount_limit;
 }
 
-/* ORCPT of what goes on: that of the recipient, but for a list, whose addresses have their own. */
+/* ORCPT of what goes on: that of the recipient, but the addresses of a list have their own. */
 static struct str forward_orcpt(const struct rcpt *r, struct sbuf *out) {
     if (r->orcpt.n > 0)
         return r->orcpt;

@@ -67,7 +67,7 @@ struct msg {
     enum sched_queue queue;
     size_t heap_at;         /* place in the timer heap + 1; 0: not in it */
     uint32_t open;          /* recipients being routed or in a job */
-    uint32_t routing;       /* recipients whose route is not known yet */
+    uint32_t routing;       /* recipients without a known route yet */
     uint64_t settings;      /* sched->settings when its round began: its routes follow those */
     struct routing *routes; /* per recipient, while routing; else NULL */
     struct dl jobs;         /* struct job: all of this message */
@@ -131,7 +131,7 @@ struct squeue {
     int64_t deficit; /* bytes that it may still send in this turn */
 };
 
-/* The sessions of one transport of master.cf, whose process limit counts them; kept as long as the
+/* The sessions of one transport of master.cf, which its process limit counts; kept as long as the
  * process. */
 struct transport_load {
     char *name;
@@ -149,7 +149,7 @@ struct slot {
     struct sched *s;
     void *session;
     unsigned depth;  /* attempts given and not back, and reserved ones */
-    char *sender;    /* with sender-dependent authentication: whose login it has; else NULL */
+    char *sender;    /* with sender-dependent authentication: the owner of its login; else NULL */
     int64_t idle_ms; /* since when it has nothing to do */
 };
 

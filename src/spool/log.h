@@ -23,8 +23,8 @@ int log_sync(struct spool *s);
 /* Is a file of the log removed, though it is in use?  What lies in it is still read through its
  * descriptor; s->rescue is set for what is newly found, which is logged. */
 bool log_find_removed(struct spool *s);
-/* When everybody was told: what could not be written is given up, and after a full disk the same
- * place may be used again. */
+/* When each operation of a batch has ended: what could not be written is given up, and after a full
+ * disk the same place may be used again. */
 void log_after_batch(struct spool *s);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * spool/moves.h - messages that were copied on and whose copies are not durable yet
+ * spool/moves.h - messages that were copied on, with copies that are not durable yet
  */
 #ifndef PH_SPOOL_MOVES_H
 #define PH_SPOOL_MOVES_H

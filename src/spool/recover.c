@@ -92,7 +92,7 @@ struct settled {
     bool done; /* the entry is gone */
 };
 
-/* A SETTLING record whose SETTLE has not been met. */
+/* A SETTLING record; its SETTLE has not been met. */
 struct unsettled {
     struct segment *g;
     uint64_t id, off, span;
@@ -531,7 +531,7 @@ static bool recover_is_only_unread(struct spool *s) {
 }
 
 /* Drops the content of messages that never became ours.  When anything is damaged, or there is no
- * log, it may be that of a message whose record is lost: it is kept.  So it is when a write is
+ * log, it may be that of a message with a lost record: it is kept.  So it is when a write is
  * unfinished: the damage may be to the last record, of which nothing says that it was durable. */
 static void recover_orphans(struct spool *s, const struct names *files) {
     if (recover_is_only_unread(s))

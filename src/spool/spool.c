@@ -1,7 +1,7 @@
 /*
  * spool/spool.c - the spool's threads: batches, reads; see spool.h
  *
- * Writer: takes all operations that are waiting, writes their records, syncs once, tells everyone.
+ * Writer: takes all operations that are waiting, writes their records, syncs once, ends them.
  * Reader: reads content back for messages that wait longer than memory keeps them, and gives
  * back what removed segments occupied.
  */
@@ -254,8 +254,8 @@ static void op_retry_later(struct spool *s, struct spool_op *op) {
     s->retry_tail = &op->task.next;
 }
 
-/* A message whose batch failed is not ours, though its record may be in the log: it must not come
- * back at the next start.  Its file goes when that is sure. */
+/* A message of a batch that failed is not ours, though its record may be in the log: it must not
+ * come back at the next start.  Its file goes when that is sure. */
 static void op_withdraw(struct spool *s, const struct spool_op *op) {
     bool file = op->body->p == NULL;
     if (op->seg != NULL) {
@@ -352,8 +352,9 @@ static bool op_has_order(const struct spool_op *op) {
     return op->kind != SPOOL_SYNC && (op->kind != SPOOL_NEW || op->settles != 0);
 }
 
-/* Tells everyone of the batch how it went.  What failed is written again later, so it must not come
- * behind what followed it: once something failed, all that has an order with it fails too. */
+/* Ends each operation of the batch with how it went.  What failed is written again later, so it
+ * must not come behind what followed it: once something failed, all that has an order with it fails
+ * too. */
 static void batch_finish(struct spool *s, struct task *wait) {
     int broken = 0;
     while (wait != NULL) {
@@ -378,7 +379,7 @@ static bool notes_are_waiting(const struct spool *s) {
     return t != NULL;
 }
 
-/* Writes the records of the batch, syncs once, tells everyone. */
+/* Writes the records of the batch, syncs once, ends each operation. */
 static void batch_run(struct spool *s, struct task *list) {
     struct task *wait = NULL, **tail = &wait;
     log_after_batch(s); /* what copying has met since the last one */

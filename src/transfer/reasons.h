@@ -14,7 +14,7 @@ struct reasons_entry {
     struct rcpt_error err;
 };
 
-/* The next entry of a file that says for whom it is; false: there is none. */
+/* The next entry, in the rest of a file, that names its recipient; false: there is none. */
 bool reasons_next(struct str *rest, struct reasons_entry *e);
 /* Notes in p, which has done and n, what file says last of each recipient that waits.  p keeps
  * views into file. */

@@ -37,7 +37,7 @@ struct transfer {
 int transfer_import(struct transfer *t, char **why);
 int transfer_export(struct transfer *t, char **why);
 
-/* Removes PFQUEUE_GONE; theirs is open.  What does not go is of no use to anybody. */
+/* Removes PFQUEUE_GONE; theirs is open.  What does not go is of no use. */
 void transfer_sweep(const struct pfqueue *theirs);
 
 #endif

@@ -95,7 +95,7 @@ struct listing {
     bool own_only;         /* inherited values are left out: the account's domain is not loaded */
 };
 
-/* Who decides where its mail goes, as far as the store and relayhost say; the daemon's own word is
+/* What decides where its mail goes, as far as the store and relayhost say; the daemon's own word is
  * GET /api/effective. */
 static json_t *relay_of(const struct listing *l, const struct account *a) {
     const char *everybody = l->r->w->cfg->p.relayhost;
@@ -452,7 +452,7 @@ static bool change_allowed(struct req *r, const struct account *c, const char *t
            (!is_changed(out, c->relayhost) || relays_allow(r, out, account, let));
 }
 
-/* The first half of a change whose second half failed. */
+/* Puts back the first half of a change, when the second half has failed. */
 static void change_undo(struct req *r, const struct account *c, const struct account_change *plan) {
     struct account_change was = {plan->transport == NULL ? NULL : c->transport,
                                  plan->backup_mx < 0 ? -1 : c->backup_mx};

@@ -17,8 +17,9 @@ void accounts_search(struct req *r); /* GET /api/search */
 void value_check(struct req *r);     /* GET /api/validate */
 void relay_effective(struct req *r); /* GET /api/effective */
 
-/* For routes.c, before a handler whose path names a domain, or a user: makes the name in r->arg
- * lower case, and checks it and that the administrator manages the domain.  False after a reply. */
+/* For routes.c, before the handler of a path that names a domain, or a user: makes the name in
+ * r->arg lower case, and checks it and that the administrator manages the domain.  False after a
+ * reply. */
 bool accounts_named(struct req *r, bool user);
 /* The same before a handler that changes how the domain in r->arg relays (or the user, or all users
  * of the domain): may the administrator see the Relay tab, users: that of users?  False after a

@@ -8,8 +8,8 @@
 #include "util/str.h"
 #include "web/http.h"
 
-/* Whose requests are being answered; one with n == 0 is free.  Each has a connection, so there are
- * never more. */
+/* The administrators with requests that are being answered; one with n == 0 is free.  Each has a
+ * connection, so there are never more. */
 static struct crowd {
     uint64_t who; /* hash of the administrator's address */
     unsigned n;

@@ -1,5 +1,5 @@
 /*
- * web/routes.h - which path is answered by whom, and who may ask
+ * web/routes.h - which handler answers which path, and who may ask
  */
 #ifndef PH_WEB_ROUTES_H
 #define PH_WEB_ROUTES_H

@@ -2,7 +2,7 @@
  * web/runs.c - explanations and tests; see runs.h
  *
  * A thread for each run asks the daemon and adds the steps; any number of requests look on.  When
- * it is over it goes to web.db; the last one who looks frees it.
+ * it is over it goes to web.db; the last one that looks on frees it.
  */
 #include "web/runs.h"
 
@@ -34,7 +34,7 @@ struct run {
     json_t *steps; /* grows, under the lock */
     bool over, passed;
     char *error;
-    unsigned users; /* the thread, and who looks on */
+    unsigned users; /* the thread, and the requests that look on */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -26,7 +26,7 @@ struct web {
 enum scope {
     SCOPE_PUBLIC = 0,   /* of a route: anybody */
     SCOPE_READ = 1,     /* look at accounts, relays, dashboard */
-    SCOPE_ACCOUNTS = 2, /* change who relays where */
+    SCOPE_ACCOUNTS = 2, /* change where accounts relay */
     SCOPE_RELAYS = 4,   /* change relay records */
     SCOPE_QUEUE = 8,    /* look at the queue and act on it */
     SCOPE_TEST = 16,    /* explain and test */

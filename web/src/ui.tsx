@@ -17,7 +17,7 @@ export function useLatest<T>(value: T): MutableRef<T> {
 
 /**
  * What GET of a path brings; a null path brings nothing.  It is loaded anew when the path or the turn changes, and by
- * again(), whose promise ends when that was done.  The older answer never overtakes the newer one.
+ * again(), with a promise that ends when that was done.  The older answer never overtakes the newer one.
  */
 export function useLoad<T>(path: string | null, turn = 0) {
   const [state, set] = useState<{ data?: T; error?: string }>({});
