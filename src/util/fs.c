@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,27 +92,35 @@ char *fs_folder(struct str path) {
                       : str_dup(str_make(path.p, (size_t)slash));
 }
 
+char *fs_link_target(const char *path) {
+    char text[PATH_MAX];
+    struct sbuf to = {0};
+    ssize_t n = readlink(path, text, sizeof text);
+    if (n == 0 || n == (ssize_t)sizeof text)
+        errno = ENAMETOOLONG;
+    if (n <= 0 || n == (ssize_t)sizeof text)
+        return NULL;
+    if (text[0] != '/') {
+        char *folder = fs_folder(str_of(path));
+        sbuf_printf(&to, "%s/", folder);
+        free(folder);
+    }
+    sbuf_add(&to, text, (size_t)n);
+    return sbuf_take(&to);
+}
+
 #define FS_LINKS_MAX 40
 
 /* Where the symbolic link path leads in one step: 1 with *to, 0 if it is none, or negative errno.
  */
 static int link_step(const char *path, char **to) {
     struct stat st;
-    char text[4096];
-    struct sbuf b = {0};
     if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode))
         return 0;
     if (geteuid() == 0 && st.st_uid != 0)
         return -EPERM;
-    ssize_t n = readlink(path, text, sizeof text);
-    if (n <= 0 || (size_t)n == sizeof text)
-        return n < 0 ? -errno : -ENAMETOOLONG;
-    char *folder = fs_folder(str_of(path));
-    sbuf_printf(&b, "%s%s%.*s", text[0] == '/' ? "" : folder, text[0] == '/' ? "" : "/", (int)n,
-                text);
-    free(folder);
-    *to = sbuf_take(&b);
-    return 1;
+    *to = fs_link_target(path);
+    return *to == NULL ? -errno : 1;
 }
 
 char *fs_followed(const char *path) {

@@ -32,6 +32,9 @@ int fs_commit_named(const char *tmp, const char *path, mode_t mode);
 int fs_write_whole(const char *path, struct str text, mode_t mode, const struct stat *was);
 /* The directory that holds path ("." for a bare name); the caller frees. */
 char *fs_folder(struct str path);
+/* Where the symbolic link path leads in one step; the caller frees.  NULL with errno: EINVAL if it
+ * is none. */
+char *fs_link_target(const char *path);
 /* The file that path is the name of when it is a symbolic link (else path), there or not; the
  * caller frees.  NULL with errno: ELOOP, or, as root, EPERM for a link that another user has made.
  */

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -77,28 +76,12 @@ static int log_file_open(const char *path) {
     return fd < 0 ? -errno : fd;
 }
 
-/* Where the link at path leads; NULL: it is none. */
-static char *link_target(const char *path) {
-    struct sbuf to = {0};
-    char text[PATH_MAX];
-    ssize_t n = readlink(path, text, sizeof text);
-    if (n < 0 || n == (ssize_t)sizeof text)
-        return NULL;
-    if (n > 0 && text[0] != '/') {
-        char *dir = fs_folder(str_of(path));
-        sbuf_printf(&to, "%s/", dir);
-        free(dir);
-    }
-    sbuf_add(&to, text, (size_t)n);
-    return sbuf_take(&to);
-}
-
 /* Root follows a link, or writes to a file with several names, only where root alone can have made
  * it. */
 static int root_file_open(const char *path, unsigned links) {
     if (!folder_is_roots(path))
         return fs_open_only(path, O_WRONLY | O_CREAT | O_APPEND, 0640);
-    char *target = link_target(path);
+    char *target = fs_link_target(path);
     if (target == NULL)
         return log_file_open(path);
     int fd = links == 0 ? -ELOOP : root_file_open(target, links - 1);
