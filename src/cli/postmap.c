@@ -265,7 +265,6 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
                       .source = o->incremental ? "(stdin)" : name};
     struct build b = {&p, o};
     bool have = stat(name, &st) == 0;
-    char *file = NULL;
     int lock = -1;
     if (!o->incremental) {
         char why[FS_WHY_MAX];
@@ -274,21 +273,20 @@ static int run_build(const struct map_ops *ops, const char *spec, const char *na
             postmap_fatal("open %s: %s", name, fs_read_why(rc, SOURCE_MAX, why));
         if (!o->keep_root)
             become_owner(&st);
-    } else {
-        must_be_writable(ops);
+    }
+    must_be_writable(ops);
+    if (o->incremental)
         read_stdin(&text);
-        file = table_target(path);
+    char *file = table_target(path);
+    if (o->incremental) {
         lock = table_lock(file);
         load_old(spec, file, true, &p);
     }
-    must_be_writable(ops);
     mode_t mode = have && !o->no_mode ? st.st_mode & 0777 : 0644;
     (o->alias ? alias_source_parse : map_source_parse)(sbuf_str(&text), !o->no_fold, on_entry,
                                                        on_warn, &b);
     if (o->alias && !o->incremental)
         alias_marks(&b);
-    if (file == NULL)
-        file = table_target(path);
     if (o->incremental)
         rewrite_table(ops, file, &p, mode, o->nul);
     else
