@@ -55,6 +55,13 @@ bool idlist_add(struct idlist *l, const char *who, const char *id) {
     return good;
 }
 
+json_t *idlist_some(const struct idlist *l, size_t from) {
+    json_t *some = json_array();
+    for (size_t i = from; i < l->n && i < from + IDS_AT_ONCE; i++)
+        json_array_append_new(some, json_string(l->v[i]));
+    return some;
+}
+
 void idlist_free(struct idlist *l) {
     for (size_t i = 0; i < l->n; i++)
         free(l->v[i]);
@@ -99,10 +106,8 @@ int order_give(const char *who, const struct config *cfg, const char *cmd, const
     if (ids == NULL)
         return order_ask(who, cfg, cmd, json_pack("{s:s}", "id", "ALL"), filter, &to, res);
     for (size_t i = 0; i < ids->n && rc == EX_OK_; i += IDS_AT_ONCE) {
-        json_t *some = json_array();
-        for (size_t k = i; k < ids->n && k < i + IDS_AT_ONCE; k++)
-            json_array_append_new(some, json_string(ids->v[k]));
-        rc = order_ask(who, cfg, cmd, json_pack("{s:o}", "ids", some), filter, &to, res);
+        json_t *req = json_pack("{s:o}", "ids", idlist_some(ids, i));
+        rc = order_ask(who, cfg, cmd, req, filter, &to, res);
     }
     return rc;
 }

@@ -21,6 +21,8 @@ bool idlist_valid(const char *id);
 /* Adds id, or for "-" each line of standard input.  What is no queue ID is warned of in the name of
  * who, and left out; false if there was any, or if standard input cannot be read. */
 bool idlist_add(struct idlist *l, const char *who, const char *id);
+/* An array of those of a request: IDS_AT_ONCE from the one at from on, or what there is. */
+json_t *idlist_some(const struct idlist *l, size_t from);
 void idlist_free(struct idlist *l);
 
 struct order_result {

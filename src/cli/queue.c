@@ -107,20 +107,13 @@ static size_t missing_say(const struct choice *c, json_t *msgs, bool acted) {
     return missing;
 }
 
-static json_t *choice_ids(const struct choice *c, size_t from) {
-    json_t *ids = json_array();
-    for (size_t i = from; i < c->ids.n && i < from + IDS_AT_ONCE; i++)
-        json_array_append_new(ids, json_string(c->ids.v[i]));
-    return ids;
-}
-
 /* The messages with the IDs, in the order of the queue for each IDS_AT_ONCE of them. */
 static int listed_fetch(const struct config *cfg, const struct choice *c, json_t **msgs) {
     int rc = EX_OK_;
     *msgs = json_array();
     for (size_t i = 0; i < c->ids.n && rc == EX_OK_; i += IDS_AT_ONCE) {
         json_t *filter = json_copy(c->filter), *some = NULL;
-        json_object_set_new(filter, "ids", choice_ids(c, i));
+        json_object_set_new(filter, "ids", idlist_some(&c->ids, i));
         rc = listing_fetch("posthouse", cfg, filter, &some);
         if (rc == EX_OK_) {
             json_array_extend(*msgs, some);
