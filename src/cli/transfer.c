@@ -80,6 +80,11 @@ static void places_free(struct places *p) {
     free(p->hashed);
 }
 
+/* Not open yet. */
+static struct pfqueue places_theirs(const struct places *p) {
+    return (struct pfqueue){.dir = p->queue, .hashed = p->hashed, .depth = p->depth};
+}
+
 static void transfer_left_one(void *arg, const char *name, const char *why) {
     (void)arg;
     fprintf(stderr, "posthouse: %s stays where it is: %s\n", name, why);
@@ -119,7 +124,7 @@ static int transfer_run(struct transfer *t, bool in) {
 
 /* What an earlier run has left is removed first, and what this one leaves only if sweep says so. */
 static int transfer_between(const struct places *p, bool in, bool keep, bool sweep) {
-    struct pfqueue theirs = {.dir = p->queue, .hashed = p->hashed, .depth = p->depth};
+    struct pfqueue theirs = places_theirs(p);
     struct ours ours;
     char *why = NULL;
     int rc = pfqueue_open(&theirs, &why), status;
@@ -163,7 +168,7 @@ void cli_transfer_sweep(const char *dir, const char *front) {
     struct places p = {0};
     char *why = NULL;
     if (places_find(&p, dir, front, NULL)) {
-        struct pfqueue theirs = {.dir = p.queue, .hashed = p.hashed, .depth = p.depth};
+        struct pfqueue theirs = places_theirs(&p);
         if (pfqueue_open(&theirs, &why) == 0) {
             transfer_sweep(&theirs);
             pfqueue_is_settled(&theirs); /* the folder that pfqueue_open has made */
