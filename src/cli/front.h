@@ -27,6 +27,10 @@ int front_postfix(const struct config *front, const char *word, int limit_ms);
 /* Does that Postfix run?  FRONT_UNKNOWN: "status" gives no answer, or says that it does not run
  * while its lock is held.  Where there is no such program, the lock says it. */
 enum front_state { FRONT_UNKNOWN, FRONT_RUNS, FRONT_RESTS };
+/* What is said of FRONT_UNKNOWN. */
+#define FRONT_UNKNOWN_SAYS                                                                         \
+    "whether that Postfix runs is not known: postfix status gives no answer, or the lock of its "  \
+    "queue is held by another program"
 enum front_state front_state(const struct config *front);
 /* Does an SMTP server at addr say 220 within wait_ms milliseconds? */
 bool front_greets(const struct netaddr *addr, int wait_ms);

@@ -163,9 +163,7 @@ static bool front_runs(const struct replace *r) {
 }
 
 static int front_unknown(const struct replace *r) {
-    return replace_fatal(r->front->dir,
-                         "whether that Postfix runs is not known: postfix status gives no answer, "
-                         "or the lock of its queue is held by another program");
+    return replace_fatal(r->front->dir, FRONT_UNKNOWN_SAYS);
 }
 
 /* However it was started: by hand, perhaps, and not by systemd. */
@@ -495,21 +493,21 @@ static bool stands_beside(const struct replace *r) {
 
 /* Does systemd, or postmulti(1), start and stop that Postfix together with others?  Those would be
  * stopped with it, or it would be started with them. */
-static bool front_has_brothers(const struct replace *r) {
+static bool front_is_of_several(const struct replace *r) {
     char *others = config_value(r->front, "multi_instance_directories", NULL);
     char *one = config_value(r->front, "multi_instance_enable", NULL);
-    bool has =
+    bool is =
         (others != NULL && others[0] != '\0') ||
         (one != NULL && strcasecmp(one, "yes") == 0 && strcmp(r->front->dir, POSTFIX_PLACE) != 0);
     free(others);
     free(one);
-    return has;
+    return is;
 }
 
 /* 0, or the exit status after saying why not. */
 static int replace_may(const struct replace *r) {
     char *check[] = {(char *)(uintptr_t) "check", NULL};
-    if (front_has_brothers(r))
+    if (front_is_of_several(r))
         return replace_fatal(
             r->front->dir, "it is one of several instances of Postfix (multi_instance_directories, "
                            "multi_instance_enable), which are started and stopped together: first "

@@ -163,8 +163,7 @@ static int front_transport(const struct setup *s, bool wanted) {
 static int front_take_up(const struct setup *s) {
     enum front_state state = front_state(s->cfg);
     if (state == FRONT_UNKNOWN)
-        return setup_fatal(s->front, "whether Postfix runs is not known: postfix status gives no "
-                                     "answer, or the lock of its queue is held");
+        return setup_fatal(s->front, FRONT_UNKNOWN_SAYS);
     if (state == FRONT_RESTS) {
         puts("posthouse: Postfix is not running: it begins with the new setting");
         return 0;
