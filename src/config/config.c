@@ -240,11 +240,11 @@ static void origin_fill(struct config *c, struct params *p) {
 /* A system whose name has no domain is in mydomain. */
 static void host_default(struct config *c) {
     const char *label = cfg_source_fact(c->source, "system_label");
-    char *domain = cfg_file_find(&c->main, STR_LIT("mydomain")) == NULL
-                       ? NULL
-                       : config_value(c, "mydomain", NULL);
-    if (label != NULL && domain != NULL && domain[0] != '\0' &&
-        cfg_file_find(&c->main, STR_LIT("myhostname")) == NULL) {
+    if (label == NULL || cfg_file_find(&c->main, STR_LIT("mydomain")) == NULL ||
+        cfg_file_find(&c->main, STR_LIT("myhostname")) != NULL)
+        return;
+    char *domain = config_value(c, "mydomain", NULL);
+    if (domain != NULL && domain[0] != '\0') {
         struct sbuf full = {0};
         sbuf_printf(&full, "%s.%s", label, domain);
         cfg_file_set(&c->main, STR_LIT("myhostname"), sbuf_str(&full), 0);

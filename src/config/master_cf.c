@@ -120,12 +120,13 @@ static void pass_apply(struct parse *p, struct service *s) {
 static void type_check(struct parse *p, struct str type, int no) {
     static const char types[] = "inet unix unix-dgram fifo pass";
     char *word = str_dup(type);
-    struct sbuf shown = {0};
-    secret_quote(type, &shown);
-    if (!list_has_word(str_of(types), word))
+    if (!list_has_word(str_of(types), word)) {
+        struct sbuf shown = {0};
+        secret_quote(type, &shown);
         diag_add(&p->c->diags, DIAG_ERROR, p->path, no, "\"%s\" is no type of service: %s", shown.p,
                  types);
-    sbuf_free(&shown);
+        sbuf_free(&shown);
+    }
     free(word);
 }
 
