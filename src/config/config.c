@@ -337,6 +337,12 @@ static bool store_counts(struct config *c, const char *path, const char *mark, b
     return there || *gone;
 }
 
+const char *config_store_file(const struct config *c) {
+    static const char type[] = "sqlite:";
+    const char *store = c->p.accounts_store;
+    return strncmp(store, type, sizeof type - 1) == 0 ? store + sizeof type - 1 : NULL;
+}
+
 /* With an accounts store, senders' relay hosts come from it unless main.cf says otherwise. */
 static void accounts_fill(struct config *c, struct params *p) {
     struct sbuf b = {0}, mark = {0};

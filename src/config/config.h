@@ -99,6 +99,8 @@ bool config_time(struct str s, char unit, int64_t *seconds);
 int config_open_log(const struct config *c);
 /* Is it an address (as text) of this machine's interfaces? */
 bool cfg_is_own_address(const struct config *c, const char *addr);
+/* The file of an accounts_store that is SQLite's; NULL: it is of another kind, or not set. */
+const char *config_store_file(const struct config *c);
 /* The content of a file named in the configuration (relative names are below dir). */
 struct str config_file(const struct config *c, const char *path, int *err);
 /* The same of a folder with trust anchors (cfg_source_folder). */

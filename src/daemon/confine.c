@@ -142,17 +142,17 @@ static void allow_database(struct os_wall *w, const char *path) {
 void confine_web(const struct config *cfg) {
     struct os_wall wall;
     os_wall_begin(&wall);
-    const char *store = cfg->p.accounts_store;
+    const char *store = config_store_file(cfg);
     os_title("posthouse-web");
     os_no_new_rights();
     os_no_dumps();
     allow_reading(&wall, cfg->dir);
-    confine_folders_of(store, allow_reading, &wall);
+    confine_folders_of(cfg->p.accounts_store, allow_reading, &wall);
     allow_clients(&wall);
     wall_allow(&wall, cfg->p.data_directory, FS_KEEP);
     allow_database(&wall, cfg->p.relays_database);
-    if (strncmp(store, "sqlite:", 7) == 0)
-        allow_database(&wall, store + 7);
+    if (store != NULL)
+        allow_database(&wall, store);
     wall_stand(&wall, "web", OS_CALLS_LOOPS | OS_CALLS_FILES | OS_CALLS_NETWORK);
 }
 

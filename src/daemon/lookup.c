@@ -86,10 +86,9 @@ static char *lookup_from_main(void *arg, const char *name) {
 
 /* Behind its walls this process can write no database. */
 static void lookup_take_back(const struct config *cfg) {
-    static const char sqlite[] = "sqlite:";
-    const char *store = cfg->p.accounts_store;
-    if (strncmp(store, sqlite, sizeof sqlite - 1) == 0)
-        lite_take_back(store + sizeof sqlite - 1);
+    const char *store = config_store_file(cfg);
+    if (store != NULL)
+        lite_take_back(store);
     lite_take_back(cfg->p.relays_database);
 }
 
