@@ -59,7 +59,7 @@ int cli_lock_folder(const char *path);
 /* Prints text of clients, hosts and tables without what a terminal would obey: control characters,
  * those behind ASCII too, are question marks, and a line feed is a blank. */
 void cli_put_safe(const char *text);
-/* Prints a line of JSON, in whose texts the characters U+0080 to U+009F, which a terminal may obey,
+/* Prints a line of JSON.  In its texts the characters U+0080 to U+009F, which a terminal may obey,
  * are written as escapes. */
 void cli_put_json(struct str line);
 /* Prints a line {"name": "value"}, as Postfix 3.11 does with -j. */
@@ -94,7 +94,7 @@ int cli_transfer(const char *dir, const char *front, bool in);
 /* Removes what cli_transfer has left in Postfix's queue directory of mail that it has taken over,
  * which may take as long again: not while a mail system is waited for.  Postfix is stopped. */
 void cli_transfer_sweep(const char *dir, const char *front);
-/* Is the (last) host of the next hop at port 465, whose TLS begins with the first byte? */
+/* Is the (last) host of the next hop at port 465, where TLS begins with the first byte? */
 bool cli_hop_wraps(const char *hop);
 /* Takes flag out of argv; was it there? */
 bool cli_take_flag(int *argc, char **argv, const char *flag);

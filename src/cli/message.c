@@ -24,7 +24,7 @@ struct shown {
     bool terminal; /* which would obey control characters; a file or a pipe gets each byte */
 };
 
-/* A line whose text comes from elsewhere. */
+/* A line with a text that comes from elsewhere. */
 static void show_text(const char *name, const char *text) {
     printf("%s: ", name);
     cli_put_safe(text);

@@ -15,7 +15,7 @@ struct mimekeys {
     bool in_header;
     char **bounds; /* of the multiparts that are open, outermost first */
     size_t n_bounds;
-    char *own;    /* boundary of the entity whose header is being read; NULL: it is no multipart */
+    char *own; /* boundary of the entity with the header that is read; NULL: it is no multipart */
     bool message; /* it is a message */
 };
 

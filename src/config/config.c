@@ -221,7 +221,7 @@ static bool slash_path(const char *s) {
     return s[0] == '/' && strpbrk(s, " \t,") == NULL;
 }
 
-/* myorigin may name a file whose first line is the value (Debian: /etc/mailname). */
+/* myorigin may name a file, and its first line is the value then (Debian: /etc/mailname). */
 static void origin_fill(struct config *c, struct params *p) {
     if (!slash_path(p->myorigin))
         return;
@@ -237,7 +237,7 @@ static void origin_fill(struct config *c, struct params *p) {
     p->myorigin = config_text_keep(c, str_dup(str_trim(first)));
 }
 
-/* A system whose name has no domain is in mydomain. */
+/* A system that has a name without a domain is in mydomain. */
 static void host_default(struct config *c) {
     const char *label = cfg_source_fact(c->source, "system_label");
     if (label == NULL || cfg_file_find(&c->main, STR_LIT("mydomain")) == NULL ||

@@ -50,7 +50,7 @@ static enum service_kind kind_of(struct str type, struct str command) {
     return SERVICE_UNUSED;
 }
 
-/* A listener by itself: its clients are passed to the "smtpd pass" line, whose -o hold for them. */
+/* A listener by itself: its clients go to the "smtpd pass" line, and that line's -o hold. */
 static bool is_postscreen(struct str type, struct str command) {
     return str_eq_c(type, "inet") && str_eq_c(command, "postscreen");
 }

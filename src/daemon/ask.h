@@ -27,11 +27,11 @@ typedef void (*ask_line_fn)(void *arg, struct str line);
 /* How long a daemon may be silent before it is given up, in milliseconds; 0, as at the start: for
  * ever.  Before any thread asks. */
 void ask_set_patience(int64_t ms);
-/* Connects to a unix socket called name in a directory whose path may be longer than a socket's
- * name can be.  Negative errno. */
+/* Connects to a unix socket called name in a directory, which may have a longer path than a
+ * socket's name can be.  Negative errno. */
 int ask_connect(const char *dir, const char *name);
-/* Sends request (a JSON object) to the daemon whose queue_directory that is; calls fn for each line
- * but the last.  0 when the answer ended with "ok": true; else negative errno with *why (the caller
+/* Sends request (a JSON object) to the daemon of that queue_directory; calls fn for each line but
+ * the last.  0 when the answer ended with "ok": true; else negative errno with *why (the caller
  * frees). */
 int ask_daemon(const char *queue_directory, const char *request, ask_line_fn fn, void *arg,
                struct ask_end *end, char **why);
@@ -45,10 +45,10 @@ const char *ask_advice(const char *cause, const char *reply);
 
 /* A daemon has reloaded in this time, also when processes of it hang. */
 #define ASK_RELOAD_S 30
-/* Has the daemon whose queue_directory that is read its configuration again, and waits until it
- * has, for at most wait_s seconds. -ESRCH: none runs; -EPERM, -EACCES: this user may not ask;
- * -EINVAL: the configuration has errors and the old one stays in use; -ETIMEDOUT: it was asked, and
- * does so when it can. */
+/* Has the daemon of that queue_directory read its configuration again, and waits until it has, for
+ * at most wait_s seconds. -ESRCH: none runs; -EPERM, -EACCES: this user may not ask; -EINVAL: the
+ * configuration has errors and the old one stays in use; -ETIMEDOUT: it was asked, and does so when
+ * it can. */
 int ask_reload(const char *queue_directory, long wait_s);
 /* A daemon has restarted in this time, also when processes of it hang and its queue is large. */
 #define ASK_RESTART_S 300

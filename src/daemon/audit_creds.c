@@ -163,7 +163,7 @@ static void check_strange_hosts(const struct config *c, struct diags *d) {
     const struct params *p = &c->p;
     const struct {
         bool is;
-        const char *whose;
+        const char *host;
     } ways[] = {
         {p->relayhost[0] == '\0', "recipients' mail exchangers"},
         {p->smtp_fallback_relay[0] != '\0', "smtp_fallback_relay"},
@@ -180,7 +180,7 @@ static void check_strange_hosts(const struct config *c, struct diags *d) {
                      creds_line_of(c, "smtp_sender_dependent_authentication"),
                      "smtp_sender_dependent_authentication = yes: a password that is found under a "
                      "sender is offered to %s; a relay record's is not",
-                     ways[i].whose);
+                     ways[i].host);
 }
 
 /* Passwords in clear: the options permit it, and TLS is off or up to the host. */

@@ -15,7 +15,7 @@
 struct tls_audit {
     const struct config *c;
     const struct params *p;
-    const char *service; /* whose p it is; "": main.cf's */
+    const char *service; /* that p is of; "": p is main.cf's */
     struct diags *d;
     size_t said;
 };

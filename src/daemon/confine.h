@@ -16,7 +16,7 @@ void confine_relay(const struct config *cfg);
  * root may read; of the file system it keeps, for reading, the configuration directory and the
  * folders of the tables that cfg names; no network. */
 void confine_lookup(const struct config *cfg);
-/* posthouse-web, whose user it is already: it keeps the databases in data_directory and of the
+/* posthouse-web, which has its user already: it keeps the databases in data_directory and of the
  * relay records, for reading the configuration and the store's table file; it can use sockets, but
  * execute nothing.  Before its first thread, after it opened its port. */
 void confine_web(const struct config *cfg);

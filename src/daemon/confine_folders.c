@@ -33,7 +33,7 @@ static const char *const uri_params[] = {"sslrootcert=", "sslcert=", "sslkey=", 
 
 #define N(a) (sizeof(a) / sizeof(a)[0])
 
-/* The files of a postgresql:// address, whose values are percent-encoded. */
+/* The files of a postgresql:// address, which has percent-encoded values. */
 static void uri_folders(const struct visit *v, const char *uri) {
     for (size_t i = 0; i < N(uri_params); i++) {
         for (const char *p = uri; (p = strstr(p, uri_params[i])) != NULL;) {
@@ -107,7 +107,7 @@ static void params_folders(const struct visit *v, const struct params *p) {
     }
 }
 
-/* "foo_dbpath", of a table sqlite:foo whose parameters are in main.cf; not smtp_tls_CAfile. */
+/* "foo_dbpath", of a table sqlite:foo with its parameters in main.cf; not smtp_tls_CAfile. */
 static bool of_table(const char *name, const char *param) {
     size_t n = strlen(name), m = strlen(param);
     return n > m + 1 && name[n - m - 1] == '_' && strcmp(name + n - m, param) == 0 &&
@@ -126,7 +126,7 @@ static void main_folders(const struct visit *v, const struct config *cfg) {
     }
 }
 
-/* Parameters whose values are files (or, CApath, folders) of certificates and keys. */
+/* Does the parameter name a file (or, CApath, a folder) of certificates and keys? */
 static bool names_certificates(const char *name) {
     static const char *const ends[] = {"_cert_file", "_key_file", "_chain_files",
                                        "_CAfile",    "_CApath",   "_trust_anchor_file"};

@@ -66,7 +66,7 @@
 struct child {
     const char *name;
     pid_t pid;      /* 0: it does not run */
-    uid_t uid;      /* whose it becomes; 0: it stays the supervisor's */
+    uid_t uid;      /* of the user that it becomes; 0: it stays the supervisor's */
     int chan;       /* -1: none */
     bool ready;     /* it has said so */
     bool silent;    /* nothing more is to be read from it */
@@ -79,7 +79,7 @@ struct child {
 /* A lookup process that was told to go because another one has taken over. */
 struct retired {
     pid_t pid;        /* 0: none */
-    uid_t uid;        /* whose it is */
+    uid_t uid;        /* of its user */
     int64_t until_ms; /* then it is killed */
 };
 
@@ -422,7 +422,7 @@ static void retired_gone(pid_t pid) {
             sup.retired[i].pid = 0;
 }
 
-/* Kills those whose time is over; milliseconds until it is for the next one, or -1. */
+/* Kills those that have had their time; milliseconds until the next one has, or -1. */
 static int retired_watch(void) {
     int64_t now = clock_mono_ms(), next = -1;
     for (size_t i = 0; i < RETIRED_MAX; i++) {

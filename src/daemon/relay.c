@@ -259,9 +259,9 @@ static bool workers_stop(void (*run)(struct task *t)) {
     return all;
 }
 
-/* No new mail, no new delivery; what is being received, and deliveries whose relay host has the
- * whole content, may finish for a while.  Then the spool is closed in order, and clients whose
- * message it has are told. */
+/* No new mail, no new delivery; what is being received, and deliveries of which the relay host
+ * has the whole content, may finish for a while.  Then the spool is closed in order, and clients
+ * are told of the messages that are in it. */
 _Noreturn static void stop(void) {
     int64_t until = clock_mono_ms() + STOP_MS;
     while (clock_mono_ms() < until) {

@@ -90,8 +90,8 @@ static size_t crs_take(struct content_in *in, size_t n, struct sbuf *out) {
     return n - 1;
 }
 
-/* Takes a part of a line whose end has not come.  Returns how many bytes were used: CRs at the end
- * or a dot at the beginning are left until what follows them decides what they are. */
+/* Takes a part of a line before the line's end has come.  Returns how many bytes were used: CRs at
+ * the end or a dot at the beginning are left until what follows them decides what they are. */
 static size_t data_piece(struct content_in *in, const char *p, size_t n, struct sbuf *out) {
     size_t take = without_crs(p, n), skip = 0;
     if (take == 0)

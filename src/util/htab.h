@@ -1,7 +1,8 @@
 /*
  * util/htab.h - hash table from text to pointer
  *
- * Open addressing with linear probing, by a hash whose key only this process knows (str_hash).
+ * Open addressing with linear probing, by a hash with a key that only this process knows
+ * (str_hash).
  * Keys are not copied: the value must keep them alive.
  * One thread per table.
  */

@@ -1,5 +1,5 @@
 /*
- * util/kset.h - hash set of structs whose keys are compared field by field
+ * util/kset.h - hash set of structs with keys that are compared field by field
  *
  * The caller computes a key's hash (kset_mix over its fields) and says with a function whether an
  * object has a key: no text is glued together, so no separator can stand inside a field.  The set
@@ -31,7 +31,7 @@ uint64_t kset_mix(uint64_t hash, struct str field);
 uint64_t kset_mix_folded(uint64_t hash, struct str field);
 /* The object with that key, or NULL. */
 void *kset_get(const struct kset *t, uint64_t hash, kset_same_fn same, const void *key);
-/* Adds val, which is not NULL and whose key is not in the set. */
+/* Adds val, which is not NULL and has a key that is not in the set. */
 void kset_add(struct kset *t, uint64_t hash, void *val);
 /* Removes val, which was added with that hash; nothing happens if it is not there. */
 void kset_remove(struct kset *t, uint64_t hash, const void *val);

@@ -28,7 +28,7 @@ int log_reopen(void);
 /* In the others: from now on into fd, which is taken over. */
 void log_replace(int fd);
 /* Fatal lines go to fn first, without their prefix; true: fn has taken the line, and the log does
- * not get it.  NULL: none.  For the start, whose errors a terminal waits for.  Before log_start. */
+ * not get it.  NULL: none.  For the start: a terminal waits for its errors.  Before log_start. */
 void log_on_fatal(bool (*fn)(const char *service, const char *text));
 /* Starts the writer thread; until then lines are written at once.  Call again after fork. */
 void log_start(void);

@@ -52,7 +52,7 @@ struct loop {
     char *scratch;    /* LOOP_SCRATCH bytes for one read */
     size_t read_max;  /* how many of them a connection may use; fewer when memory is short */
     size_t index;     /* 0, 1, … as numbered by the owner */
-    size_t n_last;    /* connections whose owner is gone and whose output is still to be written */
+    size_t n_last;    /* connections without an owner that have output to be written */
     void *owner;      /* whatever the daemon hangs on it */
     uv_thread_t thread;
 };

@@ -1,11 +1,12 @@
 /*
  * util/os_linux_calls.c - the seccomp filter; see os_calls_limit in os.h
  *
- * A list of what is allowed.  clone is allowed for threads only, and clone3, whose flags a filter
- * cannot see, is answered ENOSYS so that the C library falls back to it.  Of fcntl and ioctl some
- * commands are allowed: others make the kernel signal a process of the caller's choice (F_SETOWN,
- * F_SETSIG, FIOSETOWN), or type at the terminal that the daemon was started from (TIOCSTI).  Limits
- * of other processes may not be set: the kernel kills one that has no processor time left.
+ * A list of what is allowed.  clone is allowed for threads only, and clone3, which has flags that a
+ * filter cannot see, is answered ENOSYS so that the C library falls back to it.  Of fcntl and ioctl
+ * some commands are allowed: others make the kernel signal a process of the caller's choice
+ * (F_SETOWN, F_SETSIG, FIOSETOWN), or type at the terminal that the daemon was started from
+ * (TIOCSTI).  Limits of other processes may not be set: the kernel kills one that has no processor
+ * time left.
  */
 #include "util/os.h"
 

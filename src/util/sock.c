@@ -7,7 +7,7 @@
 #include <netinet/tcp.h>
 #include <unistd.h>
 
-/* Gives up a socket whose last call failed; the error. */
+/* Gives up a socket after a call that failed; the error. */
 static int sock_fail(int fd) {
     int err = -errno;
     close(fd);

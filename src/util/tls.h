@@ -54,7 +54,7 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why);
 /* A server's connection, before it has chosen what to show: it shows the keys of pem, each with its
  * certificates behind it, and nothing that its context has.  False: it has nothing to show. */
 bool tls_show_chains(SSL *ssl, struct str pem);
-/* A connection whose context is pinned, before its handshake: it trusts nothing from now on, and
+/* A connection with a pinned context, before its handshake: it trusts nothing from now on, and
  * then, for each tls_trust, chains that a certificate or a public key of pem has signed, wherever
  * that stands in them.  NULL, or why pem cannot be used (a literal). */
 bool tls_trust_begin(SSL *ssl);
