@@ -1,9 +1,9 @@
 /*
  * deliver/probe.c - looking at a road; see probe.h
  *
- * The loop's thread only.  A probe is a session whose last stage says MAIL, RCPT and RSET instead
- * of carrying mail.  It has one attempt, of an envelope that exists nowhere else, and owns it; it
- * frees itself and its session when the round is over, after done has been called.
+ * The loop's thread only.  A probe is a session that says MAIL, RCPT and RSET in its last stage
+ * instead of carrying mail.  It has one attempt, of an envelope that exists nowhere else, and owns
+ * it; it frees itself and its session when the round is over, after done has been called.
  */
 #include "deliver/probe.h"
 

@@ -3,7 +3,7 @@
  *
  * A probe is a delivery session like any other, with the same settings, source address, TLS policy,
  * credentials and code; it notes its steps in a trace.  One that does not connect stops before each
- * host and says with which TLS policy and as whom it would be used; one that does goes as far as
+ * host and says with which TLS policy and login it would be used; one that does goes as far as
  * RCPT and then takes it all back.  Started and ended on the loop of its struct deliver.
  */
 #ifndef PH_DELIVER_PROBE_H

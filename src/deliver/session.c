@@ -9,7 +9,7 @@
  * connection's event or input, an answer, a task) and never from inside itself.  turn and what it
  * calls are the only functions that change the stage, the host and the connection.
  *
- * Who may free what.  Attempts given to a session are its own until they go to deliver_ops.result.
+ * What may free what.  Attempts given to a session are its own until they go to deliver_ops.result.
  * The session is freed by dsess_release's task, from the loop, never inside drive.  After
  * connection_close no event of that connection comes; after resolver_cancel and auth_cancel, which
  * it calls too, no answer.

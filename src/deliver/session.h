@@ -46,7 +46,7 @@ struct deliver {
     struct resolver *resolver;
     const struct deliver_ops *ops;
     struct tls_slot tls[TLS_CONTEXTS];
-    unsigned tls_turn;        /* whose slot is taken next when none is free */
+    unsigned tls_turn;        /* the slot that is taken next when none is free */
     struct warned warned[64]; /* one warning an hour per relay without credentials */
     bool tells;               /* each change of stage is logged (POSTHOUSE_STAGES is set) */
     struct dl results; /* filter.c: attempts that wait for a table to answer for their results */
@@ -147,7 +147,7 @@ struct dsess {
     size_t n_known;       /* of targets: behind those, what smtp_mx_address_limit may leave out */
     size_t at;            /* index of the target in use */
     size_t hop_at;        /* index of the first target of the destination being resolved */
-    size_t group_at;      /* … of the preference, or of the name, whose addresses are coming */
+    size_t group_at;      /* … of the preference, or of the name, being resolved */
     int64_t hop_sessions; /* of that destination: for smtp_mx_session_limit */
     struct str hops_left; /* destinations not yet resolved; inside hops */
     char *hops;
@@ -195,7 +195,7 @@ struct dsess {
     bool plain_retry;        /* opportunistic TLS failed with this host: in clear now */
     /* auth.c */
     lookup_maps_fn credentials_fn; /* of credentials_ask */
-    char *auth_sender;             /* whose credentials, with sender-dependent authentication */
+    char *auth_sender;             /* the sender to log in for (sender-dependent authentication) */
     struct sasl_login *sasl;       /* NULL: no login */
     uv_work_t *sasl_work;          /* a slow step is running */
     struct sbuf first_answer;      /* too long for the AUTH command: kept for the first 334 */

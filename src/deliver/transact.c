@@ -161,8 +161,8 @@ static bool chunk_is_out(const struct dsess *s) {
     return false;
 }
 
-/* Does the host that says 421 have chunks whose replies are read all the same?  It may neither hang
- * up nor stop reading, and what it takes then is not sent again. */
+/* Does the host that says 421 have chunks with replies that are read all the same?  It may neither
+ * hang up nor stop reading, and what it takes then is not sent again. */
 static bool parts_slowly(const struct dsess *s, const struct expected *e) {
     bool early = e->out_end > s->reply_gone;
     return !early && content_state(s, e->t) != CONTENT_PART && chunk_is_out(s);

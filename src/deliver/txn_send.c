@@ -9,7 +9,7 @@
  * Called by transact.c when something may be sent: new attempts wait, a reply has come, the output
  * has drained.  What is sent is noted in s->fifo with the command that the reply will answer.
  * Functions that return a step leave the connection as it is: the session's driver closes it.  The
- * session's loop only; see txn.c for who owns a transaction.
+ * session's loop only; see txn.c for what owns a transaction.
  */
 #include <string.h>
 

@@ -26,7 +26,7 @@ struct btree_walker {
     uint32_t next; /* the one that it says comes behind it */
 };
 
-/* The item at an entry's place of a page whose items begin with head bytes. */
+/* The item at an entry's place of a page with head bytes at the beginning of each item. */
 static bool btree_item(const struct db_btree *t, const struct db_page *page, unsigned at,
                        unsigned head, struct db_item *item, unsigned *type) {
     uint16_t from = db_u16(&t->f, page->p + DB_PAGE_HEAD + (size_t)2 * at);

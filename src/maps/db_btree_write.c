@@ -76,7 +76,7 @@ static void btree_level_start(struct btree_new *t, uint8_t level) {
     btree_kid_add(t, (struct db_text){STR_NONE, false});
 }
 
-/* Writes the page, which is full, and begins the next one, whose first key is separated by key. */
+/* Writes the page, which is full, and begins the next one; key separates its first key. */
 static void btree_page_turn(struct btree_new *t, struct db_text key) {
     bool leaf = t->page.type == DB_PAGE_LEAF;
     if (!t->numbered)

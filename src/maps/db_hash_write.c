@@ -1,7 +1,7 @@
 /*
  * maps/db_hash_write.c - a new hash file; see db_hash.h
  *
- * As many buckets as the rows will fill by half, a power of two, whose first pages are the file's
+ * As many buckets as the rows will fill by half, a power of two; their first pages are the file's
  * first; what does not fit into them lies behind.
  */
 #include <stdlib.h>

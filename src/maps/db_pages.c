@@ -16,8 +16,8 @@
 /* How often a page may be asked for in a walk: branches of a btree may have a large key in common
  * with the leaf. */
 #define PAGE_VISITS 8
-/* A lock on a file that was not written for so long is no sign that it is being written: everybody
- * who may read a table can lock it. */
+/* A lock on a file that was not written for so long is no sign that it is being written: all
+ * that may read a table can lock it. */
 #define WRITES_S 600
 /* Versions of the layout that libdb 5.3 reads too. */
 #define OLDEST_HASH  7U

@@ -2,7 +2,7 @@
  * maps/map.h - a lookup table: one interface, one file a type
  *
  * Tables live in the lookup process (and in the command-line tools); the relay asks by message
- * (query.h).  A table that cannot be opened is still a struct map whose every answer is an error:
+ * (query.h).  A table that cannot be opened is still a struct map, and every answer is an error:
  * mail that needs it waits, the daemon goes on.  Any thread may ask; a table in a file is asked by
  * one at a time, one in a database (shared) by many.
  */
@@ -46,7 +46,7 @@ struct map_ops {
     enum map_rc (*get)(struct map *m, struct str key, struct sbuf *value);
     /* Calls fn for every pair, until it returns non-zero; NULL: cannot be listed. */
     int (*each)(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
-    /* The same of each rule of a table of patterns, whose key is then where it stands ("line 7");
+    /* The same of each rule of a table of patterns; key is then where the rule stands ("line 7");
      * NULL: it has none. */
     void (*rules)(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg);
     /* Would the server be asked for key at all?  NULL: always. */
@@ -82,7 +82,7 @@ struct map {
 
 /* spec is "type:name" or "proxy:type:name".  dir is where relative names begin.  Never NULL. */
 struct map *map_open(const char *spec, const char *dir);
-/* A table in a database whose parameters are in conf (taken over) instead of a file; spec is for
+/* A table in a database with its parameters in conf (taken over) instead of a file; spec is for
  * messages. */
 struct map *map_open_conf(const struct map_ops *ops, const char *spec, struct tabconf *conf);
 void map_close(struct map *m);

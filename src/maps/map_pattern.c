@@ -1,5 +1,5 @@
 /*
- * maps/map_pattern.c - regexp, pcre and cidr: tables whose rules are tried in order
+ * maps/map_pattern.c - regexp, pcre and cidr: tables of rules that are tried in order
  *
  * "/pattern/flags value", "!/pattern/flags value", "if /pattern/flags … endif"; $1, ${1}, $(1) in
  * the value are what a group matched.  cidr: "network value", "if network … endif".  The rules

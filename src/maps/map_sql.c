@@ -188,7 +188,7 @@ static void quote_shown(void *arg, struct str text, struct sbuf *out) {
     }
 }
 
-/* The statement; with its database, but never with who asks. */
+/* The statement; with its database, but never with the user that asks. */
 static void sql_where(struct map *m, struct str key, struct sbuf *out) {
     const struct sql *q = m->state;
     struct sbuf query = {0};

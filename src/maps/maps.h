@@ -118,7 +118,7 @@ struct matchlist *matchlist_of_table(const char *spec);
 /* Why a file or a table of a list (NULL: none) that was just opened cannot be read, or NULL; the
  * list's. */
 const char *matchlist_unopened(const struct matchlist *l);
-/* Has the list (NULL: none) a table whose answer may take long? */
+/* Has the list (NULL: none) a table that may take long to answer? */
 bool matchlist_asks_server(const struct matchlist *l);
 void matchlist_close(struct matchlist *l);
 /* key: a domain or string; for MATCH_NETWORK an address as text, or "address name" of a client.

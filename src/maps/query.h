@@ -36,7 +36,7 @@ void lookup_remember(struct lookup *k, struct recent *memory);
  * tag for lookup_cancel, never 0; fn is called from the loop, never before this returns. */
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
-/* The same for routes, whose answers are remembered for RECENT_MS (errors never are).  Returns 0 if
+/* The same for routes: their answers are remembered for RECENT_MS (errors never are).  Returns 0 if
  * the answer is known: it is in *now then (the caller frees it), and fn is not called. */
 uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
                       const struct maps_key *keys, size_t n, struct maps_answer *now,

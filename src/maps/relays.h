@@ -14,7 +14,7 @@
     " id INTEGER PRIMARY KEY AUTOINCREMENT,"                                                       \
     " name TEXT NOT NULL UNIQUE,"        /* for people */                                          \
     " nexthop TEXT NOT NULL,"            /* the relayhost value that means it, lower case */       \
-    " account TEXT NOT NULL DEFAULT ''," /* who may use it: RELAYS_NAMED, RELAYS_ALL or a list */  \
+    " account TEXT NOT NULL DEFAULT ''," /* that may use it: RELAYS_NAMED, RELAYS_ALL or a list */ \
     " hosts TEXT NOT NULL,"              /* next hops in order */                                  \
     " tls TEXT NOT NULL DEFAULT 'encrypt',"                                                        \
     " mechanisms TEXT NOT NULL DEFAULT '',"                                                        \
@@ -25,8 +25,8 @@
     " UNIQUE (nexthop, account));"                                                                 \
     "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
-/* Who may use a record: everybody; the mail alone whose next hop main.cf itself names, or a table
- * in a file; or else accounts, user@domain and @domain, with a comma between two. */
+/* What may use a record: all mail; only mail that has its next hop from main.cf itself or from a
+ * table in a file; or else accounts, user@domain and @domain, with a comma between two. */
 #define RELAYS_ALL   ""
 #define RELAYS_NAMED "-"
 

@@ -73,7 +73,7 @@ struct question {
     struct channel *chan;
     struct ipc_head head;
     struct sbuf fields;
-    struct str what; /* part of fields: the question without who asks */
+    struct str what; /* part of fields: the question without its service */
     bool remembered;
 };
 

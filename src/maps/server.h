@@ -2,7 +2,7 @@
  * maps/server.h - the lookup process's work: answering questions about tables
  *
  * Reads questions from the channels on the calling thread and answers them on worker threads, so
- * that a slow table delays only who asked it.
+ * that a slow table delays only those that asked it.
  */
 #ifndef PH_MAPS_SERVER_H
 #define PH_MAPS_SERVER_H

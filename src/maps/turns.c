@@ -3,8 +3,8 @@
  *
  * One lock.  A task has a place, with a thread that is called for it, or it waits in its table's
  * row.  A place is one of the TURNS_OWN of its table, or one of the TURNS_SHARED.  A task that ends
- * makes room for one other at most, and its thread goes on with that one: no table waits whose next
- * task could have a place.
+ * makes room for one other at most, and its thread goes on with that one: no table waits while
+ * its next task could have a place.
  */
 #include "maps/turns.h"
 
@@ -32,7 +32,7 @@ struct turns {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct htab tables; /* struct turns_table by name */
-    struct dl waiting;  /* tables; the one whose turn it is comes first */
+    struct dl waiting;  /* tables; the one that has its turn comes first */
     struct dl ready;    /* struct turn: they have a place */
     size_t n_shared;    /* places that tables have beyond TURNS_OWN */
     size_t n_idle;      /* threads that wait, without those that are being woken */

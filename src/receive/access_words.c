@@ -31,7 +31,7 @@ static enum access_step test_defer(struct access_run *a) {
     return access_list_refuses(a, a->f.p->defer_code, "4.3.2", "Try again later");
 }
 
-/* -- who the client is -- */
+/* -- what is known of the client -- */
 
 static enum access_step permit_if(bool yes) {
     return yes ? STEP_PERMIT : STEP_NEXT;

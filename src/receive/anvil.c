@@ -42,7 +42,7 @@ static void anvil_forget(struct anvil_client *c) {
     free(c);
 }
 
-/* Forgets up to two idle clients whose interval is over, or that are too many. */
+/* Forgets up to two idle clients with an interval that is over, or that are too many. */
 static void anvil_shrink(int64_t now) {
     for (int i = 0; i < 2 && !dl_empty(&anvil_idle); i++) {
         struct anvil_client *c = DL_OWNER(anvil_idle.next, struct anvil_client, link);

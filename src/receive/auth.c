@@ -4,13 +4,14 @@
  * The passwords are known to Dovecot's auth service, which carries on the dialogue itself, or to
  * the accounts store: then PLAIN and LOGIN are spoken here, and the lookup process verifies.
  *
- * Who overwrites what a client logs in with, as soon as it has been used, however it ends:
+ * What overwrites the secrets of a client's login as soon as they are used, however it ends:
  *   the bytes of a line, whole or cut off    util/conn.c (serve_ops.wipes)
  *   a text that was moved because it grew    util/str.c
  *   the initial response, while it waits     auth_start and auth_free
  *   the decoded answer                       take_answer
- *   the question to the lookup process       maps/query.c, util/ipc_chan.c and, there,
- * maps/server.c the line to Dovecot                      dovecot.c (send_line), then util/conn.c
+ *   the question to the lookup process       maps/query.c, util/ipc_chan.c
+ *   and, in that process                     maps/server.c
+ *   the line to Dovecot                      dovecot.c (send_line), then util/conn.c
  *   what TLS has decrypted                   OpenSSL (SSL_OP_CLEANSE_PLAINTEXT)
  */
 #include "receive/auth.h"

@@ -23,7 +23,7 @@ bool auth_await(struct session *s, void (*fn)(struct session *s));
 void auth_keep_server(struct session *s);
 /* Once, when the session ends: ends a dialogue, and waiting. */
 void auth_leave(struct session *s);
-/* Forgets who the client is. */
+/* Forgets the login of the client. */
 void auth_logout(struct session *s);
 /* A new configuration: each smtpd_sasl_path has a connection to Dovecot of its own, and keeps the
  * one that it has; one that it does not name goes with the last session that keeps it. */

@@ -1,5 +1,5 @@
 /*
- * receive/client.c - who is at the other end of a session; see client.h
+ * receive/client.c - the client at the other end of a session; see client.h
  */
 #include "receive/client.h"
 

@@ -1,5 +1,5 @@
 /*
- * receive/client.h - who is at the other end of a session
+ * receive/client.h - the client at the other end of a session
  *
  * The loop's thread of its session; the session owns it.
  */

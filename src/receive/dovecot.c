@@ -70,8 +70,8 @@ static void mechs_clear(struct dovecot *d) {
     d->n_mechs = 0;
 }
 
-/* The list of mechanisms is there, or cannot be had.  Those who wait are told by the loop: one who
- * has just begun to wait is not called from inside dovecot_await. */
+/* The list of mechanisms is there, or cannot be had.  Whatever waits is told by the loop: what has
+ * just begun to wait is not called from inside dovecot_await. */
 static void dovecot_wake(struct dovecot *d) {
     loop_later(d->loop, &d->waking);
 }

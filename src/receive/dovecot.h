@@ -38,7 +38,7 @@ void dovecot_free(struct dovecot *d);
 bool dovecot_ready(const struct dovecot *d);
 /* Connects if need be; fn is called once, by the loop, when the list is there or cannot be had. */
 void dovecot_await(struct dovecot *d, struct dovecot_wait *w);
-/* The mechanisms whose properties satisfy a SASL_NO… set (smtp/sasl.h), separated by blanks. */
+/* The mechanisms that a SASL_NO… set allows (smtp/sasl.h), separated by blanks. */
 void dovecot_mechs(const struct dovecot *d, unsigned flags, struct sbuf *out);
 /* What the service is told of a client that logs in. */
 struct dovecot_login {

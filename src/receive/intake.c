@@ -222,7 +222,7 @@ static void scan_header(struct intake *in, bool last) {
 }
 
 /* The content is complete.  It goes to a file if there is one, or if it is large: also content that
- * came as a whole, or whose last piece has made it so. */
+ * came as a whole, or that its last piece has made large. */
 static enum intake_rc intake_end(struct intake *in) {
     in->ended = true;
     bool good = in->failed == 0 && !in->too_big;

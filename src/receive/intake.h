@@ -4,8 +4,8 @@
  * The loop's thread.  Bytes of DATA or of BDAT chunks are decoded into memory.  When there is much
  * of them they go to a file of the spool, a chunk at a time: the client is not read from while a
  * chunk is being written, so a sender of any size costs one chunk.  When all intakes together hold
- * a quarter of message_memory_limit, chunks and reads become small, and tiny at a half: everybody
- * goes on, at the pace of the disk.
+ * a quarter of message_memory_limit, chunks and reads become small, and tiny at a half: all clients
+ * go on, at the pace of the disk.
  *
  * The owner has an intake from intake_new to intake_free, which may be called at any time; a chunk
  * that is with the spool then stays until it is back, and the file is removed.

@@ -40,7 +40,7 @@ static const struct service *smtpd_service(const struct config *cfg, const char 
 }
 
 /* Takes a place at the service for a client; false: there is none left.  Each service has its own
- * limit: strangers at one take no place of those who log in at another.  All loops take places at
+ * limit: strangers at one take no place of those that log in at another.  All loops take places at
  * the same time: looking and taking are one step. */
 static bool load_take(struct service_load *load, const struct service *svc) {
     int64_t procs = svc->maxproc < 0 ? svc->p.default_process_limit : svc->maxproc;

@@ -29,17 +29,17 @@ struct receive_ops {
 struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, struct config *cfg,
                             const struct receive_ops *ops);
 void receive_reload(struct receive *r, struct config *cfg);
-/* Serves a listening socket (non-blocking; taken over).  svc_name is the master.cf service whose
- * settings apply; local: a unix socket for sendmail. */
+/* Serves a listening socket (non-blocking; taken over).  svc_name is the master.cf service with
+ * the settings that apply; local: a unix socket for sendmail. */
 void receive_listen(struct receive *r, int fd, const char *svc_name, bool local);
 /* Closes every listening socket; sessions go on. */
 void receive_deaf(struct receive *r);
-/* No new clients from now on.  Those who are connected are told 421 4.3.2 and let go: at once,
+/* No new clients from now on.  Those that are connected are told 421 4.3.2 and let go: at once,
  * after the answer that they wait for, or after the content that they have begun to send.  Calling
  * it again changes nothing. */
 void receive_stop(struct receive *r);
-/* The time for that is over: the others are let go now, but for those whose message the spool has;
- * they are told what became of it. */
+/* The time for that is over: the others are let go now, but for those with a message that the spool
+ * has; they are told what became of it. */
 void receive_leave(struct receive *r);
 /* Sessions in progress, for the shutdown. */
 size_t receive_sessions(const struct receive *r);

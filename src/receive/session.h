@@ -9,7 +9,7 @@
  * connection and the states), commands, auth and message, transaction, session, intake and access,
  * client.  What is below calls what is above by a function that it was given.
  *
- * Who may free what.  serve.c alone frees a session.  A command says how it ended (enum cmd) and
+ * What may free what.  serve.c alone frees a session.  A command says how it ended (enum cmd) and
  * touches nothing afterwards; one that has asked a question says CMD_WAIT, and the answer, which
  * comes from the loop, ends in smtpd_answered, after which the session may be gone.
  */
@@ -114,7 +114,7 @@ struct session {
     unsigned errors;         /* since a message was taken, as Postfix counts them */
     unsigned junk;           /* commands that lead nowhere, since a message was taken */
     unsigned ok[VERB_COUNT], total[VERB_COUNT];
-    struct auth *auth;               /* a dialogue about who the client is, or NULL */
+    struct auth *auth;               /* the login that the client has begun, or NULL */
     struct auth_server *auth_server; /* Dovecot's socket; NULL: none is asked */
     struct auth_wait *auth_wait;     /* for Dovecot's list of mechanisms, or NULL */
     char *sasl_user, *sasl_method;   /* NULL: not logged in */

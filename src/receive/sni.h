@@ -11,12 +11,12 @@
 
 #include "config/config.h"
 
-/* From now on connections of ctx, whose app data is their struct session, are shown the chain of
+/* From now on connections of ctx, with their struct session as app data, are shown the chain of
  * the row for the name that they ask for.  A name without a row, or none, changes nothing.  Where
  * the row cannot be used, or a table could not be asked, the handshake fails: another name's
  * certificate is never shown instead. */
 void sni_use(SSL_CTX *ctx, const struct config *cfg, const struct params *p);
-/* Was the client, whose handshake is over, shown the chain of a row? */
+/* The handshake is over: was the client shown the chain of a row? */
 bool sni_matched(SSL *ssl);
 /* NULL: each row for the services with the parameters p can be used; else what is wrong with the
  * first that cannot (the caller frees). */

@@ -601,9 +601,9 @@ enum cmd transaction_rcpt(struct session *s, struct str args) {
         tx->texts.n = begun;
         return CMD_DONE;
     }
-    /* Postmaster is there for everybody (RFC 5321 section 4.5.1).  What a program hands to sendmail
-     * is taken, and the queue says what becomes of it: cron and its like do not look at the answer.
-     * As with Postfix, restrictions are for clients. */
+    /* Postmaster is there for all clients (RFC 5321 section 4.5.1).  What a program hands to
+     * sendmail is taken, and the queue says what becomes of it: cron and its like do not look at
+     * the answer.  As with Postfix, restrictions are for clients. */
     mailerr_free(&tx->unlisted.why);
     if (tx->pending.taken)
         return rcpt_accept(s);

@@ -56,7 +56,7 @@ typedef void (*alias_fn)(void *arg, struct alias_result *r);
 
 struct alias_query;
 
-/* rcpt is an address whose transport is a local one.  Calls fn once, on the loop of k and never
+/* rcpt is an address with a local transport.  Calls fn once, on the loop of k and never
  * before this returns; *r is valid until fn returns, and what fn takes out of it it sets to NULL.
  * trace may be NULL. */
 struct alias_query *alias_expand(const struct config *cfg, struct lookup *k, struct str rcpt,

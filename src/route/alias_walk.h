@@ -2,10 +2,10 @@
  * route/alias_walk.h - the names that an alias leads to, and the walk that gives each its sender
  *
  * A graph has each address once; an address that is an alias has an edge to each address that the
- * alias stands for.  Who is the sender of what goes on depends on the way to it, as with Postfix's
- * local(8): aliases are expanded in their place, depth first, and an address has the owner of the
- * innermost list on the first way that leads to it.  Any thread, one at a time; the owner of
- * the graph frees it.
+ * alias stands for.  Which address is the sender of what goes on depends on the way to it, as with
+ * Postfix's local(8): aliases are expanded in their place, depth first, and an address has the
+ * owner of the innermost list on the first way that leads to it.  Any thread, one at a time; the
+ * owner of the graph frees it.
  */
 #ifndef PH_ROUTE_ALIAS_WALK_H
 #define PH_ROUTE_ALIAS_WALK_H
@@ -13,8 +13,7 @@
 #include "util/kset.h"
 #include "util/str.h"
 
-/* Aliases in each other, as local(8) has it, whose limit of 100 counts four steps for each alias.
- */
+/* Aliases in each other, as local(8) has it: its limit of 100 counts four steps for each alias. */
 #define ALIAS_DEPTH_MAX 25U
 
 struct alias_node {
@@ -45,7 +44,7 @@ struct alias_group {
 };
 
 struct alias_groups {
-    struct alias_group *v; /* if there is one whose sender stays, it is the first */
+    struct alias_group *v; /* the one that keeps its sender, if there is one, is the first */
     uint32_t n;
     uint32_t addrs; /* of all groups */
 };

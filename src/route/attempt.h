@@ -15,7 +15,7 @@
 
 enum attempt_outcome {
     ATTEMPT_UNSET,   /* the session has it */
-    ATTEMPT_TRIED,   /* every recipient has a result, whose blame says what is at fault */
+    ATTEMPT_TRIED,   /* every recipient has a result; its blame says what is at fault */
     ATTEMPT_RETURNED /* not tried: the session closed first; to be given to another one */
 };
 

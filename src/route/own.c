@@ -31,8 +31,8 @@ static bool own_is_here(const struct config *cfg, const struct netaddr *a) {
     return netaddr_is_loopback(a) || cfg_is_own_address(cfg, netaddr_text(a, text));
 }
 
-/* Is the address in a list, whose words of no address are passed over?  0.0.0.0 and :: are all of
- * this machine's addresses of their kind. */
+/* Is the address in a list?  Its words that are no address are passed over.  0.0.0.0 and :: are all
+ * of this machine's addresses of their kind. */
 static bool own_in(const struct config *cfg, struct str list, const struct netaddr *a) {
     struct str word;
     struct netaddr one;

@@ -16,7 +16,7 @@ struct record {
     char *tls;   /* may, encrypt, verify, secure or none */
     char *mechanisms;
     char *user;    /* "": no AUTH */
-    char *account; /* who may use it, as maps/relays.h has it */
+    char *account; /* that may use it, as maps/relays.h has it */
 };
 
 /* False if text is none. */

@@ -431,7 +431,7 @@ static enum went route_bad(struct route_query *q, const char *fmt, ...) {
 }
 
 /* May this mail use the record that was found?  The last key finds records that are not for its
- * sender: those that are for the mail whose next hop main.cf names, and others of that name. */
+ * sender: those for the mail that has its next hop from main.cf, and others of that name. */
 static bool record_is_for(const struct route_query *q, const struct record *rec, size_t key) {
     return key + 1 < q->keys.n || (q->hop_ours && strcmp(rec->account, RELAYS_NAMED) == 0);
 }
@@ -466,7 +466,7 @@ static enum went take_record(struct route_query *q, const struct maps_answer *a)
 }
 
 /* Does a record of Posthouse's own stand behind the next hop as it is, that this mail may use?
- * One for the sender first, then one for its domain, then one for everybody.  A local part alone is
+ * One for the sender first, then one for its domain, then one for all mail.  A local part alone is
  * no account.  Who administers the sender's domain chooses its relay host, and no other route: a
  * domain's own record takes no mail from the next hop of a transport. */
 static enum went step_record(struct route_query *q) {
@@ -510,7 +510,7 @@ static void decide_here(struct route_query *q, enum service_kind kind) {
     q->r.here.cause = CAUSE_TRANSPORT_SAYS;
 }
 
-/* Both spellings of a domain are one destination: that of A-labels.  A recipient whose domain is no
+/* Both spellings of a domain are one destination: that of A-labels.  A recipient at what is no
  * domain name is refused for good; an administrator's next hop has been checked. */
 static void hop_to_ascii(struct route_query *q) {
     struct sbuf ascii = {0};
