@@ -7,7 +7,6 @@
 #include "receive/access_run.h"
 
 #include "mail/address.h"
-#include "receive/receive.h"
 #include "util/log.h"
 
 void access_code(struct access_run *a, int64_t code, const char *dsn) {
@@ -24,7 +23,6 @@ unsigned access_checked_code(int64_t code, struct sbuf *text) {
     return 450;
 }
 
-/* "code dsn <subject>: text". */
 enum access_step access_reject(struct access_run *a, int64_t code, const char *dsn,
                                struct str address, const char *text) {
     access_code(a, code, dsn);

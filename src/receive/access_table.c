@@ -10,9 +10,7 @@
 #include <string.h>
 
 #include "mail/address.h"
-#include "receive/receive.h"
 #include "util/log.h"
-#include "util/mem.h"
 
 #define DOMAIN_MAX 255U /* bytes */
 

@@ -7,14 +7,8 @@
  */
 #include "receive/access_run.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "mail/address.h"
-#include "receive/receive.h"
 #include "route/local.h"
-#include "util/log.h"
-#include "util/mem.h"
 
 static enum access_step reject_helo(struct access_run *a, int64_t code, const char *dsn,
                                     const char *why) {
