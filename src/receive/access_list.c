@@ -43,13 +43,13 @@ bool access_item_next(struct access_reader *r, struct access_item *item) {
             return false;
         item->word = access_word_find(item->text);
     } while (item->word != NULL && item->word->kind == WORD_WARN);
-    const struct unread_word *unread = unread_word_find(item->text);
+    const struct unread_word *unread = item->word == NULL ? unread_word_find(item->text) : NULL;
     item->is_unread = unread != NULL;
     if (item->word == NULL && map_looks_like(item->text)) {
         item->word = bare_table_word(r->list);
         item->table = item->text;
-    } else if (unread != NULL ? unread->argument
-                              : item->word != NULL && item->word->kind == WORD_CHECK) {
+    } else if (item->word != NULL ? item->word->kind == WORD_CHECK
+                                  : unread != NULL && unread->argument) {
         item->has_no_table = !list_word(r, &item->table) || !map_looks_like(item->table);
     }
     return true;
