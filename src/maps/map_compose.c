@@ -14,11 +14,11 @@
 
 static int compose_open(struct map *m) {
     struct str list = str_trim(str_of(m->name));
-    if (list.n == 0 || list.p[0] != '{' || str_brace_span(list) != list.n) {
+    if (!str_unbrace(&list)) {
         map_set_error(m, "bad syntax: need \"%s:{type:name...}\"", m->ops->type);
         return -EINVAL;
     }
-    char *spec = str_dup(str_make(list.p + 1, list.n - 2));
+    char *spec = str_dup(list);
     struct maps *parts = maps_open(spec, m->dir);
     free(spec);
     if (parts->n == 0) {

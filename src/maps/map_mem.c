@@ -124,11 +124,10 @@ static size_t inline_key_length(struct str text) {
 
 /* "key=value", or "{ key = value with blanks }".  Returns what is wrong with it, or NULL. */
 static const char *inline_pair(struct state *s, struct str piece) {
-    if (piece.n > 0 && piece.p[0] == '{') {
-        if (str_brace_span(piece) != piece.n)
-            return "syntax error after '}'";
-        piece = str_trim(str_make(piece.p + 1, piece.n - 2));
-    }
+    if (str_unbrace(&piece))
+        piece = str_trim(piece);
+    else if (piece.p[0] == '{')
+        return "syntax error after '}'";
     size_t n = inline_key_length(piece);
     struct str rest = str_trim(str_from(piece, n));
     if (n == 0)
@@ -150,12 +149,11 @@ static int inline_bad(struct map *m, const char *why) {
 static int inline_open(struct map *m) {
     struct str rest = str_trim(str_of(m->name)), piece;
     const char *why = NULL;
-    if (rest.n == 0 || rest.p[0] != '{' || str_brace_span(rest) != rest.n)
+    if (!str_unbrace(&rest))
         return inline_bad(m, "bad syntax");
     struct state *s = MEM_NEW(struct state);
     s->m = m;
     m->state = s;
-    rest = str_make(rest.p + 1, rest.n - 2);
     while (why == NULL && str_split_braces(&rest, ", \t", &piece))
         why = inline_pair(s, piece);
     if (why == NULL && s->tab.n == 0)
@@ -168,7 +166,7 @@ static int inline_open(struct map *m) {
 
 static int static_open(struct map *m) {
     struct str v = str_of(m->name);
-    if (v.n > 0 && (v.p[0] != '{' || str_brace_span(v) == v.n))
+    if (v.n > 0 && (v.p[0] != '{' || str_unbrace(&v)))
         return 0;
     map_set_error(m, "bad syntax: need \"static:value\" or \"static:{value with blanks}\"");
     return -EINVAL;
@@ -177,8 +175,8 @@ static int static_open(struct map *m) {
 static enum map_rc static_get(struct map *m, struct str key, struct sbuf *value) {
     struct str v = str_of(m->name);
     (void)key;
-    if (v.p[0] == '{')
-        v = str_trim(str_make(v.p + 1, v.n - 2));
+    if (str_unbrace(&v))
+        v = str_trim(v);
     sbuf_add_str(value, v);
     return MAP_FOUND;
 }

@@ -363,13 +363,12 @@ static const struct lines_ops rule_ops = {rule_add, rule_orphan};
 static bool rules_of_list(struct state *s, struct str list) {
     struct str one;
     int no = 0;
-    if (str_brace_span(list) != list.n)
+    if (!str_unbrace(&list))
         return false;
-    list = str_make(list.p + 1, list.n - 2);
     while (str_split_braces(&list, ", \t\r\n", &one)) {
-        if (one.p[0] != '{' || str_brace_span(one) != one.n)
+        if (!str_unbrace(&one))
             return false;
-        rule_add(s, str_make(one.p + 1, one.n - 2), ++no);
+        rule_add(s, one, ++no);
     }
     return true;
 }

@@ -181,6 +181,13 @@ size_t str_brace_span(struct str s) {
     return 0;
 }
 
+bool str_unbrace(struct str *s) {
+    if (s->n == 0 || s->p[0] != '{' || str_brace_span(*s) != s->n)
+        return false;
+    *s = str_make(s->p + 1, s->n - 2);
+    return true;
+}
+
 bool list_has_word(struct str list, const char *word) {
     struct str w;
     while (str_split(&list, ", \t\r\n", &w))

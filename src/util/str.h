@@ -79,6 +79,8 @@ bool str_split(struct str *rest, const char *seps, struct str *piece);
 bool str_split_braces(struct str *rest, const char *seps, struct str *piece);
 /* Bytes of the group in braces that s begins with, braces in it counted; 0: it never closes. */
 size_t str_brace_span(struct str s);
+/* Takes the braces off s, if s is one group in them; false: it is not, and stays. */
+bool str_unbrace(struct str *s);
 /* Where the token ends that begins at i: a text in quotes or brackets, an escaped character, or one
  * byte.  pairs has the first and the last character of each kind that counts: "\"\"()". */
 size_t str_token_end(struct str s, size_t i, const char *pairs);

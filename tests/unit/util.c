@@ -32,6 +32,21 @@ static void test_split_braces(void **state) {
     assert_false(str_split_braces(&rest, ", ", &piece));
 }
 
+static void test_unbrace(void **state) {
+    static const char *const none[] = {"", "a", "{", "}", "{a", "a}", "{a}b", "{a}{b}", " {a}"};
+    struct str s = STR_LIT("{ {a} b }"), empty = STR_LIT("{}");
+    (void)state;
+    assert_true(str_unbrace(&s));
+    assert_str(s, " {a} b ");
+    assert_true(str_unbrace(&empty));
+    assert_str(empty, "");
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        s = str_of(none[i]);
+        assert_false(str_unbrace(&s));
+        assert_str(s, none[i]);
+    }
+}
+
 static void test_numbers(void **state) {
     uint64_t v;
     (void)state;
@@ -523,6 +538,7 @@ static void test_a_line_has_an_end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_split_braces),
+        cmocka_unit_test(test_unbrace),
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_tables),
