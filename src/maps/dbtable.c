@@ -53,6 +53,13 @@ enum map_rc dbtable_has_key(struct map *m, struct str key, struct matchlist *dom
     return map_rc_of(rc);
 }
 
+void dbtable_add_not_asked(const char *what, struct sbuf *out) {
+    sbuf_printf(out,
+                "not asked: the %s needs a part that the key does not have, or \"domain\" does not "
+                "have the key's domain",
+                what);
+}
+
 void dbvalues_reset(struct dbvalues *v) {
     sbuf_reset(&v->out);
     v->n = 0;

@@ -24,6 +24,8 @@ struct matchlist *dbtable_domains(const struct tabconf *c);
 enum map_rc dbtable_has_key(struct map *m, struct str key, struct matchlist *domains);
 /* The same for map_ops.asks: asks no server, and is true where one would have to say. */
 bool dbtable_may_ask(struct str key, struct matchlist *domains);
+/* What map_ops.where says of a key that the table is not asked for; what: "query". */
+void dbtable_add_not_asked(const char *what, struct sbuf *out);
 
 /* The values that a question gives. */
 struct dbvalues {

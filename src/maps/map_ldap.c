@@ -319,15 +319,23 @@ static bool dir_asks(struct map *m, struct str key) {
     return asks;
 }
 
+/* MAP_FOUND: the directory is asked for key, with this base and filter, which the caller frees. */
+static enum map_rc dir_query(struct map *m, struct str key, struct sbuf *base,
+                             struct sbuf *filter) {
+    const struct ldap_table *t = m->state;
+    enum map_rc rc = dbtable_has_key(m, key, t->domains);
+    if (rc == MAP_FOUND && (!template_query(t->base, key, quote_dn, NULL, base) ||
+                            !template_query(t->filter, key, quote_filter, NULL, filter)))
+        rc = MAP_NOT_FOUND;
+    return rc;
+}
+
 static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
     struct ldap_table *t = m->state;
     struct sbuf base = {0}, filter = {0};
     struct ask a = {.t = t, .values = {.key = key, .format = t->result_format}};
     char *why = NULL;
-    enum map_rc rc = dbtable_has_key(m, key, t->domains);
-    if (rc == MAP_FOUND && (!template_query(t->base, key, quote_dn, NULL, &base) ||
-                            !template_query(t->filter, key, quote_filter, NULL, &filter)))
-        rc = MAP_NOT_FOUND;
+    enum map_rc rc = dir_query(m, key, &base, &filter);
     if (rc == MAP_FOUND) {
         a.base = base.p == NULL ? "" : base.p;
         a.filter = filter.p;
@@ -343,14 +351,10 @@ static enum map_rc dir_get(struct map *m, struct str key, struct sbuf *value) {
 static void dir_where(struct map *m, struct str key, struct sbuf *out) {
     const struct ldap_table *t = m->state;
     struct sbuf base = {0}, filter = {0};
-    if (dbtable_has_key(m, key, t->domains) == MAP_FOUND &&
-        template_query(t->base, key, quote_dn, NULL, &base) &&
-        template_query(t->filter, key, quote_filter, NULL, &filter))
+    if (dir_query(m, key, &base, &filter) == MAP_FOUND)
         sbuf_printf(out, "%s below \"%s\": %s", t->uris, base.p == NULL ? "" : base.p, filter.p);
     else
-        sbuf_add_c(out,
-                   "not asked: the search needs a part that the key does not have, or \"domain\" "
-                   "does not have the key's domain");
+        dbtable_add_not_asked("search", out);
     sbuf_free(&base);
     sbuf_free(&filter);
 }

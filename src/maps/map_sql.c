@@ -156,7 +156,7 @@ static enum remote_rc sql_map_ask_conn(void *arg, void *conn, char **why) {
     return rc;
 }
 
-static bool has_parts(struct sql *q, struct str key) {
+static bool has_parts(const struct sql *q, struct str key) {
     struct sbuf dry = {0};
     bool ok = template_query(q->query, key, NULL, NULL, &dry);
     sbuf_free(&dry);
@@ -168,11 +168,17 @@ static bool sql_asks(struct map *m, struct str key) {
     return has_parts(q, key) && dbtable_may_ask(key, q->domains);
 }
 
+/* MAP_FOUND: the database is asked for key. */
+static enum map_rc sql_has_key(struct map *m, struct str key) {
+    const struct sql *q = m->state;
+    return has_parts(q, key) ? dbtable_has_key(m, key, q->domains) : MAP_NOT_FOUND;
+}
+
 static enum map_rc sql_get(struct map *m, struct str key, struct sbuf *value) {
     struct sql *q = m->state;
     struct ask a = {.q = q, .values = {.key = key, .format = q->result_format}};
     char *why = NULL;
-    enum map_rc asked = has_parts(q, key) ? dbtable_has_key(m, key, q->domains) : MAP_NOT_FOUND;
+    enum map_rc asked = sql_has_key(m, key);
     if (asked != MAP_FOUND)
         return asked;
     enum remote_rc rc = pool_use(q->pool, sql_map_ask_conn, &a, &why);
@@ -193,10 +199,8 @@ static void sql_where(struct map *m, struct str key, struct sbuf *out) {
     const struct sql *q = m->state;
     struct sbuf query = {0};
     bool local = q->ops->host == NULL;
-    if (!has_parts(m->state, key) || dbtable_has_key(m, key, q->domains) != MAP_FOUND) {
-        sbuf_add_c(out,
-                   "not asked: the query needs a part that the key does not have, or \"domain\" "
-                   "does not have the key's domain");
+    if (sql_has_key(m, key) != MAP_FOUND) {
+        dbtable_add_not_asked("query", out);
         return;
     }
     template_query(q->query, key, quote_shown, NULL, &query);
