@@ -181,10 +181,10 @@ static void quote_dn(void *arg, struct str text, struct sbuf *out) {
 }
 
 static bool names_have(const struct names *l, const char *name) {
-    bool have = false;
-    for (size_t i = 0; i < l->n && !have; i++)
-        have = str_ieq_c(str_of(l->v[i]), name);
-    return have;
+    for (size_t i = 0; i < l->n; i++)
+        if (str_ieq_c(str_of(l->v[i]), name))
+            return true;
+    return false;
 }
 
 static bool has_values(LDAP *ld, LDAPMessage *e, const struct names *l) {
@@ -251,8 +251,8 @@ enum use { USE_NOTHING, USE_VALUES, USE_FOLLOW };
 /* Terminal attributes end it; leaf attributes count where nothing is to be followed. */
 static enum use attribute_use(const struct ldap_table *t, const char *name, bool terminal,
                               bool leaf) {
-    if (terminal || names_have(&t->terminal, name))
-        return terminal && names_have(&t->terminal, name) ? USE_VALUES : USE_NOTHING;
+    if (terminal)
+        return names_have(&t->terminal, name) ? USE_VALUES : USE_NOTHING;
     if (names_have(&t->leaf, name))
         return leaf ? USE_VALUES : USE_NOTHING;
     if (names_have(&t->results, name))
