@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "util/fs.h"
 #include "util/mem.h"
 
 /* How often a page may be asked for in a walk: branches of a btree may have a large key in common
@@ -142,8 +143,7 @@ void db_file_close(struct db_file *f) {
 
 bool db_unchanged(const struct db_file *f) {
     struct stat st;
-    return fstat(f->fd, &st) == 0 && st.st_size == f->st.st_size &&
-           st.st_mtim.tv_sec == f->st.st_mtim.tv_sec && st.st_mtim.tv_nsec == f->st.st_mtim.tv_nsec;
+    return fstat(f->fd, &st) == 0 && fs_is_unwritten(&st, &f->st);
 }
 
 bool db_page_get(struct db_file *f, uint32_t no, struct db_page *page) {

@@ -180,11 +180,6 @@ void map_close(struct map *m) {
     free(m);
 }
 
-static bool is_as_it_was(const struct stat *a, const struct stat *b) {
-    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
-}
-
 /* Has a text that is written in place been left alone for a while?  By its own time, or, as
  * that may be anything, by ours. */
 static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) {
@@ -192,7 +187,7 @@ static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) 
     int64_t age = clock_wall_us() / 1000 - 1000 * (int64_t)st->st_mtim.tv_sec -
                   (int64_t)st->st_mtim.tv_nsec / 1000000;
     pthread_mutex_lock(&m->err_lock);
-    if (!is_as_it_was(st, &m->seen)) {
+    if (!fs_is_unwritten(st, &m->seen)) {
         m->seen = *st;
         m->seen_ms = now;
     }
@@ -212,7 +207,7 @@ static bool has_changed(struct map *m) {
     if (stat(m->path, &st) < 0 || !m->opened || st.st_ino != m->st.st_ino ||
         st.st_dev != m->st.st_dev)
         return true;
-    return !is_as_it_was(&st, &m->st) &&
+    return !fs_is_unwritten(&st, &m->st) &&
            (m->ops->suffix[0] != '\0' || text_has_settled(m, &st, now));
 }
 

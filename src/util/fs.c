@@ -169,6 +169,11 @@ const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint
     return why;
 }
 
+bool fs_is_unwritten(const struct stat *a, const struct stat *b) {
+    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
 void fs_open_standard(void) {
     int fd;
     do
