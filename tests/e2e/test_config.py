@@ -80,7 +80,6 @@ def test_the_name_of_a_system_without_a_domain(tmp_path, text):
     ("smtpd_recipient_restrictions = permit_mynetwork", r"unknown restriction \"permit_mynetwork\""),
 ])
 def test_mistakes_are_named(tmp_path, text, error):
-    import re
     p = Posthouse("", directory=tmp_path)
     (tmp_path / "main.cf").write_text(text + "\n")
     r = p.run("check")

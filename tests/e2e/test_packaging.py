@@ -23,8 +23,9 @@ def moved(name, places, debhelper=""):
 
 def script(p, name, *args, debhelper=""):
     """One of them, with the daemon's folders in the place of the system's."""
-    text = moved(name, {"/var/spool/posthouse": p.dir / "spool", "/var/lib/posthouse": p.dir / "data", "/etc/posthouse": p.dir},
-                 debhelper)
+    places = {"/var/spool/posthouse": p.dir / "spool", "/var/lib/posthouse": p.dir / "data", "/etc/posthouse": p.dir,
+              "/etc/postfix": p.dir / "of-postfix"}
+    text = moved(name, places, debhelper)
     env = dict(p.env(), PATH=f"{POSTHOUSE.parent}:/usr/sbin:/usr/bin:/bin", MAIL_CONFIG=str(p.dir))
     return subprocess.run(["sh", "-c", text, name, *args], capture_output=True, text=True, env=env, check=True)
 

@@ -1,13 +1,14 @@
 """Lookup tables and postmap, beside Debian's Postfix: each reads what the other writes."""
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import threading
 import time
 
 import pytest
-from kit import FakeRelay, Posthouse, at_once, wait_for
+from kit import FakeRelay, Listener, Posthouse, at_once, wait_for
 
 SOURCE = """# a comment
 alpha   one
@@ -347,7 +348,6 @@ class LineServer:
     """A table server: answers each request of a connection by a function."""
 
     def __init__(self, read, answer, unix=None):
-        import socket
         import threading
         self.read, self.answer, self.seen = read, answer, []
         self.sock = socket.socket(socket.AF_UNIX) if unix else socket.socket()
@@ -422,7 +422,6 @@ def test_tcp_table(box):
                                          (b"clerk ", ("clerk", ""))])
 def test_blanks_of_a_password_are_its_own(dns, value, login):
     """Files have none at a line's end, but servers and databases may; Debian's Postfix sends the same."""
-    from kit import FakeRelay
     server = LineServer(read_netstring, lambda q: netstring(b"OK " + value))
     main = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\n" \
            f"smtp_sasl_password_maps = socketmap:inet:127.0.0.1:{server.port}:logins\n"
@@ -432,7 +431,6 @@ def test_blanks_of_a_password_are_its_own(dns, value, login):
 
 
 def test_socket_tables_route_mail_and_fail_closed(dns):
-    from kit import FakeRelay, wait_for
     everybody, own = FakeRelay(), FakeRelay()
     state = {}
     server = LineServer(read_netstring, lambda q: state.get("reply", lambda q: netstring(b"NOTFOUND "))(q))
@@ -455,7 +453,6 @@ def test_socket_tables_route_mail_and_fail_closed(dns):
 @pytest.mark.parametrize("when", ["at once", "later"])
 def test_one_questions_answer_is_not_the_next_ones(dns, kind, when):
     """A table's server that says an answer twice: no other sender's mail goes by it."""
-    from kit import FakeRelay, Listener, wait_for
     everybody, own = FakeRelay(), FakeRelay()
     asked = []
 
@@ -494,7 +491,6 @@ def test_one_questions_answer_is_not_the_next_ones(dns, kind, when):
 
 def test_table_parameters_in_main_cf(dns, tmp_path):
     """sqlite:name with name_query and so on in main.cf, as Postfix still takes it."""
-    import sqlite3
     from kit import FakeRelay, wait_for
     relay = FakeRelay()
     tmp_path.chmod(0o755)

@@ -165,7 +165,6 @@ def test_domain_administrator(world):
         b.sees("of the relay record")
         assert "account office" not in b.text()  # the record is shared: whose account it is, is not theirs to see
         world.api(GLOBAL)
-        import sqlite3
         with sqlite3.connect(world.dir / "data" / "accounts.db", 10) as db:
             db.execute("UPDATE domain SET settings = 'disabled_domain_profiles:relay;' WHERE domain = 'a.example'")
         try:
