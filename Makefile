@@ -1,7 +1,7 @@
 # Posthouse's front door.  Everything is built in build/ by Meson.
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build web demo check-fast test test-asan test-tsan mutants bench pictures load coverage fuzz wire hostile format docs dist deb test-packages install uninstall clean
+.PHONY: all setup build web demo check-fast test-build test test-asan test-tsan mutants bench pictures load coverage fuzz wire hostile format docs dist deb test-packages install uninstall clean
 
 all: build
 
@@ -28,18 +28,19 @@ demo:
 	@$(MAKE) --no-print-directory build
 	@$(PYTHON) scripts/demo.py
 
+# A build that was configured before the test packages were there has no unit tests.
+test-build:
+	@sh scripts/setup.sh test
+	@test ! -f build/build.ninja || test -d build/tests || meson setup --reconfigure build >/dev/null
+	@$(MAKE) --no-print-directory build
+
 # What finds most in two minutes, between edits; ends in one line "N passed, N failed".
-check-fast:
-	@test -f build/build.ninja || $(MAKE) --no-print-directory build
-	@ninja -C build | tail -1
+check-fast: test-build
 	@$(PYTHON) tests/run.py --fast
 
 # Every test; ends in one line "N passed, N failed".
-test:
-	@sh scripts/setup.sh test
-	@# A build that was configured before the test packages were there has no unit tests.
-	@test ! -f build/build.ninja || test -d build/tests || meson setup --reconfigure build >/dev/null
-	@$(MAKE) --no-print-directory build web/node_modules/.installed
+test: test-build
+	@$(MAKE) --no-print-directory web/node_modules/.installed
 	@$(PYTHON) tests/run.py
 
 # The same tests on a build with sanitizers.
