@@ -258,6 +258,12 @@ static const char *import_refuses(const struct import *im, const struct pfqueue_
     return known ? NULL : why;
 }
 
+static const char *unread_why(int rc) {
+    return rc == -EBUSY ? "a process of Postfix's still delivers it or writes it: give the command "
+                          "again when that has ended"
+                        : strerror(-rc);
+}
+
 static int import_one(struct import *im, const struct pfqueue_file *f) {
     struct queuefile q = {0};
     struct sbuf text = {0}, made = {0};
@@ -268,7 +274,7 @@ static int import_one(struct import *im, const struct pfqueue_file *f) {
     if (rc == -EMLINK && f->waits_in_folder) /* an export was killed, which had placed it */
         return pfqueue_place(im->t->theirs, f->path, f->queue, f->id);
     const char *why =
-        rc < 0 ? strerror(-rc) : import_refuses(im, f, &st, &q, sbuf_str(&text), &notes);
+        rc < 0 ? unread_why(rc) : import_refuses(im, f, &st, &q, sbuf_str(&text), &notes);
     if (why != NULL) {
         import_leave(im, f, why);
         import_put_back(im, f);

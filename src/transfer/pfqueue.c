@@ -375,8 +375,11 @@ int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, st
     const char *name;
     dirs_trim(p);
     int dir = folder_open(p, path, false, &name, NULL);
-    int fd = dir < 0 ? dir : fs_open_only_at(dir, name, O_RDONLY, 0);
-    int rc = fd < 0 ? fd : fstat(fd, st) < 0 ? -errno : 0;
+    int fd = dir < 0 ? dir : fs_open_only_at(dir, name, O_RDWR, 0);
+    int rc = fd < 0 ? fd : lock_take(fd);
+    if (rc == 0 && fstat(fd, st) < 0)
+        rc = -errno;
+    rc = rc == -EAGAIN ? -EBUSY : rc; /* who delivers it has a lock, also when the master is gone */
     for (ssize_t n = 1; rc == 0 && n != 0;) {
         char *at = sbuf_room(out, (size_t)st->st_size + 1);
         n = read(fd, at, (size_t)st->st_size + 1);

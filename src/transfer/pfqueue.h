@@ -72,7 +72,7 @@ bool pfqueue_has(const struct pfqueue *p, const char *id);
  * lies there is a less privileged user's.  0 or negative errno. */
 
 /* Appends a file's content to out; *st is set.  It is a regular file without a second name; -EBUSY:
- * a process writes to it. */
+ * a process writes to it, or delivers it. */
 int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, struct stat *st);
 int pfqueue_remove(const struct pfqueue *p, const char *path);
 /* Makes the folders that to needs, as Postfix does. */

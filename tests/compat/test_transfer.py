@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
 
 import pytest
 from kit import BUILD, Client, FakeRelay, Posthouse, free_port, wait_for
@@ -464,6 +466,29 @@ def test_nothing_moves_while_one_of_both_runs(place):
             r = at.run(word)
             assert r.returncode == 69 and "Postfix is running" in r.stderr
     assert at.everything() == before
+
+
+def test_what_a_process_of_postfixs_still_delivers_is_left(place):
+    """Its master is gone, and a client of its waits for the last reply: after a start Postfix would not send that mail again."""
+    at = place(mails=0)
+    asked, answer = threading.Event(), threading.Event()
+    at.relay.replies["DOT"] = lambda line: (asked.set(), answer.wait(120))[2:] or None
+    at.postfix.case(at.main.replace(str(at.port), str(at.relay.port)), at.files, "")
+    with Client(at.postfix.port) as c:
+        assert c.mail("a@from.example", ["b@far.example"]).startswith("250")
+    assert asked.wait(60)
+    os.kill(int((at.spool / "pid/master.pid").read_text()), signal.SIGKILL)
+    at.postfix.proc.wait()
+    (name, _), = at.each()
+    r = at.run("import")
+    answer.set()
+    assert r.returncode == 1 and re.search(f"active/{name} stays where it is: .*still delivers", r.stderr), r.stdout + r.stderr
+    at.relay.wait_mails(1)
+
+    def ended():
+        return "no recipient is left" in at.run("import").stderr
+    wait_for(ended, 60)
+    assert not at.ours() and len(at.relay.mails) == 1
 
 
 @can_stop
