@@ -523,6 +523,9 @@ static int replace_may(const struct replace *r) {
     if (!dir_is_placed(r) && strcmp(r->dir, POSTFIX_PLACE) == 0)
         return replace_fatal(OWN_PLACE, "it is another configuration, which posthouse.service and "
                                         "the commands read: move it away, or name it with -c");
+    const char *why = r->sendmail[0] == '\0' ? NULL : switch_why_not(r->sendmail, r->program);
+    if (why != NULL)
+        return replace_fatal(r->sendmail, why);
     if (cli_check(r->dir, 1, check) > 1) {
         replace_fatal(r->dir, "correct the errors first; nothing was changed");
         return 2;

@@ -23,17 +23,25 @@ static bool switch_is_done(const char *path, const char *program) {
     return n > 0 && str_eq_c(str_make(to, (size_t)n), program);
 }
 
-/* Is the file one of a package?  Then word is done with its diversion. */
-static int switch_divert(const char *path, const char *kept, const char *word) {
+/* Is the file one of a package? */
+static bool switch_is_packaged(const char *path) {
     char *const owner[] = {(char *)(uintptr_t) "dpkg-query", (char *)(uintptr_t) "-S",
                            (char *)(uintptr_t)path, NULL};
-    char *const divert[] = {(char *)(uintptr_t) "dpkg-divert", (char *)(uintptr_t) "--local",
-                            (char *)(uintptr_t) "--no-rename", (char *)(uintptr_t) "--divert",
-                            (char *)(uintptr_t)kept,           (char *)(uintptr_t)word,
-                            (char *)(uintptr_t)path,           NULL};
-    if (access("/usr/bin/dpkg-divert", X_OK) < 0 || front_run(owner, DPKG_MS, true) != 0)
-        return 0;
-    return front_run(divert, DPKG_MS, true) == 0 ? 0 : -EIO;
+    return access("/usr/bin/dpkg-divert", X_OK) == 0 && front_run(owner, DPKG_MS, true) == 0;
+}
+
+/* Where it is, word is done with its diversion; try: only what would come of that. */
+static int switch_divert(const char *path, const char *kept, const char *word, bool try) {
+    char *const divert[] = {(char *)(uintptr_t) "dpkg-divert",
+                            (char *)(uintptr_t)(try ? "--test" : "--local"),
+                            (char *)(uintptr_t) "--local",
+                            (char *)(uintptr_t) "--no-rename",
+                            (char *)(uintptr_t) "--divert",
+                            (char *)(uintptr_t)kept,
+                            (char *)(uintptr_t)word,
+                            (char *)(uintptr_t)path,
+                            NULL};
+    return !switch_is_packaged(path) || front_run(divert, DPKG_MS, true) == 0 ? 0 : -EIO;
 }
 
 static bool switch_same_file(const char *path, const char *kept) {
@@ -59,10 +67,25 @@ static int switch_link(const char *path, const char *program) {
     return rc;
 }
 
+const char *switch_why_not(const char *path, const char *program) {
+    struct sbuf kept = {0};
+    struct stat st;
+    const char *why = NULL;
+    sbuf_printf(&kept, "%s.postfix", path);
+    if (switch_is_done(path, program))
+        why = NULL;
+    else if (lstat(kept.p, &st) == 0 && !switch_same_file(path, kept.p))
+        why = "beside it, what would be its other name (….postfix) is another file already";
+    else if (switch_divert(path, kept.p, "--add", true) < 0)
+        why = "dpkg has another diversion of it (dpkg-divert --list)";
+    sbuf_free(&kept);
+    return why;
+}
+
 int switch_to(const char *path, const char *program) {
     struct sbuf kept = {0};
     sbuf_printf(&kept, "%s.postfix", path);
-    int rc = switch_is_done(path, program) ? 1 : switch_divert(path, kept.p, "--add");
+    int rc = switch_is_done(path, program) ? 1 : switch_divert(path, kept.p, "--add", false);
     if (rc == 0)
         rc = switch_keep(path, kept.p);
     if (rc == 0)
@@ -79,8 +102,8 @@ int switch_back(const char *path, const char *program) {
         rc = rename(kept.p, path) < 0 ? -errno : fs_sync_dir(path);
     else if (switch_same_file(path, kept.p)) /* a run was killed before it made the link */
         rc = unlink(kept.p) < 0 ? -errno : 0;
-    if (rc == 0)
-        rc = switch_divert(path, kept.p, "--remove");
+    if (rc == 0 && switch_divert(path, kept.p, "--remove", false) < 0) /* it is another's by now */
+        fprintf(stderr, "posthouse: warning: %s: its diversion stays (dpkg-divert --list)\n", path);
     sbuf_free(&kept);
     return rc;
 }

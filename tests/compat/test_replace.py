@@ -59,11 +59,14 @@ class House(Place):
         assert self.runs() or self.postfix_does("start")
         wait_for(lambda: not self.files_of("incoming", "active"), 60 + MAILS, 0.2)
 
-    def setup(self, *words, env=None, program=None):
+    def setup(self, *words, env=None, program=None, here=False):
+        """here: the sendmail of the machine is that of this configuration."""
         env = dict(self.p.env(), PATH=f"{program or BUILD / 'src'}:{os.environ['PATH']}", **(env or {}))
         env.pop("MAIL_CONFIG", None)
+        env |= {"MAIL_CONFIG": str(self.dir)} if here else {}
+        where = [] if here else ["-c", self.dir]
         with open(self.dir / "said", "w") as said:
-            r = subprocess.run([BUILD / "src/posthouse", "-c", self.dir, "setup", "replace-postfix", "--postfix", self.front, *words],
+            r = subprocess.run([BUILD / "src/posthouse", *where, "setup", "replace-postfix", "--postfix", self.front, *words],
                                stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=env)
         r.stdout = (self.dir / "said").read_text()
         return r
@@ -257,6 +260,47 @@ def test_sendmail_of_the_machine(house, tmp_path):
     setup("--undo")
     assert not path.is_symlink() and path.read_text() == theirs and not (tmp_path / "sendmail.postfix").exists()
     assert len(h.listed()) == 3 and h.runs()
+
+
+def packaged(folder, path):
+    """A database of dpkg's in folder by which path is a package's."""
+    for name in ("info", "updates", "triggers"):
+        (folder / name).mkdir(parents=True)
+    (folder / "status").write_text("Package: postfix\nStatus: install ok installed\nMaintainer: x <x@x.example>\nArchitecture: all\n"
+                                   "Version: 1\nDescription: x\n")
+    (folder / "info/format").write_text("1\n")
+    (folder / "info/postfix.list").write_text("".join(f"{p}\n" for p in ["/.", *list(path.parents)[-2::-1], path]))
+    for name in ("diversions", "statoverride", "triggers/File"):
+        (folder / name).touch()
+    return {"DPKG_ADMINDIR": str(folder)}
+
+
+@pytest.mark.skipif(shutil.which("dpkg-divert") is None, reason="no dpkg")
+def test_a_sendmail_that_the_administrator_has_diverted(house, tmp_path):
+    """It stays as it is: before anything is changed, and also where it is diverted after that."""
+    tmp_path.chmod(0o755)
+    path = tmp_path / "sendmail"
+    path.write_text("#!/bin/sh\nexec /usr/sbin/sendmail \"$@\"\n")
+    path.chmod(0o755)
+    env = packaged(tmp_path / "dpkg", path)
+    h = house(1, front=f"sendmail_path = {path}\n")
+
+    def divert(word, to):
+        subprocess.run(["dpkg-divert", "--local", "--no-rename", "--divert", f"{path}.{to}", word, path], check=True,
+                       env=dict(os.environ, **env), stdout=subprocess.DEVNULL)
+
+    def setup(word):
+        return h.setup(word, env=env, here=True)
+    divert("--add", "real")
+    r = setup("--apply")
+    assert r.returncode == 1 and "another diversion" in r.stdout and h.runs() and not h.note.exists(), r.stdout
+    divert("--remove", "real")
+    assert setup("--apply").returncode == 0 and h.ours_serves() and path.is_symlink()
+    divert("--remove", "postfix")
+    divert("--add", "real")
+    r = setup("--undo")
+    assert r.returncode == 0 and h.runs() and not path.is_symlink(), r.stdout
+    assert "sendmail.real" in (tmp_path / "dpkg/diversions").read_text()
 
 
 @can_stop
