@@ -240,6 +240,12 @@ static struct slot *dest_open(struct sched *s, struct dest *d) {
     return NULL;
 }
 
+/* May a session be given more than it is at?  Not while another destination of the transport has
+ * none: a session that always has more to do is never idle. */
+static bool dest_may_deepen(const struct dest *d) {
+    return d->rate_delay_ms == 0 && d->window == d->max_window && dl_empty(&d->load->starving);
+}
+
 struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
     struct slot *other = NULL, *least = NULL;
     DL_EACH (it, &d->slots) {
@@ -256,7 +262,7 @@ struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
         return other;
     if (d->n_slots < d->window)
         return dest_open(s, d);
-    return d->rate_delay_ms == 0 && d->window == d->max_window ? least : NULL;
+    return dest_may_deepen(d) ? least : NULL;
 }
 
 /* What was wrong with the site as a whole, or NULL.  A bounce is no reason to rest: other mail is

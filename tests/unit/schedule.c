@@ -404,6 +404,32 @@ static void test_turns_under_a_process_limit(void **state) {
     rig_close(&r);
 }
 
+/* … also where the backlog is that of a destination whose one session would take more than one
+ * mail at a time: it is served, and so are the others, in turn. */
+static void test_turns_under_both_limits(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_transport = one\ndefault_destination_concurrency_limit = 1\n");
+    for (int i = 0; i < 4; i++)
+        rig_mail(&r, "", "1@a.example");
+    rig_mail(&r, "", "2@b.example");
+    for (int i = 0; i < 6; i++) {
+        assert_true(r.n_given > 0);
+        if (str_eq_c(r.given[0]->env->rcpts[0].addr, "2@b.example"))
+            break;
+        rig_answer(&r, &sent);
+        rig_mail(&r, "", "1@a.example"); /* its backlog never ends */
+    }
+    given_to(&r, 0, "2@b.example");
+    rig_answer(&r, &sent);
+    for (int i = 0; i < 9 && r.n_given > 0; i++) {
+        given_to(&r, 0, "1@a.example");
+        rig_answer(&r, &sent);
+    }
+    assert_int_equal(r.s->msgs.n, 0);
+    rig_close(&r);
+}
+
 /* A session gave back what it had not begun: another one gets what has no result yet. */
 static void test_a_returned_attempt_goes_on(void **state) {
     struct rig r;
@@ -525,6 +551,7 @@ int main(void) {
         RIG(test_a_transport_goes),
         RIG(test_process_limit_of_a_transport),
         RIG(test_turns_under_a_process_limit),
+        RIG(test_turns_under_both_limits),
         RIG(test_a_returned_attempt_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
