@@ -333,8 +333,13 @@ static void slots_tick(struct sched *s, int64_t now_ms) {
     }
 }
 
-/* Frees what nothing has waited for in DEST_IDLE_MS; what rests is remembered while there is room.
- */
+/* Does it rest, or does a rate delay count still? */
+static bool dest_holds_back(const struct dest *d, int64_t now_ms) {
+    return d->dead_until > now_ms || d->not_before > now_ms;
+}
+
+/* Frees what nothing has waited for in DEST_IDLE_MS; what holds mail back is remembered while there
+ * is room. */
 static void idle_tick(struct sched *s, int64_t now_ms) {
     for (unsigned i = 0; i < TICK_LOOKS && !dl_empty(&s->idle_dests); i++) {
         struct dest *d = DL_OWNER(s->idle_dests.next, struct dest, idle);
@@ -344,7 +349,7 @@ static void idle_tick(struct sched *s, int64_t now_ms) {
         if (d->users > 0) { /* it is back when the last of them goes */
             dl_remove(&d->idle);
             s->n_idle_dests--;
-        } else if (full || d->dead_until <= now_ms) {
+        } else if (full || !dest_holds_back(d, now_ms)) {
             dest_free(s, d);
         } else {
             d->used_ms = now_ms;

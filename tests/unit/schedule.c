@@ -490,6 +490,26 @@ static void test_rate_delay(void **state) {
     rig_close(&r);
 }
 
+/* A long delay counts also for a destination that nothing waited for meanwhile. */
+static void test_a_long_rate_delay(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_destination_rate_delay = 10m\n");
+    rig_mail(&r, "", "ann@away.example");
+    rig_answer(&r, &sent);
+    for (int i = 0; i < 9; i++) {
+        r.s->loop->now_ms += 60000;
+        dispatch_tick(r.s, r.s->loop->now_ms);
+    }
+    rig_mail(&r, "", "ann@away.example");
+    assert_int_equal(r.n_given, 0);
+    r.s->loop->now_ms += 600000;
+    dispatch_tick(r.s, r.s->loop->now_ms);
+    assert_int_equal(r.n_given, 1);
+    rig_answer(&r, &sent);
+    rig_close(&r);
+}
+
 /* With sender-dependent authentication a session is one sender's, until it has nothing to do. */
 static void test_sessions_of_senders(void **state) {
     struct rig r;
@@ -547,6 +567,7 @@ int main(void) {
         RIG(test_our_faults_teach_nothing),
         RIG(test_limits_of_a_destination),
         RIG(test_rate_delay),
+        RIG(test_a_long_rate_delay),
         RIG(test_sessions_of_senders),
         RIG(test_a_transport_goes),
         RIG(test_process_limit_of_a_transport),
