@@ -13,12 +13,14 @@
 #include "cli/replace.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,6 +57,8 @@ struct replace {
     bool own_unit;        /* systemd starts Posthouse */
     bool front_unit;      /* systemd starts Postfix */
     int64_t stopped_ms;   /* when Postfix was stopped, as clock_mono_ms; 0: it was not */
+    int lock_fd;          /* of Postfix's configuration directory; -1: not locked */
+    bool stays;           /* some mail was named that did not move */
     /* What is noted. */
     enum replace_state state;
     bool ran;       /* Postfix ran, or this is not known: then nothing is begun */
@@ -344,8 +348,9 @@ static int sendmail_is(const struct replace *r, bool ours) {
 }
 
 /* What stays was named. */
-static int mail_moves(const struct replace *r, bool in) {
+static int mail_moves(struct replace *r, bool in) {
     int status = cli_transfer(r->dir, r->front->dir, in);
+    r->stays = status == 1;
     return status == EX_OK_ || status == 1 ? 0 : 1;
 }
 
@@ -607,6 +612,17 @@ static int replace_stay(struct replace *r, bool fresh) {
     return 1;
 }
 
+/* Programs that began to send with Postfix's sendmail, a cron job perhaps, end it there. */
+static void say_late(const struct replace *r) {
+    size_t n = queue_count(r, "maildrop");
+    if (n > 0)
+        fprintf(stderr,
+                "posthouse: warning: %zu message%s in Postfix's maildrop, where nothing reads now "
+                "what programs have begun to send before: when they have ended, give posthouse "
+                "setup replace-postfix --apply again\n",
+                n, n == 1 ? " is" : "s are");
+}
+
 static bool apply_is_done(const struct replace *r) {
     struct address_look look;
     return r->state == REPLACE_APPLIED && front_state(r->front) == FRONT_RESTS &&
@@ -616,8 +632,6 @@ static bool apply_is_done(const struct replace *r) {
 
 static int replace_apply(struct replace *r) {
     bool fresh = r->state == REPLACE_NONE;
-    if (r->state == REPLACE_UNDOING)
-        return replace_fatal(r->note_path, "an --undo has not ended: give it again first");
     if (apply_is_done(r)) {
         replace_step("Posthouse is in Postfix's place already");
         cli_transfer_sweep(r->dir, r->front->dir); /* what a run that was killed has left */
@@ -635,6 +649,7 @@ static int replace_apply(struct replace *r) {
     if (rc < 0 || front_stop(r) != 0)
         return replace_stay(r, fresh);
     if (road_forward(r) == 0) {
+        say_late(r);
         puts("posthouse: back: posthouse setup replace-postfix --undo");
         return 0;
     }
@@ -656,7 +671,15 @@ static int replace_undo(struct replace *r) {
     int rc = note_write(r, REPLACE_UNDOING);
     if (rc != 0)
         return rc;
-    if (road_back(r) == 0) {
+    if (road_back(r) == 0 && r->stays) {
+        fprintf(stderr,
+                "posthouse: warning: Postfix is in its place again, but the mail that is named "
+                "above stays in %s, where nothing sends it: see there, and give posthouse setup "
+                "replace-postfix --apply and, when it has gone, --undo again\n",
+                r->cfg->p.queue_directory);
+        return 1;
+    }
+    if (r->state == REPLACE_NONE) {
         replace_step("Postfix is in its place again, with the mail that waited");
         return 0;
     }
@@ -673,7 +696,20 @@ static void replace_hold_out(void) {
         signal(stays[i], SIG_IGN);
 }
 
-static int replace_open(struct replace *r, const char *dir, const char *postfix) {
+/* Two at once would each take the other one's steps for a failure.  0, or 1 after saying why not.
+ */
+static int replace_lock(struct replace *r) {
+    r->lock_fd = open(r->front->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (r->lock_fd >= 0 && flock(r->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    return replace_fatal(r->front->dir, errno == EWOULDBLOCK
+                                            ? "another posthouse setup replace-postfix has not "
+                                              "ended yet"
+                                            : strerror(errno));
+}
+
+static int replace_open(struct replace *r, const char *dir, const char *postfix,
+                        enum replace_what what) {
     struct sbuf note = {0}, main = {0};
     char *full = realpath(postfix, NULL);
     sbuf_printf(&main, "%s/main.cf", full == NULL ? postfix : full);
@@ -683,6 +719,8 @@ static int replace_open(struct replace *r, const char *dir, const char *postfix)
         r->dir = realpath(dir, NULL);
         rc = r->dir == NULL ? replace_fatal(dir, strerror(errno)) : 0;
     }
+    if (rc == 0 && what != REPLACE_SAY)
+        rc = replace_lock(r);
     if (rc == 0) {
         r->cfg = cli_config("posthouse", r->dir);
         rc = r->cfg == NULL ? 2 : 0; /* the errors were said */
@@ -700,16 +738,20 @@ static int replace_open(struct replace *r, const char *dir, const char *postfix)
 }
 
 int replace_postfix(const char *dir, const char *postfix, enum replace_what what) {
-    struct replace r = {0};
-    int rc = replace_open(&r, dir, postfix);
-    if (rc == 0 && what != REPLACE_SAY && geteuid() != 0)
-        rc = replace_fatal("replace-postfix", "only root can do this");
+    struct replace r = {.lock_fd = -1};
+    int rc = what != REPLACE_SAY && geteuid() != 0
+                 ? replace_fatal("replace-postfix", "only root can do this")
+                 : 0;
+    if (rc == 0)
+        rc = replace_open(&r, dir, postfix, what);
     if (rc == 0 && what != REPLACE_SAY)
         replace_hold_out();
     if (rc == 0)
         rc = what == REPLACE_SAY     ? replace_say(&r)
              : what == REPLACE_APPLY ? replace_apply(&r)
                                      : replace_undo(&r);
+    if (r.lock_fd >= 0)
+        close(r.lock_fd);
     config_unref(r.cfg);
     config_unref(r.front);
     free(r.dir);

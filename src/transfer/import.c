@@ -132,7 +132,9 @@ static const char *import_judge(const struct pfqueue_file *f, const struct stat 
                                 struct queuefile *q, struct str text) {
     const char *why = NULL;
     if ((st->st_mode & S_IXUSR) == 0)
-        why = "it is not complete: Postfix had not said yet that it has it";
+        why = import_is_drop(f) ? "it is not complete: a program is sending it, or has ended too "
+                                  "early; when it has ended give the command again"
+                                : "it is not complete: Postfix had not said yet that it has it";
     else if (!qid_ok(str_of(f->id)) || strlen(f->id) >= QID_MAX)
         why = "its name is no queue ID";
     if (why == NULL)

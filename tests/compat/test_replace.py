@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 
 import pytest
 from kit import BUILD, Client, free_port, wait_for
@@ -59,16 +60,16 @@ class House(Place):
         assert self.runs() or self.postfix_does("start")
         wait_for(lambda: not self.files_of("incoming", "active"), 60 + MAILS, 0.2)
 
-    def setup(self, *words, env=None, program=None, here=False):
+    def setup(self, *words, env=None, program=None, here=False, said="said"):
         """here: the sendmail of the machine is that of this configuration."""
         env = dict(self.p.env(), PATH=f"{program or BUILD / 'src'}:{os.environ['PATH']}", **(env or {}))
         env.pop("MAIL_CONFIG", None)
         env |= {"MAIL_CONFIG": str(self.dir)} if here else {}
         where = [] if here else ["-c", self.dir]
-        with open(self.dir / "said", "w") as said:
+        with open(self.dir / said, "w") as out:
             r = subprocess.run([BUILD / "src/posthouse", *where, "setup", "replace-postfix", "--postfix", self.front, *words],
-                               stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=env)
-        r.stdout = (self.dir / "said").read_text()
+                               stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
+        r.stdout = (self.dir / said).read_text()
         return r
 
     def greeting(self):
@@ -227,10 +228,65 @@ def test_an_undo_that_does_not_go(house):
     r = h.setup("--undo")
     assert r.returncode == 1 and "Posthouse stays in Postfix's place" in r.stdout and h.ours_serves(), r.stdout
     assert len(h.ours()) == 7 and not h.contents()
+    programs = h.dir / "programs"
+    programs.mkdir()
+    (programs / "posthoused").write_text("#!/bin/sh\nexit 3\n")
+    (programs / "posthoused").chmod(0o755)
+    r = h.setup("--undo", program=programs)
+    assert r.returncode == 1 and "neither goes now" in r.stdout and "replace-postfix --apply\n" in r.stdout, r.stdout
+    r = h.setup("--apply")  # what it has said may be done
+    assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 7, r.stdout
     h.words("")
     assert h.setup("--undo").returncode == 0 and h.runs()
     wait_for(lambda: not h.files_of("incoming", "active"), 60)
     assert h.contents() == contents
+
+
+def test_what_an_undo_cannot_give_back_is_said_at_its_end(house):
+    h = house(2)
+    assert h.setup("--apply").returncode == 0
+    h.p.run("postfix", "stop")
+    subprocess.run([BUILD / "tests" / "newer", h.dir / "spool"], check=True, stdout=subprocess.DEVNULL)
+    h.p.run("postfix", "start")
+    r = h.setup("--undo")
+    assert r.returncode == 1 and h.runs() and not h.note.exists(), r.stdout
+    assert f"stays in {h.dir}/spool" in r.stdout and "with the mail that waited" not in r.stdout, r.stdout
+
+
+def test_one_at_a_time(house):
+    """Another command is refused while one is under way, and takes nothing from it."""
+    h = house(2)
+    begun, go_on = h.dir / "begun", h.dir / "go_on"
+    h.words(f"stop) touch {begun}; while [ ! -e {go_on} ]; do sleep 0.1; done;;")
+    said = []
+    first = threading.Thread(target=lambda: said.append(h.setup("--apply", said="said first")))
+    first.start()
+    wait_for(begun.exists, 60)
+    for word in ("--apply", "--undo"):
+        r = h.setup(word)
+        assert r.returncode == 1 and "has not ended yet" in r.stdout and h.runs(), r.stdout
+    go_on.touch()
+    first.join()
+    assert said[0].returncode == 0 and h.ours_serves() and len(h.ours()) == 2, said[0].stdout
+    h.words("")
+    assert h.setup("--undo").returncode == 0 and h.runs()
+
+
+def test_what_a_program_was_sending_meanwhile_is_named(house):
+    """cron keeps sendmail open from the first line that a job prints on to the job's end."""
+    h = house(1)
+    with subprocess.Popen(["/usr/sbin/sendmail", "-i", "-f", "late@from.example", "friend@far.example"], stdin=subprocess.PIPE,
+                          env=dict(os.environ, MAIL_CONFIG=str(h.front))) as program:
+        program.stdin.write(b"Subject: late\n\n" + b"x\n" * 9999)
+        program.stdin.flush()
+        wait_for(lambda: h.files_of("maildrop"))
+        r = h.setup("--apply")
+        assert r.returncode == 0 and "a program is sending it" in r.stdout and "1 message is in Postfix's maildrop" in r.stdout, r.stdout
+        assert [path.stat().st_mode & 0o100 for path in h.files_of("maildrop")] == [0]
+    assert program.returncode == 0
+    r = h.setup("--apply")
+    assert r.returncode == 0 and "maildrop" not in r.stdout and not h.files_of("maildrop"), r.stdout
+    assert len(h.ours()) == 2
 
 
 def test_sendmail_of_the_machine(house, tmp_path):
@@ -315,7 +371,8 @@ def test_killed(house, word):
         r = h.setup(word, env={"LD_PRELOAD": str(STOPAT), "STOP_AT": str(steps), "STOP_IN": "posthouse"})
         killed = r.returncode == -9
         assert killed or r.returncode == 0, r.stdout
-        again = word if steps // STEPS % 2 == 0 or not (h.note.exists() and "applying" in h.note.read_text()) else "--undo"
+        other = "--undo" if word == "--apply" else "--apply"
+        again = word if steps // STEPS % 2 == 0 or not h.note.exists() else other
         if h.note.exists() or again == "--apply":
             r = h.setup(again)
             assert r.returncode == 0, (steps, again, r.stdout)
