@@ -302,7 +302,7 @@ static enum alias_went alias_ask(struct alias_query *q,
 }
 
 static void alias_note(struct alias_query *q, const struct maps_answer *a, const char *result) {
-    json_t *step = trace_step(q->trace, "alias_maps");
+    json_t *step = trace_step(q->trace, ALIAS_STEP);
     if (step == NULL)
         return;
     trace_asked(step, a->trace);
@@ -338,7 +338,7 @@ static enum alias_went take_name(struct alias_query *q, const struct maps_answer
     if (a->rc == MAP_ERROR)
         return alias_failed(q, "alias_maps");
     if (a->rc == MAP_NOT_FOUND) {
-        alias_note(q, a, "no alias");
+        alias_note(q, a, ALIAS_NONE);
         return alias_waits(q, "%s%s%sthere is no alias \"%.*s\", and Posthouse has no mailboxes",
                            q->at > 0 ? "alias \"" : "", named_by(q), q->at > 0 ? "\": " : "",
                            STR_FMT(q->keys.v[0].key));

@@ -16,6 +16,10 @@
 #include "route/alias_walk.h"
 #include "route/trace.h"
 
+/* The step of an explanation that says what a name stands for, and its result when it is none. */
+#define ALIAS_STEP "alias_maps"
+#define ALIAS_NONE "no alias"
+
 enum alias_rc {
     ALIAS_UNSET,
     ALIAS_OK,

@@ -223,7 +223,9 @@ static void add_event(struct sbuf *out, const char *name, json_t *o) {
 }
 
 static void add_step(struct look *k, json_t *steps, struct sbuf *out) {
-    add_event(out, "step", steps_shown(steps, k->next++, k->global));
+    json_t *step = steps_shown(steps, k->next++, k->global);
+    if (step != NULL)
+        add_event(out, "step", step);
 }
 
 static void add_end(struct look *k, bool passed, struct sbuf *out) {

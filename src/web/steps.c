@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "route/alias.h"
 #include "util/str.h"
 #include "web/http.h"
 
@@ -24,13 +25,6 @@ static const char *login_in(json_t *step) {
                : NULL;
 }
 
-static const char *login_before(json_t *steps, size_t i) {
-    const char *found = NULL;
-    for (size_t k = 0; k <= i && found == NULL; k++)
-        found = login_in(json_array_get(steps, k));
-    return found != NULL && found[0] != '\0' ? found : NULL;
-}
-
 static bool in_word(char c) {
     return isalnum((unsigned char)c) != 0;
 }
@@ -44,30 +38,49 @@ static const char *login_at(const char *text, const char *at, const char *login)
     return at;
 }
 
-static json_t *text_without(const char *text, const char *login) {
+/* The first account in text from at on that steps up to i name, the longest one of those that begin
+ * there; NULL: none. */
+static const char *login_next(const char *text, const char *at, json_t *steps, size_t i,
+                              size_t *len) {
+    const char *first = NULL;
+    *len = 0;
+    for (size_t k = 0; k <= i; k++) {
+        const char *login = login_in(json_array_get(steps, k));
+        size_t n = login == NULL ? 0 : strlen(login);
+        const char *found = n == 0 ? NULL : login_at(text, at, login);
+        if (found == NULL || (first != NULL && (found > first || (found == first && n <= *len))))
+            continue;
+        first = found;
+        *len = n;
+    }
+    return first;
+}
+
+static json_t *text_without(const char *text, json_t *steps, size_t i) {
     struct sbuf b = {0};
-    const char *whole = text;
-    for (const char *at; (at = login_at(whole, text, login)) != NULL; text = at + strlen(login)) {
-        sbuf_add(&b, text, (size_t)(at - text));
+    const char *rest = text, *at;
+    size_t len;
+    for (; (at = login_next(text, rest, steps, i, &len)) != NULL; rest = at + len) {
+        sbuf_add(&b, rest, (size_t)(at - rest));
         sbuf_add_c(&b, INSTEAD);
     }
-    sbuf_add_c(&b, text);
-    json_t *o = json_text(b.p);
+    sbuf_add_c(&b, rest);
+    json_t *o = json_text(b.p == NULL ? "" : b.p);
     sbuf_free(&b);
     return o;
 }
 
-/* A copy in which no text has login. */
-static json_t *copy_without(json_t *o, const char *login) {
+/* A copy in which no text has an account that steps up to i name. */
+static json_t *copy_without(json_t *o, json_t *steps, size_t i) {
     const char *key;
     json_t *v, *copy;
-    size_t i;
+    size_t k;
     if (json_is_string(o))
-        return text_without(json_string_value(o), login);
+        return text_without(json_string_value(o), steps, i);
     if (json_is_array(o)) {
         copy = json_array();
-        json_array_foreach(o, i, v) {
-            json_array_append_new(copy, copy_without(v, login));
+        json_array_foreach(o, k, v) {
+            json_array_append_new(copy, copy_without(v, steps, i));
         }
         return copy;
     }
@@ -75,26 +88,44 @@ static json_t *copy_without(json_t *o, const char *login) {
         return json_incref(o);
     copy = json_object();
     json_object_foreach(o, key, v) {
-        json_object_set_new(copy, key, copy_without(v, login));
+        json_object_set_new(copy, key, copy_without(v, steps, i));
     }
     return copy;
 }
 
+/* Does the step say what an alias stands for?  What comes behind it is about those addresses. */
+static bool step_opens_alias(json_t *step) {
+    return strcmp(json_member(step, "step"), ALIAS_STEP) == 0 &&
+           strcmp(json_member(step, "result"), ALIAS_NONE) != 0;
+}
+
+/* The step that is told of instead of those about an alias's addresses: whose they are, and where
+ * their mail goes, is no business of those who may send to the alias. */
+static json_t *step_of_alias(void) {
+    return json_pack("{s:s, s:s}", "step", "alias", "result",
+                     "the recipient is an alias of this server: what it stands for, and what "
+                     "becomes of mail to that, is shown to who administers the server");
+}
+
 json_t *steps_shown(json_t *steps, size_t i, bool global) {
-    json_t *step = json_array_get(steps, i);
-    const char *login = global ? NULL : login_before(steps, i);
-    json_t *copy = login == NULL ? json_copy(step) : copy_without(step, login);
-    if (!global) {
-        json_object_del(copy, "asked");
-        json_object_del(copy, "set_at");
-        json_object_del(copy, "user");
-    }
+    if (global)
+        return json_copy(json_array_get(steps, i));
+    for (size_t k = 0; k < i; k++)
+        if (step_opens_alias(json_array_get(steps, k)))
+            return NULL;
+    if (step_opens_alias(json_array_get(steps, i)))
+        return step_of_alias();
+    json_t *copy = copy_without(json_array_get(steps, i), steps, i);
+    json_object_del(copy, "asked");
+    json_object_del(copy, "set_at");
+    json_object_del(copy, "user");
     return copy;
 }
 
 json_t *steps_all_shown(json_t *steps, bool global) {
-    json_t *list = json_array();
+    json_t *list = json_array(), *step;
     for (size_t i = 0; i < json_array_size(steps); i++)
-        json_array_append_new(list, steps_shown(steps, i, global));
+        if ((step = steps_shown(steps, i, global)) != NULL)
+            json_array_append_new(list, step);
     return list;
 }

@@ -53,6 +53,10 @@ def test_a_record_in_use_stays(dns, by):
 
 # -- what administrators of one domain see of others --
 
+# With the local service, that alias_maps needs.
+WITH_LOCAL = "local unix - n n - - local\n"
+
+
 def test_an_account_is_not_shown_to_other_tenants(dns):
     """Who may name a shared record sees that mail goes with an account, and not whose."""
     login = "login-of-tenant-b@provider.example"
@@ -74,6 +78,35 @@ def test_an_account_is_not_shown_to_other_tenants(dns):
         told = local.get("/api/effective?account=a.example")
         assert login not in json.dumps(told) and told["credentials"], told
     relay.stop()
+
+
+def test_no_account_of_a_second_road_is_shown_to_other_tenants(dns):
+    """Each host that is asked has a login of its own, and so has each address that an alias stands for: no tenant sees whose."""
+    logins = "clerk", "bookkeeper"
+    first, second = (FakeRelay(auth=["PLAIN"], users={login: "pw"}, tls=tls(), replies={"RCPT": f"450 4.2.0 {login} waits"})
+                     for login in logins)
+    hops = [f"[127.0.0.1]:{first.port}", f"[localhost]:{second.port}"]
+    files = {"aliases": "team one@first.example, two@second.example\nowner-team chief@b.example\n",
+             "hops": f"first.example smtp:{hops[0]}\nsecond.example smtp:{hops[1]}\nboth.example smtp:{', '.join(hops)}\n",
+             "passwords": f"127.0.0.1 {logins[0]}:pw\nlocalhost {logins[1]}:pw\n"}
+    main = ("mydestination = here.example\nalias_maps = texthash:{dir}/aliases\ntransport_maps = texthash:{dir}/hops\n"
+            "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = texthash:{dir}/passwords\nsmtp_tls_security_level = encrypt\n")
+    with site(dns, main, files=files, master=WITH_LOCAL) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        for rcpt in "x@both.example", "team@here.example":
+            for kind in "explain", "test":
+                mine, all_of_it = (run(who, kind=kind, sender="ann@a.example", recipient=rcpt) for who in (local, boss))
+                r = urllib.request.Request(w.url + f"api/run/{mine['id']}", headers={"Accept": "text/event-stream", "Cookie": local.cookie})
+                with urllib.request.urlopen(r, timeout=20 * SLOW) as s:
+                    told = json.dumps(mine) + s.read().decode()
+                assert all(login in json.dumps(all_of_it) for login in logins), json.dumps(all_of_it)
+                assert not [login for login in logins if login in told], told
+                assert mine["passed"] == all_of_it["passed"] and "alias" in told or "both" in rcpt, told
+                for text in "one@first.example", "two@second.example", "owner-team":
+                    assert text not in told and (text in json.dumps(all_of_it) or "both" in rcpt), told
+        assert "no alias" in json.dumps(run(local, kind="explain", sender="ann@a.example", recipient="nobody@here.example"))
+    first.stop()
+    second.stop()
 
 
 def test_no_tenant_sends_by_anothers_account(dns):
