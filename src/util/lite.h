@@ -10,8 +10,9 @@
 #include <sqlite3.h>
 
 /* As sqlite3_open_v2, but refuses with SQLITE_CANTOPEN what is no regular file, is a symbolic link,
- * or has a second name: the folder's owner cannot lead to another user's file.  The folder's
- * own path may have links.  *db is to be closed whatever is returned. */
+ * or has a second name, the journals beside it too: the folder's owner cannot lead to another
+ * user's file.  A journal that names a further file is not taken back.  The folder's own path may
+ * have links.  *db is to be closed whatever is returned. */
 int lite_open(const char *path, sqlite3 **db, int flags);
 
 /* Takes back what a writer of the file at path that was killed has left half done: readers cannot,

@@ -5,7 +5,9 @@ import pathlib
 import pwd
 import signal
 import socket
+import sqlite3
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -214,6 +216,60 @@ def test_the_pages_folder_gives_no_file_away(dns, place, name):
         with contextlib.suppress(AssertionError):
             w.stop()
     assert victim.stat().st_uid == 0 and victim.read_text() == ""
+
+
+def journal_naming(database, victim):
+    """A journal of that database with nothing in it to take back, and with a file that is removed when that is done."""
+    raw = database.read_bytes()
+    size, magic = struct.unpack(">H", raw[16:18])[0], bytes.fromhex("d9d505f920a163d7")
+    head = magic + struct.pack(">IIIII", 0, 1, len(raw) // size, 512, size)
+    name = str(victim).encode()
+    end = struct.pack(">II", len(name), sum(name)) + magic
+    return head.ljust(512, b"\0") + struct.pack(">I", 0x40000000 // size + 1) + name + end
+
+
+@root_only
+@pytest.mark.parametrize("by", ["page", "command"])
+@pytest.mark.parametrize("name", ["accounts.db", "relays.db"])
+def test_no_journal_of_the_pages_user_has_a_file_removed(dns, place, name, by):
+    """SQLite removes what a journal names.  Neither a start of the page nor a command does that as root."""
+    data, victim = place / "data", place / "victim"
+    victim.write_text("not to be touched\n")
+    victim.chmod(0o600)
+    w = Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\ndata_directory = {data}\n", dns=dns)
+    w.command("domain", "add", "a.example")
+    w.command(*RECORD)
+    pw = pwd.getpwnam("www-data")
+    (data / f"{name}-journal").write_bytes(journal_naming(data / name, victim))
+    for path in data, *data.iterdir():
+        os.chown(path, pw.pw_uid, pw.pw_gid)
+    if by == "page":
+        with contextlib.suppress(AssertionError):
+            w.start_web()
+        w.stop_web()
+    else:
+        w.run("domain", "add", "b.example")
+        w.run(*RECORD)
+    assert victim.read_text() == "not to be touched\n"
+
+
+@root_only
+@pytest.mark.parametrize("end", ["journal", "wal", "shm"])
+def test_no_journal_of_the_pages_user_is_another_file(dns, place, end):
+    data, victim = place / "data", place / "victim"
+    w = Web(f"relayhost = [127.0.0.1]:9\nqueue_directory = {place}/spool\ndata_directory = {data}\n", dns=dns)
+    w.command("domain", "add", "a.example")
+    pw = pwd.getpwnam("www-data")
+    if end != "journal":
+        with sqlite3.connect(data / "accounts.db") as db:
+            db.execute("PRAGMA journal_mode = WAL")
+        db.close()
+    for path in data, *data.iterdir():
+        os.chown(path, pw.pw_uid, pw.pw_gid)
+    victim.write_text("")
+    os.link(victim, data / f"accounts.db-{end}")
+    w.run("domain", "add", "b.example")
+    assert victim.stat().st_uid == 0 and victim.read_bytes() == b""
 
 
 @root_only
