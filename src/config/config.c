@@ -578,6 +578,16 @@ void config_freeze(struct config *c, const char *name, const char *value) {
     frozen_store(c, param_find(name, strlen(name)), value);
 }
 
+/* What main.cf says holds for programs, and no line of a port's service.  The place of one of them
+ * is a connection and no process: default_process_limit is for clients. */
+static void sendmail_fill(struct config *c) {
+    c->sendmail = (struct service){.kind = SERVICE_SMTPD,
+                                   .name = "sendmail",
+                                   .command = "pickup",
+                                   .log_name = (char *)(uintptr_t)c->p.syslog_name,
+                                   .p = c->p};
+}
+
 struct config *config_build(struct cfg_source *src) {
     struct config *c = MEM_NEW(struct config);
     atomic_store(&c->refs, 1);
@@ -596,6 +606,7 @@ struct config *config_build(struct cfg_source *src) {
     }
     refusals_of(c, NULL);
     frozen_fill(c);
+    sendmail_fill(c);
     return c;
 }
 

@@ -59,6 +59,7 @@ struct config {
     bool accounts_gone;        /* it was there and is not */
     struct service **services;
     size_t n_services;
+    struct service sendmail; /* what this machine's programs send by; no line of master.cf has it */
     struct cfg_source *source; /* owned */
     char **texts;              /* every expanded value */
     size_t n_texts;

@@ -33,10 +33,14 @@ struct listener {
 
 static const struct service *smtpd_service(const struct config *cfg, const char *name) {
     for (size_t i = 0; i < cfg->n_services; i++)
-        if (cfg->services[i]->kind == SERVICE_SMTPD &&
-            (name == NULL || strcmp(cfg->services[i]->name, name) == 0))
+        if (cfg->services[i]->kind == SERVICE_SMTPD && strcmp(cfg->services[i]->name, name) == 0)
             return cfg->services[i];
     return NULL;
+}
+
+static const struct service *listener_service(const struct listener *ln) {
+    const struct config *cfg = ln->r->cfg;
+    return ln->local ? &cfg->sendmail : smtpd_service(cfg, ln->load->svc_name);
 }
 
 /* Takes a place at the service for a client; false: there is none left.  Each service has its own
@@ -73,7 +77,7 @@ static struct service_load *load_of(const char *svc_name) {
 /* A client that waits for TLS is told nothing in clear.  Whether it takes the line or not, that was
  * all. */
 static void listener_refuse(const struct listener *ln, int fd, const char *line) {
-    const struct service *svc = smtpd_service(ln->r->cfg, ln->local ? NULL : ln->load->svc_name);
+    const struct service *svc = listener_service(ln);
     if (ln->local || svc == NULL || !svc->p.smtpd_tls_wrappermode)
         sock_send(fd, line, strlen(line));
     sock_close(fd);
@@ -95,7 +99,7 @@ static void listener_full(void *arg, int fd) {
 static void listener_client(void *arg, int fd, const struct netaddr *peer) {
     struct listener *ln = arg;
     struct receive *r = ln->r;
-    const struct service *svc = smtpd_service(r->cfg, ln->local ? NULL : ln->load->svc_name);
+    const struct service *svc = listener_service(ln);
     if (fd > r->fd_max) {
         listener_full(ln, fd);
         return;

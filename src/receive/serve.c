@@ -561,6 +561,7 @@ static void on_submits(void *arg, enum match_rc rc) {
     struct session *s = arg;
     s->asked = 0;
     s->client.bare = BARE_TAKEN;
+    s->client.limits_off = true;
     if (rc == MATCH_YES) {
         s->client.name = mem_strdup("localhost");
         serve_begin(s);

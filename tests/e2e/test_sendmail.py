@@ -361,3 +361,33 @@ def test_a_full_name_that_is_not_ascii(pair):
         assert len(words) > 1 and all(len(w) <= 75 and w.isascii() for w in words)
         assert "".join(b.decode(c) for w in words for b, c in email.header.decode_header(w)) == name
     assert not any("SMTPUTF8" in m["from"] for m in relay.mails[before:])
+
+
+RATES = "smtpd_client_message_rate_limit = 1\nsmtpd_client_recipient_rate_limit = 1\nsmtpd_client_event_limit_exceptions =\n"
+OVERRIDES = ("-o message_size_limit=600 -o line_length_limit=60 -o smtpd_client_message_rate_limit=1 "
+             "-o smtpd_timeout=1s -o smtputf8_enable=no -o smtpd_discard_ehlo_keywords=dsn,smtputf8,pipelining")
+
+
+@pytest.mark.parametrize("main, line", [(RATES, "smtpd"), ("", "smtpd " + OVERRIDES), ("", "postscreen " + OVERRIDES)],
+                         ids=["rates", "overrides", "postscreen"])
+def test_what_is_for_clients_is_not_for_programs(dns, main, line):
+    """Limits for clients, and what a port's service is told, refuse no mail of sendmail's: cron would not try again."""
+    with FakeRelay() as relay:
+        p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n{main}", dns=dns)
+        (p.dir / "master.cf").write_text(f"127.0.0.1:{p.port} inet n - y - 1 {line}\nsmtp unix - - n - - smtp\n")
+        with p:
+            for i in range(3):
+                r = p.run("-N", "failure", "b@y.example", f"c{'c' * 60}@y.example", face="sendmail",
+                          stdin=f"Subject: n{i}\n\n{'x' * 700}\n")
+                assert (r.returncode, r.stdout, r.stderr) == (0, "", "")
+                assert len(relay.wait_mail(f"Subject: n{i}".encode())["rcpts"]) == 2
+
+
+def test_programs_send_where_no_port_is_served(dns):
+    """A machine that takes no mail from others: master.cf has no smtpd."""
+    with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        (p.dir / "master.cf").write_text("smtp unix - - n - - smtp\n")
+        p.reload()
+        r = p.run("b@y.example", face="sendmail", stdin="Subject: null client\n\nx\n")
+        assert (r.returncode, r.stdout, r.stderr) == (0, "", "")
+        relay.wait_mail(b"Subject: null client")
