@@ -33,6 +33,29 @@ static bool takes_utf8(const struct session *s) {
            !s->p->strict_smtputf8;
 }
 
+/* An envelope up to this size is taken whatever others hold. */
+#define ENVELOPE_SMALL 16384U
+
+/* Bytes of the recipients of all transactions of all loops. */
+static _Atomic uint64_t envelope_memory;
+
+/* Counts what the transaction holds now. */
+static void envelope_count(struct transaction *tx) {
+    size_t now =
+        tx->texts.cap + tx->cap_rcpts * sizeof *tx->rcpts + tx->named.cap * sizeof *tx->named.slots;
+    atomic_fetch_add_explicit(&envelope_memory, (uint64_t)now - tx->counted_mem,
+                              memory_order_relaxed);
+    tx->counted_mem = now;
+}
+
+/* Is there no room for a further recipient?  Clients send the message to those that were taken, and
+ * come again for the others (RFC 5321 section 4.5.3.1.10). */
+static bool envelope_is_full(const struct session *s) {
+    return s->tx->counted_mem > ENVELOPE_SMALL &&
+           atomic_load_explicit(&envelope_memory, memory_order_relaxed) >
+               (uint64_t)s->cfg->p.message_memory_limit;
+}
+
 static struct transaction *transaction_new(void) {
     return MEM_NEW(struct transaction);
 }
@@ -57,6 +80,7 @@ void transaction_end(struct session *s) {
     mailerr_free(&tx->first.why);
     kset_free(&tx->named);
     free(tx->rcpts);
+    atomic_fetch_sub_explicit(&envelope_memory, tx->counted_mem, memory_order_relaxed);
     free(tx);
 }
 
@@ -432,6 +456,7 @@ static enum cmd rcpt_accept(struct session *s) {
     }
     tx->rcpts[tx->n_rcpts++] = tx->pending;
     kset_add(&tx->named, tx->pending.key, (void *)(uintptr_t)tx->n_rcpts);
+    envelope_count(tx);
     if (tx->qid[0] == '\0') {
         qid_next(s->p->enable_long_queue_ids, &tx->id, tx->qid);
         client_text(&s->client, &from);
@@ -558,7 +583,7 @@ static bool rcpt_expected(struct session *s, struct str args) {
         tx_say(s, false, "503 5.5.1 Error: RCPT after BDAT"); /* RFC 3030 section 4.2 */
     else if (!str_istarts(args, "TO:"))
         tx_say(s, false, "501 5.5.4 Syntax: RCPT TO:<address>");
-    else if (s->tx->n_rcpts >= ENVELOPE_RCPTS_MAX ||
+    else if (s->tx->n_rcpts >= ENVELOPE_RCPTS_MAX || envelope_is_full(s) ||
              (!s->client.local && /* sendmail(1) hands a message over whole */
               s->tx->n_rcpts + s->tx->n_repeated >= (size_t)s->p->smtpd_recipient_limit))
         rcpt_too_many(s);

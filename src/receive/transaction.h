@@ -33,6 +33,7 @@ struct transaction {
     struct rcpt_in *rcpts;
     size_t n_rcpts, cap_rcpts;
     struct kset named;         /* recipients by key: the number in rcpts, from 1 */
+    size_t counted_mem;        /* bytes, of the budget of all transactions */
     size_t n_repeated;         /* recipients that were named again */
     int64_t n_beyond;          /* refused because there were too many */
     struct rcpt_in pending;    /* the recipient that is being decided about */

@@ -150,6 +150,34 @@ def test_memory_of_the_greatest_envelope(dns):
         assert SLOW > 1 or held(p) - before < 4 * KIB
 
 
+@pytest.mark.parametrize("local", [False, True], ids=["clients", "programs"])
+def test_memory_of_many_great_envelopes(dns, local):
+    """All that are being made at a time stay within message_memory_limit: beyond that each may have some recipients, and is told at
+    the next one that there are too many.  Small ones go on, and large ones when there is room again."""
+    conf = f"relay_threads = 1\nmessage_memory_limit = {16 * KIB * KIB}\n"
+    with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n" + conf, dns=dns) as p:
+        def great():
+            s = socket.socket(socket.AF_UNIX if local else socket.AF_INET)
+            s.connect(str(p.dir / "spool/public/submit.sock") if local else ("127.0.0.1", p.port))
+            s.sendall(b"EHLO x\r\nMAIL FROM:<a@x.example>\r\n")
+            s.sendall(b"".join(b"RCPT TO:<%d@y.example> ORCPT=rfc822;%s\r\n" % (i, b"b" * 1900) for i in range(900)) + b"NOOP\r\n")
+            replies = s.makefile("rb")
+            said = [line for line in iter(replies.readline, b"250 2.0.0 Ok\r\n") if line[3:4] == b" "][3:]
+            assert len(said) == 900 and set(said) <= {b"250 2.1.5 Ok\r\n", b"452 4.5.3 Error: too many recipients\r\n"}
+            return said.count(b"250 2.1.5 Ok\r\n"), s, replies
+
+        before = warm(p)
+        taken = [great() for _ in range(24)]
+        print(f"{held(p) - before} KiB, {[n for n, *_ in taken]}")
+        assert taken[0][0] == 900 and taken[-1][0] < 20
+        assert SLOW > 1 or held(p) - before < 24 * KIB
+        p.send(rcpts=[f"c{i}@y.example" for i in range(20)], content="Subject: small\r\n\r\nx\r\n")
+        relay.wait_mail(b"Subject: small")
+        for _, s, replies in taken[1:]:
+            replies.close(), s.close()
+        wait_for(lambda: great()[0] == 900)
+
+
 def test_too_many_recipients_end_no_session(dns):
     """A client that has more recipients than one message may have sends the message to those that were taken, and is only
     sent away when it goes on for long."""
@@ -271,7 +299,7 @@ def test_a_wrapped_port_refuses_without_a_word(server_cert, dns):
 
 def test_an_envelope_is_as_large_as_is_read_back(dns):
     """What sendmail hands over has no smtpd_recipient_limit; a recipient beyond what a start believes is refused."""
-    with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p, socket.socket(socket.AF_UNIX) as s:
+    with Posthouse("relayhost = [127.0.0.1]:9\nmessage_memory_limit = 1000000000\n", dns=dns) as p, socket.socket(socket.AF_UNIX) as s:
         s.connect(str(p.dir / "spool/public/submit.sock"))
         replies = s.makefile("rb")
         s.sendall(b"HELO x\r\n" + FROM.encode() + b"\r\n")
