@@ -166,6 +166,8 @@ static bool has_own_tls(const struct params *p, const struct params *shared) {
         offsetof(struct params, smtpd_tls_mandatory_ciphers),
         offsetof(struct params, smtpd_tls_exclude_ciphers),
         offsetof(struct params, smtpd_tls_mandatory_exclude_ciphers),
+        offsetof(struct params, tls_high_cipherlist),
+        offsetof(struct params, tls_medium_cipherlist),
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (strcmp(*(const char *const *)(const void *)((const char *)p + texts[i]),

@@ -382,7 +382,9 @@ static void test_services_have_their_own(void **state) {
                                       "smtpd_tls_exclude_ciphers=aRSA",
                                       "smtpd_tls_mandatory_ciphers=high",
                                       "smtpd_tls_chain_files=b.pem",
-                                      "smtpd_tls_mandatory_protocols=TLSv1"};
+                                      "smtpd_tls_mandatory_protocols=TLSv1",
+                                      "tls_high_cipherlist=ECDHE",
+                                      "tls_medium_cipherlist=ECDHE"};
     static struct certificates kept[sizeof own / sizeof own[0]]; /* they are never freed */
     (void)state;
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
