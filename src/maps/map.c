@@ -18,6 +18,9 @@
 
 /* How often a file is looked at for changes. */
 #define CHECK_MS 200
+/* The kernel gives files times that stay the same for up to 10 ms. */
+#define SAME_TIME_US 50000
+#define NO_SIZE      (-1) /* of no file */
 /* A text that is written in place counts when nothing was written for this long, and one that was
  * emptied, which is the beginning of most writing, when it stays so. */
 #define SETTLED_MS 500
@@ -97,9 +100,19 @@ static void map_path(struct map *m, const char *dir) {
     m->path = sbuf_take(&b);
 }
 
+void map_read_from(struct map *m, const struct stat *st) {
+    m->st = *st;
+    int64_t written_us = 1000000 * (int64_t)st->st_ctim.tv_sec + st->st_ctim.tv_nsec / 1000;
+    if (llabs(clock_wall_us() - written_us) < SAME_TIME_US)
+        m->st.st_size = NO_SIZE;
+}
+
 static void try_open(struct map *m) {
+    struct stat st;
     m->checked_ms = clock_mono_ms();
-    if (m->path != NULL && stat(m->path, &m->st) < 0) {
+    if (m->path != NULL && stat(m->path, &st) == 0) {
+        map_read_from(m, &st);
+    } else if (m->path != NULL) {
         const char *why = strerror(errno), *brace = strchr(m->spec, '{');
         map_set_error(m, "open database %s: %s", brace == NULL ? m->path : "{(hidden)}", why);
         return;

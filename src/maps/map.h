@@ -71,7 +71,7 @@ struct map {
     char *remark;          /* of the last open: the first line that counts for nothing, or NULL */
     pthread_rwlock_t lock; /* to ask or to open; shared tables are asked with it for reading */
     pthread_mutex_t err_lock; /* of err, seen and seen_ms */
-    struct stat st;           /* of path when it was opened */
+    struct stat st;           /* of path when it was opened; map_read_from */
     struct stat seen; /* of path, which is being written in place: as it was last, and since */
     int64_t seen_ms;  /* when */
     _Atomic int64_t checked_ms; /* when path was last looked at */
@@ -103,6 +103,10 @@ int map_each(struct map *m, map_row_fn fn, void *arg);
 void map_rows(struct map *m, map_row_fn fn, void *arg);
 /* The tables that m is made of (unionmap, pipemap); NULL: none. */
 const struct maps *map_parts(const struct map *m);
+/* Remembers that m has what was in a file whose state was st when it was opened.  A file that had
+ * just been written may be written again without getting another time: it counts as changed at the
+ * next look. */
+void map_read_from(struct map *m, const struct stat *st);
 /* The file that a program made cannot be used as it is: sets the error, with what to do.  -EIO. */
 int map_broken(struct map *m, const char *why);
 void map_set_error(struct map *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -45,7 +45,7 @@ static int db_table_open(struct map *m, struct db_table *t) {
     const char *why = t->magic == DB_MAGIC_HASH ? db_hash_open(&t->u.hash, m->path)
                                                 : db_btree_open(&t->u.btree, m->path);
     if (why == NULL) {
-        m->st = t->f->st;
+        map_read_from(m, &t->f->st);
         return 0;
     }
     if (t->f->err != 0)

@@ -169,9 +169,13 @@ const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint
     return why;
 }
 
+static bool fs_same_time(const struct timespec *a, const struct timespec *b) {
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
 bool fs_is_unwritten(const struct stat *a, const struct stat *b) {
-    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+    return a->st_size == b->st_size && fs_same_time(&a->st_mtim, &b->st_mtim) &&
+           fs_same_time(&a->st_ctim, &b->st_ctim);
 }
 
 void fs_open_standard(void) {

@@ -18,7 +18,8 @@ const char *fs_read_why(int err, size_t max, char text[FS_WHY_MAX]);
 /* Shows all of a file to check and returns what that says; a text of its own for what cannot be
  * shown, NULL if the file cannot be opened. */
 const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint64_t n));
-/* Have a file's size and time of change stayed between two looks at it? */
+/* Have a file's size and its two times of change stayed between two looks at it?  A program may set
+ * the time of the content as it likes (cp -p, rsync -t), but not that of the file. */
 bool fs_is_unwritten(const struct stat *a, const struct stat *b);
 /* Makes each of the descriptors 0, 1 and 2 that is closed one of /dev/null.  For the beginning of a
  * program: otherwise the next file that is opened would have the number, and what is meant for
