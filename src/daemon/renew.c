@@ -37,9 +37,10 @@ static void stamp_file(void *arg, const char *file) {
     if (stat(file, &st) < 0)
         sbuf_printf(stamps, "%s: %d\n", file, errno);
     else
-        sbuf_printf(stamps, "%s: %llu %llu %lld %lld.%09ld\n", file, (unsigned long long)st.st_dev,
-                    (unsigned long long)st.st_ino, (long long)st.st_size,
-                    (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+        sbuf_printf(stamps, "%s: %llu %llu %lld %lld.%09ld %lld.%09ld\n", file,
+                    (unsigned long long)st.st_dev, (unsigned long long)st.st_ino,
+                    (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+                    (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 }
 
 static void stamp_all(const struct config *cfg, struct sbuf *stamps) {
