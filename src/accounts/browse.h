@@ -62,8 +62,10 @@ enum store_rc store_relay_counts(struct store *st, store_count_fn fn, void *arg,
 struct account_change {
     const char *transport;
     int backup_mx;
+    const char *relayhost; /* "": it is taken away; not of all users of a domain */
 };
-/* name: a domain, a user, or "@domain": all users of it. */
+/* name: a domain, a user, or "@domain": all users of it.  Of one account all is changed, or
+ * nothing. */
 enum store_rc store_change(struct store *st, const char *name, const struct account_change *c,
                            char **why);
 

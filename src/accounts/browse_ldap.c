@@ -261,8 +261,8 @@ static int modify(LDAP *ld, const char *dn, bool every, LDAPMod **list) {
 
 enum store_rc directory_change(struct store *st, const char *name, const struct account_change *c,
                                char **why) {
-    LDAPMod mods[2], *list[3] = {NULL};
-    char *v[2][2];
+    LDAPMod mods[3], *list[4] = {NULL};
+    char *v[3][2];
     size_t n = 0;
     struct sbuf dn = {0};
     if (c->transport != NULL) {
@@ -272,6 +272,11 @@ enum store_rc directory_change(struct store *st, const char *name, const struct 
     }
     if (c->backup_mx >= 0 && strchr(name, '@') == NULL) {
         mod_of(&mods[n], "domainBackupMX", v[n], c->backup_mx > 0 ? "yes" : "");
+        list[n] = &mods[n];
+        n++;
+    }
+    if (c->relayhost != NULL) {
+        mod_of(&mods[n], "senderRelayHost", v[n], c->relayhost);
         list[n] = &mods[n];
         n++;
     }

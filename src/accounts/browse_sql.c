@@ -306,23 +306,72 @@ enum store_rc sql_account(struct store *st, const char *name, account_fn fn, voi
     return browse_give(st, &q, user, false, name, fn, arg, why);
 }
 
-enum store_rc sql_change(struct store *st, const char *name, const struct account_change *c,
-                         char **why) {
+/* -- changes -- */
+
+/* Is it the row that was asked for, and none that the database takes for equal? */
+struct same_name {
+    const char *name;
+    bool there;
+};
+
+static void take_same_name(void *arg, char **row) {
+    struct same_name *s = arg;
+    s->there = s->there || str_ieq_c(str_of(row[0]), s->name);
+}
+
+enum store_rc store_sql_relay(struct store *st, const char *account, const char *value,
+                              struct sql_statement *to, const char *args[2], char **why) {
     struct ask q = {0};
+    struct same_name had = {account, false};
+    browse_add(&q, "SELECT account FROM sender_relayhost WHERE account = ?", account);
+    enum store_rc rc = browse_run(st, &q, 1, take_same_name, &had, why);
+    if (rc == STORE_YES && value == NULL && !had.there)
+        return STORE_NO;
+    *to = (struct sql_statement){.args = args};
+    args[0] = value == NULL ? account : had.there ? value : account;
+    args[1] = had.there ? account : value;
+    to->text = value == NULL ? "DELETE FROM sender_relayhost WHERE account = ?"
+               : had.there   ? "UPDATE sender_relayhost SET relayhost = ? WHERE account = ?"
+                             : "INSERT INTO sender_relayhost (account, relayhost) VALUES (?, ?)";
+    return rc;
+}
+
+static void ask_change(struct ask *q, const char *name, const struct account_change *c) {
     bool user = strchr(name, '@') != NULL;
-    browse_add(&q,
+    browse_add(q,
                user ? "UPDATE mailbox SET modified = CURRENT_TIMESTAMP"
                     : "UPDATE domain SET modified = CURRENT_TIMESTAMP",
                NULL);
     if (c->transport != NULL)
-        browse_add(&q, ", transport = ?", c->transport);
+        browse_add(q, ", transport = ?", c->transport);
     if (c->backup_mx >= 0 && !user)
-        browse_add(&q, c->backup_mx > 0 ? ", backupmx = 1" : ", backupmx = 0", NULL);
+        browse_add(q, c->backup_mx > 0 ? ", backupmx = 1" : ", backupmx = 0", NULL);
     if (name[0] == '@')
-        browse_add(&q, " WHERE domain = ?", name + 1);
+        browse_add(q, " WHERE domain = ?", name + 1);
     else
-        browse_add(&q, user ? " WHERE username = ?" : " WHERE domain = ?", name);
-    enum store_rc rc = store_sql_run(st, q.text.p, q.args, NULL, NULL, why);
+        browse_add(q, user ? " WHERE username = ?" : " WHERE domain = ?", name);
+}
+
+enum store_rc sql_change(struct store *st, const char *name, const struct account_change *c,
+                         char **why) {
+    struct ask q = {0};
+    struct sbuf account = {0};
+    struct sql_statement list[2];
+    const char *args[2];
+    size_t n = 0;
+    enum store_rc rc = STORE_YES;
+    if (c->transport != NULL || c->backup_mx >= 0) {
+        ask_change(&q, name, c);
+        list[n++] = (struct sql_statement){q.text.p, q.args};
+    }
+    sbuf_printf(&account, "%s%s", strchr(name, '@') == NULL ? "@" : "", name);
+    if (c->relayhost != NULL)
+        rc = store_sql_relay(st, account.p, c->relayhost[0] == '\0' ? NULL : c->relayhost, &list[n],
+                             args, why);
+    n += c->relayhost != NULL && rc == STORE_YES;
+    if (rc != STORE_ERROR)
+        rc = n == 0 ? STORE_YES : store_sql_change(st, list, n, why);
+    sbuf_free(&account);
     ask_free(&q);
     return rc;
 }

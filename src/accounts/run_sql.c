@@ -14,6 +14,11 @@ struct statement {
     void *arg;
 };
 
+static void ignore(void *arg, struct str value) {
+    (void)arg;
+    (void)value;
+}
+
 static enum remote_rc run_conn(void *arg, void *conn, char **why) {
     const struct statement *s = arg;
     struct sbuf sql = {0};
@@ -33,20 +38,54 @@ static enum remote_rc run_conn(void *arg, void *conn, char **why) {
     return rc;
 }
 
-static void ignore(void *arg, struct str value) {
-    (void)arg;
-    (void)value;
+/* Statements of one transaction. */
+struct sql_work {
+    struct store *st;
+    const struct sql_statement *list;
+    size_t n;
+};
+
+static enum remote_rc work_say(const struct sql_work *w, void *conn, const char *text,
+                               const char *const *args, char **why) {
+    struct statement s = {w->st, text, args, ignore, NULL};
+    return run_conn(&s, conn, why);
+}
+
+/* A connection that does not take the change back is given up, and by that takes it back. */
+static enum remote_rc work_conn(void *arg, void *conn, char **why) {
+    const struct sql_work *w = arg;
+    char *unsaid = NULL;
+    enum remote_rc rc = work_say(w, conn, "BEGIN", NULL, why);
+    if (rc != REMOTE_OK)
+        return rc;
+    for (size_t i = 0; i < w->n && rc == REMOTE_OK; i++)
+        rc = work_say(w, conn, w->list[i].text, w->list[i].args, why);
+    if (rc == REMOTE_OK)
+        rc = work_say(w, conn, "COMMIT", NULL, why);
+    if (rc == REMOTE_FAILED && work_say(w, conn, "ROLLBACK", NULL, &unsaid) != REMOTE_OK)
+        rc = REMOTE_LOST;
+    free(unsaid);
+    return rc;
+}
+
+static enum store_rc sql_failed(const struct store *st, char *e, char **why) {
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s: %s", st->spec, e);
+    free(e);
+    *why = sbuf_take(&b);
+    return STORE_ERROR;
+}
+
+enum store_rc store_sql_change(struct store *st, const struct sql_statement *list, size_t n,
+                               char **why) {
+    struct sql_work w = {st, list, n};
+    char *e = NULL;
+    return pool_use(st->pool, work_conn, &w, &e) == REMOTE_OK ? STORE_YES : sql_failed(st, e, why);
 }
 
 enum store_rc store_sql_run(struct store *st, const char *text, const char *const *args,
                             sql_value_fn fn, void *arg, char **why) {
     struct statement s = {st, text, args, fn == NULL ? ignore : fn, arg};
     char *e = NULL;
-    if (pool_use(st->pool, run_conn, &s, &e) == REMOTE_OK)
-        return STORE_YES;
-    struct sbuf b = {0};
-    sbuf_printf(&b, "%s: %s", st->spec, e);
-    free(e);
-    *why = sbuf_take(&b);
-    return STORE_ERROR;
+    return pool_use(st->pool, run_conn, &s, &e) == REMOTE_OK ? STORE_YES : sql_failed(st, e, why);
 }

@@ -70,25 +70,10 @@ static bool row_is(const struct row *r, const char *name) {
 
 static enum store_rc sql_relay_set(struct store *st, const char *account, const char *value,
                                    char **why) {
-    struct row had = {.n = 0};
-    const char *args[] = {account, value == NULL ? "" : value};
-    const char *update[] = {value, account};
-    enum store_rc rc = store_sql_run(st, "SELECT account FROM sender_relayhost WHERE account = ?",
-                                     args, sql_take, &had, why);
-    bool there = row_is(&had, account);
-    row_free(&had);
-    if (rc != STORE_YES)
-        return rc;
-    if (value == NULL && !there)
-        return STORE_NO;
-    if (value == NULL)
-        return store_sql_run(st, "DELETE FROM sender_relayhost WHERE account = ?", args, NULL, NULL,
-                             why);
-    if (there)
-        return store_sql_run(st, "UPDATE sender_relayhost SET relayhost = ? WHERE account = ?",
-                             update, NULL, NULL, why);
-    return store_sql_run(st, "INSERT INTO sender_relayhost (account, relayhost) VALUES (?, ?)",
-                         args, NULL, NULL, why);
+    const char *args[2];
+    struct sql_statement one;
+    enum store_rc rc = store_sql_relay(st, account, value, &one, args, why);
+    return rc == STORE_YES ? store_sql_run(st, one.text, one.args, NULL, NULL, why) : rc;
 }
 
 static enum store_rc sql_has(struct store *st, const char *account, char **why) {

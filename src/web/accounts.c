@@ -359,7 +359,8 @@ static bool plan_domain(struct req *r, const struct account *c, struct account_c
     const char *usual = r->w->cfg->p.web_default_transport;
     bool stays = flag == NULL ? c->backup_mx : strcmp(flag, "yes") == 0;
     struct sbuf b = {0};
-    *plan = (struct account_change){.backup_mx = flag == NULL ? -1 : stays};
+    *plan = (struct account_change){.backup_mx = flag == NULL ? -1 : stays,
+                                    .relayhost = req_text(r, "outboundRelay")};
     if (mx != NULL && mx[0] != '\0' && (in != NULL || !stays)) {
         reply_fail(r, MHD_HTTP_BAD_REQUEST,
                    in != NULL ? "primarymx and transport exclude each other."
@@ -379,15 +380,6 @@ static bool plan_domain(struct req *r, const struct account *c, struct account_c
         plan->transport = usual;
     }
     return true;
-}
-
-/* "Relay outgoing email to": a row or an attribute; empty takes it away. */
-static enum store_rc set_relay(struct req *r, const char *account, char **why) {
-    const char *value = req_text(r, "outboundRelay");
-    if (value == NULL)
-        return STORE_YES;
-    enum store_rc rc = store_relay_set(r->w->store, account, value[0] == '\0' ? NULL : value, why);
-    return rc == STORE_NO && value[0] == '\0' ? STORE_YES : rc; /* there was none */
 }
 
 static void finish_change(struct req *r, enum store_rc rc, char *why, const char *kind,
@@ -452,28 +444,13 @@ static bool change_allowed(struct req *r, const struct account *c, const char *t
            (!is_changed(out, c->relayhost) || relays_allow(r, out, account, let));
 }
 
-/* Puts back the first half of a change, when the second half has failed. */
-static void change_undo(struct req *r, const struct account *c, const struct account_change *plan) {
-    struct account_change was = {plan->transport == NULL ? NULL : c->transport,
-                                 plan->backup_mx < 0 ? -1 : c->backup_mx};
-    char *why = NULL;
-    if (store_change(r->w->store, r->arg, &was, &why) != STORE_YES)
-        log_error("web", "half of a change of %s stays: %s", r->arg, why == NULL ? "" : why);
-    free(why);
-}
-
-/* Writes the plan and the relay host of account, the name that the store has it by. */
+/* Writes the plan; account is the name that the store has its relay host by. */
 static void change_write(struct req *r, const struct account *c, const struct account_change *plan,
                          const char *account, const char *kind) {
     char *why = NULL, *let;
-    bool more = plan->transport != NULL || plan->backup_mx >= 0;
-    enum store_rc rc = STORE_YES;
     if (!change_allowed(r, c, plan->transport, account, &let))
         return;
-    if (more)
-        rc = store_change(r->w->store, r->arg, plan, &why);
-    if (rc == STORE_YES && (rc = set_relay(r, account, &why)) != STORE_YES && more)
-        change_undo(r, c, plan);
+    enum store_rc rc = store_change(r->w->store, r->arg, plan, &why);
     if (rc != STORE_YES && let != NULL)
         relays_take_back(r, let, account);
     free(let);
@@ -502,7 +479,7 @@ void user_change(struct req *r) {
     struct account c;
     if (!change_begin(r, names, &c))
         return;
-    struct account_change plan = {req_text(r, "transport"), -1};
+    struct account_change plan = {req_text(r, "transport"), -1, req_text(r, "outboundRelay")};
     change_write(r, &c, &plan, r->arg, "user");
     change_end(&c);
 }
@@ -515,7 +492,7 @@ void users_change(struct req *r) {
     char *why = NULL;
     if (!change_begin(r, names, &dom))
         return;
-    struct account_change plan = {req_text(r, "transport"), -1};
+    struct account_change plan = {req_text(r, "transport"), -1, NULL};
     if (plan.transport == NULL) {
         reply_fail(r, MHD_HTTP_BAD_REQUEST, "transport is needed.");
     } else if (relays_allow_transport(r, plan.transport)) {

@@ -1,5 +1,6 @@
 """Relay records of the page: what uses one, whose it is, and who may change it."""
 import contextlib
+import http.client
 import json
 import sqlite3
 import threading
@@ -183,6 +184,41 @@ def test_a_change_that_fails_half_way_changes_nothing(dns):
             db.execute("DROP TRIGGER stop")
         boss.ok("PUT", "/api/domain/a.example", form=half)
         assert boss.get("/api/relay/leased")["for"] == "@b.example,@a.example"
+
+
+def test_a_page_that_is_killed_half_way_changes_nothing(dns):
+    """Killed between two values that were saved together, it has saved neither."""
+    with site(dns) as w:
+        before = w.api(GLOBAL).get("/api/domain/a.example")
+        db = sqlite3.connect(w.dir / "data" / "accounts.db", 0, isolation_level=None)
+        db.execute("CREATE TABLE n (x)")
+        db.executemany("INSERT INTO n VALUES (?)", [(i,) for i in range(2000)])
+        db.execute("CREATE TRIGGER slow BEFORE INSERT ON sender_relayhost BEGIN "
+                   "SELECT count(*) FROM n a, n b, n c WHERE a.x + b.x + c.x < 0; END")
+        boss = w.api(GLOBAL)
+
+        def save():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                boss.request("PUT", "/api/domain/a.example", form={"outboundRelay": "[new.example]", "transport": "smtp:[new.example]"})
+
+        def is_held():
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("ROLLBACK")
+                return False
+            except sqlite3.OperationalError:
+                return True
+
+        saving = threading.Thread(target=save)
+        saving.start()
+        wait_for(lambda: all(time.sleep(0.05) or is_held() for _ in range(10)))
+        w.web.kill()
+        w.web.wait()
+        saving.join()
+        db.execute("DROP TRIGGER slow")
+        db.close()
+        w.start_web()
+        assert w.api(GLOBAL).get("/api/domain/a.example") == before
 
 
 def test_a_domain_has_records_of_its_own(dns):
