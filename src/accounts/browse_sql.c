@@ -224,6 +224,10 @@ static enum store_rc browse_give(struct store *st, struct ask *q, bool users, bo
     "(SELECT relayhost FROM sender_relayhost WHERE account = " account " LIMIT 1)"
 #define MANAGED                                                                                    \
     " AND domain IN (SELECT domain FROM domain_admins WHERE active = 1 AND username = ?)"
+/* To MariaDB other names are equal too; the letters of these are compared as they are. */
+#define MANAGED_EXACTLY                                                                            \
+    " AND CAST(LOWER(domain) AS BINARY) IN (SELECT CAST(LOWER(domain) AS BINARY) FROM "            \
+    "domain_admins WHERE active = 1 AND username = ?"
 
 static void end_page(struct ask *q, const char *order, unsigned limit) {
     sbuf_printf(&q->text, " ORDER BY %s LIMIT %u", order, limit > PAGE_MAX ? PAGE_MAX : limit);
@@ -246,11 +250,20 @@ static const char *users(const struct store *st) {
     return OF_USER RELAY("mailbox.username") " FROM mailbox WHERE ";
 }
 
+/* The domains of that administrator alone. */
+static void ask_managed(const struct store *st, struct ask *q, const char *admin) {
+    browse_add(q, MANAGED, admin);
+    if (st->sql != &sql_mysql)
+        return;
+    browse_add(q, MANAGED_EXACTLY, admin);
+    browse_add(q, " AND CAST(LOWER(username) AS BINARY) = CAST(? AS BINARY))", admin);
+}
+
 static void ask_domains(const struct store *st, struct ask *q, const struct browse *b) {
     browse_add(q, domains(st), NULL);
     browse_add(q, "domain > ?", b->after);
     if (b->admin != NULL)
-        browse_add(q, MANAGED, b->admin);
+        ask_managed(st, q, b->admin);
     if (b->text[0] != '\0') {
         const char *pattern = like(q, "%", b->text);
         browse_add(q, " AND (LOWER(domain) LIKE ? ESCAPE '!'", pattern);
@@ -291,7 +304,7 @@ enum store_rc sql_search(struct store *st, const char *text, const char *admin, 
     browse_add(&q, users(st), NULL);
     browse_add(&q, "username LIKE ? ESCAPE '!'", like(&q, "", text));
     if (admin != NULL)
-        browse_add(&q, MANAGED, admin);
+        ask_managed(st, &q, admin);
     end_page(&q, "username", limit);
     enum store_rc rc = browse_give(st, &q, true, false, NULL, fn, arg, why);
     return rc == STORE_NO ? STORE_YES : rc;

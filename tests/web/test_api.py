@@ -278,6 +278,20 @@ def test_effective_for_the_next_message(site):
     assert all(m["content"].count(b"turn-") == 1 for r in site.relays.values() for m in r.mails)
 
 
+def test_what_another_spelling_administers_is_not_listed(site):
+    """Rows of administrators, and of domains, that a database takes for equal."""
+    if site.kind == "ldap":
+        return
+    rows = (OF_DOMAIN.replace("o", "\u00f3", 1), "b.example"), (OF_DOMAIN + " ", "paged.example"), (OF_DOMAIN, "b\u00e1ckup.example")
+    for user, domain in rows:
+        site.store.run(f"INSERT INTO domain_admins (username, domain) VALUES ('{user}', '{domain}')")
+    local = site.web.api(OF_DOMAIN)
+    assert [d["name"] for d in local.get("/api/domains")["domains"]] == ["a.example", "hidden.example"]
+    for what in "ann@b", "y@", "z@", "backup":
+        assert local.get(f"/api/search?q={what}") == {"domains": [], "users": [], "more": False}, what
+    site.store.run("DELETE FROM domain_admins WHERE domain IN ('b.example', 'paged.example', 'b\u00e1ckup.example')")
+
+
 def test_another_spelling_is_another_name(site):
     """Whatever is equal to a database or a directory: blanks, accents."""
     for i, name in enumerate([GLOBAL + " ", GLOBAL + "  ", " " + GLOBAL, GLOBAL.replace("s@", "\u015b@")]):
