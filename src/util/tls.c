@@ -16,6 +16,9 @@
 /* Bytes of all certificates that a client shows, and of its own. */
 enum { CLIENT_CERTS_MAX = 32768, CLIENT_CERT_MAX = 8192 };
 
+/* Bits of the Diffie-Hellman group that a relay host may choose with TLS 1.2. */
+enum { DH_BITS_MAX = 4096 };
+
 static const struct {
     const char *name;
     int version;
@@ -302,6 +305,38 @@ bool tls_show_chains(SSL *ssl, struct str pem) {
     return ok;
 }
 
+/* A finite-field group of TLS 1.3?  A client never needs one: each has the curve P-256 (RFC 8446
+ * section 9.1).  Of those that a relay host may choose, the ones that Postfix has too are left. */
+static bool group_is_costly(bool server, int nid) {
+    return nid == NID_ffdhe4096 || nid == NID_ffdhe6144 || nid == NID_ffdhe8192 ||
+           (server && (nid == NID_ffdhe2048 || nid == NID_ffdhe3072));
+}
+
+typedef int security_rule(const SSL *, const SSL_CTX *, int, int, int, void *, void *);
+
+/* A key exchange in a large group takes a tenth of a second, or a whole one, of the thread that all
+ * other connections wait for; the peer, which chooses it, need not compute anything.  usual is
+ * OpenSSL's own rule. */
+static int on_security(const SSL *ssl, const SSL_CTX *ctx, int op, int bits, int nid, void *other,
+                       void *usual) {
+    bool group = ((unsigned)op & SSL_SECOP_OTHER_TYPE) == SSL_SECOP_OTHER_CURVE;
+    security_rule *rule;
+    if (group && ssl != NULL && group_is_costly(SSL_is_server(ssl) == 1, nid))
+        return 0;
+    if (op == SSL_SECOP_TMP_DH && other != NULL && EVP_PKEY_get_bits(other) > DH_BITS_MAX)
+        return 0;
+    memcpy(&rule, &usual, sizeof rule);
+    return rule(ssl, ctx, op, bits, nid, other, NULL);
+}
+
+static void limit_cost(SSL_CTX *ctx) {
+    security_rule *rule = SSL_CTX_get_security_callback(ctx);
+    void *usual;
+    memcpy(&usual, &rule, sizeof usual);
+    SSL_CTX_set0_security_ex_data(ctx, usual);
+    SSL_CTX_set_security_callback(ctx, on_security);
+}
+
 SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
     SSL_CTX *ctx = SSL_CTX_new(c->server ? TLS_server_method() : TLS_client_method());
     const char *what = NULL;
@@ -317,6 +352,7 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
                                  SSL_OP_CLEANSE_PLAINTEXT);
     SSL_CTX_set_security_level(ctx, 0); /* as Postfix: the settings say what is good enough */
+    limit_cost(ctx);
     if (SSL_CTX_set_cipher_list(ctx, c->ciphers) != 1)
         what = "no cipher is left";
     if (what == NULL && !set_protocols(ctx, c->protocols))

@@ -1,12 +1,16 @@
-"""Peers that send TLS's own messages without end: the other connections of the same thread go on."""
+"""Peers that make TLS costly, or send its own messages without end: the other connections of the same thread go on."""
+import base64
 import contextlib
 import ctypes
 import ctypes.util
+import random
 import socket
+import ssl
+import subprocess
 import threading
 
 import pytest
-from kit import FakeRelay, Posthouse, make_cert
+from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls
 
 TLS = ctypes.CDLL(ctypes.util.find_library("ssl"))
 for name in ("TLS_client_method", "TLS_server_method", "SSL_CTX_new", "SSL_new", "BIO_new", "BIO_s_mem"):
@@ -76,3 +80,61 @@ def test_flood_of_key_updates(dns, tmp_path, who):
             sender.join()
             sock.close()
     relay.stop()
+
+
+@pytest.mark.parametrize("groups, works", [("ffdhe8192", False), ("ffdhe2048", False), ("P-256", True),
+                                           ("ffdhe8192:X25519", True)])
+def test_groups_that_clients_may_choose(dns, tmp_path, groups, works):
+    """Forty ClientHellos for ffdhe8192, each the copy of one, left other clients without a greeting for twenty seconds."""
+    cert = make_cert(tmp_path)
+    main = f"smtpd_tls_cert_file = {cert[0]}\nsmtpd_tls_key_file = {cert[1]}\nsmtpd_tls_security_level = may\n"
+    with Posthouse(main, dns=dns) as p:
+        out = subprocess.run(["openssl", "s_client", "-starttls", "smtp", "-groups", groups, "-connect",
+                              f"127.0.0.1:{p.port}"], input=b"QUIT\r\n", capture_output=True, timeout=60)
+        assert (b"New, TLSv1.3" in out.stdout) == works, (out.stdout, out.stderr)
+
+
+@pytest.mark.parametrize("groups, works", [("ffdhe8192", False), ("ffdhe4096", False), ("ffdhe3072", True)])
+def test_groups_of_tls_1_3_that_relay_hosts_may_choose(dns, tmp_path, groups, works):
+    cert, key = make_cert(tmp_path)
+    port = free_port()
+    host = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", cert, "-key", key, "-tls1_3",
+                             "-groups", groups], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert any(line.startswith(b"ACCEPT") for line in host.stdout)
+        main = f"relayhost = [127.0.0.1]:{port}\nsmtp_tls_security_level = encrypt\nsmtp_tls_wrappermode = yes\n" \
+               "smtp_tls_loglevel = 1\n"
+        with Posthouse(main, dns=dns) as p:
+            p.send()
+            seen = p.wait_log("TLS connection established to|SSL_connect error to", 60)[0]
+            assert seen.startswith("TLS") == works, p.log()
+    finally:
+        host.kill()
+        host.communicate()
+
+
+def dh_file(path, bits):
+    """Parameters of a group with that modulus, which need not be a prime for the peer to compute in it."""
+    def der(tag, body):
+        n = len(body)
+        return bytes([tag]) + (bytes([n]) if n < 128 else b"\x82" + n.to_bytes(2, "big")) + body
+    p = random.Random(bits).getrandbits(bits) | 1 | 1 << bits - 1
+    text = base64.encodebytes(der(0x30, der(2, b"\0" + p.to_bytes((bits + 7) // 8, "big")) + der(2, b"\2"))).decode()
+    path.write_text(f"-----BEGIN DH PARAMETERS-----\n{text}-----END DH PARAMETERS-----\n")
+    return path
+
+
+@pytest.mark.parametrize("bits, works", [(2048, True), (4096, True), (4160, False), (10000, False)])
+def test_groups_that_relay_hosts_may_choose(dns, tmp_path, bits, works):
+    """A group of 10,000 bits, the largest that OpenSSL takes, cost a second of the thread for each connection."""
+    ctx = server_tls(*make_cert(tmp_path))
+    ctx.maximum_version = ssl.TLSVersion.TLSv1_2
+    ctx.set_ciphers("DHE-RSA-AES128-GCM-SHA256:@SECLEVEL=0")
+    ctx.load_dh_params(dh_file(tmp_path / "dh.pem", bits))
+    with FakeRelay(tls=ctx) as relay:
+        main = f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_tls_security_level = encrypt\n"
+        with Posthouse(main, dns=dns) as p:
+            p.send()
+            line = p.wait_log("status=(sent|deferred)", 60)[0]
+            assert (line == "sent") == works, p.log()
+            assert works or "dh key too small or too large" in p.log()
