@@ -27,6 +27,9 @@
 #define USERS_MAX 65536U
 #define OWN_MAX   100U /* records of one domain: each look-up passes all there are */
 
+/* What is sent at login is looked for in each reply. */
+#define SECRET_BYTES 4096U
+
 #define RELAY_TAKEN   "another record has that name"
 #define RELAY_CHANGED "somebody else has changed the record since it was read"
 
@@ -374,6 +377,8 @@ static const char *record_check(const struct relay_fields *f, struct str *bad) {
     *bad = str_of(f->user);
     if (f->password != NULL && bad->n == 0)
         return "a password needs a user name";
+    if (f->password != NULL && strlen(f->password) > SECRET_BYTES)
+        return "a password has at most 4,096 bytes";
     return NULL;
 }
 

@@ -24,26 +24,41 @@ static uint64_t mark_of(const struct withhold *w, const char *p, size_t n) {
         h = (h ^ (uint8_t)p[i]) * 0x9e3779b97f4a7c15U;
         h ^= h >> 29;
     }
-    return h;
+    return h == 0 ? 1 : h;
+}
+
+/* Where the mark is, or would be. */
+static uint64_t *mark_place(const struct withhold *w, uint64_t mark) {
+    size_t i = (size_t)mark & (w->cap - 1);
+    while (w->marks[i] != 0 && w->marks[i] != mark)
+        i = (i + 1) & (w->cap - 1);
+    return &w->marks[i];
+}
+
+/* At most half of the places are taken. */
+static void marks_grow(struct withhold *w) {
+    struct withhold old = *w;
+    w->cap = old.cap == 0 ? 128 : old.cap * 2;
+    w->marks = mem_zalloc(w->cap * sizeof *w->marks);
+    for (size_t i = 0; i < old.cap; i++)
+        if (old.marks[i] != 0)
+            *mark_place(w, old.marks[i]) = old.marks[i];
+    free(old.marks);
 }
 
 static void mark_add(struct withhold *w, const char *p, size_t n) {
-    if (w->n == w->cap) {
-        w->cap = w->cap == 0 ? 64 : w->cap * 2;
-        w->marks = mem_realloc(w->marks, w->cap * sizeof *w->marks);
-    }
-    w->marks[w->n++] = mark_of(w, p, n);
+    if (w->n * 2 >= w->cap)
+        marks_grow(w);
+    uint64_t mark = mark_of(w, p, n), *place = mark_place(w, mark);
+    w->n += *place == 0;
+    *place = mark;
     w->lengths |= 1U << n;
 }
 
 static bool mark_known(const struct withhold *w, const char *p, size_t n) {
     if ((w->lengths & 1U << n) == 0)
         return false;
-    uint64_t mark = mark_of(w, p, n);
-    for (size_t i = 0; i < w->n; i++)
-        if (w->marks[i] == mark)
-            return true;
-    return false;
+    return *mark_place(w, mark_of(w, p, n)) != 0;
 }
 
 /* An enhanced status code that begins a line: it may stand in the middle of what is repeated. */

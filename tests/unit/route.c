@@ -249,6 +249,21 @@ static void test_roads(void **state) {
 
 /* -- relay records -- */
 
+static void refuse_a_long_password(struct relays *r) {
+    char password[4098], *why = NULL;
+    memset(password, 'x', sizeof password);
+    password[4097] = '\0';
+    struct relay_fields f = {.name = "long",
+                             .hosts = "[a.test]:587",
+                             .tls = "encrypt",
+                             .mechanisms = "",
+                             .user = "u",
+                             .password = password};
+    assert_int_equal(relays_set(r, &f, NULL, &why), RELAYS_BAD);
+    assert_string_equal(why, "\"u\": a password has at most 4,096 bytes");
+    free(why);
+}
+
 static void records_make(void) {
     static const struct relay_fields fields[] = {
         {.name = "office",
@@ -278,9 +293,10 @@ static void records_make(void) {
         f.mechanisms = "";
         f.user = "u";
         f.password = "sesame";
-        if (!relays_set(r, &f, NULL, &why))
+        if (relays_set(r, &f, NULL, &why) != RELAYS_DONE)
             fail_msg("%s", why);
     }
+    refuse_a_long_password(r);
     relays_close(r);
 }
 
