@@ -208,14 +208,15 @@ static void name_filter_on_answer(void *arg, const struct resolve_answer *a) {
 }
 
 void filter_ask_names(struct dsess *s, enum resolve_type type, const char *name, resolve_fn fn) {
+    struct resolver *r = s->configured ? s->d->chosen : s->d->resolver;
     if (s->p->smtp_dns_reply_filter[0] == '\0') {
-        s->query = resolver_ask(s->d->resolver, type, name, fn, s);
+        s->query = resolver_ask(r, type, name, fn, s);
         return;
     }
     struct name_filter *f = MEM_NEW(struct name_filter);
     *f = (struct name_filter){.s = s, .type = type, .name = mem_strdup(name), .fn = fn};
     s->names_asked = f;
-    s->query = resolver_ask(s->d->resolver, type, name, name_filter_on_answer, f);
+    s->query = resolver_ask(r, type, name, name_filter_on_answer, f);
 }
 
 void filter_cancel(struct dsess *s) {

@@ -559,6 +559,7 @@ struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct confi
     d->lookup = k;
     d->ops = ops;
     d->cfg = config_ref((struct config *)(uintptr_t)cfg);
+    d->chosen = resolver_new(l, cfg);
     d->resolver = resolver_new(l, cfg);
     d->tells = getenv("POSTHOUSE_STAGES") != NULL;
     dl_init(&d->results);
@@ -567,6 +568,7 @@ struct deliver *deliver_new(struct loop *l, struct lookup *k, const struct confi
 
 void deliver_reload(struct deliver *d, const struct config *cfg) {
     secure_clear(d);
+    resolver_reload(d->chosen, cfg);
     resolver_reload(d->resolver, cfg);
     config_unref(d->cfg);
     d->cfg = config_ref((struct config *)(uintptr_t)cfg);

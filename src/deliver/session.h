@@ -42,8 +42,10 @@ struct name_filter;
 struct deliver {
     struct loop *loop;
     struct lookup *lookup;
-    struct config *cfg; /* reference: of contexts */
-    struct resolver *resolver;
+    struct config *cfg;        /* reference: of contexts */
+    struct resolver *chosen;   /* of names that an administrator chose */
+    struct resolver *resolver; /* of recipients' own exchangers: whoever owns a domain may leave
+                                * as many questions open as there can be */
     const struct deliver_ops *ops;
     struct tls_slot tls[TLS_CONTEXTS];
     unsigned tls_turn;        /* the slot that is taken next when none is free */

@@ -9,7 +9,7 @@ from kit import FakeRelay, Posthouse
 
 
 class HalfDns:
-    """Answers MX with the host "mx", and A with the loopback address; has no answer for addresses."""
+    """Answers MX with the host "mx", and A with the loopback address; has no answer for addresses, nor for names of dead.example."""
 
     def __init__(self):
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -31,7 +31,7 @@ class HalfDns:
                 while query[at]:
                     at += query[at] + 1
                 kind = struct.unpack(">H", query[at + 1:at + 3])[0]
-                if kind == 12:
+                if kind == 12 or b"\4dead" in query:
                     continue
                 data = {1: b"\x7f\0\0\x01", 15: b"\0\x0a\x02mx" + query[12:at + 1]}.get(kind, b"")
                 answer = b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data if data else b""
@@ -62,3 +62,15 @@ def test_clients_without_names_hold_up_no_mail():
             assert s.recv(100).startswith(b"220 ")
         p.wait_log(r"name servers do not answer for \d+ clients: others have no name for now")
         assert set(re.findall(r"\]: connect from (\w+)\[127\.[78]\.", p.log())) == {"unknown"}
+
+
+def test_domains_without_name_servers_hold_up_no_relay_host():
+    """Mail to thousands of domains whose name servers do not answer made that to relay hosts wait for a minute, or for its next round."""
+    with HalfDns() as dns, FakeRelay() as relay:
+        main = conf(relay) + "smtpd_recipient_limit = 5000\ntransport_maps = inline:{{" + \
+               ", ".join(f"r{i}.example=smtp:[host{i}.example]" for i in range(6)) + "}}\n"
+        with Posthouse(main, dns=dns) as p:
+            p.send(rcpts=[f"u@d{i}.dead.example" for i in range(4500)])
+            for i in range(6):
+                p.send(rcpts=[f"b@r{i}.example"], content=f"Subject: mail {i}-\r\n\r\n")
+                relay.wait_mail(b"mail %d-" % i)
