@@ -166,6 +166,22 @@ def test_in_postfixs_place_its_directory_is_read_as_long_as_the_package_is_there
     assert not os.path.lexists(tmp_path / "etc/posthouse") and (tmp_path / "etc/postfix/main.cf").exists()
 
 
+def test_what_a_postfix_that_was_removed_has_left_is_named(tmp_path):
+    """Its queue, which nothing sends, and that a purge of its package would take the configuration away."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/dpkg-query").write_text("#!/bin/sh\nprintf config-files\n")
+    (tmp_path / "bin/dpkg-query").chmod(0o755)
+    for folder in ("etc/postfix", "var/spool/postfix/deferred/A", "var/spool/postfix/pid"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "etc/postfix/main.cf").write_text("relayhost =\n")
+    (tmp_path / "var/spool/postfix/pid/master.pid").touch()
+    said = staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
+    assert "do not purge" in said and "mail waits" not in said
+    (tmp_path / "var/spool/postfix/deferred/A/A0001").touch()
+    said = staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
+    assert f"posthouse import {tmp_path}/var/spool/postfix;" in said
+
+
 @pytest.mark.parametrize("setup", ["beside-postfix", "replace-postfix"])
 def test_a_postfix_that_counts_on_it_is_put_right_first(tmp_path, setup):
     master, note = tmp_path / "usr/lib/postfix/sbin/master", tmp_path / f"etc/posthouse/{setup}.undo"
