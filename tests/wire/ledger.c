@@ -417,6 +417,12 @@ static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt
         ledger_fail(l, "message %u is being sent, and its client has not ended it", m->number);
 }
 
+/* Has the host asked for content where it reads commands?  One reply too many or too few has hidden
+ * that, and each line of the content is a command to it. */
+static bool reads_content_as_commands(const struct ledger_conn *c) {
+    return (c->crime & CRIME_GO) != 0 && (c->crime & (CRIME_EXTRA | CRIME_FEWER)) != 0;
+}
+
 unsigned ledger_take_rcpt(struct ledger_take *t, const char *addr, unsigned notify,
                           const struct bytes *orcpt) {
     struct ledger *l = t->c->l;
@@ -442,7 +448,7 @@ unsigned ledger_take_rcpt(struct ledger_take *t, const char *addr, unsigned noti
         if (t->dsn && (notify != r->notify || !bytes_equal(orcpt, &r->orcpt)))
             ledger_fail(l, "<%s> has NOTIFY %u ORCPT \"%s\" and came with %u \"%s\"", r->addr,
                         r->notify, bytes_str(&r->orcpt), notify, bytes_str(orcpt));
-    } else if (t->sender[0] != '\0') {
+    } else if (t->sender[0] != '\0' && !reads_content_as_commands(t->c)) {
         ledger_fail(l, "host %u: mail from <%s> for <%s>, which no client asked for", t->c->host,
                     t->sender, plain);
     }

@@ -124,13 +124,14 @@ enum ledger_stage {
 
 /* How a relay host departed from the protocol, so that replies cannot be told apart any more.
  * CRIME_RSET: it refused RSET or did not answer it, so that nothing confirms what it said to a
- * chunk before. */
+ * chunk before.  CRIME_GO: it asked for content (354) in reply to another command than DATA. */
 enum ledger_crime {
     CRIME_EXTRA = 1,
     CRIME_FEWER = 2,
     CRIME_GARBAGE = 4,
     CRIME_LOST = 8,
-    CRIME_RSET = 16
+    CRIME_RSET = 16,
+    CRIME_GO = 32
 };
 
 struct ledger_conn *ledger_conn(struct ledger *l, unsigned host);

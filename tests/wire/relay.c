@@ -202,7 +202,7 @@ static unsigned crime_of(enum ledger_stage stage, const struct relay_twist *t) {
     bool third = t->code / 100 == 3 && stage != STAGE_DATA && stage != STAGE_AUTH;
     if (stage == STAGE_RSET && t->code / 100 != 2)
         return CRIME_RSET;
-    return third ? CRIME_LOST : 0;
+    return (third ? CRIME_LOST : 0) | (third && t->code == 354 ? CRIME_GO : 0);
 }
 
 /* Puts the reply of a twist into out; the code that counts for what happens next (0: none). */
