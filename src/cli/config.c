@@ -189,7 +189,7 @@ int cli_postconf(const char *dir, int argc, char **argv) {
     struct master_show m = {0};
     int opt, edit = 0;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:ndhjqxeX#DRUMFPfH")) != -1) {
+    while ((opt = getopt(argc, argv, "+c:ndhjqxeX#DRUMFPfH")) != -1) {
         switch (opt) {
         case 'c':
             dir = optarg;

@@ -17,7 +17,7 @@ int cli_postcat(const char *dir, int argc, char **argv) {
     bool queue = false;
     int opt, rc = 0;
     optind = 1;
-    while ((opt = getopt(argc, argv, "bc:dehoqrs:v")) != -1) {
+    while ((opt = getopt(argc, argv, "+bc:dehoqrs:v")) != -1) {
         if (opt == '?')
             return postcat_fatal(
                 "usage: postcat [-b (body text)] [-c config_dir] [-e (envelope "

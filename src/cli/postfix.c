@@ -248,7 +248,7 @@ int cli_postfix(const char *dir, int argc, char **argv) {
     struct postfix_run run = {.dir = dir};
     int opt;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:v")) != -1) {
+    while ((opt = getopt(argc, argv, "+c:v")) != -1) {
         if (opt == 'c')
             run.dir = optarg;
         else if (opt == 'v')

@@ -545,13 +545,13 @@ static int postmap_run(struct options *o, const char *letters, const char *use, 
 
 int cli_postmap(const char *dir, int argc, char **argv) {
     struct options o = {.dir = dir};
-    return postmap_run(&o, "c:d:fhbimnNopq:rsuUvwjF",
+    return postmap_run(&o, "+c:d:fhbimnNopq:rsuUvwjF",
                        "[-bfFhimnNoprsuUvw] [-c config_dir] [-d key] [-q key]", argc, argv);
 }
 
 int cli_postalias(const char *dir, int argc, char **argv) {
     struct options o = {.dir = dir, .alias = true};
     postmap_who = "postalias";
-    return postmap_run(&o, "Nc:d:fijnopq:rsuvw", "[-Nfinoprsuvw] [-c config_dir] [-d key] [-q key]",
-                       argc, argv);
+    return postmap_run(&o, "+Nc:d:fijnopq:rsuvw",
+                       "[-Nfinoprsuvw] [-c config_dir] [-d key] [-q key]", argc, argv);
 }

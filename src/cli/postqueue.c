@@ -65,7 +65,7 @@ int cli_postqueue(const char *dir, int argc, char **argv) {
     char what = 0;
     int opt;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:fi:jps:v")) != -1) {
+    while ((opt = getopt(argc, argv, "+c:fi:jps:v")) != -1) {
         if (opt == 'c') {
             dir = optarg;
         } else if (opt != 'v') {
@@ -84,7 +84,8 @@ int cli_postqueue(const char *dir, int argc, char **argv) {
 int cli_mailq(const char *dir, int argc, char **argv) {
     int opt;
     optind = 1; /* sendmail's options */
-    while ((opt = getopt(argc, argv, "A:B:b:C:c:d:e:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) != -1) {
+    while ((opt = getopt(argc, argv, "+A:B:b:C:c:d:e:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) !=
+           -1) {
         if (opt == '?')
             return EX_USAGE_;
         if (opt == 'C' || opt == 'c')

@@ -139,7 +139,7 @@ int cli_postsuper(const char *dir, int argc, char **argv) {
     struct postsuper p = {0};
     int opt;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:d:e:f:h:H:pr:sSv")) != -1)
+    while ((opt = getopt(argc, argv, "+c:d:e:f:h:H:pr:sSv")) != -1)
         if (opt == '?')
             return postsuper_usage();
         else if (opt == 'c')
@@ -155,7 +155,7 @@ int cli_postsuper(const char *dir, int argc, char **argv) {
     if (!queues_take(&p, argc - optind, argv + optind))
         return 1;
     optind = 1;
-    while ((opt = getopt(argc, argv, "c:d:e:f:h:H:pr:sSv")) != -1)
+    while ((opt = getopt(argc, argv, "+c:d:e:f:h:H:pr:sSv")) != -1)
         option_id(&p, opt, optarg);
     return postsuper_run(&p);
 }

@@ -224,7 +224,7 @@ int cli_qshape(const char *dir, int argc, char **argv) {
     json_t *msgs = NULL, *msg;
     optind = 1;
     s.top = isatty(1) ? TOP_TERMINAL : 0;
-    while ((opt = getopt(argc, argv, "slpw:b:t:m:n:N:c:h")) != -1) {
+    while ((opt = getopt(argc, argv, "+slpw:b:t:m:n:N:c:h")) != -1) {
         if (!shape_option(&s, opt, optarg)) {
             fputs("usage: qshape [-s] [-p] [-m min_subdomains] [-b bucket_count] [-t bucket_time] "
                   "[-l] [-w terminal_width] [-n top_domains] [-c config_dir] [queue_name ...]\n",

@@ -406,7 +406,7 @@ int cli_sendmail(const char *dir, int argc, char **argv) {
     int opt, rc = arguments_check(argc, argv);
     optind = 1;
     while (rc == 0 &&
-           (opt = getopt(argc, argv, "A:B:b:C:ce:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) != -1) {
+           (opt = getopt(argc, argv, "+A:B:b:C:ce:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) != -1) {
         if (opt == 'C')
             dir = cli_dir_or_file(optarg);
         rc = option_take(&m, opt);

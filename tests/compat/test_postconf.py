@@ -44,6 +44,7 @@ CASES = [
     ["relayhost=plain", "x_y=2"],
     ["-e", "-X", "relayhost"], ["-e", "-n", "relayhost=1"],
     ["-e", "maillog_file = $x_y/log", "a_one=\t1"],
+    ["relayhost", "-X"], ["relayhost", "-#"],
 ]
 
 
@@ -51,7 +52,7 @@ def run(command, where, args):
     where.mkdir()
     (where / "main.cf").write_text(MAIN)
     (where / "main.cf").chmod(0o640)
-    (where / "master.cf").touch()
+    (where / "master.cf").write_text("smtp inet n - n - - smtpd\n")
     r = subprocess.run([*command, "-c", where, *args], capture_output=True, text=True)
     return (where / "main.cf").read_text().replace("= \n", "=\n"), bool(r.returncode), r.stdout, sorted(os.listdir(where))
 
