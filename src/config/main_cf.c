@@ -253,16 +253,10 @@ static int expand_braced(struct expand *x, struct sbuf *out, struct str s) {
         return expand_name(x, out, name);
     if (rest.p[0] != '?' && rest.p[0] != ':')
         return main_cf_fail(x, "attribute syntax error after name");
-    struct sbuf v = {0};
-    struct sbuf *undefined = x->undefined;
+    /* As with Postfix, asking whether it is set is no mistake, and a value that is "$empty" is none
+     * that is empty: the value itself is not expanded, which may name this one. */
     const char *raw = x->fn(x->arg, name);
-    x->undefined = NULL; /* asking whether it is set is no mistake */
-    int rc = expand_name(x, &v, name);
-    x->undefined = undefined;
-    if (rc == 0) /* as with Postfix, a value that is "$empty" is none that is empty */
-        rc = expand_choice(x, out, rest, raw != NULL && raw[0] != '\0');
-    sbuf_free(&v);
-    return rc;
+    return expand_choice(x, out, rest, raw != NULL && raw[0] != '\0');
 }
 
 /* One '$' construct at the start of s; *used is its length. */

@@ -17,30 +17,32 @@ static const char *lookup(void *arg, struct str name) {
 }
 
 static void test_expand(void **state) {
-    static const char *cases[][2] = {{"$a-${b}-$(a)", "A-AA-A"},
-                                     {"$$a", "$a"},
-                                     {"${a?yes}", "yes"},
-                                     {"${empty?yes}", ""},
-                                     {"${void?yes}${void:no}", "yes"},
-                                     {"${{$void}=={}?{yes}:{no}}", "yes"},
-                                     {"${empty:no}", "no"},
-                                     {"${a?{x}:{y}}", "x"},
-                                     {"${empty?{x}:{y}}", "y"},
-                                     {"${{$a}=={A}?{eq}:{ne}}", "eq"},
-                                     {"${{2}<{10}?{n}:{s}}", "n"},
-                                     {"${{3.6}>=level{3.10}?{x}:{old}}", "old"},
-                                     {"${{a}!={b}?{x}:{y}}", "x"},
-                                     {"${{2}<={2}?{x}:{y}}", "x"},
-                                     {"${{3}>{12}?{x}:{y}}", "y"},
-                                     {"${{b}>{a}?{x}:{y}}", "x"},
-                                     {"${{3.6}<level{3.10}?{x}}", "x"},
-                                     {"${{3.6}<=level{3.6}?{x}}", "x"},
-                                     {"${{3.6.1}>level{3.6}?{x}}", "x"},
-                                     {"${{3}>level{3}?{x}:{y}}", "y"},
-                                     {"${{3.6}==level{3.6}?{x}:{y}}", "x"},
-                                     {"${{a} > {b}:{y}}", "y"},
-                                     {"$undefined.", "."},
-                                     {"plain # text", "plain # text"}};
+    static const char *cases[][2] = {
+        {"$a-${b}-$(a)", "A-AA-A"},
+        {"$$a", "$a"},
+        {"${a?yes}", "yes"},
+        {"${empty?yes}", ""},
+        {"${loop?yes}", "yes"}, /* asked whether it is set, it is not expanded */
+        {"${void?yes}${void:no}", "yes"},
+        {"${{$void}=={}?{yes}:{no}}", "yes"},
+        {"${empty:no}", "no"},
+        {"${a?{x}:{y}}", "x"},
+        {"${empty?{x}:{y}}", "y"},
+        {"${{$a}=={A}?{eq}:{ne}}", "eq"},
+        {"${{2}<{10}?{n}:{s}}", "n"},
+        {"${{3.6}>=level{3.10}?{x}:{old}}", "old"},
+        {"${{a}!={b}?{x}:{y}}", "x"},
+        {"${{2}<={2}?{x}:{y}}", "x"},
+        {"${{3}>{12}?{x}:{y}}", "y"},
+        {"${{b}>{a}?{x}:{y}}", "x"},
+        {"${{3.6}<level{3.10}?{x}}", "x"},
+        {"${{3.6}<=level{3.6}?{x}}", "x"},
+        {"${{3.6.1}>level{3.6}?{x}}", "x"},
+        {"${{3}>level{3}?{x}:{y}}", "y"},
+        {"${{3.6}==level{3.6}?{x}:{y}}", "x"},
+        {"${{a} > {b}:{y}}", "y"},
+        {"$undefined.", "."},
+        {"plain # text", "plain # text"}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct sbuf out = {0};
