@@ -5,6 +5,7 @@
  * meant?  Where would a password go to a host that others choose, or in clear text?  Rows are
  * looked at in file tables only; passwords are never shown.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -202,6 +203,33 @@ static void check_clear(const struct config *c, const struct params *p, const ch
         none ? "" : " to a host that does not offer TLS, or to whoever hides that it does");
 }
 
+/* Does the line of master.cf itself say whether there is a login, or where it stands? */
+static bool says_login(const struct service *s) {
+    return cfg_file_find(&s->overrides, STR_LIT("smtp_sasl_auth_enable")) != NULL ||
+           cfg_file_find(&s->overrides, STR_LIT("smtp_sasl_password_maps")) != NULL;
+}
+
+/* A login is asked for, and no table has one: mail waits, but for that of a relay record. */
+static void check_nowhere(const struct config *c, struct diags *d) {
+    enum diag_level level = c->relays_spec[0] == '\0' ? DIAG_ERROR : DIAG_WARN;
+    char path[512];
+    bool said = false;
+    snprintf(path, sizeof path, "%s/master.cf", c->dir);
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        bool own = says_login(s);
+        if (s->kind != SERVICE_SMTP || !s->p.smtp_sasl_auth_enable ||
+            s->p.smtp_sasl_password_maps[0] != '\0' || (said && !own))
+            continue;
+        diag_add(d, level, own ? path : c->main.path,
+                 own ? s->line : creds_line_of(c, "smtp_sasl_auth_enable"),
+                 "%s%ssmtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty: mail "
+                 "without a relay record waits",
+                 own ? s->name : "", own ? ": " : "");
+        said = said || !own;
+    }
+}
+
 void audit_credentials(const struct config *c, struct diags *d) {
     struct str rest = str_of(c->p.relayhost), one;
     struct cred_rows rows = {c, d, 0};
@@ -214,13 +242,9 @@ void audit_credentials(const struct config *c, struct diags *d) {
              p->smtp_sasl_auth_enable != c->p.smtp_sasl_auth_enable))
             check_clear(c, p, c->services[i]->name, d);
     }
-    if (!c->p.smtp_sasl_auth_enable)
+    check_nowhere(c, d);
+    if (!c->p.smtp_sasl_auth_enable || c->p.smtp_sasl_password_maps[0] == '\0')
         return;
-    if (c->p.smtp_sasl_password_maps[0] == '\0') {
-        diag_add(d, DIAG_WARN, c->main.path, creds_line_of(c, "smtp_sasl_auth_enable"),
-                 "smtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty");
-        return;
-    }
     struct maps *m = maps_open(c->p.smtp_sasl_password_maps, c->dir);
     while (nexthop_split(&rest, &one))
         check_credential(c, m, one, d);

@@ -371,6 +371,16 @@ void credentials_ask(struct dsess *s, lookup_maps_fn fn) {
         credentials_ask_at(s, now == MATCH_YES);
 }
 
+/* A login is asked for, and no table has one: as with Postfix, whose client does not start then,
+ * mail waits.  Who refuses mail without a login may refuse it for good. */
+static enum step credentials_nowhere(struct dsess *s) {
+    static const char why[] = "smtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty";
+    json_t *o = watch_step(s, "credentials", false);
+    trace_setf(o, "result", "%s: mail waits (4.3.5)", why);
+    watch_end_step(s, o);
+    return host_failed(s, BLAME_OURSELVES, CAUSE_SETTING, "4.3.5", "%s", why);
+}
+
 enum step credentials_begin(struct dsess *s) {
     const struct attempt *first = DL_OWNER(s->todo.next, struct attempt, link);
     warn_mechanisms(s);
@@ -381,7 +391,7 @@ enum step credentials_begin(struct dsess *s) {
     if (!s->p->smtp_sasl_auth_enable)
         return go_without(s, NULL, "smtp_sasl_auth_enable = no: no AUTH");
     if (s->p->smtp_sasl_password_maps[0] == '\0')
-        return go_without(s, NULL, "smtp_sasl_password_maps is empty: no AUTH");
+        return credentials_nowhere(s);
     if (s->p->smtp_sender_dependent_authentication) {
         free(s->auth_sender);
         s->auth_sender = str_dup(first->env->sender);

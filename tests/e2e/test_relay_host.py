@@ -76,8 +76,8 @@ def test_fallback_relay_never_has_a_records_password(dns, tls, found, first, lev
     main = f"smtp_fallback_relay = [127.0.0.2]:{fallback.port}\nsmtp_tls_security_level = may\nsmtp_sasl_auth_enable = yes\n" \
            "smtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_security_options = noanonymous\n"
     main += "relayhost = Provider\n" if found == "relayhost" else "sender_dependent_relayhost_maps = inline:{{{{@x.example=Provider}}}}\n"
-    if first == "down":
-        main += f"smtp_sasl_password_maps = inline:{{{{[127.0.0.2]:{fallback.port}=fb:fb-word}}}}\n"
+    row = f"[127.0.0.2]:{fallback.port}=fb:fb-word" if first == "down" else "elsewhere=fb:fb-word"
+    main += f"smtp_sasl_password_maps = inline:{{{{{row}}}}}\n"
     with Posthouse(main, dns=dns) as p:
         words = ["Provider", f"hosts=[127.0.0.1]:{port}", f"tls={level}", "user=shop", "password"]
         p.run("record", "set", *words, stdin=SECRET + "\n", check=True)

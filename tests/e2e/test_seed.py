@@ -281,3 +281,22 @@ def test_sender_dependent_authentication(dns):
         for s in relay.sessions:
             assert len({m["from"].split("<")[1].split(">")[0] for m in s.mails}) <= 1
     relay.stop()
+
+
+@pytest.mark.parametrize("main, master", [
+    ("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_map = static:u:p\n", None),
+    ("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = $no_such_parameter\n", None),
+    ("smtp_sasl_password_maps = static:u:p\ndefault_transport = own\n",
+     "own unix - - n - - smtp\n  -o smtp_sasl_auth_enable=yes -o smtp_sasl_password_maps=\n")])
+def test_a_login_that_stands_nowhere_waits(dns, main, master):
+    """A relay host that refuses for good what has no login gets nothing: the mail waits, as with Postfix, and check says why."""
+    relay = FakeRelay(auth=["PLAIN"], replies={"RCPT": lambda line: "550 5.7.1 relaying denied"})
+    with Posthouse(f"relayhost = [relay.server]:{relay.port}\n{main}", master=master, dns=dns) as p:
+        r = p.run("check")
+        assert r.returncode == 2 and "smtp_sasl_password_maps is empty" in r.stdout, r.stdout
+        r = p.run("explain", "a@x.example", "b@y.example")
+        assert r.returncode == 1 and "mail waits (4.3.5)" in r.stdout, r.stdout
+        p.send()
+        p.wait_log(r"dsn=4\.3\.5, status=deferred \(smtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty\)")
+        assert not [c for s in relay.sessions for c in s.commands if c.startswith("MAIL")]
+    relay.stop()

@@ -350,7 +350,8 @@ def test_a_line_that_every_mail_passes_has_no_settings_of_its_own(dns):
 def test_a_filter_of_mechanisms_that_is_a_table_is_refused(dns, tmp_path):
     """Names, and names from a file, are filtered by; a table would be passed over."""
     (tmp_path / "mechanisms").write_text("# what we use\nplain, login\n")
-    main = "relayhost = [127.0.0.1]:9\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_mechanism_filter = {value}\n"
+    main = "relayhost = [127.0.0.1]:9\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_mechanism_filter = {value}\n" \
+           "smtp_sasl_password_maps = static:u:w\n"
     p = Posthouse(directory=tmp_path)
     for value, refused in {f"!{tmp_path}/mechanisms, static:rest": False, "plain, hash:/etc/none": True, "static:all": False}.items():
         p.write_main(main.replace("{value}", value))
