@@ -588,6 +588,40 @@ static void sendmail_fill(struct config *c) {
                                    .p = c->p};
 }
 
+static const char *const transport_suffixes[] = {
+    "_destination_rate_delay", /* a time; the others are numbers */
+    "_destination_concurrency_limit",
+    "_destination_recipient_limit",
+    "_destination_concurrency_failed_cohort_limit",
+};
+
+/* Which of them a name has that is a setting of one of our clients; -1: it is none. */
+static ptrdiff_t transport_suffix(const struct config *c, const char *name) {
+    ptrdiff_t end = str_end_of(name, transport_suffixes,
+                               sizeof transport_suffixes / sizeof transport_suffixes[0]);
+    size_t n = end < 0 ? 0 : strlen(name) - strlen(transport_suffixes[end]);
+    const struct service *s = n == 0 ? NULL : config_transport(c, str_make(name, n));
+    return s != NULL && s->kind == SERVICE_SMTP ? end : -1;
+}
+
+/* The settings of transports have no row in the table of parameters: a value that is none would
+ * count as 0, which is no limit and no delay. */
+static void check_transport_values(struct config *c) {
+    for (size_t i = 0; i < c->main.n; i++) {
+        const struct cfg_entry *e = &c->main.v[i];
+        ptrdiff_t end = transport_suffix(c, e->name);
+        char *text = end < 0 ? NULL : config_value(c, e->name, NULL);
+        uint64_t number;
+        int64_t seconds;
+        if (text != NULL && !(end == 0 ? config_time(str_of(text), 's', &seconds)
+                                       : str_u64(str_of(text), &number) && number <= INT32_MAX))
+            diag_add(&c->diags, DIAG_ERROR, c->main.path, e->line,
+                     "bad %s configuration: %s = %s (must be %s)", end == 0 ? "time" : "numerical",
+                     e->name, text, type_hint(end == 0 ? PARAM_TIME_S : PARAM_INT));
+        free(text);
+    }
+}
+
 struct config *config_build(struct cfg_source *src) {
     struct config *c = MEM_NEW(struct config);
     atomic_store(&c->refs, 1);
@@ -605,6 +639,7 @@ struct config *config_build(struct cfg_source *src) {
         refusals_of(c, s);
     }
     refusals_of(c, NULL);
+    check_transport_values(c);
     frozen_fill(c);
     sendmail_fill(c);
     return c;
@@ -709,24 +744,12 @@ int64_t config_transport_int(const struct config *c, const char *transport, cons
     return v;
 }
 
-static const char *const transport_suffixes[] = {
-    "_destination_concurrency_limit",
-    "_destination_recipient_limit",
-    "_destination_rate_delay",
-    "_destination_concurrency_failed_cohort_limit",
-};
-
 bool config_name_used(const struct config *c, const char *name) {
     size_t n = strlen(name);
     if (param_find(name, n) != NULL)
         return true;
-    ptrdiff_t end = str_end_of(name, transport_suffixes,
-                               sizeof transport_suffixes / sizeof transport_suffixes[0]);
-    if (end >= 0) {
-        const struct service *s =
-            config_transport(c, str_make(name, n - strlen(transport_suffixes[end])));
-        return s != NULL && s->kind == SERVICE_SMTP;
-    }
+    if (transport_suffix(c, name) >= 0)
+        return true;
     struct str rest = sbuf_str(&c->used_names), used;
     while (str_split(&rest, "\n", &used))
         if (str_eq_c(used, name))
