@@ -158,14 +158,27 @@ static void maps_note(struct maps_trace *t, struct map *m, const struct maps_key
         s->value = str_dup(sbuf_str(&a->value));
 }
 
+/* As in Postfix, an answer of nothing is an error: what it would stand for is a route, a login or a
+ * permission, and "not found" has a form of its own. */
+static void maps_get(struct map *m, struct str key, struct maps_answer *a) {
+    a->rc = map_get(m, key, &a->value);
+    if (a->rc == MAP_FOUND && str_trim(sbuf_str(&a->value)).n == 0) {
+        struct sbuf name = {0};
+        maps_show(m->spec, &name);
+        map_set_error(m, "table %s answers with nothing: an empty result is not allowed", name.p);
+        sbuf_free(&name);
+        a->rc = MAP_ERROR;
+    }
+    if (a->rc == MAP_ERROR)
+        a->err = map_error(m);
+}
+
 /* As in Postfix, no table has an empty key: not even one of patterns, which any text would fit. */
 static bool maps_ask_one(struct map *m, const struct maps_key *k, struct maps_answer *a,
                          struct maps_trace *t) {
     bool skipped = k->key.n == 0 || (k->partial && !m->fixed);
     if (!skipped)
-        a->rc = map_get(m, k->key, &a->value);
-    if (!skipped && a->rc == MAP_ERROR)
-        a->err = map_error(m);
+        maps_get(m, k->key, a);
     if (t != NULL)
         maps_note(t, m, k, skipped, a);
     return !skipped && a->rc != MAP_NOT_FOUND;

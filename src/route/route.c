@@ -246,15 +246,9 @@ static bool is_dunno(struct str v) {
     return str_ieq_c(v, "DUNNO");
 }
 
-/* An empty or DUNNO answer means no override; true if a usable value is there. */
-static bool usable(const struct route_query *q, const struct maps_answer *a, const char *param) {
-    struct str v = str_trim(sbuf_str(&a->value));
-    if (a->rc != MAP_FOUND || is_dunno(v))
-        return false;
-    if (v.n == 0) /* the index comes from another process */
-        log_warn("trivial-rewrite", "%s: ignoring null lookup result for %.*s", param,
-                 STR_FMT(a->key < q->keys.n ? q->keys.v[a->key].key : STR_LIT("?")));
-    return v.n > 0;
+/* A DUNNO means no override; true if a usable value is there. */
+static bool usable(const struct maps_answer *a) {
+    return a->rc == MAP_FOUND && !is_dunno(str_trim(sbuf_str(&a->value)));
 }
 
 static enum went take_sender_transport(struct route_query *q, const struct maps_answer *a) {
@@ -262,7 +256,7 @@ static enum went take_sender_transport(struct route_query *q, const struct maps_
     if (a->rc == MAP_ERROR)
         return route_failed(q, param, a);
     sbuf_reset(&q->transport);
-    bool hit = usable(q, a, param);
+    bool hit = usable(a);
     q->transport_ours =
         !hit || maps_table_is_ours(q->cfg->p.sender_dependent_default_transport_maps, a->table);
     if (hit)
@@ -310,7 +304,7 @@ static enum went take_relayhost(struct route_query *q, const struct maps_answer 
     const char *param = "sender_dependent_relayhost_maps";
     if (a->rc == MAP_ERROR)
         return route_failed(q, param, a);
-    if (usable(q, a, param)) {
+    if (usable(a)) {
         struct sbuf v = {0};
         bool cut = nexthop_without_transport(str_trim(sbuf_str(&a->value)), &v);
         set_nexthop(q, sbuf_str(&v),
@@ -321,7 +315,7 @@ static enum went take_relayhost(struct route_query *q, const struct maps_answer 
             note(q, "relayhost", NULL, "not used: %s; %s is stronger", q->cfg->p.relayhost, param);
         sbuf_free(&v);
     } else {
-        note(q, param, a, "%s: %s%s", a->rc == MAP_FOUND ? "DUNNO or empty" : "no entry",
+        note(q, param, a, "%s: %s%s", a->rc == MAP_FOUND ? "DUNNO" : "no entry",
              q->cfg->p.relayhost[0] != '\0' ? "relayhost = " : "no relayhost is set: direct to ",
              q->r.nexthop.p);
     }

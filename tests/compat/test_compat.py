@@ -65,6 +65,10 @@ CASES = [
         ("mail-550", f"relayhost = {hop('[mail550.test]')}\n", {}),
         ("login", f"relayhost = {hop('[reject.test]')}\n" + LOGIN + "smtp_sasl_auth_soft_bounce = no\n", {"pw": "reject.test u:p\n"}),
         ("refused", R + "transport_maps = hash:{dir}/tr\n", {"tr": "y.test error:5.7.1 no such place\n"})]],
+    # an answer of nothing is an error, wherever a table is asked
+    *[case(f"empty-answer-{n.split()[0]}", f"relayhost = {hop()}\n{more}{n} = regexp:{{dir}}/empty\n", {"empty": "/./\n"}) for n, more in [
+        ("sender_dependent_relayhost_maps", ""), ("sender_dependent_default_transport_maps", ""), ("transport_maps", ""),
+        ("smtp_sasl_password_maps", SASL.replace("smtp_sasl_password_maps = hash:{dir}/pw\n", ""))]],
     case("password-table-broken", R + SASL.replace("hash:{dir}/pw", "fail:x"), {}),
     # 2.1, 2.3, 2.4
     *[case(f"hop-{n}", f"relayhost = {h}\n") for n, h in [

@@ -142,6 +142,12 @@ static void test_maps_order(void **state) {
     assert_int_equal(a.rc, MAP_ERROR);
     maps_answer_free(&a);
     maps_close(m);
+    m = maps_open("regexp:{{/a/}}, inline:{a=1}", NULL); /* and so does an answer of nothing */
+    maps_find(m, keys, 2, &a);
+    assert_int_equal(a.rc, MAP_ERROR);
+    assert_non_null(strstr(a.err, "answers with nothing"));
+    maps_answer_free(&a);
+    maps_close(m);
 }
 
 static void test_secrets(void **state) {

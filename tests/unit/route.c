@@ -120,7 +120,7 @@ static const struct {
      "smtp [x.test] default configured", NULL},
     {HOST SDR "inline:{a@x.test=[a.test],@x.test=[x.test]}", "a@z.test", "b@y.test", WHERE, NULL},
     {HOST SDR "inline:{a@x.test=DUNNO,@x.test=[x.test]}", "a@x.test", "b@y.test", WHERE, NULL},
-    {HOST SDR "inline:{{a@x.test = },@x.test=[x.test]}", "a@x.test", "b@y.test", WHERE, NULL},
+    {HOST SDR "inline:{{a@x.test = },@x.test=[x.test]}", "a@x.test", "b@y.test", "failed", NULL},
     {SDR "inline:{a@x.test=dunno}", "a@x.test", "b@y.test", "smtp y.test default", NULL},
     {SDR "inline:{a@x.test=smtp:[pre.test]:26}", "a@x.test", "b@y.test",
      "smtp [pre.test]:26 default configured", NULL},
