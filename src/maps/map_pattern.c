@@ -174,9 +174,10 @@ static bool pcre_flag(char flag, uint32_t *bits) {
     static const struct {
         char flag;
         uint32_t bit;
-    } all[] = {{'i', PCRE2_CASELESS}, {'m', PCRE2_MULTILINE}, {'s', PCRE2_DOTALL},
-               {'x', PCRE2_EXTENDED}, {'A', PCRE2_ANCHORED},  {'E', PCRE2_DOLLAR_ENDONLY},
-               {'U', PCRE2_UNGREEDY}};
+    } all[] = {{'i', PCRE2_CASELESS}, {'m', PCRE2_MULTILINE},
+               {'s', PCRE2_DOTALL},   {'x', PCRE2_EXTENDED},
+               {'A', PCRE2_ANCHORED}, {'E', PCRE2_DOLLAR_ENDONLY},
+               {'U', PCRE2_UNGREEDY}, {'X', 0} /* an older library knew it */};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i].flag == flag) {
             *bits ^= all[i].bit;
@@ -281,6 +282,8 @@ static uint64_t rule_captures(const struct rule *r) {
 static const char *rule_value_check(struct state *s, const struct rule *r) {
     const char *why = NULL;
     uint64_t highest = s->kind == PATTERN_CIDR ? 0 : value_groups(str_of(r->value), &why);
+    if (s->kind == PATTERN_CIDR && r->value[0] == '\0') /* as in Postfix, of cidr alone */
+        return "no result";
     if (why != NULL)
         return why;
     if (highest > 0 && r->negate)

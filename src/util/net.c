@@ -115,21 +115,48 @@ static bool host_bits_null(const struct netblock *b) {
     return true;
 }
 
+/* Takes the brackets off "[address]/bits" or "[address/bits]": *s becomes the address, *bits
+ * "/bits" or nothing.  False: they stand wrong. */
+static bool brackets_take(struct str *s, struct str *bits) {
+    ptrdiff_t end = str_chr(*s, ']');
+    if (end < 0)
+        return false;
+    struct str behind = str_from(*s, (size_t)end + 1);
+    *s = str_make(s->p + 1, (size_t)end - 1);
+    if (behind.n > 0)
+        *bits = behind;
+    return behind.n == 0 || behind.p[0] == '/';
+}
+
+static void slash_take(struct str *s, struct str *bits) {
+    ptrdiff_t slash = str_chr(*s, '/');
+    if (slash < 0)
+        return;
+    *bits = str_from(*s, (size_t)slash);
+    s->n = (size_t)slash;
+}
+
+/* What begins with a bracket and has no other letters is no name of a host, as in Postfix. */
+static bool is_address_like(struct str s) {
+    size_t n = 0;
+    while (n < s.n && str_chr(STR_LIT("0123456789abcdefABCDEF:.[]/"), s.p[n]) >= 0)
+        n++;
+    return n == s.n && n > 0 && s.p[0] == '[';
+}
+
 bool netblock_parse(struct netblock *b, struct str s, const char **why) {
-    *why = NULL;
     struct str bits = STR_NONE;
-    ptrdiff_t slash = str_rchr(s, '/');
-    if (slash > 0) {
-        bits = str_from(s, (size_t)slash + 1);
-        s.n = (size_t)slash;
-    }
-    if (s.n > 2 && s.p[0] == '[' && s.p[s.n - 1] == ']')
-        s = str_make(s.p + 1, s.n - 2);
+    bool bracket = s.n > 0 && s.p[0] == '[';
+    *why = is_address_like(s) ? "bad network pattern" : NULL;
+    if (bracket && !brackets_take(&s, &bits))
+        return false;
+    if (bits.n == 0)
+        slash_take(&s, &bits);
     if (!netaddr_parse(&b->base, s, 0))
         return false;
     unsigned max = b->base.u.sa.sa_family == AF_INET ? 32 : 128;
     uint64_t v = max;
-    if (slash > 0 && (!str_u64(bits, &v) || v > max)) {
+    if (bits.n > 0 && (!str_u64(str_from(bits, 1), &v) || v > max)) {
         *why = "bad network length";
         return false;
     }
@@ -138,6 +165,7 @@ bool netblock_parse(struct netblock *b, struct str s, const char **why) {
         *why = "non-null host address bits";
         return false;
     }
+    *why = NULL;
     return true;
 }
 

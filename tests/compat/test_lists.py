@@ -9,7 +9,10 @@ import pair
 RECORDS = ["x.example. 60 IN A 127.0.0.1"]
 
 # The client is localhost[127.0.0.1].
-CLIENTS = ["127.0.0.1", "127.0.0.0/8", "[127.0.0.1]", "[127.0.0.0]/8", "!127.0.0.1,127.0.0.0/8", "!!127.0.0.1", "localhost", "LocalHost",
+CLIENTS = ["127.0.0.1", "127.0.0.0/8", "[127.0.0.1]", "[127.0.0.0]/8", "[127.0.0.0/8]", "![127.0.0.0/16],127.0.0.0/8", "[127.0.0.0/8",
+           "![127.0.0.0/8,127.0.0.0/8",
+           "[127.0.0.0]x/8,127.0.0.0/8", "[name],127.0.0.0/8", "cidr:{dir}/bare", "!127.0.0.1,127.0.0.0/8", "!!127.0.0.1",
+           "localhost", "LocalHost",
            ".localhost", "!localhost,127.0.0.0/8", "unknown", "host", "hash:{dir}/addresses",
            "!hash:{dir}/addresses,127.0.0.0/8",
            "hash:{dir}/names", "cidr:{dir}/nets", "regexp:{dir}/patterns", "{dir}/list", "!{dir}/list,127.0.0.0/8", "{dir}/outer",
@@ -20,7 +23,7 @@ DOMAINS = "!no.own.example,!{dir}/shut,own.example,.dot.example,!!twice.example,
           "LOUD.example"
 ASKED = [sub + name for name in """own.example no.own.example shut.own.example in.shut.own.example dot.example twice.example t.example
          d.example re.example f.example g.example h.example loud.example example other.example""".split() for sub in ("", "sub.", "not")]
-FILES = {"addresses": "127.0.0.1 x\n", "names": "localhost x\n", "nets": "127.0.0.0/8 x\n",
+FILES = {"addresses": "127.0.0.1 x\n", "names": "localhost x\n", "nets": "127.0.0.0/8 x\n", "bare": "127.0.0.0/8\n",
          "patterns": "/^(127|re)\\./ x\n",
          "list": "# comment\n10.0.0.0/8, f.example\n  127.0.0.1 g.example\n#h.example\n", "outer": "\n{dir}/list\n",
          "shut": "shut.own.example\n", "domains": "t.example x\n.d.example x\n"}

@@ -26,11 +26,14 @@ TABLES = {
     "a backslash in brackets": ("regexp pcre", "/[\\.]x/ dot\n/^[^\\s]+$/ none\n/./ last\n", ".x \\x sx tx tas"),
     "what only one of both has": ("regexp pcre", "/(?i)x/ first\n/\\d+/ digits\n/a{2,3}b/ times\n/y++/ more\n/[[:digit:]]z/ class\n"
                                   "/(a|ab)(c|bcd)(d*)/ $1,$2,$3\n/./ last\n", "X 12 aab yy 1z abcd"),
-    "flags": ("regexp pcre", "/Aa/i exact\n/b b/x plain\n/c +/x plus\n/d/z unknown\n/e/A anchor\n/f/U lazy\n/g/s dot\n/./ last\n",
-              "aa Aa bb c c+ d e f g"),
+    "flags": ("regexp pcre", "/Aa/i exact\n/b b/x plain\n/c +/x plus\n/d/z unknown\n/e/A anchor\n/f/U lazy\n/g/s dot\n/h/X old\n/./ last\n",
+              "aa Aa bb c c+ d e f g h"),
     "delimiters": ("regexp pcre", "|a|p1 x\n|a| one\n,b, two\n/c\\/d/ three\n=e= four\n/f\n1g1 digit\nword six\n/./ last\n",
                    "a b c/d e f g word"),
     "lines": ("regexp pcre", "  /x/ lead\n/x/ a\n  b\n# c\n  d\n", "x"),
+    "networks in brackets, and without a result": ("cidr", "[10.0.0.0/8] ten\n![2001:db8::/32] six\n[172.16.0.0]/12 in\n[9.0.0.0/8\t\n"
+                                                   "[8.0.0.0/8]/8 x\n[7.0.0.0]x/8 y\n6.0.0.0/8\n6.0.0.1\t\n6.0.0.0/8 last\n",
+                                                   "10.1.1.1 2001:db8::1 ::1 172.16.0.1 9.1.1.1 8.0.0.1 7.0.0.1 6.0.0.1 6.0.0.2"),
     "networks": ("cidr", "10.0.0.0/8 ten\nif 192.168.0.0/16\n192.168.1.0/24 one\n!192.168.2.0/24 not2\nendif\nif\t172.16.0.0/12\n"
                  "0.0.0.0/0 in172\nendif\n1.2.3.4/24 bad\n2001:db8::/32 $1 six\n[::1] seven\n"
                  "172.31.0.1\n! \nIF!9.0.0.0/8\n!5.0.0.0/8 not5\nENDIF\n",

@@ -208,7 +208,7 @@ static void test_cidr(void **state) {
     ask(m, "198.51.100.9", "outside");
     ask(m, "10.2.0.1", "not one");
     ask(m, "10.1.0.1", "elsewhere");
-    ask(m, "172.16.0.1", "");
+    ask(m, "172.16.0.1", NULL);
     ask(m, "2001:db8::1", "six");
     ask(m, "2001:db9::1", NULL);
     ask(m, "name.example", NULL);

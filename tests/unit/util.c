@@ -166,6 +166,13 @@ static void test_networks(void **state) {
     assert_true(netaddr_parse(&a, str_of("10.1.1.1"), 0) && !netblock_has(&n, &a));
     assert_true(netblock_parse(&n, str_of("[fd00::]/65"), &why));
     assert_true(netaddr_parse(&a, str_of("IPv6:fd00::1"), 0) && netblock_has(&n, &a));
+    assert_true(netblock_parse(&n, str_of("[10.0.0.0/8]"), &why) && n.bits == 8);
+    assert_true(netblock_parse(&n, str_of("[::1]"), &why) && n.bits == 128);
+    static const char *const bad[] = {"[10.0.0.0/8", "[10.0.0.0]0/8", "[10.0.0.0/8]/8", "[",
+                                      "[]",          "[10.0.0.0]/",   "[[::1]]"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_true(!netblock_parse(&n, str_of(bad[i]), &why) && why != NULL);
+    assert_true(!netblock_parse(&n, str_of("[10.0.0.0]x/8"), &why) && why == NULL);
     assert_false(netblock_parse(&n, str_of("10.0.0.1/8"), &why));
     assert_string_equal(why, "non-null host address bits");
     assert_false(netblock_parse(&n, str_of("example.com"), &why));
