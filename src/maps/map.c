@@ -363,11 +363,11 @@ struct source {
     void *arg;
 };
 
-/* Length of the key: to the first blank outside double quotes. */
+/* Length of the key: to the first blank outside double quotes and behind no backslash. */
 static size_t key_span(struct str line) {
     bool quoted = false;
     for (size_t i = 0; i < line.n; i++) {
-        if (line.p[i] == '\\' && quoted)
+        if (line.p[i] == '\\')
             i++;
         else if (line.p[i] == '"')
             quoted = !quoted;

@@ -23,6 +23,10 @@ dup     first
 dup     second
 alias:  x
 "quoted key" v
+back\\ slash v
+\\"mark v
+in\\\\ two v
+end\\ v
 """
 
 
