@@ -209,8 +209,8 @@ static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) 
     return settled;
 }
 
-/* Is another file there than the one that was opened?  A look every CHECK_MS is enough: a change is
- * effective for the next message, a second later at most. */
+/* Is another file there than the one that was opened?  A look every CHECK_MS is
+ * enough: a change is effective for the next message, a second later at most. */
 static bool has_changed(struct map *m) {
     struct stat st;
     int64_t now = clock_mono_ms();
@@ -247,22 +247,6 @@ static void lock_followed(struct map *m) {
     pthread_rwlock_rdlock(&m->lock);
 }
 
-enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
-    enum map_rc rc = MAP_ERROR;
-    char small[256], *folded = key.n < sizeof small ? small : mem_alloc(key.n + 1);
-    memcpy(folded, key.p, key.n);
-    folded[key.n] = '\0';
-    if (m->fold && m->fixed)
-        str_lower(folded, key.n);
-    lock_followed(m);
-    if (m->opened)
-        rc = m->ops->get(m, str_make(folded, key.n), value);
-    pthread_rwlock_unlock(&m->lock);
-    if (folded != small)
-        free(folded);
-    return rc;
-}
-
 /* The line of a table's source that has key; the source may be gone, or newer. */
 struct source_find {
     struct str key;
@@ -282,14 +266,74 @@ static void source_quiet(void *arg, int line, const char *text) {
     (void)text;
 }
 
-static void source_where(struct map *m, struct str key, struct sbuf *out) {
+/* False: there is no source that can be read. */
+static bool source_find(struct map *m, struct source_find *f) {
     struct sbuf text = {0};
-    struct source_find f = {.key = key};
-    if (fs_read(m->name, &text, SOURCE_MAX) == 0)
-        map_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, &f);
-    if (f.line == 0 && text.n > 0) /* it may be an alias file */
-        alias_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, &f);
+    bool there = fs_read(m->name, &text, SOURCE_MAX) == 0;
+    if (there)
+        map_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, f);
+    if (f->line == 0 && text.n > 0) /* it may be an alias file */
+        alias_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, f);
     sbuf_wipe(&text);
+    return there;
+}
+
+/* Has a row of the source that key, and none the folded one? */
+static enum map_rc source_says(struct map *m, struct str key, struct str folded) {
+    struct source_find own = {.key = key}, other = {.key = folded};
+    bool there = source_find(m, &own) && source_find(m, &other);
+    if (there && (own.line > 0) != (other.line > 0))
+        return own.line > 0 ? MAP_FOUND : MAP_NOT_FOUND;
+    map_set_error(m,
+                  "%s: Postfix's postmap has put \"%.*s\" and \"%.*s\" under one key, and the "
+                  "source does not say whose row it is; make the table again with Posthouse's",
+                  m->path, STR_FMT(key), STR_FMT(folded));
+    return MAP_ERROR;
+}
+
+/* Postfix's postmap folds keys further than str_lower does: the row of straße.test lies under
+ * strasse.test, and each sigma at the end of a word under the other one.  It is no answer for the
+ * domain that is called so. */
+static enum map_rc get_folded(struct map *m, struct str key, struct sbuf *value) {
+    struct sbuf folded = {0}, found = {0};
+    enum map_rc rc = MAP_NOT_FOUND;
+    if (str_casefold(key, &folded) && !str_eq(sbuf_str(&folded), key))
+        rc = m->ops->get(m, sbuf_str(&folded), &found);
+    if (rc == MAP_FOUND)
+        rc = source_says(m, key, sbuf_str(&folded));
+    if (rc == MAP_FOUND)
+        sbuf_add_str(value, sbuf_str(&found));
+    sbuf_wipe(&found);
+    sbuf_free(&folded);
+    return rc;
+}
+
+/* Is the table a file whose rows a postmap has written? */
+static bool is_made(const struct map *m) {
+    return m->ops->build != NULL;
+}
+
+enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
+    enum map_rc rc = MAP_ERROR;
+    char small[256], *folded = key.n < sizeof small ? small : mem_alloc(key.n + 1);
+    memcpy(folded, key.p, key.n);
+    folded[key.n] = '\0';
+    if (m->fold && m->fixed)
+        str_lower(folded, key.n);
+    lock_followed(m);
+    if (m->opened)
+        rc = m->ops->get(m, str_make(folded, key.n), value);
+    if (rc == MAP_NOT_FOUND && m->fold && is_made(m) && !str_is_ascii(key))
+        rc = get_folded(m, str_make(folded, key.n), value);
+    pthread_rwlock_unlock(&m->lock);
+    if (folded != small)
+        free(folded);
+    return rc;
+}
+
+static void source_where(struct map *m, struct str key, struct sbuf *out) {
+    struct source_find f = {.key = key};
+    source_find(m, &f);
     if (f.line > 0)
         sbuf_printf(out, "%s, line %d", m->name, f.line);
     else

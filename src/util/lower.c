@@ -3,6 +3,7 @@
  *
  * libunistring has Unicode's simple lower case.
  */
+#include <stdlib.h>
 #include <string.h>
 #include <unicase.h>
 #include <unistr.h>
@@ -28,4 +29,13 @@ void str_lower(char *p, size_t n) {
             lower_sequence((uint8_t *)p + i, span);
         i += span == 0 ? 1 : span;
     }
+}
+
+bool str_casefold(struct str s, struct sbuf *out) {
+    size_t n;
+    uint8_t *folded = u8_casefold((const uint8_t *)s.p, s.n, NULL, NULL, NULL, &n);
+    if (folded != NULL)
+        sbuf_add(out, (const char *)folded, n);
+    free(folded);
+    return folded != NULL;
 }
