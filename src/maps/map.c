@@ -209,7 +209,7 @@ static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) 
     return settled;
 }
 
-/* Is another file there than the one that was opened?  A look every CHECK_MS is
+/* Is another file there than the one that was opened, and is it whole?  A look every CHECK_MS is
  * enough: a change is effective for the next message, a second later at most. */
 static bool has_changed(struct map *m) {
     struct stat st;
@@ -217,11 +217,13 @@ static bool has_changed(struct map *m) {
     if (m->path == NULL || (m->opened && now - m->checked_ms < CHECK_MS))
         return false;
     m->checked_ms = now;
-    if (stat(m->path, &st) < 0 || !m->opened || st.st_ino != m->st.st_ino ||
-        st.st_dev != m->st.st_dev)
+    if (stat(m->path, &st) < 0 || !m->opened)
         return true;
-    return !fs_is_unwritten(&st, &m->st) &&
-           (m->ops->suffix[0] != '\0' || text_has_settled(m, &st, now));
+    bool another = st.st_ino != m->st.st_ino || st.st_dev != m->st.st_dev;
+    if (!another && fs_is_unwritten(&st, &m->st))
+        return false;
+    return m->ops->suffix[0] != '\0' || (another && fs_came_whole(&st)) ||
+           text_has_settled(m, &st, now);
 }
 
 static void open_again(struct map *m) {

@@ -422,6 +422,36 @@ static void test_a_text_that_is_being_written(void **state) {
     map_close(m);
 }
 
+static void rows_begin(const char *path, const char *rows) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    assert_int_equal(write(fd, rows, strlen(rows)), (ssize_t)strlen(rows));
+    close(fd);
+}
+
+/* Nor is one that takes another's place and is written there; what is renamed is whole. */
+static void test_a_text_that_takes_anothers_place(void **state) {
+    char path[100], fresh[110];
+    (void)state;
+    struct map *m = table("texthash", "a  one\nb  two\n");
+    snprintf(path, sizeof path, "%s/table", dir);
+    snprintf(fresh, sizeof fresh, "%s/fresh", dir);
+    ask(m, "b", "two");
+    rename(path, fresh); /* and stays there, so that the next file is another */
+    rows_begin(path, "");
+    usleep(250000);
+    ask(m, "b", "two");
+    rows_become(path, "a  three\n", 1000000);
+    ask(m, "a", "three");
+    ask(m, "b", NULL);
+    unlink(fresh);
+    rows_begin(fresh, "a  four\n");
+    usleep(20000); /* a file's times may be a hundredth of a second apart */
+    rename(fresh, path);
+    usleep(210000);
+    ask(m, "a", "four");
+    map_close(m);
+}
+
 /* A file may be written without that its size or the time of its content changes: by cp -p, or
  * twice in the same tick of the kernel's clock. */
 static void test_a_change_that_the_time_does_not_show(void **state) {
@@ -674,6 +704,7 @@ int main(void) {
                                        T(test_patterns_without_end),
                                        T(test_a_text_that_is_being_written),
                                        T(test_a_change_that_the_time_does_not_show),
+                                       T(test_a_text_that_takes_anothers_place),
                                        T(test_domains_of_tables),
                                        T(test_table_files),
                                        T(test_crc),
