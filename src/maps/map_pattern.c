@@ -327,6 +327,8 @@ static void rule_add(void *arg, struct str line, int no) {
         why = "no pattern, if or endif";
     if (why == NULL && r.op != RULE_ENDIF)
         why = pattern_take(s, &r, &line);
+    if (why == NULL && s->kind == PATTERN_CIDR && r.op != RULE_MATCH && line.n > 0)
+        why = "text behind if or endif"; /* as in Postfix, of cidr alone */
     r.value = str_dup(line);
     if (why == NULL && r.op == RULE_MATCH)
         why = rule_value_check(s, &r);

@@ -34,6 +34,8 @@ TABLES = {
     "networks in brackets, and without a result": ("cidr", "[10.0.0.0/8] ten\n![2001:db8::/32] six\n[172.16.0.0]/12 in\n[9.0.0.0/8\t\n"
                                                    "[8.0.0.0/8]/8 x\n[7.0.0.0]x/8 y\n6.0.0.0/8\n6.0.0.1\t\n6.0.0.0/8 last\n",
                                                    "10.1.1.1 2001:db8::1 ::1 172.16.0.1 9.1.1.1 8.0.0.1 7.0.0.1 6.0.0.1 6.0.0.2"),
+    "text behind if and endif of networks": ("cidr", "if 10.0.0.0/8 # ours\n9.0.0.1 x\nendif\nif 8.0.0.0/8\nendif more\n8.0.0.1 y\n"
+                                             "7.0.0.1 z\nendif\n6.0.0.1 last\n", "10.0.0.1 9.0.0.1 8.0.0.1 7.0.0.1 6.0.0.1"),
     "networks": ("cidr", "10.0.0.0/8 ten\nif 192.168.0.0/16\n192.168.1.0/24 one\n!192.168.2.0/24 not2\nendif\nif\t172.16.0.0/12\n"
                  "0.0.0.0/0 in172\nendif\n1.2.3.4/24 bad\n2001:db8::/32 $1 six\n[::1] seven\n"
                  "172.31.0.1\n! \nIF!9.0.0.0/8\n!5.0.0.0/8 not5\nENDIF\n",
