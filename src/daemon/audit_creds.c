@@ -96,6 +96,43 @@ static void near_miss(const struct config *c, struct near *w) {
         creds_each(c, spec, sender_row, &w->what);
 }
 
+/* Rows that are several logins for one key, none of which is used. */
+static void say_several(const struct config *c, const char *service, const struct maps_answer *a,
+                        struct diags *d) {
+    if (a->rc == MAP_ERROR && a->several > 0)
+        diag_add(d, DIAG_ERROR, c->main.path, creds_line_of(c, "smtp_sasl_password_maps"),
+                 "%s%ssmtp_sasl_password_maps: %s: mail for it waits (4.3.0)", service,
+                 service[0] == '\0' ? "" : ": ", a->err);
+}
+
+/* The same of the tables that a transport has of its own in master.cf, asked for main.cf's relay
+ * hosts. */
+static void check_service_logins(const struct config *c, const struct service *s, struct diags *d) {
+    struct str rest = str_of(c->p.relayhost), one;
+    struct nexthop hop;
+    struct maps *m = maps_open_as(s->p.smtp_sasl_password_maps, c->dir, VALUES_ONE);
+    while (nexthop_split(&rest, &one)) {
+        struct maps_answer a = {0};
+        if (nexthop_parse(&hop, one, 25) == NULL) {
+            struct maps_key keys[2] = {{hop.host, false}, {one, false}};
+            maps_find(m, keys, 2, &a);
+            say_several(c, s->name, &a, d);
+        }
+        maps_answer_free(&a);
+    }
+    maps_close(m);
+}
+
+static void check_services_logins(const struct config *c, struct diags *d) {
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        const char *spec = s->p.smtp_sasl_password_maps;
+        if (s->kind == SERVICE_SMTP && s->p.smtp_sasl_auth_enable && spec[0] != '\0' &&
+            strcmp(spec, c->p.smtp_sasl_password_maps) != 0)
+            check_service_logins(c, s, d);
+    }
+}
+
 /* The keys that would be asked for one relay host, and whether any has an answer.  Without brackets
  * the names of its exchangers are asked, too, which are not known here. */
 static void check_credential(const struct config *c, struct maps *m, struct str dest,
@@ -106,6 +143,7 @@ static void check_credential(const struct config *c, struct maps *m, struct str 
         return; /* said before */
     struct maps_key keys[2] = {{w.hop.host, false}, {dest, false}};
     maps_find(m, keys, 2, &a);
+    say_several(c, "", &a, d);
     if (a.rc == MAP_NOT_FOUND) {
         struct sbuf tables = {0};
         near_miss(c, &w);
@@ -243,9 +281,10 @@ void audit_credentials(const struct config *c, struct diags *d) {
             check_clear(c, p, c->services[i]->name, d);
     }
     check_nowhere(c, d);
+    check_services_logins(c, d);
     if (!c->p.smtp_sasl_auth_enable || c->p.smtp_sasl_password_maps[0] == '\0')
         return;
-    struct maps *m = maps_open(c->p.smtp_sasl_password_maps, c->dir);
+    struct maps *m = maps_open_as(c->p.smtp_sasl_password_maps, c->dir, VALUES_ONE);
     while (nexthop_split(&rest, &one))
         check_credential(c, m, one, d);
     maps_close(m);

@@ -192,7 +192,7 @@ static void explain_on_route(void *arg, const struct route *r) {
     struct explain *x = arg;
     if (r->rc != ROUTE_OK) {
         outcome(x, r->rc == ROUTE_FAILED ? "4.3.0" : "4.3.5", "mail would be deferred",
-                r->rc == ROUTE_FAILED ? STR_LIT("address resolver failure") : sbuf_str(&r->why));
+                r->rc == ROUTE_FAILED ? str_of(route_failure(r)) : sbuf_str(&r->why));
         over(x, false);
         return;
     }

@@ -238,8 +238,9 @@ static enum step credentials_unknown(struct dsess *s, const struct maps_answer *
     if (s->watch == NULL)
         log_warn("smtp", "%s: %s lookup error", first->env->qid,
                  session_uses_record(s) ? "relay record" : "smtp_sasl_password_maps");
-    return host_failed(s, login_blame(s), CAUSE_LOOKUP, "4.3.0",
-                       "local data error while talking to %s", s->where);
+    return host_failed(s, login_blame(s), a->several > 0 ? CAUSE_SETTING : CAUSE_LOOKUP, "4.3.0",
+                       "local data error while talking to %s%s%s", s->where,
+                       a->several > 0 ? ": " : "", a->several > 0 ? a->err : "");
 }
 
 /* The account; its password is never shown. */

@@ -65,7 +65,8 @@ static void filter_on_line(void *arg, const struct maps_answer *a) {
 static uint32_t filter_ask_line(struct dsess *s) {
     struct str line = sbuf_str(&s->filter_line);
     struct maps_key key = filter_key(withhold_matches(&s->sent, line) ? STR_LIT("") : line);
-    return lookup_maps(s->d->lookup, "smtp", s->p->smtp_reply_filter, &key, 1, filter_on_line, s);
+    return lookup_maps(s->d->lookup, "smtp", s->p->smtp_reply_filter, VALUES_JOINED, &key, 1,
+                       filter_on_line, s);
 }
 
 size_t filter_reply(struct dsess *s, struct str data) {
@@ -174,8 +175,8 @@ static void name_filter_next(struct name_filter *f) {
     }
     name_filter_text(f, &text);
     struct maps_key key = filter_key(sbuf_str(&text));
-    s->filter_tag = lookup_maps(s->d->lookup, "smtp", s->p->smtp_dns_reply_filter, &key, 1,
-                                name_filter_on_record, f);
+    s->filter_tag = lookup_maps(s->d->lookup, "smtp", s->p->smtp_dns_reply_filter, VALUES_JOINED,
+                                &key, 1, name_filter_on_record, f);
     sbuf_free(&text);
 }
 
@@ -292,8 +293,8 @@ static void result_filter_ask(struct result_filter *f) {
     sbuf_reset(&f->line);
     sbuf_printf(&f->line, "%s %s", e->dsn, e->text);
     struct maps_key key = filter_key(sbuf_str(&f->line));
-    f->tag = lookup_maps(f->d->lookup, "smtp", f->a->transport->p.smtp_delivery_status_filter, &key,
-                         1, result_filter_on_answer, f);
+    f->tag = lookup_maps(f->d->lookup, "smtp", f->a->transport->p.smtp_delivery_status_filter,
+                         VALUES_JOINED, &key, 1, result_filter_on_answer, f);
 }
 
 /* Once the daemon is being stopped, no table is waited for; nor is one that has just failed. */

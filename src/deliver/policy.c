@@ -217,8 +217,9 @@ static void on_policy(void *arg, const struct maps_answer *a) {
     s->tag = 0;
     s->policy_mark = answer_mark(a);
     if (a->rc == MAP_ERROR)
-        step = host_failed(s, BLAME_OURSELVES, CAUSE_LOOKUP, "4.3.0",
-                           "TLS policy lookup error for %s", session_target(s)->dest);
+        step = host_failed(s, BLAME_OURSELVES, a->several > 0 ? CAUSE_SETTING : CAUSE_LOOKUP,
+                           "4.3.0", "TLS policy lookup error for %s%s%s", session_target(s)->dest,
+                           a->several > 0 ? ": " : "", a->several > 0 ? a->err : "");
     else if (a->rc == MAP_FOUND)
         step = row_apply(s, a);
     else

@@ -18,10 +18,10 @@ bool watch_connects(const struct dsess *s) {
 
 void watch_ask(struct dsess *s, const char *spec, const struct keys *keys, lookup_maps_fn fn) {
     if (s->watch != NULL)
-        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, keys->v, keys->n,
+        s->tag = lookup_maps_traced(s->d->lookup, "smtp", spec, VALUES_ONE, keys->v, keys->n,
                                     secret_answers(s->cfg, s->p, spec), fn, s);
     else
-        s->tag = lookup_maps(s->d->lookup, "smtp", spec, keys->v, keys->n, fn, s);
+        s->tag = lookup_maps(s->d->lookup, "smtp", spec, VALUES_ONE, keys->v, keys->n, fn, s);
 }
 
 json_t *watch_step(struct dsess *s, const char *stage, bool ok) {

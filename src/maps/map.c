@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "maps/maps.h"
 #include "maps/tabconf.h"
 #include "util/clock.h"
 #include "util/fs.h"
@@ -51,16 +52,39 @@ bool map_looks_like(struct str spec) {
     return n > 0 && n < spec.n && spec.p[n] == ':';
 }
 
+static void map_keep_error(struct map *m, struct sbuf *text, size_t several) {
+    pthread_mutex_lock(&m->err_lock);
+    free(m->err);
+    m->err = sbuf_take(text);
+    m->several = several;
+    pthread_mutex_unlock(&m->err_lock);
+}
+
 void map_set_error(struct map *m, const char *fmt, ...) {
     struct sbuf b = {0};
     va_list ap;
     va_start(ap, fmt);
     sbuf_vprintf(&b, fmt, ap);
     va_end(ap);
-    pthread_mutex_lock(&m->err_lock);
-    free(m->err);
-    m->err = sbuf_take(&b);
-    pthread_mutex_unlock(&m->err_lock);
+    map_keep_error(m, &b, 0);
+}
+
+void map_set_several(struct map *m, size_t n) {
+    struct sbuf b = {0};
+    maps_show(m->spec, &b);
+    sbuf_printf(&b, ": %zu values for one key, and only one is allowed", n);
+    map_keep_error(m, &b, n);
+}
+
+void map_take_error(struct map *m, struct map *part, const char *named) {
+    struct sbuf b = {0};
+    size_t several;
+    char *why = map_fault(part, &several);
+    if (several == 0 && named[0] != '\0')
+        sbuf_printf(&b, "%s: ", named);
+    sbuf_add_c(&b, why);
+    map_keep_error(m, &b, several);
+    free(why);
 }
 
 int map_broken(struct map *m, const char *why) {
@@ -72,7 +96,13 @@ int map_broken(struct map *m, const char *why) {
 }
 
 char *map_error(struct map *m) {
+    size_t several;
+    return map_fault(m, &several);
+}
+
+char *map_fault(struct map *m, size_t *several) {
     pthread_mutex_lock(&m->err_lock);
+    *several = m->several;
     char *e = mem_strdup(m->err == NULL ? "unknown error" : m->err);
     pthread_mutex_unlock(&m->err_lock);
     return e;
@@ -133,8 +163,9 @@ static int refuse_open(struct map *m) {
 
 static const struct map_ops map_unknown = {.type = "unknown", .open = refuse_open, .fixed = true};
 
-static struct map *map_new(const char *spec) {
+static struct map *map_new(const char *spec, enum map_values values) {
     struct map *m = MEM_NEW(struct map);
+    m->values = values;
     pthread_rwlock_init(&m->lock, NULL);
     pthread_mutex_init(&m->err_lock, NULL);
     m->spec = mem_strdup(spec);
@@ -142,8 +173,8 @@ static struct map *map_new(const char *spec) {
     return m;
 }
 
-struct map *map_open(const char *spec, const char *dir) {
-    struct map *m = map_new(spec);
+struct map *map_open_as(const char *spec, const char *dir, enum map_values values) {
+    struct map *m = map_new(spec, values);
     struct str s = str_of(spec);
     if (str_istarts(s, "proxy:"))
         s = str_from(s, 6);
@@ -159,8 +190,13 @@ struct map *map_open(const char *spec, const char *dir) {
     return m;
 }
 
-struct map *map_open_conf(const struct map_ops *ops, const char *spec, struct tabconf *conf) {
-    struct map *m = map_new(spec);
+struct map *map_open(const char *spec, const char *dir) {
+    return map_open_as(spec, dir, VALUES_JOINED);
+}
+
+struct map *map_open_conf(const struct map_ops *ops, const char *spec, struct tabconf *conf,
+                          enum map_values values) {
+    struct map *m = map_new(spec, values);
     m->name = mem_strdup(spec);
     m->ops = ops;
     m->fixed = ops->fixed;

@@ -20,6 +20,13 @@ struct map;
 struct maps;
 struct tabconf;
 
+/* A table in a database may answer with several rows, one that is made of tables with what several
+ * of them say. */
+enum map_values {
+    VALUES_JOINED, /* a comma between each two, as Postfix does */
+    VALUES_ONE /* more than one is an error: joined they would be read as one that nobody wrote */
+};
+
 struct map_pair {
     struct str key;
     struct str value;
@@ -68,29 +75,37 @@ struct map {
     void *state;
     struct tabconf *given; /* instead of a file; owned */
     char *err;             /* why the last open or look-up failed */
+    size_t several;        /* it failed because of so many values, where there may be one; else 0 */
     char *remark;          /* of the last open: the first line that counts for nothing, or NULL */
     pthread_rwlock_t lock; /* to ask or to open; shared tables are asked with it for reading */
-    pthread_mutex_t err_lock; /* of err, seen and seen_ms */
+    pthread_mutex_t err_lock; /* of err, several, seen and seen_ms */
     struct stat st;           /* of path when it was opened; map_read_from */
     struct stat seen; /* of path, which is being written in place: as it was last, and since */
     int64_t seen_ms;  /* when */
     _Atomic int64_t checked_ms; /* when path was last looked at */
+    enum map_values values;
     bool opened;
     bool fold;
     bool fixed; /* as ops->fixed, or as the first of the tables that it is made of */
 };
 
 /* spec is "type:name" or "proxy:type:name".  dir is where relative names begin.  Never NULL. */
+struct map *map_open_as(const char *spec, const char *dir, enum map_values values);
+/* The same, with VALUES_JOINED. */
 struct map *map_open(const char *spec, const char *dir);
 /* A table in a database with its parameters in conf (taken over) instead of a file; spec is for
  * messages. */
-struct map *map_open_conf(const struct map_ops *ops, const char *spec, struct tabconf *conf);
+struct map *map_open_conf(const struct map_ops *ops, const char *spec, struct tabconf *conf,
+                          enum map_values values);
 void map_close(struct map *m);
 /* Folds the key for fixed tables and follows changes of the file.  On MAP_ERROR m->err says why
  * (read it with map_error). */
 enum map_rc map_get(struct map *m, struct str key, struct sbuf *value);
 /* Why the last look-up failed; the caller frees. */
 char *map_error(struct map *m);
+/* The same, and in *several how many values there were where there may be one; 0: it failed for
+ * another reason. */
+char *map_fault(struct map *m, size_t *several);
 /* Does an answer for key need a server?  Quick: asks none. */
 bool map_asks(struct map *m, struct str key);
 /* Where the answer for key comes from, for people; may ask a file or the server's library. */
@@ -110,6 +125,12 @@ void map_read_from(struct map *m, const struct stat *st);
 /* The file that a program made cannot be used as it is: sets the error, with what to do.  -EIO. */
 int map_broken(struct map *m, const char *why);
 void map_set_error(struct map *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Sets the error of VALUES_ONE: names the table and says how many values, none of which it shows.
+ */
+void map_set_several(struct map *m, size_t n);
+/* The error of part, which m is made of, becomes m's; unless it is that of VALUES_ONE, which names
+ * its table, named stands before it ("": nothing does). */
+void map_take_error(struct map *m, struct map *part, const char *named);
 /* NULL if there is no such type. */
 const struct map_ops *map_type(struct str type);
 /* "source is newer than the database", or NULL; the caller frees. */

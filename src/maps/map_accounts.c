@@ -63,7 +63,7 @@ static struct map *map_of(struct map *m, const struct map_ops *ops, struct str w
         aim_at_directory(c, "", DOMAIN_FILTER);
     else
         aim_at_directory(c, "ou=Users,domainName=%d,", USER_FILTER);
-    return map_open_conf(ops, m->spec, c);
+    return map_open_conf(ops, m->spec, c, m->values);
 }
 
 static void accounts_shut(struct map *m) {
@@ -109,11 +109,8 @@ static struct map *map_for(const struct map *m, struct str key) {
 static enum map_rc accounts_get(struct map *m, struct str key, struct sbuf *value) {
     struct map *of = map_for(m, key);
     enum map_rc rc = map_get(of, key, value);
-    if (rc == MAP_ERROR) {
-        char *why = map_error(of);
-        map_set_error(m, "%s", why);
-        free(why);
-    }
+    if (rc == MAP_ERROR)
+        map_take_error(m, of, "");
     return rc;
 }
 

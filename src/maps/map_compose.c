@@ -19,7 +19,7 @@ static int compose_open(struct map *m) {
         return -EINVAL;
     }
     char *spec = str_dup(list);
-    struct maps *parts = maps_open(spec, m->dir);
+    struct maps *parts = maps_open_as(spec, m->dir, m->values);
     free(spec);
     if (parts->n == 0) {
         map_set_error(m, "bad syntax: \"%s:{}\" names no table", m->ops->type);
@@ -40,33 +40,42 @@ static enum map_rc compose_part_get(struct map *m, struct map *part, struct str 
                                     struct sbuf *value) {
     enum map_rc rc = map_get(part, key, value);
     if (rc == MAP_ERROR) {
-        char *why = map_error(part);
         struct sbuf name = {0};
         maps_show(part->spec, &name);
-        map_set_error(m, "%s: %s", name.p, why);
+        map_take_error(m, part, name.p);
         sbuf_free(&name);
-        free(why);
     }
     return rc;
 }
 
+/* n tables have answered. */
+static enum map_rc union_over(struct map *m, const struct sbuf *all, size_t n, struct sbuf *value) {
+    if (m->values == VALUES_ONE && n > 1) {
+        map_set_several(m, n);
+        return MAP_ERROR;
+    }
+    sbuf_add_str(value, sbuf_str(all));
+    return n > 0 ? MAP_FOUND : MAP_NOT_FOUND;
+}
+
 static enum map_rc union_get(struct map *m, struct str key, struct sbuf *value) {
     const struct maps *parts = m->state;
-    enum map_rc rc = MAP_NOT_FOUND;
-    for (size_t i = 0; i < parts->n; i++) {
+    enum map_rc got = MAP_NOT_FOUND;
+    struct sbuf all = {0};
+    size_t n = 0;
+    for (size_t i = 0; i < parts->n && got != MAP_ERROR; i++) {
         struct sbuf one = {0};
-        enum map_rc got = compose_part_get(m, parts->v[i], key, &one);
+        got = compose_part_get(m, parts->v[i], key, &one);
         if (got == MAP_FOUND) {
-            if (rc == MAP_FOUND)
-                sbuf_add_ch(value, ',');
-            sbuf_add_str(value, sbuf_str(&one));
-            rc = MAP_FOUND;
+            sbuf_add_c(&all, n++ > 0 ? "," : "");
+            sbuf_add_str(&all, sbuf_str(&one));
         }
         sbuf_wipe(&one);
-        if (got == MAP_ERROR)
-            return MAP_ERROR;
     }
-    return rc;
+    if (got != MAP_ERROR)
+        got = union_over(m, &all, n, value);
+    sbuf_wipe(&all);
+    return got;
 }
 
 static enum map_rc pipe_get(struct map *m, struct str key, struct sbuf *value) {

@@ -10,7 +10,7 @@
 #include "util/idn.h"
 #include "util/mem.h"
 
-struct maps *maps_open(const char *spec, const char *dir) {
+struct maps *maps_open_as(const char *spec, const char *dir, enum map_values values) {
     struct maps *m = MEM_NEW(struct maps);
     struct str rest = str_of(spec), piece;
     while (str_split_braces(&rest, ", \t\r\n", &piece)) {
@@ -18,10 +18,14 @@ struct maps *maps_open(const char *spec, const char *dir) {
             piece = str_trim(str_make(piece.p + 1, piece.n - 2));
         char *one = str_dup(piece);
         m->v = mem_realloc(m->v, (m->n + 1) * sizeof(struct map *));
-        m->v[m->n++] = map_open(one, dir);
+        m->v[m->n++] = map_open_as(one, dir, values);
         free(one);
     }
     return m;
+}
+
+struct maps *maps_open(const char *spec, const char *dir) {
+    return maps_open_as(spec, dir, VALUES_JOINED);
 }
 
 /* What may be a file's name or another table's: all else was written into the list, by a slip of
@@ -170,7 +174,7 @@ static void maps_get(struct map *m, struct str key, struct maps_answer *a) {
         a->rc = MAP_ERROR;
     }
     if (a->rc == MAP_ERROR)
-        a->err = map_error(m);
+        a->err = map_fault(m, &a->several);
 }
 
 /* As in Postfix, no table has an empty key: not even one of patterns, which any text would fit. */

@@ -16,6 +16,8 @@ struct maps {
 };
 
 /* Opens every table of spec ("hash:/a, regexp:/b", braces allowed). */
+struct maps *maps_open_as(const char *spec, const char *dir, enum map_values values);
+/* The same, with VALUES_JOINED. */
 struct maps *maps_open(const char *spec, const char *dir);
 void maps_close(struct maps *m);
 
@@ -60,7 +62,9 @@ struct maps_answer {
     size_t key;   /* index of the key that was found or failed */
     size_t table; /* index of the table that answered */
     struct sbuf value;
-    char *err;                /* MAP_ERROR: why; owned */
+    char *err;      /* MAP_ERROR: why; owned */
+    size_t several; /* MAP_ERROR: so many values, where there may be one: err names the table and
+                     * shows none of them; 0: another error */
     struct maps_trace *trace; /* NULL unless it was asked for; owned */
 };
 

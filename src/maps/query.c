@@ -150,6 +150,7 @@ static bool decode(struct str fields, struct maps_answer *a, int64_t *asked_ms) 
     a->key = ipc_get_u32(&r);
     a->table = ipc_get_u32(&r);
     struct str value = ipc_get_str(&r), err = ipc_get_str(&r);
+    a->several = ipc_get_u32(&r);
     if (!r.bad && r.rest.n > 0)
         a->trace = get_trace(&r);
     sbuf_add_str(&a->value, value);
@@ -246,10 +247,12 @@ static uint32_t question_go(struct lookup *k, struct sbuf *message, bool keep,
 enum shown { SHOW_NOTHING, SHOW_ALL, SHOW_NO_VALUES }; /* of a trace */
 
 static void put_question(struct sbuf *out, const char *service, const char *spec,
-                         const struct maps_key *keys, size_t n, enum shown trace) {
+                         enum map_values values, const struct maps_key *keys, size_t n,
+                         enum shown trace) {
     size_t at = ipc_begin(out, trace != SHOW_NOTHING ? LOOKUP_TRACED : LOOKUP_MAPS, 0);
     ipc_put_str(out, str_of(service));
     ipc_put_str(out, str_of(spec));
+    ipc_put_values(out, values);
     ipc_put_u32(out, (uint32_t)n);
     for (size_t i = 0; i < n; i++) {
         ipc_put_str(out, keys[i].key);
@@ -261,17 +264,18 @@ static void put_question(struct sbuf *out, const char *service, const char *spec
 }
 
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
-                     const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
+                     enum map_values values, const struct maps_key *keys, size_t n,
+                     lookup_maps_fn fn, void *arg) {
     struct sbuf out = {0};
-    put_question(&out, service, spec, keys, n, SHOW_NOTHING);
+    put_question(&out, service, spec, values, keys, n, SHOW_NOTHING);
     return question_go(k, &out, false, fn, NULL, arg);
 }
 
 uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
-                      const struct maps_key *keys, size_t n, struct maps_answer *now,
-                      lookup_maps_fn fn, void *arg) {
+                      enum map_values values, const struct maps_key *keys, size_t n,
+                      struct maps_answer *now, lookup_maps_fn fn, void *arg) {
     struct sbuf out = {0};
-    put_question(&out, service, spec, keys, n, SHOW_NOTHING);
+    put_question(&out, service, spec, values, keys, n, SHOW_NOTHING);
     if (question_known(k, &out, now)) {
         sbuf_free(&out);
         return 0;
@@ -280,10 +284,10 @@ uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
 }
 
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
-                            const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
-                            void *arg) {
+                            enum map_values values, const struct maps_key *keys, size_t n,
+                            bool secret, lookup_maps_fn fn, void *arg) {
     struct sbuf out = {0};
-    put_question(&out, service, spec, keys, n, secret ? SHOW_NO_VALUES : SHOW_ALL);
+    put_question(&out, service, spec, values, keys, n, secret ? SHOW_NO_VALUES : SHOW_ALL);
     return question_go(k, &out, false, fn, NULL, arg);
 }
 

@@ -32,20 +32,22 @@ struct lookup *lookup_new(struct loop *l);
 void lookup_attach(struct lookup *k, int fd);
 /* What lookup_route and lookup_match_now may answer from; shared by all loops.  NULL: nothing. */
 void lookup_remember(struct lookup *k, struct recent *memory);
-/* Asks the tables of spec.  service is the name that a warning is logged under ("smtp").  Returns a
- * tag for lookup_cancel, never 0; fn is called from the loop, never before this returns. */
+/* Asks the tables of spec.  values: does the parameter take one value, or a list?  service is the
+ * name that a warning is logged under ("smtp").  Returns a tag for lookup_cancel, never 0; fn is
+ * called from the loop, never before this returns. */
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
-                     const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg);
+                     enum map_values values, const struct maps_key *keys, size_t n,
+                     lookup_maps_fn fn, void *arg);
 /* The same for routes: their answers are remembered for RECENT_MS (errors never are).  Returns 0 if
  * the answer is known: it is in *now then (the caller frees it), and fn is not called. */
 uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
-                      const struct maps_key *keys, size_t n, struct maps_answer *now,
-                      lookup_maps_fn fn, void *arg);
+                      enum map_values values, const struct maps_key *keys, size_t n,
+                      struct maps_answer *now, lookup_maps_fn fn, void *arg);
 /* The same for explanations: the answer has a trace.  secret: what the tables answer is not shown
  * in it. */
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
-                            const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
-                            void *arg);
+                            enum map_values values, const struct maps_key *keys, size_t n,
+                            bool secret, lookup_maps_fn fn, void *arg);
 /* Asks a match list.  Returns 0 if the answer is known, because the list has no tables or it is
  * remembered (as in lookup_route): it is *now then, and fn is not called.  Else fn is called from
  * the loop, never before this returns. */
@@ -96,6 +98,15 @@ enum {
 /* How an answer's rc travels.  A number that is none is read as an error. */
 static inline void ipc_put_rc(struct sbuf *out, enum map_rc rc) {
     ipc_put_u32(out, (uint32_t)((int)rc + 1));
+}
+
+/* A number that is none is read as the stricter one. */
+static inline void ipc_put_values(struct sbuf *out, enum map_values values) {
+    ipc_put_u32(out, values == VALUES_JOINED);
+}
+
+static inline enum map_values ipc_get_values(struct ipc_reader *r) {
+    return ipc_get_u32(r) == 1 ? VALUES_JOINED : VALUES_ONE;
 }
 
 static inline enum map_rc ipc_get_rc(struct ipc_reader *r) {

@@ -96,17 +96,21 @@ static void report_stale(const struct maps *m) {
     }
 }
 
-static struct maps *tables_maps(struct table_set *t, const char *spec) {
+/* A table that one parameter wants one value of and another one a list is opened for each. */
+static struct maps *tables_maps(struct table_set *t, const char *spec, enum map_values values) {
+    struct sbuf key = {0};
+    sbuf_printf(&key, "%d%s", (int)values, spec);
     pthread_mutex_lock(&t->lock);
-    struct open_maps *m = htab_get(&t->maps, str_of(spec));
+    struct open_maps *m = htab_get(&t->maps, sbuf_str(&key));
     if (m == NULL) {
         m = MEM_NEW(struct open_maps);
-        m->spec = mem_strdup(spec);
-        m->maps = maps_open(spec, t->dir);
+        m->spec = mem_strdup(key.p);
+        m->maps = maps_open_as(spec, t->dir, values);
         report_stale(m->maps);
         htab_put(&t->maps, str_of(m->spec), m);
     }
     pthread_mutex_unlock(&t->lock);
+    sbuf_free(&key);
     return m->maps;
 }
 
@@ -151,6 +155,7 @@ static void answer_maps(struct lookup_server *s, struct table_set *tables, struc
                         struct maps_answer *a, bool traced) {
     struct maps_key keys[KEYS_MAX];
     char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
+    enum map_values values = ipc_get_values(r);
     uint32_t n = ipc_get_u32(r);
     for (uint32_t i = 0; i < n && i < KEYS_MAX; i++) {
         keys[i].key = ipc_get_str(r);
@@ -163,7 +168,7 @@ static void answer_maps(struct lookup_server *s, struct table_set *tables, struc
         a->rc = MAP_ERROR;
         a->err = mem_strdup("malformed question");
     } else if (server_allowed(s, spec, a)) {
-        struct maps *m = tables_maps(tables, spec);
+        struct maps *m = tables_maps(tables, spec, values);
         maps_find_traced(m, keys, n, a, trace);
         if (a->rc == MAP_ERROR) {
             log_warn(service, "%s", a->err);
@@ -284,6 +289,7 @@ static size_t answer_put(struct sbuf *out, uint32_t tag, int64_t asked_ms,
     ipc_put_u32(out, (uint32_t)a->table);
     ipc_put_str(out, sbuf_str(&a->value));
     ipc_put_str(out, str_of(a->err == NULL ? "" : a->err));
+    ipc_put_u32(out, (uint32_t)a->several);
     if (a->trace != NULL)
         put_trace(out, a->trace);
     ipc_end(out, at);
@@ -446,13 +452,14 @@ static void question_remote(struct lookup_server *s, struct question *q, const c
  * rest of the question. */
 static bool needs_server(struct lookup_server *s, const char *spec, struct ipc_reader r) {
     struct maps_key keys[KEYS_MAX];
+    enum map_values values = ipc_get_values(&r);
     uint32_t n = ipc_get_u32(&r);
     for (uint32_t i = 0; i < n && i < KEYS_MAX; i++) {
         keys[i].key = ipc_get_str(&r);
         keys[i].partial = ipc_get_u32(&r) != 0;
     }
     return !ipc_done(&r) || n > KEYS_MAX || !spec_is_allowed(s, spec) ||
-           maps_ask_remote(tables_maps(s->tables, spec), keys, n);
+           maps_ask_remote(tables_maps(s->tables, spec, values), keys, n);
 }
 
 static void server_question_go(struct lookup_server *s, struct question *q) {

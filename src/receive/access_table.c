@@ -231,7 +231,8 @@ static bool ask_certificates_key(struct access_run *a, const struct maps_answer 
         return false;
     keys_clear(&a->keys);
     keys_add(&a->keys, false, "", str_of(a->f.cert->key_print), STR_NONE);
-    a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, a->keys.v, a->keys.n, on_table, a);
+    a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, VALUES_JOINED, a->keys.v, a->keys.n,
+                         on_table, a);
     return true;
 }
 
@@ -251,6 +252,7 @@ enum access_step access_ask_table(struct access_run *a, struct str table) {
         return step;
     free(a->table);
     a->table = str_dup(table);
-    a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, a->keys.v, a->keys.n, on_table, a);
+    a->tag = lookup_maps(a->f.lookup, "smtpd", a->table, VALUES_JOINED, a->keys.v, a->keys.n,
+                         on_table, a);
     return STEP_WAIT;
 }

@@ -243,8 +243,8 @@ static enum access_step ask_owners_at(struct access_run *a, enum match_rc local)
     if (local == MATCH_ERROR)
         return owner_step(a, &(struct maps_answer){.rc = MAP_ERROR});
     access_add_keys(&keys, a, a->f.sender, local == MATCH_YES ? keys_local_sender : keys_sender);
-    a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, keys.v, keys.n,
-                         on_owners, a);
+    a->tag = lookup_maps(a->f.lookup, "smtpd", a->f.p->smtpd_sender_login_maps, VALUES_JOINED,
+                         keys.v, keys.n, on_owners, a);
     keys_clear(&keys);
     return STEP_WAIT;
 }

@@ -91,7 +91,8 @@ uint32_t clientcert_ask(const struct clientcert *c, struct lookup *k, const stru
                         lookup_maps_fn fn, void *arg) {
     struct keys keys = {.n = 0};
     clientcert_keys(c, &keys);
-    uint32_t tag = lookup_maps(k, "smtpd", p->relay_clientcerts, keys.v, keys.n, fn, arg);
+    uint32_t tag =
+        lookup_maps(k, "smtpd", p->relay_clientcerts, VALUES_JOINED, keys.v, keys.n, fn, arg);
     keys_clear(&keys);
     return tag;
 }

@@ -49,7 +49,8 @@ static enum match_rc rewrite_in_mynetworks(struct session *s) {
 static void rewrite_ask_table(struct session *s, struct str table) {
     char *spec = str_dup(table);
     struct maps_key key = {str_of(s->client.addr), false};
-    s->tx->rewrite_asked = lookup_maps(s->r->lookup, "smtpd", spec, &key, 1, on_rewrite_table, s);
+    s->tx->rewrite_asked =
+        lookup_maps(s->r->lookup, "smtpd", spec, VALUES_JOINED, &key, 1, on_rewrite_table, s);
     free(spec);
 }
 

@@ -289,11 +289,11 @@ static enum alias_went alias_ask(struct alias_query *q,
     struct maps_answer now = {0};
     q->take = take;
     if (q->trace != NULL)
-        q->tag = lookup_maps_traced(q->lookup, "local", spec, q->keys.v, q->keys.n, false,
-                                    alias_on_answer, q);
+        q->tag = lookup_maps_traced(q->lookup, "local", spec, VALUES_JOINED, q->keys.v, q->keys.n,
+                                    false, alias_on_answer, q);
     else
-        q->tag =
-            lookup_route(q->lookup, "local", spec, q->keys.v, q->keys.n, &now, alias_on_answer, q);
+        q->tag = lookup_route(q->lookup, "local", spec, VALUES_JOINED, q->keys.v, q->keys.n, &now,
+                              alias_on_answer, q);
     if (q->tag != 0)
         return ALIAS_ASKING;
     enum alias_went went = take(q, &now);

@@ -101,11 +101,16 @@ static void note(struct route_query *q, const char *param, const struct maps_ans
 
 static enum went route_failed(struct route_query *q, const char *param,
                               const struct maps_answer *a) {
+    bool several = a != NULL && a->several > 0;
     note(q, param, a,
-         "the look-up failed: mail waits (4.3.0); no less specific rule is used instead");
+         "the look-up failed: mail waits (4.3.0); no less specific rule is used instead%s%s",
+         several ? ": " : "", several ? a->err : "");
     log_warn("trivial-rewrite", "%s lookup failure", param);
     sbuf_reset(&q->r.why);
     sbuf_printf(&q->r.why, "%s lookup failure", param);
+    if (several)
+        sbuf_printf(&q->r.why, ": %s", a->err);
+    q->r.is_told = several;
     q->r.rc = ROUTE_FAILED;
     return WENT_OVER;
 }
@@ -127,16 +132,17 @@ static void route_on_answer(void *arg, const struct maps_answer *a) {
 }
 
 /* Asks for q->keys.  When explaining, asks for a trace. */
-static enum went route_ask(struct route_query *q, const char *spec,
+static enum went route_ask(struct route_query *q, const char *spec, enum map_values values,
                            enum went (*take)(struct route_query *q, const struct maps_answer *a)) {
     struct maps_answer now = {0};
     q->take = take;
     if (q->trace != NULL)
-        q->tag = lookup_maps_traced(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n,
-                                    secret_answers(q->cfg, &q->cfg->p, spec), route_on_answer, q);
+        q->tag =
+            lookup_maps_traced(q->lookup, "trivial-rewrite", spec, values, q->keys.v, q->keys.n,
+                               secret_answers(q->cfg, &q->cfg->p, spec), route_on_answer, q);
     else
-        q->tag = lookup_route(q->lookup, "trivial-rewrite", spec, q->keys.v, q->keys.n, &now,
-                              route_on_answer, q);
+        q->tag = lookup_route(q->lookup, "trivial-rewrite", spec, values, q->keys.v, q->keys.n,
+                              &now, route_on_answer, q);
     if (q->tag != 0)
         return WENT_ASKING;
     enum went went = take(q, &now);
@@ -144,7 +150,8 @@ static enum went route_ask(struct route_query *q, const char *spec,
     return went;
 }
 
-static enum went route_ask_sender(struct route_query *q, const char *spec, const char *null_key,
+static enum went route_ask_sender(struct route_query *q, const char *spec, enum map_values values,
+                                  const char *null_key,
                                   enum went (*take)(struct route_query *q,
                                                     const struct maps_answer *a)) {
     struct str sender = str_of(q->sender);
@@ -153,11 +160,15 @@ static enum went route_ask_sender(struct route_query *q, const char *spec, const
         keys_add(&q->keys, false, "", str_of(null_key), STR_NONE);
     else
         (q->sender_is_local ? keys_local_sender : keys_sender)(&q->keys, &q->cfg->p, sender);
-    return route_ask(q, spec, take);
+    return route_ask(q, spec, values, take);
 }
 
 static const char *const class_lists[] = {"mydestination", "virtual_alias_domains",
                                           "virtual_mailbox_domains", "relay_domains"};
+
+const char *route_failure(const struct route *r) {
+    return r->is_told ? r->why.p : "address resolver failure";
+}
 
 const char *route_class_name(enum route_class c) {
     static const char *const names[] = {"local", "virtual alias", "virtual mailbox", "relay",
@@ -286,7 +297,7 @@ static enum went step_sender_transport(struct route_query *q) {
         q->step = STEP_RELAYHOST;
         return WENT_ON;
     }
-    return route_ask_sender(q, p->sender_dependent_default_transport_maps,
+    return route_ask_sender(q, p->sender_dependent_default_transport_maps, VALUES_ONE,
                             p->empty_address_default_transport_maps_lookup_key,
                             take_sender_transport);
 }
@@ -335,7 +346,8 @@ static enum went step_relayhost(struct route_query *q) {
         /* A next hop in the transport beats the relay host tables, but a broken table fails all
          * mail in Postfix too. */
         if (p->sender_dependent_relayhost_maps[0] != '\0')
-            return route_ask_sender(q, p->sender_dependent_relayhost_maps,
+            /* A list of hosts is tried in its order. */
+            return route_ask_sender(q, p->sender_dependent_relayhost_maps, VALUES_JOINED,
                                     p->empty_address_relayhost_maps_lookup_key, take_relayhost);
         note(q, "relayhost", NULL,
              p->relayhost[0] != '\0' ? "next hop %s"
@@ -405,7 +417,7 @@ static enum went step_transport(struct route_query *q) {
         return WENT_ON;
     keys_clear(&q->keys);
     keys_recipient(&q->keys, &q->cfg->p, str_of(q->rcpt));
-    return route_ask(q, q->cfg->p.transport_maps, take_transport);
+    return route_ask(q, q->cfg->p.transport_maps, VALUES_ONE, take_transport);
 }
 
 static enum went route_bad(struct route_query *q, const char *fmt, ...)
@@ -480,7 +492,7 @@ static enum went step_record(struct route_query *q) {
         keys_add(&q->keys, false, "<>", sep, str_of(hop));
     keys_add(&q->keys, false, RELAYS_ALL, sep, str_of(hop));
     keys_add(&q->keys, false, RELAYS_NAMED, sep, str_of(hop));
-    return route_ask(q, q->cfg->relays_spec, take_record);
+    return route_ask(q, q->cfg->relays_spec, VALUES_ONE, take_record);
 }
 
 /* error:, retry: and discard: have a text where others have a next hop; "4.x.x" before it defers.

@@ -32,6 +32,8 @@ struct route {
     struct sbuf nexthop;
     bool configured; /* the next hop is the administrator's, not the recipient's domain */
     struct sbuf why; /* the rule that applied, or what is wrong */
+    bool is_told; /* ROUTE_FAILED: why names the rows that are wrong, and the mail's reason says it
+                   */
     /* The relay record that the next hop named (route/record.h), or empty; nexthop then has the
      * record's hosts. */
     struct sbuf record;
@@ -54,6 +56,8 @@ struct route_query *route_resolve(const struct config *cfg, struct lookup *k, st
 struct route_query *route_resolve_via(const struct config *cfg, struct lookup *k,
                                       struct str nexthop, struct str sender, struct str recipient,
                                       struct trace *trace, route_fn fn, void *arg);
+/* ROUTE_FAILED: the reason that the mail waits for. */
+const char *route_failure(const struct route *r);
 const char *route_class_name(enum route_class c);
 /* Why mail for this recipient is refused or deferred without asking any host (error:, retry:), or
  * NULL. */

@@ -63,7 +63,7 @@ static void msg_jobs_go(struct msg *m) {
 static bool msg_take_route(struct msg *m, uint32_t i, const struct route *r) {
     struct sched *s = m->s;
     if (r->rc == ROUTE_FAILED)
-        msg_defer_here(m, i, CAUSE_LOOKUP, "4.3.0", "address resolver failure");
+        msg_defer_here(m, i, r->is_told ? CAUSE_SETTING : CAUSE_LOOKUP, "4.3.0", route_failure(r));
     else if (r->rc == ROUTE_BAD)
         msg_defer_here(m, i, CAUSE_SETTING, "4.3.5", r->why.p);
     else if (r->here.status != MAIL_UNSET)

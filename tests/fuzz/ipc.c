@@ -45,8 +45,9 @@ static void client_end(struct str in) {
     }
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
     lookup_attach(k, fds[0]);
-    uint32_t tag = lookup_maps(k, "fuzz", "static:x", &key, 1, on_answer, &answers);
-    uint32_t again = lookup_maps(k, "fuzz", "static:x", &key, 1, on_answer, &answers);
+    uint32_t tag = lookup_maps(k, "fuzz", "static:x", VALUES_JOINED, &key, 1, on_answer, &answers);
+    uint32_t again =
+        lookup_maps(k, "fuzz", "static:x", VALUES_JOINED, &key, 1, on_answer, &answers);
     if (in.n >= 12 && (in.p[0] & 1) != 0) { /* the right tag, so that the fields are looked at */
         struct sbuf b = {0};
         sbuf_add_str(&b, in);

@@ -103,12 +103,13 @@ static struct {
     void *arg;
 } asking;
 
-uint32_t lookup_maps(struct lookup *k, const char *svc, const char *spec,
+uint32_t lookup_maps(struct lookup *k, const char *svc, const char *spec, enum map_values values,
                      const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
     size_t at = 0;
     (void)k;
     (void)svc;
     (void)spec;
+    (void)values;
     asked_keys[0] = '\0';
     for (size_t i = 0; i < n; i++)
         at += (size_t)snprintf(asked_keys + at, sizeof asked_keys - at, "%s%.*s ",

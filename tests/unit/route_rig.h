@@ -26,9 +26,10 @@ struct lookup {
     char keys[2048]; /* of the last question, a line each */
 };
 
-static void ask(struct lookup *k, const char *spec, const struct maps_key *keys, size_t n,
-                struct maps_answer *a, bool traced, bool secret) {
-    struct maps *m = maps_open(spec, dir);
+static void ask(struct lookup *k, const char *spec, enum map_values values,
+                const struct maps_key *keys, size_t n, struct maps_answer *a, bool traced,
+                bool secret) {
+    struct maps *m = maps_open_as(spec, dir, values);
     k->asked++;
     k->keys[0] = '\0';
     for (size_t i = 0, at = 0; i < n; i++)
@@ -43,24 +44,24 @@ static void ask(struct lookup *k, const char *spec, const struct maps_key *keys,
 }
 
 uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
-                      const struct maps_key *keys, size_t n, struct maps_answer *now,
-                      lookup_maps_fn fn, void *arg) {
+                      enum map_values values, const struct maps_key *keys, size_t n,
+                      struct maps_answer *now, lookup_maps_fn fn, void *arg) {
     (void)service;
     k->arg = arg;
     if (k->how == ANSWERS_NOW) {
-        ask(k, spec, keys, n, now, false, false);
+        ask(k, spec, values, keys, n, now, false, false);
         return 0;
     }
-    ask(k, spec, keys, n, &k->answer, false, false);
+    ask(k, spec, values, keys, n, &k->answer, false, false);
     k->maps_fn = fn;
     return k->asked;
 }
 
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
-                            const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
-                            void *arg) {
+                            enum map_values values, const struct maps_key *keys, size_t n,
+                            bool secret, lookup_maps_fn fn, void *arg) {
     (void)service;
-    ask(k, spec, keys, n, &k->answer, true, secret);
+    ask(k, spec, values, keys, n, &k->answer, true, secret);
     k->maps_fn = fn;
     k->arg = arg;
     return k->asked;

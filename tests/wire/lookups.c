@@ -240,8 +240,15 @@ void lookup_remember(struct lookup *k, struct recent *memory) {
     (void)memory;
 }
 
-static uint32_t ask_tables(const char *spec, const struct maps_key *keys, size_t n, bool traced,
-                           lookup_maps_fn fn, void *arg) {
+/* Of a login joined with another one the second's password would be sent within the first's. */
+static void is_asked_for_one(const char *spec, enum map_values values) {
+    if (values != VALUES_ONE && strcmp(spec, "hash:passwords") == 0)
+        wire_fail(W, "several logins of %s would be joined", spec);
+}
+
+static uint32_t ask_tables(const char *spec, enum map_values values, const struct maps_key *keys,
+                           size_t n, bool traced, lookup_maps_fn fn, void *arg) {
+    is_asked_for_one(spec, values);
     enum heap_side side = heap_switch(HEAP_WORLD);
     struct question *q = question_new(QUESTION_TABLE, CALL_TABLE, arg);
     q->maps_fn = fn;
@@ -254,10 +261,11 @@ static uint32_t ask_tables(const char *spec, const struct maps_key *keys, size_t
 }
 
 uint32_t lookup_maps(struct lookup *k, const char *service, const char *spec,
-                     const struct maps_key *keys, size_t n, lookup_maps_fn fn, void *arg) {
+                     enum map_values values, const struct maps_key *keys, size_t n,
+                     lookup_maps_fn fn, void *arg) {
     (void)k;
     (void)service;
-    return ask_tables(spec, keys, n, false, fn, arg);
+    return ask_tables(spec, values, keys, n, false, fn, arg);
 }
 
 /* One answer in four is remembered from a question that somebody else has asked. */
@@ -266,10 +274,10 @@ static bool is_remembered(void) {
 }
 
 uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
-                      const struct maps_key *keys, size_t n, struct maps_answer *now,
-                      lookup_maps_fn fn, void *arg) {
+                      enum map_values values, const struct maps_key *keys, size_t n,
+                      struct maps_answer *now, lookup_maps_fn fn, void *arg) {
     if (!is_remembered() || tables_fail(spec))
-        return lookup_maps(k, service, spec, keys, n, fn, arg);
+        return lookup_maps(k, service, spec, values, keys, n, fn, arg);
     struct question q = {.spec = (char *)spec};
     for (size_t i = 0; i < n && i < KEYS; i++)
         q.keys[q.n_keys++] = keys[i];
@@ -279,12 +287,12 @@ uint32_t lookup_route(struct lookup *k, const char *service, const char *spec,
 }
 
 uint32_t lookup_maps_traced(struct lookup *k, const char *service, const char *spec,
-                            const struct maps_key *keys, size_t n, bool secret, lookup_maps_fn fn,
-                            void *arg) {
+                            enum map_values values, const struct maps_key *keys, size_t n,
+                            bool secret, lookup_maps_fn fn, void *arg) {
     (void)k;
     (void)service;
     (void)secret;
-    return ask_tables(spec, keys, n, true, fn, arg);
+    return ask_tables(spec, values, keys, n, true, fn, arg);
 }
 
 static enum match_rc list_match(const char *spec, enum match_kind kind, unsigned how,

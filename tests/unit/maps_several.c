@@ -1,0 +1,171 @@
+/*
+ * Tables that answer with several values: joined with commas where a list is meant, an error that
+ * names the table and shows none of them where one value is.
+ */
+#include "unit.h"
+
+#include <sqlite3.h>
+
+#include "maps/maps.h"
+#include "maps/query.h"
+#include "maps/relays.h"
+#include "maps/server.h"
+
+#define ONE_ONLY "values for one key, and only one is allowed"
+
+static void database(const char *name, const char *sql) {
+    char path[120], *why = NULL;
+    sqlite3 *db;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    sqlite3_exec(db, sql, NULL, NULL, &why);
+    assert_null(why);
+    sqlite3_close(db);
+}
+
+static void table_write(const char *name, const char *query) {
+    char path[120];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fprintf(f, "dbpath = %s/db\nquery = %s\n", dir, query);
+    fclose(f);
+}
+
+static int rows_make(void **state) {
+    if (dir_make(state) != 0)
+        return 1;
+    database("db", "CREATE TABLE t (k TEXT, v TEXT);"
+                   "INSERT INTO t VALUES ('two', 'user1:secret1'), ('two', 'user2:secret2'),"
+                   " ('same', 'u:s'), ('same', 'u:s'), ('one', 'user:a,b:c'),"
+                   " ('null', 'user:word'), ('null', NULL), ('null', ''),"
+                   " ('long', 'x'), ('long', 'y'), ('long', 'z');");
+    table_write("t.cf", "SELECT v FROM t WHERE k = '%s'");
+    return 0;
+}
+
+/* want: the value where a list is meant; several: how many there are, 0: it is one. */
+static void check_both(const char *spec, const char *key, const char *want, size_t several,
+                       const char *named) {
+    for (int one = 0; one < 2; one++) {
+        struct maps *m = maps_open_as(spec, dir, one ? VALUES_ONE : VALUES_JOINED);
+        struct maps_key k = {str_of(key), false};
+        struct maps_answer a;
+        maps_find(m, &k, 1, &a);
+        if (one && several > 0) {
+            char text[100];
+            snprintf(text, sizeof text, ": %zu " ONE_ONLY, several);
+            assert_int_equal(a.rc, MAP_ERROR);
+            assert_int_equal(a.several, several);
+            assert_non_null(strstr(a.err, text));
+            assert_non_null(strstr(a.err, named));
+            assert_null(strstr(a.err, "secret"));
+            assert_int_equal(a.value.n, 0);
+        } else {
+            assert_int_equal(a.rc, MAP_FOUND);
+            assert_str(sbuf_str(&a.value), want);
+        }
+        maps_answer_free(&a);
+        maps_close(m);
+    }
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    check_both("sqlite:t.cf", "two", "user1:secret1,user2:secret2", 2, "sqlite:t.cf: ");
+    check_both("proxy:sqlite:t.cf", "same", "u:s,u:s", 2, "proxy:sqlite:t.cf: ");
+    check_both("sqlite:t.cf", "long", "x,y,z", 3, "sqlite:t.cf: ");
+    check_both("sqlite:t.cf", "one", "user:a,b:c", 0, "");
+    check_both("sqlite:t.cf", "null", "user:word", 0, ""); /* as ever, what is empty is no value */
+}
+
+/* What is written into the parameter may be a login, and is not named. */
+static void test_parts(void **state) {
+    (void)state;
+    check_both("unionmap:{inline:{k=a:secret1}, inline:{k=b:secret2}}", "k", "a:secret1,b:secret2",
+               2, "unionmap:{inline:(hidden), inline:(hidden)}: ");
+    check_both("unionmap:{inline:{k=a:secret1}, inline:{j=b:secret2}}", "k", "a:secret1", 0, "");
+    check_both("unionmap:{sqlite:t.cf, inline:{two=c:secret3}}", "two",
+               "user1:secret1,user2:secret2,c:secret3", 2, "sqlite:t.cf: ");
+    check_both("unionmap:{inline:{j=x}, sqlite:t.cf}", "one", "user:a,b:c", 0, "");
+    check_both("pipemap:{inline:{k=two}, sqlite:t.cf}", "k", "user1:secret1,user2:secret2", 2,
+               "sqlite:t.cf: ");
+    /* Joined in between they would be a key that no table has: mail would go without a login. */
+    check_both("pipemap:{sqlite:t.cf, inline:{{user1:secret1,user2:secret2 = found}}}", "two",
+               "found", 2, "sqlite:t.cf: ");
+    check_both("pipemap:{unionmap:{inline:{k=two},inline:{k=one}}, static:{a:b}}", "k", "a:b", 2,
+               "unionmap:{");
+}
+
+static void question(struct lookup_server *s, const char *spec, enum map_values values,
+                     enum map_rc rc, const char *want) {
+    struct sbuf q = {0}, out = {0};
+    struct ipc_head head = {.type = LOOKUP_MAPS};
+    ipc_put_str(&q, STR_LIT("smtp"));
+    ipc_put_str(&q, str_of(spec));
+    ipc_put_values(&q, values);
+    ipc_put_u32(&q, 1);
+    ipc_put_str(&q, STR_LIT("two"));
+    ipc_put_u32(&q, 0);
+    lookup_server_answer(s, &head, sbuf_str(&q), &out);
+    struct ipc_reader r = {.rest = str_from(sbuf_str(&out), sizeof head)};
+    ipc_get_u64(&r);
+    assert_int_equal(ipc_get_rc(&r), rc);
+    ipc_get_u32(&r);
+    ipc_get_u32(&r);
+    assert_str(ipc_get_str(&r), want);
+    ipc_get_str(&r);
+    assert_int_equal(ipc_get_u32(&r), rc == MAP_ERROR ? 2 : 0);
+    assert_true(ipc_done(&r));
+    sbuf_free(&q);
+    sbuf_free(&out);
+}
+
+/* The same name in two parameters: a list for one, one value for the other, whichever asks first.
+ */
+static void test_a_table_in_two_roles(void **state) {
+    (void)state;
+    static struct lookup_server *s; /* stays: it has no end of its own */
+    s = lookup_server_new(0, dir);
+    for (int i = 0; i < 2; i++) {
+        question(s, "sqlite:t.cf", VALUES_ONE, MAP_ERROR, "");
+        question(s, "sqlite:t.cf", VALUES_JOINED, MAP_FOUND, "user1:secret1,user2:secret2");
+    }
+    question(s, "sqlite:./t.cf", VALUES_JOINED, MAP_FOUND, "user1:secret1,user2:secret2");
+    question(s, "sqlite:./t.cf", VALUES_ONE, MAP_ERROR, "");
+}
+
+/* The embedded accounts store asks for one row, whatever its file has. */
+static void test_the_embedded_store_gives_one(void **state) {
+    char spec[140];
+    (void)state;
+    database("store", "CREATE TABLE sender_relayhost (account TEXT, relayhost TEXT);"
+                      "INSERT INTO sender_relayhost VALUES ('a@b.example', '[one.example]'),"
+                      " ('a@b.example', '[two.example]')");
+    snprintf(spec, sizeof spec, "accounts:sqlite:%s/store", dir);
+    check_both(spec, "a@b.example", "[one.example]", 0, "");
+}
+
+/* So do the relay records: of those that fit the one that fits best, and the secret of one id. */
+static void test_relay_records_give_one(void **state) {
+    char spec[140];
+    (void)state;
+    database("relays", RELAYS_SCHEMA
+             "INSERT INTO relay (id, name, nexthop, account, hosts, username) VALUES"
+             " (1, 'x', '[h.example]', '@b.example,a@b.example', '[1.example]', 'user1'),"
+             " (2, '[h.example]', 'y', 'a@b.example', '[2.example]', 'user2')");
+    snprintf(spec, sizeof spec, "relays:%s/relays", dir);
+    check_both(spec, "a@b.example\n[h.example]",
+               "{\"id\": \"1\", \"name\": \"x\", \"hosts\": \"[1.example]\", \"tls\": \"encrypt\", "
+               "\"mechanisms\": \"\", \"user\": \"user1\", \"account\": "
+               "\"@b.example,a@b.example\", \"modified\": \"0\"}",
+               0, "");
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, rows_make, dir_remove)
+    const struct CMUnitTest tests[] = {T(test_rows), T(test_parts), T(test_a_table_in_two_roles),
+                                       T(test_the_embedded_store_gives_one),
+                                       T(test_relay_records_give_one)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
