@@ -50,8 +50,9 @@ struct receive {
     size_t n_sessions;
     struct certificates tls; /* of new sessions */
     struct dl auth_servers;  /* Dovecot's sockets that services ask (auth.c) */
-    int fd_max;      /* clients above it are refused: the rest is for the spool and deliveries */
-    int64_t full_ms; /* when that was last said in the log, on the loop's clock */
+    int fd_max;         /* clients above it are refused: the rest is for the spool and deliveries */
+    int64_t full_ms;    /* when that was last said in the log, on the loop's clock */
+    int64_t crowded_ms; /* likewise of too many recipients of all clients */
     enum receive_stage stop;
 };
 

@@ -51,9 +51,18 @@ static void envelope_count(struct transaction *tx) {
 /* Is there no room for a further recipient?  Clients send the message to those that were taken, and
  * come again for the others (RFC 5321 section 4.5.3.1.10). */
 static bool envelope_is_full(const struct session *s) {
-    return s->tx->counted_mem > ENVELOPE_SMALL &&
-           atomic_load_explicit(&envelope_memory, memory_order_relaxed) >
-               (uint64_t)s->cfg->p.message_memory_limit;
+    int64_t limit = s->cfg->p.message_memory_limit;
+    if (s->tx->counted_mem <= ENVELOPE_SMALL ||
+        atomic_load_explicit(&envelope_memory, memory_order_relaxed) <= (uint64_t)limit)
+        return false;
+    if (s->r->loop->now_ms - s->r->crowded_ms >= 60000) {
+        s->r->crowded_ms = s->r->loop->now_ms;
+        log_warn("smtpd",
+                 "the recipients that clients have named take more than message_memory_limit (%lld "
+                 "bytes): who has many is told to send the rest later",
+                 (long long)limit);
+    }
+    return true;
 }
 
 static struct transaction *transaction_new(void) {
