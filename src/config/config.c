@@ -578,14 +578,17 @@ void config_freeze(struct config *c, const char *name, const char *value) {
     frozen_store(c, param_find(name, strlen(name)), value);
 }
 
-/* What main.cf says holds for programs, and no line of a port's service.  The place of one of them
- * is a connection and no process: default_process_limit is for clients. */
+/* Ten thousand connections: programs of many users (user_namespaces(7)) leave clients theirs. */
+#define SENDMAIL_MAXPROC 100
+
+/* What main.cf says holds for programs, and no line of a port's service. */
 static void sendmail_fill(struct config *c) {
     c->sendmail = (struct service){.kind = SERVICE_SMTPD,
                                    .name = "sendmail",
                                    .command = "pickup",
                                    .log_name = (char *)(uintptr_t)c->p.syslog_name,
-                                   .p = c->p};
+                                   .p = c->p,
+                                   .maxproc = SENDMAIL_MAXPROC};
 }
 
 static const char *const transport_suffixes[] = {
