@@ -104,7 +104,8 @@ struct segment {
     bool stuck;          /* something in it cannot be read: it stays as it is */
     bool unread;         /* likewise, at this start: it stays until one can read it */
     bool damaged;        /* something in it is: the file goes to damaged/ when it is not needed */
-    bool whole;          /* found at start, and nothing of what was durable in it is damaged */
+    bool whole;          /* found at start, nothing of what was durable in it is damaged, and no
+                          * sync of its name has failed */
     bool warned;         /* that it cannot be removed */
     unsigned unsaid;     /* how often the disk did not take down that it goes */
 };

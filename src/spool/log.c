@@ -214,6 +214,10 @@ static bool log_adopt_last(struct spool *s, uint64_t span) {
     uint64_t end = adopted_end(g, &span);
     if (!g->whole || !segment_usable(g) || end + span > g->size)
         return false;
+    /* A process that was killed may not have made its name durable; nor does a sync that fails. */
+    g->whole = spool_sync_dir(s, "log") == 0;
+    if (!g->whole)
+        return false;
     s->st.log_bytes += end - g->used;
     g->used = g->written = end;
     if (adopted_rewrite(s, g) < 0)

@@ -171,6 +171,15 @@ static void meta_of(uint64_t id, uint64_t size, struct sbuf *b) {
     sbuf_printf(b, "message %llu of %llu bytes", (unsigned long long)id, (unsigned long long)size);
 }
 
+/* Progress is its version; that of a message with thousands of recipients is larger than a
+ * segment. */
+static void progress_text(struct run *r, uint32_t version, struct sbuf *out) {
+    size_t n = rnd(r) % 40 == 0 ? (size_t)(rnd(r) % 90000) : 0;
+    sbuf_printf(out, "%u", version);
+    memset(sbuf_room(out, n), ' ', n);
+    sbuf_advance(out, n);
+}
+
 static void submit_new(struct run *r, uint64_t id, uint64_t settles, bool all) {
     struct known *m = &r->m[id];
     struct sim_op *o = op_new(r, SPOOL_NEW, id);
@@ -189,7 +198,7 @@ static void submit_new(struct run *r, uint64_t id, uint64_t settles, bool all) {
         t->settled_all = all;
         if (!all) {
             o->version = ++t->prog_asked;
-            sbuf_printf(&o->op.settled, "%u", o->version);
+            progress_text(r, o->version, &o->op.settled);
         }
     }
     spool_submit(r->sp, &o->op);
@@ -207,14 +216,23 @@ static bool is_queued(const struct known *m) {
     return m->new_ == TOLD_YES && !m->done_asked && m->done != TOLD_YES && m->settled_by == 0;
 }
 
-/* A queued message, or 0. */
-static uint64_t some_queued(struct run *r) {
+/* Likewise, and what a report that is on its way is about: an order deletes that, too. */
+static bool is_there(const struct known *m) {
+    return m->new_ == TOLD_YES && !m->done_asked && m->done != TOLD_YES;
+}
+
+/* A message of that kind, or 0. */
+static uint64_t some(struct run *r, bool (*kind)(const struct known *m)) {
     for (int i = 0; i < 20 && r->n > 1; i++) {
         uint64_t id = 1 + rnd(r) % (r->n - 1);
-        if (is_queued(&r->m[id]))
+        if (kind(&r->m[id]))
             return id;
     }
     return 0;
+}
+
+static uint64_t some_queued(struct run *r) {
+    return some(r, is_queued);
 }
 
 static uint64_t new_message(struct run *r, bool file) {
@@ -224,8 +242,27 @@ static uint64_t new_message(struct run *r, bool file) {
     r->n++;
     struct known *m = &r->m[id];
     m->in_file = file;
-    m->size = file ? 3000 + k % 4000 : k % 8 == 0 ? 9000 + k % 12000 : k % 1500;
+    m->size = file           ? 3000 + k % 4000
+              : k % 200 == 0 ? 60000 + k % 30000
+              : k % 8 == 0   ? 9000 + k % 12000
+                             : k % 1500;
     return id;
+}
+
+/* A message with its content in a file, which settles another one (0: none), or is given up. */
+static void file_message(struct run *r, uint64_t about, bool all, bool give_up) {
+    uint64_t id = new_message(r, true);
+    if (id == 0)
+        return;
+    uint64_t half = r->m[id].size / 2;
+    submit_chunk(r, id, 0, half);
+    spool_turn(r->sp);
+    submit_chunk(r, id, half, r->m[id].size - half);
+    spool_turn(r->sp);
+    if (r->m[id].new_ == TOLD_NO || give_up || (about != 0 && !is_queued(&r->m[about])))
+        spool_submit(r->sp, &op_new(r, SPOOL_BODY_DROP, id)->op);
+    else
+        submit_new(r, id, about, all);
 }
 
 /* One thing that receive or schedule would ask for. */
@@ -236,19 +273,9 @@ static void step(struct run *r) {
         if ((id = new_message(r, false)) != 0)
             submit_new(r, id, 0, false);
     } else if (k < 46) {
-        if ((id = new_message(r, true)) == 0)
-            return;
-        uint64_t half = r->m[id].size / 2;
-        submit_chunk(r, id, 0, half);
-        spool_turn(r->sp);
-        submit_chunk(r, id, half, r->m[id].size - half);
-        spool_turn(r->sp);
-        if (r->m[id].new_ == TOLD_NO || k == 40)
-            spool_submit(r->sp, &op_new(r, SPOOL_BODY_DROP, id)->op);
-        else
-            submit_new(r, id, 0, false);
+        file_message(r, 0, false, k == 40);
     } else if (k < 78) {
-        if ((id = some_queued(r)) == 0)
+        if ((id = some(r, k < 70 ? is_queued : is_there)) == 0)
             return;
         r->m[id].done_asked = true;
         spool_submit(r->sp, &op_new(r, SPOOL_DONE, id)->op);
@@ -257,11 +284,13 @@ static void step(struct run *r) {
             return;
         struct sim_op *o = op_new(r, SPOOL_PROGRESS, id);
         o->version = ++r->m[id].prog_asked;
-        sbuf_printf(&o->op.meta, "%u", o->version);
+        progress_text(r, o->version, &o->op.meta);
         spool_submit(r->sp, &o->op);
     } else if (k < 94) {
         uint64_t about = some_queued(r);
-        if (about != 0 && (id = new_message(r, false)) != 0)
+        if (about != 0 && k < 90)
+            file_message(r, about, k % 2 == 0, false);
+        else if (about != 0 && (id = new_message(r, false)) != 0)
             submit_new(r, id, about, k % 2 == 0);
     } else if ((id = some_queued(r)) != 0) {
         spool_submit(r->sp, &op_new(r, SPOOL_READ, id)->op);
@@ -280,7 +309,7 @@ static void burst(struct run *r) {
             continue;
         struct sim_op *o = op_new(r, SPOOL_PROGRESS, about);
         o->version = ++r->m[about].prog_asked;
-        sbuf_printf(&o->op.meta, "%u", o->version);
+        progress_text(r, o->version, &o->op.meta);
         spool_submit(r->sp, &o->op);
     }
     unsigned last = (unsigned)(rnd(r) % 4);
@@ -319,8 +348,9 @@ static void on_found(void *arg, const struct spool_found *f) {
         bad(r, "found with another envelope", f->id);
     uint64_t version = 0;
     if (verbose)
-        printf("found %llu progress %.*s\n", (unsigned long long)f->id, STR_FMT(f->progress));
-    if (f->progress.n > 0 && !str_u64(f->progress, &version))
+        printf("found %llu progress %.*s\n", (unsigned long long)f->id,
+               STR_FMT(str_trim(f->progress)));
+    if (f->progress.n > 0 && !str_u64(str_trim(f->progress), &version))
         bad(r, "found with malformed progress", f->id);
     if (r->looks_back && version < m->prog_told)
         m->prog_told = (uint32_t)version;
@@ -351,7 +381,7 @@ static void check_found(struct run *r, bool cut, bool behind) {
             ended = ended || (by == NULL && cut && r->m[m->maybe_by[i]].found);
         if (m->new_ == TOLD_YES && !ended && by == NULL && !m->found)
             bad(r, "an acknowledged message is missing", id);
-        if (by != NULL && m->new_ == TOLD_YES && !m->found && !by->found)
+        if (by != NULL && m->new_ == TOLD_YES && !m->done_asked && !m->found && !by->found)
             bad(r, "settled by a report that is not there", id);
         if (by != NULL && m->settled_all && m->found && by->found)
             bad(r, "there, and the report that settles it too", id);

@@ -540,6 +540,43 @@ static void test_full_and_the_last_segment_takes_nothing(void **state) {
     }
 }
 
+static int dir_syncs, bad_dir_syncs; /* of log/; how many of the next ones fail */
+static int counting_sync_dir(void *arg, const char *path) {
+    dir_syncs += strcmp(strrchr(path, '/'), "/log") == 0;
+    return bad_dir_syncs > 0 && bad_dir_syncs-- > 0 ? -EIO : spool_io_disk.sync_dir(arg, path);
+}
+
+/* A process that is killed behind the rename leaves a segment whose name no power cut need spare:
+ * nothing is noted there before it is durable. */
+static void test_full_and_the_name_of_the_last_segment(void **state) {
+    struct seen seen;
+    (void)state;
+    io.allocate = no_room;
+    io.sync_dir = counting_sync_dir;
+    for (int bad = 0; bad < 2; bad++) {
+        struct turn t = {.n = 0};
+        allocate_rc = 0;
+        struct spool *s = turn_open(&seen);
+        turn_new(s, &t, 1, 700, 0, "");
+        turns(s, 1);
+        spool_close(s);
+        allocate_rc = -ENOSPC;
+        s = turn_open(&seen);
+        size_t noted = turn_note(s, &t, SPOOL_DONE, 1, "");
+        dir_syncs = 0;
+        bad_dir_syncs = bad;
+        turns(s, 1);
+        assert_int_equal(dir_syncs, 1);
+        turns(s, 2); /* a sync that failed is not tried again */
+        assert_int_equal(t.told[noted], bad);
+        allocate_rc = 0;
+        turns(s, 2);
+        assert_int_equal(t.told[noted], 0);
+        spool_close(s);
+        empty_spool();
+    }
+}
+
 static int writes;
 static ssize_t counting_write(void *arg, int fd, const struct iovec *iov, int n, uint64_t off) {
     writes++;
@@ -948,6 +985,7 @@ int main(void) {
         T(test_killed_before_what_it_settles),
         T(test_full_behind_an_unfinished_write),
         T(test_full_and_the_last_segment_takes_nothing),
+        T(test_full_and_the_name_of_the_last_segment),
         T(test_one_write_a_batch),
         T(test_progress_larger_than_a_segment),
         T(test_envelope_larger_than_a_record_may_have),
