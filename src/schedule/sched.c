@@ -127,6 +127,8 @@ static void msg_route(struct msg *m) {
         msg_finish(m);
         return;
     }
+    if (m->owed) /* the order came while the content was read: it does not wait for relay hosts */
+        msg_save_progress(m);
     m->routes = mem_zalloc(m->env->n_rcpts * sizeof *m->routes);
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         if (m->rcpts[i].state != RCPT_WAITS || forward_is_split_off(m, i))

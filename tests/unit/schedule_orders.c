@@ -532,6 +532,35 @@ static void test_a_list_that_cannot_be_split_off_waits(void **state) {
     sbuf_free(&given);
 }
 
+/* An order that comes while the content is read, for a message that is sent then, does not wait for
+ * the relay host; nor do the others that are given meanwhile. */
+static void test_an_order_before_lists_are_split_off(void **state) {
+    struct rig r;
+    struct sbuf given = {0};
+    int told = 1;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]\n");
+    rig_mail_to_lists(&r, 0);
+    while (rig_to_be_split(&r) == NULL) {
+        spool_turn(r.spool);
+        uv_run(&r.s->loop->uv, UV_RUN_NOWAIT);
+    }
+    rig_close(&r);
+    rig_open(&r, "relayhost = [far.example]\n");
+    sched_run_due(r.s);
+    const struct msg *m = rig_to_be_split(&r);
+    assert_true(m != NULL && m->finishing);
+    assert_int_equal(order_one(&r, ACT_REQUEUE, m), 1);
+    sched_when_durable(r.s, order_durable, &told);
+    for (int i = 0; i < 4; i++)
+        rig_turn(&r);
+    rig_given(&r, &given);
+    assert_non_null(strstr(given.p, "carl>eve "));
+    assert_int_equal(told, 0);
+    rig_close(&r);
+    sbuf_free(&given);
+}
+
 /* The queue as an administrator looks at it. */
 static void test_what_is_found(void **state) {
     struct rig r;
@@ -663,6 +692,7 @@ int main(void) {
         RIG(test_delivered_is_noted_before_aliases_go_on),
         RIG(test_lists_are_split_off),
         RIG(test_a_list_that_cannot_be_split_off_waits),
+        RIG(test_an_order_before_lists_are_split_off),
         RIG(test_what_is_found),
         RIG(test_what_is_done_is_not_found),
         RIG(test_unknown_progress_is_not_none),
