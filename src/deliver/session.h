@@ -44,7 +44,7 @@ struct deliver {
     struct lookup *lookup;
     struct config *cfg;        /* reference: of contexts */
     struct resolver *chosen;   /* of names that an administrator chose */
-    struct resolver *resolver; /* of recipients' own exchangers: whoever owns a domain may leave
+    struct resolver *resolver; /* of recipients' own exchangers: the owner of a domain may leave
                                 * as many questions open as there can be */
     const struct deliver_ops *ops;
     struct tls_slot tls[TLS_CONTEXTS];

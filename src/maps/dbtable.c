@@ -80,7 +80,7 @@ enum map_rc dbvalues_end(struct dbvalues *v, struct map *m, enum remote_rc rc, c
         map_set_error(m, "%s: more than expansion_limit results", m->spec);
         answer = MAP_ERROR;
     } else if (m->values == VALUES_ONE && v->n > 1) {
-        map_set_several(m, (size_t)v->n);
+        map_set_several(m, m->spec, (size_t)v->n);
         answer = MAP_ERROR;
     } else {
         sbuf_add_str(value, sbuf_str(&v->out));

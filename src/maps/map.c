@@ -10,7 +10,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "maps/maps.h"
 #include "maps/tabconf.h"
 #include "util/clock.h"
 #include "util/fs.h"
@@ -69,10 +68,9 @@ void map_set_error(struct map *m, const char *fmt, ...) {
     map_keep_error(m, &b, 0);
 }
 
-void map_set_several(struct map *m, size_t n) {
+void map_set_several(struct map *m, const char *shown, size_t n) {
     struct sbuf b = {0};
-    maps_show(m->spec, &b);
-    sbuf_printf(&b, ": %zu values for one key, and only one is allowed", n);
+    sbuf_printf(&b, "%s: %zu values for one key, and only one is allowed", shown, n);
     map_keep_error(m, &b, n);
 }
 

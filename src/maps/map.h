@@ -24,7 +24,7 @@ struct tabconf;
  * of them say. */
 enum map_values {
     VALUES_JOINED, /* a comma between each two, as Postfix does */
-    VALUES_ONE /* more than one is an error: joined they would be read as one that nobody wrote */
+    VALUES_ONE     /* more than one is an error: joined they would be read as one that no row has */
 };
 
 struct map_pair {
@@ -125,9 +125,9 @@ void map_read_from(struct map *m, const struct stat *st);
 /* The file that a program made cannot be used as it is: sets the error, with what to do.  -EIO. */
 int map_broken(struct map *m, const char *why);
 void map_set_error(struct map *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Sets the error of VALUES_ONE: names the table and says how many values, none of which it shows.
- */
-void map_set_several(struct map *m, size_t n);
+/* Sets the error of VALUES_ONE, which says how many values there are and shows none of them; shown:
+ * the table, as maps_show shows it. */
+void map_set_several(struct map *m, const char *shown, size_t n);
 /* The error of part, which m is made of, becomes m's; unless it is that of VALUES_ONE, which names
  * its table, named stands before it ("": nothing does). */
 void map_take_error(struct map *m, struct map *part, const char *named);

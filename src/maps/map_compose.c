@@ -51,7 +51,10 @@ static enum map_rc compose_part_get(struct map *m, struct map *part, struct str 
 /* n tables have answered. */
 static enum map_rc union_over(struct map *m, const struct sbuf *all, size_t n, struct sbuf *value) {
     if (m->values == VALUES_ONE && n > 1) {
-        map_set_several(m, n);
+        struct sbuf shown = {0};
+        maps_show(m->spec, &shown);
+        map_set_several(m, shown.p, n);
+        sbuf_free(&shown);
         return MAP_ERROR;
     }
     sbuf_add_str(value, sbuf_str(all));

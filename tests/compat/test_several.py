@@ -56,7 +56,8 @@ def table(folder, key, rows):
 
 def settings(param, spec, hop):
     if param.startswith("check_"):
-        return f"smtpd_relay_restrictions = permit\nsmtpd_recipient_restrictions = {param} {spec}, permit_mynetworks, reject\nrelayhost = {hop}\n"
+        lists = f"smtpd_recipient_restrictions = {param} {spec}, permit_mynetworks, reject"
+        return f"smtpd_relay_restrictions = permit\n{lists}\nrelayhost = {hop}\n"
     relayhost = f"relayhost = {hop}\n" if param.startswith("smtp_") else ""
     return f"{param} = {spec}\n{relayhost}{LOGIN if 'sasl' in param else ''}"
 

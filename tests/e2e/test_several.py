@@ -110,7 +110,8 @@ def rows(request):
 
 
 def daemon(rows, dns, main, key, values, master=""):
-    p = Posthouse("", dns=dns, directory=tempfile.mkdtemp(prefix="posthouse-test-"), files=rows.files(), master=master.replace("TABLE", "{dir}/T"))
+    p = Posthouse("", dns=dns, directory=tempfile.mkdtemp(prefix="posthouse-test-"), files=rows.files(),
+                  master=master.replace("TABLE", "{dir}/T"))
     spec = rows.spec(p.dir).replace("{", "{{").replace("}", "}}")
     p.write_main(f"minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n{main}".replace("TABLE", spec))
     (p.dir / "master.cf").write_text((p.dir / "master.cf").read_text().replace("{dir}/T".format(dir=p.dir), rows.spec(p.dir)))
@@ -132,7 +133,8 @@ def waits_by_name(p, rows, rcpt, key):
         assert not any(s in text for s in SECRETS)
 
 
-LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_tls_security_level = none\nrelayhost = [127.0.0.1]:PORT\n"
+LOGIN = ("smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_tls_security_level = none\n"
+         "relayhost = [127.0.0.1]:PORT\n")
 
 
 @pytest.mark.parametrize("where", ["main.cf", "master.cf", "sender"])
@@ -166,7 +168,8 @@ def test_check_names_the_logins(rows, service):
     p = daemon(rows, None, main, "127.0.0.1", ["user1:secret1", "user2:secret2"], master)
     r = p.run("check")
     said = r.stdout + r.stderr
-    assert re.search(rf"error: .*{service}.*smtp_sasl_password_maps: .*{rows.names}: 2 values for one key, and only one is allowed", said), said
+    several = f"{rows.names}: 2 values for one key, and only one is allowed"
+    assert re.search(rf"error: .*{service}.*smtp_sasl_password_maps: .*{several}", said), said
     assert not any(s in said for s in SECRETS)
     shutil.rmtree(p.dir)
 
@@ -204,7 +207,8 @@ def test_two_relay_hosts_are_a_list(dns, rows):
             assert p.send("s@a.example", ["r@b.example"]).startswith("250")
             wait_for(lambda: len(first.mails) + len(second.mails) == 1)
             p.write_main((p.dir / "main.cf").read_text().replace("{", "{{").replace("}", "}}") + LOGIN.split("relayhost")[0] +
-                         f"smtp_sender_dependent_authentication = yes\nsmtp_sasl_password_maps = {rows.spec(p.dir)}\n".replace("{", "{{").replace("}", "}}"))
+                         f"smtp_sender_dependent_authentication = yes\nsmtp_sasl_password_maps = {rows.spec(p.dir)}\n"
+                         .replace("{", "{{").replace("}", "}}"))
             p.run("reload", check=True)
             assert p.send("s@a.example", ["r2@b.example"]).startswith("250")
             line = wait_for(lambda: re.search(r"to=<r2@b.example>.*status=deferred \((.*)\)\n", p.log()))
