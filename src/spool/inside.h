@@ -106,6 +106,7 @@ struct segment {
     bool damaged;        /* something in it is: the file goes to damaged/ when it is not needed */
     bool whole;          /* found at start, nothing of what was durable in it is damaged, and no
                           * sync of its name has failed */
+    bool soft;           /* something found in it may not be durable */
     bool warned;         /* that it cannot be removed */
     unsigned unsaid;     /* how often the disk did not take down that it goes */
 };
@@ -165,6 +166,7 @@ struct spool {
                         */
     uint64_t removed_no; /* the newest segment that was removed while it was in use; 0: none */
     bool rescue;         /* something found at start may not be durable: written again first */
+    unsigned soft_tries; /* how often what was found could not be made durable where it is */
     _Atomic int64_t space;
     _Atomic int expected; /* clients in the middle of a message */
     int64_t space_ms;

@@ -176,7 +176,7 @@ static uint64_t adopted_end(const struct segment *g, uint64_t *span) {
 
 /* Writes again, in its place, what may be in memory only: a sync that failed before this start may
  * have dropped it, and the next one would succeed and lie. */
-static int adopted_rewrite(const struct spool *s, const struct segment *g) {
+static int found_rewrite(const struct spool *s, const struct segment *g) {
     struct sbuf buf = {0};
     int rc = 0;
     for (uint64_t at = g->synced; at < g->used && rc == 0; at += REWRITE_STEP) {
@@ -187,6 +187,31 @@ static int adopted_rewrite(const struct spool *s, const struct segment *g) {
             rc = disk_write(s, g->fd, &iov, 1, at, NULL);
     }
     sbuf_free(&buf);
+    return rc;
+}
+
+/* Where a write was unfinished the mark stays: below it that would be damage. */
+static void found_is_durable(struct segment *g) {
+    bool broken = false;
+    for (size_t i = 0; i < g->n_gaps; i++)
+        broken = broken || g->gaps[i].off >= g->synced;
+    g->soft = false;
+    g->synced = broken ? g->synced : g->used;
+}
+
+int log_harden(struct spool *s) {
+    int rc = 0;
+    for (struct dl *it = s->segments.prev; it != &s->segments; it = it->prev) {
+        struct segment *g = DL_OWNER(it, struct segment, link);
+        if (!g->soft || g == s->head || !segment_usable(g))
+            continue;
+        int one = found_rewrite(s, g);
+        if (one == 0)
+            one = s->io->datasync(s->io->arg, g->fd);
+        if (one == 0)
+            found_is_durable(g);
+        rc = rc == 0 ? one : rc;
+    }
     return rc;
 }
 
@@ -220,7 +245,7 @@ static bool log_adopt_last(struct spool *s, uint64_t span) {
         return false;
     s->st.log_bytes += end - g->used;
     g->used = g->written = end;
-    if (adopted_rewrite(s, g) < 0)
+    if (found_rewrite(s, g) < 0)
         return false;
     s->head = g;
     adopted_explain(s, g);

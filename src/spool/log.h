@@ -23,6 +23,10 @@ int log_sync(struct spool *s);
 /* Is a file of the log removed, though it is in use?  What lies in it is still read through its
  * descriptor; s->rescue is set for what is newly found, which is logged. */
 bool log_find_removed(struct spool *s);
+/* Makes durable, where it is, what was found at start and may not be: the end of a message, too, of
+ * which nothing is left to be written again elsewhere.  The newest first, for it may say that
+ * something older does not count. */
+int log_harden(struct spool *s);
 /* When each operation of a batch has ended: what could not be written is given up, and after a full
  * disk the same place may be used again. */
 void log_after_batch(struct spool *s);

@@ -20,8 +20,8 @@
 
 /* At most this much is copied on after one batch: the next one does not wait long. */
 #define COPY_MAX (2U << 20)
-/* After so many batches a segment goes although the disk does not take down that it does: what is
- * queued is to fit. */
+/* After so many batches a segment goes although the disk does not take down that it does, or does
+ * not take again what is in it: what is queued is to fit. */
 #define UNSAID_MAX 100U
 
 /* The progress of e, from a record of its own or from one that came with a report. */
@@ -169,10 +169,16 @@ static void reclaim_pass_over(const struct entry *e, int rc) {
     e->seg->damaged = e->seg->damaged || rc == -EBADMSG;
 }
 
+/* A place that takes nothing does not hold up the rest for ever. */
+static int rescue_in_place(struct spool *s) {
+    int rc = log_harden(s);
+    return rc < 0 && s->soft_tries++ < UNSAID_MAX ? rc : 0;
+}
+
 /* One message that cannot be read keeps none of the others from it. */
 int log_rescue(struct spool *s) {
     size_t pos = 0;
-    int rc = 0;
+    int rc = 0, soft_rc = rescue_in_place(s);
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
         bool bad = false;
         if (!entry_is_safe(s, e))
@@ -186,6 +192,7 @@ int log_rescue(struct spool *s) {
         int sync_rc = log_sync(s);
         rc = rc == 0 ? sync_rc : rc;
     }
+    rc = rc == 0 ? soft_rc : rc;
     s->rescue = rc < 0;
     return rc;
 }

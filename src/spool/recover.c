@@ -17,6 +17,7 @@
 
 #include "spool/bodyfile.h"
 #include "spool/index.h"
+#include "spool/log.h"
 #include "spool/newest.h"
 #include "spool/segment.h"
 #include "util/codec.h"
@@ -469,6 +470,7 @@ static void recover_review(struct spool *s) {
         for (size_t i = 0; i < g->n_gaps; i++)
             (g->gaps[i].unreadable ? gap_report_unread : gap_report)(s, g, &g->gaps[i]);
         recover_check_end(s, g);
+        g->soft = !g->unread && g->used > g->synced;
     }
     newest_check(s);
 }
@@ -632,6 +634,6 @@ int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_fou
         recover_drop_empty(s);
     if (rc < 0 && *why == NULL)
         *why = mem_strdup("cannot read the queue");
-    s->rescue = s->st.messages > 0;
+    s->rescue = (rc == 0 && log_harden(s) < 0) || s->st.messages > 0;
     return rc;
 }

@@ -36,7 +36,8 @@ struct sim {
     enum fault fault, then;
     unsigned then_n;
     bool dead, sync_armed;
-    bool tight; /* no file gets longer */
+    bool killed; /* dead, but the kernel lives */
+    bool tight;  /* no file gets longer */
 };
 
 uint64_t sim_rand(struct sim *d) {
@@ -80,6 +81,9 @@ static int fault_now(struct sim *d, enum call kind, bool *shorten) {
     switch (d->fault) {
     case FAULT_CUT:
         d->dead = true;
+        return -EIO;
+    case FAULT_DIE:
+        d->dead = d->killed = true;
         return -EIO;
     case FAULT_EIO:
         return -EIO;
@@ -547,7 +551,7 @@ static void lose_sectors(struct sim *d, struct file *f) {
 }
 
 void sim_power_on(struct sim *d) {
-    for (int i = 0; i < FILES_MAX; i++) {
+    for (int i = 0; i < FILES_MAX && !d->killed; i++) {
         struct file *f = &d->f[i];
         if (f->named != f->safe_named)
             f->named = f->safe_named = sim_rand(d) % 2 == 0;
@@ -560,7 +564,7 @@ void sim_power_on(struct sim *d) {
 }
 
 void sim_restart(struct sim *d) {
-    d->dead = false;
+    d->dead = d->killed = false;
     sim_fault(d, FAULT_NONE, 0);
     for (int i = 0; i < FILES_MAX; i++)
         d->f[i].opens = 0;

@@ -19,6 +19,7 @@ enum fault {
     FAULT_SYNC,  /* the next sync from here on fails, and its data stays unsynced for ever */
     FAULT_RO,    /* nothing can be changed in the next RO_CALLS calls */
     FAULT_OUT,   /* the next OUT_CALLS calls fail, whatever they ask for */
+    FAULT_DIE,   /* the process is killed before the call; the kernel lives */
     FAULT_COUNT,
     FAULT_GONE = FAULT_COUNT, /* one file of log/ is removed */
     FAULT_ALL
@@ -39,7 +40,7 @@ void sim_tight(struct sim *d, bool tight);
 unsigned sim_calls(const struct sim *d);
 bool sim_is_dead(const struct sim *d);
 /* What is on the disk when power is back: of what was not synced, each sector and each name is old,
- * new or (sectors) torn, as chance has it. */
+ * new or (sectors) torn, as chance has it.  Where only the process was killed, all is new. */
 void sim_power_on(struct sim *d);
 /* Without a power cut: the process is gone, the kernel lives. */
 void sim_restart(struct sim *d);

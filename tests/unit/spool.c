@@ -870,10 +870,77 @@ static void test_what_is_full(void **state) {
     assert_false(spool_is_full(-EIO) || spool_is_full(0));
 }
 
+/* An envelope that would not be believed at the next start is not taken, and stops no other. */
+static void test_envelope_larger_than_a_record_may_have(void **state) {
+    struct seen seen;
+    struct turn t = {.n = 0};
+    (void)state;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 1; id < 3; id++) {
+        size_t n = REC_META_MAX + 1 - id % 2;
+        struct spool_op op = {.kind = SPOOL_NEW, .id = id};
+        struct sbuf body = {0};
+        sbuf_add_c(&body, "content");
+        memset(sbuf_room(&op.meta, n), 'm', n);
+        sbuf_advance(&op.meta, n);
+        op.body = body_from_buf(&body);
+        turn_op(s, &t, &op);
+    }
+    turn_new(s, &t, 3, 100, 0, "");
+    size_t last = turn_new(s, &t, 4, 100, 1, ""); /* the same of what it settles */
+    memset(sbuf_room(&t.ops[last].settled, REC_META_MAX), 'p', REC_META_MAX);
+    sbuf_advance(&t.ops[last].settled, REC_META_MAX);
+    turns(s, 1);
+    assert_true(t.told[0] == 0 && t.told[1] == -EFBIG && t.told[2] == 0 && t.told[3] == -EFBIG);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 2);
+    assert_string_equal(seen.progress[index_of(&seen, 1)], "");
+    index_of(&seen, 3);
+    spool_close(s);
+}
+
+/* The end of a message that was found at start may be in memory only: its process was killed before
+ * the sync.  It is made durable where it is, if not at once then later. */
+static void test_what_is_found_is_made_durable(void **state) {
+    (void)state;
+    io.pwritev = odd_write;
+    io.datasync = turn_sync;
+    for (int i = 0; i < 3; i++) {
+        struct seen seen;
+        struct turn t = {0};
+        write_rc = 1;
+        struct spool *s = turn_open(&seen);
+        turn_new(s, &t, 1, 700, 0, "");
+        turn_new(s, &t, 2, 700, 0, "");
+        spool_turn(s);
+        turn_note(s, &t, SPOOL_DONE, 1, "");
+        spool_turn(s);
+        spool_close(s);
+        write_rc = i == 1 ? -EROFS : 1;
+        turn_syncs = 0;
+        turn_bad_sync = i == 2;
+        s = turn_open(&seen);
+        assert_int_equal(seen.n, 1);
+        const struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
+        assert_int_equal(turn_syncs, i != 1);
+        assert_int_equal(g->synced == g->used, i == 0);
+        turn_new(s, &t, 3, 10, 0, "");
+        spool_turn(s);
+        assert_int_equal(g->synced, g->used);
+        assert_false(s->rescue);
+        assert_ptr_equal(((const struct entry *)itab_get(&s->index, 2))->seg, g);
+        spool_close(s);
+        empty_spool();
+    }
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
         T(test_recovers),
+        T(test_what_is_found_is_made_durable),
+        T(test_envelope_larger_than_a_record_may_have),
         T(test_ids_are_remembered),
         T(test_the_last_segment_stays),
         T(test_a_damaged_last_segment_goes),

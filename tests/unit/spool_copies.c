@@ -63,36 +63,6 @@ static void test_progress_larger_than_a_segment(void **state) {
     free(large);
 }
 
-/* An envelope that would not be believed at the next start is not taken, and stops no other. */
-static void test_envelope_larger_than_a_record_may_have(void **state) {
-    struct seen seen;
-    struct turn t = {.n = 0};
-    (void)state;
-    struct spool *s = turn_open(&seen);
-    for (uint64_t id = 1; id < 3; id++) {
-        size_t n = REC_META_MAX + 1 - id % 2;
-        struct spool_op op = {.kind = SPOOL_NEW, .id = id};
-        struct sbuf body = {0};
-        sbuf_add_c(&body, "content");
-        memset(sbuf_room(&op.meta, n), 'm', n);
-        sbuf_advance(&op.meta, n);
-        op.body = body_from_buf(&body);
-        turn_op(s, &t, &op);
-    }
-    turn_new(s, &t, 3, 100, 0, "");
-    size_t last = turn_new(s, &t, 4, 100, 1, ""); /* the same of what it settles */
-    memset(sbuf_room(&t.ops[last].settled, REC_META_MAX), 'p', REC_META_MAX);
-    sbuf_advance(&t.ops[last].settled, REC_META_MAX);
-    turns(s, 1);
-    assert_true(t.told[0] == 0 && t.told[1] == -EFBIG && t.told[2] == 0 && t.told[3] == -EFBIG);
-    spool_close(s);
-    s = turn_open(&seen);
-    assert_int_equal(seen.n, 2);
-    assert_string_equal(seen.progress[index_of(&seen, 1)], "");
-    index_of(&seen, 3);
-    spool_close(s);
-}
-
 /* Short writes are completed; a full disk refuses, and goes on when there is room again. */
 static void test_write_fails(void **state) {
     struct seen seen;
@@ -769,6 +739,16 @@ static void test_company(void **state) {
     spool_close(s);
 }
 
+/* Ends a spool behind a write that it has not finished: what was found cannot be called durable
+ * where it is. */
+static void close_unfinished(struct spool *s) {
+    char path[128];
+    uint64_t used = s->head->used;
+    spool_close(s);
+    log_file(path, 1);
+    overwrite(path, used, "XXXX", 4);
+}
+
 /* What was found at start and may not be durable is written again; one message that the disk does
  * not give back any more keeps none of the others from it, nor the log from being emptied. */
 static void test_rescue_passes_over_what_is_unreadable(void **state) {
@@ -779,7 +759,7 @@ static void test_rescue_passes_over_what_is_unreadable(void **state) {
     for (uint64_t id = 0x31; id <= 0x3a; id++)
         turn_new(s, &t, id, 200, 0, "");
     spool_turn(s); /* one batch: no record says that another one is durable */
-    spool_close(s);
+    close_unfinished(s);
     io.pread = bad_place;
     s = turn_open(&seen);
     assert_int_equal(seen.n, 10);
@@ -855,7 +835,7 @@ static void test_rescue_waits_for_a_place(void **state) {
     for (uint64_t id = 0x51; id <= 0x54; id++)
         turn_new(s, &t, id, 300, 0, "");
     spool_turn(s);
-    spool_close(s);
+    close_unfinished(s);
     io.allocate = flaky_allocate;
     s = turn_open(&seen);
     no_allocation = true;
@@ -885,7 +865,7 @@ static void test_rescue_passes_over_what_is_damaged(void **state) {
     for (uint64_t id = 0x51; id <= 0x54; id++)
         turn_new(s, &t, id, 300, 0, "");
     spool_turn(s);
-    spool_close(s);
+    close_unfinished(s);
     s = turn_open(&seen);
     struct entry *e = itab_get(&s->index, 0x53);
     struct segment *old = e->seg;
@@ -988,7 +968,6 @@ int main(void) {
         T(test_full_and_the_name_of_the_last_segment),
         T(test_one_write_a_batch),
         T(test_progress_larger_than_a_segment),
-        T(test_envelope_larger_than_a_record_may_have),
         T(test_rescue_passes_over_what_is_unreadable),
         T(test_rescue_waits_for_a_place),
         T(test_rescue_passes_over_what_is_damaged),
