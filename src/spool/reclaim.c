@@ -179,6 +179,8 @@ static int rescue_in_place(struct spool *s) {
 int log_rescue(struct spool *s) {
     size_t pos = 0;
     int rc = 0, soft_rc = rescue_in_place(s);
+    if (s->retry != NULL) /* as in reclaim_try */
+        return -EAGAIN;
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
         bool bad = false;
         if (!entry_is_safe(s, e))
@@ -202,9 +204,10 @@ static bool reclaim_is_worth(const struct spool *s) {
     return s->st.segments > 2 && s->st.segments * s->segment_size > 3 * s->st.live_bytes;
 }
 
-/* True if g may go after the next sync. */
+/* True if g may go after the next sync.  What is to be written again waits first: it may be in the
+ * log as well, and the end of a message counts for no copy behind it. */
 static bool reclaim_try(struct spool *s, struct segment *g) {
-    if (g->stuck || !reclaim_is_worth(s))
+    if (g->stuck || s->retry != NULL || !reclaim_is_worth(s))
         return false;
     bool bad = false;
     int rc = reclaim_some(s, g, &bad);

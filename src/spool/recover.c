@@ -532,14 +532,23 @@ static bool recover_is_only_unread(struct spool *s) {
     return n > 0 && n == s->st.damaged && s->st.unfinished == 0 && !s->newest_unsure;
 }
 
+/* Is there something that a power cut may still undo?  Content of a message that has ended then
+ * stays for the next start. */
+static bool recover_is_soft(const struct spool *s) {
+    bool soft = false;
+    DL_EACH (it, &s->segments)
+        soft = soft || DL_OWNER(it, struct segment, link)->soft;
+    return soft;
+}
+
 /* Drops the content of messages that never became ours.  When anything is damaged, or there is no
  * log, it may be that of a message with a lost record: it is kept.  So it is when a write is
  * unfinished: the damage may be to the last record, of which nothing says that it was durable. */
 static void recover_orphans(struct spool *s, const struct names *files) {
-    if (recover_is_only_unread(s))
-        return;
     bool nothing_is_lost =
         s->st.damaged + s->st.unfinished == 0 && !s->newest_unsure && !dl_empty(&s->segments);
+    if (recover_is_only_unread(s) || (nothing_is_lost && recover_is_soft(s)))
+        return;
     for (size_t i = 0; i < files->n; i++) {
         uint64_t id = files->v[i].no;
         if (files->v[i].salt != 0 || entry_has_file(itab_get(&s->index, id)))
@@ -628,12 +637,13 @@ int log_recover(struct spool *s, void (*found)(void *arg, const struct spool_fou
     size_t pos = 0;
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;)
         rc = recover_entry(s, e, found, arg);
+    bool hard = rc == 0 && log_harden(s) == 0;
     if (rc == 0)
         rc = recover_files(s);
     if (rc == 0) /* last: until then a start that is interrupted finds the same again */
         recover_drop_empty(s);
     if (rc < 0 && *why == NULL)
         *why = mem_strdup("cannot read the queue");
-    s->rescue = (rc == 0 && log_harden(s) < 0) || s->st.messages > 0;
+    s->rescue = !hard || s->st.messages > 0;
     return rc;
 }

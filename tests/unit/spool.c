@@ -900,46 +900,10 @@ static void test_envelope_larger_than_a_record_may_have(void **state) {
     spool_close(s);
 }
 
-/* The end of a message that was found at start may be in memory only: its process was killed before
- * the sync.  It is made durable where it is, if not at once then later. */
-static void test_what_is_found_is_made_durable(void **state) {
-    (void)state;
-    io.pwritev = odd_write;
-    io.datasync = turn_sync;
-    for (int i = 0; i < 3; i++) {
-        struct seen seen;
-        struct turn t = {0};
-        write_rc = 1;
-        struct spool *s = turn_open(&seen);
-        turn_new(s, &t, 1, 700, 0, "");
-        turn_new(s, &t, 2, 700, 0, "");
-        spool_turn(s);
-        turn_note(s, &t, SPOOL_DONE, 1, "");
-        spool_turn(s);
-        spool_close(s);
-        write_rc = i == 1 ? -EROFS : 1;
-        turn_syncs = 0;
-        turn_bad_sync = i == 2;
-        s = turn_open(&seen);
-        assert_int_equal(seen.n, 1);
-        const struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
-        assert_int_equal(turn_syncs, i != 1);
-        assert_int_equal(g->synced == g->used, i == 0);
-        turn_new(s, &t, 3, 10, 0, "");
-        spool_turn(s);
-        assert_int_equal(g->synced, g->used);
-        assert_false(s->rescue);
-        assert_ptr_equal(((const struct entry *)itab_get(&s->index, 2))->seg, g);
-        spool_close(s);
-        empty_spool();
-    }
-}
-
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
         T(test_recovers),
-        T(test_what_is_found_is_made_durable),
         T(test_envelope_larger_than_a_record_may_have),
         T(test_ids_are_remembered),
         T(test_the_last_segment_stays),

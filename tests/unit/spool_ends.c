@@ -1,0 +1,123 @@
+/*
+ * spool: what has ended stays so; on a real directory.
+ */
+#include "spool_rig.h"
+
+/* The end of a message that was found at start may be in memory only: its process was killed before
+ * the sync.  It is made durable where it is, if not at once then later. */
+static void test_what_is_found_is_made_durable(void **state) {
+    (void)state;
+    io.pwritev = odd_write;
+    io.datasync = turn_sync;
+    for (int i = 0; i < 3; i++) {
+        struct seen seen;
+        struct turn t = {0};
+        write_rc = 1;
+        struct spool *s = turn_open(&seen);
+        turn_new(s, &t, 1, 700, 0, "");
+        turn_new(s, &t, 2, 700, 0, "");
+        spool_turn(s);
+        turn_note(s, &t, SPOOL_DONE, 1, "");
+        spool_turn(s);
+        spool_close(s);
+        write_rc = i == 1 ? -EROFS : 1;
+        turn_syncs = 0;
+        turn_bad_sync = i == 2;
+        s = turn_open(&seen);
+        assert_int_equal(seen.n, 1);
+        const struct segment *g = DL_OWNER(s->segments.next, struct segment, link);
+        assert_int_equal(turn_syncs, i != 1);
+        assert_int_equal(g->synced == g->used, i == 0);
+        turn_new(s, &t, 3, 10, 0, "");
+        spool_turn(s);
+        assert_int_equal(g->synced, g->used);
+        assert_false(s->rescue);
+        assert_ptr_equal(((const struct entry *)itab_get(&s->index, 2))->seg, g);
+        spool_close(s);
+        empty_spool();
+    }
+}
+
+/* Content of a message in a file. */
+static void put_content(unsigned id) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/body/%016x", dir, id);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+/* A start that finds the end of a message and cannot make it durable does not take its content from
+ * the message: a power cut may bring that back. */
+static void test_content_of_what_may_come_back(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    struct spool *s = open_spool(&seen);
+    assert_int_equal(put_file(s, 0x21, 3000), 0);
+    spool_close(s);
+    s = turn_open(&seen);
+    turn_note(s, &t, SPOOL_DONE, 0x21, "");
+    spool_turn(s);
+    spool_close(s);
+    put_content(0x21);
+    io.pwritev = odd_write;
+    write_rc = -EROFS;
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 0);
+    spool_close(s);
+    assert_true(exists("body/%016x", 0x21));
+    s = turn_open(&seen);
+    spool_close(s);
+    assert_false(exists("body/%016x", 0x21));
+}
+
+/* An end that is in the log and counts as failed, because something before it failed, is written
+ * again.  Until then its message is not copied on: behind its end it would be there again, and
+ * where the copy breaks off without what had been noted of it. */
+static void test_what_ends_is_not_copied_on(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    char *large = mem_zalloc(70001);
+    (void)state;
+    memset(large, 'p', 70000);
+    io.allocate = no_room;
+    allocate_rc = 0;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 10000, 0, "");
+    turn_new(s, &t, 2, 100, 0, "");
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "waits");
+    spool_turn(s);
+    const struct entry *e = itab_get(&s->index, 1);
+    const struct segment *first = e->seg;
+    s->st.live_bytes += 1U << 20; /* not worth copying yet */
+    for (uint64_t id = 3; id < 9; id++) {
+        turn_new(s, &t, id, 45000, 0, "");
+        spool_turn(s);
+        turn_note(s, &t, SPOOL_DONE, id, "");
+        spool_turn(s);
+    }
+    s->st.live_bytes -= 1U << 20;
+    allocate_rc = -ENOSPC;
+    size_t refused = turn_note(s, &t, SPOOL_PROGRESS, 2, large);
+    size_t end = turn_note(s, &t, SPOOL_DONE, 1, "");
+    turns(s, 3);
+    assert_true(t.told[refused] == 1 && t.told[end] == 1);
+    assert_ptr_equal(e->seg, first);
+    allocate_rc = 0;
+    turns(s, 3);
+    assert_true(t.told[refused] == 0 && t.told[end] == 0);
+    assert_true(((const struct entry *)itab_get(&s->index, 2))->seg->no > 1);
+    spool_close(s);
+    free(large);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
+    const struct CMUnitTest tests[] = {
+        T(test_what_is_found_is_made_durable),
+        T(test_content_of_what_may_come_back),
+        T(test_what_ends_is_not_copied_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
