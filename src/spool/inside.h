@@ -146,6 +146,8 @@ struct spool {
     uint64_t newest_no, newest_salt; /* as the lock file has it (newest.h); 0: it names none */
     bool newest_unsure;              /* what it had at start cannot be read */
     uint64_t oldest_no;              /* likewise; 0: it names none, or that is not durable */
+    uint64_t stray_no, stray_salt;   /* a segment that was not made, and may have its name all the
+                                      * same; 0: none */
     uint64_t before_oldest; /* the segment before the oldest one found; 0: none, or it is unknown */
     struct itab index;      /* id -> struct entry */
     struct itab bodyfiles;  /* id -> struct bodyfile: content that is being received */

@@ -206,15 +206,44 @@ static int segment_begin(struct spool *s, struct segment *g) {
     return disk_write(s, g->fd, iov, 2, 0, NULL);
 }
 
+/* Takes its name from a segment that could not be made durable.  Nothing is made before that is
+ * sure: a newer segment would go before it, and be missed at the next start. */
+static int segment_drop_stray(struct spool *s) {
+    if (s->stray_no == 0)
+        return 0;
+    char *path = segment_path(s, s->stray_no, s->stray_salt);
+    int rc = s->io->unlink(s->io->arg, path);
+    if (rc == 0 || rc == -ENOENT)
+        rc = spool_sync_dir(s, "log");
+    if (rc == 0)
+        s->stray_no = 0;
+    free(path);
+    return rc;
+}
+
+/* Gives g, which is in the file made, its name. */
+static int segment_name(struct spool *s, const struct segment *g, const char *made) {
+    char *path = segment_path(s, g->no, g->salt);
+    int rc = s->io->rename(s->io->arg, made, path);
+    if (rc >= 0)
+        rc = spool_sync_dir(s, "log");
+    if (rc < 0) {
+        s->stray_no = g->no;
+        s->stray_salt = g->salt;
+        segment_drop_stray(s);
+    }
+    free(path);
+    return rc;
+}
+
 /* A new file of full size, so that appends need no more metadata, with its first record: durable
  * before the file has its name. */
 int segment_create(struct spool *s, struct segment *g, uint64_t size) {
     struct sbuf made = {0};
-    char *path = NULL;
+    int rc = segment_drop_stray(s);
     sbuf_printf(&made, "%s/log/new", s->dir);
     *g = (struct segment){.no = s->next_no++, /* never used twice, not even after a failure */
                           .size = size};
-    int rc = 0;
     while (rc == 0 && (uint32_t)g->salt == 0)
         rc = s->io->random(s->io->arg, &g->salt, sizeof g->salt);
     if (rc == 0)
@@ -226,17 +255,12 @@ int segment_create(struct spool *s, struct segment *g, uint64_t size) {
         rc = segment_begin(s, g);
     if (rc >= 0)
         rc = s->io->datasync(s->io->arg, g->fd);
-    if (rc >= 0) {
-        path = segment_path(s, g->no, g->salt);
-        rc = s->io->rename(s->io->arg, made.p, path);
-    }
-    if (rc >= 0 && (rc = spool_sync_dir(s, "log")) < 0)
-        s->io->unlink(s->io->arg, path);
+    if (rc >= 0)
+        rc = segment_name(s, g, made.p);
     if (rc < 0 && opened) {
         s->io->close(s->io->arg, g->fd);
         s->io->unlink(s->io->arg, made.p);
     }
-    free(path);
     sbuf_free(&made);
     return rc;
 }

@@ -212,6 +212,46 @@ static void test_refused_segment_is_removed(void **state) {
     spool_close(s);
 }
 
+/* Calls that fail while bad_dir says so. */
+static bool bad_dir;
+static int maybe_sync_dir(void *arg, const char *path) {
+    return bad_dir && strstr(path, "/log") != NULL ? -EIO : spool_io_disk.sync_dir(arg, path);
+}
+static int maybe_unlink(void *arg, const char *path) {
+    return bad_dir ? -EIO : spool_io_disk.unlink(arg, path);
+}
+
+/* A segment whose name could not be made durable, nor be taken back, goes before a newer one is
+ * made: or else that one, when it has gone in its time, would be missed behind it. */
+static void test_a_segment_that_was_not_made(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    io.sync_dir = maybe_sync_dir;
+    io.unlink = maybe_unlink;
+    struct spool *s = turn_open(&seen);
+    bad_dir = true;
+    size_t refused = turn_new(s, &t, 1, 100, 0, "");
+    spool_turn(s);
+    assert_int_equal(t.told[refused], -EIO);
+    assert_int_equal(file_count("log/%016x-", 1), 1);
+    turns(s, 2);
+    assert_int_equal(file_count("log/%x", 0), 1);
+    bad_dir = false;
+    for (uint64_t id = 2; id < 8; id++) {
+        turn_new(s, &t, id, 45000, 0, "");
+        spool_turn(s);
+        turn_note(s, &t, SPOOL_DONE, id, "");
+        spool_turn(s);
+    }
+    assert_int_equal(file_count("log/%016x-", 1), 0);
+    assert_int_equal(file_count("log/%x", 0), 1);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(damage_count(s), 0);
+    spool_close(s);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
@@ -220,6 +260,7 @@ int main(void) {
         T(test_unreadable_and_damaged),
         T(test_segment_that_is_refused_stays),
         T(test_refused_segment_is_removed),
+        T(test_a_segment_that_was_not_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
