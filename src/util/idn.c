@@ -27,12 +27,20 @@ static int idn_convert(const char *text, bool idna2003, char **ascii) {
     return rc;
 }
 
+static bool ends_with_dot(struct str s) {
+    return s.n > 0 && s.p[s.n - 1] == '.';
+}
+
 /* What was converted may have become other characters (a wide slash is a slash), an address in
- * digits, or longer than DNS allows. */
-static bool idn_is_domain(struct str s) {
+ * digits, or longer than DNS allows.  A dot at its end was a dot when it was written: another
+ * character that becomes one (U+3002) would make a second name of the domain, which tables and
+ * owners do not know. */
+static bool idn_is_domain(struct str s, struct str written) {
     size_t label = 0;
     bool numeric = true;
-    if (s.n > 0 && s.p[s.n - 1] == '.')
+    if (ends_with_dot(s) && !ends_with_dot(written))
+        return false;
+    if (ends_with_dot(s))
         s.n--;
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
@@ -55,7 +63,7 @@ bool idn_to_ascii(struct str domain, bool idna2003, struct sbuf *out, const char
     char *text = str_dup(domain), *ascii = NULL;
     int rc = memchr(domain.p, '\0', domain.n) != NULL ? IDN2_ENCODING_ERROR
                                                       : idn_convert(text, idna2003, &ascii);
-    bool ok = rc == IDN2_OK && idn_is_domain(str_of(ascii));
+    bool ok = rc == IDN2_OK && idn_is_domain(str_of(ascii), domain);
     if (ok)
         sbuf_add_c(out, ascii);
     else

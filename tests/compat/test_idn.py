@@ -12,7 +12,8 @@ DOMAINS = ["grün.test", "GRÜN.test", "gru\u0308n.test", "xn--grn-ioa.test", "s
            "i\u0307.test", "≠.test", "ö.test.", "ẞ.test", "ñ" * 40 + ".test",
            # no domain names
            "\u0308a.test", "xn--ö.test", "-ö.test", "ö-.test", "ö" * 60 + ".test", "ö..test", "ö。。test", "de--ö.test", "ö\u00a0x.test",
-           "1\u2488.test", "ö／x.test", "１２７.0.0.1", "ö\u2028x.test"]
+           "1\u2488.test", "ö／x.test", "１２７.0.0.1", "ö\u2028x.test", "x.test\u3002", "x.test\uff0e", "ö.test\uff61", "x.test.\u00ad",
+           "ö.test\u3002."]
 MAIN = "relayhost =\nsmtp_tls_security_level = none\nnotify_classes =\n"
 # One configuration; what each recipient's mail meets is in the first word of its domain.
 MAIN_TABLES = """relayhost = [grün.test]

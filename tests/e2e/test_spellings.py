@@ -63,6 +63,18 @@ transport_maps = texthash:{dir}/roads
             assert not far.mails
 
 
+@pytest.mark.parametrize("end", ["\u3002", "\uff0e", "\uff61", ".\u00ad"], ids=["ideographic", "wide", "half", "hidden"])
+def test_no_domain_ends_with_another_dot(dns, end):
+    """Owners, access tables and tables of relays would not know it, and yet its mail would go: it is no domain, as with Postfix."""
+    with Posthouse("smtpd_recipient_restrictions = check_recipient_access inline:{{ x.example=REJECT }}, permit", dns=dns) as p:
+        assert said(p, "a@y.example", "b@x.example").startswith("554")
+        assert said(p, "a@y.example", "b@fjörd.example.").startswith("250")
+        for domain in ("x.example", "fjörd.example"):
+            assert said(p, "a@y.example", "b@" + domain + end).startswith("501 5.1.3")
+            with p.client() as c:
+                assert c.cmd(f"MAIL FROM:<a@{domain}{end}> SMTPUTF8").startswith("501 5.1.7")
+
+
 @pytest.mark.parametrize("written", SPELLINGS[:4])
 def test_relay_records(dns, relay, written):
     """By next hop, by name, by user and by domain; a record is its domain's in every spelling and no other domain's."""
