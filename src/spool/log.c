@@ -215,6 +215,13 @@ int log_harden(struct spool *s) {
     return rc;
 }
 
+bool log_is_soft(const struct spool *s) {
+    bool soft = false;
+    DL_EACH (it, &s->segments)
+        soft = soft || DL_OWNER(it, struct segment, link)->soft;
+    return soft;
+}
+
 /* What is written behind an unfinished write would make damage of it, and of a message that does
  * not count one that does. */
 static void adopted_explain(struct spool *s, struct segment *g) {

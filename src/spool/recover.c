@@ -532,22 +532,14 @@ static bool recover_is_only_unread(struct spool *s) {
     return n > 0 && n == s->st.damaged && s->st.unfinished == 0 && !s->newest_unsure;
 }
 
-/* Is there something that a power cut may still undo?  Content of a message that has ended then
- * stays for the next start. */
-static bool recover_is_soft(const struct spool *s) {
-    bool soft = false;
-    DL_EACH (it, &s->segments)
-        soft = soft || DL_OWNER(it, struct segment, link)->soft;
-    return soft;
-}
-
 /* Drops the content of messages that never became ours.  When anything is damaged, or there is no
  * log, it may be that of a message with a lost record: it is kept.  So it is when a write is
- * unfinished: the damage may be to the last record, of which nothing says that it was durable. */
+ * unfinished: the damage may be to the last record, of which nothing says that it was durable.
+ * Where a power cut may undo the end of a message, its content stays for the next start. */
 static void recover_orphans(struct spool *s, const struct names *files) {
     bool nothing_is_lost =
         s->st.damaged + s->st.unfinished == 0 && !s->newest_unsure && !dl_empty(&s->segments);
-    if (recover_is_only_unread(s) || (nothing_is_lost && recover_is_soft(s)))
+    if (recover_is_only_unread(s) || (nothing_is_lost && log_is_soft(s)))
         return;
     for (size_t i = 0; i < files->n; i++) {
         uint64_t id = files->v[i].no;

@@ -554,6 +554,10 @@ bool spool_is_behind(const struct spool *s) {
     return atomic_load(&s->behind);
 }
 
+bool spool_is_soft(const struct spool *s) {
+    return log_is_soft(s);
+}
+
 void spool_stats(struct spool *s, struct spool_stats *out) {
     pthread_mutex_lock(&s->stats_lock);
     *out = s->shown;

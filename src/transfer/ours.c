@@ -107,6 +107,17 @@ static void ours_note_ids(const struct ours *o) {
     qid_after(st.last_id);
 }
 
+/* Postfix's files go, or come back, by what the spool has: a run that was killed may have left that
+ * in memory alone. */
+static int ours_is_durable(const struct ours *o, char **why) {
+    struct sbuf text = {0};
+    if (!spool_is_soft(o->spool))
+        return 0;
+    sbuf_printf(&text, "%s: what a run before has written cannot be made durable", o->dir);
+    *why = sbuf_take(&text);
+    return -EIO;
+}
+
 int ours_open(struct ours *o, const struct config *cfg, char **why) {
     struct spool_conf conf = {cfg->p.queue_directory, (uint64_t)cfg->p.spool_segment_size};
     *why = NULL;
@@ -120,6 +131,8 @@ int ours_open(struct ours *o, const struct config *cfg, char **why) {
         rc = ours_lock(o, why);
     if (rc == 0)
         rc = spool_open(&o->spool, &conf, &o->io, ours_found, o, why);
+    if (rc == 0)
+        rc = ours_is_durable(o, why);
     if (rc == 0)
         ours_note_ids(o);
     return rc;

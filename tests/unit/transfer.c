@@ -1,7 +1,12 @@
 /* transfer: Postfix's queue files and what it notes beside them, record by record. */
 #include "unit.h"
 
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "mail/envelope.h"
+#include "transfer/ours.h"
 #include "transfer/queuefile.h"
 #include "transfer/reasons.h"
 #include "util/mem.h"
@@ -198,12 +203,47 @@ static void test_reasons(void **state) {
     sbuf_free(&text);
 }
 
+static bool bad_sync;
+int fdatasync(int fd) {
+    if (bad_sync)
+        errno = EIO;
+    return bad_sync ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+/* What a run that was killed has written is not called known, and Postfix's file not removed for
+ * it, before it is durable. */
+static void test_what_is_known_is_durable(void **state) {
+    struct config cfg = {0};
+    struct ours o;
+    struct sbuf content = {0}, progress = {0};
+    char *why;
+    cfg.p.queue_directory = dir;
+    cfg.p.spool_segment_size = 1 << 20;
+    dir_make(state);
+    assert_int_equal(ours_open(&o, &cfg, &why), 0);
+    sbuf_add_c(&content, "text");
+    ours_add(&o, envelope_of(0, ""), &content, &progress);
+    assert_int_equal(ours_commit(&o), 0);
+    ours_close(&o); /* no record says that the last one is durable */
+    bad_sync = true;
+    assert_int_equal(ours_open(&o, &cfg, &why), -EIO);
+    assert_non_null(strstr(why, "cannot be made durable"));
+    free(why);
+    ours_close(&o);
+    bad_sync = false;
+    assert_int_equal(ours_open(&o, &cfg, &why), 0);
+    assert_true(ours_has_qid(&o, "4ABC"));
+    ours_close(&o);
+    dir_remove(state);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_passed_over),
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_what_is_known_is_durable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
