@@ -35,6 +35,11 @@ static int listing_ask(const char *who, const struct config *cfg, json_t *filter
                 "%s: warning: nothing is sent: the disk does not take down what becomes of mail "
                 "(is it full?)\n",
                 who);
+    if (end.crowded)
+        fprintf(stderr,
+                "%s: warning: new mail is put off (452 4.3.1): the envelopes of queued mail take "
+                "queue_memory_limit or more\n",
+                who);
     return rc;
 }
 

@@ -79,6 +79,7 @@ static void ask_take_line(struct answer *a, struct str line) {
         const char *error = json_string_value(json_object_get(o, "error"));
         a->end->passed = json_is_true(json_object_get(o, "passed"));
         a->end->more = json_is_true(json_object_get(o, "more"));
+        a->end->crowded = json_is_true(json_object_get(o, "crowded"));
         a->end->halted = json_is_true(json_object_get(o, "halted"));
         a->end->denied = json_is_true(json_object_get(o, "denied"));
         a->end->matched = (long)json_integer_value(json_object_get(o, "matched"));

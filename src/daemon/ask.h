@@ -15,6 +15,7 @@ struct ask_end {
     bool more;     /* of a page of the queue */
     bool denied;   /* this user may not do it */
     bool halted;   /* of a listing: nothing is sent, because the disk does not take notes */
+    bool crowded;  /* likewise: no new mail is taken, because of queue_memory_limit */
     long count;    /* messages that an order has changed */
     long matched;  /* messages that it was for */
     long process;  /* of reloads: the relay process that counts them */

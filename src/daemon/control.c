@@ -97,7 +97,8 @@ static void list_more(struct client *k) {
     sched_stats(k->c->sched, &st);
     unreadable_show(&b, k->c->kept, &k->filter);
     list_end(k);
-    sbuf_printf(&b, "{\"ok\": true, \"halted\": %s}\n", st.halted ? "true" : "false");
+    sbuf_printf(&b, "{\"ok\": true, \"halted\": %s, \"crowded\": %s}\n",
+                st.halted ? "true" : "false", st.crowded ? "true" : "false");
     conn_write(k->conn, b.p, b.n);
     sbuf_free(&b);
     conn_resume(k->conn);

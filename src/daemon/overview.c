@@ -137,16 +137,18 @@ void overview_stats(struct sbuf *b, const struct sched *s, struct spool *sp) {
     spool_stats(sp, &ss);
     sbuf_printf(b,
                 "{\"active\": %llu, \"deferred\": %llu, \"hold\": %llu, \"halted\": %s, "
+                "\"crowded\": %s, \"queue_memory\": %llu, \"queue_memory_limit\": %lld, "
                 "\"spool_messages\": %llu, "
                 "\"spool_segments\": %llu, \"spool_log_bytes\": %llu, \"spool_live_bytes\": %llu, "
                 "\"spool_batches\": %llu, \"spool_records\": %llu, \"spool_written\": %llu, "
                 "\"results\": {\"since\": %lld",
                 (unsigned long long)st.active, (unsigned long long)st.deferred,
                 (unsigned long long)st.hold, st.halted ? "true" : "false",
-                (unsigned long long)ss.messages, (unsigned long long)ss.segments,
-                (unsigned long long)ss.log_bytes, (unsigned long long)ss.live_bytes,
-                (unsigned long long)ss.batches, (unsigned long long)ss.records,
-                (unsigned long long)ss.bytes_written,
+                st.crowded ? "true" : "false", (unsigned long long)st.memory,
+                (long long)sched_config(s)->p.queue_memory_limit, (unsigned long long)ss.messages,
+                (unsigned long long)ss.segments, (unsigned long long)ss.log_bytes,
+                (unsigned long long)ss.live_bytes, (unsigned long long)ss.batches,
+                (unsigned long long)ss.records, (unsigned long long)ss.bytes_written,
                 (long long)(sched_tally(s)->since_us / 1000000));
     overview_add_counts(b, sched_tally(s)->count);
     uint64_t oldest = sched_oldest(s);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mail/held.h"
 #include "util/clock.h"
 #include "util/ipc.h"
 #include "util/mem.h"
@@ -101,6 +102,7 @@ struct envelope *envelope_ref(struct envelope *e) {
 void envelope_unref(struct envelope *e) {
     if (e == NULL || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
         return;
+    held_remove(e->held);
     free(e);
 }
 
@@ -120,6 +122,8 @@ struct envelope *envelope_make(const struct envelope *t) {
     struct envelope *e = mem_alloc(head + n);
     char *at = (char *)e + head;
     *e = *t;
+    e->held = head + n;
+    held_add(e->held);
     atomic_store(&e->refs, 1);
     e->rcpts = (struct rcpt *)(e + 1);
     e->sender = store_add(&at, t->sender);

@@ -51,6 +51,7 @@ struct envelope {
     struct str sasl_user;
     struct rcpt *rcpts; /* with all texts in the same piece of memory */
     uint32_t n_rcpts;
+    size_t held; /* bytes of that piece of memory, which held.h counts */
 };
 
 /* Sequence of unique ids and queue IDs; any thread. */

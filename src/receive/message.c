@@ -272,6 +272,8 @@ static bool refuse_content(struct session *s) {
         transaction_reject(s, "END-OF-MESSAGE", "552 5.3.4 Error: message file too big");
     else if (in->hdr.received >= (unsigned)s->cfg->p.hopcount_limit)
         transaction_reject(s, "END-OF-MESSAGE", "554 5.4.0 Error: too many hops");
+    else if (transaction_is_crowded_out(s)) /* since MAIL */
+        transaction_reject(s, "END-OF-MESSAGE", "452 4.3.1 Insufficient system storage");
     else
         return false;
     return true;

@@ -138,7 +138,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     getrlimit(RLIMIT_NOFILE, &rl);
     uint64_t limit = rl.rlim_cur > INT_MAX ? INT_MAX : rl.rlim_cur;
     r->fd_max = (int)(limit - limit / 10 - 32);
-    r->full_ms = r->crowded_ms = -60000;
+    r->full_ms = r->crowded_ms = r->held_ms = -60000;
     auth_reload(r);
     return r;
 }

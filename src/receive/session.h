@@ -53,6 +53,7 @@ struct receive {
     int fd_max;         /* clients above it are refused: the rest is for the spool and deliveries */
     int64_t full_ms;    /* when that was last said in the log, on the loop's clock */
     int64_t crowded_ms; /* likewise of too many recipients of all clients */
+    int64_t held_ms;    /* likewise of what the queue's envelopes take */
     enum receive_stage stop;
 };
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mail/address.h"
+#include "mail/held.h"
 #include "mail/mailerr.h"
 #include "receive/anvil.h"
 #include "receive/intake.h"
@@ -256,6 +257,29 @@ static bool has_space(struct session *s) {
     return false;
 }
 
+bool transaction_is_crowded_out(struct session *s) {
+    int64_t limit = s->cfg->p.queue_memory_limit;
+    if (!held_is_full(limit))
+        return false;
+    if (s->r->loop->now_ms - s->r->held_ms >= 60000) {
+        s->r->held_ms = s->r->loop->now_ms;
+        log_warn(
+            "smtpd",
+            "the envelopes of queued mail take %llu bytes of memory, and queue_memory_limit is "
+            "%lld: new mail is put off",
+            (unsigned long long)held_bytes(), (long long)limit);
+    }
+    return true;
+}
+
+/* What is queued is in memory as well as on the disk. */
+static bool has_memory(struct session *s) {
+    bool has = !transaction_is_crowded_out(s);
+    if (!has)
+        smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
+    return has;
+}
+
 /* Adds @$myorigin to an address without a domain, .$mydomain to a domain without a dot. */
 static void complete(struct session *s, size_t begun) {
     const struct params *own = &s->cfg->p;
@@ -359,7 +383,7 @@ static bool mail_parse(struct session *s, struct str args) {
     for (struct str rest = str_from(args, len); smtp_param_next(&rest, &key, &value);)
         if (!mail_param(s, key, value))
             return false;
-    return has_space(s);
+    return has_space(s) && has_memory(s);
 }
 
 enum cmd transaction_mail(struct session *s, struct str args) {

@@ -70,6 +70,9 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
 /* Refuses with text, and logs "NOQUEUE: reject: RCPT from …: text; from=<> to=<> proto=ESMTP"
  * with the rest of access_add_facts. */
 void transaction_reject(struct session *s, const char *stage, const char *text);
+/* Is no mail taken because of what the envelopes of queued mail take (queue_memory_limit)?  The log
+ * says so, once a minute. */
+bool transaction_is_crowded_out(struct session *s);
 /* Logs that a command or content had a bare LF, with or without a transaction, and appends the
  * reply.  Returns whether that is the session's end. */
 bool transaction_bare_newline(struct session *s, const char *stage, struct sbuf *reply);

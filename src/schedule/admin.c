@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mail/held.h"
 #include "schedule/dest.h"
 #include "schedule/dispatch.h"
 #include "schedule/msg.h"
@@ -310,6 +311,10 @@ size_t sched_act(struct sched *s, enum sched_act act, const struct sched_filter 
 }
 
 void sched_stats(const struct sched *s, struct sched_stats *st) {
-    *st = (struct sched_stats){s->n_queue[QUEUE_ACTIVE], s->n_queue[QUEUE_DEFERRED],
-                               s->n_queue[QUEUE_HOLD], s->halted || spool_is_behind(s->spool)};
+    *st = (struct sched_stats){s->n_queue[QUEUE_ACTIVE],
+                               s->n_queue[QUEUE_DEFERRED],
+                               s->n_queue[QUEUE_HOLD],
+                               s->halted || spool_is_behind(s->spool),
+                               held_bytes(),
+                               held_is_full(s->cfg->p.queue_memory_limit)};
 }

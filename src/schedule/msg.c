@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "mail/held.h"
 #include "schedule/forward.h"
 #include "schedule/rcpt.h"
 #include "schedule/timers.h"
@@ -25,8 +26,13 @@ void msg_set_hop(struct msg *m, struct hop *hop) {
         hop->waiting++;
 }
 
+static size_t msg_bytes(const struct envelope *env) {
+    return sizeof(struct msg) + env->n_rcpts * sizeof(struct msg_rcpt);
+}
+
 struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body) {
-    struct msg *m = mem_zalloc(sizeof *m + env->n_rcpts * sizeof m->rcpts[0]);
+    struct msg *m = mem_zalloc(msg_bytes(env));
+    held_add(msg_bytes(env));
     m->s = s;
     m->env = env;
     m->body = body;
@@ -49,6 +55,7 @@ void msg_free(struct msg *m) {
     msg_drop_reasons(m);
     msg_set_hop(m, NULL);
     body_unref(m->body);
+    held_remove(msg_bytes(m->env));
     envelope_unref(m->env);
     free(m);
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mail/held.h"
 #include "report/logline.h"
 #include "schedule/wait.h"
 #include "util/clock.h"
@@ -37,6 +38,15 @@ static char *text_keep(const char *text) {
     return text == NULL ? NULL : str_dup(text_of(text));
 }
 
+static size_t kept_bytes(const char *text) {
+    return text == NULL ? 0 : strlen(text) + 1;
+}
+
+static size_t reason_bytes(const struct reason *r) {
+    const struct mailerr *e = &r->err;
+    return sizeof *r + kept_bytes(e->text) + kept_bytes(e->mta) + kept_bytes(e->reply);
+}
+
 static struct reason *reason_get(struct sched *s, const struct mailerr *e) {
     uint64_t hash = kset_mix(KSET_SEED, str_of(e->dsn));
     hash = kset_mix(kset_mix(hash, text_of(e->text)), text_of(e->mta));
@@ -49,6 +59,7 @@ static struct reason *reason_get(struct sched *s, const struct mailerr *e) {
         r->err.text = text_keep(e->text == NULL ? "" : e->text);
         r->err.mta = text_keep(e->mta);
         r->err.reply = text_keep(e->reply);
+        held_add(reason_bytes(r));
         kset_add(&s->reasons, hash, r);
     }
     r->users++;
@@ -59,6 +70,7 @@ static void reason_unuse(struct sched *s, struct reason *r) {
     if (r == NULL || --r->users > 0)
         return;
     kset_remove(&s->reasons, r->hash, r);
+    held_remove(reason_bytes(r));
     mailerr_free(&r->err);
     free(r);
 }

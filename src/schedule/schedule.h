@@ -128,7 +128,9 @@ struct sched_reason *sched_reasons(const struct sched *s, size_t *n);
 const struct tally *sched_tally(const struct sched *s);
 struct sched_stats {
     uint64_t active, deferred, hold;
-    bool halted; /* nothing is sent: the disk does not take down what becomes of mail */
+    bool halted;     /* nothing is sent: the disk does not take down what becomes of mail */
+    uint64_t memory; /* bytes that envelopes take */
+    bool crowded;    /* no new mail is taken: they take queue_memory_limit or more */
 };
 void sched_stats(const struct sched *s, struct sched_stats *st);
 

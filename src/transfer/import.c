@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "mail/held.h"
 #include "transfer/maildrop.h"
 #include "transfer/queuefile.h"
 #include "transfer/reasons.h"
@@ -257,6 +258,8 @@ static const char *import_refuses(const struct import *im, const struct pfqueue_
         return why;
     bool known = ours_find(im->t->ours, f->id, q->ident, q->arrival_us) != NULL;
     why = notes_read(notes, im, f->id);
+    if (why == NULL && held_is_full(im->t->cfg->p.queue_memory_limit))
+        why = "the envelopes of queued mail take queue_memory_limit or more";
     return known ? NULL : why;
 }
 

@@ -209,6 +209,10 @@ static void add_stats(struct sbuf *b, json_t *st) {
                 oldest == NULL ? 0LL : (long long)(now_s() - number(oldest, "arrival_time")));
     head(b, "halted", "gauge", "Is nothing sent, because the disk does not take notes of it?");
     sbuf_printf(b, "posthouse_halted %d\n", json_is_true(json_object_get(st, "halted")));
+    head(b, "queue_memory_bytes", "gauge", "Bytes of memory that envelopes of queued mail take.");
+    sbuf_printf(b, "posthouse_queue_memory_bytes %lld\n", (long long)number(st, "queue_memory"));
+    head(b, "crowded", "gauge", "Is new mail put off, because of queue_memory_limit?");
+    sbuf_printf(b, "posthouse_crowded %d\n", json_is_true(json_object_get(st, "crowded")));
     head(b, "spool_log_bytes", "gauge", "Bytes of the spool's log on disk.");
     sbuf_printf(b, "posthouse_spool_log_bytes %lld\n", (long long)number(st, "spool_log_bytes"));
 }

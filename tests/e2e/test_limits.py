@@ -378,3 +378,50 @@ def test_a_client_that_has_gone_holds_up_no_stop(dns):
             p.stop()
             assert stays.reply().startswith("421 4.3.2 ")
             assert p.log().count("lost connection after AUTH from") == 1
+
+
+def test_memory_of_what_waits(dns):
+    """Every recipient that waits has some 100 bytes of memory besides its address and ORCPT, and a start reads all of them again:
+    from queue_memory_limit on new mail is put off, until there is room.  What is in the queue is loaded whatever the limit says."""
+    conf = f"relayhost = [127.0.0.1]:9\nrelay_threads = 1\nqueue_memory_limit = {16 * KIB * KIB}\n"
+    full = "452 4.3.1 Insufficient system storage"
+    with Posthouse(conf, dns=dns) as p, p.client() as begun:
+        assert begun.cmd(FROM).startswith("250") and begun.cmd(TO).startswith("250")
+        before, taken = warm(p), 0
+        while taken < 20:
+            with p.client() as c:
+                c.raw(FROM + "\r\n" + "".join(f"RCPT TO:<{i}@y.example> ORCPT=rfc822;{'b' * 1900}\r\n" for i in range(1000)))
+                replies = [c.reply() for _ in range(1001)]
+                if not replies[0].startswith("250"):
+                    break
+                assert c.cmd("DATA").startswith("354")
+                c.raw("Subject: x\r\n\r\nx\r\n.\r\n")
+                assert c.reply().startswith("250")
+                taken += 1
+        print(f"{taken} messages, {held(p) - before} KiB")
+        assert replies[0] == full and 5 < taken < 10
+        assert SLOW > 1 or held(p) - before < 32 * KIB
+        assert begun.cmd("DATA").startswith("354")  # of mail that was begun before, the end is told
+        begun.raw("Subject: y\r\n\r\ny\r\n.\r\n")
+        assert begun.reply() == full
+        p.wait_log(r"warning: the envelopes of queued mail take \d+ bytes of memory, and queue_memory_limit is 16777216")
+        assert len(re.findall("the envelopes of queued mail take", p.log())) == 1
+        stats = p.control("stats")
+        assert stats["crowded"] and stats["queue_memory"] >= stats["queue_memory_limit"] == 16 * KIB * KIB
+        assert "new mail is put off" in p.run("queue", "list").stderr
+        assert p.run("-f", "a@x.example", "b@y.example", face="sendmail", stdin="Subject: z\n\nz\n").returncode == 75
+        p.write_main(conf.replace("16777216", "1"))
+        p.stop()
+        p.start()
+        assert len(p.queue()) == taken
+        with p.client() as c:
+            assert c.cmd(FROM) == full
+        p.write_main(conf)
+        p.reload()
+        ids = [m["queue_id"] for m in p.queue()]
+        assert p.run("queue", "delete", ids[0], ids[1]).returncode == 0
+        wait_for(lambda: not p.control("stats")["crowded"])
+        with p.client() as c:
+            assert c.mail().startswith("250")
+        assert p.run("queue", "delete", "ALL").returncode == 0
+        wait_for(lambda: p.control("stats")["queue_memory"] == 0)

@@ -2,6 +2,7 @@
  * disk fails or the message is deleted meanwhile. */
 #include "schedule_rig.h"
 
+#include "mail/held.h"
 #include "route/alias.h"
 
 #define RELAYED "relayhost = [far.example]\n"
@@ -151,6 +152,24 @@ static void test_what_does_not_go_on(void **state) {
 }
 
 /* But for the log's. */
+/* What an alias is made to is counted as any message, and nothing is left of both. */
+static void test_memory_of_aliases(void **state) {
+    (void)state;
+    struct rig r;
+    uint64_t none = held_bytes();
+    rig_open(&r, RELAYED);
+    uint64_t id = goes_on(&r, "S: x\r\n\r\ny\r\n", "list@here.example", "bob@away.example");
+    rig_turn(&r);
+    struct msg *m = new_one(&r, id);
+    assert_non_null(m);
+    assert_int_equal(r.s->msgs.n, 1);
+    assert_int_equal(held_bytes() - none, m->env->held + sizeof *m + sizeof m->rcpts[0]);
+    rig_answer(&r, (struct rig_result[]){sent});
+    assert_int_equal(r.s->msgs.n, 0);
+    assert_int_equal(held_bytes(), none);
+    rig_close(&r);
+}
+
 static size_t files_in_dir(void) {
     char cmd[200];
     size_t n = 0;
@@ -275,9 +294,13 @@ static void test_content_that_cannot_be_read(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        RIG(test_what_goes_on),       RIG(test_what_does_not_go_on),
-        RIG(test_long_content),       RIG(test_disks_that_fail),
-        RIG(test_deleted_on_the_way), RIG(test_content_that_cannot_be_read),
+        RIG(test_memory_of_aliases),
+        RIG(test_what_goes_on),
+        RIG(test_what_does_not_go_on),
+        RIG(test_long_content),
+        RIG(test_disks_that_fail),
+        RIG(test_deleted_on_the_way),
+        RIG(test_content_that_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

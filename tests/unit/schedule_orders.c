@@ -4,6 +4,62 @@
  */
 #include "schedule_rig.h"
 
+#include "mail/held.h"
+
+/* Every block that a queued message has is counted while it is there, whatever is ordered, and read
+ * back the same; nothing is counted of what is gone. */
+static void test_memory_is_counted(void **state) {
+    (void)state;
+    struct rig r, again;
+    uint64_t none = held_bytes();
+    rig_open(&r, "relayhost = [far.example]\n");
+    struct msg *a = rig_mail(&r, "carl@here.example", "ann@away.example bob@away.example");
+    uint64_t one = held_bytes() - none;
+    assert_int_equal(one, a->env->held + sizeof *a + 2 * sizeof a->rcpts[0]);
+    assert_true(a->env->held > sizeof *a->env + 2 * sizeof a->env->rcpts[0]);
+    rig_answer(&r, (struct rig_result[]){refused, refused});
+    uint64_t why = held_bytes() - none - one;
+    assert_int_equal(why, sizeof(struct reason) + strlen(refused.text) + 1);
+    sched_reload(r.s, rig_config("relayhost = [far.example]\nqueue_memory_limit = 1\n"));
+    assert_true(order_one(&r, ACT_HOLD, a) == 1 && order_one(&r, ACT_REQUEUE, a) == 1);
+    rig_turn(&r);
+    struct msg *b = rig_mail(&r, "carl@here.example", "ann@away.example bob@away.example");
+    while (r.n_given > 0)
+        rig_answer(&r, (struct rig_result[]){refused, refused});
+    assert_int_equal(held_bytes() - none, 2 * one + why); /* they wait for the same */
+    assert_true(order_one(&r, ACT_HOLD, a) == 1 && order_one(&r, ACT_HOLD, b) == 1);
+    struct sched_stats st;
+    sched_stats(r.s, &st);
+    assert_true(st.crowded && st.memory == held_bytes());
+    uint64_t first = held_bytes();
+    rig_close(&r);
+    rig_open(&again, "relayhost = [far.example]\nqueue_memory_limit = 1\n");
+    assert_int_equal(again.s->msgs.n, 2); /* the limit is for new mail */
+    assert_int_equal(held_bytes() - first, 2 * one + why);
+    size_t n = sched_act(again.s, ACT_DELETE, &SCHED_ALL, NULL);
+    assert_int_equal(n, 2);
+    assert_int_equal(held_bytes(), first);
+    rig_close(&again);
+    assert_int_equal(held_bytes(), none + 2 * one + why); /* of the scheduler that was killed */
+}
+
+/* A report of our own is made whatever the limit says, and is counted until it has gone. */
+static void test_memory_of_reports(void **state) {
+    (void)state;
+    struct rig r;
+    uint64_t none = held_bytes();
+    rig_open(&r, "relayhost = [far.example]\nqueue_memory_limit = 1\n");
+    rig_mail(&r, "carl@here.example", "ann@away.example");
+    rig_answer(&r, (struct rig_result[]){gone});
+    assert_int_equal(r.s->msgs.n, 1);
+    given_to(&r, 0, "carl@here.example");
+    assert_true(held_bytes() > none);
+    rig_answer(&r, (struct rig_result[]){sent});
+    assert_int_equal(r.s->msgs.n, 0);
+    assert_int_equal(held_bytes(), none);
+    rig_close(&r);
+}
+
 /* A success with a report that is owed is no longer to be delivered, in memory and in the record.
  */
 static void test_owed_report(void **state) {
@@ -682,6 +738,8 @@ static void test_what_is_done_is_not_found(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        RIG(test_memory_is_counted),
+        RIG(test_memory_of_reports),
         cmocka_unit_test(test_owed_report),
         RIG(test_nothing_is_given_after_stop),
         RIG(test_unreadable_content),
