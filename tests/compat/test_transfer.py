@@ -383,6 +383,24 @@ def test_folders_of_postfix_lead_nowhere_else(place):
     assert "secret" not in str(at.ours()) and [p.name for p in outside.iterdir()] == [name]
 
 
+def test_what_memory_has_no_room_for_is_left(place):
+    """queue_memory_limit counts for import as for a client: the rest stays in Postfix's queue, and goes when there is room."""
+    at = place(mails=0)
+    for name in ("A0001", "A0002", "A0003"):
+        path = at.spool / "hold" / name
+        path.write_bytes(HEAD + RCPT + TAIL)
+        path.chmod(0o700)
+    main = f"relayhost = [127.0.0.1]:{at.relay.port}\nspool_segment_size = 1048576\n"
+    at.p.write_main(main + "queue_memory_limit = 1\n")
+    r = at.run("import")
+    assert r.returncode == 1 and "1 message taken over, 2 left" in r.stdout
+    assert r.stderr.count("stays where it is: the envelopes of queued mail take queue_memory_limit or more") == 2
+    at.p.write_main(main)
+    r = at.run("import")
+    assert r.returncode == 0 and "2 messages taken over, 0 left" in r.stdout
+    assert sorted(m["queue_id"] for m in at.ours()) == ["A0001", "A0002", "A0003"]
+
+
 def test_what_the_sender_is_still_to_be_told_of_is_left(place):
     """Postfix notes in trace and bounce what it tells the sender of when an attempt is over."""
     at = place(mails=0)
