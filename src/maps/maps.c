@@ -491,8 +491,7 @@ const char *matchlist_check_networks(const char *spec, struct str *what) {
         struct netblock net;
         const char *why;
         *what = piece;
-        if (piece.n > 0 && piece.p[0] == '!')
-            piece = str_from(piece, 1);
+        take_negation(&piece, false);
         if (!netblock_parse(&net, piece, &why) && why != NULL)
             return why;
     }

@@ -136,12 +136,14 @@ static void slash_take(struct str *s, struct str *bits) {
     s->n = (size_t)slash;
 }
 
-/* What begins with a bracket and has no other letters is no name of a host, as in Postfix. */
+/* What has no other letters, and begins with a bracket or has the length of a network ("10.1/16"),
+ * is no name of a host, as in Postfix. */
 static bool is_address_like(struct str s) {
     size_t n = 0;
     while (n < s.n && str_chr(STR_LIT("0123456789abcdefABCDEF:.[]/"), s.p[n]) >= 0)
         n++;
-    return n == s.n && n > 0 && s.p[0] == '[';
+    bool length = str_chr(s, '/') > 0 && str_chr(s, ':') < 0;
+    return n == s.n && n > 0 && (s.p[0] == '[' || length);
 }
 
 bool netblock_parse(struct netblock *b, struct str s, const char **why) {

@@ -18,6 +18,8 @@ CLIENTS = ["127.0.0.1", "127.0.0.0/8", "[127.0.0.1]", "[127.0.0.0]/8", "[127.0.0
            "hash:{dir}/names", "cidr:{dir}/nets", "regexp:{dir}/patterns", "{dir}/list", "!{dir}/list,127.0.0.0/8", "{dir}/outer",
            "!{dir}/outer,127.0.0.0/8",
            "inline:{127.0.0.1=x}", "static:x", "127.0.0", "127.0.0.1/24", "127.0.0.1/24,127.0.0.1", "127.0.0.1,127.0.0.1/24", "[::1]",
+           "!127.0/16,127.0.0.0/8", "127.0.0.0/8,!127.0/16", "!127.0.0.0/,127.0.0.0/8", "0/0", "!127.0.0/24,127.0.0.0/8", "!bad/8,127.0.0.0/8",
+           "!host/8,127.0.0.0/8", "!127.0,127.0.0.0/8", "!0127.0.0.0/16,127.0.0.0/8",
            "10.0.0.0/8", "hash:{dir}/missing", "hash:{dir}/missing,127.0.0.1", "127.0.0.1,hash:{dir}/missing", "0.0.0.0/0"]
 DOMAINS = "!no.own.example,!{dir}/shut,own.example,.dot.example,!!twice.example,hash:{dir}/domains,regexp:{dir}/patterns,{dir}/list," \
           "LOUD.example"
