@@ -220,11 +220,17 @@ struct matchlist {
     size_t n;
 };
 
+/* As in Postfix, whatever has a colon: the name of no type there is is a mistake, and no name of a
+ * host or domain that never fits, nor with "!" one that always does. */
+static bool pattern_is_table(struct str piece) {
+    return piece.n > 0 && piece.p[0] != '[' && str_chr(piece, ':') >= 0;
+}
+
 /* "example.com" or ".example.com" */
 static char *pattern_text(enum match_kind kind, unsigned how, struct str piece) {
     struct sbuf text = {0};
     bool dot = piece.n > 0 && piece.p[0] == '.';
-    if ((kind != MATCH_DOMAIN && kind != MATCH_NETWORK) || map_looks_like(piece))
+    if ((kind != MATCH_DOMAIN && kind != MATCH_NETWORK) || pattern_is_table(piece))
         return str_dup(piece);
     sbuf_add(&text, piece.p, dot);
     idn_plain(str_from(piece, dot), (how & MATCH_IDNA2003) != 0, &text);
@@ -253,7 +259,7 @@ static void pattern_add(struct matchlist *l, struct str piece, const char *dir, 
         p.is_net = true;
     else if (l->kind == MATCH_NETWORK && why != NULL) /* of IPv6, it looks like a table, too */
         sbuf_printf(&wrong, "%s in \"%s\"", why, p.text);
-    else if (map_looks_like(piece))
+    else if (pattern_is_table(piece))
         p.map = map_open(p.text, dir);
     p.wrong = wrong.p;
     matchlist_push(l, p);
