@@ -170,25 +170,55 @@ static int say_content(struct dialogue *d, struct str content) {
     return code;
 }
 
-/* The whole message in one transaction: what fails has been taken for none of the recipients, and
- * who tries again sends no second copy to any of them.  Returns the code that ended it, 2xx if all
- * is well or no recipient was taken; *taken: how many were. */
-static int submission_transact(struct dialogue *d, struct submission *s, size_t *taken) {
-    *taken = 0;
+/* Are there too many recipients for one transaction? */
+static bool is_too_many(const struct dialogue *d, int code) {
+    return code == 452 && str_istarts(smtp_reply_last(&d->r), "4.5.3");
+}
+
+/* The message in one transaction, to the recipients from *at on, or as many of them as the daemon
+ * takes at a time: *at becomes the first one that another transaction is for.  What fails has been
+ * taken for none of them, and who tries again sends no second copy to any.  Returns the code that
+ * ended it, 2xx if all is well or no recipient was taken; *taken: to how many more it was. */
+static int submission_transact(struct dialogue *d, struct submission *s, size_t *at,
+                               size_t *taken) {
+    size_t i = *at, n = 0;
     int code = say_mail(d, s);
     if (code / 100 != 2)
         return code;
-    for (size_t i = 0; i < s->n_rcpts; i++) {
+    for (; i < s->n_rcpts; i++) {
         struct submission_rcpt *r = &s->rcpts[i];
         code = say_rcpt(d, s, r->addr);
         if (code == 0 || code == 421)
             return code;
+        if (n > 0 && is_too_many(d, code))
+            break;
         if (code / 100 == 2)
-            (*taken)++;
+            n++;
         else
             r->refused = dialogue_reply(d, code);
     }
-    return *taken == 0 ? dialogue_say(d, "RSET\r\n", 6) : say_content(d, sbuf_str(&s->content));
+    code = n == 0 ? dialogue_say(d, "RSET\r\n", 6) : say_content(d, sbuf_str(&s->content));
+    if (code / 100 == 2) {
+        *at = i;
+        *taken += n;
+    }
+    return code;
+}
+
+/* All transactions that it takes; an exit status.  Once others have the message, a failure is about
+ * those alone who are left. */
+static int submission_transact_all(struct dialogue *d, struct submission *s, size_t *taken) {
+    size_t at = 0;
+    int code;
+    do
+        code = submission_transact(d, s, &at, taken);
+    while (code / 100 == 2 && at < s->n_rcpts);
+    if (code / 100 != 2 && *taken == 0)
+        return dialogue_fatal(d, code);
+    for (; at < s->n_rcpts; at++)
+        if (s->rcpts[at].refused == NULL)
+            s->rcpts[at].refused = dialogue_reply(d, code);
+    return EX_OK_;
 }
 
 /* -- those who were refused -- */
@@ -217,10 +247,12 @@ static void add_refused(const struct submission *s, const char *indent, struct s
     }
 }
 
-/* Others have the message, so the program that sent it does not look at what was refused. */
-static void tell_sender(struct dialogue *d, const struct submission *s) {
+/* Others have the message, so the program that sent it does not look at what was refused.  Returns
+ * the code that ended it. */
+static int tell_sender(struct dialogue *d, const struct submission *s) {
     struct submission note = {.cfg = s->cfg, .from = mem_strdup("")};
-    size_t taken;
+    size_t at = 0, taken = 0;
+    int code = 250;
     if (s->from[0] != '\0') {
         submission_add(&note, str_of(s->from));
         sbuf_printf(&note.content, "From: Mail Delivery System <MAILER-DAEMON@%s>\nTo: <",
@@ -234,9 +266,10 @@ static void tell_sender(struct dialogue *d, const struct submission *s) {
         add_refused(s, "", &note.content);
         sbuf_add_c(&note.content, "\n--\n");
         add_header_of(sbuf_str(&s->content), &note.content);
-        submission_transact(d, &note, &taken);
+        code = submission_transact(d, &note, &at, &taken);
     }
     submission_free(&note);
+    return code;
 }
 
 static int refused_status(const struct submission *s) {
@@ -251,13 +284,13 @@ static int submission_end(struct dialogue *d, const struct submission *s, size_t
     struct sbuf text = {0};
     add_refused(s, "sendmail: ", &text);
     int rc = EX_OK_;
-    if (text.n > 0 && taken > 0)
-        tell_sender(d, s);
+    if (text.n > 0 && taken > 0) /* a second copy is better than a loss */
+        rc = tell_sender(d, s) == 0 ? EX_TEMPFAIL_ : EX_OK_;
     else if (text.n > 0)
         rc = refused_status(s);
     if (text.n > 0)
         fputs(text.p, stderr);
-    if (rc != EX_OK_)
+    if (rc != EX_OK_ && taken == 0)
         fputs("sendmail: fatal: no recipient was taken\n", stderr);
     sbuf_free(&text);
     return rc;
@@ -267,11 +300,8 @@ int submission_send(struct submission *s) {
     struct dialogue d = {.fd = -1};
     size_t taken = 0;
     int rc = dialogue_open(&d, s->cfg);
-    if (rc == EX_OK_) {
-        int code = submission_transact(&d, s, &taken);
-        if (code / 100 != 2)
-            rc = dialogue_fatal(&d, code);
-    }
+    if (rc == EX_OK_)
+        rc = submission_transact_all(&d, s, &taken);
     if (rc == EX_OK_)
         rc = submission_end(&d, s, taken);
     dialogue_close(&d);

@@ -28,7 +28,8 @@ struct submission {
 /* Adds a recipient, in internal form. */
 void submission_add(struct submission *s, struct str addr);
 /* Hands the message over, to all of its recipients or, where the status says that it failed, to
- * none.  While the daemon is not there, waits a moment.  Those who were refused are told on
+ * none; only where the daemon goes away between two transactions that many recipients take, to
+ * some.  While the daemon is not there, waits a moment.  Those who were refused are told on
  * standard error, and the sender by mail if others were taken.  Returns an exit status. */
 int submission_send(struct submission *s);
 /* Asks for each recipient whether mail would be taken, and prints the answers; an exit status. */
