@@ -127,11 +127,16 @@ static enum remote_rc my_ask(void *conn, const char *query, sql_value_fn fn, voi
     return mysql_failure(db, why);
 }
 
+/* Does a backslash in a text stand for itself?  The server says it with each answer. */
+static bool mysql_backslash_is_plain(const MYSQL *db) {
+    return (db->server_status & SERVER_STATUS_NO_BACKSLASH_ESCAPES) != 0;
+}
+
 /* Behind the text in quotes that begins at p. */
-static const char *mysql_text_end(const char *p) {
+static const char *mysql_text_end(const char *p, bool plain_backslash) {
     char mark = *p++;
     while (*p != '\0') {
-        if (*p == '\\' && p[1] != '\0')
+        if (*p == '\\' && p[1] != '\0' && !plain_backslash)
             p++;
         else if (*p == mark && p[1] == mark)
             p++;
@@ -145,9 +150,10 @@ static const char *mysql_text_end(const char *p) {
 /* The usual collations take letters with and without accents for equal (and so müller.example for
  * muller.example); a text with a collation of its own is compared by that. */
 static void my_exact(void *conn, const char *query, struct sbuf *out) {
+    bool plain = mysql_backslash_is_plain(conn);
     while (*query != '\0') {
         bool quoted = *query == '\'' || *query == '"';
-        const char *end = quoted ? mysql_text_end(query) : query + 1;
+        const char *end = quoted ? mysql_text_end(query, plain) : query + 1;
         struct str part = str_make(query, (size_t)(end - query));
         sbuf_add_str(out, part);
         if (quoted && !str_is_ascii(part))

@@ -77,6 +77,24 @@ def test_letters_with_accents_are_other_letters(dns, clean):
 
 
 @pytest.mark.parametrize("db", [servers.MariaDb], ids=["mysql"], indirect=True)
+def test_a_backslash_that_is_a_letter(dns, clean):
+    """Where the server takes a backslash for itself, a text ends where it says: accents and backslashes are still letters."""
+    rows = {"@skard.example": "[s.example]:1", "@høyde.example": "[hø.example]:2"}
+    hops = {"a@skärd.example": None, "a@høyde.example": "[hø.example]:2"}
+    for account, host in rows.items():
+        clean.run(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ('{account}', '{host}')")
+    clean.run("SET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES'")
+    try:
+        query = "SELECT relayhost FROM sender_relayhost WHERE account <> '\\' AND account='%s'"
+        with FakeRelay() as relay, daemon(dns, clean, relay, query) as p:
+            for sender, host in hops.items():
+                said = p.run("explain", sender).stdout
+                assert f"next hop {host or f'[127.0.0.1]:{relay.port}'}" in said, (sender, said)
+    finally:
+        clean.run("SET GLOBAL sql_mode = DEFAULT")
+
+
+@pytest.mark.parametrize("db", [servers.MariaDb], ids=["mysql"], indirect=True)
 def test_a_login_by_plugin(dns, clean):
     """MariaDB's ed25519, as MySQL 8's own default, is a plugin that the client library loads when the server asks for it."""
     everybody, relay = FakeRelay(), FakeRelay()
