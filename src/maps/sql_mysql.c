@@ -22,9 +22,9 @@ static void mysql_set_tls(MYSQL *db, const struct tabconf *c) {
                *cert = tabconf_str(c, "tls_cert_file", NULL);
     const char *key = tabconf_str(c, "tls_key_file", NULL),
                *ciphers = tabconf_str(c, "tls_ciphers", NULL);
-    if (ca == NULL && path == NULL && cert == NULL && key == NULL && ciphers == NULL)
-        return;
     my_bool verify = tabconf_bool(c, "tls_verify_cert", false, &bad), on = 1;
+    if (ca == NULL && path == NULL && cert == NULL && key == NULL && ciphers == NULL && !verify)
+        return;
     mysql_ssl_set(db, key, cert, ca, path, ciphers);
     mysql_optionsv(db, MYSQL_OPT_SSL_ENFORCE, &on);
     mysql_optionsv(db, MYSQL_OPT_SSL_VERIFY_SERVER_CERT, &verify);

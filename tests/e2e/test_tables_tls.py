@@ -1,9 +1,10 @@
 """Tables in databases and directories over TLS: the right authority is let in, another one is not, and no password goes in the clear."""
+import subprocess
 import time
 import urllib.parse
 
 import pytest
-from kit import FakeRelay, Posthouse, make_cert, wait_for
+from kit import POSTHOUSE, FakeRelay, Posthouse, make_cert, wait_for
 
 import servers
 from servers import PASSWORD, SUFFIX
@@ -106,6 +107,21 @@ def test_a_server_without_tls_gets_no_password(dns, kind, tmp_path):
         no_password_in(p.log())
     for r in (everybody, own):
         r.stop()
+
+
+def test_a_check_alone_is_a_check(dns, tmp_path):
+    """tls_verify_cert without any other tls_ parameter asks for TLS, as in Postfix: nobody's certificate is not taken."""
+    server = servers.MariaDb()
+    server.certify()
+    try:
+        text = servers.table_file(server, "SELECT 'x' FROM DUAL WHERE '%s' <> ''", tls_verify_cert="yes")
+        with Posthouse("relayhost = [127.0.0.1]:25\n", dns=dns, files={"t.cf": text}) as p:
+            (p.dir / "t.cf").chmod(0o644)
+            for command in ("/usr/sbin/postmap",), (POSTHOUSE, "postmap"):
+                got = subprocess.run([*command, "-q", "a", f"mysql:{p.dir}/t.cf"], capture_output=True, text=True)
+                assert got.returncode == 1 and got.stdout == "" and "certificate" in got.stderr, (command, got)
+    finally:
+        server.stop()
 
 
 def test_a_bad_address_does_not_show_its_password(dns):
