@@ -64,10 +64,10 @@ def test_the_seeds_statements(dns, clean):
 def test_letters_with_accents_are_other_letters(dns, clean):
     """Whatever is equal to the database: the mail of one domain goes by no other's relay host."""
     rows = {"@skard.example": "[s.example]:1", "@høyde.example": "[hø.example]:2", "o'dé@kort.example": "[q.example]:3",
-            "plain@kort.example": "[p.example]:4"}
+            "plain@kort.example": "[p.example]:4", "@Håve.example": "[h.example]:5"}
     hops = {"a@skard.example": "[s.example]:1", "a@xn--skrd-moa.example": None, "a@skärd.example": None,
             "a@høyde.example": "[hø.example]:2", "a@xn--hyde-gra.example": "[hø.example]:2", "o'dé@kort.example": "[q.example]:3",
-            "pläin@kort.example": None, "plain@kort.example": "[p.example]:4"}
+            "pläin@kort.example": None, "a@håve.example": None, "plain@kort.example": "[p.example]:4"}
     for account, host in rows.items():
         clean.run(f"INSERT INTO sender_relayhost (account, relayhost) VALUES ({quoted(clean, account)}, '{host}')")
     with FakeRelay() as relay, daemon(dns, clean, relay, "SELECT relayhost FROM sender_relayhost WHERE account='%s'") as p:

@@ -148,6 +148,13 @@ static void test_maps_order(void **state) {
     assert_non_null(strstr(a.err, "answers with nothing"));
     maps_answer_free(&a);
     maps_close(m);
+    struct maps_key blank = {STR_LIT("a "), false};
+    m = maps_open("regexp:{{/a( )/ $1}}", NULL); /* or of blanks */
+    maps_find(m, &blank, 1, &a);
+    assert_int_equal(a.rc, MAP_ERROR);
+    assert_non_null(strstr(a.err, "answers with nothing"));
+    maps_answer_free(&a);
+    maps_close(m);
 }
 
 static void test_secrets(void **state) {
