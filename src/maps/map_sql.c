@@ -181,7 +181,7 @@ static enum map_rc sql_get(struct map *m, struct str key, struct sbuf *value) {
     enum map_rc asked = sql_has_key(m, key);
     if (asked != MAP_FOUND)
         return asked;
-    enum remote_rc rc = pool_use(q->pool, sql_map_ask_conn, &a, &why);
+    enum remote_rc rc = pool_ask(q->pool, sql_map_ask_conn, &a, &why);
     return dbvalues_end(&a.values, m, rc, why, q->expansion_limit, value);
 }
 

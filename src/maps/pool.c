@@ -142,14 +142,18 @@ static void conn_give(struct pool *p, struct host *h, void *conn) {
     pthread_mutex_unlock(&p->lock);
 }
 
+static void pool_host_log(const struct pool *p, const struct host *h, const char *why) {
+    char *shown = p->ops->show == NULL ? NULL : p->ops->show(h->name);
+    log_warn("lookup", "%s: %s: %s", p->spec, shown == NULL ? h->name : shown, why);
+    free(shown);
+}
+
 static void pool_host_failed(struct pool *p, struct host *h, const char *why) {
     pthread_mutex_lock(&p->lock);
     h->failed_ms = clock_mono_ms();
     close_idle(p, h, INT64_MAX);
     pthread_mutex_unlock(&p->lock);
-    char *shown = p->ops->show == NULL ? NULL : p->ops->show(h->name);
-    log_warn("lookup", "%s: %s: %s", p->spec, shown == NULL ? h->name : shown, why);
-    free(shown);
+    pool_host_log(p, h, why);
 }
 
 /* Over an idle connection; if the server has closed that one meanwhile, over a new one. */
@@ -174,8 +178,9 @@ static enum remote_rc use_host(struct pool *p, struct host *h,
     }
 }
 
-enum remote_rc pool_use(struct pool *p, enum remote_rc (*fn)(void *arg, void *conn, char **why),
-                        void *arg, char **why) {
+static enum remote_rc pool_over_hosts(struct pool *p,
+                                      enum remote_rc (*fn)(void *arg, void *conn, char **why),
+                                      void *arg, bool refused_too, char **why) {
     bool *tried = mem_zalloc(p->n_hosts * sizeof *tried);
     enum remote_rc rc = REMOTE_LOST;
     *why = NULL;
@@ -192,9 +197,21 @@ enum remote_rc pool_use(struct pool *p, enum remote_rc (*fn)(void *arg, void *co
         rc = use_host(p, h, fn, arg, why);
         if (rc == REMOTE_LOST)
             pool_host_failed(p, h, *why);
-    } while (rc == REMOTE_LOST);
+        else if (rc == REMOTE_FAILED && refused_too && p->n_hosts > 1)
+            pool_host_log(p, h, *why);
+    } while (rc == REMOTE_LOST || (rc == REMOTE_FAILED && refused_too));
     free(tried);
     if (rc == REMOTE_LOST && *why == NULL)
         *why = mem_strdup("no server answers");
     return rc;
+}
+
+enum remote_rc pool_use(struct pool *p, enum remote_rc (*fn)(void *arg, void *conn, char **why),
+                        void *arg, char **why) {
+    return pool_over_hosts(p, fn, arg, false, why);
+}
+
+enum remote_rc pool_ask(struct pool *p, enum remote_rc (*fn)(void *arg, void *conn, char **why),
+                        void *arg, char **why) {
+    return pool_over_hosts(p, fn, arg, true, why);
 }

@@ -45,5 +45,9 @@ size_t pool_hosts(const struct pool *p);
  * *why (the caller frees) unless REMOTE_OK. */
 enum remote_rc pool_use(struct pool *p, enum remote_rc (*fn)(void *arg, void *conn, char **why),
                         void *arg, char **why);
+/* For a question that changes nothing: also asks the other hosts while it says FAILED.  A server of
+ * a cluster may be reached and yet refuse every question, as one that has lost the others does. */
+enum remote_rc pool_ask(struct pool *p, enum remote_rc (*fn)(void *arg, void *conn, char **why),
+                        void *arg, char **why);
 
 #endif

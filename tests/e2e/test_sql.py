@@ -5,7 +5,7 @@ import subprocess
 import time
 
 import pytest
-from kit import FakeRelay, Posthouse, wait_for
+from kit import POSTHOUSE, FakeRelay, Posthouse, wait_for
 
 import servers
 
@@ -92,6 +92,25 @@ def test_a_backslash_that_is_a_letter(dns, clean):
                 assert f"next hop {host or f'[127.0.0.1]:{relay.port}'}" in said, (sender, said)
     finally:
         clean.run("SET GLOBAL sql_mode = DEFAULT")
+
+
+@pytest.mark.parametrize("db", [servers.MariaDb, servers.Postgres], ids=["mysql", "pgsql"], indirect=True)
+def test_a_server_that_refuses_is_not_the_only_one(dns, clean):
+    """One of two servers is there and refuses each question, as one that its cluster has left behind: the other one is asked."""
+    clean.run("INSERT INTO sender_relayhost (account, relayhost) VALUES ('user@mydomain.com', '[own.example]:1')")
+    other = type(clean)()
+    try:
+        other.run("DROP TABLE sender_relayhost")
+        text = servers.table_file(clean, BY_SENDER).replace(f":{clean.port}", f":{clean.port} 127.0.0.1:{other.port}")
+        with Posthouse("relayhost = [127.0.0.1]:25\n", dns=dns, files={"t.cf": text}) as p:
+            (p.dir / "t.cf").chmod(0o644)
+            for command in ("/usr/sbin/postmap",), (POSTHOUSE, "postmap"):
+                for _ in range(8):
+                    got = subprocess.run([*command, "-q", "user@mydomain.com", f"{clean.type}:{p.dir}/t.cf"],
+                                         capture_output=True, text=True)
+                    assert got.stdout == "[own.example]:1\n", (command, got)
+    finally:
+        other.stop()
 
 
 @pytest.mark.parametrize("db", [servers.MariaDb], ids=["mysql"], indirect=True)
