@@ -14,6 +14,7 @@
 #include "maps/maps.h"
 #include "maps/tabconf.h"
 #include "util/fs.h"
+#include "util/idn.h"
 #include "util/mem.h"
 
 #define IDLE_MS  60000
@@ -110,4 +111,21 @@ enum store_rc store_verify(struct store *st, const char *user, const char *passw
 
 enum store_rc store_has(struct store *st, const char *account, char **why) {
     return st->ops->has(st, account, why);
+}
+
+enum store_rc store_has_domain(struct store *st, const char *domain, char **why) {
+    struct sbuf ways[3] = {{0}};
+    enum store_rc rc = STORE_NO;
+    sbuf_add_c(&ways[0], domain);
+    idn_spellings(str_of(domain), false, &ways[1], &ways[2]);
+    for (size_t i = 0; i < 3 && rc == STORE_NO; i++) {
+        struct sbuf account = {0};
+        sbuf_printf(&account, "@%s", ways[i].n == 0 ? "" : ways[i].p);
+        if (ways[i].n > 0)
+            rc = store_has(st, account.p, why);
+        sbuf_free(&account);
+    }
+    for (size_t i = 0; i < 3; i++)
+        sbuf_free(&ways[i]);
+    return rc;
 }

@@ -48,5 +48,7 @@ enum store_rc store_add_admin(struct store *st, const char *mail, const char *ha
                               const char *domain, char **why);
 /* Is the account there?  "": is there any? */
 enum store_rc store_has(struct store *st, const char *account, char **why);
+/* Is that domain there, in any of its spellings? */
+enum store_rc store_has_domain(struct store *st, const char *domain, char **why);
 
 #endif

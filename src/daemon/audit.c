@@ -211,6 +211,7 @@ void audit(struct config *c, struct diags *d) {
     audit_tables(c, d);
     audit_credentials(c, d);
     audit_places(c, d);
+    audit_owners(c, d);
     check_loops(c, d);
     check_certificates(c, d);
     sni_check_dates(c, CERT_DAYS, d);

@@ -234,13 +234,39 @@ static json_int_t uses_of_owned(struct req *r, json_t *counts, json_t *rec) {
     return n;
 }
 
+/* Marks the records of domains that the store does not have; false after a reply. */
+static bool mark_orphans(struct req *r, json_t *list) {
+    json_t *known = json_object(), *rec;
+    enum store_rc rc = STORE_YES;
+    char *why = NULL;
+    size_t i;
+    json_array_foreach(list, i, rec) {
+        const char *owner = json_member(rec, "owner");
+        if (owner[0] == '\0' || !r->who.global || rc == STORE_ERROR)
+            continue;
+        if (json_object_get(known, owner) == NULL) {
+            rc = store_has_domain(r->w->store, owner, &why);
+            json_object_set_new(known, owner, json_boolean(rc == STORE_NO));
+        }
+        if (json_is_true(json_object_get(known, owner)))
+            json_object_set_new(rec, "orphan", json_true());
+    }
+    json_decref(known);
+    if (rc == STORE_ERROR)
+        reply_store_failed(r, why);
+    return rc != STORE_ERROR;
+}
+
 void relays_list(struct req *r) {
     json_t *list = records(r), *rec, *counts = json_object();
     char *why = NULL;
     size_t i;
-    if (list == NULL || store_relay_counts(r->w->store, add_count, counts, &why) == STORE_ERROR) {
-        if (list != NULL)
-            reply_store_failed(r, why);
+    bool ok = list != NULL && mark_orphans(r, list);
+    if (ok && store_relay_counts(r->w->store, add_count, counts, &why) == STORE_ERROR) {
+        reply_store_failed(r, why);
+        ok = false;
+    }
+    if (!ok) {
         json_decref(list);
         json_decref(counts);
         return;

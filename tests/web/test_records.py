@@ -52,6 +52,22 @@ def test_a_record_in_use_stays(dns, by):
         boss.ok("DELETE", "/api/relay/provider")
 
 
+def test_a_record_whose_domain_is_gone_is_named(dns):
+    """The next domain of that name would have it: check and the page of those who administer the server say so."""
+    with site(dns) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        for owner in ("a.example", "gone.example"):
+            boss.ok("PUT", f"/api/relay/of-{owner}", body={"hosts": "[127.0.0.1]:9", "owner": owner, "user": "u", "password": "p"})
+        said = w.run("check").stdout
+        assert 'record "of-gone.example" belongs to the domain gone.example' in said and "posthouse record delete" in said, said
+        assert "of-a.example" not in said
+        assert {r["name"] for r in boss.get("/api/relays")["records"] if r.get("orphan")} == {"of-gone.example"}
+        assert [r.get("orphan") for r in local.get("/api/relays")["records"]] == [None]
+        assert "of-gone.example" in str(boss.get("/api/check"))
+        assert w.run("record", "delete", "of-gone.example").returncode == 0
+        assert "belongs to the domain" not in w.run("check").stdout
+
+
 # -- what administrators of one domain see of others --
 
 # With the local service, that alias_maps needs.

@@ -197,6 +197,7 @@ export const text = {
     onlyOwn: "@domain for all of it, or user@domain with commas between. Empty for a new relay: the whole domain.",
     owner: "Belongs to the domain",
     ownerIs: (domain: string) => `of ${domain}`,
+    ownerGone: "This domain is gone. Delete the record: another domain of that name would have it, with its account.",
     ownerOwn: "It is for mail of this domain alone; other domains' administrators do not see it.",
     ownerHint:
       "Empty: to this server. A domain's record is for mail of that domain alone, " +

@@ -144,6 +144,7 @@ export function Relays({ me }: { me: Me }) {
                     <th scope="row">
                       <a href={to("relay", r.name)}>{r.name}</a>
                       {r.owner && <div class="small quiet">{t.ownerIs(r.owner)}</div>}
+                      {r.orphan && <div class="small">{t.ownerGone}</div>}
                     </th>
                     <td>
                       <code>{r.hosts}</code>
