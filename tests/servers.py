@@ -28,9 +28,11 @@ CREATE TABLE mailbox (username VARCHAR(255) NOT NULL PRIMARY KEY, password VARCH
     name VARCHAR(255) NOT NULL DEFAULT '', domain VARCHAR(255) NOT NULL DEFAULT '',
     transport VARCHAR(255) NOT NULL DEFAULT '', isadmin {flag} NOT NULL DEFAULT 0, isglobaladmin {flag} NOT NULL DEFAULT 0,
     enablesmtp {flag} NOT NULL DEFAULT 1, enablesmtpsecured {flag} NOT NULL DEFAULT 1, allow_nets TEXT DEFAULT NULL,
-    modified {time} NOT NULL DEFAULT '1970-01-01 01:01:01', active {flag} NOT NULL DEFAULT 1);
+    created {time} NOT NULL DEFAULT '1970-01-01 01:01:01', modified {time} NOT NULL DEFAULT '1970-01-01 01:01:01',
+    active {flag} NOT NULL DEFAULT 1);
 CREATE INDEX idx_mailbox_domain ON mailbox (domain);
-CREATE TABLE admin (username VARCHAR(255) NOT NULL PRIMARY KEY, password VARCHAR(255) NOT NULL DEFAULT '', active {flag} NOT NULL DEFAULT 1);
+CREATE TABLE admin (username VARCHAR(255) NOT NULL PRIMARY KEY, password VARCHAR(255) NOT NULL DEFAULT '',
+    created {time} NOT NULL DEFAULT '1970-01-01 01:01:01', active {flag} NOT NULL DEFAULT 1);
 CREATE TABLE domain_admins (username VARCHAR(255) NOT NULL DEFAULT '', domain VARCHAR(255) NOT NULL DEFAULT '', active {flag} NOT NULL DEFAULT 1,
     PRIMARY KEY (username, domain));
 """

@@ -75,6 +75,8 @@ enum store_rc store_change(struct store *st, const char *name, const struct acco
 struct admin {
     bool global;
     char mark[ADMIN_MARK]; /* changes with the stored password; "": the store does not show it */
+    char
+        born[ADMIN_MARK]; /* another one if the account was deleted and made again; "": not known */
 };
 /* True if user is an active administrator and password is right. */
 enum store_rc store_admin_verify(struct store *st, const char *user, const char *password,

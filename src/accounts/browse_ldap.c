@@ -301,6 +301,14 @@ static void admins_base(struct store *st, struct sbuf *b) {
     sbuf_printf(b, "o=domainAdmins%s", comma == NULL ? "" : comma);
 }
 
+/* An entry that was deleted and made again has another UUID. */
+static void take_born(LDAP *ld, LDAPMessage *e, struct admin *a) {
+    char *uuid = value(ld, e, "entryUUID");
+    if (uuid != NULL)
+        password_mark(uuid, a->born, sizeof a->born);
+    free(uuid);
+}
+
 /* The stored password is shown to those that the directory lets see it. */
 static void take_mark(LDAP *ld, LDAPMessage *e, struct admin *a) {
     struct berval **stored = ldap_get_values_len(ld, e, "userPassword");
@@ -317,7 +325,8 @@ static void take_mark(LDAP *ld, LDAPMessage *e, struct admin *a) {
  */
 static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf *dn,
                       struct admin *a) {
-    static char *wanted[] = {TEXT("mail"), TEXT("domainGlobalAdmin"), TEXT("userPassword"), NULL};
+    static char *wanted[] = {TEXT("mail"), TEXT("domainGlobalAdmin"), TEXT("userPassword"),
+                             TEXT("entryUUID"), NULL};
     struct sbuf base = {0}, filter = {0};
     int rc = LDAP_SUCCESS;
     admins_base(st, &base);
@@ -339,6 +348,7 @@ static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf 
             sbuf_add_c(dn, name);
             a->global = has(ld, e, "domainGlobalAdmin", "yes");
             take_mark(ld, e, a);
+            take_born(ld, e, a);
         }
         ldap_memfree(name);
         ldap_msgfree(res);
@@ -348,6 +358,20 @@ static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf 
     sbuf_free(&base);
     sbuf_free(&filter);
     return rc;
+}
+
+/* Who is no administrator is refused as late as one with a wrong password: by a bind, whatever
+ * becomes of it. */
+static void refuse_late(struct store *st, const char *user, const char *password) {
+    struct sbuf dn = {0};
+    char *why = NULL;
+    sbuf_add_c(&dn, "mail=");
+    directory_quote_dn(str_of(user), &dn);
+    sbuf_add_c(&dn, ",");
+    admins_base(st, &dn);
+    (void)store_ldap_bind(st, dn.p, password, &why);
+    sbuf_free(&dn);
+    free(why);
 }
 
 enum store_rc directory_admin(struct store *st, const char *user, const char *password,
@@ -364,6 +388,8 @@ enum store_rc directory_admin(struct store *st, const char *user, const char *pa
     ldap_unbind_ext_s(ld, NULL, NULL);
     if (out == STORE_YES && password != NULL)
         out = store_ldap_bind(st, dn.p, password, why);
+    else if (out == STORE_NO && password != NULL)
+        refuse_late(st, user, password);
     sbuf_free(&dn);
     return out;
 }

@@ -394,12 +394,15 @@ enum store_rc sql_change(struct store *st, const char *name, const struct accoun
 struct login {
     const char *user;
     char *password; /* NULL: no such account */
+    char born[ADMIN_MARK];
 };
 
 static void take_login(void *arg, char **row) {
     struct login *l = arg;
-    if (l->password == NULL && str_ieq_c(str_of(row[0]), l->user))
-        l->password = mem_strdup(row[1]);
+    if (l->password != NULL || !str_ieq_c(str_of(row[0]), l->user))
+        return;
+    l->password = mem_strdup(row[1]);
+    password_mark(row[2], l->born, sizeof l->born);
 }
 
 /* Rows of domain_admins; see browse_give about names that are not the one that was asked for. */
@@ -416,26 +419,26 @@ static void take_managing(void *arg, char **row) {
 }
 
 static enum store_rc browse_ask_few(struct store *st, const char *text, const char *a,
-                                    const char *b, void (*fn)(void *arg, char **row), void *arg,
-                                    char **why) {
+                                    const char *b, size_t columns,
+                                    void (*fn)(void *arg, char **row), void *arg, char **why) {
     struct ask q = {0};
     browse_add(&q, text, a);
     if (b != NULL)
         browse_add(&q, "", b);
-    return browse_run(st, &q, 2, fn, arg, why);
+    return browse_run(st, &q, columns, fn, arg, why);
 }
 
 /* The stored password of an administrator: a standalone one's, else a mail user's that is marked.
  */
 static enum store_rc find_login(struct store *st, struct login *l, char **why) {
-    enum store_rc rc =
-        browse_ask_few(st, "SELECT username, password FROM admin WHERE active = 1 AND username = ?",
-                       l->user, NULL, take_login, l, why);
+    enum store_rc rc = browse_ask_few(
+        st, "SELECT username, password, created FROM admin WHERE active = 1 AND username = ?",
+        l->user, NULL, 3, take_login, l, why);
     if (rc == STORE_YES && l->password == NULL)
         rc = browse_ask_few(st,
-                            "SELECT username, password FROM mailbox WHERE active = 1 AND "
+                            "SELECT username, password, created FROM mailbox WHERE active = 1 AND "
                             "(isadmin = 1 OR isglobaladmin = 1) AND username = ?",
-                            l->user, NULL, take_login, l, why);
+                            l->user, NULL, 3, take_login, l, why);
     return rc;
 }
 
@@ -455,21 +458,22 @@ enum store_rc sql_admin(struct store *st, const char *user, const char *password
         rc = STORE_NO;
     if (rc == STORE_YES)
         password_mark(l.password, a->mark, sizeof a->mark);
+    memcpy(a->born, l.born, sizeof a->born);
     if (l.password != NULL)
         mem_wipe(l.password, strlen(l.password));
     free(l.password);
     if (rc == STORE_YES)
-        rc = browse_ask_few(st, MANAGING " AND domain = 'ALL'", user, NULL, take_managing, &all,
+        rc = browse_ask_few(st, MANAGING " AND domain = 'ALL'", user, NULL, 2, take_managing, &all,
                             why);
     a->global = all.found;
     if (rc == STORE_YES && !a->global)
-        rc = browse_ask_few(st, MANAGING " LIMIT 1", user, NULL, take_managing, &some, why);
+        rc = browse_ask_few(st, MANAGING " LIMIT 1", user, NULL, 2, take_managing, &some, why);
     return rc == STORE_YES && !a->global && !some.found ? STORE_NO : rc;
 }
 
 enum store_rc sql_manages(struct store *st, const char *user, const char *domain, char **why) {
     struct managing m = {.user = user, .domain = domain};
     enum store_rc rc =
-        browse_ask_few(st, MANAGING " AND domain = ?", user, domain, take_managing, &m, why);
+        browse_ask_few(st, MANAGING " AND domain = ?", user, domain, 2, take_managing, &m, why);
     return rc == STORE_YES && !m.found ? STORE_NO : rc;
 }

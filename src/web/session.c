@@ -117,6 +117,7 @@ static void login_session_start(struct req *r, const char *admin, const struct a
     if (rc == 1) {
         r->who.admin = mem_strdup(admin);
         r->who.page = page;
+        r->who.global = is->global;
         reply_data(
             r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", is->global, "csrf", csrf));
         set_cookie(r, secret);
@@ -165,14 +166,16 @@ static void take_token(void *arg, sqlite3_stmt *row) {
     who->domain = domain[0] == '\0' ? NULL : mem_strdup(domain);
     who->token = true;
     f->used = sqlite3_column_int64(row, 3);
+    snprintf(who->born, sizeof who->born, "%s", state_text(row, 4));
 }
 
 static int64_t find_token(struct web *w, struct who *who) {
     struct found f = {who, 0};
-    state_run(w->state, take_token, &f,
-              "SELECT admin, scopes, domain, used FROM token WHERE hash = ? AND (expires = 0 OR "
-              "expires > ?)",
-              "si", who->key, now_s());
+    state_run(
+        w->state, take_token, &f,
+        "SELECT admin, scopes, domain, used, born FROM token WHERE hash = ? AND (expires = 0 OR "
+        "expires > ?)",
+        "si", who->key, now_s());
     return f.used;
 }
 
@@ -183,9 +186,12 @@ static void touch(struct req *r, int64_t used, const char *sql) {
         state_run(r->w->state, NULL, NULL, sql, "is", now, r->who.key);
 }
 
-/* A session ends when the password that it began with is another one. */
-static bool same_password(const struct who *who, const struct admin *is) {
-    return who->token || strcmp(who->mark, is->mark) == 0;
+/* A session ends when the password that it began with is another one, and a token with the account
+ * that made it: another one of the same address is somebody else's. */
+static bool same_account(const struct who *who, const struct admin *is) {
+    if (!who->token)
+        return strcmp(who->mark, is->mark) == 0;
+    return who->born[0] == '\0' || is->born[0] == '\0' || strcmp(who->born, is->born) == 0;
 }
 
 bool session_lasts(struct web *w, const struct who *who) {
@@ -198,7 +204,7 @@ bool session_lasts(struct web *w, const struct who *who) {
     else
         find_session(w, &now);
     bool lasts = now.admin != NULL && role_find(w, now.admin, &is, &why) == STORE_YES &&
-                 same_password(&now, &is) && (is.global || !who->global);
+                 same_account(&now, &is) && (is.global || !who->global);
     who_free(&now);
     free(why);
     return lasts;
@@ -227,10 +233,13 @@ bool session_identify(struct req *r) {
         reply_store_failed(r, why);
     else if (rc == STORE_NO)
         reply_fail(r, MHD_HTTP_UNAUTHORIZED, "Login required.");
-    if (rc == STORE_YES && !same_password(&r->who, &is)) {
-        reply_fail(r, MHD_HTTP_UNAUTHORIZED, "Session expired, please re-login.");
+    if (rc == STORE_YES && !same_account(&r->who, &is)) {
+        reply_fail(r, MHD_HTTP_UNAUTHORIZED,
+                   r->who.token ? "The token is of an earlier account of that address."
+                                : "Session expired, please re-login.");
         return false;
     }
+    memcpy(r->who.born, is.born, sizeof is.born);
     if (r->who.domain != NULL)
         r->who.global = false;
     return rc == STORE_YES;

@@ -51,6 +51,7 @@ static const char schema[] =
     "VARCHAR(20) "
     "NOT NULL DEFAULT '', loglevel VARCHAR(10) NOT NULL DEFAULT 'info', msg TEXT);"
     "CREATE INDEX IF NOT EXISTS log_domain ON log (domain);"
+    "CREATE INDEX IF NOT EXISTS log_admin ON log (admin);"
     "CREATE TABLE IF NOT EXISTS sample (at INTEGER PRIMARY KEY, sent INTEGER NOT NULL, deferred "
     "INTEGER NOT NULL, bounced INTEGER NOT NULL, waiting INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS run (id TEXT PRIMARY KEY, kind TEXT NOT NULL, sender TEXT NOT "
@@ -60,6 +61,12 @@ static const char schema[] =
     "CREATE INDEX IF NOT EXISTS run_admin ON run (admin);"
     "CREATE TABLE IF NOT EXISTS known (admin TEXT NOT NULL, network TEXT NOT NULL, at INTEGER NOT "
     "NULL, PRIMARY KEY (admin, network)) WITHOUT ROWID;";
+
+static int state_add_column(struct state *s, const char *look, const char *add) {
+    if (sqlite3_exec(s->db, look, NULL, NULL, NULL) == SQLITE_OK)
+        return SQLITE_OK;
+    return sqlite3_exec(s->db, add, NULL, NULL, NULL);
+}
 
 struct state *state_open(const char *data_directory, char **why) {
     struct state *s = MEM_NEW(struct state);
@@ -71,11 +78,13 @@ struct state *state_open(const char *data_directory, char **why) {
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(s->db, BUSY_MS);
         rc = sqlite3_exec(s->db, schema, NULL, NULL, NULL);
-        /* Of an older version: its sessions end. */
-        if (rc == SQLITE_OK &&
-            sqlite3_exec(s->db, "SELECT mark FROM session LIMIT 1", NULL, NULL, NULL) != SQLITE_OK)
-            rc = sqlite3_exec(s->db, "ALTER TABLE session ADD COLUMN mark TEXT NOT NULL DEFAULT ''",
-                              NULL, NULL, NULL);
+        /* Of an older version: its sessions end, and its tokens are not bound to an account. */
+        if (rc == SQLITE_OK)
+            rc = state_add_column(s, "SELECT mark FROM session LIMIT 1",
+                                  "ALTER TABLE session ADD COLUMN mark TEXT NOT NULL DEFAULT ''");
+        if (rc == SQLITE_OK)
+            rc = state_add_column(s, "SELECT born FROM token LIMIT 1",
+                                  "ALTER TABLE token ADD COLUMN born TEXT NOT NULL DEFAULT ''");
     }
     umask(old);
     fs_adopt(path.p);

@@ -2,7 +2,7 @@
  * web/token.c - bearer tokens of limited scope; see session.h
  *
  * A token acts for the administrator that made it, as far as its scopes and its domain go, and as
- * long as that account is an administrator's.  It is shown once.
+ * long as that very account is an administrator's.  It is shown once.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -52,29 +52,21 @@ static const char *token_check(const char *name, const char *list, const char *d
     return NULL;
 }
 
-void token_add(struct req *r) {
-    const char *name = req_text(r, "name"), *list = req_text(r, "scopes");
-    const char *domain = req_text(r, "domain");
-    int64_t days = 0; /* for ever */
-    domain = domain == NULL ? "" : domain;
-    const char *why = token_check(name, list, domain);
-    if (why != NULL)
-        reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s", why);
-    if (why != NULL || !req_integer(r, "days", 0, DAYS_MAX, &days))
-        return;
-    if (domain[0] != '\0' && !session_may(r, domain))
-        return;
+/* domain: in lower case, as the store has it. */
+static void token_make(struct req *r, const char *name, const char *list, const char *domain,
+                       int64_t days) {
     char secret[SECRET_TEXT], hash[HASH_TEXT], shown[SECRET_TEXT + 4];
     secret_new(secret);
     snprintf(shown, sizeof shown, "ph_%s", secret);
     secret_hash(shown, hash);
-    int rc = state_run(r->w->state, NULL, NULL,
-                       "INSERT INTO token (name, hash, scopes, domain, admin, created, expires) "
-                       "SELECT ?, ?, ?, ?, ?, ?, ? WHERE ? OR (SELECT COUNT(*) FROM token WHERE "
-                       "admin = ?) < ?",
-                       "sssssiiisi", name, hash, list, domain, r->who.admin, now_s(),
-                       (int64_t)(days == 0 ? 0 : now_s() + days * 86400), (int64_t)r->who.global,
-                       r->who.admin, (int64_t)TOKENS_OWN);
+    int rc = state_run(
+        r->w->state, NULL, NULL,
+        "INSERT INTO token (name, hash, scopes, domain, admin, created, expires, "
+        "born) SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE ? OR (SELECT COUNT(*) FROM token WHERE "
+        "admin = ?) < ?",
+        "sssssiisisi", name, hash, list, domain, r->who.admin, now_s(),
+        (int64_t)(days == 0 ? 0 : now_s() + days * 86400), r->who.born, (int64_t)r->who.global,
+        r->who.admin, (int64_t)TOKENS_OWN);
     if (rc == 0) {
         reply_fail(r, MHD_HTTP_CONFLICT, "You have %d tokens: delete some first.", TOKENS_OWN);
     } else if (rc != 1) {
@@ -85,6 +77,21 @@ void token_add(struct req *r) {
     }
     mem_wipe(secret, sizeof secret);
     mem_wipe(shown, sizeof shown);
+}
+
+void token_add(struct req *r) {
+    const char *name = req_text(r, "name"), *list = req_text(r, "scopes");
+    const char *given = req_text(r, "domain");
+    int64_t days = 0; /* for ever */
+    char *domain = mem_strdup(given == NULL ? "" : given);
+    str_lower(domain, strlen(domain));
+    const char *why = token_check(name, list, domain);
+    if (why != NULL)
+        reply_fail(r, MHD_HTTP_BAD_REQUEST, "%s", why);
+    else if (req_integer(r, "days", 0, DAYS_MAX, &days) &&
+             (domain[0] == '\0' || session_may(r, domain)))
+        token_make(r, name, list, domain, days);
+    free(domain);
 }
 
 void token_delete(struct req *r) {

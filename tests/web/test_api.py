@@ -214,6 +214,31 @@ def test_backup_mx(site):
     assert site.stored("backup.example") == ("dovecot", False, None)
 
 
+def test_who_is_no_administrator_is_refused_as_one_with_a_wrong_password_is(site):
+    answers = [site.web.api().request("POST", "/api/login", form={"username": who, "password": "no such one"})
+               for who in ("nobody@admin.example", "ann@a.example", OF_DOMAIN)]
+    assert len({str(a) for a in answers}) == 1 and answers[0][0] == 401, answers
+
+
+def test_a_token_ends_with_the_account_that_made_it(site):
+    """Another administrator of the same address, made later, is somebody else."""
+    name = "again@admin.example"
+    servers.add_admin(site.store, name, site.hash, "a.example")
+    make = lambda: site.web.api(token=site.web.api(name).ok("POST", "/api/tokens", body={"name": "t", "scopes": "read"})["token"])
+    old = make()
+    assert old.get("/api/domain/a.example")
+    if site.kind == "ldap":
+        site.store.run(f"dn: mail={name},o=domainAdmins,{servers.SUFFIX}\nchangetype: delete\n")
+        servers.add_admin(site.store, name, site.hash)
+    else:
+        site.store.run(f"DELETE FROM domain_admins WHERE username = '{name}'; DELETE FROM admin WHERE username = '{name}';")
+        servers.add_admin(site.store, name, site.hash)
+        site.store.run(f"UPDATE admin SET created = '2026-11-27 01:02:03' WHERE username = '{name}'")
+    wait_for(lambda: old.request("GET", "/api/domain/a.example")[0] == 401)
+    assert "earlier account" in old.fails(401, "GET", "/api/domain/a.example")
+    assert make().get("/api/domain/b.example")
+
+
 def test_bad_values_change_nothing(site):
     boss = site.web.api(GLOBAL)
     before = site.stored("a.example"), site.stored("ann@a.example")

@@ -170,6 +170,8 @@ def test_tokens(web):
     for bad in ({"name": ""}, {"scopes": ""}, {"scopes": "read all"}, {"days": -1}, {"domain": "no domain"}):
         assert boss.fails(400, "POST", "/api/tokens", body={"name": "t", "scopes": "read"} | bad)
     assert local.fails(403, "POST", "/api/tokens", body={"name": "t", "scopes": "read", "domain": "b.example"})
+    capital = make(scopes="read", domain="B.Example")
+    assert capital.get("/api/domain/b.example") and capital.fails(403, "GET", "/api/domain/a.example")
     listed = boss.get("/api/tokens")
     assert {t["name"] for t in listed} == {"t", "w"} and all("hash" not in t and "token" not in t for t in listed)
     assert local.fails(404, "DELETE", f"/api/token/{listed[0]['id']}")  # somebody else's
