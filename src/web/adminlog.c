@@ -10,7 +10,17 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define PAGE 50U
+#define PAGE    50U
+#define LOG_OWN 10000 /* of one administrator of some domains; the mail log has all */
+
+/* The oldest entries of an administrator of some domains go: the log of the others has room. */
+static void adminlog_bound(struct req *r) {
+    if (r->who.admin != NULL && !r->who.global && r->who.domain == NULL)
+        state_run(r->w->state, NULL, NULL,
+                  "DELETE FROM log WHERE admin = ? AND id <= (SELECT id FROM log WHERE admin = ? "
+                  "ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                  "ssi", r->who.admin, r->who.admin, (int64_t)LOG_OWN);
+}
 
 void adminlog(struct req *r, const char *event, const char *account, const char *fmt, ...) {
     struct sbuf msg = {0};
@@ -26,6 +36,7 @@ void adminlog(struct req *r, const char *event, const char *account, const char 
     state_run(r->w->state, NULL, NULL,
               "INSERT INTO log (admin, ip, domain, username, event, msg) VALUES (?, ?, ?, ?, ?, ?)",
               "ssssss", admin, r->client, domain, user, event, msg.p);
+    adminlog_bound(r);
     log_info("web", "%s admin=%s, domain=%s, username=%s, event=%s, ip=%s", msg.p, admin, domain,
              user, event, r->client);
     sbuf_free(&msg);
