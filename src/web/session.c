@@ -187,7 +187,7 @@ static void touch(struct req *r, int64_t used, const char *sql) {
 }
 
 /* A session ends when the password that it began with is another one, and a token with the account
- * that made it: another one of the same address is somebody else's. */
+ * that made it: one made later for the same address is another account. */
 static bool same_account(const struct who *who, const struct admin *is) {
     if (!who->token)
         return strcmp(who->mark, is->mark) == 0;
