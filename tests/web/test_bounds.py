@@ -96,7 +96,7 @@ def test_nobodys_guesses_keep_an_owner_out(dns):
 # -- disk --
 
 def test_what_a_tenant_may_keep_is_bounded(dns):
-    """Results, entries of the log, tokens and records: a program of a domain's administrator can neither fill the disk nor slow down look-ups."""
+    """Results, log, tokens and records: a program of a domain's administrator can neither fill the disk nor slow down look-ups."""
     with site(dns) as w:
         boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
         record = {"hosts": "[127.0.0.1]:9", "tls": "may", "owner": "a.example"}
@@ -112,7 +112,8 @@ def test_what_a_tenant_may_keep_is_bounded(dns):
         assert kept == {OF_DOMAIN: 500, GLOBAL: 510}
         assert local.get(f"/api/run/{ident}") and local.get(f"/api/run/{OF_DOMAIN}11")
         assert "the last 500" in local.fails(404, "GET", f"/api/run/{OF_DOMAIN}10")
-        insert("web.db", "INSERT INTO log (admin, ip, msg) VALUES (?, '', ?)", [(who, str(i)) for who in (GLOBAL, OF_DOMAIN) for i in range(10200)])
+        insert("web.db", "INSERT INTO log (admin, ip, msg) VALUES (?, '', ?)",
+               [(who, str(i)) for who in (GLOBAL, OF_DOMAIN) for i in range(10200)])
         local.ok("PUT", "/api/user/ann@a.example", form={"transport": "smtp:[127.0.0.1]:9"})
         boss.ok("PUT", "/api/user/ann@a.example", form={"transport": ""})
         with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as c:
