@@ -179,12 +179,10 @@ static int rescue_in_place(struct spool *s) {
 int log_rescue(struct spool *s) {
     size_t pos = 0;
     int rc = 0, soft_rc = rescue_in_place(s);
-    if (s->retry != NULL) /* as in reclaim_try */
-        return -EAGAIN;
     for (struct entry *e; rc == 0 && (e = itab_next(&s->index, &pos)) != NULL;) {
         bool bad = false;
-        if (!entry_is_safe(s, e))
-            rc = reclaim_copy(s, e, &bad);
+        if (!entry_is_safe(s, e)) /* what is to be written again goes first, as in reclaim_try */
+            rc = s->retry != NULL ? -EAGAIN : reclaim_copy(s, e, &bad);
         if (bad) {
             reclaim_pass_over(e, rc);
             rc = 0;

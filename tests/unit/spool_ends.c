@@ -112,12 +112,54 @@ static void test_what_ends_is_not_copied_on(void **state) {
     free(large);
 }
 
+static bool refuses_unlink;
+static int refusing_unlink(void *arg, const char *path) {
+    return refuses_unlink ? -EIO : spool_io_disk.unlink(arg, path);
+}
+
+/* On a full disk, a segment that nothing needs goes at the next start, also while progress waits
+ * for the room that it gives: where nothing is copied on, nothing can come behind an end. */
+static void test_room_is_made_for_what_waits(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    char *large = mem_zalloc(30001);
+    (void)state;
+    memset(large, 'p', 30000);
+    io.allocate = no_room;
+    io.unlink = refusing_unlink;
+    allocate_rc = 0;
+    refuses_unlink = true;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 45000, 0, "");
+    spool_turn(s);
+    turn_note(s, &t, SPOOL_DONE, 1, "");
+    spool_turn(s);
+    turn_new(s, &t, 2, 45000, 0, "");
+    spool_turn(s);
+    spool_close(s);
+    assert_true(exists("log/%016x", 1));
+    allocate_rc = -ENOSPC;
+    refuses_unlink = false;
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 1);
+    size_t noted = turn_note(s, &t, SPOOL_PROGRESS, 2, large);
+    spool_turn(s);
+    assert_int_equal(t.told[noted], 1);
+    assert_false(exists("log/%016x", 1));
+    allocate_rc = 0;
+    turns(s, 2);
+    assert_int_equal(t.told[noted], 0);
+    spool_close(s);
+    free(large);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
         T(test_what_is_found_is_made_durable),
         T(test_content_of_what_may_come_back),
         T(test_what_ends_is_not_copied_on),
+        T(test_room_is_made_for_what_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
