@@ -256,8 +256,8 @@ static bool has_changed(struct map *m) {
     bool another = st.st_ino != m->st.st_ino || st.st_dev != m->st.st_dev;
     if (!another && fs_is_unwritten(&st, &m->st))
         return false;
-    return m->ops->suffix[0] != '\0' || (another && fs_came_whole(&st)) ||
-           text_has_settled(m, &st, now);
+    bool whole = another && st.st_size > 0 && fs_came_whole(&st);
+    return m->ops->suffix[0] != '\0' || whole || text_has_settled(m, &st, now);
 }
 
 static void open_again(struct map *m) {
