@@ -220,8 +220,8 @@ struct matchlist {
     size_t n;
 };
 
-/* As in Postfix, whatever has a colon: the name of no type there is is a mistake, and no name of a
- * host or domain that never fits, nor with "!" one that always does. */
+/* As in Postfix, a pattern with a colon is a table, though there may be no such type: taken for the
+ * name of a host or domain it would never fit, and so, behind "!", keep nothing out. */
 static bool pattern_is_table(struct str piece) {
     return piece.n > 0 && piece.p[0] != '[' && str_chr(piece, ':') >= 0;
 }
@@ -473,11 +473,11 @@ enum match_rc matchlist_has(struct matchlist *l, struct str key, char **err) {
 static bool list_has_more(const char *spec, bool tables) {
     struct str rest = str_of(spec), piece;
     while (str_split_braces(&rest, ", \t\r\n", &piece)) {
-        while (piece.n > 0 && piece.p[0] == '!')
-            piece = str_from(piece, 1);
         struct netblock net;
         const char *why;
-        if ((!tables || map_looks_like(piece)) && !netblock_parse(&net, piece, &why) && why == NULL)
+        take_negation(&piece, false);
+        if ((!tables || pattern_is_table(piece)) && !netblock_parse(&net, piece, &why) &&
+            why == NULL)
             return true;
     }
     return false;

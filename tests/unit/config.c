@@ -117,6 +117,7 @@ static void test_matchlists(void **state) {
     assert_true(has("10.0.0.0/8 [::1]", MATCH_NETWORK, false, "::1"));
     assert_false(has("!10.1.0.0/16 10.0.0.0/8", MATCH_NETWORK, false, "10.1.2.3"));
     assert_true(matchlist_has_tables("a, hash:/x"));
+    assert_true(matchlist_has_tables("!127.0.0.1:25, 127.0.0.0/8"));
     assert_false(matchlist_has_tables("127.0.0.0/8 [::1]/128 fe80::/10"));
 }
 
