@@ -314,7 +314,8 @@ static bool source_find(struct map *m, struct source_find *f) {
     return there;
 }
 
-/* Has a row of the source that key, and none the folded one? */
+/* Is the row that was found under the folded key the row of key?  It is, if the source has a row of
+ * key and none of the folded key. */
 static enum map_rc source_says(struct map *m, struct str key, struct str folded) {
     struct source_find own = {.key = key}, other = {.key = folded};
     bool there = source_find(m, &own) && source_find(m, &other);
@@ -327,9 +328,9 @@ static enum map_rc source_says(struct map *m, struct str key, struct str folded)
     return MAP_ERROR;
 }
 
-/* Postfix's postmap folds keys further than str_lower does: the row of straße.test lies under
- * strasse.test, and each sigma at the end of a word under the other one.  It is no answer for the
- * domain that is called so. */
+/* Postfix's postmap folds keys further than str_lower does: it puts the row of straße.test under
+ * strasse.test, and writes the sigma at the end of a word as the other sigma.  Whether a row under
+ * strasse.test is that of straße.test, only the source says. */
 static enum map_rc get_folded(struct map *m, struct str key, struct sbuf *value) {
     struct sbuf folded = {0}, found = {0};
     enum map_rc rc = MAP_NOT_FOUND;

@@ -96,7 +96,7 @@ static void report_stale(const struct maps *m) {
     }
 }
 
-/* A table that one parameter wants one value of and another one a list is opened for each. */
+/* A table of which one parameter takes one value, and another parameter a list, is opened twice. */
 static struct maps *tables_maps(struct table_set *t, const char *spec, enum map_values values) {
     struct sbuf key = {0};
     sbuf_printf(&key, "%d%s", (int)values, spec);

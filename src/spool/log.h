@@ -27,7 +27,7 @@ bool log_find_removed(struct spool *s);
  * which nothing is left to be written again elsewhere.  The newest first, for it may say that
  * something older does not count. */
 int log_harden(struct spool *s);
-/* Is there something that it has not made durable yet? */
+/* Is there something that log_harden has not made durable yet? */
 bool log_is_soft(const struct spool *s);
 /* When each operation of a batch has ended: what could not be written is given up, and after a full
  * disk the same place may be used again. */

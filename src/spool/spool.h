@@ -46,8 +46,8 @@ int64_t spool_space(const struct spool *s);
 /* Could some progress or end of a message not be written twice in a row, or neither a message nor
  * that it does not count?  It is tried again. Any thread. */
 bool spool_is_behind(const struct spool *s);
-/* Has the spool found something at its start that it could not make durable, and the power may take
- * again?  It is tried again behind each batch.  Not once the spool is started. */
+/* Has the spool found something at its start that it could not make durable, and a power cut may
+ * take again?  To be asked before spool_start; afterwards the spool goes on trying for a while. */
 bool spool_is_soft(const struct spool *s);
 void spool_stats(struct spool *s, struct spool_stats *out);
 /* Does what an operation has ended with say that there is no room for the message?  (It may fit

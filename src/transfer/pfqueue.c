@@ -379,7 +379,8 @@ int pfqueue_read(const struct pfqueue *p, const char *path, struct sbuf *out, st
     int rc = fd < 0 ? fd : lock_take(fd);
     if (rc == 0 && fstat(fd, st) < 0)
         rc = -errno;
-    rc = rc == -EAGAIN ? -EBUSY : rc; /* who delivers it has a lock, also when the master is gone */
+    if (rc == -EAGAIN) /* a process that delivers it has the lock, also when the master is gone */
+        rc = -EBUSY;
     for (ssize_t n = 1; rc == 0 && n != 0;) {
         char *at = sbuf_room(out, (size_t)st->st_size + 1);
         n = read(fd, at, (size_t)st->st_size + 1);

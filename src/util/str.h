@@ -73,8 +73,8 @@ char *str_dup(struct str s);
 /* Lower case in place, of UTF-8 too: character by character, where the length stays.  Bytes that
  * are no UTF-8 stay. */
 void str_lower(char *p, size_t n);
-/* Appends s as Postfix (ICU) folds it: "ß" is "ss", and each sigma the same; false: it cannot be.
- */
+/* Appends s as Postfix (ICU) folds it: "ß" becomes "ss", and both small sigmas become one.  False:
+ * s cannot be folded, and nothing is appended. */
 bool str_casefold(struct str s, struct sbuf *out);
 /* Takes the next piece separated by any byte of seps; pieces of length 0 are skipped. */
 bool str_split(struct str *rest, const char *seps, struct str *piece);

@@ -151,8 +151,8 @@ static void test_what_does_not_go_on(void **state) {
     }
 }
 
-/* But for the log's. */
-/* What an alias is made to is counted as any message, and nothing is left of both. */
+/* The message that goes on for an alias is counted as any other, and when it is sent nothing is
+ * counted of it, nor of the message that it was made of. */
 static void test_memory_of_aliases(void **state) {
     (void)state;
     struct rig r;
@@ -170,6 +170,7 @@ static void test_memory_of_aliases(void **state) {
     rig_close(&r);
 }
 
+/* Files of the spool, but for those of log/. */
 static size_t files_in_dir(void) {
     char cmd[200];
     size_t n = 0;

@@ -369,8 +369,8 @@ static void test_login_is_recognised(void **state) {
     assert_false(repeats(&w, "pw"));
 }
 
-/* A long reply to a long login is read in one go: whoever owns the host and its record could hold
- * up all other connections of the thread for seconds, again and again. */
+/* A long reply is looked through for a long login in little time: else the owner of the host and of
+ * its record could hold up all other connections of the thread for seconds, again and again. */
 static void test_long_login_costs_little(void **state) {
     struct withhold w = {0};
     struct sbuf password = {0}, text = {0};

@@ -63,7 +63,7 @@ static void on_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long a
     (void)idx;
     (void)argl;
     (void)argp;
-    for (size_t i = n_living; i-- > 0;) /* the world's stay, and come first */
+    for (size_t i = n_living; i-- > 0;) /* the objects that stay come first */
         if (living[i].obj == parent) {
             living[i] = living[--n_living];
             return;
