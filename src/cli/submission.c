@@ -247,12 +247,20 @@ static void add_refused(const struct submission *s, const char *indent, struct s
     }
 }
 
+static int refused_status(const struct submission *s) {
+    for (size_t i = 0; i < s->n_rcpts; i++)
+        if (s->rcpts[i].refused != NULL && s->rcpts[i].refused[0] != '5')
+            return EX_TEMPFAIL_;
+    return EX_UNAVAILABLE_;
+}
+
 /* Others have the message, so the program that sent it does not look at what was refused.  Returns
- * the code that ended it. */
+ * an exit status: EX_TEMPFAIL_ if the sender cannot be told now, EX_UNAVAILABLE_ if it never can.
+ */
 static int tell_sender(struct dialogue *d, const struct submission *s) {
     struct submission note = {.cfg = s->cfg, .from = mem_strdup("")};
     size_t at = 0, taken = 0;
-    int code = 250;
+    int status = EX_OK_;
     if (s->from[0] != '\0') {
         submission_add(&note, str_of(s->from));
         sbuf_printf(&note.content, "From: Mail Delivery System <MAILER-DAEMON@%s>\nTo: <",
@@ -266,17 +274,14 @@ static int tell_sender(struct dialogue *d, const struct submission *s) {
         add_refused(s, "", &note.content);
         sbuf_add_c(&note.content, "\n--\n");
         add_header_of(sbuf_str(&s->content), &note.content);
-        code = submission_transact(d, &note, &at, &taken);
+        int code = submission_transact(d, &note, &at, &taken);
+        if (code / 100 != 2)
+            status = dialogue_status(code);
+        else if (taken == 0)
+            status = refused_status(&note);
     }
     submission_free(&note);
-    return code;
-}
-
-static int refused_status(const struct submission *s) {
-    for (size_t i = 0; i < s->n_rcpts; i++)
-        if (s->rcpts[i].refused != NULL && s->rcpts[i].refused[0] != '5')
-            return EX_TEMPFAIL_;
-    return EX_UNAVAILABLE_;
+    return status;
 }
 
 /* All recipients have been named. */
@@ -285,7 +290,7 @@ static int submission_end(struct dialogue *d, const struct submission *s, size_t
     add_refused(s, "sendmail: ", &text);
     int rc = EX_OK_;
     if (text.n > 0 && taken > 0) /* a second copy is better than a loss */
-        rc = tell_sender(d, s) == 0 ? EX_TEMPFAIL_ : EX_OK_;
+        rc = tell_sender(d, s) == EX_TEMPFAIL_ ? EX_TEMPFAIL_ : EX_OK_;
     else if (text.n > 0)
         rc = refused_status(s);
     if (text.n > 0)

@@ -28,9 +28,10 @@ struct submission {
 /* Adds a recipient, in internal form. */
 void submission_add(struct submission *s, struct str addr);
 /* Hands the message over, to all of its recipients or, where the status says that it failed, to
- * none; only where the daemon goes away between two transactions that many recipients take, to
- * some.  While the daemon is not there, waits a moment.  Those who were refused are told on
- * standard error, and the sender by mail if others were taken.  Returns an exit status. */
+ * none.  EX_TEMPFAIL_ may also mean that some have it: others were refused, and the sender cannot
+ * be told so now.  While the daemon is not there, waits a moment.  Recipients that were refused are
+ * named on standard error, and to the sender by mail if others were taken.  Returns an exit status.
+ */
 int submission_send(struct submission *s);
 /* Asks for each recipient whether mail would be taken, and prints the answers; an exit status. */
 int submission_verify(struct submission *s);
