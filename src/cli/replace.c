@@ -612,15 +612,30 @@ static int replace_stay(struct replace *r, bool fresh) {
     return 1;
 }
 
-/* Programs that began to send with Postfix's sendmail, a cron job perhaps, end it there. */
-static void say_late(const struct replace *r) {
+/* What is left in Postfix's queue is not sent.  A program that began to send with Postfix's
+ * sendmail, a cron job perhaps, ends with its mail in the maildrop. */
+static void say_left(const struct replace *r) {
     size_t n = queue_count(r, "maildrop");
     if (n > 0)
         fprintf(stderr,
-                "posthouse: warning: %zu message%s in Postfix's maildrop, where nothing reads now "
-                "what programs have begun to send before: when they have ended, give posthouse "
-                "setup replace-postfix --apply again\n",
+                "posthouse: warning: %zu message%s in Postfix's maildrop, which nothing reads now: "
+                "programs began to send with Postfix.  When they have ended, give posthouse setup "
+                "replace-postfix --apply again\n",
                 n, n == 1 ? " is" : "s are");
+    else if (r->stays)
+        fputs("posthouse: warning: the mail that is named above stays in Postfix's queue, where "
+              "nothing sends it: correct what is named, stop Posthouse, give posthouse import, "
+              "and start Posthouse again\n",
+              stderr);
+}
+
+/* Postfix runs again, and what it could not be given is not sent. */
+static void say_stays(const struct replace *r) {
+    fprintf(stderr,
+            "posthouse: warning: Postfix is in its place again, but the mail that is named above "
+            "stays in %s, where nothing sends it: see there, and give posthouse setup "
+            "replace-postfix --apply and, when it has gone, --undo again\n",
+            r->cfg->p.queue_directory);
 }
 
 static bool apply_is_done(const struct replace *r) {
@@ -649,14 +664,17 @@ static int replace_apply(struct replace *r) {
     if (rc < 0 || front_stop(r) != 0)
         return replace_stay(r, fresh);
     if (road_forward(r) == 0) {
-        say_late(r);
+        say_left(r);
         puts("posthouse: back: posthouse setup replace-postfix --undo");
         return 0;
     }
     fputs("posthouse: that does not go: back to Postfix\n", stderr);
     if (road_back(r) != 0)
         return road_is_lost(r, "--undo");
-    fputs("posthouse: Postfix is in its place again, with its mail\n", stderr);
+    if (r->stays)
+        say_stays(r);
+    else
+        fputs("posthouse: Postfix is in its place again, with its mail\n", stderr);
     return 1;
 }
 
@@ -671,17 +689,14 @@ static int replace_undo(struct replace *r) {
     int rc = note_write(r, REPLACE_UNDOING);
     if (rc != 0)
         return rc;
-    if (road_back(r) == 0 && r->stays) {
-        fprintf(stderr,
-                "posthouse: warning: Postfix is in its place again, but the mail that is named "
-                "above stays in %s, where nothing sends it: see there, and give posthouse setup "
-                "replace-postfix --apply and, when it has gone, --undo again\n",
-                r->cfg->p.queue_directory);
+    rc = road_back(r);
+    if (r->state == REPLACE_NONE && r->stays) {
+        say_stays(r);
         return 1;
     }
-    if (r->state == REPLACE_NONE) {
+    if (r->state == REPLACE_NONE) { /* Postfix runs, even where its note could not be removed */
         replace_step("Postfix is in its place again, with the mail that waited");
-        return 0;
+        return rc;
     }
     fputs("posthouse: that does not go: Posthouse stays in Postfix's place\n", stderr);
     if (front_stop(r) != 0 || road_forward(r) != 0)
@@ -696,8 +711,7 @@ static void replace_hold_out(void) {
         signal(stays[i], SIG_IGN);
 }
 
-/* Two at once would each take the other one's steps for a failure.  0, or 1 after saying why not.
- */
+/* Two at once would take each other's steps for failures.  0, or 1 after saying why not. */
 static int replace_lock(struct replace *r) {
     r->lock_fd = open(r->front->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->lock_fd >= 0 && flock(r->lock_fd, LOCK_EX | LOCK_NB) == 0)

@@ -253,6 +253,18 @@ def test_what_an_undo_cannot_give_back_is_said_at_its_end(house):
     assert f"stays in {h.dir}/spool" in r.stdout and "with the mail that waited" not in r.stdout, r.stdout
 
 
+def test_what_an_apply_cannot_take_is_said_at_its_end(house):
+    h = house(1)
+    damaged = h.spool / "corrupt/E0000"
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_bytes(b"x")
+    damaged.chmod(0o700)
+    r = h.setup("--apply")
+    assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 1 and damaged.exists(), r.stdout
+    damaged.unlink()
+    assert "E0000 stays where it is" in r.stdout and "stays in Postfix's queue, where nothing sends it" in r.stdout, r.stdout
+
+
 def test_one_at_a_time(house):
     """Another command is refused while one is under way, and takes nothing from it."""
     h = house(2)
