@@ -17,7 +17,7 @@ enum { EX_OK_ = 0, EX_USAGE_ = 64, EX_DATAERR_ = 65, EX_UNAVAILABLE_ = 69, EX_TE
 /* Each takes its own argv (argv[0] is the command's name) and returns the exit status.  dir is the
  * configuration directory from -c before the command, or NULL.  The letters that each gives
  * getopt() begin with a plus sign: as with Postfix, options end at the first argument that is none,
- * so that who chooses a recipient or a name does not choose what the command does. */
+ * so that a recipient or a name that comes from elsewhere does not choose what the command does. */
 int cli_postmap(const char *dir, int argc, char **argv);
 int cli_postqueue(const char *dir, int argc, char **argv);
 int cli_mailq(const char *dir, int argc, char **argv);

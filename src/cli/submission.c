@@ -177,7 +177,7 @@ static bool is_too_many(const struct dialogue *d, int code) {
 
 /* The message in one transaction, to the recipients from *at on, or as many of them as the daemon
  * takes at a time: *at becomes the first one that another transaction is for.  What fails has been
- * taken for none of them, and who tries again sends no second copy to any.  Returns the code that
+ * taken for none of them, and a further try sends no second copy to any.  Returns the code that
  * ended it, 2xx if all is well or no recipient was taken; *taken: to how many more it was. */
 static int submission_transact(struct dialogue *d, struct submission *s, size_t *at,
                                size_t *taken) {
@@ -205,8 +205,8 @@ static int submission_transact(struct dialogue *d, struct submission *s, size_t 
     return code;
 }
 
-/* All transactions that it takes; an exit status.  Once others have the message, a failure is about
- * those alone who are left. */
+/* All transactions that it takes; an exit status.  Once others have the message, a failure is only
+ * about the recipients that are left. */
 static int submission_transact_all(struct dialogue *d, struct submission *s, size_t *taken) {
     size_t at = 0;
     int code;

@@ -30,10 +30,11 @@ static bool switch_is_packaged(const char *path) {
     return access("/usr/bin/dpkg-divert", X_OK) == 0 && front_run(owner, DPKG_MS, true) == 0;
 }
 
-/* Where it is, word is done with its diversion; try: only what would come of that. */
+/* If path is a file of a package, dpkg-divert is given word for it; try: it changes nothing, and
+ * its status tells whether it could. */
 static int switch_divert(const char *path, const char *kept, const char *word, bool try) {
     char *const divert[] = {(char *)(uintptr_t) "dpkg-divert",
-                            (char *)(uintptr_t)(try ? "--test" : "--local"),
+                            (char *)(uintptr_t)(try ? "--test" : "--quiet"),
                             (char *)(uintptr_t) "--local",
                             (char *)(uintptr_t) "--no-rename",
                             (char *)(uintptr_t) "--divert",
@@ -102,7 +103,8 @@ int switch_back(const char *path, const char *program) {
         rc = rename(kept.p, path) < 0 ? -errno : fs_sync_dir(path);
     else if (switch_same_file(path, kept.p)) /* a run was killed before it made the link */
         rc = unlink(kept.p) < 0 ? -errno : 0;
-    if (rc == 0 && switch_divert(path, kept.p, "--remove", false) < 0) /* it is another's by now */
+    /* An administrator may have made another diversion meanwhile. */
+    if (rc == 0 && switch_divert(path, kept.p, "--remove", false) < 0)
         fprintf(stderr, "posthouse: warning: %s: its diversion stays (dpkg-divert --list)\n", path);
     sbuf_free(&kept);
     return rc;

@@ -578,10 +578,11 @@ void config_freeze(struct config *c, const char *name, const char *value) {
     frozen_store(c, param_find(name, strlen(name)), value);
 }
 
-/* Ten thousand connections: programs of many users (user_namespaces(7)) leave clients theirs. */
+/* Ten thousand connections.  LOCAL_USER_MAX (receive/serve.c) alone would not leave descriptors to
+ * clients: a user may have many user IDs (user_namespaces(7)). */
 #define SENDMAIL_MAXPROC 100
 
-/* What main.cf says holds for programs, and no line of a port's service. */
+/* Programs get what main.cf says, and nothing of the line that a port has in master.cf. */
 static void sendmail_fill(struct config *c) {
     c->sendmail = (struct service){.kind = SERVICE_SMTPD,
                                    .name = "sendmail",
@@ -598,7 +599,7 @@ static const char *const transport_suffixes[] = {
     "_destination_concurrency_failed_cohort_limit",
 };
 
-/* Which of them a name has that is a setting of one of our clients; -1: it is none. */
+/* The index of the suffix, if the name is a setting of one of our transports; else -1. */
 static ptrdiff_t transport_suffix(const struct config *c, const char *name) {
     ptrdiff_t end = str_end_of(name, transport_suffixes,
                                sizeof transport_suffixes / sizeof transport_suffixes[0]);

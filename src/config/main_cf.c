@@ -253,8 +253,8 @@ static int expand_braced(struct expand *x, struct sbuf *out, struct str s) {
         return expand_name(x, out, name);
     if (rest.p[0] != '?' && rest.p[0] != ':')
         return main_cf_fail(x, "attribute syntax error after name");
-    /* As with Postfix, asking whether it is set is no mistake, and a value that is "$empty" is none
-     * that is empty: the value itself is not expanded, which may name this one. */
+    /* As in Postfix, a parameter that is not set is no mistake here, and a value of "$empty" counts
+     * as one that is not empty: the value, which may name this parameter, is not expanded. */
     const char *raw = x->fn(x->arg, name);
     return expand_choice(x, out, rest, raw != NULL && raw[0] != '\0');
 }

@@ -1,8 +1,8 @@
 /*
  * daemon/audit_owners.c - posthouse check: relay records that belong to a domain that is gone
  *
- * A record knows its domain by name: who administers another domain of that name later has the
- * record, with its account.  Where records or accounts cannot be asked, nothing is said here.
+ * A record knows its domain by name: where another domain gets that name later, its administrators
+ * have the record, with its account.  Where records or accounts cannot be asked, nothing is said.
  */
 #include <stdlib.h>
 
@@ -31,9 +31,9 @@ static void owners_take(void *arg, const struct relay_fields *f) {
         l->said++;
         diag_add(l->d, DIAG_WARN, l->c->p.relays_database, 0,
                  "the relay record \"%s\" belongs to the domain %s, which accounts_store does not "
-                 "have: who administers a domain of that name later has the record with its "
-                 "account; \"posthouse record delete NAME\" removes it, and \"posthouse record set "
-                 "NAME owner=\" makes it the server's",
+                 "have: where a domain gets that name later, its administrators have the record "
+                 "with its account; \"posthouse record delete NAME\" removes it, and \"posthouse "
+                 "record set NAME owner=\" makes it the server's",
                  name.p, f->owner);
         sbuf_free(&name);
     }

@@ -373,7 +373,7 @@ void credentials_ask(struct dsess *s, lookup_maps_fn fn) {
 }
 
 /* A login is asked for, and no table has one: as with Postfix, whose client does not start then,
- * mail waits.  Who refuses mail without a login may refuse it for good. */
+ * mail waits.  A host that refuses mail without a login may refuse it for good. */
 static enum step credentials_nowhere(struct dsess *s) {
     static const char why[] = "smtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty";
     json_t *o = watch_step(s, "credentials", false);

@@ -60,7 +60,7 @@ static bool envelope_is_full(const struct session *s) {
         s->r->crowded_ms = s->r->loop->now_ms;
         log_warn("smtpd",
                  "the recipients that clients have named take more than message_memory_limit (%lld "
-                 "bytes): who has many is told to send the rest later",
+                 "bytes): a client that has many is told to send to the rest later",
                  (long long)limit);
     }
     return true;

@@ -32,8 +32,7 @@ struct route {
     struct sbuf nexthop;
     bool configured; /* the next hop is the administrator's, not the recipient's domain */
     struct sbuf why; /* the rule that applied, or what is wrong */
-    bool is_told; /* ROUTE_FAILED: why names the rows that are wrong, and the mail's reason says it
-                   */
+    bool is_told;    /* ROUTE_FAILED: why names rows that are wrong, and is the mail's reason */
     /* The relay record that the next hop named (route/record.h), or empty; nexthop then has the
      * record's hosts. */
     struct sbuf record;

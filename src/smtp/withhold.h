@@ -12,9 +12,9 @@
 #include "util/str.h"
 
 struct withhold {
-    uint64_t key;    /* of the hashes; 0: nothing was added yet */
-    uint64_t *marks; /* owned; of cap places, the first free one at or behind mark % cap; 0: free */
-    size_t n, cap;   /* marks; cap is a power of two, or 0 */
+    uint64_t key;     /* of the hashes; 0: nothing was added yet */
+    uint64_t *marks;  /* owned; a mark has the first place from mark % cap on that was free (0) */
+    size_t n, cap;    /* marks; cap is a power of two, or 0 */
     unsigned lengths; /* bit i: there are marks of texts of i bytes; WITHHOLD_PART is the highest */
 };
 

@@ -66,7 +66,7 @@ CALLS = [
          "To: joe@host\nCc: <ann>\n\nx\n"]],
     *[(["-f", "me@x.test", "a@far.test"], text) for text in ["Subject: s\n\n.\nmore\n", "Subject: s\n.\n\nx\n",
          "Subject: s\n\n. \n..\n"]],
-    # behind a recipient there are no options: whoever chooses a recipient does not choose what sendmail does
+    # behind a recipient there are no options: a recipient that comes from elsewhere does not choose what sendmail does
     (["-f", "me@x.test", "a@far.test", "-fyou@x.test"], PLAIN), (["-f", "me@x.test", "a@far.test", "-t"], "To: b@far.test\n" + PLAIN),
     (["-f", "me@x.test", "a@far.test", "-bs"], PLAIN), (["-f", "me@x.test", "a@far.test", "--", "b@far.test"], PLAIN),
     ([], PLAIN), (["-t"], "Subject: nobody\n\nx\n"), (["-t"], "To: \nSubject: s\n\nx\n"), (["-f"], PLAIN), (["-bx"], PLAIN),

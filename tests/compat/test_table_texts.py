@@ -1,4 +1,4 @@
-"""Tables whose text is drawn by chance, asked for keys that are: what Debian's postmap -q finds, and what ours does.
+"""Tables with random texts, asked for random keys: what Debian's postmap -q finds, and what ours does.
 
 SEED=4711 TEXTS=1000 pytest tests/compat/test_table_texts.py draws others, and more of them; what differs is printed with its seed.
 """

@@ -110,7 +110,7 @@ def test_a_server_without_tls_gets_no_password(dns, kind, tmp_path):
 
 
 def test_a_check_alone_is_a_check(dns, tmp_path):
-    """tls_verify_cert without any other tls_ parameter asks for TLS, as in Postfix: nobody's certificate is not taken."""
+    """tls_verify_cert without any other tls_ parameter asks for TLS, as in Postfix: a certificate of an unknown authority is not taken."""
     server = servers.MariaDb()
     server.certify()
     try:
