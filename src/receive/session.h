@@ -52,8 +52,8 @@ struct receive {
     struct dl auth_servers;  /* Dovecot's sockets that services ask (auth.c) */
     int fd_max;         /* clients above it are refused: the rest is for the spool and deliveries */
     int64_t full_ms;    /* when that was last said in the log, on the loop's clock */
-    int64_t crowded_ms; /* likewise of too many recipients of all clients */
-    int64_t held_ms;    /* likewise of what the queue's envelopes take */
+    int64_t crowded_ms; /* likewise: that the recipients of all clients take too much memory */
+    int64_t held_ms;    /* likewise: that the envelopes of queued mail do */
     enum receive_stage stop;
 };
 

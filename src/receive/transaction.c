@@ -272,7 +272,7 @@ bool transaction_is_crowded_out(struct session *s) {
     return true;
 }
 
-/* What is queued is in memory as well as on the disk. */
+/* Queued mail has its envelope in memory: is there room for more? */
 static bool has_memory(struct session *s) {
     bool has = !transaction_is_crowded_out(s);
     if (!has)

@@ -333,7 +333,7 @@ static void slots_tick(struct sched *s, int64_t now_ms) {
     }
 }
 
-/* Does it rest, or does a rate delay count still? */
+/* Does the destination rest, or is its rate delay not over yet? */
 static bool dest_holds_back(const struct dest *d, int64_t now_ms) {
     return d->dead_until > now_ms || d->not_before > now_ms;
 }

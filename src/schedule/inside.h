@@ -85,7 +85,7 @@ struct msg {
     bool at_once;                 /* its next round begins at once */
     bool partial;                 /* progress to save: some recipients are done, others are not */
     bool counted;                 /* its reasons know of it */
-    bool owed;                    /* an order is not noted: it is when the report is made */
+    bool owed;                    /* an order is noted when the spool is done with the message */
     struct msg_rcpt rcpts[];
 };
 

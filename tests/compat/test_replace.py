@@ -331,7 +331,7 @@ def test_sendmail_of_the_machine(house, tmp_path):
 
 
 def packaged(folder, path):
-    """A database of dpkg's in folder by which path is a package's."""
+    """Makes a database of dpkg in folder, in which path is a file of a package."""
     for name in ("info", "updates", "triggers"):
         (folder / name).mkdir(parents=True)
     (folder / "status").write_text("Package: postfix\nStatus: install ok installed\nMaintainer: x <x@x.example>\nArchitecture: all\n"
