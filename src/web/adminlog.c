@@ -15,7 +15,7 @@
 
 /* The oldest entries of an administrator of some domains go: the log of the others has room. */
 static void adminlog_bound(struct req *r) {
-    if (r->who.admin != NULL && !r->who.global && r->who.domain == NULL)
+    if (r->who.admin != NULL && !r->who.admin_global)
         state_run(r->w->state, NULL, NULL,
                   "DELETE FROM log WHERE admin = ? AND id <= (SELECT id FROM log WHERE admin = ? "
                   "ORDER BY id DESC LIMIT 1 OFFSET ?)",

@@ -19,10 +19,11 @@
 
 /* Who asks. */
 struct who {
-    char *admin;     /* address; NULL: not signed in */
-    bool global;     /* of everything */
-    unsigned scopes; /* what a token may do; a session: SCOPE_ALL */
-    char *domain;    /* a token for one domain only; NULL: not bound */
+    char *admin;       /* address; NULL: not signed in */
+    bool global;       /* of everything */
+    bool admin_global; /* the administrator is, also where a token for one domain is not */
+    unsigned scopes;   /* what a token may do; a session: SCOPE_ALL */
+    char *domain;      /* a token for one domain only; NULL: not bound */
     bool token;
     bool page;             /* a session of the page: needs csrf */
     char *csrf;            /* the word that the session sends with what changes something; NULL */

@@ -117,7 +117,7 @@ static void login_session_start(struct req *r, const char *admin, const struct a
     if (rc == 1) {
         r->who.admin = mem_strdup(admin);
         r->who.page = page;
-        r->who.global = is->global;
+        r->who.global = r->who.admin_global = is->global;
         reply_data(
             r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", is->global, "csrf", csrf));
         set_cookie(r, secret);
@@ -228,7 +228,7 @@ bool session_identify(struct req *r) {
     }
     struct admin is;
     enum store_rc rc = role_find(r->w, r->who.admin, &is, &why);
-    r->who.global = is.global;
+    r->who.global = r->who.admin_global = is.global;
     if (rc == STORE_ERROR)
         reply_store_failed(r, why);
     else if (rc == STORE_NO)
@@ -400,13 +400,7 @@ void session_welcome(struct req *r) {
 enum store_rc session_manages(const struct req *r, const char *domain, char **why) {
     if (r->who.domain != NULL && strcmp(r->who.domain, domain) != 0)
         return STORE_NO;
-    if (r->who.global)
-        return STORE_YES;
-    struct admin is = {.global = false}; /* a global administrator's token for this domain */
-    enum store_rc rc = r->who.domain == NULL ? STORE_YES : role_find(r->w, r->who.admin, &is, why);
-    if (rc == STORE_YES && !is.global)
-        rc = store_manages(r->w->store, r->who.admin, domain, why);
-    return rc;
+    return r->who.admin_global ? STORE_YES : store_manages(r->w->store, r->who.admin, domain, why);
 }
 
 bool session_may(struct req *r, const char *domain) {

@@ -95,6 +95,20 @@ def test_nobodys_guesses_keep_an_owner_out(dns):
 
 # -- disk --
 
+def test_the_log_of_a_token_for_one_domain_is_bounded(dns):
+    """It is the log of the administrator that made the token: one of some domains keeps 10,000 entries, one of everything all."""
+    with site(dns) as w:
+        for who in OF_DOMAIN, GLOBAL:
+            token = w.api(who).ok("POST", "/api/tokens", body={"name": "t", "scopes": "accounts", "domain": "a.example"})["token"]
+            with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as c:
+                c.executemany("INSERT INTO log (admin, ip, msg) VALUES (?, '', ?)", [(who, str(i)) for i in range(10200)])
+                c.commit()
+            w.api(token=token).ok("PUT", "/api/user/ann@a.example", form={"transport": "smtp:[127.0.0.1]:9"})
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as c:
+            kept = dict(c.execute("SELECT admin, COUNT(*) FROM log GROUP BY admin").fetchall())
+        assert kept[OF_DOMAIN] == 10000 and kept[GLOBAL] > 10200, kept
+
+
 def test_what_a_tenant_may_keep_is_bounded(dns):
     """Results, log, tokens and records: a program of a domain's administrator can neither fill the disk nor slow down look-ups."""
     with site(dns) as w:
