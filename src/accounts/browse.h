@@ -62,10 +62,10 @@ enum store_rc store_relay_counts(struct store *st, store_count_fn fn, void *arg,
 struct account_change {
     const char *transport;
     int backup_mx;
-    const char *relayhost; /* "": it is taken away; not of all users of a domain */
+    const char *relayhost; /* "": none any more; NULL for all users of a domain */
 };
-/* name: a domain, a user, or "@domain": all users of it.  Of one account all is changed, or
- * nothing. */
+/* name: a domain, a user, or "@domain": all users of it.  A change of one account is made as a
+ * whole, or not at all. */
 enum store_rc store_change(struct store *st, const char *name, const struct account_change *c,
                            char **why);
 
@@ -75,8 +75,8 @@ enum store_rc store_change(struct store *st, const char *name, const struct acco
 struct admin {
     bool global;
     char mark[ADMIN_MARK]; /* changes with the stored password; "": the store does not show it */
-    char
-        born[ADMIN_MARK]; /* another one if the account was deleted and made again; "": not known */
+    /* Differs between an account and a later one of the same name; "": not known. */
+    char born[ADMIN_MARK];
 };
 /* True if user is an active administrator and password is right. */
 enum store_rc store_admin_verify(struct store *st, const char *user, const char *password,

@@ -360,8 +360,7 @@ static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf 
     return rc;
 }
 
-/* Who is no administrator is refused as late as one with a wrong password: by a bind, whatever
- * becomes of it. */
+/* Binds in vain: a name that no administrator has is refused no sooner than a wrong password. */
 static void refuse_late(struct store *st, const char *user, const char *password) {
     struct sbuf dn = {0};
     char *why = NULL;

@@ -224,7 +224,7 @@ static enum store_rc browse_give(struct store *st, struct ask *q, bool users, bo
     "(SELECT relayhost FROM sender_relayhost WHERE account = " account " LIMIT 1)"
 #define MANAGED                                                                                    \
     " AND domain IN (SELECT domain FROM domain_admins WHERE active = 1 AND username = ?)"
-/* To MariaDB other names are equal too; the letters of these are compared as they are. */
+/* MariaDB takes other names for equal, too: this compares their bytes. */
 #define MANAGED_EXACTLY                                                                            \
     " AND CAST(LOWER(domain) AS BINARY) IN (SELECT CAST(LOWER(domain) AS BINARY) FROM "            \
     "domain_admins WHERE active = 1 AND username = ?"
@@ -250,7 +250,7 @@ static const char *users(const struct store *st) {
     return OF_USER RELAY("mailbox.username") " FROM mailbox WHERE ";
 }
 
-/* The domains of that administrator alone. */
+/* Only the domains of that administrator. */
 static void ask_managed(const struct store *st, struct ask *q, const char *admin) {
     browse_add(q, MANAGED, admin);
     if (st->sql != &sql_mysql)

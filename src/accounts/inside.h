@@ -77,15 +77,15 @@ extern const struct store_ops store_sql, store_ldap;
  */
 enum store_rc store_sql_run(struct store *st, const char *text, const char *const *args,
                             sql_value_fn fn, void *arg, char **why);
-/* Likewise statements without values, all of them or none: one transaction. */
+/* Statements that answer nothing, in one transaction: all of them have an effect, or none. */
 struct sql_statement {
     const char *text;
     const char *const *args;
 };
 enum store_rc store_sql_change(struct store *st, const struct sql_statement *list, size_t n,
                                char **why);
-/* browse_sql.c: what sets the relay host of account (value NULL: takes it away); args: room for
- * two. STORE_NO: there is nothing to take away. */
+/* browse_sql.c: makes the statement that sets the relay host of account, or with value NULL takes
+ * it away; its arguments are in args then.  STORE_NO: there is nothing to take away. */
 enum store_rc store_sql_relay(struct store *st, const char *account, const char *value,
                               struct sql_statement *to, const char *args[2], char **why);
 

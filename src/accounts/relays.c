@@ -27,7 +27,7 @@
 #define USERS_MAX 65536U
 #define OWN_MAX   100U /* records of one domain: each look-up passes all there are */
 
-/* What is sent at login is looked for in each reply. */
+/* Each reply of a relay host is searched for the login that was sent to it. */
 #define SECRET_BYTES 4096U
 
 #define RELAY_TAKEN   "another record has that name"

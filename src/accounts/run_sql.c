@@ -51,7 +51,7 @@ static enum remote_rc work_say(const struct sql_work *w, void *conn, const char 
     return run_conn(&s, conn, why);
 }
 
-/* A connection that does not take the change back is given up, and by that takes it back. */
+/* Where ROLLBACK fails the connection is closed: then the server takes the change back. */
 static enum remote_rc work_conn(void *arg, void *conn, char **why) {
     const struct sql_work *w = arg;
     char *unsaid = NULL;

@@ -120,9 +120,10 @@ enum store_rc store_has_domain(struct store *st, const char *domain, char **why)
     idn_spellings(str_of(domain), false, &ways[1], &ways[2]);
     for (size_t i = 0; i < 3 && rc == STORE_NO; i++) {
         struct sbuf account = {0};
-        sbuf_printf(&account, "@%s", ways[i].n == 0 ? "" : ways[i].p);
-        if (ways[i].n > 0)
-            rc = store_has(st, account.p, why);
+        if (ways[i].n == 0)
+            continue;
+        sbuf_printf(&account, "@%s", ways[i].p);
+        rc = store_has(st, account.p, why);
         sbuf_free(&account);
     }
     for (size_t i = 0; i < 3; i++)

@@ -13,7 +13,7 @@
 #define PAGE    50U
 #define LOG_OWN 10000 /* of one administrator of some domains; the mail log has all */
 
-/* The oldest entries of an administrator of some domains go: the log of the others has room. */
+/* Deletes the oldest entries of an administrator of some domains: they do not fill the disk. */
 static void adminlog_bound(struct req *r) {
     if (r->who.admin != NULL && !r->who.admin_global)
         state_run(r->w->state, NULL, NULL,

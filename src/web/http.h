@@ -28,7 +28,7 @@ struct who {
     bool page;             /* a session of the page: needs csrf */
     char *csrf;            /* the word that the session sends with what changes something; NULL */
     char mark[ADMIN_MARK]; /* of the password that the session began with */
-    char born[ADMIN_MARK]; /* of the account that made the token; of a session, its account */
+    char born[ADMIN_MARK]; /* of the account: see struct admin */
     char key[65];          /* hash of the session's or the token's secret; "": none */
 };
 

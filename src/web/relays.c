@@ -234,7 +234,8 @@ static json_int_t uses_of_owned(struct req *r, json_t *counts, json_t *rec) {
     return n;
 }
 
-/* Marks the records of domains that the store does not have; false after a reply. */
+/* Marks, for global administrators, the records of domains that the store does not have.  False
+ * after a reply. */
 static bool mark_orphans(struct req *r, json_t *list) {
     json_t *known = json_object(), *rec;
     enum store_rc rc = STORE_YES;

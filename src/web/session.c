@@ -186,8 +186,8 @@ static void touch(struct req *r, int64_t used, const char *sql) {
         state_run(r->w->state, NULL, NULL, sql, "is", now, r->who.key);
 }
 
-/* A session ends when the password that it began with is another one, and a token with the account
- * that made it: one made later for the same address is another account. */
+/* A session ends when the administrator's password is changed, and a token with the account that
+ * made it: a later one of the same address is another account. */
 static bool same_account(const struct who *who, const struct admin *is) {
     if (!who->token)
         return strcmp(who->mark, is->mark) == 0;

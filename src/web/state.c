@@ -62,6 +62,7 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS known (admin TEXT NOT NULL, network TEXT NOT NULL, at INTEGER NOT "
     "NULL, PRIMARY KEY (admin, network)) WITHOUT ROWID;";
 
+/* look: a query that fails where the column is not there yet. */
 static int state_add_column(struct state *s, const char *look, const char *add) {
     if (sqlite3_exec(s->db, look, NULL, NULL, NULL) == SQLITE_OK)
         return SQLITE_OK;
@@ -78,7 +79,7 @@ struct state *state_open(const char *data_directory, char **why) {
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(s->db, BUSY_MS);
         rc = sqlite3_exec(s->db, schema, NULL, NULL, NULL);
-        /* Of an older version: its sessions end, and its tokens are not bound to an account. */
+        /* The sessions of an older version end; its tokens are not bound to one account. */
         if (rc == SQLITE_OK)
             rc = state_add_column(s, "SELECT mark FROM session LIMIT 1",
                                   "ALTER TABLE session ADD COLUMN mark TEXT NOT NULL DEFAULT ''");

@@ -38,8 +38,8 @@ static const char *login_at(const char *text, const char *at, const char *login)
     return at;
 }
 
-/* The first account in text from at on that steps up to i name, the longest one of those that begin
- * there; NULL: none. */
+/* Where text, from at on, first has an account that one of the steps up to i names, or NULL; *len:
+ * of the longest one that begins there. */
 static const char *login_next(const char *text, const char *at, json_t *steps, size_t i,
                               size_t *len) {
     const char *first = NULL;
@@ -93,18 +93,18 @@ static json_t *copy_without(json_t *o, json_t *steps, size_t i) {
     return copy;
 }
 
-/* Does the step say what an alias stands for?  What comes behind it is about those addresses. */
+/* Does the step say what an alias stands for?  The steps behind it are about those addresses. */
 static bool step_opens_alias(json_t *step) {
     return strcmp(json_member(step, "step"), ALIAS_STEP) == 0 &&
            strcmp(json_member(step, "result"), ALIAS_NONE) != 0;
 }
 
-/* The step that is told of instead of those about an alias's addresses: whose they are, and where
- * their mail goes, is no business of those who may send to the alias. */
+/* Stands for all steps about an alias's addresses: anybody may send to an alias, and only those who
+ * administer the server see whose addresses these are and where their mail goes. */
 static json_t *step_of_alias(void) {
     return json_pack("{s:s, s:s}", "step", "alias", "result",
                      "the recipient is an alias of this server: what it stands for, and what "
-                     "becomes of mail to that, is shown to who administers the server");
+                     "becomes of mail to that, is shown to global administrators alone");
 }
 
 json_t *steps_shown(json_t *steps, size_t i, bool global) {
