@@ -360,7 +360,7 @@ static int find_admin(struct store *st, LDAP *ld, const char *user, struct sbuf 
     return rc;
 }
 
-/* Binds in vain: a name that no administrator has is refused no sooner than a wrong password. */
+/* Binds in vain: a name that no administrator has is refused after a bind, as a wrong password. */
 static void refuse_late(struct store *st, const char *user, const char *password) {
     struct sbuf dn = {0};
     char *why = NULL;
