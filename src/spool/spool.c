@@ -319,11 +319,12 @@ static void spool_show_stats(struct spool *s) {
 }
 
 /* Is all of the log still there?  What was in a file that is not is written again, and what is not
- * needed then goes. */
+ * needed then goes, at a later turn if it is still being read: it says of messages that they wait
+ * whose end was in the file. */
 static void spool_check_log(struct spool *s) {
-    if (!log_find_removed(s) || !s->rescue)
+    if (!log_find_removed(s))
         return;
-    if (log_rescue(s) == 0)
+    if (!s->rescue || log_rescue(s) == 0)
         log_reclaim(s);
     spool_show_stats(s);
 }

@@ -153,13 +153,42 @@ static void test_room_is_made_for_what_waits(void **state) {
     free(large);
 }
 
+/* The file of the log that says that a message has ended is removed.  The older one that has the
+ * message goes, too, if not at once then later, without further mail. */
+static void test_the_file_of_an_end_is_removed(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    char path[128];
+    (void)state;
+    io.unlink = refusing_unlink;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 20000, 0, "");
+    turn_new(s, &t, 2, 20000, 0, "");
+    spool_turn(s);
+    turn_new(s, &t, 3, 45000, 0, "");
+    spool_turn(s);
+    turn_note(s, &t, SPOOL_DONE, 1, "");
+    spool_turn(s);
+    log_file(path, 2);
+    assert_int_equal(unlink(path), 0);
+    refuses_unlink = true;
+    spool_turn(s);
+    assert_true(exists("log/%016x", 1));
+    refuses_unlink = false;
+    spool_turn(s);
+    assert_false(exists("log/%016x", 1));
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 2);
+    spool_close(s);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
-        T(test_what_is_found_is_made_durable),
-        T(test_content_of_what_may_come_back),
-        T(test_what_ends_is_not_copied_on),
-        T(test_room_is_made_for_what_waits),
+        T(test_what_is_found_is_made_durable), T(test_content_of_what_may_come_back),
+        T(test_what_ends_is_not_copied_on),    T(test_room_is_made_for_what_waits),
+        T(test_the_file_of_an_end_is_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
