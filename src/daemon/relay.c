@@ -28,6 +28,8 @@
  */
 #define STOP_MS  5000
 #define LEAVE_MS 2000
+/* How long a process that is ending may still have the spool. */
+#define SPOOL_WAIT_MS 5000
 
 struct worker {
     struct loop *loop;
@@ -123,12 +125,26 @@ static void on_found(void *arg, const struct spool_found *f) {
         found_unreadable(f->id, env, "a record of progress");
 }
 
-static void open_spool(void) {
+/* Opens the spool.  A process that was killed may have it still, in the middle of a write, when its
+ * successor starts: that is waited for. */
+static int open_spool_in_turn(char **why) {
     struct spool_conf conf = {".", (uint64_t)relay.cfg->p.spool_segment_size};
+    int64_t until = clock_mono_ms() + SPOOL_WAIT_MS;
+    int rc;
+    while ((rc = spool_open(&relay.spool, &conf, &spool_io_disk, on_found, NULL, why)) == -EAGAIN &&
+           clock_mono_ms() < until) {
+        free(*why);
+        spool_close(relay.spool);
+        nanosleep(&(struct timespec){0, 50000000}, NULL);
+    }
+    return rc;
+}
+
+static void open_spool(void) {
     char *why;
     struct spool_stats st;
     int64_t begun = clock_mono_ms();
-    int rc = spool_open(&relay.spool, &conf, &spool_io_disk, on_found, NULL, &why);
+    int rc = open_spool_in_turn(&why);
     if (rc < 0) {
         log_fatal("spool", "%s: %s: %s", relay.cfg->p.queue_directory, why, strerror(-rc));
         free(why);

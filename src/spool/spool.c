@@ -39,8 +39,6 @@ static struct spool_op *op_of_task(struct task *t) {
     return DL_OWNER(t, struct spool_op, task);
 }
 
-/* A process that is being killed may still be in the middle of a write when its successor starts.
- */
 static int spool_lock(struct spool *s, char **why) {
     struct sbuf path = {0};
     sbuf_printf(&path, "%s/lock", s->dir);

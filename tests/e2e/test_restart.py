@@ -298,6 +298,19 @@ def test_the_lock_is_held_all_the_time_and_is_no_childs():
                 assert not [name for name in has(child) if "master.pid" in name or "memfd" in name]
 
 
+def test_a_process_that_is_ending_and_still_has_the_spool_is_waited_for():
+    """A kill may find it in the middle of a write."""
+    p = Posthouse("relayhost = [127.0.0.1]:9\n")
+    with p:
+        assert p.send().startswith("250")
+        p.kill()
+        log = os.open(p.dir / "spool" / "log", os.O_RDONLY)
+        fcntl.flock(log, fcntl.LOCK_EX)
+        threading.Timer(1, os.close, (log,)).start()
+        p.start()
+        assert len(p.queue()) == 1
+
+
 def test_without_its_lock_files_the_queue_is_still_locked():
     """Somebody takes them for old ones: no second daemon sends what is queued, nor takes the first one's sockets away."""
     with Posthouse("relayhost = [127.0.0.1]:9\n") as p:
