@@ -148,11 +148,12 @@ static void audit_spec(const struct table_place *at, struct str spec, bool actio
 }
 
 /* Is a word of a list a table?  An address of IPv6 looks like one. */
-static bool word_is_table(struct str word, struct str before) {
+static bool word_is_table(enum list_kind kind, struct str word, struct str before) {
     struct netblock net;
     const char *why = NULL;
-    return map_looks_like(word) && !str_ieq_c(before, "check_policy_service") &&
-           !netblock_parse(&net, word, &why) && why == NULL;
+    if (kind == LIST_RESTRICTIONS)
+        return map_looks_like(word) && !str_ieq_c(before, "check_policy_service");
+    return matchlist_names_table(word) && !netblock_parse(&net, word, &why) && why == NULL;
 }
 
 static void audit_list(const struct table_place *at, enum list_kind kind, const char *value) {
@@ -163,7 +164,7 @@ static void audit_list(const struct table_place *at, enum list_kind kind, const 
             one = str_from(one, 1);
         if (kind == LIST_TABLES && !map_looks_like(one))
             audit_bare_word(at, one);
-        else if (kind == LIST_TABLES || word_is_table(one, before))
+        else if (kind == LIST_TABLES || word_is_table(kind, one, before))
             audit_spec(at, one, actions);
     }
 }

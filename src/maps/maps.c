@@ -220,17 +220,15 @@ struct matchlist {
     size_t n;
 };
 
-/* As in Postfix, a pattern with a colon is a table, though there may be no such type: taken for the
- * name of a host or domain it would never fit, and so, behind "!", keep nothing out. */
-static bool pattern_is_table(struct str piece) {
-    return piece.n > 0 && piece.p[0] != '[' && str_chr(piece, ':') >= 0;
+bool matchlist_names_table(struct str pattern) {
+    return pattern.n > 0 && pattern.p[0] != '[' && str_chr(pattern, ':') >= 0;
 }
 
 /* "example.com" or ".example.com" */
 static char *pattern_text(enum match_kind kind, unsigned how, struct str piece) {
     struct sbuf text = {0};
     bool dot = piece.n > 0 && piece.p[0] == '.';
-    if ((kind != MATCH_DOMAIN && kind != MATCH_NETWORK) || pattern_is_table(piece))
+    if ((kind != MATCH_DOMAIN && kind != MATCH_NETWORK) || matchlist_names_table(piece))
         return str_dup(piece);
     sbuf_add(&text, piece.p, dot);
     idn_plain(str_from(piece, dot), (how & MATCH_IDNA2003) != 0, &text);
@@ -259,7 +257,7 @@ static void pattern_add(struct matchlist *l, struct str piece, const char *dir, 
         p.is_net = true;
     else if (l->kind == MATCH_NETWORK && why != NULL) /* of IPv6, it looks like a table, too */
         sbuf_printf(&wrong, "%s in \"%s\"", why, p.text);
-    else if (pattern_is_table(piece))
+    else if (matchlist_names_table(piece))
         p.map = map_open(p.text, dir);
     p.wrong = wrong.p;
     matchlist_push(l, p);
@@ -476,7 +474,7 @@ static bool list_has_more(const char *spec, bool tables) {
         struct netblock net;
         const char *why;
         take_negation(&piece, false);
-        if ((!tables || pattern_is_table(piece)) && !netblock_parse(&net, piece, &why) &&
+        if ((!tables || matchlist_names_table(piece)) && !netblock_parse(&net, piece, &why) &&
             why == NULL)
             return true;
     }

@@ -116,6 +116,10 @@ struct matchlist;
  * place of "/file/name".  how: bits of enum match_how. */
 struct matchlist *matchlist_open(const char *spec, const char *dir, enum match_kind kind,
                                  unsigned how);
+/* Is a pattern a table?  As in Postfix, one with a colon is, though there may be no such type:
+ * taken for the name of a host or domain it would never fit, and so, behind "!", keep nothing out.
+ */
+bool matchlist_names_table(struct str pattern);
 /* The "domain" list of a table in a database: strings, tables, and the names of files, which are
  * read now; one that cannot be read makes an error of each question that gets to it. */
 struct matchlist *matchlist_of_table(const char *spec);
