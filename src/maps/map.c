@@ -287,13 +287,20 @@ static void lock_followed(struct map *m) {
 struct source_find {
     struct str key;
     int line;
+    struct source_find *also; /* another key to look for, or NULL */
 };
 
 static void source_match(void *arg, struct str key, struct str value, int line) {
-    struct source_find *f = arg;
     (void)value;
-    if (f->line == 0 && str_eq(key, f->key))
-        f->line = line;
+    for (struct source_find *f = arg; f != NULL; f = f->also)
+        if (f->line == 0 && str_eq(key, f->key))
+            f->line = line;
+}
+
+static bool source_has_all(const struct source_find *f) {
+    while (f != NULL && f->line > 0)
+        f = f->also;
+    return f == NULL;
 }
 
 static void source_quiet(void *arg, int line, const char *text) {
@@ -308,7 +315,7 @@ static bool source_find(struct map *m, struct source_find *f) {
     bool there = fs_read(m->name, &text, SOURCE_MAX) == 0;
     if (there)
         map_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, f);
-    if (f->line == 0 && text.n > 0) /* it may be an alias file */
+    if (!source_has_all(f) && text.n > 0) /* it may be an alias file */
         alias_source_parse(sbuf_str(&text), m->fold, source_match, source_quiet, f);
     sbuf_wipe(&text);
     return there;
@@ -317,9 +324,8 @@ static bool source_find(struct map *m, struct source_find *f) {
 /* Is the row that was found under the folded key the row of key?  It is, if the source has a row of
  * key and none of the folded key. */
 static enum map_rc source_says(struct map *m, struct str key, struct str folded) {
-    struct source_find own = {.key = key}, other = {.key = folded};
-    bool there = source_find(m, &own) && source_find(m, &other);
-    if (there && (own.line > 0) != (other.line > 0))
+    struct source_find other = {.key = folded}, own = {.key = key, .also = &other};
+    if (source_find(m, &own) && (own.line > 0) != (other.line > 0))
         return own.line > 0 ? MAP_FOUND : MAP_NOT_FOUND;
     map_set_error(m,
                   "%s: Postfix's postmap has put \"%.*s\" and \"%.*s\" under one key, and the "
