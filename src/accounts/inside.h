@@ -16,7 +16,9 @@ struct store_ops {
                                char **why);
     enum store_rc (*verify)(struct store *st, const char *user, const char *password, bool secure,
                             const char *client, struct sbuf *name, char **why);
-    enum store_rc (*has)(struct store *st, const char *account, char **why);
+    /* *conn: a directory's connection, which is made if it is NULL, and stays until has_end. */
+    enum store_rc (*has)(struct store *st, const char *account, void **conn, char **why);
+    void (*has_end)(void *conn); /* not NULL */
     enum store_rc (*browse)(struct store *st, const struct browse *b, account_fn fn, void *arg,
                             char **why);
     enum store_rc (*search)(struct store *st, const char *text, const char *admin, unsigned limit,

@@ -109,11 +109,26 @@ enum store_rc store_verify(struct store *st, const char *user, const char *passw
     return st->ops->verify(st, user, password, secure, client, name, why);
 }
 
-enum store_rc store_has(struct store *st, const char *account, char **why) {
-    return st->ops->has(st, account, why);
+static void has_end(const struct store *st, void *conn) {
+    if (conn != NULL)
+        st->ops->has_end(conn);
 }
 
-enum store_rc store_has_domain(struct store *st, const char *domain, char **why) {
+enum store_rc store_has(struct store *st, const char *account, char **why) {
+    void *conn = NULL;
+    enum store_rc rc = st->ops->has(st, account, &conn, why);
+    has_end(st, conn);
+    return rc;
+}
+
+/* -- which domains are there? -- */
+
+struct seen_domain {
+    char *name;
+    bool there;
+};
+
+static enum store_rc domains_look_ask(struct domains_look *l, const char *domain, char **why) {
     struct sbuf ways[3] = {{0}};
     enum store_rc rc = STORE_NO;
     sbuf_add_c(&ways[0], domain);
@@ -123,10 +138,34 @@ enum store_rc store_has_domain(struct store *st, const char *domain, char **why)
         if (ways[i].n == 0)
             continue;
         sbuf_printf(&account, "@%s", ways[i].p);
-        rc = store_has(st, account.p, why);
+        rc = l->st->ops->has(l->st, account.p, &l->conn, why);
         sbuf_free(&account);
     }
     for (size_t i = 0; i < 3; i++)
         sbuf_free(&ways[i]);
     return rc;
+}
+
+enum store_rc domains_look_has(struct domains_look *l, const char *domain, char **why) {
+    struct seen_domain *seen = htab_get(&l->seen, str_of(domain));
+    if (seen != NULL)
+        return seen->there ? STORE_YES : STORE_NO;
+    enum store_rc rc = domains_look_ask(l, domain, why);
+    if (rc == STORE_ERROR)
+        return rc;
+    seen = MEM_NEW(struct seen_domain);
+    *seen = (struct seen_domain){mem_strdup(domain), rc == STORE_YES};
+    htab_put(&l->seen, str_of(seen->name), seen);
+    return rc;
+}
+
+void domains_look_end(struct domains_look *l) {
+    struct seen_domain *seen;
+    size_t pos = 0;
+    while ((seen = htab_next(&l->seen, &pos)) != NULL) {
+        free(seen->name);
+        free(seen);
+    }
+    htab_free(&l->seen);
+    has_end(l->st, l->conn);
 }

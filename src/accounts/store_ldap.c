@@ -76,21 +76,25 @@ static enum store_rc ldap_relay_set(struct store *st, const char *account, const
     return rc == LDAP_SUCCESS ? STORE_YES : store_ldap_failed(st, rc, why);
 }
 
-static enum store_rc ldap_has(struct store *st, const char *account, char **why) {
+static enum store_rc ldap_has(struct store *st, const char *account, void **conn, char **why) {
     struct sbuf dn = {0};
     LDAPMessage *res = NULL;
-    LDAP *ld = account[0] == '\0' ? NULL : store_ldap_log_in(st, why);
-    if (ld == NULL)
-        return account[0] == '\0' ? STORE_YES : STORE_ERROR;
+    if (account[0] == '\0')
+        return STORE_YES;
+    if (*conn == NULL && (*conn = store_ldap_log_in(st, why)) == NULL)
+        return STORE_ERROR;
     store_ldap_dn(st, account, &dn);
-    int rc = ldap_search_ext_s(ld, dn.p, LDAP_SCOPE_BASE, "(objectClass=*)", NULL, 1, NULL, NULL,
+    int rc = ldap_search_ext_s(*conn, dn.p, LDAP_SCOPE_BASE, "(objectClass=*)", NULL, 1, NULL, NULL,
                                NULL, 1, &res);
     ldap_msgfree(res);
-    ldap_unbind_ext_s(ld, NULL, NULL);
     sbuf_free(&dn);
     if (rc == LDAP_NO_SUCH_OBJECT)
         return STORE_NO;
     return rc == LDAP_SUCCESS ? STORE_YES : store_ldap_failed(st, rc, why);
+}
+
+static void ldap_has_end(void *conn) {
+    ldap_unbind_ext_s(conn, NULL, NULL);
 }
 
 /* The one entry that may log in as user; its DN, its name and its allowed networks. */
@@ -152,6 +156,7 @@ static enum store_rc ldap_verify(struct store *st, const char *user, const char 
     return out;
 }
 
-const struct store_ops store_ldap = {
-    ldap_relay_each,  ldap_relay_set,    ldap_verify,      ldap_has,        directory_browse,
-    directory_search, directory_account, directory_change, directory_admin, directory_manages};
+const struct store_ops store_ldap = {ldap_relay_each,  ldap_relay_set,    ldap_verify,
+                                     ldap_has,         ldap_has_end,      directory_browse,
+                                     directory_search, directory_account, directory_change,
+                                     directory_admin,  directory_manages};

@@ -76,7 +76,8 @@ static enum store_rc sql_relay_set(struct store *st, const char *account, const 
     return rc == STORE_YES ? store_sql_run(st, one.text, one.args, NULL, NULL, why) : rc;
 }
 
-static enum store_rc sql_has(struct store *st, const char *account, char **why) {
+static enum store_rc sql_has(struct store *st, const char *account, void **conn, char **why) {
+    (void)conn; /* the pool has them */
     struct row r = {.n = 0};
     const char *args[] = {account + (account[0] == '@')};
     enum store_rc rc =
@@ -126,6 +127,6 @@ static enum store_rc sql_verify(struct store *st, const char *user, const char *
     return rc;
 }
 
-const struct store_ops store_sql = {sql_relay_each, sql_relay_set, sql_verify,  sql_has,
-                                    sql_browse,     sql_search,    sql_account, sql_change,
-                                    sql_admin,      sql_manages};
+const struct store_ops store_sql = {sql_relay_each, sql_relay_set, sql_verify, sql_has,
+                                    NULL,           sql_browse,    sql_search, sql_account,
+                                    sql_change,     sql_admin,     sql_manages};

@@ -12,7 +12,7 @@
 
 struct owners_look {
     const struct config *c;
-    struct store *st;
+    struct domains_look domains;
     struct diags *d;
     size_t said;
     bool silent; /* the store does not answer */
@@ -23,7 +23,7 @@ static void owners_take(void *arg, const struct relay_fields *f) {
     char *why = NULL;
     if (f->owner[0] == '\0' || l->silent || l->said >= AUDIT_SHOWN)
         return;
-    enum store_rc rc = store_has_domain(l->st, f->owner, &why);
+    enum store_rc rc = domains_look_has(&l->domains, f->owner, &why);
     l->silent = rc == STORE_ERROR;
     if (rc == STORE_NO) {
         struct sbuf name = {0};
@@ -46,13 +46,15 @@ void audit_owners(const struct config *c, struct diags *d) {
     bool made;
     if (c->relays_spec[0] == '\0' || c->p.accounts_store[0] == '\0')
         return;
-    l.st = store_open(c->p.accounts_store, c->dir, false, &why);
+    struct store *st = store_open(c->p.accounts_store, c->dir, false, &why);
     struct relays *r =
-        l.st == NULL ? NULL
-                     : relays_open(c->p.relays_database, c->p.relays_key_file, false, &made, &why);
+        st == NULL ? NULL
+                   : relays_open(c->p.relays_database, c->p.relays_key_file, false, &made, &why);
+    l.domains.st = st;
     if (r != NULL)
         relays_each(r, owners_take, &l, &why);
     relays_close(r);
-    store_close(l.st);
+    domains_look_end(&l.domains);
+    store_close(st);
     free(why);
 }

@@ -237,22 +237,24 @@ static json_int_t uses_of_owned(struct req *r, json_t *counts, json_t *rec) {
 /* Marks, for global administrators, the records of domains that the store does not have.  False
  * after a reply. */
 static bool mark_orphans(struct req *r, json_t *list) {
-    json_t *known = json_object(), *rec;
+    struct domains_look look = {.st = r->w->store};
     enum store_rc rc = STORE_YES;
     char *why = NULL;
+    json_t *rec;
     size_t i;
+    if (!r->who.global)
+        return true;
     json_array_foreach(list, i, rec) {
         const char *owner = json_member(rec, "owner");
-        if (owner[0] == '\0' || !r->who.global || rc == STORE_ERROR)
+        if (owner[0] == '\0')
             continue;
-        if (json_object_get(known, owner) == NULL) {
-            rc = store_has_domain(r->w->store, owner, &why);
-            json_object_set_new(known, owner, json_boolean(rc == STORE_NO));
-        }
-        if (json_is_true(json_object_get(known, owner)))
+        rc = domains_look_has(&look, owner, &why);
+        if (rc == STORE_ERROR)
+            break;
+        if (rc == STORE_NO)
             json_object_set_new(rec, "orphan", json_true());
     }
-    json_decref(known);
+    domains_look_end(&look);
     if (rc == STORE_ERROR)
         reply_store_failed(r, why);
     return rc != STORE_ERROR;

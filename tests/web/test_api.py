@@ -299,6 +299,19 @@ def test_domain_administrators(site):
     assert site.web.api(GLOBAL).get("/api/domain/hidden.example")["relay_tab"] is True
 
 
+def test_a_record_whose_domain_is_gone_is_marked(site):
+    boss = site.web.api(GLOBAL)
+    owners = {"r1": "gone.example", "r2": "a.example", "r3": "gone.example", "r4": "b.example", "r5": ""}
+    for name, owner in owners.items():
+        boss.ok("PUT", f"/api/relay/{name}", body={"hosts": f"[{name}.example]:25", "owner": owner})
+    assert [r["name"] for r in boss.get("/api/relays")["records"] if r.get("orphan")] == ["r1", "r3"]
+    said = site.web.run("check").stdout
+    assert [name for name in owners if f'record "{name}" belongs to the domain gone.example' in said] == ["r1", "r3"], said
+    assert said.count("belongs to the domain") == 2, said
+    for name in owners:
+        boss.ok("DELETE", f"/api/relay/{name}")
+
+
 def test_effective_for_the_next_message(site):
     """A relay that was saved is the one that the very next message takes: no second's delay."""
     boss = site.web.api(GLOBAL)
