@@ -25,62 +25,50 @@ static const char *login_in(json_t *step) {
                : NULL;
 }
 
-static bool in_word(char c) {
-    return isalnum((unsigned char)c) != 0;
+/* Do letters and digits neither go before at, in text, nor stand at end? */
+static bool is_word(const char *text, const char *at, const char *end) {
+    return (at == text || !isalnum((unsigned char)at[-1])) && !isalnum((unsigned char)*end);
 }
 
-/* Where login stands in text, from *at on, or NULL. */
-static const char *login_at(const char *text, const char *at, const char *login) {
-    size_t n = strlen(login);
-    while ((at = strcasestr(at, login)) != NULL && n < LOGIN_MIN &&
-           ((at > text && in_word(at[-1])) || in_word(at[n])))
-        at++;
-    return at;
-}
-
-/* Where text, from at on, first has an account that one of the steps up to i names, or NULL; *len:
- * of the longest one that begins there. */
-static const char *login_next(const char *text, const char *at, json_t *steps, size_t i,
-                              size_t *len) {
-    const char *first = NULL;
-    *len = 0;
-    for (size_t k = 0; k <= i; k++) {
-        const char *login = login_in(json_array_get(steps, k));
-        size_t n = login == NULL ? 0 : strlen(login);
-        const char *found = n == 0 ? NULL : login_at(text, at, login);
-        if (found == NULL || (first != NULL && (found > first || (found == first && n <= *len))))
-            continue;
-        first = found;
-        *len = n;
+/* The length of the longest login that text has at that place; 0: it has none there. */
+static size_t login_at(const char *text, const char *at, json_t *logins) {
+    size_t longest = 0, k;
+    json_t *login;
+    json_array_foreach(logins, k, login) {
+        size_t n = json_string_length(login);
+        if (n > longest && strncasecmp(at, json_string_value(login), n) == 0 &&
+            (n >= LOGIN_MIN || is_word(text, at, at + n)))
+            longest = n;
     }
-    return first;
+    return longest;
 }
 
-static json_t *text_without(const char *text, json_t *steps, size_t i) {
+static json_t *text_without(const char *text, json_t *logins) {
     struct sbuf b = {0};
-    const char *rest = text, *at;
-    size_t len;
-    for (; (at = login_next(text, rest, steps, i, &len)) != NULL; rest = at + len) {
-        sbuf_add(&b, rest, (size_t)(at - rest));
-        sbuf_add_c(&b, INSTEAD);
+    for (const char *at = text; *at != '\0';) {
+        size_t n = login_at(text, at, logins);
+        if (n > 0)
+            sbuf_add_c(&b, INSTEAD);
+        else
+            sbuf_add_ch(&b, *at);
+        at += n > 0 ? n : 1;
     }
-    sbuf_add_c(&b, rest);
     json_t *o = json_text(b.p == NULL ? "" : b.p);
     sbuf_free(&b);
     return o;
 }
 
-/* A copy in which no text has an account that steps up to i name. */
-static json_t *copy_without(json_t *o, json_t *steps, size_t i) {
+/* A copy in which no text has one of the logins. */
+static json_t *copy_without(json_t *o, json_t *logins) {
     const char *key;
     json_t *v, *copy;
-    size_t k;
+    size_t i;
     if (json_is_string(o))
-        return text_without(json_string_value(o), steps, i);
+        return text_without(json_string_value(o), logins);
     if (json_is_array(o)) {
         copy = json_array();
-        json_array_foreach(o, k, v) {
-            json_array_append_new(copy, copy_without(v, steps, i));
+        json_array_foreach(o, i, v) {
+            json_array_append_new(copy, copy_without(v, logins));
         }
         return copy;
     }
@@ -88,7 +76,7 @@ static json_t *copy_without(json_t *o, json_t *steps, size_t i) {
         return json_incref(o);
     copy = json_object();
     json_object_foreach(o, key, v) {
-        json_object_set_new(copy, key, copy_without(v, steps, i));
+        json_object_set_new(copy, key, copy_without(v, logins));
     }
     return copy;
 }
@@ -115,7 +103,11 @@ json_t *steps_shown(json_t *steps, size_t i, bool global) {
             return NULL;
     if (step_opens_alias(json_array_get(steps, i)))
         return step_of_alias();
-    json_t *copy = copy_without(json_array_get(steps, i), steps, i);
+    json_t *logins = json_array();
+    for (size_t k = 0; k <= i; k++)
+        json_array_append_new(logins, json_string(login_in(json_array_get(steps, k))));
+    json_t *copy = copy_without(json_array_get(steps, i), logins);
+    json_decref(logins);
     json_object_del(copy, "asked");
     json_object_del(copy, "set_at");
     json_object_del(copy, "user");
