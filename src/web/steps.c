@@ -87,8 +87,8 @@ static bool step_opens_alias(json_t *step) {
            strcmp(json_member(step, "result"), ALIAS_NONE) != 0;
 }
 
-/* Stands for all steps about an alias's addresses: anybody may send to an alias, and only those who
- * administer the server see whose addresses these are and where their mail goes. */
+/* Stands for all steps about an alias's addresses: anybody may send to an alias, and only global
+ * administrators see its addresses and where mail to these goes. */
 static json_t *step_of_alias(void) {
     return json_pack("{s:s, s:s}", "step", "alias", "result",
                      "the recipient is an alias of this server: what it stands for, and what "
