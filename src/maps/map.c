@@ -227,6 +227,11 @@ void map_close(struct map *m) {
     free(m);
 }
 
+/* Is the table a file that a postmap makes of a source? */
+static bool is_made(const struct map *m) {
+    return m->ops->build != NULL;
+}
+
 /* Has a text that is written in place been left alone for a while?  By its own time, or, as
  * that may be anything, by ours. */
 static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) {
@@ -257,7 +262,7 @@ static bool has_changed(struct map *m) {
     if (!another && fs_is_unwritten(&st, &m->st))
         return false;
     bool whole = another && st.st_size > 0 && fs_came_whole(&st);
-    return m->ops->suffix[0] != '\0' || whole || text_has_settled(m, &st, now);
+    return is_made(m) || whole || text_has_settled(m, &st, now);
 }
 
 static void open_again(struct map *m) {
@@ -351,11 +356,6 @@ static enum map_rc get_folded(struct map *m, struct str key, struct sbuf *value)
     return rc;
 }
 
-/* Is the table a file whose rows a postmap has written? */
-static bool is_made(const struct map *m) {
-    return m->ops->build != NULL;
-}
-
 enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
     enum map_rc rc = MAP_ERROR;
     char small[256], *folded = key.n < sizeof small ? small : mem_alloc(key.n + 1);
@@ -433,8 +433,7 @@ const struct maps *map_parts(const struct map *m) {
 
 char *map_stale(const struct map *m) {
     struct stat src, db;
-    if (m->path == NULL || m->ops->suffix[0] == '\0' || stat(m->name, &src) < 0 ||
-        stat(m->path, &db) < 0)
+    if (!is_made(m) || stat(m->name, &src) < 0 || stat(m->path, &db) < 0)
         return NULL;
     if (src.st_mtime <= db.st_mtime || src.st_mtime >= time(NULL) - STALE_GRACE_S)
         return NULL;
