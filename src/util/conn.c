@@ -228,7 +228,7 @@ static void tls_explain(struct conn *c, const char *what, int err) {
     unsigned long e = ERR_peek_last_error();
     const char *reason = e == 0 ? NULL : ERR_reason_error_string(e);
     long verify = c->ssl == NULL ? X509_V_OK : SSL_get_verify_result(c->ssl);
-    if (ERR_GET_REASON(e) == SSL_R_DH_KEY_TOO_SMALL)
+    if (ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) == SSL_R_DH_KEY_TOO_SMALL)
         reason = "dh key too small or too large"; /* see util/tls.c */
     if (verify != X509_V_OK && reason != NULL && strstr(reason, "certificate verify") != NULL)
         reason = X509_verify_cert_error_string(verify);
