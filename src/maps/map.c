@@ -18,7 +18,7 @@
 
 /* How often a file is looked at for changes. */
 #define CHECK_MS 200
-/* The kernel gives files times that stay the same for up to 10 ms. */
+/* Files that are written within one tick of the kernel's clock, up to 10 ms, get the same time. */
 #define SAME_TIME_US 50000
 #define NO_SIZE      (-1) /* of no file */
 /* A text that is written in place counts when nothing was written for this long, and one that was

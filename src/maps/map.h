@@ -118,9 +118,9 @@ int map_each(struct map *m, map_row_fn fn, void *arg);
 void map_rows(struct map *m, map_row_fn fn, void *arg);
 /* The tables that m is made of (unionmap, pipemap); NULL: none. */
 const struct maps *map_parts(const struct map *m);
-/* Remembers that m has what was in a file whose state was st when it was opened.  A file that had
- * just been written may be written again without getting another time: it counts as changed at the
- * next look. */
+/* Keeps st, the state that m's file had when it was opened, to compare later looks with.  A file
+ * that is newer than a tick of the kernel's clock may be written again and keep its times: it
+ * counts as changed at the next look. */
 void map_read_from(struct map *m, const struct stat *st);
 /* The file that a program made cannot be used as it is: sets the error, with what to do.  -EIO. */
 int map_broken(struct map *m, const char *why);

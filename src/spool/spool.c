@@ -316,9 +316,9 @@ static void spool_show_stats(struct spool *s) {
     pthread_mutex_unlock(&s->stats_lock);
 }
 
-/* Is all of the log still there?  What was in a file that is not is written again, and what is not
- * needed then goes, at a later turn if it is still being read: it says of messages that they wait
- * whose end was in the file. */
+/* Is all of the log still there?  What is queued in a removed file is written again, and then the
+ * files before it go, at a later turn if they are still being read: the removed file said of
+ * messages in them that they had ended, and the next start would find those queued. */
 static void spool_check_log(struct spool *s) {
     if (!log_find_removed(s))
         return;

@@ -21,8 +21,8 @@ static int (*lite_usual_open)(sqlite3_vfs *vfs, const char *name, sqlite3_file *
                               int *out);
 
 /* The journal of a change of several files names another file: SQLite removes that one, wherever it
- * is, when it takes such a change back.  Ours are changed one by one, and a user
- * that may write a journal here must not make root remove files with it. */
+ * is, when it takes such a change back.  Ours are changed one by one, and a user that may write a
+ * journal here must not make root remove files with it. */
 static int lite_vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags,
                          int *out) {
     file->pMethods = NULL;

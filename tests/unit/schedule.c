@@ -404,8 +404,8 @@ static void test_turns_under_a_process_limit(void **state) {
     rig_close(&r);
 }
 
-/* … also where the backlog is that of a destination whose one session would take more than one
- * mail at a time: it is served, and so are the others, in turn. */
+/* … also where a destination has the backlog, and one session that would take more than one mail at
+ * a time: it is served, and so are the others, in turn. */
 static void test_turns_under_both_limits(void **state) {
     struct rig r;
     (void)state;

@@ -516,8 +516,8 @@ static int counting_sync_dir(void *arg, const char *path) {
     return bad_dir_syncs > 0 && bad_dir_syncs-- > 0 ? -EIO : spool_io_disk.sync_dir(arg, path);
 }
 
-/* A process that is killed behind the rename leaves a segment whose name no power cut need spare:
- * nothing is noted there before it is durable. */
+/* A process that is killed behind the rename leaves a segment with a name that a power cut may
+ * take: nothing is noted in it before the name is durable. */
 static void test_full_and_the_name_of_the_last_segment(void **state) {
     struct seen seen;
     (void)state;

@@ -221,8 +221,8 @@ static int maybe_unlink(void *arg, const char *path) {
     return bad_dir ? -EIO : spool_io_disk.unlink(arg, path);
 }
 
-/* A segment whose name could not be made durable, nor be taken back, goes before a newer one is
- * made: or else that one, when it has gone in its time, would be missed behind it. */
+/* Where the name of a segment can neither be made durable nor be taken back, the segment goes
+ * before a newer one is made: else the newer one, when it has gone in its time, would be missed. */
 static void test_a_segment_that_was_not_made(void **state) {
     struct seen seen;
     struct turn t = {0};
