@@ -37,14 +37,12 @@ static void test_reclaims(void **state) {
 static void test_progress_larger_than_a_segment(void **state) {
     struct seen seen;
     struct turn t = {.n = 0};
-    char *large = mem_zalloc(90001);
     (void)state;
-    memset(large, 'p', 90000);
     struct spool *s = turn_open(&seen);
     turn_new(s, &t, 1, 100, 0, "");
     turn_new(s, &t, 2, 100, 0, "");
     turns(s, 1);
-    turn_note(s, &t, SPOOL_PROGRESS, 1, large);
+    turn_long_note(s, &t, SPOOL_PROGRESS, 1, 90000);
     turn_note(s, &t, SPOOL_DONE, 2, "");
     turns(s, 3);
     for (size_t i = 0; i < t.n; i++)
@@ -60,7 +58,6 @@ static void test_progress_larger_than_a_segment(void **state) {
     assert_int_equal(seen.ids[1 - first], 3);
     assert_int_equal(seen.progress[first][30], 'p');
     spool_close(s);
-    free(large);
 }
 
 /* Short writes are completed; a full disk refuses, and goes on when there is room again. */

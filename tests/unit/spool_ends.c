@@ -78,9 +78,7 @@ static void test_content_of_what_may_come_back(void **state) {
 static void test_what_ends_is_not_copied_on(void **state) {
     struct seen seen;
     struct turn t = {0};
-    char *large = mem_zalloc(70001);
     (void)state;
-    memset(large, 'p', 70000);
     io.allocate = no_room;
     allocate_rc = 0;
     struct spool *s = turn_open(&seen);
@@ -91,15 +89,11 @@ static void test_what_ends_is_not_copied_on(void **state) {
     const struct entry *e = itab_get(&s->index, 1);
     const struct segment *first = e->seg;
     s->st.live_bytes += 1U << 20; /* not worth copying yet */
-    for (uint64_t id = 3; id < 9; id++) {
-        turn_new(s, &t, id, 45000, 0, "");
-        spool_turn(s);
-        turn_note(s, &t, SPOOL_DONE, id, "");
-        spool_turn(s);
-    }
+    for (uint64_t id = 3; id < 9; id++)
+        turn_come_and_go(s, &t, id);
     s->st.live_bytes -= 1U << 20;
     allocate_rc = -ENOSPC;
-    size_t refused = turn_note(s, &t, SPOOL_PROGRESS, 2, large);
+    size_t refused = turn_long_note(s, &t, SPOOL_PROGRESS, 2, 70000);
     size_t end = turn_note(s, &t, SPOOL_DONE, 1, "");
     turns(s, 3);
     assert_true(t.told[refused] == 1 && t.told[end] == 1);
@@ -109,7 +103,6 @@ static void test_what_ends_is_not_copied_on(void **state) {
     assert_true(t.told[refused] == 0 && t.told[end] == 0);
     assert_true(((const struct entry *)itab_get(&s->index, 2))->seg->no > 1);
     spool_close(s);
-    free(large);
 }
 
 static bool refuses_unlink;
@@ -122,18 +115,13 @@ static int refusing_unlink(void *arg, const char *path) {
 static void test_room_is_made_for_what_waits(void **state) {
     struct seen seen;
     struct turn t = {0};
-    char *large = mem_zalloc(30001);
     (void)state;
-    memset(large, 'p', 30000);
     io.allocate = no_room;
     io.unlink = refusing_unlink;
     allocate_rc = 0;
     refuses_unlink = true;
     struct spool *s = turn_open(&seen);
-    turn_new(s, &t, 1, 45000, 0, "");
-    spool_turn(s);
-    turn_note(s, &t, SPOOL_DONE, 1, "");
-    spool_turn(s);
+    turn_come_and_go(s, &t, 1);
     turn_new(s, &t, 2, 45000, 0, "");
     spool_turn(s);
     spool_close(s);
@@ -142,7 +130,7 @@ static void test_room_is_made_for_what_waits(void **state) {
     refuses_unlink = false;
     s = turn_open(&seen);
     assert_int_equal(seen.n, 1);
-    size_t noted = turn_note(s, &t, SPOOL_PROGRESS, 2, large);
+    size_t noted = turn_long_note(s, &t, SPOOL_PROGRESS, 2, 30000);
     spool_turn(s);
     assert_int_equal(t.told[noted], 1);
     assert_false(exists("log/%016x", 1));
@@ -150,7 +138,6 @@ static void test_room_is_made_for_what_waits(void **state) {
     turns(s, 2);
     assert_int_equal(t.told[noted], 0);
     spool_close(s);
-    free(large);
 }
 
 /* The file of the log that says that a message has ended is removed.  The older one that has the

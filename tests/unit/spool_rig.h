@@ -207,6 +207,15 @@ static size_t turn_note(struct spool *s, struct turn *t, enum spool_kind kind, u
     return turn_op(s, t, &op);
 }
 
+/* A note of n bytes, each "p". */
+static size_t turn_long_note(struct spool *s, struct turn *t, enum spool_kind kind, uint64_t id,
+                             size_t n) {
+    struct spool_op op = {.kind = kind, .id = id};
+    memset(sbuf_room(&op.meta, n), 'p', n);
+    sbuf_advance(&op.meta, n);
+    return turn_op(s, t, &op);
+}
+
 static struct spool *turn_open(struct seen *seen) {
     struct spool *s;
     char *why;
@@ -219,6 +228,14 @@ static struct spool *turn_open(struct seen *seen) {
 static void turns(struct spool *s, int n) {
     while (n-- > 0)
         spool_turn(s);
+}
+
+/* A message that fills most of a segment comes, and ends in the next batch. */
+static void turn_come_and_go(struct spool *s, struct turn *t, uint64_t id) {
+    turn_new(s, t, id, 45000, 0, "");
+    spool_turn(s);
+    turn_note(s, t, SPOOL_DONE, id, "");
+    spool_turn(s);
 }
 
 /* The path of a segment: the salt in it is chance. */

@@ -238,12 +238,8 @@ static void test_a_segment_that_was_not_made(void **state) {
     turns(s, 2);
     assert_int_equal(file_count("log/%x", 0), 1);
     bad_dir = false;
-    for (uint64_t id = 2; id < 8; id++) {
-        turn_new(s, &t, id, 45000, 0, "");
-        spool_turn(s);
-        turn_note(s, &t, SPOOL_DONE, id, "");
-        spool_turn(s);
-    }
+    for (uint64_t id = 2; id < 8; id++)
+        turn_come_and_go(s, &t, id);
     assert_int_equal(file_count("log/%016x-", 1), 0);
     assert_int_equal(file_count("log/%x", 0), 1);
     spool_close(s);
