@@ -560,18 +560,24 @@ static struct msg *rig_to_be_split(const struct rig *r) {
     return m;
 }
 
+/* Mails to the lists, and waits for the message with the addresses of all of them; that one. */
+static struct msg *rig_mail_to_be_split(struct rig *r) {
+    struct msg *m;
+    rig_mail_to_lists(r, 0);
+    while ((m = rig_to_be_split(r)) == NULL) {
+        spool_turn(r->spool);
+        uv_run(&r->s->loop->uv, UV_RUN_NOWAIT);
+    }
+    return m;
+}
+
 /* What has no room is split off later, and nothing is sent with another sender meanwhile. */
 static void test_a_list_that_cannot_be_split_off_waits(void **state) {
     struct rig r;
     struct sbuf given = {0};
     (void)state;
     rig_open(&r, "relayhost = [far.example]\n");
-    rig_mail_to_lists(&r, 0);
-    struct msg *m = NULL;
-    while ((m = rig_to_be_split(&r)) == NULL) {
-        spool_turn(r.spool);
-        uv_run(&r.s->loop->uv, UV_RUN_NOWAIT);
-    }
+    struct msg *m = rig_mail_to_be_split(&r);
     rig_no_sync = true;
     rig_turn(&r);
     rig_given(&r, &given);
@@ -596,11 +602,7 @@ static void test_an_order_before_lists_are_split_off(void **state) {
     int told = 1;
     (void)state;
     rig_open(&r, "relayhost = [far.example]\n");
-    rig_mail_to_lists(&r, 0);
-    while (rig_to_be_split(&r) == NULL) {
-        spool_turn(r.spool);
-        uv_run(&r.s->loop->uv, UV_RUN_NOWAIT);
-    }
+    rig_mail_to_be_split(&r);
     rig_close(&r);
     rig_open(&r, "relayhost = [far.example]\n");
     sched_run_due(r.s);
