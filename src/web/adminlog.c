@@ -15,7 +15,7 @@
 
 /* Deletes the oldest entries of an administrator of some domains: they do not fill the disk. */
 static void adminlog_bound(struct req *r) {
-    if (r->who.admin != NULL && !r->who.admin_global)
+    if (r->who.admin != NULL && !r->who.is.global)
         state_run(r->w->state, NULL, NULL,
                   "DELETE FROM log WHERE admin = ? AND id <= (SELECT id FROM log WHERE admin = ? "
                   "ORDER BY id DESC LIMIT 1 OFFSET ?)",

@@ -19,17 +19,16 @@
 
 /* Who asks. */
 struct who {
-    char *admin;       /* address; NULL: not signed in */
-    bool global;       /* of everything */
-    bool admin_global; /* the administrator is, also where a token for one domain is not */
-    unsigned scopes;   /* what a token may do; a session: SCOPE_ALL */
-    char *domain;      /* a token for one domain only; NULL: not bound */
+    char *admin;     /* address; NULL: not signed in */
+    struct admin is; /* as the store has that administrator */
+    bool global;     /* of everything: the administrator is, and it is no token for one domain */
+    unsigned scopes; /* what a token may do; a session: SCOPE_ALL */
+    char *domain;    /* a token for one domain only; NULL: not bound */
     bool token;
-    bool page;             /* a session of the page: needs csrf */
-    char *csrf;            /* the word that the session sends with what changes something; NULL */
-    char mark[ADMIN_MARK]; /* of the password that the session began with */
-    char born[ADMIN_MARK]; /* of the account: see struct admin */
-    char key[65];          /* hash of the session's or the token's secret; "": none */
+    bool page;              /* a session of the page: needs csrf */
+    char *csrf;             /* the word that the session sends with what changes something; NULL */
+    char began[ADMIN_MARK]; /* what it was made with: is.mark then, for a token is.born */
+    char key[65];           /* hash of the session's or the token's secret; "": none */
 };
 
 /* Frees what who has, not who itself. */

@@ -117,7 +117,8 @@ static void login_session_start(struct req *r, const char *admin, const struct a
     if (rc == 1) {
         r->who.admin = mem_strdup(admin);
         r->who.page = page;
-        r->who.global = r->who.admin_global = is->global;
+        r->who.is = *is;
+        r->who.global = is->global;
         reply_data(
             r, json_pack("{s:s, s:b, s:s}", "admin", admin, "global", is->global, "csrf", csrf));
         set_cookie(r, secret);
@@ -142,7 +143,7 @@ static void take_session(void *arg, sqlite3_stmt *row) {
     f->who->page = sqlite3_column_int(row, 2) != 0;
     f->who->scopes = SCOPE_ALL;
     f->used = sqlite3_column_int64(row, 3);
-    snprintf(f->who->mark, sizeof f->who->mark, "%s", state_text(row, 4));
+    snprintf(f->who->began, sizeof f->who->began, "%s", state_text(row, 4));
 }
 
 /* When the session was used last; 0: there is none, or it has ended. */
@@ -166,7 +167,7 @@ static void take_token(void *arg, sqlite3_stmt *row) {
     who->domain = domain[0] == '\0' ? NULL : mem_strdup(domain);
     who->token = true;
     f->used = sqlite3_column_int64(row, 3);
-    snprintf(who->born, sizeof who->born, "%s", state_text(row, 4));
+    snprintf(who->began, sizeof who->began, "%s", state_text(row, 4));
 }
 
 static int64_t find_token(struct web *w, struct who *who) {
@@ -188,23 +189,23 @@ static void touch(struct req *r, int64_t used, const char *sql) {
 
 /* A session ends when the administrator's password is changed, and a token with the account that
  * made it: a later one of the same address is another account. */
-static bool same_account(const struct who *who, const struct admin *is) {
+static bool same_account(const struct who *who) {
     if (!who->token)
-        return strcmp(who->mark, is->mark) == 0;
-    return who->born[0] == '\0' || is->born[0] == '\0' || strcmp(who->born, is->born) == 0;
+        return strcmp(who->began, who->is.mark) == 0;
+    return who->began[0] == '\0' || who->is.born[0] == '\0' ||
+           strcmp(who->began, who->is.born) == 0;
 }
 
 bool session_lasts(struct web *w, const struct who *who) {
     struct who now = {.token = who->token};
     char *why = NULL;
-    struct admin is;
     memcpy(now.key, who->key, sizeof now.key);
     if (who->token)
         find_token(w, &now);
     else
         find_session(w, &now);
-    bool lasts = now.admin != NULL && role_find(w, now.admin, &is, &why) == STORE_YES &&
-                 same_account(&now, &is) && (is.global || !who->global);
+    bool lasts = now.admin != NULL && role_find(w, now.admin, &now.is, &why) == STORE_YES &&
+                 same_account(&now) && (now.is.global || !who->global);
     who_free(&now);
     free(why);
     return lasts;
@@ -226,22 +227,18 @@ bool session_identify(struct req *r) {
                    cookie != NULL ? "Session expired, please re-login." : "Login required.");
         return false;
     }
-    struct admin is;
-    enum store_rc rc = role_find(r->w, r->who.admin, &is, &why);
-    r->who.global = r->who.admin_global = is.global;
+    enum store_rc rc = role_find(r->w, r->who.admin, &r->who.is, &why);
+    r->who.global = r->who.is.global && r->who.domain == NULL;
     if (rc == STORE_ERROR)
         reply_store_failed(r, why);
     else if (rc == STORE_NO)
         reply_fail(r, MHD_HTTP_UNAUTHORIZED, "Login required.");
-    if (rc == STORE_YES && !same_account(&r->who, &is)) {
+    if (rc == STORE_YES && !same_account(&r->who)) {
         reply_fail(r, MHD_HTTP_UNAUTHORIZED,
                    r->who.token ? "The token is of an earlier account of that address."
                                 : "Session expired, please re-login.");
         return false;
     }
-    memcpy(r->who.born, is.born, sizeof is.born);
-    if (r->who.domain != NULL)
-        r->who.global = false;
     return rc == STORE_YES;
 }
 
@@ -400,7 +397,7 @@ void session_welcome(struct req *r) {
 enum store_rc session_manages(const struct req *r, const char *domain, char **why) {
     if (r->who.domain != NULL && strcmp(r->who.domain, domain) != 0)
         return STORE_NO;
-    return r->who.admin_global ? STORE_YES : store_manages(r->w->store, r->who.admin, domain, why);
+    return r->who.is.global ? STORE_YES : store_manages(r->w->store, r->who.admin, domain, why);
 }
 
 bool session_may(struct req *r, const char *domain) {

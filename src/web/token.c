@@ -65,7 +65,7 @@ static void token_make(struct req *r, const char *name, const char *list, const 
         "born) SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE ? OR (SELECT COUNT(*) FROM token WHERE "
         "admin = ?) < ?",
         "sssssiisisi", name, hash, list, domain, r->who.admin, now_s(),
-        (int64_t)(days == 0 ? 0 : now_s() + days * 86400), r->who.born, (int64_t)r->who.global,
+        (int64_t)(days == 0 ? 0 : now_s() + days * 86400), r->who.is.born, (int64_t)r->who.global,
         r->who.admin, (int64_t)TOKENS_OWN);
     if (rc == 0) {
         reply_fail(r, MHD_HTTP_CONFLICT, "You have %d tokens: delete some first.", TOKENS_OWN);
