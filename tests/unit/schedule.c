@@ -464,6 +464,11 @@ static void test_limits_of_a_destination(void **state) {
     rig_close(&r);
 }
 
+static void time_passes(struct rig *r, int64_t ms) {
+    r->s->loop->now_ms += ms;
+    dispatch_tick(r->s, r->s->loop->now_ms);
+}
+
 static void test_rate_delay(void **state) {
     struct rig r;
     (void)state;
@@ -474,18 +479,15 @@ static void test_rate_delay(void **state) {
     rig_answer(&r, &sent);
     dispatch_tick(r.s, r.s->loop->now_ms);
     assert_int_equal(r.n_given, 0);
-    r.s->loop->now_ms += 3000;
-    dispatch_tick(r.s, r.s->loop->now_ms);
+    time_passes(&r, 3000);
     assert_int_equal(r.n_given, 1);
     rig_mail(&r, "", "ann@away.example");
     dest_wake_all(r.s);
     rig_answer(&r, &sent);
-    r.s->loop->now_ms += 3000;
-    dispatch_tick(r.s, r.s->loop->now_ms);
+    time_passes(&r, 3000);
     assert_int_equal(r.n_given, 1);
     rig_answer(&r, &sent);
-    r.s->loop->now_ms += 11000; /* the idle session goes */
-    dispatch_tick(r.s, r.s->loop->now_ms);
+    time_passes(&r, 11000); /* the idle session goes */
     assert_int_equal(r.n_sessions, 0);
     rig_close(&r);
 }
@@ -497,14 +499,11 @@ static void test_a_long_rate_delay(void **state) {
     rig_open(&r, "default_destination_rate_delay = 10m\n");
     rig_mail(&r, "", "ann@away.example");
     rig_answer(&r, &sent);
-    for (int i = 0; i < 9; i++) {
-        r.s->loop->now_ms += 60000;
-        dispatch_tick(r.s, r.s->loop->now_ms);
-    }
+    for (int i = 0; i < 9; i++)
+        time_passes(&r, 60000);
     rig_mail(&r, "", "ann@away.example");
     assert_int_equal(r.n_given, 0);
-    r.s->loop->now_ms += 600000;
-    dispatch_tick(r.s, r.s->loop->now_ms);
+    time_passes(&r, 600000);
     assert_int_equal(r.n_given, 1);
     rig_answer(&r, &sent);
     rig_close(&r);
