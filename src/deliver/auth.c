@@ -238,9 +238,7 @@ static enum step credentials_unknown(struct dsess *s, const struct maps_answer *
     if (s->watch == NULL)
         log_warn("smtp", "%s: %s lookup error", first->env->qid,
                  session_uses_record(s) ? "relay record" : "smtp_sasl_password_maps");
-    return host_failed(s, login_blame(s), a->several > 0 ? CAUSE_SETTING : CAUSE_LOOKUP, "4.3.0",
-                       "local data error while talking to %s%s%s", s->where,
-                       a->several > 0 ? ": " : "", a->several > 0 ? a->err : "");
+    return lookup_failed(s, login_blame(s), a, "local data error while talking to", s->where);
 }
 
 /* The account; its password is never shown. */
@@ -372,8 +370,8 @@ void credentials_ask(struct dsess *s, lookup_maps_fn fn) {
         credentials_ask_at(s, now == MATCH_YES);
 }
 
-/* A login is asked for, and no table has one: as with Postfix, whose client does not start then,
- * mail waits.  A host that refuses mail without a login may refuse it for good. */
+/* A login is asked for, and there is no table of logins: mail waits.  A host that wants a login may
+ * refuse mail without one for good; with Postfix mail waits, too: its client does not start. */
 static enum step credentials_nowhere(struct dsess *s) {
     static const char why[] = "smtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty";
     json_t *o = watch_step(s, "credentials", false);

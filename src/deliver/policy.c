@@ -217,9 +217,8 @@ static void on_policy(void *arg, const struct maps_answer *a) {
     s->tag = 0;
     s->policy_mark = answer_mark(a);
     if (a->rc == MAP_ERROR)
-        step = host_failed(s, BLAME_OURSELVES, a->several > 0 ? CAUSE_SETTING : CAUSE_LOOKUP,
-                           "4.3.0", "TLS policy lookup error for %s%s%s", session_target(s)->dest,
-                           a->several > 0 ? ": " : "", a->several > 0 ? a->err : "");
+        step = lookup_failed(s, BLAME_OURSELVES, a, "TLS policy lookup error for",
+                             session_target(s)->dest);
     else if (a->rc == MAP_FOUND)
         step = row_apply(s, a);
     else

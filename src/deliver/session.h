@@ -250,6 +250,10 @@ void session_note_reply(struct dsess *s, enum mail_status status, enum mail_blam
 /* The mail waits, because of this: STEP_HOST_FAILED. */
 enum step host_failed(struct dsess *s, enum mail_blame blame, enum mail_cause cause,
                       const char *dsn, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same of a look-up for that host or destination: "what name", and what is wrong with the rows
+ * of the table if it is those. */
+enum step lookup_failed(struct dsess *s, enum mail_blame blame, const struct maps_answer *a,
+                        const char *what, const char *name);
 /* The reply in s->reply ends the conversation: "host X refused to talk to me: 554 …".  A 5xx at
  * such a place says nothing about the mail. */
 enum step host_refused(struct dsess *s, const char *what);

@@ -53,6 +53,13 @@ enum step host_failed(struct dsess *s, enum mail_blame blame, enum mail_cause ca
     return STEP_HOST_FAILED;
 }
 
+enum step lookup_failed(struct dsess *s, enum mail_blame blame, const struct maps_answer *a,
+                        const char *what, const char *name) {
+    if (a->several > 0)
+        return host_failed(s, blame, CAUSE_SETTING, "4.3.0", "%s %s: %s", what, name, a->err);
+    return host_failed(s, blame, CAUSE_LOOKUP, "4.3.0", "%s %s", what, name);
+}
+
 enum step host_refused(struct dsess *s, const char *what) {
     char dsn[12];
     dsn_from_reply(dsn, s->reply.code, smtp_reply_last(&s->reply));
