@@ -178,10 +178,9 @@ static bool is_too_many(const struct dialogue *d, int code) {
 /* The message in one transaction, to the recipients from *at on, or as many of them as the daemon
  * takes at a time: *at becomes the first one that another transaction is for.  What fails has been
  * taken for none of them, and a further try sends no second copy to any.  Returns the code that
- * ended it, 2xx if all is well or no recipient was taken; *taken: to how many more it was. */
-static int submission_transact(struct dialogue *d, struct submission *s, size_t *at,
-                               size_t *taken) {
-    size_t i = *at, n = 0;
+ * ended it, 2xx if all is well or no recipient was taken. */
+static int submission_transact(struct dialogue *d, struct submission *s, size_t *at) {
+    size_t i = *at, taken = 0;
     int code = say_mail(d, s);
     if (code / 100 != 2)
         return code;
@@ -190,30 +189,36 @@ static int submission_transact(struct dialogue *d, struct submission *s, size_t 
         code = say_rcpt(d, s, r->addr);
         if (code == 0 || code == 421)
             return code;
-        if (n > 0 && is_too_many(d, code))
+        if (taken > 0 && is_too_many(d, code))
             break;
         if (code / 100 == 2)
-            n++;
+            taken++;
         else
             r->refused = dialogue_reply(d, code);
     }
-    code = n == 0 ? dialogue_say(d, "RSET\r\n", 6) : say_content(d, sbuf_str(&s->content));
-    if (code / 100 == 2) {
+    code = taken == 0 ? dialogue_say(d, "RSET\r\n", 6) : say_content(d, sbuf_str(&s->content));
+    if (code / 100 == 2)
         *at = i;
-        *taken += n;
-    }
     return code;
+}
+
+/* Has any of the first n recipients, all of them in transactions that are over, the message? */
+static bool submission_is_taken(const struct submission *s, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (s->rcpts[i].refused == NULL)
+            return true;
+    return false;
 }
 
 /* All transactions that it takes; an exit status.  Once others have the message, a failure is only
  * about the recipients that are left. */
-static int submission_transact_all(struct dialogue *d, struct submission *s, size_t *taken) {
+static int submission_transact_all(struct dialogue *d, struct submission *s) {
     size_t at = 0;
     int code;
     do
-        code = submission_transact(d, s, &at, taken);
+        code = submission_transact(d, s, &at);
     while (code / 100 == 2 && at < s->n_rcpts);
-    if (code / 100 != 2 && *taken == 0)
+    if (code / 100 != 2 && !submission_is_taken(s, at))
         return dialogue_fatal(d, code);
     for (; at < s->n_rcpts; at++)
         if (s->rcpts[at].refused == NULL)
@@ -221,7 +226,7 @@ static int submission_transact_all(struct dialogue *d, struct submission *s, siz
     return EX_OK_;
 }
 
-/* -- those who were refused -- */
+/* -- recipients that were refused -- */
 
 static void add_header_of(struct str content, struct sbuf *out) {
     while (content.n > 0) {
@@ -259,7 +264,7 @@ static int refused_status(const struct submission *s) {
  */
 static int tell_sender(struct dialogue *d, const struct submission *s) {
     struct submission note = {.cfg = s->cfg, .from = mem_strdup("")};
-    size_t at = 0, taken = 0;
+    size_t at = 0;
     int status = EX_OK_;
     if (s->from[0] != '\0') {
         submission_add(&note, str_of(s->from));
@@ -274,10 +279,10 @@ static int tell_sender(struct dialogue *d, const struct submission *s) {
         add_refused(s, "", &note.content);
         sbuf_add_c(&note.content, "\n--\n");
         add_header_of(sbuf_str(&s->content), &note.content);
-        int code = submission_transact(d, &note, &at, &taken);
+        int code = submission_transact(d, &note, &at);
         if (code / 100 != 2)
             status = dialogue_status(code);
-        else if (taken == 0)
+        else if (!submission_is_taken(&note, note.n_rcpts))
             status = refused_status(&note);
     }
     submission_free(&note);
@@ -285,17 +290,17 @@ static int tell_sender(struct dialogue *d, const struct submission *s) {
 }
 
 /* All recipients have been named. */
-static int submission_end(struct dialogue *d, const struct submission *s, size_t taken) {
+static int submission_end(struct dialogue *d, const struct submission *s) {
+    bool taken = submission_is_taken(s, s->n_rcpts);
     struct sbuf text = {0};
     add_refused(s, "sendmail: ", &text);
-    int rc = EX_OK_;
-    if (text.n > 0 && taken > 0) /* a second copy is better than a loss */
-        rc = tell_sender(d, s) == EX_TEMPFAIL_ ? EX_TEMPFAIL_ : EX_OK_;
-    else if (text.n > 0)
-        rc = refused_status(s);
-    if (text.n > 0)
-        fputs(text.p, stderr);
-    if (rc != EX_OK_ && taken == 0)
+    if (text.n == 0)
+        return EX_OK_;
+    int rc = taken ? tell_sender(d, s) : refused_status(s);
+    if (taken && rc != EX_TEMPFAIL_) /* a second copy is better than a loss */
+        rc = EX_OK_;
+    fputs(text.p, stderr);
+    if (!taken)
         fputs("sendmail: fatal: no recipient was taken\n", stderr);
     sbuf_free(&text);
     return rc;
@@ -303,12 +308,11 @@ static int submission_end(struct dialogue *d, const struct submission *s, size_t
 
 int submission_send(struct submission *s) {
     struct dialogue d = {.fd = -1};
-    size_t taken = 0;
     int rc = dialogue_open(&d, s->cfg);
     if (rc == EX_OK_)
-        rc = submission_transact_all(&d, s, &taken);
+        rc = submission_transact_all(&d, s);
     if (rc == EX_OK_)
-        rc = submission_end(&d, s, taken);
+        rc = submission_end(&d, s);
     dialogue_close(&d);
     return rc;
 }
