@@ -87,11 +87,9 @@ static void listener_refuse(const struct listener *ln, int fd, const char *line)
 static void listener_full(void *arg, int fd) {
     struct listener *ln = arg;
     struct receive *r = ln->r;
-    if (r->loop->now_ms - r->full_ms >= 60000) {
-        r->full_ms = r->loop->now_ms;
+    if (smtpd_may_warn(r, &r->full_ms))
         log_warn("smtpd", "too many open files (limit %d): new clients are refused for now",
                  r->fd_max);
-    }
     if (fd >= 0)
         listener_refuse(ln, fd, "421 4.3.2 Too many connections, try again later\r\n");
 }
@@ -138,7 +136,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     getrlimit(RLIMIT_NOFILE, &rl);
     uint64_t limit = rl.rlim_cur > INT_MAX ? INT_MAX : rl.rlim_cur;
     r->fd_max = (int)(limit - limit / 10 - 32);
-    r->full_ms = r->crowded_ms = r->held_ms = -60000;
+    r->full_ms = r->crowded_ms = r->held_ms = -SMTPD_WARN_MS;
     auth_reload(r);
     return r;
 }

@@ -120,6 +120,13 @@ const char *smtpd_last_verb(const struct session *s) {
                                                                   : smtp_verb_name(s->verb, true);
 }
 
+bool smtpd_may_warn(const struct receive *r, int64_t *said_ms) {
+    if (r->loop->now_ms - *said_ms < SMTPD_WARN_MS)
+        return false;
+    *said_ms = r->loop->now_ms;
+    return true;
+}
+
 void smtpd_log_end(const struct session *s, const char *what) {
     struct sbuf b = {0};
     sbuf_printf(&b, "%s after %s", what, smtpd_last_verb(s));

@@ -50,10 +50,11 @@ struct receive {
     size_t n_sessions;
     struct certificates tls; /* of new sessions */
     struct dl auth_servers;  /* Dovecot's sockets that services ask (auth.c) */
-    int fd_max;         /* clients above it are refused: the rest is for the spool and deliveries */
-    int64_t full_ms;    /* when that was last said in the log, on the loop's clock */
-    int64_t crowded_ms; /* likewise: that the recipients of all clients take too much memory */
-    int64_t held_ms;    /* likewise: that the envelopes of queued mail do */
+    int fd_max; /* clients above it are refused: the rest is for the spool and deliveries */
+    /* When the log was last told, on the loop's clock (smtpd_may_warn): */
+    int64_t full_ms;    /* that there are no more descriptors for clients */
+    int64_t crowded_ms; /* that the recipients of all clients take too much memory */
+    int64_t held_ms;    /* that the envelopes of queued mail do */
     enum receive_stage stop;
 };
 
@@ -146,6 +147,10 @@ void smtpd_reply(struct session *s, bool ok, const char *fmt, ...)
  * characters become '?'. */
 void smtpd_say(struct session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+#define SMTPD_WARN_MS 60000
+/* Is it time to say in the log what it was last told at *said_ms?  If so, *said_ms becomes now: it
+ * is said once in SMTPD_WARN_MS. */
+bool smtpd_may_warn(const struct receive *r, int64_t *said_ms);
 /* "EHLO": the last command, or "CONNECT". */
 const char *smtpd_last_verb(const struct session *s);
 /* Log lines.  "lost connection after DATA (123 bytes) from host[addr]". */

@@ -56,13 +56,11 @@ static bool envelope_is_full(const struct session *s) {
     if (s->tx->counted_mem <= ENVELOPE_SMALL ||
         atomic_load_explicit(&envelope_memory, memory_order_relaxed) <= (uint64_t)limit)
         return false;
-    if (s->r->loop->now_ms - s->r->crowded_ms >= 60000) {
-        s->r->crowded_ms = s->r->loop->now_ms;
+    if (smtpd_may_warn(s->r, &s->r->crowded_ms))
         log_warn("smtpd",
                  "the recipients that clients have named take more than message_memory_limit (%lld "
                  "bytes): a client that has many is told to send to the rest later",
                  (long long)limit);
-    }
     return true;
 }
 
@@ -243,7 +241,7 @@ static bool mail_param(struct session *s, struct str key, struct str value) {
 }
 
 /* A disk that does not say how much is free may have it: writing says what is wrong. */
-static bool has_space(struct session *s) {
+static bool has_space(const struct session *s) {
     int64_t space = spool_space(s->r->spool);
     int64_t most = s->p->message_size_limit;
     int64_t need = most > INT64_MAX / 3 ? INT64_MAX : most * 3 / 2;
@@ -253,7 +251,6 @@ static bool has_space(struct session *s) {
         return true;
     log_warn("smtpd", "not enough free space in mail queue: %lld bytes < 1.5*message size limit",
              (long long)space);
-    smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
     return false;
 }
 
@@ -261,23 +258,20 @@ bool transaction_is_crowded_out(struct session *s) {
     int64_t limit = s->cfg->p.queue_memory_limit;
     if (!held_is_full(limit))
         return false;
-    if (s->r->loop->now_ms - s->r->held_ms >= 60000) {
-        s->r->held_ms = s->r->loop->now_ms;
-        log_warn(
-            "smtpd",
-            "the envelopes of queued mail take %llu bytes of memory, and queue_memory_limit is "
-            "%lld: new mail is put off",
-            (unsigned long long)held_bytes(), (long long)limit);
-    }
+    if (smtpd_may_warn(s->r, &s->r->held_ms))
+        log_warn("smtpd",
+                 "the envelopes of queued mail take %llu bytes of memory, and queue_memory_limit "
+                 "is %lld: new mail is put off",
+                 (unsigned long long)held_bytes(), (long long)limit);
     return true;
 }
 
-/* Queued mail has its envelope in memory: is there room for more? */
-static bool has_memory(struct session *s) {
-    bool has = !transaction_is_crowded_out(s);
-    if (!has)
-        smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
-    return has;
+/* Queued mail is on the disk, and has its envelope in memory: is there room for more? */
+static bool queue_has_room(struct session *s) {
+    if (has_space(s) && !transaction_is_crowded_out(s))
+        return true;
+    smtpd_reply(s, false, "452 4.3.1 Insufficient system storage");
+    return false;
 }
 
 /* Adds @$myorigin to an address without a domain, .$mydomain to a domain without a dot. */
@@ -383,7 +377,7 @@ static bool mail_parse(struct session *s, struct str args) {
     for (struct str rest = str_from(args, len); smtp_param_next(&rest, &key, &value);)
         if (!mail_param(s, key, value))
             return false;
-    return has_space(s) && has_memory(s);
+    return queue_has_room(s);
 }
 
 enum cmd transaction_mail(struct session *s, struct str args) {
