@@ -4,11 +4,9 @@
 #include "smtp/withhold.h"
 
 #include <openssl/rand.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "util/codec.h"
-#include "util/mem.h"
 
 static char folded(char c) {
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
@@ -24,41 +22,25 @@ static uint64_t mark_of(const struct withhold *w, const char *p, size_t n) {
         h = (h ^ (uint8_t)p[i]) * 0x9e3779b97f4a7c15U;
         h ^= h >> 29;
     }
-    return h == 0 ? 1 : h;
+    return h;
 }
 
-/* Where the mark is, or would be. */
-static uint64_t *mark_place(const struct withhold *w, uint64_t mark) {
-    size_t i = (size_t)mark & (w->cap - 1);
-    while (w->marks[i] != 0 && w->marks[i] != mark)
-        i = (i + 1) & (w->cap - 1);
-    return &w->marks[i];
-}
-
-/* At most half of the places are taken. */
-static void marks_grow(struct withhold *w) {
-    struct withhold old = *w;
-    w->cap = old.cap == 0 ? 128 : old.cap * 2;
-    w->marks = mem_zalloc(w->cap * sizeof *w->marks);
-    for (size_t i = 0; i < old.cap; i++)
-        if (old.marks[i] != 0)
-            *mark_place(w, old.marks[i]) = old.marks[i];
-    free(old.marks);
-}
-
-static void mark_add(struct withhold *w, const char *p, size_t n) {
-    if (w->n * 2 >= w->cap)
-        marks_grow(w);
-    uint64_t mark = mark_of(w, p, n), *place = mark_place(w, mark);
-    w->n += *place == 0;
-    *place = mark;
-    w->lengths |= 1U << n;
+/* The hash is all that there is of a key. */
+static bool mark_same(const void *val, const void *key) {
+    (void)val;
+    (void)key;
+    return true;
 }
 
 static bool mark_known(const struct withhold *w, const char *p, size_t n) {
-    if ((w->lengths & 1U << n) == 0)
-        return false;
-    return *mark_place(w, mark_of(w, p, n)) != 0;
+    return (w->lengths & 1U << n) != 0 &&
+           kset_get(&w->marks, mark_of(w, p, n), mark_same, p) != NULL;
+}
+
+static void mark_add(struct withhold *w, const char *p, size_t n) {
+    if (!mark_known(w, p, n))
+        kset_add(&w->marks, mark_of(w, p, n), w);
+    w->lengths |= 1U << n;
 }
 
 /* An enhanced status code that begins a line: it may stand in the middle of what is repeated. */
@@ -147,7 +129,7 @@ bool withhold_matches(const struct withhold *w, struct str text) {
     struct sbuf flat = {0};
     struct str rest = text, word;
     bool found = false;
-    if (w->n == 0)
+    if (w->marks.n == 0)
         return false;
     while (!found && str_split(&rest, " \t\r\n", &word))
         found = word_matches(w, word);
@@ -159,6 +141,6 @@ bool withhold_matches(const struct withhold *w, struct str text) {
 }
 
 void withhold_clear(struct withhold *w) {
-    free(w->marks);
+    kset_free(&w->marks);
     *w = (struct withhold){0};
 }

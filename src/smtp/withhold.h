@@ -9,12 +9,11 @@
 #ifndef PH_SMTP_WITHHOLD_H
 #define PH_SMTP_WITHHOLD_H
 
-#include "util/str.h"
+#include "util/kset.h"
 
 struct withhold {
-    uint64_t key;     /* of the hashes; 0: nothing was added yet */
-    uint64_t *marks;  /* owned; a mark has the first place from mark % cap on that was free (0) */
-    size_t n, cap;    /* marks; cap is a power of two, or 0 */
+    uint64_t key;      /* of the hashes; 0: nothing was added yet */
+    struct kset marks; /* its hashes are the marks; its objects say nothing */
     unsigned lengths; /* bit i: there are marks of texts of i bytes; WITHHOLD_PART is the highest */
 };
 
