@@ -96,30 +96,50 @@ static void near_miss(const struct config *c, struct near *w) {
         creds_each(c, spec, sender_row, &w->what);
 }
 
-/* Rows that are several logins for one key, none of which is used. */
-static void say_several(const struct config *c, const char *service, const struct maps_answer *a,
-                        struct diags *d) {
-    if (a->rc == MAP_ERROR && a->several > 0)
-        diag_add(d, DIAG_ERROR, c->main.path, creds_line_of(c, "smtp_sasl_password_maps"),
-                 "%s%ssmtp_sasl_password_maps: %s: mail for it waits (4.3.0)", service,
-                 service[0] == '\0' ? "" : ": ", a->err);
+/* None of the keys has a row. */
+static void say_unmatched(const struct config *c, struct near *w, struct diags *d) {
+    struct sbuf tables = {0};
+    near_miss(c, w);
+    maps_show(c->p.smtp_sasl_password_maps, &tables);
+    diag_add(d, w->hop.bracketed || w->what.n > 0 ? DIAG_WARN : DIAG_NOTE, c->main.path,
+             creds_line_of(c, "relayhost"),
+             "smtp_sasl_auth_enable = yes, but no credential in %s matches the relay host "
+             "%.*s; keys tried: \"%.*s\", \"%.*s\"%s%s%s",
+             tables.p, STR_FMT(w->dest), STR_FMT(w->hop.host), STR_FMT(w->dest),
+             w->hop.bracketed ? "" : " (and, at delivery, the names of its MX hosts)",
+             c->p.smtp_sender_dependent_authentication ? " (senders' keys are asked first)" : "",
+             w->what.n > 0 ? w->what.p : "");
+    sbuf_free(&tables);
+    sbuf_free(&w->what);
 }
 
-/* The same of the tables that a transport has of its own in master.cf, asked for main.cf's relay
- * hosts. */
-static void check_service_logins(const struct config *c, const struct service *s, struct diags *d) {
+/* The keys that would be asked for one relay host: has any an answer, and is that one login?
+ * Without brackets the names of its exchangers are asked, too, which are not known here.  service:
+ * a transport with tables of its own, m, which need not know this relay host; "": main.cf's. */
+static void check_credential(const struct config *c, struct maps *m, const char *service,
+                             struct str dest, struct diags *d) {
+    struct near w = {.dest = dest};
+    struct maps_answer a;
+    if (nexthop_parse(&w.hop, dest, 25) != NULL)
+        return; /* said before */
+    struct maps_key keys[2] = {{w.hop.host, false}, {dest, false}};
+    maps_find(m, keys, 2, &a);
+    if (a.rc == MAP_ERROR && a.several > 0)
+        diag_add(d, DIAG_ERROR, c->main.path, creds_line_of(c, "smtp_sasl_password_maps"),
+                 "%s%ssmtp_sasl_password_maps: %s: mail for it waits (4.3.0)", service,
+                 service[0] == '\0' ? "" : ": ", a.err);
+    else if (a.rc == MAP_NOT_FOUND && service[0] == '\0')
+        say_unmatched(c, &w, d);
+    maps_answer_free(&a);
+}
+
+/* For each of main.cf's relay hosts. */
+static void check_hosts_logins(const struct config *c, const char *spec, const char *service,
+                               struct diags *d) {
     struct str rest = str_of(c->p.relayhost), one;
-    struct nexthop hop;
-    struct maps *m = maps_open_as(s->p.smtp_sasl_password_maps, c->dir, VALUES_ONE);
-    while (nexthop_split(&rest, &one)) {
-        struct maps_answer a = {0};
-        if (nexthop_parse(&hop, one, 25) == NULL) {
-            struct maps_key keys[2] = {{hop.host, false}, {one, false}};
-            maps_find(m, keys, 2, &a);
-            say_several(c, s->name, &a, d);
-        }
-        maps_answer_free(&a);
-    }
+    struct maps *m = maps_open_as(spec, c->dir, VALUES_ONE);
+    while (nexthop_split(&rest, &one))
+        check_credential(c, m, service, one, d);
     maps_close(m);
 }
 
@@ -129,38 +149,8 @@ static void check_services_logins(const struct config *c, struct diags *d) {
         const char *spec = s->p.smtp_sasl_password_maps;
         if (s->kind == SERVICE_SMTP && s->p.smtp_sasl_auth_enable && spec[0] != '\0' &&
             strcmp(spec, c->p.smtp_sasl_password_maps) != 0)
-            check_service_logins(c, s, d);
+            check_hosts_logins(c, spec, s->name, d);
     }
-}
-
-/* The keys that would be asked for one relay host, and whether any has an answer.  Without brackets
- * the names of its exchangers are asked, too, which are not known here. */
-static void check_credential(const struct config *c, struct maps *m, struct str dest,
-                             struct diags *d) {
-    struct near w = {.dest = dest};
-    struct maps_answer a;
-    if (nexthop_parse(&w.hop, dest, 25) != NULL)
-        return; /* said before */
-    struct maps_key keys[2] = {{w.hop.host, false}, {dest, false}};
-    maps_find(m, keys, 2, &a);
-    say_several(c, "", &a, d);
-    if (a.rc == MAP_NOT_FOUND) {
-        struct sbuf tables = {0};
-        near_miss(c, &w);
-        maps_show(c->p.smtp_sasl_password_maps, &tables);
-        diag_add(d, w.hop.bracketed || w.what.n > 0 ? DIAG_WARN : DIAG_NOTE, c->main.path,
-                 creds_line_of(c, "relayhost"),
-                 "smtp_sasl_auth_enable = yes, but no credential in %s matches the relay host "
-                 "%.*s; keys tried: \"%.*s\", \"%.*s\"%s%s%s",
-                 tables.p, STR_FMT(dest), STR_FMT(w.hop.host), STR_FMT(dest),
-                 w.hop.bracketed ? "" : " (and, at delivery, the names of its MX hosts)",
-                 c->p.smtp_sender_dependent_authentication ? " (senders' keys are asked first)"
-                                                           : "",
-                 w.what.n > 0 ? w.what.p : "");
-        sbuf_free(&tables);
-        sbuf_free(&w.what);
-    }
-    maps_answer_free(&a);
 }
 
 /* -- rows that cannot be what was meant -- */
@@ -269,7 +259,6 @@ static void check_nowhere(const struct config *c, struct diags *d) {
 }
 
 void audit_credentials(const struct config *c, struct diags *d) {
-    struct str rest = str_of(c->p.relayhost), one;
     struct cred_rows rows = {c, d, 0};
     check_clear(c, &c->p, "", d);
     for (size_t i = 0; i < c->n_services; i++) {
@@ -284,10 +273,7 @@ void audit_credentials(const struct config *c, struct diags *d) {
     check_services_logins(c, d);
     if (!c->p.smtp_sasl_auth_enable || c->p.smtp_sasl_password_maps[0] == '\0')
         return;
-    struct maps *m = maps_open_as(c->p.smtp_sasl_password_maps, c->dir, VALUES_ONE);
-    while (nexthop_split(&rest, &one))
-        check_credential(c, m, one, d);
-    maps_close(m);
+    check_hosts_logins(c, c->p.smtp_sasl_password_maps, "", d);
     creds_each(c, c->p.smtp_sasl_password_maps, cred_row, &rows);
     check_strange_hosts(c, d);
 }
