@@ -496,7 +496,7 @@ static void load_main(struct config *c) {
 }
 
 static void load_master(struct config *c) {
-    char *path = path_in(c, "master.cf");
+    const char *path = c->master_path = config_text_keep(c, path_in(c, "master.cf"));
     int err;
     struct str text = cfg_source_file(c->source, path, &err);
     c->no_master = err == -ENOENT;
@@ -510,7 +510,6 @@ static void load_master(struct config *c) {
     if (c->n_services == 0 && err == 0)
         diag_add(&c->diags, DIAG_ERROR, path, 0, "it has no services");
     master_cf_builtin(c);
-    free(path);
 }
 
 static char *scope_expand(void *arg, const char *text) {

@@ -51,6 +51,7 @@ struct config {
     char *dir;
     struct cfg_file main;      /* main.cf as written */
     struct params p;           /* main.cf's values */
+    const char *master_path;   /* master.cf's */
     bool no_master;            /* there is no master.cf: its services are the built-in ones */
     const char *foreign_queue; /* Postfix's, which queue_directory names; NULL: it does not */
     const char *relays_spec;   /* the table of relay records, or "" when none was ever made */

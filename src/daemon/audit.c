@@ -44,18 +44,18 @@ static bool is_internal(const struct service *s) {
 }
 
 /* A port that is in master.cf and is not opened. */
-static void check_unopened(const struct config *c, const char *path, struct diags *d) {
+static void check_unopened(const struct config *c, struct diags *d) {
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
         if (s->kind == SERVICE_UNUSED && s->inet)
-            diag_add(d, DIAG_ERROR, path, s->line,
+            diag_add(d, DIAG_ERROR, c->master_path, s->line,
                      "%s: Posthouse has no server \"%s\": the port is not opened", s->name,
                      s->command);
     }
 }
 
 /* Lines of master.cf that no process of Posthouse serves, in one remark. */
-static void check_unused(const struct config *c, const char *path, bool internal, struct diags *d) {
+static void check_unused(const struct config *c, bool internal, struct diags *d) {
     struct sbuf names = {0};
     size_t n = 0;
     int line = 0;
@@ -72,23 +72,21 @@ static void check_unused(const struct config *c, const char *path, bool internal
         line = n == 1 ? s->line : 0;
     }
     if (n > 0)
-        diag_add(d, DIAG_NOTE, path, line, "%s (%zu): %s",
+        diag_add(d, DIAG_NOTE, c->master_path, line, "%s (%zu): %s",
                  internal ? "harmless: Posthouse does without these processes" : "not used", n,
                  names.p);
     sbuf_free(&names);
 }
 
 static void check_services(const struct config *c, struct diags *d) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/master.cf", c->dir);
-    check_unopened(c, path, d);
-    check_unused(c, path, false, d);
-    check_unused(c, path, true, d);
+    check_unopened(c, d);
+    check_unused(c, false, d);
+    check_unused(c, true, d);
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
         if (s->kind == SERVICE_SMTPD && s->p.smtpd_tls_wrappermode &&
             s->p.smtpd_tls_cert_file[0] == '\0' && s->p.smtpd_tls_chain_files[0] == '\0')
-            diag_add(d, DIAG_ERROR, s->line > 0 ? path : NULL, s->line,
+            diag_add(d, DIAG_ERROR, s->line > 0 ? c->master_path : NULL, s->line,
                      "%s: smtpd_tls_wrappermode without smtpd_tls_cert_file", s->name);
     }
 }

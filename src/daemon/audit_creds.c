@@ -5,7 +5,6 @@
  * meant?  Where would a password go to a host that others choose, or in clear text?  Rows are
  * looked at in file tables only; passwords are never shown.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -240,16 +239,14 @@ static bool says_login(const struct service *s) {
 /* A login is asked for, and no table has one: mail waits, but for that of a relay record. */
 static void check_nowhere(const struct config *c, struct diags *d) {
     enum diag_level level = c->relays_spec[0] == '\0' ? DIAG_ERROR : DIAG_WARN;
-    char path[512];
     bool said = false;
-    snprintf(path, sizeof path, "%s/master.cf", c->dir);
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
         bool own = says_login(s);
         if (s->kind != SERVICE_SMTP || !s->p.smtp_sasl_auth_enable ||
             s->p.smtp_sasl_password_maps[0] != '\0' || (said && !own))
             continue;
-        diag_add(d, level, own ? path : c->main.path,
+        diag_add(d, level, own ? c->master_path : c->main.path,
                  own ? s->line : creds_line_of(c, "smtp_sasl_auth_enable"),
                  "%s%ssmtp_sasl_auth_enable = yes, but smtp_sasl_password_maps is empty: mail "
                  "without a relay record waits",

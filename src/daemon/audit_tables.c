@@ -176,14 +176,12 @@ static const char *audit_text_of(const struct params *p, const struct param_info
 /* What main.cf says, and the services that have something else. */
 static void audit_parameter(const struct config *c, const struct param_info *info,
                             struct diags *d) {
-    char path[512];
     enum list_kind kind = list_kind_of(info->name);
     const char *value = audit_text_of(&c->p, info);
     const struct cfg_entry *e = cfg_file_find(&c->main, str_of(info->name));
     struct table_place at = {c, d, info->name, c->main.path, e == NULL ? 0 : e->line};
     audit_list(&at, kind, value);
-    snprintf(path, sizeof path, "%s/master.cf", c->dir);
-    at.file = path;
+    at.file = c->master_path;
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
         const char *own = audit_text_of(&s->p, info);
