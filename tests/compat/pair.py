@@ -233,8 +233,13 @@ def wire(relays):
     return seen
 
 
-def run(mta, relays, main, files, master, mails):
-    """Gives mta the case; returns (replies of refused mails, outcomes, wire).
+def send(mta, sender, rcpt):
+    with Client(mta.port) as c:
+        return c.mail(sender, [rcpt])
+
+
+def run(mta, relays, main, files, master, mails, send=send):
+    """Gives mta the case and, by send, the mails; returns (replies of refused mails, outcomes, wire).
 
     A report to one of the senders may be on its way already or not: it is left out."""
     to_senders = {sender for sender, _ in mails} - {rcpt for _, rcpt in mails}
@@ -244,8 +249,7 @@ def run(mta, relays, main, files, master, mails):
     replies, taken = [], 0
     try:
         for sender, rcpt in mails:
-            with Client(mta.port) as c:
-                reply = c.mail(sender, [rcpt])
+            reply = send(mta, sender, rcpt)
             if reply.startswith("250"):
                 taken += 1
                 wait_for(lambda: len([o for o in outcomes(mta.new_log()) if o[0] not in to_senders]) >= taken, 20)

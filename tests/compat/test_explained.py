@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from kit import Client, wait_for
+from kit import wait_for
 
 import pair
 from test_compat import CASES, RECORDS, relays  # noqa: F401 (the name server's, and a fixture)
@@ -27,9 +27,9 @@ def roads(steps):
     return [tuple(f) for f in found]
 
 
-def deliver(p, relays, sender, rcpt, seen):
-    with Client(p.port) as c:
-        reply = c.mail(sender, [rcpt])
+def deliver(mta, relays, sender, rcpt):
+    p, seen = mta.p, len(pair.outcomes(mta.p.log()))
+    reply = pair.send(mta, sender, rcpt)
     if not reply.startswith("250"):
         return reply, None, None
     wait_for(lambda: len(pair.outcomes(p.log())) > seen)
@@ -58,6 +58,16 @@ def agree(steps, reply, outcome, users, relays):
         assert dict(hosts)[outcome[1]] == (users[name][-1] if users[name] else None), (hosts, users)
 
 
+def follow(mta, relays, sender, rcpt):
+    """Explains a mail, which connects to no relay, and sends it: what was said is what happens.  Returns the steps and the reply."""
+    connected = sum(len(r.sessions) for r in relays.values())
+    steps = explain(mta.p, sender, rcpt)
+    assert sum(len(r.sessions) for r in relays.values()) == connected, "explain connected"
+    reply, outcome, users = deliver(mta, relays, sender, rcpt)
+    agree(steps, reply, outcome, users, relays)
+    return steps, reply
+
+
 @pytest.mark.parametrize("c", CASES)
 def test_explain_says_what_happens(c, relays, name_server):  # noqa: F811
     mta = pair.Ours(name_server)
@@ -66,11 +76,7 @@ def test_explain_says_what_happens(c, relays, name_server):  # noqa: F811
         for sender, rcpt in c["mails"]:
             for r in relays.values():
                 r.sessions.clear()
-            steps = explain(mta.p, sender, rcpt)
-            assert not any(r.sessions for r in relays.values()), "explain connected"
-            seen = len(pair.outcomes(mta.p.log()))
-            reply, outcome, users = deliver(mta.p, relays, sender, rcpt, seen)
-            agree(steps, reply, outcome, users, relays)
+            steps, _ = follow(mta, relays, sender, rcpt)
             shown = json.dumps(steps).replace(str(mta.p.dir), "")  # a directory's random name may have any letters
             for secret in ("pass:word", "p2", "pa  ss", "host:host"):
                 assert secret not in shown

@@ -3,7 +3,6 @@ Postfix does.
 
 More of them by hand: ROADS_SEED=1000 ROADS=200 python3 -m pytest tests/compat/test_random_roads.py
 """
-import json
 import os
 import random
 
@@ -11,7 +10,7 @@ import pytest
 from kit import FakeRelay, free_port, make_cert, server_tls
 
 import pair
-from test_explained import agree, deliver, explain
+from test_explained import follow
 
 PORT = free_port("127.0.0.22")
 FIRST, MANY = int(os.environ.get("ROADS_SEED", "1")), int(os.environ.get("ROADS", "12"))
@@ -145,31 +144,9 @@ def make(seed):
     return text, files, master, [(r.choice(SENDERS), r.choice(RCPTS)) for _ in range(3)]
 
 
-def run(mta, relays, seed):
-    """As pair.run, and what explain said before each mail is compared with what then happened."""
-    main, files, master, mails = make(seed)
-    for r in relays.values():
-        r.sessions.clear()
-    mta.case(main, files, master)
-    replies, seen = [], 0
-    try:
-        for sender, rcpt in mails:
-            connected = sum(len(r.sessions) for r in relays.values())
-            steps = explain(mta.p, sender, rcpt)
-            assert sum(len(r.sessions) for r in relays.values()) == connected, "explain connected"
-            reply, outcome, users = deliver(mta.p, relays, sender, rcpt, seen)
-            agree(steps, reply, outcome, users, relays)
-            seen += outcome is not None
-            if outcome is None:
-                replies.append(reply)
-        return replies, pair.outcomes(mta.new_log()), pair.wire(relays)
-    finally:
-        mta.over()
-
-
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + MANY))
 def test_random_roads(seed, postfix, relays, name_server):
     theirs = pair.run(postfix, relays, *make(seed))
-    ours = run(pair.Ours(name_server), relays, seed)
+    ours = pair.run(pair.Ours(name_server), relays, *make(seed), send=lambda mta, *mail: follow(mta, relays, *mail)[1])
     assert ours == theirs, "\n".join(f"{w}\n  Postfix   {t}\n  Posthouse {o}" for w, t, o in
                                      zip(("replies", "log", "wire"), theirs, ours) if t != o)
