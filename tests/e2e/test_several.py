@@ -3,7 +3,6 @@
 Each kind of table that can do so, and each parameter that takes one value of a table."""
 import re
 import shutil
-import tempfile
 import time
 
 import pytest
@@ -70,7 +69,6 @@ class Union:
 
     def fill(self, p, key, values):
         for name, rows in (("one", values[:1]), ("two", values[1:])):
-            (p / name).write_text("".join(f"{key} {v}\n" for v in rows))
             (p / (name + ".new")).write_text("".join(f"{key} {v}\n" for v in rows) or "# none\n")
             (p / (name + ".new")).rename(p / name)
 
@@ -110,11 +108,10 @@ def rows(request):
 
 
 def daemon(rows, dns, main, key, values, master=""):
-    p = Posthouse("", dns=dns, directory=tempfile.mkdtemp(prefix="posthouse-test-"), files=rows.files(),
-                  master=master.replace("TABLE", "{dir}/T"))
+    p = Posthouse("", dns=dns, files=rows.files(), master=master)
     spec = rows.spec(p.dir).replace("{", "{{").replace("}", "}}")
     p.write_main(f"minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n{main}".replace("TABLE", spec))
-    (p.dir / "master.cf").write_text((p.dir / "master.cf").read_text().replace("{dir}/T".format(dir=p.dir), rows.spec(p.dir)))
+    (p.dir / "master.cf").write_text((p.dir / "master.cf").read_text().replace("TABLE", rows.spec(p.dir)))
     rows.fill(p.dir, key, values)
     return p
 
