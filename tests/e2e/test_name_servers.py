@@ -65,7 +65,7 @@ def test_clients_without_names_hold_up_no_mail():
 
 
 def test_domains_without_name_servers_hold_up_no_relay_host():
-    """Mail to thousands of domains whose name servers do not answer made mail to relay hosts wait for a minute, or for its next round."""
+    """Questions about thousands of domains, which no name server answers, do not delay those about relay hosts."""
     with HalfDns() as dns, FakeRelay() as relay:
         main = conf(relay) + "smtpd_recipient_limit = 5000\ntransport_maps = inline:{{" + \
                ", ".join(f"r{i}.example=smtp:[host{i}.example]" for i in range(6)) + "}}\n"

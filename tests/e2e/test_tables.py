@@ -108,7 +108,7 @@ def test_query_status_and_case(box):
 
 @pytest.mark.parametrize("type_", TYPES)
 def test_rows_that_postfix_has_folded_further(box, type_):
-    """Its postmap puts straße.test under strasse.test; the source says whose row it is, and without one nobody knows."""
+    """Its postmap puts straße.test under strasse.test; the source says which domain has the row, and nothing else does."""
     table = f"{type_}:{box.dir}/src"
 
     def ask(key):
@@ -376,7 +376,6 @@ class LineServer:
     """A table server: answers each request of a connection by a function."""
 
     def __init__(self, read, answer, unix=None):
-        import threading
         self.read, self.answer, self.seen = read, answer, []
         self.sock = socket.socket(socket.AF_UNIX) if unix else socket.socket()
         self.sock.bind(str(unix) if unix else ("127.0.0.1", 0))
@@ -519,7 +518,6 @@ def test_one_questions_answer_is_not_the_next_ones(dns, kind, when):
 
 def test_table_parameters_in_main_cf(dns, tmp_path):
     """sqlite:name with name_query and so on in main.cf, as Postfix still takes it."""
-    from kit import FakeRelay, wait_for
     relay = FakeRelay()
     tmp_path.chmod(0o755)
     with sqlite3.connect(tmp_path / "x.db") as c:
