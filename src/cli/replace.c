@@ -690,18 +690,18 @@ static int replace_undo(struct replace *r) {
     if (rc != 0)
         return rc;
     rc = road_back(r);
-    if (r->state == REPLACE_NONE && r->stays) {
+    if (r->state != REPLACE_NONE) {
+        fputs("posthouse: that does not go: Posthouse stays in Postfix's place\n", stderr);
+        if (front_stop(r) != 0 || road_forward(r) != 0)
+            return road_is_lost(r, "--apply");
+        return 1;
+    }
+    if (r->stays) {
         say_stays(r);
         return 1;
     }
-    if (r->state == REPLACE_NONE) { /* Postfix runs, even where its note could not be removed */
-        replace_step("Postfix is in its place again, with the mail that waited");
-        return rc;
-    }
-    fputs("posthouse: that does not go: Posthouse stays in Postfix's place\n", stderr);
-    if (front_stop(r) != 0 || road_forward(r) != 0)
-        return road_is_lost(r, "--apply");
-    return 1;
+    replace_step("Postfix is in its place again, with the mail that waited");
+    return rc; /* Postfix runs, even where its note could not be removed */
 }
 
 /* A terminal that goes away ends no move. */
