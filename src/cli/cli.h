@@ -56,7 +56,7 @@ bool cli_test_road(const struct config *cfg, const char *sender, char **failed, 
 const char *cli_dir_or_file(const char *arg);
 /* Until the descriptor is closed no other command changes files in the directory that holds path.
  * Each user who may read the directory can hold it, so it is not waited for without end: -EBUSY.
- * -1: there can be no lock. */
+ * -1: there can be no lock, and errno says why. */
 int cli_lock_folder(const char *path);
 /* Prints text of clients, hosts and tables without what a terminal would obey: control characters,
  * those behind ASCII too, are question marks, and a line feed is a blank. */

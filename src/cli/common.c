@@ -179,10 +179,11 @@ int cli_lock_folder(const char *path) {
     char *folder = fs_folder(str_of(path));
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     free(folder);
-    for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK; i++) {
-        if (i == LOCK_MS / LOCK_LOOK_MS) {
+    for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+        bool busy = errno == EWOULDBLOCK;
+        if (!busy || i == LOCK_MS / LOCK_LOOK_MS) {
             close(fd);
-            return -EBUSY;
+            return busy ? -EBUSY : -1;
         }
         nanosleep(&pause, NULL);
     }

@@ -13,14 +13,12 @@
 #include "cli/replace.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -712,11 +710,11 @@ static void replace_hold_out(void) {
 }
 
 /* Two at once would take each other's steps for failures.  0, or 1 after saying why not. */
-static int replace_lock(struct replace *r) {
-    r->lock_fd = open(r->front->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (r->lock_fd >= 0 && flock(r->lock_fd, LOCK_EX | LOCK_NB) == 0)
+static int replace_lock(struct replace *r, const char *main_path) {
+    r->lock_fd = cli_lock_folder(main_path);
+    if (r->lock_fd >= 0)
         return 0;
-    return replace_fatal(r->front->dir, errno == EWOULDBLOCK
+    return replace_fatal(r->front->dir, r->lock_fd == -EBUSY
                                             ? "another posthouse setup replace-postfix has not "
                                               "ended yet"
                                             : strerror(errno));
@@ -734,7 +732,7 @@ static int replace_open(struct replace *r, const char *dir, const char *postfix,
         rc = r->dir == NULL ? replace_fatal(dir, strerror(errno)) : 0;
     }
     if (rc == 0 && what != REPLACE_SAY)
-        rc = replace_lock(r);
+        rc = replace_lock(r, main.p);
     if (rc == 0) {
         r->cfg = cli_config("posthouse", r->dir);
         rc = r->cfg == NULL ? 2 : 0; /* the errors were said */
