@@ -451,16 +451,10 @@ struct source {
 
 /* Length of the key: to the first blank outside double quotes and behind no backslash. */
 static size_t key_span(struct str line) {
-    bool quoted = false;
-    for (size_t i = 0; i < line.n; i++) {
-        if (line.p[i] == '\\')
-            i++;
-        else if (line.p[i] == '"')
-            quoted = !quoted;
-        else if (!quoted && isspace((unsigned char)line.p[i]))
-            return i;
-    }
-    return line.n;
+    size_t i = 0;
+    while (i < line.n && !isspace((unsigned char)line.p[i]))
+        i = str_token_end(line, i, "\"\"");
+    return i;
 }
 
 static void source_line(void *arg, struct str line, int no) {
