@@ -212,13 +212,25 @@ static void submit_chunk(struct run *r, uint64_t id, uint64_t from, uint64_t n) 
     spool_submit(r->sp, &o->op);
 }
 
-static bool is_queued(const struct known *m) {
-    return m->new_ == TOLD_YES && !m->done_asked && m->done != TOLD_YES && m->settled_by == 0;
+static void submit_done(struct run *r, uint64_t id) {
+    r->m[id].done_asked = true;
+    spool_submit(r->sp, &op_new(r, SPOOL_DONE, id)->op);
 }
 
-/* Likewise, and what a report that is on its way is about: an order deletes that, too. */
+static void submit_progress(struct run *r, uint64_t id) {
+    struct sim_op *o = op_new(r, SPOOL_PROGRESS, id);
+    o->version = ++r->m[id].prog_asked;
+    progress_text(r, o->version, &o->op.meta);
+    spool_submit(r->sp, &o->op);
+}
+
+/* Also what a report that is on its way is about: an order deletes that, too. */
 static bool is_there(const struct known *m) {
     return m->new_ == TOLD_YES && !m->done_asked && m->done != TOLD_YES;
+}
+
+static bool is_queued(const struct known *m) {
+    return is_there(m) && m->settled_by == 0;
 }
 
 /* A message of that kind, or 0. */
@@ -275,17 +287,11 @@ static void step(struct run *r) {
     } else if (k < 46) {
         file_message(r, 0, false, k == 40);
     } else if (k < 78) {
-        if ((id = some(r, k < 70 ? is_queued : is_there)) == 0)
-            return;
-        r->m[id].done_asked = true;
-        spool_submit(r->sp, &op_new(r, SPOOL_DONE, id)->op);
+        if ((id = some(r, k < 70 ? is_queued : is_there)) != 0)
+            submit_done(r, id);
     } else if (k < 88) {
-        if ((id = some_queued(r)) == 0)
-            return;
-        struct sim_op *o = op_new(r, SPOOL_PROGRESS, id);
-        o->version = ++r->m[id].prog_asked;
-        progress_text(r, o->version, &o->op.meta);
-        spool_submit(r->sp, &o->op);
+        if ((id = some_queued(r)) != 0)
+            submit_progress(r, id);
     } else if (k < 94) {
         uint64_t about = some_queued(r);
         if (about != 0 && k < 90)
@@ -305,17 +311,12 @@ static void burst(struct run *r) {
          n--) {
         r->m[id].size = 8000 + rnd(r) % (n % 4 == 0 ? 13000 : 6000);
         submit_new(r, id, 0, false);
-        if (about == 0 || rnd(r) % 2 == 0)
-            continue;
-        struct sim_op *o = op_new(r, SPOOL_PROGRESS, about);
-        o->version = ++r->m[about].prog_asked;
-        progress_text(r, o->version, &o->op.meta);
-        spool_submit(r->sp, &o->op);
+        if (about != 0 && rnd(r) % 2 != 0)
+            submit_progress(r, about);
     }
     unsigned last = (unsigned)(rnd(r) % 4);
     if (about != 0 && last == 0) {
-        r->m[about].done_asked = true;
-        spool_submit(r->sp, &op_new(r, SPOOL_DONE, about)->op);
+        submit_done(r, about);
     } else if (about != 0 && last < 3 && (id = new_message(r, false)) != 0) {
         submit_new(r, id, about, last == 1);
     }
@@ -324,12 +325,9 @@ static void burst(struct run *r) {
 /* The end of nearly everything that is queued: what is left is copied on in the turns that follow.
  */
 static void drain(struct run *r) {
-    for (unsigned id = 1; id < r->n; id++) {
-        if (!is_queued(&r->m[id]) || rnd(r) % 8 == 0)
-            continue;
-        r->m[id].done_asked = true;
-        spool_submit(r->sp, &op_new(r, SPOOL_DONE, id)->op);
-    }
+    for (unsigned id = 1; id < r->n; id++)
+        if (is_queued(&r->m[id]) && rnd(r) % 8 != 0)
+            submit_done(r, id);
 }
 
 static void on_found(void *arg, const struct spool_found *f) {
