@@ -14,6 +14,9 @@
 /* Exit statuses of sysexits.h that the faces use. */
 enum { EX_OK_ = 0, EX_USAGE_ = 64, EX_DATAERR_ = 65, EX_UNAVAILABLE_ = 69, EX_TEMPFAIL_ = 75 };
 
+/* The letters of getopt() of mailq and newaliases, which take sendmail's options. */
+#define CLI_SENDMAIL_LETTERS "+A:B:b:C:c:d:e:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x"
+
 /* Each takes its own argv (argv[0] is the command's name) and returns the exit status.  dir is the
  * configuration directory from -c before the command, or NULL.  The letters that each gives
  * getopt() begin with a plus sign: as with Postfix, options end at the first argument that is none,

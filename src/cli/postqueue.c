@@ -83,9 +83,8 @@ int cli_postqueue(const char *dir, int argc, char **argv) {
 
 int cli_mailq(const char *dir, int argc, char **argv) {
     int opt;
-    optind = 1; /* sendmail's options */
-    while ((opt = getopt(argc, argv, "+A:B:b:C:c:d:e:F:f:Gh:IiL:mN:no:O:p:q::R:r:tUV:vX:x")) !=
-           -1) {
+    optind = 1;
+    while ((opt = getopt(argc, argv, CLI_SENDMAIL_LETTERS)) != -1) {
         if (opt == '?')
             return EX_USAGE_;
         if (opt == 'C' || opt == 'c')

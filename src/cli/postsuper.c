@@ -136,10 +136,11 @@ static int postsuper_run(struct postsuper *p) {
 }
 
 int cli_postsuper(const char *dir, int argc, char **argv) {
+    static const char letters[] = "+c:d:e:f:h:H:pr:sSv";
     struct postsuper p = {0};
     int opt;
     optind = 1;
-    while ((opt = getopt(argc, argv, "+c:d:e:f:h:H:pr:sSv")) != -1)
+    while ((opt = getopt(argc, argv, letters)) != -1)
         if (opt == '?')
             return postsuper_usage();
         else if (opt == 'c')
@@ -155,7 +156,7 @@ int cli_postsuper(const char *dir, int argc, char **argv) {
     if (!queues_take(&p, argc - optind, argv + optind))
         return 1;
     optind = 1;
-    while ((opt = getopt(argc, argv, "+c:d:e:f:h:H:pr:sSv")) != -1)
+    while ((opt = getopt(argc, argv, letters)) != -1)
         option_id(&p, opt, optarg);
     return postsuper_run(&p);
 }

@@ -72,10 +72,10 @@ const char *switch_why_not(const char *path, const char *program) {
     struct sbuf kept = {0};
     struct stat st;
     const char *why = NULL;
-    sbuf_printf(&kept, "%s.postfix", path);
     if (switch_is_done(path, program))
-        why = NULL;
-    else if (lstat(kept.p, &st) == 0 && !switch_same_file(path, kept.p))
+        return NULL;
+    sbuf_printf(&kept, "%s.postfix", path);
+    if (lstat(kept.p, &st) == 0 && !switch_same_file(path, kept.p))
         why = "beside it, what would be its other name (….postfix) is another file already";
     else if (switch_divert(path, kept.p, "--add", true) < 0)
         why = "dpkg has another diversion of it (dpkg-divert --list)";
