@@ -234,9 +234,16 @@ enum store_rc directory_account(struct store *st, const char *name, account_fn f
     return rc == STORE_YES && n == 0 ? STORE_NO : rc;
 }
 
-static void mod_of(LDAPMod *mod, const char *name, char *v[2], const char *value_or_empty) {
+struct changes {
+    LDAPMod mods[3], *list[4];
+    char *v[3][2];
+    size_t n;
+};
+
+static void changes_add(struct changes *m, const char *name, const char *value_or_empty) {
+    LDAPMod *mod = m->list[m->n] = &m->mods[m->n];
+    char **v = m->v[m->n++];
     v[0] = TEXT(value_or_empty);
-    v[1] = NULL;
     *mod = (LDAPMod){.mod_op = LDAP_MOD_REPLACE, .mod_type = TEXT(name)};
     mod->mod_vals.modv_strvals = value_or_empty[0] == '\0' ? NULL : v;
 }
@@ -261,30 +268,19 @@ static int modify(LDAP *ld, const char *dn, bool every, LDAPMod **list) {
 
 enum store_rc directory_change(struct store *st, const char *name, const struct account_change *c,
                                char **why) {
-    LDAPMod mods[3], *list[4] = {NULL};
-    char *v[3][2];
-    size_t n = 0;
+    struct changes m = {.n = 0};
     struct sbuf dn = {0};
-    if (c->transport != NULL) {
-        mod_of(&mods[n], "mtaTransport", v[n], c->transport);
-        list[n] = &mods[n];
-        n++;
-    }
-    if (c->backup_mx >= 0 && strchr(name, '@') == NULL) {
-        mod_of(&mods[n], "domainBackupMX", v[n], c->backup_mx > 0 ? "yes" : "");
-        list[n] = &mods[n];
-        n++;
-    }
-    if (c->relayhost != NULL) {
-        mod_of(&mods[n], "senderRelayHost", v[n], c->relayhost);
-        list[n] = &mods[n];
-        n++;
-    }
-    LDAP *ld = n == 0 ? NULL : store_ldap_log_in(st, why);
+    if (c->transport != NULL)
+        changes_add(&m, "mtaTransport", c->transport);
+    if (c->backup_mx >= 0 && strchr(name, '@') == NULL)
+        changes_add(&m, "domainBackupMX", c->backup_mx > 0 ? "yes" : "");
+    if (c->relayhost != NULL)
+        changes_add(&m, "senderRelayHost", c->relayhost);
+    LDAP *ld = m.n == 0 ? NULL : store_ldap_log_in(st, why);
     if (ld == NULL)
-        return n == 0 ? STORE_YES : STORE_ERROR;
+        return m.n == 0 ? STORE_YES : STORE_ERROR;
     name_dn(st, name, &dn);
-    int rc = modify(ld, dn.p, name[0] == '@', list);
+    int rc = modify(ld, dn.p, name[0] == '@', m.list);
     ldap_unbind_ext_s(ld, NULL, NULL);
     sbuf_free(&dn);
     return rc == LDAP_NO_SUCH_OBJECT ? STORE_NO

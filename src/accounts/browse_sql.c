@@ -321,32 +321,20 @@ enum store_rc sql_account(struct store *st, const char *name, account_fn fn, voi
 
 /* -- changes -- */
 
-/* Is it the row that was asked for, and none that the database takes for equal? */
-struct same_name {
-    const char *name;
-    bool there;
-};
-
-static void take_same_name(void *arg, char **row) {
-    struct same_name *s = arg;
-    s->there = s->there || str_ieq_c(str_of(row[0]), s->name);
-}
-
 enum store_rc store_sql_relay(struct store *st, const char *account, const char *value,
                               struct sql_statement *to, const char *args[2], char **why) {
-    struct ask q = {0};
-    struct same_name had = {account, false};
-    browse_add(&q, "SELECT account FROM sender_relayhost WHERE account = ?", account);
-    enum store_rc rc = browse_run(st, &q, 1, take_same_name, &had, why);
-    if (rc == STORE_YES && value == NULL && !had.there)
-        return STORE_NO;
+    enum store_rc had =
+        store_sql_has(st, "SELECT account FROM sender_relayhost WHERE account = ?", account, why);
+    bool there = had == STORE_YES;
+    if (had == STORE_ERROR || (had == STORE_NO && value == NULL))
+        return had;
     *to = (struct sql_statement){.args = args};
-    args[0] = value == NULL ? account : had.there ? value : account;
-    args[1] = had.there ? account : value;
+    args[0] = value == NULL ? account : there ? value : account;
+    args[1] = there ? account : value;
     to->text = value == NULL ? "DELETE FROM sender_relayhost WHERE account = ?"
-               : had.there   ? "UPDATE sender_relayhost SET relayhost = ? WHERE account = ?"
+               : there       ? "UPDATE sender_relayhost SET relayhost = ? WHERE account = ?"
                              : "INSERT INTO sender_relayhost (account, relayhost) VALUES (?, ?)";
-    return rc;
+    return STORE_YES;
 }
 
 static void ask_change(struct ask *q, const char *name, const struct account_change *c) {
@@ -378,10 +366,11 @@ enum store_rc sql_change(struct store *st, const char *name, const struct accoun
         list[n++] = (struct sql_statement){q.text.p, q.args};
     }
     sbuf_printf(&account, "%s%s", strchr(name, '@') == NULL ? "@" : "", name);
-    if (c->relayhost != NULL)
+    if (c->relayhost != NULL) {
         rc = store_sql_relay(st, account.p, c->relayhost[0] == '\0' ? NULL : c->relayhost, &list[n],
                              args, why);
-    n += c->relayhost != NULL && rc == STORE_YES;
+        n += rc == STORE_YES;
+    }
     if (rc != STORE_ERROR)
         rc = n == 0 ? STORE_YES : store_sql_change(st, list, n, why);
     sbuf_free(&account);

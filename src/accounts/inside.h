@@ -79,6 +79,9 @@ extern const struct store_ops store_sql, store_ldap;
  */
 enum store_rc store_sql_run(struct store *st, const char *text, const char *const *args,
                             sql_value_fn fn, void *arg, char **why);
+/* Runs a statement that asks for names, with name as its argument: STORE_YES if name is among them,
+ * and not only what the database takes for equal.  name NULL: any is. */
+enum store_rc store_sql_has(struct store *st, const char *text, const char *name, char **why);
 /* Statements that answer nothing, in one transaction: all of them have an effect, or none. */
 struct sql_statement {
     const char *text;

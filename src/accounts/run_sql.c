@@ -1,5 +1,5 @@
 /*
- * accounts/run_sql.c - one statement on a store in a database; see inside.h
+ * accounts/run_sql.c - statements on a store in a database; see inside.h
  */
 #include <stdlib.h>
 
@@ -68,8 +68,12 @@ static enum remote_rc work_conn(void *arg, void *conn, char **why) {
     return rc;
 }
 
-static enum store_rc sql_failed(const struct store *st, char *e, char **why) {
+static enum store_rc sql_use(struct store *st, enum remote_rc (*fn)(void *, void *, char **),
+                             void *arg, char **why) {
     struct sbuf b = {0};
+    char *e = NULL;
+    if (pool_use(st->pool, fn, arg, &e) == REMOTE_OK)
+        return STORE_YES;
     sbuf_printf(&b, "%s: %s", st->spec, e);
     free(e);
     *why = sbuf_take(&b);
@@ -79,13 +83,28 @@ static enum store_rc sql_failed(const struct store *st, char *e, char **why) {
 enum store_rc store_sql_change(struct store *st, const struct sql_statement *list, size_t n,
                                char **why) {
     struct sql_work w = {st, list, n};
-    char *e = NULL;
-    return pool_use(st->pool, work_conn, &w, &e) == REMOTE_OK ? STORE_YES : sql_failed(st, e, why);
+    return sql_use(st, work_conn, &w, why);
 }
 
 enum store_rc store_sql_run(struct store *st, const char *text, const char *const *args,
                             sql_value_fn fn, void *arg, char **why) {
     struct statement s = {st, text, args, fn == NULL ? ignore : fn, arg};
-    char *e = NULL;
-    return pool_use(st->pool, run_conn, &s, &e) == REMOTE_OK ? STORE_YES : sql_failed(st, e, why);
+    return sql_use(st, run_conn, &s, why);
+}
+
+struct sought {
+    const char *name; /* NULL: any */
+    bool there;
+};
+
+static void take_sought(void *arg, struct str value) {
+    struct sought *s = arg;
+    s->there = s->there || s->name == NULL || str_ieq_c(value, s->name);
+}
+
+enum store_rc store_sql_has(struct store *st, const char *text, const char *name, char **why) {
+    struct sought s = {name, false};
+    const char *args[] = {name};
+    enum store_rc rc = store_sql_run(st, text, args, take_sought, &s, why);
+    return rc == STORE_YES && !s.there ? STORE_NO : rc;
 }

@@ -63,11 +63,6 @@ static enum store_rc sql_relay_each(struct store *st, const char *account, store
     return rc;
 }
 
-/* Is it the row that was asked for, and none that the database takes for equal? */
-static bool row_is(const struct row *r, const char *name) {
-    return r->n > 0 && str_ieq_c(str_of(r->v[0]), name);
-}
-
 static enum store_rc sql_relay_set(struct store *st, const char *account, const char *value,
                                    char **why) {
     const char *args[2];
@@ -78,17 +73,11 @@ static enum store_rc sql_relay_set(struct store *st, const char *account, const 
 
 static enum store_rc sql_has(struct store *st, const char *account, void **conn, char **why) {
     (void)conn; /* the pool has them */
-    struct row r = {.n = 0};
-    const char *args[] = {account + (account[0] == '@')};
-    enum store_rc rc =
-        store_sql_run(st,
-                      account[0] == '\0'  ? "SELECT domain FROM domain LIMIT 1"
-                      : account[0] == '@' ? "SELECT domain FROM domain WHERE domain = ?"
-                                          : "SELECT username FROM mailbox WHERE username = ?",
-                      args, sql_take, &r, why);
-    bool there = account[0] == '\0' ? r.n > 0 : row_is(&r, args[0]);
-    row_free(&r);
-    return rc == STORE_YES && !there ? STORE_NO : rc;
+    return store_sql_has(st,
+                         account[0] == '\0'  ? "SELECT domain FROM domain LIMIT 1"
+                         : account[0] == '@' ? "SELECT domain FROM domain WHERE domain = ?"
+                                             : "SELECT username FROM mailbox WHERE username = ?",
+                         account[0] == '\0' ? NULL : account + (account[0] == '@'), why);
 }
 
 /* -- passwords -- */

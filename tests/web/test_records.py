@@ -98,7 +98,7 @@ def test_an_account_is_not_shown_to_other_tenants(dns):
 
 
 def test_no_account_of_a_second_road_is_shown_to_other_tenants(dns):
-    """Each host that is asked has a login of its own, and so has each address that an alias stands for: no tenant sees whose."""
+    """Each host that is asked has a login of its own, and so has each address that an alias stands for: no tenant sees any of them."""
     logins = "clerk", "bookkeeper"
     first, second = (FakeRelay(auth=["PLAIN"], users={login: "pw"}, tls=tls(), replies={"RCPT": f"450 4.2.0 {login} waits"})
                      for login in logins)
