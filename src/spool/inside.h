@@ -108,6 +108,7 @@ struct segment {
                           * sync of its name has failed */
     bool soft;           /* something found in it may not be durable */
     bool warned;         /* that it cannot be removed */
+    bool unlinked;       /* its name was removed, and that may not be durable */
     unsigned unsaid;     /* how often the disk did not take down that it goes */
 };
 

@@ -79,7 +79,7 @@ bool log_find_removed(struct spool *s) {
     bool found = false;
     DL_EACH (it, &s->segments) {
         struct segment *g = DL_OWNER(it, struct segment, link);
-        if (!segment_is_removed(g) && s->io->is_removed(s->io->arg, g->fd))
+        if (!segment_is_removed(g) && !g->unlinked && s->io->is_removed(s->io->arg, g->fd))
             log_note_removed(s, g);
         found = found || segment_is_removed(g);
     }

@@ -296,6 +296,7 @@ int segment_remove(struct spool *s, struct segment *g) {
     int rc = g->damaged ? spool_set_aside(s, "log", path) : s->io->unlink(s->io->arg, path);
     if (rc == -ENOENT) /* already gone: an unlink that was not made durable */
         rc = 0;
+    g->unlinked = g->unlinked || rc == 0;
     if (rc == 0)
         rc = spool_sync_dir(s, "log");
     if (rc < 0 && !g->warned) {

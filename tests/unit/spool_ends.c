@@ -3,6 +3,9 @@
  */
 #include "spool_rig.h"
 
+#include "spool/log.h"
+#include "spool/newest.h"
+
 /* The end of a message that was found at start may be in memory only: its process was killed before
  * the sync.  It is made durable where it is, if not at once then later. */
 static void test_what_is_found_is_made_durable(void **state) {
@@ -170,12 +173,44 @@ static void test_the_file_of_an_end_is_removed(void **state) {
     spool_close(s);
 }
 
+static bool fails_sync_dir;
+static int failing_sync_dir(void *arg, const char *path) {
+    return fails_sync_dir ? -EIO : spool_io_disk.sync_dir(arg, path);
+}
+
+/* The spool removes a segment's file, and cannot make that durable.  The file counts neither as
+ * removed by others, nor as the oldest of the log when a new segment tells which that is: a start
+ * that finds the file gone would say that mail is lost. */
+static void test_a_file_whose_removal_is_not_durable(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    io.sync_dir = failing_sync_dir;
+    struct spool *s = turn_open(&seen);
+    for (uint64_t id = 1; id <= 2; id++) {
+        turn_new(s, &t, id, 45000, 0, "");
+        spool_turn(s);
+    }
+    fails_sync_dir = true;
+    turn_note(s, &t, SPOOL_DONE, 1, "");
+    spool_turn(s);
+    assert_false(exists("log/%016x", 1));
+    assert_false(log_find_removed(s));
+    fails_sync_dir = false;
+    newest_is(s, s->head); /* as a new segment does */
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_int_equal(damage_count(s), 0);
+    spool_close(s);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
         T(test_what_is_found_is_made_durable), T(test_content_of_what_may_come_back),
         T(test_what_ends_is_not_copied_on),    T(test_room_is_made_for_what_waits),
-        T(test_the_file_of_an_end_is_removed),
+        T(test_the_file_of_an_end_is_removed), T(test_a_file_whose_removal_is_not_durable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
