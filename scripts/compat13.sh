@@ -5,11 +5,13 @@
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD/build-debian13
+packages=postfix,postfix-pcre,postfix-cdb,postfix-lmdb,postfix-sqlite,libsasl2-modules,perl,procps
 
 if [ "$(id -u)" != 0 ]; then
     exec sudo -n -E sh "$0" "$@"
 fi
-if [ ! -x "$root/usr/sbin/postfix" ]; then
+# A Debian 13 that was made with other packages is made again.
+if [ "$(cat "$root/packages" 2>/dev/null)" != "$packages" ]; then
     if ! command -v debootstrap >/dev/null && ! apt-get install -y -q --no-install-recommends debootstrap >/dev/null; then
         echo "compat-13: debootstrap is needed, and apt-get could not install it" >&2
         exit 2
@@ -20,13 +22,14 @@ if [ ! -x "$root/usr/sbin/postfix" ]; then
         echo "compat-13: apt knows no mirror of Debian (apt-get update); MIRROR=… names one" >&2
         exit 2
     fi
-    rm -rf "$root.part"
+    rm -rf "$root" "$root.part"
     echo "compat-13: making Debian 13 in $root"
-    debootstrap --variant=minbase --include=postfix,postfix-pcre,postfix-cdb,postfix-lmdb,libsasl2-modules,perl,procps trixie "$root.part" "$mirror" >"$root.log" 2>&1 || {
+    debootstrap --variant=minbase --include="$packages" trixie "$root.part" "$mirror" >"$root.log" 2>&1 || {
         tail -3 "$root.log" >&2
         echo "compat-13: Debian 13 could not be had from $mirror (all of it: $root.log); MIRROR=… names another" >&2
         exit 2
     }
+    echo "$packages" >"$root.part/packages"
     mv "$root.part" "$root"
 fi
 chroot "$root" postconf mail_version
