@@ -26,6 +26,10 @@ enum service_kind {
     SERVICE_UNUSED   /* a line that Posthouse does not use */
 };
 
+/* A process limit counts so many sessions for each process: a session costs kilobytes.  A transport
+ * has as many as master.cf's own number says. */
+#define SESSIONS_PER_PROC 100
+
 struct service {
     enum service_kind kind;
     char *name;     /* "smtp", "127.0.0.1:10025", "relay" */
@@ -34,7 +38,7 @@ struct service {
     struct params p;
     struct cfg_file overrides; /* -o */
     int line;                  /* 0: built in */
-    int64_t maxproc;           /* 0: no limit */
+    int64_t maxproc;           /* 0: no limit; -1: default_process_limit */
     bool postscreen;           /* an smtpd by a line of postscreen */
     bool inet;                 /* it would listen on a port */
     struct refusals refusals;  /* what it asks for and does not get */

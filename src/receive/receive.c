@@ -20,9 +20,6 @@
 #include "util/mem.h"
 #include "util/sock.h"
 
-/* master.cf's maxproc counts processes; a session here costs kilobytes, not a process. */
-#define SESSIONS_PER_PROC 100
-
 struct listener {
     struct dl link; /* receive->listeners */
     struct receive *r;

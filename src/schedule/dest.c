@@ -221,11 +221,20 @@ void slot_release(struct slot *slot) {
     load_stir(slot->s, slot->d->load);
 }
 
-/* Is the transport at the process limit that master.cf gives it?  default_process_limit is for
- * clients only: a session here costs kilobytes, not a process. */
-static bool load_is_full(const struct sched *s, const struct dest *d) {
+/* The sessions that the transport may have at a time: as many as its process limit says.  One that
+ * master.cf leaves to default_process_limit has more, for a session here costs kilobytes, not a
+ * process.  However many there may be, they leave descriptors to clients: hosts that never answer
+ * are as many as a sender likes. */
+static size_t load_max(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    return t != NULL && t->maxproc > 0 && d->load->n_slots >= (size_t)t->maxproc;
+    int64_t n = t == NULL ? 0 : t->maxproc;
+    if (n < 0)
+        n = t->p.default_process_limit * SESSIONS_PER_PROC;
+    return n > 0 && (size_t)n < s->slots_max ? (size_t)n : s->slots_max;
+}
+
+static bool load_is_full(const struct sched *s, const struct dest *d) {
+    return d->load->n_slots >= load_max(s, d);
 }
 
 /* A new session, in the place of another destination's idle one where there is a limit; or NULL:

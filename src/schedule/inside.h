@@ -204,6 +204,7 @@ struct sched {
     struct dl given;   /* struct job */
     struct dl stirred; /* struct dest: a session that they may use became free */
     struct htab loads; /* transport -> struct transport_load */
+    size_t slots_max;  /* sessions that any transport may have at a time */
     struct kset reasons;
     uint64_t counting; /* number of the walk over a message's reasons */
     struct tally tally;

@@ -4,6 +4,7 @@
 #include "schedule/sched.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "report/logline.h"
 #include "route/keys.h"
@@ -311,6 +312,13 @@ static void on_tick(uv_timer_t *t) {
     tally_tick(&s->tally, clock_wall_us());
 }
 
+/* The sessions of one transport take a quarter of the descriptors at most. */
+static size_t slots_max(void) {
+    struct rlimit rl = {.rlim_cur = 1024};
+    getrlimit(RLIMIT_NOFILE, &rl);
+    return (size_t)rl.rlim_cur / 4;
+}
+
 struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
                         const struct sched_ops *ops) {
     struct sched *s = MEM_NEW(struct sched);
@@ -318,6 +326,7 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
     s->lookup = k;
     s->cfg = config_ref(cfg);
     s->ops = *ops;
+    s->slots_max = slots_max();
     s->add = sched_add;
     dl_init(&s->idle_dests);
     dl_init(&s->idle_slots);

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import re
+import resource
 import socket
 import ssl
 import struct
@@ -425,3 +426,28 @@ def test_memory_of_what_waits(dns):
             assert c.mail().startswith("250")
         assert p.run("queue", "delete", "ALL").returncode == 0
         wait_for(lambda: p.control("stats")["queue_memory"] == 0)
+
+
+def test_hosts_that_never_answer_take_no_clients_place():
+    """One mail to 300 hosts that take connections and say nothing: clients are let in, another transport's mail goes at once, and that
+    of the same transport when some of those have timed out."""
+    limit = 400
+    silent = socket.create_server(("0.0.0.0", 0), backlog=1000)
+    port = silent.getsockname()[1]
+    with FakeRelay() as good:
+        hop = f"[127.0.0.1]:{good.port}"
+        p = Posthouse(f"smtp_tcp_port = {port}\nsmtp_helo_timeout = 3\ninitial_destination_concurrency = 1\n"
+                      f"transport_maps = inline:{{{{ good.example=relay:{hop}, same.example=smtp:{hop} }}}}\n")
+        p.preexec = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        with p:
+            before = descriptors(p)
+            rcpts = [f"u@[127.1.{i // 200}.{i % 200 + 1}]" for i in range(300)]
+            assert p.send(sender="many@x.example", rcpts=rcpts).startswith("250")
+            wait_for(lambda: descriptors(p) >= before + limit // 4)
+            assert p.send(sender="nice@x.example", rcpts=["b@good.example"], content="Subject: other\r\n\r\n").startswith("250")
+            assert p.send(sender="nice@x.example", rcpts=["b@same.example"], content="Subject: same\r\n\r\n").startswith("250")
+            good.wait_mail(b"Subject: other", 2)
+            assert len(good.mails) == 1 and descriptors(p) <= before + limit // 4 + 8
+            good.wait_mail(b"Subject: same", 30)
+            assert "Too many open files" not in p.log()
+    silent.close()

@@ -352,17 +352,22 @@ static void test_our_faults_teach_nothing(void **state) {
     rig_close(&r);
 }
 
+/* Mails to n hosts. */
+static void mail_to_hosts(struct rig *r, int n) {
+    for (int i = 0; i < n; i++) {
+        char rcpt[40];
+        snprintf(rcpt, sizeof rcpt, "u@d%d.example", i);
+        rig_mail(r, "", rcpt);
+    }
+}
+
 /* master.cf's process limit counts the sessions of a transport, whatever their destinations; an
  * idle one makes room for another destination. */
 static void test_process_limit_of_a_transport(void **state) {
     struct rig r;
     (void)state;
     rig_open(&r, "default_transport = few\n");
-    for (int i = 0; i < 5; i++) {
-        char rcpt[40];
-        snprintf(rcpt, sizeof rcpt, "u@d%d.example", i);
-        rig_mail(&r, "", rcpt);
-    }
+    mail_to_hosts(&r, 5);
     assert_true(r.n_given == 2 && r.n_sessions == 2);
     for (int left = 5; left > 0; left--) {
         assert_true(r.n_given == (left < 2 ? 1U : 2U) && r.n_sessions == 2);
@@ -370,6 +375,42 @@ static void test_process_limit_of_a_transport(void **state) {
     }
     assert_int_equal(r.s->msgs.n, 0);
     rig_close(&r);
+}
+
+/* A transport that master.cf gives no number has a limit all the same: hosts that never answer are
+ * as many as a sender likes, and each takes a descriptor. */
+static void test_default_limit_of_a_transport(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_process_limit = 1\n");
+    r.s->slots_max = 1000;
+    mail_to_hosts(&r, 102);
+    assert_true(r.n_given == 100 && r.n_sessions == 100);
+    rig_answer(&r, &sent);
+    assert_true(r.n_given == 100 && r.n_sessions == 100);
+    given_to(&r, 99, "u@d100.example");
+    rig_close(&r);
+}
+
+/* … nor does any number take the descriptors that clients need. */
+static void test_sessions_leave_descriptors(void **state) {
+    static const char *const transports[] = {"smtp", "few", "unlimited"};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct rig r;
+        char main_cf[60];
+        snprintf(main_cf, sizeof main_cf, "default_transport = %s\n", transports[i]);
+        rig_open(&r, main_cf);
+        assert_true(r.s->slots_max >= 64); /* of 1,024 descriptors 256 */
+        r.s->slots_max = 5;
+        mail_to_hosts(&r, 8);
+        assert_int_equal(r.n_sessions, strcmp(transports[i], "few") == 0 ? 2 : 5);
+        rig_answer(&r, &refused);
+        given_to(&r, r.n_given - 1, r.n_given == 2 ? "u@d2.example" : "u@d5.example");
+        rig_close(&r);
+        dir_remove(state);
+        dir_make(state);
+    }
 }
 
 /* … each in its turn: the backlog of one does not keep the only session from the others. */
@@ -570,6 +611,8 @@ int main(void) {
         RIG(test_sessions_of_senders),
         RIG(test_a_transport_goes),
         RIG(test_process_limit_of_a_transport),
+        RIG(test_default_limit_of_a_transport),
+        RIG(test_sessions_leave_descriptors),
         RIG(test_turns_under_a_process_limit),
         RIG(test_turns_under_both_limits),
         RIG(test_a_returned_attempt_goes_on),

@@ -35,7 +35,7 @@ static struct sched *sched_make(void) {
 
 /* ---- a scheduler with a spool and sessions that the test plays ---- */
 
-#define RIG_GIVEN 64
+#define RIG_GIVEN 128
 
 struct rig {
     struct sched *s;
@@ -96,10 +96,11 @@ static struct config *rig_config(const char *main_cf) {
     struct sbuf b = {0};
     sbuf_printf(&b, "myhostname = mta.example\nsender_dependent_relayhost_maps =\n%s", main_cf);
     struct config *cfg = bundle_config(
-        sbuf_str(&b), STR_LIT("smtp unix - - n - - smtp\nslow unix - - n - - smtp\n"
-                              "few unix - - n - 2 smtp\none unix - - n - 1 smtp\n"
-                              "error unix - - n - - error\ndiscard unix - - n - - discard\nretry "
-                              "unix - - n - - error\nbounce unix - - n - 0 bounce\n"));
+        sbuf_str(&b),
+        STR_LIT("smtp unix - - n - - smtp\nslow unix - - n - - smtp\n"
+                "few unix - - n - 2 smtp\nunlimited unix - - n - 0 smtp\none unix - - n - 1 smtp\n"
+                "error unix - - n - - error\ndiscard unix - - n - - discard\nretry "
+                "unix - - n - - error\nbounce unix - - n - 0 bounce\n"));
     sbuf_free(&b);
     return cfg;
 }
