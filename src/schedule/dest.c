@@ -201,26 +201,6 @@ static void slot_free(struct slot *slot) {
     free(slot);
 }
 
-void slot_reserve(struct slot *slot, struct str sender) {
-    dl_remove(&slot->idle);
-    dl_remove(&slot->idle_of_load);
-    slot->depth++;
-    slot->d->depth++;
-    free(slot->sender);
-    slot->sender = dest_is_per_sender(slot->s, slot->d) ? str_dup(sender) : NULL;
-}
-
-void slot_release(struct slot *slot) {
-    slot->depth--;
-    slot->d->depth--;
-    slot->idle_ms = slot->s->loop->now_ms;
-    if (slot->depth > 0)
-        return;
-    dl_push(&slot->s->idle_slots, &slot->idle);
-    dl_push(&slot->d->load->idle, &slot->idle_of_load);
-    load_stir(slot->s, slot->d->load);
-}
-
 /* The sessions that the transport may have at a time: as many as its process limit says.  One that
  * master.cf leaves to default_process_limit has more, for a session here costs kilobytes, not a
  * process.  However many there may be, they leave descriptors to clients: hosts that never answer
@@ -237,6 +217,40 @@ static bool load_is_full(const struct sched *s, const struct dest *d) {
     return d->load->n_slots >= load_max(s, d);
 }
 
+/* A reload may have lowered the limit. */
+static bool load_is_over(const struct sched *s, const struct dest *d) {
+    return d->load->n_slots > load_max(s, d);
+}
+
+/* Idle sessions go until the limit is met. */
+static void load_shrink(struct sched *s, const struct dest *d) {
+    struct dl *idle = &d->load->idle;
+    while (load_is_over(s, d) && !dl_empty(idle))
+        slot_free(DL_OWNER(idle->next, struct slot, idle_of_load));
+}
+
+void slot_reserve(struct slot *slot, struct str sender) {
+    dl_remove(&slot->idle);
+    dl_remove(&slot->idle_of_load);
+    slot->d->n_busy += slot->depth == 0;
+    slot->depth++;
+    slot->d->depth++;
+    free(slot->sender);
+    slot->sender = dest_is_per_sender(slot->s, slot->d) ? str_dup(sender) : NULL;
+}
+
+void slot_release(struct slot *slot) {
+    slot->depth--;
+    slot->d->depth--;
+    slot->idle_ms = slot->s->loop->now_ms;
+    if (slot->depth > 0)
+        return;
+    slot->d->n_busy--;
+    dl_push(&slot->s->idle_slots, &slot->idle);
+    dl_push(&slot->d->load->idle, &slot->idle_of_load);
+    load_stir(slot->s, slot->d->load);
+}
+
 /* A new session, in the place of another destination's idle one where there is a limit; or NULL:
  * the destination has its turn when a session of the transport is idle again. */
 static struct slot *dest_open(struct sched *s, struct dest *d) {
@@ -250,16 +264,20 @@ static struct slot *dest_open(struct sched *s, struct dest *d) {
 }
 
 /* May a session be given more than it is at?  Not while another destination of the transport has
- * none: a session that always has more to do is never idle. */
-static bool dest_may_deepen(const struct dest *d) {
-    return d->rate_delay_ms == 0 && d->window == d->max_window && dl_empty(&d->load->starving);
+ * none, or there are more sessions than a limit allows: one that always has more to do is never
+ * idle. */
+static bool dest_may_deepen(const struct sched *s, const struct dest *d) {
+    return d->rate_delay_ms == 0 && d->window == d->max_window && d->n_busy <= d->window &&
+           dl_empty(&d->load->starving) && !load_is_over(s, d);
 }
 
 struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
     struct slot *other = NULL, *least = NULL;
+    bool room = d->n_busy < d->window;
+    load_shrink(s, d);
     DL_EACH (it, &d->slots) {
         struct slot *slot = DL_OWNER(it, struct slot, link);
-        if (slot->depth == 0 && slot_fits(slot, sender))
+        if (slot->depth == 0 && room && slot_fits(slot, sender))
             return slot;
         if (slot->depth == 0)
             other = slot;
@@ -267,11 +285,11 @@ struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
                  (least == NULL || slot->depth < least->depth))
             least = slot;
     }
-    if (other != NULL && (d->n_slots >= d->window || load_is_full(s, d)))
+    if (room && other != NULL && (d->n_slots >= d->window || load_is_full(s, d)))
         return other;
-    if (d->n_slots < d->window)
+    if (room)
         return dest_open(s, d);
-    return dest_may_deepen(d) ? least : NULL;
+    return dest_may_deepen(s, d) ? least : NULL;
 }
 
 /* What was wrong with the site as a whole, or NULL.  A bounce is no reason to rest: other mail is

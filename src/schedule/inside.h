@@ -173,6 +173,7 @@ struct dest {
     size_t queued;
     struct dl slots;
     unsigned n_slots;
+    unsigned n_busy; /* slots that have something to do */
     unsigned depth;  /* of all slots */
     unsigned window; /* sessions allowed now */
     unsigned max_window;

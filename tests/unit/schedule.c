@@ -413,6 +413,49 @@ static void test_sessions_leave_descriptors(void **state) {
     }
 }
 
+/* How many sessions have something to do. */
+static size_t busy_sessions(const struct rig *r) {
+    size_t n = 0;
+    for (size_t i = 0; i < r->n_given; i++) {
+        size_t k = 0;
+        while (k < i && r->given[k]->task_session != r->given[i]->task_session)
+            k++;
+        n += k == i;
+    }
+    return n;
+}
+
+/* A limit that a reload lowers counts for sessions that there are, also while they always have more
+ * to do. */
+static void test_a_reload_with_lower_limits(void **state) {
+    (void)state;
+    for (int which = 0; which < 2; which++) {
+        struct rig r;
+        rig_open(&r, "initial_destination_concurrency = 5\n"
+                     "default_destination_concurrency_limit = 5\n");
+        for (int k = 0; k < 40; k++)
+            rig_mail(&r, "", "u@far.example");
+        assert_true(busy_sessions(&r) == 5 && r.n_given == 15);
+        if (which == 1) /* as if the transport had a process limit now */
+            r.s->slots_max = 2;
+        sched_reload(r.s, rig_config(which == 0 ? "default_destination_concurrency_limit = 2\n"
+                                                : "default_destination_concurrency_limit = 5\n"));
+        sched_run_due(r.s);
+        rig_turn(&r);
+        for (int k = 0; k < 15; k++)
+            rig_answer(&r, &sent);
+        assert_int_equal(busy_sessions(&r), 2);
+        while (r.n_given > 0) {
+            assert_true(busy_sessions(&r) <= 2);
+            rig_answer(&r, &sent);
+        }
+        assert_int_equal(r.s->msgs.n, 0);
+        rig_close(&r);
+        dir_remove(state);
+        dir_make(state);
+    }
+}
+
 /* … each in its turn: the backlog of one does not keep the only session from the others. */
 static void test_turns_under_a_process_limit(void **state) {
     static const char *const order[] = {"1@a.example", "2@a.example", "4@b.example", "5@c.example",
@@ -613,6 +656,7 @@ int main(void) {
         RIG(test_process_limit_of_a_transport),
         RIG(test_default_limit_of_a_transport),
         RIG(test_sessions_leave_descriptors),
+        RIG(test_a_reload_with_lower_limits),
         RIG(test_turns_under_a_process_limit),
         RIG(test_turns_under_both_limits),
         RIG(test_a_returned_attempt_goes_on),
