@@ -444,6 +444,19 @@ static bool change_allowed(struct req *r, const struct account *c, const char *t
            (!is_changed(out, c->relayhost) || relays_allow(r, out, account, let));
 }
 
+/* Has the account what the plan asks for?  The answer to a change that is done may be lost. */
+static bool is_as_planned(struct req *r, const struct account_change *plan) {
+    struct account now = {0};
+    char *why = NULL;
+    bool is = store_account(r->w->store, r->arg, take_copy, &now, &why) == STORE_YES &&
+              !is_changed(plan->transport, now.transport) &&
+              (plan->backup_mx < 0 || (plan->backup_mx > 0) == now.backup_mx) &&
+              !is_changed(plan->relayhost, now.relayhost == NULL ? "" : now.relayhost);
+    account_free(&now);
+    free(why);
+    return is;
+}
+
 /* Writes the plan; account is the name that the store has its relay host by. */
 static void change_write(struct req *r, const struct account *c, const struct account_change *plan,
                          const char *account, const char *kind) {
@@ -451,6 +464,10 @@ static void change_write(struct req *r, const struct account *c, const struct ac
     if (!change_allowed(r, c, plan->transport, account, &let))
         return;
     enum store_rc rc = store_change(r->w->store, r->arg, plan, &why);
+    if (rc == STORE_ERROR && is_as_planned(r, plan)) {
+        free(why);
+        rc = STORE_YES;
+    }
     if (rc != STORE_YES && let != NULL)
         relays_take_back(r, let, account);
     free(let);
