@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "schedule/content.h"
 #include "schedule/dest.h"
 #include "schedule/finish.h"
 #include "schedule/job.h"
@@ -264,6 +265,20 @@ static void msg_take_results(struct msg *m, struct attempt *a, struct hop *hop) 
     }
 }
 
+/* The job's session needs the content no more.  Where no other session has it or is about to, it
+ * waits with those recipients of the message that are in queues. */
+static void job_leaves_content(const struct job *j) {
+    struct msg *m = j->m;
+    if (m->body == NULL)
+        return;
+    DL_EACH (it, &m->jobs) {
+        const struct job *other = DL_OWNER(it, struct job, of_msg);
+        if (other != j && (other->at == JOB_READING || other->at == JOB_GIVEN))
+            return;
+    }
+    msg_spare_body(m);
+}
+
 /* The attempt was not made, at least not for all recipients: the others go to another session,
  * unless an order has taken them back. */
 static void job_returned(struct job *j, struct attempt *a) {
@@ -290,6 +305,7 @@ static void job_returned(struct job *j, struct attempt *a) {
     dl_remove(&j->link);
     j->given = NULL;
     j->slot = NULL;
+    job_leaves_content(j);
     job_enqueue(j);
 }
 
@@ -304,6 +320,8 @@ void dest_result(struct sched *s, struct slot *slot, struct attempt *a) {
         struct msg *m = j->m;
         dest_learn(s, d, a);
         msg_take_results(m, a, d->hop);
+        if (m->open > j->n) /* else the round is over, and a report may quote it */
+            job_leaves_content(j);
         msg_recipients_back(m, job_withdraw(j));
     }
     attempt_free(a);

@@ -13,6 +13,7 @@
 
 #include "report/dsn.h"
 #include "report/logline.h"
+#include "schedule/content.h"
 #include "schedule/forward.h"
 #include "schedule/msg.h"
 #include "schedule/rcpt.h"
@@ -65,8 +66,7 @@ static void msg_defer(struct msg *m) {
     msg_set_queue(m, (m->flags & PROGRESS_HOLD) != 0 ? QUEUE_HOLD : QUEUE_DEFERRED);
     msg_count_reasons(m, true);
     msg_save_progress(m);
-    body_unref(m->body);
-    m->body = NULL;
+    msg_drop_body(m);
     if (m->queue == QUEUE_DEFERRED)
         heap_put(m->s, m);
 }
@@ -243,48 +243,6 @@ static void msg_expire(struct msg *m, bool forced) {
         msg_set_state(m, i, RCPT_FAILED);
     }
     mailerr_free(&e);
-}
-
-struct fetch_op {
-    struct spool_op op;
-    struct task back;
-    struct sched *s;
-    void (*then)(struct msg *m);
-};
-
-static void msg_fetch_back(struct task *t) {
-    struct fetch_op *f = DL_OWNER(t, struct fetch_op, back);
-    struct msg *m = itab_get(&f->s->msgs, f->op.id);
-    if (m == NULL) {
-        body_unref(f->op.rc == 0 ? f->op.body : NULL);
-    } else {
-        m->finishing = false;
-        if (f->op.rc == 0)
-            m->body = f->op.body;
-        m->no_body = f->op.rc < 0; /* a report without the original is better than none */
-        f->then(m);
-    }
-    free(f);
-}
-
-static void msg_fetch_done(struct spool_op *op) {
-    struct fetch_op *f = DL_OWNER(op, struct fetch_op, op);
-    f->back.run = msg_fetch_back;
-    loop_post(f->s->loop, &f->back);
-}
-
-bool msg_fetch(struct msg *m, void (*then)(struct msg *m)) {
-    if (m->body != NULL || m->no_body)
-        return false;
-    struct fetch_op *f = MEM_NEW(struct fetch_op);
-    f->s = m->s;
-    f->then = then;
-    f->op.kind = SPOOL_READ;
-    f->op.id = m->env->id;
-    f->op.done = msg_fetch_done;
-    m->finishing = true;
-    spool_submit(m->s->spool, &f->op);
-    return true;
 }
 
 /* "Delayed Mail" is due: once, after delay_warning_time. */

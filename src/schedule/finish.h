@@ -11,9 +11,5 @@ void msg_finish(struct msg *m);
 /* n recipients came back from routing or delivery.  Ends the round with the last of them: the
  * message may be gone after this. */
 void msg_recipients_back(struct msg *m, uint32_t n);
-/* A report quotes the message, and what is made of it copies it: the content must be in memory.
- * True if it is being fetched: then is called afterwards, and may end m.  False: it is there, or
- * cannot be read in this round. */
-bool msg_fetch(struct msg *m, void (*then)(struct msg *m));
 
 #endif

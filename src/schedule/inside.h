@@ -78,7 +78,8 @@ struct msg {
     bool reading;                 /* its content is being read for a job */
     bool ended;                   /* the spool knows that nothing is left to do */
     bool deleted;                 /* by the administrator; what is on the wire ends first */
-    bool finishing;               /* a report, or a read for one, is with the spool */
+    bool finishing;               /* a report, or a read for one, is with the spool or waits */
+    bool fetched;                 /* its size is part of sched->fetched */
     bool no_body;                 /* the content could not be read in this round */
     bool no_split;                /* a list's message could not be queued in this round */
     bool no_report;               /* a report could not be queued in this round */
@@ -215,10 +216,12 @@ struct sched {
     int64_t jump_us;        /* by which the clock was set last; 0: never */
     int64_t jump_middle_us; /* a time that it has left out then */
     size_t n_queue[3];
-    size_t n_owed;   /* messages that are */
-    struct dl waits; /* struct sched_wait: until none is */
-    bool stopping;   /* nothing more is given to sessions */
-    bool halted;     /* nor while the disk does not take down what became of mail */
+    size_t n_owed;     /* messages that are */
+    struct dl waits;   /* struct sched_wait: until none is */
+    uint64_t fetched;  /* bytes of content that were read, or are being read, by msg_fetch */
+    struct dl fetches; /* struct fetch_op: for whose content there is no room yet */
+    bool stopping;     /* nothing more is given to sessions */
+    bool halted;       /* nor while the disk does not take down what became of mail */
 };
 
 /* What of a round that is not over counts as done in the record. */

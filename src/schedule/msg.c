@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "mail/held.h"
+#include "schedule/content.h"
 #include "schedule/forward.h"
 #include "schedule/rcpt.h"
 #include "schedule/timers.h"
@@ -54,7 +55,7 @@ void msg_free(struct msg *m) {
     forward_forget(m);
     msg_drop_reasons(m);
     msg_set_hop(m, NULL);
-    body_unref(m->body);
+    msg_drop_body(m);
     held_remove(msg_bytes(m->env));
     envelope_unref(m->env);
     free(m);

@@ -8,6 +8,7 @@
 
 #include "report/logline.h"
 #include "route/keys.h"
+#include "schedule/content.h"
 #include "schedule/dest.h"
 #include "schedule/dispatch.h"
 #include "schedule/finish.h"
@@ -19,9 +20,8 @@
 #include "util/clock.h"
 #include "util/mem.h"
 
-#define TICK_MS        200
-#define SLICE_MS       5
-#define BODY_FILES_MAX 512U /* descriptors that waiting messages may hold */
+#define TICK_MS  200
+#define SLICE_MS 5
 
 static void msg_defer_here(struct msg *m, uint32_t i, enum mail_cause cause, const char *dsn,
                            const char *text) {
@@ -130,6 +130,7 @@ static void msg_route(struct msg *m) {
     }
     if (m->owed) /* the order came while the content was read: it does not wait for relay hosts */
         msg_save_progress(m);
+    msg_spare_body(m);
     m->routes = mem_zalloc(m->env->n_rcpts * sizeof *m->routes);
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         if (m->rcpts[i].state != RCPT_WAITS || forward_is_split_off(m, i))
@@ -215,11 +216,6 @@ static int64_t shift_on_the_way(const struct sched *s, const struct envelope *en
 static void run_add(struct task *t) {
     struct add_task *a = DL_OWNER(t, struct add_task, task);
     struct sched *s = a->s;
-    if (body_memory() > (uint64_t)s->cfg->p.message_memory_limit / 2 ||
-        body_files() > BODY_FILES_MAX) { /* read again when it is sent */
-        body_unref(a->body);
-        a->body = NULL;
-    }
     sched_watch_clock(s);
     struct msg *m = msg_new(s, a->env, a->body);
     m->shift_us = shift_on_the_way(s, m->env);
@@ -334,6 +330,7 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
     dl_init(&s->given);
     dl_init(&s->stirred);
     dl_init(&s->waits);
+    dl_init(&s->fetches);
     return s;
 }
 

@@ -4,6 +4,8 @@ import random
 import re
 import socket
 
+import pytest
+
 from kit import SLOW, FakeRelay, Posthouse, at_once, free_port, wait_for
 
 
@@ -86,3 +88,33 @@ def test_many_large_senders_stay_in_the_budget(dns):
             assert grown < 16_777_216
         for s in conns:
             s.close()
+
+
+@pytest.mark.parametrize("kb", [100, 300])
+def test_content_of_what_waits_does_not_fill_memory(dns, kb):
+    """900 mails, in the log or in files, of which one host has the copy and another gets one in 100 seconds; then all are returned."""
+    n = 900 // SLOW
+    relay = FakeRelay(keep=False)
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nmessage_memory_limit = 4194304\nmessage_size_limit = 1000000\n" \
+           f"transport_maps = inline:{{{{slow.example=slow:[127.0.0.1]:{relay.port}}}}}\nslow_destination_rate_delay = 100s\n"
+    body = "Subject: x\r\n\r\n" + ("y" * 70 + "\r\n") * (kb * 1024 // 72)
+    with Posthouse(main, master="slow unix - - n - - smtp\n", dns=dns) as p:
+        def send(count):
+            with p.client() as c:
+                for _ in range(count):
+                    assert c.mail(rcpts=("a@fast.example", "b@slow.example"), content=body).startswith("250")
+        send(1)
+        relay_process = p.child("relay")
+        before = peak(relay_process)
+        at_once(send, *(((n - 1) // 4,) for _ in range(4)))
+        wait_for(lambda: p.log().count("to=<a@fast.example>, relay=") >= (n - 1) // 4 * 4)
+        files = len(list(pathlib.Path(f"/proc/{relay_process}/fd").iterdir()))
+        waiting = peak(relay_process) - before
+        p.run("-f", "ALL", face="postsuper", check=True)
+        wait_for(lambda: p.log().count("sender non-delivery notification") >= (n - 1) // 4 * 4, 60)
+        returned = peak(relay_process) - before
+        print(f"{n} mails of {kb} kB: {waiting / 1e6:.1f} MB, {files} files; when they are returned {returned / 1e6:.1f} MB")
+        assert files < 700
+        if SLOW == 1:
+            assert waiting < 16_000_000 and returned < 24_000_000
+    relay.stop()

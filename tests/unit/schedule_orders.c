@@ -289,6 +289,62 @@ static void test_nothing_is_given_after_stop(void **state) {
     rig_close(&r);
 }
 
+/* Recipients that wait for a slow destination keep no content in memory, nor a file open, once a
+ * session has been done with it and memory is short. */
+static void test_content_of_what_waits_is_let_go(void **state) {
+    static const char slowly[] = "default_transport = slow:[far.example]\n"
+                                 "slow_destination_recipient_limit = 1\n"
+                                 "slow_destination_rate_delay = 100s\n";
+    struct rig r;
+    struct sbuf short_of_memory = {0};
+    (void)state;
+    for (int is_short = 0; is_short < 2; is_short++) {
+        sbuf_reset(&short_of_memory);
+        sbuf_printf(&short_of_memory, "%s%s", slowly, is_short ? "message_memory_limit = 1\n" : "");
+        uint64_t none = body_memory();
+        rig_open(&r, short_of_memory.p);
+        struct msg *m = rig_mail(&r, "carl@here.example", "ann@away.example bob@away.example");
+        assert_int_equal(r.n_given, 1);
+        rig_answer(&r, &sent);
+        assert_true(r.n_given == 0 && m->open == 1);
+        assert_true(is_short == (m->body == NULL) && is_short == (body_memory() == none));
+        assert_int_equal(order_one(&r, ACT_DELETE, m), 1);
+        rig_turn(&r);
+        assert_int_equal(body_memory(), none);
+        rig_close(&r);
+    }
+    sbuf_free(&short_of_memory);
+}
+
+static size_t with_content(const struct rig *r) {
+    size_t n = 0, pos = 0;
+    for (const struct msg *m; (m = itab_next(&r->s->msgs, &pos)) != NULL;)
+        n += m->env->sender.n > 0 && m->body != NULL;
+    return n;
+}
+
+/* However many messages are to be reported at a time, the content of a few is in memory. */
+static void test_contents_are_fetched_in_turn(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "relayhost = [far.example]\nmessage_memory_limit = 1\n");
+    for (int i = 0; i < 5; i++) {
+        rig_mail(&r, "carl@here.example", "ann@away.example");
+        if (r.n_given > 0)
+            rig_answer(&r, &refused);
+    }
+    assert_int_equal(r.s->n_queue[QUEUE_DEFERRED], 5);
+    assert_int_equal(sched_act(r.s, ACT_EXPIRE, &SCHED_ALL, NULL), 5);
+    for (int i = 0; i < 100; i++) {
+        uv_run(&r.s->loop->uv, UV_RUN_NOWAIT);
+        assert_true(with_content(&r) <= 1);
+        spool_turn(r.spool);
+    }
+    assert_int_equal(r.s->msgs.n, 5); /* the reports */
+    assert_true(r.s->fetched == 0 && r.s->msgs.n == r.spool->st.messages);
+    rig_close(&r);
+}
+
 /* The content of a queued message changes on the disk. */
 static void damage(struct rig *r, const struct msg *m) {
     const struct entry *e = itab_get(&r->spool->index, m->env->id);
@@ -744,6 +800,8 @@ int main(void) {
         RIG(test_memory_of_reports),
         cmocka_unit_test(test_owed_report),
         RIG(test_nothing_is_given_after_stop),
+        RIG(test_content_of_what_waits_is_let_go),
+        RIG(test_contents_are_fetched_in_turn),
         RIG(test_unreadable_content),
         RIG(test_orders_while_content_is_read),
         RIG(test_without_a_session),
