@@ -101,15 +101,17 @@ struct segment {
     int write_rc;        /* why a write failed: nothing more is written; 0: none did */
     uint64_t tainted;    /* bytes behind written that the failed write may have left */
     int sync_rc;         /* why a sync failed: neither written nor synced again; 0: none did */
-    bool stuck;          /* something in it cannot be read: it stays as it is */
-    bool unread;         /* likewise, at this start: it stays until one can read it */
-    bool damaged;        /* something in it is: the file goes to damaged/ when it is not needed */
-    bool whole;          /* found at start, nothing of what was durable in it is damaged, and no
-                          * sync of its name has failed */
-    bool soft;           /* something found in it may not be durable */
-    bool warned;         /* that it cannot be removed */
-    bool unlinked;       /* its name was removed, and that may not be durable */
-    unsigned unsaid;     /* how often the disk did not take down that it goes */
+    bool stuck;          /* something in it is damaged: it stays as it is */
+    bool refused;        /* the disk has refused to give something in it back, at this time … */
+    int64_t refused_ms;
+    bool unread;     /* likewise, at this start: it stays until one can read it */
+    bool damaged;    /* something in it is: the file goes to damaged/ when it is not needed */
+    bool whole;      /* found at start, nothing of what was durable in it is damaged, and no
+                      * sync of its name has failed */
+    bool soft;       /* something found in it may not be durable */
+    bool warned;     /* that it cannot be removed */
+    bool unlinked;   /* its name was removed, and that may not be durable */
+    unsigned unsaid; /* how often the disk did not take down that it goes */
 };
 
 /* One queued message. */

@@ -15,6 +15,7 @@
 #include "spool/moves.h"
 #include "spool/newest.h"
 #include "spool/segment.h"
+#include "util/clock.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -23,6 +24,8 @@
 /* After so many batches a segment goes although the disk does not take down that it does, or does
  * not take again what is in it: what is queued is to fit. */
 #define UNSAID_MAX 100U
+/* What the disk refused to read is asked for again after this time. */
+#define REFUSED_MS 60000
 
 /* The progress of e, from a record of its own or from one that came with a report. */
 static int reclaim_read_progress(const struct spool *s, const struct entry *e, struct sbuf *data,
@@ -160,13 +163,26 @@ static bool entry_is_safe(const struct spool *s, const struct entry *e) {
     return behind && entry_prog_off(e) < e->prog_seg->synced;
 }
 
+/* Something in g cannot be read: it stays, and so do all newer ones.  A disk that refuses once may
+ * give it back the next time; bytes that are others stay so. */
+static void reclaim_is_refused(struct segment *g, int rc) {
+    g->stuck = g->stuck || rc == -EBADMSG;
+    g->damaged = g->damaged || rc == -EBADMSG;
+    g->refused = true;
+    g->refused_ms = clock_mono_ms();
+}
+
+/* Is it too early to try again? */
+static bool reclaim_rests(const struct segment *g) {
+    return g->stuck || (g->refused && clock_mono_ms() - g->refused_ms < REFUSED_MS);
+}
+
 /* The disk does not give back a message that was found at start: it stays where it is, and the
  * segment with it. */
 static void reclaim_pass_over(const struct entry *e, int rc) {
     log_error("spool", "message %016llx cannot be written again: %s; it is kept where it is",
               (unsigned long long)e->id, strerror(-rc));
-    e->seg->stuck = true;
-    e->seg->damaged = e->seg->damaged || rc == -EBADMSG;
+    reclaim_is_refused(e->seg, rc);
 }
 
 /* A place that takes nothing does not hold up the rest for ever. */
@@ -205,16 +221,16 @@ static bool reclaim_is_worth(const struct spool *s) {
 /* True if g may go after the next sync.  What is to be written again waits first: it may be in the
  * log as well, and the end of a message counts for no copy behind it. */
 static bool reclaim_try(struct spool *s, struct segment *g) {
-    if (g->stuck || s->retry != NULL || !reclaim_is_worth(s))
+    if (reclaim_rests(g) || s->retry != NULL || !reclaim_is_worth(s))
         return false;
     bool bad = false;
     int rc = reclaim_some(s, g, &bad);
-    if (bad) {
-        log_error("spool", "segment %016llx cannot be emptied: %s; it is kept",
-                  (unsigned long long)g->no, strerror(-rc));
-        g->stuck = true;
-        g->damaged = g->damaged || rc == -EBADMSG;
-    }
+    if (bad && !g->refused) /* else it is said already */
+        log_error("spool", "segment %016llx cannot be emptied: %s; it is kept%s",
+                  (unsigned long long)g->no, strerror(-rc),
+                  rc == -EBADMSG ? "" : ", and tried again");
+    if (bad)
+        reclaim_is_refused(g, rc);
     return rc == 0 && g->emptied >= g->used;
 }
 

@@ -248,6 +248,43 @@ static void test_a_segment_that_was_not_made(void **state) {
     spool_close(s);
 }
 
+/* A disk that refuses once to give back what is to be copied on pins the log for a minute, and not
+ * until the next start. */
+static void test_what_was_refused_is_tried_again(void **state) {
+    struct seen seen;
+    struct turn t = {0};
+    (void)state;
+    io.pread = bad_blocks;
+    bad_from = BEGIN;
+    bad_to = bad_from + 8;
+    struct spool *s = turn_open(&seen);
+    turn_new(s, &t, 1, 25000, 0, "");
+    for (uint64_t id = 2; id < 9; id++) {
+        turn_new(s, &t, id, 45000, 0, "");
+        spool_turn(s);
+        turn_note(s, &t, SPOOL_DONE, id, "");
+        spool_turn(s);
+    }
+    struct segment *first = DL_OWNER(s->segments.next, struct segment, link);
+    const struct entry *e = itab_get(&s->index, 1);
+    assert_true(e->seg == first && first->refused && s->st.segments == 8);
+    bad_to = bad_from;
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "early");
+    turns(s, 2);
+    assert_true(e->seg == first && s->st.segments == 8);
+    first->refused_ms -= 60000;
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "in time");
+    turns(s, 1);
+    turn_note(s, &t, SPOOL_PROGRESS, 1, "and once more");
+    turns(s, 1);
+    assert_true(e->seg == s->head && s->st.segments == 1);
+    spool_close(s);
+    s = turn_open(&seen);
+    assert_int_equal(seen.n, 1);
+    assert_string_equal(seen.progress[0], "and once more");
+    spool_close(s);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, dir_remove)
     const struct CMUnitTest tests[] = {
@@ -257,6 +294,7 @@ int main(void) {
         T(test_segment_that_is_refused_stays),
         T(test_refused_segment_is_removed),
         T(test_a_segment_that_was_not_made),
+        T(test_what_was_refused_is_tried_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
