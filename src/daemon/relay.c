@@ -372,6 +372,16 @@ static void listen_to_supervisor(int sup) {
     _exit(1); /* the supervisor is gone: so are we; the spool is safe */
 }
 
+/* A loop that does not run would let its clients wait for ever, or the queue. */
+static void relay_loop(struct loop *l) {
+    int rc = loop_start(l);
+    if (rc >= 0)
+        return;
+    log_fatal("master", "cannot start its threads: %s", strerror(-rc));
+    log_close();
+    _exit(1);
+}
+
 static void relay_serve(void) {
     struct explain_at at = {relay.w[0].loop, relay.w[0].lookup, relay.w[0].deliver};
     relay.control = control_new(relay.sched_loop, relay.sched, relay.spool, relay.sched_lookup,
@@ -379,8 +389,8 @@ static void relay_serve(void) {
     sched_start(relay.sched);
     status_count(relay.sched_loop, relay.sched);
     for (size_t i = 0; i < relay.n; i++)
-        loop_start(relay.w[i].loop);
-    loop_start(relay.sched_loop);
+        relay_loop(relay.w[i].loop);
+    relay_loop(relay.sched_loop);
 }
 
 /* What libraries read from files of the system, they read now. */

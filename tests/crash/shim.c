@@ -9,9 +9,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +45,7 @@ struct shim {
     int32_t write_errno;   /* the next write_count pwrite and pwritev calls fail with this */
     int32_t write_count;
     int32_t space_errno; /* statvfs fails with this; 0: it works */
+    int32_t threads;     /* for which the relay process has room; 0: for all */
     char paths[4][256];  /* configuration file, secret table, segment of the spool, new file */
     char out[4096];
 };
@@ -262,6 +265,15 @@ int prctl(int op, ...) {
     if (op == PR_SET_NAME && (role[0] == '\0' || strcmp(role, "posthouse-help") == 0))
         snprintf(role, sizeof role, "%s", (const char *)a);
     return (int)syscall(SYS_prctl, op, a, b, c, d);
+}
+
+int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*run)(void *), void *arg) {
+    static int32_t made;
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    bool full = ctl != NULL && ctl->threads > 0 && strcmp(role, "posthouse-relay") == 0 &&
+                __atomic_fetch_add(&made, 1, __ATOMIC_RELAXED) >= ctl->threads;
+    return full ? EAGAIN : real(t, attr, run, arg);
 }
 
 /* The relay and the lookup process wait in recvmsg for the supervisor, the helper for the page, the

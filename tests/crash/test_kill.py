@@ -176,6 +176,25 @@ def test_no_room_for_a_process(dns, tmp_path):
     relay.stop()
 
 
+@pytest.mark.skipif(not shim.available, reason="a sanitizer build: its wrappers and the shim's exclude each other")
+@pytest.mark.parametrize("room", range(1, 6))
+def test_no_room_for_a_thread(dns, tmp_path, room):
+    """A relay process that cannot have all of its threads lets no client in, and is started again until it can."""
+    relay = FakeRelay()
+    s = shim.Shim(tmp_path)
+    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_sasl_auth_enable = no\n", dns=dns)
+    p.extra_env = s.env
+    with p:
+        s.set(threads=room)
+        os.kill(p.child("relay"), signal.SIGKILL)
+        p.wait_log("cannot start its threads: Resource temporarily unavailable")
+        s.set(threads=0)
+        wait_for(p._greets)
+        assert all(p.send(sender=f"{i}@client.example").startswith("250") for i in range(4))
+        assert len(relay.wait_mails(4)) == 4
+    relay.stop()
+
+
 def test_a_child_that_hangs_holds_up_no_stop(dns):
     """What does not stop is killed after a stated time, and nothing that was accepted is lost."""
     with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
