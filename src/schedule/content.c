@@ -86,9 +86,12 @@ void msg_drop_body(struct msg *m) {
     fetch_ends(m);
 }
 
+uint64_t content_memory_max(const struct sched *s) {
+    return (uint64_t)s->cfg->p.message_memory_limit / 2;
+}
+
 void msg_spare_body(struct msg *m) {
-    uint64_t memory = (uint64_t)m->s->cfg->p.message_memory_limit / 2;
-    if (body_memory() > memory || body_files() > BODY_FILES_MAX)
+    if (body_memory() > content_memory_max(m->s) || body_files() > BODY_FILES_MAX)
         msg_drop_body(m);
     else
         fetch_ends(m);

@@ -268,7 +268,7 @@ static struct slot *dest_open(struct sched *s, struct dest *d) {
  * idle. */
 static bool dest_may_deepen(const struct sched *s, const struct dest *d) {
     return d->rate_delay_ms == 0 && d->window == d->max_window && d->n_busy <= d->window &&
-           dl_empty(&d->load->starving) && !load_is_over(s, d);
+           dl_empty(&d->load->starving) && !load_is_over(s, d) && body_files() < s->slots_max;
 }
 
 struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {

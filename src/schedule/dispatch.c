@@ -124,6 +124,7 @@ static void job_read(struct msg *m) {
     r->s = m->s;
     r->id = m->env->id;
     r->op.kind = SPOOL_READ;
+    r->op.memory_max = content_memory_max(m->s);
     r->op.id = r->id;
     r->op.done = job_read_done;
     m->reading = true;

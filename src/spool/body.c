@@ -7,7 +7,7 @@
 
 #include "util/mem.h"
 
-static _Atomic uint64_t in_memory, files;
+static _Atomic uint64_t in_memory, files, in_log;
 
 uint64_t body_memory(void) {
     return atomic_load_explicit(&in_memory, memory_order_relaxed);
@@ -19,6 +19,10 @@ uint64_t body_memory_of(const struct body *b) {
 
 uint64_t body_files(void) {
     return atomic_load_explicit(&files, memory_order_relaxed);
+}
+
+uint64_t body_in_log(void) {
+    return atomic_load(&in_log);
 }
 
 struct body *body_from_buf(struct sbuf *b) {
@@ -44,6 +48,7 @@ void body_opened(struct body *b, const struct spool_io *io, int fd) {
     b->io = io;
     b->fd = fd;
     atomic_fetch_add_explicit(&files, 1, memory_order_relaxed);
+    atomic_fetch_add(&in_log, b->from > 0);
 }
 
 struct body *body_ref(struct body *b) {
@@ -56,6 +61,7 @@ void body_unref(struct body *b) {
         return;
     if (b->fd >= 0) {
         b->io->close(b->io->arg, b->fd);
+        atomic_fetch_sub(&in_log, b->from > 0);
         atomic_fetch_sub_explicit(&files, 1, memory_order_relaxed);
     }
     atomic_fetch_sub_explicit(&in_memory, body_memory_of(b), memory_order_relaxed);
@@ -71,7 +77,7 @@ struct str body_view(const struct body *b, uint64_t off, size_t max, struct sbuf
     sbuf_reset(tmp);
     while (tmp->n < want) {
         char *at = sbuf_room(tmp, want - tmp->n);
-        ssize_t n = b->io->pread(b->io->arg, b->fd, at, want - tmp->n, off + tmp->n);
+        ssize_t n = b->io->pread(b->io->arg, b->fd, at, want - tmp->n, b->from + off + tmp->n);
         if (n <= 0) /* shorter than it was when it was synced: the disk is at fault */
             return STR_NONE;
         sbuf_advance(tmp, (size_t)n);

@@ -1,8 +1,9 @@
 /*
  * spool/body.h - message content: immutable, shared by reference count
  *
- * Small content is in memory while it is being received and first sent; large content is in a file
- * beside the log from its first bytes on.  Any thread may read; the last reference frees.
+ * Small content is in memory while it is being received and first sent, and later where there is
+ * room, else it is read from the log's file as it is sent; large content is in a file beside the
+ * log from its first bytes on.  Any thread may read; the last reference frees.
  */
 #ifndef PH_SPOOL_BODY_H
 #define PH_SPOOL_BODY_H
@@ -17,7 +18,8 @@ struct body {
     char *p;                   /* content, or NULL: in the file */
     const struct spool_io *io; /* how to reach the file */
     int fd;                    /* the file, or -1: not opened yet */
-    uint32_t crc;              /* of the file's content (CRC32C) */
+    uint64_t from;             /* where in the file it begins; 0: the file is the message's own */
+    uint32_t crc;              /* of the content in the file (CRC32C) */
     uint64_t size;             /* bytes of content */
 };
 
@@ -35,6 +37,8 @@ uint64_t body_memory_of(const struct body *b);
 /* Bytes that all bodies in memory take; how many hold a file open. */
 uint64_t body_memory(void);
 uint64_t body_files(void);
+/* How many hold a file of the log open: until then none that is removed may be cut short. */
+uint64_t body_in_log(void);
 /* The file is open from here on; taken over. */
 void body_opened(struct body *b, const struct spool_io *io, int fd);
 

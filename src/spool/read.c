@@ -53,11 +53,10 @@ void spool_read(struct spool *s, struct spool_op *op) {
     queue_push(&s->reads, &j->task);
 }
 
-static int read_job_record(struct spool *s, struct read_job *j, const struct rec_head *h) {
+static int read_job_memory(struct spool *s, struct read_job *j, uint64_t at, uint32_t crc) {
     struct sbuf b = {0};
-    uint64_t at = j->off + sizeof *h + j->meta_len;
     int rc = disk_read(s, j->seg->fd, sbuf_room(&b, (size_t)j->size), (size_t)j->size, at);
-    if (rc == 0 && crc32c(0, b.p, (size_t)j->size) != h->body_crc)
+    if (rc == 0 && crc32c(0, b.p, (size_t)j->size) != crc)
         rc = -EBADMSG;
     if (rc == 0) {
         sbuf_advance(&b, (size_t)j->size);
@@ -67,13 +66,14 @@ static int read_job_record(struct spool *s, struct read_job *j, const struct rec
     return rc;
 }
 
-static int read_job_file_crc(const struct spool *s, int fd, uint64_t size, uint32_t *crc) {
+static int read_job_file_crc(const struct spool *s, int fd, uint64_t from, uint64_t size,
+                             uint32_t *crc) {
     char *buf = mem_alloc(PIECE);
     int rc = 0;
     *crc = 0;
     for (uint64_t at = 0; at < size && rc == 0;) {
         size_t n = size - at < PIECE ? (size_t)(size - at) : PIECE;
-        rc = disk_read(s, fd, buf, n, at);
+        rc = disk_read(s, fd, buf, n, from + at);
         if (rc == 0)
             *crc = crc32c(*crc, buf, n);
         at += n;
@@ -82,23 +82,39 @@ static int read_job_file_crc(const struct spool *s, int fd, uint64_t size, uint3
     return rc;
 }
 
-static int read_job_file(struct spool *s, struct read_job *j, const struct rec_head *h) {
-    char *path = bodyfile_path(s, j->op->id);
+/* The content stays in the file, where it begins at from. */
+static int read_job_leave(struct spool *s, struct read_job *j, char *path, uint64_t from,
+                          uint32_t wanted) {
     int fd = s->io->open(s->io->arg, path, O_RDONLY, 0);
     uint32_t crc;
     free(path);
     if (fd < 0)
         return fd;
-    int rc = read_job_file_crc(s, fd, j->size, &crc);
-    if (rc == 0 && crc != h->body_crc)
+    int rc = read_job_file_crc(s, fd, from, j->size, &crc);
+    if (rc == 0 && crc != wanted)
         rc = -EBADMSG;
     if (rc < 0) {
         s->io->close(s->io->arg, fd);
         return rc;
     }
     j->op->body = body_from_file(j->size, crc);
+    j->op->body->from = from;
     body_opened(j->op->body, s->io, fd);
     return 0;
+}
+
+static int read_job_file(struct spool *s, struct read_job *j, const struct rec_head *h) {
+    return read_job_leave(s, j, bodyfile_path(s, j->op->id), 0, h->body_crc);
+}
+
+/* A log file that was removed from its folder, or changed there, is read by its descriptor. */
+static int read_job_record(struct spool *s, struct read_job *j, const struct rec_head *h) {
+    uint64_t at = j->off + sizeof *h + j->meta_len, max = j->op->memory_max;
+    bool much = max > 0 && body_memory() + j->size > max;
+    if (much &&
+        read_job_leave(s, j, segment_path(s, j->seg->no, j->seg->salt), at, h->body_crc) == 0)
+        return 0;
+    return read_job_memory(s, j, at, h->body_crc);
 }
 
 /* The record's head, if the record is the message's own. */

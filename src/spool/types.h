@@ -48,6 +48,7 @@ struct spool_op {
     uint64_t off;        /* BODY_WRITE: offset of chunk; 0 makes the file */
     struct sbuf chunk;   /* BODY_WRITE: bytes */
     uint32_t crc;        /* BODY_WRITE: CRC32C of the content before chunk; then including it */
+    uint64_t memory_max; /* READ: content stays in its file where all in memory would take more */
     int rc;              /* 0 or negative errno; READ: -EBADMSG if the disk gave back other bytes */
     void (*done)(struct spool_op *op); /* on the writer thread, but for READ; may free op */
     void *arg;                         /* the submitter's */

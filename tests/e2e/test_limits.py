@@ -451,3 +451,22 @@ def test_hosts_that_never_answer_take_no_clients_place():
             good.wait_mail(b"Subject: same", 30)
             assert "Too many open files" not in p.log()
     silent.close()
+
+
+def test_content_for_hosts_that_never_answer(dns):
+    """Large mails of one sender to 150 hosts that are silent take a bounded amount of memory while that lasts, and arrive as they were
+    sent when it is over."""
+    answer = threading.Event()
+    main = "smtp_tcp_port = {port}\nmessage_memory_limit = 4194304\nrelay_threads = 1\n"
+    texts = [f"Subject: {i}\r\n\r\n" + f"{i:05} line\r\n" * 15000 for i in range(150)]
+    with FakeRelay("0.0.0.0", replies={"GREETING": lambda line: answer.wait(60) and "220 at last"}) as relay, \
+            Posthouse(main.replace("{port}", str(relay.port)), dns=dns) as p:
+        before = warm(p)
+        for i, text in enumerate(texts):
+            assert p.send(rcpts=[f"u@[127.1.0.{i + 1}]"], content=text).startswith("250")
+        wait_for(lambda: len(relay.conns) == 150, 30)
+        assert held(p) - before < 12 * KIB
+        answer.set()
+        relay.wait_mails(150, 60)
+        got = {m["content"].split(b"\r\n\r\n", 1)[1] for m in relay.mails}
+        assert got == {text.encode().split(b"\r\n\r\n", 1)[1] for text in texts}
