@@ -38,7 +38,8 @@ struct dsess *dsess_new(struct deliver *d, void *slot);
 /* Any thread: a further attempt, in order.  All attempts of a session have the same transport and
  * next hop. */
 void dsess_give(struct dsess *s, struct attempt *a);
-/* Any thread: attempts that are marked as recalled and not begun come back at once. */
+/* Any thread: attempts that are marked as recalled and not begun come back at once; those that were
+ * held, and are no longer, may begin. */
 void dsess_recall(struct dsess *s);
 /* Any thread; only when every attempt given has come back.  Closes politely and frees. */
 void dsess_release(struct dsess *s);

@@ -506,7 +506,7 @@ struct recall_task {
     struct dsess *s;
 };
 
-/* With nothing left to connect for, the session connects no further. */
+/* With nothing left to connect for, the session connects no further.  What was held may begin. */
 static void run_recall(struct task *t) {
     struct recall_task *r = DL_OWNER(t, struct recall_task, task);
     struct dsess *s = r->s;
@@ -515,6 +515,8 @@ static void run_recall(struct task *t) {
     txn_return_recalled(s);
     if (had && dl_empty(&s->todo) && s->stage != STAGE_MAIL && s->stage != STAGE_COLD)
         drive(s, STEP_RECONNECT);
+    else if (s->stage == STAGE_MAIL)
+        session_begin(s);
 }
 
 void dsess_recall(struct dsess *s) {

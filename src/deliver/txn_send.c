@@ -336,6 +336,8 @@ static enum step begin_next(struct dsess *s) {
     if (dl_empty(&s->todo))
         return STEP_WAIT;
     struct attempt *a = next_waiting(s);
+    if (atomic_load(&a->held)) /* dsess_recall follows */
+        return STEP_WAIT;
     if (!txn_fits(s, a) || worn_out(s))
         return dl_empty(&s->txns) ? STEP_RECONNECT : STEP_WAIT;
     bool due = again_is_due(s);

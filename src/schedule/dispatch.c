@@ -313,6 +313,7 @@ static void job_returned(struct job *j, struct attempt *a) {
 void dest_result(struct sched *s, struct slot *slot, struct attempt *a) {
     struct job *j = a->owner;
     struct dest *d = slot->d;
+    job_check_end(j);
     slot_release(slot);
     d->not_before = s->loop->now_ms + d->rate_delay_ms;
     if (a->outcome == ATTEMPT_RETURNED) {

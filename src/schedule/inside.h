@@ -114,9 +114,10 @@ struct job {
     enum job_at at;
     struct msg *m;
     struct dest *d;
-    struct squeue *queue;  /* JOB_QUEUED */
-    struct slot *slot;     /* JOB_READING, JOB_GIVEN */
-    struct attempt *given; /* JOB_GIVEN: the session's; only its atomic members may be used */
+    struct squeue *queue;      /* JOB_QUEUED */
+    struct slot *slot;         /* JOB_READING, JOB_GIVEN */
+    struct attempt *given;     /* JOB_GIVEN: the session's; only its atomic members may be used */
+    struct route_check *check; /* JOB_GIVEN: its routes are asked for anew; NULL: they are not */
     uint32_t n, cap;
     uint32_t *idx; /* into msg->rcpts */
 };

@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 
+#include "route/keys.h"
 #include "schedule/dest.h"
 #include "schedule/finish.h"
 #include "schedule/msg.h"
@@ -105,6 +106,7 @@ struct job *squeue_take(struct squeue *q) {
 }
 
 void job_free(struct job *j) {
+    job_check_end(j);
     if (j->at == JOB_QUEUED && j->queue != NULL)
         job_unqueue(j);
     if (j->d->forming == j)
@@ -144,4 +146,63 @@ void job_route_anew(struct job *j) {
 void job_recall(const struct job *j) {
     atomic_store(&j->given->recalled, true);
     j->m->s->ops.session_recall(j->slot->session);
+}
+
+/* -- is it still the way? -- */
+
+struct route_check {
+    struct job *j;
+    uint32_t at; /* index into j->idx: the recipient that is asked for */
+    struct route_query *query;
+};
+
+void job_check_end(struct job *j) {
+    if (j->check == NULL)
+        return;
+    route_cancel(j->check->query);
+    free(j->check);
+    j->check = NULL;
+}
+
+static void check_next(struct route_check *c);
+
+/* Would a recipient with that route be in the job? */
+static bool job_has_route(const struct job *j, const struct route *r) {
+    struct sched *s = j->m->s;
+    return r->rc == ROUTE_OK && r->here.status == MAIL_UNSET &&
+           r->transport->kind == SERVICE_SMTP &&
+           !keys_has_word(s->cfg->p.defer_transports, r->transport->name) &&
+           dest_get(s, r, j->m->env) == j->d;
+}
+
+static void check_on_route(void *arg, const struct route *r) {
+    struct route_check *c = arg;
+    struct job *j = c->j;
+    c->query = NULL;
+    if (!job_has_route(j, r)) {
+        job_check_end(j);
+        job_recall(j);
+    } else if (++c->at < j->n) {
+        check_next(c);
+    } else {
+        job_check_end(j);
+        atomic_store(&j->given->held, false);
+        j->m->s->ops.session_recall(j->slot->session); /* it looks again */
+    }
+}
+
+static void check_next(struct route_check *c) {
+    const struct msg *m = c->j->m;
+    c->query = route_resolve(m->s->cfg, m->s->lookup, m->env->sender,
+                             m->env->rcpts[c->j->idx[c->at]].addr, NULL, check_on_route, c);
+}
+
+void job_check(struct job *j) {
+    if (atomic_load(&j->given->recalled))
+        return;
+    job_check_end(j);
+    atomic_store(&j->given->held, true);
+    j->check = MEM_NEW(struct route_check);
+    j->check->j = j;
+    check_next(j->check);
 }

@@ -349,22 +349,32 @@ void sched_start(struct sched *s) {
 void sched_route_anew(struct sched *s) {
     s->settings++;
     DL_EACH (it, &s->given)
-        job_recall(DL_OWNER(it, struct job, link));
+        job_check(DL_OWNER(it, struct job, link));
     dest_route_all_anew(s);
+}
+
+/* What sessions have not begun comes back. */
+static void sched_recall_all(struct sched *s) {
+    DL_EACH (it, &s->given) {
+        struct job *j = DL_OWNER(it, struct job, link);
+        job_check_end(j);
+        job_recall(j);
+    }
 }
 
 void sched_reload(struct sched *s, struct config *cfg) {
     config_unref(s->cfg);
     s->cfg = config_ref(cfg);
     dest_wake_all(s);
-    sched_route_anew(s);
+    s->settings++;
+    sched_recall_all(s);
+    dest_route_all_anew(s);
 }
 
 bool sched_stop(struct sched *s) {
     if (!s->stopping) {
         s->stopping = true;
-        DL_EACH (it, &s->given)
-            job_recall(DL_OWNER(it, struct job, link));
+        sched_recall_all(s);
     }
     DL_EACH (it, &s->given)
         if (atomic_load(&DL_OWNER(it, struct job, link)->given->whole))

@@ -46,8 +46,8 @@ void sched_result(struct sched *s, void *slot, struct attempt *a);
 
 void sched_start(struct sched *s);
 void sched_reload(struct sched *s, struct config *cfg);
-/* What waits in a queue, or with a session that has not begun it, is routed anew: what its route
- * was looked up in has changed. */
+/* What waits in a queue is routed anew, and what a session has not begun comes back if its route is
+ * another one now: what it was looked up in may have changed. */
 void sched_route_anew(struct sched *s);
 /* Gives nothing more to sessions, and takes back what they have not begun.  True when no message
  * waits for a relay host's answer to its whole content: call it again until then, for a while. */

@@ -5,9 +5,10 @@ import os
 import re
 import subprocess
 import threading
+import time
 
 import pytest
-from kit import FakeRelay, Listener, Posthouse, free_port, wait_for
+from kit import FakeRelay, Listener, Posthouse, free_port, wait_ended, wait_for
 
 SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
 QUICK = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"
@@ -555,3 +556,37 @@ def test_what_is_on_hold_is_not_returned(dns, first, then):
         wait_for(lambda: p.queue() == [])
         assert not relay.mails[0]["from"].startswith("FROM:<both@")
     relay.stop()
+
+
+def test_tables_that_change_all_the_time_stop_no_mail(dns):
+    """Somebody saves relay records again and again, sooner than a host greets: mail goes all the same, each by one connection."""
+    over = threading.Event()
+    with FakeRelay(replies={"GREETING": lambda line: time.sleep(1) or "220 at last"}) as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        def save():
+            while not over.wait(0.2):
+                p.control("forget")
+        saving = threading.Thread(target=save, daemon=True)
+        saving.start()
+        for _ in range(3):
+            p.send()
+        try:
+            relay.wait_mails(3, 10)
+        finally:
+            over.set()
+        wait_ended(saving)
+        assert len(relay.sessions) <= 3
+
+
+def test_a_changed_record_takes_mail_from_a_host_that_does_not_greet(dns):
+    """Mail whose session is still waiting for the old host goes by the new one at once."""
+    silent, good = FakeRelay(replies={"GREETING": lambda line: time.sleep(60) or "220 at last"}), FakeRelay()
+    with Posthouse("relayhost = office\n", dns=dns) as p:
+        p.run("record", "set", "office", f"hosts=[127.0.0.1]:{silent.port}", "tls=none", check=True)
+        wait_for(lambda: "reload -- " in p.log())
+        p.send()
+        wait_for(lambda: silent.sessions)
+        p.run("record", "set", "office", f"hosts=[127.0.0.1]:{good.port}", "tls=none", check=True)
+        good.wait_mails(1, 5)
+    silent.stop()
+    good.stop()
