@@ -653,6 +653,8 @@ static int replace_apply(struct replace *r) {
     int rc = replace_may(r);
     if (rc != 0)
         return rc;
+    if (fresh && cli_transfer_fits(r->dir, r->front->dir) != EX_OK_)
+        return replace_fatal(r->cfg->p.queue_directory, "nothing was changed");
     rc = note_write(r, REPLACE_APPLYING);
     if (rc != 0)
         return rc;

@@ -113,6 +113,8 @@ static int transfer_run(struct transfer *t, bool in) {
                 "posthouse: fatal: %s/" SPOOL_MOVING " names another queue, whose move has not "
                 "ended: name that queue\n",
                 t->ours->dir);
+    else if (rc < 0 && !t->begun)
+        fprintf(stderr, "posthouse: fatal: %s: nothing was moved\n", why);
     else if (rc < 0)
         fprintf(stderr,
                 "posthouse: fatal: %s: what was moved is safe; give the command again to go on, "
@@ -160,6 +162,25 @@ static int transfer_places(const char *dir, const char *front, const char *queue
     return status;
 }
 
+int cli_transfer_fits(const char *dir, const char *front) {
+    struct places p = {0};
+    struct ours ours;
+    char *why = NULL;
+    if (!places_find(&p, dir, front, NULL))
+        return EX_UNAVAILABLE_;
+    struct pfqueue theirs = places_theirs(&p);
+    struct transfer t = {.cfg = p.cfg, .theirs = &theirs, .ours = &ours};
+    int rc = ours_open(&ours, p.cfg, &why);
+    if (rc < 0)
+        transfer_fatal(why, rc, "Posthouse is running: stop it first");
+    else if ((rc = transfer_import_room(&t, &why)) < 0)
+        fprintf(stderr, "posthouse: fatal: %s\n", why == NULL ? strerror(-rc) : why);
+    free(why);
+    ours_close(&ours);
+    places_free(&p);
+    return rc < 0 ? EX_UNAVAILABLE_ : EX_OK_;
+}
+
 int cli_transfer(const char *dir, const char *front, bool in) {
     return transfer_places(dir, front, NULL, in, false, false);
 }
@@ -171,7 +192,6 @@ void cli_transfer_sweep(const char *dir, const char *front) {
         struct pfqueue theirs = places_theirs(&p);
         if (pfqueue_open(&theirs, &why) == 0) {
             transfer_sweep(&theirs);
-            pfqueue_is_settled(&theirs); /* the folder that pfqueue_open has made */
         }
         pfqueue_close(&theirs);
     }

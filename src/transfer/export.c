@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "transfer/moving.h"
 #include "transfer/queuefile.h"
 #include "transfer/reasons.h"
 #include "transfer/transfer.h"
@@ -20,6 +21,8 @@
 
 #define BATCH      256U
 #define MODE_READY 0700U
+/* What a recipient takes in a queue file, with the reason why the recipient waits. */
+#define RCPT_BYTES 256U
 /* Postfix's mark of a message that was expired by an order. */
 #define MODE_EXPIRED 0010U
 
@@ -156,7 +159,9 @@ static int export_place_files(struct export *ex) {
 }
 
 static int export_commit(struct export *ex) {
-    int rc = export_end_files(ex);
+    int rc = ex->n == 0 ? 0 : export_end_files(ex);
+    if (ex->n == 0)
+        return 0;
     if (rc == 0)
         rc = export_end_messages(ex);
     if (rc == 0)
@@ -180,8 +185,8 @@ static int export_one(struct export *ex, const struct ours_message *m) {
     struct progress p;
     const char *why = NULL;
     struct body *body = NULL;
-    int rc = 0;
-    if (export_progress(m, &p, &why)) {
+    int rc = moving_begin(ex->t);
+    if (export_progress(m, &p, &why) && rc == 0) {
         body = ours_read(ex->t->ours, m->id);
         why = body == NULL ? "the disk does not give its content back" : NULL;
         if (why == NULL)
@@ -225,11 +230,25 @@ static int export_settle(struct export *ex) {
     return rc;
 }
 
+/* Half of the mail there and half of it here would go neither way on a full disk.  A run that was
+ * killed goes on with what it has. */
+static int export_room(const struct transfer *t, char **why) {
+    uint64_t bytes = 0;
+    int rc = ours_marked(t->ours, t->theirs->dir);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    for (size_t i = 0; i < t->ours->n; i++) {
+        const struct envelope *env = t->ours->v[i]->env;
+        bytes += env->size + env->n_rcpts * RCPT_BYTES;
+    }
+    return moving_has_room(t->theirs->dir, bytes, t->ours->n, why);
+}
+
 int transfer_export(struct transfer *t, char **why) {
     struct export *ex = MEM_NEW(struct export);
     ex->t = t;
     *why = NULL;
-    int rc = ours_mark(t->ours, t->theirs->dir);
+    int rc = export_room(t, why);
     if (rc == 0)
         rc = export_settle(ex);
     for (size_t i = 0; i < t->ours->n && rc == 0; i++)
@@ -246,7 +265,7 @@ int transfer_export(struct transfer *t, char **why) {
     }
     if (rc == 0)
         rc = pfqueue_is_settled(t->theirs) ? ours_unmark(t->ours) : -ENOTEMPTY;
-    if (rc < 0)
+    if (rc < 0 && *why == NULL)
         *why = mem_strdup(strerror(-rc));
     free(ex);
     return rc;

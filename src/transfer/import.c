@@ -14,6 +14,7 @@
 
 #include "mail/held.h"
 #include "transfer/maildrop.h"
+#include "transfer/moving.h"
 #include "transfer/queuefile.h"
 #include "transfer/reasons.h"
 #include "transfer/transfer.h"
@@ -175,6 +176,14 @@ static char *import_target(const struct import *im, const char *name) {
     return sbuf_take(&path);
 }
 
+/* Before the first file leaves its queue. */
+static int import_begin(const struct import *im) {
+    char *target = import_target(im, "");
+    int rc = im->t->begun ? 0 : fs_mkdir(target, 0700);
+    free(target);
+    return rc == 0 ? moving_begin(im->t) : rc;
+}
+
 /* The spool has it. */
 static int import_settle(const struct import *im, const char *path, const char *id) {
     char *to = import_target(im, strrchr(path, '/'));
@@ -187,7 +196,9 @@ static int import_settle(const struct import *im, const char *path, const char *
 
 /* The folder that the batch is in knows its files before those that it came from forget them. */
 static int import_commit(struct import *im) {
-    int rc = pfqueue_sync_folder(im->t->theirs);
+    int rc = im->n == 0 ? 0 : pfqueue_sync_folder(im->t->theirs);
+    if (im->n == 0)
+        return 0;
     if (rc == 0)
         rc = pfqueue_sync_places(im->t->theirs);
     if (rc == 0)
@@ -280,13 +291,14 @@ static int import_one(struct import *im, const struct pfqueue_file *f) {
         return pfqueue_place(im->t->theirs, f->path, f->queue, f->id);
     const char *why =
         rc < 0 ? unread_why(rc) : import_refuses(im, f, &st, &q, sbuf_str(&text), &notes);
+    int begun = why == NULL ? import_begin(im) : 0;
     if (why != NULL) {
         import_leave(im, f, why);
         import_put_back(im, f);
-    } else if ((rc = import_withdraw(im, f, &path)) < 0) {
+    } else if (begun == 0 && (rc = import_withdraw(im, f, &path)) < 0) {
         import_leave(im, f, strerror(-rc));
         free(path);
-    } else {
+    } else if (begun == 0) {
         if (import_is_drop(f) && !q.has_size) /* with one it comes from another queue (-r) */
             maildrop_complete(&q, im->t->cfg, f->id, st.st_uid, &made);
         import_add(im, f, &q, &st, &notes, path);
@@ -295,6 +307,8 @@ static int import_one(struct import *im, const struct pfqueue_file *f) {
     notes_free(&notes);
     sbuf_free(&text);
     sbuf_free(&made);
+    if (begun < 0)
+        return begun;
     return im->n == BATCH || im->t->ours->bytes >= BATCH_BYTES ? import_commit(im) : 0;
 }
 
@@ -318,25 +332,36 @@ static int import_queue(struct import *im, const char *queue) {
     return rc;
 }
 
+int transfer_import_room(const struct transfer *t, char **why) {
+    static const char *const queues[] = {"hold", "deferred", "incoming", "active", "maildrop"};
+    uint64_t bytes = 0, files = 0;
+    int rc = ours_marked(t->ours, t->theirs->dir);
+    for (size_t i = 0; i < sizeof queues / sizeof queues[0] && rc == 0; i++) {
+        struct pfqueue_list l = {0};
+        struct stat st;
+        rc = pfqueue_list(t->theirs, queues[i], &l);
+        for (size_t k = 0; k < l.n; k++, files++)
+            bytes += lstat(l.v[k].path, &st) < 0 ? 0 : (uint64_t)st.st_size;
+        pfqueue_list_free(&l);
+    }
+    return rc < 0 ? rc : rc > 0 ? 0 : moving_has_room(t->ours->dir, bytes, files, why);
+}
+
 int transfer_import(struct transfer *t, char **why) {
     static const char *const queues[] = {NULL,     "hold",     "deferred", "incoming",
                                          "active", "maildrop", "corrupt"};
     struct import *im = MEM_NEW(struct import);
     im->t = t;
     *why = NULL;
-    char *target = import_target(im, "");
-    int rc = fs_mkdir(target, 0700);
-    if (rc == 0)
-        rc = ours_mark(t->ours, t->theirs->dir);
+    int rc = transfer_import_room(t, why);
     for (size_t i = 0; i < sizeof queues / sizeof queues[0] && rc == 0; i++)
         rc = import_queue(im, queues[i]);
     if (rc == 0)
         rc = pfqueue_sync_folder(t->theirs);
     if (rc == 0)
         rc = pfqueue_is_settled(t->theirs) ? ours_unmark(t->ours) : -ENOTEMPTY;
-    if (rc < 0)
+    if (rc < 0 && *why == NULL)
         *why = mem_strdup(strerror(-rc));
-    free(target);
     free(im);
     return rc;
 }

@@ -263,21 +263,31 @@ struct body *ours_read(struct ours *o, uint64_t id) {
 
 /* -- the mark -- */
 
-int ours_mark(const struct ours *o, const char *queue) {
+int ours_marked(const struct ours *o, const char *queue) {
     char *path = ours_path(o, SPOOL_MOVING);
     struct sbuf text = {0}, there = {0};
     sbuf_printf(&text, "%s\n", queue);
     int rc = fs_read(path, &there, SPOOL_MOVING_MAX);
     if (rc == 0)
-        rc = str_eq(sbuf_str(&there), sbuf_str(&text)) ? 0 : -EBUSY;
-    else if (rc == -ENOENT)
-        rc = fs_write_whole(path, sbuf_str(&text), 0644, NULL);
-    if (rc == 0)
-        fs_adopt(path);
+        rc = str_eq(sbuf_str(&there), sbuf_str(&text)) ? 1 : -EBUSY;
     sbuf_free(&text);
     sbuf_free(&there);
     free(path);
-    return rc;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int ours_mark(const struct ours *o, const char *queue) {
+    char *path = ours_path(o, SPOOL_MOVING);
+    struct sbuf text = {0};
+    sbuf_printf(&text, "%s\n", queue);
+    int rc = ours_marked(o, queue);
+    if (rc == 0)
+        rc = fs_write_whole(path, sbuf_str(&text), 0644, NULL);
+    if (rc >= 0)
+        fs_adopt(path);
+    sbuf_free(&text);
+    free(path);
+    return rc < 0 ? rc : 0;
 }
 
 int ours_unmark(const struct ours *o) {

@@ -57,8 +57,10 @@ int ours_commit(struct ours *o);
 /* The content of a message, the caller's reference; NULL: the disk does not give it back. */
 struct body *ours_read(struct ours *o, uint64_t id);
 
-/* Says that mail is on its way to or from that queue; 0 or negative errno: -EBUSY if it is said of
- * another one. */
+/* Is it said that mail is on its way to or from that queue?  0, 1, or negative errno: -EBUSY if it
+ * is said of another one. */
+int ours_marked(const struct ours *o, const char *queue);
+/* Says that; 0 or negative errno, as above. */
 int ours_mark(const struct ours *o, const char *queue);
 int ours_unmark(const struct ours *o);
 

@@ -115,15 +115,16 @@ int pfqueue_open(struct pfqueue *p, char **why) {
         rc = master_lock(p, why);
     if (rc < 0)
         return rc;
-    char *folder = path_of(p->dir, PFQUEUE_FOLDER);
     p->dirs = MEM_NEW(struct pfqueue_dirs);
-    rc = fs_mkdir(folder, 0700);
+    return 0;
+}
+
+int pfqueue_make_folder(const struct pfqueue *p) {
+    char *folder = path_of(p->dir, PFQUEUE_FOLDER);
+    int rc = fs_mkdir(folder, 0700);
     if (rc == 0)
         rc = fs_sync_dir(folder);
-    if (rc < 0)
-        *why = folder;
-    else
-        free(folder);
+    free(folder);
     return rc;
 }
 
@@ -526,5 +527,5 @@ int pfqueue_sync_folder(const struct pfqueue *p) {
     char *inside = path_of(p->dir, PFQUEUE_FOLDER "/" NEW);
     int rc = fs_sync_dir(inside);
     free(inside);
-    return rc;
+    return rc == -ENOENT ? 0 : rc; /* nothing has moved yet */
 }

@@ -42,10 +42,11 @@ struct pfqueue_list {
     size_t n, room;
 };
 
-/* Takes the lock that Postfix's master needs, and makes PFQUEUE_FOLDER.  0 or negative errno with
- * *why, which the caller frees: -EAGAIN says that Postfix is running.  pfqueue_close in any case.
- */
+/* Takes the lock that Postfix's master needs.  0 or negative errno with *why, which the caller
+ * frees: -EAGAIN says that Postfix is running.  pfqueue_close in any case. */
 int pfqueue_open(struct pfqueue *p, char **why);
+/* Makes PFQUEUE_FOLDER: before the first message goes there.  0 or negative errno. */
+int pfqueue_make_folder(const struct pfqueue *p);
 /* Is there a Postfix, or a move, that holds the lock of the queue directory dir?  Nothing is made.
  */
 bool pfqueue_is_locked(const char *dir);

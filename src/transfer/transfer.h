@@ -20,6 +20,7 @@ struct transfer {
     /* A message that stays where it is, and why. */
     void (*left_one)(void *arg, const char *name, const char *why);
     void *arg;
+    bool begun; /* the mark was made */
     /* What came of it. */
     size_t moved; /* messages */
     size_t known; /* of an earlier run: they were there already */
@@ -35,6 +36,9 @@ struct transfer {
 /* 0, or negative errno with *why, which the caller frees: the run ended half-way; -ENOTEMPTY: mail
  * is left in PFQUEUE_FOLDER. */
 int transfer_import(struct transfer *t, char **why);
+/* Is there room for all that transfer_import would take?  theirs need not be open.  0, or negative
+ * errno; where it is not known to be a matter of room *why is NULL. */
+int transfer_import_room(const struct transfer *t, char **why);
 int transfer_export(struct transfer *t, char **why);
 
 /* Removes PFQUEUE_GONE; theirs is open.  What does not go is of no use. */

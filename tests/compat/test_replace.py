@@ -2,17 +2,19 @@
 
 MAILS=10000 for a large queue; STEPS=1 kills at every step."""
 import collections
+import contextlib
 import os
 import pathlib
 import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 
 import pytest
-from kit import BUILD, Client, free_port, wait_for
-from pair import INSIDE, listens
+from kit import BUILD, Client, free_port, owner, wait_for
+from pair import INSIDE, Postfix, listens
 from test_transfer import STOPAT, Place, can_stop, without_queue
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this"),
@@ -240,6 +242,55 @@ def test_an_undo_that_does_not_go(house):
     assert h.setup("--undo").returncode == 0 and h.runs()
     wait_for(lambda: not h.files_of("incoming", "active"), 60)
     assert h.contents() == contents
+
+
+@contextlib.contextmanager
+def small_disk():
+    """Its folder, and what fills it when it is called, and gives room again at the next call."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="disk-"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m,nr_inodes=20000,mode=777", "tmpfs", path], check=True)
+
+    def fill():
+        if (path / "full").exists():
+            subprocess.run(["rm", "-r", path / "full"], check=True)
+            return
+        (path / "full").mkdir()
+        with contextlib.suppress(OSError), open(path / "full/file", "wb", buffering=0) as f:
+            while True:
+                f.write(bytes(65536))
+        with contextlib.suppress(OSError):
+            for i in range(20000):
+                (path / f"full/{i}").touch()
+    yield path, fill
+    subprocess.run(["umount", "-l", path], check=True)
+    path.rmdir()
+
+
+@pytest.mark.parametrize("word", ["--apply", "--undo"])
+def test_a_full_disk_leaves_who_had_the_mail(name_server, word):
+    """One of both runs, with all mail, and the same command does it when there is room."""
+    with small_disk() as (disk, fill):
+        tempfile.tempdir = str(disk)
+        postfix = Postfix(name_server)
+        tempfile.tempdir = None
+        h = House(postfix, 7)
+        try:
+            (disk / "ours").mkdir()
+            subprocess.run(["chown", owner(), disk / "ours"], check=True)
+            (h.dir / "spool").symlink_to(disk / "ours")
+            contents = h.contents()
+            if word == "--undo":
+                assert h.setup("--apply").returncode == 0
+            fill()
+            r = h.setup(word)
+            assert r.returncode == 1 and "neither" not in r.stdout, r.stdout
+            assert h.ours_serves() and len(h.ours()) == 7 if word == "--undo" else h.runs() and listens(postfix.port), r.stdout
+            fill()
+            assert h.setup(word).returncode == 0
+            assert h.contents() == contents if word == "--undo" else len(h.ours()) == 7
+        finally:
+            h.stop()
+            postfix.stop()
 
 
 def test_what_an_undo_cannot_give_back_is_said_at_its_end(house):
