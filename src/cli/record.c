@@ -228,6 +228,57 @@ static int record_delete(const struct config *cfg, struct relays *r, const char 
     return rc;
 }
 
+/* -- going back to Postfix -- */
+
+/* As many names are said. */
+#define NAMES_MAX 5U
+
+struct with_account {
+    struct sbuf names;
+    size_t n;
+};
+
+static void take_with_account(void *arg, const struct relay_fields *f) {
+    struct with_account *w = arg;
+    if (f->user[0] == '\0' || w->n++ >= NAMES_MAX)
+        return;
+    sbuf_printf(&w->names, "%s\"", w->n == 1 ? "" : ", ");
+    sbuf_add_safe(&w->names, str_of(f->name));
+    sbuf_add_c(&w->names, "\"");
+}
+
+static void say_with_account(const struct with_account *w) {
+    fprintf(stderr,
+            "posthouse: fatal: %zu relay record%s an account that Postfix does not know (%s%s): it "
+            "would send their mail without a login, and what relay hosts refuse then is returned. "
+            "Give Postfix these accounts (smtp_sasl_password_maps), and then --undo "
+            "--without-records; nothing was changed\n",
+            w->n, w->n == 1 ? " has" : "s have", w->names.p, w->n > NAMES_MAX ? ", ..." : "");
+}
+
+bool cli_records_may_stay(const struct config *cfg) {
+    const struct params *p = &cfg->p;
+    struct with_account w = {0};
+    char *why = NULL;
+    bool made;
+    if (cfg->relays_spec[0] == '\0')
+        return true;
+    struct relays *r = relays_open(p->relays_database, p->relays_key_file, false, &made, &why);
+    bool read = r != NULL && relays_each(r, take_with_account, &w, &why);
+    if (!read)
+        fprintf(
+            stderr,
+            "posthouse: fatal: relay records: %s: whether Postfix lacks an account of theirs is "
+            "not known; --undo --without-records goes back all the same; nothing was changed\n",
+            why);
+    else if (w.n > 0)
+        say_with_account(&w);
+    relays_close(r);
+    free(why);
+    sbuf_free(&w.names);
+    return read && w.n == 0;
+}
+
 int cli_record(const char *dir, int argc, char **argv) {
     bool json = cli_take_flag(&argc, argv, "--json"), made = false;
     bool list = argc == 2 && strcmp(argv[1], "list") == 0;

@@ -57,6 +57,7 @@ struct replace {
     int64_t stopped_ms;   /* when Postfix was stopped, as clock_mono_ms; 0: it was not */
     int lock_fd;          /* of Postfix's configuration directory; -1: not locked */
     bool stays;           /* some mail was named that did not move */
+    bool without_records; /* their accounts are not looked for */
     /* What is noted. */
     enum replace_state state;
     bool ran;       /* Postfix ran, or this is not known: then nothing is begun */
@@ -686,6 +687,8 @@ static int replace_undo(struct replace *r) {
     if (r->state != REPLACE_UNDOING && !front_is_well(r))
         return replace_fatal(r->front->dir, "Postfix would not start: correct its errors first; "
                                             "nothing was changed");
+    if (r->state == REPLACE_APPLIED && !r->without_records && !cli_records_may_stay(r->cfg))
+        return 1;
     int rc = note_write(r, REPLACE_UNDOING);
     if (rc != 0)
         return rc;
@@ -751,8 +754,9 @@ static int replace_open(struct replace *r, const char *dir, const char *postfix,
     return rc;
 }
 
-int replace_postfix(const char *dir, const char *postfix, enum replace_what what) {
-    struct replace r = {.lock_fd = -1};
+int replace_postfix(const char *dir, const char *postfix, enum replace_what what,
+                    bool without_records) {
+    struct replace r = {.lock_fd = -1, .without_records = without_records};
     int rc = what != REPLACE_SAY && geteuid() != 0
                  ? replace_fatal("replace-postfix", "only root can do this")
                  : 0;

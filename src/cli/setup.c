@@ -253,13 +253,23 @@ static int setup_undo_noted(const struct setup *s, struct str note) {
     return 1;
 }
 
-static int setup_undo(const struct setup *s) {
+/* Where Posthouse has no main.cf any more, it has no records. */
+static bool setup_may_undo(const struct setup *s) {
+    struct config *cfg = cli_config_with_mistakes("posthouse", s->dir);
+    bool may = cfg == NULL || cli_records_may_stay(cfg);
+    config_unref(cfg);
+    return may;
+}
+
+static int setup_undo(const struct setup *s, bool without_records) {
     char *path = setup_path(s->dir, "beside-postfix.undo");
     struct sbuf note = {0};
     int rc = fs_read(path, &note, FILE_MAX);
     if (rc < 0)
         rc = setup_fatal(path, rc == -ENOENT ? "nothing was applied that could be undone"
                                              : strerror(-rc));
+    if (rc == 0 && !without_records && !setup_may_undo(s))
+        rc = 1;
     if (rc == 0)
         rc = setup_undo_noted(s, sbuf_str(&note));
     if (rc == 0)
@@ -311,7 +321,7 @@ static int setup_apply(const struct setup *s) {
     if (setup_note_undo(s) != 0)
         return 1;
     if (setup_change(s) != 0) {
-        setup_undo(s);
+        setup_undo(s, true);
         return 1;
     }
     struct sbuf notes = {0};
@@ -327,15 +337,20 @@ static int setup_apply(const struct setup *s) {
 
 static int setup_usage(void) {
     fputs(
-        "usage: posthouse setup beside-postfix [--postfix DIR] [--port PORT] [--apply|--undo]\n"
-        "       posthouse [-c DIR] setup replace-postfix [--postfix DIR] [--apply|--undo]\n"
+        "usage: posthouse setup beside-postfix [--postfix DIR] [--port PORT] [--apply|--undo "
+        "[--without-records]]\n"
+        "       posthouse [-c DIR] setup replace-postfix [--postfix DIR] [--apply|--undo "
+        "[--without-records]]\n"
         "beside-postfix writes a configuration for a Posthouse that relays for the Postfix of DIR "
         "(" PH_POSTFIX_DIR
         "), and says\nwhich line that Postfix needs.  --apply sets it, --undo puts "
         "back what was there.\n"
         "replace-postfix says what the move into that Postfix's place would change; --apply does "
         "it: the queue moves, and\nPosthouse starts with Postfix's main.cf, or that of -c DIR.  "
-        "--undo goes back, with the mail that waits then.\n",
+        "--undo goes back, with the mail that waits then.\n"
+        "Where relay records have accounts, which Postfix does not know, --undo says so and "
+        "changes "
+        "nothing, but for --without-records.\n",
         stderr);
     return EX_USAGE_;
 }
@@ -360,16 +375,22 @@ static int setup_front(struct setup *s, char **full) {
     return rc;
 }
 
-static int setup_beside(struct setup *s, bool apply, bool undo) {
+struct setup_words {
+    const char *front; /* NULL: not said */
+    const char *port;  /* NULL: not said */
+    bool apply, undo, without_records;
+};
+
+static int setup_beside(struct setup *s, const struct setup_words *w) {
     char *full = NULL;
     int rc = setup_front(s, &full);
-    if (rc == 0 && undo)
-        rc = setup_undo(s);
+    if (rc == 0 && w->undo)
+        rc = setup_undo(s, w->without_records);
     else if (rc == 0)
         rc = setup_files(s);
-    if (rc == 0 && apply)
+    if (rc == 0 && w->apply)
         rc = setup_apply(s);
-    else if (rc == 0 && !undo)
+    else if (rc == 0 && !w->undo)
         setup_say(s);
     config_unref(s->cfg);
     sbuf_free(&s->hop);
@@ -377,18 +398,11 @@ static int setup_beside(struct setup *s, bool apply, bool undo) {
     return rc;
 }
 
-struct setup_words {
-    const char *front; /* NULL: not said */
-    const char *port;  /* NULL: not said */
-    bool apply, undo;
-};
-
 static bool setup_options(int argc, char **argv, struct setup_words *w) {
-    static const struct option options[] = {{"postfix", required_argument, NULL, 'p'},
-                                            {"port", required_argument, NULL, 'n'},
-                                            {"apply", no_argument, NULL, 'a'},
-                                            {"undo", no_argument, NULL, 'u'},
-                                            {0}};
+    static const struct option options[] = {
+        {"postfix", required_argument, NULL, 'p'},   {"port", required_argument, NULL, 'n'},
+        {"apply", no_argument, NULL, 'a'},           {"undo", no_argument, NULL, 'u'},
+        {"without-records", no_argument, NULL, 'w'}, {0}};
     int opt;
     optind = 1;
     while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -400,10 +414,12 @@ static bool setup_options(int argc, char **argv, struct setup_words *w) {
             w->apply = true;
         else if (opt == 'u')
             w->undo = true;
+        else if (opt == 'w')
+            w->without_records = true;
         else
             return false;
     }
-    return optind + 1 == argc && !(w->apply && w->undo);
+    return optind + 1 == argc && !(w->apply && w->undo) && (w->undo || !w->without_records);
 }
 
 /* Without a directory of its own Posthouse has Postfix's. */
@@ -417,7 +433,8 @@ static int setup_replace(const char *dir, const struct setup_words *w) {
                            front,
                            w->apply  ? REPLACE_APPLY
                            : w->undo ? REPLACE_UNDO
-                                     : REPLACE_SAY);
+                                     : REPLACE_SAY,
+                           w->without_records);
 }
 
 static bool setup_is_postfixs(int argc, char **argv) {
@@ -447,5 +464,5 @@ int cli_setup(const char *dir, int argc, char **argv) {
     if (w.front != NULL)
         s.front = w.front;
     s.port = (uint16_t)port;
-    return setup_beside(&s, w.apply, w.undo);
+    return setup_beside(&s, &w);
 }

@@ -293,6 +293,25 @@ def test_a_full_disk_leaves_who_had_the_mail(name_server, word):
             postfix.stop()
 
 
+def test_an_undo_with_accounts_that_postfix_does_not_know(house):
+    """Their mail would go without a login."""
+    h = house(2)
+    with open(h.dir / "main.cf", "a") as f:
+        f.write(f"data_directory = {h.dir}/data\n")
+    assert h.setup("--apply").returncode == 0
+    for n in range(7):
+        r = h.p.run("record", "set", f"r{n}", f"hosts=[127.0.0.1]:{n + 9}", "user=u", "password", stdin="pw\n")
+        assert r.returncode == 0, r.stderr
+    r = h.setup("--undo")
+    assert r.returncode == 1 and h.ours_serves() and h.note.exists(), r.stdout
+    assert '7 relay records have an account' in r.stdout and '"r4", ...)' in r.stdout and "r5" not in r.stdout, r.stdout
+    (h.dir / "data/relays.db").rename(h.dir / "data/away")
+    r = h.setup("--undo")
+    assert r.returncode == 1 and "is not known" in r.stdout and h.ours_serves(), r.stdout
+    r = h.setup("--undo", "--without-records")
+    assert r.returncode == 0 and h.runs() and not h.note.exists(), r.stdout
+
+
 def test_what_an_undo_cannot_give_back_is_said_at_its_end(house):
     h = house(2)
     assert h.setup("--apply").returncode == 0
