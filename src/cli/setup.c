@@ -448,11 +448,11 @@ int cli_setup(const char *dir, int argc, char **argv) {
     struct setup_words w = {0};
     struct setup s = {.dir = cli_dir(dir), .front = PH_POSTFIX_DIR};
     uint64_t port = 10587;
+    umask(022); /* users' programs read what is written */
     if (!setup_is_postfixs(argc, argv))
         return cli_first(dir, argc, argv);
     if (!setup_options(argc, argv, &w))
         return setup_usage();
-    umask(022); /* users' programs read what is written */
     if (strcmp(argv[optind], "replace-postfix") == 0)
         return setup_replace(dir, &w);
     if (strcmp(argv[optind], "beside-postfix") != 0)

@@ -283,17 +283,19 @@ def test_what_is_wrong_is_said_and_nothing_written():
 
 
 def test_a_new_machine():
-    """Neither directory nor main.cf nor store: made at the system's places, which are the test's own here; then given again."""
+    """Neither directory nor main.cf nor store: made at the system's places, which are the test's own here; then given again.
+    Users' programs read main.cf, whatever root's umask is."""
     user = ["--provider", "sendgrid", "--user", "apikey", "--no-test", "--password-file", "-"]
     command = f"printf 'a key\\n' | {POSTHOUSE} -c /var/lib/etc setup {' '.join(user)}"
-    words = [f"mount -t tmpfs none /var/lib; {command}; {command} --for shop.example && cat /var/lib/etc/main.cf",
-             f"{POSTHOUSE} -c /var/lib/etc record list; {POSTHOUSE} -c /var/lib/etc relay list"]
+    words = [f"umask 077; mount -t tmpfs -o mode=755 none /var/lib; {command}; {command} --for shop.example && cat /var/lib/etc/main.cf",
+             f"{POSTHOUSE} -c /var/lib/etc record list; {POSTHOUSE} -c /var/lib/etc relay list; stat -c '%a %n' /var/lib/etc /var/lib/etc/main.cf"]
     r = subprocess.run(["unshare", "-m" if os.geteuid() == 0 else "-rm", "sh", "-ec", "; ".join(words)], capture_output=True, text=True,
                        env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
     assert r.returncode == 0, r.stdout + r.stderr
     assert "\nrelayhost = [smtp.sendgrid.net]:587\n" in r.stdout and "\ninet_interfaces = loopback-only\nmydestination =\n" in r.stdout
     assert r.stdout.count("account     apikey (password set)") == 2 and "a key" not in r.stdout + r.stderr
     assert re.search(r"^@shop.example +\[smtp.sendgrid.net\]:587$", r.stdout, re.M)
+    assert "755 /var/lib/etc\n644 /var/lib/etc/main.cf\n" in r.stdout, r.stdout
 
 
 def test_records_that_cannot_have_a_key_are_not_begun():
