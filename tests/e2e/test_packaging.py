@@ -166,6 +166,20 @@ def test_in_postfixs_place_its_directory_is_read_as_long_as_the_package_is_there
     assert not os.path.lexists(tmp_path / "etc/posthouse") and (tmp_path / "etc/postfix/main.cf").exists()
 
 
+@pytest.mark.parametrize("queue, says", [("Mail queue is empty", False), ("-Queue ID-", True), ("", True)])
+def test_mail_that_is_left_when_another_mail_server_comes_is_named(tmp_path, queue, says):
+    """Nothing sends it, and the other mail server does not look there."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/posthouse").write_text(f"#!/bin/sh\necho '{queue}'\n")
+    (tmp_path / "bin/posthouse").chmod(0o755)
+    staged(tmp_path, "posthouse-mta.postinst", "configure")
+    assert ("export" in staged(tmp_path, "posthouse-mta.prerm", "remove").stderr) == says
+    assert staged(tmp_path, "posthouse-mta.prerm", "upgrade").stderr == ""
+    (tmp_path / "etc/posthouse").unlink()  # a configuration of its own, with which the daemon goes on
+    (tmp_path / "etc/posthouse").mkdir()
+    assert staged(tmp_path, "posthouse-mta.prerm", "remove").stderr == ""
+
+
 def test_what_a_postfix_that_was_removed_has_left_is_named(tmp_path):
     """Its queue, which nothing sends, and that a purge of its package would take the configuration away."""
     (tmp_path / "bin").mkdir()
