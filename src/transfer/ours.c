@@ -41,17 +41,16 @@ static int ours_io_mkdir(void *arg, const char *path) {
     return rc;
 }
 
-/* As the daemon makes it at its first start. */
+/* As the daemon makes it, or takes it over, at its first start. */
 static int ours_make_dir(const struct config *cfg) {
     const char *dir = cfg->p.queue_directory;
-    struct stat st;
-    if (stat(dir, &st) == 0)
-        return 0;
-    int rc = fs_mkdir(dir, 0755);
     const struct passwd *pw = geteuid() == 0 ? getpwnam(cfg->p.mail_owner) : NULL;
-    if (rc == 0 && pw != NULL)
-        rc = fs_give(dir, pw->pw_uid, pw->pw_gid);
-    return rc;
+    struct stat st;
+    int rc = fs_mkdir(dir, 0755);
+    if (rc < 0 || pw == NULL ||
+        (stat(dir, &st) == 0 && st.st_uid == pw->pw_uid && st.st_gid == pw->pw_gid))
+        return rc;
+    return chown(dir, pw->pw_uid, pw->pw_gid) < 0 ? -errno : 0;
 }
 
 /* The lock that the supervisor holds as long as it lives. */

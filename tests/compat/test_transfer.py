@@ -229,6 +229,15 @@ def test_the_daemon_delivers_what_was_taken_over(place):
     assert not any("now3@" in str(m["rcpts"]) for m in mails[1:])  # Postfix had delivered that
 
 
+def test_a_folder_that_root_has_made_for_the_spool(place):
+    """It becomes the daemon's, as at a start, and so does what import makes in it."""
+    p = place(mails=1)
+    (p.p.dir / "spool").mkdir()
+    assert p.run("import").returncode == 0
+    p.p.start()
+    assert len(p.ours()) == 1
+
+
 def test_what_programs_have_sent(place):
     """maildrop: as if it had been sent with Posthouse's sendmail."""
     at = place(mails=1)
