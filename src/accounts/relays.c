@@ -17,6 +17,7 @@
 #include "route/nexthop.h"
 #include "util/codec.h"
 #include "util/fs.h"
+#include "util/htab.h"
 #include "util/idn.h"
 #include "util/lite.h"
 #include "util/mem.h"
@@ -261,12 +262,31 @@ bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fiel
 
 /* -- who may use a record -- */
 
-static bool users_have(const char *users, struct str account) {
-    struct str rest = str_of(users), one;
+/* A list as a set: two long lists are compared while others wait to write. */
+struct users {
+    struct sbuf text; /* the list in its one form, which the set's keys are parts of */
+    struct htab set;
+};
+
+static void users_take(struct users *u, const char *list) {
+    struct str rest, one;
+    idn_plain(str_of(list), false, &u->text);
+    rest = sbuf_str(&u->text);
     while (str_split(&rest, ", \t", &one))
-        if (idn_same(one, account, false))
-            return true;
-    return false;
+        htab_put(&u->set, one, u);
+}
+
+static bool users_have(const struct users *u, struct str account) {
+    struct sbuf plain = {0};
+    idn_plain(account, false, &plain);
+    bool have = htab_get(&u->set, sbuf_str(&plain)) != NULL;
+    sbuf_free(&plain);
+    return have;
+}
+
+static void users_free(struct users *u) {
+    htab_free(&u->set);
+    sbuf_free(&u->text);
 }
 
 static bool texts_same(const char *a, const char *b) {
@@ -277,43 +297,58 @@ bool relay_belongs(const char *owner, const char *by) {
     return by == NULL || texts_same(owner, by);
 }
 
-bool relay_is_for(const struct relay_fields *f, const char *account) {
-    const char *at = strrchr(account, '@');
-    if (f->owner[0] != '\0' && (at == NULL || !texts_same(at + 1, f->owner)))
+/* u: those of f, as a set. */
+static bool users_let(const struct relay_fields *f, const struct users *u, struct str account) {
+    ptrdiff_t at = str_rchr(account, '@');
+    struct str domain = at < 0 ? STR_NONE : str_from(account, (size_t)at + 1);
+    if (f->owner[0] != '\0' && (at < 0 || !idn_same(domain, str_of(f->owner), false)))
         return false;
-    if (strcmp(f->users, RELAY_EVERYBODY) == 0)
-        return true;
-    return account[0] != '\0' && (users_have(f->users, str_of(account)) ||
-                                  (at != NULL && users_have(f->users, str_of(at))));
+    return strcmp(f->users, RELAY_EVERYBODY) == 0 || users_have(u, account) ||
+           (at >= 0 && users_have(u, str_from(account, (size_t)at)));
+}
+
+bool relay_is_for(const struct relay_fields *f, const char *account) {
+    struct users u = {0};
+    users_take(&u, f->users);
+    bool is = users_let(f, &u, str_of(account));
+    users_free(&u);
+    return is;
 }
 
 bool relay_covers(const struct relay_fields *wide, const struct relay_fields *narrow) {
     struct str rest = str_of(narrow->users), one;
+    struct users u = {0};
     bool all = narrow->users[0] != '\0';
     if (!texts_same(wide->nexthop, narrow->nexthop) || strcmp(wide->name, narrow->name) == 0 ||
         strcmp(narrow->users, RELAY_EVERYBODY) == 0)
         return false;
-    while (all && str_split(&rest, ", \t", &one)) {
-        char *account = str_dup(one);
-        all = relay_is_for(wide, account);
-        free(account);
-    }
+    users_take(&u, wide->users);
+    while (all && str_split(&rest, ", \t", &one))
+        all = users_let(wide, &u, one);
+    users_free(&u);
     return all;
 }
 
-/* As the database has it: words in lower case with a comma between two.  False: *bad is none of
- * user@domain, @domain or <>. */
+/* As the database has it: words in lower case with a comma between two, each once.  False: *bad is
+ * none of user@domain, @domain or <>. */
 static bool users_stored(const char *users, struct sbuf *out, struct str *bad) {
-    struct str rest = str_of(users);
+    struct str rest = str_of(users), plain, word;
+    struct users seen = {0};
+    bool ok = true;
     *bad = STR_NONE;
     if (strcasecmp(users, RELAY_EVERYBODY) == 0)
         return true;
-    while (str_split(&rest, ", \t", bad)) {
-        if (!value_account_ok(*bad))
-            return false;
-        if (!users_have(out->p == NULL ? "" : out->p, *bad))
+    idn_plain(rest, false, &seen.text);
+    plain = sbuf_str(&seen.text); /* word for word the same list */
+    while (ok && str_split(&rest, ", \t", bad) && str_split(&plain, ", \t", &word)) {
+        ok = value_account_ok(*bad);
+        if (ok && htab_get(&seen.set, word) == NULL)
             sbuf_printf(out, "%s%.*s", out->n == 0 ? "" : ",", STR_FMT(*bad));
+        htab_put(&seen.set, word, &seen);
     }
+    users_free(&seen);
+    if (!ok)
+        return false;
     if (out->n == 0)
         sbuf_add_c(out, RELAYS_NAMED);
     str_lower(out->p, out->n);
@@ -511,15 +546,27 @@ char *relays_next_hop(struct relays *r, const struct relay_fields *f, char **old
 
 struct rival {
     const struct relay_fields *f; /* that is to be written; users as they are given */
+    struct users users;           /* those of f */
     unsigned own;                 /* others of its owner, so far */
     const char *by;  /* a domain: why names its own records alone; NULL: why names any */
     const char *hop; /* of it, in lower case */
     char *why;
 };
 
+/* Has the record one of the other's users, or are both for everybody, or for what main.cf names? */
+static bool rival_shares(const struct rival *v, const struct relay_fields *other) {
+    struct sbuf plain = {0};
+    bool same = texts_same(other->users, v->f->users);
+    idn_plain(str_of(other->users), false, &plain);
+    struct str rest = sbuf_str(&plain), one;
+    while (!same && str_split(&rest, ", \t", &one))
+        same = htab_get(&v->users.set, one) != NULL;
+    sbuf_free(&plain);
+    return same;
+}
+
 static void rival_take(void *arg, const struct relay_fields *other) {
     struct rival *v = arg;
-    struct str rest = str_of(v->f->users), one;
     if (v->why != NULL || strcmp(other->name, v->f->name) == 0)
         return;
     v->own += texts_same(other->owner, v->f->owner);
@@ -533,9 +580,7 @@ static void rival_take(void *arg, const struct relay_fields *other) {
     }
     if (!texts_same(other->nexthop, v->hop))
         return;
-    bool same = texts_same(other->users, v->f->users);
-    while (!same && str_split(&rest, ", \t", &one))
-        same = users_have(other->users, one);
+    bool same = rival_shares(v, other);
     if (same && !shown)
         record_say(&v->why,
                    "the administrator of this server has set another account for the next "
@@ -583,7 +628,9 @@ static bool merged_write(struct relays *r, const struct merged *m, const char *b
     struct sbuf sealed = {0}, bound = {0};
     char *hop = record_lowered(m->f.nexthop);
     struct rival v = {.f = &m->f, .by = by, .hop = hop};
+    users_take(&v.users, m->f.users);
     bool ok = relays_each(r, rival_take, &v, why);
+    users_free(&v.users);
     if (ok && v.why == NULL && by != NULL && !m->exists && v.own >= OWN_MAX)
         record_say(&v.why, "a domain has at most %u records of its own", OWN_MAX);
     if (ok && v.why != NULL) {

@@ -93,6 +93,26 @@ def test_nobodys_guesses_keep_an_owner_out(dns):
             assert log_in(w, GLOBAL, SECRET, "2001:db8:7:8::2") == 200
 
 
+def test_a_tenants_long_lists_keep_nobody_from_writing_records(dns):
+    """As many records as a domain may have, each for as many users as fit: one more is compared with all of them, while others wait."""
+    def users(i):
+        return ",".join(f"ü{i:02d}{k:04d}@a.example" for k in range(3200))
+    with site(dns) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        record = {"hosts": "[127.0.0.1]:9", "nexthop": "hub.example", "tls": "may", "owner": "a.example"}
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "relays.db", 20)) as c:
+            c.executemany("INSERT INTO relay (name, nexthop, account, hosts, owner) VALUES (?, 'hub.example', ?, '[127.0.0.1]:9', 'a.example')",
+                          [(f"r{i}", users(i)) for i in range(98)])
+            c.commit()
+        thread = threading.Thread(target=lambda: local.ok("PUT", "/api/relay/more", body=dict(record, **{"for": users(98)})))
+        thread.start()
+        time.sleep(0.5)
+        boss.ok("PUT", "/api/relay/boss", body={"hosts": "[127.0.0.1]:10", "tls": "may"})
+        wait_ended(thread)
+        assert "already for the next hop" in local.fails(400, "PUT", "/api/relay/last", body=dict(record, **{"for": "Ü970003@a.example"}))
+        local.ok("DELETE", "/api/relay/more")
+
+
 # -- disk --
 
 def test_the_log_of_a_token_for_one_domain_is_bounded(dns):
