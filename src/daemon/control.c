@@ -13,6 +13,7 @@
 #include "daemon/content.h"
 #include "daemon/overview.h"
 #include "util/accept.h"
+#include "util/clock.h"
 #include "util/conn.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -24,6 +25,10 @@
 #define FOUND_MAX      500U   /* messages in one answer */
 #define LISTING_AHEAD  65536U /* written before the client has taken it */
 #define LISTING_STEP   256U   /* messages looked at before others have their turn */
+
+/* Mail that waits is routed anew for what is saved, and then for so long not once more. */
+#define ANEW_US_EACH 250U  /* for each message that waits */
+#define ANEW_MOST_MS 5000U /* the program that has saved waits meanwhile */
 
 #define USERS_MAX    64U   /* connections to the socket for all users */
 #define PER_USER_MAX 8U    /* … of one of them */
@@ -39,6 +44,11 @@ struct control {
     const struct unreadable_list *kept; /* the owner's */
     struct explain_at at;
     const atomic_ulong *reloads; /* that the whole process has taken up */
+    struct dl saved;             /* struct client: what they have saved is to be taken up */
+    struct dl taking_up;         /* struct client: the lookup process forgets for them */
+    bool forgetting;             /* it was asked to, and has not answered */
+    int64_t anew_ms;             /* nothing is taken up before */
+    uv_timer_t anew;             /* runs until then when somebody waits for it */
 };
 
 struct client {
@@ -48,7 +58,7 @@ struct client {
     uint32_t allowed;        /* the question whether the user may do it; 0: none is open */
     json_t *asked;           /* what is done then; NULL: nothing */
     struct explain *explain; /* NULL: none is running */
-    uint32_t forget;         /* what the lookup process was asked; 0: nothing */
+    struct dl forget;        /* in control->saved or control->taking_up; in no list: neither */
     struct ordered *ordered; /* waits until it is durable; NULL: none does */
     struct conn *conn;
     struct later turn; /* what is left of a listing, or the next request */
@@ -305,12 +315,10 @@ static void control_read(struct client *k, const char *qid) {
  * behind other mail goes by what they say now.  The answer also says
  * whether the configuration in use has the accounts store and the relay records at all: a program
  * that has just made one of them has to have it reloaded. */
-static void on_forgotten(void *arg, const struct maps_answer *a) {
-    struct client *k = arg;
+static void client_forgotten(struct client *k, bool failed) {
     const struct config *cfg = sched_config(k->c->sched);
-    k->forget = 0;
-    sched_route_anew(k->c->sched);
-    if (a->rc == MAP_ERROR)
+    dl_remove(&k->forget);
+    if (failed)
         conn_write_c(k->conn,
                      "{\"ok\": false, \"error\": \"the lookup process does not answer\"}\n");
     else
@@ -318,6 +326,42 @@ static void on_forgotten(void *arg, const struct maps_answer *a) {
                     cfg->p.accounts_store[0] != '\0' ? "true" : "false",
                     cfg->relays_spec[0] != '\0' ? "true" : "false");
     conn_resume(k->conn);
+}
+
+static void control_take_up(struct control *c);
+
+/* All mail that waits is routed anew, also for one user's relay host: a program that saves all the
+ * time would hold up the mail of all. */
+static void control_forgotten(void *arg, const struct maps_answer *a) {
+    struct control *c = arg;
+    struct sched_stats st;
+    sched_stats(c->sched, &st);
+    uint64_t rest = st.active * ANEW_US_EACH / 1000;
+    sched_route_anew(c->sched);
+    c->anew_ms = clock_mono_ms() + (int64_t)(rest < ANEW_MOST_MS ? rest : ANEW_MOST_MS);
+    while (!dl_empty(&c->taking_up))
+        client_forgotten(DL_OWNER(c->taking_up.next, struct client, forget), a->rc == MAP_ERROR);
+    c->forgetting = false; /* not before: they may have saved something else */
+    control_take_up(c);
+}
+
+static void control_anew(uv_timer_t *t) {
+    control_take_up(t->data);
+}
+
+/* For all that wait for it together, when it is time. */
+static void control_take_up(struct control *c) {
+    int64_t left = c->anew_ms - clock_mono_ms();
+    if (dl_empty(&c->saved) || c->forgetting)
+        return;
+    if (left > 0) {
+        uv_timer_start(&c->anew, control_anew, (uint64_t)left, 0);
+        return;
+    }
+    for (struct dl *first; (first = dl_pop(&c->saved)) != NULL;)
+        dl_push(&c->taking_up, first);
+    c->forgetting = true;
+    lookup_forget(c->lookup, control_forgotten, c);
 }
 
 /* A step of an explanation; the last one lets the client go on. */
@@ -369,7 +413,8 @@ static void run_request(struct client *k, const char *cmd, json_t *req) {
                     atomic_load(k->c->reloads), (int)getpid());
     } else if (strcmp(cmd, "forget") == 0) {
         conn_pause(k->conn);
-        k->forget = lookup_forget(k->c->lookup, on_forgotten, k);
+        dl_push(&k->c->saved, &k->forget);
+        control_take_up(k->c);
     } else if (!run_overview(k, cmd) && !run_order(k, cmd, req)) {
         conn_write_c(k->conn, "{\"ok\": false, \"error\": \"unknown command\"}\n");
     }
@@ -467,7 +512,7 @@ static void control_run_line(struct client *k, struct str line) {
 static void client_free(struct client *k) {
     if (k->explain != NULL)
         explain_forget(k->explain);
-    lookup_cancel(k->c->lookup, k->forget);
+    dl_remove(&k->forget);
     lookup_cancel(k->c->lookup, k->allowed);
     json_decref(k->asked);
     if (is_limited(k))
@@ -577,6 +622,10 @@ struct control *control_new(struct loop *l, struct sched *s, struct spool *sp,
     c->at = *at;
     c->reloads = reloads;
     dl_init(&c->users);
+    dl_init(&c->saved);
+    dl_init(&c->taking_up);
+    uv_timer_init(&l->uv, &c->anew);
+    c->anew.data = c;
     return c;
 }
 

@@ -382,19 +382,16 @@ static bool plan_domain(struct req *r, const struct account *c, struct account_c
     return true;
 }
 
-static void finish_change(struct req *r, enum store_rc rc, char *why, const char *kind,
-                          const char *account) {
-    if (rc == STORE_ERROR) {
-        reply_store_failed(r, why);
-        return;
-    }
-    if (rc == STORE_NO) {
+/* False after a reply that says what went wrong. */
+static bool change_made(struct req *r, enum store_rc rc, char *why, const char *kind,
+                        const char *account) {
+    if (rc == STORE_YES)
+        adminlog(r, "update", account, "Update %s profile: %s (relay).", kind, account);
+    else if (rc == STORE_NO)
         reply_fail(r, MHD_HTTP_NOT_FOUND, "Account does not exist.");
-        return;
-    }
-    adminlog(r, "update", account, "Update %s profile: %s (relay).", kind, account);
-    if (daemon_take_up(r, ASK_STORE))
-        reply_ok(r);
+    else
+        reply_store_failed(r, why);
+    return rc == STORE_YES;
 }
 
 /* Changes are made one after the other: what was read is what is changed. */
@@ -426,9 +423,12 @@ static bool change_begin(struct req *r, const char *const *names, struct account
     return false;
 }
 
-static void change_end(struct account *c) {
+/* made: something was written; others write while the daemon takes it up. */
+static void change_end(struct req *r, struct account *c, bool made) {
     pthread_mutex_unlock(&changing);
     account_free(c);
+    if (made && daemon_take_up(r, ASK_STORE))
+        reply_ok(r);
 }
 
 static bool is_changed(const char *value, const char *was) {
@@ -457,12 +457,13 @@ static bool is_as_planned(struct req *r, const struct account_change *plan) {
     return is;
 }
 
-/* Writes the plan; account is the name that the store has its relay host by. */
-static void change_write(struct req *r, const struct account *c, const struct account_change *plan,
+/* Writes the plan; account is the name that the store has its relay host by.  False after a reply.
+ */
+static bool change_write(struct req *r, const struct account *c, const struct account_change *plan,
                          const char *account, const char *kind) {
     char *why = NULL, *let;
     if (!change_allowed(r, c, plan->transport, account, &let))
-        return;
+        return false;
     enum store_rc rc = store_change(r->w->store, r->arg, plan, &why);
     if (rc == STORE_ERROR && is_as_planned(r, plan)) {
         free(why);
@@ -471,7 +472,7 @@ static void change_write(struct req *r, const struct account *c, const struct ac
     if (rc != STORE_YES && let != NULL)
         relays_take_back(r, let, account);
     free(let);
-    finish_change(r, rc, why, kind, r->arg);
+    return change_made(r, rc, why, kind, r->arg);
 }
 
 void domain_change(struct req *r) {
@@ -484,11 +485,11 @@ void domain_change(struct req *r) {
     if (!change_begin(r, names, &c))
         return;
     sbuf_printf(&account, "@%s", r->arg);
-    if (plan_domain(r, &c, &plan, &made))
-        change_write(r, &c, &plan, account.p, "domain");
+    bool written =
+        plan_domain(r, &c, &plan, &made) && change_write(r, &c, &plan, account.p, "domain");
     sbuf_free(&account);
     free(made);
-    change_end(&c);
+    change_end(r, &c, written);
 }
 
 void user_change(struct req *r) {
@@ -497,8 +498,7 @@ void user_change(struct req *r) {
     if (!change_begin(r, names, &c))
         return;
     struct account_change plan = {req_text(r, "transport"), -1, req_text(r, "outboundRelay")};
-    change_write(r, &c, &plan, r->arg, "user");
-    change_end(&c);
+    change_end(r, &c, change_write(r, &c, &plan, r->arg, "user"));
 }
 
 /* All users of a domain at once, as iRedAdmin-Pro has it. */
@@ -507,6 +507,7 @@ void users_change(struct req *r) {
     struct account dom;
     struct sbuf all = {0};
     char *why = NULL;
+    bool made = false;
     if (!change_begin(r, names, &dom))
         return;
     struct account_change plan = {req_text(r, "transport"), -1, NULL};
@@ -515,10 +516,10 @@ void users_change(struct req *r) {
     } else if (relays_allow_transport(r, plan.transport)) {
         sbuf_printf(&all, "@%s", r->arg);
         enum store_rc rc = store_change(r->w->store, all.p, &plan, &why);
-        finish_change(r, rc, why, "users of domain", r->arg);
+        made = change_made(r, rc, why, "users of domain", r->arg);
     }
     sbuf_free(&all);
-    change_end(&dom);
+    change_end(r, &dom, made);
 }
 
 /* -- what is typed, and what will happen -- */

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from kit import wait_ended, wait_for
+from kit import FakeRelay, at_once, wait_ended, wait_for
 from webkit import GLOBAL, OF_DOMAIN, SECRET, hanging, log_in, run, site
 
 
@@ -111,6 +111,26 @@ def test_a_tenants_long_lists_keep_nobody_from_writing_records(dns):
         wait_ended(thread)
         assert "already for the next hop" in local.fails(400, "PUT", "/api/relay/last", body=dict(record, **{"for": "Ü970003@a.example"}))
         local.ok("DELETE", "/api/relay/more")
+
+
+def test_who_saves_all_the_time_holds_up_no_mail(dns):
+    """Mail that waits is routed anew for what is saved, all of it: the more waits, the longer until that is done once more."""
+    over = threading.Event()
+    with FakeRelay(replies={"EHLO": lambda line: over.wait(60) and "250 fake.relay"}) as relay, \
+            site(dns, f"relayhost = [127.0.0.1]:{relay.port}\n") as w, w.client() as c:
+        for _ in range(2000):
+            c.mail("ann@b.example", ["x@far.example"])
+        assert w.api(GLOBAL).get("/api/queue/counts")["active"] == 2000
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        ended = []
+        def save(api, domain, port):
+            api.ok("PUT", f"/api/domain/{domain}", body={"outboundRelay": f"[127.0.0.1]:{port}"})
+            ended.append(time.monotonic())
+        save(local, "a.example", 1)
+        at_once(save, *[(local, "a.example", port) for port in range(2, 6)], (boss, "b.example", 1))
+        assert ended[1] - ended[0] > 0.3, ended
+        assert ended[5] - ended[0] < 10, ended  # those that wait are served together
+        over.set()
 
 
 # -- disk --
