@@ -44,11 +44,11 @@ struct control {
     const struct unreadable_list *kept; /* the owner's */
     struct explain_at at;
     const atomic_ulong *reloads; /* that the whole process has taken up */
-    struct dl saved;             /* struct client: what they have saved is to be taken up */
+    struct dl saved;             /* struct client: a change is to be taken up for them */
     struct dl taking_up;         /* struct client: the lookup process forgets for them */
     bool forgetting;             /* it was asked to, and has not answered */
     int64_t anew_ms;             /* nothing is taken up before */
-    uv_timer_t anew;             /* runs until then when somebody waits for it */
+    uv_timer_t anew;             /* runs until then while saved has some */
 };
 
 struct client {

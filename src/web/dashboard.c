@@ -20,6 +20,7 @@
 #define CERT_SOON_S (30 * 86400)
 #define AUDIT_MS    30000 /* how long an audit is good for */
 #define TOP         10U
+#define HEALTH_MS   1000 /* how long an answer about the daemon's health is good for */
 
 static json_int_t number(json_t *o, const char *name) {
     return json_integer_value(json_object_get(o, name));
@@ -285,8 +286,25 @@ void metrics_show(struct req *r) {
     json_decref(relays);
 }
 
+/* The daemon looks through its queue for its numbers, and strangers may ask for its health: however
+ * many do, it is asked once a second, and not by two at a time.  NULL: it does not answer. */
+static json_t *stats_of_late(struct web *w) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static json_t *last;
+    static int64_t until_ms;
+    pthread_mutex_lock(&lock);
+    if (clock_mono_ms() >= until_ms) {
+        json_decref(last);
+        last = daemon_ask(w, "stats");
+        until_ms = clock_mono_ms() + HEALTH_MS;
+    }
+    json_t *copy = json_deep_copy(last);
+    pthread_mutex_unlock(&lock);
+    return copy;
+}
+
 void health_show(struct req *r) {
-    json_t *stats = daemon_ask(r->w, "stats");
+    json_t *stats = stats_of_late(r->w);
     bool halted = json_is_true(json_object_get(json_array_get(stats, 0), "halted"));
     if (stats == NULL)
         reply_text(r, MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",

@@ -101,7 +101,7 @@ def test_a_tenants_long_lists_keep_nobody_from_writing_records(dns):
         boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
         record = {"hosts": "[127.0.0.1]:9", "nexthop": "hub.example", "tls": "may", "owner": "a.example"}
         with contextlib.closing(sqlite3.connect(w.dir / "data" / "relays.db", 20)) as c:
-            c.executemany("INSERT INTO relay (name, nexthop, account, hosts, owner) VALUES (?, 'hub.example', ?, '[127.0.0.1]:9', 'a.example')",
+            c.executemany("INSERT INTO relay (name, nexthop, account, hosts, owner) VALUES (?, 'hub.example', ?, 'x.example', 'a.example')",
                           [(f"r{i}", users(i)) for i in range(98)])
             c.commit()
         thread = threading.Thread(target=lambda: local.ok("PUT", "/api/relay/more", body=dict(record, **{"for": users(98)})))
@@ -131,6 +131,51 @@ def test_who_saves_all_the_time_holds_up_no_mail(dns):
         assert ended[1] - ended[0] > 0.3, ended
         assert ended[5] - ended[0] < 10, ended  # those that wait are served together
         over.set()
+
+
+def test_strangers_who_ask_for_its_health_leave_the_daemon_alone(dns):
+    """It looks through its queue for an answer: however many ask, it is asked once a second."""
+    with site(dns) as w, stats_asked(w) as asked:
+        over = time.monotonic() + 2
+        def ask():
+            while time.monotonic() < over:
+                assert w.api().request("GET", "/healthz")[0] == 200
+        at_once(ask, *[()] * 4)
+        assert 1 <= len(asked) <= 4, len(asked)
+
+
+@contextlib.contextmanager
+def stats_asked(w):
+    """What the page asks the daemon for meanwhile: a list that grows, of sockets between the two."""
+    place, behind = w.dir / "spool/control.sock", w.dir / "spool/behind.sock"
+    asked = []
+    place.rename(behind)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(place))
+        place.chmod(0o666)
+        door.listen(64)
+        def pass_on(client):
+            with client, socket.socket(socket.AF_UNIX) as daemon:
+                request = client.makefile("rb").readline()
+                if b'"stats"' in request:
+                    asked.append(request)
+                daemon.connect(str(behind))
+                daemon.sendall(request)
+                daemon.shutdown(socket.SHUT_WR)
+                while data := daemon.recv(65536):
+                    client.sendall(data)
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=pass_on, args=(door.accept()[0],)).start()
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            door.shutdown(socket.SHUT_RDWR)
+            wait_ended(thread)
+            behind.rename(place)
 
 
 # -- disk --
