@@ -24,6 +24,7 @@
 #define PASS_MIN   8U
 #define PASS_BYTES 1024U        /* at a login; new ones: PASSWORD_MAX */
 #define KNOWN_S    (90 * 86400) /* how long an address of a sign-in is known */
+#define OWN_MAX    1000         /* sessions of one administrator of some domains: the last ones */
 
 /* -- roles, for a moment -- */
 
@@ -102,6 +103,14 @@ static void set_cookie(struct req *r, const char *secret) {
     sbuf_wipe(&b);
 }
 
+/* A program may sign in a thousand times a second. */
+static void login_bound(struct req *r, const char *admin) {
+    state_run(r->w->state, NULL, NULL,
+              "DELETE FROM session WHERE admin = ? AND rowid <= (SELECT rowid FROM session WHERE "
+              "admin = ? ORDER BY rowid DESC LIMIT 1 OFFSET ?)",
+              "ssi", admin, admin, (int64_t)OWN_MAX);
+}
+
 /* msg: of the log. */
 static void login_session_start(struct req *r, const char *admin, const struct admin *is, bool page,
                                 const char *msg) {
@@ -115,6 +124,8 @@ static void login_session_start(struct req *r, const char *admin, const struct a
         "?, ?, ?, ?, ?)",
         "sssisiis", hash, admin, csrf, (int64_t)page, r->client, now_s(), now_s(), is->mark);
     if (rc == 1) {
+        if (!is->global)
+            login_bound(r, admin);
         r->who.admin = mem_strdup(admin);
         r->who.page = page;
         r->who.is = *is;

@@ -59,6 +59,7 @@ static const char schema[] =
     "recipient TEXT NOT NULL, admin TEXT NOT NULL, started INTEGER NOT NULL, passed INTEGER, steps "
     "TEXT NOT NULL);"
     "CREATE INDEX IF NOT EXISTS run_admin ON run (admin);"
+    "CREATE INDEX IF NOT EXISTS session_admin ON session (admin);"
     "CREATE TABLE IF NOT EXISTS known (admin TEXT NOT NULL, network TEXT NOT NULL, at INTEGER NOT "
     "NULL, PRIMARY KEY (admin, network)) WITHOUT ROWID;";
 

@@ -194,6 +194,22 @@ def test_the_log_of_a_token_for_one_domain_is_bounded(dns):
         assert kept[OF_DOMAIN] == 10000 and kept[GLOBAL] > 10200, kept
 
 
+def test_sessions_of_a_tenant_are_bounded(dns):
+    """A program that signs in again and again ends its older sessions; administrators of everything keep theirs."""
+    with site(dns) as w:
+        first = {who: w.api(who) for who in (GLOBAL, OF_DOMAIN)}
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as c:
+            c.executemany("INSERT INTO session (hash, admin, csrf, page, ip, created, used) VALUES (?, ?, '', 0, '', ?, ?)",
+                          [(f"{who}{i}", who, int(time.time()), int(time.time())) for who in first for i in range(1010)])
+            c.commit()
+        last = {who: w.api(who) for who in first}
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as c:
+            kept = dict(c.execute("SELECT admin, COUNT(*) FROM session GROUP BY admin").fetchall())
+        assert kept == {GLOBAL: 1012, OF_DOMAIN: 1000}, kept
+        assert first[GLOBAL].get("/api/session") and first[OF_DOMAIN].fails(401, "GET", "/api/session")
+        assert all(api.get("/api/session")["admin"] == who for who, api in last.items())
+
+
 def test_what_a_tenant_may_keep_is_bounded(dns):
     """Results, log, tokens and records: a program of a domain's administrator can neither fill the disk nor slow down look-ups."""
     with site(dns) as w:
