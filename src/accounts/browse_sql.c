@@ -13,7 +13,7 @@
 #include "util/clock.h"
 #include "util/mem.h"
 
-#define PAGE_MAX 500U
+#define PAGE_MAX 501U /* one more than a page may have: it says that there are more */
 #define COLUMNS  8U
 
 /* -- statements with any number of values -- */

@@ -911,3 +911,18 @@ def test_every_number_is_a_number_within_its_bounds(web):
     for v in ("x", "-1", "1.5", "1x", "9" * 40):
         assert boss.fails(400, "GET", f"/api/queue?after={v}"), v
         assert boss.fails(404, "DELETE", f"/api/token/{v}"), v
+
+
+def test_the_largest_page_says_that_there_is_more(dns):
+    """A list of as many names as may be asked for at once is not taken for all there are."""
+    with site(dns) as w:
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "accounts.db", 20)) as c:
+            c.executemany("INSERT INTO domain (domain) VALUES (?)", [(f"d{i}.example",) for i in range(499)])
+            c.executemany("INSERT INTO mailbox (username, domain) VALUES (?, 'b.example')", [(f"u{i}@b.example",) for i in range(499)])
+            c.commit()
+        boss = w.api(GLOBAL)
+        for path, what, n in (("domains", "domains", 501), ("users/b.example", "users", 500)):
+            got = boss.get(f"/api/{path}?limit=500")
+            assert len(got[what]) == 500 and got["more"] is (n > 500), what
+        rest = boss.get(f"/api/domains?limit=500&after={boss.get('/api/domains?limit=500')['domains'][-1]['name']}")
+        assert len(rest["domains"]) == 1 and not rest["more"]
