@@ -18,22 +18,13 @@
 #include "config/secret.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/net.h"
 
 struct scope {
     const struct config *c;
     const struct service *svc; /* NULL: main.cf alone */
     struct sbuf *used;         /* notes the names asked for; may be NULL */
 };
-
-static const char *networks_fact(const struct config *c) {
-    const struct cfg_entry *e = cfg_file_find(&c->main, STR_LIT("mynetworks_style"));
-    const char *style = e == NULL ? "host" : e->value;
-    if (strcmp(style, "subnet") == 0)
-        return cfg_source_fact(c->source, "system_networks_subnet");
-    if (strcmp(style, "class") == 0)
-        return cfg_source_fact(c->source, "system_networks_class");
-    return cfg_source_fact(c->source, "system_networks_host");
-}
 
 /* The entry that sets a name, and the file's name for remarks; NULL, both: the name is not set. */
 static const struct cfg_entry *config_entry(const struct config *c, const struct service *svc,
@@ -74,8 +65,6 @@ static const char *scope_lookup(void *arg, struct str name) {
     const struct param_info *info = param_find(name.p, name.n);
     if (info != NULL)
         return info->def;
-    if (str_eq_c(name, "system_networks"))
-        return networks_fact(s->c);
     const char *own = process_fact(s->svc, name);
     if (own != NULL)
         return own;
@@ -262,6 +251,59 @@ static void domain_default(struct config *c) {
     if (dot != NULL)
         cfg_file_set(&c->main, STR_LIT("mydomain"), str_of(dot + 1), 0);
     free(host);
+}
+
+/* -- mynetworks where nothing sets it -- */
+
+/* Is it an address that word, of inet_interfaces, names?  0.0.0.0 and :: are all of their kind. */
+static bool networks_word_is(struct str word, const struct netaddr *a) {
+    struct netaddr one, any;
+    if (word.n > 2 && word.p[0] == '[')
+        word = str_make(word.p + 1, word.n - 2);
+    if (str_eq_c(word, "all"))
+        return true;
+    if (str_eq_c(word, "loopback-only") || str_ieq_c(word, "localhost"))
+        return netaddr_is_loopback(a);
+    if (!netaddr_parse(&one, word, 0) || one.u.sa.sa_family != a->u.sa.sa_family)
+        return false;
+    netaddr_parse(&any, one.u.sa.sa_family == AF_INET ? STR_LIT("0.0.0.0") : STR_LIT("::"), 0);
+    return netaddr_same(&one, a) || netaddr_same(&one, &any);
+}
+
+/* Do inet_interfaces and inet_protocols leave the address in? */
+static bool networks_serve(const char *interfaces, const char *protocols, const struct netaddr *a) {
+    struct str rest = str_of(interfaces), families = str_of(protocols), word;
+    bool served = false;
+    while (!served && str_split(&rest, ", \t\r\n", &word))
+        served = networks_word_is(word, a);
+    return served && (list_has_word(families, "all") ||
+                      list_has_word(families, a->u.sa.sa_family == AF_INET ? "ipv4" : "ipv6"));
+}
+
+/* Notes system_networks: of the networks of this machine, in the style that main.cf names, those
+ * with an address that is served.  Postfix trusts no others: mail of a network that has no listener
+ * may come in by another interface.  Each network has the place of its address. */
+static void networks_note(struct config *c) {
+    char *style = config_value(c, "mynetworks_style", NULL);
+    char *interfaces = config_value(c, "inet_interfaces", NULL);
+    char *protocols = config_value(c, "inet_protocols", NULL);
+    const char *fact = style != NULL && strcmp(style, "subnet") == 0  ? "system_networks_subnet"
+                       : style != NULL && strcmp(style, "class") == 0 ? "system_networks_class"
+                                                                      : "system_networks_host";
+    struct str networks = str_of(cfg_source_fact(c->source, fact)), network;
+    struct str own = str_of(cfg_source_fact(c->source, "system_addresses")), word;
+    struct sbuf served = {0};
+    struct netaddr a;
+    sbuf_add_c(&served, "");
+    while (str_split(&networks, " ", &network) && str_split(&own, " ", &word))
+        if (interfaces != NULL && protocols != NULL && netaddr_parse(&a, word, 0) &&
+            networks_serve(interfaces, protocols, &a))
+            sbuf_printf(&served, "%s%.*s", served.n > 0 ? " " : "", STR_FMT(network));
+    cfg_source_fact_add(c->source, "system_networks", served.p);
+    sbuf_free(&served);
+    free(style);
+    free(interfaces);
+    free(protocols);
 }
 
 /* Lists of patterns in which "/file/name" stands for what the file holds. */
@@ -492,6 +534,7 @@ static void load_main(struct config *c) {
     cfg_file_parse(&c->main, path, text, &c->diags);
     host_default(c);
     domain_default(c);
+    networks_note(c);
     free(path);
 }
 

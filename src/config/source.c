@@ -88,9 +88,10 @@ static void network_add(struct sbuf *out, struct netaddr a, unsigned bits) {
                 text, bits);
 }
 
-static unsigned class_bits(const struct netaddr *a) {
+/* Networks of IPv6 have no classes: there it is the interface's, as with Postfix. */
+static unsigned class_bits(const struct netaddr *a, unsigned bits) {
     if (a->u.sa.sa_family != AF_INET)
-        return 64;
+        return bits;
     uint32_t top = ntohl(a->u.in4.sin_addr.s_addr) >> 24;
     return top < 128 ? 8 : top < 192 ? 16 : 24;
 }
@@ -113,7 +114,7 @@ static void fact_networks(struct cfg_source *s) {
         char text[INET6_ADDRSTRLEN];
         network_add(&host, a, netaddr_is_loopback(&a) ? bits : v4 ? 32 : 128);
         network_add(&subnet, a, bits);
-        network_add(&class, a, class_bits(&a));
+        network_add(&class, a, class_bits(&a, bits));
         sbuf_printf(&addrs, "%s%s", addrs.n > 0 ? " " : "", netaddr_text(&a, text));
     }
     if (list != NULL)

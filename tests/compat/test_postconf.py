@@ -90,3 +90,27 @@ def test_two_edits_at_once_lose_none(tmp_path):
     assert sorted((tmp_path / "main.cf").read_text().split()) == sorted("relayhost =".split() + [
         word for i in range(20) for word in (f"x_{i}", "=", str(i))])
     assert (link / "main.cf").is_symlink()
+
+
+def networks(command, folder):
+    """What mynetworks is by default, but for what it has of 127.0.0.0/8; None: it refuses the configuration."""
+    run = subprocess.run([*command, "-c", str(folder), "-hx", "mynetworks"], capture_output=True, text=True)
+    return None if run.returncode else set(run.stdout.split()) - {"127.0.0.0/8", "127.0.0.1/32"}
+
+
+def test_trusted_networks_are_those_of_the_interfaces_that_are_served(tmp_path):
+    """A network of an interface that inet_interfaces leaves out, or of a family that inet_protocols leaves out, is not trusted."""
+    face = tmp_path / "postconf"
+    face.symlink_to(BUILD / "src" / "posthouse")
+    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n")
+
+    def both(interfaces, protocols, style):
+        (tmp_path / "main.cf").write_text(f"compatibility_level = 3.6\ninet_interfaces = {interfaces}\ninet_protocols = {protocols}\n"
+                                          f"style = {style}\nmynetworks_style = $style\n")
+        return networks([*pair.INSIDE, "postconf"], tmp_path), networks([face], tmp_path)
+
+    own = [word.rpartition("/")[0].strip("[]") for word in both("all", "all", "host")[0] if "fe80" not in word]
+    served = ["all", "loopback-only", "$first, [::1]\nfirst = localhost", *own]
+    cases = [(i, "all", "subnet") for i in served] + [("all", p, s) for p in ("all", "ipv4") for s in ("host", "subnet", "class")]
+    said = {case: both(*case) for case in cases}
+    assert {case: two for case, two in said.items() if two[0] != two[1]} == {}
