@@ -8,7 +8,8 @@
  * The questions go through a resolver of their own: libunbound has few questions on the wire at a
  * time and rests servers that do not answer, so addresses without a name server would hold up the
  * names of relay hosts.  For the same reason a search has an end, and there are not many at a time:
- * beyond them a client has the result of name servers that fail.
+ * beyond them a client has the result of name servers that fail.  A network that has many of them
+ * gives one up for a client of another: one stranger has all addresses of a network.
  */
 #include "daemon/peername.h"
 
@@ -47,7 +48,8 @@ struct search {
     struct dl link; /* peername->searches */
     struct peername *p;
     struct netaddr addr;
-    char *name;                   /* that the address has; NULL: none yet */
+    bool given_up; /* it ends in this turn of the loop, and is not counted any more */
+    char *name;    /* that the address has; NULL: none yet */
     struct resolver_query *query; /* the open one */
     struct loop_alarm alarm;      /* the end of its time */
     struct later late;
@@ -80,7 +82,7 @@ static void peername_finish(struct search *s, enum client_naming reverse,
                                        verified == CLIENT_NAME_FOUND ? s->name : NULL};
     struct dl *n;
     dl_remove(&s->link);
-    s->p->n_searches--;
+    s->p->n_searches -= s->given_up ? 0 : 1;
     loop_alarm_remove(&s->alarm);
     loop_never(&s->late);
     if (found.name != NULL)
@@ -164,6 +166,45 @@ static struct search *search_begin(struct peername *p, const struct netaddr *add
     return s;
 }
 
+/* Of IPv4 the first 24 bits, of IPv6 the first 32: what one stranger may have all of. */
+static bool is_same_network(const struct netaddr *a, const struct netaddr *b) {
+    if (a->u.sa.sa_family != b->u.sa.sa_family)
+        return false;
+    return a->u.sa.sa_family == AF_INET ? memcmp(&a->u.in4.sin_addr, &b->u.in4.sin_addr, 3) == 0
+                                        : memcmp(&a->u.in6.sin6_addr, &b->u.in6.sin6_addr, 4) == 0;
+}
+
+/* The searches for addresses of that one's network. */
+static size_t searches_of_network(const struct peername *p, const struct netaddr *addr) {
+    size_t n = 0;
+    DL_EACH (it, &p->searches) {
+        const struct search *s = DL_OWNER(it, struct search, link);
+        n += !s->given_up && is_same_network(&s->addr, addr) ? 1 : 0;
+    }
+    return n;
+}
+
+/* Gives up the oldest search of the network that has most, for one more of addr's; false: addr's
+ * network would have as many. */
+static bool searches_make_room(struct peername *p, const struct netaddr *addr) {
+    size_t most = searches_of_network(p, addr) + 1;
+    struct search *gives = NULL;
+    DL_EACH (it, &p->searches) {
+        struct search *s = DL_OWNER(it, struct search, link);
+        size_t n = s->given_up ? 0 : searches_of_network(p, &s->addr);
+        if (n <= most)
+            continue;
+        most = n;
+        gives = s;
+    }
+    if (gives == NULL)
+        return false;
+    gives->given_up = true;
+    p->n_searches--;
+    loop_later(p->loop, &gives->late);
+    return true;
+}
+
 static void tell_too_many(struct peername *p) {
     if (p->loop->now_ms - p->told_ms < TELL_MS)
         return;
@@ -190,9 +231,11 @@ void peername_find(struct peername *p, const struct netaddr *addr, client_named_
         return;
     }
     struct search *s = search_of(p, addr);
-    if (s == NULL && p->n_searches >= SEARCHES_MAX) {
-        static const struct client_names failed = {CLIENT_NAME_FAILED, CLIENT_NAME_FAILED, NULL};
+    bool is_full = s == NULL && p->n_searches >= SEARCHES_MAX;
+    if (is_full)
         tell_too_many(p);
+    if (is_full && !searches_make_room(p, addr)) {
+        static const struct client_names failed = {CLIENT_NAME_FAILED, CLIENT_NAME_FAILED, NULL};
         done(ctx, &failed);
         return;
     }

@@ -5,11 +5,12 @@ import socket
 import struct
 import threading
 
-from kit import FakeRelay, Posthouse
+from kit import Client, FakeRelay, Posthouse
 
 
 class HalfDns:
-    """Answers MX with the host "mx", and A with the loopback address; has no answer for addresses, nor for names of dead.example."""
+    """Answers MX with the host "mx", and A with the loopback address; has no answer for addresses but 127.60.9.9, which is
+    good.example, nor for names of dead.example."""
 
     def __init__(self):
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -31,9 +32,10 @@ class HalfDns:
                 while query[at]:
                     at += query[at] + 1
                 kind = struct.unpack(">H", query[at + 1:at + 3])[0]
-                if kind == 12 or b"\4dead" in query:
+                if kind == 12 and b"\0019\0019\00260\003127" not in query or b"\4dead" in query:
                     continue
-                data = {1: b"\x7f\0\0\x01", 15: b"\0\x0a\x02mx" + query[12:at + 1]}.get(kind, b"")
+                own = b"\x7f\x3c\x09\x09" if b"\4good" in query else b"\x7f\0\0\x01"
+                data = {1: own, 12: b"\4good\7example\0", 15: b"\0\x0a\x02mx" + query[12:at + 1]}.get(kind, b"")
                 answer = b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data if data else b""
                 self.sock.sendto(query[:2] + b"\x85\x80\0\x01" + (b"\0\x01" if data else b"\0\0") + b"\0\0\0\0" +
                                  query[12:at + 5] + answer, peer)
@@ -62,6 +64,19 @@ def test_clients_without_names_hold_up_no_mail():
             assert s.recv(100).startswith(b"220 ")
         p.wait_log(r"name servers do not answer for \d+ clients: others have no name for now")
         assert set(re.findall(r"\]: connect from (\w+)\[127\.[78]\.", p.log())) == {"unknown"}
+
+
+def test_clients_of_one_network_take_no_name_from_others():
+    """A stranger has as many addresses as one network has, none with a name server, and hangs up at once: who has a name, from
+    another network, has it all the same."""
+    with HalfDns() as dns, FakeRelay() as relay:
+        main = conf(relay) + "relay_domains = in.example\nsmtpd_client_restrictions = reject_unknown_client_hostname\n"
+        with Posthouse(main, dns=dns) as p:
+            for i in range(200):
+                socket.create_connection(("127.0.0.1", p.port), 10, source_address=(f"127.8.0.{i + 1}", 0)).close()
+            with Client(p.port, source="127.60.9.9") as c:
+                assert c.cmd("MAIL FROM:<a@x.example>") == "250 2.1.0 Ok"
+                assert c.cmd("RCPT TO:<b@in.example>") == "250 2.1.5 Ok"
 
 
 def test_domains_without_name_servers_hold_up_no_relay_host():
