@@ -102,15 +102,18 @@ static void pass_keep(struct parse *p, struct service *s) {
 }
 
 /* What postscreen lets in is served by the pass line of that name (smtpd_service_name), with its
- * overrides. */
+ * overrides and its process limit: postscreen's own, 1, is of clients without number. */
 static void pass_apply(struct parse *p, struct service *s) {
     const struct cfg_entry *e = cfg_file_find(&s->overrides, STR_LIT("smtpd_service_name"));
     if (e == NULL)
         e = cfg_file_find(&p->c->main, STR_LIT("smtpd_service_name"));
+    s->maxproc = -1;
     for (size_t i = 0; i < p->n_passes; i++) {
         const struct service *pass = p->passes[i];
-        for (size_t k = 0;
-             strcmp(pass->name, e == NULL ? "smtpd" : e->value) == 0 && k < pass->overrides.n; k++)
+        if (strcmp(pass->name, e == NULL ? "smtpd" : e->value) != 0)
+            continue;
+        s->maxproc = pass->maxproc;
+        for (size_t k = 0; k < pass->overrides.n; k++)
             cfg_file_set(&s->overrides, str_of(pass->overrides.v[k].name),
                          str_of(pass->overrides.v[k].value), pass->overrides.v[k].line);
     }

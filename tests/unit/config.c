@@ -176,10 +176,34 @@ static void test_secrets(void **state) {
     assert_false(secret_answers(&c, &c.p, ""));
 }
 
+/* The 1 of a postscreen line is one process for all clients; the pass line counts those that serve
+ * them. */
+static void test_clients_of_a_postscreen(void **state) {
+    static const struct {
+        const char *pass;
+        int64_t maxproc;
+    } cases[] = {{"smtpd pass - - y - - smtpd\n", -1},
+                 {"smtpd pass - - y - 7 smtpd\n", 7},
+                 {"other pass - - y - 7 smtpd\n", -1},
+                 {"", -1}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sbuf master = {0};
+        sbuf_printf(&master, "smtp inet n - y - 1 postscreen\n%s", cases[i].pass);
+        struct config *c = bundle_config(STR_LIT(""), sbuf_str(&master));
+        assert_int_equal(c->services[0]->maxproc, cases[i].maxproc);
+        config_unref(c);
+        sbuf_free(&master);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_expand),     cmocka_unit_test(test_no_master_cf),
-        cmocka_unit_test(test_times),      cmocka_unit_test(test_matchlists),
-        cmocka_unit_test(test_maps_order), cmocka_unit_test(test_secrets)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_expand),
+                                       cmocka_unit_test(test_no_master_cf),
+                                       cmocka_unit_test(test_times),
+                                       cmocka_unit_test(test_matchlists),
+                                       cmocka_unit_test(test_maps_order),
+                                       cmocka_unit_test(test_secrets),
+                                       cmocka_unit_test(test_clients_of_a_postscreen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
