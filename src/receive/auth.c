@@ -119,7 +119,8 @@ static bool dovecot_there(const struct session *s) {
 
 /* Is AUTH for this client at all? */
 static bool auth_is_active(const struct session *s) {
-    return s->p->smtpd_sasl_auth_enable && !s->client.local && !s->client.no_auth;
+    return s->p->smtpd_sasl_auth_enable && !s->client.local && !s->client.no_auth &&
+           !smtpd_discards(s, "AUTH");
 }
 
 /* Ends a dialogue; an answer of Dovecot's that is still to come is for no session any more. */

@@ -45,7 +45,8 @@ static bool lacks_tls(const struct session *s) {
 }
 
 static bool offers_tls(const struct session *s) {
-    return s->tls != NULL && server_tls_level(s->p) != SERVER_TLS_NONE && lacks_tls(s);
+    return s->tls != NULL && server_tls_level(s->p) != SERVER_TLS_NONE && lacks_tls(s) &&
+           !smtpd_discards(s, "STARTTLS");
 }
 
 static bool must_tls(const struct session *s) {

@@ -484,6 +484,10 @@ static void on_bdat_access(void *arg, enum verdict v, unsigned code, const char 
 
 enum cmd message_bdat(struct session *s, struct str args) {
     struct chunk c = {0};
+    if (smtpd_discards(s, "CHUNKING")) { /* a chunk may follow: it would be commands */
+        smtpd_reply(s, false, "521 5.5.1 Error: command not implemented");
+        return CMD_CLOSE;
+    }
     if (!chunk_parse(args, &c)) { /* what follows cannot be told from commands */
         smtpd_reply(s, false, "521 5.5.4 Syntax: BDAT count [LAST]");
         return CMD_CLOSE;

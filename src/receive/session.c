@@ -115,6 +115,10 @@ void smtpd_say(struct session *s, const char *fmt, ...) {
     va_end(ap);
 }
 
+bool smtpd_discards(const struct session *s, const char *keyword) {
+    return !s->client.local && list_has_word(str_of(s->p->smtpd_discard_ehlo_keywords), keyword);
+}
+
 const char *smtpd_last_verb(const struct session *s) {
     return s->verb == VERB_UNKNOWN && s->total[VERB_UNKNOWN] == 0 ? "CONNECT"
                                                                   : smtp_verb_name(s->verb, true);

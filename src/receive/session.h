@@ -151,6 +151,10 @@ void smtpd_say(struct session *s, const char *fmt, ...) __attribute__((format(pr
 /* Is it time to say in the log what it was last told at *said_ms?  If so, *said_ms becomes now: it
  * is said once in SMTPD_WARN_MS. */
 bool smtpd_may_warn(const struct receive *r, int64_t *said_ms);
+/* Is it a keyword of EHLO that the service takes from its clients (smtpd_discard_ehlo_keywords)?
+ * What is not offered is not done either.  sendmail(1) keeps what it asks for. */
+bool smtpd_discards(const struct session *s, const char *keyword);
+
 /* "EHLO": the last command, or "CONNECT". */
 const char *smtpd_last_verb(const struct session *s);
 /* Log lines.  "lost connection after DATA (123 bytes) from host[addr]". */

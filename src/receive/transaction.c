@@ -210,14 +210,32 @@ static bool mail_auth(struct session *s, struct str value) {
     return true;
 }
 
+/* Does the client ask for reports where smtpd_discard_ehlo_keywords lets none ask?  Then it has
+ * been refused. */
+static bool dsn_is_disabled(struct session *s, struct str key) {
+    bool asks = str_ieq_c(key, "RET") || str_ieq_c(key, "ENVID") || str_ieq_c(key, "NOTIFY") ||
+                str_ieq_c(key, "ORCPT");
+    bool disabled = asks && smtpd_discards(s, "DSN");
+    if (disabled)
+        smtpd_reply(s, false, "501 5.7.1 DSN support is disabled");
+    return disabled;
+}
+
+/* SMTPUTF8 is known, and offered. */
+static bool may_ask_utf8(const struct session *s) {
+    return s->p->smtputf8_enable && !smtpd_discards(s, "SMTPUTF8");
+}
+
 static bool mail_param(struct session *s, struct str key, struct str value) {
+    if (dsn_is_disabled(s, key))
+        return false;
     if (str_ieq_c(key, "SIZE"))
         return mail_size(s, value);
     if (str_ieq_c(key, "BODY") && (str_ieq_c(value, "8BITMIME") || str_ieq_c(value, "7BIT"))) {
         s->tx->flags |= str_ieq_c(value, "8BITMIME") ? ENV_8BIT : 0;
         return true;
     }
-    if (str_ieq_c(key, "SMTPUTF8") && value.n == 0 && s->p->smtputf8_enable)
+    if (str_ieq_c(key, "SMTPUTF8") && value.n == 0 && may_ask_utf8(s))
         return true; /* seen before the address was parsed */
     if (str_ieq_c(key, "AUTH") && s->p->smtpd_sasl_auth_enable && is_xtext(value))
         return mail_auth(s, value);
@@ -329,7 +347,7 @@ static bool mail_allowed(struct session *s) {
 /* Non-ASCII is allowed in the address if SMTPUTF8 is among the parameters. */
 static bool asks_utf8(const struct session *s, struct str args) {
     struct str rest = args, w;
-    while (s->p->smtputf8_enable && str_split(&rest, " ", &w))
+    while (may_ask_utf8(s) && str_split(&rest, " ", &w))
         if (str_ieq_c(w, "SMTPUTF8"))
             return true;
     return false;
@@ -433,6 +451,8 @@ static bool take_orcpt(struct sbuf *texts, struct rcpt_in *r, struct str value) 
 }
 
 static bool rcpt_param(struct session *s, struct rcpt_in *r, struct str key, struct str value) {
+    if (dsn_is_disabled(s, key))
+        return false;
     if (str_ieq_c(key, "NOTIFY") && r->notify == 0 && notify_parse(value, &r->notify))
         return true;
     if (str_ieq_c(key, "ORCPT") && take_orcpt(&s->tx->texts, r, value))
