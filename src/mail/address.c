@@ -119,14 +119,11 @@ static size_t parse_quoted(struct str s, struct sbuf *out) {
     return 0;
 }
 
-static size_t parse_atoms(struct str s, bool strict, struct sbuf *out) {
+/* Dots may stand anywhere, as with Postfix: there are providers that give such addresses. */
+static size_t parse_atoms(struct str s, struct sbuf *out) {
     size_t i = 0;
-    while (i < s.n && (is_atext((uint8_t)s.p[i]) || s.p[i] == '.')) {
-        bool bad_dot = s.p[i] == '.' && (i == 0 || s.p[i - 1] == '.');
-        if (bad_dot && strict)
-            return 0;
+    while (i < s.n && (is_atext((uint8_t)s.p[i]) || s.p[i] == '.'))
         i++;
-    }
     sbuf_add(out, s.p, i);
     return i;
 }
@@ -186,7 +183,7 @@ static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, stru
         return ADDR_OK;
     if (!skip_route(s))
         return ADDR_SYNTAX;
-    size_t n = s->n > 0 && s->p[0] == '"' ? parse_quoted(*s, out) : parse_atoms(*s, o->strict, out);
+    size_t n = s->n > 0 && s->p[0] == '"' ? parse_quoted(*s, out) : parse_atoms(*s, out);
     *s = str_from(*s, n);
     if (n == 0 || out->n == begun)
         return ADDR_SYNTAX;
@@ -207,12 +204,15 @@ static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, stru
     return ADDR_OK;
 }
 
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
+
 enum addr_rc addr_parse(struct str text, const struct addr_opts *o, struct sbuf *out,
                         size_t *path_len) {
     struct str s = text;
-    if (!o->strict)
-        while (s.n > 0 && s.p[0] == ' ')
-            s = str_from(s, 1);
+    while (s.n > 0 && is_blank(s.p[0]))
+        s = str_from(s, 1);
     bool angle = s.n > 0 && s.p[0] == '<';
     if (!angle && (o->strict || s.n == 0))
         return ADDR_SYNTAX;
@@ -226,7 +226,7 @@ enum addr_rc addr_parse(struct str text, const struct addr_opts *o, struct sbuf 
             return ADDR_SYNTAX;
         s = str_from(s, 1);
     }
-    if (s.n > 0 && s.p[0] != ' ')
+    if (s.n > 0 && !is_blank(s.p[0]))
         return ADDR_SYNTAX;
     *path_len = text.n - s.n;
     return ADDR_OK;

@@ -19,7 +19,7 @@ enum addr_rc {
 };
 
 struct addr_opts {
-    bool strict;      /* <> required, nothing around it */
+    bool strict;      /* <> required; as with Postfix, blanks may stand before it */
     bool utf8;        /* non-ASCII allowed */
     bool allow_empty; /* "<>" */
 };

@@ -347,7 +347,7 @@ static bool mail_allowed(struct session *s) {
 /* Non-ASCII is allowed in the address if SMTPUTF8 is among the parameters. */
 static bool asks_utf8(const struct session *s, struct str args) {
     struct str rest = args, w;
-    while (may_ask_utf8(s) && str_split(&rest, " ", &w))
+    while (may_ask_utf8(s) && str_split(&rest, " \t", &w))
         if (str_ieq_c(w, "SMTPUTF8"))
             return true;
     return false;

@@ -58,7 +58,6 @@ def test_less_is_offered(dns, relay):
         assert c.cmd("VRFY <a@x.example>") == "502 5.5.1 VRFY command is disabled"
         assert c.cmd(FROM + " SMTPUTF8") == "555 5.5.4 Unsupported option: SMTPUTF8"
         assert c.cmd("MAIL FROM:a@x.example") == "501 5.1.7 Bad sender address syntax"
-        assert c.cmd("MAIL FROM: <a@x.example>") == "501 5.1.7 Bad sender address syntax"
         assert c.cmd("MAIL FROM:<ä@x.example>") == "250 2.1.0 Ok"
         assert c.cmd("RCPT TO:b@y.example") == "501 5.1.3 Bad recipient address syntax"
         assert c.cmd("RCPT FROM:<b@y.example>") == "501 5.5.4 Syntax: RCPT TO:<address>"
