@@ -418,11 +418,13 @@ static enum cmd begin_store(struct session *s, struct str resp) {
 static bool rate_allows(struct session *s) {
     struct sbuf from = {0};
     int64_t limit = s->p->smtpd_client_auth_rate_limit;
-    if (limit == 0 || s->client.limits_off ||
-        anvil_event(s->client.addr, ANVIL_AUTH, s->p->anvil_rate_time_unit) <= limit)
+    if (limit == 0 || s->client.limits_off)
+        return true;
+    int64_t n = anvil_event(s->client.addr, ANVIL_AUTH, s->p->anvil_rate_time_unit);
+    if (n <= limit)
         return true;
     log_warn_as(s->svc->log_name, "smtpd",
-                "AUTH command rate limit exceeded: from %s for service %s",
+                "AUTH command rate limit exceeded: %lld from %s for service %s", (long long)n,
                 client_text(&s->client, &from), s->svc->name);
     sbuf_free(&from);
     smtpd_reply(s, false, "450 4.7.1 Error: too many AUTH commands from %s", s->client.addr);

@@ -306,10 +306,11 @@ static bool rate_exceeded(struct session *s, enum anvil_what what, int64_t limit
     int64_t n = anvil_event(s->client.addr, what, s->p->anvil_rate_time_unit);
     bool over = n > limit;
     if (over) {
-        log_warn("smtpd", "%s delivery request rate limit exceeded: %lld from %s for service %s",
-                 what == ANVIL_MESSAGE ? "Message" : "Recipient", (long long)n,
-                 client_text(&s->client, &from), s->svc->name);
-        smtpd_reply(s, false, "450 4.7.1 Error: too much mail from %s", s->client.addr);
+        log_warn("smtpd", "%s rate limit exceeded: %lld from %s for service %s",
+                 what == ANVIL_MESSAGE ? "Message delivery request" : "Recipient address",
+                 (long long)n, client_text(&s->client, &from), s->svc->name);
+        smtpd_reply(s, false, "450 4.7.1 Error: too %s from %s",
+                    what == ANVIL_MESSAGE ? "much mail" : "many recipients", s->client.addr);
     }
     sbuf_free(&from);
     return over;

@@ -151,8 +151,8 @@ def test_no_room(dns, relay):
     limit = "smtpd_client_recipient_rate_limit = 2\nsmtpd_client_event_limit_exceptions =\n"
     with server(dns, relay, limit) as p, p.client() as c:
         c.cmd(FROM)
-        assert [c.cmd(TO)[:3] for _ in range(3)] == ["250", "250", "450"]
-        p.wait_log("Recipient delivery request rate limit exceeded: 3 from")
+        assert [c.cmd(TO) for _ in range(3)] == ["250 2.1.5 Ok"] * 2 + ["450 4.7.1 Error: too many recipients from 127.0.0.1"]
+        p.wait_log("Recipient address rate limit exceeded: 3 from")
 
 
 def test_too_many_sessions_and_lines(dns, relay):
