@@ -623,6 +623,14 @@ static void rcpt_too_many(struct session *s) {
     tx_say(s, !counts, "452 4.5.3 Error: too many recipients");
 }
 
+/* sendmail(1) hands a message over whole. */
+static bool rcpt_has_room(const struct session *s) {
+    const struct transaction *tx = s->tx;
+    size_t most = s->client.local ? SIZE_MAX : (size_t)s->p->smtpd_recipient_limit;
+    return tx->n_rcpts < ENVELOPE_RCPTS_MAX && !envelope_is_full(s) &&
+           tx->n_rcpts + tx->n_repeated < most;
+}
+
 /* May RCPT come now? */
 static bool rcpt_expected(struct session *s, struct str args) {
     if (s->tx == NULL)
@@ -631,10 +639,6 @@ static bool rcpt_expected(struct session *s, struct str args) {
         tx_say(s, false, "503 5.5.1 Error: RCPT after BDAT"); /* RFC 3030 section 4.2 */
     else if (!str_istarts(args, "TO:"))
         tx_say(s, false, "501 5.5.4 Syntax: RCPT TO:<address>");
-    else if (s->tx->n_rcpts >= ENVELOPE_RCPTS_MAX || envelope_is_full(s) ||
-             (!s->client.local && /* sendmail(1) hands a message over whole */
-              s->tx->n_rcpts + s->tx->n_repeated >= (size_t)s->p->smtpd_recipient_limit))
-        rcpt_too_many(s);
     else
         return !rate_exceeded(s, ANVIL_RCPT, s->p->smtpd_client_recipient_rate_limit);
     return false;
@@ -670,7 +674,12 @@ enum cmd transaction_rcpt(struct session *s, struct str args) {
     if (!rcpt_expected(s, args))
         return CMD_DONE;
     size_t begun = tx->texts.n;
-    if (!rcpt_parse(s, str_from(args, 3))) {
+    bool good = rcpt_parse(s, str_from(args, 3));
+    if (good && !rcpt_has_room(s)) {
+        rcpt_too_many(s);
+        good = false;
+    }
+    if (!good) {
         tx->texts.n = begun;
         return CMD_DONE;
     }

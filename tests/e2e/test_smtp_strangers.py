@@ -317,7 +317,8 @@ def test_mistakes_in_pipelines_end_the_session_as_in_postfix(postfix, dns):
 def test_too_many_recipients_like_postfix(postfix, dns):
     conf = LIMITS + "smtpd_hard_error_limit = 3\nsmtpd_recipient_limit = 2\nsmtpd_recipient_overshoot_limit = 4\n"
     conf = conf.replace("smtpd_hard_error_limit = 1000\n", "")
-    dialogues = [[F] + [T] * 6 + [b"BDAT 9 LAST\r\nx: yyyyy\n"], [F] + [T] * 12, [F] + [T] * 6 + [b"RSET", F] + [T] * 12]
+    dialogues = [[F] + [T] * 6 + [b"BDAT 9 LAST\r\nx: yyyyy\n"], [F] + [T] * 12, [F] + [T] * 6 + [b"RSET", F] + [T] * 12,
+                 [F] + [T] * 3 + [b"RCPT TO:<bad bad>", T + b" NOTIFY=x", T, b"RCPT TO:<bad bad>", T]]
     (theirs, their_log), (ours, our_log) = both(postfix, dns, conf, dialogues)
     assert queue_ids(ours) == queue_ids(theirs)
     assert [l for l in our_log if "disconnect" in l] == [l for l in their_log if "disconnect" in l]
