@@ -248,21 +248,30 @@ static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) 
     return settled;
 }
 
-/* Is another file there than the one that was opened, and is it whole?  A look every CHECK_MS is
- * enough: a change is effective for the next message, a second later at most. */
+/* Is the table a text that is read whole when it is opened?  The relay records' file is none. */
+static bool is_text(const struct map *m) {
+    return !is_made(m) && m->ops != &map_relays;
+}
+
+/* Is another file there than the one that was opened, or one where none could be opened, and has
+ * it settled?  That it has another name or mode than when it was written says nothing: its first
+ * line may have been written before.  A look every CHECK_MS is enough. */
 static bool has_changed(struct map *m) {
     struct stat st;
     int64_t now = clock_mono_ms();
     if (m->path == NULL || (m->opened && now - m->checked_ms < CHECK_MS))
         return false;
     m->checked_ms = now;
-    if (stat(m->path, &st) < 0 || !m->opened)
+    if (stat(m->path, &st) < 0)
         return true;
     bool another = st.st_ino != m->st.st_ino || st.st_dev != m->st.st_dev;
-    if (!another && fs_is_unwritten(&st, &m->st))
+    if (m->opened && !another && fs_is_unwritten(&st, &m->st))
         return false;
-    bool whole = another && st.st_size > 0 && fs_came_whole(&st);
-    return is_made(m) || whole || text_has_settled(m, &st, now);
+    if (!is_text(m) || !S_ISREG(st.st_mode) || text_has_settled(m, &st, now))
+        return true;
+    if (!m->opened)
+        map_set_error(m, "open database %s: it is being written", m->path);
+    return false;
 }
 
 static void open_again(struct map *m) {

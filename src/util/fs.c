@@ -173,10 +173,6 @@ static bool fs_same_time(const struct timespec *a, const struct timespec *b) {
     return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
-bool fs_came_whole(const struct stat *st) {
-    return !fs_same_time(&st->st_mtim, &st->st_ctim);
-}
-
 bool fs_is_unwritten(const struct stat *a, const struct stat *b) {
     return a->st_size == b->st_size && fs_same_time(&a->st_mtim, &b->st_mtim) &&
            fs_same_time(&a->st_ctim, &b->st_ctim);

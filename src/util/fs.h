@@ -18,9 +18,6 @@ const char *fs_read_why(int err, size_t max, char text[FS_WHY_MAX]);
 /* Shows all of a file to check and returns what that says; a text of its own for what cannot be
  * shown, NULL if the file cannot be opened. */
 const char *fs_mapped(const char *path, const char *(*check)(const void *p, uint64_t n));
-/* Was the file given its name, or mode, after it was written?  One that is being written was not.
- */
-bool fs_came_whole(const struct stat *st);
 /* Have a file's size and its two times of change stayed between two looks at it?  A program may set
  * the time of the content as it likes (cp -p, rsync -t), but not that of the file. */
 bool fs_is_unwritten(const struct stat *a, const struct stat *b);

@@ -428,7 +428,15 @@ static void rows_begin(const char *path, const char *rows) {
     close(fd);
 }
 
-/* Nor is one that takes another's place and is written there; what is renamed is whole. */
+static void ask_in_vain(struct map *m, const char *key, const char *why) {
+    struct sbuf v = {0};
+    assert_int_equal(map_get(m, str_of(key), &v), MAP_ERROR);
+    char *err = map_error(m);
+    assert_non_null(strstr(err, why));
+    free(err);
+}
+
+/* Nor is one that takes another's place and is written there. */
 static void test_a_text_that_takes_anothers_place(void **state) {
     char path[100], fresh[110];
     (void)state;
@@ -446,12 +454,38 @@ static void test_a_text_that_takes_anothers_place(void **state) {
     rows_become(path, "a  three\n", 1000000);
     ask(m, "a", "three");
     ask(m, "b", NULL);
+    rename(path, fresh);
+    rows_begin(path, "# made by a program\n");
+    usleep(20000); /* a file's times may be a hundredth of a second apart */
+    chmod(path, 0640);
+    usleep(250000);
+    ask(m, "a", "three");
     unlink(fresh);
     rows_begin(fresh, "a  four\n");
-    usleep(20000); /* a file's times may be a hundredth of a second apart */
     rename(fresh, path);
-    usleep(210000);
+    usleep(750000);
     ask(m, "a", "four");
+    map_close(m);
+}
+
+/* Nor is one that is written where none was: mail waits until it is whole, as it did without. */
+static void test_a_text_that_was_away(void **state) {
+    char path[100];
+    (void)state;
+    struct map *m = table("texthash", "a  one\nb  two\n");
+    snprintf(path, sizeof path, "%s/table", dir);
+    ask(m, "b", "two");
+    unlink(path);
+    usleep(250000);
+    ask_in_vain(m, "b", "No such file");
+    rows_begin(path, "");
+    ask_in_vain(m, "b", "it is being written");
+    rows_become(path, "a  three\n", time(NULL) + 3600);
+    ask_in_vain(m, "b", "it is being written");
+    rows_become(path, "a  three\nb  four\n", time(NULL) + 3601);
+    ask_in_vain(m, "b", "it is being written");
+    usleep(750000);
+    ask(m, "b", "four");
     map_close(m);
 }
 
@@ -708,6 +742,7 @@ int main(void) {
                                        T(test_a_text_that_is_being_written),
                                        T(test_a_change_that_the_time_does_not_show),
                                        T(test_a_text_that_takes_anothers_place),
+                                       T(test_a_text_that_was_away),
                                        T(test_domains_of_tables),
                                        T(test_table_files),
                                        T(test_crc),
