@@ -13,6 +13,7 @@
 #include "mail/addrlist.h"
 #include "maps/maps.h"
 #include "route/alias.h"
+#include "route/keys.h"
 #include "util/mem.h"
 
 struct alias_audit {
@@ -41,7 +42,7 @@ static void alias_say(struct alias_audit *a, struct str item, const char *what) 
 /* Has alias_maps that name, or the part before its extension? */
 static enum map_rc alias_has(const struct alias_audit *a, struct str local) {
     struct maps_answer found = {0};
-    struct str bare = alias_bare(&a->cfg->p, local);
+    struct str bare = keys_bare(&a->cfg->p, local);
     struct maps_key keys[2] = {{local, false}, {bare, false}};
     maps_find(a->maps, keys, bare.n > 0 ? 2 : 1, &found);
     enum map_rc rc = found.rc;

@@ -96,19 +96,6 @@ const char *alias_kind_text(enum alias_kind kind) {
     return texts[kind];
 }
 
-struct str alias_bare(const struct params *p, struct str local) {
-    static const char *const whole[] = {"mailer-daemon", "postmaster", "double-bounce"};
-    const char *delimiters = p->recipient_delimiter;
-    struct str end = local.n > 8 ? str_from(local, local.n - 8) : STR_NONE;
-    for (size_t i = 0; i < 3; i++)
-        if (str_ieq_c(local, whole[i]))
-            return STR_NONE;
-    if (delimiters[0] == '\0' || (p->owner_request_special && strchr(delimiters, '-') != NULL &&
-                                  (str_istarts(local, OWNER) || str_ieq_c(end, "-request"))))
-        return STR_NONE;
-    return addr_strip_ext(local, delimiters);
-}
-
 /* -- the query -- */
 
 void alias_result_free(struct alias_result *r) {
@@ -362,7 +349,7 @@ static enum alias_went take_name(struct alias_query *q, const struct maps_answer
 static void node_keys(struct alias_query *q) {
     char *local = str_dup(addr_local(str_of(node_at(q)->addr)));
     str_lower(local, strlen(local));
-    struct str bare = alias_bare(&q->cfg->p, str_of(local));
+    struct str bare = keys_bare(&q->cfg->p, str_of(local));
     keys_clear(&q->keys);
     keys_add(&q->keys, false, "", str_of(local), STR_NONE);
     if (bare.n > 0)

@@ -43,8 +43,6 @@ bool alias_item_next(struct str *rest, struct str *item);
 enum alias_kind alias_item_kind(struct str item);
 /* What is wrong with an item of that kind; NULL: nothing. */
 const char *alias_kind_text(enum alias_kind kind);
-/* The local part without its extension, as local(8) has it; empty: it has none. */
-struct str alias_bare(const struct params *p, struct str local);
 
 struct alias_result {
     enum alias_rc rc;

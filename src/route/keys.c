@@ -4,6 +4,7 @@
 #include "route/keys.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "mail/address.h"
 #include "util/idn.h"
@@ -44,9 +45,21 @@ bool keys_has_word(const char *list, const char *word) {
     return false;
 }
 
-static struct str without_extension(const struct params *p, struct str local) {
-    const char *delim = p->recipient_delimiter;
-    return delim[0] == '\0' ? STR_NONE : addr_strip_ext(local, delim);
+/* owner-NAME or NAME-request, which are whole where '-' is a delimiter? */
+static bool is_name_of_list(const struct params *p, struct str local) {
+    struct str end = local.n > 8 ? str_from(local, local.n - 8) : STR_NONE;
+    return p->owner_request_special && strchr(p->recipient_delimiter, '-') != NULL &&
+           (str_istarts(local, "owner-") || str_ieq_c(end, "-request"));
+}
+
+struct str keys_bare(const struct params *p, struct str local) {
+    static const char *const whole[] = {"mailer-daemon", "postmaster", "double-bounce"};
+    for (size_t i = 0; i < 3; i++)
+        if (str_ieq_c(local, whole[i]))
+            return STR_NONE;
+    if (p->recipient_delimiter[0] == '\0' || is_name_of_list(p, local))
+        return STR_NONE;
+    return addr_strip_ext(local, p->recipient_delimiter);
 }
 
 bool keys_other_spelling(const struct params *p, struct str hop, struct sbuf *out) {
@@ -112,7 +125,7 @@ static void sender_keys_add(struct keys *k, const struct params *p, struct str s
     struct spellings all;
     if (sender.n == 0)
         return;
-    struct str bare = without_extension(p, local);
+    struct str bare = keys_bare(p, local);
     spellings_of(p, domain, &other, &plain, &all);
     add_address(k, &ext, sender, &all);
     if (bare.n > 0)
@@ -191,7 +204,7 @@ static void add_local(struct keys *k, struct str local, const struct spellings *
 void keys_access(struct keys *k, const struct params *p, struct str address) {
     static const struct spellings no_domain = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
     struct str local = addr_local(address), domain = addr_domain(address);
-    struct str bare = without_extension(p, local);
+    struct str bare = keys_bare(p, local);
     struct sbuf ext = {0}, other = {0}, plain = {0};
     struct spellings all;
     if (address.n == 0) {
@@ -220,7 +233,7 @@ void keys_recipient(struct keys *k, const struct params *p, struct str rcpt) {
     struct spellings all;
     spellings_of(p, domain, &other, &plain, &all);
     add_address(k, &ext, rcpt, &all);
-    struct str bare = without_extension(p, local);
+    struct str bare = keys_bare(p, local);
     if (bare.n > 0)
         add_bare(k, bare, rcpt, &all);
     add_spellings(k, true, "", STR_LIT(""), &all);

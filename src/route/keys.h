@@ -19,6 +19,10 @@ struct keys {
 /* Appends prefix + a + b unless it is there already.  partial: a shortened form, not for tables of
  * patterns. */
 void keys_add(struct keys *k, bool partial, const char *prefix, struct str a, struct str b);
+/* The local part without its extension; empty: it has none.  As in Postfix some names are whole:
+ * those that a mail system has for itself, and those of lists where a '-' may begin an extension.
+ */
+struct str keys_bare(const struct params *p, struct str local);
 /* Whole address (as SMTP has it, then as it is), without extension, @domain.  Nothing for the null
  * sender. */
 void keys_sender(struct keys *k, const struct params *p, struct str sender);

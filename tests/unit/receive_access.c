@@ -269,6 +269,9 @@ static void test_access_keys(void **state) {
     f.rcpt = STR_LIT("b-c+d@y.example");
     keys_are("recipient_delimiter = +-\n" RECIPIENT "hash:t", f,
              "b-c+d@y.example ~b@y.example ~y.example ~example ~b-c+d@ ~b@ ");
+    f.rcpt = STR_LIT("owner-b@y.example");
+    keys_are("recipient_delimiter = +-\n" RECIPIENT "hash:t", f,
+             "owner-b@y.example ~y.example ~example ~owner-b@ ");
     f.rcpt = STR_LIT("b c@y.example"); /* as SMTP has it, then as it is */
     keys_are(RECIPIENT "hash:t", f,
              "\"b c\"@y.example b c@y.example ~y.example ~example ~\"b c\"@ ~b c@ ");

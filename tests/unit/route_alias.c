@@ -8,6 +8,7 @@
 
 #include "mail/address.h"
 #include "route/alias.h"
+#include "route/keys.h"
 
 /* -- the parts of a value -- */
 
@@ -81,7 +82,7 @@ static void test_names_without_extensions(void **state) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct params p = {.recipient_delimiter = (char *)(uintptr_t)rows[i].delimiters,
                            .owner_request_special = rows[i].owners};
-        struct str bare = alias_bare(&p, str_of(rows[i].local));
+        struct str bare = keys_bare(&p, str_of(rows[i].local));
         if (!str_eq_c(bare, rows[i].bare))
             fail_msg("%s: %.*s", rows[i].local, STR_FMT(bare));
     }
