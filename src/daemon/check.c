@@ -43,6 +43,43 @@ static void check_hops(const struct config *cfg, const char *name, const char *v
                  "%s: \"%.*s\": %s: mail for it waits", name, STR_FMT(bad), why);
 }
 
+/* "transport:next hop" of a transport that speaks SMTP. */
+static void check_transport_hop(const struct config *cfg, const char *name, const char *value,
+                                enum diag_level waits, struct diags *d) {
+    size_t n = strcspn(value, ":");
+    const struct service *t = config_transport(cfg, str_make(value, n));
+    if (t != NULL && t->kind == SERVICE_SMTP && value[n] == ':')
+        check_hops(cfg, name, value + n + 1, waits, d);
+}
+
+/* A transport's own smtp_fallback_relay. */
+static void check_fallback(const struct config *cfg, const struct service *svc,
+                           enum diag_level waits, struct diags *d) {
+    const char *value = svc->p.smtp_fallback_relay;
+    struct str bad;
+    const char *why = svc->kind != SERVICE_SMTP || value[0] == '\0' ||
+                              strcmp(value, cfg->p.smtp_fallback_relay) == 0
+                          ? NULL
+                          : nexthop_check(str_of(value), &bad);
+    if (why != NULL)
+        diag_add(d, waits, "master.cf", svc->line,
+                 "%s: smtp_fallback_relay: \"%.*s\": %s: mail for it waits", svc->name,
+                 STR_FMT(bad), why);
+}
+
+/* Where each next hop that is set by name stands; those in tables are looked at by check alone. */
+static void check_all_hops(const struct config *cfg, enum diag_level waits, struct diags *d) {
+    const struct params *p = &cfg->p;
+    check_hops(cfg, "relayhost", p->relayhost, waits, d);
+    check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, waits, d);
+    check_transport_hop(cfg, "default_transport", p->default_transport, waits, d);
+    check_transport_hop(cfg, "relay_transport", p->relay_transport, waits, d);
+    check_transport_hop(cfg, "local_transport", p->local_transport, waits, d);
+    check_transport_hop(cfg, "virtual_transport", p->virtual_transport, waits, d);
+    for (size_t i = 0; i < cfg->n_services; i++)
+        check_fallback(cfg, cfg->services[i], waits, d);
+}
+
 static void check_options(const struct config *cfg, const char *name, const char *value,
                           struct diags *d) {
     unsigned flags;
@@ -300,8 +337,7 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
             check_networks(cfg, cfg->services[i], waits, d);
     unread_check_accepted(cfg, d);
     check_local_mail(cfg, d);
-    check_hops(cfg, "relayhost", p->relayhost, waits, d);
-    check_hops(cfg, "smtp_fallback_relay", p->smtp_fallback_relay, waits, d);
+    check_all_hops(cfg, waits, d);
     check_options(cfg, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);
     check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
     check_server_level(cfg, d);

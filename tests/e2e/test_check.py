@@ -457,6 +457,28 @@ def test_rows_of_access_tables(tmp_path):
     assert rc == 2 and 'no action "HOLD"' in said
 
 
+HOPS = {  # lines of main.cf, or an override of a transport: what is wrong with the next hop
+    "default_transport = smtp:[relay.example": "missing ']'", "default_transport = relay:relay.example:99999": "bad port or unknown service",
+    "default_transport = smtp:relay.example": None, "default_transport = smtp": None, "default_transport = error:[no mail": None,
+    "relay_transport = smtp:[relay.example]:587:x": "bad port", "relay_transport = relay:[relay.example": "missing ']'",
+    "local_transport = smtp:[store.example": "missing ']'", "virtual_transport = smtp:[store.example": "missing ']'",
+    "smtp_fallback_relay = [other.example": "missing ']'", "-o smtp_fallback_relay=[other.example": "missing ']'",
+    "-o smtp_fallback_relay=[other.example]": None}
+
+
+@pytest.mark.parametrize("line", HOPS)
+def test_next_hops_of_transports(tmp_path, line):
+    """A next hop that makes mail wait is named wherever it may stand, and at the start as well."""
+    over, why = line.startswith("-o"), HOPS[line]
+    p = Posthouse("" if over else line + "\n", directory=tmp_path, master=f"other unix - - n - - smtp\n  {line}\n" if over else None)
+    r = p.run("check")
+    said = r.stdout
+    name = line.removeprefix("-o ").split("=")[0].strip()
+    named = re.search(rf"^error: \S*{'master' if over else 'main'}\.cf, line \d+: {'other: ' if over else ''}{name}: .*"
+                      rf"{re.escape(why or '')}.*mail for it waits", said, re.M)
+    assert (named is not None) == (why is not None) and (r.returncode == 2) == (why is not None), said
+
+
 def test_rules_of_transports(tmp_path):
     """Values of rules are looked at as those of rows are, unless a part of the key stands in them."""
     files = {"rules": "/a[.]example/ smtp:[relay.example\n/b[.]example/ smpt:[relay.example]\n/(c)[.]example/ smtp:[$1]\n"
