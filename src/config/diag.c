@@ -10,23 +10,25 @@
 #include "util/mem.h"
 #include "util/str.h"
 
-static bool diag_is_error(const struct diag *x, const char *file, const char *text) {
-    return x->level == DIAG_ERROR && strcmp(x->text, text) == 0 &&
+static bool diag_is(const struct diag *x, enum diag_level level, const char *file,
+                    const char *text) {
+    return x->level == level && strcmp(x->text, text) == 0 &&
            strcmp(x->file == NULL ? "" : x->file, file == NULL ? "" : file) == 0;
 }
 
-/* Services have parameters of their own, and the same mistake in each. */
+/* Services have parameters of their own, and the same mistake in each; one file stands in several
+ * parameters. */
 static bool diag_was_said(const struct diags *d, enum diag_level level, const char *file, int line,
                           const char *text) {
-    for (size_t i = 0; i < d->n && level == DIAG_ERROR; i++)
-        if (d->v[i].line == line && diag_is_error(&d->v[i], file, text))
+    for (size_t i = 0; i < d->n; i++)
+        if (d->v[i].line == line && diag_is(&d->v[i], level, file, text))
             return true;
     return false;
 }
 
 bool diag_has_error(const struct diags *list, const struct diag *error) {
     for (size_t i = 0; i < list->n; i++)
-        if (diag_is_error(&list->v[i], error->file, error->text))
+        if (diag_is(&list->v[i], DIAG_ERROR, error->file, error->text))
             return true;
     return false;
 }

@@ -109,6 +109,24 @@ static int audit_mark(void *arg, struct str key, struct str value) {
     return 1;
 }
 
+/* Of a table that stands in another place as well? */
+static bool audit_was_said(const struct diags *d, const char *remark) {
+    for (size_t i = 0; i < d->n; i++)
+        if (d->v[i].level == DIAG_WARN && strstr(d->v[i].text, remark) != NULL)
+            return true;
+    return false;
+}
+
+/* The first of the lines that are not what they should be, and how many more there are. */
+static void audit_remark(const struct table_place *at, const struct map *m) {
+    struct sbuf more = {0};
+    if (m->remarks > 1)
+        sbuf_printf(&more, " (and %zu more lines with a mistake)", m->remarks - 1);
+    diag_add(at->d, DIAG_WARN, at->file, at->line, "%s: %s%s", at->name, m->remark,
+             more.n > 0 ? more.p : "");
+    sbuf_free(&more);
+}
+
 static void audit_opened(const struct table_place *at, struct map *m, bool actions) {
     bool aliases = strcmp(at->name, "alias_maps") == 0;
     char *stale = map_stale(m);
@@ -120,8 +138,8 @@ static void audit_opened(const struct table_place *at, struct map *m, bool actio
     if (stale != NULL)
         diag_add(at->d, DIAG_WARN, at->file, at->line, "%s: %s (run %s)", at->name, stale,
                  aliases ? "newaliases" : "postmap on it");
-    if (m->opened && m->remark != NULL)
-        diag_add(at->d, DIAG_WARN, at->file, at->line, "%s: %s", at->name, m->remark);
+    if (m->opened && m->remark != NULL && !audit_was_said(at->d, m->remark))
+        audit_remark(at, m);
     if (!aliases)
         audit_spellings(at->c, m, at->name, at->file, at->line, at->d);
     if (m->opened && m->fixed && !m->ops->remote && m->ops->each != NULL)

@@ -14,6 +14,7 @@
 #include "util/clock.h"
 #include "util/fs.h"
 #include "util/lines.h"
+#include "util/log.h"
 #include "util/mem.h"
 
 /* How often a file is looked at for changes. */
@@ -104,6 +105,19 @@ char *map_fault(struct map *m, size_t *several) {
     char *e = mem_strdup(m->err == NULL ? "unknown error" : m->err);
     pthread_mutex_unlock(&m->err_lock);
     return e;
+}
+
+static bool remarks_are_logged = true;
+
+void map_log_no_remarks(void) {
+    remarks_are_logged = false;
+}
+
+void map_remark(struct map *m, const char *text) {
+    if (remarks_are_logged)
+        log_warn("maps", "%s", text);
+    if (m->remarks++ == 0)
+        m->remark = mem_strdup(text);
 }
 
 /* Rules of patterns may stand between braces instead of in a file. */
@@ -208,6 +222,9 @@ static void shut(struct map *m) {
         m->ops->close(m);
     m->opened = false;
     m->state = NULL;
+    free(m->remark);
+    m->remark = NULL;
+    m->remarks = 0;
 }
 
 void map_close(struct map *m) {

@@ -76,7 +76,8 @@ struct map {
     struct tabconf *given; /* instead of a file; owned */
     char *err;             /* why the last open or look-up failed */
     size_t several;        /* it failed because of so many values, where there may be one; else 0 */
-    char *remark;          /* of the last open: the first line that counts for nothing, or NULL */
+    char *remark;          /* of the last open: the first line that is not understood, or NULL */
+    size_t remarks;        /* how many lines are not, or say what another one has said */
     pthread_rwlock_t lock; /* to ask or to open; shared tables are asked with it for reading */
     pthread_mutex_t err_lock; /* of err, several, seen and seen_ms */
     struct stat st;           /* of path when it was opened; map_read_from */
@@ -131,6 +132,11 @@ void map_set_several(struct map *m, const char *shown, size_t n);
 /* The error of part, which m is made of, becomes m's; unless it is that of VALUES_ONE, which names
  * its table, named stands before it ("": nothing does). */
 void map_take_error(struct map *m, struct map *part, const char *named);
+/* A line of the file, or rule, is not what it should be: logs "text", keeps the first such text in
+ * m->remark and counts it.  They are gone when the table is closed, or opened again. */
+void map_remark(struct map *m, const char *text);
+/* From now on they are not logged: for who looks at m->remark.  Before any other thread. */
+void map_log_no_remarks(void);
 /* NULL if there is no such type. */
 const struct map_ops *map_type(struct str type);
 /* "source is newer than the database", or NULL; the caller frees. */

@@ -8,7 +8,6 @@
 #include "maps/map.h"
 #include "util/fs.h"
 #include "util/htab.h"
-#include "util/log.h"
 #include "util/mem.h"
 
 #define TEXT_MAX (64U << 20)
@@ -23,21 +22,27 @@ struct state {
     struct map *m;
 };
 
+static void entry_warn(void *arg, int line, const char *text) {
+    struct state *s = arg;
+    struct sbuf b = {0};
+    sbuf_printf(&b, "%s, line %d: %s", s->m->name, line, text);
+    map_remark(s->m, b.p);
+    sbuf_free(&b);
+}
+
 static void entry_add(void *arg, struct str key, struct str value, int line) {
     struct state *s = arg;
     if (htab_get(&s->tab, key) != NULL) {
-        log_warn("maps", "%s, line %d: duplicate entry: \"%.*s\"", s->m->name, line, STR_FMT(key));
+        struct sbuf text = {0};
+        sbuf_printf(&text, "duplicate entry: \"%.*s\"", STR_FMT(key));
+        entry_warn(s, line, text.p);
+        sbuf_free(&text);
         return;
     }
     struct entry *e = MEM_NEW(struct entry);
     e->key = str_dup(key);
     e->value = str_dup(value);
     htab_put(&s->tab, str_of(e->key), e);
-}
-
-static void entry_warn(void *arg, int line, const char *text) {
-    struct state *s = arg;
-    log_warn("maps", "%s, line %d: %s", s->m->name, line, text);
 }
 
 static int texthash_open(struct map *m) {

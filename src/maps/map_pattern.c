@@ -20,7 +20,6 @@
 #include "maps/map.h"
 #include "util/fs.h"
 #include "util/lines.h"
-#include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
 
@@ -58,11 +57,9 @@ static const char *table_name(const struct map *m) {
 
 static void rule_warn(struct state *s, int line, const char *text, const char *so) {
     struct sbuf b = {0};
-    log_warn("maps", "%s, line %d: %s: %s", table_name(s->m), line, text, so);
-    if (s->m->remark != NULL)
-        return;
     sbuf_printf(&b, "%s, line %d: %s: %s", table_name(s->m), line, text, so);
-    s->m->remark = sbuf_take(&b);
+    map_remark(s->m, b.p);
+    sbuf_free(&b);
 }
 
 #define NOTHING "this line counts for nothing"
@@ -83,8 +80,6 @@ static void pattern_shut(struct map *m) {
     free(s->posix);
     free(s->v);
     free(s);
-    free(m->remark);
-    m->remark = NULL;
 }
 
 /* -- values -- */

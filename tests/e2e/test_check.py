@@ -414,6 +414,32 @@ def test_tables_that_cannot_be_opened(tmp_path):
         assert f"{tmp_path}/{'master.cf' if override else 'main.cf'}, line " in lines[0] and "sesame" not in r.stdout, r.stdout
 
 
+LINES = {  # a table, and (its first bad line, what is said of it, how many more)
+    "texthash": ("a@x.example [h]\nalone\nb@x.example\na@x.example [i]\n", "line 2: expected format: key whitespace value", 2),
+    "pcre": ("/a/ [h]\n/b( [h]\n", "line 2: no closing pattern delimiter", 0), "cidr": ("10.1.2.3/8 [h]\nx [h]\n", "line 1: non-null", 1)}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_lines_of_tables_that_are_no_rows(tmp_path, kind):
+    """One remark for a table, wherever it stands, with the number of such lines; nothing on standard error beside it."""
+    text, what, more = LINES[kind]
+    lists = f"mynetworks = 127.0.0.0/8 {kind}:{{dir}}/t\n" if kind == "cidr" else \
+        f"sender_dependent_relayhost_maps = {kind}:{{dir}}/t\nsmtpd_client_restrictions = check_client_access {kind}:{{dir}}/t\n"
+    p = Posthouse(lists, directory=tmp_path, files={"t": text})
+    r = p.run("check")
+    said = [ln for ln in r.stdout.splitlines() if f"{tmp_path}/t, line " in ln]
+    assert len(said) == 1 and said[0].startswith(f"warning: {tmp_path}/main.cf, line ") and what in said[0], r.stdout
+    assert (f" (and {more} more lines with a mistake)" in said[0]) == (more > 0) and r.returncode > 0 and r.stderr == "", r.stderr
+
+
+def test_a_key_that_everybody_may_read_is_named_once(tmp_path):
+    cert, key = make_cert(tmp_path, "x.example")
+    key.chmod(0o644)
+    own = f"smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {cert}\nsmtpd_tls_key_file = {key}\n"
+    _, said = check(tmp_path, own)
+    assert said.count(f"warning: {key}: it has a password or a key") == 1, said
+
+
 def test_byte_order_marks_in_tables(tmp_path):
     """The first row of a table that another system's editor wrote is named, whatever the table is for."""
     bom = b"\xef\xbb\xbf"
