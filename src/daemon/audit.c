@@ -131,55 +131,78 @@ static void check_loops(const struct config *c, struct diags *d) {
     sbuf_free(&l.said);
 }
 
-/* Certificates of our own services: expired, or about to. */
-static void check_certificate(const struct config *c, const struct service *s, const char *file,
-                              struct diags *d) {
+/* -- certificates: expired, or about to -- */
+
+struct cert_use {
+    const struct config *c;
+    struct diags *d;
+    const char *who;         /* the service, or the parameter that names it */
+    enum diag_level expired; /* what it is then */
+};
+
+static void check_certificate(const struct cert_use *u, const char *file) {
     struct sbuf path = {0};
     struct sbuf what = {0};
     bool over = false;
     int err;
     if (file[0] != '/')
-        sbuf_printf(&path, "%s/", c->dir);
+        sbuf_printf(&path, "%s/", u->c->dir);
     sbuf_add_c(&path, file);
-    struct str pem = config_file(c, file, &err);
+    struct str pem = config_file(u->c, file, &err);
     BIO *b = BIO_new_mem_buf(pem.p, (int)pem.n);
     X509 *cert = b == NULL ? NULL : PEM_read_bio_X509(b, NULL, tls_no_password, NULL);
     if (cert != NULL && tls_cert_ends(cert, CERT_DAYS, &over, &what))
-        diag_add(d, over ? DIAG_ERROR : DIAG_WARN, path.p, 0, "%s: %s", s->name, what.p);
+        diag_add(u->d, over ? u->expired : DIAG_WARN, path.p, 0, "%s: %s", u->who, what.p);
     sbuf_free(&what);
     X509_free(cert);
     BIO_free(b);
     sbuf_free(&path);
 }
 
-/* Where its certificates are: smtpd_tls_chain_files is used instead of the other. */
-static const char *certificate_files(const struct service *s) {
-    return s->p.smtpd_tls_chain_files[0] != '\0' ? s->p.smtpd_tls_chain_files
-                                                 : s->p.smtpd_tls_cert_file;
+/* chains is used instead of file. */
+static void check_certificate_files(const struct cert_use *u, const char *chains,
+                                    const char *file) {
+    struct str rest = str_of(chains[0] != '\0' ? chains : file), one;
+    /* one file's name may have blanks in it */
+    const char *between = chains[0] != '\0' ? ", \t\r\n" : "";
+    while (str_split(&rest, between, &one)) {
+        char *name = str_dup(one);
+        if (strcmp(name, "none") != 0)
+            check_certificate(u, name);
+        free(name);
+    }
 }
 
-/* By an earlier service with the same ones? */
+/* Have they been looked at, for an earlier service with the same ones? */
 static bool certificate_was_looked_at(const struct config *c, size_t at) {
-    for (size_t i = 0; i < at; i++)
+    const struct params *p = &c->services[at]->p;
+    for (size_t i = 0; i < at; i++) {
+        const struct params *q = &c->services[i]->p;
         if (c->services[i]->kind == SERVICE_SMTPD &&
-            strcmp(certificate_files(c->services[i]), certificate_files(c->services[at])) == 0)
+            strcmp(q->smtpd_tls_chain_files, p->smtpd_tls_chain_files) == 0 &&
+            strcmp(q->smtpd_tls_cert_file, p->smtpd_tls_cert_file) == 0)
             return true;
+    }
     return false;
 }
 
+/* What relay hosts are shown.  Most do not look at it, so mail that goes by it need not wait. */
+static void check_client_certificate(const struct config *c, const struct params *p,
+                                     struct diags *d) {
+    bool chains = p->smtp_tls_chain_files[0] != '\0';
+    struct cert_use u = {c, d, chains ? "smtp_tls_chain_files" : "smtp_tls_cert_file", DIAG_WARN};
+    check_certificate_files(&u, p->smtp_tls_chain_files, p->smtp_tls_cert_file);
+}
+
 static void check_certificates(const struct config *c, struct diags *d) {
+    check_client_certificate(c, &c->p, d);
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
-        struct str rest = str_of(certificate_files(s)), one;
-        bool look = s->kind == SERVICE_SMTPD && !certificate_was_looked_at(c, i);
-        /* one file's name may have blanks in it */
-        const char *between = s->p.smtpd_tls_chain_files[0] != '\0' ? ", \t\r\n" : "";
-        while (look && str_split(&rest, between, &one)) {
-            char *file = str_dup(one);
-            if (strcmp(file, "none") != 0)
-                check_certificate(c, s, file, d);
-            free(file);
-        }
+        struct cert_use u = {c, d, s->name, DIAG_ERROR};
+        if (s->kind == SERVICE_SMTPD && !certificate_was_looked_at(c, i))
+            check_certificate_files(&u, s->p.smtpd_tls_chain_files, s->p.smtpd_tls_cert_file);
+        else if (s->kind == SERVICE_SMTP)
+            check_client_certificate(c, &s->p, d);
     }
 }
 

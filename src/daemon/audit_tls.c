@@ -11,6 +11,7 @@
 #include "deliver/policy.h"
 #include "deliver/secure.h"
 #include "maps/maps.h"
+#include "util/tls.h"
 
 struct tls_audit {
     const struct config *c;
@@ -79,6 +80,18 @@ static void check_levels(struct tls_audit *t) {
     }
 }
 
+/* Without the digest there are no fingerprints. */
+static void check_digest(struct tls_audit *t) {
+    struct sbuf text = {0};
+    if (tls_digest_ok(t->p->smtp_tls_fingerprint_digest))
+        return;
+    sbuf_printf(&text,
+                "there is no digest \"%s\": mail that goes by level fingerprint waits (4.7.5)",
+                t->p->smtp_tls_fingerprint_digest);
+    tls_say(t, DIAG_ERROR, "smtp_tls_fingerprint_digest", text.p);
+    sbuf_free(&text);
+}
+
 static bool same_tls(const struct params *a, const struct params *b) {
     static const size_t texts[] = {
         offsetof(struct params, smtp_tls_CAfile),
@@ -89,6 +102,7 @@ static bool same_tls(const struct params *a, const struct params *b) {
         offsetof(struct params, smtp_tls_mandatory_ciphers),
         offsetof(struct params, smtp_tls_exclude_ciphers),
         offsetof(struct params, smtp_tls_mandatory_exclude_ciphers),
+        offsetof(struct params, smtp_tls_fingerprint_digest),
         offsetof(struct params, smtp_tls_key_file),
         offsetof(struct params, smtp_tls_protocols),
         offsetof(struct params, smtp_tls_mandatory_protocols),
@@ -104,6 +118,7 @@ static bool same_tls(const struct params *a, const struct params *b) {
 
 static void audit_client(struct tls_audit *t) {
     check_levels(t);
+    check_digest(t);
     check_policies(t);
 }
 

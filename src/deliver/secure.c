@@ -145,7 +145,9 @@ static bool client_all_anchors(struct client_tls *t, const struct config *cfg,
     struct client_tls ignored = {.why = NULL};
     bool ok = true;
     if (file[0] != '\0')
-        ok = client_file(t, cfg, "smtp_tls_CAfile", file, &t->conf.ca);
+        ok = client_file(t, cfg, "smtp_tls_CAfile", file, &t->conf.ca) &&
+             (tls_has_certificate(t->conf.ca) ||
+              client_tls_bad(t, "smtp_tls_CAfile", "%s: no certificate stands in it", file));
     else if (folder[0] == '\0')
         client_file(&ignored, cfg, "", CONFIG_SYSTEM_ANCHORS, &t->conf.ca);
     client_tls_free(&ignored);

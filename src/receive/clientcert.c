@@ -130,6 +130,14 @@ static bool trusts_everybody(const struct params *p) {
            strncmp(p->smtpd_tls_CApath, "/etc/ssl/certs", 14) == 0;
 }
 
+/* A file that cannot be read is said where the certificates are loaded. */
+static bool anchors_have_certificate(const struct config *cfg, const struct params *p) {
+    int err = 0;
+    struct str pem =
+        p->smtpd_tls_CAfile[0] == '\0' ? STR_NONE : config_file(cfg, p->smtpd_tls_CAfile, &err);
+    return pem.n == 0 || tls_has_certificate(pem);
+}
+
 static void clientcert_check_one(const struct config *cfg, const struct service *svc,
                                  struct diags *d) {
     const struct params *p = &svc->p;
@@ -141,6 +149,8 @@ static void clientcert_check_one(const struct config *cfg, const struct service 
         clientcert_say(cfg, svc, DIAG_WARN, "smtpd_tls_req_ccert",
                        "no certificate is trusted without smtpd_tls_CAfile: no client is served",
                        d);
+    if (clientcert_asked(p) && !anchors_have_certificate(cfg, p))
+        clientcert_say(cfg, svc, DIAG_ERROR, "smtpd_tls_CAfile", "no certificate stands in it", d);
     if (clientcert_asked(p) && !tls_digest_ok(p->smtpd_tls_fingerprint_digest))
         clientcert_say(cfg, svc, DIAG_WARN, "smtpd_tls_fingerprint_digest",
                        "there is no such digest: what asks for a fingerprint is answered 451", d);

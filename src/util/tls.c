@@ -159,6 +159,16 @@ static bool use_key(SSL_CTX *ctx, struct str pem) {
     return ok;
 }
 
+bool tls_has_certificate(struct str pem) {
+    BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
+    X509 *x = bio == NULL ? NULL : PEM_read_bio_X509(bio, NULL, tls_no_password, NULL);
+    bool has = x != NULL;
+    X509_free(x);
+    BIO_free(bio);
+    ERR_clear_error();
+    return has;
+}
+
 static void use_anchors(SSL_CTX *ctx, struct str pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);

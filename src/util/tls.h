@@ -45,6 +45,8 @@ bool tls_peer_digests(SSL *ssl, const char *digest, struct sbuf *of_cert, struct
 
 /* Is the certificate over, or within so many days?  Appends that in words; *over: it is. */
 bool tls_cert_ends(const X509 *cert, int days, bool *over, struct sbuf *what);
+/* Does a certificate stand in it that can be read? */
+bool tls_has_certificate(struct str pem);
 
 /* For OpenSSL's readers of PEM, which would ask at the terminal, and wait there, for the password
  * of what is encrypted: there is none. */

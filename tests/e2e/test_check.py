@@ -132,6 +132,8 @@ def test_rows_of_tls_policies(tmp_path, row, bad):
     ("tls_medium_cipherlist = NOTHING\n", "no cipher is left"),
     ("smtp_tls_cert_file = {dir}/one.pem\nsmtp_tls_key_file = {dir}/two.key\n", "private key"),
     ("smtp_tls_cert_file = {dir}/none.pem\n", "smtp_tls_cert_file: "),
+    ("smtp_tls_CAfile = {dir}/one.key\n", "one.key: no certificate stands in it"),
+    ("smtp_tls_fingerprint_digest = sha257\n", 'smtp_tls_fingerprint_digest: there is no digest "sha257"'),
     ("smtp_tls_CAfile = {dir}/one.pem\nsmtp_tls_cert_file = {dir}/one.pem\n"
                                                                        "smtp_tls_key_file = {dir}/one.key\n", None)])
 def test_files_and_words_of_tls(tmp_path, main, bad):
@@ -140,7 +142,7 @@ def test_files_and_words_of_tls(tmp_path, main, bad):
         cert, key = make_cert(tmp_path, f"{name}.example")
         cert.rename(tmp_path / f"{name}.pem"), key.rename(tmp_path / f"{name}.key")
     rc, said = check(tmp_path, "relayhost = [relay.example]\n" + main, {"empty": ""})
-    assert (bad in said and rc == 2) if bad else rc == 0, said
+    assert (bad in said and rc == 2) if bad else (rc == 1 and "error:" not in said), said  # it expires in two days
 
 
 @pytest.mark.parametrize("main,said", [
@@ -215,6 +217,29 @@ def test_certificates_that_end_soon_are_named(tmp_path):
     assert says.findall(check(tmp_path, own)[1]) == [str(cert)]
     chains = f"smtpd_tls_chain_files = {chain}, {second}\n"
     assert says.findall(check(tmp_path, own + chains)[1]) == [str(chain), str(second)]
+
+
+def test_certificates_that_relay_hosts_are_shown(tmp_path):
+    """Of main.cf and of a transport, each once; one that has expired is a warning: most relay hosts do not look at it."""
+    cert, key = make_cert(tmp_path, "mta.example")  # for two days
+    valid, old_key = make_cert(tmp_path, "old.example")
+    old = tmp_path / "old.pem"
+    subprocess.run(["openssl", "x509", "-in", valid, "-signkey", old_key, "-days", "-1", "-out", old], check=True, capture_output=True)
+    key.chmod(0o600), old_key.chmod(0o600)
+    p = Posthouse(f"smtp_tls_cert_file = {cert}\nsmtp_tls_key_file = {key}\n", directory=tmp_path,
+                  master=f"other unix - - n - - smtp\n -o smtp_tls_chain_files={old_key},{old}\nthird unix - - n - - smtp\n")
+    r = p.run("check")
+    assert re.findall(r"warning: (\S+): (smtp_tls_\w+): the certificate (?:has expired|expires in [12] days)", r.stdout) == [
+        (str(cert), "smtp_tls_cert_file"), (str(old), "smtp_tls_chain_files")] and r.returncode == 1, r.stdout
+
+
+def test_authorities_of_clients_that_are_none(tmp_path):
+    """Where clients are asked for a certificate; the start fails, as with a file that cannot be read."""
+    cert, key = make_cert(tmp_path, "mta.example")
+    main = f"smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {cert}\nsmtpd_tls_key_file = {key}\nsmtpd_tls_CAfile = {key}\n"
+    for ask, rc in (("no", 1), ("yes", 2)):
+        code, said = check(tmp_path, main + f"smtpd_tls_ask_ccert = {ask}\n")
+        assert code == rc and ("smtpd_tls_CAfile: no certificate stands in it" in said) == (ask == "yes"), said
 
 
 DOMAINS = "mydestination = own.example\nvirtual_mailbox_domains = texthash:{dir}/virtual, größe.example\nrelay_domains = other.example\n"
