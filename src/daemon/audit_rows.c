@@ -215,6 +215,8 @@ static int check_key(void *arg, struct str key, struct str value) {
         what = "a domain alone is no key for senders: write @domain";
     else if (!k->senders && at == 0)
         what = "@domain is no key of transport_maps: write the domain alone";
+    else if (!k->senders && key.n > 1 && key.p[key.n - 1] == '.')
+        what = "a dot at the end is never asked: write the domain without it";
     if (what != NULL && ++k->said <= AUDIT_SHOWN) {
         sbuf_add_safe(&b, key);
         diag_add(k->d, DIAG_WARN, k->cfg->main.path, rows_line_of(k->cfg, k->param),

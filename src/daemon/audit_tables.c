@@ -90,6 +90,49 @@ static void audit_actions(const struct table_place *at, struct map *m) {
                  at->name, m->spec, rows.said - AUDIT_SHOWN);
 }
 
+/* -- keys that nothing asks for -- */
+
+/* NULL, or why a key of a list of domains, or of an access table, is never asked. */
+static const char *key_unasked(struct str key, bool access) {
+    ptrdiff_t at = str_rchr(key, '@');
+    if (at == 0 && key.n > 1)
+        return "@domain is no key here: write the domain alone";
+    if (key.n > 1 && key.p[key.n - 1] == '.' && (!access || at > 0))
+        return "a dot at the end is never asked: write the domain without it";
+    return NULL;
+}
+
+static int audit_key(void *arg, struct str key, struct str value) {
+    struct table_rows *rows = arg;
+    const struct table_place *at = rows->at;
+    const char *why = key_unasked(key, list_kind_of(at->name) == LIST_RESTRICTIONS);
+    struct sbuf shown = {0}, table = {0};
+    (void)value;
+    if (why == NULL || ++rows->said > AUDIT_SHOWN)
+        return 0;
+    sbuf_add_safe(&shown, key);
+    maps_show(rows->table->spec, &table);
+    diag_add(at->d, DIAG_WARN, at->file, at->line, "%s: %s: \"%s\": %s", at->name, table.p, shown.p,
+             why);
+    sbuf_free(&shown);
+    sbuf_free(&table);
+    return 0;
+}
+
+static bool is_list_of_domains(const char *name) {
+    static const char *const ends[] = {"_domains", "destination"};
+    return str_end_of(name, ends, sizeof ends / sizeof ends[0]) >= 0;
+}
+
+static void audit_keys(const struct table_place *at, struct map *m, bool actions) {
+    struct table_rows rows = {.at = at, .table = m};
+    if ((actions || is_list_of_domains(at->name)) && m->opened && m->fixed && !m->ops->remote)
+        map_each(m, audit_key, &rows);
+    if (rows.said > AUDIT_SHOWN)
+        diag_add(at->d, DIAG_WARN, at->file, at->line, "%s: %s: %zu more keys like these", at->name,
+                 m->spec, rows.said - AUDIT_SHOWN);
+}
+
 /* -- tables -- */
 
 /* Editors of other systems put a byte order mark at the beginning of a file. */
@@ -144,6 +187,7 @@ static void audit_opened(const struct table_place *at, struct map *m, bool actio
         audit_spellings(at->c, m, at->name, at->file, at->line, at->d);
     if (m->opened && m->fixed && !m->ops->remote && m->ops->each != NULL)
         map_each(m, audit_mark, &(struct table_rows){.at = at, .table = m});
+    audit_keys(at, m, actions);
     if (actions)
         audit_actions(at, m);
     free(stale);

@@ -530,6 +530,24 @@ def test_next_hops_of_transports(tmp_path, line):
     assert (named is not None) == (why is not None) and (r.returncode == 2) == (why is not None), said
 
 
+DOT, AT = "a dot at the end is never asked", "write the domain alone"
+UNASKED = {  # lines of main.cf: what is said of keys; of others nothing is
+    "smtpd_sender_restrictions = check_sender_access texthash:{dir}/t":
+        {"@x.example": AT, "ann@x.example.": DOT, "x.example.": None, "x.example": None, "ann@": None, "ann@x.example": None, "10.1.2": None},
+    "relay_domains = texthash:{dir}/t": {"@x.example": AT, "x.example.": DOT, ".x.example": None, "x.example": None},
+    "mydestination = other.example, unionmap:{{texthash:{dir}/t}}": {"@x.example": AT, "y.x.example.": DOT, "x.example": None},
+    "transport_maps = texthash:{dir}/t": {"@x.example": AT, "x.example.": DOT, "ann@x.example.": DOT, ".x.example": None, "*": None}}
+
+
+@pytest.mark.parametrize("line", UNASKED)
+def test_keys_of_tables_of_domains_that_nothing_asks_for(tmp_path, line):
+    value = "smtp:[relay.example]" if "transport" in line else "OK"
+    _, said = check(tmp_path, line + "\n", {"t": "".join(f"{key} {value}\n" for key in UNASKED[line])})
+    for key, why in UNASKED[line].items():
+        named = [ln for ln in said.splitlines() if f'"{key}": ' in ln]
+        assert len(named) == (why is not None) and all(ln.startswith("warning: ") and why in ln for ln in named), (key, said)
+
+
 def test_rules_of_transports(tmp_path):
     """Values of rules are looked at as those of rows are, unless a part of the key stands in them."""
     files = {"rules": "/a[.]example/ smtp:[relay.example\n/b[.]example/ smpt:[relay.example]\n/(c)[.]example/ smtp:[$1]\n"
