@@ -306,47 +306,50 @@ static void networks_note(struct config *c) {
     free(protocols);
 }
 
-/* Lists of patterns in which "/file/name" stands for what the file holds. */
-static const char *const pattern_lists[] = {"mynetworks",
-                                            "relay_domains",
-                                            "mydestination",
-                                            "virtual_alias_domains",
-                                            "virtual_mailbox_domains",
-                                            "smtpd_client_event_limit_exceptions",
-                                            "smtpd_sasl_exceptions_networks",
-                                            "smtpd_sasl_mechanism_filter",
-                                            "smtp_sasl_mechanism_filter",
-                                            "smtpd_forbid_bare_newline_exclusions",
-                                            "authorized_submit_users",
-                                            "authorized_mailq_users",
-                                            "authorized_flush_users"};
+const char *const config_file_lists[] = {"mynetworks",
+                                         "relay_domains",
+                                         "mydestination",
+                                         "virtual_alias_domains",
+                                         "virtual_mailbox_domains",
+                                         "smtpd_client_event_limit_exceptions",
+                                         "smtpd_sasl_exceptions_networks",
+                                         "smtpd_sasl_mechanism_filter",
+                                         "smtp_sasl_mechanism_filter",
+                                         "smtpd_forbid_bare_newline_exclusions",
+                                         "authorized_submit_users",
+                                         "authorized_mailq_users",
+                                         "authorized_flush_users",
+                                         NULL};
 
 #define LIST_FILES_DEEP 10 /* a file that names itself is no list */
 
-static void list_add(struct config *c, const char *name, struct str list, bool negated, int deep,
-                     struct sbuf *out);
+static void list_add(struct config *c, struct str list, bool negated, int deep, struct sbuf *out);
 
-/* The file's patterns, without comments. */
-static void list_file_add(struct config *c, const char *name, const char *path, bool negated,
-                          int deep, struct sbuf *out) {
-    int err, line;
+/* The file's patterns, without comments.  One that cannot be read becomes a table that fails, as
+ * with Postfix: what is asked about it waits, and everything else goes on. */
+static void list_file_add(struct config *c, const char *path, bool negated, int deep,
+                          struct sbuf *out) {
+    int err;
     struct str text = config_file(c, path, &err), one;
     if (err < 0 || deep == LIST_FILES_DEEP) {
-        const char *file = config_place(c, NULL, name, &line);
-        diag_add(&c->diags, DIAG_ERROR, file, line, "%s: cannot read %s: %s", name, path,
-                 err < 0 ? cfg_source_why(err) : "it is named by itself, or by too many files");
+        sbuf_printf(out, " %s" CONFIG_UNREAD "%s", negated ? "!" : "", path);
         return;
     }
     while (str_split(&text, "\n", &one)) {
         one = str_trim(one);
         if (one.n > 0 && one.p[0] != '#')
-            list_add(c, name, one, negated, deep + 1, out);
+            list_add(c, one, negated, deep + 1, out);
     }
 }
 
+const char *config_unread_why(const struct config *c, const char *path) {
+    int err;
+    config_file(c, path, &err);
+    return err < 0 ? cfg_source_why(err) : "it is named by itself, or by too many files";
+}
+
 /* Appends the patterns; what stands in a file behind an exclamation mark is negated, each one. */
-static void list_add(struct config *c, const char *name, struct str list, bool negated, int deep,
-                     struct sbuf *out) {
+static void list_add(struct config *c, struct str list, bool negated, int deep, struct sbuf *out) {
     struct str one;
     while (str_split_braces(&list, ", \t\r\n", &one)) {
         bool not = negated;
@@ -354,7 +357,7 @@ static void list_add(struct config *c, const char *name, struct str list, bool n
             not = !not ;
         char *path = str_dup(one);
         if (path[0] == '/')
-            list_file_add(c, name, path, not, deep, out);
+            list_file_add(c, path, not, deep, out);
         else
             sbuf_printf(out, " %s%s", not ? "!" : "", path);
         free(path);
@@ -366,7 +369,7 @@ static void list_fill(struct config *c, struct params *p, const char *name) {
     struct sbuf out = {0};
     if (strchr(*at, '/') == NULL)
         return;
-    list_add(c, name, str_of(*at), false, 0, &out);
+    list_add(c, str_of(*at), false, 0, &out);
     *at = config_text_keep(c, sbuf_take(&out));
 }
 
@@ -446,8 +449,8 @@ static void params_fill(struct config *c, const struct service *svc, struct para
     origin_fill(c, p);
     sasl_path_fill(c, p);
     aliases_fill(c, p);
-    for (size_t i = 0; i < sizeof pattern_lists / sizeof pattern_lists[0]; i++)
-        list_fill(c, p, pattern_lists[i]);
+    for (size_t i = 0; config_file_lists[i] != NULL; i++)
+        list_fill(c, p, config_file_lists[i]);
     if (p->smtp_tls_security_level[0] == '\0')
         p->smtp_tls_security_level = p->smtp_enforce_tls ? "verify"
                                      : p->smtp_use_tls   ? "may"

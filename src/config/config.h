@@ -107,6 +107,12 @@ int config_open_log(const struct config *c);
 bool cfg_is_own_address(const struct config *c, const char *addr);
 /* The file of an accounts_store that is SQLite's; NULL: it is of another kind, or not set. */
 const char *config_store_file(const struct config *c);
+/* Lists of patterns, up to NULL, in which "/file/name" stands for what the file holds. */
+extern const char *const config_file_lists[];
+/* What stands in such a list before the name of a file that could not be read. */
+#define CONFIG_UNREAD "non-existent:"
+/* Why that file could not be read. */
+const char *config_unread_why(const struct config *c, const char *path);
 /* The content of a file named in the configuration (relative names are below dir). */
 struct str config_file(const struct config *c, const char *path, int *err);
 /* The same of a folder with trust anchors (cfg_source_folder). */

@@ -226,6 +226,8 @@ static void audit_list(const struct table_place *at, enum list_kind kind, const 
             one = str_from(one, 1);
         if (kind == LIST_TABLES && !map_looks_like(one))
             audit_bare_word(at, one);
+        else if (str_istarts(one, CONFIG_UNREAD)) /* daemon_check has named it */
+            continue;
         else if (kind == LIST_TABLES || word_is_table(kind, one, before))
             audit_spec(at, one, actions);
     }

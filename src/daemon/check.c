@@ -298,6 +298,40 @@ static void check_networks(const struct config *cfg, const struct service *svc,
              svc == NULL ? "" : svc->name, svc == NULL ? "" : ": ", why, STR_FMT(what));
 }
 
+static const char *list_text(const struct params *p, const char *name) {
+    const struct param_info *info = param_find(name, strlen(name));
+    return *(const char *const *)(const void *)((const char *)p + info->offset);
+}
+
+/* Files of one list that could not be read.  svc: NULL, or a service that has its own list. */
+static void check_list_files(const struct config *cfg, const struct service *svc, const char *name,
+                             enum diag_level waits, struct diags *d) {
+    struct str rest = str_of(list_text(svc == NULL ? &cfg->p : &svc->p, name)), one;
+    while (str_split_braces(&rest, ", \t\r\n", &one)) {
+        for (; one.n > 0 && one.p[0] == '!'; one = str_from(one, 1))
+            ;
+        if (!str_istarts(one, CONFIG_UNREAD))
+            continue;
+        char *path = str_dup(str_from(one, strlen(CONFIG_UNREAD)));
+        diag_add(d, waits, svc == NULL ? cfg->main.path : "master.cf",
+                 svc == NULL ? check_line_of(cfg, name) : svc->line,
+                 "%s%s%s: cannot read %s: %s: what it is asked about waits",
+                 svc == NULL ? "" : svc->name, svc == NULL ? "" : ": ", name, path,
+                 config_unread_why(cfg, path));
+        free(path);
+    }
+}
+
+static void check_lists(const struct config *cfg, enum diag_level waits, struct diags *d) {
+    for (size_t i = 0; config_file_lists[i] != NULL; i++) {
+        const char *name = config_file_lists[i], *value = list_text(&cfg->p, name);
+        check_list_files(cfg, NULL, name, waits, d);
+        for (size_t k = 0; k < cfg->n_services; k++)
+            if (strcmp(list_text(&cfg->services[k]->p, name), value) != 0)
+                check_list_files(cfg, cfg->services[k], name, waits, d);
+    }
+}
+
 /* A comment behind a value is none, in Postfix as here: only a line of its own is one. */
 static void check_comments(const struct config *cfg, struct diags *d) {
     for (size_t i = 0; i < cfg->main.n; i++) {
@@ -335,6 +369,7 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
     for (size_t i = 0; i < cfg->n_services; i++)
         if (cfg->services[i]->kind == SERVICE_SMTPD)
             check_networks(cfg, cfg->services[i], waits, d);
+    check_lists(cfg, waits, d);
     unread_check_accepted(cfg, d);
     check_local_mail(cfg, d);
     check_all_hops(cfg, waits, d);
@@ -349,6 +384,6 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
         check_auth(cfg, cfg->services[i], d);
     struct inside in = {cfg, d};
     confine_folders(cfg, check_folder, &in);
-    receive_check(cfg, d);
+    receive_check(cfg, waits, d);
     sni_check(cfg, waits, d);
 }

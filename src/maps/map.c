@@ -168,8 +168,11 @@ static int refuse_open(struct map *m) {
     const char *colon = strchr(m->spec, ':');
     int type = colon == NULL ? 0 : (int)(colon - m->spec) + 1;
     bool shown = m->spec[type] == '/';
-    map_set_error(m, "unsupported dictionary type: %.*s%s", type, m->spec,
-                  shown ? m->spec + type : "(hidden)");
+    if (shown && strncmp(m->spec, "non-existent:", (size_t)type) == 0) /* CONFIG_UNREAD */
+        map_set_error(m, "file %s could not be read with the configuration", m->spec + type);
+    else
+        map_set_error(m, "unsupported dictionary type: %.*s%s", type, m->spec,
+                      shown ? m->spec + type : "(hidden)");
     return -EOPNOTSUPP;
 }
 

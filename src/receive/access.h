@@ -82,6 +82,6 @@ unsigned access_checked_code(int64_t code, struct sbuf *text);
 unsigned access_unlisted(const struct access_facts *f, struct sbuf *text);
 
 /* Mistakes in the lists of a service, among them an open relay. */
-void access_check(const struct service *svc, struct diags *d);
+void access_check(const struct service *svc, enum diag_level waits, struct diags *d);
 
 #endif

@@ -85,7 +85,8 @@ static bool compares_logins(const struct service *svc, enum list list) {
     return false;
 }
 
-static void check_list(const struct service *svc, enum list list, struct diags *d) {
+static void check_list(const struct service *svc, enum list list, enum diag_level waits,
+                       struct diags *d) {
     struct access_reader reader = access_list_open(&svc->p, list);
     struct access_item item;
     while (access_item_next(&reader, &item)) {
@@ -97,9 +98,10 @@ static void check_list(const struct service *svc, enum list list, struct diags *
                      "refused, 451 4.3.5",
                      svc->name, list_names[list]);
         else if (item.word == NULL)
-            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                     "%s: %s: unknown restriction \"%.*s\"", svc->name, list_names[list],
-                     STR_FMT(item.text));
+            diag_add(d, waits, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: %s: unknown restriction \"%.*s\": mail that comes to it is refused, "
+                     "451 4.3.5",
+                     svc->name, list_names[list], STR_FMT(item.text));
         else if (item.has_no_table)
             diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: %s needs a table: mail that comes to it is refused, 451 4.3.5",
@@ -118,9 +120,9 @@ static void check_logins(const struct service *svc, enum list list, struct diags
                  "%s: %s compares senders with logins, but %s", svc->name, list_names[list], why);
 }
 
-void access_check(const struct service *svc, struct diags *d) {
+void access_check(const struct service *svc, enum diag_level waits, struct diags *d) {
     for (enum list l = LIST_CLIENT; l < LISTS; l++)
-        check_list(svc, l, d);
+        check_list(svc, l, waits, d);
     for (enum list l = LIST_CLIENT; l < LISTS; l++)
         check_logins(svc, l, d);
     if (!list_closes(svc, LIST_RELAY) && !list_closes(svc, LIST_RECIPIENT) &&

@@ -46,7 +46,7 @@ static void check_bare_newline(const struct service *svc, struct diags *d) {
                  svc->name, (long long)code);
 }
 
-void receive_check(const struct config *cfg, struct diags *d) {
+void receive_check(const struct config *cfg, enum diag_level waits, struct diags *d) {
     certificate_check(cfg, d);
     clientcert_check(cfg, d);
     for (size_t i = 0; i < cfg->n_services; i++) {
@@ -55,6 +55,6 @@ void receive_check(const struct config *cfg, struct diags *d) {
             continue;
         check_bare_newline(svc, d);
         check_rewrite_clients(svc, d);
-        access_check(svc, d);
+        access_check(svc, waits, d);
     }
 }

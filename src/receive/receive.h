@@ -44,6 +44,6 @@ void receive_leave(struct receive *r);
 /* Sessions in progress, for the shutdown. */
 size_t receive_sessions(const struct receive *r);
 /* Mistakes in the restriction lists of a configuration, among them an open relay. */
-void receive_check(const struct config *cfg, struct diags *d);
+void receive_check(const struct config *cfg, enum diag_level waits, struct diags *d);
 
 #endif

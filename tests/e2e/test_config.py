@@ -80,7 +80,6 @@ def test_the_name_of_a_system_without_a_domain(tmp_path, text):
     ("myhostname = two words", r'line 1: myhostname: "two words" is no host name'),
     ("mail_name = x\nmydomain = .example", r'line 2: mydomain: ".example" is no host name'),
     ("smtp_sasl_security_options = noplaintxt", r"unknown word \"noplaintxt\""),
-    ("smtpd_recipient_restrictions = permit_mynetwork", r"unknown restriction \"permit_mynetwork\""),
 ])
 def test_mistakes_are_named(tmp_path, text, error):
     p = Posthouse("", directory=tmp_path)
@@ -128,6 +127,41 @@ def test_what_postfix_tolerates_stops_no_daemon(dns):
         assert re.fullmatch("451 4.3.0 .*Temporary lookup failure", p.send())
         p.wait_log('non-null host address bits in "192.168.7.9/24"')
         assert "fatal" not in p.log()
+
+
+GONE = "cannot read /no/such/file: No such file or directory: what it is asked about waits"
+UNREAD = {
+    "mynetworks = /no/such/file": (f"mynetworks: {GONE}", "451 4.3.0"),
+    "mynetworks = 127.0.0.0/8, !/no/such/file": (f"mynetworks: {GONE}", "250"),
+    "relay_domains = own.example /no/such/file": (f"relay_domains: {GONE}", "451 4.3.0"),
+    "mydestination = /no/such/file": (f"mydestination: {GONE}", "451 4.3.0"),
+    "virtual_mailbox_domains = /no/such/file": (f"virtual_mailbox_domains: {GONE}", "451 4.3.0"),
+    "smtpd_client_event_limit_exceptions = /no/such/file": (f"smtpd_client_event_limit_exceptions: {GONE}", "250"),
+    "smtpd_sasl_exceptions_networks = /no/such/file": (f"smtpd_sasl_exceptions_networks: {GONE}", "250"),
+    "smtpd_forbid_bare_newline_exclusions = /no/such/file": (f"smtpd_forbid_bare_newline_exclusions: {GONE}", "250"),
+    "authorized_submit_users = /no/such/file": (f"authorized_submit_users: {GONE}", "250"),
+    "smtp_sasl_mechanism_filter = /no/such/file": (f"smtp_sasl_mechanism_filter: {GONE}", "250"),
+    "smtpd_helo_restrictions = permit_mynetwork": ('smtpd_helo_restrictions: unknown restriction "permit_mynetwork"', "451 4.3.5"),
+    "smtpd_relay_restrictions = defer_unauth, reject_unauth_destination":
+        ('smtpd_relay_restrictions: unknown restriction "defer_unauth"', "451 4.3.5"),
+}
+
+
+@pytest.mark.parametrize("text", UNREAD)
+def test_a_list_that_cannot_be_read_stops_no_daemon(dns, text):
+    """What is asked about it waits, all else goes on; a reload has something better to go on with, and is refused."""
+    said, reply = UNREAD[text]
+    with Posthouse(f"relayhost = [127.0.0.1]:9\n{text}\n", dns=dns) as p:
+        assert p.send().startswith(reply)
+        r = p.run("check")
+        assert r.returncode == 2 and sum(line.startswith("error: ") and said in line for line in r.stdout.splitlines()) == 1, r.stdout
+        assert "non-existent" not in r.stdout
+        p.wait_log(r"master\[\d+\]: warning: .*" + re.escape(said))
+        assert p.run("reload").returncode == 0 and p.send().startswith(reply)
+        p.write_main("relayhost = [127.0.0.1]:9\n")
+        assert p.run("reload").returncode == 0 and p.send().startswith("250")
+        p.write_main(f"relayhost = [127.0.0.1]:9\n{text}\n")
+        assert p.run("reload").returncode == 1 and p.send().startswith("250")
 
 
 def test_check_is_clean_and_exit_codes(tmp_path):

@@ -592,19 +592,24 @@ static void test_lists_are_checked(void **state) {
          "", ""},
         {RELAY "warn_if_reject\n", "-o smtpd_recipient_restrictions=reject", ""},
         {"smtpd_data_restrictions = nosuch, hash:t, check_helo_access\n", "",
-         "E 25: smtpd_data_restrictions: unknown restriction \"nosuch\"\n"
+         "E 25: smtpd_data_restrictions: unknown restriction \"nosuch\": mail that comes to it is "
+         "refused, 451 4.3.5\n"
          "W 25: smtpd_data_restrictions: a table needs a restriction before it: mail that comes to "
          "it is refused, 451 4.3.5\n"
          "W 25: smtpd_data_restrictions: check_helo_access" NO_TABLE},
         {SENDER "nosuch hash:t\n", "",
-         "E 25: smtpd_sender_restrictions: unknown restriction \"nosuch\"\n"},
+         "E 25: smtpd_sender_restrictions: unknown restriction \"nosuch\": mail that comes to it "
+         "is "
+         "refused, 451 4.3.5\n"},
         {SENDER "reject_sender_login_mismatch\n", "", "W 25: smtpd_sender_restrictions" NO_OWNERS},
         {SENDER "permit_mynetworks reject_known_sender_login_mismatch\n", "",
          "W 25: smtpd_sender_restrictions" NO_OWNERS},
         {RECIPIENT "reject_authenticated_sender_login_mismatch\n", "",
          "W 25: smtpd_recipient_restrictions" NO_OWNERS},
         {RECIPIENT "nosuch2, reject_unauthenticated_sender_login_mismatch\n", "",
-         "E 25: smtpd_recipient_restrictions: unknown restriction \"nosuch2\"\n"
+         "E 25: smtpd_recipient_restrictions: unknown restriction \"nosuch2\": mail that comes to "
+         "it is "
+         "refused, 451 4.3.5\n"
          "W 25: smtpd_recipient_restrictions" NO_OWNERS},
         {SENDER "reject_sender_login_mismatch\nsmtpd_sasl_auth_enable = yes\n",
          "-o smtpd_sender_login_maps=hash:l", ""},
@@ -627,7 +632,7 @@ static void test_lists_are_checked(void **state) {
         snprintf(master, sizeof master, "25 inet " LINE "%s\nrelay unix - - n - - smtp\n",
                  rows[i].options);
         struct config *cfg = configure_services(rows[i].main, master);
-        receive_check(cfg, &d);
+        receive_check(cfg, DIAG_ERROR, &d);
         diags_are(&d, rows[i].want);
         config_unref(cfg);
     }
@@ -639,7 +644,7 @@ static void test_built_in_services_are_checked(void **state) {
     struct config *cfg = configure(RELAY "nosuch\nlocal_header_rewrite_clients = nosuch\n" SENDER
                                          "check_helo_access, reject_sender_login_mismatch\n");
     (void)state;
-    receive_check(cfg, &d);
+    receive_check(cfg, DIAG_ERROR, &d);
     assert_true(d.errors >= 3 && d.warnings >= 1);
     for (size_t i = 0; i < d.n; i++)
         assert_true(d.v[i].file == NULL && d.v[i].line == 0);
