@@ -26,9 +26,9 @@ static void check_rewrite_clients(const struct service *svc, struct diags *d) {
         for (size_t i = 0; i < sizeof known_words / sizeof known_words[0]; i++)
             known = known || str_ieq_c(word, known_words[i]);
         if (!known)
-            diag_add(d, DIAG_ERROR, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                     "%s: local_header_rewrite_clients: there is no \"%.*s\"", svc->name,
-                     STR_FMT(word));
+            diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: local_header_rewrite_clients: there is no \"%.*s\": it is passed over",
+                     svc->name, STR_FMT(word));
     }
 }
 

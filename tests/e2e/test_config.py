@@ -100,6 +100,7 @@ TOLERATED = [
     ("relayhost = [relay.server.]:25",
      r'error: .*line 8: relayhost: "\[relay.server.\]:25": a host name has no dot at its end: mail for it'),
     ("smtp_tls_security_level = dane", r'error: .*line 8: smtp_tls_security_level: .* level "dane": mail that goes by it waits'),
+    ("local_header_rewrite_clients = permit_mynetwork", r'warning: .*local_header_rewrite_clients: there is no "permit_mynetwork"'),
     ("mynetworks = 127.0.0.0/8, 10.0.0.0/33", r'error: .*mynetworks: bad network length: "10.0.0.0/33"'),
 ]
 
