@@ -98,6 +98,11 @@ _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int 
     confine_lookup(cfg);
     log_start();
     struct lookup_server *s = lookup_server_new(WORKERS, cfg->dir);
+    if (lookup_server_workers(s) == 0) {
+        log_fatal("master", "the lookup process cannot start its threads");
+        log_close();
+        _exit(1);
+    }
     lookup_server_allow(s, lookup_allowed, cfg);
     tabconf_use_main(lookup_from_main, cfg);
     if (cfg->p.accounts_store[0] != '\0')

@@ -56,6 +56,7 @@ struct table_set {
 
 struct lookup_server {
     struct queue work;
+    size_t workers; /* threads that take questions out of work */
     struct turns *remote_work;
     struct recent *recent_maps, *recent_matches; /* what was asked lately */
     struct channel *chans[CHANNELS_MAX];
@@ -374,13 +375,18 @@ static void *worker_main(void *arg) {
     return NULL;
 }
 
-static void start_workers(struct queue *work, size_t n) {
+/* How many there are. */
+static size_t start_workers(struct queue *work, size_t n) {
+    size_t made = 0;
     queue_init(work);
     for (size_t i = 0; i < n; i++) {
         pthread_t t;
-        if (pthread_create(&t, NULL, worker_main, work) == 0)
+        if (pthread_create(&t, NULL, worker_main, work) == 0) {
             pthread_detach(t);
+            made++;
+        }
     }
+    return made;
 }
 
 struct lookup_server *lookup_server_new(size_t workers, const char *dir) {
@@ -389,8 +395,12 @@ struct lookup_server *lookup_server_new(size_t workers, const char *dir) {
     s->recent_maps = recent_new();
     s->recent_matches = recent_new();
     s->remote_work = turns_new();
-    start_workers(&s->work, workers);
+    s->workers = start_workers(&s->work, workers);
     return s;
+}
+
+size_t lookup_server_workers(const struct lookup_server *s) {
+    return s->workers;
 }
 
 void lookup_server_add(struct lookup_server *s, int fd) {

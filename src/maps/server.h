@@ -25,6 +25,8 @@ typedef enum map_rc (*lookup_verify_fn)(void *arg, const char *user, const char 
                                         char **err);
 
 struct lookup_server *lookup_server_new(size_t workers, const char *dir);
+/* How many workers it has: fewer than it was to have where the system has no room for threads. */
+size_t lookup_server_workers(const struct lookup_server *s);
 /* A channel to a loop of the relay; taken over. */
 void lookup_server_add(struct lookup_server *s, int fd);
 void lookup_server_allow(struct lookup_server *s, lookup_allowed_fn fn, void *arg);

@@ -45,7 +45,8 @@ struct shim {
     int32_t write_errno;   /* the next write_count pwrite and pwritev calls fail with this */
     int32_t write_count;
     int32_t space_errno; /* statvfs fails with this; 0: it works */
-    int32_t threads;     /* for which the relay process has room; 0: for all */
+    int32_t threads;     /* for which a process has room; 0: for all */
+    int32_t threads_of;  /* that process, numbered as for probe */
     char paths[4][256];  /* configuration file, secret table, segment of the spool, new file */
     char out[4096];
 };
@@ -267,11 +268,21 @@ int prctl(int op, ...) {
     return (int)syscall(SYS_prctl, op, a, b, c, d);
 }
 
+static const char *role_of(int32_t number) {
+    static const char *const roles[] = {"",
+                                        "posthouse-relay",
+                                        "posthouse-looku",
+                                        "posthouse-web",
+                                        "posthouse-help",
+                                        "posthouse-audit"};
+    return roles[number % 6];
+}
+
 int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*run)(void *), void *arg) {
     static int32_t made;
     int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
     *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
-    bool full = ctl != NULL && ctl->threads > 0 && strcmp(role, "posthouse-relay") == 0 &&
+    bool full = ctl != NULL && ctl->threads > 0 && strcmp(role, role_of(ctl->threads_of)) == 0 &&
                 __atomic_fetch_add(&made, 1, __ATOMIC_RELAXED) >= ctl->threads;
     return full ? EAGAIN : real(t, attr, run, arg);
 }
@@ -279,13 +290,7 @@ int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*run)(void *
 /* The relay and the lookup process wait in recvmsg for the supervisor, the helper for the page, the
  * page in recv for a request; an audit writes what it found. */
 static void wake(void) {
-    static const char *const roles[] = {"",
-                                        "posthouse-relay",
-                                        "posthouse-looku",
-                                        "posthouse-web",
-                                        "posthouse-help",
-                                        "posthouse-audit"};
-    const char *want = ctl == NULL ? "" : roles[ctl->probe % 6];
+    const char *want = ctl == NULL ? "" : role_of(ctl->probe);
     if (ctl != NULL && ctl->probe != 0 && !ctl->answered && strcmp(role, want) == 0)
         probe();
 }

@@ -177,17 +177,19 @@ def test_no_room_for_a_process(dns, tmp_path):
 
 
 @pytest.mark.skipif(not shim.available, reason="a sanitizer build: its wrappers and the shim's exclude each other")
-@pytest.mark.parametrize("room", range(1, 6))
-def test_no_room_for_a_thread(dns, tmp_path, room):
-    """A relay process that cannot have all of its threads lets no client in, and is started again until it can."""
+@pytest.mark.parametrize("process, number, room", [("relay", 1, n) for n in range(1, 6)] + [("lookup", 2, 1)])
+def test_no_room_for_a_thread(dns, tmp_path, process, number, room):
+    """A relay process that cannot have all of its threads lets no client in, and is started again until it can; a lookup process
+    needs one that looks up."""
     relay = FakeRelay()
     s = shim.Shim(tmp_path)
-    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_sasl_auth_enable = no\n", dns=dns)
+    p = Posthouse("transport_maps = lmdb:{dir}/transports\n", dns=dns, files={"transports": f"* smtp:[127.0.0.1]:{relay.port}\n"})
+    p.postmap("lmdb:" + str(p.dir / "transports"))
     p.extra_env = s.env
     with p:
-        s.set(threads=room)
-        os.kill(p.child("relay"), signal.SIGKILL)
-        p.wait_log("cannot start its threads: Resource temporarily unavailable")
+        s.set(threads=room, threads_of=number)
+        os.kill(p.child(process), signal.SIGKILL)
+        p.wait_log("cannot start its threads")
         s.set(threads=0)
         wait_for(p._greets)
         assert all(p.send(sender=f"{i}@client.example").startswith("250") for i in range(4))
