@@ -428,6 +428,25 @@ void wire_reload(struct wire_world *w) {
     p->cfg = cfg;
 }
 
+static void run_saved(struct task *t) {
+    struct reload_task *x = DL_OWNER(t, struct reload_task, task);
+    sched_route_anew(x->p->sched);
+    free(x);
+}
+
+void wire_saved(struct wire_world *w) {
+    struct product *p = w->product;
+    if (p == NULL)
+        return;
+    wire_note(w, "a record is saved");
+    heap_switch(HEAP_PRODUCT);
+    struct reload_task *x = calloc(1, sizeof *x);
+    x->task.run = run_saved;
+    x->p = p;
+    loop_post(p->sched_loop, &x->task);
+    heap_switch(HEAP_WORLD);
+}
+
 /* ---- the queue ---- */
 
 static void order_durable(void *arg, int rc) {

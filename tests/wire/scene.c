@@ -493,7 +493,10 @@ static void event_now(struct wire_world *w, void *arg) {
             ledger_stopping(e->s->ledger);
         break;
     case EVENT_RELOAD:
-        wire_reload(w);
+        (e->which % 2 == 0 ? wire_reload : wire_saved)(w);
+        break;
+    case EVENT_SAVED:
+        wire_saved(w);
         break;
     case EVENT_CHANGE:
         change_now(e->s, changes[e->which % (sizeof changes / sizeof changes[0])]);

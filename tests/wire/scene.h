@@ -79,7 +79,7 @@ enum scene_event {
     EVENT_KILL,
     EVENT_POWER,
     EVENT_STOP,
-    EVENT_RELOAD,
+    EVENT_RELOAD, /* or, if which is odd, a record is saved that changes no mail's road */
     EVENT_CHANGE, /* another setting, one of some that change no mail's road, and a reload */
     EVENT_MOVE,   /* the road is another one: see scene_moves */
     EVENT_CLOCK,  /* the clock is set by a day: forward if which is even, else back */
@@ -93,8 +93,9 @@ enum scene_event {
     EVENT_HOLD,
     EVENT_RELEASE,
     EVENT_EXPIRE,
-    EVENT_KINDS,              /* of those that are drawn by chance */
-    EVENT_LOGIN = EVENT_KINDS /* LOGIN_HOST: the row of host 0 has another user and password */
+    EVENT_KINDS,               /* of those that are drawn by chance */
+    EVENT_LOGIN = EVENT_KINDS, /* LOGIN_HOST: the row of host 0 has another user and password */
+    EVENT_SAVED                /* a record is saved that changes no mail's road */
 };
 /* Does EVENT_MOVE change the road?  relayhost is host 1 then; @alpha.example or near.example goes
  * by host 2; the record that is everybody's has another account. */

@@ -1,5 +1,5 @@
 /*
- * tests/wire/scripts_kills.c - named scripts: kill -9 while a round goes on
+ * tests/wire/scripts_kills.c - named scripts: while a round goes on, kill -9 or a saved record
  *
  * What relay hosts have taken seconds before is known to the spool by then, and goes to no host
  * again.  The last group: what is added here leaves the chance of all other scripts as it is.
@@ -26,6 +26,25 @@ static const struct named rows[] = {
      .host1 = WIRE_SILENT,
      .event = EVENT_KILL,
      .event_ms = 15000},
+    {.name = "mail that may be tried once waits while a record is saved",
+     .can = PIPE_CAN,
+     .conf = "default_destination_concurrency_limit = 1\n",
+     .mails = 4,
+     .rcpts = 1,
+     .must_send = 4,
+     .size = 300,
+     .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1},
+     .event = EVENT_SAVED,
+     .event_ms = 20000,
+     .lifetime_s = 1},
+    {.name = "a record is saved",
+     .can = PIPE_CAN,
+     SMALL(2, 1),
+     .event = EVENT_SAVED,
+     .event_ms = 10,
+     .event2 = EVENT_SAVED,
+     .event2_ms = 30,
+     .shape = SHAPE_MORE},
 };
 
 const struct named_group scripts_kills = {rows, sizeof rows / sizeof rows[0]};

@@ -148,6 +148,8 @@ size_t wire_order(struct wire_world *w, enum wire_order o, const char *qid, unsi
 void wire_clock(struct wire_world *w, int64_t ms);
 /* The configuration as it is now is taken up. */
 void wire_reload(struct wire_world *w);
+/* Somebody has saved a relay record, or an account: the routes of what waits are asked for anew. */
+void wire_saved(struct wire_world *w);
 
 enum wire_down {
     WIRE_KILLED, /* kill -9: what was written is there */
