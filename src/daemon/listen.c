@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,7 @@ struct binding {
     struct listen_set *old, *next;
     const struct config *cfg;
     size_t loops;
+    uid_t uid;              /* whose the sockets are (bind_one) */
     struct diags *mistakes; /* not NULL: they are looked for, and nothing is bound */
     const struct service *svc;
 };
@@ -65,11 +67,13 @@ static void binding_fails(const struct binding *b, const char *what) {
         log_fatal("master", "service %s: %s", svc_name, what);
 }
 
-static int bind_one(const struct netaddr *a, bool open) {
+/* A port with SO_REUSEPORT is shared with all programs of the socket's user that want to: were it
+ * root's, a Postfix that is started would have half of the clients. */
+static int bind_one(const struct netaddr *a, bool open, uid_t uid) {
     int on = 1;
-    int fd = socket(a->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = os_socket_of(uid, a->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK);
     if (fd < 0)
-        return -errno;
+        return fd;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     if (a->u.sa.sa_family == AF_INET6)
@@ -133,7 +137,10 @@ static int bind_new(struct binding *b, const char *svc_name, const struct netadd
                     size_t first) {
     int rc = first >= b->loops || port_is_ours(b->old, a) ? 0 : listen_is_free(a);
     for (size_t i = first; i < b->loops && rc >= 0; i++) {
-        rc = bind_one(a, b->old->open);
+        rc = bind_one(a, b->old->open, b->uid);
+        if (rc == -EADDRINUSE &&
+            first > 0) /* beside sockets of an older version, which are root's */
+            rc = bind_one(a, b->old->open, geteuid());
         if (rc >= 0)
             set_add(b->next, svc_name,
                     (struct listen_socket){.fd = rc, .loop = i, .kind = LISTEN_SMTPD, .addr = *a});
@@ -249,7 +256,12 @@ void listen_inherit(struct listen_set *set, int fd) {
 
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) {
     struct listen_set next = {.open = set->open};
-    struct binding b = {.old = set, .next = &next, .cfg = cfg, .loops = loops};
+    const struct passwd *pw = geteuid() == 0 ? getpwnam(cfg->p.mail_owner) : NULL;
+    struct binding b = {.old = set,
+                        .next = &next,
+                        .cfg = cfg,
+                        .loops = loops,
+                        .uid = pw == NULL ? geteuid() : pw->pw_uid};
     int rc = 0;
     for (size_t i = 0; i < cfg->n_services && rc == 0; i++)
         if (cfg->services[i]->kind == SERVICE_SMTPD)

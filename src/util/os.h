@@ -47,6 +47,10 @@ unsigned os_thread(void);
 
 /* -- descriptors -- */
 
+/* A socket, closed at exec, that belongs to the user as far as sharing its port is concerned: no
+ * other user's socket can be bound to that port, where the system asks for the same user
+ * (SO_REUSEPORT on Linux).  A descriptor or negative errno. */
+int os_socket_of(uid_t uid, int family, int type);
 /* Signals of mask, which are blocked, as a descriptor to poll: to be opened once in a process.
  * Negative errno. */
 int os_signals_open(const sigset_t *mask);

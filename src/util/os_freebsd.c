@@ -7,6 +7,7 @@
 #include <pthread_np.h>
 #include <sys/mman.h>
 #include <sys/procctl.h>
+#include <sys/socket.h>
 #include <sys/sysctl.h>
 #include <sys/types.h>
 
@@ -59,6 +60,12 @@ int os_connect_at(int fd, int at, const char *name) {
     struct sockaddr_un a;
     unix_address(&a, name);
     return connectat(at, fd, (struct sockaddr *)&a, sizeof a) < 0 ? -errno : 0;
+}
+
+int os_socket_of(uid_t uid, int family, int type) {
+    (void)uid;
+    int fd = socket(family, type | SOCK_CLOEXEC, 0);
+    return fd < 0 ? -errno : fd;
 }
 
 int os_give(int fd, uid_t uid, gid_t gid) {

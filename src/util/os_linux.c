@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -130,6 +131,13 @@ int os_connect_at(int fd, int at, const char *name) {
     struct sockaddr_un a;
     unix_address(&a, at, name);
     return connect(fd, (struct sockaddr *)&a, sizeof a) < 0 ? -errno : 0;
+}
+
+int os_socket_of(uid_t uid, int family, int type) {
+    uid_t before = (uid_t)setfsuid(uid); /* where that is not allowed, it stays as it is */
+    int fd = socket(family, type | SOCK_CLOEXEC, 0), rc = fd < 0 ? -errno : fd;
+    setfsuid(before);
+    return rc;
 }
 
 int os_give(int fd, uid_t uid, gid_t gid) {

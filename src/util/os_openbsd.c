@@ -7,6 +7,7 @@
 #include "util/os_bsd.h"
 
 #include <pthread.h>
+#include <sys/socket.h>
 
 #include "util/mem.h"
 
@@ -65,6 +66,12 @@ int os_bind_at(int fd, int at, const char *name) {
 
 int os_connect_at(int fd, int at, const char *name) {
     return unix_at(connect, fd, at, name);
+}
+
+int os_socket_of(uid_t uid, int family, int type) {
+    (void)uid;
+    int fd = socket(family, type | SOCK_CLOEXEC, 0);
+    return fd < 0 ? -errno : fd;
 }
 
 int os_give(int fd, uid_t uid, gid_t gid) {

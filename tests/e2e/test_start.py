@@ -127,6 +127,21 @@ def test_a_start_that_fails_says_why_and_fails(tmp_path, fault):
             assert not (p.dir / "spool").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a program of the same user may share the port")
+@pytest.mark.parametrize("restart", [False, True])
+def test_no_other_program_gets_a_part_of_the_clients(restart):
+    """A Postfix that is started, perhaps by habit, has SO_REUSEPORT and is root's, too."""
+    with Posthouse("data_directory = {dir}/data\nqueue_directory = {dir}/spool\n") as p:
+        if restart:
+            assert p.run("restart").returncode == 0
+        for address in ("127.0.0.1", "0.0.0.0"):
+            with socket.socket() as s, pytest.raises(OSError, match="in use"):
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                s.bind((address, p.port))
+                s.listen()
+
+
 def test_a_process_that_cannot_start_lets_nobody_in():
     """Said once, tried less and less often, and at once at a reload; programs are told at once that there is no daemon."""
     with Posthouse(MAIN) as p:
