@@ -129,7 +129,7 @@ deb:
 # The packages in a fresh Debian with systemd, by the words of iRedMail's page, and those of Debian 12 as a container image; as root,
 # some minutes.  RELEASE: as above.
 test-packages: deb
-	@command -v debootstrap systemd-nspawn >/dev/null || apt-get install -y -q debootstrap systemd-container >/dev/null
+	@{ command -v debootstrap && command -v systemd-nspawn; } >/dev/null || apt-get install -y -q debootstrap systemd-container >/dev/null
 	@$(PYTHON) tests/packages/first_mail.py $(if $(RELEASE),--release $(RELEASE)) $(ARGS)
 	@$(if $(RELEASE),true,$(PYTHON) tests/packages/container.py)
 

@@ -218,6 +218,7 @@ static void test_what_is_known_is_durable(void **state) {
     struct sbuf content = {0}, progress = {0};
     char *why;
     cfg.p.queue_directory = dir;
+    cfg.p.mail_owner = "root";
     cfg.p.spool_segment_size = 1 << 20;
     dir_make(state);
     assert_int_equal(ours_open(&o, &cfg, &why), 0);
