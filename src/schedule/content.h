@@ -11,7 +11,8 @@
  * cannot be read in this round.  What is fetched counts until the round ends or goes on without it;
  * when it is much, the next messages wait for theirs. */
 bool msg_fetch(struct msg *m, void (*then)(struct msg *m));
-/* How many bytes of content are kept in memory: what is more is read from the disk as it is sent. */
+/* How many bytes of content are kept in memory: what is more is read from the disk as it is sent.
+ */
 uint64_t content_memory_max(const struct sched *s);
 /* Nothing needs its content now. */
 void msg_drop_body(struct msg *m);
