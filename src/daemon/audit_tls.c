@@ -81,7 +81,7 @@ static void check_levels(struct tls_audit *t) {
 }
 
 /* Without the digest there are no fingerprints. */
-static void check_digest(struct tls_audit *t) {
+static void check_fingerprint_digest(struct tls_audit *t) {
     struct sbuf text = {0};
     if (tls_digest_ok(t->p->smtp_tls_fingerprint_digest))
         return;
@@ -118,7 +118,7 @@ static bool same_tls(const struct params *a, const struct params *b) {
 
 static void audit_client(struct tls_audit *t) {
     check_levels(t);
-    check_digest(t);
+    check_fingerprint_digest(t);
     check_policies(t);
 }
 

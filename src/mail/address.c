@@ -204,14 +204,14 @@ static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, stru
     return ADDR_OK;
 }
 
-static bool is_blank(char c) {
+static bool addr_is_blank(char c) {
     return c == ' ' || c == '\t';
 }
 
 enum addr_rc addr_parse(struct str text, const struct addr_opts *o, struct sbuf *out,
                         size_t *path_len) {
     struct str s = text;
-    while (s.n > 0 && is_blank(s.p[0]))
+    while (s.n > 0 && addr_is_blank(s.p[0]))
         s = str_from(s, 1);
     bool angle = s.n > 0 && s.p[0] == '<';
     if (!angle && (o->strict || s.n == 0))
@@ -226,7 +226,7 @@ enum addr_rc addr_parse(struct str text, const struct addr_opts *o, struct sbuf 
             return ADDR_SYNTAX;
         s = str_from(s, 1);
     }
-    if (s.n > 0 && !is_blank(s.p[0]))
+    if (s.n > 0 && !addr_is_blank(s.p[0]))
         return ADDR_SYNTAX;
     *path_len = text.n - s.n;
     return ADDR_OK;

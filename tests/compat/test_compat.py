@@ -93,10 +93,12 @@ CASES = [
     case("sender-extension-first", SDR + "recipient_delimiter = +\n", {"sdr": f"a+ext@x.test [third.test]:{PORT}\na@x.test {OTHER}\n"},
          [("a+ext@x.test", "b@y.test"), ("a+no@x.test", "b@y.test")]),
     *[case(f"names-that-are-whole-{n}", SDA.replace(R, SDR) + f"transport_maps = hash:{{dir}}/tr\n{more}",
-           {"sdr": f"owner@x.test {OTHER}\nlist@x.test {OTHER}\nmailer@x.test {OTHER}\n", "tr": "owner@y.test discard:o\nlist@y.test discard:l\n",
+           {"sdr": f"owner@x.test {OTHER}\nlist@x.test {OTHER}\nmailer@x.test {OTHER}\n",
+            "tr": "owner@y.test discard:o\nlist@y.test discard:l\n",
             "pw": "owner@x.test o:o\nlist@x.test l:l\nmailer@x.test m:m\n"},
            [("owner-list@x.test", "b@y.test"), ("list-request@x.test", "b@y.test"), ("mailer-daemon@x.test", "b@y.test"),
-            ("list-more@x.test", "b@y.test"), ("q@x.test", "owner-list@y.test"), ("q@x.test", "LIST-Request@y.test"), ("q@x.test", "list-x@y.test")])
+            ("list-more@x.test", "b@y.test"), ("q@x.test", "owner-list@y.test"), ("q@x.test", "LIST-Request@y.test"),
+             ("q@x.test", "list-x@y.test")])
       for n, more in [("minus", "recipient_delimiter = -\n"), ("both", "recipient_delimiter = +-\n"), ("plus", "recipient_delimiter = +\n"),
                       ("off", "recipient_delimiter = -\nowner_request_special = no\n")]],
     case("sender-dunno", SDR, {"sdr": f"a@x.test DUNNO\nc@x.test dunno\n@x.test {OTHER}\n"}, [A, ("c@x.test", "b@y.test"), ("d@x.test", "b@y.test")]),

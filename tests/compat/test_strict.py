@@ -6,7 +6,8 @@ from kit import Client, free_ports, wait_for
 
 STRICT = ["no", "yes"]
 PATHS = ["<a@rel.test>", " <a@rel.test>", "  <a@rel.test>", "\t<a@rel.test>", " \t <a@rel.test>", "<a@rel.test>\t", "<a@rel.test> ",
-         " <a@rel.test> FOO=1", "\t<a@rel.test>\tFOO=1", "<a@rel.test>FOO=1", " <>", "\t<>", "<>", "a@rel.test", " a@rel.test", "<a@rel.test",
+         " <a@rel.test> FOO=1", "\t<a@rel.test>\tFOO=1", "<a@rel.test>FOO=1", " <>", "\t<>", "<>", "a@rel.test",
+         " a@rel.test", "<a@rel.test",
          "Name <a@rel.test>", "<a..b@rel.test>", "<.a@rel.test>", "<a.@rel.test>", '<"a b"@rel.test>', "<@x.test:a@rel.test>", "<a>",
          "<a@rel.test> (c)", "<-a@rel.test>"]
 

@@ -509,7 +509,8 @@ def test_rows_of_access_tables(tmp_path):
 
 
 HOPS = {  # lines of main.cf, or an override of a transport: what is wrong with the next hop
-    "default_transport = smtp:[relay.example": "missing ']'", "default_transport = relay:relay.example:99999": "bad port or unknown service",
+    "default_transport = smtp:[relay.example": "missing ']'",
+    "default_transport = relay:relay.example:99999": "bad port or unknown service",
     "default_transport = smtp:relay.example": None, "default_transport = smtp": None, "default_transport = error:[no mail": None,
     "relay_transport = smtp:[relay.example]:587:x": "bad port", "relay_transport = relay:[relay.example": "missing ']'",
     "local_transport = smtp:[store.example": "missing ']'", "virtual_transport = smtp:[store.example": "missing ']'",
@@ -533,7 +534,8 @@ def test_next_hops_of_transports(tmp_path, line):
 DOT, AT = "a dot at the end is never asked", "write the domain alone"
 UNASKED = {  # lines of main.cf: what is said of keys; of others nothing is
     "smtpd_sender_restrictions = check_sender_access texthash:{dir}/t":
-        {"@x.example": AT, "ann@x.example.": DOT, "x.example.": None, "x.example": None, "ann@": None, "ann@x.example": None, "10.1.2": None},
+        {"@x.example": AT, "ann@x.example.": DOT, "x.example.": None, "x.example": None, "ann@": None,
+         "ann@x.example": None, "10.1.2": None},
     "relay_domains = texthash:{dir}/t": {"@x.example": AT, "x.example.": DOT, ".x.example": None, "x.example": None},
     "mydestination = other.example, unionmap:{{texthash:{dir}/t}}": {"@x.example": AT, "y.x.example.": DOT, "x.example": None},
     "transport_maps = texthash:{dir}/t": {"@x.example": AT, "x.example.": DOT, "ann@x.example.": DOT, ".x.example": None, "*": None}}

@@ -45,8 +45,10 @@ def stored(store):
     """Ann's relay host, as the store has it."""
     if store.type != "ldap":
         return store.run("SELECT relayhost FROM sender_relayhost WHERE account = 'ann@a.example'").strip()
-    out = subprocess.run(["ldapsearch", "-x", "-LLL", "-H", f"ldap://127.0.0.1:{store.port}", "-D", f"cn=Manager,{servers.SUFFIX}", "-w", "secret",
-                          "-b", f"o=domains,{servers.SUFFIX}", "(mail=ann@a.example)", "senderRelayHost"], capture_output=True, text=True, check=True)
+    out = subprocess.run(["ldapsearch", "-x", "-LLL", "-H", f"ldap://127.0.0.1:{store.port}",
+                          "-D", f"cn=Manager,{servers.SUFFIX}", "-w", "secret",
+                          "-b", f"o=domains,{servers.SUFFIX}", "(mail=ann@a.example)", "senderRelayHost"],
+                         capture_output=True, text=True, check=True)
     return "".join(line.split(": ")[1] for line in out.stdout.splitlines() if line.startswith("senderRelayHost"))
 
 
@@ -56,7 +58,8 @@ def test_an_answer_that_is_lost_when_the_change_is_done(kind):
     cut = Cutter(store.port)
     cut.done = lambda: stored(store) != ""
     text = servers.store_file(store).replace(f":{store.port}", f":{cut.port}")
-    w = Web(f"accounts_store = {store.type}:{{dir}}/store.cf\nsender_dependent_relayhost_maps = accounts:$accounts_store\n", files={"store.cf": text})
+    w = Web(f"accounts_store = {store.type}:{{dir}}/store.cf\nsender_dependent_relayhost_maps = accounts:$accounts_store\n",
+            files={"store.cf": text})
     password = SECRET if store.type == "ldap" else "{PLAIN}" + SECRET
     servers.add_user(store, "ann@a.example", password)
     servers.add_admin(store, GLOBAL, password)
