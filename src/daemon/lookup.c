@@ -11,6 +11,7 @@
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
 #include "daemon/tell.h"
+#include "maps/map.h"
 #include "maps/server.h"
 #include "maps/tabconf.h"
 #include "util/lite.h"
@@ -97,6 +98,7 @@ _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int 
     lookup_take_back(cfg);
     confine_lookup(cfg);
     log_start();
+    map_wait_for_texts(); /* a reload may come while a program writes a table */
     struct lookup_server *s = lookup_server_new(WORKERS, cfg->dir);
     if (lookup_server_workers(s) == 0) {
         log_fatal("master", "the lookup process cannot start its threads");

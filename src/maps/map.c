@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "maps/tabconf.h"
 #include "util/clock.h"
@@ -26,6 +27,9 @@
  * emptied, which is the beginning of most writing, when it stays so. */
 #define SETTLED_MS 500
 #define EMPTIED_MS 10000
+/* A text that is being written when it is opened for the first time is waited for so long. */
+#define FIRST_WAIT_MS 1500
+#define FIRST_LOOK_US 50000
 /* Postfix calls a table stale only if its source is older than this. */
 #define STALE_GRACE_S 100
 /* A source larger than this is not read to find a line in it. */
@@ -188,6 +192,61 @@ static struct map *map_new(const char *spec, enum map_values values) {
     return m;
 }
 
+/* Is the table a file that a postmap makes of a source? */
+static bool is_made(const struct map *m) {
+    return m->ops->build != NULL;
+}
+
+/* Is the table a text that is read whole when it is opened?  The relay records' file is none. */
+static bool is_text(const struct map *m) {
+    return !is_made(m) && m->ops != &map_relays;
+}
+
+/* Has a text been left alone for so long?  By its own time, or, as that may be anything, by ours.
+ */
+static bool text_is_old(struct map *m, const struct stat *st, int64_t now, int64_t wait) {
+    int64_t age = clock_wall_us() / 1000 - 1000 * (int64_t)st->st_mtim.tv_sec -
+                  (int64_t)st->st_mtim.tv_nsec / 1000000;
+    pthread_mutex_lock(&m->err_lock);
+    if (!fs_is_unwritten(st, &m->seen)) {
+        m->seen = *st;
+        m->seen_ms = now;
+    }
+    bool old = age >= wait || now - m->seen_ms >= wait;
+    pthread_mutex_unlock(&m->err_lock);
+    return old;
+}
+
+static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) {
+    return text_is_old(m, st, now, st->st_size == 0 ? EMPTIED_MS : SETTLED_MS);
+}
+
+static void text_is_written(struct map *m) {
+    map_set_error(m, "open database %s: it is being written", m->path);
+}
+
+static bool first_open_waits; /* set before there are threads */
+
+void map_wait_for_texts(void) {
+    first_open_waits = true;
+}
+
+/* False: the table is a text that is still being written.  It is asked nothing, as one that was not
+ * there. */
+static bool await_text(struct map *m) {
+    struct stat st;
+    if (!first_open_waits || m->path == NULL || !is_text(m))
+        return true;
+    for (int64_t now = clock_mono_ms(), until = now + FIRST_WAIT_MS; now < until;
+         now = clock_mono_ms()) {
+        if (stat(m->path, &st) < 0 || !S_ISREG(st.st_mode) || text_is_old(m, &st, now, SETTLED_MS))
+            return true;
+        usleep(FIRST_LOOK_US);
+    }
+    text_is_written(m);
+    return false;
+}
+
 struct map *map_open_as(const char *spec, const char *dir, enum map_values values) {
     struct map *m = map_new(spec, values);
     struct str s = str_of(spec);
@@ -201,7 +260,8 @@ struct map *map_open_as(const char *spec, const char *dir, enum map_values value
     m->fixed = m->ops->fixed;
     m->dir = dir == NULL ? NULL : mem_strdup(dir);
     map_path(m, dir);
-    try_open(m);
+    if (await_text(m))
+        try_open(m);
     return m;
 }
 
@@ -247,32 +307,6 @@ void map_close(struct map *m) {
     free(m);
 }
 
-/* Is the table a file that a postmap makes of a source? */
-static bool is_made(const struct map *m) {
-    return m->ops->build != NULL;
-}
-
-/* Has a text that is written in place been left alone for a while?  By its own time, or, as
- * that may be anything, by ours. */
-static bool text_has_settled(struct map *m, const struct stat *st, int64_t now) {
-    int64_t wait = st->st_size == 0 ? EMPTIED_MS : SETTLED_MS;
-    int64_t age = clock_wall_us() / 1000 - 1000 * (int64_t)st->st_mtim.tv_sec -
-                  (int64_t)st->st_mtim.tv_nsec / 1000000;
-    pthread_mutex_lock(&m->err_lock);
-    if (!fs_is_unwritten(st, &m->seen)) {
-        m->seen = *st;
-        m->seen_ms = now;
-    }
-    bool settled = age >= wait || now - m->seen_ms >= wait;
-    pthread_mutex_unlock(&m->err_lock);
-    return settled;
-}
-
-/* Is the table a text that is read whole when it is opened?  The relay records' file is none. */
-static bool is_text(const struct map *m) {
-    return !is_made(m) && m->ops != &map_relays;
-}
-
 /* Is another file there than the one that was opened, or one where none could be opened, and has
  * it settled?  That it has another name or mode than when it was written says nothing: its first
  * line may have been written before.  A look every CHECK_MS is enough. */
@@ -290,7 +324,7 @@ static bool has_changed(struct map *m) {
     if (!is_text(m) || !S_ISREG(st.st_mode) || text_has_settled(m, &st, now))
         return true;
     if (!m->opened)
-        map_set_error(m, "open database %s: it is being written", m->path);
+        text_is_written(m);
     return false;
 }
 

@@ -92,6 +92,9 @@ struct map {
 
 /* spec is "type:name" or "proxy:type:name".  dir is where relative names begin.  Never NULL. */
 struct map *map_open_as(const char *spec, const char *dir, enum map_values values);
+/* From now on a text that is being written when it is opened is waited for, for a moment; then it
+ * is asked nothing until it has settled.  Before there are threads. */
+void map_wait_for_texts(void);
 /* The same, with VALUES_JOINED. */
 struct map *map_open(const char *spec, const char *dir);
 /* A table in a database with its parameters in conf (taken over) instead of a file; spec is for

@@ -4,6 +4,8 @@
  */
 #include "unit.h"
 
+#include <sys/wait.h>
+
 #include "maps/cdb_check.h"
 #include "maps/maps.h"
 #include "maps/tabconf.h"
@@ -489,6 +491,35 @@ static void test_a_text_that_was_away(void **state) {
     map_close(m);
 }
 
+/* Nor is one that is being written when a process opens it for the first time. */
+static void test_a_text_that_is_new_to_a_process(void **state) {
+    char path[100], spec[120];
+    const time_t later = time(NULL) + 3600;
+    (void)state;
+    map_close(table("texthash", "a  one\n"));
+    snprintf(path, sizeof path, "%s/table", dir);
+    snprintf(spec, sizeof spec, "texthash:%s", path);
+    pid_t pid = fork();
+    if (pid == 0) { /* writes every quarter of a second */
+        for (int i = 0; i < 10; i++)
+            rows_become(path, i < 9 ? "a  two\n" : "a  two\nb  three\n", later + i);
+        _exit(0);
+    }
+    map_wait_for_texts();
+    usleep(100000);
+    struct map *m = map_open(spec, "/");
+    ask_in_vain(m, "b", "it is being written");
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    ask_in_vain(m, "b", "it is being written");
+    usleep(600000);
+    ask(m, "b", "three");
+    map_close(m);
+    rows_become(path, "a  four\n", later);
+    m = map_open(spec, "/"); /* waits until it has settled */
+    ask(m, "a", "four");
+    map_close(m);
+}
+
 /* A file may be written without that its size or the time of its content changes: by cp -p, or
  * twice in the same tick of the kernel's clock. */
 static void test_a_change_that_the_time_does_not_show(void **state) {
@@ -731,24 +762,14 @@ static void test_cdb_slots(void **state) {
 
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, dir_make, dir_remove)
-    const struct CMUnitTest tests[] = {T(test_regexp),
-                                       T(test_regexp_posix),
-                                       T(test_regexp_blocks),
-                                       T(test_bad_rules),
-                                       T(test_cidr),
-                                       T(test_memory_tables),
-                                       T(test_templates),
-                                       T(test_patterns_without_end),
-                                       T(test_a_text_that_is_being_written),
-                                       T(test_a_change_that_the_time_does_not_show),
-                                       T(test_a_text_that_takes_anothers_place),
-                                       T(test_a_text_that_was_away),
-                                       T(test_domains_of_tables),
-                                       T(test_table_files),
-                                       T(test_crc),
-                                       T(test_base64),
-                                       T(test_turns),
-                                       T(test_cdb_slots),
-                                       T(test_lines_that_end_in_cr)};
+    const struct CMUnitTest tests[] = {
+        T(test_regexp), T(test_regexp_posix), T(test_regexp_blocks), T(test_bad_rules),
+        T(test_cidr), T(test_memory_tables), T(test_templates), T(test_patterns_without_end),
+        T(test_a_text_that_is_being_written), T(test_a_change_that_the_time_does_not_show),
+        T(test_a_text_that_takes_anothers_place), T(test_a_text_that_was_away),
+        T(test_domains_of_tables), T(test_table_files), T(test_crc), T(test_base64), T(test_turns),
+        T(test_cdb_slots), T(test_lines_that_end_in_cr),
+        /* the last one: from then on texts are waited for */
+        T(test_a_text_that_is_new_to_a_process)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
