@@ -114,7 +114,7 @@ void audit_aliases(const struct config *c, struct diags *d) {
     struct alias_audit a = {.cfg = c, .d = d, .maps = maps_open(c->p.alias_maps, c->dir)};
     if (delivers_by_aliases(c))
         a.mine = matchlist_open(c->p.mydestination, NULL, MATCH_DOMAIN,
-                                match_how(false, c->p.enable_idna2003_compatibility));
+                                match_how_own(c->p.enable_idna2003_compatibility));
     for (size_t i = 0; i < a.maps->n; i++) {
         a.map = a.maps->v[i];
         if (a.map->fixed && !a.map->ops->remote && a.map->opened)

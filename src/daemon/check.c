@@ -254,7 +254,7 @@ static void check_local_mail(const struct config *cfg, struct diags *d) {
         has_transport(cfg, p->local_transport))
         return;
     struct matchlist *names = matchlist_open(p->mydestination, NULL, MATCH_DOMAIN,
-                                             match_how(false, p->enable_idna2003_compatibility));
+                                             match_how_own(p->enable_idna2003_compatibility));
     if (matchlist_has(names, str_of(p->myorigin), &err) == MATCH_YES)
         diag_add(
             d, DIAG_NOTE, cfg->main.path, check_line_of(cfg, "mydestination"),

@@ -348,9 +348,9 @@ void matchlist_close(struct matchlist *l) {
     free(l);
 }
 
-/* A host name, or a domain? */
+/* A host name, or a domain, whose parents count? */
 static bool has_parents(const struct matchlist *l) {
-    return l->kind == MATCH_DOMAIN || l->kind == MATCH_NETWORK;
+    return (l->kind == MATCH_DOMAIN || l->kind == MATCH_NETWORK) && (l->how & MATCH_WHOLE) == 0;
 }
 
 /* The table asked for the domain itself, then for its parents: bare or with a leading dot. */

@@ -91,12 +91,20 @@ enum match_kind {
 
 /* How a list of domains or hosts is compared, as bits. */
 enum match_how {
-    MATCH_PARENTS = 1, /* example.com also matches sub.example.com */
-    MATCH_IDNA2003 = 2 /* spellings mean the same as enable_idna2003_compatibility says */
+    MATCH_PARENTS = 1,  /* example.com also matches sub.example.com */
+    MATCH_IDNA2003 = 2, /* spellings mean the same as enable_idna2003_compatibility says */
+    MATCH_WHOLE = 4     /* nor does .example.com, in a table either */
 };
+#define MATCH_HOW_ALL (MATCH_PARENTS | MATCH_IDNA2003 | MATCH_WHOLE)
 
 static inline unsigned match_how(bool parents, bool idna2003) {
     return (parents ? MATCH_PARENTS : 0U) | (idna2003 ? MATCH_IDNA2003 : 0U);
+}
+
+/* How mydestination, virtual_alias_domains and virtual_mailbox_domains are compared: as in Postfix
+ * subdomains are domains of their own there. */
+static inline unsigned match_how_own(bool idna2003) {
+    return match_how(false, idna2003) | MATCH_WHOLE;
 }
 
 enum match_rc { MATCH_ERROR = -1, MATCH_NO = 0, MATCH_YES = 1 };

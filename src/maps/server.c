@@ -248,7 +248,7 @@ static void answer_match(struct lookup_server *s, struct table_set *tables, stru
                          struct maps_answer *a) {
     char *service = str_dup(ipc_get_str(r)), *spec = str_dup(ipc_get_str(r));
     uint32_t kind = ipc_get_u32(r);
-    unsigned how = ipc_get_u32(r) & (MATCH_PARENTS | MATCH_IDNA2003);
+    unsigned how = ipc_get_u32(r) & MATCH_HOW_ALL;
     struct str key = ipc_get_str(r);
     struct sbuf name = {0};
     if (kind == MATCH_USER) {

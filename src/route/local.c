@@ -38,6 +38,6 @@ uint32_t local_sender_now(struct lookup *k, const char *service, const struct co
         *now = MATCH_YES;
         return 0;
     }
-    return lookup_match_now(k, service, p->mydestination, MATCH_DOMAIN, match_how(false, idna2003),
+    return lookup_match_now(k, service, p->mydestination, MATCH_DOMAIN, match_how_own(idna2003),
                             domain, now, fn, arg);
 }

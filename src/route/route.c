@@ -219,8 +219,9 @@ static enum went step_class(struct route_query *q) {
         return class_done(q);
     bool parents = at == CLASS_RELAY && lists[at][0] != '\0' &&
                    keys_has_word(p->parent_domain_matches_subdomains, "relay_domains");
-    q->tag = lookup_match_now(q->lookup, "trivial-rewrite", lists[at], MATCH_DOMAIN,
-                              match_how(parents, p->enable_idna2003_compatibility),
+    unsigned how = at == CLASS_RELAY ? match_how(parents, p->enable_idna2003_compatibility)
+                                     : match_how_own(p->enable_idna2003_compatibility);
+    q->tag = lookup_match_now(q->lookup, "trivial-rewrite", lists[at], MATCH_DOMAIN, how,
                               addr_domain(str_of(q->rcpt)), &now, route_on_class, q);
     return q->tag != 0 ? WENT_ASKING : take_class(q, now);
 }
