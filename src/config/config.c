@@ -282,8 +282,11 @@ static bool networks_serve(const char *interfaces, const char *protocols, const 
 
 /* Notes system_networks: of the networks of this machine, in the style that main.cf names, those
  * with an address that is served.  Postfix trusts no others: mail of a network that has no listener
- * may come in by another interface.  Each network has the place of its address. */
+ * may come in by another interface.  Each network has the place of its address.  A bundle of
+ * another process, or a copy of it, has them noted. */
 static void networks_note(struct config *c) {
+    if (cfg_source_fact(c->source, "system_networks") != NULL)
+        return;
     char *style = config_value(c, "mynetworks_style", NULL);
     char *interfaces = config_value(c, "inet_interfaces", NULL);
     char *protocols = config_value(c, "inet_protocols", NULL);
