@@ -310,6 +310,7 @@ static const struct access_word words[] = {
     {"reject_invalid_helo_hostname", WORD_TEST, test_invalid_helo},
     {"reject_invalid_hostname", WORD_TEST, test_invalid_helo},
     {"reject_unknown_client_hostname", WORD_TEST, test_client_name},
+    {"reject_unknown_client", WORD_TEST, test_client_name},
     {"reject_unknown_reverse_client_hostname", WORD_TEST, test_reverse_name},
     {"reject_plaintext_session", WORD_TEST, test_plaintext},
     {"reject_multi_recipient_bounce", WORD_TEST, test_multi_bounce},
