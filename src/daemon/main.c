@@ -899,6 +899,7 @@ static void sup_block_signals(void) {
     sigaddset(&sup.mask, SIGCHLD);
     sigprocmask(SIG_BLOCK, &sup.mask, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* what is too large for a file is an error: the children too */
 }
 
 int main(int argc, char **argv) {

@@ -273,6 +273,7 @@ int main(int argc, char **argv) {
     if (full == NULL)
         web_fatal(dir, strerror(errno));
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* what is too large for a file is an error */
     web_block_signals(&set);
     struct config *cfg = web_load(full);
     if (cfg == NULL)

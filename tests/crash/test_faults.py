@@ -49,6 +49,18 @@ def small_disk(tmp_path):
     subprocess.run(SUDO + ["umount", "-l", d], check=True)
 
 
+def test_a_file_that_may_not_be_larger_is_no_end(dns):
+    """Where the system limits the size of files, a mail that is larger is put off, and ends no process."""
+    limit = 1_000_000
+    p = Posthouse("relayhost = [127.0.0.1]:9\nspool_segment_size = 300000\nspool_body_file_size = 20000\n", dns=dns)
+    p.preexec = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    with p:
+        relay = p.child("relay")
+        assert p.send().startswith("250")
+        assert p.send(content="Subject: x\r\n\r\n" + ("y" * 70 + "\r\n") * 20000).startswith("452")
+        assert p.send().startswith("250") and p.child("relay") == relay and len(p.queue()) == 2
+
+
 @needs_shim
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize("how", ["DATA", "DATA in a file", "BDAT in a file"])
