@@ -86,6 +86,10 @@ void store_close(struct store *st) {
     free(st);
 }
 
+const char *store_name(const struct store *st) {
+    return st->spec;
+}
+
 bool store_is_embedded(const struct store *st) {
     return st->sql == &sql_sqlite;
 }

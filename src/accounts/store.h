@@ -21,6 +21,8 @@ enum store_rc { STORE_ERROR = -1, STORE_NO = 0, STORE_YES = 1 };
 struct store *store_open(const char *spec, const char *dir, bool writable, char **why);
 void store_close(struct store *st);
 bool store_is_embedded(const struct store *st);
+/* The spec that it was opened by. */
+const char *store_name(const struct store *st);
 /* The embedded store in that directory, writable; its folder, file and tables are made if they are
  * not there. */
 struct store *store_embedded(const char *data_directory, char **why);

@@ -157,7 +157,8 @@ bool cli_take_flag(int *argc, char **argv, const char *flag) {
 
 void cli_take_up(const struct config *cfg, unsigned uses) {
     char *why = NULL;
-    int rc = ask_take_up(cfg->p.queue_directory, uses, &why);
+    bool known = (uses & ASK_STORE) != 0 && cfg->p.accounts_store[0] != '\0';
+    int rc = ask_take_up(cfg->p.queue_directory, uses, known ? cfg->p.accounts_store : NULL, &why);
     if (rc == 1)
         puts("posthouse: the running daemon was reloaded");
     else if (rc < 0)

@@ -85,6 +85,8 @@ static void ask_take_line(struct answer *a, struct str line) {
         a->end->matched = (long)json_integer_value(json_object_get(o, "matched"));
         a->end->count = (long)json_integer_value(json_object_get(o, "count"));
         a->end->process = (long)json_integer_value(json_object_get(o, "process"));
+        const char *store = json_string_value(json_object_get(o, "accounts_store"));
+        a->end->store = store == NULL ? 0 : str_hash(str_of(store));
         a->end->uses = (json_is_true(json_object_get(o, "store")) ? ASK_STORE : 0U) |
                        (json_is_true(json_object_get(o, "relays")) ? ASK_RELAYS : 0U);
         if (json_is_true(ok))
@@ -205,7 +207,13 @@ int ask_restart(const char *queue_directory, long wait_s) {
     return rc == -EPERM || rc == -ECONNRESET ? -EPIPE : rc;
 }
 
-int ask_take_up(const char *queue_directory, unsigned uses, char **why) {
+/* Does the daemon use what was written? */
+static bool ask_is_used(const struct ask_end *end, unsigned uses, const char *store) {
+    return (end->uses & uses) == uses &&
+           (store == NULL || end->store == 0 || end->store == str_hash(str_of(store)));
+}
+
+int ask_take_up(const char *queue_directory, unsigned uses, const char *store, char **why) {
     int64_t end = clock_mono_ms() + TAKE_UP_MS;
     bool reloaded = false;
     const char *left = "the running daemon does not use it: it was not reloaded, or refused to "
@@ -219,8 +227,11 @@ int ask_take_up(const char *queue_directory, unsigned uses, char **why) {
             return rc;
         free(*why);
         *why = NULL;
-        if (none || (rc == 0 && (now.uses & uses) == uses))
+        if (none || (rc == 0 && ask_is_used(&now, uses, store)))
             return reloaded && !none ? 1 : 0;
+        if (rc == 0 && (now.uses & uses) == uses)
+            left = "the running daemon has another accounts_store than this program, which has to "
+                   "be started anew (systemctl restart posthouse-web) if that was changed since";
         rc = reloaded ? 0 : ask_reload(queue_directory, ASK_RELOAD_S);
         if (rc == -ETIMEDOUT)
             left = "the running daemon was asked to reload, and has not answered yet; its log will "

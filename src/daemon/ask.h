@@ -11,15 +11,16 @@
 enum ask_uses { ASK_STORE = 1, ASK_RELAYS = 2 };
 
 struct ask_end {
-    bool passed;   /* of a test or an explanation */
-    bool more;     /* of a page of the queue */
-    bool denied;   /* this user may not do it */
-    bool halted;   /* of a listing: nothing is sent, because the disk does not take notes */
-    bool crowded;  /* likewise: no new mail is taken, because of queue_memory_limit */
-    long count;    /* messages that an order has changed */
-    long matched;  /* messages that it was for */
-    long process;  /* of reloads: the relay process that counts them */
-    unsigned uses; /* of forget: the accounts store, relay records; enum ask_uses */
+    bool passed;    /* of a test or an explanation */
+    bool more;      /* of a page of the queue */
+    bool denied;    /* this user may not do it */
+    bool halted;    /* of a listing: nothing is sent, because the disk does not take notes */
+    bool crowded;   /* likewise: no new mail is taken, because of queue_memory_limit */
+    long count;     /* messages that an order has changed */
+    long matched;   /* messages that it was for */
+    long process;   /* of reloads: the relay process that counts them */
+    unsigned uses;  /* of forget: the accounts store, relay records; enum ask_uses */
+    uint64_t store; /* of forget: the hash of accounts_store; 0: the daemon does not say */
 };
 
 /* One line of an answer. */
@@ -59,8 +60,10 @@ int ask_restart(const char *queue_directory, long wait_s);
 
 /* Something was written: it counts from the next message on when this returns.  What the daemon
  * remembers is forgotten; if its configuration is older than what was written to (uses: enum
- * ask_uses), it is reloaded, once, and waited for, up to some seconds.  0: it counts, or no daemon
- * runs; 1: it counts after a reload; negative errno with *why (the caller frees). */
-int ask_take_up(const char *queue_directory, unsigned uses, char **why);
+ * ask_uses), it is reloaded, once, and waited for, up to some seconds.  store: the accounts store
+ * that was written to, as accounts_store has it; NULL: none, or whatever the daemon uses.  0: it
+ * counts, or no daemon runs; 1: it counts after a reload; negative errno with *why (the caller
+ * frees). */
+int ask_take_up(const char *queue_directory, unsigned uses, const char *store, char **why);
 
 #endif

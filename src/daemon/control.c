@@ -312,19 +312,24 @@ static void control_read(struct client *k, const char *qid) {
 }
 
 /* What was remembered of tables is forgotten, here and in the lookup process, and mail that waits
- * behind other mail goes by what they say now.  The answer also says
- * whether the configuration in use has the accounts store and the relay records at all: a program
- * that has just made one of them has to have it reloaded. */
+ * behind other mail goes by what they say now.  The answer also says which accounts store the
+ * configuration in use has, and whether it has relay records: a program that has written to
+ * another one, or has just made one of them, has to have it reloaded. */
 static void client_forgotten(struct client *k, bool failed) {
     const struct config *cfg = sched_config(k->c->sched);
+    struct sbuf b = {0};
     dl_remove(&k->forget);
-    if (failed)
-        conn_write_c(k->conn,
-                     "{\"ok\": false, \"error\": \"the lookup process does not answer\"}\n");
-    else
-        conn_printf(k->conn, "{\"ok\": true, \"store\": %s, \"relays\": %s}\n",
+    if (failed) {
+        sbuf_add_c(&b, "{\"ok\": false, \"error\": \"the lookup process does not answer\"}\n");
+    } else {
+        sbuf_printf(&b, "{\"ok\": true, \"store\": %s, \"relays\": %s, \"accounts_store\": ",
                     cfg->p.accounts_store[0] != '\0' ? "true" : "false",
                     cfg->relays_spec[0] != '\0' ? "true" : "false");
+        sbuf_add_json(&b, str_of(cfg->p.accounts_store));
+        sbuf_add_c(&b, "}\n");
+    }
+    conn_write(k->conn, b.p, b.n);
+    sbuf_free(&b);
     conn_resume(k->conn);
 }
 

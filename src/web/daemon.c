@@ -59,7 +59,8 @@ json_t *daemon_ask(struct web *w, const char *cmd) {
 
 bool daemon_take_up(struct req *r, unsigned uses) {
     char *why;
-    int rc = ask_take_up(r->w->cfg->p.queue_directory, uses, &why);
+    const char *store = (uses & ASK_STORE) != 0 ? store_name(r->w->store) : NULL;
+    int rc = ask_take_up(r->w->cfg->p.queue_directory, uses, store, &why);
     if (rc < 0) {
         log_warn("web", "saved, but not in use: %s", why);
         reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "It is saved, but not in use: %s.", why);

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -416,6 +417,28 @@ def test_saved_but_not_in_use(dns):
     finally:
         w.stop()
         relay.stop()
+
+
+def test_saved_in_a_store_that_is_used_no_more(dns):
+    """main.cf names another store, and the daemon was reloaded; the page, which has the old one open, calls nothing done."""
+    with site(dns) as w:
+        boss, other = w.api(GLOBAL), w.dir / "moved/accounts.db"
+        other.parent.mkdir()
+        shutil.copy(w.dir / "data" / "accounts.db", other)
+        (w.dir / "main.cf").write_text((w.dir / "main.cf").read_text() + f"accounts_store = sqlite:{other}\n")
+        assert boss.ok("PUT", "/api/domain/a.example", body={"outboundRelay": "[old.example]:25"}) is None
+        w.command("reload")
+        for _ in range(2):
+            why = boss.fails(503, "PUT", "/api/domain/a.example", body={"outboundRelay": "[new.example]:25"})
+            assert "It is saved, but not in use: the running daemon has another accounts_store" in why
+            w.web.send_signal(signal.SIGHUP)  # which opens no other store
+        assert boss.get("/api/effective?account=a.example")["next_hop"] != "[new.example]:25"
+        w.stop_web()
+        for path in (other.parent, other):
+            shutil.chown(path, "www-data")
+        w.start_web()
+        w.api(GLOBAL).ok("PUT", "/api/domain/a.example", body={"outboundRelay": "[new.example]:25"})
+        assert w.api(GLOBAL).get("/api/effective?account=a.example")["next_hop"] == "[new.example]:25"
 
 
 def test_log_file_is_opened_again(dns):
