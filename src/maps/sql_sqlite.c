@@ -20,6 +20,7 @@ static void *lite_connect(const char *host, const struct tabconf *c, char **why)
         return NULL;
     }
     sqlite3_busy_timeout(db, 1000 * REMOTE_CONNECT_S);
+    lite_sort_in_memory(db);
     return db;
 }
 

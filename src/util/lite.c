@@ -56,6 +56,10 @@ static bool lite_names_are_own(const char *path) {
     return own;
 }
 
+void lite_sort_in_memory(sqlite3 *db) {
+    sqlite3_exec(db, "PRAGMA temp_store = MEMORY", NULL, NULL, NULL);
+}
+
 int lite_open(const char *path, sqlite3 **db, int flags) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct sbuf full = {0};
@@ -69,6 +73,8 @@ int lite_open(const char *path, sqlite3 **db, int flags) {
         sbuf_printf(&full, "%s/%s", real, slash == NULL ? path : slash + 1);
         rc = sqlite3_open_v2(full.p, db, flags | SQLITE_OPEN_NOFOLLOW, LITE_VFS);
     }
+    if (rc == SQLITE_OK)
+        lite_sort_in_memory(*db);
     free(folder);
     sbuf_free(&full);
     return rc;

@@ -15,6 +15,11 @@
  * have links.  *db is to be closed whatever is returned. */
 int lite_open(const char *path, sqlite3 **db, int flags);
 
+/* What is too large to be sorted or undone in SQLite's cache would go to a file of its own in a
+ * folder for such: behind its walls a process of ours has none, and the statement would fail.
+ * lite_open does it by itself. */
+void lite_sort_in_memory(sqlite3 *db);
+
 /* Takes back what a writer of the file at path that was killed has left half done: readers cannot,
  * and answer nothing until it is.  The caller has one thread; while it works, it is the user that
  * owns the file.  What does not succeed is left to the file's readers to name. */

@@ -949,3 +949,16 @@ def test_the_largest_page_says_that_there_is_more(dns):
             assert len(got[what]) == 500 and got["more"] is (n > 500), what
         rest = boss.get(f"/api/domains?limit=500&after={boss.get('/api/domains?limit=500')['domains'][-1]['name']}")
         assert len(rest["domains"]) == 1 and not rest["more"]
+
+
+def test_a_month_of_history_is_shown(dns):
+    """A sample a minute: they are grouped without a file, which the page's process may not make."""
+    with site(dns) as w:
+        at = int(time.time()) // 60 * 60
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as c:
+            c.executemany("INSERT OR REPLACE INTO sample VALUES (?, 1234567, 70000, 70000, 123456)",
+                          [(at - 60 * i,) for i in range(31 * 1440)])
+            c.commit()
+        boss = w.api(GLOBAL)
+        assert {span: len(boss.get(f"/api/dashboard?range={span}")["history"]["at"]) >= 60 for span in ("hour", "day", "week", "month")} \
+            == dict.fromkeys(("hour", "day", "week", "month"), True)
