@@ -127,57 +127,74 @@ enum store_rc store_relay_users(struct store *st, const char *value, unsigned li
 struct counts {
     store_count_fn fn;
     void *arg;
-    struct htab seen; /* a directory's: values to their counts */
-    char *value;      /* SQL: the number that follows is its */
+    struct htab seen; /* a directory's: "domain\tvalue" to its count */
+    char *row[2];     /* SQL: domain and value, which the number that follows is of */
+    size_t n;
 };
 
 struct count {
-    char *value;
+    char *key, *value; /* value: in key */
     long n;
 };
 
 static void count_pair(void *arg, struct str account, struct str value) {
     struct counts *c = arg;
-    struct count *one = htab_get(&c->seen, value);
-    (void)account;
+    struct sbuf key = {0};
+    ptrdiff_t at = str_rchr(account, '@');
+    struct str domain = str_from(account, (size_t)(at + 1));
+    sbuf_printf(&key, "%.*s\t%.*s", STR_FMT(domain), STR_FMT(value));
+    struct count *one = htab_get(&c->seen, sbuf_str(&key));
     if (one == NULL) {
         one = MEM_NEW(struct count);
-        one->value = str_dup(value);
-        htab_put(&c->seen, str_of(one->value), one);
+        one->key = sbuf_take(&key);
+        one->value = one->key + domain.n + 1;
+        htab_put(&c->seen, str_of(one->key), one);
     }
+    sbuf_free(&key);
     one->n++;
 }
 
 static void count_value(void *arg, struct str value) {
     struct counts *c = arg;
-    if (c->value == NULL) {
-        c->value = str_dup(value.p == NULL ? STR_LIT("") : value);
+    uint64_t n = 0;
+    if (c->n < 2) {
+        c->row[c->n++] = str_dup(value.p == NULL ? STR_LIT("") : value);
         return;
     }
-    uint64_t n = 0;
     str_u64(value, &n);
-    c->fn(c->arg, c->value, (long)n);
-    free(c->value);
-    c->value = NULL;
+    c->fn(c->arg, c->row[0], c->row[1], (long)n);
+    while (c->n > 0)
+        free(c->row[--c->n]);
+}
+
+static const char *count_query(const struct store *st) {
+    if (st->sql == &sql_mysql)
+        return "SELECT SUBSTRING_INDEX(account, '@', -1), relayhost, COUNT(*) FROM "
+               "sender_relayhost GROUP BY 1, 2";
+    if (st->sql == &sql_pgsql)
+        return "SELECT SUBSTRING(account FROM POSITION('@' IN account) + 1), relayhost, COUNT(*) "
+               "FROM sender_relayhost GROUP BY 1, 2";
+    return "SELECT SUBSTR(account, INSTR(account, '@') + 1), relayhost, COUNT(*) FROM "
+           "sender_relayhost GROUP BY 1, 2";
 }
 
 enum store_rc store_relay_counts(struct store *st, store_count_fn fn, void *arg, char **why) {
     struct counts c = {.fn = fn, .arg = arg};
     size_t pos = 0;
-    enum store_rc rc =
-        st->sql == NULL
-            ? store_relay_each(st, "", count_pair, &c, why)
-            : store_sql_run(st,
-                            "SELECT relayhost, COUNT(*) FROM sender_relayhost GROUP BY relayhost",
-                            NULL, count_value, &c, why);
+    enum store_rc rc = st->sql == NULL
+                           ? store_relay_each(st, "", count_pair, &c, why)
+                           : store_sql_run(st, count_query(st), NULL, count_value, &c, why);
     for (struct count *one; (one = htab_next(&c.seen, &pos)) != NULL;) {
-        if (rc == STORE_YES)
-            fn(arg, one->value, one->n);
-        free(one->value);
+        if (rc == STORE_YES) {
+            one->value[-1] = '\0';
+            fn(arg, one->key, one->value, one->n);
+        }
+        free(one->key);
         free(one);
     }
     htab_free(&c.seen);
-    free(c.value);
+    while (c.n > 0)
+        free(c.row[--c.n]);
     return rc;
 }
 

@@ -54,8 +54,8 @@ enum store_rc store_account(struct store *st, const char *name, account_fn fn, v
 /* Accounts that have the relay host value (in any case), the first limit of them. */
 enum store_rc store_relay_users(struct store *st, const char *value, unsigned limit,
                                 store_pair_fn fn, void *arg, char **why);
-/* Every relay host that accounts name, with how many do. */
-typedef void (*store_count_fn)(void *arg, const char *value, long accounts);
+/* Every relay host that accounts of a domain name, with how many do. */
+typedef void (*store_count_fn)(void *arg, const char *domain, const char *value, long accounts);
 enum store_rc store_relay_counts(struct store *st, store_count_fn fn, void *arg, char **why);
 
 /* What is NULL or negative stays as it is. */

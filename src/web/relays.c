@@ -58,10 +58,17 @@ static bool owner_is_asking(struct req *r, const char *owner) {
     return r->who.global || (owner[0] != '\0' && owners_may_relay(r, owner));
 }
 
+/* An owner may have many records: it is looked up once. */
 static void records_leave_own(struct req *r, json_t *list) {
-    for (size_t i = json_array_size(list); i > 0; i--)
-        if (!owner_is_asking(r, json_member(json_array_get(list, i - 1), "owner")))
+    json_t *known = json_object();
+    for (size_t i = json_array_size(list); i > 0; i--) {
+        const char *owner = json_member(json_array_get(list, i - 1), "owner");
+        if (json_object_get(known, owner) == NULL)
+            json_object_set_new(known, owner, json_boolean(owner_is_asking(r, owner)));
+        if (!json_is_true(json_object_get(known, owner)))
             json_array_remove(list, i - 1);
+    }
+    json_decref(known);
 }
 
 /* All records that the one who asks may see; NULL after a reply. */
@@ -155,26 +162,44 @@ static json_t *hops(struct req *r) {
     return list;
 }
 
-static void add_count(void *arg, const char *value, long accounts) {
-    struct sbuf plain = {0};
-    idn_plain(str_trim(str_of(value)), false, &plain);
-    json_int_t had = json_integer_value(json_object_getn(arg, plain.p, plain.n));
-    json_object_setn_new(arg, plain.p, plain.n, json_integer(had + accounts));
-    sbuf_free(&plain);
+/* The member of the counts for what accounts of a domain ("": all) name. */
+static void uses_key(const char *domain, const char *value, struct sbuf *key) {
+    if (domain[0] != '\0') {
+        sbuf_add_ch(key, '@');
+        idn_plain(str_of(domain), false, key);
+        sbuf_add_ch(key, '\n');
+    }
+    idn_plain(str_trim(str_of(value)), false, key);
 }
 
-static json_int_t count_of(json_t *counts, const char *value) {
-    struct sbuf plain = {0};
-    idn_plain(str_of(value), false, &plain);
-    json_int_t n = json_integer_value(json_object_getn(counts, plain.p, plain.n));
-    sbuf_free(&plain);
+static json_int_t uses_counted(json_t *counts, const char *domain, const char *value) {
+    struct sbuf key = {0};
+    uses_key(domain, value, &key);
+    json_int_t n = json_integer_value(json_object_getn(counts, key.p, key.n));
+    sbuf_free(&key);
     return n;
 }
 
+static void uses_add(json_t *counts, const char *domain, const char *value, long accounts) {
+    struct sbuf key = {0};
+    json_int_t had = uses_counted(counts, domain, value);
+    uses_key(domain, value, &key);
+    json_object_setn_new(counts, key.p, key.n, json_integer(had + accounts));
+    sbuf_free(&key);
+}
+
+static void add_count(void *arg, const char *domain, const char *value, long accounts) {
+    uses_add(arg, "", value, accounts);
+    if (domain[0] != '\0')
+        uses_add(arg, domain, value, accounts);
+}
+
+/* How many accounts use a record; of a domain's own, those of the domain. */
 static json_int_t uses_of(json_t *counts, json_t *rec) {
     const char *name = json_member(rec, "name"), *hop = json_member(rec, "nexthop");
-    json_int_t n = count_of(counts, hop);
-    return idn_same(str_of(name), str_of(hop), false) ? n : n + count_of(counts, name);
+    const char *owner = json_member(rec, "owner");
+    json_int_t n = uses_counted(counts, owner, hop);
+    return idn_same(str_of(name), str_of(hop), false) ? n : n + uses_counted(counts, owner, name);
 }
 
 /* Relay hosts that mail went to and that have no record. */
@@ -222,18 +247,6 @@ static json_t *users_of(struct req *r, const char *name, const char *hop, const 
     return NULL;
 }
 
-/* How many accounts use a record; of a domain's own, those of the domain, as far as they are shown.
- * -1 after a reply. */
-static json_int_t uses_of_owned(struct req *r, json_t *counts, json_t *rec) {
-    const char *owner = json_member(rec, "owner");
-    if (owner[0] == '\0')
-        return uses_of(counts, rec);
-    json_t *users = users_of(r, json_member(rec, "name"), json_member(rec, "nexthop"), owner);
-    json_int_t n = users == NULL ? -1 : (json_int_t)json_array_size(users);
-    json_decref(users);
-    return n;
-}
-
 /* Marks, for global administrators, the records of domains that the store does not have.  False
  * after a reply. */
 static bool mark_orphans(struct req *r, json_t *list) {
@@ -276,7 +289,7 @@ void relays_list(struct req *r) {
     }
     json_t *known = hops(r);
     json_array_foreach(list, i, rec) {
-        json_object_set_new(rec, "used_by", json_integer(uses_of_owned(r, counts, rec)));
+        json_object_set_new(rec, "used_by", json_integer(uses_of(counts, rec)));
         record_add_health(rec, known);
     }
     reply_data(r, json_pack("{s:o, s:o, s:o}", "records", list, "others",

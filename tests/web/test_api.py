@@ -169,8 +169,16 @@ def test_who_relays_where(site):
     assert (e["key"], e["next_hop"], e["rule"]) == ("", site.value("everybody"), "relayhost")
     found = {u["name"]: u.get("relay") for u in boss.get("/api/search?q=bob@")["users"]}
     assert found == {"bob@a.example": {"value": site.value("two"), "from": "own"}} and "relay" not in boss.get("/api/search?q=ann@a")["users"][0]
-    for account in ("@a.example", "bob@a.example"):
+    # How many accounts name a record, by its next hop or its name; of a domain's own record, accounts of the domain.
+    site.web.command("relay", "set", "ann@b.example", site.value("two"))
+    boss.ok("PUT", "/api/relay/own", body={"hosts": "[127.0.0.1]:9", "nexthop": site.value("two"), "tls": "may", "owner": "a.example"})
+    boss.ok("PUT", "/api/relay/all", body={"hosts": "[127.0.0.1]:9", "nexthop": site.value("two"), "tls": "may"})
+    assert {r["name"]: r["used_by"] for r in boss.get("/api/relays")["records"]} == {"own": 1, "all": 2}
+    for account in ("@a.example", "bob@a.example", "ann@b.example"):
         site.web.command("relay", "unset", account)
+    assert {r["name"]: r["used_by"] for r in boss.get("/api/relays")["records"]} == {"own": 0, "all": 0}
+    for name in ("own", "all"):
+        boss.ok("DELETE", f"/api/relay/{name}")
 
 
 def test_saving_writes_what_iredadmin_writes(site):

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from kit import FakeRelay, at_once, wait_ended, wait_for
+from kit import SLOW, FakeRelay, at_once, wait_ended, wait_for
 from webkit import GLOBAL, OF_DOMAIN, SECRET, hanging, log_in, run, site
 
 
@@ -176,6 +176,27 @@ def stats_asked(w):
             door.shutdown(socket.SHUT_RDWR)
             wait_ended(thread)
             behind.rename(place)
+
+
+def test_a_list_of_many_records_looks_through_the_store_once(dns):
+    """A domain's records have the next hop that most accounts of the server have: how many use each is counted for all of them."""
+    with site(dns) as w:
+        hop = "[smtp.provider.example]:587"
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "accounts.db", 20)) as c:
+            c.executemany("INSERT INTO sender_relayhost (account, relayhost) VALUES (?, ?)",
+                          [(f"u{i}@{'A' if i < 50 else 'b'}.example", "R7" if i == 7 else hop.upper()) for i in range(30000)])
+            c.commit()
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "relays.db", 20)) as c:
+            c.executemany("INSERT INTO relay (name, nexthop, account, hosts, owner) VALUES (?, ?, ?, ?, 'a.example')",
+                          [(f"r{i}", hop, f"u{i}@a.example", hop) for i in range(100)])
+            c.execute("INSERT INTO relay (name, nexthop, account, hosts) VALUES ('all', ?, '', ?)", (hop, hop))
+            c.commit()
+        for who in OF_DOMAIN, GLOBAL:
+            api, begun = w.api(who), time.monotonic()
+            used = {r["name"]: r["used_by"] for r in api.get("/api/relays")["records"]}
+            assert time.monotonic() - begun < 3 * SLOW, who
+            assert used.pop("all", 29999) == 29999
+            assert used == {f"r{i}": 50 if i == 7 else 49 for i in range(100)}
 
 
 # -- disk --
