@@ -201,16 +201,19 @@ static void slot_free(struct slot *slot) {
     free(slot);
 }
 
-/* The sessions that the transport may have at a time: as many as its process limit says.  One that
- * master.cf leaves to default_process_limit has more, for a session here costs kilobytes, not a
- * process.  However many there may be, they leave descriptors to clients: hosts that never answer
- * are as many as a sender likes. */
+/* The sessions that the transport may have when the destination gets one: as many as its process
+ * limit says.  One that master.cf leaves to default_process_limit has more, for a session here
+ * costs kilobytes, not a process.  However many there may be, they leave descriptors to clients:
+ * hosts that never answer are as many as a sender likes.  Where the administrator has not chosen
+ * the number, recipients' own exchangers leave a quarter to the hosts that are chosen. */
 static size_t load_max(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
+    bool chosen = t != NULL && t->maxproc > 0;
     int64_t n = t == NULL ? 0 : t->maxproc;
     if (n < 0)
         n = t->p.default_process_limit * SESSIONS_PER_PROC;
-    return n > 0 && (size_t)n < s->slots_max ? (size_t)n : s->slots_max;
+    size_t max = n > 0 && (size_t)n < s->slots_max ? (size_t)n : s->slots_max;
+    return chosen || d->configured ? max : max - max / 4;
 }
 
 static bool load_is_full(const struct sched *s, const struct dest *d) {
