@@ -241,6 +241,31 @@ static bool certificate_needed(const struct config *cfg, const struct params *p)
     return false;
 }
 
+/* A level that asks for TLS, and no certificate to have it with.  Those that are always inside TLS
+ * are said elsewhere. */
+static void certificate_check_missing(const struct config *cfg, const struct service *svc,
+                                      struct diags *d) {
+    const struct params *p = &svc->p;
+    const char *cert = p->smtpd_tls_cert_file, *chains = p->smtpd_tls_chain_files;
+    bool none = (cert[0] == '\0' || strcmp(cert, "none") == 0) &&
+                (chains[0] == '\0' || strcmp(chains, "none") == 0);
+    enum server_tls level = server_tls_level(p);
+    if (svc->kind != SERVICE_SMTPD || p->smtpd_tls_wrappermode || !none || level == SERVER_TLS_NONE)
+        return;
+    const char *const names[] = {"smtpd_tls_security_level", "smtpd_enforce_tls", "smtpd_use_tls"};
+    const struct cfg_entry *e = NULL;
+    const char *file = cfg->main.path;
+    for (size_t i = 0; i < 3 && e == NULL; i++) {
+        e = cfg_file_find(&svc->overrides, str_of(names[i]));
+        file = e != NULL ? svc->overrides.path : cfg->main.path;
+        e = e != NULL ? e : cfg_file_find(&cfg->main, str_of(names[i]));
+    }
+    diag_add(d, DIAG_WARN, file, e == NULL ? 0 : e->line,
+             "%s: TLS without smtpd_tls_cert_file or smtpd_tls_chain_files: STARTTLS is not "
+             "offered%s",
+             svc->name, level == SERVER_TLS_MUST ? ", and all mail is refused, 530" : "");
+}
+
 static void certificate_check_one(const struct config *cfg, const struct params *p,
                                   const char *svc_name, struct diags *d) {
     char *why;
@@ -267,4 +292,6 @@ void certificate_check(const struct config *cfg, struct diags *d) {
     for (size_t i = 0; i < cfg->n_services; i++)
         if (cfg->services[i]->kind == SERVICE_SMTPD && has_own_tls(&cfg->services[i]->p, &cfg->p))
             certificate_check_one(cfg, &cfg->services[i]->p, cfg->services[i]->name, d);
+    for (size_t i = 0; i < cfg->n_services; i++)
+        certificate_check_missing(cfg, cfg->services[i], d);
 }

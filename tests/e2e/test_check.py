@@ -233,6 +233,29 @@ def test_certificates_that_relay_hosts_are_shown(tmp_path):
         (str(cert), "smtp_tls_cert_file"), (str(old), "smtp_tls_chain_files")] and r.returncode == 1, r.stdout
 
 
+@pytest.mark.parametrize("main,override,said", [
+    ("smtpd_tls_security_level = may", "", "STARTTLS is not offered$"), ("smtpd_use_tls = yes", "", "STARTTLS is not offered$"),
+    ("smtpd_tls_security_level = encrypt", "", "all mail is refused, 530$"), ("", "smtpd_enforce_tls=yes", "all mail is refused, 530$"),
+    ("smtpd_tls_security_level = may\nsmtpd_tls_cert_file = none", "", "STARTTLS is not offered$"),
+    ("smtpd_tls_security_level = encrypt", "smtpd_tls_security_level=none", None),
+    ("smtpd_tls_security_level = may\nsmtpd_tls_cert_file = CERT\nsmtpd_tls_key_file = KEY", "", None)])
+def test_tls_without_a_certificate(tmp_path, main, override, said):
+    """Clients would go on in clear, or not at all, and nothing else says why; a start says it, too."""
+    cert, key = make_cert(tmp_path, "mta.example")
+    key.chmod(0o600)
+    p = Posthouse(main.replace("CERT", str(cert)).replace("KEY", str(key)) + "\n", directory=tmp_path)
+    if override:
+        text = (tmp_path / "master.cf").read_text()
+        (tmp_path / "master.cf").write_text(text.replace(" smtpd\n", f" smtpd -o {override}\n"))
+    r = p.run("check")
+    file = "master" if override else "main"
+    found = re.search(rf"^warning: \S*{file}.cf, line \d+: 127.0.0.1:{p.port}: TLS without .*{said}", r.stdout, re.M)
+    assert (found is not None) == (said is not None), r.stdout
+    with p:
+        assert ("STARTTLS" in p.client().ehlo) == ("CERT" in main)
+        assert ("STARTTLS is not offered" in (p.dir / "stderr").read_text()) == (said is not None)
+
+
 def test_authorities_of_clients_that_are_none(tmp_path):
     """Where clients are asked for a certificate; the start fails, as with a file that cannot be read."""
     cert, key = make_cert(tmp_path, "mta.example")
