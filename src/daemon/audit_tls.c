@@ -2,7 +2,7 @@
  * daemon/audit_tls.c - posthouse check: what TLS needs
  *
  * Opens and parses what delivery will: trust anchors, certificate and key, protocol names, the rows
- * of smtp_tls_policy_maps in file tables.
+ * of smtp_tls_policy_maps.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +19,7 @@ struct tls_audit {
     const char *service; /* that p is of; "": p is main.cf's */
     struct diags *d;
     size_t said;
+    bool varies; /* the table that is looked at has rules of patterns */
 };
 
 static void tls_say(struct tls_audit *t, enum diag_level level, const char *param,
@@ -43,6 +44,8 @@ static bool policy_anchors_good(struct tls_audit *t, const struct tls_policy *p,
 static int policy_row(void *arg, struct str key, struct str value) {
     struct tls_audit *t = arg;
     struct tls_policy p = {0};
+    if (t->varies && str_chr(value, '$') >= 0) /* a part of the key stands in it */
+        return 0;
     struct sbuf why = {0}, text = {0};
     bool good = tls_policy_parse(&p, value, &why) && policy_anchors_good(t, &p, &why);
     if (!good && ++t->said <= AUDIT_SHOWN) {
@@ -59,9 +62,10 @@ static int policy_row(void *arg, struct str key, struct str value) {
 
 static void check_policies(struct tls_audit *t) {
     struct maps *m = maps_open(t->p->smtp_tls_policy_maps, t->c->dir);
-    for (size_t i = 0; i < m->n; i++)
-        if (m->v[i]->fixed && !m->v[i]->ops->remote)
-            map_each(m->v[i], policy_row, t);
+    for (size_t i = 0; i < m->n; i++) {
+        t->varies = !m->v[i]->fixed;
+        map_rows(m->v[i], policy_row, t);
+    }
     maps_close(m);
 }
 
@@ -123,11 +127,11 @@ static void audit_client(struct tls_audit *t) {
 }
 
 void audit_tls(const struct config *c, struct diags *d) {
-    struct tls_audit whole = {c, &c->p, "", d, 0};
+    struct tls_audit whole = {.c = c, .p = &c->p, .service = "", .d = d};
     audit_client(&whole);
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
-        struct tls_audit own = {c, &s->p, s->name, d, 0};
+        struct tls_audit own = {.c = c, .p = &s->p, .service = s->name, .d = d};
         if (s->kind == SERVICE_SMTP && !same_tls(&s->p, &c->p))
             audit_client(&own);
     }

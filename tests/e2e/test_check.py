@@ -122,6 +122,16 @@ def test_rows_of_tls_policies(tmp_path, row, bad):
     assert (len(line) == 1 and bad in line[0] and rc == 2) if bad else (line == [] and rc == 0), said
 
 
+@pytest.mark.parametrize("table,row,said", [
+    ("static:{{must}}", "", 'the row of "": there is no level "must"'), ("static:encrypt", "", None),
+    ("regexp:{dir}/t", "/x/ encrypt\n/y/ ecnrypt\n", 'the row of "line 2": there is no level "ecnrypt"'),
+    ("pcre:{dir}/t", "/(x)/ $1\n", None), ("static:{{secure match=}}", "", "match is empty")])
+def test_tls_policies_that_stand_in_no_row(tmp_path, table, row, said):
+    rc, out = check(tmp_path, f"relayhost = [relay.example]\nsmtp_tls_policy_maps = {table}\n", {"t": row})
+    lines = [x for x in out.splitlines() if "mail for it waits (4.7.5)" in x]
+    assert (len(lines) == 1 and said in lines[0] and rc == 2) if said else (lines == [] and rc == 0), out
+
+
 @pytest.mark.parametrize("main,bad", [
     ("smtp_tls_CAfile = /nowhere/ca.pem\n", "smtp_tls_CAfile: /nowhere/ca.pem: No such file"), ("smtp_tls_CAfile = {dir}/empty\n",
     "the file is empty"),
