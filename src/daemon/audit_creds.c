@@ -142,27 +142,20 @@ static void check_hosts_logins(const struct config *c, const char *spec, const c
     maps_close(m);
 }
 
-static void check_services_logins(const struct config *c, struct diags *d) {
-    for (size_t i = 0; i < c->n_services; i++) {
-        const struct service *s = c->services[i];
-        const char *spec = s->p.smtp_sasl_password_maps;
-        if (s->kind == SERVICE_SMTP && s->p.smtp_sasl_auth_enable && spec[0] != '\0' &&
-            strcmp(spec, c->p.smtp_sasl_password_maps) != 0)
-            check_hosts_logins(c, spec, s->name, d);
-    }
-}
-
 /* -- rows that cannot be what was meant -- */
 
 struct cred_rows {
     const struct config *c;
+    const struct params *p;    /* whose table it is */
+    const struct service *svc; /* with a table of its own; NULL: it is main.cf's */
     struct diags *d;
     size_t said;
+    bool varies; /* it has rules of patterns */
 };
 
 static int cred_row(void *arg, struct str key, struct str value) {
     struct cred_rows *r = arg;
-    const char *delim = r->c->p.smtp_sasl_password_result_delimiter;
+    const char *delim = r->p->smtp_sasl_password_result_delimiter;
     struct str v = str_trim(value);
     ptrdiff_t at = delim[0] == '\0' ? -1 : str_chr(v, delim[0]);
     const char *what = NULL;
@@ -174,14 +167,42 @@ static int cred_row(void *arg, struct str key, struct str value) {
         what = "the user's name is empty";
     else if ((size_t)at + 1 == v.n)
         what = "the password is empty";
-    if (what == NULL || ++r->said > AUDIT_SHOWN)
+    bool part = r->varies && str_chr(v, '$') >= 0; /* a part of the key stands in it */
+    if (what == NULL || part || ++r->said > AUDIT_SHOWN)
         return 0;
     struct sbuf shown = {0};
     sbuf_add_safe(&shown, key);
-    diag_add(r->d, DIAG_WARN, r->c->main.path, creds_line_of(r->c, "smtp_sasl_password_maps"),
-             "smtp_sasl_password_maps: the row of \"%s\": %s", shown.p, what);
+    diag_add(r->d, DIAG_WARN, r->svc != NULL ? r->c->master_path : r->c->main.path,
+             r->svc != NULL ? r->svc->line : creds_line_of(r->c, "smtp_sasl_password_maps"),
+             "%s%ssmtp_sasl_password_maps: the row of \"%s\": %s",
+             r->svc != NULL ? r->svc->name : "", r->svc != NULL ? ": " : "",
+             shown.p == NULL ? "" : shown.p, what);
     sbuf_free(&shown);
     return 0;
+}
+
+/* Those of files, of static: and of rules. */
+static void check_cred_rows(const struct config *c, const struct service *svc, struct diags *d) {
+    const struct params *p = svc != NULL ? &svc->p : &c->p;
+    struct cred_rows rows = {.c = c, .p = p, .svc = svc, .d = d};
+    struct maps *m = maps_open(p->smtp_sasl_password_maps, c->dir);
+    for (size_t i = 0; i < m->n; i++) {
+        rows.varies = !m->v[i]->fixed;
+        map_rows(m->v[i], cred_row, &rows);
+    }
+    maps_close(m);
+}
+
+static void check_services_logins(const struct config *c, struct diags *d) {
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct service *s = c->services[i];
+        const char *spec = s->p.smtp_sasl_password_maps;
+        if (s->kind != SERVICE_SMTP || !s->p.smtp_sasl_auth_enable || spec[0] == '\0' ||
+            strcmp(spec, c->p.smtp_sasl_password_maps) == 0)
+            continue;
+        check_hosts_logins(c, spec, s->name, d);
+        check_cred_rows(c, s, d);
+    }
 }
 
 /* -- where a password may go -- */
@@ -256,7 +277,6 @@ static void check_nowhere(const struct config *c, struct diags *d) {
 }
 
 void audit_credentials(const struct config *c, struct diags *d) {
-    struct cred_rows rows = {c, d, 0};
     check_clear(c, &c->p, "", d);
     for (size_t i = 0; i < c->n_services; i++) {
         const struct params *p = &c->services[i]->p;
@@ -271,6 +291,6 @@ void audit_credentials(const struct config *c, struct diags *d) {
     if (!c->p.smtp_sasl_auth_enable || c->p.smtp_sasl_password_maps[0] == '\0')
         return;
     check_hosts_logins(c, c->p.smtp_sasl_password_maps, "", d);
-    creds_each(c, c->p.smtp_sasl_password_maps, cred_row, &rows);
+    check_cred_rows(c, NULL, d);
     check_strange_hosts(c, d);
 }

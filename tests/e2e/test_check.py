@@ -61,6 +61,25 @@ def test_rows_of_credentials(tmp_path, key, value, what):
     assert (f"{what}" in said and rc == 1) if what else ("the row of" not in said and rc == 0), said
 
 
+@pytest.mark.parametrize("table,text,said", [
+    ("texthash:{dir}/own", "[relay.example] sesame\n", 'the row of "[relay.example]": no user:password'),
+    ("texthash:{dir}/own", "[relay.example] u:sesame\n", None), ("static:sesame", "", 'the row of "": no user:password'),
+    ("regexp:{dir}/own", "/relay/ u:sesame\n/./ sesame\n", 'the row of "line 2": no user:password'),
+    ("pcre:{dir}/own", "/(relay)/ $1\n", None)])
+@pytest.mark.parametrize("own", [True, False])
+def test_credentials_of_other_tables(tmp_path, table, text, said, own):
+    """Of a transport with a table of its own, and of tables without keys."""
+    spec = table.replace("{dir}", str(tmp_path))
+    main = f"{LOGIN}relayhost = [relay.example]\nsmtp_sasl_password_maps = {'static:u:p' if own else spec}\n"
+    p = Posthouse(main, directory=tmp_path, files={"own": text},
+                  master=f"other unix - - n - - smtp\n  -o smtp_sasl_password_maps={spec}\n" if own else None)
+    (tmp_path / "own").chmod(0o600)
+    out = p.run("check").stdout
+    found = re.search(rf"^warning: \S*{'master' if own else 'main'}.cf, line \d+: {'other: ' if own else ''}smtp_sasl_password_maps: "
+                      + re.escape(said or "the row of"), out, re.M)
+    assert (found is not None) == (said is not None) and "sesame" not in out, out
+
+
 @pytest.mark.parametrize("more,whose", [
     ("", "recipients' mail exchangers"), ("relayhost = [relay.example]\nsmtp_fallback_relay = [second.example]\n", "smtp_fallback_relay"),
     ("relayhost = [relay.example]\nsender_dependent_relayhost_maps = sqlite:{dir}/hops.cf\n", "tables of sender_dependent_relayhost_maps"),
@@ -567,8 +586,8 @@ def test_next_hops_of_transports(tmp_path, line):
 DOT, AT = "a dot at the end is never asked", "write the domain alone"
 UNASKED = {  # lines of main.cf: what is said of keys; of others nothing is
     "smtpd_sender_restrictions = check_sender_access texthash:{dir}/t":
-        {"@x.example": AT, "ann@x.example.": DOT, "x.example.": None, "x.example": None, "ann@": None,
-         "ann@x.example": None, "10.1.2": None},
+        {"@x.example": AT, "ann@x.example.": DOT, "x.example.": None, "x.example": None, "ann@": None, "ann@x.example": None,
+         "10.1.2": None},
     "relay_domains = texthash:{dir}/t": {"@x.example": AT, "x.example.": DOT, ".x.example": None, "x.example": None},
     "mydestination = other.example, unionmap:{{texthash:{dir}/t}}": {"@x.example": AT, "y.x.example.": DOT, "x.example": None},
     "transport_maps = texthash:{dir}/t": {"@x.example": AT, "x.example.": DOT, "ann@x.example.": DOT, ".x.example": None, "*": None}}
