@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/audit.h"
+#include "deliver/policy.h"
 #include "maps/maps.h"
 #include "route/nexthop.h"
 #include "smtp/sasl.h"
@@ -232,16 +233,107 @@ static void check_strange_hosts(const struct config *c, struct diags *d) {
                      ways[i].host);
 }
 
+/* A login for every host, as of "static:", is for those too that were not thought of. */
+static void check_every_host(const struct config *c, struct diags *d) {
+    const struct params *p = &c->p;
+    const struct {
+        bool is;
+        const char *host;
+    } ways[] = {
+        {p->relayhost[0] == '\0', "recipients' mail exchangers, which others choose"},
+        {p->smtp_fallback_relay[0] != '\0', "smtp_fallback_relay"},
+        {p->sender_dependent_relayhost_maps[0] != '\0',
+         "each host of sender_dependent_relayhost_maps"},
+        {p->sender_dependent_default_transport_maps[0] != '\0',
+         "each host of sender_dependent_default_transport_maps"},
+        {p->transport_maps[0] != '\0', "each host of transport_maps"},
+    };
+    struct maps *m = maps_open_as(p->smtp_sasl_password_maps, c->dir, VALUES_ONE);
+    struct maps_key nobody = {STR_LIT("a-host-that-nobody-has.invalid"), false};
+    struct maps_answer a;
+    maps_find(m, &nobody, 1, &a);
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
+        if (a.rc == MAP_FOUND && ways[i].is)
+            diag_add(d, i == 0 ? DIAG_WARN : DIAG_NOTE, c->main.path,
+                     creds_line_of(c, "smtp_sasl_password_maps"),
+                     "smtp_sasl_password_maps has a login for every host: it is offered to %s",
+                     ways[i].host);
+    maps_answer_free(&a);
+    maps_close(m);
+}
+
+/* -- passwords in clear text -- */
+
+static bool permits_clear(const struct params *p) {
+    unsigned flags = 0;
+    struct str bad;
+    sasl_options_parse(str_of(p->smtp_sasl_security_options), &flags, &bad);
+    return p->smtp_sasl_auth_enable && (flags & SASL_NOPLAINTEXT) == 0 && !p->smtp_tls_wrappermode;
+}
+
+/* Is TLS off, or up to the host? */
+static bool level_is_open(const char *level) {
+    return level[0] == '\0' || strcmp(level, "none") == 0 || strcmp(level, "may") == 0;
+}
+
+struct open_rows {
+    const struct config *c;
+    struct maps *logins;
+    struct diags *d;
+    size_t said;
+};
+
+static bool has_login(const struct open_rows *o, struct str dest) {
+    struct nexthop n;
+    struct maps_answer a;
+    if (nexthop_parse(&n, dest, 25) != NULL)
+        return false;
+    struct maps_key keys[2] = {{n.host, false}, {dest, false}};
+    maps_find(o->logins, keys, 2, &a);
+    bool has = a.rc == MAP_FOUND;
+    maps_answer_free(&a);
+    return has;
+}
+
+/* A row of smtp_tls_policy_maps that has less than main.cf, for a host that has a login. */
+static int open_row(void *arg, struct str key, struct str value) {
+    struct open_rows *o = arg;
+    struct tls_policy policy = {0};
+    struct sbuf why = {0}, shown = {0};
+    bool open = tls_policy_parse(&policy, value, &why) &&
+                (policy.level == LEVEL_NONE ||
+                 (policy.level == LEVEL_MAY && !level_is_open(o->c->p.smtp_tls_security_level)));
+    if (open && has_login(o, key) && ++o->said <= AUDIT_SHOWN) {
+        sbuf_add_safe(&shown, key);
+        diag_add(o->d, DIAG_WARN, o->c->main.path, creds_line_of(o->c, "smtp_tls_policy_maps"),
+                 "smtp_tls_policy_maps: the row of \"%s\" says %s, there is a login for it, and "
+                 "smtp_sasl_security_options is without noplaintext: %s the password in clear text",
+                 shown.p, tls_level_name(policy.level),
+                 policy.level == LEVEL_NONE
+                     ? "the host gets"
+                     : "a host that does not offer TLS, or whoever hides that it does, gets");
+    }
+    tls_policy_clear(&policy);
+    sbuf_free(&why);
+    sbuf_free(&shown);
+    return 0;
+}
+
+static void check_clear_rows(const struct config *c, struct diags *d) {
+    struct open_rows o = {c, NULL, d, 0};
+    if (!permits_clear(&c->p))
+        return;
+    o.logins = maps_open_as(c->p.smtp_sasl_password_maps, c->dir, VALUES_ONE);
+    creds_each(c, c->p.smtp_tls_policy_maps, open_row, &o);
+    maps_close(o.logins);
+}
+
 /* Passwords in clear: the options permit it, and TLS is off or up to the host. */
 static void check_clear(const struct config *c, const struct params *p, const char *service,
                         struct diags *d) {
-    unsigned flags = 0;
-    struct str bad;
     const char *level = p->smtp_tls_security_level;
     bool none = strcmp(level, "none") == 0;
-    sasl_options_parse(str_of(p->smtp_sasl_security_options), &flags, &bad);
-    if (!p->smtp_sasl_auth_enable || (flags & SASL_NOPLAINTEXT) != 0 || p->smtp_tls_wrappermode ||
-        (!none && strcmp(level, "may") != 0 && level[0] != '\0'))
+    if (!permits_clear(p) || !level_is_open(level))
         return;
     diag_add(
         d, DIAG_WARN, c->main.path, creds_line_of(c, "smtp_tls_security_level"),
@@ -293,4 +385,6 @@ void audit_credentials(const struct config *c, struct diags *d) {
     check_hosts_logins(c, c->p.smtp_sasl_password_maps, "", d);
     check_cred_rows(c, NULL, d);
     check_strange_hosts(c, d);
+    check_every_host(c, d);
+    check_clear_rows(c, d);
 }

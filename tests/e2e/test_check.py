@@ -107,6 +107,39 @@ def test_a_password_in_clear(tmp_path, level, options, clear):
     assert ("passwords are sent in clear text" in said) == clear, said
 
 
+@pytest.mark.parametrize("row,level,clear", [
+    ("[relay.example]:2525 none", "encrypt", "the host gets the password in clear text"),
+    ("[Two.example]:587 none", "may", "the host gets the password in clear text"),
+    ("two.example may", "secure", "a host that does not offer TLS, or whoever hides that it does, gets the password in clear text"),
+    ("two.example may", "may", None), ("[two.example]:587 encrypt", "may", None), ("third.example none", "encrypt", None)])
+def test_a_policy_that_sends_a_password_in_clear(tmp_path, row, level, clear):
+    """A row for a host that has a login; main.cf's own level is said of by itself."""
+    main = f"smtp_sasl_auth_enable = yes\nsmtp_tls_security_level = {level}\nrelayhost = [relay.example]:2525\n" \
+           "smtp_sasl_password_maps = texthash:{dir}/sasl\nsmtp_tls_policy_maps = texthash:{dir}/pol\n"
+    files = {"sasl": "[relay.example]:2525 u:sesame\ntwo.example u:sesame\n[two.example]:587 u:sesame\n", "pol": row + "\n"}
+    for options in ("noanonymous", "noanonymous, noplaintext"):
+        _, said = check(tmp_path, main + f"smtp_sasl_security_options = {options}\n", files)
+        line = [x for x in said.splitlines() if x.startswith("warning: ") and "smtp_tls_policy_maps: the row of" in x]
+        wanted = clear is not None and "noplaintext" not in options
+        assert len(line) == wanted and all(clear in x and row.split()[0].lower() in x for x in line) and "sesame" not in said, said
+
+
+@pytest.mark.parametrize("more,whose", [
+    ("", "recipients' mail exchangers"), ("relayhost = [relay.example]\n", None),
+    ("relayhost = [relay.example]\nsmtp_fallback_relay = [second.example]\n", "smtp_fallback_relay"),
+    ("relayhost = [relay.example]\ntransport_maps = inline:{{ {{ x.example = smtp:[mx.x.example] }} }}\n", "each host of transport_maps"),
+    ("relayhost = [relay.example]\nsender_dependent_relayhost_maps = inline:{{ {{ @x.example = [x.example] }} }}\n",
+     "each host of sender_dependent_relayhost_maps")])
+@pytest.mark.parametrize("logins,any_host", [("static:u:sesame", True), ("regexp:{dir}/all", True), ("texthash:{dir}/one", False)])
+def test_a_login_for_every_host(tmp_path, more, whose, logins, any_host):
+    files = {"all": b"/./ u:sesame\n", "one": b"[relay.example] u:sesame\n"}
+    rc, said = check(tmp_path, LOGIN + f"mydestination =\nsmtp_sasl_password_maps = {logins}\n" + more, raw=files)
+    line = [x for x in said.splitlines() if "a login for every host" in x]
+    wanted = any_host and whose is not None
+    assert len(line) == wanted and all(whose in x and "sesame" not in x for x in line), said
+    assert rc == (wanted and more == ""), said
+
+
 @pytest.mark.parametrize("param,row,bad", [
     ("sender_dependent_relayhost_maps", "@bad.example [relay.example", "missing ']'"),
     ("sender_dependent_relayhost_maps", "@bad.example [relay.example]587", "garbage after ']'"),
