@@ -99,6 +99,19 @@ def test_a_line_break_in_an_argument_sends_nothing(pair, args):
     assert len(relay.mails) == before + 1
 
 
+@pytest.mark.parametrize("name", ["Ann\nX-Chosen: 1", "Ann\r\n\r\nbody", "Ann\rX-Chosen: 1", "Ann\tTwo"])
+def test_a_name_in_the_environment_is_one_line(pair, name):
+    """NAME is the full name where none is given; whoever sets it writes no field and no content."""
+    p, relay = pair
+    p.extra_env = {"NAME": name}
+    try:
+        _, content, _ = send(p, relay, "-f", "me@x.example", "a@far.example")
+    finally:
+        p.extra_env = {}
+    head = content.split("\r\n\r\n")[0]
+    assert re.search(r"(?m)^From: \"?Ann [^\r]*<me@x.example>\r$", head) and not re.search("(?m)^(X-Chosen|body)", content)
+
+
 BAD_VALUES = [["-N", "sometimes"], ["-N", ""], ["-N", "never,delay"], ["-N", "success;failure"], ["-R", "half"], ["-R", ""], ["-V", ""],
               ["-V", "e" * 101], ["-V", "\u00e9nv"], ["-V", "a\tb"]]
 

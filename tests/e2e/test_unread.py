@@ -255,6 +255,21 @@ def test_postscreens_pass_line_keeps_its_overrides(dns):
     relay.stop()
 
 
+def test_a_proxy_before_postscreen_is_no_client(dns):
+    """Its service takes no mail, and another port does: the proxy's address would stand for all who come by it."""
+    port = free_port()
+    master = f"127.0.0.1:{port} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n"
+    main = "relayhost = [127.0.0.1]:9\n"
+    for text, overrides in (("postscreen_upstream_proxy_protocol = haproxy\n", ""),
+                            ("", " -o postscreen_upstream_proxy_protocol=haproxy")):
+        with Posthouse(main + text, master=master.replace("postscreen\n", f"postscreen{overrides}\n"), dns=dns) as p:
+            with Client(port) as c:
+                assert c.cmd("MAIL FROM:<a@x.example>") == REFUSED
+            r = p.run("check")
+            assert r.returncode == 2 and "not implemented: postscreen_upstream_proxy_protocol: " in r.stdout
+            assert p.send().startswith("250")
+
+
 def test_warn_if_reject_only_warns(dns):
     relay = FakeRelay()
     main = (f"relayhost = [127.0.0.1]:{relay.port}\nsmtpd_sender_restrictions = warn_if_reject reject_non_fqdn_sender,\n"
