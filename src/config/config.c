@@ -93,13 +93,19 @@ char *config_value(const struct config *c, const char *name, const struct servic
     return raw == NULL ? NULL : config_expand(c, svc, raw);
 }
 
+static size_t digits_of(struct str s) {
+    size_t n = 0;
+    while (n < s.n && s.p[n] >= '0' && s.p[n] <= '9')
+        n++;
+    return n;
+}
+
 bool config_time(struct str s, char unit, int64_t *seconds) {
     uint64_t v;
     int64_t mult = 1;
-    if (s.n > 1 && (s.p[s.n - 1] < '0' || s.p[s.n - 1] > '9')) {
-        unit = s.p[s.n - 1];
-        s.n--;
-    }
+    size_t digits = digits_of(s);
+    if (digits < s.n)
+        unit = s.p[digits];
     switch (unit) {
     case 'w':
         mult = 604800;
@@ -118,7 +124,7 @@ bool config_time(struct str s, char unit, int64_t *seconds) {
     default:
         return false;
     }
-    if (!str_u64(s, &v) || v > (uint64_t)(INT32_MAX / mult))
+    if (!str_u64(str_make(s.p, digits), &v) || v > (uint64_t)(INT32_MAX / mult))
         return false;
     *seconds = (int64_t)v * mult;
     return true;
@@ -137,6 +143,20 @@ static const char *config_text_keep(struct config *c, char *text) {
     c->texts = mem_realloc(c->texts, (c->n_texts + 1) * sizeof(char *));
     c->texts[c->n_texts++] = text;
     return text;
+}
+
+/* "1h30m" is an hour, as with Postfix. */
+static void time_check_rest(struct config *c, const char *file, int line, const char *name,
+                            const char *text, int64_t seconds) {
+    if (strlen(text) > digits_of(str_of(text)) + 1)
+        diag_add(&c->diags, DIAG_WARN, file, line,
+                 "%s: \"%s\" is %lld seconds: what stands behind the first unit counts for "
+                 "nothing, as with Postfix",
+                 name, text, (long long)seconds);
+}
+
+static bool is_time(const struct param_info *info) {
+    return info->type != PARAM_STR && info->type != PARAM_BOOL && info->type != PARAM_INT;
 }
 
 static bool bool_parse(const char *s, bool *v) {
@@ -202,6 +222,9 @@ static void param_fill(struct config *c, const struct service *svc, struct param
                  : info->type == PARAM_INT ? "numerical"
                                            : "time",
                  info->name, text, type_hint(info->type));
+    else if (is_time(info) &&
+             (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL))
+        time_check_rest(c, file, line, info->name, text, *(const int64_t *)at);
     if (info->type != PARAM_STR)
         free(text);
 }
@@ -664,12 +687,14 @@ static void check_transport_values(struct config *c) {
         ptrdiff_t end = transport_suffix(c, e->name);
         char *text = end < 0 ? NULL : config_value(c, e->name, NULL);
         uint64_t number;
-        int64_t seconds;
+        int64_t seconds = 0;
         if (text != NULL && !(end == 0 ? config_time(str_of(text), 's', &seconds)
                                        : str_u64(str_of(text), &number) && number <= INT32_MAX))
             diag_add(&c->diags, DIAG_ERROR, c->main.path, e->line,
                      "bad %s configuration: %s = %s (must be %s)", end == 0 ? "time" : "numerical",
                      e->name, text, type_hint(end == 0 ? PARAM_TIME_S : PARAM_INT));
+        else if (text != NULL && end == 0)
+            time_check_rest(c, c->main.path, e->line, e->name, text, seconds);
         free(text);
     }
 }

@@ -99,7 +99,8 @@ char *config_value(const struct config *c, const char *name, const struct servic
 char *config_expand(const struct config *c, const struct service *svc, const char *text);
 /* Is the name one that the code reads (a table row, a transport's, or used by another value)? */
 bool config_name_used(const struct config *c, const char *name);
-/* Reads a time such as "5d"; unit is that of a bare number.  False on bad syntax. */
+/* Reads a time such as "5d"; unit is that of a bare number.  What stands behind the first unit
+ * counts for nothing, as with Postfix ("5days", "1h30m").  False on bad syntax. */
 bool config_time(struct str s, char unit, int64_t *seconds);
 /* The log as syslog_name, maillog_file and so on say; negative errno. */
 int config_open_log(const struct config *c);

@@ -101,6 +101,9 @@ TOLERATED = [
      r'error: .*line 8: relayhost: "\[relay.server.\]:25": a host name has no dot at its end: mail for it'),
     ("smtp_tls_security_level = dane", r'error: .*line 8: smtp_tls_security_level: .* level "dane": mail that goes by it waits'),
     ("local_header_rewrite_clients = permit_mynetwork", r'warning: .*local_header_rewrite_clients: there is no "permit_mynetwork"'),
+    ("smtpd_timeout = 7min", r'warning: .*line 8: smtpd_timeout: "7min" is 420 seconds: what stands behind the first unit'),
+    ("maximal_queue_lifetime = 1h30m", r'warning: .*line 8: maximal_queue_lifetime: "1h30m" is 3600 seconds'),
+    ("smtp_destination_rate_delay = 1s5", r'warning: .*line 8: smtp_destination_rate_delay: "1s5" is 1 seconds'),
     ("mynetworks = 127.0.0.0/8, 10.0.0.0/33", r'error: .*mynetworks: bad network length: "10.0.0.0/33"'),
 ]
 

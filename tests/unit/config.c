@@ -90,6 +90,12 @@ static void test_times(void **state) {
     assert_true(config_time(str_of("5"), 'd', &s) && s == 432000);
     assert_true(config_time(str_of("2h"), 's', &s) && s == 7200);
     assert_true(config_time(str_of("1w"), 's', &s) && s == 604800);
+    assert_true(config_time(str_of("7days"), 's', &s) && s == 604800);
+    assert_true(config_time(str_of("2h30m"), 's', &s) && s == 7200);
+    assert_true(config_time(str_of("1s2"), 'd', &s) && s == 1);
+    assert_false(config_time(str_of("days"), 's', &s));
+    assert_false(config_time(str_of("1.5h"), 's', &s));
+    assert_false(config_time(str_of("5 days"), 's', &s));
     assert_false(config_time(str_of("1y"), 's', &s));
     assert_false(config_time(str_of(""), 's', &s));
     assert_false(config_time(str_of("99999999999d"), 's', &s));
