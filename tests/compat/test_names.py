@@ -20,7 +20,8 @@ RECORDS += [f"{name} 60 IN {r.format(ip=ADDRESS[who])}" for who, (name, records)
 FAILS = ["fails.test.", REVERSE["fails"]]
 # (list, code)
 LISTS = [("reject_unknown_client_hostname", "550"), ("reject_unknown_client_hostname", "450"),
-         ("reject_unknown_client", "550"), ("reject_unknown_reverse_client_hostname", "550"), ("reject_unknown_reverse_client_hostname", "521"),
+         ("reject_unknown_client", "550"),
+         ("reject_unknown_reverse_client_hostname", "550"), ("reject_unknown_reverse_client_hostname", "521"),
          ("check_client_access inline:{ {found.test = REJECT by name}, {another.test = REJECT false}, "
           "{x.fails.test = REJECT false}, {unknown = REJECT without a name} }", "550")]
 MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_error_sleep_time = 0\n"
