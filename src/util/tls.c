@@ -115,7 +115,7 @@ bool tls_cert_ends(const X509 *cert, int days, bool *over, struct sbuf *what) {
     if (*over)
         sbuf_add_c(what, "the certificate has expired");
     else if (left < days)
-        sbuf_printf(what, "the certificate expires in %d days", left);
+        sbuf_printf(what, "the certificate expires in %d day%s", left, left == 1 ? "" : "s");
     return *over || left < days;
 }
 
