@@ -351,7 +351,8 @@ static enum step begin_next(struct dsess *s) {
 }
 
 static int64_t time_limit(const struct dsess *s) {
-    if (s->tag != 0) /* idle, with mail that waits for a table */
+    bool held = !dl_empty(&s->todo) && atomic_load(&next_waiting(s)->held);
+    if (s->tag != 0 || (held && s->fifo_n == 0)) /* with mail that waits for a table */
         return s->p->smtp_rset_timeout;
     if (s->fifo_n == 0)
         return dl_empty(&s->txns) ? s->p->smtp_connection_cache_time_limit

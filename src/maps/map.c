@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -27,9 +28,10 @@
  * emptied, which is the beginning of most writing, when it stays so. */
 #define SETTLED_MS 500
 #define EMPTIED_MS 10000
-/* A text that is being written when it is opened for the first time is waited for so long. */
+/* Texts that are being written when they are opened for the first time are waited for so long, all
+ * of them together: others wait behind them. */
 #define FIRST_WAIT_MS 1500
-#define FIRST_LOOK_US 50000
+#define FIRST_LOOK_MS 50
 /* Postfix calls a table stale only if its source is older than this. */
 #define STALE_GRACE_S 100
 /* A source larger than this is not read to find a line in it. */
@@ -225,10 +227,12 @@ static void text_is_written(struct map *m) {
     map_set_error(m, "open database %s: it is being written", m->path);
 }
 
-static bool first_open_waits; /* set before there are threads */
+static atomic_int first_wait_ms; /* what is left of it; 0: nothing is waited for */
+static bool first_open_waits;    /* set before there are threads */
 
 void map_wait_for_texts(void) {
     first_open_waits = true;
+    atomic_store(&first_wait_ms, FIRST_WAIT_MS);
 }
 
 /* False: the table is a text that is still being written.  It is asked nothing, as one that was not
@@ -237,11 +241,14 @@ static bool await_text(struct map *m) {
     struct stat st;
     if (!first_open_waits || m->path == NULL || !is_text(m))
         return true;
-    for (int64_t now = clock_mono_ms(), until = now + FIRST_WAIT_MS; now < until;
-         now = clock_mono_ms()) {
-        if (stat(m->path, &st) < 0 || !S_ISREG(st.st_mode) || text_is_old(m, &st, now, SETTLED_MS))
+    for (;;) {
+        if (stat(m->path, &st) < 0 || !S_ISREG(st.st_mode) ||
+            text_is_old(m, &st, clock_mono_ms(), SETTLED_MS))
             return true;
-        usleep(FIRST_LOOK_US);
+        if (atomic_load(&first_wait_ms) <= 0)
+            break;
+        atomic_fetch_sub(&first_wait_ms, FIRST_LOOK_MS);
+        usleep(FIRST_LOOK_MS * 1000);
     }
     text_is_written(m);
     return false;

@@ -138,7 +138,8 @@ void map_take_error(struct map *m, struct map *part, const char *named);
 /* A line of the file, or rule, is not what it should be: logs "text", keeps the first such text in
  * m->remark and counts it.  They are gone when the table is closed, or opened again. */
 void map_remark(struct map *m, const char *text);
-/* From now on they are not logged: for who looks at m->remark.  Before any other thread. */
+/* From now on they are not logged: a program that shows m->remark itself calls this before it has
+ * other threads. */
 void map_log_no_remarks(void);
 /* NULL if there is no such type. */
 const struct map_ops *map_type(struct str type);

@@ -48,10 +48,9 @@ struct attempt {
     int64_t begin_us;   /* when a session took it */
     int64_t conn_us;    /* when its session was ready (greeting, TLS, AUTH) */
     int64_t cert_until; /* when the relay host's certificate expires, in seconds; 0: no TLS */
-    /* Set by the scheduler while a session has it: comes back (ATTEMPT_RETURNED) unless begun. */
-    atomic_bool held; /* by the scheduler: its route is asked for anew, and it does not begin before
-                       * that is known */
-    atomic_bool recalled;
+    /* Set by the scheduler while a session has it. */
+    atomic_bool held;     /* its route is asked for anew: it does not begin before that is known */
+    atomic_bool recalled; /* it comes back (ATTEMPT_RETURNED) unless it has begun */
     atomic_bool whole; /* set by the session: the whole content went out, its answer is awaited */
     bool remote_dsn;   /* the remote takes over NOTIFY=SUCCESS */
     char relay[400];   /* "host[addr]:port" of the log: of the host that was used last, or "" */

@@ -79,8 +79,10 @@ static struct transport_load *load_get(struct sched *s, const char *transport) {
         return load;
     load = MEM_NEW(struct transport_load);
     load->name = mem_strdup(transport);
-    dl_init(&load->idle);
-    dl_init(&load->starving);
+    for (int kind = 0; kind < DEST_KINDS; kind++) {
+        dl_init(&load->idle[kind]);
+        dl_init(&load->starving[kind]);
+    }
     htab_put(&s->loads, str_of(load->name), load);
     return load;
 }
@@ -165,11 +167,8 @@ void dest_stir(struct sched *s, struct dest *d) {
         dl_push(&s->stirred, &d->stirred);
 }
 
-void load_stir(struct sched *s, struct transport_load *load) {
-    struct dl *n = dl_empty(&load->idle) ? NULL : dl_pop(&load->starving);
-    if (n == NULL)
-        return;
-    dest_stir(s, DL_OWNER(n, struct dest, starving));
+static enum dest_kind dest_kind(const struct dest *d) {
+    return d->configured ? DEST_CHOSEN : DEST_DIRECT;
 }
 
 static bool slot_fits(const struct slot *slot, struct str sender) {
@@ -184,6 +183,7 @@ static struct slot *slot_new(struct sched *s, struct dest *d) {
     dl_push(&d->slots, &slot->link);
     d->n_slots++;
     d->load->n_slots++;
+    d->load->n_direct += dest_kind(d) == DEST_DIRECT;
     dest_use(d);
     return slot;
 }
@@ -196,28 +196,39 @@ static void slot_free(struct slot *slot) {
     dl_remove(&slot->idle_of_load);
     d->n_slots--;
     d->load->n_slots--;
+    d->load->n_direct -= dest_kind(d) == DEST_DIRECT;
     dest_unuse(slot->s, d);
     free(slot->sender);
     free(slot);
 }
 
-/* The sessions that the transport may have when the destination gets one: as many as its process
- * limit says.  One that master.cf leaves to default_process_limit has more, for a session here
+/* The transport of the destination has so many sessions at most: as many as its process limit in
+ * master.cf says.  One that master.cf leaves to default_process_limit has more, for a session here
  * costs kilobytes, not a process.  However many there may be, they leave descriptors to clients:
- * hosts that never answer are as many as a sender likes.  Where the administrator has not chosen
- * the number, recipients' own exchangers leave a quarter to the hosts that are chosen. */
+ * hosts that never answer are as many as a sender likes. */
 static size_t load_max(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    bool chosen = t != NULL && t->maxproc > 0;
     int64_t n = t == NULL ? 0 : t->maxproc;
     if (n < 0)
         n = t->p.default_process_limit * SESSIONS_PER_PROC;
-    size_t max = n > 0 && (size_t)n < s->slots_max ? (size_t)n : s->slots_max;
-    return chosen || d->configured ? max : max - max / 4;
+    return n > 0 && (size_t)n < s->slots_max ? (size_t)n : s->slots_max;
+}
+
+/* Where the administrator has not chosen the number, recipients' own exchangers leave a quarter to
+ * the hosts that are chosen. */
+static size_t load_direct_max(const struct sched *s, const struct dest *d) {
+    const struct service *t = config_transport(s->cfg, str_of(d->transport));
+    size_t max = load_max(s, d);
+    return t != NULL && t->maxproc > 0 ? max : max - max / 4;
+}
+
+/* Have the direct destinations of its transport, of which it is one, all that they may have? */
+static bool load_direct_is_full(const struct sched *s, const struct dest *d) {
+    return dest_kind(d) == DEST_DIRECT && d->load->n_direct >= load_direct_max(s, d);
 }
 
 static bool load_is_full(const struct sched *s, const struct dest *d) {
-    return d->load->n_slots >= load_max(s, d);
+    return d->load->n_slots >= load_max(s, d) || load_direct_is_full(s, d);
 }
 
 /* A reload may have lowered the limit. */
@@ -225,11 +236,38 @@ static bool load_is_over(const struct sched *s, const struct dest *d) {
     return d->load->n_slots > load_max(s, d);
 }
 
+/* The idle session whose place the destination may take, or NULL.  The direct ones take that of a
+ * chosen host only while they have less than they may have. */
+static struct slot *load_victim(const struct sched *s, const struct dest *d) {
+    struct dl *idle = d->load->idle;
+    if (!dl_empty(&idle[DEST_DIRECT]))
+        return DL_OWNER(idle[DEST_DIRECT].next, struct slot, idle_of_load);
+    if (!dl_empty(&idle[DEST_CHOSEN]) && !load_direct_is_full(s, d))
+        return DL_OWNER(idle[DEST_CHOSEN].next, struct slot, idle_of_load);
+    return NULL;
+}
+
 /* Idle sessions go until the limit is met. */
 static void load_shrink(struct sched *s, const struct dest *d) {
-    struct dl *idle = &d->load->idle;
-    while (load_is_over(s, d) && !dl_empty(idle))
-        slot_free(DL_OWNER(idle->next, struct slot, idle_of_load));
+    for (int kind = DEST_DIRECT; kind >= 0; kind--)
+        while (load_is_over(s, d) && !dl_empty(&d->load->idle[kind]))
+            slot_free(DL_OWNER(d->load->idle[kind].next, struct slot, idle_of_load));
+}
+
+/* May one destination of the kind that waits have a session now? */
+static bool load_stir_kind(struct sched *s, struct transport_load *load, enum dest_kind kind) {
+    if (dl_empty(&load->starving[kind]))
+        return false;
+    struct dest *d = DL_OWNER(load->starving[kind].next, struct dest, starving);
+    bool may = !load_is_full(s, d) || load_victim(s, d) != NULL;
+    if (may)
+        dest_stir(s, d);
+    return may;
+}
+
+void load_stir(struct sched *s, struct transport_load *load) {
+    if (!load_stir_kind(s, load, DEST_CHOSEN))
+        load_stir_kind(s, load, DEST_DIRECT);
 }
 
 void slot_reserve(struct slot *slot, struct str sender) {
@@ -250,20 +288,32 @@ void slot_release(struct slot *slot) {
         return;
     slot->d->n_busy--;
     dl_push(&slot->s->idle_slots, &slot->idle);
-    dl_push(&slot->d->load->idle, &slot->idle_of_load);
+    dl_push(&slot->d->load->idle[dest_kind(slot->d)], &slot->idle_of_load);
     load_stir(slot->s, slot->d->load);
 }
 
 /* A new session, in the place of another destination's idle one where there is a limit; or NULL:
  * the destination has its turn when a session of the transport is idle again. */
 static struct slot *dest_open(struct sched *s, struct dest *d) {
-    if (load_is_full(s, d) && !dl_empty(&d->load->idle))
-        slot_free(DL_OWNER(d->load->idle.next, struct slot, idle_of_load));
+    struct slot *victim = load_is_full(s, d) ? load_victim(s, d) : NULL;
+    if (victim != NULL)
+        slot_free(victim);
     if (!load_is_full(s, d))
         return slot_new(s, d);
     if (!dl_linked(&d->starving))
-        dl_push(&d->load->starving, &d->starving);
+        dl_push(&d->load->starving[dest_kind(d)], &d->starving);
     return NULL;
+}
+
+/* Does another destination of the transport wait for a session that this one has? */
+static bool load_is_wanted(const struct sched *s, const struct dest *d) {
+    const struct dl *starving = d->load->starving;
+    if (!dl_empty(&starving[DEST_CHOSEN]))
+        return true;
+    if (dl_empty(&starving[DEST_DIRECT]))
+        return false;
+    const struct dest *direct = DL_OWNER(starving[DEST_DIRECT].next, struct dest, starving);
+    return dest_kind(d) == DEST_DIRECT || !load_direct_is_full(s, direct);
 }
 
 /* May a session be given more than it is at?  Not while another destination of the transport has
@@ -271,7 +321,7 @@ static struct slot *dest_open(struct sched *s, struct dest *d) {
  * idle. */
 static bool dest_may_deepen(const struct sched *s, const struct dest *d) {
     return d->rate_delay_ms == 0 && d->window == d->max_window && d->n_busy <= d->window &&
-           dl_empty(&d->load->starving) && !load_is_over(s, d) && body_files() < s->slots_max;
+           !load_is_wanted(s, d) && !load_is_over(s, d) && body_files() < s->slots_max;
 }
 
 struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {

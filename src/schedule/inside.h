@@ -133,20 +133,28 @@ struct squeue {
     int64_t deficit; /* bytes that it may still send in this turn */
 };
 
+/* Destinations of one kind share what a transport has of sessions. */
+enum dest_kind {
+    DEST_CHOSEN, /* an administrator's next hop */
+    DEST_DIRECT, /* recipients' own exchangers */
+    DEST_KINDS
+};
+
 /* The sessions of one transport of master.cf, which its process limit counts; kept as long as the
  * process. */
 struct transport_load {
     char *name;
-    size_t n_slots;
-    struct dl idle;     /* struct slot: those of depth 0, longest idle first */
-    struct dl starving; /* struct dest: has mail, and may have no session because of the limit */
+    size_t n_slots;                 /* of both kinds */
+    size_t n_direct;                /* of n_slots: of DEST_DIRECT */
+    struct dl idle[DEST_KINDS];     /* struct slot: those of depth 0, longest idle first */
+    struct dl starving[DEST_KINDS]; /* struct dest: has mail, and no session because of a limit */
 };
 
 /* A delivery session as the scheduler sees it. */
 struct slot {
     struct dl link;         /* dest->slots */
     struct dl idle;         /* sched->idle_slots while depth is 0 */
-    struct dl idle_of_load; /* d->load->idle while depth is 0 */
+    struct dl idle_of_load; /* d->load->idle[d's kind] while depth is 0 */
     struct dest *d;
     struct sched *s;
     void *session;
@@ -167,7 +175,7 @@ struct dest {
     struct dl paced;   /* sched->paced while a rate delay may hold mail back */
     struct dl stirred; /* sched->stirred, or in no list */
     struct transport_load *load;
-    struct dl starving;  /* load->starving, or in no list */
+    struct dl starving;  /* load->starving[its kind], or in no list */
     size_t users;        /* jobs and slots */
     struct job *forming; /* the newest job that is being made for it, or NULL */
     struct dl senders;   /* struct squeue, in the order of service */

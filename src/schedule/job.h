@@ -23,8 +23,8 @@ uint32_t job_withdraw(struct job *j);
 /* Its attempt comes back from the session, unless it is begun. */
 void job_recall(const struct job *j);
 /* The same if one of its recipients goes elsewhere now.  Until that is known the session begins
- * nothing of it, but goes on to make its connection: who changes a table again and again, of other
- * mail too, keeps no session from coming as far as mail. */
+ * nothing of it, but goes on to make its connection: tables that change again and again, of other
+ * mail too, keep no session from coming as far as mail. */
 void job_check(struct job *j);
 /* It is not asked any more. */
 void job_check_end(struct job *j);

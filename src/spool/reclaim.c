@@ -225,7 +225,8 @@ static bool reclaim_try(struct spool *s, struct segment *g) {
         return false;
     bool bad = false;
     int rc = reclaim_some(s, g, &bad);
-    if (bad && !g->refused) /* else it is said already */
+    bool news = !g->refused || (rc == -EBADMSG && !g->stuck);
+    if (bad && news)
         log_error("spool", "segment %016llx cannot be emptied: %s; it is kept%s",
                   (unsigned long long)g->no, strerror(-rc),
                   rc == -EBADMSG ? "" : ", and tried again");

@@ -449,7 +449,7 @@ static bool is_as_planned(struct req *r, const struct account_change *plan) {
     struct account now = {0};
     char *why = NULL;
     bool is = store_account(r->w->store, r->arg, take_copy, &now, &why) == STORE_YES &&
-              !is_changed(plan->transport, now.transport) &&
+              !is_changed(plan->transport, now.transport == NULL ? "" : now.transport) &&
               (plan->backup_mx < 0 || (plan->backup_mx > 0) == now.backup_mx) &&
               !is_changed(plan->relayhost, now.relayhost == NULL ? "" : now.relayhost);
     account_free(&now);

@@ -4,6 +4,8 @@
  */
 #include "unit.h"
 
+#include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "maps/cdb_check.h"
@@ -386,12 +388,16 @@ static void test_patterns_without_end(void **state) {
     assert_int_equal(v.n, 0);
 }
 
-static void rows_become(const char *path, const char *rows, time_t mtime) {
+static void write_rows(const char *path, const char *rows, time_t mtime) {
     const struct timespec times[2] = {{.tv_sec = mtime}, {.tv_sec = mtime}};
     int fd = open(path, O_WRONLY | O_TRUNC);
     assert_int_equal(write(fd, rows, strlen(rows)), (ssize_t)strlen(rows));
     futimens(fd, times);
     close(fd);
+}
+
+static void rows_become(const char *path, const char *rows, time_t mtime) {
+    write_rows(path, rows, mtime);
     usleep(250000); /* a table is looked at every 200 ms */
 }
 
@@ -495,26 +501,33 @@ static void test_a_text_that_was_away(void **state) {
 static void test_a_text_that_is_new_to_a_process(void **state) {
     char path[100], spec[120];
     const time_t later = time(NULL) + 3600;
+    struct stat st;
+    struct sbuf v = {0};
     (void)state;
     map_close(table("texthash", "a  one\n"));
     snprintf(path, sizeof path, "%s/table", dir);
     snprintf(spec, sizeof spec, "texthash:%s", path);
     pid_t pid = fork();
-    if (pid == 0) { /* writes every quarter of a second */
-        for (int i = 0; i < 10; i++)
-            rows_become(path, i < 9 ? "a  two\n" : "a  two\nb  three\n", later + i);
-        _exit(0);
-    }
+    if (pid == 0)
+        for (time_t i = 0;; i++) /* without pause, also on a machine that is loaded */
+            write_rows(path, "a  two\n", later + i);
+    while (stat(path, &st) == 0 && st.st_mtime < later)
+        usleep(1000);
     map_wait_for_texts();
-    usleep(100000);
     struct map *m = map_open(spec, "/");
     ask_in_vain(m, "b", "it is being written");
+    kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
-    ask_in_vain(m, "b", "it is being written");
-    usleep(600000);
-    ask(m, "b", "three");
+    write_rows(path, "a  two\nb  three\n", later - 1);
+    while (map_get(m, STR_LIT("b"), &v) != MAP_FOUND) { /* when the text has settled */
+        assert_int_equal(v.n, 0);
+        usleep(10000);
+    }
+    assert_str(sbuf_str(&v), "three");
+    sbuf_free(&v);
     map_close(m);
-    rows_become(path, "a  four\n", later);
+    map_wait_for_texts();
+    write_rows(path, "a  four\n", later);
     m = map_open(spec, "/"); /* waits until it has settled */
     ask(m, "a", "four");
     map_close(m);

@@ -396,6 +396,31 @@ static void test_default_limit_of_a_transport(void **state) {
     rig_close(&r);
 }
 
+/* Hosts that never answer, and mail that waits for more of them, take no idle session from a host
+ * that is chosen: each mail would make a connection of its own. */
+static void test_a_chosen_host_keeps_its_session(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_process_limit = 1\nrelay_domains = chosen.example\n"
+                 "relay_transport = smtp:[far.example]\n");
+    r.s->slots_max = 8;
+    rig_mail(&r, "", "u@chosen.example");
+    void *session = r.given[0]->task_session;
+    mail_to_hosts(&r, 9);
+    assert_true(r.n_given == 7 && r.n_sessions == 7);
+    for (int i = 0; i < 3; i++) {
+        rig_answer(&r, &sent); /* to the chosen host's mail, which is the oldest */
+        assert_true(r.n_given == 6 && r.n_sessions == 7);
+        rig_mail(&r, "", "u@chosen.example");
+        given_to(&r, 6, "u@chosen.example");
+        assert_ptr_equal(r.given[6]->task_session, session);
+        struct attempt *chosen = r.given[6];
+        memmove(r.given + 1, r.given, 6 * sizeof(struct attempt *));
+        r.given[0] = chosen;
+    }
+    rig_close(&r);
+}
+
 /* … nor does any number take the descriptors that clients need. */
 static void test_sessions_leave_descriptors(void **state) {
     static const char *const transports[] = {"smtp", "few", "unlimited"};
@@ -659,6 +684,7 @@ int main(void) {
         RIG(test_a_transport_goes),
         RIG(test_process_limit_of_a_transport),
         RIG(test_default_limit_of_a_transport),
+        RIG(test_a_chosen_host_keeps_its_session),
         RIG(test_sessions_leave_descriptors),
         RIG(test_a_reload_with_lower_limits),
         RIG(test_turns_under_a_process_limit),
