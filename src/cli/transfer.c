@@ -190,9 +190,8 @@ void cli_transfer_sweep(const char *dir, const char *front) {
     char *why = NULL;
     if (places_find(&p, dir, front, NULL)) {
         struct pfqueue theirs = places_theirs(&p);
-        if (pfqueue_open(&theirs, &why) == 0) {
+        if (pfqueue_open(&theirs, &why) == 0)
             transfer_sweep(&theirs);
-        }
         pfqueue_close(&theirs);
     }
     free(why);
