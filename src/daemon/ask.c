@@ -214,7 +214,7 @@ static bool ask_is_used(const struct ask_end *end, unsigned uses, const char *st
 }
 
 int ask_take_up(const char *queue_directory, unsigned uses, const char *store, char **why) {
-    int64_t end = clock_mono_ms() + TAKE_UP_MS;
+    int64_t end = 0; /* of asking, counted from the reload: both it and an answer may take long */
     bool reloaded = false;
     const char *left = "the running daemon does not use it: it was not reloaded, or refused to "
                        "(posthouse check says why)";
@@ -238,6 +238,8 @@ int ask_take_up(const char *queue_directory, unsigned uses, const char *store, c
                    "say whether it has";
         if (rc < 0)
             break;
+        if (!reloaded)
+            end = clock_mono_ms() + TAKE_UP_MS;
         reloaded = true;
         usleep(LOOK_MS * 1000);
     } while (clock_mono_ms() < end);

@@ -346,7 +346,7 @@ static void control_forgotten(void *arg, const struct maps_answer *a) {
     c->anew_ms = clock_mono_ms() + (int64_t)(rest < ANEW_MOST_MS ? rest : ANEW_MOST_MS);
     while (!dl_empty(&c->taking_up))
         client_forgotten(DL_OWNER(c->taking_up.next, struct client, forget), a->rc == MAP_ERROR);
-    c->forgetting = false; /* not before: they may have saved something else */
+    c->forgetting = false;
     control_take_up(c);
 }
 

@@ -128,6 +128,10 @@ static size_t parse_atoms(struct str s, struct sbuf *out) {
     return i;
 }
 
+static bool addr_is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
+
 /* Length of the domain at the start of s, 0 if there is none. */
 static size_t parse_domain(struct str s) {
     size_t n = 0;
@@ -136,7 +140,7 @@ static size_t parse_domain(struct str s) {
         n = end < 0 ? 0 : (size_t)end + 1;
         return addr_is_literal(str_make(s.p, n)) ? n : 0;
     }
-    while (n < s.n && s.p[n] != '>' && s.p[n] != ' ' && s.p[n] != ':' && s.p[n] != ',')
+    while (n < s.n && s.p[n] != '>' && !addr_is_blank(s.p[n]) && s.p[n] != ':' && s.p[n] != ',')
         n++;
     return valid_domain(str_make(s.p, n)) ? n : 0;
 }
@@ -202,10 +206,6 @@ static enum addr_rc parse_mailbox(struct str *s, const struct addr_opts *o, stru
     if (!o->utf8 && !str_is_ascii(str_make(out->p + begun, out->n - begun)))
         return ADDR_8BIT;
     return ADDR_OK;
-}
-
-static bool addr_is_blank(char c) {
-    return c == ' ' || c == '\t';
 }
 
 enum addr_rc addr_parse(struct str text, const struct addr_opts *o, struct sbuf *out,
