@@ -38,6 +38,11 @@ struct param_info {
 extern const struct param_info param_table[];
 extern const size_t param_count;
 
+/* The text parameter at that offset in struct params. */
+static inline const char *params_text_at(const struct params *p, size_t offset) {
+    return *(const char *const *)(const void *)((const char *)p + offset);
+}
+
 /* NULL if there is no such parameter. */
 const struct param_info *param_find(const char *name, size_t n);
 

@@ -165,7 +165,7 @@ void refusals_add_line(struct refusals *to, const struct refusal_asker *who,
 
 static void refuse_words(struct refusals *to, const struct refusal_asker *who, const char *list) {
     const struct param_info *info = param_find(list, strlen(list));
-    const char *value = *(const char *const *)(const void *)((const char *)who->p + info->offset);
+    const char *value = params_text_at(who->p, info->offset);
     const struct cfg_entry *e = cfg_file_find(who->own, str_of(list));
     bool own = e != NULL;
     if (e == NULL)

@@ -233,22 +233,18 @@ static void audit_list(const struct table_place *at, enum list_kind kind, const 
     }
 }
 
-static const char *audit_text_of(const struct params *p, const struct param_info *info) {
-    return *(const char *const *)(const void *)((const char *)p + info->offset);
-}
-
 /* What main.cf says, and the services that have something else. */
 static void audit_parameter(const struct config *c, const struct param_info *info,
                             struct diags *d) {
     enum list_kind kind = list_kind_of(info->name);
-    const char *value = audit_text_of(&c->p, info);
+    const char *value = params_text_at(&c->p, info->offset);
     const struct cfg_entry *e = cfg_file_find(&c->main, str_of(info->name));
     struct table_place at = {c, d, info->name, c->main.path, e == NULL ? 0 : e->line};
     audit_list(&at, kind, value);
     at.file = c->master_path;
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
-        const char *own = audit_text_of(&s->p, info);
+        const char *own = params_text_at(&s->p, info->offset);
         at.line = s->line;
         if ((s->kind == SERVICE_SMTPD || s->kind == SERVICE_SMTP) && strcmp(own, value) != 0)
             audit_list(&at, kind, own);

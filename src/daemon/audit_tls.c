@@ -114,8 +114,7 @@ static bool same_tls(const struct params *a, const struct params *b) {
         offsetof(struct params, smtp_tls_trust_anchor_file),
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        if (strcmp(*(const char *const *)(const void *)((const char *)a + texts[i]),
-                   *(const char *const *)(const void *)((const char *)b + texts[i])) != 0)
+        if (strcmp(params_text_at(a, texts[i]), params_text_at(b, texts[i])) != 0)
             return false;
     return true;
 }

@@ -300,7 +300,7 @@ static void check_networks(const struct config *cfg, const struct service *svc,
 
 static const char *list_text(const struct params *p, const char *name) {
     const struct param_info *info = param_find(name, strlen(name));
-    return *(const char *const *)(const void *)((const char *)p + info->offset);
+    return params_text_at(p, info->offset);
 }
 
 /* Files of one list that could not be read.  svc: NULL, or a service that has its own list. */

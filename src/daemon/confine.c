@@ -81,11 +81,10 @@ void confine_relay(const struct config *cfg) {
 }
 
 static bool params_remote(const struct params *p) {
-    for (size_t i = 0; i < param_count; i++) {
-        const char *const *at = (const void *)((const char *)p + param_table[i].offset);
-        if (param_table[i].type == PARAM_STR && maps_are_remote(*at))
+    for (size_t i = 0; i < param_count; i++)
+        if (param_table[i].type == PARAM_STR &&
+            maps_are_remote(params_text_at(p, param_table[i].offset)))
             return true;
-    }
     return false;
 }
 

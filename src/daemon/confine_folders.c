@@ -100,11 +100,9 @@ static void text_folders(const struct visit *v, const char *text) {
 }
 
 static void params_folders(const struct visit *v, const struct params *p) {
-    for (size_t i = 0; i < param_count; i++) {
-        const char *const *at = (const void *)((const char *)p + param_table[i].offset);
+    for (size_t i = 0; i < param_count; i++)
         if (param_table[i].type == PARAM_STR)
-            text_folders(v, *at);
-    }
+            text_folders(v, params_text_at(p, param_table[i].offset));
 }
 
 /* "foo_dbpath", of a table sqlite:foo with its parameters in main.cf; not smtp_tls_CAfile. */
@@ -143,13 +141,13 @@ static bool chain_is_instead(const struct params *p, const char *name, bool serv
 static void params_certificates(const struct visit *v, const struct config *cfg,
                                 const struct params *p, bool server) {
     for (size_t i = 0; i < param_count; i++) {
-        const char *const *at = (const void *)((const char *)p + param_table[i].offset);
         struct str rest, file;
         if (param_table[i].type != PARAM_STR || !names_certificates(param_table[i].name) ||
             (strncmp(param_table[i].name, "smtpd_", 6) == 0) != server ||
             chain_is_instead(p, param_table[i].name, server))
             continue;
-        for (rest = str_of(*at); str_split(&rest, ", \t\r\n", &file);) {
+        for (rest = str_of(params_text_at(p, param_table[i].offset));
+             str_split(&rest, ", \t\r\n", &file);) {
             struct sbuf path = {0};
             sbuf_printf(&path, "%s%s%.*s", file.p[0] == '/' ? "" : cfg->dir,
                         file.p[0] == '/' ? "" : "/", STR_FMT(file));

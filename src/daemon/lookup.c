@@ -21,11 +21,10 @@
 #define WORKERS 8
 
 static bool names_table(const struct params *p, const char *spec) {
-    for (size_t i = 0; i < param_count; i++) {
-        const char *const *at = (const void *)((const char *)p + param_table[i].offset);
-        if (param_table[i].type == PARAM_STR && strstr(*at, spec) != NULL)
+    for (size_t i = 0; i < param_count; i++)
+        if (param_table[i].type == PARAM_STR &&
+            strstr(params_text_at(p, param_table[i].offset), spec) != NULL)
             return true;
-    }
     return false;
 }
 

@@ -84,11 +84,8 @@ static void uses_of_tables(struct uses *u, const char *param, const char *value)
 /* Of one service; what it shares with main.cf was looked at already. */
 static void uses_of_params(struct uses *u, const struct params *p, const struct params *seen) {
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        const char *value =
-            *(const char *const *)(const void *)((const char *)p + places[i].offset);
-        if (seen != NULL &&
-            strcmp(value, *(const char *const *)(const void *)((const char *)seen +
-                                                               places[i].offset)) == 0)
+        const char *value = params_text_at(p, places[i].offset);
+        if (seen != NULL && strcmp(value, params_text_at(seen, places[i].offset)) == 0)
             continue;
         u->kind = places[i].kind;
         u->where = places[i].name;

@@ -170,8 +170,7 @@ static bool has_own_tls(const struct params *p, const struct params *shared) {
         offsetof(struct params, tls_medium_cipherlist),
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        if (strcmp(*(const char *const *)(const void *)((const char *)p + texts[i]),
-                   *(const char *const *)(const void *)((const char *)shared + texts[i])) != 0)
+        if (strcmp(params_text_at(p, texts[i]), params_text_at(shared, texts[i])) != 0)
             return true;
     return clientcert_asked(p) != clientcert_asked(shared) ||
            p->smtpd_tls_ccert_verifydepth != shared->smtpd_tls_ccert_verifydepth ||
