@@ -280,7 +280,7 @@ static void domain_default(struct config *c) {
 
 /* Is it an address that word, of inet_interfaces, names?  0.0.0.0 and :: are all of their kind. */
 static bool networks_word_is(struct str word, const struct netaddr *a) {
-    struct netaddr one, any;
+    struct netaddr one;
     if (word.n > 2 && word.p[0] == '[')
         word = str_make(word.p + 1, word.n - 2);
     if (str_eq_c(word, "all"))
@@ -289,8 +289,7 @@ static bool networks_word_is(struct str word, const struct netaddr *a) {
         return netaddr_is_loopback(a);
     if (!netaddr_parse(&one, word, 0) || one.u.sa.sa_family != a->u.sa.sa_family)
         return false;
-    netaddr_parse(&any, one.u.sa.sa_family == AF_INET ? STR_LIT("0.0.0.0") : STR_LIT("::"), 0);
-    return netaddr_same(&one, a) || netaddr_same(&one, &any);
+    return netaddr_is_any(&one) || netaddr_same(&one, a);
 }
 
 /* Do inet_interfaces and inet_protocols leave the address in? */

@@ -180,7 +180,7 @@ static int bind_addr(struct binding *b, const struct netaddr *a) {
     else if (rc == 0)
         rc = bind_new(b, svc_name, a, take_over(b, svc_name, a));
     if (rc == -EAFNOSUPPORT || rc == -EADDRNOTAVAIL)
-        if (a->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr))
+        if (a->u.sa.sa_family == AF_INET6 && netaddr_is_any(a))
             return 0; /* a machine without IPv6 */
     if (rc < 0 && why.n == 0)
         sbuf_printf(&why, "bind %s port %u: %s", netaddr_text(a, ip), netaddr_port(a),

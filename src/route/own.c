@@ -20,11 +20,6 @@ bool own_address_parse(struct netaddr *a, struct str word, uint16_t port) {
     return netaddr_parse(a, str_ieq_c(word, "localhost") ? STR_LIT("127.0.0.1") : word, port);
 }
 
-static bool own_is_any(const struct netaddr *a) {
-    return a->u.sa.sa_family == AF_INET ? a->u.in4.sin_addr.s_addr == INADDR_ANY
-                                        : IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr);
-}
-
 /* Is it an address of this machine?  All of 127.0.0.0/8 is. */
 static bool own_is_here(const struct config *cfg, const struct netaddr *a) {
     char text[INET6_ADDRSTRLEN];
@@ -39,8 +34,8 @@ static bool own_in(const struct config *cfg, struct str list, const struct netad
     while (str_split(&list, ", \t\r\n", &word)) {
         if (!own_address_parse(&one, word, 0))
             continue;
-        if (netaddr_same(&one, a) ||
-            (own_is_any(&one) && own_is_here(cfg, a) && one.u.sa.sa_family == a->u.sa.sa_family))
+        if (netaddr_same(&one, a) || (netaddr_is_any(&one) && own_is_here(cfg, a) &&
+                                      one.u.sa.sa_family == a->u.sa.sa_family))
             return true;
     }
     return false;
@@ -60,7 +55,7 @@ bool own_only_address(const struct config *cfg, int family, struct netaddr *a) {
         *a = one;
         any = true;
     }
-    return any && !own_is_any(a) && !netaddr_is_loopback(a);
+    return any && !netaddr_is_any(a) && !netaddr_is_loopback(a);
 }
 
 /* Can a proxy reach one of these addresses that are listened on?  Not a loopback address; one that

@@ -93,6 +93,11 @@ bool netaddr_is_loopback(const struct netaddr *a) {
     return a->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&a->u.in6.sin6_addr);
 }
 
+bool netaddr_is_any(const struct netaddr *a) {
+    return a->u.sa.sa_family == AF_INET ? a->u.in4.sin_addr.s_addr == INADDR_ANY
+                                        : IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr);
+}
+
 void netaddr_arpa(const struct netaddr *a, struct sbuf *out) {
     size_t n;
     const uint8_t *p = addr_bytes(a, &n);

@@ -35,6 +35,7 @@ socklen_t netaddr_len(const struct netaddr *a);
 /* Same address; ports are not compared. */
 bool netaddr_same(const struct netaddr *a, const struct netaddr *b);
 bool netaddr_is_loopback(const struct netaddr *a);
+bool netaddr_is_any(const struct netaddr *a); /* 0.0.0.0 or :: */
 /* The name under in-addr.arpa or ip6.arpa. */
 void netaddr_arpa(const struct netaddr *a, struct sbuf *out);
 
