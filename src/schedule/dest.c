@@ -202,55 +202,51 @@ static void slot_free(struct slot *slot) {
     free(slot);
 }
 
-/* The transport of the destination has so many sessions at most: as many as its process limit in
- * master.cf says.  One that master.cf leaves to default_process_limit has more, for a session here
- * costs kilobytes, not a process.  However many there may be, they leave descriptors to clients:
- * hosts that never answer are as many as a sender likes. */
-static size_t load_max(const struct sched *s, const struct dest *d) {
+/* How many sessions a transport may have. */
+struct load_limits {
+    size_t all;    /* of both kinds */
+    size_t direct; /* of all: of DEST_DIRECT */
+};
+
+/* Those of the destination's transport: as many as its process limit in master.cf says.  One that
+ * master.cf leaves to default_process_limit has more, for a session here costs kilobytes, not a
+ * process.  However many there may be, they leave descriptors to clients: hosts that never answer
+ * are as many as a sender likes.  Where the administrator has not chosen the number, recipients'
+ * own exchangers leave a quarter to the hosts that are chosen. */
+static struct load_limits load_limits(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
+    bool chosen = t != NULL && t->maxproc > 0;
     int64_t n = t == NULL ? 0 : t->maxproc;
     if (n < 0)
         n = t->p.default_process_limit * SESSIONS_PER_PROC;
-    return n > 0 && (size_t)n < s->slots_max ? (size_t)n : s->slots_max;
-}
-
-/* Where the administrator has not chosen the number, recipients' own exchangers leave a quarter to
- * the hosts that are chosen. */
-static size_t load_direct_max(const struct sched *s, const struct dest *d) {
-    const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    size_t max = load_max(s, d);
-    return t != NULL && t->maxproc > 0 ? max : max - max / 4;
+    size_t max = n > 0 && (size_t)n < s->slots_max ? (size_t)n : s->slots_max;
+    return (struct load_limits){max, chosen ? max : max - max / 4};
 }
 
 /* Have the direct destinations of its transport, of which it is one, all that they may have? */
-static bool load_direct_is_full(const struct sched *s, const struct dest *d) {
-    return dest_kind(d) == DEST_DIRECT && d->load->n_direct >= load_direct_max(s, d);
+static bool load_direct_is_full(const struct dest *d, const struct load_limits *max) {
+    return dest_kind(d) == DEST_DIRECT && d->load->n_direct >= max->direct;
 }
 
-static bool load_is_full(const struct sched *s, const struct dest *d) {
-    return d->load->n_slots >= load_max(s, d) || load_direct_is_full(s, d);
+static bool load_is_full(const struct dest *d, const struct load_limits *max) {
+    return d->load->n_slots >= max->all || load_direct_is_full(d, max);
 }
 
-/* A reload may have lowered the limit. */
-static bool load_is_over(const struct sched *s, const struct dest *d) {
-    return d->load->n_slots > load_max(s, d);
-}
-
-/* The idle session whose place the destination may take, or NULL.  The direct ones take that of a
- * chosen host only while they have less than they may have. */
-static struct slot *load_victim(const struct sched *s, const struct dest *d) {
+/* The idle session that makes room for one of the destination, or NULL.  Direct destinations take
+ * the place of a chosen host's session only while they have less than they may have. */
+static struct slot *load_victim(const struct dest *d, const struct load_limits *max) {
     struct dl *idle = d->load->idle;
     if (!dl_empty(&idle[DEST_DIRECT]))
         return DL_OWNER(idle[DEST_DIRECT].next, struct slot, idle_of_load);
-    if (!dl_empty(&idle[DEST_CHOSEN]) && !load_direct_is_full(s, d))
+    if (!dl_empty(&idle[DEST_CHOSEN]) && !load_direct_is_full(d, max))
         return DL_OWNER(idle[DEST_CHOSEN].next, struct slot, idle_of_load);
     return NULL;
 }
 
-/* Idle sessions go until the limit is met. */
-static void load_shrink(struct sched *s, const struct dest *d) {
+/* Idle sessions go until the limit is met, which a reload may have lowered. */
+static void load_shrink(const struct dest *d, const struct load_limits *max) {
     for (int kind = DEST_DIRECT; kind >= 0; kind--)
-        while (load_is_over(s, d) && !dl_empty(&d->load->idle[kind]))
+        while (d->load->n_slots > max->all && !dl_empty(&d->load->idle[kind]))
             slot_free(DL_OWNER(d->load->idle[kind].next, struct slot, idle_of_load));
 }
 
@@ -259,7 +255,8 @@ static bool load_stir_kind(struct sched *s, struct transport_load *load, enum de
     if (dl_empty(&load->starving[kind]))
         return false;
     struct dest *d = DL_OWNER(load->starving[kind].next, struct dest, starving);
-    bool may = !load_is_full(s, d) || load_victim(s, d) != NULL;
+    struct load_limits max = load_limits(s, d);
+    bool may = !load_is_full(d, &max) || load_victim(d, &max) != NULL;
     if (may)
         dest_stir(s, d);
     return may;
@@ -294,11 +291,11 @@ void slot_release(struct slot *slot) {
 
 /* A new session, in the place of another destination's idle one where there is a limit; or NULL:
  * the destination has its turn when a session of the transport is idle again. */
-static struct slot *dest_open(struct sched *s, struct dest *d) {
-    struct slot *victim = load_is_full(s, d) ? load_victim(s, d) : NULL;
+static struct slot *dest_open(struct sched *s, struct dest *d, const struct load_limits *max) {
+    struct slot *victim = load_is_full(d, max) ? load_victim(d, max) : NULL;
     if (victim != NULL)
         slot_free(victim);
-    if (!load_is_full(s, d))
+    if (!load_is_full(d, max))
         return slot_new(s, d);
     if (!dl_linked(&d->starving))
         dl_push(&d->load->starving[dest_kind(d)], &d->starving);
@@ -306,28 +303,29 @@ static struct slot *dest_open(struct sched *s, struct dest *d) {
 }
 
 /* Does another destination of the transport wait for a session that this one has? */
-static bool load_is_wanted(const struct sched *s, const struct dest *d) {
+static bool load_is_wanted(const struct dest *d, const struct load_limits *max) {
     const struct dl *starving = d->load->starving;
     if (!dl_empty(&starving[DEST_CHOSEN]))
         return true;
     if (dl_empty(&starving[DEST_DIRECT]))
         return false;
-    const struct dest *direct = DL_OWNER(starving[DEST_DIRECT].next, struct dest, starving);
-    return dest_kind(d) == DEST_DIRECT || !load_direct_is_full(s, direct);
+    return dest_kind(d) == DEST_DIRECT || d->load->n_direct < max->direct;
 }
 
 /* May a session be given more than it is at?  Not while another destination of the transport has
  * none, or there are more sessions than a limit allows: one that always has more to do is never
  * idle. */
-static bool dest_may_deepen(const struct sched *s, const struct dest *d) {
+static bool dest_may_deepen(const struct sched *s, const struct dest *d,
+                            const struct load_limits *max) {
     return d->rate_delay_ms == 0 && d->window == d->max_window && d->n_busy <= d->window &&
-           !load_is_wanted(s, d) && !load_is_over(s, d) && body_files() < s->slots_max;
+           !load_is_wanted(d, max) && d->load->n_slots <= max->all && body_files() < s->slots_max;
 }
 
 struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
     struct slot *other = NULL, *least = NULL;
     bool room = d->n_busy < d->window;
-    load_shrink(s, d);
+    struct load_limits max = load_limits(s, d);
+    load_shrink(d, &max);
     DL_EACH (it, &d->slots) {
         struct slot *slot = DL_OWNER(it, struct slot, link);
         if (slot->depth == 0 && room && slot_fits(slot, sender))
@@ -338,11 +336,11 @@ struct slot *dest_pick(struct sched *s, struct dest *d, struct str sender) {
                  (least == NULL || slot->depth < least->depth))
             least = slot;
     }
-    if (room && other != NULL && (d->n_slots >= d->window || load_is_full(s, d)))
+    if (room && other != NULL && (d->n_slots >= d->window || load_is_full(d, &max)))
         return other;
     if (room)
-        return dest_open(s, d);
-    return dest_may_deepen(s, d) ? least : NULL;
+        return dest_open(s, d, &max);
+    return dest_may_deepen(s, d, &max) ? least : NULL;
 }
 
 /* What was wrong with the site as a whole, or NULL.  A bounce is no reason to rest: other mail is
