@@ -12,6 +12,11 @@
 /* Messages of so many recipients each, with little content. */
 #define SMALL(n_mails, n_rcpts) .mails = (n_mails), .rcpts = (n_rcpts), .size = 300
 
+/* Mail for one connection, of which the first keeps the host busy: the others wait. */
+#define WAITING_MAIL                                                                               \
+    .can = PIPE_CAN, .conf = "default_destination_concurrency_limit = 1\n", .mails = 4,            \
+    .rcpts = 1, .must_send = 4, .size = 300, .twist = {STAGE_BODY, ACT_SLOW, 50, 0, 1}
+
 #define PLAIN_CAN (CAN_SIZE | CAN_8BITMIME | CAN_DSN | CAN_SMTPUTF8)
 #define PIPE_CAN  (PLAIN_CAN | CAN_PIPELINING)
 #define CHUNK_CAN (PIPE_CAN | CAN_CHUNKING)
