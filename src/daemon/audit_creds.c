@@ -147,7 +147,7 @@ static void check_hosts_logins(const struct config *c, const char *spec, const c
 
 struct cred_rows {
     const struct config *c;
-    const struct params *p;    /* whose table it is */
+    const struct params *p;    /* the one that names the table */
     const struct service *svc; /* with a table of its own; NULL: it is main.cf's */
     struct diags *d;
     size_t said;

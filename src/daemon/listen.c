@@ -50,7 +50,7 @@ struct binding {
     struct listen_set *old, *next;
     const struct config *cfg;
     size_t loops;
-    uid_t uid;              /* whose the sockets are (bind_one) */
+    uid_t uid;              /* the user that owns the sockets (bind_one) */
     struct diags *mistakes; /* not NULL: they are looked for, and nothing is bound */
     const struct service *svc;
 };

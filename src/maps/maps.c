@@ -348,7 +348,7 @@ void matchlist_close(struct matchlist *l) {
     free(l);
 }
 
-/* A host name, or a domain, whose parents count? */
+/* Do the parents of a name count, too? */
 static bool has_parents(const struct matchlist *l) {
     return (l->kind == MATCH_DOMAIN || l->kind == MATCH_NETWORK) && (l->how & MATCH_WHOLE) == 0;
 }

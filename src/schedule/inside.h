@@ -228,7 +228,7 @@ struct sched {
     size_t n_owed;     /* messages that are */
     struct dl waits;   /* struct sched_wait: until none is */
     uint64_t fetched;  /* bytes of content that were read, or are being read, by msg_fetch */
-    struct dl fetches; /* struct fetch_op: for whose content there is no room yet */
+    struct dl fetches; /* struct fetch_op: the content has no room in memory yet */
     bool stopping;     /* nothing more is given to sessions */
     bool halted;       /* nor while the disk does not take down what became of mail */
 };

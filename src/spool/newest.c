@@ -99,8 +99,8 @@ static int newest_write(struct spool *s, uint64_t no, uint64_t salt, uint64_t ol
     return rc;
 }
 
-/* The number of the oldest segment, but for gone and those whose names are removed already: a power
- * cut may take these away.  0: there is none. */
+/* The number of the oldest segment, but for gone and for segments that are unlinked: a power cut
+ * may take these away.  0: there is none. */
 static uint64_t oldest_without(const struct spool *s, const struct segment *gone) {
     DL_EACH (it, &s->segments) {
         const struct segment *g = DL_OWNER(it, struct segment, link);
