@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from kit import Client, Posthouse, free_port, wait_for
+from kit import Client, Posthouse, free_port, free_ports, wait_for
 
 SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
 # The folder of another Debian, into which /tmp, /dev and /proc are bound (scripts/compat13.sh): its Postfix is asked.
@@ -203,6 +203,19 @@ def listens(port):
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
         return True
     return False
+
+
+@contextlib.contextmanager
+def services(mta, main, overrides, files=None):
+    """A service with each of these lists of overrides ("name = value"); gives their ports, in their order."""
+    ports = free_ports(len(overrides))
+    mta.case(main, files or {}, "".join(f"127.0.0.1:{port} inet n - n - - smtpd\n" + "".join(f"  -o {{ {o} }}\n" for o in some)
+                                        for port, some in zip(ports, overrides)))
+    try:
+        wait_for(lambda: listens(ports[-1]))
+        yield ports
+    finally:
+        mta.over()
 
 
 OUTCOME = re.compile(r"to=<([^>]*)>, (?:orig_to=<[^>]*>, )?relay=(\S+), (?:conn_use=\d+, )?delay=\S+ delays=\S+ dsn=(\S+), status=(\w+) \((.*)\)$", re.M)

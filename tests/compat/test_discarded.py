@@ -2,7 +2,7 @@
 import pytest
 
 import pair
-from kit import Client, Listener, free_ports, wait_for
+from kit import Client, Listener
 from test_restrictions import AUTH, dovecot
 
 WORDS = ["", "starttls", "auth", "dsn", "silent-discard, DSN", "smtputf8", "chunking", "8bitmime size vrfy enhancedstatuscodes pipelining"]
@@ -28,17 +28,11 @@ def both(name_server, postfix, server_cert):
     cert, key = server_cert
     service, said = Listener(dovecot), []
     for mta in (postfix, pair.Ours(name_server)):
-        ports = free_ports(len(WORDS))
-        mta.case(f"relay_domains = rel.test\nrelayhost = [127.0.0.1]:9\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\n"
-                 f"smtpd_sasl_path = inet:127.0.0.1:{service.port}\nsmtpd_tls_security_level = may\nsmtpd_tls_cert_file = {cert}\n"
-                 f"smtpd_tls_key_file = {key}\n", {},
-                 "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o {{ smtpd_discard_ehlo_keywords = {words} }}\n"
-                         for port, words in zip(ports, WORDS)))
-        try:
-            wait_for(lambda: pair.listens(ports[-1]))
+        main = (f"relay_domains = rel.test\nrelayhost = [127.0.0.1]:9\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\n"
+                f"smtpd_sasl_path = inet:127.0.0.1:{service.port}\nsmtpd_tls_security_level = may\nsmtpd_tls_cert_file = {cert}\n"
+                f"smtpd_tls_key_file = {key}\n")
+        with pair.services(mta, main, [[f"smtpd_discard_ehlo_keywords = {words}"] for words in WORDS]) as ports:
             said.append({words: [said_to(port, talk) for talk in TALKS] for port, words in zip(ports, WORDS)})
-        finally:
-            mta.over()
     service.stop()
     return said
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import pair
-from kit import Client, free_ports, wait_for
+from kit import Client, wait_for
 
 # client: (PTR or None, records of that name)
 CLIENTS = {"found": ("found.test.", ["A {ip}"]), "none": (None, []), "no-address": ("gone.test.", []),
@@ -28,12 +28,9 @@ MAIN = "relayhost = [127.0.0.1]:9\nsmtpd_error_sleep_time = 0\n"
 
 
 def said(mta):
-    ports = free_ports(len(LISTS))
-    mta.case(MAIN, {}, "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o {{ smtpd_client_restrictions = {words} }} "
-                               f"-o unknown_client_reject_code={code}\n" for port, (words, code) in zip(ports, LISTS)))
     out = {}
-    try:
-        wait_for(lambda: pair.listens(ports[-1]))
+    lists = [[f"smtpd_client_restrictions = {words}", f"unknown_client_reject_code = {code}"] for words, code in LISTS]
+    with pair.services(mta, MAIN, lists) as ports:
         for who, ip in ADDRESS.items():
             for port, case in zip(ports, LISTS):
                 with Client(port, source=ip) as c:
@@ -41,8 +38,6 @@ def said(mta):
             wait_for(lambda: len(re.findall(rf" connect from \S+\[{ip}\]", mta.new_log())) == len(LISTS))
             out[who] = set(re.findall(rf" connect from (\S+)\[{ip}\]", mta.new_log()))
         return out
-    finally:
-        mta.over()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import base64
 import re
 
 import pair
-from kit import Client, Listener, free_ports, wait_for
+from kit import Client, Listener
 
 AUTH = "AUTH PLAIN " + base64.b64encode(b"\0carla\0pw").decode()
 MAPS = "smtpd_sender_login_maps = inline:{ { c@x.test = carla }, { joe@x.test = other } }"
@@ -150,15 +150,9 @@ def test_restrictions_like_postfix(name_server, postfix):
     service = Listener(dovecot)
     said = []
     for mta in (postfix, pair.Ours(name_server)):
-        ports = free_ports(len(CASES))
-        master = "".join(f"127.0.0.1:{port} inet n - n - - smtpd\n" + "".join(f"  -o {{ {o} }}\n" for o in options)
-                         for port, (options, _) in zip(ports, CASES))
-        mta.case(MAIN + f"smtpd_sasl_path = inet:127.0.0.1:{service.port}\n", {}, master)
-        try:
-            wait_for(lambda: pair.listens(ports[-1]))
+        main = MAIN + f"smtpd_sasl_path = inet:127.0.0.1:{service.port}\n"
+        with pair.services(mta, main, [options for options, _ in CASES]) as ports:
             said.append([said_to(port, lines) for port, (_, talks) in zip(ports, CASES) for lines in talks])
-        finally:
-            mta.over()
     service.stop()
     asked = [(options, lines) for options, talks in CASES for lines in talks]
     different = [(*case, reply, ours) for case, reply, ours in zip(asked, *said)

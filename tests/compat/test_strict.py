@@ -2,7 +2,7 @@
 import pytest
 
 import pair
-from kit import Client, free_ports, wait_for
+from kit import Client
 
 STRICT = ["no", "yes"]
 PATHS = ["<a@rel.test>", " <a@rel.test>", "  <a@rel.test>", "\t<a@rel.test>", " \t <a@rel.test>", "<a@rel.test>\t", "<a@rel.test> ",
@@ -28,16 +28,10 @@ def said_to(port):
 def both(name_server, postfix):
     said = []
     for mta in (postfix, pair.Ours(name_server)):
-        ports = free_ports(len(STRICT))
-        mta.case("relay_domains = rel.test\nrelayhost = [127.0.0.1]:9\nsmtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 1000\n"
-                 "smtpd_junk_command_limit = 1000\nlocal_transport = smtp:[127.0.0.1]:9\n", {},
-                 "".join(f"127.0.0.1:{port} inet n - n - - smtpd -o strict_rfc821_envelopes={word}\n"
-                         for port, word in zip(ports, STRICT)))
-        try:
-            wait_for(lambda: pair.listens(ports[-1]))
+        main = ("relay_domains = rel.test\nrelayhost = [127.0.0.1]:9\nsmtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 1000\n"
+                "smtpd_junk_command_limit = 1000\nlocal_transport = smtp:[127.0.0.1]:9\n")
+        with pair.services(mta, main, [[f"strict_rfc821_envelopes = {word}"] for word in STRICT]) as ports:
             said.append({word: said_to(port) for port, word in zip(ports, STRICT)})
-        finally:
-            mta.over()
     return said
 
 
