@@ -29,6 +29,7 @@
 /* Mail that waits is routed anew for what is saved, and then for so long not once more. */
 #define ANEW_US_EACH 250U  /* for each message that waits */
 #define ANEW_MOST_MS 5000U /* the program that has saved waits meanwhile */
+#define ANEW_LOOK_MS 20U   /* mail that the last change has overtaken: is it routed now? */
 
 #define USERS_MAX    64U   /* connections to the socket for all users */
 #define PER_USER_MAX 8U    /* … of one of them */
@@ -48,6 +49,7 @@ struct control {
     struct dl taking_up;         /* struct client: the lookup process forgets for them */
     bool forgetting;             /* it was asked to, and has not answered */
     int64_t anew_ms;             /* nothing is taken up before */
+    int64_t overtake_ms;         /* nor, before this, while mail is routed that was overtaken */
     uv_timer_t anew;             /* runs until then while saved has some */
 };
 
@@ -344,6 +346,7 @@ static void control_forgotten(void *arg, const struct maps_answer *a) {
     uint64_t rest = st.active * ANEW_US_EACH / 1000;
     sched_route_anew(c->sched);
     c->anew_ms = clock_mono_ms() + (int64_t)(rest < ANEW_MOST_MS ? rest : ANEW_MOST_MS);
+    c->overtake_ms = clock_mono_ms() + ANEW_MOST_MS;
     while (!dl_empty(&c->taking_up))
         client_forgotten(DL_OWNER(c->taking_up.next, struct client, forget), a->rc == MAP_ERROR);
     c->forgetting = false;
@@ -356,7 +359,9 @@ static void control_anew(uv_timer_t *t) {
 
 /* For all that wait for it together, when it is time. */
 static void control_take_up(struct control *c) {
-    int64_t left = c->anew_ms - clock_mono_ms();
+    int64_t now = clock_mono_ms(), left = c->anew_ms - now;
+    if (left <= 0 && now < c->overtake_ms && sched_asks_again(c->sched))
+        left = ANEW_LOOK_MS;
     if (dl_empty(&c->saved) || c->forgetting)
         return;
     if (left > 0) {

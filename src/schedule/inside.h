@@ -87,6 +87,7 @@ struct msg {
     bool partial;                 /* progress to save: some recipients are done, others are not */
     bool counted;                 /* its reasons know of it */
     bool owed;                    /* an order is noted when the spool is done with the message */
+    bool overtaken;               /* a change came while it was routed: it is routed once more */
     struct msg_rcpt rcpts[];
 };
 
@@ -226,6 +227,7 @@ struct sched {
     int64_t jump_middle_us; /* a time that it has left out then */
     size_t n_queue[3];
     size_t n_owed;     /* messages that are */
+    size_t n_again;    /* overtaken messages that are being routed, and jobs with a route check */
     struct dl waits;   /* struct sched_wait: until none is */
     uint64_t fetched;  /* bytes of content that were read, or are being read, by msg_fetch */
     struct dl fetches; /* struct fetch_op: the content has no room in memory yet */

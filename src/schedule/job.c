@@ -160,6 +160,7 @@ void job_check_end(struct job *j) {
     if (j->check == NULL)
         return;
     route_cancel(j->check->query);
+    j->m->s->n_again--;
     free(j->check);
     j->check = NULL;
 }
@@ -204,5 +205,6 @@ void job_check(struct job *j) {
     atomic_store(&j->given->held, true);
     j->check = MEM_NEW(struct route_check);
     j->check->j = j;
+    j->m->s->n_again++;
     check_next(j->check);
 }

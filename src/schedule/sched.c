@@ -42,15 +42,25 @@ static struct job *job_forming(const struct msg *m) {
     return NULL;
 }
 
+/* The questions for its routes are over, answered or not. */
+static void msg_routes_end(struct msg *m) {
+    if (m->routes != NULL && m->overtaken) {
+        m->s->n_again--;
+        m->overtaken = false;
+    }
+    free(m->routes);
+    m->routes = NULL;
+}
+
 /* Every recipient has its route: the jobs may go. */
 static void msg_jobs_go(struct msg *m) {
     struct sched *s = m->s;
-    free(m->routes);
-    m->routes = NULL;
+    msg_routes_end(m);
     m->open++; /* dispatching may give results at once: the message must outlive the loop */
     for (struct job *j; (j = job_forming(m)) != NULL;) {
         struct dest *d = j->d;
         if (m->settings != s->settings) {
+            m->overtaken = true;
             job_route_anew(j);
             continue;
         }
@@ -132,6 +142,7 @@ static void msg_route(struct msg *m) {
         msg_save_progress(m);
     msg_spare_body(m);
     m->routes = mem_zalloc(m->env->n_rcpts * sizeof *m->routes);
+    s->n_again += m->overtaken;
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         if (m->rcpts[i].state != RCPT_WAITS || forward_is_split_off(m, i))
             continue;
@@ -176,8 +187,7 @@ static void msg_stop_routing(struct msg *m) {
             m->routing--;
             m->open--;
         }
-    free(m->routes);
-    m->routes = NULL;
+    msg_routes_end(m);
 }
 
 /* One that no session has, or NULL. */
@@ -351,6 +361,10 @@ void sched_route_anew(struct sched *s) {
     DL_EACH (it, &s->given)
         job_check(DL_OWNER(it, struct job, link));
     dest_route_all_anew(s);
+}
+
+bool sched_asks_again(const struct sched *s) {
+    return s->n_again > 0;
 }
 
 /* What sessions have not begun comes back. */

@@ -49,6 +49,9 @@ void sched_reload(struct sched *s, struct config *cfg);
 /* What waits in a queue is routed anew, and what a session has not begun comes back if its route is
  * another one now: what it was looked up in may have changed. */
 void sched_route_anew(struct sched *s);
+/* True while routes of mail that a change has overtaken are asked for once more: the next change
+ * would begin these questions anew. */
+bool sched_asks_again(const struct sched *s);
 /* Gives nothing more to sessions, and takes back what they have not begun.  True when no message
  * waits for a relay host's answer to its whole content: call it again until then, for a while. */
 bool sched_stop(struct sched *s);

@@ -558,24 +558,45 @@ def test_what_is_on_hold_is_not_returned(dns, first, then):
     relay.stop()
 
 
-def test_tables_that_change_all_the_time_stop_no_mail(dns):
-    """Somebody saves relay records again and again, sooner than a host greets: mail goes all the same, each by one connection."""
+@contextlib.contextmanager
+def saving(p):
+    """Somebody saves relay records again and again meanwhile."""
     over = threading.Event()
+
+    def save():
+        while not over.wait(0.2):
+            p.control("forget")
+    thread = threading.Thread(target=save, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        wait_ended(thread)
+
+
+def test_tables_that_change_all_the_time_stop_no_mail(dns):
+    """Saves come sooner than a host greets: mail goes all the same, each by one connection."""
     with FakeRelay(replies={"GREETING": lambda line: time.sleep(1) or "220 at last"}) as relay, \
-            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
-        def save():
-            while not over.wait(0.2):
-                p.control("forget")
-        saving = threading.Thread(target=save, daemon=True)
-        saving.start()
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p, saving(p):
         for _ in range(3):
             p.send()
-        try:
-            relay.wait_mails(3, 10)
-        finally:
-            over.set()
-        wait_ended(saving)
+        relay.wait_mails(3, 10)
         assert len(relay.sessions) <= 3
+
+
+@pytest.mark.parametrize("greets", ["at once", "late"])
+def test_slow_tables_that_change_all_the_time_stop_no_mail(dns, greets):
+    """Saves come sooner than the routes of a mail's recipients are known, as it is routed first and while its session connects."""
+    def answer(conn):
+        for _ in conn.makefile("rb"):
+            time.sleep(0.15)
+            conn.sendall(b"500 no\n")
+    late = {"GREETING": lambda line: time.sleep(1) or "220 at last"}
+    with Listener(answer) as table, FakeRelay(replies=late if greets == "late" else {}) as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\ntransport_maps = tcp:127.0.0.1:{table.port}\n", dns=dns) as p, saving(p):
+        p.send(rcpts=[f"user{i}@client{i}.example" for i in range(4)])
+        relay.wait_mails(1, 30)
 
 
 def test_a_changed_record_takes_mail_from_a_host_that_does_not_greet(dns):
