@@ -34,6 +34,7 @@ static void creds_each(const struct config *c, const char *spec, map_row_fn fn, 
 struct near {
     struct nexthop hop;
     struct str dest; /* as the relay host is written */
+    bool slip;       /* no key has its host: one like it is looked for */
     struct sbuf what;
 };
 
@@ -41,16 +42,25 @@ static struct str without_mark(struct str key) {
     return str_istarts(key, BYTE_ORDER_MARK) ? str_from(key, 3) : key;
 }
 
-/* Is that the host of the key, however the key is written?  *n gets its brackets and its port. */
-static bool key_has_host(struct str key, struct str host, struct nexthop *n) {
+/* "smtp:[host]:587", as transport tables have it: "[host]:587". */
+static struct str without_transport(struct str key) {
+    int64_t at = str_chr(key, ':');
+    struct str rest = at > 0 ? str_from(key, (size_t)at + 1) : key;
+    return rest.n > 0 && (rest.p[0] == '[' || str_chr(rest, ':') >= 0) ? rest : key;
+}
+
+/* Is that the host of the key, however the key is written?  *n gets its brackets and its port.
+ * slip: true if another letter would make it that. */
+static bool key_has_host(struct str key, struct str host, bool slip, struct nexthop *n) {
     struct sbuf text = {0};
-    key = str_trim(without_mark(key));
+    key = without_transport(str_trim(without_mark(key)));
     if (key.n > 0 && key.p[0] == '[' && str_chr(key, ']') < 0)
         key = str_from(key, 1);
     for (size_t i = 0; i < key.n; i++) /* a dot at the end of the name is left out */
         if (key.p[i] != '.' || (i + 1 < key.n && key.p[i + 1] != ']' && key.p[i + 1] != ':'))
             sbuf_add(&text, key.p + i, 1);
-    bool has = nexthop_parse(n, sbuf_str(&text), 25) == NULL && str_ieq(n->host, host);
+    bool has = nexthop_parse(n, sbuf_str(&text), 25) == NULL &&
+               (slip ? str_is_slip(n->host, host) : str_ieq(n->host, host));
     n->host = (struct str){0};
     sbuf_free(&text);
     return has;
@@ -62,10 +72,14 @@ static int near_row(void *arg, struct str key, struct str value) {
     struct sbuf shown = {0};
     const char *why = "is written in another way: both have to be alike";
     (void)value;
-    if (w->what.n > 0 || !key_has_host(key, w->hop.host, &n))
+    if (w->what.n > 0 || !key_has_host(key, w->hop.host, w->slip, &n))
         return 0;
-    if (str_istarts(key, BYTE_ORDER_MARK))
+    if (w->slip)
+        why = "looks like a slip of the pen";
+    else if (str_istarts(key, BYTE_ORDER_MARK))
         why = "begins with a byte order mark, which is part of the key";
+    else if (without_transport(str_trim(key)).n != str_trim(key).n)
+        why = "begins with a transport, which is no part of the key";
     else if (n.bracketed != w->hop.bracketed)
         why = w->hop.bracketed ? "has no brackets, and the relay host has"
                                : "has brackets, and the relay host has none";
@@ -92,6 +106,9 @@ static int sender_row(void *arg, struct str key, struct str value) {
 static void near_miss(const struct config *c, struct near *w) {
     const char *spec = c->p.smtp_sasl_password_maps;
     creds_each(c, spec, near_row, w);
+    w->slip = w->what.n == 0;
+    if (w->slip)
+        creds_each(c, spec, near_row, w);
     if (w->what.n == 0 && !c->p.smtp_sender_dependent_authentication)
         creds_each(c, spec, sender_row, &w->what);
 }

@@ -288,14 +288,23 @@ void daemon_check_stores(const struct config *cfg, struct diags *d) {
 static void check_networks(const struct config *cfg, const struct service *svc,
                            enum diag_level waits, struct diags *d) {
     const char *value = svc == NULL ? cfg->p.mynetworks : svc->p.mynetworks;
+    const char *file = svc == NULL ? cfg->main.path : "master.cf";
+    const char *name = svc == NULL ? "" : svc->name, *colon = svc == NULL ? "" : ": ";
+    int line = svc == NULL ? check_line_of(cfg, "mynetworks") : svc->line;
     struct str what;
-    const char *why = matchlist_check_networks(value, &what);
-    if (why == NULL || (svc != NULL && strcmp(value, cfg->p.mynetworks) == 0))
+    if (svc != NULL && strcmp(value, cfg->p.mynetworks) == 0)
         return;
-    diag_add(d, waits, svc == NULL ? cfg->main.path : "master.cf",
-             svc == NULL ? check_line_of(cfg, "mynetworks") : svc->line,
-             "%s%smynetworks: %s: \"%.*s\": clients that nothing before it names get 451",
-             svc == NULL ? "" : svc->name, svc == NULL ? "" : ": ", why, STR_FMT(what));
+    const char *why = matchlist_check_networks(value, &what);
+    if (why != NULL)
+        diag_add(d, waits, file, line,
+                 "%s%smynetworks: %s: \"%.*s\": clients that nothing before it names get 451", name,
+                 colon, why, STR_FMT(what));
+    if (matchlist_wide_network(value, &what))
+        diag_add(d, DIAG_WARN, file, line,
+                 "%s%smynetworks: %.*s is a large part of the Internet: where permit_mynetworks "
+                 "stands, all its hosts may send mail to anybody (an open relay, unless a firewall "
+                 "keeps them away)",
+                 name, colon, STR_FMT(what));
 }
 
 static const char *list_text(const struct params *p, const char *name) {

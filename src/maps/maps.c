@@ -489,6 +489,30 @@ bool matchlist_has_tables(const char *spec) {
     return list_has_more(spec, true);
 }
 
+/* Is it larger than what one organisation has, and not set apart for networks of one's own
+ * (fc00::/7, fe80::/10)? */
+static bool netblock_is_wide(const struct netblock *net) {
+    struct str own[] = {STR_LIT("fc00::/7"), STR_LIT("fe80::/10")};
+    struct netblock other;
+    const char *why;
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (netblock_parse(&other, own[i], &why) && net->bits >= other.bits &&
+            netblock_has(&other, &net->base))
+            return false;
+    return net->bits < (net->base.u.sa.sa_family == AF_INET ? 8 : 16);
+}
+
+bool matchlist_wide_network(const char *spec, struct str *what) {
+    struct str rest = str_of(spec);
+    while (str_split_braces(&rest, ", \t\r\n", what)) {
+        struct netblock net;
+        const char *why;
+        if (netblock_parse(&net, *what, &why) && netblock_is_wide(&net))
+            return true;
+    }
+    return false;
+}
+
 const char *matchlist_check_networks(const char *spec, struct str *what) {
     struct str rest = str_of(spec), piece;
     while (str_split_braces(&rest, ", \t\r\n", &piece)) {

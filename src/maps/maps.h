@@ -147,5 +147,7 @@ bool matchlist_has_names(const char *spec);
 /* A pattern of a network list that is wrong ("non-null host address bits"), or NULL; *what is the
  * pattern.  A key that matches before it is in the list or not; for all others it is an error. */
 const char *matchlist_check_networks(const char *spec, struct str *what);
+/* Has a network list a network with a large part of the Internet in it?  *what is the first. */
+bool matchlist_wide_network(const char *spec, struct str *what);
 
 #endif

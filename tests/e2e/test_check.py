@@ -33,6 +33,10 @@ def rows(tmp_path, main, key, value="u:p\n"):
     ("[relay.example]:587", b"\xef\xbb\xbf[relay.example]:587", "begins with a byte order mark, which is part of the key"),
     ("[relay.example]:587", b"[relay.example.]:587", "is written in another way"),
     ("[relay.example]:587", b"[relay.example", "has no brackets, and the relay host has"),
+    ("[relay.example]:587", b"smtp:[relay.example]:587", "begins with a transport, which is no part of the key"),
+    ("relay.example:587", b"office:relay.example:587", "begins with a transport, which is no part of the key"),
+    ("[relay.example]:587", b"[realy.example]:587", "looks like a slip of the pen"),
+    ("[relay.example]:587", b"[relay.exmple]:25", "looks like a slip of the pen"),
     ("[relay.example]:587", b"ann@x.example", "is a sender's key: it is asked with smtp_sender_dependent_authentication = yes"),
     ("[relay.example]:587", b"@x.example", "is a sender's key"),
     ("[relay.example]:587", b"[other.example]:587", None)])
@@ -383,6 +387,20 @@ def test_addresses_of_our_own(tmp_path, main, said):
             assert p.send().startswith("250")
             p.wait_log(r"dsn=4\.3\.5, status=deferred \(bad value of smtp_bind_address: ")
         assert relay.sessions == []
+
+
+@pytest.mark.parametrize("networks,wide", [
+    ("127.0.0.0/8 0.0.0.0/0", "0.0.0.0/0"), ("[::]/0", "[::]/0"), ("!192.0.2.1, [2000::]/3", "[2000::]/3"), ("128.0.0.0/1", "128.0.0.0/1"),
+    ("!0.0.0.0/0", None), ("10.0.0.0/8 [fc00::]/7 [fe80::]/10 [2001:db8::]/32 [fd00::]/8", None)])
+@pytest.mark.parametrize("own", [True, False])
+def test_networks_of_half_the_world(tmp_path, networks, wide, own):
+    """Whom permit_mynetworks would let relay is said, for main.cf and for a service."""
+    master = f"127.0.0.1:{free_port()} inet n - n - - smtpd\n  -o {{{{mynetworks={networks}}}}}\nsmtp unix - - n - - smtp\n"
+    p = Posthouse("relayhost = [127.0.0.1]:9\n" + ("" if own else f"mynetworks = {networks}\n"), directory=tmp_path,
+                  master=master if own else None)
+    r = p.run("check")
+    said = f"mynetworks: {wide} is a large part of the Internet"
+    assert (said in r.stdout and r.returncode == 1) if wide else "Internet" not in r.stdout, r.stdout
 
 
 MIB = 1 << 20
