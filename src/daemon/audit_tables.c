@@ -62,6 +62,7 @@ static void audit_bare_word(const struct table_place *at, struct str word) {
 struct table_rows {
     const struct table_place *at;
     const struct map *table;
+    bool addresses; /* it stands in virtual_alias_maps, too */
     size_t said;
 };
 
@@ -92,10 +93,22 @@ static void audit_actions(const struct table_place *at, struct map *m) {
 
 /* -- keys that nothing asks for -- */
 
-/* NULL, or why a key of a list of domains, or of an access table, is never asked. */
-static const char *key_unasked(struct str key, bool access) {
+/* One file may hold domains and the addresses in them: "@domain" is a key of the latter. */
+static bool table_has_addresses(const struct config *c, const char *spec) {
+    char *value = config_value(c, "virtual_alias_maps", NULL);
+    struct str rest = str_of(value == NULL ? "" : value), one;
+    bool has = false;
+    while (!has && str_split_braces(&rest, ", \t\r\n", &one))
+        has = str_eq_c(one, spec);
+    free(value);
+    return has;
+}
+
+/* NULL, or why a key of a list of domains, or of an access table, is never asked.
+ * addresses: keys with "@" are asked for another parameter. */
+static const char *key_unasked(struct str key, bool access, bool addresses) {
     ptrdiff_t at = str_rchr(key, '@');
-    if (at == 0 && key.n > 1)
+    if (at == 0 && key.n > 1 && !addresses)
         return "@domain is no key here: write the domain alone";
     if (key.n > 1 && key.p[key.n - 1] == '.' && (!access || at > 0))
         return "a dot at the end is never asked: write the domain without it";
@@ -105,7 +118,8 @@ static const char *key_unasked(struct str key, bool access) {
 static int audit_key(void *arg, struct str key, struct str value) {
     struct table_rows *rows = arg;
     const struct table_place *at = rows->at;
-    const char *why = key_unasked(key, list_kind_of(at->name) == LIST_RESTRICTIONS);
+    const char *why =
+        key_unasked(key, list_kind_of(at->name) == LIST_RESTRICTIONS, rows->addresses);
     struct sbuf shown = {0}, table = {0};
     (void)value;
     if (why == NULL || ++rows->said > AUDIT_SHOWN)
@@ -125,7 +139,8 @@ static bool is_list_of_domains(const char *name) {
 }
 
 static void audit_keys(const struct table_place *at, struct map *m, bool actions) {
-    struct table_rows rows = {.at = at, .table = m};
+    struct table_rows rows = {
+        .at = at, .table = m, .addresses = table_has_addresses(at->c, m->spec)};
     if ((actions || is_list_of_domains(at->name)) && m->opened && m->fixed && !m->ops->remote)
         map_each(m, audit_key, &rows);
     if (rows.said > AUDIT_SHOWN)

@@ -640,6 +640,8 @@ UNASKED = {  # lines of main.cf: what is said of keys; of others nothing is
         {"@x.example": AT, "ann@x.example.": DOT, "x.example.": None, "x.example": None, "ann@": None, "ann@x.example": None,
          "10.1.2": None},
     "relay_domains = texthash:{dir}/t": {"@x.example": AT, "x.example.": DOT, ".x.example": None, "x.example": None},
+    "virtual_alias_maps = regexp:{dir}/none texthash:{dir}/t\nvirtual_alias_domains = texthash:{dir}/t":
+        {"@x.example": None, "x.example.": DOT, "x.example": None},
     "mydestination = other.example, unionmap:{{texthash:{dir}/t}}": {"@x.example": AT, "y.x.example.": DOT, "x.example": None},
     "transport_maps = texthash:{dir}/t": {"@x.example": AT, "x.example.": DOT, "ann@x.example.": DOT, ".x.example": None, "*": None}}
 
