@@ -750,7 +750,8 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
         if (deferred)
             check_turn(l, m, r);
         struct ledger_road road = road_of_rcpt(m, r);
-        if (deferred && road.fault != NULL && !l->rules.soft && !l->rules.faulted(l->rules.arg))
+        if (deferred && road.fault != NULL && !l->rules.soft && !l->rules.gaps &&
+            !l->rules.faulted(l->rules.arg))
             ledger_fail(l, "<%s> of message %u waits, and its domain takes no mail (%s)", r->addr,
                         m->number, road.fault);
         if (r->bounced && !l->rules.faulted(l->rules.arg) && last_down_ms(l) < r->bounced_ms &&
