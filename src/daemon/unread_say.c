@@ -236,6 +236,28 @@ static void say_unknown(const struct config *cfg, const struct cfg_file *f, stru
     }
 }
 
+/* Does the schedule read it, which knows no services?  Postfix's queue manager is as deaf to an -o
+ * of a client's line. */
+static bool is_of_schedule(const char *name) {
+    static const char *const times[] = {"minimal_backoff_time", "maximal_backoff_time",
+                                        "queue_run_delay", "delay_warning_time",
+                                        "defer_transports"};
+    for (size_t i = 0; i < sizeof times / sizeof times[0]; i++)
+        if (strcmp(times[i], name) == 0)
+            return true;
+    return strstr(name, "_destination_") != NULL;
+}
+
+static void say_deaf(const struct service *svc, struct diags *d) {
+    for (size_t i = 0; i < svc->overrides.n; i++) {
+        const struct cfg_entry *e = &svc->overrides.v[i];
+        if (is_of_schedule(e->name))
+            diag_add(d, DIAG_WARN, svc->overrides.path, e->line,
+                     "%s: %s: the -o changes nothing, as in Postfix: only main.cf says it",
+                     svc->name, e->name);
+    }
+}
+
 void unread_say_rest(const struct config *cfg, struct diags *d) {
     for (size_t i = 0; setting_at(cfg, i) != NULL; i++)
         say_harmless(cfg, i, d);
@@ -243,8 +265,10 @@ void unread_say_rest(const struct config *cfg, struct diags *d) {
     struct sbuf said = {0};
     for (size_t i = 0; i < cfg->n_services; i++) {
         const struct service *svc = cfg->services[i];
-        if (svc->kind != SERVICE_UNUSED)
+        if (svc->kind != SERVICE_UNUSED) {
+            say_deaf(svc, d);
             say_unknown(cfg, &svc->overrides, d);
+        }
         for (size_t k = 0; svc->kind == SERVICE_SMTPD && refusal_lists[k] != NULL; k++)
             say_words(cfg, svc, refusal_lists[k], &said, d);
     }
