@@ -93,6 +93,9 @@ enum step txn_drop(struct dsess *s, bool suspect);
 /* -- txn_send.c -- */
 /* Sends what may be sent now, of the transactions that have begun and of new ones. */
 enum step txn_pump(struct dsess *s);
+/* The same when the host has said nothing: attempts have come, or those that were held may begin.
+ */
+enum step txn_more(struct dsess *s);
 /* All output is in the kernel: more of the content may follow. */
 enum step txn_drained(struct dsess *s);
 /* 354 has come, or BDAT is due. */

@@ -373,7 +373,8 @@ static int64_t time_limit(const struct dsess *s) {
     }
 }
 
-enum step txn_pump(struct dsess *s) {
+/* anew: what is waited for is something else than before. */
+static enum step pump(struct dsess *s, bool anew) {
     enum step step = STEP_DONE;
     while (step == STEP_DONE) {
         struct txn *t = sending_txn(s);
@@ -383,8 +384,19 @@ enum step txn_pump(struct dsess *s) {
         return step;
     if (dl_empty(&s->txns) && dl_empty(&s->todo) && worn_out(s))
         return STEP_RECONNECT;
-    conn_deadline(s->conn, time_limit(s) * 1000);
+    if (anew)
+        conn_deadline(s->conn, time_limit(s) * 1000);
     return STEP_WAIT;
+}
+
+enum step txn_pump(struct dsess *s) {
+    return pump(s, true);
+}
+
+/* A reply that is waited for has no more time because there is more mail, or tables have changed:
+ * else a host that never answers would never be left. */
+enum step txn_more(struct dsess *s) {
+    return pump(s, s->fifo_n == 0);
 }
 
 enum step txn_drained(struct dsess *s) {

@@ -599,6 +599,20 @@ def test_slow_tables_that_change_all_the_time_stop_no_mail(dns, greets):
         relay.wait_mails(1, 30)
 
 
+@pytest.mark.parametrize("stage", ["MAIL", "DOT"])
+def test_tables_that_change_all_the_time_give_a_host_no_more_time(dns, stage):
+    """A host that never answers is left for the next one, however often somebody saves meanwhile."""
+    gone = threading.Event()
+    limits = "smtp_mail_timeout = 2s\nsmtp_data_done_timeout = 2s\n"
+    with FakeRelay(replies={stage: lambda line: gone.wait(60) and ""}) as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n{limits}", dns=dns) as p, saving(p):
+        p.send()
+        try:
+            p.wait_log("status=deferred.*timed out", timeout=8)
+        finally:
+            gone.set()
+
+
 def test_a_changed_record_takes_mail_from_a_host_that_does_not_greet(dns):
     """Mail whose session is still waiting for the old host goes by the new one at once."""
     silent, good = FakeRelay(replies={"GREETING": lambda line: time.sleep(60) or "220 at last"}), FakeRelay()
