@@ -27,9 +27,10 @@
 #define LISTING_STEP   256U   /* messages looked at before others have their turn */
 
 /* Mail that waits is routed anew for what is saved, and then for so long not once more. */
-#define ANEW_US_EACH 250U  /* for each message that waits */
-#define ANEW_MOST_MS 5000U /* the program that has saved waits meanwhile */
-#define ANEW_LOOK_MS 20U   /* mail that the last change has overtaken: is it routed now? */
+#define ANEW_US_EACH 250U  /* for each recipient of what waits */
+#define ANEW_MOST_MS 5000U /* the program that has saved waits meanwhile, */
+#define ANEW_LAST_MS 15000 /* … and so long at most until all of it has had its turn */
+#define ANEW_LOOK_MS 50
 
 #define USERS_MAX    64U   /* connections to the socket for all users */
 #define PER_USER_MAX 8U    /* … of one of them */
@@ -49,7 +50,6 @@ struct control {
     struct dl taking_up;         /* struct client: the lookup process forgets for them */
     bool forgetting;             /* it was asked to, and has not answered */
     int64_t anew_ms;             /* nothing is taken up before */
-    int64_t overtake_ms;         /* nor, before this, while mail is routed that was overtaken */
     uv_timer_t anew;             /* runs until then while saved has some */
 };
 
@@ -343,10 +343,9 @@ static void control_forgotten(void *arg, const struct maps_answer *a) {
     struct control *c = arg;
     struct sched_stats st;
     sched_stats(c->sched, &st);
-    uint64_t rest = st.active * ANEW_US_EACH / 1000;
+    uint64_t rest = st.busy * ANEW_US_EACH / 1000;
     sched_route_anew(c->sched);
     c->anew_ms = clock_mono_ms() + (int64_t)(rest < ANEW_MOST_MS ? rest : ANEW_MOST_MS);
-    c->overtake_ms = clock_mono_ms() + ANEW_MOST_MS;
     while (!dl_empty(&c->taking_up))
         client_forgotten(DL_OWNER(c->taking_up.next, struct client, forget), a->rc == MAP_ERROR);
     c->forgetting = false;
@@ -357,11 +356,17 @@ static void control_anew(uv_timer_t *t) {
     control_take_up(t->data);
 }
 
+/* How long until it may be done once more: while mail still waits for being routed anew it would
+ * begin with the same mail again. */
+static int64_t control_anew_left(const struct control *c) {
+    int64_t left = c->anew_ms - clock_mono_ms();
+    bool all = !sched_asks_again(c->sched) || left < (int64_t)ANEW_MOST_MS - ANEW_LAST_MS;
+    return left > 0 || all ? left : ANEW_LOOK_MS;
+}
+
 /* For all that wait for it together, when it is time. */
 static void control_take_up(struct control *c) {
-    int64_t now = clock_mono_ms(), left = c->anew_ms - now;
-    if (left <= 0 && now < c->overtake_ms && sched_asks_again(c->sched))
-        left = ANEW_LOOK_MS;
+    int64_t left = control_anew_left(c);
     if (dl_empty(&c->saved) || c->forgetting)
         return;
     if (left > 0) {

@@ -314,6 +314,7 @@ void sched_stats(const struct sched *s, struct sched_stats *st) {
     *st = (struct sched_stats){s->n_queue[QUEUE_ACTIVE],
                                s->n_queue[QUEUE_DEFERRED],
                                s->n_queue[QUEUE_HOLD],
+                               s->busy,
                                s->halted || spool_is_behind(s->spool),
                                held_bytes(),
                                held_is_full(s->cfg->p.queue_memory_limit)};

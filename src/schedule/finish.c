@@ -64,6 +64,7 @@ static void msg_defer(struct msg *m) {
     else
         set_next(m, clock_wall_us());
     msg_set_queue(m, (m->flags & PROGRESS_HOLD) != 0 ? QUEUE_HOLD : QUEUE_DEFERRED);
+    msg_set_busy(m, m->at_once && m->queue == QUEUE_DEFERRED);
     msg_count_reasons(m, true);
     msg_save_progress(m);
     msg_drop_body(m);

@@ -84,6 +84,7 @@ struct msg {
     bool no_split;                /* a list's message could not be queued in this round */
     bool no_report;               /* a report could not be queued in this round */
     bool at_once;                 /* its next round begins at once */
+    bool busy;                    /* its recipients are part of sched->busy */
     bool partial;                 /* progress to save: some recipients are done, others are not */
     bool counted;                 /* its reasons know of it */
     bool owed;                    /* an order is noted when the spool is done with the message */
@@ -226,13 +227,17 @@ struct sched {
     int64_t jump_us;        /* by which the clock was set last; 0: never */
     int64_t jump_middle_us; /* a time that it has left out then */
     size_t n_queue[3];
-    size_t n_owed;     /* messages that are */
-    size_t n_again;    /* overtaken messages that are being routed, and jobs with a route check */
-    struct dl waits;   /* struct sched_wait: until none is */
-    uint64_t fetched;  /* bytes of content that were read, or are being read, by msg_fetch */
-    struct dl fetches; /* struct fetch_op: the content has no room in memory yet */
-    bool stopping;     /* nothing more is given to sessions */
-    bool halted;       /* nor while the disk does not take down what became of mail */
+    size_t n_owed;  /* messages that are */
+    size_t n_again; /* overtaken messages that are being routed, and jobs with a route check */
+    size_t busy;    /* recipients of messages in a round, or whose next one begins at once */
+    size_t routing; /* recipients whose routes are asked for */
+    int64_t routing_credit; /* … of what may be due all the same, however many there are */
+    bool due_waits;         /* something that is due waits until there are fewer */
+    struct dl waits;        /* struct sched_wait: until none is */
+    uint64_t fetched;       /* bytes of content that were read, or are being read, by msg_fetch */
+    struct dl fetches;      /* struct fetch_op: the content has no room in memory yet */
+    bool stopping;          /* nothing more is given to sessions */
+    bool halted;            /* nor while the disk does not take down what became of mail */
 };
 
 /* What of a round that is not over counts as done in the record. */

@@ -19,6 +19,13 @@ void msg_set_queue(struct msg *m, enum sched_queue q) {
     m->s->n_queue[q]++;
 }
 
+void msg_set_busy(struct msg *m, bool busy) {
+    if (m->busy == busy)
+        return;
+    m->busy = busy;
+    m->s->busy += busy ? m->env->n_rcpts : -(size_t)m->env->n_rcpts;
+}
+
 void msg_set_hop(struct msg *m, struct hop *hop) {
     if (m->hop != NULL)
         m->hop->waiting--;
@@ -52,6 +59,7 @@ void msg_free(struct msg *m) {
     s->n_queue[m->queue]--;
     msg_orders_noted(m);
     free(m->routes);
+    msg_set_busy(m, false);
     forward_forget(m);
     msg_drop_reasons(m);
     msg_set_hop(m, NULL);

@@ -10,6 +10,8 @@
 struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body);
 void msg_free(struct msg *m);
 void msg_set_queue(struct msg *m, enum sched_queue q);
+/* Is it in a round, or about to be? */
+void msg_set_busy(struct msg *m, bool busy);
 void msg_set_hop(struct msg *m, struct hop *hop);
 
 #endif

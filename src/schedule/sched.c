@@ -22,6 +22,10 @@
 
 #define TICK_MS  200
 #define SLICE_MS 5
+/* With so many questions for routes open, what is due waits, so that new mail need not wait behind
+ * all of it; slow tables let some more of it go with each tick. */
+#define ROUTING_MAX  250U
+#define ROUTING_TICK 50
 
 static void msg_defer_here(struct msg *m, uint32_t i, enum mail_cause cause, const char *dsn,
                            const char *text) {
@@ -86,7 +90,17 @@ static bool msg_take_route(struct msg *m, uint32_t i, const struct route *r) {
     return false;
 }
 
+static void on_more(uv_timer_t *t);
+
+/* n questions for routes have been answered, or are asked no more. */
+static void routing_less(struct sched *s, size_t n) {
+    s->routing -= n;
+    if (s->due_waits && s->routing <= ROUTING_MAX / 2)
+        uv_timer_start(&s->more, on_more, 0, 0);
+}
+
 static void msg_routed(struct msg *m) {
+    routing_less(m->s, 1);
     if (--m->routing == 0)
         msg_jobs_go(m);
 }
@@ -134,6 +148,7 @@ static void msg_route(struct msg *m) {
     struct sched *s = m->s;
     m->settings = s->settings;
     m->open = m->routing = msg_count_routed(m);
+    s->routing += m->routing;
     if (m->open == 0) {
         msg_finish(m);
         return;
@@ -168,6 +183,7 @@ void msg_activate(struct msg *m) {
     heap_del(s, m);
     msg_count_reasons(m, false);
     msg_set_queue(m, QUEUE_ACTIVE);
+    msg_set_busy(m, true);
     m->active_us = clock_wall_us();
     m->attempts++;
     m->no_report = m->no_split = m->no_body = m->at_once = false;
@@ -180,6 +196,7 @@ void msg_activate(struct msg *m) {
 }
 
 static void msg_stop_routing(struct msg *m) {
+    uint32_t before = m->routing;
     for (uint32_t i = 0; m->routes != NULL && i < m->env->n_rcpts; i++)
         if (m->routes[i].query != NULL || m->routes[i].alias != NULL) {
             route_cancel(m->routes[i].query);
@@ -187,6 +204,7 @@ static void msg_stop_routing(struct msg *m) {
             m->routing--;
             m->open--;
         }
+    routing_less(m->s, before - m->routing);
     msg_routes_end(m);
 }
 
@@ -293,17 +311,29 @@ bool sched_recover(struct sched *s, struct envelope *env, struct str progress) {
     return true;
 }
 
-static void on_more(uv_timer_t *t);
+/* May the first message in the heap go? */
+static bool routing_has_room(struct sched *s) {
+    if (s->routing < ROUTING_MAX)
+        return true;
+    if (s->routing_credit <= 0)
+        return false;
+    s->routing_credit -= s->heap[0]->env->n_rcpts;
+    return true;
+}
 
 void sched_run_due(struct sched *s) {
     int64_t now = clock_wall_us(), end = clock_mono_ms() + SLICE_MS;
     for (unsigned i = 0; s->heap_n > 0 && s->heap[0]->next_us <= now; i++) {
+        s->due_waits = !routing_has_room(s);
+        if (s->due_waits)
+            return;
         if (i % 64 == 63 && clock_mono_ms() >= end) {
             uv_timer_start(&s->more, on_more, 0, 0);
             return;
         }
         msg_activate(s->heap[0]);
     }
+    s->due_waits = false;
 }
 
 static void on_more(uv_timer_t *t) {
@@ -313,6 +343,8 @@ static void on_more(uv_timer_t *t) {
 static void on_tick(uv_timer_t *t) {
     struct sched *s = t->data;
     sched_watch_clock(s);
+    if (s->routing_credit <= 0)
+        s->routing_credit += ROUTING_TICK;
     sched_run_due(s);
     dispatch_tick(s, loop_now_ms(s->loop));
     tally_tick(&s->tally, clock_wall_us());
@@ -364,7 +396,7 @@ void sched_route_anew(struct sched *s) {
 }
 
 bool sched_asks_again(const struct sched *s) {
-    return s->n_again > 0;
+    return s->n_again > 0 || s->due_waits;
 }
 
 /* What sessions have not begun comes back. */

@@ -49,8 +49,8 @@ void sched_reload(struct sched *s, struct config *cfg);
 /* What waits in a queue is routed anew, and what a session has not begun comes back if its route is
  * another one now: what it was looked up in may have changed. */
 void sched_route_anew(struct sched *s);
-/* True while routes of mail that a change has overtaken are asked for once more: the next change
- * would begin these questions anew. */
+/* True while routes of mail that a change has overtaken are asked for once more, or wait for being
+ * asked for: the next change would begin these questions anew. */
 bool sched_asks_again(const struct sched *s);
 /* Gives nothing more to sessions, and takes back what they have not begun.  True when no message
  * waits for a relay host's answer to its whole content: call it again until then, for a while. */
@@ -131,6 +131,7 @@ struct sched_reason *sched_reasons(const struct sched *s, size_t *n);
 const struct tally *sched_tally(const struct sched *s);
 struct sched_stats {
     uint64_t active, deferred, hold;
+    uint64_t busy;   /* recipients of what is active, or is again as soon as possible */
     bool halted;     /* nothing is sent: the disk does not take down what becomes of mail */
     uint64_t memory; /* bytes that envelopes take */
     bool crowded;    /* no new mail is taken: they take queue_memory_limit or more */

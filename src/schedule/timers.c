@@ -1,7 +1,9 @@
 /*
  * schedule/timers.c - when the next attempt is due: a binary heap by wall clock, which may be set
  *
- * Of messages that are due at the same time the one that arrived first goes first.
+ * Of messages that are due at the same time the one that was routed by older settings goes first:
+ * were they routed anew again and again, the last ones would never have their turn.  Of those the
+ * ones of few recipients go first, and of these the one that arrived first.
  */
 #include "schedule/timers.h"
 
@@ -10,6 +12,7 @@
 #include "util/mem.h"
 
 #define JUMP_US 10000000LL /* less is the work of ntpd */
+#define MANY    50U        /* recipients: it waits for those that have fewer */
 
 static void place(struct sched *s, struct msg *m, size_t i) {
     s->heap[i] = m;
@@ -17,7 +20,12 @@ static void place(struct sched *s, struct msg *m, size_t i) {
 }
 
 static bool heap_before(const struct msg *a, const struct msg *b) {
-    return a->next_us != b->next_us ? a->next_us < b->next_us : a->env->id < b->env->id;
+    if (a->next_us != b->next_us)
+        return a->next_us < b->next_us;
+    if (a->settings != b->settings)
+        return a->settings < b->settings;
+    bool a_many = a->env->n_rcpts > MANY, b_many = b->env->n_rcpts > MANY;
+    return a_many != b_many ? b_many : a->env->id < b->env->id;
 }
 
 static void sift_up(struct sched *s, struct msg *m, size_t i) {

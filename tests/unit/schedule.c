@@ -663,6 +663,54 @@ static void test_a_transport_goes(void **state) {
     rig_close(&r);
 }
 
+/* A message of n recipients that the spool has had. */
+static const struct msg *recovered(struct rig *r, uint64_t id, uint32_t n) {
+    struct rcpt rcpts[100];
+    struct envelope t = {.id = id, .arrival_us = clock_wall_us(), .n_rcpts = n, .rcpts = rcpts};
+    for (uint32_t i = 0; i < n; i++)
+        rcpts[i] = (struct rcpt){.addr = STR_LIT("ann@away.example")};
+    assert_true(sched_recover(r->s, envelope_make(&t), STR_NONE));
+    return itab_get(&r->s->msgs, id);
+}
+
+/* However many recipients are due at a time, the routes of some are asked for, so that new mail is
+ * not behind all of them; each message has its turn. */
+static void test_routes_are_asked_for_in_turn(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "defer_transports = smtp\n");
+    sched_start(r.s);
+    for (uint64_t id = 1; id <= 40; id++)
+        recovered(&r, id, 100);
+    sched_run_due(r.s);
+    assert_in_range(r.s->routing, 250, 349);
+    assert_true(r.s->busy == r.s->routing && r.s->due_waits);
+    for (int i = 0; i < 2000 && (r.s->busy > 0 || r.s->heap[0]->next_us == 0); i++) {
+        uv_run(&r.s->loop->uv, UV_RUN_NOWAIT);
+        assert_in_range(r.s->routing, 0, 349);
+    }
+    for (uint64_t id = 1; id <= 40; id++)
+        assert_string_equal(why_waits(itab_get(&r.s->msgs, id), 99), "deferred transport");
+    assert_true(r.s->routing == 0 && r.s->busy == 0 && !r.s->due_waits);
+    rig_close(&r);
+}
+
+/* Mail that is routed anew again and again, while more comes back than can be, goes in turn. */
+static void test_routed_anew_in_turn(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_transport = one:[far.example]\n");
+    rig_mail(&r, "", "a@a.example"); /* has the session */
+    struct msg *older = rig_mail(&r, "", "b@b.example");
+    const struct msg *newer = rig_mail(&r, "", "c@c.example");
+    assert_int_equal(r.s->busy, 3);
+    older->settings++; /* it has had its turn since the last change */
+    sched_route_anew(r.s);
+    assert_true(r.s->busy == 3 && r.s->heap_n == 2);
+    assert_true(r.s->heap[0] == newer && r.s->heap[1] == older);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hops),
@@ -690,6 +738,8 @@ int main(void) {
         RIG(test_turns_under_a_process_limit),
         RIG(test_turns_under_both_limits),
         RIG(test_a_returned_attempt_goes_on),
+        RIG(test_routes_are_asked_for_in_turn),
+        RIG(test_routed_anew_in_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

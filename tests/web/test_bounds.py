@@ -113,14 +113,15 @@ def test_a_tenants_long_lists_keep_nobody_from_writing_records(dns):
         local.ok("DELETE", "/api/relay/more")
 
 
-def test_who_saves_all_the_time_holds_up_no_mail(dns):
+@pytest.mark.parametrize("mails, rcpts", [(2000, 1), (20, 100)])
+def test_who_saves_all_the_time_holds_up_no_mail(dns, mails, rcpts):
     """Mail that waits is routed anew for what is saved, all of it: the more waits, the longer until that is done once more."""
     over = threading.Event()
     with FakeRelay(replies={"EHLO": lambda line: over.wait(60) and "250 fake.relay"}) as relay, \
             site(dns, f"relayhost = [127.0.0.1]:{relay.port}\n") as w, w.client() as c:
-        for _ in range(2000):
-            c.mail("ann@b.example", ["x@far.example"])
-        assert w.api(GLOBAL).get("/api/queue/counts")["active"] == 2000
+        for _ in range(mails):
+            c.mail("ann@b.example", [f"x{i}@far.example" for i in range(rcpts)])
+        assert w.api(GLOBAL).get("/api/queue/counts")["active"] == mails
         boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
         ended = []
         def save(api, domain, port):
