@@ -262,9 +262,13 @@ static bool load_stir_kind(struct sched *s, struct transport_load *load, enum de
     return may;
 }
 
+/* The kinds have turns: one that always has a backlog would keep the other from any session. */
 void load_stir(struct sched *s, struct transport_load *load) {
-    if (!load_stir_kind(s, load, DEST_CHOSEN))
-        load_stir_kind(s, load, DEST_DIRECT);
+    enum dest_kind first = load->turn, other = first == DEST_CHOSEN ? DEST_DIRECT : DEST_CHOSEN;
+    if (load_stir_kind(s, load, first))
+        load->turn = other;
+    else
+        load_stir_kind(s, load, other);
 }
 
 void slot_reserve(struct slot *slot, struct str sender) {

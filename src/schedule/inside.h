@@ -150,6 +150,7 @@ struct transport_load {
     size_t n_direct;                /* of n_slots: of DEST_DIRECT */
     struct dl idle[DEST_KINDS];     /* struct slot: those of depth 0, longest idle first */
     struct dl starving[DEST_KINDS]; /* struct dest: has mail, and no session because of a limit */
+    enum dest_kind turn;            /* of which kind one has the next session that is free */
 };
 
 /* A delivery session as the scheduler sees it. */

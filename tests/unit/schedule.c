@@ -543,6 +543,32 @@ static void test_turns_under_both_limits(void **state) {
     rig_close(&r);
 }
 
+/* … and where hosts that are chosen always have a backlog: recipients' own exchangers have their
+ * turn, too. */
+static void test_turns_of_both_kinds(void **state) {
+    struct rig r;
+    bool had = false;
+    (void)state;
+    rig_open(&r,
+             "default_transport = one\nrelay_domains = a.example\nmydestination = b.example\n"
+             "relay_transport = one:[a.hosts.example]\nlocal_transport = one:[b.hosts.example]\n");
+    for (int i = 0; i < 3; i++) {
+        rig_mail(&r, "", "1@a.example");
+        rig_mail(&r, "", "2@b.example");
+    }
+    rig_mail(&r, "", "3@direct.example");
+    for (int i = 0; i < 20 && !had; i++) {
+        assert_int_equal(r.n_given, 1);
+        struct str rcpt = r.given[0]->env->rcpts[0].addr;
+        const char *more = str_eq_c(rcpt, "1@a.example") ? "1@a.example" : "2@b.example";
+        had = str_eq_c(rcpt, "3@direct.example");
+        rig_answer(&r, &sent);
+        rig_mail(&r, "", more);
+    }
+    assert_true(had);
+    rig_close(&r);
+}
+
 /* A session gave back what it had not begun: another one gets what has no result yet. */
 static void test_a_returned_attempt_goes_on(void **state) {
     struct rig r;
@@ -737,6 +763,7 @@ int main(void) {
         RIG(test_a_reload_with_lower_limits),
         RIG(test_turns_under_a_process_limit),
         RIG(test_turns_under_both_limits),
+        RIG(test_turns_of_both_kinds),
         RIG(test_a_returned_attempt_goes_on),
         RIG(test_routes_are_asked_for_in_turn),
         RIG(test_routed_anew_in_turn),
