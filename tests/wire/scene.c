@@ -462,7 +462,7 @@ static void move_now(struct scene *s) {
     struct wire_world *w = s->world;
     if (!scene_moves(s) || s->moved_ms > 0)
         return;
-    s->moved_ms = wire_now_ms(w);
+    s->moved_ms = wire_now_ms(w) + 1; /* it may be the first moment, and 0 says not yet */
     if (s->road == ROAD_SENDERS)
         wire_table(w, "senders", "@alpha.example", "[10.2.0.3]");
     else if (s->road == ROAD_TRANSPORT)
