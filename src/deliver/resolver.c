@@ -16,6 +16,7 @@
 #include "mail/address.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/threads.h"
 
 #define T_A    1
 #define T_PTR  12
@@ -30,12 +31,14 @@ struct ways {
     struct ub_ctx *ctx; /* NULL: it could not be started yet, or no servers are configured */
     uv_poll_t poll;     /* of ctx; in use while ctx is not NULL */
     struct sbuf servers;
-    int64_t restart_ms; /* while ctx is NULL: when a start is tried again, in loop's time */
-    bool asks_mx;       /* smtp_dns_support_level does not forbid it */
-    bool dns_first;     /* ADDR: before the hosts file; else behind it */
-    bool dns_alone;     /* ADDR: the hosts file does not count */
-    char *hosts;        /* text of the hosts file */
-    struct sbuf about;  /* all settings that they were made of */
+    int64_t
+        restart_ms; /* when a start is tried again, in loop's time, or its failure is said again */
+    bool asked;     /* ctx was asked something, and so has its thread */
+    bool asks_mx;   /* smtp_dns_support_level does not forbid it */
+    bool dns_first; /* ADDR: before the hosts file; else behind it */
+    bool dns_alone; /* ADDR: the hosts file does not count */
+    char *hosts;    /* text of the hosts file */
+    struct sbuf about; /* all settings that they were made of */
 };
 
 struct resolver {
@@ -163,13 +166,17 @@ static bool ways_lack_dns(const struct ways *w) {
     return w->ctx == NULL && w->servers.n > 0;
 }
 
+static void say_unasked(const struct ways *w) {
+    log_warn("smtp", "the DNS servers %scannot be asked for now: names are not resolved",
+             w->servers.p);
+}
+
 static void ways_start_dns(struct loop *l, struct ways *w, const char *file) {
     w->restart_ms = l->now_ms + RESTART_MS;
     if (w->servers.n == 0 && w->dns_first)
         log_warn("smtp", "no DNS server is configured in resolver_servers or %s", file);
     else if (w->servers.n > 0 && !ways_try_dns(l, w))
-        log_warn("smtp", "the DNS servers %scannot be asked for now: names are not resolved",
-                 w->servers.p);
+        say_unasked(w);
 }
 
 /* A later question finds what was lacking. */
@@ -179,6 +186,18 @@ static void ways_restart_dns(struct loop *l, struct ways *w) {
     w->restart_ms = l->now_ms + RESTART_MS;
     if (ways_try_dns(l, w))
         log_info("smtp", "the DNS servers %sare asked again", w->servers.p);
+}
+
+/* libunbound starts its thread at the first question, and does not say that it could not: neither
+ * that question nor any other would be answered, and ub_ctx_delete() would wait for ever. */
+static bool ways_may_ask(struct loop *l, struct ways *w) {
+    if (w->ctx == NULL || w->asked || threads_fit(1))
+        return w->ctx != NULL;
+    if (l->now_ms >= w->restart_ms) {
+        w->restart_ms = l->now_ms + RESTART_MS;
+        say_unasked(w);
+    }
+    return false;
 }
 
 /* The settings, without what they begin. */
@@ -411,8 +430,10 @@ static void ask_dns(struct resolver_query *q, size_t i, const char *name, int ty
     p->q = q;
     p->open = true;
     q->open++;
-    struct ub_ctx *ctx = q->ways->ctx;
-    int rc = ctx == NULL ? -1 : ub_resolve_async(ctx, name, type, 1, p, on_result, &p->id);
+    struct ways *w = q->ways;
+    bool may = ways_may_ask(q->r->loop, w);
+    int rc = may ? ub_resolve_async(w->ctx, name, type, 1, p, on_result, &p->id) : -1;
+    w->asked = w->asked || rc == 0;
     if (rc != 0) {
         p->open = false;
         q->open--;

@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import socket
+import sqlite3
 import threading
 import time
 
@@ -194,6 +195,39 @@ def test_no_room_for_a_thread(dns, tmp_path, process, number, room):
         wait_for(p._greets)
         assert all(p.send(sender=f"{i}@client.example").startswith("250") for i in range(4))
         assert len(relay.wait_mails(4)) == 4
+    relay.stop()
+
+
+@pytest.mark.skipif(not shim.available, reason="a sanitizer build: its wrappers and the shim's exclude each other")
+@pytest.mark.parametrize("process, number, room, auth, main", [
+    ("relay", 1, 5, (), "relayhost = [relay.server]:{port}")], ids=["dns"])
+def test_no_room_for_a_librarys_thread(dns, tmp_path, process, number, room, auth, main):
+    """Threads that are started when they are first needed: without them mail waits, no process ends, and mail goes when there
+    is room."""
+    relay, s = FakeRelay(auth=auth, users={"u": "p"}), shim.Shim(tmp_path)
+    files = {"roads.cf": f"dbpath = {tmp_path}/roads\nquery = SELECT 'smtp:[127.0.0.1]:{relay.port}' WHERE '%s' = '*'\n"}
+    sqlite3.connect(tmp_path / "roads").close()
+    p = Posthouse(main.format(port=relay.port) + "\nrelay_threads = 1\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n",
+                  dns=dns, files=files)
+    p.extra_env = s.env
+    with p:
+        old = p.child(process)
+        s.set(threads=room, threads_of=number)
+        os.kill(old, signal.SIGKILL)
+        wait_for(lambda: len(p.children()) == 2 and old not in p.children())
+        wait_for(p._greets)
+        now = p.children()
+        assert p.send(sender="1@client.example").startswith("250")
+        if process == "relay":
+            p.wait_log("status=deferred")
+            assert not relay.mails
+        else:
+            relay.wait_mails(1)  # it is asked by those who ask files
+        assert p.children() == now
+        s.set(threads=0)
+        assert p.send(sender="2@client.example").startswith("250")
+        relay.wait_mails(2)
+        assert p.children() == now
     relay.stop()
 
 
