@@ -9,6 +9,7 @@
  * slow step runs on a worker, the step has it, and frees it if the session has gone meanwhile
  * (auth_cancel).
  */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
@@ -21,8 +22,10 @@
 #include "util/codec.h"
 #include "util/log.h"
 #include "util/mem.h"
+#include "util/threads.h"
 
-#define WARN_MS 3600000
+#define WARN_MS      3600000
+#define WORK_THREADS 4U /* that libuv starts */
 
 struct slow_step {
     uv_work_t work;
@@ -166,6 +169,15 @@ static void slow_done(uv_work_t *w, int status) {
         s->resume(s, step);
 }
 
+/* libuv starts its threads for the first slow step of the process, and ends the process where there
+ * is no room for them. */
+static bool slow_steps_have_threads(void) {
+    static atomic_bool started;
+    if (!atomic_load(&started) && threads_fit(WORK_THREADS))
+        atomic_store(&started, true);
+    return atomic_load(&started);
+}
+
 static enum step sasl_step(struct dsess *s, struct str challenge, bool first) {
     struct sbuf answer = {0};
     const char *why = "";
@@ -175,6 +187,9 @@ static enum step sasl_step(struct dsess *s, struct str challenge, bool first) {
         sbuf_wipe(&answer);
         return step;
     }
+    if (!slow_steps_have_threads())
+        return host_failed(s, BLAME_OURSELVES, CAUSE_INTERNAL, "4.3.0",
+                           "no thread can be started for a login at %s", s->where);
     struct slow_step *x = MEM_NEW(struct slow_step);
     x->s = s;
     x->sasl = s->sasl;

@@ -200,7 +200,9 @@ def test_no_room_for_a_thread(dns, tmp_path, process, number, room):
 
 @pytest.mark.skipif(not shim.available, reason="a sanitizer build: its wrappers and the shim's exclude each other")
 @pytest.mark.parametrize("process, number, room, auth, main", [
-    ("relay", 1, 5, (), "relayhost = [relay.server]:{port}")], ids=["dns"])
+    ("relay", 1, 5, (), "relayhost = [relay.server]:{port}"),
+    ("relay", 1, 5, ("SCRAM-SHA-256",), "relayhost = [127.0.0.1]:{port}\nsmtp_sasl_auth_enable = yes\n"
+     "smtp_sasl_password_maps = inline:{{{{[127.0.0.1]:{port}=u:p}}}}\nsmtp_sasl_security_options = noanonymous")], ids=["dns", "login"])
 def test_no_room_for_a_librarys_thread(dns, tmp_path, process, number, room, auth, main):
     """Threads that are started when they are first needed: without them mail waits, no process ends, and mail goes when there
     is room."""
