@@ -440,7 +440,8 @@ static bool spec_is_allowed(const struct lookup_server *s, const char *spec) {
 /* spec: the table that it asks; the accounts store is one, and so are all that may not be asked. */
 static void remote_push(struct lookup_server *s, struct question *q, const char *spec) {
     bool known = q->head.type != LOOKUP_VERIFY && spec_is_allowed(s, spec);
-    turns_push(s->remote_work, str_of(known ? spec : ""), &q->task);
+    if (!turns_push(s->remote_work, str_of(known ? spec : ""), &q->task))
+        queue_push(&s->work, &q->task); /* a database may hold up files, but is asked */
 }
 
 /* Its tables are in a database: answered from memory, together with another one, or by the workers

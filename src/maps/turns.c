@@ -35,6 +35,7 @@ struct turns {
     struct dl waiting;  /* tables; the one that has its turn comes first */
     struct dl ready;    /* struct turn: they have a place */
     size_t n_shared;    /* places that tables have beyond TURNS_OWN */
+    size_t n_threads;   /* all that there are */
     size_t n_idle;      /* threads that wait, without those that are being woken */
     size_t n_woken;     /* threads that are to stop waiting */
 };
@@ -110,8 +111,8 @@ static void *turns_main(void *arg) {
     return NULL;
 }
 
-/* A thread for one more task: one that waits, or a new one. */
-static void turns_call_thread(struct turns *t) {
+/* A thread for one more task: one that waits, or a new one.  False: there is none at all. */
+static bool turns_call_thread(struct turns *t) {
     pthread_t thread;
     if (t->n_idle > 0) {
         t->n_idle--;
@@ -119,22 +120,29 @@ static void turns_call_thread(struct turns *t) {
         pthread_cond_signal(&t->wake);
     } else if (pthread_create(&thread, NULL, turns_main, t) == 0) {
         pthread_detach(thread);
+        t->n_threads++;
     } /* else one of those that there are takes it */
+    return t->n_threads > 0;
 }
 
-void turns_push(struct turns *t, struct str name, struct task *task) {
+bool turns_push(struct turns *t, struct str name, struct task *task) {
     struct turn *turn = MEM_NEW(struct turn);
     turn->task = task;
     pthread_mutex_lock(&t->lock);
     struct turns_table *table = turn->table = turns_table_get(t, name);
-    bool first = dl_empty(&table->row);
+    bool first = dl_empty(&table->row), taken = true;
     if (first && turns_has_place(t, table)) {
         turn_begin(t, turn);
-        turns_call_thread(t);
+        taken = turns_call_thread(t);
     } else {
         dl_push(&table->row, &turn->link);
         if (first)
             dl_push(&t->waiting, &table->link);
     }
+    if (!taken) {
+        dl_remove(&turn->link);
+        turn_end(t, turn);
+    }
     pthread_mutex_unlock(&t->lock);
+    return taken;
 }

@@ -8,6 +8,7 @@
 #ifndef PH_MAPS_TURNS_H
 #define PH_MAPS_TURNS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "util/loop.h"
@@ -19,9 +20,10 @@
 struct turns;
 
 struct turns *turns_new(void);
-/* Runs the task on one of the threads, after those of the same table that were pushed before have
- * begun.  The task's memory is the pusher's until then.  A table that was named is never forgotten:
- * there may be no more of them than a configuration names. */
-void turns_push(struct turns *t, struct str table, struct task *task);
+/* False: no thread could be started, and there is none; nothing was taken.  Else it runs the task
+ * on one of the threads, after those of the same table that were pushed before have begun.  The
+ * task's memory is the pusher's until then.  A table that was named is never forgotten: there may
+ * be no more of them than a configuration names. */
+bool turns_push(struct turns *t, struct str table, struct task *task);
 
 #endif

@@ -202,7 +202,8 @@ def test_no_room_for_a_thread(dns, tmp_path, process, number, room):
 @pytest.mark.parametrize("process, number, room, auth, main", [
     ("relay", 1, 5, (), "relayhost = [relay.server]:{port}"),
     ("relay", 1, 5, ("SCRAM-SHA-256",), "relayhost = [127.0.0.1]:{port}\nsmtp_sasl_auth_enable = yes\n"
-     "smtp_sasl_password_maps = inline:{{{{[127.0.0.1]:{port}=u:p}}}}\nsmtp_sasl_security_options = noanonymous")], ids=["dns", "login"])
+     "smtp_sasl_password_maps = inline:{{{{[127.0.0.1]:{port}=u:p}}}}\nsmtp_sasl_security_options = noanonymous"),
+    ("lookup", 2, 9, (), "transport_maps = sqlite:{{dir}}/roads.cf")], ids=["dns", "login", "database"])
 def test_no_room_for_a_librarys_thread(dns, tmp_path, process, number, room, auth, main):
     """Threads that are started when they are first needed: without them mail waits, no process ends, and mail goes when there
     is room."""

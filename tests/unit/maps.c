@@ -712,7 +712,7 @@ static void test_turns(void **state) {
         pthread_mutex_lock(&gates[n]);
         for (size_t i = 0; i < 200; i++) {
             slow[n][i] = (struct slow){{NULL, slow_run}, &begun[n], &gates[n]};
-            turns_push(t, str_of(names[n]), &slow[n][i].task);
+            assert_true(turns_push(t, str_of(names[n]), &slow[n][i].task));
         }
         begun_is(&begun[n], n == 0 ? TURNS_OWN + TURNS_SHARED : TURNS_OWN);
     }
