@@ -695,8 +695,25 @@ static void log_remarks(void) {
     diag_free(&d);
 }
 
-/* False: the new configuration has errors, or its ports cannot be had; the old one stays. */
+/* A lookup process that was told to go, and another one that cannot be made, would leave mail and
+ * clients without answers: what runs goes on. */
+static bool reload_has_process(void) {
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    if (pid > 0)
+        return waitpid(pid, NULL, 0) == pid;
+    log_error("master",
+              "reload refused: no process can be started: %s; the old configuration stays in use",
+              strerror(errno));
+    return false;
+}
+
+/* False: the new configuration has errors, its ports cannot be had, or there is no room for a
+ * process; the old one stays. */
 static bool reload_all(void) {
+    if (!reload_has_process())
+        return false;
     struct config *cfg = sup_load(false);
     if (cfg != NULL)
         restart_freeze(sup.begun, cfg); /* it says which addresses are to be bound, too */

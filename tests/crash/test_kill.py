@@ -154,18 +154,23 @@ def test_no_room_for_a_process(dns, tmp_path):
     """A process that cannot be made now is made later: what runs goes on, and nothing is started anew for it."""
     relay = FakeRelay()
     s = shim.Shim(tmp_path)
-    p = Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_sasl_auth_enable = no\n", dns=dns)
+    p = Posthouse("transport_maps = lmdb:{dir}/transports\n", dns=dns, files={"transports": f"* smtp:[127.0.0.1]:{relay.port}\n"})
+    p.postmap("lmdb:" + str(p.dir / "transports"))
     p.extra_env = s.env
     with p:
-        mail_process = p.child("relay")
+        mail_process, asked = p.child("relay"), p.child("lookup")
         s.set(no_fork=1)
         p.proc.send_signal(signal.SIGHUP)
-        p.wait_log("cannot start the lookup process: Resource temporarily unavailable", count=2)
-        p.wait_log("reload -- ")
+        p.wait_log("reload refused: no process can be started: Resource temporarily unavailable")
         assert p.send()[:3] == "250"
         relay.wait_mails(1)
+        assert p.child("lookup") == asked
+        os.kill(asked, signal.SIGKILL)
+        p.wait_log("cannot start the lookup process: Resource temporarily unavailable", count=2)
         s.set(no_fork=0)
         p.child("lookup")
+        p.send(sender="back@client.example")
+        relay.wait_mails(2)
         assert p.child("relay") == mail_process
         s.set(no_fork=1)
         os.kill(mail_process, signal.SIGKILL)
@@ -173,7 +178,7 @@ def test_no_room_for_a_process(dns, tmp_path):
         s.set(no_fork=0)
         wait_for(p._greets)
         p.send(sender="later@client.example")
-        relay.wait_mails(2)
+        relay.wait_mails(3)
     relay.stop()
 
 
