@@ -95,8 +95,17 @@ static void recall(void *session) {
     dsess_recall(session);
 }
 
+static struct loop *relay_loop_new(size_t i) {
+    struct loop *l = loop_new(i);
+    if (l != NULL)
+        return l;
+    log_fatal("master", "cannot make its event loops: too many open files, or no memory");
+    log_close();
+    _exit(1);
+}
+
 static void worker_init(struct worker *w, size_t i, int lookup_fd) {
-    w->loop = loop_new(i);
+    w->loop = relay_loop_new(i);
     w->lookup = lookup_new(w->loop);
     lookup_remember(w->lookup, relay.memory);
     lookup_attach(w->lookup, lookup_fd);
@@ -408,7 +417,7 @@ _Noreturn void relay_main(struct config *cfg, size_t loops, int sup, const int *
     relay.cfg = cfg;
     relay.n = loops;
     relay.w = mem_zalloc(loops * sizeof *relay.w);
-    relay.sched_loop = loop_new(loops);
+    relay.sched_loop = relay_loop_new(loops);
     relay.sched_lookup = lookup_new(relay.sched_loop);
     relay.memory = recent_new();
     lookup_remember(relay.sched_lookup, relay.memory);

@@ -366,6 +366,13 @@ def test_no_descriptors(dns):
     relay.stop()
 
 
+def test_too_few_descriptors_for_a_start(dns):
+    p = Posthouse("relayhost = [127.0.0.1]:9\nrelay_threads = 4\n", dns=dns)
+    p.preexec = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (36, 36))
+    with pytest.raises(AssertionError, match="cannot make its event loops: too many open files"):
+        p.start()
+
+
 def test_no_descriptors_for_the_control_socket(dns):
     """Whoever asks then is told so, instead of waiting while a thread turns in a circle."""
     p = Posthouse("relayhost = [127.0.0.1]:9\nqueue_directory = {dir}/queue\n", dns=dns)
