@@ -46,8 +46,9 @@ static bool lookup_allowed(void *arg, const char *spec) {
     return false;
 }
 
-/* One message of the supervisor; false when it is gone. */
-static bool control(struct lookup_server *s, int sup) {
+/* One message of the supervisor; false when it is gone, or has given channels that there were no
+ * descriptors for: another process is made then, with new ones. */
+static bool control(struct lookup_server *s, size_t channels, int sup) {
     struct sbuf buf = {0};
     struct ipc_head head;
     struct str fields;
@@ -55,13 +56,14 @@ static bool control(struct lookup_server *s, int sup) {
     size_t n = 0;
     if (ipc_recv(sup, &buf, &head, &fields, fds, LOOPS_MAX + 1, &n) < 0 || head.type == SUP_STOP)
         return false;
+    bool whole = head.type != SUP_LOOKUP || n == channels;
     if (head.type == SUP_LOOKUP)
         for (size_t i = 0; i < n; i++)
             lookup_server_add(s, fds[i]);
     if (head.type == SUP_REOPEN && n == 1)
         log_replace(fds[0]);
     sbuf_free(&buf);
-    return true;
+    return whole;
 }
 
 static struct {
@@ -114,7 +116,7 @@ _Noreturn void lookup_main(struct config *cfg, size_t loops, int sup, const int 
     tell_ready(sup);
     do {
         lookup_server_run(s, sup);
-    } while (control(s, sup));
+    } while (control(s, loops + 1, sup));
     lookup_server_bye(s);
     log_close();
     _exit(0);

@@ -358,6 +358,19 @@ static void relay_deaf(void) {
     post(NULL, run_deaf, -1);
 }
 
+/* How many descriptors belong to a message. */
+static size_t fds_of(uint32_t type) {
+    return type == SUP_LOOKUP ? relay.n + 1 : type == SUP_LISTEN ? 1 : 0;
+}
+
+/* A socket that could not be taken is not handed over again: its clients, or a loop's questions,
+ * would wait for ever. */
+_Noreturn static void relay_lacks_fds(void) {
+    log_error("master", "no descriptors are left for what is handed over to the relay process: it "
+                        "ends, and is started again");
+    stop();
+}
+
 static void listen_to_supervisor(int sup) {
     struct sbuf buf = {0};
     struct ipc_head head;
@@ -365,6 +378,8 @@ static void listen_to_supervisor(int sup) {
     int fds[LOOPS_MAX + 1];
     size_t n;
     while (ipc_recv(sup, &buf, &head, &fields, fds, LOOPS_MAX + 1, &n) == 0) {
+        if (n < fds_of(head.type))
+            relay_lacks_fds();
         if (head.type == SUP_RELOAD || head.type == SUP_RENEW)
             relay_reload(fields, head.type == SUP_RENEW);
         else if (head.type == SUP_REOPEN && n == 1)

@@ -47,6 +47,7 @@ struct shim {
     int32_t space_errno; /* statvfs fails with this; 0: it works */
     int32_t threads;     /* for which a process has room; 0: for all */
     int32_t threads_of;  /* that process, numbered as for probe */
+    int32_t no_fds;      /* the relay has no room for descriptors that it is sent */
     char paths[4][256];  /* configuration file, secret table, segment of the spool, new file */
     char out[4096];
 };
@@ -296,6 +297,9 @@ static void wake(void) {
 }
 
 ssize_t recvmsg(int fd, struct msghdr *m, int flags) {
+    bool full = ctl != NULL && ctl->no_fds != 0 && strcmp(role, role_of(1)) == 0;
+    if (full) /* so it is without room: the message comes, and what it had is closed */
+        m->msg_controllen = 0;
     ssize_t n = syscall(SYS_recvmsg, fd, m, flags);
     int err = errno;
     wake();

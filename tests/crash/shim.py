@@ -5,9 +5,9 @@ import struct
 
 from kit import BUILD, wait_for
 
-FORMAT = "<iiiiqiiiiiiiii"
+FORMAT = "<iiiiqiiiiiiiiii"
 NAMES = ("sync_errno", "sync_count", "read_errno", "read_count", "clock_s", "probe", "answered", "sync_delay_ms", "no_fork",
-         "write_errno", "write_count", "space_errno", "threads", "threads_of")
+         "write_errno", "write_count", "space_errno", "threads", "threads_of", "no_fds")
 PATHS = struct.calcsize(FORMAT)
 OUT = PATHS + 4 * 256
 SIZE = OUT + 4096

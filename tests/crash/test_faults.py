@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import signal
 import socket
 import subprocess
 import time
@@ -363,6 +364,28 @@ def test_no_descriptors(dns):
             c.close()
         wait_for(lambda: p.send(sender="later@x.example").startswith("250"))
         wait_for(lambda: "later@x.example" in keys(relay))
+    relay.stop()
+
+
+@needs_shim
+def test_descriptors_that_cannot_be_taken_come_again(dns, tmp_path):
+    """A reload hands the relay process sockets while it has no descriptor free: they are not lost for ever."""
+    relay, s = FakeRelay(), shim.Shim(tmp_path)
+    p = Posthouse("transport_maps = lmdb:{dir}/roads\n" + FAST, dns=dns, files={"roads": f"* smtp:[127.0.0.1]:{relay.port}\n"})
+    p.postmap("lmdb:" + str(p.dir / "roads"))
+    p.extra_env = s.env
+    with p:
+        old = p.child("relay")
+        s.set(no_fds=1)
+        p.proc.send_signal(signal.SIGHUP)
+        p.wait_log("reload -- ")
+        time.sleep(1)
+        s.set(no_fds=0)
+        wait_for(p._greets)
+        assert p.send().startswith("250")
+        relay.wait_mails(1)
+        assert p.queue() == []
+        assert p.child("relay") != old
     relay.stop()
 
 
