@@ -197,6 +197,14 @@ static void sim_close(void *arg, int fd) {
     d->f[fd].opens--;
 }
 
+/* What a removed file occupies is given back before it is closed. */
+static void sim_discard(void *arg, int fd) {
+    struct sim *d = arg;
+    if (!d->f[fd].named && d->f[fd].size > 4096)
+        d->f[fd].size = 4096;
+    sim_close(arg, fd);
+}
+
 static void *grow_bytes(void *p, uint64_t old, uint64_t n) {
     char *q = realloc(p, n);
     memset(q + old, 0, n - old);
@@ -393,7 +401,7 @@ static int64_t sim_space(void *arg, const char *dir) {
 
 static const struct spool_io calls = {.open = sim_open,
                                       .close = sim_close,
-                                      .discard = sim_close,
+                                      .discard = sim_discard,
                                       .pwritev = sim_pwritev,
                                       .pread = sim_pread,
                                       .allocate = sim_allocate,

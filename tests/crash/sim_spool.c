@@ -10,7 +10,8 @@
  * each call and each fault.  After a fault the spool is opened again (with a fault in there too,
  * up to four times) and compared with what the script was told: every acknowledged message is
  * there, whole; none whose end was acknowledged is; progress is the last acknowledged or newer;
- * what was refused is not there, unless the power went before it could be taken back.  Prints the
+ * what was refused is not there, unless the power went before it could be taken back.  Content that
+ * was read is kept for a while, as sessions keep it, and is still what it was then.  Prints the
  * number of cases (-r: of changed files only); a failing one prints what repeats it and ends the
  * run.
  */
@@ -32,6 +33,7 @@
 #define TURNS     28
 #define LETTERS   26
 #define MAYBE_MAX 16
+#define SENDING   8
 #define ROT_CASES 200U
 /* So many messages may have records in two sectors. */
 #define SECTOR_RECORDS 20U
@@ -63,7 +65,10 @@ struct run {
     bool must_read;     /* no fault is set: every content can be read */
     bool must_be_whole; /* no read has failed */
     bool looks_back;    /* what was lost or is back is counted only */
+    bool faultless;     /* the script runs without a fault */
     bool rotten;        /* the disk has changed bytes by itself: what is missing is reported */
+    struct body *sending[SENDING]; /* content that sessions have … */
+    uint64_t sending_id[SENDING];  /* … and of which message */
     const char *bad;
     uint64_t bad_id;
 };
@@ -114,6 +119,33 @@ static bool content_is(const struct body *b, uint64_t id, uint64_t size) {
     return same;
 }
 
+/* The relay host has it: what it was sent is what the message has. */
+static void let_go(struct run *r, unsigned i) {
+    struct sbuf tmp = {0};
+    struct body *b = r->sending[i];
+    uint64_t id = r->sending_id[i];
+    r->sending[i] = NULL;
+    if (b == NULL)
+        return;
+    bool alive = !sim_is_dead(r->disk);
+    if (alive && !content_is(b, id, r->m[id].size))
+        bad(r, "content that is being sent has changed", id);
+    if (alive && r->faultless && body_view(b, 0, b->size, &tmp).p == NULL)
+        bad(r, "content that is being sent is cut off", id);
+    sbuf_free(&tmp);
+    body_unref(b);
+}
+
+static void let_all_go(struct run *r) {
+    for (unsigned i = 0; i < SENDING; i++)
+        let_go(r, i);
+}
+
+static void close_spool(struct run *r) {
+    let_all_go(r);
+    spool_close(r->sp);
+}
+
 static void op_done(struct spool_op *op) {
     struct sim_op *o = DL_OWNER(op, struct sim_op, op);
     struct run *r = o->r;
@@ -146,7 +178,9 @@ static void op_done(struct spool_op *op) {
     } else if (op->kind == SPOOL_READ && op->rc == 0) {
         if (!content_is(op->body, op->id, m->size))
             bad(r, "content read back differs", op->id);
-        body_unref(op->body);
+        let_go(r, op->id % SENDING);
+        r->sending[op->id % SENDING] = op->body;
+        r->sending_id[op->id % SENDING] = op->id;
     } else if (op->kind == SPOOL_READ && (r->must_read || op->rc == -EBADMSG) && !r->rotten) {
         bad(r, "content cannot be read", op->id);
     }
@@ -299,7 +333,9 @@ static void step(struct run *r) {
         else if (about != 0 && (id = new_message(r, false)) != 0)
             submit_new(r, id, about, k % 2 == 0);
     } else if ((id = some_queued(r)) != 0) {
-        spool_submit(r->sp, &op_new(r, SPOOL_READ, id)->op);
+        struct sim_op *o = op_new(r, SPOOL_READ, id);
+        o->op.memory_max = 1; /* it is sent from the log's file */
+        spool_submit(r->sp, &o->op);
     }
 }
 
@@ -458,7 +494,7 @@ static bool is_unread(const struct run *r, enum fault f) {
  * others while chance wants that; then without. */
 static void reopen(struct run *r, enum fault f, unsigned n) {
     bool cut = sim_is_dead(r->disk), behind = spool_is_behind(r->sp);
-    spool_close(r->sp);
+    close_spool(r);
     if (cut)
         sim_power_on(r->disk);
     else
@@ -476,7 +512,7 @@ static void reopen(struct run *r, enum fault f, unsigned n) {
         cut = cut || sim_is_dead(r->disk);
         if (f == FAULT_NONE || (opened && !sim_is_dead(r->disk) && !is_unread(r, f)))
             break;
-        spool_close(r->sp);
+        close_spool(r);
         if (sim_is_dead(r->disk))
             sim_power_on(r->disk);
         f = turn < 3 ? (enum fault)(rnd(r) % FAULT_COUNT) : FAULT_NONE;
@@ -522,6 +558,9 @@ static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) 
     if (salt % 3 == 0 && f != FAULT_GONE) /* what goes wrong once does so twice */
         sim_fault_then(r->disk, (enum fault)(salt / 3 % FAULT_COUNT), (unsigned)(salt / 7 % 60));
     play(r, TURNS);
+    let_all_go(r);
+    if (!sim_is_dead(r->disk))
+        spool_turn(r->sp); /* what was removed meanwhile is noticed */
     c->dead += sim_is_dead(r->disk);
     c->n++;
     r->rnd = salt | 1;
@@ -534,7 +573,7 @@ static bool one_case(uint64_t seed, enum fault f, unsigned at, struct cases *c) 
     sim_tight(r->disk, false);
     r->must_be_whole = true;
     reopen(r, FAULT_NONE, 0);
-    spool_close(r->sp);
+    close_spool(r);
     bool ok = r->bad == NULL;
     if (!ok)
         printf("FAILED: %s: message %llu (sim_spool -s %llu -f %d -a %u -v)\n", r->bad,
@@ -555,7 +594,7 @@ static bool rot_case(uint64_t seed, unsigned at, struct cases *c) {
     play(r, TURNS / 2);
     c->n++;
     r->rnd = salt | 1;
-    spool_close(r->sp);
+    close_spool(r);
     sim_restart(r->disk);
     enum rot kind = (enum rot)(rnd(r) % ROT_COUNT);
     r->rotten = r->looks_back = true;
@@ -570,7 +609,7 @@ static bool rot_case(uint64_t seed, unsigned at, struct cases *c) {
     sim_fault(r->disk, FAULT_CUT, (unsigned)(rnd(r) % 30));
     play(r, 6);
     reopen(r, (enum fault)(rnd(r) % FAULT_COUNT), (unsigned)(rnd(r) % 40));
-    spool_close(r->sp);
+    close_spool(r);
     bool ok = r->bad == NULL;
     if (!ok)
         printf("FAILED: %s: message %llu, kind %d (sim_spool -s %llu -r -a %u -v)\n", r->bad,
@@ -586,9 +625,15 @@ static unsigned count_calls(uint64_t seed) {
     if (open_spool(r) < 0)
         abort();
     sim_fault(r->disk, FAULT_NONE, 0);
+    r->faultless = true;
     play(r, TURNS);
     unsigned n = sim_calls(r->disk);
-    spool_close(r->sp);
+    close_spool(r);
+    if (r->bad != NULL) {
+        printf("FAILED: %s: message %llu (sim_spool -s %llu, without a fault)\n", r->bad,
+               (unsigned long long)r->bad_id, (unsigned long long)seed);
+        exit(1);
+    }
     run_free(r);
     return n;
 }
