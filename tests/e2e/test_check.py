@@ -634,8 +634,8 @@ def test_next_hops_of_transports(tmp_path, line):
     assert (named is not None) == (why is not None) and (r.returncode == 2) == (why is not None), said
 
 
-@pytest.mark.parametrize("name", ["smtp_destination_rate_delay", "default_destination_concurrency_limit", "other_destination_recipient_limit",
-                                  "minimal_backoff_time", "queue_run_delay", "smtp_connect_timeout"])
+@pytest.mark.parametrize("name", ["smtp_destination_rate_delay", "default_destination_concurrency_limit",
+    "other_destination_recipient_limit", "minimal_backoff_time", "queue_run_delay", "smtp_connect_timeout"])
 def test_an_override_that_the_schedule_does_not_hear(tmp_path, name):
     """Postfix's queue manager reads main.cf alone, and many write its settings at a client's line."""
     p = Posthouse("relayhost = [127.0.0.1]:9\n", directory=tmp_path, master=f"other unix - - n - - smtp\n  -o {name}=7\n")
