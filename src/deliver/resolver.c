@@ -31,14 +31,13 @@ struct ways {
     struct ub_ctx *ctx; /* NULL: it could not be started yet, or no servers are configured */
     uv_poll_t poll;     /* of ctx; in use while ctx is not NULL */
     struct sbuf servers;
-    int64_t
-        restart_ms; /* when a start is tried again, in loop's time, or its failure is said again */
-    bool asked;     /* ctx was asked something, and so has its thread */
-    bool asks_mx;   /* smtp_dns_support_level does not forbid it */
-    bool dns_first; /* ADDR: before the hosts file; else behind it */
-    bool dns_alone; /* ADDR: the hosts file does not count */
-    char *hosts;    /* text of the hosts file */
-    struct sbuf about; /* all settings that they were made of */
+    int64_t restart_ms; /* loop's time of the next try to start, or to say that none works */
+    bool asked;         /* ctx was asked something, and so has its thread */
+    bool asks_mx;       /* smtp_dns_support_level does not forbid it */
+    bool dns_first;     /* ADDR: before the hosts file; else behind it */
+    bool dns_alone;     /* ADDR: the hosts file does not count */
+    char *hosts;        /* text of the hosts file */
+    struct sbuf about;  /* all settings that they were made of */
 };
 
 struct resolver {
