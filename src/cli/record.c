@@ -252,7 +252,7 @@ static void say_with_account(const struct with_account *w) {
             "posthouse: fatal: %zu relay record%s an account that Postfix does not know (%s%s): it "
             "would send their mail without a login, and what relay hosts refuse then is returned. "
             "Give Postfix these accounts (smtp_sasl_password_maps), and then --undo "
-            "--without-records; nothing was changed\n",
+            "--without-records\n",
             w->n, w->n == 1 ? " has" : "s have", w->names.p, w->n > NAMES_MAX ? ", ..." : "");
 }
 
@@ -269,7 +269,7 @@ bool cli_records_may_stay(const struct config *cfg) {
         fprintf(
             stderr,
             "posthouse: fatal: relay records: %s: whether Postfix lacks an account of theirs is "
-            "not known; --undo --without-records goes back all the same; nothing was changed\n",
+            "not known; --undo --without-records goes back all the same\n",
             why);
     else if (w.n > 0)
         say_with_account(&w);

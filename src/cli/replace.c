@@ -644,8 +644,33 @@ static bool apply_is_done(const struct replace *r) {
            addresses_are(r, true, 0, &look);
 }
 
+/* A second --apply that fails: Posthouse was in its place, and nobody has asked for Postfix. */
+static bool own_goes_on(const struct replace *r) {
+    if (own_start(r) != 0 || own_serves(r) != 0)
+        return false;
+    fputs("posthouse: that does not go: Posthouse stays in Postfix's place\n", stderr);
+    return true;
+}
+
+/* again: as above.  Then the mail can be of relay records whose accounts Postfix does not know. */
+static int apply_goes_back(struct replace *r, bool again) {
+    if (again && own_goes_on(r))
+        return 1;
+    if (again && !cli_records_may_stay(r->cfg))
+        return road_is_lost(r, "--apply");
+    fputs("posthouse: that does not go: back to Postfix\n", stderr);
+    if (road_back(r) != 0)
+        return road_is_lost(r, "--undo");
+    if (r->stays)
+        say_stays(r);
+    else
+        fputs("posthouse: Postfix is in its place again, with its mail\n", stderr);
+    return 1;
+}
+
+/* The note says that Posthouse was in its place until it is not any more. */
 static int replace_apply(struct replace *r) {
-    bool fresh = r->state == REPLACE_NONE;
+    bool fresh = r->state == REPLACE_NONE, again = r->state == REPLACE_APPLIED;
     if (apply_is_done(r)) {
         replace_step("Posthouse is in Postfix's place already");
         cli_transfer_sweep(r->dir, r->front->dir); /* what a run that was killed has left */
@@ -656,12 +681,14 @@ static int replace_apply(struct replace *r) {
         return rc;
     if (fresh && cli_transfer_fits(r->dir, r->front->dir) != EX_OK_)
         return replace_fatal(r->cfg->p.queue_directory, "nothing was changed");
-    rc = note_write(r, REPLACE_APPLYING);
+    rc = again ? 0 : note_write(r, REPLACE_APPLYING);
     if (rc != 0)
         return rc;
     rc = place_make(r);
     if (rc < 0)
         replace_fatal(OWN_PLACE, strerror(-rc));
+    if (rc < 0 && again)
+        return 1;
     if (rc < 0 || front_stop(r) != 0)
         return replace_stay(r, fresh);
     if (road_forward(r) == 0) {
@@ -669,14 +696,7 @@ static int replace_apply(struct replace *r) {
         puts("posthouse: back: posthouse setup replace-postfix --undo");
         return 0;
     }
-    fputs("posthouse: that does not go: back to Postfix\n", stderr);
-    if (road_back(r) != 0)
-        return road_is_lost(r, "--undo");
-    if (r->stays)
-        say_stays(r);
-    else
-        fputs("posthouse: Postfix is in its place again, with its mail\n", stderr);
-    return 1;
+    return apply_goes_back(r, again);
 }
 
 static int replace_undo(struct replace *r) {
@@ -688,7 +708,7 @@ static int replace_undo(struct replace *r) {
         return replace_fatal(r->front->dir, "Postfix would not start: correct its errors first; "
                                             "nothing was changed");
     if (r->state == REPLACE_APPLIED && !r->without_records && !cli_records_may_stay(r->cfg))
-        return 1;
+        return replace_fatal(r->dir, "nothing was changed");
     int rc = note_write(r, REPLACE_UNDOING);
     if (rc != 0)
         return rc;

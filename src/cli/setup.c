@@ -269,7 +269,7 @@ static int setup_undo(const struct setup *s, bool without_records) {
         rc = setup_fatal(path, rc == -ENOENT ? "nothing was applied that could be undone"
                                              : strerror(-rc));
     if (rc == 0 && !without_records && !setup_may_undo(s))
-        rc = 1;
+        rc = setup_fatal(s->dir, "nothing was changed");
     if (rc == 0)
         rc = setup_undo_noted(s, sbuf_str(&note));
     if (rc == 0)

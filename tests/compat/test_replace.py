@@ -312,6 +312,36 @@ def test_an_undo_with_accounts_that_postfix_does_not_know(house):
     assert r.returncode == 0 and h.runs() and not h.note.exists(), r.stdout
 
 
+def test_a_second_apply_that_does_not_go(house):
+    """… leaves Posthouse in its place: Postfix would send mail of relay records without their accounts, and nobody has said that it may."""
+    h = house(2)
+    with open(h.dir / "main.cf", "a") as f:
+        f.write(f"data_directory = {h.dir}/data\n")
+    assert h.setup("--apply").returncode == 0
+    assert h.p.run("record", "set", "r", "hosts=[127.0.0.1]:9", "user=u", "password", stdin="pw\n").returncode == 0
+    programs, fails = h.dir / "programs", h.dir / "fails"
+    programs.mkdir()
+    (programs / "posthoused").write_text(f'#!/bin/sh\nn=$(cat {fails}); echo $((n - 1)) >{fails}\n[ $n -le 0 ] || exit 3\n'
+                                         f'exec {BUILD}/src/posthoused "$@"\n')
+    (programs / "posthoused").chmod(0o755)
+
+    def again(times, said):
+        subprocess.run(["/usr/sbin/sendmail", "-i", "-f", "late@from.example", "friend@far.example"], input=b"Subject: late\n\nx\n",
+                       env=dict(os.environ, MAIL_CONFIG=str(h.front)), check=True)
+        assert h.files_of("maildrop")
+        fails.write_text(f"{times}\n")
+        r = h.setup("--apply", program=programs)
+        assert r.returncode == 1 and said in r.stdout and not h.runs() and not h.contents() and h.note.exists(), r.stdout
+    again(1, "Posthouse stays in Postfix's place")
+    assert h.ours_serves() and len(h.ours()) == 3
+    again(2, "neither goes now")
+    r = h.setup("--undo")
+    assert r.returncode == 1 and "has an account" in r.stdout and not h.runs(), r.stdout
+    r = h.setup("--apply")
+    assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 4, r.stdout
+    assert h.setup("--undo", "--without-records").returncode == 0 and h.runs()
+
+
 def test_what_an_undo_cannot_give_back_is_said_at_its_end(house):
     h = house(2)
     assert h.setup("--apply").returncode == 0
