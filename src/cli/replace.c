@@ -707,7 +707,8 @@ static int replace_undo(struct replace *r) {
     if (r->state != REPLACE_UNDOING && !front_is_well(r))
         return replace_fatal(r->front->dir, "Postfix would not start: correct its errors first; "
                                             "nothing was changed");
-    if (r->state == REPLACE_APPLIED && !r->without_records && !cli_records_may_stay(r->cfg))
+    /* Whatever is noted: power may have failed long ago, and Posthouse been in place since. */
+    if (!r->without_records && !cli_records_may_stay(r->cfg))
         return replace_fatal(r->dir, "nothing was changed");
     int rc = note_write(r, REPLACE_UNDOING);
     if (rc != 0)
