@@ -233,46 +233,46 @@ static int record_delete(const struct config *cfg, struct relays *r, const char 
 /* As many names are said. */
 #define NAMES_MAX 5U
 
-struct with_account {
+struct strange {
     struct sbuf names;
     size_t n;
 };
 
-static void take_with_account(void *arg, const struct relay_fields *f) {
-    struct with_account *w = arg;
-    if (f->user[0] == '\0' || w->n++ >= NAMES_MAX)
+static void take_strange(void *arg, const struct relay_fields *f) {
+    struct strange *w = arg;
+    if (w->n++ >= NAMES_MAX)
         return;
     sbuf_printf(&w->names, "%s\"", w->n == 1 ? "" : ", ");
     sbuf_add_safe(&w->names, str_of(f->name));
     sbuf_add_c(&w->names, "\"");
 }
 
-static void say_with_account(const struct with_account *w) {
+static void say_strange(const struct strange *w) {
     fprintf(stderr,
-            "posthouse: fatal: %zu relay record%s an account that Postfix does not know (%s%s): it "
-            "would send their mail without a login, and what relay hosts refuse then is returned. "
-            "Give Postfix these accounts (smtp_sasl_password_maps), and then --undo "
-            "--without-records\n",
-            w->n, w->n == 1 ? " has" : "s have", w->names.p, w->n > NAMES_MAX ? ", ..." : "");
+            "posthouse: fatal: %zu relay record%s not known to Postfix (%s%s): it would send their "
+            "mail without their login and TLS, or to a host by a record's name, and return what is "
+            "refused then. Give Postfix hosts, accounts and TLS of them (relayhost, "
+            "smtp_sasl_password_maps, smtp_tls_policy_maps), and then --undo --without-records\n",
+            w->n, w->n == 1 ? " is" : "s are", w->names.p, w->n > NAMES_MAX ? ", ..." : "");
 }
 
 bool cli_records_may_stay(const struct config *cfg) {
     const struct params *p = &cfg->p;
-    struct with_account w = {0};
+    struct strange w = {0};
     char *why = NULL;
     bool made;
     if (cfg->relays_spec[0] == '\0')
         return true;
     struct relays *r = relays_open(p->relays_database, p->relays_key_file, false, &made, &why);
-    bool read = r != NULL && relays_each(r, take_with_account, &w, &why);
+    bool read = r != NULL && relays_each(r, take_strange, &w, &why);
     if (!read)
-        fprintf(
-            stderr,
-            "posthouse: fatal: relay records: %s: whether Postfix lacks an account of theirs is "
-            "not known; --undo --without-records goes back all the same\n",
-            why);
+        fprintf(stderr,
+                "posthouse: fatal: relay records: %s: whether there are any, which Postfix does "
+                "not know, "
+                "is not known; --undo --without-records goes back all the same\n",
+                why);
     else if (w.n > 0)
-        say_with_account(&w);
+        say_strange(&w);
     relays_close(r);
     free(why);
     sbuf_free(&w.names);

@@ -57,7 +57,7 @@ struct replace {
     int64_t stopped_ms;   /* when Postfix was stopped, as clock_mono_ms; 0: it was not */
     int lock_fd;          /* of Postfix's configuration directory; -1: not locked */
     bool stays;           /* some mail was named that did not move */
-    bool without_records; /* their accounts are not looked for */
+    bool without_records; /* they are not looked for */
     /* What is noted. */
     enum replace_state state;
     bool ran;       /* Postfix ran, or this is not known: then nothing is begun */
@@ -644,7 +644,7 @@ static bool apply_is_done(const struct replace *r) {
            addresses_are(r, true, 0, &look);
 }
 
-/* A second --apply that fails: Posthouse was in its place, and nobody has asked for Postfix. */
+/* A second --apply that fails: Posthouse was in its place, and Postfix was not asked for. */
 static bool own_goes_on(const struct replace *r) {
     if (own_start(r) != 0 || own_serves(r) != 0)
         return false;
@@ -652,7 +652,7 @@ static bool own_goes_on(const struct replace *r) {
     return true;
 }
 
-/* again: as above.  Then the mail can be of relay records whose accounts Postfix does not know. */
+/* again: as above.  Then the mail can be of relay records, which Postfix does not know. */
 static int apply_goes_back(struct replace *r, bool again) {
     if (again && own_goes_on(r))
         return 1;

@@ -11,8 +11,8 @@
 enum replace_what { REPLACE_SAY, REPLACE_APPLY, REPLACE_UNDO };
 
 /* dir: the configuration directory that Posthouse is to have; postfix: that of the Postfix.  Says
- * what would be done, does it, or undoes it; without_records: also where relay records have
- * accounts that Postfix does not know.  The exit status: 0, 1, or 2 where posthouse check refuses
+ * what would be done, does it, or undoes it; without_records: also where there are relay records,
+ * which Postfix does not know.  The exit status: 0, 1, or 2 where posthouse check refuses
  * the configuration; what went wrong has been said. */
 int replace_postfix(const char *dir, const char *postfix, enum replace_what what,
                     bool without_records);

@@ -348,7 +348,7 @@ static int setup_usage(void) {
         "replace-postfix says what the move into that Postfix's place would change; --apply does "
         "it: the queue moves, and\nPosthouse starts with Postfix's main.cf, or that of -c DIR.  "
         "--undo goes back, with the mail that waits then.\n"
-        "Where relay records have accounts, which Postfix does not know, --undo says so and "
+        "Where there are relay records, which Postfix does not know, --undo says so and "
         "changes "
         "nothing, but for --without-records.\n",
         stderr);

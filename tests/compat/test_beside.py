@@ -217,13 +217,13 @@ def test_a_change_in_the_database_counts_for_the_next_message(house):
     assert not h.new(h.relay)
 
 
-def test_postfix_does_not_know_the_accounts_of_records(house):
+def test_postfix_does_not_know_records(house):
     """So it would send their mail without a login: the way back is for those who know that."""
     h = house
     r = h.p.run("record", "set", "Shop's", "hosts=[127.0.0.2]:9", "for=@domain.com", "user=shop", "password", stdin="pw-4\n")
     assert r.returncode == 0, r.stderr
     r = h.setup("--undo")
-    assert r.returncode == 1 and '1 relay record has an account that Postfix does not know ("Shop\'s")' in r.stderr, r.stderr
+    assert r.returncode == 1 and '1 relay record is not known to Postfix ("Shop\'s")' in r.stderr, r.stderr
     assert h.postfix_is() == f"smtp:[127.0.0.1]:{h.port}" and (h.p.dir / "beside-postfix.undo").exists()
     assert h.setup("--apply", "--without-records").returncode == 64
     assert h.p.run("record", "delete", "Shop's").returncode == 0

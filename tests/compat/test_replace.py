@@ -293,23 +293,24 @@ def test_a_full_disk_leaves_who_had_the_mail(name_server, word):
             postfix.stop()
 
 
-def test_an_undo_with_accounts_that_postfix_does_not_know(house):
-    """Their mail would go without a login."""
+def test_an_undo_with_records_that_postfix_does_not_know(house):
+    """Their mail would go without a login, without the TLS that they demand, or to a host of the record's name."""
     h = house(2)
     with open(h.dir / "main.cf", "a") as f:
         f.write(f"data_directory = {h.dir}/data\n")
     assert h.setup("--apply").returncode == 0
     for n in range(7):
-        r = h.p.run("record", "set", f"r{n}", f"hosts=[127.0.0.1]:{n + 9}", "user=u", "password", stdin="pw\n")
+        words = ["user=u", "password"] if n < 4 else ["tls=secure"]
+        r = h.p.run("record", "set", f"r{n}", f"hosts=[127.0.0.1]:{n + 9}", *words, stdin="pw\n")
         assert r.returncode == 0, r.stderr
     r = h.setup("--undo")
     assert r.returncode == 1 and h.ours_serves() and h.note.exists(), r.stdout
-    assert '7 relay records have an account' in r.stdout and '"r4", ...)' in r.stdout and "r5" not in r.stdout, r.stdout
+    assert '7 relay records are not known' in r.stdout and '"r4", ...)' in r.stdout and "r5" not in r.stdout, r.stdout
     for state in ("applying", "undoing"):  # power failed at that moment, and Posthouse is in place since
         text = h.note.read_text()
         h.note.write_text(text.replace("state applied", f"state {state}"))
         r = h.setup("--undo")
-        assert r.returncode == 1 and "have an account" in r.stdout and h.ours_serves(), r.stdout
+        assert r.returncode == 1 and "are not known" in r.stdout and h.ours_serves(), r.stdout
         h.note.write_text(text)
     (h.dir / "data/relays.db").rename(h.dir / "data/away")
     r = h.setup("--undo")
@@ -342,7 +343,7 @@ def test_a_second_apply_that_does_not_go(house):
     assert h.ours_serves() and len(h.ours()) == 3
     again(2, "neither goes now")
     r = h.setup("--undo")
-    assert r.returncode == 1 and "has an account" in r.stdout and not h.runs(), r.stdout
+    assert r.returncode == 1 and "is not known" in r.stdout and not h.runs(), r.stdout
     r = h.setup("--apply")
     assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 4, r.stdout
     assert h.setup("--undo", "--without-records").returncode == 0 and h.runs()
