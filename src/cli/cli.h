@@ -99,9 +99,9 @@ int cli_transfer_fits(const char *dir, const char *front);
  * of dir names) into the spool of dir's Posthouse, or the other way: both are stopped.  The exit
  * status of import and export; what there is to be said has been. */
 int cli_transfer(const char *dir, const char *front, bool in);
-/* Has that configuration no relay record?  Postfix, which is to send the mail again, knows neither
- * their accounts, hosts and TLS nor their names.  False after saying which there are, and what to
- * do. */
+/* Has that configuration no relay record, and no relay host in the embedded accounts store?
+ * Postfix, which is to send the mail again, knows neither their accounts, hosts and TLS nor their
+ * names.  False after saying which there are, and what to do. */
 bool cli_records_may_stay(const struct config *cfg);
 /* Removes what cli_transfer has left in Postfix's queue directory of mail that it has taken over,
  * which may take as long again: not while a mail system is waited for.  Postfix is stopped. */

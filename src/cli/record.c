@@ -238,13 +238,21 @@ struct strange {
     size_t n;
 };
 
-static void take_strange(void *arg, const struct relay_fields *f) {
-    struct strange *w = arg;
+static void strange_name(struct strange *w, struct str name) {
     if (w->n++ >= NAMES_MAX)
         return;
     sbuf_printf(&w->names, "%s\"", w->n == 1 ? "" : ", ");
-    sbuf_add_safe(&w->names, str_of(f->name));
+    sbuf_add_safe(&w->names, name);
     sbuf_add_c(&w->names, "\"");
+}
+
+static void take_strange(void *arg, const struct relay_fields *f) {
+    strange_name(arg, str_of(f->name));
+}
+
+static void take_strange_sender(void *arg, struct str account, struct str value) {
+    (void)value;
+    strange_name(arg, account);
 }
 
 static void say_strange(const struct strange *w) {
@@ -256,7 +264,14 @@ static void say_strange(const struct strange *w) {
             w->n, w->n == 1 ? " is" : "s are", w->names.p, w->n > NAMES_MAX ? ", ..." : "");
 }
 
-bool cli_records_may_stay(const struct config *cfg) {
+static void strange_unknown(const char *what, const char *why) {
+    fprintf(stderr,
+            "posthouse: fatal: %s: %s: whether there are any, which Postfix does not know, is not "
+            "known; --undo --without-records goes back all the same\n",
+            what, why);
+}
+
+static bool no_records(const struct config *cfg) {
     const struct params *p = &cfg->p;
     struct strange w = {0};
     char *why = NULL;
@@ -266,17 +281,42 @@ bool cli_records_may_stay(const struct config *cfg) {
     struct relays *r = relays_open(p->relays_database, p->relays_key_file, false, &made, &why);
     bool read = r != NULL && relays_each(r, take_strange, &w, &why);
     if (!read)
-        fprintf(stderr,
-                "posthouse: fatal: relay records: %s: whether there are any, which Postfix does "
-                "not know, "
-                "is not known; --undo --without-records goes back all the same\n",
-                why);
+        strange_unknown("relay records", why);
     else if (w.n > 0)
         say_strange(&w);
     relays_close(r);
     free(why);
     sbuf_free(&w.names);
     return read && w.n == 0;
+}
+
+/* Postfix may have tables that read another store, but not the embedded one. */
+static bool no_embedded_senders(const struct config *cfg) {
+    struct strange w = {0};
+    char *why = NULL;
+    if (!cfg->embedded)
+        return true;
+    struct store *st = store_open(cfg->p.accounts_store, cfg->dir, false, &why);
+    bool read =
+        st != NULL && store_relay_each(st, "", take_strange_sender, &w, &why) != STORE_ERROR;
+    if (!read)
+        strange_unknown("relay hosts in the embedded accounts store", why);
+    else if (w.n > 0)
+        fprintf(stderr,
+                "posthouse: fatal: %zu sender%s in the embedded accounts store, which Postfix does "
+                "not read (%s%s): it would send their mail by its own. Give Postfix these "
+                "(sender_dependent_relayhost_maps), and then --undo --without-records\n",
+                w.n, w.n == 1 ? " has a relay host" : "s have relay hosts", w.names.p,
+                w.n > NAMES_MAX ? ", ..." : "");
+    store_close(st);
+    free(why);
+    sbuf_free(&w.names);
+    return read && w.n == 0;
+}
+
+bool cli_records_may_stay(const struct config *cfg) {
+    bool records = no_records(cfg), senders = no_embedded_senders(cfg);
+    return records && senders;
 }
 
 int cli_record(const char *dir, int argc, char **argv) {

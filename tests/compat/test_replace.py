@@ -319,6 +319,22 @@ def test_an_undo_with_records_that_postfix_does_not_know(house):
     assert r.returncode == 0 and h.runs() and not h.note.exists(), r.stdout
 
 
+def test_an_undo_with_relay_hosts_that_postfix_does_not_know(house):
+    """The embedded accounts store has them: Postfix would send by its own."""
+    h = house(1)
+    with open(h.dir / "main.cf", "a") as f:
+        f.write(f"data_directory = {h.dir}/data\n")
+    assert h.setup("--apply").returncode == 0
+    for words in (("domain", "add", "shop.example"), ("relay", "set", "@shop.example", "[127.0.0.1]:9")):
+        r = h.p.run(*words)
+        assert r.returncode == 0, r.stderr
+    r = h.setup("--undo")
+    assert r.returncode == 1 and '1 sender has a relay host in the embedded accounts store' in r.stdout and h.ours_serves(), r.stdout
+    assert "@shop.example" in r.stdout
+    assert h.p.run("relay", "unset", "@shop.example").returncode == 0
+    assert h.setup("--undo").returncode == 0 and h.runs()
+
+
 def test_a_second_apply_that_does_not_go(house):
     """… leaves Posthouse in its place: Postfix would send mail of relay records without their accounts, and nobody has said that it may."""
     h = house(2)
