@@ -193,7 +193,7 @@ def test_what_a_postfix_that_was_removed_has_left_is_named(tmp_path):
     assert "do not purge" in said and "mail waits" not in said
     (tmp_path / "var/spool/postfix/deferred/A/A0001").touch()
     said = staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
-    assert f"posthouse import {tmp_path}/var/spool/postfix;" in said
+    assert f'run "posthouse import {tmp_path}/var/spool/postfix"' in said
 
 
 @pytest.mark.parametrize("setup", ["beside-postfix", "replace-postfix"])
