@@ -163,10 +163,12 @@ class Postfix:
         self.kill()
 
     def kill(self):
+        """Ends the master and all that it has begun: a showq that is about to die still has the socket that postqueue asks."""
         if self.proc is None:
             return
         subprocess.run([*SUDO, "kill", "--", f"-{self.proc.pid}"], stderr=subprocess.DEVNULL)
         self.proc.wait()
+        wait_for(lambda: subprocess.run(["pgrep", "-g", str(self.proc.pid), "-r", "R,S,D,T"], stdout=subprocess.DEVNULL).returncode)
         self.proc = None
 
     def stop(self):
