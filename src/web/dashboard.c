@@ -13,6 +13,7 @@
 
 #include "util/clock.h"
 #include "util/mem.h"
+#include "util/net.h"
 #include "web/daemon.h"
 #include "web/session.h"
 
@@ -255,10 +256,24 @@ static void add_relays(struct sbuf *b, json_t *relays) {
     }
 }
 
+/* Is the server asked for by an address, by a name without a dot or by its own?  A page of a
+ * stranger whose name leads a browser to this machine (DNS rebinding) asks by that name. */
+static bool metrics_by_own_name(struct req *r) {
+    const char *text = req_header(r, "Host");
+    struct str host = str_of(text == NULL ? "" : text);
+    bool bracket = host.n > 0 && host.p[0] == '[';
+    ptrdiff_t end = bracket ? str_chr(host, ']') : str_rchr(host, ':');
+    struct netaddr a;
+    host = str_make(host.p + bracket, (end < 0 ? host.n : (size_t)end) - bracket);
+    return str_chr(host, '.') < 0 || netaddr_parse(&a, host, 0) ||
+           str_ieq_c(host, r->w->cfg->p.myhostname);
+}
+
 /* A scraper on this machine needs no token; one that comes by way of the proxy does. */
 static bool metrics_allowed(struct req *r) {
-    if (r->direct && (strncmp(r->client, "127.", 4) == 0 || strcmp(r->client, "::1") == 0 ||
-                      strcmp(r->client, "local") == 0))
+    bool here = strncmp(r->client, "127.", 4) == 0 || strcmp(r->client, "::1") == 0 ||
+                strcmp(r->client, "local") == 0;
+    if (r->direct && here && metrics_by_own_name(r))
         return true;
     if (!session_identify(r))
         return false;

@@ -565,6 +565,9 @@ def test_dashboard_and_metrics(dns):
         # By way of a proxy it wants a token with that scope.
         far = {"X-Forwarded-For": "192.0.2.1"}
         assert w.api().request("GET", "/metrics", headers=far)[0] == 401
+        # A stranger's page whose name leads a browser on this machine to it is not taken for a scraper.
+        hosts = {"evil.example:7795": 401, "evil.example": 401, "127.0.0.1": 200, "localhost:7795": 200, "[::1]:7795": 200}
+        assert {h: w.api().request("GET", "/metrics", headers={"Host": h})[0] for h in hosts} == hosts
         for scopes, want in (("read", 403), ("metrics", 200)):
             token = boss.ok("POST", "/api/tokens", body={"name": scopes, "scopes": scopes})["token"]
             assert w.api(token=token).request("GET", "/metrics", headers=far)[0] == want
