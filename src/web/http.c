@@ -12,6 +12,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
+#include "web/crowd.h"
 #include "web/guests.h"
 
 #define IDLE_S 75U /* a client that does not read */
@@ -107,6 +108,7 @@ static void set_reply(struct req *r, unsigned status, struct MHD_Response *reply
     if (r->reply != NULL)
         MHD_destroy_response(r->reply);
     r->reply = reply;
+    r->reply_bytes = 0;
     r->status = status;
     reply_header(r, "Content-Type", type);
 }
@@ -116,6 +118,7 @@ void reply_text(struct req *r, unsigned status, const char *type, struct str tex
         r, status,
         MHD_create_response_from_buffer(text.n, (void *)(uintptr_t)text.p, MHD_RESPMEM_MUST_COPY),
         type);
+    r->reply_bytes = text.n;
     reply_header(r, "Cache-Control", "no-store");
 }
 
@@ -381,6 +384,8 @@ static void on_done(void *cls, struct MHD_Connection *conn, void **ctx,
         return;
     if (r->reply != NULL)
         MHD_destroy_response(r->reply);
+    if (r->counted > 0)
+        crowd_taken(r->who.admin, r->counted);
     json_decref(r->in);
     sbuf_wipe(&r->body);
     free(r->arg);

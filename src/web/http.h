@@ -50,6 +50,9 @@ struct req {
     struct who who;
     struct MHD_Response *reply;
     unsigned status;
+    size_t reply_bytes; /* of memory that it takes until it is sent; a file, a stream: 0 */
+    size_t counted;     /* of them, as crowd_answer has it; 0: not at all */
+    bool turn;          /* crowd_turn_end is to come */
 };
 
 /* A parameter of the query; "" if there is none. */

@@ -18,6 +18,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 #include "web/adminlog.h"
+#include "web/crowd.h"
 #include "web/daemon.h"
 #include "web/owners.h"
 
@@ -499,6 +500,14 @@ static bool owner_of_change(struct req *r, struct relay_fields *f, const char *h
     return false;
 }
 
+/* The records have been read: the administrator's next request need not wait for the daemon. */
+static bool records_take_up(struct req *r) {
+    if (r->turn)
+        crowd_turn_end(r->who.admin);
+    r->turn = false;
+    return daemon_take_up(r, ASK_RELAYS);
+}
+
 void relay_change(struct req *r) {
     struct relay_fields f = {.name = r->arg, .fresh = strcmp(req_query(r, "new"), "yes") == 0};
     char *why = NULL, *by = NULL;
@@ -526,7 +535,7 @@ void relay_change(struct req *r) {
         adminlog(r, there ? "update" : "create", by == NULL ? "" : by, "%s relay record: %s%s.",
                  there ? "Update" : "Create", r->arg,
                  f.password != NULL ? " (with a new password)" : "");
-        if (daemon_take_up(r, ASK_RELAYS))
+        if (records_take_up(r))
             reply_ok(r);
     } else if (rc == RELAYS_STALE) {
         reply_fail(r, MHD_HTTP_CONFLICT, f.fresh ? NAME_TAKEN : REPLY_STALE);
@@ -554,7 +563,7 @@ void relay_delete(struct req *r) {
     const char *by = rec == NULL || r->who.global ? NULL : json_member(rec, "owner");
     if (rel != NULL && relays_delete(rel, r->arg, by, &why)) {
         adminlog(r, "delete", by == NULL ? "" : by, "Delete relay record: %s.", r->arg);
-        if (daemon_take_up(r, ASK_RELAYS))
+        if (records_take_up(r))
             reply_ok(r);
     } else if (rel != NULL) {
         reply_fail(r, MHD_HTTP_NOT_FOUND, "%s",

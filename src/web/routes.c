@@ -124,18 +124,44 @@ static bool may_see(struct req *r, const struct route_entry *e) {
     return accounts_named(r, mail) && (e->scope != SCOPE_ACCOUNTS || accounts_tab(r, !of_domain));
 }
 
-/* Administrators of some domains have their requests answered so many at a time. */
-static void route_serve(struct req *r, const struct route_entry *e) {
-    bool bounded = e->scope != SCOPE_PUBLIC && !r->who.global;
-    if (bounded && !crowd_enter(r->who.admin)) {
-        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE,
-                   "You have too many requests at a time: try again.");
-        return;
-    }
+static void refuse_crowd(struct req *r) {
+    reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "You have too many requests at a time: try again.");
+}
+
+/* Does the handler read all relay records?  They may have megabytes. */
+static bool route_is_large(const struct route_entry *e) {
+    return e->handler == relays_list || e->handler == relay_show || e->handler == relay_change ||
+           e->handler == relay_delete;
+}
+
+/* For administrators of some domains. */
+static void route_serve_bounded(struct req *r, const struct route_entry *e) {
+    r->turn = route_is_large(e);
+    if (r->turn)
+        crowd_turn_begin(r->who.admin);
     if (may_see(r, e))
         e->handler(r);
-    if (bounded)
+    if (r->turn)
+        crowd_turn_end(r->who.admin);
+    if (r->reply_bytes <= CROWD_SMALL)
+        return;
+    if (crowd_answer(r->who.admin, r->reply_bytes))
+        r->counted = r->reply_bytes;
+    else
+        refuse_crowd(r);
+}
+
+/* Administrators of some domains have their requests answered so many at a time. */
+static void route_serve(struct req *r, const struct route_entry *e) {
+    if (e->scope == SCOPE_PUBLIC || r->who.global) {
+        if (may_see(r, e))
+            e->handler(r);
+    } else if (crowd_enter(r->who.admin)) {
+        route_serve_bounded(r, e);
         crowd_leave(r->who.admin);
+    } else {
+        refuse_crowd(r);
+    }
 }
 
 void routes_dispatch(struct req *r) {

@@ -200,6 +200,31 @@ def test_a_list_of_many_records_looks_through_the_store_once(dns):
             assert used == {f"r{i}": 50 if i == 7 else 49 for i in range(100)}
 
 
+def test_answers_that_a_tenant_does_not_take_are_few(dns):
+    """The longest list of records that a domain may have, asked for where nobody reads: memory has few of these answers."""
+    users = ",".join(f"{'u' * 60}{k:04d}@a.example" for k in range(860))
+    with site(dns) as w, contextlib.ExitStack() as stack:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "relays.db", 20)) as c:
+            c.executemany("INSERT INTO relay (name, nexthop, account, hosts, owner) VALUES (?, ?, ?, ?, 'a.example')",
+                          [(f"r{i}", f"[127.0.0.1]:{i + 1}", users, f"[127.0.0.1]:{i + 1}") for i in range(100)])
+            c.commit()
+        assert len(local.get("/api/relays")["records"]) == 100
+        answers = []
+        for _ in range(60):
+            s = stack.enter_context(socket.socket())
+            s.settimeout(60 * SLOW)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect(("127.0.0.1", w.web_port))
+            s.sendall(f"GET /api/relays HTTP/1.1\r\nHost: x\r\nCookie: {local.cookie}\r\n\r\n".encode())
+            answers.append(s)
+        codes = [s.recv(12).decode() for s in answers]
+        assert 0 < codes.count("HTTP/1.1 200") < 6 and codes.count("HTTP/1.1 503") > 54, codes
+        assert local.get("/api/session") and boss.get("/api/relays")
+        stack.close()
+        wait_for(lambda: local.request("GET", "/api/relays")[0] == 200)
+
+
 # -- disk --
 
 def test_the_log_of_a_token_for_one_domain_is_bounded(dns):
