@@ -28,6 +28,7 @@ POSTHOUSED = BUILD / "src" / "posthoused"
 POSTHOUSE = BUILD / "src" / "posthouse"
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # postmap and friends, for users too
 SLOW = 4 if "asan" in BUILD.name or "tsan" in BUILD.name else 1
+os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")  # programs that end soon give nothing back
 
 
 # Below the ports that the kernel gives to clients, so that none of these takes a server's port before it listens; each
@@ -537,7 +538,7 @@ class Posthouse:
             print(f"--- kept {self.dir}\n{self.log()[-6000:]}")
 
     def env(self):
-        return dict(os.environ, ASAN_OPTIONS="detect_leaks=0", TSAN_OPTIONS="halt_on_error=0",
+        return dict(os.environ, TSAN_OPTIONS="halt_on_error=0",
                     UBSAN_OPTIONS="print_stacktrace=1", **self.extra_env)
 
     def start(self):

@@ -5,7 +5,9 @@ import re
 import statistics
 import subprocess
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import pytest
+from kit import BUILD, ROOT, SLOW
+
 SRC = ROOT / "src"
 
 # What may include what: a folder uses only folders above or beside it on the road.
@@ -106,7 +108,7 @@ def test_builds_clean_with_clang(tmp_path):
 
 def test_help_names_only_what_exists():
     """Every command that the help names is one that runs."""
-    exe = ROOT / "build" / "src" / "posthouse"
+    exe = BUILD / "src" / "posthouse"
     text = subprocess.run([str(exe), "--help"], capture_output=True, text=True).stdout
     names = re.findall(r"^  (\w+)", text, re.M)
     assert names
@@ -142,10 +144,11 @@ def test_make_targets_exist():
     assert phony | named <= rules, (phony | named) - rules
 
 
+@pytest.mark.skipif(SLOW > 1, reason="a sanitizer's functions are in the programs")
 def test_no_name_of_ours_takes_a_librarys_place():
     """A function named as one of a shared library would be called by that library instead of its own."""
     for exe in ("posthouse", "posthoused", "posthouse-web"):
-        out = subprocess.run(["nm", "-D", "--defined-only", str(ROOT / "build" / "src" / exe)], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(["nm", "-D", "--defined-only", str(BUILD / "src" / exe)], capture_output=True, text=True, check=True).stdout
         assert " T " not in out, out
 
 
@@ -199,9 +202,9 @@ def test_comments_name_parts_not_persons():
 def calls():
     """{(folder, file): {(folder, file) that it calls}}, from the objects that were built; tables of functions are no calls."""
     defined, wanted = {}, {}
-    built = json.loads((ROOT / "build" / "compile_commands.json").read_text())  # others are left from before
+    built = json.loads((BUILD / "compile_commands.json").read_text())  # others are left from before
     objects = [c["output"] for c in built if pathlib.Path(c["output"]).parts[0] == "src"]
-    for line in subprocess.run(["nm", "-A", *objects], cwd=ROOT / "build", capture_output=True, text=True).stdout.splitlines():
+    for line in subprocess.run(["nm", "-A", *objects], cwd=BUILD, capture_output=True, text=True).stdout.splitlines():
         obj, kind, symbol = line.split(":")[0], *line.split()[-2:]
         folder, _, name = pathlib.Path(obj).name.removesuffix(".c.o").partition("_")
         if kind == "T":
