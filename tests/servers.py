@@ -1,4 +1,5 @@
 """Real database servers for the tests: started in a directory of their own, on free loopback ports."""
+import contextlib
 import os
 import pathlib
 import pwd
@@ -150,6 +151,19 @@ class Postgres(Server):
         return subprocess.run(["psql", "-h", self.dir, "-p", str(self.port), "-U", "postgres", "-d", db if check else "postgres", "-qAt",
                                "-v", "ON_ERROR_STOP=1", "-c", sql], check=check, stdout=subprocess.PIPE,
                               stderr=None if check else subprocess.DEVNULL, text=True).stdout
+
+    @contextlib.contextmanager
+    def locked(self, sql):
+        """The rows that are asked for FOR UPDATE are changed by nobody meanwhile."""
+        with subprocess.Popen(["psql", "-h", self.dir, "-p", str(self.port), "-U", "postgres", "-d", "vmail", "-qAt"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            other.stdin.write(f"BEGIN; {sql};\n")
+            other.stdin.flush()
+            other.stdout.readline()
+            try:
+                yield
+            finally:
+                other.stdin.close()
 
 
 class Sqlite:

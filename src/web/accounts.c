@@ -6,7 +6,6 @@
  */
 #include "web/accounts.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +15,7 @@
 #include "util/log.h"
 #include "util/mem.h"
 #include "web/adminlog.h"
+#include "web/changing.h"
 #include "web/daemon.h"
 #include "web/owners.h"
 #include "web/relays.h"
@@ -394,8 +394,11 @@ static bool change_made(struct req *r, enum store_rc rc, char *why, const char *
     return rc == STORE_YES;
 }
 
-/* Changes are made one after the other: what was read is what is changed. */
-static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
+/* A change of an account, or of all users of a domain. */
+struct change {
+    struct account was;
+    struct changing turn;
+};
 
 /* Is the account still what it was when the administrator read it?  False after a reply. */
 static bool change_is_fresh(struct req *r, const struct account *c) {
@@ -410,23 +413,23 @@ static bool change_is_fresh(struct req *r, const struct account *c) {
 
 /* Checks what is asked for and takes the account that it is asked of, and keeps others from
  * changing it until change_end.  False after a reply, with nothing to end. */
-static bool change_begin(struct req *r, const char *const *names, struct account *c) {
-    if (!change_only(r, names) || !change_values_ok(r))
+static bool change_begin(struct req *r, const char *const *names, bool users, struct change *c) {
+    *c = (struct change){.turn = {.domain = domain_of(r->arg), .users = users}};
+    if (!change_only(r, names) || !change_values_ok(r) || !changing_begin(r, &c->turn))
         return false;
-    pthread_mutex_lock(&changing);
-    if (get(r, r->arg, c)) {
-        if (change_is_fresh(r, c))
+    if (get(r, r->arg, &c->was)) {
+        if (change_is_fresh(r, &c->was))
             return true;
-        account_free(c);
+        account_free(&c->was);
     }
-    pthread_mutex_unlock(&changing);
+    changing_end(&c->turn);
     return false;
 }
 
 /* made: something was written; others write while the daemon takes it up. */
-static void change_end(struct req *r, struct account *c, bool made) {
-    pthread_mutex_unlock(&changing);
-    account_free(c);
+static void change_end(struct req *r, struct change *c, bool made) {
+    changing_end(&c->turn);
+    account_free(&c->was);
     if (made && daemon_take_up(r, ASK_STORE))
         reply_ok(r);
 }
@@ -478,15 +481,15 @@ static bool change_write(struct req *r, const struct account *c, const struct ac
 void domain_change(struct req *r) {
     static const char *const names[] = {"outboundRelay", "transport", "is_backupmx",
                                         "primarymx",     "version",   NULL};
-    struct account c;
+    struct change c;
     struct account_change plan;
     char *made = NULL;
     struct sbuf account = {0};
-    if (!change_begin(r, names, &c))
+    if (!change_begin(r, names, false, &c))
         return;
     sbuf_printf(&account, "@%s", r->arg);
     bool written =
-        plan_domain(r, &c, &plan, &made) && change_write(r, &c, &plan, account.p, "domain");
+        plan_domain(r, &c.was, &plan, &made) && change_write(r, &c.was, &plan, account.p, "domain");
     sbuf_free(&account);
     free(made);
     change_end(r, &c, written);
@@ -494,21 +497,21 @@ void domain_change(struct req *r) {
 
 void user_change(struct req *r) {
     static const char *const names[] = {"outboundRelay", "transport", "version", NULL};
-    struct account c;
-    if (!change_begin(r, names, &c))
+    struct change c;
+    if (!change_begin(r, names, false, &c))
         return;
     struct account_change plan = {req_text(r, "transport"), -1, req_text(r, "outboundRelay")};
-    change_end(r, &c, change_write(r, &c, &plan, r->arg, "user"));
+    change_end(r, &c, change_write(r, &c.was, &plan, r->arg, "user"));
 }
 
 /* All users of a domain at once, as iRedAdmin-Pro has it. */
 void users_change(struct req *r) {
     static const char *const names[] = {"transport", NULL};
-    struct account dom;
+    struct change c;
     struct sbuf all = {0};
     char *why = NULL;
     bool made = false;
-    if (!change_begin(r, names, &dom))
+    if (!change_begin(r, names, true, &c))
         return;
     struct account_change plan = {req_text(r, "transport"), -1, NULL};
     if (plan.transport == NULL) {
@@ -519,7 +522,7 @@ void users_change(struct req *r) {
         made = change_made(r, rc, why, "users of domain", r->arg);
     }
     sbuf_free(&all);
-    change_end(r, &dom, made);
+    change_end(r, &c, made);
 }
 
 /* -- what is typed, and what will happen -- */

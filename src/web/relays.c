@@ -7,6 +7,7 @@
  */
 #include "web/relays.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -331,6 +332,17 @@ void relay_show(struct req *r) {
     json_decref(list);
 }
 
+/* One at a time: the users of a record are read and written back, and it may be let to several
+ * domains that are changed at once. */
+static bool records_let(struct relays *rel, const char *name, const char *account, bool let,
+                        char **why) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
+    bool ok = let ? relays_let(rel, name, account, why) : relays_unlet(rel, name, account, why);
+    pthread_mutex_unlock(&lock);
+    return ok;
+}
+
 /* account "": anybody's mail.  let: of relays_allow. */
 static bool relays_may_name(struct req *r, struct str value, const char *account, char **let) {
     char *why = NULL, *name = NULL;
@@ -338,7 +350,7 @@ static bool relays_may_name(struct req *r, struct str value, const char *account
     enum relay_use use = rel == NULL ? RELAY_UNKNOWN : relays_use(rel, value, account, &name, &why);
     bool ok = use == RELAY_MAY || use == RELAY_NO_RECORD;
     bool lets = r->who.global && (r->who.scopes & SCOPE_RELAYS) != 0 && account[0] != '\0';
-    if (use == RELAY_MAY_NOT && lets && (ok = relays_let(rel, name, account, &why))) {
+    if (use == RELAY_MAY_NOT && lets && (ok = records_let(rel, name, account, true, &why))) {
         adminlog(r, "update", "", "Update relay record: %s is for %s too.", name, account);
         *let = name, name = NULL;
     } else if (use == RELAY_MAY_NOT && !lets)
@@ -361,7 +373,7 @@ bool relays_allow(struct req *r, const char *value, const char *account, char **
 void relays_take_back(struct req *r, const char *let, const char *account) {
     char *why = NULL;
     struct relays *rel = open_records(r);
-    if (rel != NULL && relays_unlet(rel, let, account, &why))
+    if (rel != NULL && records_let(rel, let, account, false, &why))
         adminlog(r, "update", "", "Update relay record: %s is not for %s.", let, account);
     else if (rel != NULL)
         log_error("web", "relay record %s stays for %s: %s", let, account, why);

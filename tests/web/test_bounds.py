@@ -6,8 +6,9 @@ import threading
 import time
 
 import pytest
+import servers
 from kit import SLOW, FakeRelay, at_once, wait_ended, wait_for
-from webkit import GLOBAL, OF_DOMAIN, SECRET, hanging, log_in, run, site
+from webkit import GLOBAL, OF_DOMAIN, SECRET, Web, hanging, log_in, run, site
 
 
 # -- places --
@@ -111,6 +112,50 @@ def test_a_tenants_long_lists_keep_nobody_from_writing_records(dns):
         wait_ended(thread)
         assert "already for the next hop" in local.fails(400, "PUT", "/api/relay/last", body=dict(record, **{"for": "Ü970003@a.example"}))
         local.ok("DELETE", "/api/relay/more")
+
+
+def test_a_tenant_who_changes_all_users_keeps_nobody_from_saving():
+    """As long as a store needs for all users of a domain, other domains are changed, and nothing else waits for that domain's turn."""
+    store = servers.Postgres()
+    w = Web("accounts_store = pgsql:{dir}/store.cf\nsender_dependent_relayhost_maps = accounts:$accounts_store\n",
+            files={"store.cf": servers.store_file(store)})
+    for d in "a", "b":
+        servers.add_user(store, f"ann@{d}.example", "{PLAIN}" + SECRET)
+    servers.add_admin(store, GLOBAL, "{PLAIN}" + SECRET)
+    servers.add_admin(store, OF_DOMAIN, "{PLAIN}" + SECRET, "a.example")
+    with w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        codes, saved = [], []
+        def all_users():
+            codes.append(local.request("PUT", "/api/users/a.example", body={"transport": "smtp:[127.0.0.1]:9"})[0])
+        def one_user():
+            saved.append(local.request("PUT", "/api/user/ann@a.example", body={"outboundRelay": "[127.0.0.1]:9"})[0])
+        with store.locked("SELECT 1 FROM mailbox WHERE domain = 'a.example' FOR UPDATE"):
+            threads = [threading.Thread(target=all_users) for _ in range(8)]
+            for t in threads:
+                t.start()
+            wait_for(lambda: len(codes) == 7)
+            threads.append(threading.Thread(target=one_user))
+            threads[-1].start()
+            boss.ok("PUT", "/api/domain/b.example", body={"outboundRelay": "[127.0.0.1]:9"})
+            assert codes == [503] * 7 and saved == []
+        wait_ended(*threads)
+        assert codes[7:] == [200] and saved == [200]
+    store.stop()
+
+
+def test_domains_that_are_changed_at_once_share_a_record(dns):
+    """Each is let use the record, whose users are read and written back: none is told that another came between."""
+    domains = [f"d{i}.example" for i in range(12)]
+    with site(dns) as w:
+        for d in domains:
+            w.command("domain", "add", d)
+        boss = w.api(GLOBAL)
+        boss.ok("PUT", "/api/relay/hub", body={"hosts": "[127.0.0.1]:9", "user": "u", "password": "p", "tls": "may"})
+        codes = []
+        at_once(lambda d: codes.append(boss.request("PUT", f"/api/domain/{d}", body={"outboundRelay": "hub"})), *[(d,) for d in domains])
+        assert [c for c in codes if c[0] != 200] == []
+        assert {f"@{d}" for d in domains} <= set(boss.get("/api/relay/hub")["for"].replace(" ", "").split(","))
 
 
 @pytest.mark.parametrize("mails, rcpts", [(2000, 1), (20, 100)])
