@@ -14,6 +14,7 @@
 #include "schedule/rcpt.h"
 #include "schedule/sched.h"
 #include "schedule/timers.h"
+#include "util/clock.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -145,11 +146,12 @@ const struct tally *sched_tally(const struct sched *s) {
 }
 
 size_t sched_flush(struct sched *s) {
+    int64_t now = clock_wall_us();
     size_t n = 0, pos = 0;
     dest_wake_all(s);
     for (struct msg *m; (m = itab_next(&s->msgs, &pos)) != NULL;)
         if (m->queue == QUEUE_DEFERRED) {
-            m->next_us = 0;
+            m->next_us = due_since(m->next_us, now);
             heap_put(s, m);
             n++;
         }
@@ -215,7 +217,7 @@ static void act_soon(struct msg *m) {
         act_note(m);
         return;
     }
-    m->next_us = 0;
+    m->next_us = due_since(m->next_us, clock_wall_us());
     msg_save_progress(m);
     if (m->queue == QUEUE_DEFERRED)
         heap_put(m->s, m);

@@ -58,9 +58,11 @@ static void set_next(struct msg *m, int64_t now) {
     m->next_us = now + wait;
 }
 
+/* Of what is due the oldest goes first: what changes take back again and again does not keep the
+ * rest from its turn. */
 static void msg_defer(struct msg *m) {
     if (m->at_once)
-        m->next_us = 0;
+        m->next_us = due_since(m->s->changed_us, clock_wall_us());
     else
         set_next(m, clock_wall_us());
     msg_set_queue(m, (m->flags & PROGRESS_HOLD) != 0 ? QUEUE_HOLD : QUEUE_DEFERRED);

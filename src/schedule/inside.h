@@ -59,7 +59,7 @@ struct msg {
     uint32_t failed;    /* RCPT_FAILED */
     uint32_t reporting; /* a report of success is owed */
     uint32_t attempts;
-    int64_t next_us;   /* 0: as soon as possible */
+    int64_t next_us;   /* its next attempt; 0: it has had none */
     int64_t active_us; /* when its round began */
     int64_t shift_us;  /* by which the clock has jumped since it began: not part of its age */
     uint32_t flags;    /* PROGRESS_* */
@@ -203,7 +203,8 @@ struct sched {
     struct lookup *lookup;
     struct spool *spool;
     struct config *cfg;
-    uint64_t settings; /* how many there have been, with those of tables that were told of */
+    uint64_t settings;  /* how many there have been, with those of tables that were told of */
+    int64_t changed_us; /* when they changed last: what they take back is due since then */
     struct sched_ops ops;
     /* How a new message comes in: a report is one, too. */
     void (*add)(struct sched *s, struct envelope *env, struct body *body);

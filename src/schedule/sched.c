@@ -388,8 +388,13 @@ void sched_start(struct sched *s) {
     uv_timer_start(&s->tick, on_tick, 1, TICK_MS);
 }
 
-void sched_route_anew(struct sched *s) {
+static void sched_change(struct sched *s) {
     s->settings++;
+    s->changed_us = clock_wall_us();
+}
+
+void sched_route_anew(struct sched *s) {
+    sched_change(s);
     DL_EACH (it, &s->given)
         job_check(DL_OWNER(it, struct job, link));
     dest_route_all_anew(s);
@@ -412,7 +417,7 @@ void sched_reload(struct sched *s, struct config *cfg) {
     config_unref(s->cfg);
     s->cfg = config_ref(cfg);
     dest_wake_all(s);
-    s->settings++;
+    sched_change(s);
     sched_recall_all(s);
     dest_route_all_anew(s);
 }

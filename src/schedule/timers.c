@@ -1,9 +1,12 @@
 /*
  * schedule/timers.c - when the next attempt is due: a binary heap by wall clock, which may be set
  *
- * Of messages that are due at the same time the one that was routed by older settings goes first:
- * were they routed anew again and again, the last ones would never have their turn.  Of those the
- * ones of few recipients go first, and of these the one that arrived first.
+ * What has been due for longest goes first.  What a change of settings or tables takes back is due
+ * since that change, and what an order has tried again since that order, unless it was due before:
+ * were either due before all else, who changes or orders something all the time would keep all
+ * other mail from its next attempt.  Of messages that are due since the same time the one that was
+ * routed by older settings goes first, of those the ones of few recipients, and of these the one
+ * that arrived first.
  */
 #include "schedule/timers.h"
 
@@ -13,6 +16,10 @@
 
 #define JUMP_US 10000000LL /* less is the work of ntpd */
 #define MANY    50U        /* recipients: it waits for those that have fewer */
+
+int64_t due_since(int64_t since_us, int64_t now_us) {
+    return since_us < now_us ? since_us : now_us;
+}
 
 static void place(struct sched *s, struct msg *m, size_t i) {
     s->heap[i] = m;
@@ -82,6 +89,7 @@ void sched_watch_clock(struct sched *s) {
     if (jump > -JUMP_US && jump < JUMP_US)
         return;
     s->drift_us = drift;
+    s->changed_us += jump;
     s->jump_us = jump;
     s->jump_middle_us = now - jump / 2;
     log_warn("qmgr", "the clock was set %s by %lld s: waiting mail keeps its turn",

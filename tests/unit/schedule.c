@@ -4,6 +4,8 @@
  */
 #include "schedule_rig.h"
 
+#include "schedule/timers.h"
+
 static void count(struct tally *t, struct hop *h, const char *sender, enum mail_status status,
                   const char *text) {
     struct mailerr e = {0};
@@ -690,7 +692,7 @@ static void test_a_transport_goes(void **state) {
 }
 
 /* A message of n recipients that the spool has had. */
-static const struct msg *recovered(struct rig *r, uint64_t id, uint32_t n) {
+static struct msg *recovered(struct rig *r, uint64_t id, uint32_t n) {
     struct rcpt rcpts[100];
     struct envelope t = {.id = id, .arrival_us = clock_wall_us(), .n_rcpts = n, .rcpts = rcpts};
     for (uint32_t i = 0; i < n; i++)
@@ -737,6 +739,31 @@ static void test_routed_anew_in_turn(void **state) {
     rig_close(&r);
 }
 
+/* Mail whose next attempt has been due for longer goes before what a change takes back, and before
+ * what an order has tried again: neither may keep it from its turn by being repeated. */
+static void test_what_is_due_has_its_turn(void **state) {
+    struct rig r;
+    (void)state;
+    rig_open(&r, "default_transport = one:[far.example]\n");
+    rig_mail(&r, "", "a@a.example"); /* has the session */
+    const struct msg *back = rig_mail(&r, "", "b@b.example");
+    struct msg *due = recovered(&r, 1, 1), *later = recovered(&r, 2, 1);
+    heap_del(r.s, due);
+    heap_del(r.s, later);
+    due->next_us = clock_wall_us() - 1000000;
+    later->next_us = due->next_us + 3600000000LL;
+    heap_put(r.s, due);
+    heap_put(r.s, later);
+    sched_route_anew(r.s);
+    assert_true(back->heap_at != 0 && back->next_us <= clock_wall_us());
+    assert_ptr_equal(r.s->heap[0], due);
+    r.s->routing += 1000; /* nothing goes now */
+    assert_int_equal(sched_flush(r.s), 3);
+    assert_true(later->next_us <= clock_wall_us() && r.s->heap[0] == due);
+    r.s->routing -= 1000;
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hops),
@@ -767,6 +794,7 @@ int main(void) {
         RIG(test_a_returned_attempt_goes_on),
         RIG(test_routes_are_asked_for_in_turn),
         RIG(test_routed_anew_in_turn),
+        RIG(test_what_is_due_has_its_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
