@@ -206,6 +206,7 @@ static void act_hold(struct msg *m) {
         return;
     }
     heap_del(m->s, m);
+    msg_set_busy(m, false);
     msg_set_queue(m, QUEUE_HOLD);
     msg_save_progress(m);
 }

@@ -725,6 +725,7 @@ static void test_routes_are_asked_for_in_turn(void **state) {
 
 /* Mail that is routed anew again and again, while more comes back than can be, goes in turn. */
 static void test_routed_anew_in_turn(void **state) {
+    struct sched_filter all = SCHED_ALL;
     struct rig r;
     (void)state;
     rig_open(&r, "default_transport = one:[far.example]\n");
@@ -736,6 +737,8 @@ static void test_routed_anew_in_turn(void **state) {
     sched_route_anew(r.s);
     assert_true(r.s->busy == 3 && r.s->heap_n == 2);
     assert_true(r.s->heap[0] == newer && r.s->heap[1] == older);
+    sched_act(r.s, ACT_HOLD, &all, NULL);
+    assert_int_equal(r.s->busy, 1); /* only the one that a session has */
     rig_close(&r);
 }
 
