@@ -67,6 +67,7 @@ static void msg_defer(struct msg *m) {
         set_next(m, clock_wall_us());
     msg_set_queue(m, (m->flags & PROGRESS_HOLD) != 0 ? QUEUE_HOLD : QUEUE_DEFERRED);
     msg_set_busy(m, m->at_once && m->queue == QUEUE_DEFERRED);
+    msg_set_again(m, false);
     msg_count_reasons(m, true);
     msg_save_progress(m);
     msg_drop_body(m);
@@ -283,6 +284,7 @@ static bool msg_forward(struct msg *m) {
     if (reloaded || (m->flags & (PROGRESS_HOLD | PROGRESS_EXPIRE)) != 0) {
         forward_forget(m);
         m->at_once = m->at_once || reloaded;
+        m->overtaken = m->overtaken || reloaded;
         return false;
     }
     if (m->partial) /* reading and copying the content may take a while */

@@ -88,7 +88,9 @@ struct msg {
     bool partial;                 /* progress to save: some recipients are done, others are not */
     bool counted;                 /* its reasons know of it */
     bool owed;                    /* an order is noted when the spool is done with the message */
-    bool overtaken;               /* a change came while it was routed: it is routed once more */
+    bool overtaken;               /* a change came while it was routed, or before what its aliases
+                                   * stand for went on: it is routed once more */
+    bool again;                   /* it is part of sched->n_again */
     struct msg_rcpt rcpts[];
 };
 
@@ -230,7 +232,8 @@ struct sched {
     int64_t jump_middle_us; /* a time that it has left out then */
     size_t n_queue[3];
     size_t n_owed;  /* messages that are */
-    size_t n_again; /* overtaken messages that are being routed, and jobs with a route check */
+    size_t n_again; /* overtaken messages that are being routed, or all of which is to go on for
+                     * aliases then; and jobs with a route check */
     size_t busy;    /* recipients of messages in a round, or whose next one begins at once */
     size_t routing; /* recipients whose routes are asked for */
     int64_t routing_credit; /* … of what may be due all the same, however many there are */

@@ -26,6 +26,13 @@ void msg_set_busy(struct msg *m, bool busy) {
     m->s->busy += busy ? m->env->n_rcpts : -(size_t)m->env->n_rcpts;
 }
 
+void msg_set_again(struct msg *m, bool again) {
+    if (m->again == again)
+        return;
+    m->again = again;
+    m->s->n_again += again ? 1 : (size_t)-1;
+}
+
 void msg_set_hop(struct msg *m, struct hop *hop) {
     if (m->hop != NULL)
         m->hop->waiting--;
@@ -60,6 +67,7 @@ void msg_free(struct msg *m) {
     msg_orders_noted(m);
     free(m->routes);
     msg_set_busy(m, false);
+    msg_set_again(m, false);
     forward_forget(m);
     msg_drop_reasons(m);
     msg_set_hop(m, NULL);

@@ -12,6 +12,8 @@ void msg_free(struct msg *m);
 void msg_set_queue(struct msg *m, enum sched_queue q);
 /* Is it in a round, or about to be? */
 void msg_set_busy(struct msg *m, bool busy);
+/* Is the next change to wait for it? */
+void msg_set_again(struct msg *m, bool again);
 void msg_set_hop(struct msg *m, struct hop *hop);
 
 #endif

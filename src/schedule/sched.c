@@ -48,10 +48,6 @@ static struct job *job_forming(const struct msg *m) {
 
 /* The questions for its routes are over, answered or not. */
 static void msg_routes_end(struct msg *m) {
-    if (m->routes != NULL && m->overtaken) {
-        m->s->n_again--;
-        m->overtaken = false;
-    }
     free(m->routes);
     m->routes = NULL;
 }
@@ -60,6 +56,8 @@ static void msg_routes_end(struct msg *m) {
 static void msg_jobs_go(struct msg *m) {
     struct sched *s = m->s;
     msg_routes_end(m);
+    if (m->expansions == NULL || !dl_empty(&m->jobs)) /* else they go on at once */
+        msg_set_again(m, false);
     m->open++; /* dispatching may give results at once: the message must outlive the loop */
     for (struct job *j; (j = job_forming(m)) != NULL;) {
         struct dest *d = j->d;
@@ -157,7 +155,8 @@ static void msg_route(struct msg *m) {
         msg_save_progress(m);
     msg_spare_body(m);
     m->routes = mem_zalloc(m->env->n_rcpts * sizeof *m->routes);
-    s->n_again += m->overtaken;
+    msg_set_again(m, m->overtaken);
+    m->overtaken = false;
     for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
         if (m->rcpts[i].state != RCPT_WAITS || forward_is_split_off(m, i))
             continue;
@@ -206,6 +205,7 @@ static void msg_stop_routing(struct msg *m) {
         }
     routing_less(m->s, before - m->routing);
     msg_routes_end(m);
+    msg_set_again(m, false);
 }
 
 /* One that no session has, or NULL. */

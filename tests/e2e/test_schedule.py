@@ -599,6 +599,20 @@ def test_slow_tables_that_change_all_the_time_stop_no_mail(dns, greets):
         relay.wait_mails(1, 30)
 
 
+def test_slow_tables_that_change_all_the_time_stop_no_alias(dns):
+    """What an alias stands for goes on, too, although saves come sooner than its route is known."""
+    def answer(conn):
+        for _ in conn.makefile("rb"):
+            time.sleep(0.15)
+            conn.sendall(b"500 no\n")
+    with Listener(answer) as table, FakeRelay() as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nmydestination = own.example\n"
+                      f"alias_maps = inline:{{{{team=ann@far.example}}}}\ntransport_maps = tcp:127.0.0.1:{table.port}\n",
+                      master="local unix - n n - - local\n", dns=dns) as p, saving(p):
+        assert p.send(rcpts=["team@own.example"]).startswith("250")
+        relay.wait_mails(1, 30)
+
+
 @pytest.mark.parametrize("stage", ["MAIL", "DOT"])
 def test_tables_that_change_all_the_time_give_a_host_no_more_time(dns, stage):
     """A host that never answers is left for the next one, however often somebody saves meanwhile."""
