@@ -76,6 +76,13 @@ static const char *scope_lookup(void *arg, struct str name) {
     return cfg_source_fact(s->c->source, text);
 }
 
+/* Blanks at the ends of a value are none of it, also where they stood between braces. */
+static char *value_trimmed(struct sbuf *out) {
+    char *text = str_dup(str_trim(sbuf_str(out)));
+    sbuf_wipe(out);
+    return text;
+}
+
 char *config_expand(const struct config *c, const struct service *svc, const char *text) {
     struct scope s = {c, svc, NULL};
     struct sbuf out = {0};
@@ -84,7 +91,7 @@ char *config_expand(const struct config *c, const struct service *svc, const cha
         sbuf_free(&out);
         return NULL;
     }
-    return sbuf_take(&out);
+    return value_trimmed(&out);
 }
 
 char *config_value(const struct config *c, const char *name, const struct service *svc) {
@@ -215,7 +222,7 @@ static void param_fill(struct config *c, const struct service *svc, struct param
                  secret_quote_undefined(info->name, sbuf_str(&out), undefined.p));
     }
     sbuf_free(&undefined);
-    char *text = sbuf_take(&out);
+    char *text = value_trimmed(&out);
     if (!value_store(c, info, at, text))
         diag_add(&c->diags, DIAG_ERROR, file, line, "bad %s configuration: %s = %s (must be %s)",
                  info->type == PARAM_BOOL  ? "boolean"

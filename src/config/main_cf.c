@@ -112,6 +112,10 @@ struct expand {
 
 static int expand_text(struct expand *x, struct sbuf *out, struct str s);
 
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 static bool name_char(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-' || c == '.';
@@ -144,29 +148,44 @@ static int expand_name(struct expand *x, struct sbuf *out, struct str name) {
     return expand_text(x, out, str_of(v));
 }
 
-static struct str unbrace(struct str s) {
-    s = str_trim(s);
-    if (s.n >= 2 && s.p[0] == '{' && balanced(s, '{', '}') == s.n)
-        return str_trim(str_make(s.p + 1, s.n - 2));
+static struct str skip_blanks(struct str s) {
+    while (s.n > 0 && is_blank(s.p[0]))
+        s = str_from(s, 1);
     return s;
 }
 
-/* "?{yes}:{no}", "?text" or ":text" after a condition. */
+/* Takes the text between braces at the start of *s, behind blanks, off *s; false: no text between
+ * braces begins there.  As in Postfix its blanks are part of it. */
+static bool braces_take(struct str *s, struct str *text) {
+    struct str t = skip_blanks(*s);
+    size_t span = t.n > 0 && t.p[0] == '{' ? balanced(t, '{', '}') : 0;
+    if (span == 0)
+        return false;
+    *text = str_make(t.p + 1, span - 2);
+    *s = skip_blanks(str_from(t, span));
+    return true;
+}
+
+/* "?{yes}:{no}", "?text" or ":text" after a condition.  Text without braces goes on to the end. */
 static int expand_choice(struct expand *x, struct sbuf *out, struct str rest, bool cond) {
     bool yes = rest.p[0] == '?';
-    struct str a = str_trim(str_from(rest, 1)), b = STR_NONE;
-    size_t span = a.n > 0 && a.p[0] == '{' ? balanced(a, '{', '}') : 0;
-    if (span > 0) {
-        struct str after = str_trim(str_from(a, span));
-        if (after.n > 0 && after.p[0] == ':' && yes)
-            b = unbrace(str_from(after, 1));
-        else if (after.n > 0)
-            return main_cf_fail(x, "unexpected text after a conditional value");
-        a = unbrace(str_make(a.p, span));
+    struct str a, b = STR_NONE;
+    rest = str_from(rest, 1);
+    if (!braces_take(&rest, &a)) {
+        a = rest;
+        rest = STR_NONE;
+    } else if (yes && rest.n > 0 && rest.p[0] == ':') {
+        rest = str_from(rest, 1);
+        if (!braces_take(&rest, &b)) {
+            b = rest;
+            rest = STR_NONE;
+        }
     }
+    if (rest.n > 0)
+        return main_cf_fail(x, "unexpected text after a conditional value");
     if (cond == yes)
         return expand_text(x, out, a);
-    return b.p != NULL ? expand_text(x, out, b) : 0;
+    return expand_text(x, out, b);
 }
 
 /* -1: no such operator. */
@@ -208,30 +227,28 @@ static int value_cmp(const char *a, const char *b, bool level) {
 /* ${{left} op {right}?…}: s is what follows the outer brace. */
 static int expand_relation(struct expand *x, struct sbuf *out, struct str s) {
     struct sbuf l = {0}, r = {0};
-    size_t nl = balanced(s, '{', '}');
-    struct str rest = str_trim(str_from(s, nl));
+    struct str left, right = STR_NONE;
+    bool has_left = braces_take(&s, &left);
     size_t no = 0;
-    while (no < rest.n && rest.p[no] != '{' && rest.p[no] != ' ')
+    while (no < s.n && s.p[no] != '{' && !is_blank(s.p[no]))
         no++;
-    struct str op = str_make(rest.p, no);
-    rest = str_trim(str_from(rest, no));
-    size_t nr = rest.n > 0 && rest.p[0] == '{' ? balanced(rest, '{', '}') : 0;
-    struct str tail = str_trim(str_from(rest, nr));
+    struct str op = str_make(s.p, no), tail = str_from(s, no);
+    bool has_right = braces_take(&tail, &right);
     bool level = op.n > 5 && memcmp(op.p + op.n - 5, "level", 5) == 0;
     if (level)
         op.n -= 5;
-    if (nl == 0 || nr == 0 || relation_holds(op, 0) < 0 ||
+    if (!has_left || !has_right || relation_holds(op, 0) < 0 ||
         (tail.n > 0 && tail.p[0] != '?' && tail.p[0] != ':'))
         return main_cf_fail(x, "bad relational expression");
-    int rc = expand_text(x, &l, unbrace(str_make(s.p, nl)));
+    int rc = expand_text(x, &l, left);
     if (rc == 0)
-        rc = expand_text(x, &r, unbrace(str_make(rest.p, nr)));
+        rc = expand_text(x, &r, right);
     if (rc == 0) {
         bool cond = relation_holds(op, value_cmp(sbuf_str(&l).p, sbuf_str(&r).p, level)) > 0;
         if (tail.n > 0)
             rc = expand_choice(x, out, tail, cond);
         else if (cond)
-            sbuf_add_c(out, "bool");
+            sbuf_add_c(out, "true");
     }
     sbuf_free(&l);
     sbuf_free(&r);
@@ -240,13 +257,13 @@ static int expand_relation(struct expand *x, struct sbuf *out, struct str s) {
 
 /* The text between ${ and }. */
 static int expand_braced(struct expand *x, struct sbuf *out, struct str s) {
-    s = str_trim(s);
+    s = skip_blanks(s);
     if (s.n > 0 && s.p[0] == '{')
         return expand_relation(x, out, s);
     size_t n = 0;
     while (n < s.n && name_char(s.p[n]))
         n++;
-    struct str name = str_make(s.p, n), rest = str_trim(str_from(s, n));
+    struct str name = str_make(s.p, n), rest = skip_blanks(str_from(s, n));
     if (n == 0)
         return main_cf_fail(x, "empty or invalid name after $");
     if (rest.n == 0)

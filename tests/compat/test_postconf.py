@@ -114,3 +114,20 @@ def test_trusted_networks_are_those_of_the_interfaces_that_are_served(tmp_path):
     cases = [(i, "all", "subnet") for i in served] + [("all", p, s) for p in ("all", "ipv4") for s in ("host", "subnet", "class")]
     said = {case: both(*case) for case in cases}
     assert {case: two for case, two in said.items() if two[0] != two[1]} == {}
+
+
+EXPANDED = ["1${aa?{ 9 }}2", "1${aa? { 9 } : { 8 } }2", "1${zz:{ 9 }}2", "1${aa? 9 }2", "1${zz?{9}: 8 }2", "1${zz?{9} : { 8 }}2", "1${aa?{ }}2",
+            "1${{a}=={a} ? { 9 } : { 8 }}2", "1${{ a}=={a }?{ 9 }:{ 8 }}2", "1${{ 1 }=={1}?{y}:{n}}2", "1${{10 }<{9}?{y}:{n}}2",
+            "1${{a}\t==\t{a}}2", "${aa?{ 9 }}", "1${aa\t?{ y}}2", "a.example${aa?{ $aa}}, b.example"]
+
+
+def test_blanks_between_braces_stay(tmp_path):
+    """A list that goes on between braces ("${more?{ $more}}") is not grown together with the word before it."""
+    face = tmp_path / "postconf"
+    face.symlink_to(BUILD / "src" / "posthouse")
+    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n")
+    for text in EXPANDED:
+        (tmp_path / "main.cf").write_text(f"myhostname = h.example\naa = x\nrelay_domains = {text}\n")
+        ours, theirs = (subprocess.run([command, "-c", tmp_path, "-xh", "relay_domains"], capture_output=True, text=True, check=True).stdout
+                        for command in (face, shutil.which("postconf", path="/usr/sbin:/usr/bin")))
+        assert ours == theirs and ours.strip(), text

@@ -41,6 +41,19 @@ static void test_expand(void **state) {
         {"${{3}>level{3}?{x}:{y}}", "y"},
         {"${{3.6}==level{3.6}?{x}:{y}}", "x"},
         {"${{a} > {b}:{y}}", "y"},
+        /* as in Postfix blanks between braces are part of what stands there */
+        {"1${a?{ x }}2", "1 x 2"},
+        {"1${a ? { x } : { y } }2", "1 x 2"},
+        {"1${empty?{ x } : { y } }2", "1 y 2"},
+        {"1${a? x }2", "1 x 2"},
+        {"1${empty: x }2", "1 x 2"},
+        {"1${empty?{x}: y }2", "1 y 2"},
+        {"1${empty?{x} }2", "12"},
+        {"1${{a}=={b} ? { x } : { y }}2", "1 y 2"},
+        {"${{ a}=={a}?{x}:{y}}", "y"},
+        {"${{ 2 }<{10}?{x}:{y}}", "x"},
+        {"${{10 }<{9}?{x}:{y}}", "x"},
+        {"${ {a}\t==\t{a} }", "true"},
         {"$undefined.", "."},
         {"plain # text", "plain # text"}};
     (void)state;
@@ -52,9 +65,10 @@ static void test_expand(void **state) {
         assert_str(sbuf_str(&out), cases[i][1]);
         sbuf_free(&out);
     }
-    static const char *bad[] = {"${a",          "$(a",        "$loop",          "$ x",
-                                "${}",          "${{a}?{b}}", "${a!x}",         "$",
-                                "${{a}=={b}x}", "${{a}=={b",  "${{a}<>{b}?{x}}"};
+    static const char *bad[] = {
+        "${a",          "$(a",        "$loop",           "$ x",
+        "${}",          "${{a}?{b}}", "${a!x}",          "$",
+        "${{a}=={b}x}", "${{a}=={b",  "${{a}<>{b}?{x}}", "${empty?{9}:{8} x}"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct sbuf out = {0};
         const char *why = NULL;
