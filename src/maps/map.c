@@ -340,8 +340,15 @@ static void open_again(struct map *m) {
     try_open(m);
 }
 
-/* Locked to ask, on the file that is there now. */
-static void lock_followed(struct map *m) {
+/* Does the table, as it was opened, answer for key without its server? */
+static bool answers_alone(struct map *m, struct str key) {
+    return m->opened && m->ops->asks != NULL && !m->ops->asks(m, key);
+}
+
+/* Locked to ask for key, on the file that is there now.  A table whose server leaves others waiting
+ * cannot be opened anew yet: a question that needs no server is answered as before the change, and
+ * so is one that may not wait. */
+static void lock_followed(struct map *m, struct str key, bool may_wait) {
     if (!m->ops->shared) {
         pthread_rwlock_wrlock(&m->lock);
         if (has_changed(m))
@@ -352,7 +359,13 @@ static void lock_followed(struct map *m) {
     if (!has_changed(m))
         return;
     pthread_rwlock_unlock(&m->lock);
-    pthread_rwlock_wrlock(&m->lock); /* waits for questions that are being answered */
+    if (pthread_rwlock_trywrlock(&m->lock) != 0) {
+        pthread_rwlock_rdlock(&m->lock);
+        if (!may_wait || answers_alone(m, key))
+            return;
+        pthread_rwlock_unlock(&m->lock);
+        pthread_rwlock_wrlock(&m->lock); /* waits for questions that are being answered */
+    }
     open_again(m);
     pthread_rwlock_unlock(&m->lock);
     pthread_rwlock_rdlock(&m->lock);
@@ -433,7 +446,7 @@ enum map_rc map_get(struct map *m, struct str key, struct sbuf *value) {
     folded[key.n] = '\0';
     if (m->fold && m->fixed)
         str_lower(folded, key.n);
-    lock_followed(m);
+    lock_followed(m, str_make(folded, key.n), true);
     if (m->opened)
         rc = m->ops->get(m, str_make(folded, key.n), value);
     if (rc == MAP_NOT_FOUND && m->fold && is_made(m) && !str_is_ascii(key))
@@ -456,7 +469,7 @@ static void source_where(struct map *m, struct str key, struct sbuf *out) {
 bool map_asks(struct map *m, struct str key) {
     if (!m->ops->remote || m->ops->asks == NULL)
         return m->ops->remote;
-    lock_followed(m);
+    lock_followed(m, key, false);
     bool asks = !m->opened || m->ops->asks(m, key);
     pthread_rwlock_unlock(&m->lock);
     return asks;
@@ -467,7 +480,7 @@ void map_where(struct map *m, struct str key, struct sbuf *out) {
     if (m->fold && m->fixed)
         str_lower(folded, key.n);
     key = str_make(folded, key.n);
-    lock_followed(m);
+    lock_followed(m, key, true);
     if (m->opened && m->ops->where != NULL)
         m->ops->where(m, key, out);
     else if (m->opened && m->path != NULL && m->ops->fixed && !m->ops->remote)
@@ -478,7 +491,7 @@ void map_where(struct map *m, struct str key, struct sbuf *out) {
 
 int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str value), void *arg) {
     int rc = -EOPNOTSUPP;
-    lock_followed(m);
+    lock_followed(m, STR_NONE, true);
     if (m->opened && m->ops->each != NULL)
         rc = m->ops->each(m, fn, arg);
     else if (m->opened)
@@ -488,7 +501,7 @@ int map_each(struct map *m, int (*fn)(void *arg, struct str key, struct str valu
 }
 
 void map_rows(struct map *m, map_row_fn fn, void *arg) {
-    lock_followed(m);
+    lock_followed(m, STR_NONE, true);
     if (m->opened && m->ops->rules != NULL)
         m->ops->rules(m, fn, arg);
     else if (m->opened && !m->ops->remote && m->ops->each != NULL)

@@ -200,3 +200,31 @@ def test_slow_database_slows_only_who_asks(dns, db):
     proxy.stop()
     everybody.stop()
     domain.stop()
+
+
+def test_a_table_file_that_is_changed_while_its_server_is_silent_holds_up_nobody(dns):
+    """Those whom the table file answers itself (domain) do not wait until the server's questions are over, which is a time-out."""
+    server = socket.create_server(("127.0.0.1", 0))
+    conf = f"hosts = 127.0.0.1:{server.getsockname()[1]}\nuser = u\npassword = p\ndbname = d\nquery = SELECT r FROM t WHERE a = '%s'\n"
+    seconds = {}
+
+    def rcpt(sender):
+        begun = time.monotonic()
+        with Client(p.port) as c:
+            c.cmd(f"MAIL FROM:<{sender}>")
+            reply = c.cmd("RCPT TO:<b@y.example>")
+        seconds[sender] = reply[:3], time.monotonic() - begun
+
+    with Posthouse("relayhost = [127.0.0.1]:9\nsender_dependent_relayhost_maps = mysql:{dir}/s.cf\n", dns=dns,
+                   files={"s.cf": conf + "domain = asked.example\n"}) as p:
+        waiting = [threading.Thread(target=rcpt, args=(f"{i}@asked.example",)) for i in range(4)]
+        for t in waiting:
+            t.start()
+        time.sleep(0.5)
+        (p.dir / "s.cf").write_text(conf + "domain = asked.example more.example\n")
+        time.sleep(0.8)
+        rcpt("a@alone.example")
+        wait_ended(*waiting)
+    server.close()
+    assert seconds.pop("a@alone.example")[1] < min(s for _, s in seconds.values()) - 2, seconds
+    assert {code for code, _ in seconds.values()} == {"451"}
