@@ -474,6 +474,22 @@ static void sasl_path_fill(struct config *c, struct params *p) {
     p->smtpd_sasl_path = config_text_keep(c, sbuf_take(&b));
 }
 
+/* The old names of TLS levels count where none is set, as with Postfix: the default "may", which
+ * Postfix does not have, is weaker than smtp_enforce_tls. */
+static void levels_fill(const struct config *c, const struct service *svc, struct params *p) {
+    const char *file;
+    bool set = config_entry(c, svc, STR_LIT("smtp_tls_security_level"), &file) != NULL;
+    const char *enforced = p->smtp_tls_enforce_peername ? "verify" : "encrypt";
+    if (p->smtp_tls_security_level[0] == '\0' || (!set && p->smtp_enforce_tls))
+        p->smtp_tls_security_level = p->smtp_enforce_tls ? enforced
+                                     : p->smtp_use_tls   ? "may"
+                                                         : "none";
+    if (p->smtpd_tls_security_level[0] == '\0')
+        p->smtpd_tls_security_level = p->smtpd_enforce_tls ? "encrypt"
+                                      : p->smtpd_use_tls   ? "may"
+                                                           : "";
+}
+
 static void params_fill(struct config *c, const struct service *svc, struct params *p) {
     for (size_t i = 0; i < param_count; i++)
         param_fill(c, svc, p, &param_table[i]);
@@ -483,14 +499,7 @@ static void params_fill(struct config *c, const struct service *svc, struct para
     aliases_fill(c, p);
     for (size_t i = 0; config_file_lists[i] != NULL; i++)
         list_fill(c, p, config_file_lists[i]);
-    if (p->smtp_tls_security_level[0] == '\0')
-        p->smtp_tls_security_level = p->smtp_enforce_tls ? "verify"
-                                     : p->smtp_use_tls   ? "may"
-                                                         : "none";
-    if (p->smtpd_tls_security_level[0] == '\0')
-        p->smtpd_tls_security_level = p->smtpd_enforce_tls ? "encrypt"
-                                      : p->smtpd_use_tls   ? "may"
-                                                           : "";
+    levels_fill(c, svc, p);
 }
 
 static char *path_in(const struct config *c, const char *name) {

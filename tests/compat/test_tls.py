@@ -123,6 +123,9 @@ CASES = [
     *[case(f"chain of four at {level}, depth {depth}", TRUST.format(level) + f"relayhost = [{DEEP}]\nsmtp_tls_CAfile = {{ca}}\n"
            f"smtp_tls_verify_cert_match = deep.test\nsmtp_tls_scert_verifydepth = {depth}\n", None, sni=[])
       for level, depth in (("verify", 0), ("verify", 1), ("verify", 2), ("encrypt", 0))],
+    # the old name of a level, where none is set
+    *[case(f"enforced, {i}", HOP + f"smtp_enforce_tls = yes\n{more}", sni=[]) for i, more in enumerate([
+        "", "smtp_tls_enforce_peername = no\n", "smtp_tls_security_level = encrypt\n", "smtp_tls_enforce_peername = no\n" + MAY])],
     # a host that has no more than TLS 1.1
     case("old, at may", f"relayhost = [{OLD}]\n" + MAY),
     case("old, required and permitted",

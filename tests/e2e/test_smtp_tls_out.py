@@ -31,9 +31,11 @@ def cert(tmp_path_factory):
     ("smtp_tls_wrappermode = yes\nsmtp_tls_security_level = none\n", False, True, r"4\.7\.5, status=deferred \(Cannot start TLS"),
     ("smtp_sasl_auth_enable = yes\n", False, False, r"4\.7\.5, status=deferred \(Cannot start TLS: handshake failure\)"),
     ("smtp_tls_policy_maps = static:verify\n", True, False, r"4\.7\.4, status=deferred \(TLS is required"),
+    ("smtp_enforce_tls = yes\n", True, False, r"4\.7\.4, status=deferred \(TLS is required"),
+    ("smtp_enforce_tls = yes\nsmtp_tls_security_level = may\n", True, False, r"2\.0\.0, status=sent"),
     ("", True, False, r"2\.0\.0, status=sent"), ("", False, False, r"2\.0\.0, status=sent"),
     ("smtp_tls_policy_maps = static:may\n", False, False, r"2\.0\.0, status=sent"),
-], ids=["refused", "broken", "wrapped", "wrapped-none", "login", "policy", "may-refused", "may-broken", "policy-may"])
+], ids=["refused", "broken", "wrapped", "wrapped-none", "login", "policy", "enforced", "enforced-may", "may-refused", "may-broken", "policy-may"])
 def test_tls_that_fails(dns, main, refuses, wrap, result):
     replies = {"STARTTLS": "454 4.7.0 no key is there"} if refuses else {}
     with FakeRelay(tls=BrokenTls(), wrap=wrap, replies=replies) as relay, \
@@ -357,3 +359,16 @@ def test_a_level_that_is_not_there_sends_nothing(dns, cert):
             p.write_main(main + "dane\n")
             p.proc.send_signal(signal.SIGHUP)
             p.wait_log("reload refused")
+
+
+@pytest.mark.parametrize("main,own,tls", [
+    ("", "-o smtp_enforce_tls=yes", None), ("smtp_enforce_tls = yes\n", "-o smtp_tls_enforce_peername=no", True),
+    ("smtp_enforce_tls = yes\n", "-o smtp_enforce_tls=no", True), ("smtp_enforce_tls = yes\n", "-o smtp_tls_security_level=none", False)],
+    ids=["verify", "encrypt", "may", "none"])
+def test_the_old_name_of_a_level_counts_where_none_is_set(dns, cert, main, own, tls):
+    """None: the host's certificate is nobody's, and the mail waits."""
+    with FakeRelay(tls=server_tls(*cert)) as relay, \
+            Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n{main}", master=f"smtp unix - - n - - smtp {own}\n", dns=dns) as p:
+        p.send()
+        p.wait_log(r"status=deferred \(Server certificate not verified" if tls is None else "status=sent")
+        assert [bool(m["tls"]) for m in relay.mails] == ([] if tls is None else [tls])
