@@ -228,7 +228,7 @@ static int main_lines(const struct first *f, char *lines[LINES_MAX]) {
     sbuf_free(&b);
     if (f->passwords == NULL)
         return n;
-    char *now = config_value(f->cfg, "smtp_tls_security_level", NULL);
+    const char *now = f->cfg->p.smtp_tls_security_level; /* or what smtp_enforce_tls stands for */
     char *rules = config_value(f->cfg, "smtp_sasl_security_options", NULL);
     char *wraps = config_value(f->cfg, "smtp_tls_wrappermode", NULL);
     char *logs_in = config_value(f->cfg, "smtp_sasl_auth_enable", NULL);
@@ -237,7 +237,7 @@ static int main_lines(const struct first *f, char *lines[LINES_MAX]) {
     if (list_has_word(str_of(rules), "noplaintext"))
         main_line_add(lines, &n, "smtp_sasl_security_options = noanonymous");
     if (strcmp(f->tls, "none") != 0 && strcmp(f->tls, "may") != 0 &&
-        (now[0] == '\0' || strcmp(now, "none") == 0 || strcmp(now, "may") == 0)) {
+        (strcmp(now, "none") == 0 || strcmp(now, "may") == 0)) {
         sbuf_printf(&b, "smtp_tls_security_level = %s", f->tls);
         main_line_add(lines, &n, b.p);
         sbuf_free(&b);
@@ -246,7 +246,6 @@ static int main_lines(const struct first *f, char *lines[LINES_MAX]) {
     if (to_wrap != (strcmp(wraps, "yes") == 0))
         main_line_add(lines, &n,
                       to_wrap ? "smtp_tls_wrappermode = yes" : "smtp_tls_wrappermode = no");
-    free(now);
     free(rules);
     free(wraps);
     free(logs_in);

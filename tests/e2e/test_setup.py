@@ -218,6 +218,14 @@ def test_a_table_gets_whole_passwords_that_others_cannot_read(kind):
         assert f"relayhost = {hosts}\n" in (p.dir / "main.cf").read_text()
 
 
+def test_a_level_of_tls_by_its_old_name_is_not_made_lower():
+    with Posthouse(MAIN + "smtp_enforce_tls = yes\nsmtp_sasl_password_maps = texthash:{dir}/logins\n", files={"logins": ""}) as p:
+        r = told(p, "[a.example]:26", "--no-test", "--yes")
+        assert r.returncode == 0, r.stdout + r.stderr
+        main = (p.dir / "main.cf").read_text()
+        assert "smtp_sasl_auth_enable = yes\n" in main and "smtp_tls_security_level" not in main
+
+
 @pytest.mark.parametrize("kind", ["hash", "texthash", "btree"])
 def test_a_table_is_where_the_daemon_reads_it(kind, tmp_path):
     """Not in the folder that the command was given in."""
