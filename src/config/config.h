@@ -41,6 +41,7 @@ struct service {
     int64_t maxproc;           /* 0: no limit; -1: default_process_limit */
     bool postscreen;           /* an smtpd by a line of postscreen */
     bool inet;                 /* it would listen on a port */
+    bool has_stray_word;       /* an argument that is neither an option nor part of one */
     struct refusals refusals;  /* what it asks for and does not get */
 };
 

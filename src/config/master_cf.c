@@ -85,6 +85,8 @@ static size_t option_o(struct str arg) {
     return arg.n > at && arg.p[0] == '-' && arg.p[at] == 'o' ? at + 1 : 0;
 }
 
+/* A word that belongs to no option is often the rest of a value: a blank ends one that does not
+ * stand between braces. */
 static void parse_args(struct parse *p, struct service *s, struct str rest, int line) {
     struct str arg;
     while (str_split_braces(&rest, " \t", &arg)) {
@@ -93,6 +95,8 @@ static void parse_args(struct parse *p, struct service *s, struct str rest, int 
             override_add(p, s, str_from(arg, at), line);
         else if (at > 0 && str_split_braces(&rest, " \t", &arg))
             override_add(p, s, arg, line);
+        else if (at > 0 || arg.p[0] != '-')
+            s->has_stray_word = true;
     }
 }
 
@@ -113,6 +117,7 @@ static void pass_apply(struct parse *p, struct service *s) {
         if (strcmp(pass->name, e == NULL ? "smtpd" : e->value) != 0)
             continue;
         s->maxproc = pass->maxproc;
+        s->has_stray_word = s->has_stray_word || pass->has_stray_word;
         for (size_t k = 0; k < pass->overrides.n; k++)
             cfg_file_set(&s->overrides, str_of(pass->overrides.v[k].name),
                          str_of(pass->overrides.v[k].value), pass->overrides.v[k].line);

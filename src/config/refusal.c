@@ -214,6 +214,19 @@ void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
     refuse_filter_tables(to, who);
 }
 
+void refusals_add_stray_word(struct refusals *to, const char *file, int line) {
+    to->v = mem_realloc(to->v, (to->n + 1) * sizeof to->v[0]);
+    to->v[to->n++] =
+        (struct refusal){.name = "a word that belongs to no option",
+                         .text = "a blank ends the value of an -o, unless all of it stands between "
+                                 "braces, as in -o { name = one, two }; with Postfix such a "
+                                 "service does not start",
+                         .file = file,
+                         .line = line,
+                         .own = true,
+                         .for_good = true};
+}
+
 void refusals_free(struct refusals *r) {
     free(r->v);
     r->v = NULL;

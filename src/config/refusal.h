@@ -21,6 +21,7 @@ struct refusal {
     int line;         /* 0: no place */
     bool own;         /* it comes from an -o of the service */
     bool accepted;    /* accept_unimplemented names it */
+    bool for_good;    /* accept_unimplemented cannot name it */
 };
 
 struct refusals {
@@ -52,6 +53,8 @@ void refusals_fill(struct refusals *to, const struct refusal_asker *who);
  * Postfix (cleanup, say), which is part of who here. */
 void refusals_add_line(struct refusals *to, const struct refusal_asker *who,
                        const struct cfg_file *line);
+/* Adds that the service's line, in the file, has a word that belongs to no option. */
+void refusals_add_stray_word(struct refusals *to, const char *file, int line);
 void refusals_free(struct refusals *r);
 /* The first that is not accepted; NULL: nothing is refused. */
 const struct refusal *refusals_first(const struct refusals *r);

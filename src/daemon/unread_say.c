@@ -58,6 +58,9 @@ static void refusal_say(const struct config *cfg, const struct refusal *x, enum 
         diag_add(d, DIAG_WARN, x->file, x->line,
                  "not implemented, and accepted by accept_unimplemented: %s%s%s: %s",
                  x->list == NULL ? "" : x->list, x->list == NULL ? "" : ": ", x->name, x->text);
+    else if (x->for_good)
+        diag_add(d, refused, x->file, x->line, "%s: %s; so mail waits, and none is taken, by %s",
+                 x->name, x->text, services.p);
     else
         diag_add(d, refused, x->file, x->line,
                  "not implemented: %s%s%s: %s; so mail waits, and none is taken, by %s; "

@@ -225,6 +225,28 @@ def test_a_transport_that_would_send_otherwise_sends_nothing(dns):
     relay.stop()
 
 
+def test_a_word_that_belongs_to_no_option_stops_its_service(dns):
+    """A blank has cut off a part of a value: what is left may permit what the whole forbids.  Postfix's service does not start."""
+    screen, own, braced, ended = (free_port() for _ in range(4))
+    cut = " -o smtpd_client_restrictions=permit_sasl_authenticated, reject\n"
+    master = (f"127.0.0.1:{own} inet n - n - - smtpd\n{cut}127.0.0.1:{screen} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n{cut}"
+              f"127.0.0.1:{braced} inet n - n - - smtpd -v\n -o {{{{ smtpd_client_restrictions = permit_mynetworks, reject }}}}\n"
+              f"127.0.0.1:{ended} inet n - n - - smtpd -o\nthird unix - - n - - smtp\n -o smtp_fallback_relay=[a.example], [b.example]\n"
+              "filter unix - n n - - pipe\n flags=R user=nobody argv=/bin/true ${{recipient}}\n")
+    main = "relayhost = [127.0.0.1]:9\ntransport_maps = inline:{{{{z.example=third:[127.0.0.1]:9}}}}\n"
+    with Posthouse(main, master=master, dns=dns) as p:
+        for port, taken in ((own, False), (screen, False), (braced, True), (ended, False), (p.port, True)):
+            with Client(port) as c:
+                assert c.cmd("MAIL FROM:<a@x.example>") == ("250 2.1.0 Ok" if taken else REFUSED), port
+        with p.client() as c:
+            assert c.cmd("MAIL FROM:<a@x.example>").startswith("250")
+            assert c.cmd("RCPT TO:<b@z.example>").startswith("451 4.3.5")
+            assert c.cmd("RCPT TO:<b@y.example>").startswith("250")
+        r = p.run("check")
+        found = re.findall(r"^error: (?:\S*/)?master.cf, line \d+: a word that belongs to no option: .* by (\S+)$", r.stdout, re.M)
+        assert sorted(found) == sorted([f"127.0.0.1:{port}" for port in (own, screen, ended)] + ["third"]), r.stdout
+
+
 def test_sendmail_says_what_is_not_done(dns):
     with Posthouse("relayhost = [127.0.0.1]:9\nlocal_login_sender_maps = inline:{{{{root=root}}}}\n", dns=dns) as p:
         r = p.run("b@y.example", face="sendmail", stdin="Subject: x\n\nx\n")
