@@ -135,7 +135,8 @@ static const char *reload_failure(const struct config *cfg, long wait_s) {
     if (rc == -ESRCH)
         return "no daemon is running";
     if (rc == -EINVAL)
-        return "the new configuration has errors (posthouse check names them); the old one stays";
+        return "it was refused, and the log says why (posthouse check names errors of the new "
+               "configuration); the old one stays in use";
     return rc < 0 ? strerror(-rc) : NULL;
 }
 
