@@ -93,8 +93,9 @@ pid_t cli_daemon(const struct config *cfg);
  * 0; -ESRCH: none runs; -ETIMEDOUT: it did not end within a minute; other negative errno. */
 int cli_stop_daemon(const struct config *cfg);
 /* Can the spool of dir's Posthouse, which does not run, be opened, and has it room for that queue
- * (below), which Postfix may still have?  The exit status; what there is to be said has been. */
-int cli_transfer_fits(const char *dir, const char *front);
+ * (below), which Postfix may still have?  The exit status; what there is to be said has been.
+ * *has_mail: is there mail in that spool? */
+int cli_transfer_fits(const char *dir, const char *front, bool *has_mail);
 /* Moves the queue of the Postfix with the configuration directory front (NULL: the one that main.cf
  * of dir names) into the spool of dir's Posthouse, or the other way: both are stopped.  The exit
  * status of import and export; what there is to be said has been. */

@@ -58,6 +58,7 @@ struct replace {
     int lock_fd;          /* of Postfix's configuration directory; -1: not locked */
     bool stays;           /* some mail was named that did not move */
     bool without_records; /* they are not looked for */
+    bool had_mail;        /* Posthouse's queue, before the first step of a first --apply */
     /* What is noted. */
     enum replace_state state;
     bool ran;       /* Postfix ran, or this is not known: then nothing is begun */
@@ -652,12 +653,15 @@ static bool own_goes_on(const struct replace *r) {
     return true;
 }
 
-/* again: as above.  Then the mail can be of relay records, which Postfix does not know. */
-static int apply_goes_back(struct replace *r, bool again) {
+/* was: the state before.  Where a road was begun then, power may have failed, and Posthouse been in
+ * place since: its mail can be of relay records, which Postfix does not know, as can mail that
+ * waited in its queue before a first --apply. */
+static int apply_goes_back(struct replace *r, enum replace_state was) {
+    bool again = was == REPLACE_APPLIED;
     if (again && own_goes_on(r))
         return 1;
-    if (again && !cli_records_may_stay(r->cfg))
-        return road_is_lost(r, "--apply");
+    if ((was != REPLACE_NONE || r->had_mail) && !cli_records_may_stay(r->cfg))
+        return !again && own_goes_on(r) ? 1 : road_is_lost(r, "--apply");
     fputs("posthouse: that does not go: back to Postfix\n", stderr);
     if (road_back(r) != 0)
         return road_is_lost(r, "--undo");
@@ -670,7 +674,8 @@ static int apply_goes_back(struct replace *r, bool again) {
 
 /* The note says that Posthouse was in its place until it is not any more. */
 static int replace_apply(struct replace *r) {
-    bool fresh = r->state == REPLACE_NONE, again = r->state == REPLACE_APPLIED;
+    enum replace_state was = r->state;
+    bool fresh = was == REPLACE_NONE, again = was == REPLACE_APPLIED;
     if (apply_is_done(r)) {
         replace_step("Posthouse is in Postfix's place already");
         cli_transfer_sweep(r->dir, r->front->dir); /* what a run that was killed has left */
@@ -679,7 +684,7 @@ static int replace_apply(struct replace *r) {
     int rc = replace_may(r);
     if (rc != 0)
         return rc;
-    if (fresh && cli_transfer_fits(r->dir, r->front->dir) != EX_OK_)
+    if (fresh && cli_transfer_fits(r->dir, r->front->dir, &r->had_mail) != EX_OK_)
         return replace_fatal(r->cfg->p.queue_directory, "nothing was changed");
     rc = again ? 0 : note_write(r, REPLACE_APPLYING);
     if (rc != 0)
@@ -696,7 +701,7 @@ static int replace_apply(struct replace *r) {
         puts("posthouse: back: posthouse setup replace-postfix --undo");
         return 0;
     }
-    return apply_goes_back(r, again);
+    return apply_goes_back(r, was);
 }
 
 static int replace_undo(struct replace *r) {

@@ -162,7 +162,7 @@ static int transfer_places(const char *dir, const char *front, const char *queue
     return status;
 }
 
-int cli_transfer_fits(const char *dir, const char *front) {
+int cli_transfer_fits(const char *dir, const char *front, bool *has_mail) {
     struct places p = {0};
     struct ours ours;
     char *why = NULL;
@@ -175,6 +175,7 @@ int cli_transfer_fits(const char *dir, const char *front) {
         transfer_fatal(why, rc, "Posthouse is running: stop it first");
     else if ((rc = transfer_import_room(&t, &why)) < 0)
         fprintf(stderr, "posthouse: fatal: %s\n", why == NULL ? strerror(-rc) : why);
+    *has_mail = ours.n > 0;
     free(why);
     ours_close(&ours);
     places_free(&p);

@@ -362,7 +362,33 @@ def test_a_second_apply_that_does_not_go(house):
     assert r.returncode == 1 and "is not known" in r.stdout and not h.runs(), r.stdout
     r = h.setup("--apply")
     assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 4, r.stdout
+    for n, state in enumerate(("applying", "undoing")):  # power failed at that moment, and Posthouse is in place since
+        h.note.write_text(h.note.read_text().replace("state applied", f"state {state}"))
+        again(1, "Posthouse stays in Postfix's place")
+        assert h.ours_serves() and len(h.ours()) == 5 + n
+        h.note.write_text(h.note.read_text().replace("state applying", "state applied"))
     assert h.setup("--undo", "--without-records").returncode == 0 and h.runs()
+
+
+def test_a_first_apply_that_does_not_go_gives_postfix_no_mail_of_records(house):
+    """What waits in Posthouse's queue before it may be of relay records, which Postfix does not know."""
+    h = house(2)
+    with open(h.dir / "main.cf", "a") as f:
+        f.write(f"data_directory = {h.dir}/data\n")
+    assert h.setup("--apply").returncode == 0
+    assert h.p.run("record", "set", "r", "hosts=[127.0.0.1]:9", "user=u", "password", stdin="pw\n").returncode == 0
+    h.note.unlink()  # so it is a Posthouse that was beside, with two messages
+    h.p.run("postfix", "stop")
+    wait_for(lambda: not listens(h.postfix.port))
+    assert h.postfix_does("start")
+    programs = h.dir / "programs"
+    programs.mkdir()
+    (programs / "posthoused").write_text("#!/bin/sh\nexit 3\n")
+    (programs / "posthoused").chmod(0o755)
+    r = h.setup("--apply", program=programs)
+    assert r.returncode == 1 and "neither goes now" in r.stdout and not h.runs() and not h.contents(), r.stdout
+    r = h.setup("--apply")
+    assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 2, r.stdout
 
 
 def test_what_an_undo_cannot_give_back_is_said_at_its_end(house):
