@@ -707,6 +707,11 @@ static int replace_apply(struct replace *r) {
 static int replace_undo(struct replace *r) {
     if (r->state == REPLACE_NONE)
         return replace_fatal(r->note_path, "nothing was applied that could be undone");
+    if (front_is_ours(r))
+        return replace_fatal("postfix", "it is Posthouse's (the package posthouse-mta): no Postfix "
+                                        "is here to go back to, and what its queue is given "
+                                        "nothing would send; install Postfix first; nothing was "
+                                        "changed");
     if (front_state(r->front) == FRONT_UNKNOWN)
         return front_unknown(r);
     if (r->state != REPLACE_UNDOING && !front_is_well(r))

@@ -370,6 +370,21 @@ def test_a_second_apply_that_does_not_go(house):
     assert h.setup("--undo", "--without-records").returncode == 0 and h.runs()
 
 
+def test_an_undo_without_a_postfix_to_go_back_to(house):
+    """The package posthouse-mta, installed since, has Postfix's commands: mail that went into Postfix's queue would be sent by nobody."""
+    h = house(2)
+    assert h.setup("--apply").returncode == 0
+    command = h.postfix.dir / "bin/postfix"
+    command.unlink()
+    command.symlink_to(BUILD / "src/posthouse")
+    r = h.setup("--undo")
+    assert r.returncode == 1 and "no Postfix is here" in r.stdout and h.note.exists(), r.stdout
+    assert h.ours_serves() and len(h.ours()) == 2 and not h.contents()
+    command.unlink()
+    h.words("")
+    assert h.setup("--undo").returncode == 0 and h.runs()
+
+
 def test_a_first_apply_that_does_not_go_gives_postfix_no_mail_of_records(house):
     """What waits in Posthouse's queue before it may be of relay records, which Postfix does not know."""
     h = house(2)
