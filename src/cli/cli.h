@@ -100,7 +100,8 @@ int cli_transfer_fits(const char *dir, const char *front, bool *has_mail);
  * of dir names) into the spool of dir's Posthouse, or the other way: both are stopped.  The exit
  * status of import and export; what there is to be said has been. */
 int cli_transfer(const char *dir, const char *front, bool in);
-/* Has that configuration no relay record, and no relay host in the embedded accounts store?
+/* Has that configuration no relay record, and no relay host in an accounts store that is
+ * Posthouse's alone (the embedded one, or one that no table of main.cf can be of)?
  * Postfix, which is to send the mail again, knows neither their accounts, hosts and TLS nor their
  * names.  False after saying which there are, and what to do. */
 bool cli_records_may_stay(const struct config *cfg);

@@ -290,23 +290,31 @@ static bool no_records(const struct config *cfg) {
     return read && w.n == 0;
 }
 
-/* Postfix may have tables that read another store, but not the embedded one. */
-static bool no_embedded_senders(const struct config *cfg) {
+/* Postfix may have tables that read another store, but not the embedded one; without any such table
+ * in main.cf it reads none. */
+static bool store_is_ours_alone(const struct config *cfg) {
+    return cfg->embedded ||
+           (cfg->p.accounts_store[0] != '\0' &&
+            cfg_file_find(&cfg->main, STR_LIT("sender_dependent_relayhost_maps")) == NULL);
+}
+
+static bool no_strange_senders(const struct config *cfg) {
+    const char *store = cfg->embedded ? "the embedded accounts store" : cfg->p.accounts_store;
     struct strange w = {0};
     char *why = NULL;
-    if (!cfg->embedded)
+    if (!store_is_ours_alone(cfg))
         return true;
     struct store *st = store_open(cfg->p.accounts_store, cfg->dir, false, &why);
     bool read =
         st != NULL && store_relay_each(st, "", take_strange_sender, &w, &why) != STORE_ERROR;
     if (!read)
-        strange_unknown("relay hosts in the embedded accounts store", why);
+        strange_unknown("relay hosts in the accounts store", why);
     else if (w.n > 0)
         fprintf(stderr,
-                "posthouse: fatal: %zu sender%s in the embedded accounts store, which Postfix does "
-                "not read (%s%s): it would send their mail by its own. Give Postfix these "
+                "posthouse: fatal: %zu sender%s in %s, which Postfix does not read (%s%s): it "
+                "would send their mail by its own. Give Postfix these "
                 "(sender_dependent_relayhost_maps), and then --undo --without-records\n",
-                w.n, w.n == 1 ? " has a relay host" : "s have relay hosts", w.names.p,
+                w.n, w.n == 1 ? " has a relay host" : "s have relay hosts", store, w.names.p,
                 w.n > NAMES_MAX ? ", ..." : "");
     store_close(st);
     free(why);
@@ -315,7 +323,7 @@ static bool no_embedded_senders(const struct config *cfg) {
 }
 
 bool cli_records_may_stay(const struct config *cfg) {
-    bool records = no_records(cfg), senders = no_embedded_senders(cfg);
+    bool records = no_records(cfg), senders = no_strange_senders(cfg);
     return records && senders;
 }
 

@@ -320,7 +320,7 @@ def test_an_undo_with_records_that_postfix_does_not_know(house):
 
 
 def test_an_undo_with_relay_hosts_that_postfix_does_not_know(house):
-    """The embedded accounts store has them: Postfix would send by its own."""
+    """The embedded accounts store has them, or another that no table of main.cf names: Postfix would send by its own."""
     h = house(1)
     with open(h.dir / "main.cf", "a") as f:
         f.write(f"data_directory = {h.dir}/data\n")
@@ -328,9 +328,12 @@ def test_an_undo_with_relay_hosts_that_postfix_does_not_know(house):
     for words in (("domain", "add", "shop.example"), ("relay", "set", "@shop.example", "[127.0.0.1]:9")):
         r = h.p.run(*words)
         assert r.returncode == 0, r.stderr
-    r = h.setup("--undo")
-    assert r.returncode == 1 and '1 sender has a relay host in the embedded accounts store' in r.stdout and h.ours_serves(), r.stdout
-    assert "@shop.example" in r.stdout
+    for store in ("the embedded accounts store", f"sqlite:{h.dir}/data/accounts.db"):
+        with open(h.dir / "main.cf", "a") as f:
+            f.write(f"accounts_store = {store}\n" if ":" in store else "")
+        r = h.setup("--undo")
+        assert r.returncode == 1 and f"1 sender has a relay host in {store}" in r.stdout and h.ours_serves(), r.stdout
+        assert "@shop.example" in r.stdout
     assert h.p.run("relay", "unset", "@shop.example").returncode == 0
     assert h.setup("--undo").returncode == 0 and h.runs()
 
