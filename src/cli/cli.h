@@ -103,8 +103,8 @@ int cli_transfer(const char *dir, const char *front, bool in);
 /* Has that configuration no relay record, and no relay host in an accounts store that is
  * Posthouse's alone (the embedded one, or one that no table of main.cf can be of)?
  * Postfix, which is to send the mail again, knows neither their accounts, hosts and TLS nor their
- * names.  False after saying which there are, and what to do. */
-bool cli_records_may_stay(const struct config *cfg);
+ * names.  False after saying which there are, and what to do: command, with --without-records. */
+bool cli_records_may_stay(const struct config *cfg, const char *command);
 /* Removes what cli_transfer has left in Postfix's queue directory of mail that it has taken over,
  * which may take as long again: not while a mail system is waited for.  Postfix is stopped. */
 void cli_transfer_sweep(const char *dir, const char *front);

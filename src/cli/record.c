@@ -255,23 +255,24 @@ static void take_strange_sender(void *arg, struct str account, struct str value)
     strange_name(arg, account);
 }
 
-static void say_strange(const struct strange *w) {
+static void say_strange(const struct strange *w, const char *command) {
     fprintf(stderr,
             "posthouse: fatal: %zu relay record%s not known to Postfix (%s%s): it would send their "
             "mail without their login and TLS, or to a host by a record's name, and return what is "
             "refused then. Give Postfix hosts, accounts and TLS of them (relayhost, "
-            "smtp_sasl_password_maps, smtp_tls_policy_maps), and then --undo --without-records\n",
-            w->n, w->n == 1 ? " is" : "s are", w->names.p, w->n > NAMES_MAX ? ", ..." : "");
+            "smtp_sasl_password_maps, smtp_tls_policy_maps), and then %s --without-records\n",
+            w->n, w->n == 1 ? " is" : "s are", w->names.p, w->n > NAMES_MAX ? ", ..." : "",
+            command);
 }
 
-static void strange_unknown(const char *what, const char *why) {
+static void strange_unknown(const char *what, const char *why, const char *command) {
     fprintf(stderr,
             "posthouse: fatal: %s: %s: whether there are any, which Postfix does not know, is not "
-            "known; --undo --without-records goes back all the same\n",
-            what, why);
+            "known; %s --without-records goes back all the same\n",
+            what, why, command);
 }
 
-static bool no_records(const struct config *cfg) {
+static bool no_records(const struct config *cfg, const char *command) {
     const struct params *p = &cfg->p;
     struct strange w = {0};
     char *why = NULL;
@@ -281,9 +282,9 @@ static bool no_records(const struct config *cfg) {
     struct relays *r = relays_open(p->relays_database, p->relays_key_file, false, &made, &why);
     bool read = r != NULL && relays_each(r, take_strange, &w, &why);
     if (!read)
-        strange_unknown("relay records", why);
+        strange_unknown("relay records", why, command);
     else if (w.n > 0)
-        say_strange(&w);
+        say_strange(&w, command);
     relays_close(r);
     free(why);
     sbuf_free(&w.names);
@@ -298,7 +299,7 @@ static bool store_is_ours_alone(const struct config *cfg) {
             cfg_file_find(&cfg->main, STR_LIT("sender_dependent_relayhost_maps")) == NULL);
 }
 
-static bool no_strange_senders(const struct config *cfg) {
+static bool no_strange_senders(const struct config *cfg, const char *command) {
     const char *store = cfg->embedded ? "the embedded accounts store" : cfg->p.accounts_store;
     struct strange w = {0};
     char *why = NULL;
@@ -308,22 +309,22 @@ static bool no_strange_senders(const struct config *cfg) {
     bool read =
         st != NULL && store_relay_each(st, "", take_strange_sender, &w, &why) != STORE_ERROR;
     if (!read)
-        strange_unknown("relay hosts in the accounts store", why);
+        strange_unknown("relay hosts in the accounts store", why, command);
     else if (w.n > 0)
         fprintf(stderr,
                 "posthouse: fatal: %zu sender%s in %s, which Postfix does not read (%s%s): it "
                 "would send their mail by its own. Give Postfix these "
-                "(sender_dependent_relayhost_maps), and then --undo --without-records\n",
+                "(sender_dependent_relayhost_maps), and then %s --without-records\n",
                 w.n, w.n == 1 ? " has a relay host" : "s have relay hosts", store, w.names.p,
-                w.n > NAMES_MAX ? ", ..." : "");
+                w.n > NAMES_MAX ? ", ..." : "", command);
     store_close(st);
     free(why);
     sbuf_free(&w.names);
     return read && w.n == 0;
 }
 
-bool cli_records_may_stay(const struct config *cfg) {
-    bool records = no_records(cfg), senders = no_strange_senders(cfg);
+bool cli_records_may_stay(const struct config *cfg, const char *command) {
+    bool records = no_records(cfg, command), senders = no_strange_senders(cfg, command);
     return records && senders;
 }
 

@@ -660,7 +660,7 @@ static int apply_goes_back(struct replace *r, enum replace_state was) {
     bool again = was == REPLACE_APPLIED;
     if (again && own_goes_on(r))
         return 1;
-    if ((was != REPLACE_NONE || r->had_mail) && !cli_records_may_stay(r->cfg))
+    if ((was != REPLACE_NONE || r->had_mail) && !cli_records_may_stay(r->cfg, "--undo"))
         return !again && own_goes_on(r) ? 1 : road_is_lost(r, "--apply");
     fputs("posthouse: that does not go: back to Postfix\n", stderr);
     if (road_back(r) != 0)
@@ -718,7 +718,7 @@ static int replace_undo(struct replace *r) {
         return replace_fatal(r->front->dir, "Postfix would not start: correct its errors first; "
                                             "nothing was changed");
     /* Whatever is noted: power may have failed long ago, and Posthouse been in place since. */
-    if (!r->without_records && !cli_records_may_stay(r->cfg))
+    if (!r->without_records && !cli_records_may_stay(r->cfg, "--undo"))
         return replace_fatal(r->dir, "nothing was changed");
     int rc = note_write(r, REPLACE_UNDOING);
     if (rc != 0)

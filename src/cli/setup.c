@@ -256,7 +256,7 @@ static int setup_undo_noted(const struct setup *s, struct str note) {
 /* Where Posthouse has no main.cf any more, it has no records. */
 static bool setup_may_undo(const struct setup *s) {
     struct config *cfg = cli_config_with_mistakes("posthouse", s->dir);
-    bool may = cfg == NULL || cli_records_may_stay(cfg);
+    bool may = cfg == NULL || cli_records_may_stay(cfg, "--undo");
     config_unref(cfg);
     return may;
 }

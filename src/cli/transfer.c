@@ -33,10 +33,12 @@ static int transfer_usage(const char *name) {
               "--keep: its files are not removed, but kept in DIR/" PFQUEUE_KEPT ".\n",
               stderr);
     else
-        fputs("usage: posthouse export [DIR]\n"
+        fputs("usage: posthouse export [--without-records] [DIR]\n"
               "Gives Postfix, which is stopped, the mail that waits here; the daemon is stopped, "
               "too.\n"
-              "DIR: Postfix's queue_directory, if its main.cf does not say it.\n",
+              "DIR: Postfix's queue_directory, if its main.cf does not say it.\n"
+              "--without-records: also where there are relay records, which Postfix does not "
+              "know.\n",
               stderr);
     return EX_USAGE_;
 }
@@ -199,11 +201,22 @@ void cli_transfer_sweep(const char *dir, const char *front) {
     places_free(&p);
 }
 
+/* Postfix sends what it is given. */
+static bool export_may(const char *dir) {
+    struct config *cfg = cli_config("posthouse", dir);
+    bool may = cfg != NULL && cli_records_may_stay(cfg, "posthouse export");
+    config_unref(cfg);
+    return may;
+}
+
 static int transfer_command(const char *dir, int argc, char **argv) {
     bool in = strcmp(argv[0], "import") == 0;
     bool keep = in && cli_take_flag(&argc, argv, "--keep");
+    bool without_records = !in && cli_take_flag(&argc, argv, "--without-records");
     if (argc > 2 || (argc == 2 && argv[1][0] == '-'))
         return transfer_usage(argv[0]);
+    if (!in && !without_records && !export_may(dir))
+        return EX_UNAVAILABLE_;
     return transfer_places(dir, NULL, argc == 2 ? argv[1] : NULL, in, keep, true);
 }
 

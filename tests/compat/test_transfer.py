@@ -211,6 +211,21 @@ def test_there_and_back(place):
     assert not re.search(r"warning: .*(corrupt|malformed|invalid|rejected)", at.postfix.new_log())
 
 
+def test_mail_of_relay_records_is_given_to_postfix_only_where_that_is_said(place):
+    """Postfix would send it without their login and TLS."""
+    at = place()
+    with open(at.p.dir / "main.cf", "a") as f:
+        f.write(f"data_directory = {at.p.dir}/data\n")
+    assert at.run("import").returncode == 0
+    assert at.p.run("record", "set", "r", "hosts=[127.0.0.1]:9", "user=u", "password", stdin="pw\n").returncode == 0
+    before = at.everything()
+    r = at.run("export")
+    assert r.returncode == 69 and "1 relay record is not known to Postfix" in r.stderr and "export --without-records" in r.stderr, r.stderr
+    assert at.everything() == before and not at.messages()
+    assert at.run("import", "--without-records").returncode == 64
+    assert at.run("export", "--without-records").returncode == 0 and len(at.messages()) == 6 and not at.ours()
+
+
 def test_the_daemon_delivers_what_was_taken_over(place):
     at = place(mails=len(KINDS))
     files = at.messages()
