@@ -149,7 +149,11 @@ def test_a_relay_that_was_there_keeps_its_configuration_in_postfixs_place(tmp_pa
         staged(tmp_path, "posthouse-mta.postinst", "configure")
         assert (tmp_path / "etc/postfix/main.cf").samefile(own / "main.cf")
         assert (own / "main.cf").read_text() == "relayhost = [mine.example]\n"
-    assert "stop" not in staged(tmp_path, "posthouse-mta.prerm", "remove").stdout
+    staged(tmp_path, "posthouse-mta.prerm", "upgrade")
+    assert os.path.lexists(tmp_path / "etc/postfix")
+    # A Postfix that comes in its place would run with this configuration, and its package would write into it.
+    assert "stop" not in staged(tmp_path, "posthouse-mta.prerm", "remove").stdout and not os.path.lexists(tmp_path / "etc/postfix")
+    (tmp_path / "etc/postfix").symlink_to("posthouse")  # of a package before
     staged(tmp_path, "posthouse-mta.postrm", "purge")
     assert (own / "main.cf").exists() and not os.path.lexists(tmp_path / "etc/postfix")
     (tmp_path / "etc/postfix").mkdir()
