@@ -200,6 +200,28 @@ def test_what_a_postfix_that_was_removed_has_left_is_named(tmp_path):
     assert f'run "posthouse import {tmp_path}/var/spool/postfix"' in said
 
 
+@pytest.mark.parametrize("place", ["posthouse", "postfix"])
+def test_a_move_that_has_no_way_back_any_more_leaves_sendmail_to_the_package(tmp_path, place):
+    """After setup replace-postfix dpkg puts the package's sendmail aside: without Posthouse, later, no program could send."""
+    link, kept, note = tmp_path / "sendmail", tmp_path / "sendmail.postfix", tmp_path / f"etc/{place}/replace-postfix.undo"
+    for folder in ("bin", "etc/postfix", f"etc/{place}"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "bin/dpkg-divert").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/diverted\n')
+    (tmp_path / "bin/dpkg-divert").chmod(0o755)
+    (tmp_path / "etc/postfix/main.cf").write_text("relayhost =\n")
+    note.write_text(f"state applied\npostfix {tmp_path}/etc/postfix\nran yes\nsendmail {link}\n")
+    link.symlink_to("/usr/bin/posthouse")
+    kept.symlink_to("../bin/posthouse")
+    staged(tmp_path, "posthouse-mta.postinst", "configure")
+    assert os.readlink(link) == "../bin/posthouse" and not os.path.lexists(kept) and not note.exists()
+    assert (tmp_path / "diverted").read_text().split()[-5:] == ["--no-rename", "--divert", str(kept), "--remove", str(link)]
+    kept.write_text("")
+    for state, front, stays in ("applied", "etc/postfix", False), ("applied", "opt/postfix", True), ("undoing", "etc/postfix", True):
+        note.write_text(f"state {state}\npostfix {tmp_path}/{front}\nsendmail {link}\n")
+        staged(tmp_path, "posthouse-mta.postinst", "configure")
+        assert os.readlink(link) == "../bin/posthouse" and kept.exists() and note.exists() == stays
+
+
 @pytest.mark.parametrize("setup", ["beside-postfix", "replace-postfix"])
 def test_a_postfix_that_counts_on_it_is_put_right_first(tmp_path, setup):
     master, note = tmp_path / "usr/lib/postfix/sbin/master", tmp_path / f"etc/posthouse/{setup}.undo"
