@@ -222,9 +222,10 @@ def test_a_move_that_has_no_way_back_any_more_leaves_sendmail_to_the_package(tmp
         assert os.readlink(link) == "../bin/posthouse" and kept.exists() and note.exists() == stays
 
 
-@pytest.mark.parametrize("setup", ["beside-postfix", "replace-postfix"])
-def test_a_postfix_that_counts_on_it_is_put_right_first(tmp_path, setup):
-    master, note = tmp_path / "usr/lib/postfix/sbin/master", tmp_path / f"etc/posthouse/{setup}.undo"
+@pytest.mark.parametrize("place, setup", [("posthouse", "beside-postfix"), ("posthouse", "replace-postfix"), ("postfix", "replace-postfix")])
+def test_a_postfix_that_counts_on_it_is_put_right_first(tmp_path, place, setup):
+    """Its note is in Postfix's own directory, too, where /etc/posthouse, a link to that, has gone with posthouse-mta."""
+    master, note = tmp_path / "usr/lib/postfix/sbin/master", tmp_path / f"etc/{place}/{setup}.undo"
     for path in (master, note):
         path.parent.mkdir(parents=True)
         path.write_text("")
