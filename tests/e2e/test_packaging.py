@@ -32,7 +32,8 @@ def script(p, name, *args, debhelper=""):
 
 def staged(tmp_path, name, *args, check=True):
     """A script on folders of the test's own; what it would tell systemd is in the answer's stdout."""
-    text = moved(name, {place: f"{tmp_path}{place}" for place in ("/etc/", "/usr/lib/postfix", "/run/systemd/system", "/var/")})
+    text = moved(name, {place: f"{tmp_path}{place}" for place in ("/etc/", "/usr/lib/postfix", "/usr/sbin/sendmail",
+                                                                         "/run/systemd/system", "/var/")})
     text = text.replace(". /usr/share/debconf/confmodule", "db_get() { RET=; }\ndb_stop() { :; }\nnewaliases() { :; }")
     (tmp_path / "bin").mkdir(exist_ok=True)
     for program in ("deb-systemd-invoke", "deb-systemd-helper", "systemctl"):
@@ -220,6 +221,28 @@ def test_a_move_that_has_no_way_back_any_more_leaves_sendmail_to_the_package(tmp
         note.write_text(f"state {state}\npostfix {tmp_path}/{front}\nsendmail {link}\n")
         staged(tmp_path, "posthouse-mta.postinst", "configure")
         assert os.readlink(link) == "../bin/posthouse" and kept.exists() and note.exists() == stays
+
+
+@pytest.mark.parametrize("other", [True, False])
+@pytest.mark.parametrize("moved_here", [True, False])
+def test_a_package_that_goes_leaves_no_sendmail_that_leads_nowhere(tmp_path, other, moved_here):
+    """Whatever became of the note of setup replace-postfix; dpkg would put the sendmail of each other mail server beside the link."""
+    link, kept = tmp_path / "usr/sbin/sendmail", tmp_path / "usr/sbin/sendmail.postfix"
+    link.parent.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/dpkg-divert").write_text(f'#!/bin/sh\n[ "$1" = --truename ] || exec echo "$@" >>{tmp_path}/diverted\n'
+                                              f'echo {kept if moved_here else link}\n')
+    (tmp_path / "bin/dpkg-divert").chmod(0o755)
+    link.symlink_to("/usr/bin/posthouse")
+    if other:
+        kept.write_text("theirs")
+    for word in ("upgrade", "remove", "purge"):
+        staged(tmp_path, "posthouse.postrm", word)
+        if word == "upgrade" or not moved_here:  # one that the administrator has made stays
+            assert link.is_symlink() and kept.exists() == other and not (tmp_path / "diverted").exists()
+            continue
+        assert not link.is_symlink() and not kept.exists() and link.exists() == other
+        assert (tmp_path / "diverted").read_text().split()[-5:] == ["--no-rename", "--divert", str(kept), "--remove", str(link)]
 
 
 @pytest.mark.parametrize("place, setup", [("posthouse", "beside-postfix"), ("posthouse", "replace-postfix"), ("postfix", "replace-postfix")])
