@@ -629,6 +629,13 @@ static void say_left(const struct replace *r) {
               stderr);
 }
 
+/* Postfix is of no use any more, an administrator may think. */
+static void say_read(const struct replace *r) {
+    if (strcmp(r->dir, POSTFIX_PLACE) == 0)
+        puts("posthouse: it reads " POSTFIX_PLACE ", which a purge of the package postfix would "
+             "remove, with the road back: leave that package as it is");
+}
+
 /* Postfix runs again, and what it could not be given is not sent. */
 static void say_stays(const struct replace *r) {
     fprintf(stderr,
@@ -698,6 +705,7 @@ static int replace_apply(struct replace *r) {
         return replace_stay(r, fresh);
     if (road_forward(r) == 0) {
         say_left(r);
+        say_read(r);
         puts("posthouse: back: posthouse setup replace-postfix --undo");
         return 0;
     }
