@@ -112,7 +112,7 @@ struct expand {
 
 static int expand_text(struct expand *x, struct sbuf *out, struct str s);
 
-static bool is_blank(char c) {
+static bool blank_char(char c) {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
@@ -149,7 +149,7 @@ static int expand_name(struct expand *x, struct sbuf *out, struct str name) {
 }
 
 static struct str skip_blanks(struct str s) {
-    while (s.n > 0 && is_blank(s.p[0]))
+    while (s.n > 0 && blank_char(s.p[0]))
         s = str_from(s, 1);
     return s;
 }
@@ -230,7 +230,7 @@ static int expand_relation(struct expand *x, struct sbuf *out, struct str s) {
     struct str left, right = STR_NONE;
     bool has_left = braces_take(&s, &left);
     size_t no = 0;
-    while (no < s.n && s.p[no] != '{' && !is_blank(s.p[no]))
+    while (no < s.n && s.p[no] != '{' && !blank_char(s.p[no]))
         no++;
     struct str op = str_make(s.p, no), tail = str_from(s, no);
     bool has_right = braces_take(&tail, &right);

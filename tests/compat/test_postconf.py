@@ -116,7 +116,8 @@ def test_trusted_networks_are_those_of_the_interfaces_that_are_served(tmp_path):
     assert {case: two for case, two in said.items() if two[0] != two[1]} == {}
 
 
-EXPANDED = ["1${aa?{ 9 }}2", "1${aa? { 9 } : { 8 } }2", "1${zz:{ 9 }}2", "1${aa? 9 }2", "1${zz?{9}: 8 }2", "1${zz?{9} : { 8 }}2", "1${aa?{ }}2",
+EXPANDED = ["1${aa?{ 9 }}2", "1${aa? { 9 } : { 8 } }2", "1${zz:{ 9 }}2", "1${aa? 9 }2", "1${zz?{9}: 8 }2", "1${zz?{9} : { 8 }}2",
+            "1${aa?{ }}2",
             "1${{a}=={a} ? { 9 } : { 8 }}2", "1${{ a}=={a }?{ 9 }:{ 8 }}2", "1${{ 1 }=={1}?{y}:{n}}2", "1${{10 }<{9}?{y}:{n}}2",
             "1${{a}\t==\t{a}}2", "${aa?{ 9 }}", "1${aa\t?{ y}}2", "a.example${aa?{ $aa}}, b.example"]
 

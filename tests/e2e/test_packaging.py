@@ -245,7 +245,8 @@ def test_a_package_that_goes_leaves_no_sendmail_that_leads_nowhere(tmp_path, oth
         assert (tmp_path / "diverted").read_text().split()[-5:] == ["--no-rename", "--divert", str(kept), "--remove", str(link)]
 
 
-@pytest.mark.parametrize("place, setup", [("posthouse", "beside-postfix"), ("posthouse", "replace-postfix"), ("postfix", "replace-postfix")])
+@pytest.mark.parametrize("place, setup", [("posthouse", "beside-postfix"), ("posthouse", "replace-postfix"),
+                                         ("postfix", "replace-postfix")])
 def test_a_postfix_that_counts_on_it_is_put_right_first(tmp_path, place, setup):
     """Its note is in Postfix's own directory, too, where /etc/posthouse, a link to that, has gone with posthouse-mta."""
     master, note = tmp_path / "usr/lib/postfix/sbin/master", tmp_path / f"etc/{place}/{setup}.undo"

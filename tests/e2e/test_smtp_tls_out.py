@@ -35,7 +35,8 @@ def cert(tmp_path_factory):
     ("smtp_enforce_tls = yes\nsmtp_tls_security_level = may\n", True, False, r"2\.0\.0, status=sent"),
     ("", True, False, r"2\.0\.0, status=sent"), ("", False, False, r"2\.0\.0, status=sent"),
     ("smtp_tls_policy_maps = static:may\n", False, False, r"2\.0\.0, status=sent"),
-], ids=["refused", "broken", "wrapped", "wrapped-none", "login", "policy", "enforced", "enforced-may", "may-refused", "may-broken", "policy-may"])
+], ids=["refused", "broken", "wrapped", "wrapped-none", "login", "policy", "enforced", "enforced-may", "may-refused", "may-broken",
+        "policy-may"])
 def test_tls_that_fails(dns, main, refuses, wrap, result):
     replies = {"STARTTLS": "454 4.7.0 no key is there"} if refuses else {}
     with FakeRelay(tls=BrokenTls(), wrap=wrap, replies=replies) as relay, \
