@@ -656,6 +656,7 @@ static bool apply_is_done(const struct replace *r) {
 static bool own_goes_on(const struct replace *r) {
     if (own_start(r) != 0 || own_serves(r) != 0)
         return false;
+    boots_with(r, true); /* where it does not go that is said, and Posthouse runs all the same */
     fputs("posthouse: that does not go: Posthouse stays in Postfix's place\n", stderr);
     return true;
 }
