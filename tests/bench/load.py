@@ -40,7 +40,7 @@ def say(what, value):
 
 def daemon(main="", **kw):
     d = tempfile.mkdtemp(prefix="load-", dir=os.environ.get("BENCH_DIR"))
-    p = Posthouse("smtpd_client_connection_count_limit = 0\nsmtpd_timeout = 3600s\n" + main, directory=d, **kw)
+    p = Posthouse("smtpd_client_connection_count_limit = 0\nsmtpd_timeout = 3600s\ndefault_process_limit = 200\n" + main, directory=d, **kw)
     p.start()
     return p
 
