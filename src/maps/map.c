@@ -345,9 +345,9 @@ static bool answers_alone(struct map *m, struct str key) {
     return m->opened && m->ops->asks != NULL && !m->ops->asks(m, key);
 }
 
-/* Locked to ask for key, on the file that is there now.  A table whose server leaves others waiting
- * cannot be opened anew yet: a question that needs no server is answered as before the change, and
- * so is one that may not wait. */
+/* Locks the table to ask for key, on the file that is there now.  While questions wait for its
+ * server the table cannot be opened anew: a question that needs no server is answered as before the
+ * change, and so is one that may not wait. */
 static void lock_followed(struct map *m, struct str key, bool may_wait) {
     if (!m->ops->shared) {
         pthread_rwlock_wrlock(&m->lock);

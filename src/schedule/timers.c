@@ -3,8 +3,8 @@
  *
  * What has been due for longest goes first.  What a change of settings or tables takes back is due
  * since that change, and what an order has tried again since that order, unless it was due before:
- * were either due before all else, who changes or orders something all the time would keep all
- * other mail from its next attempt.  Of messages that are due since the same time the one that was
+ * were either due before all else, changes or orders that never end would keep all other mail
+ * from its next attempt.  Of messages that are due since the same time the one that was
  * routed by older settings goes first, of those the ones of few recipients, and of these the one
  * that arrived first.
  */

@@ -256,8 +256,9 @@ static void add_relays(struct sbuf *b, json_t *relays) {
     }
 }
 
-/* Is the server asked for by an address, by a name without a dot or by its own?  A page of a
- * stranger whose name leads a browser to this machine (DNS rebinding) asks by that name. */
+/* Is the server asked for by an address, by a name without a dot or by its own?  A foreign
+ * page can lead a browser to this machine by a name of its own (DNS rebinding); its requests have
+ * that name. */
 static bool metrics_by_own_name(struct req *r) {
     const char *text = req_header(r, "Host");
     struct str host = str_of(text == NULL ? "" : text);
