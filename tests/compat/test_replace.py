@@ -74,6 +74,17 @@ class House(Place):
         r.stdout = (self.dir / said).read_text()
         return r
 
+    def daemon_of(self, script):
+        """A folder of programs for setup, whose posthoused is this script."""
+        programs = self.dir / "programs"
+        programs.mkdir()
+        (programs / "posthoused").write_text(f"#!/bin/sh\n{script}\n")
+        (programs / "posthoused").chmod(0o755)
+        return programs
+
+    def adds_record(self):
+        assert self.p.run("record", "set", "r", "hosts=[127.0.0.1]:9", "user=u", "password", stdin="pw\n").returncode == 0
+
     def greeting(self):
         with Client(self.postfix.port) as c:
             return c.cmd("HELP") + c.cmd("EHLO x.example")
@@ -197,8 +208,6 @@ def test_the_road_back_is_taken_by_itself(house):
     other = free_port()
     master = h.dir / "master.cf"
     lines = master.read_text()
-    programs = h.dir / "programs"
-    programs.mkdir()
 
     def goes_back(said, program=None):
         r = h.setup("--apply", program=program)
@@ -210,9 +219,7 @@ def test_the_road_back_is_taken_by_itself(house):
         master.write_text(lines + f"127.0.0.1:{other} inet n - n - - smtpd\n")
         goes_back(f"127.0.0.1 port {other}: another program listens there")
     master.write_text(lines)
-    (programs / "posthoused").write_text("#!/bin/sh\nexit 3\n")
-    (programs / "posthoused").chmod(0o755)
-    goes_back("Posthouse does not start", programs)
+    goes_back("Posthouse does not start", h.daemon_of("exit 3"))
 
 
 def test_an_undo_that_does_not_go(house):
@@ -230,11 +237,7 @@ def test_an_undo_that_does_not_go(house):
     r = h.setup("--undo")
     assert r.returncode == 1 and "Posthouse stays in Postfix's place" in r.stdout and h.ours_serves(), r.stdout
     assert len(h.ours()) == 7 and not h.contents()
-    programs = h.dir / "programs"
-    programs.mkdir()
-    (programs / "posthoused").write_text("#!/bin/sh\nexit 3\n")
-    (programs / "posthoused").chmod(0o755)
-    r = h.setup("--undo", program=programs)
+    r = h.setup("--undo", program=h.daemon_of("exit 3"))
     assert r.returncode == 1 and "neither goes now" in r.stdout and "replace-postfix --apply\n" in r.stdout, r.stdout
     r = h.setup("--apply")  # what it has said may be done
     assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 7, r.stdout
@@ -293,12 +296,18 @@ def test_a_full_disk_leaves_who_had_the_mail(name_server, word):
             postfix.stop()
 
 
-def test_an_undo_with_records_that_postfix_does_not_know(house):
-    """Their mail would go without a login, without the TLS that they demand, or to a host of the record's name."""
-    h = house(2)
+def applied_with_accounts(house, mails=2):
+    """In Postfix's place, with an accounts store of its own."""
+    h = house(mails)
     with open(h.dir / "main.cf", "a") as f:
         f.write(f"data_directory = {h.dir}/data\n")
     assert h.setup("--apply").returncode == 0
+    return h
+
+
+def test_an_undo_with_records_that_postfix_does_not_know(house):
+    """Their mail would go without a login, without the TLS that they demand, or to a host of the record's name."""
+    h = applied_with_accounts(house)
     for n in range(7):
         words = ["user=u", "password"] if n < 4 else ["tls=secure"]
         r = h.p.run("record", "set", f"r{n}", f"hosts=[127.0.0.1]:{n + 9}", *words, stdin="pw\n")
@@ -321,10 +330,7 @@ def test_an_undo_with_records_that_postfix_does_not_know(house):
 
 def test_an_undo_with_relay_hosts_that_postfix_does_not_know(house):
     """The embedded accounts store has them, or another that no table of main.cf names: Postfix would send by its own."""
-    h = house(1)
-    with open(h.dir / "main.cf", "a") as f:
-        f.write(f"data_directory = {h.dir}/data\n")
-    assert h.setup("--apply").returncode == 0
+    h = applied_with_accounts(house, 1)
     for words in (("domain", "add", "shop.example"), ("relay", "set", "@shop.example", "[127.0.0.1]:9")):
         r = h.p.run(*words)
         assert r.returncode == 0, r.stderr
@@ -340,16 +346,10 @@ def test_an_undo_with_relay_hosts_that_postfix_does_not_know(house):
 
 def test_a_second_apply_that_does_not_go(house):
     """… leaves Posthouse in its place: Postfix would send mail of relay records without their accounts, and nobody has said that it may."""
-    h = house(2)
-    with open(h.dir / "main.cf", "a") as f:
-        f.write(f"data_directory = {h.dir}/data\n")
-    assert h.setup("--apply").returncode == 0
-    assert h.p.run("record", "set", "r", "hosts=[127.0.0.1]:9", "user=u", "password", stdin="pw\n").returncode == 0
-    programs, fails = h.dir / "programs", h.dir / "fails"
-    programs.mkdir()
-    (programs / "posthoused").write_text(f'#!/bin/sh\nn=$(cat {fails}); echo $((n - 1)) >{fails}\n[ $n -le 0 ] || exit 3\n'
-                                         f'exec {BUILD}/src/posthoused "$@"\n')
-    (programs / "posthoused").chmod(0o755)
+    h = applied_with_accounts(house)
+    h.adds_record()
+    fails = h.dir / "fails"
+    programs = h.daemon_of(f'n=$(cat {fails}); echo $((n - 1)) >{fails}\n[ $n -le 0 ] || exit 3\nexec {BUILD}/src/posthoused "$@"')
 
     def again(times, said):
         subprocess.run(["/usr/sbin/sendmail", "-i", "-f", "late@from.example", "friend@far.example"], input=b"Subject: late\n\nx\n",
@@ -390,20 +390,13 @@ def test_an_undo_without_a_postfix_to_go_back_to(house):
 
 def test_a_first_apply_that_does_not_go_gives_postfix_no_mail_of_records(house):
     """What waits in Posthouse's queue before it may be of relay records, which Postfix does not know."""
-    h = house(2)
-    with open(h.dir / "main.cf", "a") as f:
-        f.write(f"data_directory = {h.dir}/data\n")
-    assert h.setup("--apply").returncode == 0
-    assert h.p.run("record", "set", "r", "hosts=[127.0.0.1]:9", "user=u", "password", stdin="pw\n").returncode == 0
+    h = applied_with_accounts(house)
+    h.adds_record()
     h.note.unlink()  # so it is a Posthouse that was beside, with two messages
     h.p.run("postfix", "stop")
     wait_for(lambda: not listens(h.postfix.port))
     assert h.postfix_does("start")
-    programs = h.dir / "programs"
-    programs.mkdir()
-    (programs / "posthoused").write_text("#!/bin/sh\nexit 3\n")
-    (programs / "posthoused").chmod(0o755)
-    r = h.setup("--apply", program=programs)
+    r = h.setup("--apply", program=h.daemon_of("exit 3"))
     assert r.returncode == 1 and "neither goes now" in r.stdout and not h.runs() and not h.contents(), r.stdout
     r = h.setup("--apply")
     assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 2, r.stdout
