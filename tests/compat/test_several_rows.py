@@ -62,8 +62,9 @@ def settings(param, spec, hop):
     return f"{param} = {spec}\n{relayhost}{LOGIN if 'sasl' in param else ''}"
 
 
-def fate(mta, main, relays):
-    """Where the mail went, or the code that it was refused or put off with; and the log."""
+def fate(mta, main, relays, cause="reject: "):
+    """Where the mail went, or the code that it was refused or put off with; and the log, which names the cause of a refusal for now.
+    The process that asks the table names the cause, and another one answers the client: either may be first in the log."""
     for r in relays.values():
         r.sessions.clear()
     mta.case(main + "notify_classes =\n", {}, "")
@@ -71,7 +72,7 @@ def fate(mta, main, relays):
         with Client(mta.port) as c:
             reply = c.mail("s@x.example", ["r@y.example"])
         if not reply.startswith("250"):
-            wait_for(lambda: reply.startswith("5") or "warning: " in mta.new_log() or "reject: " in mta.new_log())
+            wait_for(lambda: reply.startswith("5") or cause in mta.new_log())
             return reply[:3], reply, mta.new_log()
         _, _, dsn, _, text = wait_for(lambda: pair.outcomes(mta.new_log()), 20)[0]
         return next((name for name, r in relays.items() if r.mails), dsn), text, mta.new_log()
@@ -89,12 +90,13 @@ def test_several_rows_like_postfix_or_by_name(name_server, postfix, folder, n):
         theirs, words, _ = fate(postfix, main, {"A": a, "B": b})
         if "sasl" in param:
             assert [s.auth for s in a.sessions if s.mails] == [("PLAIN", "user1", "secret1,user2:secret2")]
-        ours, said, log = fate(pair.Ours(name_server), main, {"A": a, "B": b})
+        cause = "t.cf: 2 values for one key, and only one is allowed" if meant is ONE else "reject: "
+        ours, said, log = fate(pair.Ours(name_server), main, {"A": a, "B": b}, cause)
         print(param, rows, "theirs", theirs, words, "ours", ours, said)
         assert known in (None, theirs), (theirs, words)
         if meant is LIST:
             assert ours == theirs or ours == "451", (theirs, words, ours, said)
             return
         assert ours in ("451", "4.3.0"), (ours, said)
-        assert "t.cf: 2 values for one key, and only one is allowed" in (said if ours == "4.3.0" else log), log
+        assert cause in (said if ours == "4.3.0" else log), log
         assert not a.mails and not b.mails and not any(s.auth for s in a.sessions) and "secret" not in log
