@@ -6,16 +6,15 @@
  */
 #include "receive/receive.h"
 
-#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "receive/auth.h"
 #include "receive/certificate.h"
 #include "receive/serve.h"
 #include "util/accept.h"
+#include "util/fs.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/sock.h"
@@ -129,10 +128,8 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     dl_init(&r->sessions);
     dl_init(&r->auth_servers);
     certificates_load(&r->tls, r->cfg);
-    struct rlimit rl = {.rlim_cur = 1024};
-    getrlimit(RLIMIT_NOFILE, &rl);
-    uint64_t limit = rl.rlim_cur > INT_MAX ? INT_MAX : rl.rlim_cur;
-    r->fd_max = (int)(limit - limit / 10 - 32);
+    int limit = fs_descriptors_max();
+    r->fd_max = limit - limit / 10 - 32;
     r->full_ms = r->crowded_ms = r->held_ms = -SMTPD_WARN_MS;
     auth_reload(r);
     return r;

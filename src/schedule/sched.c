@@ -4,7 +4,6 @@
 #include "schedule/sched.h"
 
 #include <stdlib.h>
-#include <sys/resource.h>
 
 #include "report/logline.h"
 #include "route/keys.h"
@@ -18,6 +17,7 @@
 #include "schedule/rcpt.h"
 #include "schedule/timers.h"
 #include "util/clock.h"
+#include "util/fs.h"
 #include "util/mem.h"
 
 #define TICK_MS  200
@@ -350,13 +350,6 @@ static void on_tick(uv_timer_t *t) {
     tally_tick(&s->tally, clock_wall_us());
 }
 
-/* The sessions of one transport take a quarter of the descriptors at most. */
-static size_t slots_max(void) {
-    struct rlimit rl = {.rlim_cur = 1024};
-    getrlimit(RLIMIT_NOFILE, &rl);
-    return (size_t)rl.rlim_cur / 4;
-}
-
 struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
                         const struct sched_ops *ops) {
     struct sched *s = MEM_NEW(struct sched);
@@ -364,7 +357,7 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
     s->lookup = k;
     s->cfg = config_ref(cfg);
     s->ops = *ops;
-    s->slots_max = slots_max();
+    s->slots_max = (size_t)fs_descriptors_max() / 4; /* for the sessions of one transport */
     s->add = sched_add;
     dl_init(&s->idle_dests);
     dl_init(&s->idle_slots);

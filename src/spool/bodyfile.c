@@ -13,6 +13,7 @@
 
 #include "spool/segment.h"
 #include "util/codec.h"
+#include "util/fs.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -48,6 +49,11 @@ static int bodyfile_make(struct spool *s, uint64_t id) {
     free(path);
     if (fd < 0)
         return fd;
+    if (fs_is_reserved(fd)) {
+        s->io->close(s->io->arg, fd);
+        bodyfile_unlink(s, id);
+        return -EMFILE;
+    }
     f = MEM_NEW(struct bodyfile);
     f->id = id;
     f->fd = fd;

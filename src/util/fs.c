@@ -10,10 +10,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "util/mem.h"
 #include "util/os.h"
+
+int fs_descriptors_max(void) {
+    struct rlimit rl = {.rlim_cur = 1024};
+    getrlimit(RLIMIT_NOFILE, &rl);
+    return rl.rlim_cur > INT_MAX ? INT_MAX : (int)rl.rlim_cur;
+}
+
+bool fs_is_reserved(int fd) {
+    int max = fs_descriptors_max();
+    return fd >= max - max / 20 - 16;
+}
 
 /* Opening a pipe would wait for a writer, perhaps for ever, and an empty one is no empty file. */
 static int open_file(const char *path) {

@@ -25,6 +25,13 @@ bool fs_is_unwritten(const struct stat *a, const struct stat *b);
  * program: otherwise the next file that is opened would have the number, and what is meant for
  * standard error would be written into it. */
 void fs_open_standard(void);
+/* How many descriptors the process may have open: RLIMIT_NOFILE of getrlimit(2), INT_MAX at most.
+ */
+int fs_descriptors_max(void);
+/* Is this one of the last descriptors of the process?  They are kept for what mail that was taken
+ * needs, such as a new segment and the sync of a directory: content that comes in and sessions to
+ * relay hosts do not get them. */
+bool fs_is_reserved(int fd);
 /* Renames tmp to path after fsync of tmp and then of the directory. */
 int fs_commit(int tmp_fd, const char *tmp, const char *path);
 /* The same for a file that a library has written and closed; it gets that mode.  On failure tmp is

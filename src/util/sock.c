@@ -7,6 +7,8 @@
 #include <netinet/tcp.h>
 #include <unistd.h>
 
+#include "util/fs.h"
+
 /* Gives up a socket after a call that failed; the error. */
 static int sock_fail(int fd) {
     int err = -errno;
@@ -18,6 +20,10 @@ int sock_connect(const struct netaddr *to, const struct netaddr *from) {
     int fd = socket(to->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
+    if (fs_is_reserved(fd)) {
+        close(fd);
+        return -EMFILE;
+    }
     sock_nodelay(fd);
     if (from != NULL && from->u.sa.sa_family == to->u.sa.sa_family &&
         bind(fd, &from->u.sa, netaddr_len(from)) < 0)

@@ -14,7 +14,8 @@
 
 /* Begins to connect, from the local address unless from is NULL or of another family.  Returns a
  * descriptor that belongs to the caller, non-blocking, close-on-exec and without Nagle's delay.
- * Connecting may go on: the descriptor is writable when it has ended, and sock_error says how. */
+ * Connecting may go on: the descriptor is writable when it has ended, and sock_error says how.
+ * -EMFILE also while only the process's last descriptors are free (fs_is_reserved). */
 int sock_connect(const struct netaddr *to, const struct netaddr *from);
 /* Takes one client off the listener's queue.  Returns a descriptor that belongs to the caller,
  * non-blocking and close-on-exec; -EAGAIN when the queue is empty.  *peer (unless peer is NULL) is

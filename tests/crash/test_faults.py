@@ -367,6 +367,31 @@ def test_no_descriptors(dns):
     relay.stop()
 
 
+def test_large_mails_that_end_together_without_descriptors(dns):
+    """Each mail that is in a file of its own has a descriptor: those that got none are put off, and all others are taken."""
+    p = Posthouse("relayhost = [127.0.0.1]:9\nqueue_directory = {dir}/queue\nspool_body_file_size = 20000\n"
+                  "smtpd_client_connection_count_limit = 0\n", dns=dns)
+    p.preexec = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    with p:
+        conns = [p.client() for _ in range(110)]
+        for i, c in enumerate(conns):
+            c.cmd(f"MAIL FROM:<large{i}@x.example>")
+            c.cmd("RCPT TO:<b@y.example>")
+            assert c.cmd("DATA").startswith("354")
+            c.raw("Subject: x\r\n\r\n" + ("y" * 70 + "\r\n") * 1000)
+        wait_for(lambda: len(os.listdir(p.dir / "queue/body")) >= 40)
+        for c in conns:
+            c.raw(".\r\n")
+        replies = [c.reply() for c in conns]
+        assert {r[:9] for r in replies} <= {"250 2.0.0", "451 4.3.0"}, replies
+        taken = {f"large{i}@x.example" for i, r in enumerate(replies) if r.startswith("250")}
+        assert 40 <= len(taken) < 110, replies
+        for c in conns:
+            c.cmd("QUIT")
+        assert p.send(sender="later@x.example").startswith("250")
+        wait_for(lambda: {m["sender"] for m in p.queue()} == taken | {"later@x.example"})
+
+
 @needs_shim
 def test_descriptors_that_cannot_be_taken_come_again(dns, tmp_path):
     """A reload hands the relay process sockets while it has no descriptor free: they are not lost for ever."""
