@@ -183,15 +183,16 @@ static size_t edit_line(struct header_edit *e, const struct edit_rules *rules, s
     return used;
 }
 
-void header_edit(struct header_edit *e, const struct edit_rules *rules, struct sbuf *raw, bool last,
-                 struct sbuf *out) {
-    size_t at = 0;
+size_t header_edit(struct header_edit *e, const struct edit_rules *rules, struct sbuf *raw,
+                   bool last, struct sbuf *out) {
+    size_t at = 0, before = out->n;
     while (!e->ended && at < raw->n) {
         size_t used = edit_line(e, rules, str_from(sbuf_str(raw), at), last, out);
         if (used == 0)
             break;
         at += used;
     }
+    size_t added = out->n - before;
     e->ended = e->ended || last;
     if (e->ended) {
         sbuf_add_str(out, str_from(sbuf_str(raw), at));
@@ -199,4 +200,5 @@ void header_edit(struct header_edit *e, const struct edit_rules *rules, struct s
     } else {
         sbuf_drop(raw, at);
     }
+    return added;
 }

@@ -25,8 +25,9 @@ struct header_edit {
 };
 
 /* Moves what is decided from raw to out, where the changed section grows; what cannot be decided
- * yet stays in raw.  last: nothing follows.  Once the section is over all of raw is moved. */
-void header_edit(struct header_edit *e, const struct edit_rules *rules, struct sbuf *raw, bool last,
-                 struct sbuf *out);
+ * yet stays in raw.  last: nothing follows.  Once the section is over all of raw is moved.  Returns
+ * the bytes of the section that were added to out. */
+size_t header_edit(struct header_edit *e, const struct edit_rules *rules, struct sbuf *raw,
+                   bool last, struct sbuf *out);
 
 #endif

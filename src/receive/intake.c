@@ -238,8 +238,8 @@ static void bytes_came(struct intake *in, struct sbuf *to, size_t before, bool l
     check_size(in, to, before);
     if (!in->edit.ended) {
         size_t at = in->content.n;
-        header_edit(&in->edit, &in->ops.rules, &in->raw, last, &in->content);
-        note_own(in, &in->own, str_from(sbuf_str(&in->content), at));
+        size_t n = header_edit(&in->edit, &in->ops.rules, &in->raw, last, &in->content);
+        note_own(in, &in->own, str_make(sbuf_str(&in->content).p + at, n));
     }
     count_memory(in, 0);
     scan_header(in, last);
@@ -289,8 +289,17 @@ static size_t take_chunk(struct intake *in, struct str bytes, enum intake_rc *rc
     return bytes.n;
 }
 
+/* Of bytes that may hold the end of the header section: not what is behind the end.  The section is
+ * copied when it is edited, and the rest of a mail need not be. */
+static struct str section_part(struct str bytes) {
+    const char *end = memmem(bytes.p, bytes.n, "\n\r\n", 3);
+    return end == NULL ? bytes : str_make(bytes.p, (size_t)(end - bytes.p) + 3);
+}
+
 size_t intake_take(struct intake *in, const char *p, size_t n, enum intake_rc *rc) {
     struct str bytes = str_make(p, n);
+    if (!in->edit.ended)
+        bytes = section_part(bytes);
     return in->kind == INTAKE_DATA ? take_data(in, bytes, rc) : take_chunk(in, bytes, rc);
 }
 

@@ -524,6 +524,8 @@ static void hop_to_ascii(struct route_query *q) {
     const char *why;
     struct str domain = sbuf_str(&q->r.nexthop);
     bool idna2003 = q->cfg->p.enable_idna2003_compatibility;
+    if (q->r.configured && str_is_ascii(domain))
+        return;
     if (q->r.configured) {
         nexthop_to_ascii(domain, idna2003, &ascii);
     } else if (!idn_to_ascii(domain, idna2003, &ascii, &why)) {

@@ -156,18 +156,22 @@ static bool set_has(const struct byte_set *set, char c) {
     return (set->bits[(uint8_t)c / 64] >> (uint8_t)c % 64 & 1) != 0;
 }
 
-bool str_split(struct str *rest, const char *seps, struct str *piece) {
-    const struct byte_set set = set_of(seps);
+static bool split_at(struct str *rest, const struct byte_set *seps, struct str *piece) {
     size_t from = 0;
-    while (from < rest->n && set_has(&set, rest->p[from]))
+    while (from < rest->n && set_has(seps, rest->p[from]))
         from++;
     size_t to = from;
-    while (to < rest->n && !set_has(&set, rest->p[to]))
+    while (to < rest->n && !set_has(seps, rest->p[to]))
         to++;
     if (to > from)
         *piece = str_make(rest->p + from, to - from);
     *rest = str_from(*rest, to);
     return to > from;
+}
+
+bool str_split(struct str *rest, const char *seps, struct str *piece) {
+    const struct byte_set set = set_of(seps);
+    return split_at(rest, &set, piece);
 }
 
 size_t str_brace_span(struct str s) {
@@ -188,9 +192,12 @@ bool str_unbrace(struct str *s) {
     return true;
 }
 
+/* Each field of each header section is looked for in a list: the set of ", \t\r\n" stands ready. */
 bool list_has_word(struct str list, const char *word) {
+    static const struct byte_set seps = {
+        {1ULL << ',' | 1ULL << ' ' | 1ULL << '\t' | 1ULL << '\r' | 1ULL << '\n'}};
     struct str w;
-    while (str_split(&list, ", \t\r\n", &w))
+    while (split_at(&list, &seps, &w))
         if (str_ieq_c(w, word))
             return true;
     return false;
@@ -331,7 +338,9 @@ void str_hide_controls(char *p, size_t n) {
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)p[i];
         unsigned char next = i + 1 < n ? (unsigned char)p[i + 1] : 0;
-        if (c == 0xc2 && (next & 0xe0) == 0x80) { /* U+0080 to U+009F */
+        if (c >= ' ' && c < 0x7f) { /* nearly every byte of nearly every text */
+            more = 0;
+        } else if (c == 0xc2 && (next & 0xe0) == 0x80) { /* U+0080 to U+009F */
             p[i++] = '?';
             p[i] = '?';
             more = 0;
