@@ -1,7 +1,7 @@
 """Runs every test and ends in one line "N passed, N failed": unit tests (cmocka), then pytest.  Arguments are pytest's.
 
-Without arguments two files of tests run at a time, each in a pytest of its own: most tests wait for something most of the
-time.  What takes longest begins first, so that no core is left alone with it at the end.
+Without arguments three files of tests run at a time, each in a pytest of its own: most tests wait for something most of the
+time, and two cores are not busy with two of them.  What takes longest begins first, so that none is left alone at the end.
 
 --fast: what finds most in two minutes: unit tests, the fuzzers' corpora, style, and a part of each kind of the others.
 """
@@ -115,7 +115,7 @@ def main():
         more_ok, more_bad, out = run_pytest("--durations=8", *args)
         print(out)
     else:
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
             more_ok, more_bad = map(sum, zip(*pool.map(one_file, files())))
     passed, failed = passed + more_ok, failed + more_bad
     print(f"{passed} passed, {failed} failed")
