@@ -233,6 +233,7 @@ void audit(struct config *c, struct diags *d) {
     audit_credentials(c, d);
     audit_places(c, d);
     audit_owners(c, d);
+    audit_records(c, d);
     check_loops(c, d);
     check_certificates(c, d);
     sni_check_dates(c, CERT_DAYS, d);

@@ -35,6 +35,8 @@ void audit_senders(const struct config *c, struct diags *d);
 void audit_aliases(const struct config *c, struct diags *d);
 /* relay records of domains that are gone; */
 void audit_owners(const struct config *c, struct diags *d);
+/* next hops that are a record's, but for the way that they are written; */
+void audit_records(const struct config *c, struct diags *d);
 /* who owns and may read the spool, keys and passwords; transports; Postfix in front. */
 void audit_places(const struct config *c, struct diags *d);
 /* Tables that are opened from now on may use c's parameters (mysql:NAME); NULL: none. */

@@ -48,6 +48,28 @@ def test_the_credential_that_was_meant(tmp_path, relayhost, key, near):
     assert (near in line and "the table has" in line) if near else "the table has" not in line
 
 
+@pytest.mark.parametrize("relayhost, record, near", [
+    ("[relay.example]:submission", "[relay.example]:587", True),
+    ("[relay.example]", "[relay.example]:25", True),
+    ("relay.example:587", "[relay.example]:587", True),
+    ("[a.example]:587 [b.example]:587", "[a.example]:587, [b.example]:587", True),
+    ("[Relay.Example]:587", "[relay.example]:587", False),  # found: one text
+    ("[relay.example]:25", "[relay.example]:587", False),  # two doors of one host may both be meant
+    ("[a.example]:587, [b.example]:587", "[a.example]:587", False),
+    ("[other.example]:587", "[relay.example]:587", False)])
+@pytest.mark.parametrize("table", [False, True])
+def test_the_relay_record_that_was_meant(tmp_path, relayhost, record, near, table):
+    """A next hop that is a record's but for its spelling is named: mail would go there without the record's login."""
+    main = "sender_dependent_relayhost_maps = texthash:{dir}/hosts\n" if table else f"relayhost = {relayhost}\n"
+    p = Posthouse(main + "relays_database = {dir}/relays.db\nrelays_key_file = {dir}/relays.key\n", directory=tmp_path,
+                  files={"hosts": f"@x.example {relayhost}\n"})
+    p.run("record", "set", "office", f"hosts={record}", "tls=encrypt", "user=u", "password", stdin="open-sesame\n", check=True)
+    said = p.run("check").stdout
+    lines = [x for x in said.splitlines() if 'the relay record "office" is for' in x]
+    assert len(lines) == near and "open-sesame" not in said, said
+    assert not near or (f"{'sender_dependent_relayhost_maps' if table else 'relayhost'}: the next hop {relayhost}: " in lines[0])
+
+
 def test_a_key_of_an_exchanger_is_no_mistake(tmp_path):
     """Without brackets the exchangers' names are asked too: a note, and the exit status of a clean configuration."""
     rc, said = rows(tmp_path, "relayhost = relay.example:587\n", b"mx1.relay.example")
