@@ -120,7 +120,9 @@ static void print_all_unread_docs(void) {
     puts("\n## Refused\n\nSet to anything but what Postfix does by default, these parameters and "
          "restrictions ask for something that\nPosthouse does not do. A service that one of them "
          "concerns takes no mail (451 4.3.5), a transport sends none,\nuntil "
-         "`accept_unimplemented` names it.\n\n| name | what would be done instead |\n|---|---|");
+         "`accept_unimplemented` names it. A word in a line of master.cf that belongs to no option "
+         "cannot be accepted: the line has\nto be put right.\n\n| name | what would be done "
+         "instead |\n|---|---|");
     unread_each(print_unread_docs, refused);
     puts("\n## Harmless\n\nWhatever these are set to, mail is not harmed.\n\n| name | why |\n"
          "|---|---|");
