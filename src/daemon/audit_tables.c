@@ -62,7 +62,7 @@ static void audit_bare_word(const struct table_place *at, struct str word) {
 struct table_rows {
     const struct table_place *at;
     const struct map *table;
-    bool addresses; /* it stands in virtual_alias_maps, too */
+    bool addresses; /* it stands in a table of addresses, too */
     size_t said;
 };
 
@@ -95,12 +95,15 @@ static void audit_actions(const struct table_place *at, struct map *m) {
 
 /* One file may hold domains and the addresses in them: "@domain" is a key of the latter. */
 static bool table_has_addresses(const struct config *c, const char *spec) {
-    char *value = config_value(c, "virtual_alias_maps", NULL);
-    struct str rest = str_of(value == NULL ? "" : value), one;
+    static const char *const names[] = {"virtual_alias_maps", "virtual_mailbox_maps"};
     bool has = false;
-    while (!has && str_split_braces(&rest, ", \t\r\n", &one))
-        has = str_eq_c(one, spec);
-    free(value);
+    for (size_t i = 0; i < 2; i++) {
+        char *value = config_value(c, names[i], NULL);
+        struct str rest = str_of(value == NULL ? "" : value), one;
+        while (!has && str_split_braces(&rest, ", \t\r\n", &one))
+            has = str_eq_c(one, spec);
+        free(value);
+    }
     return has;
 }
 

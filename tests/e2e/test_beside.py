@@ -102,3 +102,39 @@ def test_syslog_lines_have_postfixs_tag(tmp_path, dns, syslog):
     finally:
         subprocess.run([*sudo, "kill", str(proc.pid)], check=True)
         proc.wait()
+
+
+@pytest.mark.parametrize("front,domains", [
+    ("virtual_alias_maps = hash:/aliases\nvirtual_mailbox_maps = hash:/boxes\n", "hash:/aliases, hash:/boxes"),
+    ("virtual_maps = hash:/aliases\n", "hash:/aliases"),
+    ("virtual_alias_maps = hash:/aliases\nvirtual_alias_domains =\nvirtual_mailbox_maps = hash:/b\nvirtual_mailbox_domains = b.example\n",
+     "b.example"),
+    ("virtual_maps = hash:/old\nvirtual_alias_maps =\n", "")])
+def test_domains_that_a_postfix_in_front_has_by_default(tmp_path, front, domains):
+    """Without a list of its domains the keys of its tables are, as postconf says; reports for its users go back to it."""
+    (tmp_path / "main.cf").write_text("myhostname = mx.example\nmydestination = mx.example\nrelayhost = [127.0.0.1]:9\n" + front)
+    (tmp_path / "master.cf").write_text("smtp inet n - y - - smtpd\nsmtp unix - - y - - smtp\n")
+    theirs = [subprocess.run(["postconf", "-c", tmp_path, "-hx", f"virtual_{kind}_domains"], capture_output=True, text=True).stdout.strip()
+              for kind in ("alias", "mailbox")]
+    assert ", ".join(filter(None, theirs)) == domains
+    (tmp_path / "ours").mkdir()
+    p = Posthouse(directory=tmp_path / "ours")
+    for name in ("main.cf", "master.cf"):
+        (p.dir / name).unlink()
+    r = p.run("setup", "beside-postfix", "--postfix", tmp_path, "--port", free_port())
+    assert r.returncode == 0, r.stdout + r.stderr
+    assert f"\nrelay_domains = {', '.join(['mx.example', *filter(None, [domains])])}\n" in (p.dir / "main.cf").read_text()
+
+
+def test_mail_of_programs_for_mailboxes_that_no_list_names(dns):
+    """They are this system's own, and not the relay host's."""
+    relay = FakeRelay()
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nvirtual_mailbox_maps = texthash:{{dir}}/boxes\n", dns=dns,
+                   files={"boxes": "own.example x\njoe@own.example joe/\n@own.example all/\n"}) as p:
+        assert p.run("joe@own.example", face="sendmail", stdin="Subject: x\n\nx\n").returncode == 0
+        p.wait_log("to=<joe@own.example>, relay=none, .* status=deferred .mail transport unavailable: virtual")
+        assert "address class: virtual mailbox" in p.run("explain", "a@x.example", "joe@own.example").stdout
+        out = p.run("check").stdout
+        assert "virtual_mailbox_domains" not in out, out
+    assert relay.mails == []
+    relay.stop()
