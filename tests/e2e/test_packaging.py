@@ -34,8 +34,9 @@ def staged(tmp_path, name, *args, check=True):
     """A script on folders of the test's own; what it would tell systemd is in the answer's stdout."""
     text = moved(name, {place: f"{tmp_path}{place}" for place in ("/etc/", "/usr/lib/postfix", "/usr/sbin/sendmail",
                                                                          "/run/systemd/system", "/var/")})
-    text = text.replace(". /usr/share/debconf/confmodule", "db_get() { RET=; }\ndb_stop() { :; }\nnewaliases() { :; }")
-    (tmp_path / "bin").mkdir(exist_ok=True)
+    text = text.replace(". /usr/share/debconf/confmodule", f"db_get() {{ RET=; }}\ndb_stop() {{ :; }}\n"
+                                                           f"newaliases() {{ echo >'{tmp_path}/newaliases'; }}")
+    (tmp_path / "bin").mkdir(parents=True, exist_ok=True)
     for program in ("deb-systemd-invoke", "deb-systemd-helper", "systemctl"):
         (tmp_path / "bin" / program).write_text('#!/bin/sh\necho "$@" >&3\n')
         (tmp_path / "bin" / program).chmod(0o755)
@@ -169,6 +170,31 @@ def test_in_postfixs_place_its_directory_is_read_as_long_as_the_package_is_there
     assert "stop posthouse.service" in staged(tmp_path, "posthouse-mta.prerm", "remove").stdout
     staged(tmp_path, "posthouse-mta.postrm", "remove")
     assert not os.path.lexists(tmp_path / "etc/posthouse") and (tmp_path / "etc/postfix/main.cf").exists()
+
+
+@pytest.mark.parametrize("program", ["cat", "sync", "mv", "ln"])
+def test_what_a_full_disk_has_left_half_made_is_made_again(tmp_path, program):
+    """A main.cf that is cut off before its relay host, or is empty, would send all mail by another road."""
+    files = ("aliases", "mailname", "postfix/main.cf")
+
+    def made(root):
+        return {f: (root / "etc" / f).read_text().replace(str(root), "") for f in files if (root / "etc" / f).exists()}
+    staged(tmp_path, "posthouse-mta.postinst", "configure")
+    whole, n, code = made(tmp_path), 0, 1
+    assert len(whole) == len(files)
+    while code != 0:  # it fails at its first call, at its second one ...
+        n += 1
+        root, half = tmp_path / str(n), "/usr/bin/head -c 9; " if program == "cat" else ""
+        (root / "bin").mkdir(parents=True)
+        (root / "bin" / program).write_text(f'#!/bin/sh\necho >>{root}/calls\n[ "$(/usr/bin/wc -l <{root}/calls)" != {n} ] || '
+                                            f'{{ {half}exit 1; }}\nexec /usr/bin/{program} "$@"\n')
+        (root / "bin" / program).chmod(0o755)
+        code = staged(root, "posthouse-mta.postinst", "configure", check=False).returncode
+        assert made(root).items() <= whole.items()
+        (root / "bin" / program).unlink()
+        staged(root, "posthouse-mta.postinst", "configure")
+        assert made(root) == whole and (root / "newaliases").exists()
+    assert n > 1
 
 
 @pytest.mark.parametrize("queue, says", [("Mail queue is empty", False), ("-Queue ID-", True), ("", True)])
