@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 
 #include "transfer/pfqueue.h"
 #include "util/mem.h"
+#include "util/os.h"
 #include "util/sock.h"
 
 #define LOOK_MS       20
@@ -86,6 +88,14 @@ char *front_program(const struct config *front) {
     sbuf_printf(&program, "%s/postfix", folder == NULL ? "/usr/sbin" : folder);
     free(folder);
     return sbuf_take(&program);
+}
+
+bool front_is_ours(const struct config *front) {
+    char own[PATH_MAX], *name = front_program(front), *real = realpath(name, NULL);
+    bool is = real != NULL && os_program(own, sizeof own) && strcmp(real, own) == 0;
+    free(name);
+    free(real);
+    return is;
 }
 
 int front_postfix(const struct config *front, const char *word, int limit_ms) {

@@ -22,6 +22,9 @@ int front_run(char *const *argv, int limit_ms, bool quiet);
 char *front_queue(const struct config *front);
 /* The path of Postfix's own postfix(1) by the configuration front.  The caller frees. */
 char *front_program(const struct config *front);
+/* Is that this program, under another name, as the package posthouse-mta has it?  No Postfix is
+ * here then. */
+bool front_is_ours(const struct config *front);
 /* Runs that with the configuration and one word; as front_run.  What "status" says is not shown. */
 int front_postfix(const struct config *front, const char *word, int limit_ms);
 /* Does that Postfix run?  FRONT_UNKNOWN: "status" gives no answer, or says that it does not run

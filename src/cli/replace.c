@@ -475,14 +475,6 @@ static void replace_look(struct replace *r) {
 
 /* -- may it be done? -- */
 
-static bool front_is_ours(const struct replace *r) {
-    char *name = front_program(r->front), *real = real_or_empty(name);
-    bool is = strcmp(real, r->program) == 0;
-    free(name);
-    free(real);
-    return is;
-}
-
 /* A configuration for a Posthouse behind Postfix, or a Postfix that gives its mail to one. */
 static bool stands_beside(const struct replace *r) {
     struct sbuf text = {0}, note = {0}, main = {0};
@@ -518,7 +510,7 @@ static int replace_may(const struct replace *r) {
                            "multi_instance_enable), which are started and stopped together: first "
                            "take the others out, or this one (postmulti -e disable, then -e "
                            "deport), or make the move by hand (posthouse import)");
-    if (front_is_ours(r))
+    if (front_is_ours(r->front))
         return replace_fatal("postfix", "it is Posthouse's: no Postfix is here to be replaced "
                                         "(posthouse import takes over what its queue holds)");
     if (stands_beside(r))
@@ -553,15 +545,22 @@ static void say_address(void *arg, const struct service *svc, const struct netad
     sbuf_printf(out, "%s%s port %u", out->n == 0 ? "" : ", ", netaddr_text(a, ip), netaddr_port(a));
 }
 
-static void say_queue(const struct replace *r) {
+/* How many messages Postfix's queues have; each, if it is not NULL, gets the numbers as text. */
+static size_t queue_all(const struct replace *r, struct sbuf *each) {
     static const char *const names[] = {"maildrop", "incoming", "active", "deferred", "hold"};
-    struct sbuf each = {0};
     size_t all = 0;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         size_t n = queue_count(r, names[i]);
-        sbuf_printf(&each, "%s%zu in %s", i == 0 ? "" : ", ", n, names[i]);
+        if (each != NULL)
+            sbuf_printf(each, "%s%zu in %s", i == 0 ? "" : ", ", n, names[i]);
         all += n;
     }
+    return all;
+}
+
+static void say_queue(const struct replace *r) {
+    struct sbuf each = {0};
+    size_t all = queue_all(r, &each);
     printf("  its queue of %zu message%s (%s) goes to %s\n", all, all == 1 ? "" : "s", each.p,
            r->cfg->p.queue_directory);
     sbuf_free(&each);
@@ -652,12 +651,24 @@ static bool apply_is_done(const struct replace *r) {
            addresses_are(r, true, 0, &look);
 }
 
+/* No road was gone to its end: mail may not have moved. */
+static void say_waits(const struct replace *r) {
+    size_t n = queue_all(r, NULL);
+    if (n > 0)
+        fprintf(stderr,
+                "posthouse: warning: %zu message%s in Postfix's queue, where nothing sends %s: "
+                "correct what is named above and give posthouse setup replace-postfix --apply "
+                "again\n",
+                n, n == 1 ? " is" : "s are", n == 1 ? "it" : "them");
+}
+
 /* A second --apply that fails: Posthouse was in its place, and Postfix was not asked for. */
 static bool own_goes_on(const struct replace *r) {
     if (own_start(r) != 0 || own_serves(r) != 0)
         return false;
     boots_with(r, true); /* where it does not go that is said, and Posthouse runs all the same */
     fputs("posthouse: that does not go: Posthouse stays in Postfix's place\n", stderr);
+    say_waits(r);
     return true;
 }
 
@@ -716,7 +727,7 @@ static int replace_apply(struct replace *r) {
 static int replace_undo(struct replace *r) {
     if (r->state == REPLACE_NONE)
         return replace_fatal(r->note_path, "nothing was applied that could be undone");
-    if (front_is_ours(r))
+    if (front_is_ours(r->front))
         return replace_fatal("postfix", "it is Posthouse's (the package posthouse-mta): no Postfix "
                                         "is here to go back to, and what its queue is given "
                                         "nothing would send; install Postfix first; nothing was "

@@ -272,11 +272,13 @@ static int setup_undo(const struct setup *s, bool without_records) {
         rc = setup_fatal(s->dir, "nothing was changed");
     if (rc == 0)
         rc = setup_undo_noted(s, sbuf_str(&note));
-    if (rc == 0)
+    if (rc == 0 && !front_is_ours(s->cfg)) /* the package posthouse-mta has come since */
         rc = front_take_up(s);
     if (rc == 0 && unlink(path) < 0)
         rc = setup_fatal(path, strerror(errno));
-    if (rc == 0)
+    if (rc == 0 && front_is_ours(s->cfg))
+        printf("posthouse: %s is as it was; no Postfix is here that reads it\n", s->front);
+    else if (rc == 0)
         puts("posthouse: Postfix sends its mail itself again; what Posthouse has taken it still "
              "sends (posthouse queue list)");
     free(path);

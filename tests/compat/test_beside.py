@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from kit import Client, FakeRelay, Posthouse, free_port, owner, wait_for
+from kit import BUILD, Client, FakeRelay, Posthouse, free_port, owner, wait_for
 from pair import INSIDE, NameServer, Postfix
 
 import servers
@@ -369,6 +369,17 @@ def test_undo_of_another_postfix_is_refused(tmp_path):
         assert r.returncode == 1 and f"is Postfix's in {desk.front}" in r.stderr, r.stdout + r.stderr
         assert (other / "main.cf").read_text() == before
         assert desk.setup("--undo").returncode == 0 and "default_transport" not in desk.main.read_text()
+
+
+def test_undo_where_postfix_has_gone_says_so(tmp_path):
+    """With the package posthouse-mta postfix(1) is Posthouse's: what is said is not that Postfix sends again."""
+    with Desk(tmp_path) as desk:
+        desk.applied()
+        (tmp_path / "postfix").unlink()
+        (tmp_path / "postfix").symlink_to(BUILD / "src/posthouse")
+        r = desk.setup("--undo")
+        assert r.returncode == 0 and "no Postfix is here" in r.stdout and "sends its mail" not in r.stdout, r.stdout + r.stderr
+        assert "default_transport" not in desk.main.read_text()
 
 
 def test_killed_between_two_steps(tmp_path):

@@ -402,6 +402,25 @@ def test_a_first_apply_that_does_not_go_gives_postfix_no_mail_of_records(house):
     assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 2, r.stdout
 
 
+def test_a_first_apply_that_moves_no_mail_says_where_it_waits(house):
+    """Posthouse, which had mail of relay records before, goes on then, and sends nothing of what is in Postfix's queue."""
+    h = applied_with_accounts(house)
+    h.adds_record()
+    h.note.unlink()
+    h.p.run("postfix", "stop")
+    wait_for(lambda: not listens(h.postfix.port))
+    assert h.postfix_does("start")
+    h.drop("-f", "late@from.example", "friend@far.example", text="Subject: late\n\nx\n")
+    wait_for(lambda: h.files_of("deferred"), 60)
+    (h.spool / "posthouse").write_text("")  # a disk that fails looks like this
+    r = h.setup("--apply")
+    assert r.returncode == 1 and "stays in Postfix's place" in r.stdout and "1 message is in Postfix's queue" in r.stdout, r.stdout
+    assert h.ours_serves() and len(h.ours()) == 2
+    (h.spool / "posthouse").unlink()
+    r = h.setup("--apply")
+    assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 3, r.stdout
+
+
 def test_what_an_undo_cannot_give_back_is_said_at_its_end(house):
     h = house(2)
     assert h.setup("--apply").returncode == 0

@@ -197,6 +197,27 @@ def test_what_a_full_disk_has_left_half_made_is_made_again(tmp_path, program):
     assert n > 1
 
 
+def test_a_relay_beside_a_postfix_that_goes_is_no_mail_server(tmp_path):
+    """It has no port for other hosts, and gives mail of the machine's own domains to that Postfix."""
+    own = tmp_path / "etc/posthouse"
+    own.mkdir(parents=True)
+    (own / "main.cf").write_text("relayhost = [mine.example]\n")
+    (tmp_path / "etc/postfix").mkdir()
+    (tmp_path / "etc/postfix/main.cf").write_text("relayhost =\n")
+    assert "no mail is taken from other hosts" not in staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
+    (own / "main.cf").write_text("# Made by posthouse setup beside-postfix from /etc/postfix: yours to change.\n")
+    assert "no mail is taken from other hosts" in staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
+
+
+def test_what_keeps_a_relay_from_taking_mail_is_said_when_it_takes_postfixs_place(tmp_path):
+    """Postfix is gone then, and the daemon runs: without a word nobody would look."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/posthouse").write_text("#!/bin/sh\necho 'error: main.cf, line 9: smtpd_milters'\necho 'note: x'\nexit 2\n")
+    (tmp_path / "bin/posthouse").chmod(0o755)
+    said = staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
+    assert "mail is not taken, or waits" in said and "smtpd_milters" in said and "note: x" not in said
+
+
 @pytest.mark.parametrize("queue, says", [("Mail queue is empty", False), ("-Queue ID-", True), ("", True)])
 def test_mail_that_is_left_when_another_mail_server_comes_is_named(tmp_path, queue, says):
     """Nothing sends it, and the other mail server does not look there."""
