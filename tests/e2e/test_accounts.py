@@ -188,8 +188,8 @@ def test_mail_that_may_not_use_its_record_waits(dns, tls):
 
 
 def test_relay_records(dns, tls):
-    """Hosts, TLS mode and account in one record, found from the value as it is; different accounts at one host."""
-    users = {"shared": PASSWORD, "of-domain": "domain's", "of-user": "user's"}
+    """Hosts, TLS mode and account in one record, found from the value as it is; different logins at one host, one in capitals."""
+    users = {"shared": PASSWORD, "of-domain": "domain's", "AKIAone": "user's"}
     relay = FakeRelay(auth=("PLAIN", "LOGIN"), need_auth=True, users=users, tls=tls, tls_first=True)
     with Posthouse(f"relayhost = [relay.server]:{relay.port}\n", dns=dns) as p:
         hop = f"[relay.server]:{relay.port}"
@@ -200,13 +200,13 @@ def test_relay_records(dns, tls):
             return p.run("record", "set", name, *words, *(["password"] if secret else []), stdin=(secret or "") + "\n")
         assert record("everybody", f"hosts={hop}", "user=shared", secret=PASSWORD).returncode == 0
         assert record("domain", f"hosts={hop}", "for=@Domain.com", "user=of-domain", "mechanisms=login", secret="domain's").returncode == 0
-        assert record("user", f"hosts=[127.0.0.1]:9,{hop}", f"nexthop={hop}", "for=user@domain.com", "user=of-user", secret="user's").returncode == 0
+        assert record("user", f"hosts=[127.0.0.1]:9,{hop}", f"nexthop={hop}", "for=user@domain.com", "user=AKIAone", secret="user's").returncode == 0
         with p.client() as c:  # at once: a command ends when the daemon has taken up what it wrote
             for s in ("user@domain.com", "x@domain.com", "y@domain.com", "a@else.example", "", "user@domain.com", "x@domain.com"):
                 assert c.mail(sender=s).startswith("250")
         relay.wait_mails(7)
         assert sorted((re.search(r"<(.*?)>", m["from"]).group(1), m["auth"][1], m["tls"]) for m in relay.mails) == sorted(
-            [("user@domain.com", "of-user", True)] * 2 + [("x@domain.com", "of-domain", True)] * 2 + [("y@domain.com", "of-domain", True)] +
+            [("user@domain.com", "AKIAone", True)] * 2 + [("x@domain.com", "of-domain", True)] * 2 + [("y@domain.com", "of-domain", True)] +
             [("a@else.example", "shared", True), ("", "shared", True)])
         for s in relay.sessions:  # nobody's session carries another account's mail
             assert len({m["auth"] for m in s.mails}) <= 1
@@ -215,7 +215,7 @@ def test_relay_records(dns, tls):
         shown = p.run("record", "list").stdout + p.run("record", "list", "--json").stdout
         assert "password_set\": true" in shown and "account     shared (password set)" in shown
         said = p.run("explain", "user@domain.com").stdout + p.run("test", "user@domain.com", "b@y.example").stdout
-        assert "as account of-user" in said and "all stages passed" in said
+        assert "as account AKIAone" in said and "all stages passed" in said
         files = (p.dir / "data/relays.db").read_bytes() + p.log().encode() + (shown + said).encode()
         for secret in users.values():
             assert secret.encode() not in files
