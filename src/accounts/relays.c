@@ -293,6 +293,11 @@ static bool texts_same(const char *a, const char *b) {
     return idn_same(str_of(a), str_of(b), false);
 }
 
+/* The same list where it has a word for what main.cf names. */
+static const char *users_listed(const char *users) {
+    return users[0] == '\0' ? RELAYS_NAMED_TOO : users;
+}
+
 bool relay_belongs(const char *owner, const char *by) {
     return by == NULL || texts_same(owner, by);
 }
@@ -330,7 +335,7 @@ bool relay_covers(const struct relay_fields *wide, const struct relay_fields *na
 }
 
 /* As the database has it: words in lower case with a comma between two, each once.  False: *bad is
- * none of user@domain, @domain or <>. */
+ * none of user@domain, @domain, <> or RELAYS_NAMED_TOO. */
 static bool users_stored(const char *users, struct sbuf *out, struct str *bad) {
     struct str rest = str_of(users), plain, word;
     struct users seen = {0};
@@ -341,7 +346,7 @@ static bool users_stored(const char *users, struct sbuf *out, struct str *bad) {
     idn_plain(rest, false, &seen.text);
     plain = sbuf_str(&seen.text); /* word for word the same list */
     while (ok && str_split(&rest, ", \t", bad) && str_split(&plain, ", \t", &word)) {
-        ok = value_account_ok(*bad);
+        ok = value_account_ok(*bad) || str_ieq_c(*bad, RELAYS_NAMED_TOO);
         if (ok && htab_get(&seen.set, word) == NULL)
             sbuf_printf(out, "%s%.*s", out->n == 0 ? "" : ",", STR_FMT(*bad));
         htab_put(&seen.set, word, &seen);
@@ -349,8 +354,10 @@ static bool users_stored(const char *users, struct sbuf *out, struct str *bad) {
     users_free(&seen);
     if (!ok)
         return false;
-    if (out->n == 0)
+    if (out->n == 0 || str_ieq_c(sbuf_str(out), RELAYS_NAMED_TOO)) {
+        sbuf_reset(out);
         sbuf_add_c(out, RELAYS_NAMED);
+    }
     str_lower(out->p, out->n);
     return true;
 }
@@ -557,7 +564,7 @@ struct rival {
 static bool rival_shares(const struct rival *v, const struct relay_fields *other) {
     struct sbuf plain = {0};
     bool same = texts_same(other->users, v->f->users);
-    idn_plain(str_of(other->users), false, &plain);
+    idn_plain(str_of(users_listed(other->users)), false, &plain);
     struct str rest = sbuf_str(&plain), one;
     while (!same && str_split(&rest, ", \t", &one))
         same = htab_get(&v->users.set, one) != NULL;
@@ -628,7 +635,7 @@ static bool merged_write(struct relays *r, const struct merged *m, const char *b
     struct sbuf sealed = {0}, bound = {0};
     char *hop = record_lowered(m->f.nexthop);
     struct rival v = {.f = &m->f, .by = by, .hop = hop};
-    users_take(&v.users, m->f.users);
+    users_take(&v.users, users_listed(m->f.users));
     bool ok = relays_each(r, rival_take, &v, why);
     users_free(&v.users);
     if (ok && v.why == NULL && by != NULL && !m->exists && v.own >= OWN_MAX)
@@ -657,7 +664,8 @@ static enum relays_rc relays_set_inside(struct relays *r, const struct relay_fie
     enum relays_rc rc = merge(r, f, by, &m, why);
     const char *wrong = rc == RELAYS_DONE ? record_check(&m.f, &bad) : NULL;
     if (rc == RELAYS_DONE && wrong == NULL && !users_stored(m.f.users, &m.users, &bad))
-        wrong = "a record is for " RELAY_EVERYBODY ", or for user@domain and @domain";
+        wrong = "a record is for " RELAY_EVERYBODY
+                ", or for user@domain and @domain, and " RELAYS_NAMED_TOO " for what that names";
     if (wrong != NULL)
         record_say(why, "\"%.*s\": %s", STR_FMT(bad), wrong);
     if (wrong != NULL || (rc == RELAYS_DONE && !merged_write(r, &m, by, why)))
@@ -734,7 +742,7 @@ bool relays_let(struct relays *r, const char *name, const char *account, char **
     struct sbuf users = {0};
     bool ok = record_find_old(r, name, &m, &old, why);
     if (ok && !relay_is_for(&old, account)) {
-        sbuf_printf(&users, "%s%s%s", old.users, old.users[0] == '\0' ? "" : ", ", account);
+        sbuf_printf(&users, "%s, %s", users_listed(old.users), account);
         ok = relays_set_users(r, &old, &users, why);
     }
     sbuf_free(&users);

@@ -19,7 +19,8 @@ struct relay_fields {
     const char *name;
     const char *nexthop; /* the relayhost value that means it; "": its hosts, as they stand */
     const char *users; /* who may use it: RELAY_EVERYBODY, "user@domain, @domain", or "": only mail
-                        * with a next hop that main.cf names, or a table in a file */
+                        * with a next hop that main.cf names, or a table in a file; such mail, too,
+                        * where RELAYS_NAMED_TOO is in the list */
     const char *hosts;
     const char *tls;
     const char *mechanisms;
@@ -79,7 +80,7 @@ enum relay_use {
  * the caller's to free. */
 enum relay_use relays_use(struct relays *r, struct str value, const char *account, char **name,
                           char **why);
-/* Puts account on the list of those who may use the record. */
+/* Puts account on the list of those who may use the record: mail that might use it still may. */
 bool relays_let(struct relays *r, const char *name, const char *account, char **why);
 /* Takes it off that list again. */
 bool relays_unlet(struct relays *r, const char *name, const char *account, char **why);

@@ -18,6 +18,7 @@
 #include "cli/cli.h"
 #include "cli/config_edit.h"
 #include "cli/first.h"
+#include "maps/relays.h"
 #include "route/nexthop.h"
 #include "util/fs.h"
 #include "util/mem.h"
@@ -197,11 +198,13 @@ static bool passwords_write(const struct first *f) {
 
 /* -- what names the relay host -- */
 
-/* Each user's row. */
+/* Each user's row.  What main.cf names has its own. */
 static bool senders_write(const struct first *f) {
     struct str rest = str_of(f->users), one;
     bool ok = true;
     while (ok && str_split(&rest, ",", &one)) {
+        if (str_ieq_c(one, RELAYS_NAMED_TOO))
+            continue;
         char *account = str_dup(one);
         char *args[] = {(char *)(uintptr_t) "relay", (char *)(uintptr_t) "set", account, f->hosts,
                         NULL};

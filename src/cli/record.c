@@ -21,7 +21,8 @@ static int record_usage(void) {
           "       posthouse record delete NAME\n"
           "A record is used for the relayhost value nexthop (by default its hosts), or its name.\n"
           "for: everybody, or user@domain and @domain with commas between; by default, if it has\n"
-          "an account, only mail whose next hop main.cf itself names, or a table in a file.\n"
+          "an account, only mail whose next hop main.cf itself names, or a table in a file, for\n"
+          "which main.cf stands in a list with others.\n"
           "owner: the domain whose record it is: for mail of that domain alone, and its\n"
           "administrators see and change it on the page; without one it is the server's.\n"
           "password: read from standard input.\n",

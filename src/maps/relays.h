@@ -26,9 +26,11 @@
     "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
 /* What may use a record: all mail; only mail that has its next hop from main.cf itself or from a
- * table in a file; or else accounts, user@domain and @domain, with a comma between two. */
-#define RELAYS_ALL   ""
-#define RELAYS_NAMED "-"
+ * table in a file; or else accounts, user@domain and @domain, with a comma between two, and
+ * RELAYS_NAMED_TOO among them where mail of that other kind may use it, too. */
+#define RELAYS_ALL       ""
+#define RELAYS_NAMED     "-"
+#define RELAYS_NAMED_TOO "main.cf"
 
 /* Before the next hop of a question: the server's records alone are asked for. */
 #define RELAYS_SERVERS "\t"
@@ -46,6 +48,7 @@
     " WHERE (plain(nexthop) = ?2 OR plain(name) = ?2)" may " AND CASE ?1 WHEN '" RELAYS_ALL        \
     "' THEN account = "                                                                            \
     "'" RELAYS_ALL "' WHEN '" RELAYS_NAMED "' THEN account = '" RELAYS_NAMED "'"                   \
+    " OR instr(',' || account || ',', '," RELAYS_NAMED_TOO ",') > 0"                               \
     " OR (username <> '' AND plain(name) = ?2" servers ")"                                         \
     " ELSE instr(',' || plain(account) || ',', ',' || ?1 || ',') > 0 END"                          \
     " ORDER BY plain(nexthop) = ?2 DESC, plain(account) = ?1 DESC, id LIMIT 1"

@@ -440,7 +440,9 @@ static enum went route_bad(struct route_query *q, const char *fmt, ...) {
 /* May this mail use the record that was found?  The last key finds records that are not for its
  * sender: those for the mail that has its next hop from main.cf, and others of that name. */
 static bool record_is_for(const struct route_query *q, const struct record *rec, size_t key) {
-    return key + 1 < q->keys.n || (q->hop_ours && strcmp(rec->account, RELAYS_NAMED) == 0);
+    bool named = strcmp(rec->account, RELAYS_NAMED) == 0 ||
+                 list_has_word(str_of(rec->account), RELAYS_NAMED_TOO);
+    return key + 1 < q->keys.n || (q->hop_ours && named);
 }
 
 static enum went record_apply(struct route_query *q, const struct maps_answer *a,

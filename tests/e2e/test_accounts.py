@@ -248,6 +248,31 @@ def test_relay_records(dns, tls):
     relay.stop()
 
 
+def test_a_record_that_is_given_to_others_stays_for_what_main_cf_names(dns, tls):
+    """Else the mail of everybody who is not on its list would go on without its account."""
+    relay = FakeRelay(auth=("PLAIN",), need_auth=True, users={"office": "pw"}, tls=tls, tls_first=True)
+    hop = f"[relay.server]:{relay.port}"
+    with Posthouse(f"relayhost = {hop}\n", dns=dns) as p:
+        def users():
+            return json.loads(p.run("record", "list", "--json", check=True).stdout)["for"]
+
+        words = ["record", "set", "office", f"hosts={hop}", "tls=encrypt", "user=office", "password"]
+        assert p.run(*words, stdin="pw\n").returncode == 0 and users() == ""
+        assert 'the relay record "office" is for @y.example too' in p.run("relay", "set", "@y.example", hop, check=True).stdout
+        p.run("relay", "set", "z@z.example", "office", check=True)
+        for sender in ("a@x.example", "a@y.example", "z@z.example", ""):
+            assert p.send(sender=sender).startswith("250")
+        assert [m["auth"][1] for m in relay.wait_mails(4)] == ["office"] * 4
+        assert users() == "main.cf,@y.example,z@z.example"
+        again = p.run("setup", "--host", hop, "--user", "office", "--for", "y.example", "--no-test")
+        assert again.returncode == 0 and sorted(users().split(",")) == ["@y.example", "main.cf", "z@z.example"], again.stderr
+        assert "main.cf" not in p.run("relay", "list", check=True).stdout
+        refused = p.run("record", "set", "other", f"hosts={hop}", "tls=encrypt", "user=office", "password", stdin="pw\n")
+        assert refused.returncode == 1 and "is already for the next hop" in refused.stderr, refused.stderr
+        assert p.run("record", "set", "office", "for=main.cf").returncode == 0 and users() == ""
+    relay.stop()
+
+
 def test_record_by_name_and_tls_modes(dns, tls):
     """A relayhost value may be a record's name; TLS modes are the record's, whatever main.cf says."""
     relay = FakeRelay(auth=("PLAIN",), tls=tls)

@@ -280,6 +280,7 @@ static void records_make(void) {
         {.name = "Shop",
          .hosts = "[shop.test]:587",
          .users = "ann@x.test, @W.test, bob@v.test, <>"},
+        {.name = "both", .hosts = "[both.test]:587", .users = "Main.cf, @let.test"},
     };
     char db[100], key[100], *why = NULL;
     bool made;
@@ -336,6 +337,12 @@ static const struct {
     {"relayhost = shop", "", "b@y.test", "smtp [shop.test]:587 default configured", "Shop"},
     {"relayhost = [shop.test]:587", "bob@x.test", "b@y.test",
      "smtp [shop.test]:587 default configured", NULL},
+    /* one that is for some, and for what main.cf names */
+    {"relayhost = [both.test]:587", "a@z.test", "b@y.test",
+     "smtp [both.test]:587 default configured", "both"},
+    {"relayhost = both", "", "b@y.test", "smtp [both.test]:587 default configured", "both"},
+    {"relayhost = both", "a@let.test", "b@y.test", "smtp [both.test]:587 default configured",
+     "both"},
     /* a recipient's domain is no next hop that an administrator chose */
     {"", "a@z.test", "b@office", "smtp office default", NULL},
     {"relayhost = office\n" TM "inline:{office=relay:}", "a@z.test", "b@office",
@@ -382,6 +389,10 @@ static const struct {
     {"[ours.test]:587", "a@z.test", NULL, "bad"},
     {"[OURS.test]:587", "", NULL, "bad"},
     {"[shop.test]:587", "bob@x.test", NULL, "smtp [shop.test]:587 default configured"},
+    {"both", "a@let.test", "both", "smtp [both.test]:587 default configured"},
+    {"both", "a@z.test", NULL, "bad"},
+    {"[both.test]:587", "main.cf@z.test", NULL, "bad"},
+    {"[both.test]:587", "\"main.cf\"", NULL, "bad"},
 };
 
 static void test_records_of_others(void **state) {
