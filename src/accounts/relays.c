@@ -700,19 +700,25 @@ struct asked {
     const char *account;
     enum relay_use use;
     char *name;
+    bool named; /* that record is for what main.cf names */
 };
 
+/* Of several records the one that main.cf means is named before those of certain accounts. */
 static void asked_take(void *arg, const struct relay_fields *f) {
     struct asked *q = arg;
+    bool named = list_has_word(str_of(users_listed(f->users)), RELAYS_NAMED_TOO);
     if (!idn_same(q->hop, str_of(f->nexthop), false) && !idn_same(q->hop, str_of(f->name), false))
         return;
     if (relay_is_for(f, q->account))
         q->use = RELAY_MAY;
     else if (f->owner[0] != '\0')
         ; /* for the mail of others it is no record */
-    else if (q->use == RELAY_NO_RECORD && f->user[0] != '\0') {
+    else if (f->user[0] != '\0' && q->use != RELAY_MAY &&
+             (q->name == NULL || (named && !q->named))) {
+        free(q->name);
         q->use = RELAY_MAY_NOT;
         q->name = mem_strdup(f->name);
+        q->named = named;
     }
 }
 
@@ -720,7 +726,7 @@ enum relay_use relays_use(struct relays *r, struct str value, const char *accoun
                           char **why) {
     struct sbuf plain = {0};
     nexthop_without_transport(str_trim(value), &plain);
-    struct asked q = {sbuf_str(&plain), account, RELAY_NO_RECORD, NULL};
+    struct asked q = {.hop = sbuf_str(&plain), .account = account, .use = RELAY_NO_RECORD};
     if (!relays_each(r, asked_take, &q, why))
         q.use = RELAY_UNKNOWN;
     *name = q.name;

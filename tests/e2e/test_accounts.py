@@ -254,10 +254,11 @@ def test_a_record_that_is_given_to_others_stays_for_what_main_cf_names(dns, tls)
     hop = f"[relay.server]:{relay.port}"
     with Posthouse(f"relayhost = {hop}\n", dns=dns) as p:
         def users():
-            return json.loads(p.run("record", "list", "--json", check=True).stdout)["for"]
+            return json.loads(p.run("record", "list", "--json", check=True).stdout.splitlines()[-1])["for"]
 
         words = ["record", "set", "office", f"hosts={hop}", "tls=encrypt", "user=office", "password"]
         assert p.run(*words, stdin="pw\n").returncode == 0 and users() == ""
+        p.run("record", "set", "boss", f"hosts={hop}", "user=boss", "for=boss@x.example", "password", stdin="pw\n", check=True)
         assert 'the relay record "office" is for @y.example too' in p.run("relay", "set", "@y.example", hop, check=True).stdout
         p.run("relay", "set", "z@z.example", "office", check=True)
         for sender in ("a@x.example", "a@y.example", "z@z.example", ""):
