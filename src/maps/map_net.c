@@ -287,6 +287,8 @@ static enum map_rc tcp_get(struct map *m, struct str key, struct sbuf *value) {
             rc = MAP_FOUND;
         else if (str_istarts(line, "500"))
             rc = MAP_NOT_FOUND;
+        else if (str_istarts(line, "200")) /* what follows may be a login */
+            map_set_error(m, "%s: server answered: 200 and no value that can be decoded", m->spec);
         else
             map_set_error(m, "%s: server answered: %.*s", m->spec, STR_FMT(line));
     }

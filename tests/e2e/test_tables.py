@@ -436,13 +436,17 @@ def test_socketmap_like_postfix(box, unix):
 def test_tcp_table(box):
     """Postfix's tcp_table(5); Debian's postmap cannot ask it without a build option, so its manual decides."""
     answers = {b"get a@x\n": b"200 first%20value\n", b"get with%20blank\n": b"200 50%25\n", b"get none\n": b"500 not here\n", b"get later\n": b"400 come back\n",
-               b"get rubbish\n": b"what\n", b"get hangup\n": None}
+               b"get rubbish\n": b"what\n", b"get hangup\n": None,
+               b"get login\n": b"200 me:50%more\n"}
     server = LineServer(lambda f: f.readline() or None, lambda q: answers.get(q, b"500 no\n"))
     ask = lambda key: box.run("-q", key, f"tcp:127.0.0.1:{server.port}", face="postmap")
     assert (ask("a@x").stdout, ask("with blank").stdout) == ("first value\n", "50%\n")
     for key, why in (("none", ""), ("missing", ""), ("later", "come back"), ("rubbish", "what"), ("hangup", "connection was lost")):
         r = ask(key)
         assert r.returncode == 1 and r.stdout == "" and why in r.stderr, r
+    undecoded = ask("login")  # goes into the log
+    assert undecoded.returncode == 1 and "no value that can be decoded" in undecoded.stderr
+    assert "more" not in undecoded.stdout + undecoded.stderr
 
 
 @pytest.mark.parametrize("value,login", [(b"clerk:open sesame ", ("clerk", "open sesame ")), (b" clerk : \tx", ("clerk", " \tx")),
