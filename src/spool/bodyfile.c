@@ -105,24 +105,9 @@ void bodyfile_unlink(struct spool *s, uint64_t id) {
     free(path);
 }
 
-/* Gives the file a name by which no start takes it for content that no message has. */
-static int bodyfile_mark(const struct spool *s, const char *path) {
-    struct sbuf to = {0};
-    sbuf_printf(&to, "%s" BODYFILE_DAMAGED, path);
-    int rc = s->io->rename(s->io->arg, path, to.p);
-    if (rc == 0)
-        rc = spool_sync_dir(s, "body");
-    if (rc == 0)
-        log_warn("spool", "%s is kept as %s until the next start", path, to.p);
-    sbuf_free(&to);
-    return rc;
-}
-
 int bodyfile_set_aside(const struct spool *s, uint64_t id) {
     char *path = bodyfile_path(s, id);
-    int rc = spool_set_aside(s, "body", path);
-    if (rc < 0)
-        rc = bodyfile_mark(s, path);
+    int rc = spool_set_aside_or_mark(s, "body", path);
     free(path);
     return rc;
 }
@@ -132,15 +117,6 @@ int bodyfile_bring_back(const struct spool *s, uint64_t id) {
     int rc = spool_bring_back(s, "body", path);
     free(path);
     return rc;
-}
-
-void bodyfile_set_marked_aside(const struct spool *s, uint64_t id) {
-    char *path = bodyfile_path(s, id);
-    struct sbuf marked = {0};
-    sbuf_printf(&marked, "%s" BODYFILE_DAMAGED, path);
-    spool_set_aside(s, "body", marked.p);
-    sbuf_free(&marked);
-    free(path);
 }
 
 void bodyfile_drop(struct spool *s, uint64_t id) {

@@ -16,13 +16,8 @@ int bodyfile_take(struct spool *s, uint64_t id, struct body *body);
 /* Gives up what was written. */
 void bodyfile_drop(struct spool *s, uint64_t id);
 void bodyfile_unlink(struct spool *s, uint64_t id);
-/* What a file is called in body/ that could not be moved to damaged/: its name with this behind. */
-#define BODYFILE_DAMAGED "-damaged"
-
 /* Moves it to damaged/, or marks it for the next start; 0 or negative errno. */
 int bodyfile_set_aside(const struct spool *s, uint64_t id);
-/* Moves one that was marked to damaged/; if that fails it stays, marked. */
-void bodyfile_set_marked_aside(const struct spool *s, uint64_t id);
 /* Moves it from damaged/ to where it was, its name durable; 0 or negative errno. */
 int bodyfile_bring_back(const struct spool *s, uint64_t id);
 void bodyfile_close_all(struct spool *s);

@@ -51,15 +51,24 @@ static bool name_part(const char *text, uint64_t *out) {
     return true;
 }
 
-static void name_add(void *ctx, const char *text) {
-    struct names *l = ctx;
+/* A number, and perhaps a salt, with end behind. */
+static void name_add_before(struct names *l, const char *text, const char *end) {
     struct name name = {0};
-    if (!name_part(text, &name.no) ||
-        (text[16] != '\0' &&
-         (text[16] != '-' || !name_part(text + 17, &name.salt) || text[33] != '\0')))
+    if (!name_part(text, &name.no))
+        return;
+    text += 16;
+    if (text[0] == '-' && name_part(text + 1, &name.salt))
+        text += 17;
+    else
+        name.salt = 0;
+    if (strcmp(text, end) != 0)
         return;
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
     l->v[l->n++] = name;
+}
+
+static void name_add(void *ctx, const char *text) {
+    name_add_before(ctx, text, "");
 }
 
 static int name_cmp(const void *a, const void *b) {
@@ -553,27 +562,29 @@ static void recover_orphans(struct spool *s, const struct names *files) {
 }
 
 static void marked_add(void *ctx, const char *text) {
-    struct names *l = ctx;
-    struct name name = {0};
-    if (!name_part(text, &name.no) || strcmp(text + 16, BODYFILE_DAMAGED) != 0)
-        return;
-    l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
-    l->v[l->n++] = name;
+    name_add_before(ctx, text, MARK_DAMAGED);
 }
 
-/* Damaged content that could not be moved when its message ended. */
-static int recover_marked_files(struct spool *s) {
+/* Damaged files of log/ or body/ that could not be moved when nothing needed them any more. */
+static int recover_marked_files(struct spool *s, const char *kind) {
     struct names files = {0};
-    int rc = names_list(s, "body", marked_add, &files);
-    for (size_t i = 0; i < files.n; i++)
-        bodyfile_set_marked_aside(s, files.v[i].no);
+    int rc = names_list(s, kind, marked_add, &files);
+    bool log = strcmp(kind, "log") == 0;
+    for (size_t i = 0; i < files.n; i++) {
+        const struct name *name = &files.v[i];
+        char *path = log ? segment_path(s, name->no, name->salt) : bodyfile_path(s, name->no);
+        spool_set_marked_aside(s, kind, path);
+        free(path);
+    }
     free(files.v);
     return rc;
 }
 
 static int recover_files(struct spool *s) {
     struct names files = {0};
-    int rc = recover_marked_files(s);
+    int rc = recover_marked_files(s, "log");
+    if (rc == 0)
+        rc = recover_marked_files(s, "body");
     if (rc == 0)
         rc = names_list(s, "body", name_add, &files);
     if (rc == 0) {

@@ -149,6 +149,32 @@ int spool_set_aside(const struct spool *s, const char *kind, const char *path) {
     return rc;
 }
 
+/* Gives the file, in the folder KIND, a name by which no start takes it for what it was. */
+static int spool_mark(const struct spool *s, const char *kind, const char *path) {
+    struct sbuf to = {0};
+    sbuf_printf(&to, "%s" MARK_DAMAGED, path);
+    int rc = s->io->rename(s->io->arg, path, to.p);
+    if (rc == 0)
+        rc = spool_sync_dir(s, kind);
+    if (rc == 0)
+        log_warn("spool", "%s is kept as %s until the next start", path, to.p);
+    sbuf_free(&to);
+    return rc;
+}
+
+int spool_set_aside_or_mark(const struct spool *s, const char *kind, const char *path) {
+    int rc = spool_set_aside(s, kind, path);
+    int marked = rc == 0 ? 0 : spool_mark(s, kind, path);
+    return marked == -ENOENT ? rc : marked; /* it was moved, and that may not be durable */
+}
+
+void spool_set_marked_aside(const struct spool *s, const char *kind, const char *path) {
+    struct sbuf marked = {0};
+    sbuf_printf(&marked, "%s" MARK_DAMAGED, path);
+    spool_set_aside(s, kind, marked.p);
+    sbuf_free(&marked);
+}
+
 int spool_bring_back(const struct spool *s, const char *kind, const char *path) {
     char *from = path_aside(s, kind, path);
     int fd = s->io->open(s->io->arg, from, O_RDONLY, 0);
@@ -296,7 +322,7 @@ int segment_remove(struct spool *s, struct segment *g) {
     if (atomic_load(&g->readers) > 0 || (g->damaged && s->damage_stays))
         return -EBUSY;
     char *path = segment_path(s, g->no, g->salt);
-    int rc = g->damaged ? spool_set_aside(s, "log", path) : s->io->unlink(s->io->arg, path);
+    int rc = g->damaged ? spool_set_aside_or_mark(s, "log", path) : s->io->unlink(s->io->arg, path);
     if (rc == -ENOENT) /* already gone: an unlink that was not made durable */
         rc = 0;
     g->unlinked = g->unlinked || rc == 0;

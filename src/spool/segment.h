@@ -32,6 +32,16 @@ int spool_sync_dir(const struct spool *s, const char *sub);
 /* Moves a file of the spool to damaged/, as KIND-NAME: a name that no other file will have. Durable
  * before it returns. */
 int spool_set_aside(const struct spool *s, const char *kind, const char *path);
+/* What a file of log/ or body/ is called that could not be moved to damaged/: its name with this
+ * behind. */
+#define MARK_DAMAGED "-damaged"
+
+/* Moves a file, in the folder KIND, to damaged/, or marks it for the next start where that is not
+ * possible: damaged/ may be on another disk, and Landlock of Linux before 5.19 forbids the move. 0
+ * or negative errno. */
+int spool_set_aside_or_mark(const struct spool *s, const char *kind, const char *path);
+/* Moves one that was marked, and was path before, to damaged/; if that fails it stays, marked. */
+void spool_set_marked_aside(const struct spool *s, const char *kind, const char *path);
 /* Moves it from there to path, in the folder KIND, its name durable; 0 or negative errno. */
 int spool_bring_back(const struct spool *s, const char *kind, const char *path);
 

@@ -454,9 +454,11 @@ static int bad_rename(void *arg, const char *from, const char *to) {
     return strstr(to, "/damaged/") != NULL ? -EXDEV : spool_io_disk.rename(arg, from, to);
 }
 
-/* What cannot be moved stays where it is. */
+/* What cannot be moved stays where it is, under a name by which no start takes it for a part of the
+ * log, and keeps no newer file of the log; a start that can moves it. */
 static void test_set_aside_fails(void **state) {
     struct seen seen;
+    struct turn t = {0};
     char path[128];
     (void)state;
     io.rename = bad_rename;
@@ -467,13 +469,27 @@ static void test_set_aside_fails(void **state) {
     spool_close(s);
     log_file(path, 1);
     overwrite(path, BEGIN + 744 + 41, "?", 1);
-    s = open_spool(&seen);
-    note(s, SPOOL_DONE, 1, "");
-    note(s, SPOOL_DONE, 3, "");
-    note(s, SPOOL_DONE, 3, "");
+    s = turn_open(&seen);
+    assert_int_equal(s->st.damaged, 1);
+    turn_note(s, &t, SPOOL_DONE, 1, "");
+    turn_note(s, &t, SPOOL_DONE, 3, "");
+    for (uint64_t id = 11; id < 20; id++)
+        turn_come_and_go(s, &t, id);
+    assert_true(s->st.segments <= 2);
     spool_close(s);
-    assert_true(exists("body/%016x", 2));
-    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(file_count("body/%016x-damaged", 2), 1);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(file_count("log/%016x", 1), 1);
+    for (int start = 0; start < 2; start++) {
+        io.rename = start == 0 ? bad_rename : spool_io_disk.rename;
+        s = turn_open(&seen);
+        assert_int_equal(seen.n, 0);
+        assert_int_equal(s->st.damaged, 0);
+        spool_close(s);
+        assert_int_equal(file_count("log/%016x", 1), start == 0);
+        assert_int_equal(file_count("damaged/log-%016x", 1), start);
+        assert_int_equal(file_count("damaged/body-%016x", 2), start);
+    }
 }
 
 /* ---- content that looks like records ---- */
