@@ -175,8 +175,9 @@ void spool_set_marked_aside(const struct spool *s, const char *kind, const char 
     sbuf_free(&marked);
 }
 
-int spool_bring_back(const struct spool *s, const char *kind, const char *path) {
-    char *from = path_aside(s, kind, path);
+/* Gives the file from, if it is there, the name path in the folder KIND. */
+static int spool_rename_back(const struct spool *s, const char *kind, const char *from,
+                             const char *path) {
     int fd = s->io->open(s->io->arg, from, O_RDONLY, 0);
     int rc = fd < 0 ? fd : s->io->rename(s->io->arg, from, path);
     if (fd >= 0)
@@ -185,7 +186,20 @@ int spool_bring_back(const struct spool *s, const char *kind, const char *path) 
         rc = spool_sync_dir(s, kind);
     if (rc == 0)
         log_warn("spool", "%s was kept as %s, and is back", path, from);
-    free(from);
+    return rc;
+}
+
+int spool_bring_back(const struct spool *s, const char *kind, const char *path) {
+    struct sbuf marked = {0};
+    sbuf_printf(&marked, "%s" MARK_DAMAGED, path);
+    char *moved = path_aside(s, kind, path), *moved_later = path_aside(s, kind, marked.p);
+    const char *const from[] = {moved, moved_later, marked.p};
+    int rc = -ENOENT;
+    for (size_t i = 0; i < 3 && rc < 0; i++)
+        rc = spool_rename_back(s, kind, from[i], path);
+    free(moved);
+    free(moved_later);
+    sbuf_free(&marked);
     return rc;
 }
 

@@ -42,7 +42,8 @@ int spool_set_aside(const struct spool *s, const char *kind, const char *path);
 int spool_set_aside_or_mark(const struct spool *s, const char *kind, const char *path);
 /* Moves one that was marked, and was path before, to damaged/; if that fails it stays, marked. */
 void spool_set_marked_aside(const struct spool *s, const char *kind, const char *path);
-/* Moves it from there to path, in the folder KIND, its name durable; 0 or negative errno. */
+/* Moves it from where either has left it to path, in the folder KIND, its name durable; 0 or
+ * negative errno. */
 int spool_bring_back(const struct spool *s, const char *kind, const char *path);
 
 /* The caller frees it. */
