@@ -98,37 +98,55 @@ struct look {
     unsigned limit;
 };
 
+/* Accounts that were found, of one search or of several. */
+struct found {
+    struct account *v;
+    size_t n;
+};
+
+/* Adds what fits, from below l->base. */
+static int found_add(struct found *f, LDAP *ld, const struct look *l) {
+    LDAPMessage *res = NULL;
+    int rc = ldap_search_ext_s(ld, l->base, l->scope, l->filter, attributes, 0, NULL, NULL, NULL, 0,
+                               &res);
+    if (rc == LDAP_SIZELIMIT_EXCEEDED)
+        rc = LDAP_SUCCESS;
+    if (rc == LDAP_SUCCESS)
+        f->v = mem_realloc(f->v, (f->n + (size_t)ldap_count_entries(ld, res) + 1) * sizeof *f->v);
+    for (LDAPMessage *e = rc == LDAP_SUCCESS ? ldap_first_entry(ld, res) : NULL; e != NULL;
+         e = ldap_next_entry(ld, e))
+        f->v[f->n++] = account_of(ld, e, l->users);
+    ldap_msgfree(res);
+    return rc == LDAP_NO_SUCH_OBJECT ? LDAP_SUCCESS : rc;
+}
+
+/* How many were given; f is empty then. */
+static size_t found_give(struct found *f, const struct look *l, account_fn fn, void *arg) {
+    size_t out = 0;
+    if (f->n > 0)
+        qsort(f->v, f->n, sizeof *f->v, tree_by_name);
+    for (size_t i = 0; i < f->n; i++) {
+        if (strcmp(f->v[i].name, l->after) > 0 && out < l->limit) {
+            fn(arg, &f->v[i]);
+            out++;
+        }
+        account_free(&f->v[i]);
+    }
+    free(f->v);
+    *f = (struct found){.n = 0};
+    return out;
+}
+
 static enum store_rc look(struct store *st, const struct look *l, account_fn fn, void *arg,
                           size_t *given, char **why) {
-    LDAPMessage *res = NULL;
-    struct account *v = NULL;
-    size_t n = 0, out = 0;
+    struct found f = {.n = 0};
     LDAP *ld = store_ldap_log_in(st, why);
     if (ld == NULL)
         return STORE_ERROR;
-    int rc = ldap_search_ext_s(ld, l->base, l->scope, l->filter, attributes, 0, NULL, NULL, NULL, 0,
-                               &res);
-    if (rc == LDAP_SUCCESS || rc == LDAP_SIZELIMIT_EXCEEDED)
-        v = mem_zalloc(((size_t)ldap_count_entries(ld, res) + 1) * sizeof *v);
-    for (LDAPMessage *e = v == NULL ? NULL : ldap_first_entry(ld, res); e != NULL;
-         e = ldap_next_entry(ld, e))
-        v[n++] = account_of(ld, e, l->users);
-    ldap_msgfree(res);
+    int rc = found_add(&f, ld, l);
     ldap_unbind_ext_s(ld, NULL, NULL);
-    if (v != NULL)
-        qsort(v, n, sizeof *v, tree_by_name);
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(v[i].name, l->after) > 0 && out < l->limit) {
-            fn(arg, &v[i]);
-            out++;
-        }
-        account_free(&v[i]);
-    }
-    free(v);
-    *given = out;
-    return rc == LDAP_SUCCESS || rc == LDAP_SIZELIMIT_EXCEEDED || rc == LDAP_NO_SUCH_OBJECT
-               ? STORE_YES
-               : store_ldap_failed(st, rc, why);
+    *given = found_give(&f, l, fn, arg);
+    return rc == LDAP_SUCCESS ? STORE_YES : store_ldap_failed(st, rc, why);
 }
 
 static void add_quoted(struct sbuf *b, const char *before, const char *t, const char *after) {
@@ -178,35 +196,54 @@ enum store_rc directory_browse(struct store *st, const struct browse *b, account
     return rc;
 }
 
-/* What an administrator of some domains may see. */
-struct managed {
-    struct store *st;
-    const char *admin;
-    account_fn fn;
-    void *arg;
-};
+/* Adds the users below a domain's entry. */
+static int found_add_users(struct found *f, LDAP *ld, LDAPMessage *domain, const struct look *l) {
+    char *dn = ldap_get_dn(ld, domain);
+    struct sbuf base = {0};
+    sbuf_printf(&base, "ou=Users,%s", dn == NULL ? "" : dn);
+    struct look own = *l;
+    own.base = base.p;
+    int rc = found_add(f, ld, &own);
+    ldap_memfree(dn);
+    sbuf_free(&base);
+    return rc;
+}
 
-static void give_managed(void *arg, const struct account *a) {
-    struct managed *m = arg;
-    const char *at = strchr(a->name, '@');
-    char *why = NULL;
-    if (at != NULL && store_manages(m->st, m->admin, at + 1, &why) == STORE_YES)
-        m->fn(m->arg, a);
-    free(why);
+/* Users of the domains that admin manages.  Each is looked through on its own: what others have
+ * neither costs such an administrator's search anything nor hides what it would find. */
+static int found_add_managed(struct found *f, LDAP *ld, const struct look *l, const char *admin) {
+    static char *none[] = {TEXT(LDAP_NO_ATTRS), NULL};
+    struct browse own = {.admin = admin, .text = ""};
+    struct sbuf filter = {0};
+    LDAPMessage *res = NULL;
+    domain_filter(&filter, &own);
+    int rc = ldap_search_ext_s(ld, l->base, LDAP_SCOPE_ONELEVEL, filter.p, none, 0, NULL, NULL,
+                               NULL, 0, &res);
+    if (rc == LDAP_SIZELIMIT_EXCEEDED)
+        rc = LDAP_SUCCESS;
+    for (LDAPMessage *e = rc == LDAP_SUCCESS ? ldap_first_entry(ld, res) : NULL;
+         e != NULL && rc == LDAP_SUCCESS; e = ldap_next_entry(ld, e))
+        rc = found_add_users(f, ld, e, l);
+    ldap_msgfree(res);
+    sbuf_free(&filter);
+    return rc;
 }
 
 enum store_rc directory_search(struct store *st, const char *wanted, const char *admin,
                                unsigned limit, account_fn fn, void *arg, char **why) {
     struct sbuf filter = {0};
-    struct managed m = {st, admin, fn, arg};
-    size_t n;
+    struct found f = {.n = 0};
+    LDAP *ld = store_ldap_log_in(st, why);
+    if (ld == NULL)
+        return STORE_ERROR;
     add_quoted(&filter, "(&(objectClass=mailUser)(mail=", wanted, "*))");
     struct look l = {
         tabconf_str(st->conf, "search_base", ""), LDAP_SCOPE_SUBTREE, filter.p, true, "", limit};
-    enum store_rc rc =
-        look(st, &l, admin == NULL ? fn : give_managed, admin == NULL ? arg : &m, &n, why);
+    int rc = admin == NULL ? found_add(&f, ld, &l) : found_add_managed(&f, ld, &l, admin);
+    ldap_unbind_ext_s(ld, NULL, NULL);
+    found_give(&f, &l, fn, arg);
     sbuf_free(&filter);
-    return rc;
+    return rc == LDAP_SUCCESS ? STORE_YES : store_ldap_failed(st, rc, why);
 }
 
 /* "example.com" as store_ldap_dn wants it. */

@@ -22,8 +22,8 @@ void crowd_leave(const char *admin);
 /* Room for one more answer of n bytes?  If true, crowd_taken gives it back.  Before crowd_leave. */
 bool crowd_answer(const char *admin, size_t n);
 void crowd_taken(const char *admin, size_t n);
-/* Of what takes much memory while it is made an administrator has one at a time.  Between
- * crowd_enter and crowd_leave. */
+/* Of what takes much memory or a database's time while it is made an administrator has one at a
+ * time.  Between crowd_enter and crowd_leave. */
 void crowd_turn_begin(const char *admin);
 void crowd_turn_end(const char *admin);
 

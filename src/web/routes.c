@@ -128,10 +128,12 @@ static void refuse_crowd(struct req *r) {
     reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "You have too many requests at a time: try again.");
 }
 
-/* Does the handler read all relay records?  They may have megabytes. */
+/* Does the handler read all relay records, or look through accounts?  Records may have megabytes; a
+ * directory gives all users that fit, and is asked by mail, too. */
 static bool route_is_large(const struct route_entry *e) {
     return e->handler == relays_list || e->handler == relay_show || e->handler == relay_change ||
-           e->handler == relay_delete;
+           e->handler == relay_delete || e->handler == domains_list || e->handler == users_list ||
+           e->handler == accounts_search;
 }
 
 /* For administrators of some domains. */

@@ -158,6 +158,55 @@ def test_domains_that_are_changed_at_once_share_a_record(dns):
         assert {f"@{d}" for d in domains} <= set(boss.get("/api/relay/hub")["for"].replace(" ", "").split(","))
 
 
+class WithoutLimit(servers.Slapd):
+    """As iRedMail has it: a search gives all entries that fit."""
+    more = "sizelimit unlimited\n"
+
+
+def test_a_tenants_search_looks_through_no_domain_of_others():
+    """In a directory a search gives all users of the server that fit: others' domains are not asked for, and hide nothing."""
+    store = WithoutLimit()
+    for user in *[f"ann{i:02d}@b.example" for i in range(30)], "ann90@a.example", "ann95@c.example", "bob@c.example":
+        servers.add_user(store, user, SECRET)
+    servers.add_admin(store, GLOBAL, SECRET)
+    servers.add_admin(store, OF_DOMAIN, SECRET, "a.example", "c.example")
+    w = Web("accounts_store = ldap:{dir}/store.cf\n", files={"store.cf": servers.store_file(store)})
+    with w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        def found(api, q):
+            return [u["name"] for u in api.get(f"/api/search?q={q}")["users"]]
+        assert found(local, "ann") == ["ann90@a.example", "ann95@c.example"]
+        assert found(local, "b") == ["bob@c.example"] and found(local, "ann0") == []
+        assert found(boss, "ann") == [f"ann{i:02d}@b.example" for i in range(20)] and boss.get("/api/search?q=ann")["more"]
+    store.stop()
+
+
+def test_a_tenants_lists_are_made_one_at_a_time():
+    """A program that asks for many at once keeps a database, which mail asks too, busy with one of them."""
+    store = servers.Postgres()
+    w = Web("accounts_store = pgsql:{dir}/store.cf\n", files={"store.cf": servers.store_file(store)})
+    for d in "a", "b":
+        servers.add_user(store, f"ann@{d}.example", "{PLAIN}" + SECRET)
+    servers.add_admin(store, OF_DOMAIN, "{PLAIN}" + SECRET, "a.example")
+    with w:
+        local, codes = w.api(OF_DOMAIN), []
+        def ask(path):
+            codes.append(local.request("GET", path)[0])
+        with store.locked("LOCK TABLE mailbox IN ACCESS EXCLUSIVE MODE; SELECT 1"):
+            paths = ["/api/users/a.example", "/api/search?q=a", "/api/domains"] * 3
+            threads = [threading.Thread(target=ask, args=(path,)) for path in paths]
+            for t in threads:
+                t.start()
+            def waiting():
+                return int(store.run("SELECT COUNT(*) FROM pg_locks WHERE NOT granted"))
+            wait_for(waiting)
+            time.sleep(0.5)
+            assert waiting() == 1 and local.request("GET", "/api/session")[0] == 200
+        wait_ended(*threads)
+        assert codes == [200] * 9
+    store.stop()
+
+
 @pytest.mark.parametrize("mails, rcpts", [(2000, 1), (20, 100)])
 def test_who_saves_all_the_time_holds_up_no_mail(dns, mails, rcpts):
     """Mail that waits is routed anew for what is saved, all of it: the more waits, the longer until that is done once more."""
