@@ -52,9 +52,33 @@ static enum password_rc check_digest(size_t i, struct str text, const char *pass
     return ok ? PASSWORD_YES : PASSWORD_NO;
 }
 
+/* yescrypt takes 16 MB while it works, and a stranger may have as many passwords looked at as there
+ * are threads: so many at a time, the others wait. */
+#define CRYPTS_MAX 8U
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    unsigned n;
+} crypting = {.lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
+
+static const char *crypt_in_turn(const char *password, const char *setting, struct crypt_data *d) {
+    pthread_mutex_lock(&crypting.lock);
+    while (crypting.n == CRYPTS_MAX)
+        pthread_cond_wait(&crypting.ended, &crypting.lock);
+    crypting.n++;
+    pthread_mutex_unlock(&crypting.lock);
+    const char *made = crypt_r(password, setting, d);
+    pthread_mutex_lock(&crypting.lock);
+    crypting.n--;
+    pthread_cond_signal(&crypting.ended);
+    pthread_mutex_unlock(&crypting.lock);
+    return made;
+}
+
 static enum password_rc check_crypt(const char *stored, const char *password) {
     struct crypt_data *d = MEM_NEW(struct crypt_data);
-    const char *made = crypt_r(password, stored, d);
+    const char *made = crypt_in_turn(password, stored, d);
     bool ok = made != NULL && made[0] != '*' && strlen(made) == strlen(stored) &&
               CRYPTO_memcmp(made, stored, strlen(stored)) == 0;
     mem_wipe((char *)d, sizeof *d);
@@ -116,7 +140,7 @@ void password_mark(const char *stored, char *mark, size_t n) {
 bool password_hash(const char *password, struct sbuf *out) {
     char *setting = crypt_gensalt_ra(NULL, 0, NULL, 0);
     struct crypt_data *d = MEM_NEW(struct crypt_data);
-    const char *made = setting == NULL ? NULL : crypt_r(password, setting, d);
+    const char *made = setting == NULL ? NULL : crypt_in_turn(password, setting, d);
     bool ok = made != NULL && made[0] != '*';
     if (ok)
         sbuf_printf(out, "{CRYPT}%s", made);

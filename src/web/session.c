@@ -285,11 +285,11 @@ bool session_csrf_ok(struct req *r) {
 
 /* -- signing in -- */
 
-static void sign_in(struct req *r, const char *user, const char *password) {
+static void sign_in(struct req *r, const char *user, const char *password, bool known) {
     struct admin a;
     char *why = NULL;
     enum store_rc rc = store_admin_verify(r->w->store, user, password, &a, &why);
-    throttle_end(r->client, user,
+    throttle_end(r->client, user, known,
                  rc == STORE_YES  ? THROTTLE_RIGHT
                  : rc == STORE_NO ? THROTTLE_WRONG
                                   : THROTTLE_UNKNOWN);
@@ -306,6 +306,18 @@ static void sign_in(struct req *r, const char *user, const char *password) {
     login_session_start(r, user, &a, page, "Admin login success");
 }
 
+static void refuse_guess(struct req *r, unsigned wait) {
+    char seconds[16];
+    bool full = wait == THROTTLE_FULL;
+    snprintf(seconds, sizeof seconds, "%u", full ? 1 : wait);
+    if (full)
+        reply_fail(r, MHD_HTTP_SERVICE_UNAVAILABLE, "Too many sign in at a time: try again.");
+    else
+        reply_fail(r, MHD_HTTP_TOO_MANY_REQUESTS,
+                   "Too many failed logins: try again in %u seconds.", wait);
+    reply_header(r, "Retry-After", seconds);
+}
+
 void session_login(struct req *r) {
     const char *name = req_text(r, "username"), *password = req_text(r, "password");
     if (name == NULL || password == NULL || strlen(name) > 255 || strlen(password) > PASS_BYTES ||
@@ -315,18 +327,12 @@ void session_login(struct req *r) {
     }
     char *user = mem_strdup(name);
     str_lower(user, strlen(user));
-    unsigned wait = throttle_begin(r->client, user, false);
-    if (wait > 0 && known_is(r, user))
-        wait = throttle_begin(r->client, user, true);
-    if (wait > 0) {
-        char seconds[16];
-        snprintf(seconds, sizeof seconds, "%u", wait);
-        reply_fail(r, MHD_HTTP_TOO_MANY_REQUESTS,
-                   "Too many failed logins: try again in %u seconds.", wait);
-        reply_header(r, "Retry-After", seconds);
-    } else {
-        sign_in(r, user, password);
-    }
+    bool known = known_is(r, user);
+    unsigned wait = throttle_begin(r->client, user, known);
+    if (wait > 0)
+        refuse_guess(r, wait);
+    else
+        sign_in(r, user, password, known);
     free(user);
 }
 

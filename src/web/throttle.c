@@ -27,6 +27,7 @@ struct entry {
 };
 
 static struct entry table[ENTRIES];
+static unsigned guesses[2]; /* that are being looked at; of strangers, and of known addresses */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct entry *entry_find(const char *kind, const char *who, bool make) {
@@ -82,24 +83,26 @@ unsigned throttle_begin(const char *client, const char *account, bool known) {
     struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
     unsigned a = from == NULL ? 0 : wait_of(from, WAIT_MAX);
     unsigned b = to == NULL || known ? 0 : wait_of(to, SHARED_MAX);
-    if (a == 0 && b == 0) { /* what is refused has no entry made: none has to make room for it */
+    bool full = a == 0 && b == 0 && guesses[known] == THROTTLE_GUESSES;
+    if (a == 0 && b == 0 && !full) { /* what is refused has no entry made, for which others go */
         entry_begin(entry_find("from", client, true), account);
         entry_begin(entry_find("for", account, true), account);
+        guesses[known]++;
     }
     pthread_mutex_unlock(&lock);
-    return a > b ? a : b;
+    return full ? THROTTLE_FULL : a > b ? a : b;
 }
 
-void throttle_end(const char *client, const char *account, enum throttle_end how) {
+void throttle_end(const char *client, const char *account, bool known, enum throttle_end how) {
     char key[INET6_ADDRSTRLEN];
-    if (how == THROTTLE_WRONG)
-        return;
+    bool right = how == THROTTLE_RIGHT;
     client = netaddr_network(client, THROTTLE_NETWORK, key);
     pthread_mutex_lock(&lock); /* an entry may have made room for another one meanwhile */
     struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
-    if (from != NULL)
-        entry_forgive(from, account, how == THROTTLE_RIGHT);
-    if (to != NULL)
-        entry_forgive(to, account, how == THROTTLE_RIGHT);
+    guesses[known]--;
+    if (from != NULL && how != THROTTLE_WRONG)
+        entry_forgive(from, account, right);
+    if (to != NULL && how != THROTTLE_WRONG)
+        entry_forgive(to, account, right);
     pthread_mutex_unlock(&lock);
 }

@@ -25,9 +25,11 @@ int64_t clock_wall_us(void) {
 /* Guesses for one account until there is a long wait; ends where a moment of it has passed. */
 static void guess_until_it_waits(const char *client, const char *account) {
     unsigned wait;
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 10; i++) {
         while ((wait = throttle_begin(client, account, false)) > 0)
             now_ms += wait * 1000;
+        throttle_end(client, account, false, THROTTLE_WRONG);
+    }
     now_ms += 1;
 }
 
@@ -47,6 +49,25 @@ static void test_what_is_refused_makes_no_room(void **state) {
     /* Where the owner has come from, others' guesses keep nobody waiting, and one's own do. */
     assert_int_equal(throttle_begin("192.0.2.1", "boss@a.example", true), wait);
     assert_int_equal(throttle_begin("192.0.2.2", "boss@a.example", true), 0);
+    throttle_end("192.0.2.2", "boss@a.example", true, THROTTLE_WRONG);
+}
+
+/* However many addresses strangers have: those who guess keep no more places than that, and none of
+ * those of owners where these have come from. */
+static void test_so_many_guesses_are_looked_at(void **state) {
+    char client[32], account[32];
+    (void)state;
+    for (unsigned i = 0; i < THROTTLE_GUESSES + 8; i++) {
+        snprintf(client, sizeof client, "198.51.100.%u", i);
+        snprintf(account, sizeof account, "x%u@a.example", i);
+        unsigned wait = throttle_begin(client, account, false);
+        assert_int_equal(wait, i < THROTTLE_GUESSES ? 0 : THROTTLE_FULL);
+    }
+    assert_int_equal(throttle_begin("203.0.113.1", "ann@a.example", true), 0);
+    throttle_end("203.0.113.1", "ann@a.example", true, THROTTLE_RIGHT);
+    throttle_end("198.51.100.1", "x1@a.example", false, THROTTLE_WRONG);
+    assert_int_equal(throttle_begin("203.0.113.2", "bob@a.example", false), 0);
+    assert_int_equal(throttle_begin("203.0.113.3", "cid@a.example", false), THROTTLE_FULL);
 }
 
 /* It listens, and never answers: who asks is not held up for ever. */
@@ -70,6 +91,7 @@ static void test_a_silent_daemon_is_given_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_refused_makes_no_room),
+                                       cmocka_unit_test(test_so_many_guesses_are_looked_at),
                                        cmocka_unit_test(test_a_silent_daemon_is_given_up)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

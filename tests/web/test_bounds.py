@@ -1,5 +1,8 @@
 """What strangers, and administrators of some domains, cannot take from all others: places, time, disk."""
 import contextlib
+import http.client
+import pathlib
+import re
 import socket
 import sqlite3
 import threading
@@ -92,6 +95,25 @@ def test_nobodys_guesses_keep_an_owner_out(dns):
         for _ in range(2):
             wait_for(strangers_wait, 30)
             assert log_in(w, GLOBAL, SECRET, "2001:db8:7:8::2") == 200
+
+
+def test_strangers_of_many_addresses_who_guess_take_few_places(dns):
+    """Each may guess, and a guess takes as long as the store does, or its hash: 32 are looked at at a time, in little memory."""
+    with site(dns) as w:
+        boss = w.api(GLOBAL)
+        codes = []
+        def guess(i):
+            with contextlib.suppress(OSError, http.client.HTTPException):  # one of those that have made room
+                codes.append(log_in(w, f"nobody{i}@a.example", "wrong", f"2001:db8:{i:x}::1"))
+        threads = [threading.Thread(target=guess, args=(i,)) for i in range(150)]
+        for t in threads:
+            t.start()
+        wait_for(lambda: 503 in codes)
+        assert boss.get("/api/session") and log_in(w, GLOBAL, SECRET, "127.0.0.1") == 200
+        wait_ended(*threads)
+        assert set(codes) == {401, 503}, codes
+        status = pathlib.Path(f"/proc/{w.web.pid}/status").read_text()
+        assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 300000 * SLOW, status
 
 
 def test_a_tenants_long_lists_keep_nobody_from_writing_records(dns):
