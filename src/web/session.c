@@ -20,6 +20,7 @@
 #define LIFE_S     43200 /* a session's, whatever happens in it */
 #define TOUCH_S    30    /* how exactly its last use is known */
 #define ROLE_MS    2000  /* how long a role is believed */
+#define FAILED_MS  1000  /* how long a store that did not answer is not asked for one again */
 #define ROLES      64U
 #define PASS_MIN   8U
 #define PASS_BYTES 1024U        /* at a login; new ones: PASSWORD_MAX */
@@ -32,33 +33,62 @@ struct role {
     char *admin; /* NULL: the slot is free */
     struct admin is;
     int64_t until_ms;
+    enum store_rc rc; /* STORE_YES, or STORE_ERROR */
+    bool asking;      /* for whomever: others of the slot wait */
 };
 
 static struct role roles[ROLES];
 static pthread_mutex_t roles_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t roles_asked = PTHREAD_COND_INITIALIZER;
 
 static struct role *role_slot(const char *admin) {
     return &roles[str_hash(str_of(admin)) % ROLES];
 }
 
-static enum store_rc role_find(struct web *w, const char *admin, struct admin *is, char **why) {
+static bool role_known(const struct role *slot, const char *admin) {
+    return slot->admin != NULL && strcmp(slot->admin, admin) == 0 &&
+           slot->until_ms > clock_mono_ms();
+}
+
+/* False: the store is to be asked, and role_learned to be called.  However many requests of an
+ * administrator come at a time, one asks for all of them: a database has few connections. */
+static bool role_look(const char *admin, struct admin *is, enum store_rc *rc) {
     struct role *slot = role_slot(admin);
-    int64_t now = clock_mono_ms();
-    *is = (struct admin){0};
     pthread_mutex_lock(&roles_lock);
-    bool known = slot->admin != NULL && strcmp(slot->admin, admin) == 0 && slot->until_ms > now;
+    while (slot->asking && !role_known(slot, admin))
+        pthread_cond_wait(&roles_asked, &roles_lock);
+    bool known = role_known(slot, admin);
     if (known)
         *is = slot->is;
+    *rc = slot->rc;
+    slot->asking = slot->asking || !known;
     pthread_mutex_unlock(&roles_lock);
-    if (known)
-        return STORE_YES;
-    enum store_rc rc = store_admin_find(w->store, admin, is, why);
-    if (rc != STORE_YES)
-        return rc;
+    return known;
+}
+
+/* STORE_NO is not remembered. */
+static void role_learned(const char *admin, const struct admin *is, enum store_rc rc) {
+    struct role *slot = role_slot(admin);
+    int64_t until_ms = clock_mono_ms() + (rc == STORE_YES ? ROLE_MS : FAILED_MS);
     pthread_mutex_lock(&roles_lock);
-    free(slot->admin);
-    *slot = (struct role){mem_strdup(admin), *is, now + ROLE_MS};
+    if (rc != STORE_NO) {
+        free(slot->admin);
+        *slot = (struct role){mem_strdup(admin), *is, until_ms, rc, false};
+    }
+    slot->asking = false;
+    pthread_cond_broadcast(&roles_asked);
     pthread_mutex_unlock(&roles_lock);
+}
+
+static enum store_rc role_find(struct web *w, const char *admin, struct admin *is, char **why) {
+    enum store_rc rc;
+    *is = (struct admin){0};
+    if (!role_look(admin, is, &rc)) {
+        rc = store_admin_find(w->store, admin, is, why);
+        role_learned(admin, is, rc);
+    } else if (rc == STORE_ERROR) {
+        *why = mem_strdup("it did not answer a moment ago");
+    }
     return rc;
 }
 

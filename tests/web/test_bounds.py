@@ -203,6 +203,29 @@ def test_a_tenants_search_looks_through_no_domain_of_others():
     store.stop()
 
 
+def test_a_tenants_requests_ask_once_who_the_tenant_is():
+    """However many come at a time: a database has 100 connections, and mail needs some."""
+    store = servers.Postgres()
+    w = Web("accounts_store = pgsql:{dir}/store.cf\n", files={"store.cf": servers.store_file(store)})
+    servers.add_user(store, "ann@a.example", "{PLAIN}" + SECRET)
+    servers.add_admin(store, OF_DOMAIN, "{PLAIN}" + SECRET, "a.example")
+    with w:
+        local, codes = w.api(OF_DOMAIN), []
+        with store.locked("LOCK TABLE admin IN ACCESS EXCLUSIVE MODE; SELECT 1"):
+            time.sleep(2.1)  # until the page asks again
+            threads = [threading.Thread(target=lambda: codes.append(local.request("GET", "/api/session")[0])) for _ in range(30)]
+            for t in threads:
+                t.start()
+            def waiting():
+                return int(store.run("SELECT COUNT(*) FROM pg_locks WHERE NOT granted"))
+            wait_for(waiting)
+            time.sleep(0.5)
+            assert waiting() == 1
+        wait_ended(*threads)
+        assert codes == [200] * 30
+    store.stop()
+
+
 def test_a_tenants_lists_are_made_one_at_a_time():
     """A program that asks for many at once keeps a database, which mail asks too, busy with one of them."""
     store = servers.Postgres()
