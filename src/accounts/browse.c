@@ -66,6 +66,10 @@ enum store_rc store_manages(struct store *st, const char *user, const char *doma
 enum store_rc store_admin_password(struct store *st, const char *user, const char *hash,
                                    char **why) {
     const char *args[] = {hash, user};
+    if (!store_is_embedded(st)) {
+        *why = mem_strdup("its administrators sign in with the password that they have there");
+        return STORE_ERROR;
+    }
     return store_sql_run(
         st,
         "UPDATE admin SET password = ?, passwordlastchange = CURRENT_TIMESTAMP WHERE username = ?",

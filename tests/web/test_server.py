@@ -126,6 +126,17 @@ def test_one_time_link(dns):
         assert r.returncode == 65 and "no mail address" in r.stderr
 
 
+def test_a_link_of_a_store_that_is_used_no_more_sets_no_password():
+    w = Web("", files={"store.cf": "server_host = 127.0.0.1:1\nversion = 3\nsearch_base = o=domains,dc=example,dc=com\n"})
+    word = re.search(r"welcome/(\S+)", w.command("admin", "link", GLOBAL))[1]
+    with open(w.dir / "main.cf", "a") as f:
+        f.write("accounts_store = ldap:{}/store.cf\n".format(w.dir))
+    with w:
+        assert "does not answer" in w.api().fails(503, "POST", "/api/welcome", body={"token": word, "password": SECRET})
+        w.wait_log("sign in with the password that they have there")
+        assert w.web.poll() is None
+
+
 def test_nothing_secret_is_kept_or_logged(dns):
     with FakeRelay(auth=["PLAIN"], need_auth=True, users={"u": "relay-pass-1"}, tls=tls()) as relay, site(dns) as w:
         boss = w.api(GLOBAL)
