@@ -39,6 +39,7 @@
 #define COMMAND_MS    120000 /* a program that starts or stops a mail system */
 #define FREE_MS       10000  /* a port of a program that has ended is free by then */
 #define SERVES_MS     30000
+#define BEGINS_MS     2000 /* what started Postfix has waited for it already */
 #define GREET_MS      10000
 #define LOOK_MS       20
 
@@ -202,6 +203,14 @@ static int front_begin(const struct replace *r) {
                          : front_postfix(r->front, "start", COMMAND_MS);
 }
 
+static bool front_comes(const struct replace *r, int limit_ms) {
+    int64_t until_ms = clock_mono_ms() + limit_ms;
+    bool runs;
+    while (!(runs = front_runs(r)) && clock_mono_ms() < until_ms)
+        poll(NULL, 0, LOOK_MS);
+    return runs;
+}
+
 /* At its first start Postfix gives queue files that were put there other names, and with a log in a
  * file of its own (maillog_file) it fails after that, because nothing may write there yet: only the
  * second call says whether it can start. */
@@ -210,19 +219,15 @@ static bool front_is_well(const struct replace *r) {
            front_postfix(r->front, "check", COMMAND_MS) == 0;
 }
 
-/* As above. */
+/* As above; and what is started by systemd is a unit of Debian's that has started, whatever became
+ * of Postfix. */
 static int front_start(const struct replace *r) {
     if (!r->ran || front_runs(r))
         return 0;
-    int rc = front_begin(r);
-    if (rc != 0)
-        rc = front_begin(r);
-    for (int waited = 0; rc == 0 && !front_runs(r); waited += LOOK_MS) {
-        if (waited >= SERVES_MS)
-            rc = 1;
-        poll(NULL, 0, LOOK_MS);
-    }
-    if (rc != 0)
+    bool runs = front_begin(r) == 0 && front_comes(r, BEGINS_MS);
+    if (!runs)
+        runs = front_begin(r) == 0 && front_comes(r, SERVES_MS);
+    if (!runs)
         return replace_fatal(r->front->dir, "Postfix does not start");
     replace_step("Postfix runs");
     return 0;
