@@ -257,17 +257,18 @@ def test_a_move_that_has_no_way_back_any_more_leaves_sendmail_to_the_package(tmp
     (tmp_path / "bin/dpkg-divert").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/diverted\n')
     (tmp_path / "bin/dpkg-divert").chmod(0o755)
     (tmp_path / "etc/postfix/main.cf").write_text("relayhost =\n")
-    note.write_text(f"state applied\npostfix {tmp_path}/etc/postfix\nran yes\nsendmail {link}\n")
+    note.write_text(f"state applied\npostfix {tmp_path}/etc/postfix\nran yes\nboot yes\nsendmail {link}\n")
     link.symlink_to("/usr/bin/posthouse")
     kept.symlink_to("../bin/posthouse")
-    staged(tmp_path, "posthouse-mta.postinst", "configure")
+    told = staged(tmp_path, "posthouse-mta.postinst", "configure").stdout
+    assert "purge postfix.service\n" in told  # it was disabled by the move, and would be when it comes back
     assert os.readlink(link) == "../bin/posthouse" and not os.path.lexists(kept) and not note.exists()
     assert (tmp_path / "diverted").read_text().split()[-5:] == ["--no-rename", "--divert", str(kept), "--remove", str(link)]
     kept.write_text("")
     for state, front, stays in ("applied", "etc/postfix", False), ("applied", "opt/postfix", True), ("undoing", "etc/postfix", True):
         note.write_text(f"state {state}\npostfix {tmp_path}/{front}\nsendmail {link}\n")
-        staged(tmp_path, "posthouse-mta.postinst", "configure")
-        assert os.readlink(link) == "../bin/posthouse" and kept.exists() and note.exists() == stays
+        told = staged(tmp_path, "posthouse-mta.postinst", "configure").stdout
+        assert os.readlink(link) == "../bin/posthouse" and kept.exists() and note.exists() == stays and "purge" not in told
 
 
 @pytest.mark.parametrize("other", [True, False])
@@ -284,7 +285,8 @@ def test_a_package_that_goes_leaves_no_sendmail_that_leads_nowhere(tmp_path, oth
     if other:
         kept.write_text("theirs")
     for word in ("upgrade", "remove", "purge"):
-        staged(tmp_path, "posthouse.postrm", word)
+        said = staged(tmp_path, "posthouse.postrm", word).stderr
+        assert ("enable --now postfix" in said) == (word == "remove" and moved_here and other)
         if word == "upgrade" or not moved_here:  # one that the administrator has made stays
             assert link.is_symlink() and kept.exists() == other and not (tmp_path / "diverted").exists()
             continue
