@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "daemon/listen.h"
 #include "util/mem.h"
 
 #define SERVICE_DIR PH_CONFIG_DIR /* of posthouse.service */
@@ -238,8 +239,48 @@ static bool first_config(struct first *f) {
     return f->cfg != NULL;
 }
 
+/* The first address that a daemon would not get, as another program has it. */
+struct port_look {
+    bool fresh;     /* main.cf, which is still to be made, names loopback's alone */
+    char text[128]; /* empty: there is none */
+};
+
+static void port_look_at(struct port_look *look, const struct netaddr *a) {
+    char ip[INET6_ADDRSTRLEN];
+    if (look->text[0] == '\0' && listen_is_free(a) == -EADDRINUSE)
+        snprintf(look->text, sizeof look->text, "%s port %u", netaddr_text(a, ip), netaddr_port(a));
+}
+
+static void port_look(void *arg, const struct service *svc, const struct netaddr *a) {
+    struct port_look *look = arg;
+    struct netaddr v4, v6;
+    (void)svc;
+    netaddr_parse(&v4, STR_LIT("127.0.0.1"), netaddr_port(a));
+    netaddr_parse(&v6, STR_LIT("::1"), netaddr_port(a));
+    port_look_at(look, look->fresh ? &v4 : a);
+    if (look->fresh)
+        port_look_at(look, &v6);
+}
+
+/* systemd would try to start it again and again, and when the other mail server is started again
+ * take its port. */
+static bool first_has_ports(const struct first *f) {
+    struct port_look look = {.fresh = f->fresh};
+    if (cli_daemon(f->cfg) != 0 || (f->no_test && !f->fresh))
+        return true;
+    listen_each(f->cfg, port_look, &look);
+    if (look.text[0] != '\0')
+        fprintf(stderr,
+                "posthouse: fatal: %s: another program listens there, a mail server perhaps, and "
+                "Posthouse would not start, or that one not start again; nothing was written.  "
+                "For a Posthouse behind Postfix: posthouse setup beside-postfix first; for one in "
+                "its place: posthouse setup replace-postfix, or the package posthouse-mta\n",
+                look.text);
+    return look.text[0] == '\0';
+}
+
 static int first_run(struct first *f) {
-    if (!first_config(f) || !first_complete(f) || !first_plan(f))
+    if (!first_config(f) || !first_has_ports(f) || !first_complete(f) || !first_plan(f))
         return 1;
     if (f->asks || f->yes)
         first_show(f);

@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import termios
 import threading
@@ -101,6 +102,25 @@ def test_a_person_at_the_terminal(relay):
         t.answer("Write it? [Y/n]: ", "n\n")
         assert t.end() == 1 and files(p) == before and "main.cf" not in before
         assert "open sesame" not in t.text
+    finally:
+        p.stop()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_port_that_another_mail_server_has_is_not_taken_from_it(relay, fresh):
+    """Each time that Postfix is started again a daemon that systemd tries to start all the time would take its port."""
+    p = Posthouse(MAIN)
+    try:
+        if fresh:
+            (p.dir / "main.cf").unlink()
+        p.run("--version")  # makes a link there
+        before = files(p)
+        with socket.create_server(("127.0.0.1", p.port)):
+            for more in (["--no-test"], []) if fresh else ([],):
+                r = told(p, f"127.0.0.1:{relay.port}", *more)
+                assert r.returncode == 1 and f"127.0.0.1 port {p.port}: another program listens there" in r.stderr, r.stderr
+                assert "beside-postfix" in r.stderr and files(p) == before
+            assert fresh or told(p, f"127.0.0.1:{relay.port}", "--no-test").returncode == 0
     finally:
         p.stop()
 
