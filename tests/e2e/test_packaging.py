@@ -129,6 +129,18 @@ def test_a_purge_keeps_what_came_after_the_removal():
         assert (p.dir / "spool/log").exists()
 
 
+def test_a_purge_leaves_no_link_to_postfixs_configuration(tmp_path):
+    """A package that comes later would start with it, beside Postfix."""
+    (tmp_path / "etc/postfix").mkdir(parents=True)
+    for name in ("main.cf", "relays.key"):
+        (tmp_path / "etc/postfix" / name).write_text("x\n")
+    (tmp_path / "etc/posthouse").symlink_to("postfix")
+    staged(tmp_path, "posthouse.postrm", "remove")
+    assert (tmp_path / "etc/posthouse").is_symlink()
+    staged(tmp_path, "posthouse.postrm", "purge")
+    assert not os.path.lexists(tmp_path / "etc/posthouse") and (tmp_path / "etc/postfix/relays.key").exists()
+
+
 def test_a_purge_of_both_packages_leaves_no_key(tmp_path):
     """posthouse-mta goes first, and takes main.cf along."""
     for folder in ("posthouse", "postfix"):
