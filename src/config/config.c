@@ -622,15 +622,16 @@ static void refusals_of(struct config *c, struct service *svc) {
         who.p = &svc->p;
         who.receives = svc->kind == SERVICE_SMTPD;
         who.sends = svc->kind == SERVICE_SMTP || svc->kind == SERVICE_LMTP;
+        who.expands = svc->kind == SERVICE_LOCAL;
         who.postscreen = svc->postscreen;
     }
-    if (svc != NULL && !who.receives && !who.sends)
+    if (svc != NULL && !who.receives && !who.sends && !who.expands)
         return;
     struct refusals *to = svc == NULL ? &c->refusals : &svc->refusals;
     refusals_fill(to, &who);
     if (svc != NULL && svc->has_stray_word)
         refusals_add_stray_word(to, c->master_path, svc->line);
-    for (size_t i = 0; !who.sends && i < c->n_services; i++)
+    for (size_t i = 0; !who.sends && !who.expands && i < c->n_services; i++)
         if (every_mail_passes(c->services[i], svc == NULL))
             refusals_add_line(to, &who, &c->services[i]->overrides);
 }

@@ -32,6 +32,8 @@ static bool where_concerns(const struct refusal_asker *who, enum unread_where wh
         return who->receives && who->postscreen;
     case UNREAD_SENDMAIL:
         return sendmail;
+    case UNREAD_ALIAS:
+        return who->receives || sendmail || (who->expands && own);
     case UNREAD_CLIENT: /* what goes out wrong is not taken in */
         return who->sends || !own;
     case UNREAD_BOTH:
@@ -117,6 +119,17 @@ static bool is_main_only(const char *name) {
     return false;
 }
 
+/* What local(8) takes from its own line with Postfix; aliases are expanded by main.cf alone. */
+static bool is_of_aliases(const char *name) {
+    static const char *const names[] = {"alias_maps", "recipient_delimiter",
+                                        "owner_request_special", "prepend_delivered_header",
+                                        "propagate_unmatched_extensions"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
 /* Does the -o say something else than main.cf or, if that is silent, than the default? */
 static bool differs_from_main(const struct refusal_asker *who, const struct cfg_entry *e) {
     const struct cfg_entry *all = cfg_file_find(who->main, str_of(e->name));
@@ -140,11 +153,18 @@ static bool changes_all_mail(const char *name) {
            strncmp(name, "smtpd_", 6) != 0;
 }
 
-/* elsewhere: the line is of another service, which every mail passes in Postfix. */
+/* Is the parameter, in the line, read from main.cf all the same?  elsewhere: the line is of another
+ * service, which every mail passes in Postfix. */
+static bool is_read_elsewhere(const struct refusal_asker *who, const char *name, bool elsewhere) {
+    if (elsewhere)
+        return changes_all_mail(name);
+    return who->expands ? is_of_aliases(name) : is_main_only(name);
+}
+
 static void refuse_main_only(struct refusals *to, const struct refusal_asker *who,
                              const struct cfg_file *line, bool elsewhere) {
     for (size_t i = 0; i < line->n; i++)
-        if ((elsewhere ? changes_all_mail(line->v[i].name) : is_main_only(line->v[i].name)) &&
+        if (is_read_elsewhere(who, line->v[i].name, elsewhere) &&
             differs_from_main(who, &line->v[i]))
             refusal_add(to, who,
                         (struct refusal){line->v[i].name, NULL,
@@ -181,8 +201,11 @@ static void refuse_words(struct refusals *to, const struct refusal_asker *who, c
 }
 
 /* Mechanisms are compared with the words of the filter, and no table is asked for them. */
+static const char server_filter[] = "smtpd_sasl_mechanism_filter";
+static const char client_filter[] = "smtp_sasl_mechanism_filter";
+
 static void refuse_filter_tables(struct refusals *to, const struct refusal_asker *who) {
-    const char *name = who->receives ? "smtpd_sasl_mechanism_filter" : "smtp_sasl_mechanism_filter";
+    const char *name = who->receives ? server_filter : client_filter;
     struct str rest = str_of(who->receives ? who->p->smtpd_sasl_mechanism_filter
                                            : who->p->smtp_sasl_mechanism_filter);
     const struct cfg_entry *e = who->own == NULL ? NULL : cfg_file_find(who->own, str_of(name));
@@ -206,12 +229,22 @@ void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
         refuse_entry(to, who, &who->own->v[i], true);
     if (who->own != NULL)
         refuse_main_only(to, who, who->own, false);
-    for (size_t i = 0; i < who->main->n; i++)
+    for (size_t i = 0; !who->expands && i < who->main->n; i++)
         if (who->own == NULL || cfg_file_find(who->own, str_of(who->main->v[i].name)) == NULL)
             refuse_entry(to, who, &who->main->v[i], false);
     for (size_t i = 0; who->receives && refusal_lists[i] != NULL; i++)
         refuse_words(to, who, refusal_lists[i]);
-    refuse_filter_tables(to, who);
+    if (!who->expands)
+        refuse_filter_tables(to, who);
+}
+
+bool refusals_may_have(struct str name) {
+    char *text = str_dup(name);
+    bool may = unread_is_refused(name) || is_main_only(text) || is_of_aliases(text) ||
+               changes_all_mail(text) || strcmp(text, server_filter) == 0 ||
+               strcmp(text, client_filter) == 0;
+    free(text);
+    return may;
 }
 
 void refusals_add_stray_word(struct refusals *to, const char *file, int line) {

@@ -40,6 +40,7 @@ struct refusal_asker {
     const struct params *p;
     bool receives; /* it is an smtpd */
     bool sends;    /* it is a client */
+    bool expands;  /* it is a local(8), of which Posthouse has the aliases */
     bool postscreen;
     bool line_of_sendmail; /* own is that of a line which sendmail's mail passes */
     /* A text with its $names replaced; NULL: bad syntax.  The caller frees. */
@@ -55,6 +56,9 @@ void refusals_add_line(struct refusals *to, const struct refusal_asker *who,
                        const struct cfg_file *line);
 /* Adds that the service's line, in the file, has a word that belongs to no option. */
 void refusals_add_stray_word(struct refusals *to, const char *file, int line);
+/* Is it a name that accept_unimplemented may have?  What a configuration is told to name there is
+ * one, also when what asked for it has gone. */
+bool refusals_may_have(struct str name);
 void refusals_free(struct refusals *r);
 /* The first that is not accepted; NULL: nothing is refused. */
 const struct refusal *refusals_first(const struct refusals *r);

@@ -17,6 +17,7 @@
 enum unread_where {
     UNREAD_NOWHERE, /* of rows that are harmless */
     UNREAD_MAIL,
+    UNREAD_ALIAS,
     UNREAD_SMTPD,
     UNREAD_POSTSCREEN,
     UNREAD_SENDMAIL,

@@ -401,3 +401,21 @@ def test_a_filter_of_mechanisms_that_is_a_table_is_refused(dns, tmp_path):
         with p:
             assert p.send().startswith("250")
             assert relay.wait_mail(b"hello")["auth"] == ("PLAIN", "u", "w")
+
+
+@pytest.mark.parametrize("over", ["alias_maps=static:b@far.example", "recipient_delimiter=+", "propagate_unmatched_extensions=alias",
+                                  "owner_request_special=no", "prepend_delivered_header=file", "expand_owner_alias=yes",
+                                  "reset_owner_alias=yes", "alias_maps=static:a@far.example x"])
+def test_aliases_of_a_line_of_its_own_are_refused(dns, over):
+    """Those of main.cf would have the mail go to other people."""
+    main = "relayhost = [127.0.0.1]:9\nalias_maps = static:a@far.example\nmydestination = mta.example\n"
+    with Posthouse(main, master=f"local unix - n n - - local -o {over}\n", dns=dns) as p:
+        assert p.send(rcpts=["joe@mta.example"]).startswith("451 4.3.5 ")
+        r = p.run("check")
+        assert r.returncode == 2 and re.search("error: .*master.cf, line 4: .*so mail waits, and none is taken, by local", r.stdout), r.stdout
+        assert p.run("joe@mta.example", face="sendmail", stdin="Subject: x\n\nx\n").returncode == 0
+        p.wait_log("to=<joe@mta.example>, relay=none, .*status=deferred")
+        same = "alias_maps=static:a@far.example -o owner_request_special=yes -o mailbox_size_limit=0 -o recipient_delimiter= -o syslog_name=x"
+        (p.dir / "master.cf").write_text((p.dir / "master.cf").read_text().replace(over, same))
+        assert p.run("reload").returncode == 0 and p.run("check").returncode == 0
+        assert p.send(rcpts=["joe@mta.example"]).startswith("250 ")
