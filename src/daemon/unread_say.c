@@ -99,7 +99,7 @@ void unread_check_accepted(const struct config *cfg, struct diags *d) {
     const struct cfg_entry *e = cfg_file_find(&cfg->main, STR_LIT("accept_unimplemented"));
     struct str rest = str_of(cfg->p.accept_unimplemented), w;
     while (str_split(&rest, ", \t\r\n", &w))
-        if (!unread_is_refused(w))
+        if (!refusals_may_have(w))
             diag_add(d, DIAG_ERROR, cfg->main.path, e == NULL ? 0 : e->line,
                      "accept_unimplemented: %.*s is no parameter or restriction that Posthouse "
                      "leaves out",

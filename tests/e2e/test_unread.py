@@ -419,3 +419,21 @@ def test_aliases_of_a_line_of_its_own_are_refused(dns, over):
         (p.dir / "master.cf").write_text((p.dir / "master.cf").read_text().replace(over, same))
         assert p.run("reload").returncode == 0 and p.run("check").returncode == 0
         assert p.send(rcpts=["joe@mta.example"]).startswith("250 ")
+
+
+@pytest.mark.parametrize("line", [
+    "other unix - - n - - smtp -o myorigin=other.example", "qmgr unix n - n 300 1 qmgr -o minimal_backoff_time=9s",
+    "cleanup unix n - n - 0 cleanup -o message_size_limit=5", "local unix - n n - - local -o alias_maps=static:x@y.example",
+    "other unix - - n - - smtp -o smtp_sasl_auth_enable=yes -o smtp_sasl_mechanism_filter=hash:/etc/none"])
+def test_what_is_said_to_let_it_pass_does(dns, tmp_path, line):
+    """A daemon whose administrator does what check says starts, and a reload goes through, also when the line has gone."""
+    p = Posthouse("relayhost = [127.0.0.1]:9\nalias_maps =\n", master=line + "\n", dns=dns, directory=tmp_path)
+    said = re.findall(r'"(accept_unimplemented = \w+)" lets it pass', p.run("check").stdout)
+    assert len(said) == 1
+    with open(tmp_path / "main.cf", "a") as f:
+        f.write(said[0] + "\n")
+    with p:
+        assert "is no parameter or restriction" not in p.run("check").stdout
+        assert p.send().startswith("250")
+        (tmp_path / "master.cf").write_text((tmp_path / "master.cf").read_text().replace(line, ""))
+        assert p.run("reload").returncode == 0
