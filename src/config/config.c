@@ -217,7 +217,8 @@ static void param_fill(struct config *c, const struct service *svc, struct param
         diag_add(&c->diags, DIAG_ERROR, file, line, "%s: %s in \"%s\"", info->name, why,
                  secret_quote_value(info->name, raw));
         sbuf_reset(&out);
-    } else if (undefined.n > 0 && svc == NULL) {
+    } else if (undefined.n > 0 &&
+               (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)) {
         diag_add(&c->diags, DIAG_WARN, file, line, "%s: undefined parameter: %s", info->name,
                  secret_quote_undefined(info->name, sbuf_str(&out), undefined.p));
     }

@@ -31,6 +31,8 @@ CASES = {
         ["master.cf, line 2: bad field count: a service needs 8 fields"], 2, REFUSED),
     "blanks in an override": ("", LINE + "  -o mail_name = x\n", "",
         ["master.cf, line 1: -o needs name=value without blanks, or {{ name = value }}: \"mail_name\""], 2, REFUSED),
+    "a name that nothing sets": ("", LINE + MORE.replace("{rest}", " -o smtpd_client_restrictions=$mua_restrictions"), "",
+        ["master.cf, line 2: smtpd_client_restrictions: undefined parameter: mua_restrictions"], 1, GOES),
     "a user who is not there": ("lookup_owner = nosuchuser\n", None, "", ["lookup_owner = nosuchuser: no such user"], 2, REFUSED),
     "a table that is a folder": ("transport_maps = texthash:{dir}/folder\n", None, "",
         ["line {n}: transport_maps: open database {dir}/folder: Is a directory"], 2, GOES),
