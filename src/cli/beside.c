@@ -140,7 +140,7 @@ static void beside_source(struct sbuf *out, const struct config *front,
                           const struct service *client, int family, const char *name) {
     struct netaddr only;
     char text[INET6_ADDRSTRLEN];
-    if (own_only_address(front, family, &only))
+    if (own_only_address(client == NULL ? &front->p : &client->p, family, &only))
         beside_default(out, front, client, name, netaddr_text(&only, text));
 }
 

@@ -637,10 +637,13 @@ static void refusals_of(struct config *c, struct service *svc) {
             refusals_add_line(to, &who, &c->services[i]->overrides);
 }
 
-/* A value that was frozen when it was in use already: it has no errors. */
+/* A value that was frozen when it was in use already: it has no errors.  An -o is not about it. */
 static void frozen_store(struct config *c, const struct param_info *info, const char *value) {
     for (size_t i = 0; i <= c->n_services; i++) {
-        struct params *p = i == 0 ? &c->p : &c->services[i - 1]->p;
+        struct service *svc = i == 0 ? NULL : c->services[i - 1];
+        struct params *p = svc == NULL ? &c->p : &svc->p;
+        if (svc != NULL && cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)
+            continue;
         char *text = mem_strdup(value);
         value_store(c, info, (char *)p + info->offset, text);
         if (info->type != PARAM_STR)

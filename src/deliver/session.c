@@ -140,7 +140,7 @@ static enum step connect_failed(struct dsess *s, int err) {
 static void connect_from(struct dsess *s, const struct netaddr *from, int *err) {
     const struct netaddr *to = &session_target(s)->addr;
     struct netaddr only;
-    bool implied = from == NULL && own_only_address(s->cfg, to->u.sa.sa_family, &only);
+    bool implied = from == NULL && own_only_address(s->p, to->u.sa.sa_family, &only);
     s->conn = conn_connect(s->d->loop, to, implied ? &only : from, &session_conn_ops, s, err);
     if (s->conn != NULL || !implied || *err != -EADDRNOTAVAIL)
         return;

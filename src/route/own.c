@@ -5,13 +5,17 @@
 
 #include <string.h>
 
-const char *own_interfaces(const struct config *cfg) {
-    const char *v = cfg->p.inet_interfaces;
+static const char *interfaces_of(const struct params *p) {
+    const char *v = p->inet_interfaces;
     if (strcmp(v, "all") == 0)
         return "0.0.0.0 ::";
     if (strcmp(v, "loopback-only") == 0)
         return "127.0.0.1 ::1";
     return v;
+}
+
+const char *own_interfaces(const struct config *cfg) {
+    return interfaces_of(&cfg->p);
 }
 
 bool own_address_parse(struct netaddr *a, struct str word, uint16_t port) {
@@ -41,8 +45,8 @@ static bool own_in(const struct config *cfg, struct str list, const struct netad
     return false;
 }
 
-bool own_only_address(const struct config *cfg, int family, struct netaddr *a) {
-    struct str rest = str_of(own_interfaces(cfg)), word;
+bool own_only_address(const struct params *p, int family, struct netaddr *a) {
+    struct str rest = str_of(interfaces_of(p)), word;
     struct netaddr one;
     bool any = false;
     while (str_split(&rest, ", \t\r\n", &word)) {

@@ -16,9 +16,9 @@ const char *own_interfaces(const struct config *cfg);
 /* One word of it, or the host of a service's name: an address, perhaps in brackets, or "localhost".
  */
 bool own_address_parse(struct netaddr *a, struct str word, uint16_t port);
-/* The only address of that family in inet_interfaces; false: there is none, there are others too,
- * or it is a loopback address. */
-bool own_only_address(const struct config *cfg, int family, struct netaddr *a);
+/* The only address of that family in inet_interfaces, which a client may have an -o for; false:
+ * there is none, there are others too, or it is a loopback address. */
+bool own_only_address(const struct params *p, int family, struct netaddr *a);
 /* The service that takes what is sent to that address and port, by the addresses that it listens on
  * or by proxies (a list as proxy_interfaces), which lead to all that others can reach; NULL: none.
  */

@@ -107,6 +107,17 @@ def test_connections_come_from_the_only_address_that_is_listened_on(dns):
             assert ("warning: bind 198.51.100.77: Cannot assign requested address" in p.log()[seen:]) == bound, more
 
 
+def test_a_transports_own_address_is_kept_by_a_reload(dns):
+    """An -o inet_interfaces is about its client's connections, as with Postfix; it is not what only a restart takes up."""
+    with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\ndefault_transport = other\n", dns=dns,
+                                         master="other unix - - n - - smtp -o inet_interfaces=198.51.100.77\n") as p:
+        for n in range(3):
+            p.send(rcpts=[f"n{n}@y.example"])
+            p.wait_log(rf"to=<n{n}@y\.example>.*status=sent")
+            assert p.log().count("warning: bind 198.51.100.77: Cannot assign requested address") == n + 1
+            p.reload()
+
+
 def test_what_this_system_lacks_suspends_no_host(dns):
     """Its own address is not there: the mail waits, and the relay host is not said to have failed."""
     with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_bind_address = 192.0.2.77\n", dns=dns) as p:
