@@ -17,7 +17,8 @@ static int queue_usage(void) {
           "       posthouse queue flush\n"
           "       posthouse queue delete|retry|hold|release|expire [FILTER …] ID …|ALL\n"
           "FILTER: active, deferred, hold, --sender TEXT, --recipient TEXT, --reason TEXT,\n"
-          "        --relay NEXTHOP, --site DOMAIN; \"-\" reads IDs from standard input.\n",
+          "        --relay NEXTHOP, --site DOMAIN; \"-\" reads IDs from standard input.\n"
+          "TEXT is any part; user@domain is that address alone, @domain all of that domain.\n",
           stderr);
     return EX_USAGE_;
 }
@@ -41,7 +42,8 @@ static const char *filter_name(const char *a) {
 }
 
 /* An empty text, as a variable of a shell that is not set gives it, one that a request cannot hold,
- * and a filter that another one of its kind replaces would be for more mail than was meant.
+ * and a filter that another one of its kind replaces would be for more mail than was meant; so
+ * would a whole address that is looked for in longer ones.
  * (--relay "" is direct delivery.) */
 static bool filter_add(struct choice *c, const char *name, const char *text) {
     const char *wrong = NULL;
@@ -51,6 +53,8 @@ static bool filter_add(struct choice *c, const char *name, const char *text) {
         wrong = "given twice";
     else if (json_object_set_new(c->filter, name, json_string(text)) < 0)
         wrong = "not UTF-8";
+    else
+        json_object_set_new(c->filter, "whole", json_true());
     if (wrong != NULL)
         fprintf(stderr, "posthouse: queue: %s is %s\n", name, wrong);
     return wrong == NULL;

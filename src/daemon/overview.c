@@ -250,7 +250,7 @@ static int queue_of(struct str name) {
 static bool has_other_member(json_t *req) {
     static const char *const known[] = {"cmd",   "id",     "ids",    "queue",     "queues",
                                         "relay", "record", "sender", "recipient", "reason",
-                                        "site",  "after",  "limit"};
+                                        "site",  "whole",  "after",  "limit"};
     const char *key;
     json_t *value;
     json_object_foreach(req, key, value) {
@@ -267,6 +267,7 @@ const char *overview_filter_wrong(json_t *req) {
     static const char *const texts[] = {"id",     "queue",     "relay",  "record",
                                         "sender", "recipient", "reason", "site"};
     json_t *ids = json_object_get(req, "ids"), *queues = json_object_get(req, "queues"), *one;
+    json_t *whole = json_object_get(req, "whole");
     struct str queue = overview_text_of(req, "queue");
     size_t i;
     if (has_other_member(req))
@@ -284,6 +285,8 @@ const char *overview_filter_wrong(json_t *req) {
         if (!json_is_string(one) || queue_of(str_of(json_string_value(one))) < 0)
             return "queues";
     }
+    if (whole != NULL && !json_is_boolean(whole))
+        return "whole";
     if (ids != NULL && !json_is_array(ids))
         return "ids";
     json_array_foreach(ids, i, one) {
@@ -308,6 +311,7 @@ bool overview_filter(json_t *req, struct sched_filter *f, struct htab *ids) {
     f->record = overview_text_of(req, "record");
     f->sender = overview_text_of(req, "sender");
     f->rcpt = overview_text_of(req, "recipient");
+    f->whole = json_is_true(json_object_get(req, "whole"));
     f->reason = overview_text_of(req, "reason");
     f->site = overview_text_of(req, "site");
     json_array_foreach(list, i, one) {

@@ -56,9 +56,20 @@ bool sched_view_rcpt(const struct sched_view *v, uint32_t i, const struct mailer
     return r->state == RCPT_WAITS || r->state == RCPT_FAILED || r->state == RCPT_FORWARD;
 }
 
-static bool rcpt_matches(const struct msg *m, struct str text) {
+/* Whole: an order for the mail of a@shop.example is none for that of maria@shop.example. */
+static bool addr_matches(struct str addr, struct str text, bool whole) {
+    ptrdiff_t at = whole ? str_rchr(text, '@') : -1;
+    if (at < 0 || (size_t)at + 1 == text.n)
+        return str_icontains(addr, text);
+    if (at == 0 && addr.n > text.n)
+        addr = str_from(addr, addr.n - text.n);
+    return str_ieq(addr, text);
+}
+
+static bool rcpt_matches(const struct msg *m, const struct sched_filter *f) {
     for (uint32_t i = 0; i < m->env->n_rcpts; i++)
-        if (m->rcpts[i].state != RCPT_DONE && str_icontains(m->env->rcpts[i].addr, text))
+        if (m->rcpts[i].state != RCPT_DONE &&
+            addr_matches(m->env->rcpts[i].addr, f->rcpt, f->whole))
             return true;
     return false;
 }
@@ -89,9 +100,8 @@ static bool matches(const struct msg *m, const struct sched_filter *f) {
     if (f->by_hop && (m->hop == NULL || !str_ieq(str_of(m->hop->nexthop), f->nexthop) ||
                       !str_eq_c(f->record, m->hop->record)))
         return false;
-    return (f->sender.n == 0 || str_icontains(m->env->sender, f->sender)) &&
-           (f->rcpt.n == 0 || rcpt_matches(m, f->rcpt)) &&
-           (f->site.n == 0 || site_matches(m, f->site)) &&
+    return (f->sender.n == 0 || addr_matches(m->env->sender, f->sender, f->whole)) &&
+           (f->rcpt.n == 0 || rcpt_matches(m, f)) && (f->site.n == 0 || site_matches(m, f->site)) &&
            (f->reason.n == 0 || reason_matches(m, f->reason));
 }
 

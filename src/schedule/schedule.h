@@ -98,6 +98,7 @@ struct sched_filter {
     bool by_hop;            /* last tried at nexthop, record (struct hop's) */
     struct str nexthop, record;
     struct str sender, rcpt, reason; /* contain this, in any case; empty: any */
+    bool whole;                      /* in sender and rcpt user@domain and @domain are all of it */
     struct str site;                 /* the domain of a recipient that waits; empty: any */
 };
 #define SCHED_ALL ((struct sched_filter){.queues = 0})

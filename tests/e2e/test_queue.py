@@ -403,7 +403,8 @@ def test_filters_of_the_listing(deferred):
 
     def listed(*args):
         return [json.loads(l)["queue_id"] for l in p.run("queue", "list", "--json", *args, check=True).stdout.splitlines()]
-    assert listed("--sender", "AA1") == [one] and listed("--recipient", "d@y") == [other]
+    assert listed("--sender", "AA1") == [one] and listed("--recipient", "D@Y.example") == [other]
+    assert listed("--sender", "@x.Example") == [one] == listed("--sender", "1@") and listed("--recipient", "y.ex") == [one, other]
     assert listed("deferred", "--site", "Y.example") == [one, other] and listed("hold") == [] == listed("--site", "example")
     assert listed(other) == [other] and listed("--reason", "refused", one) == [one]
     r = p.run("queue", "list", one)
@@ -415,6 +416,25 @@ def test_filters_of_the_listing(deferred):
     r = p.run("queue", "delete", "-", stdin=f"{one}\nNOSUCH\n")
     assert (r.returncode, r.stdout) == (1, "posthouse: Deleted: 1 message\n") and "NOSUCH" in r.stderr
     assert listed() == [other]
+
+
+def test_an_order_for_an_address_is_for_no_longer_one(dns):
+    """An account that is stopped takes no mail of others with it whose addresses end, or begin, as its own."""
+    with Posthouse(f"relayhost = [127.0.0.1]:{free_port()}\n", dns=dns) as p:
+        addresses = ["a@shop.example", "A@Shop.Example", "maria@shop.example", "a@shop.example.org", "a@myshop.example"]
+        for address in addresses:
+            p.send(sender=address)
+            p.send(sender="s@x.example", rcpts=[address])
+        p.wait_log("status=deferred", count=len(addresses) * 2)
+
+        def left():
+            return [(q["sender"], q["recipients"][0]["address"]) for q in p.queue()]
+        both = [pair for a in addresses for pair in ((a, "b@y.example"), ("s@x.example", a))]
+        assert "Placed on hold: 2 messages" in p.run("queue", "hold", "--recipient", "a@shop.example", check=True).stdout
+        assert "Deleted: 2 messages" in p.run("queue", "delete", "--sender", "a@shop.example", check=True).stdout
+        assert sorted(left()) == sorted(pair for pair in both if pair[0].lower() != "a@shop.example")
+        assert "Deleted: 1 message\n" in p.run("queue", "delete", "--sender", "@shop.example", check=True).stdout
+        assert "Deleted: 2 messages" in p.run("queue", "delete", "hold", "--recipient", "shop.ex", check=True).stdout
 
 
 def test_show_prints_envelope_header_and_content(dns):
