@@ -78,6 +78,15 @@ static bool read_or_make_key(struct relays *r, const char *key_file, char **why)
     return ok;
 }
 
+int relays_key_fits(const struct relays *r, const char *key_file) {
+    unsigned char priv[SEAL_KEY], pub[SEAL_KEY];
+    int rc = relays_key_read(key_file, priv);
+    if (rc == 0 && (!seal_public(priv, pub) || memcmp(pub, r->pub, SEAL_KEY) != 0))
+        rc = -EBADMSG;
+    mem_wipe((char *)priv, sizeof priv);
+    return rc;
+}
+
 static bool relays_exec(struct relays *r, const char *sql, char **why) {
     bool ok = sqlite3_exec(r->db, sql, NULL, NULL, NULL) == SQLITE_OK;
     if (!ok)

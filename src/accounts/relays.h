@@ -47,6 +47,9 @@ bool relay_covers(const struct relay_fields *wide, const struct relay_fields *na
 struct relays *relays_open(const char *database, const char *key_file, bool create, bool *made,
                            char **why);
 void relays_close(struct relays *r);
+/* Does the key in that file open what is sealed for these records?  -ENOENT and others: the file
+ * cannot be read; -EBADMSG: it is another key. */
+int relays_key_fits(const struct relays *r, const char *key_file);
 /* Calls fn for each record, by name; fields are valid during the call.  False: *why. */
 bool relays_each(struct relays *r, void (*fn)(void *arg, const struct relay_fields *f), void *arg,
                  char **why);

@@ -1,10 +1,12 @@
 /*
- * daemon/audit_owners.c - posthouse check: relay records that belong to a domain that is gone
+ * daemon/audit_owners.c - posthouse check: relay records whose domain, or whose key, is gone
  *
  * A record knows its domain by name: where another domain gets that name later, its administrators
  * have the record, with its account.  Where records or accounts cannot be asked, nothing is said.
  */
+#include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "accounts/relays.h"
 #include "accounts/store.h"
@@ -40,11 +42,41 @@ static void owners_take(void *arg, const struct relay_fields *f) {
     free(why);
 }
 
+static void sealed_take(void *arg, const struct relay_fields *f) {
+    *(bool *)arg = f->has_secret || *(bool *)arg;
+}
+
+/* A key that is gone, or of another backup than the records: a password that is only set again is
+ * sealed for the lost one. */
+static void check_records_key(const struct config *c, struct diags *d) {
+    char *why = NULL;
+    bool made, sealed = false;
+    struct relays *r =
+        access(c->p.relays_database, F_OK) < 0
+            ? NULL
+            : relays_open(c->p.relays_database, c->p.relays_key_file, false, &made, &why);
+    int rc = r != NULL && relays_each(r, sealed_take, &sealed, &why) && sealed
+                 ? relays_key_fits(r, c->p.relays_key_file)
+                 : 0;
+    if (rc == -ENOENT || rc == -EBADMSG)
+        diag_add(
+            d, DIAG_ERROR, c->p.relays_key_file, 0,
+            "%s, and the passwords of the relay records in %s are sealed for the one that they "
+            "were set with: their mail waits until that key is back (docs/operate.md says what "
+            "to do where it is lost)",
+            rc == -ENOENT ? "there is no such key" : "it is another key", c->p.relays_database);
+    relays_close(r);
+    free(why);
+}
+
 void audit_owners(const struct config *c, struct diags *d) {
     struct owners_look l = {.c = c, .d = d};
     char *why = NULL;
     bool made;
-    if (c->relays_spec[0] == '\0' || c->p.accounts_store[0] == '\0')
+    if (c->relays_spec[0] == '\0')
+        return;
+    check_records_key(c, d);
+    if (c->p.accounts_store[0] == '\0')
         return;
     struct store *st = store_open(c->p.accounts_store, c->dir, false, &why);
     struct relays *r =

@@ -1,4 +1,5 @@
 """The accounts store and relay records: commands, every backend, bad rows, secrets that stay secret."""
+import base64
 import json
 import re
 import signal
@@ -542,6 +543,10 @@ def test_lost_key_defers(dns, tls):
         p.send()
         p.wait_log(r"dsn=4\.3\.0, status=deferred")
         p.wait_log(r"relays_key_file .*relays\.key: No such file")
+        for wrong in ("there is no such key", "it is another key"):
+            r = p.run("check")
+            assert r.returncode == 2 and f"error: {p.dir}/relays.key: {wrong}, and the passwords of the relay records" in r.stdout
+            (p.dir / "relays.key").write_text(base64.b64encode(bytes(range(32))).decode() + "\n")
         (p.dir / "away").rename(p.dir / "relays.key")
         time.sleep(1)
         p.run("queue", "flush")
