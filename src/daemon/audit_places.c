@@ -4,6 +4,7 @@
  * Owners and rights of the spool, of keys and of tables with passwords; transports that
  * master.cf does not have; Postfix in front of Posthouse on the same machine.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <pwd.h>
 #include <stdlib.h>
@@ -62,23 +63,40 @@ static void check_secret_tables(struct places *a, const char *value) {
     maps_close(m);
 }
 
-/* What is in the spool is mail_owner's, or of the user who runs everything. */
+/* Is it, as all of the spool has to be, mail_owner's, or of the user who runs everything? */
+static bool spool_owned(struct places *a, const struct passwd *owner, const char *path) {
+    struct stat st;
+    bool wrong = lstat(path, &st) == 0 && st.st_uid != owner->pw_uid &&
+                 (geteuid() == 0 || st.st_uid != geteuid());
+    if (wrong)
+        diag_add(a->d, DIAG_ERROR, path, 0,
+                 "it belongs to user %u, and mail_owner is %s: posthoused does not start; if it "
+                 "is of Posthouse's spool: chown -R %s: %s",
+                 (unsigned)st.st_uid, a->c->p.mail_owner, a->c->p.mail_owner,
+                 a->c->p.queue_directory);
+    return !wrong;
+}
+
+/* A copy of the spool that root has made without its owners is root's. */
 static void check_spool_owner(struct places *a) {
-    static const char *const folders[] = {"log", "body", "damaged"};
+    static const char *const folders[] = {"damaged", "body", "log"};
     const struct passwd *owner = getpwnam(a->c->p.mail_owner);
-    for (size_t i = 0; owner != NULL && i < sizeof folders / sizeof folders[0]; i++) {
-        struct sbuf path = {0};
-        struct stat st;
+    struct sbuf path = {0};
+    bool good = owner != NULL;
+    for (size_t i = 0; good && i < sizeof folders / sizeof folders[0]; i++) {
+        sbuf_reset(&path);
         sbuf_printf(&path, "%s/%s", a->c->p.queue_directory, folders[i]);
-        if (lstat(path.p, &st) == 0 && st.st_uid != owner->pw_uid && st.st_uid != geteuid())
-            diag_add(
-                a->d, DIAG_ERROR, path.p, 0,
-                "it belongs to user %u, and mail_owner is %s: posthoused does not start; if it "
-                "is Posthouse's spool: chown -R %s %s",
-                (unsigned)st.st_uid, a->c->p.mail_owner, a->c->p.mail_owner,
-                a->c->p.queue_directory);
-        sbuf_free(&path);
+        good = spool_owned(a, owner, path.p);
     }
+    DIR *log = good ? opendir(path.p) : NULL;
+    for (const struct dirent *e; good && log != NULL && (e = readdir(log)) != NULL;) {
+        sbuf_reset(&path);
+        sbuf_printf(&path, "%s/log/%s", a->c->p.queue_directory, e->d_name);
+        good = strspn(e->d_name, "0123456789abcdef") != 16 || spool_owned(a, owner, path.p);
+    }
+    if (log != NULL)
+        closedir(log);
+    sbuf_free(&path);
 }
 
 /* Tables that have keys in them; those of texthash are in files. */

@@ -39,12 +39,15 @@ static int queue_open_to_all(void) {
     return rc;
 }
 
-/* What belongs to its user already needs no right to be given away. */
+/* What belongs to its user already needs no right to be given away, and no group. */
 static int queue_give(const struct passwd *pw) {
     struct stat st;
     if (pw == NULL || (stat(".", &st) == 0 && st.st_uid == pw->pw_uid && st.st_gid == pw->pw_gid))
         return 0;
-    return chown(".", pw->pw_uid, pw->pw_gid) < 0 ? -errno : 0;
+    if (chown(".", pw->pw_uid, pw->pw_gid) == 0)
+        return 0;
+    int rc = -errno;
+    return stat(".", &st) == 0 && st.st_uid == pw->pw_uid ? 0 : rc;
 }
 
 void queue_enter(const struct config *cfg) {
@@ -57,11 +60,14 @@ void queue_enter(const struct config *cfg) {
         rc = queue_open_to_all();
     if (rc == 0 && given == 0)
         return;
-    fprintf(stderr, "posthoused: fatal: queue_directory %s: %s%s\n", dir,
-            strerror(given < 0 ? -given : -rc),
-            given < 0 ? "; it has to belong to mail_owner (chown), and this service may not change "
-                        "that"
-                      : "");
+    fprintf(stderr, "posthoused: fatal: queue_directory %s: %s", dir,
+            strerror(given < 0 ? -given : -rc));
+    if (given < 0)
+        fprintf(stderr,
+                "; it has to belong to mail_owner (chown -R %s: %s), and this service may not "
+                "change that",
+                cfg->p.mail_owner, dir);
+    fputc('\n', stderr);
     exit(1);
 }
 

@@ -1,11 +1,12 @@
 """posthouse check: what stands in tables and files, and would make mail wait or send a password astray."""
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
 
-from kit import FakeRelay, Posthouse, free_port, make_cert
+from kit import FakeRelay, Posthouse, free_port, make_cert, owner
 
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_tls_security_level = encrypt\n"
 
@@ -260,9 +261,13 @@ def test_owners_and_rights(tmp_path):
         assert f"warning: {cert}: it has" not in out
     if os.geteuid() == 0:
         (tmp_path / "spool/log").mkdir(parents=True)
-        os.chown(tmp_path / "spool/log", 12345, 12345)
-        rc, out = check(tmp_path, main, files)
-        assert rc == 2 and f"error: {tmp_path}/spool/log: it belongs to user 12345, and mail_owner is " in out
+        (tmp_path / "spool/log/0000000000000001-d29fa2cb5fdd7f9e").touch()
+        for wrong, user in (("log", 12345), ("log", 0), ("log/0000000000000001-d29fa2cb5fdd7f9e", 0)):  # as cp makes it for root
+            shutil.chown(tmp_path / "spool/log", owner())
+            os.chown(tmp_path / "spool" / wrong, user, user)
+            rc, out = check(tmp_path, main, files)
+            assert rc == 2 and f"error: {tmp_path}/spool/{wrong}: it belongs to user {user}, and mail_owner is {owner()}: " in out
+            assert f"chown -R {owner()}: {tmp_path}/spool\n" in out
 
 
 FRONT = "myhostname = mx.example\nmyorigin = mx.example\nmessage_size_limit = {size}\nrecipient_delimiter = {tag}\n"
