@@ -259,8 +259,8 @@ static int main_lines(const struct first *f, char *lines[LINES_MAX]) {
 static bool main_make(const struct first *f, char *lines[], int n) {
     struct sbuf path = {0}, text = {0};
     sbuf_add_c(&text,
-               "# Made by posthouse setup.  All parameters: posthouse-main.cf(5); what is in "
-               "force:\n# posthouse config -n; is it right: posthouse check.\n\n");
+               "# Made by posthouse setup.  All parameters: posthouse-main.cf(5); what is set:\n"
+               "# posthouse config -n; is it right: posthouse check.\n\n");
     for (int i = 0; i < n; i++)
         sbuf_printf(&text, "%s\n", lines[i]);
     sbuf_add_c(&text, "\n# Only this machine may send by it; name networks to open it to them.\n"
