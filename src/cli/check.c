@@ -3,10 +3,8 @@
  *
  * Exit status 0 clean, 1 warnings, 2 errors.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli/cli.h"
 #include "daemon/audit.h"
@@ -34,11 +32,9 @@ int cli_check(const char *dir, int argc, char **argv) {
         fprintf(stderr, "posthouse: check takes no arguments: %s\n", argv[1]);
         return EX_USAGE_;
     }
-    char *full = realpath(cli_dir(dir), NULL);
-    if (full == NULL) {
-        fprintf(stderr, "posthouse: fatal: %s: %s\n", cli_dir(dir), strerror(errno));
+    char *full = cli_real_dir("posthouse", dir);
+    if (full == NULL)
         return 2;
-    }
     map_log_no_remarks(); /* the audit says them */
     struct config *c = config_build(cfg_source_new(full));
     audit_tables_of(c);

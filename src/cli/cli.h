@@ -71,6 +71,9 @@ void cli_put_json(struct str line);
 void cli_print_pair(struct str name, struct str value);
 /* The configuration directory: dir, else MAIL_CONFIG, else PH_CONFIG_DIR. */
 const char *cli_dir(const char *dir);
+/* The configuration directory, without links; NULL after saying why there is none.  The caller
+ * frees. */
+char *cli_real_dir(const char *who, const char *dir);
 /* Loads it; NULL after saying why. */
 struct config *cli_config(const char *who, const char *dir);
 /* The same for those who hand mail over or look at the queue: mistakes in it are said, and what is

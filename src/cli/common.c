@@ -64,13 +64,20 @@ void cli_print_pair(struct str name, struct str value) {
     sbuf_free(&b);
 }
 
+char *cli_real_dir(const char *who, const char *dir) {
+    char *full = realpath(cli_dir(dir), NULL);
+    bool fresh = errno == ENOENT && strcmp(who, "posthouse") == 0;
+    if (full == NULL)
+        fprintf(stderr, "%s: fatal: %s: %s%s\n", who, cli_dir(dir), strerror(errno),
+                fresh ? " (posthouse setup makes a configuration)" : "");
+    return full;
+}
+
 /* NULL: there is no such directory. */
 static struct config *config_load(const char *who, const char *dir, const char *severity) {
-    char *full = realpath(cli_dir(dir), NULL);
-    if (full == NULL) {
-        fprintf(stderr, "%s: fatal: %s: %s\n", who, cli_dir(dir), strerror(errno));
+    char *full = cli_real_dir(who, dir);
+    if (full == NULL)
         return NULL;
-    }
     struct config *c = config_build(cfg_source_new(full));
     free(full);
     for (size_t i = 0; i < c->diags.n; i++) {

@@ -28,7 +28,7 @@ static int first_usage(FILE *to) {
         "       posthouse setup --provider NAME|--host HOST[:PORT] [--tls MODE] [--user ACCOUNT]\n"
         "                       [--password-file FILE] [--for everybody|DOMAIN,USER@DOMAIN,...]\n"
         "                       [--sender ADDRESS] [--no-test] [--yes]\n"
-        "       posthouse setup beside-postfix [--postfix DIR] [--port PORT] [--apply|--undo]\n"
+        "       posthouse setup beside-postfix|replace-postfix ...  (--help says more)\n"
         "Sets the relay host that takes this machine's mail, and the account there; then tests "
         "it.\n"
         "At a terminal it asks for what the options do not say.  --password-file -: the password "

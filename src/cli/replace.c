@@ -580,8 +580,20 @@ static void say_sendmail(const struct replace *r) {
         puts("  sendmail stays Postfix's: what programs send waits in its maildrop until --undo");
 }
 
+static bool apply_is_done(const struct replace *r) {
+    struct address_look look;
+    return r->state == REPLACE_APPLIED && front_state(r->front) == FRONT_RESTS &&
+           queue_count(r, "maildrop") == 0 && cli_daemon(r->cfg) > 0 &&
+           addresses_are(r, true, 0, &look);
+}
+
 static int replace_say(const struct replace *r) {
     struct sbuf addresses = {0};
+    if (apply_is_done(r)) {
+        puts("posthouse: Posthouse is in Postfix's place already; back: posthouse setup "
+             "replace-postfix --undo");
+        return 0;
+    }
     int rc = replace_may(r);
     if (rc != 0)
         return rc;
@@ -647,13 +659,6 @@ static void say_stays(const struct replace *r) {
             "stays in %s, where nothing sends it: see there, and give posthouse setup "
             "replace-postfix --apply and, when it has gone, --undo again\n",
             r->cfg->p.queue_directory);
-}
-
-static bool apply_is_done(const struct replace *r) {
-    struct address_look look;
-    return r->state == REPLACE_APPLIED && front_state(r->front) == FRONT_RESTS &&
-           queue_count(r, "maildrop") == 0 && cli_daemon(r->cfg) > 0 &&
-           addresses_are(r, true, 0, &look);
 }
 
 /* No road was gone to its end: mail may not have moved. */

@@ -277,7 +277,8 @@ static const char *const of_causes[MAIL_CAUSES] = {
                             "(465: from the first byte), or a server that is too old.",
     [CAUSE_CERT_UNTRUSTED] =
         "The relay host's certificate is not of an authority that this system trusts, or has "
-        "expired: have it renewed, or name its authority in smtp_tls_CAfile.",
+        "expired: have it renewed, name its authority in smtp_tls_CAfile, or set this system's "
+        "clock, if that is wrong.",
     [CAUSE_CERT_NAME] = "The relay host's certificate is for another name: use the name that it "
                         "has, or another TLS mode.",
     [CAUSE_CERT_PRINT] = "The relay host's certificate has none of the fingerprints that are set "

@@ -147,6 +147,8 @@ def test_there_and_back(house, server_cert):
     pid = (h.dir / "spool/master.pid").read_text()
     r = h.setup("--apply")
     assert r.returncode == 0 and "already" in r.stdout and (h.dir / "spool/master.pid").read_text() == pid
+    r = h.setup()
+    assert r.returncode == 0 and "already" in r.stdout and "would do" not in r.stdout, r.stdout
     assert h.p.send("new@from.example", ["b@far.example"]).startswith("250")
     r = h.setup("--undo")
     assert r.returncode == 0 and f"{MAILS + 1} messages given to Postfix, 0 left" in r.stdout, r.stdout

@@ -70,6 +70,12 @@ def files(p):
             if f.is_file() and f.name not in ("maillog", "stderr") and "spool" not in f.parts and not f.name.endswith(("-wal", "-shm"))}
 
 
+def test_a_machine_without_a_configuration_is_told_how_to_get_one(tmp_path):
+    for words in (["check"], ["queue", "list"]):
+        r = subprocess.run([POSTHOUSE, "-c", tmp_path / "none", *words], capture_output=True, text=True)
+        assert r.stderr == f"posthouse: fatal: {tmp_path}/none: No such file or directory (posthouse setup makes a configuration)\n"
+
+
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory):
     tls = server_tls(*make_cert(tmp_path_factory.mktemp("cert"), "relay.example"))
