@@ -88,8 +88,12 @@ static int listen_at(const char *where) {
 
 /* -- what is made at the first start -- */
 
+/* The owner is enough: what root has put back and given to that user has root's group. */
 static void own(const char *path, const struct passwd *pw) {
+    struct stat st;
     int rc = pw == NULL ? 0 : fs_give(path, pw->pw_uid, pw->pw_gid);
+    if (rc == -EPERM && lstat(path, &st) == 0 && st.st_uid == pw->pw_uid)
+        rc = 0;
     if (rc == -EPERM)
         web_fatal(path, "it has to belong to web_owner (chown -R), and this service may not change "
                         "that");
