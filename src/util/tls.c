@@ -16,6 +16,10 @@
 /* Bytes of all certificates that a client shows, and of its own. */
 enum { CLIENT_CERTS_MAX = 32768, CLIENT_CERT_MAX = 8192 };
 
+/* The same of a relay host, whose own one may have as many as all; of each of its two names, and
+ * how many extensions it may have. */
+enum { HOST_CERTS_MAX = 65536, HOST_DN_MAX = 4096, HOST_EXTENSIONS_MAX = 64 };
+
 /* Bits of the Diffie-Hellman group that a relay host may choose with TLS 1.2. */
 enum { DH_BITS_MAX = 4096 };
 
@@ -194,32 +198,66 @@ static int on_client_chain(int ok, X509_STORE_CTX *chain) {
 
 /* The certificate as it came: what OpenSSL reads of its extensions takes many times as much.  NULL:
  * it is larger than may be kept. */
-static X509 *client_certificate_bare(X509 *shown) {
+static X509 *certificate_bare(X509 *shown, int max) {
     unsigned char *der = NULL;
     int n = i2d_X509(shown, &der);
     const unsigned char *at = der;
-    X509 *bare = n > 0 && n <= CLIENT_CERT_MAX ? d2i_X509(NULL, &at, n) : NULL;
+    X509 *bare = n > 0 && n <= max ? d2i_X509(NULL, &at, n) : NULL;
     OPENSSL_free(der);
     return bare;
 }
 
-/* Verifies what a client has shown.  Its session keeps its own certificate alone, as long as it
- * lasts: of a chain, and of what was read of it, a stranger could make a hundred times its size. */
-static int on_client_certificates(X509_STORE_CTX *chain, void *arg) {
-    (void)arg;
-    int ok = X509_verify_cert(chain);
+/* The peer's session keeps its own certificate alone, as long as it lasts: of a chain, and of what
+ * was read of it, a stranger could make a hundred times its size.  False: nothing may be kept, and
+ * the handshake fails. */
+static bool keep_own_alone(X509_STORE_CTX *chain, int max) {
     STACK_OF(X509) *shown = X509_STORE_CTX_get0_untrusted(chain);
-    X509 *bare = ok > 0 ? client_certificate_bare(sk_X509_value(shown, 0)) : NULL;
+    X509 *bare = certificate_bare(sk_X509_value(shown, 0), max);
     if (bare == NULL) {
         X509_STORE_CTX_set_error(chain, X509_V_ERR_CERT_REJECTED);
-        return 0;
+        return false;
     }
     X509_STORE_CTX_set0_verified_chain(chain, NULL);
     X509_STORE_CTX_set_cert(chain, bare);
     while (sk_X509_num(shown) > 0)
         X509_free(sk_X509_pop(shown));
     sk_X509_push(shown, bare);
-    return 1;
+    return true;
+}
+
+/* Verifies what a client has shown. */
+static int on_client_certificates(X509_STORE_CTX *chain, void *arg) {
+    (void)arg;
+    if (X509_verify_cert(chain) > 0)
+        return keep_own_alone(chain, CLIENT_CERT_MAX);
+    X509_STORE_CTX_set_error(chain, X509_V_ERR_CERT_REJECTED);
+    return 0;
+}
+
+/* Is what OpenSSL makes of the certificate, but for what stands in its extensions, not much larger
+ * than itself? */
+static bool host_certificate_is_plain(const X509 *cert) {
+    return i2d_X509_NAME(X509_get_subject_name(cert), NULL) <= HOST_DN_MAX &&
+           i2d_X509_NAME(X509_get_issuer_name(cert), NULL) <= HOST_DN_MAX &&
+           X509_get_ext_count(cert) <= HOST_EXTENSIONS_MAX;
+}
+
+/* Verifies what a relay host has shown.  The handshake goes on whatever that is worth, which
+ * SSL_get_verify_result says. */
+static int on_host_certificates(X509_STORE_CTX *chain, void *arg) {
+    (void)arg;
+    if (host_certificate_is_plain(X509_STORE_CTX_get0_cert(chain))) {
+        X509_verify_cert(chain);
+        return keep_own_alone(chain, HOST_CERTS_MAX);
+    }
+    X509_STORE_CTX_set_error(chain, X509_V_ERR_CERT_REJECTED);
+    return 0;
+}
+
+static void bound_hosts(SSL_CTX *ctx) {
+    SSL_CTX_set_max_cert_list(ctx, HOST_CERTS_MAX);
+    SSL_CTX_set_cert_verify_callback(ctx, on_host_certificates, NULL);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
 }
 
 static void ask_clients(SSL_CTX *ctx, const struct tls_conf *c) {
@@ -385,6 +423,8 @@ SSL_CTX *tls_context(const struct tls_conf *c, char **why) {
         use_anchors(ctx, c->ca);
     if (c->asks)
         ask_clients(ctx, c);
+    if (!c->server)
+        bound_hosts(ctx);
     if (what == NULL && c->pinned && SSL_CTX_dane_enable(ctx) != 1)
         what = "cannot use trust anchors";
     if (what != NULL) {

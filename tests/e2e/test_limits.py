@@ -6,10 +6,11 @@ import resource
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 
 import pytest
-from kit import SLOW, Client, FakeRelay, Listener, Posthouse, free_port, wait_ended, wait_for
+from kit import SLOW, Client, FakeRelay, Listener, Posthouse, free_port, server_tls, wait_ended, wait_for
 
 FROM, TO = "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"
 STRANGERS = "mynetworks = 127.0.0.9\nsmtpd_client_event_limit_exceptions =\nrelayhost = [127.0.0.1]:9\nrelay_threads = 1\n"
@@ -130,6 +131,50 @@ def test_memory_of_certificates_that_clients_show(dns, server_cert, tmp_path):
         assert SLOW > 1 or (used[0] < 8 and used[1] < 80)
         with p.client() as c, pytest.raises(OSError):
             c.starttls(longer)
+
+
+def wide_cert(directory, names=1, subject=1, extensions=0):
+    """Certificate and key with so many names, parts of its subject and extensions of no meaning."""
+    path = directory / f"{names}-{subject}-{extensions}.pem"
+    (directory / "conf").write_text(
+        "[req]\nprompt = no\ndistinguished_name = dn\nx509_extensions = ext\n[dn]\nCN = mx\n" +
+        "".join(f"{i}.O = a\n" for i in range(1, subject)) + "[ext]\n" +
+        "".join(f"1.2.3.{i} = DER:05:00\n" for i in range(extensions)) + "subjectAltName = @names\n[names]\n" +
+        "".join(f"DNS.{i} = a\n" for i in range(names)))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-config", directory / "conf", "-keyout", path,
+                    "-out", directory / "cert"], check=True, capture_output=True)
+    path.write_text(path.read_text() + (directory / "cert").read_text())
+    return path
+
+
+@pytest.mark.parametrize("shown, held_up", [({"names": 20_000}, True), ({"names": 25_000}, False), ({"subject": 1500}, False),
+                                            ({"extensions": 100}, False)], ids=str)
+def test_memory_of_certificates_that_hosts_show(dns, tmp_path, shown, held_up):
+    """One mail to many hosts of a stranger that say nothing behind the handshake: a certificate of 60 KiB took 2.3 MiB for each.  Less
+    than 280 KiB with the largest that is taken; one that is larger, or would grow most in memory, ends the handshake."""
+    over = threading.Event()
+    tls = server_tls(*[wide_cert(tmp_path, **shown)] * 2)
+    with FakeRelay("0.0.0.0", tls=tls, replies={"MAIL": lambda line: (over.wait(120), "421 4.3.2 over")[1]}) as relay:
+        main = f"smtp_tcp_port = {relay.port}\nsmtp_tls_security_level = encrypt\nrelay_threads = 1\nsmtp_connect_timeout = 120s\n"
+        with Posthouse(main, dns=dns) as p:
+            def send(first, n):
+                assert p.send(rcpts=[f"u@[127.1.0.{first + i}]" for i in range(n)]).startswith("250")
+
+            def wait_greeted(n):
+                wait_for(lambda: sum(s.tls and any(c.startswith("MAIL") for c in s.commands) for s in relay.sessions) == n, 60)
+            send(1, 10)
+            if held_up:
+                wait_greeted(10)
+                before = held(p)
+                send(11, 60)
+                wait_greeted(70)
+                each = (held(p) - before) / 60
+                print(f"{each:.1f} KiB a session")
+                assert SLOW > 1 or each < 280
+            else:
+                p.wait_log("dsn=4.7.5, status=deferred .Cannot start TLS: handshake failure", 60, count=10)
+                assert not any(s.tls for s in relay.sessions)
+            over.set()
 
 
 def test_memory_of_the_greatest_envelope(dns):
