@@ -4,6 +4,7 @@
 #include "util/tls.h"
 
 #include <ctype.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -16,8 +17,12 @@
 /* Bytes of all certificates that a client shows, and of its own. */
 enum { CLIENT_CERTS_MAX = 32768, CLIENT_CERT_MAX = 8192 };
 
-/* The same of a relay host, whose own one may have as many as all; of each of its two names, and
- * how many extensions it may have. */
+/* What verifying a client's certificates may cost: names that are compared with constraints, bits
+ * of an RSA key's exponent, and of a DSA key. */
+enum { NAME_CHECKS_MAX = 10000, EXPONENT_BITS_MAX = 33, DSA_BITS_MAX = 3072 };
+
+/* Bytes of all certificates that a relay host shows, whose own one may have as many as all; of each
+ * of its two names, and how many extensions it may have. */
 enum { HOST_CERTS_MAX = 65536, HOST_DN_MAX = 4096, HOST_EXTENSIONS_MAX = 64 };
 
 /* Bits of the Diffie-Hellman group that a relay host may choose with TLS 1.2. */
@@ -225,10 +230,60 @@ static bool keep_own_alone(X509_STORE_CTX *chain, int max) {
     return true;
 }
 
+/* Does a check of a signature by the certificate's key take milliseconds? */
+static bool key_is_costly(X509 *cert) {
+    EVP_PKEY *key = X509_get0_pubkey(cert);
+    BIGNUM *exponent = NULL;
+    int kind = key == NULL ? NID_undef : EVP_PKEY_get_base_id(key);
+    if (kind == EVP_PKEY_DSA)
+        return EVP_PKEY_get_bits(key) > DSA_BITS_MAX;
+    if (kind != EVP_PKEY_RSA && kind != EVP_PKEY_RSA_PSS)
+        return false;
+    bool costly = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) != 1 ||
+                  BN_num_bits(exponent) > EXPONENT_BITS_MAX;
+    BN_free(exponent);
+    return costly;
+}
+
+static size_t names_of(X509 *cert) {
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    int n = X509_NAME_entry_count(X509_get_subject_name(cert));
+    n += names == NULL ? 0 : sk_GENERAL_NAME_num(names);
+    GENERAL_NAMES_free(names);
+    return (size_t)n;
+}
+
+static size_t constraints_of(X509 *cert) {
+    NAME_CONSTRAINTS *c = X509_get_ext_d2i(cert, NID_name_constraints, NULL, NULL);
+    int n = 0;
+    if (c != NULL && c->permittedSubtrees != NULL)
+        n += sk_GENERAL_SUBTREE_num(c->permittedSubtrees);
+    if (c != NULL && c->excludedSubtrees != NULL)
+        n += sk_GENERAL_SUBTREE_num(c->excludedSubtrees);
+    NAME_CONSTRAINTS_free(c);
+    return (size_t)n;
+}
+
+/* Would to verify the certificates take so long that a few strangers keep the thread from all other
+ * connections?  Each name is compared with each constraint, and each signature is checked, before
+ * it counts that no anchor vouches for them. */
+static bool chain_is_costly(const X509_STORE_CTX *chain) {
+    STACK_OF(X509) *shown = X509_STORE_CTX_get0_untrusted(chain);
+    size_t names = 0, constraints = 0;
+    for (int i = 0; i < sk_X509_num(shown); i++) {
+        X509 *cert = sk_X509_value(shown, i);
+        names += names_of(cert);
+        constraints += constraints_of(cert);
+        if (key_is_costly(cert))
+            return true;
+    }
+    return names * constraints > NAME_CHECKS_MAX;
+}
+
 /* Verifies what a client has shown. */
 static int on_client_certificates(X509_STORE_CTX *chain, void *arg) {
     (void)arg;
-    if (X509_verify_cert(chain) > 0)
+    if (!chain_is_costly(chain) && X509_verify_cert(chain) > 0)
         return keep_own_alone(chain, CLIENT_CERT_MAX);
     X509_STORE_CTX_set_error(chain, X509_V_ERR_CERT_REJECTED);
     return 0;
