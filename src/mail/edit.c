@@ -8,6 +8,9 @@
 #include "mail/addrlist.h"
 #include "mail/header.h"
 
+/* What waits is looked at again when it has grown by this part of itself. */
+#define WAIT_PART 16
+
 /* Fields of addresses, as Postfix's cleanup(8) rewrites them. */
 static const char *const address_fields[] = {"from",
                                              "sender",
@@ -186,6 +189,8 @@ static size_t edit_line(struct header_edit *e, const struct edit_rules *rules, s
 size_t header_edit(struct header_edit *e, const struct edit_rules *rules, struct sbuf *raw,
                    bool last, struct sbuf *out) {
     size_t at = 0, before = out->n;
+    if (raw->n < e->due_n && !last)
+        return 0;
     while (!e->ended && at < raw->n) {
         size_t used = edit_line(e, rules, str_from(sbuf_str(raw), at), last, out);
         if (used == 0)
@@ -199,6 +204,7 @@ size_t header_edit(struct header_edit *e, const struct edit_rules *rules, struct
         sbuf_free(raw);
     } else {
         sbuf_drop(raw, at);
+        e->due_n = raw->n + raw->n / WAIT_PART;
     }
     return added;
 }

@@ -22,11 +22,13 @@ struct header_edit {
     bool mid_line; /* what comes next belongs to a line that was judged already */
     bool dropping; /* the field that it belongs to is left out */
     bool ended;    /* the section is over: nothing is changed any more */
+    size_t due_n;  /* bytes of raw: with less, what waits for its end is not looked at again */
 };
 
 /* Moves what is decided from raw to out, where the changed section grows; what cannot be decided
- * yet stays in raw.  last: nothing follows.  Once the section is over all of raw is moved.  Returns
- * the bytes of the section that were added to out. */
+ * yet stays in raw, and some bytes behind it: a field that comes in small pieces would be looked at
+ * from its start with each.  last: nothing follows.  Once the section is over all of raw is moved.
+ * Returns the bytes of the section that were added to out. */
 size_t header_edit(struct header_edit *e, const struct edit_rules *rules, struct sbuf *raw,
                    bool last, struct sbuf *out);
 
