@@ -275,8 +275,6 @@ static enum intake_rc end_chunk(struct intake *in) {
 static size_t take_chunk(struct intake *in, struct str bytes, enum intake_rc *rc) {
     struct sbuf *to = decode_to(in);
     size_t before = to->n;
-    if (bytes.n > in->chunk_left)
-        bytes.n = (size_t)in->chunk_left;
     in->chunk_left -= bytes.n;
     if (in->kind == INTAKE_BDAT) {
         content_bdat(&in->in, bytes, to);
@@ -297,10 +295,12 @@ static struct str section_part(struct str bytes) {
 }
 
 size_t intake_take(struct intake *in, const char *p, size_t n, enum intake_rc *rc) {
-    struct str bytes = str_make(p, n);
+    bool data = in->kind == INTAKE_DATA;
+    /* Behind a chunk there may be thousands of others: all of them are not looked at for each. */
+    struct str bytes = str_make(p, data || n < in->chunk_left ? n : (size_t)in->chunk_left);
     if (!in->edit.ended)
         bytes = section_part(bytes);
-    return in->kind == INTAKE_DATA ? take_data(in, bytes, rc) : take_chunk(in, bytes, rc);
+    return data ? take_data(in, bytes, rc) : take_chunk(in, bytes, rc);
 }
 
 enum intake_rc intake_chunk(struct intake *in, uint64_t n, bool last) {

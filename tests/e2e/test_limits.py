@@ -133,6 +133,30 @@ def test_memory_of_certificates_that_clients_show(dns, server_cert, tmp_path):
             c.starttls(longer)
 
 
+def processor(p):
+    """Seconds that the relay process has had the processor for."""
+    words = open(f"/proc/{p.child('relay')}/stat").read().rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("field", [b"X: " + b"a" * 50_000, b"To: a" + b",\r\n b" * 8000], ids=["line", "addresses"])
+def test_header_section_in_many_small_chunks(dns, field):
+    """What has come of a field, or what waits behind a chunk, was looked at with each byte: one client kept the thread from all others."""
+    with Posthouse("relayhost = [127.0.0.1]:9\nrelay_threads = 1\n", dns=dns) as p, p.client() as c:
+        for line in ("MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"):
+            assert c.cmd(line).startswith("250")
+        c.raw(b"BDAT %d\r\n" % len(field) + field)
+        assert c.reply().startswith("250")
+        before = processor(p)
+        sender = threading.Thread(target=c.raw, args=(b"BDAT 1\r\nb" * 15_000 + b"BDAT 4 LAST\r\n\r\n\r\n",), daemon=True)
+        sender.start()
+        assert all(c.reply().startswith("250") for _ in range(15_001))
+        wait_ended(sender)
+        used = processor(p) - before
+        print(f"{used:.2f} s")
+        assert used < 0.15 * SLOW
+
+
 def wide_cert(directory, names=1, subject=1, extensions=0):
     """Certificate and key with so many names, parts of its subject and extensions of no meaning."""
     path = directory / f"{names}-{subject}-{extensions}.pem"
