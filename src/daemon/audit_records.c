@@ -3,6 +3,7 @@
  *
  * A record is found by the text of the next hop.  "[relay.example]:submission" and
  * "[relay.example]:587" are one host and two texts: mail would go there without the record's login.
+ * So would that of everybody else where the records of relayhost's next hop are for some.
  * Next hops are looked at in main.cf and in file tables.  Where records cannot be read, nothing is
  * said here.
  */
@@ -12,6 +13,7 @@
 #include "accounts/relays.h"
 #include "daemon/audit.h"
 #include "maps/maps.h"
+#include "maps/relays.h"
 #include "route/nexthop.h"
 #include "util/idn.h"
 #include "util/mem.h"
@@ -21,7 +23,9 @@
 /* One for each record. */
 struct known_record {
     char *name;
-    char *hop; /* the next hop that means the record, in one form (idn_plain) */
+    char *hop;    /* the next hop that means the record, in one form (idn_plain) */
+    bool is_all;  /* it is for all mail that main.cf names it for */
+    bool is_some; /* it is the server's, and its login is for certain accounts alone */
 };
 
 struct records_look {
@@ -45,6 +49,10 @@ static void record_known(void *arg, const struct relay_fields *f) {
         return;
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof *l->v);
     l->v[l->n].name = mem_strdup(f->name);
+    l->v[l->n].is_all =
+        f->owner[0] == '\0' && (f->users[0] == '\0' || strcmp(f->users, RELAY_EVERYBODY) == 0 ||
+                                list_has_word(str_of(f->users), RELAYS_NAMED_TOO));
+    l->v[l->n].is_some = f->owner[0] == '\0' && f->user[0] != '\0' && !l->v[l->n].is_all;
     l->v[l->n++].hop = plain_of(str_of(f->nexthop[0] != '\0' ? f->nexthop : f->hosts));
 }
 
@@ -97,6 +105,41 @@ static void hop_look(struct records_look *l, struct str hop) {
     free(plain);
 }
 
+/* The first record with that next hop, which main.cf names for all mail; NULL where there is none,
+ * or where one is for all that main.cf names. */
+static const struct known_record *record_of_some(const struct records_look *l, const char *hop) {
+    const struct known_record *some = NULL;
+    for (size_t i = 0; i < l->n; i++) {
+        if (strcmp(l->v[i].hop, hop) != 0)
+            continue;
+        if (l->v[i].is_all)
+            return NULL;
+        if (some == NULL && l->v[i].is_some)
+            some = &l->v[i];
+    }
+    return some;
+}
+
+/* main.cf has no login of its own that the others' mail could have. */
+static void relayhost_look(struct records_look *l) {
+    const struct cfg_entry *e = cfg_file_find(&l->cfg->main, STR_LIT("relayhost"));
+    char *plain = plain_of(str_of(l->cfg->p.relayhost));
+    const struct known_record *some =
+        l->cfg->p.smtp_sasl_auth_enable ? NULL : record_of_some(l, plain);
+    if (some != NULL) {
+        struct sbuf shown = {0};
+        sbuf_add_safe(&shown, str_of(some->name));
+        diag_add(
+            l->d, DIAG_WARN, l->cfg->main.path, e == NULL ? 0 : e->line,
+            "relayhost: the login of the relay record \"%s\" is for some accounts alone: other "
+            "mail goes there without a login; " RELAYS_NAMED_TOO
+            " in the record's list (for=) makes it theirs, too",
+            shown.p);
+        sbuf_free(&shown);
+    }
+    free(plain);
+}
+
 static int hop_row(void *arg, struct str key, struct str value) {
     (void)key;
     hop_look(arg, str_trim(value));
@@ -122,8 +165,10 @@ void audit_records(const struct config *c, struct diags *d) {
     if (r != NULL)
         relays_each(r, record_known, &l, &why);
     relays_close(r);
-    if (l.n > 0 && c->p.relayhost[0] != '\0')
+    if (l.n > 0 && c->p.relayhost[0] != '\0') {
         hop_look(&l, str_of(c->p.relayhost));
+        relayhost_look(&l);
+    }
     if (l.n > 0)
         look_at_tables(&l, "sender_dependent_relayhost_maps", c->p.sender_dependent_relayhost_maps);
     for (size_t i = 0; i < l.n; i++) {

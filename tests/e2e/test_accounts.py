@@ -271,6 +271,11 @@ def test_a_record_that_is_given_to_others_stays_for_what_main_cf_names(dns, tls)
         assert "main.cf" not in p.run("relay", "list", check=True).stdout
         refused = p.run("record", "set", "other", f"hosts={hop}", "tls=encrypt", "user=office", "password", stdin="pw\n")
         assert refused.returncode == 1 and "is already for the next hop" in refused.stderr, refused.stderr
+        theirs = "other mail goes there without a login"
+        assert theirs not in p.run("check").stdout
+        p.run("record", "set", "office", "for=@y.example", check=True)
+        p.run("record", "set", "of-y", f"hosts={hop}", "owner=q.example", check=True)
+        assert re.search(r'main.cf, line \d+: relayhost: .*"boss" is for some accounts.*' + theirs, p.run("check").stdout)
         assert p.run("record", "set", "office", "for=main.cf").returncode == 0 and users() == ""
     relay.stop()
 
