@@ -124,10 +124,13 @@ static void note_unasked(const struct config *cfg, struct store *st) {
 }
 
 /* The relay record that value means, if it has an account, is for that account from now on: the
- * administrator of this machine says so.  False after saying why not. */
-static bool accounts_let_use(const struct config *cfg, const char *account, const char *value) {
+ * administrator of this machine says so.  False after saying why not.  *let: the name of a record
+ * that was not for it before, which the caller frees, or NULL. */
+static bool accounts_let_use(const struct config *cfg, const char *account, const char *value,
+                             char **let) {
     char *why = NULL, *name = NULL;
     bool made;
+    *let = NULL;
     if (value == NULL || cfg->relays_spec[0] == '\0')
         return true;
     struct relays *r =
@@ -135,8 +138,10 @@ static bool accounts_let_use(const struct config *cfg, const char *account, cons
     enum relay_use use =
         r == NULL ? RELAY_UNKNOWN : relays_use(r, str_of(value), account, &name, &why);
     bool ok = use != RELAY_UNKNOWN;
-    if (use == RELAY_MAY_NOT && (ok = relays_let(r, name, account, &why)))
+    if (use == RELAY_MAY_NOT && (ok = relays_let(r, name, account, &why))) {
         printf("posthouse: the relay record \"%s\" is for %s too from now on\n", name, account);
+        *let = mem_strdup(name);
+    }
     if (!ok)
         fprintf(stderr, "posthouse: relay records: %s\n", why);
     relays_close(r);
@@ -145,16 +150,30 @@ static bool accounts_let_use(const struct config *cfg, const char *account, cons
     return ok;
 }
 
+/* The store did not take what the record was let for. */
+static void accounts_take_back(const struct config *cfg, const char *let, const char *account) {
+    char *why = NULL;
+    bool made;
+    struct relays *r =
+        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, false, &made, &why);
+    if (r != NULL && relays_unlet(r, let, account, &why))
+        fprintf(stderr, "posthouse: the relay record \"%s\" is not for %s\n", let, account);
+    else
+        fprintf(stderr, "posthouse: the relay record \"%s\" stays for %s: %s\n", let, account, why);
+    relays_close(r);
+    free(why);
+}
+
 static int accounts_relay_change(const struct config *cfg, const char *who, const char *value) {
     bool made;
-    char *why = NULL, *account = account_arg(who);
+    char *why = NULL, *let = NULL, *account = account_arg(who);
     if (account == NULL || (value != NULL && !value_ok(value))) {
         free(account);
         return EX_DATAERR_;
     }
     struct store *st = open_store(cfg, value != NULL, &made);
     int out = 1;
-    if (st != NULL && accounts_let_use(cfg, account, value)) {
+    if (st != NULL && accounts_let_use(cfg, account, value, &let)) {
         char *unused = NULL;
         if (value != NULL && strcmp(account, "<>") != 0 &&
             store_has(st, account, &unused) == STORE_NO)
@@ -170,10 +189,13 @@ static int accounts_relay_change(const struct config *cfg, const char *who, cons
             printf("posthouse: %s has no relay host of its own any more\n", account);
         note_unasked(cfg, st);
     }
+    if (out != 0 && let != NULL)
+        accounts_take_back(cfg, let, account);
     if (out == 0)
         cli_take_up(cfg, ASK_STORE);
     store_close(st);
     free(account);
+    free(let);
     return out;
 }
 

@@ -280,6 +280,20 @@ def test_a_record_that_is_given_to_others_stays_for_what_main_cf_names(dns, tls)
     relay.stop()
 
 
+def test_a_store_that_does_not_take_a_relay_host_gives_nobody_its_record(dns):
+    with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
+        p.run("domain", "add", "y.example", check=True)
+        for users in ("@a.example", "main.cf"):
+            p.run("record", "set", "office", "hosts=[127.0.0.1]:9", f"for={users}", "user=u", "password", stdin="pw\n", check=True)
+            before = p.run("record", "list", check=True).stdout
+            with sqlite3.connect(p.dir / "data/accounts.db") as c:
+                c.execute("BEGIN IMMEDIATE")
+                r = p.run("relay", "set", "@y.example", "office")
+                c.rollback()
+            assert r.returncode == 1 and 'the relay record "office" is not for @y.example' in r.stderr, r.stderr
+            assert p.run("record", "list", check=True).stdout == before
+
+
 def test_record_by_name_and_tls_modes(dns, tls):
     """A relayhost value may be a record's name; TLS modes are the record's, whatever main.cf says."""
     relay = FakeRelay(auth=("PLAIN",), tls=tls)
