@@ -62,12 +62,39 @@ static void sql_plain(sqlite3_context *context, int n, sqlite3_value **args) {
     sbuf_free(&plain);
 }
 
+/* Has a list, with a comma between two, that account, which is in its one form?  The domain of
+ * those alone that have its local part is looked at. */
+static bool is_listed(struct str list, struct str account) {
+    struct str local = str_make(account.p, (size_t)(str_rchr(account, '@') + 1));
+    struct str domain = str_from(account, local.n);
+    bool listed = false;
+    while (!listed && list.n > 0) {
+        ptrdiff_t comma = str_chr(list, ',');
+        struct str one = str_make(list.p, comma < 0 ? list.n : (size_t)comma);
+        listed = one.n > local.n && str_ieq(str_make(one.p, local.n), local) &&
+                 idn_same(str_from(one, local.n), domain, false);
+        list = str_from(list, comma < 0 ? list.n : one.n + 1);
+    }
+    return listed;
+}
+
+/* listed(list, account) */
+static void sql_listed(sqlite3_context *context, int n, sqlite3_value **args) {
+    const char *list = n == 2 ? (const char *)sqlite3_value_text(args[0]) : NULL;
+    const char *account = n == 2 ? (const char *)sqlite3_value_text(args[1]) : NULL;
+    bool listed = list != NULL && account != NULL && is_listed(str_of(list), str_of(account));
+    sqlite3_result_int(context, listed);
+}
+
 static sqlite3 *db_open(struct map *m) {
     sqlite3 *db = NULL;
     int rc = sqlite3_open_v2(m->path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_create_function_v2(db, RELAYS_PLAIN, 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC,
                                         NULL, sql_plain, NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_create_function_v2(db, RELAYS_LISTED, 2, SQLITE_UTF8 | SQLITE_DETERMINISTIC,
+                                        NULL, sql_listed, NULL, NULL, NULL);
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(db, BUSY_MS);
         return db;

@@ -41,8 +41,10 @@
 /* For an account of a list: a record that has it.  For RELAYS_NAMED: one that is for what main.cf
  * names, or that has that name and an account of others, so that mail which may not use it can be
  * told so.  RELAYS_PLAIN gives what is written and what is asked for one form for every spelling of
- * a domain. */
-#define RELAYS_PLAIN "plain"
+ * a domain.  RELAYS_LISTED says whether a list has an account, which is in that form: lists may be
+ * long, and each question passes all of a domain's, so they are not brought into it. */
+#define RELAYS_PLAIN  "plain"
+#define RELAYS_LISTED "listed"
 #define RELAYS_FIND_WHERE(may, servers)                                                            \
     "SELECT id, name, hosts, tls, mechanisms, username, account, modified FROM relay"              \
     " WHERE (plain(nexthop) = ?2 OR plain(name) = ?2)" may " AND CASE ?1 WHEN '" RELAYS_ALL        \
@@ -50,8 +52,9 @@
     "'" RELAYS_ALL "' WHEN '" RELAYS_NAMED "' THEN account = '" RELAYS_NAMED "'"                   \
     " OR instr(',' || account || ',', '," RELAYS_NAMED_TOO ",') > 0"                               \
     " OR (username <> '' AND plain(name) = ?2" servers ")"                                         \
-    " ELSE instr(',' || plain(account) || ',', ',' || ?1 || ',') > 0 END"                          \
-    " ORDER BY plain(nexthop) = ?2 DESC, plain(account) = ?1 DESC, id LIMIT 1"
+    " ELSE listed(account, ?1) END"                                                                \
+    " ORDER BY plain(nexthop) = ?2 DESC, (instr(account, ',') = 0 AND plain(account) = ?1) DESC,"  \
+    " id LIMIT 1"
 /* A domain's own record is for mail of that domain alone, and is none for the mail of others, or
  * where the server's alone are asked for (?3). */
 #define RELAYS_FIND                                                                                \

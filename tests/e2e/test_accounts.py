@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from kit import FakeRelay, Posthouse, make_cert, server_tls, wait_for
+from kit import SLOW, FakeRelay, Posthouse, make_cert, server_tls, wait_for
 
 import servers
 
@@ -292,6 +292,23 @@ def test_a_store_that_does_not_take_a_relay_host_gives_nobody_its_record(dns):
                 c.rollback()
             assert r.returncode == 1 and 'the relay record "office" is not for @y.example' in r.stderr, r.stderr
             assert p.run("record", "list", check=True).stdout == before
+
+
+def test_long_lists_of_a_domains_records_hold_up_no_mail(dns):
+    """Each question passes as many records as a domain may have, each with as many users as it may name."""
+    with FakeRelay() as relay, Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\n", dns=dns) as p:
+        p.run("record", "set", "one", f"hosts=[127.0.0.1]:{relay.port}", "owner=bücher.example", "for=last@bücher.example", check=True)
+        with sqlite3.connect(p.dir / "data/relays.db") as c:
+            c.executemany("INSERT INTO relay (name, nexthop, account, hosts, owner) "
+                          "SELECT ?, nexthop, ?, hosts, owner FROM relay WHERE name = 'one'",
+                          [(f"r{i}", ",".join(f"u{i}.{k}@bücher.example" for k in range(3000))) for i in range(99)])
+        time.sleep(1)
+        begun = time.monotonic()
+        for i in range(5):
+            assert p.send(sender=f"q{i}@xn--bcher-kva.example").startswith("250")
+        relay.wait_mails(5)
+        assert time.monotonic() - begun < 10 * SLOW
+        assert 'relay record: "one"' in p.run("explain", "Last@xn--bcher-kva.example").stdout
 
 
 def test_record_by_name_and_tls_modes(dns, tls):
