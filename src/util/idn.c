@@ -126,21 +126,31 @@ void idn_spellings(struct str hop, bool idna2003, struct sbuf *other, struct sbu
         idn_to_unicode(sbuf_str(other), plain);
 }
 
-static void idn_plain_word(struct str word, bool idna2003, struct sbuf *out) {
-    struct sbuf ascii = {0};
+/* The last hop that was brought into A-labels: a long list is often of one domain. */
+struct plain_hop {
+    struct str hop;
+    struct sbuf ascii;
+    bool ok;
+};
+
+static void idn_plain_word(struct str word, bool idna2003, struct plain_hop *last,
+                           struct sbuf *out) {
     size_t from = (size_t)(str_rchr(word, '@') + 1), at = out->n;
     struct str hop = str_from(word, from);
+    bool ascii = str_is_ascii(hop);
     sbuf_add(out, word.p, from);
-    if (!str_is_ascii(hop) && idn_hop_to_ascii(hop, idna2003, &ascii, NULL))
-        sbuf_add_str(out, sbuf_str(&ascii));
-    else
-        sbuf_add_str(out, hop);
+    if (!ascii && !str_eq(hop, last->hop)) {
+        sbuf_reset(&last->ascii);
+        last->hop = hop;
+        last->ok = idn_hop_to_ascii(hop, idna2003, &last->ascii, NULL);
+    }
+    sbuf_add_str(out, !ascii && last->ok ? sbuf_str(&last->ascii) : hop);
     str_lower(out->p + at, out->n - at);
-    sbuf_free(&ascii);
 }
 
 void idn_plain(struct str text, bool idna2003, struct sbuf *out) {
     static const char seps[] = ", \t";
+    struct plain_hop last = {.ok = false};
     while (text.n > 0) {
         size_t n = 0;
         bool sep = strchr(seps, text.p[0]) != NULL;
@@ -149,9 +159,10 @@ void idn_plain(struct str text, bool idna2003, struct sbuf *out) {
         if (sep)
             sbuf_add(out, text.p, n);
         else
-            idn_plain_word(str_make(text.p, n), idna2003, out);
+            idn_plain_word(str_make(text.p, n), idna2003, &last, out);
         text = str_from(text, n);
     }
+    sbuf_free(&last.ascii);
 }
 
 bool idn_same(struct str a, struct str b, bool idna2003) {
