@@ -172,6 +172,10 @@ struct config *handover_begin(const char *dir, bool verbose, struct listen_set *
     return cfg;
 }
 
+bool handover_left(void) {
+    return handover.bundle >= 0 || handover.set->n > 0;
+}
+
 int handover_lock(void) {
     return handover.lock;
 }

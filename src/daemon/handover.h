@@ -18,6 +18,8 @@
  * dir now; NULL: begin with those.  dir and set are kept.  From now on, unless handover_begun is
  * called, the process's exit is that of a start that has failed. */
 struct config *handover_begin(const char *dir, bool verbose, struct listen_set *set);
+/* Until handover_begun: has a supervisor before left sockets or a configuration? */
+bool handover_left(void);
 /* The locked master.pid; -1: none was left. */
 int handover_lock(void);
 /* Another one, which is kept for the next supervisor; one that was left is closed. */

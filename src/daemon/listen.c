@@ -6,7 +6,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,14 +21,19 @@
 #include "daemon/reload.h"
 #include "route/nexthop.h"
 #include "route/own.h"
+#include "util/clock.h"
 #include "util/fs.h"
 #include "util/log.h"
 #include "util/mem.h"
 #include "util/net.h"
+#include "util/notify.h"
 #include "util/os.h"
 
 #define BACKLOG       4096
 #define BACKLOG_LOCAL 128
+/* A program that is about to end has given its port back after so long. */
+#define TAKEN_MS      10000
+#define TAKEN_LOOK_MS 100
 
 static void set_add(struct listen_set *set, const char *svc_name, struct listen_socket sock) {
     set->v = mem_realloc(set->v, (set->n + 1) * sizeof *set->v);
@@ -170,7 +177,7 @@ static int bind_addr(struct binding *b, const struct netaddr *a) {
         if (addr_is(&b->next->v[i], a)) {
             sbuf_printf(&why, "bind %s port %u: service %s of master.cf listens there",
                         netaddr_text(a, ip), netaddr_port(a), b->next->v[i].svc_name);
-            rc = -EADDRINUSE;
+            rc = -EEXIST;
         }
     if (rc == 0 && b->mistakes != NULL)
         rc = addr_is_here(a);
@@ -281,6 +288,50 @@ int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops) 
     set_clear(set);
     *set = next;
     return 0;
+}
+
+/* The first address that another program has: "" where there is none. */
+struct taken {
+    char text[192];
+};
+
+static void taken_look(void *arg, const struct service *svc, const struct netaddr *a) {
+    struct taken *t = arg;
+    char ip[INET6_ADDRSTRLEN];
+    if (t->text[0] == '\0' && listen_is_free(a) == -EADDRINUSE)
+        snprintf(t->text, sizeof t->text, "service %s: %s port %u", svc->name, netaddr_text(a, ip),
+                 netaddr_port(a));
+}
+
+static bool stop_is_pending(void) {
+    sigset_t pending;
+    return sigpending(&pending) == 0 &&
+           (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1);
+}
+
+/* False: it is to stop. */
+static bool taken_wait(const struct config *cfg) {
+    int64_t until_ms = clock_mono_ms() + TAKEN_MS;
+    for (bool said = false;; said = true) {
+        struct taken t = {{0}};
+        listen_each(cfg, taken_look, &t);
+        if (t.text[0] == '\0' || clock_mono_ms() >= until_ms)
+            return true;
+        if (!said) {
+            log_warn("master", "%s: another program listens there: it is waited for, for %d s",
+                     t.text, TAKEN_MS / 1000);
+            notify_send("STATUS=starting: another program has the port");
+        }
+        poll(NULL, 0, TAKEN_LOOK_MS);
+        if (stop_is_pending())
+            return false;
+    }
+}
+
+int listen_begin(struct listen_set *set, const struct config *cfg, size_t loops, bool first) {
+    if (first && notify_wanted() && !taken_wait(cfg))
+        return -EINTR;
+    return listen_bind(set, cfg, loops);
 }
 
 void listen_check(const struct config *cfg, struct diags *d) {

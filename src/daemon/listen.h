@@ -10,6 +10,10 @@
 #include "daemon/daemon.h"
 #include "util/net.h"
 
+/* The exit status of a first start whose port another program keeps.  posthouse.service is not
+ * started again then: it would have the port for good once the other program is restarted. */
+#define LISTEN_TAKEN 69
+
 struct listen_socket {
     char *svc_name; /* master.cf's; "" for a unix socket */
     int fd;
@@ -35,6 +39,10 @@ void listen_inherit(struct listen_set *set, int fd);
  * have any more are closed.  Negative errno, and nothing is changed, when one cannot be bound: the
  * log says which. */
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops);
+/* The same at the start.  first: no supervisor before has left us anything; an address that another
+ * program has is waited for then, where systemd starts us.  -EINTR: a stop, whose signal is blocked
+ * and still pending, has ended that. */
+int listen_begin(struct listen_set *set, const struct config *cfg, size_t loops, bool first);
 /* Mistakes for which listen_bind fails on any machine: what is no port or address, or there twice.
  */
 void listen_check(const struct config *cfg, struct diags *d);

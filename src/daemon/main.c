@@ -919,6 +919,15 @@ static void sup_block_signals(void) {
     signal(SIGXFSZ, SIG_IGN); /* what is too large for a file is an error: the children too */
 }
 
+static void sup_listen(void) {
+    bool first = !handover_left();
+    int rc = listen_begin(&sup.set, sup.cfg, sup.loops, first);
+    if (rc == -EINTR)
+        sup_stop();
+    if (rc < 0)
+        exit(first && rc == -EADDRINUSE ? LISTEN_TAKEN : 1);
+}
+
 int main(int argc, char **argv) {
     const char *env = getenv("MAIL_CONFIG");
     bool verbose = false, test = false;
@@ -973,8 +982,8 @@ int main(int argc, char **argv) {
     os_no_dumps(); /* keys of certificates */
     status_begin();
     sup.reload = sup.restart = -1;
-    if (listen_bind(&sup.set, sup.cfg, sup.loops) < 0 ||
-        (sup.reload = listen_reload(sup.cfg)) < 0 || (sup.restart = listen_restart(sup.cfg)) < 0)
+    sup_listen();
+    if ((sup.reload = listen_reload(sup.cfg)) < 0 || (sup.restart = listen_restart(sup.cfg)) < 0)
         return 1;
     if (sup.refused)
         log_error("master",

@@ -3,6 +3,7 @@ and a broken configuration leaves the one that was in use."""
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import threading
 
 import pytest
-from kit import SLOW, Client, FakeRelay, Posthouse, free_port, free_ports, wait_for
+from kit import ROOT, SLOW, Client, FakeRelay, Posthouse, free_port, free_ports, wait_for
 
 LINE = "127.0.0.1:%d inet n - n - - smtpd -o smtpd_banner=%s\n"
 # Gives descriptors the numbers that systemd gives them, and becomes the daemon.
@@ -175,6 +176,33 @@ def test_after_a_start_that_is_refused_the_old_configuration_goes_on(how):
         assert m.status().startswith("serving") and "refused" not in m.status() and "refused" not in m.names()
         corrected = int(good["master.cf"].split("-o smtpd_banner=other")[0].split("\n")[-1].split(" ")[0].split(":")[1])
         assert banner(corrected) == "220 corrected"
+
+
+def test_a_port_is_waited_for_but_not_taken_from_another_program_at_its_restart():
+    """Tried again and again, a daemon would be quicker than a mail server that is started again, and keep its port."""
+    unit = (ROOT / "packaging/systemd/posthouse.service").read_text()
+    assert "\nRestartPreventExitStatus=69\n" in unit and re.search("(?m)^After=.* postfix.service", unit)
+    with managed("") as (p, m):
+        def waits():
+            m.launch()
+            wait_for(lambda: any("another program has the port" in lines.get("STATUS", "") for lines in m.said), 30)
+        with socket.create_server(("127.0.0.1", p.port)):
+            waits()
+            assert p.proc.wait(60 * SLOW) == 69
+            waits()
+            p.proc.terminate()
+            assert p.proc.wait(60 * SLOW) == 0
+            waits()
+        m.serves()
+        assert banner(p.port).startswith("220")
+        with socket.create_server(("127.0.0.1", 0)) as other:  # what runs in its place must not stay away
+            (p.dir / "master.cf").write_text((p.dir / "master.cf").read_text() + LINE % (other.getsockname()[1], "more"))
+            p.proc.terminate()
+            p.proc.wait(60 * SLOW)
+            m.launch()
+            assert p.proc.wait(60 * SLOW) == 1
+            m.start()
+            assert banner(p.port).startswith("220")
 
 
 def test_the_status_says_what_waits():
