@@ -187,7 +187,7 @@ static bool value_store(struct config *c, const struct param_info *info, void *a
         ok = bool_parse(text, at);
         break;
     case PARAM_INT:
-        ok = str_u64(str_of(text), &u) && u <= INT64_MAX;
+        ok = str_u64(str_of(text), &u) && u <= (uint64_t)param_most(info);
         *(int64_t *)at = ok ? (int64_t)u : 0;
         break;
     default:
@@ -201,6 +201,18 @@ static const char *type_hint(enum param_type t) {
     return t == PARAM_BOOL  ? "yes or no"
            : t == PARAM_INT ? "a number"
                             : "a number and s, m, h, d or w";
+}
+
+/* A number that is too small: in Postfix no program that reads it starts. */
+static void least_check(struct config *c, const char *file, int line, const struct param_info *info,
+                        const void *at, const char *text) {
+    if (info->type == PARAM_STR || info->type == PARAM_BOOL)
+        return;
+    int64_t least = param_least(info), is = *(const int64_t *)at;
+    if (is < least)
+        diag_add(&c->diags, DIAG_ERROR, file, line, "%s = %s is too small: at least %lld%s%s",
+                 info->name, text, (long long)least, is_time(info) ? " s" : "",
+                 strcmp(info->name, "line_length_limit") == 0 ? " (RFC 5321 section 4.5.3.1)" : "");
 }
 
 static void param_fill(struct config *c, const struct service *svc, struct params *p,
@@ -233,6 +245,8 @@ static void param_fill(struct config *c, const struct service *svc, struct param
     else if (is_time(info) &&
              (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL))
         time_check_rest(c, file, line, info->name, text, *(const int64_t *)at);
+    if (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)
+        least_check(c, file, line, info, at, text);
     if (info->type != PARAM_STR)
         free(text);
 }

@@ -43,6 +43,10 @@ static inline const char *params_text_at(const struct params *p, size_t offset) 
     return *(const char *const *)(const void *)((const char *)p + offset);
 }
 
+/* The smallest number, or time in seconds, that the parameter may be, and the largest number. */
+int64_t param_least(const struct param_info *info);
+int64_t param_most(const struct param_info *info);
+
 /* NULL if there is no such parameter. */
 const struct param_info *param_find(const char *name, size_t n);
 

@@ -386,9 +386,6 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
     check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
     check_server_level(cfg, d);
     check_client_names(cfg, waits, d);
-    if (p->line_length_limit < 512)
-        diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, "line_length_limit"),
-                 "line_length_limit: at least 512 (RFC 5321 section 4.5.3.1)");
     for (size_t i = 0; i < cfg->n_services; i++)
         check_auth(cfg, cfg->services[i], d);
     struct inside in = {cfg, d};

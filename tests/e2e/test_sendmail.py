@@ -428,7 +428,7 @@ def test_a_full_name_that_is_not_ascii(pair):
 
 
 RATES = "smtpd_client_message_rate_limit = 1\nsmtpd_client_recipient_rate_limit = 1\nsmtpd_client_event_limit_exceptions =\n"
-OVERRIDES = ("-o message_size_limit=600 -o line_length_limit=60 -o smtpd_client_message_rate_limit=1 "
+OVERRIDES = ("-o message_size_limit=600 -o line_length_limit=512 -o smtpd_client_message_rate_limit=1 "
              "-o smtpd_timeout=1s -o smtputf8_enable=no -o smtpd_discard_ehlo_keywords=dsn,smtputf8,pipelining")
 
 

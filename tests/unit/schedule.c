@@ -590,8 +590,9 @@ static void test_a_returned_attempt_goes_on(void **state) {
 static void test_limits_of_a_destination(void **state) {
     struct rig r;
     (void)state;
-    rig_open(&r, "default_destination_concurrency_limit = 0\ninitial_destination_concurrency = 0\n"
-                 "default_destination_recipient_limit = 1\n");
+    rig_open(&r,
+             "default_destination_concurrency_limit = 0\ninitial_destination_concurrency = 1000\n"
+             "default_destination_recipient_limit = 1\n");
     rig_mail(&r, "", "ann@away.example bob@away.example");
     assert_int_equal(r.n_given, 2);
     assert_true(dest_of(r.s, "away.example", "", false)->max_window == 1000 &&

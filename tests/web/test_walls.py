@@ -122,7 +122,7 @@ def test_a_refused_reload_is_said(dns, place):
     p = Posthouse(f"relayhost = [127.0.0.1]:9\nqueue_directory = {spool}\n", dns=dns)
     with p:
         with open(p.dir / "main.cf", "a") as f:
-            f.write("line_length_limit = 100\n")
+            f.write("smtp_sasl_security_options = noplaintxt\n")
         r = p.run(*RECORD)
         assert "was not told" in r.stderr or r.returncode != 0, r.stdout + r.stderr
         p.wait_log("reload refused")
