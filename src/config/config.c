@@ -619,13 +619,14 @@ static char *scope_expand(void *arg, const char *text) {
     return config_expand(s->c, s->svc, text);
 }
 
-/* A line of master.cf that in Postfix takes part in all mail that comes in, or in sendmail's. */
+/* A line of master.cf that in Postfix takes part in all mail that comes in, or in sendmail's; or
+ * that counts clients. */
 static bool every_mail_passes(const struct service *svc, bool sendmail) {
     static const char *const commands[] = {"cleanup", "trivial-rewrite", "qmgr", "oqmgr", "bounce"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(svc->command, commands[i]) == 0)
             return true;
-    return sendmail && strcmp(svc->command, "pickup") == 0;
+    return strcmp(svc->command, sendmail ? "pickup" : "anvil") == 0;
 }
 
 /* What the service (NULL: sendmail's mail) asks for and does not get. */

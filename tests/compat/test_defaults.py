@@ -153,3 +153,31 @@ def test_numbers_that_postfix_does_not_read_are_refused(face):
     """4294967296 was 0 for what counts in fewer bits."""
     said = said_of(face, "hopcount_limit = 4294967296\nmessage_size_limit = 4294967296\nqueue_minfree = 4294967296\n")
     assert "bad numerical configuration: hopcount_limit" in said and said.count("bad numerical") == 1
+
+
+# Programs whose line in master.cf all mail passes in Postfix, and that Posthouse does without.
+ALONE = ["qmgr", "cleanup", "bounce", "trivial-rewrite", "anvil"]
+OF_TRANSPORTS = ["smtp_destination_rate_delay = 7s", "relay_destination_concurrency_limit = 7", "smtp_destination_recipient_limit = 7",
+                 "smtp_destination_concurrency_failed_cohort_limit = 7", "smtp_transport_rate_delay = 7s",
+                 "default_transport_rate_delay = 7s"]
+
+
+def other_value(name, now):
+    if name == "queue_run_delay":
+        return now  # it is accepted, and nothing hangs on it
+    return {"yes": "no", "no": "yes"}.get(now) or {"INT": "7", "TIME_S": "7s", "TIME_D": "7d", "TIME_H": "7h"}.get(TYPES[name], "x.example")
+
+
+@pytest.mark.parametrize("program", ALONE)
+def test_what_a_program_reads_from_its_own_line_is_carried_out_or_refused(face, program):
+    """With Postfix an -o counts in the program that reads the parameter, which Posthouse may have no line for."""
+    now = listed([face], "-c", face.parent, "-x")
+    read = Program(pathlib.Path(pair.ROOT) / "usr/lib/postfix/sbin" / program).names()
+    sets = {name: other_value(name, now[name]) for name, _ in read}
+    sets |= dict(row.split(" = ") for row in OF_TRANSPORTS if program == "qmgr")
+    assert sets
+    (face.parent / "master.cf").write_text("127.0.0.1:9 inet n - n - - smtpd\nsmtp unix - - n - - smtp\n"
+                                           f"one unix n - n - - {program}\n" + "".join(f"  -o {n}={v}\n" for n, v in sets.items()))
+    said = said_of(face, "relayhost = [127.0.0.1]:9\n")
+    passed = [name for name, v in sets.items() if f"not implemented: {name}: " not in said and v != now.get(name)]
+    assert passed == [], said
